@@ -1,0 +1,4 @@
+//! Configuration: one table of variables.
+/// All settings, parsed.
+#[derive(Clone, Debug, Default)]
+pub struct Config {}

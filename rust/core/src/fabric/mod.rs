@@ -1,0 +1,230 @@
+//! What a provider must supply, and nothing else: the engine above knows devices only through this contract.
+//!
+//! # Required of a provider
+//!
+//! * **Devices**: list them, describe each ([`DeviceAttributes`]), query its port.
+//! * **Memory**: register a range and answer with keys; every access, local and remote, is checked against key,
+//!   bounds and rights by the provider. Deregistering returns only when nothing of the provider touches the range.
+//! * **Completion queue**: bounded; an fd that becomes readable after [`CompletionQueue::arm`] when a completion
+//!   arrives; polled by one thread at a time (`&mut self`).
+//! * **Queue pair**: reliable connected. Created in INIT, moved to RTS by [`QueuePair::connect`].
+//!   [`QueuePair::post`] takes a list, accepts a prefix of it and says how many; it never waits for completions.
+//!   Requests of one queue pair take effect and complete in order. A successful signaled completion retires every
+//!   request posted before it on that queue pair; unsignaled requests that succeed give no completion.
+//!   The first failing request moves the queue pair to ERROR and completes with its reason; every later one,
+//!   signaled or not, completes with [`CompletionStatus::Flushed`]. So at most one completion per posted request.
+//! * **Retirement**: after [`QueuePair::set_error`] each outstanding request is flushed through the completion
+//!   queue. Once its completion has been polled, the provider touches that request's memory no more.
+//! * **Wire**: [`QpAddress`] carries all that a peer needs; it is the 40-byte record of the control handshake.
+//!
+//! No type of a provider's own library leaves its folder. Objects keep what they were made from alive.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+mod registry;
+pub mod software;
+mod types;
+#[cfg(feature = "verbs")]
+pub mod verbs;
+
+pub use registry::{DeviceList, Selection, devices};
+pub use types::*;
+
+/// One port of one device, opened. Shared by every engine and pool of the process.
+pub trait Device: Send + Sync + Debug {
+    /// What does not change while the device is open.
+    fn attributes(&self) -> &DeviceAttributes;
+
+    /// The port's state now: link, MTU, message limit, the GID in use and why it was chosen.
+    fn port(&self) -> Result<PortAttributes, FabricError>;
+
+    /// Registers `range` for local and remote access.
+    ///
+    /// The range must be mapped in this process (or be described by a dma-buf) for as long as the result lives;
+    /// a range that is not mapped is refused with `EFAULT`.
+    fn register(&self, range: &MemoryRange) -> Result<Arc<dyn MemoryRegion>, FabricError>;
+
+    /// Creates a completion queue for at least `depth` entries.
+    fn create_completion_queue(self: Arc<Self>, depth: u32) -> Result<Box<dyn CompletionQueue>, FabricError>;
+
+    /// Creates a reliable connected queue pair in state INIT, with all completions going to `queue`
+    /// (one of this device's own).
+    fn create_queue_pair(
+        self: Arc<Self>,
+        queue: &mut dyn CompletionQueue,
+        caps: &QueuePairCaps,
+    ) -> Result<Box<dyn QueuePair>, FabricError>;
+
+    /// The next asynchronous event (port down, queue pair fatal, ...), or `None` when there is none now.
+    /// Never blocks; [`Device::event_fd`] becomes readable when there is one.
+    fn poll_event(&self) -> Option<DeviceEvent>;
+
+    /// The fd to wait on for [`Device::poll_event`]; `None` for a device that has no events.
+    fn event_fd(&self) -> Option<BorrowedFd<'_>>;
+}
+
+/// A registered range. Dropping the last reference deregisters; [`MemoryRegion::revoke`] does so with a bound.
+pub trait MemoryRegion: Send + Sync + Debug {
+    /// Key for use as a local buffer, on the device that it was registered on.
+    fn lkey(&self) -> u32;
+    /// Key that a peer presents.
+    fn rkey(&self) -> u32;
+    /// Ends remote access and waits until no access is under way, at the latest until `deadline`.
+    ///
+    /// An error says who still holds the range (a stopped peer in the middle of a copy); the range must then stay
+    /// mapped. Idempotent.
+    fn revoke(&self, deadline: Instant) -> Result<(), FabricError>;
+}
+
+/// A completion queue. Owned by one worker, which is the only one to poll it.
+pub trait CompletionQueue: Send + Debug {
+    /// Moves up to `out.len()` completions into `out` and says how many. Zero means none now.
+    ///
+    /// A software device does its work in here: a call may copy up to about 1 MiB before it returns.
+    fn poll(&mut self, out: &mut [Completion]) -> Result<usize, FabricError>;
+
+    /// Asks that [`CompletionQueue::fd`] become readable with the next completion.
+    ///
+    /// `Ok(false)`: there is something to poll already (or work that only polling advances); do not sleep.
+    fn arm(&mut self) -> Result<bool, FabricError>;
+
+    /// Consumes the readiness of [`CompletionQueue::fd`] after a wake-up. Harmless when there is none.
+    fn acknowledge(&mut self) -> Result<(), FabricError>;
+
+    /// Readable after [`CompletionQueue::arm`] once there is something to poll.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Entries it was created with (what the provider granted, at least what was asked).
+    fn depth(&self) -> u32;
+
+    /// For the provider's own downcast in [`Device::create_queue_pair`].
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+/// A reliable connected queue pair.
+pub trait QueuePair: Send + Debug {
+    /// What the peer needs to connect to this queue pair.
+    fn address(&self) -> QpAddress;
+
+    /// What was granted: send depth, scatter/gather entries, inline bytes. Never below what was asked, except that
+    /// `max_inline` may be smaller.
+    fn caps(&self) -> QueuePairCaps;
+
+    /// Moves the queue pair from INIT to RTS towards `peer`. Blocks at most until `path.deadline`.
+    fn connect(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError>;
+
+    /// Posts `requests` in order; their scatter/gather entries are ranges of `entries`. Never blocks.
+    ///
+    /// Accepts a prefix. A queue pair in ERROR accepts everything and flushes it.
+    fn post(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted;
+
+    /// Moves the queue pair to ERROR: what is outstanding completes as [`CompletionStatus::Flushed`]. Idempotent.
+    fn set_error(&mut self) -> Result<(), FabricError>;
+
+    /// True once the queue pair is in ERROR, by itself or by [`QueuePair::set_error`], or its peer is gone.
+    fn is_broken(&self) -> bool;
+
+    /// How bytes travel, once connected: for logs, metrics and tools.
+    fn path(&self) -> PathKind;
+}
+
+/// Which provider family to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FabricChoice {
+    /// Verbs when an active RDMA port exists, else software.
+    #[default]
+    Auto,
+    /// Verbs only.
+    Verbs,
+    /// Software only.
+    Software,
+}
+
+/// What `devices()` needs to know of the configuration. Plain data, so the fabric does not depend on `config`.
+#[derive(Clone, Debug, Default)]
+pub struct FabricOptions {
+    /// Provider family.
+    pub choice: FabricChoice,
+    /// `FLAGCX_IB_DISABLE`: no verbs, whatever else is asked.
+    pub verbs_disabled: bool,
+    /// Options of the verbs provider.
+    pub verbs: VerbsOptions,
+    /// Options of the software provider.
+    pub software: SoftwareOptions,
+}
+
+/// Options of the verbs provider (contract 4.3).
+#[derive(Clone, Debug)]
+pub struct VerbsOptions {
+    /// `FLAGCX_IB_HCA`: list of devices, empty for all.
+    pub hca: String,
+    /// GID index to use as it is; `None` chooses.
+    pub gid_index: Option<u8>,
+    /// Wanted RoCE version when the GID is chosen.
+    pub roce_version: u8,
+    /// Wanted address family when the GID is chosen: false IPv4, true IPv6.
+    pub prefer_ipv6: bool,
+    /// `address/prefix` that a chosen GID must lie in; empty for any.
+    pub address_range: String,
+    /// Local ACK timeout exponent (4.096 us * 2^n), 0..=31.
+    pub timeout: u8,
+    /// Transport retries, 0..=7.
+    pub retry_count: u8,
+    /// Index into the port's P_Key table.
+    pub pkey_index: u16,
+    /// Service level, 0..=15.
+    pub service_level: u8,
+    /// GRH traffic class.
+    pub traffic_class: u8,
+    /// Largest path MTU in bytes.
+    pub max_mtu: u32,
+    /// Port to use; `None` takes every active port.
+    pub port: Option<u8>,
+    /// Register with relaxed ordering where the library can.
+    pub relaxed_ordering: bool,
+    /// libibverbs to load instead of `libibverbs.so.1`.
+    pub library: Option<String>,
+}
+
+impl Default for VerbsOptions {
+    fn default() -> Self {
+        Self {
+            hca: String::new(),
+            gid_index: None,
+            roce_version: 2,
+            prefer_ipv6: false,
+            address_range: String::new(),
+            timeout: 18,
+            retry_count: 7,
+            pkey_index: 0,
+            service_level: 0,
+            traffic_class: 0,
+            max_mtu: 4096,
+            port: None,
+            relaxed_ordering: true,
+            library: None,
+        }
+    }
+}
+
+/// Options of the software provider.
+#[derive(Clone, Debug, Default)]
+pub struct SoftwareOptions {
+    /// Address of the data listener; `None` chooses as the control plane does (the interface of contract 4.3).
+    pub bind: Option<IpAddr>,
+    /// Ports of the data listener, inclusive; `None` lets the kernel choose.
+    pub ports: Option<(u16, u16)>,
+    /// Path to force; `None` takes the best that works. A forced path that does not work fails to connect.
+    pub force: Option<PathKind>,
+    /// Pre-shared key for the data sockets' hello; `None` for no authentication.
+    pub auth_key: Option<Arc<[u8]>>,
+    /// Faults to inject, in the text form of [`software::FaultPlan`]; empty for none. For tests.
+    pub faults: String,
+    /// Number of software devices to list, at least 1.
+    pub device_count: u32,
+}

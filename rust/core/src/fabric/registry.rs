@@ -1,0 +1,85 @@
+//! The one process-wide list of devices: (provider, index). Engines and FlagCX's adaptor table both read it.
+
+use std::sync::Arc;
+
+use once_cell::sync::OnceCell;
+
+use super::{Device, FabricChoice, FabricError, FabricOptions, Provider, software};
+
+/// The devices of the process, in the order of their index.
+#[derive(Debug)]
+pub struct DeviceList {
+    devices: Vec<Arc<dyn Device>>,
+    selection: Selection,
+}
+
+/// Which provider runs, and why.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Provider of the listed devices; `None` when there are none.
+    pub provider: Option<Provider>,
+    /// The reason, in words for an operator.
+    pub reason: String,
+}
+
+impl DeviceList {
+    /// All devices.
+    pub fn devices(&self) -> &[Arc<dyn Device>] {
+        &self.devices
+    }
+
+    /// Which provider runs, and why.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// Opens the devices that `options` ask for.
+    pub fn open(options: &FabricOptions) -> Result<Self, FabricError> {
+        let verbs = match options.choice {
+            FabricChoice::Software => Err(FabricError::Unsupported("FLAGCX_P2P_FABRIC=software".to_owned())),
+            _ if options.verbs_disabled => {
+                Err(FabricError::Unsupported("verbs are turned off by FLAGCX_IB_DISABLE".to_owned()))
+            }
+            FabricChoice::Auto | FabricChoice::Verbs => open_verbs(options),
+        };
+        match (verbs, options.choice) {
+            (Ok(devices), _) => {
+                let names: Vec<_> = devices.iter().map(|device| device.attributes().name.clone()).collect();
+                let reason = format!("active RDMA ports found: {}", names.join(", "));
+                tracing::info!(provider = "verbs", "{reason}");
+                Ok(Self { devices, selection: Selection { provider: Some(Provider::Verbs), reason } })
+            }
+            (Err(error), FabricChoice::Verbs) => Err(error),
+            (Err(error), choice) => {
+                let devices = software::open(&options.software)?;
+                let reason = error.to_string();
+                if choice == FabricChoice::Software {
+                    tracing::info!(provider = "software", "{reason}");
+                } else {
+                    tracing::warn!(
+                        provider = "software",
+                        "no RDMA device in use, data moves by software: {reason}"
+                    );
+                }
+                Ok(Self { devices, selection: Selection { provider: Some(Provider::Software), reason } })
+            }
+        }
+    }
+}
+
+#[cfg(feature = "verbs")]
+fn open_verbs(options: &FabricOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
+    super::verbs::open(&options.verbs)
+}
+
+#[cfg(not(feature = "verbs"))]
+fn open_verbs(_: &FabricOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
+    Err(FabricError::Unsupported("built without the cargo feature `verbs`".to_owned()))
+}
+
+/// The process-wide list, opened at the first call with that call's options; a failure is repeated to every caller
+/// until an attempt succeeds.
+pub fn devices(options: &FabricOptions) -> Result<&'static DeviceList, FabricError> {
+    static LIST: OnceCell<DeviceList> = OnceCell::new();
+    LIST.get_or_try_init(|| DeviceList::open(options))
+}

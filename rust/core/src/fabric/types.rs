@@ -1,0 +1,440 @@
+//! The plain data that crosses the provider contract.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+/// Largest scatter/gather list that a work request may carry.
+pub const MAX_SGE: usize = 32;
+
+/// Provider families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Provider {
+    /// libibverbs.
+    Verbs,
+    /// The software fabric of this crate.
+    Software,
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Verbs => "verbs",
+            Self::Software => "software",
+        })
+    }
+}
+
+/// How bytes reach the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathKind {
+    /// Not connected yet.
+    None,
+    /// An RDMA device.
+    Rdma,
+    /// Both ends in one process: plain copies.
+    InProcess,
+    /// Two processes of one host: cross-memory copies (process_vm_readv/writev).
+    CrossMemory,
+    /// A TCP stream.
+    Tcp,
+}
+
+impl fmt::Display for PathKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Rdma => "rdma",
+            Self::InProcess => "in-process",
+            Self::CrossMemory => "cross-memory",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
+/// What does not change while a device is open.
+#[derive(Clone, Debug)]
+pub struct DeviceAttributes {
+    /// Provider family.
+    pub provider: Provider,
+    /// Kernel name (`mlx5_0`, `sw0`).
+    pub name: String,
+    /// Port number in use, from 1.
+    pub port: u8,
+    /// Node GUID, host order, never zero.
+    pub guid: u64,
+    /// Resolved sysfs path of the device, always an existing path for the software device.
+    pub pci_path: Option<String>,
+    /// Work requests a queue pair may hold.
+    pub max_queue_depth: u32,
+    /// Entries a completion queue may hold.
+    pub max_cq_depth: u32,
+    /// Queue pairs the device can hold.
+    pub max_queue_pairs: u32,
+    /// Scatter/gather entries per request.
+    pub max_sge: u32,
+    /// Largest region in bytes.
+    pub max_region: u64,
+    /// READs and atomics that a queue pair may have outstanding as initiator.
+    pub max_rd_atomic_initiator: u8,
+    /// READs and atomics that a queue pair accepts as responder.
+    pub max_rd_atomic_responder: u8,
+    /// Whether dma-buf registration is offered.
+    pub dma_buf: bool,
+}
+
+/// The state of a port.
+#[derive(Clone, Debug)]
+pub struct PortAttributes {
+    /// Whether traffic can flow.
+    pub active: bool,
+    /// Link layer byte of the wire: 1 InfiniBand, 2 Ethernet, 0x53 software.
+    pub link_layer: u8,
+    /// Active path MTU in bytes.
+    pub mtu: u32,
+    /// Largest message of one work request, in bytes.
+    pub max_message: u32,
+    /// Speed in Mbit/s.
+    pub speed_mbps: u32,
+    /// Local identifier (InfiniBand), 0 otherwise.
+    pub lid: u32,
+    /// GID in use.
+    pub gid: [u8; 16],
+    /// Its index in the port's table.
+    pub gid_index: u8,
+    /// Why this GID, in words for an operator.
+    pub gid_reason: String,
+}
+
+/// A range to register.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryRange {
+    /// Start, as the engine's callers name it.
+    pub address: u64,
+    /// Length in bytes, more than zero.
+    pub length: u64,
+    /// Rights.
+    pub access: Access,
+    /// Where the bytes are, if not simply at `address`.
+    pub dma_buf: Option<DmaBuf>,
+}
+
+/// A dma-buf that backs a range.
+#[derive(Clone, Copy, Debug)]
+pub struct DmaBuf {
+    /// File descriptor of the dma-buf; borrowed for the call.
+    pub fd: RawFd,
+    /// Offset of the range in it.
+    pub offset: u64,
+}
+
+/// Rights of a region. Local reading is always allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The owner may have data written into it.
+    pub local_write: bool,
+    /// Peers may write.
+    pub remote_write: bool,
+    /// Peers may read.
+    pub remote_read: bool,
+    /// Peers may do atomics.
+    pub remote_atomic: bool,
+    /// Writes may arrive out of order within a message (PCIe relaxed ordering), if the provider can.
+    pub relaxed_ordering: bool,
+}
+
+impl Access {
+    /// All rights, relaxed ordering allowed: what the engine registers with.
+    pub const FULL: Self = Self {
+        local_write: true,
+        remote_write: true,
+        remote_read: true,
+        remote_atomic: true,
+        relaxed_ordering: true,
+    };
+}
+
+/// Sizes of a queue pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuePairCaps {
+    /// Work requests that may be outstanding.
+    pub send_depth: u32,
+    /// Scatter/gather entries per request.
+    pub max_sge: u32,
+    /// Bytes that may be sent inline.
+    pub max_inline: u32,
+}
+
+/// All that a peer needs to reach a queue pair: the 40-byte record of the control handshake.
+///
+/// The software fabric uses link layer 0x53: `gid` is the data listener's IP (v4-mapped or v6), `lid` its TCP port,
+/// `qpn` a number unique in the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QpAddress {
+    /// Queue pair number.
+    pub qpn: u32,
+    /// GID, network order.
+    pub gid: [u8; 16],
+    /// Port number.
+    pub port: u8,
+    /// Link layer: 1 InfiniBand, 2 Ethernet, 0x53 software.
+    pub link_layer: u8,
+    /// Local identifier, or TCP port.
+    pub lid: u32,
+    /// Path MTU as the verbs enumeration: 1 = 256 ... 5 = 4096.
+    pub mtu: u8,
+}
+
+/// Link layer byte: InfiniBand.
+pub const LINK_INFINIBAND: u8 = 1;
+/// Link layer byte: Ethernet (RoCE).
+pub const LINK_ETHERNET: u8 = 2;
+/// Link layer byte: the software fabric.
+pub const LINK_SOFTWARE: u8 = 0x53;
+
+impl QpAddress {
+    /// The GID read as an IP address (v4-mapped becomes v4).
+    pub fn ip(&self) -> IpAddr {
+        Ipv6Addr::from(self.gid).to_canonical()
+    }
+}
+
+/// How to connect a queue pair.
+#[derive(Clone, Copy, Debug)]
+pub struct PathOptions {
+    /// READs and atomics that this side may have outstanding. 1 towards a peer that does not say more.
+    pub rd_atomic_initiator: u8,
+    /// READs and atomics that this side accepts from the peer.
+    pub rd_atomic_responder: u8,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// What a work request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Opcode {
+    /// RDMA WRITE: local to remote.
+    Write = 0,
+    /// RDMA READ: remote to local.
+    Read = 1,
+}
+
+/// One scatter/gather entry. Same layout as `struct ibv_sge`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sge {
+    /// Local address.
+    pub address: u64,
+    /// Bytes.
+    pub length: u32,
+    /// Local key.
+    pub lkey: u32,
+}
+
+/// One request as posted. Its local buffer is `entries[first_sge..first_sge + sge_count]` of the posted list.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkRequest {
+    /// Given back in its completion.
+    pub id: u64,
+    /// Remote address.
+    pub remote_address: u64,
+    /// Remote key.
+    pub rkey: u32,
+    /// Index of its first entry in the list's entries.
+    pub first_sge: u16,
+    /// Number of entries, 1..=[`MAX_SGE`].
+    pub sge_count: u8,
+    /// READ or WRITE.
+    pub opcode: Opcode,
+    /// Ask for a completion on success.
+    pub signaled: bool,
+    /// Copy the payload at post time; WRITE only, at most the queue pair's `max_inline` bytes, host memory.
+    pub inline: bool,
+}
+
+/// Answer of [`super::QueuePair::post`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// Requests accepted, from the front.
+    pub accepted: usize,
+    /// Why the next one was refused (`ENOMEM`: the send queue is full), if one was.
+    pub errno: Option<i32>,
+}
+
+/// One completion as polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The request's id.
+    pub id: u64,
+    /// How it ended.
+    pub status: CompletionStatus,
+    /// The vendor's own code, 0 if none.
+    pub vendor_error: u32,
+}
+
+impl Default for Completion {
+    fn default() -> Self {
+        Self { id: 0, status: CompletionStatus::Success, vendor_error: 0 }
+    }
+}
+
+/// Completion statuses, numbered as `enum ibv_wc_status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum CompletionStatus {
+    /// Done.
+    Success = 0,
+    /// The local buffers' length is wrong for the request.
+    LocalLength = 1,
+    /// The queue pair cannot do this.
+    LocalQpOperation = 2,
+    /// A local key, bound or right does not fit.
+    LocalProtection = 4,
+    /// Not done: the queue pair was in ERROR.
+    Flushed = 5,
+    /// The peer answered something that makes no sense.
+    BadResponse = 7,
+    /// The peer cannot take such a request.
+    RemoteInvalidRequest = 9,
+    /// A remote key, bound or right does not fit.
+    RemoteAccess = 10,
+    /// The peer failed while doing it.
+    RemoteOperation = 11,
+    /// No answer within timeout and retries: peer dead or path broken.
+    RetryExceeded = 12,
+    /// The peer was never ready to receive.
+    RnrRetryExceeded = 13,
+    /// The device itself failed.
+    Fatal = 19,
+    /// Anything else.
+    General = 21,
+}
+
+impl CompletionStatus {
+    /// From the number of `enum ibv_wc_status`; unknown ones become [`CompletionStatus::General`].
+    pub fn from_code(code: u32) -> Self {
+        match code {
+            0 => Self::Success,
+            1 => Self::LocalLength,
+            2 => Self::LocalQpOperation,
+            4 | 8 => Self::LocalProtection,
+            5 => Self::Flushed,
+            7 => Self::BadResponse,
+            9 => Self::RemoteInvalidRequest,
+            10 => Self::RemoteAccess,
+            11 => Self::RemoteOperation,
+            12 => Self::RetryExceeded,
+            13 => Self::RnrRetryExceeded,
+            19 => Self::Fatal,
+            _ => Self::General,
+        }
+    }
+}
+
+impl fmt::Display for CompletionStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Success => "success",
+            Self::LocalLength => "local length error",
+            Self::LocalQpOperation => "local queue pair operation error",
+            Self::LocalProtection => "local protection error",
+            Self::Flushed => "flushed: the queue pair was in ERROR",
+            Self::BadResponse => "bad response from the peer",
+            Self::RemoteInvalidRequest => "remote invalid request",
+            Self::RemoteAccess => "remote access error: key, bounds or rights",
+            Self::RemoteOperation => "remote operation error",
+            Self::RetryExceeded => "transport retries exceeded: peer dead or path broken",
+            Self::RnrRetryExceeded => "receiver-not-ready retries exceeded",
+            Self::Fatal => "device fatal error",
+            Self::General => "general error",
+        })
+    }
+}
+
+/// What a device says on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceEvent {
+    /// The port went down.
+    PortDown,
+    /// The port came (back) up.
+    PortUp,
+    /// The queue pair with this number is in ERROR.
+    QueuePairFatal(u32),
+    /// A completion queue was overrun or lost.
+    CompletionQueueFatal,
+    /// The device is gone or must be reset.
+    DeviceFatal,
+    /// The GID, LID or P_Key table changed.
+    AddressChange,
+    /// Something else, by its number.
+    Other(u32),
+}
+
+/// Why a provider could not do something.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FabricError {
+    /// A system or library call failed.
+    #[error("{operation} on {device} failed: {source_text} (errno {errno}){hint}")]
+    Call {
+        /// What was attempted, in the library's own words (`ibv_reg_mr`).
+        operation: &'static str,
+        /// Device, or peer, that it was attempted with.
+        device: String,
+        /// errno.
+        errno: i32,
+        /// Its text.
+        source_text: String,
+        /// What to try, empty or starting with `; `.
+        hint: String,
+    },
+    /// What was asked cannot be had; the text says what was looked for, what was found and what to set.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The peer cannot be reached this way, or says something else than expected.
+    #[error("peer {peer}: {reason}")]
+    Peer {
+        /// Who.
+        peer: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The deadline passed.
+    #[error("{operation}: not finished within its deadline{detail}")]
+    TimedOut {
+        /// What was attempted.
+        operation: &'static str,
+        /// More, empty or starting with `: `.
+        detail: String,
+    },
+    /// The library is not there or lacks a symbol.
+    #[error("cannot load {library}: {reason}")]
+    Library {
+        /// File looked for.
+        library: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl FabricError {
+    /// A failed call, with errno's text filled in.
+    pub fn call(operation: &'static str, device: impl Into<String>, errno: i32) -> Self {
+        Self::Call {
+            operation,
+            device: device.into(),
+            errno,
+            source_text: std::io::Error::from_raw_os_error(errno).to_string(),
+            hint: String::new(),
+        }
+    }
+
+    /// The same with a hint on what to try.
+    pub fn with_hint(mut self, text: &str) -> Self {
+        if let Self::Call { hint, .. } = &mut self {
+            *hint = format!("; {text}");
+        }
+        self
+    }
+}

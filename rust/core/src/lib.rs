@@ -1,0 +1,28 @@
+//! The point-to-point engine of FlagCX: one-sided READ and WRITE of registered memory between two processes.
+//!
+//! ```text
+//!   caller ── Iov ──▶ transfer ── Slice ──▶ pool ── WorkRequest ──▶ fabric (verbs | software)
+//!          ◀─ Outcome ─        ◀──────────      ◀── Completion ──
+//! ```
+//!
+//! * [`engine`] owns registered memory, listeners and sessions; [`connection`] is the way to one peer;
+//! * [`transfer`] cuts what the caller asked for and remembers how it ended; [`pool`] posts and polls;
+//! * [`fabric`] is the contract a provider fulfils: real RDMA devices, or a software fabric without a NIC.
+//!
+//! Dependencies point down that list only; `config`, `memory`, `topology`, `device`, `control`, `notify` and
+//! `observe` stand beside it and never call back up (`tests/layering.rs` holds the table).
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod connection;
+pub mod control;
+pub mod device;
+pub mod engine;
+pub mod fabric;
+pub mod memory;
+pub mod notify;
+pub mod observe;
+pub mod pool;
+pub(crate) mod sync;
+pub mod topology;
+pub mod transfer;

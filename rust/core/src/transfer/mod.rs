@@ -1,0 +1,129 @@
+//! Transfers: what a caller asked for, cut into slices, and how it ended.
+
+use std::fmt;
+use std::time::Duration;
+
+mod desc;
+
+pub use crate::fabric::{CompletionStatus, Opcode};
+pub use desc::RdmaDesc;
+
+/// One piece of a transfer as the caller names it.
+#[derive(Clone, Copy, Debug)]
+pub struct Iov {
+    /// Local address: source of a WRITE, destination of a READ.
+    pub local: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Local region; `None` looks it up by address.
+    pub region: Option<crate::memory::RegionId>,
+    /// Remote range.
+    pub remote: RdmaDesc,
+}
+
+/// Names a transfer of one engine. Never reused within 2^40 transfers; 0 means "already complete".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct TransferId(pub u64);
+
+impl TransferId {
+    /// The id of a transfer that ended inside the call that started it.
+    pub const COMPLETE: Self = Self(0);
+}
+
+/// How a transfer ended, or that it has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All bytes are where they belong.
+    Done,
+    /// Something failed; the destination's content is unspecified within the transfer's own ranges.
+    Failed(Failure),
+    /// Not finished within its deadline; nothing touches its memory any more.
+    TimedOut,
+    /// Ended by the caller; nothing touches its memory any more.
+    Cancelled,
+}
+
+/// Why a transfer failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{status} at piece {iov} of the transfer with {peer}: {reason}")]
+pub struct Failure {
+    /// Index of the first piece known to have failed.
+    pub iov: usize,
+    /// Completion status of it.
+    pub status: CompletionStatus,
+    /// The vendor's own code, 0 if none.
+    pub vendor_error: u32,
+    /// The peer, `ip:port` of its control listener.
+    pub peer: String,
+    /// What happened, in words.
+    pub reason: String,
+}
+
+/// What is known of a transfer id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Still running.
+    Pending,
+    /// Ended.
+    Ended(Outcome),
+    /// Never issued, or longer ago than the engine remembers.
+    Unknown,
+}
+
+/// Why a transfer was not accepted. Nothing was posted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// No pieces.
+    #[error("a transfer needs at least one piece")]
+    Empty,
+    /// A piece's local range is in no registered region of the engine, or not inside the one that it names.
+    #[error("piece {iov}: local range {address:#x}+{length} {problem}")]
+    Local {
+        /// Index of the piece.
+        iov: usize,
+        /// Start.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A piece's remote range is outside its descriptor or outside the peer's region.
+    #[error("piece {iov}: remote range {address:#x}+{length} {problem}")]
+    Remote {
+        /// Index of the piece.
+        iov: usize,
+        /// Start.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The waiting queue is full (non-blocking calls only): try again after something ended.
+    #[error("the waiting queue is full")]
+    WouldBlock,
+    /// The waiting queue stayed full until the transfer deadline.
+    #[error("the waiting queue stayed full for {0:?}")]
+    QueueFull(Duration),
+    /// The connection is closed or broken beyond repair.
+    #[error("connection to {peer} is down: {reason}")]
+    Down {
+        /// Who.
+        peer: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Failed(failure) => write!(f, "failed: {failure}"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
