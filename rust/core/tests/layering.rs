@@ -1,4 +1,4 @@
-//! Which module may use which: every `crate::` path in `src/` is held against the two tables below.
+//! Which module may use which: every `crate::` path in `src/` is held against the tables below.
 //!
 //! Unit tests are exempt: a file is read up to its `#[cfg(test)]` module.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
