@@ -51,6 +51,7 @@ flagcx_p2p_add_embed_test(embed.consumer_so ${_embed}/consumer_so/run.sh
   ${_work}/static/prefix ${_work}/consumer_so ${CMAKE_CXX_COMPILER} ${CMAKE_CXX_FLAGS})
 set_tests_properties(embed.makefile_flagcx embed.consumer_so PROPERTIES FIXTURES_REQUIRED static)
 
+flagcx_p2p_add_embed_test(abi.headers ${_abi}/headers.sh ${PROJECT_SOURCE_DIR}/cpp/include ${CMAKE_CXX_COMPILER})
 flagcx_p2p_add_embed_test(abi.exported_symbols ${_abi}/exported_symbols.sh
   ${_work}/shared/prefix ${PROJECT_SOURCE_DIR}/cpp/exports.txt)
 flagcx_p2p_add_embed_test(abi.needed_libraries ${_abi}/needed_libraries.sh
