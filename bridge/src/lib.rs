@@ -20,7 +20,12 @@ use logging::start_logging;
 use refusal::{last_error, refuse_call};
 
 #[cxx::bridge(namespace = "flagcx::p2p::ffi")]
-#[allow(unsafe_code, reason = "the macro's code crosses the language border")]
+#[allow(
+    unsafe_code,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "what the macro makes of it, for the other side of the border"
+)]
 mod ffi {
     /// What a transfer does, seen from the caller.
     enum Operation {
@@ -132,6 +137,7 @@ mod ffi {
         fn version() -> &'static str;
         fn global_config() -> GlobalConfig;
         fn dump_global_config();
+        fn accl_wanted() -> bool;
         fn fabric_info(out: &mut FabricInfo) -> i32;
         fn metrics_text(out: &mut String) -> i32;
     }
@@ -164,9 +170,16 @@ mod ffi {
 
     // Memory.
     extern "Rust" {
-        unsafe fn engine_register(engine: &Engine, address: usize, size: usize, flags: u32, id: &mut u64) -> i32;
+        unsafe fn engine_register(
+            engine: &Engine,
+            address: usize,
+            size: usize,
+            flags: u32,
+            id: &mut u64,
+        ) -> i32;
         fn engine_deregister(engine: &Engine, id: u64);
         fn engine_describe(engine: &Engine, id: u64, address: usize, size: usize, out: &mut Desc) -> i32;
+        fn ipc_info(address: usize) -> i32;
         fn conn_describe_remote(conn: &Conn, address: u64, size: u32, out: &mut Desc) -> i32;
     }
 
@@ -201,6 +214,8 @@ mod ffi {
     extern "Rust" {
         fn conn_notify(conn: &Conn, message: &NotifyMessage) -> i32;
         fn take_notifications() -> Vec<NotifyMessage>;
+        fn engine_take_notifications(engine: &Engine, out: &mut [NotifyMessage], taken: &mut usize) -> i32;
+        fn append_notification(message: &NotifyMessage);
     }
 
     impl Vec<NotifyMessage> {}

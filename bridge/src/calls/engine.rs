@@ -1,6 +1,8 @@
 //! Engines and connections.
 #![allow(unsafe_code, reason = "takes handles back from C++")]
 
+use std::sync::Arc;
+
 use flagcx_p2p::config;
 use flagcx_p2p::engine::{Engine as CoreEngine, EngineError, EngineOptions};
 
@@ -9,7 +11,7 @@ use crate::handles::{Conn, Engine};
 use crate::refusal::{OrRefuse, REFUSED, refuse};
 
 pub(crate) fn engine_create() -> *mut Engine {
-    CoreEngine::open(config::global(), EngineOptions::default())
+    CoreEngine::open(Arc::clone(config::global()), EngineOptions::default())
         .pointer("flagcxP2pEngineCreate", Engine::into_raw)
 }
 

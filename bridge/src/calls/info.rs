@@ -1,6 +1,6 @@
 //! What operators and tools ask: settings, devices, connections, metrics.
 
-use flagcx_p2p::config::{self, Config};
+use flagcx_p2p::config::{self, Config, Transport};
 use flagcx_p2p::engine::EngineError;
 use flagcx_p2p::fabric::{self, PathKind};
 
@@ -15,23 +15,23 @@ pub(crate) fn version() -> &'static str {
 pub(crate) fn global_config() -> GlobalConfig {
     let config = config::global();
     GlobalConfig {
-        qps_per_conn: clamp(config.qps_per_conn),
-        workers_per_pool: clamp(config.workers_per_pool),
-        shard_count: clamp(config.shard_count),
+        qps_per_conn: int(config.qps_per_conn),
+        workers_per_pool: int(config.workers_per_pool),
+        shard_count: int(config.shard_count),
         shared_cq_depth: config.cq_depth as usize,
         max_wr_per_post: config.max_wr_per_post,
         max_requests: config.max_requests,
         batch_poll_size: config.batch_poll_size,
-        slice_size: clamp(config.slice_size),
-        fragment_limit: clamp(config.fragment_limit),
+        slice_size: config.slice_size as usize,
+        fragment_limit: config.fragment_limit as usize,
         max_sge: config.max_sge as usize,
         max_inline: config.max_inline as usize,
         ib_port: config.ib_port.unwrap_or(1),
         gid_index: config.p2p_gid_index,
-        mtu_length: clamp(config.mtu),
+        mtu_length: int(config.mtu),
         ib_traffic_class: config.p2p_traffic_class,
         retry_cnt: i32::from(config.retry_count),
-        notif_max_peers: clamp(config.notif_max_peers),
+        notif_max_peers: int(config.notif_max_peers),
         enable_dest_dev_affinity: config.dest_dev_affinity,
     }
 }
@@ -49,11 +49,16 @@ pub(crate) fn dump_global_config() {
     }
 }
 
+/// Whether FLAGCX_P2P_TRANSPORT asks for the transport that the facade hands over to.
+pub(crate) fn accl_wanted() -> bool {
+    config::global().transport == Transport::Accl
+}
+
 pub(crate) fn fabric_info(out: &mut FabricInfo) -> i32 {
     devices(config::global()).status("flagcxP2pGetFabricInfo", |list| {
         let selection = list.selection();
         *out = FabricInfo {
-            devices: clamp(list.devices().len()),
+            devices: count(list.devices().len()),
             provider: selection.provider.map_or_else(String::new, |provider| provider.to_string()),
             reason: selection.reason.clone(),
         };
@@ -74,8 +79,8 @@ pub(crate) fn conn_info(conn: &Conn) -> ConnInfo {
             PathKind::CrossMemory => Path::CrossMemory,
             PathKind::Tcp => Path::Tcp,
         },
-        lanes: clamp(info.lanes),
-        healthy_lanes: clamp(info.healthy_lanes),
+        lanes: count(info.lanes),
+        healthy_lanes: count(info.healthy_lanes),
         gpu_index: info.gpu_index,
         local: info.local,
         ours: info.ours,
@@ -88,24 +93,12 @@ fn devices(config: &Config) -> Result<&'static fabric::DeviceList, EngineError> 
     Ok(fabric::devices(&options)?)
 }
 
-/// A number in the type that C++ shows it with; the parser's ranges keep all of them small.
-fn clamp<From, To: TryFrom<From> + Bounded>(number: From) -> To {
-    To::try_from(number).unwrap_or(To::MAX)
+/// A setting or a count as C++ shows it; the parser's ranges keep settings far below the limit.
+fn int(number: impl TryInto<i32>) -> i32 {
+    number.try_into().unwrap_or(i32::MAX)
 }
 
-/// Types with a largest value.
-trait Bounded {
-    const MAX: Self;
-}
-
-impl Bounded for i32 {
-    const MAX: Self = Self::MAX;
-}
-
-impl Bounded for u32 {
-    const MAX: Self = Self::MAX;
-}
-
-impl Bounded for usize {
-    const MAX: Self = Self::MAX;
+/// A count as C++ shows it.
+fn count(number: usize) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
 }

@@ -47,6 +47,12 @@ pub(crate) fn conn_describe_remote(conn: &Conn, address: u64, size: u32, out: &m
         .status("flagcxP2pEngineMakeDesc", |desc| *out = Desc(desc))
 }
 
+/// 0 if `address` lies in a region of the process; none is opened to other processes yet.
+pub(crate) fn ipc_info(address: usize) -> i32 {
+    Err::<(), _>(format!("{address:#x}: device memory is not built yet"))
+        .status("flagcxP2pEngineGetIpcInfo", drop)
+}
+
 fn kind_of(flags: u32) -> Result<MemoryKind, EngineError> {
     match flags {
         0 => Ok(MemoryKind::Probe),

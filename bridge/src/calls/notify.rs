@@ -2,8 +2,8 @@
 
 use flagcx_p2p::notify::NotifyError;
 
-use crate::handles::{Conn, NotifyMessage};
-use crate::refusal::{OrRefuse, REFUSED};
+use crate::handles::{Conn, Engine, NotifyMessage};
+use crate::refusal::{OK, OrRefuse, REFUSED};
 
 pub(crate) fn conn_notify(conn: &Conn, message: &NotifyMessage) -> i32 {
     let sent: Result<usize, NotifyError> = conn.connection().send_notification(&message.0);
@@ -13,3 +13,14 @@ pub(crate) fn conn_notify(conn: &Conn, message: &NotifyMessage) -> i32 {
 pub(crate) fn take_notifications() -> Vec<NotifyMessage> {
     Vec::new()
 }
+
+pub(crate) fn engine_take_notifications(
+    _engine: &Engine,
+    _out: &mut [NotifyMessage],
+    taken: &mut usize,
+) -> i32 {
+    *taken = 0;
+    OK
+}
+
+pub(crate) fn append_notification(_message: &NotifyMessage) {}

@@ -44,12 +44,7 @@ pub(crate) fn conn_start(
     submit(conn.connection(), opcode(operation), &pieces).status(call, |transfer| *id = transfer.0)
 }
 
-pub(crate) fn conn_try_start(
-    conn: &Conn,
-    operation: Operation,
-    pieces: &Pieces<'_>,
-    id: &mut u64,
-) -> i32 {
+pub(crate) fn conn_try_start(conn: &Conn, operation: Operation, pieces: &Pieces<'_>, id: &mut u64) -> i32 {
     let call = if operation == Operation::Read {
         "flagcxP2pEngineTryReadVector"
     } else {
@@ -123,7 +118,8 @@ pub(crate) fn conn_test_batch(conn: &Conn, ids: &[u64], states: &mut [u32]) -> u
             *transfer = TransferId(id);
         }
         answers.fill(None);
-        let (Some(transfers), Some(answers)) = (transfers.get(..ids.len()), answers.get_mut(..ids.len())) else {
+        let (Some(transfers), Some(answers)) = (transfers.get(..ids.len()), answers.get_mut(..ids.len()))
+        else {
             break;
         };
         ended += conn.connection().test_batch(transfers, answers);
