@@ -4,9 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 mod desc;
+mod table;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
 pub use desc::RdmaDesc;
+pub use table::{Claim, Live, REMEMBERED, Table};
 
 /// One piece of a transfer as the caller names it.
 #[derive(Clone, Copy, Debug)]
