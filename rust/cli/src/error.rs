@@ -14,7 +14,7 @@ use crate::wire::control::ControlError;
 pub(crate) struct CliError {
     /// What was attempted and with whom (`put a.bin to 10.0.0.2:7733`), outermost last.
     doing: Vec<String>,
-    problem: Problem,
+    problem: Box<Problem>,
 }
 
 /// The reason itself.
@@ -66,13 +66,13 @@ impl CliError {
 
     /// 2 for a mistake in how the tool was called, 1 for everything else.
     pub(crate) fn exit_code(&self) -> u8 {
-        if matches!(self.problem, Problem::Usage(_)) { 2 } else { 1 }
+        if matches!(*self.problem, Problem::Usage(_)) { 2 } else { 1 }
     }
 }
 
 impl<E: Into<Problem>> From<E> for CliError {
     fn from(error: E) -> Self {
-        Self { doing: Vec::new(), problem: error.into() }
+        Self { doing: Vec::new(), problem: Box::new(error.into()) }
     }
 }
 

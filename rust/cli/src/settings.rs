@@ -4,15 +4,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagcx_p2p::config::Config;
+use flagcx_p2p::config::{self, Config};
 use flagcx_p2p::engine::EngineOptions;
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{CliError, Result};
 
-/// The engine's configuration. Its listeners go to the interface of `listen`, unless that is the unspecified address.
-pub(crate) fn config(_listen: Option<IpAddr>) -> Result<Arc<Config>> {
-    Ok(Arc::new(Config::default()))
+/// The engine's configuration: the process's own, with its listeners on the interface of `listen`, unless that is
+/// the unspecified address or a variable chooses the interface.
+pub(crate) fn config(listen: Option<IpAddr>) -> Result<Arc<Config>> {
+    let config = config::global();
+    config.check().map_err(|error| CliError::other(error.to_string()))?;
+    let chosen = config.bind.is_some() || config.socket_ifname.is_some() || config.comm_id.is_some();
+    match listen.filter(|ip| !ip.is_unspecified() && !chosen) {
+        Some(ip) => Ok(Arc::new(Config { bind: Some(ip), ..Config::clone(config) })),
+        None => Ok(Arc::clone(config)),
+    }
 }
 
 /// Default options of the engine.

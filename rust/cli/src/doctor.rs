@@ -1,6 +1,0 @@
-//! `doctor`
-use crate::error::Result;
-/// Runs `doctor`.
-pub(crate) fn run() -> Result<()> {
-    Ok(())
-}
