@@ -17,7 +17,11 @@ pub(crate) fn config(listen: Option<IpAddr>) -> Result<Arc<Config>> {
     config.check().map_err(|error| CliError::other(error.to_string()))?;
     let chosen = config.bind.is_some() || config.socket_ifname.is_some() || config.comm_id.is_some();
     match listen.filter(|ip| !ip.is_unspecified() && !chosen) {
-        Some(ip) => Ok(Arc::new(Config { bind: Some(ip), ..Config::clone(config) })),
+        Some(ip) => {
+            let mut config = Config::clone(config);
+            config.bind = Some(ip);
+            Ok(Arc::new(config))
+        }
         None => Ok(Arc::clone(config)),
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The program, with a fixed environment.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flagcx-p2p"));
     if std::env::var_os("FLAGCX_P2P_FABRIC").is_none() {
         command.env("FLAGCX_P2P_FABRIC", "software");
@@ -19,20 +19,20 @@ pub fn program() -> Command {
 }
 
 /// A `serve` process. Killed when dropped.
-pub struct Server {
-    pub child: Child,
-    pub address: String,
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) address: String,
     /// Its directory.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     _temp: tempfile::TempDir,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
-    pub fn start_with(environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_with(environment: &[(&str, &str)]) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let mut child = program()
             .args(["serve", "--port", "0", "--until-stdin-closes"])
@@ -51,16 +51,16 @@ impl Server {
         Self { child, address, path: temp.path().to_owned(), _temp: temp }
     }
 
-    pub fn put(&self, file: &Path, more: &[&str]) -> Ended {
+    pub(crate) fn put(&self, file: &Path, more: &[&str]) -> Ended {
         run(program().arg("put").arg(file).arg(&self.address).args(more))
     }
 
-    pub fn get(&self, name: &str, output: &Path, more: &[&str]) -> Ended {
+    pub(crate) fn get(&self, name: &str, output: &Path, more: &[&str]) -> Ended {
         run(program().args(["get", name, &self.address, "-o"]).arg(output).args(more))
     }
 
     /// Names in the served directory, also hidden ones.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         names(&self.path)
     }
 }
@@ -72,7 +72,7 @@ impl Drop for Server {
     }
 }
 
-pub fn names(path: &Path) -> Vec<String> {
+pub(crate) fn names(path: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(path).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -81,22 +81,22 @@ pub fn names(path: &Path) -> Vec<String> {
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct Ended {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ended {
     #[track_caller]
-    pub fn succeeded(self) -> Self {
+    pub(crate) fn succeeded(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
 
     /// Failed with this code and one line that contains `text`.
     #[track_caller]
-    pub fn failed(self, code: i32, text: &str) -> Self {
+    pub(crate) fn failed(self, code: i32, text: &str) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
         let error = self.err.lines().filter(|line| line.starts_with("flagcx-p2p: ")).collect::<Vec<_>>();
         assert_eq!(error.len(), 1, "{self:?}");
@@ -106,13 +106,13 @@ impl Ended {
 }
 
 /// Runs a command to its end, at most [`LIMIT`].
-pub fn run(command: &mut Command) -> Ended {
+pub(crate) fn run(command: &mut Command) -> Ended {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     finish(child)
 }
 
 /// Waits for a started command, at most [`LIMIT`].
-pub fn finish(child: Child) -> Ended {
+pub(crate) fn finish(child: Child) -> Ended {
     let started = Instant::now();
     let id = child.id();
     let (done, waited) = std::sync::mpsc::channel();
