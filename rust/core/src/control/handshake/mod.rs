@@ -4,15 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::socket::{Abort, Stream};
+pub use super::wire::LaneCapabilities;
 use super::wire::{Features, RegionEntry};
 use crate::fabric::{FabricError, QpAddress};
-
-/// READs and atomics that a side may have outstanding as initiator, and accepts as responder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneCapabilities {
-    pub rd_atomic_initiator: u8,
-    pub rd_atomic_responder: u8,
-}
 
 /// What is known of the peer when lanes are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
