@@ -39,8 +39,13 @@ impl LaneListener {
     }
 
     /// The first connection that says the right hello: the preamble of a lane socket, and the session's proof if
-    /// there is one.
-    pub(super) fn accept(self, proof: Option<&[u8; PROOF_SIZE]>, deadline: Instant) -> io::Result<Stream> {
+    /// there is one. `UnexpectedEof` when the peer closes its bootstrap socket meanwhile.
+    pub(super) fn accept(
+        self,
+        bootstrap: &Stream,
+        proof: Option<&[u8; PROOF_SIZE]>,
+        deadline: Instant,
+    ) -> io::Result<Stream> {
         let mut expected = SocketKind::Lanes.encode().to_vec();
         expected.extend(proof.into_iter().flatten());
         let mut candidates: Vec<Candidate> = Vec::new();
@@ -48,7 +53,7 @@ impl LaneListener {
             let fds: Vec<BorrowedFd<'_>> = std::iter::once(self.listener.as_fd())
                 .chain(candidates.iter().map(|candidate| candidate.stream.as_fd()))
                 .collect();
-            wait_any(&fds, deadline, &self.abort)?;
+            wait_any(&fds, bootstrap.as_fd(), deadline, &self.abort)?;
             if let Some(stream) = self.listener.try_accept()? {
                 if candidates.len() == MAX_CANDIDATES {
                     candidates.remove(0);
@@ -65,6 +70,9 @@ impl LaneListener {
                         tracing::info!("closed a stray connection from {stranger} on a lane listener");
                     }
                 }
+            }
+            if bootstrap.is_closed() {
+                return Err(ErrorKind::UnexpectedEof.into());
             }
         }
     }

@@ -32,8 +32,9 @@ pub fn respond(
 
     let Session { id, key } = &entry.session;
     let proof = key.as_ref().map(|key| key.prove("lanes", &[id]));
-    let channel =
-        listener.accept(proof.as_ref(), deadline).map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
+    let channel = listener
+        .accept(&bootstrap, proof.as_ref(), deadline)
+        .map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes)?;
 
