@@ -3,7 +3,9 @@
 mod range_index;
 mod region;
 mod registry;
+mod remote_table;
 
 pub use range_index::{RangeIndex, holds};
 pub use region::{Hold, MemoryKind, Region, RegionId};
 pub use registry::{Registry, RegistryError, Snapshot};
+pub use remote_table::{RemoteCheck, RemoteRegion, RemoteTable};

@@ -128,6 +128,8 @@ pub(super) struct Lane {
     pub(super) signal_every: u32,
     /// Interrupted parts may go on once the lane is rebuilt.
     pub(super) heals: bool,
+    /// When it was first seen in ERROR and not drained, in the pool's clock.
+    pub(super) broken_since: Option<u64>,
 }
 
 impl Lane {
@@ -147,6 +149,7 @@ impl Lane {
             // A quarter: completions come early enough to refill the queue before it runs dry.
             signal_every: (depth / 4).max(1),
             heals: setup.heals,
+            broken_since: None,
         }
     }
 

@@ -102,16 +102,29 @@ impl Worker {
         Begun::Yes
     }
 
-    /// Hands a part over through a submission queue. Gives it back when the queue is full.
+    /// Takes a part whose list was built outside: at once if the lock is free, else through a submission queue.
+    /// Answers an empty list for reuse, if it has one; gives the part back when the queue is full.
     #[allow(clippy::result_large_err, reason = "the submission goes back to the caller whole")]
-    pub fn submit(&self, submission: Submission, hint: usize) -> Result<(), Submission> {
+    pub fn submit(&self, submission: Submission, hint: usize) -> Result<Option<PieceList>, Submission> {
+        if let Some(mut state) = self.state.try_lock() {
+            if !self.is_queue_empty() {
+                self.take_submissions(&mut state);
+            }
+            let spare = state.adopt(submission.lane, submission.task, submission.list);
+            let report = state.step(clock::now_ms());
+            drop(state);
+            if self.device_needs_polling || report.backlog {
+                self.wake_if_parked();
+            }
+            return Ok(Some(spare));
+        }
         let Some(queue) = self.queues.get(hint % self.queues.len().max(1)) else { return Err(submission) };
         queue.push(submission)?;
-        // Whoever holds the lock may have looked at the queues already.
-        if self.drive_as_caller().is_none() || self.device_needs_polling {
+        // Whoever holds the lock may have looked at the queues already: somebody must look again.
+        if self.drive_as_caller().is_none_or(|report| report.backlog) || self.device_needs_polling {
             self.wake_if_parked();
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Whether a submission through the queue of `hint` would find room.

@@ -34,6 +34,15 @@ impl SlicePolicy {
         Self { slice, fragment, limit, max_sge: (max_sge as usize).clamp(1, MAX_SGE), max_inline }
     }
 
+    /// The same policy on a queue pair that was granted less.
+    pub fn granted(self, max_sge: u32, max_inline: u32) -> Self {
+        Self {
+            max_sge: self.max_sge.min(max_sge as usize).max(1),
+            max_inline: self.max_inline.min(max_inline),
+            ..self
+        }
+    }
+
     /// Bytes of the next slice when `left` bytes of a piece are left.
     #[inline]
     pub fn next_length(&self, left: u32) -> u32 {

@@ -2,7 +2,7 @@
 //!
 //! It has three ways to rest:
 //! * **parked**, with nothing in flight: no time-out, woken by a submitter;
-//! * **armed**, with something in flight and nobody driving: woken by the completion queue's event;
+//! * **armed**, with something in flight and nobody driving: woken by the completion queue's event or a submitter;
 //! * **napping**, with something in flight and callers driving it: a short sleep, longer each time, after which it
 //!   takes over if the callers have stopped. So a caller that polls never shares its core with a spinning thread.
 
@@ -30,6 +30,7 @@ pub(super) fn run(worker: &Arc<Worker>, spin: Duration) {
             }
             Turn::Armed => {
                 worker.sleep(true, Some(ARMED));
+                worker.parking().cancel();
                 if let Some(mut state) = worker.try_state() {
                     acknowledge(&mut state);
                 }
@@ -106,8 +107,13 @@ fn arm(worker: &Worker, mut state: spin::MutexGuard<'_, WorkerState>) -> Turn {
             return Turn::Nap;
         }
     }
+    worker.parking().announce();
     let report = worker.step(&mut state);
-    if report.progress || !report.busy { Turn::Again } else { Turn::Armed }
+    if report.progress || !report.busy {
+        worker.parking().cancel();
+        return Turn::Again;
+    }
+    Turn::Armed
 }
 
 fn acknowledge(state: &mut WorkerState) {

@@ -44,6 +44,9 @@ const LIST_IN_CACHE: usize = 64;
 /// How often deadlines are looked at, in milliseconds.
 const DEADLINE_CHECK_MS: u64 = 5;
 
+/// How long a queue pair in ERROR may take to flush before it is destroyed, in milliseconds.
+const DRAIN_LIMIT_MS: u64 = 2000;
+
 /// How often a part may be interrupted by failing lanes before it fails.
 const MAX_INTERRUPTIONS: u8 = 3;
 
@@ -212,8 +215,14 @@ impl WorkerState {
             self.parts.release(index);
             return Err(error);
         }
-        part.task = Some(Arc::clone(task));
         part.lane = key.index;
+        if part.list.pieces.is_empty() {
+            // Nothing but empty pieces: done as soon as begun.
+            self.parts.release(index);
+            task.end_part();
+            return Ok(());
+        }
+        part.task = Some(Arc::clone(task));
         self.enqueue(key, index);
         self.post_ready();
         Ok(())
@@ -224,8 +233,13 @@ impl WorkerState {
         let index = self.parts.claim();
         let Some(part) = self.parts.get(index) else { return list };
         let spare = std::mem::replace(&mut part.list, list);
-        part.task = Some(task);
         part.lane = key.index;
+        if part.list.pieces.is_empty() {
+            self.parts.release(index);
+            task.end_part();
+            return spare;
+        }
+        part.task = Some(task);
         self.enqueue(key, index);
         spare
     }
@@ -605,6 +619,7 @@ impl WorkerState {
         if self.parts.len() == 0 {
             return;
         }
+        self.check_drains(now);
         for part_index in 0..self.parts.slots() {
             let Some(part) = self.parts.get(part_index) else { continue };
             let Some(task) = part.task.as_deref() else { continue };
@@ -635,6 +650,24 @@ impl WorkerState {
                     lane,
                     if late { "a transfer passed its deadline" } else { "a transfer was cancelled" },
                 );
+            }
+        }
+    }
+
+    /// A flush that does not come must not hold a transfer for ever.
+    fn check_drains(&mut self, now: u64) {
+        for index in 0..self.lanes.len() {
+            let Some(lane) = self.lanes.get_mut(index).and_then(|slot| slot.lane.as_deref_mut()) else {
+                continue;
+            };
+            if lane.status.health() != LaneHealth::Broken {
+                lane.broken_since = None;
+                continue;
+            }
+            if now - *lane.broken_since.get_or_insert(now) > DRAIN_LIMIT_MS {
+                let key = lane.key;
+                tracing::warn!("a queue pair was not drained within {DRAIN_LIMIT_MS} ms and is destroyed");
+                self.destroy_lane(key, Verdict::Failed, "its queue pair was not drained in time");
             }
         }
     }

@@ -282,7 +282,11 @@ impl Outcomes {
             CANCELLED => Some(Outcome::Cancelled),
             _ => {
                 let failures = lock(&self.failures);
-                failures.iter().rev().find(|(failed, _)| *failed == id).map(|(_, f)| Outcome::Failed(f.clone()))
+                failures
+                    .iter()
+                    .rev()
+                    .find(|(failed, _)| *failed == id)
+                    .map(|(_, f)| Outcome::Failed(f.clone()))
             }
         }
     }
