@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::connection::{Connection, Context, LaneBuilder, PeerInfo, TransferSettings};
 use flagcx_p2p::control::{LaneCapabilities, LaneSetup, PeerCapabilities};
 use flagcx_p2p::fabric::{
-    Access, Completion, DeviceList, FabricChoice, FabricOptions, Opcode, PathOptions, QueuePairCaps, Sge, WorkRequest,
+    Access, Completion, DeviceList, FabricChoice, FabricOptions, Opcode, PathOptions, QueuePairCaps, Sge,
+    WorkRequest,
 };
 use flagcx_p2p::memory::{MemoryKind, RegionId, RemoteRegion, RemoteTable};
 use flagcx_p2p::pool::{PoolOptions, SlicePolicy, WorkerPool};
@@ -20,7 +21,8 @@ const PIECE: u64 = 4096;
 const GAP: u64 = 64;
 
 fn main() {
-    let library = std::env::var("FLAGCX_P2P_NULLVERBS").expect("FLAGCX_P2P_NULLVERBS names the stand-in library");
+    let library =
+        std::env::var("FLAGCX_P2P_NULLVERBS").expect("FLAGCX_P2P_NULLVERBS names the stand-in library");
     let mut options = FabricOptions { choice: FabricChoice::Verbs, ..FabricOptions::default() };
     options.verbs.library = Some(library);
     let list = DeviceList::open(&options).expect("the stand-in opens");
@@ -73,7 +75,7 @@ impl Pair {
                 max_list: 256,
                 poll_batch: 64,
                 spin: Duration::from_micros(20),
-                cpus: vec![],
+                cpus: flagcx_p2p::topology::CpuSet::default(),
             },
         )
         .unwrap();
@@ -91,7 +93,10 @@ impl Pair {
         let source = memory.source.as_ptr() as u64;
         let target = memory.target.as_ptr() as u64;
         let register = |context: &Context, address| {
-            context.registry.register((address, POOL as u64), MemoryKind::Host, Access::FULL, true, None).unwrap()
+            context
+                .registry
+                .register((address, POOL as u64), MemoryKind::Host, Access::FULL, true, None)
+                .unwrap()
         };
         let region = register(&client, source);
         let remote = register(&server, target);
