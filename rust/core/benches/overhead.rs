@@ -75,7 +75,7 @@ impl Pair {
                 max_list: 256,
                 poll_batch: 64,
                 spin: Duration::from_micros(20),
-                cpus: vec![],
+                cpus: flagcx_p2p::topology::CpuSet::default(),
             },
         )
         .unwrap();

@@ -1,6 +1,7 @@
 //! Opening an engine: device, pool, listeners.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::acceptor::Acceptor;
@@ -12,6 +13,7 @@ use crate::connection::{Context, TransferSettings};
 use crate::control::{Abort, Listener};
 use crate::fabric::{self, Device, DeviceList, FabricError};
 use crate::pool::{PoolOptions, SlicePolicy, WorkerPool};
+use crate::topology::{Sysfs, cpus_near};
 
 /// How to open an engine.
 #[derive(Clone, Debug, Default)]
@@ -96,7 +98,7 @@ fn open_context(config: &Config, device: &Arc<dyn Device>) -> Result<Context, En
             max_list: config.max_wr_per_post,
             poll_batch: config.batch_poll_size,
             spin: config.spin,
-            cpus: Vec::new(),
+            cpus: cpus_near(&Sysfs::default(), device.attributes().pci_path.as_deref().map(Path::new)),
         },
     )?;
     let port = device.port()?;
