@@ -9,8 +9,10 @@ use flagcx_p2p::fabric::{
 use super::Rig;
 use super::initiator::{Initiator, PATIENCE, Window, pattern, request};
 
+type Case = fn(&mut Rig);
+
 /// Every case with its name.
-pub const CASES: &[(&str, fn(&mut Rig))] = &[
+pub const CASES: &[(&str, Case)] = &[
     ("write keeps to its window", write_keeps_to_its_window),
     ("read keeps to its window", read_keeps_to_its_window),
     ("large transfers arrive whole", large_transfers_arrive_whole),
