@@ -25,7 +25,7 @@ impl Engine {
             peer: format!("{host}:{port}"),
             reason,
         };
-        let target = control::resolve(host, port).map_err(|reason| error(reason.to_string()))?;
+        let target = super::shim::resolve(host, port).map_err(|reason| error(reason.to_string()))?;
         let regions = || announced(context);
         let mut lanes = LaneBuilder::new(Arc::clone(context));
         let limits = self.limits()?;

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use super::acceptor::Acceptor;
 use super::sessions::Sessions;
+use super::shim::local_address;
 use super::{Engine, EngineError};
 use crate::config::Config;
 use crate::connection::{Context, TransferSettings};
-use crate::control::{Abort, Listener, local_address};
+use crate::control::{Abort, Listener};
 use crate::fabric::{self, Device, DeviceList, FabricError};
 use crate::pool::{PoolOptions, SlicePolicy, WorkerPool};
 use crate::topology::{Sysfs, cpus_near};

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::shim::parse_session;
 use super::{Engine, EngineError};
 use crate::connection::Connection;
-use crate::control::parse_session;
 
 /// Connections by session string.
 #[derive(Debug, Default)]

@@ -44,24 +44,46 @@ pub(super) fn wait_ready(
     deadline: Option<Instant>,
     abort: Option<&Abort>,
 ) -> io::Result<()> {
+    match abort {
+        Some(abort) => {
+            let mut fds = [PollFd::new(abort, PollFlags::IN), PollFd::from_borrowed_fd(fd, events)];
+            wait(&mut fds, deadline)?;
+            check(&fds)
+        }
+        None => wait(&mut [PollFd::from_borrowed_fd(fd, events)], deadline),
+    }
+}
+
+/// Waits until one of `fds` is readable, or the other end of `watched` is closed; errors as above.
+pub(in crate::control) fn wait_any(
+    fds: &[BorrowedFd<'_>],
+    watched: BorrowedFd<'_>,
+    deadline: Instant,
+    abort: &Abort,
+) -> io::Result<()> {
+    let readable = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN));
+    let mut fds: Vec<_> = std::iter::once(PollFd::new(abort, PollFlags::IN)).chain(readable).collect();
+    fds.push(PollFd::from_borrowed_fd(watched, PollFlags::RDHUP));
+    wait(&mut fds, Some(deadline))?;
+    check(&fds)
+}
+
+fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
     loop {
         let timeout = deadline.map(remaining).transpose()?;
-        let mut fds = [
-            Some(PollFd::from_borrowed_fd(fd, events)),
-            abort.map(|abort| PollFd::new(abort, PollFlags::IN)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>();
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
-            Ok(_) => {}
+        match poll(fds, timeout.as_ref()) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        if fds.get(1).is_some_and(|abort| !abort.revents().is_empty()) {
-            return Err(aborted());
-        }
-        return Ok(());
+    }
+}
+
+/// The switch comes first in every set.
+fn check(fds: &[PollFd<'_>]) -> io::Result<()> {
+    match fds.first() {
+        Some(abort) if !abort.revents().is_empty() => Err(aborted()),
+        _ => Ok(()),
     }
 }
 

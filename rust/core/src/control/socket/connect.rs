@@ -21,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 pub fn connect(target: SocketAddr, deadline: Instant, abort: Option<&Abort>) -> io::Result<Stream> {
     let mut pause = FIRST_PAUSE;
     loop {
-        let refused = match attempt(target, deadline, abort) {
+        let refused = match connect_once(target, deadline, abort) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => error,
             other => return other,
         };
@@ -39,10 +39,6 @@ pub(in crate::control) fn connect_once(
     deadline: Instant,
     abort: Option<&Abort>,
 ) -> io::Result<Stream> {
-    attempt(target, deadline, abort)
-}
-
-fn attempt(target: SocketAddr, deadline: Instant, abort: Option<&Abort>) -> io::Result<Stream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     match socket.connect(&target.into()) {
