@@ -55,9 +55,12 @@ impl CudaRuntime {
 
     /// The functions, after the driver has been initialised.
     fn driver(&self) -> Result<&Symbols, DeviceError> {
-        // SAFETY: takes no pointer, and may be called again after the program itself has.
-        self.initialised
-            .get_or_try_init(|| self.symbols.check("cuInit", unsafe { (self.symbols.init)(0) }))?;
+        let initialise = || {
+            // SAFETY: takes no pointer, and may be called again after the program itself has.
+            let code = unsafe { (self.symbols.init)(0) };
+            self.symbols.check("cuInit", code)
+        };
+        self.initialised.get_or_try_init(initialise)?;
         Ok(&self.symbols)
     }
 
@@ -111,7 +114,7 @@ impl DeviceRuntime for CudaRuntime {
             return Ok(PointerKind::Host);
         }
         let ordinal = self.attribute(ATTRIBUTE_DEVICE_ORDINAL, address)?;
-        Ok(PointerKind::Device(ordinal.map(u32::cast_signed)))
+        Ok(PointerKind::Device(ordinal.map(|ordinal| ordinal as i32)))
     }
 
     fn device_count(&self) -> Result<u32, DeviceError> {

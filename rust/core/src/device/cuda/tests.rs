@@ -59,7 +59,7 @@ unsafe extern "C" fn pci_bus_id(text: *mut c_char, _: c_int, device: c_int) -> c
 }
 unsafe extern "C" fn primary_context(context: *mut *mut c_void, device: c_int) -> c_int {
     fake(|fake| fake.retained += 1);
-    out(context, (0x1000 + u64::from(device.cast_unsigned())) as *mut c_void)
+    out(context, (0x1000 + device as u64) as *mut c_void)
 }
 unsafe extern "C" fn get_context(context: *mut *mut c_void) -> c_int {
     out(context, fake(|fake| fake.context) as *mut c_void)

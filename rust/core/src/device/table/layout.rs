@@ -54,7 +54,7 @@ pub struct DeviceTable {
 }
 
 /// Type of [`DeviceTable::device_memcpy`].
-pub type MemcpyFn =
+pub(super) type MemcpyFn =
     unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_int, *mut c_void, *mut c_void) -> c_int;
 
 const _: () = {

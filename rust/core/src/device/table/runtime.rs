@@ -83,7 +83,7 @@ impl TableRuntime {
     }
 
     fn set(&self, device: i32) -> Result<(), DeviceError> {
-        let set_device = self.table().set_device.ok_or(unsupported("choose a device"))?;
+        let set_device = self.table().set_device.ok_or_else(|| unsupported("choose a device"))?;
         // SAFETY: the table's owner promised a conforming callback.
         check("setDevice", unsafe { set_device(device) })
     }
@@ -110,7 +110,7 @@ impl DeviceRuntime for TableRuntime {
     }
 
     fn pci_bus_id(&self, device: i32) -> Result<String, DeviceError> {
-        let bus_id = self.table().get_device_pci_bus_id.ok_or(unsupported("name a device"))?;
+        let bus_id = self.table().get_device_pci_bus_id.ok_or_else(|| unsupported("name a device"))?;
         let mut text = [0_u8; 64];
         // One byte less than there is: the text ends with NUL even if the callback fills all it may.
         let room = c_int::try_from(text.len() - 1).unwrap_or(0);
@@ -123,12 +123,12 @@ impl DeviceRuntime for TableRuntime {
     fn enter(&self, device: i32) -> Result<SavedDevice, DeviceError> {
         let before = self.current()?;
         self.set(device)?;
-        Ok(SavedDevice(before.map_or(NOTHING_SAVED, |device| u64::from(device.cast_unsigned()))))
+        Ok(SavedDevice(before.map_or(NOTHING_SAVED, |device| u64::from(device as u32))))
     }
 
     fn restore(&self, SavedDevice(saved): SavedDevice) -> Result<(), DeviceError> {
         match u32::try_from(saved) {
-            Ok(device) => self.set(device.cast_signed()),
+            Ok(device) => self.set(device as i32),
             Err(_) => Ok(()),
         }
     }
@@ -147,7 +147,8 @@ impl DeviceRuntime for TableRuntime {
     }
 
     fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, DeviceError> {
-        let open = self.table().ipc_mem_handle_open.ok_or(unsupported("open memory of other processes"))?;
+        let open =
+            self.table().ipc_mem_handle_open.ok_or_else(|| unsupported("open memory of other processes"))?;
         // Handle objects hold words: align the bytes for them.
         let mut object = Aligned(*handle);
         let mut address = ptr::null_mut();
@@ -159,8 +160,10 @@ impl DeviceRuntime for TableRuntime {
     }
 
     fn ipc_close(&self, address: u64) -> Result<(), DeviceError> {
-        let close =
-            self.table().ipc_mem_handle_close.ok_or(unsupported("close memory of other processes"))?;
+        let close = self
+            .table()
+            .ipc_mem_handle_close
+            .ok_or_else(|| unsupported("close memory of other processes"))?;
         // SAFETY: the table's owner promised a conforming callback, and the caller that the mapping is unused.
         check("ipcMemHandleClose", unsafe { close(address as *mut c_void) })
     }

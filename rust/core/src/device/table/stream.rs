@@ -36,12 +36,12 @@ unsafe impl Send for TableStream {}
 
 impl TableStream {
     pub(super) fn open(table: &DeviceTable) -> Result<Self, DeviceError> {
-        let needs = "copy device memory";
-        let copy = table.device_memcpy.ok_or(unsupported(needs))?;
-        let create_stream = table.stream_create.ok_or(unsupported(needs))?;
-        let create_event = table.event_create.ok_or(unsupported(needs))?;
-        let record = table.event_record.ok_or(unsupported(needs))?;
-        let query = table.event_query.ok_or(unsupported(needs))?;
+        let unsupported_copy = || unsupported("copy device memory");
+        let copy = table.device_memcpy.ok_or_else(unsupported_copy)?;
+        let create_stream = table.stream_create.ok_or_else(unsupported_copy)?;
+        let create_event = table.event_create.ok_or_else(unsupported_copy)?;
+        let record = table.event_record.ok_or_else(unsupported_copy)?;
+        let query = table.event_query.ok_or_else(unsupported_copy)?;
         let mut opened = Self {
             stream: ptr::null_mut(),
             event: ptr::null_mut(),

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "plays the C side")]
 
 use std::cell::RefCell;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
 use super::super::*;
@@ -151,7 +151,7 @@ unsafe extern "C" fn handle_close(_address: *mut c_void) -> c_int {
     result("handle_close", |_| 0)
 }
 unsafe extern "C" fn bus_id(text: *mut c_char, room: c_int, device: c_int) -> c_int {
-    let id = CStr::from_bytes_with_nul(b"0000:1A:00.0\0").unwrap();
+    let id = c"0000:1A:00.0";
     assert!(room as usize > id.to_bytes().len());
     if device > 1 {
         return FAILED;
@@ -268,7 +268,7 @@ fn failures_carry_the_call_and_its_code() {
     let failed = |operation| {
         Err(DeviceError::Call { runtime: "callback", operation, code: FAILED, text: String::new() })
     };
-    let mut fail = |name| fake(|fake| fake.fails = name);
+    let fail = |name| fake(|fake| fake.fails = name);
     fail("memcpy");
     assert_eq!(
         copy(&mut *stream, GPU, buffer.as_ptr() as u64, 4, Direction::HostToDevice),
