@@ -1,0 +1,104 @@
+//! What operators and tools ask: settings, devices, connections, metrics.
+
+use flagcx_p2p::config::{self, Config, Transport};
+use flagcx_p2p::engine::EngineError;
+use flagcx_p2p::fabric::{self, PathKind};
+
+use crate::ffi::{ConnInfo, FabricInfo, GlobalConfig, Path};
+use crate::handles::Conn;
+use crate::refusal::OrRefuse;
+
+pub(crate) fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+pub(crate) fn global_config() -> GlobalConfig {
+    let config = config::global();
+    GlobalConfig {
+        qps_per_conn: int(config.qps_per_conn),
+        workers_per_pool: int(config.workers_per_pool),
+        shard_count: int(config.shard_count),
+        shared_cq_depth: config.cq_depth as usize,
+        max_wr_per_post: config.max_wr_per_post,
+        max_requests: config.max_requests,
+        batch_poll_size: config.batch_poll_size,
+        slice_size: config.slice_size as usize,
+        fragment_limit: config.fragment_limit as usize,
+        max_sge: config.max_sge as usize,
+        max_inline: config.max_inline as usize,
+        ib_port: config.ib_port.unwrap_or(1),
+        gid_index: config.p2p_gid_index,
+        mtu_length: int(config.mtu),
+        ib_traffic_class: config.p2p_traffic_class,
+        retry_cnt: i32::from(config.retry_count),
+        notif_max_peers: int(config.notif_max_peers),
+        enable_dest_dev_affinity: config.dest_dev_affinity,
+    }
+}
+
+pub(crate) fn dump_global_config() {
+    for setting in config::global().settings() {
+        let name = setting.variable.name;
+        match &setting.text {
+            Some(text) => tracing::info!(target: "flagcx_p2p::config", "{name}={text}"),
+            None => {
+                let default = setting.variable.default_text();
+                tracing::info!(target: "flagcx_p2p::config", "{name} unset, default {default}");
+            }
+        }
+    }
+}
+
+/// Whether FLAGCX_P2P_TRANSPORT asks for the transport that the facade hands over to.
+pub(crate) fn accl_wanted() -> bool {
+    config::global().transport == Transport::Accl
+}
+
+pub(crate) fn fabric_info(out: &mut FabricInfo) -> i32 {
+    devices(config::global()).status("flagcxP2pGetFabricInfo", |list| {
+        let selection = list.selection();
+        *out = FabricInfo {
+            devices: count(list.devices().len()),
+            provider: selection.provider.map_or_else(String::new, |provider| provider.to_string()),
+            reason: selection.reason.clone(),
+        };
+    })
+}
+
+pub(crate) fn metrics_text(_out: &mut String) -> i32 {
+    Err::<(), _>("metrics are not built yet").status("flagcxP2pMetricsText", drop)
+}
+
+pub(crate) fn conn_info(conn: &Conn) -> ConnInfo {
+    let info = conn.connection().info();
+    ConnInfo {
+        path: match info.path {
+            PathKind::None => Path::None,
+            PathKind::Rdma => Path::Rdma,
+            PathKind::InProcess => Path::InProcess,
+            PathKind::CrossMemory => Path::CrossMemory,
+            PathKind::Tcp => Path::Tcp,
+        },
+        lanes: count(info.lanes),
+        healthy_lanes: count(info.healthy_lanes),
+        gpu_index: info.gpu_index,
+        local: info.local,
+        ours: info.ours,
+        peer: info.peer,
+    }
+}
+
+fn devices(config: &Config) -> Result<&'static fabric::DeviceList, EngineError> {
+    let options = config.fabric_options().map_err(|error| EngineError::Invalid(error.to_string()))?;
+    Ok(fabric::devices(&options)?)
+}
+
+/// A setting or a count as C++ shows it; the parser's ranges keep settings far below the limit.
+fn int(number: impl TryInto<i32>) -> i32 {
+    number.try_into().unwrap_or(i32::MAX)
+}
+
+/// A count as C++ shows it.
+fn count(number: usize) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
+}

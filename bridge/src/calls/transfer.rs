@@ -1,0 +1,239 @@
+//! Transfers. The calls that start and poll them neither copy the caller's vectors nor allocate when all is well.
+
+use std::time::Duration;
+
+use flagcx_p2p::connection::Connection;
+use flagcx_p2p::transfer::{Iov, Opcode, Outcome, Status, SubmitError, TransferId};
+
+use crate::ffi::{Operation, Pieces, XferResult, XferState};
+use crate::handles::{Conn, Desc};
+use crate::pieces::{OnePiece, PieceSource, VectorPieces};
+use crate::refusal::{OK, OrRefuse, REFUSED, refuse};
+
+/// Answer of the non-blocking calls when the submission queue is full.
+const WOULD_BLOCK: i32 = 1;
+
+/// Longest remote range that one descriptor can name, kept to whole pages.
+const LONGEST_PIECE: u64 = 1 << 31;
+
+pub(crate) fn conn_start_one(
+    conn: &Conn,
+    operation: Operation,
+    address: usize,
+    size: usize,
+    desc: &Desc,
+    id: &mut u64,
+) -> i32 {
+    let call = if operation == Operation::Read { "flagcxP2pEngineRead" } else { "flagcxP2pEngineWrite" };
+    submit(conn.connection(), opcode(operation), &OnePiece::new(address, size, desc))
+        .status(call, |transfer| *id = transfer.0)
+}
+
+pub(crate) fn conn_start(
+    conn: &Conn,
+    operation: Operation,
+    pieces: &Pieces<'_>,
+    count: i32,
+    id: &mut u64,
+) -> i32 {
+    let call =
+        if operation == Operation::Read { "flagcxP2pEngineReadVector" } else { "flagcxP2pEngineWriteVector" };
+    let Some(pieces) = VectorPieces::new(pieces, count).or_refuse(call) else {
+        return REFUSED;
+    };
+    submit(conn.connection(), opcode(operation), &pieces).status(call, |transfer| *id = transfer.0)
+}
+
+pub(crate) fn conn_try_start(conn: &Conn, operation: Operation, pieces: &Pieces<'_>, id: &mut u64) -> i32 {
+    let call = if operation == Operation::Read {
+        "flagcxP2pEngineTryReadVector"
+    } else {
+        "flagcxP2pEngineTryWriteVector"
+    };
+    let Some(pieces) = VectorPieces::whole(pieces).or_refuse(call) else {
+        return REFUSED;
+    };
+    match try_submit(conn.connection(), opcode(operation), &pieces) {
+        // Not a refusal: the caller asked to be told.
+        Err(SubmitError::WouldBlock) => WOULD_BLOCK,
+        answer => answer.status(call, |transfer| *id = transfer.0),
+    }
+}
+
+pub(crate) fn conn_write_sync(conn: &Conn, pieces: &Pieces<'_>) -> i32 {
+    let call = "flagcxP2pEngineWriteVectorSync";
+    if pieces.local.is_empty() {
+        return OK;
+    }
+    match VectorPieces::whole(pieces).or_refuse(call) {
+        Some(pieces) => write_and_wait(call, conn.connection(), &pieces),
+        None => REFUSED,
+    }
+}
+
+pub(crate) fn conn_batch_write_sync(conn: &Conn, local: &[u64], remote: &[u64], sizes: &[u64]) -> i32 {
+    let call = "flagcxP2pRpcBatchWriteSync";
+    let mut pieces = Vec::with_capacity(sizes.len());
+    for (index, ((&local, &remote), &size)) in local.iter().zip(remote).zip(sizes).enumerate() {
+        if let Err(problem) = describe_piece(conn.connection(), local, remote, size, &mut pieces) {
+            refuse(call, &format_args!("piece {index}: {problem}"));
+            return REFUSED;
+        }
+    }
+    if pieces.is_empty() { OK } else { write_and_wait(call, conn.connection(), &pieces) }
+}
+
+pub(crate) fn conn_has_ended(conn: &Conn, id: u64) -> bool {
+    !matches!(conn.connection().status(TransferId(id)), Status::Pending)
+}
+
+pub(crate) fn conn_result(conn: &Conn, id: u64) -> XferResult {
+    result_of(conn.connection().status(TransferId(id)))
+}
+
+pub(crate) fn conn_wait(conn: &Conn, id: u64, timeout_ms: i32) -> XferResult {
+    let status = match u64::try_from(timeout_ms) {
+        Ok(ms) => conn.connection().wait(TransferId(id), Duration::from_millis(ms)),
+        Err(_) => wait_for_end(conn.connection(), TransferId(id)),
+    };
+    result_of(status)
+}
+
+pub(crate) fn conn_cancel(conn: &Conn, id: u64) -> i32 {
+    if conn.connection().cancel(TransferId(id)) {
+        return OK;
+    }
+    refuse("flagcxP2pEngineXferCancel", &format_args!("transfer {id:#x} is not known"));
+    REFUSED
+}
+
+pub(crate) fn conn_test_batch(conn: &Conn, ids: &[u64], states: &mut [u32]) -> usize {
+    // A part of the ids at a time, so that no call needs memory of its own.
+    const PART: usize = 64;
+    let mut transfers = [TransferId::COMPLETE; PART];
+    let mut answers = [const { None }; PART];
+    let mut ended = 0;
+    for (ids, states) in ids.chunks(PART).zip(states.chunks_mut(PART)) {
+        for (transfer, &id) in transfers.iter_mut().zip(ids) {
+            *transfer = TransferId(id);
+        }
+        answers.fill(None);
+        let (Some(transfers), Some(answers)) = (transfers.get(..ids.len()), answers.get_mut(..ids.len()))
+        else {
+            break;
+        };
+        ended += conn.connection().test_batch(transfers, answers);
+        for (state, answer) in states.iter_mut().zip(answers) {
+            *state = answer.as_ref().map_or(XferState::Pending, state_of).repr;
+        }
+    }
+    ended
+}
+
+fn opcode(operation: Operation) -> Opcode {
+    if operation == Operation::Read { Opcode::Read } else { Opcode::Write }
+}
+
+fn submit(
+    connection: &Connection,
+    opcode: Opcode,
+    pieces: &impl PieceSource,
+) -> Result<TransferId, SubmitError> {
+    connection.submit(opcode, &collect(pieces))
+}
+
+fn try_submit(
+    connection: &Connection,
+    opcode: Opcode,
+    pieces: &impl PieceSource,
+) -> Result<TransferId, SubmitError> {
+    connection.try_submit(opcode, &collect(pieces))
+}
+
+fn collect(pieces: &impl PieceSource) -> Vec<Iov> {
+    (0..pieces.len()).map_while(|index| pieces.piece(index)).collect()
+}
+
+fn write_and_wait(call: &'static str, connection: &Connection, pieces: &impl PieceSource) -> i32 {
+    let Some(transfer) = submit(connection, Opcode::Write, pieces).or_refuse(call) else {
+        return REFUSED;
+    };
+    match wait_for_end(connection, transfer) {
+        Status::Ended(Outcome::Done) => OK,
+        Status::Ended(outcome) => {
+            refuse(call, &outcome);
+            REFUSED
+        }
+        Status::Pending | Status::Unknown => {
+            refuse(call, &format_args!("transfer {:#x} got lost", transfer.0));
+            REFUSED
+        }
+    }
+}
+
+/// Waits as long as it takes: the transfer deadline of the engine bounds it.
+fn wait_for_end(connection: &Connection, transfer: TransferId) -> Status {
+    loop {
+        match connection.wait(transfer, Duration::from_secs(60)) {
+            Status::Pending => {}
+            status => return status,
+        }
+    }
+}
+
+/// Adds the pieces of one range; more than one where a descriptor cannot name the whole of it.
+fn describe_piece(
+    connection: &Connection,
+    local: u64,
+    remote: u64,
+    size: u64,
+    pieces: &mut Vec<Iov>,
+) -> Result<(), String> {
+    let outside = || format!("the peer announced no region that holds {remote:#x}+{size}");
+    let mut offset = 0;
+    loop {
+        let length = (size - offset).min(LONGEST_PIECE);
+        let (Some(local), Some(remote)) = (local.checked_add(offset), remote.checked_add(offset)) else {
+            return Err(format!("{size} bytes reach beyond the address space"));
+        };
+        let remote = u32::try_from(length)
+            .ok()
+            .and_then(|length| connection.describe_remote(remote, length))
+            .ok_or_else(outside)?;
+        pieces.push(Iov { local, length, region: None, remote });
+        offset += length;
+        if offset == size {
+            return Ok(());
+        }
+    }
+}
+
+fn state_of(status: &Status) -> XferState {
+    match status {
+        Status::Pending => XferState::Pending,
+        Status::Ended(Outcome::Done) => XferState::Done,
+        Status::Ended(Outcome::Failed(_)) => XferState::Failed,
+        Status::Ended(Outcome::TimedOut) => XferState::TimedOut,
+        Status::Ended(Outcome::Cancelled) => XferState::Cancelled,
+        Status::Unknown => XferState::Unknown,
+    }
+}
+
+fn result_of(status: Status) -> XferResult {
+    let mut result = XferResult {
+        state: state_of(&status),
+        iov: 0,
+        status: 0,
+        vendor_error: 0,
+        peer: String::new(),
+        reason: String::new(),
+    };
+    if let Status::Ended(Outcome::Failed(failure)) = status {
+        result.iov = failure.iov as u64;
+        result.status = failure.status as u32;
+        result.vendor_error = failure.vendor_error;
+        result.peer = failure.peer;
+        result.reason = failure.reason;
+    }
+    result
+}

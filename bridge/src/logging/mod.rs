@@ -1,0 +1,66 @@
+//! Where log lines go: into the surrounding FlagCX if there is one, else to stderr or `FLAGCX_DEBUG_FILE`.
+#![allow(unsafe_code, reason = "calls the C++ function that takes log lines")]
+
+mod settings;
+mod sink;
+
+use std::io;
+use std::sync::{Arc, Once};
+
+use flagcx_p2p::config::Files;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use settings::Settings;
+use sink::Sink;
+
+/// Sets up logging at the first call; later ones do nothing. A subscriber that is set already is left alone.
+///
+/// # Safety
+/// `sink` is 0 or the address of a C function of type [`sink::Function`] that may be called from any thread, for ever.
+pub(crate) unsafe fn start_logging(sink: usize) {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        // Read apart from the engine's configuration, which logs while it is being read.
+        let files = Files::load();
+        let settings = Settings::read(&|name| files.layered(name));
+        // SAFETY: the caller's promise.
+        match unsafe { Sink::from_address(sink) } {
+            Some(sink) => install_flagcx(&settings, sink),
+            None => install_stand_alone(settings),
+        }
+    });
+}
+
+/// FlagCX decides what it prints; here only levels are left out that it cannot want.
+fn install_flagcx(settings: &Settings, sink: Sink) {
+    let level = settings.level;
+    let layer = tracing_subscriber::fmt::layer()
+        .without_time()
+        .with_level(false)
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(sink)
+        .with_filter(filter_fn(move |metadata| *metadata.level() <= level));
+    // A global subscriber of someone else has precedence.
+    let _ = tracing_subscriber::registry().with(layer).try_init();
+}
+
+fn install_stand_alone(settings: Settings) {
+    let (writer, complaint) = match settings.open_file() {
+        Ok(Some(file)) => (BoxMakeWriter::new(Arc::new(file)), None),
+        Ok(None) => (BoxMakeWriter::new(io::stderr), None),
+        Err(error) => (BoxMakeWriter::new(io::stderr), Some(error)),
+    };
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(writer)
+        .with_filter(filter_fn(move |metadata| settings.allows(*metadata.level(), metadata.target())));
+    if tracing_subscriber::registry().with(layer).try_init().is_ok() {
+        if let Some(error) = complaint {
+            tracing::warn!("FLAGCX_DEBUG_FILE: {error}; logging to stderr");
+        }
+    }
+}

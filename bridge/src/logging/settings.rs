@@ -1,0 +1,192 @@
+//! `FLAGCX_DEBUG`, `FLAGCX_DEBUG_SUBSYS` and `FLAGCX_DEBUG_FILE`, read as FlagCX reads them.
+
+use std::fs::File;
+use std::io::{Error, ErrorKind};
+use std::path::PathBuf;
+
+use tracing::Level;
+
+/// What to log, and where to.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// The most talkative level that is logged.
+    pub(super) level: Level,
+    /// Bits of the subsystems whose lines below WARN are logged.
+    subsystems: u64,
+    /// Pattern of the file's name.
+    file: Option<String>,
+}
+
+/// FlagCX's names of subsystems and their bits.
+const SUBSYSTEMS: [(&str, u64); 17] = [
+    ("INIT", INIT),
+    ("COLL", 2),
+    ("P2P", P2P),
+    ("SHM", 8),
+    ("NET", NET),
+    ("GRAPH", GRAPH),
+    ("TUNING", 64),
+    ("ENV", ENV),
+    ("ALLOC", 256),
+    ("CALL", 512),
+    ("PROXY", 1024),
+    ("NVLS", 2048),
+    ("BOOTSTRAP", BOOTSTRAP),
+    ("REG", REG),
+    ("KERNEL", 16384),
+    ("UNIRUNNER", 32768),
+    ("ALL", !0),
+];
+const INIT: u64 = 1;
+const P2P: u64 = 4;
+const NET: u64 = 16;
+const GRAPH: u64 = 32;
+const ENV: u64 = 128;
+const BOOTSTRAP: u64 = 4096;
+const REG: u64 = 8192;
+
+impl Settings {
+    /// From variables as `get` answers them.
+    pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Self {
+        Self {
+            level: level(get("FLAGCX_DEBUG").as_deref()),
+            subsystems: subsystems(get("FLAGCX_DEBUG_SUBSYS").as_deref()),
+            file: get("FLAGCX_DEBUG_FILE").filter(|name| !name.is_empty()),
+        }
+    }
+
+    /// Whether a line is logged. Warnings and errors are, whatever subsystem they come from.
+    pub(super) fn allows(&self, level: Level, target: &str) -> bool {
+        level <= self.level && (level <= Level::WARN || subsystem_of(target) & self.subsystems != 0)
+    }
+
+    /// The file to log to, created or emptied; `None` when none is named.
+    pub(super) fn open_file(&self) -> Result<Option<File>, Error> {
+        let Some(pattern) = &self.file else {
+            return Ok(None);
+        };
+        let path = expand(pattern, &host_name(), std::process::id());
+        match File::create(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) => Err(Error::new(error.kind(), format!("{}: {error}", path.display()))),
+        }
+    }
+}
+
+/// The subsystem that the lines of a module count as.
+pub(super) fn subsystem_of(target: &str) -> u64 {
+    match target.strip_prefix("flagcx_p2p::").unwrap_or(target).split("::").next() {
+        Some("engine" | "device") => INIT,
+        Some("config") => ENV,
+        Some("control") => BOOTSTRAP,
+        Some("memory") => REG,
+        Some("topology") => GRAPH,
+        Some("fabric") => INIT | NET,
+        Some("notify") => NET,
+        _ => P2P,
+    }
+}
+
+fn level(name: Option<&str>) -> Level {
+    match name.map(str::to_ascii_uppercase).as_deref() {
+        Some("VERSION") => Level::ERROR,
+        Some("INFO") => Level::INFO,
+        Some("ABORT") => Level::DEBUG,
+        Some("TRACE") => Level::TRACE,
+        _ => Level::WARN,
+    }
+}
+
+fn subsystems(list: Option<&str>) -> u64 {
+    let Some(list) = list else {
+        return INIT | ENV;
+    };
+    let (inverted, names) = match list.strip_prefix('^') {
+        Some(names) => (true, names),
+        None => (false, list),
+    };
+    let named = names
+        .split(',')
+        .filter_map(|name| SUBSYSTEMS.iter().find(|(known, _)| name.trim().eq_ignore_ascii_case(known)))
+        .fold(0, |bits, (_, bit)| bits | bit);
+    if inverted { !named } else { named }
+}
+
+/// Replaces %h by the host's name, %p by the process id and %% by one %.
+fn expand(pattern: &str, host: &str, process: u32) -> PathBuf {
+    let mut path = String::with_capacity(pattern.len());
+    let mut letters = pattern.chars();
+    while let Some(letter) = letters.next() {
+        match (letter, if letter == '%' { letters.next() } else { None }) {
+            ('%', Some('h')) => path.push_str(host),
+            ('%', Some('p')) => path.push_str(&process.to_string()),
+            ('%', Some('%') | None) => path.push('%'),
+            ('%', Some(other)) => path.extend(['%', other]),
+            (letter, _) => path.push(letter),
+        }
+    }
+    PathBuf::from(path)
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .and_then(|name| match name.trim() {
+            "" => Err(ErrorKind::NotFound.into()),
+            name => Ok(name.to_owned()),
+        })
+        .unwrap_or_else(|_| "localhost".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)]) -> Settings {
+        Settings::read(&|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn warnings_alone_are_logged_by_default() {
+        let settings = settings(&[]);
+        assert!(settings.allows(Level::WARN, "flagcx_p2p::pool::worker"));
+        assert!(!settings.allows(Level::INFO, "flagcx_p2p::engine"));
+    }
+
+    #[test]
+    fn info_is_for_the_chosen_subsystems() {
+        let chosen = settings(&[("FLAGCX_DEBUG", "info"), ("FLAGCX_DEBUG_SUBSYS", "net,reg")]);
+        assert!(chosen.allows(Level::INFO, "flagcx_p2p::memory::registry"));
+        assert!(chosen.allows(Level::INFO, "flagcx_p2p::fabric::software"));
+        assert!(!chosen.allows(Level::INFO, "flagcx_p2p::engine"));
+        assert!(!chosen.allows(Level::DEBUG, "flagcx_p2p::memory"));
+        let default = settings(&[("FLAGCX_DEBUG", "INFO")]);
+        assert!(default.allows(Level::INFO, "flagcx_p2p::engine::open"));
+        assert!(default.allows(Level::INFO, "flagcx_p2p::config"));
+        assert!(!default.allows(Level::INFO, "flagcx_p2p::pool"));
+        assert!(default.allows(Level::WARN, "flagcx_p2p::pool"));
+    }
+
+    #[test]
+    fn a_caret_names_what_to_leave_out() {
+        let settings = settings(&[("FLAGCX_DEBUG", "TRACE"), ("FLAGCX_DEBUG_SUBSYS", "^P2P")]);
+        assert!(settings.allows(Level::TRACE, "flagcx_p2p::memory"));
+        assert!(!settings.allows(Level::TRACE, "flagcx_p2p::transfer"));
+    }
+
+    #[test]
+    fn file_names_are_expanded() {
+        let expand = |pattern| expand(pattern, "node7", 42).display().to_string();
+        assert_eq!(expand("/tmp/log.%h.%p"), "/tmp/log.node7.42");
+        assert_eq!(expand("100%%"), "100%");
+        assert_eq!(expand("%x%"), "%x%");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_is_an_error_with_its_name() {
+        let settings = settings(&[("FLAGCX_DEBUG_FILE", "/nowhere/at/all")]);
+        let error = settings.open_file().unwrap_err();
+        assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
+    }
+}

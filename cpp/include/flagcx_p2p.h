@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// FlagCX point-to-point engine: one-sided READ and WRITE of registered memory between two processes.
+//
+// An *engine* registers memory and meets peers; a *connection* is the way to one peer; a *transfer* moves bytes
+// between a local and a remote range. A remote range is named by a 64-byte *descriptor*, which either the peer made
+// (flagcxP2pEnginePrepareDesc) and sent here by any means, or which is looked up in the table of regions that the
+// peer announced when the connection was made (flagcxP2pEngineMakeDesc).
+//
+//   FlagcxP2pEngine *engine = flagcxP2pEngineCreate();
+//   FlagcxP2pMr region;
+//   flagcxP2pEngineReg(engine, (uintptr_t)data, size, region);
+//   FlagcxP2pConn *conn = flagcxP2pEngineGetConn(engine, "192.0.2.7:40123");
+//   FlagcxP2pRdmaDesc desc;
+//   flagcxP2pEngineMakeDesc(conn, remoteAddress, size, &desc);
+//   uint64_t transfer;
+//   flagcxP2pEngineWrite(conn, region, data, size, desc, &transfer);
+//   while (!flagcxP2pEngineXferStatus(conn, transfer)) {}
+//
+// Common rules, unless a function says otherwise:
+//  - `int` functions answer 0, or -1 when they refuse; then nothing was done and no output was written. The reason
+//    goes to the log and to flagcxP2pEngineLastError() of flagcx_p2p_ext.h. Nothing throws and errno means nothing.
+//  - Every function may be called from any thread at any time, except that a handle must not be used while or after
+//    it is destroyed.
+//  - Addresses are virtual addresses, sizes are bytes.
+#ifndef FLAGCX_P2P_H_
+#define FLAGCX_P2P_H_
+
+#include <atomic>
+#include <cstring>
+#include <stddef.h>
+#include <stdint.h>
+#include <vector>
+
+// Bytes of a notification's name, and of its text.
+#define FLAGCX_P2P_MSG_SIZE 256
+// Bytes of a serialized descriptor.
+#define FLAGCX_P2P_DESC_SIZE 64
+// Bytes of the information that lets another process of this host open device memory.
+#define FLAGCX_P2P_IPC_INFO_SIZE 128
+
+// Most queue pairs that one connection may have per engine.
+constexpr int kFlagcxP2pMaxQpsPerEngine = 8;
+
+// An engine; flagcxP2pEngineCreate to flagcxP2pEngineDestroy.
+typedef struct FlagcxP2pEngine FlagcxP2pEngine;
+// A connection to one peer; either end may read, write and notify over it.
+typedef struct FlagcxP2pConn FlagcxP2pConn;
+// Names a registered region. Unique in the process, never 0, never given out twice.
+typedef uint64_t FlagcxP2pMr;
+
+// -------------------------------------------------------------------------------------------------------------------
+// Descriptors
+
+// Names a range of a peer's memory and the key to it.
+struct FlagcxP2pRdmaDesc {
+  uint64_t addr;    // first byte, an address of the peer
+  uint32_t size;    // bytes from there on
+  uint32_t rkey;    // the peer's key for the region that holds the range
+  uint32_t nmsgs;   // reserved, 0
+  uint32_t rid;     // reserved, 0
+  uint64_t idx;     // reserved, 0
+  char padding[32]; // reserved, 0
+};
+static_assert(sizeof(FlagcxP2pRdmaDesc) == FLAGCX_P2P_DESC_SIZE, "a descriptor and its serialized image are equal");
+
+// Writes the 64-byte image of `desc` to `buf`, in host byte order. `buf` needs no alignment.
+inline void flagcxP2pSerializeRdmaDesc(const FlagcxP2pRdmaDesc &desc, char *buf) {
+  std::memcpy(buf, &desc, sizeof(desc));
+}
+
+// Reads a descriptor back from the 64 bytes at `buf`. Any image is accepted: a transfer checks what it names.
+inline void flagcxP2pDeserializeRdmaDesc(const char *buf, FlagcxP2pRdmaDesc *desc) {
+  std::memcpy(desc, buf, sizeof(*desc));
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+// Slices and tasks: counting how the parts of a transfer ended. Kept for source compatibility; the engine keeps its
+// own books and never touches these.
+
+// Counts the slices of one task. Any number of threads may mark slices while others ask.
+struct FlagcxTransferTask {
+  std::atomic<uint64_t> sliceCount{0};     // slices that the task consists of
+  std::atomic<uint64_t> doneSliceCount{0}; // slices that ended, either way
+  std::atomic<uint64_t> failedCount{0};    // slices that ended by failure
+  std::vector<struct FlagcxSlice *> sliceList;
+
+  // True once there are slices and all of them ended.
+  bool isAllDone() const {
+    const uint64_t total = sliceCount.load(std::memory_order_acquire);
+    return total > 0 && doneSliceCount.load(std::memory_order_acquire) >= total;
+  }
+
+  // True once a slice failed.
+  bool hasErrors() const { return failedCount.load(std::memory_order_acquire) > 0; }
+};
+
+enum FlagcxSliceOp : uint8_t { FLAGCX_SLICE_OP_WRITE = 0, FLAGCX_SLICE_OP_READ = 1 };
+
+// One part of a transfer.
+struct FlagcxSlice {
+  uint64_t srcVa = 0;                     // local address: source of a WRITE, destination of a READ
+  uint64_t dstVa = 0;                     // remote address
+  uint32_t length = 0;                    // bytes
+  uint32_t lkey = 0;                      // key of the local region
+  uint32_t rkey = 0;                      // key of the remote region
+  uint8_t opcode = FLAGCX_SLICE_OP_WRITE; // a FlagcxSliceOp
+  FlagcxTransferTask *task = nullptr;     // where to count; may be null
+  volatile int *qpDepth = nullptr;        // requests outstanding on the queue pair; may be null
+
+  // Counts this slice as done. Call once per slice, and not after markFailed.
+  inline void markSuccess() {
+    if (task != nullptr)
+      task->doneSliceCount.fetch_add(1, std::memory_order_release);
+  }
+
+  // Counts this slice as failed and done. The failure is counted first: whoever sees the task done sees it.
+  inline void markFailed() {
+    if (task != nullptr) {
+      task->failedCount.fetch_add(1, std::memory_order_release);
+      task->doneSliceCount.fetch_add(1, std::memory_order_release);
+    }
+  }
+};
+
+// -------------------------------------------------------------------------------------------------------------------
+// Notifications and configuration: the types
+
+// A message beside the data: two byte fields, NUL-terminated only if the sender did so.
+struct FlagcxP2pNotifyMsg {
+  char name[FLAGCX_P2P_MSG_SIZE]; // who sends, or about what
+  char msg[FLAGCX_P2P_MSG_SIZE];  // what is said
+};
+
+// Metadata that may travel with a transfer. Not used by the engine.
+struct FlagcxP2pMd {
+  FlagcxP2pNotifyMsg notifyData;
+};
+
+// The settings in force, for reading. docs/configuration.md explains each variable, with its range.
+struct FlagcxP2pGlobalConfig {
+  int qpsPerConn = 4;                    // FLAGCX_P2P_QPS_PER_CONN: queue pairs offered per connection
+  int workersPerPool = 4;                // FLAGCX_P2P_WORKERS_PER_POOL: worker threads per device
+  int shardCount = 8;                    // FLAGCX_P2P_SHARD_COUNT: submission queues per device
+  size_t sharedCqDepth = 4096;           // FLAGCX_P2P_CQ_DEPTH: completion queue entries per device
+  size_t maxWrPerPost = 256;             // FLAGCX_P2P_MAX_WR_PER_POST: work requests per post
+  size_t maxRequests = 256;              // FLAGCX_P2P_MAX_REQUESTS: a quarter of the posted requests allowed
+  size_t batchPollSize = 64;             // FLAGCX_P2P_BATCH_POLL_SIZE: completions per poll
+  size_t sliceSize = 1ull << 30;         // FLAGCX_P2P_SLICE_SIZE: bytes per slice, 0 for no cutting
+  size_t fragmentLimit = 4 * 1024;       // FLAGCX_P2P_FRAGMENT_LIMIT: bytes that a last slice may be longer
+  size_t maxSge = 4;                     // FLAGCX_P2P_MAX_SGE: scatter/gather entries per work request
+  size_t maxInline = 64;                 // FLAGCX_P2P_MAX_INLINE: bytes that a small WRITE may carry inline
+  uint8_t ibPort = 1;                    // FLAGCX_P2P_IB_PORT: device port
+  int gidIndex = -1;                     // FLAGCX_P2P_GID_INDEX: index of the GID, -1 to choose
+  int mtuLength = 4096;                  // FLAGCX_P2P_MTU: largest path MTU in bytes
+  int ibTrafficClass = -1;               // FLAGCX_P2P_IB_TC: traffic class, -1 for FLAGCX_IB_TC
+  int retryCnt = 7;                      // FLAGCX_P2P_RETRY_CNT: transport retries
+  int notifMaxPeers = 64;                // FLAGCX_P2P_NOTIF_MAX_PEERS: peers that may send notifications
+  bool enableDestDeviceAffinity = false; // FLAGCX_P2P_DEST_DEV_AFFINITY: prefer the NIC that serves the destination
+};
+
+// -------------------------------------------------------------------------------------------------------------------
+// Engine
+
+// Creates an engine on the NIC nearest to the calling thread's current device. NULL when the fabric that
+// FLAGCX_P2P_FABRIC asks for cannot be had. Without any NIC the engine uses the software fabric. Takes milliseconds.
+// The caller owns the engine: flagcxP2pEngineDestroy.
+FlagcxP2pEngine *flagcxP2pEngineCreate();
+
+// Ends an engine: stops accepting, ends its transfers (the NIC is done with their memory when this returns),
+// deregisters its regions, and destroys the connections that it owns (flagcxP2pEngineGetConn and those that the RPC
+// server accepted). Connections from Connect and Accept stay the caller's: they are closed, and are still to be given
+// to flagcxP2pEngineConnDestroy, before or after. Other engines are not disturbed. NULL is a no-op.
+void flagcxP2pEngineDestroy(FlagcxP2pEngine *engine);
+
+// Ends accepting for good: a blocked flagcxP2pEngineAccept answers NULL promptly, later ones do so at once, the RPC
+// server ends. Connections and notifications go on. Idempotent; NULL is a no-op.
+void flagcxP2pEngineStopAccept(FlagcxP2pEngine *engine);
+
+// -------------------------------------------------------------------------------------------------------------------
+// Connections
+
+// Connects to the engine whose RPC port (flagcxP2pEngineGetRpcPort, or its metadata) is `ipAddr`:`remotePort`.
+// `ipAddr`: an IPv4 or IPv6 literal (brackets optional), or a name. `remoteGpuIdx` counts only if the peer does not
+// say. `sameProcess`: the peer is an engine of this very process. A refused port is retried for
+// FLAGCX_P2P_CONNECT_TIMEOUT_MS. NULL on any failure. The regions that the peer has registered by now are known to
+// the connection; later ones are not. The caller owns the connection: flagcxP2pEngineConnDestroy.
+FlagcxP2pConn *flagcxP2pEngineConnect(FlagcxP2pEngine *engine, const char *ipAddr, int remoteGpuIdx, int remotePort,
+                                      bool sameProcess = false);
+
+// Waits for one peer to connect. On success `ipAddrBuf` gets its numeric address, cut to `ipAddrBufLen` bytes
+// including the NUL, and `*remoteGpuIdx` its GPU index. NULL, with neither written, when the handshake with a peer
+// failed (call again) or after flagcxP2pEngineStopAccept. The caller owns the connection.
+FlagcxP2pConn *flagcxP2pEngineAccept(FlagcxP2pEngine *engine, char *ipAddrBuf, size_t ipAddrBufLen, int *remoteGpuIdx);
+
+// Does nothing and answers 0, whatever `conn` is: a connection is ready when Connect or Accept hands it out.
+int flagcxP2pEngineStartListener(FlagcxP2pConn *conn);
+
+// Closes a connection from Connect or Accept. Transfers in flight on it end first; the NIC is done with their memory
+// when this returns. A connection that the engine owns is left alone, with a warning. NULL is a no-op.
+void flagcxP2pEngineConnDestroy(FlagcxP2pConn *conn);
+
+// Whether the peer is on this host. NULL: false.
+bool flagcxP2pEngineConnIsLocal(FlagcxP2pConn *conn);
+
+// The TCP port that peers connect to, also after flagcxP2pEngineStopAccept; -1 when there is none.
+int flagcxP2pEngineGetRpcPort(FlagcxP2pEngine *engine);
+
+// Starts a thread that accepts peers and keeps their connections until the engine ends: peers may then read and write
+// this engine's regions without further calls here. A second call is a no-op.
+int flagcxP2pEngineStartRpcServer(FlagcxP2pEngine *engine);
+
+// The engine's own connection to `session`, "host:port" or "[v6]:port", connecting at the first call with this very
+// string. Later calls answer the same pointer while the connection works; after it broke, the next call connects anew
+// and may answer another one. The engine owns it: a pointer stays usable (its calls then fail) until the engine ends.
+FlagcxP2pConn *flagcxP2pEngineGetConn(FlagcxP2pEngine *engine, const char *session);
+
+// -------------------------------------------------------------------------------------------------------------------
+// Memory
+
+// Registers `size` bytes at `data`, host or device memory, for reads and writes by this engine and its peers, and
+// writes the region's id to `mrId`. The memory must stay mapped until flagcxP2pEngineMrDestroy has returned. The same
+// range again answers the same id and counts: as many destroys end it. The same address with another size, size 0
+// and address 0 are refused.
+int flagcxP2pEngineReg(FlagcxP2pEngine *engine, uintptr_t data, size_t size, FlagcxP2pMr &mrId);
+
+// Ends a registration. Waits for local transfers in flight on it, at most for their deadline. An unknown id, or one
+// of another engine, is a logged no-op.
+void flagcxP2pEngineMrDestroy(FlagcxP2pEngine *engine, FlagcxP2pMr mr);
+
+// Writes a descriptor for `size` bytes at `data` within region `mr` to the 64 bytes at `descBuf`, for a peer to use.
+// Refused when the range is not inside the region or is longer than 4 GiB - 1. `size` 0 is allowed.
+int flagcxP2pEnginePrepareDesc(FlagcxP2pEngine *engine, FlagcxP2pMr mr, const void *data, size_t size, char *descBuf);
+
+// Points `desc` at another range: sets its address and size, leaves the key. Always 0; a transfer checks the range.
+int flagcxP2pEngineUpdateDesc(FlagcxP2pRdmaDesc &desc, uint64_t remoteAddr, uint32_t size);
+
+// Makes a descriptor for `size` bytes at the peer's address `remoteVa` from the regions that the peer announced.
+// Refused when none of them holds the whole range.
+int flagcxP2pEngineMakeDesc(FlagcxP2pConn *conn, uint64_t remoteVa, uint32_t size, FlagcxP2pRdmaDesc *desc);
+
+// -------------------------------------------------------------------------------------------------------------------
+// One-sided transfers
+//
+// The calls start a transfer and write its id to `*transferId`; flagcxP2pEngineXferStatus tells when it has ended.
+// Everything is checked before the first byte moves: a range outside its region or descriptor refuses the call. They
+// wait for room in the submission queue, at most until the transfer deadline. Local memory must not be touched, and
+// the regions must stay registered, until the transfer has ended. An order between transfers, or between the pieces
+// of one, is not promised. A transfer of 0 bytes is a transfer. Why one failed: flagcx_p2p_ext.h.
+
+// Reads `size` bytes from the start of `desc` into `data`. The local region is found by address; `mr` is not looked
+// at. At most 4 GiB - 1 bytes.
+int flagcxP2pEngineRead(FlagcxP2pConn *conn, FlagcxP2pMr mr, const void *data, size_t size, FlagcxP2pRdmaDesc desc,
+                        uint64_t *transferId);
+
+// Writes `size` bytes from `data` to the start of `desc`. Otherwise as flagcxP2pEngineRead.
+int flagcxP2pEngineWrite(FlagcxP2pConn *conn, FlagcxP2pMr mr, const void *data, size_t size, FlagcxP2pRdmaDesc desc,
+                         uint64_t *transferId);
+
+// Reads `numIovs` pieces as one transfer: piece i fills `sizeVec[i]` bytes at `dstVec[i]`, inside region `mrIds[i]`,
+// from `descs[i]`. Refused when `numIovs` is below 1 or a vector is shorter; elements beyond are ignored.
+// `ipcBufs`: for device memory of a peer on this host, the information of flagcxP2pEngineGetIpcInfo, one per piece.
+int flagcxP2pEngineReadVector(FlagcxP2pConn *conn, std::vector<FlagcxP2pMr> mrIds, std::vector<void *> dstVec,
+                              std::vector<size_t> sizeVec, std::vector<FlagcxP2pRdmaDesc> descs, int numIovs,
+                              uint64_t *transferId, std::vector<char *> ipcBufs = {});
+
+// Writes `numIovs` pieces as one transfer. `dstVec` holds the local addresses, here the sources; the name is historic.
+// Otherwise as flagcxP2pEngineReadVector.
+int flagcxP2pEngineWriteVector(FlagcxP2pConn *conn, const std::vector<FlagcxP2pMr> &mrIds,
+                               const std::vector<void *> &dstVec, const std::vector<size_t> &sizeVec,
+                               const std::vector<FlagcxP2pRdmaDesc> &descs, int numIovs, uint64_t *transferId,
+                               const std::vector<char *> &ipcBufs = {});
+
+// Writes `srcVec.size()` pieces and waits: 0 when all bytes are in the peer's memory, -1 when the call was refused or
+// anything failed. No pieces: 0. Ends at the transfer deadline at the latest.
+int flagcxP2pEngineWriteVectorSync(FlagcxP2pConn *conn, const std::vector<FlagcxP2pMr> &mrIds,
+                                   const std::vector<void *> &srcVec, const std::vector<size_t> &sizeVec,
+                                   const std::vector<FlagcxP2pRdmaDesc> &descs);
+
+// Whether a transfer has ended, well or not; asking helps it along. The first true releases the id. True as well for
+// id 0, an id that was never given out or was released, and a NULL connection.
+bool flagcxP2pEngineXferStatus(FlagcxP2pConn *conn, uint64_t transferId);
+
+// -------------------------------------------------------------------------------------------------------------------
+// Two-sided transfers: not offered. Always -1.
+
+int flagcxP2pEngineSend(FlagcxP2pConn *conn, FlagcxP2pMr mr, const void *data, size_t size, uint64_t *transferId);
+int flagcxP2pEngineSendVector(FlagcxP2pConn *conn, std::vector<FlagcxP2pMr> mrIds, std::vector<const void *> srcVec,
+                              std::vector<size_t> sizeVec, int numIovs, uint64_t *transferId);
+int flagcxP2pEngineRecv(FlagcxP2pConn *conn, FlagcxP2pMr mr, void *data, size_t maxSize);
+
+// -------------------------------------------------------------------------------------------------------------------
+// Metadata, notifications, device memory of the same host, configuration
+
+// Tells how to reach this engine: "ip:port?gpu?notificationPort", an IPv6 address in brackets. `*metadataStr` comes
+// from `new char[]`: the caller frees it with `delete[]`.
+int flagcxP2pEngineGetMetadata(FlagcxP2pEngine *engine, char **metadataStr);
+
+// Takes the notifications that all engines of the process received since the last call, in order of arrival.
+std::vector<FlagcxP2pNotifyMsg> flagcxP2pEngineGetNotifs();
+
+// Sends a notification and answers the bytes handed over, 512, or -1. Not ordered with transfers: notify about one
+// only after it has ended. Not acknowledged.
+int flagcxP2pEngineSendNotif(FlagcxP2pConn *conn, FlagcxP2pNotifyMsg *notifyMsg);
+
+// Fills the 128 bytes at `ipcBuf` with what another process of this host needs to open the device memory at `addr`
+// and sets `*hasIpc`. Host memory: 0 with `*hasIpc` false and the buffer untouched. Memory in no region: -1 with
+// `*hasIpc` false. `engine` is not looked at and may be NULL.
+int flagcxP2pEngineGetIpcInfo(FlagcxP2pEngine *engine, uintptr_t addr, char *ipcBuf, bool *hasIpc);
+
+// Narrows the information in `ipcBuf`, made for `baseAddr`, to `size` bytes at `addr`. Each call moves the start
+// further by `addr - baseAddr`. Refused when `addr` is below `baseAddr`.
+int flagcxP2pEngineUpdateIpcInfo(char *ipcBuf, uintptr_t addr, uintptr_t baseAddr, size_t size);
+
+// The settings in force: read from the environment at the first call in the process, constant from then on.
+const FlagcxP2pGlobalConfig &flagcxP2pGlobalConfig();
+
+// Logs the settings in force at level INFO.
+void flagcxP2pDumpGlobalConfig();
+
+// -------------------------------------------------------------------------------------------------------------------
+// The same engine through plain C types, for ctypes and the like. Handles are those of the functions above and may be
+// mixed with them.
+
+extern "C" {
+
+// flagcxP2pEngineCreate.
+void *flagcxP2pRpcEngineCreate(void);
+
+// flagcxP2pEngineDestroy.
+void flagcxP2pRpcEngineDestroy(void *engine);
+
+// flagcxP2pEngineGetRpcPort.
+int flagcxP2pRpcGetPort(void *engine);
+
+// flagcxP2pEngineStartRpcServer.
+int flagcxP2pRpcStartServer(void *engine);
+
+// flagcxP2pEngineReg. `mrIdOut` NULL is refused.
+int flagcxP2pRpcRegister(void *engine, uint64_t addr, uint64_t size, uint64_t *mrIdOut);
+
+// The same for memory that is known to be host memory: the device runtime is not asked.
+int flagcxP2pRpcRegisterHost(void *engine, uint64_t addr, uint64_t size, uint64_t *mrIdOut);
+
+// flagcxP2pEngineGetConn.
+void *flagcxP2pRpcGetConn(void *engine, const char *session);
+
+// Writes `count` pieces, sizes[i] bytes from the local address srcVa[i] to the peer's address dstVa[i], and waits: 0
+// when all bytes are in the peer's memory. Local and remote regions are found by address; one piece that is not wholly
+// inside a region refuses the call and nothing is sent. `count` 0: 0. Below 0, or a NULL array: -1.
+int flagcxP2pRpcBatchWriteSync(void *conn, int count, const uint64_t *srcVa, const uint64_t *dstVa,
+                               const uint64_t *sizes);
+
+} // extern "C"
+
+#endif // FLAGCX_P2P_H_

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What flagcx_p2p.h cannot say: how a transfer ended, why a call was refused, how a connection fares. Plain C types
+ * throughout, so that C, ctypes and other languages can use it; handles and ids are those of flagcx_p2p.h.
+ *
+ * Answers: 0, or -1 for a refused call (flagcxP2pEngineLastError tells why), or a positive code where a function names
+ * one. Structs begin with `size`: set it to sizeof the struct before the call. An older program passes a smaller size
+ * and gets that many bytes; a newer one finds in `size` how many bytes were filled.
+ */
+#ifndef FLAGCX_P2P_EXT_H_
+#define FLAGCX_P2P_EXT_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct FlagcxP2pEngine FlagcxP2pEngine;
+typedef struct FlagcxP2pConn FlagcxP2pConn;
+/* 64 bytes, as flagcxP2pEnginePrepareDesc writes them. */
+struct FlagcxP2pRdmaDesc;
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* Errors and identity                                                                                              */
+
+/* Why the last refused call of the calling thread was refused; "" before the first. Valid until the thread's next
+ * call of this function. Never NULL. */
+const char *flagcxP2pEngineLastError(void);
+
+/* The library's version, "major.minor.patch". */
+const char *flagcxP2pVersion(void);
+
+/* Which fabric moves the bytes in this process, and why. */
+typedef struct FlagcxP2pFabricInfo {
+  uint32_t size;     /* in: sizeof; out: bytes filled */
+  uint32_t devices;  /* devices in use */
+  char provider[16]; /* "verbs", "software", or "" when there is none */
+  char reason[488];  /* in words for an operator, cut to fit */
+} FlagcxP2pFabricInfo;
+
+/* Fills `out`. Opens the devices if nothing has yet. */
+int flagcxP2pGetFabricInfo(FlagcxP2pFabricInfo *out);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* Transfers                                                                                                        */
+
+enum FlagcxP2pXferState {
+  FLAGCX_P2P_XFER_PENDING = 0,   /* still running */
+  FLAGCX_P2P_XFER_DONE = 1,      /* all bytes are where they belong */
+  FLAGCX_P2P_XFER_FAILED = 2,    /* something failed; the destination ranges hold anything */
+  FLAGCX_P2P_XFER_TIMED_OUT = 3, /* not finished within the transfer deadline, and stopped */
+  FLAGCX_P2P_XFER_CANCELLED = 4, /* stopped by flagcxP2pEngineXferCancel or by closing */
+  FLAGCX_P2P_XFER_UNKNOWN = 5    /* id never given out, or too long ago */
+};
+
+/* How a transfer stands. Once ended, nothing touches its memory any more, whatever the state. */
+typedef struct FlagcxP2pXferResult {
+  uint32_t size;         /* in: sizeof; out: bytes filled */
+  uint32_t state;        /* a FlagcxP2pXferState */
+  uint64_t iov;          /* FAILED: index of the first piece known to have failed */
+  uint32_t status;       /* FAILED: completion status, numbered as enum ibv_wc_status */
+  uint32_t vendorError; /* FAILED: the vendor's own code, 0 if none */
+  char peer[64];         /* FAILED: control address of the peer, "ip:port" */
+  char reason[168];      /* FAILED: what happened, in words, cut to fit */
+} FlagcxP2pXferResult;
+
+/* Tells how a transfer stands and helps it along. As with flagcxP2pEngineXferStatus, the first answer other than
+ * PENDING releases the id; the outcome stays readable for the engine's last 4,096 transfers. Id 0 is DONE. */
+int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2pXferResult *out);
+
+/* Waits until a transfer has ended, for at most `timeoutMs` milliseconds (negative: without limit, but transfers end
+ * at their deadline). 0: it has, see `out` (which may be NULL); 1: still pending. */
+int flagcxP2pEngineXferWait(FlagcxP2pConn *conn, uint64_t transferId, int timeoutMs, FlagcxP2pXferResult *out);
+
+/* Ends a transfer early. 0: it has ended, as CANCELLED unless it was done before, and nothing touches its memory. */
+int flagcxP2pEngineXferCancel(FlagcxP2pConn *conn, uint64_t transferId);
+
+/* Asks about `count` transfers in one pass: writes a FlagcxP2pXferState for each to `states`, and how many are not
+ * PENDING to `ended`. Releases ids as flagcxP2pEngineXferResult does. `count` 0: 0 with `*ended` 0. */
+int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, size_t count, uint32_t *states,
+                             size_t *ended);
+
+/* The answer of the calls below when the submission queue is full: try again after some transfer has ended. */
+#define FLAGCX_P2P_WOULD_BLOCK 1
+
+/* flagcxP2pEngineReadVector and flagcxP2pEngineWriteVector that never wait. `count` of at least 1 pieces: region,
+ * local address, bytes, and the peer's range of each. */
+int flagcxP2pEngineTryReadVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
+                                 const size_t *sizes, const struct FlagcxP2pRdmaDesc *descs, size_t count,
+                                 uint64_t *transferId);
+int flagcxP2pEngineTryWriteVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *sources,
+                                  const size_t *sizes, const struct FlagcxP2pRdmaDesc *descs, size_t count,
+                                  uint64_t *transferId);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* Connections                                                                                                      */
+
+enum FlagcxP2pPath {
+  FLAGCX_P2P_PATH_NONE = 0,         /* not connected */
+  FLAGCX_P2P_PATH_RDMA = 1,         /* an RDMA device */
+  FLAGCX_P2P_PATH_IN_PROCESS = 2,   /* both ends in one process: plain copies */
+  FLAGCX_P2P_PATH_CROSS_MEMORY = 3, /* two processes of one host: cross-memory copies */
+  FLAGCX_P2P_PATH_TCP = 4           /* a TCP stream */
+};
+
+typedef struct FlagcxP2pConnInfo {
+  uint32_t size;          /* in: sizeof; out: bytes filled */
+  uint32_t path;          /* a FlagcxP2pPath */
+  uint32_t lanes;         /* queue pairs agreed with the peer */
+  uint32_t healthyLanes; /* of these, in working order now */
+  int32_t gpuIndex;      /* the peer's GPU index */
+  uint8_t local;          /* 1: the peer is on this host */
+  uint8_t ours;           /* 1: the peer runs this engine, 0: the original one */
+  uint8_t reserved[2];
+  char peer[64]; /* control address of the peer, "ip:port" */
+} FlagcxP2pConnInfo;
+
+/* Tells how a connection fares. */
+int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* Memory                                                                                                           */
+
+/* For flagcxP2pEngineRegFlags. Neither HOST nor DEVICE: the device runtime is asked. */
+#define FLAGCX_P2P_REG_HOST 1u        /* host memory */
+#define FLAGCX_P2P_REG_DEVICE 2u      /* device memory */
+#define FLAGCX_P2P_REG_UNANNOUNCED 256u /* left out of the table sent to peers: only a descriptor opens it */
+
+/* flagcxP2pEngineReg with a word on the kind of memory and on who may find it. */
+int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t bytes, uint32_t flags, uint64_t *mrId);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* Notifications and metrics                                                                                        */
+
+/* Takes at most `capacity` notifications that this engine received, in order of arrival, 512 bytes each (name and
+ * text, 256 each), and writes their number to `count`. */
+int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, void *messages, size_t capacity, size_t *count);
+
+/* Writes the metrics of the process in the Prometheus text format, NUL-terminated, to `text` when `capacity` bytes
+ * suffice, and the bytes that it takes, with the NUL, to `needed`. 1: too small, nothing written. */
+int flagcxP2pMetricsText(char *text, size_t capacity, size_t *needed);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* FLAGCX_P2P_EXT_H_ */

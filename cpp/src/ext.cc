@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// flagcx_p2p_ext.h.
+#include "flagcx_p2p_ext.h"
+
+#include <algorithm>
+#include <string>
+
+#include "facade.h"
+#include "internal.h"
+
+using namespace flagcx::p2p;
+
+namespace {
+
+// The two sides number the states and paths alike.
+template <typename T> constexpr uint32_t number(T value) { return static_cast<uint32_t>(value); }
+static_assert(number(ffi::XferState::Pending) == FLAGCX_P2P_XFER_PENDING, "");
+static_assert(number(ffi::XferState::Done) == FLAGCX_P2P_XFER_DONE, "");
+static_assert(number(ffi::XferState::Failed) == FLAGCX_P2P_XFER_FAILED, "");
+static_assert(number(ffi::XferState::TimedOut) == FLAGCX_P2P_XFER_TIMED_OUT, "");
+static_assert(number(ffi::XferState::Cancelled) == FLAGCX_P2P_XFER_CANCELLED, "");
+static_assert(number(ffi::XferState::Unknown) == FLAGCX_P2P_XFER_UNKNOWN, "");
+static_assert(number(ffi::Path::None) == FLAGCX_P2P_PATH_NONE, "");
+static_assert(number(ffi::Path::Rdma) == FLAGCX_P2P_PATH_RDMA, "");
+static_assert(number(ffi::Path::InProcess) == FLAGCX_P2P_PATH_IN_PROCESS, "");
+static_assert(number(ffi::Path::CrossMemory) == FLAGCX_P2P_PATH_CROSS_MEMORY, "");
+static_assert(number(ffi::Path::Tcp) == FLAGCX_P2P_PATH_TCP, "");
+
+// Gives the caller as much of `full` as its version of the struct holds, and tells it how much that was.
+template <typename T> int copyOut(const char *call, T full, T *out) {
+  if (out->size < sizeof(out->size)) {
+    ffi::refuse_call(call, "the struct's size is not set");
+    return -1;
+  }
+  full.size = static_cast<uint32_t>(std::min<size_t>(out->size, sizeof(T)));
+  std::memcpy(static_cast<void *>(out), &full, full.size);
+  return 0;
+}
+
+FlagcxP2pXferResult toC(const ffi::XferResult &from) {
+  FlagcxP2pXferResult to = {};
+  to.state = number(from.state);
+  to.iov = from.iov;
+  to.status = from.status;
+  to.vendorError = from.vendor_error;
+  copyText(from.peer, to.peer, sizeof(to.peer));
+  copyText(from.reason, to.reason, sizeof(to.reason));
+  return to;
+}
+
+int tryStart(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const uint64_t *mrIds,
+             void *const *local, const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
+             uint64_t *transferId) {
+  if (conn == nullptr || mrIds == nullptr || local == nullptr || sizes == nullptr || descs == nullptr ||
+      transferId == nullptr)
+    return refuseNull(call, conn == nullptr    ? "conn"
+                            : mrIds == nullptr ? "mrIds"
+                            : local == nullptr ? "the array of local addresses"
+                            : sizes == nullptr ? "sizes"
+                            : descs == nullptr ? "descs"
+                                               : "transferId");
+  const ffi::Pieces pieces{slice(mrIds, count), addresses(local, count), slice(sizes, count), slice(descs, count)};
+  return ffi::conn_try_start(*conn, operation, pieces, *transferId);
+}
+
+} // namespace
+
+extern "C" {
+
+const char *flagcxP2pEngineLastError(void) {
+  thread_local std::string text;
+  const rust::String last = ffi::last_error();
+  text.assign(last.data(), last.size());
+  return text.c_str();
+}
+
+const char *flagcxP2pVersion(void) {
+  static const std::string version(ffi::version());
+  return version.c_str();
+}
+
+int flagcxP2pGetFabricInfo(FlagcxP2pFabricInfo *out) {
+  const char *const call = "flagcxP2pGetFabricInfo";
+  startLogging();
+  if (out == nullptr)
+    return refuseNull(call, "out");
+  ffi::FabricInfo info;
+  if (ffi::fabric_info(info) != 0)
+    return -1;
+  FlagcxP2pFabricInfo full = {};
+  full.devices = info.devices;
+  copyText(info.provider, full.provider, sizeof(full.provider));
+  copyText(info.reason, full.reason, sizeof(full.reason));
+  return copyOut(call, full, out);
+}
+
+int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2pXferResult *out) {
+  const char *const call = "flagcxP2pEngineXferResult";
+  if (conn == nullptr || out == nullptr)
+    return refuseNull(call, conn == nullptr ? "conn" : "out");
+  return copyOut(call, toC(ffi::conn_result(*conn, transferId)), out);
+}
+
+int flagcxP2pEngineXferWait(FlagcxP2pConn *conn, uint64_t transferId, int timeoutMs, FlagcxP2pXferResult *out) {
+  const char *const call = "flagcxP2pEngineXferWait";
+  if (conn == nullptr)
+    return refuseNull(call, "conn");
+  const ffi::XferResult result = ffi::conn_wait(*conn, transferId, timeoutMs);
+  if (result.state == ffi::XferState::Pending)
+    return 1;
+  return out == nullptr ? 0 : copyOut(call, toC(result), out);
+}
+
+int flagcxP2pEngineXferCancel(FlagcxP2pConn *conn, uint64_t transferId) {
+  if (conn == nullptr)
+    return refuseNull("flagcxP2pEngineXferCancel", "conn");
+  return ffi::conn_cancel(*conn, transferId);
+}
+
+int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, size_t count, uint32_t *states,
+                             size_t *ended) {
+  const char *const call = "flagcxP2pEngineTestBatch";
+  if (conn == nullptr || ended == nullptr)
+    return refuseNull(call, conn == nullptr ? "conn" : "ended");
+  if (count > 0 && (transferIds == nullptr || states == nullptr))
+    return refuseNull(call, transferIds == nullptr ? "transferIds" : "states");
+  *ended = ffi::conn_test_batch(*conn, slice(transferIds, count), {states, count});
+  return 0;
+}
+
+int flagcxP2pEngineTryReadVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
+                                 const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
+                                 uint64_t *transferId) {
+  return tryStart("flagcxP2pEngineTryReadVector", ffi::Operation::Read, conn, mrIds, destinations, sizes, descs, count,
+                  transferId);
+}
+
+int flagcxP2pEngineTryWriteVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *sources,
+                                  const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
+                                  uint64_t *transferId) {
+  return tryStart("flagcxP2pEngineTryWriteVector", ffi::Operation::Write, conn, mrIds, sources, sizes, descs, count,
+                  transferId);
+}
+
+int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out) {
+  const char *const call = "flagcxP2pEngineGetConnInfo";
+  if (conn == nullptr || out == nullptr)
+    return refuseNull(call, conn == nullptr ? "conn" : "out");
+  const ffi::ConnInfo info = ffi::conn_info(*conn);
+  FlagcxP2pConnInfo full = {};
+  full.path = number(info.path);
+  full.lanes = info.lanes;
+  full.healthyLanes = info.healthy_lanes;
+  full.gpuIndex = info.gpu_index;
+  full.local = info.local;
+  full.ours = info.ours;
+  copyText(info.peer, full.peer, sizeof(full.peer));
+  return copyOut(call, full, out);
+}
+
+int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t bytes, uint32_t flags, uint64_t *mrId) {
+  if (mrId == nullptr)
+    return refuseNull("flagcxP2pEngineRegFlags", "mrId");
+  return flagcxP2pEngineRegEx(engine, address, bytes, static_cast<int>(flags), *mrId);
+}
+
+int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, void *messages, size_t capacity, size_t *count) {
+  const char *const call = "flagcxP2pEngineGetNotifsOf";
+  if (engine == nullptr || count == nullptr || (messages == nullptr && capacity > 0))
+    return refuseNull(call, engine == nullptr ? "engine" : count == nullptr ? "count" : "messages");
+  return ffi::engine_take_notifications(*engine, {static_cast<FlagcxP2pNotifyMsg *>(messages), capacity}, *count);
+}
+
+int flagcxP2pMetricsText(char *text, size_t capacity, size_t *needed) {
+  startLogging();
+  if (needed == nullptr || (text == nullptr && capacity > 0))
+    return refuseNull("flagcxP2pMetricsText", needed == nullptr ? "needed" : "text");
+  rust::String metrics;
+  if (ffi::metrics_text(metrics) != 0)
+    return -1;
+  *needed = metrics.size() + 1;
+  if (capacity < *needed)
+    return 1;
+  copyText(metrics, text, capacity);
+  return 0;
+}
+
+} // extern "C"

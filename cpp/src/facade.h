@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the files of the facade share: the bridge, vectors as slices, and how a call with a null argument is refused.
+#ifndef FLAGCX_P2P_FACADE_H_
+#define FLAGCX_P2P_FACADE_H_
+
+#include "flagcx_p2p.h"
+#include "flagcx_p2p/src/lib.rs.h"
+#include "rust/cxx.h"
+
+namespace flagcx::p2p {
+
+// Sends the engine's log lines where this program wants them. Cheap after the first call; every function that can be
+// the first of a process calls it.
+void startLogging();
+
+// Logs and remembers that `call` was refused because `argument` is NULL; answers -1.
+int refuseNull(const char *call, const char *argument);
+
+// The elements of an array or a vector as the bridge takes them: not copied.
+template <typename T> rust::Slice<const T> slice(const T *elements, size_t count) { return {elements, count}; }
+template <typename T> rust::Slice<const T> slice(const std::vector<T> &elements) {
+  return {elements.data(), elements.size()};
+}
+
+// Local addresses. The bridge knows no `void *`; both pointers have one representation, and nothing is read through
+// them on this side.
+inline rust::Slice<const uint8_t *const> addresses(void *const *pointers, size_t count) {
+  return {reinterpret_cast<const uint8_t *const *>(pointers), count};
+}
+
+// The bytes of a C string, without the NUL. They need not be UTF-8.
+inline rust::Slice<const uint8_t> text(const char *string) {
+  return {reinterpret_cast<const uint8_t *>(string), std::strlen(string)};
+}
+
+// Copies `from` with a NUL into `capacity` bytes, cut if it must be. Capacity 0: nothing is written.
+void copyText(rust::Str from, char *to, size_t capacity);
+
+} // namespace flagcx::p2p
+
+#endif // FLAGCX_P2P_FACADE_H_

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Inside FlagCX log lines go through its own logger, which decides by FLAGCX_DEBUG what is printed and keeps the last
+// warning for flagcxGetLastError. Stand-alone the weak symbol is null and the engine prints by itself.
+#include "facade.h"
+
+// FlagCX's levels: 2 WARN, 3 INFO, 5 TRACE.
+enum flagcxDebugLogLevel : unsigned int {};
+
+__attribute__((weak)) void flagcxDebugLog(flagcxDebugLogLevel level, unsigned long flags, const char *filefunc,
+                                          int line, const char *fmt, ...);
+
+namespace {
+
+extern "C" void logToFlagcx(int32_t level, uint64_t subsystem, int32_t line, const char *text) {
+  flagcxDebugLog(static_cast<flagcxDebugLogLevel>(level), subsystem, "flagcx_p2p", line, "%s", text);
+}
+
+bool start() {
+  flagcx::p2p::ffi::start_logging(flagcxDebugLog ? reinterpret_cast<size_t>(&logToFlagcx) : 0);
+  return true;
+}
+
+} // namespace
+
+void flagcx::p2p::startLogging() {
+  static const bool started = start();
+  (void)started;
+}

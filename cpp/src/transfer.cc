@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Transfers. The caller's vectors reach the engine as slices: nothing is copied or allocated here.
+#include "accl.h"
+#include "facade.h"
+
+using namespace flagcx::p2p;
+
+namespace {
+
+int startOne(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const void *data, size_t size,
+             const FlagcxP2pRdmaDesc &desc, uint64_t *transferId) {
+  if (conn == nullptr || data == nullptr || transferId == nullptr)
+    return refuseNull(call, conn == nullptr ? "conn" : data == nullptr ? "data" : "transferId");
+  return ffi::conn_start_one(*conn, operation, reinterpret_cast<uintptr_t>(data), size, desc, *transferId);
+}
+
+ffi::Pieces pieces(const std::vector<FlagcxP2pMr> &regions, const std::vector<void *> &local,
+                   const std::vector<size_t> &sizes, const std::vector<FlagcxP2pRdmaDesc> &descs) {
+  return {slice(regions), addresses(local.data(), local.size()), slice(sizes), slice(descs)};
+}
+
+int start(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const ffi::Pieces &pieces, int count,
+          uint64_t *transferId) {
+  if (conn == nullptr || transferId == nullptr)
+    return refuseNull(call, conn == nullptr ? "conn" : "transferId");
+  return ffi::conn_start(*conn, operation, pieces, count, *transferId);
+}
+
+} // namespace
+
+int flagcxP2pEngineRead(FlagcxP2pConn *conn, FlagcxP2pMr mr, const void *data, size_t size, FlagcxP2pRdmaDesc desc,
+                        uint64_t *transferId) {
+  FORWARD_TO_ACCL(conn, flagcxAcclEngineRead(conn, mr, data, size, desc, transferId));
+  (void)mr;
+  return startOne("flagcxP2pEngineRead", ffi::Operation::Read, conn, data, size, desc, transferId);
+}
+
+int flagcxP2pEngineWrite(FlagcxP2pConn *conn, FlagcxP2pMr mr, const void *data, size_t size, FlagcxP2pRdmaDesc desc,
+                         uint64_t *transferId) {
+  FORWARD_TO_ACCL(conn, flagcxAcclEngineWrite(conn, mr, data, size, desc, transferId));
+  (void)mr;
+  return startOne("flagcxP2pEngineWrite", ffi::Operation::Write, conn, data, size, desc, transferId);
+}
+
+int flagcxP2pEngineReadVector(FlagcxP2pConn *conn, std::vector<FlagcxP2pMr> mrIds, std::vector<void *> dstVec,
+                              std::vector<size_t> sizeVec, std::vector<FlagcxP2pRdmaDesc> descs, int numIovs,
+                              uint64_t *transferId, std::vector<char *>) {
+  FORWARD_TO_ACCL(conn, flagcxAcclEngineReadVector(conn, mrIds, dstVec, sizeVec, descs, numIovs, transferId));
+  return start("flagcxP2pEngineReadVector", ffi::Operation::Read, conn, pieces(mrIds, dstVec, sizeVec, descs), numIovs,
+               transferId);
+}
+
+int flagcxP2pEngineWriteVector(FlagcxP2pConn *conn, const std::vector<FlagcxP2pMr> &mrIds,
+                               const std::vector<void *> &dstVec, const std::vector<size_t> &sizeVec,
+                               const std::vector<FlagcxP2pRdmaDesc> &descs, int numIovs, uint64_t *transferId,
+                               const std::vector<char *> &) {
+  FORWARD_TO_ACCL(conn, flagcxAcclEngineWriteVector(conn, mrIds, dstVec, sizeVec, descs, numIovs, transferId));
+  return start("flagcxP2pEngineWriteVector", ffi::Operation::Write, conn, pieces(mrIds, dstVec, sizeVec, descs),
+               numIovs, transferId);
+}
+
+int flagcxP2pEngineWriteVectorSync(FlagcxP2pConn *conn, const std::vector<FlagcxP2pMr> &mrIds,
+                                   const std::vector<void *> &srcVec, const std::vector<size_t> &sizeVec,
+                                   const std::vector<FlagcxP2pRdmaDesc> &descs) {
+  FORWARD_TO_ACCL(conn, flagcxAcclEngineWriteVectorSync(conn, mrIds, srcVec, sizeVec, descs));
+  if (conn == nullptr)
+    return refuseNull("flagcxP2pEngineWriteVectorSync", "conn");
+  return ffi::conn_write_sync(*conn, pieces(mrIds, srcVec, sizeVec, descs));
+}
+
+bool flagcxP2pEngineXferStatus(FlagcxP2pConn *conn, uint64_t transferId) {
+  FORWARD_TO_ACCL(conn, flagcxAcclEngineXferStatus(conn, transferId));
+  return conn == nullptr || ffi::conn_has_ended(*conn, transferId);
+}
+
+int flagcxP2pEngineSend(FlagcxP2pConn *, FlagcxP2pMr, const void *, size_t, uint64_t *) { return -1; }
+
+int flagcxP2pEngineSendVector(FlagcxP2pConn *, std::vector<FlagcxP2pMr>, std::vector<const void *>,
+                              std::vector<size_t>, int, uint64_t *) {
+  return -1;
+}
+
+int flagcxP2pEngineRecv(FlagcxP2pConn *, FlagcxP2pMr, void *, size_t) { return -1; }

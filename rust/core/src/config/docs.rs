@@ -1,0 +1,56 @@
+//! Writes the table as Markdown.
+
+use std::fmt::Write;
+
+use super::table::{RETIRED, groups};
+use super::variable::Variable;
+
+const INTRODUCTION: &str = "\
+# Configuration
+
+<!-- Generated from the table in rust/core/src/config/table/. Rewrite it with: UPDATE_DOCS=1 cargo test -p flagcx-p2p --test configuration -->
+
+Every setting is an environment variable. Variables that are not in the environment are looked up in
+`~/.flagcx.conf` and then in `/etc/flagcx.conf`: `NAME=value` lines, without comments, and nothing is trimmed.
+They are read once per process.
+
+Numbers are read as C's `strtoll` does with base 0: decimal, `0x` hexadecimal or `0` octal; text behind the digits is
+ignored, and text without digits is 0. A value outside its range is replaced by the default, with a line in the log.
+An empty value counts as unset.
+
+`flagcx-p2p doctor` prints the settings that are in effect.
+";
+
+/// The content of `docs/configuration.md`.
+pub fn markdown() -> String {
+    let mut page = INTRODUCTION.to_owned();
+    for group in groups() {
+        let _ = write!(page, "\n## {}\n\n{}\n\n", group.title, group.about);
+        page.push_str(
+            "| Variable | Default | Range | Unit | What it changes | When to change it | Read by |\n",
+        );
+        page.push_str("|---|---|---|---|---|---|---|\n");
+        for variable in group.variables {
+            page.push_str(&row(variable));
+        }
+    }
+    page.push_str("\n## Without effect\n\nVariables of the original engine that this one ignores.\n\n");
+    page.push_str("| Variable | Why |\n|---|---|\n");
+    for (name, reason) in RETIRED {
+        let _ = writeln!(page, "| `{name}` | {reason} |");
+    }
+    page
+}
+
+fn row(variable: &Variable) -> String {
+    let cells = [
+        format!("`{}`", variable.name),
+        variable.default_text(),
+        variable.range_text(),
+        variable.unit.to_owned(),
+        variable.changes.to_owned(),
+        variable.when.to_owned(),
+        variable.read_by.to_owned(),
+    ];
+    format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
+}

@@ -1,0 +1,66 @@
+//! The file of the pre-shared key.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::ConfigError;
+
+/// Bytes that a key must have at least: 128 bits.
+pub const MIN_KEY: usize = 16;
+/// Bytes that a key may have at most: more is surely the wrong file.
+pub const MAX_KEY: usize = 4096;
+
+/// Reads a key. Line ends at the end of the file do not count. Others than the owner being able to read the file is
+/// worth a warning.
+pub fn read_key_file(path: &Path) -> Result<Arc<[u8]>, ConfigError> {
+    let problem = |reason: String| ConfigError {
+        variable: "FLAGCX_P2P_AUTH_KEY_FILE",
+        text: format!("key file {}: {reason}", path.display()),
+    };
+    let file = File::open(path).map_err(|error| problem(error.to_string()))?;
+    let metadata = file.metadata().map_err(|error| problem(error.to_string()))?;
+    if metadata.mode() & 0o077 != 0 {
+        tracing::warn!(
+            "key file {} is open to others (mode {:o}); chmod 600 it",
+            path.display(),
+            metadata.mode() & 0o777
+        );
+    }
+    let mut key = Vec::new();
+    let limit = MAX_KEY as u64 + 1;
+    file.take(limit).read_to_end(&mut key).map_err(|error| problem(error.to_string()))?;
+    while key.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+        key.pop();
+    }
+    match key.len() {
+        MIN_KEY..=MAX_KEY => Ok(key.into()),
+        length => Err(problem(format!("has {length} bytes of key, expected {MIN_KEY} to {MAX_KEY}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key_of(content: &[u8]) -> Result<Arc<[u8]>, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        std::fs::write(&path, content).unwrap();
+        read_key_file(&path)
+    }
+
+    #[test]
+    fn a_key_is_the_content_without_line_ends() {
+        assert_eq!(&*key_of(b"0123456789abcdef\r\n\n").unwrap(), b"0123456789abcdef");
+    }
+
+    #[test]
+    fn short_long_and_missing_keys_are_refused() {
+        assert!(key_of(b"0123456789abcde\n").unwrap_err().text.contains("15 bytes"));
+        assert!(key_of(&vec![b'x'; MAX_KEY + 1]).is_err());
+        assert!(read_key_file(Path::new("/nonexistent/key")).unwrap_err().text.contains("/nonexistent/key"));
+    }
+}

@@ -1,0 +1,33 @@
+//! Variables of deadlines.
+
+use crate::config::Variable;
+
+/// A day: longer deadlines help nobody, and sums of deadlines stay far from overflow.
+const DAY_MS: i64 = 86_400_000;
+
+variables! {
+    XFER_TIMEOUT_MS = Variable::integer("FLAGCX_P2P_XFER_TIMEOUT_MS", 30_000, 0, DAY_MS)
+        .unit("ms")
+        .read_by("transfer")
+        .changes("How long a transfer may take before it ends as timed out; 0 for no limit.")
+        .when("Higher for very large transfers over slow paths; lower to fail fast.")
+        .example("5000");
+    CONNECT_TIMEOUT_MS = Variable::integer("FLAGCX_P2P_CONNECT_TIMEOUT_MS", 10_000, 1, DAY_MS)
+        .unit("ms")
+        .read_by("control")
+        .changes("How long a connect keeps trying while the peer's port is refused or silent.")
+        .when("Higher when peers start far apart in time.")
+        .example("2000");
+    HANDSHAKE_TIMEOUT_MS = Variable::integer("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", 10_000, 1, DAY_MS)
+        .unit("ms")
+        .read_by("control")
+        .changes("How long a handshake may take once the TCP connection exists. Half-open clients are dropped after it.")
+        .when("Higher on very busy hosts.")
+        .example("3000");
+    KEEPALIVE_MS = Variable::integer("FLAGCX_P2P_KEEPALIVE_MS", 10_000, 0, DAY_MS)
+        .unit("ms")
+        .read_by("connection, control")
+        .changes("A peer whose host is gone is noticed within about this time; 0 turns the check off.")
+        .when("Lower to notice a dead host sooner.")
+        .example("2000");
+}

@@ -1,0 +1,87 @@
+//! The table of variables: the parser, `docs/configuration.md` and the `doctor` command all read it.
+
+use super::variable::Variable;
+
+/// Declares the variables of one group, and `ALL` of them in the order of the documentation.
+macro_rules! variables {
+    ($($(#[$doc:meta])* $ident:ident = $value:expr;)*) => {
+        $($(#[$doc])* pub(in crate::config) static $ident: $crate::config::Variable = $value;)*
+        /// Every variable of this group.
+        pub(super) static ALL: &[&$crate::config::Variable] = &[$(&$ident),*];
+    };
+}
+
+pub(super) mod deadlines;
+pub(super) mod fabric;
+pub(super) mod logging;
+pub(super) mod network;
+pub(super) mod notifications;
+pub(super) mod queues;
+pub(super) mod rdma;
+pub(super) mod security;
+pub(super) mod slices;
+
+/// Variables that belong together.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    /// Heading.
+    pub title: &'static str,
+    /// What they have in common, one or two sentences.
+    pub about: &'static str,
+    /// The variables.
+    pub variables: &'static [&'static Variable],
+}
+
+/// All variables, grouped, in the order of the documentation.
+pub fn groups() -> [Group; 9] {
+    [
+        Group {
+            title: "Fabric",
+            about: "What moves the bytes: RDMA devices, or software where there is none.",
+            variables: fabric::ALL,
+        },
+        Group {
+            title: "RDMA devices",
+            about: "Where a setting exists under both names, an explicitly set `FLAGCX_P2P_*` wins over \
+                    `FLAGCX_IB_*`, which wins over the default.",
+            variables: rdma::ALL,
+        },
+        Group {
+            title: "Workers and queues",
+            about: "How many threads and queue pairs there are, and how much may wait in them.",
+            variables: queues::ALL,
+        },
+        Group { title: "Slices", about: "How a transfer is cut into work requests.", variables: slices::ALL },
+        Group {
+            title: "Deadlines",
+            about: "Nothing waits for ever: these say for how long.",
+            variables: deadlines::ALL,
+        },
+        Group {
+            title: "Network",
+            about: "Where the control, data and notification listeners live.",
+            variables: network::ALL,
+        },
+        Group {
+            title: "Notifications",
+            about: "Bounds of what peers may leave in this process before it is fetched.",
+            variables: notifications::ALL,
+        },
+        Group {
+            title: "Security",
+            about: "Who may connect. A malformed value here keeps the engine from opening: a door that was \
+                    meant to be closed is never left open by a typing error.",
+            variables: security::ALL,
+        },
+        Group { title: "Logging", about: "What is written, and where.", variables: logging::ALL },
+    ]
+}
+
+/// Variables of the original engine that have no effect in this one, and why.
+pub static RETIRED: &[(&str, &str)] = &[
+    ("FLAGCX_MR_SORTED_LOOKUP", "regions are always looked up in address order"),
+    (
+        "FLAGCX_P2P_READ_BATCH_WINDOW",
+        "READs in flight follow from what both devices allow; the original dropped this variable too",
+    ),
+];

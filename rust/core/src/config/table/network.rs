@@ -1,0 +1,31 @@
+//! Variables of listeners and addresses.
+
+use crate::config::Variable;
+
+variables! {
+    BIND = Variable::text("FLAGCX_P2P_BIND", "the chosen interface's address", "IP address")
+        .read_by("engine, control")
+        .changes("The address that all listeners bind to and that is told to peers.")
+        .when("To stay on loopback, or when the choice of interface is wrong.")
+        .example("127.0.0.1");
+    PORT_RANGE = Variable::text("FLAGCX_P2P_PORT_RANGE", "ports chosen by the kernel", "`low-high`")
+        .read_by("control, notify, fabric::software")
+        .changes("The ports that listeners use. An engine needs two, and one more during each handshake.")
+        .when("Behind a firewall.")
+        .example("20000-20999");
+    SOCKET_IFNAME = Variable::text("FLAGCX_SOCKET_IFNAME", "chosen", "`[^][=]name,...`")
+        .read_by("control")
+        .changes("Which network interface gives the address: `^` excludes, `=` matches names exactly instead of by prefix.")
+        .when("The host has several networks.")
+        .example("eth1");
+    SOCKET_FAMILY = Variable::word("FLAGCX_SOCKET_FAMILY", "any", &["any", "AF_INET", "AF_INET6"])
+        .read_by("control")
+        .changes("The address family of the interface's address.")
+        .when("The host has addresses of both families and peers reach only one.")
+        .example("AF_INET6");
+    COMM_ID = Variable::text("FLAGCX_COMM_ID", "none", "`host:port`")
+        .read_by("control")
+        .changes("The interface in this host's subnet is preferred.")
+        .when("Usually set for the collectives already.")
+        .example("192.0.2.7:9999");
+}

@@ -1,0 +1,105 @@
+//! Variables of RDMA devices and their queue pairs.
+
+use crate::config::{Kind, Variable};
+
+variables! {
+    IB_DISABLE = Variable::switch("FLAGCX_IB_DISABLE", false)
+        .read_by("fabric")
+        .changes("No RDMA device is used, whatever else is asked.")
+        .when("To compare with the software fabric, or to keep a broken NIC out.")
+        .example("1");
+    IBVERBS = Variable::text("FLAGCX_P2P_IBVERBS", "libibverbs.so.1", "library name or path")
+        .read_by("fabric::verbs")
+        .changes("The libibverbs that is loaded at run time.")
+        .when("The library lives outside the loader's path, or a stand-in is wanted.")
+        .example("/opt/rdma/lib/libibverbs.so.1");
+    IB_HCA = Variable::text("FLAGCX_IB_HCA", "every device", "`[^][=]name[:port],...`, at most 32 names")
+        .read_by("fabric::verbs")
+        .changes("Which devices and ports are used: `^` excludes, `=` matches names exactly instead of by prefix.")
+        .when("The host has NICs that must not carry this traffic.")
+        .example("=mlx5_0:1,mlx5_1");
+    IB_PORT = Variable::integer("FLAGCX_P2P_IB_PORT", 1, 1, 255)
+        .read_by("fabric::verbs")
+        .changes("When set: the one port that is used on every device. Unset: every active port that `FLAGCX_IB_HCA` allows.")
+        .when("Devices with two ports of which one carries other traffic.")
+        .example("2");
+    GID_INDEX = Variable::integer("FLAGCX_P2P_GID_INDEX", -1, -1, 255)
+        .read_by("fabric::verbs")
+        .changes("The GID table entry that is used as it is; -1 chooses one.")
+        .when("The chosen GID is the wrong one: see `flagcx-p2p doctor`.")
+        .example("3");
+    IB_GID_INDEX = Variable::integer("FLAGCX_IB_GID_INDEX", -1, -1, 255)
+        .read_by("fabric::verbs")
+        .changes("As `FLAGCX_P2P_GID_INDEX`, for the collectives as well.")
+        .when("As `FLAGCX_P2P_GID_INDEX`.")
+        .example("3");
+    ROCE_VERSION = Variable::integer("FLAGCX_IB_ROCE_VERSION_NUM", 2, 1, 2)
+        .read_by("fabric::verbs")
+        .changes("The RoCE version that is wanted when a GID is chosen.")
+        .when("Fabrics that route RoCE v1 only.")
+        .example("1");
+    IB_ADDR_FAMILY = Variable::word("FLAGCX_IB_ADDR_FAMILY", "AF_INET", &["AF_INET", "AF_INET6"])
+        .read_by("fabric::verbs")
+        .changes("The address family that is wanted when a GID is chosen.")
+        .when("Fabrics with IPv6 addresses only.")
+        .example("AF_INET6");
+    IB_ADDR_RANGE = Variable::text("FLAGCX_IB_ADDR_RANGE", "any address", "`address/prefix length`")
+        .read_by("fabric::verbs")
+        .changes("A chosen GID must lie in this network.")
+        .when("A NIC has addresses in several networks.")
+        .example("192.0.2.0/24");
+    MTU = Variable::new("FLAGCX_P2P_MTU", Kind::OneOf { default: 4096, values: &[512, 1024, 2048, 4096] })
+        .unit("bytes")
+        .read_by("fabric::verbs")
+        .changes("The largest path MTU; the port's active MTU and the peer's bound it too.")
+        .when("A switch on the way carries less than the ports say.")
+        .example("1024");
+    TRAFFIC_CLASS = Variable::integer("FLAGCX_P2P_IB_TC", -1, -1, 255)
+        .read_by("fabric::verbs")
+        .changes("Traffic class of the packets; -1 takes `FLAGCX_IB_TC`.")
+        .when("The fabric's lossless class is not class 0.")
+        .example("106");
+    IB_TC = Variable::integer("FLAGCX_IB_TC", 0, 0, 255)
+        .read_by("fabric::verbs")
+        .changes("As `FLAGCX_P2P_IB_TC`, for the collectives as well.")
+        .when("As `FLAGCX_P2P_IB_TC`.")
+        .example("106");
+    RETRY_CNT = Variable::integer("FLAGCX_P2P_RETRY_CNT", 7, 0, 7)
+        .unit("retries")
+        .read_by("fabric::verbs")
+        .changes("Transport retries before a queue pair fails.")
+        .when("Lower, to notice a dead path sooner.")
+        .example("3");
+    IB_RETRY_CNT = Variable::integer("FLAGCX_IB_RETRY_CNT", 7, 0, 7)
+        .unit("retries")
+        .read_by("fabric::verbs")
+        .changes("As `FLAGCX_P2P_RETRY_CNT`, for the collectives as well.")
+        .when("As `FLAGCX_P2P_RETRY_CNT`.")
+        .example("3");
+    IB_TIMEOUT = Variable::integer("FLAGCX_IB_TIMEOUT", 18, 0, 31)
+        .unit("4.096 us * 2^n")
+        .read_by("fabric::verbs")
+        .changes("How long a queue pair waits for an acknowledgement before it tries again; 0 waits for ever.")
+        .when("Higher on large, congested fabrics; lower to notice a dead path sooner.")
+        .example("14");
+    IB_PKEY = Variable::integer("FLAGCX_IB_PKEY", 0, 0, 65_535)
+        .read_by("fabric::verbs")
+        .changes("Index into the port's P_Key table.")
+        .when("The fabric is partitioned.")
+        .example("1");
+    IB_SL = Variable::integer("FLAGCX_IB_SL", 0, 0, 15)
+        .read_by("fabric::verbs")
+        .changes("Service level of the packets.")
+        .when("The fabric's lossless lane is not lane 0.")
+        .example("3");
+    RELAXED_ORDERING = Variable::integer("FLAGCX_IB_PCI_RELAXED_ORDERING", 2, 0, 2)
+        .read_by("fabric::verbs")
+        .changes("0: memory is registered with strict PCIe ordering. 1 or 2: relaxed where the library can.")
+        .when("0 on platforms whose relaxed ordering is broken.")
+        .example("0");
+    DEST_DEV_AFFINITY = Variable::switch("FLAGCX_P2P_DEST_DEV_AFFINITY", false)
+        .read_by("connection")
+        .changes("Lanes prefer a NIC of the same name as the peer's, instead of any NIC near the memory.")
+        .when("Rail-optimised fabrics, where crossing rails costs a hop.")
+        .example("1");
+}

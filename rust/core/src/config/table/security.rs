@@ -1,0 +1,21 @@
+//! Variables of the closed door.
+
+use crate::config::Variable;
+
+variables! {
+    AUTH_KEY_FILE = Variable::text("FLAGCX_P2P_AUTH_KEY_FILE", "no authentication", "file of at least 16 bytes")
+        .read_by("control, notify, fabric::software")
+        .changes("Both sides prove that they know this file's content before any key or address leaves the process.")
+        .when("The network is shared with others.")
+        .example("/etc/flagcx/p2p.key");
+    AUTH_ALLOW_ORIGINAL = Variable::switch("FLAGCX_P2P_AUTH_ALLOW_ORIGINAL", false)
+        .read_by("control, notify")
+        .changes("With a key set, peers that run the original engine, which cannot prove anything, are let in all the same.")
+        .when("During a migration only: it opens the door for everyone.")
+        .example("1");
+    ALLOW = Variable::text("FLAGCX_P2P_ALLOW", "every address", "list of `address` or `address/prefix length`")
+        .read_by("control, notify")
+        .changes("Connections from other addresses are closed unread.")
+        .when("The peers' networks are known.")
+        .example("10.0.0.0/8,2001:db8::/32");
+}

@@ -1,0 +1,44 @@
+//! Byte formats of the control plane, as pure functions: nothing here does input or output, and no input panics.
+//!
+//! All integers are little-endian, except where a format says otherwise. What this engine adds travels in bytes that
+//! the original engine ignores: [`Features`] behind the listen handle, [`LaneCapabilities`] in the pads of a lane
+//! record.
+
+mod address;
+mod features;
+mod fields;
+mod frame;
+mod handle;
+mod lane;
+mod meta;
+pub mod notification;
+mod preamble;
+mod region;
+
+pub use address::{ADDRESS_SIZE, decode_address, encode_address};
+pub use features::{FEATURES_SIZE, Features, PROTOCOL_VERSION};
+pub use frame::{FRAME_HEADER_SIZE, FrameHeader, Tag};
+pub use handle::{HANDLE_SIZE, Handle, RAW_HANDLE_SIZE};
+pub use lane::{LANE_RECORD_SIZE, LaneCapabilities, LaneRecord, MAX_LANES};
+pub use meta::{ControlMeta, META_SIZE};
+pub use preamble::{MAGIC, PREAMBLE_SIZE, SocketKind};
+pub use region::{MAX_REGIONS, REGION_SIZE, RegionEntry, decode_regions, encode_regions};
+
+/// Bytes that are not what they should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {problem}")]
+pub struct WireError {
+    /// What was being read.
+    pub what: &'static str,
+    /// What was found and what was expected.
+    pub problem: String,
+}
+
+impl WireError {
+    pub(crate) fn new(what: &'static str, problem: impl Into<String>) -> Self {
+        Self { what, problem: problem.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests;
