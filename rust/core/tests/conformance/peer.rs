@@ -47,12 +47,23 @@ pub struct LocalPeer {
     queue_pairs: Vec<Box<dyn QueuePair>>,
     completions: Box<dyn CompletionQueue>,
     buffers: Vec<Window>,
+    /// Queue pair numbers of fatal events that nobody has asked for yet.
+    fatal: Vec<u32>,
 }
 
 impl LocalPeer {
     pub fn new(device: Arc<dyn Device>) -> Self {
         let completions = Arc::clone(&device).create_completion_queue(1024).unwrap();
-        Self { device, queue_pairs: Vec::new(), completions, buffers: Vec::new() }
+        Self { device, queue_pairs: Vec::new(), completions, buffers: Vec::new(), fatal: Vec::new() }
+    }
+
+    /// A responder may learn of its queue pair's end by the device's events only.
+    fn take_events(&mut self) {
+        let events = std::iter::from_fn(|| self.device.poll_event());
+        self.fatal.extend(events.filter_map(|event| match event {
+            DeviceEvent::QueuePairFatal(qpn) => Some(qpn),
+            _ => None,
+        }));
     }
 }
 
@@ -94,16 +105,13 @@ impl Peer for LocalPeer {
     }
 
     fn is_broken(&mut self, queue_pair: usize) -> bool {
+        self.take_events();
         self.queue_pairs[queue_pair].is_broken()
     }
 
     fn fatal_events(&mut self) -> Vec<u32> {
-        std::iter::from_fn(|| self.device.poll_event())
-            .filter_map(|event| match event {
-                DeviceEvent::QueuePairFatal(qpn) => Some(qpn),
-                _ => None,
-            })
-            .collect()
+        self.take_events();
+        std::mem::take(&mut self.fatal)
     }
 }
 
