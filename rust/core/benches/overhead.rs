@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::connection::{Connection, Context, LaneBuilder, PeerInfo, TransferSettings};
 use flagcx_p2p::control::{LaneCapabilities, LaneSetup, PeerCapabilities};
 use flagcx_p2p::fabric::{
-    Access, Completion, DeviceList, FabricChoice, FabricOptions, Opcode, PathOptions, QueuePairCaps, Sge, WorkRequest,
+    Access, Completion, DeviceList, FabricChoice, FabricOptions, Opcode, PathOptions, QueuePairCaps, Sge,
+    WorkRequest,
 };
 use flagcx_p2p::memory::{MemoryKind, RegionId, RemoteRegion, RemoteTable};
 use flagcx_p2p::pool::{PoolOptions, SlicePolicy, WorkerPool};
@@ -20,7 +21,8 @@ const PIECE: u64 = 4096;
 const GAP: u64 = 64;
 
 fn main() {
-    let library = std::env::var("FLAGCX_P2P_NULLVERBS").expect("FLAGCX_P2P_NULLVERBS names the stand-in library");
+    let library =
+        std::env::var("FLAGCX_P2P_NULLVERBS").expect("FLAGCX_P2P_NULLVERBS names the stand-in library");
     let mut options = FabricOptions { choice: FabricChoice::Verbs, ..FabricOptions::default() };
     options.verbs.library = Some(library);
     let list = DeviceList::open(&options).expect("the stand-in opens");
@@ -28,7 +30,11 @@ fn main() {
     let memory = Memory::new();
     let pair = Pair::new(&device, &memory);
     println!("{:>16} {:>10} {:>10} {:>7}", "load", "M pieces/s", "raw M/s", "ratio");
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     for (pieces, in_flight) in [(4096, 8), (1024, 1), (64, 1), (1, 8), (1, 1)] {
+        if !wanted.is_empty() && !wanted.contains(&format!("{pieces}x{in_flight}")) {
+            continue;
+        }
         let mut ratios = Vec::new();
         for _ in 0..5 {
             let raw = raw(&device, &memory);
@@ -73,7 +79,7 @@ impl Pair {
                 max_list: 256,
                 poll_batch: 64,
                 spin: Duration::from_micros(20),
-                cpus: vec![],
+                cpus: flagcx_p2p::topology::CpuSet::default(),
             },
         )
         .unwrap();
@@ -91,7 +97,10 @@ impl Pair {
         let source = memory.source.as_ptr() as u64;
         let target = memory.target.as_ptr() as u64;
         let register = |context: &Context, address| {
-            context.registry.register((address, POOL as u64), MemoryKind::Host, Access::FULL, true, None).unwrap()
+            context
+                .registry
+                .register((address, POOL as u64), MemoryKind::Host, Access::FULL, true, None)
+                .unwrap()
         };
         let region = register(&client, source);
         let remote = register(&server, target);

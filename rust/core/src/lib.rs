@@ -17,7 +17,6 @@ pub mod config;
 pub mod connection;
 pub mod control;
 pub mod device;
-#[cfg(any())]
 pub mod engine;
 pub mod fabric;
 pub mod memory;

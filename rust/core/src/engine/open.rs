@@ -1,6 +1,7 @@
 //! Opening an engine: device, pool, listeners.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::acceptor::Acceptor;
@@ -8,9 +9,10 @@ use super::sessions::Sessions;
 use super::{Engine, EngineError};
 use crate::config::Config;
 use crate::connection::{Context, TransferSettings};
-use crate::control::{Abort, Listener, local_address};
+use crate::control::{Abort, Listener, LocalAddress, local_address};
 use crate::fabric::{self, Device, DeviceList, FabricError};
 use crate::pool::{PoolOptions, SlicePolicy, WorkerPool};
+use crate::topology::{Sysfs, cpus_near};
 
 /// How to open an engine.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +28,9 @@ impl Engine {
     /// fails; a control listener that cannot be opened leaves it alive but unreachable.
     pub fn open(config: Arc<Config>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
         config.check()?;
-        let address = local_address(&config).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let LocalAddress { bind, advertise: address, reason } =
+            local_address(&config).map_err(|error| EngineError::Unavailable(error.to_string()))?;
+        tracing::debug!(%address, reason, "address chosen");
         let device = choose_device(&config, &options, address)?;
         let context = match device {
             Some(device) => Some(Arc::new(open_context(&config, &device)?)),
@@ -34,7 +38,7 @@ impl Engine {
         };
         let abort = Abort::new()
             .map_err(|error| EngineError::Unavailable(format!("cannot open an eventfd: {error}")))?;
-        let acceptor = open_listener(&config, address);
+        let acceptor = open_listener(&config, bind);
         let engine = Arc::new(Self {
             gpu_index: options.gpu_index,
             address,
@@ -95,7 +99,7 @@ fn open_context(config: &Config, device: &Arc<dyn Device>) -> Result<Context, En
             max_list: config.max_wr_per_post,
             poll_batch: config.batch_poll_size,
             spin: config.spin,
-            cpus: Vec::new(),
+            cpus: cpus_near(&Sysfs::default(), device.attributes().pci_path.as_deref().map(Path::new)),
         },
     )?;
     let port = device.port()?;

@@ -1,7 +1,5 @@
 //! What a peer has announced of its memory.
 
-use std::collections::HashMap;
-
 use super::range_index::{RangeIndex, holds};
 
 /// One region of a peer.
@@ -20,8 +18,8 @@ pub struct RemoteRegion {
 pub struct RemoteTable {
     regions: Vec<RemoteRegion>,
     by_address: RangeIndex,
-    /// Positions by key. An original peer may announce two regions under one key.
-    by_key: HashMap<u32, Vec<u32>>,
+    /// (key, position), sorted. An original peer may announce two regions under one key.
+    by_key: Vec<(u32, u32)>,
 }
 
 /// What the table says of a remote range.
@@ -39,10 +37,9 @@ impl RemoteTable {
     /// A table of `regions`.
     pub fn new(regions: Vec<RemoteRegion>) -> Self {
         let by_address = RangeIndex::new(regions.iter().map(|region| (region.base, region.size)));
-        let mut by_key: HashMap<u32, Vec<u32>> = HashMap::with_capacity(regions.len());
-        for (position, region) in regions.iter().enumerate() {
-            by_key.entry(region.rkey).or_default().push(position as u32);
-        }
+        let mut by_key: Vec<_> =
+            regions.iter().enumerate().map(|(position, region)| (region.rkey, position as u32)).collect();
+        by_key.sort_unstable();
         Self { regions, by_address, by_key }
     }
 
@@ -53,10 +50,13 @@ impl RemoteTable {
 
     /// Checks a range against the regions of its key, in 64 bits.
     pub fn check(&self, rkey: u32, address: u64, length: u64) -> RemoteCheck {
-        let Some(positions) = self.by_key.get(&rkey) else { return RemoteCheck::UnknownKey };
-        positions
-            .iter()
-            .filter_map(|position| self.regions.get(*position as usize))
+        let first = self.by_key.partition_point(|(key, _)| *key < rkey);
+        let mut same_key = self.by_key.iter().skip(first).take_while(|(key, _)| *key == rkey).peekable();
+        if same_key.peek().is_none() {
+            return RemoteCheck::UnknownKey;
+        }
+        same_key
+            .filter_map(|(_, position)| self.regions.get(*position as usize))
             .find(|region| holds(region.base, region.size, address, length))
             .map_or(RemoteCheck::Outside, |region| RemoteCheck::Inside(*region))
     }

@@ -12,6 +12,7 @@ use super::worker::{WorkerLimits, WorkerState};
 use super::{PoolError, thread};
 use crate::fabric::{Device, Provider};
 use crate::observe::WorkerCounters;
+use crate::topology::{self, CpuSet};
 
 /// Sizes of a pool. All totals are the NIC's and are split evenly over its workers.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ pub struct PoolOptions {
     /// How long a worker's thread polls without progress before it sleeps.
     pub spin: Duration,
     /// CPUs to run on, for the threads' affinity; empty leaves them where they are.
-    pub cpus: Vec<usize>,
+    pub cpus: CpuSet,
 }
 
 /// The workers of one device.
@@ -120,7 +121,7 @@ impl WorkerPool {
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || {
-                if let Err(error) = crate::topology::pin_current_thread(&cpus) {
+                if let Err(error) = topology::pin_current_thread(&cpus) {
                     tracing::warn!("a worker thread runs without CPU affinity: {error}");
                 }
                 thread::run(&worker, spin);

@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
@@ -77,6 +78,8 @@ pub(super) struct VerbsCompletionQueue {
     req_notify_cq: ReqNotifyCq,
     /// Where the library writes; kept to spare 3 KiB of stack traffic per poll.
     entries: Box<[MaybeUninit<ibv_wc>]>,
+    /// Those of `entries` that `arm` found and no poll has handed out yet.
+    found: Range<usize>,
     depth: u32,
 }
 
@@ -103,7 +106,8 @@ impl VerbsCompletionQueue {
         // SAFETY: the queue was just made.
         let granted = unsafe { raw.cq.as_ref().cqe };
         let entries = (0..POLL_BATCH).map(|_| MaybeUninit::uninit()).collect();
-        Ok(Self { raw, poll_cq, req_notify_cq, entries, depth: u32::try_from(granted).unwrap_or(depth) })
+        let depth = u32::try_from(granted).unwrap_or(depth);
+        Ok(Self { raw, poll_cq, req_notify_cq, entries, found: 0..0, depth })
     }
 
     /// What queue pairs hold.
@@ -112,46 +116,83 @@ impl VerbsCompletionQueue {
     }
 }
 
+impl VerbsCompletionQueue {
+    /// Has the library write up to `most` completions into `entries`, and says how many.
+    #[inline]
+    fn take(&mut self, most: usize) -> Result<usize, FabricError> {
+        let most = most.min(POLL_BATCH) as c_int;
+        // SAFETY: the queue is alive, and `entries` has room for POLL_BATCH.
+        let got = unsafe { (self.poll_cq)(self.raw.cq.as_ptr(), most, self.entries.as_mut_ptr().cast()) };
+        usize::try_from(got).map_err(|_| FabricError::call("ibv_poll_cq", &self.raw.context.name, libc::EIO))
+    }
+
+    /// Translates `entries[from..]` into `out`, as far as both go.
+    ///
+    /// # Safety
+    /// The library has filled at least `out.len()` entries there.
+    #[inline]
+    unsafe fn hand_out(&self, from: usize, out: &mut [Completion]) {
+        for (completion, entry) in out.iter_mut().zip(self.entries.iter().skip(from)) {
+            // SAFETY: filled, as the caller promises.
+            let entry = unsafe { entry.assume_init_ref() };
+            completion.id = entry.wr_id;
+            completion.status = CompletionStatus::Success;
+            completion.vendor_error = 0;
+            if entry.status != ibv_wc_status::IBV_WC_SUCCESS {
+                completion.status = CompletionStatus::from_code(entry.status);
+                completion.vendor_error = entry.vendor_err;
+                self.raw.context.mark_broken(entry.qp_num);
+            }
+        }
+    }
+
+    #[cold]
+    fn hand_out_found(&mut self, out: &mut [Completion]) -> usize {
+        let count = self.found.len().min(out.len());
+        let (out, _) = out.split_at_mut(count);
+        // SAFETY: `arm` noted how many the library filled, and nothing has been written there since.
+        unsafe { self.hand_out(self.found.start, out) };
+        self.found.start += count;
+        count
+    }
+}
+
 impl CompletionQueue for VerbsCompletionQueue {
     fn poll(&mut self, out: &mut [Completion]) -> Result<usize, FabricError> {
+        if !self.found.is_empty() {
+            return Ok(self.hand_out_found(out));
+        }
         let mut filled = 0;
         for chunk in out.chunks_mut(POLL_BATCH) {
-            // SAFETY: the queue is alive; `entries` has room for POLL_BATCH, and a chunk is no longer.
-            let got = unsafe {
-                (self.poll_cq)(self.raw.cq.as_ptr(), chunk.len() as c_int, self.entries.as_mut_ptr().cast())
-            };
-            let Ok(got) = usize::try_from(got) else {
+            let got = match self.take(chunk.len()) {
+                Ok(got) => got,
                 // What was polled before counts first; the failure comes again with the next call.
-                if filled > 0 {
-                    break;
-                }
-                return Err(FabricError::call("ibv_poll_cq", &self.raw.context.name, libc::EIO));
+                Err(_) if filled > 0 => break,
+                Err(error) => return Err(error),
             };
-            for (completion, entry) in chunk.iter_mut().zip(&*self.entries).take(got) {
-                // SAFETY: the library filled the first `got` entries.
-                let entry = unsafe { entry.assume_init_ref() };
-                completion.id = entry.wr_id;
-                completion.status = CompletionStatus::Success;
-                completion.vendor_error = 0;
-                if entry.status != ibv_wc_status::IBV_WC_SUCCESS {
-                    completion.status = CompletionStatus::from_code(entry.status);
-                    completion.vendor_error = entry.vendor_err;
-                    self.raw.context.mark_broken(entry.qp_num);
-                }
-            }
+            let whole = got >= chunk.len();
+            let (chunk, _) = chunk.split_at_mut(got.min(chunk.len()));
+            // SAFETY: the library has just filled `got` entries.
+            unsafe { self.hand_out(0, chunk) };
             filled += got;
-            if got < chunk.len() {
+            if !whole {
                 break;
             }
         }
         Ok(filled)
     }
 
+    /// A completion that came before the queue was armed wakes nobody, so this looks for one afterwards. What it
+    /// finds is kept for the next poll.
     fn arm(&mut self) -> Result<bool, FabricError> {
+        if !self.found.is_empty() {
+            return Ok(false);
+        }
         // SAFETY: the queue is alive.
         let code = unsafe { (self.req_notify_cq)(self.raw.cq.as_ptr(), 0) };
         self.raw.context.check("ibv_req_notify_cq", code)?;
-        Ok(true)
+        self.found = 0..self.take(POLL_BATCH)?;
+        Ok(self.found.is_empty())
     }
 
     fn acknowledge(&mut self) -> Result<(), FabricError> {
