@@ -35,7 +35,9 @@ impl Engine {
             let mut lanes = LaneBuilder::new(Arc::clone(context));
             match control::initiate(target, &local, &mut lanes, &limits) {
                 Ok(peer) => {
-                    return self.established(lanes, peer, remote_gpu).map(|accepted| accepted.connection);
+                    return self
+                        .established(lanes, peer, Role::Initiator, remote_gpu)
+                        .map(|accepted| accepted.connection);
                 }
                 Err(failed) => last = error(failed.to_string()),
             }

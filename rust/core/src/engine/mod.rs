@@ -63,12 +63,9 @@ impl Engine {
         let port = self
             .rpc_port()
             .ok_or_else(|| EngineError::Unavailable("no control listener, so no metadata".to_owned()))?;
-        Ok(format!(
-            "{}?{}?{}",
-            SocketAddr::new(self.address, port),
-            self.gpu_index.max(0),
-            self.notify_port()
-        ))
+        let control = SocketAddr::new(self.address, port);
+        Ok(Metadata { control, gpu_index: self.gpu_index.max(0), notify_port: self.notify_port() }
+            .to_string())
     }
 
     /// Port of the control listener, `None` without one.
