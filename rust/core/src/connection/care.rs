@@ -27,11 +27,9 @@ use crate::control::{ChannelFrame, LaneSetup};
 use crate::fabric::{FabricError, QueuePair};
 use crate::pool::{LaneHealth, Verdict};
 
-/// Rebuilds of one lane in a row, without [`STABLE`] in between, before it is given up.
+/// Rebuilds of one lane that may fail in a row before it is given up. A lane that comes back and fails again starts
+/// anew: what bounds a transfer then is how often one of its parts may be interrupted.
 const MAX_ATTEMPTS: u32 = 3;
-
-/// A lane that has worked this long since its last rebuild starts counting anew.
-const STABLE: Duration = Duration::from_secs(10);
 
 /// How long one step of a rebuild may take.
 const STEP_LIMIT: Duration = Duration::from_secs(3);
@@ -48,7 +46,6 @@ pub(super) struct Care {
 #[derive(Debug, Default)]
 struct LaneCare {
     attempts: u32,
-    healed: Option<Instant>,
     /// Leader: asked, waiting for the answer. Follower: answered, waiting for Ready.
     pending: Option<Pending>,
     /// Follower: the leader has been told.
@@ -185,9 +182,6 @@ impl Connection {
             }
             return Ok(true);
         }
-        if state.healed.take().is_some_and(|healed| now.duration_since(healed) > STABLE) {
-            state.attempts = 0;
-        }
         if state.attempts == MAX_ATTEMPTS {
             drop(care);
             self.give_up(lane, &format!("{MAX_ATTEMPTS} rebuilds did not help: {}", lane.status.reason()));
@@ -278,7 +272,7 @@ impl Connection {
             return;
         }
         if let Some(state) = lane_care(&mut self.care.lock().unwrap_or_else(PoisonError::into_inner), index) {
-            state.healed = Some(Instant::now());
+            state.attempts = 0;
         }
         tracing::info!(peer = %self.peer.control, lane = index, "a lane is back in working order");
         worker.kick();
