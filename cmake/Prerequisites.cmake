@@ -44,10 +44,15 @@ if(FLAGCX_P2P_VERBS)
     "Install libclang-dev (clang-devel on RPM systems), set LIBCLANG_PATH, ${_off}")
 endif()
 
+# rustup may not be on the PATH: rustc is where cargo is.
+get_filename_component(_cargo_folder ${FLAGCX_P2P_CARGO} DIRECTORY)
+find_program(FLAGCX_P2P_RUSTC rustc HINTS ${_cargo_folder})
+flagcx_p2p_require(FLAGCX_P2P_RUSTC "rustc" "Install Rust ${_rust_minimum} or newer (https://rustup.rs).")
+
 # What the Rust standard library links with. Asked of an empty library: the bridge's own answer would name
 # libibverbs too, which rdma-sys asks for and of which nothing is called.
 execute_process(
-  COMMAND ${CMAKE_COMMAND} -E env rustc --crate-type staticlib --print native-static-libs
+  COMMAND ${FLAGCX_P2P_RUSTC} --crate-type staticlib --print native-static-libs
           -o ${CMAKE_CURRENT_BINARY_DIR}/empty.a -
   INPUT_FILE /dev/null WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
   OUTPUT_QUIET ERROR_VARIABLE _native RESULT_VARIABLE _native_result)

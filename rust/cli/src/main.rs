@@ -1,1 +1,43 @@
-fn main() {}
+//! The operator's tool of flagcx-p2p: serve, put, get, demo, bench, doctor.
+#![forbid(unsafe_code)]
+
+mod args;
+mod bench;
+mod client;
+mod demo;
+mod doctor;
+mod error;
+mod output;
+mod pipeline;
+mod process;
+mod ring;
+mod server;
+mod settings;
+mod store;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    settings::start_logging(cli.verbose);
+    let done = match cli.command {
+        Command::Serve(args) => server::serve(&args.into()),
+        Command::Put(args) => client::put(&args.into()),
+        Command::Get(args) => client::get(&args.into()),
+        Command::Demo(args) => demo::run(&args.into()),
+        Command::Bench(args) => bench::run(&args.into()),
+        Command::Doctor => doctor::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::remark(&format!("flagcx-p2p: {error}"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,15 +1,52 @@
 //! The way to one peer: lanes, the peer's region table, locality.
 
+mod context;
+mod lanes;
+mod submit;
+mod wait;
+
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::fabric::{Opcode, PathKind};
-use crate::transfer::{Iov, RdmaDesc, Status, SubmitError, TransferId};
+pub use context::{Context, TransferSettings};
+pub use lanes::{LaneBuilder, LaneHandle};
 
-/// A connection to one peer. Symmetric: both ends may start transfers.
+use crate::fabric::PathKind;
+use crate::memory::RemoteTable;
+use crate::notify::{Message, NotifyError};
+use crate::pool::{LaneHealth, Verdict};
+use crate::sync::{AtomicBool, Ordering};
+use crate::transfer::RdmaDesc;
+
+/// A connection to one peer. Symmetric: both ends may start transfers. Every method may be called from any thread.
 #[derive(Debug)]
 pub struct Connection {
-    _private: (),
+    context: Arc<Context>,
+    lanes: Vec<LaneHandle>,
+    heals: bool,
+    path: PathKind,
+    remote: RemoteTable,
+    peer: PeerInfo,
+    /// Set once by `close`, read by submitters: a hint, the lanes' own state decides. Relaxed.
+    closed: AtomicBool,
+}
+
+/// Who the peer is.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Its control address.
+    pub control: SocketAddr,
+    /// Its address as seen by us.
+    pub ip: IpAddr,
+    /// Its GPU index.
+    pub gpu_index: i32,
+    /// Whether it is on this host.
+    pub local: bool,
+    /// Whether it is in this process.
+    pub same_process: bool,
+    /// Whether it runs this engine (false: the original).
+    pub ours: bool,
 }
 
 /// What is known of a connection, for operators and the extension API.
@@ -31,71 +68,107 @@ pub struct ConnectionInfo {
     pub gpu_index: i32,
 }
 
+/// How long a queue pair may take to flush before it is destroyed instead.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
 impl Connection {
-    /// Starts a transfer. Waits for room in the queue at most until the transfer deadline.
-    pub fn submit(&self, _opcode: Opcode, _pieces: &[Iov]) -> Result<TransferId, SubmitError> {
-        Err(SubmitError::Empty)
-    }
-
-    /// The same, answering [`SubmitError::WouldBlock`] instead of waiting.
-    pub fn try_submit(&self, _opcode: Opcode, _pieces: &[Iov]) -> Result<TransferId, SubmitError> {
-        Err(SubmitError::Empty)
-    }
-
-    /// The state of a transfer; helps progress if it is pending. The first `Ended` answer releases the id, whose
-    /// outcome stays readable for the engine's last 4,096 transfers.
-    pub fn status(&self, _id: TransferId) -> Status {
-        Status::Unknown
-    }
-
-    /// Waits until a transfer ended, at most `timeout`: `Pending` if it has not.
-    pub fn wait(&self, _id: TransferId, _timeout: Duration) -> Status {
-        Status::Unknown
-    }
-
-    /// Ends a transfer early: when this returns true it has ended (as cancelled unless it was done before) and
-    /// nothing touches its memory. False for an unknown id.
-    pub fn cancel(&self, _id: TransferId) -> bool {
-        false
-    }
-
-    /// One pass over many ids: `ended[i]` is set when `ids[i]` has ended. Answers how many have.
-    pub fn test_batch(&self, _ids: &[TransferId], _ended: &mut [Option<Status>]) -> usize {
-        0
+    /// A connection over installed lanes.
+    pub fn new(
+        context: Arc<Context>,
+        lanes: Vec<LaneHandle>,
+        path: PathKind,
+        remote: RemoteTable,
+        peer: PeerInfo,
+    ) -> Arc<Self> {
+        tracing::info!(
+            peer = %peer.control, %path, lanes = lanes.len(), regions = remote.len(), local = peer.local, "connected"
+        );
+        Arc::new(Self { context, lanes, heals: false, path, remote, peer, closed: AtomicBool::new(false) })
     }
 
     /// A descriptor for a range of the peer's memory, from the peer's region table; `None` if no region holds it.
-    pub fn describe_remote(&self, _address: u64, _size: u32) -> Option<RdmaDesc> {
-        None
+    pub fn describe_remote(&self, address: u64, size: u32) -> Option<RdmaDesc> {
+        let region = self.remote.find(address, u64::from(size))?;
+        Some(RdmaDesc { address, size, rkey: region.rkey, ..RdmaDesc::default() })
+    }
+
+    /// The same for a range of any length, as key alone.
+    pub fn remote_key(&self, address: u64, length: u64) -> Option<u32> {
+        self.remote.find(address, length).map(|region| region.rkey)
+    }
+
+    /// Who the peer is.
+    pub fn peer(&self) -> &PeerInfo {
+        &self.peer
     }
 
     /// What is known of this connection.
     pub fn info(&self) -> ConnectionInfo {
         ConnectionInfo {
-            peer: String::new(),
-            path: PathKind::None,
-            lanes: 0,
-            healthy_lanes: 0,
-            local: false,
-            ours: false,
-            gpu_index: 0,
+            peer: self.peer.control.to_string(),
+            path: self.path,
+            lanes: self.lanes.len(),
+            healthy_lanes: self
+                .lanes
+                .iter()
+                .filter(|lane| lane.status.health() == LaneHealth::Healthy)
+                .count(),
+            local: self.peer.local,
+            ours: self.peer.ours,
+            gpu_index: self.peer.gpu_index,
         }
     }
 
     /// Whether the peer is on this host.
     pub fn is_local(&self) -> bool {
-        false
+        self.peer.local
     }
 
-    /// Sends a notification message of 512 bytes (name and text); answers the bytes handed over.
-    pub fn send_notification(
-        &self,
-        _message: &crate::notify::Message,
-    ) -> Result<usize, crate::notify::NotifyError> {
-        Err(crate::notify::NotifyError::NoChannel)
+    /// Whether transfers can still be started: not closed, and a lane in working order or being rebuilt.
+    pub fn is_usable(&self) -> bool {
+        !self.is_closed() && self.lanes.iter().any(|lane| lane.status.health() == LaneHealth::Healthy)
     }
 
-    /// Ends every transfer in flight (drained first), closes queue pairs and sockets. Idempotent; also done when the
-    /// last reference is dropped.
-    pub fn close(self: &Arc<Self>) {}
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Sends a notification; answers the bytes handed over.
+    pub fn send_notification(&self, _message: &Message) -> Result<usize, NotifyError> {
+        tracing::warn!("SendNotif: not built yet");
+        Err(NotifyError::NoChannel)
+    }
+
+    /// Ends every transfer in flight on it (drained first), closes queue pairs and sockets. Idempotent; also done
+    /// when the last reference is dropped.
+    pub fn close(&self) {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let deadline = Instant::now() + DRAIN_LIMIT;
+        for lane in &self.lanes {
+            self.close_lane(lane, deadline);
+        }
+    }
+
+    fn close_lane(&self, lane: &LaneHandle, deadline: Instant) {
+        const REASON: &str = "the connection was closed";
+        let Some(worker) = self.context.pool.workers().get(lane.worker) else { return };
+        while !worker.with_state(|state| state.close_lane(lane.key, Verdict::Cancelled, REASON)) {
+            let _ = worker.drive_as_caller();
+            if Instant::now() >= deadline {
+                tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed");
+                worker.with_state(|state| state.destroy_lane(lane.key, Verdict::Cancelled, REASON));
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.close();
+    }
 }

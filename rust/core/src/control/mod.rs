@@ -7,12 +7,17 @@
 //! * [`Channel`] is the connection that stays open afterwards between two engines of this kind;
 //! * [`AuthKey`] and [`AllowList`] keep strangers out.
 
+mod allow;
+mod auth;
 mod handshake;
 mod socket;
 pub mod wire;
 
+pub use allow::AllowList;
+pub use auth::{AuthKey, PROOF_SIZE, random};
 pub use handshake::{
-    HandshakeError, LaneCapabilities, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawPeer, Reason,
-    Step, initiate, initiate_raw, respond, respond_raw,
+    HandshakeError, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawPeer, Reason, Step, initiate,
+    initiate_raw, respond, respond_raw,
 };
 pub use socket::{Abort, Listener, Stream, connect};
+pub use wire::LaneCapabilities;

@@ -1,18 +1,11 @@
-//! Registered memory of one engine.
+//! Registered memory of one engine: ids, look-up by id and by address, and what is in use.
 
-/// Names a region. Unique in the process, never 0, never reused, owned by one engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(transparent)]
-pub struct RegionId(pub u64);
+mod range_index;
+mod region;
+mod registry;
+mod remote_table;
 
-/// What the caller knows of the memory that it registers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MemoryKind {
-    /// Ask the device runtime.
-    #[default]
-    Probe,
-    /// Host memory.
-    Host,
-    /// Device memory.
-    Device,
-}
+pub use range_index::{RangeIndex, holds};
+pub use region::{Hold, MemoryKind, Region, RegionId};
+pub use registry::{Registry, RegistryError, Snapshot};
+pub use remote_table::{RemoteCheck, RemoteRegion, RemoteTable};

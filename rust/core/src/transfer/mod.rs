@@ -3,10 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
+mod build;
 mod desc;
+mod table;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
+pub use build::{PieceSource, Plan, Scope, Share, build};
 pub use desc::RdmaDesc;
+pub use table::{Claim, Live, REMEMBERED, Table};
 
 /// One piece of a transfer as the caller names it.
 #[derive(Clone, Copy, Debug)]

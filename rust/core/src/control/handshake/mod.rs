@@ -1,36 +1,61 @@
-//! The handshake.
-#![allow(missing_docs, reason = "skeleton")]
+//! The handshake: two engines agree on lanes and exchange what they need to know of each other.
+//!
+//! ```text
+//! initiator                                       responder
+//!   bootstrap socket: preamble, handle ─────────▶
+//!     ◀───────────────────────── handle of this session's lane listener
+//!   [with a key: proof ────▶ ◀──── proof; only then do handles carry addresses]
+//!   lane socket: preamble [, proof] ────────────▶
+//!     lane counts, lane records, both connect their lanes, ready
+//!   bootstrap socket: control meta; each side connects to the other's notification receiver;
+//!     region counts, region tables
+//!   bootstrap socket closed; the lane socket stays open
+//! ```
+//! Every read is bounded in size and time, and every error names the peer, the step and what was expected.
+
+mod dialogue;
+mod door;
+mod error;
+mod initiate;
+mod lane_listener;
+mod lanes;
+mod notify_link;
+mod raw;
+mod respond;
+mod tables;
+
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::socket::{Abort, Stream};
-use super::wire::{Features, RegionEntry};
+use super::wire::{Features, LaneCapabilities, RegionEntry};
+use super::{Abort, AllowList, AuthKey, Stream};
+use crate::config::{Config, ConfigError};
 use crate::fabric::{FabricError, QpAddress};
 
-/// READs and atomics that a side may have outstanding as initiator, and accepts as responder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneCapabilities {
-    pub rd_atomic_initiator: u8,
-    pub rd_atomic_responder: u8,
-}
+pub use error::{HandshakeError, Reason, Step};
+pub use initiate::initiate;
+pub use raw::{RawPeer, initiate_raw, respond_raw};
+pub use respond::respond;
 
 /// What is known of the peer when lanes are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCapabilities {
-    /// Whether the peer is an engine of this kind; (1, 1) towards an original one.
+    /// Whether the peer is an engine of this kind.
     pub ours: bool,
+    /// What its lanes can do: [`LaneCapabilities::ORIGINAL`] unless it says more.
     pub lanes: LaneCapabilities,
 }
 
-/// What the handshake asks of the engine: queue pairs. Dropped by the engine when the handshake fails.
+/// What the handshake asks of the engine: queue pairs. When the handshake fails, the engine drops them.
 pub trait LaneSetup {
-    /// Lanes wanted, 1..=8.
+    /// Lanes wanted, 1 to [`super::wire::MAX_LANES`].
     fn offer(&self) -> u32;
     /// What our lanes can do; announced to the peer.
     fn capabilities(&self) -> LaneCapabilities;
-    /// Creates `agreed` queue pairs (INIT) and answers their addresses.
+    /// Creates `agreed` queue pairs in INIT and answers their addresses. Called once.
     fn create(&mut self, agreed: u32) -> Result<Vec<QpAddress>, FabricError>;
-    /// Connects queue pair i to `peers[i]` (RTS). Link layers have been compared already.
+    /// Connects queue pair i to `peers[i]`. Link layers have been compared already. Called once.
     fn connect(
         &mut self,
         peers: &[QpAddress],
@@ -42,17 +67,24 @@ pub trait LaneSetup {
 /// What our side brings along.
 #[derive(Clone, Copy)]
 pub struct LocalSide<'a> {
+    /// Our GPU index.
     pub gpu_index: i32,
-    /// Port of the notification receiver, 0 for none.
+    /// Port of our notification receiver, 0 for none.
     pub notify_port: u16,
-    /// The caller says that the peer is in this process (initiator only; verified).
+    /// The caller says that the peer is in this process. Believed only if the peer proves to be.
     pub same_process: bool,
-    /// Our address: sent to the peer, and compared for locality. `respond` listens on it for the lane socket.
+    /// Our address: told to the peer, compared for locality; [`respond`] listens on it for the lane socket.
     pub address: IpAddr,
-    /// Bits, incarnation, largest notification; `nonce` and `process` are filled in by the handshake.
+    /// Bits, largest notification, incarnation. The handshake fills in `nonce`, `process` and the AUTH bit itself.
     pub features: Features,
-    /// The regions to announce, asked when they are sent.
+    /// The regions to announce, asked for when they are sent.
     pub regions: &'a dyn Fn() -> Vec<RegionEntry>,
+}
+
+impl fmt::Debug for LocalSide<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalSide").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 /// Bounds and door rules of a handshake.
@@ -60,112 +92,96 @@ pub struct LocalSide<'a> {
 pub struct Limits {
     /// How long a refused port is tried.
     pub connect_timeout: Duration,
-    /// Everything after the TCP connection.
+    /// For everything after the bootstrap connection.
     pub handshake_timeout: Duration,
+    /// Idle time after which the kernel checks whether the peer's host still lives.
+    pub keepalive: Option<Duration>,
     /// Ports of the lane listener.
     pub ports: Option<(u16, u16)>,
+    /// Networks that may connect to the lane listener.
+    pub allow: AllowList,
+    /// The key that peers must know.
+    pub auth: Option<AuthKey>,
+    /// With a key: let original engines in all the same.
+    pub allow_original: bool,
     /// Ends the handshake early.
     pub abort: Option<Abort>,
-    // auth: Option<AuthKey>, allow_original: bool, allow: AllowList come here; `Limits::from_config(&Config, ..)`.
+}
+
+impl Limits {
+    /// As the configuration says; reads the key file.
+    pub fn from_config(config: &Config, abort: Option<Abort>) -> Result<Self, ConfigError> {
+        config.check()?;
+        Ok(Self {
+            connect_timeout: config.connect_timeout,
+            handshake_timeout: config.handshake_timeout,
+            keepalive: config.keepalive,
+            ports: config.port_range,
+            allow: AllowList::new(&config.allow),
+            auth: config.auth_key()?.map(AuthKey::new),
+            allow_original: config.auth_allow_original,
+            abort,
+        })
+    }
 }
 
 /// A peer after the handshake.
 #[derive(Debug)]
 pub struct Peer {
-    /// Target of `initiate`, source of the bootstrap socket in `respond`.
+    /// Its control listener (after [`initiate`]), or where its bootstrap socket came from (after [`respond`]).
     pub control: SocketAddr,
+    /// Its address.
     pub ip: IpAddr,
+    /// Its GPU index.
     pub gpu_index: i32,
-    /// On this host.
+    /// It is on this host.
     pub local: bool,
-    /// In this process (verified).
+    /// It is in this process: the caller said so, and it proved to be. Then there is no notification socket.
     pub same_process: bool,
+    /// The regions that it announced.
     pub regions: Vec<RegionEntry>,
-    /// `None`: an original engine.
+    /// What it says about itself; `None` for an original engine.
     pub features: Option<Features>,
+    /// What its lanes can do.
     pub capabilities: PeerCapabilities,
+    /// Lanes agreed.
     pub lanes: u32,
-    /// Our way to send notifications, `None` without one.
+    /// Our way to send it notifications; `None` when it offers none, or could not be reached there.
     pub notify: Option<Stream>,
-    /// The lane socket, stays open; wrap in `Channel`.
+    /// The lane socket. It stays open: its end is the peer's end, and between engines of this kind it is the
+    /// [`super::Channel`].
     pub channel: Stream,
 }
 
-/// A peer of the raw adaptor functions.
-#[derive(Debug)]
-pub struct RawPeer {
-    pub capabilities: PeerCapabilities,
-    pub lanes: u32,
-    pub stream: Stream,
-}
-
-/// Where in the handshake it failed.
+/// Which side of the handshake we are. In each exchange the initiator speaks first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    Connect,
+enum Role {
+    Initiator,
+    Responder,
 }
 
-/// Why.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Reason {
-    #[error("not built yet")]
-    NotBuilt,
+/// The same host, another port.
+fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
 }
 
-/// Which peer, at which step, why.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{peer}, {step:?}: {reason}")]
-pub struct HandshakeError {
-    pub peer: String,
-    pub step: Step,
-    pub reason: Reason,
-}
-
-impl HandshakeError {
-    /// Whether the other end does not speak this protocol at all: accepting goes on as if it had never come.
-    pub fn is_stray(&self) -> bool {
-        false
+fn finish(peer: Peer, limits: &Limits) -> Peer {
+    Peer {
+        channel: long_lived(peer.channel, limits),
+        notify: peer.notify.map(|notify| long_lived(notify, limits)),
+        ..peer
     }
 }
 
-fn not_built(peer: SocketAddr) -> HandshakeError {
-    HandshakeError { peer: peer.to_string(), step: Step::Connect, reason: Reason::NotBuilt }
+/// A socket that outlives the handshake: no longer ended by its switch, but watched by the kernel.
+fn long_lived(mut stream: Stream, limits: &Limits) -> Stream {
+    stream.set_abort(None);
+    if let Err(error) = stream.set_keepalive(limits.keepalive) {
+        tracing::debug!("no keepalive towards {}: {error}", stream.peer());
+    }
+    stream
 }
 
-/// Connects to a peer's control listener and goes through the handshake.
-pub fn initiate(
-    target: SocketAddr,
-    _local: &LocalSide<'_>,
-    _lanes: &mut dyn LaneSetup,
-    _limits: &Limits,
-) -> Result<Peer, HandshakeError> {
-    Err(not_built(target))
-}
-
-/// The same from the accepting side; nothing has been read from `stream` yet.
-pub fn respond(
-    stream: Stream,
-    _local: &LocalSide<'_>,
-    _lanes: &mut dyn LaneSetup,
-    _limits: &Limits,
-) -> Result<Peer, HandshakeError> {
-    Err(not_built(stream.peer()))
-}
-
-/// Connects to a raw listener named by its handle (at least 40 bytes).
-pub fn initiate_raw(
-    _handle: &[u8],
-    _lanes: &mut dyn LaneSetup,
-    _limits: &Limits,
-) -> Result<RawPeer, HandshakeError> {
-    Err(not_built(SocketAddr::from(([0, 0, 0, 0], 0))))
-}
-
-/// The same from the accepting side; nothing has been read from `stream` yet.
-pub fn respond_raw(
-    stream: Stream,
-    _lanes: &mut dyn LaneSetup,
-    _limits: &Limits,
-) -> Result<RawPeer, HandshakeError> {
-    Err(not_built(stream.peer()))
-}
+#[cfg(test)]
+mod tests;

@@ -1,35 +1,44 @@
-//! Byte formats.
+//! Byte formats of the control plane, as pure functions: nothing here does input or output, and no input panics.
+//!
+//! All integers are little-endian, except where a format says otherwise. What this engine adds travels in bytes that
+//! the original engine ignores: [`Features`] behind the listen handle, [`LaneCapabilities`] in the pads of a lane
+//! record.
 
-/// One region as announced to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RegionEntry {
-    /// Start address in the owner's address space.
-    pub base: u64,
-    /// Bytes.
-    pub size: u64,
-    /// Remote key.
-    pub rkey: u32,
+mod address;
+mod features;
+mod fields;
+mod frame;
+mod handle;
+mod lane;
+mod meta;
+pub mod notification;
+mod preamble;
+mod region;
+
+pub use address::{ADDRESS_SIZE, decode_address, encode_address};
+pub use features::{FEATURES_SIZE, Features, PROTOCOL_VERSION};
+pub use frame::{FRAME_HEADER_SIZE, FrameHeader, Tag};
+pub use handle::{HANDLE_SIZE, Handle, RAW_HANDLE_SIZE};
+pub use lane::{LANE_RECORD_SIZE, LaneCapabilities, LaneRecord, MAX_LANES};
+pub use meta::{ControlMeta, META_SIZE};
+pub use preamble::{MAGIC, PREAMBLE_SIZE, SocketKind};
+pub use region::{MAX_REGIONS, REGION_SIZE, RegionEntry, decode_regions, encode_regions};
+
+/// Bytes that are not what they should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {problem}")]
+pub struct WireError {
+    /// What was being read.
+    pub what: &'static str,
+    /// What was found and what was expected.
+    pub problem: String,
 }
 
-/// What an engine of this kind says about itself in the bytes that the original engine ignores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Features {
-    /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`].
-    pub bits: u32,
-    /// Random per engine: a restarted peer has another one.
-    pub incarnation: u64,
-    /// Random per process: tells "same process" for certain.
-    pub process: u64,
-    /// Largest notification taken in one frame, 0 for the original's 512 bytes only.
-    pub max_notification: u32,
-    /// Random per session.
-    pub nonce: [u8; 16],
+impl WireError {
+    pub(crate) fn new(what: &'static str, problem: impl Into<String>) -> Self {
+        Self { what, problem: problem.into() }
+    }
 }
-impl Features {
-    /// The lane socket stays open as a control channel.
-    pub const CHANNEL: u32 = 1;
-    /// Failed lanes can be rebuilt over the channel.
-    pub const REBUILD: u32 = 2;
-    /// A key is set: the sides prove it to each other.
-    pub const AUTH: u32 = 4;
-}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,60 @@
-//! The software fabric: RC queue pairs without a NIC.
-use super::{Device, FabricError, SoftwareOptions};
+//! The software fabric: reliable connected queue pairs without a NIC.
+//!
+//! A queue pair's bytes travel one of three ways, found out when it connects and the same from then on:
+//!
+//! | path | when | who copies |
+//! |---|---|---|
+//! | in-process | both ends in this process | the initiator, with plain copies |
+//! | cross-memory | both on this host, and the kernel lets the initiator | the initiator, with `process_vm_readv/writev` |
+//! | TCP | otherwise | the initiator sends and receives, the target's responder thread serves |
+//!
+//! The initiator's half of all three runs inside `CompletionQueue::poll`: posting only queues. Every access is
+//! checked against key, bounds and rights in the region table of the memory's owner, and pins the region while it
+//! lasts; the table lies in memory that peers on the same host can read, so that the first two paths need nothing of
+//! the target's CPU.
+//!
+//! ```text
+//!   queue_pair ── send_queue ──▶ in_process | cross_memory | tcp ──▶ region table, memory
+//!        ▲                                                   └─────▶ responder (the peer's)
+//!   completion_queue (poll)
+//! ```
+
+use std::str::FromStr;
 use std::sync::Arc;
-/// Opens the software devices.
-pub fn open(_options: &SoftwareOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
-    Err(FabricError::Unsupported("software fabric is not built yet".into()))
+
+use super::{Device, FabricError, SoftwareOptions};
+
+mod completion_queue;
+mod connect;
+mod copy;
+mod device;
+mod endpoint;
+mod faults;
+mod in_process;
+mod mapping;
+mod probe;
+mod queue_pair;
+mod region;
+mod responder;
+mod send_queue;
+mod signal;
+mod table;
+mod transport;
+
+pub use device::SoftwareDevice;
+pub use faults::{FaultPlan, FaultPlanError};
+
+/// Opens the software devices: `sw0`, `sw1`, ..., as many as `options` ask for, at least one.
+pub fn open(options: &SoftwareOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
+    let devices = open_software(options)?;
+    Ok(devices.into_iter().map(|device| device as Arc<dyn Device>).collect())
+}
+
+/// [`open`] with the devices' own type, which also counts the faults that it injected.
+pub fn open_software(options: &SoftwareOptions) -> Result<Vec<Arc<SoftwareDevice>>, FabricError> {
+    let plan =
+        FaultPlan::from_str(&options.faults).map_err(|error| FabricError::Unsupported(error.to_string()))?;
+    (0..options.device_count.max(1))
+        .map(|index| Ok(Arc::new(SoftwareDevice::new(index, options, plan.clone())?)))
+        .collect()
 }

@@ -1,7 +1,144 @@
-//! RDMA devices through libibverbs.
-use super::{Device, FabricError, VerbsOptions};
+//! RDMA devices through libibverbs, which is loaded when the first device is opened.
+//!
+//! ```text
+//!   mod ─▶ device ─▶ queue_pair ─▶ send_list
+//!            │   └─▶ completion_queue, memory
+//!            └─▶ port ─▶ gid, sysfs            context, events ─▶ sys ─▶ libibverbs.so.1
+//! ```
+//!
+//! `sys` alone names `rdma-sys`; the files that call the library say so in their first lines. Every object keeps what
+//! it was made from alive, so they may be dropped in any order.
+
+use std::path::Path;
 use std::sync::Arc;
-/// Opens every device with an active port that the options allow; an error says what was looked for and found.
-pub fn open(_options: &VerbsOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
-    Err(FabricError::Unsupported("verbs provider is not built yet".into()))
+
+use super::{Device, FabricError, VerbsOptions};
+use context::{Context, DeviceTable};
+use device::VerbsDevice;
+use gid::GidWish;
+use hca_filter::HcaFilter;
+use port::LocalPort;
+use sys::Library;
+use sysfs::DeviceFiles;
+
+mod completion_queue;
+mod context;
+mod device;
+mod events;
+mod gid;
+mod hca_filter;
+mod memory;
+mod port;
+mod queue_pair;
+mod send_list;
+mod sys;
+mod sysfs;
+
+/// Where the kernel's files are.
+const SYSFS: &str = "/sys";
+
+/// Opens every active port that the options allow, one [`Device`] each.
+///
+/// An error is one line: what was looked for, what was found, what to set.
+pub fn open(options: &VerbsOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
+    let opener = Opener::new(options)?;
+    let names = opener.table.names();
+    let mut devices: Vec<Arc<dyn Device>> = Vec::new();
+    let mut refusals = Vec::new();
+    for name in &names {
+        opener.open_device(name, &mut devices, &mut refusals);
+    }
+    if devices.is_empty() {
+        return Err(opener.nothing(&names, &refusals));
+    }
+    for refusal in refusals {
+        tracing::info!("not used: {refusal}");
+    }
+    Ok(devices)
+}
+
+/// The options, read.
+struct Opener<'a> {
+    options: &'a VerbsOptions,
+    filter: HcaFilter,
+    wish: GidWish,
+    max_mtu: u8,
+    table: DeviceTable,
+}
+
+impl<'a> Opener<'a> {
+    fn new(options: &'a VerbsOptions) -> Result<Self, FabricError> {
+        let filter = HcaFilter::parse(&options.hca)?;
+        let wish = GidWish::from_options(options)?;
+        let max_mtu = port::mtu_code(options.max_mtu).ok_or_else(|| {
+            FabricError::Unsupported(format!(
+                "an MTU of {} bytes cannot be had: set FLAGCX_P2P_MTU to 256, 512, 1024, 2048 or 4096",
+                options.max_mtu
+            ))
+        })?;
+        let library = Library::load(options.library.as_deref())?;
+        let table = DeviceTable::read(library)?;
+        Ok(Self { options, filter, wish, max_mtu, table })
+    }
+
+    /// Opens each wanted port of `name`; a port that cannot be used adds a line to `refusals`.
+    fn open_device(&self, name: &str, devices: &mut Vec<Arc<dyn Device>>, refusals: &mut Vec<String>) {
+        let ports = match self.context(name).and_then(|context| Ok(context.query_device()?.phys_port_cnt)) {
+            Ok(ports) => ports,
+            Err(error) => return refusals.push(error.to_string()),
+        };
+        for port in 1..=ports {
+            if !self.filter.allows(name, port) {
+                refusals.push(format!(
+                    "{name} port {port} is left out by FLAGCX_IB_HCA=\"{}\"",
+                    self.options.hca
+                ));
+            } else if self.options.port.is_some_and(|wanted| wanted != port) {
+                refusals.push(format!("{name} port {port} is not the port asked for"));
+            } else {
+                match self.open_port(name, port) {
+                    Ok(device) => devices.push(Arc::new(device)),
+                    Err(error) => refusals.push(error.to_string()),
+                }
+            }
+        }
+    }
+
+    /// Each port gets a context of its own, so that its events come to it alone.
+    fn open_port(&self, name: &str, number: u8) -> Result<VerbsDevice, FabricError> {
+        let context = self.context(name)?;
+        let files = DeviceFiles::new(Path::new(SYSFS), name);
+        let Some(port) = LocalPort::read(&context, &files, number, &self.wish, self.max_mtu)? else {
+            let state = port::state_name(&context.query_port(number)?);
+            return Err(FabricError::Unsupported(format!("{name} port {number} is {state}, not ACTIVE")));
+        };
+        tracing::info!(
+            device = name,
+            port = number,
+            gid_index = port.gid.index,
+            mtu = port::mtu_bytes(port.mtu),
+            "RDMA port opened; GID {}",
+            port.gid.reason
+        );
+        VerbsDevice::new(context, files, port, self.options, self.wish.clone(), self.max_mtu)
+    }
+
+    fn context(&self, name: &str) -> Result<Arc<Context>, FabricError> {
+        self.table.open(name).unwrap_or_else(|| Err(FabricError::call("ibv_open_device", name, libc::ENODEV)))
+    }
+
+    fn nothing(&self, names: &[String], refusals: &[String]) -> FabricError {
+        if names.is_empty() {
+            return FabricError::Unsupported(
+                "no RDMA device: libibverbs lists none (rdma link shows what the kernel has; load the NIC's driver \
+                 and ib_uverbs, and pass /dev/infiniband into a container)"
+                    .to_owned(),
+            );
+        }
+        FabricError::Unsupported(format!(
+            "no usable RDMA port among {}: {}; bring a port up, or set FLAGCX_IB_HCA to one that is",
+            names.join(", "),
+            refusals.join("; ")
+        ))
+    }
 }

@@ -1,0 +1,30 @@
+# How cargo is called, by the build and by the tests alike, so that both share one set of compiled crates:
+# FLAGCX_P2P_CARGO_ENVIRONMENT, FLAGCX_P2P_CARGO_OPTIONS, FLAGCX_P2P_CARGO_DIR and, in it, FLAGCX_P2P_CARGO_OUTPUT_DIR.
+
+set(_profile $<IF:$<CONFIG:Debug>,dev,release>)
+if(FLAGCX_P2P_CARGO_PROFILE)
+  set(_profile ${FLAGCX_P2P_CARGO_PROFILE})
+endif()
+set(FLAGCX_P2P_CARGO_OPTIONS --profile ${_profile} --locked)
+if(FLAGCX_P2P_OFFLINE)
+  list(APPEND FLAGCX_P2P_CARGO_OPTIONS --offline)
+endif()
+if(NOT FLAGCX_P2P_VERBS)
+  list(APPEND FLAGCX_P2P_CARGO_OPTIONS --no-default-features)
+endif()
+
+set(FLAGCX_P2P_CARGO_DIR ${PROJECT_BINARY_DIR}/cargo)
+if(FLAGCX_P2P_CARGO_TARGET_DIR)
+  set(FLAGCX_P2P_CARGO_DIR ${FLAGCX_P2P_CARGO_TARGET_DIR})
+endif()
+set(FLAGCX_P2P_CARGO_OUTPUT_DIR ${FLAGCX_P2P_CARGO_DIR}/$<IF:$<STREQUAL:${_profile},dev>,debug,${_profile}>)
+set(FLAGCX_P2P_CARGO_ENVIRONMENT CARGO_TARGET_DIR=${FLAGCX_P2P_CARGO_DIR})
+
+# The C++ that cxx generates must come from the compiler that builds the facade. Cargo's default is `c++`; where that
+# is the same one CXX stays unset, because cargo would rebuild whenever it is next called by hand with no CXX.
+find_program(_default_cxx NAMES c++ NO_CACHE)
+file(REAL_PATH "${_default_cxx}" _default_cxx)
+file(REAL_PATH "${CMAKE_CXX_COMPILER}" _cxx)
+if(NOT _cxx STREQUAL _default_cxx)
+  list(APPEND FLAGCX_P2P_CARGO_ENVIRONMENT CXX=${CMAKE_CXX_COMPILER})
+endif()

@@ -1,0 +1,219 @@
+//! The command line.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::bench::BenchOptions;
+use crate::client::{GetOptions, PutOptions};
+use crate::demo::DemoOptions;
+use crate::output::units::parse_size;
+use crate::ring::Shape;
+use crate::server::ServeOptions;
+
+/// Port of `serve`.
+const PORT: u16 = 7733;
+
+/// Moves files and measures transfers with the flagcx-p2p engine: one-sided READ and WRITE between two processes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "flagcx-p2p",
+    version,
+    after_help = "The engine is configured by FLAGCX_* variables; `flagcx-p2p doctor` shows them.\n\
+    Exit status: 0 done, 1 failed, 2 wrong usage."
+)]
+pub(crate) struct Cli {
+    /// Say more on stderr (-v information, -vv everything). Else RUST_LOG or FLAGCX_DEBUG decide
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Offer the files of a directory, and take new ones
+    ///
+    /// There is no authentication unless FLAGCX_P2P_AUTH_KEY_FILE names a key: whoever reaches the port may read and add files.
+    Serve(ServeArgs),
+    /// Store a file on a server
+    Put(PutArgs),
+    /// Fetch a file from a server
+    Get(GetArgs),
+    /// Show the whole path on this machine: real files put to a second process and fetched back
+    Demo(DemoArgs),
+    /// Measure transfers between two processes
+    Bench(BenchArgs),
+    /// Say what the engine finds here: devices, limits, settings, and what would fail
+    Doctor,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Directory of the files
+    directory: PathBuf,
+    /// Address to listen on; the default is this machine only
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "IP")]
+    listen: IpAddr,
+    /// TCP port, 0 for any free one
+    #[arg(long, default_value_t = PORT)]
+    port: u16,
+    /// Most registered memory per client
+    #[arg(long, default_value = "64M", value_parser = parse_size, value_name = "SIZE")]
+    ring_limit: u64,
+    /// End when standard input ends
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RingArgs {
+    /// Bytes per chunk
+    #[arg(long, default_value = "4M", value_parser = parse_size, value_name = "SIZE")]
+    chunk: u64,
+    /// Chunks on their way at the same time
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    slots: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PutArgs {
+    /// File to send
+    file: PathBuf,
+    /// Server
+    #[arg(value_name = "HOST:PORT")]
+    server: String,
+    /// Name to store it under, instead of its own
+    #[arg(long)]
+    name: Option<String>,
+    /// Replace a file of that name
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    ring: RingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// Name of the file on the server
+    name: String,
+    /// Server
+    #[arg(value_name = "HOST:PORT")]
+    server: String,
+    /// Where to store it, instead of under its name here
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace a file of that name
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    ring: RingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// How much to move
+    #[arg(long, default_value = "2G", value_parser = parse_size, value_name = "SIZE")]
+    size: u64,
+    /// Where to keep the files meanwhile; the default is the system's temporary directory
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    ring: RingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// A running `flagcx-p2p serve`; by default a second process is started here
+    #[arg(value_name = "HOST:PORT")]
+    server: Option<String>,
+    /// Both ends in this process
+    #[arg(long, conflicts_with = "server")]
+    in_process: bool,
+    /// What to measure, such as `64x4K`: pieces per transfer and bytes per piece
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "BATCHxSIZE",
+        default_value = "1x4K,64x4K,64x64K,1x1M,16x1M,1x32M"
+    )]
+    cases: Vec<crate::bench::Case>,
+    /// Transfers under way at the same time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    depth: u16,
+    /// Seconds per measurement
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    seconds: f64,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+impl From<RingArgs> for Shape {
+    fn from(args: RingArgs) -> Self {
+        Self { chunk: u32::try_from(args.chunk).unwrap_or(u32::MAX), slots: args.slots }
+    }
+}
+
+impl From<ServeArgs> for ServeOptions {
+    fn from(args: ServeArgs) -> Self {
+        let ServeArgs { directory, listen, port, ring_limit, until_stdin_closes } = args;
+        Self { directory, listen, port, ring_limit, until_stdin_closes }
+    }
+}
+
+impl From<PutArgs> for PutOptions {
+    fn from(args: PutArgs) -> Self {
+        let PutArgs { file, server, name, force, ring } = args;
+        Self { file, server, name, force, shape: ring.into() }
+    }
+}
+
+impl From<GetArgs> for GetOptions {
+    fn from(args: GetArgs) -> Self {
+        let GetArgs { name, server, output, force, ring } = args;
+        Self { name, server, output, force, shape: ring.into() }
+    }
+}
+
+impl From<DemoArgs> for DemoOptions {
+    fn from(args: DemoArgs) -> Self {
+        let DemoArgs { size, dir, ring } = args;
+        Self { size, dir, shape: ring.into() }
+    }
+}
+
+impl From<BenchArgs> for BenchOptions {
+    fn from(args: BenchArgs) -> Self {
+        let BenchArgs { server, in_process, cases, depth, seconds, json } = args;
+        Self {
+            server,
+            in_process,
+            cases,
+            depth: usize::from(depth),
+            seconds: seconds.clamp(0.01, 600.0),
+            json,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_binds_to_loopback_unless_told() {
+        let cli = Cli::try_parse_from(["flagcx-p2p", "serve", "."]).unwrap();
+        let Command::Serve(args) = cli.command else { panic!("not serve") };
+        assert!(ServeOptions::from(args).listen.is_loopback());
+    }
+}

@@ -1,0 +1,148 @@
+//! Fetching a file: READ chunk after chunk from the server's slots.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Instant;
+
+use flagcx_p2p::transfer::Opcode;
+
+use super::{Client, Moved, Posted, unexpected};
+use crate::error::{CliError, Problem, Result};
+use crate::output::progress::Progress;
+use crate::output::units;
+use crate::pipeline::{Digest, Sink};
+use crate::store::{Directory, FileName};
+use crate::wire::Frame;
+
+/// Where a fetched file goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    directory: Directory,
+    name: FileName,
+    force: bool,
+}
+
+impl Target {
+    /// `output` (a path), or `name` in the current directory.
+    pub(crate) fn new(name: &str, output: Option<&Path>, force: bool) -> Result<Self> {
+        let path = output.unwrap_or_else(|| Path::new(name));
+        let own = FileName::new(name).map_err(|error| CliError::usage(error.to_string()))?;
+        let name = match output {
+            None => own,
+            Some(path) => {
+                let last = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+                    CliError::usage(format!("-o {}: expected the path of a file", path.display()))
+                })?;
+                FileName::new(last).map_err(|error| CliError::usage(error.to_string()))?
+            }
+        };
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = Directory::open(parent.unwrap_or_else(|| Path::new(".")))?;
+        directory.check_free(&name, force)?;
+        Ok(Self { directory, name, force })
+    }
+}
+
+impl Client {
+    /// Fetches `name` from the server into `target`.
+    pub(crate) fn get(&self, name: &str, target: &Target) -> Result<Moved> {
+        self.control.send(&Frame::Get { name: name.to_owned() })?;
+        let size = match self.control.receive()? {
+            Frame::Ready { size } => size,
+            other => return Err(unexpected(&other)),
+        };
+        let started = Instant::now();
+        let file = target.directory.create(&target.name, size, target.force)?;
+        let sink = Sink::start(file).map_err(|error| CliError::other(error.to_string()))?;
+        let progress = Progress::new(&format!("get {name}"), size);
+        let mut receiver =
+            Receiver { client: self, progress: &progress, posted: VecDeque::new(), sequence: 0, size };
+        let offered = receiver.receive_all(&sink);
+        receiver.abandon();
+        // A disk that cannot take the file is the cause of whatever else went wrong.
+        let (file, stored) = sink.finish()?;
+        let offered = offered?;
+        if stored != offered {
+            let text = format!("sent {}, arrived {}", units::hex(&offered.hash), units::hex(&stored.hash));
+            return Err(Problem::Mismatch(text).into());
+        }
+        file.commit()?;
+        progress.finish();
+        Ok(Moved { bytes: size, hash: stored.hash, elapsed: started.elapsed() })
+    }
+}
+
+/// The state of one file on its way in.
+struct Receiver<'a> {
+    client: &'a Client,
+    progress: &'a Progress,
+    /// Chunks being read, oldest first.
+    posted: VecDeque<Posted>,
+    /// Next chunk that the server may offer.
+    sequence: u64,
+    /// Bytes still to be offered.
+    size: u64,
+}
+
+impl Receiver<'_> {
+    /// Fetches every chunk that the server offers; gives what the server says they amount to.
+    fn receive_all(&mut self, sink: &Sink) -> Result<Digest> {
+        let mut finished = None;
+        loop {
+            while let Some(frame) = self.client.control.try_receive()? {
+                self.take(frame, &mut finished)?;
+            }
+            match (self.posted.front().copied(), finished) {
+                (Some(oldest), _) => self.collect(oldest, sink)?,
+                (None, Some(digest)) => return Ok(digest),
+                (None, None) => {
+                    let frame = self.client.control.receive()?;
+                    self.take(frame, &mut finished)?;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, frame: Frame, finished: &mut Option<Digest>) -> Result<()> {
+        match frame {
+            Frame::Filled { sequence, length } if finished.is_none() && self.may_offer(sequence, length) => {
+                self.posted.push_back(self.client.start(Opcode::Read, sequence, length)?);
+                self.sequence += 1;
+                self.size -= u64::from(length);
+            }
+            Frame::Finish { bytes, hash } if finished.is_none() && self.size == 0 => {
+                *finished = Some(Digest { bytes, hash });
+            }
+            other => return Err(unexpected(&other)),
+        }
+        Ok(())
+    }
+
+    fn may_offer(&self, sequence: u64, length: u32) -> bool {
+        let shape = self.client.ring.shape();
+        sequence == self.sequence
+            && self.posted.len() < usize::from(shape.slots)
+            && (1..=shape.chunk).contains(&length)
+            && u64::from(length) <= self.size
+    }
+
+    /// Hands the oldest chunk on once it has arrived; waits a moment for it.
+    fn collect(&mut self, oldest: Posted, sink: &Sink) -> Result<()> {
+        if !self.client.is_done(&oldest, true)? {
+            return Ok(());
+        }
+        self.posted.pop_front();
+        let mut chunk = sink.buffer(oldest.length as usize);
+        self.client.ring.read(oldest.sequence, &mut chunk)?;
+        self.client.control.send(&Frame::Credit { sequence: oldest.sequence })?;
+        self.progress.advance(u64::from(oldest.length));
+        if sink.push(chunk) { Ok(()) } else { Err(CliError::other("the file cannot be written")) }
+    }
+
+    /// Ends what is still on its way, so that nothing writes to the ring any more.
+    fn abandon(&mut self) {
+        for posted in self.posted.drain(..) {
+            self.client.connection.cancel(posted.id);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The active side: connects to a server and moves every byte itself, one-sidedly.
+
+mod get;
+mod put;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::connection::{Connection, ConnectionInfo};
+use flagcx_p2p::engine::Engine;
+use flagcx_p2p::transfer::{Opcode, Outcome, RdmaDesc, Status, TransferId};
+
+use crate::error::{CliError, Problem, Result, While};
+use crate::output::{self, units};
+use crate::ring::{Ring, Shape};
+use crate::settings;
+use crate::wire::control::Control;
+use crate::wire::{Frame, Hash};
+
+pub(crate) use get::Target;
+
+/// How long to wait for a transfer before looking at the control stream again.
+const GLANCE: Duration = Duration::from_millis(1);
+/// Longest time that a single chunk may take. The engine's own deadline usually ends it sooner.
+const CHUNK_DEADLINE: Duration = Duration::from_secs(60);
+
+/// `flagcx-p2p put`.
+#[derive(Clone, Debug)]
+pub(crate) struct PutOptions {
+    /// File to send.
+    pub(crate) file: PathBuf,
+    /// `HOST:PORT` of the server.
+    pub(crate) server: String,
+    /// Name to store it under; the file's own by default.
+    pub(crate) name: Option<String>,
+    /// Replace an existing file.
+    pub(crate) force: bool,
+    /// Ring to ask for.
+    pub(crate) shape: Shape,
+}
+
+/// `flagcx-p2p get`.
+#[derive(Clone, Debug)]
+pub(crate) struct GetOptions {
+    /// Name of the file on the server.
+    pub(crate) name: String,
+    /// `HOST:PORT` of the server.
+    pub(crate) server: String,
+    /// Where to store it; under its own name here by default.
+    pub(crate) output: Option<PathBuf>,
+    /// Replace an existing file.
+    pub(crate) force: bool,
+    /// Ring to ask for.
+    pub(crate) shape: Shape,
+}
+
+/// What a finished put or get amounted to. Both sides computed `hash` on their own, and they agree.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moved {
+    pub(crate) bytes: u64,
+    pub(crate) hash: Hash,
+    pub(crate) elapsed: Duration,
+}
+
+/// Runs `put`.
+pub(crate) fn put(options: &PutOptions) -> Result<()> {
+    let name = put::name_of(options)?;
+    run("put", &name, "to", &options.server, options.shape, |client| {
+        client.put(&options.file, &name, options.force)
+    })
+}
+
+/// Runs `get`.
+pub(crate) fn get(options: &GetOptions) -> Result<()> {
+    let target = Target::new(&options.name, options.output.as_deref(), options.force)?;
+    run("get", &options.name, "from", &options.server, options.shape, |client| {
+        client.get(&options.name, &target)
+    })
+}
+
+fn run(
+    verb: &str,
+    name: &str,
+    preposition: &str,
+    server: &str,
+    shape: Shape,
+    step: impl FnOnce(&Client) -> Result<Moved>,
+) -> Result<()> {
+    let doing = || format!("{verb} {name} {preposition} {server}");
+    let client = Client::connect(server, shape).doing(doing)?;
+    let moved = step(&client).doing(doing)?;
+    output::line(&format!(
+        "{verb} {name}: {} in {:.2} s, {}, path {}, verified blake3 {}",
+        units::bytes(moved.bytes),
+        moved.elapsed.as_secs_f64(),
+        units::rate(moved.bytes, moved.elapsed),
+        client.info().path,
+        units::hex(&moved.hash)
+    ));
+    Ok(())
+}
+
+/// A connection to a server: control stream, engine connection, and a ring on either side.
+#[derive(Debug)]
+pub(crate) struct Client {
+    control: Control,
+    connection: Arc<Connection>,
+    ring: Ring,
+    slots: Vec<RdmaDesc>,
+    /// Held so that the engine outlives everything above.
+    _engine: Arc<Engine>,
+}
+
+impl Client {
+    /// Connects to `server` (`HOST:PORT`) and agrees on a ring of about `shape`.
+    pub(crate) fn connect(server: &str, shape: Shape) -> Result<Self> {
+        let control = Control::connect(server)?;
+        control.send(&Frame::Open { chunk: shape.chunk, slots: shape.slots })?;
+        let Frame::Ring { metadata, chunk, slots } = control.receive()? else {
+            return Err(CliError::protocol("expected its ring first"));
+        };
+        let agreed = Shape { chunk, slots: u16::try_from(slots.len()).unwrap_or(0) };
+        if agreed != agreed.fitted(u64::from(u32::MAX)) {
+            return Err(CliError::protocol("its ring makes no sense"));
+        }
+        let engine = Engine::open(settings::config(Some(control.local().ip()))?, settings::engine_options())
+            .doing(|| "open the engine".into())?;
+        let ring = Ring::allocate(&engine, agreed)?;
+        let peer = settings::PeerAddress::parse(&metadata, control.peer().ip())?;
+        let connection =
+            engine.connect(&peer.host, peer.port, peer.gpu, false).doing(|| "connect the engines".into())?;
+        Ok(Self { control, connection, ring, slots, _engine: engine })
+    }
+
+    /// What is known of the engine connection.
+    pub(crate) fn info(&self) -> ConnectionInfo {
+        self.connection.info()
+    }
+
+    /// Processor time that the server's process has used so far.
+    pub(crate) fn server_usage(&self) -> Result<Duration> {
+        self.control.send(&Frame::AskUsage)?;
+        match self.control.receive()? {
+            Frame::Usage { micros } => Ok(Duration::from_micros(micros)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The engine connection, for measuring it directly.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// This side's ring.
+    pub(crate) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// The server's slots.
+    pub(crate) fn slots(&self) -> &[RdmaDesc] {
+        &self.slots
+    }
+
+    fn start(&self, opcode: Opcode, sequence: u64, length: u32) -> Result<Posted> {
+        let piece = self.ring.piece(sequence, length, &self.slots)?;
+        let id = self.connection.submit(opcode, &[piece])?;
+        Ok(Posted { id, sequence, length, deadline: Instant::now() + CHUNK_DEADLINE })
+    }
+
+    /// True when `posted` is done; waits a moment for it if `patiently`.
+    fn is_done(&self, posted: &Posted, patiently: bool) -> Result<bool> {
+        let id = posted.id;
+        let status = if patiently { self.connection.wait(id, GLANCE) } else { self.connection.status(id) };
+        let outcome = match status {
+            _ if id == TransferId::COMPLETE => return Ok(true),
+            Status::Ended(Outcome::Done) => return Ok(true),
+            Status::Pending if Instant::now() < posted.deadline => return Ok(false),
+            Status::Pending => "made no progress".to_owned(),
+            Status::Ended(outcome) => outcome.to_string(),
+            Status::Unknown => "is not known to the engine any more".to_owned(),
+        };
+        Err(Problem::Transfer { sequence: posted.sequence, outcome }.into())
+    }
+}
+
+/// A chunk on its way.
+#[derive(Clone, Copy, Debug)]
+struct Posted {
+    id: TransferId,
+    sequence: u64,
+    length: u32,
+    deadline: Instant,
+}
+
+fn unexpected(frame: &Frame) -> CliError {
+    CliError::protocol(format!("unexpected {frame:?}"))
+}

@@ -1,0 +1,156 @@
+//! Sending a file: WRITE chunk after chunk into the server's slots.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Instant;
+
+use flagcx_p2p::transfer::Opcode;
+
+use super::{Client, Moved, Posted, PutOptions, unexpected};
+use crate::error::{CliError, Problem, Result};
+use crate::output::progress::Progress;
+use crate::output::units;
+use crate::pipeline::{Digest, Next, Source};
+use crate::store::{self, FileName};
+use crate::wire::Frame;
+
+/// The name to store a file under: `--name`, or the file's own.
+pub(super) fn name_of(options: &PutOptions) -> Result<String> {
+    let own = || options.file.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let name = options.name.clone().or_else(own).ok_or_else(|| {
+        CliError::usage(format!("{} has no name in UTF-8; give one with --name", options.file.display()))
+    })?;
+    FileName::new(&name).map_err(|error| CliError::usage(error.to_string()))?;
+    Ok(name)
+}
+
+impl Client {
+    /// Stores `file` on the server as `name`.
+    pub(crate) fn put(&self, file: &Path, name: &str, force: bool) -> Result<Moved> {
+        let (opened, size) = store::open_local(file)?;
+        self.control.send(&Frame::Put { name: name.to_owned(), size, force })?;
+        match self.control.receive()? {
+            Frame::Ready { size: agreed } if agreed == size => {}
+            other => return Err(unexpected(&other)),
+        }
+        let started = Instant::now();
+        let chunk = self.ring.shape().chunk as usize;
+        let source = Source::start(opened, file.display().to_string(), size, chunk)
+            .map_err(|error| CliError::other(error.to_string()))?;
+        let progress = Progress::new(&format!("put {name}"), size);
+        let mut sender = Sender::new(self, &progress);
+        let sent = sender.send_all(&source);
+        sender.abandon();
+        // A file that cannot be read to its end is the cause of whatever else went wrong.
+        let digest = source.finish()?;
+        sent?;
+        self.finish_put(digest)?;
+        progress.finish();
+        Ok(Moved { bytes: size, hash: digest.hash, elapsed: started.elapsed() })
+    }
+
+    fn finish_put(&self, sent: Digest) -> Result<()> {
+        self.control.send(&Frame::Finish { bytes: sent.bytes, hash: sent.hash })?;
+        loop {
+            match self.control.receive()? {
+                Frame::Credit { .. } => {}
+                Frame::Finish { bytes, hash } if bytes == sent.bytes && hash == sent.hash => return Ok(()),
+                Frame::Finish { hash, .. } => {
+                    let text = format!("sent {}, stored {}", units::hex(&sent.hash), units::hex(&hash));
+                    return Err(Problem::Mismatch(text).into());
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+}
+
+/// The state of one file on its way out.
+struct Sender<'a> {
+    client: &'a Client,
+    progress: &'a Progress,
+    /// Chunks being written, oldest first. They are reported to the server in this order.
+    posted: VecDeque<Posted>,
+    /// Next chunk to start.
+    sequence: u64,
+    /// Chunks whose slot the server has emptied.
+    credited: u64,
+}
+
+impl<'a> Sender<'a> {
+    fn new(client: &'a Client, progress: &'a Progress) -> Self {
+        Self { client, progress, posted: VecDeque::new(), sequence: 0, credited: 0 }
+    }
+
+    fn send_all(&mut self, source: &Source) -> Result<()> {
+        let mut at_end = false;
+        while !(at_end && self.posted.is_empty()) {
+            while let Some(frame) = self.client.control.try_receive()? {
+                self.take_credit(&frame)?;
+            }
+            let idle = self.posted.is_empty();
+            let next = match (at_end, self.has_room(), idle) {
+                (true, ..) => Next::NotYet,
+                (_, false, true) => {
+                    self.take_credit(&self.client.control.receive()?)?;
+                    continue;
+                }
+                (_, false, false) => Next::NotYet,
+                (_, true, true) => source.next().map_or(Next::End, Next::Chunk),
+                (_, true, false) => source.try_next(),
+            };
+            let started = matches!(next, Next::Chunk(_));
+            match next {
+                Next::Chunk(chunk) => self.start(source, chunk)?,
+                Next::NotYet => {}
+                Next::End => at_end = true,
+            }
+            self.report_done(!started)?;
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.sequence - self.credited < u64::from(self.client.ring.shape().slots)
+    }
+
+    fn take_credit(&mut self, frame: &Frame) -> Result<()> {
+        match frame {
+            Frame::Credit { sequence } if *sequence == self.credited && *sequence < self.sequence => {
+                self.credited += 1;
+                Ok(())
+            }
+            other => Err(unexpected(other)),
+        }
+    }
+
+    fn start(&mut self, source: &Source, chunk: Vec<u8>) -> Result<()> {
+        let length = u32::try_from(chunk.len()).map_err(|_| CliError::other("chunk of over 4 GiB"))?;
+        self.client.ring.write(self.sequence, &chunk)?;
+        source.recycle(chunk);
+        self.posted.push_back(self.client.start(Opcode::Write, self.sequence, length)?);
+        self.sequence += 1;
+        Ok(())
+    }
+
+    /// Tells the server of chunks that have arrived, oldest first; waits a moment for the first if `patiently`.
+    fn report_done(&mut self, mut patiently: bool) -> Result<()> {
+        while let Some(oldest) = self.posted.front().copied() {
+            if !self.client.is_done(&oldest, patiently)? {
+                break;
+            }
+            patiently = false;
+            self.posted.pop_front();
+            self.client.control.send(&Frame::Filled { sequence: oldest.sequence, length: oldest.length })?;
+            self.progress.advance(u64::from(oldest.length));
+        }
+        Ok(())
+    }
+
+    /// Ends what is still on its way after an error, so that nothing reads the ring any more.
+    fn abandon(&mut self) {
+        for posted in self.posted.drain(..) {
+            self.client.connection.cancel(posted.id);
+        }
+    }
+}

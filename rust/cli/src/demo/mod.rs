@@ -1,0 +1,147 @@
+//! `demo`: real files of this machine, put to a second process and fetched back.
+
+mod input;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::client::{Client, Moved, Target};
+use crate::error::{CliError, Problem, Result, While};
+use crate::output::{self, units};
+use crate::process::ServerProcess;
+use crate::ring::Shape;
+use crate::store::Directory;
+use crate::wire::Hash;
+
+use input::Item;
+
+/// Disk space to leave alone.
+const MARGIN: u64 = 256 << 20;
+
+/// `flagcx-p2p demo`.
+#[derive(Clone, Debug)]
+pub(crate) struct DemoOptions {
+    /// Bytes to move, at most.
+    pub(crate) size: u64,
+    /// Where to keep the files meanwhile.
+    pub(crate) dir: Option<PathBuf>,
+    /// Ring to ask for.
+    pub(crate) shape: Shape,
+}
+
+/// What one direction amounted to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Total {
+    bytes: u64,
+    elapsed: Duration,
+}
+
+/// Runs `demo`.
+pub(crate) fn run(options: &DemoOptions) -> Result<()> {
+    let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let work = tempfile::Builder::new()
+        .prefix("flagcx-p2p-demo-")
+        .tempdir_in(&parent)
+        .map_err(|error| CliError::other(error.to_string()))
+        .doing(|| format!("create a directory in {}", parent.display()))?;
+    let items = choose(options.size, work.path())?;
+    let (served, back) = (work.path().join("served"), work.path().join("back"));
+    for directory in [&served, &back] {
+        std::fs::create_dir(directory).map_err(|error| CliError::other(error.to_string()))?;
+    }
+    let server = ServerProcess::start(&served)?;
+    let client =
+        Client::connect(&server.address, options.shape).doing(|| format!("connect to {}", server.address))?;
+    let (put, hashes) = put_all(&client, &items)?;
+    let got = get_all(&client, &items, &hashes, &back)?;
+    print(&client, items.len(), put, got);
+    Ok(())
+}
+
+/// Finds the input, shrunk to what the disk can take.
+fn choose(wanted: u64, work: &Path) -> Result<Vec<Item>> {
+    let root = input::root();
+    let files = input::files(&root);
+    let items = input::plan(&files, wanted);
+    let free = Directory::open(work)?.free_space()?.saturating_sub(MARGIN);
+    let largest = items.iter().map(|item| item.size).max().unwrap_or(0);
+    let items = if input::total(&items) + largest > free {
+        let size = free.saturating_sub(largest);
+        output::remark(&format!(
+            "only {} of disk free in {}: moving {} instead of {}",
+            units::bytes(free),
+            work.display(),
+            units::bytes(size),
+            units::bytes(wanted)
+        ));
+        input::plan(&files, size)
+    } else {
+        items
+    };
+    if items.is_empty() {
+        return Err(CliError::other(format!(
+            "no file in {} fits; free some disk space, or choose another --size or --dir",
+            root.display()
+        )));
+    }
+    output::line(&format!(
+        "{} files of {}, {} in all",
+        items.len(),
+        root.display(),
+        units::bytes(input::total(&items))
+    ));
+    Ok(items)
+}
+
+fn put_all(client: &Client, items: &[Item]) -> Result<(Total, Vec<Hash>)> {
+    let mut total = Total::default();
+    let mut hashes = Vec::with_capacity(items.len());
+    for item in items {
+        let moved = client.put(&item.path, &item.name, false).doing(|| format!("put {}", item.name))?;
+        total.add(moved);
+        hashes.push(moved.hash);
+    }
+    Ok((total, hashes))
+}
+
+/// Fetches everything back, and removes each file once it is known to be the one that was sent.
+fn get_all(client: &Client, items: &[Item], hashes: &[Hash], back: &Path) -> Result<Total> {
+    let mut total = Total::default();
+    for (item, sent) in items.iter().zip(hashes) {
+        let path = back.join(&item.name);
+        let target = Target::new(&item.name, Some(&path), false)?;
+        let moved = client.get(&item.name, &target).doing(|| format!("get {}", item.name))?;
+        if moved.hash != *sent {
+            let text = format!("put {}, got {}", units::hex(sent), units::hex(&moved.hash));
+            return Err(Problem::Mismatch(text).into());
+        }
+        std::fs::remove_file(&path).map_err(|error| CliError::other(error.to_string()))?;
+        total.add(moved);
+    }
+    Ok(total)
+}
+
+fn print(client: &Client, files: usize, put: Total, got: Total) {
+    let path = client.info().path.to_string();
+    let mut table = output::table(["step", "path", "files", "bytes", "seconds", "GB/s", "verified"]);
+    for (step, total) in [("put (WRITE)", put), ("get (READ)", got)] {
+        table.add_row([
+            step.to_owned(),
+            path.clone(),
+            files.to_string(),
+            total.bytes.to_string(),
+            format!("{:.2}", total.elapsed.as_secs_f64()),
+            format!("{:.2}", units::gigabytes_per_second(total.bytes, total.elapsed)),
+            // Anything else has ended the demo before.
+            "yes, blake3".to_owned(),
+        ]);
+    }
+    output::line(&table.to_string());
+}
+
+impl Total {
+    fn add(&mut self, moved: Moved) {
+        self.bytes += moved.bytes;
+        self.elapsed += moved.elapsed;
+    }
+}

@@ -1,0 +1,116 @@
+//! One error for the whole tool: what was attempted, and why it did not work. Printed as one line.
+
+use std::fmt;
+
+use flagcx_p2p::engine::EngineError;
+use flagcx_p2p::fabric::FabricError;
+use flagcx_p2p::transfer::SubmitError;
+
+use crate::store::StoreError;
+use crate::wire::control::ControlError;
+
+/// Why a command failed, and during what.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    /// What was attempted and with whom (`put a.bin to 10.0.0.2:7733`), outermost last.
+    doing: Vec<String>,
+    problem: Box<Problem>,
+}
+
+/// The reason itself.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
+    #[error("transfer not accepted: {0}")]
+    Submit(#[from] SubmitError),
+    #[error("transfer of chunk {sequence} {outcome}")]
+    Transfer { sequence: u64, outcome: String },
+    #[error("the data that arrived differs from the data that was sent ({0}); nothing was stored")]
+    Mismatch(String),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Result of a step of a command.
+pub(crate) type Result<T, E = CliError> = std::result::Result<T, E>;
+
+impl CliError {
+    /// A mistake in how the tool was called.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Problem::Usage(text.into()).into()
+    }
+
+    /// Anything that has no case of its own.
+    pub(crate) fn other(text: impl Into<String>) -> Self {
+        Problem::Other(text.into()).into()
+    }
+
+    /// The peer broke the protocol.
+    pub(crate) fn protocol(text: impl Into<String>) -> Self {
+        ControlError::Protocol(text.into()).into()
+    }
+
+    /// The reason.
+    pub(crate) fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// 2 for a mistake in how the tool was called, 1 for everything else.
+    pub(crate) fn exit_code(&self) -> u8 {
+        if matches!(*self.problem, Problem::Usage(_)) { 2 } else { 1 }
+    }
+}
+
+impl<E: Into<Problem>> From<E> for CliError {
+    fn from(error: E) -> Self {
+        Self { doing: Vec::new(), problem: Box::new(error.into()) }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for doing in self.doing.iter().rev() {
+            write!(f, "{doing}: ")?;
+        }
+        // One line, whatever the reason's text holds.
+        f.write_str(&self.problem.to_string().replace(['\n', '\r'], " "))
+    }
+}
+
+/// Adds what was being done to an error.
+pub(crate) trait While<T> {
+    /// `doing` reads like "put a.bin to host:port".
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<CliError>> While<T> for std::result::Result<T, E> {
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| {
+            let mut error = error.into();
+            error.doing.push(doing());
+            error
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_outermost_first() {
+        let failed: Result<()> = Err(CliError::other("disk full\non /data"));
+        let error = failed.doing(|| "write a.bin".into()).doing(|| "get a.bin from h:1".into()).unwrap_err();
+        assert_eq!(error.to_string(), "get a.bin from h:1: write a.bin: disk full on /data");
+        assert_eq!((error.exit_code(), CliError::usage("x").exit_code()), (1, 2));
+    }
+}

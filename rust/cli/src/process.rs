@@ -1,0 +1,61 @@
+//! A server in a second process, for `demo` and `bench`.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use crate::error::{CliError, Result, While};
+use crate::server::READY;
+
+/// A `serve` process of this very program. Ends when dropped, and also when this process is killed: it reads its
+/// standard input, a pipe that only this process holds.
+#[derive(Debug)]
+pub(crate) struct ServerProcess {
+    child: Child,
+    /// Its `IP:PORT`.
+    pub(crate) address: String,
+}
+
+impl ServerProcess {
+    /// Starts it on a free loopback port and waits until it listens.
+    pub(crate) fn start(directory: &Path) -> Result<Self> {
+        Self::spawn(directory).doing(|| "start the server process".into())
+    }
+
+    fn spawn(directory: &Path) -> Result<Self> {
+        let program = std::env::current_exe().map_err(|error| CliError::other(error.to_string()))?;
+        let mut child = Command::new(program)
+            .args(["serve", "--port", "0", "--until-stdin-closes", "--"])
+            .arg(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| CliError::other(error.to_string()))?;
+        let mut lines = child.stdout.take().map(BufReader::new);
+        let mut started = Self { child, address: String::new() };
+        let mut first = String::new();
+        if let Some(lines) = &mut lines {
+            lines.read_line(&mut first).map_err(|error| CliError::other(error.to_string()))?;
+        }
+        started.address = first
+            .strip_prefix(READY)
+            .and_then(|rest| rest.split_whitespace().next())
+            .ok_or_else(|| CliError::other("it ended before it listened; its own message says why"))?
+            .to_owned();
+        // Its reports are not shown, and must not fill the pipe.
+        thread::Builder::new()
+            .name("server-output".into())
+            .spawn(move || lines.map(|mut lines| std::io::copy(&mut lines, &mut std::io::sink())))
+            .map_err(|error| CliError::other(error.to_string()))?;
+        Ok(started)
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,188 @@
+//! One client: its requests one after the other, over one ring.
+
+use std::time::{Duration, Instant};
+
+use super::Server;
+use crate::error::{CliError, Problem, Result, While};
+use crate::output;
+use crate::output::units;
+use crate::pipeline::{Digest, Sink, Source};
+use crate::ring::{Ring, Shape};
+use crate::settings;
+use crate::store::{FileName, Incoming, StoreError};
+use crate::wire::Frame;
+use crate::wire::control::{Control, ControlError};
+
+/// Serves a client until it leaves.
+pub(super) fn run(server: &Server, control: Control) {
+    let peer = control.peer();
+    tracing::info!(%peer, "client connected");
+    match (Session { server, control: &control }).serve() {
+        Ok(()) => tracing::info!(%peer, "client left"),
+        Err(error) => {
+            tracing::warn!(%peer, "{error}");
+            // What the client itself said or did it knows already.
+            if !matches!(error.problem(), Problem::Control(ControlError::Closed | ControlError::Silent)) {
+                // Best effort: the client may be gone.
+                let _ = control.send(&Frame::Refused { text: error.to_string() });
+                control.finish();
+            }
+        }
+    }
+}
+
+struct Session<'a> {
+    server: &'a Server,
+    control: &'a Control,
+}
+
+impl Session<'_> {
+    fn serve(&self) -> Result<()> {
+        let ring = match self.control.receive() {
+            Ok(Frame::Open { chunk, slots }) => self.open(Shape { chunk, slots })?,
+            Ok(other) => return Err(unexpected(&other)),
+            Err(ControlError::Closed) => return Ok(()), // A port scan, or a health check.
+            Err(error) => return Err(error.into()),
+        };
+        loop {
+            match self.control.receive() {
+                Ok(Frame::Put { name, size, force }) => self.put(&ring, &name, size, force)?,
+                Ok(Frame::Get { name }) => self.get(&ring, &name)?,
+                Ok(Frame::AskUsage) => {
+                    let micros = u64::try_from(settings::processor_time().as_micros()).unwrap_or(u64::MAX);
+                    self.control.send(&Frame::Usage { micros })?;
+                }
+                Ok(other) => return Err(unexpected(&other)),
+                Err(ControlError::Closed) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn open(&self, wanted: Shape) -> Result<Ring> {
+        let ring = Ring::allocate(&self.server.engine, wanted.fitted(self.server.ring_limit))?;
+        let metadata = self.server.metadata.clone();
+        let slots = ring.describe()?;
+        self.control.send(&Frame::Ring { metadata, chunk: ring.shape().chunk, slots })?;
+        Ok(ring)
+    }
+
+    /// Takes a file. A request that is refused at once leaves the stream in order; later errors end it.
+    fn put(&self, ring: &Ring, name: &str, size: u64, force: bool) -> Result<()> {
+        let created = FileName::new(name).and_then(|name| self.server.directory.create(&name, size, force));
+        let Some(file) = self.accepted("put", name, created)? else { return Ok(()) };
+        self.control.send(&Frame::Ready { size })?;
+        let started = Instant::now();
+        let stored = self.take_file(ring, file, size).doing(|| format!("store {name}"))?;
+        self.control.send(&Frame::Finish { bytes: stored.bytes, hash: stored.hash })?;
+        report("stored", name, stored, started.elapsed());
+        Ok(())
+    }
+
+    fn take_file(&self, ring: &Ring, file: Incoming, size: u64) -> Result<Digest> {
+        let sink = Sink::start(file).map_err(|error| CliError::other(error.to_string()))?;
+        let announced = self.take_chunks(ring, &sink, size);
+        // A disk that cannot take the file is the cause of whatever else went wrong.
+        let (file, stored) = sink.finish()?;
+        let announced = announced?;
+        if stored != announced {
+            let text = format!("sent {}, arrived {}", units::hex(&announced.hash), units::hex(&stored.hash));
+            return Err(Problem::Mismatch(text).into());
+        }
+        file.commit()?;
+        Ok(stored)
+    }
+
+    fn take_chunks(&self, ring: &Ring, sink: &Sink, size: u64) -> Result<Digest> {
+        let (mut expected, mut left) = (0, size);
+        loop {
+            match self.control.receive()? {
+                Frame::Filled { sequence, length }
+                    if sequence == expected
+                        && (1..=ring.shape().chunk).contains(&length)
+                        && u64::from(length) <= left =>
+                {
+                    let mut chunk = sink.buffer(length as usize);
+                    ring.read(sequence, &mut chunk)?;
+                    self.control.send(&Frame::Credit { sequence })?;
+                    if !sink.push(chunk) {
+                        return Err(CliError::other("the file cannot be written"));
+                    }
+                    expected += 1;
+                    left -= u64::from(length);
+                }
+                Frame::Finish { bytes, hash } if left == 0 => return Ok(Digest { bytes, hash }),
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// Offers a file, like [`Session::put`] the other way round.
+    fn get(&self, ring: &Ring, name: &str) -> Result<()> {
+        let opened = FileName::new(name).and_then(|name| self.server.directory.read(&name));
+        let Some((file, size)) = self.accepted("get", name, opened)? else { return Ok(()) };
+        self.control.send(&Frame::Ready { size })?;
+        let started = Instant::now();
+        let source = Source::start(file, name.to_owned(), size, ring.shape().chunk as usize)
+            .map_err(|error| CliError::other(error.to_string()))?;
+        let offered = self.offer_chunks(ring, &source);
+        // A file that cannot be read to its end is the cause of whatever else went wrong.
+        let sent = source.finish()?;
+        offered?;
+        self.control.send(&Frame::Finish { bytes: sent.bytes, hash: sent.hash })?;
+        report("sent", name, sent, started.elapsed());
+        Ok(())
+    }
+
+    /// Fills slots and waits until all of them have been fetched.
+    fn offer_chunks(&self, ring: &Ring, source: &Source) -> Result<()> {
+        let (mut sequence, mut credited) = (0, 0);
+        while let Some(chunk) = source.next() {
+            while sequence - credited >= u64::from(ring.shape().slots) {
+                credited = self.take_credit(credited, sequence)?;
+            }
+            let length = u32::try_from(chunk.len()).map_err(|_| CliError::other("chunk of over 4 GiB"))?;
+            ring.write(sequence, &chunk)?;
+            source.recycle(chunk);
+            self.control.send(&Frame::Filled { sequence, length })?;
+            sequence += 1;
+        }
+        while credited < sequence {
+            credited = self.take_credit(credited, sequence)?;
+        }
+        Ok(())
+    }
+
+    fn take_credit(&self, credited: u64, sequence: u64) -> Result<u64> {
+        match self.control.receive()? {
+            Frame::Credit { sequence: at } if at == credited && at < sequence => Ok(credited + 1),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What a request needs, or `None` after telling the client why it cannot be had.
+    fn accepted<T>(&self, verb: &str, name: &str, made: Result<T, StoreError>) -> Result<Option<T>> {
+        match made {
+            Ok(made) => Ok(Some(made)),
+            Err(error) => {
+                tracing::info!(peer = %self.control.peer(), "{verb} {} refused: {error}", name.escape_debug());
+                self.control.send(&Frame::Refused { text: error.to_string() })?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn report(verb: &str, name: &str, digest: Digest, elapsed: Duration) {
+    output::line(&format!(
+        "{verb} {name}: {} in {:.2} s, {}, blake3 {}",
+        units::bytes(digest.bytes),
+        elapsed.as_secs_f64(),
+        units::rate(digest.bytes, elapsed),
+        units::hex(&digest.hash)
+    ));
+}
+
+fn unexpected(frame: &Frame) -> CliError {
+    CliError::protocol(format!("unexpected {frame:?}"))
+}

@@ -1,0 +1,272 @@
+//! A control stream on a TCP socket: frames in order, and a bound on silence.
+//!
+//! Two threads serve it: one reads frames into a bounded queue, one says [`Frame::Alive`] when nothing else is said.
+//! A peer that is killed, stopped or cut off therefore shows within [`SILENCE`], whatever this side is busy with.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::Frame;
+use super::codec::{self, FrameError, HEADER};
+
+/// Silence after which a peer counts as dead.
+pub(crate) const SILENCE: Duration = Duration::from_secs(10);
+/// How often a side says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Longest wait for a TCP connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long an ending side waits for the peer to read its last words.
+const LINGER: Duration = Duration::from_secs(2);
+/// Frames read ahead; beyond that TCP holds the peer back.
+const QUEUE: usize = 2 * super::MAX_SLOTS;
+
+/// Why a control stream ended.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum ControlError {
+    #[error("cannot resolve {0}; expected HOST:PORT")]
+    Resolve(String),
+    #[error("cannot connect: {0}; is `flagcx-p2p serve` running there?")]
+    Connect(String),
+    #[error("the peer closed the connection (it ended or was killed)")]
+    Closed,
+    #[error("no sign of life from the peer for {} s; it is stopped or cut off", SILENCE.as_secs())]
+    Silent,
+    #[error("{0}")]
+    Io(String),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("the peer refused: {0}")]
+    Refused(String),
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(String),
+}
+
+/// One end of a control stream.
+#[derive(Debug)]
+pub(crate) struct Control {
+    writer: Arc<Mutex<TcpStream>>,
+    frames: Receiver<Result<Frame, ControlError>>,
+    /// Dropped to end the heartbeat.
+    stop: Option<Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Control {
+    /// Connects to `HOST:PORT`.
+    pub(crate) fn connect(address: &str) -> Result<Self, ControlError> {
+        let addresses = address
+            .to_socket_addrs()
+            .map_err(|_| ControlError::Resolve(address.to_owned()))?
+            .collect::<Vec<_>>();
+        let mut last = ControlError::Resolve(address.to_owned());
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, CONNECT) {
+                Ok(stream) => return Self::new(stream).map_err(|error| ControlError::Io(error.to_string())),
+                Err(error) => last = ControlError::Connect(error.to_string()),
+            }
+        }
+        Err(last)
+    }
+
+    /// Takes over a connected socket.
+    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_write_timeout(Some(SILENCE))?;
+        let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+        let reader = stream.try_clone()?;
+        let writer = Arc::new(Mutex::new(stream));
+        let (sender, frames) = mpsc::sync_channel(QUEUE);
+        let (stop, stopped) = mpsc::channel();
+        let beat = Arc::clone(&writer);
+        let threads = vec![
+            thread::Builder::new().name("control-read".into()).spawn(move || read_frames(reader, &sender))?,
+            thread::Builder::new().name("control-alive".into()).spawn(move || say_alive(&beat, &stopped))?,
+        ];
+        Ok(Self { writer, frames, stop: Some(stop), threads, peer, local })
+    }
+
+    /// The peer's address.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// This side's address: it names the interface that leads to the peer.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Sends a frame; waits at most [`SILENCE`] for room.
+    pub(crate) fn send(&self, frame: &Frame) -> Result<(), ControlError> {
+        send(&self.writer, frame).map_err(|error| self.last_words().unwrap_or(error))
+    }
+
+    /// Ends the stream so that the peer still reads what was sent last: closing with unread input would reset it.
+    pub(crate) fn finish(self) {
+        let stream = self.writer.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Write);
+        let until = Instant::now() + LINGER;
+        while stream.is_ok() && matches!(self.frames.recv_timeout(until - Instant::now()), Ok(Ok(_))) {}
+    }
+
+    /// The next frame. Ends within [`SILENCE`] of the peer's last sign of life.
+    pub(crate) fn receive(&self) -> Result<Frame, ControlError> {
+        self.frames.recv().unwrap_or(Err(ControlError::Closed)).and_then(accepted)
+    }
+
+    /// The next frame if there is one now.
+    pub(crate) fn try_receive(&self) -> Result<Option<Frame>, ControlError> {
+        match self.frames.try_recv() {
+            Ok(frame) => frame.and_then(accepted).map(Some),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(ControlError::Closed),
+        }
+    }
+
+    /// The refusal that the peer sent before it closed, if it did: a better reason than "closed".
+    fn last_words(&self) -> Option<ControlError> {
+        self.frames.iter().find_map(|frame| match frame {
+            Ok(Frame::Refused { text }) => Some(ControlError::Refused(text)),
+            _ => None,
+        })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let stream = self.writer.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Both);
+        if let Err(error) = stream {
+            tracing::debug!(%error, "control stream was closed already");
+        }
+        // A reader that waits for room in the queue ends when the queue is dropped.
+        let (_, none) = mpsc::channel();
+        drop(std::mem::replace(&mut self.frames, none));
+        for thread in self.threads.drain(..) {
+            // A panic of a thread was printed by its hook; there is nothing to add here.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A refusal is an error to whoever waits for something else.
+fn accepted(frame: Frame) -> Result<Frame, ControlError> {
+    match frame {
+        Frame::Refused { text } => Err(ControlError::Refused(text)),
+        frame => Ok(frame),
+    }
+}
+
+fn send(writer: &Mutex<TcpStream>, frame: &Frame) -> Result<(), ControlError> {
+    let bytes = codec::encode(frame);
+    let mut stream = writer.lock().unwrap_or_else(PoisonError::into_inner);
+    stream.write_all(&bytes).map_err(|error| from_io(&error))
+}
+
+fn say_alive(writer: &Mutex<TcpStream>, stopped: &Receiver<()>) {
+    while stopped.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
+        if send(writer, &Frame::Alive).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_frames(mut stream: TcpStream, frames: &SyncSender<Result<Frame, ControlError>>) {
+    loop {
+        let frame = read_frame(&mut stream);
+        let ended = frame.is_err();
+        if matches!(frame, Ok(Frame::Alive)) {
+            continue;
+        }
+        if frames.send(frame).is_err() || ended {
+            return;
+        }
+    }
+}
+
+fn read_frame(stream: &mut TcpStream) -> Result<Frame, ControlError> {
+    let mut header = [0; HEADER];
+    stream.read_exact(&mut header).map_err(|error| from_io(&error))?;
+    let (kind, length) = codec::decode_header(&header)?;
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).map_err(|error| from_io(&error))?;
+    Ok(codec::decode_payload(kind, &payload)?)
+}
+
+fn from_io(error: &io::Error) -> ControlError {
+    match error.kind() {
+        ErrorKind::UnexpectedEof
+        | ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::BrokenPipe
+        | ErrorKind::NotConnected => ControlError::Closed,
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => ControlError::Silent,
+        _ => ControlError::Io(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn pair() -> (Control, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let control = Control::connect(&listener.local_addr().unwrap().to_string()).unwrap();
+        (control, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn frames_arrive_in_order_and_alive_is_swallowed() {
+        let (control, mut peer) = pair();
+        for frame in
+            [Frame::Alive, Frame::Credit { sequence: 1 }, Frame::Alive, Frame::Credit { sequence: 2 }]
+        {
+            peer.write_all(&codec::encode(&frame)).unwrap();
+        }
+        assert_eq!(control.receive().unwrap(), Frame::Credit { sequence: 1 });
+        assert_eq!(control.receive().unwrap(), Frame::Credit { sequence: 2 });
+        assert!(control.try_receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_closed_peer_and_a_stranger_are_told_apart() {
+        let (control, peer) = pair();
+        drop(peer);
+        assert!(matches!(control.receive(), Err(ControlError::Closed)));
+        let (control, mut peer) = pair();
+        peer.write_all(b"HTTP/1.1 400 Bad Request\r\n").unwrap();
+        assert!(matches!(control.receive(), Err(ControlError::Frame(FrameError::NotOurs))));
+    }
+
+    #[test]
+    fn a_refusal_is_an_error_with_its_text() {
+        let (control, mut peer) = pair();
+        peer.write_all(&codec::encode(&Frame::Refused { text: "no such file".into() })).unwrap();
+        let error = control.receive().unwrap_err();
+        assert!(error.to_string().contains("no such file"), "{error}");
+    }
+
+    #[test]
+    fn dropping_with_a_full_queue_ends() {
+        let (control, mut peer) = pair();
+        let frames = codec::encode(&Frame::Credit { sequence: 0 }).repeat(QUEUE + 10);
+        peer.write_all(&frames).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        drop(control);
+    }
+
+    #[test]
+    fn nobody_listens() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let error = Control::connect(&format!("127.0.0.1:{port}")).unwrap_err();
+        assert!(matches!(error, ControlError::Connect(_)), "{error}");
+        assert!(matches!(Control::connect("no port here"), Err(ControlError::Resolve(_))));
+    }
+}

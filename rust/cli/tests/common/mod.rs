@@ -1,0 +1,130 @@
+//! Starts the real program, and ends it again.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest time for anything here; a test that needs longer hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The program, with a fixed environment.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flagcx-p2p"));
+    if std::env::var_os("FLAGCX_P2P_FABRIC").is_none() {
+        command.env("FLAGCX_P2P_FABRIC", "software");
+    }
+    command.env_remove("RUST_LOG").env_remove("FLAGCX_DEBUG");
+    command
+}
+
+/// A `serve` process. Killed when dropped.
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) address: String,
+    /// Its directory.
+    pub(crate) path: PathBuf,
+    _temp: tempfile::TempDir,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(environment: &[(&str, &str)]) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let mut child = program()
+            .args(["serve", "--port", "0", "--until-stdin-closes"])
+            .arg(temp.path())
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        let rest = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("server said {line:?}"));
+        let address = rest.split_whitespace().next().unwrap().to_owned();
+        std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+        Self { child, address, path: temp.path().to_owned(), _temp: temp }
+    }
+
+    pub(crate) fn put(&self, file: &Path, more: &[&str]) -> Ended {
+        run(program().arg("put").arg(file).arg(&self.address).args(more))
+    }
+
+    pub(crate) fn get(&self, name: &str, output: &Path, more: &[&str]) -> Ended {
+        run(program().args(["get", name, &self.address, "-o"]).arg(output).args(more))
+    }
+
+    /// Names in the served directory, also hidden ones.
+    pub(crate) fn names(&self) -> Vec<String> {
+        names(&self.path)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn names(path: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(path).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ended {
+    #[track_caller]
+    pub(crate) fn succeeded(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+
+    /// Failed with this code and one line that contains `text`.
+    #[track_caller]
+    pub(crate) fn failed(self, code: i32, text: &str) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        let error = self.err.lines().filter(|line| line.starts_with("flagcx-p2p: ")).collect::<Vec<_>>();
+        assert_eq!(error.len(), 1, "{self:?}");
+        assert!(error[0].contains(text), "expected {text:?}: {self:?}");
+        self
+    }
+}
+
+/// Runs a command to its end, at most [`LIMIT`].
+pub(crate) fn run(command: &mut Command) -> Ended {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    finish(child)
+}
+
+/// Waits for a started command, at most [`LIMIT`].
+pub(crate) fn finish(child: Child) -> Ended {
+    let started = Instant::now();
+    let id = child.id();
+    let (done, waited) = std::sync::mpsc::channel();
+    let watchdog = std::thread::spawn(move || {
+        if waited.recv_timeout(LIMIT).is_err() {
+            let _ = Command::new("kill").args(["-9", &id.to_string()]).status();
+        }
+    });
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    let _ = done.send(());
+    watchdog.join().unwrap();
+    assert!(started.elapsed() < LIMIT, "did not end within {LIMIT:?}");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ended { code: status.code(), out: text(stdout), err: text(stderr) }
+}

@@ -1,0 +1,203 @@
+//! The real program as two processes: files arrive whole and verified, or not at all.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, outside #[test] functions"
+)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Server, finish, names, program, run};
+
+const CHUNK: usize = 4096;
+const SMALL_RING: &[&str] = &["--chunk", "4K", "--slots", "3"];
+
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at % 251) as u8 ^ (at / 4096) as u8).collect()
+}
+
+#[test]
+fn files_of_every_size_go_there_and_back() {
+    let server = Server::start();
+    let temp = tempfile::tempdir().unwrap();
+    for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 10 * CHUNK + 7] {
+        let (file, back) = (temp.path().join("in"), temp.path().join(format!("back-{size}")));
+        fs::write(&file, content(size)).unwrap();
+        let name = format!("file-{size}");
+        let more: Vec<_> = SMALL_RING.iter().copied().chain(["--name", &name]).collect();
+        let put = server.put(&file, &more).succeeded();
+        assert!(put.out.contains("verified blake3"), "{put:?}");
+        assert_eq!(fs::read(server.path.join(&name)).unwrap(), content(size), "put of {size}");
+        server.get(&name, &back, SMALL_RING).succeeded();
+        assert_eq!(fs::read(&back).unwrap(), content(size), "get of {size}");
+    }
+}
+
+#[test]
+fn the_default_ring_carries_a_larger_file() {
+    let server = Server::start();
+    let temp = tempfile::tempdir().unwrap();
+    let (file, back) = (temp.path().join("large"), temp.path().join("back"));
+    fs::write(&file, content((40 << 20) + 13)).unwrap();
+    server.put(&file, &[]).succeeded();
+    server.get("large", &back, &[]).succeeded();
+    assert!(fs::read(&back).unwrap() == content((40 << 20) + 13));
+    assert_eq!(server.names(), ["large"]);
+}
+
+#[test]
+fn an_existing_name_is_refused_without_force() {
+    let server = Server::start();
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("a");
+    fs::write(&file, b"one").unwrap();
+    server.put(&file, &[]).succeeded();
+    fs::write(&file, b"two").unwrap();
+    server.put(&file, &[]).failed(1, "--force");
+    assert_eq!(fs::read(server.path.join("a")).unwrap(), b"one");
+    server.put(&file, &["--force"]).succeeded();
+    assert_eq!(fs::read(server.path.join("a")).unwrap(), b"two");
+
+    let back = temp.path().join("back");
+    fs::write(&back, b"mine").unwrap();
+    server.get("a", &back, &[]).failed(1, "--force");
+    assert_eq!(fs::read(&back).unwrap(), b"mine");
+    server.get("a", &back, &["--force"]).succeeded();
+    assert_eq!(fs::read(&back).unwrap(), b"two");
+}
+
+#[test]
+fn links_are_not_followed() {
+    let server = Server::start();
+    let temp = tempfile::tempdir().unwrap();
+    let secret = temp.path().join("secret");
+    fs::write(&secret, b"secret").unwrap();
+    symlink(&secret, server.path.join("link")).unwrap();
+    server.get("link", &temp.path().join("back"), &[]).failed(1, "symbolic link");
+    server.put(&secret, &["--name", "link", "--force"]).failed(1, "not a regular file");
+    assert_eq!(names(temp.path()), ["secret"]);
+    assert_eq!(fs::read(&secret).unwrap(), b"secret");
+}
+
+#[test]
+fn names_are_one_component() {
+    let server = Server::start();
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("a");
+    fs::write(&file, b"x").unwrap();
+    for name in ["../a", "a/b", "..", "/etc/passwd", ""] {
+        server.put(&file, &["--name", name]).failed(2, "name");
+        server.get(name, &temp.path().join("back"), &[]).failed(2, "name");
+    }
+    assert_eq!((server.names().len(), names(temp.path()).len()), (0, 1));
+}
+
+#[test]
+fn what_is_not_there_is_a_clear_error() {
+    let server = Server::start();
+    let temp = tempfile::tempdir().unwrap();
+    server.get("none", &temp.path().join("back"), &[]).failed(1, "No such file");
+    server.put(&temp.path().join("none"), &[]).failed(1, "No such file");
+    server.put(temp.path(), &["--name", "dir"]).failed(1, "not a regular file");
+    run(program().args(["get", "a", "127.0.0.1:1", "-o"]).arg(temp.path().join("back")))
+        .failed(1, "flagcx-p2p serve");
+    run(program().args(["serve", "/nonexistent"])).failed(1, "/nonexistent");
+    assert_eq!(run(program().args(["put"])).code, Some(2));
+    assert!(names(temp.path()).is_empty());
+}
+
+#[test]
+fn a_stranger_on_the_port_is_a_clear_error() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let stranger = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::Write::write_all(&mut stream, b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+        stream
+    });
+    let temp = tempfile::tempdir().unwrap();
+    run(program().args(["get", "a", &address, "-o"]).arg(temp.path().join("back")))
+        .failed(1, "something else");
+    drop(stranger.join());
+}
+
+/// A sparse file that takes long to move in small chunks.
+fn long_file(directory: &Path) -> PathBuf {
+    let file = directory.join("in");
+    fs::File::create(&file).unwrap().set_len(1 << 30).unwrap();
+    file
+}
+
+fn put_slowly(file: &Path, server: &Server) -> Command {
+    let mut command = program();
+    command.arg("put").arg(file).arg(&server.address).args(["--chunk", "4K", "--slots", "1"]);
+    command
+}
+
+#[test]
+fn a_server_killed_in_the_middle_ends_the_client() {
+    let temp = tempfile::tempdir().unwrap();
+    for signal in ["-KILL", "-STOP"] {
+        let server = Server::start();
+        let file = long_file(temp.path());
+        let put = put_slowly(&file, &server).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        let status = Command::new("kill").args([signal, &server.child.id().to_string()]).status();
+        assert!(status.unwrap().success());
+        let killed = Instant::now();
+        finish(put).failed(1, "put in to");
+        assert!(killed.elapsed() < Duration::from_secs(30), "{signal}: {:?}", killed.elapsed());
+        assert_eq!(names(temp.path()), ["in"], "{signal}");
+        assert!(server.names().is_empty(), "{signal}: a part of a file stayed");
+    }
+}
+
+#[test]
+fn a_client_killed_in_the_middle_leaves_nothing() {
+    let server = Server::start();
+    let temp = tempfile::tempdir().unwrap();
+    let file = long_file(temp.path());
+    let mut put = put_slowly(&file, &server).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    put.kill().unwrap();
+    put.wait().unwrap();
+    fs::write(&file, b"next").unwrap();
+    server.put(&file, &[]).succeeded();
+    assert_eq!(server.names(), ["in"]);
+}
+
+#[test]
+fn the_demo_prints_one_table() {
+    let temp = tempfile::tempdir().unwrap();
+    let ended = run(program().args(["demo", "--size", "8M", "--dir"]).arg(temp.path())).succeeded();
+    for word in ["put (WRITE)", "get (READ)", "yes, blake3", "GB/s"] {
+        assert!(ended.out.contains(word), "{ended:?}");
+    }
+    assert!(names(temp.path()).is_empty(), "it cleans up");
+}
+
+#[test]
+fn bench_measures_and_checks() {
+    for more in [&[][..], &["--in-process"]] {
+        let arguments = ["bench", "--json", "--seconds", "0.05", "--cases", "1x4K,64x4K,1x1M"];
+        let ended = run(program().args(arguments).args(more)).succeeded();
+        assert_eq!(ended.out.matches("\"verified\": true").count(), 6, "{ended:?}");
+        assert!(ended.out.contains("\"p99_us\""));
+    }
+}
+
+#[test]
+fn doctor_says_what_it_finds() {
+    let ended = run(program().arg("doctor").env("FLAGCX_P2P_SLICE_SIZE", "65536")).succeeded();
+    for word in ["provider", "FLAGCX_P2P_SLICE_SIZE", "65536", "memlock"] {
+        assert!(ended.out.contains(word), "{word}: {}", ended.out);
+    }
+}

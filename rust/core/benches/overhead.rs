@@ -1,0 +1,256 @@
+//! What the engine itself costs per piece, over a stand-in NIC that costs next to nothing.
+//!
+//! `FLAGCX_P2P_NULLVERBS=path/to/libibverbs.so.1 cargo bench --bench overhead [-- ROW...]`; `./x bench overhead` builds
+//! the stand-in first. Every row is a ratio to a bare post-and-poll loop on the same device, run right before it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::connection::{Connection, Context, LaneBuilder, PeerInfo, TransferSettings};
+use flagcx_p2p::control::{LaneCapabilities, LaneSetup, PeerCapabilities};
+use flagcx_p2p::fabric::{
+    Access, Completion, DeviceList, FabricChoice, FabricOptions, Opcode, PathOptions, QueuePairCaps, Sge,
+    WorkRequest,
+};
+use flagcx_p2p::memory::{MemoryKind, RegionId, RemoteRegion, RemoteTable};
+use flagcx_p2p::pool::{PoolOptions, SlicePolicy, WorkerPool};
+use flagcx_p2p::transfer::{Iov, RdmaDesc, Status, TransferId};
+
+const POOL: usize = 256 << 20;
+const PIECE: u64 = 4096;
+const GAP: u64 = 64;
+
+fn main() {
+    let library =
+        std::env::var("FLAGCX_P2P_NULLVERBS").expect("FLAGCX_P2P_NULLVERBS names the stand-in library");
+    let mut options = FabricOptions { choice: FabricChoice::Verbs, ..FabricOptions::default() };
+    options.verbs.library = Some(library);
+    let list = DeviceList::open(&options).expect("the stand-in opens");
+    let device = list.devices()[0].clone();
+    let memory = Memory::new();
+    let pair = Pair::new(&device, &memory);
+    println!("{:>16} {:>10} {:>10} {:>7}", "load", "M pieces/s", "raw M/s", "ratio");
+    for (pieces, in_flight) in [(4096, 8), (1024, 1), (64, 1), (1, 8), (1, 1)] {
+        let mut ratios = Vec::new();
+        for _ in 0..5 {
+            let raw = raw(&device, &memory);
+            let ours = run(&pair, pieces, in_flight);
+            ratios.push((ours / raw, ours, raw));
+        }
+        ratios.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (ratio, ours, raw) = ratios[2];
+        println!("{:>16} {ours:>10.2} {raw:>10.2} {ratio:>7.2}", format!("{pieces} x {in_flight}"));
+    }
+}
+
+struct Memory {
+    source: Vec<u8>,
+    target: Vec<u8>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        Self { source: vec![1; POOL], target: vec![2; POOL] }
+    }
+}
+
+struct Pair {
+    client: Arc<Connection>,
+    source: u64,
+    target: u64,
+    region: RegionId,
+    rkey: u32,
+}
+
+impl Pair {
+    fn new(device: &Arc<dyn flagcx_p2p::fabric::Device>, memory: &Memory) -> Self {
+        let pool = WorkerPool::of_device(
+            device,
+            &PoolOptions {
+                workers: 4,
+                submission_queues: 8,
+                queue_depth: 1024,
+                cq_depth: 4096,
+                max_posted: 1024,
+                max_list: 256,
+                poll_batch: 64,
+                spin: Duration::from_micros(20),
+                cpus: flagcx_p2p::topology::CpuSet::default(),
+            },
+        )
+        .unwrap();
+        let settings = TransferSettings {
+            timeout: Some(Duration::from_secs(30)),
+            spin: Duration::from_micros(20),
+            lanes: 4,
+            lane_depth: 512,
+            max_sge: 4,
+            max_inline: 64,
+        };
+        let policy = SlicePolicy::new(1 << 30, 4096, device.port().unwrap().max_message, 4, 64);
+        let client = Arc::new(Context::new(pool.clone(), policy, settings.clone()));
+        let server = Arc::new(Context::new(pool, policy, settings));
+        let source = memory.source.as_ptr() as u64;
+        let target = memory.target.as_ptr() as u64;
+        let register = |context: &Context, address| {
+            context
+                .registry
+                .register((address, POOL as u64), MemoryKind::Host, Access::FULL, true, None)
+                .unwrap()
+        };
+        let region = register(&client, source);
+        let remote = register(&server, target);
+        let rkey = server.registry.snapshot().by_id(remote).unwrap().rkey();
+        let caps = PeerCapabilities {
+            ours: true,
+            lanes: LaneCapabilities { rd_atomic_initiator: 16, rd_atomic_responder: 16 },
+        };
+        let (mut a, mut b) = (LaneBuilder::new(client.clone()), LaneBuilder::new(server.clone()));
+        let (to_a, to_b) = (a.create(4).unwrap(), b.create(4).unwrap());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        a.connect(&to_b, caps, deadline).unwrap();
+        b.connect(&to_a, caps, deadline).unwrap();
+        let peer = PeerInfo {
+            control: "127.0.0.1:1".parse().unwrap(),
+            ip: "127.0.0.1".parse().unwrap(),
+            gpu_index: 0,
+            local: true,
+            same_process: true,
+            ours: true,
+        };
+        let connect = |context: Arc<Context>, lanes: LaneBuilder, remote| {
+            let path = lanes.path();
+            Connection::new(context, lanes.install(false, None).unwrap(), path, remote, peer.clone())
+        };
+        std::mem::forget(connect(server, b, RemoteTable::default()));
+        let table = RemoteTable::new(vec![RemoteRegion { base: target, size: POOL as u64, rkey }]);
+        Self { client: connect(client, a, table), source, target, region, rkey }
+    }
+
+    fn iovs(&self, count: usize, offset: &mut u64) -> Vec<Iov> {
+        (0..count)
+            .map(|_| {
+                if *offset + PIECE > POOL as u64 {
+                    *offset = 0;
+                }
+                let at = *offset;
+                *offset += PIECE + GAP;
+                Iov {
+                    local: self.source + at,
+                    length: PIECE,
+                    region: Some(self.region),
+                    remote: RdmaDesc {
+                        address: self.target + at,
+                        size: PIECE as u32,
+                        rkey: self.rkey,
+                        ..RdmaDesc::default()
+                    },
+                }
+            })
+            .collect()
+    }
+}
+
+/// Pieces per microsecond through the connection.
+fn run(pair: &Pair, pieces: usize, in_flight: usize) -> f64 {
+    let mut offset = 0;
+    let calls: Vec<Vec<Iov>> = (0..in_flight).map(|_| pair.iovs(pieces, &mut offset)).collect();
+    let submit = |iovs: &Vec<Iov>| pair.client.submit(Opcode::Write, iovs.as_slice()).unwrap();
+    let start = Instant::now();
+    let mut ids: Vec<TransferId> = calls.iter().map(submit).collect();
+    let mut done = 0u64;
+    while start.elapsed() < Duration::from_millis(300) {
+        for (id, iovs) in ids.iter_mut().zip(&calls) {
+            match pair.client.status(*id) {
+                Status::Pending => {}
+                Status::Ended(flagcx_p2p::transfer::Outcome::Done) => {
+                    done += pieces as u64;
+                    *id = submit(iovs);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let rate = done as f64 / start.elapsed().as_secs_f64() / 1e6;
+    for id in ids {
+        while pair.client.status(id) == Status::Pending {}
+    }
+    rate
+}
+
+/// The ceiling: lists of 64 signaled requests over 4 queue pairs, posted and polled by one thread.
+fn raw(device: &Arc<dyn flagcx_p2p::fabric::Device>, memory: &Memory) -> f64 {
+    const LIST: usize = 64;
+    let mut queue = device.clone().create_completion_queue(4096).unwrap();
+    let caps = QueuePairCaps { send_depth: 512, max_sge: 1, max_inline: 0 };
+    let mut pairs: Vec<_> = (0..4)
+        .map(|_| {
+            let a = device.clone().create_queue_pair(&mut *queue, &caps).unwrap();
+            let b = device.clone().create_queue_pair(&mut *queue, &caps).unwrap();
+            (a, b, 0usize)
+        })
+        .collect();
+    let path = PathOptions {
+        rd_atomic_initiator: 1,
+        rd_atomic_responder: 1,
+        deadline: Instant::now() + Duration::from_secs(5),
+    };
+    for (a, b, _) in &mut pairs {
+        a.connect(&b.address(), &path).unwrap();
+        b.connect(&a.address(), &path).unwrap();
+    }
+    let (source, target) = (memory.source.as_ptr() as u64, memory.target.as_ptr() as u64);
+    let range = |address| flagcx_p2p::fabric::MemoryRange {
+        address,
+        length: POOL as u64,
+        access: Access::FULL,
+        dma_buf: None,
+    };
+    let local = device.register(&range(source)).unwrap();
+    let remote = device.register(&range(target)).unwrap();
+    let mut entries = vec![Sge::default(); LIST];
+    let mut requests: Vec<_> = (0..LIST)
+        .map(|index| WorkRequest {
+            id: 0,
+            remote_address: 0,
+            rkey: remote.rkey(),
+            first_sge: index as u16,
+            sge_count: 1,
+            opcode: Opcode::Write,
+            signaled: true,
+            inline: false,
+        })
+        .collect();
+    let mut completions = [Completion::default(); 64];
+    let (mut offset, mut done) = (0u64, 0u64);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(150) {
+        for (index, (a, _, out)) in pairs.iter_mut().enumerate() {
+            if *out + LIST > 512 {
+                continue;
+            }
+            for (request, entry) in requests.iter_mut().zip(&mut entries) {
+                *entry = Sge { address: source + offset, length: PIECE as u32, lkey: local.lkey() };
+                request.id = index as u64;
+                request.remote_address = target + offset;
+                offset += PIECE;
+                if offset + PIECE > POOL as u64 {
+                    offset = 0;
+                }
+            }
+            assert_eq!(a.post(&requests, &entries).accepted, LIST);
+            *out += LIST;
+        }
+        loop {
+            let count = queue.poll(&mut completions).unwrap();
+            if count == 0 {
+                break;
+            }
+            for completion in &completions[..count] {
+                pairs[completion.id as usize].2 -= 1;
+            }
+            done += count as u64;
+        }
+    }
+    done as f64 / start.elapsed().as_secs_f64() / 1e6
+}

@@ -1,0 +1,87 @@
+//! What the connections of one engine share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::memory::Registry;
+use crate::pool::{PieceList, SlicePolicy, WorkerPool, clock};
+use crate::transfer::Table;
+
+/// Shared by all connections of an engine, and kept alive by each.
+#[derive(Debug)]
+pub struct Context {
+    /// Our memory.
+    pub registry: Registry,
+    /// Our transfers.
+    pub transfers: Table,
+    /// The NIC's workers.
+    pub pool: Arc<WorkerPool>,
+    /// How pieces are cut.
+    pub policy: SlicePolicy,
+    /// Settings of transfers.
+    pub settings: TransferSettings,
+    /// Lists of pieces that were built outside a worker, for reuse.
+    spare_lists: ArrayQueue<PieceList>,
+}
+
+/// Settings of transfers and lanes.
+#[derive(Clone, Debug)]
+pub struct TransferSettings {
+    /// Deadline of a transfer from its submission on; `None` for none.
+    pub timeout: Option<Duration>,
+    /// How long a waiting caller drives workers without progress before it sleeps.
+    pub spin: Duration,
+    /// Lanes offered per connection.
+    pub lanes: u32,
+    /// Requests a lane may hold.
+    pub lane_depth: u32,
+    /// Scatter/gather entries per request.
+    pub max_sge: u32,
+    /// Inline bytes.
+    pub max_inline: u32,
+}
+
+/// Neighbouring pieces are joined up to this length: longer requests gain nothing, and leave nothing to spread.
+const MERGE_LIMIT: u32 = 1 << 20;
+
+impl Context {
+    /// A context over `pool`, with regions on its device.
+    pub fn new(pool: Arc<WorkerPool>, policy: SlicePolicy, settings: TransferSettings) -> Self {
+        Self {
+            registry: Registry::new(Arc::clone(pool.device())),
+            transfers: Table::default(),
+            pool,
+            policy,
+            settings,
+            spare_lists: ArrayQueue::new(64),
+        }
+    }
+
+    pub(super) fn merge_limit(&self) -> u32 {
+        self.policy.slice_size().min(MERGE_LIMIT)
+    }
+
+    /// The deadline of a transfer that begins now, in the pool's clock; 0 for none.
+    #[inline]
+    pub(super) fn deadline(&self) -> u64 {
+        self.settings.timeout.map_or(0, |timeout| clock::now_ms() + timeout.as_millis() as u64)
+    }
+
+    pub(super) fn take_list(&self) -> PieceList {
+        self.spare_lists.pop().unwrap_or_default()
+    }
+
+    pub(super) fn keep_list(&self, mut list: PieceList) {
+        list.clear();
+        let _ = self.spare_lists.push(list);
+    }
+
+    /// Runs a step on every worker that is free: for callers that wait for something of no particular worker.
+    pub fn drive_all(&self) {
+        for worker in self.pool.workers() {
+            let _ = worker.drive_as_caller();
+        }
+    }
+}

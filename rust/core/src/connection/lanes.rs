@@ -1,0 +1,129 @@
+//! The lanes of a connection while it is made: queue pairs on the pool's workers, connected, then handed to them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::context::Context;
+use crate::control::{LaneCapabilities, LaneSetup as HandshakeLanes, PeerCapabilities};
+use crate::fabric::{FabricError, PathKind, PathOptions, QpAddress, QueuePair, QueuePairCaps};
+use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError};
+
+/// One lane of a connection, as its submitters see it.
+#[derive(Debug)]
+pub struct LaneHandle {
+    /// Index of its worker in the pool.
+    pub worker: usize,
+    /// Its name there.
+    pub key: LaneKey,
+    /// Its health.
+    pub status: Arc<LaneStatus>,
+}
+
+/// Queue pairs on their way to become lanes.
+#[derive(Debug)]
+pub struct LaneBuilder {
+    context: Arc<Context>,
+    queue_pairs: Vec<(usize, Box<dyn QueuePair>)>,
+}
+
+impl LaneBuilder {
+    /// None yet.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, queue_pairs: Vec::new() }
+    }
+
+    /// Creates one queue pair on worker `worker`, in INIT.
+    pub fn create_on(context: &Context, worker: usize) -> Result<Box<dyn QueuePair>, FabricError> {
+        let attributes = context.pool.device().attributes();
+        let settings = &context.settings;
+        let caps = QueuePairCaps {
+            send_depth: settings.lane_depth.clamp(1, attributes.max_queue_depth.max(1)),
+            max_sge: settings.max_sge.clamp(1, attributes.max_sge.max(1)),
+            max_inline: settings.max_inline,
+        };
+        let device = Arc::clone(context.pool.device());
+        match context.pool.workers().get(worker) {
+            Some(worker) => worker.with_state(|state| device.create_queue_pair(state.queue(), &caps)),
+            None => Err(FabricError::Unsupported("the pool has no such worker".to_owned())),
+        }
+    }
+
+    /// What queue pairs towards `peer` are connected with.
+    pub fn path_options(context: &Context, peer: PeerCapabilities, deadline: Instant) -> PathOptions {
+        let attributes = context.pool.device().attributes();
+        PathOptions {
+            // Never more than the peer accepts: an original one accepts 1 and does not say so.
+            rd_atomic_initiator: attributes
+                .max_rd_atomic_initiator
+                .min(peer.lanes.rd_atomic_responder)
+                .max(1),
+            rd_atomic_responder: attributes.max_rd_atomic_responder.max(1),
+            deadline,
+        }
+    }
+
+    /// How bytes travel on the first lane.
+    pub fn path(&self) -> PathKind {
+        self.queue_pairs.first().map_or(PathKind::None, |(_, queue_pair)| queue_pair.path())
+    }
+
+    /// Hands the connected queue pairs to their workers.
+    pub fn install(
+        self,
+        heals: bool,
+        watcher: Option<Arc<dyn LaneWatcher>>,
+    ) -> Result<Vec<LaneHandle>, PoolError> {
+        let mut lanes = Vec::with_capacity(self.queue_pairs.len());
+        for (worker, queue_pair) in self.queue_pairs {
+            let status = Arc::new(LaneStatus::new(watcher.clone()));
+            let granted = queue_pair.caps();
+            let policy = self.context.policy.granted(granted.max_sge, granted.max_inline);
+            let setup = LaneSetup { status: Arc::clone(&status), policy, heals };
+            let Some(pool_worker) = self.context.pool.workers().get(worker) else { continue };
+            let key = pool_worker.with_state(|state| state.add_lane(queue_pair, setup))?;
+            lanes.push(LaneHandle { worker, key, status });
+        }
+        Ok(lanes)
+    }
+}
+
+impl HandshakeLanes for LaneBuilder {
+    fn offer(&self) -> u32 {
+        self.context.settings.lanes
+    }
+
+    fn capabilities(&self) -> LaneCapabilities {
+        let attributes = self.context.pool.device().attributes();
+        LaneCapabilities {
+            rd_atomic_initiator: attributes.max_rd_atomic_initiator,
+            rd_atomic_responder: attributes.max_rd_atomic_responder,
+        }
+    }
+
+    fn create(&mut self, agreed: u32) -> Result<Vec<QpAddress>, FabricError> {
+        /// Where the next connection's first lane goes, so that connections with few lanes use all workers. Only a
+        /// spread: Relaxed.
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let first = NEXT.fetch_add(agreed as usize, Ordering::Relaxed);
+        let workers = self.context.pool.workers().len().max(1);
+        for lane in 0..agreed as usize {
+            let worker = first.wrapping_add(lane) % workers;
+            self.queue_pairs.push((worker, Self::create_on(&self.context, worker)?));
+        }
+        Ok(self.queue_pairs.iter().map(|(_, queue_pair)| queue_pair.address()).collect())
+    }
+
+    fn connect(
+        &mut self,
+        peers: &[QpAddress],
+        peer: PeerCapabilities,
+        deadline: Instant,
+    ) -> Result<(), FabricError> {
+        let options = Self::path_options(&self.context, peer, deadline);
+        for ((_, queue_pair), address) in self.queue_pairs.iter_mut().zip(peers) {
+            queue_pair.connect(address, &options)?;
+        }
+        Ok(())
+    }
+}

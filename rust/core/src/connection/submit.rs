@@ -1,0 +1,249 @@
+//! Starting transfers.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::Connection;
+use super::lanes::LaneHandle;
+use crate::fabric::Opcode;
+use crate::pool::{Begun, LaneHealth, PieceList, Submission, Task, Verdict};
+use crate::transfer::{Claim, PieceSource, Plan, Scope, SubmitError, TransferId, build};
+
+/// Whether a full queue is an answer or a reason to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhenFull {
+    Wait,
+    Refuse,
+}
+
+impl Connection {
+    /// Starts a transfer of at least one iov. Everything is validated before anything is posted.
+    ///
+    /// Never waits for completions. When the waiting queues are full it parks until there is room, at most for the
+    /// transfer time-out. Any thread may call it.
+    #[inline]
+    pub fn submit<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+    ) -> Result<TransferId, SubmitError> {
+        self.start(opcode, iovs, WhenFull::Wait)
+    }
+
+    /// The same, answering [`SubmitError::WouldBlock`] instead of parking.
+    pub fn try_submit<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+    ) -> Result<TransferId, SubmitError> {
+        self.start(opcode, iovs, WhenFull::Refuse)
+    }
+
+    #[inline]
+    fn start<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        when_full: WhenFull,
+    ) -> Result<TransferId, SubmitError> {
+        if iovs.is_empty() {
+            return Err(SubmitError::Empty);
+        }
+        if self.is_closed() {
+            return Err(self.down("it is closed"));
+        }
+        let claim = self.context.transfers.claim().ok_or(SubmitError::WouldBlock)?;
+        let plan = Plan::new(iovs, self.lanes.len());
+        let started = if plan.parts() == 1 {
+            self.start_whole(opcode, iovs, &claim, &plan, when_full)
+        } else {
+            self.start_parts(opcode, iovs, &claim, &plan, when_full)
+        };
+        match started {
+            Ok(workers) => Ok(self.context.transfers.publish(claim, workers)),
+            Err(error) => {
+                self.context.transfers.abandon(claim);
+                Err(error)
+            }
+        }
+    }
+
+    /// A transfer for one lane: built in the place where the worker keeps it, if a worker is free.
+    #[inline]
+    fn start_whole<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        claim: &Claim<'_>,
+        plan: &Plan,
+        when_full: WhenFull,
+    ) -> Result<u32, SubmitError> {
+        let snapshot = self.context.registry.snapshot();
+        let scope = Scope { local: &snapshot, remote: &self.remote, merge_limit: self.context.merge_limit() };
+        let hint = thread_hint();
+        let task = claim.task();
+        task.start(1, self.context.deadline());
+        for offset in 0..self.lanes.len() {
+            let Some(lane) = self.lane(hint.wrapping_add(offset)) else { break };
+            if lane.status.health() != LaneHealth::Healthy {
+                continue;
+            }
+            let Some(worker) = self.context.pool.workers().get(lane.worker) else { continue };
+            match worker.try_begin(lane.key, task, |list| {
+                list.opcode = opcode;
+                build(iovs, plan.share(0), &scope, list)
+            }) {
+                Begun::Yes => return Ok(1 << lane.worker),
+                Begun::Refused(error) => return Err(error),
+                Begun::Busy => {}
+            }
+        }
+        let lane = self.pick_lane(hint)?;
+        let mut list = self.context.take_list();
+        list.opcode = opcode;
+        if let Err(error) = build(iovs, plan.share(0), &scope, &mut list) {
+            self.context.keep_list(list);
+            return Err(error);
+        }
+        self.hand_over(lane, task, list, when_full)?;
+        Ok(1 << lane.worker)
+    }
+
+    /// A transfer over several lanes: built whole first, because a bad iov must keep all of it from being posted.
+    fn start_parts<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        claim: &Claim<'_>,
+        plan: &Plan,
+        when_full: WhenFull,
+    ) -> Result<u32, SubmitError> {
+        let snapshot = self.context.registry.snapshot();
+        let scope = Scope { local: &snapshot, remote: &self.remote, merge_limit: self.context.merge_limit() };
+        let hint = thread_hint();
+        let mut lists: [Option<PieceList>; MAX_PARTS] = Default::default();
+        for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
+            let mut list = self.context.take_list();
+            list.opcode = opcode;
+            let built = build(iovs, plan.share(part), &scope, &mut list);
+            *slot = Some(list);
+            if let Err(error) = built {
+                lists.into_iter().flatten().for_each(|list| self.context.keep_list(list));
+                return Err(error);
+            }
+        }
+        if when_full == WhenFull::Refuse && !self.has_room(hint) {
+            lists.into_iter().flatten().for_each(|list| self.context.keep_list(list));
+            return Err(SubmitError::WouldBlock);
+        }
+        let task = claim.task();
+        task.start(plan.parts() as u32, self.context.deadline());
+        let mut workers = 0;
+        for (part, list) in lists.into_iter().flatten().enumerate() {
+            // From here on some parts may be under way: a part that finds no place ends as failed with the others.
+            let handed = self
+                .pick_lane(hint.wrapping_add(part))
+                .and_then(|lane| self.hand_over(lane, task, list, WhenFull::Wait).map(|()| lane.worker));
+            match handed {
+                Ok(worker) => workers |= 1 << worker,
+                Err(error) => {
+                    tracing::warn!("part {part} of a transfer was not posted: {error}");
+                    task.condemn(Verdict::Cancelled);
+                    task.end_part();
+                }
+            }
+        }
+        Ok(workers)
+    }
+
+    /// Gives a built list to a lane's worker, waiting for room in its queue if told to.
+    fn hand_over(
+        &self,
+        lane: &LaneHandle,
+        task: &Arc<Task>,
+        list: PieceList,
+        when_full: WhenFull,
+    ) -> Result<(), SubmitError> {
+        let Some(worker) = self.context.pool.workers().get(lane.worker) else {
+            return Err(self.down("its worker is gone"));
+        };
+        let hint = thread_hint();
+        let started = Instant::now();
+        let limit = self.context.settings.timeout.unwrap_or(Duration::MAX);
+        let mut submission = Submission { lane: lane.key, task: Arc::clone(task), list };
+        let mut pause = Duration::from_micros(20);
+        loop {
+            submission = match worker.submit(submission, hint) {
+                Ok(spare) => {
+                    if let Some(spare) = spare {
+                        self.context.keep_list(spare);
+                    }
+                    return Ok(());
+                }
+                Err(refused) => refused,
+            };
+            if when_full == WhenFull::Refuse || started.elapsed() >= limit {
+                self.context.keep_list(submission.list);
+                return Err(match when_full {
+                    WhenFull::Refuse => SubmitError::WouldBlock,
+                    WhenFull::Wait => SubmitError::QueueFull(limit),
+                });
+            }
+            worker.kick();
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(1));
+        }
+    }
+
+    fn has_room(&self, hint: usize) -> bool {
+        self.lanes.iter().all(|lane| {
+            self.context.pool.workers().get(lane.worker).is_some_and(|worker| worker.has_room(hint))
+        })
+    }
+
+    /// A lane in working order, or one that is being rebuilt; from `hint` on.
+    fn pick_lane(&self, hint: usize) -> Result<&LaneHandle, SubmitError> {
+        let mut healing = None;
+        for offset in 0..self.lanes.len() {
+            let Some(lane) = self.lane(hint.wrapping_add(offset)) else { break };
+            match lane.status.health() {
+                LaneHealth::Healthy => return Ok(lane),
+                LaneHealth::Broken | LaneHealth::Drained if self.heals => healing = healing.or(Some(lane)),
+                _ => {}
+            }
+        }
+        healing.ok_or_else(|| {
+            let reason = self.lanes.first().map_or_else(String::new, |lane| lane.status.reason());
+            self.down(&format!("no lane is in working order: {reason}"))
+        })
+    }
+
+    #[inline]
+    fn lane(&self, index: usize) -> Option<&LaneHandle> {
+        self.lanes.get(index % self.lanes.len().max(1))
+    }
+
+    #[cold]
+    fn down(&self, reason: &str) -> SubmitError {
+        SubmitError::Down { peer: self.peer.control.to_string(), reason: reason.to_owned() }
+    }
+}
+
+/// Lanes per connection are at most 8 (contract of the handshake), so parts are too.
+const MAX_PARTS: usize = 8;
+
+/// A small number that differs between threads: threads so prefer different lanes and workers.
+#[inline]
+pub(super) fn thread_hint() -> usize {
+    /// Incremented once by each thread: only a spread, Relaxed.
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static HINT: Cell<usize> = const { Cell::new(usize::MAX) });
+    HINT.with(|hint| {
+        if hint.get() == usize::MAX {
+            hint.set(THREADS.fetch_add(1, Ordering::Relaxed));
+        }
+        hint.get()
+    })
+}

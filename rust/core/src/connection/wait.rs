@@ -1,0 +1,115 @@
+//! Asking about transfers, waiting for them, ending them early.
+
+use std::time::{Duration, Instant};
+
+use super::Connection;
+use crate::pool::Verdict;
+use crate::transfer::{Live, Outcome, Status, TransferId};
+
+/// A sleeping waiter looks up this often, in case its transfer was released by another thread.
+const NAP: Duration = Duration::from_millis(100);
+
+/// How long a cancelled transfer may finish by itself before its queue pairs are moved to ERROR.
+const CANCEL_GRACE: Duration = Duration::from_millis(20);
+
+impl Connection {
+    /// The state of a transfer of this connection's engine; helps progress if it is pending. The first `Ended`
+    /// answer releases the id, whose outcome stays readable for the engine's last 4,096 transfers.
+    #[inline]
+    pub fn status(&self, id: TransferId) -> Status {
+        if id == TransferId::COMPLETE {
+            return Status::Ended(Outcome::Done);
+        }
+        let Some(live) = self.context.transfers.find(id) else { return self.remembered(id) };
+        if !live.task().is_ended() {
+            live.drive(self.context.pool.workers());
+            if !live.task().is_ended() {
+                return Status::Pending;
+            }
+        }
+        self.release(&live, id)
+    }
+
+    /// Waits until a transfer has ended, at most `timeout`; `Pending` if it has not. Drives the workers for a
+    /// moment, then sleeps while their threads drive.
+    pub fn wait(&self, id: TransferId, timeout: Duration) -> Status {
+        let now = Instant::now();
+        // A far deadline stands for "no limit", which an Instant cannot express.
+        let deadline = now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(1 << 30));
+        let mut idle_since = None;
+        loop {
+            let status = self.status(id);
+            if !matches!(status, Status::Pending) {
+                return status;
+            }
+            let Some(live) = self.context.transfers.find(id) else { continue };
+            let now = Instant::now();
+            if now >= deadline {
+                return Status::Pending;
+            }
+            if now.duration_since(*idle_since.get_or_insert(now)) < self.context.settings.spin {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.sleep(&live, deadline.min(now + NAP));
+            idle_since = None;
+        }
+    }
+
+    /// Ends a transfer early: when this answers true it has ended, as cancelled unless it was over before, and nothing
+    /// touches its memory any more. False for an id that is not in flight.
+    pub fn cancel(&self, id: TransferId) -> bool {
+        let Some(live) = self.context.transfers.find(id) else { return false };
+        live.task().condemn(Verdict::Cancelled);
+        let grace = Instant::now() + CANCEL_GRACE;
+        while live.is_current() && !live.task().is_ended() {
+            live.drive(self.context.pool.workers());
+            if Instant::now() >= grace {
+                live.task().abort();
+                self.sleep(&live, Instant::now() + Duration::from_millis(1));
+            }
+        }
+        true
+    }
+
+    /// One pass over many ids: `ended[i]` is set when `ids[i]` has ended, and stays set. Answers how many have.
+    /// Ids and answers are paired up to the shorter of the two.
+    pub fn test_batch(&self, ids: &[TransferId], ended: &mut [Option<Status>]) -> usize {
+        let mut count = 0;
+        for (id, slot) in ids.iter().zip(ended) {
+            if slot.is_none() {
+                *slot = Some(self.status(*id)).filter(|status| !matches!(status, Status::Pending));
+            }
+            count += usize::from(slot.is_some());
+        }
+        count
+    }
+
+    fn sleep(&self, live: &Live<'_>, until: Instant) {
+        let workers = self.context.pool.workers();
+        let attendance: [Option<_>; 8] = {
+            let mut indices = live.workers().filter_map(|index| workers.get(index));
+            std::array::from_fn(|_| indices.next().map(|worker| worker.attend()))
+        };
+        live.task().sleep_until_ended(until);
+        drop(attendance);
+    }
+
+    #[inline]
+    fn release(&self, live: &Live<'_>, id: TransferId) -> Status {
+        match self.context.transfers.release(live, || self.peer.control.to_string()) {
+            Some(outcome) => {
+                if outcome != Outcome::Done {
+                    tracing::warn!(transfer = id.0, peer = %self.peer.control, "transfer {outcome}");
+                }
+                Status::Ended(outcome)
+            }
+            None => self.remembered(id),
+        }
+    }
+
+    #[cold]
+    fn remembered(&self, id: TransferId) -> Status {
+        self.context.transfers.outcome(id).map_or(Status::Unknown, Status::Ended)
+    }
+}

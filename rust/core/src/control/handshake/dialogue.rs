@@ -1,0 +1,93 @@
+//! One socket of a handshake: reads and writes under its deadline, with errors that name peer and step.
+
+use std::time::Instant;
+
+use super::error::{HandshakeError, Reason, Step};
+use super::{Role, SocketAddr, Stream};
+use crate::control::wire::{FRAME_HEADER_SIZE, FrameHeader, PREAMBLE_SIZE, SocketKind, Tag, WireError};
+
+/// A socket of a handshake, and where the handshake stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dialogue<'a> {
+    pub(super) stream: &'a Stream,
+    /// Who errors name: the peer's control address, whichever socket this is.
+    pub(super) peer: SocketAddr,
+    pub(super) role: Role,
+    pub(super) deadline: Instant,
+}
+
+impl Dialogue<'_> {
+    pub(super) fn fail(&self, step: Step, reason: impl Into<Reason>) -> HandshakeError {
+        HandshakeError::new(self.peer, step, reason)
+    }
+
+    pub(super) fn write(&self, step: Step, bytes: &[u8]) -> Result<(), HandshakeError> {
+        self.stream.write_all_by(bytes, self.deadline).map_err(|error| self.fail(step, error))
+    }
+
+    pub(super) fn read<const N: usize>(&self, step: Step) -> Result<[u8; N], HandshakeError> {
+        let mut bytes = [0; N];
+        self.stream.read_exact_by(&mut bytes, self.deadline).map_err(|error| self.fail(step, error))?;
+        Ok(bytes)
+    }
+
+    pub(super) fn read_vec(&self, step: Step, size: usize) -> Result<Vec<u8>, HandshakeError> {
+        let mut bytes = vec![0; size];
+        self.stream.read_exact_by(&mut bytes, self.deadline).map_err(|error| self.fail(step, error))?;
+        Ok(bytes)
+    }
+
+    /// Reads the preamble of a socket that the peer opened.
+    pub(super) fn expect_preamble(&self, expected: SocketKind) -> Result<(), HandshakeError> {
+        let bytes = self.read::<PREAMBLE_SIZE>(Step::Preamble)?;
+        let found = match SocketKind::decode(&bytes).map_err(|error| self.fail(Step::Preamble, error))? {
+            Ok(kind) if kind == expected => return Ok(()),
+            Ok(kind) => kind as i32,
+            Err(number) => number,
+        };
+        Err(self.fail(Step::Preamble, Reason::SocketKind { found, expected: expected as i32 }))
+    }
+
+    pub(super) fn send_frame(&self, step: Step, tag: Tag, payload: &[u8]) -> Result<(), HandshakeError> {
+        let size = i32::try_from(payload.len())
+            .map_err(|_| self.fail(step, WireError::new("frame", "too large to send")))?;
+        let mut frame = FrameHeader { tag: tag as i32, size }.encode().to_vec();
+        frame.extend_from_slice(payload);
+        self.write(step, &frame)
+    }
+
+    pub(super) fn receive_frame(
+        &self,
+        step: Step,
+        tag: Tag,
+        limit: usize,
+    ) -> Result<Vec<u8>, HandshakeError> {
+        let header = self.read::<FRAME_HEADER_SIZE>(step)?;
+        let size = FrameHeader::decode(&header)
+            .and_then(|header| header.expect(tag, limit))
+            .map_err(|error| self.fail(step, error))?;
+        self.read_vec(step, size)
+    }
+
+    /// Both sides send a frame; the initiator speaks first. `payload` is asked for when it is our turn, and sees
+    /// what the peer said if it spoke first.
+    pub(super) fn exchange_frames(
+        &self,
+        step: Step,
+        tag: Tag,
+        limit: usize,
+        payload: impl FnOnce(Option<&[u8]>) -> Vec<u8>,
+    ) -> Result<Vec<u8>, HandshakeError> {
+        match self.role {
+            Role::Initiator => {
+                self.send_frame(step, tag, &payload(None))?;
+                self.receive_frame(step, tag, limit)
+            }
+            Role::Responder => {
+                let theirs = self.receive_frame(step, tag, limit)?;
+                self.send_frame(step, tag, &payload(Some(&theirs)))?;
+                Ok(theirs)
+            }
+        }
+    }
+}

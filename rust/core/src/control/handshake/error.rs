@@ -1,0 +1,139 @@
+//! Why a handshake failed.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use crate::control::wire::WireError;
+use crate::fabric::FabricError;
+
+/// Which peer, at which step, why.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("handshake with {peer}, {step}: {reason}")]
+pub struct HandshakeError {
+    /// The peer's address as far as it is known.
+    pub peer: String,
+    /// Where it failed.
+    pub step: Step,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl HandshakeError {
+    pub(super) fn new(peer: SocketAddr, step: Step, reason: impl Into<Reason>) -> Self {
+        Self { peer: peer.to_string(), step, reason: reason.into() }
+    }
+
+    /// Whether the other end does not speak this protocol at all, or said nothing: an acceptor goes on as if it had
+    /// never come.
+    pub fn is_stray(&self) -> bool {
+        self.step == Step::Preamble && !matches!(self.reason, Reason::Aborted | Reason::SocketKind { .. })
+    }
+
+    /// Whether this process ended the handshake itself.
+    pub fn is_aborted(&self) -> bool {
+        matches!(self.reason, Reason::Aborted)
+    }
+}
+
+/// Where in the handshake it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// TCP connection to the control listener.
+    Connect,
+    /// First bytes of a socket.
+    Preamble,
+    /// Exchange of listen handles.
+    Handles,
+    /// Proof of the key.
+    Authentication,
+    /// TCP connection for the lanes.
+    LaneSocket,
+    /// Agreement on the number of lanes.
+    LaneCount,
+    /// Creation of our queue pairs.
+    LaneCreation,
+    /// Exchange of lane records.
+    LaneRecords,
+    /// Connection of our queue pairs to the peer's.
+    LaneConnection,
+    /// Both sides saying that their lanes are ready.
+    Ready,
+    /// Exchange of control metas.
+    Meta,
+    /// Exchange of region tables.
+    Regions,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connecting",
+            Self::Preamble => "preamble",
+            Self::Handles => "exchange of handles",
+            Self::Authentication => "proof of the key",
+            Self::LaneSocket => "opening the lane socket",
+            Self::LaneCount => "agreeing on the number of lanes",
+            Self::LaneCreation => "creating lanes",
+            Self::LaneRecords => "exchange of lane records",
+            Self::LaneConnection => "connecting lanes",
+            Self::Ready => "waiting for the peer's lanes",
+            Self::Meta => "exchange of control metas",
+            Self::Regions => "exchange of region tables",
+        })
+    }
+}
+
+/// Why a handshake failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Reason {
+    /// The peer closed the connection.
+    #[error("the peer closed the connection{0}")]
+    Closed(&'static str),
+    /// The peer did not answer in time.
+    #[error("no answer within the deadline (FLAGCX_P2P_CONNECT_TIMEOUT_MS, FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS)")]
+    TimedOut,
+    /// This process ended it.
+    #[error("ended by this process")]
+    Aborted,
+    /// A socket failed.
+    #[error("{0}")]
+    Io(String),
+    /// The peer sent something that makes no sense here.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The peer speaks the protocol, but opened another kind of socket.
+    #[error("socket of kind {found}, expected {expected}")]
+    SocketKind {
+        /// What it opened.
+        found: i32,
+        /// What was expected.
+        expected: i32,
+    },
+    /// The peer is not let in, or does not let us in.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// The two sides cannot reach each other.
+    #[error("peer offers {theirs}, we have {ours}")]
+    LinkLayer {
+        /// The peer's link layer.
+        theirs: String,
+        /// Ours.
+        ours: String,
+    },
+    /// A device failed.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
+}
+
+impl From<io::Error> for Reason {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Self::Closed(""),
+            ErrorKind::TimedOut => Self::TimedOut,
+            // Sockets report a peer's abort as a reset; this kind comes from our own switch only.
+            ErrorKind::ConnectionAborted => Self::Aborted,
+            _ => Self::Io(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The initiator's role.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::dialogue::Dialogue;
+use super::error::{HandshakeError, Step};
+use super::{LaneSetup, Limits, LocalSide, Peer, Role, door, lanes, notify_link, tables};
+use crate::control::socket::connect;
+use crate::control::wire::SocketKind;
+
+/// Connects to a peer's control listener and goes through the handshake. Blocks at most for the connect timeout plus
+/// the handshake timeout.
+pub fn initiate(
+    target: SocketAddr,
+    local: &LocalSide<'_>,
+    lanes: &mut dyn LaneSetup,
+    limits: &Limits,
+) -> Result<Peer, HandshakeError> {
+    let abort = limits.abort.as_ref();
+    let bootstrap = connect(target, Instant::now() + limits.connect_timeout, abort)
+        .map_err(|error| HandshakeError::new(target, Step::Connect, error))?;
+    let deadline = Instant::now() + limits.handshake_timeout;
+    let dialogue = Dialogue { stream: &bootstrap, peer: target, role: Role::Initiator, deadline };
+
+    dialogue.write(Step::Preamble, &SocketKind::Bootstrap.encode())?;
+    let entry = door::pass(&dialogue, local, limits, SocketAddr::new(local.address, 0))?;
+
+    let channel =
+        connect(entry.address, deadline, abort).map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
+    let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
+    lane_dialogue.write(Step::LaneSocket, &SocketKind::Lanes.encode())?;
+    if let Some(key) = &entry.session.key {
+        lane_dialogue.write(Step::LaneSocket, &key.prove("lanes", &[&entry.session.id]))?;
+    }
+    let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes)?;
+
+    let ip = entry.address.ip();
+    let looks_local = ip == local.address || ip.is_loopback();
+    let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local)?;
+    let notify = (meta.notify_port != 0 && !meta.same_process)
+        .then(|| {
+            let receiver = super::with_port(entry.address, meta.notify_port);
+            notify_link::connect(receiver, &entry.session, limits.auth.as_ref(), deadline, abort)
+        })
+        .flatten();
+    let regions = tables::exchange_regions(&dialogue, local.regions)?;
+
+    Ok(super::finish(
+        Peer {
+            control: target,
+            ip,
+            gpu_index: meta.gpu_index,
+            local: meta.local,
+            same_process: meta.same_process,
+            regions,
+            features: entry.features,
+            capabilities,
+            lanes: count,
+            notify,
+            channel,
+        },
+        limits,
+    ))
+}

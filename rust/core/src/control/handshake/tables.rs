@@ -1,0 +1,81 @@
+//! The bootstrap socket's second part: control metas and region tables.
+
+use super::dialogue::Dialogue;
+use super::error::{HandshakeError, Step};
+use super::{LocalSide, Role, door};
+use crate::control::wire::{
+    ControlMeta, Features, MAX_REGIONS, META_SIZE, REGION_SIZE, RegionEntry, Tag, WireError, decode_regions,
+    encode_regions,
+};
+
+/// Where the two ends are to each other, agreed by both.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PeerMeta {
+    pub(super) gpu_index: i32,
+    pub(super) notify_port: u16,
+    pub(super) local: bool,
+    pub(super) same_process: bool,
+}
+
+/// Exchanges control metas. The initiator joins both sides' views of locality; the responder takes its word.
+pub(super) fn exchange_metas(
+    dialogue: &Dialogue<'_>,
+    local: &LocalSide<'_>,
+    features: Option<&Features>,
+    looks_local: bool,
+) -> Result<PeerMeta, HandshakeError> {
+    let in_this_process = features.is_some_and(|features| features.process == door::process_token());
+    let same_process = local.same_process && in_this_process;
+    if local.same_process && !in_this_process {
+        tracing::warn!("peer {} is not in this process, although the caller says so", dialogue.peer);
+    }
+    let ours = |theirs: Option<ControlMeta>| ControlMeta {
+        gpu_index: local.gpu_index,
+        notify_port: local.notify_port,
+        local: looks_local || theirs.is_some_and(|theirs| theirs.local),
+        same_process: same_process || in_this_process && theirs.is_some_and(|theirs| theirs.same_process),
+    };
+    let decode = |bytes: &[u8]| ControlMeta::decode(bytes).map_err(|error| dialogue.fail(Step::Meta, error));
+    let bytes = dialogue.exchange_frames(Step::Meta, Tag::Meta, META_SIZE, |theirs| {
+        let theirs = theirs.and_then(|bytes| ControlMeta::decode(bytes).ok());
+        ours(theirs).encode().to_vec()
+    })?;
+    let theirs = decode(&bytes)?;
+    let local = match dialogue.role {
+        Role::Initiator => looks_local || theirs.local,
+        Role::Responder => theirs.local,
+    };
+    let same_process = match dialogue.role {
+        Role::Initiator => same_process,
+        Role::Responder => in_this_process && theirs.same_process,
+    };
+    Ok(PeerMeta { gpu_index: theirs.gpu_index, notify_port: theirs.notify_port, local, same_process })
+}
+
+/// Exchanges region tables.
+pub(super) fn exchange_regions(
+    dialogue: &Dialogue<'_>,
+    regions: &dyn Fn() -> Vec<RegionEntry>,
+) -> Result<Vec<RegionEntry>, HandshakeError> {
+    let step = Step::Regions;
+    let mut ours = regions();
+    if ours.len() > MAX_REGIONS {
+        tracing::warn!("{} regions, of which {} are announced to {}", ours.len(), MAX_REGIONS, dialogue.peer);
+        ours.truncate(MAX_REGIONS);
+    }
+    let count = (ours.len() as u32).to_le_bytes();
+    let count = dialogue.exchange_frames(step, Tag::RegionCount, count.len(), |_| count.to_vec())?;
+    let count = <[u8; 4]>::try_from(count)
+        .map(u32::from_le_bytes)
+        .map_err(|_| dialogue.fail(step, WireError::new("number of regions", "expected 4 bytes")))?;
+    let size = usize::try_from(count)
+        .ok()
+        .filter(|count| *count <= MAX_REGIONS)
+        .ok_or_else(|| {
+            let problem = format!("the peer announces {count}, expected at most {MAX_REGIONS}");
+            dialogue.fail(step, WireError::new("number of regions", problem))
+        })?
+        .saturating_mul(REGION_SIZE);
+    let table = dialogue.exchange_frames(step, Tag::Regions, size, |_| encode_regions(&ours))?;
+    decode_regions(&table).map_err(|error| dialogue.fail(step, error))
+}

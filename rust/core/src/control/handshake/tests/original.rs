@@ -1,0 +1,131 @@
+//! Original engines, scripted byte for byte.
+
+use super::*;
+use crate::control::Stream;
+use crate::control::socket::connect;
+
+fn bytes(stream: &Stream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    stream.read_exact_by(&mut bytes, soon()).unwrap();
+    bytes
+}
+
+fn send(stream: &Stream, parts: &[&[u8]]) {
+    stream.write_all_by(&parts.concat(), soon()).unwrap();
+}
+
+const MAGIC: [u8; 8] = [0x6c, 0x9d, 0x4b, 0xfc, 0xf2, 0xb9, 0x4a, 0x56];
+
+/// The handle of an original engine that listens on this loopback port.
+fn handle(port: u16) -> Vec<u8> {
+    let mut handle = vec![0; 128];
+    handle[0] = 2;
+    handle[2..4].copy_from_slice(&port.to_be_bytes());
+    handle[4..8].copy_from_slice(&[127, 0, 0, 1]);
+    handle[32..40].copy_from_slice(&MAGIC);
+    handle
+}
+
+fn port_of(handle: &[u8]) -> u16 {
+    assert_eq!((handle[0], &handle[4..8], &handle[32..40]), (2, &[127, 0, 0, 1][..], &MAGIC[..]));
+    u16::from_be_bytes([handle[2], handle[3]])
+}
+
+/// A lane record of an original engine on the software link (which it would never have; the bytes are the same).
+fn record(qpn: u8) -> Vec<u8> {
+    let mut record = vec![0; 40];
+    record[0] = qpn;
+    record[8..24].fill(0xfe);
+    record[24..26].copy_from_slice(&[1, 0x53]);
+    record[28] = 7;
+    record[32] = 5;
+    record
+}
+
+fn frame(tag: u8, payload: &[u8]) -> Vec<u8> {
+    [&[tag, 0, 0, 0], &(payload.len() as u32).to_le_bytes()[..], payload].concat()
+}
+
+const META: [u8; 16] = [6, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+
+fn check(peer: &Peer, lanes: &FakeLanes) {
+    assert_eq!(peer.features, None);
+    let original = PeerCapabilities { ours: false, lanes: LaneCapabilities::ORIGINAL };
+    assert_eq!((peer.capabilities, lanes.peer), (original, Some(original)));
+    assert_eq!((peer.gpu_index, peer.lanes, peer.local, peer.same_process), (6, 2, true, false));
+    assert_eq!(peer.regions, [RegionEntry { base: 0x1000, size: 0x2000, rkey: 3 }]);
+    assert_eq!(lanes.peer_qpns(), [50, 51]);
+}
+
+const REGION: [u8; 24] = [0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0];
+
+#[test]
+fn an_original_initiator_is_answered() {
+    let (target, responding) = responder(limits());
+    let bootstrap = connect(target, soon(), None).unwrap();
+    send(&bootstrap, &[&MAGIC, &[1, 0, 0, 0], &frame(4, &handle(1))]);
+    assert_eq!(bytes(&bootstrap, 8), [4, 0, 0, 0, 128, 0, 0, 0]);
+    let port = port_of(&bytes(&bootstrap, 128));
+
+    let lane = connect(SocketAddr::new(LOOPBACK, port), soon(), None).unwrap();
+    send(&lane, &[&MAGIC, &[4, 0, 0, 0], &[2, 0, 0, 0]]);
+    assert_eq!(bytes(&lane, 4), [4, 0, 0, 0]);
+    send(&lane, &[&record(50), &record(51)]);
+    let records = bytes(&lane, 80);
+    assert_eq!((records[0], records[40], records[25], records[32]), (200, 201, 0x53, 5));
+    send(&lane, &[&[1, 0, 0, 0]]);
+    assert_eq!(bytes(&lane, 4), [1, 0, 0, 0]);
+
+    send(&bootstrap, &[&frame(1, &META)]);
+    assert_eq!(bytes(&bootstrap, 24), frame(1, &[2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]));
+    send(&bootstrap, &[&frame(2, &[1, 0, 0, 0])]);
+    assert_eq!(bytes(&bootstrap, 12), frame(2, &[3, 0, 0, 0]));
+    send(&bootstrap, &[&frame(3, &REGION)]);
+    assert_eq!(bytes(&bootstrap, 8 + 72)[..8], frame(3, &[0; 72])[..8]);
+    assert_eq!(
+        bootstrap.read_exact_by(&mut [0], soon()).unwrap_err().kind(),
+        std::io::ErrorKind::UnexpectedEof
+    );
+
+    let (peer, lanes) = responding.join().unwrap();
+    let peer = peer.unwrap();
+    check(&peer, &lanes);
+    assert!(!lane.is_closed(), "the lane socket lives with the connection");
+}
+
+#[test]
+fn an_original_responder_is_understood() {
+    let bootstrap_listener = listener();
+    let target = bootstrap_listener.local();
+    let scripted = thread::spawn(move || {
+        let lane_listener = listener();
+        let bootstrap = bootstrap_listener.accept_by(Some(soon())).unwrap();
+        assert_eq!(bytes(&bootstrap, 12), [&MAGIC[..], &[1, 0, 0, 0]].concat());
+        assert_eq!(bytes(&bootstrap, 8), [4, 0, 0, 0, 128, 0, 0, 0]);
+        bytes(&bootstrap, 128);
+        send(&bootstrap, &[&frame(4, &handle(lane_listener.local().port()))]);
+
+        let lane = lane_listener.accept_by(Some(soon())).unwrap();
+        assert_eq!(bytes(&lane, 12), [&MAGIC[..], &[4, 0, 0, 0]].concat());
+        assert_eq!(bytes(&lane, 4), [4, 0, 0, 0]);
+        send(&lane, &[&[2, 0, 0, 0]]);
+        assert_eq!(bytes(&lane, 80)[0], 100);
+        send(&lane, &[&record(50), &record(51)]);
+        assert_eq!(bytes(&lane, 4), [1, 0, 0, 0]);
+        send(&lane, &[&[1, 0, 0, 0]]);
+
+        assert_eq!(bytes(&bootstrap, 24), frame(1, &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]));
+        send(&bootstrap, &[&frame(1, &META)]);
+        assert_eq!(bytes(&bootstrap, 12), frame(2, &[0, 0, 0, 0]));
+        send(&bootstrap, &[&frame(2, &[1, 0, 0, 0])]);
+        assert_eq!(bytes(&bootstrap, 8), frame(3, &[]));
+        send(&bootstrap, &[&frame(3, &REGION)]);
+        (bootstrap, lane)
+    });
+    let mut lanes = FakeLanes::new(100);
+    // The caller's claim of one process is not believed of a peer that cannot prove it.
+    let local = LocalSide { same_process: true, ..side(1, &Vec::new) };
+    let peer = initiate(target, &local, &mut lanes, &limits()).unwrap();
+    scripted.join().unwrap();
+    check(&peer, &lanes);
+}

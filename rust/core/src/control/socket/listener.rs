@@ -1,0 +1,115 @@
+//! A listening socket.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::Stream;
+use super::abort::{Abort, sleep, wait_ready};
+use crate::control::AllowList;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// Pause after running out of file descriptors or memory.
+const STARVED_PAUSE: Duration = Duration::from_millis(20);
+
+/// A listening socket whose waits have a deadline and can be aborted.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    local: SocketAddr,
+    allow: AllowList,
+    abort: Abort,
+}
+
+impl Listener {
+    /// Listens on the first free port of `ports` (inclusive), or on one that the kernel chooses. Waits end with
+    /// `abort`; accepted streams inherit it.
+    pub fn bind(address: IpAddr, ports: Option<(u16, u16)>, abort: &Abort) -> io::Result<Self> {
+        let (low, high) = ports.unwrap_or((0, 0));
+        let mut last = io::Error::from(ErrorKind::AddrInUse);
+        for port in low..=high {
+            match listen(SocketAddr::new(address, port)) {
+                Ok(socket) => {
+                    let local = socket.local_addr()?;
+                    return Ok(Self { socket, local, allow: AllowList::default(), abort: abort.clone() });
+                }
+                Err(error) if error.kind() == ErrorKind::AddrInUse => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Closes connections from other addresses unread.
+    pub fn with_allow_list(mut self, allow: AllowList) -> Self {
+        self.allow = allow;
+        self
+    }
+
+    /// Where it listens.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Waits for a connection; `None` without limit. `TimedOut` at the deadline, `ConnectionAborted` once aborted.
+    /// Several threads may accept at once.
+    pub fn accept_by(&self, deadline: Option<Instant>) -> io::Result<Stream> {
+        loop {
+            if self.abort.is_aborted() {
+                return Err(ErrorKind::ConnectionAborted.into());
+            }
+            if let Some(stream) = self.try_accept()? {
+                return Ok(stream);
+            }
+            wait_ready(self.socket.as_fd(), PollFlags::IN, deadline, Some(&self.abort))?;
+        }
+    }
+
+    /// Takes a connection that waits already, if one does.
+    pub fn try_accept(&self) -> io::Result<Option<Stream>> {
+        loop {
+            let socket = match self.socket.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Ok(None),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        tracing::warn!("cannot accept on {}: {error}; trying again", self.local);
+                        sleep(STARVED_PAUSE, None, Some(&self.abort))?;
+                        return Ok(None);
+                    }
+                    // The connection failed before it was accepted: that is the other end's affair.
+                    Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => continue,
+                    _ => return Err(error),
+                },
+            };
+            // A peer that has gone in the meantime has no address any more.
+            let Ok(stream) = Stream::new(socket, Some(self.abort.clone())) else { continue };
+            if self.allow.permits(stream.peer().ip()) {
+                return Ok(Some(stream));
+            }
+            tracing::info!("connection from {} refused: not in FLAGCX_P2P_ALLOW", stream.peer());
+        }
+    }
+}
+
+impl AsFd for Listener {
+    /// Readable when a connection waits.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A fixed port must be usable again at once after a restart.
+    socket.set_reuse_address(address.port() != 0)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

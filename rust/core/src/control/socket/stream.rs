@@ -1,0 +1,136 @@
+//! A TCP stream whose every wait has a deadline.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use socket2::{SockRef, TcpKeepalive};
+
+use super::abort::{Abort, wait_ready};
+
+/// A TCP stream. Methods take `&self`: one thread may read while another writes; two writers need a lock of their own.
+#[derive(Debug)]
+pub struct Stream {
+    socket: TcpStream,
+    local: SocketAddr,
+    peer: SocketAddr,
+    abort: Option<Abort>,
+}
+
+impl Stream {
+    /// Takes over a connected socket.
+    pub(super) fn new(socket: TcpStream, abort: Option<Abort>) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        let (local, peer) = (canonical(socket.local_addr()?), canonical(socket.peer_addr()?));
+        Ok(Self { socket, local, peer, abort })
+    }
+
+    /// The other end; an IPv4 address as such even on an IPv6 socket.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// This end.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Fills `buffer`. `UnexpectedEof` when the peer closes before, `TimedOut`, `ConnectionAborted`, or the system's
+    /// error.
+    pub fn read_exact_by(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
+        let mut missing = buffer;
+        while !missing.is_empty() {
+            match (&self.socket).read(missing) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(count) => missing = missing.get_mut(count..).unwrap_or_default(),
+                Err(error) => self.wait_if_blocked(error, PollFlags::IN, deadline)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of `bytes`. After an error it is not known how many of them the peer will see.
+    pub fn write_all_by(&self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match (&self.socket).write(rest) {
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(error) => self.wait_if_blocked(error, PollFlags::OUT, deadline)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what is there: `None` when nothing is, `Some(0)` when the peer has closed.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match (&self.socket).read(buffer) {
+                Ok(count) => return Ok(Some(count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether the peer has closed or broken the connection, as far as this host knows. Consumes nothing.
+    pub fn is_closed(&self) -> bool {
+        match self.socket.peek(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        }
+    }
+
+    /// Ends both directions: waits of other threads on this stream end too.
+    pub fn shutdown(&self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Lets the kernel notice within about `period` that the peer's host is gone; `None` turns it off.
+    pub fn set_keepalive(&self, period: Option<Duration>) -> io::Result<()> {
+        let socket = SockRef::from(&self.socket);
+        let Some(period) = period else { return socket.set_keepalive(false) };
+        // Half of the time idle, the rest for three probes. The kernel counts in whole seconds.
+        let second = Duration::from_secs(1);
+        let probes = TcpKeepalive::new()
+            .with_time((period / 2).max(second))
+            .with_interval((period / 6).max(second))
+            .with_retries(3);
+        socket.set_tcp_keepalive(&probes)?;
+        socket.set_tcp_user_timeout(Some(period.max(second)))
+    }
+
+    /// From now on waits end when this switch is thrown.
+    pub fn set_abort(&mut self, abort: Option<Abort>) {
+        self.abort = abort;
+    }
+
+    fn wait_if_blocked(&self, error: io::Error, events: PollFlags, deadline: Instant) -> io::Result<()> {
+        match error.kind() {
+            ErrorKind::WouldBlock => {
+                wait_ready(self.socket.as_fd(), events, Some(deadline), self.abort.as_ref())
+            }
+            ErrorKind::Interrupted => Ok(()),
+            _ => Err(error),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// IPv4 addresses that an IPv6 socket shows in mapped form become IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
+            SocketAddr::new(Ipv6Addr::to_canonical(v6.ip()), v6.port())
+        }
+        other => other,
+    }
+}

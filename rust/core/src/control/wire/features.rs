@@ -1,0 +1,86 @@
+//! What an engine of this kind says about itself, in the bytes of the listen handle that the original leaves unused.
+//!
+//! ```text
+//! 0 magic (8)   8 version (u16)   10 payload length (u16)   12 CRC-32C of bytes 8..12 and the payload   16 payload
+//! payload: 0 bits (u32)   4 largest notification (u32)   8 incarnation (u64)   16 process (u64)   24 nonce (16)
+//! ```
+//! Later versions may lengthen the payload; what is known of it stays where it is.
+
+use super::fields::{Fields, Record};
+
+/// Bytes of the handle that features may take.
+pub const FEATURES_SIZE: usize = 88;
+/// Version of the protocol that this engine speaks.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+const MAGIC: [u8; 8] = *b"fcx-p2p\x01";
+const HEADER: usize = 16;
+const PAYLOAD: usize = 40;
+
+/// What an engine of this kind says about itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`].
+    pub bits: u32,
+    /// Largest notification taken in one frame, in bytes; 0 for the original's 512 only.
+    pub max_notification: u32,
+    /// Random per engine: an engine that was started again has another one.
+    pub incarnation: u64,
+    /// Random per process: tells for certain whether both ends are in one.
+    pub process: u64,
+    /// Random per session and side.
+    pub nonce: [u8; 16],
+}
+
+impl Features {
+    /// The lane socket stays open as a control channel.
+    pub const CHANNEL: u32 = 1;
+    /// Failed lanes can be rebuilt over that channel.
+    pub const REBUILD: u32 = 2;
+    /// A key is set: both sides must prove that they know it.
+    pub const AUTH: u32 = 4;
+
+    /// Whether all of `bits` are set.
+    pub fn has(&self, bits: u32) -> bool {
+        self.bits & bits == bits
+    }
+
+    /// Writes the features.
+    pub fn encode(&self) -> [u8; FEATURES_SIZE] {
+        let record = Record::<FEATURES_SIZE>::new()
+            .put(0, &MAGIC)
+            .put(8, &PROTOCOL_VERSION.to_le_bytes())
+            .put(10, &(PAYLOAD as u16).to_le_bytes())
+            .put(HEADER, &self.bits.to_le_bytes())
+            .put(HEADER + 4, &self.max_notification.to_le_bytes())
+            .put(HEADER + 8, &self.incarnation.to_le_bytes())
+            .put(HEADER + 16, &self.process.to_le_bytes())
+            .put(HEADER + 24, &self.nonce);
+        let checksum = checksum(&record.0, PAYLOAD).unwrap_or_default();
+        record.put(12, &checksum.to_le_bytes()).0
+    }
+
+    /// Reads features. `None` for anything else, in particular for what an original engine leaves there.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let fields = Fields::new("features", bytes, HEADER + PAYLOAD).ok()?;
+        let version = fields.u16(8).ok()?;
+        let length = usize::from(fields.u16(10).ok()?);
+        let known = fields.array(0).ok()? == MAGIC && version >= 1 && length >= PAYLOAD;
+        if !known || fields.u32(12).ok()? != checksum(bytes, length)? {
+            return None;
+        }
+        Some(Self {
+            bits: fields.u32(HEADER).ok()?,
+            max_notification: fields.u32(HEADER + 4).ok()?,
+            incarnation: fields.u64(HEADER + 8).ok()?,
+            process: fields.u64(HEADER + 16).ok()?,
+            nonce: fields.array(HEADER + 24).ok()?,
+        })
+    }
+}
+
+/// Checksum of version, length and a payload of `length` bytes; `None` when the payload does not fit.
+fn checksum(bytes: &[u8], length: usize) -> Option<u32> {
+    let header = crc32c::crc32c(bytes.get(8..12)?);
+    Some(crc32c::crc32c_append(header, bytes.get(HEADER..HEADER.checked_add(length)?)?))
+}

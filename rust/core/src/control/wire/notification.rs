@@ -1,0 +1,80 @@
+//! What travels on a notification socket, one way, after the preamble.
+//!
+//! * A message of the original engine: 520 bytes, `0xDEADDEAD`, a reserved word, name and text.
+//! * A large message: `LARGE_MAGIC`, length, name, and `length` bytes. Only towards engines that announced a limit.
+//! * With a key: `HELLO_MAGIC` and the session's id; the receiver answers with a challenge, the sender with a proof.
+
+use super::WireError;
+use super::fields::{Fields, Record};
+
+/// First word of a message.
+pub const MESSAGE_MAGIC: u32 = 0xdead_dead;
+/// First word of a large message.
+pub const LARGE_MAGIC: u32 = 0xdead_b16d;
+/// First word of a hello.
+pub const HELLO_MAGIC: u32 = 0xdead_4e10;
+
+/// Bytes of the words in front of every kind.
+pub const HEADER_SIZE: usize = 8;
+/// Bytes of a name, and of the text of a message.
+pub const NAME_SIZE: usize = 256;
+/// Bytes of a message on the wire.
+pub const MESSAGE_SIZE: usize = HEADER_SIZE + 2 * NAME_SIZE;
+/// Bytes of a session's id.
+pub const SESSION_ID_SIZE: usize = 32;
+/// Bytes of a challenge.
+pub const CHALLENGE_SIZE: usize = 32;
+/// Bytes of a proof.
+pub const PROOF_SIZE: usize = 32;
+
+/// What comes next on the socket, as its first 8 bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// Name and text follow.
+    Message,
+    /// A name and so many bytes follow.
+    Large(u32),
+    /// A session's id follows.
+    Hello,
+}
+
+impl Header {
+    /// Writes the header.
+    pub fn encode(self) -> [u8; HEADER_SIZE] {
+        let (magic, word) = match self {
+            Self::Message => (MESSAGE_MAGIC, 0),
+            Self::Large(length) => (LARGE_MAGIC, length),
+            Self::Hello => (HELLO_MAGIC, 0),
+        };
+        Record::new().put(0, &magic.to_le_bytes()).put(4, &word.to_le_bytes()).0
+    }
+
+    /// Reads a header. The reserved word of a message is not looked at.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let fields = Fields::new("notification", bytes, HEADER_SIZE)?;
+        match fields.u32(0)? {
+            MESSAGE_MAGIC => Ok(Self::Message),
+            LARGE_MAGIC => Ok(Self::Large(fields.u32(4)?)),
+            HELLO_MAGIC => Ok(Self::Hello),
+            other => {
+                let problem = format!("magic {other:#010x}, expected {MESSAGE_MAGIC:#010x}");
+                Err(WireError::new("notification", problem))
+            }
+        }
+    }
+
+    /// Bytes that follow.
+    pub fn body_size(self) -> usize {
+        match self {
+            Self::Message => 2 * NAME_SIZE,
+            Self::Large(length) => NAME_SIZE.saturating_add(length as usize),
+            Self::Hello => SESSION_ID_SIZE,
+        }
+    }
+}
+
+/// Splits the body of a message into name and text.
+pub fn decode_message(body: &[u8]) -> Result<([u8; NAME_SIZE], [u8; NAME_SIZE]), WireError> {
+    let fields = Fields::new("notification", body, 2 * NAME_SIZE)?;
+    Ok((fields.array(0)?, fields.array(NAME_SIZE)?))
+}

@@ -1,0 +1,57 @@
+//! The table of regions that an engine announces.
+
+use super::WireError;
+use super::fields::{Fields, Record};
+
+/// Bytes of an entry.
+pub const REGION_SIZE: usize = 24;
+/// Regions that may be announced.
+pub const MAX_REGIONS: usize = 65_536;
+
+/// One region as announced to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionEntry {
+    /// Start address, as the owner names it.
+    pub base: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Remote key.
+    pub rkey: u32,
+}
+
+impl RegionEntry {
+    fn encode(&self) -> [u8; REGION_SIZE] {
+        Record::new()
+            .put(0, &self.base.to_le_bytes())
+            .put(8, &self.size.to_le_bytes())
+            .put(16, &self.rkey.to_le_bytes())
+            .0
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let fields = Fields::new("region entry", bytes, REGION_SIZE)?;
+        Ok(Self { base: fields.u64(0)?, size: fields.u64(8)?, rkey: fields.u32(16)? })
+    }
+}
+
+/// Writes a table.
+pub fn encode_regions(regions: &[RegionEntry]) -> Vec<u8> {
+    regions.iter().flat_map(RegionEntry::encode).collect()
+}
+
+/// Reads a table: whole entries, at most [`MAX_REGIONS`], none of them wrapping round the address space.
+pub fn decode_regions(bytes: &[u8]) -> Result<Vec<RegionEntry>, WireError> {
+    let count = bytes.len() / REGION_SIZE;
+    if bytes.len() % REGION_SIZE != 0 || count > MAX_REGIONS {
+        let problem =
+            format!("{} bytes, expected at most {MAX_REGIONS} entries of {REGION_SIZE} bytes", bytes.len());
+        return Err(WireError::new("region table", problem));
+    }
+    let regions = bytes.chunks_exact(REGION_SIZE).map(RegionEntry::decode).collect::<Result<Vec<_>, _>>()?;
+    match regions.iter().find(|region| region.base.checked_add(region.size).is_none()) {
+        Some(RegionEntry { base, size, .. }) => {
+            Err(WireError::new("region table", format!("{base:#x}+{size:#x} wraps round the address space")))
+        }
+        None => Ok(regions),
+    }
+}

@@ -1,0 +1,116 @@
+//! Anonymous memory, registered: the safe way for Rust callers.
+#![allow(unsafe_code, reason = "maps memory and copies in and out of it through raw pointers")]
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use super::memory::RegisterOptions;
+use super::{Engine, EngineError};
+use crate::memory::{MemoryKind, RegionId};
+
+/// Anonymous memory, registered. Deregistered and unmapped when dropped. Peers may change it at any time, so its
+/// bytes are read and written by copy only.
+#[derive(Debug)]
+pub struct RegisteredBuffer {
+    start: NonNull<u8>,
+    length: usize,
+    region: RegionId,
+    engine: Arc<Engine>,
+}
+
+// SAFETY: the memory belongs to no thread, and it is only accessed by copies that expect concurrent changes.
+unsafe impl Send for RegisteredBuffer {}
+// SAFETY: as above; `&self` methods make no references into the memory.
+unsafe impl Sync for RegisteredBuffer {}
+
+impl Engine {
+    /// Allocates page-aligned, zeroed memory and registers it.
+    pub fn allocate(self: &Arc<Self>, length: usize) -> Result<RegisteredBuffer, EngineError> {
+        if length == 0 {
+            return Err(EngineError::Invalid("a registered buffer needs at least one byte".to_owned()));
+        }
+        let flags = MapFlags::PRIVATE;
+        // SAFETY: an anonymous mapping at an address that the kernel chooses overlaps nothing.
+        let mapping = unsafe {
+            mmap_anonymous(std::ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, flags)
+        }
+        .map_err(|error| EngineError::Unavailable(format!("cannot map {length} bytes: {error}")))?;
+        let options = RegisterOptions { kind: MemoryKind::Host, ..RegisterOptions::default() };
+        // SAFETY: the mapping lives until `drop`, which deregisters first.
+        let registered = unsafe { self.register(mapping as u64, length as u64, options) };
+        match (registered, NonNull::new(mapping.cast())) {
+            (Ok(region), Some(start)) => {
+                Ok(RegisteredBuffer { start, length, region, engine: Arc::clone(self) })
+            }
+            (registered, _) => {
+                // SAFETY: mapped above, and nobody knows of it.
+                let _ = unsafe { munmap(mapping, length) };
+                Err(registered
+                    .err()
+                    .unwrap_or_else(|| EngineError::Unavailable("mapped at address 0".to_owned())))
+            }
+        }
+    }
+}
+
+impl RegisteredBuffer {
+    /// Start address.
+    pub fn address(&self) -> u64 {
+        self.start.as_ptr() as u64
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether it has no bytes; never true.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Its region.
+    pub fn region(&self) -> RegionId {
+        self.region
+    }
+
+    /// Copies `bytes` in at `offset`; false if they do not fit.
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> bool {
+        if !self.fits(offset, bytes.len()) {
+            return false;
+        }
+        // SAFETY: in bounds as checked, and `bytes` cannot overlap memory that is never borrowed. A peer may write at
+        // the same time; what is in the overlap is then either's, which the type's promise to callers says.
+        unsafe { self.start.as_ptr().add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        true
+    }
+
+    /// Fills `bytes` from `offset` on; false if out of range.
+    pub fn read(&self, offset: usize, bytes: &mut [u8]) -> bool {
+        if !self.fits(offset, bytes.len()) {
+            return false;
+        }
+        // SAFETY: as in `write`, the other way round.
+        unsafe { self.start.as_ptr().add(offset).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        true
+    }
+
+    fn fits(&self, offset: usize, length: usize) -> bool {
+        offset <= self.length && length <= self.length - offset
+    }
+}
+
+impl Drop for RegisteredBuffer {
+    fn drop(&mut self) {
+        let region = self.engine.find_region(self.address(), self.length as u64);
+        self.engine.deregister(self.region);
+        if region.is_some_and(|region| region.in_use()) {
+            tracing::warn!("{} bytes stay mapped: a transfer that does not end still uses them", self.length);
+            return;
+        }
+        // SAFETY: mapped in `allocate` with this length, deregistered above, and no reference into it exists.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
+    }
+}

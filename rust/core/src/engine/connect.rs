@@ -1,0 +1,113 @@
+//! Both roles of becoming connected.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Accepted, Engine, EngineError};
+use crate::connection::{Connection, Context, LaneBuilder, PeerInfo};
+use crate::control::wire::{Features, RegionEntry};
+use crate::control::{self, HandshakeError, Limits, LocalSide, Peer, Stream};
+use crate::memory::{RemoteRegion, RemoteTable};
+
+impl Engine {
+    /// Connects to a peer's control listener. `remote_gpu` counts only if the peer reports none;
+    /// `same_process` says that the peer is in this process, and is verified.
+    pub fn connect(
+        self: &Arc<Self>,
+        host: &str,
+        port: u16,
+        remote_gpu: i32,
+        same_process: bool,
+    ) -> Result<Arc<Connection>, EngineError> {
+        let context = self.context()?;
+        let error = |reason: String| EngineError::Peer {
+            operation: "connect to",
+            peer: format!("{host}:{port}"),
+            reason,
+        };
+        let target = super::shim::resolve(host, port).map_err(|reason| error(reason.to_string()))?;
+        let regions = || announced(context);
+        let mut lanes = LaneBuilder::new(Arc::clone(context));
+        let limits = self.limits()?;
+        let peer = control::initiate(target, &self.local_side(&regions, same_process), &mut lanes, &limits)
+            .map_err(|failed| error(failed.to_string()))?;
+        self.established(lanes, peer, remote_gpu).map(|accepted| accepted.connection)
+    }
+
+    /// The accepting role on a socket that a peer has just opened. `Ok(None)`: it was no peer at all.
+    pub(super) fn welcome(self: &Arc<Self>, stream: Stream) -> Result<Option<Accepted>, EngineError> {
+        let context = self.context()?;
+        let source = stream.peer();
+        let regions = || announced(context);
+        let mut lanes = LaneBuilder::new(Arc::clone(context));
+        let limits = self.limits()?;
+        match control::respond(stream, &self.local_side(&regions, false), &mut lanes, &limits) {
+            Ok(peer) => self.established(lanes, peer, -1).map(Some),
+            Err(error) if error.is_stray() => {
+                tracing::info!("{source} is no peer: {error}");
+                Ok(None)
+            }
+            Err(error) => Err(accept_error(source, &error)),
+        }
+    }
+
+    fn established(
+        self: &Arc<Self>,
+        lanes: LaneBuilder,
+        peer: Peer,
+        remote_gpu: i32,
+    ) -> Result<Accepted, EngineError> {
+        let context = self.context()?;
+        let path = lanes.path();
+        let handles = lanes.install(false, None)?;
+        let remote = RemoteTable::new(
+            peer.regions
+                .iter()
+                .map(|region| RemoteRegion { base: region.base, size: region.size, rkey: region.rkey })
+                .collect(),
+        );
+        let gpu_index = if peer.gpu_index < 0 { remote_gpu } else { peer.gpu_index };
+        let info = PeerInfo {
+            control: peer.control,
+            ip: peer.ip,
+            gpu_index,
+            local: peer.local,
+            same_process: peer.same_process,
+            ours: peer.features.is_some(),
+        };
+        let ip = peer.ip;
+        let connection = Connection::new(Arc::clone(context), handles, path, remote, info);
+        self.remember(&connection);
+        Ok(Accepted { connection, ip, gpu_index })
+    }
+
+    fn local_side<'a>(&self, regions: &'a dyn Fn() -> Vec<RegionEntry>, same_process: bool) -> LocalSide<'a> {
+        LocalSide {
+            gpu_index: self.gpu_index,
+            notify_port: self.notify_port(),
+            same_process,
+            address: self.address,
+            features: Features { incarnation: self.incarnation, ..Features::default() },
+            regions,
+        }
+    }
+
+    fn limits(&self) -> Result<Limits, EngineError> {
+        Ok(Limits::from_config(&self.config, Some(self.abort.clone()))?)
+    }
+}
+
+fn accept_error(source: SocketAddr, error: &HandshakeError) -> EngineError {
+    EngineError::Peer { operation: "accept from", peer: source.to_string(), reason: error.to_string() }
+}
+
+/// The regions that peers are told of.
+fn announced(context: &Context) -> Vec<RegionEntry> {
+    let snapshot = context.registry.snapshot();
+    snapshot
+        .regions()
+        .iter()
+        .filter(|region| region.announced)
+        .map(|region| RegionEntry { base: region.address, size: region.length, rkey: region.rkey() })
+        .collect()
+}

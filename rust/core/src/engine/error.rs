@@ -1,0 +1,49 @@
+//! Why an engine call failed.
+
+use crate::config::ConfigError;
+use crate::fabric::FabricError;
+use crate::memory::RegistryError;
+use crate::pool::PoolError;
+
+/// Why an engine call failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The fabric could not do it.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
+    /// A setting with which no engine may open.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The worker pool could not be started or extended.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// A memory range cannot be registered.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A memory range cannot be named so.
+    #[error("memory {address:#x}+{length}: {problem}")]
+    Memory {
+        /// Start.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A peer cannot be reached or its handshake failed.
+    #[error("{operation} {peer}: {reason}")]
+    Peer {
+        /// What was attempted (`connect to`, `accept from`).
+        operation: &'static str,
+        /// Who.
+        peer: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The engine is stopped, or has nothing to do this with.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The caller's argument makes no sense; the text says which and why.
+    #[error("{0}")]
+    Invalid(String),
+}

@@ -1,0 +1,93 @@
+//! Registering memory and describing it to peers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Engine, EngineError};
+use crate::fabric::{Access, DmaBuf};
+use crate::memory::{MemoryKind, Region, RegionId, Registry, holds};
+use crate::transfer::RdmaDesc;
+
+/// How to register memory.
+#[derive(Clone, Copy, Debug)]
+pub struct RegisterOptions {
+    /// What the caller knows of it.
+    pub kind: MemoryKind,
+    /// Rights.
+    pub access: Access,
+    /// Whether peers are told of it at the handshake. Others need a descriptor.
+    pub announced: bool,
+    /// A dma-buf behind it.
+    pub dma_buf: Option<DmaBuf>,
+}
+
+impl Default for RegisterOptions {
+    fn default() -> Self {
+        Self { kind: MemoryKind::Probe, access: Access::FULL, announced: true, dma_buf: None }
+    }
+}
+
+impl Engine {
+    /// Registers memory for local and remote use. The same range again answers the same id and counts one more owner.
+    ///
+    /// # Safety
+    /// `address..address + length` must stay mapped until [`Engine::deregister`] has been called as often as this and
+    /// the last call has returned, and the caller must expect peers to read and write it at any time.
+    #[allow(unsafe_code, reason = "declares the caller's promise; does nothing unsafe itself")]
+    pub unsafe fn register(
+        &self,
+        address: u64,
+        length: u64,
+        options: RegisterOptions,
+    ) -> Result<RegionId, EngineError> {
+        let registry = &self.context()?.registry;
+        let RegisterOptions { kind, access, announced, dma_buf } = options;
+        Ok(registry.register((address, length), kind, access, announced, dma_buf)?)
+    }
+
+    /// Ends a registration. Waits for transfers in flight on it, at most for the transfer time-out (else 30 s).
+    /// An id of another engine, or an unknown one, is a logged no-op.
+    pub fn deregister(&self, id: RegionId) {
+        let Some(context) = &self.context else { return };
+        match context.registry.remove(id) {
+            Ok(Some(region)) => self.retire(&region),
+            Ok(None) => {}
+            Err(()) => {
+                tracing::info!(region = id.0, "deregister: this engine has no such region, nothing to do")
+            }
+        }
+    }
+
+    /// A descriptor for `size` bytes at `address` inside a region of this engine.
+    pub fn describe(&self, id: RegionId, address: u64, size: u64) -> Result<RdmaDesc, EngineError> {
+        let error =
+            |problem: &str| EngineError::Memory { address, length: size, problem: problem.to_owned() };
+        let snapshot = self.context()?.registry.snapshot();
+        let region = snapshot.by_id(id).ok_or_else(|| error("this engine has no such region"))?;
+        let size = u32::try_from(size).map_err(|_| error("a descriptor holds at most 4 GiB - 1"))?;
+        if !holds(region.address, region.length, address, u64::from(size)) {
+            return Err(error("is not inside the region that it names"));
+        }
+        Ok(RdmaDesc { address, size, rkey: region.rkey(), ..RdmaDesc::default() })
+    }
+
+    /// The region that holds a range; `None` if none does.
+    pub fn find_region(&self, address: u64, length: u64) -> Option<Arc<Region>> {
+        self.context.as_ref()?.registry.snapshot().by_address(address, length).cloned()
+    }
+
+    pub(super) fn deregister_all(&self) {
+        let Some(context) = &self.context else { return };
+        for region in context.registry.remove_all() {
+            self.retire(&region);
+        }
+    }
+
+    fn retire(&self, region: &Arc<Region>) {
+        let Some(context) = &self.context else { return };
+        let deadline = Instant::now() + self.transfer_limit();
+        if let Err(error) = Registry::retire(region, deadline, || context.drive_all()) {
+            tracing::warn!(region = region.id.0, "deregistering: {error}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Opening an engine: device, pool, listeners.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use super::acceptor::Acceptor;
+use super::sessions::Sessions;
+use super::shim::local_address;
+use super::{Engine, EngineError};
+use crate::config::Config;
+use crate::connection::{Context, TransferSettings};
+use crate::control::{Abort, Listener};
+use crate::fabric::{self, Device, DeviceList, FabricError};
+use crate::pool::{PoolOptions, SlicePolicy, WorkerPool};
+use crate::topology::{Sysfs, cpus_near};
+
+/// How to open an engine.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// Index of the GPU whose NIC is wanted, and that is reported to peers.
+    pub gpu_index: i32,
+    /// Devices to choose from; `None` takes the process-wide list.
+    pub devices: Option<Arc<DeviceList>>,
+}
+
+impl Engine {
+    /// Opens an engine: device, listeners, region table. Where only verbs are allowed and there is no device it
+    /// fails; a control listener that cannot be opened leaves it alive but unreachable.
+    pub fn open(config: Arc<Config>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
+        config.check()?;
+        let address = local_address(&config).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let device = choose_device(&config, &options, address)?;
+        let context = match device {
+            Some(device) => Some(Arc::new(open_context(&config, &device)?)),
+            None => None,
+        };
+        let abort = Abort::new()
+            .map_err(|error| EngineError::Unavailable(format!("cannot open an eventfd: {error}")))?;
+        let acceptor = open_listener(&config, address);
+        let engine = Arc::new(Self {
+            gpu_index: options.gpu_index,
+            address,
+            incarnation: random_u64()?,
+            context,
+            acceptor,
+            sessions: Sessions::default(),
+            connections: Mutex::default(),
+            abort,
+            config,
+        });
+        tracing::info!(
+            device = engine.device().map_or("none", |device| device.attributes().name.as_str()),
+            address = %engine.address,
+            port = engine.rpc_port(),
+            "engine open"
+        );
+        Ok(engine)
+    }
+}
+
+fn choose_device(
+    config: &Config,
+    options: &EngineOptions,
+    address: IpAddr,
+) -> Result<Option<Arc<dyn Device>>, EngineError> {
+    let pick = |list: &DeviceList| {
+        let devices = list.devices();
+        let index = usize::try_from(options.gpu_index).unwrap_or(0) % devices.len().max(1);
+        devices.get(index).cloned()
+    };
+    if let Some(list) = &options.devices {
+        return Ok(pick(list));
+    }
+    let mut fabric = config.fabric_options()?;
+    fabric.software.bind.get_or_insert(address);
+    match fabric::devices(&fabric) {
+        Ok(list) => Ok(pick(list)),
+        // Verbs alone were asked for and there are none: an engine without a device is the answer, unless verbs were
+        // turned off at the same time, which is a contradiction.
+        Err(error @ FabricError::Unsupported(_)) if !config.ib_disable => {
+            tracing::warn!("engine without a device: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open_context(config: &Config, device: &Arc<dyn Device>) -> Result<Context, EngineError> {
+    let pool = WorkerPool::of_device(
+        device,
+        &PoolOptions {
+            workers: config.workers_per_pool,
+            submission_queues: config.shard_count,
+            queue_depth: config.queue_depth,
+            cq_depth: config.cq_depth,
+            max_posted: u32::try_from(config.max_requests.saturating_mul(4)).unwrap_or(u32::MAX),
+            max_list: config.max_wr_per_post,
+            poll_batch: config.batch_poll_size,
+            spin: config.spin,
+            cpus: cpus_near(&Sysfs::default(), device.attributes().pci_path.as_deref().map(Path::new)),
+        },
+    )?;
+    let port = device.port()?;
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let policy = SlicePolicy::new(
+        size(config.slice_size),
+        size(config.fragment_limit),
+        port.max_message,
+        config.max_sge,
+        config.max_inline,
+    );
+    let settings = TransferSettings {
+        timeout: config.xfer_timeout,
+        spin: config.spin,
+        lanes: config.qps_per_conn,
+        lane_depth: u32::try_from(config.max_requests.saturating_mul(2)).unwrap_or(u32::MAX),
+        max_sge: config.max_sge,
+        max_inline: config.max_inline,
+    };
+    Ok(Context::new(pool, policy, settings))
+}
+
+fn open_listener(config: &Config, address: IpAddr) -> Option<Arc<Acceptor>> {
+    let abort = Abort::new().ok()?;
+    match Listener::bind(address, config.port_range, &abort) {
+        Ok(listener) => Some(Arc::new(Acceptor::new(listener, abort))),
+        Err(error) => {
+            tracing::warn!("no control listener on {address}, this engine cannot be reached: {error}");
+            None
+        }
+    }
+}
+
+fn random_u64() -> Result<u64, EngineError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| EngineError::Unavailable(format!("the system has no random numbers: {error}")))?;
+    Ok(u64::from_ne_bytes(bytes))
+}

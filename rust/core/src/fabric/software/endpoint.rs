@@ -1,0 +1,115 @@
+//! What other threads may know of, and do to, a queue pair: everything here is lock-free or set once.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock, Weak};
+
+use super::signal::Signal;
+use super::table::Counterpart;
+use crate::fabric::QpAddress;
+use crate::sync::{AtomicBool, Ordering};
+
+/// The shared face of a queue pair.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) address: QpAddress,
+    /// Slot in the device's queue pair table.
+    pub(super) slot: usize,
+    /// Set once connected.
+    peer: OnceLock<QpAddress>,
+    /// The counterpart, when it lives in this process.
+    neighbour: OnceLock<Weak<Endpoint>>,
+    /// In ERROR: set by the owner, the responder or an in-process peer, never cleared; read by all of them. SeqCst:
+    /// it pairs with nothing else, and is off the hot path but for one load per call.
+    error: AtomicBool,
+    /// The peer's process, or its queue pair, is gone: set by the responder and by in-process peers. SeqCst as above.
+    peer_gone: AtomicBool,
+    /// Wakes the worker that polls for this queue pair.
+    signal: Arc<Signal>,
+}
+
+impl Endpoint {
+    pub(super) fn new(address: QpAddress, slot: usize, signal: Arc<Signal>) -> Self {
+        Self {
+            address,
+            slot,
+            peer: OnceLock::new(),
+            neighbour: OnceLock::new(),
+            error: AtomicBool::new(false),
+            peer_gone: AtomicBool::new(false),
+            signal,
+        }
+    }
+
+    pub(super) fn qpn(&self) -> u32 {
+        self.address.qpn
+    }
+
+    /// Whom it is connected to.
+    pub(super) fn peer(&self) -> Option<&QpAddress> {
+        self.peer.get()
+    }
+
+    /// Remembers whom it is connected to; false when it already is.
+    pub(super) fn set_peer(&self, peer: QpAddress) -> bool {
+        self.peer.set(peer).is_ok()
+    }
+
+    /// Remembers that the counterpart lives in this process.
+    pub(super) fn set_neighbour(&self, neighbour: &Arc<Self>) {
+        // A second call could only name the same one: a queue pair is connected once.
+        let _ = self.neighbour.set(Arc::downgrade(neighbour));
+    }
+
+    pub(super) fn is_error(&self) -> bool {
+        self.error.load(Ordering::SeqCst)
+    }
+
+    /// Moves it to ERROR and wakes its worker, so that what is outstanding gets flushed. True for the first call.
+    pub(super) fn set_error(&self) -> bool {
+        let first = !self.error.swap(true, Ordering::SeqCst);
+        if first {
+            self.signal.sweep();
+        }
+        first
+    }
+
+    pub(super) fn is_peer_gone(&self) -> bool {
+        self.peer_gone.load(Ordering::SeqCst)
+            || self
+                .neighbour
+                .get()
+                .is_some_and(|weak| weak.upgrade().is_none_or(|neighbour| neighbour.is_error()))
+    }
+
+    /// The peer is gone: what is outstanding towards it will fail.
+    pub(super) fn set_peer_gone(&self) {
+        if !self.peer_gone.swap(true, Ordering::SeqCst) {
+            self.signal.sweep();
+        }
+    }
+
+    /// How this queue pair stands towards the one that has address `asking`.
+    pub(super) fn counterpart(&self, asking: &QpAddress) -> Counterpart {
+        match self.peer() {
+            _ if self.is_error() => Counterpart::Gone,
+            None => Counterpart::NotYet,
+            Some(peer) if peer.qpn == asking.qpn && listener_of(peer) == listener_of(asking) => {
+                Counterpart::Ready
+            }
+            Some(_) => Counterpart::Gone,
+        }
+    }
+}
+
+/// The data listener that an address names.
+pub(super) fn listener_of(address: &QpAddress) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.lid as u16)
+}
+
+/// `ip` as a GID: v6, or v4-mapped.
+pub(super) fn gid_of(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}

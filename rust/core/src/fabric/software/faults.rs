@@ -1,0 +1,340 @@
+//! Faults to order, the same ones every time.
+//!
+//! # Grammar
+//!
+//! A plan is a list of `key=value` separated by `;`, in any order, each key at most once but for `fail`:
+//!
+//! | part | effect |
+//! |---|---|
+//! | `seed=N` | start of the random numbers of `chance`; 0 when absent |
+//! | `fail=at:N:STATUS` | the N-th request of each queue pair (from 1) completes with STATUS |
+//! | `fail=every:N:STATUS` | so does each request whose number is a multiple of N |
+//! | `fail=chance:P:STATUS` | so does each request with probability P (0..=1), drawn from the seed |
+//! | `refuse=at:N` | the N-th request given to `post` (refused ones count) is refused with `ENOMEM` |
+//! | `delay=us:N` | each request takes at least N microseconds |
+//! | `hold=us:N` | each copy keeps its regions pinned N microseconds longer |
+//! | `slow=factor:N` | bytes move as if memory moved 10 GB/s divided by N |
+//! | `drop-peer=after:N` | after N requests the path to the peer is cut |
+//!
+//! STATUS is one of `local-length`, `local-protection`, `remote-access`, `remote-operation`, `remote-invalid`,
+//! `retry-exceeded`, `fatal`, `general`. Numbers count per queue pair, so they do not depend on how threads run.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::fabric::CompletionStatus;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Which faults to inject. See the grammar above; [`FromStr`] reads it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FaultPlan {
+    seed: u64,
+    failures: Vec<(When, CompletionStatus)>,
+    refuse_at: Option<u64>,
+    delay: Duration,
+    hold: Duration,
+    slow: u32,
+    drop_peer_after: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum When {
+    At(u64),
+    Every(u64),
+    /// Probability in units of 2^-32.
+    Chance(u64),
+}
+
+/// Why a text is not a fault plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FaultPlanError {
+    /// A part is not `key=value` with a known key.
+    #[error("fault plan: `{0}` is not one of seed=, fail=, refuse=, delay=, hold=, slow=, drop-peer=")]
+    UnknownPart(String),
+    /// The value of a part cannot be read.
+    #[error("fault plan: `{part}`: expected {expected}")]
+    BadValue {
+        /// The part as given.
+        part: String,
+        /// What it should look like.
+        expected: &'static str,
+    },
+    /// A part that may be given once was given twice.
+    #[error("fault plan: `{0}` is given twice")]
+    Repeated(String),
+}
+
+impl FromStr for FaultPlan {
+    type Err = FaultPlanError;
+
+    fn from_str(text: &str) -> Result<Self, FaultPlanError> {
+        let mut plan = Self::default();
+        let mut seen = Vec::new();
+        for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
+            let Some((key, value)) = part.split_once('=') else {
+                return Err(FaultPlanError::UnknownPart(part.to_owned()));
+            };
+            if key != "fail" && seen.contains(&key) {
+                return Err(FaultPlanError::Repeated(key.to_owned()));
+            }
+            seen.push(key);
+            plan.set(part, key, value)?;
+        }
+        Ok(plan)
+    }
+}
+
+impl FaultPlan {
+    /// True when it injects nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self { seed: self.seed, ..Self::default() }
+    }
+
+    fn set(&mut self, part: &str, key: &str, value: &str) -> Result<(), FaultPlanError> {
+        let number = |prefix: &str, expected: &'static str| {
+            let digits = value.strip_prefix(prefix);
+            digits.and_then(|digits| digits.parse::<u64>().ok()).ok_or_else(|| bad(part, expected))
+        };
+        match key {
+            "seed" => self.seed = number("", "seed=NUMBER")?,
+            "fail" => self.failures.push(parse_failure(part, value)?),
+            "refuse" => self.refuse_at = Some(number("at:", "refuse=at:NUMBER")?),
+            "delay" => self.delay = Duration::from_micros(number("us:", "delay=us:NUMBER")?),
+            "hold" => self.hold = Duration::from_micros(number("us:", "hold=us:NUMBER")?),
+            "slow" => {
+                let expected = "slow=factor:NUMBER, at most 4294967295";
+                self.slow = u32::try_from(number("factor:", expected)?).map_err(|_| bad(part, expected))?;
+            }
+            "drop-peer" => self.drop_peer_after = Some(number("after:", "drop-peer=after:NUMBER")?),
+            _ => return Err(FaultPlanError::UnknownPart(part.to_owned())),
+        }
+        Ok(())
+    }
+}
+
+fn parse_failure(part: &str, value: &str) -> Result<(When, CompletionStatus), FaultPlanError> {
+    const EXPECTED: &str =
+        "fail=at:N:STATUS, fail=every:N:STATUS or fail=chance:P:STATUS, N at least 1, P in 0..=1";
+    let mut fields = value.split(':');
+    let (Some(kind), Some(amount), Some(status), None) =
+        (fields.next(), fields.next(), fields.next(), fields.next())
+    else {
+        return Err(bad(part, EXPECTED));
+    };
+    let count = || amount.parse::<u64>().ok().filter(|count| *count > 0).ok_or_else(|| bad(part, EXPECTED));
+    let when = match kind {
+        "at" => When::At(count()?),
+        "every" => When::Every(count()?),
+        "chance" => {
+            let chance = amount.parse::<f64>().ok().filter(|chance| (0.0..=1.0).contains(chance));
+            When::Chance((chance.ok_or_else(|| bad(part, EXPECTED))? * 4_294_967_296.0) as u64)
+        }
+        _ => return Err(bad(part, EXPECTED)),
+    };
+    Ok((when, parse_status(part, status)?))
+}
+
+fn parse_status(part: &str, text: &str) -> Result<CompletionStatus, FaultPlanError> {
+    Ok(match text {
+        "local-length" => CompletionStatus::LocalLength,
+        "local-protection" => CompletionStatus::LocalProtection,
+        "remote-access" => CompletionStatus::RemoteAccess,
+        "remote-operation" => CompletionStatus::RemoteOperation,
+        "remote-invalid" => CompletionStatus::RemoteInvalidRequest,
+        "retry-exceeded" => CompletionStatus::RetryExceeded,
+        "fatal" => CompletionStatus::Fatal,
+        "general" => CompletionStatus::General,
+        _ => {
+            return Err(bad(
+                part,
+                "a status: local-length, local-protection, remote-access, remote-operation, remote-invalid, retry-exceeded, fatal or general",
+            ));
+        }
+    })
+}
+
+fn bad(part: &str, expected: &'static str) -> FaultPlanError {
+    FaultPlanError::BadValue { part: part.to_owned(), expected }
+}
+
+/// What a request meets before it is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Go,
+    /// Not yet: poll again later.
+    Wait,
+    /// It fails with this status.
+    Fail(CompletionStatus),
+    /// The path to the peer is cut before it.
+    DropPeer,
+}
+
+/// The plan at work on one queue pair.
+#[derive(Debug)]
+pub(super) struct Faults {
+    plan: FaultPlan,
+    /// Faults injected by all queue pairs of the device: added to by them, read by tests; Relaxed, it is a counter.
+    injected: Arc<AtomicU64>,
+    random: u64,
+    offered: u64,
+    /// Requests judged so far, and the verdict on the last of them.
+    judged: u64,
+    verdict: Verdict,
+    not_before: Option<Instant>,
+}
+
+impl Faults {
+    /// `ordinal` numbers the queue pairs of a device, so that each draws its own random numbers.
+    pub(super) fn new(plan: FaultPlan, ordinal: u64, injected: Arc<AtomicU64>) -> Self {
+        let random = plan.seed ^ ordinal.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        Self { plan, injected, random, offered: 0, judged: 0, verdict: Verdict::Go, not_before: None }
+    }
+
+    /// Whether the next request given to `post` is to be refused.
+    pub(super) fn refuses_post(&mut self) -> bool {
+        let Some(position) = self.plan.refuse_at else { return false };
+        self.offered += 1;
+        let refused = self.offered == position;
+        if refused {
+            self.count();
+        }
+        refused
+    }
+
+    /// The verdict on the `index`-th request (from 0) of the queue pair. Asked again for the same one, it does not
+    /// draw again.
+    pub(super) fn judge(&mut self, index: u64) -> Verdict {
+        if self.plan.is_empty() {
+            return Verdict::Go;
+        }
+        if index >= self.judged {
+            self.judged = index + 1;
+            self.verdict = self.draw(index + 1);
+            if !self.plan.delay.is_zero() {
+                self.count();
+                self.push_back(self.plan.delay);
+            }
+        }
+        match self.not_before {
+            Some(time) if Instant::now() < time => Verdict::Wait,
+            _ => self.verdict,
+        }
+    }
+
+    /// Told of every copy; makes the next one wait when memory is to seem slow.
+    pub(super) fn moved(&mut self, bytes: u64) {
+        if self.plan.slow > 1 {
+            let nanoseconds = u128::from(bytes) * u128::from(self.plan.slow) / 10;
+            self.push_back(Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX)));
+        }
+    }
+
+    /// Called while regions are pinned.
+    pub(super) fn hold(&self) {
+        if !self.plan.hold.is_zero() {
+            self.count();
+            std::thread::sleep(self.plan.hold);
+        }
+    }
+
+    fn push_back(&mut self, time: Duration) {
+        let now = Instant::now();
+        let base = self.not_before.map_or(now, |earlier| earlier.max(now));
+        self.not_before = base.checked_add(time);
+    }
+
+    fn draw(&mut self, number: u64) -> Verdict {
+        if self.plan.drop_peer_after.is_some_and(|after| number > after) {
+            self.count();
+            return Verdict::DropPeer;
+        }
+        let random = self.next_random() >> 32;
+        let hit = self.plan.failures.iter().find(|(when, _)| match *when {
+            When::At(at) => number == at,
+            When::Every(every) => number.is_multiple_of(every),
+            When::Chance(chance) => random < chance,
+        });
+        let Some((_, status)) = hit else { return Verdict::Go };
+        self.count();
+        Verdict::Fail(*status)
+    }
+
+    fn count(&self) {
+        self.injected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// SplitMix64.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> Faults {
+        Faults::new(text.parse().unwrap(), 0, Arc::default())
+    }
+
+    fn failing(faults: &mut Faults, count: u64) -> Vec<u64> {
+        (0..count)
+            .filter(|index| matches!(faults.judge(*index), Verdict::Fail(_)))
+            .map(|index| index + 1)
+            .collect()
+    }
+
+    #[test]
+    fn failures_come_where_the_plan_says() {
+        assert_eq!(failing(&mut faults("fail=at:3:fatal;fail=every:4:remote-access"), 10), [3, 4, 8]);
+        assert_eq!(faults("fail=at:1:remote-access").judge(0), Verdict::Fail(CompletionStatus::RemoteAccess));
+    }
+
+    #[test]
+    fn chance_follows_the_seed() {
+        let draw = |seed: u32| failing(&mut faults(&format!("seed={seed};fail=chance:0.1:general")), 1000);
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
+        assert!((50..200).contains(&draw(7).len()), "{}", draw(7).len());
+        assert!(failing(&mut faults("fail=chance:0:general"), 1000).is_empty());
+        assert_eq!(failing(&mut faults("fail=chance:1:general"), 100).len(), 100);
+    }
+
+    #[test]
+    fn a_verdict_is_given_once_and_counted_once() {
+        let mut faults = faults("fail=at:1:general");
+        let first = faults.judge(0);
+        assert_eq!(faults.judge(0), first);
+        assert_eq!(faults.injected.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn the_other_faults() {
+        let mut plan = faults("refuse=at:2;drop-peer=after:1");
+        assert_eq!([plan.refuses_post(), plan.refuses_post(), plan.refuses_post()], [false, true, false]);
+        assert_eq!([plan.judge(0), plan.judge(1)], [Verdict::Go, Verdict::DropPeer]);
+        assert_eq!(faults("delay=us:1000000").judge(0), Verdict::Wait);
+        let mut slow = faults("slow=factor:100000");
+        assert_eq!(slow.judge(0), Verdict::Go);
+        slow.moved(1 << 20);
+        assert_eq!(slow.judge(1), Verdict::Wait);
+    }
+
+    #[test]
+    fn texts_that_are_no_plan_say_why() {
+        let error = |text: &str| text.parse::<FaultPlan>().unwrap_err().to_string();
+        assert!(error("bogus").contains("bogus"));
+        assert!(error("bogus=1").contains("bogus=1"));
+        assert!(error("fail=at:0:fatal").contains("at least 1"));
+        assert!(error("fail=chance:1.5:fatal").contains("0..=1"));
+        assert!(error("fail=at:1:nonsense").contains("remote-access"));
+        assert!(error("seed=1;seed=2").contains("twice"));
+        assert!("".parse::<FaultPlan>().unwrap().is_empty());
+        assert!("seed=5; ".parse::<FaultPlan>().unwrap().is_empty());
+    }
+}

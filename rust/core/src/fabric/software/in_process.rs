@@ -1,0 +1,125 @@
+//! Both ends in one process: plain copies between registered ranges.
+#![allow(unsafe_code, reason = "copies between registered ranges")]
+
+use std::sync::Arc;
+
+use super::copy;
+use super::device::Core;
+use super::endpoint::Endpoint;
+use super::faults::Verdict;
+use super::send_queue::Request;
+use super::table::Right;
+use super::transport::{Next, Patience, PinCache, Step, Work};
+use crate::fabric::{CompletionStatus, Opcode};
+
+/// The way to a queue pair of this process.
+#[derive(Debug)]
+pub(super) struct InProcess {
+    remote: Arc<Endpoint>,
+    remote_device: Arc<Core>,
+    /// Bytes of the request under way that are done.
+    offset: u64,
+    patience: Patience,
+}
+
+impl InProcess {
+    pub(super) fn new(remote: Arc<Endpoint>, remote_device: Arc<Core>) -> Self {
+        Self { remote, remote_device, offset: 0, patience: Patience::default() }
+    }
+
+    pub(super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
+        let remote_device = Arc::clone(&self.remote_device);
+        let mut local = PinCache::new(work.regions.view());
+        let mut remote = PinCache::new(remote_device.regions.view());
+        let mut executed = 0;
+        let next = loop {
+            let index = work.queue.executed + executed;
+            let Some(request) = work.queue.get(index) else { break Next::Idle };
+            if work.budget.is_spent() {
+                break Next::More;
+            }
+            if let Some(next) = self.obstacle(work, index) {
+                break next;
+            }
+            if let Err(status) = self.move_bytes(work, index, request, &mut local, &mut remote) {
+                break Next::Failed(status);
+            }
+            if self.offset == request.length {
+                self.offset = 0;
+                executed += 1;
+                work.budget.requests -= 1;
+            }
+        };
+        if next == Next::Failed(CompletionStatus::RemoteAccess) {
+            // As with RC, the responder's queue pair goes down together with the initiator's.
+            self.remote_device.queue_pair_fatal(&self.remote);
+        }
+        Step { executed, next }
+    }
+
+    fn obstacle(&mut self, work: &mut Work<'_>, index: u64) -> Option<Next> {
+        match work.faults.judge(index) {
+            Verdict::Go => self.patience.judge(self.remote.counterpart(&work.endpoint.address)),
+            Verdict::Wait => Some(Next::More),
+            Verdict::Fail(status) => Some(Next::Failed(status)),
+            Verdict::DropPeer => {
+                self.remote.set_peer_gone();
+                work.endpoint.set_peer_gone();
+                Some(Next::Failed(CompletionStatus::RetryExceeded))
+            }
+        }
+    }
+
+    /// Moves as much of the request as the budget allows.
+    fn move_bytes(
+        &mut self,
+        work: &mut Work<'_>,
+        index: u64,
+        request: &Request,
+        local: &mut PinCache<'_>,
+        remote: &mut PinCache<'_>,
+    ) -> Result<(), CompletionStatus> {
+        if request.length == 0 {
+            return Ok(());
+        }
+        let (local_right, remote_right) = rights(request.opcode);
+        let target = remote.get(request.rkey).map_err(|_| CompletionStatus::RemoteAccess)?;
+        target
+            .check(request.remote_address, request.length, remote_right)
+            .map_err(|_| CompletionStatus::RemoteAccess)?;
+        for piece in work.queue.pieces(index, self.offset) {
+            let length = piece.length.min(work.budget.bytes);
+            if length == 0 {
+                break;
+            }
+            if let Some(lkey) = piece.lkey {
+                local
+                    .get(lkey)
+                    .and_then(|region| region.check(piece.address, piece.length, local_right))
+                    .map_err(|_| CompletionStatus::LocalProtection)?;
+            }
+            work.faults.hold();
+            let far = request.remote_address + self.offset;
+            let (from, to) = match request.opcode {
+                Opcode::Write => (piece.address, far),
+                Opcode::Read => (far, piece.address),
+            };
+            // SAFETY: the far range was checked against its region and the near one too (or it is an inline payload
+            // in the send queue, which is borrowed). Both regions are pinned until after the copy, so neither
+            // registration ends before, and whoever registered them promised that they are mapped until then.
+            unsafe { copy::copy(from, to, length) };
+            self.offset += length;
+            work.budget.bytes -= length;
+            work.faults.moved(length);
+        }
+        Ok(())
+    }
+}
+
+/// What a request needs of its local and of its remote range.
+pub(super) fn rights(opcode: Opcode) -> (Right, Right) {
+    match opcode {
+        Opcode::Write => (Right::LocalRead, Right::RemoteWrite),
+        Opcode::Read => (Right::LocalWrite, Right::RemoteRead),
+    }
+}

@@ -1,0 +1,97 @@
+//! Is a range of addresses memory that may be used? Asked once, when it is registered.
+#![allow(unsafe_code, reason = "system calls that take an address")]
+
+use std::ffi::c_void;
+
+use rustix::io::Errno;
+use rustix::mm::{Advice, madvise};
+
+/// Pages asked about in one call.
+const CHUNK_PAGES: usize = 16 * 1024;
+
+/// Refuses with `EFAULT` a range that is not mapped from end to end, or whose first or last page cannot be used
+/// as wanted (`writable`). Touches the contents of no page.
+pub(super) fn check_range(address: u64, length: u64, writable: bool) -> Result<(), Errno> {
+    let page = rustix::param::page_size() as u64;
+    let end = address.checked_add(length).ok_or(Errno::FAULT)?;
+    let first = address / page * page;
+    let last = (end - 1) / page * page;
+    check_mapped(first, last - first + page, page)?;
+    check_page(first, page, writable)?;
+    check_page(last, page, writable)
+}
+
+fn check_mapped(start: u64, length: u64, page: u64) -> Result<(), Errno> {
+    let mut residency = vec![0_u8; CHUNK_PAGES.min(usize::try_from(length / page).unwrap_or(CHUNK_PAGES))];
+    let chunk = residency.len() as u64 * page;
+    let mut done = 0;
+    while done < length {
+        let size = chunk.min(length - done) as usize;
+        // SAFETY: mincore only looks at the page tables of the range, whatever is there, and writes one byte per
+        // page into `residency`, which has one for each page of `size`.
+        let answer =
+            unsafe { libc::mincore((start + done) as *mut c_void, size, residency.as_mut_ptr().cast()) };
+        if answer != 0 {
+            return Err(Errno::FAULT);
+        }
+        done += size as u64;
+    }
+    Ok(())
+}
+
+/// Asks the kernel to fault the page in. A kernel without that advice, or a mapping of a driver that cannot be
+/// asked, gives no answer, and the page is taken to be good.
+fn check_page(page_start: u64, page: u64, writable: bool) -> Result<(), Errno> {
+    let address = page_start as *mut c_void;
+    let populate = |advice| {
+        // SAFETY: populating faults a page in as an access would, and changes no contents.
+        unsafe { madvise(address, page as usize, advice) }
+    };
+    if populate(Advice::LinuxPopulateRead).is_err() {
+        return Ok(());
+    }
+    if writable && populate(Advice::LinuxPopulateWrite) == Err(Errno::INVAL) {
+        return Err(Errno::FAULT);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+    use std::ptr::null_mut;
+
+    const PAGE: usize = 4096;
+
+    fn map(pages: usize) -> u64 {
+        // SAFETY: a fresh private mapping.
+        let address = unsafe {
+            mmap_anonymous(null_mut(), pages * PAGE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        };
+        address.unwrap() as u64
+    }
+
+    #[test]
+    fn a_hole_is_found_wherever_it_is() {
+        let start = map(8);
+        assert_eq!(check_range(start + 1, 8 * PAGE as u64 - 2, true), Ok(()));
+        // SAFETY: the page belongs to this test.
+        unsafe { munmap((start + 5 * PAGE as u64) as *mut _, PAGE) }.unwrap();
+        assert_eq!(check_range(start, 5 * PAGE as u64, true), Ok(()));
+        assert_eq!(check_range(start, 5 * PAGE as u64 + 1, true), Err(Errno::FAULT));
+        assert_eq!(check_range(start, 8 * PAGE as u64, true), Err(Errno::FAULT));
+        assert_eq!(check_range(0, 1, true), Err(Errno::FAULT));
+        assert_eq!(check_range(u64::MAX - 10, 100, true), Err(Errno::FAULT));
+        assert_eq!(check_range(u64::MAX - 100, 50, true), Err(Errno::FAULT));
+    }
+
+    #[test]
+    fn read_only_memory_is_refused_for_writing_only() {
+        let start = map(2);
+        // SAFETY: the pages belong to this test.
+        unsafe { mprotect(start as *mut _, 2 * PAGE, MprotectFlags::READ) }.unwrap();
+        assert_eq!(check_range(start, 2 * PAGE as u64, true), Err(Errno::FAULT));
+        assert_eq!(check_range(start, 2 * PAGE as u64, false), Ok(()));
+    }
+}

@@ -1,0 +1,271 @@
+//! Registered memory: the device's region table as its owner sees it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::mapping::SharedArray;
+use super::probe;
+use super::table::{REGION_SLOTS, RegionEntry, RegionView, key_of};
+use crate::fabric::{FabricError, MemoryRange, MemoryRegion};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
+
+/// How long dropping a region waits for accesses under way before it gives its slot up.
+const DROP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// All regions of one device.
+#[derive(Debug)]
+pub(super) struct RegionTable {
+    device: String,
+    entries: SharedArray<RegionEntry>,
+    file: OwnedFd,
+    /// Pins of this process's own threads: in-process copies, local buffers, the TCP responder.
+    own_pins: SharedArray<AtomicU32>,
+    /// Pins of the processes that copy in and out by themselves.
+    peers: Mutex<Vec<Arc<PeerPins>>>,
+    slots: Mutex<Slots>,
+}
+
+/// The pins that one peer process holds on our regions.
+#[derive(Debug)]
+pub(super) struct PeerPins {
+    /// Who, for messages.
+    pub(super) pid: u32,
+    pins: SharedArray<AtomicU32>,
+    /// Set by the responder when the peer's link is closed, read by revocations; Relaxed, for a revocation looks
+    /// again until it sees it.
+    void: AtomicBool,
+}
+
+/// Slots are used once each before any is used again, and then in the order in which they became free, so that a
+/// key comes back as late as 32 bits allow.
+#[derive(Debug, Default)]
+struct Slots {
+    fresh: usize,
+    free: VecDeque<(usize, u32)>,
+}
+
+impl RegionTable {
+    pub(super) fn new(device: &str) -> io::Result<Self> {
+        let (entries, file) = SharedArray::published("flagcx-p2p-regions", REGION_SLOTS)?;
+        Ok(Self {
+            device: device.to_owned(),
+            entries,
+            file,
+            own_pins: SharedArray::private(REGION_SLOTS)?,
+            peers: Mutex::new(Vec::new()),
+            slots: Mutex::new(Slots::default()),
+        })
+    }
+
+    /// The table as this process's own threads access it.
+    pub(super) fn view(&self) -> RegionView<'_> {
+        RegionView { entries: &self.entries, pins: &self.own_pins }
+    }
+
+    /// The read-only descriptor for peers of the same host.
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// From now on revocations wait for this peer's pins too. `pins` is the array that the peer published.
+    pub(super) fn add_peer(&self, pid: u32, pins: BorrowedFd<'_>) -> io::Result<Arc<PeerPins>> {
+        let pins = SharedArray::open(pins, REGION_SLOTS)?;
+        let peer = Arc::new(PeerPins { pid, pins, void: AtomicBool::new(false) });
+        lock(&self.peers).push(Arc::clone(&peer));
+        Ok(peer)
+    }
+
+    /// The peer is gone, or has closed its link: what it has pinned counts no more.
+    pub(super) fn remove_peer(&self, peer: &Arc<PeerPins>) {
+        peer.void.store(true, Ordering::Relaxed);
+        lock(&self.peers).retain(|other| !Arc::ptr_eq(other, peer));
+    }
+
+    /// Registers `range`; see [`crate::fabric::Device::register`].
+    pub(super) fn register(self: &Arc<Self>, range: &MemoryRange) -> Result<Arc<Region>, FabricError> {
+        let refuse = |errno: Errno, hint: &str| {
+            let what = format!("{} ({:#x}+{})", self.device, range.address, range.length);
+            Err(FabricError::call("register memory", what, errno.raw_os_error()).with_hint(hint))
+        };
+        if range.dma_buf.is_some() {
+            return refuse(Errno::OPNOTSUPP, "the software fabric moves host memory only");
+        }
+        if range.length == 0 {
+            return refuse(Errno::INVAL, "a region must have at least one byte");
+        }
+        if (range.access.remote_write || range.access.remote_atomic) && !range.access.local_write {
+            return refuse(Errno::INVAL, "remote writing needs local writing");
+        }
+        if let Err(errno) = probe::check_range(range.address, range.length, range.access.local_write) {
+            return refuse(
+                errno,
+                "the range must be mapped, and writable unless registered for reading only",
+            );
+        }
+        let Some((slot, generation)) = lock(&self.slots).take() else {
+            return refuse(Errno::NOMEM, "the device's region table is full");
+        };
+        let key = key_of(slot, generation);
+        if let Some(entry) = self.entries.get(slot) {
+            entry.publish(key, range.address, range.length, range.access);
+        }
+        let state = Mutex::new(State::Live);
+        Ok(Arc::new(Region { table: Arc::clone(self), slot, generation, key, range: *range, state }))
+    }
+
+    /// Who holds a pin on `slot` now, in words.
+    fn holders(&self, slot: usize) -> Option<String> {
+        let held = |pins: &SharedArray<AtomicU32>| {
+            pins.get(slot).is_some_and(|count| count.load(Ordering::SeqCst) != 0)
+        };
+        let mut holders = Vec::new();
+        if held(&self.own_pins) {
+            holders.push("this process".to_owned());
+        }
+        for peer in lock(&self.peers).iter() {
+            if held(&peer.pins) && !peer.void.load(Ordering::Relaxed) {
+                holders.push(format!("process {}", peer.pid));
+            }
+        }
+        (!holders.is_empty()).then(|| holders.join(", "))
+    }
+}
+
+impl Slots {
+    fn take(&mut self) -> Option<(usize, u32)> {
+        if self.fresh < REGION_SLOTS {
+            self.fresh += 1;
+            return Some((self.fresh - 1, 0));
+        }
+        self.free.pop_front()
+    }
+}
+
+/// One registered range.
+#[derive(Debug)]
+pub(super) struct Region {
+    table: Arc<RegionTable>,
+    slot: usize,
+    generation: u32,
+    key: u32,
+    range: MemoryRange,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Live,
+    /// No new access; some may still be under way.
+    Revoked,
+    /// Nothing touches the memory, and the slot may serve another region.
+    Ended,
+}
+
+impl MemoryRegion for Region {
+    fn lkey(&self) -> u32 {
+        self.key
+    }
+
+    fn rkey(&self) -> u32 {
+        self.key
+    }
+
+    fn revoke(&self, deadline: Instant) -> Result<(), FabricError> {
+        let mut state = lock(&self.state);
+        if *state == State::Live {
+            if let Some(entry) = self.table.entries.get(self.slot) {
+                entry.revoke();
+            }
+            *state = State::Revoked;
+        }
+        let mut pause = Duration::from_micros(20);
+        while *state == State::Revoked {
+            let Some(holders) = self.table.holders(self.slot) else {
+                lock(&self.table.slots).free.push_back((self.slot, self.generation.wrapping_add(1)));
+                *state = State::Ended;
+                break;
+            };
+            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+            else {
+                let range = format!("{:#x}+{}", self.range.address, self.range.length);
+                let detail = format!(": {range} is still in use by {holders}; it must stay mapped");
+                return Err(FabricError::TimedOut { operation: "deregister memory", detail });
+            };
+            thread::sleep(pause.min(left));
+            pause = (pause * 2).min(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if let Err(error) = self.revoke(Instant::now() + DROP_PATIENCE) {
+            tracing::error!(device = self.table.device, "{error}");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fabric::Access;
+
+    fn range(buffer: &[u8]) -> MemoryRange {
+        let address = buffer.as_ptr() as u64;
+        MemoryRange { address, length: buffer.len() as u64, access: Access::FULL, dma_buf: None }
+    }
+
+    #[test]
+    fn revoking_waits_for_pins_and_says_who_holds_them() {
+        let table = Arc::new(RegionTable::new("sw0").unwrap());
+        let buffer = vec![0_u8; 128];
+        let region = table.register(&range(&buffer)).unwrap();
+        let pin = table.view().pin(region.rkey()).unwrap();
+        let error = region.revoke(Instant::now() + Duration::from_millis(5)).unwrap_err().to_string();
+        assert!(error.contains("this process"), "{error}");
+        assert!(table.view().pin(region.rkey()).is_err());
+        drop(pin);
+        region.revoke(Instant::now()).unwrap();
+        region.revoke(Instant::now()).unwrap();
+    }
+
+    #[test]
+    fn a_peers_pins_hold_until_it_is_gone() {
+        let table = Arc::new(RegionTable::new("sw0").unwrap());
+        let buffer = vec![0_u8; 128];
+        let region = table.register(&range(&buffer)).unwrap();
+        let (pins, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
+        let peer = table.add_peer(4711, file.as_fd()).unwrap();
+        let pin = RegionView { entries: &table.entries, pins: &pins }.pin(region.rkey()).unwrap();
+        let error = region.revoke(Instant::now()).unwrap_err().to_string();
+        assert!(error.contains("process 4711"), "{error}");
+        table.remove_peer(&peer);
+        region.revoke(Instant::now()).unwrap();
+        drop(pin);
+    }
+
+    #[test]
+    fn what_cannot_be_registered_is_refused_with_its_errno() {
+        let table = Arc::new(RegionTable::new("sw0").unwrap());
+        let buffer = vec![0_u8; 128];
+        let errno = |range: &MemoryRange| match table.register(range) {
+            Err(FabricError::Call { errno, .. }) => errno,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(errno(&MemoryRange { length: 0, ..range(&buffer) }), libc::EINVAL);
+        assert_eq!(errno(&MemoryRange { address: 64, ..range(&buffer) }), libc::EFAULT);
+        let read_only = Access { local_write: false, ..Access::FULL };
+        assert_eq!(errno(&MemoryRange { access: read_only, ..range(&buffer) }), libc::EINVAL);
+    }
+}

@@ -1,0 +1,258 @@
+//! The ring of posted requests of one queue pair.
+//!
+//! Three counts run behind one another and say what became of a request: `retired <= reported <= executed <= posted`.
+//! A slot is free again only when a completion at or after it has been polled, as with a NIC.
+
+use rustix::io::Errno;
+
+use super::copy;
+use crate::fabric::{Opcode, QueuePairCaps, Sge, WorkRequest};
+
+/// One request as it lies in the ring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) id: u64,
+    pub(super) remote_address: u64,
+    pub(super) rkey: u32,
+    pub(super) opcode: Opcode,
+    pub(super) signaled: bool,
+    inline: bool,
+    sge_count: u8,
+    /// Sum of its entries.
+    pub(super) length: u64,
+}
+
+const EMPTY: Request = Request {
+    id: 0,
+    remote_address: 0,
+    rkey: 0,
+    opcode: Opcode::Write,
+    signaled: false,
+    inline: false,
+    sge_count: 0,
+    length: 0,
+};
+
+/// A piece of a request's local buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) address: u64,
+    pub(super) length: u64,
+    /// Key to check it by; `None` for a payload that was copied into the ring when it was posted.
+    pub(super) lkey: Option<u32>,
+}
+
+/// The ring. Allocated once, as large as the queue pair's capabilities.
+#[derive(Debug)]
+pub(super) struct SendQueue {
+    caps: QueuePairCaps,
+    requests: Box<[Request]>,
+    /// `max_sge` entries for each slot of `requests`.
+    entries: Box<[Sge]>,
+    /// `max_inline` bytes for each slot of `requests`.
+    payloads: Box<[u8]>,
+    /// Requests accepted so far.
+    pub(super) posted: u64,
+    /// Requests carried out so far.
+    pub(super) executed: u64,
+    /// Requests whose completion was polled, or was not to be given.
+    pub(super) reported: u64,
+    /// Requests up to and with the last one whose completion was polled.
+    pub(super) retired: u64,
+}
+
+impl SendQueue {
+    pub(super) fn new(caps: QueuePairCaps) -> Self {
+        let depth = caps.send_depth as usize;
+        Self {
+            caps,
+            requests: vec![EMPTY; depth].into_boxed_slice(),
+            entries: vec![Sge::default(); depth * caps.max_sge as usize].into_boxed_slice(),
+            payloads: vec![0; depth * caps.max_inline as usize].into_boxed_slice(),
+            posted: 0,
+            executed: 0,
+            reported: 0,
+            retired: 0,
+        }
+    }
+
+    pub(super) fn caps(&self) -> QueuePairCaps {
+        self.caps
+    }
+
+    /// Takes a request in. `ENOMEM`: the ring is full; `EINVAL`: it makes no sense.
+    pub(super) fn push(&mut self, request: &WorkRequest, entries: &[Sge]) -> Result<(), Errno> {
+        if self.posted - self.retired >= u64::from(self.caps.send_depth) {
+            return Err(Errno::NOMEM);
+        }
+        let count = usize::from(request.sge_count);
+        let first = usize::from(request.first_sge);
+        let from = entries.get(first..first + count).ok_or(Errno::INVAL)?;
+        if count == 0 || count > self.caps.max_sge as usize {
+            return Err(Errno::INVAL);
+        }
+        let length = from.iter().map(|entry| u64::from(entry.length)).sum();
+        let slot = self.slot(self.posted);
+        if request.inline {
+            self.take_payload(slot, request.opcode, length, from)?;
+        }
+        let start = slot * self.caps.max_sge as usize;
+        let to = self.entries.get_mut(start..start + count).ok_or(Errno::INVAL)?;
+        to.copy_from_slice(from);
+        *self.requests.get_mut(slot).ok_or(Errno::INVAL)? = Request {
+            id: request.id,
+            remote_address: request.remote_address,
+            rkey: request.rkey,
+            opcode: request.opcode,
+            signaled: request.signaled,
+            inline: request.inline,
+            sge_count: request.sge_count,
+            length,
+        };
+        self.posted += 1;
+        Ok(())
+    }
+
+    /// The `index`-th request ever posted, if it still is in the ring.
+    pub(super) fn get(&self, index: u64) -> Option<&Request> {
+        if index < self.retired || index >= self.posted {
+            return None;
+        }
+        self.requests.get(self.slot(index))
+    }
+
+    /// The local buffer of request `index` from `offset` on, piece by piece; empty entries are left out.
+    pub(super) fn pieces(&self, index: u64, offset: u64) -> impl Iterator<Item = Piece> + '_ {
+        let slot = self.slot(index);
+        let request = self.get(index).copied().unwrap_or(EMPTY);
+        let payload = request.inline.then(|| {
+            let start = slot * self.caps.max_inline as usize;
+            let payload = self.payloads.get(start..start + request.length as usize).unwrap_or(&[]);
+            Piece { address: payload.as_ptr() as u64, length: payload.len() as u64, lkey: None }
+        });
+        let count = if request.inline { 0 } else { usize::from(request.sge_count) };
+        let start = slot * self.caps.max_sge as usize;
+        let entries = self.entries.get(start..start + count).unwrap_or(&[]);
+        let from_entries = entries.iter().map(|entry| Piece {
+            address: entry.address,
+            length: u64::from(entry.length),
+            lkey: Some(entry.lkey),
+        });
+        let mut skip = offset;
+        payload.into_iter().chain(from_entries).filter_map(move |piece| {
+            let skipped = skip.min(piece.length);
+            skip -= skipped;
+            let rest = Piece {
+                address: piece.address.wrapping_add(skipped),
+                length: piece.length - skipped,
+                ..piece
+            };
+            (rest.length > 0).then_some(rest)
+        })
+    }
+
+    /// How many unsignaled requests wait to be carried out: those that complete only if the queue pair fails.
+    pub(super) fn silent_pending(&self) -> u64 {
+        (self.executed..self.posted)
+            .filter(|index| self.get(*index).is_some_and(|request| !request.signaled))
+            .count() as u64
+    }
+
+    fn take_payload(
+        &mut self,
+        slot: usize,
+        opcode: Opcode,
+        length: u64,
+        entries: &[Sge],
+    ) -> Result<(), Errno> {
+        if opcode != Opcode::Write || length > u64::from(self.caps.max_inline) {
+            return Err(Errno::INVAL);
+        }
+        let start = slot * self.caps.max_inline as usize;
+        let payload = self.payloads.get_mut(start..start + length as usize).ok_or(Errno::INVAL)?;
+        copy::gather(entries, payload);
+        Ok(())
+    }
+
+    fn slot(&self, index: u64) -> usize {
+        (index % u64::from(self.caps.send_depth)) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(send_depth: u32) -> SendQueue {
+        SendQueue::new(QueuePairCaps { send_depth, max_sge: 3, max_inline: 8 })
+    }
+
+    fn request(id: u64, sge_count: u8) -> WorkRequest {
+        WorkRequest {
+            id,
+            remote_address: 0,
+            rkey: 0,
+            first_sge: 0,
+            sge_count,
+            opcode: Opcode::Write,
+            signaled: false,
+            inline: false,
+        }
+    }
+
+    #[test]
+    fn slots_come_back_when_retired_and_not_before() {
+        let mut queue = queue(2);
+        let entries = [Sge::default()];
+        assert_eq!(queue.push(&request(0, 1), &entries), Ok(()));
+        assert_eq!(queue.push(&request(1, 1), &entries), Ok(()));
+        queue.executed = 2;
+        queue.reported = 2;
+        assert_eq!(queue.push(&request(2, 1), &entries), Err(Errno::NOMEM));
+        queue.retired = 2;
+        assert_eq!(queue.push(&request(2, 1), &entries), Ok(()));
+        assert_eq!(queue.get(2).unwrap().id, 2);
+        assert!(queue.get(1).is_none() && queue.get(3).is_none());
+    }
+
+    #[test]
+    fn pieces_start_at_the_offset_and_leave_empty_entries_out() {
+        let mut queue = queue(2);
+        let entry = |address, length| Sge { address, length, lkey: 1 };
+        queue.push(&request(0, 3), &[entry(100, 10), entry(200, 0), entry(300, 5)]).unwrap();
+        let ranges = |offset| -> Vec<_> {
+            queue.pieces(0, offset).map(|piece| (piece.address, piece.length)).collect()
+        };
+        assert_eq!(ranges(0), [(100, 10), (300, 5)]);
+        assert_eq!(ranges(4), [(104, 6), (300, 5)]);
+        assert_eq!(ranges(10), [(300, 5)]);
+        assert_eq!(ranges(15), []);
+    }
+
+    #[test]
+    fn an_inline_payload_is_the_bytes_of_the_moment_of_posting() {
+        let mut queue = queue(2);
+        let mut bytes = *b"abcdefgh";
+        let entries = [
+            Sge { address: bytes.as_ptr() as u64, length: 3, lkey: 0 },
+            Sge { address: bytes.as_ptr() as u64 + 6, length: 2, lkey: 0 },
+        ];
+        queue.push(&WorkRequest { inline: true, ..request(0, 2) }, &entries).unwrap();
+        bytes.fill(0);
+        std::hint::black_box(&bytes);
+        let piece = queue.pieces(0, 0).next().unwrap();
+        assert_eq!((piece.length, piece.lkey), (5, None));
+        assert_eq!(&queue.payloads[..5], b"abcgh");
+        let long = [Sge { address: bytes.as_ptr() as u64, length: 9, lkey: 0 }];
+        assert_eq!(queue.push(&WorkRequest { inline: true, ..request(1, 1) }, &long), Err(Errno::INVAL));
+    }
+
+    #[test]
+    fn requests_that_make_no_sense_are_refused() {
+        let mut queue = queue(2);
+        let entries = [Sge::default(); 4];
+        assert_eq!(queue.push(&request(0, 0), &entries), Err(Errno::INVAL));
+        assert_eq!(queue.push(&request(0, 4), &entries), Err(Errno::INVAL));
+        assert_eq!(queue.push(&WorkRequest { first_sge: 3, ..request(0, 2) }, &entries), Err(Errno::INVAL));
+    }
+}

@@ -1,0 +1,71 @@
+//! How other threads reach the worker that polls a completion queue.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::sync::{AtomicBool, Ordering};
+
+/// A flag to look at and a descriptor to wait on.
+#[derive(Debug)]
+pub(super) struct Signal {
+    event: OwnedFd,
+    /// A queue pair changed state behind the worker's back. Set by anyone before reading `armed`, taken by the worker
+    /// after setting `armed`; both SeqCst, so that one of them sees the other and no wake-up is lost.
+    sweep: AtomicBool,
+    /// The worker may be asleep. Set by the worker, taken by whoever wakes it.
+    armed: AtomicBool,
+}
+
+impl Signal {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            sweep: AtomicBool::new(false),
+            armed: AtomicBool::new(false),
+        })
+    }
+
+    /// Asks the worker to look at all its queue pairs, and wakes it if it sleeps.
+    pub(super) fn sweep(&self) {
+        self.sweep.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Wakes the worker if it sleeps.
+    pub(super) fn wake(&self) {
+        if self.armed.swap(false, Ordering::SeqCst) {
+            // Fails only when the counter is full, and then the descriptor is readable already.
+            let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// From now on the descriptor tells. The worker must look once more before it sleeps.
+    pub(super) fn arm(&self) {
+        self.armed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a sweep was asked for, without taking it.
+    pub(super) fn wants_sweep(&self) -> bool {
+        self.sweep.load(Ordering::SeqCst)
+    }
+
+    /// Takes the request for a sweep.
+    pub(super) fn take_sweep(&self) -> bool {
+        self.wants_sweep() && self.sweep.swap(false, Ordering::SeqCst)
+    }
+
+    /// Makes the descriptor unreadable again.
+    pub(super) fn acknowledge(&self) {
+        let mut count = [0_u8; 8];
+        // EAGAIN: it was not readable.
+        let _ = rustix::io::read(&self.event, &mut count);
+    }
+}
+
+impl AsFd for Signal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}

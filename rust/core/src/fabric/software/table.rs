@@ -1,0 +1,276 @@
+//! The layout that a device shares with its peers on the same host: its regions and queue pairs, and each peer's pins.
+//!
+//! A peer that copies into or out of our memory does so without our CPU, so the checks are done by the peer, against
+//! what this table says. The owner alone writes the table; the peer alone writes its pins.
+#![allow(unsafe_code, reason = "promises that the entries are plain shared memory")]
+
+use super::mapping::{Shared, SharedArray};
+use crate::fabric::Access;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// Regions that a device can hold at a time.
+pub(super) const REGION_SLOTS: usize = 1 << SLOT_BITS;
+/// Queue pairs that a device can hold at a time.
+pub(super) const QUEUE_PAIR_SLOTS: usize = 1 << 14;
+
+const SLOT_BITS: u32 = 18;
+/// Generations of a slot run from 1, so that no key is ever 0.
+const GENERATIONS: u32 = 1 << (32 - SLOT_BITS);
+
+/// What a region may be used for, as bits of [`RegionEntry`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Right {
+    /// Reading it on behalf of its owner: always allowed.
+    LocalRead = 0,
+    /// Writing into it on behalf of its owner.
+    LocalWrite = 1,
+    /// A peer's WRITE.
+    RemoteWrite = 2,
+    /// A peer's READ.
+    RemoteRead = 4,
+}
+
+/// Why a key and a range do not give access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Violation;
+
+/// One slot of the region table.
+///
+/// `base`, `length` and `access` are written by the owner while `key` is 0 and no pin exists, and read by whoever
+/// pinned the slot and then found its key: the owner's SeqCst store of `key` publishes them.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct RegionEntry {
+    /// Key of the live region, 0 for none. Written by the owner, read by everybody, all SeqCst: a reader stores its
+    /// pin and then loads the key, the owner clears the key and then loads the pins, so one of them sees the other.
+    key: AtomicU32,
+    /// Bits of [`Right`].
+    access: AtomicU32,
+    /// First address.
+    base: AtomicU64,
+    /// Bytes.
+    length: AtomicU64,
+    reserved: u64,
+}
+
+// SAFETY: repr(C), atomics and one unused integer, valid for every bit pattern.
+unsafe impl Shared for RegionEntry {}
+
+impl RegionEntry {
+    /// Makes the slot stand for a region. Owner only, on a slot that has no key and no pins.
+    pub(super) fn publish(&self, key: u32, base: u64, length: u64, access: Access) {
+        self.base.store(base, Ordering::Relaxed);
+        self.length.store(length, Ordering::Relaxed);
+        self.access.store(access_bits(access), Ordering::Relaxed);
+        self.key.store(key, Ordering::SeqCst);
+    }
+
+    /// Takes the key away: pins made from now on fail. Owner only.
+    pub(super) fn revoke(&self) {
+        self.key.store(0, Ordering::SeqCst);
+    }
+}
+
+/// One slot of the queue pair table: lets a peer see without asking whether its counterpart still answers.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct QueuePairEntry {
+    /// Number of the queue pair that lives here, 0 for none. Owner writes (SeqCst), peers read.
+    qpn: AtomicU32,
+    /// Number of the queue pair that it is connected to, 0 until it is, [`BROKEN`] once it is in ERROR. Owner
+    /// writes (SeqCst), peers read.
+    peer: AtomicU32,
+}
+
+/// In place of a peer's number: the queue pair is in ERROR.
+const BROKEN: u32 = u32::MAX;
+
+// SAFETY: repr(C), two atomics, valid for every bit pattern.
+unsafe impl Shared for QueuePairEntry {}
+
+/// What an entry of the queue pair table says of a counterpart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counterpart {
+    /// Connected to the one who asks.
+    Ready,
+    /// There, but not connected yet.
+    NotYet,
+    /// In ERROR, gone, or connected to somebody else.
+    Gone,
+}
+
+impl QueuePairEntry {
+    /// The slot now holds this queue pair, not connected.
+    pub(super) fn occupy(&self, qpn: u32) {
+        self.peer.store(0, Ordering::SeqCst);
+        self.qpn.store(qpn, Ordering::SeqCst);
+    }
+
+    /// It is connected to `peer`.
+    pub(super) fn connect(&self, peer: u32) {
+        self.peer.store(peer, Ordering::SeqCst);
+    }
+
+    /// It is in ERROR.
+    pub(super) fn mark_broken(&self) {
+        self.peer.store(BROKEN, Ordering::SeqCst);
+    }
+
+    /// The slot is free.
+    pub(super) fn vacate(&self) {
+        self.qpn.store(0, Ordering::SeqCst);
+    }
+
+    /// How queue pair `qpn`, expected in this slot, stands towards queue pair `asking`.
+    pub(super) fn counterpart(&self, qpn: u32, asking: u32) -> Counterpart {
+        let peer = self.peer.load(Ordering::SeqCst);
+        match self.qpn.load(Ordering::SeqCst) == qpn {
+            true if peer == asking => Counterpart::Ready,
+            true if peer == 0 => Counterpart::NotYet,
+            _ => Counterpart::Gone,
+        }
+    }
+}
+
+/// A region table together with the pins of one who accesses it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RegionView<'a> {
+    /// Regions: this process's own, or a peer's.
+    pub(super) entries: &'a SharedArray<RegionEntry>,
+    /// One count per slot, of the one who accesses. Written by its threads (SeqCst), read by the table's owner.
+    pub(super) pins: &'a SharedArray<AtomicU32>,
+}
+
+impl<'a> RegionView<'a> {
+    /// Pins the region of `key`; until the pin is dropped its owner does not let go of the memory.
+    pub(super) fn pin(self, key: u32) -> Result<Pinned<'a>, Violation> {
+        let slot = slot_of(key);
+        let (Some(entry), Some(count)) = (self.entries.get(slot), self.pins.get(slot)) else {
+            return Err(Violation);
+        };
+        count.fetch_add(1, Ordering::SeqCst);
+        // Dropped on every way out below, which gives the count back.
+        let mut pinned = Pinned { entry, count, key, base: 0, length: 0, access: 0 };
+        if key == 0 || !pinned.is_live() {
+            return Err(Violation);
+        }
+        pinned.base = entry.base.load(Ordering::Relaxed);
+        pinned.length = entry.length.load(Ordering::Relaxed);
+        pinned.access = entry.access.load(Ordering::Relaxed);
+        Ok(pinned)
+    }
+}
+
+/// A region that its owner will not free before this is dropped.
+#[derive(Debug)]
+pub(super) struct Pinned<'a> {
+    entry: &'a RegionEntry,
+    count: &'a AtomicU32,
+    key: u32,
+    base: u64,
+    length: u64,
+    access: u32,
+}
+
+impl Pinned<'_> {
+    /// The key that it was pinned by.
+    pub(super) fn key(&self) -> u32 {
+        self.key
+    }
+
+    /// Whether `length` bytes at `address` lie inside and `right` is given.
+    pub(super) fn check(&self, address: u64, length: u64, right: Right) -> Result<(), Violation> {
+        let offset = address.checked_sub(self.base).ok_or(Violation)?;
+        let end = offset.checked_add(length).ok_or(Violation)?;
+        if end > self.length || self.access & right as u32 != right as u32 {
+            return Err(Violation);
+        }
+        Ok(())
+    }
+
+    /// False once the owner has begun to revoke the region.
+    pub(super) fn is_live(&self) -> bool {
+        self.entry.key.load(Ordering::SeqCst) == self.key
+    }
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The key of `slot` in its `generation`-th use.
+pub(super) fn key_of(slot: usize, generation: u32) -> u32 {
+    let generation = 1 + generation % (GENERATIONS - 1);
+    (generation << SLOT_BITS) | (slot as u32 & (REGION_SLOTS as u32 - 1))
+}
+
+/// The slot that `key` names.
+pub(super) fn slot_of(key: u32) -> usize {
+    key as usize & (REGION_SLOTS - 1)
+}
+
+fn access_bits(access: Access) -> u32 {
+    let mut bits = Right::LocalRead as u32;
+    if access.local_write {
+        bits |= Right::LocalWrite as u32;
+    }
+    if access.remote_write {
+        bits |= Right::RemoteWrite as u32;
+    }
+    if access.remote_read {
+        bits |= Right::RemoteRead as u32;
+    }
+    bits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn keys_name_their_slot_and_are_never_zero(slot in 0..REGION_SLOTS, generation: u32) {
+            let key = key_of(slot, generation);
+            prop_assert_ne!(key, 0);
+            prop_assert_eq!(slot_of(key), slot);
+            prop_assert_ne!(key, key_of(slot, generation.wrapping_add(1)));
+        }
+
+        #[test]
+        fn a_range_is_inside_exactly_when_arithmetic_says_so(base: u64, size in 1..=u64::MAX, address: u64, length: u64) {
+            let entries = SharedArray::<RegionEntry>::private(4).unwrap();
+            let pins = SharedArray::<AtomicU32>::private(4).unwrap();
+            let key = key_of(2, 9);
+            entries.get(2).unwrap().publish(key, base, size, Access { remote_write: false, ..Access::FULL });
+            let view = RegionView { entries: &entries, pins: &pins };
+            let pinned = view.pin(key).unwrap();
+            let (low, high) = (u128::from(address), u128::from(address) + u128::from(length));
+            let inside = low >= u128::from(base) && high <= u128::from(base) + u128::from(size);
+            prop_assert_eq!(pinned.check(address, length, Right::RemoteRead).is_ok(), inside);
+            prop_assert_eq!(pinned.check(base, size, Right::RemoteWrite), Err(Violation));
+        }
+    }
+
+    #[test]
+    fn a_pin_needs_the_exact_key_and_leaves_no_trace_when_refused() {
+        let entries = SharedArray::<RegionEntry>::private(4).unwrap();
+        let pins = SharedArray::<AtomicU32>::private(4).unwrap();
+        let view = RegionView { entries: &entries, pins: &pins };
+        let key = key_of(1, 0);
+        assert!(view.pin(key).is_err());
+        entries.get(1).unwrap().publish(key, 64, 64, Access::FULL);
+        assert!(view.pin(key_of(1, 1)).is_err());
+        assert!(view.pin(key_of(3, 0)).is_err());
+        assert!(view.pin(0).is_err());
+        let pinned = view.pin(key).unwrap();
+        assert_eq!(pins.get(1).unwrap().load(Ordering::SeqCst), 1);
+        entries.get(1).unwrap().revoke();
+        assert!(!pinned.is_live());
+        drop(pinned);
+        assert!((0..4).all(|slot| pins.get(slot).unwrap().load(Ordering::SeqCst) == 0));
+    }
+}

@@ -1,0 +1,180 @@
+//! One port of one device, as the engine sees it.
+
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::completion_queue::VerbsCompletionQueue;
+use super::context::Context;
+use super::gid::GidWish;
+use super::memory::VerbsMemoryRegion;
+use super::port::LocalPort;
+use super::queue_pair::{QueuePairSettings, VerbsQueuePair};
+use super::sys::ibv_device_attr;
+use super::sysfs::DeviceFiles;
+use crate::fabric::{
+    CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, MAX_SGE, MemoryRange, MemoryRegion,
+    PortAttributes, Provider, QueuePair, QueuePairCaps, VerbsOptions,
+};
+
+/// A device's port.
+#[derive(Debug)]
+pub(super) struct VerbsDevice {
+    context: Arc<Context>,
+    files: DeviceFiles,
+    attributes: DeviceAttributes,
+    settings: QueuePairSettings,
+    wish: GidWish,
+    max_mtu: u8,
+    relaxed_ordering: bool,
+    /// The port as last read: at the start, and again after an event that may have changed its address.
+    port: Mutex<LocalPort>,
+}
+
+impl VerbsDevice {
+    /// Puts together what was found out about an active port.
+    pub(super) fn new(
+        context: Arc<Context>,
+        files: DeviceFiles,
+        port: LocalPort,
+        options: &VerbsOptions,
+        wish: GidWish,
+        max_mtu: u8,
+    ) -> Result<Self, FabricError> {
+        let limits = context.query_device()?;
+        let attributes = attributes(&context, &files, port.number, &limits);
+        let settings = QueuePairSettings::new(
+            options,
+            attributes.max_rd_atomic_initiator,
+            attributes.max_rd_atomic_responder,
+        );
+        let relaxed_ordering = options.relaxed_ordering && context.library.ibv_reg_mr_iova2.is_some();
+        let port = Mutex::new(port);
+        Ok(Self { context, files, attributes, settings, wish, max_mtu, relaxed_ordering, port })
+    }
+
+    fn local_port(&self) -> LocalPort {
+        self.port.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the port again. New queue pairs use what is found; those that exist keep their address.
+    fn refresh(&self) {
+        let read =
+            LocalPort::read(&self.context, &self.files, self.attributes.port, &self.wish, self.max_mtu);
+        match read {
+            Ok(Some(port)) => *self.port.lock().unwrap_or_else(PoisonError::into_inner) = port,
+            Ok(None) => {}
+            Err(error) => tracing::warn!("keeping the old address of a port that changed: {error}"),
+        }
+    }
+
+    fn check_caps(&self, caps: &QueuePairCaps) -> Result<(), FabricError> {
+        let name = &self.attributes.name;
+        let (depth, sge) = (self.attributes.max_queue_depth, self.attributes.max_sge);
+        if !(1..=depth).contains(&caps.send_depth) {
+            return Err(FabricError::Unsupported(format!(
+                "a queue pair of {} requests was asked for, {name} can do 1 to {depth} (max_qp_wr)",
+                caps.send_depth
+            )));
+        }
+        if !(1..=sge).contains(&caps.max_sge) {
+            return Err(FabricError::Unsupported(format!(
+                "requests of {} scatter/gather entries were asked for, {name} can do 1 to {sge} (max_sge)",
+                caps.max_sge
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Device for VerbsDevice {
+    fn attributes(&self) -> &DeviceAttributes {
+        &self.attributes
+    }
+
+    fn port(&self) -> Result<PortAttributes, FabricError> {
+        Ok(self.local_port().describe(&self.context.query_port(self.attributes.port)?))
+    }
+
+    fn register(&self, range: &MemoryRange) -> Result<Arc<dyn MemoryRegion>, FabricError> {
+        let context = Arc::clone(&self.context);
+        let region =
+            VerbsMemoryRegion::register(context, range, self.attributes.max_region, self.relaxed_ordering)?;
+        Ok(Arc::new(region))
+    }
+
+    fn create_completion_queue(self: Arc<Self>, depth: u32) -> Result<Box<dyn CompletionQueue>, FabricError> {
+        let context = Arc::clone(&self.context);
+        Ok(Box::new(VerbsCompletionQueue::create(context, depth, self.attributes.max_cq_depth)?))
+    }
+
+    fn create_queue_pair(
+        self: Arc<Self>,
+        queue: &mut dyn CompletionQueue,
+        caps: &QueuePairCaps,
+    ) -> Result<Box<dyn QueuePair>, FabricError> {
+        self.check_caps(caps)?;
+        let queue = queue
+            .as_any_mut()
+            .downcast_ref::<VerbsCompletionQueue>()
+            .map(VerbsCompletionQueue::raw)
+            .filter(|queue| Arc::ptr_eq(&queue.context, &self.context))
+            .ok_or_else(|| {
+                FabricError::Unsupported(format!(
+                    "a queue pair of {} needs a completion queue of {}",
+                    self.attributes.name, self.attributes.name
+                ))
+            })?;
+        let (port, settings) = (self.local_port(), self.settings.clone());
+        Ok(Box::new(VerbsQueuePair::create(Arc::clone(queue), caps, port, settings)?))
+    }
+
+    fn poll_event(&self) -> Option<DeviceEvent> {
+        loop {
+            let event = self.context.next_event()?;
+            if event.port.is_some_and(|port| port != self.attributes.port) {
+                continue;
+            }
+            match event.event {
+                DeviceEvent::QueuePairFatal(number) => self.context.mark_broken(number),
+                DeviceEvent::AddressChange | DeviceEvent::PortUp => self.refresh(),
+                _ => {}
+            }
+            return Some(event.event);
+        }
+    }
+
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.context.async_fd())
+    }
+}
+
+fn attributes(
+    context: &Context,
+    files: &DeviceFiles,
+    port: u8,
+    limits: &ibv_device_attr,
+) -> DeviceAttributes {
+    let count = |value: i32| u32::try_from(value).unwrap_or(0);
+    let byte = |value: i32| u8::try_from(value.max(0)).unwrap_or(u8::MAX);
+    DeviceAttributes {
+        provider: Provider::Verbs,
+        name: context.name.clone(),
+        port,
+        // Never zero, even from a driver that has none to give.
+        guid: u64::from_be(limits.node_guid).max(1),
+        pci_path: files.device_path(),
+        max_queue_depth: count(limits.max_qp_wr),
+        max_cq_depth: count(limits.max_cqe),
+        max_queue_pairs: count(limits.max_qp),
+        // READs may have a lower limit of their own; one number for both keeps the engine simple.
+        max_sge: match (count(limits.max_sge), count(limits.max_sge_rd)) {
+            (all, 0) => all,
+            (all, reads) => all.min(reads),
+        }
+        .min(MAX_SGE as u32),
+        max_region: limits.max_mr_size,
+        max_rd_atomic_initiator: byte(limits.max_qp_init_rd_atom),
+        max_rd_atomic_responder: byte(limits.max_qp_rd_atom),
+        dma_buf: context.library.ibv_reg_dmabuf_mr.is_some(),
+    }
+}

@@ -1,0 +1,409 @@
+//! Reliable connected queue pairs.
+#![allow(unsafe_code, reason = "calls libibverbs")]
+
+use std::ffi::c_int;
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::completion_queue::RawCompletionQueue;
+use super::context::Context;
+use super::port::{LocalPort, mtu_bytes};
+use super::send_list::{LONGEST, SendList};
+use super::sys::{
+    PostSend, errno_of, ibv_access_flags as access, ibv_ah_attr, ibv_gid, ibv_global_route, ibv_qp,
+    ibv_qp_attr, ibv_qp_attr_mask as mask, ibv_qp_cap, ibv_qp_init_attr, ibv_qp_state as state, ibv_qp_type,
+    last_errno,
+};
+use crate::fabric::{
+    FabricError, LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathKind, PathOptions, Posted, QpAddress,
+    QueuePair, QueuePairCaps, Sge, VerbsOptions, WorkRequest,
+};
+
+/// Rights of peers at a queue pair: what a region allows is checked on top.
+const REMOTE_ACCESS: u32 =
+    access::IBV_ACCESS_REMOTE_WRITE.0 | access::IBV_ACCESS_REMOTE_READ.0 | access::IBV_ACCESS_REMOTE_ATOMIC.0;
+/// 0.64 ms: how long a peer waits after a receiver-not-ready answer. READ and WRITE never draw one.
+const MIN_RNR_TIMER: u8 = 12;
+/// Retry a receiver-not-ready answer for ever.
+const RNR_RETRY: u8 = 7;
+/// Routers a RoCE packet may pass.
+const HOP_LIMIT: u8 = 255;
+
+/// What the options and the device say about every queue pair.
+#[derive(Clone, Debug)]
+pub(super) struct QueuePairSettings {
+    pub(super) timeout: u8,
+    pub(super) retry_count: u8,
+    pub(super) pkey_index: u16,
+    pub(super) service_level: u8,
+    pub(super) traffic_class: u8,
+    /// READs and atomics outstanding as initiator, at most.
+    pub(super) max_initiator: u8,
+    /// READs and atomics accepted as responder, at most.
+    pub(super) max_responder: u8,
+}
+
+impl QueuePairSettings {
+    /// Takes the path's settings out of the provider's options.
+    pub(super) fn new(options: &VerbsOptions, max_initiator: u8, max_responder: u8) -> Self {
+        Self {
+            timeout: options.timeout,
+            retry_count: options.retry_count,
+            pkey_index: options.pkey_index,
+            service_level: options.service_level,
+            traffic_class: options.traffic_class,
+            max_initiator,
+            max_responder,
+        }
+    }
+}
+
+/// A queue pair.
+pub(super) struct VerbsQueuePair {
+    raw: NonNull<ibv_qp>,
+    post_send: PostSend,
+    list: SendList,
+    /// Written by whoever learns that the queue pair is in ERROR (a poll, an event, `set_error`), read by its owner.
+    /// Relaxed: nothing is published with it.
+    broken: Arc<AtomicBool>,
+    connected: bool,
+    caps: QueuePairCaps,
+    port: LocalPort,
+    settings: QueuePairSettings,
+    /// Keeps the completion queue and the context alive.
+    queue: Arc<RawCompletionQueue>,
+}
+
+// SAFETY: verbs calls on a queue pair may come from any thread; the list's pointers are to its own slots, and those
+// into a caller's entries are used within the call that sets them only.
+unsafe impl Send for VerbsQueuePair {}
+
+impl VerbsQueuePair {
+    /// Creates a queue pair on `queue` and moves it to INIT on `port`.
+    pub(super) fn create(
+        queue: Arc<RawCompletionQueue>,
+        wanted: &QueuePairCaps,
+        port: LocalPort,
+        settings: QueuePairSettings,
+    ) -> Result<Self, FabricError> {
+        let context = Arc::clone(&queue.context);
+        // SAFETY: the context is open.
+        let post_send = unsafe { (*context.raw.as_ptr()).ops.post_send }
+            .ok_or_else(|| FabricError::Unsupported(format!("{} cannot post requests", context.name)))?;
+        let (raw, caps) = create_raw(&queue, wanted)?;
+        // SAFETY: just made.
+        let broken = context.add_queue_pair(unsafe { raw.as_ref().qp_num });
+        let list = SendList::new(caps.max_sge);
+        // From here on `drop` destroys it.
+        let mut pair = Self { raw, post_send, list, broken, connected: false, caps, port, settings, queue };
+        pair.initialise()?;
+        Ok(pair)
+    }
+
+    fn context(&self) -> &Context {
+        &self.queue.context
+    }
+
+    fn number(&self) -> u32 {
+        // SAFETY: the queue pair is alive.
+        unsafe { self.raw.as_ref().qp_num }
+    }
+
+    fn initialise(&mut self) -> Result<(), FabricError> {
+        let mut attributes = no_attributes();
+        attributes.qp_state = state::IBV_QPS_INIT;
+        attributes.pkey_index = self.settings.pkey_index;
+        attributes.port_num = self.port.number;
+        attributes.qp_access_flags = REMOTE_ACCESS;
+        let fields =
+            mask::IBV_QP_STATE | mask::IBV_QP_PKEY_INDEX | mask::IBV_QP_PORT | mask::IBV_QP_ACCESS_FLAGS;
+        self.modify("ibv_modify_qp to INIT", &mut attributes, fields).map_err(|error| {
+            error.with_hint(&format!(
+                "is FLAGCX_IB_PKEY={} an index of the port's table?",
+                self.settings.pkey_index
+            ))
+        })
+    }
+
+    fn ready_to_receive(&mut self, peer: &QpAddress, options: &PathOptions) -> Result<(), FabricError> {
+        let mut attributes = no_attributes();
+        attributes.qp_state = state::IBV_QPS_RTR;
+        attributes.path_mtu = u32::from(peer.mtu.min(self.port.mtu));
+        attributes.dest_qp_num = peer.qpn;
+        attributes.rq_psn = 0;
+        attributes.max_dest_rd_atomic = options.rd_atomic_responder.min(self.settings.max_responder);
+        attributes.min_rnr_timer = MIN_RNR_TIMER;
+        attributes.ah_attr = self.address_handle(peer)?;
+        let fields = mask::IBV_QP_STATE
+            | mask::IBV_QP_AV
+            | mask::IBV_QP_PATH_MTU
+            | mask::IBV_QP_DEST_QPN
+            | mask::IBV_QP_RQ_PSN
+            | mask::IBV_QP_MAX_DEST_RD_ATOMIC
+            | mask::IBV_QP_MIN_RNR_TIMER;
+        self.modify("ibv_modify_qp to RTR", &mut attributes, fields).map_err(|error| {
+            error.with_hint(&format!(
+                "peer {} (LID {}), local GID index {} ({}), path MTU {}: can this port reach that address?",
+                peer.ip(),
+                peer.lid,
+                self.port.gid.index,
+                self.port.gid.reason,
+                mtu_bytes(peer.mtu.min(self.port.mtu)),
+            ))
+        })
+    }
+
+    /// How packets find the peer. The local port and its link layer decide, not what the peer says of its own.
+    fn address_handle(&self, peer: &QpAddress) -> Result<ibv_ah_attr, FabricError> {
+        let routed = self.port.link_layer == LINK_ETHERNET;
+        let dlid = if routed { Ok(0) } else { u16::try_from(peer.lid) };
+        let dlid = dlid.map_err(|_| FabricError::Peer {
+            peer: peer.ip().to_string(),
+            reason: format!("its LID {} is not a 16-bit number", peer.lid),
+        })?;
+        Ok(ibv_ah_attr {
+            grh: ibv_global_route {
+                dgid: ibv_gid { raw: if routed { peer.gid } else { [0; 16] } },
+                flow_label: 0,
+                sgid_index: if routed { self.port.gid.index } else { 0 },
+                hop_limit: if routed { HOP_LIMIT } else { 0 },
+                traffic_class: if routed { self.settings.traffic_class } else { 0 },
+            },
+            dlid,
+            sl: self.settings.service_level,
+            src_path_bits: 0,
+            static_rate: 0,
+            is_global: u8::from(routed),
+            port_num: self.port.number,
+        })
+    }
+
+    fn ready_to_send(&mut self, options: &PathOptions) -> Result<(), FabricError> {
+        let mut attributes = no_attributes();
+        attributes.qp_state = state::IBV_QPS_RTS;
+        attributes.timeout = self.settings.timeout;
+        attributes.retry_cnt = self.settings.retry_count;
+        attributes.rnr_retry = RNR_RETRY;
+        attributes.sq_psn = 0;
+        attributes.max_rd_atomic = options.rd_atomic_initiator.min(self.settings.max_initiator);
+        let fields = mask::IBV_QP_STATE
+            | mask::IBV_QP_TIMEOUT
+            | mask::IBV_QP_RETRY_CNT
+            | mask::IBV_QP_RNR_RETRY
+            | mask::IBV_QP_SQ_PSN
+            | mask::IBV_QP_MAX_QP_RD_ATOMIC;
+        self.modify("ibv_modify_qp to RTS", &mut attributes, fields).map_err(|error| {
+            error.with_hint(&format!(
+                "FLAGCX_IB_TIMEOUT={} must be 0..31, FLAGCX_IB_RETRY_CNT={} 0..7",
+                self.settings.timeout, self.settings.retry_count
+            ))
+        })
+    }
+
+    fn modify(
+        &self,
+        operation: &'static str,
+        attributes: &mut ibv_qp_attr,
+        fields: mask,
+    ) -> Result<(), FabricError> {
+        let context = self.context();
+        // SAFETY: the queue pair is alive; the library reads the attributes that `fields` names.
+        let code =
+            unsafe { (context.library.ibv_modify_qp)(self.raw.as_ptr(), attributes, fields.0 as c_int) };
+        context.check(operation, code)
+    }
+
+    fn post_list(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
+        let filled = self.list.fill(requests, entries);
+        if filled > 0 {
+            let mut refused = null_mut();
+            // SAFETY: the queue pair is alive. The chain is of live slots, ends in null, and each slot's entries lie
+            // within `entries`, which outlives the call; the library keeps none of these pointers. That an inline
+            // request's addresses are readable is the promise of whoever made the request.
+            let code = unsafe { (self.post_send)(self.raw.as_ptr(), self.list.head(), &raw mut refused) };
+            if code != 0 {
+                return Posted { accepted: self.list.position(refused, filled), errno: Some(errno_of(code)) };
+            }
+        }
+        Posted { accepted: filled, errno: (filled < requests.len()).then_some(libc::EINVAL) }
+    }
+
+    fn refuse_unlike(&self, peer: &QpAddress) -> Result<(), FabricError> {
+        let reason = if peer.link_layer != self.port.link_layer {
+            let (theirs, ours) = (link_name(peer.link_layer), link_name(self.port.link_layer));
+            format!("it offers {theirs}, {} port {} is {ours}", self.context().name, self.port.number)
+        } else if mtu_bytes(peer.mtu) == 0 {
+            format!("it offers the MTU number {}, which is none of 1 (256 bytes) to 5 (4096)", peer.mtu)
+        } else {
+            return Ok(());
+        };
+        Err(FabricError::Peer { peer: peer.ip().to_string(), reason })
+    }
+}
+
+impl QueuePair for VerbsQueuePair {
+    fn address(&self) -> QpAddress {
+        QpAddress {
+            qpn: self.number(),
+            gid: self.port.gid.gid,
+            port: self.port.number,
+            link_layer: self.port.link_layer,
+            lid: u32::from(self.port.lid),
+            mtu: self.port.mtu,
+        }
+    }
+
+    fn caps(&self) -> QueuePairCaps {
+        self.caps
+    }
+
+    fn connect(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError> {
+        self.refuse_unlike(peer)?;
+        if Instant::now() >= path.deadline {
+            return Err(FabricError::TimedOut {
+                operation: "connecting a queue pair",
+                detail: format!(": peer {}", peer.ip()),
+            });
+        }
+        self.ready_to_receive(peer, path)?;
+        self.ready_to_send(path)?;
+        self.connected = true;
+        Ok(())
+    }
+
+    fn post(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
+        if !self.connected {
+            // Libraries differ in what they do with a request before RTS; none of it is useful.
+            return Posted { accepted: 0, errno: (!requests.is_empty()).then_some(libc::EINVAL) };
+        }
+        let mut accepted = 0;
+        for list in requests.chunks(LONGEST) {
+            let posted = self.post_list(list, entries);
+            accepted += posted.accepted;
+            if posted.errno.is_some() {
+                return Posted { accepted, errno: posted.errno };
+            }
+        }
+        Posted { accepted, errno: None }
+    }
+
+    fn set_error(&mut self) -> Result<(), FabricError> {
+        self.broken.store(true, Ordering::Relaxed);
+        let mut attributes = no_attributes();
+        attributes.qp_state = state::IBV_QPS_ERR;
+        self.modify("ibv_modify_qp to ERROR", &mut attributes, mask::IBV_QP_STATE)
+    }
+
+    fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    fn path(&self) -> PathKind {
+        if self.connected { PathKind::Rdma } else { PathKind::None }
+    }
+}
+
+impl Drop for VerbsQueuePair {
+    fn drop(&mut self) {
+        self.context().remove_queue_pair(self.number());
+        // SAFETY: made by this library, destroyed once. Blocks until the library's events on it are acknowledged,
+        // which `Context::next_event` does before it returns.
+        let code = unsafe { (self.context().library.ibv_destroy_qp)(self.raw.as_ptr()) };
+        if let Err(error) = self.context().check("ibv_destroy_qp", code) {
+            tracing::warn!("a queue pair stays: {error}");
+        }
+    }
+}
+
+impl std::fmt::Debug for VerbsQueuePair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerbsQueuePair")
+            .field("device", &self.context().name)
+            .field("number", &self.number())
+            .field("connected", &self.connected)
+            .field("caps", &self.caps)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks the library for a queue pair; with less inline room where it has not as much as wanted.
+fn create_raw(
+    queue: &RawCompletionQueue,
+    wanted: &QueuePairCaps,
+) -> Result<(NonNull<ibv_qp>, QueuePairCaps), FabricError> {
+    let context = &queue.context;
+    let mut inline = wanted.max_inline;
+    let raw = loop {
+        let mut attributes = init_attributes(queue, wanted, inline);
+        // SAFETY: domain and completion queue are alive.
+        let raw = unsafe { (context.library.ibv_create_qp)(context.domain.as_ptr(), &raw mut attributes) };
+        match NonNull::new(raw) {
+            Some(raw) => break raw,
+            None if inline > 0 => inline /= 2,
+            None => {
+                return Err(FabricError::call("ibv_create_qp", &context.name, last_errno()).with_hint(&format!(
+                    "asked for {} requests of {} entries each; fewer queue pairs or a smaller depth may fit, and \
+                     ENOMEM may also mean RLIMIT_MEMLOCK",
+                    wanted.send_depth, wanted.max_sge
+                )));
+            }
+        }
+    };
+    let mut granted = init_attributes(queue, wanted, inline);
+    let mut ignored = no_attributes();
+    // SAFETY: the queue pair was just made; the library fills both structures.
+    let code = unsafe {
+        (context.library.ibv_query_qp)(
+            raw.as_ptr(),
+            &raw mut ignored,
+            mask::IBV_QP_CAP.0 as c_int,
+            &raw mut granted,
+        )
+    };
+    if let Err(error) = context.check("ibv_query_qp", code) {
+        // SAFETY: made above, not used by anybody.
+        unsafe { (context.library.ibv_destroy_qp)(raw.as_ptr()) };
+        return Err(error);
+    }
+    let caps = QueuePairCaps {
+        send_depth: granted.cap.max_send_wr.max(wanted.send_depth),
+        max_sge: granted.cap.max_send_sge.max(wanted.max_sge),
+        max_inline: granted.cap.max_inline_data,
+    };
+    Ok((raw, caps))
+}
+
+fn init_attributes(queue: &RawCompletionQueue, wanted: &QueuePairCaps, inline: u32) -> ibv_qp_init_attr {
+    ibv_qp_init_attr {
+        qp_context: null_mut(),
+        send_cq: queue.cq.as_ptr(),
+        recv_cq: queue.cq.as_ptr(),
+        srq: null_mut(),
+        cap: ibv_qp_cap {
+            max_send_wr: wanted.send_depth,
+            // No receive is ever posted; one is the least that every driver takes.
+            max_recv_wr: 1,
+            max_send_sge: wanted.max_sge,
+            max_recv_sge: 1,
+            max_inline_data: inline,
+        },
+        qp_type: ibv_qp_type::IBV_QPT_RC,
+        sq_sig_all: 0,
+    }
+}
+
+fn no_attributes() -> ibv_qp_attr {
+    // SAFETY: integers and a union of bytes: zero is a value.
+    unsafe { std::mem::zeroed() }
+}
+
+fn link_name(link_layer: u8) -> String {
+    match link_layer {
+        LINK_INFINIBAND => "InfiniBand".to_owned(),
+        LINK_ETHERNET => "Ethernet (RoCE)".to_owned(),
+        LINK_SOFTWARE => "the software fabric".to_owned(),
+        other => format!("unknown link layer {other}"),
+    }
+}

@@ -1,0 +1,210 @@
+//! The list of send requests that is handed to the library.
+//!
+//! The slots are allocated once and linked once. Posting fills in what differs from request to request, points each
+//! slot's scatter/gather list straight into the caller's entries, and cuts the chain behind the last one.
+#![allow(unsafe_code, reason = "links a C list")]
+
+use std::ffi::c_uint;
+use std::ptr::null_mut;
+
+use super::sys::{ibv_send_flags as flag, ibv_send_wr, ibv_wr_opcode, rdma_t};
+use crate::fabric::{Opcode, Sge, WorkRequest};
+
+/// Requests that go to the library in one call at most: 128 KiB of slots.
+pub(super) const LONGEST: usize = 1024;
+/// Slots at the start; the list grows to the longest one seen.
+const SHORTEST: usize = 64;
+
+/// One slot, on cache lines of its own: everything that is written per request lies in the first of the two.
+#[repr(C, align(64))]
+struct Slot(ibv_send_wr);
+
+/// A chain of slots. `slots[i].next` is `slots[i + 1]` everywhere but at `end`, where it is null.
+pub(super) struct SendList {
+    slots: Vec<Slot>,
+    end: usize,
+    max_sge: u8,
+}
+
+impl SendList {
+    /// A list for a queue pair that takes `max_sge` entries per request.
+    pub(super) fn new(max_sge: u32) -> Self {
+        let mut list = Self { slots: Vec::new(), end: 0, max_sge: u8::try_from(max_sge).unwrap_or(u8::MAX) };
+        list.grow(SHORTEST);
+        list
+    }
+
+    /// Fills in the front of `requests`, at most [`LONGEST`], and says how many: fewer than offered if a request
+    /// is malformed (no entries, more than the queue pair takes, or entries that are not there).
+    pub(super) fn fill(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> usize {
+        if requests.len() > self.slots.len() {
+            self.grow(requests.len().min(LONGEST));
+        }
+        let mut filled = 0;
+        for (Slot(slot), request) in self.slots.iter_mut().zip(requests) {
+            let first = usize::from(request.first_sge);
+            let Some(entries) = entries.get(first..first + usize::from(request.sge_count)) else { break };
+            if request.sge_count.wrapping_sub(1) >= self.max_sge {
+                break;
+            }
+            slot.wr_id = request.id;
+            slot.sg_list = entries.as_ptr().cast_mut().cast();
+            slot.num_sge = i32::from(request.sge_count);
+            slot.opcode = match request.opcode {
+                Opcode::Write => ibv_wr_opcode::IBV_WR_RDMA_WRITE,
+                Opcode::Read => ibv_wr_opcode::IBV_WR_RDMA_READ,
+            };
+            slot.send_flags = flags(request);
+            slot.wr.rdma = rdma_t { remote_addr: request.remote_address, rkey: request.rkey };
+            filled += 1;
+        }
+        if filled > 0 {
+            self.cut_behind(filled - 1);
+        }
+        filled
+    }
+
+    /// The first slot, for the library.
+    pub(super) fn head(&mut self) -> *mut ibv_send_wr {
+        self.slots.as_mut_ptr().cast()
+    }
+
+    /// Which slot `request` is, of the `filled` first ones; zero if it is none of them.
+    pub(super) fn position(&mut self, request: *const ibv_send_wr, filled: usize) -> usize {
+        let distance = (request as usize).wrapping_sub(self.head() as usize);
+        let position = distance / size_of::<Slot>();
+        if position < filled { position } else { 0 }
+    }
+
+    fn cut_behind(&mut self, last: usize) {
+        if last == self.end {
+            return;
+        }
+        let base = self.head();
+        // The slot that ended the chain before goes on to its neighbour again.
+        let successor = base.wrapping_byte_add((self.end + 1) * size_of::<Slot>());
+        if let Some(Slot(slot)) = self.slots.get_mut(self.end) {
+            slot.next = successor;
+        }
+        if let Some(Slot(slot)) = self.slots.get_mut(last) {
+            slot.next = null_mut();
+        }
+        self.end = last;
+    }
+
+    #[cold]
+    fn grow(&mut self, length: usize) {
+        // SAFETY: integers, null pointers, and unions of them: zero is a value.
+        self.slots.resize_with(length, || Slot(unsafe { std::mem::zeroed() }));
+        let base = self.head();
+        for (index, Slot(slot)) in self.slots.iter_mut().enumerate() {
+            slot.next = base.wrapping_byte_add((index + 1) * size_of::<Slot>());
+        }
+        self.end = length - 1;
+        if let Some(Slot(slot)) = self.slots.last_mut() {
+            slot.next = null_mut();
+        }
+    }
+}
+
+/// Inline is for writes only: a read has nothing to send along.
+fn flags(request: &WorkRequest) -> c_uint {
+    let mut flags = 0;
+    if request.signaled {
+        flags |= flag::IBV_SEND_SIGNALED.0;
+    }
+    if request.inline && request.opcode == Opcode::Write {
+        flags |= flag::IBV_SEND_INLINE.0;
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(id: u64, first_sge: u16, sge_count: u8) -> WorkRequest {
+        WorkRequest {
+            id,
+            remote_address: 0x1000 + id,
+            rkey: 7,
+            first_sge,
+            sge_count,
+            opcode: if id % 2 == 0 { Opcode::Write } else { Opcode::Read },
+            signaled: id % 3 == 0,
+            inline: true,
+        }
+    }
+
+    /// Walks the chain as the library does.
+    fn chain(list: &mut SendList) -> Vec<(u64, usize, i32, u32, u32, u64)> {
+        let mut seen = Vec::new();
+        let mut next = list.head();
+        while !next.is_null() {
+            // SAFETY: the chain consists of slots of the list, which is alive.
+            let slot = unsafe { &*next };
+            // SAFETY: the list fills the rdma member.
+            let rdma = unsafe { slot.wr.rdma };
+            assert_eq!(rdma.rkey, 7);
+            seen.push((
+                slot.wr_id,
+                slot.sg_list as usize,
+                slot.num_sge,
+                slot.opcode,
+                slot.send_flags,
+                rdma.remote_addr,
+            ));
+            next = slot.next;
+        }
+        seen
+    }
+
+    #[test]
+    fn any_order_of_lengths_gives_the_right_chain() {
+        let entries = [Sge { address: 1, length: 2, lkey: 3 }; 4];
+        let requests: Vec<_> = (0..1500).map(|id| request(id, (id % 3) as u16, 2)).collect();
+        let mut list = SendList::new(4);
+        for length in [1, 64, 5, 5, 300, 2, 1500, 1024, 1] {
+            let expected = length.min(LONGEST);
+            assert_eq!(list.fill(&requests[..length], &entries), expected);
+            let seen = chain(&mut list);
+            assert_eq!(seen.len(), expected);
+            for (request, (id, sg_list, count, opcode, flags, remote)) in requests.iter().zip(seen) {
+                let write = request.id % 2 == 0;
+                assert_eq!(id, request.id);
+                assert_eq!(sg_list, &raw const entries[usize::from(request.first_sge)] as usize);
+                assert_eq!(count, 2);
+                assert_eq!(opcode, if write { 0 } else { 4 });
+                assert_eq!(flags, u32::from(request.signaled) << 1 | u32::from(write) << 3);
+                assert_eq!(remote, request.remote_address);
+            }
+        }
+    }
+
+    #[test]
+    fn malformed_requests_end_the_list() {
+        let entries = [Sge::default(); 4];
+        let mut list = SendList::new(2);
+        for bad in [request(9, 0, 0), request(9, 0, 3), request(9, 3, 2), request(9, u16::MAX, 1)] {
+            let requests = [request(0, 0, 2), request(1, 2, 2), bad, request(3, 0, 1)];
+            assert_eq!(list.fill(&requests, &entries), 2);
+            assert_eq!(chain(&mut list).len(), 2);
+            assert_eq!(list.fill(&requests[2..], &entries), 0);
+        }
+    }
+
+    #[test]
+    fn positions_are_found_and_strangers_are_not() {
+        let entries = [Sge::default(); 1];
+        let requests: Vec<_> = (0..10).map(|id| request(id, 0, 1)).collect();
+        let mut list = SendList::new(1);
+        let filled = list.fill(&requests, &entries);
+        let head = list.head();
+        for position in 0..filled {
+            let slot = head.wrapping_byte_add(position * size_of::<Slot>());
+            assert_eq!(list.position(slot, filled), position);
+        }
+        assert_eq!(list.position(std::ptr::null(), filled), 0);
+        assert_eq!(list.position(head.wrapping_byte_add(4096 * 64), filled), 0);
+    }
+}

@@ -1,0 +1,92 @@
+//! Which of many, possibly overlapping, ranges holds a given one: ordered, deterministic, logarithmic.
+
+/// An immutable index over ranges. Position `i` of the input keeps its number in the answers.
+#[derive(Debug, Default)]
+pub struct RangeIndex {
+    /// Sorted by base, then by input position.
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    base: u64,
+    length: u64,
+    /// Largest end of this and all earlier entries: lets a search stop early.
+    reach: u64,
+    position: usize,
+}
+
+impl RangeIndex {
+    /// Indexes `ranges`, given as (base, length). Ranges that wrap around the address space hold nothing.
+    pub fn new(ranges: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut entries: Vec<Entry> = ranges
+            .into_iter()
+            .enumerate()
+            .map(|(position, (base, length))| Entry { base, length, reach: 0, position })
+            .collect();
+        entries.sort_unstable_by_key(|entry| (entry.base, entry.position));
+        let mut reach = 0;
+        for entry in &mut entries {
+            reach = entry.base.checked_add(entry.length).unwrap_or(0).max(reach);
+            entry.reach = reach;
+        }
+        Self { entries }
+    }
+
+    /// The range with the highest base (then the latest in the input) that holds `address..address + length` whole.
+    /// Length 0 is held anywhere inside a range and at its end.
+    pub fn find(&self, address: u64, length: u64) -> Option<usize> {
+        let end = address.checked_add(length)?;
+        let candidates = self.entries.partition_point(|entry| entry.base <= address);
+        self.entries
+            .get(..candidates)?
+            .iter()
+            .rev()
+            .take_while(|entry| entry.reach >= end)
+            .find(|entry| entry.base.checked_add(entry.length).is_some_and(|limit| limit >= end))
+            .map(|entry| entry.position)
+    }
+}
+
+/// Whether `base..base + size` holds `address..address + length`, in 64 bits without overflow.
+#[inline]
+pub fn holds(base: u64, size: u64, address: u64, length: u64) -> bool {
+    address >= base && length <= size && address - base <= size - length
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn picks_the_innermost_of_nested_ranges() {
+        let index = RangeIndex::new([(100, 1000), (200, 50), (400, 10)]);
+        assert_eq!(index.find(210, 10), Some(1));
+        assert_eq!(index.find(210, 100), Some(0));
+        assert_eq!(index.find(1100, 0), Some(0));
+        assert_eq!(index.find(1100, 1), None);
+        assert_eq!(index.find(u64::MAX, 2), None);
+        assert_eq!(RangeIndex::default().find(0, 0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_linear_search(
+            ranges in prop::collection::vec((0u64..200, 0u64..60), 0..30), address in 0u64..260, length in 0u64..60,
+        ) {
+            let expected = ranges.iter().enumerate()
+                .filter(|(_, (base, size))| holds(*base, *size, address, length))
+                .max_by_key(|(position, (base, _))| (*base, *position)).map(|(position, _)| position);
+            prop_assert_eq!(RangeIndex::new(ranges).find(address, length), expected);
+        }
+
+        #[test]
+        fn holds_never_overflows(base: u64, size: u64, address: u64, length: u64) {
+            let wide = u128::from(address) >= u128::from(base)
+                && u128::from(address) + u128::from(length) <= u128::from(base) + u128::from(size);
+            prop_assert_eq!(holds(base, size, address, length), wide);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! One registered range, and the hold that keeps it registered while a transfer uses it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::fabric::MemoryRegion;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+
+/// Names a region. Unique in the process, never 0, never reused, owned by one engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct RegionId(pub u64);
+
+/// What the caller knows of the memory that it registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryKind {
+    /// Ask the device runtime.
+    #[default]
+    Probe,
+    /// Host memory.
+    Host,
+    /// Device memory.
+    Device,
+}
+
+/// A registered range.
+#[derive(Debug)]
+pub struct Region {
+    /// Its id.
+    pub id: RegionId,
+    /// Start.
+    pub address: u64,
+    /// Bytes, more than zero.
+    pub length: u64,
+    /// [`MemoryKind::Host`] or [`MemoryKind::Device`]; never `Probe`.
+    pub kind: MemoryKind,
+    /// Whether peers are told of it at the handshake.
+    pub announced: bool,
+    /// Local key, here for the hot path.
+    pub lkey: u32,
+    memory: Arc<dyn MemoryRegion>,
+    /// Transfers (parts of them) that use it. Incremented by submitters, decremented by whoever ends the part, read
+    /// by the deregistering thread. The increment is followed by a look at `revoked`, the store to `revoked` by a
+    /// look at this, all four SeqCst: one of the two sees the other.
+    users: AtomicU64,
+    /// Set once by the deregistering thread: no new use. Pairs with `users`.
+    revoked: AtomicBool,
+}
+
+impl Region {
+    pub(super) fn new(
+        id: RegionId,
+        (address, length): (u64, u64),
+        kind: MemoryKind,
+        announced: bool,
+        memory: Arc<dyn MemoryRegion>,
+    ) -> Self {
+        let lkey = memory.lkey();
+        Self {
+            id,
+            address,
+            length,
+            kind,
+            announced,
+            lkey,
+            memory,
+            users: AtomicU64::new(0),
+            revoked: AtomicBool::new(false),
+        }
+    }
+
+    /// Key for peers.
+    pub fn rkey(&self) -> u32 {
+        self.memory.rkey()
+    }
+
+    /// The provider's registration.
+    pub fn memory(&self) -> &Arc<dyn MemoryRegion> {
+        &self.memory
+    }
+
+    /// Takes it into use; `None` once it is being deregistered.
+    #[inline]
+    pub fn hold(self: &Arc<Self>) -> Option<Hold> {
+        self.users.fetch_add(1, Ordering::SeqCst);
+        let hold = Hold { region: Arc::clone(self) };
+        (!self.revoked.load(Ordering::SeqCst)).then_some(hold)
+    }
+
+    /// Allows no new use.
+    pub(super) fn revoke(&self) {
+        self.revoked.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a transfer uses it now.
+    pub fn in_use(&self) -> bool {
+        self.users.load(Ordering::SeqCst) != 0
+    }
+
+    /// Waits until no transfer uses it, calling `help` between looks; false if `deadline` came first.
+    pub(super) fn wait_unused(&self, deadline: Instant, mut help: impl FnMut()) -> bool {
+        let mut pause = Duration::from_micros(10);
+        while self.in_use() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            help();
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(2));
+        }
+        true
+    }
+}
+
+/// Keeps a region registered while a part of a transfer uses it.
+#[derive(Debug)]
+pub struct Hold {
+    region: Arc<Region>,
+}
+
+impl Hold {
+    /// Which region.
+    pub fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+}
+
+impl Drop for Hold {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: what the transfer did to the memory happens before the deregistering thread sees the count fall.
+        self.region.users.fetch_sub(1, Ordering::Release);
+    }
+}

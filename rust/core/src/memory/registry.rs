@@ -1,0 +1,211 @@
+//! The regions of one engine: changed under a lock, read without one.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+
+use super::range_index::{RangeIndex, holds};
+use super::region::{MemoryKind, Region, RegionId};
+use crate::fabric::{Access, Device, DmaBuf, FabricError, MemoryRange};
+use crate::sync::{AtomicBool, Ordering};
+
+/// Why a range was not registered.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Address 0, length 0, or a range that wraps around the address space.
+    #[error(
+        "memory {address:#x}+{length} is not a range: address and length must be more than zero and not wrap"
+    )]
+    NotARange {
+        /// Start.
+        address: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// The same start is registered with another length.
+    #[error("memory at {address:#x} is registered with {registered} bytes already, {length} were asked for")]
+    OtherLength {
+        /// Start.
+        address: u64,
+        /// Bytes asked for.
+        length: u64,
+        /// Bytes registered.
+        registered: u64,
+    },
+    /// The provider refused.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
+}
+
+/// The regions at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Sorted by id.
+    regions: Vec<Arc<Region>>,
+    by_address: RangeIndex,
+}
+
+impl Snapshot {
+    /// The region with this id.
+    pub fn by_id(&self, id: RegionId) -> Option<&Arc<Region>> {
+        let position = self.regions.binary_search_by_key(&id, |region| region.id).ok()?;
+        self.regions.get(position)
+    }
+
+    /// A region that holds `address..address + length`: the innermost by start, then the newest.
+    pub fn by_address(&self, address: u64, length: u64) -> Option<&Arc<Region>> {
+        self.regions.get(self.by_address.find(address, length)?)
+    }
+
+    /// All regions, by id.
+    pub fn regions(&self) -> &[Arc<Region>] {
+        &self.regions
+    }
+}
+
+/// The regions of one engine.
+#[derive(Debug)]
+pub struct Registry {
+    device: Arc<dyn Device>,
+    state: Mutex<State>,
+    snapshot: ArcSwap<Snapshot>,
+    /// The snapshot is older than the state. Set under the lock by whoever changes the state, cleared under the lock
+    /// by whoever rebuilds; a reader that sees it (Acquire, pairing with the Release store) rebuilds first. A burst
+    /// of registrations so costs one rebuild, not one each.
+    stale: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_id: BTreeMap<RegionId, Entry>,
+    by_start: BTreeMap<u64, RegionId>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    region: Arc<Region>,
+    /// How often the range was registered; the last deregistration counts.
+    owners: usize,
+}
+
+impl Registry {
+    /// An empty registry of regions on `device`.
+    pub fn new(device: Arc<dyn Device>) -> Self {
+        Self { device, state: Mutex::default(), snapshot: ArcSwap::default(), stale: AtomicBool::new(false) }
+    }
+
+    /// Registers a range. The same range again answers the same id and counts one more owner.
+    pub fn register(
+        &self,
+        (address, length): (u64, u64),
+        kind: MemoryKind,
+        access: Access,
+        announced: bool,
+        dma_buf: Option<DmaBuf>,
+    ) -> Result<RegionId, RegistryError> {
+        if address == 0 || length == 0 || address.checked_add(length).is_none() {
+            return Err(RegistryError::NotARange { address, length });
+        }
+        let mut state = self.lock();
+        if let Some(id) = state.by_start.get(&address).copied()
+            && let Some(entry) = state.by_id.get_mut(&id)
+        {
+            if entry.region.length != length {
+                return Err(RegistryError::OtherLength { address, length, registered: entry.region.length });
+            }
+            entry.owners += 1;
+            return Ok(id);
+        }
+        let memory = self.device.register(&MemoryRange { address, length, access, dma_buf })?;
+        let id = next_id();
+        let kind = if kind == MemoryKind::Probe { MemoryKind::Host } else { kind };
+        let region = Arc::new(Region::new(id, (address, length), kind, announced, memory));
+        state.by_id.insert(id, Entry { region, owners: 1 });
+        state.by_start.insert(address, id);
+        self.stale.store(true, Ordering::Release);
+        Ok(id)
+    }
+
+    /// Takes one owner off; the last one takes the region out and answers it, no longer usable for new transfers.
+    /// `Ok(None)`: other owners remain. `Err(())`: no such id here.
+    #[allow(clippy::result_unit_err, reason = "an unknown id has no more to say")]
+    pub fn remove(&self, id: RegionId) -> Result<Option<Arc<Region>>, ()> {
+        let mut state = self.lock();
+        let entry = state.by_id.get_mut(&id).ok_or(())?;
+        entry.owners -= 1;
+        if entry.owners > 0 {
+            return Ok(None);
+        }
+        let start = entry.region.address;
+        let removed = state.by_id.remove(&id).map(|entry| entry.region);
+        state.by_start.remove(&start);
+        if let Some(region) = &removed {
+            region.revoke();
+        }
+        self.stale.store(true, Ordering::Release);
+        Ok(removed)
+    }
+
+    /// Waits until `region` (taken out before) is not in use, then ends remote access. `help` is called while
+    /// waiting. An error says who still uses it.
+    pub fn retire(region: &Region, deadline: Instant, help: impl FnMut()) -> Result<(), FabricError> {
+        if !region.wait_unused(deadline, help) {
+            return Err(FabricError::TimedOut {
+                operation: "deregister memory",
+                detail: format!(": a transfer still uses {:#x}+{}", region.address, region.length),
+            });
+        }
+        region.memory().revoke(deadline)
+    }
+
+    /// Takes every region out.
+    pub fn remove_all(&self) -> Vec<Arc<Region>> {
+        let mut state = self.lock();
+        let regions: Vec<_> =
+            std::mem::take(&mut state.by_id).into_values().map(|entry| entry.region).collect();
+        state.by_start.clear();
+        for region in &regions {
+            region.revoke();
+        }
+        self.stale.store(true, Ordering::Release);
+        regions
+    }
+
+    /// The regions now, without a lock unless they changed since the last look.
+    #[inline]
+    pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        if self.stale.load(Ordering::Acquire) {
+            self.rebuild();
+        }
+        self.snapshot.load()
+    }
+
+    #[cold]
+    fn rebuild(&self) {
+        let state = self.lock();
+        // Under the lock: a change after this store sets the flag again.
+        self.stale.store(false, Ordering::Release);
+        let regions: Vec<_> = state.by_id.values().map(|entry| Arc::clone(&entry.region)).collect();
+        let by_address = RangeIndex::new(regions.iter().map(|region| (region.address, region.length)));
+        self.snapshot.store(Arc::new(Snapshot { regions, by_address }));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether `region` holds the range; the id path's check.
+#[inline]
+pub(crate) fn region_holds(region: &Region, address: u64, length: u64) -> bool {
+    holds(region.address, region.length, address, length)
+}
+
+fn next_id() -> RegionId {
+    /// Written by every registration of the process, Relaxed: only uniqueness matters.
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    RegionId(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+}

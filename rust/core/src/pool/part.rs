@@ -1,0 +1,81 @@
+//! The share of a transfer that one lane moves.
+
+use std::sync::Arc;
+
+use super::piece::PieceList;
+use super::slice::Cursor;
+use super::task::Task;
+
+/// One part, in a worker's slab. The slot is reused, so its list's memory is too.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    /// The transfer; `None` for a free slot.
+    pub(super) task: Option<Arc<Task>>,
+    pub(super) list: PieceList,
+    /// What has been posted.
+    pub(super) cursor: Cursor,
+    /// Requests posted and not retired.
+    pub(super) outstanding: u32,
+    /// Index of its lane.
+    pub(super) lane: u16,
+    /// It stands in its lane's `waiting`.
+    pub(super) waiting: bool,
+    /// How often it was interrupted and resumed.
+    pub(super) interruptions: u8,
+    /// Where to resume: the first request that was flushed.
+    pub(super) rewind: Option<Cursor>,
+}
+
+impl Part {
+    pub(super) fn is_posted(&self) -> bool {
+        self.cursor.piece >= self.list.pieces.len()
+    }
+}
+
+/// All parts of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    slots: Vec<Part>,
+    free: Vec<u32>,
+}
+
+impl Parts {
+    /// A free slot's index.
+    #[inline]
+    pub(super) fn claim(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Part::default());
+            (self.slots.len() - 1) as u32
+        })
+    }
+
+    #[inline]
+    pub(super) fn get(&mut self, index: u32) -> Option<&mut Part> {
+        self.slots.get_mut(index as usize)
+    }
+
+    /// Gives a slot back; answers its task.
+    #[inline]
+    pub(super) fn release(&mut self, index: u32) -> Option<Arc<Task>> {
+        let part = self.slots.get_mut(index as usize)?;
+        let task = part.task.take();
+        part.list.clear();
+        part.cursor = Cursor::default();
+        part.outstanding = 0;
+        part.waiting = false;
+        part.interruptions = 0;
+        part.rewind = None;
+        self.free.push(index);
+        task
+    }
+
+    /// Parts in use.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Slots, used and free: every part has an index below this.
+    pub(super) fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+}

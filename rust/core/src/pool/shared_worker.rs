@@ -1,0 +1,258 @@
+//! A worker as others see it: the lock round its state, its submission queues, and the way to wake its thread.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::{Backoff, CachePadded};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::lane::LaneKey;
+use super::parking::Parking;
+use super::piece::PieceList;
+use super::task::Task;
+use super::worker::{StepReport, WorkerState};
+use super::{PoolError, clock};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
+
+/// A part on its way to a worker whose lock was taken.
+#[derive(Debug)]
+pub struct Submission {
+    /// Where it goes.
+    pub lane: LaneKey,
+    /// The transfer, with this part counted.
+    pub task: Arc<Task>,
+    /// What to move.
+    pub list: PieceList,
+}
+
+/// Answer of [`Worker::try_begin`].
+#[derive(Debug)]
+pub enum Begun<E> {
+    /// The part is with the worker.
+    Yes,
+    /// The worker's lock is taken: build the list outside and use [`Worker::submit`].
+    Busy,
+    /// Building failed; nothing was posted.
+    Refused(E),
+}
+
+/// One worker of a pool.
+#[derive(Debug)]
+pub struct Worker {
+    state: CachePadded<spin::Mutex<WorkerState>>,
+    queues: Box<[ArrayQueue<Submission>]>,
+    parking: CachePadded<Parking>,
+    /// Callers that sleep until a transfer ends: the thread must drive even if callers did a moment ago. Written by
+    /// those callers, read by the thread; a hint with a wake-up behind it, so Relaxed.
+    sleepers: AtomicU32,
+    /// Set once by the pool's drop, read by the thread after each wake-up.
+    stopping: AtomicBool,
+    wake: OwnedFd,
+    /// Duplicate of the completion queue's fd, to wait on without the lock.
+    completions: OwnedFd,
+    /// The device moves data only while its completion queue is polled.
+    device_needs_polling: bool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        mut state: WorkerState,
+        queues: usize,
+        queue_depth: usize,
+        device_needs_polling: bool,
+    ) -> Result<Self, PoolError> {
+        let thread_error = |error: std::io::Error| PoolError::Thread(error.to_string());
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| thread_error(error.into()))?;
+        let completions = state.queue().fd().try_clone_to_owned().map_err(thread_error)?;
+        Ok(Self {
+            state: CachePadded::new(spin::Mutex::new(state)),
+            queues: (0..queues.max(1)).map(|_| ArrayQueue::new(queue_depth.max(1))).collect(),
+            parking: CachePadded::default(),
+            sleepers: AtomicU32::new(0),
+            stopping: AtomicBool::new(false),
+            wake,
+            completions,
+            device_needs_polling,
+        })
+    }
+
+    /// Begins a part right here if the worker's lock is free; see [`WorkerState::begin`].
+    #[inline]
+    pub fn try_begin<E>(
+        &self,
+        lane: LaneKey,
+        task: &Arc<Task>,
+        build: impl FnOnce(&mut PieceList) -> Result<(), E>,
+    ) -> Begun<E> {
+        let Some(mut state) = self.state.try_lock() else { return Begun::Busy };
+        if !self.is_queue_empty() {
+            self.take_submissions(&mut state);
+        }
+        if let Err(error) = state.begin(lane, task, build) {
+            return Begun::Refused(error);
+        }
+        let unattended = self.device_needs_polling || state.has_backlog();
+        drop(state);
+        if unattended {
+            self.wake_if_parked();
+        }
+        Begun::Yes
+    }
+
+    /// Takes a part whose list was built outside: at once if the lock is free, else through a submission queue.
+    /// Answers an empty list for reuse, if it has one; gives the part back when the queue is full.
+    #[allow(clippy::result_large_err, reason = "the submission goes back to the caller whole")]
+    pub fn submit(&self, submission: Submission, hint: usize) -> Result<Option<PieceList>, Submission> {
+        if let Some(mut state) = self.state.try_lock() {
+            if !self.is_queue_empty() {
+                self.take_submissions(&mut state);
+            }
+            let spare = state.adopt(submission.lane, submission.task, submission.list);
+            let report = state.step(clock::now_ms());
+            drop(state);
+            if self.device_needs_polling || report.backlog {
+                self.wake_if_parked();
+            }
+            return Ok(Some(spare));
+        }
+        let Some(queue) = self.queues.get(hint % self.queues.len().max(1)) else { return Err(submission) };
+        queue.push(submission)?;
+        // Whoever holds the lock may have looked at the queues already: somebody must look again.
+        if self.drive_as_caller().is_none_or(|report| report.backlog) || self.device_needs_polling {
+            self.wake_if_parked();
+        }
+        Ok(None)
+    }
+
+    /// Whether a submission through the queue of `hint` would find room.
+    pub fn has_room(&self, hint: usize) -> bool {
+        self.queues.get(hint % self.queues.len().max(1)).is_some_and(|queue| !queue.is_full())
+    }
+
+    /// Runs one step on behalf of a caller that waits; `None` when somebody else holds the lock.
+    #[inline]
+    pub fn drive_as_caller(&self) -> Option<StepReport> {
+        let mut state = self.state.try_lock()?;
+        state.caller_steps = state.caller_steps.wrapping_add(1);
+        let report = self.step(&mut state);
+        drop(state);
+        if report.backlog {
+            self.wake_if_parked();
+        }
+        Some(report)
+    }
+
+    /// Runs `action` under the worker's lock, waiting for it: for control work, which is rare and may wait.
+    pub fn with_state<R>(&self, action: impl FnOnce(&mut WorkerState) -> R) -> R {
+        let backoff = Backoff::new();
+        loop {
+            if let Some(mut state) = self.state.try_lock() {
+                return action(&mut state);
+            }
+            if backoff.is_completed() {
+                std::thread::sleep(Duration::from_micros(20));
+            } else {
+                backoff.snooze();
+            }
+        }
+    }
+
+    /// A caller is going to sleep until a transfer ends: until it drops the answer, the worker's thread drives.
+    pub fn attend(&self) -> Attendance<'_> {
+        self.sleepers.fetch_add(1, Ordering::Relaxed);
+        self.kick();
+        Attendance { worker: self }
+    }
+
+    /// Wakes the thread whatever it does.
+    pub fn kick(&self) {
+        self.parking.cancel();
+        // A full eventfd counter is as good as a written one.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    #[inline]
+    pub(super) fn step(&self, state: &mut WorkerState) -> StepReport {
+        if !self.is_queue_empty() {
+            self.take_submissions(state);
+        }
+        state.step(clock::now_ms())
+    }
+
+    pub(super) fn try_state(&self) -> Option<spin::MutexGuard<'_, WorkerState>> {
+        self.state.try_lock()
+    }
+
+    pub(super) fn parking(&self) -> &Parking {
+        &self.parking
+    }
+
+    pub(super) fn is_queue_empty(&self) -> bool {
+        self.queues.iter().all(ArrayQueue::is_empty)
+    }
+
+    pub(super) fn has_sleepers(&self) -> bool {
+        self.sleepers.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.kick();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps until woken, until a completion (if `completions`), or until `timeout`.
+    pub(super) fn sleep(&self, completions: bool, timeout: Option<Duration>) {
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.completions.as_fd(), PollFlags::IN),
+        ];
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let watched = if completions { &mut fds[..] } else { fds.split_at_mut(1).0 };
+        // An interrupted or failed poll is a wake-up like any other: the loop looks at the state anyway.
+        let _ = poll(watched, timeout.as_ref());
+        let mut counter = [0u8; 8];
+        let _ = rustix::io::read(&self.wake, &mut counter);
+    }
+
+    #[cold]
+    fn take_submissions(&self, state: &mut WorkerState) {
+        for queue in &self.queues {
+            // Bounded, so that submitters cannot keep the lock holder here for ever.
+            for _ in 0..queue.len() {
+                let Some(submission) = queue.pop() else { break };
+                drop(state.adopt(submission.lane, submission.task, submission.list));
+            }
+        }
+    }
+
+    #[inline]
+    fn wake_if_parked(&self) {
+        if self.parking.claim_wake() {
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// The fd that wakes the thread; for tests.
+    pub fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
+/// While it lives, the worker's thread drives for a sleeping caller.
+#[derive(Debug)]
+pub struct Attendance<'a> {
+    worker: &'a Worker,
+}
+
+impl Drop for Attendance<'_> {
+    fn drop(&mut self) {
+        self.worker.sleepers.fetch_sub(1, Ordering::Relaxed);
+    }
+}

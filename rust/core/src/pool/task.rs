@@ -1,0 +1,248 @@
+//! The end of a transfer: shared by the workers that move its parts and the callers that ask about it.
+
+use crate::fabric::CompletionStatus;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering};
+use std::time::{Duration, Instant};
+
+/// Why a transfer did not simply succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Verdict {
+    /// Nothing went wrong so far.
+    Fine = 0,
+    /// A request failed.
+    Failed = 1,
+    /// The deadline passed.
+    TimedOut = 2,
+    /// The caller, or the end of its connection, ended it.
+    Cancelled = 3,
+}
+
+impl Verdict {
+    fn from_code(code: u32) -> Self {
+        match code {
+            0 => Self::Fine,
+            1 => Self::Failed,
+            2 => Self::TimedOut,
+            _ => Self::Cancelled,
+        }
+    }
+}
+
+/// The first failed request of a transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestFailure {
+    /// Index of the caller's iov.
+    pub iov: u32,
+    /// How its request completed.
+    pub status: CompletionStatus,
+    /// The vendor's own code.
+    pub vendor_error: u32,
+    /// In words, empty if the status says it all.
+    pub reason: String,
+}
+
+/// Completion state of one transfer. Recycled: [`Task::start`] begins a new life.
+///
+/// The life of a task: a submitter starts it with a number of parts and hands each to a worker; each part ends
+/// exactly once, when the fabric is done with its memory; the task has ended when the last part has.
+#[derive(Debug)]
+pub struct Task {
+    /// Parts that have not ended. Written by the submitter before the hand-over (the worker's lock or queue carries
+    /// it across) and decremented by workers; callers load it. The AcqRel decrement that reaches 0 pairs with the
+    /// Acquire load in `is_ended`, so whoever sees 0 sees the verdict and the moved bytes.
+    parts: AtomicU32,
+    /// A [`Verdict`]; the first to leave `Fine` wins. Written by workers and callers, read by both; published by
+    /// `parts` for the final reader, and only a hint before that, so Relaxed does.
+    verdict: AtomicU32,
+    /// End it now even if that costs its queue pairs. Set by callers, read by workers as a hint: Relaxed.
+    abort: AtomicBool,
+    /// When it times out, in milliseconds of the pool's clock; 0 for never. Written before the hand-over only.
+    deadline: AtomicU64,
+    /// Callers about to block. Incremented by a caller before it re-checks `parts`, read by the worker that ended
+    /// the last part after its decrement: SeqCst on both, so one of them sees the other.
+    sleepers: AtomicU32,
+    failure: Mutex<Option<RequestFailure>>,
+    gate: Mutex<()>,
+    ended: Condvar,
+}
+
+impl Default for Task {
+    fn default() -> Self {
+        Self {
+            parts: AtomicU32::new(0),
+            verdict: AtomicU32::new(Verdict::Fine as u32),
+            abort: AtomicBool::new(false),
+            deadline: AtomicU64::new(0),
+            sleepers: AtomicU32::new(0),
+            failure: Mutex::new(None),
+            gate: Mutex::new(()),
+            ended: Condvar::new(),
+        }
+    }
+}
+
+impl Task {
+    /// Begins a new life of `parts` parts. Only while nobody else uses the task.
+    pub fn start(&self, parts: u32, deadline: u64) {
+        if self.verdict.load(Ordering::Relaxed) != Verdict::Fine as u32 {
+            self.verdict.store(Verdict::Fine as u32, Ordering::Relaxed);
+            self.abort.store(false, Ordering::Relaxed);
+            *lock(&self.failure) = None;
+        }
+        self.deadline.store(deadline, Ordering::Relaxed);
+        self.parts.store(parts, Ordering::Release);
+    }
+
+    /// Whether every part has ended.
+    #[inline]
+    pub fn is_ended(&self) -> bool {
+        self.parts.load(Ordering::Acquire) == 0
+    }
+
+    /// The verdict so far; final once [`Task::is_ended`].
+    #[inline]
+    pub fn verdict(&self) -> Verdict {
+        Verdict::from_code(self.verdict.load(Ordering::Relaxed))
+    }
+
+    /// When it times out; 0 for never.
+    pub fn deadline(&self) -> u64 {
+        self.deadline.load(Ordering::Relaxed)
+    }
+
+    /// The first failure, if any request failed.
+    pub fn failure(&self) -> Option<RequestFailure> {
+        lock(&self.failure).clone()
+    }
+
+    /// Says that something went wrong. The first verdict stands; true if it was this one.
+    pub fn condemn(&self, verdict: Verdict) -> bool {
+        self.verdict
+            .compare_exchange(Verdict::Fine as u32, verdict as u32, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Records a failed request. The first one stands.
+    pub fn fail(&self, failure: RequestFailure) {
+        let mut first = lock(&self.failure);
+        if self.condemn(Verdict::Failed) {
+            *first = Some(failure);
+        }
+    }
+
+    /// Asks workers to end it even at the price of its queue pairs.
+    pub fn abort(&self) {
+        self.abort.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Task::abort`] was called.
+    pub fn is_aborted(&self) -> bool {
+        self.abort.load(Ordering::Relaxed)
+    }
+
+    /// A part has ended: nothing touches its memory any more. The last one wakes the sleepers.
+    #[inline]
+    pub fn end_part(&self) {
+        if self.parts.fetch_sub(1, Ordering::SeqCst) == 1 && self.sleepers.load(Ordering::SeqCst) != 0 {
+            drop(lock(&self.gate));
+            self.ended.notify_all();
+        }
+    }
+
+    /// Blocks until it has ended, at most until `until`; true if it has. Does not help progress.
+    pub fn sleep_until_ended(&self, until: Instant) -> bool {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let mut gate = lock(&self.gate);
+        let ended = loop {
+            if self.parts.load(Ordering::SeqCst) == 0 {
+                break true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                break false;
+            }
+            gate = wait(&self.ended, gate, left);
+        };
+        drop(gate);
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        ended
+    }
+}
+
+use crate::sync::{lock, wait};
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_with_its_last_part_and_keeps_the_first_verdict() {
+        let task = Task::default();
+        task.start(2, 7);
+        assert!(!task.is_ended());
+        task.end_part();
+        task.fail(RequestFailure {
+            iov: 3,
+            status: CompletionStatus::RemoteAccess,
+            vendor_error: 0,
+            reason: String::new(),
+        });
+        assert!(!task.condemn(Verdict::TimedOut));
+        task.end_part();
+        assert!(task.is_ended());
+        assert_eq!(task.verdict(), Verdict::Failed);
+        assert_eq!(task.failure().map(|f| f.iov), Some(3));
+        task.start(1, 0);
+        assert_eq!((task.verdict(), task.failure()), (Verdict::Fine, None));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::sync::Arc;
+
+    /// Two workers end a part each while a caller goes to sleep: the caller always wakes.
+    #[test]
+    fn a_sleeper_is_always_woken() {
+        loom::model(|| {
+            let task = Arc::new(Task::default());
+            task.start(2, 0);
+            let workers: Vec<_> = (0..2)
+                .map(|_| {
+                    let task = task.clone();
+                    loom::thread::spawn(move || task.end_part())
+                })
+                .collect();
+            assert!(task.sleep_until_ended(Instant::now() + Duration::from_secs(3600)));
+            for worker in workers {
+                worker.join().unwrap();
+            }
+        });
+    }
+
+    /// A failing and a cancelling thread: one verdict, and a failure record exactly when it says so.
+    #[test]
+    fn one_verdict() {
+        loom::model(|| {
+            let task = Arc::new(Task::default());
+            task.start(1, 0);
+            let other = task.clone();
+            let worker = loom::thread::spawn(move || {
+                other.fail(RequestFailure {
+                    iov: 0,
+                    status: CompletionStatus::Flushed,
+                    vendor_error: 0,
+                    reason: String::new(),
+                });
+                other.end_part();
+            });
+            let cancelled = task.condemn(Verdict::Cancelled);
+            worker.join().unwrap();
+            assert!(task.is_ended());
+            assert_eq!(task.verdict() == Verdict::Cancelled, cancelled);
+            assert_eq!(task.failure().is_some(), !cancelled);
+        });
+    }
+}

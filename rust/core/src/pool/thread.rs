@@ -1,0 +1,123 @@
+//! The worker's own thread: drives when nobody else does, sleeps when there is nothing to do.
+//!
+//! It has three ways to rest:
+//! * **parked**, with nothing in flight: no time-out, woken by a submitter;
+//! * **armed**, with something in flight and nobody driving: woken by the completion queue's event or a submitter;
+//! * **napping**, with something in flight and callers driving it: a short sleep, longer each time, after which it
+//!   takes over if the callers have stopped. So a caller that polls never shares its core with a spinning thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::shared_worker::Worker;
+use super::worker::WorkerState;
+
+const FIRST_NAP: Duration = Duration::from_micros(100);
+const LONGEST_NAP: Duration = Duration::from_millis(4);
+
+/// How long an armed thread sleeps at most: bounds how late a deadline is noticed.
+const ARMED: Duration = Duration::from_millis(50);
+
+/// Runs until the pool stops. `spin` is how long it keeps polling without progress before it arms and sleeps.
+pub(super) fn run(worker: &Arc<Worker>, spin: Duration) {
+    let mut rest = Rest { nap: FIRST_NAP, caller_steps: 0, idle_since: None };
+    while !worker.is_stopping() {
+        match turn(worker, &mut rest, spin) {
+            Turn::Again => {}
+            Turn::Nap => {
+                worker.sleep(false, Some(rest.nap));
+                rest.nap = (rest.nap * 2).min(LONGEST_NAP);
+            }
+            Turn::Armed => {
+                worker.sleep(true, Some(ARMED));
+                worker.parking().cancel();
+                if let Some(mut state) = worker.try_state() {
+                    acknowledge(&mut state);
+                }
+            }
+            Turn::Park => {
+                worker.sleep(false, None);
+                worker.parking().cancel();
+                rest = Rest { nap: FIRST_NAP, caller_steps: rest.caller_steps, idle_since: None };
+            }
+        }
+    }
+}
+
+struct Rest {
+    nap: Duration,
+    caller_steps: u64,
+    idle_since: Option<Instant>,
+}
+
+enum Turn {
+    Again,
+    Nap,
+    Armed,
+    Park,
+}
+
+fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
+    let Some(mut state) = worker.try_state() else { return Turn::Nap };
+    let driven = state.caller_steps != rest.caller_steps && !worker.has_sleepers();
+    rest.caller_steps = state.caller_steps;
+    let report = worker.step(&mut state);
+    if !report.busy {
+        return park(worker, state);
+    }
+    if driven {
+        rest.idle_since = None;
+        return Turn::Nap;
+    }
+    rest.nap = FIRST_NAP;
+    if report.progress {
+        rest.idle_since = None;
+        return Turn::Again;
+    }
+    let idle_since = *rest.idle_since.get_or_insert_with(Instant::now);
+    if idle_since.elapsed() < spin {
+        drop(state);
+        std::thread::yield_now();
+        return Turn::Again;
+    }
+    arm(worker, state)
+}
+
+/// Parks unless something came in between.
+fn park(worker: &Worker, state: spin::MutexGuard<'_, WorkerState>) -> Turn {
+    drop(state);
+    worker.parking().announce();
+    // Look once more: what a submitter left before it could see the announcement must be found here.
+    let idle = worker.is_queue_empty() && worker.try_state().is_some_and(|state| state.part_count() == 0);
+    if idle {
+        return Turn::Park;
+    }
+    worker.parking().cancel();
+    Turn::Again
+}
+
+/// Arms the completion queue and looks once more, so that a completion between the last poll and the arming is seen.
+fn arm(worker: &Worker, mut state: spin::MutexGuard<'_, WorkerState>) -> Turn {
+    match state.queue().arm() {
+        Ok(true) => {}
+        // Polling would make progress.
+        Ok(false) => return Turn::Again,
+        Err(error) => {
+            tracing::warn!("a completion queue cannot be armed, polling instead: {error}");
+            return Turn::Nap;
+        }
+    }
+    worker.parking().announce();
+    let report = worker.step(&mut state);
+    if report.progress || !report.busy {
+        worker.parking().cancel();
+        return Turn::Again;
+    }
+    Turn::Armed
+}
+
+fn acknowledge(state: &mut WorkerState) {
+    if let Err(error) = state.queue().acknowledge() {
+        tracing::warn!("a completion event could not be acknowledged: {error}");
+    }
+}

@@ -1,0 +1,146 @@
+//! The pool of a device: its workers and their threads, found by device so that all engines share it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use once_cell::sync::Lazy;
+
+use super::shared_worker::Worker;
+use super::worker::{WorkerLimits, WorkerState};
+use super::{PoolError, thread};
+use crate::fabric::{Device, Provider};
+use crate::observe::WorkerCounters;
+use crate::topology::{self, CpuSet};
+
+/// Sizes of a pool. All totals are the NIC's and are split evenly over its workers.
+#[derive(Clone, Debug)]
+pub struct PoolOptions {
+    /// Workers, at least 1.
+    pub workers: usize,
+    /// Submission queues, dealt to the workers, at least one each.
+    pub submission_queues: usize,
+    /// Transfers that may wait in one submission queue.
+    pub queue_depth: usize,
+    /// Completion queue entries.
+    pub cq_depth: u32,
+    /// Requests posted and not retired.
+    pub max_posted: u32,
+    /// Longest list of one post.
+    pub max_list: usize,
+    /// Completions per poll.
+    pub poll_batch: usize,
+    /// How long a worker's thread polls without progress before it sleeps.
+    pub spin: Duration,
+    /// CPUs to run on, for the threads' affinity; empty leaves them where they are.
+    pub cpus: CpuSet,
+}
+
+/// The workers of one device.
+#[derive(Debug)]
+pub struct WorkerPool {
+    device: Arc<dyn Device>,
+    workers: Vec<Arc<Worker>>,
+    counters: Vec<Arc<WorkerCounters>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Pools by the address of their device, which lives as long as the pool does.
+type Pools = Mutex<HashMap<usize, Weak<WorkerPool>>>;
+static POOLS: Lazy<Pools> = Lazy::new(Pools::default);
+
+impl WorkerPool {
+    /// The pool of `device`, made with `options` if there is none.
+    pub fn of_device(device: &Arc<dyn Device>, options: &PoolOptions) -> Result<Arc<Self>, PoolError> {
+        let key = Arc::as_ptr(device).cast::<()>() as usize;
+        let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(&key).and_then(Weak::upgrade) {
+            return Ok(pool);
+        }
+        let pool = Arc::new(Self::new(Arc::clone(device), options)?);
+        pools.retain(|_, pool| pool.strong_count() > 0);
+        pools.insert(key, Arc::downgrade(&pool));
+        Ok(pool)
+    }
+
+    /// A pool of its own, not shared with engines.
+    pub fn new(device: Arc<dyn Device>, options: &PoolOptions) -> Result<Self, PoolError> {
+        let count = options.workers.max(1);
+        let share = |total: usize| total.div_ceil(count).max(1);
+        let needs_polling = device.attributes().provider == Provider::Software;
+        let mut pool = Self { device, workers: Vec::new(), counters: Vec::new(), threads: Mutex::default() };
+        for index in 0..count {
+            let depth =
+                share(options.cq_depth as usize).min(pool.device.attributes().max_cq_depth as usize) as u32;
+            let queue = Arc::clone(&pool.device).create_completion_queue(depth)?;
+            let limits = WorkerLimits {
+                // The completion queue's own share bounds it, so that it can never overrun, flush included.
+                posted: (share(options.max_posted as usize) as u32).min(depth),
+                list: options.max_list,
+                poll: options.poll_batch,
+            };
+            let counters = Arc::new(WorkerCounters::default());
+            let state = WorkerState::new(queue, limits, Arc::clone(&counters));
+            let worker = Arc::new(Worker::new(
+                state,
+                share(options.submission_queues),
+                options.queue_depth,
+                needs_polling,
+            )?);
+            pool.workers.push(Arc::clone(&worker));
+            pool.counters.push(counters);
+            pool.start_thread(index, worker, options)?;
+        }
+        Ok(pool)
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> &[Arc<Worker>] {
+        &self.workers
+    }
+
+    /// What the workers have counted.
+    pub fn counters(&self) -> &[Arc<WorkerCounters>] {
+        &self.counters
+    }
+
+    fn start_thread(
+        &self,
+        index: usize,
+        worker: Arc<Worker>,
+        options: &PoolOptions,
+    ) -> Result<(), PoolError> {
+        let name = format!("p2p-{}-{index}", self.device.attributes().name);
+        let (spin, cpus) = (options.spin, options.cpus.clone());
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                if let Err(error) = topology::pin_current_thread(&cpus) {
+                    tracing::warn!("a worker thread runs without CPU affinity: {error}");
+                }
+                thread::run(&worker, spin);
+            })
+            .map_err(|error| PoolError::Thread(error.to_string()))?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            worker.stop();
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A pool may be dropped by its own worker's thread only if a task owned it, which none does; joining is safe.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The side that reads and writes.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::fabric::{
+    Access, Completion, CompletionQueue, Device, MemoryRange, MemoryRegion, Opcode, Posted, QueuePair,
+    QueuePairCaps, Sge, WorkRequest,
+};
+
+use super::Rig;
+use super::peer::path;
+
+/// How long anything may take before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The queue pairs that tests make unless they say otherwise.
+pub fn caps() -> QueuePairCaps {
+    QueuePairCaps { send_depth: 64, max_sge: 4, max_inline: 64 }
+}
+
+/// A registered local buffer.
+pub struct Window {
+    pub region: Arc<dyn MemoryRegion>,
+    bytes: Box<[u8]>,
+}
+
+impl Window {
+    pub fn new(device: &Arc<dyn Device>, length: usize, fill: u8) -> Self {
+        Self::with_access(device, length, fill, Access::FULL)
+    }
+
+    pub fn with_access(device: &Arc<dyn Device>, length: usize, fill: u8, access: Access) -> Self {
+        let bytes = vec![fill; length].into_boxed_slice();
+        let address = bytes.as_ptr() as u64;
+        let range = MemoryRange { address, length: length as u64, access, dma_buf: None };
+        Self { region: device.register(&range).unwrap(), bytes }
+    }
+
+    /// Filled with bytes that differ from their neighbours and from any constant.
+    pub fn patterned(device: &Arc<dyn Device>, length: usize) -> Self {
+        let mut window = Self::new(device, length, 0);
+        window.set(&pattern(length));
+        window
+    }
+
+    pub fn address(&self) -> u64 {
+        self.bytes.as_ptr() as u64
+    }
+
+    pub fn sge(&self, offset: usize, length: usize) -> Sge {
+        Sge { address: self.address() + offset as u64, length: length as u32, lkey: self.region.lkey() }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        std::hint::black_box(&self.bytes)
+    }
+
+    pub fn set(&mut self, bytes: &[u8]) {
+        self.bytes.copy_from_slice(bytes);
+        std::hint::black_box(&self.bytes);
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.region.revoke(Instant::now() + PATIENCE).unwrap();
+    }
+}
+
+pub fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|index| (index.wrapping_mul(2_654_435_761) >> 11) as u8).collect()
+}
+
+/// A connected queue pair with its completion queue, and the index of its counterpart.
+pub struct Initiator {
+    pub completions: Box<dyn CompletionQueue>,
+    pub queue_pair: Box<dyn QueuePair>,
+    pub counterpart: usize,
+}
+
+impl Initiator {
+    pub fn new(rig: &mut Rig) -> Self {
+        Self::with(rig, &caps(), 256)
+    }
+
+    pub fn with(rig: &mut Rig, caps: &QueuePairCaps, depth: u32) -> Self {
+        let mut completions = Arc::clone(&rig.device).create_completion_queue(depth).unwrap();
+        assert!(completions.depth() >= depth);
+        let mut queue_pair = Arc::clone(&rig.device).create_queue_pair(&mut *completions, caps).unwrap();
+        assert!(queue_pair.caps().send_depth >= caps.send_depth && queue_pair.caps().max_sge >= caps.max_sge);
+        let (counterpart, address) = rig.peer.queue_pair();
+        queue_pair.connect(&address, &path()).unwrap();
+        rig.peer.connect(counterpart, &queue_pair.address());
+        assert_eq!(queue_pair.path(), rig.path);
+        Self { completions, queue_pair, counterpart }
+    }
+
+    pub fn post(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
+        self.queue_pair.post(requests, entries)
+    }
+
+    /// Posts one list and takes it for granted that all of it is accepted.
+    pub fn post_all(&mut self, requests: &[WorkRequest], entries: &[Sge]) {
+        let posted = self.post(requests, entries);
+        assert_eq!(posted, Posted { accepted: requests.len(), errno: None });
+    }
+
+    /// The next `count` completions, sleeping on the descriptor whenever the queue says that it may.
+    pub fn wait(&mut self, count: usize) -> Vec<Completion> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut found = Vec::new();
+        while found.len() < count {
+            let mut out = vec![Completion::default(); count - found.len()];
+            let new = self.completions.poll(&mut out).unwrap();
+            found.extend_from_slice(&out[..new]);
+            assert!(Instant::now() < deadline, "only {found:?} of {count} completions");
+            if new == 0 && self.completions.arm().unwrap() {
+                wait_readable(self.completions.fd().as_raw_fd(), deadline);
+                self.completions.acknowledge().unwrap();
+            }
+        }
+        found
+    }
+
+    /// Polls for a while and takes it for granted that nothing comes.
+    pub fn expect_none(&mut self) {
+        let until = Instant::now() + Duration::from_millis(30);
+        while Instant::now() < until {
+            let mut out = [Completion::default(); 4];
+            assert_eq!(self.completions.poll(&mut out).unwrap(), 0, "{out:?}");
+        }
+    }
+}
+
+fn wait_readable(fd: i32, deadline: Instant) {
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis() as i32;
+    // SAFETY: one pollfd, alive for the call.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, left) };
+    assert!(ready > 0, "no wake-up although the completion queue said that it would give one");
+}
+
+/// A signaled request over the one entry `entries[first]`.
+pub fn request(id: u64, opcode: Opcode, remote_address: u64, rkey: u32, first: u16) -> WorkRequest {
+    WorkRequest {
+        id,
+        remote_address,
+        rkey,
+        first_sge: first,
+        sge_count: 1,
+        opcode,
+        signaled: true,
+        inline: false,
+    }
+}

@@ -1,0 +1,38 @@
+//! What every provider must do, as functions over the provider contract alone.
+//!
+//! A [`Rig`] is a device on this side and a [`Peer`] to do one-sided operations on: the peer lives in this process
+//! ([`LocalPeer`]) or in another one ([`remote::RemotePeer`]). [`run`] walks [`CASES`], each on a fresh rig.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of the suite")]
+
+mod cases;
+mod initiator;
+pub mod peer;
+pub mod remote;
+
+pub use cases::CASES;
+pub use initiator::{Initiator, PATIENCE, Window, caps};
+pub use peer::{LocalPeer, Peer};
+
+use std::sync::Arc;
+
+use flagcx_p2p::fabric::{Device, PathKind};
+
+/// One setting to test in.
+pub struct Rig {
+    /// Initiates.
+    pub device: Arc<dyn Device>,
+    /// Is read and written.
+    pub peer: Box<dyn Peer>,
+    /// How the bytes must travel.
+    pub path: PathKind,
+}
+
+/// Runs the whole suite, naming each case on failure.
+pub fn run(make: impl Fn() -> Rig) {
+    for (name, case) in CASES {
+        let started = std::time::Instant::now();
+        println!("conformance: {name}");
+        case(&mut make());
+        println!("conformance: {name} took {:?}", started.elapsed());
+    }
+}

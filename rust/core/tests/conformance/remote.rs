@@ -1,0 +1,193 @@
+//! A peer in another process: the test binary run again, told what to do through its standard input.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use flagcx_p2p::fabric::{Access, QpAddress};
+
+use super::peer::{Peer, RemoteBuffer};
+
+/// Set in the environment of the process that plays the peer: what it should be.
+pub const ROLE: &str = "FLAGCX_P2P_TEST_PEER";
+
+/// A handle on the other process. It is killed when dropped.
+pub struct RemotePeer {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl RemotePeer {
+    /// Runs test `entry` of this binary in a process of its own, with [`ROLE`] set to `role`.
+    pub fn start(entry: &str, role: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", entry, "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, input, output }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends one command and gives the words of its answer.
+    pub fn ask(&mut self, command: &str) -> Vec<String> {
+        writeln!(self.input, "{command}").unwrap();
+        self.input.flush().unwrap();
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the peer is gone after `{command}`");
+            // What the test harness prints is not for us.
+            if let Some((_, answer)) = line.split_once("answer:") {
+                return answer.split_whitespace().map(str::to_owned).collect();
+            }
+        }
+    }
+}
+
+impl Drop for RemotePeer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Peer for RemotePeer {
+    fn buffer(&mut self, length: usize, fill: u8, access: Access) -> RemoteBuffer {
+        let [local_write, remote_write, remote_read] =
+            [access.local_write, access.remote_write, access.remote_read].map(u8::from);
+        let answer = self.ask(&format!("buffer {length} {fill} {local_write} {remote_write} {remote_read}"));
+        RemoteBuffer {
+            index: answer[0].parse().unwrap(),
+            address: answer[1].parse().unwrap(),
+            length: length as u64,
+            rkey: answer[2].parse().unwrap(),
+        }
+    }
+
+    fn bytes(&mut self, index: usize) -> Vec<u8> {
+        self.ask(&format!("bytes {index}")).first().map_or_else(Vec::new, |text| from_hex(text))
+    }
+
+    fn set_bytes(&mut self, index: usize, bytes: &[u8]) {
+        self.ask(&format!("set_bytes {index} {}", to_hex(bytes)));
+    }
+
+    fn revoke(&mut self, index: usize) {
+        self.ask(&format!("revoke {index}"));
+    }
+
+    fn queue_pair(&mut self) -> (usize, QpAddress) {
+        let answer = self.ask("queue_pair");
+        (answer[0].parse().unwrap(), address_from_text(&answer[1]))
+    }
+
+    fn connect(&mut self, queue_pair: usize, to: &QpAddress) {
+        self.ask(&format!("connect {queue_pair} {}", address_to_text(to)));
+    }
+
+    fn set_error(&mut self, queue_pair: usize) {
+        self.ask(&format!("set_error {queue_pair}"));
+    }
+
+    fn is_broken(&mut self, queue_pair: usize) -> bool {
+        self.ask(&format!("is_broken {queue_pair}"))[0] == "true"
+    }
+
+    fn fatal_events(&mut self) -> Vec<u32> {
+        self.ask("fatal_events").iter().map(|word| word.parse().unwrap()).collect()
+    }
+}
+
+/// Plays the peer until standard input ends. `extra` answers commands that are not of [`Peer`].
+pub fn serve(mut peer: impl Peer, mut extra: impl FnMut(&mut dyn Peer, &[&str]) -> String) {
+    for line in std::io::stdin().lock().lines() {
+        let line = line.unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        let number = |at: usize| words[at].parse::<usize>().unwrap();
+        let answer = match words[0] {
+            "buffer" => {
+                let flag = |at: usize| words[at] == "1";
+                let access = Access {
+                    local_write: flag(3),
+                    remote_write: flag(4),
+                    remote_read: flag(5),
+                    remote_atomic: false,
+                    ..Access::FULL
+                };
+                let buffer = peer.buffer(number(1), words[2].parse().unwrap(), access);
+                format!("{} {} {}", buffer.index, buffer.address, buffer.rkey)
+            }
+            "bytes" => to_hex(&peer.bytes(number(1))),
+            "set_bytes" => {
+                peer.set_bytes(number(1), &from_hex(words[2]));
+                String::new()
+            }
+            "revoke" => {
+                peer.revoke(number(1));
+                String::new()
+            }
+            "queue_pair" => {
+                let (index, address) = peer.queue_pair();
+                format!("{index} {}", address_to_text(&address))
+            }
+            "connect" => {
+                peer.connect(number(1), &address_from_text(words[2]));
+                String::new()
+            }
+            "set_error" => {
+                peer.set_error(number(1));
+                String::new()
+            }
+            "is_broken" => peer.is_broken(number(1)).to_string(),
+            "fatal_events" => {
+                let events = peer.fatal_events();
+                events.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+            }
+            _ => extra(&mut peer, &words),
+        };
+        println!("answer: {answer}");
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+pub fn address_to_text(address: &QpAddress) -> String {
+    let QpAddress { qpn, gid, port, link_layer, lid, mtu } = address;
+    format!("{qpn},{},{port},{link_layer},{lid},{mtu}", to_hex(gid))
+}
+
+pub fn address_from_text(text: &str) -> QpAddress {
+    let fields: Vec<_> = text.split(',').collect();
+    QpAddress {
+        qpn: fields[0].parse().unwrap(),
+        gid: from_hex(fields[1]).try_into().unwrap(),
+        port: fields[2].parse().unwrap(),
+        link_layer: fields[3].parse().unwrap(),
+        lid: fields[4].parse().unwrap(),
+        mtu: fields[5].parse().unwrap(),
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| (byte as char).to_digit(16).unwrap() as u8;
+    text.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+}

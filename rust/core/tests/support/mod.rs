@@ -1,0 +1,137 @@
+//! Two engines of one process over the software fabric, connected.
+#![allow(dead_code, unreachable_pub, reason = "a module of each test that includes it, which uses its share")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::config::Config;
+use flagcx_p2p::connection::Connection;
+use flagcx_p2p::engine::{Engine, EngineOptions, RegisteredBuffer};
+use flagcx_p2p::fabric::{DeviceList, FabricChoice};
+use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
+
+/// Nothing in these tests takes longer unless it hangs.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// A configuration for tests: loopback, the fabric of `FLAGCX_P2P_FABRIC` or software, and `settings` on top.
+pub fn config(settings: &[(&str, &str)]) -> Arc<Config> {
+    let fabric = std::env::var("FLAGCX_P2P_FABRIC").unwrap_or_else(|_| "software".to_owned());
+    let config = Config::from_source(&|name| {
+        let set = settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        set.or_else(|| match name {
+            "FLAGCX_P2P_FABRIC" => Some(fabric.clone()),
+            "FLAGCX_P2P_BIND" if fabric == "software" => Some("127.0.0.1".to_owned()),
+            "FLAGCX_P2P_CONNECT_TIMEOUT_MS" => Some("3000".to_owned()),
+            _ => None,
+        })
+    });
+    Arc::new(config)
+}
+
+/// The devices for `config`; opened anew for each call, so that tests do not share pools or faults.
+pub fn devices(config: &Config) -> Arc<DeviceList> {
+    let mut options = config.fabric_options().unwrap();
+    if options.choice == FabricChoice::Auto {
+        options.choice = FabricChoice::Software;
+    }
+    Arc::new(DeviceList::open(&options).unwrap())
+}
+
+/// An engine on devices of its own.
+pub fn engine(settings: &[(&str, &str)]) -> Arc<Engine> {
+    let config = config(settings);
+    let devices = devices(&config);
+    Engine::open(config, EngineOptions { gpu_index: 0, devices: Some(devices) }).unwrap()
+}
+
+/// Two connected engines with a buffer each.
+pub struct Pair {
+    pub client: Arc<Engine>,
+    pub server: Arc<Engine>,
+    pub here: Arc<Connection>,
+    pub there: Arc<Connection>,
+    pub source: RegisteredBuffer,
+    pub target: RegisteredBuffer,
+}
+
+impl Pair {
+    /// Buffers of `length` bytes, default settings.
+    pub fn new(length: usize) -> Self {
+        Self::with(length, &[])
+    }
+
+    /// The same with settings.
+    pub fn with(length: usize, settings: &[(&str, &str)]) -> Self {
+        let config = config(settings);
+        let devices = devices(&config);
+        let options = EngineOptions { gpu_index: 0, devices: Some(devices) };
+        let client = Engine::open(Arc::clone(&config), options.clone()).unwrap();
+        let server = Engine::open(config, options).unwrap();
+        Self::between(client, server, length)
+    }
+
+    /// Connects two engines.
+    pub fn between(client: Arc<Engine>, server: Arc<Engine>, length: usize) -> Self {
+        let source = client.allocate(length).unwrap();
+        let target = server.allocate(length).unwrap();
+        let (here, there) = connect(&client, &server);
+        Self { client, server, here, there, source, target }
+    }
+
+    /// A piece of `length` bytes at the given offsets of the two buffers.
+    pub fn iov(&self, local: u64, remote: u64, length: u64) -> Iov {
+        let address = self.target.address() + remote;
+        let remote = match self.here.describe_remote(address, length as u32) {
+            Some(desc) => desc,
+            None => panic!("no region of the peer holds {address:#x}+{length}"),
+        };
+        Iov { local: self.source.address() + local, length, region: Some(self.source.region()), remote }
+    }
+}
+
+/// Connects `client` to `server`; answers both ends.
+pub fn connect(client: &Arc<Engine>, server: &Arc<Engine>) -> (Arc<Connection>, Arc<Connection>) {
+    let acceptor = {
+        let server = Arc::clone(server);
+        std::thread::spawn(move || server.accept().unwrap().connection)
+    };
+    let here = client.connect(&server.address().to_string(), server.rpc_port().unwrap(), 0, true).unwrap();
+    (here, acceptor.join().unwrap())
+}
+
+/// Waits for a transfer and answers how it ended.
+pub fn outcome(connection: &Connection, id: TransferId) -> Outcome {
+    match connection.wait(id, LIMIT) {
+        Status::Ended(outcome) => outcome,
+        other => panic!("transfer {id:?} is {other:?} after {LIMIT:?}"),
+    }
+}
+
+/// Bytes that differ from place to place and from seed to seed.
+pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 24) as u8
+        })
+        .collect()
+}
+
+/// The content of a buffer.
+pub fn content(buffer: &RegisteredBuffer) -> Vec<u8> {
+    let mut bytes = vec![0; buffer.len()];
+    assert!(buffer.read(0, &mut bytes));
+    bytes
+}
+
+/// Calls `check` until it answers true or `LIMIT` has passed.
+pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !check() {
+        assert!(start.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

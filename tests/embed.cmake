@@ -1,0 +1,60 @@
+# Projects that use the library the way its users do (embed/), and the checks of what it exports and loads (abi/).
+# They build with this build's compiler and cargo settings, so cargo has nothing to compile again.
+
+set(_common -DCMAKE_BUILD_TYPE=$<CONFIG> -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} "-DCMAKE_CXX_FLAGS=${CMAKE_CXX_FLAGS}"
+  -DFLAGCX_P2P_CARGO_PROFILE=${FLAGCX_P2P_CARGO_PROFILE} -DFLAGCX_P2P_CARGO_TARGET_DIR=${FLAGCX_P2P_CARGO_DIR}
+  -DFLAGCX_P2P_OFFLINE=${FLAGCX_P2P_OFFLINE} -DFLAGCX_P2P_VERBS=${FLAGCX_P2P_VERBS})
+set(_embed ${CMAKE_CURRENT_SOURCE_DIR}/embed)
+set(_abi ${CMAKE_CURRENT_SOURCE_DIR}/abi)
+set(_work ${CMAKE_CURRENT_BINARY_DIR}/embed)
+
+function(flagcx_p2p_add_embed_test name)
+  add_test(NAME ${name} COMMAND ${ARGN})
+  string(REGEX REPLACE "\\..*" "" _label ${name})
+  # The engines of these programs need no device, and find none by accident.
+  set_tests_properties(${name} PROPERTIES LABELS ${_label} TIMEOUT 300 ENVIRONMENT FLAGCX_P2P_FABRIC=software)
+endfunction()
+
+# Builds the CMake project embed/PROJECT in a folder of its own and runs the program `embedded` that it makes.
+function(flagcx_p2p_add_embed_project name project generator)
+  flagcx_p2p_add_embed_test(embed.${name}
+    ${CMAKE_CTEST_COMMAND} --build-and-test ${_embed}/${project} ${_work}/${name} --build-generator ${generator}
+    --build-options ${_common} ${ARGN} --test-command embedded)
+endfunction()
+
+# embed.install_static and embed.install_shared: the library built alone and installed under embed/<kind>/prefix.
+foreach(_kind static shared)
+  string(COMPARE EQUAL ${_kind} shared _is_shared)
+  flagcx_p2p_add_embed_test(embed.install_${_kind} ${_embed}/install.sh ${PROJECT_SOURCE_DIR} ${_work}/${_kind}
+    ${_common} -G Ninja -DBUILD_SHARED_LIBS=${_is_shared} -DFLAGCX_P2P_BUILD_TESTS=OFF)
+  set_tests_properties(embed.install_${_kind} PROPERTIES FIXTURES_SETUP ${_kind})
+
+  flagcx_p2p_add_embed_project(cmake_installed_${_kind} cmake_installed Ninja
+    -DCMAKE_PREFIX_PATH=${_work}/${_kind}/prefix)
+  set_tests_properties(embed.cmake_installed_${_kind} PROPERTIES FIXTURES_REQUIRED ${_kind})
+endforeach()
+
+flagcx_p2p_add_embed_project(cmake_subdirectory_ninja cmake_subdirectory Ninja
+  -DFLAGCX_P2P_SOURCE=${PROJECT_SOURCE_DIR} -DBUILD_SHARED_LIBS=OFF)
+flagcx_p2p_add_embed_project(cmake_subdirectory_make cmake_subdirectory "Unix Makefiles"
+  -DFLAGCX_P2P_SOURCE=${PROJECT_SOURCE_DIR} -DBUILD_SHARED_LIBS=ON)
+foreach(_generator ninja make)
+  set_tests_properties(embed.cmake_subdirectory_${_generator} PROPERTIES FIXTURES_SETUP ${_generator})
+  flagcx_p2p_add_embed_test(embed.rebuild_does_nothing_${_generator}
+    ${_embed}/rebuild_does_nothing.sh ${_work}/cmake_subdirectory_${_generator})
+  set_tests_properties(embed.rebuild_does_nothing_${_generator} PROPERTIES FIXTURES_REQUIRED ${_generator})
+endforeach()
+
+flagcx_p2p_add_embed_test(embed.makefile_flagcx ${_embed}/makefile_flagcx/run.sh
+  ${_work}/static/prefix ${_work}/makefile_flagcx ${CMAKE_CXX_COMPILER} ${CMAKE_CXX_FLAGS})
+flagcx_p2p_add_embed_test(embed.consumer_so ${_embed}/consumer_so/run.sh
+  ${_work}/static/prefix ${_work}/consumer_so ${CMAKE_CXX_COMPILER} ${CMAKE_CXX_FLAGS})
+set_tests_properties(embed.makefile_flagcx embed.consumer_so PROPERTIES FIXTURES_REQUIRED static)
+
+flagcx_p2p_add_embed_test(abi.headers ${_abi}/headers.sh ${PROJECT_SOURCE_DIR}/cpp/include ${CMAKE_CXX_COMPILER})
+flagcx_p2p_add_embed_test(abi.exported_symbols ${_abi}/exported_symbols.sh
+  ${_work}/shared/prefix ${PROJECT_SOURCE_DIR}/cpp/exports.txt)
+flagcx_p2p_add_embed_test(abi.needed_libraries ${_abi}/needed_libraries.sh
+  ${_work}/shared/prefix ${CMAKE_CURRENT_BINARY_DIR}/gtest ${FLAGCX_P2P_CARGO_OUTPUT_DIR})
+set_tests_properties(abi.exported_symbols PROPERTIES FIXTURES_REQUIRED shared)
+set_tests_properties(abi.needed_libraries PROPERTIES FIXTURES_REQUIRED "shared;cargo")

@@ -1,0 +1,220 @@
+// Devices: the list, contexts, queries, asynchronous events.
+#define _GNU_SOURCE
+#include "nullverbs.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct ibv_device devices[MAX_DEVICES];
+static uint32_t host_address; // IPv4, network order
+
+// The host's first address that is up and not loopback, so that engines that compare it with their own find it.
+static uint32_t find_host_address(void) {
+  uint32_t address = htonl(INADDR_LOOPBACK);
+  struct ifaddrs *list;
+  if (getifaddrs(&list))
+    return address;
+  for (struct ifaddrs *item = list; item; item = item->ifa_next) {
+    if (!item->ifa_addr || item->ifa_addr->sa_family != AF_INET)
+      continue;
+    if ((item->ifa_flags & IFF_LOOPBACK) || !(item->ifa_flags & IFF_UP))
+      continue;
+    address = ((struct sockaddr_in *)item->ifa_addr)->sin_addr.s_addr;
+    break;
+  }
+  freeifaddrs(list);
+  return address;
+}
+
+__attribute__((constructor)) static void name_devices(void) {
+  host_address = find_host_address();
+  for (int i = 0; i < MAX_DEVICES; i++) {
+    struct ibv_device *device = &devices[i];
+    device->node_type = IBV_NODE_CA;
+    device->transport_type = IBV_TRANSPORT_IB;
+    snprintf(device->name, sizeof device->name, "nv%d", i);
+    snprintf(device->dev_name, sizeof device->dev_name, "uverbs%d", i);
+    snprintf(device->dev_path, sizeof device->dev_path, "/sys/class/infiniband_verbs/uverbs%d", i);
+    snprintf(device->ibdev_path, sizeof device->ibdev_path, "/sys/class/infiniband/nv%d", i);
+  }
+}
+
+static uint64_t guid_of(long index) {
+  return htobe64(0x0200000000abcd00ull | (uint64_t)index);
+}
+static int index_of(struct ibv_context *context) {
+  return ((struct context *)context)->index;
+}
+
+struct ibv_device **ibv_get_device_list(int *count) {
+  struct ibv_device **list = calloc(settings.devices + 1, sizeof *list);
+  if (!list)
+    return NULL;
+  for (uint64_t i = 0; i < settings.devices; i++) list[i] = &devices[i];
+  if (count)
+    *count = (int)settings.devices;
+  return list;
+}
+
+void ibv_free_device_list(struct ibv_device **list) {
+  free(list);
+}
+const char *ibv_get_device_name(struct ibv_device *device) {
+  return device->name;
+}
+__be64 ibv_get_device_guid(struct ibv_device *device) {
+  return guid_of(device - devices);
+}
+int ibv_get_device_index(struct ibv_device *device) {
+  return (int)(device - devices);
+}
+
+struct ibv_context *ibv_open_device(struct ibv_device *device) {
+  struct context *context = calloc(1, sizeof *context);
+  int ends[2];
+  if (!context || pipe2(ends, O_CLOEXEC)) {
+    free(context);
+    return NULL;
+  }
+  fcntl(ends[1], F_SETFL, O_NONBLOCK);
+  context->index = (int)(device - devices);
+  context->event_writer = ends[1];
+  struct ibv_context *verbs = &context->verbs;
+  verbs->device = device;
+  verbs->async_fd = ends[0];
+  verbs->cmd_fd = -1;
+  verbs->num_comp_vectors = 1;
+  verbs->abi_compat = NULL; // not extended: ibv_query_port comes through the plain symbol
+  pthread_mutex_init(&verbs->mutex, NULL);
+  verbs->ops.poll_cq = poll_completions;
+  verbs->ops.req_notify_cq = arm_completions;
+  verbs->ops.post_send = post_send;
+  counters.contexts++;
+  return verbs;
+}
+
+int ibv_close_device(struct ibv_context *verbs) {
+  close(verbs->async_fd);
+  close(((struct context *)verbs)->event_writer);
+  free(verbs);
+  counters.contexts--;
+  return 0;
+}
+
+int ibv_query_device(struct ibv_context *context, struct ibv_device_attr *out) {
+  *out = (struct ibv_device_attr){
+      .fw_ver = "0.0.nullverbs",
+      .node_guid = guid_of(index_of(context)),
+      .sys_image_guid = guid_of(index_of(context)),
+      .max_mr_size = settings.max_region,
+      .page_size_cap = 0xfffff000,
+      .vendor_id = 0x15b3,
+      .vendor_part_id = 4129,
+      .max_qp = MAX_QUEUE_PAIRS - 1,
+      .max_qp_wr = (int)settings.max_depth,
+      .max_sge = MAX_SGE,
+      .max_sge_rd = MAX_SGE,
+      .max_cq = 1 << 20,
+      .max_cqe = 4194303,
+      .max_mr = MAX_REGIONS - 1,
+      .max_pd = 1 << 20,
+      .max_qp_rd_atom = 16,
+      .max_qp_init_rd_atom = 16,
+      .max_res_rd_atom = 1 << 20,
+      .max_pkeys = 1,
+      .local_ca_ack_delay = 15,
+      .phys_port_cnt = 1,
+  };
+  return 0;
+}
+
+int ibv_query_port(struct ibv_context *context, uint8_t port, struct _compat_ibv_port_attr *out) {
+  struct ibv_port_attr *attributes = (struct ibv_port_attr *)out;
+  if (port != 1)
+    return EINVAL;
+  int infiniband = settings.link_layer == IBV_LINK_LAYER_INFINIBAND;
+  attributes->state = (enum ibv_port_state)settings.port_state;
+  attributes->max_mtu = attributes->active_mtu = IBV_MTU_4096;
+  attributes->gid_tbl_len = (int)settings.gids;
+  attributes->port_cap_flags = IBV_PORT_CM_SUP;
+  attributes->max_msg_sz = (uint32_t)settings.max_message;
+  attributes->pkey_tbl_len = 1;
+  attributes->lid = infiniband ? (uint16_t)(index_of(context) + 1) : 0;
+  attributes->max_vl_num = 1;
+  attributes->active_width = 2; // 4 lanes
+  attributes->active_speed = 32;
+  attributes->phys_state = 5;
+  attributes->link_layer = (uint8_t)settings.link_layer;
+  return 0;
+}
+
+int ibv_query_gid(struct ibv_context *context, uint8_t port, int index, union ibv_gid *out) {
+  if (port != 1 || index < 0 || (uint64_t)index >= settings.gids) {
+    errno = EINVAL;
+    return -1;
+  }
+  memset(out, 0, sizeof *out);
+  int mapped = settings.gids > 1;
+  if (mapped && index == 0) {
+    uint64_t guid = guid_of(index_of(context));
+    out->raw[0] = 0xfe;
+    out->raw[1] = 0x80;
+    memcpy(out->raw + 8, &guid, sizeof guid);
+  } else if (index == mapped) {
+    out->raw[10] = out->raw[11] = 0xff;
+    memcpy(out->raw + 12, &host_address, sizeof host_address);
+  }
+  return 0;
+}
+
+int ibv_query_pkey(struct ibv_context *context, uint8_t port, int index, __be16 *out) {
+  (void)context;
+  if (port != 1 || index)
+    return -1;
+  *out = htobe16(0xffff);
+  return 0;
+}
+
+// ---- asynchronous events --------------------------------------------------------------------------------------------
+
+struct event_record {
+  enum ibv_event_type type;
+  uint32_t number;
+};
+
+void raise_event(struct ibv_context *context, enum ibv_event_type type, uint32_t number) {
+  struct event_record record = {type, number};
+  ssize_t written = write(((struct context *)context)->event_writer, &record, sizeof record);
+  (void)written; // a full pipe drops events, as a full kernel queue would
+}
+
+int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *out) {
+  for (;;) {
+    struct event_record record;
+    ssize_t got = read(context->async_fd, &record, sizeof record);
+    if (got < 0 && errno == EINTR)
+      continue;
+    if (got != sizeof record)
+      return -1;
+    memset(out, 0, sizeof *out);
+    out->event_type = record.type;
+    if (!record.number)
+      return 0;
+    // The events of a destroyed queue pair go with it.
+    struct slot *slot = slot_of(record.number);
+    if (!slot)
+      continue;
+    out->element.qp = &slot->queue_pair->verbs;
+    return 0;
+  }
+}
+
+void ibv_ack_async_event(struct ibv_async_event *event) {
+  (void)event;
+}

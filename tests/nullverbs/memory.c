@@ -1,0 +1,123 @@
+// Protection domains and memory regions.
+#define _GNU_SOURCE
+#include "nullverbs.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+struct region regions[MAX_REGIONS];
+static struct lock regions_lock;
+static uint32_t next_region = 1; // round and round, so that a key is not used again soon
+static _Atomic uint64_t locked;  // bytes registered
+
+struct ibv_pd *ibv_alloc_pd(struct ibv_context *context) {
+  struct domain *domain = calloc(1, sizeof *domain);
+  if (!domain)
+    return NULL;
+  domain->verbs.context = context;
+  counters.domains++;
+  return &domain->verbs;
+}
+
+int ibv_dealloc_pd(struct ibv_pd *verbs) {
+  struct domain *domain = (struct domain *)verbs;
+  if (domain->users)
+    return EBUSY;
+  free(domain);
+  counters.domains--;
+  return 0;
+}
+
+static int is_mapped(const void *address, size_t length) {
+  uintptr_t first = (uintptr_t)address & ~(uintptr_t)4095;
+  uintptr_t end = ((uintptr_t)address + length + 4095) & ~(uintptr_t)4095;
+  return !msync((void *)first, end - first, MS_ASYNC); // ENOMEM where a page is not mapped
+}
+
+static uint32_t take_slot(void) {
+  for (uint32_t tried = 0, slot = next_region; tried < MAX_REGIONS; tried++, slot = (slot + 1) % MAX_REGIONS) {
+    if (slot && !regions[slot].used) {
+      next_region = (slot + 1) % MAX_REGIONS;
+      return slot;
+    }
+  }
+  return 0;
+}
+
+struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *domain, void *address, size_t length, uint64_t start,
+                                unsigned access) {
+  unsigned writing = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
+  if (!domain || length > settings.max_region || ((access & writing) && !(access & IBV_ACCESS_LOCAL_WRITE))) {
+    errno = EINVAL;
+    return NULL;
+  }
+  if (length && !is_mapped(address, length)) {
+    errno = EFAULT;
+    return NULL;
+  }
+  if (atomic_fetch_add(&locked, length) + length > settings.locked_bytes) {
+    atomic_fetch_sub(&locked, length);
+    errno = ENOMEM;
+    return NULL;
+  }
+  struct ibv_mr *verbs = calloc(1, sizeof *verbs);
+  lock(&regions_lock);
+  uint32_t slot = verbs ? take_slot() : 0;
+  if (!slot) {
+    unlock(&regions_lock);
+    atomic_fetch_sub(&locked, length);
+    free(verbs);
+    errno = ENOMEM;
+    return NULL;
+  }
+  struct region *region = &regions[slot];
+  region->used = 1;
+  if (++region->generation == 0)
+    region->generation = 1;
+  region->access = (int)access;
+  region->start = start;
+  region->length = length;
+  region->offset = (uintptr_t)address - start;
+  region->domain = domain;
+  atomic_store(&region->key, slot << 8 | region->generation);
+  unlock(&regions_lock);
+  verbs->context = domain->context;
+  verbs->pd = domain;
+  verbs->addr = address;
+  verbs->length = length;
+  verbs->handle = slot;
+  verbs->lkey = verbs->rkey = region->key;
+  ((struct domain *)domain)->users++;
+  counters.regions++;
+  return verbs;
+}
+
+struct ibv_mr *ibv_reg_mr(struct ibv_pd *domain, void *address, size_t length, int access) {
+  return ibv_reg_mr_iova2(domain, address, length, (uintptr_t)address, (unsigned)access);
+}
+
+struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *domain, void *address, size_t length, uint64_t start, int access) {
+  return ibv_reg_mr_iova2(domain, address, length, start, (unsigned)access);
+}
+
+struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *domain, uint64_t offset, size_t length, uint64_t start, int fd,
+                                 int access) {
+  (void)domain, (void)offset, (void)length, (void)start, (void)fd, (void)access;
+  errno = EOPNOTSUPP;
+  return NULL;
+}
+
+int ibv_dereg_mr(struct ibv_mr *verbs) {
+  struct region *region = &regions[verbs->handle];
+  atomic_store(&region->key, 0);
+  while (atomic_load(&region->users)) sched_yield(); // copies under way finish first
+  lock(&regions_lock);
+  region->used = 0;
+  unlock(&regions_lock);
+  atomic_fetch_sub(&locked, verbs->length);
+  ((struct domain *)verbs->pd)->users--;
+  counters.regions--;
+  free(verbs);
+  return 0;
+}

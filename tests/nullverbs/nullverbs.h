@@ -1,0 +1,186 @@
+// nullverbs: a libibverbs.so.1 whose devices exist in this process only. See README.md.
+#pragma once
+
+#include <infiniband/verbs.h>
+// The header wraps these in macros for its callers; here they are defined.
+#undef ibv_get_device_list
+#undef ibv_query_port
+#undef ibv_reg_mr
+#undef ibv_reg_mr_iova
+
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <time.h>
+
+#define MAX_DEVICES 32
+#define MAX_REGIONS 65536     // a power of two: a key is slot << 8 | generation
+#define MAX_QUEUE_PAIRS 65536 // a power of two: a number is generation << 16 | slot
+#define MAX_SGE 30
+#define MAX_INLINE 1024
+#define CACHE_LINE __attribute__((aligned(64)))
+
+// ---- settings (settings.c) ------------------------------------------------------------------------------------------
+
+struct settings {
+  uint64_t devices;      // how many to list
+  uint64_t copy;         // 0: check everything, move nothing
+  uint64_t delay_ns;     // a completion becomes visible this long after its post
+  uint64_t stats;        // print counters at exit
+  uint64_t trace;        // print state changes and errors
+  uint64_t max_message;  // bytes of one request
+  uint64_t max_region;   // bytes of one region
+  uint64_t max_depth;    // requests of a queue pair
+  uint64_t gids;         // length of the GID table: [0] link-local, [1] IPv4-mapped, rest empty; 1: [0] IPv4-mapped
+  uint64_t port_state;   // enum ibv_port_state
+  uint64_t link_layer;   // 1 InfiniBand, 2 Ethernet
+  uint64_t locked_bytes; // bytes that can be registered before ENOMEM
+};
+extern struct settings settings;
+
+// Sets one of the above by its name; 0, or EINVAL. The environment does the same at load time: NULLVERBS_<NAME>.
+int nullverbs_set(const char *name, uint64_t value);
+
+// What is alive now. Exported for tests that look for leaks.
+struct nullverbs_live {
+  int64_t contexts, domains, regions, completion_queues, queue_pairs;
+};
+void nullverbs_live(struct nullverbs_live *out);
+
+struct counters {
+  _Atomic int64_t contexts, domains, regions, completion_queues, queue_pairs; // alive
+  _Atomic uint64_t post_calls, requests, refused, bytes, error_completions;
+  _Atomic uint64_t poll_calls, empty_polls, completions, overruns, discarded;
+};
+extern struct counters counters;
+
+#define TRACE(...)                                \
+  do {                                            \
+    if (settings.trace)                           \
+      fprintf(stderr, "nullverbs: " __VA_ARGS__); \
+  } while (0)
+
+// ---- small tools ----------------------------------------------------------------------------------------------------
+
+struct lock {
+  _Atomic int held;
+};
+
+static inline void lock(struct lock *lock) {
+  for (int spins = 0; atomic_exchange_explicit(&lock->held, 1, memory_order_acquire);) {
+    while (atomic_load_explicit(&lock->held, memory_order_relaxed)) {
+      if (++spins > 200) {
+        sched_yield();
+        spins = 0;
+      }
+    }
+  }
+}
+
+static inline void unlock(struct lock *lock) {
+  atomic_store_explicit(&lock->held, 0, memory_order_release);
+}
+
+static inline uint64_t now_ns(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+// ---- objects --------------------------------------------------------------------------------------------------------
+
+struct context {
+  struct ibv_context verbs;
+  int index;
+  int event_writer; // async events go through a pipe; its reading end is verbs.async_fd
+};
+
+struct domain {
+  struct ibv_pd verbs;
+  _Atomic int users;
+};
+
+// A region's slot outlives the region, so a stale key can be looked at safely.
+struct region {
+  _Atomic uint32_t key; // 0: none
+  int access;
+  uint64_t start, length;
+  uint64_t offset; // address = start + offset; not zero if the region has an I/O virtual address of its own
+  struct ibv_pd *domain;
+  _Atomic int users; // copies under way
+  uint8_t generation, used;
+} CACHE_LINE;
+extern struct region regions[MAX_REGIONS];
+
+struct queue_pair;
+
+struct completion {
+  uint64_t id, visible_at;
+  struct queue_pair *owner;
+  uint32_t number, length, send_position;
+  enum ibv_wc_status status;
+  enum ibv_wc_opcode opcode;
+};
+
+struct completion_queue {
+  struct ibv_cq verbs;
+  struct lock lock CACHE_LINE;
+  _Atomic uint64_t head, tail;
+  uint64_t capacity; // a power of two
+  struct completion *ring;
+  int overrun;
+  _Atomic int armed;
+  _Atomic int users;
+  uint32_t events; // delivered by ibv_get_cq_event
+  uint64_t poll_calls, empty_polls, completions;
+};
+
+struct queue_pair {
+  struct ibv_qp verbs;
+  struct lock lock CACHE_LINE;
+  uint32_t sent;            // requests posted, ever
+  _Atomic uint32_t retired; // of these, polled or known to be done by a later one polled
+  uint32_t depth, max_sge, max_inline;
+  uint32_t slot;
+  struct ibv_qp_init_attr init;
+  struct ibv_qp_attr attributes;
+  uint64_t post_calls, requests, refused, bytes;
+};
+
+// What a peer's post may read of a queue pair, without a lock and even after its end.
+struct slot {
+  _Atomic uint32_t number; // 0: none
+  _Atomic int state;       // enum ibv_qp_state
+  _Atomic uint32_t peer;
+  _Atomic int access;
+  struct ibv_pd *_Atomic domain;
+  struct ibv_context *context;
+  struct queue_pair *queue_pair;
+  uint8_t generation;
+} CACHE_LINE;
+extern struct slot slots[MAX_QUEUE_PAIRS];
+
+static inline struct slot *slot_of(uint32_t number) {
+  struct slot *slot = &slots[number & (MAX_QUEUE_PAIRS - 1)];
+  return atomic_load_explicit(&slot->number, memory_order_acquire) == number ? slot : NULL;
+}
+
+// ---- between the files ----------------------------------------------------------------------------------------------
+
+// device.c: queues an asynchronous event about queue pair `number`, or about the whole device if that is 0.
+void raise_event(struct ibv_context *context, enum ibv_event_type type, uint32_t number);
+// completion.c: appends, and wakes the channel if armed.
+void push_completions(struct completion_queue *queue, const struct completion *list, int count);
+// completion.c: removes what a queue pair that ends has left.
+void drop_completions(struct completion_queue *queue, const struct queue_pair *owner);
+// completion.c, queue_pair.c: objects count for themselves while in use; these add that to the counters of all.
+void fold_poll_counters(struct completion_queue *queue);
+void fold_live_counters(void);
+// queue_pair.c: moves to ERROR.
+void fail_queue_pair(struct slot *slot, const char *why);
+// post.c
+int post_send(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);
+// completion.c
+int poll_completions(struct ibv_cq *cq, int most, struct ibv_wc *out);
+int arm_completions(struct ibv_cq *cq, int solicited_only);

@@ -1,0 +1,216 @@
+// Queue pairs: creation, the state machine, destruction.
+#define _GNU_SOURCE
+#include "nullverbs.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct slot slots[MAX_QUEUE_PAIRS];
+static struct lock slots_lock;
+static uint32_t next_slot = 1;
+
+void fail_queue_pair(struct slot *slot, const char *why) {
+  if (atomic_exchange(&slot->state, IBV_QPS_ERR) != IBV_QPS_ERR)
+    TRACE("qp 0x%x -> ERROR: %s\n", slot->number, why);
+}
+
+static int is_possible(const struct ibv_qp_init_attr *init) {
+  const struct ibv_qp_cap *cap = &init->cap;
+  return init->send_cq && init->recv_cq && init->qp_type == IBV_QPT_RC && cap->max_send_wr <= settings.max_depth &&
+         cap->max_recv_wr <= settings.max_depth && cap->max_send_sge <= MAX_SGE && cap->max_inline_data <= MAX_INLINE;
+}
+
+static struct slot *take_slot(struct queue_pair *queue_pair, struct ibv_pd *domain) {
+  struct slot *slot = NULL;
+  lock(&slots_lock);
+  for (uint32_t tried = 0, i = next_slot; tried < MAX_QUEUE_PAIRS; tried++, i = (i + 1) % MAX_QUEUE_PAIRS) {
+    if (!i || slots[i].queue_pair)
+      continue;
+    slot = &slots[i];
+    next_slot = (i + 1) % MAX_QUEUE_PAIRS;
+    slot->queue_pair = queue_pair;
+    slot->generation++;
+    slot->state = IBV_QPS_RESET;
+    slot->peer = 0;
+    slot->access = 0;
+    slot->domain = domain;
+    slot->context = domain->context;
+    atomic_store(&slot->number, (uint32_t)slot->generation << 16 | i);
+    break;
+  }
+  unlock(&slots_lock);
+  return slot;
+}
+
+struct ibv_qp *ibv_create_qp(struct ibv_pd *domain, struct ibv_qp_init_attr *init) {
+  struct queue_pair *pair = is_possible(init) ? aligned_alloc(64, sizeof *pair) : NULL;
+  if (!pair) {
+    errno = EINVAL;
+    return NULL;
+  }
+  memset(pair, 0, sizeof *pair);
+  struct slot *slot = take_slot(pair, domain);
+  if (!slot) {
+    free(pair);
+    errno = ENOMEM;
+    return NULL;
+  }
+  pair->slot = (uint32_t)(slot - slots);
+  pair->init = *init;
+  pair->depth = init->cap.max_send_wr;
+  pair->max_sge = init->cap.max_send_sge;
+  pair->max_inline = init->cap.max_inline_data;
+  struct ibv_qp *verbs = &pair->verbs;
+  verbs->context = domain->context;
+  verbs->qp_context = init->qp_context;
+  verbs->pd = domain;
+  verbs->send_cq = init->send_cq;
+  verbs->recv_cq = init->recv_cq;
+  verbs->handle = pair->slot;
+  verbs->qp_num = slot->number;
+  verbs->qp_type = init->qp_type;
+  pthread_mutex_init(&verbs->mutex, NULL);
+  pthread_cond_init(&verbs->cond, NULL);
+  ((struct domain *)domain)->users++;
+  ((struct completion_queue *)init->send_cq)->users++;
+  ((struct completion_queue *)init->recv_cq)->users++;
+  counters.queue_pairs++;
+  return verbs;
+}
+
+int ibv_query_qp(struct ibv_qp *verbs, struct ibv_qp_attr *out, int mask, struct ibv_qp_init_attr *init) {
+  struct queue_pair *pair = (struct queue_pair *)verbs;
+  (void)mask;
+  *out = pair->attributes;
+  out->qp_state = out->cur_qp_state = (enum ibv_qp_state)slots[pair->slot].state;
+  out->cap = pair->init.cap;
+  *init = pair->init;
+  return 0;
+}
+
+// The fields that the specification wants with each transition; -1 if there is no such transition.
+static int required_fields(int from, int to) {
+  switch (to) {
+    case IBV_QPS_RESET:
+    case IBV_QPS_ERR:
+      return 0;
+    case IBV_QPS_INIT:
+      if (from == IBV_QPS_INIT)
+        return 0;
+      return from == IBV_QPS_RESET ? IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS : -1;
+    case IBV_QPS_RTR:
+      if (from != IBV_QPS_INIT)
+        return -1;
+      return IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
+             IBV_QP_MIN_RNR_TIMER;
+    case IBV_QPS_RTS:
+      if (from == IBV_QPS_RTS)
+        return 0;
+      if (from != IBV_QPS_RTR)
+        return -1;
+      return IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC;
+    default:
+      return -1;
+  }
+}
+
+// Ethernet is addressed by GID with a global route header, InfiniBand by LID.
+static int is_good_address(const struct ibv_ah_attr *address) {
+  if (address->port_num != 1 || address->sl > 15)
+    return 0;
+  if (settings.link_layer == IBV_LINK_LAYER_ETHERNET)
+    return address->is_global && address->grh.sgid_index < settings.gids;
+  return !address->is_global && address->dlid;
+}
+
+static int are_good(const struct ibv_qp_attr *in, int mask) {
+  return !(((mask & IBV_QP_AV) && !is_good_address(&in->ah_attr)) || ((mask & IBV_QP_PORT) && in->port_num != 1) ||
+           ((mask & IBV_QP_PKEY_INDEX) && in->pkey_index) ||
+           ((mask & IBV_QP_PATH_MTU) && (in->path_mtu < IBV_MTU_256 || in->path_mtu > IBV_MTU_4096)) ||
+           ((mask & IBV_QP_TIMEOUT) && in->timeout > 31) || ((mask & IBV_QP_RETRY_CNT) && in->retry_cnt > 7) ||
+           ((mask & IBV_QP_RNR_RETRY) && in->rnr_retry > 7) ||
+           ((mask & IBV_QP_MAX_QP_RD_ATOMIC) && in->max_rd_atomic > 16) ||
+           ((mask & IBV_QP_MAX_DEST_RD_ATOMIC) && in->max_dest_rd_atomic > 16));
+}
+
+static void take_fields(struct ibv_qp_attr *to, const struct ibv_qp_attr *from, int mask) {
+#define TAKE(flag, field) \
+  if (mask & (flag))      \
+  to->field = from->field
+  TAKE(IBV_QP_AV, ah_attr);
+  TAKE(IBV_QP_PORT, port_num);
+  TAKE(IBV_QP_PKEY_INDEX, pkey_index);
+  TAKE(IBV_QP_PATH_MTU, path_mtu);
+  TAKE(IBV_QP_DEST_QPN, dest_qp_num);
+  TAKE(IBV_QP_ACCESS_FLAGS, qp_access_flags);
+  TAKE(IBV_QP_TIMEOUT, timeout);
+  TAKE(IBV_QP_RETRY_CNT, retry_cnt);
+  TAKE(IBV_QP_RNR_RETRY, rnr_retry);
+  TAKE(IBV_QP_MIN_RNR_TIMER, min_rnr_timer);
+  TAKE(IBV_QP_MAX_QP_RD_ATOMIC, max_rd_atomic);
+  TAKE(IBV_QP_MAX_DEST_RD_ATOMIC, max_dest_rd_atomic);
+#undef TAKE
+}
+
+int ibv_modify_qp(struct ibv_qp *verbs, struct ibv_qp_attr *in, int mask) {
+  struct queue_pair *pair = (struct queue_pair *)verbs;
+  struct slot *slot = &slots[pair->slot];
+  int from = slot->state, to = mask & IBV_QP_STATE ? (int)in->qp_state : from;
+  int required = mask & IBV_QP_STATE ? required_fields(from, to) : 0;
+  if (required < 0 || (mask & required) != required || !are_good(in, mask)) {
+    TRACE("qp 0x%x: %d -> %d refused (mask 0x%x)\n", verbs->qp_num, from, to, mask);
+    return EINVAL;
+  }
+  take_fields(&pair->attributes, in, mask);
+  if (mask & IBV_QP_DEST_QPN)
+    atomic_store(&slot->peer, in->dest_qp_num);
+  if (mask & IBV_QP_ACCESS_FLAGS)
+    atomic_store(&slot->access, (int)in->qp_access_flags);
+  if (mask & IBV_QP_STATE) {
+    TRACE("qp 0x%x: %d -> %d, peer 0x%x\n", verbs->qp_num, from, to, slot->peer);
+    atomic_store(&slot->state, to);
+    verbs->state = in->qp_state;
+  }
+  if (to == IBV_QPS_RESET && from != IBV_QPS_RESET) {
+    drop_completions((struct completion_queue *)verbs->send_cq, pair);
+    pair->sent = 0;
+    pair->retired = 0;
+  }
+  return 0;
+}
+
+static void fold_counters(struct queue_pair *pair) {
+  counters.post_calls += pair->post_calls;
+  counters.requests += pair->requests;
+  counters.refused += pair->refused;
+  counters.bytes += pair->bytes;
+  fold_poll_counters((struct completion_queue *)pair->verbs.send_cq);
+}
+
+void fold_live_counters(void) {
+  for (uint32_t i = 0; i < MAX_QUEUE_PAIRS; i++)
+    if (slots[i].queue_pair)
+      fold_counters(slots[i].queue_pair);
+}
+
+int ibv_destroy_qp(struct ibv_qp *verbs) {
+  struct queue_pair *pair = (struct queue_pair *)verbs;
+  struct slot *slot = &slots[pair->slot];
+  atomic_store(&slot->number, 0);
+  atomic_store(&slot->state, IBV_QPS_RESET);
+  lock(&pair->lock); // a post that races with this, which is the caller's mistake, leaves first
+  unlock(&pair->lock);
+  drop_completions((struct completion_queue *)verbs->send_cq, pair);
+  lock(&slots_lock);
+  slot->queue_pair = NULL;
+  unlock(&slots_lock);
+  ((struct domain *)verbs->pd)->users--;
+  fold_counters(pair);
+  ((struct completion_queue *)verbs->send_cq)->users--;
+  ((struct completion_queue *)verbs->recv_cq)->users--;
+  counters.queue_pairs--;
+  memset(pair, 0xdd, sizeof *pair); // whoever still uses it shall notice
+  free(pair);
+  return 0;
+}

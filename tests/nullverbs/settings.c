@@ -1,0 +1,83 @@
+// Settings, and the counters printed at exit.
+#define _GNU_SOURCE
+#include "nullverbs.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct settings settings = {
+    .devices = 1,
+    .copy = 1,
+    .max_message = 1u << 30,
+    .max_region = UINT64_MAX,
+    .max_depth = 32768,
+    .gids = 2,
+    .port_state = IBV_PORT_ACTIVE,
+    .link_layer = IBV_LINK_LAYER_ETHERNET,
+    .locked_bytes = UINT64_MAX,
+};
+struct counters counters;
+
+static const struct {
+  const char *name;
+  size_t offset;
+} table[] = {
+    {"devs", offsetof(struct settings, devices)},
+    {"copy", offsetof(struct settings, copy)},
+    {"delay_ns", offsetof(struct settings, delay_ns)},
+    {"stats", offsetof(struct settings, stats)},
+    {"trace", offsetof(struct settings, trace)},
+    {"maxmsg", offsetof(struct settings, max_message)},
+    {"max_region", offsetof(struct settings, max_region)},
+    {"max_depth", offsetof(struct settings, max_depth)},
+    {"gids", offsetof(struct settings, gids)},
+    {"port_state", offsetof(struct settings, port_state)},
+    {"link_layer", offsetof(struct settings, link_layer)},
+    {"locked_bytes", offsetof(struct settings, locked_bytes)},
+};
+static const size_t table_length = sizeof table / sizeof *table;
+
+int nullverbs_set(const char *name, uint64_t value) {
+  for (size_t i = 0; i < table_length; i++) {
+    if (!strcmp(name, table[i].name)) {
+      memcpy((char *)&settings + table[i].offset, &value, sizeof value);
+      if (settings.devices > MAX_DEVICES)
+        settings.devices = MAX_DEVICES;
+      return 0;
+    }
+  }
+  return EINVAL;
+}
+
+void nullverbs_live(struct nullverbs_live *out) {
+  *out = (struct nullverbs_live){counters.contexts, counters.domains, counters.regions, counters.completion_queues,
+                                 counters.queue_pairs};
+}
+
+static void print_counters(void) {
+  struct nullverbs_live live;
+  nullverbs_live(&live);
+  fold_live_counters();
+  fprintf(stderr,
+          "nullverbs: alive: contexts=%ld pds=%ld mrs=%ld cqs=%ld qps=%ld; post calls=%lu requests=%lu refused=%lu "
+          "bytes=%lu; poll calls=%lu empty=%lu completions=%lu errors=%lu overruns=%lu discarded=%lu\n",
+          live.contexts, live.domains, live.regions, live.completion_queues, live.queue_pairs, counters.post_calls,
+          counters.requests, counters.refused, counters.bytes, counters.poll_calls, counters.empty_polls,
+          counters.completions, counters.error_completions, counters.overruns, counters.discarded);
+}
+
+__attribute__((constructor)) static void read_environment(void) {
+  for (size_t i = 0; i < table_length; i++) {
+    char name[64];
+    snprintf(name, sizeof name, "NULLVERBS_%s", table[i].name);
+    for (char *c = name; *c; c++) *c = (char)toupper(*c);
+    const char *text = getenv(name);
+    if (text)
+      nullverbs_set(table[i].name, strtoull(text, NULL, 0));
+  }
+  if (settings.stats)
+    atexit(print_counters);
+}

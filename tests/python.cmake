@@ -1,0 +1,16 @@
+# The ctypes package: python/test_*.py under unittest, with the shared library of embed.install_shared.
+
+find_program(FLAGCX_P2P_PYTHON python3)
+file(GLOB _suites CONFIGURE_DEPENDS python/test_*.py)
+if(_suites AND NOT FLAGCX_P2P_PYTHON)
+  message(FATAL_ERROR "flagcx-p2p: python3 not found. Install it, or set -DFLAGCX_P2P_BUILD_TESTS=OFF.")
+endif()
+
+foreach(_suite IN LISTS _suites)
+  get_filename_component(_module ${_suite} NAME_WE)
+  string(REGEX REPLACE "^test_" "" _name ${_module})
+  add_test(NAME python.${_name} COMMAND ${FLAGCX_P2P_PYTHON} -m unittest -v ${_module}
+    WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
+  set_tests_properties(python.${_name} PROPERTIES LABELS python TIMEOUT 120 FIXTURES_REQUIRED shared
+    ENVIRONMENT "FLAGCX_P2P_LIBRARY=${CMAKE_CURRENT_BINARY_DIR}/embed/shared/prefix/lib/libflagcx_p2p.so;PYTHONPATH=${PROJECT_SOURCE_DIR}/python")
+endforeach()
