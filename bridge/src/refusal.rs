@@ -52,6 +52,18 @@ impl<T, E: Display> OrRefuse<T> for Result<T, E> {
 pub(crate) fn refuse(call: &str, reason: &dyn Display) {
     let text = format!("{call}: {reason}");
     tracing::warn!("{text}");
+    remember(text);
+}
+
+/// The same for what a sound program meets as well: no warning.
+#[cold]
+pub(crate) fn decline(call: &str, reason: &dyn Display) {
+    let text = format!("{call}: {reason}");
+    tracing::info!("{text}");
+    remember(text);
+}
+
+fn remember(text: String) {
     // A thread that is ending has no last error any more.
     let _ = LAST_ERROR.try_with(|last| last.replace(text));
 }

@@ -64,17 +64,16 @@ private:
   int port_ = 0;
 };
 
-// Accepts until a peer is there, as servers do: a failed handshake answers NULL and is not the end.
-Conn acceptAny(const Engine &engine) {
-  const auto deadline = Clock::now() + 20s;
-  while (Clock::now() < deadline) {
+// Accepts until a peer is there, as servers do: a failed handshake answers NULL and is not the end. Null once `stop`
+// is set and accepting is stopped.
+Conn acceptAny(const Engine &engine, const std::atomic<bool> &stop) {
+  Conn conn;
+  while (conn == nullptr && !stop) {
     char address[64];
     int gpu = 0;
-    Conn conn(flagcxP2pEngineAccept(engine.get(), address, sizeof(address), &gpu));
-    if (conn != nullptr)
-      return conn;
+    conn.reset(flagcxP2pEngineAccept(engine.get(), address, sizeof(address), &gpu));
   }
-  return nullptr;
+  return conn;
 }
 
 } // namespace
@@ -124,9 +123,10 @@ TEST(ConnectAccept, ConcurrentClientsAllGetTheirOwn) {
   const Buffer remote(server, 4096 * kClients);
   const Address address = addressOf(server);
   std::vector<Conn> accepted;
+  std::atomic<bool> stop{false};
   std::thread acceptor([&] {
     for (int i = 0; i < kClients; ++i)
-      accepted.push_back(acceptAny(server));
+      accepted.push_back(acceptAny(server, stop));
   });
   std::atomic<int> succeeded{0};
   std::vector<std::thread> clients;
@@ -143,6 +143,8 @@ TEST(ConnectAccept, ConcurrentClientsAllGetTheirOwn) {
     });
   for (std::thread &client : clients)
     client.join();
+  stop = true;
+  flagcxP2pEngineStopAccept(server.get());
   acceptor.join();
   EXPECT_EQ(succeeded, kClients);
   for (int i = 0; i < kClients; ++i)
@@ -212,14 +214,17 @@ TEST(ConnectAccept, StrangersDoNotKeepPeersOut) {
   const Engine client = createEngine(), server = createEngine();
   const Address address = addressOf(server);
   Conn accepted;
-  std::thread acceptor([&] { accepted = acceptAny(server); });
+  std::atomic<bool> stop{false};
+  std::thread acceptor([&] { accepted = acceptAny(server, stop); });
   { const Stranger hangsUp(address, ""); }
   { const Stranger talksNonsense(address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); }
   const Stranger saysNothing(address, "");
   const Conn conn(flagcxP2pEngineConnect(client.get(), address.host.c_str(), 0, address.port));
   EXPECT_NE(conn, nullptr) << flagcxP2pEngineLastError();
-  if (conn == nullptr)
+  if (conn == nullptr) {
+    stop = true;
     flagcxP2pEngineStopAccept(server.get());
+  }
   acceptor.join();
   EXPECT_NE(accepted, nullptr);
 }
