@@ -51,7 +51,7 @@ impl<T, E: Display> OrRefuse<T> for Result<T, E> {
 #[cold]
 pub(crate) fn refuse(call: &str, reason: &dyn Display) {
     let text = format!("{call}: {reason}");
-    tracing::warn!("{text}");
+    tracing::warn!(target: "flagcx_p2p", "{text}");
     remember(text);
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn refuse(call: &str, reason: &dyn Display) {
 #[cold]
 pub(crate) fn decline(call: &str, reason: &dyn Display) {
     let text = format!("{call}: {reason}");
-    tracing::info!("{text}");
+    tracing::info!(target: "flagcx_p2p", "{text}");
     remember(text);
 }
 

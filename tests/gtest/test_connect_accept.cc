@@ -27,7 +27,7 @@ sockaddr_in inetAddress(const std::string &host, int port) {
 
 // A client that is no engine: connects, sends `greeting`, and hangs up when destroyed.
 class Stranger {
-public:
+ public:
   Stranger(const Address &to, const std::string &greeting) : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
     const sockaddr_in address = inetAddress(to.host, to.port);
     EXPECT_EQ(connect(socket_, reinterpret_cast<const sockaddr *>(&address), sizeof(address)), 0);
@@ -35,13 +35,13 @@ public:
   }
   ~Stranger() { close(socket_); }
 
-private:
+ private:
   int socket_;
 };
 
 // A TCP server that is no engine.
 class StrangeServer {
-public:
+ public:
   StrangeServer() : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
     sockaddr_in address = inetAddress("127.0.0.1", 0);
     socklen_t size = sizeof(address);
@@ -59,7 +59,7 @@ public:
     close(client);
   }
 
-private:
+ private:
   int socket_;
   int port_ = 0;
 };
@@ -125,8 +125,7 @@ TEST(ConnectAccept, ConcurrentClientsAllGetTheirOwn) {
   std::vector<Conn> accepted;
   std::atomic<bool> stop{false};
   std::thread acceptor([&] {
-    for (int i = 0; i < kClients; ++i)
-      accepted.push_back(acceptAny(server, stop));
+    for (int i = 0; i < kClients; ++i) accepted.push_back(acceptAny(server, stop));
   });
   std::atomic<int> succeeded{0};
   std::vector<std::thread> clients;
@@ -141,8 +140,7 @@ TEST(ConnectAccept, ConcurrentClientsAllGetTheirOwn) {
           succeeds(conn.get(), transfer))
         ++succeeded;
     });
-  for (std::thread &client : clients)
-    client.join();
+  for (std::thread &client : clients) client.join();
   stop = true;
   flagcxP2pEngineStopAccept(server.get());
   acceptor.join();

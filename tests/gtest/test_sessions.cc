@@ -22,8 +22,7 @@ TEST(Sessions, AreConnectedOnceAndKept) {
   const std::string session = addressOf(server).session();
   FlagcxP2pConn *const conn = flagcxP2pEngineGetConn(client.get(), session.c_str());
   ASSERT_NE(conn, nullptr) << flagcxP2pEngineLastError();
-  for (int i = 0; i < 10; ++i)
-    EXPECT_EQ(flagcxP2pEngineGetConn(client.get(), session.c_str()), conn);
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(flagcxP2pEngineGetConn(client.get(), session.c_str()), conn);
 }
 
 TEST(Sessions, MoveDataBothWays) {
@@ -59,12 +58,10 @@ TEST(Sessions, RacingFirstCallsGetOneConnection) {
   std::vector<std::thread> threads;
   for (FlagcxP2pConn *&conn : conns)
     threads.emplace_back([&] { conn = flagcxP2pEngineGetConn(client.get(), session.c_str()); });
-  for (std::thread &thread : threads)
-    thread.join();
+  for (std::thread &thread : threads) thread.join();
   ASSERT_NE(conns[0], nullptr);
   const Buffer local(client, 64);
-  for (FlagcxP2pConn *conn : conns)
-    EXPECT_EQ(conn, conns[0]);
+  for (FlagcxP2pConn *conn : conns) EXPECT_EQ(conn, conns[0]);
 }
 
 TEST(Sessions, CannotBeDestroyedByTheCaller) {
@@ -94,10 +91,12 @@ TEST(Sessions, WithAPeerThatIsGoneFailAndKeepTheirPointerUsable) {
   ASSERT_NE(conn, nullptr);
   server.reset();
 
-  // Using it shows the loss, at the latest when the transfer ends; then no connection can be made any more.
+  // Using it shows the loss, at the latest when every lane has been used; no new connection can be made then.
   uint64_t transfer = 0;
-  if (flagcxP2pEngineWrite(conn, 0, local.data(), 64, desc, &transfer) == 0) {
-    EXPECT_EQ(resultOf(conn, transfer).state, uint32_t(FLAGCX_P2P_XFER_FAILED));
+  for (int lane = 0; lane < kFlagcxP2pMaxQpsPerEngine; ++lane) {
+    if (flagcxP2pEngineWrite(conn, 0, local.data(), 64, desc, &transfer) == 0) {
+      EXPECT_EQ(resultOf(conn, transfer).state, uint32_t(FLAGCX_P2P_XFER_FAILED));
+    }
   }
   EXPECT_EQ(flagcxP2pEngineGetConn(client.get(), session.c_str()), nullptr);
 
@@ -110,9 +109,9 @@ TEST(Sessions, WithAPeerThatIsGoneFailAndKeepTheirPointerUsable) {
 
 TEST(Sessions, WithoutHostOrPortAreRefused) {
   const Engine client = createEngine();
-  for (const char *session : {"", "no_colon", ":", "127.0.0.1:", ":1234", "127.0.0.1:0", "127.0.0.1:65536",
-                              "127.0.0.1:-1", "127.0.0.1:12x", "127.0.0.1:99999999999999999999", "[::1]", "[::1:80",
-                              "\xff\xfe:80", "256.256.256.256:80"}) {
+  for (const char *session :
+       {"", "no_colon", ":", "127.0.0.1:", ":1234", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:12x",
+        "127.0.0.1:99999999999999999999", "[::1]", "[::1:80", "\xff\xfe:80", "256.256.256.256:80"}) {
     EXPECT_EQ(flagcxP2pEngineGetConn(client.get(), session), nullptr) << session;
     EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("flagcxP2pEngineGetConn"), std::string::npos) << session;
   }
