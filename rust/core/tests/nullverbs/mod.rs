@@ -16,7 +16,11 @@ pub(crate) fn library() -> &'static Path {
 fn build() -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/nullverbs/build.sh");
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nullverbs");
-    let status = Command::new(script).arg(&out).stdout(Stdio::null()).status().expect("tests/nullverbs/build.sh can be run");
+    let status = Command::new(script)
+        .arg(&out)
+        .stdout(Stdio::null())
+        .status()
+        .expect("tests/nullverbs/build.sh can be run");
     assert!(status.success(), "tests/nullverbs/build.sh failed: it needs a C compiler and libibverbs-dev");
     out.join("lib/libibverbs.so.1")
 }
