@@ -2,6 +2,14 @@
 //!
 //! Runs where `FLAGCX_P2P_TEST_RXE=1`, as in the guest of `tests/rdma-vm`; there a missing device is a failure.
 #![cfg(feature = "verbs")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is how it tells"
+)]
 
 mod conformance;
 
