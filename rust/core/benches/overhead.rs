@@ -30,7 +30,11 @@ fn main() {
     let memory = Memory::new();
     let pair = Pair::new(&device, &memory);
     println!("{:>16} {:>10} {:>10} {:>7}", "load", "M pieces/s", "raw M/s", "ratio");
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     for (pieces, in_flight) in [(4096, 8), (1024, 1), (64, 1), (1, 8), (1, 1)] {
+        if !wanted.is_empty() && !wanted.contains(&format!("{pieces}x{in_flight}")) {
+            continue;
+        }
         let mut ratios = Vec::new();
         for _ in 0..5 {
             let raw = raw(&device, &memory);

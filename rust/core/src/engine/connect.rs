@@ -25,13 +25,21 @@ impl Engine {
             peer: format!("{host}:{port}"),
             reason,
         };
-        let target = super::shim::resolve(host, port).map_err(|reason| error(reason.to_string()))?;
+        let targets = control::resolve(host, port).map_err(|reason| error(reason.to_string()))?;
         let regions = || announced(context);
-        let mut lanes = LaneBuilder::new(Arc::clone(context));
         let limits = self.limits()?;
-        let peer = control::initiate(target, &self.local_side(&regions, same_process), &mut lanes, &limits)
-            .map_err(|failed| error(failed.to_string()))?;
-        self.established(lanes, peer, remote_gpu).map(|accepted| accepted.connection)
+        let local = self.local_side(&regions, same_process);
+        let mut last = error("the name has no address".to_owned());
+        for target in targets {
+            let mut lanes = LaneBuilder::new(Arc::clone(context));
+            match control::initiate(target, &local, &mut lanes, &limits) {
+                Ok(peer) => {
+                    return self.established(lanes, peer, remote_gpu).map(|accepted| accepted.connection);
+                }
+                Err(failed) => last = error(failed.to_string()),
+            }
+        }
+        Err(last)
     }
 
     /// The accepting role on a socket that a peer has just opened. `Ok(None)`: it was no peer at all.

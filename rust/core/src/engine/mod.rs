@@ -7,7 +7,6 @@ mod error;
 mod memory;
 mod open;
 mod sessions;
-mod shim;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -1,16 +1,15 @@
 //! Opening an engine: device, pool, listeners.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::acceptor::Acceptor;
 use super::sessions::Sessions;
-use super::shim::local_address;
 use super::{Engine, EngineError};
 use crate::config::Config;
 use crate::connection::{Context, TransferSettings};
-use crate::control::{Abort, Listener};
+use crate::control::{Abort, Listener, LocalAddress, local_address};
 use crate::fabric::{self, Device, DeviceList, FabricError};
 use crate::pool::{PoolOptions, SlicePolicy, WorkerPool};
 use crate::topology::{Sysfs, cpus_near};
@@ -29,7 +28,9 @@ impl Engine {
     /// fails; a control listener that cannot be opened leaves it alive but unreachable.
     pub fn open(config: Arc<Config>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
         config.check()?;
-        let address = local_address(&config).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let LocalAddress { bind, advertise: address, reason } =
+            local_address(&config).map_err(|error| EngineError::Unavailable(error.to_string()))?;
+        tracing::debug!(%address, reason, "address chosen");
         let device = choose_device(&config, &options, address)?;
         let context = match device {
             Some(device) => Some(Arc::new(open_context(&config, &device)?)),
@@ -37,7 +38,7 @@ impl Engine {
         };
         let abort = Abort::new()
             .map_err(|error| EngineError::Unavailable(format!("cannot open an eventfd: {error}")))?;
-        let acceptor = open_listener(&config, address);
+        let acceptor = open_listener(&config, bind);
         let engine = Arc::new(Self {
             gpu_index: options.gpu_index,
             address,
