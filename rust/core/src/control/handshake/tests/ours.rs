@@ -169,7 +169,9 @@ fn full_region_tables_are_exchanged_quickly() {
     println!("two tables of 65,536 regions: {:?}", start.elapsed());
     assert_eq!(peer.regions, table[..65_536]);
     assert_eq!(their_peer.regions.len(), 65_536);
-    assert!(start.elapsed() < Duration::from_secs(1));
+    // Optimised it is some milliseconds; the other limit only keeps an unoptimised build on a busy machine honest.
+    let limit = if cfg!(debug_assertions) { 2000 } else { 100 };
+    assert!(start.elapsed() < Duration::from_millis(limit));
 }
 
 #[test]
