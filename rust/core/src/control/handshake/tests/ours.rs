@@ -198,6 +198,20 @@ fn raw_connect_and_accept() {
 }
 
 #[test]
+fn a_side_bound_to_any_address_tells_the_one_that_it_was_found_under() {
+    let listener = listener();
+    let target = listener.local();
+    let accepting = thread::spawn(move || {
+        let local = LocalSide { address: Ipv4Addr::UNSPECIFIED.into(), ..side(2, &Vec::new) };
+        let stream = listener.accept_by(Some(soon())).unwrap();
+        respond(stream, &local, &mut FakeLanes::new(200), &limits()).unwrap()
+    });
+    let peer = initiate(target, &side(1, &Vec::new), &mut FakeLanes::new(100), &limits()).unwrap();
+    assert_eq!(peer.ip, LOOPBACK);
+    assert!(accepting.join().unwrap().local);
+}
+
+#[test]
 fn an_abort_ends_both_roles() {
     let abort = Abort::new().unwrap();
     let limits =
