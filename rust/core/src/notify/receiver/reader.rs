@@ -152,7 +152,7 @@ impl Reader {
         match peer.stream.try_read(&mut self.chunk) {
             Ok(None) => return,
             Ok(Some(0)) => peer.ended = true,
-            Ok(Some(count)) => peer.bytes.extend(self.chunk.iter().take(count)),
+            Ok(Some(count)) => peer.bytes.extend_from_slice(self.chunk.get(..count).unwrap_or_default()),
             Err(error) => {
                 tracing::debug!("notification socket from {}: {error}", peer.stream.peer());
                 peer.ended = true;
