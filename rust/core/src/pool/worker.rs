@@ -13,6 +13,7 @@ use super::piece::PieceList;
 use super::slice::{Batch, advance};
 use super::task::{RequestFailure, Task, Verdict};
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus, FabricError, QueuePair};
+use crate::memory::RegionId;
 use crate::observe::WorkerCounters;
 
 /// Sizes of a worker.
@@ -180,24 +181,40 @@ impl WorkerState {
     /// Gives up waiting for a flush that does not come: destroys the queue pair, after which the device touches
     /// nothing of it, and ends its parts.
     pub fn destroy_lane(&mut self, key: LaneKey, verdict: Verdict, reason: &str) {
-        let Some(mut lane) = self.lanes.get_mut(usize::from(key.index)).and_then(|slot| slot.lane.take())
+        let Some(mut lane) = self
+            .lanes
+            .get_mut(usize::from(key.index))
+            .and_then(|slot| slot.lane.take_if(|lane| lane.key == key))
         else {
             return;
         };
         let _ = lane.queue_pair.set_error();
-        let parts: Vec<u32> =
-            lane.groups.iter().map(|group| group.part).chain(lane.waiting.iter().copied()).collect();
         let status = Arc::clone(&lane.status);
         self.posted = self.posted.saturating_sub(lane.outstanding);
         // Destroying the queue pair is what makes the parts' memory safe to give back.
         drop(lane);
-        for index in parts {
-            let Some(part) = self.parts.get(index) else { continue };
+        // All of the lane's: one that was flushed whole and waits for the others' flush is in no list of the lane.
+        for part_index in 0..self.parts.slots() {
+            let Some(part) = self.parts.get(part_index).filter(|part| part.lane == key.index) else { continue };
             let Some(task) = part.task.as_deref() else { continue };
             condemn(task, verdict, reason);
-            self.end_part(index);
+            self.end_part(part_index);
         }
         status.set(LaneHealth::Closed, reason);
+    }
+
+    /// Ends, as timed out, every part that uses a region, even if that costs its queue pairs: the way to get memory
+    /// back from a device that does not let go of it. Takes effect with the next steps.
+    pub fn abort_users(&mut self, region: RegionId) {
+        for part_index in 0..self.parts.slots() {
+            let Some(part) = self.parts.get(part_index) else { continue };
+            let Some(task) = part.task.as_deref() else { continue };
+            if part.list.holds.iter().any(|hold| hold.region().id == region) {
+                task.condemn(Verdict::TimedOut);
+                task.abort(task.life());
+                self.next_deadline_check = 0;
+            }
+        }
     }
 
     /// Begins a part on a lane: `build` fills its (recycled) list; then it posts what credits allow. An error of
@@ -299,16 +316,20 @@ impl WorkerState {
         self.make_ready(key.index);
     }
 
+    /// Queues a lane for posting if it has something to post and may; answers its health.
     #[inline]
-    fn make_ready(&mut self, index: u16) {
+    fn make_ready(&mut self, index: u16) -> LaneHealth {
         let Some(lane) = self.lanes.get_mut(usize::from(index)).and_then(|slot| slot.lane.as_deref_mut())
         else {
-            return;
+            return LaneHealth::Closed;
         };
-        if !lane.ready && !lane.waiting.is_empty() && lane.outstanding < lane.depth && lane.is_healthy() {
+        let health = lane.status.health();
+        let may_post = !lane.ready && !lane.waiting.is_empty() && lane.outstanding < lane.depth;
+        if may_post && health == LaneHealth::Healthy {
             lane.ready = true;
             self.ready.push_back(index);
         }
+        health
     }
 
     fn lane(&mut self, key: LaneKey) -> Option<&mut Lane> {
@@ -451,7 +472,10 @@ impl WorkerState {
         }
         if completion.status == CompletionStatus::Success {
             self.retire(key.index, sequence.wrapping_add(1));
-            self.make_ready(key.index);
+            if self.make_ready(key.index) == LaneHealth::Broken {
+                // What was outstanding when it was moved to ERROR had been carried out: no flush will say so.
+                self.settle_lane(key.index);
+            }
         } else {
             self.retire(key.index, sequence);
             self.fail_request(key.index, sequence, completion);
@@ -706,6 +730,8 @@ fn break_lane(lane: &mut Lane, reason: &str) {
     if lane.status.health() != LaneHealth::Healthy {
         return;
     }
+    // The time of an earlier break says nothing about this one.
+    lane.broken_since = None;
     lane.status.set(LaneHealth::Broken, reason);
     if let Err(error) = lane.queue_pair.set_error() {
         tracing::warn!("a queue pair could not be moved to ERROR: {error}");
