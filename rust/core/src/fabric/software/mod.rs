@@ -55,7 +55,7 @@ mod wake;
 mod watched;
 
 pub use device::SoftwareDevice;
-pub use faults::{FaultPlan, FaultPlanError};
+pub use faults::{FaultPlan, FaultPlanError, faults_injected};
 
 /// Opens the software devices: `sw0`, `sw1`, ..., as many as `options` ask for, at least one.
 pub fn open(options: &SoftwareOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
@@ -71,6 +71,9 @@ pub fn open_software(options: &SoftwareOptions) -> Result<Vec<Arc<SoftwareDevice
         let reason =
             format!("the software fabric has no path {force}: force in-process, cross-memory or tcp");
         return Err(FabricError::Unsupported(reason));
+    }
+    if !plan.is_empty() {
+        tracing::warn!(plan = options.faults, "the software fabric injects faults (FLAGCX_P2P_FAULTS)");
     }
     (0..options.device_count.max(1))
         .map(|index| Ok(Arc::new(SoftwareDevice::new(index, options, plan.clone())?)))
