@@ -6,12 +6,13 @@ mod greeter;
 mod tables;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
@@ -86,6 +87,12 @@ fn bind(core: &Core) -> Result<(TcpListener, SocketAddr), FabricError> {
     }
     let what = format!("{} ({ip}, ports {first}..={last})", core.name());
     Err(FabricError::call("bind the data listener", what, failure))
+}
+
+/// Whether an address is in one of the networks; no networks mean that everyone may connect.
+fn permits(allow: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    allow.is_empty() || allow.iter().any(|network| network.contains(&address))
 }
 
 /// One connection, by what it is at present.
@@ -201,6 +208,10 @@ impl Loop {
 
     fn accept(&mut self) {
         while let Ok((stream, peer)) = self.listener.accept() {
+            if !permits(&self.core.options.allow, peer.ip()) {
+                tracing::info!(device = self.core.name(), %peer, "connection refused: not in FLAGCX_P2P_ALLOW");
+                continue;
+            }
             let strangers =
                 self.connections.values().filter(|other| matches!(other, Connection::Stranger(_))).count();
             if strangers >= MAX_STRANGERS {
