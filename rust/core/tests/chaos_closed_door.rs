@@ -1,5 +1,10 @@
 //! A key on one side only, and addresses that may not connect: refused soon, and nothing of use leaves the process.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
 
 mod support;
 
@@ -111,7 +116,8 @@ fn who_comes_without_the_key_is_told_nothing() {
     let server = side(Some(KEY), &[]).serve();
     // An original peer, one of our kind without a key, one that claims a key, and one that then makes up a proof.
     let proof = FrameHeader { tag: Tag::Proof as i32, size: 32 + HANDLE_SIZE as i32 }.encode();
-    let made_up = [handle_frame(features(Features::AUTH)), proof.to_vec(), vec![9; 32 + HANDLE_SIZE]].concat();
+    let made_up =
+        [handle_frame(features(Features::AUTH)), proof.to_vec(), vec![9; 32 + HANDLE_SIZE]].concat();
     for (who, hello, may_answer) in [
         ("an original peer", handle_frame(None), false),
         ("a peer without a key", handle_frame(features(0)), false),

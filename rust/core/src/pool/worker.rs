@@ -195,7 +195,9 @@ impl WorkerState {
         drop(lane);
         // All of the lane's: one that was flushed whole and waits for the others' flush is in no list of the lane.
         for part_index in 0..self.parts.slots() {
-            let Some(part) = self.parts.get(part_index).filter(|part| part.lane == key.index) else { continue };
+            let Some(part) = self.parts.get(part_index).filter(|part| part.lane == key.index) else {
+                continue;
+            };
             let Some(task) = part.task.as_deref() else { continue };
             condemn(task, verdict, reason);
             self.end_part(part_index);

@@ -1,4 +1,5 @@
 //! A worker over a scripted device: completions come exactly when a test says so.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -10,9 +11,10 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::slice::SlicePolicy;
 use super::*;
 use crate::fabric::{
-    Completion, CompletionQueue, CompletionStatus, PathKind, PathOptions, Posted, QpAddress, QueuePair,
-    QueuePairCaps, Sge, WorkRequest,
+    Access, Completion, CompletionQueue, CompletionStatus, PathKind, PathOptions, Posted, QpAddress,
+    QueuePair, QueuePairCaps, Sge, SoftwareOptions, WorkRequest, software,
 };
+use crate::memory::{MemoryKind, Region, Registry};
 use crate::observe::WorkerCounters;
 
 type Script = Arc<Mutex<VecDeque<Completion>>>;
@@ -127,6 +129,19 @@ impl Bench {
         self.state.step(self.now);
     }
 
+    fn begin_holding(&mut self, region: &Arc<Region>) -> Arc<Task> {
+        let task = Arc::new(Task::default());
+        task.start(1, 0);
+        let piece = Piece { local: region.address, remote: 4096, length: 64, lkey: 1, rkey: 1, iov: 0 };
+        let begun = self.state.begin(self.lane, &task, |list| {
+            list.pieces.push(piece);
+            list.holds.extend(region.hold());
+            Ok::<(), ()>(())
+        });
+        assert_eq!(begun, Ok(()));
+        task
+    }
+
     fn heal(&mut self) {
         let fresh = Box::new(Pair { posted: Arc::clone(&self.posted) });
         assert!(self.state.heal_lane(self.lane, fresh).is_ok());
@@ -156,6 +171,33 @@ fn destroying_a_lane_ends_parts_that_were_flushed_already() {
     assert!(stuck.is_ended() && flushed.is_ended(), "the flush did not come");
     assert_eq!((flushed.verdict(), bench.state.part_count()), (Verdict::Failed, 0));
     assert_eq!(bench.status.health(), LaneHealth::Closed);
+}
+
+#[test]
+fn memory_is_taken_back_from_transfers_that_do_not_end() {
+    let mut bench = Bench::new();
+    let device = Arc::clone(&software::open(&SoftwareOptions::default()).unwrap()[0]);
+    let registry = Registry::new(device);
+    let memory = vec![0_u8; 4096];
+    let range = (memory.as_ptr() as u64, memory.len() as u64);
+    let id = registry.register(range, MemoryKind::Host, Access::FULL, true, None).unwrap();
+    let region = Arc::clone(registry.snapshot().by_id(id).unwrap());
+    let (using, other) = (bench.begin_holding(&region), bench.begin());
+    bench.state.abort_users(region.id);
+    bench.step(1);
+    assert!(!using.is_ended() && region.in_use(), "not before the device has let go");
+    assert_eq!(bench.status.health(), LaneHealth::Broken);
+    bench.complete(0, CompletionStatus::Flushed);
+    assert_eq!((using.is_ended(), using.verdict(), region.in_use()), (true, Verdict::TimedOut, false));
+    bench.complete(1, CompletionStatus::Flushed);
+    bench.heal();
+    bench.step(0);
+    bench.complete(2, CompletionStatus::Success);
+    assert_eq!(
+        (other.is_ended(), other.verdict()),
+        (true, Verdict::Fine),
+        "others only wait for the rebuild"
+    );
 }
 
 #[test]

@@ -35,7 +35,8 @@ impl Census {
         Self {
             descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as i64,
             threads: engine_threads() as i64,
-            tables: lines("/proc/self/maps").lines().filter(|line| line.contains("flagcx-p2p-")).count() as i64,
+            tables: lines("/proc/self/maps").lines().filter(|line| line.contains("flagcx-p2p-")).count()
+                as i64,
             memory: resident.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0),
         }
     }

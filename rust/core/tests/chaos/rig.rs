@@ -122,6 +122,16 @@ impl Rig {
         }
     }
 
+    /// Waits until nothing of a WRITE that was not done can still arrive: its lanes are rebuilt, or the connection is
+    /// gone.
+    pub fn settle(&self) {
+        let settled = || {
+            let info = self.here.info();
+            info.healthy_lanes == info.lanes || !self.here.is_usable()
+        };
+        support::eventually("the lanes are back, or the connection is gone", settled);
+    }
+
     /// After a round that began at `since`: how long it took to know, or to be well again.
     pub fn note(&self, all_done: bool, since: Instant, tally: &mut Tally) {
         match (all_done, self.broken_since.get()) {

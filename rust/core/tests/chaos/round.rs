@@ -94,6 +94,9 @@ pub fn run(rig: &Rig, family: Family, random: &mut Random, tally: &mut Tally) ->
     round.finish(tally);
     let all_done = round.all_done();
     rig.note(all_done, round.since, tally);
+    if !all_done {
+        rig.settle();
+    }
     all_done
 }
 
@@ -113,7 +116,11 @@ impl<'a> Round<'a> {
         let (count, pieces) = family.shape();
         let quarter = arena.length() / 4;
         let transfers = (0..count)
-            .map(|index| Transfer { windows: windows(index * quarter, quarter, pieces, random), id: None, outcome: None })
+            .map(|index| Transfer {
+                windows: windows(index * quarter, quarter, pieces, random),
+                id: None,
+                outcome: None,
+            })
             .collect();
         let bytes = random.bytes(arena.length());
         let guards = vec![GUARD; arena.length()];
@@ -123,7 +130,17 @@ impl<'a> Round<'a> {
         };
         assert!(arena.near.write(0, near));
         let visible = arena.far.fill(far);
-        Self { connection, arena, family, opcode, transfers, bytes, visible, since: Instant::now(), would_block: 0 }
+        Self {
+            connection,
+            arena,
+            family,
+            opcode,
+            transfers,
+            bytes,
+            visible,
+            since: Instant::now(),
+            would_block: 0,
+        }
     }
 
     /// Submits every transfer. `wrong_key`: the first piece of the first one names no region.
@@ -237,7 +254,8 @@ impl<'a> Round<'a> {
         };
         let lies = done().filter(|transfer| !transfer.windows.iter().all(is_there)).count();
         tally.false_successes += lies as u64;
-        for window in self.transfers.iter().filter(|transfer| transfer.id.is_some()).flat_map(|t| &t.windows) {
+        for window in self.transfers.iter().filter(|transfer| transfer.id.is_some()).flat_map(|t| &t.windows)
+        {
             let (_, to) = place(window);
             target[to..to + window.length].fill(GUARD);
         }

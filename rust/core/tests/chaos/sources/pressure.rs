@@ -105,14 +105,16 @@ fn push(shared: Shared<'_>, index: usize, blocking: bool, blocked: &AtomicU64) -
     (done, waits)
 }
 
-/// Memory that moves at 100 MB/s instead of 10 GB/s. What cannot be done in time ends in time, and a connection to
-/// another peer does not notice.
+/// Memory that moves at 100 MB/s instead of 10 GB/s; then so slowly that most transfers miss a deadline of 20 ms, and
+/// end soon after it. A connection to another peer does not notice.
 pub fn slow_peer(seed: u64, tally: &mut Tally) {
     let mut random = Random::new(seed);
     for way in [Way::InProcess, Way::CrossMemory, Way::Tcp] {
         let quick = Rig::new(way, &[]);
-        for (deadline, rounds) in [("8000", 120), ("1", 60)] {
-            let settings = [("FLAGCX_P2P_FAULTS", "slow=factor:100"), ("FLAGCX_P2P_XFER_TIMEOUT_MS", deadline)];
+        for (slowness, deadline, rounds) in
+            [("slow=factor:100", "8000", 120), ("slow=factor:100000", "20", 60)]
+        {
+            let settings = [("FLAGCX_P2P_FAULTS", slowness), ("FLAGCX_P2P_XFER_TIMEOUT_MS", deadline)];
             let slow = Rig::new(way, &settings);
             for turn in 0..rounds {
                 watchdog::step("transfers with a slow peer");

@@ -99,12 +99,9 @@ fn stop(rig: &Rig, family: Family, random: &mut Random, tally: &mut Tally) {
     }
     peer.signal(Signal::CONT);
     let again = Instant::now();
-    // What a WRITE that has not been done might still change is certain again when all lanes are healthy.
-    let whole = || rig.here.info().healthy_lanes == rig.here.info().lanes;
-    support::eventually("the lanes are back", whole);
+    rig.settle();
     while !round::run(rig, Family::Write, random, tally) {
         assert!(again.elapsed() < support::LIMIT, "the connection does not recover from a stopped peer");
-        support::eventually("the lanes are back", whole);
     }
     tally.recovery.push(again.elapsed());
     tally.fault(family, 1);

@@ -43,7 +43,8 @@ pub fn knock(seed: u64, tally: &mut Tally) {
         watchdog::step("strangers knock");
         let first = 30_000 + random.below(2_000) as u16;
         let ports = format!("{first}-{}", first + PORTS - 1);
-        let rig = Rig::new(way, &[("FLAGCX_P2P_PORT_RANGE", &ports), ("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", "4000")]);
+        let rig =
+            Rig::new(way, &[("FLAGCX_P2P_PORT_RANGE", &ports), ("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", "4000")]);
         let over = AtomicBool::new(false);
         let knocks = std::thread::scope(|scope| {
             let strangers: Vec<_> = (0..2)
@@ -68,8 +69,10 @@ fn knock_until(kind: Kind, first: u16, mut random: Random, over: &AtomicBool) ->
     let mut open = Vec::new();
     while knocks < EACH || !over.load(Ordering::Relaxed) {
         for port in first..first + PORTS {
-            let Ok(mut stream) = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_millis(200))
-            else {
+            let Ok(mut stream) = TcpStream::connect_timeout(
+                &SocketAddr::from(([127, 0, 0, 1], port)),
+                Duration::from_millis(200),
+            ) else {
                 continue;
             };
             knocks += 1;
