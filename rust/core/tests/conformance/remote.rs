@@ -42,10 +42,15 @@ impl RemotePeer {
         self.child.wait().unwrap();
     }
 
-    /// Sends one command and gives the words of its answer.
-    pub fn ask(&mut self, command: &str) -> Vec<String> {
+    /// Sends one command without waiting for its answer, which may never come.
+    pub fn tell(&mut self, command: &str) {
         writeln!(self.input, "{command}").unwrap();
         self.input.flush().unwrap();
+    }
+
+    /// Sends one command and gives the words of its answer.
+    pub fn ask(&mut self, command: &str) -> Vec<String> {
+        self.tell(command);
         loop {
             let mut line = String::new();
             assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the peer is gone after `{command}`");
