@@ -43,7 +43,7 @@ fn rig(options: SoftwareOptions) -> (Rig, Arc<SoftwareDevice>) {
 
 fn remote_rig(path: PathKind) -> (Rig, Pid) {
     let remote = RemotePeer::start("peer_process", &path.to_string());
-    let pid = Pid::from_raw(remote.pid().cast_signed()).unwrap();
+    let pid = Pid::from_raw(i32::try_from(remote.pid()).unwrap()).unwrap();
     (Rig { device: open(forced(path)), peer: Box::new(remote), path }, pid)
 }
 
@@ -63,6 +63,16 @@ fn peer_process() {
     let mut queue_pair = Arc::clone(&device).create_queue_pair(&mut *completions, &caps()).unwrap();
     let local = Window::new(&device, 64, 7);
     serve(LocalPeer::new(device), |_, words| match words[0] {
+        // A child that holds every descriptor of this process.
+        "fork" => {
+            // SAFETY: the child does nothing but wait to be killed.
+            match unsafe { libc::fork() } {
+                0 => loop {
+                    std::thread::sleep(Duration::from_secs(60));
+                },
+                child => child.to_string(),
+            }
+        }
         "initiator_address" => address_to_text(&queue_pair.address()),
         "initiator_connect" => {
             queue_pair.connect(&address_from_text(words[1]), &peer::path()).unwrap();
@@ -134,11 +144,60 @@ fn a_killed_peer_is_noticed_by_an_idle_queue_pair_within_a_second() {
 }
 
 #[test]
+fn a_killed_peer_is_noticed_though_its_child_keeps_its_sockets_open() {
+    let mut remote = RemotePeer::start("peer_process", "cross-memory");
+    let child: i32 = remote.ask("fork")[0].parse().unwrap();
+    let pid = Pid::from_raw(i32::try_from(remote.pid()).unwrap()).unwrap();
+    let path = PathKind::CrossMemory;
+    let mut rig = Rig { device: open(forced(path)), peer: Box::new(remote), path };
+    let mut side = Initiator::new(&mut rig);
+    let local = Window::new(&rig.device, 64, 1);
+    let buffer = rig.peer.buffer(64, 0, Access::FULL);
+    // The first child was forked before there were any; this one holds the sockets of the connection.
+    let second = rig.peer.command("fork")[0].parse().unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    within(Duration::from_secs(1), "the queue pair is broken", || side.queue_pair.is_broken());
+    side.post_all(&[request(1, Opcode::Write, buffer.address, buffer.rkey, 0)], &[local.sge(0, 64)]);
+    assert_eq!(statuses(&side.wait(1)), [CompletionStatus::RetryExceeded]);
+    for child in [child, second] {
+        kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
+    }
+}
+
+#[test]
+fn a_side_that_connects_later_finds_what_was_posted_before() {
+    for path in PATHS {
+        let (mut rig, _) = rig(forced(path));
+        let mut completions = Arc::clone(&rig.device).create_completion_queue(16).unwrap();
+        let mut queue_pair = Arc::clone(&rig.device).create_queue_pair(&mut *completions, &caps()).unwrap();
+        let (counterpart, address) = rig.peer.queue_pair();
+        let local = Window::patterned(&rig.device, 64);
+        let remote = rig.peer.buffer(64, 0, Access::FULL);
+        let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
+        assert_eq!(
+            queue_pair.post(&[write], &[local.sge(0, 64)]),
+            Posted { accepted: 0, errno: Some(libc::EINVAL) }
+        );
+        queue_pair.connect(&address, &peer::path()).unwrap();
+        assert_eq!(queue_pair.post(&[write], &[local.sge(0, 64)]).accepted, 1);
+        let mut out = [Completion::default()];
+        for _ in 0..20 {
+            assert_eq!(completions.poll(&mut out).unwrap(), 0);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        rig.peer.connect(counterpart, &queue_pair.address());
+        within(Duration::from_secs(2), "the write is done", || completions.poll(&mut out).unwrap() == 1);
+        assert_eq!(out[0].status, CompletionStatus::Success, "{path}");
+        assert_eq!(rig.peer.bytes(remote.index), local.bytes());
+    }
+}
+
+#[test]
 fn a_stopped_peer_keeps_what_it_pinned_until_it_is_gone() {
     let device = open(forced(PathKind::CrossMemory));
     let mut target = LocalPeer::new(Arc::clone(&device) as Arc<dyn Device>);
     let mut remote = RemotePeer::start("peer_process", "holding initiator");
-    let pid = Pid::from_raw(remote.pid().cast_signed()).unwrap();
+    let pid = Pid::from_raw(i32::try_from(remote.pid()).unwrap()).unwrap();
     let (queue_pair, address) = target.queue_pair();
     let other = address_from_text(&remote.ask("initiator_address")[0]);
     remote.ask(&format!("initiator_connect {}", address_to_text(&address)));
@@ -325,11 +384,10 @@ fn a_path_that_cannot_be_had_is_an_error_that_says_why() {
 
 #[test]
 fn revoked_memory_can_be_unmapped_while_peers_keep_writing() {
-    const LENGTH: usize = 4 << 20;
+    const LENGTH: usize = 1 << 20;
     for path in PATHS {
-        let (mut rig, device) = rig(forced(path));
-        let local = Window::new(&rig.device, LENGTH, 1);
-        drop(device);
+        let (rig, _) = rig(forced(path));
+        let local = Window::new(&rig.device, 32 * LENGTH, 1);
         let target = open(forced(path));
         for round in 0..12 {
             // SAFETY: a fresh private mapping, unmapped below, after its registration has ended.
@@ -352,8 +410,10 @@ fn revoked_memory_can_be_unmapped_while_peers_keep_writing() {
             queue_pair.connect(&peer_address, &peer::path()).unwrap();
             peer.connect(counterpart, &queue_pair.address());
             let opcode = if round % 2 == 0 { Opcode::Write } else { Opcode::Read };
-            let post = request(1, opcode, range.address, region.rkey(), 0);
-            assert_eq!(queue_pair.post(&[post; 32], &[local.sge(0, LENGTH)]).accepted, 32);
+            let requests: Vec<_> =
+                (0..32).map(|id| request(id, opcode, range.address, region.rkey(), id as u16)).collect();
+            let entries: Vec<_> = (0..32).map(|index| local.sge(index * LENGTH, LENGTH)).collect();
+            assert_eq!(queue_pair.post(&requests, &entries).accepted, 32);
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     std::thread::sleep(Duration::from_micros(500 * round));

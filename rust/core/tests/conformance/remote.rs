@@ -1,6 +1,5 @@
 //! A peer in another process: the test binary run again, told what to do through its standard input.
 
-use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -111,6 +110,10 @@ impl Peer for RemotePeer {
         self.ask(&format!("is_broken {queue_pair}"))[0] == "true"
     }
 
+    fn command(&mut self, command: &str) -> Vec<String> {
+        self.ask(command)
+    }
+
     fn fatal_events(&mut self) -> Vec<u32> {
         self.ask("fatal_events").iter().map(|word| word.parse().unwrap()).collect()
     }
@@ -186,13 +189,12 @@ pub fn address_from_text(text: &str) -> QpAddress {
 }
 
 fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let text = bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    String::from_utf8(text.collect()).unwrap()
 }
 
 fn from_hex(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| (byte as char).to_digit(16).unwrap() as u8;
-    text.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+    let digit = |byte: u8| if byte <= b'9' { byte - b'0' } else { byte - b'a' + 10 };
+    text.as_bytes().chunks_exact(2).map(|pair| (digit(pair[0]) << 4) | digit(pair[1])).collect()
 }

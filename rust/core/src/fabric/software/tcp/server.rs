@@ -13,6 +13,7 @@ use crate::fabric::software::device::Core;
 use crate::fabric::software::endpoint::Endpoint;
 use crate::fabric::software::socket::{Range, ReceiveBuffer, receive, send};
 use crate::fabric::software::table::{Counterpart, Pinned, Right, Violation};
+use crate::fabric::software::transport::CONNECT_PATIENCE;
 use crate::fabric::{CompletionStatus, QpAddress};
 
 /// Bytes that one turn moves before other peers have theirs.
@@ -59,6 +60,8 @@ pub(in super::super) struct Server {
     /// Set when a request failed: all that comes now is thrown away, until then.
     draining: Option<Instant>,
     parked: bool,
+    /// When the peer first asked for something although our side was not connected.
+    asking_since: Option<Instant>,
 }
 
 /// A frame that is being sent, with what follows its payload at once.
@@ -100,6 +103,7 @@ impl Server {
             told: 0,
             draining: None,
             parked: false,
+            asking_since: None,
         }
     }
 
@@ -140,7 +144,7 @@ impl Server {
         }
         match self.endpoint.counterpart(&self.sender) {
             Counterpart::Ready => {}
-            Counterpart::NotYet => return Err(Stop(Wish::Parked)),
+            Counterpart::NotYet => return self.wait_for_our_side(),
             Counterpart::Gone => return Err(Stop(Wish::Close)),
         }
         if *budget == 0 {
@@ -160,6 +164,16 @@ impl Server {
             let answer = self.buffer.fill(&self.socket);
             self.note_receipt(answer).map(|_| ())
         }
+    }
+
+    /// Our side is not connected yet. That is no error, but a peer that asks for something does not wait for ever.
+    fn wait_for_our_side(&mut self) -> Result<(), Stop> {
+        if self.buffer.is_empty() {
+            let answer = self.buffer.fill(&self.socket);
+            self.note_receipt(answer)?;
+        }
+        let since = *self.asking_since.get_or_insert_with(Instant::now);
+        Err(Stop(if since.elapsed() < CONNECT_PATIENCE { Wish::Parked } else { Wish::Close }))
     }
 
     /// Bytes received. When there are none for now, tells the peer first what is done.
