@@ -2,6 +2,7 @@
 
 mod context;
 mod lanes;
+mod metrics;
 mod submit;
 mod wait;
 
@@ -15,6 +16,7 @@ pub use lanes::{LaneBuilder, LaneHandle};
 use crate::fabric::PathKind;
 use crate::memory::RemoteTable;
 use crate::notify::{Message, NotifyError};
+use crate::observe;
 use crate::pool::{LaneHealth, Verdict};
 use crate::sync::{AtomicBool, Ordering};
 use crate::transfer::RdmaDesc;
@@ -83,7 +85,17 @@ impl Connection {
         tracing::info!(
             peer = %peer.control, %path, lanes = lanes.len(), regions = remote.len(), local = peer.local, "connected"
         );
-        Arc::new(Self { context, lanes, heals: false, path, remote, peer, closed: AtomicBool::new(false) })
+        let connection = Arc::new(Self {
+            context,
+            lanes,
+            heals: false,
+            path,
+            remote,
+            peer,
+            closed: AtomicBool::new(false),
+        });
+        observe::registry().add(&connection);
+        connection
     }
 
     /// A descriptor for a range of the peer's memory, from the peer's region table; `None` if no region holds it.
