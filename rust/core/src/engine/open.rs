@@ -8,10 +8,11 @@ use super::acceptor::Acceptor;
 use super::sessions::Sessions;
 use super::{Engine, EngineError};
 use crate::config::Config;
-use crate::connection::{Context, TransferSettings};
+use crate::connection::{Context, Monitor, TransferSettings};
 use crate::control::{Abort, Listener, LocalAddress, local_address};
 use crate::device;
 use crate::fabric::{self, Device, DeviceList, FabricError};
+use crate::notify::{Receiver, ReceiverOptions};
 use crate::pool::{PoolOptions, SlicePolicy, WorkerPool};
 use crate::topology::{Nic, Sysfs, choose_nic, cpus_near};
 
@@ -40,10 +41,17 @@ impl Engine {
         let abort = Abort::new()
             .map_err(|error| EngineError::Unavailable(format!("cannot open an eventfd: {error}")))?;
         let acceptor = open_listener(&config, bind);
+        let incarnation = random_u64()?;
+        let monitor = Monitor::start().map_err(|error| {
+            EngineError::Unavailable(format!("cannot start the connection monitor: {error}"))
+        })?;
+        let notifications = open_receiver(&config, bind, incarnation)?;
         let engine = Arc::new(Self {
             gpu_index: options.gpu_index,
             address,
-            incarnation: random_u64()?,
+            incarnation,
+            monitor,
+            notifications,
             context,
             acceptor,
             sessions: Sessions::default(),
@@ -140,6 +148,16 @@ fn open_listener(config: &Config, address: IpAddr) -> Option<Arc<Acceptor>> {
         Err(error) => {
             tracing::warn!("no control listener on {address}, this engine cannot be reached: {error}");
             None
+        }
+    }
+}
+
+fn open_receiver(config: &Config, bind: IpAddr, incarnation: u64) -> Result<Option<Receiver>, EngineError> {
+    match Receiver::open(ReceiverOptions::from_config(config, bind, incarnation)?) {
+        Ok(receiver) => Ok(Some(receiver)),
+        Err(error) => {
+            tracing::warn!("no notification listener on {bind}, this engine receives none: {error}");
+            Ok(None)
         }
     }
 }
