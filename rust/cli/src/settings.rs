@@ -9,6 +9,7 @@ use flagcx_p2p::engine::EngineOptions;
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{CliError, Result};
+use crate::wire::auth::Door;
 
 /// The engine's configuration: the process's own, with its listeners on the interface of `listen`, unless that is
 /// the unspecified address or a variable chooses the interface.
@@ -24,6 +25,12 @@ pub(crate) fn config(listen: Option<IpAddr>) -> Result<Arc<Config>> {
         }
         None => Ok(Arc::clone(config)),
     }
+}
+
+/// The key that peers must know, if the configuration names one.
+pub(crate) fn door(config: &Config) -> Result<Door> {
+    let key = config.auth_key().map_err(|error| CliError::other(error.to_string()))?;
+    Ok(Door::new(key.as_deref()))
 }
 
 /// Default options of the engine.

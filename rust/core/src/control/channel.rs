@@ -44,6 +44,18 @@ pub enum ChannelFrame {
         /// The new queue pair.
         record: LaneRecord,
     },
+    /// The last word: the sender's new queue pair is connected as well, the lane may be used.
+    Ready {
+        /// Index of the lane.
+        lane: u32,
+        /// Number of the attempt that has succeeded.
+        attempt: u32,
+    },
+    /// Lane `lane` of the sender has failed; please ask for a rebuild. Only one side asks, or both would.
+    Broken {
+        /// Index of the lane.
+        lane: u32,
+    },
     /// The answer when the lane cannot be rebuilt.
     Refused {
         /// Index of the lane.
@@ -65,6 +77,8 @@ impl ChannelFrame {
             Self::Rebuilt { lane, attempt, record } => (4, lane_payload(*lane, *attempt, Some(record))),
             Self::Refused { lane, attempt } => (5, lane_payload(*lane, *attempt, None)),
             Self::Goodbye => (6, Vec::new()),
+            Self::Ready { lane, attempt } => (7, lane_payload(*lane, *attempt, None)),
+            Self::Broken { lane } => (8, lane_payload(*lane, 0, None)),
         };
         let mut frame = Vec::with_capacity(HEADER_SIZE + payload.len());
         frame.extend(MAGIC.to_le_bytes());
@@ -114,6 +128,14 @@ impl ChannelFrame {
                 Self::Refused { lane, attempt }
             }
             6 => Self::Goodbye,
+            7 => {
+                let (lane, attempt, _) = lane_fields(payload)?;
+                Self::Ready { lane, attempt }
+            }
+            8 => {
+                let (lane, _, _) = lane_fields(payload)?;
+                Self::Broken { lane }
+            }
             _ => return Ok(None),
         }))
     }

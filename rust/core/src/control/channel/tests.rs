@@ -39,6 +39,8 @@ fn frames() -> Vec<ChannelFrame> {
         ChannelFrame::Rebuild { lane: 3, attempt: 9, record },
         ChannelFrame::Rebuilt { lane: 3, attempt: 9, record },
         ChannelFrame::Refused { lane: 1, attempt: 2 },
+        ChannelFrame::Ready { lane: 7, attempt: 1 },
+        ChannelFrame::Broken { lane: 2 },
         ChannelFrame::Goodbye,
     ]
 }

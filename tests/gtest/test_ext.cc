@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// flagcx_p2p_ext.h.
+#include <regex>
+#include <thread>
+
+#include "support.h"
+
+using namespace support;
+using namespace std::chrono_literals;
+
+TEST(Ext, TheVersionHasThreeNumbers) {
+  EXPECT_TRUE(std::regex_match(flagcxP2pVersion(), std::regex(R"(\d+\.\d+\.\d+)"))) << flagcxP2pVersion();
+}
+
+TEST(Ext, TellsWhichFabricRuns) {
+  FlagcxP2pFabricInfo info = {};
+  info.size = sizeof(info);
+  ASSERT_EQ(flagcxP2pGetFabricInfo(&info), 0) << flagcxP2pEngineLastError();
+  EXPECT_EQ(info.size, sizeof(info));
+  EXPECT_GE(info.devices, 1u);
+  EXPECT_TRUE(std::string(info.provider) == "software" || std::string(info.provider) == "verbs") << info.provider;
+  EXPECT_STRNE(info.reason, "");
+}
+
+TEST(Ext, FillsNoMoreThanTheCallersVersionOfAStruct) {
+  FlagcxP2pFabricInfo info;
+  memset(&info, 0x5a, sizeof(info));
+  info.size = 8;
+  ASSERT_EQ(flagcxP2pGetFabricInfo(&info), 0);
+  EXPECT_EQ(info.size, 8u);
+  EXPECT_GE(info.devices, 1u);
+  EXPECT_EQ(info.provider[0], 0x5a);
+  info.size = 0;
+  EXPECT_EQ(flagcxP2pGetFabricInfo(&info), -1);
+  info.size = sizeof(info) + 100; // a caller of the future
+  ASSERT_EQ(flagcxP2pGetFabricInfo(&info), 0);
+  EXPECT_EQ(info.size, sizeof(info));
+}
+
+TEST(Ext, TheLastErrorIsEachThreadsOwn) {
+  EXPECT_EQ(flagcxP2pEngineGetRpcPort(nullptr), -1);
+  EXPECT_STREQ(flagcxP2pEngineLastError(), "flagcxP2pEngineGetRpcPort: engine is NULL");
+  std::thread([] { EXPECT_STREQ(flagcxP2pEngineLastError(), ""); }).join();
+  EXPECT_STREQ(flagcxP2pEngineLastError(), "flagcxP2pEngineGetRpcPort: engine is NULL");
+}
+
+TEST(Ext, MetricsAreText) {
+  const Engine engine = createEngine();
+  size_t needed = 0;
+  ASSERT_EQ(flagcxP2pMetricsText(nullptr, 0, &needed), 1) << flagcxP2pEngineLastError();
+  std::vector<char> text(needed + 4096);
+  ASSERT_EQ(flagcxP2pMetricsText(text.data(), text.size(), &needed), 0);
+  EXPECT_EQ(strlen(text.data()) + 1, needed);
+  EXPECT_NE(strstr(text.data(), "flagcx_p2p"), nullptr) << text.data();
+}
+
+class ExtPair : public Pair {
+ protected:
+  FlagcxP2pRdmaDesc staleDesc() {
+    const Buffer gone(server, 4096);
+    return gone.desc(0, 4096);
+  }
+};
+
+TEST_F(ExtPair, AConnectionTellsHowItFares) {
+  FlagcxP2pConnInfo info = {};
+  info.size = sizeof(info);
+  ASSERT_EQ(flagcxP2pEngineGetConnInfo(conn, &info), 0);
+  EXPECT_NE(info.path, uint32_t(FLAGCX_P2P_PATH_NONE));
+  EXPECT_GE(info.lanes, 1u);
+  EXPECT_LE(info.lanes, uint32_t(kFlagcxP2pMaxQpsPerEngine));
+  EXPECT_EQ(info.healthyLanes, info.lanes);
+  EXPECT_EQ(info.local, 1);
+  EXPECT_EQ(info.ours, 1);
+  EXPECT_GE(info.gpuIndex, -1);
+  EXPECT_EQ(std::string(info.peer), addressOf(server).session());
+}
+
+TEST_F(ExtPair, ADoneTransferSaysSo) {
+  uint64_t transfer = 0;
+  ASSERT_EQ(flagcxP2pEngineWrite(conn, 0, local->data(), 64, remote->desc(0, 64), &transfer), 0);
+  const FlagcxP2pXferResult result = resultOf(conn, transfer);
+  EXPECT_EQ(result.state, uint32_t(FLAGCX_P2P_XFER_DONE));
+  EXPECT_EQ(result.status, 0u);
+  EXPECT_STREQ(result.reason, "");
+}
+
+TEST_F(ExtPair, AFailedTransferSaysWhy) {
+  // The second of three pieces names a region that is gone.
+  uint64_t transfer = 0;
+  ASSERT_EQ(flagcxP2pEngineWriteVector(conn, std::vector<FlagcxP2pMr>(3, local->region()),
+                                       std::vector<void *>(3, local->data()), {64, 64, 64},
+                                       {remote->desc(0, 64), staleDesc(), remote->desc(64, 64)}, 3, &transfer),
+            0)
+      << flagcxP2pEngineLastError();
+  const FlagcxP2pXferResult result = resultOf(conn, transfer);
+  EXPECT_EQ(result.state, uint32_t(FLAGCX_P2P_XFER_FAILED));
+  EXPECT_EQ(result.iov, 1u);
+  EXPECT_EQ(result.status, 10u) << "remote access error";
+  EXPECT_STRNE(result.reason, "");
+  EXPECT_EQ(std::string(result.peer), addressOf(server).session());
+}
+
+TEST_F(ExtPair, AnOutcomeStaysReadableAfterXferStatus) {
+  uint64_t transfer = 0;
+  ASSERT_EQ(flagcxP2pEngineWrite(conn, 0, local->data(), 64, staleDesc(), &transfer), 0);
+  ASSERT_TRUE(await(conn, transfer));
+  for (int i = 0; i < 3; ++i) {
+    FlagcxP2pXferResult result = {};
+    result.size = sizeof(result);
+    ASSERT_EQ(flagcxP2pEngineXferResult(conn, transfer, &result), 0);
+    EXPECT_EQ(result.state, uint32_t(FLAGCX_P2P_XFER_FAILED)) << i;
+    EXPECT_TRUE(flagcxP2pEngineXferStatus(conn, transfer));
+  }
+}
+
+TEST_F(ExtPair, UnknownTransfersAreUnknownAndIdZeroIsDone) {
+  EXPECT_EQ(resultOf(conn, 0xdeadbeef).state, uint32_t(FLAGCX_P2P_XFER_UNKNOWN));
+  EXPECT_EQ(resultOf(conn, UINT64_MAX).state, uint32_t(FLAGCX_P2P_XFER_UNKNOWN));
+  EXPECT_EQ(resultOf(conn, 0).state, uint32_t(FLAGCX_P2P_XFER_DONE));
+  EXPECT_TRUE(flagcxP2pEngineXferStatus(conn, 0));
+}
+
+TEST_F(ExtPair, WaitingNeedsNoResult) {
+  uint64_t transfer = 0;
+  ASSERT_EQ(flagcxP2pEngineWrite(conn, 0, local->data(), kBytes, remote->desc(0, kBytes), &transfer), 0);
+  EXPECT_EQ(flagcxP2pEngineXferWait(conn, transfer, -1, nullptr), 0);
+  EXPECT_TRUE(flagcxP2pEngineXferStatus(conn, transfer));
+}
+
+TEST_F(ExtPair, ACancelledTransferHasEnded) {
+  // Whether the bytes or the cancelling come first is open; that it has ended is not.
+  for (int round = 0; round < 20; ++round) {
+    uint64_t transfer = 0;
+    ASSERT_EQ(flagcxP2pEngineWrite(conn, 0, local->data(), kBytes, remote->desc(0, kBytes), &transfer), 0)
+        << flagcxP2pEngineLastError();
+    EXPECT_EQ(flagcxP2pEngineXferCancel(conn, transfer), 0) << flagcxP2pEngineLastError();
+    FlagcxP2pXferResult result = {};
+    result.size = sizeof(result);
+    ASSERT_EQ(flagcxP2pEngineXferResult(conn, transfer, &result), 0);
+    EXPECT_TRUE(result.state == FLAGCX_P2P_XFER_DONE || result.state == FLAGCX_P2P_XFER_CANCELLED) << result.state;
+    if (result.state == FLAGCX_P2P_XFER_CANCELLED)
+      break; // the connection may have been reset for it
+  }
+  EXPECT_EQ(flagcxP2pEngineXferCancel(conn, 0xdeadbeef), -1);
+}
+
+TEST_F(ExtPair, NonBlockingVectorsMoveData) {
+  local->scramble(1);
+  const uint64_t regions[] = {local->region(), local->region()};
+  void *const addresses[] = {local->data(), local->data() + 5000};
+  const size_t sizes[] = {100, 200};
+  const FlagcxP2pRdmaDesc descs[] = {remote->desc(10, 100), remote->desc(7000, 200)};
+  uint64_t transfer = 0;
+  ASSERT_EQ(flagcxP2pEngineTryWriteVector(conn, regions, addresses, sizes, descs, 2, &transfer), 0)
+      << flagcxP2pEngineLastError();
+  ASSERT_TRUE(succeeds(conn, transfer));
+  EXPECT_EQ(bytes(*remote, 10, 100), bytes(*local, 0, 100));
+  EXPECT_EQ(bytes(*remote, 7000, 200), bytes(*local, 5000, 200));
+  local->scramble(2);
+  ASSERT_EQ(flagcxP2pEngineTryReadVector(conn, regions, addresses, sizes, descs, 2, &transfer), 0);
+  ASSERT_TRUE(succeeds(conn, transfer));
+  EXPECT_EQ(bytes(*local, 0, 100), bytes(*remote, 10, 100));
+}
+
+TEST_F(ExtPair, NonBlockingCallsNeverBlockAndLoseNothing) {
+  // Faster than the fabric: some calls are turned away, all that were taken arrive.
+  std::vector<uint64_t> taken;
+  const uint64_t region = local->region();
+  size_t refusals = 0;
+  const FlagcxP2pRdmaDesc desc = remote->desc(0, 65536);
+  const size_t size = 65536;
+  void *const address = local->data();
+  for (int i = 0; i < 20000 && refusals < 3; ++i) {
+    uint64_t transfer = 0;
+    const int answer = flagcxP2pEngineTryWriteVector(conn, &region, &address, &size, &desc, 1, &transfer);
+    ASSERT_TRUE(answer == 0 || answer == FLAGCX_P2P_WOULD_BLOCK) << flagcxP2pEngineLastError();
+    if (answer == 0)
+      taken.push_back(transfer);
+    else
+      ++refusals;
+  }
+  for (const uint64_t transfer : taken) ASSERT_TRUE(succeeds(conn, transfer));
+}
+
+TEST_F(ExtPair, RegistrationFlagsAreChecked) {
+  const Memory memory(4096);
+  uint64_t region = 33;
+  EXPECT_EQ(flagcxP2pEngineRegFlags(client.get(), memory.address(), 4096, 0x8000, &region), -1);
+  EXPECT_EQ(flagcxP2pEngineRegFlags(client.get(), memory.address(), 4096, FLAGCX_P2P_REG_HOST | FLAGCX_P2P_REG_DEVICE,
+                                    &region),
+            -1);
+  EXPECT_EQ(flagcxP2pEngineRegFlags(client.get(), memory.address(), 4096, FLAGCX_P2P_REG_HOST, nullptr), -1);
+  EXPECT_EQ(region, 33u);
+  ASSERT_EQ(flagcxP2pEngineRegFlags(client.get(), memory.address(), 4096, FLAGCX_P2P_REG_HOST, &region), 0);
+  flagcxP2pEngineMrDestroy(client.get(), region);
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Notifications: small messages beside the data.
+#include <thread>
+
+#include "support.h"
+
+using namespace support;
+using namespace std::chrono_literals;
+
+namespace {
+
+FlagcxP2pNotifyMsg message(const std::string &name, const std::string &text) {
+  FlagcxP2pNotifyMsg message = {};
+  name.copy(message.name, sizeof(message.name));
+  text.copy(message.msg, sizeof(message.msg));
+  return message;
+}
+
+// Takes notifications until there are `count`, or 10 s have passed.
+std::vector<FlagcxP2pNotifyMsg> take(size_t count) {
+  std::vector<FlagcxP2pNotifyMsg> all;
+  const auto deadline = std::chrono::steady_clock::now() + 10s;
+  while (all.size() < count && std::chrono::steady_clock::now() < deadline) {
+    for (const FlagcxP2pNotifyMsg &message : flagcxP2pEngineGetNotifs()) all.push_back(message);
+    std::this_thread::sleep_for(1ms);
+  }
+  return all;
+}
+
+} // namespace
+
+class Notify : public Pair {
+ protected:
+  void SetUp() override {
+    flagcxP2pEngineGetNotifs(); // what an earlier test left
+    Pair::SetUp();
+  }
+
+  int send(FlagcxP2pConn *over, const std::string &name, const std::string &text) {
+    FlagcxP2pNotifyMsg out = message(name, text);
+    return flagcxP2pEngineSendNotif(over, &out);
+  }
+};
+
+TEST_F(Notify, ArrivesOnce) {
+  ASSERT_EQ(send(conn, "agent", "hello"), 512) << flagcxP2pEngineLastError();
+  const auto received = take(1);
+  ASSERT_EQ(received.size(), 1u);
+  EXPECT_STREQ(received[0].name, "agent");
+  EXPECT_STREQ(received[0].msg, "hello");
+  EXPECT_TRUE(flagcxP2pEngineGetNotifs().empty());
+}
+
+TEST_F(Notify, GoesBothWays) {
+  ASSERT_EQ(send(ends.accepted.get(), "server", "from the accepting side"), 512);
+  const auto received = take(1);
+  ASSERT_EQ(received.size(), 1u);
+  EXPECT_STREQ(received[0].msg, "from the accepting side");
+}
+
+TEST_F(Notify, KeepsEveryByte) {
+  FlagcxP2pNotifyMsg out;
+  for (int i = 0; i < FLAGCX_P2P_MSG_SIZE; ++i) {
+    out.name[i] = static_cast<char>(i);
+    out.msg[i] = static_cast<char>(255 - i);
+  }
+  ASSERT_EQ(flagcxP2pEngineSendNotif(conn, &out), 512);
+  const auto received = take(1);
+  ASSERT_EQ(received.size(), 1u);
+  EXPECT_EQ(memcmp(&received[0], &out, sizeof(out)), 0);
+}
+
+TEST_F(Notify, KeepsTheOrderOfOneSender) {
+  constexpr size_t kCount = 200;
+  for (size_t i = 0; i < kCount; ++i) ASSERT_EQ(send(conn, "n", std::to_string(i)), 512) << i;
+  const auto received = take(kCount);
+  ASSERT_EQ(received.size(), kCount);
+  for (size_t i = 0; i < kCount; ++i) EXPECT_EQ(std::string(received[i].msg), std::to_string(i));
+}
+
+TEST_F(Notify, FromManyThreadsAllArriveWhole) {
+  constexpr size_t kThreads = 4, kEach = 50;
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < kThreads; ++i)
+    threads.emplace_back([&, i] {
+      const std::string text(FLAGCX_P2P_MSG_SIZE, static_cast<char>('a' + i));
+      for (size_t n = 0; n < kEach; ++n) EXPECT_EQ(send(conn, "t", text), 512);
+    });
+  for (std::thread &thread : threads) thread.join();
+  const auto received = take(kThreads * kEach);
+  ASSERT_EQ(received.size(), kThreads * kEach);
+  for (const FlagcxP2pNotifyMsg &message : received)
+    EXPECT_EQ(std::string(message.msg, sizeof(message.msg)), std::string(sizeof(message.msg), message.msg[0]));
+}
+
+TEST_F(Notify, ReachesEveryEngineOfTheProcess) {
+  const Engine second = createEngine();
+  const Ends more = connect(client, second);
+  ASSERT_NE(more.connected, nullptr);
+  ASSERT_EQ(send(conn, "to", "server"), 512);
+  ASSERT_EQ(send(more.connected.get(), "to", "second"), 512);
+  EXPECT_EQ(take(2).size(), 2u);
+}
+
+TEST_F(Notify, MayBeTakenPerEngine) {
+  ASSERT_EQ(send(conn, "to", "server"), 512);
+  FlagcxP2pNotifyMsg received[2];
+  size_t count = 0;
+  const auto deadline = std::chrono::steady_clock::now() + 10s;
+  while (count == 0 && std::chrono::steady_clock::now() < deadline) {
+    ASSERT_EQ(flagcxP2pEngineGetNotifsOf(client.get(), received, 2, &count), 0) << flagcxP2pEngineLastError();
+    ASSERT_EQ(count, 0u) << "it was not for this engine";
+    ASSERT_EQ(flagcxP2pEngineGetNotifsOf(server.get(), received, 2, &count), 0);
+  }
+  ASSERT_EQ(count, 1u);
+  EXPECT_STREQ(received[0].msg, "server");
+}
+
+TEST_F(Notify, OfSameProcessConnectionsArriveAsWell) {
+  const Ends same = connect(client, server, true);
+  ASSERT_NE(same.connected, nullptr);
+  ASSERT_EQ(send(same.connected.get(), "same", "process"), 512);
+  EXPECT_EQ(take(1).size(), 1u);
+}
+
+TEST_F(Notify, AreStillReceivedAfterStopAccept) {
+  flagcxP2pEngineStopAccept(server.get());
+  ASSERT_EQ(send(conn, "after", "stop"), 512);
+  EXPECT_EQ(take(1).size(), 1u);
+}
+
+TEST_F(Notify, ToAPeerThatIsGoneAreRefusedInTheEnd) {
+  ends.accepted.reset();
+  server.reset();
+  const auto deadline = std::chrono::steady_clock::now() + 10s;
+  int sent = 512;
+  while (sent == 512 && std::chrono::steady_clock::now() < deadline) {
+    sent = send(conn, "to", "nobody");
+    std::this_thread::sleep_for(1ms);
+  }
+  EXPECT_EQ(sent, -1);
+  remote.release(); // its engine is gone and with it the registration
+}
