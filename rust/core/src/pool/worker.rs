@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::PoolError;
 use super::lane::{Group, Lane, LaneHealth, LaneKey, LaneSetup};
 use super::part::Parts;
 use super::piece::PieceList;
 use super::slice::{Batch, advance};
 use super::task::{RequestFailure, Task, Verdict};
+use super::{PoolError, clock};
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus, FabricError, QueuePair};
 use crate::observe::WorkerCounters;
 
@@ -42,6 +42,9 @@ pub struct StepReport {
 /// are built, converted and read by the device (128 bytes each as the verbs library wants them; 64 measured best).
 const LIST_IN_CACHE: usize = 64;
 
+/// The clock is read once in so many steps: a step may take 20 ns, and reading the clock a quarter of that.
+const STEPS_PER_CLOCK: u32 = 8;
+
 /// How often deadlines are looked at, in milliseconds.
 const DEADLINE_CHECK_MS: u64 = 5;
 
@@ -67,6 +70,7 @@ pub struct WorkerState {
     unposted: u32,
     batch: Batch,
     next_deadline_check: u64,
+    steps: u32,
     counters: Arc<WorkerCounters>,
     /// Steps run by callers; the worker's thread compares it to see that callers drive.
     pub(super) caller_steps: u64,
@@ -97,6 +101,7 @@ impl WorkerState {
             posted: 0,
             unposted: 0,
             next_deadline_check: 0,
+            steps: 0,
             counters,
             caller_steps: 0,
         }
@@ -245,18 +250,27 @@ impl WorkerState {
         spare
     }
 
-    /// One turn: poll, retire, post, look at deadlines. `now` is the pool's clock in milliseconds.
+    /// One turn: poll, retire, post, now and then look at deadlines.
     #[inline]
-    pub fn step(&mut self, now: u64) -> StepReport {
+    pub fn step(&mut self) -> StepReport {
         let polled = if self.posted > 0 { self.poll() } else { 0 };
         let posted = self.post_ready();
-        if now >= self.next_deadline_check {
-            self.check_deadlines(now);
+        self.steps = self.steps.wrapping_add(1);
+        if self.steps % STEPS_PER_CLOCK == 0 {
+            self.look_at_clock();
         }
         StepReport {
             progress: polled > 0 || posted > 0,
             busy: self.parts.len() > 0 || self.posted > 0,
             backlog: self.unposted > 0,
+        }
+    }
+
+    /// Ends what is past its deadline.
+    pub(super) fn look_at_clock(&mut self) {
+        let now = clock::now_ms();
+        if now >= self.next_deadline_check {
+            self.check_deadlines(now);
         }
     }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fabric::CompletionStatus;
-use crate::sync::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Which faults to inject. See the grammar above; [`FromStr`] reads it.
 #[derive(Clone, Debug, Default, PartialEq)]
