@@ -59,8 +59,10 @@ enum Turn {
 
 fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
     let Some(mut state) = worker.try_state() else { return Turn::Nap };
-    let driven = state.caller_steps != rest.caller_steps && !worker.has_sleepers();
+    let wanted = worker.take_contended();
+    let driven = (wanted || state.caller_steps != rest.caller_steps) && !worker.has_sleepers();
     rest.caller_steps = state.caller_steps;
+    state.look_at_clock();
     let report = worker.step(&mut state);
     if !report.busy {
         return park(worker, state);

@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::PoolError;
 use super::lane::{Group, Lane, LaneHealth, LaneKey, LaneSetup};
 use super::part::Parts;
 use super::piece::PieceList;
 use super::slice::{Batch, advance};
 use super::task::{RequestFailure, Task, Verdict};
+use super::{PoolError, clock};
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus, FabricError, QueuePair};
 use crate::memory::RegionId;
 use crate::observe::WorkerCounters;
@@ -42,6 +43,9 @@ pub struct StepReport {
 /// are built, converted and read by the device (128 bytes each as the verbs library wants them; 64 measured best).
 const LIST_IN_CACHE: usize = 64;
 
+/// The clock is read once in so many steps: a step may take 20 ns, and reading the clock a quarter of that.
+const STEPS_PER_CLOCK: u32 = 8;
+
 /// How often deadlines are looked at, in milliseconds.
 const DEADLINE_CHECK_MS: u64 = 5;
 
@@ -67,6 +71,7 @@ pub struct WorkerState {
     unposted: u32,
     batch: Batch,
     next_deadline_check: u64,
+    steps: u32,
     counters: Arc<WorkerCounters>,
     /// Steps run by callers; the worker's thread compares it to see that callers drive.
     pub(super) caller_steps: u64,
@@ -97,6 +102,7 @@ impl WorkerState {
             posted: 0,
             unposted: 0,
             next_deadline_check: 0,
+            steps: 0,
             counters,
             caller_steps: 0,
         }
@@ -263,18 +269,31 @@ impl WorkerState {
         spare
     }
 
-    /// One turn: poll, retire, post, look at deadlines. `now` is the pool's clock in milliseconds.
+    /// One turn: poll, retire, post, now and then look at deadlines.
     #[inline]
-    pub fn step(&mut self, now: u64) -> StepReport {
+    pub fn step(&mut self) -> StepReport {
         let polled = if self.posted > 0 { self.poll() } else { 0 };
         let posted = self.post_ready();
-        if now >= self.next_deadline_check {
-            self.check_deadlines(now);
+        self.steps = self.steps.wrapping_add(1);
+        if self.steps % STEPS_PER_CLOCK == 0 {
+            self.look_at_clock();
         }
         StepReport {
             progress: polled > 0 || posted > 0,
             busy: self.parts.len() > 0 || self.posted > 0,
             backlog: self.unposted > 0,
+        }
+    }
+
+    /// Ends what is past its deadline.
+    pub(super) fn look_at_clock(&mut self) {
+        self.look_at(clock::now_ms());
+    }
+
+    /// The same at a time of the pool's clock.
+    pub(super) fn look_at(&mut self, now: u64) {
+        if now >= self.next_deadline_check {
+            self.check_deadlines(now);
         }
     }
 
@@ -300,11 +319,16 @@ impl WorkerState {
         {
             Some(lane) if lane.key == key && (lane.is_healthy() || lane.heals) => {
                 lane.waiting.push_back(index);
+                lane.status
+                    .transfers
+                    .add(u64::from(self.parts.get(index).is_some_and(|part| part.list.first)));
                 true
             }
             _ => false,
         };
+        let measured = self.counters.begun();
         if let Some(part) = self.parts.get(index) {
+            part.begun = measured.then(Instant::now);
             part.waiting = posts;
             self.unposted += u32::from(posts);
             if !posts {
@@ -409,6 +433,7 @@ impl WorkerState {
             lane.groups.push_back(Group { part: part_index, first, count: accepted, behind: 0, start });
             lane.next = first.wrapping_add(accepted);
             lane.outstanding += accepted;
+            lane.status.bytes.add(self.batch.bytes);
             self.posted += accepted;
             part.outstanding += accepted;
         }
@@ -511,6 +536,9 @@ impl WorkerState {
             part.outstanding -= done;
             if part.outstanding == 0 && !part.waiting && part.rewind.is_none() {
                 // `end_part` borrows all of self; the part's own fields are enough here.
+                if let Some(begun) = part.begun {
+                    self.counters.ended(begun.elapsed());
+                }
                 if let Some(task) = self.parts.release(part_index) {
                     task.end_part();
                 }
@@ -690,7 +718,7 @@ impl WorkerState {
                 lane.broken_since = None;
                 continue;
             }
-            if now - *lane.broken_since.get_or_insert(now) > DRAIN_LIMIT_MS {
+            if now.saturating_sub(*lane.broken_since.get_or_insert(now)) > DRAIN_LIMIT_MS {
                 let key = lane.key;
                 tracing::warn!("a queue pair was not drained within {DRAIN_LIMIT_MS} ms and is destroyed");
                 self.destroy_lane(key, Verdict::Failed, "its queue pair was not drained in time");

@@ -19,6 +19,7 @@
 //!   completion_queue (poll)
 //! ```
 
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -74,6 +75,11 @@ pub fn open_software(options: &SoftwareOptions) -> Result<Vec<Arc<SoftwareDevice
     }
     if !plan.is_empty() {
         tracing::warn!(plan = options.faults, "the software fabric injects faults (FLAGCX_P2P_FAULTS)");
+    }
+    if let Some(address) = options.bind.filter(IpAddr::is_unspecified) {
+        let reason =
+            format!("the data listener cannot be bound to {address}: peers need an address to reach it by");
+        return Err(FabricError::Unsupported(reason));
     }
     (0..options.device_count.max(1))
         .map(|index| Ok(Arc::new(SoftwareDevice::new(index, options, plan.clone())?)))

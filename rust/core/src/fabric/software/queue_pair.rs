@@ -18,7 +18,7 @@ use crate::fabric::{
     Completion, CompletionStatus, FabricError, PathKind, PathOptions, Posted, QpAddress, QueuePair,
     QueuePairCaps, Sge, WorkRequest,
 };
-use crate::sync::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How the bytes of a queue pair reach its peer.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use super::mapping::SharedArray;
 use super::probe;
 use super::table::{REGION_SLOTS, RegionEntry, RegionView, key_of};
 use crate::fabric::{FabricError, MemoryRange, MemoryRegion};
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// How long dropping a region waits for accesses under way before it gives its slot up.
 const DROP_PATIENCE: Duration = Duration::from_secs(30);
