@@ -151,8 +151,9 @@ struct Request {
     length: u32,
 }
 
-/// Cuts the next request: one slice of one piece, or several whole pieces whose remote ranges touch, gathered.
-#[inline]
+/// Cuts the next request: one slice of one piece, or several whole pieces whose remote ranges touch, gathered. Inlined
+/// by force: as a call it cost a third of what the engine spends per piece.
+#[inline(always)]
 fn next_request(
     pieces: &[Piece],
     cursor: &mut Cursor,
