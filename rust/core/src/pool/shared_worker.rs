@@ -95,6 +95,7 @@ impl Worker {
         if !self.is_queue_empty() {
             self.take_submissions(&mut state);
         }
+        state.caller_steps = state.caller_steps.wrapping_add(1);
         if let Err(error) = state.begin(lane, task, build) {
             return Begun::Refused(error);
         }
@@ -114,6 +115,7 @@ impl Worker {
             if !self.is_queue_empty() {
                 self.take_submissions(&mut state);
             }
+            state.caller_steps = state.caller_steps.wrapping_add(1);
             let spare = state.adopt(submission.lane, submission.task, submission.list);
             let report = state.step();
             drop(state);

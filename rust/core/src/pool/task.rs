@@ -205,6 +205,7 @@ impl Task {
 use crate::sync::{lock, wait};
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -245,6 +246,7 @@ mod tests {
 }
 
 #[cfg(all(test, loom))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod models {
     use super::*;
     use crate::sync::Arc;

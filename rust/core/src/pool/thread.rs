@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use super::shared_worker::Worker;
 use super::worker::WorkerState;
 
-const FIRST_NAP: Duration = Duration::from_micros(100);
+/// Longer than a caller needs between two calls of a busy loop, thousands of pieces each: taking over too early makes
+/// thread and caller fight for the lock, which halves the throughput.
+const FIRST_NAP: Duration = Duration::from_micros(250);
 const LONGEST_NAP: Duration = Duration::from_millis(4);
 
 /// How long an armed thread sleeps at most: bounds how late a deadline is noticed.

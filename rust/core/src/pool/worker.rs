@@ -272,12 +272,28 @@ impl WorkerState {
     /// One turn: poll, retire, post, now and then look at deadlines.
     #[inline]
     pub fn step(&mut self) -> StepReport {
-        let polled = if self.posted > 0 { self.poll() } else { 0 };
-        let posted = self.post_ready();
+        let report = self.turn();
         self.steps = self.steps.wrapping_add(1);
         if self.steps % STEPS_PER_CLOCK == 0 {
             self.look_at_clock();
         }
+        report
+    }
+
+    /// One turn at a time of the caller's, in milliseconds of the pool's clock: for tests.
+    #[cfg(test)]
+    pub(super) fn step_at(&mut self, now: u64) -> StepReport {
+        let report = self.turn();
+        if now >= self.next_deadline_check {
+            self.check_deadlines(now);
+        }
+        report
+    }
+
+    #[inline]
+    fn turn(&mut self) -> StepReport {
+        let polled = if self.posted > 0 { self.poll() } else { 0 };
+        let posted = self.post_ready();
         StepReport {
             progress: polled > 0 || posted > 0,
             busy: self.parts.len() > 0 || self.posted > 0,
@@ -287,11 +303,7 @@ impl WorkerState {
 
     /// Ends what is past its deadline.
     pub(super) fn look_at_clock(&mut self) {
-        self.look_at(clock::now_ms());
-    }
-
-    /// The same at a time of the pool's clock.
-    pub(super) fn look_at(&mut self, now: u64) {
+        let now = clock::now_ms();
         if now >= self.next_deadline_check {
             self.check_deadlines(now);
         }
@@ -718,7 +730,7 @@ impl WorkerState {
                 lane.broken_since = None;
                 continue;
             }
-            if now.saturating_sub(*lane.broken_since.get_or_insert(now)) > DRAIN_LIMIT_MS {
+            if now - *lane.broken_since.get_or_insert(now) > DRAIN_LIMIT_MS {
                 let key = lane.key;
                 tracing::warn!("a queue pair was not drained within {DRAIN_LIMIT_MS} ms and is destroyed");
                 self.destroy_lane(key, Verdict::Failed, "its queue pair was not drained in time");

@@ -100,7 +100,7 @@ impl Bench {
         let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0);
         let setup = LaneSetup { status: Arc::clone(&status), policy, heals: true };
         let lane = state.add_lane(Box::new(Pair { posted: Arc::clone(&posted) }), setup).unwrap();
-        Self { state, script, posted, lane, status, now: clock::now_ms() }
+        Self { state, script, posted, lane, status, now: 1 }
     }
 
     /// Begins a transfer of one request.
@@ -126,8 +126,7 @@ impl Bench {
     /// Some time passes.
     fn step(&mut self, milliseconds: u64) {
         self.now += milliseconds;
-        self.state.step();
-        self.state.look_at(self.now);
+        self.state.step_at(self.now);
     }
 
     fn begin_holding(&mut self, region: &Arc<Region>) -> Arc<Task> {

@@ -73,13 +73,13 @@ pub fn open_software(options: &SoftwareOptions) -> Result<Vec<Arc<SoftwareDevice
             format!("the software fabric has no path {force}: force in-process, cross-memory or tcp");
         return Err(FabricError::Unsupported(reason));
     }
-    if !plan.is_empty() {
-        tracing::warn!(plan = options.faults, "the software fabric injects faults (FLAGCX_P2P_FAULTS)");
-    }
     if let Some(address) = options.bind.filter(IpAddr::is_unspecified) {
         let reason =
             format!("the data listener cannot be bound to {address}: peers need an address to reach it by");
         return Err(FabricError::Unsupported(reason));
+    }
+    if !plan.is_empty() {
+        tracing::warn!(plan = options.faults, "the software fabric injects faults (FLAGCX_P2P_FAULTS)");
     }
     (0..options.device_count.max(1))
         .map(|index| Ok(Arc::new(SoftwareDevice::new(index, options, plan.clone())?)))

@@ -218,6 +218,9 @@ impl Loop {
     fn accept(&mut self) {
         loop {
             match self.listener.accept() {
+                Ok((_, peer)) if !permits(&self.core.options.allow, peer.ip()) => {
+                    tracing::info!(device = self.core.name(), %peer, "connection refused: not in FLAGCX_P2P_ALLOW");
+                }
                 Ok((stream, peer)) => self.welcome(stream, peer),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {
@@ -232,10 +235,6 @@ impl Loop {
     }
 
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if !permits(&self.core.options.allow, peer.ip()) {
-            tracing::info!(device = self.core.name(), %peer, "connection refused: not in FLAGCX_P2P_ALLOW");
-            return;
-        }
         let strangers =
             self.connections.values().filter(|other| matches!(other, Connection::Stranger(_))).count();
         if strangers >= MAX_STRANGERS {

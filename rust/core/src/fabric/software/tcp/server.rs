@@ -61,10 +61,10 @@ pub(in super::super) struct Server {
     /// Set when a request failed: all that comes now is thrown away, until then.
     draining: Option<Instant>,
     parked: bool,
-    /// The peer has closed: it has given up what it was not told to be done, so nothing more of that is carried out.
-    abandoned: bool,
     /// When the peer first asked for something although our side was not connected.
     asking_since: Option<Instant>,
+    /// The peer has closed: it has given up what it was not told to be done, so nothing more of that is carried out.
+    abandoned: bool,
 }
 
 /// A frame that is being sent, with what follows its payload at once.
@@ -106,8 +106,8 @@ impl Server {
             told: 0,
             draining: None,
             parked: false,
-            abandoned: false,
             asking_since: None,
+            abandoned: false,
         }
     }
 
@@ -172,15 +172,6 @@ impl Server {
         }
     }
 
-    /// Whether the peer has closed while requests of it still lie in the socket. This process may have been stopped
-    /// for long, and what those requests would overwrite may have been used for something else since.
-    fn look_for_the_end(&mut self) {
-        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
-        let answer = poll(&mut fds, Some(&Timespec::default()));
-        let [socket] = fds;
-        self.abandoned = matches!(answer, Ok(1..)) && !socket.revents().is_empty();
-    }
-
     /// Our side is not connected yet. That is no error, but a peer that asks for something does not wait for ever.
     fn wait_for_our_side(&mut self) -> Result<(), Stop> {
         if self.buffer.is_empty() {
@@ -189,6 +180,15 @@ impl Server {
         }
         let since = *self.asking_since.get_or_insert_with(Instant::now);
         Err(Stop(if since.elapsed() < CONNECT_PATIENCE { Wish::Parked } else { Wish::Close }))
+    }
+
+    /// Whether the peer has closed while requests of it still lie in the socket. This process may have been stopped
+    /// for long, and what those requests would overwrite may have been used for something else since.
+    fn look_for_the_end(&mut self) {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        let answer = poll(&mut fds, Some(&Timespec::default()));
+        let [socket] = fds;
+        self.abandoned = matches!(answer, Ok(1..)) && !socket.revents().is_empty();
     }
 
     /// Bytes received. When there are none for now, tells the peer first what is done.
