@@ -1,5 +1,6 @@
 //! Configuration, logging and addresses, as the tool needs them.
 
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +51,12 @@ pub(crate) fn start_logging(verbose: u8) {
         Ok(directives) if verbose == 0 => EnvFilter::new(directives),
         _ => EnvFilter::new(level),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 }
 
 /// Processor time of this process so far, all threads, user and system.

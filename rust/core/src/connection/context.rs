@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::memory::Registry;
+use crate::memory::{RegionId, Registry};
 use crate::pool::{PieceList, SlicePolicy, WorkerPool, clock};
 use crate::transfer::Table;
 
@@ -76,6 +76,13 @@ impl Context {
     pub(super) fn keep_list(&self, mut list: PieceList) {
         list.clear();
         let _ = self.spare_lists.push(list);
+    }
+
+    /// Ends, as timed out, whatever uses a region; see [`crate::pool::WorkerState::abort_users`].
+    pub fn abort_users(&self, region: RegionId) {
+        for worker in self.pool.workers() {
+            worker.with_state(|state| state.abort_users(region));
+        }
     }
 
     /// Runs a step on every worker that is free: for callers that wait for something of no particular worker.

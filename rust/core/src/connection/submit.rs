@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use super::lanes::LaneHandle;
-use crate::fabric::Opcode;
-use crate::pool::{Begun, LaneHealth, PieceList, Submission, Task, Verdict};
+use crate::fabric::{CompletionStatus, Opcode};
+use crate::pool::{Begun, LaneHealth, PieceList, RequestFailure, Submission, Task};
 use crate::transfer::{Claim, PieceSource, Plan, Scope, SubmitError, TransferId, build};
 
 /// Whether a full queue is an answer or a reason to wait.
@@ -93,6 +93,7 @@ impl Connection {
             let Some(worker) = self.context.pool.workers().get(lane.worker) else { continue };
             match worker.try_begin(lane.key, task, |list| {
                 list.opcode = opcode;
+                list.first = true;
                 build(iovs, plan.share(0), &scope, list)
             }) {
                 Begun::Yes => return Ok(1 << lane.worker),
@@ -103,6 +104,7 @@ impl Connection {
         let lane = self.pick_lane(hint)?;
         let mut list = self.context.take_list();
         list.opcode = opcode;
+        list.first = true;
         if let Err(error) = build(iovs, plan.share(0), &scope, &mut list) {
             self.context.keep_list(list);
             return Err(error);
@@ -127,6 +129,7 @@ impl Connection {
         for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
             let mut list = self.context.take_list();
             list.opcode = opcode;
+            list.first = part == 0;
             let built = build(iovs, plan.share(part), &scope, &mut list);
             *slot = Some(list);
             if let Err(error) = built {
@@ -150,7 +153,12 @@ impl Connection {
                 Ok(worker) => workers |= 1 << worker,
                 Err(error) => {
                     tracing::warn!("part {part} of a transfer was not posted: {error}");
-                    task.condemn(Verdict::Cancelled);
+                    task.fail(RequestFailure {
+                        iov: 0,
+                        status: CompletionStatus::Flushed,
+                        vendor_error: 0,
+                        reason: error.to_string(),
+                    });
                     task.end_part();
                 }
             }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use crate::pool::Verdict;
+use crate::sync::Ordering;
 use crate::transfer::{Live, Outcome, Status, TransferId};
 
 /// A sleeping waiter looks up this often, in case its transfer was released by another thread.
@@ -60,12 +61,17 @@ impl Connection {
     /// touches its memory any more. False for an id that is not in flight.
     pub fn cancel(&self, id: TransferId) -> bool {
         let Some(live) = self.context.transfers.find(id) else { return false };
-        live.task().condemn(Verdict::Cancelled);
+        let life = live.task().life();
+        if !live.is_current() {
+            // Released meanwhile: the task may be another transfer's by now.
+            return false;
+        }
+        live.task().condemn_life(life, Verdict::Cancelled);
         let grace = Instant::now() + CANCEL_GRACE;
         while live.is_current() && !live.task().is_ended() {
             live.drive(self.context.pool.workers());
             if Instant::now() >= grace {
-                live.task().abort();
+                live.task().abort(life);
                 self.sleep(&live, Instant::now() + Duration::from_millis(1));
             }
         }
@@ -100,6 +106,7 @@ impl Connection {
         match self.context.transfers.release(live, || self.peer.control.to_string()) {
             Some(outcome) => {
                 if outcome != Outcome::Done {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(transfer = id.0, peer = %self.peer.control, "transfer {outcome}");
                 }
                 Status::Ended(outcome)

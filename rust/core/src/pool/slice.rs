@@ -46,13 +46,8 @@ impl SlicePolicy {
     /// Bytes of the next slice when `left` bytes of a piece are left.
     #[inline]
     pub fn next_length(&self, left: u32) -> u32 {
-        if left <= self.slice {
-            left
-        } else if left <= self.slice.saturating_add(self.fragment).min(self.limit) {
-            left
-        } else {
-            self.slice
-        }
+        let longest = self.slice.saturating_add(self.fragment).min(self.limit);
+        if left <= longest { left } else { self.slice }
     }
 
     /// Longest request that joining pieces may make.
@@ -82,12 +77,14 @@ pub struct Batch {
     pub requests: Vec<WorkRequest>,
     /// Their scatter/gather entries.
     pub entries: Vec<Sge>,
+    /// Bytes of all requests.
+    pub bytes: u64,
 }
 
 impl Batch {
     /// Room for lists of `capacity` requests.
     pub fn new(capacity: usize) -> Self {
-        Self { requests: Vec::with_capacity(capacity), entries: Vec::with_capacity(capacity) }
+        Self { requests: Vec::with_capacity(capacity), entries: Vec::with_capacity(capacity), bytes: 0 }
     }
 
     /// Replaces the content with the next at most `max` requests of `pieces`, numbering them from `first_id`, and
@@ -107,6 +104,7 @@ impl Batch {
     ) {
         self.requests.clear();
         self.entries.clear();
+        self.bytes = 0;
         let inline_limit = if inline && opcode == Opcode::Write { policy.max_inline } else { 0 };
         let mut id = first_id;
         let mut until_signal = signal_every;
@@ -117,6 +115,7 @@ impl Batch {
                 break;
             }
             let Some(request) = next_request(pieces, cursor, policy, &mut self.entries) else { break };
+            self.bytes += u64::from(request.length);
             until_signal -= 1;
             let signaled = until_signal == 0;
             if signaled {
@@ -147,8 +146,9 @@ struct Request {
     length: u32,
 }
 
-/// Cuts the next request: one slice of one piece, or several whole pieces whose remote ranges touch, gathered.
-#[inline]
+/// Cuts the next request: one slice of one piece, or several whole pieces whose remote ranges touch, gathered. Inlined
+/// by force: as a call it cost a third of what the engine spends per piece.
+#[inline(always)]
 fn next_request(
     pieces: &[Piece],
     cursor: &mut Cursor,
