@@ -4,6 +4,7 @@ mod auth;
 mod hostile;
 mod original;
 mod ours;
+mod raw;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
