@@ -1,12 +1,16 @@
 //! What the connections of one engine share.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 
+use crate::config::Config;
+use crate::fabric::Device;
 use crate::memory::Registry;
-use crate::pool::{PieceList, SlicePolicy, WorkerPool, clock};
+use crate::pool::{PieceList, PoolError, PoolOptions, SlicePolicy, WorkerPool, clock};
+use crate::topology::{Sysfs, cpus_near};
 use crate::transfer::Table;
 
 /// Shared by all connections of an engine, and kept alive by each.
@@ -57,6 +61,41 @@ impl Context {
             settings,
             spare_lists: ArrayQueue::new(64),
         }
+    }
+
+    /// A context over the pool of `device`, with the sizes that `config` says.
+    pub fn open(config: &Config, device: &Arc<dyn Device>) -> Result<Self, PoolError> {
+        let pool = WorkerPool::of_device(
+            device,
+            &PoolOptions {
+                workers: config.workers_per_pool,
+                submission_queues: config.shard_count,
+                queue_depth: config.queue_depth,
+                cq_depth: config.cq_depth,
+                max_posted: u32::try_from(config.max_requests.saturating_mul(4)).unwrap_or(u32::MAX),
+                max_list: config.max_wr_per_post,
+                poll_batch: config.batch_poll_size,
+                spin: config.spin,
+                cpus: cpus_near(&Sysfs::default(), device.attributes().pci_path.as_deref().map(Path::new)),
+            },
+        )?;
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let policy = SlicePolicy::new(
+            size(config.slice_size),
+            size(config.fragment_limit),
+            device.port()?.max_message,
+            config.max_sge,
+            config.max_inline,
+        );
+        let settings = TransferSettings {
+            timeout: config.xfer_timeout,
+            spin: config.spin,
+            lanes: config.qps_per_conn,
+            lane_depth: u32::try_from(config.max_requests.saturating_mul(2)).unwrap_or(u32::MAX),
+            max_sge: config.max_sge,
+            max_inline: config.max_inline,
+        };
+        Ok(Self::new(pool, policy, settings))
     }
 
     pub(super) fn merge_limit(&self) -> u32 {

@@ -17,7 +17,7 @@ use acceptor::Acceptor;
 pub use buffer::RegisteredBuffer;
 pub use error::EngineError;
 pub use memory::RegisterOptions;
-pub use open::EngineOptions;
+pub use open::{EngineOptions, devices, own_address};
 use sessions::Sessions;
 
 use crate::config::Config;

@@ -1,7 +1,6 @@
 //! Opening an engine: device, pool, listeners.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::acceptor::Acceptor;
@@ -9,11 +8,9 @@ use super::sessions::Sessions;
 use super::shim::local_address;
 use super::{Engine, EngineError};
 use crate::config::Config;
-use crate::connection::{Context, TransferSettings};
+use crate::connection::Context;
 use crate::control::{Abort, Listener};
 use crate::fabric::{self, Device, DeviceList, FabricError};
-use crate::pool::{PoolOptions, SlicePolicy, WorkerPool};
-use crate::topology::{Sysfs, cpus_near};
 
 /// How to open an engine.
 #[derive(Clone, Debug, Default)]
@@ -29,10 +26,10 @@ impl Engine {
     /// fails; a control listener that cannot be opened leaves it alive but unreachable.
     pub fn open(config: Arc<Config>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
         config.check()?;
-        let address = local_address(&config).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let address = own_address(&config);
         let device = choose_device(&config, &options, address)?;
         let context = match device {
-            Some(device) => Some(Arc::new(open_context(&config, &device)?)),
+            Some(device) => Some(Arc::new(Context::open(&config, &device)?)),
             None => None,
         };
         let abort = Abort::new()
@@ -59,6 +56,22 @@ impl Engine {
     }
 }
 
+/// The address that peers of this process are told, by `config`.
+pub fn own_address(config: &Config) -> IpAddr {
+    local_address(config).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// The devices of the process, opened as `config` says at the first call. Engines choose from it by default.
+pub fn devices(config: &Config) -> Result<&'static DeviceList, EngineError> {
+    process_devices(config, own_address(config))
+}
+
+fn process_devices(config: &Config, address: IpAddr) -> Result<&'static DeviceList, EngineError> {
+    let mut options = config.fabric_options()?;
+    options.software.bind.get_or_insert(address);
+    Ok(fabric::devices(&options)?)
+}
+
 fn choose_device(
     config: &Config,
     options: &EngineOptions,
@@ -72,53 +85,16 @@ fn choose_device(
     if let Some(list) = &options.devices {
         return Ok(pick(list));
     }
-    let mut fabric = config.fabric_options()?;
-    fabric.software.bind.get_or_insert(address);
-    match fabric::devices(&fabric) {
+    match process_devices(config, address) {
         Ok(list) => Ok(pick(list)),
         // Verbs alone were asked for and there are none: an engine without a device is the answer, unless verbs were
         // turned off at the same time, which is a contradiction.
-        Err(error @ FabricError::Unsupported(_)) if !config.ib_disable => {
+        Err(EngineError::Fabric(error @ FabricError::Unsupported(_))) if !config.ib_disable => {
             tracing::warn!("engine without a device: {error}");
             Ok(None)
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
-}
-
-fn open_context(config: &Config, device: &Arc<dyn Device>) -> Result<Context, EngineError> {
-    let pool = WorkerPool::of_device(
-        device,
-        &PoolOptions {
-            workers: config.workers_per_pool,
-            submission_queues: config.shard_count,
-            queue_depth: config.queue_depth,
-            cq_depth: config.cq_depth,
-            max_posted: u32::try_from(config.max_requests.saturating_mul(4)).unwrap_or(u32::MAX),
-            max_list: config.max_wr_per_post,
-            poll_batch: config.batch_poll_size,
-            spin: config.spin,
-            cpus: cpus_near(&Sysfs::default(), device.attributes().pci_path.as_deref().map(Path::new)),
-        },
-    )?;
-    let port = device.port()?;
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let policy = SlicePolicy::new(
-        size(config.slice_size),
-        size(config.fragment_limit),
-        port.max_message,
-        config.max_sge,
-        config.max_inline,
-    );
-    let settings = TransferSettings {
-        timeout: config.xfer_timeout,
-        spin: config.spin,
-        lanes: config.qps_per_conn,
-        lane_depth: u32::try_from(config.max_requests.saturating_mul(2)).unwrap_or(u32::MAX),
-        max_sge: config.max_sge,
-        max_inline: config.max_inline,
-    };
-    Ok(Context::new(pool, policy, settings))
 }
 
 fn open_listener(config: &Config, address: IpAddr) -> Option<Arc<Acceptor>> {
