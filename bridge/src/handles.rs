@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::mem::offset_of;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::engine::{Engine as CoreEngine, EngineError};
@@ -40,6 +40,14 @@ enum Owner {
 
 const _: () = assert!(offset_of!(Engine, kind) == 0 && offset_of!(Conn, kind) == 0);
 
+/// Every engine of the process, for the calls that name none.
+static ENGINES: Mutex<Vec<Weak<EngineState>>> = Mutex::new(Vec::new());
+
+/// The engines of the process, in the order that they were made in.
+pub(crate) fn engines() -> Vec<Arc<EngineState>> {
+    lock(&ENGINES).iter().filter_map(Weak::upgrade).collect()
+}
+
 /// What an engine's calls work on.
 pub(crate) struct EngineState {
     core: Arc<CoreEngine>,
@@ -58,6 +66,10 @@ impl Engine {
     /// Hands a new engine to C++.
     pub(crate) fn into_raw(core: Arc<CoreEngine>) -> *mut Self {
         let state = Arc::new(EngineState { core, sessions: Mutex::default() });
+        let mut engines = lock(&ENGINES);
+        engines.retain(|engine| engine.strong_count() > 0);
+        engines.push(Arc::downgrade(&state));
+        drop(engines);
         Box::into_raw(Box::new(Self { kind: KIND, state }))
     }
 
@@ -86,7 +98,7 @@ impl EngineState {
     /// The handle of the session's connection: the same one as long as the engine answers the same connection.
     pub(crate) fn session(&self, name: &str) -> Result<*mut Conn, EngineError> {
         let connection = self.core.session(name)?;
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = lock(&self.sessions);
         if let Some(conn) = sessions.current.get(name) {
             if Arc::ptr_eq(&conn.connection, &connection) {
                 return Ok(Arc::as_ptr(conn).cast_mut());
@@ -154,4 +166,8 @@ const _: () = {
 unsafe impl cxx::ExternType for NotifyMessage {
     type Id = cxx::type_id!("FlagcxP2pNotifyMsg");
     type Kind = cxx::kind::Trivial;
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,18 +3,10 @@
 use std::fmt;
 
 use flagcx_p2p::memory::RegionId;
-use flagcx_p2p::transfer::Iov;
+use flagcx_p2p::transfer::{Iov, PieceSource};
 
 use crate::ffi::Pieces;
 use crate::handles::Desc;
-
-/// What a transfer is made of, piece by piece.
-pub(crate) trait PieceSource {
-    /// Number of pieces.
-    fn len(&self) -> usize;
-    /// One piece; `None` from `len` on.
-    fn piece(&self, index: usize) -> Option<Iov>;
-}
 
 /// The caller's vectors, cut to equal length.
 #[derive(Clone, Copy)]
@@ -90,18 +82,6 @@ impl PieceSource for OnePiece {
     #[inline]
     fn piece(&self, index: usize) -> Option<Iov> {
         (index == 0).then_some(self.0)
-    }
-}
-
-impl PieceSource for Vec<Iov> {
-    #[inline]
-    fn len(&self) -> usize {
-        self.as_slice().len()
-    }
-
-    #[inline]
-    fn piece(&self, index: usize) -> Option<Iov> {
-        self.get(index).copied()
     }
 }
 

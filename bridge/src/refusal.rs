@@ -51,7 +51,19 @@ impl<T, E: Display> OrRefuse<T> for Result<T, E> {
 #[cold]
 pub(crate) fn refuse(call: &str, reason: &dyn Display) {
     let text = format!("{call}: {reason}");
-    tracing::warn!("{text}");
+    tracing::warn!(target: "flagcx_p2p", "{text}");
+    remember(text);
+}
+
+/// The same for what a sound program meets as well: no warning.
+#[cold]
+pub(crate) fn decline(call: &str, reason: &dyn Display) {
+    let text = format!("{call}: {reason}");
+    tracing::info!(target: "flagcx_p2p", "{text}");
+    remember(text);
+}
+
+fn remember(text: String) {
     // A thread that is ending has no last error any more.
     let _ = LAST_ERROR.try_with(|last| last.replace(text));
 }

@@ -191,7 +191,8 @@ FlagcxP2pConn *flagcxP2pEngineConnect(FlagcxP2pEngine *engine, const char *ipAdd
 // Waits for one peer to connect. On success `ipAddrBuf` gets its numeric address, cut to `ipAddrBufLen` bytes
 // including the NUL, and `*remoteGpuIdx` its GPU index. NULL, with neither written, when the handshake with a peer
 // failed (call again) or after flagcxP2pEngineStopAccept. The caller owns the connection.
-FlagcxP2pConn *flagcxP2pEngineAccept(FlagcxP2pEngine *engine, char *ipAddrBuf, size_t ipAddrBufLen, int *remoteGpuIdx);
+FlagcxP2pConn *flagcxP2pEngineAccept(FlagcxP2pEngine *engine, char *ipAddrBuf, size_t ipAddrBufLen,
+                                     int *remoteGpuIdx);
 
 // Does nothing and answers 0, whatever `conn` is: a connection is ready when Connect or Accept hands it out.
 int flagcxP2pEngineStartListener(FlagcxP2pConn *conn);
@@ -264,7 +265,7 @@ int flagcxP2pEngineReadVector(FlagcxP2pConn *conn, std::vector<FlagcxP2pMr> mrId
                               std::vector<size_t> sizeVec, std::vector<FlagcxP2pRdmaDesc> descs, int numIovs,
                               uint64_t *transferId, std::vector<char *> ipcBufs = {});
 
-// Writes `numIovs` pieces as one transfer. `dstVec` holds the local addresses, here the sources; the name is historic.
+// Writes `numIovs` pieces as one transfer. `dstVec` holds the local addresses, here the sources, whatever its name.
 // Otherwise as flagcxP2pEngineReadVector.
 int flagcxP2pEngineWriteVector(FlagcxP2pConn *conn, const std::vector<FlagcxP2pMr> &mrIds,
                                const std::vector<void *> &dstVec, const std::vector<size_t> &sizeVec,
@@ -346,8 +347,8 @@ int flagcxP2pRpcRegisterHost(void *engine, uint64_t addr, uint64_t size, uint64_
 void *flagcxP2pRpcGetConn(void *engine, const char *session);
 
 // Writes `count` pieces, sizes[i] bytes from the local address srcVa[i] to the peer's address dstVa[i], and waits: 0
-// when all bytes are in the peer's memory. Local and remote regions are found by address; one piece that is not wholly
-// inside a region refuses the call and nothing is sent. `count` 0: 0. Below 0, or a NULL array: -1.
+// when all bytes are in the peer's memory. Local and remote regions are found by address; one piece that is not
+// wholly inside a region refuses the call and nothing is sent. `count` 0: 0. Below 0, or a NULL array: -1.
 int flagcxP2pRpcBatchWriteSync(void *conn, int count, const uint64_t *srcVa, const uint64_t *dstVa,
                                const uint64_t *sizes);
 

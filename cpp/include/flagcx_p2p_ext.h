@@ -3,8 +3,8 @@
  * What flagcx_p2p.h cannot say: how a transfer ended, why a call was refused, how a connection fares. Plain C types
  * throughout, so that C, ctypes and other languages can use it; handles and ids are those of flagcx_p2p.h.
  *
- * Answers: 0, or -1 for a refused call (flagcxP2pEngineLastError tells why), or a positive code where a function names
- * one. Structs begin with `size`: set it to sizeof the struct before the call. An older program passes a smaller size
+ * Answers: 0, or -1 for a refused call (flagcxP2pEngineLastError tells why), or a positive code where a function
+ * names one. Structs begin with `size`: set it to sizeof the struct before the call. An older program passes a smaller size
  * and gets that many bytes; a newer one finds in `size` how many bytes were filled.
  */
 #ifndef FLAGCX_P2P_EXT_H_
@@ -57,13 +57,13 @@ enum FlagcxP2pXferState {
 
 /* How a transfer stands. Once ended, nothing touches its memory any more, whatever the state. */
 typedef struct FlagcxP2pXferResult {
-  uint32_t size;         /* in: sizeof; out: bytes filled */
-  uint32_t state;        /* a FlagcxP2pXferState */
-  uint64_t iov;          /* FAILED: index of the first piece known to have failed */
-  uint32_t status;       /* FAILED: completion status, numbered as enum ibv_wc_status */
+  uint32_t size;        /* in: sizeof; out: bytes filled */
+  uint32_t state;       /* a FlagcxP2pXferState */
+  uint64_t iov;         /* FAILED: index of the first piece known to have failed */
+  uint32_t status;      /* FAILED: completion status, numbered as enum ibv_wc_status */
   uint32_t vendorError; /* FAILED: the vendor's own code, 0 if none */
-  char peer[64];         /* FAILED: control address of the peer, "ip:port" */
-  char reason[168];      /* FAILED: what happened, in words, cut to fit */
+  char peer[64];        /* FAILED: control address of the peer, "ip:port" */
+  char reason[168];     /* FAILED: what happened, in words, cut to fit */
 } FlagcxP2pXferResult;
 
 /* Tells how a transfer stands and helps it along. As with flagcxP2pEngineXferStatus, the first answer other than
@@ -106,13 +106,13 @@ enum FlagcxP2pPath {
 };
 
 typedef struct FlagcxP2pConnInfo {
-  uint32_t size;          /* in: sizeof; out: bytes filled */
-  uint32_t path;          /* a FlagcxP2pPath */
-  uint32_t lanes;         /* queue pairs agreed with the peer */
+  uint32_t size;         /* in: sizeof; out: bytes filled */
+  uint32_t path;         /* a FlagcxP2pPath */
+  uint32_t lanes;        /* queue pairs agreed with the peer */
   uint32_t healthyLanes; /* of these, in working order now */
   int32_t gpuIndex;      /* the peer's GPU index */
-  uint8_t local;          /* 1: the peer is on this host */
-  uint8_t ours;           /* 1: the peer runs this engine, 0: the original one */
+  uint8_t local;         /* 1: the peer is on this host */
+  uint8_t ours;          /* 1: the peer runs this engine, 0: the original one */
   uint8_t reserved[2];
   char peer[64]; /* control address of the peer, "ip:port" */
 } FlagcxP2pConnInfo;
@@ -124,8 +124,8 @@ int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out);
 /* Memory                                                                                                           */
 
 /* For flagcxP2pEngineRegFlags. Neither HOST nor DEVICE: the device runtime is asked. */
-#define FLAGCX_P2P_REG_HOST 1u        /* host memory */
-#define FLAGCX_P2P_REG_DEVICE 2u      /* device memory */
+#define FLAGCX_P2P_REG_HOST 1u          /* host memory */
+#define FLAGCX_P2P_REG_DEVICE 2u        /* device memory */
 #define FLAGCX_P2P_REG_UNANNOUNCED 256u /* left out of the table sent to peers: only a descriptor opens it */
 
 /* flagcxP2pEngineReg with a word on the kind of memory and on who may find it. */

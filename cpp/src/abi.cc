@@ -9,8 +9,8 @@
 
 #define CHECK_SIZE(type, bytes) static_assert(sizeof(type) == (bytes), #type)
 #define CHECK_ALIGN(type, bytes) static_assert(alignof(type) == (bytes), #type)
-#define CHECK_FIELD(type, field, offset, fieldType)                                                                   \
-  static_assert(offsetof(type, field) == (offset), #type "::" #field);                                                \
+#define CHECK_FIELD(type, field, offset, fieldType)                    \
+  static_assert(offsetof(type, field) == (offset), #type "::" #field); \
   static_assert(std::is_same<decltype(type::field), fieldType>::value, #type "::" #field)
 
 using Chars32 = char[32];

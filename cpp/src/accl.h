@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// FlagCX's other transport, ACCL, lives behind the same public functions: a handle that it made starts with its own tag,
-// and the call is handed over. Only builds with USE_ACCL_BAREX have it.
+// FlagCX's other transport, ACCL, lives behind the same public functions: a handle that it made starts with its own
+// tag, and the call is handed over. Only builds with USE_ACCL_BAREX have it.
 #ifndef FLAGCX_P2P_FACADE_ACCL_H_
 #define FLAGCX_P2P_FACADE_ACCL_H_
 
 #ifdef USE_ACCL_BAREX
 #include "flagcx_p2p_accl.h"
 // Returns what `call` returns if ACCL made `handle`.
-#define FORWARD_TO_ACCL(handle, call)                                                                                 \
-  do {                                                                                                                \
-    if (flagcxP2pIsAccl(handle))                                                                                      \
-      return call;                                                                                                    \
+#define FORWARD_TO_ACCL(handle, call) \
+  do {                                \
+    if (flagcxP2pIsAccl(handle))      \
+      return call;                    \
   } while (0)
 #else
-#define FORWARD_TO_ACCL(handle, call)                                                                                 \
-  do {                                                                                                                \
+#define FORWARD_TO_ACCL(handle, call) \
+  do {                                \
   } while (0)
 #endif
 

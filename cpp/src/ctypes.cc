@@ -28,7 +28,8 @@ int acclBatchWriteSync(FlagcxP2pConn *conn, size_t count, const uint64_t *srcVa,
         flagcxAcclEngineMakeDesc(conn, dstVa[i], static_cast<uint32_t>(sizes[i]), &descs[i]) != 0)
       return -1;
   }
-  return flagcxAcclEngineWriteVectorSync(conn, std::vector<FlagcxP2pMr>(count), sources, {sizes, sizes + count}, descs);
+  return flagcxAcclEngineWriteVectorSync(conn, std::vector<FlagcxP2pMr>(count), sources, {sizes, sizes + count},
+                                         descs);
 }
 #endif
 
@@ -36,11 +37,17 @@ int acclBatchWriteSync(FlagcxP2pConn *conn, size_t count, const uint64_t *srcVa,
 
 extern "C" {
 
-void *flagcxP2pRpcEngineCreate(void) { return flagcxP2pEngineCreate(); }
+void *flagcxP2pRpcEngineCreate(void) {
+  return flagcxP2pEngineCreate();
+}
 
-void flagcxP2pRpcEngineDestroy(void *engine) { flagcxP2pEngineDestroy(static_cast<FlagcxP2pEngine *>(engine)); }
+void flagcxP2pRpcEngineDestroy(void *engine) {
+  flagcxP2pEngineDestroy(static_cast<FlagcxP2pEngine *>(engine));
+}
 
-int flagcxP2pRpcGetPort(void *engine) { return flagcxP2pEngineGetRpcPort(static_cast<FlagcxP2pEngine *>(engine)); }
+int flagcxP2pRpcGetPort(void *engine) {
+  return flagcxP2pEngineGetRpcPort(static_cast<FlagcxP2pEngine *>(engine));
+}
 
 int flagcxP2pRpcStartServer(void *engine) {
   return flagcxP2pEngineStartRpcServer(static_cast<FlagcxP2pEngine *>(engine));

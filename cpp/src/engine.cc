@@ -12,8 +12,9 @@ FlagcxP2pEngine *flagcxP2pEngineCreate() {
 #ifdef USE_ACCL_BAREX
     return flagcxAcclEngineCreate();
 #else
-    ffi::refuse_call("flagcxP2pEngineCreate", "FLAGCX_P2P_TRANSPORT=accl, but this library was built without "
-                                              "USE_ACCL_BAREX; unset the variable to use this engine");
+    ffi::refuse_call("flagcxP2pEngineCreate",
+                     "FLAGCX_P2P_TRANSPORT=accl, but this library was built without "
+                     "USE_ACCL_BAREX; unset the variable to use this engine");
     return nullptr;
 #endif
   }
@@ -61,7 +62,9 @@ FlagcxP2pConn *flagcxP2pEngineAccept(FlagcxP2pEngine *engine, char *ipAddrBuf, s
   return conn;
 }
 
-int flagcxP2pEngineStartListener(FlagcxP2pConn *) { return 0; }
+int flagcxP2pEngineStartListener(FlagcxP2pConn *) {
+  return 0;
+}
 
 void flagcxP2pEngineConnDestroy(FlagcxP2pConn *conn) {
   FORWARD_TO_ACCL(conn, flagcxAcclEngineConnDestroy(conn));

@@ -14,7 +14,10 @@ using namespace flagcx::p2p;
 namespace {
 
 // The two sides number the states and paths alike.
-template <typename T> constexpr uint32_t number(T value) { return static_cast<uint32_t>(value); }
+template <typename T>
+constexpr uint32_t number(T value) {
+  return static_cast<uint32_t>(value);
+}
 static_assert(number(ffi::XferState::Pending) == FLAGCX_P2P_XFER_PENDING, "");
 static_assert(number(ffi::XferState::Done) == FLAGCX_P2P_XFER_DONE, "");
 static_assert(number(ffi::XferState::Failed) == FLAGCX_P2P_XFER_FAILED, "");
@@ -28,7 +31,8 @@ static_assert(number(ffi::Path::CrossMemory) == FLAGCX_P2P_PATH_CROSS_MEMORY, ""
 static_assert(number(ffi::Path::Tcp) == FLAGCX_P2P_PATH_TCP, "");
 
 // Gives the caller as much of `full` as its version of the struct holds, and tells it how much that was.
-template <typename T> int copyOut(const char *call, T full, T *out) {
+template <typename T>
+int copyOut(const char *call, T full, T *out) {
   if (out->size < sizeof(out->size)) {
     ffi::refuse_call(call, "the struct's size is not set");
     return -1;
@@ -132,8 +136,8 @@ int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, s
 int flagcxP2pEngineTryReadVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
                                  const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
                                  uint64_t *transferId) {
-  return tryStart("flagcxP2pEngineTryReadVector", ffi::Operation::Read, conn, mrIds, destinations, sizes, descs, count,
-                  transferId);
+  return tryStart("flagcxP2pEngineTryReadVector", ffi::Operation::Read, conn, mrIds, destinations, sizes, descs,
+                  count, transferId);
 }
 
 int flagcxP2pEngineTryWriteVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *sources,

@@ -18,8 +18,12 @@ void startLogging();
 int refuseNull(const char *call, const char *argument);
 
 // The elements of an array or a vector as the bridge takes them: not copied.
-template <typename T> rust::Slice<const T> slice(const T *elements, size_t count) { return {elements, count}; }
-template <typename T> rust::Slice<const T> slice(const std::vector<T> &elements) {
+template <typename T>
+rust::Slice<const T> slice(const T *elements, size_t count) {
+  return {elements, count};
+}
+template <typename T>
+rust::Slice<const T> slice(const std::vector<T> &elements) {
   return {elements.data(), elements.size()};
 }
 

@@ -36,7 +36,8 @@ void flagcxP2pEngineMrDestroy(FlagcxP2pEngine *engine, FlagcxP2pMr mr) {
     ffi::engine_deregister(*engine, mr);
 }
 
-int flagcxP2pEnginePrepareDesc(FlagcxP2pEngine *engine, FlagcxP2pMr mr, const void *data, size_t size, char *descBuf) {
+int flagcxP2pEnginePrepareDesc(FlagcxP2pEngine *engine, FlagcxP2pMr mr, const void *data, size_t size,
+                               char *descBuf) {
   FORWARD_TO_ACCL(engine, flagcxAcclEnginePrepareDesc(engine, mr, data, size, descBuf));
   if (engine == nullptr || data == nullptr || descBuf == nullptr)
     return refuseNull("flagcxP2pEnginePrepareDesc", engine == nullptr ? "engine"

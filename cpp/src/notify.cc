@@ -19,4 +19,6 @@ int flagcxP2pEngineSendNotif(FlagcxP2pConn *conn, FlagcxP2pNotifyMsg *notifyMsg)
   return ffi::conn_notify(*conn, *notifyMsg);
 }
 
-void flagcxP2pNotifyAppend(const FlagcxP2pNotifyMsg &msg) { ffi::append_notification(msg); }
+void flagcxP2pNotifyAppend(const FlagcxP2pNotifyMsg &msg) {
+  ffi::append_notification(msg);
+}

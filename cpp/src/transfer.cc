@@ -47,8 +47,8 @@ int flagcxP2pEngineReadVector(FlagcxP2pConn *conn, std::vector<FlagcxP2pMr> mrId
                               std::vector<size_t> sizeVec, std::vector<FlagcxP2pRdmaDesc> descs, int numIovs,
                               uint64_t *transferId, std::vector<char *>) {
   FORWARD_TO_ACCL(conn, flagcxAcclEngineReadVector(conn, mrIds, dstVec, sizeVec, descs, numIovs, transferId));
-  return start("flagcxP2pEngineReadVector", ffi::Operation::Read, conn, pieces(mrIds, dstVec, sizeVec, descs), numIovs,
-               transferId);
+  return start("flagcxP2pEngineReadVector", ffi::Operation::Read, conn, pieces(mrIds, dstVec, sizeVec, descs),
+               numIovs, transferId);
 }
 
 int flagcxP2pEngineWriteVector(FlagcxP2pConn *conn, const std::vector<FlagcxP2pMr> &mrIds,
@@ -74,11 +74,15 @@ bool flagcxP2pEngineXferStatus(FlagcxP2pConn *conn, uint64_t transferId) {
   return conn == nullptr || ffi::conn_has_ended(*conn, transferId);
 }
 
-int flagcxP2pEngineSend(FlagcxP2pConn *, FlagcxP2pMr, const void *, size_t, uint64_t *) { return -1; }
+int flagcxP2pEngineSend(FlagcxP2pConn *, FlagcxP2pMr, const void *, size_t, uint64_t *) {
+  return -1;
+}
 
 int flagcxP2pEngineSendVector(FlagcxP2pConn *, std::vector<FlagcxP2pMr>, std::vector<const void *>,
                               std::vector<size_t>, int, uint64_t *) {
   return -1;
 }
 
-int flagcxP2pEngineRecv(FlagcxP2pConn *, FlagcxP2pMr, void *, size_t) { return -1; }
+int flagcxP2pEngineRecv(FlagcxP2pConn *, FlagcxP2pMr, void *, size_t) {
+  return -1;
+}

@@ -56,13 +56,15 @@ Engine createEngine() {
 }
 
 Memory::Memory(size_t bytes, uint8_t value)
-    : size_(bytes), data_(static_cast<uint8_t *>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                                                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)),
-                          Unmap{bytes}) {
+    : size_(bytes),
+      data_(static_cast<uint8_t *>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)),
+            Unmap{bytes}) {
   memset(data_.get(), value, bytes);
 }
 
-void Memory::Unmap::operator()(uint8_t *data) const { munmap(data, bytes); }
+void Memory::Unmap::operator()(uint8_t *data) const {
+  munmap(data, bytes);
+}
 
 void Memory::scramble(uint32_t seed) {
   uint32_t state = seed * 2654435761u + 1;
@@ -77,7 +79,9 @@ Buffer::Buffer(const Engine &engine, size_t bytes, uint8_t value) : Memory(bytes
   EXPECT_NE(region_, 0u);
 }
 
-Buffer::~Buffer() { flagcxP2pEngineMrDestroy(engine_, region_); }
+Buffer::~Buffer() {
+  flagcxP2pEngineMrDestroy(engine_, region_);
+}
 
 FlagcxP2pRdmaDesc Buffer::desc(size_t offset, size_t bytes) const {
   char image[FLAGCX_P2P_DESC_SIZE] = {};

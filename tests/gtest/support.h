@@ -31,7 +31,7 @@ Engine createEngine();
 
 // Page-aligned memory filled with a value, not registered.
 class Memory {
-public:
+ public:
   explicit Memory(size_t bytes, uint8_t value = 0);
   uint8_t *data() const { return data_.get(); }
   size_t size() const { return size_; }
@@ -39,7 +39,7 @@ public:
   // Fills the memory with bytes that depend on `seed` and position.
   void scramble(uint32_t seed);
 
-private:
+ private:
   struct Unmap {
     size_t bytes;
     void operator()(uint8_t *data) const;
@@ -50,7 +50,7 @@ private:
 
 // Memory that is registered with an engine for as long as it lives. The engine must live longer.
 class Buffer : public Memory {
-public:
+ public:
   Buffer(const Engine &engine, size_t bytes, uint8_t value = 0);
   ~Buffer();
   Buffer(const Buffer &) = delete;
@@ -59,7 +59,7 @@ public:
   // The descriptor of a part of it, for a peer.
   FlagcxP2pRdmaDesc desc(size_t offset, size_t bytes) const;
 
-private:
+ private:
   FlagcxP2pEngine *engine_;
   FlagcxP2pMr region_ = 0;
 };
@@ -95,7 +95,7 @@ testing::AssertionResult succeeds(FlagcxP2pConn *conn, uint64_t transfer);
 
 // Two connected engines, each with a registered buffer that the other one knows of.
 class Pair : public testing::Test {
-protected:
+ protected:
   static constexpr size_t kBytes = 1 << 20;
   void SetUp() override;
 

@@ -7,13 +7,14 @@ using namespace support;
 using namespace std::chrono_literals;
 
 class Batch : public Pair {
-protected:
+ protected:
   // Starts `count` writes of `size` bytes.
   std::vector<uint64_t> start(size_t count, size_t size) {
     std::vector<uint64_t> transfers(count);
     for (size_t i = 0; i < count; ++i)
-      EXPECT_EQ(flagcxP2pEngineWrite(conn, 0, local->data() + i * size, size, remote->desc(i * size, size), &transfers[i]),
-                0)
+      EXPECT_EQ(
+          flagcxP2pEngineWrite(conn, 0, local->data() + i * size, size, remote->desc(i * size, size), &transfers[i]),
+          0)
           << flagcxP2pEngineLastError();
     return transfers;
   }

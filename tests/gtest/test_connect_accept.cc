@@ -27,7 +27,7 @@ sockaddr_in inetAddress(const std::string &host, int port) {
 
 // A client that is no engine: connects, sends `greeting`, and hangs up when destroyed.
 class Stranger {
-public:
+ public:
   Stranger(const Address &to, const std::string &greeting) : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
     const sockaddr_in address = inetAddress(to.host, to.port);
     EXPECT_EQ(connect(socket_, reinterpret_cast<const sockaddr *>(&address), sizeof(address)), 0);
@@ -35,13 +35,13 @@ public:
   }
   ~Stranger() { close(socket_); }
 
-private:
+ private:
   int socket_;
 };
 
 // A TCP server that is no engine.
 class StrangeServer {
-public:
+ public:
   StrangeServer() : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
     sockaddr_in address = inetAddress("127.0.0.1", 0);
     socklen_t size = sizeof(address);
@@ -59,22 +59,21 @@ public:
     close(client);
   }
 
-private:
+ private:
   int socket_;
   int port_ = 0;
 };
 
-// Accepts until a peer is there, as servers do: a failed handshake answers NULL and is not the end.
-Conn acceptAny(const Engine &engine) {
-  const auto deadline = Clock::now() + 20s;
-  while (Clock::now() < deadline) {
+// Accepts until a peer is there, as servers do: a failed handshake answers NULL and is not the end. Null once `stop`
+// is set and accepting is stopped.
+Conn acceptAny(const Engine &engine, const std::atomic<bool> &stop) {
+  Conn conn;
+  while (conn == nullptr && !stop) {
     char address[64];
     int gpu = 0;
-    Conn conn(flagcxP2pEngineAccept(engine.get(), address, sizeof(address), &gpu));
-    if (conn != nullptr)
-      return conn;
+    conn.reset(flagcxP2pEngineAccept(engine.get(), address, sizeof(address), &gpu));
   }
-  return nullptr;
+  return conn;
 }
 
 } // namespace
@@ -124,9 +123,9 @@ TEST(ConnectAccept, ConcurrentClientsAllGetTheirOwn) {
   const Buffer remote(server, 4096 * kClients);
   const Address address = addressOf(server);
   std::vector<Conn> accepted;
+  std::atomic<bool> stop{false};
   std::thread acceptor([&] {
-    for (int i = 0; i < kClients; ++i)
-      accepted.push_back(acceptAny(server));
+    for (int i = 0; i < kClients; ++i) accepted.push_back(acceptAny(server, stop));
   });
   std::atomic<int> succeeded{0};
   std::vector<std::thread> clients;
@@ -141,8 +140,9 @@ TEST(ConnectAccept, ConcurrentClientsAllGetTheirOwn) {
           succeeds(conn.get(), transfer))
         ++succeeded;
     });
-  for (std::thread &client : clients)
-    client.join();
+  for (std::thread &client : clients) client.join();
+  stop = true;
+  flagcxP2pEngineStopAccept(server.get());
   acceptor.join();
   EXPECT_EQ(succeeded, kClients);
   for (int i = 0; i < kClients; ++i)
@@ -212,14 +212,17 @@ TEST(ConnectAccept, StrangersDoNotKeepPeersOut) {
   const Engine client = createEngine(), server = createEngine();
   const Address address = addressOf(server);
   Conn accepted;
-  std::thread acceptor([&] { accepted = acceptAny(server); });
+  std::atomic<bool> stop{false};
+  std::thread acceptor([&] { accepted = acceptAny(server, stop); });
   { const Stranger hangsUp(address, ""); }
   { const Stranger talksNonsense(address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); }
   const Stranger saysNothing(address, "");
   const Conn conn(flagcxP2pEngineConnect(client.get(), address.host.c_str(), 0, address.port));
   EXPECT_NE(conn, nullptr) << flagcxP2pEngineLastError();
-  if (conn == nullptr)
+  if (conn == nullptr) {
+    stop = true;
     flagcxP2pEngineStopAccept(server.get());
+  }
   acceptor.join();
   EXPECT_NE(accepted, nullptr);
 }

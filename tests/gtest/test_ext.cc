@@ -56,7 +56,7 @@ TEST(Ext, MetricsAreText) {
 }
 
 class ExtPair : public Pair {
-protected:
+ protected:
   FlagcxP2pRdmaDesc staleDesc() {
     const Buffer gone(server, 4096);
     return gone.desc(0, 4096);
@@ -181,8 +181,7 @@ TEST_F(ExtPair, NonBlockingCallsNeverBlockAndLoseNothing) {
     else
       ++refusals;
   }
-  for (const uint64_t transfer : taken)
-    ASSERT_TRUE(succeeds(conn, transfer));
+  for (const uint64_t transfer : taken) ASSERT_TRUE(succeeds(conn, transfer));
 }
 
 TEST_F(ExtPair, RegistrationFlagsAreChecked) {

@@ -55,14 +55,12 @@ TEST(HeaderLayout, ADescriptorSerializesByteForByte) {
   desc.nmsgs = 0x14131211;
   desc.rid = 0x18171615;
   desc.idx = 0x201f1e1d1c1b1a19;
-  for (int i = 0; i < 32; ++i)
-    desc.padding[i] = static_cast<char>(0x21 + i);
+  for (int i = 0; i < 32; ++i) desc.padding[i] = static_cast<char>(0x21 + i);
 
   char image[1 + 64 + 1]; // one byte off alignment, and a guard at either end
   memset(image, 0x7f, sizeof(image));
   flagcxP2pSerializeRdmaDesc(desc, image + 1);
-  for (int i = 0; i < 64; ++i)
-    EXPECT_EQ(image[1 + i], i + 1) << "byte " << i;
+  for (int i = 0; i < 64; ++i) EXPECT_EQ(image[1 + i], i + 1) << "byte " << i;
   EXPECT_EQ(image[0], 0x7f);
   EXPECT_EQ(image[65], 0x7f);
 

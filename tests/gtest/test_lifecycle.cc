@@ -21,8 +21,7 @@ std::future<FlagcxP2pConn *> acceptInBackground(FlagcxP2pEngine *engine) {
 } // namespace
 
 TEST(Lifecycle, AnEngineComesAndGoes) {
-  for (int i = 0; i < 3; ++i)
-    EXPECT_NE(createEngine(), nullptr);
+  for (int i = 0; i < 3; ++i) EXPECT_NE(createEngine(), nullptr);
 }
 
 TEST(Lifecycle, DestroyingNullIsANoOp) {
@@ -54,9 +53,9 @@ TEST(Lifecycle, EnginesAreIndependent) {
   const Ends ends = connect(client, second);
   ASSERT_NE(ends.connected, nullptr);
   uint64_t transfer = 0;
-  ASSERT_EQ(flagcxP2pEngineWrite(ends.connected.get(), local.region(), local.data(), 4096, remote.desc(0, 4096),
-                                 &transfer),
-            0);
+  ASSERT_EQ(
+      flagcxP2pEngineWrite(ends.connected.get(), local.region(), local.data(), 4096, remote.desc(0, 4096), &transfer),
+      0);
   EXPECT_TRUE(succeeds(ends.connected.get(), transfer));
   EXPECT_EQ(remote.data()[4095], 7);
 }
@@ -109,8 +108,7 @@ TEST(Lifecycle, StartRpcServerAfterStopAcceptIsHarmless) {
   const Engine engine = createEngine();
   EXPECT_EQ(flagcxP2pEngineStartRpcServer(engine.get()), 0);
   flagcxP2pEngineStopAccept(engine.get());
-  for (int i = 0; i < 3; ++i)
-    flagcxP2pEngineStartRpcServer(engine.get());
+  for (int i = 0; i < 3; ++i) flagcxP2pEngineStartRpcServer(engine.get());
 }
 
 TEST(Lifecycle, AnRpcServerEndsWithItsEngine) {

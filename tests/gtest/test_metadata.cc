@@ -11,7 +11,8 @@ TEST(Metadata, HasItsFourParts) {
   const Engine engine = createEngine();
   const std::string metadata = metadataOf(engine);
   std::smatch parts;
-  ASSERT_TRUE(std::regex_match(metadata, parts, std::regex(R"((\d+\.\d+\.\d+\.\d+|\[[0-9a-f:.%\w]+\]):(\d+)\?(-?\d+)\?(\d+))")))
+  ASSERT_TRUE(std::regex_match(metadata, parts,
+                               std::regex(R"((\d+\.\d+\.\d+\.\d+|\[[0-9a-f:.%\w]+\]):(\d+)\?(-?\d+)\?(\d+))")))
       << metadata;
   EXPECT_EQ(std::stoi(parts[2]), flagcxP2pEngineGetRpcPort(engine.get()));
   EXPECT_LE(std::stoi(parts[4]), 65535);

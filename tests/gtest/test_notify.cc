@@ -22,8 +22,7 @@ std::vector<FlagcxP2pNotifyMsg> take(size_t count) {
   std::vector<FlagcxP2pNotifyMsg> all;
   const auto deadline = std::chrono::steady_clock::now() + 10s;
   while (all.size() < count && std::chrono::steady_clock::now() < deadline) {
-    for (const FlagcxP2pNotifyMsg &message : flagcxP2pEngineGetNotifs())
-      all.push_back(message);
+    for (const FlagcxP2pNotifyMsg &message : flagcxP2pEngineGetNotifs()) all.push_back(message);
     std::this_thread::sleep_for(1ms);
   }
   return all;
@@ -32,7 +31,7 @@ std::vector<FlagcxP2pNotifyMsg> take(size_t count) {
 } // namespace
 
 class Notify : public Pair {
-protected:
+ protected:
   void SetUp() override {
     flagcxP2pEngineGetNotifs(); // what an earlier test left
     Pair::SetUp();
@@ -74,12 +73,10 @@ TEST_F(Notify, KeepsEveryByte) {
 
 TEST_F(Notify, KeepsTheOrderOfOneSender) {
   constexpr size_t kCount = 200;
-  for (size_t i = 0; i < kCount; ++i)
-    ASSERT_EQ(send(conn, "n", std::to_string(i)), 512) << i;
+  for (size_t i = 0; i < kCount; ++i) ASSERT_EQ(send(conn, "n", std::to_string(i)), 512) << i;
   const auto received = take(kCount);
   ASSERT_EQ(received.size(), kCount);
-  for (size_t i = 0; i < kCount; ++i)
-    EXPECT_EQ(std::string(received[i].msg), std::to_string(i));
+  for (size_t i = 0; i < kCount; ++i) EXPECT_EQ(std::string(received[i].msg), std::to_string(i));
 }
 
 TEST_F(Notify, FromManyThreadsAllArriveWhole) {
@@ -88,11 +85,9 @@ TEST_F(Notify, FromManyThreadsAllArriveWhole) {
   for (size_t i = 0; i < kThreads; ++i)
     threads.emplace_back([&, i] {
       const std::string text(FLAGCX_P2P_MSG_SIZE, static_cast<char>('a' + i));
-      for (size_t n = 0; n < kEach; ++n)
-        EXPECT_EQ(send(conn, "t", text), 512);
+      for (size_t n = 0; n < kEach; ++n) EXPECT_EQ(send(conn, "t", text), 512);
     });
-  for (std::thread &thread : threads)
-    thread.join();
+  for (std::thread &thread : threads) thread.join();
   const auto received = take(kThreads * kEach);
   ASSERT_EQ(received.size(), kThreads * kEach);
   for (const FlagcxP2pNotifyMsg &message : received)

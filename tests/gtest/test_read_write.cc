@@ -6,7 +6,7 @@
 using namespace support;
 
 class ReadWrite : public Pair {
-protected:
+ protected:
   void SetUp() override {
     Pair::SetUp();
     if (HasFatalFailure())
@@ -44,7 +44,8 @@ TEST_F(ReadWrite, LeavesWhatIsAroundTheWindowAlone) {
   // Odd offsets and lengths, across page and cache line borders.
   const struct {
     size_t local, remote, size;
-  } windows[] = {{0, 0, 1}, {1, 2, 3}, {63, 65, 64}, {4095, 1, 2}, {100, 4000, 5000}, {7, 11, 65537}, {0, 1, kBytes - 1}};
+  } windows[] = {{0, 0, 1},         {1, 2, 3},      {63, 65, 64},      {4095, 1, 2},
+                 {100, 4000, 5000}, {7, 11, 65537}, {0, 1, kBytes - 1}};
   for (const bool write : {true, false})
     for (const auto &window : windows) {
       local->scramble(3);
@@ -124,7 +125,6 @@ TEST_F(ReadWrite, ManyTransfersMayBeInFlight) {
                                    &transfers[i]),
               0)
         << i << ": " << flagcxP2pEngineLastError();
-  for (const uint64_t transfer : transfers)
-    EXPECT_TRUE(succeeds(conn, transfer));
+  for (const uint64_t transfer : transfers) EXPECT_TRUE(succeeds(conn, transfer));
   EXPECT_TRUE(bytes(*remote, 0, kCount * kSize) == bytes(*local, 0, kCount * kSize));
 }

@@ -122,7 +122,7 @@ TEST(Descriptors, AreRetargetedWithoutTouchingTheKey) {
 }
 
 class RemoteTable : public Pair {
-protected:
+ protected:
   int make(uint64_t address, uint32_t size) { return flagcxP2pEngineMakeDesc(conn, address, size, &desc); }
   FlagcxP2pRdmaDesc desc = {};
 };
@@ -179,8 +179,8 @@ TEST(UnannouncedRegion, IsOpenedByItsDescriptorOnly) {
   const Buffer local(client, 4096, 9);
   const Memory memory(4096);
   uint64_t region = 0;
-  ASSERT_EQ(flagcxP2pEngineRegFlags(server.get(), memory.address(), 4096, FLAGCX_P2P_REG_HOST | FLAGCX_P2P_REG_UNANNOUNCED,
-                                    &region),
+  ASSERT_EQ(flagcxP2pEngineRegFlags(server.get(), memory.address(), 4096,
+                                    FLAGCX_P2P_REG_HOST | FLAGCX_P2P_REG_UNANNOUNCED, &region),
             0)
       << flagcxP2pEngineLastError();
   const Ends ends = connect(client, server);

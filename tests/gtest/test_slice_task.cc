@@ -13,10 +13,8 @@ namespace {
 void mark(FlagcxTransferTask &task, int successes, int failures) {
   FlagcxSlice slice;
   slice.task = &task;
-  for (int i = 0; i < successes; ++i)
-    slice.markSuccess();
-  for (int i = 0; i < failures; ++i)
-    slice.markFailed();
+  for (int i = 0; i < successes; ++i) slice.markSuccess();
+  for (int i = 0; i < failures; ++i) slice.markFailed();
 }
 
 } // namespace
@@ -97,10 +95,8 @@ TEST(Slice, ManyThreadsMayMarkSlicesOfOneTask) {
   FlagcxTransferTask task;
   task.sliceCount = kThreads * kPerThread;
   std::vector<std::thread> threads;
-  for (int i = 0; i < kThreads; ++i)
-    threads.emplace_back([&task] { mark(task, kPerThread - 10, 10); });
-  for (std::thread &thread : threads)
-    thread.join();
+  for (int i = 0; i < kThreads; ++i) threads.emplace_back([&task] { mark(task, kPerThread - 10, 10); });
+  for (std::thread &thread : threads) thread.join();
   EXPECT_TRUE(task.isAllDone());
   EXPECT_EQ(task.doneSliceCount, 1000u);
   EXPECT_EQ(task.failedCount, 40u);

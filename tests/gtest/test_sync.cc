@@ -9,7 +9,7 @@
 using namespace support;
 
 class Sync : public Pair {
-protected:
+ protected:
   int write(size_t offset, size_t size) {
     return flagcxP2pEngineWriteVectorSync(conn, {local->region()}, {local->data() + offset}, {size},
                                           {remote->desc(offset, size)});
@@ -93,11 +93,9 @@ TEST_F(Sync, ManyThreadsMayWriteOverOneConnection) {
   std::vector<std::thread> threads;
   for (size_t thread = 0; thread < kThreads; ++thread)
     threads.emplace_back([&, thread] {
-      for (size_t round = 0; round < kRounds; ++round)
-        refused += write(thread * kPart + round * 1000, 1000) != 0;
+      for (size_t round = 0; round < kRounds; ++round) refused += write(thread * kPart + round * 1000, 1000) != 0;
     });
-  for (std::thread &thread : threads)
-    thread.join();
+  for (std::thread &thread : threads) thread.join();
   EXPECT_EQ(refused, 0);
   for (size_t thread = 0; thread < kThreads; ++thread)
     EXPECT_TRUE(bytes(*remote, thread * kPart, kRounds * 1000) == bytes(*local, thread * kPart, kRounds * 1000));

@@ -19,7 +19,7 @@ struct Pieces {
 } // namespace
 
 class Vectors : public Pair {
-protected:
+ protected:
   void SetUp() override {
     Pair::SetUp();
     if (HasFatalFailure())
@@ -37,21 +37,23 @@ protected:
 
   testing::AssertionResult write(const Pieces &pieces, int count) {
     uint64_t transfer = 0;
-    if (flagcxP2pEngineWriteVector(conn, pieces.regions, pieces.local, pieces.sizes, pieces.descs, count, &transfer) != 0)
+    if (flagcxP2pEngineWriteVector(conn, pieces.regions, pieces.local, pieces.sizes, pieces.descs, count,
+                                   &transfer) != 0)
       return testing::AssertionFailure() << flagcxP2pEngineLastError();
     return succeeds(conn, transfer);
   }
 
   testing::AssertionResult read(const Pieces &pieces, int count) {
     uint64_t transfer = 0;
-    if (flagcxP2pEngineReadVector(conn, pieces.regions, pieces.local, pieces.sizes, pieces.descs, count, &transfer) != 0)
+    if (flagcxP2pEngineReadVector(conn, pieces.regions, pieces.local, pieces.sizes, pieces.descs, count, &transfer) !=
+        0)
       return testing::AssertionFailure() << flagcxP2pEngineLastError();
     return succeeds(conn, transfer);
   }
 };
 
 class VectorsOfCount : public Vectors, public testing::WithParamInterface<int> {
-protected:
+ protected:
   // Pieces of uneven sizes; local ones in order, remote ones in reverse, with a gap of a byte between all of them.
   Pieces make(int count, std::string &expected, bool write) {
     const size_t stride = kBytes / count;
@@ -83,30 +85,27 @@ TEST_P(VectorsOfCount, ReadEveryPieceAndNothingElse) {
   EXPECT_TRUE(bytes(*local, 0, kBytes) == expected);
 }
 
-INSTANTIATE_TEST_SUITE_P(Counts, VectorsOfCount, testing::Values(1, 2, 3, 4, 5, 31, 64, 255, 256, 257, 1024, 4095, 4096),
+INSTANTIATE_TEST_SUITE_P(Counts, VectorsOfCount,
+                         testing::Values(1, 2, 3, 4, 5, 31, 64, 255, 256, 257, 1024, 4095, 4096),
                          testing::PrintToStringParamName());
 
 TEST_F(Vectors, NeighbouringPiecesArriveWhole) {
   Pieces pieces;
-  for (size_t i = 0; i < 256; ++i)
-    add(pieces, i * 4096, i * 4096, 4096);
+  for (size_t i = 0; i < 256; ++i) add(pieces, i * 4096, i * 4096, 4096);
   ASSERT_TRUE(write(pieces, pieces.count()));
   EXPECT_TRUE(bytes(*remote, 0, kBytes) == bytes(*local, 0, kBytes));
 }
 
 TEST_F(Vectors, ScatteredOnOneSideContiguousOnTheOther) {
   Pieces pieces;
-  for (size_t i = 0; i < 64; ++i)
-    add(pieces, i * 8192, i * 100, 100);
+  for (size_t i = 0; i < 64; ++i) add(pieces, i * 8192, i * 100, 100);
   ASSERT_TRUE(write(pieces, pieces.count()));
-  for (size_t i = 0; i < 64; ++i)
-    ASSERT_EQ(bytes(*remote, i * 100, 100), bytes(*local, i * 8192, 100)) << i;
+  for (size_t i = 0; i < 64; ++i) ASSERT_EQ(bytes(*remote, i * 100, 100), bytes(*local, i * 8192, 100)) << i;
 }
 
 TEST_F(Vectors, ElementsBeyondTheCountAreIgnored) {
   Pieces pieces;
-  for (size_t i = 0; i < 4; ++i)
-    add(pieces, i * 100, i * 100, 100);
+  for (size_t i = 0; i < 4; ++i) add(pieces, i * 100, i * 100, 100);
   pieces.regions.back() = 0; // would be refused if it were looked at
   std::string expected = bytes(*remote, 0, kBytes);
   expected.replace(0, 300, bytes(*local, 0, 300));
@@ -143,13 +142,12 @@ TEST_F(Vectors, PiecesMayUseManyRegions) {
 TEST_F(Vectors, OneBadPieceStopsAllOfThem) {
   for (const int bad : {0, 1, 2}) {
     Pieces pieces;
-    for (size_t i = 0; i < 3; ++i)
-      add(pieces, i * 100, i * 100, 100);
+    for (size_t i = 0; i < 3; ++i) add(pieces, i * 100, i * 100, 100);
     pieces.local[bad] = local->data() + kBytes - 50; // 50 bytes stick out
     const std::string before = bytes(*remote, 0, kBytes);
     uint64_t transfer = 4711;
-    EXPECT_EQ(flagcxP2pEngineWriteVector(conn, pieces.regions, pieces.local, pieces.sizes, pieces.descs, 3, &transfer),
-              -1)
+    EXPECT_EQ(
+        flagcxP2pEngineWriteVector(conn, pieces.regions, pieces.local, pieces.sizes, pieces.descs, 3, &transfer), -1)
         << bad;
     EXPECT_EQ(transfer, 4711u);
     EXPECT_TRUE(bytes(*remote, 0, kBytes) == before) << bad;

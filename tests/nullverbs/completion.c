@@ -87,9 +87,21 @@ void ibv_ack_cq_events(struct ibv_cq *cq, unsigned count) {
   cq->comp_events_completed += count;
 }
 
+static void wake(struct completion_queue *queue) {
+  if (!queue->verbs.channel || !atomic_exchange(&queue->armed, 0))
+    return;
+  struct ibv_cq *cq = &queue->verbs;
+  ssize_t written = write(cq->channel->refcnt, &cq, sizeof cq);
+  (void)written;
+}
+
 int arm_completions(struct ibv_cq *cq, int solicited_only) {
+  struct completion_queue *queue = (struct completion_queue *)cq;
   (void)solicited_only;
-  atomic_store(&((struct completion_queue *)cq)->armed, 1);
+  atomic_store(&queue->armed, 1);
+  // What is there but not yet visible will raise no event of its own: wake at once rather than never.
+  if (settings.delay_ns && queue->head != queue->tail)
+    wake(queue);
   return 0;
 }
 
@@ -116,11 +128,7 @@ void push_completions(struct completion_queue *queue, const struct completion *l
       raise_event(queue->verbs.context, IBV_EVENT_CQ_ERR, 0);
     }
   }
-  if (queue->verbs.channel && atomic_exchange(&queue->armed, 0)) {
-    struct ibv_cq *cq = &queue->verbs;
-    ssize_t written = write(cq->channel->refcnt, &cq, sizeof cq);
-    (void)written;
-  }
+  wake(queue);
 }
 
 int poll_completions(struct ibv_cq *cq, int most, struct ibv_wc *out) {

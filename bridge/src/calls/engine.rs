@@ -1,6 +1,7 @@
 //! Engines and connections.
 #![allow(unsafe_code, reason = "takes handles back from C++")]
 
+use std::ptr;
 use std::sync::Arc;
 
 use flagcx_p2p::config;
@@ -8,7 +9,7 @@ use flagcx_p2p::engine::{Engine as CoreEngine, EngineError, EngineOptions};
 
 use super::text;
 use crate::handles::{Conn, Engine};
-use crate::refusal::{OrRefuse, REFUSED, refuse};
+use crate::refusal::{OrRefuse, REFUSED, decline, refuse};
 
 pub(crate) fn engine_create() -> *mut Engine {
     CoreEngine::open(Arc::clone(config::global()), EngineOptions::default())
@@ -42,11 +43,18 @@ pub(crate) fn engine_connect(
 }
 
 pub(crate) fn engine_accept(engine: &Engine, ip: &mut String, remote_gpu: &mut i32) -> *mut Conn {
-    engine.state().core().accept().pointer("flagcxP2pEngineAccept", |accepted| {
-        *ip = accepted.ip.to_string();
-        *remote_gpu = accepted.gpu_index;
-        Conn::into_raw(accepted.connection)
-    })
+    match engine.state().core().accept() {
+        // How every accepting thread ends: worth a word, not a warning.
+        Err(error @ EngineError::Unavailable(_)) => {
+            decline("flagcxP2pEngineAccept", &error);
+            ptr::null_mut()
+        }
+        accepted => accepted.pointer("flagcxP2pEngineAccept", |accepted| {
+            *ip = accepted.ip.to_string();
+            *remote_gpu = accepted.gpu_index;
+            Conn::into_raw(accepted.connection)
+        }),
+    }
 }
 
 pub(crate) fn engine_rpc_port(engine: &Engine) -> i32 {

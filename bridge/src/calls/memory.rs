@@ -1,15 +1,16 @@
 //! Registration and descriptors.
 #![allow(unsafe_code, reason = "registers memory on the C++ caller's word")]
 
-use flagcx_p2p::engine::EngineError;
+use flagcx_p2p::engine::{EngineError, RegisterOptions};
 use flagcx_p2p::memory::{MemoryKind, RegionId};
 
-use crate::handles::{Conn, Desc, Engine};
-use crate::refusal::OrRefuse;
+use crate::handles::{self, Conn, Desc, Engine};
+use crate::refusal::{OK, OrRefuse, REFUSED, refuse};
 
 /// Registration flags of `flagcx_p2p_ext.h`.
 const HOST: u32 = 1;
 const DEVICE: u32 = 2;
+const UNANNOUNCED: u32 = 256;
 
 /// # Safety
 /// The range stays mapped until it is deregistered, and the caller expects peers to change it at any time.
@@ -20,10 +21,10 @@ pub(crate) unsafe fn engine_register(
     flags: u32,
     id: &mut u64,
 ) -> i32 {
-    kind_of(flags)
-        .and_then(|kind| {
+    options(flags)
+        .and_then(|options| {
             // SAFETY: the caller's promise.
-            unsafe { engine.state().core().register(address as u64, size as u64, kind) }
+            unsafe { engine.state().core().register(address as u64, size as u64, options) }
         })
         .status("flagcxP2pEngineReg", |region| *id = region.0)
 }
@@ -47,17 +48,21 @@ pub(crate) fn conn_describe_remote(conn: &Conn, address: u64, size: u32, out: &m
         .status("flagcxP2pEngineMakeDesc", |desc| *out = Desc(desc))
 }
 
-/// 0 if `address` lies in a region of the process; none is opened to other processes yet.
+/// 0 if a region of any engine holds `address`; the region is host memory, for which there is no more to say.
 pub(crate) fn ipc_info(address: usize) -> i32 {
-    Err::<(), _>(format!("{address:#x}: device memory is not built yet"))
-        .status("flagcxP2pEngineGetIpcInfo", drop)
+    if handles::engines().iter().any(|engine| engine.core().find_region(address as u64, 1).is_some()) {
+        return OK;
+    }
+    refuse("flagcxP2pEngineGetIpcInfo", &format_args!("no region holds {address:#x}"));
+    REFUSED
 }
 
-fn kind_of(flags: u32) -> Result<MemoryKind, EngineError> {
-    match flags {
-        0 => Ok(MemoryKind::Probe),
-        HOST => Ok(MemoryKind::Host),
-        DEVICE => Ok(MemoryKind::Device),
-        _ => Err(EngineError::Invalid(format!("registration flags {flags:#x} are not known"))),
-    }
+fn options(flags: u32) -> Result<RegisterOptions, EngineError> {
+    let kind = match flags & !UNANNOUNCED {
+        0 => MemoryKind::Probe,
+        HOST => MemoryKind::Host,
+        DEVICE => MemoryKind::Device,
+        _ => return Err(EngineError::Invalid(format!("registration flags {flags:#x} make no sense"))),
+    };
+    Ok(RegisterOptions { kind, announced: flags & UNANNOUNCED == 0, ..RegisterOptions::default() })
 }

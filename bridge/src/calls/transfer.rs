@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use flagcx_p2p::connection::Connection;
-use flagcx_p2p::transfer::{Iov, Opcode, Outcome, Status, SubmitError, TransferId};
+use flagcx_p2p::transfer::{Iov, Opcode, Outcome, PieceSource, RdmaDesc, Status, SubmitError, TransferId};
 
 use crate::ffi::{Operation, Pieces, XferResult, XferState};
 use crate::handles::{Conn, Desc};
-use crate::pieces::{OnePiece, PieceSource, VectorPieces};
+use crate::pieces::{OnePiece, VectorPieces};
 use crate::refusal::{OK, OrRefuse, REFUSED, refuse};
 
 /// Answer of the non-blocking calls when the submission queue is full.
 const WOULD_BLOCK: i32 = 1;
 
-/// Longest remote range that one descriptor can name, kept to whole pages.
+/// Longest range that is given one descriptor, whose size has 32 bits.
 const LONGEST_PIECE: u64 = 1 << 31;
 
 pub(crate) fn conn_start_one(
@@ -25,7 +25,8 @@ pub(crate) fn conn_start_one(
     id: &mut u64,
 ) -> i32 {
     let call = if operation == Operation::Read { "flagcxP2pEngineRead" } else { "flagcxP2pEngineWrite" };
-    submit(conn.connection(), opcode(operation), &OnePiece::new(address, size, desc))
+    conn.connection()
+        .submit(opcode(operation), &OnePiece::new(address, size, desc))
         .status(call, |transfer| *id = transfer.0)
 }
 
@@ -41,7 +42,7 @@ pub(crate) fn conn_start(
     let Some(pieces) = VectorPieces::new(pieces, count).or_refuse(call) else {
         return REFUSED;
     };
-    submit(conn.connection(), opcode(operation), &pieces).status(call, |transfer| *id = transfer.0)
+    conn.connection().submit(opcode(operation), &pieces).status(call, |transfer| *id = transfer.0)
 }
 
 pub(crate) fn conn_try_start(conn: &Conn, operation: Operation, pieces: &Pieces<'_>, id: &mut u64) -> i32 {
@@ -53,7 +54,7 @@ pub(crate) fn conn_try_start(conn: &Conn, operation: Operation, pieces: &Pieces<
     let Some(pieces) = VectorPieces::whole(pieces).or_refuse(call) else {
         return REFUSED;
     };
-    match try_submit(conn.connection(), opcode(operation), &pieces) {
+    match conn.connection().try_submit(opcode(operation), &pieces) {
         // Not a refusal: the caller asked to be told.
         Err(SubmitError::WouldBlock) => WOULD_BLOCK,
         answer => answer.status(call, |transfer| *id = transfer.0),
@@ -80,7 +81,7 @@ pub(crate) fn conn_batch_write_sync(conn: &Conn, local: &[u64], remote: &[u64], 
             return REFUSED;
         }
     }
-    if pieces.is_empty() { OK } else { write_and_wait(call, conn.connection(), &pieces) }
+    if pieces.is_empty() { OK } else { write_and_wait(call, conn.connection(), pieces.as_slice()) }
 }
 
 pub(crate) fn conn_has_ended(conn: &Conn, id: u64) -> bool {
@@ -134,28 +135,8 @@ fn opcode(operation: Operation) -> Opcode {
     if operation == Operation::Read { Opcode::Read } else { Opcode::Write }
 }
 
-fn submit(
-    connection: &Connection,
-    opcode: Opcode,
-    pieces: &impl PieceSource,
-) -> Result<TransferId, SubmitError> {
-    connection.submit(opcode, &collect(pieces))
-}
-
-fn try_submit(
-    connection: &Connection,
-    opcode: Opcode,
-    pieces: &impl PieceSource,
-) -> Result<TransferId, SubmitError> {
-    connection.try_submit(opcode, &collect(pieces))
-}
-
-fn collect(pieces: &impl PieceSource) -> Vec<Iov> {
-    (0..pieces.len()).map_while(|index| pieces.piece(index)).collect()
-}
-
-fn write_and_wait(call: &'static str, connection: &Connection, pieces: &impl PieceSource) -> i32 {
-    let Some(transfer) = submit(connection, Opcode::Write, pieces).or_refuse(call) else {
+fn write_and_wait(call: &'static str, connection: &Connection, pieces: &(impl PieceSource + ?Sized)) -> i32 {
+    let Some(transfer) = connection.submit(Opcode::Write, pieces).or_refuse(call) else {
         return REFUSED;
     };
     match wait_for_end(connection, transfer) {
@@ -181,7 +162,7 @@ fn wait_for_end(connection: &Connection, transfer: TransferId) -> Status {
     }
 }
 
-/// Adds the pieces of one range; more than one where a descriptor cannot name the whole of it.
+/// Adds the pieces of one range: more than one where a descriptor cannot name the whole of it.
 fn describe_piece(
     connection: &Connection,
     local: u64,
@@ -189,18 +170,17 @@ fn describe_piece(
     size: u64,
     pieces: &mut Vec<Iov>,
 ) -> Result<(), String> {
-    let outside = || format!("the peer announced no region that holds {remote:#x}+{size}");
+    let rkey = connection
+        .remote_key(remote, size)
+        .ok_or_else(|| format!("the peer announced no region that holds {remote:#x}+{size}"))?;
+    if local.checked_add(size).is_none() {
+        return Err(format!("the local range {local:#x}+{size} reaches beyond the address space"));
+    }
     let mut offset = 0;
     loop {
         let length = (size - offset).min(LONGEST_PIECE);
-        let (Some(local), Some(remote)) = (local.checked_add(offset), remote.checked_add(offset)) else {
-            return Err(format!("{size} bytes reach beyond the address space"));
-        };
-        let remote = u32::try_from(length)
-            .ok()
-            .and_then(|length| connection.describe_remote(remote, length))
-            .ok_or_else(outside)?;
-        pieces.push(Iov { local, length, region: None, remote });
+        let remote = RdmaDesc { address: remote + offset, size: length as u32, rkey, ..RdmaDesc::default() };
+        pieces.push(Iov { local: local + offset, length, region: None, remote });
         offset += length;
         if offset == size {
             return Ok(());
@@ -233,7 +213,10 @@ fn result_of(status: Status) -> XferResult {
         result.status = failure.status as u32;
         result.vendor_error = failure.vendor_error;
         result.peer = failure.peer;
-        result.reason = failure.reason;
+        result.reason = match failure.reason.as_str() {
+            "" => failure.status.to_string(),
+            reason => format!("{}: {reason}", failure.status),
+        };
     }
     result
 }

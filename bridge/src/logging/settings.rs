@@ -75,7 +75,7 @@ impl Settings {
 
 /// The subsystem that the lines of a module count as.
 pub(super) fn subsystem_of(target: &str) -> u64 {
-    match target.strip_prefix("flagcx_p2p::").unwrap_or(target).split("::").next() {
+    match target.strip_prefix("flagcx_p2p::").and_then(|path| path.split("::").next()) {
         Some("engine" | "device") => INIT,
         Some("config") => ENV,
         Some("control") => BOOTSTRAP,

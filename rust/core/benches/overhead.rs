@@ -3,18 +3,26 @@
 //! `FLAGCX_P2P_NULLVERBS=path/to/libibverbs.so.1 cargo bench --bench overhead [-- ROW...]`; `./x bench overhead` builds
 //! the stand-in first. Every row is a ratio to a bare post-and-poll loop on the same device, run right before it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a program of its own, which ends with the first surprise"
+)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::{Connection, Context, LaneBuilder, PeerInfo, TransferSettings};
-use flagcx_p2p::control::{LaneCapabilities, LaneSetup, PeerCapabilities};
+use flagcx_p2p::config::Config;
+use flagcx_p2p::connection::Connection;
+use flagcx_p2p::engine::{Engine, EngineOptions, RegisteredBuffer};
 use flagcx_p2p::fabric::{
-    Access, Completion, DeviceList, FabricChoice, FabricOptions, Opcode, PathOptions, QueuePairCaps, Sge,
-    WorkRequest,
+    Access, Completion, Device, DeviceList, FabricChoice, FabricOptions, MemoryRange, Opcode, PathOptions,
+    QueuePairCaps, Sge, WorkRequest,
 };
-use flagcx_p2p::memory::{MemoryKind, RegionId, RemoteRegion, RemoteTable};
-use flagcx_p2p::pool::{PoolOptions, SlicePolicy, WorkerPool};
-use flagcx_p2p::transfer::{Iov, RdmaDesc, Status, TransferId};
+use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
 
 const POOL: usize = 256 << 20;
 const PIECE: u64 = 4096;
@@ -25,15 +33,18 @@ fn main() {
         std::env::var("FLAGCX_P2P_NULLVERBS").expect("FLAGCX_P2P_NULLVERBS names the stand-in library");
     let mut options = FabricOptions { choice: FabricChoice::Verbs, ..FabricOptions::default() };
     options.verbs.library = Some(library);
-    let list = DeviceList::open(&options).expect("the stand-in opens");
+    let list = Arc::new(DeviceList::open(&options).expect("the stand-in opens"));
     let device = list.devices()[0].clone();
-    let memory = Memory::new();
-    let pair = Pair::new(&device, &memory);
+    let pair = Pair::new(&list);
     println!("{:>16} {:>10} {:>10} {:>7}", "load", "M pieces/s", "raw M/s", "ratio");
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     for (pieces, in_flight) in [(4096, 8), (1024, 1), (64, 1), (1, 8), (1, 1)] {
+        if !wanted.is_empty() && !wanted.contains(&format!("{pieces}x{in_flight}")) {
+            continue;
+        }
         let mut ratios = Vec::new();
         for _ in 0..5 {
-            let raw = raw(&device, &memory);
+            let raw = raw(&device, &pair);
             let ours = run(&pair, pieces, in_flight);
             ratios.push((ours / raw, ours, raw));
         }
@@ -43,88 +54,30 @@ fn main() {
     }
 }
 
-struct Memory {
-    source: Vec<u8>,
-    target: Vec<u8>,
-}
-
-impl Memory {
-    fn new() -> Self {
-        Self { source: vec![1; POOL], target: vec![2; POOL] }
-    }
-}
-
 struct Pair {
     client: Arc<Connection>,
-    source: u64,
-    target: u64,
-    region: RegionId,
-    rkey: u32,
+    _engines: [Arc<Engine>; 2],
+    source: RegisteredBuffer,
+    target: RegisteredBuffer,
 }
 
 impl Pair {
-    fn new(device: &Arc<dyn flagcx_p2p::fabric::Device>, memory: &Memory) -> Self {
-        let pool = WorkerPool::of_device(
-            device,
-            &PoolOptions {
-                workers: 4,
-                submission_queues: 8,
-                queue_depth: 1024,
-                cq_depth: 4096,
-                max_posted: 1024,
-                max_list: 256,
-                poll_batch: 64,
-                spin: Duration::from_micros(20),
-                cpus: flagcx_p2p::topology::CpuSet::default(),
-            },
-        )
-        .unwrap();
-        let settings = TransferSettings {
-            timeout: Some(Duration::from_secs(30)),
-            spin: Duration::from_micros(20),
-            lanes: 4,
-            lane_depth: 512,
-            max_sge: 4,
-            max_inline: 64,
-        };
-        let policy = SlicePolicy::new(1 << 30, 4096, device.port().unwrap().max_message, 4, 64);
-        let client = Arc::new(Context::new(pool.clone(), policy, settings.clone()));
-        let server = Arc::new(Context::new(pool, policy, settings));
-        let source = memory.source.as_ptr() as u64;
-        let target = memory.target.as_ptr() as u64;
-        let register = |context: &Context, address| {
-            context
-                .registry
-                .register((address, POOL as u64), MemoryKind::Host, Access::FULL, true, None)
-                .unwrap()
-        };
-        let region = register(&client, source);
-        let remote = register(&server, target);
-        let rkey = server.registry.snapshot().by_id(remote).unwrap().rkey();
-        let caps = PeerCapabilities {
-            ours: true,
-            lanes: LaneCapabilities { rd_atomic_initiator: 16, rd_atomic_responder: 16 },
-        };
-        let (mut a, mut b) = (LaneBuilder::new(client.clone()), LaneBuilder::new(server.clone()));
-        let (to_a, to_b) = (a.create(4).unwrap(), b.create(4).unwrap());
-        let deadline = Instant::now() + Duration::from_secs(5);
-        a.connect(&to_b, caps, deadline).unwrap();
-        b.connect(&to_a, caps, deadline).unwrap();
-        let peer = PeerInfo {
-            control: "127.0.0.1:1".parse().unwrap(),
-            ip: "127.0.0.1".parse().unwrap(),
-            gpu_index: 0,
-            local: true,
-            same_process: true,
-            ours: true,
-        };
-        let connect = |context: Arc<Context>, lanes: LaneBuilder, remote| {
-            let path = lanes.path();
-            Connection::new(context, lanes.install(false, None).unwrap(), path, remote, peer.clone())
-        };
-        std::mem::forget(connect(server, b, RemoteTable::default()));
-        let table = RemoteTable::new(vec![RemoteRegion { base: target, size: POOL as u64, rkey }]);
-        Self { client: connect(client, a, table), source, target, region, rkey }
+    /// Two engines with the default configuration, as a user gets them, but for the address.
+    fn new(list: &Arc<DeviceList>) -> Self {
+        let config = Config::from_source(&|name| (name == "FLAGCX_P2P_BIND").then(|| "127.0.0.1".to_owned()));
+        let config = Arc::new(config);
+        let options = EngineOptions { gpu_index: 0, devices: Some(Arc::clone(list)) };
+        let client = Engine::open(Arc::clone(&config), options.clone()).unwrap();
+        let server = Engine::open(config, options).unwrap();
+        let (source, target) = (client.allocate(POOL).unwrap(), server.allocate(POOL).unwrap());
+        // Touched, so that no run pays for page faults.
+        for offset in (0..POOL).step_by(4096) {
+            assert!(source.write(offset, &[1]) && target.write(offset, &[2]));
+        }
+        server.start_rpc_server().unwrap();
+        let connection =
+            client.connect(&server.address().to_string(), server.rpc_port().unwrap(), 0, false).unwrap();
+        Self { client: connection, _engines: [client, server], source, target }
     }
 
     fn iovs(&self, count: usize, offset: &mut u64) -> Vec<Iov> {
@@ -136,15 +89,10 @@ impl Pair {
                 let at = *offset;
                 *offset += PIECE + GAP;
                 Iov {
-                    local: self.source + at,
+                    local: self.source.address() + at,
                     length: PIECE,
-                    region: Some(self.region),
-                    remote: RdmaDesc {
-                        address: self.target + at,
-                        size: PIECE as u32,
-                        rkey: self.rkey,
-                        ..RdmaDesc::default()
-                    },
+                    region: Some(self.source.region()),
+                    remote: self.client.describe_remote(self.target.address() + at, PIECE as u32).unwrap(),
                 }
             })
             .collect()
@@ -163,7 +111,7 @@ fn run(pair: &Pair, pieces: usize, in_flight: usize) -> f64 {
         for (id, iovs) in ids.iter_mut().zip(&calls) {
             match pair.client.status(*id) {
                 Status::Pending => {}
-                Status::Ended(flagcx_p2p::transfer::Outcome::Done) => {
+                Status::Ended(Outcome::Done) => {
                     done += pieces as u64;
                     *id = submit(iovs);
                 }
@@ -179,7 +127,7 @@ fn run(pair: &Pair, pieces: usize, in_flight: usize) -> f64 {
 }
 
 /// The ceiling: lists of 64 signaled requests over 4 queue pairs, posted and polled by one thread.
-fn raw(device: &Arc<dyn flagcx_p2p::fabric::Device>, memory: &Memory) -> f64 {
+fn raw(device: &Arc<dyn Device>, pair: &Pair) -> f64 {
     const LIST: usize = 64;
     let mut queue = device.clone().create_completion_queue(4096).unwrap();
     let caps = QueuePairCaps { send_depth: 512, max_sge: 1, max_inline: 0 };
@@ -199,13 +147,8 @@ fn raw(device: &Arc<dyn flagcx_p2p::fabric::Device>, memory: &Memory) -> f64 {
         a.connect(&b.address(), &path).unwrap();
         b.connect(&a.address(), &path).unwrap();
     }
-    let (source, target) = (memory.source.as_ptr() as u64, memory.target.as_ptr() as u64);
-    let range = |address| flagcx_p2p::fabric::MemoryRange {
-        address,
-        length: POOL as u64,
-        access: Access::FULL,
-        dma_buf: None,
-    };
+    let (source, target) = (pair.source.address(), pair.target.address());
+    let range = |address| MemoryRange { address, length: POOL as u64, access: Access::FULL, dma_buf: None };
     let local = device.register(&range(source)).unwrap();
     let remote = device.register(&range(target)).unwrap();
     let mut entries = vec![Sge::default(); LIST];

@@ -164,7 +164,7 @@ impl Client {
 
     fn start(&self, opcode: Opcode, sequence: u64, length: u32) -> Result<Posted> {
         let piece = self.ring.piece(sequence, length, &self.slots)?;
-        let id = self.connection.submit(opcode, &[piece])?;
+        let id = self.connection.submit(opcode, [piece].as_slice())?;
         Ok(Posted { id, sequence, length, deadline: Instant::now() + CHUNK_DEADLINE })
     }
 

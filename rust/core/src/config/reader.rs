@@ -78,11 +78,12 @@ impl<'a> Reader<'a> {
 
     /// The number, or the table's default.
     pub(super) fn integer(&mut self, variable: &'static Variable) -> i64 {
-        self.set_integer(variable).unwrap_or(match variable.kind {
+        let default = match variable.kind {
             Kind::Integer { default, .. } | Kind::OneOf { default, .. } => default,
             Kind::Switch { default } => i64::from(default),
             Kind::Word { .. } | Kind::Text { .. } => 0,
-        })
+        };
+        self.set_integer(variable).unwrap_or(default)
     }
 
     /// The same as another type. The table's ranges fit the types they are read as (a test goes through all limits).

@@ -1,22 +1,28 @@
 //! The way to one peer: lanes, the peer's region table, locality.
 
+mod care;
 mod context;
 mod lanes;
+mod monitor;
 mod submit;
 mod wait;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use context::{Context, TransferSettings};
 pub use lanes::{LaneBuilder, LaneHandle};
+pub use monitor::{LaneBell, Monitor};
 
+use care::Care;
+
+use crate::control::{Channel, ChannelFrame, PeerCapabilities};
 use crate::fabric::PathKind;
 use crate::memory::RemoteTable;
-use crate::notify::{Message, NotifyError};
-use crate::pool::{LaneHealth, Verdict};
-use crate::sync::{AtomicBool, Ordering};
+use crate::notify::{LargeMessage, Message, NotifyError, Sender};
+use crate::pool::{LaneHealth, LaneWatcher, PoolError, Verdict};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::transfer::RdmaDesc;
 
 /// A connection to one peer. Symmetric: both ends may start transfers. Every method may be called from any thread.
@@ -24,12 +30,48 @@ use crate::transfer::RdmaDesc;
 pub struct Connection {
     context: Arc<Context>,
     lanes: Vec<LaneHandle>,
-    heals: bool,
     path: PathKind,
     remote: RemoteTable,
     peer: PeerInfo,
+    /// What queue pairs towards the peer are connected with.
+    capabilities: PeerCapabilities,
+    /// Failed lanes are rebuilt; only with a peer that can do it too.
+    heals: bool,
+    /// We connected, so rebuilds are ours to begin.
+    leads: bool,
+    channel: Channel,
+    notify: Option<Sender>,
+    monitor: Arc<Monitor>,
+    number: u64,
+    care: Mutex<Care>,
+    /// Numbers the rebuilds; only care-takers, one at a time, use it: Relaxed.
+    attempt: AtomicU32,
+    /// A care-taker is at work. Taken and given back by care-takers, SeqCst together with `wanted`, so that a wish
+    /// during the last look is either seen or finds nobody at work.
+    attended: AtomicBool,
+    /// Somebody asked for care since the care-taker's last look; see `attended`.
+    wanted: AtomicBool,
     /// Set once by `close`, read by submitters: a hint, the lanes' own state decides. Relaxed.
     closed: AtomicBool,
+}
+
+/// What a finished handshake brings to a connection.
+#[derive(Debug)]
+pub struct Established {
+    /// Who the peer is.
+    pub peer: PeerInfo,
+    /// The peer's regions.
+    pub remote: RemoteTable,
+    /// What its lanes can do.
+    pub capabilities: PeerCapabilities,
+    /// Whether it rebuilds failed lanes with us.
+    pub heals: bool,
+    /// Whether we connected.
+    pub leads: bool,
+    /// The socket that stays open.
+    pub channel: Channel,
+    /// The way to send notifications.
+    pub notify: Option<Sender>,
 }
 
 /// Who the peer is.
@@ -68,22 +110,52 @@ pub struct ConnectionInfo {
     pub gpu_index: i32,
 }
 
+/// How long a notification may wait for a peer that does not read.
+const NOTIFY_LIMIT: Duration = Duration::from_secs(5);
+
 /// How long a queue pair may take to flush before it is destroyed instead.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 impl Connection {
-    /// A connection over installed lanes.
+    /// A connection over connected queue pairs, which become its lanes; watched by `monitor` from now on.
     pub fn new(
         context: Arc<Context>,
-        lanes: Vec<LaneHandle>,
-        path: PathKind,
-        remote: RemoteTable,
-        peer: PeerInfo,
-    ) -> Arc<Self> {
+        lanes: LaneBuilder,
+        monitor: Arc<Monitor>,
+        established: Established,
+    ) -> Result<Arc<Self>, PoolError> {
+        let Established { peer, remote, capabilities, heals, leads, channel, notify } = established;
+        let path = lanes.path();
+        let number = monitor.number();
+        let bell: Arc<dyn LaneWatcher> = Arc::new(LaneBell { monitor: Arc::clone(&monitor), number });
+        let lanes = lanes.install(heals, Some(bell))?;
         tracing::info!(
             peer = %peer.control, %path, lanes = lanes.len(), regions = remote.len(), local = peer.local, "connected"
         );
-        Arc::new(Self { context, lanes, heals: false, path, remote, peer, closed: AtomicBool::new(false) })
+        let connection = Arc::new(Self {
+            context,
+            lanes,
+            path,
+            remote,
+            peer,
+            capabilities,
+            heals,
+            leads,
+            channel,
+            notify,
+            number,
+            care: Mutex::default(),
+            attempt: AtomicU32::new(0),
+            attended: AtomicBool::new(false),
+            wanted: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            monitor,
+        });
+        connection
+            .monitor
+            .watch(number, &connection)
+            .map_err(|error| PoolError::Thread(format!("watching a connection: {error}")))?;
+        Ok(connection)
     }
 
     /// A descriptor for a range of the peer's memory, from the peer's region table; `None` if no region holds it.
@@ -134,32 +206,58 @@ impl Connection {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Sends a notification; answers the bytes handed over.
-    pub fn send_notification(&self, _message: &Message) -> Result<usize, NotifyError> {
-        tracing::warn!("SendNotif: not built yet");
-        Err(NotifyError::NoChannel)
+    /// Sends a notification; answers the bytes handed over. It arrives after the data of transfers that had ended.
+    pub fn send_notification(&self, message: &Message) -> Result<usize, NotifyError> {
+        self.sender()?.send(message, Instant::now() + NOTIFY_LIMIT)
+    }
+
+    /// The same for a message of any size up to what the peer takes. Only towards a peer that runs this engine.
+    pub fn send_large_notification(&self, message: &LargeMessage) -> Result<usize, NotifyError> {
+        self.sender()?.send_large(message, Instant::now() + NOTIFY_LIMIT)
+    }
+
+    fn sender(&self) -> Result<&Sender, NotifyError> {
+        self.notify.as_ref().filter(|_| !self.is_closed()).ok_or(NotifyError::NoChannel)
     }
 
     /// Ends every transfer in flight on it (drained first), closes queue pairs and sockets. Idempotent; also done
     /// when the last reference is dropped.
     pub fn close(&self) {
+        if self.peer.ours && !self.is_closed() {
+            // A courtesy: the peer sees the socket close anyway.
+            let _ = self.channel.send(&ChannelFrame::Goodbye, Instant::now() + Duration::from_millis(100));
+        }
+        self.end(Verdict::Cancelled, "the connection was closed");
+    }
+
+    /// The peer is gone: every transfer in flight fails.
+    fn lose(&self, reason: &str) {
+        if !self.is_closed() {
+            tracing::warn!(peer = %self.peer.control, "connection lost: {reason}");
+        }
+        self.end(Verdict::Failed, reason);
+    }
+
+    fn end(&self, verdict: Verdict, reason: &str) {
         if self.closed.swap(true, Ordering::SeqCst) {
             return;
         }
-        let deadline = Instant::now() + DRAIN_LIMIT;
+        self.monitor.forget(self.number, self);
+        self.channel.shutdown();
         for lane in &self.lanes {
-            self.close_lane(lane, deadline);
+            self.close_lane(lane, verdict, reason);
         }
     }
 
-    fn close_lane(&self, lane: &LaneHandle, deadline: Instant) {
-        const REASON: &str = "the connection was closed";
+    /// Closes a lane: ERROR, drained, gone. A flush that does not come ends with the queue pair's destruction.
+    fn close_lane(&self, lane: &LaneHandle, verdict: Verdict, reason: &str) {
         let Some(worker) = self.context.pool.workers().get(lane.worker) else { return };
-        while !worker.with_state(|state| state.close_lane(lane.key, Verdict::Cancelled, REASON)) {
+        let deadline = Instant::now() + DRAIN_LIMIT;
+        while !worker.with_state(|state| state.close_lane(lane.key, verdict, reason)) {
             let _ = worker.drive_as_caller();
             if Instant::now() >= deadline {
                 tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed");
-                worker.with_state(|state| state.destroy_lane(lane.key, Verdict::Cancelled, REASON));
+                worker.with_state(|state| state.destroy_lane(lane.key, verdict, reason));
                 return;
             }
             std::thread::yield_now();

@@ -5,19 +5,28 @@
 //! * [`initiate`] and [`respond`] are the two roles of the handshake, [`initiate_raw`] and [`RawListener`] its lane
 //!   part alone;
 //! * [`Channel`] is the connection that stays open afterwards between two engines of this kind;
-//! * [`AuthKey`] and [`AllowList`] keep strangers out.
+//! * [`AuthKey`] and [`AllowList`] keep strangers out;
+//! * [`local_address`], [`resolve`], [`split_session`] and [`Metadata`] deal with addresses as people write them.
 
 mod allow;
 mod auth;
+mod channel;
 mod handshake;
+mod host;
+mod interface;
+mod metadata;
 mod socket;
 pub mod wire;
 
 pub use allow::AllowList;
 pub use auth::{AuthKey, PROOF_SIZE, random};
+pub use channel::{Channel, ChannelFrame, MAX_FRAME};
 pub use handshake::{
     HandshakeError, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawListener, RawPeer, Reason, Step,
     initiate, initiate_raw, respond,
 };
+pub use host::{HostError, parse_address, resolve, split_session};
+pub use interface::{Interface, InterfaceRules, LocalAddress, NoInterface, choose_interface, local_address};
+pub use metadata::Metadata;
 pub use socket::{Abort, Listener, Stream, connect};
 pub use wire::LaneCapabilities;

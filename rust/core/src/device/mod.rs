@@ -1,1 +1,139 @@
-//! device
+//! What the engine asks of a GPU runtime, and nothing more.
+//!
+//! Three runtimes answer: [`HostRuntime`] (no GPU), [`TableRuntime`] (C callbacks that the host program supplies) and
+//! [`CudaRuntime`] (the CUDA driver, when the process has it loaded). [`runtime`] is the one in use.
+
+mod cuda;
+mod error;
+mod guard;
+mod host;
+mod installed;
+mod table;
+
+use std::fmt::Debug;
+use std::os::fd::OwnedFd;
+
+pub use cuda::CudaRuntime;
+pub use error::DeviceError;
+pub use guard::CurrentDevice;
+pub use host::HostRuntime;
+pub use installed::{install, runtime};
+pub use table::{DeviceTable, TableRuntime};
+
+/// Bytes of an IPC handle, as it travels between processes.
+pub const IPC_HANDLE_BYTES: usize = 64;
+
+/// A GPU runtime. Any thread may call it; calls act on the calling thread's current device.
+pub trait DeviceRuntime: Send + Sync + Debug {
+    /// Name for logs: `host`, `cuda`, or what the host program's table says.
+    fn name(&self) -> &'static str;
+
+    /// What lies at `address`. Memory that the runtime does not know is host memory, never an error.
+    fn pointer_kind(&self, address: u64) -> Result<PointerKind, DeviceError>;
+
+    /// Number of devices.
+    fn device_count(&self) -> Result<u32, DeviceError>;
+
+    /// Bus id of a device, as in `0000:3b:00.0`.
+    fn pci_bus_id(&self, device: i32) -> Result<String, DeviceError>;
+
+    /// Makes `device` the calling thread's current one; gives what was current before. [`CurrentDevice`] undoes it.
+    fn enter(&self, device: i32) -> Result<SavedDevice, DeviceError>;
+
+    /// Makes what was current before [`DeviceRuntime::enter`] current again.
+    fn restore(&self, saved: SavedDevice) -> Result<(), DeviceError>;
+
+    /// A stream of the current device for copies.
+    fn open_stream(&self) -> Result<Box<dyn CopyStream>, DeviceError>;
+
+    /// A handle by which another process of this host opens the allocation around `address`.
+    fn ipc_export(&self, address: u64) -> Result<IpcExport, DeviceError>;
+
+    /// Maps another process's allocation; gives its start here. Ended by [`DeviceRuntime::ipc_close`].
+    fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, DeviceError>;
+
+    /// Ends a mapping that [`DeviceRuntime::ipc_open`] made. Nothing may use it any more.
+    fn ipc_close(&self, address: u64) -> Result<(), DeviceError>;
+
+    /// The dma-buf behind a range of device memory, for registering it with a NIC.
+    fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, DeviceError>;
+
+    /// A CPU address to register instead of a range of device memory, where the platform works so; `None` elsewhere.
+    /// Ended by [`DeviceRuntime::unmap_for_cpu`] once the range is registered.
+    fn map_for_cpu(&self, _address: u64, _length: u64) -> Result<Option<u64>, DeviceError> {
+        Ok(None)
+    }
+
+    /// Ends what [`DeviceRuntime::map_for_cpu`] made.
+    fn unmap_for_cpu(&self, _mapped: u64, _length: u64) -> Result<(), DeviceError> {
+        Ok(())
+    }
+}
+
+/// Copies on one stream, in order. Used by one thread at a time. Dropping it waits for nothing: finish first.
+pub trait CopyStream: Send + Debug {
+    /// Starts a copy and returns at once, or after it is done.
+    ///
+    /// # Safety
+    /// Both ranges must be valid for `length` bytes, of the kinds that `direction` says, and stay so until
+    /// [`CopyStream::is_done`] has answered true after a later [`CopyStream::mark`], or has failed.
+    #[allow(unsafe_code, reason = "declares the caller's promise; does nothing unsafe itself")]
+    unsafe fn copy(
+        &mut self,
+        destination: u64,
+        source: u64,
+        length: u64,
+        direction: Direction,
+    ) -> Result<(), DeviceError>;
+
+    /// Marks this point: [`CopyStream::is_done`] speaks of every copy started before it.
+    fn mark(&mut self) -> Result<(), DeviceError>;
+
+    /// Whether every copy before the last mark is done. Never blocks. An error means that they have failed, and that
+    /// nothing of the stream touches the memory any more.
+    fn is_done(&mut self) -> Result<bool, DeviceError>;
+}
+
+/// Where an address lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PointerKind {
+    /// Host memory, pinned or not.
+    Host,
+    /// Memory of a device; its number if the runtime says so.
+    Device(Option<i32>),
+}
+
+/// Between which kinds of memory a copy runs. Numbered as in FlagCX's device adaptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Direction {
+    /// Host to device.
+    HostToDevice = 0,
+    /// Device to host.
+    DeviceToHost = 1,
+    /// Device to device.
+    DeviceToDevice = 2,
+}
+
+/// What was current before [`DeviceRuntime::enter`]; only the runtime that gave it knows what it means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedDevice(u64);
+
+/// An allocation, named for other processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpcExport {
+    /// What the other process opens.
+    pub handle: [u8; IPC_HANDLE_BYTES],
+    /// Start of the allocation that the handle names, if the runtime says so: opened, the handle gives this address,
+    /// not the one that was asked for.
+    pub base: Option<u64>,
+}
+
+/// A dma-buf that covers a range.
+#[derive(Debug)]
+pub struct DmaBufExport {
+    /// The dma-buf; closed when dropped.
+    pub fd: OwnedFd,
+    /// Offset of the range in it.
+    pub offset: u64,
+}

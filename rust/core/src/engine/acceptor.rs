@@ -42,11 +42,11 @@ struct Inbox {
 }
 
 impl Inbox {
-    /// Whether another peer is wanted now: a socket is only taken for somebody.
+    /// Whether another peer is wanted now: a socket is only taken while somebody waits, but then every one, because
+    /// the first may be a silent stranger's.
     fn wants_peer(&self) -> bool {
-        let wanted =
-            if self.serving { MAX_HANDSHAKES } else { self.waiting.saturating_sub(self.ready.len()) };
-        self.handshakes < wanted.min(MAX_HANDSHAKES)
+        let wanted = self.serving || self.waiting > self.ready.len();
+        wanted && self.handshakes < MAX_HANDSHAKES
     }
 }
 

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Accepted, Engine, EngineError};
-use crate::connection::{Connection, Context, LaneBuilder, PeerInfo};
+use crate::connection::{Connection, Context, Established, LaneBuilder, PeerInfo};
 use crate::control::wire::{Features, RegionEntry};
-use crate::control::{self, HandshakeError, Limits, LocalSide, Peer, Stream};
+use crate::control::{self, Channel, HandshakeError, Limits, LocalSide, Peer, Stream};
 use crate::memory::{RemoteRegion, RemoteTable};
+use crate::notify::Sender;
 
 impl Engine {
     /// Connects to a peer's control listener. `remote_gpu` counts only if the peer reports none;
@@ -25,13 +26,23 @@ impl Engine {
             peer: format!("{host}:{port}"),
             reason,
         };
-        let target = super::shim::resolve(host, port).map_err(|reason| error(reason.to_string()))?;
+        let targets = control::resolve(host, port).map_err(|reason| error(reason.to_string()))?;
         let regions = || announced(context);
-        let mut lanes = LaneBuilder::new(Arc::clone(context));
         let limits = self.limits()?;
-        let peer = control::initiate(target, &self.local_side(&regions, same_process), &mut lanes, &limits)
-            .map_err(|failed| error(failed.to_string()))?;
-        self.established(lanes, peer, remote_gpu).map(|accepted| accepted.connection)
+        let local = self.local_side(&regions, same_process);
+        let mut last = error("the name has no address".to_owned());
+        for target in targets {
+            let mut lanes = LaneBuilder::new(Arc::clone(context));
+            match control::initiate(target, &local, &mut lanes, &limits) {
+                Ok(peer) => {
+                    return self
+                        .established(lanes, peer, Role::Initiator, remote_gpu)
+                        .map(|accepted| accepted.connection);
+                }
+                Err(failed) => last = error(failed.to_string()),
+            }
+        }
+        Err(last)
     }
 
     /// The accepting role on a socket that a peer has just opened. `Ok(None)`: it was no peer at all.
@@ -42,7 +53,7 @@ impl Engine {
         let mut lanes = LaneBuilder::new(Arc::clone(context));
         let limits = self.limits()?;
         match control::respond(stream, &self.local_side(&regions, false), &mut lanes, &limits) {
-            Ok(peer) => self.established(lanes, peer, -1).map(Some),
+            Ok(peer) => self.established(lanes, peer, Role::Responder, -1).map(Some),
             Err(error) if error.is_stray() => {
                 tracing::info!("{source} is no peer: {error}");
                 Ok(None)
@@ -55,28 +66,41 @@ impl Engine {
         self: &Arc<Self>,
         lanes: LaneBuilder,
         peer: Peer,
+        role: Role,
         remote_gpu: i32,
     ) -> Result<Accepted, EngineError> {
         let context = self.context()?;
-        let path = lanes.path();
-        let handles = lanes.install(false, None)?;
+        let regions = peer.regions.iter();
         let remote = RemoteTable::new(
-            peer.regions
-                .iter()
+            regions
                 .map(|region| RemoteRegion { base: region.base, size: region.size, rkey: region.rkey })
                 .collect(),
         );
         let gpu_index = if peer.gpu_index < 0 { remote_gpu } else { peer.gpu_index };
-        let info = PeerInfo {
-            control: peer.control,
-            ip: peer.ip,
-            gpu_index,
-            local: peer.local,
-            same_process: peer.same_process,
-            ours: peer.features.is_some(),
-        };
         let ip = peer.ip;
-        let connection = Connection::new(Arc::clone(context), handles, path, remote, info);
+        let largest = peer.features.map_or(0, |features| features.max_notification);
+        let notify = match (peer.notify, peer.same_process, peer.features) {
+            (Some(stream), _, _) => Some(Sender::new(stream, largest)),
+            (None, true, Some(features)) => Sender::same_process(features.incarnation, largest),
+            _ => None,
+        };
+        let established = Established {
+            peer: PeerInfo {
+                control: peer.control,
+                ip,
+                gpu_index,
+                local: peer.local,
+                same_process: peer.same_process,
+                ours: peer.features.is_some(),
+            },
+            remote,
+            capabilities: peer.capabilities,
+            heals: peer.features.is_some_and(|features| features.has(Features::CHANNEL | Features::REBUILD)),
+            leads: role == Role::Initiator,
+            channel: Channel::new(peer.channel),
+            notify,
+        };
+        let connection = Connection::new(Arc::clone(context), lanes, Arc::clone(&self.monitor), established)?;
         self.remember(&connection);
         Ok(Accepted { connection, ip, gpu_index })
     }
@@ -87,7 +111,12 @@ impl Engine {
             notify_port: self.notify_port(),
             same_process,
             address: self.address,
-            features: Features { incarnation: self.incarnation, ..Features::default() },
+            features: Features {
+                bits: Features::CHANNEL | Features::REBUILD,
+                max_notification: u32::try_from(self.config.notif_max_bytes).unwrap_or(u32::MAX),
+                incarnation: self.incarnation,
+                ..Features::default()
+            },
             regions,
         }
     }
@@ -95,6 +124,13 @@ impl Engine {
     fn limits(&self) -> Result<Limits, EngineError> {
         Ok(Limits::from_config(&self.config, Some(self.abort.clone()))?)
     }
+}
+
+/// Which side of the handshake we were.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Initiator,
+    Responder,
 }
 
 fn accept_error(source: SocketAddr, error: &HandshakeError) -> EngineError {

@@ -7,7 +7,6 @@ mod error;
 mod memory;
 mod open;
 mod sessions;
-mod shim;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -17,13 +16,14 @@ use acceptor::Acceptor;
 pub use buffer::RegisteredBuffer;
 pub use error::EngineError;
 pub use memory::RegisterOptions;
-pub use open::{EngineOptions, devices, own_address};
+pub use open::{EngineOptions, devices};
 use sessions::Sessions;
 
 use crate::config::Config;
-use crate::connection::{Connection, Context};
-use crate::control::Abort;
+use crate::connection::{Connection, Context, Monitor};
+use crate::control::{Abort, Metadata};
 use crate::fabric::Device;
+use crate::notify::{LargeMessage, Message, Receiver};
 
 /// An engine. Owns its regions, listeners, sessions and transfers: dropping it never disturbs another engine. Every
 /// method may be called from any thread.
@@ -38,6 +38,8 @@ pub struct Engine {
     context: Option<Arc<Context>>,
     acceptor: Option<Arc<Acceptor>>,
     sessions: Sessions,
+    monitor: Arc<Monitor>,
+    notifications: Option<Receiver>,
     /// Every connection of this engine that is still alive, to be closed with it.
     connections: Mutex<Vec<Weak<Connection>>>,
     /// Ends waits of connecting threads when the engine closes.
@@ -61,12 +63,9 @@ impl Engine {
         let port = self
             .rpc_port()
             .ok_or_else(|| EngineError::Unavailable("no control listener, so no metadata".to_owned()))?;
-        Ok(format!(
-            "{}?{}?{}",
-            SocketAddr::new(self.address, port),
-            self.gpu_index.max(0),
-            self.notify_port()
-        ))
+        let control = SocketAddr::new(self.address, port);
+        Ok(Metadata { control, gpu_index: self.gpu_index.max(0), notify_port: self.notify_port() }
+            .to_string())
     }
 
     /// Port of the control listener, `None` without one.
@@ -89,6 +88,16 @@ impl Engine {
         &self.config
     }
 
+    /// Takes the notifications of this engine in the order of their arrival.
+    pub fn take_notifications(&self) -> Vec<Message> {
+        self.notifications.as_ref().map_or_else(Vec::new, Receiver::take)
+    }
+
+    /// Takes the large ones.
+    pub fn take_large_notifications(&self) -> Vec<LargeMessage> {
+        self.notifications.as_ref().map_or_else(Vec::new, Receiver::take_large)
+    }
+
     /// Stops listeners, closes every connection, ends every transfer and registration. Idempotent; also done on drop.
     pub fn close(&self) {
         self.abort.abort();
@@ -103,6 +112,7 @@ impl Engine {
             connection.close();
         }
         drop(kept);
+        self.monitor.stop();
         self.deregister_all();
     }
 
@@ -126,7 +136,7 @@ impl Engine {
     }
 
     fn notify_port(&self) -> u16 {
-        0
+        self.notifications.as_ref().map_or(0, Receiver::port)
     }
 }
 

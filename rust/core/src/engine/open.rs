@@ -1,16 +1,16 @@
 //! Opening an engine: device, pool, listeners.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use super::acceptor::Acceptor;
 use super::sessions::Sessions;
-use super::shim::local_address;
 use super::{Engine, EngineError};
 use crate::config::Config;
-use crate::connection::Context;
-use crate::control::{Abort, Listener};
+use crate::connection::{Context, Monitor};
+use crate::control::{Abort, Listener, LocalAddress, local_address};
 use crate::fabric::{self, Device, DeviceList, FabricError};
+use crate::notify::{Receiver, ReceiverOptions};
 
 /// How to open an engine.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,8 @@ impl Engine {
     /// fails; a control listener that cannot be opened leaves it alive but unreachable.
     pub fn open(config: Arc<Config>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
         config.check()?;
-        let address = own_address(&config);
+        let LocalAddress { bind, advertise: address, reason } = own_address(&config)?;
+        tracing::debug!(%address, reason, "address chosen");
         let device = choose_device(&config, &options, address)?;
         let context = match device {
             Some(device) => Some(Arc::new(Context::open(&config, &device)?)),
@@ -34,11 +35,18 @@ impl Engine {
         };
         let abort = Abort::new()
             .map_err(|error| EngineError::Unavailable(format!("cannot open an eventfd: {error}")))?;
-        let acceptor = open_listener(&config, address);
+        let acceptor = open_listener(&config, bind);
+        let incarnation = random_u64()?;
+        let monitor = Monitor::start().map_err(|error| {
+            EngineError::Unavailable(format!("cannot start the connection monitor: {error}"))
+        })?;
+        let notifications = open_receiver(&config, bind, incarnation)?;
         let engine = Arc::new(Self {
             gpu_index: options.gpu_index,
             address,
-            incarnation: random_u64()?,
+            incarnation,
+            monitor,
+            notifications,
             context,
             acceptor,
             sessions: Sessions::default(),
@@ -56,14 +64,13 @@ impl Engine {
     }
 }
 
-/// The address that peers of this process are told, by `config`.
-pub fn own_address(config: &Config) -> IpAddr {
-    local_address(config).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
-}
-
 /// The devices of the process, opened as `config` says at the first call. Engines choose from it by default.
 pub fn devices(config: &Config) -> Result<&'static DeviceList, EngineError> {
-    process_devices(config, own_address(config))
+    process_devices(config, own_address(config)?.advertise)
+}
+
+fn own_address(config: &Config) -> Result<LocalAddress, EngineError> {
+    local_address(config).map_err(|error| EngineError::Unavailable(error.to_string()))
 }
 
 fn process_devices(config: &Config, address: IpAddr) -> Result<&'static DeviceList, EngineError> {
@@ -104,6 +111,16 @@ fn open_listener(config: &Config, address: IpAddr) -> Option<Arc<Acceptor>> {
         Err(error) => {
             tracing::warn!("no control listener on {address}, this engine cannot be reached: {error}");
             None
+        }
+    }
+}
+
+fn open_receiver(config: &Config, bind: IpAddr, incarnation: u64) -> Result<Option<Receiver>, EngineError> {
+    match Receiver::open(ReceiverOptions::from_config(config, bind, incarnation)?) {
+        Ok(receiver) => Ok(Some(receiver)),
+        Err(error) => {
+            tracing::warn!("no notification listener on {bind}, this engine receives none: {error}");
+            Ok(None)
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::shim::parse_session;
 use super::{Engine, EngineError};
 use crate::connection::Connection;
+use crate::control::split_session;
 
 /// Connections by session string.
 #[derive(Debug, Default)]
@@ -27,11 +27,11 @@ impl Engine {
     /// The cached connection of `host:port` (or `[v6]:port`), connecting at the first call and again when the cached
     /// one is dead. Two threads that race for a new session get the same connection.
     pub fn session(self: &Arc<Self>, session: &str) -> Result<Arc<Connection>, EngineError> {
-        let (host, port) = parse_session(session).map_err(|error| EngineError::Invalid(error.to_string()))?;
+        let (host, port) = split_session(session).map_err(|error| EngineError::Invalid(error.to_string()))?;
         if let Some(connection) = self.cached(session) {
             return Ok(connection);
         }
-        let connection = self.connect(&host, port, -1, false)?;
+        let connection = self.connect(host, port, -1, false)?;
         let mut sessions = self.sessions.lock();
         match sessions.get(session).filter(|cached| cached.is_usable()) {
             // Another thread was faster; ours is closed by its drop.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-use super::range_index::{RangeIndex, holds};
+use super::range_index::RangeIndex;
 use super::region::{MemoryKind, Region, RegionId};
 use crate::fabric::{Access, Device, DmaBuf, FabricError, MemoryRange};
 use crate::sync::{AtomicBool, Ordering};
@@ -227,12 +227,6 @@ impl Registry {
     }
 }
 
-/// Whether `region` holds the range; the id path's check.
-#[inline]
-pub(crate) fn region_holds(region: &Region, address: u64, length: u64) -> bool {
-    holds(region.address, region.length, address, length)
-}
-
 fn check_range(address: u64, length: u64) -> Result<(), RegistryError> {
     if address == 0 || length == 0 || address.checked_add(length).is_none() {
         return Err(RegistryError::NotARange { address, length });
@@ -243,7 +237,7 @@ fn check_range(address: u64, length: u64) -> Result<(), RegistryError> {
 fn next_id() -> RegionId {
     /// Written by every registration of the process, Relaxed: only uniqueness matters.
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    RegionId(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    RegionId(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 #[cfg(all(test, not(loom)))]

@@ -1,32 +1,21 @@
-//! Counters.
-use std::sync::atomic::{AtomicU64, Ordering};
-/// What a worker counts. Written by whoever holds the worker's lock, read by anyone: Relaxed.
-#[derive(Debug, Default)]
-pub struct WorkerCounters {
-    posted: AtomicU64,
-    refused: AtomicU64,
-    failed: AtomicU64,
-    timed_out: AtomicU64,
-}
-fn add(counter: &AtomicU64, amount: u64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
-}
-impl WorkerCounters {
-    /// Requests posted.
-    #[inline]
-    pub fn posted(&self, requests: u32) {
-        add(&self.posted, u64::from(requests));
-    }
-    /// A post was refused.
-    pub fn refused(&self) {
-        add(&self.refused, 1);
-    }
-    /// A request failed.
-    pub fn failed(&self) {
-        add(&self.failed, 1);
-    }
-    /// A transfer timed out.
-    pub fn timed_out(&self) {
-        add(&self.timed_out, 1);
-    }
-}
+//! What the engine counts, and how an operator reads it.
+//!
+//! Counting costs nothing worth measuring: whoever does the work owns plain counters on a cache line of its own and
+//! writes them without a locked instruction. Reading is rare: [`registry`] asks every live [`Source`] for a
+//! [`Snapshot`], and [`prometheus_text`] writes one in the text format of OpenMetrics.
+
+mod counter;
+mod histogram;
+mod metric;
+mod prometheus;
+mod registry;
+mod snapshot;
+mod worker;
+
+pub use counter::Counter;
+pub use histogram::{Histogram, HistogramSnapshot};
+pub use metric::{Kind, METRICS, Metric, metrics};
+pub use prometheus::prometheus_text;
+pub use registry::{Registry, Source, registry};
+pub use snapshot::{Label, Sample, Snapshot, Value};
+pub use worker::{SAMPLE_EVERY, WorkerCounters};

@@ -10,7 +10,7 @@ const PARKED: u32 = 1;
 
 /// The thread's announced state.
 #[derive(Debug)]
-pub struct Parking {
+pub(super) struct Parking {
     /// `AWAKE` or `PARKED`. The thread stores `PARKED` before its last look for work and `AWAKE` after sleeping; a
     /// submitter that has left work swaps it back and then owes a wake-up. SeqCst on both sides, because each side
     /// writes its own word (this one, the work) and then reads the other's.
@@ -25,18 +25,18 @@ impl Default for Parking {
 
 impl Parking {
     /// The thread is about to park: look for work once more after this.
-    pub fn announce(&self) {
+    pub(super) fn announce(&self) {
         self.state.store(PARKED, Ordering::SeqCst);
     }
 
     /// The thread is up again.
-    pub fn cancel(&self) {
+    pub(super) fn cancel(&self) {
         self.state.store(AWAKE, Ordering::SeqCst);
     }
 
     /// After leaving work: true if the thread is parked and the caller, nobody else, must wake it.
     #[inline]
-    pub fn claim_wake(&self) -> bool {
+    pub(super) fn claim_wake(&self) -> bool {
         self.state.load(Ordering::SeqCst) == PARKED
             && self.state.compare_exchange(PARKED, AWAKE, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }

@@ -28,6 +28,16 @@ impl PieceSource for [Iov] {
     }
 }
 
+impl<const N: usize> PieceSource for [Iov; N] {
+    fn len(&self) -> usize {
+        N
+    }
+    #[inline]
+    fn piece(&self, index: usize) -> Option<Iov> {
+        self.get(index).copied()
+    }
+}
+
 /// Which share of the iovs one part gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {

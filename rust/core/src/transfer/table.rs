@@ -37,7 +37,7 @@ pub struct Table {
 
 /// One transfer.
 #[derive(Debug)]
-pub struct Slot {
+struct Slot {
     /// The id of the transfer in it, 0 when free. Stored by the submitter (Release) after everything else is set up;
     /// swapped to 0 by whoever releases it (AcqRel), which settles who that is. Readers load it before (Acquire) and
     /// check it again after using the slot.

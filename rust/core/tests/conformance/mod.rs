@@ -2,7 +2,15 @@
 //!
 //! A [`Rig`] is a device on this side and a [`Peer`] to do one-sided operations on: the peer lives in this process
 //! ([`LocalPeer`]) or in another one ([`remote::RemotePeer`]). [`run`] walks [`CASES`], each on a fresh rig.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of the suite")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its part of the suite")]
+#![allow(missing_debug_implementations, missing_docs, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is how it tells"
+)]
 
 mod cases;
 mod initiator;
@@ -10,7 +18,7 @@ pub mod peer;
 pub mod remote;
 
 pub use cases::CASES;
-pub use initiator::{Initiator, PATIENCE, Window, caps};
+pub use initiator::{Initiator, PATIENCE, Window, caps, request};
 pub use peer::{LocalPeer, Peer};
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use flagcx_p2p::fabric::{
     QpAddress, QueuePair,
 };
 
-use super::initiator::{PATIENCE, caps};
+use super::initiator::{PATIENCE, Window, caps};
 
 /// A registered buffer of a peer, by the names that an initiator uses.
 #[derive(Clone, Copy, Debug)]
@@ -46,49 +46,45 @@ pub struct LocalPeer {
     device: Arc<dyn Device>,
     queue_pairs: Vec<Box<dyn QueuePair>>,
     completions: Box<dyn CompletionQueue>,
-    buffers: Vec<(Arc<dyn MemoryRegion>, Box<[u8]>)>,
+    buffers: Vec<Window>,
+    /// Queue pair numbers of fatal events that nobody has asked for yet.
+    fatal: Vec<u32>,
 }
 
 impl LocalPeer {
     pub fn new(device: Arc<dyn Device>) -> Self {
         let completions = Arc::clone(&device).create_completion_queue(1024).unwrap();
-        Self { device, queue_pairs: Vec::new(), completions, buffers: Vec::new() }
+        Self { device, queue_pairs: Vec::new(), completions, buffers: Vec::new(), fatal: Vec::new() }
     }
-}
 
-impl Drop for LocalPeer {
-    fn drop(&mut self) {
-        // Memory goes after its registration.
-        self.queue_pairs.clear();
-        for (region, _) in &self.buffers {
-            region.revoke(Instant::now() + PATIENCE).unwrap();
-        }
+    /// A responder may learn of its queue pair's end by the device's events only.
+    fn take_events(&mut self) {
+        let events = std::iter::from_fn(|| self.device.poll_event());
+        self.fatal.extend(events.filter_map(|event| match event {
+            DeviceEvent::QueuePairFatal(qpn) => Some(qpn),
+            _ => None,
+        }));
     }
 }
 
 impl Peer for LocalPeer {
     fn buffer(&mut self, length: usize, fill: u8, access: Access) -> RemoteBuffer {
-        let bytes = vec![fill; length].into_boxed_slice();
-        let address = bytes.as_ptr() as u64;
-        let range = MemoryRange { address, length: length as u64, access, dma_buf: None };
-        let region = self.device.register(&range).unwrap();
-        let rkey = region.rkey();
-        self.buffers.push((region, bytes));
+        let window = Window::with_access(&self.device, length, fill, access);
+        let (address, rkey) = (window.address(), window.region.rkey());
+        self.buffers.push(window);
         RemoteBuffer { index: self.buffers.len() - 1, address, length: length as u64, rkey }
     }
 
     fn bytes(&mut self, index: usize) -> Vec<u8> {
-        // Others write there behind the compiler's back.
-        std::hint::black_box(&self.buffers[index].1).to_vec()
+        self.buffers[index].bytes().to_vec()
     }
 
     fn set_bytes(&mut self, index: usize, bytes: &[u8]) {
-        self.buffers[index].1.copy_from_slice(bytes);
-        std::hint::black_box(&self.buffers[index].1);
+        self.buffers[index].set(bytes);
     }
 
     fn revoke(&mut self, index: usize) {
-        self.buffers[index].0.revoke(Instant::now() + PATIENCE).unwrap();
+        self.buffers[index].region.revoke(Instant::now() + PATIENCE).unwrap();
     }
 
     fn queue_pair(&mut self) -> (usize, QpAddress) {
@@ -109,16 +105,13 @@ impl Peer for LocalPeer {
     }
 
     fn is_broken(&mut self, queue_pair: usize) -> bool {
+        self.take_events();
         self.queue_pairs[queue_pair].is_broken()
     }
 
     fn fatal_events(&mut self) -> Vec<u32> {
-        std::iter::from_fn(|| self.device.poll_event())
-            .filter_map(|event| match event {
-                DeviceEvent::QueuePairFatal(qpn) => Some(qpn),
-                _ => None,
-            })
-            .collect()
+        self.take_events();
+        std::mem::take(&mut self.fatal)
     }
 }
 

@@ -123,7 +123,13 @@ pub enum Reason {
     },
     /// A device failed.
     #[error(transparent)]
-    Fabric(#[from] FabricError),
+    Fabric(Box<FabricError>),
+}
+
+impl From<FabricError> for Reason {
+    fn from(error: FabricError) -> Self {
+        Self::Fabric(Box::new(error))
+    }
 }
 
 impl From<io::Error> for Reason {

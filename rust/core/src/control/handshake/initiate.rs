@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Step};
 use super::{LaneSetup, Limits, LocalSide, Peer, Role, door, lanes, notify_link, tables};
-use crate::control::socket::connect;
+use crate::control::socket::{connect, connect_once};
 use crate::control::wire::SocketKind;
 
 /// Connects to a peer's control listener and goes through the handshake. Blocks at most for the connect timeout plus
@@ -26,8 +26,9 @@ pub fn initiate(
     dialogue.write(Step::Preamble, &SocketKind::Bootstrap.encode())?;
     let entry = door::pass(&dialogue, local, limits, SocketAddr::new(local.address, 0))?;
 
-    let channel =
-        connect(entry.address, deadline, abort).map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
+    // The peer has told this address just now: if it refuses, it is gone.
+    let channel = connect_once(entry.address, deadline, abort)
+        .map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     lane_dialogue.write(Step::LaneSocket, &SocketKind::Lanes.encode())?;
     if let Some(key) = &entry.session.key {

@@ -74,7 +74,7 @@ pub struct LocalSide<'a> {
     pub notify_port: u16,
     /// The caller says that the peer is in this process. Believed only if the peer proves to be.
     pub same_process: bool,
-    /// Our address: told to the peer, compared for locality; [`respond`] listens on it for the lane socket.
+    /// Our address: told to the peer, compared for locality; [`respond()`] listens on it for the lane socket.
     pub address: IpAddr,
     /// Bits, largest notification, incarnation. The handshake fills in `nonce`, `process` and the AUTH bit itself.
     pub features: Features,
@@ -129,7 +129,7 @@ impl Limits {
 /// A peer after the handshake.
 #[derive(Debug)]
 pub struct Peer {
-    /// Its control listener (after [`initiate`]), or where its bootstrap socket came from (after [`respond`]).
+    /// Its control listener (after [`initiate()`]), or where its bootstrap socket came from (after [`respond()`]).
     pub control: SocketAddr,
     /// Its address.
     pub ip: IpAddr,

@@ -1,7 +1,7 @@
 //! The lane part alone: what the adaptor table's `connect` and `accept` do, without bootstrap socket and tables.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use super::error::{HandshakeError, Reason, Step};
 use super::{LaneSetup, Limits, PeerCapabilities, Role, lanes};
 use crate::control::socket::{connect, wait_any};
 use crate::control::wire::{Handle, PREAMBLE_SIZE, RAW_HANDLE_SIZE, SocketKind};
-use crate::control::{Abort, Listener, Stream};
+use crate::control::{Abort, Listener, LocalAddress, Stream};
 
 /// A peer of the raw functions.
 #[derive(Debug)]
@@ -29,29 +29,31 @@ pub struct RawPeer {
 #[derive(Debug)]
 pub struct RawListener {
     listener: Listener,
+    advertised: SocketAddr,
     abort: Abort,
     /// Peers that came while another one was being accepted are still here for the next call.
     candidates: Mutex<Candidates>,
 }
 
 impl RawListener {
-    /// Listens on `address`, on a port of `limits`. Refused when a key is required: the raw functions have no place
+    /// Listens as `local` says, on a port of `limits`. Refused when a key is required: the raw functions have no place
     /// for a proof.
-    pub fn bind(address: IpAddr, limits: &Limits) -> Result<Self, HandshakeError> {
-        let here = SocketAddr::new(address, 0);
+    pub fn bind(local: &LocalAddress, limits: &Limits) -> Result<Self, HandshakeError> {
+        let here = SocketAddr::new(local.bind, 0);
         check_no_key(here, limits)?;
         let bind = || -> io::Result<Self> {
             let abort = Abort::new()?;
             let listener =
-                Listener::bind(address, limits.ports, &abort)?.with_allow_list(limits.allow.clone());
-            Ok(Self { listener, abort, candidates: Mutex::new(Candidates::new(PREAMBLE_SIZE)) })
+                Listener::bind(local.bind, limits.ports, &abort)?.with_allow_list(limits.allow.clone());
+            let advertised = SocketAddr::new(local.advertise, listener.local().port());
+            Ok(Self { listener, advertised, abort, candidates: Mutex::new(Candidates::new(PREAMBLE_SIZE)) })
         };
         bind().map_err(|error| HandshakeError::new(here, Step::LaneSocket, error))
     }
 
     /// What peers connect to.
     pub fn handle(&self) -> [u8; RAW_HANDLE_SIZE] {
-        Handle::encode_raw(&self.listener.local())
+        Handle::encode_raw(&self.advertised)
     }
 
     /// Ends every accept, now and in future.

@@ -26,8 +26,10 @@ pub fn respond(
     let dialogue = Dialogue { stream: &bootstrap, peer: control, role: Role::Responder, deadline };
 
     dialogue.expect_preamble(SocketKind::Bootstrap)?;
+    // "Any address" is none that a peer could connect to; the one under which it has found us is.
+    let address = if local.address.is_unspecified() { bootstrap.local().ip() } else { local.address };
     let listener =
-        LaneListener::bind(local.address, limits).map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
+        LaneListener::bind(address, limits).map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
     let entry = door::pass(&dialogue, local, limits, listener.local())?;
 
     let Session { id, key } = &entry.session;
@@ -39,7 +41,7 @@ pub fn respond(
     let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes)?;
 
     let ip = channel.peer().ip();
-    let looks_local = ip == local.address || ip.is_loopback();
+    let looks_local = ip == address || ip.is_loopback();
     // Only the initiator's caller knows whether both ends are in one process.
     let local = &LocalSide { same_process: false, ..*local };
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local)?;

@@ -36,7 +36,11 @@ impl RegionEntry {
 
 /// Writes a table.
 pub fn encode_regions(regions: &[RegionEntry]) -> Vec<u8> {
-    regions.iter().flat_map(RegionEntry::encode).collect()
+    let mut bytes = Vec::with_capacity(regions.len() * REGION_SIZE);
+    for region in regions {
+        bytes.extend_from_slice(&region.encode());
+    }
+    bytes
 }
 
 /// Reads a table: whole entries, at most [`MAX_REGIONS`], none of them wrapping round the address space.

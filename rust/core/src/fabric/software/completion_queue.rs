@@ -142,6 +142,7 @@ impl Shared {
         for event in events {
             let token = event.data.u64() as u32;
             if let Some(queue_pair) = state.queue_pairs.get(&token).cloned() {
+                queue_pair.mark_news();
                 push_ready(state, queue_pair);
             }
         }

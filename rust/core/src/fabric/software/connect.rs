@@ -3,26 +3,46 @@
 use std::sync::Arc;
 
 use super::completion_queue::Shared;
+use super::cross_memory::CrossMemory;
 use super::device::{Core, local_device};
+use super::dial::dial;
 use super::endpoint::{Endpoint, listener_of};
+use super::hello::{Offer, Reception};
+use super::identity::Identity;
 use super::in_process::InProcess;
 use super::queue_pair::Transport;
+use super::tcp::initiator::Initiator;
+use super::watched::WatchedSocket;
 use crate::fabric::{FabricError, LINK_SOFTWARE, PathKind, PathOptions, QpAddress};
 
 /// Finds the best way from `endpoint` to `peer` that works, or the forced one.
 pub(super) fn connect(
     core: &Arc<Core>,
     endpoint: &Arc<Endpoint>,
-    _completions: &Arc<Shared>,
+    completions: &Arc<Shared>,
     peer: &QpAddress,
-    _path: &PathOptions,
+    path: &PathOptions,
 ) -> Result<Transport, FabricError> {
     check_peer(endpoint, peer)?;
-    let transport = in_process(core, endpoint, peer)?;
+    let listener = listener_of(peer);
+    let transport = match (local_device(listener), core.options.force) {
+        (Some(device), None | Some(PathKind::InProcess)) => in_process(device, endpoint, peer)?,
+        (None, Some(PathKind::InProcess)) => {
+            return Err(refusal(
+                peer,
+                "the forced path in-process is not available: it is in another process",
+            ));
+        }
+        (_, force) => over_socket(core, endpoint, completions, peer, path, force)?,
+    };
     if !endpoint.set_peer(*peer) {
         return Err(refusal(peer, "this queue pair is connected already"));
     }
     core.publish_connection(endpoint, peer);
+    let kind = transport.kind();
+    if core.links.is_new(listener, &kind.to_string()) {
+        tracing::info!(device = core.name(), peer = %listener, path = %kind, "connected to a peer");
+    }
     Ok(transport)
 }
 
@@ -46,18 +66,54 @@ fn check_peer(endpoint: &Endpoint, peer: &QpAddress) -> Result<(), FabricError> 
     Ok(())
 }
 
-fn in_process(core: &Core, endpoint: &Endpoint, peer: &QpAddress) -> Result<Transport, FabricError> {
-    let Some(device) = local_device(listener_of(peer)) else {
-        return Err(refusal(peer, "it is not in this process"));
-    };
+fn in_process(device: Arc<Core>, endpoint: &Endpoint, peer: &QpAddress) -> Result<Transport, FabricError> {
     let Some(remote) = device.queue_pair(peer.qpn) else {
         return Err(refusal(peer, "this process has no such queue pair"));
     };
-    if let Some(force) = core.options.force.filter(|force| *force != PathKind::InProcess) {
-        return Err(refusal(peer, &format!("the forced path {force} is not available")));
-    }
     endpoint.set_neighbour(&remote);
     Ok(Transport::InProcess(InProcess::new(remote, device)))
+}
+
+/// Dials the peer's data listener; its answer shows whether its memory can be reached directly.
+fn over_socket(
+    core: &Core,
+    endpoint: &Endpoint,
+    completions: &Arc<Shared>,
+    peer: &QpAddress,
+    path: &PathOptions,
+    force: Option<PathKind>,
+) -> Result<Transport, FabricError> {
+    let listener = listener_of(peer);
+    let offer = Offer { sender: endpoint.address, target: peer.qpn, identity: Identity::own() };
+    let (stream, answer) = dial(listener, &offer, core.options.auth_key.as_deref(), path.deadline)
+        .map_err(|error| refusal(peer, &error.to_string()))?;
+    if answer.reception != Reception::Welcome {
+        return Err(refusal(peer, answer.reception.explain()));
+    }
+    let link = match force {
+        Some(PathKind::Tcp) => None,
+        _ => match core.links.get(listener, &answer, path.deadline) {
+            Ok(link) => Some(link),
+            Err(reason) if force == Some(PathKind::CrossMemory) => {
+                return Err(refusal(
+                    peer,
+                    &format!("the forced path cross-memory is not available: {reason}"),
+                ));
+            }
+            Err(reason) => {
+                if core.links.is_new(listener, &reason) {
+                    tracing::info!(device = core.name(), peer = %listener, "no cross-memory path, using TCP: {reason}");
+                }
+                None
+            }
+        },
+    };
+    let socket = WatchedSocket::new(stream, completions, endpoint.qpn())
+        .map_err(|error| refusal(peer, &format!("cannot watch its socket: {error}")))?;
+    Ok(match link {
+        Some(link) => Transport::CrossMemory(CrossMemory::new(link, socket, answer.slot as usize, peer.qpn)),
+        None => Transport::Tcp(Initiator::new(socket)),
+    })
 }
 
 /// An error about `peer`.

@@ -10,19 +10,21 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::completion_queue::SoftwareCompletionQueue;
 use super::endpoint::{Endpoint, gid_of};
 use super::faults::{FaultPlan, Faults};
+use super::identity::random;
+use super::links::Links;
 use super::mapping::SharedArray;
 use super::queue_pair::SoftwareQueuePair;
 use super::region::RegionTable;
 use super::responder::Responder;
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry};
+use super::transport::MAX_MESSAGE;
+use super::wake::Wake;
 use crate::fabric::{
     CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, LINK_SOFTWARE, MAX_SGE, MemoryRange,
     MemoryRegion, PortAttributes, Provider, QpAddress, QueuePair, QueuePairCaps, SoftwareOptions,
 };
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Largest message of one request.
-const MAX_MESSAGE: u32 = 1 << 30;
 const MAX_QUEUE_DEPTH: u32 = 16_384;
 const MAX_CQ_DEPTH: u32 = 1 << 20;
 /// Largest payload that is copied when it is posted.
@@ -56,6 +58,10 @@ pub(super) struct Core {
     queue_pairs: Mutex<QueuePairs>,
     events: Mutex<VecDeque<DeviceEvent>>,
     event: OwnedFd,
+    pub(super) responder: Wake,
+    /// Shown by peers at the Unix socket to prove that they were welcomed at the data listener.
+    token: u64,
+    pub(super) links: Links,
 }
 
 #[derive(Debug, Default)]
@@ -205,6 +211,9 @@ impl Core {
             queue_pairs: Mutex::default(),
             events: Mutex::default(),
             event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            responder: Wake::new()?,
+            token: u64::from_ne_bytes(random()),
+            links: Links::default(),
         })
     }
 
@@ -215,6 +224,10 @@ impl Core {
     /// Where the data listener is bound.
     pub(super) fn ip(&self) -> IpAddr {
         self.options.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    pub(super) fn token(&self) -> u64 {
+        self.token
     }
 
     /// The live queue pair of that number.
@@ -232,6 +245,7 @@ impl Core {
         if let Some(entry) = self.entries.get(endpoint.slot) {
             entry.connect(peer.qpn);
         }
+        self.responder.wake();
     }
 
     /// Moves a queue pair to ERROR, without an event. True when it was not there yet.
@@ -239,7 +253,11 @@ impl Core {
         if let Some(entry) = self.entries.get(endpoint.slot) {
             entry.mark_broken();
         }
-        endpoint.set_error()
+        let first = endpoint.set_error();
+        if first {
+            self.responder.wake();
+        }
+        first
     }
 
     /// Moves a queue pair to ERROR because of what its peer asked for, and says so.

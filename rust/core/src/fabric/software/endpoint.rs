@@ -17,7 +17,7 @@ pub(super) struct Endpoint {
     /// Set once connected.
     peer: OnceLock<QpAddress>,
     /// The counterpart, when it lives in this process.
-    neighbour: OnceLock<Weak<Endpoint>>,
+    neighbour: OnceLock<Weak<Self>>,
     /// In ERROR: set by the owner, the responder or an in-process peer, never cleared; read by all of them. SeqCst:
     /// it pairs with nothing else, and is off the hot path but for one load per call.
     error: AtomicBool,

@@ -252,7 +252,7 @@ impl Faults {
         let random = self.next_random() >> 32;
         let hit = self.plan.failures.iter().find(|(when, _)| match *when {
             When::At(at) => number == at,
-            When::Every(every) => number.is_multiple_of(every),
+            When::Every(every) => number % every == 0,
             When::Chance(chance) => random < chance,
         });
         let Some((_, status)) = hit else { return Verdict::Go };

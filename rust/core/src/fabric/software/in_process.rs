@@ -9,7 +9,7 @@ use super::endpoint::Endpoint;
 use super::faults::Verdict;
 use super::send_queue::Request;
 use super::table::Right;
-use super::transport::{Next, Patience, PinCache, Step, Work};
+use super::transport::{MAX_MESSAGE, Next, Patience, PinSet, Step, Unpinned, Work, rights};
 use crate::fabric::{CompletionStatus, Opcode};
 
 /// The way to a queue pair of this process.
@@ -29,8 +29,8 @@ impl InProcess {
 
     pub(super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
         let remote_device = Arc::clone(&self.remote_device);
-        let mut local = PinCache::new(work.regions.view());
-        let mut remote = PinCache::new(remote_device.regions.view());
+        let mut local = PinSet::new(work.regions.view());
+        let mut remote = PinSet::new(remote_device.regions.view());
         let mut executed = 0;
         let next = loop {
             let index = work.queue.executed + executed;
@@ -76,16 +76,17 @@ impl InProcess {
         work: &mut Work<'_>,
         index: u64,
         request: &Request,
-        local: &mut PinCache<'_>,
-        remote: &mut PinCache<'_>,
+        local: &mut PinSet<'_>,
+        remote: &mut PinSet<'_>,
     ) -> Result<(), CompletionStatus> {
+        if request.length > u64::from(MAX_MESSAGE) {
+            return Err(CompletionStatus::LocalLength);
+        }
         if request.length == 0 {
             return Ok(());
         }
         let (local_right, remote_right) = rights(request.opcode);
-        let target = remote.get(request.rkey).map_err(|_| CompletionStatus::RemoteAccess)?;
-        target
-            .check(request.remote_address, request.length, remote_right)
+        check(remote, request.rkey, request.remote_address, request.length, remote_right)
             .map_err(|_| CompletionStatus::RemoteAccess)?;
         for piece in work.queue.pieces(index, self.offset) {
             let length = piece.length.min(work.budget.bytes);
@@ -93,9 +94,7 @@ impl InProcess {
                 break;
             }
             if let Some(lkey) = piece.lkey {
-                local
-                    .get(lkey)
-                    .and_then(|region| region.check(piece.address, piece.length, local_right))
+                check(local, lkey, piece.address, piece.length, local_right)
                     .map_err(|_| CompletionStatus::LocalProtection)?;
             }
             work.faults.hold();
@@ -116,10 +115,13 @@ impl InProcess {
     }
 }
 
-/// What a request needs of its local and of its remote range.
-pub(super) fn rights(opcode: Opcode) -> (Right, Right) {
-    match opcode {
-        Opcode::Write => (Right::LocalRead, Right::RemoteWrite),
-        Opcode::Read => (Right::LocalWrite, Right::RemoteRead),
+/// [`PinSet::check`], letting go of the other regions when the set is full: one at a time is enough here.
+fn check(pins: &mut PinSet<'_>, key: u32, address: u64, length: u64, right: Right) -> Result<(), Unpinned> {
+    match pins.check(key, address, length, right) {
+        Err(Unpinned::Full) => {
+            pins.clear();
+            pins.check(key, address, length, right)
+        }
+        answer => answer,
     }
 }

@@ -22,15 +22,24 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::{Device, FabricError, SoftwareOptions};
+use super::{Device, FabricError, PathKind, SoftwareOptions};
 
 mod completion_queue;
 mod connect;
 mod copy;
+mod cross_memory;
+mod descriptors;
 mod device;
+mod dial;
 mod endpoint;
 mod faults;
+mod foreign;
+mod hello;
+mod identity;
 mod in_process;
+mod keepalive;
+mod link;
+mod links;
 mod mapping;
 mod probe;
 mod queue_pair;
@@ -38,8 +47,12 @@ mod region;
 mod responder;
 mod send_queue;
 mod signal;
+mod socket;
 mod table;
+mod tcp;
 mod transport;
+mod wake;
+mod watched;
 
 pub use device::SoftwareDevice;
 pub use faults::{FaultPlan, FaultPlanError};
@@ -54,6 +67,11 @@ pub fn open(options: &SoftwareOptions) -> Result<Vec<Arc<dyn Device>>, FabricErr
 pub fn open_software(options: &SoftwareOptions) -> Result<Vec<Arc<SoftwareDevice>>, FabricError> {
     let plan =
         FaultPlan::from_str(&options.faults).map_err(|error| FabricError::Unsupported(error.to_string()))?;
+    if let Some(force @ (PathKind::None | PathKind::Rdma)) = options.force {
+        let reason =
+            format!("the software fabric has no path {force}: force in-process, cross-memory or tcp");
+        return Err(FabricError::Unsupported(reason));
+    }
     (0..options.device_count.max(1))
         .map(|index| Ok(Arc::new(SoftwareDevice::new(index, options, plan.clone())?)))
         .collect()

@@ -4,11 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::completion_queue::Shared;
 use super::connect;
+use super::cross_memory::CrossMemory;
 use super::device::{Core, SoftwareDevice};
 use super::endpoint::Endpoint;
 use super::faults::Faults;
 use super::in_process::InProcess;
 use super::send_queue::SendQueue;
+use super::tcp::initiator::Initiator;
 use super::transport::{Budget, Next, Step, Work};
 use crate::fabric::{
     Completion, CompletionStatus, FabricError, PathKind, PathOptions, Posted, QpAddress, QueuePair,
@@ -20,18 +22,24 @@ use crate::sync::{AtomicBool, Ordering};
 #[derive(Debug)]
 pub(super) enum Transport {
     InProcess(InProcess),
+    CrossMemory(CrossMemory),
+    Tcp(Initiator),
 }
 
 impl Transport {
     fn advance(&mut self, work: &mut Work<'_>) -> Step {
         match self {
             Self::InProcess(in_process) => in_process.advance(work),
+            Self::CrossMemory(cross_memory) => cross_memory.advance(work),
+            Self::Tcp(initiator) => initiator.advance(work),
         }
     }
 
-    fn kind(&self) -> PathKind {
+    pub(super) fn kind(&self) -> PathKind {
         match self {
             Self::InProcess(_) => PathKind::InProcess,
+            Self::CrossMemory(_) => PathKind::CrossMemory,
+            Self::Tcp(_) => PathKind::Tcp,
         }
     }
 }
@@ -43,6 +51,8 @@ pub(super) struct Inner {
     endpoint: Arc<Endpoint>,
     /// True while it is in its completion queue's ready list. Changed under that list's lock only; Relaxed.
     ready: AtomicBool,
+    /// Its socket has news. Set and taken by the polling thread; Relaxed.
+    news: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -86,6 +96,11 @@ impl Inner {
         self.ready.store(false, Ordering::Relaxed);
     }
 
+    /// Notes that its socket has news.
+    pub(super) fn mark_news(&self) {
+        self.news.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a change from outside is to be looked at.
     pub(super) fn needs_care(&self) -> bool {
         self.endpoint.is_error() || self.endpoint.is_peer_gone()
@@ -97,7 +112,8 @@ impl Inner {
         let mut progress = Progress::default();
         let mut next = Next::Idle;
         if state.ending.is_none() {
-            next = state.execute(&self.device, &self.endpoint, budget);
+            let news = self.news.swap(false, Ordering::Relaxed);
+            next = state.execute(&self.device, &self.endpoint, budget, news);
             if self.endpoint.is_error() {
                 next = Next::Failed(CompletionStatus::Flushed);
             }
@@ -117,13 +133,13 @@ impl Inner {
 }
 
 impl State {
-    fn execute(&mut self, device: &Core, endpoint: &Endpoint, budget: &mut Budget) -> Next {
+    fn execute(&mut self, device: &Core, endpoint: &Endpoint, budget: &mut Budget, news: bool) -> Next {
         if endpoint.is_error() {
             return Next::Failed(CompletionStatus::Flushed);
         }
         let Some(transport) = &mut self.transport else { return Next::Idle };
         let regions = &*device.regions;
-        let mut work = Work { endpoint, regions, queue: &self.queue, faults: &mut self.faults, budget };
+        let mut work = Work { endpoint, regions, queue: &self.queue, faults: &mut self.faults, budget, news };
         let step = transport.advance(&mut work);
         self.queue.executed += step.executed;
         step.next
@@ -190,6 +206,7 @@ impl SoftwareQueuePair {
             device: Arc::clone(device.core()),
             endpoint,
             ready: AtomicBool::new(false),
+            news: AtomicBool::new(false),
             state: Mutex::new(state),
         });
         completions.attach(&inner);

@@ -6,13 +6,15 @@ use super::endpoint::Endpoint;
 use super::faults::Faults;
 use super::region::RegionTable;
 use super::send_queue::SendQueue;
-use super::table::{Counterpart, Pinned, RegionView, Violation};
-use crate::fabric::CompletionStatus;
+use super::table::{Counterpart, Pinned, RegionView, Right, Violation};
+use crate::fabric::{CompletionStatus, MAX_SGE, Opcode};
 
 /// Bytes that one call of `poll` may copy.
 pub(super) const POLL_BYTES: u64 = 1 << 20;
 /// Requests that one call of `poll` may carry out.
 const POLL_REQUESTS: u64 = 512;
+/// Largest message of one request.
+pub(super) const MAX_MESSAGE: u32 = 1 << 30;
 /// How long a request waits for a peer that has not connected its side yet.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,8 @@ pub(super) struct Work<'a> {
     pub(super) queue: &'a SendQueue,
     pub(super) faults: &'a mut Faults,
     pub(super) budget: &'a mut Budget,
+    /// Its socket has news, or may have.
+    pub(super) news: bool,
 }
 
 /// How far a transport came: from `queue.executed` on, `executed` requests succeeded, and then:
@@ -63,26 +67,77 @@ pub(super) enum Next {
     Failed(CompletionStatus),
 }
 
-/// Keeps the region used last pinned, for the next request is likely to use it again.
+/// Regions that a [`PinSet`] holds at a time: enough for any one request.
+const PINS: usize = MAX_SGE;
+
+/// The regions in use by one batch, each pinned once. Dropping it lets go of them.
 #[derive(Debug)]
-pub(super) struct PinCache<'a> {
+pub(super) struct PinSet<'a> {
     view: RegionView<'a>,
-    pinned: Option<Pinned<'a>>,
+    pins: [Option<Pinned<'a>>; PINS],
+    /// Where the region used last is: the next request is likely to use it again.
+    last: usize,
 }
 
-impl<'a> PinCache<'a> {
+/// Why a [`PinSet`] does not give access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unpinned {
+    /// The key or the range does not fit.
+    Violation,
+    /// The batch uses as many regions as the set holds: carry it out first.
+    Full,
+}
+
+impl From<Violation> for Unpinned {
+    fn from(_: Violation) -> Self {
+        Self::Violation
+    }
+}
+
+impl<'a> PinSet<'a> {
     pub(super) fn new(view: RegionView<'a>) -> Self {
-        Self { view, pinned: None }
+        Self { view, pins: [const { None }; PINS], last: 0 }
     }
 
-    /// The region of `key`, pinned and live.
-    pub(super) fn get(&mut self, key: u32) -> Result<&Pinned<'a>, Violation> {
-        let hit = self.pinned.as_ref().is_some_and(|pinned| pinned.key() == key && pinned.is_live());
-        if !hit {
-            self.pinned = None;
-            self.pinned = Some(self.view.pin(key)?);
+    /// Pins the region of `key`, if it is not yet, and checks that `length` bytes at `address` may be used so.
+    pub(super) fn check(
+        &mut self,
+        key: u32,
+        address: u64,
+        length: u64,
+        right: Right,
+    ) -> Result<(), Unpinned> {
+        Ok(self.get(key)?.check(address, length, right)?)
+    }
+
+    /// Lets go of all regions.
+    pub(super) fn clear(&mut self) {
+        self.pins = [const { None }; PINS];
+    }
+
+    /// False once the owner of one of the regions has begun to revoke it.
+    pub(super) fn all_live(&self) -> bool {
+        self.pins.iter().flatten().all(Pinned::is_live)
+    }
+
+    fn get(&mut self, key: u32) -> Result<&Pinned<'a>, Unpinned> {
+        let is_it =
+            |pin: &Option<Pinned<'_>>| pin.as_ref().is_some_and(|pin| pin.key() == key && pin.is_live());
+        if !self.pins.get(self.last).is_some_and(is_it) {
+            self.last = match self.pins.iter().position(is_it) {
+                Some(place) => place,
+                None => self.insert(self.view.pin(key)?)?,
+            };
         }
-        self.pinned.as_ref().ok_or(Violation)
+        self.pins.get(self.last).and_then(Option::as_ref).ok_or(Unpinned::Violation)
+    }
+
+    fn insert(&mut self, pinned: Pinned<'a>) -> Result<usize, Unpinned> {
+        let place = self.pins.iter().position(Option::is_none).ok_or(Unpinned::Full)?;
+        if let Some(slot) = self.pins.get_mut(place) {
+            *slot = Some(pinned);
+        }
+        Ok(place)
     }
 }
 
@@ -108,5 +163,13 @@ impl Patience {
             }
             Counterpart::NotYet => Some(Next::Failed(CompletionStatus::RetryExceeded)),
         }
+    }
+}
+
+/// What a request needs of its local and of its remote range.
+pub(super) fn rights(opcode: Opcode) -> (Right, Right) {
+    match opcode {
+        Opcode::Write => (Right::LocalRead, Right::RemoteWrite),
+        Opcode::Read => (Right::LocalWrite, Right::RemoteRead),
     }
 }

@@ -6,7 +6,7 @@ use crate::control::socket::connect;
 
 /// A listener and a thread that accepts one peer.
 fn accepting() -> (Arc<RawListener>, thread::JoinHandle<(Result<RawPeer, HandshakeError>, FakeLanes)>) {
-    let listener = Arc::new(RawListener::bind(LOOPBACK, &limits()).unwrap());
+    let listener = Arc::new(raw_listener(&limits()).unwrap());
     let thread = {
         let listener = Arc::clone(&listener);
         thread::spawn(move || {

@@ -1,0 +1,161 @@
+//! One function per decoder. Each must survive any input, and what it accepts must survive being written again.
+
+use std::sync::Arc;
+
+use flagcx_p2p::config::{Config, Files, NameList, parse_integer};
+use flagcx_p2p::control::wire::notification::{Header, decode_message};
+use flagcx_p2p::control::wire::{
+    ControlMeta, Features, FrameHeader, Handle, LaneRecord, SocketKind, Tag, decode_address, decode_regions,
+    encode_address, encode_regions,
+};
+use flagcx_p2p::control::{AuthKey, ChannelFrame, Metadata, parse_address, resolve, split_session};
+use flagcx_p2p::notify::{Decoder, Door};
+
+/// A target: its name, which is that of its corpus and of its file under `fuzz_targets/`, and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    ("address", address),
+    ("channel", channel),
+    ("config", config),
+    ("config_file", config_file),
+    ("frame", frame),
+    ("handle", handle),
+    ("lane", lane),
+    ("meta", meta),
+    ("metadata", metadata),
+    ("name_list", name_list),
+    ("notification", notification),
+    ("preamble", preamble),
+    ("regions", regions),
+    ("session", session),
+];
+
+/// The socket preamble.
+pub fn preamble(data: &[u8]) {
+    if let Ok(Ok(kind)) = SocketKind::decode(data) {
+        assert!(data.starts_with(&kind.encode()));
+    }
+}
+
+/// The socket address union.
+pub fn address(data: &[u8]) {
+    if let Ok(address) = decode_address(data) {
+        assert_eq!(decode_address(&encode_address(&address)), Ok(address));
+    }
+}
+
+/// The listen handle and the features behind it.
+pub fn handle(data: &[u8]) {
+    let _ = Features::decode(data);
+    if let Ok(handle) = Handle::decode(data) {
+        assert_eq!(Handle::decode(&handle.encode()), Ok(handle));
+        assert_eq!(Handle::decode_raw(data), Ok(handle.address));
+    }
+}
+
+/// The header of bootstrap frames.
+pub fn frame(data: &[u8]) {
+    if let Ok(header) = FrameHeader::decode(data) {
+        assert!(data.starts_with(&header.encode()));
+        if let Ok(size) = header.expect(Tag::Regions, 1000) {
+            assert!(size <= 1000);
+        }
+    }
+}
+
+/// The control meta.
+pub fn meta(data: &[u8]) {
+    if let Ok(meta) = ControlMeta::decode(data) {
+        assert_eq!(ControlMeta::decode(&meta.encode()), Ok(meta));
+    }
+}
+
+/// The region table.
+pub fn regions(data: &[u8]) {
+    if let Ok(regions) = decode_regions(data) {
+        assert_eq!(decode_regions(&encode_regions(&regions)), Ok(regions));
+    }
+}
+
+/// The record of a lane.
+pub fn lane(data: &[u8]) {
+    if let Ok(record) = LaneRecord::decode(data) {
+        assert_eq!(LaneRecord::decode(&record.encode()), Ok(record));
+    }
+}
+
+/// A notification socket; the first byte chooses the receiver's door.
+pub fn notification(data: &[u8]) {
+    let _ = Header::decode(data).map(Header::body_size);
+    let _ = decode_message(data);
+    let Some((door, mut rest)) = data.split_first() else { return };
+    let key = (door & 1 != 0).then(|| AuthKey::new(Arc::new([7; 32])));
+    let door = Door { key, allow_original: door & 2 != 0, max_bytes: 1000 };
+    let mut decoder = Decoder::new([1; 32]);
+    while let Ok(Some((_, size))) = decoder.next(rest, &door) {
+        rest = rest.get(size..).unwrap_or_default();
+    }
+}
+
+/// Frames of the control channel.
+pub fn channel(data: &[u8]) {
+    let mut rest = data;
+    while let Ok(Some((frame, size))) = ChannelFrame::decode(rest) {
+        if let Some(frame) = frame {
+            let again = frame.encode();
+            assert_eq!(ChannelFrame::decode(&again), Ok(Some((Some(frame), again.len()))));
+        }
+        rest = rest.get(size..).unwrap_or_default();
+    }
+}
+
+/// `host:port` and numeric addresses.
+pub fn session(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok((host, port)) = split_session(&text) {
+        assert!(!host.is_empty() && port != 0);
+    }
+    if let Some(address) = parse_address(&text) {
+        let mut expected = address;
+        expected.set_port(9);
+        assert_eq!(resolve(&text, 9), Ok(vec![expected]));
+    }
+}
+
+/// The metadata string.
+pub fn metadata(data: &[u8]) {
+    if let Ok(metadata) = String::from_utf8_lossy(data).parse::<Metadata>() {
+        assert_eq!(metadata.to_string().parse(), Ok(metadata));
+    }
+}
+
+/// Values of variables: the same text for each of them.
+pub fn config(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let _ = parse_integer(&text);
+    let config = Config::from_source(&|_| Some(text.clone().into_owned()));
+    assert!(config.workers_per_pool <= config.qps_per_conn as usize);
+    assert!(config.shard_count >= config.workers_per_pool);
+    let _ = config.check();
+}
+
+/// A configuration file.
+pub fn config_file(data: &[u8]) {
+    let mut files = Files::default();
+    files.add(&String::from_utf8_lossy(data));
+    let config = Config::from_source(&|name| files.layered(name));
+    let _ = config.check();
+}
+
+/// Lists of devices or interfaces; the first line is the list, the second a name.
+pub fn name_list(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (list, name) = text.split_once('\n').unwrap_or((&text, "mlx5_0"));
+    let list = NameList::parse(list);
+    if list.is_empty() {
+        assert!(list.matches(name, Some(1)));
+    }
+    let _ = list.matches(name, None);
+}

@@ -1,0 +1,241 @@
+//! The connection that stays open between two engines of this kind: signs of life, rebuilding of lanes, farewell.
+//!
+//! Frames have a 12-byte header: magic (u32), version (u16), kind (u16), payload length (u32). Unknown kinds of a
+//! later version are skipped.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::Stream;
+use super::wire::{LANE_RECORD_SIZE, LaneRecord, WireError};
+
+const MAGIC: u32 = 0x4c43_5846;
+const VERSION: u16 = 1;
+const HEADER_SIZE: usize = 12;
+/// Bytes of payload that a frame may have.
+pub const MAX_FRAME: usize = 1024;
+
+/// What is said on a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelFrame {
+    /// Are you there? Answered by a [`ChannelFrame::Pong`] with the same number.
+    Ping(u64),
+    /// Yes.
+    Pong(u64),
+    /// Lane `lane` of the sender has failed and is drained; here is its new queue pair. `attempt` counts up, so that
+    /// an answer to an older request is recognised.
+    Rebuild {
+        /// Index of the lane.
+        lane: u32,
+        /// Number of the attempt.
+        attempt: u32,
+        /// The new queue pair.
+        record: LaneRecord,
+    },
+    /// The answer: the receiver's lane is drained as well, and this is its new queue pair.
+    Rebuilt {
+        /// Index of the lane.
+        lane: u32,
+        /// Number of the attempt that is answered.
+        attempt: u32,
+        /// The new queue pair.
+        record: LaneRecord,
+    },
+    /// The last word: the sender's new queue pair is connected as well, the lane may be used.
+    Ready {
+        /// Index of the lane.
+        lane: u32,
+        /// Number of the attempt that has succeeded.
+        attempt: u32,
+    },
+    /// Lane `lane` of the sender has failed; please ask for a rebuild. Only one side asks, or both would.
+    Broken {
+        /// Index of the lane.
+        lane: u32,
+    },
+    /// The answer when the lane cannot be rebuilt.
+    Refused {
+        /// Index of the lane.
+        lane: u32,
+        /// Number of the attempt that is answered.
+        attempt: u32,
+    },
+    /// The sender closes the connection in order.
+    Goodbye,
+}
+
+impl ChannelFrame {
+    /// Writes the frame.
+    pub fn encode(&self) -> Vec<u8> {
+        let (kind, payload): (u16, Vec<u8>) = match self {
+            Self::Ping(number) => (1, number.to_le_bytes().to_vec()),
+            Self::Pong(number) => (2, number.to_le_bytes().to_vec()),
+            Self::Rebuild { lane, attempt, record } => (3, lane_payload(*lane, *attempt, Some(record))),
+            Self::Rebuilt { lane, attempt, record } => (4, lane_payload(*lane, *attempt, Some(record))),
+            Self::Refused { lane, attempt } => (5, lane_payload(*lane, *attempt, None)),
+            Self::Goodbye => (6, Vec::new()),
+            Self::Ready { lane, attempt } => (7, lane_payload(*lane, *attempt, None)),
+            Self::Broken { lane } => (8, lane_payload(*lane, 0, None)),
+        };
+        let mut frame = Vec::with_capacity(HEADER_SIZE + payload.len());
+        frame.extend(MAGIC.to_le_bytes());
+        frame.extend(VERSION.to_le_bytes());
+        frame.extend(kind.to_le_bytes());
+        frame.extend((payload.len() as u32).to_le_bytes());
+        frame.extend(payload);
+        frame
+    }
+
+    /// Reads the frame at the start of `bytes`, if it is there whole; answers it with the bytes that it takes.
+    /// The frame is `None` when its kind is unknown.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Option<Self>, usize)>, WireError> {
+        let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
+        let [m0, m1, m2, m3, _, _, k0, k1, l0, l1, l2, l3] = *header;
+        let magic = u32::from_le_bytes([m0, m1, m2, m3]);
+        if magic != MAGIC {
+            return Err(WireError::new(
+                "channel frame",
+                format!("magic {magic:#010x}, expected {MAGIC:#010x}"),
+            ));
+        }
+        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        if length > MAX_FRAME {
+            let problem = format!("{length} bytes of payload, expected at most {MAX_FRAME}");
+            return Err(WireError::new("channel frame", problem));
+        }
+        let Some(payload) = rest.get(..length) else { return Ok(None) };
+        let frame = Self::decode_payload(u16::from_le_bytes([k0, k1]), payload)?;
+        Ok(Some((frame, HEADER_SIZE + length)))
+    }
+
+    fn decode_payload(kind: u16, payload: &[u8]) -> Result<Option<Self>, WireError> {
+        Ok(Some(match kind {
+            1 => Self::Ping(number(payload)?),
+            2 => Self::Pong(number(payload)?),
+            3 => {
+                let (lane, attempt, record) = lane_fields(payload)?;
+                Self::Rebuild { lane, attempt, record: LaneRecord::decode(record)? }
+            }
+            4 => {
+                let (lane, attempt, record) = lane_fields(payload)?;
+                Self::Rebuilt { lane, attempt, record: LaneRecord::decode(record)? }
+            }
+            5 => {
+                let (lane, attempt, _) = lane_fields(payload)?;
+                Self::Refused { lane, attempt }
+            }
+            6 => Self::Goodbye,
+            7 => {
+                let (lane, attempt, _) = lane_fields(payload)?;
+                Self::Ready { lane, attempt }
+            }
+            8 => {
+                let (lane, _, _) = lane_fields(payload)?;
+                Self::Broken { lane }
+            }
+            _ => return Ok(None),
+        }))
+    }
+}
+
+fn lane_payload(lane: u32, attempt: u32, record: Option<&LaneRecord>) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(8 + LANE_RECORD_SIZE);
+    payload.extend(lane.to_le_bytes());
+    payload.extend(attempt.to_le_bytes());
+    payload.extend(record.into_iter().flat_map(LaneRecord::encode));
+    payload
+}
+
+fn lane_fields(payload: &[u8]) -> Result<(u32, u32, &[u8]), WireError> {
+    let short = || WireError::new("channel frame", "ends within the lane's number");
+    let (lane, rest) = payload.split_first_chunk().ok_or_else(short)?;
+    let (attempt, record) = rest.split_first_chunk().ok_or_else(short)?;
+    Ok((u32::from_le_bytes(*lane), u32::from_le_bytes(*attempt), record))
+}
+
+fn number(payload: &[u8]) -> Result<u64, WireError> {
+    let (number, _) = payload
+        .split_first_chunk()
+        .ok_or_else(|| WireError::new("channel frame", "ends within the number"))?;
+    Ok(u64::from_le_bytes(*number))
+}
+
+/// A channel. Any thread may send; one at a time receives.
+#[derive(Debug)]
+pub struct Channel {
+    stream: Stream,
+    /// Serialises senders: frames go out whole.
+    sending: Mutex<()>,
+    /// Bytes received that do not make a whole frame yet.
+    received: Mutex<Vec<u8>>,
+}
+
+impl Channel {
+    /// Takes over the lane socket of a finished handshake.
+    pub fn new(stream: Stream) -> Self {
+        Self { stream, sending: Mutex::default(), received: Mutex::default() }
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.stream.peer()
+    }
+
+    /// Sends a frame whole. After an error the channel is shut down: part of the frame may be out.
+    pub fn send(&self, frame: &ChannelFrame, deadline: Instant) -> io::Result<()> {
+        let _turn = lock(&self.sending);
+        self.stream.write_all_by(&frame.encode(), deadline).inspect_err(|_| self.stream.shutdown())
+    }
+
+    /// The next frame that has arrived whole; `None` when there is none now. Never blocks.
+    ///
+    /// `UnexpectedEof`: the peer has closed. `InvalidData`: it speaks something else. Both are final.
+    pub fn try_read_frame(&self) -> io::Result<Option<ChannelFrame>> {
+        let mut received = lock(&self.received);
+        loop {
+            let decoded = ChannelFrame::decode(&received)
+                .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+            if let Some((frame, size)) = decoded {
+                received.drain(..size);
+                match frame {
+                    Some(frame) => return Ok(Some(frame)),
+                    None => continue,
+                }
+            }
+            let mut buffer = [0; HEADER_SIZE + MAX_FRAME];
+            match self.stream.try_read(&mut buffer)? {
+                None => return Ok(None),
+                Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Some(count) => received.extend(buffer.iter().take(count)),
+            }
+        }
+    }
+
+    /// Whether the peer has closed its end, as far as this host knows.
+    pub fn is_closed(&self) -> bool {
+        self.stream.is_closed()
+    }
+
+    /// Ends the channel in both directions.
+    pub fn shutdown(&self) {
+        self.stream.shutdown();
+    }
+}
+
+impl AsFd for Channel {
+    /// Readable when [`Channel::try_read_frame`] has something to say.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// The data behind these locks is never left half-changed, so a panic elsewhere spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::control::wire::LaneCapabilities;
+use crate::control::{Abort, Listener, connect};
+use crate::fabric::QpAddress;
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+fn pair() -> (Channel, Stream) {
+    let listener = Listener::bind(IpAddr::V4(Ipv4Addr::LOCALHOST), None, &Abort::new().unwrap()).unwrap();
+    let client = connect(listener.local(), soon(), None).unwrap();
+    (Channel::new(listener.accept_by(Some(soon())).unwrap()), client)
+}
+
+fn next(channel: &Channel) -> io::Result<ChannelFrame> {
+    let deadline = soon();
+    while Instant::now() < deadline {
+        if let Some(frame) = channel.try_read_frame()? {
+            return Ok(frame);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(ErrorKind::TimedOut.into())
+}
+
+fn frames() -> Vec<ChannelFrame> {
+    let address = QpAddress { qpn: 7, gid: [9; 16], port: 1, link_layer: 2, lid: 3, mtu: 4 };
+    let capabilities = Some(LaneCapabilities { rd_atomic_initiator: 1, rd_atomic_responder: 16 });
+    let record = LaneRecord { address, capabilities };
+    vec![
+        ChannelFrame::Ping(u64::MAX),
+        ChannelFrame::Pong(0),
+        ChannelFrame::Rebuild { lane: 3, attempt: 9, record },
+        ChannelFrame::Rebuilt { lane: 3, attempt: 9, record },
+        ChannelFrame::Refused { lane: 1, attempt: 2 },
+        ChannelFrame::Ready { lane: 7, attempt: 1 },
+        ChannelFrame::Broken { lane: 2 },
+        ChannelFrame::Goodbye,
+    ]
+}
+
+#[test]
+fn frames_survive_in_any_cut() {
+    let (channel, client) = pair();
+    assert_eq!(channel.try_read_frame().unwrap(), None);
+    let bytes: Vec<u8> = frames().iter().flat_map(ChannelFrame::encode).collect();
+    for part in bytes.chunks(7) {
+        client.write_all_by(part, soon()).unwrap();
+    }
+    for frame in frames() {
+        assert_eq!(next(&channel).unwrap(), frame);
+    }
+    drop(client);
+    assert_eq!(next(&channel).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    assert!(channel.is_closed());
+}
+
+#[test]
+fn a_frame_has_these_bytes() {
+    let expected = [0x46, 0x58, 0x43, 0x4c, 1, 0, 1, 0, 8, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(ChannelFrame::Ping(5).encode(), expected);
+}
+
+#[test]
+fn unknown_kinds_are_skipped_and_garbage_is_not() {
+    let (channel, client) = pair();
+    let mut unknown = ChannelFrame::Ping(1).encode();
+    unknown[6] = 99;
+    client.write_all_by(&unknown, soon()).unwrap();
+    client.write_all_by(&ChannelFrame::Goodbye.encode(), soon()).unwrap();
+    assert_eq!(next(&channel).unwrap(), ChannelFrame::Goodbye);
+    client.write_all_by(b"what is this?", soon()).unwrap();
+    assert_eq!(next(&channel).unwrap_err().kind(), ErrorKind::InvalidData);
+
+    let mut long = ChannelFrame::Ping(1).encode();
+    long[10] = 1;
+    assert!(ChannelFrame::decode(&long).is_err());
+}
+
+#[test]
+fn a_channel_that_could_not_send_is_shut_down() {
+    let (channel, client) = pair();
+    let deadline = Instant::now() + Duration::from_millis(100);
+    let failed =
+        std::iter::repeat_with(|| channel.send(&ChannelFrame::Ping(1), deadline)).find(Result::is_err);
+    assert!(failed.unwrap().is_err());
+    let mut buffer = vec![0; 1 << 16];
+    while client.read_exact_by(&mut buffer, soon()).is_ok() {}
+    assert!(client.is_closed());
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes: Vec<u8>, kind: u16, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let _ = ChannelFrame::decode(&bytes);
+        let mut frame = ChannelFrame::Goodbye.encode();
+        frame[6..8].copy_from_slice(&kind.to_le_bytes());
+        frame[8] = payload.len() as u8;
+        frame.extend(payload);
+        let _ = ChannelFrame::decode(&frame);
+    }
+}

@@ -1,0 +1,211 @@
+//! The runtime over the CUDA driver.
+#![allow(unsafe_code, reason = "calls the CUDA driver")]
+
+use std::collections::HashMap;
+use std::ffi::{c_char, c_int, c_void};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use once_cell::sync::OnceCell;
+
+use super::super::{
+    CopyStream, DeviceError, DeviceRuntime, DmaBufExport, IPC_HANDLE_BYTES, IpcExport, PointerKind,
+    SavedDevice,
+};
+use super::stream::CudaStream;
+use super::symbols::{IpcMemHandle, Symbols};
+
+/// Name in logs and errors.
+pub(super) const NAME: &str = "cuda";
+
+const ERROR_INVALID_VALUE: c_int = 1;
+const ERROR_NOT_INITIALIZED: c_int = 3;
+const ERROR_DEINITIALIZED: c_int = 4;
+const ATTRIBUTE_MEMORY_TYPE: c_int = 2;
+const ATTRIBUTE_IS_MANAGED: c_int = 8;
+const ATTRIBUTE_DEVICE_ORDINAL: c_int = 9;
+const MEMORY_TYPE_HOST: u32 = 1;
+const IPC_LAZY_PEER_ACCESS: u32 = 1;
+const RANGE_HANDLE_DMA_BUF: c_int = 1;
+
+/// The CUDA driver. Works in the primary context of each device, which it shares with the CUDA runtime library.
+#[derive(Debug)]
+pub struct CudaRuntime {
+    symbols: Arc<Symbols>,
+    initialised: OnceCell<()>,
+    /// Primary contexts taken so far, by device; kept until the process ends, as the CUDA runtime library does.
+    contexts: Mutex<HashMap<i32, usize>>,
+}
+
+impl CudaRuntime {
+    /// The driver that this process has loaded already. A process that has not has no device memory either.
+    pub fn of_process() -> Result<Self, DeviceError> {
+        Symbols::of_process().map(Self::over)
+    }
+
+    /// The driver in the file `library` (`libcuda.so.1`), loaded now if need be.
+    pub fn load(library: &str) -> Result<Self, DeviceError> {
+        Symbols::load(library).map(Self::over)
+    }
+
+    pub(super) fn over(symbols: Symbols) -> Self {
+        Self { symbols: Arc::new(symbols), initialised: OnceCell::new(), contexts: Mutex::default() }
+    }
+
+    /// The functions, after the driver has been initialised.
+    fn driver(&self) -> Result<&Symbols, DeviceError> {
+        let initialise = || {
+            // SAFETY: takes no pointer, and may be called again after the program itself has.
+            let code = unsafe { (self.symbols.init)(0) };
+            self.symbols.check("cuInit", code)
+        };
+        self.initialised.get_or_try_init(initialise)?;
+        Ok(&self.symbols)
+    }
+
+    fn device(&self, ordinal: i32) -> Result<c_int, DeviceError> {
+        let (driver, mut device) = (self.driver()?, 0);
+        // SAFETY: the out parameter is valid.
+        driver.check("cuDeviceGet", unsafe { (driver.device_get)(&raw mut device, ordinal) })?;
+        Ok(device)
+    }
+
+    fn primary_context(&self, ordinal: i32) -> Result<*mut c_void, DeviceError> {
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(context) = contexts.get(&ordinal) {
+            return Ok(*context as *mut c_void);
+        }
+        let (driver, device, mut context) = (self.driver()?, self.device(ordinal)?, ptr::null_mut());
+        // SAFETY: the out parameter is valid, the device came from the driver.
+        let code = unsafe { (driver.primary_context)(&raw mut context, device) };
+        driver.check("cuDevicePrimaryCtxRetain", code)?;
+        contexts.insert(ordinal, context as usize);
+        Ok(context)
+    }
+
+    /// An integer attribute of a pointer; `None` when the driver does not know the pointer.
+    fn attribute(&self, attribute: c_int, address: u64) -> Result<Option<u32>, DeviceError> {
+        let mut value = 0_u32;
+        // SAFETY: every attribute asked for here is a 32-bit integer (or a bool); the address is only looked up.
+        let code = unsafe {
+            (self.symbols.pointer_attribute)((&raw mut value).cast::<c_void>(), attribute, address)
+        };
+        match code {
+            // Not initialised, and so no device memory: initialising is left to the program.
+            ERROR_INVALID_VALUE | ERROR_NOT_INITIALIZED | ERROR_DEINITIALIZED => Ok(None),
+            code => self.symbols.check("cuPointerGetAttribute", code).map(|()| Some(value)),
+        }
+    }
+}
+
+impl DeviceRuntime for CudaRuntime {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn pointer_kind(&self, address: u64) -> Result<PointerKind, DeviceError> {
+        match self.attribute(ATTRIBUTE_MEMORY_TYPE, address)? {
+            None | Some(0 | MEMORY_TYPE_HOST) => return Ok(PointerKind::Host),
+            Some(_) => {}
+        }
+        // The CPU reaches managed memory, and no NIC reaches it on the device.
+        if self.attribute(ATTRIBUTE_IS_MANAGED, address)?.is_some_and(|managed| managed & 0xFF != 0) {
+            return Ok(PointerKind::Host);
+        }
+        let ordinal = self.attribute(ATTRIBUTE_DEVICE_ORDINAL, address)?;
+        Ok(PointerKind::Device(ordinal.map(|ordinal| ordinal as i32)))
+    }
+
+    fn device_count(&self) -> Result<u32, DeviceError> {
+        let (driver, mut count) = (self.driver()?, 0);
+        // SAFETY: the out parameter is valid.
+        driver.check("cuDeviceGetCount", unsafe { (driver.device_count)(&raw mut count) })?;
+        Ok(u32::try_from(count).unwrap_or(0))
+    }
+
+    fn pci_bus_id(&self, device: i32) -> Result<String, DeviceError> {
+        let (driver, device, mut text) = (self.driver()?, self.device(device)?, [0_u8; 32]);
+        let room = c_int::try_from(text.len()).unwrap_or(0);
+        // SAFETY: the driver writes at most `room` bytes, NUL included.
+        let code = unsafe { (driver.pci_bus_id)(text.as_mut_ptr().cast::<c_char>(), room, device) };
+        driver.check("cuDeviceGetPCIBusId", code)?;
+        Ok(text.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect())
+    }
+
+    fn enter(&self, device: i32) -> Result<SavedDevice, DeviceError> {
+        let (context, driver, mut before) = (self.primary_context(device)?, self.driver()?, ptr::null_mut());
+        // SAFETY: the out parameter is valid.
+        driver.check("cuCtxGetCurrent", unsafe { (driver.get_context)(&raw mut before) })?;
+        // SAFETY: the context is retained until the process ends.
+        driver.check("cuCtxSetCurrent", unsafe { (driver.set_context)(context) })?;
+        Ok(SavedDevice(before as u64))
+    }
+
+    fn restore(&self, SavedDevice(saved): SavedDevice) -> Result<(), DeviceError> {
+        // SAFETY: the context was current when it was saved; the driver checks whether it still exists.
+        self.symbols.check("cuCtxSetCurrent", unsafe { (self.symbols.set_context)(saved as *mut c_void) })
+    }
+
+    fn open_stream(&self) -> Result<Box<dyn CopyStream>, DeviceError> {
+        self.driver()?;
+        Ok(Box::new(CudaStream::open(&self.symbols)?))
+    }
+
+    fn ipc_export(&self, address: u64) -> Result<IpcExport, DeviceError> {
+        let (driver, mut handle) = (self.driver()?, IpcMemHandle([0; IPC_HANDLE_BYTES]));
+        let (mut base, mut length) = (0, 0);
+        // SAFETY: the out parameters are valid; the address is only looked up.
+        let code = unsafe { (driver.address_range)(&raw mut base, &raw mut length, address) };
+        driver.check("cuMemGetAddressRange", code)?;
+        // SAFETY: as above.
+        driver.check("cuIpcGetMemHandle", unsafe { (driver.ipc_get)(&raw mut handle, base) })?;
+        Ok(IpcExport { handle: handle.0, base: Some(base) })
+    }
+
+    fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, DeviceError> {
+        let (driver, mut address) = (self.driver()?, 0);
+        // SAFETY: the out parameter is valid; the driver itself checks handles, which come from other processes.
+        let code =
+            unsafe { (driver.ipc_open)(&raw mut address, IpcMemHandle(*handle), IPC_LAZY_PEER_ACCESS) };
+        driver.check("cuIpcOpenMemHandle", code)?;
+        Ok(address)
+    }
+
+    fn ipc_close(&self, address: u64) -> Result<(), DeviceError> {
+        let driver = self.driver()?;
+        // SAFETY: the caller promises that the mapping is unused; the driver refuses what is no mapping.
+        driver.check("cuIpcCloseMemHandle", unsafe { (driver.ipc_close)(address) })
+    }
+
+    fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, DeviceError> {
+        let driver = self.driver()?;
+        let operation = "export a dma-buf";
+        let export = driver.handle_for_range.ok_or(DeviceError::Unsupported { runtime: NAME, operation })?;
+        // The driver wants whole pages of the host.
+        let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+        let offset = address % page;
+        let pages = offset.checked_add(length).and_then(|bytes| bytes.checked_next_multiple_of(page));
+        let bytes = pages.and_then(|bytes| usize::try_from(bytes).ok());
+        let bytes = bytes.ok_or_else(|| DeviceError::Nonsense {
+            runtime: NAME,
+            operation,
+            answer: format!("no range of {length} bytes at {address:#x}"),
+        })?;
+        let mut fd: c_int = -1;
+        // SAFETY: the out parameter is an int, as this handle type wants; the range is only looked up.
+        let code = unsafe {
+            export((&raw mut fd).cast::<c_void>(), address - offset, bytes, RANGE_HANDLE_DMA_BUF, 0)
+        };
+        driver.check("cuMemGetHandleForAddressRange", code)?;
+        if fd < 0 {
+            return Err(DeviceError::Nonsense {
+                runtime: NAME,
+                operation,
+                answer: format!("descriptor {fd}"),
+            });
+        }
+        // SAFETY: the driver has just made this descriptor for us, and nobody else knows it.
+        Ok(DmaBufExport { fd: unsafe { OwnedFd::from_raw_fd(fd) }, offset })
+    }
+}

@@ -1,0 +1,259 @@
+//! A played driver: what is asked of it, and what is made of its answers.
+#![allow(unsafe_code, reason = "plays the driver")]
+
+use std::cell::RefCell;
+use std::ffi::{c_char, c_int, c_uint, c_void};
+
+use super::super::*;
+use super::symbols::{IpcMemHandle, Symbols};
+
+const GPU: u64 = 0x7f00_0000_0000;
+const MANAGED: u64 = 0x7e00_0000_0000;
+const PINNED: u64 = 0x7d00_0000_0000;
+const NOT_PERMITTED: c_int = 800;
+
+/// The played driver of this thread; each test runs on a thread of its own.
+#[derive(Default)]
+struct Fake {
+    initialised: bool,
+    context: u64,
+    retained: u32,
+    not_ready: u32,
+    live_objects: i32,
+    range: Option<(u64, usize)>,
+    fails: bool,
+}
+
+thread_local! {
+    static FAKE: RefCell<Fake> = RefCell::default();
+}
+
+fn fake<T>(act: impl FnOnce(&mut Fake) -> T) -> T {
+    FAKE.with_borrow_mut(act)
+}
+
+fn out<T>(to: *mut T, value: T) -> c_int {
+    // SAFETY: the runtime under test gives valid out parameters.
+    unsafe { to.write(value) };
+    0
+}
+
+unsafe extern "C" fn init(_: c_uint) -> c_int {
+    fake(|fake| fake.initialised = true);
+    0
+}
+unsafe extern "C" fn error_string(code: c_int, text: *mut *const c_char) -> c_int {
+    if code == NOT_PERMITTED { out(text, c"operation not permitted".as_ptr()) } else { 1 }
+}
+unsafe extern "C" fn device_count(count: *mut c_int) -> c_int {
+    if fake(|fake| fake.initialised) { out(count, 2) } else { 3 }
+}
+unsafe extern "C" fn device_get(device: *mut c_int, ordinal: c_int) -> c_int {
+    if ordinal < 2 { out(device, ordinal + 10) } else { 101 }
+}
+unsafe extern "C" fn pci_bus_id(text: *mut c_char, _: c_int, device: c_int) -> c_int {
+    assert!(device >= 10, "a device, not an ordinal");
+    // SAFETY: the runtime under test gives room for more than this.
+    unsafe { text.copy_from_nonoverlapping(c"0000:3B:00.0".as_ptr(), 13) };
+    0
+}
+unsafe extern "C" fn primary_context(context: *mut *mut c_void, device: c_int) -> c_int {
+    fake(|fake| fake.retained += 1);
+    out(context, (0x1000 + device as u64) as *mut c_void)
+}
+unsafe extern "C" fn get_context(context: *mut *mut c_void) -> c_int {
+    out(context, fake(|fake| fake.context) as *mut c_void)
+}
+unsafe extern "C" fn set_context(context: *mut c_void) -> c_int {
+    fake(|fake| fake.context = context as u64);
+    0
+}
+unsafe extern "C" fn pointer_attribute(value: *mut c_void, attribute: c_int, address: u64) -> c_int {
+    if !fake(|fake| fake.initialised) {
+        return 3;
+    }
+    let answer = match (attribute, address & 0x7fff_0000_0000) {
+        (2, GPU | MANAGED) => 2,
+        (2, PINNED) => 1,
+        (8, managed) => u32::from(managed == MANAGED),
+        (9, _) => 1,
+        _ => return 1,
+    };
+    out(value.cast::<u32>(), answer)
+}
+unsafe extern "C" fn address_range(base: *mut u64, length: *mut usize, _: u64) -> c_int {
+    out(base, GPU) + out(length, 1 << 20)
+}
+unsafe extern "C" fn memcpy_async(_: u64, _: u64, _: usize, stream: *mut c_void) -> c_int {
+    assert!(!stream.is_null());
+    if fake(|fake| fake.fails) { NOT_PERMITTED } else { 0 }
+}
+unsafe extern "C" fn create(object: *mut *mut c_void, flags: c_uint) -> c_int {
+    assert_ne!(flags, 0);
+    fake(|fake| fake.live_objects += 1);
+    out(object, 8 as *mut c_void)
+}
+unsafe extern "C" fn event_create(object: *mut *mut c_void, flags: c_uint) -> c_int {
+    // SAFETY: passed on.
+    if fake(|fake| fake.fails) { NOT_PERMITTED } else { unsafe { create(object, flags) } }
+}
+unsafe extern "C" fn destroy(object: *mut c_void) -> c_int {
+    assert!(!object.is_null());
+    fake(|fake| fake.live_objects -= 1);
+    0
+}
+unsafe extern "C" fn event_record(_: *mut c_void, _: *mut c_void) -> c_int {
+    0
+}
+unsafe extern "C" fn event_query(_: *mut c_void) -> c_int {
+    fake(|fake| match fake.not_ready {
+        0 => 0,
+        _ => {
+            fake.not_ready -= 1;
+            600
+        }
+    })
+}
+unsafe extern "C" fn ipc_get(handle: *mut IpcMemHandle, base: u64) -> c_int {
+    assert_eq!(base, GPU, "of the allocation's start");
+    out(handle, IpcMemHandle([7; 64]))
+}
+unsafe extern "C" fn ipc_open(address: *mut u64, handle: IpcMemHandle, flags: c_uint) -> c_int {
+    assert_eq!(flags, 1);
+    if handle.0 == [7; 64] { out(address, GPU + 42) } else { 1 }
+}
+unsafe extern "C" fn ipc_close(address: u64) -> c_int {
+    c_int::from(address != GPU + 42)
+}
+unsafe extern "C" fn handle_for_range(
+    fd: *mut c_void,
+    address: u64,
+    bytes: usize,
+    kind: c_int,
+    _: u64,
+) -> c_int {
+    assert_eq!(kind, 1);
+    fake(|fake| fake.range = Some((address, bytes)));
+    let file = std::fs::File::open("/dev/null").unwrap();
+    out(fd.cast::<c_int>(), std::os::fd::IntoRawFd::into_raw_fd(file))
+}
+
+fn played() -> CudaRuntime {
+    CudaRuntime::over(Symbols {
+        init,
+        error_string,
+        device_count,
+        device_get,
+        pci_bus_id,
+        primary_context,
+        get_context,
+        set_context,
+        pointer_attribute,
+        address_range,
+        memcpy_async,
+        stream_create: create,
+        stream_destroy: destroy,
+        event_create,
+        event_destroy: destroy,
+        event_record,
+        event_query,
+        ipc_get,
+        ipc_open,
+        ipc_close,
+        handle_for_range: Some(handle_for_range),
+        _library: None,
+    })
+}
+
+#[test]
+fn pointers_are_told_apart_without_initialising_the_driver() {
+    let cuda = played();
+    assert_eq!(cuda.pointer_kind(GPU), Ok(PointerKind::Host), "not initialised: there is no device memory");
+    assert!(!fake(|fake| fake.initialised));
+    assert_eq!(cuda.device_count(), Ok(2));
+    assert!(fake(|fake| fake.initialised));
+    assert_eq!(cuda.pointer_kind(GPU), Ok(PointerKind::Device(Some(1))));
+    for host in [PINNED, MANAGED, 0x1234] {
+        assert_eq!(cuda.pointer_kind(host), Ok(PointerKind::Host), "{host:#x}");
+    }
+}
+
+#[test]
+fn the_callers_context_is_restored_and_each_primary_one_taken_once() {
+    let cuda = played();
+    fake(|fake| fake.context = 0x77);
+    for _ in 0..3 {
+        let _current = CurrentDevice::enter(&cuda, 1).unwrap();
+        assert_eq!(fake(|fake| fake.context), 0x100b);
+    }
+    assert_eq!(fake(|fake| (fake.context, fake.retained)), (0x77, 1));
+    assert!(CurrentDevice::enter(&cuda, 5).is_err());
+    assert_eq!(fake(|fake| fake.context), 0x77);
+    assert_eq!(cuda.pci_bus_id(0).as_deref(), Ok("0000:3B:00.0"));
+}
+
+#[test]
+fn copies_end_when_the_event_is_ready() {
+    let cuda = played();
+    let mut stream = cuda.open_stream().unwrap();
+    // SAFETY: the played driver touches neither range.
+    unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap();
+    stream.mark().unwrap();
+    fake(|fake| fake.not_ready = 1);
+    assert_eq!([stream.is_done(), stream.is_done()], [Ok(false), Ok(true)]);
+    fake(|fake| fake.fails = true);
+    // SAFETY: as above.
+    let error = unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap_err();
+    assert_eq!(error.to_string(), "cuMemcpyAsync failed: cuda error 800, operation not permitted");
+    assert!(cuda.open_stream().is_err(), "no event");
+    drop(stream);
+    assert_eq!(fake(|fake| fake.live_objects), 0, "nothing leaks");
+}
+
+#[test]
+fn ipc_names_the_allocation() {
+    let cuda = played();
+    let export = cuda.ipc_export(GPU + 4096).unwrap();
+    assert_eq!(export.base, Some(GPU));
+    assert_eq!(cuda.ipc_open(&export.handle), Ok(GPU + 42));
+    assert!(cuda.ipc_open(&[0; 64]).is_err());
+    assert_eq!(cuda.ipc_close(GPU + 42), Ok(()));
+    assert!(cuda.ipc_close(1).is_err());
+}
+
+#[test]
+fn a_dma_buf_covers_whole_pages() {
+    let cuda = played();
+    let page = rustix::param::page_size();
+    let export = cuda.dma_buf(GPU + 100, 2 * page as u64).unwrap();
+    assert_eq!(export.offset, 100);
+    assert_eq!(fake(|fake| fake.range), Some((GPU, 3 * page)));
+    assert!(matches!(cuda.dma_buf(u64::MAX, u64::MAX), Err(DeviceError::Nonsense { .. })));
+}
+
+#[test]
+fn an_absent_driver_is_not_available() {
+    let error = CudaRuntime::load("libcuda-that-is-not-there.so").unwrap_err();
+    assert!(matches!(error, DeviceError::NotAvailable(_)), "{error}");
+    // Some other library: there, but without the functions.
+    let error = CudaRuntime::load("libc.so.6").unwrap_err();
+    assert!(matches!(&error, DeviceError::NotAvailable(text) if text.contains("cuInit")), "{error}");
+}
+
+#[test]
+fn a_real_driver_if_there_is_one() {
+    let cuda = match CudaRuntime::load("libcuda.so.1") {
+        Ok(cuda) => cuda,
+        Err(error) => return println!("not run, this machine has no GPU: {error}"),
+    };
+    let host = 0_u8;
+    match cuda.device_count() {
+        Ok(count) if count > 0 => {
+            assert!(cuda.pci_bus_id(0).unwrap().contains(':'));
+            assert_eq!(cuda.pointer_kind(&raw const host as u64), Ok(PointerKind::Host));
+            let _current = CurrentDevice::enter(&cuda, 0).unwrap();
+            assert_eq!(cuda.open_stream().unwrap().is_done(), Ok(true));
+        }
+        other => println!("not run, the driver offers no GPU: {other:?}"),
+    }
+}

@@ -1,0 +1,65 @@
+//! The table's layout.
+
+use std::ffi::{c_char, c_int, c_void};
+
+/// The callbacks. Any may be NULL: what needs it is then not offered.
+///
+/// Same names, order, types and meaning as in FlagCX's device adaptor, of which this is the part in use. Results are
+/// `flagcxResult_t`: 0 is success, 7 "still running" (from `event_query` only), everything else a failure. Streams,
+/// events and IPC handles are opaque pointers. Callbacks may be called from any thread.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct DeviceTable {
+    /// `deviceMemcpy(dst, src, size, type, stream, args)`: type 0 host to device, 1 device to host, 2 device to
+    /// device; `args` is NULL.
+    pub device_memcpy: Option<MemcpyFn>,
+    /// `setDevice(dev)`.
+    pub set_device: Option<unsafe extern "C" fn(c_int) -> c_int>,
+    /// `getDevice(&dev)`.
+    pub get_device: Option<unsafe extern "C" fn(*mut c_int) -> c_int>,
+    /// `getDeviceCount(&count)`.
+    pub get_device_count: Option<unsafe extern "C" fn(*mut c_int) -> c_int>,
+    /// `gdrPtrMmap(&cpuPtr, devPtr, size)`.
+    pub gdr_ptr_mmap: Option<unsafe extern "C" fn(*mut *mut c_void, *mut c_void, usize) -> c_int>,
+    /// `gdrPtrMunmap(cpuPtr, size)`.
+    pub gdr_ptr_munmap: Option<unsafe extern "C" fn(*mut c_void, usize) -> c_int>,
+    /// `streamCreate(&stream)`.
+    pub stream_create: Option<unsafe extern "C" fn(*mut *mut c_void) -> c_int>,
+    /// `streamDestroy(stream)`.
+    pub stream_destroy: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
+    /// `eventCreate(&event, type)`: type 1 is "without timing".
+    pub event_create: Option<unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int>,
+    /// `eventDestroy(event)`.
+    pub event_destroy: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
+    /// `eventRecord(event, stream)`.
+    pub event_record: Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int>,
+    /// `eventQuery(event)`: success when done, 7 while running.
+    pub event_query: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
+    /// `ipcMemHandleCreate(&handle, &size)`: an empty handle object, of at most 64 bytes.
+    pub ipc_mem_handle_create: Option<unsafe extern "C" fn(*mut *mut c_void, *mut usize) -> c_int>,
+    /// `ipcMemHandleGet(handle, devPtr)`: fills the object; success means that `devPtr` is device memory.
+    pub ipc_mem_handle_get: Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int>,
+    /// `ipcMemHandleOpen(handle, &devPtr)`.
+    pub ipc_mem_handle_open: Option<unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int>,
+    /// `ipcMemHandleClose(devPtr)`.
+    pub ipc_mem_handle_close: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
+    /// `ipcMemHandleFree(handle)`.
+    pub ipc_mem_handle_free: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
+    /// `getDevicePciBusId(text, length, dev)`.
+    pub get_device_pci_bus_id: Option<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int>,
+    /// `getDeviceByPciBusId(&dev, text)`. Not asked by the engine itself; part of the table for its owner.
+    pub get_device_by_pci_bus_id: Option<unsafe extern "C" fn(*mut c_int, *const c_char) -> c_int>,
+    /// `getLastError()`: clears the error that a failed probe left behind.
+    pub get_last_error: Option<unsafe extern "C" fn() -> c_int>,
+}
+
+/// Type of [`DeviceTable::device_memcpy`].
+pub(super) type MemcpyFn =
+    unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_int, *mut c_void, *mut c_void) -> c_int;
+
+const _: () = {
+    assert!(size_of::<DeviceTable>() == 20 * size_of::<usize>());
+    assert!(core::mem::offset_of!(DeviceTable, stream_create) == 6 * size_of::<usize>());
+    assert!(core::mem::offset_of!(DeviceTable, ipc_mem_handle_create) == 12 * size_of::<usize>());
+    assert!(core::mem::offset_of!(DeviceTable, get_last_error) == 19 * size_of::<usize>());
+};

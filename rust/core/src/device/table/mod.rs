@@ -1,0 +1,10 @@
+//! A runtime made of C callbacks, shaped like the part of FlagCX's device adaptor that the engine uses.
+
+mod layout;
+mod runtime;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use layout::DeviceTable;
+pub use runtime::TableRuntime;

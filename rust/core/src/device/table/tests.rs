@@ -1,0 +1,353 @@
+//! A table that plays GPU memory: addresses that no CPU may touch, copies only through the callbacks.
+#![allow(unsafe_code, reason = "plays the C side")]
+
+use std::cell::RefCell;
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+
+use super::super::*;
+
+/// Where the played device memory seems to be.
+const GPU: u64 = 0x7ab0_0000_0000;
+const GPU_BYTES: usize = 4096;
+const FAILED: c_int = 3;
+const RUNNING: c_int = 7;
+
+/// The played GPU of this thread; each test runs on a thread of its own.
+#[derive(Default)]
+struct Fake {
+    memory: Vec<u8>,
+    device: c_int,
+    /// Callback that fails, by name.
+    fails: &'static str,
+    /// Queries that answer "still running".
+    running: u32,
+    handle_bytes: usize,
+    live_objects: i32,
+    cleared: u32,
+}
+
+thread_local! {
+    static FAKE: RefCell<Fake> = RefCell::new(Fake {
+        memory: vec![0; GPU_BYTES], handle_bytes: 24, ..Fake::default()
+    });
+}
+
+fn fake<T>(act: impl FnOnce(&mut Fake) -> T) -> T {
+    FAKE.with_borrow_mut(act)
+}
+
+fn result(name: &'static str, act: impl FnOnce(&mut Fake) -> c_int) -> c_int {
+    fake(|fake| if fake.fails == name { FAILED } else { act(fake) })
+}
+
+fn object(fake: &mut Fake, out: *mut *mut c_void, size: usize) -> c_int {
+    fake.live_objects += 1;
+    let words = vec![0_u64; size.div_ceil(8).max(1)].into_boxed_slice();
+    // SAFETY: the runtime under test gives a valid out parameter.
+    unsafe { *out = Box::into_raw(words).cast::<c_void>() };
+    0
+}
+
+unsafe extern "C" fn memcpy(
+    destination: *mut c_void,
+    source: *mut c_void,
+    size: usize,
+    direction: c_int,
+    stream: *mut c_void,
+    args: *mut c_void,
+) -> c_int {
+    assert!(!stream.is_null() && args.is_null());
+    let offset = |address: *mut c_void| (address as u64 - GPU) as usize;
+    result("memcpy", |fake| {
+        match direction {
+            0 => {
+                // SAFETY: the test passes a host buffer of `size` bytes.
+                let source = unsafe { std::slice::from_raw_parts(source.cast::<u8>(), size) };
+                fake.memory[offset(destination)..][..size].copy_from_slice(source);
+            }
+            1 => {
+                // SAFETY: as above.
+                let destination = unsafe { std::slice::from_raw_parts_mut(destination.cast::<u8>(), size) };
+                destination.copy_from_slice(&fake.memory[offset(source)..][..size]);
+            }
+            2 => fake.memory.copy_within(offset(source)..offset(source) + size, offset(destination)),
+            other => panic!("direction {other}"),
+        }
+        0
+    })
+}
+unsafe extern "C" fn set_device(device: c_int) -> c_int {
+    result("set_device", |fake| {
+        fake.device = device;
+        0
+    })
+}
+unsafe extern "C" fn get_device(out: *mut c_int) -> c_int {
+    // SAFETY: the runtime under test gives a valid out parameter.
+    result("get_device", |fake| unsafe {
+        *out = fake.device;
+        0
+    })
+}
+unsafe extern "C" fn device_count(out: *mut c_int) -> c_int {
+    // SAFETY: as above.
+    unsafe { *out = 2 };
+    0
+}
+unsafe extern "C" fn create(out: *mut *mut c_void) -> c_int {
+    result("stream_create", |fake| object(fake, out, 8))
+}
+unsafe extern "C" fn event_create(out: *mut *mut c_void, kind: c_int) -> c_int {
+    assert_eq!(kind, 1);
+    result("event_create", |fake| object(fake, out, 8))
+}
+unsafe extern "C" fn destroy(object: *mut c_void) -> c_int {
+    assert!(!object.is_null());
+    // The objects themselves are left to the end of the test process: their size is not known here.
+    fake(|fake| fake.live_objects -= 1);
+    0
+}
+unsafe extern "C" fn record(event: *mut c_void, stream: *mut c_void) -> c_int {
+    assert!(!event.is_null() && !stream.is_null());
+    result("record", |_| 0)
+}
+unsafe extern "C" fn query(_event: *mut c_void) -> c_int {
+    result("query", |fake| match fake.running {
+        0 => 0,
+        _ => {
+            fake.running -= 1;
+            RUNNING
+        }
+    })
+}
+unsafe extern "C" fn handle_create(out: *mut *mut c_void, size: *mut usize) -> c_int {
+    result("handle_create", |fake| {
+        let bytes = fake.handle_bytes;
+        // SAFETY: the runtime under test gives a valid out parameter.
+        unsafe { *size = bytes };
+        object(fake, out, bytes)
+    })
+}
+unsafe extern "C" fn handle_get(handle: *mut c_void, address: *mut c_void) -> c_int {
+    let inside = (GPU..GPU + GPU_BYTES as u64).contains(&(address as u64));
+    if !inside {
+        return FAILED;
+    }
+    // SAFETY: the object has at least eight bytes.
+    result("handle_get", |_| unsafe {
+        handle.cast::<u64>().write(address as u64 ^ 0xFFFF);
+        0
+    })
+}
+unsafe extern "C" fn handle_open(handle: *mut c_void, out: *mut *mut c_void) -> c_int {
+    // SAFETY: the runtime under test gives an aligned object of 64 bytes and a valid out parameter.
+    result("handle_open", |_| unsafe {
+        *out = (handle.cast::<u64>().read() ^ 0xFFFF) as *mut c_void;
+        0
+    })
+}
+unsafe extern "C" fn handle_close(_address: *mut c_void) -> c_int {
+    result("handle_close", |_| 0)
+}
+unsafe extern "C" fn bus_id(text: *mut c_char, room: c_int, device: c_int) -> c_int {
+    let id = c"0000:1A:00.0";
+    assert!(room as usize > id.to_bytes().len());
+    if device > 1 {
+        return FAILED;
+    }
+    // SAFETY: there is room, as just checked.
+    unsafe { ptr::copy_nonoverlapping(id.as_ptr(), text, id.to_bytes_with_nul().len()) };
+    0
+}
+unsafe extern "C" fn last_error() -> c_int {
+    fake(|fake| fake.cleared += 1);
+    0
+}
+unsafe extern "C" fn gdr_map(out: *mut *mut c_void, address: *mut c_void, _size: usize) -> c_int {
+    // SAFETY: the runtime under test gives a valid out parameter.
+    result("gdr_map", |_| unsafe {
+        *out = address.wrapping_add(0x1000);
+        0
+    })
+}
+unsafe extern "C" fn gdr_unmap(_address: *mut c_void, _size: usize) -> c_int {
+    0
+}
+
+fn full() -> DeviceTable {
+    DeviceTable {
+        device_memcpy: Some(memcpy),
+        set_device: Some(set_device),
+        get_device: Some(get_device),
+        get_device_count: Some(device_count),
+        gdr_ptr_mmap: Some(gdr_map),
+        gdr_ptr_munmap: Some(gdr_unmap),
+        stream_create: Some(create),
+        stream_destroy: Some(destroy),
+        event_create: Some(event_create),
+        event_destroy: Some(destroy),
+        event_record: Some(record),
+        event_query: Some(query),
+        ipc_mem_handle_create: Some(handle_create),
+        ipc_mem_handle_get: Some(handle_get),
+        ipc_mem_handle_open: Some(handle_open),
+        ipc_mem_handle_close: Some(handle_close),
+        ipc_mem_handle_free: Some(destroy),
+        get_device_pci_bus_id: Some(bus_id),
+        get_device_by_pci_bus_id: None,
+        get_last_error: Some(last_error),
+    }
+}
+
+fn over(table: DeviceTable) -> TableRuntime {
+    // SAFETY: the callbacks above conform.
+    unsafe { TableRuntime::new(move || table) }
+}
+
+fn copy(
+    stream: &mut dyn CopyStream,
+    to: u64,
+    from: u64,
+    length: usize,
+    way: Direction,
+) -> Result<(), DeviceError> {
+    // SAFETY: the tests name host buffers and played device memory of this length.
+    unsafe { stream.copy(to, from, length as u64, way) }
+}
+
+fn live_objects() -> i32 {
+    fake(|fake| fake.live_objects)
+}
+
+#[test]
+fn pointers_are_told_apart_and_nothing_leaks() {
+    let runtime = over(full());
+    let host = 7_u8;
+    assert_eq!(runtime.pointer_kind(GPU + 8), Ok(PointerKind::Device(None)));
+    assert_eq!(fake(|fake| fake.cleared), 0);
+    assert_eq!(runtime.pointer_kind(&raw const host as u64), Ok(PointerKind::Host));
+    assert_eq!(fake(|fake| fake.cleared), 1, "the failed probe's error is cleared");
+    assert_eq!(live_objects(), 0);
+}
+
+#[test]
+fn without_a_way_to_probe_everything_is_host_memory() {
+    for strip in [
+        |table: &mut DeviceTable| table.ipc_mem_handle_create = None,
+        |table: &mut DeviceTable| table.ipc_mem_handle_get = None,
+        |table: &mut DeviceTable| table.ipc_mem_handle_free = None,
+    ] {
+        let mut table = full();
+        strip(&mut table);
+        assert_eq!(over(table).pointer_kind(GPU), Ok(PointerKind::Host));
+    }
+}
+
+#[test]
+fn copies_run_there_and_back() {
+    let runtime = over(full());
+    let mut stream = runtime.open_stream().unwrap();
+    let (source, mut back) = ([1_u8, 2, 3, 4], [0_u8; 4]);
+    copy(&mut *stream, GPU + 100, source.as_ptr() as u64, 4, Direction::HostToDevice).unwrap();
+    copy(&mut *stream, GPU + 200, GPU + 100, 4, Direction::DeviceToDevice).unwrap();
+    copy(&mut *stream, back.as_mut_ptr() as u64, GPU + 200, 4, Direction::DeviceToHost).unwrap();
+    fake(|fake| fake.running = 2);
+    stream.mark().unwrap();
+    assert_eq!([stream.is_done(), stream.is_done(), stream.is_done()], [Ok(false), Ok(false), Ok(true)]);
+    assert_eq!(back, source);
+    drop(stream);
+    assert_eq!(live_objects(), 0);
+}
+
+#[test]
+fn failures_carry_the_call_and_its_code() {
+    let runtime = over(full());
+    let mut stream = runtime.open_stream().unwrap();
+    let buffer = [0_u8; 4];
+    let failed = |operation| {
+        Err(DeviceError::Call { runtime: "callback", operation, code: FAILED, text: String::new() })
+    };
+    let fail = |name| fake(|fake| fake.fails = name);
+    fail("memcpy");
+    assert_eq!(
+        copy(&mut *stream, GPU, buffer.as_ptr() as u64, 4, Direction::HostToDevice),
+        failed("deviceMemcpy")
+    );
+    fail("record");
+    assert_eq!(stream.mark(), failed("eventRecord"));
+    fail("query");
+    assert_eq!(stream.is_done().map(|_| ()), failed("eventQuery"));
+    for (name, operation) in [("stream_create", "streamCreate"), ("event_create", "eventCreate")] {
+        fail(name);
+        assert_eq!(runtime.open_stream().map(|_| ()), failed(operation));
+    }
+    fail("handle_open");
+    assert_eq!(runtime.ipc_open(&[0; 64]).map(|_| ()), failed("ipcMemHandleOpen"));
+    fail("");
+    drop(stream);
+    assert_eq!(live_objects(), 0, "nothing leaks on failure");
+}
+
+#[test]
+fn the_current_device_is_restored() {
+    let runtime = over(full());
+    fake(|fake| fake.device = 1);
+    {
+        let _current = CurrentDevice::enter(&runtime, 0).unwrap();
+        assert_eq!(fake(|fake| fake.device), 0);
+    }
+    assert_eq!(fake(|fake| fake.device), 1);
+    fake(|fake| fake.fails = "set_device");
+    assert!(CurrentDevice::enter(&runtime, 0).is_err());
+    fake(|fake| fake.fails = "");
+    let blind = over(DeviceTable { get_device: None, ..full() });
+    drop(CurrentDevice::enter(&blind, 0).unwrap());
+    assert_eq!(fake(|fake| fake.device), 0, "unknown before, so left");
+}
+
+#[test]
+fn ipc_handles_travel_as_bytes() {
+    let runtime = over(full());
+    let export = runtime.ipc_export(GPU + 64).unwrap();
+    assert_eq!(runtime.ipc_open(&export.handle), Ok(GPU + 64));
+    runtime.ipc_close(GPU + 64).unwrap();
+    assert!(runtime.ipc_export(64).is_err(), "host memory");
+    fake(|fake| fake.handle_bytes = 65);
+    assert!(matches!(runtime.ipc_export(GPU), Err(DeviceError::Nonsense { .. })));
+    assert_eq!(live_objects(), 0);
+}
+
+#[test]
+fn an_empty_table_is_a_host_without_gpu() {
+    let runtime = over(DeviceTable::default());
+    assert_eq!(runtime.pointer_kind(GPU), Ok(PointerKind::Host));
+    assert_eq!(runtime.device_count(), Ok(0));
+    assert_eq!(runtime.map_for_cpu(GPU, 64), Ok(None));
+    let unsupported =
+        |error: DeviceError| assert!(matches!(error, DeviceError::Unsupported { .. }), "{error}");
+    unsupported(runtime.open_stream().map(|_| ()).unwrap_err());
+    unsupported(runtime.pci_bus_id(0).unwrap_err());
+    unsupported(runtime.enter(0).map(|_| ()).unwrap_err());
+    unsupported(runtime.ipc_export(GPU).map(|_| ()).unwrap_err());
+    unsupported(runtime.ipc_open(&[0; 64]).map(|_| ()).unwrap_err());
+    unsupported(runtime.ipc_close(GPU).unwrap_err());
+    unsupported(runtime.dma_buf(GPU, 64).map(|_| ()).unwrap_err());
+}
+
+#[test]
+fn the_table_is_read_at_each_use() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static PLUGGED: AtomicBool = AtomicBool::new(false);
+    // SAFETY: the callbacks above conform.
+    let runtime = unsafe {
+        TableRuntime::new(|| if PLUGGED.load(Ordering::Relaxed) { full() } else { DeviceTable::default() })
+    };
+    assert_eq!(runtime.device_count(), Ok(0));
+    PLUGGED.store(true, Ordering::Relaxed);
+    assert_eq!(runtime.device_count(), Ok(2));
+    assert_eq!(runtime.pci_bus_id(0).as_deref(), Ok("0000:1A:00.0"));
+    assert!(runtime.pci_bus_id(2).is_err());
+    assert_eq!(runtime.map_for_cpu(GPU, 64), Ok(Some(GPU + 0x1000)));
+    assert_eq!(runtime.unmap_for_cpu(GPU + 0x1000, 64), Ok(()));
+}

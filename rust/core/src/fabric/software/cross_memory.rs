@@ -1,0 +1,344 @@
+//! Two processes of one host: the kernel copies from one address space into the other.
+#![allow(unsafe_code, reason = "copies into registered memory")]
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use super::faults::Verdict;
+use super::foreign::{self, MAX_RANGES};
+use super::link::Link;
+use super::probe;
+use super::send_queue::{Piece, Request};
+use super::socket::{self, Range};
+use super::table::Counterpart;
+use super::tcp::frame::{Action, RequestHeader};
+use super::transport::{MAX_MESSAGE, Next, Patience, PinSet, Step, Unpinned, Work, rights};
+use super::watched::WatchedSocket;
+use crate::fabric::{CompletionStatus, Opcode};
+
+/// The way to a queue pair of another process of this host.
+#[derive(Debug)]
+pub(super) struct CrossMemory {
+    link: Arc<Link>,
+    /// Says when the peer's queue pair or process is gone, and carries the news of a violation.
+    socket: WatchedSocket,
+    /// Where the counterpart stands in the peer's queue pair table, and its number.
+    slot: usize,
+    counterpart: u32,
+    /// Bytes of the request under way that are done.
+    offset: u64,
+    patience: Patience,
+    closed: bool,
+    batch: Batch,
+}
+
+/// Ranges to copy by one system call; the lists keep their room between calls.
+#[derive(Debug, Default)]
+struct Batch {
+    opcode: Option<Opcode>,
+    local: Vec<Range>,
+    remote: Vec<Range>,
+    requests: u64,
+    bytes: u64,
+}
+
+impl CrossMemory {
+    pub(super) fn new(link: Arc<Link>, socket: WatchedSocket, slot: usize, counterpart: u32) -> Self {
+        let batch = Batch {
+            local: Vec::with_capacity(MAX_RANGES),
+            remote: Vec::with_capacity(MAX_RANGES),
+            ..Batch::default()
+        };
+        Self {
+            link,
+            socket,
+            slot,
+            counterpart,
+            offset: 0,
+            patience: Patience::default(),
+            closed: false,
+            batch,
+        }
+    }
+
+    pub(super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
+        if work.news {
+            self.look_at_socket(work);
+        }
+        let mut executed = 0;
+        let next = loop {
+            let first = work.queue.executed + executed;
+            if work.queue.get(first).is_none() {
+                break Next::Idle;
+            }
+            if work.budget.is_spent() {
+                break Next::More;
+            }
+            match self.run_batch(work, first) {
+                Ok(done) => executed += done,
+                Err((done, next)) => {
+                    executed += done;
+                    break next;
+                }
+            }
+        };
+        if next == Next::Failed(CompletionStatus::RemoteAccess) {
+            self.report_violation();
+        }
+        Step { executed, next }
+    }
+
+    /// Nothing is ever said on the socket but its end.
+    fn look_at_socket(&mut self, work: &Work<'_>) {
+        let answer = rustix::net::recv(&self.socket, &mut [0_u8; 1][..], RecvFlags::DONTWAIT);
+        if !matches!(answer, Err(Errno::AGAIN | Errno::INTR)) {
+            self.closed = true;
+            work.endpoint.set_peer_gone();
+        }
+    }
+
+    /// Carries out requests from `first` on by one system call. How many are done, and what comes then if not more
+    /// of the same.
+    fn run_batch(&mut self, work: &mut Work<'_>, first: u64) -> Result<u64, (u64, Next)> {
+        let (regions, link) = (work.regions, Arc::clone(&self.link));
+        let mut local = PinSet::new(regions.view());
+        let mut remote = PinSet::new(link.view());
+        let mut batch = std::mem::take(&mut self.batch);
+        let stop = self.collect(work, first, &mut local, &mut remote, &mut batch);
+        let outcome = self.copy(work, first, &batch, &local, &remote);
+        batch.clear();
+        self.batch = batch;
+        match (outcome, stop) {
+            (Ok(done), None) => Ok(done),
+            (Ok(done), Some(next)) => Err((done, next)),
+            (Err((done, next)), _) => Err((done, next)),
+        }
+    }
+
+    /// Fills the batch. `Some`: what to do once it is copied.
+    fn collect(
+        &mut self,
+        work: &mut Work<'_>,
+        first: u64,
+        local: &mut PinSet<'_>,
+        remote: &mut PinSet<'_>,
+        batch: &mut Batch,
+    ) -> Option<Next> {
+        let mut index = first;
+        let mut offset = self.offset;
+        while let Some(request) = work.queue.get(index) {
+            if batch.requests >= work.budget.requests
+                || batch.bytes >= work.budget.bytes
+                || batch.opcode.is_some_and(|opcode| opcode != request.opcode)
+            {
+                return None;
+            }
+            if let Some(next) = self.obstacle(work, index) {
+                return Some(next);
+            }
+            match check(work, index, request, local, remote) {
+                Ok(()) => {}
+                // The regions are let go after this batch, and the next one begins here.
+                Err(Refused::BatchFull) => return None,
+                Err(Refused::Failed(status)) => return Some(Next::Failed(status)),
+            }
+            if !batch.push(work, index, request, offset) {
+                return None;
+            }
+            index += 1;
+            offset = 0;
+        }
+        None
+    }
+
+    fn obstacle(&mut self, work: &mut Work<'_>, index: u64) -> Option<Next> {
+        match work.faults.judge(index) {
+            Verdict::Go => {}
+            Verdict::Wait => return Some(Next::More),
+            Verdict::Fail(status) => return Some(Next::Failed(status)),
+            Verdict::DropPeer => {
+                self.socket.cut();
+                self.closed = true;
+                work.endpoint.set_peer_gone();
+            }
+        }
+        if self.closed || work.endpoint.is_peer_gone() {
+            return Some(Next::Failed(CompletionStatus::RetryExceeded));
+        }
+        let entry = self.link.queue_pair(self.slot);
+        let counterpart =
+            entry.map_or(Counterpart::Gone, |entry| entry.counterpart(self.counterpart, work.endpoint.qpn()));
+        self.patience.judge(counterpart)
+    }
+
+    fn copy(
+        &mut self,
+        work: &mut Work<'_>,
+        first: u64,
+        batch: &Batch,
+        local: &PinSet<'_>,
+        remote: &PinSet<'_>,
+    ) -> Result<u64, (u64, Next)> {
+        let failed = |status| (0, Next::Failed(status));
+        if batch.requests == 0 && batch.bytes == 0 {
+            return Ok(0);
+        }
+        let mut moved = 0;
+        if batch.bytes > 0 {
+            work.faults.hold();
+            if !self.link.is_alive() {
+                work.endpoint.set_peer_gone();
+                return Err(failed(CompletionStatus::RetryExceeded));
+            }
+            let opcode = batch.opcode.unwrap_or(Opcode::Write);
+            // SAFETY: the local ranges were checked against their regions (or are inline payloads of the send queue,
+            // which is borrowed and only read), and the regions are pinned by `local` until after the call.
+            let answer = unsafe { foreign::transfer(opcode, self.link.pid(), &batch.local, &batch.remote) };
+            moved = match answer {
+                Ok(moved) => moved as u64,
+                Err(Errno::INTR | Errno::NOMEM | Errno::AGAIN) => return Err((0, Next::More)),
+                Err(errno) => return Err(failed(self.explain(errno, batch))),
+            };
+            // Both regions are pinned, so this can fail only if an owner gave up waiting for us.
+            if !(local.all_live() && remote.all_live()) {
+                return Err((0, self.recheck(work, first)));
+            }
+        }
+        work.budget.bytes = work.budget.bytes.saturating_sub(moved);
+        work.faults.moved(moved);
+        Ok(self.note_moved(work, first, batch, moved))
+    }
+
+    /// A registration began to end while its bytes moved: fails the first request if it is concerned, else leaves it
+    /// to be done again, which is harmless.
+    fn recheck(&self, work: &Work<'_>, first: u64) -> Next {
+        let (mut local, mut remote) = (PinSet::new(work.regions.view()), PinSet::new(self.link.view()));
+        match work.queue.get(first).map(|request| check(work, first, request, &mut local, &mut remote)) {
+            Some(Err(Refused::Failed(status))) => Next::Failed(status),
+            _ => Next::More,
+        }
+    }
+
+    /// How many requests are done now that so many bytes were moved.
+    fn note_moved(&mut self, work: &mut Work<'_>, first: u64, batch: &Batch, mut moved: u64) -> u64 {
+        let mut done = 0;
+        while let Some(request) = work.queue.get(first + done).filter(|_| done < batch.requests || moved > 0)
+        {
+            let left = request.length - self.offset;
+            if moved < left {
+                self.offset += moved;
+                break;
+            }
+            moved -= left;
+            self.offset = 0;
+            done += 1;
+        }
+        work.budget.requests = work.budget.requests.saturating_sub(done);
+        done
+    }
+
+    /// What an errno of the copy says of the first request of the batch.
+    fn explain(&self, errno: Errno, batch: &Batch) -> CompletionStatus {
+        let pid = self.link.pid();
+        match errno {
+            Errno::FAULT => {
+                let local = batch.local.first().copied().unwrap_or_default();
+                let writable = batch.opcode == Some(Opcode::Read);
+                match probe::check_range(local.address as u64, local.length.max(1) as u64, writable) {
+                    Ok(()) => CompletionStatus::RemoteAccess,
+                    Err(_) => CompletionStatus::LocalProtection,
+                }
+            }
+            Errno::SRCH => CompletionStatus::RetryExceeded,
+            _ => {
+                tracing::warn!(%pid, %errno, "the kernel refuses to copy from or to a peer it allowed before");
+                CompletionStatus::RetryExceeded
+            }
+        }
+    }
+
+    /// As with RC, the responder's queue pair goes down together with the initiator's.
+    fn report_violation(&self) {
+        let header =
+            RequestHeader { action: Action::Violation, rkey: 0, remote_address: 0, length: 0, sequence: 0 };
+        if let Err(errno) = socket::send(self.socket.as_fd(), &[Range::of(&header.encode())]) {
+            tracing::debug!(%errno, "the peer cannot be told of an access violation");
+        }
+    }
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.opcode = None;
+        self.local.clear();
+        self.remote.clear();
+        self.requests = 0;
+        self.bytes = 0;
+    }
+
+    /// Adds the rest of a request. False when there was no room for all of it.
+    fn push(&mut self, work: &Work<'_>, index: u64, request: &Request, offset: u64) -> bool {
+        if request.length == 0 {
+            self.requests += 1;
+            return true;
+        }
+        let start = self.bytes;
+        for piece in work.queue.pieces(index, offset) {
+            let length = piece.length.min(work.budget.bytes.saturating_sub(self.bytes));
+            if length == 0 || self.local.len() == MAX_RANGES {
+                break;
+            }
+            self.local.push(Range::new(piece.address, length));
+            self.bytes += length;
+        }
+        let added = self.bytes - start;
+        if added == 0 {
+            return false;
+        }
+        self.opcode = Some(request.opcode);
+        self.remote.push(Range::new(request.remote_address + offset, added));
+        let whole = offset + added == request.length;
+        self.requests += u64::from(whole);
+        whole && self.remote.len() < MAX_RANGES
+    }
+}
+
+enum Refused {
+    BatchFull,
+    Failed(CompletionStatus),
+}
+
+fn check(
+    work: &Work<'_>,
+    index: u64,
+    request: &Request,
+    local: &mut PinSet<'_>,
+    remote: &mut PinSet<'_>,
+) -> Result<(), Refused> {
+    if request.length > u64::from(MAX_MESSAGE) {
+        return Err(Refused::Failed(CompletionStatus::LocalLength));
+    }
+    if request.length == 0 {
+        return Ok(());
+    }
+    let refuse = |status| {
+        move |problem| match problem {
+            Unpinned::Full => Refused::BatchFull,
+            Unpinned::Violation => Refused::Failed(status),
+        }
+    };
+    let (local_right, remote_right) = rights(request.opcode);
+    for Piece { address, length, lkey } in work.queue.pieces(index, 0) {
+        if let Some(lkey) = lkey {
+            local
+                .check(lkey, address, length, local_right)
+                .map_err(refuse(CompletionStatus::LocalProtection))?;
+        }
+    }
+    remote
+        .check(request.rkey, request.remote_address, request.length, remote_right)
+        .map_err(refuse(CompletionStatus::RemoteAccess))
+}

@@ -1,0 +1,90 @@
+//! Who this process is to its peers.
+
+use std::sync::OnceLock;
+
+/// Said to every peer in the hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) pid: u32,
+    pub(super) uid: u32,
+    /// The same in all processes of a running kernel, whatever their containers; zero when it cannot be read.
+    pub(super) boot_id: [u8; 16],
+    /// Random, so that a process is never taken for another one that had its pid.
+    pub(super) incarnation: u64,
+    /// Random bytes that lie at [`Identity::probe_address`]: a peer that reads them there has the right process.
+    pub(super) probe: [u8; 16],
+    pub(super) probe_address: u64,
+}
+
+impl Identity {
+    /// This process.
+    pub(super) fn own() -> Self {
+        static PROBE: OnceLock<([u8; 16], u64)> = OnceLock::new();
+        let (probe, incarnation) = PROBE.get_or_init(|| (random(), u64::from_ne_bytes(random())));
+        Self {
+            pid: std::process::id(),
+            uid: rustix::process::getuid().as_raw(),
+            boot_id: boot_id(),
+            incarnation: *incarnation,
+            probe: *probe,
+            probe_address: probe.as_ptr() as u64,
+        }
+    }
+
+    /// Whether `other` runs under the same kernel.
+    pub(super) fn shares_host(&self, other: &Self) -> bool {
+        self.boot_id == other.boot_id && self.boot_id != [0; 16]
+    }
+}
+
+/// Random bytes from the kernel.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    if getrandom::fill(&mut bytes).is_err() {
+        // Only a kernel without the call, or one not yet seeded, gets here; the hasher's keys are random too.
+        use std::hash::{BuildHasher, Hasher};
+        for chunk in bytes.chunks_mut(8) {
+            let number = std::hash::RandomState::new().build_hasher().finish().to_ne_bytes();
+            chunk.iter_mut().zip(number).for_each(|(to, from)| *to = from);
+        }
+    }
+    bytes
+}
+
+fn boot_id() -> [u8; 16] {
+    static BOOT_ID: OnceLock<[u8; 16]> = OnceLock::new();
+    *BOOT_ID.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        parse_boot_id(&text).unwrap_or_default()
+    })
+}
+
+fn parse_boot_id(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.trim().chars().filter(|character| *character != '-').collect();
+    (digits.len() == 32).then_some(())?;
+    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_identity_of_a_process_stays_the_same() {
+        assert_eq!(Identity::own(), Identity::own());
+        assert!(Identity::own().shares_host(&Identity::own()));
+        assert_ne!(Identity::own().incarnation, 0);
+        assert!(
+            !Identity { boot_id: [0; 16], ..Identity::own() }
+                .shares_host(&Identity { boot_id: [0; 16], ..Identity::own() })
+        );
+    }
+
+    #[test]
+    fn boot_ids_are_read_as_the_kernel_prints_them() {
+        let id = parse_boot_id("00112233-4455-6677-8899-aabbccddeeff\n").unwrap();
+        assert_eq!(id[..3], [0x00, 0x11, 0x22]);
+        assert_eq!(parse_boot_id("nonsense"), None);
+        assert_eq!(parse_boot_id(""), None);
+    }
+}

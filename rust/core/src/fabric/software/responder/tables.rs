@@ -1,0 +1,105 @@
+//! Gives out the shared tables to peers of the same host, and keeps their pins.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
+};
+
+use super::HELLO_PATIENCE;
+use crate::fabric::software::descriptors;
+use crate::fabric::software::device::Core;
+use crate::fabric::software::hello::SocketName;
+use crate::fabric::software::identity::random;
+use crate::fabric::software::link::{LinkReply, LinkRequest, REQUEST_SIZE};
+use crate::fabric::software::region::PeerPins;
+use crate::fabric::software::socket::peer_pid;
+use crate::fabric::software::tcp::server::Wish;
+
+/// The abstract Unix socket where peers ask.
+#[derive(Debug)]
+pub(super) struct TableListener {
+    socket: OwnedFd,
+    name: SocketName,
+}
+
+impl TableListener {
+    pub(super) fn bind(core: &Core) -> Result<Self, Errno> {
+        let text = format!("flagcx-p2p/{}/{:032x}", core.name(), u128::from_ne_bytes(random()));
+        let name = SocketName::new(&text).ok_or(Errno::NAMETOOLONG)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        bind(&socket, &SocketAddrUnix::new_abstract_name(text.as_bytes())?)?;
+        listen(&socket, 128)?;
+        Ok(Self { socket, name })
+    }
+
+    pub(super) fn name(&self) -> SocketName {
+        self.name
+    }
+
+    pub(super) fn accept(&self) -> Option<TableKeeper> {
+        let socket = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
+        let pid = peer_pid(&socket).map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
+        Some(TableKeeper { socket, pid, pins: None, deadline: Instant::now() + HELLO_PATIENCE })
+    }
+}
+
+impl AsFd for TableListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// One peer process that has, or wants, the tables. Its pins count for as long as this connection is open.
+#[derive(Debug)]
+pub(super) struct TableKeeper {
+    socket: OwnedFd,
+    pid: u32,
+    pins: Option<Arc<PeerPins>>,
+    deadline: Instant,
+}
+
+impl TableKeeper {
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether it still has to say what it wants.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.pins.is_none()
+    }
+
+    pub(super) fn serve(&mut self, core: &Core) -> Wish {
+        match self.take_request(core) {
+            Ok(()) | Err(Errno::AGAIN | Errno::INTR)
+                if !self.is_stranger() || Instant::now() < self.deadline =>
+            {
+                Wish::Read
+            }
+            _ => Wish::Close,
+        }
+    }
+
+    /// What it has pinned counts no more.
+    pub(super) fn close(self, core: &Core) {
+        if let Some(pins) = self.pins {
+            core.regions.remove_peer(&pins);
+        }
+    }
+
+    fn take_request(&mut self, core: &Core) -> Result<(), Errno> {
+        let (bytes, [pins]) = descriptors::receive::<REQUEST_SIZE, 1>(&self.socket, RecvFlags::DONTWAIT)?;
+        let request = LinkRequest::decode(&bytes).ok_or(Errno::PROTO)?;
+        if self.pins.is_some() || request.token != core.token() {
+            return Err(Errno::PROTO);
+        }
+        let pins = core.regions.add_peer(self.pid, pins.as_fd()).map_err(|_| Errno::PROTO)?;
+        self.pins = Some(pins);
+        let reply = LinkReply.encode();
+        descriptors::send(&self.socket, &reply, &[core.regions.file(), core.entries_file()])
+    }
+}

@@ -1,0 +1,202 @@
+//! The frames of the TCP path: pure encoding and decoding, little-endian, fixed-size headers.
+
+use crate::fabric::{CompletionStatus, Opcode};
+
+/// Size of a [`RequestHeader`].
+pub(in super::super) const REQUEST_SIZE: usize = 32;
+/// Size of a [`ResponseHeader`].
+pub(in super::super) const RESPONSE_SIZE: usize = 16;
+/// Largest payload of one frame.
+pub(in super::super) const MAX_PAYLOAD: u32 = 1 << 30;
+
+const REQUEST_MAGIC: u8 = 0xF1;
+const RESPONSE_MAGIC: u8 = 0xF2;
+
+/// What comes from the wire is not a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Malformed;
+
+/// What an initiator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Action {
+    /// Payload follows the header.
+    Write,
+    /// The answer carries the payload.
+    Read,
+    /// The initiator found, in the shared tables, that it had no access: the responder's queue pair goes to ERROR.
+    Violation,
+}
+
+impl From<Opcode> for Action {
+    fn from(opcode: Opcode) -> Self {
+        match opcode {
+            Opcode::Write => Self::Write,
+            Opcode::Read => Self::Read,
+        }
+    }
+}
+
+/// From the initiator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct RequestHeader {
+    pub(in super::super) action: Action,
+    pub(in super::super) rkey: u32,
+    pub(in super::super) remote_address: u64,
+    pub(in super::super) length: u32,
+    /// Counts the requests of a queue pair from 0.
+    pub(in super::super) sequence: u64,
+}
+
+impl RequestHeader {
+    pub(in super::super) fn encode(&self) -> [u8; REQUEST_SIZE] {
+        let action = match self.action {
+            Action::Write => 1,
+            Action::Read => 2,
+            Action::Violation => 3,
+        };
+        let words = [
+            u64::from(REQUEST_MAGIC) | action << 8 | u64::from(self.rkey) << 32,
+            self.remote_address,
+            u64::from(self.length),
+            self.sequence,
+        ];
+        let mut bytes = [0; REQUEST_SIZE];
+        bytes.chunks_exact_mut(8).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+        bytes
+    }
+
+    pub(in super::super) fn decode(bytes: &[u8; REQUEST_SIZE]) -> Result<Self, Malformed> {
+        let word = |chunk: &[u8]| chunk.try_into().map_or(0, u64::from_le_bytes);
+        let mut words = bytes.chunks_exact(8).map(word);
+        let (Some(first), Some(remote_address), Some(length), Some(sequence)) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(Malformed);
+        };
+        let action = match first & 0xFFFF_FFFF {
+            head if head == u64::from(REQUEST_MAGIC) | 1 << 8 => Action::Write,
+            head if head == u64::from(REQUEST_MAGIC) | 2 << 8 => Action::Read,
+            head if head == u64::from(REQUEST_MAGIC) | 3 << 8 => Action::Violation,
+            _ => return Err(Malformed),
+        };
+        let length = u32::try_from(length).ok().filter(|length| *length <= MAX_PAYLOAD).ok_or(Malformed)?;
+        Ok(Self { action, rkey: (first >> 32) as u32, remote_address, length, sequence })
+    }
+}
+
+/// From the responder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum ResponseHeader {
+    /// All requests up to and with this one are done.
+    Done {
+        /// The last of them.
+        sequence: u64,
+    },
+    /// All requests before this one are done, and this one failed: nothing comes after it.
+    Failed {
+        /// The one that failed.
+        sequence: u64,
+        /// Why.
+        status: CompletionStatus,
+    },
+    /// All requests before this READ are done, and its `length` bytes follow.
+    Data {
+        /// The READ.
+        sequence: u64,
+        /// Bytes that follow.
+        length: u32,
+    },
+}
+
+impl ResponseHeader {
+    pub(in super::super) fn encode(&self) -> [u8; RESPONSE_SIZE] {
+        let (kind, status, length, sequence) = match *self {
+            Self::Done { sequence } => (1, 0, 0, sequence),
+            Self::Failed { sequence, status } => (2, status as u8, 0, sequence),
+            Self::Data { sequence, length } => (3, 0, length, sequence),
+        };
+        let mut bytes = [0; RESPONSE_SIZE];
+        let (head, tail) = bytes.split_at_mut(8);
+        head.copy_from_slice(
+            &(u64::from_le_bytes([RESPONSE_MAGIC, kind, status, 0, 0, 0, 0, 0]) | u64::from(length) << 32)
+                .to_le_bytes(),
+        );
+        tail.copy_from_slice(&sequence.to_le_bytes());
+        bytes
+    }
+
+    pub(in super::super) fn decode(bytes: &[u8; RESPONSE_SIZE]) -> Result<Self, Malformed> {
+        let [magic, kind, status, zero, l0, l1, l2, l3, rest @ ..] = *bytes;
+        let (length, sequence) = (u32::from_le_bytes([l0, l1, l2, l3]), u64::from_le_bytes(rest));
+        if magic != RESPONSE_MAGIC || zero != 0 || length > MAX_PAYLOAD {
+            return Err(Malformed);
+        }
+        match (kind, status, length) {
+            (1, 0, 0) => Ok(Self::Done { sequence }),
+            (2, 1.., 0) => {
+                Ok(Self::Failed { sequence, status: CompletionStatus::from_code(u32::from(status)) })
+            }
+            (3, 0, _) => Ok(Self::Data { sequence, length }),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn requests_survive_the_wire(
+            action in prop::sample::select(vec![Action::Write, Action::Read, Action::Violation]),
+            rkey: u32,
+            remote_address: u64,
+            length in 0..=MAX_PAYLOAD,
+            sequence: u64,
+        ) {
+            let header = RequestHeader { action, rkey, remote_address, length, sequence };
+            prop_assert_eq!(RequestHeader::decode(&header.encode()), Ok(header));
+        }
+
+        #[test]
+        fn responses_survive_the_wire(sequence: u64, length in 0..=MAX_PAYLOAD) {
+            for header in [
+                ResponseHeader::Done { sequence },
+                ResponseHeader::Failed { sequence, status: CompletionStatus::RemoteAccess },
+                ResponseHeader::Data { sequence, length },
+            ] {
+                prop_assert_eq!(ResponseHeader::decode(&header.encode()), Ok(header));
+            }
+        }
+
+        #[test]
+        fn whatever_decodes_encodes_to_the_same_bytes(bytes: [u8; REQUEST_SIZE], head in 0..4_u8) {
+            let mut bytes = bytes;
+            bytes[..4].copy_from_slice(&[REQUEST_MAGIC, head, 0, 0]);
+            if let Ok(header) = RequestHeader::decode(&bytes) {
+                prop_assert_eq!(header.encode(), bytes);
+            }
+            let mut bytes = *bytes.first_chunk::<RESPONSE_SIZE>().unwrap();
+            bytes[0] = RESPONSE_MAGIC;
+            if let Ok(ResponseHeader::Data { sequence, length }) = ResponseHeader::decode(&bytes) {
+                prop_assert_eq!(ResponseHeader::Data { sequence, length }.encode(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn too_long_a_payload_is_no_frame() {
+        let header = RequestHeader {
+            action: Action::Write,
+            rkey: 1,
+            remote_address: 2,
+            length: MAX_PAYLOAD + 1,
+            sequence: 0,
+        };
+        assert_eq!(RequestHeader::decode(&header.encode()), Err(Malformed));
+        assert_eq!(RequestHeader::decode(&[0; REQUEST_SIZE]), Err(Malformed));
+        assert_eq!(ResponseHeader::decode(&[0; RESPONSE_SIZE]), Err(Malformed));
+    }
+}

@@ -1,0 +1,270 @@
+//! The receiver's thread: waits on all sockets at once and reads what comes.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{Timespec, epoll};
+
+use super::super::decoder::{Decoder, Event};
+use super::super::queue::{Arrival, Queue};
+use super::{ReceiverOptions, WakeUp};
+use crate::control::{Abort, Listener, Stream, random};
+
+/// Clients that may be on their way through the door; the oldest goes when another one comes.
+const MAX_UNPROVEN: usize = 64;
+/// Bytes read from one peer before it is another one's turn.
+const CHUNK: usize = 64 * 1024;
+
+const ABORT: u64 = 0;
+const WAKE_UP: u64 = 1;
+const LISTENER: u64 = 2;
+const FIRST_PEER: u64 = 3;
+
+pub(super) struct Reader {
+    listener: Listener,
+    options: ReceiverOptions,
+    queue: Arc<Queue>,
+    wake_up: WakeUp,
+    abort: Abort,
+    epoll: OwnedFd,
+    /// By the number under which the kernel reports their sockets; never reused.
+    peers: HashMap<u64, Peer>,
+    next_peer: u64,
+    chunk: Vec<u8>,
+}
+
+struct Peer {
+    stream: Stream,
+    decoder: Decoder,
+    /// Bytes that do not make a whole message yet, or wait for room in the queue.
+    bytes: Vec<u8>,
+    /// Refused by the full queue. Meanwhile the socket is not waited for.
+    held_back: Option<Arrival>,
+    /// The peer has closed its end.
+    ended: bool,
+    since: Instant,
+}
+
+/// What becomes of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    Waits,
+    Goes,
+}
+
+impl Reader {
+    pub(super) fn new(
+        listener: Listener,
+        options: ReceiverOptions,
+        queue: Arc<Queue>,
+        wake_up: WakeUp,
+        abort: Abort,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let readable = epoll::EventFlags::IN;
+        epoll::add(&epoll, &abort, epoll::EventData::new_u64(ABORT), readable)?;
+        epoll::add(&epoll, &wake_up, epoll::EventData::new_u64(WAKE_UP), readable)?;
+        epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), readable)?;
+        Ok(Self {
+            listener,
+            options,
+            queue,
+            wake_up,
+            abort,
+            epoll,
+            peers: HashMap::new(),
+            next_peer: FIRST_PEER,
+            chunk: vec![0; CHUNK],
+        })
+    }
+
+    /// Reads until the switch is thrown.
+    pub(super) fn run(&mut self) {
+        let mut events = Vec::with_capacity(64);
+        while !self.abort.is_aborted() {
+            let timeout = self.drop_overdue().and_then(|left| Timespec::try_from(left).ok());
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    tracing::warn!("notifications end: epoll_wait: {error}");
+                    return;
+                }
+            }
+            for event in events.drain(..) {
+                match event.data.u64() {
+                    ABORT => return,
+                    WAKE_UP => self.resume(),
+                    LISTENER => self.accept(),
+                    number => self.serve(number),
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        let stream = match self.listener.try_accept() {
+            Ok(Some(stream)) => stream,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!("notification listener: {error}");
+                return;
+            }
+        };
+        let unproven = self.peers.iter().filter(|(_, peer)| !peer.decoder.is_open());
+        if unproven.clone().count() >= MAX_UNPROVEN {
+            let oldest = unproven.min_by_key(|(_, peer)| peer.since).map(|(number, _)| *number);
+            if let Some(oldest) = oldest {
+                self.peers.remove(&oldest);
+            }
+        }
+        let number = self.next_peer;
+        self.next_peer += 1;
+        let added = random().and_then(|challenge| {
+            let data = epoll::EventData::new_u64(number);
+            epoll::add(&self.epoll, &stream, data, epoll::EventFlags::IN)?;
+            Ok(Decoder::new(challenge))
+        });
+        match added {
+            Ok(decoder) => {
+                let peer = Peer {
+                    stream,
+                    decoder,
+                    bytes: Vec::new(),
+                    held_back: None,
+                    ended: false,
+                    since: Instant::now(),
+                };
+                self.peers.insert(number, peer);
+            }
+            Err(error) => tracing::warn!("notification socket from {}: {error}", stream.peer()),
+        }
+    }
+
+    /// Reads once from a peer that has something to say.
+    fn serve(&mut self, number: u64) {
+        // Events of this round may be about a peer that an earlier one has removed.
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        match peer.stream.try_read(&mut self.chunk) {
+            Ok(None) => return,
+            Ok(Some(0)) => peer.ended = true,
+            Ok(Some(count)) => peer.bytes.extend_from_slice(self.chunk.get(..count).unwrap_or_default()),
+            Err(error) => {
+                tracing::debug!("notification socket from {}: {error}", peer.stream.peer());
+                peer.ended = true;
+            }
+        }
+        self.digest(number);
+    }
+
+    /// Delivers what has been read, and decides what becomes of the peer.
+    fn digest(&mut self, number: u64) {
+        let open = self.peers.values().filter(|peer| peer.decoder.is_open()).count();
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        let full = open >= self.options.max_peers;
+        let was_waiting = peer.held_back.is_some();
+        let fate = peer.digest(&self.options, &self.queue, full);
+        let registered = match (was_waiting, fate) {
+            (_, Fate::Goes) => {
+                self.peers.remove(&number);
+                return;
+            }
+            (false, Fate::Waits) => epoll::delete(&self.epoll, &peer.stream),
+            (true, Fate::Stays) => {
+                let data = epoll::EventData::new_u64(number);
+                epoll::add(&self.epoll, &peer.stream, data, epoll::EventFlags::IN)
+            }
+            (true, Fate::Waits) | (false, Fate::Stays) => Ok(()),
+        };
+        if let Err(error) = registered {
+            tracing::warn!("notification socket from {}: {error}", peer.stream.peer());
+            self.peers.remove(&number);
+        }
+    }
+
+    /// There is room in the queue again.
+    fn resume(&mut self) {
+        self.wake_up.acknowledge();
+        let waiting: Vec<u64> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.held_back.is_some())
+            .map(|(number, _)| *number)
+            .collect();
+        for number in waiting {
+            self.digest(number);
+        }
+    }
+
+    /// Drops clients that take too long to say who they are; answers when the next one will be overdue.
+    fn drop_overdue(&mut self) -> Option<Duration> {
+        let limit = self.options.hello_timeout;
+        self.peers.retain(|_, peer| peer.decoder.is_open() || peer.since.elapsed() < limit);
+        let unproven = self.peers.values().filter(|peer| !peer.decoder.is_open());
+        // A millisecond more, so that the next look does not come a moment too early.
+        unproven.map(|peer| limit.saturating_sub(peer.since.elapsed()) + Duration::from_millis(1)).min()
+    }
+}
+
+impl Peer {
+    fn digest(&mut self, options: &ReceiverOptions, queue: &Queue, full: bool) -> Fate {
+        if let Some(arrival) = self.held_back.take() {
+            if let Err(arrival) = queue.try_push(arrival) {
+                self.held_back = Some(arrival);
+                return Fate::Waits;
+            }
+        }
+        let mut used = 0;
+        let fate = loop {
+            let rest = self.bytes.get(used..).unwrap_or_default();
+            let arrival = match self.decoder.next(rest, &options.door) {
+                Ok(None) if self.ended => break Fate::Goes,
+                Ok(None) => break Fate::Stays,
+                Ok(Some((event, size))) => {
+                    used += size;
+                    match event {
+                        Event::Message(message) => Arrival::Small(message),
+                        Event::Large(message) => Arrival::Large(message),
+                        Event::Proven if full => {
+                            let limit = options.max_peers;
+                            let peer = self.stream.peer();
+                            tracing::warn!(
+                                "{peer} refused: {limit} peers send notifications already (FLAGCX_P2P_NOTIF_MAX_PEERS)"
+                            );
+                            break Fate::Goes;
+                        }
+                        Event::Greeted | Event::Proven => continue,
+                        Event::Challenge => match self.send_challenge() {
+                            true => continue,
+                            false => break Fate::Goes,
+                        },
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!("notification socket from {} closed: {error}", self.stream.peer());
+                    break Fate::Goes;
+                }
+            };
+            if let Err(arrival) = queue.try_push(arrival) {
+                self.held_back = Some(arrival);
+                break Fate::Waits;
+            }
+        };
+        self.bytes.drain(..used);
+        if self.bytes.is_empty() {
+            // A large message must not keep its room for the rest of the connection.
+            self.bytes.shrink_to(CHUNK);
+        }
+        fate
+    }
+
+    /// The first bytes that this side ever sends, so they fit into the socket's buffer at once.
+    fn send_challenge(&self) -> bool {
+        let deadline = Instant::now() + Duration::from_millis(10);
+        self.stream.write_all_by(self.decoder.challenge(), deadline).is_ok()
+    }
+}

@@ -1,0 +1,392 @@
+//! Receivers and senders over loopback. Nothing in here fetches process-wide: that would take other tests' messages.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::control::wire::SocketKind;
+use crate::control::wire::notification::Header;
+use crate::control::{AllowList, AuthKey, Stream, connect};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+fn options() -> ReceiverOptions {
+    ReceiverOptions {
+        bind: LOOPBACK,
+        ports: None,
+        allow: AllowList::default(),
+        door: Door { key: None, allow_original: false, max_bytes: 1 << 20 },
+        max_peers: 64,
+        queue: 1000,
+        hello_timeout: Duration::from_secs(5),
+        incarnation: 0,
+    }
+}
+
+fn raw(receiver: &Receiver) -> Stream {
+    connect(SocketAddr::new(LOOPBACK, receiver.port()), soon(), None).unwrap()
+}
+
+fn greeted(receiver: &Receiver) -> Stream {
+    let stream = raw(receiver);
+    stream.write_all_by(&SocketKind::Notifications.encode(), soon()).unwrap();
+    stream
+}
+
+fn sender(receiver: &Receiver) -> Sender {
+    Sender::new(greeted(receiver), 1 << 20)
+}
+
+fn message(number: u32) -> Message {
+    Message::new(b"number", number.to_string().as_bytes())
+}
+
+fn wait_for<T>(count: usize, mut take: impl FnMut() -> Vec<T>) -> Vec<T> {
+    let (mut taken, deadline) = (Vec::new(), soon());
+    while taken.len() < count && Instant::now() < deadline {
+        taken.extend(take());
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(taken.len(), count);
+    taken
+}
+
+fn closed_by_peer(stream: &Stream) -> bool {
+    let deadline = soon();
+    while !stream.is_closed() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+    stream.is_closed()
+}
+
+#[test]
+fn messages_arrive_whole_and_in_order() {
+    let receiver = Receiver::open(options()).unwrap();
+    let sender = sender(&receiver);
+    let full = Message { name: [0xff; 256], text: [0; 256] };
+    assert_eq!(sender.send(&full, soon()).unwrap(), 512);
+    for number in 0..300 {
+        sender.send(&message(number), soon()).unwrap();
+    }
+    let taken = wait_for(301, || receiver.take());
+    assert_eq!(taken[0], full);
+    assert_eq!(taken[1..], (0..300).map(message).collect::<Vec<_>>());
+    assert!(receiver.take().is_empty());
+}
+
+#[test]
+fn the_bytes_are_those_of_the_original_engine() {
+    let receiver = Receiver::open(options()).unwrap();
+    let stream = raw(&receiver);
+    let mut bytes = vec![0x6c, 0x9d, 0x4b, 0xfc, 0xf2, 0xb9, 0x4a, 0x56, 2, 0, 0, 0];
+    bytes.extend([0xad, 0xde, 0xad, 0xde, 0, 0, 0, 0]);
+    bytes.extend([b'n'; 256]);
+    bytes.extend([b't'; 256]);
+    for part in bytes.chunks(100) {
+        stream.write_all_by(part, soon()).unwrap();
+        thread::sleep(Duration::from_millis(2));
+    }
+    // Closed at once: the last message must not be lost with the socket.
+    drop(stream);
+    assert_eq!(wait_for(1, || receiver.take()), [Message { name: [b'n'; 256], text: [b't'; 256] }]);
+}
+
+#[test]
+fn each_engine_has_its_own_messages() {
+    let receivers: Vec<_> = (0..3).map(|_| Receiver::open(options()).unwrap()).collect();
+    for (number, receiver) in receivers.iter().enumerate() {
+        sender(receiver).send(&message(number as u32), soon()).unwrap();
+    }
+    for (number, receiver) in receivers.iter().enumerate() {
+        assert_eq!(wait_for(1, || receiver.take()), [message(number as u32)]);
+    }
+}
+
+#[test]
+fn strangers_harm_nobody() {
+    let options = ReceiverOptions { hello_timeout: Duration::from_millis(100), ..options() };
+    let receiver = Receiver::open(options).unwrap();
+    let sender = sender(&receiver);
+    sender.send(&message(1), soon()).unwrap();
+    let silent: Vec<_> = (0..100).map(|_| raw(&receiver)).collect();
+    let half = raw(&receiver);
+    half.write_all_by(&SocketKind::Notifications.encode()[..7], soon()).unwrap();
+    let garbage = raw(&receiver);
+    garbage.write_all_by(&[0x41; 4096], soon()).unwrap();
+    let wrong_magic = greeted(&receiver);
+    wrong_magic.write_all_by(&[0x42; 520], soon()).unwrap();
+    let other_kind = raw(&receiver);
+    other_kind.write_all_by(&SocketKind::Bootstrap.encode(), soon()).unwrap();
+    sender.send(&message(2), soon()).unwrap();
+    assert_eq!(wait_for(2, || receiver.take()), [message(1), message(2)]);
+    for stranger in [&half, &garbage, &wrong_magic, &other_kind, &silent[0], &silent[99]] {
+        assert!(closed_by_peer(stranger));
+    }
+    sender.send(&message(3), soon()).unwrap();
+    wait_for(1, || receiver.take());
+}
+
+#[test]
+fn a_full_queue_holds_senders_back_and_loses_nothing() {
+    const COUNT: u32 = 5_000;
+    let receiver = Receiver::open(ReceiverOptions { queue: 7, ..options() }).unwrap();
+    let sending = sender(&receiver);
+    let thread = thread::spawn(move || {
+        for number in 0..COUNT {
+            sending.send(&message(number), Instant::now() + Duration::from_secs(20)).unwrap();
+        }
+    });
+    let mut next = 0;
+    while next < COUNT {
+        let taken = receiver.take();
+        assert!(taken.len() <= 7);
+        for one in taken {
+            assert_eq!(one, message(next));
+            next += 1;
+        }
+    }
+    thread.join().unwrap();
+}
+
+#[test]
+fn nobody_fetching_ends_a_send_at_its_deadline_and_other_peers_go_on() {
+    let full = Receiver::open(ReceiverOptions { queue: 1, ..options() }).unwrap();
+    let other = Receiver::open(options()).unwrap();
+    let (sender_to_full, sender_to_other) = (sender(&full), sender(&other));
+    let deadline = Instant::now() + Duration::from_millis(200);
+    let error = (0..1_000_000)
+        .find_map(|number| sender_to_full.send(&message(number), deadline).err())
+        .expect("a queue of one message takes a million");
+    assert!(error.to_string().contains("127.0.0.1"), "{error}");
+    sender_to_other.send(&message(1), soon()).unwrap();
+    wait_for(1, || other.take());
+    // Half a message may be out, so the channel stays closed.
+    assert!(sender_to_full.send(&message(0), soon()).is_err());
+    drop(full);
+}
+
+#[test]
+fn a_message_held_back_survives_its_senders_end() {
+    let receiver = Receiver::open(ReceiverOptions { queue: 2, ..options() }).unwrap();
+    let sending = sender(&receiver);
+    for number in 0..50 {
+        sending.send(&message(number), soon()).unwrap();
+    }
+    drop(sending);
+    thread::sleep(Duration::from_millis(20));
+    let taken = wait_for(50, || receiver.take());
+    assert_eq!(taken, (0..50).map(message).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_number_of_peers_is_bounded() {
+    let receiver = Receiver::open(ReceiverOptions { max_peers: 2, ..options() }).unwrap();
+    let senders = [sender(&receiver), sender(&receiver)];
+    for sender in &senders {
+        sender.send(&message(1), soon()).unwrap();
+    }
+    wait_for(2, || receiver.take());
+    assert!(closed_by_peer(&greeted(&receiver)));
+    drop(senders);
+    let deadline = soon();
+    while Instant::now() < deadline {
+        let next = greeted(&receiver);
+        thread::sleep(Duration::from_millis(5));
+        if !next.is_closed() {
+            Sender::new(next, 0).send(&message(2), soon()).unwrap();
+            break;
+        }
+    }
+    assert_eq!(wait_for(1, || receiver.take()), [message(2)]);
+}
+
+#[test]
+fn many_threads_may_use_one_sender() {
+    let receiver = Receiver::open(ReceiverOptions { queue: 100_000, ..options() }).unwrap();
+    let sender = Arc::new(sender(&receiver));
+    let threads: Vec<_> = (0..4_u32)
+        .map(|thread| {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for number in 0..200 {
+                    sender.send(&message(thread * 1000 + number), soon()).unwrap();
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let mut taken: Vec<u32> = wait_for(800, || receiver.take())
+        .iter()
+        .map(|message| shown(&message.text).parse().unwrap())
+        .collect();
+    taken.sort_unstable();
+    let expected: Vec<u32> =
+        (0..4).flat_map(|thread| (0..200).map(move |number| thread * 1000 + number)).collect();
+    assert_eq!(taken, expected);
+}
+
+#[test]
+fn large_messages_up_to_the_limit() {
+    let receiver = Receiver::open(options()).unwrap();
+    let sending = sender(&receiver);
+    for size in [0, 1, 512, 1 << 20] {
+        let large = LargeMessage::new(b"large", vec![size as u8 | 1; size]);
+        assert_eq!(sending.send_large(&large, soon()).unwrap(), size);
+        sending.send(&message(size as u32), soon()).unwrap();
+        assert_eq!(wait_for(1, || receiver.take_large()), [large]);
+        wait_for(1, || receiver.take());
+    }
+    let error = sending.send_large(&LargeMessage::new(b"", vec![0; (1 << 20) + 1]), soon()).unwrap_err();
+    assert!(error.to_string().contains("at most 1048576"), "{error}");
+    let to_original = Sender::new(greeted(&receiver), 0);
+    assert!(to_original.send_large(&LargeMessage::new(b"", vec![0; 600]), soon()).is_err());
+
+    let liar = greeted(&receiver);
+    liar.write_all_by(&Header::Large(u32::MAX).encode(), soon()).unwrap();
+    assert!(closed_by_peer(&liar));
+}
+
+/// Large messages that nobody fetches hold back their sender, and nobody else.
+#[test]
+fn large_messages_have_a_room_of_their_own() {
+    let door = Door { max_bytes: 1000, ..Door::default() };
+    let receiver = Receiver::open(ReceiverOptions { door, ..options() }).unwrap();
+    let (large, small) = (sender(&receiver), sender(&receiver));
+    for _ in 0..20 {
+        large.send_large(&LargeMessage::new(b"", vec![1; 1000]), soon()).unwrap();
+    }
+    thread::sleep(Duration::from_millis(20));
+    small.send(&message(1), soon()).unwrap();
+    wait_for(1, || receiver.take());
+    assert_eq!(receiver.take_large().len(), 4);
+    wait_for(16, || receiver.take_large());
+}
+
+fn door_with_key(allow_original: bool) -> Door {
+    Door { key: Some(AuthKey::new(Arc::new([7; 32]))), allow_original, max_bytes: 1000 }
+}
+
+fn prove(stream: &Stream, key: &AuthKey) {
+    let session = [5; 32];
+    stream.write_all_by(&Header::Hello.encode(), soon()).unwrap();
+    stream.write_all_by(&session, soon()).unwrap();
+    let mut challenge = [0; 32];
+    stream.read_exact_by(&mut challenge, soon()).unwrap();
+    stream.write_all_by(&key.prove("notifications", &[&session, &challenge]), soon()).unwrap();
+}
+
+#[test]
+fn with_a_key_senders_must_prove_it() {
+    let receiver = Receiver::open(ReceiverOptions { door: door_with_key(false), ..options() }).unwrap();
+    let knows = greeted(&receiver);
+    prove(&knows, &AuthKey::new(Arc::new([7; 32])));
+    Sender::new(knows, 1000).send(&message(1), soon()).unwrap();
+    assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
+
+    let guesses = greeted(&receiver);
+    prove(&guesses, &AuthKey::new(Arc::new([8; 32])));
+    assert!(closed_by_peer(&guesses));
+    let original = greeted(&receiver);
+    let _ = Sender::new(original, 0).send(&message(2), soon());
+    thread::sleep(Duration::from_millis(20));
+    assert!(receiver.take().is_empty());
+}
+
+#[test]
+fn original_engines_may_send_where_they_are_let_in() {
+    let receiver = Receiver::open(ReceiverOptions { door: door_with_key(true), ..options() }).unwrap();
+    sender(&receiver).send(&message(1), soon()).unwrap();
+    assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
+}
+
+#[test]
+fn engines_of_one_process_need_no_socket() {
+    let receiver = Receiver::open(ReceiverOptions { incarnation: 77, queue: 2, ..options() }).unwrap();
+    assert!(Sender::same_process(78, 0).is_none());
+    let sender = Sender::same_process(77, 1000).unwrap();
+    assert_eq!(sender.send(&message(1), soon()).unwrap(), 512);
+    assert_eq!(sender.send_large(&LargeMessage::new(b"", vec![1; 1000]), soon()).unwrap(), 1000);
+    sender.send(&message(2), soon()).unwrap();
+    assert!(sender.send(&message(3), Instant::now() + Duration::from_millis(20)).is_err());
+    assert_eq!(receiver.take(), [message(1), message(2)]);
+    assert_eq!(receiver.take_large().len(), 1);
+    let waiting = {
+        sender.send(&message(4), soon()).unwrap();
+        sender.send(&message(5), soon()).unwrap();
+        thread::spawn(move || sender.send(&message(6), soon()).is_ok())
+    };
+    thread::sleep(Duration::from_millis(20));
+    assert_eq!(wait_for(3, || receiver.take()), [message(4), message(5), message(6)]);
+    assert!(waiting.join().unwrap());
+}
+
+#[test]
+fn a_receiver_ends_promptly_with_peers_connected() {
+    let receiver = Receiver::open(options()).unwrap();
+    let (sending, silent) = (sender(&receiver), raw(&receiver));
+    sending.send(&message(1), soon()).unwrap();
+    wait_for(1, || receiver.take());
+    let start = Instant::now();
+    drop(receiver);
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(closed_by_peer(&silent));
+    assert!(matches!(sending.send(&message(2), soon()), Err(NotifyError::NoChannel)));
+}
+
+proptest! {
+    /// However the bytes are cut, the same events come out.
+    #[test]
+    fn cuts_do_not_matter(cuts in proptest::collection::vec(1usize..700, 1..20), key: bool) {
+        let door = if key { door_with_key(true) } else { Door { max_bytes: 1000, ..Door::default() } };
+        let mut bytes = SocketKind::Notifications.encode().to_vec();
+        for number in 0..3_u8 {
+            bytes.extend(Header::Message.encode());
+            bytes.extend([number; 512]);
+            if number == 1 {
+                bytes.extend(Header::Large(3).encode());
+                bytes.extend([9; 259]);
+            }
+        }
+        let mut decoder = Decoder::new([1; 32]);
+        let (mut events, mut buffer) = (Vec::new(), Vec::new());
+        let mut rest = bytes.as_slice();
+        for cut in cuts.iter().cycle() {
+            let (part, tail) = rest.split_at((*cut).min(rest.len()));
+            buffer.extend_from_slice(part);
+            rest = tail;
+            while let Some((event, size)) = decoder.next(&buffer, &door).unwrap() {
+                buffer.drain(..size);
+                if !matches!(event, Event::Greeted | Event::Proven) {
+                    events.push(event);
+                }
+            }
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(events.len(), 4);
+        prop_assert!(buffer.is_empty());
+        prop_assert_eq!(&events[0], &Event::Message(Box::new(Message { name: [0; 256], text: [0; 256] })));
+        prop_assert_eq!(&events[2], &Event::Large(Box::new(LargeMessage { name: [9; 256], content: vec![9; 3] })));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes: Vec<u8>, greeted: bool, key: bool) {
+        let door = if key { door_with_key(true) } else { Door { max_bytes: 1000, ..Door::default() } };
+        let mut stream = if greeted { SocketKind::Notifications.encode().to_vec() } else { Vec::new() };
+        stream.extend(bytes);
+        let mut decoder = Decoder::new([1; 32]);
+        let mut rest = stream.as_slice();
+        while let Ok(Some((_, size))) = decoder.next(rest, &door) {
+            rest = &rest[size..];
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! How long things take: counts by powers of two.
+
+use std::time::Duration;
+
+use super::Counter;
+
+/// Buckets with an upper bound: 1 us, 2 us, 4 us, ... 16.8 s. One more takes what is longer.
+const BOUNDED: usize = 25;
+
+/// Durations by power of two of microseconds. One writer at a time, like [`Counter`].
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; BOUNDED + 1],
+    nanoseconds: Counter,
+}
+
+/// A histogram's content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistogramSnapshot {
+    /// Counts per bucket, not cumulative. Bucket `n` holds what took at most 2^n microseconds and more than the
+    /// bucket before; the last has no end.
+    pub counts: [u64; BOUNDED + 1],
+    /// Sum of all durations in nanoseconds.
+    pub nanoseconds: u64,
+}
+
+impl Histogram {
+    /// Counts one duration.
+    #[inline]
+    pub fn record(&self, duration: Duration) {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let microseconds = nanoseconds.div_ceil(1000).max(1);
+        // The power of two at or above it.
+        let bucket = (u64::BITS - (microseconds - 1).leading_zeros()) as usize;
+        if let Some(counter) = self.buckets.get(bucket.min(BOUNDED)) {
+            counter.add(1);
+        }
+        self.nanoseconds.add(nanoseconds);
+    }
+
+    /// Its content now.
+    pub fn snapshot(&self) -> HistogramSnapshot {
+        let mut snapshot = HistogramSnapshot { nanoseconds: self.nanoseconds.get(), ..Default::default() };
+        for (count, bucket) in snapshot.counts.iter_mut().zip(&self.buckets) {
+            *count = bucket.get();
+        }
+        snapshot
+    }
+}
+
+impl HistogramSnapshot {
+    /// Number of durations.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().fold(0, |sum, count| sum.wrapping_add(*count))
+    }
+
+    /// Adds another histogram's content.
+    pub fn merge(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count = count.wrapping_add(more);
+        }
+        self.nanoseconds = self.nanoseconds.wrapping_add(other.nanoseconds);
+    }
+
+    /// The end of the bucket in which the given percentile lies; `None` without durations, [`Duration::MAX`] beyond
+    /// the last bound.
+    pub fn percentile(&self, percent: u32) -> Option<Duration> {
+        let rank = self.count().checked_mul(u64::from(percent))?.div_ceil(100).max(1);
+        let mut seen = 0_u64;
+        let bucket = self.counts.iter().position(|count| {
+            seen = seen.saturating_add(*count);
+            seen >= rank
+        })?;
+        Some(if bucket == BOUNDED { Duration::MAX } else { Duration::from_micros(1 << bucket) })
+    }
+
+    /// Ends of the buckets in seconds (the last one's is `f64::MAX`) with their counts.
+    pub(super) fn in_seconds(&self) -> Vec<(f64, u64)> {
+        let end = |bucket| if bucket == BOUNDED { f64::MAX } else { (1_u64 << bucket) as f64 / 1e6 };
+        self.counts.iter().enumerate().map(|(bucket, count)| (end(bucket), *count)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bucket_of(duration: Duration) -> usize {
+        let histogram = Histogram::default();
+        histogram.record(duration);
+        histogram.snapshot().counts.iter().position(|count| *count == 1).unwrap()
+    }
+
+    #[test]
+    fn bounds() {
+        for (nanoseconds, bucket) in [(0, 0), (1, 0), (1000, 0), (1001, 1), (2000, 1), (2001, 2), (4000, 2)] {
+            assert_eq!(bucket_of(Duration::from_nanos(nanoseconds)), bucket, "{nanoseconds} ns");
+        }
+        assert_eq!(bucket_of(Duration::from_micros(1 << 24)), 24);
+        assert_eq!(bucket_of(Duration::from_micros((1 << 24) + 1)), BOUNDED);
+        assert_eq!(bucket_of(Duration::MAX), BOUNDED);
+    }
+
+    #[test]
+    fn percentiles_name_the_bucket() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.snapshot().percentile(50), None);
+        (1..=99).for_each(|_| histogram.record(Duration::from_micros(3)));
+        histogram.record(Duration::from_secs(100));
+        let snapshot = histogram.snapshot();
+        assert_eq!(snapshot.percentile(50), Some(Duration::from_micros(4)));
+        assert_eq!(snapshot.percentile(99), Some(Duration::from_micros(4)));
+        assert_eq!(snapshot.percentile(100), Some(Duration::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn every_duration_lies_in_its_bucket(nanoseconds in 0_u64..20_000_000_000) {
+            let bucket = bucket_of(Duration::from_nanos(nanoseconds));
+            let end = |bucket: usize| 1000_u64 << bucket;
+            prop_assert!(bucket == BOUNDED || nanoseconds <= end(bucket));
+            prop_assert!(bucket == 0 || nanoseconds > end(bucket - 1));
+        }
+
+        #[test]
+        fn merging_is_counting_both(a in proptest::collection::vec(0_u64..1 << 40, 0..20),
+                                    b in proptest::collection::vec(0_u64..1 << 40, 0..20)) {
+            let of = |values: &[u64]| {
+                let histogram = Histogram::default();
+                values.iter().for_each(|value| histogram.record(Duration::from_nanos(*value)));
+                histogram.snapshot()
+            };
+            let mut merged = of(&a);
+            merged.merge(&of(&b));
+            prop_assert_eq!(merged, of(&[a, b].concat()));
+        }
+    }
+}

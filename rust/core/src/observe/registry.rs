@@ -1,0 +1,93 @@
+//! Who can say what was counted.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use once_cell::sync::Lazy;
+
+use super::Snapshot;
+
+/// Something that counts.
+pub trait Source: Send + Sync {
+    /// Adds its values to `out`. Called from the reader's thread; must not block on work in progress.
+    fn collect(&self, out: &mut Snapshot);
+}
+
+/// The sources of a process. It holds them weakly: one that is gone is asked no more, and nothing has to sign off.
+#[derive(Default)]
+pub struct Registry {
+    sources: Mutex<Vec<Weak<dyn Source>>>,
+}
+
+/// The process's registry.
+pub fn registry() -> &'static Registry {
+    static REGISTRY: Lazy<Registry> = Lazy::new(Registry::default);
+    &REGISTRY
+}
+
+impl Registry {
+    /// Asks `source` from now on, as long as it lives.
+    pub fn add<S: Source + 'static>(&self, source: &Arc<S>) {
+        let weak: Weak<dyn Source> = Arc::<S>::downgrade(source);
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        // Forget the dead when the list would have to grow, so that adding stays cheap.
+        if sources.len() == sources.capacity() {
+            sources.retain(|source| source.strong_count() > 0);
+        }
+        sources.push(weak);
+    }
+
+    /// What every live source says now. The lock is not held meanwhile: a source may drop others, or add some.
+    pub fn snapshot(&self) -> Snapshot {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut snapshot = Snapshot::default();
+        for source in sources.iter().filter_map(Weak::upgrade) {
+            source.collect(&mut snapshot);
+        }
+        snapshot
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner).len();
+        f.debug_struct("Registry").field("sources", &sources).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Value, metrics};
+    use super::*;
+
+    struct Lanes(u64);
+
+    impl Source for Lanes {
+        fn collect(&self, out: &mut Snapshot) {
+            out.number(&metrics::LANES, &[("peer", "p".to_owned())], self.0);
+        }
+    }
+
+    fn values(registry: &Registry) -> Vec<Value> {
+        registry.snapshot().of(&metrics::LANES).map(|sample| sample.value.clone()).collect()
+    }
+
+    #[test]
+    fn only_live_sources_are_asked() {
+        let registry = Registry::default();
+        let (one, two) = (Arc::new(Lanes(1)), Arc::new(Lanes(2)));
+        registry.add(&one);
+        registry.add(&two);
+        assert_eq!(values(&registry), [Value::Number(1), Value::Number(2)]);
+        drop(one);
+        assert_eq!(values(&registry), [Value::Number(2)]);
+    }
+
+    #[test]
+    fn the_dead_do_not_pile_up() {
+        let registry = Registry::default();
+        for _ in 0..10_000 {
+            registry.add(&Arc::new(Lanes(0)));
+        }
+        assert!(registry.sources.lock().unwrap().capacity() <= 16);
+    }
+}

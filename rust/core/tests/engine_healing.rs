@@ -1,0 +1,105 @@
+//! Lanes fail and come back; peers go and are missed.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::fabric::Opcode;
+use flagcx_p2p::notify::Message;
+use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, Status};
+use support::{Pair, content, eventually, outcome, pattern};
+
+/// Moves `rounds` patterns and answers how many transfers failed. Every transfer that is said to be done is compared.
+fn hammer(pair: &Pair, rounds: u64) -> usize {
+    const LENGTH: usize = 64 << 10;
+    let mut failed = 0;
+    for round in 0..rounds {
+        let bytes = pattern(round, LENGTH);
+        assert!(pair.source.write(0, &bytes) && pair.target.write(0, &vec![0; LENGTH]));
+        let iovs: Vec<Iov> = (0..16).map(|i| pair.iov(i * 4096, i * 4096, 4000)).collect();
+        let Ok(id) = pair.here.submit(Opcode::Write, iovs.as_slice()) else {
+            failed += 1;
+            continue;
+        };
+        match outcome(&pair.here, id) {
+            Outcome::Done => {
+                let got = content(&pair.target);
+                assert!((0..16).all(|i| got[i * 4096..i * 4096 + 4000] == bytes[i * 4096..i * 4096 + 4000]));
+            }
+            _ => failed += 1,
+        }
+    }
+    failed
+}
+
+#[test]
+fn interrupted_requests_are_repeated_on_rebuilt_lanes() {
+    let pair = Pair::with(1 << 20, &[("FLAGCX_P2P_FAULTS", "seed=3;fail=every:211:retry-exceeded")]);
+    assert_eq!(hammer(&pair, 200), 0, "an interruption is no failure");
+    eventually("all lanes are back", || pair.here.info().healthy_lanes == pair.here.info().lanes);
+}
+
+#[test]
+fn a_lane_that_failed_for_good_reason_serves_the_next_transfer() {
+    let pair = Pair::new(1 << 20);
+    let good = pair.iov(0, 0, 1000);
+    for _ in 0..10 {
+        let wrong = Iov { remote: RdmaDesc { rkey: 0x00ab_cdef, ..good.remote }, ..good };
+        let id = pair.here.submit(Opcode::Write, &[wrong]).unwrap();
+        assert!(matches!(outcome(&pair.here, id), Outcome::Failed(_)));
+        let id = pair.here.submit(Opcode::Write, &[good]).unwrap();
+        assert_eq!(outcome(&pair.here, id), Outcome::Done);
+    }
+    assert_eq!(hammer(&pair, 20), 0);
+}
+
+#[test]
+fn the_peer_that_closes_is_missed_at_once() {
+    let pair = Pair::new(1 << 20);
+    let start = Instant::now();
+    pair.there.close();
+    eventually("the other end notices", || !pair.here.is_usable());
+    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+    assert!(pair.here.submit(Opcode::Write, &[pair.iov(0, 0, 64)]).is_err());
+}
+
+#[test]
+fn a_cancelled_transfer_ends_and_its_lanes_come_back() {
+    let pair = Pair::with(8 << 20, &[("FLAGCX_P2P_FAULTS", "seed=1;delay=us:200000")]);
+    let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, 8 << 20)]).unwrap();
+    let start = Instant::now();
+    assert!(pair.here.cancel(id));
+    assert!(start.elapsed() < Duration::from_secs(3), "it took {:?}", start.elapsed());
+    assert_eq!(pair.here.status(id), Status::Ended(Outcome::Cancelled));
+    let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, 4096)]).unwrap();
+    assert_eq!(outcome(&pair.here, id), Outcome::Done);
+}
+
+#[test]
+fn a_transfer_that_takes_too_long_times_out() {
+    let settings = [("FLAGCX_P2P_FAULTS", "seed=1;delay=us:3000000"), ("FLAGCX_P2P_XFER_TIMEOUT_MS", "200")];
+    let pair = Pair::with(1 << 20, &settings);
+    let start = Instant::now();
+    let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, 4096)]).unwrap();
+    assert_eq!(outcome(&pair.here, id), Outcome::TimedOut);
+    assert!(start.elapsed() < Duration::from_secs(3), "it took {:?}", start.elapsed());
+}
+
+#[test]
+fn notifications_reach_their_engine_both_ways() {
+    let pair = Pair::new(4096);
+    for round in 0..20u8 {
+        let message = Message::new(b"name", &[round; 256]);
+        assert_eq!(pair.here.send_notification(&message).unwrap(), 512);
+        assert_eq!(pair.there.send_notification(&message).unwrap(), 512);
+    }
+    let (mut at_server, mut at_client) = (Vec::new(), Vec::new());
+    eventually("all arrive", || {
+        at_server.extend(pair.server.take_notifications());
+        at_client.extend(pair.client.take_notifications());
+        at_server.len() == 20 && at_client.len() == 20
+    });
+    assert!(at_server.iter().zip(0u8..).all(|(message, round)| message.text == [round; 256]));
+}

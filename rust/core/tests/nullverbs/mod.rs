@@ -1,0 +1,97 @@
+//! The stand-in libibverbs of `tests/nullverbs`, built when first asked for.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use flagcx_p2p::fabric::VerbsOptions;
+
+/// The stand-in's file: that named by `FLAGCX_P2P_NULLVERBS`, else one built from the sources.
+pub(crate) fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| std::env::var_os("FLAGCX_P2P_NULLVERBS").map_or_else(build, PathBuf::from))
+}
+
+fn build() -> PathBuf {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/nullverbs/build.sh");
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nullverbs");
+    let status = Command::new(script)
+        .arg(&out)
+        .stdout(Stdio::null())
+        .status()
+        .expect("tests/nullverbs/build.sh can be run");
+    assert!(status.success(), "tests/nullverbs/build.sh failed: it needs a C compiler and libibverbs-dev");
+    out.join("lib/libibverbs.so.1")
+}
+
+/// What is alive in a stand-in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Live {
+    pub(crate) contexts: i64,
+    pub(crate) domains: i64,
+    pub(crate) regions: i64,
+    pub(crate) completion_queues: i64,
+    pub(crate) queue_pairs: i64,
+}
+
+/// A copy of the stand-in, so with settings and devices of its own.
+pub(crate) struct Standin {
+    file: PathBuf,
+    library: libloading::Library,
+}
+
+impl Standin {
+    /// Loads a copy and applies `settings`, by the names of the stand-in's README.
+    pub(crate) fn new(settings: &[(&str, u64)]) -> Self {
+        static COPIES: AtomicU32 = AtomicU32::new(0);
+        let copy =
+            format!("libnullverbs-{}-{}.so", std::process::id(), COPIES.fetch_add(1, Ordering::Relaxed));
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(copy);
+        std::fs::copy(library(), &file).unwrap();
+        // SAFETY: the stand-in's initialisers read the environment and the host's addresses, nothing else.
+        let library = unsafe { libloading::Library::new(&file) }.unwrap();
+        let standin = Self { file, library };
+        for (name, value) in settings {
+            standin.set(name, *value);
+        }
+        standin
+    }
+
+    /// Options that open this copy.
+    pub(crate) fn options(&self) -> VerbsOptions {
+        VerbsOptions { library: Some(self.file.to_str().unwrap().to_owned()), ..VerbsOptions::default() }
+    }
+
+    /// Changes a setting.
+    pub(crate) fn set(&self, name: &str, value: u64) {
+        let name = std::ffi::CString::new(name).unwrap();
+        // SAFETY: the prototype is that of nullverbs.h.
+        let code = unsafe {
+            let set = self
+                .library
+                .get::<unsafe extern "C" fn(*const libc::c_char, u64) -> libc::c_int>(b"nullverbs_set");
+            set.unwrap()(name.as_ptr(), value)
+        };
+        assert_eq!(code, 0, "the stand-in has no setting {name:?}");
+    }
+
+    /// What is alive now.
+    pub(crate) fn live(&self) -> Live {
+        let mut live = Live::default();
+        // SAFETY: the prototype is that of nullverbs.h, and the structures are alike.
+        unsafe {
+            let ask = self.library.get::<unsafe extern "C" fn(*mut Live)>(b"nullverbs_live");
+            ask.unwrap()(&raw mut live);
+        }
+        live
+    }
+}
+
+impl Drop for Standin {
+    fn drop(&mut self) {
+        // The provider keeps the library loaded; only the file goes.
+        let _ = std::fs::remove_file(&self.file);
+    }
+}

@@ -1,0 +1,90 @@
+#!/bin/bash
+# Process 1 of the guest in the host's root: sets up devices, runs the command, leaves its status, powers off.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+readonly control=/.control
+trap 'busybox poweroff -f' EXIT
+
+set_up_files() {
+  local modules tag folder
+  mkdir -p /dev/pts /dev/shm
+  mount -t devpts devpts /dev/pts
+  mount -t tmpfs tmpfs /dev/shm
+  ln -sfn /proc/self/fd /dev/fd
+  ln -sfn fd/0 /dev/stdin
+  ln -sfn fd/1 /dev/stdout
+  ln -sfn fd/2 /dev/stderr
+  read -r modules <$control/modules
+  mkdir -p "/lib/modules/$(uname -r)"
+  mount --bind "$modules/lib/modules/$(uname -r)" "/lib/modules/$(uname -r)" || die "cannot reach the kernel's modules"
+  [ -e $control/shares ] || return 0
+  while read -r tag folder; do
+    mount -t 9p -o rw,cache=none,trans=virtio,version=9p2000.L,msize=512000 "$tag" "$folder" || die "cannot share $folder"
+  done <$control/shares
+}
+
+# One soft-RoCE device on a network interface. IPv4-mapped GIDs come from the interface's address.
+set_up_device() {
+  local node loss interface=dummy0
+  read -r node <$control/node
+  read -r loss <$control/loss
+  ip link set lo up
+  modprobe -a ib_uverbs rdma_ucm rdma_rxe || die "cannot load rdma_rxe"
+  if [ -z "$node" ]; then
+    modprobe dummy numdummies=0
+    # Room for a path MTU of 4096 and headers.
+    ip link add $interface mtu 4200 type dummy
+    ip address add 10.77.0.1/24 dev $interface
+  else
+    modprobe virtio_net
+    interface=$(basename /sys/class/net/e*)
+    ip address add "10.78.0.$node/24" dev "$interface"
+    export RDMA_VM_NODE=$node RDMA_VM_PEER=10.78.0.$((3 - node))
+  fi
+  ip link set "$interface" up
+  rdma link add rxe0 type rxe netdev "$interface" || die "cannot make an rxe device on $interface"
+  if [ -n "$node$loss" ]; then
+    [ -z "$loss" ] || { modprobe sch_netem && tc qdisc add dev "$interface" root netem loss "$loss"; } ||
+      die "cannot lose $loss of the packets"
+  fi
+  grep -q ACTIVE /sys/class/infiniband/rxe0/ports/1/state || die "the port of rxe0 is not active"
+}
+
+die() {
+  echo "rdma-vm: $*" >/dev/console
+  exit 1
+}
+
+run_command() {
+  local folder status port cat_process
+  read -r folder <$control/folder
+  mkfifo /run/output
+  port=$(echo /dev/vport*p1)
+  cat /run/output >"$port" &
+  cat_process=$!
+  touch $control/started
+  (
+    set +u
+    # shellcheck disable=SC1091 # written by the host
+    . $control/environment
+    unset TMPDIR
+    export FLAGCX_P2P_FABRIC=verbs FLAGCX_P2P_TEST_RXE=1
+    cd "$folder" 2>/dev/null || cd /
+    exec bash $control/command
+  ) </dev/null >/run/output 2>&1
+  status=$?
+  # What the command left running may hold the pipe: give the rest of the output two seconds.
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    kill -0 $cat_process 2>/dev/null || break
+    sleep 0.2
+  done
+  echo $status >$control/status
+  sync
+}
+
+busybox hostname rdma-vm
+ulimit -l unlimited
+ulimit -n 65536
+ulimit -c 0
+set_up_files
+set_up_device
+run_command
