@@ -7,6 +7,7 @@
 mod calls;
 mod handles;
 mod logging;
+mod net;
 mod pieces;
 mod refusal;
 
