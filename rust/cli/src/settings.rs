@@ -1,5 +1,6 @@
 //! Configuration, logging and addresses, as the tool needs them.
 
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use flagcx_p2p::engine::EngineOptions;
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{CliError, Result};
+use crate::wire::auth::Door;
 
 /// The engine's configuration: the process's own, with its listeners on the interface of `listen`, unless that is
 /// the unspecified address or a variable chooses the interface.
@@ -24,6 +26,12 @@ pub(crate) fn config(listen: Option<IpAddr>) -> Result<Arc<Config>> {
         }
         None => Ok(Arc::clone(config)),
     }
+}
+
+/// The key that peers must know, if the configuration names one.
+pub(crate) fn door(config: &Config) -> Result<Door> {
+    let key = config.auth_key().map_err(|error| CliError::other(error.to_string()))?;
+    Ok(Door::new(key.as_deref()))
 }
 
 /// Default options of the engine.
@@ -43,7 +51,12 @@ pub(crate) fn start_logging(verbose: u8) {
         Ok(directives) if verbose == 0 => EnvFilter::new(directives),
         _ => EnvFilter::new(level),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 }
 
 /// Processor time of this process so far, all threads, user and system.

@@ -201,3 +201,34 @@ fn doctor_says_what_it_finds() {
         assert!(ended.out.contains(word), "{word}: {}", ended.out);
     }
 }
+
+#[test]
+fn with_a_key_only_those_who_know_it_get_in() {
+    let temp = tempfile::tempdir().unwrap();
+    let key = |name: &str| {
+        let path = temp.path().join(name);
+        fs::write(&path, format!("a secret of some length: {name}")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (right, wrong) = (key("right"), key("wrong"));
+    let server = Server::start_with(&[("FLAGCX_P2P_AUTH_KEY_FILE", &right)]);
+    let open = Server::start();
+    let put = |server: &Server, key: Option<&str>| {
+        let mut command = program();
+        command.arg("put").arg(&right).arg(&server.address).args(["--name", "a"]);
+        run(command.envs(key.map(|key| ("FLAGCX_P2P_AUTH_KEY_FILE", key))))
+    };
+    put(&server, None).failed(1, "wants a key");
+    put(&server, Some(&wrong)).failed(1, "does not know our key");
+    put(&open, Some(&right)).failed(1, "has no key");
+    assert!(server.names().is_empty() && open.names().is_empty());
+    put(&server, Some(&right)).succeeded();
+    assert_eq!(server.names(), ["a"]);
+}
+
+#[test]
+fn addresses_outside_the_allow_list_are_turned_away() {
+    let server = Server::start_with(&[("FLAGCX_P2P_ALLOW", "192.0.2.0/24")]);
+    let temp = tempfile::tempdir().unwrap();
+    server.get("a", &temp.path().join("back"), &[]).failed(1, "closed the connection");
+}

@@ -16,7 +16,7 @@ use crate::output::{self, units};
 use crate::ring::{Ring, Shape};
 use crate::settings;
 use crate::wire::control::Control;
-use crate::wire::{Frame, Hash};
+use crate::wire::{Frame, Hash, auth};
 
 pub(crate) use get::Target;
 
@@ -116,16 +116,17 @@ impl Client {
     /// Connects to `server` (`HOST:PORT`) and agrees on a ring of about `shape`.
     pub(crate) fn connect(server: &str, shape: Shape) -> Result<Self> {
         let control = Control::connect(server)?;
-        control.send(&Frame::Open { chunk: shape.chunk, slots: shape.slots })?;
-        let Frame::Ring { metadata, chunk, slots } = control.receive()? else {
+        let config = settings::config(Some(control.local().ip()))?;
+        let nonce = auth::nonce()?;
+        control.send(&Frame::Open { chunk: shape.chunk, slots: shape.slots, nonce })?;
+        let Frame::Ring { metadata, chunk, slots } = settings::door(&config)?.enter(&control, &nonce)? else {
             return Err(CliError::protocol("expected its ring first"));
         };
         let agreed = Shape { chunk, slots: u16::try_from(slots.len()).unwrap_or(0) };
         if agreed != agreed.fitted(u64::from(u32::MAX)) {
             return Err(CliError::protocol("its ring makes no sense"));
         }
-        let engine = Engine::open(settings::config(Some(control.local().ip()))?, settings::engine_options())
-            .doing(|| "open the engine".into())?;
+        let engine = Engine::open(config, settings::engine_options()).doing(|| "open the engine".into())?;
         let ring = Ring::allocate(&engine, agreed)?;
         let peer = settings::PeerAddress::parse(&metadata, control.peer().ip())?;
         let connection =

@@ -45,7 +45,11 @@ fn one(index: usize, device: &dyn Device, findings: &mut Findings) {
             attributes.max_cq_depth,
             attributes.max_queue_pairs,
             attributes.max_sge,
-            units::bytes(attributes.max_region),
+            if attributes.max_region > 1 << 60 {
+                "of any size".to_owned()
+            } else {
+                units::bytes(attributes.max_region)
+            },
         ),
     );
     fact("dma-buf", if attributes.dma_buf { "offered" } else { "not offered" });

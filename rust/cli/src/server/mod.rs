@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use flagcx_p2p::config::Config;
 use flagcx_p2p::engine::Engine;
 
 use crate::error::{CliError, Result, While};
@@ -16,6 +17,7 @@ use crate::output;
 use crate::settings;
 use crate::store::Directory;
 use crate::wire::Frame;
+use crate::wire::auth::Door;
 use crate::wire::control::Control;
 
 /// Clients served at the same time. Each has a ring of its own.
@@ -47,6 +49,9 @@ pub(crate) struct Server {
     engine: Arc<Engine>,
     metadata: String,
     ring_limit: u64,
+    door: Door,
+    /// `FLAGCX_P2P_ALLOW` is in here.
+    config: Arc<Config>,
     /// Running sessions. Written by the accept loop (up) and ending sessions (down), read by the accept loop only;
     /// it guards no other memory, so relaxed ordering is enough.
     sessions: AtomicUsize,
@@ -78,12 +83,17 @@ impl Server {
             .map_err(|error| CliError::other(format!("{error}; try another --port or --listen")))
             .doing(|| format!("listen on {address}"))?;
         let bound = listener.local_addr().map_err(|error| CliError::other(error.to_string()))?;
-        let engine = Engine::open(settings::config(Some(options.listen))?, settings::engine_options())
+        let config = settings::config(Some(options.listen))?;
+        let door = settings::door(&config)?;
+        let engine = Engine::open(Arc::clone(&config), settings::engine_options())
             .doing(|| "open the engine".into())?;
         engine.start_rpc_server().doing(|| "start the engine's listener".into())?;
         let metadata = engine.metadata()?;
         let (ring_limit, sessions) = (options.ring_limit, AtomicUsize::new(0));
-        Ok((Arc::new(Self { listener, directory, engine, metadata, ring_limit, sessions }), bound))
+        Ok((
+            Arc::new(Self { listener, directory, engine, metadata, ring_limit, door, config, sessions }),
+            bound,
+        ))
     }
 
     /// Serves until the process ends.
@@ -102,6 +112,10 @@ impl Server {
 }
 
 fn admit(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) {
+    let ip = peer.ip().to_canonical();
+    if !server.config.allow.is_empty() && !server.config.allow.iter().any(|net| net.contains(&ip)) {
+        return tracing::warn!(%peer, "refused: not in FLAGCX_P2P_ALLOW");
+    }
     let control = match Control::new(stream) {
         Ok(control) => control,
         Err(error) => return tracing::warn!(%peer, %error, "client lost"),

@@ -39,7 +39,10 @@ struct Session<'a> {
 impl Session<'_> {
     fn serve(&self) -> Result<()> {
         let ring = match self.control.receive() {
-            Ok(Frame::Open { chunk, slots }) => self.open(Shape { chunk, slots })?,
+            Ok(Frame::Open { chunk, slots, nonce }) => {
+                self.server.door.admit(self.control, &nonce)?;
+                self.open(Shape { chunk, slots })?
+            }
             Ok(other) => return Err(unexpected(&other)),
             Err(ControlError::Closed) => return Ok(()), // A port scan, or a health check.
             Err(error) => return Err(error.into()),

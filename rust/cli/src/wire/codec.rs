@@ -37,9 +37,10 @@ pub(crate) enum FrameError {
 pub(crate) fn encode(frame: &Frame) -> Vec<u8> {
     let mut payload = Vec::new();
     let kind = match frame {
-        Frame::Open { chunk, slots } => {
+        Frame::Open { chunk, slots, nonce } => {
             payload.extend(chunk.to_le_bytes());
             payload.extend(slots.to_le_bytes());
+            payload.extend(nonce);
             1
         }
         Frame::Ring { metadata, chunk, slots } => {
@@ -88,6 +89,15 @@ pub(crate) fn encode(frame: &Frame) -> Vec<u8> {
             payload.extend(micros.to_le_bytes());
             12
         }
+        Frame::Challenge { nonce, proof } => {
+            payload.extend(nonce);
+            payload.extend(proof);
+            13
+        }
+        Frame::Proof { proof } => {
+            payload.extend(proof);
+            14
+        }
     };
     let mut bytes = Vec::with_capacity(HEADER + payload.len());
     bytes.extend(MAGIC);
@@ -107,7 +117,7 @@ pub(crate) fn decode_header(header: &[u8; HEADER]) -> Result<(u8, usize), FrameE
     if version != VERSION {
         return Err(FrameError::Version(version));
     }
-    if !(1..=12).contains(&kind) {
+    if !(1..=14).contains(&kind) {
         return Err(FrameError::Type(kind));
     }
     let length = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
@@ -126,7 +136,7 @@ pub(crate) fn decode_payload(kind: u8, payload: &[u8]) -> Result<Frame, FrameErr
 
 fn read_frame(kind: u8, reader: &mut Reader<'_>) -> Option<Frame> {
     Some(match kind {
-        1 => Frame::Open { chunk: reader.u32()?, slots: reader.u16()? },
+        1 => Frame::Open { chunk: reader.u32()?, slots: reader.u16()?, nonce: reader.array()? },
         2 => {
             let (metadata, chunk, count) = (reader.text()?, reader.u32()?, usize::from(reader.u16()?));
             if count > MAX_SLOTS {
@@ -145,6 +155,8 @@ fn read_frame(kind: u8, reader: &mut Reader<'_>) -> Option<Frame> {
         10 => Frame::Alive,
         11 => Frame::AskUsage,
         12 => Frame::Usage { micros: reader.u64()? },
+        13 => Frame::Challenge { nonce: reader.array()?, proof: reader.array()? },
+        14 => Frame::Proof { proof: reader.array()? },
         _ => return None,
     })
 }
@@ -242,7 +254,11 @@ mod tests {
     fn frame() -> impl Strategy<Value = Frame> {
         let slots = proptest::collection::vec(descriptor(), 0..=8);
         prop_oneof![
-            any::<(u32, u16)>().prop_map(|(chunk, slots)| Frame::Open { chunk, slots }),
+            any::<(u32, u16, [u8; 32])>().prop_map(|(chunk, slots, nonce)| Frame::Open {
+                chunk,
+                slots,
+                nonce
+            }),
             (".{0,80}", any::<u32>(), slots).prop_map(|(metadata, chunk, slots)| Frame::Ring {
                 metadata,
                 chunk,
@@ -262,6 +278,8 @@ mod tests {
             Just(Frame::Alive),
             Just(Frame::AskUsage),
             any::<u64>().prop_map(|micros| Frame::Usage { micros }),
+            any::<([u8; 32], [u8; 32])>().prop_map(|(nonce, proof)| Frame::Challenge { nonce, proof }),
+            any::<[u8; 32]>().prop_map(|proof| Frame::Proof { proof }),
         ]
     }
 
@@ -310,7 +328,7 @@ mod tests {
         assert_eq!(with(0, b'G'), Err(FrameError::NotOurs));
         assert_eq!(with(2, 9), Err(FrameError::Version(9)));
         assert_eq!(with(3, 0), Err(FrameError::Type(0)));
-        assert_eq!(with(3, 13), Err(FrameError::Type(13)));
+        assert_eq!(with(3, 15), Err(FrameError::Type(15)));
         assert_eq!(with(6, 1), Err(FrameError::TooLong(65536)));
     }
 

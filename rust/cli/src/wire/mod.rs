@@ -5,7 +5,9 @@
 //!
 //! ```text
 //!   client                                        server
-//!   Open{chunk, slots}                      ──▶   allocates its ring of registered chunks
+//!   Open{chunk, slots, nonce}               ──▶
+//!   [with a pre-shared key                  ◀──   Challenge{nonce, proof}
+//!    Proof{proof}                           ──▶]  allocates its ring of registered chunks
 //!                                           ◀──   Ring{metadata, chunk, descriptors}
 //!   (engine connects to `metadata`)
 //!   Put{name, size, force}                  ──▶   ◀── Ready{size} | Refused
@@ -19,6 +21,7 @@
 //! Chunk `n` uses slot `n` modulo the number of slots, on both sides. Either side sends `Alive` every few seconds,
 //! so silence means that a peer is stopped or cut off.
 
+pub(crate) mod auth;
 pub(crate) mod codec;
 pub(crate) mod control;
 
@@ -31,11 +34,14 @@ pub(crate) const MAX_TEXT: usize = 1024;
 /// A blake3 hash.
 pub(crate) type Hash = [u8; 32];
 
+/// A random number, used once.
+pub(crate) type Nonce = [u8; 32];
+
 /// What the two sides say to each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// Client: give me a ring of about this shape. First frame of a stream.
-    Open { chunk: u32, slots: u16 },
+    Open { chunk: u32, slots: u16, nonce: Nonce },
     /// Server: my engine listens at `metadata`; these are my slots, `chunk` bytes each.
     Ring { metadata: String, chunk: u32, slots: Vec<RdmaDesc> },
     /// Client: I want to store a file.
@@ -58,4 +64,8 @@ pub(crate) enum Frame {
     AskUsage,
     /// Server: this much, in microseconds.
     Usage { micros: u64 },
+    /// Server: I know the pre-shared key; show me that you do.
+    Challenge { nonce: Nonce, proof: Hash },
+    /// Client: I do.
+    Proof { proof: Hash },
 }

@@ -3,6 +3,7 @@
 mod care;
 mod context;
 mod lanes;
+mod metrics;
 mod monitor;
 mod submit;
 mod wait;
@@ -21,6 +22,7 @@ use crate::control::{Channel, ChannelFrame, PeerCapabilities};
 use crate::fabric::PathKind;
 use crate::memory::RemoteTable;
 use crate::notify::{LargeMessage, Message, NotifyError, Sender};
+use crate::observe;
 use crate::pool::{LaneHealth, LaneWatcher, PoolError, Verdict};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::transfer::RdmaDesc;
@@ -155,6 +157,7 @@ impl Connection {
             .monitor
             .watch(number, &connection)
             .map_err(|error| PoolError::Thread(format!("watching a connection: {error}")))?;
+        observe::registry().add(&connection);
         Ok(connection)
     }
 

@@ -1,6 +1,7 @@
 //! Opening an engine: device, pool, listeners.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::acceptor::Acceptor;
@@ -9,8 +10,10 @@ use super::{Engine, EngineError};
 use crate::config::Config;
 use crate::connection::{Context, Monitor};
 use crate::control::{Abort, Listener, LocalAddress, local_address};
+use crate::device;
 use crate::fabric::{self, Device, DeviceList, FabricError};
 use crate::notify::{Receiver, ReceiverOptions};
+use crate::topology::{Nic, Sysfs, choose_nic};
 
 /// How to open an engine.
 #[derive(Clone, Debug, Default)]
@@ -84,11 +87,7 @@ fn choose_device(
     options: &EngineOptions,
     address: IpAddr,
 ) -> Result<Option<Arc<dyn Device>>, EngineError> {
-    let pick = |list: &DeviceList| {
-        let devices = list.devices();
-        let index = usize::try_from(options.gpu_index).unwrap_or(0) % devices.len().max(1);
-        devices.get(index).cloned()
-    };
+    let pick = |list: &DeviceList| nearest(list.devices(), options.gpu_index);
     if let Some(list) = &options.devices {
         return Ok(pick(list));
     }
@@ -102,6 +101,20 @@ fn choose_device(
         }
         Err(error) => Err(error),
     }
+}
+
+/// The device for a GPU, by its place in the machine where that is known.
+fn nearest(devices: &[Arc<dyn Device>], gpu_index: i32) -> Option<Arc<dyn Device>> {
+    let sysfs = Sysfs::default();
+    let bus_id = device::runtime().pci_bus_id(gpu_index).ok();
+    let gpu = bus_id.and_then(|bus_id| sysfs.pci_path(&bus_id));
+    let as_nic = |device: &Arc<dyn Device>| Nic {
+        pci_path: device.attributes().pci_path.as_deref().map(PathBuf::from),
+        // A port that cannot be asked is the last choice.
+        speed_mbps: device.port().map_or(0, |port| port.speed_mbps),
+    };
+    let nics: Vec<_> = devices.iter().map(as_nic).collect();
+    devices.get(choose_nic(&sysfs, gpu.as_deref(), gpu_index, &nics)?).cloned()
 }
 
 fn open_listener(config: &Config, address: IpAddr) -> Option<Arc<Acceptor>> {

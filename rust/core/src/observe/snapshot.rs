@@ -22,7 +22,7 @@ pub enum Value {
     /// Counters and gauges.
     Number(u64),
     /// Histograms.
-    Histogram(HistogramSnapshot),
+    Histogram(Box<HistogramSnapshot>),
 }
 
 /// What every source said, in the order of asking.
@@ -39,7 +39,11 @@ impl Snapshot {
 
     /// Adds a histogram.
     pub fn histogram(&mut self, metric: &'static Metric, labels: &[Label], value: HistogramSnapshot) {
-        self.samples.push(Sample { metric, labels: labels.to_vec(), value: Value::Histogram(value) });
+        self.samples.push(Sample {
+            metric,
+            labels: labels.to_vec(),
+            value: Value::Histogram(Box::new(value)),
+        });
     }
 
     /// Everything.

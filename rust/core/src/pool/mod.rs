@@ -6,6 +6,7 @@
 
 pub mod clock;
 mod lane;
+mod metrics;
 mod parking;
 mod part;
 mod piece;

@@ -11,7 +11,7 @@ use super::shared_worker::Worker;
 use super::worker::{WorkerLimits, WorkerState};
 use super::{PoolError, thread};
 use crate::fabric::{Device, Provider};
-use crate::observe::WorkerCounters;
+use crate::observe::{self, WorkerCounters};
 use crate::topology::{self, CpuSet};
 
 /// Sizes of a pool. All totals are the NIC's and are split evenly over its workers.
@@ -61,6 +61,7 @@ impl WorkerPool {
         let pool = Arc::new(Self::new(Arc::clone(device), options)?);
         pools.retain(|_, pool| pool.strong_count() > 0);
         pools.insert(key, Arc::downgrade(&pool));
+        observe::registry().add(&pool);
         Ok(pool)
     }
 

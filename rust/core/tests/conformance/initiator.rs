@@ -126,7 +126,7 @@ impl Initiator {
 
     /// Polls for a while and takes it for granted that nothing comes.
     pub fn expect_none(&mut self) {
-        let until = Instant::now() + Duration::from_millis(30);
+        let until = Instant::now() + Duration::from_millis(10);
         while Instant::now() < until {
             let mut out = [Completion::default(); 4];
             assert_eq!(self.completions.poll(&mut out).unwrap(), 0, "{out:?}");

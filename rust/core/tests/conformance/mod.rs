@@ -13,7 +13,7 @@
 )]
 
 mod cases;
-mod initiator;
+pub mod initiator;
 pub mod peer;
 pub mod remote;
 

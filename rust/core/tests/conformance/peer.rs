@@ -37,6 +37,10 @@ pub trait Peer {
     fn set_error(&mut self, queue_pair: usize);
     /// Whether it is in ERROR.
     fn is_broken(&mut self, queue_pair: usize) -> bool;
+    /// Something of the test's own, for peers that know it.
+    fn command(&mut self, command: &str) -> Vec<String> {
+        panic!("this peer does not know `{command}`")
+    }
     /// Queue pair numbers of the fatal events since the last call.
     fn fatal_events(&mut self) -> Vec<u32>;
 }

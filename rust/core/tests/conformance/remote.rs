@@ -42,10 +42,15 @@ impl RemotePeer {
         self.child.wait().unwrap();
     }
 
-    /// Sends one command and gives the words of its answer.
-    pub fn ask(&mut self, command: &str) -> Vec<String> {
+    /// Sends one command without waiting for its answer, which may never come.
+    pub fn tell(&mut self, command: &str) {
         writeln!(self.input, "{command}").unwrap();
         self.input.flush().unwrap();
+    }
+
+    /// Sends one command and gives the words of its answer.
+    pub fn ask(&mut self, command: &str) -> Vec<String> {
+        self.tell(command);
         loop {
             let mut line = String::new();
             assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the peer is gone after `{command}`");
@@ -116,6 +121,10 @@ impl Peer for RemotePeer {
 
     fn is_broken(&mut self, queue_pair: usize) -> bool {
         self.ask(&format!("is_broken {queue_pair}"))[0] == "true"
+    }
+
+    fn command(&mut self, command: &str) -> Vec<String> {
+        self.ask(command)
     }
 
     fn fatal_events(&mut self) -> Vec<u32> {
@@ -193,11 +202,12 @@ pub fn address_from_text(text: &str) -> QpAddress {
 
 // By table: the peers exchange megabytes, in debug builds, in emulated machines.
 fn to_hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let text = bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    String::from_utf8(text.collect()).unwrap()
 }
 
 fn from_hex(text: &str) -> Vec<u8> {
     let digit = |byte: u8| if byte <= b'9' { byte - b'0' } else { byte - b'a' + 10 };
-    text.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+    text.as_bytes().chunks_exact(2).map(|pair| (digit(pair[0]) << 4) | digit(pair[1])).collect()
 }

@@ -30,8 +30,8 @@ pub(super) struct Shared {
     /// The signal, and the sockets of queue pairs that use TCP.
     epoll: OwnedFd,
     depth: u32,
-    /// Sockets in the epoll. Changed by whoever connects or closes one, read by `poll`, which leaves the epoll alone
-    /// when there are none; Relaxed, for a socket without a request on it has nothing to say.
+    /// Sockets in the epoll that bytes travel on. Changed by whoever connects or closes one, read by `poll`, which
+    /// leaves the epoll alone when there are none; Relaxed, for a socket without a request on it has nothing to say.
     sockets: AtomicUsize,
     state: Mutex<State>,
 }
@@ -89,19 +89,22 @@ impl Shared {
         }
     }
 
-    /// Lets the descriptor tell when `socket` can be read or written.
-    pub(super) fn watch(&self, qpn: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let flags =
-            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+    /// Lets the descriptor tell when `socket` can be read or written. Of one that carries bytes, `poll` wants to know
+    /// too; one that only says that the peer is gone need not be looked at in every call.
+    pub(super) fn watch(&self, qpn: u32, socket: BorrowedFd<'_>, carries_bytes: bool) -> io::Result<()> {
+        let mut flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        if carries_bytes {
+            flags |= epoll::EventFlags::OUT;
+        }
         epoll::add(&self.epoll, socket, epoll::EventData::new_u64(u64::from(qpn)), flags)?;
-        self.sockets.fetch_add(1, Ordering::Relaxed);
+        self.sockets.fetch_add(usize::from(carries_bytes), Ordering::Relaxed);
         Ok(())
     }
 
     /// Forgets a socket that is about to be closed.
-    pub(super) fn unwatch(&self, socket: BorrowedFd<'_>) {
+    pub(super) fn unwatch(&self, socket: BorrowedFd<'_>, carries_bytes: bool) {
         if epoll::delete(&self.epoll, socket).is_ok() {
-            self.sockets.fetch_sub(1, Ordering::Relaxed);
+            self.sockets.fetch_sub(usize::from(carries_bytes), Ordering::Relaxed);
         }
     }
 
@@ -127,9 +130,10 @@ impl Shared {
                 state.queue_pairs.values().filter(|queue_pair| queue_pair.needs_care()).cloned().collect();
             changed.into_iter().for_each(|queue_pair| push_ready(state, queue_pair));
         }
-        if self.sockets.load(Ordering::Relaxed) == 0 {
-            return Ok(());
-        }
+        if self.sockets.load(Ordering::Relaxed) > 0 { self.look_at_sockets(state) } else { Ok(()) }
+    }
+
+    fn look_at_sockets(&self, state: &mut State) -> Result<(), FabricError> {
         let mut room = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let events = match epoll::wait(&self.epoll, &mut room, Some(&now)) {
@@ -180,6 +184,7 @@ impl Shared {
         self.signal.arm();
         let mut state = self.state();
         self.collect(&mut state)?;
+        self.look_at_sockets(&mut state)?;
         Ok(state.ready.is_empty() && !state.overrun)
     }
 }

@@ -77,7 +77,7 @@ fn in_process(device: Arc<Core>, endpoint: &Endpoint, peer: &QpAddress) -> Resul
 /// Dials the peer's data listener; its answer shows whether its memory can be reached directly.
 fn over_socket(
     core: &Core,
-    endpoint: &Endpoint,
+    endpoint: &Arc<Endpoint>,
     completions: &Arc<Shared>,
     peer: &QpAddress,
     path: &PathOptions,
@@ -108,12 +108,13 @@ fn over_socket(
             }
         },
     };
-    let socket = WatchedSocket::new(stream, completions, endpoint.qpn())
+    let socket = WatchedSocket::new(stream, completions, endpoint.qpn(), link.is_none())
         .map_err(|error| refusal(peer, &format!("cannot watch its socket: {error}")))?;
-    Ok(match link {
-        Some(link) => Transport::CrossMemory(CrossMemory::new(link, socket, answer.slot as usize, peer.qpn)),
-        None => Transport::Tcp(Initiator::new(socket)),
-    })
+    let Some(link) = link else { return Ok(Transport::Tcp(Initiator::new(socket))) };
+    core.responder
+        .watch(link.process(), endpoint)
+        .map_err(|errno| refusal(peer, &format!("cannot watch its process: {errno}")))?;
+    Ok(Transport::CrossMemory(CrossMemory::new(link, socket, answer.slot as usize, peer.qpn)))
 }
 
 /// An error about `peer`.

@@ -174,6 +174,8 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Faults {
     plan: FaultPlan,
+    /// Nothing to inject: asked for every request.
+    idle: bool,
     /// Faults injected by all queue pairs of the device: added to by them, read by tests; Relaxed, it is a counter.
     injected: Arc<AtomicU64>,
     random: u64,
@@ -188,7 +190,8 @@ impl Faults {
     /// `ordinal` numbers the queue pairs of a device, so that each draws its own random numbers.
     pub(super) fn new(plan: FaultPlan, ordinal: u64, injected: Arc<AtomicU64>) -> Self {
         let random = plan.seed ^ ordinal.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        Self { plan, injected, random, offered: 0, judged: 0, verdict: Verdict::Go, not_before: None }
+        let idle = plan.is_empty();
+        Self { plan, idle, injected, random, offered: 0, judged: 0, verdict: Verdict::Go, not_before: None }
     }
 
     /// Whether the next request given to `post` is to be refused.
@@ -205,7 +208,7 @@ impl Faults {
     /// The verdict on the `index`-th request (from 0) of the queue pair. Asked again for the same one, it does not
     /// draw again.
     pub(super) fn judge(&mut self, index: u64) -> Verdict {
-        if self.plan.is_empty() {
+        if self.idle {
             return Verdict::Go;
         }
         if index >= self.judged {

@@ -2,7 +2,7 @@
 //! kernel lets us reach its memory.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -127,6 +127,11 @@ impl Link {
         self.pid
     }
 
+    /// Becomes readable when the process ends.
+    pub(super) fn process(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
+    }
+
     /// Its regions, with our pins.
     pub(super) fn view(&self) -> RegionView<'_> {
         RegionView { entries: &self.regions, pins: &self.pins }
@@ -138,9 +143,7 @@ impl Link {
 
     /// False once the process has ended. Asked before every batch: a process number may be used again.
     pub(super) fn is_alive(&self) -> bool {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut fds = [PollFd::new(&self.process, PollFlags::IN)];
-        poll(&mut fds, Some(&now)) == Ok(0)
+        is_alive(self.process.as_fd())
     }
 
     /// Reads random bytes where the peer said that they lie in its memory.
@@ -157,6 +160,13 @@ impl Link {
             )),
         }
     }
+}
+
+/// Whether the process of a pidfd has not ended yet.
+pub(super) fn is_alive(process: BorrowedFd<'_>) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::new(&process, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&now)), Ok(0) | Err(Errno::INTR))
 }
 
 fn dial(name: &[u8], deadline: Instant) -> Result<OwnedFd, Errno> {

@@ -19,6 +19,7 @@
 //!   completion_queue (poll)
 //! ```
 
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -70,6 +71,11 @@ pub fn open_software(options: &SoftwareOptions) -> Result<Vec<Arc<SoftwareDevice
     if let Some(force @ (PathKind::None | PathKind::Rdma)) = options.force {
         let reason =
             format!("the software fabric has no path {force}: force in-process, cross-memory or tcp");
+        return Err(FabricError::Unsupported(reason));
+    }
+    if let Some(address) = options.bind.filter(IpAddr::is_unspecified) {
+        let reason =
+            format!("the data listener cannot be bound to {address}: peers need an address to reach it by");
         return Err(FabricError::Unsupported(reason));
     }
     (0..options.device_count.max(1))

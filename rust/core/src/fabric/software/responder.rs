@@ -6,7 +6,8 @@ mod greeter;
 mod tables;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{SocketAddr, TcpListener};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -16,7 +17,9 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use super::device::Core;
+use super::link::is_alive;
 use super::tcp::server::{Server, Wish};
+use super::wake::WatchedProcess;
 use crate::fabric::FabricError;
 use greeter::{Greeted, Greeter};
 use tables::{TableKeeper, TableListener};
@@ -31,6 +34,8 @@ const FIRST_CONNECTION: u64 = 3;
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 /// How often deadlines are looked at while there are any.
 const TICK: Duration = Duration::from_millis(100);
+/// Pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Connections that have not said hello yet; more are closed at once.
 const MAX_STRANGERS: usize = 1024;
 const EVENTS: usize = 64;
@@ -94,6 +99,7 @@ enum Connection {
     Stranger(Greeter),
     Data(Server),
     Tables(TableKeeper),
+    Process(WatchedProcess),
 }
 
 #[derive(Debug)]
@@ -190,6 +196,9 @@ impl Loop {
     /// A queue pair was connected, or went to ERROR: its connections may want something else now.
     fn woken(&mut self) {
         self.core.responder.acknowledge();
+        for process in self.core.responder.take_processes() {
+            self.add(Connection::Process(process));
+        }
         let concerned: Vec<_> = self
             .connections
             .iter()
@@ -200,17 +209,31 @@ impl Loop {
     }
 
     fn accept(&mut self) {
-        while let Ok((stream, peer)) = self.listener.accept() {
-            let strangers =
-                self.connections.values().filter(|other| matches!(other, Connection::Stranger(_))).count();
-            if strangers >= MAX_STRANGERS {
-                tracing::warn!(device = self.core.name(), %peer, "too many connections without a hello");
-                continue;
+        loop {
+            match self.listener.accept() {
+                Ok((stream, peer)) => self.welcome(stream, peer),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Most likely no descriptors are left. The connection stays in the backlog, and the listener
+                    // readable: without the pause this would spin.
+                    tracing::warn!(device = self.core.name(), %error, "cannot accept a data connection");
+                    thread::sleep(ACCEPT_PAUSE);
+                    return;
+                }
             }
-            match Greeter::new(stream, peer, Instant::now() + HELLO_PATIENCE) {
-                Ok(greeter) => self.add(Connection::Stranger(greeter)),
-                Err(errno) => tracing::warn!(device = self.core.name(), %peer, %errno, "cannot greet"),
-            }
+        }
+    }
+
+    fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let strangers =
+            self.connections.values().filter(|other| matches!(other, Connection::Stranger(_))).count();
+        if strangers >= MAX_STRANGERS {
+            tracing::warn!(device = self.core.name(), %peer, "too many connections without a hello");
+            return;
+        }
+        match Greeter::new(stream, peer, Instant::now() + HELLO_PATIENCE) {
+            Ok(greeter) => self.add(Connection::Stranger(greeter)),
+            Err(errno) => tracing::warn!(device = self.core.name(), %peer, %errno, "cannot greet"),
         }
     }
 
@@ -224,7 +247,11 @@ impl Loop {
         let token = self.next_token;
         self.next_token += 1;
         let data = epoll::EventData::new_u64(token);
-        if let Err(errno) = epoll::add(&self.epoll, connection.socket(), data, epoll::EventFlags::IN) {
+        let read = epoll::EventFlags::IN;
+        let watched = epoll::add(&self.epoll, connection.socket(), data, read).and_then(|()| {
+            connection.second().map_or(Ok(()), |second| epoll::add(&self.epoll, second, data, read))
+        });
+        if let Err(errno) = watched {
             tracing::warn!(device = self.core.name(), %errno, "cannot watch a connection");
             return;
         }
@@ -244,6 +271,10 @@ impl Loop {
             Connection::Tables(mut keeper) => {
                 let wish = keeper.serve(&self.core);
                 (Connection::Tables(keeper), wish)
+            }
+            Connection::Process(process) => {
+                let wish = process.serve();
+                (Connection::Process(process), wish)
             }
         };
         self.settle(token, connection, wish);
@@ -282,12 +313,34 @@ impl Loop {
     }
 }
 
+impl WatchedProcess {
+    fn serve(&self) -> Wish {
+        if self.endpoint.is_error() {
+            return Wish::Close;
+        }
+        if is_alive(self.process.as_fd()) {
+            return Wish::Read;
+        }
+        self.endpoint.set_peer_gone();
+        Wish::Close
+    }
+}
+
 impl Connection {
     fn socket(&self) -> BorrowedFd<'_> {
         match self {
             Self::Stranger(greeter) => greeter.socket(),
             Self::Data(server) => server.socket(),
             Self::Tables(keeper) => keeper.socket(),
+            Self::Process(process) => process.process.as_fd(),
+        }
+    }
+
+    /// Another descriptor to look at it for.
+    fn second(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tables(keeper) => keeper.process(),
+            _ => None,
         }
     }
 
@@ -295,15 +348,17 @@ impl Connection {
     fn is_concerned(&self) -> bool {
         match self {
             Self::Data(server) => server.is_parked() || server.endpoint().is_error(),
-            _ => false,
+            Self::Process(process) => process.endpoint.is_error(),
+            Self::Stranger(_) | Self::Tables(_) => false,
         }
     }
 
     fn has_deadline(&self) -> bool {
         match self {
             Self::Stranger(_) => true,
-            Self::Data(server) => server.is_draining(),
+            Self::Data(server) => server.is_draining() || server.is_parked(),
             Self::Tables(keeper) => keeper.is_stranger(),
+            Self::Process(_) => false,
         }
     }
 

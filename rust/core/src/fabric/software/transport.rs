@@ -16,7 +16,7 @@ const POLL_REQUESTS: u64 = 512;
 /// Largest message of one request.
 pub(super) const MAX_MESSAGE: u32 = 1 << 30;
 /// How long a request waits for a peer that has not connected its side yet.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is left of one call of `poll`.
 #[derive(Debug)]

@@ -12,12 +12,18 @@ use super::completion_queue::Shared;
 pub(super) struct WatchedSocket {
     stream: TcpStream,
     completions: Arc<Shared>,
+    carries_bytes: bool,
 }
 
 impl WatchedSocket {
-    pub(super) fn new(stream: TcpStream, completions: &Arc<Shared>, qpn: u32) -> io::Result<Self> {
-        completions.watch(qpn, stream.as_fd())?;
-        Ok(Self { stream, completions: Arc::clone(completions) })
+    pub(super) fn new(
+        stream: TcpStream,
+        completions: &Arc<Shared>,
+        qpn: u32,
+        carries_bytes: bool,
+    ) -> io::Result<Self> {
+        completions.watch(qpn, stream.as_fd(), carries_bytes)?;
+        Ok(Self { stream, completions: Arc::clone(completions), carries_bytes })
     }
 
     /// Ends the conversation both ways, as if the network had.
@@ -35,6 +41,6 @@ impl AsFd for WatchedSocket {
 
 impl Drop for WatchedSocket {
     fn drop(&mut self) {
-        self.completions.unwatch(self.stream.as_fd());
+        self.completions.unwatch(self.stream.as_fd(), self.carries_bytes);
     }
 }

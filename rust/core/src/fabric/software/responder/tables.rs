@@ -8,13 +8,14 @@ use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
 };
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::HELLO_PATIENCE;
 use crate::fabric::software::descriptors;
 use crate::fabric::software::device::Core;
 use crate::fabric::software::hello::SocketName;
 use crate::fabric::software::identity::random;
-use crate::fabric::software::link::{LinkReply, LinkRequest, REQUEST_SIZE};
+use crate::fabric::software::link::{LinkReply, LinkRequest, REQUEST_SIZE, is_alive};
 use crate::fabric::software::region::PeerPins;
 use crate::fabric::software::socket::peer_pid;
 use crate::fabric::software::tcp::server::Wish;
@@ -43,8 +44,14 @@ impl TableListener {
 
     pub(super) fn accept(&self) -> Option<TableKeeper> {
         let socket = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
-        let pid = peer_pid(&socket).map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
-        Some(TableKeeper { socket, pid, pins: None, deadline: Instant::now() + HELLO_PATIENCE })
+        let pid = peer_pid(&socket);
+        Some(TableKeeper {
+            socket,
+            pid: pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs()),
+            process: pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
+            pins: None,
+            deadline: Instant::now() + HELLO_PATIENCE,
+        })
     }
 }
 
@@ -54,11 +61,13 @@ impl AsFd for TableListener {
     }
 }
 
-/// One peer process that has, or wants, the tables. Its pins count for as long as this connection is open.
+/// One peer process that has, or wants, the tables. Its pins count until it closes this connection or ends; a child
+/// that it forked may keep the connection open for longer.
 #[derive(Debug)]
 pub(super) struct TableKeeper {
     socket: OwnedFd,
     pid: u32,
+    process: Option<OwnedFd>,
     pins: Option<Arc<PeerPins>>,
     deadline: Instant,
 }
@@ -68,12 +77,19 @@ impl TableKeeper {
         self.socket.as_fd()
     }
 
+    pub(super) fn process(&self) -> Option<BorrowedFd<'_>> {
+        self.process.as_ref().map(AsFd::as_fd)
+    }
+
     /// Whether it still has to say what it wants.
     pub(super) fn is_stranger(&self) -> bool {
         self.pins.is_none()
     }
 
     pub(super) fn serve(&mut self, core: &Core) -> Wish {
+        if self.process().is_some_and(|process| !is_alive(process)) {
+            return Wish::Close;
+        }
         match self.take_request(core) {
             Ok(()) | Err(Errno::AGAIN | Errno::INTR)
                 if !self.is_stranger() || Instant::now() < self.deadline =>

@@ -99,7 +99,8 @@ pub(in super::super) enum ResponseHeader {
         /// Why.
         status: CompletionStatus,
     },
-    /// All requests before this READ are done, and its `length` bytes follow.
+    /// All requests before this READ are done, and the next `length` of its bytes follow. It is done itself when
+    /// `Done` says so: bytes of memory that went away in between are zeroes, and then `Failed` follows.
     Data {
         /// The READ.
         sequence: u64,

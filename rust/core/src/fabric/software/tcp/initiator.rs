@@ -161,16 +161,8 @@ impl Initiator {
 
     fn take_answer(&mut self, work: &Work<'_>, bytes: &[u8; RESPONSE_SIZE]) {
         let accepted = match ResponseHeader::decode(bytes) {
-            Ok(ResponseHeader::Done { sequence }) => {
-                self.answers(work, sequence.saturating_add(1), self.sending).then(|| self.done = sequence + 1)
-            }
-            Ok(ResponseHeader::Failed { sequence, status }) => {
-                // The frame that failed may be on its way still.
-                self.answers(work, sequence, self.sending).then(|| {
-                    self.done = sequence;
-                    self.fail(sequence, status);
-                })
-            }
+            Ok(ResponseHeader::Done { sequence }) => self.take_done(work, sequence),
+            Ok(ResponseHeader::Failed { sequence, status }) => self.take_failure(work, sequence, status),
             Ok(ResponseHeader::Data { sequence, length }) => {
                 self.take_data(work, sequence, u64::from(length))
             }
@@ -182,18 +174,26 @@ impl Initiator {
         }
     }
 
-    /// Whether the peer may say now that all requests before `end` are done.
-    fn answers(&self, work: &Work<'_>, end: u64, limit: u64) -> bool {
-        let unread = |index: u64| {
-            work.queue.get(index).is_none_or(|request| request.opcode == Opcode::Read && request.length > 0)
-        };
-        end >= self.done && end <= limit && self.incoming.is_none() && !(self.done..end).any(unread)
+    fn take_done(&mut self, work: &Work<'_>, sequence: u64) -> Option<()> {
+        let end = sequence.checked_add(1)?;
+        (end > self.done && self.may_be_done(work, end)).then(|| {
+            self.done = end;
+            self.incoming = None;
+        })
+    }
+
+    fn take_failure(&mut self, work: &Work<'_>, sequence: u64, status: CompletionStatus) -> Option<()> {
+        (sequence >= self.done && self.may_be_done(work, sequence)).then(|| {
+            self.done = sequence;
+            self.incoming = None;
+            self.fail(sequence, status);
+        })
     }
 
     fn take_data(&mut self, work: &Work<'_>, sequence: u64, length: u64) -> Option<()> {
         let offset = match self.incoming {
             Some(incoming) if sequence == self.done => incoming.offset,
-            None if sequence < self.sending && self.answers(work, sequence, self.sending) => 0,
+            None if sequence >= self.done && sequence < self.sending && self.may_be_done(work, sequence) => 0,
             _ => return None,
         };
         let request = work.queue.get(sequence).filter(|request| request.opcode == Opcode::Read)?;
@@ -203,6 +203,18 @@ impl Initiator {
         self.done = sequence;
         self.incoming = Some(Incoming { offset, left: length });
         Some(())
+    }
+
+    /// Whether the peer may say that all requests before `end` are done: they were sent, and what they READ is here.
+    fn may_be_done(&self, work: &Work<'_>, end: u64) -> bool {
+        let here = self.incoming.map_or(0, |incoming| incoming.offset);
+        end <= self.sending
+            && (self.done..end).all(|index| {
+                let here = if index == self.done { here } else { 0 };
+                work.queue
+                    .get(index)
+                    .is_some_and(|request| request.opcode == Opcode::Write || request.length == here)
+            })
     }
 
     fn receive_payload(&mut self, work: &mut Work<'_>, incoming: Incoming) -> bool {
@@ -237,12 +249,7 @@ impl Initiator {
         }
         work.budget.bytes -= received;
         work.faults.moved(received);
-        let now = Incoming { offset: incoming.offset + received, left: incoming.left - received };
-        self.incoming = Some(now);
-        if work.queue.get(self.done).is_none_or(|request| now.offset == request.length) {
-            self.incoming = None;
-            self.done += 1;
-        }
+        self.incoming = Some(Incoming { offset: incoming.offset + received, left: incoming.left - received });
         true
     }
 

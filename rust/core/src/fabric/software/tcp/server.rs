@@ -13,6 +13,7 @@ use crate::fabric::software::device::Core;
 use crate::fabric::software::endpoint::Endpoint;
 use crate::fabric::software::socket::{Range, ReceiveBuffer, receive, send};
 use crate::fabric::software::table::{Counterpart, Pinned, Right, Violation};
+use crate::fabric::software::transport::CONNECT_PATIENCE;
 use crate::fabric::{CompletionStatus, QpAddress};
 
 /// Bytes that one turn moves before other peers have theirs.
@@ -59,19 +60,29 @@ pub(in super::super) struct Server {
     /// Set when a request failed: all that comes now is thrown away, until then.
     draining: Option<Instant>,
     parked: bool,
+    /// When the peer first asked for something although our side was not connected.
+    asking_since: Option<Instant>,
 }
 
-/// A frame that is being sent.
+/// A frame that is being sent, with what follows its payload at once.
 #[derive(Debug)]
 struct Outgoing {
     header: [u8; RESPONSE_SIZE],
+    payload: Option<Payload>,
+    /// Bytes of header, payload and trailer sent.
+    sent: u64,
+}
+
+/// A piece of the memory that a READ asks for.
+#[derive(Debug)]
+struct Payload {
+    sequence: u64,
     rkey: u32,
     address: u64,
-    /// Bytes of payload.
     length: u64,
-    /// Bytes of header and payload sent.
-    sent: u64,
-    /// The region went away: zeroes are sent instead, and then the failure.
+    /// Whether it is the end of what the READ asks for.
+    last: bool,
+    /// The registration ended in the middle of it: the rest is zeroes, and then the failure is told.
     revoked: bool,
 }
 
@@ -92,6 +103,7 @@ impl Server {
             told: 0,
             draining: None,
             parked: false,
+            asking_since: None,
         }
     }
 
@@ -132,7 +144,7 @@ impl Server {
         }
         match self.endpoint.counterpart(&self.sender) {
             Counterpart::Ready => {}
-            Counterpart::NotYet => return Err(Stop(Wish::Parked)),
+            Counterpart::NotYet => return self.wait_for_our_side(),
             Counterpart::Gone => return Err(Stop(Wish::Close)),
         }
         if *budget == 0 {
@@ -152,6 +164,16 @@ impl Server {
             let answer = self.buffer.fill(&self.socket);
             self.note_receipt(answer).map(|_| ())
         }
+    }
+
+    /// Our side is not connected yet. That is no error, but a peer that asks for something does not wait for ever.
+    fn wait_for_our_side(&mut self) -> Result<(), Stop> {
+        if self.buffer.is_empty() {
+            let answer = self.buffer.fill(&self.socket);
+            self.note_receipt(answer)?;
+        }
+        let since = *self.asking_since.get_or_insert_with(Instant::now);
+        Err(Stop(if since.elapsed() < CONNECT_PATIENCE { Wish::Parked } else { Wish::Close }))
     }
 
     /// Bytes received. When there are none for now, tells the peer first what is done.
@@ -191,12 +213,16 @@ impl Server {
         Ok(())
     }
 
-    /// Request `done` has no access: says so, and takes both queue pairs down as RC does.
+    /// Request `done` has no access: says so.
     fn refuse(&mut self, core: &Core) {
+        self.outgoing = Some(Outgoing::header(no_access(self.done)));
+        self.fail(core);
+    }
+
+    /// Takes both queue pairs down, as RC does: the peer's by the answer, ours here.
+    fn fail(&mut self, core: &Core) {
         self.incoming = None;
         self.reading = None;
-        let answer = ResponseHeader::Failed { sequence: self.done, status: CompletionStatus::RemoteAccess };
-        self.outgoing = Some(Outgoing::header(answer));
         self.draining = Some(Instant::now() + DRAIN);
         core.queue_pair_fatal(&self.endpoint);
     }
@@ -236,9 +262,14 @@ impl Server {
         let length = left.min(CHUNK);
         let answer = ResponseHeader::Data { sequence: header.sequence, length: length as u32 };
         self.outgoing = Some(Outgoing {
-            rkey: header.rkey,
-            address: header.remote_address + offset,
-            length,
+            payload: Some(Payload {
+                sequence: header.sequence,
+                rkey: header.rkey,
+                address: header.remote_address + offset,
+                length,
+                last: length == left,
+                revoked: false,
+            }),
             ..Outgoing::header(answer)
         });
         if left > length {
@@ -262,13 +293,11 @@ impl Server {
             Err(Errno::INTR) => {}
             Err(_) => return Err(Stop(Wish::Close)),
         }
-        if outgoing.sent == RESPONSE_SIZE as u64 + outgoing.length {
-            let (revoked, read) = (outgoing.revoked, outgoing.length > 0);
-            self.outgoing = None;
-            if revoked {
-                self.refuse(core);
-            } else if read && self.reading.is_none() {
-                // The last frame of the data says as much as an answer of its own.
+        if outgoing.is_sent() {
+            let payload = self.outgoing.take().and_then(|outgoing| outgoing.payload);
+            if payload.as_ref().is_some_and(|payload| payload.revoked) {
+                self.fail(core);
+            } else if payload.is_some_and(|payload| payload.last) {
                 self.done += 1;
                 self.told = self.done;
             }
@@ -297,30 +326,69 @@ impl Server {
 
 impl Outgoing {
     fn header(answer: ResponseHeader) -> Self {
-        Self { header: answer.encode(), rkey: 0, address: 0, length: 0, sent: 0, revoked: false }
+        Self { header: answer.encode(), payload: None, sent: 0 }
     }
 
     /// Sends some more of it; says how much.
     fn send(&mut self, core: &Core, socket: BorrowedFd<'_>) -> Result<u64, Errno> {
-        let header = Range::of(self.header.get(self.sent as usize..).unwrap_or(&[]));
-        let offset = self.sent.saturating_sub(RESPONSE_SIZE as u64);
-        let left = self.length - offset;
-        let pinned = match core.regions.view().pin(self.rkey) {
-            Ok(pinned) if pinned.check(self.address, self.length, Right::RemoteRead).is_ok() => Some(pinned),
-            _ => None,
+        let sent = self.sent;
+        let header = Range::of(self.header.get(sent as usize..).unwrap_or(&[]));
+        let Some(payload) = &mut self.payload else {
+            let sent = send(socket, &[header])? as u64;
+            self.sent += sent;
+            return Ok(sent);
         };
-        self.revoked |= self.length > 0 && pinned.is_none();
-        let payload = if self.revoked {
-            Range { length: ZEROES.len().min(left as usize), ..Range::of(&ZEROES) }
-        } else {
-            Range::new(self.address + offset, left)
+        let offset = sent.saturating_sub(RESPONSE_SIZE as u64);
+        let left = payload.length.saturating_sub(offset);
+        // Pinned until the bytes are in the socket's buffer. Once they all are, nothing can go wrong with them.
+        let _pinned = if left > 0 { payload.pin(core) } else { None };
+        let body = match left {
+            _ if !payload.revoked => Range::new(payload.address + offset.min(payload.length), left),
+            left => Range { length: ZEROES.len().min(left as usize), ..Range::of(&ZEROES) },
         };
-        let ranges = [header, payload];
-        let ranges = if left == 0 { ranges.get(..1).unwrap_or(&[]) } else { &ranges };
-        let sent = send(socket, ranges)? as u64;
+        let trailer = payload.trailer();
+        let skip = offset.saturating_sub(payload.length) as usize;
+        let tail = trailer.as_ref().and_then(|bytes| bytes.get(skip..)).unwrap_or(&[]);
+        // After a part of the zeroes comes more of them.
+        let ends = body.length as u64 == left;
+        let ranges = [header, body, if ends { Range::of(tail) } else { Range::default() }];
+        let sent = send(socket, &ranges)? as u64;
         self.sent += sent;
         Ok(sent)
     }
+
+    fn is_sent(&self) -> bool {
+        let rest = self.payload.as_ref().map_or(0, |payload| {
+            payload.length + payload.trailer().map_or(0, |trailer| trailer.len() as u64)
+        });
+        self.sent == RESPONSE_SIZE as u64 + rest
+    }
+}
+
+impl Payload {
+    /// Pins the memory, or notes that it cannot be had any more.
+    fn pin<'a>(&mut self, core: &'a Core) -> Option<Pinned<'a>> {
+        let pinned = core.regions.view().pin(self.rkey).ok().filter(|_| !self.revoked);
+        let pinned =
+            pinned.filter(|pinned| pinned.check(self.address, self.length, Right::RemoteRead).is_ok());
+        self.revoked = pinned.is_none();
+        pinned
+    }
+
+    /// What is said right after it.
+    fn trailer(&self) -> Option<[u8; RESPONSE_SIZE]> {
+        if self.revoked {
+            Some(no_access(self.sequence).encode())
+        } else if self.last {
+            Some(ResponseHeader::Done { sequence: self.sequence }.encode())
+        } else {
+            None
+        }
+    }
+}
+
+fn no_access(sequence: u64) -> ResponseHeader {
+    ResponseHeader::Failed { sequence, status: CompletionStatus::RemoteAccess }
 }
 
 /// Pins what a request wants, if its key, bounds and rights allow it.

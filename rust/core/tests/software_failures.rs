@@ -1,0 +1,474 @@
+//! How the software fabric behaves when things go wrong: dead and stopped peers, ordered faults, strangers, overruns.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+mod conformance;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conformance::initiator::request;
+use conformance::remote::{ROLE, RemotePeer, address_from_text, address_to_text, serve};
+use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps, peer};
+use flagcx_p2p::fabric::software::{self, SoftwareDevice};
+use flagcx_p2p::fabric::{
+    Access, Completion, CompletionStatus, Device, DeviceEvent, MemoryRange, Opcode, PathKind, Posted,
+    QueuePairCaps, SoftwareOptions, WorkRequest,
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+const PATHS: [PathKind; 3] = [PathKind::InProcess, PathKind::CrossMemory, PathKind::Tcp];
+
+fn open(options: SoftwareOptions) -> Arc<SoftwareDevice> {
+    software::open_software(&options).unwrap().remove(0)
+}
+
+fn forced(path: PathKind) -> SoftwareOptions {
+    SoftwareOptions { force: Some(path), ..SoftwareOptions::default() }
+}
+
+/// This side on a device with `options`, the other one on a plain device of this process.
+fn rig(options: SoftwareOptions) -> (Rig, Arc<SoftwareDevice>) {
+    let path = options.force.unwrap();
+    let device = open(options);
+    let peer = Box::new(LocalPeer::new(open(forced(path))));
+    (Rig { device: Arc::clone(&device) as Arc<dyn Device>, peer, path }, device)
+}
+
+fn remote_rig(path: PathKind) -> (Rig, Pid) {
+    let remote = RemotePeer::start("peer_process", &path.to_string());
+    let pid = Pid::from_raw(i32::try_from(remote.pid()).unwrap()).unwrap();
+    (Rig { device: open(forced(path)), peer: Box::new(remote), path }, pid)
+}
+
+/// Not a test of its own: what the other process of the tests below runs.
+#[test]
+fn peer_process() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let options = match role.as_str() {
+        "tcp" => forced(PathKind::Tcp),
+        "holding initiator" => {
+            SoftwareOptions { faults: "hold=us:60000000".to_owned(), ..forced(PathKind::CrossMemory) }
+        }
+        _ => SoftwareOptions::default(),
+    };
+    let device: Arc<dyn Device> = open(options);
+    let mut completions = Arc::clone(&device).create_completion_queue(16).unwrap();
+    let mut queue_pair = Arc::clone(&device).create_queue_pair(&mut *completions, &caps()).unwrap();
+    let local = Window::new(&device, 64, 7);
+    serve(LocalPeer::new(device), |_, words| match words[0] {
+        // A child that holds every descriptor of this process.
+        "fork" => {
+            // SAFETY: the child does nothing but wait to be killed.
+            match unsafe { libc::fork() } {
+                0 => loop {
+                    std::thread::sleep(Duration::from_secs(60));
+                },
+                child => child.to_string(),
+            }
+        }
+        "initiator_address" => address_to_text(&queue_pair.address()),
+        "initiator_connect" => {
+            queue_pair.connect(&address_from_text(words[1]), &peer::path()).unwrap();
+            String::new()
+        }
+        // Writes and says nothing more for a minute: the write pins its region that long.
+        "initiator_write" => {
+            let write = request(1, Opcode::Write, words[1].parse().unwrap(), words[2].parse().unwrap(), 0);
+            assert_eq!(queue_pair.post(&[write], &[local.sge(0, 64)]).accepted, 1);
+            completions.poll(&mut [Completion::default()]).unwrap();
+            String::new()
+        }
+        other => panic!("unknown command {other}"),
+    });
+}
+
+fn statuses(completions: &[Completion]) -> Vec<CompletionStatus> {
+    completions.iter().map(|completion| completion.status).collect()
+}
+
+fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    started.elapsed()
+}
+
+#[test]
+fn a_killed_peer_fails_what_is_outstanding_within_a_second() {
+    const LENGTH: usize = 4 << 20;
+    for path in [PathKind::CrossMemory, PathKind::Tcp] {
+        let (mut rig, pid) = remote_rig(path);
+        let mut side =
+            Initiator::with(&mut rig, &QueuePairCaps { send_depth: 256, max_sge: 1, max_inline: 0 }, 256);
+        let local = Window::new(&rig.device, LENGTH, 1);
+        let remote = rig.peer.buffer(LENGTH, 0, Access::FULL);
+        let requests: Vec<_> =
+            (0..256).map(|id| request(id, Opcode::Write, remote.address, remote.rkey, 0)).collect();
+        side.post_all(&requests, &[local.sge(0, LENGTH)]);
+        assert_eq!(side.wait(2)[1].status, CompletionStatus::Success);
+        kill_process(pid, Signal::KILL).unwrap();
+        let killed = Instant::now();
+        let rest = statuses(&side.wait(254));
+        assert!(killed.elapsed() < Duration::from_secs(1), "{path}: {:?}", killed.elapsed());
+        let failed = rest.iter().position(|status| *status != CompletionStatus::Success).unwrap();
+        assert_eq!(rest[failed], CompletionStatus::RetryExceeded, "{path}");
+        assert!(rest[failed + 1..].iter().all(|status| *status == CompletionStatus::Flushed), "{path}");
+        assert!(side.queue_pair.is_broken());
+    }
+}
+
+#[test]
+fn a_killed_peer_is_noticed_by_an_idle_queue_pair_within_a_second() {
+    for path in [PathKind::CrossMemory, PathKind::Tcp] {
+        let (mut rig, pid) = remote_rig(path);
+        let mut side = Initiator::new(&mut rig);
+        let local = Window::new(&rig.device, 64, 1);
+        let remote = rig.peer.buffer(64, 0, Access::FULL);
+        assert!(!side.queue_pair.is_broken());
+        kill_process(pid, Signal::KILL).unwrap();
+        // Nobody polls: the responder's thread notices.
+        within(Duration::from_secs(1), "the queue pair is broken", || side.queue_pair.is_broken());
+        let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
+        side.post_all(&[write, write], &[local.sge(0, 64)]);
+        assert_eq!(statuses(&side.wait(2)), [CompletionStatus::RetryExceeded, CompletionStatus::Flushed]);
+    }
+}
+
+#[test]
+fn a_killed_peer_is_noticed_though_its_child_keeps_its_sockets_open() {
+    let mut remote = RemotePeer::start("peer_process", "cross-memory");
+    let child: i32 = remote.ask("fork")[0].parse().unwrap();
+    let pid = Pid::from_raw(i32::try_from(remote.pid()).unwrap()).unwrap();
+    let path = PathKind::CrossMemory;
+    let mut rig = Rig { device: open(forced(path)), peer: Box::new(remote), path };
+    let mut side = Initiator::new(&mut rig);
+    let local = Window::new(&rig.device, 64, 1);
+    let buffer = rig.peer.buffer(64, 0, Access::FULL);
+    // The first child was forked before there were any; this one holds the sockets of the connection.
+    let second = rig.peer.command("fork")[0].parse().unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    within(Duration::from_secs(1), "the queue pair is broken", || side.queue_pair.is_broken());
+    side.post_all(&[request(1, Opcode::Write, buffer.address, buffer.rkey, 0)], &[local.sge(0, 64)]);
+    assert_eq!(statuses(&side.wait(1)), [CompletionStatus::RetryExceeded]);
+    for child in [child, second] {
+        kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
+    }
+}
+
+#[test]
+fn a_side_that_connects_later_finds_what_was_posted_before() {
+    for path in PATHS {
+        let (mut rig, _) = rig(forced(path));
+        let mut completions = Arc::clone(&rig.device).create_completion_queue(16).unwrap();
+        let mut queue_pair = Arc::clone(&rig.device).create_queue_pair(&mut *completions, &caps()).unwrap();
+        let (counterpart, address) = rig.peer.queue_pair();
+        let local = Window::patterned(&rig.device, 64);
+        let remote = rig.peer.buffer(64, 0, Access::FULL);
+        let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
+        assert_eq!(
+            queue_pair.post(&[write], &[local.sge(0, 64)]),
+            Posted { accepted: 0, errno: Some(libc::EINVAL) }
+        );
+        queue_pair.connect(&address, &peer::path()).unwrap();
+        assert_eq!(queue_pair.post(&[write], &[local.sge(0, 64)]).accepted, 1);
+        let mut out = [Completion::default()];
+        for _ in 0..20 {
+            assert_eq!(completions.poll(&mut out).unwrap(), 0);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        rig.peer.connect(counterpart, &queue_pair.address());
+        within(Duration::from_secs(2), "the write is done", || completions.poll(&mut out).unwrap() == 1);
+        assert_eq!(out[0].status, CompletionStatus::Success, "{path}");
+        assert_eq!(rig.peer.bytes(remote.index), local.bytes());
+    }
+}
+
+#[test]
+fn a_stopped_peer_keeps_what_it_pinned_until_it_is_gone() {
+    let device = open(forced(PathKind::CrossMemory));
+    let mut target = LocalPeer::new(Arc::clone(&device) as Arc<dyn Device>);
+    let mut remote = RemotePeer::start("peer_process", "holding initiator");
+    let pid = Pid::from_raw(i32::try_from(remote.pid()).unwrap()).unwrap();
+    let (queue_pair, address) = target.queue_pair();
+    let other = address_from_text(&remote.ask("initiator_address")[0]);
+    remote.ask(&format!("initiator_connect {}", address_to_text(&address)));
+    target.connect(queue_pair, &other);
+
+    let window = Window::new(&(Arc::clone(&device) as Arc<dyn Device>), 64, 0);
+    let untouched = Window::new(&(Arc::clone(&device) as Arc<dyn Device>), 64, 0);
+    let rkey = window.region.rkey();
+    remote.tell(&format!("initiator_write {} {rkey}", window.address()));
+    // The peer pins and then sleeps, so from some moment on the region cannot be revoked.
+    let mut message = String::new();
+    std::thread::sleep(Duration::from_millis(200));
+    kill_process(pid, Signal::STOP).unwrap();
+    let started = Instant::now();
+    if let Err(error) = window.region.revoke(started + Duration::from_millis(100)) {
+        message = error.to_string();
+    }
+    assert!(message.contains(&format!("process {}", remote.pid())), "{message}");
+    assert!(started.elapsed() < Duration::from_secs(1));
+    untouched.region.revoke(Instant::now()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    window.region.revoke(Instant::now() + Duration::from_secs(1)).unwrap();
+    assert!(window.bytes().iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn ordered_failures_come_on_every_path_and_are_counted() {
+    for path in PATHS {
+        let (mut rig, device) =
+            rig(SoftwareOptions { faults: "fail=at:3:remote-operation".to_owned(), ..forced(path) });
+        let mut side = Initiator::new(&mut rig);
+        let local = Window::new(&rig.device, 64, 1);
+        let remote = rig.peer.buffer(64, 0, Access::FULL);
+        let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
+        side.post_all(&[write; 5], &[local.sge(0, 64)]);
+        let expected = [
+            CompletionStatus::Success,
+            CompletionStatus::Success,
+            CompletionStatus::RemoteOperation,
+            CompletionStatus::Flushed,
+            CompletionStatus::Flushed,
+        ];
+        assert_eq!(statuses(&side.wait(5)), expected, "{path}");
+        assert_eq!(device.faults_injected(), 1, "{path}");
+    }
+}
+
+#[test]
+fn a_post_is_refused_where_ordered_and_a_peer_dropped_where_ordered() {
+    for path in PATHS {
+        let faults = "refuse=at:3;drop-peer=after:4".to_owned();
+        let (mut rig, device) = rig(SoftwareOptions { faults, ..forced(path) });
+        let mut side = Initiator::new(&mut rig);
+        let local = Window::new(&rig.device, 64, 1);
+        let remote = rig.peer.buffer(64, 0, Access::FULL);
+        let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
+        let entries = [local.sge(0, 64)];
+        assert_eq!(side.post(&[write; 6], &entries), Posted { accepted: 2, errno: Some(libc::ENOMEM) });
+        side.post_all(&[write; 4], &entries);
+        let found = statuses(&side.wait(6));
+        // On TCP, requests that were sent and not yet answered go down with the connection.
+        let failed = found.iter().position(|status| *status != CompletionStatus::Success).unwrap();
+        assert!(failed == 4 || (failed < 4 && path == PathKind::Tcp), "{path}: {found:?}");
+        assert_eq!(found[failed], CompletionStatus::RetryExceeded, "{path}");
+        assert!(found[failed + 1..].iter().all(|status| *status == CompletionStatus::Flushed));
+        assert_eq!(device.faults_injected(), 2, "{path}");
+        let counterpart = side.counterpart;
+        within(Duration::from_secs(1), "the other side notices", || rig.peer.is_broken(counterpart));
+    }
+}
+
+#[test]
+fn delays_delay() {
+    for path in PATHS {
+        let (mut rig, _) = rig(SoftwareOptions { faults: "delay=us:20000".to_owned(), ..forced(path) });
+        let mut side = Initiator::new(&mut rig);
+        let local = Window::new(&rig.device, 64, 1);
+        let remote = rig.peer.buffer(64, 0, Access::FULL);
+        let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
+        let started = Instant::now();
+        side.post_all(&[write; 5], &[local.sge(0, 64)]);
+        side.wait(5);
+        assert!(started.elapsed() >= Duration::from_millis(100), "{path}: {:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn more_outstanding_requests_than_the_completion_queue_holds_are_fatal() {
+    let (mut rig, device) = rig(forced(PathKind::InProcess));
+    let mut side = Initiator::with(&mut rig, &caps(), 4);
+    let local = Window::new(&rig.device, 64, 1);
+    let remote = rig.peer.buffer(64, 0, Access::FULL);
+    let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
+    side.post_all(&[write; 5], &[local.sge(0, 64)]);
+    assert!(side.completions.poll(&mut [Completion::default(); 8]).is_err());
+    assert_eq!(device.poll_event(), Some(DeviceEvent::CompletionQueueFatal));
+    assert!(side.queue_pair.is_broken());
+}
+
+#[test]
+fn silent_requests_count_for_the_completion_queue_once_they_are_flushed() {
+    let (mut rig, device) = rig(forced(PathKind::InProcess));
+    let mut side = Initiator::with(&mut rig, &caps(), 4);
+    let local = Window::new(&rig.device, 64, 1);
+    let remote = rig.peer.buffer(64, 0, Access::FULL);
+    let silent = WorkRequest { signaled: false, ..request(1, Opcode::Write, remote.address, remote.rkey, 0) };
+    side.post_all(&[silent; 8], &[local.sge(0, 64)]);
+    assert_eq!(side.completions.poll(&mut [Completion::default(); 8]).unwrap(), 0);
+    side.post_all(&[silent; 8], &[local.sge(0, 64)]);
+    side.queue_pair.set_error().unwrap();
+    // Eight completions are due now, and the queue holds four.
+    while side.completions.poll(&mut [Completion::default(); 1]).is_ok() {}
+    assert_eq!(device.poll_event(), Some(DeviceEvent::CompletionQueueFatal));
+}
+
+#[test]
+fn keys_must_agree() {
+    let key = |text: &str| Some(Arc::<[u8]>::from(text.as_bytes()));
+    let attempt = |ours: Option<Arc<[u8]>>, theirs: Option<Arc<[u8]>>| {
+        let ours: Arc<dyn Device> = open(SoftwareOptions { auth_key: ours, ..forced(PathKind::Tcp) });
+        let theirs: Arc<dyn Device> = open(SoftwareOptions { auth_key: theirs, ..forced(PathKind::Tcp) });
+        let mut target = LocalPeer::new(theirs);
+        let mut completions = Arc::clone(&ours).create_completion_queue(4).unwrap();
+        let mut queue_pair = ours.create_queue_pair(&mut *completions, &caps()).unwrap();
+        let (_, address) = target.queue_pair();
+        queue_pair.connect(&address, &peer::path()).map_err(|error| error.to_string())
+    };
+    assert_eq!(attempt(key("a"), key("a")), Ok(()));
+    assert_eq!(attempt(None, None), Ok(()));
+    for (ours, theirs) in [(key("a"), key("b")), (key("a"), None), (None, key("a"))] {
+        let error = attempt(ours, theirs).unwrap_err();
+        assert!(error.contains("key"), "{error}");
+    }
+}
+
+#[test]
+fn strangers_at_the_data_listener_harm_nobody() {
+    let (mut rig, _) = rig(forced(PathKind::Tcp));
+    let mut side = Initiator::new(&mut rig);
+    let address = side.queue_pair.address();
+    let listener = SocketAddr::new(address.ip(), address.lid as u16);
+    let mut silent = TcpStream::connect(listener).unwrap();
+    for bytes in [b"GET / HTTP/1.1\r\n".repeat(8), vec![0; 4096], vec![0xFF; 1]] {
+        let mut stranger = TcpStream::connect(listener).unwrap();
+        stranger.write_all(&bytes).unwrap();
+        if bytes.len() > 100 {
+            // Closed without a word.
+            stranger.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            assert!(matches!(stranger.read(&mut [0; 64]), Ok(0) | Err(_)));
+        }
+    }
+    let local = Window::patterned(&rig.device, 64);
+    let remote = rig.peer.buffer(64, 0, Access::FULL);
+    side.post_all(&[request(1, Opcode::Write, remote.address, remote.rkey, 0)], &[local.sge(0, 64)]);
+    assert_eq!(statuses(&side.wait(1)), [CompletionStatus::Success]);
+    // Whoever says nothing is sent away.
+    silent.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert!(matches!(silent.read(&mut [0; 64]), Ok(0)));
+}
+
+#[test]
+fn a_path_that_cannot_be_had_is_an_error_that_says_why() {
+    let (mut other, _) = remote_rig(PathKind::Tcp);
+    let (_, address) = other.peer.queue_pair();
+    let connect = |options, address| {
+        let device: Arc<dyn Device> = open(options);
+        let mut completions = Arc::clone(&device).create_completion_queue(4).unwrap();
+        let mut queue_pair = device.create_queue_pair(&mut *completions, &caps()).unwrap();
+        queue_pair.connect(&address, &peer::path()).map_err(|error| error.to_string())
+    };
+    let error = connect(forced(PathKind::InProcess), address).unwrap_err();
+    assert!(error.contains("forced path in-process"), "{error}");
+    let nobody = flagcx_p2p::fabric::QpAddress { qpn: 0xABCDEF, ..address };
+    let error = connect(SoftwareOptions::default(), nobody).unwrap_err();
+    assert!(error.contains("no such queue pair"), "{error}");
+    let closed = flagcx_p2p::fabric::QpAddress { lid: 1, ..address };
+    let error = connect(SoftwareOptions::default(), closed).unwrap_err();
+    assert!(error.contains("refused"), "{error}");
+    let ethernet = flagcx_p2p::fabric::QpAddress { link_layer: 2, ..address };
+    let error = connect(SoftwareOptions::default(), ethernet).unwrap_err();
+    assert!(error.contains("link layer"), "{error}");
+    assert!(software::open(&forced(PathKind::Rdma)).is_err());
+}
+
+#[test]
+fn revoked_memory_can_be_unmapped_while_peers_keep_writing() {
+    const LENGTH: usize = 1 << 20;
+    for path in PATHS {
+        let (rig, _) = rig(forced(path));
+        let local = Window::new(&rig.device, 32 * LENGTH, 1);
+        let target = open(forced(path));
+        for round in 0..12 {
+            // SAFETY: a fresh private mapping, unmapped below, after its registration has ended.
+            let address = unsafe {
+                rustix::mm::mmap_anonymous(
+                    std::ptr::null_mut(),
+                    LENGTH,
+                    rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
+                    rustix::mm::MapFlags::PRIVATE,
+                )
+            }
+            .unwrap() as u64;
+            let range = MemoryRange { address, length: LENGTH as u64, access: Access::FULL, dma_buf: None };
+            let region = (Arc::clone(&target) as Arc<dyn Device>).register(&range).unwrap();
+            let mut peer = LocalPeer::new(Arc::clone(&target) as Arc<dyn Device>);
+            let (counterpart, peer_address) = peer.queue_pair();
+            let mut completions = Arc::clone(&rig.device).create_completion_queue(64).unwrap();
+            let mut queue_pair =
+                Arc::clone(&rig.device).create_queue_pair(&mut *completions, &caps()).unwrap();
+            queue_pair.connect(&peer_address, &peer::path()).unwrap();
+            peer.connect(counterpart, &queue_pair.address());
+            let opcode = if round % 2 == 0 { Opcode::Write } else { Opcode::Read };
+            let requests: Vec<_> =
+                (0..32).map(|id| request(id, opcode, range.address, region.rkey(), id as u16)).collect();
+            let entries: Vec<_> = (0..32).map(|index| local.sge(index * LENGTH, LENGTH)).collect();
+            assert_eq!(queue_pair.post(&requests, &entries).accepted, 32);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_micros(500 * round));
+                    region.revoke(Instant::now() + Duration::from_secs(10)).unwrap();
+                    // SAFETY: the registration has ended, and with it every use of the memory.
+                    unsafe { rustix::mm::munmap(address as *mut _, LENGTH) }.unwrap();
+                });
+                let mut found = Vec::new();
+                let deadline = Instant::now() + Duration::from_secs(20);
+                while found.len() < 32 {
+                    let mut out = [Completion::default(); 32];
+                    let new = completions.poll(&mut out).unwrap();
+                    found.extend_from_slice(&out[..new]);
+                    assert!(Instant::now() < deadline, "{path}: {found:?}");
+                }
+                let found = statuses(&found);
+                let first =
+                    found.iter().position(|status| *status != CompletionStatus::Success).unwrap_or(32);
+                if first < 32 {
+                    assert_eq!(found[first], CompletionStatus::RemoteAccess, "{path}, round {round}");
+                    assert!(found[first + 1..].iter().all(|status| *status == CompletionStatus::Flushed));
+                }
+            });
+        }
+        drop(rig.peer);
+    }
+}
+
+#[test]
+fn closing_devices_leaves_no_thread_and_no_descriptor() {
+    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let cycle = || {
+        for path in PATHS {
+            let (mut rig, _) = rig(forced(path));
+            let mut side = Initiator::new(&mut rig);
+            let local = Window::new(&rig.device, 64, 1);
+            let remote = rig.peer.buffer(64, 0, Access::FULL);
+            side.post_all(&[request(1, Opcode::Write, remote.address, remote.rkey, 0)], &[local.sge(0, 64)]);
+            side.wait(1);
+            // Still outstanding when everything goes.
+            side.post_all(&[request(1, Opcode::Write, remote.address, remote.rkey, 0)], &[local.sge(0, 64)]);
+        }
+    };
+    // Other tests of this process come and go meanwhile, hence in a process of its own.
+    if std::env::var(ROLE).as_deref() != Ok("leak check") {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "closing_devices_leaves_no_thread_and_no_descriptor", "--test-threads=1"])
+            .env(ROLE, "leak check")
+            .status()
+            .unwrap();
+        assert!(status.success());
+        return;
+    }
+    cycle();
+    let before = (count("fd"), count("task"));
+    (0..10).for_each(|_| cycle());
+    assert_eq!((count("fd"), count("task")), before);
+}
