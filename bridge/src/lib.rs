@@ -91,6 +91,12 @@ mod ffi {
         reason: String,
     }
 
+    /// A notification of any size.
+    struct LargeNotification {
+        name: [u8; 256],
+        content: Vec<u8>,
+    }
+
     /// What `FlagcxP2pGlobalConfig` shows.
     struct GlobalConfig {
         qps_per_conn: i32,
@@ -215,8 +221,10 @@ mod ffi {
     extern "Rust" {
         fn conn_notify(conn: &Conn, message: &NotifyMessage) -> i32;
         fn take_notifications() -> Vec<NotifyMessage>;
-        fn engine_take_notifications(engine: &Engine, out: &mut [NotifyMessage], taken: &mut usize) -> i32;
         fn append_notification(message: &NotifyMessage);
+        fn conn_notify_large(conn: &Conn, name: &[u8], content: &[u8]) -> i32;
+        fn engine_take_notifications(engine: &Engine) -> Vec<NotifyMessage>;
+        fn engine_take_large_notifications(engine: &Engine) -> Vec<LargeNotification>;
     }
 
     impl Vec<NotifyMessage> {}

@@ -4,8 +4,8 @@
  * throughout, so that C, ctypes and other languages can use it; handles and ids are those of flagcx_p2p.h.
  *
  * Answers: 0, or -1 for a refused call (flagcxP2pEngineLastError tells why), or a positive code where a function
- * names one. Structs begin with `size`: set it to sizeof the struct before the call. An older program passes a smaller size
- * and gets that many bytes; a newer one finds in `size` how many bytes were filled.
+ * names one. Structs begin with `size`: set it to sizeof the struct before the call. An older program passes a
+ * smaller size and gets that many bytes; a newer one finds in `size` how many bytes were filled.
  */
 #ifndef FLAGCX_P2P_EXT_H_
 #define FLAGCX_P2P_EXT_H_
@@ -134,9 +134,18 @@ int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t by
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* Notifications and metrics                                                                                        */
 
-/* Takes at most `capacity` notifications that this engine received, in order of arrival, 512 bytes each (name and
- * text, 256 each), and writes their number to `count`. */
-int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, void *messages, size_t capacity, size_t *count);
+/* Sends a notification of any size that the peer takes (FLAGCX_P2P_NOTIF_MAX_BYTES there). `name` is cut to 256
+ * bytes. Only towards a peer that runs this engine. Not ordered with transfers or other notifications. */
+int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const void *content, size_t bytes);
+
+/* Takes one notification: 256 bytes of name, not necessarily NUL-terminated, and its content. Both are gone when it
+ * returns. It must not throw. */
+typedef void (*FlagcxP2pNotifSink)(void *context, const char *name, const void *content, size_t bytes);
+
+/* Hands every notification that this engine has received and nobody has taken to `sink`, on the calling thread: first
+ * those of flagcxP2pEngineSendNotif (256 bytes of content), then those of flagcxP2pEngineSendNotifBytes, each kind in
+ * order of arrival. flagcxP2pEngineGetNotifs takes those of the first kind from all engines. */
+int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink, void *context);
 
 /* Writes the metrics of the process in the Prometheus text format, NUL-terminated, to `text` when `capacity` bytes
  * suffice, and the bytes that it takes, with the NUL, to `needed`. 1: too small, nothing written. */

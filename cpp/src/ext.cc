@@ -169,11 +169,23 @@ int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t by
   return flagcxP2pEngineRegEx(engine, address, bytes, static_cast<int>(flags), *mrId);
 }
 
-int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, void *messages, size_t capacity, size_t *count) {
-  const char *const call = "flagcxP2pEngineGetNotifsOf";
-  if (engine == nullptr || count == nullptr || (messages == nullptr && capacity > 0))
-    return refuseNull(call, engine == nullptr ? "engine" : count == nullptr ? "count" : "messages");
-  return ffi::engine_take_notifications(*engine, {static_cast<FlagcxP2pNotifyMsg *>(messages), capacity}, *count);
+int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const void *content, size_t bytes) {
+  if (conn == nullptr || name == nullptr || (content == nullptr && bytes > 0))
+    return refuseNull("flagcxP2pEngineSendNotifBytes", conn == nullptr   ? "conn"
+                                                       : name == nullptr ? "name"
+                                                                         : "content");
+  return ffi::conn_notify_large(*conn, text(name), slice(static_cast<const uint8_t *>(content), bytes));
+}
+
+int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink, void *context) {
+  if (engine == nullptr || sink == nullptr)
+    return refuseNull("flagcxP2pEngineGetNotifsOf", engine == nullptr ? "engine" : "sink");
+  for (const FlagcxP2pNotifyMsg &message : ffi::engine_take_notifications(*engine))
+    sink(context, message.name, message.msg, sizeof(message.msg));
+  for (const ffi::LargeNotification &message : ffi::engine_take_large_notifications(*engine))
+    sink(context, reinterpret_cast<const char *>(message.name.data()), message.content.data(),
+         message.content.size());
+  return 0;
 }
 
 int flagcxP2pMetricsText(char *text, size_t capacity, size_t *needed) {

@@ -28,6 +28,26 @@ std::vector<FlagcxP2pNotifyMsg> take(size_t count) {
   return all;
 }
 
+// One notification as the extension gives it.
+struct Received {
+  std::string name, content;
+};
+
+// Takes one engine's notifications until there are `count`, or 10 s have passed; with `count` 0 those of 50 ms.
+std::vector<Received> takeOf(const Engine &engine, size_t count) {
+  std::vector<Received> all;
+  const auto keep = [](void *context, const char *name, const void *content, size_t bytes) {
+    static_cast<std::vector<Received> *>(context)->push_back(
+        {std::string(name, FLAGCX_P2P_MSG_SIZE), std::string(static_cast<const char *>(content), bytes)});
+  };
+  const auto deadline = std::chrono::steady_clock::now() + (count == 0 ? 50ms : 10000ms);
+  while ((count == 0 || all.size() < count) && std::chrono::steady_clock::now() < deadline) {
+    EXPECT_EQ(flagcxP2pEngineGetNotifsOf(engine.get(), keep, &all), 0);
+    std::this_thread::sleep_for(1ms);
+  }
+  return all;
+}
+
 } // namespace
 
 class Notify : public Pair {
@@ -105,16 +125,42 @@ TEST_F(Notify, ReachesEveryEngineOfTheProcess) {
 
 TEST_F(Notify, MayBeTakenPerEngine) {
   ASSERT_EQ(send(conn, "to", "server"), 512);
-  FlagcxP2pNotifyMsg received[2];
-  size_t count = 0;
-  const auto deadline = std::chrono::steady_clock::now() + 10s;
-  while (count == 0 && std::chrono::steady_clock::now() < deadline) {
-    ASSERT_EQ(flagcxP2pEngineGetNotifsOf(client.get(), received, 2, &count), 0) << flagcxP2pEngineLastError();
-    ASSERT_EQ(count, 0u) << "it was not for this engine";
-    ASSERT_EQ(flagcxP2pEngineGetNotifsOf(server.get(), received, 2, &count), 0);
+  const std::vector<Received> received = takeOf(server, 1);
+  ASSERT_EQ(received.size(), 1u);
+  EXPECT_STREQ(received[0].name.c_str(), "to");
+  EXPECT_EQ(received[0].content.size(), size_t(FLAGCX_P2P_MSG_SIZE));
+  EXPECT_STREQ(received[0].content.c_str(), "server");
+  EXPECT_TRUE(flagcxP2pEngineGetNotifs().empty()) << "taken twice";
+}
+
+TEST_F(Notify, ArriveAtNoOtherEngine) {
+  ASSERT_EQ(send(conn, "to", "server"), 512);
+  ASSERT_EQ(takeOf(server, 1).size(), 1u);
+  EXPECT_EQ(takeOf(client, 0).size(), 0u);
+}
+
+TEST_F(Notify, MayBeOfAnySize) {
+  Memory content(100000);
+  content.scramble(1);
+  for (const size_t size : {size_t(0), size_t(1), size_t(512), content.size()}) {
+    ASSERT_EQ(flagcxP2pEngineSendNotifBytes(conn, "large", content.data(), size), 0) << flagcxP2pEngineLastError();
+    const std::vector<Received> received = takeOf(server, 1);
+    ASSERT_EQ(received.size(), 1u) << size;
+    EXPECT_STREQ(received[0].name.c_str(), "large");
+    EXPECT_TRUE(received[0].content == bytes(content, 0, size)) << size;
   }
-  ASSERT_EQ(count, 1u);
-  EXPECT_STREQ(received[0].msg, "server");
+}
+
+TEST_F(Notify, LargerThanThePeerTakesAreRefused) {
+  const Memory content(64 << 20);
+  EXPECT_EQ(flagcxP2pEngineSendNotifBytes(conn, "huge", content.data(), content.size()), -1);
+  EXPECT_STRNE(flagcxP2pEngineLastError(), "");
+  EXPECT_EQ(flagcxP2pEngineSendNotifBytes(conn, "null", nullptr, 1), -1);
+  EXPECT_EQ(flagcxP2pEngineSendNotifBytes(conn, nullptr, "x", 1), -1);
+  EXPECT_EQ(flagcxP2pEngineSendNotifBytes(nullptr, "n", "x", 1), -1);
+  EXPECT_EQ(flagcxP2pEngineGetNotifsOf(server.get(), nullptr, nullptr), -1);
+  ASSERT_EQ(send(conn, "still", "works"), 512);
+  EXPECT_EQ(takeOf(server, 1).size(), 1u);
 }
 
 TEST_F(Notify, OfSameProcessConnectionsArriveAsWell) {

@@ -107,6 +107,17 @@ TEST(Sessions, WithAPeerThatIsGoneFailAndKeepTheirPointerUsable) {
   EXPECT_EQ(flagcxP2pEngineMakeDesc(conn, 0x1000, 64, &desc), -1);
 }
 
+TEST(Sessions, WithAPeerThatIsGoneAreDroppedWithoutBeingUsed) {
+  const Engine client = createEngine();
+  Engine server = createServer();
+  const std::string session = addressOf(server).session();
+  ASSERT_NE(flagcxP2pEngineGetConn(client.get(), session.c_str()), nullptr);
+  server.reset();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (flagcxP2pEngineGetConn(client.get(), session.c_str()) != nullptr)
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "the dead connection is still given out";
+}
+
 TEST(Sessions, WithoutHostOrPortAreRefused) {
   const Engine client = createEngine();
   for (const char *session :

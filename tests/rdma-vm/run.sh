@@ -104,7 +104,7 @@ run_suite() {
   local build status=0
   build=$(realpath "$1") || die "there is no build folder $1"
   shares+=("$(mktemp -d "$scratch/suite.XXXXXX")")
-  rust_programs >"${shares[-1]}/rust_programs"
+  rust_programs >"${shares[-1]}/rust_programs" || die "cargo cannot build the tests"
   echo "=== one node"
   run_one "$here/suite.sh" "${shares[-1]}/rust_programs" "$build" || status=$?
   echo "=== two nodes, a link that loses 0.1% of the packets"
@@ -121,7 +121,9 @@ rust_programs() {
     --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' |
     while read -r path; do
       name=${path##*/}
-      echo "${name%-*} $path"
+      # A test program carries a hash behind its name, the tool does not.
+      [[ $name =~ ^(.*)-[0-9a-f]{16}$ ]] && name=${BASH_REMATCH[1]}
+      echo "$name $path"
     done | sort -u
 }
 

@@ -3,6 +3,7 @@
 use flagcx_p2p::config::{self, Config, Transport};
 use flagcx_p2p::engine::EngineError;
 use flagcx_p2p::fabric::{self, PathKind};
+use flagcx_p2p::observe;
 
 use crate::ffi::{ConnInfo, FabricInfo, GlobalConfig, Path};
 use crate::handles::Conn;
@@ -65,8 +66,9 @@ pub(crate) fn fabric_info(out: &mut FabricInfo) -> i32 {
     })
 }
 
-pub(crate) fn metrics_text(_out: &mut String) -> i32 {
-    Err::<(), _>("metrics are not built yet").status("flagcxP2pMetricsText", drop)
+pub(crate) fn metrics_text(out: &mut String) -> i32 {
+    observe::prometheus_text(&observe::registry().snapshot())
+        .status("flagcxP2pMetricsText", |text| *out = text)
 }
 
 pub(crate) fn conn_info(conn: &Conn) -> ConnInfo {

@@ -1,26 +1,44 @@
 //! Notifications.
 
-use flagcx_p2p::notify::NotifyError;
+use flagcx_p2p::notify::{self, LargeMessage, Message};
 
+use crate::ffi::LargeNotification;
 use crate::handles::{Conn, Engine, NotifyMessage};
 use crate::refusal::{OK, OrRefuse, REFUSED};
 
 pub(crate) fn conn_notify(conn: &Conn, message: &NotifyMessage) -> i32 {
-    let sent: Result<usize, NotifyError> = conn.connection().send_notification(&message.0);
-    sent.or_refuse("flagcxP2pEngineSendNotif").and_then(|bytes| i32::try_from(bytes).ok()).unwrap_or(REFUSED)
+    match conn.connection().send_notification(&message.0).or_refuse("flagcxP2pEngineSendNotif") {
+        Some(_) => Message::SIZE as i32,
+        None => REFUSED,
+    }
+}
+
+pub(crate) fn conn_notify_large(conn: &Conn, name: &[u8], content: &[u8]) -> i32 {
+    let message = LargeMessage::new(name, content.to_vec());
+    match conn.connection().send_large_notification(&message).or_refuse("flagcxP2pEngineSendNotifBytes") {
+        Some(_) => OK,
+        None => REFUSED,
+    }
 }
 
 pub(crate) fn take_notifications() -> Vec<NotifyMessage> {
-    Vec::new()
+    notify::take_all().into_iter().map(NotifyMessage).collect()
 }
 
-pub(crate) fn engine_take_notifications(
-    _engine: &Engine,
-    _out: &mut [NotifyMessage],
-    taken: &mut usize,
-) -> i32 {
-    *taken = 0;
-    OK
+pub(crate) fn append_notification(message: &NotifyMessage) {
+    notify::append(&message.0);
 }
 
-pub(crate) fn append_notification(_message: &NotifyMessage) {}
+pub(crate) fn engine_take_notifications(engine: &Engine) -> Vec<NotifyMessage> {
+    engine.state().core().take_notifications().into_iter().map(NotifyMessage).collect()
+}
+
+pub(crate) fn engine_take_large_notifications(engine: &Engine) -> Vec<LargeNotification> {
+    engine
+        .state()
+        .core()
+        .take_large_notifications()
+        .into_iter()
+        .map(|message| LargeNotification { name: message.name, content: message.content })
+        .collect()
+}

@@ -103,3 +103,25 @@ fn notifications_reach_their_engine_both_ways() {
     });
     assert!(at_server.iter().zip(0u8..).all(|(message, round)| message.text == [round; 256]));
 }
+
+#[test]
+fn operators_are_told_what_happened() {
+    let pair = Pair::with(1 << 20, &[("FLAGCX_P2P_FAULTS", "seed=3;fail=every:100:retry-exceeded")]);
+    assert_eq!(hammer(&pair, 20), 0);
+    pair.here.send_notification(&Message::new(b"n", b"t")).unwrap();
+    eventually("the notification arrives", || !pair.server.take_notifications().is_empty());
+    let page = flagcx_p2p::observe::prometheus_text(&flagcx_p2p::observe::registry().snapshot()).unwrap();
+    let peer = pair.here.info().peer;
+    let value = |name: &str| {
+        let line = page.lines().find(|line| line.starts_with(name) && line.contains(&format!("peer=\"{peer}\"")));
+        let line = line.unwrap_or_else(|| panic!("no {name} of {peer} in\n{page}"));
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    assert!(value("flagcx_p2p_connection_bytes") >= 20.0 * 16.0 * 4000.0);
+    assert_eq!(value("flagcx_p2p_connection_transfers"), 20.0);
+    assert_eq!(value("flagcx_p2p_connection_failures"), 0.0);
+    assert!(value("flagcx_p2p_connection_rebuilds") >= 1.0);
+    assert_eq!(value("flagcx_p2p_notifications_sent"), 1.0);
+    assert!(page.contains("flagcx_p2p_transfer_latency_seconds_count"), "{page}");
+    assert!(page.contains("flagcx_p2p_notifications_received"), "{page}");
+}

@@ -274,6 +274,7 @@ impl Connection {
         if let Some(state) = lane_care(&mut self.care.lock().unwrap_or_else(PoisonError::into_inner), index) {
             state.attempts = 0;
         }
+        self.rebuilds.fetch_add(1, Ordering::Relaxed);
         tracing::info!(peer = %self.peer.control, lane = index, "a lane is back in working order");
         worker.kick();
     }

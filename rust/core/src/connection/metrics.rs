@@ -2,6 +2,7 @@
 
 use super::Connection;
 use crate::observe::{Snapshot, Source, metrics};
+use crate::sync::Ordering;
 
 impl Source for Connection {
     fn collect(&self, out: &mut Snapshot) {
@@ -12,5 +13,10 @@ impl Source for Connection {
         let labels = [("peer", info.peer), ("path", info.path.to_string())];
         out.number(&metrics::LANES, &labels, info.lanes as u64);
         out.number(&metrics::HEALTHY_LANES, &labels, info.healthy_lanes as u64);
+        out.number(&metrics::TRANSFERS, &labels, self.lanes.iter().map(|lane| lane.status.transfers()).sum());
+        out.number(&metrics::BYTES, &labels, self.lanes.iter().map(|lane| lane.status.bytes()).sum());
+        out.number(&metrics::FAILURES, &labels, self.failures.load(Ordering::Relaxed));
+        out.number(&metrics::REBUILDS, &labels, self.rebuilds.load(Ordering::Relaxed));
+        out.number(&metrics::NOTIFICATIONS_SENT, &labels, self.notified.load(Ordering::Relaxed));
     }
 }

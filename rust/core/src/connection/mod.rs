@@ -24,7 +24,7 @@ use crate::memory::RemoteTable;
 use crate::notify::{LargeMessage, Message, NotifyError, Sender};
 use crate::observe;
 use crate::pool::{LaneHealth, LaneWatcher, PoolError, Verdict};
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::transfer::RdmaDesc;
 
 /// A connection to one peer. Symmetric: both ends may start transfers. Every method may be called from any thread.
@@ -48,6 +48,10 @@ pub struct Connection {
     care: Mutex<Care>,
     /// Numbers the rebuilds; only care-takers, one at a time, use it: Relaxed.
     attempt: AtomicU32,
+    /// Counts for operators, incremented by whoever sees one: Relaxed.
+    failures: AtomicU64,
+    rebuilds: AtomicU64,
+    notified: AtomicU64,
     /// A care-taker is at work. Taken and given back by care-takers, SeqCst together with `wanted`, so that a wish
     /// during the last look is either seen or finds nobody at work.
     attended: AtomicBool,
@@ -148,6 +152,9 @@ impl Connection {
             number,
             care: Mutex::default(),
             attempt: AtomicU32::new(0),
+            failures: AtomicU64::new(0),
+            rebuilds: AtomicU64::new(0),
+            notified: AtomicU64::new(0),
             attended: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -211,12 +218,16 @@ impl Connection {
 
     /// Sends a notification; answers the bytes handed over. It arrives after the data of transfers that had ended.
     pub fn send_notification(&self, message: &Message) -> Result<usize, NotifyError> {
-        self.sender()?.send(message, Instant::now() + NOTIFY_LIMIT)
+        let sent = self.sender()?.send(message, Instant::now() + NOTIFY_LIMIT)?;
+        self.notified.fetch_add(1, Ordering::Relaxed);
+        Ok(sent)
     }
 
     /// The same for a message of any size up to what the peer takes. Only towards a peer that runs this engine.
     pub fn send_large_notification(&self, message: &LargeMessage) -> Result<usize, NotifyError> {
-        self.sender()?.send_large(message, Instant::now() + NOTIFY_LIMIT)
+        let sent = self.sender()?.send_large(message, Instant::now() + NOTIFY_LIMIT)?;
+        self.notified.fetch_add(1, Ordering::Relaxed);
+        Ok(sent)
     }
 
     fn sender(&self) -> Result<&Sender, NotifyError> {
@@ -236,7 +247,12 @@ impl Connection {
     /// The peer is gone: every transfer in flight fails.
     fn lose(&self, reason: &str) {
         if !self.is_closed() {
-            tracing::warn!(peer = %self.peer.control, "connection lost: {reason}");
+            // A peer that leaves while nothing is under way is no trouble.
+            if self.lanes.iter().any(|lane| lane.status.health() != LaneHealth::Healthy) {
+                tracing::warn!(peer = %self.peer.control, "connection lost: {reason}");
+            } else {
+                tracing::info!(peer = %self.peer.control, "connection ended: {reason}");
+            }
         }
         self.end(Verdict::Failed, reason);
     }

@@ -93,6 +93,7 @@ impl Connection {
             let Some(worker) = self.context.pool.workers().get(lane.worker) else { continue };
             match worker.try_begin(lane.key, task, |list| {
                 list.opcode = opcode;
+                list.first = true;
                 build(iovs, plan.share(0), &scope, list)
             }) {
                 Begun::Yes => return Ok(1 << lane.worker),
@@ -103,6 +104,7 @@ impl Connection {
         let lane = self.pick_lane(hint)?;
         let mut list = self.context.take_list();
         list.opcode = opcode;
+        list.first = true;
         if let Err(error) = build(iovs, plan.share(0), &scope, &mut list) {
             self.context.keep_list(list);
             return Err(error);
@@ -127,6 +129,7 @@ impl Connection {
         for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
             let mut list = self.context.take_list();
             list.opcode = opcode;
+            list.first = part == 0;
             let built = build(iovs, plan.share(part), &scope, &mut list);
             *slot = Some(list);
             if let Err(error) = built {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use crate::pool::Verdict;
+use crate::sync::Ordering;
 use crate::transfer::{Live, Outcome, Status, TransferId};
 
 /// A sleeping waiter looks up this often, in case its transfer was released by another thread.
@@ -100,6 +101,7 @@ impl Connection {
         match self.context.transfers.release(live, || self.peer.control.to_string()) {
             Some(outcome) => {
                 if outcome != Outcome::Done {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(transfer = id.0, peer = %self.peer.control, "transfer {outcome}");
                 }
                 Status::Ended(outcome)

@@ -425,7 +425,7 @@ impl FabricError {
             operation,
             device: device.into(),
             errno,
-            source_text: std::io::Error::from_raw_os_error(errno).to_string(),
+            source_text: errno_text(errno),
             hint: String::new(),
         }
     }
@@ -437,4 +437,10 @@ impl FabricError {
         }
         self
     }
+}
+
+/// What an errno means, without its number, which is told apart.
+fn errno_text(errno: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }

@@ -9,6 +9,7 @@ use once_cell::sync::Lazy;
 
 use super::receiver::WakeUp;
 use super::{LargeMessage, Message};
+use crate::observe::{self, Snapshot, Source, metrics};
 
 /// Messages of no engine in particular that may wait: local ones, and what closed engines have left behind.
 const PROCESS_LIMIT: usize = 65_536;
@@ -23,6 +24,15 @@ static QUEUES: Mutex<Vec<Arc<Queue>>> = Mutex::new(Vec::new());
 /// What belongs to no open engine.
 static PROCESS: Lazy<Queue> =
     Lazy::new(|| Queue::new(0, Limits { messages: PROCESS_LIMIT, large_bytes: usize::MAX }, None));
+
+impl Source for Queue {
+    fn collect(&self, out: &mut Snapshot) {
+        let state = lock(&self.state);
+        let labels = [("engine", format!("{:016x}", self.incarnation))];
+        out.number(&metrics::NOTIFICATIONS_RECEIVED, &labels, state.received);
+        out.number(&metrics::NOTIFICATIONS_WAITING, &labels, (state.small.len() + state.large.len()) as u64);
+    }
+}
 
 /// Bounds of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +66,8 @@ struct State {
     small: VecDeque<(u64, Message)>,
     large: VecDeque<(u64, LargeMessage)>,
     large_bytes: usize,
+    /// Messages that have ever been added.
+    received: u64,
     /// The receiver's thread holds a message back.
     starved: bool,
     closed: bool,
@@ -70,6 +82,7 @@ impl Queue {
     pub(super) fn open(incarnation: u64, limits: Limits, wake_up: WakeUp) -> Arc<Self> {
         let queue = Arc::new(Self::new(incarnation, limits, Some(wake_up)));
         lock(&QUEUES).push(queue.clone());
+        observe::registry().add(&queue);
         queue
     }
 
@@ -178,6 +191,7 @@ impl Queue {
 
 impl State {
     fn push(&mut self, arrival: Arrival) {
+        self.received += 1;
         let number = ARRIVALS.fetch_add(1, Ordering::Relaxed);
         match arrival {
             Arrival::Small(message) => self.small.push_back((number, *message)),

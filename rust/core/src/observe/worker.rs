@@ -20,7 +20,7 @@ struct Counters {
     refused: Counter,
     failed: Counter,
     timed_out: Counter,
-    ended: Counter,
+    begun: Counter,
     latency: Histogram,
 }
 
@@ -46,17 +46,17 @@ impl WorkerCounters {
         self.0.timed_out.add(1);
     }
 
-    /// A transfer's share of this worker has ended. `latency` is asked for a sample of them only, and may answer
-    /// `None` when the time of submission is not known.
+    /// A transfer's share of this worker begins: whether its latency is to be measured.
     #[inline]
-    pub fn ended(&self, latency: impl FnOnce() -> Option<Duration>) {
-        let ended = self.0.ended.get();
-        if ended % SAMPLE_EVERY == 0 {
-            if let Some(latency) = latency() {
-                self.0.latency.record(latency);
-            }
-        }
-        self.0.ended.add(1);
+    pub fn begun(&self) -> bool {
+        let begun = self.0.begun.get();
+        self.0.begun.add(1);
+        begun % SAMPLE_EVERY == 0
+    }
+
+    /// A share that was to be measured has ended after `latency`.
+    pub fn ended(&self, latency: Duration) {
+        self.0.latency.record(latency);
     }
 
     /// Requests posted so far.
@@ -92,14 +92,9 @@ mod tests {
     #[test]
     fn one_latency_in_so_many_is_asked_for() {
         let counters = WorkerCounters::default();
-        let mut asked = 0;
-        for _ in 0..3 * SAMPLE_EVERY {
-            counters.ended(|| {
-                asked += 1;
-                Some(Duration::from_micros(5))
-            });
-        }
-        assert_eq!((asked, counters.latency().snapshot().count()), (3, 3));
+        let measured = (0..3 * SAMPLE_EVERY).filter(|_| counters.begun()).count();
+        counters.ended(Duration::from_micros(5));
+        assert_eq!((measured, counters.latency().snapshot().count()), (3, 1));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::slice::{Cursor, SlicePolicy};
 use crate::fabric::QueuePair;
+use crate::observe::Counter;
 use crate::sync::{AtomicU32, Ordering};
 
 /// Names a lane of a worker. The generation keeps a late completion of a former lane from being taken for this one's.
@@ -48,6 +49,9 @@ pub struct LaneStatus {
     /// connection's monitor (Acquire, so that `reason` is seen).
     health: AtomicU32,
     reason: Mutex<String>,
+    /// Transfers begun on this lane, and bytes posted on it. Counted by the worker under its lock.
+    pub(super) transfers: Counter,
+    pub(super) bytes: Counter,
     on_change: Option<Arc<dyn LaneWatcher>>,
 }
 
@@ -60,7 +64,13 @@ pub trait LaneWatcher: Send + Sync + std::fmt::Debug {
 impl LaneStatus {
     /// A healthy lane's.
     pub fn new(on_change: Option<Arc<dyn LaneWatcher>>) -> Self {
-        Self { health: AtomicU32::new(LaneHealth::Healthy as u32), reason: Mutex::default(), on_change }
+        Self {
+            health: AtomicU32::new(LaneHealth::Healthy as u32),
+            reason: Mutex::default(),
+            transfers: Counter::default(),
+            bytes: Counter::default(),
+            on_change,
+        }
     }
 
     /// The state now.
@@ -72,6 +82,16 @@ impl LaneStatus {
             2 => LaneHealth::Drained,
             _ => LaneHealth::Closed,
         }
+    }
+
+    /// Transfers that began on this lane, each counted on one of its lanes only.
+    pub fn transfers(&self) -> u64 {
+        self.transfers.get()
+    }
+
+    /// Bytes posted on this lane, repetitions included.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
     }
 
     /// Why it is not healthy; empty if it is.

@@ -19,6 +19,11 @@ impl Source for WorkerPool {
         out.number(&metrics::REFUSED, &labels, sum(WorkerCounters::refused_count));
         out.number(&metrics::FAILED, &labels, sum(WorkerCounters::failed_count));
         out.number(&metrics::TIMED_OUT, &labels, sum(WorkerCounters::timed_out_count));
+        out.number(
+            &metrics::QUEUED,
+            &labels,
+            self.workers().iter().map(|worker| worker.queued() as u64).sum(),
+        );
         let mut latency = HistogramSnapshot::default();
         for worker in self.counters() {
             latency.merge(&worker.latency().snapshot());

@@ -1,6 +1,7 @@
 //! The share of a transfer that one lane moves.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::piece::PieceList;
 use super::slice::Cursor;
@@ -22,6 +23,8 @@ pub(super) struct Part {
     pub(super) waiting: bool,
     /// How often it was interrupted and resumed.
     pub(super) interruptions: u8,
+    /// When it began, if its latency is measured.
+    pub(super) begun: Option<Instant>,
     /// Where to resume: the first request that was flushed.
     pub(super) rewind: Option<Cursor>,
 }
@@ -65,6 +68,7 @@ impl Parts {
         part.waiting = false;
         part.interruptions = 0;
         part.rewind = None;
+        part.begun = None;
         self.free.push(index);
         task
     }

@@ -36,11 +36,13 @@ pub struct PieceList {
     pub opcode: Opcode,
     /// All local memory is host memory, so small WRITEs may go inline.
     pub inline: bool,
+    /// This is the first part of its transfer: where the transfer is counted.
+    pub first: bool,
 }
 
 impl Default for PieceList {
     fn default() -> Self {
-        Self { pieces: Vec::new(), holds: Vec::new(), opcode: Opcode::Write, inline: false }
+        Self { pieces: Vec::new(), holds: Vec::new(), opcode: Opcode::Write, inline: false, first: false }
     }
 }
 

@@ -132,6 +132,11 @@ impl Worker {
         self.queues.get(hint % self.queues.len().max(1)).is_some_and(|queue| !queue.is_full())
     }
 
+    /// Parts that wait in its submission queues.
+    pub fn queued(&self) -> usize {
+        self.queues.iter().map(ArrayQueue::len).sum()
+    }
+
     /// Runs one step on behalf of a caller that waits; `None` when somebody else holds the lock.
     #[inline]
     pub fn drive_as_caller(&self) -> Option<StepReport> {

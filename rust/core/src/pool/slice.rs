@@ -82,12 +82,14 @@ pub struct Batch {
     pub requests: Vec<WorkRequest>,
     /// Their scatter/gather entries.
     pub entries: Vec<Sge>,
+    /// Bytes of all requests.
+    pub bytes: u64,
 }
 
 impl Batch {
     /// Room for lists of `capacity` requests.
     pub fn new(capacity: usize) -> Self {
-        Self { requests: Vec::with_capacity(capacity), entries: Vec::with_capacity(capacity) }
+        Self { requests: Vec::with_capacity(capacity), entries: Vec::with_capacity(capacity), bytes: 0 }
     }
 
     /// Replaces the content with the next at most `max` requests of `pieces`, numbering them from `first_id`, and
@@ -107,6 +109,7 @@ impl Batch {
     ) {
         self.requests.clear();
         self.entries.clear();
+        self.bytes = 0;
         let inline_limit = if inline && opcode == Opcode::Write { policy.max_inline } else { 0 };
         let mut id = first_id;
         let mut until_signal = signal_every;
@@ -117,6 +120,7 @@ impl Batch {
                 break;
             }
             let Some(request) = next_request(pieces, cursor, policy, &mut self.entries) else { break };
+            self.bytes += u64::from(request.length);
             until_signal -= 1;
             let signaled = until_signal == 0;
             if signaled {

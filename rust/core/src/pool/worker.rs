@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::PoolError;
 use super::lane::{Group, Lane, LaneHealth, LaneKey, LaneSetup};
@@ -281,11 +282,16 @@ impl WorkerState {
         {
             Some(lane) if lane.key == key && (lane.is_healthy() || lane.heals) => {
                 lane.waiting.push_back(index);
+                lane.status
+                    .transfers
+                    .add(u64::from(self.parts.get(index).is_some_and(|part| part.list.first)));
                 true
             }
             _ => false,
         };
+        let measured = self.counters.begun();
         if let Some(part) = self.parts.get(index) {
+            part.begun = measured.then(Instant::now);
             part.waiting = posts;
             self.unposted += u32::from(posts);
             if !posts {
@@ -386,6 +392,7 @@ impl WorkerState {
             lane.groups.push_back(Group { part: part_index, first, count: accepted, behind: 0, start });
             lane.next = first.wrapping_add(accepted);
             lane.outstanding += accepted;
+            lane.status.bytes.add(self.batch.bytes);
             self.posted += accepted;
             part.outstanding += accepted;
         }
@@ -485,6 +492,9 @@ impl WorkerState {
             part.outstanding -= done;
             if part.outstanding == 0 && !part.waiting && part.rewind.is_none() {
                 // `end_part` borrows all of self; the part's own fields are enough here.
+                if let Some(begun) = part.begun {
+                    self.counters.ended(begun.elapsed());
+                }
                 if let Some(task) = self.parts.release(part_index) {
                     task.end_part();
                 }

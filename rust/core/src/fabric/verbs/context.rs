@@ -31,9 +31,13 @@ impl DeviceTable {
         let mut count = 0;
         // SAFETY: the library fills the count; the list is freed in `drop`.
         let list = unsafe { (library.ibv_get_device_list)(&raw mut count) };
-        let list = NonNull::new(list).ok_or_else(|| {
-            FabricError::call("ibv_get_device_list", &library.file, last_errno())
-                .with_hint("is the kernel module ib_uverbs loaded?")
+        let list = NonNull::new(list).ok_or_else(|| match last_errno() {
+            libc::ENOSYS => FabricError::Unsupported(
+                "no RDMA device: the kernel offers no verbs; load the NIC's driver and ib_uverbs, and pass \
+                 /dev/infiniband into a container"
+                    .to_owned(),
+            ),
+            errno => FabricError::call("ibv_get_device_list", &library.file, errno),
         })?;
         Ok(Self { library, list, count: usize::try_from(count).unwrap_or(0) })
     }

@@ -224,6 +224,10 @@ impl VerbsQueuePair {
             // request's addresses are readable is the promise of whoever made the request.
             let code = unsafe { (self.post_send)(self.raw.as_ptr(), self.list.head(), &raw mut refused) };
             if code != 0 {
+                if refused.is_null() {
+                    // The library took the list and could not start the device: what it holds ends with a flush.
+                    self.broken.store(true, Ordering::Relaxed);
+                }
                 return Posted { accepted: self.list.position(refused, filled), errno: Some(errno_of(code)) };
             }
         }

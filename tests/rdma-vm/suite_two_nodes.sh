@@ -1,0 +1,49 @@
+#!/bin/bash
+# Two guests, one on either end of a link: a file goes to node 1 and another comes back. run.sh --suite runs it in both.
+#
+#   suite_two_nodes.sh RUST_PROGRAMS      as suite.sh
+set -eu
+
+flagcx_p2p=$(sed -n 's/^flagcx-p2p //p' "$1")
+readonly flagcx_p2p port=7733 ready_port=7734
+# The link may lose packets: a lost last one costs a timeout, so keep that short (4.096 us * 2^15 = 0.13 s).
+export FLAGCX_IB_TIMEOUT=15
+
+# Offers a folder until the other node says that it is done.
+serve() {
+  mkdir -p /run/files
+  head -c 3000000 /dev/urandom >/run/files/here
+  timeout 200 "$flagcx_p2p" serve --listen "10.78.0.$RDMA_VM_NODE" --port $port /run/files &
+  local server=$! line
+  line=$(busybox nc -l -p $ready_port)
+  kill $server
+  wait $server || true
+  [ "$line" = "$(sha256sum </run/files/there) $(sha256sum </run/files/here)" ] || {
+    echo "the files differ: $line"
+    return 1
+  }
+  echo "both files arrived whole"
+}
+
+use() {
+  head -c 3000000 /dev/urandom >/run/there
+  wait_for_port
+  timeout 100 "$flagcx_p2p" put /run/there "$RDMA_VM_PEER:$port"
+  (cd /run && timeout 100 "$flagcx_p2p" get here "$RDMA_VM_PEER:$port")
+  echo "$(sha256sum </run/there) $(sha256sum </run/here)" >"/dev/tcp/$RDMA_VM_PEER/$ready_port"
+  ibv_devinfo -d rxe0 | grep -E 'active_mtu|state'
+}
+
+wait_for_port() {
+  local tries=0
+  until (: >"/dev/tcp/$RDMA_VM_PEER/$port") 2>/dev/null; do
+    tries=$((tries + 1))
+    [ $tries -lt 100 ] || { echo "nobody listens on $RDMA_VM_PEER:$port" && return 1; }
+    sleep 0.3
+  done
+}
+
+case $RDMA_VM_NODE in
+  1) serve ;;
+  2) use ;;
+esac
