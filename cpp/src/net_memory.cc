@@ -57,7 +57,7 @@ flagcxResult_t regMrDmaBuf(void *comm, void *data, size_t size, int type, uint64
   const int device = *static_cast<const int *>(comm);
   const Range range = {reinterpret_cast<uintptr_t>(data),
                        size,
-                       type != FLAGCX_PTR_HOST,
+                       type == FLAGCX_PTR_HOST,
                        (mrFlags & FLAGCX_NET_MR_FLAG_FORCE_SO) == 0,
                        fd,
                        offset};

@@ -18,7 +18,7 @@ pub(super) unsafe fn register_memory(device: i32, range: &Range, out: &mut Memor
 
 fn register_range(index: i32, range: &Range) -> Result<MemoryHandle, NetError> {
     let registry = &device(index)?.context()?.registry;
-    let kind = if range.device_memory { MemoryKind::Device } else { MemoryKind::Host };
+    let kind = if range.host_memory { MemoryKind::Host } else { MemoryKind::Probe };
     let access = Access { relaxed_ordering: range.relaxed_ordering, ..Access::FULL };
     let dma_buf = (range.dma_buf >= 0).then_some(DmaBuf { fd: range.dma_buf, offset: range.offset });
     let whole = (range.address as u64, range.size as u64);

@@ -78,7 +78,8 @@ pub(crate) mod ffi {
     struct Range {
         address: usize,
         size: usize,
-        device_memory: bool,
+        /// Host memory for sure; else the device runtime is asked.
+        host_memory: bool,
         relaxed_ordering: bool,
         /// -1 for none.
         dma_buf: i32,

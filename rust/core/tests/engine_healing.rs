@@ -113,7 +113,8 @@ fn operators_are_told_what_happened() {
     let page = flagcx_p2p::observe::prometheus_text(&flagcx_p2p::observe::registry().snapshot()).unwrap();
     let peer = pair.here.info().peer;
     let value = |name: &str| {
-        let line = page.lines().find(|line| line.starts_with(name) && line.contains(&format!("peer=\"{peer}\"")));
+        let line =
+            page.lines().find(|line| line.starts_with(name) && line.contains(&format!("peer=\"{peer}\"")));
         let line = line.unwrap_or_else(|| panic!("no {name} of {peer} in\n{page}"));
         line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 
+use super::device_copies::DeviceCopies;
 use crate::config::Config;
 use crate::fabric::Device;
 use crate::memory::Registry;
@@ -26,6 +27,10 @@ pub struct Context {
     pub policy: SlicePolicy,
     /// Settings of transfers.
     pub settings: TransferSettings,
+    /// The GPU on which device transfers run.
+    pub(super) gpu_index: i32,
+    /// Transfers that the device runtime moves.
+    pub(super) device_copies: DeviceCopies,
     /// Lists of pieces that were built outside a worker, for reuse.
     spare_lists: ArrayQueue<PieceList>,
 }
@@ -59,8 +64,15 @@ impl Context {
             pool,
             policy,
             settings,
+            gpu_index: 0,
+            device_copies: DeviceCopies::default(),
             spare_lists: ArrayQueue::new(64),
         }
+    }
+
+    /// The same for the engine of a GPU.
+    pub fn of_gpu(self, gpu_index: i32) -> Self {
+        Self { gpu_index, ..self }
     }
 
     /// A context over the pool of `device`, with the sizes that `config` says.
@@ -122,5 +134,6 @@ impl Context {
         for worker in self.pool.workers() {
             let _ = worker.drive_as_caller();
         }
+        self.device_copies.poll_all();
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Engine, EngineError};
+use crate::device::{self, CurrentDevice};
 use crate::fabric::{Access, DmaBuf};
 use crate::memory::{MemoryKind, Region, RegionId, Registry, holds};
 use crate::transfer::RdmaDesc;
@@ -42,6 +43,12 @@ impl Engine {
     ) -> Result<RegionId, EngineError> {
         let registry = &self.context()?.registry;
         let RegisterOptions { kind, access, announced, dma_buf } = options;
+        // The runtime is asked with the engine's device current; then the caller's own choice holds again.
+        let runtime = device::runtime();
+        let _entered = match kind {
+            MemoryKind::Host => None,
+            _ => CurrentDevice::ensure(&*runtime, self.gpu_index),
+        };
         Ok(registry.register((address, length), kind, access, announced, dma_buf)?)
     }
 

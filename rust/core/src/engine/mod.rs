@@ -4,6 +4,7 @@ mod acceptor;
 mod buffer;
 mod connect;
 mod error;
+mod ipc;
 mod memory;
 mod open;
 mod sessions;

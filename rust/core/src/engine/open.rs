@@ -33,7 +33,7 @@ impl Engine {
         tracing::debug!(%address, reason, "address chosen");
         let device = choose_device(&config, &options, address)?;
         let context = match device {
-            Some(device) => Some(Arc::new(Context::open(&config, &device)?)),
+            Some(device) => Some(Arc::new(Context::open(&config, &device)?.of_gpu(options.gpu_index))),
             None => None,
         };
         let abort = Abort::new()

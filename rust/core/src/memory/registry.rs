@@ -7,9 +7,11 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::device_memory::{export, probe};
 use super::range_index::RangeIndex;
 use super::region::{MemoryKind, Region, RegionId};
-use crate::fabric::{Access, Device, DmaBuf, FabricError, MemoryRange};
+use super::unreachable::UnreachableMemory;
+use crate::fabric::{Access, Device, DmaBuf, FabricError, MemoryRange, Provider};
 use crate::sync::{AtomicBool, Ordering};
 
 /// Why a range was not registered.
@@ -144,8 +146,22 @@ impl Registry {
         announced: bool,
         dma_buf: Option<DmaBuf>,
     ) -> Result<Arc<Region>, RegistryError> {
-        let memory = self.device.register(&MemoryRange { address, length, access, dma_buf })?;
-        let kind = if kind == MemoryKind::Probe { MemoryKind::Host } else { kind };
+        let kind = if kind == MemoryKind::Probe { probe(address) } else { kind };
+        let on_device = kind == MemoryKind::Device;
+        let attributes = self.device.attributes();
+        if on_device && attributes.provider == Provider::Software {
+            // No CPU may touch it: only the device runtime moves it.
+            let memory = Arc::new(UnreachableMemory);
+            return Ok(Arc::new(Region::new(next_id(), (address, length), kind, announced, memory)));
+        }
+        let register = |dma_buf| self.device.register(&MemoryRange { address, length, access, dma_buf });
+        let offered = on_device && dma_buf.is_none() && attributes.dma_buf;
+        let by_dma_buf = offered.then(|| export(address, length)).flatten().and_then(|(dma_buf, _open)| {
+            register(Some(dma_buf))
+                .inspect_err(|error| tracing::info!("device memory by dma-buf: {error}; trying without"))
+                .ok()
+        });
+        let memory = by_dma_buf.map_or_else(|| register(dma_buf), Ok)?;
         Ok(Arc::new(Region::new(next_id(), (address, length), kind, announced, memory)))
     }
 
@@ -240,8 +256,10 @@ fn next_id() -> RegionId {
     RegionId(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
+    #![cfg(not(loom))]
+
     use super::*;
     use crate::fabric::{SoftwareOptions, software};
 

@@ -223,7 +223,7 @@ impl LocalCache {
         if same && self.id != 0 && holds(self.address, self.length, iov.local, iov.length) {
             return Ok(self.lkey);
         }
-        let region = find_local(iov, index, scope)?;
+        let region = find_local(iov, index, scope.local)?;
         *self = Self { id: region.id.0, address: region.address, length: region.length, lkey: region.lkey };
         // A short look back finds the common patterns; a region held twice only costs its entry.
         if !list.holds.iter().rev().take(4).any(|hold| hold.region().id == region.id) {
@@ -236,17 +236,21 @@ impl LocalCache {
     }
 }
 
+/// The region of `regions` that holds the local range of iov `index`.
 #[cold]
-fn find_local<'a>(iov: &Iov, index: usize, scope: &Scope<'a>) -> Result<&'a Arc<Region>, SubmitError> {
+pub(crate) fn find_local<'a>(
+    iov: &Iov,
+    index: usize,
+    regions: &'a Snapshot,
+) -> Result<&'a Arc<Region>, SubmitError> {
     match iov.region {
         Some(RegionId(0)) => Err(local_error(iov, index, "names region 0, which never exists")),
-        Some(id) => match scope.local.by_id(id) {
+        Some(id) => match regions.by_id(id) {
             None => Err(local_error(iov, index, "names a region that this engine does not have")),
             Some(region) if holds(region.address, region.length, iov.local, iov.length) => Ok(region),
             Some(_) => Err(local_error(iov, index, "is not inside the region that it names")),
         },
-        None => scope
-            .local
+        None => regions
             .by_address(iov.local, iov.length)
             .ok_or_else(|| local_error(iov, index, "is in no registered region")),
     }

@@ -4,8 +4,10 @@ use super::original::{MAGIC, bytes, handle, port_of, record, send};
 use super::*;
 use crate::control::socket::connect;
 
+type Accepted = (Result<RawPeer, HandshakeError>, FakeLanes);
+
 /// A listener and a thread that accepts one peer.
-fn accepting() -> (Arc<RawListener>, thread::JoinHandle<(Result<RawPeer, HandshakeError>, FakeLanes)>) {
+fn accepting() -> (Arc<RawListener>, thread::JoinHandle<Accepted>) {
     let listener = Arc::new(raw_listener(&limits()).unwrap());
     let thread = {
         let listener = Arc::clone(&listener);
