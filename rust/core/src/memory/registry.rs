@@ -257,9 +257,8 @@ fn next_id() -> RegionId {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
-    #![cfg(not(loom))]
-
     use super::*;
     use crate::fabric::{SoftwareOptions, software};
 
