@@ -178,6 +178,7 @@ TEST_F(Notify, AreStillReceivedAfterStopAccept) {
 
 TEST_F(Notify, ToAPeerThatIsGoneAreRefusedInTheEnd) {
   ends.accepted.reset();
+  remote.reset();
   server.reset();
   const auto deadline = std::chrono::steady_clock::now() + 10s;
   int sent = 512;
@@ -186,5 +187,4 @@ TEST_F(Notify, ToAPeerThatIsGoneAreRefusedInTheEnd) {
     std::this_thread::sleep_for(1ms);
   }
   EXPECT_EQ(sent, -1);
-  remote.release(); // its engine is gone and with it the registration
 }

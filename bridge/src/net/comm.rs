@@ -40,7 +40,7 @@ impl Comm {
         let own_address = own_address(config::global())?.advertise;
         let local = ip.is_loopback() || ip == own_address;
         let established = Established {
-            peer: PeerInfo { control, ip, gpu_index: -1, local, same_process: false, ours },
+            peer: PeerInfo { control, ip, gpu_index: -1, local, same_process: false, ours, incarnation: 0 },
             // The peer announces no regions here: its keys are checked by the fabric alone.
             remote: RemoteTable::default(),
             capabilities: peer.capabilities,

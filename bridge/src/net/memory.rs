@@ -1,10 +1,8 @@
 //! Registration. An mhandle names a region of its device's context.
 #![allow(unsafe_code, reason = "registers memory on the C++ caller's word")]
 
-use std::time::{Duration, Instant};
-
 use flagcx_p2p::fabric::{Access, DmaBuf};
-use flagcx_p2p::memory::{MemoryKind, RegionId, Registry};
+use flagcx_p2p::memory::{MemoryKind, RegionId};
 
 use super::answer::{NetError, answer};
 use super::devices::device;
@@ -45,6 +43,8 @@ fn deregister_region(handle: &MemoryHandle) -> Result<(), NetError> {
     let Some(region) = context.registry.remove(RegionId(handle.region)).map_err(unknown)? else {
         return Ok(());
     };
-    let limit = context.settings.timeout.unwrap_or(Duration::from_secs(30));
-    Ok(Registry::retire(&region, Instant::now() + limit, || context.drive_all())?)
+    match context.retire(&region) {
+        true => Ok(()),
+        false => Err(NetError::internal("a peer still uses the memory, which must stay mapped")),
+    }
 }

@@ -241,6 +241,7 @@ impl Config {
                 ports: self.port_range,
                 force: self.path,
                 auth_key: self.auth_key()?,
+                allow: self.allow.clone(),
                 faults: self.faults.clone(),
                 device_count: self.software_devices,
             },

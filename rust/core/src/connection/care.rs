@@ -34,6 +34,9 @@ const MAX_ATTEMPTS: u32 = 3;
 /// How long one step of a rebuild may take.
 const STEP_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long a follower waits to be asked for a rebuild: longer than a leader that lives tries.
+const FOLLOW_LIMIT: Duration = Duration::from_secs(12);
+
 /// How often a care-taker looks at lanes that are being drained.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -48,8 +51,8 @@ struct LaneCare {
     attempts: u32,
     /// Leader: asked, waiting for the answer. Follower: answered, waiting for Ready.
     pending: Option<Pending>,
-    /// Follower: the leader has been told.
-    told: bool,
+    /// Follower: when the leader was told.
+    told: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -175,10 +178,16 @@ impl Connection {
             state.pending = None;
         }
         if !self.leads {
-            if !state.told {
-                state.told = true;
-                drop(care);
-                self.say(&ChannelFrame::Broken { lane: index as u32 })?;
+            let told = state.told;
+            state.told.get_or_insert(now);
+            drop(care);
+            match told {
+                None => self.say(&ChannelFrame::Broken { lane: index as u32 })?,
+                Some(since) if now - since > FOLLOW_LIMIT => {
+                    self.give_up(lane, "the peer did not ask for a rebuild");
+                    return Ok(false);
+                }
+                Some(_) => {}
             }
             return Ok(true);
         }
@@ -260,7 +269,7 @@ impl Connection {
         let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(state) = lane_care(&mut care, index as usize) else { return };
         let Some(pending) = state.pending.take_if(|pending| pending.attempt == attempt) else { return };
-        state.told = false;
+        state.told = None;
         drop(care);
         self.heal(index as usize, pending.queue_pair);
     }

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 
 use super::device_copies::DeviceCopies;
 use crate::config::Config;
 use crate::fabric::Device;
-use crate::memory::Registry;
+use crate::memory::{Region, Registry};
 use crate::pool::{PieceList, PoolError, PoolOptions, SlicePolicy, WorkerPool, clock};
 use crate::topology::{Sysfs, cpus_near};
 use crate::transfer::Table;
@@ -54,6 +54,13 @@ pub struct TransferSettings {
 
 /// Neighbouring pieces are joined up to this length: longer requests gain nothing, and leave nothing to spread.
 const MERGE_LIMIT: u32 = 1 << 20;
+
+/// How long deregistering waits for transfers that have no time-out.
+const NO_TIMEOUT_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long ending the transfers of a region may take: longer than a worker waits for a flush before it destroys the
+/// queue pair instead.
+const ABORT_LIMIT: Duration = Duration::from_secs(4);
 
 impl Context {
     /// A context over `pool`, with regions on its device.
@@ -127,6 +134,27 @@ impl Context {
     pub(super) fn keep_list(&self, mut list: PieceList) {
         list.clear();
         let _ = self.spare_lists.push(list);
+    }
+
+    /// Waits until nothing uses `region`, which was taken out of the registry before, at most for the transfer
+    /// time-out (else 30 s); then ends its transfers as timed out by moving their queue pairs to ERROR. False when it
+    /// must stay mapped all the same: a stopped process of this host is in the middle of a copy (logged).
+    pub fn retire(&self, region: &Region) -> bool {
+        let limit = Instant::now() + self.settings.timeout.unwrap_or(NO_TIMEOUT_LIMIT);
+        let retired = Registry::retire(region, limit, || self.drive_all()).or_else(|_| {
+            tracing::warn!(region = region.id.0, "deregistering memory in use: its transfers are ended");
+            let help = || {
+                for worker in self.pool.workers() {
+                    worker.with_state(|state| state.abort_users(region.id));
+                }
+                self.drive_all();
+            };
+            Registry::retire(region, Instant::now() + ABORT_LIMIT, help)
+        });
+        if let Err(error) = &retired {
+            tracing::warn!(region = region.id.0, "deregistering: {error}");
+        }
+        retired.is_ok()
     }
 
     /// Runs a step on every worker that is free: for callers that wait for something of no particular worker.

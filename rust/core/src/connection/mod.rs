@@ -98,6 +98,8 @@ pub struct PeerInfo {
     pub same_process: bool,
     /// Whether it runs this engine (false: the original).
     pub ours: bool,
+    /// Random per engine: a restarted peer has another one. 0 from an original engine.
+    pub incarnation: u64,
 }
 
 /// What is known of a connection, for operators and the extension API.
@@ -211,7 +213,12 @@ impl Connection {
 
     /// Whether transfers can still be started: not closed, and a lane in working order or being rebuilt.
     pub fn is_usable(&self) -> bool {
-        !self.is_closed() && self.lanes.iter().any(|lane| lane.status.health() == LaneHealth::Healthy)
+        !self.is_closed()
+            && self.lanes.iter().any(|lane| match lane.status.health() {
+                LaneHealth::Healthy => true,
+                LaneHealth::Broken | LaneHealth::Drained => self.heals,
+                LaneHealth::Closed => false,
+            })
     }
 
     #[inline]

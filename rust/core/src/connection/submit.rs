@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use super::lanes::LaneHandle;
-use crate::fabric::Opcode;
-use crate::pool::{Begun, LaneHealth, PieceList, Submission, Task, Verdict};
+use crate::fabric::{CompletionStatus, Opcode};
+use crate::pool::{Begun, LaneHealth, PieceList, RequestFailure, Submission, Task};
 use crate::transfer::{Claim, PieceSource, Plan, Scope, SubmitError, TransferId, build};
 
 /// Whether a full queue is an answer or a reason to wait.
@@ -153,7 +153,12 @@ impl Connection {
                 Ok(worker) => workers |= 1 << worker,
                 Err(error) => {
                     tracing::warn!("part {part} of a transfer was not posted: {error}");
-                    task.condemn(Verdict::Cancelled);
+                    task.fail(RequestFailure {
+                        iov: 0,
+                        status: CompletionStatus::Flushed,
+                        vendor_error: 0,
+                        reason: error.to_string(),
+                    });
                     task.end_part();
                 }
             }

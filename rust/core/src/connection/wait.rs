@@ -72,12 +72,17 @@ impl Connection {
     /// touches its memory any more. False for an id that is not in flight.
     pub fn cancel(&self, id: TransferId) -> bool {
         let Some(live) = self.context.transfers.find(id) else { return false };
-        live.task().condemn(Verdict::Cancelled);
+        let life = live.task().life();
+        if !live.is_current() {
+            // Released meanwhile: the task may be another transfer's by now.
+            return false;
+        }
+        live.task().condemn_life(life, Verdict::Cancelled);
         let grace = Instant::now() + CANCEL_GRACE;
         while live.is_current() && !live.task().is_ended() {
             self.help(&live, id);
             if Instant::now() >= grace {
-                live.task().abort();
+                live.task().abort(life);
                 self.sleep(&live, Instant::now() + Duration::from_millis(1));
             }
         }

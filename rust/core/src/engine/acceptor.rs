@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::{Accepted, Engine, EngineError};
@@ -17,7 +18,9 @@ const MAX_HANDSHAKES: usize = 64;
 /// The control listener and what came of it.
 #[derive(Debug)]
 pub(super) struct Acceptor {
-    listener: Listener,
+    /// Shared with the accepting thread; `None` once stopped, so that the port is free when `stop` returns.
+    listener: Mutex<Option<Arc<Listener>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     abort: Abort,
     local: SocketAddr,
     inbox: Mutex<Inbox>,
@@ -53,7 +56,14 @@ impl Inbox {
 impl Acceptor {
     pub(super) fn new(listener: Listener, abort: Abort) -> Self {
         let local = listener.local();
-        Self { listener, abort, local, inbox: Mutex::default(), changed: Condvar::new() }
+        Self {
+            listener: Mutex::new(Some(Arc::new(listener))),
+            thread: Mutex::default(),
+            abort,
+            local,
+            inbox: Mutex::default(),
+            changed: Condvar::new(),
+        }
     }
 
     pub(super) fn local(&self) -> SocketAddr {
@@ -64,6 +74,12 @@ impl Acceptor {
         self.abort.abort();
         self.lock().stopped = true;
         self.changed.notify_all();
+        drop(lock(&self.listener).take());
+        let thread = lock(&self.thread).take();
+        // The accepting thread itself may drop the engine's last reference.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
+        }
         // Kept connections are the engine's to close; StopAccept alone leaves them working.
     }
 
@@ -82,7 +98,7 @@ impl Acceptor {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inbox)
     }
 
     fn wait<'a>(&self, inbox: MutexGuard<'a, Inbox>) -> MutexGuard<'a, Inbox> {
@@ -148,7 +164,9 @@ impl Engine {
         }
         if !inbox.running {
             let (acceptor, engine) = (Arc::clone(self.acceptor()?), Arc::downgrade(self));
-            spawn("p2p-accept", move || listen(&acceptor, &engine))?;
+            let Some(listener) = lock(&acceptor.listener).clone() else { return Err(stopped()) };
+            let thread = spawn("p2p-accept", move || listen(&acceptor, &listener, &engine))?;
+            *lock(&self.acceptor()?.thread) = Some(thread);
             inbox.running = true;
         }
         Ok(())
@@ -179,9 +197,9 @@ impl Engine {
 }
 
 /// The accepting thread. It does not keep the engine alive.
-fn listen(acceptor: &Arc<Acceptor>, engine: &Weak<Engine>) {
+fn listen(acceptor: &Acceptor, listener: &Listener, engine: &Weak<Engine>) {
     while acceptor.wait_for_demand() {
-        let stream = match acceptor.listener.accept_by(None) {
+        let stream = match listener.accept_by(None) {
             Ok(stream) => stream,
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => return,
             Err(error) => {
@@ -199,12 +217,15 @@ fn listen(acceptor: &Arc<Acceptor>, engine: &Weak<Engine>) {
     }
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), EngineError> {
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, EngineError> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(body)
-        .map(drop)
         .map_err(|error| EngineError::Unavailable(format!("cannot start a thread: {error}")))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn stopped() -> EngineError {

@@ -3,12 +3,13 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use super::memory::RegisterOptions;
 use super::{Engine, EngineError};
-use crate::memory::{MemoryKind, RegionId};
+use crate::memory::{MemoryKind, Region, RegionId};
 
 /// Anonymous memory, registered. Deregistered and unmapped when dropped. Peers may change it at any time, so its
 /// bytes are read and written by copy only.
@@ -16,7 +17,7 @@ use crate::memory::{MemoryKind, RegionId};
 pub struct RegisteredBuffer {
     start: NonNull<u8>,
     length: usize,
-    region: RegionId,
+    region: Arc<Region>,
     engine: Arc<Engine>,
 }
 
@@ -40,8 +41,9 @@ impl Engine {
         let options = RegisterOptions { kind: MemoryKind::Host, ..RegisterOptions::default() };
         // SAFETY: the mapping lives until `drop`, which deregisters first.
         let registered = unsafe { self.register(mapping as u64, length as u64, options) };
-        match (registered, NonNull::new(mapping.cast())) {
-            (Ok(region), Some(start)) => {
+        let region = registered.map(|id| self.find_region_by_id(id));
+        match (region, NonNull::new(mapping.cast())) {
+            (Ok(Some(region)), Some(start)) => {
                 Ok(RegisteredBuffer { start, length, region, engine: Arc::clone(self) })
             }
             (registered, _) => {
@@ -73,7 +75,7 @@ impl RegisteredBuffer {
 
     /// Its region.
     pub fn region(&self) -> RegionId {
-        self.region
+        self.region.id
     }
 
     /// Copies `bytes` in at `offset`; false if they do not fit.
@@ -104,10 +106,10 @@ impl RegisteredBuffer {
 
 impl Drop for RegisteredBuffer {
     fn drop(&mut self) {
-        let region = self.engine.find_region(self.address(), self.length as u64);
-        self.engine.deregister(self.region);
-        if region.is_some_and(|region| region.in_use()) {
-            tracing::warn!("{} bytes stay mapped: a transfer that does not end still uses them", self.length);
+        // Also when the engine was closed before, and deregistered it then.
+        let owned = self.engine.deregister(self.region.id);
+        if !owned || self.region.in_use() || self.region.memory().revoke(Instant::now()).is_err() {
+            tracing::warn!("{} bytes stay mapped: something still uses them", self.length);
             return;
         }
         // SAFETY: mapped in `allocate` with this length, deregistered above, and no reference into it exists.

@@ -92,6 +92,7 @@ impl Engine {
                 local: peer.local,
                 same_process: peer.same_process,
                 ours: peer.features.is_some(),
+                incarnation: peer.features.map_or(0, |features| features.incarnation),
             },
             remote,
             capabilities: peer.capabilities,
@@ -101,7 +102,10 @@ impl Engine {
             notify,
         };
         let connection = Connection::new(Arc::clone(context), lanes, Arc::clone(&self.monitor), established)?;
-        self.remember(&connection);
+        if !self.remember(&connection) {
+            connection.close();
+            return Err(EngineError::Unavailable("this engine was closed during the handshake".to_owned()));
+        }
         Ok(Accepted { connection, ip, gpu_index })
     }
 

@@ -1,12 +1,11 @@
 //! Registering memory and describing it to peers.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::{Engine, EngineError};
 use crate::device::{self, CurrentDevice};
 use crate::fabric::{Access, DmaBuf};
-use crate::memory::{MemoryKind, Region, RegionId, Registry, holds};
+use crate::memory::{MemoryKind, Region, RegionId, holds};
 use crate::transfer::RdmaDesc;
 
 /// How to register memory.
@@ -52,15 +51,20 @@ impl Engine {
         Ok(registry.register((address, length), kind, access, announced, dma_buf)?)
     }
 
-    /// Ends a registration. Waits for transfers in flight on it, at most for the transfer time-out (else 30 s).
-    /// An id of another engine, or an unknown one, is a logged no-op.
-    pub fn deregister(&self, id: RegionId) {
-        let Some(context) = &self.context else { return };
+    /// Ends a registration. Waits for transfers in flight on it, at most for the transfer time-out (else 30 s); then
+    /// they are ended as timed out by moving their queue pairs to ERROR, which takes a few seconds at most.
+    ///
+    /// True when nothing touches the memory any more. False when it must stay mapped: it has other owners, or a
+    /// stopped process of this host is in the middle of a copy (logged). An id of another engine, or an unknown one,
+    /// is a logged no-op.
+    pub fn deregister(&self, id: RegionId) -> bool {
+        let Some(context) = &self.context else { return true };
         match context.registry.remove(id) {
-            Ok(Some(region)) => self.retire(&region),
-            Ok(None) => {}
+            Ok(Some(region)) => context.retire(&region),
+            Ok(None) => false,
             Err(()) => {
-                tracing::info!(region = id.0, "deregister: this engine has no such region, nothing to do")
+                tracing::info!(region = id.0, "deregister: this engine has no such region, nothing to do");
+                true
             }
         }
     }
@@ -83,18 +87,14 @@ impl Engine {
         self.context.as_ref()?.registry.snapshot().by_address(address, length).cloned()
     }
 
+    pub(super) fn find_region_by_id(&self, id: RegionId) -> Option<Arc<Region>> {
+        self.context.as_ref()?.registry.snapshot().by_id(id).cloned()
+    }
+
     pub(super) fn deregister_all(&self) {
         let Some(context) = &self.context else { return };
         for region in context.registry.remove_all() {
-            self.retire(&region);
-        }
-    }
-
-    fn retire(&self, region: &Arc<Region>) {
-        let Some(context) = &self.context else { return };
-        let deadline = Instant::now() + self.transfer_limit();
-        if let Err(error) = Registry::retire(region, deadline, || context.drive_all()) {
-            tracing::warn!(region = region.id.0, "deregistering: {error}");
+            let _ = context.retire(&region);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The engine: lifecycle, memory registration, connect and accept, sessions.
 
 mod acceptor;
+mod breaker;
 mod buffer;
 mod connect;
 mod error;
@@ -11,7 +12,6 @@ mod sessions;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use acceptor::Acceptor;
 pub use buffer::RegisteredBuffer;
@@ -41,8 +41,8 @@ pub struct Engine {
     sessions: Sessions,
     monitor: Arc<Monitor>,
     notifications: Option<Receiver>,
-    /// Every connection of this engine that is still alive, to be closed with it.
-    connections: Mutex<Vec<Weak<Connection>>>,
+    /// Every connection of this engine that is still alive, to be closed with it; `None` once it is closed.
+    connections: Mutex<Option<Vec<Weak<Connection>>>>,
     /// Ends waits of connecting threads when the engine closes.
     abort: Abort,
 }
@@ -107,9 +107,8 @@ impl Engine {
         }
         self.sessions.clear();
         let kept = self.acceptor.as_ref().map(|acceptor| acceptor.take_kept());
-        let connections =
-            std::mem::take(&mut *self.connections.lock().unwrap_or_else(PoisonError::into_inner));
-        for connection in connections.iter().filter_map(Weak::upgrade) {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for connection in connections.iter().flatten().filter_map(Weak::upgrade) {
             connection.close();
         }
         drop(kept);
@@ -126,14 +125,13 @@ impl Engine {
         })
     }
 
-    fn remember(&self, connection: &Arc<Connection>) {
+    /// Notes a new connection, to be closed with the engine; false when the engine is closed already.
+    fn remember(&self, connection: &Arc<Connection>) -> bool {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(connections) = connections.as_mut() else { return false };
         connections.retain(|connection| connection.strong_count() > 0);
         connections.push(Arc::downgrade(connection));
-    }
-
-    fn transfer_limit(&self) -> Duration {
-        self.config.xfer_timeout.unwrap_or(Duration::from_secs(30))
+        true
     }
 
     fn notify_port(&self) -> u16 {

@@ -9,7 +9,7 @@ use super::sessions::Sessions;
 use super::{Engine, EngineError};
 use crate::config::Config;
 use crate::connection::{Context, Monitor};
-use crate::control::{Abort, Listener, LocalAddress, local_address};
+use crate::control::{Abort, AllowList, Listener, LocalAddress, local_address};
 use crate::device;
 use crate::fabric::{self, Device, DeviceList, FabricError};
 use crate::notify::{Receiver, ReceiverOptions};
@@ -53,7 +53,7 @@ impl Engine {
             context,
             acceptor,
             sessions: Sessions::default(),
-            connections: Mutex::default(),
+            connections: Mutex::new(Some(Vec::new())),
             abort,
             config,
         });
@@ -120,7 +120,10 @@ fn nearest(devices: &[Arc<dyn Device>], gpu_index: i32) -> Option<Arc<dyn Device
 fn open_listener(config: &Config, address: IpAddr) -> Option<Arc<Acceptor>> {
     let abort = Abort::new().ok()?;
     match Listener::bind(address, config.port_range, &abort) {
-        Ok(listener) => Some(Arc::new(Acceptor::new(listener, abort))),
+        Ok(listener) => {
+            let listener = listener.with_allow_list(AllowList::new(&config.allow));
+            Some(Arc::new(Acceptor::new(listener, abort)))
+        }
         Err(error) => {
             tracing::warn!("no control listener on {address}, this engine cannot be reached: {error}");
             None

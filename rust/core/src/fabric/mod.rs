@@ -26,6 +26,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipnet::IpNet;
+
 mod registry;
 pub mod software;
 mod types;
@@ -223,6 +225,8 @@ pub struct SoftwareOptions {
     pub force: Option<PathKind>,
     /// Pre-shared key for the data sockets' hello; `None` for no authentication.
     pub auth_key: Option<Arc<[u8]>>,
+    /// Networks that may connect to the data listener; empty for everyone.
+    pub allow: Vec<IpNet>,
     /// Faults to inject, in the text form of [`software::FaultPlan`]; empty for none. For tests.
     pub faults: String,
     /// Number of software devices to list, at least 1.

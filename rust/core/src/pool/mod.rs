@@ -16,12 +16,14 @@ mod task;
 mod thread;
 mod worker;
 mod worker_pool;
+#[cfg(all(test, not(loom)))]
+mod worker_tests;
 
 pub use lane::{LaneHealth, LaneKey, LaneSetup, LaneStatus, LaneWatcher};
 pub use piece::{Piece, PieceList};
 pub use shared_worker::{Begun, Submission, Worker};
 pub use slice::{Batch, Cursor, SlicePolicy, advance};
-pub use task::{RequestFailure, Task, Verdict};
+pub use task::{Life, RequestFailure, Task, Verdict};
 pub use worker::{StepReport, WorkerLimits, WorkerState};
 pub use worker_pool::{PoolOptions, WorkerPool};
 

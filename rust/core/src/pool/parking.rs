@@ -43,6 +43,7 @@ impl Parking {
 }
 
 #[cfg(all(test, loom))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod models {
     use super::*;
     use crate::sync::{Arc, AtomicBool};

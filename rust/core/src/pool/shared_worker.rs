@@ -8,12 +8,12 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::{Backoff, CachePadded};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use super::PoolError;
 use super::lane::LaneKey;
 use super::parking::Parking;
 use super::piece::PieceList;
 use super::task::Task;
 use super::worker::{StepReport, WorkerState};
-use super::{PoolError, clock};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// A part on its way to a worker whose lock was taken.
@@ -44,6 +44,9 @@ pub struct Worker {
     state: CachePadded<spin::Mutex<WorkerState>>,
     queues: Box<[ArrayQueue<Submission>]>,
     parking: CachePadded<Parking>,
+    /// A caller found the lock taken. Set by callers, taken by the thread, which then lets them have it: a hint, so
+    /// Relaxed.
+    contended: AtomicBool,
     /// Callers that sleep until a transfer ends: the thread must drive even if callers did a moment ago. Written by
     /// those callers, read by the thread; a hint with a wake-up behind it, so Relaxed.
     sleepers: AtomicU32,
@@ -71,6 +74,7 @@ impl Worker {
             state: CachePadded::new(spin::Mutex::new(state)),
             queues: (0..queues.max(1)).map(|_| ArrayQueue::new(queue_depth.max(1))).collect(),
             parking: CachePadded::default(),
+            contended: AtomicBool::new(false),
             sleepers: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
             wake,
@@ -87,10 +91,11 @@ impl Worker {
         task: &Arc<Task>,
         build: impl FnOnce(&mut PieceList) -> Result<(), E>,
     ) -> Begun<E> {
-        let Some(mut state) = self.state.try_lock() else { return Begun::Busy };
+        let Some(mut state) = self.caller_lock() else { return Begun::Busy };
         if !self.is_queue_empty() {
             self.take_submissions(&mut state);
         }
+        state.caller_steps = state.caller_steps.wrapping_add(1);
         if let Err(error) = state.begin(lane, task, build) {
             return Begun::Refused(error);
         }
@@ -106,12 +111,13 @@ impl Worker {
     /// Answers an empty list for reuse, if it has one; gives the part back when the queue is full.
     #[allow(clippy::result_large_err, reason = "the submission goes back to the caller whole")]
     pub fn submit(&self, submission: Submission, hint: usize) -> Result<Option<PieceList>, Submission> {
-        if let Some(mut state) = self.state.try_lock() {
+        if let Some(mut state) = self.caller_lock() {
             if !self.is_queue_empty() {
                 self.take_submissions(&mut state);
             }
+            state.caller_steps = state.caller_steps.wrapping_add(1);
             let spare = state.adopt(submission.lane, submission.task, submission.list);
-            let report = state.step(clock::now_ms());
+            let report = state.step();
             drop(state);
             if self.device_needs_polling || report.backlog {
                 self.wake_if_parked();
@@ -140,7 +146,7 @@ impl Worker {
     /// Runs one step on behalf of a caller that waits; `None` when somebody else holds the lock.
     #[inline]
     pub fn drive_as_caller(&self) -> Option<StepReport> {
-        let mut state = self.state.try_lock()?;
+        let mut state = self.caller_lock()?;
         state.caller_steps = state.caller_steps.wrapping_add(1);
         let report = self.step(&mut state);
         drop(state);
@@ -184,7 +190,21 @@ impl Worker {
         if !self.is_queue_empty() {
             self.take_submissions(state);
         }
-        state.step(clock::now_ms())
+        state.step()
+    }
+
+    /// Whether callers wanted the lock and found it taken since the last look.
+    pub(super) fn take_contended(&self) -> bool {
+        self.contended.load(Ordering::Relaxed) && self.contended.swap(false, Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn caller_lock(&self) -> Option<spin::MutexGuard<'_, WorkerState>> {
+        let state = self.state.try_lock();
+        if state.is_none() {
+            self.contended.store(true, Ordering::Relaxed);
+        }
+        state
     }
 
     pub(super) fn try_state(&self) -> Option<spin::MutexGuard<'_, WorkerState>> {

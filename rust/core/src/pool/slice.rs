@@ -46,13 +46,8 @@ impl SlicePolicy {
     /// Bytes of the next slice when `left` bytes of a piece are left.
     #[inline]
     pub fn next_length(&self, left: u32) -> u32 {
-        if left <= self.slice {
-            left
-        } else if left <= self.slice.saturating_add(self.fragment).min(self.limit) {
-            left
-        } else {
-            self.slice
-        }
+        let longest = self.slice.saturating_add(self.fragment).min(self.limit);
+        if left <= longest { left } else { self.slice }
     }
 
     /// Longest request that joining pieces may make.
@@ -151,8 +146,9 @@ struct Request {
     length: u32,
 }
 
-/// Cuts the next request: one slice of one piece, or several whole pieces whose remote ranges touch, gathered.
-#[inline]
+/// Cuts the next request: one slice of one piece, or several whole pieces whose remote ranges touch, gathered. Inlined
+/// by force: as a call it cost a third of what the engine spends per piece.
+#[inline(always)]
 fn next_request(
     pieces: &[Piece],
     cursor: &mut Cursor,

@@ -1,12 +1,12 @@
 //! The end of a transfer: shared by the workers that move its parts and the callers that ask about it.
 
 use crate::fabric::CompletionStatus;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Condvar, Mutex, Ordering};
 use std::time::{Duration, Instant};
 
 /// Why a transfer did not simply succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u8)]
 pub enum Verdict {
     /// Nothing went wrong so far.
     Fine = 0,
@@ -19,13 +19,32 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    fn from_code(code: u32) -> Self {
+    fn from_code(code: u8) -> Self {
         match code {
             0 => Self::Fine,
             1 => Self::Failed,
             2 => Self::TimedOut,
             _ => Self::Cancelled,
         }
+    }
+}
+
+/// Names one life of a task. A task is recycled, and who comes late must not harm the transfer that has it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life(u64);
+
+impl Life {
+    fn of(word: u64) -> Self {
+        Self(word >> 8)
+    }
+
+    fn next(self) -> Self {
+        // 56 bits: it does not wrap. 0 is no life, so that nothing is aborted by default.
+        Self(self.0 + 1)
+    }
+
+    fn with(self, verdict: Verdict) -> u64 {
+        self.0 << 8 | verdict as u64
     }
 }
 
@@ -52,11 +71,14 @@ pub struct Task {
     /// it across) and decremented by workers; callers load it. The AcqRel decrement that reaches 0 pairs with the
     /// Acquire load in `is_ended`, so whoever sees 0 sees the verdict and the moved bytes.
     parts: AtomicU32,
-    /// A [`Verdict`]; the first to leave `Fine` wins. Written by workers and callers, read by both; published by
-    /// `parts` for the final reader, and only a hint before that, so Relaxed does.
-    verdict: AtomicU32,
-    /// End it now even if that costs its queue pairs. Set by callers, read by workers as a hint: Relaxed.
-    abort: AtomicBool,
+    /// A [`Verdict`] in the low byte, the number of the task's life above it; the first to leave `Fine` wins. Written
+    /// by workers and callers, read by both; published by `parts` for the final reader, and only a hint before that,
+    /// so Relaxed does for writers. Readers that have found the task by an id load with Acquire: their second look at
+    /// the id must come after it.
+    verdict: AtomicU64,
+    /// The life that is to end now even if that costs its queue pairs. Set by callers, who may come too late, and read
+    /// by workers as a hint: Relaxed.
+    abort: AtomicU64,
     /// When it times out, in milliseconds of the pool's clock; 0 for never. Written before the hand-over only.
     deadline: AtomicU64,
     /// Callers about to block. Incremented by a caller before it re-checks `parts`, read by the worker that ended
@@ -71,8 +93,8 @@ impl Default for Task {
     fn default() -> Self {
         Self {
             parts: AtomicU32::new(0),
-            verdict: AtomicU32::new(Verdict::Fine as u32),
-            abort: AtomicBool::new(false),
+            verdict: AtomicU64::new(0),
+            abort: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
             sleepers: AtomicU32::new(0),
             failure: Mutex::new(None),
@@ -85,11 +107,11 @@ impl Default for Task {
 impl Task {
     /// Begins a new life of `parts` parts. Only while nobody else uses the task.
     pub fn start(&self, parts: u32, deadline: u64) {
-        if self.verdict.load(Ordering::Relaxed) != Verdict::Fine as u32 {
-            self.verdict.store(Verdict::Fine as u32, Ordering::Relaxed);
-            self.abort.store(false, Ordering::Relaxed);
+        let last = self.verdict.load(Ordering::Relaxed);
+        if last as u8 != Verdict::Fine as u8 {
             *lock(&self.failure) = None;
         }
+        self.verdict.store(Life::of(last).next().with(Verdict::Fine), Ordering::Relaxed);
         self.deadline.store(deadline, Ordering::Relaxed);
         self.parts.store(parts, Ordering::Release);
     }
@@ -103,7 +125,12 @@ impl Task {
     /// The verdict so far; final once [`Task::is_ended`].
     #[inline]
     pub fn verdict(&self) -> Verdict {
-        Verdict::from_code(self.verdict.load(Ordering::Relaxed))
+        Verdict::from_code(self.verdict.load(Ordering::Acquire) as u8)
+    }
+
+    /// Names the present life, for [`Task::condemn_life`].
+    pub fn life(&self) -> Life {
+        Life::of(self.verdict.load(Ordering::Acquire))
     }
 
     /// When it times out; 0 for never.
@@ -116,11 +143,16 @@ impl Task {
         lock(&self.failure).clone()
     }
 
-    /// Says that something went wrong. The first verdict stands; true if it was this one.
+    /// Says that something went wrong. The first verdict stands; true if it was this one. For those who know the task
+    /// to be in the life that they mean: it has a part with them.
     pub fn condemn(&self, verdict: Verdict) -> bool {
-        self.verdict
-            .compare_exchange(Verdict::Fine as u32, verdict as u32, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
+        self.condemn_life(self.life(), verdict)
+    }
+
+    /// The same by somebody who has no part of it: nothing happens when that life is over.
+    pub fn condemn_life(&self, life: Life, verdict: Verdict) -> bool {
+        let (fine, condemned) = (life.with(Verdict::Fine), life.with(verdict));
+        self.verdict.compare_exchange(fine, condemned, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Records a failed request. The first one stands.
@@ -131,14 +163,14 @@ impl Task {
         }
     }
 
-    /// Asks workers to end it even at the price of its queue pairs.
-    pub fn abort(&self) {
-        self.abort.store(true, Ordering::Relaxed);
+    /// Asks workers to end that life even at the price of its queue pairs. Nothing happens when it is over.
+    pub fn abort(&self, life: Life) {
+        self.abort.store(life.0, Ordering::Relaxed);
     }
 
-    /// Whether [`Task::abort`] was called.
+    /// Whether [`Task::abort`] was called for the present life.
     pub fn is_aborted(&self) -> bool {
-        self.abort.load(Ordering::Relaxed)
+        self.abort.load(Ordering::Relaxed) == self.life().0
     }
 
     /// A part has ended: nothing touches its memory any more. The last one wakes the sleepers.
@@ -173,6 +205,7 @@ impl Task {
 use crate::sync::{lock, wait};
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -196,9 +229,24 @@ mod tests {
         task.start(1, 0);
         assert_eq!((task.verdict(), task.failure()), (Verdict::Fine, None));
     }
+
+    #[test]
+    fn who_comes_late_does_not_harm_the_next_transfer() {
+        let task = Task::default();
+        task.start(1, 0);
+        let first = task.life();
+        task.end_part();
+        task.start(1, 0);
+        assert!(!task.condemn_life(first, Verdict::Cancelled));
+        task.abort(first);
+        assert!(!task.is_aborted() && task.verdict() == Verdict::Fine);
+        task.abort(task.life());
+        assert!(task.is_aborted() && task.condemn(Verdict::Cancelled));
+    }
 }
 
 #[cfg(all(test, loom))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod models {
     use super::*;
     use crate::sync::Arc;

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use super::shared_worker::Worker;
 use super::worker::WorkerState;
 
-const FIRST_NAP: Duration = Duration::from_micros(100);
+/// Longer than a caller needs between two calls of a busy loop, thousands of pieces each: taking over too early makes
+/// thread and caller fight for the lock, which halves the throughput.
+const FIRST_NAP: Duration = Duration::from_micros(250);
 const LONGEST_NAP: Duration = Duration::from_millis(4);
 
 /// How long an armed thread sleeps at most: bounds how late a deadline is noticed.
@@ -59,8 +61,10 @@ enum Turn {
 
 fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
     let Some(mut state) = worker.try_state() else { return Turn::Nap };
-    let driven = state.caller_steps != rest.caller_steps && !worker.has_sleepers();
+    let wanted = worker.take_contended();
+    let driven = (wanted || state.caller_steps != rest.caller_steps) && !worker.has_sleepers();
     rest.caller_steps = state.caller_steps;
+    state.look_at_clock();
     let report = worker.step(&mut state);
     if !report.busy {
         return park(worker, state);

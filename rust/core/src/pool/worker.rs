@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::PoolError;
 use super::lane::{Group, Lane, LaneHealth, LaneKey, LaneSetup};
 use super::part::Parts;
 use super::piece::PieceList;
 use super::slice::{Batch, advance};
 use super::task::{RequestFailure, Task, Verdict};
+use super::{PoolError, clock};
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus, FabricError, QueuePair};
+use crate::memory::RegionId;
 use crate::observe::WorkerCounters;
 
 /// Sizes of a worker.
@@ -42,6 +43,9 @@ pub struct StepReport {
 /// are built, converted and read by the device (128 bytes each as the verbs library wants them; 64 measured best).
 const LIST_IN_CACHE: usize = 64;
 
+/// The clock is read once in so many steps: a step may take 20 ns, and reading the clock a quarter of that.
+const STEPS_PER_CLOCK: u32 = 8;
+
 /// How often deadlines are looked at, in milliseconds.
 const DEADLINE_CHECK_MS: u64 = 5;
 
@@ -67,6 +71,7 @@ pub struct WorkerState {
     unposted: u32,
     batch: Batch,
     next_deadline_check: u64,
+    steps: u32,
     counters: Arc<WorkerCounters>,
     /// Steps run by callers; the worker's thread compares it to see that callers drive.
     pub(super) caller_steps: u64,
@@ -97,6 +102,7 @@ impl WorkerState {
             posted: 0,
             unposted: 0,
             next_deadline_check: 0,
+            steps: 0,
             counters,
             caller_steps: 0,
         }
@@ -181,24 +187,42 @@ impl WorkerState {
     /// Gives up waiting for a flush that does not come: destroys the queue pair, after which the device touches
     /// nothing of it, and ends its parts.
     pub fn destroy_lane(&mut self, key: LaneKey, verdict: Verdict, reason: &str) {
-        let Some(mut lane) = self.lanes.get_mut(usize::from(key.index)).and_then(|slot| slot.lane.take())
+        let Some(mut lane) = self
+            .lanes
+            .get_mut(usize::from(key.index))
+            .and_then(|slot| slot.lane.take_if(|lane| lane.key == key))
         else {
             return;
         };
         let _ = lane.queue_pair.set_error();
-        let parts: Vec<u32> =
-            lane.groups.iter().map(|group| group.part).chain(lane.waiting.iter().copied()).collect();
         let status = Arc::clone(&lane.status);
         self.posted = self.posted.saturating_sub(lane.outstanding);
         // Destroying the queue pair is what makes the parts' memory safe to give back.
         drop(lane);
-        for index in parts {
-            let Some(part) = self.parts.get(index) else { continue };
+        // All of the lane's: one that was flushed whole and waits for the others' flush is in no list of the lane.
+        for part_index in 0..self.parts.slots() {
+            let Some(part) = self.parts.get(part_index).filter(|part| part.lane == key.index) else {
+                continue;
+            };
             let Some(task) = part.task.as_deref() else { continue };
             condemn(task, verdict, reason);
-            self.end_part(index);
+            self.end_part(part_index);
         }
         status.set(LaneHealth::Closed, reason);
+    }
+
+    /// Ends, as timed out, every part that uses a region, even if that costs its queue pairs: the way to get memory
+    /// back from a device that does not let go of it. Takes effect with the next steps.
+    pub fn abort_users(&mut self, region: RegionId) {
+        for part_index in 0..self.parts.slots() {
+            let Some(part) = self.parts.get(part_index) else { continue };
+            let Some(task) = part.task.as_deref() else { continue };
+            if part.list.holds.iter().any(|hold| hold.region().id == region) {
+                task.condemn(Verdict::TimedOut);
+                task.abort(task.life());
+                self.next_deadline_check = 0;
+            }
+        }
     }
 
     /// Begins a part on a lane: `build` fills its (recycled) list; then it posts what credits allow. An error of
@@ -245,18 +269,43 @@ impl WorkerState {
         spare
     }
 
-    /// One turn: poll, retire, post, look at deadlines. `now` is the pool's clock in milliseconds.
+    /// One turn: poll, retire, post, now and then look at deadlines.
     #[inline]
-    pub fn step(&mut self, now: u64) -> StepReport {
-        let polled = if self.posted > 0 { self.poll() } else { 0 };
-        let posted = self.post_ready();
+    pub fn step(&mut self) -> StepReport {
+        let report = self.turn();
+        self.steps = self.steps.wrapping_add(1);
+        if self.steps % STEPS_PER_CLOCK == 0 {
+            self.look_at_clock();
+        }
+        report
+    }
+
+    /// One turn at a time of the caller's, in milliseconds of the pool's clock: for tests.
+    #[cfg(test)]
+    pub(super) fn step_at(&mut self, now: u64) -> StepReport {
+        let report = self.turn();
         if now >= self.next_deadline_check {
             self.check_deadlines(now);
         }
+        report
+    }
+
+    #[inline]
+    fn turn(&mut self) -> StepReport {
+        let polled = if self.posted > 0 { self.poll() } else { 0 };
+        let posted = self.post_ready();
         StepReport {
             progress: polled > 0 || posted > 0,
             busy: self.parts.len() > 0 || self.posted > 0,
             backlog: self.unposted > 0,
+        }
+    }
+
+    /// Ends what is past its deadline.
+    pub(super) fn look_at_clock(&mut self) {
+        let now = clock::now_ms();
+        if now >= self.next_deadline_check {
+            self.check_deadlines(now);
         }
     }
 
@@ -305,16 +354,20 @@ impl WorkerState {
         self.make_ready(key.index);
     }
 
+    /// Queues a lane for posting if it has something to post and may; answers its health.
     #[inline]
-    fn make_ready(&mut self, index: u16) {
+    fn make_ready(&mut self, index: u16) -> LaneHealth {
         let Some(lane) = self.lanes.get_mut(usize::from(index)).and_then(|slot| slot.lane.as_deref_mut())
         else {
-            return;
+            return LaneHealth::Closed;
         };
-        if !lane.ready && !lane.waiting.is_empty() && lane.outstanding < lane.depth && lane.is_healthy() {
+        let health = lane.status.health();
+        let may_post = !lane.ready && !lane.waiting.is_empty() && lane.outstanding < lane.depth;
+        if may_post && health == LaneHealth::Healthy {
             lane.ready = true;
             self.ready.push_back(index);
         }
+        health
     }
 
     fn lane(&mut self, key: LaneKey) -> Option<&mut Lane> {
@@ -458,7 +511,10 @@ impl WorkerState {
         }
         if completion.status == CompletionStatus::Success {
             self.retire(key.index, sequence.wrapping_add(1));
-            self.make_ready(key.index);
+            if self.make_ready(key.index) == LaneHealth::Broken {
+                // What was outstanding when it was moved to ERROR had been carried out: no flush will say so.
+                self.settle_lane(key.index);
+            }
         } else {
             self.retire(key.index, sequence);
             self.fail_request(key.index, sequence, completion);
@@ -716,6 +772,8 @@ fn break_lane(lane: &mut Lane, reason: &str) {
     if lane.status.health() != LaneHealth::Healthy {
         return;
     }
+    // The time of an earlier break says nothing about this one.
+    lane.broken_since = None;
     lane.status.set(LaneHealth::Broken, reason);
     if let Err(error) = lane.queue_pair.set_error() {
         tracing::warn!("a queue pair could not be moved to ERROR: {error}");

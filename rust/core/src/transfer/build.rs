@@ -135,8 +135,14 @@ pub fn build<S: PieceSource + ?Sized>(
     let mut remote = RemoteCache::new();
     for index in start..end {
         let Some(iov) = source.piece(index) else { break };
-        let lkey = local.check(&iov, index, scope, list)?;
-        remote.check(&iov, index, scope)?;
+        // The hits take single values: a reference to the iov would make the compiler copy all of it to memory first.
+        if !local.hits(iov.region, iov.local, iov.length) {
+            local.look_up(source, index, scope, list)?;
+        }
+        if !remote.hits(iov.remote.rkey, iov.remote.address, iov.remote.size, iov.length) {
+            remote.look_up(source, index, scope)?;
+        }
+        let lkey = local.lkey;
         let (offset, length) = match share {
             Share::Range { .. } => (0, iov.length),
             Share::Stripe { part, of } => stripe(iov.length, index, part, of),
@@ -211,18 +217,22 @@ impl LocalCache {
         Self { id: 0, address: 0, length: 0, lkey: 0 }
     }
 
-    #[inline]
-    fn check(
+    #[inline(always)]
+    fn hits(&self, region: Option<RegionId>, address: u64, length: u64) -> bool {
+        region.is_none_or(|id| id.0 == self.id)
+            && self.id != 0
+            && holds(self.address, self.length, address, length)
+    }
+
+    #[inline(never)]
+    fn look_up<S: PieceSource + ?Sized>(
         &mut self,
-        iov: &Iov,
+        source: &S,
         index: usize,
         scope: &Scope<'_>,
         list: &mut PieceList,
-    ) -> Result<u32, SubmitError> {
-        let same = iov.region.is_none_or(|id| id.0 == self.id);
-        if same && self.id != 0 && holds(self.address, self.length, iov.local, iov.length) {
-            return Ok(self.lkey);
-        }
+    ) -> Result<(), SubmitError> {
+        let Some(iov) = &source.piece(index) else { return Ok(()) };
         let region = find_local(iov, index, scope.local)?;
         *self = Self { id: region.id.0, address: region.address, length: region.length, lkey: region.lkey };
         // A short look back finds the common patterns; a region held twice only costs its entry.
@@ -232,7 +242,7 @@ impl LocalCache {
             list.holds.push(hold);
         }
         list.inline &= region.kind == MemoryKind::Host;
-        Ok(self.lkey)
+        Ok(())
     }
 }
 
@@ -268,20 +278,23 @@ impl RemoteCache {
         Self { rkey: 0, base: 0, size: 0 }
     }
 
-    #[inline]
-    fn check(&mut self, iov: &Iov, index: usize, scope: &Scope<'_>) -> Result<(), SubmitError> {
+    #[inline(always)]
+    fn hits(&self, rkey: u32, address: u64, size: u32, length: u64) -> bool {
+        rkey == self.rkey && length <= u64::from(size) && holds(self.base, self.size, address, length)
+    }
+
+    #[inline(never)]
+    fn look_up<S: PieceSource + ?Sized>(
+        &mut self,
+        source: &S,
+        index: usize,
+        scope: &Scope<'_>,
+    ) -> Result<(), SubmitError> {
+        let Some(iov) = &source.piece(index) else { return Ok(()) };
         // A descriptor's size is 32 bits wide; longer iovs are checked against the peer's table alone.
         if iov.length > u64::from(iov.remote.size) && iov.length <= u64::from(u32::MAX) {
             return Err(remote_error(iov, index, "is longer than its descriptor"));
         }
-        if iov.remote.rkey == self.rkey && holds(self.base, self.size, iov.remote.address, iov.length) {
-            return Ok(());
-        }
-        self.look_up(iov, index, scope)
-    }
-
-    #[cold]
-    fn look_up(&mut self, iov: &Iov, index: usize, scope: &Scope<'_>) -> Result<(), SubmitError> {
         match scope.remote.check(iov.remote.rkey, iov.remote.address, iov.length) {
             RemoteCheck::Inside(region) => {
                 *self = Self { rkey: region.rkey, base: region.base, size: region.size };

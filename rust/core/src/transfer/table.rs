@@ -19,6 +19,9 @@ const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 /// Transfers whose outcome stays readable after their release.
 pub const REMEMBERED: usize = 4096;
 
+/// No slot's index.
+const NO_SLOT: u32 = u32::MAX;
+
 /// Slots of the first chunk; each further chunk doubles the table.
 const FIRST_CHUNK: usize = 64;
 const CHUNKS: usize = 15;
@@ -28,6 +31,10 @@ const CHUNKS: usize = 15;
 pub struct Table {
     /// Chunk `k` holds `FIRST_CHUNK << k` slots (chunk 0 and 1 the same number); made once, never moved.
     chunks: [OnceCell<Box<[Slot]>>; CHUNKS],
+    /// The slot released last, or `NO_SLOT`: still in the cache, and one exchange cheaper than the queue. Exchanged by
+    /// submitters and releasers; what a slot holds is published by its own `id`, so Relaxed would do but for the
+    /// recycled task's last writes, which AcqRel carries over.
+    hot: CachePadded<AtomicU32>,
     free: ArrayQueue<u32>,
     growth: Mutex<usize>,
     /// Next sequence number. Incremented by submitters, Relaxed: only uniqueness matters.
@@ -53,6 +60,7 @@ impl Default for Table {
     fn default() -> Self {
         Self {
             chunks: Default::default(),
+            hot: CachePadded::new(AtomicU32::new(NO_SLOT)),
             free: ArrayQueue::new(FIRST_CHUNK << (CHUNKS - 1)),
             growth: Mutex::new(0),
             sequence: CachePadded::new(AtomicU64::new(1)),
@@ -79,16 +87,19 @@ impl Table {
     /// Takes a free slot; `None` when 1,048,576 transfers are in flight.
     #[inline]
     pub fn claim(&self) -> Option<Claim<'_>> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => self.grow()?,
+        let index = match self.hot.swap(NO_SLOT, Ordering::AcqRel) {
+            NO_SLOT => match self.free.pop() {
+                Some(index) => index,
+                None => self.grow()?,
+            },
+            index => index,
         };
         Some(Claim { slot: self.slot(index)?, index })
     }
 
     /// Gives a slot back that was never published.
     pub fn abandon(&self, claim: Claim<'_>) {
-        let _ = self.free.push(claim.index);
+        self.recycle(claim.index);
     }
 
     /// Publishes a claimed slot under a new id.
@@ -131,8 +142,15 @@ impl Table {
         // Recorded before the slot is free, so that no reader finds the id in neither place.
         self.outcomes.record(live.id, &outcome);
         live.slot.id.compare_exchange(live.id.0, 0, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-        let _ = self.free.push((live.id.0 & SLOT_MASK) as u32);
+        self.recycle((live.id.0 & SLOT_MASK) as u32);
         Some(outcome)
+    }
+
+    #[inline]
+    fn recycle(&self, index: u32) {
+        if self.hot.compare_exchange(NO_SLOT, index, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            let _ = self.free.push(index);
+        }
     }
 
     /// The outcome of a released transfer, if it is among the last [`REMEMBERED`].
@@ -232,10 +250,14 @@ impl Live<'_> {
 struct Outcomes {
     /// `sequence << 8 | code` at `sequence % len`; 0 for none. Written by whoever released the transfer, read by
     /// anyone: one word, so Relaxed. A straggler does not overwrite a younger transfer's.
-    ring: Box<[AtomicU64]>,
+    ring: Box<[AtomicU64; RING]>,
     /// Details of failed ones, oldest first.
     failures: Mutex<VecDeque<(TransferId, Failure)>>,
 }
+
+/// Twice as many as promised, so that long-running transfers between them do not push out the last ones released. A
+/// power of two: the remainder costs nothing.
+const RING: usize = 2 * REMEMBERED;
 
 const DONE: u64 = 1;
 const FAILED: u64 = 2;
@@ -244,8 +266,7 @@ const CANCELLED: u64 = 4;
 
 impl Default for Outcomes {
     fn default() -> Self {
-        // Twice as many, so that long-running transfers between them do not push out the last ones released.
-        Self { ring: (0..2 * REMEMBERED).map(|_| AtomicU64::new(0)).collect(), failures: Mutex::default() }
+        Self { ring: Box::new(std::array::from_fn(|_| AtomicU64::new(0))), failures: Mutex::default() }
     }
 }
 
@@ -253,7 +274,7 @@ impl Outcomes {
     #[inline]
     fn record(&self, id: TransferId, outcome: &Outcome) {
         let sequence = id.0 >> SLOT_BITS;
-        let Some(entry) = self.ring.get(sequence as usize % self.ring.len()) else { return };
+        let Some(entry) = self.ring.get(sequence as usize % RING) else { return };
         let code = match outcome {
             Outcome::Done => DONE,
             Outcome::TimedOut => TIMED_OUT,
@@ -278,7 +299,7 @@ impl Outcomes {
 
     fn find(&self, id: TransferId) -> Option<Outcome> {
         let sequence = id.0 >> SLOT_BITS;
-        let value = self.ring.get(sequence as usize % self.ring.len())?.load(Ordering::Relaxed);
+        let value = self.ring.get(sequence as usize % RING)?.load(Ordering::Relaxed);
         if sequence == 0 || value >> 8 != sequence {
             return None;
         }
@@ -299,6 +320,7 @@ impl Outcomes {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -1,5 +1,6 @@
 //! Two engines of one process over the software fabric, connected.
 #![allow(dead_code, unreachable_pub, reason = "a module of each test that includes it, which uses its share")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,9 +82,8 @@ impl Pair {
     /// A piece of `length` bytes at the given offsets of the two buffers.
     pub fn iov(&self, local: u64, remote: u64, length: u64) -> Iov {
         let address = self.target.address() + remote;
-        let remote = match self.here.describe_remote(address, length as u32) {
-            Some(desc) => desc,
-            None => panic!("no region of the peer holds {address:#x}+{length}"),
+        let Some(remote) = self.here.describe_remote(address, length as u32) else {
+            panic!("no region of the peer holds {address:#x}+{length}")
         };
         Iov { local: self.source.address() + local, length, region: Some(self.source.region()), remote }
     }

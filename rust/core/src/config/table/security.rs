@@ -14,7 +14,7 @@ variables! {
         .when("During a migration only: it opens the door for everyone.")
         .example("1");
     ALLOW = Variable::text("FLAGCX_P2P_ALLOW", "every address", "list of `address` or `address/prefix length`")
-        .read_by("control, notify")
+        .read_by("control, notify, fabric::software")
         .changes("Connections from other addresses are closed unread.")
         .when("The peers' networks are known.")
         .example("10.0.0.0/8,2001:db8::/32");

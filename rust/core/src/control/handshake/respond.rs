@@ -1,6 +1,6 @@
 //! The responder's role.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::dialogue::Dialogue;
 use super::door::{self, Session};
@@ -9,6 +9,9 @@ use super::lane_listener::LaneListener;
 use super::{LaneSetup, Limits, LocalSide, Peer, Role, lanes, notify_link, tables};
 use crate::control::Stream;
 use crate::control::wire::SocketKind;
+
+/// How long a client of the control listener may be silent.
+const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Answers a handshake on an accepted bootstrap socket, of which nothing has been read yet. Blocks at most for the
 /// handshake timeout.
@@ -25,7 +28,9 @@ pub fn respond(
     let control = bootstrap.peer();
     let dialogue = Dialogue { stream: &bootstrap, peer: control, role: Role::Responder, deadline };
 
-    dialogue.expect_preamble(SocketKind::Bootstrap)?;
+    // A peer says what it is at once; whoever does not may not take a place for as long as a handshake may take.
+    Dialogue { deadline: deadline.min(Instant::now() + SILENCE_LIMIT), ..dialogue }
+        .expect_preamble(SocketKind::Bootstrap)?;
     // "Any address" is none that a peer could connect to; the one under which it has found us is.
     let address = if local.address.is_unspecified() { bootstrap.local().ip() } else { local.address };
     let listener =

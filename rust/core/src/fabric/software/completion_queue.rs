@@ -15,7 +15,7 @@ use super::queue_pair::Inner;
 use super::signal::Signal;
 use super::transport::Budget;
 use crate::fabric::{Completion, CompletionQueue, DeviceEvent, FabricError};
-use crate::sync::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The token of the queue's own signal among the descriptors of its epoll; queue pair numbers are never 0.
 const SIGNAL_TOKEN: u64 = 0;

@@ -23,7 +23,7 @@ use crate::fabric::{
     CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, LINK_SOFTWARE, MAX_SGE, MemoryRange,
     MemoryRegion, PortAttributes, Provider, QpAddress, QueuePair, QueuePairCaps, SoftwareOptions,
 };
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const MAX_QUEUE_DEPTH: u32 = 16_384;
 const MAX_CQ_DEPTH: u32 = 1 << 20;

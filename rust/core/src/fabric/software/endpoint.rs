@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use super::signal::Signal;
 use super::table::Counterpart;
 use crate::fabric::QpAddress;
-use crate::sync::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The shared face of a queue pair.
 #[derive(Debug)]

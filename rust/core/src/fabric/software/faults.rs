@@ -11,6 +11,8 @@
 //! | `fail=every:N:STATUS` | so does each request whose number is a multiple of N |
 //! | `fail=chance:P:STATUS` | so does each request with probability P (0..=1), drawn from the seed |
 //! | `refuse=at:N` | the N-th request given to `post` (refused ones count) is refused with `ENOMEM` |
+//! | `refuse=every:N` | so is each request whose number is a multiple of N |
+//! | `lie=every:N` | each such request is said to have succeeded, and moves nothing: what a test suite must notice |
 //! | `delay=us:N` | each request takes at least N microseconds |
 //! | `hold=us:N` | each copy keeps its regions pinned N microseconds longer |
 //! | `slow=factor:N` | bytes move as if memory moved 10 GB/s divided by N |
@@ -24,14 +26,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fabric::CompletionStatus;
-use crate::sync::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Which faults to inject. See the grammar above; [`FromStr`] reads it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FaultPlan {
     seed: u64,
     failures: Vec<(When, CompletionStatus)>,
-    refuse_at: Option<u64>,
+    refusals: Option<When>,
+    lies: Option<u64>,
     delay: Duration,
     hold: Duration,
     slow: u32,
@@ -46,11 +49,22 @@ enum When {
     Chance(u64),
 }
 
+impl When {
+    /// Whether request `number` is meant; `random` is its number drawn from 0 to 2^32 - 1.
+    fn hits(self, number: u64, random: u64) -> bool {
+        match self {
+            Self::At(at) => number == at,
+            Self::Every(every) => every != 0 && number % every == 0,
+            Self::Chance(chance) => random < chance,
+        }
+    }
+}
+
 /// Why a text is not a fault plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FaultPlanError {
     /// A part is not `key=value` with a known key.
-    #[error("fault plan: `{0}` is not one of seed=, fail=, refuse=, delay=, hold=, slow=, drop-peer=")]
+    #[error("fault plan: `{0}` is not one of seed=, fail=, refuse=, lie=, delay=, hold=, slow=, drop-peer=")]
     UnknownPart(String),
     /// The value of a part cannot be read.
     #[error("fault plan: `{part}`: expected {expected}")]
@@ -99,7 +113,12 @@ impl FaultPlan {
         match key {
             "seed" => self.seed = number("", "seed=NUMBER")?,
             "fail" => self.failures.push(parse_failure(part, value)?),
-            "refuse" => self.refuse_at = Some(number("at:", "refuse=at:NUMBER")?),
+            "refuse" => {
+                let at = number("at:", "refuse=at:NUMBER").map(When::At);
+                let every = || number("every:", "refuse=at:NUMBER or refuse=every:NUMBER").map(When::Every);
+                self.refusals = Some(at.or_else(|_| every())?);
+            }
+            "lie" => self.lies = Some(number("every:", "lie=every:NUMBER")?),
             "delay" => self.delay = Duration::from_micros(number("us:", "delay=us:NUMBER")?),
             "hold" => self.hold = Duration::from_micros(number("us:", "hold=us:NUMBER")?),
             "slow" => {
@@ -158,6 +177,14 @@ fn bad(part: &str, expected: &'static str) -> FaultPlanError {
     FaultPlanError::BadValue { part: part.to_owned(), expected }
 }
 
+/// Faults injected by all devices of the process: a counter, Relaxed.
+static INJECTED: AtomicU64 = AtomicU64::new(0);
+
+/// Faults that all software devices of this process have injected so far.
+pub fn faults_injected() -> u64 {
+    INJECTED.load(Ordering::Relaxed)
+}
+
 /// What a request meets before it is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -196,13 +223,22 @@ impl Faults {
 
     /// Whether the next request given to `post` is to be refused.
     pub(super) fn refuses_post(&mut self) -> bool {
-        let Some(position) = self.plan.refuse_at else { return false };
+        let Some(when) = self.plan.refusals else { return false };
         self.offered += 1;
-        let refused = self.offered == position;
+        let refused = when.hits(self.offered, u64::MAX);
         if refused {
             self.count();
         }
         refused
+    }
+
+    /// Whether the request accepted as number `number` (from 1) is to move nothing and be called a success.
+    pub(super) fn lies_about(&mut self, number: u64) -> bool {
+        let lies = self.plan.lies.is_some_and(|every| When::Every(every).hits(number, u64::MAX));
+        if lies {
+            self.count();
+        }
+        lies
     }
 
     /// The verdict on the `index`-th request (from 0) of the queue pair. Asked again for the same one, it does not
@@ -253,11 +289,7 @@ impl Faults {
             return Verdict::DropPeer;
         }
         let random = self.next_random() >> 32;
-        let hit = self.plan.failures.iter().find(|(when, _)| match *when {
-            When::At(at) => number == at,
-            When::Every(every) => number % every == 0,
-            When::Chance(chance) => random < chance,
-        });
+        let hit = self.plan.failures.iter().find(|(when, _)| when.hits(number, random));
         let Some((_, status)) = hit else { return Verdict::Go };
         self.count();
         Verdict::Fail(*status)
@@ -265,6 +297,7 @@ impl Faults {
 
     fn count(&self) {
         self.injected.fetch_add(1, Ordering::Relaxed);
+        INJECTED.fetch_add(1, Ordering::Relaxed);
     }
 
     /// SplitMix64.
@@ -320,6 +353,10 @@ mod tests {
     fn the_other_faults() {
         let mut plan = faults("refuse=at:2;drop-peer=after:1");
         assert_eq!([plan.refuses_post(), plan.refuses_post(), plan.refuses_post()], [false, true, false]);
+        let mut every = faults("refuse=every:3");
+        assert_eq!([(); 6].map(|()| every.refuses_post()), [false, false, true, false, false, true]);
+        let mut liar = faults("lie=every:2");
+        assert_eq!([1, 2, 3, 4].map(|number| liar.lies_about(number)), [false, true, false, true]);
         assert_eq!([plan.judge(0), plan.judge(1)], [Verdict::Go, Verdict::DropPeer]);
         assert_eq!(faults("delay=us:1000000").judge(0), Verdict::Wait);
         let mut slow = faults("slow=factor:100000");

@@ -17,7 +17,7 @@ use super::mapping::SharedArray;
 use super::socket::{Range, peer_pid};
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView};
 use super::{descriptors, identity::Identity};
-use crate::sync::AtomicU32;
+use std::sync::atomic::AtomicU32;
 
 const MAGIC: [u8; 8] = *b"FCXP2Ptb";
 /// Size of a [`LinkRequest`] on the wire.

@@ -18,7 +18,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 pub(super) unsafe trait Shared: Send + Sync {}
 
 // SAFETY: one atomic integer, valid for every bit pattern.
-unsafe impl Shared for crate::sync::AtomicU32 {}
+unsafe impl Shared for std::sync::atomic::AtomicU32 {}
 
 /// `len` elements of zeroed memory, alone in this process or shared through a memfd. Sparse: pages that nobody
 /// touched take no memory.
@@ -116,7 +116,7 @@ impl<T: Shared> Drop for SharedArray<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::{AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     #[test]
     fn a_published_array_is_seen_by_its_reader_and_cannot_be_written_through_the_descriptor() {

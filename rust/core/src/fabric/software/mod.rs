@@ -56,7 +56,7 @@ mod wake;
 mod watched;
 
 pub use device::SoftwareDevice;
-pub use faults::{FaultPlan, FaultPlanError};
+pub use faults::{FaultPlan, FaultPlanError, faults_injected};
 
 /// Opens the software devices: `sw0`, `sw1`, ..., as many as `options` ask for, at least one.
 pub fn open(options: &SoftwareOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
@@ -77,6 +77,9 @@ pub fn open_software(options: &SoftwareOptions) -> Result<Vec<Arc<SoftwareDevice
         let reason =
             format!("the data listener cannot be bound to {address}: peers need an address to reach it by");
         return Err(FabricError::Unsupported(reason));
+    }
+    if !plan.is_empty() {
+        tracing::warn!(plan = options.faults, "the software fabric injects faults (FLAGCX_P2P_FAULTS)");
     }
     (0..options.device_count.max(1))
         .map(|index| Ok(Arc::new(SoftwareDevice::new(index, options, plan.clone())?)))

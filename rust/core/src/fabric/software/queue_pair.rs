@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
+
 use super::completion_queue::Shared;
 use super::connect;
 use super::cross_memory::CrossMemory;
@@ -16,7 +18,7 @@ use crate::fabric::{
     Completion, CompletionStatus, FabricError, PathKind, PathOptions, Posted, QpAddress, QueuePair,
     QueuePairCaps, Sge, WorkRequest,
 };
-use crate::sync::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How the bytes of a queue pair reach its peer.
 #[derive(Debug)]
@@ -133,6 +135,15 @@ impl Inner {
 }
 
 impl State {
+    fn accept(&mut self, request: &WorkRequest, entries: &[Sge]) -> Result<(), Errno> {
+        if self.faults.lies_about(self.queue.posted + 1) {
+            // Without bytes there is nothing to move, and nothing that could fail.
+            let empty = WorkRequest { first_sge: 0, sge_count: 1, inline: false, ..*request };
+            return self.queue.push(&empty, &[Sge::default()]);
+        }
+        self.queue.push(request, entries)
+    }
+
     fn execute(&mut self, device: &Core, endpoint: &Endpoint, budget: &mut Budget, news: bool) -> Next {
         if endpoint.is_error() {
             return Next::Failed(CompletionStatus::Flushed);
@@ -242,7 +253,7 @@ impl QueuePair for SoftwareQueuePair {
             } else if state.faults.refuses_post() {
                 Err(libc::ENOMEM)
             } else {
-                state.queue.push(request, entries).map_err(|errno| errno.raw_os_error())
+                state.accept(request, entries).map_err(|errno| errno.raw_os_error())
             };
             if let Err(errno) = answer {
                 posted.errno = Some(errno);

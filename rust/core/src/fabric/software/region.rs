@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::identity::random;
 use super::mapping::SharedArray;
 use super::probe;
 use super::table::{REGION_SLOTS, RegionEntry, RegionView, key_of};
 use crate::fabric::{FabricError, MemoryRange, MemoryRegion};
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// How long dropping a region waits for accesses under way before it gives its slot up.
 const DROP_PATIENCE: Duration = Duration::from_secs(30);
@@ -44,8 +45,11 @@ pub(super) struct PeerPins {
 
 /// Slots are used once each before any is used again, and then in the order in which they became free, so that a
 /// key comes back as late as 32 bits allow.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slots {
+    /// The first key: random, so that those of a former process at the same address are void.
+    first_slot: usize,
+    first_generation: u32,
     fresh: usize,
     free: VecDeque<(usize, u32)>,
 }
@@ -59,7 +63,12 @@ impl RegionTable {
             file,
             own_pins: SharedArray::private(REGION_SLOTS)?,
             peers: Mutex::new(Vec::new()),
-            slots: Mutex::new(Slots::default()),
+            slots: Mutex::new(Slots {
+                first_slot: u16::from_ne_bytes(random()).into(),
+                first_generation: u32::from_ne_bytes(random()) >> 1,
+                fresh: 0,
+                free: VecDeque::new(),
+            }),
         })
     }
 
@@ -141,7 +150,7 @@ impl Slots {
     fn take(&mut self) -> Option<(usize, u32)> {
         if self.fresh < REGION_SLOTS {
             self.fresh += 1;
-            return Some((self.fresh - 1, 0));
+            return Some(((self.first_slot + self.fresh - 1) % REGION_SLOTS, self.first_generation));
         }
         self.free.pop_front()
     }

@@ -7,12 +7,13 @@ mod tables;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
@@ -91,6 +92,12 @@ fn bind(core: &Core) -> Result<(TcpListener, SocketAddr), FabricError> {
     }
     let what = format!("{} ({ip}, ports {first}..={last})", core.name());
     Err(FabricError::call("bind the data listener", what, failure))
+}
+
+/// Whether an address is in one of the networks; no networks mean that everyone may connect.
+fn permits(allow: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    allow.is_empty() || allow.iter().any(|network| network.contains(&address))
 }
 
 /// One connection, by what it is at present.
@@ -211,6 +218,9 @@ impl Loop {
     fn accept(&mut self) {
         loop {
             match self.listener.accept() {
+                Ok((_, peer)) if !permits(&self.core.options.allow, peer.ip()) => {
+                    tracing::info!(device = self.core.name(), %peer, "connection refused: not in FLAGCX_P2P_ALLOW");
+                }
                 Ok((stream, peer)) => self.welcome(stream, peer),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {

@@ -6,7 +6,7 @@
 
 use super::mapping::{Shared, SharedArray};
 use crate::fabric::Access;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Regions that a device can hold at a time.
 pub(super) const REGION_SLOTS: usize = 1 << SLOT_BITS;

@@ -83,9 +83,6 @@ pub(super) struct VerbsCompletionQueue {
     depth: u32,
 }
 
-// SAFETY: the only field that is not Send is the buffer, because of a pointer-free union: plain data.
-unsafe impl Send for VerbsCompletionQueue {}
-
 impl VerbsCompletionQueue {
     /// Creates a queue of at least `depth` entries; `most` is the device's limit.
     pub(super) fn create(context: Arc<Context>, depth: u32, most: u32) -> Result<Self, FabricError> {

@@ -33,6 +33,7 @@ const EXTENDED_ABI: usize = usize::MAX;
 pub(super) type PostSend =
     unsafe extern "C" fn(*mut ibv_qp, *mut ibv_send_wr, *mut *mut ibv_send_wr) -> c_int;
 pub(super) type PollCq = unsafe extern "C" fn(*mut ibv_cq, c_int, *mut ibv_wc) -> c_int;
+type QueryPort = unsafe extern "C" fn(*mut ibv_context, u8, *mut ibv_port_attr, usize) -> c_int;
 pub(super) type ReqNotifyCq = unsafe extern "C" fn(*mut ibv_cq, c_int) -> c_int;
 
 // The posted lists point straight into the caller's entries, so the two layouts must be one.
@@ -150,14 +151,10 @@ impl Library {
     ) -> Result<ibv_port_attr, i32> {
         // SAFETY: plain integers, for which zero is a value.
         let mut attributes: ibv_port_attr = unsafe { std::mem::zeroed() };
-        // SAFETY: `context` is open. A context with the extended mark lies at the end of a `verbs_context` whose
-        // `sz` says how much of it exists before the context; `query_port` is only read if it lies within.
+        // SAFETY: `context` is open; the library fills attributes of the size that it is told, or of the older, smaller
+        // structure that the plain symbol knows.
         let code = unsafe {
-            let extended = (*context).abi_compat as usize == EXTENDED_ABI;
-            let outer = context.byte_sub(offset_of!(verbs_context, context)).cast::<verbs_context>();
-            let needed = size_of::<verbs_context>() - offset_of!(verbs_context, query_port);
-            let entry = if extended && (*outer).sz >= needed { (*outer).query_port } else { None };
-            match entry {
+            match Self::query_port_entry(context) {
                 Some(query_port) => {
                     query_port(context, port, &raw mut attributes, size_of::<ibv_port_attr>())
                 }
@@ -165,6 +162,22 @@ impl Library {
             }
         };
         if code == 0 { Ok(attributes) } else { Err(errno_of(code)) }
+    }
+
+    /// The `query_port` of an extended context, if it is one and new enough to have it.
+    ///
+    /// # Safety
+    /// `context` is an open context of this library.
+    unsafe fn query_port_entry(context: *mut ibv_context) -> Option<QueryPort> {
+        // SAFETY: open, so readable.
+        if unsafe { (*context).abi_compat } as usize != EXTENDED_ABI {
+            return None;
+        }
+        let outer = context.wrapping_byte_sub(offset_of!(verbs_context, context)).cast::<verbs_context>();
+        let needed = size_of::<verbs_context>() - offset_of!(verbs_context, query_port);
+        // SAFETY: the mark says that the context lies at the end of a `verbs_context`, whose `sz` always exists and
+        // tells how much does before it.
+        unsafe { if (*outer).sz >= needed { (*outer).query_port } else { None } }
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::frame::{Action, REQUEST_SIZE, RESPONSE_SIZE, RequestHeader, ResponseHeader};
@@ -62,6 +63,8 @@ pub(in super::super) struct Server {
     parked: bool,
     /// When the peer first asked for something although our side was not connected.
     asking_since: Option<Instant>,
+    /// The peer has closed: it has given up what it was not told to be done, so nothing more of that is carried out.
+    abandoned: bool,
 }
 
 /// A frame that is being sent, with what follows its payload at once.
@@ -104,6 +107,7 @@ impl Server {
             draining: None,
             parked: false,
             asking_since: None,
+            abandoned: false,
         }
     }
 
@@ -124,6 +128,7 @@ impl Server {
     /// Serves for one turn.
     pub(in super::super) fn serve(&mut self, core: &Core) -> Wish {
         let mut budget = TURN;
+        self.look_for_the_end();
         loop {
             if let Err(Stop(wish)) = self.step(core, &mut budget) {
                 if wish == Wish::Close && self.endpoint.counterpart(&self.sender) == Counterpart::Ready {
@@ -162,6 +167,7 @@ impl Server {
             self.take_request(core, &bytes)
         } else {
             let answer = self.buffer.fill(&self.socket);
+            self.look_for_the_end();
             self.note_receipt(answer).map(|_| ())
         }
     }
@@ -174,6 +180,15 @@ impl Server {
         }
         let since = *self.asking_since.get_or_insert_with(Instant::now);
         Err(Stop(if since.elapsed() < CONNECT_PATIENCE { Wish::Parked } else { Wish::Close }))
+    }
+
+    /// Whether the peer has closed while requests of it still lie in the socket. This process may have been stopped
+    /// for long, and what those requests would overwrite may have been used for something else since.
+    fn look_for_the_end(&mut self) {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        let answer = poll(&mut fds, Some(&Timespec::default()));
+        let [socket] = fds;
+        self.abandoned = matches!(answer, Ok(1..)) && !socket.revents().is_empty();
     }
 
     /// Bytes received. When there are none for now, tells the peer first what is done.
@@ -203,6 +218,9 @@ impl Server {
             self.done += 1;
             return Ok(());
         }
+        if self.abandoned {
+            return Err(Stop(Wish::Close));
+        }
         if access(core, &header).is_err() {
             self.refuse(core);
         } else if header.action == Action::Write {
@@ -229,6 +247,9 @@ impl Server {
 
     fn receive_payload(&mut self, core: &Core, budget: &mut u64) -> Result<(), Stop> {
         let Some((header, offset)) = self.incoming else { return Ok(()) };
+        if self.abandoned {
+            return Err(Stop(Wish::Close));
+        }
         let Ok(_pinned) = access(core, &header) else {
             self.refuse(core);
             return Ok(());

@@ -1,0 +1,223 @@
+//! A worker over a scripted device: completions come exactly when a test says so.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::slice::SlicePolicy;
+use super::*;
+use crate::fabric::{
+    Access, Completion, CompletionQueue, CompletionStatus, PathKind, PathOptions, Posted, QpAddress,
+    QueuePair, QueuePairCaps, Sge, SoftwareOptions, WorkRequest, software,
+};
+use crate::memory::{MemoryKind, Region, Registry};
+use crate::observe::WorkerCounters;
+
+type Script = Arc<Mutex<VecDeque<Completion>>>;
+
+#[derive(Debug)]
+struct Queue {
+    script: Script,
+    fd: OwnedFd,
+}
+
+impl CompletionQueue for Queue {
+    fn poll(&mut self, out: &mut [Completion]) -> Result<usize, FabricError> {
+        let mut script = self.script.lock().unwrap();
+        let count = script.len().min(out.len());
+        out.iter_mut().zip(script.drain(..count)).for_each(|(slot, completion)| *slot = completion);
+        Ok(count)
+    }
+    fn arm(&mut self) -> Result<bool, FabricError> {
+        Ok(true)
+    }
+    fn acknowledge(&mut self) -> Result<(), FabricError> {
+        Ok(())
+    }
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+    fn depth(&self) -> u32 {
+        64
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// Takes everything and completes nothing by itself.
+#[derive(Debug)]
+struct Pair {
+    posted: Arc<Mutex<Vec<u64>>>,
+}
+
+impl QueuePair for Pair {
+    fn address(&self) -> QpAddress {
+        QpAddress { qpn: 1, gid: [0; 16], port: 1, link_layer: 1, lid: 1, mtu: 5 }
+    }
+    fn caps(&self) -> QueuePairCaps {
+        QueuePairCaps { send_depth: 16, max_sge: 4, max_inline: 0 }
+    }
+    fn connect(&mut self, _: &QpAddress, _: &PathOptions) -> Result<(), FabricError> {
+        Ok(())
+    }
+    fn post(&mut self, requests: &[WorkRequest], _: &[Sge]) -> Posted {
+        self.posted.lock().unwrap().extend(requests.iter().map(|request| request.id));
+        Posted { accepted: requests.len(), errno: None }
+    }
+    fn set_error(&mut self) -> Result<(), FabricError> {
+        Ok(())
+    }
+    fn is_broken(&self) -> bool {
+        false
+    }
+    fn path(&self) -> PathKind {
+        PathKind::None
+    }
+}
+
+struct Bench {
+    state: WorkerState,
+    script: Script,
+    posted: Arc<Mutex<Vec<u64>>>,
+    lane: LaneKey,
+    status: Arc<LaneStatus>,
+    now: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (script, posted) = (Script::default(), Arc::<Mutex<Vec<u64>>>::default());
+        let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let queue = Box::new(Queue { script: Arc::clone(&script), fd });
+        let limits = WorkerLimits { posted: 64, list: 16, poll: 16 };
+        let mut state = WorkerState::new(queue, limits, Arc::new(WorkerCounters::default()));
+        let status = Arc::new(LaneStatus::new(None));
+        let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0);
+        let setup = LaneSetup { status: Arc::clone(&status), policy, heals: true };
+        let lane = state.add_lane(Box::new(Pair { posted: Arc::clone(&posted) }), setup).unwrap();
+        Self { state, script, posted, lane, status, now: 1 }
+    }
+
+    /// Begins a transfer of one request.
+    fn begin(&mut self) -> Arc<Task> {
+        let task = Arc::new(Task::default());
+        task.start(1, 0);
+        let piece = Piece { local: 4096, remote: 4096, length: 64, lkey: 1, rkey: 1, iov: 0 };
+        let begun = self.state.begin(self.lane, &task, |list| {
+            list.pieces.push(piece);
+            Ok::<(), ()>(())
+        });
+        assert_eq!(begun, Ok(()));
+        task
+    }
+
+    /// The device completes the `index`-th request posted.
+    fn complete(&mut self, index: usize, status: CompletionStatus) {
+        let id = self.posted.lock().unwrap()[index];
+        self.script.lock().unwrap().push_back(Completion { id, status, ..Completion::default() });
+        self.step(0);
+    }
+
+    /// Some time passes.
+    fn step(&mut self, milliseconds: u64) {
+        self.now += milliseconds;
+        self.state.step_at(self.now);
+    }
+
+    fn begin_holding(&mut self, region: &Arc<Region>) -> Arc<Task> {
+        let task = Arc::new(Task::default());
+        task.start(1, 0);
+        let piece = Piece { local: region.address, remote: 4096, length: 64, lkey: 1, rkey: 1, iov: 0 };
+        let begun = self.state.begin(self.lane, &task, |list| {
+            list.pieces.push(piece);
+            list.holds.extend(region.hold());
+            Ok::<(), ()>(())
+        });
+        assert_eq!(begun, Ok(()));
+        task
+    }
+
+    fn heal(&mut self) {
+        let fresh = Box::new(Pair { posted: Arc::clone(&self.posted) });
+        assert!(self.state.heal_lane(self.lane, fresh).is_ok());
+    }
+}
+
+#[test]
+fn a_lane_whose_requests_had_all_succeeded_when_it_broke_is_drained() {
+    let mut bench = Bench::new();
+    let task = bench.begin();
+    bench.state.break_lane(bench.lane, "test");
+    assert_eq!(bench.status.health(), LaneHealth::Broken);
+    bench.complete(0, CompletionStatus::Success);
+    assert!(task.is_ended() && task.verdict() == Verdict::Fine);
+    assert_eq!(bench.status.health(), LaneHealth::Drained);
+}
+
+#[test]
+fn destroying_a_lane_ends_parts_that_were_flushed_already() {
+    let mut bench = Bench::new();
+    let (flushed, stuck) = (bench.begin(), bench.begin());
+    bench.state.break_lane(bench.lane, "test");
+    bench.complete(0, CompletionStatus::Flushed);
+    assert!(!flushed.is_ended(), "it may go on once the lane is rebuilt");
+    bench.step(10);
+    bench.step(10_000);
+    assert!(stuck.is_ended() && flushed.is_ended(), "the flush did not come");
+    assert_eq!((flushed.verdict(), bench.state.part_count()), (Verdict::Failed, 0));
+    assert_eq!(bench.status.health(), LaneHealth::Closed);
+}
+
+#[test]
+fn memory_is_taken_back_from_transfers_that_do_not_end() {
+    let mut bench = Bench::new();
+    let device = Arc::clone(&software::open(&SoftwareOptions::default()).unwrap()[0]);
+    let registry = Registry::new(device);
+    let memory = vec![0_u8; 4096];
+    let range = (memory.as_ptr() as u64, memory.len() as u64);
+    let id = registry.register(range, MemoryKind::Host, Access::FULL, true, None).unwrap();
+    let region = Arc::clone(registry.snapshot().by_id(id).unwrap());
+    let (using, other) = (bench.begin_holding(&region), bench.begin());
+    bench.state.abort_users(region.id);
+    bench.step(1);
+    assert!(!using.is_ended() && region.in_use(), "not before the device has let go");
+    assert_eq!(bench.status.health(), LaneHealth::Broken);
+    bench.complete(0, CompletionStatus::Flushed);
+    assert_eq!((using.is_ended(), using.verdict(), region.in_use()), (true, Verdict::TimedOut, false));
+    bench.complete(1, CompletionStatus::Flushed);
+    bench.heal();
+    bench.step(0);
+    bench.complete(2, CompletionStatus::Success);
+    assert_eq!(
+        (other.is_ended(), other.verdict()),
+        (true, Verdict::Fine),
+        "others only wait for the rebuild"
+    );
+}
+
+#[test]
+fn the_time_to_drain_counts_from_the_last_break() {
+    let mut bench = Bench::new();
+    let task = bench.begin();
+    bench.state.break_lane(bench.lane, "test");
+    bench.step(10);
+    task.condemn(Verdict::Cancelled);
+    bench.complete(0, CompletionStatus::Flushed);
+    assert!(task.is_ended() && bench.status.health() == LaneHealth::Drained);
+    bench.heal();
+    bench.now += 60_000;
+    let second = bench.begin();
+    bench.state.break_lane(bench.lane, "test");
+    bench.step(10);
+    assert_eq!(bench.status.health(), LaneHealth::Broken, "it has only just been broken");
+    bench.complete(1, CompletionStatus::Flushed);
+    bench.heal();
+    bench.step(0);
+    bench.complete(2, CompletionStatus::Success);
+    assert_eq!((second.is_ended(), second.verdict()), (true, Verdict::Fine));
+}

@@ -1,0 +1,82 @@
+//! The two buffers that transfers move bytes between: one near, one far, in this process or in another.
+
+use flagcx_p2p::engine::RegisteredBuffer;
+
+/// Fills whatever no transfer may touch.
+pub const GUARD: u8 = 0xa5;
+
+/// The peer's buffer.
+#[derive(Debug)]
+pub enum Far {
+    /// In this process.
+    Here(RegisteredBuffer),
+    /// In another one, looked at past the engine.
+    There { pid: i32, address: u64, length: usize },
+}
+
+#[derive(Debug)]
+pub struct Arena {
+    pub near: RegisteredBuffer,
+    pub far: Far,
+}
+
+impl Arena {
+    pub fn length(&self) -> usize {
+        self.near.len()
+    }
+}
+
+impl Far {
+    pub fn address(&self) -> u64 {
+        match self {
+            Self::Here(buffer) => buffer.address(),
+            Self::There { address, .. } => *address,
+        }
+    }
+
+    /// Overwrites all of it; false when the other process is gone.
+    pub fn fill(&self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Here(buffer) => buffer.write(0, bytes),
+            Self::There { pid, address, length } => {
+                let mut bytes = bytes.to_vec();
+                foreign(*pid, *address, &mut bytes, true) == *length as isize
+            }
+        }
+    }
+
+    /// All of it; `None` when the other process is gone.
+    pub fn content(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Here(buffer) => {
+                let mut bytes = vec![0; buffer.len()];
+                buffer.read(0, &mut bytes).then_some(bytes)
+            }
+            Self::There { pid, address, length } => {
+                let mut bytes = vec![0; *length];
+                (foreign(*pid, *address, &mut bytes, false) == *length as isize).then_some(bytes)
+            }
+        }
+    }
+}
+
+pub fn content(buffer: &RegisteredBuffer) -> Vec<u8> {
+    let mut bytes = vec![0; buffer.len()];
+    assert!(buffer.read(0, &mut bytes));
+    bytes
+}
+
+#[allow(unsafe_code, reason = "looks into the peer's memory without the engine under test")]
+fn foreign(pid: i32, address: u64, bytes: &mut [u8], write: bool) -> isize {
+    let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: bytes.len() };
+    let (near, far) = (&raw const local, &raw const remote);
+    // SAFETY: `local` is a live buffer of that length; the kernel checks `remote`, which belongs to a process of this
+    // test that expects it.
+    unsafe {
+        match write {
+            true => libc::process_vm_writev(pid, near, 1, far, 1, 0),
+            false => libc::process_vm_readv(pid, near, 1, far, 1, 0),
+        }
+    }
+}

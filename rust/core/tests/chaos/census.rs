@@ -1,0 +1,78 @@
+//! What the process holds: descriptors, the engine's threads, the fabric's shared tables, memory.
+
+use std::time::{Duration, Instant};
+
+/// How long threads and sockets may take to go after the last reference has.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Memory that allocator and thread stacks may keep, in KiB: more is taken for a leak.
+const SLACK: i64 = 64 << 10;
+
+#[derive(Clone, Debug)]
+pub struct Census {
+    descriptors: i64,
+    threads: i64,
+    tables: i64,
+    memory: i64,
+}
+
+/// What is left over. Zero is as it should be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leaks {
+    pub descriptors: i64,
+    pub threads: i64,
+    pub tables: i64,
+    /// KiB beyond what an allocator may keep.
+    pub memory: i64,
+}
+
+impl Census {
+    pub fn take() -> Self {
+        give_back();
+        let lines = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let status = lines("/proc/self/status");
+        let resident = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        Self {
+            descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as i64,
+            threads: engine_threads() as i64,
+            tables: lines("/proc/self/maps").lines().filter(|line| line.contains("flagcx-p2p-")).count()
+                as i64,
+            memory: resident.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0),
+        }
+    }
+
+    /// What there is now and was not then; waits a while for what is on its way out.
+    pub fn leaks(&self) -> Leaks {
+        let start = Instant::now();
+        loop {
+            let now = Self::take();
+            let leaks = Leaks {
+                descriptors: (now.descriptors - self.descriptors).max(0),
+                threads: (now.threads - self.threads).max(0),
+                tables: (now.tables - self.tables).max(0),
+                memory: (now.memory - self.memory - SLACK).max(0),
+            };
+            if leaks == Leaks::default() || start.elapsed() > PATIENCE {
+                return leaks;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Has the allocator give back what it keeps for later.
+#[allow(unsafe_code, reason = "calls the C library's allocator")]
+fn give_back() {
+    // SAFETY: has no precondition.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Threads that the library has named; the test harness has others.
+fn engine_threads() -> usize {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return 0 };
+    tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+        .filter(|name| name.starts_with("p2p-") || name.starts_with("fcx-"))
+        .count()
+}

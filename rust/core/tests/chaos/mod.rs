@@ -1,0 +1,105 @@
+//! The chaos harness: nine sources of trouble, each seeded and repeatable, and what must hold under all of them.
+//!
+//! A source makes [`rig::Rig`]s, runs [`round`]s of transfers through every API family while it injects faults, and
+//! notes everything in a [`tally::Tally`]. What counts: transfers said to be done whose bytes are wrong, calls that do
+//! not end, bytes changed outside a transfer's windows, and file descriptors, threads or mappings left behind.
+#![allow(dead_code, unreachable_pub, reason = "a module of each test that includes it, which uses its share")]
+#![allow(missing_debug_implementations, missing_docs, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+pub mod arena;
+pub mod census;
+pub mod peer;
+pub mod random;
+pub mod rig;
+pub mod round;
+pub mod sources;
+pub mod tally;
+pub mod watchdog;
+
+use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use census::Census;
+use tally::Tally;
+
+/// One at a time: faults, descriptors and threads are counted for the whole process.
+static GATE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The seed of this run: `FLAGCX_P2P_SEED`, else always the same.
+pub fn seed() -> u64 {
+    std::env::var("FLAGCX_P2P_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_251)
+}
+
+/// Whether the suite runs over real verbs, where the software fabric's faults do not exist.
+pub fn over_verbs() -> bool {
+    std::env::var("FLAGCX_P2P_FABRIC").is_ok_and(|fabric| fabric == "verbs")
+}
+
+fn gate() -> MutexGuard<'static, Vec<String>> {
+    GATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs one source once and checks what must hold.
+pub fn run(source: &sources::Source) {
+    let mut rows = gate();
+    run_behind_gate(source, seed(), &mut rows);
+}
+
+/// Runs all sources over and over, each time with another seed, for `seconds`.
+pub fn soak(seconds: u64) {
+    let mut rows = gate();
+    let start = Instant::now();
+    let mut round = 0;
+    while start.elapsed().as_secs() < seconds {
+        for source in sources::ALL {
+            run_behind_gate(source, seed() + round, &mut rows);
+        }
+        round += 1;
+    }
+}
+
+/// Lets the engine lie, and answers how many of its lies the harness has counted.
+pub fn count_lies() -> u64 {
+    let _turn = gate();
+    let lies = sources::lie();
+    watchdog::idle();
+    lies
+}
+
+fn run_behind_gate(source: &sources::Source, seed: u64, rows: &mut Vec<String>) {
+    if over_verbs() && source.software_only {
+        publish(rows, Tally::absent_row(source.name, "needs the software fabric's faults"));
+        return;
+    }
+    watchdog::step("warming up");
+    sources::warm_up();
+    let before = Census::take();
+    let start = Instant::now();
+    let mut tally = Tally::new(source.name, seed);
+    (source.run)(seed, &mut tally);
+    tally.wall = start.elapsed();
+    watchdog::step("counting what is left");
+    tally.leaks = before.leaks();
+    watchdog::idle();
+    publish(rows, tally.row());
+    tally.check(source.minimum);
+}
+
+/// Shows a row at once, whatever the test harness captures, and keeps the table in a file for the documentation.
+fn publish(rows: &mut Vec<String>, row: String) {
+    let mut stderr = std::io::stderr();
+    if rows.is_empty() {
+        let _ = writeln!(stderr, "{}", Tally::header());
+    }
+    let _ = writeln!(stderr, "{row}");
+    rows.push(row);
+    let table = format!("{}\n{}\n", Tally::header(), rows.join("\n"));
+    let _ = std::fs::write(concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos.md"), table);
+}

@@ -1,0 +1,77 @@
+//! A peer in another process: the test binary run again. It can be stopped and killed.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::rig::{LENGTH, Settings};
+use crate::support;
+
+/// Set in the environment of the process that plays the peer: its settings, one a line.
+const ROLE: &str = "FLAGCX_P2P_TEST_CHAOS_PEER";
+
+pub struct Peer {
+    child: Child,
+    /// Its end is the peer's sign to go.
+    _input: ChildStdin,
+    /// Kept open for what its test harness has to say at the end.
+    _output: BufReader<ChildStdout>,
+    pub port: u16,
+    pub address: u64,
+}
+
+impl Peer {
+    pub fn start(settings: &Settings<'_>) -> Self {
+        let lines: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "peer_process", "--nocapture", "--test-threads=1"])
+            .env(ROLE, lines.join("\n"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let answer = output.by_ref().lines().map_while(Result::ok).find_map(|line| {
+            let (_, answer) = line.split_once("answer:")?;
+            Some(answer.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        });
+        let Some(answer) = answer else { panic!("the peer process did not start") };
+        let number = |at: usize| answer[at].parse::<u64>().unwrap();
+        Self { child, _input: input, _output: output, port: number(0) as u16, address: number(1) }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid()) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the other process does, if this is it.
+pub fn play() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let settings: Vec<_> = role.lines().filter_map(|line| line.split_once('=')).collect();
+    let engine = support::engine(&settings);
+    let buffer = engine.allocate(LENGTH).unwrap();
+    engine.start_rpc_server().unwrap();
+    #[allow(clippy::print_stdout, reason = "the parent process reads it")]
+    {
+        println!("\nanswer: {} {}", engine.rpc_port().unwrap(), buffer.address());
+    }
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    drop(buffer);
+    engine.close();
+}

@@ -1,0 +1,149 @@
+//! A connected pair of engines to make trouble for.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use flagcx_p2p::connection::Connection;
+use flagcx_p2p::engine::Engine;
+
+use super::arena::{Arena, Far};
+use super::peer::Peer;
+use super::tally::Tally;
+use crate::support;
+
+/// Bytes of each buffer.
+pub const LENGTH: usize = 32 << 10;
+
+/// How the bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    InProcess,
+    /// To another process of this host.
+    CrossMemory,
+    Tcp,
+    /// TCP to another process.
+    TcpBetweenProcesses,
+    /// Whatever the configured fabric does, with both engines in this process.
+    Verbs,
+}
+
+/// The ways to test: all of the software fabric's, or the one of verbs.
+pub fn ways() -> &'static [Way] {
+    match super::over_verbs() {
+        true => &[Way::Verbs],
+        false => &[Way::InProcess, Way::CrossMemory, Way::Tcp],
+    }
+}
+
+impl Way {
+    fn forced_path(self) -> Option<&'static str> {
+        match self {
+            Self::InProcess => Some("in-process"),
+            Self::CrossMemory => Some("cross-memory"),
+            Self::Tcp | Self::TcpBetweenProcesses => Some("tcp"),
+            Self::Verbs => None,
+        }
+    }
+
+    fn between_processes(self) -> bool {
+        matches!(self, Self::CrossMemory | Self::TcpBetweenProcesses)
+    }
+}
+
+/// Settings of both ends; later ones win.
+pub type Settings<'a> = [(&'a str, &'a str)];
+
+const COMMON: &Settings<'static> = &[
+    ("FLAGCX_P2P_QPS_PER_CONN", "2"),
+    ("FLAGCX_P2P_WORKERS_PER_POOL", "2"),
+    ("FLAGCX_P2P_XFER_TIMEOUT_MS", "8000"),
+    ("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", "8000"),
+];
+
+/// `settings` over what all rigs have in common.
+pub fn settings_for<'a>(way: Way, settings: &Settings<'a>) -> Vec<(&'a str, &'a str)> {
+    let path = way.forced_path().map(|path| ("FLAGCX_P2P_PATH", path));
+    settings.iter().copied().chain(path).chain(COMMON.iter().copied()).collect()
+}
+
+pub struct Rig {
+    pub here: Arc<Connection>,
+    /// The other end of `here`, if it is in this process.
+    pub there: Option<Arc<Connection>>,
+    pub arena: Arena,
+    pub client: Arc<Engine>,
+    pub server: Option<Arc<Engine>>,
+    pub peer: Option<Peer>,
+    /// Since when nothing has been done.
+    broken_since: Cell<Option<Instant>>,
+}
+
+impl Rig {
+    /// Both ends with `settings`.
+    pub fn new(way: Way, settings: &Settings<'_>) -> Self {
+        let settings = settings_for(way, settings);
+        match way.between_processes() {
+            true => Self::towards(support::engine(&settings), Peer::start(&settings)),
+            false => Self::in_one_process(&settings),
+        }
+    }
+
+    fn in_one_process(settings: &Settings<'_>) -> Self {
+        let client = support::engine(settings);
+        let server = support::engine(settings);
+        let near = client.allocate(LENGTH).unwrap();
+        let far = Far::Here(server.allocate(LENGTH).unwrap());
+        let (here, there) = support::connect(&client, &server);
+        Self {
+            here,
+            there: Some(there),
+            arena: Arena { near, far },
+            client,
+            server: Some(server),
+            peer: None,
+            broken_since: Cell::new(None),
+        }
+    }
+
+    /// Connects `client` to a peer in another process.
+    pub fn towards(client: Arc<Engine>, peer: Peer) -> Self {
+        let near = client.allocate(LENGTH).unwrap();
+        let here = client.connect("127.0.0.1", peer.port, 0, false).unwrap();
+        let far = Far::There { pid: peer.pid(), address: peer.address, length: LENGTH };
+        Self {
+            here,
+            there: None,
+            arena: Arena { near, far },
+            client,
+            server: None,
+            peer: Some(peer),
+            broken_since: Cell::new(None),
+        }
+    }
+
+    /// Waits until nothing of a WRITE that was not done can still arrive: its lanes are rebuilt, or the connection is
+    /// gone.
+    pub fn settle(&self) {
+        let settled = || {
+            let info = self.here.info();
+            info.healthy_lanes == info.lanes || !self.here.is_usable()
+        };
+        support::eventually("the lanes are back, or the connection is gone", settled);
+    }
+
+    /// After a round that began at `since`: how long it took to know, or to be well again.
+    pub fn note(&self, all_done: bool, since: Instant, tally: &mut Tally) {
+        match (all_done, self.broken_since.get()) {
+            (true, Some(broken)) => {
+                tally.recovery.push(broken.elapsed());
+                self.broken_since.set(None);
+            }
+            (false, broken) => {
+                tally.detection.push(since.elapsed());
+                self.broken_since.set(Some(broken.unwrap_or_else(Instant::now)));
+            }
+            (true, None) => {}
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! One round of transfers through one API family, looked at byte by byte afterwards.
+
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::connection::Connection;
+use flagcx_p2p::fabric::Opcode;
+use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, Status, SubmitError, TransferId};
+
+use super::arena::{Arena, GUARD, content};
+use super::random::Random;
+use super::rig::Rig;
+use super::tally::Tally;
+use super::watchdog;
+
+/// A transfer that has not ended by then has hung: every rig's transfer deadline is far below.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What a program does with the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// `submit` of one WRITE.
+    Write,
+    /// `submit` of one READ.
+    Read,
+    /// `submit` of many pieces.
+    Vector,
+    /// `try_submit`, again after WouldBlock.
+    TrySubmit,
+    /// `test_batch` over several transfers.
+    TestBatch,
+    /// `wait` with a time-out that passes many times.
+    Wait,
+    /// `status` until it says something.
+    Status,
+}
+
+pub const FAMILIES: [Family; 7] = [
+    Family::Write,
+    Family::Read,
+    Family::Vector,
+    Family::TrySubmit,
+    Family::TestBatch,
+    Family::Wait,
+    Family::Status,
+];
+
+impl Family {
+    /// Transfers of a round, and pieces of each.
+    fn shape(self) -> (usize, usize) {
+        match self {
+            Self::Write | Self::Read | Self::Wait => (1, 1),
+            Self::Vector => (1, 16),
+            Self::TrySubmit => (4, 1),
+            Self::TestBatch => (4, 2),
+            Self::Status => (2, 1),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    near: usize,
+    far: usize,
+    length: usize,
+}
+
+#[derive(Debug)]
+struct Transfer {
+    windows: Vec<Window>,
+    id: Option<TransferId>,
+    outcome: Option<Outcome>,
+}
+
+/// A round at work.
+pub struct Round<'a> {
+    connection: &'a Connection,
+    arena: &'a Arena,
+    family: Family,
+    opcode: Opcode,
+    transfers: Vec<Transfer>,
+    /// What the source holds.
+    bytes: &'static [u8],
+    /// The far side could be prepared.
+    visible: bool,
+    since: Instant,
+    /// `try_submit` said WouldBlock that often.
+    pub would_block: u64,
+}
+
+/// Runs a whole round over `rig`; true if every transfer was done.
+pub fn run(rig: &Rig, family: Family, random: &mut Random, tally: &mut Tally) -> bool {
+    let mut round = Round::prepare(&rig.here, &rig.arena, family, random);
+    round.submit(None, tally);
+    round.finish(tally);
+    let all_done = round.all_done();
+    rig.note(all_done, round.since, tally);
+    if !all_done {
+        rig.settle();
+    }
+    all_done
+}
+
+impl<'a> Round<'a> {
+    pub fn prepare(
+        connection: &'a Connection,
+        arena: &'a Arena,
+        family: Family,
+        random: &mut Random,
+    ) -> Self {
+        watchdog::step("a round of transfers");
+        let opcode = match family {
+            Family::Read => Opcode::Read,
+            Family::Write => Opcode::Write,
+            _ => *random.pick(&[Opcode::Write, Opcode::Write, Opcode::Read]),
+        };
+        let (count, pieces) = family.shape();
+        let quarter = arena.length() / 4;
+        let transfers = (0..count)
+            .map(|index| Transfer {
+                windows: windows(index * quarter, quarter, pieces, random),
+                id: None,
+                outcome: None,
+            })
+            .collect();
+        let bytes = random.bytes(arena.length());
+        let guards = vec![GUARD; arena.length()];
+        let (near, far) = match opcode {
+            Opcode::Write => (bytes, guards.as_slice()),
+            Opcode::Read => (guards.as_slice(), bytes),
+        };
+        assert!(arena.near.write(0, near));
+        let visible = arena.far.fill(far);
+        Self {
+            connection,
+            arena,
+            family,
+            opcode,
+            transfers,
+            bytes,
+            visible,
+            since: Instant::now(),
+            would_block: 0,
+        }
+    }
+
+    /// Submits every transfer. `wrong_key`: the first piece of the first one names no region.
+    pub fn submit(&mut self, wrong_key: Option<u32>, tally: &mut Tally) {
+        self.since = Instant::now();
+        for index in 0..self.transfers.len() {
+            let mut iovs: Vec<Iov> =
+                self.transfers[index].windows.iter().map(|window| self.iov(window)).collect();
+            if let (0, Some(rkey)) = (index, wrong_key) {
+                iovs[0].remote = RdmaDesc { rkey, ..iovs[0].remote };
+            }
+            match self.start(&iovs) {
+                Ok(id) => self.transfers[index].id = Some(id),
+                Err(_) => tally.refused += 1,
+            }
+        }
+    }
+
+    fn start(&mut self, iovs: &[Iov]) -> Result<TransferId, SubmitError> {
+        if self.family != Family::TrySubmit {
+            return self.connection.submit(self.opcode, iovs);
+        }
+        let started = Instant::now();
+        loop {
+            match self.connection.try_submit(self.opcode, iovs) {
+                Err(SubmitError::WouldBlock) if started.elapsed() < LIMIT => {
+                    self.would_block += 1;
+                    std::thread::yield_now();
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn iov(&self, window: &Window) -> Iov {
+        let address = self.arena.far.address() + window.far as u64;
+        let Some(remote) = self.connection.describe_remote(address, window.length as u32) else {
+            panic!("the peer has not announced {address:#x}+{}", window.length)
+        };
+        let local = self.arena.near.address() + window.near as u64;
+        Iov { local, length: window.length as u64, region: Some(self.arena.near.region()), remote }
+    }
+
+    /// Waits for all of them the way the family does, then looks at both buffers.
+    pub fn finish(&mut self, tally: &mut Tally) {
+        self.await_ends();
+        for transfer in self.transfers.iter().filter(|transfer| transfer.id.is_some()) {
+            match &transfer.outcome {
+                Some(outcome) => tally.outcome(outcome),
+                None => tally.hangs += 1,
+            }
+        }
+        self.inspect(tally);
+    }
+
+    pub fn all_done(&self) -> bool {
+        self.transfers.iter().all(|transfer| transfer.outcome == Some(Outcome::Done))
+    }
+
+    fn await_ends(&mut self) {
+        let connection = self.connection;
+        if self.family == Family::TestBatch {
+            let ids: Vec<_> = self.transfers.iter().filter_map(|transfer| transfer.id).collect();
+            let mut ended = vec![None; ids.len()];
+            let start = Instant::now();
+            while connection.test_batch(&ids, &mut ended) < ids.len() && start.elapsed() < LIMIT {
+                std::thread::yield_now();
+            }
+            let mut ended = ended.into_iter();
+            for transfer in self.transfers.iter_mut().filter(|transfer| transfer.id.is_some()) {
+                transfer.outcome = ended.next().flatten().and_then(outcome_of);
+            }
+            return;
+        }
+        for transfer in &mut self.transfers {
+            let Some(id) = transfer.id else { continue };
+            transfer.outcome = match self.family {
+                Family::Status => poll(|| {
+                    std::thread::yield_now();
+                    connection.status(id)
+                }),
+                Family::Wait => poll(|| connection.wait(id, Duration::from_millis(1))),
+                _ => outcome_of(connection.wait(id, LIMIT)),
+            };
+        }
+    }
+
+    /// Byte by byte: what was said to be done is there, and nothing but windows has changed.
+    fn inspect(&self, tally: &mut Tally) {
+        let near = content(&self.arena.near);
+        let far = self.arena.far.content().filter(|_| self.visible);
+        let (source, target) = match self.opcode {
+            Opcode::Write => (Some(near), far),
+            Opcode::Read => (far, Some(near)),
+        };
+        if source.is_some_and(|source| source != self.bytes) {
+            tally.damaged += 1;
+        }
+        let done = || self.transfers.iter().filter(|transfer| transfer.outcome == Some(Outcome::Done));
+        let Some(mut target) = target else {
+            tally.unseen += done().count() as u64;
+            return;
+        };
+        let place = |window: &Window| match self.opcode {
+            Opcode::Write => (window.near, window.far),
+            Opcode::Read => (window.far, window.near),
+        };
+        let is_there = |window: &Window| {
+            let (from, to) = place(window);
+            self.bytes[from..from + window.length] == target[to..to + window.length]
+        };
+        let lies = done().filter(|transfer| !transfer.windows.iter().all(is_there)).count();
+        tally.false_successes += lies as u64;
+        for window in self.transfers.iter().filter(|transfer| transfer.id.is_some()).flat_map(|t| &t.windows)
+        {
+            let (_, to) = place(window);
+            target[to..to + window.length].fill(GUARD);
+        }
+        if target.iter().any(|byte| *byte != GUARD) {
+            tally.damaged += 1;
+        }
+    }
+}
+
+fn outcome_of(status: Status) -> Option<Outcome> {
+    match status {
+        Status::Ended(outcome) => Some(outcome),
+        Status::Pending => None,
+        Status::Unknown => panic!("an id that was just given out is unknown"),
+    }
+}
+
+fn poll(mut ask: impl FnMut() -> Status) -> Option<Outcome> {
+    let start = Instant::now();
+    loop {
+        match outcome_of(ask()) {
+            None if start.elapsed() < LIMIT => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// `count` windows inside `start..start + room`, with guards around each; the far ones in the opposite order.
+fn windows(start: usize, room: usize, count: usize, random: &mut Random) -> Vec<Window> {
+    let slot = room / count;
+    let mut place = |slot_index: usize, length: usize| {
+        start + slot_index * slot + 8 + random.below((slot - 16 - length + 1) as u64) as usize
+    };
+    let lengths: Vec<_> = (0..count).map(|index| 1 + (index * 977 + start) % (slot - 16)).collect();
+    (0..count)
+        .map(|index| {
+            let length = lengths[index];
+            Window { near: place(index, length), far: place(count - 1 - index, length), length }
+        })
+        .collect()
+}

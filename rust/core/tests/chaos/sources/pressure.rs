@@ -1,0 +1,130 @@
+//! Queues that are full, and peers that are slow.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::fabric::Opcode;
+use flagcx_p2p::transfer::{Iov, Outcome, Status, SubmitError};
+
+use crate::chaos::random::Random;
+use crate::chaos::rig::{LENGTH, Rig, Way};
+use crate::chaos::round::{self, FAMILIES, Family};
+use crate::chaos::tally::Tally;
+use crate::chaos::watchdog;
+use crate::support;
+
+/// Threads that fill the queue.
+const CROWD: usize = 4;
+const WOULD_BLOCK: u64 = 600;
+
+/// One worker, one lane, one place in each queue, and copies that keep the worker's lock for a while: `try_submit`
+/// says so, `submit` waits, and nothing is lost or done twice.
+pub fn full_queue(seed: u64, tally: &mut Tally) {
+    let mut random = Random::new(seed);
+    for (way, depth) in [(Way::InProcess, "1"), (Way::Tcp, "1"), (Way::CrossMemory, "3")] {
+        watchdog::step("filling a queue");
+        let rig = Rig::new(
+            way,
+            &[
+                ("FLAGCX_P2P_FAULTS", "hold=us:200"),
+                ("FLAGCX_P2P_QUEUE_DEPTH", depth),
+                ("FLAGCX_P2P_SHARD_COUNT", "1"),
+                ("FLAGCX_P2P_WORKERS_PER_POOL", "1"),
+                ("FLAGCX_P2P_QPS_PER_CONN", "1"),
+                ("FLAGCX_P2P_MAX_REQUESTS", "1"),
+                ("FLAGCX_P2P_CQ_DEPTH", "4"),
+            ],
+        );
+        let blocked = AtomicU64::new(0);
+        let crowd = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..CROWD)
+                .map(|index| {
+                    let (shared, blocked) = (Shared::from(&rig), &blocked);
+                    scope.spawn(move || push(shared, index, index % 2 == 0, blocked))
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        for (done, waits) in crowd {
+            tally.done += done;
+            tally.detection.extend(waits);
+        }
+        tally.fault(Family::TrySubmit, blocked.into_inner());
+        // Quiet again: everything still works, byte for byte.
+        for family in FAMILIES {
+            let begin = Instant::now();
+            assert!(round::run(&rig, family, &mut random, tally));
+            tally.recovery.push(begin.elapsed());
+        }
+    }
+}
+
+/// What the threads of a crowd share: the connection and the buffers, not the rig's bookkeeping.
+#[derive(Clone, Copy)]
+struct Shared<'a> {
+    connection: &'a flagcx_p2p::connection::Connection,
+    near: u64,
+    far: u64,
+}
+
+impl<'a> From<&'a Rig> for Shared<'a> {
+    fn from(rig: &'a Rig) -> Self {
+        Self { connection: &rig.here, near: rig.arena.near.address(), far: rig.arena.far.address() }
+    }
+}
+
+/// Fills the queue from one thread until it has been full often enough; answers transfers done and times to get in.
+fn push(shared: Shared<'_>, index: usize, blocking: bool, blocked: &AtomicU64) -> (u64, Vec<Duration>) {
+    let offset = (index * LENGTH / CROWD) as u64;
+    let remote = shared.connection.describe_remote(shared.far + offset, 1024).unwrap();
+    let iov = [Iov { local: shared.near + offset, length: 1024, region: None, remote }];
+    let (mut done, mut waits) = (0, Vec::new());
+    let start = Instant::now();
+    while blocked.load(Ordering::Relaxed) < WOULD_BLOCK / 3 {
+        assert!(start.elapsed() < support::LIMIT, "the queue does not fill");
+        let begin = Instant::now();
+        let ids: Vec<_> = (0..4)
+            .filter_map(|_| match blocking {
+                true => Some(shared.connection.submit(Opcode::Write, &iov[..]).unwrap()),
+                false => match shared.connection.try_submit(Opcode::Write, &iov[..]) {
+                    Ok(id) => Some(id),
+                    Err(SubmitError::WouldBlock) => {
+                        blocked.fetch_add(1, Ordering::Relaxed);
+                        None
+                    }
+                    Err(error) => panic!("{error}"),
+                },
+            })
+            .collect();
+        waits.push(begin.elapsed());
+        for id in ids {
+            assert_eq!(shared.connection.wait(id, support::LIMIT), Status::Ended(Outcome::Done));
+            done += 1;
+        }
+    }
+    (done, waits)
+}
+
+/// Memory that moves at 100 MB/s instead of 10 GB/s; then so slowly that most transfers miss a deadline of 20 ms, and
+/// end soon after it. A connection to another peer does not notice.
+pub fn slow_peer(seed: u64, tally: &mut Tally) {
+    let mut random = Random::new(seed);
+    for way in [Way::InProcess, Way::CrossMemory, Way::Tcp] {
+        let quick = Rig::new(way, &[]);
+        for (slowness, deadline, rounds) in
+            [("slow=factor:100", "8000", 120), ("slow=factor:100000", "20", 60)]
+        {
+            let settings = [("FLAGCX_P2P_FAULTS", slowness), ("FLAGCX_P2P_XFER_TIMEOUT_MS", deadline)];
+            let slow = Rig::new(way, &settings);
+            for turn in 0..rounds {
+                watchdog::step("transfers with a slow peer");
+                let family = FAMILIES[turn % FAMILIES.len()];
+                round::run(&slow, family, &mut random, tally);
+                tally.fault(family, 1);
+                if turn % 4 == 0 {
+                    assert!(round::run(&quick, family, &mut random, tally), "a slow peer slows another one");
+                }
+            }
+        }
+    }
+}

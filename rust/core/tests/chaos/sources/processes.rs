@@ -1,0 +1,213 @@
+//! Peers in other processes that are killed, stopped and restarted.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::engine::Engine;
+use flagcx_p2p::fabric::Opcode;
+use flagcx_p2p::transfer::{Iov, Outcome, Status};
+use rustix::process::Signal;
+
+use crate::chaos::arena::{Arena, Far};
+use crate::chaos::peer::Peer;
+use crate::chaos::random::Random;
+use crate::chaos::rig::{LENGTH, Rig, Settings, Way, settings_for};
+use crate::chaos::round::{self, FAMILIES, Family, Round};
+use crate::chaos::tally::Tally;
+use crate::chaos::watchdog;
+use crate::support;
+
+const KILLS: usize = 60;
+const STOPS: usize = 400;
+const RESTARTS: usize = 520;
+/// Of those, of a whole process.
+const PROCESS_RESTARTS: usize = 40;
+
+/// Some transfers do not pass their deadline for seconds, and those towards a stopped peer end soon.
+const IMPATIENT: &Settings<'static> = &[("FLAGCX_P2P_XFER_TIMEOUT_MS", "40")];
+
+pub fn kill_and_stop(seed: u64, tally: &mut Tally) {
+    let mut random = Random::new(seed);
+    for way in [Way::CrossMemory, Way::TcpBetweenProcesses] {
+        let settings = settings_for(way, &[]);
+        let client = support::engine(&settings);
+        for turn in 0..KILLS {
+            kill(&client, &settings, FAMILIES[turn % FAMILIES.len()], &mut random, tally);
+        }
+        let rig = Rig::new(way, IMPATIENT);
+        for turn in 0..STOPS / 2 {
+            stop(&rig, FAMILIES[turn % FAMILIES.len()], &mut random, tally);
+        }
+    }
+}
+
+/// Kills the peer at some point of a round. Every transfer ends, soon.
+fn kill(
+    client: &Arc<Engine>,
+    settings: &Settings<'_>,
+    family: Family,
+    random: &mut Random,
+    tally: &mut Tally,
+) {
+    watchdog::step("starting a peer");
+    let begin = Instant::now();
+    let rig = Rig::towards(Arc::clone(client), Peer::start(settings));
+    assert!(round::run(&rig, Family::Write, random, tally), "a fresh peer works");
+    if tally.by_family.contains_key(&family) {
+        tally.recovery.push(begin.elapsed());
+    }
+    let peer = rig.peer.as_ref().unwrap();
+    let moment = Duration::from_micros(random.below(1500));
+    let fault = Instant::now() + moment;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(moment);
+            peer.signal(Signal::KILL);
+        });
+        while Instant::now() < fault + Duration::from_millis(1) {
+            round::run(&rig, family, random, tally);
+        }
+    });
+    watchdog::step("noticing a peer's death");
+    support::eventually("the death is noticed", || !rig.here.is_usable());
+    tally.detection.push(fault.elapsed());
+    let iov = [first_piece(&rig.arena, &rig)];
+    assert!(rig.here.submit(Opcode::Write, &iov[..]).is_err(), "a connection to the dead takes nothing");
+    tally.fault(family, 1);
+}
+
+fn first_piece(arena: &Arena, rig: &Rig) -> Iov {
+    let remote = rig.here.describe_remote(arena.far.address(), 64).unwrap();
+    Iov { local: arena.near.address(), length: 64, region: None, remote }
+}
+
+/// Stops the peer during a round, and lets it go on later.
+fn stop(rig: &Rig, family: Family, random: &mut Random, tally: &mut Tally) {
+    let peer = rig.peer.as_ref().unwrap();
+    let mut round = Round::prepare(&rig.here, &rig.arena, family, random);
+    if random.below(2) == 0 {
+        peer.signal(Signal::STOP);
+        round.submit(None, tally);
+    } else {
+        round.submit(None, tally);
+        peer.signal(Signal::STOP);
+    }
+    let start = Instant::now();
+    round.finish(tally);
+    if !round.all_done() {
+        tally.detection.push(start.elapsed());
+    }
+    peer.signal(Signal::CONT);
+    let again = Instant::now();
+    rig.settle();
+    while !round::run(rig, Family::Write, random, tally) {
+        assert!(again.elapsed() < support::LIMIT, "the connection does not recover from a stopped peer");
+    }
+    tally.recovery.push(again.elapsed());
+    tally.fault(family, 1);
+}
+
+/// The peer comes back on the same port, as another engine or another process; sessions find it.
+pub fn restart(seed: u64, tally: &mut Tally) {
+    let mut random = Random::new(seed);
+    let client = support::engine(&settings_for(Way::InProcess, &[]));
+    restart_engines(&client, &mut random, tally);
+    let client = support::engine(&settings_for(Way::CrossMemory, &[]));
+    let ports = free_ports(&mut random);
+    let mut settings = settings_for(Way::CrossMemory, &[]);
+    settings.push(("FLAGCX_P2P_PORT_RANGE", &ports));
+    for turn in 0..PROCESS_RESTARTS {
+        watchdog::step("restarting a peer process");
+        let peer = Peer::start(&settings);
+        let far = Far::There { pid: peer.pid(), address: peer.address, length: LENGTH };
+        let session = format!("127.0.0.1:{}", peer.port);
+        meet(&client, &session, far, FAMILIES[turn % FAMILIES.len()], &mut random, tally);
+        if turn % 2 == 0 {
+            peer.signal(Signal::KILL);
+        }
+    }
+}
+
+fn restart_engines(client: &Arc<Engine>, random: &mut Random, tally: &mut Tally) {
+    let ports = free_ports(random);
+    let mut settings = settings_for(Way::InProcess, &[]);
+    settings.push(("FLAGCX_P2P_PORT_RANGE", &ports));
+    let mut old = None;
+    for turn in 0..RESTARTS - PROCESS_RESTARTS {
+        watchdog::step("restarting an engine");
+        let server = support::engine(&settings);
+        let far = server.allocate(LENGTH).unwrap();
+        server.start_rpc_server().unwrap();
+        let session = format!("127.0.0.1:{}", server.rpc_port().unwrap());
+        let address = far.address();
+        meet(client, &session, Far::Here(far), FAMILIES[turn % FAMILIES.len()], random, tally);
+        // The former engine's key opens nothing, even where the new one's memory is at the same place.
+        let connection = client.session(&session).unwrap();
+        let remote = connection.describe_remote(address, 64);
+        assert!(remote.is_some() && remote.map(|desc| desc.rkey) != old, "a key of a former life");
+        old = remote.map(|desc| desc.rkey);
+        if turn % 2 == 0 {
+            server.close();
+        }
+    }
+}
+
+/// Reaches the peer by session and moves something.
+fn meet(
+    client: &Arc<Engine>,
+    session: &str,
+    far: Far,
+    family: Family,
+    random: &mut Random,
+    tally: &mut Tally,
+) {
+    let begin = Instant::now();
+    let near = client.allocate(LENGTH).unwrap();
+    let arena = Arena { near, far };
+    let announced = |connection: &flagcx_p2p::connection::Connection| {
+        connection.describe_remote(arena.far.address(), LENGTH as u32).is_some()
+    };
+    let mut last = String::new();
+    loop {
+        assert!(begin.elapsed() < support::LIMIT, "the peer is not found again: {last}");
+        // Right after a restart the cached connection may not have noticed yet: its transfers then fail.
+        match client.session(session) {
+            Ok(connection) if announced(&connection) => {
+                let mut round = Round::prepare(&connection, &arena, family, random);
+                round.submit(None, tally);
+                round.finish(tally);
+                if round.all_done() {
+                    break;
+                }
+            }
+            Ok(connection) => {
+                // Still the former peer's: using it ends in a failure, never in somebody else's memory.
+                last = "connected to the former peer".to_owned();
+                let known = connection.describe_remote(arena.far.address(), 64);
+                if let Some(remote) = known {
+                    let iov = Iov { local: arena.near.address(), length: 64, region: None, remote };
+                    if let Ok(id) = connection.submit(Opcode::Write, &[iov][..]) {
+                        let status = connection.wait(id, support::LIMIT);
+                        tally.false_successes += u64::from(status == Status::Ended(Outcome::Done));
+                    }
+                }
+                tally.detection.push(begin.elapsed());
+            }
+            Err(error) => last = error.to_string(),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    tally.recovery.push(begin.elapsed());
+    tally.fault(family, 1);
+}
+
+/// A range of ports of which the first ones are free.
+fn free_ports(random: &mut Random) -> String {
+    loop {
+        let first = 20_000 + random.below(10_000) as u16;
+        let free = (first..first + 4).all(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
+        if free {
+            return format!("{first}-{}", first + 63);
+        }
+    }
+}

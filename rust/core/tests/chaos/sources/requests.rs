@@ -1,0 +1,67 @@
+//! Requests that fail, and posts that are refused.
+
+use flagcx_p2p::fabric::software::faults_injected;
+
+use crate::chaos::random::Random;
+use crate::chaos::rig::{Rig, ways};
+use crate::chaos::round::{self, FAMILIES};
+use crate::chaos::tally::Tally;
+
+/// Faults of each family.
+const QUOTA: u64 = 500;
+
+/// Interruptions, which are healed, and failures for good reason, which are told.
+pub fn fail_every(seed: u64, tally: &mut Tally) {
+    let mut random = Random::new(seed);
+    let statuses = ["retry-exceeded", "fatal", "general", "remote-access"];
+    let shares = (ways().len() * statuses.len()) as u64;
+    for (share, (way, status)) in
+        ways().iter().flat_map(|way| statuses.map(|status| (way, status))).enumerate()
+    {
+        let k = [3, 7, 2, 11, 5][share % 5];
+        let faults = format!("seed={seed};fail=every:{k}:{status}");
+        let rig = Rig::new(*way, &[("FLAGCX_P2P_FAULTS", &faults)]);
+        until_quota(&rig, QUOTA * (share as u64 + 1) / shares, &mut random, tally);
+    }
+}
+
+/// A refused post is back-pressure: nothing may fail.
+pub fn refuse_posts(seed: u64, tally: &mut Tally) {
+    let mut random = Random::new(seed);
+    let positions = [2, 3, 5, 8];
+    let shares = (ways().len() * positions.len()) as u64;
+    for (share, (way, k)) in ways().iter().flat_map(|way| positions.map(|k| (way, k))).enumerate() {
+        let faults = format!("seed={seed};refuse=every:{k}");
+        let rig = Rig::new(*way, &[("FLAGCX_P2P_FAULTS", &faults)]);
+        let failed = tally.failed;
+        until_quota(&rig, QUOTA * (share as u64 + 1) / shares, &mut random, tally);
+        assert_eq!(tally.failed, failed, "a refused post is tried again, not told");
+    }
+}
+
+/// Rounds through all families in turn until each has met so many faults.
+fn until_quota(rig: &Rig, quota: u64, random: &mut Random, tally: &mut Tally) {
+    while let Some(family) = FAMILIES.into_iter().find(|family| tally.of_family(*family) < quota) {
+        for _ in 0..8 {
+            let before = faults_injected();
+            round::run(rig, family, random, tally);
+            tally.fault(family, faults_injected() - before);
+        }
+    }
+}
+
+/// Every third request is called a success although nothing moved.
+pub fn lie() -> u64 {
+    let mut tally = Tally::new("lies", 1);
+    let mut random = Random::new(1);
+    for way in ways() {
+        let rig = Rig::new(*way, &[("FLAGCX_P2P_FAULTS", "lie=every:3")]);
+        let before = tally.false_successes;
+        for family in FAMILIES.into_iter().cycle().take(21) {
+            round::run(&rig, family, &mut random, &mut tally);
+        }
+        assert!(tally.false_successes > before, "{way:?}: lies went unnoticed");
+        assert_eq!((tally.hangs, tally.damaged), (0, 0));
+    }
+    tally.false_successes
+}

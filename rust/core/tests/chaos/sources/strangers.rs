@@ -1,0 +1,141 @@
+//! Clients that are no peers, at every listener that an engine has: control, lanes, notifications, data.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::notify::Message;
+
+use crate::chaos::random::Random;
+use crate::chaos::rig::{Rig, Way};
+use crate::chaos::round::{self, FAMILIES};
+use crate::chaos::tally::Tally;
+use crate::chaos::watchdog;
+use crate::support;
+
+/// Strangers of each kind.
+const EACH: u64 = 180;
+
+/// Everything that an engine listens on, the lane listeners of handshakes too, is in this many ports.
+const PORTS: u16 = 48;
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Says something that makes no sense and goes.
+    Garbage,
+    /// Begins like a peer and goes on with garbage.
+    Pretender,
+    /// Says one byte now and then.
+    Slow,
+    /// Says nothing and stays.
+    HalfOpen,
+}
+
+const KINDS: [Kind; 4] = [Kind::Garbage, Kind::Pretender, Kind::Slow, Kind::HalfOpen];
+
+/// Peers are served meanwhile: new ones get in, transfers are done, notifications arrive.
+pub fn knock(seed: u64, tally: &mut Tally) {
+    let way = if crate::chaos::over_verbs() { Way::Verbs } else { Way::Tcp };
+    let mut random = Random::new(seed);
+    for kind in KINDS {
+        watchdog::step("strangers knock");
+        let first = 30_000 + random.below(2_000) as u16;
+        let ports = format!("{first}-{}", first + PORTS - 1);
+        let rig =
+            Rig::new(way, &[("FLAGCX_P2P_PORT_RANGE", &ports), ("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", "4000")]);
+        let over = AtomicBool::new(false);
+        let knocks = std::thread::scope(|scope| {
+            let strangers: Vec<_> = (0..2)
+                .map(|index| {
+                    let random = Random::new(seed ^ index << 32 ^ kind as u64);
+                    let over = &over;
+                    scope.spawn(move || knock_until(kind, first, random, over))
+                })
+                .collect();
+            serve_peers(&rig, &mut random, tally);
+            over.store(true, Ordering::Relaxed);
+            strangers.into_iter().map(|stranger| stranger.join().unwrap()).sum::<u64>()
+        });
+        assert!(knocks >= EACH, "{kind:?}: only {knocks} got through to a listener");
+        tally.faults += knocks;
+    }
+}
+
+/// Knocks at every port of the range, over and over; answers how often somebody was there.
+fn knock_until(kind: Kind, first: u16, mut random: Random, over: &AtomicBool) -> u64 {
+    let mut knocks = 0;
+    let mut open = Vec::new();
+    while knocks < EACH || !over.load(Ordering::Relaxed) {
+        for port in first..first + PORTS {
+            let Ok(mut stream) = TcpStream::connect_timeout(
+                &SocketAddr::from(([127, 0, 0, 1], port)),
+                Duration::from_millis(200),
+            ) else {
+                continue;
+            };
+            knocks += 1;
+            let _ = stream.set_read_timeout(Some(Duration::from_micros(200)));
+            let length = 1 + random.below(300) as usize;
+            let garbage = random.bytes(length);
+            match kind {
+                Kind::Garbage => {
+                    let _ = stream.write_all(garbage);
+                }
+                Kind::Pretender => {
+                    // The preamble of a bootstrap socket, as any peer says it.
+                    let _ = stream.write_all(&preamble(port));
+                    let _ = stream.write_all(garbage);
+                    let _ = stream.read(&mut [0; 64]);
+                }
+                Kind::Slow => {
+                    let _ = stream.write_all(&garbage[..1]);
+                    open.push(stream);
+                }
+                Kind::HalfOpen => open.push(stream),
+            }
+        }
+        for stream in &mut open {
+            if let Kind::Slow = kind {
+                let _ = stream.write_all(&[0]);
+            }
+        }
+        if open.len() > 100 {
+            open.drain(..50);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    knocks
+}
+
+/// A valid preamble of one of the socket kinds.
+fn preamble(port: u16) -> Vec<u8> {
+    use flagcx_p2p::control::wire::SocketKind;
+    match port % 2 {
+        0 => SocketKind::Bootstrap.encode().to_vec(),
+        _ => SocketKind::Lanes.encode().to_vec(),
+    }
+}
+
+fn serve_peers(rig: &Rig, random: &mut Random, tally: &mut Tally) {
+    let server = rig.server.as_ref().unwrap();
+    server.start_rpc_server().unwrap();
+    for turn in 0..12_u8 {
+        let begin = Instant::now();
+        let port = server.rpc_port().unwrap();
+        let newcomer = rig.client.connect("127.0.0.1", port, 0, false).unwrap();
+        tally.recovery.push(begin.elapsed());
+        assert!(newcomer.is_usable());
+        for family in FAMILIES {
+            assert!(round::run(rig, family, random, tally), "strangers disturb a transfer");
+        }
+        let message = Message::new(b"chaos", &[turn; 32]);
+        assert!(newcomer.send_notification(&message).is_ok());
+        let begin = Instant::now();
+        support::eventually("a notification arrives", || server.take_notifications().contains(&message));
+        tally.detection.push(begin.elapsed());
+        drop(Arc::clone(&newcomer));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

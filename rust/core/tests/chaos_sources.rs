@@ -1,0 +1,77 @@
+//! Nine sources of chaos: nothing lies, nothing hangs, nothing is damaged, nothing is left behind.
+//!
+//! Each test prints its row of the table of `docs/reliability.md`. `FLAGCX_P2P_SEED` chooses another run.
+
+mod chaos;
+mod support;
+
+use chaos::sources;
+
+#[test]
+fn every_kth_request_fails() {
+    chaos::run(&sources::FAILING_REQUESTS);
+}
+
+#[test]
+fn posts_are_refused() {
+    chaos::run(&sources::REFUSED_POSTS);
+}
+
+#[test]
+fn peers_are_killed_and_stopped() {
+    chaos::run(&sources::KILLED_PEERS);
+}
+
+#[test]
+fn busy_things_are_destroyed() {
+    chaos::run(&sources::DESTRUCTION);
+}
+
+#[test]
+fn peers_are_restarted() {
+    chaos::run(&sources::RESTARTS);
+}
+
+#[test]
+fn strangers_knock() {
+    chaos::run(&sources::STRANGERS);
+}
+
+#[test]
+fn connections_come_and_go() {
+    chaos::run(&sources::RECONNECTS);
+}
+
+#[test]
+fn queues_are_full() {
+    chaos::run(&sources::FULL_QUEUE);
+}
+
+#[test]
+fn peers_are_slow() {
+    chaos::run(&sources::SLOW_PEER);
+}
+
+/// An engine whose every third completion lies must be found out by the same harness.
+#[test]
+fn a_liar_is_caught() {
+    if chaos::over_verbs() {
+        println!("skipped: only the software fabric can be made to lie");
+        return;
+    }
+    assert!(chaos::count_lies() > 0);
+}
+
+/// All sources, over and over with other seeds, for `FLAGCX_P2P_SECONDS` (default 60).
+#[test]
+#[ignore = "a soak: ./x soak"]
+fn soak_chaos() {
+    let seconds = std::env::var("FLAGCX_P2P_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    chaos::soak(seconds.unwrap_or(60));
+}
+
+/// Not a test of its own: what the other process of the tests above runs.
+#[test]
+fn peer_process() {
+    chaos::peer::play();
+}
