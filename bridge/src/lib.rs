@@ -5,8 +5,10 @@
 #![deny(unsafe_code)]
 
 mod calls;
+mod devices;
 mod handles;
 mod logging;
+mod net;
 mod pieces;
 mod refusal;
 
@@ -15,6 +17,7 @@ use calls::info::*;
 use calls::memory::*;
 use calls::notify::*;
 use calls::transfer::*;
+use devices::install_devices;
 use handles::{Conn, Desc, Engine, NotifyMessage};
 use logging::start_logging;
 use refusal::{last_error, refuse_call};
@@ -39,6 +42,8 @@ mod ffi {
         local: &'a [*const u8],
         sizes: &'a [usize],
         descs: &'a [Desc],
+        /// 128 bytes of IPC information each; empty when the caller has none.
+        ipc: &'a [*const u8],
     }
 
     /// `FlagcxP2pXferState`.
@@ -138,6 +143,7 @@ mod ffi {
     // The process: logging, errors, settings, devices.
     extern "Rust" {
         unsafe fn start_logging(sink: usize);
+        unsafe fn install_devices(read: usize);
         fn refuse_call(call: &str, reason: &str);
         fn last_error() -> String;
         fn version() -> &'static str;
@@ -185,7 +191,7 @@ mod ffi {
         ) -> i32;
         fn engine_deregister(engine: &Engine, id: u64);
         fn engine_describe(engine: &Engine, id: u64, address: usize, size: usize, out: &mut Desc) -> i32;
-        fn ipc_info(address: usize) -> i32;
+        fn ipc_info(address: usize, out: &mut [u8; 128], found: &mut bool) -> i32;
         fn conn_describe_remote(conn: &Conn, address: u64, size: u32, out: &mut Desc) -> i32;
     }
 
@@ -199,7 +205,7 @@ mod ffi {
             desc: &Desc,
             id: &mut u64,
         ) -> i32;
-        fn conn_start(
+        unsafe fn conn_start(
             conn: &Conn,
             operation: Operation,
             pieces: &Pieces<'_>,

@@ -129,7 +129,7 @@ mod tests {
     fn the_first_elements_become_pieces_in_order() {
         let (regions, sizes, bytes, descs) = ([7, 8, 9], [10, 20, 30], [0_u8; 3], descs(3));
         let local: Vec<*const u8> = bytes.iter().map(std::ptr::from_ref).collect();
-        let all = Pieces { regions: &regions, local: &local, sizes: &sizes, descs: &descs };
+        let all = Pieces { regions: &regions, local: &local, sizes: &sizes, descs: &descs, ipc: &[] };
         let pieces = VectorPieces::new(&all, 2).unwrap();
         assert_eq!(pieces.len(), 2);
         let piece = pieces.piece(1).unwrap();
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_short_vector_or_a_count_below_one_is_refused() {
         let (regions, local, sizes, descs) = ([1; 4], [std::ptr::null(); 4], [1; 4], descs(4));
-        let all = Pieces { regions: &regions, local: &local, sizes: &sizes, descs: &descs };
+        let all = Pieces { regions: &regions, local: &local, sizes: &sizes, descs: &descs, ipc: &[] };
         for short in [
             Pieces { regions: &regions[..3], ..all },
             Pieces { local: &local[..3], ..all },

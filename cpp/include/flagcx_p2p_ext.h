@@ -132,6 +132,43 @@ int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out);
 int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t bytes, uint32_t flags, uint64_t *mrId);
 
 /* ---------------------------------------------------------------------------------------------------------------- */
+/* GPU memory                                                                                                       */
+
+/* What the engine asks of a GPU runtime, for programs that are not FlagCX and whose GPU is not driven by CUDA. Any
+ * callback may be NULL: what needs it is then not offered. Names, arguments and meaning are those of FlagCX's device
+ * adaptor. Answers: 0 done, 7 still running (eventQuery only), anything else a failure. Streams, events and handles are
+ * the runtime's own objects. The callbacks are called from any thread and must outlive the process's last engine. */
+typedef struct FlagcxP2pDeviceTable {
+  uint32_t size; /* in: sizeof */
+  uint32_t reserved;
+  /* type: 0 host to device, 1 device to host, 2 device to device; args is NULL. */
+  int (*deviceMemcpy)(void *dst, void *src, size_t size, int type, void *stream, void *args);
+  int (*setDevice)(int dev);
+  int (*getDevice)(int *dev);
+  int (*getDeviceCount)(int *count);
+  int (*gdrPtrMmap)(void **cpuPtr, void *devPtr, size_t size);
+  int (*gdrPtrMunmap)(void *cpuPtr, size_t size);
+  int (*streamCreate)(void **stream);
+  int (*streamDestroy)(void *stream);
+  int (*eventCreate)(void **event, int type); /* type: 1, without timing */
+  int (*eventDestroy)(void *event);
+  int (*eventRecord)(void *event, void *stream);
+  int (*eventQuery)(void *event);
+  int (*ipcMemHandleCreate)(void **handle, size_t *size);        /* an empty object of at most 64 bytes */
+  int (*ipcMemHandleGet)(void *handle, void *devPtr);            /* 0: `devPtr` is device memory */
+  int (*ipcMemHandleOpen)(void *handle, void **devPtr);
+  int (*ipcMemHandleClose)(void *devPtr);
+  int (*ipcMemHandleFree)(void *handle);
+  int (*getDevicePciBusId)(char *busId, int length, int dev);
+  int (*getDeviceByPciBusId)(int *dev, const char *busId);
+  int (*getLastError)(void); /* clears what a failed probe left behind */
+} FlagcxP2pDeviceTable;
+
+/* Takes a copy of `table` for the whole process, before the first engine is created. NULL goes back to what there was:
+ * FlagCX's device adaptor inside FlagCX, else the CUDA driver if the process has it loaded, else none. */
+int flagcxP2pSetDeviceTable(const FlagcxP2pDeviceTable *table);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
 /* Notifications and metrics                                                                                        */
 
 /* Sends a notification of any size that the peer takes (FLAGCX_P2P_NOTIF_MAX_BYTES there). `name` is cut to 256

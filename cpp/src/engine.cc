@@ -8,6 +8,7 @@ using namespace flagcx::p2p;
 
 FlagcxP2pEngine *flagcxP2pEngineCreate() {
   startLogging();
+  startDevices();
   if (ffi::accl_wanted()) {
 #ifdef USE_ACCL_BAREX
     return flagcxAcclEngineCreate();

@@ -64,7 +64,7 @@ int tryStart(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, co
                             : sizes == nullptr ? "sizes"
                             : descs == nullptr ? "descs"
                                                : "transferId");
-  const ffi::Pieces pieces{slice(mrIds, count), addresses(local, count), slice(sizes, count), slice(descs, count)};
+  const ffi::Pieces pieces{slice(mrIds, count), addresses(local, count), slice(sizes, count), slice(descs, count), {}};
   return ffi::conn_try_start(*conn, operation, pieces, *transferId);
 }
 
@@ -175,6 +175,11 @@ int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const v
                                                        : name == nullptr ? "name"
                                                                          : "content");
   return ffi::conn_notify_large(*conn, text(name), slice(static_cast<const uint8_t *>(content), bytes));
+}
+
+int flagcxP2pSetDeviceTable(const FlagcxP2pDeviceTable *table) {
+  startLogging();
+  return setDeviceTable(table);
 }
 
 int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink, void *context) {

@@ -5,6 +5,7 @@
 #define FLAGCX_P2P_FACADE_H_
 
 #include "flagcx_p2p.h"
+#include "flagcx_p2p_ext.h"
 #include "flagcx_p2p/src/lib.rs.h"
 #include "rust/cxx.h"
 
@@ -13,6 +14,13 @@ namespace flagcx::p2p {
 // Sends the engine's log lines where this program wants them. Cheap after the first call; every function that can be
 // the first of a process calls it.
 void startLogging();
+
+// Lets the engine use FlagCX's device adaptor, if this is FlagCX. Cheap after the first call; whatever may ask about
+// memory for the first time calls it.
+void startDevices();
+
+// flagcxP2pSetDeviceTable.
+int setDeviceTable(const FlagcxP2pDeviceTable *table);
 
 // Logs and remembers that `call` was refused because `argument` is NULL; answers -1.
 int refuseNull(const char *call, const char *argument);

@@ -68,8 +68,11 @@ int flagcxP2pEngineGetIpcInfo(FlagcxP2pEngine *engine, uintptr_t addr, char *ipc
   (void)engine; // any engine of the process may hold the region
   if (ipcBuf == nullptr || hasIpc == nullptr)
     return refuseNull("flagcxP2pEngineGetIpcInfo", ipcBuf == nullptr ? "ipcBuf" : "hasIpc");
-  *hasIpc = false;
-  return ffi::ipc_info(addr);
+  std::array<uint8_t, FLAGCX_P2P_IPC_INFO_SIZE> info;
+  const int answer = ffi::ipc_info(addr, info, *hasIpc);
+  if (*hasIpc)
+    std::memcpy(ipcBuf, info.data(), info.size());
+  return answer;
 }
 
 int flagcxP2pEngineUpdateIpcInfo(char *ipcBuf, uintptr_t addr, uintptr_t baseAddr, size_t size) {

@@ -16,8 +16,10 @@ int startOne(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, co
 }
 
 ffi::Pieces pieces(const std::vector<FlagcxP2pMr> &regions, const std::vector<void *> &local,
-                   const std::vector<size_t> &sizes, const std::vector<FlagcxP2pRdmaDesc> &descs) {
-  return {slice(regions), addresses(local.data(), local.size()), slice(sizes), slice(descs)};
+                   const std::vector<size_t> &sizes, const std::vector<FlagcxP2pRdmaDesc> &descs,
+                   const std::vector<char *> &ipc = {}) {
+  return {slice(regions), addresses(local.data(), local.size()), slice(sizes), slice(descs),
+          {reinterpret_cast<const uint8_t *const *>(ipc.data()), ipc.size()}};
 }
 
 int start(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const ffi::Pieces &pieces, int count,
@@ -45,19 +47,19 @@ int flagcxP2pEngineWrite(FlagcxP2pConn *conn, FlagcxP2pMr mr, const void *data, 
 
 int flagcxP2pEngineReadVector(FlagcxP2pConn *conn, std::vector<FlagcxP2pMr> mrIds, std::vector<void *> dstVec,
                               std::vector<size_t> sizeVec, std::vector<FlagcxP2pRdmaDesc> descs, int numIovs,
-                              uint64_t *transferId, std::vector<char *>) {
+                              uint64_t *transferId, std::vector<char *> ipcBufs) {
   FORWARD_TO_ACCL(conn, flagcxAcclEngineReadVector(conn, mrIds, dstVec, sizeVec, descs, numIovs, transferId));
-  return start("flagcxP2pEngineReadVector", ffi::Operation::Read, conn, pieces(mrIds, dstVec, sizeVec, descs),
-               numIovs, transferId);
+  return start("flagcxP2pEngineReadVector", ffi::Operation::Read, conn,
+               pieces(mrIds, dstVec, sizeVec, descs, ipcBufs), numIovs, transferId);
 }
 
 int flagcxP2pEngineWriteVector(FlagcxP2pConn *conn, const std::vector<FlagcxP2pMr> &mrIds,
                                const std::vector<void *> &dstVec, const std::vector<size_t> &sizeVec,
                                const std::vector<FlagcxP2pRdmaDesc> &descs, int numIovs, uint64_t *transferId,
-                               const std::vector<char *> &) {
+                               const std::vector<char *> &ipcBufs) {
   FORWARD_TO_ACCL(conn, flagcxAcclEngineWriteVector(conn, mrIds, dstVec, sizeVec, descs, numIovs, transferId));
-  return start("flagcxP2pEngineWriteVector", ffi::Operation::Write, conn, pieces(mrIds, dstVec, sizeVec, descs),
-               numIovs, transferId);
+  return start("flagcxP2pEngineWriteVector", ffi::Operation::Write, conn,
+               pieces(mrIds, dstVec, sizeVec, descs, ipcBufs), numIovs, transferId);
 }
 
 int flagcxP2pEngineWriteVectorSync(FlagcxP2pConn *conn, const std::vector<FlagcxP2pMr> &mrIds,

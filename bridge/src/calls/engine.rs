@@ -4,15 +4,16 @@
 use std::ptr;
 use std::sync::Arc;
 
-use flagcx_p2p::config;
 use flagcx_p2p::engine::{Engine as CoreEngine, EngineError, EngineOptions};
+use flagcx_p2p::{config, device};
 
 use super::text;
 use crate::handles::{Conn, Engine};
 use crate::refusal::{OrRefuse, REFUSED, decline, refuse};
 
 pub(crate) fn engine_create() -> *mut Engine {
-    CoreEngine::open(Arc::clone(config::global()), EngineOptions::default())
+    let gpu_index = device::runtime().current_device().unwrap_or(0);
+    CoreEngine::open(Arc::clone(config::global()), EngineOptions { gpu_index, devices: None })
         .pointer("flagcxP2pEngineCreate", Engine::into_raw)
 }
 

@@ -1,11 +1,12 @@
 //! Registration and descriptors.
 #![allow(unsafe_code, reason = "registers memory on the C++ caller's word")]
 
+use flagcx_p2p::device::IPC_INFO_BYTES;
 use flagcx_p2p::engine::{EngineError, RegisterOptions};
 use flagcx_p2p::memory::{MemoryKind, RegionId};
 
 use crate::handles::{self, Conn, Desc, Engine};
-use crate::refusal::{OK, OrRefuse, REFUSED, refuse};
+use crate::refusal::OrRefuse;
 
 /// Registration flags of `flagcx_p2p_ext.h`.
 const HOST: u32 = 1;
@@ -48,13 +49,19 @@ pub(crate) fn conn_describe_remote(conn: &Conn, address: u64, size: u32, out: &m
         .status("flagcxP2pEngineMakeDesc", |desc| *out = Desc(desc))
 }
 
-/// 0 if a region of any engine holds `address`; the region is host memory, for which there is no more to say.
-pub(crate) fn ipc_info(address: usize) -> i32 {
-    if handles::engines().iter().any(|engine| engine.core().find_region(address as u64, 1).is_some()) {
-        return OK;
-    }
-    refuse("flagcxP2pEngineGetIpcInfo", &format_args!("no region holds {address:#x}"));
-    REFUSED
+/// 0 if a region of any engine holds `address`; `found` and `out` tell whether and how other processes can open it.
+pub(crate) fn ipc_info(address: usize, out: &mut [u8; IPC_INFO_BYTES], found: &mut bool) -> i32 {
+    *found = false;
+    handles::engines()
+        .iter()
+        .find_map(|engine| engine.core().ipc_info(address as u64))
+        .ok_or_else(|| format!("no region holds {address:#x}"))
+        .status("flagcxP2pEngineGetIpcInfo", |info| {
+            if let Some(info) = info {
+                *out = info.encode();
+                *found = true;
+            }
+        })
 }
 
 fn options(flags: u32) -> Result<RegisterOptions, EngineError> {

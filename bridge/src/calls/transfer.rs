@@ -1,10 +1,12 @@
 //! Transfers. The calls that start and poll them neither copy the caller's vectors nor allocate when all is well.
+#![allow(unsafe_code, reason = "reads the C++ caller's IPC information")]
 
 use std::time::Duration;
 
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::transfer::{Iov, Opcode, Outcome, PieceSource, RdmaDesc, Status, SubmitError, TransferId};
 
+use super::local;
 use crate::ffi::{Operation, Pieces, XferResult, XferState};
 use crate::handles::{Conn, Desc};
 use crate::pieces::{OnePiece, VectorPieces};
@@ -25,12 +27,13 @@ pub(crate) fn conn_start_one(
     id: &mut u64,
 ) -> i32 {
     let call = if operation == Operation::Read { "flagcxP2pEngineRead" } else { "flagcxP2pEngineWrite" };
-    conn.connection()
-        .submit(opcode(operation), &OnePiece::new(address, size, desc))
+    local::start(conn.connection(), opcode(operation), &OnePiece::new(address, size, desc), &[])
         .status(call, |transfer| *id = transfer.0)
 }
 
-pub(crate) fn conn_start(
+/// # Safety
+/// The pointers to IPC information that are not null point at 128 bytes.
+pub(crate) unsafe fn conn_start(
     conn: &Conn,
     operation: Operation,
     pieces: &Pieces<'_>,
@@ -39,10 +42,16 @@ pub(crate) fn conn_start(
 ) -> i32 {
     let call =
         if operation == Operation::Read { "flagcxP2pEngineReadVector" } else { "flagcxP2pEngineWriteVector" };
+    let ipc = pieces.ipc;
     let Some(pieces) = VectorPieces::new(pieces, count).or_refuse(call) else {
         return REFUSED;
     };
-    conn.connection().submit(opcode(operation), &pieces).status(call, |transfer| *id = transfer.0)
+    // SAFETY: the caller's promise.
+    let Some(ipc) = unsafe { local::read_ipc(conn.connection(), ipc, pieces.len()) }.or_refuse(call) else {
+        return REFUSED;
+    };
+    local::start(conn.connection(), opcode(operation), &pieces, &ipc)
+        .status(call, |transfer| *id = transfer.0)
 }
 
 pub(crate) fn conn_try_start(conn: &Conn, operation: Operation, pieces: &Pieces<'_>, id: &mut u64) -> i32 {
@@ -136,7 +145,7 @@ fn opcode(operation: Operation) -> Opcode {
 }
 
 fn write_and_wait(call: &'static str, connection: &Connection, pieces: &(impl PieceSource + ?Sized)) -> i32 {
-    let Some(transfer) = connection.submit(Opcode::Write, pieces).or_refuse(call) else {
+    let Some(transfer) = local::start(connection, Opcode::Write, pieces, &[]).or_refuse(call) else {
         return REFUSED;
     };
     match wait_for_end(connection, transfer) {

@@ -1,12 +1,17 @@
 //! What the connections of one engine share.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::memory::{RegionId, Registry};
-use crate::pool::{PieceList, SlicePolicy, WorkerPool, clock};
+use super::device_copies::DeviceCopies;
+use crate::config::Config;
+use crate::fabric::Device;
+use crate::memory::{Region, Registry};
+use crate::pool::{PieceList, PoolError, PoolOptions, SlicePolicy, WorkerPool, clock};
+use crate::topology::{Sysfs, cpus_near};
 use crate::transfer::Table;
 
 /// Shared by all connections of an engine, and kept alive by each.
@@ -22,6 +27,10 @@ pub struct Context {
     pub policy: SlicePolicy,
     /// Settings of transfers.
     pub settings: TransferSettings,
+    /// The GPU on which device transfers run.
+    pub(super) gpu_index: i32,
+    /// Transfers that the device runtime moves.
+    pub(super) device_copies: DeviceCopies,
     /// Lists of pieces that were built outside a worker, for reuse.
     spare_lists: ArrayQueue<PieceList>,
 }
@@ -46,6 +55,13 @@ pub struct TransferSettings {
 /// Neighbouring pieces are joined up to this length: longer requests gain nothing, and leave nothing to spread.
 const MERGE_LIMIT: u32 = 1 << 20;
 
+/// How long deregistering waits for transfers that have no time-out.
+const NO_TIMEOUT_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long ending the transfers of a region may take: longer than a worker waits for a flush before it destroys the
+/// queue pair instead.
+const ABORT_LIMIT: Duration = Duration::from_secs(4);
+
 impl Context {
     /// A context over `pool`, with regions on its device.
     pub fn new(pool: Arc<WorkerPool>, policy: SlicePolicy, settings: TransferSettings) -> Self {
@@ -55,8 +71,50 @@ impl Context {
             pool,
             policy,
             settings,
+            gpu_index: 0,
+            device_copies: DeviceCopies::default(),
             spare_lists: ArrayQueue::new(64),
         }
+    }
+
+    /// The same for the engine of a GPU.
+    pub fn of_gpu(self, gpu_index: i32) -> Self {
+        Self { gpu_index, ..self }
+    }
+
+    /// A context over the pool of `device`, with the sizes that `config` says.
+    pub fn open(config: &Config, device: &Arc<dyn Device>) -> Result<Self, PoolError> {
+        let pool = WorkerPool::of_device(
+            device,
+            &PoolOptions {
+                workers: config.workers_per_pool,
+                submission_queues: config.shard_count,
+                queue_depth: config.queue_depth,
+                cq_depth: config.cq_depth,
+                max_posted: u32::try_from(config.max_requests.saturating_mul(4)).unwrap_or(u32::MAX),
+                max_list: config.max_wr_per_post,
+                poll_batch: config.batch_poll_size,
+                spin: config.spin,
+                cpus: cpus_near(&Sysfs::default(), device.attributes().pci_path.as_deref().map(Path::new)),
+            },
+        )?;
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let policy = SlicePolicy::new(
+            size(config.slice_size),
+            size(config.fragment_limit),
+            device.port()?.max_message,
+            config.max_sge,
+            config.max_inline,
+        );
+        let settings = TransferSettings {
+            timeout: config.xfer_timeout,
+            spin: config.spin,
+            lanes: config.qps_per_conn,
+            lane_depth: u32::try_from(config.max_requests.saturating_mul(2)).unwrap_or(u32::MAX),
+            max_sge: config.max_sge,
+            max_inline: config.max_inline,
+        };
+        Ok(Self::new(pool, policy, settings))
     }
 
     pub(super) fn merge_limit(&self) -> u32 {
@@ -78,11 +136,25 @@ impl Context {
         let _ = self.spare_lists.push(list);
     }
 
-    /// Ends, as timed out, whatever uses a region; see [`crate::pool::WorkerState::abort_users`].
-    pub fn abort_users(&self, region: RegionId) {
-        for worker in self.pool.workers() {
-            worker.with_state(|state| state.abort_users(region));
+    /// Waits until nothing uses `region`, which was taken out of the registry before, at most for the transfer
+    /// time-out (else 30 s); then ends its transfers as timed out by moving their queue pairs to ERROR. False when it
+    /// must stay mapped all the same: a stopped process of this host is in the middle of a copy (logged).
+    pub fn retire(&self, region: &Region) -> bool {
+        let limit = Instant::now() + self.settings.timeout.unwrap_or(NO_TIMEOUT_LIMIT);
+        let retired = Registry::retire(region, limit, || self.drive_all()).or_else(|_| {
+            tracing::warn!(region = region.id.0, "deregistering memory in use: its transfers are ended");
+            let help = || {
+                for worker in self.pool.workers() {
+                    worker.with_state(|state| state.abort_users(region.id));
+                }
+                self.drive_all();
+            };
+            Registry::retire(region, Instant::now() + ABORT_LIMIT, help)
+        });
+        if let Err(error) = &retired {
+            tracing::warn!(region = region.id.0, "deregistering: {error}");
         }
+        retired.is_ok()
     }
 
     /// Runs a step on every worker that is free: for callers that wait for something of no particular worker.
@@ -90,5 +162,6 @@ impl Context {
         for worker in self.pool.workers() {
             let _ = worker.drive_as_caller();
         }
+        self.device_copies.poll_all();
     }
 }

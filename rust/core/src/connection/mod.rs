@@ -2,6 +2,8 @@
 
 mod care;
 mod context;
+mod device_copies;
+mod device_path;
 mod lanes;
 mod metrics;
 mod monitor;
@@ -13,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use context::{Context, TransferSettings};
+pub use device_path::RemoteEnd;
 pub use lanes::{LaneBuilder, LaneHandle};
 pub use monitor::{LaneBell, Monitor};
 
@@ -272,6 +275,9 @@ impl Connection {
         self.channel.shutdown();
         for lane in &self.lanes {
             self.close_lane(lane, verdict, reason);
+        }
+        if !self.context.device_copies.finish(self.number, Instant::now() + DRAIN_LIMIT) {
+            tracing::warn!(peer = %self.peer.control, "copies of device memory go on after the connection has ended");
         }
     }
 

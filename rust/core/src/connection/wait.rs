@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Connection;
+use super::{Connection, device_copies};
 use crate::pool::Verdict;
 use crate::sync::Ordering;
 use crate::transfer::{Live, Outcome, Status, TransferId};
@@ -23,12 +23,22 @@ impl Connection {
         }
         let Some(live) = self.context.transfers.find(id) else { return self.remembered(id) };
         if !live.task().is_ended() {
-            live.drive(self.context.pool.workers());
+            self.help(&live, id);
             if !live.task().is_ended() {
                 return Status::Pending;
             }
         }
         self.release(&live, id)
+    }
+
+    /// Does some of a transfer's work, wherever that is done.
+    #[inline]
+    fn help(&self, live: &Live<'_>, id: TransferId) {
+        if live.has_workers() {
+            live.drive(self.context.pool.workers());
+        } else {
+            self.context.device_copies.poll(id);
+        }
     }
 
     /// Waits until a transfer has ended, at most `timeout`; `Pending` if it has not. Drives the workers for a
@@ -52,7 +62,8 @@ impl Connection {
                 std::hint::spin_loop();
                 continue;
             }
-            self.sleep(&live, deadline.min(now + NAP));
+            let nap = if live.has_workers() { NAP } else { device_copies::LOOK };
+            self.sleep(&live, deadline.min(now + nap));
             idle_since = None;
         }
     }
@@ -69,7 +80,7 @@ impl Connection {
         live.task().condemn_life(life, Verdict::Cancelled);
         let grace = Instant::now() + CANCEL_GRACE;
         while live.is_current() && !live.task().is_ended() {
-            live.drive(self.context.pool.workers());
+            self.help(&live, id);
             if Instant::now() >= grace {
                 live.task().abort(life);
                 self.sleep(&live, Instant::now() + Duration::from_millis(1));

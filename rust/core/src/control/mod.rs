@@ -2,7 +2,7 @@
 //!
 //! * [`wire`] holds the byte formats, as pure functions over slices;
 //! * [`Stream`], [`Listener`] and [`connect`] are blocking TCP in which every wait has a deadline and can be aborted;
-//! * [`initiate`] and [`respond`] are the two roles of the handshake, [`initiate_raw`] and [`respond_raw`] its lane
+//! * [`initiate`] and [`respond`] are the two roles of the handshake, [`initiate_raw`] and [`RawListener`] its lane
 //!   part alone;
 //! * [`Channel`] is the connection that stays open afterwards between two engines of this kind;
 //! * [`AuthKey`] and [`AllowList`] keep strangers out;
@@ -22,8 +22,8 @@ pub use allow::AllowList;
 pub use auth::{AuthKey, PROOF_SIZE, random};
 pub use channel::{Channel, ChannelFrame, MAX_FRAME};
 pub use handshake::{
-    HandshakeError, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawPeer, Reason, Step, initiate,
-    initiate_raw, respond, respond_raw,
+    HandshakeError, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawListener, RawPeer, Reason, Step,
+    initiate, initiate_raw, respond,
 };
 pub use host::{HostError, parse_address, resolve, split_session};
 pub use interface::{Interface, InterfaceRules, LocalAddress, NoInterface, choose_interface, local_address};

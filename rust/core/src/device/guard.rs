@@ -17,6 +17,12 @@ impl<'a> CurrentDevice<'a> {
         let saved = runtime.enter(device)?;
         Ok(Self { runtime, saved, _thread_bound: std::marker::PhantomData })
     }
+
+    /// Makes `device` current if another one is. `None` when it is current already, or there is nothing to choose from.
+    pub fn ensure(runtime: &'a dyn DeviceRuntime, device: i32) -> Option<Self> {
+        let elsewhere = runtime.current_device().is_ok_and(|current| current != device);
+        elsewhere.then(|| Self::enter(runtime, device).ok()).flatten()
+    }
 }
 
 impl Drop for CurrentDevice<'_> {

@@ -20,12 +20,20 @@ impl DeviceRuntime for HostRuntime {
         "host"
     }
 
+    fn has_memory(&self) -> bool {
+        false
+    }
+
     fn pointer_kind(&self, _address: u64) -> Result<PointerKind, DeviceError> {
         Ok(PointerKind::Host)
     }
 
     fn device_count(&self) -> Result<u32, DeviceError> {
         Ok(0)
+    }
+
+    fn current_device(&self) -> Result<i32, DeviceError> {
+        Self::cannot("tell the current device")
     }
 
     fn pci_bus_id(&self, _device: i32) -> Result<String, DeviceError> {

@@ -8,6 +8,7 @@ mod error;
 mod guard;
 mod host;
 mod installed;
+mod ipc_info;
 mod table;
 
 use std::fmt::Debug;
@@ -18,6 +19,7 @@ pub use error::DeviceError;
 pub use guard::CurrentDevice;
 pub use host::HostRuntime;
 pub use installed::{install, runtime};
+pub use ipc_info::{IPC_INFO_BYTES, IpcInfo};
 pub use table::{DeviceTable, TableRuntime};
 
 /// Bytes of an IPC handle, as it travels between processes.
@@ -28,11 +30,19 @@ pub trait DeviceRuntime: Send + Sync + Debug {
     /// Name for logs: `host`, `cuda`, or what the host program's table says.
     fn name(&self) -> &'static str;
 
+    /// Whether there can be any device memory at all.
+    fn has_memory(&self) -> bool {
+        true
+    }
+
     /// What lies at `address`. Memory that the runtime does not know is host memory, never an error.
     fn pointer_kind(&self, address: u64) -> Result<PointerKind, DeviceError>;
 
     /// Number of devices.
     fn device_count(&self) -> Result<u32, DeviceError>;
+
+    /// The calling thread's current device.
+    fn current_device(&self) -> Result<i32, DeviceError>;
 
     /// Bus id of a device, as in `0000:3b:00.0`.
     fn pci_bus_id(&self, device: i32) -> Result<String, DeviceError>;

@@ -1,16 +1,12 @@
 //! Registering memory and describing it to peers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::{Engine, EngineError};
+use crate::device::{self, CurrentDevice};
 use crate::fabric::{Access, DmaBuf};
-use crate::memory::{MemoryKind, Region, RegionId, Registry, holds};
+use crate::memory::{MemoryKind, Region, RegionId, holds};
 use crate::transfer::RdmaDesc;
-
-/// How long ending the transfers of a region may take: longer than a worker waits for a flush before it destroys the
-/// queue pair instead.
-const ABORT_LIMIT: Duration = Duration::from_secs(4);
 
 /// How to register memory.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +42,12 @@ impl Engine {
     ) -> Result<RegionId, EngineError> {
         let registry = &self.context()?.registry;
         let RegisterOptions { kind, access, announced, dma_buf } = options;
+        // The runtime is asked with the engine's device current; then the caller's own choice holds again.
+        let runtime = device::runtime();
+        let _entered = match kind {
+            MemoryKind::Host => None,
+            _ => CurrentDevice::ensure(&*runtime, self.gpu_index),
+        };
         Ok(registry.register((address, length), kind, access, announced, dma_buf)?)
     }
 
@@ -58,7 +60,7 @@ impl Engine {
     pub fn deregister(&self, id: RegionId) -> bool {
         let Some(context) = &self.context else { return true };
         match context.registry.remove(id) {
-            Ok(Some(region)) => self.retire(&region),
+            Ok(Some(region)) => context.retire(&region),
             Ok(None) => false,
             Err(()) => {
                 tracing::info!(region = id.0, "deregister: this engine has no such region, nothing to do");
@@ -92,25 +94,7 @@ impl Engine {
     pub(super) fn deregister_all(&self) {
         let Some(context) = &self.context else { return };
         for region in context.registry.remove_all() {
-            let _ = self.retire(&region);
+            let _ = context.retire(&region);
         }
-    }
-
-    fn retire(&self, region: &Arc<Region>) -> bool {
-        let Some(context) = &self.context else { return true };
-        let limit = Instant::now() + self.transfer_limit();
-        let help = || context.drive_all();
-        let retired = Registry::retire(region, limit, help).or_else(|_| {
-            tracing::warn!(region = region.id.0, "deregistering memory in use: its transfers are ended");
-            let help = || {
-                context.abort_users(region.id);
-                context.drive_all();
-            };
-            Registry::retire(region, Instant::now() + ABORT_LIMIT, help)
-        });
-        if let Err(error) = &retired {
-            tracing::warn!(region = region.id.0, "deregistering: {error}");
-        }
-        retired.is_ok()
     }
 }

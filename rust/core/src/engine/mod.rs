@@ -5,19 +5,19 @@ mod breaker;
 mod buffer;
 mod connect;
 mod error;
+mod ipc;
 mod memory;
 mod open;
 mod sessions;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use acceptor::Acceptor;
 pub use buffer::RegisteredBuffer;
 pub use error::EngineError;
 pub use memory::RegisterOptions;
-pub use open::EngineOptions;
+pub use open::{EngineOptions, devices};
 use sessions::Sessions;
 
 use crate::config::Config;
@@ -132,10 +132,6 @@ impl Engine {
         connections.retain(|connection| connection.strong_count() > 0);
         connections.push(Arc::downgrade(connection));
         true
-    }
-
-    fn transfer_limit(&self) -> Duration {
-        self.config.xfer_timeout.unwrap_or(Duration::from_secs(30))
     }
 
     fn notify_port(&self) -> u16 {

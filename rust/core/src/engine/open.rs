@@ -1,20 +1,19 @@
 //! Opening an engine: device, pool, listeners.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::acceptor::Acceptor;
 use super::sessions::Sessions;
 use super::{Engine, EngineError};
 use crate::config::Config;
-use crate::connection::{Context, Monitor, TransferSettings};
+use crate::connection::{Context, Monitor};
 use crate::control::{Abort, AllowList, Listener, LocalAddress, local_address};
 use crate::device;
 use crate::fabric::{self, Device, DeviceList, FabricError};
 use crate::notify::{Receiver, ReceiverOptions};
-use crate::pool::{PoolOptions, SlicePolicy, WorkerPool};
-use crate::topology::{Nic, Sysfs, choose_nic, cpus_near};
+use crate::topology::{Nic, Sysfs, choose_nic};
 
 /// How to open an engine.
 #[derive(Clone, Debug, Default)]
@@ -30,12 +29,11 @@ impl Engine {
     /// fails; a control listener that cannot be opened leaves it alive but unreachable.
     pub fn open(config: Arc<Config>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
         config.check()?;
-        let LocalAddress { bind, advertise: address, reason } =
-            local_address(&config).map_err(|error| EngineError::Unavailable(error.to_string()))?;
+        let LocalAddress { bind, advertise: address, reason } = own_address(&config)?;
         tracing::debug!(%address, reason, "address chosen");
         let device = choose_device(&config, &options, address)?;
         let context = match device {
-            Some(device) => Some(Arc::new(open_context(&config, &device)?)),
+            Some(device) => Some(Arc::new(Context::open(&config, &device)?.of_gpu(options.gpu_index))),
             None => None,
         };
         let abort = Abort::new()
@@ -69,6 +67,21 @@ impl Engine {
     }
 }
 
+/// The devices of the process, opened as `config` says at the first call. Engines choose from it by default.
+pub fn devices(config: &Config) -> Result<&'static DeviceList, EngineError> {
+    process_devices(config, own_address(config)?.advertise)
+}
+
+fn own_address(config: &Config) -> Result<LocalAddress, EngineError> {
+    local_address(config).map_err(|error| EngineError::Unavailable(error.to_string()))
+}
+
+fn process_devices(config: &Config, address: IpAddr) -> Result<&'static DeviceList, EngineError> {
+    let mut options = config.fabric_options()?;
+    options.software.bind.get_or_insert(address);
+    Ok(fabric::devices(&options)?)
+}
+
 fn choose_device(
     config: &Config,
     options: &EngineOptions,
@@ -78,17 +91,15 @@ fn choose_device(
     if let Some(list) = &options.devices {
         return Ok(pick(list));
     }
-    let mut fabric = config.fabric_options()?;
-    fabric.software.bind.get_or_insert(address);
-    match fabric::devices(&fabric) {
+    match process_devices(config, address) {
         Ok(list) => Ok(pick(list)),
         // Verbs alone were asked for and there are none: an engine without a device is the answer, unless verbs were
         // turned off at the same time, which is a contradiction.
-        Err(error @ FabricError::Unsupported(_)) if !config.ib_disable => {
+        Err(EngineError::Fabric(error @ FabricError::Unsupported(_))) if !config.ib_disable => {
             tracing::warn!("engine without a device: {error}");
             Ok(None)
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
@@ -104,41 +115,6 @@ fn nearest(devices: &[Arc<dyn Device>], gpu_index: i32) -> Option<Arc<dyn Device
     };
     let nics: Vec<_> = devices.iter().map(as_nic).collect();
     devices.get(choose_nic(&sysfs, gpu.as_deref(), gpu_index, &nics)?).cloned()
-}
-
-fn open_context(config: &Config, device: &Arc<dyn Device>) -> Result<Context, EngineError> {
-    let pool = WorkerPool::of_device(
-        device,
-        &PoolOptions {
-            workers: config.workers_per_pool,
-            submission_queues: config.shard_count,
-            queue_depth: config.queue_depth,
-            cq_depth: config.cq_depth,
-            max_posted: u32::try_from(config.max_requests.saturating_mul(4)).unwrap_or(u32::MAX),
-            max_list: config.max_wr_per_post,
-            poll_batch: config.batch_poll_size,
-            spin: config.spin,
-            cpus: cpus_near(&Sysfs::default(), device.attributes().pci_path.as_deref().map(Path::new)),
-        },
-    )?;
-    let port = device.port()?;
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let policy = SlicePolicy::new(
-        size(config.slice_size),
-        size(config.fragment_limit),
-        port.max_message,
-        config.max_sge,
-        config.max_inline,
-    );
-    let settings = TransferSettings {
-        timeout: config.xfer_timeout,
-        spin: config.spin,
-        lanes: config.qps_per_conn,
-        lane_depth: u32::try_from(config.max_requests.saturating_mul(2)).unwrap_or(u32::MAX),
-        max_sge: config.max_sge,
-        max_inline: config.max_inline,
-    };
-    Ok(Context::new(pool, policy, settings))
 }
 
 fn open_listener(config: &Config, address: IpAddr) -> Option<Arc<Acceptor>> {

@@ -1,9 +1,11 @@
 //! Registered memory of one engine: ids, look-up by id and by address, and what is in use.
 
+mod device_memory;
 mod range_index;
 mod region;
 mod registry;
 mod remote_table;
+mod unreachable;
 
 pub use range_index::{RangeIndex, holds};
 pub use region::{Hold, MemoryKind, Region, RegionId};

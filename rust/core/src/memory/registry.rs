@@ -7,9 +7,11 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::device_memory::{export, probe};
 use super::range_index::RangeIndex;
 use super::region::{MemoryKind, Region, RegionId};
-use crate::fabric::{Access, Device, DmaBuf, FabricError, MemoryRange};
+use super::unreachable::UnreachableMemory;
+use crate::fabric::{Access, Device, DmaBuf, FabricError, MemoryRange, Provider};
 use crate::sync::{AtomicBool, Ordering};
 
 /// Why a range was not registered.
@@ -106,9 +108,7 @@ impl Registry {
         announced: bool,
         dma_buf: Option<DmaBuf>,
     ) -> Result<RegionId, RegistryError> {
-        if address == 0 || length == 0 || address.checked_add(length).is_none() {
-            return Err(RegistryError::NotARange { address, length });
-        }
+        check_range(address, length)?;
         let mut state = self.lock();
         if let Some(id) = state.by_start.get(&address).copied()
             && let Some(entry) = state.by_id.get_mut(&id)
@@ -119,14 +119,57 @@ impl Registry {
             entry.owners += 1;
             return Ok(id);
         }
-        let memory = self.device.register(&MemoryRange { address, length, access, dma_buf })?;
-        let id = next_id();
-        let kind = if kind == MemoryKind::Probe { MemoryKind::Host } else { kind };
-        let region = Arc::new(Region::new(id, (address, length), kind, announced, memory));
+        let region = self.make_region((address, length), kind, access, announced, dma_buf)?;
+        state.by_start.insert(address, region.id);
+        Ok(self.keep(&mut state, region))
+    }
+
+    /// Registers a range for one owner, whatever is registered already: each call gives an id and keys of its own.
+    pub fn register_apart(
+        &self,
+        (address, length): (u64, u64),
+        kind: MemoryKind,
+        access: Access,
+        announced: bool,
+        dma_buf: Option<DmaBuf>,
+    ) -> Result<RegionId, RegistryError> {
+        check_range(address, length)?;
+        let region = self.make_region((address, length), kind, access, announced, dma_buf)?;
+        Ok(self.keep(&mut self.lock(), region))
+    }
+
+    fn make_region(
+        &self,
+        (address, length): (u64, u64),
+        kind: MemoryKind,
+        access: Access,
+        announced: bool,
+        dma_buf: Option<DmaBuf>,
+    ) -> Result<Arc<Region>, RegistryError> {
+        let kind = if kind == MemoryKind::Probe { probe(address) } else { kind };
+        let on_device = kind == MemoryKind::Device;
+        let attributes = self.device.attributes();
+        if on_device && attributes.provider == Provider::Software {
+            // No CPU may touch it: only the device runtime moves it.
+            let memory = Arc::new(UnreachableMemory);
+            return Ok(Arc::new(Region::new(next_id(), (address, length), kind, announced, memory)));
+        }
+        let register = |dma_buf| self.device.register(&MemoryRange { address, length, access, dma_buf });
+        let offered = on_device && dma_buf.is_none() && attributes.dma_buf;
+        let by_dma_buf = offered.then(|| export(address, length)).flatten().and_then(|(dma_buf, _open)| {
+            register(Some(dma_buf))
+                .inspect_err(|error| tracing::info!("device memory by dma-buf: {error}; trying without"))
+                .ok()
+        });
+        let memory = by_dma_buf.map_or_else(|| register(dma_buf), Ok)?;
+        Ok(Arc::new(Region::new(next_id(), (address, length), kind, announced, memory)))
+    }
+
+    fn keep(&self, state: &mut State, region: Arc<Region>) -> RegionId {
+        let id = region.id;
         state.by_id.insert(id, Entry { region, owners: 1 });
-        state.by_start.insert(address, id);
         self.stale.store(true, Ordering::Release);
-        Ok(id)
+        id
     }
 
     /// Takes one owner off; the last one takes the region out and answers it, no longer usable for new transfers.
@@ -141,7 +184,9 @@ impl Registry {
         }
         let start = entry.region.address;
         let removed = state.by_id.remove(&id).map(|entry| entry.region);
-        state.by_start.remove(&start);
+        if state.by_start.get(&start) == Some(&id) {
+            state.by_start.remove(&start);
+        }
         if let Some(region) = &removed {
             region.revoke();
         }
@@ -198,8 +243,48 @@ impl Registry {
     }
 }
 
+fn check_range(address: u64, length: u64) -> Result<(), RegistryError> {
+    if address == 0 || length == 0 || address.checked_add(length).is_none() {
+        return Err(RegistryError::NotARange { address, length });
+    }
+    Ok(())
+}
+
 fn next_id() -> RegionId {
     /// Written by every registration of the process, Relaxed: only uniqueness matters.
     static NEXT: AtomicU64 = AtomicU64::new(1);
     RegionId(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::fabric::{SoftwareOptions, software};
+
+    #[test]
+    fn a_range_registered_apart_has_an_id_and_keys_of_its_own() {
+        let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+        let registry = Registry::new(device);
+        let memory = vec![0_u8; 4096];
+        let start = memory.as_ptr().expose_provenance() as u64;
+        let apart = |length| {
+            registry.register_apart((start, length), MemoryKind::Host, Access::FULL, false, None).unwrap()
+        };
+        let shared = || registry.register((start, 4096), MemoryKind::Host, Access::FULL, true, None).unwrap();
+        let (first, second, third) = (apart(4096), apart(4096), apart(100));
+        let id = shared();
+        assert_eq!(shared(), id);
+        let snapshot = registry.snapshot();
+        let keys: Vec<_> =
+            [first, second, third, id].map(|id| snapshot.by_id(id).unwrap().rkey()).into_iter().collect();
+        assert!(keys.iter().enumerate().all(|(at, key)| !keys[..at].contains(key)), "{keys:?}");
+        // Its end does not touch the others.
+        for id in [first, third] {
+            registry.remove(id).unwrap().unwrap();
+            assert!(registry.remove(id).is_err());
+        }
+        assert_eq!(shared(), id);
+        assert!(registry.snapshot().by_id(second).is_some());
+    }
 }

@@ -233,7 +233,7 @@ impl LocalCache {
         list: &mut PieceList,
     ) -> Result<(), SubmitError> {
         let Some(iov) = &source.piece(index) else { return Ok(()) };
-        let region = find_local(iov, index, scope)?;
+        let region = find_local(iov, index, scope.local)?;
         *self = Self { id: region.id.0, address: region.address, length: region.length, lkey: region.lkey };
         // A short look back finds the common patterns; a region held twice only costs its entry.
         if !list.holds.iter().rev().take(4).any(|hold| hold.region().id == region.id) {
@@ -246,16 +246,21 @@ impl LocalCache {
     }
 }
 
-fn find_local<'a>(iov: &Iov, index: usize, scope: &Scope<'a>) -> Result<&'a Arc<Region>, SubmitError> {
+/// The region of `regions` that holds the local range of iov `index`.
+#[cold]
+pub(crate) fn find_local<'a>(
+    iov: &Iov,
+    index: usize,
+    regions: &'a Snapshot,
+) -> Result<&'a Arc<Region>, SubmitError> {
     match iov.region {
         Some(RegionId(0)) => Err(local_error(iov, index, "names region 0, which never exists")),
-        Some(id) => match scope.local.by_id(id) {
+        Some(id) => match regions.by_id(id) {
             None => Err(local_error(iov, index, "names a region that this engine does not have")),
             Some(region) if holds(region.address, region.length, iov.local, iov.length) => Ok(region),
             Some(_) => Err(local_error(iov, index, "is not inside the region that it names")),
         },
-        None => scope
-            .local
+        None => regions
             .by_address(iov.local, iov.length)
             .ok_or_else(|| local_error(iov, index, "is in no registered region")),
     }

@@ -8,6 +8,7 @@ mod desc;
 mod table;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
+pub(crate) use build::find_local;
 pub use build::{PieceSource, Plan, Scope, Share, build};
 pub use desc::RdmaDesc;
 pub use table::{Claim, Live, REMEMBERED, Table};
@@ -107,6 +108,22 @@ pub enum SubmitError {
         length: u64,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// The device runtime cannot move a piece.
+    #[error("piece {iov}: {reason}")]
+    Device {
+        /// Index of the piece.
+        iov: usize,
+        /// Why.
+        reason: String,
+    },
+    /// A call that waits for the end: the transfer ended otherwise than well.
+    #[error("the transfer ended: {reason}")]
+    Ended {
+        /// Index of the first piece known to have failed.
+        iov: usize,
+        /// How it ended.
+        reason: String,
     },
     /// The waiting queue is full (non-blocking calls only): try again after something ended.
     #[error("the waiting queue is full")]

@@ -219,6 +219,12 @@ impl Live<'_> {
         self.slot.id.load(Ordering::Acquire) == self.id.0
     }
 
+    /// Whether workers have parts of it; the device runtime moves it otherwise.
+    #[inline]
+    pub fn has_workers(&self) -> bool {
+        self.slot.workers.load(Ordering::Relaxed) != 0
+    }
+
     /// Runs a step on each worker that has a part of it and is free.
     #[inline]
     pub fn drive(&self, workers: &[Arc<Worker>]) {

@@ -39,8 +39,12 @@ impl Dialogue<'_> {
 
     /// Reads the preamble of a socket that the peer opened.
     pub(super) fn expect_preamble(&self, expected: SocketKind) -> Result<(), HandshakeError> {
-        let bytes = self.read::<PREAMBLE_SIZE>(Step::Preamble)?;
-        let found = match SocketKind::decode(&bytes).map_err(|error| self.fail(Step::Preamble, error))? {
+        self.check_preamble(&self.read::<PREAMBLE_SIZE>(Step::Preamble)?, expected)
+    }
+
+    /// The same for one that has been read already.
+    pub(super) fn check_preamble(&self, bytes: &[u8], expected: SocketKind) -> Result<(), HandshakeError> {
+        let found = match SocketKind::decode(bytes).map_err(|error| self.fail(Step::Preamble, error))? {
             Ok(kind) if kind == expected => return Ok(()),
             Ok(kind) => kind as i32,
             Err(number) => number,

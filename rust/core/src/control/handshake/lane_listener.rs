@@ -2,29 +2,21 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use subtle::ConstantTimeEq;
 
 use super::Limits;
+use super::candidates::Candidates;
 use crate::control::socket::wait_any;
-use crate::control::wire::{PREAMBLE_SIZE, SocketKind};
+use crate::control::wire::SocketKind;
 use crate::control::{Abort, Listener, PROOF_SIZE, Stream};
-
-/// Connections that may be half-way through their hello; the oldest goes when another one comes.
-const MAX_CANDIDATES: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct LaneListener {
     listener: Listener,
     abort: Abort,
-}
-
-/// A connection of which part of the hello has been read.
-struct Candidate {
-    stream: Stream,
-    hello: Vec<u8>,
 }
 
 impl LaneListener {
@@ -48,61 +40,22 @@ impl LaneListener {
     ) -> io::Result<Stream> {
         let mut expected = SocketKind::Lanes.encode().to_vec();
         expected.extend(proof.into_iter().flatten());
-        let mut candidates: Vec<Candidate> = Vec::new();
+        let mut candidates = Candidates::new(expected.len());
         loop {
-            let fds: Vec<BorrowedFd<'_>> = std::iter::once(self.listener.as_fd())
-                .chain(candidates.iter().map(|candidate| candidate.stream.as_fd()))
-                .collect();
-            wait_any(&fds, bootstrap.as_fd(), deadline, &self.abort)?;
+            let fds: Vec<_> = std::iter::once(self.listener.as_fd()).chain(candidates.fds()).collect();
+            wait_any(&fds, Some(bootstrap.as_fd()), Some(deadline), &self.abort)?;
             if let Some(stream) = self.listener.try_accept()? {
-                if candidates.len() == MAX_CANDIDATES {
-                    candidates.remove(0);
-                }
-                candidates.push(Candidate { stream, hello: Vec::with_capacity(PREAMBLE_SIZE + PROOF_SIZE) });
+                candidates.push(stream);
             }
-            let mut index = 0;
-            while let Some(candidate) = candidates.get_mut(index) {
-                match candidate.advance(&expected) {
-                    Progress::Right => return Ok(candidates.swap_remove(index).stream),
-                    Progress::Waiting => index += 1,
-                    Progress::Wrong => {
-                        let stranger = candidates.remove(index).stream.peer();
-                        tracing::info!("closed a stray connection from {stranger} on a lane listener");
-                    }
+            while let Some((stream, hello)) = candidates.take_ready() {
+                if hello.as_slice().ct_eq(&expected).into() {
+                    return Ok(stream);
                 }
+                tracing::info!("closed a stray connection from {} on a lane listener", stream.peer());
             }
             if bootstrap.is_closed() {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
-        }
-    }
-}
-
-enum Progress {
-    Right,
-    Waiting,
-    Wrong,
-}
-
-impl Candidate {
-    fn advance(&mut self, expected: &[u8]) -> Progress {
-        let mut buffer = [0; PREAMBLE_SIZE + PROOF_SIZE];
-        // Not a byte more than the hello: what follows belongs to the lane exchange.
-        let missing = expected.len().saturating_sub(self.hello.len());
-        let Some(room) = buffer.get_mut(..missing) else { return Progress::Wrong };
-        match self.stream.try_read(room) {
-            Ok(Some(0)) => return Progress::Wrong,
-            Ok(Some(count)) => self.hello.extend(room.iter().take(count)),
-            Ok(None) => return Progress::Waiting,
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Progress::Waiting,
-            Err(_) => return Progress::Wrong,
-        }
-        if self.hello.len() < expected.len() {
-            return Progress::Waiting;
-        }
-        match bool::from(self.hello.as_slice().ct_eq(expected)) {
-            true => Progress::Right,
-            false => Progress::Wrong,
         }
     }
 }

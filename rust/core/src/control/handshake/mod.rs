@@ -13,6 +13,7 @@
 //! ```
 //! Every read is bounded in size and time, and every error names the peer, the step and what was expected.
 
+mod candidates;
 mod dialogue;
 mod door;
 mod error;
@@ -35,7 +36,7 @@ use crate::fabric::{FabricError, QpAddress};
 
 pub use error::{HandshakeError, Reason, Step};
 pub use initiate::initiate;
-pub use raw::{RawPeer, initiate_raw, respond_raw};
+pub use raw::{RawListener, RawPeer, initiate_raw};
 pub use respond::respond;
 
 /// What is known of the peer when lanes are connected.

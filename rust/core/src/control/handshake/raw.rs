@@ -1,14 +1,18 @@
 //! The lane part alone: what the adaptor table's `connect` and `accept` do, without bootstrap socket and tables.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use super::candidates::Candidates;
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Reason, Step};
 use super::{LaneSetup, Limits, PeerCapabilities, Role, lanes};
-use crate::control::Stream;
-use crate::control::socket::connect;
-use crate::control::wire::{Handle, SocketKind};
+use crate::control::socket::{connect, wait_any};
+use crate::control::wire::{Handle, PREAMBLE_SIZE, RAW_HANDLE_SIZE, SocketKind};
+use crate::control::{Abort, Listener, LocalAddress, Stream};
 
 /// A peer of the raw functions.
 #[derive(Debug)]
@@ -19,6 +23,77 @@ pub struct RawPeer {
     pub lanes: u32,
     /// The lane socket; it stays open, and its end is the peer's end.
     pub stream: Stream,
+}
+
+/// Where peers of the raw functions are accepted. Any thread may accept, several at once.
+#[derive(Debug)]
+pub struct RawListener {
+    listener: Listener,
+    advertised: SocketAddr,
+    abort: Abort,
+    /// Peers that came while another one was being accepted are still here for the next call.
+    candidates: Mutex<Candidates>,
+}
+
+impl RawListener {
+    /// Listens as `local` says, on a port of `limits`. Refused when a key is required: the raw functions have no place
+    /// for a proof.
+    pub fn bind(local: &LocalAddress, limits: &Limits) -> Result<Self, HandshakeError> {
+        let here = SocketAddr::new(local.bind, 0);
+        check_no_key(here, limits)?;
+        let bind = || -> io::Result<Self> {
+            let abort = Abort::new()?;
+            let listener =
+                Listener::bind(local.bind, limits.ports, &abort)?.with_allow_list(limits.allow.clone());
+            let advertised = SocketAddr::new(local.advertise, listener.local().port());
+            Ok(Self { listener, advertised, abort, candidates: Mutex::new(Candidates::new(PREAMBLE_SIZE)) })
+        };
+        bind().map_err(|error| HandshakeError::new(here, Step::LaneSocket, error))
+    }
+
+    /// What peers connect to.
+    pub fn handle(&self) -> [u8; RAW_HANDLE_SIZE] {
+        Handle::encode_raw(&self.advertised)
+    }
+
+    /// Ends every accept, now and in future.
+    pub fn abort(&self) {
+        self.abort.abort();
+    }
+
+    /// Waits without limit for a peer, then at most for the handshake timeout for its lanes. Sockets of strangers are
+    /// closed, silent ones wait aside.
+    pub fn accept(&self, lanes: &mut dyn LaneSetup, limits: &Limits) -> Result<RawPeer, HandshakeError> {
+        let here = self.listener.local();
+        let (stream, hello) =
+            self.next_peer().map_err(|error| HandshakeError::new(here, Step::LaneSocket, error))?;
+        let deadline = Instant::now() + limits.handshake_timeout;
+        let dialogue = Dialogue { stream: &stream, peer: stream.peer(), role: Role::Responder, deadline };
+        dialogue.check_preamble(&hello, SocketKind::Lanes)?;
+        let (capabilities, count) = lanes::set_up(&dialogue, lanes)?;
+        Ok(finish(stream, capabilities, count, limits))
+    }
+
+    /// The next socket that speaks the protocol, and its preamble.
+    fn next_peer(&self) -> io::Result<(Stream, Vec<u8>)> {
+        let mut candidates = self.candidates.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if self.abort.is_aborted() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            while let Some((stream, hello)) = candidates.take_ready() {
+                if SocketKind::decode(&hello).is_ok() {
+                    return Ok((stream, hello));
+                }
+                tracing::info!("closed a stray connection from {} on a lane listener", stream.peer());
+            }
+            let fds: Vec<_> = std::iter::once(self.listener.as_fd()).chain(candidates.fds()).collect();
+            wait_any(&fds, None, None, &self.abort)?;
+            if let Some(stream) = self.listener.try_accept()? {
+                candidates.push(stream);
+            }
+        }
+    }
 }
 
 /// Connects to the raw listener that `handle` names (its first 40 bytes count).
@@ -37,22 +112,7 @@ pub fn initiate_raw(
     let dialogue = Dialogue { stream: &stream, peer: target, role: Role::Initiator, deadline };
     dialogue.write(Step::Preamble, &SocketKind::Lanes.encode())?;
     let (capabilities, count) = lanes::set_up(&dialogue, lanes)?;
-    finish(stream, capabilities, count, limits)
-}
-
-/// Answers on an accepted socket, of which nothing has been read yet. [`HandshakeError::is_stray`] tells whether an
-/// acceptor should go on waiting.
-pub fn respond_raw(
-    stream: Stream,
-    lanes: &mut dyn LaneSetup,
-    limits: &Limits,
-) -> Result<RawPeer, HandshakeError> {
-    check_no_key(stream.peer(), limits)?;
-    let deadline = Instant::now() + limits.handshake_timeout;
-    let dialogue = Dialogue { stream: &stream, peer: stream.peer(), role: Role::Responder, deadline };
-    dialogue.expect_preamble(SocketKind::Lanes)?;
-    let (capabilities, count) = lanes::set_up(&dialogue, lanes)?;
-    finish(stream, capabilities, count, limits)
+    Ok(finish(stream, capabilities, count, limits))
 }
 
 /// The raw functions have no place for a proof.
@@ -67,12 +127,6 @@ fn check_no_key(peer: SocketAddr, limits: &Limits) -> Result<(), HandshakeError>
     }
 }
 
-fn finish(
-    stream: Stream,
-    capabilities: PeerCapabilities,
-    lanes: u32,
-    limits: &Limits,
-) -> Result<RawPeer, HandshakeError> {
-    let stream = super::long_lived(stream, limits);
-    Ok(RawPeer { capabilities, lanes, stream })
+fn finish(stream: Stream, capabilities: PeerCapabilities, lanes: u32, limits: &Limits) -> RawPeer {
+    RawPeer { capabilities, lanes, stream: super::long_lived(stream, limits) }
 }

@@ -57,14 +57,14 @@ pub(super) fn wait_ready(
 /// Waits until one of `fds` is readable, or the other end of `watched` is closed; errors as above.
 pub(in crate::control) fn wait_any(
     fds: &[BorrowedFd<'_>],
-    watched: BorrowedFd<'_>,
-    deadline: Instant,
+    watched: Option<BorrowedFd<'_>>,
+    deadline: Option<Instant>,
     abort: &Abort,
 ) -> io::Result<()> {
     let readable = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN));
     let mut fds: Vec<_> = std::iter::once(PollFd::new(abort, PollFlags::IN)).chain(readable).collect();
-    fds.push(PollFd::from_borrowed_fd(watched, PollFlags::RDHUP));
-    wait(&mut fds, Some(deadline))?;
+    fds.extend(watched.map(|watched| PollFd::from_borrowed_fd(watched, PollFlags::RDHUP)));
+    wait(&mut fds, deadline)?;
     check(&fds)
 }
 

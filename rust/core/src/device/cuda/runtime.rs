@@ -124,6 +124,16 @@ impl DeviceRuntime for CudaRuntime {
         Ok(u32::try_from(count).unwrap_or(0))
     }
 
+    fn current_device(&self) -> Result<i32, DeviceError> {
+        let driver = self.driver()?;
+        let mut device = 0;
+        // SAFETY: the driver's function by its documented type; the out parameter is valid.
+        driver.check("cuCtxGetDevice", unsafe { (driver.context_device)(&raw mut device) })?;
+        let ordinals = 0..i32::try_from(self.device_count()?).unwrap_or(i32::MAX);
+        let mut known = ordinals.filter(|&ordinal| self.device(ordinal).is_ok_and(|other| other == device));
+        known.next().ok_or_else(|| DeviceError::NotAvailable(format!("device {device} is not listed")))
+    }
+
     fn pci_bus_id(&self, device: i32) -> Result<String, DeviceError> {
         let (driver, device, mut text) = (self.driver()?, self.device(device)?, [0_u8; 32]);
         let room = c_int::try_from(text.len()).unwrap_or(0);

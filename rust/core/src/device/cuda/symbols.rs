@@ -56,6 +56,7 @@ symbols! {
     pci_bus_id: "cuDeviceGetPCIBusId" = fn(*mut c_char, c_int, c_int);
     primary_context: "cuDevicePrimaryCtxRetain" = fn(*mut *mut c_void, c_int);
     get_context: "cuCtxGetCurrent" = fn(*mut *mut c_void);
+    context_device: "cuCtxGetDevice" = fn(*mut c_int);
     set_context: "cuCtxSetCurrent" = fn(*mut c_void);
     pointer_attribute: "cuPointerGetAttribute" = fn(*mut c_void, c_int, u64);
     address_range: "cuMemGetAddressRange_v2" = fn(*mut u64, *mut usize, u64);

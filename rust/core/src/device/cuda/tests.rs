@@ -64,6 +64,12 @@ unsafe extern "C" fn primary_context(context: *mut *mut c_void, device: c_int) -
 unsafe extern "C" fn get_context(context: *mut *mut c_void) -> c_int {
     out(context, fake(|fake| fake.context) as *mut c_void)
 }
+unsafe extern "C" fn context_device(device: *mut c_int) -> c_int {
+    match fake(|fake| fake.context) {
+        context @ 0x1000.. => out(device, (context - 0x1000) as c_int),
+        _ => 201,
+    }
+}
 unsafe extern "C" fn set_context(context: *mut c_void) -> c_int {
     fake(|fake| fake.context = context as u64);
     0
@@ -147,6 +153,7 @@ fn played() -> CudaRuntime {
         pci_bus_id,
         primary_context,
         get_context,
+        context_device,
         set_context,
         pointer_attribute,
         address_range,
@@ -185,6 +192,7 @@ fn the_callers_context_is_restored_and_each_primary_one_taken_once() {
     for _ in 0..3 {
         let _current = CurrentDevice::enter(&cuda, 1).unwrap();
         assert_eq!(fake(|fake| fake.context), 0x100b);
+        assert_eq!(cuda.current_device(), Ok(1));
     }
     assert_eq!(fake(|fake| (fake.context, fake.retained)), (0x77, 1));
     assert!(CurrentDevice::enter(&cuda, 5).is_err());

@@ -109,6 +109,10 @@ impl DeviceRuntime for TableRuntime {
         u32::try_from(devices).map_err(|_| nonsense("getDeviceCount", devices))
     }
 
+    fn current_device(&self) -> Result<i32, DeviceError> {
+        self.current()?.ok_or_else(|| unsupported("tell the current device"))
+    }
+
     fn pci_bus_id(&self, device: i32) -> Result<String, DeviceError> {
         let bus_id = self.table().get_device_pci_bus_id.ok_or_else(|| unsupported("name a device"))?;
         let mut text = [0_u8; 64];

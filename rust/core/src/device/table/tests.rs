@@ -293,6 +293,7 @@ fn failures_carry_the_call_and_its_code() {
 fn the_current_device_is_restored() {
     let runtime = over(full());
     fake(|fake| fake.device = 1);
+    assert_eq!(runtime.current_device(), Ok(1));
     {
         let _current = CurrentDevice::enter(&runtime, 0).unwrap();
         assert_eq!(fake(|fake| fake.device), 0);
@@ -327,6 +328,7 @@ fn an_empty_table_is_a_host_without_gpu() {
     let unsupported =
         |error: DeviceError| assert!(matches!(error, DeviceError::Unsupported { .. }), "{error}");
     unsupported(runtime.open_stream().map(|_| ()).unwrap_err());
+    unsupported(runtime.current_device().unwrap_err());
     unsupported(runtime.pci_bus_id(0).unwrap_err());
     unsupported(runtime.enter(0).map(|_| ()).unwrap_err());
     unsupported(runtime.ipc_export(GPU).map(|_| ()).unwrap_err());

@@ -126,8 +126,8 @@ fn a_reflected_proof_is_refused() {
 
 #[test]
 fn raw_connections_refuse_when_a_key_is_set() {
-    let listener = listener();
-    let handle = Handle::encode_raw(&listener.local());
+    let handle = raw_listener(&limits()).unwrap().handle();
     let error = initiate_raw(&handle, &mut FakeLanes::new(100), &limits_with_key(7)).unwrap_err();
     assert_eq!(error.step, Step::Authentication);
+    assert_eq!(raw_listener(&limits_with_key(7)).unwrap_err().step, Step::Authentication);
 }

@@ -4,6 +4,7 @@ mod auth;
 mod hostile;
 mod original;
 mod ours;
+mod raw;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::control::Listener;
+use crate::control::{Listener, LocalAddress};
 use crate::fabric::LINK_SOFTWARE;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -113,6 +114,12 @@ fn listener() -> Listener {
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
+}
+
+/// A raw listener on loopback.
+fn raw_listener(limits: &Limits) -> Result<RawListener, HandshakeError> {
+    let local = LocalAddress { bind: LOOPBACK, advertise: LOOPBACK, reason: "test" };
+    RawListener::bind(&local, limits)
 }
 
 type Outcome = (Result<Peer, HandshakeError>, FakeLanes);

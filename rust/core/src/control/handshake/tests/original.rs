@@ -4,20 +4,20 @@ use super::*;
 use crate::control::Stream;
 use crate::control::socket::connect;
 
-fn bytes(stream: &Stream, count: usize) -> Vec<u8> {
+pub(super) fn bytes(stream: &Stream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     stream.read_exact_by(&mut bytes, soon()).unwrap();
     bytes
 }
 
-fn send(stream: &Stream, parts: &[&[u8]]) {
+pub(super) fn send(stream: &Stream, parts: &[&[u8]]) {
     stream.write_all_by(&parts.concat(), soon()).unwrap();
 }
 
-const MAGIC: [u8; 8] = [0x6c, 0x9d, 0x4b, 0xfc, 0xf2, 0xb9, 0x4a, 0x56];
+pub(super) const MAGIC: [u8; 8] = [0x6c, 0x9d, 0x4b, 0xfc, 0xf2, 0xb9, 0x4a, 0x56];
 
 /// The handle of an original engine that listens on this loopback port.
-fn handle(port: u16) -> Vec<u8> {
+pub(super) fn handle(port: u16) -> Vec<u8> {
     let mut handle = vec![0; 128];
     handle[0] = 2;
     handle[2..4].copy_from_slice(&port.to_be_bytes());
@@ -26,13 +26,13 @@ fn handle(port: u16) -> Vec<u8> {
     handle
 }
 
-fn port_of(handle: &[u8]) -> u16 {
+pub(super) fn port_of(handle: &[u8]) -> u16 {
     assert_eq!((handle[0], &handle[4..8], &handle[32..40]), (2, &[127, 0, 0, 1][..], &MAGIC[..]));
     u16::from_be_bytes([handle[2], handle[3]])
 }
 
 /// A lane record of an original engine on the software link (which it would never have; the bytes are the same).
-fn record(qpn: u8) -> Vec<u8> {
+pub(super) fn record(qpn: u8) -> Vec<u8> {
     let mut record = vec![0; 40];
     record[0] = qpn;
     record[8..24].fill(0xfe);

@@ -175,29 +175,6 @@ fn full_region_tables_are_exchanged_quickly() {
 }
 
 #[test]
-fn raw_connect_and_accept() {
-    let listener = listener();
-    let mut handle = vec![0xcc; 128];
-    handle[..40].copy_from_slice(&crate::control::wire::Handle::encode_raw(&listener.local()));
-    let accepting = thread::spawn(move || {
-        let stream = listener.accept_by(Some(soon())).unwrap();
-        let mut lanes = FakeLanes::new(200);
-        (respond_raw(stream, &mut lanes, &limits()).unwrap(), lanes)
-    });
-    let mut lanes = FakeLanes::new(100);
-    let peer = initiate_raw(&handle, &mut lanes, &limits()).unwrap();
-    let (their_peer, their_lanes) = accepting.join().unwrap();
-    assert_eq!((peer.lanes, their_peer.lanes), (4, 4));
-    assert!(peer.capabilities.ours && their_peer.capabilities.ours);
-    assert_eq!((lanes.peer_qpns()[0], their_lanes.peer_qpns()[0]), (200, 100));
-
-    handle[32] ^= 1;
-    assert_eq!(initiate_raw(&handle, &mut lanes, &limits()).unwrap_err().step, Step::Handles);
-    let error = initiate_raw(&handle[..39], &mut lanes, &limits()).unwrap_err();
-    assert!(error.to_string().contains("39 bytes"), "{error}");
-}
-
-#[test]
 fn a_side_bound_to_any_address_tells_the_one_that_it_was_found_under() {
     let listener = listener();
     let target = listener.local();

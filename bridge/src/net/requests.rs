@@ -1,0 +1,120 @@
+//! What a `void **request` holds: not an address but a number that names a slot and says how often the slot was used.
+//! So a request that is polled again after it was done is recognised, and nothing is allocated for it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam::queue::ArrayQueue;
+use flagcx_p2p::connection::Connection;
+use flagcx_p2p::transfer::TransferId;
+use once_cell::sync::{Lazy, OnceCell};
+
+/// The requests of the process.
+#[derive(Debug)]
+pub(super) struct Requests {
+    /// Made when they are first needed, never moved.
+    chunks: [OnceCell<Box<[Mutex<Slot>]>>; CHUNKS],
+    free: ArrayQueue<u32>,
+    /// Chunks made so far.
+    growth: Mutex<usize>,
+}
+
+/// A request in flight.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) connection: Arc<Connection>,
+    pub(super) transfer: TransferId,
+    /// Bytes of all its pieces.
+    pub(super) bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Times that the slot was taken.
+    generation: u64,
+    request: Option<Request>,
+}
+
+const CHUNKS: usize = 64;
+const CHUNK: usize = 1024;
+const SLOT_BITS: u32 = 16;
+/// Odd, so that no request looks like an aligned address.
+const MARK: usize = 1;
+
+const _: () = assert!(CHUNKS * CHUNK == 1 << SLOT_BITS);
+
+/// The requests of the process.
+pub(super) static REQUESTS: Lazy<Requests> = Lazy::new(Requests::default);
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            chunks: [const { OnceCell::new() }; CHUNKS],
+            free: ArrayQueue::new(CHUNKS * CHUNK),
+            growth: Mutex::default(),
+        }
+    }
+}
+
+impl Requests {
+    /// Names `request`; `None` when 65,536 are waiting to be polled.
+    pub(super) fn insert(&self, request: Request) -> Option<usize> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => self.grow()?,
+        };
+        let mut slot = lock(self.slot(index)?);
+        slot.generation += 1;
+        slot.request = Some(request);
+        Some(name(index, slot.generation))
+    }
+
+    /// Asks `finished` about a request, and frees its slot when the answer is not `None`. `Err(())`: it is no request,
+    /// or has been freed.
+    pub(super) fn poll<T>(
+        &self,
+        name: usize,
+        finished: impl FnOnce(&Request) -> Option<T>,
+    ) -> Result<Option<T>, ()> {
+        let index = (name >> 1) & ((1 << SLOT_BITS) - 1);
+        let mut slot = lock(self.slot(index as u32).ok_or(())?);
+        if self::name(index as u32, slot.generation) != name {
+            return Err(());
+        }
+        let answer = finished(slot.request.as_ref().ok_or(())?);
+        if answer.is_some() {
+            slot.request = None;
+            drop(slot);
+            let _ = self.free.push(index as u32);
+        }
+        Ok(answer)
+    }
+
+    fn slot(&self, index: u32) -> Option<&Mutex<Slot>> {
+        let index = index as usize;
+        self.chunks.get(index / CHUNK)?.get()?.get(index % CHUNK)
+    }
+
+    #[cold]
+    fn grow(&self) -> Option<u32> {
+        let mut made = lock(&self.growth);
+        if let Some(index) = self.free.pop() {
+            return Some(index);
+        }
+        self.chunks.get(*made)?.set((0..CHUNK).map(|_| Mutex::default()).collect()).ok()?;
+        let first = (*made * CHUNK) as u32;
+        *made += 1;
+        for index in first + 1..first + CHUNK as u32 {
+            let _ = self.free.push(index);
+        }
+        Some(first)
+    }
+}
+
+/// Comes round again after 2^47 uses of the same slot.
+fn name(index: u32, generation: u64) -> usize {
+    (generation as usize) << (SLOT_BITS + 1) | (index as usize) << 1 | MARK
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,81 @@
+//! Polling requests.
+
+use std::cell::Cell;
+
+use flagcx_p2p::transfer::{Outcome, Status};
+
+use super::answer::{NetError, answer};
+use super::ffi::Answer;
+use super::requests::REQUESTS;
+
+/// How a request stands.
+enum Poll {
+    Pending,
+    /// All its bytes are where they belong; 0 bytes for what is no request any more.
+    Done(u64),
+    /// It has ended and something failed, which has been logged.
+    Failed,
+}
+
+/// Asks about one request and helps it along. `done` frees it; a request that was freed is done, with 0 bytes.
+pub(super) fn test(request: usize, done: &mut bool, bytes: &mut u64) -> Answer {
+    *bytes = 0;
+    *done = true;
+    match poll(request) {
+        Poll::Pending => *done = false,
+        Poll::Done(moved) => *bytes = moved,
+        Poll::Failed => return failed("test"),
+    }
+    Answer::Success
+}
+
+/// One pass over many requests. Those that have ended become 0 and count, as those do that were 0 before.
+pub(super) fn test_batch(requests: &mut [usize], done: &mut [i32], count: &mut i32) -> Answer {
+    *count = 0;
+    let mut answer = Answer::Success;
+    for (request, done) in requests.iter_mut().zip(done) {
+        let state = if *request == 0 { Poll::Done(0) } else { poll(*request) };
+        *done = i32::from(!matches!(state, Poll::Pending));
+        *count += *done;
+        if *done != 0 {
+            *request = 0;
+        }
+        if matches!(state, Poll::Failed) {
+            answer = failed("testBatch");
+        }
+    }
+    answer
+}
+
+fn poll(request: usize) -> Poll {
+    let polled = REQUESTS.poll(request, |request| match request.connection.status(request.transfer) {
+        Status::Pending => None,
+        Status::Ended(Outcome::Done) => Some(Poll::Done(request.bytes)),
+        Status::Ended(_) | Status::Unknown => Some(Poll::Failed),
+    });
+    match polled {
+        Ok(Some(state)) => state,
+        Ok(None) => {
+            yield_now_and_then();
+            Poll::Pending
+        }
+        Err(()) => Poll::Done(0),
+    }
+}
+
+fn failed(call: &str) -> Answer {
+    answer(call, Err::<(), _>(NetError::internal("a transfer failed, as logged before")), drop)
+}
+
+/// Callers poll in tight loops that count turns, not time: on a machine with few processors whoever must still do
+/// something for the transfer gets one in between.
+fn yield_now_and_then() {
+    const TURNS: u32 = 64;
+    thread_local!(static PENDING: Cell<u32> = const { Cell::new(0) });
+    PENDING.with(|pending| {
+        pending.set(pending.get().wrapping_add(1));
+        if pending.get() % TURNS == 0 {
+            std::thread::yield_now();
+        }
+    });
+}

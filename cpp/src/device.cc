@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// GPU memory: whose callbacks the engine uses. Inside FlagCX those of its device adaptor, found by the weak symbol and
+// read at each use, because a plugin may replace it; a table that the program installed goes before it. With neither the
+// engine finds a GPU driver by itself, or does without.
+#include "facade.h"
+
+#include <mutex>
+
+#include "flagcx_p2p_ext.h"
+
+// FlagCX's variable: a pointer to its struct flagcxDeviceAdaptor.
+extern "C" __attribute__((weak)) const char *deviceAdaptor;
+
+namespace {
+
+// The callbacks, one after the other, as they follow `size` and `reserved` in FlagcxP2pDeviceTable.
+constexpr size_t kCallbacks = 20;
+using Callbacks = void *[kCallbacks];
+static_assert(sizeof(FlagcxP2pDeviceTable) == 8 + sizeof(Callbacks), "");
+static_assert(offsetof(FlagcxP2pDeviceTable, deviceMemcpy) == 8, "");
+static_assert(offsetof(FlagcxP2pDeviceTable, getLastError) == 8 + 19 * sizeof(void *), "");
+
+// Where they are in FlagCX's struct, in the same order.
+constexpr size_t kAdaptorOffsets[kCallbacks] = {40,  72,  80,  88,  160, 168, 176, 184, 248, 256,
+                                                264, 280, 296, 304, 312, 320, 328, 376, 384, 504};
+
+std::mutex installedMutex;
+FlagcxP2pDeviceTable installed;
+
+extern "C" void readAdaptor(void *out) {
+  const char *const adaptor = deviceAdaptor;
+  if (adaptor == nullptr)
+    return;
+  for (size_t i = 0; i < kCallbacks; ++i)
+    std::memcpy(static_cast<char *>(out) + i * sizeof(void *), adaptor + kAdaptorOffsets[i], sizeof(void *));
+}
+
+extern "C" void readInstalled(void *out) {
+  const std::lock_guard<std::mutex> guard(installedMutex);
+  std::memcpy(out, &installed.deviceMemcpy, sizeof(Callbacks));
+}
+
+bool useAdaptor() {
+  flagcx::p2p::ffi::install_devices(&deviceAdaptor != nullptr ? reinterpret_cast<size_t>(&readAdaptor) : 0);
+  return true;
+}
+
+} // namespace
+
+namespace flagcx::p2p {
+
+void startDevices() {
+  static const bool started = useAdaptor();
+  (void)started;
+}
+
+int setDeviceTable(const FlagcxP2pDeviceTable *table) {
+  startDevices();
+  if (table == nullptr) {
+    useAdaptor();
+    return 0;
+  }
+  if (table->size < sizeof(table->size)) {
+    ffi::refuse_call("flagcxP2pSetDeviceTable", "the table's size is not set");
+    return -1;
+  }
+  {
+    // A smaller table is an older program's: what it lacks is not offered.
+    const std::lock_guard<std::mutex> guard(installedMutex);
+    installed = {};
+    std::memcpy(static_cast<void *>(&installed), table, table->size < sizeof(installed) ? table->size : sizeof(installed));
+  }
+  ffi::install_devices(reinterpret_cast<size_t>(&readInstalled));
+  return 0;
+}
+
+} // namespace flagcx::p2p

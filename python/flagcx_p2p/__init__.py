@@ -1,0 +1,38 @@
+"""Point-to-point transfers between two processes: one-sided READ and WRITE of registered memory.
+
+    receiver                                   sender
+    --------                                   ------
+    engine = Engine()                          engine = Engine()
+    region = engine.register(bytearray(n))     region = engine.register(data)
+    engine.start_server()                      conn = engine.connect(f"{host}:{port}")
+    ... tell engine.port, region.address       conn.write(region, address)
+
+The sender's bytes are in the receiver's memory when ``write`` returns; the receiver takes no part in it. Everything may
+be called from any thread; calls that wait let other threads run.
+
+The shared library is found as :func:`load` describes.
+"""
+
+from ._engine import Connection, ConnectionInfo, Engine, Notification, Region
+from ._errors import P2pError, TransferCancelled, TransferFailed, TransferTimedOut
+from ._library import FabricInfo, fabric_info, load, metrics_text, version
+from ._transfer import Piece, Transfer
+
+__all__ = [
+    "Connection",
+    "ConnectionInfo",
+    "Engine",
+    "FabricInfo",
+    "Notification",
+    "P2pError",
+    "Piece",
+    "Region",
+    "Transfer",
+    "TransferCancelled",
+    "TransferFailed",
+    "TransferTimedOut",
+    "fabric_info",
+    "load",
+    "metrics_text",
+    "version",
+]

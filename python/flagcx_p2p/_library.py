@@ -1,0 +1,212 @@
+"""The shared library: where it is, and the types of its functions."""
+
+import ctypes
+import ctypes.util
+import os
+from ctypes import POINTER, c_char, c_char_p, c_int, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from ._errors import P2pError
+
+
+class Desc(ctypes.Structure):
+    """``FlagcxP2pRdmaDesc``: names a range of a peer's memory."""
+
+    _fields_ = [
+        ("addr", c_uint64),
+        ("size", c_uint32),
+        ("rkey", c_uint32),
+        ("nmsgs", c_uint32),
+        ("rid", c_uint32),
+        ("idx", c_uint64),
+        ("padding", c_char * 32),
+    ]
+
+
+class NotifyMsg(ctypes.Structure):
+    """``FlagcxP2pNotifyMsg``. Bytes, not text: a NUL does not end them."""
+
+    _fields_ = [("name", c_uint8 * 256), ("msg", c_uint8 * 256)]
+
+
+class XferResult(ctypes.Structure):
+    """``FlagcxP2pXferResult``."""
+
+    _fields_ = [
+        ("size", c_uint32),
+        ("state", c_uint32),
+        ("iov", c_uint64),
+        ("status", c_uint32),
+        ("vendorError", c_uint32),
+        ("peer", c_char * 64),
+        ("reason", c_char * 168),
+    ]
+
+
+class ConnInfo(ctypes.Structure):
+    """``FlagcxP2pConnInfo``."""
+
+    _fields_ = [
+        ("size", c_uint32),
+        ("path", c_uint32),
+        ("lanes", c_uint32),
+        ("healthyLanes", c_uint32),
+        ("gpuIndex", c_int32),
+        ("local", c_uint8),
+        ("ours", c_uint8),
+        ("reserved", c_uint8 * 2),
+        ("peer", c_char * 64),
+    ]
+
+
+class _FabricInfo(ctypes.Structure):
+    _fields_ = [("size", c_uint32), ("devices", c_uint32), ("provider", c_char * 16), ("reason", c_char * 488)]
+
+
+# XferResult.state
+PENDING, DONE, FAILED, TIMED_OUT, CANCELLED, UNKNOWN = range(6)
+# Answer of the calls that never wait.
+WOULD_BLOCK = 1
+# Flags of flagcxP2pEngineRegFlags.
+REG_HOST, REG_DEVICE, REG_UNANNOUNCED = 1, 2, 256
+
+_Prototype = Tuple[str, Any, List[Any]]
+
+# Those with C++ names have plain arguments, and the names are part of the library's interface.
+_PROTOTYPES: Dict[str, _Prototype] = {
+    "last_error": ("flagcxP2pEngineLastError", c_char_p, []),
+    "version": ("flagcxP2pVersion", c_char_p, []),
+    "fabric_info": ("flagcxP2pGetFabricInfo", c_int, [POINTER(_FabricInfo)]),
+    "metrics_text": ("flagcxP2pMetricsText", c_int, [c_char_p, c_size_t, POINTER(c_size_t)]),
+    "engine_create": ("flagcxP2pRpcEngineCreate", c_void_p, []),
+    "engine_destroy": ("flagcxP2pRpcEngineDestroy", None, [c_void_p]),
+    "engine_port": ("flagcxP2pRpcGetPort", c_int, [c_void_p]),
+    "engine_start_server": ("flagcxP2pRpcStartServer", c_int, [c_void_p]),
+    "engine_stop_accept": ("_Z25flagcxP2pEngineStopAcceptP15FlagcxP2pEngine", None, [c_void_p]),
+    "register": ("flagcxP2pEngineRegFlags", c_int, [c_void_p, c_uint64, c_size_t, c_uint32, POINTER(c_uint64)]),
+    "deregister": ("_Z24flagcxP2pEngineMrDestroyP15FlagcxP2pEnginem", None, [c_void_p, c_uint64]),
+    "connect": ("flagcxP2pRpcGetConn", c_void_p, [c_void_p, c_char_p]),
+    "conn_info": ("flagcxP2pEngineGetConnInfo", c_int, [c_void_p, POINTER(ConnInfo)]),
+    "make_desc": (
+        "_Z23flagcxP2pEngineMakeDescP13FlagcxP2pConnmjP17FlagcxP2pRdmaDesc",
+        c_int,
+        [c_void_p, c_uint64, c_uint32, POINTER(Desc)],
+    ),
+    "write_sync": (
+        "flagcxP2pRpcBatchWriteSync",
+        c_int,
+        [c_void_p, c_int, POINTER(c_uint64), POINTER(c_uint64), POINTER(c_uint64)],
+    ),
+    "try_read": (
+        "flagcxP2pEngineTryReadVector",
+        c_int,
+        [c_void_p, POINTER(c_uint64), POINTER(c_void_p), POINTER(c_size_t), POINTER(Desc), c_size_t, POINTER(c_uint64)],
+    ),
+    "try_write": (
+        "flagcxP2pEngineTryWriteVector",
+        c_int,
+        [c_void_p, POINTER(c_uint64), POINTER(c_void_p), POINTER(c_size_t), POINTER(Desc), c_size_t, POINTER(c_uint64)],
+    ),
+    "xfer_result": ("flagcxP2pEngineXferResult", c_int, [c_void_p, c_uint64, POINTER(XferResult)]),
+    "xfer_wait": ("flagcxP2pEngineXferWait", c_int, [c_void_p, c_uint64, c_int, POINTER(XferResult)]),
+    "xfer_cancel": ("flagcxP2pEngineXferCancel", c_int, [c_void_p, c_uint64]),
+    "notify": (
+        "_Z24flagcxP2pEngineSendNotifP13FlagcxP2pConnP18FlagcxP2pNotifyMsg",
+        c_int,
+        [c_void_p, POINTER(NotifyMsg)],
+    ),
+    "notifications": (
+        "flagcxP2pEngineGetNotifsOf",
+        c_int,
+        [c_void_p, POINTER(NotifyMsg), c_size_t, POINTER(c_size_t)],
+    ),
+}
+
+
+class Library:
+    """The functions, typed, by the short names of the table above."""
+
+    def __init__(self, path: str) -> None:
+        handle = ctypes.CDLL(path)
+        for name, (symbol, result, arguments) in _PROTOTYPES.items():
+            try:
+                function = getattr(handle, symbol)
+            except AttributeError:
+                raise P2pError(f"{path} has no {symbol}: not this library, or an older one") from None
+            function.restype = result
+            function.argtypes = arguments
+            setattr(self, name, function)
+        self.path = path
+
+    def __getattr__(self, name: str) -> Any:  # for type checkers: the functions are set above
+        raise AttributeError(name)
+
+    def error(self) -> P2pError:
+        """Why this thread's last refused call was refused."""
+        return P2pError(self.last_error().decode(errors="replace") or "refused without a reason")
+
+
+_library: Optional[Library] = None
+
+
+def load(path: Optional[str] = None) -> Library:
+    """Loads the shared library, once; later calls answer the same one.
+
+    ``path``, else the environment's FLAGCX_P2P_LIBRARY, else what the system's loader knows as ``flagcx_p2p`` or as
+    ``flagcx`` (which may have the engine inside). Everything in this package calls it, so only programs that want
+    another file need to.
+    """
+    global _library
+    if _library is not None:
+        if path is not None and path != _library.path:
+            raise P2pError(f"{_library.path} is loaded already, so {path} cannot be")
+        return _library
+    candidates = [path, os.environ.get("FLAGCX_P2P_LIBRARY")]
+    wanted = next((candidate for candidate in candidates if candidate), None)
+    wanted = wanted or ctypes.util.find_library("flagcx_p2p") or ctypes.util.find_library("flagcx")
+    if wanted is None:
+        raise P2pError("libflagcx_p2p.so was not found: install it, or set FLAGCX_P2P_LIBRARY to its path")
+    try:
+        _library = Library(wanted)
+    except OSError as error:
+        raise P2pError(f"the library could not be loaded: {error}") from error
+    return _library
+
+
+def version() -> str:
+    """The library's version, "major.minor.patch"."""
+    return load().version().decode()
+
+
+class FabricInfo(NamedTuple):
+    """What moves the bytes in this process, and why."""
+
+    #: "verbs", "software", or "" when there is no device.
+    provider: str
+    #: Devices in use.
+    devices: int
+    #: In words for an operator.
+    reason: str
+
+
+def fabric_info() -> FabricInfo:
+    """Tells which fabric runs. Opens the devices if nothing has yet."""
+    library = load()
+    info = _FabricInfo(size=ctypes.sizeof(_FabricInfo))
+    if library.fabric_info(ctypes.byref(info)) != 0:
+        raise library.error()
+    return FabricInfo(info.provider.decode(), info.devices, info.reason.decode(errors="replace"))
+
+
+def metrics_text() -> str:
+    """The metrics of the process in the Prometheus text format."""
+    library = load()
+    needed = c_size_t()
+    text = ctypes.create_string_buffer(1)
+    while True:
+        answer = library.metrics_text(text, len(text), ctypes.byref(needed))
+        if answer == 0:
+            return text.value.decode()
+        if answer < 0:
+            raise library.error()
+        text = ctypes.create_string_buffer(needed.value)

@@ -1,0 +1,193 @@
+//! Transfers that the device runtime moves: those under way, and the streams that they run on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::device::{CopyStream, CurrentDevice, DeviceError, DeviceRuntime, IPC_HANDLE_BYTES};
+use crate::memory::Hold;
+use crate::pool::{RequestFailure, Task};
+use crate::transfer::{CompletionStatus, TransferId};
+
+/// Streams kept for reuse.
+const MAX_IDLE: usize = 16;
+
+/// Nobody but callers looks after these transfers, so who waits for one looks this often.
+pub(super) const LOOK: Duration = Duration::from_micros(200);
+
+/// The device transfers of one engine.
+#[derive(Debug, Default)]
+pub(super) struct DeviceCopies {
+    running: Mutex<HashMap<TransferId, Running>>,
+    idle: Mutex<Vec<Stream>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// The connection that it belongs to.
+    connection: u64,
+    task: Arc<Task>,
+    copies: Copies,
+}
+
+/// What a transfer needs until its last copy is done. Dropped in this order.
+#[derive(Debug)]
+pub(super) struct Copies {
+    pub(super) stream: Stream,
+    /// The peer's memory, as far as it had to be opened.
+    pub(super) opened: Vec<OpenedMemory>,
+    /// Our regions.
+    pub(super) holds: Vec<Hold>,
+}
+
+/// A stream of one device of one runtime.
+#[derive(Debug)]
+pub(super) struct Stream {
+    runtime: Arc<dyn DeviceRuntime>,
+    device: Option<i32>,
+    stream: Box<dyn CopyStream>,
+}
+
+/// Device memory of another process, closed when dropped.
+#[derive(Debug)]
+pub(super) struct OpenedMemory {
+    runtime: Arc<dyn DeviceRuntime>,
+    device: i32,
+    pub(super) address: u64,
+}
+
+impl DeviceCopies {
+    /// A stream of the current device, which is `device` if the runtime says so.
+    pub(super) fn stream(
+        &self,
+        runtime: &Arc<dyn DeviceRuntime>,
+        device: Option<i32>,
+    ) -> Result<Stream, DeviceError> {
+        let mut idle = lock(&self.idle);
+        let fits = |stream: &Stream| Arc::ptr_eq(&stream.runtime, runtime) && stream.device == device;
+        if let Some(index) = idle.iter().position(fits) {
+            return Ok(idle.swap_remove(index));
+        }
+        drop(idle);
+        Ok(Stream { runtime: Arc::clone(runtime), device, stream: runtime.open_stream()? })
+    }
+
+    /// Gives back a stream on which nothing runs.
+    pub(super) fn keep(&self, stream: Stream) {
+        let mut idle = lock(&self.idle);
+        if idle.len() == MAX_IDLE {
+            // The oldest may belong to a runtime that was replaced.
+            idle.remove(0);
+        }
+        idle.push(stream);
+    }
+
+    /// Takes charge of a transfer whose copies have been started and marked.
+    pub(super) fn add(&self, id: TransferId, connection: u64, task: Arc<Task>, copies: Copies) {
+        lock(&self.running).insert(id, Running { connection, task, copies });
+    }
+
+    /// Looks whether a transfer is over, and ends it if so.
+    pub(super) fn poll(&self, id: TransferId) {
+        let mut running = lock(&self.running);
+        let Some(over) = running.get_mut(&id).map(|transfer| transfer.copies.stream.stream.is_done()) else {
+            return;
+        };
+        if matches!(over, Ok(false)) {
+            return;
+        }
+        let transfer = running.remove(&id);
+        drop(running);
+        if let Some(transfer) = transfer {
+            self.end(transfer, over.err());
+        }
+    }
+
+    /// The same for all.
+    pub(super) fn poll_all(&self) {
+        for id in self.ids(|_| true) {
+            self.poll(id);
+        }
+    }
+
+    /// Waits until every transfer of a connection is over; false if `deadline` came first.
+    pub(super) fn finish(&self, connection: u64, deadline: Instant) -> bool {
+        loop {
+            let ids = self.ids(|running| running.connection == connection);
+            if ids.is_empty() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            ids.into_iter().for_each(|id| self.poll(id));
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn ids(&self, wanted: impl Fn(&Running) -> bool) -> Vec<TransferId> {
+        let running = lock(&self.running);
+        running.iter().filter(|(_, running)| wanted(running)).map(|(id, _)| *id).collect()
+    }
+
+    fn end(&self, transfer: Running, error: Option<DeviceError>) {
+        let Running { task, copies: Copies { stream, opened, holds }, .. } = transfer;
+        match error {
+            None => self.keep(stream),
+            Some(error) => task.fail(RequestFailure {
+                iov: 0,
+                status: CompletionStatus::General,
+                vendor_error: 0,
+                reason: error.to_string(),
+            }),
+        }
+        // Before the caller is told, who may free the memory then.
+        drop((opened, holds));
+        task.end_part();
+    }
+}
+
+impl Stream {
+    /// The copies of this stream.
+    pub(super) fn copies(&mut self) -> &mut dyn CopyStream {
+        &mut *self.stream
+    }
+
+    /// Waits until nothing runs on it; false if `deadline` came first.
+    pub(super) fn drain(&mut self, deadline: Instant) -> bool {
+        if self.stream.mark().is_err() {
+            return false;
+        }
+        while let Ok(false) = self.stream.is_done() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(LOOK);
+        }
+        true
+    }
+}
+
+impl OpenedMemory {
+    /// Opens what `handle` names. `device` is current.
+    pub(super) fn open(
+        runtime: &Arc<dyn DeviceRuntime>,
+        device: i32,
+        handle: &[u8; IPC_HANDLE_BYTES],
+    ) -> Result<Self, DeviceError> {
+        Ok(Self { address: runtime.ipc_open(handle)?, device, runtime: Arc::clone(runtime) })
+    }
+}
+
+impl Drop for OpenedMemory {
+    fn drop(&mut self) {
+        let _entered = CurrentDevice::ensure(&*self.runtime, self.device);
+        if let Err(error) = self.runtime.ipc_close(self.address) {
+            tracing::warn!("the device memory of another process was not closed: {error}");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,251 @@
+//! Transfers of device memory between two ends on one host: the device runtime copies, and no lane is involved.
+//!
+//! Everything is found out before the first byte moves: where each piece lies on both sides, whether it is inside what
+//! was registered there, and whether the peer's memory can be opened.
+#![allow(unsafe_code, reason = "starts copies by address")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Connection;
+use super::device_copies::{Copies, OpenedMemory, Stream};
+use crate::device::{self, CurrentDevice, DeviceError, DeviceRuntime, Direction, IpcInfo, PointerKind};
+use crate::fabric::Opcode;
+use crate::memory::{Hold, MemoryKind, RemoteCheck};
+use crate::transfer::{Iov, Outcome, PieceSource, Status, SubmitError, TransferId, find_local};
+
+/// How the peer's ends of the pieces are reached.
+#[derive(Clone, Copy, Debug)]
+pub enum RemoteEnd<'a> {
+    /// By their addresses: the peer is in this process.
+    SameProcess,
+    /// By what the peer told of its device memory, one record per piece.
+    Ipc(&'a [IpcInfo]),
+}
+
+/// How long copies may go on after one of them could not be started.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// A piece of which both ends are known.
+#[derive(Clone, Copy, Debug)]
+struct Move {
+    iov: Iov,
+    index: usize,
+    local: MemoryKind,
+    remote: MemoryKind,
+    /// Where the peer's end is in this process.
+    remote_address: u64,
+}
+
+impl Connection {
+    /// Starts a transfer of device memory. `Ok(None)`, and nothing was done, when lanes can move all of it: both ends of
+    /// every piece are host memory, or a piece's far end is not in a region that the peer announced.
+    ///
+    /// Copies cannot be stopped: such a transfer has no deadline, and cancelling it waits for its end.
+    pub fn submit_on_device<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        remote: RemoteEnd<'_>,
+    ) -> Result<Option<TransferId>, SubmitError> {
+        if self.is_closed() {
+            return Err(SubmitError::Down {
+                peer: self.peer.control.to_string(),
+                reason: "it is closed".to_owned(),
+            });
+        }
+        let runtime = device::runtime();
+        if !runtime.has_memory() && matches!(remote, RemoteEnd::SameProcess) {
+            return Ok(None);
+        }
+        let _entered = CurrentDevice::ensure(&*runtime, self.context.gpu_index);
+        let mut holds = Vec::new();
+        let mut moves = Vec::with_capacity(iovs.len());
+        for (index, iov) in (0..iovs.len()).filter_map(|index| Some((index, iovs.piece(index)?))) {
+            let hold = self.local_end(&iov, index)?;
+            let local = hold.region().kind;
+            holds.push(hold);
+            let Some((remote, remote_address)) = self.remote_end(&*runtime, &iov, index, &moves, remote)?
+            else {
+                return Ok(None);
+            };
+            moves.push(Move { iov, index, local, remote, remote_address });
+        }
+        let on_host = |piece: &Move| piece.local == MemoryKind::Host && piece.remote == MemoryKind::Host;
+        if moves.iter().all(on_host) {
+            return Ok(None);
+        }
+        let opened = match remote {
+            RemoteEnd::SameProcess => Vec::new(),
+            RemoteEnd::Ipc(infos) => open_all(&runtime, self.context.gpu_index, infos, &mut moves)?,
+        };
+        self.move_host_pieces(opcode, &moves)?;
+        moves.retain(|piece| !on_host(piece));
+        let device = runtime.current_device().ok();
+        let mut stream =
+            self.context.device_copies.stream(&runtime, device).map_err(|error| refuse(0, &error))?;
+        if let Err(error) = start(&mut stream, opcode, &moves) {
+            if stream.drain(Instant::now() + DRAIN_LIMIT) {
+                self.context.device_copies.keep(stream);
+            }
+            return Err(error);
+        }
+        Ok(Some(self.track(Copies { stream, opened, holds })))
+    }
+
+    fn local_end(&self, iov: &Iov, index: usize) -> Result<Hold, SubmitError> {
+        let snapshot = self.context.registry.snapshot();
+        let region = find_local(iov, index, &snapshot)?;
+        region.hold().ok_or(SubmitError::Local {
+            iov: index,
+            address: iov.local,
+            length: iov.length,
+            problem: "is in a region being deregistered",
+        })
+    }
+
+    /// What kind of memory the far end of a piece is, and its address if it has one already.
+    fn remote_end(
+        &self,
+        runtime: &dyn DeviceRuntime,
+        iov: &Iov,
+        index: usize,
+        before: &[Move],
+        remote: RemoteEnd<'_>,
+    ) -> Result<Option<(MemoryKind, u64)>, SubmitError> {
+        let problem = |problem| {
+            Err(SubmitError::Remote { iov: index, address: iov.remote.address, length: iov.length, problem })
+        };
+        if iov.length > u64::from(iov.remote.size) && iov.length <= u64::from(u32::MAX) {
+            return problem("is longer than its descriptor");
+        }
+        match remote {
+            RemoteEnd::Ipc(infos) => match infos.get(index) {
+                None => problem("has no IPC information"),
+                Some(info) if iov.length > info.size => problem("is longer than its IPC information allows"),
+                // Its address is known once it has been opened.
+                Some(_) => Ok(Some((MemoryKind::Device, 0))),
+            },
+            RemoteEnd::SameProcess => {
+                let Iov { remote: desc, length, .. } = *iov;
+                let RemoteCheck::Inside(region) = self.remote.check(desc.rkey, desc.address, length) else {
+                    return Ok(None);
+                };
+                // Asking costs; neighbours mostly lie in one region.
+                let known = before.last().filter(|last| {
+                    last.remote_address >= region.base && last.remote_address < region.base + region.size
+                });
+                let kind = match known {
+                    Some(last) => last.remote,
+                    None => match runtime.pointer_kind(region.base).map_err(|error| refuse(index, &error))? {
+                        PointerKind::Host => MemoryKind::Host,
+                        PointerKind::Device(_) => MemoryKind::Device,
+                    },
+                };
+                Ok(Some((kind, desc.address)))
+            }
+        }
+    }
+
+    /// Moves the pieces between host memory and host memory by the lanes, and waits: the runtime is for the others.
+    fn move_host_pieces(&self, opcode: Opcode, moves: &[Move]) -> Result<(), SubmitError> {
+        let on_host = |piece: &&Move| piece.local == MemoryKind::Host && piece.remote == MemoryKind::Host;
+        let pieces: Vec<Iov> = moves.iter().filter(on_host).map(|piece| piece.iov).collect();
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        self.submit_and_wait(opcode, pieces.as_slice())
+    }
+
+    /// A transfer by the lanes that is over when this returns.
+    pub fn submit_and_wait<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+    ) -> Result<(), SubmitError> {
+        let id = self.submit(opcode, iovs)?;
+        loop {
+            let (iov, reason) = match self.wait(id, Duration::from_secs(60)) {
+                Status::Pending => continue,
+                Status::Ended(Outcome::Done) => return Ok(()),
+                Status::Ended(Outcome::Failed(failure)) => (failure.iov, failure.to_string()),
+                Status::Ended(outcome) => (0, outcome.to_string()),
+                Status::Unknown => (0, "the transfer got lost".to_owned()),
+            };
+            return Err(SubmitError::Ended { iov, reason });
+        }
+    }
+
+    /// Names a transfer whose copies have been started.
+    fn track(&self, mut copies: Copies) -> TransferId {
+        if let Ok(true) = copies.stream.copies().is_done() {
+            self.context.device_copies.keep(copies.stream);
+            return TransferId::COMPLETE;
+        }
+        let Some(claim) = self.context.transfers.claim() else {
+            // A million transfers in flight: this one has to be waited for.
+            while let Ok(false) = copies.stream.copies().is_done() {
+                std::thread::sleep(super::device_copies::LOOK);
+            }
+            return TransferId::COMPLETE;
+        };
+        let task = Arc::clone(claim.task());
+        task.start(1, 0);
+        let id = self.context.transfers.publish(claim, 0);
+        self.context.device_copies.add(id, self.number, task, copies);
+        id
+    }
+}
+
+/// Opens the peer's memory, each allocation once, and tells each piece its address.
+fn open_all(
+    runtime: &Arc<dyn DeviceRuntime>,
+    device: i32,
+    infos: &[IpcInfo],
+    moves: &mut [Move],
+) -> Result<Vec<OpenedMemory>, SubmitError> {
+    let mut opened: Vec<OpenedMemory> = Vec::new();
+    let mut handles: Vec<&IpcInfo> = Vec::new();
+    for (piece, info) in moves.iter_mut().zip(infos) {
+        let place = match handles.iter().position(|known| known.handle == info.handle) {
+            Some(place) => place,
+            None => {
+                let memory = OpenedMemory::open(runtime, device, &info.handle)
+                    .map_err(|error| refuse(piece.index, &error))?;
+                opened.push(memory);
+                handles.push(info);
+                opened.len() - 1
+            }
+        };
+        let address = opened.get(place).and_then(|memory| memory.address.checked_add(info.offset));
+        let Some(address) = address.filter(|address| address.checked_add(info.size).is_some()) else {
+            let reason = "its IPC information reaches beyond the address space".to_owned();
+            return Err(SubmitError::Device { iov: piece.index, reason });
+        };
+        piece.remote_address = address;
+    }
+    Ok(opened)
+}
+
+/// Starts the copies and marks their end.
+fn start(stream: &mut Stream, opcode: Opcode, moves: &[Move]) -> Result<(), SubmitError> {
+    for piece in moves.iter().filter(|piece| piece.iov.length > 0) {
+        let (local, remote) = ((piece.iov.local, piece.local), (piece.remote_address, piece.remote));
+        let (from, to) = if opcode == Opcode::Write { (local, remote) } else { (remote, local) };
+        let direction = match (from.1, to.1) {
+            (MemoryKind::Device, MemoryKind::Device) => Direction::DeviceToDevice,
+            (MemoryKind::Device, _) => Direction::DeviceToHost,
+            _ => Direction::HostToDevice,
+        };
+        // SAFETY: the local end is inside a region that is held until the transfer ends, whose owner promised that it
+        // stays mapped; the remote end is inside memory that was opened until then, or inside a region that an engine
+        // of this process announced, whose owner promised the same. The kinds are what the runtime says of them.
+        unsafe { stream.copies().copy(to.0, from.0, piece.iov.length, direction) }
+            .map_err(|error| refuse(piece.index, &error))?;
+    }
+    stream.copies().mark().map_err(|error| refuse(0, &error))
+}
+
+fn refuse(iov: usize, error: &DeviceError) -> SubmitError {
+    SubmitError::Device { iov, reason: error.to_string() }
+}

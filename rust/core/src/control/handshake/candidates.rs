@@ -1,0 +1,81 @@
+//! Sockets of which the hello has not been read whole: strangers among them neither get in nor hold the others up.
+
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::control::Stream;
+
+/// Connections that may be half-way through their hello; the oldest goes when another one comes.
+const MAX_CANDIDATES: usize = 16;
+
+/// Sockets that a listener has accepted and knows nothing of yet.
+#[derive(Debug)]
+pub(super) struct Candidates {
+    /// Bytes of a hello.
+    size: usize,
+    waiting: Vec<Candidate>,
+}
+
+/// A socket of which part of the hello has been read.
+#[derive(Debug)]
+struct Candidate {
+    stream: Stream,
+    hello: Vec<u8>,
+}
+
+impl Candidates {
+    /// None yet; each will say `size` bytes first.
+    pub(super) fn new(size: usize) -> Self {
+        Self { size, waiting: Vec::new() }
+    }
+
+    /// Adds one of which nothing has been read.
+    pub(super) fn push(&mut self, stream: Stream) {
+        if self.waiting.len() == MAX_CANDIDATES {
+            self.waiting.remove(0);
+        }
+        self.waiting.push(Candidate { stream, hello: Vec::with_capacity(self.size) });
+    }
+
+    /// To be waited on: readable when one of them says more.
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.waiting.iter().map(|candidate| candidate.stream.as_fd())
+    }
+
+    /// Reads what is there, without waiting, and takes out one whose hello is whole.
+    pub(super) fn take_ready(&mut self) -> Option<(Stream, Vec<u8>)> {
+        let mut index = 0;
+        while let Some(candidate) = self.waiting.get_mut(index) {
+            match candidate.advance(self.size) {
+                Progress::Ready => {
+                    let candidate = self.waiting.remove(index);
+                    return Some((candidate.stream, candidate.hello));
+                }
+                Progress::Waiting => index += 1,
+                Progress::Gone => drop(self.waiting.remove(index)),
+            }
+        }
+        None
+    }
+}
+
+enum Progress {
+    Ready,
+    Waiting,
+    Gone,
+}
+
+impl Candidate {
+    fn advance(&mut self, size: usize) -> Progress {
+        // Not a byte more than the hello: what follows belongs to the exchange after it.
+        let mut room = vec![0; size.saturating_sub(self.hello.len())];
+        match self.stream.try_read(&mut room) {
+            Ok(Some(0)) => return Progress::Gone,
+            Ok(Some(count)) => self.hello.extend(room.iter().take(count)),
+            Ok(None) => return Progress::Waiting,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Progress::Waiting,
+            Err(_) => return Progress::Gone,
+        }
+        if self.hello.len() < size { Progress::Waiting } else { Progress::Ready }
+    }
+}

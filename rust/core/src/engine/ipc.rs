@@ -1,0 +1,31 @@
+//! Device memory of this engine, for other processes of this host.
+
+use super::Engine;
+use crate::device::{self, CurrentDevice, IpcInfo};
+use crate::memory::MemoryKind;
+
+impl Engine {
+    /// What another process of this host needs to open the device memory at `address`. `None`: no region of this
+    /// engine holds it. `Some(None)`: host memory, or memory that the runtime does not share.
+    pub fn ipc_info(&self, address: u64) -> Option<Option<IpcInfo>> {
+        let region = self.find_region(address, 1)?;
+        if region.kind != MemoryKind::Device {
+            return Some(None);
+        }
+        let runtime = device::runtime();
+        let _entered = CurrentDevice::ensure(&*runtime, self.gpu_index);
+        let info = match runtime.ipc_export(region.address) {
+            Ok(export) => {
+                let base = export.base.unwrap_or(region.address);
+                let offset = address.checked_sub(base);
+                let size = region.address + region.length - address;
+                offset.map(|offset| IpcInfo { handle: export.handle, base, offset, size })
+            }
+            Err(error) => {
+                tracing::info!("device memory at {address:#x} cannot be opened by other processes: {error}");
+                None
+            }
+        };
+        Some(info)
+    }
+}

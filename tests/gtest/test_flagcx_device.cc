@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Inside FlagCX: this program has a deviceAdaptor, whose callbacks the engine uses, as they are at each use.
+#include "fake_gpu.h"
+#include "support.h"
+
+using namespace support;
+
+namespace {
+
+// FlagCX's struct flagcxDeviceAdaptor: the name, and the callbacks by their offsets.
+struct Adaptor {
+  char bytes[512] = "fake";
+  template <typename Callback> void set(size_t offset, Callback callback) {
+    memcpy(bytes + offset, &callback, sizeof(callback));
+  }
+};
+
+Adaptor empty, full;
+
+} // namespace
+
+extern "C" {
+void *deviceAdaptor = &empty;
+}
+
+namespace {
+
+TEST(FlagcxDevice, TheAdaptorIsReadAtEachUse) {
+  const FlagcxP2pDeviceTable table = FakeGpu::table();
+  full.set(40, table.deviceMemcpy);
+  full.set(72, table.setDevice);
+  full.set(80, table.getDevice);
+  full.set(88, table.getDeviceCount);
+  full.set(176, table.streamCreate);
+  full.set(184, table.streamDestroy);
+  full.set(248, table.eventCreate);
+  full.set(256, table.eventDestroy);
+  full.set(264, table.eventRecord);
+  full.set(280, table.eventQuery);
+  full.set(296, table.ipcMemHandleCreate);
+  full.set(304, table.ipcMemHandleGet);
+  full.set(312, table.ipcMemHandleOpen);
+  full.set(320, table.ipcMemHandleClose);
+  full.set(328, table.ipcMemHandleFree);
+  full.set(504, table.getLastError);
+
+  setenv("FLAGCX_P2P_FABRIC", "software", 1);
+  const Engine engine = createEngine();
+  char info[FLAGCX_P2P_IPC_INFO_SIZE];
+  bool found = true;
+  FlagcxP2pMr region = 0;
+  for (void *adaptor : {static_cast<void *>(&empty), static_cast<void *>(nullptr)}) {
+    deviceAdaptor = adaptor;
+    ASSERT_EQ(flagcxP2pEngineReg(engine.get(), FakeGpu::address(), 4096, region), 0);
+    EXPECT_EQ(flagcxP2pEngineGetIpcInfo(engine.get(), FakeGpu::address(), info, &found), 0);
+    EXPECT_FALSE(found) << "nobody said that this is device memory";
+    flagcxP2pEngineMrDestroy(engine.get(), region);
+  }
+  deviceAdaptor = &full;
+  ASSERT_EQ(flagcxP2pEngineReg(engine.get(), FakeGpu::address(), 4096, region), 0) << flagcxP2pEngineLastError();
+  EXPECT_EQ(flagcxP2pEngineGetIpcInfo(engine.get(), FakeGpu::address(), info, &found), 0);
+  EXPECT_TRUE(found);
+
+  const Engine peer = createEngine();
+  Ends ends = connect(peer, engine);
+  const Buffer source(peer, 4096, 7);
+  FlagcxP2pRdmaDesc desc;
+  ASSERT_EQ(flagcxP2pEngineMakeDesc(ends.connected.get(), FakeGpu::address(), 4096, &desc), 0);
+  uint64_t id = 0;
+  ASSERT_EQ(flagcxP2pEngineWriteVector(ends.connected.get(), {source.region()}, {source.data()}, {4096}, {desc}, 1, &id,
+                                       {info}),
+            0)
+      << flagcxP2pEngineLastError();
+  EXPECT_TRUE(succeeds(ends.connected.get(), id));
+  EXPECT_EQ(FakeGpu::read(0, 4096), std::string(4096, 7));
+}
+
+} // namespace

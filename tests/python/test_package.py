@@ -1,0 +1,231 @@
+"""The ctypes package: two engines of one process, and the example's two processes."""
+
+import array
+import ctypes
+import mmap
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+os.environ.setdefault("FLAGCX_P2P_FABRIC", "software")
+os.environ.setdefault("FLAGCX_P2P_BIND", "127.0.0.1")
+os.environ.setdefault("FLAGCX_P2P_CONNECT_TIMEOUT_MS", "1000")
+
+import flagcx_p2p
+from flagcx_p2p import Piece
+
+EXAMPLE = pathlib.Path(flagcx_p2p.__file__).parent.parent / "examples" / "move_array.py"
+
+
+class Pair(unittest.TestCase):
+    """A client connected to a server, with a buffer each."""
+
+    SIZE = 1 << 16
+
+    def setUp(self) -> None:
+        self.source, self.target = bytearray(os.urandom(self.SIZE)), bytearray(self.SIZE)
+        self.client, self.server = flagcx_p2p.Engine(), flagcx_p2p.Engine()
+        self.addCleanup(self.server.close)
+        self.addCleanup(self.client.close)
+        self.local, self.remote = self.client.register(self.source), self.server.register(self.target)
+        self.server.start_server()
+        self.connection = self.client.connect(f"127.0.0.1:{self.server.port}")
+
+
+class Transfers(Pair):
+    def test_write_and_read_move_their_window(self) -> None:
+        before = bytes(self.source)
+        self.connection.write(self.local, self.remote.address + 100, offset=50, size=1000)
+        self.assertEqual(self.target[100:1100], before[50:1050])
+        self.assertEqual(self.target[:100] + self.target[1100:], bytes(self.SIZE - 1000))
+        self.connection.read(self.local, self.remote.address, size=2000)
+        self.assertEqual(self.source[:2000], self.target[:2000])
+        self.assertEqual(self.source[2000:], before[2000:])
+
+    def test_the_whole_region_is_the_default(self) -> None:
+        self.connection.write(self.local, self.remote.address)
+        self.assertEqual(self.target, self.source)
+
+    def test_many_pieces(self) -> None:
+        pieces = [Piece(self.local, self.remote.address + self.SIZE - 64 - i * 64, i * 64, 64) for i in range(500)]
+        self.connection.write_many(pieces)
+        for i in range(500):
+            end = self.SIZE - i * 64
+            self.assertEqual(self.target[end - 64 : end], self.source[i * 64 : i * 64 + 64])
+        self.connection.write_many([])
+
+    def test_started_transfers_are_waited_for(self) -> None:
+        transfers = [
+            self.connection.start_write([Piece(self.local, self.remote.address + i * 100, i * 100, 100)])
+            for i in range(100)
+        ]
+        for transfer in transfers:
+            transfer.wait(10)
+            self.assertTrue(transfer.done())
+            transfer.wait()
+        self.assertEqual(self.target[:10000], self.source[:10000])
+        transfer = self.connection.start_read([Piece(self.local, self.remote.address, 0, 8)])
+        while not transfer.done():
+            pass
+
+    def test_threads(self) -> None:
+        def work(number: int) -> None:
+            for _ in range(50):
+                self.connection.write(self.local, self.remote.address + number * 512, number * 512, 512)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(self.target[:2048], self.source[:2048])
+
+    def test_bad_ranges(self) -> None:
+        before = bytes(self.target)
+        for offset, size in [(0, self.SIZE + 1), (1, self.SIZE), (-1, 1), (0, -1)]:
+            with self.assertRaises(ValueError):
+                self.connection.write(self.local, self.remote.address, offset, size)
+        for address in (self.remote.address + 1, 0x1000, 0, 2**64 - 1):
+            with self.assertRaisesRegex(flagcx_p2p.P2pError, "no region"):
+                self.connection.write(self.local, address)
+            with self.assertRaisesRegex(flagcx_p2p.P2pError, "no region"):
+                self.connection.read(self.local, address)
+        with self.assertRaises(ValueError):
+            self.connection.start_read([])
+        self.assertEqual(self.target, before)
+
+    def test_a_transfer_that_fails_says_why(self) -> None:
+        self.remote.close()  # the client still believes in it
+        with self.assertRaises(flagcx_p2p.TransferFailed) as caught:
+            self.connection.read(self.local, self.remote.address)
+        self.assertNotEqual(str(caught.exception), "")
+        self.assertNotEqual(caught.exception.status, 0)
+        with self.assertRaises(flagcx_p2p.P2pError):
+            self.connection.write(self.local, self.remote.address)
+
+    def test_cancel_is_harmless_when_it_is_over(self) -> None:
+        transfer = self.connection.start_write([Piece(self.local, self.remote.address)])
+        transfer.cancel()
+        self.assertTrue(transfer.done())
+        transfer.cancel()
+
+    def test_the_connection_is_cached_and_described(self) -> None:
+        info = self.connection.info()
+        self.assertEqual(info.healthy_lanes, info.lanes)
+        self.assertTrue(info.local and info.ours)
+        self.assertEqual(info.peer, f"127.0.0.1:{self.server.port}")
+        if os.environ["FLAGCX_P2P_FABRIC"] == "software":
+            self.assertEqual(info.path, "in-process")
+
+    def test_notifications(self) -> None:
+        self.connection.notify(b"name", b"text\0more")
+        deadline = time.monotonic() + 10
+        received: list = []
+        while not received and time.monotonic() < deadline:
+            received = self.server.notifications()
+        self.assertEqual([(each.name.rstrip(b"\0"), each.message.rstrip(b"\0")) for each in received],
+                         [(b"name", b"text\0more")])
+        with self.assertRaises(ValueError):
+            self.connection.notify(b"x" * 257)
+
+
+class Memory(unittest.TestCase):
+    def test_any_writable_buffer(self) -> None:
+        with flagcx_p2p.Engine() as engine:
+            for buffer in (bytearray(100), array.array("d", [1.0] * 10), mmap.mmap(-1, 4096), (ctypes.c_int * 7)()):
+                with engine.register(buffer) as region:
+                    self.assertEqual(region.size, memoryview(buffer).nbytes)
+                    self.assertGreater(region.number, 0)
+
+    def test_numpy_arrays(self) -> None:
+        try:
+            import numpy
+        except ImportError:
+            reason = "numpy is not installed"
+            print(f"skipped: {reason}")
+            self.skipTest(reason)
+        with flagcx_p2p.Engine() as engine:
+            values = numpy.arange(24, dtype=numpy.float32).reshape(4, 6)
+            region = engine.register(values)
+            self.assertEqual((region.address, region.size), (values.ctypes.data, 96))
+
+    def test_what_is_no_memory(self) -> None:
+        with flagcx_p2p.Engine() as engine:
+            for bad in (bytearray(), b"read only", "text", 7):
+                with self.assertRaises((TypeError, ValueError)):
+                    engine.register(bad)
+            for address, size in ((0, 4096), (4096, 0), (2**64 - 10, 100)):
+                with self.assertRaises(flagcx_p2p.P2pError):
+                    engine.register_address(address, size)
+
+    def test_a_registered_bytearray_cannot_move(self) -> None:
+        with flagcx_p2p.Engine() as engine:
+            buffer = bytearray(100)
+            region = engine.register(buffer)
+            with self.assertRaises(BufferError):
+                buffer.extend(b"x" * 100)
+            region.close()
+            region.close()
+            buffer.extend(b"x" * 100)
+
+    def test_the_same_buffer_twice_is_counted(self) -> None:
+        with flagcx_p2p.Engine() as engine:
+            buffer = bytearray(4096)
+            first, second = engine.register(buffer), engine.register(buffer)
+            self.assertEqual(first.number, second.number)
+            first.close()
+            second.close()
+
+    def test_a_closed_engine_says_so(self) -> None:
+        engine = flagcx_p2p.Engine()
+        region = engine.register(bytearray(100))
+        engine.close()
+        engine.close()
+        region.close()
+        for use in (lambda: engine.port, engine.start_server, lambda: engine.connect("127.0.0.1:1")):
+            with self.assertRaisesRegex(flagcx_p2p.P2pError, "closed"):
+                use()
+
+
+class Library(unittest.TestCase):
+    def test_versions_and_metrics(self) -> None:
+        self.assertRegex(flagcx_p2p.version(), r"^\d+\.\d+\.\d+$")
+        info = flagcx_p2p.fabric_info()
+        self.assertGreater(info.devices, 0)
+        self.assertEqual(info.provider, os.environ["FLAGCX_P2P_FABRIC"])
+        self.assertNotEqual(info.reason, "")
+
+    def test_another_file_cannot_be_loaded_too(self) -> None:
+        flagcx_p2p.load()
+        with self.assertRaises(flagcx_p2p.P2pError):
+            flagcx_p2p.load("/nowhere/libflagcx_p2p.so")
+
+    def test_connecting_to_nobody(self) -> None:
+        with flagcx_p2p.Engine() as engine:
+            for session in ("127.0.0.1:1", "no_colon", "", "256.256.256.256:1"):
+                with self.assertRaises(flagcx_p2p.P2pError):
+                    engine.connect(session)
+
+    def test_a_missing_file_is_named(self) -> None:
+        program = "import flagcx_p2p; flagcx_p2p.version()"
+        environment = {**os.environ, "FLAGCX_P2P_LIBRARY": "/nowhere/libflagcx_p2p.so"}
+        run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+        self.assertNotEqual(run.returncode, 0)
+        self.assertIn("P2pError", run.stderr)
+        self.assertIn("/nowhere/libflagcx_p2p.so", run.stderr)
+
+
+class Example(unittest.TestCase):
+    def test_it_moves_an_array_between_two_processes(self) -> None:
+        run = subprocess.run([sys.executable, str(EXAMPLE)], capture_output=True, text=True, timeout=100)
+        print(run.stdout, run.stderr)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn("moved there and back", run.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
