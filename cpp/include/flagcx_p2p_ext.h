@@ -154,8 +154,8 @@ typedef struct FlagcxP2pDeviceTable {
   int (*eventDestroy)(void *event);
   int (*eventRecord)(void *event, void *stream);
   int (*eventQuery)(void *event);
-  int (*ipcMemHandleCreate)(void **handle, size_t *size);        /* an empty object of at most 64 bytes */
-  int (*ipcMemHandleGet)(void *handle, void *devPtr);            /* 0: `devPtr` is device memory */
+  int (*ipcMemHandleCreate)(void **handle, size_t *size); /* an empty object of at most 64 bytes */
+  int (*ipcMemHandleGet)(void *handle, void *devPtr);     /* 0: `devPtr` is device memory */
   int (*ipcMemHandleOpen)(void *handle, void **devPtr);
   int (*ipcMemHandleClose)(void *devPtr);
   int (*ipcMemHandleFree)(void *handle);

@@ -69,7 +69,8 @@ int setDeviceTable(const FlagcxP2pDeviceTable *table) {
     // A smaller table is an older program's: what it lacks is not offered.
     const std::lock_guard<std::mutex> guard(installedMutex);
     installed = {};
-    std::memcpy(static_cast<void *>(&installed), table, table->size < sizeof(installed) ? table->size : sizeof(installed));
+    std::memcpy(static_cast<void *>(&installed), table,
+                table->size < sizeof(installed) ? table->size : sizeof(installed));
   }
   ffi::install_devices(reinterpret_cast<size_t>(&readInstalled));
   return 0;

@@ -16,7 +16,9 @@ static_assert(static_cast<int>(Answer::InternalError) == flagcxInternalError, ""
 static_assert(static_cast<int>(Answer::InvalidArgument) == flagcxInvalidArgument, "");
 static_assert(static_cast<int>(Answer::RemoteError) == flagcxRemoteError, "");
 
-inline flagcxResult_t result(Answer answer) { return static_cast<flagcxResult_t>(answer); }
+inline flagcxResult_t result(Answer answer) {
+  return static_cast<flagcxResult_t>(answer);
+}
 
 // Logs and remembers why `member` refuses, and answers `result`.
 flagcxResult_t refuse(const char *member, const char *reason, flagcxResult_t result = flagcxInvalidArgument);

@@ -48,8 +48,8 @@ flagcxResult_t getProperties(int dev, void *props) {
   out.name = const_cast<char *>(device.name);
   out.pciPath = const_cast<char *>(device.pci_path);
   out.guid = device.guid;
-  out.ptrSupport = FLAGCX_PTR_HOST | (device.peer_memory ? FLAGCX_PTR_CUDA : 0) |
-                   (device.dma_buf ? FLAGCX_PTR_DMABUF : 0);
+  out.ptrSupport =
+      FLAGCX_PTR_HOST | (device.peer_memory ? FLAGCX_PTR_CUDA : 0) | (device.dma_buf ? FLAGCX_PTR_DMABUF : 0);
   out.regIsGlobal = 1;
   out.speed = device.speed;
   out.port = device.port;
@@ -67,7 +67,8 @@ flagcxResult_t getDevFromName(char *name, int *dev) {
 }
 
 // Hands over a new object, or says why there is none.
-template <typename T> flagcxResult_t give(T *made, net::Answer answer, void **out) {
+template <typename T>
+flagcxResult_t give(T *made, net::Answer answer, void **out) {
   if (made != nullptr)
     *out = made;
   return net::result(answer);
@@ -117,11 +118,17 @@ flagcxResult_t notOffered(const char *member) {
   return refuse(member, "not offered by this transport, which is one-sided", flagcxInternalError);
 }
 
-flagcxResult_t isend(void *, void *, size_t, int, void *, void *, void **) { return notOffered("isend"); }
+flagcxResult_t isend(void *, void *, size_t, int, void *, void *, void **) {
+  return notOffered("isend");
+}
 
-flagcxResult_t irecv(void *, int, void **, size_t *, int *, void **, void **, void **) { return notOffered("irecv"); }
+flagcxResult_t irecv(void *, int, void **, size_t *, int *, void **, void **, void **) {
+  return notOffered("irecv");
+}
 
-flagcxResult_t iflush(void *, int, void **, int *, void **, void **) { return notOffered("iflush"); }
+flagcxResult_t iflush(void *, int, void **, int *, void **, void **) {
+  return notOffered("iflush");
+}
 
 flagcxResult_t iputSignal(void *, uint64_t, uint64_t, size_t, int, int, void **, void **, uint64_t, void **, uint64_t,
                           void **) {
@@ -137,28 +144,8 @@ flagcxResult_t flagcxNetIbP2pAbortListen(void *listenComm) {
 }
 
 flagcxNetAdaptor_latest flagcxNetIbP2p = {
-    "IB_P2P",
-    initDevices,
-    devices,
-    getProperties,
-    listen,
-    connect,
-    accept,
-    closeComm,
-    closeComm,
-    closeListen,
-    net::regMr,
-    net::regMrDmaBuf,
-    net::deregMr,
-    isend,
-    irecv,
-    iflush,
-    net::test,
-    net::iput,
-    net::iget,
-    iputSignal,
-    getDevFromName,
-    net::iputBatch,
-    net::testBatch,
-    net::igetBatch,
+    "IB_P2P",     initDevices, devices,        getProperties,  listen,         connect,
+    accept,       closeComm,   closeComm,      closeListen,    net::regMr,     net::regMrDmaBuf,
+    net::deregMr, isend,       irecv,          iflush,         net::test,      net::iput,
+    net::iget,    iputSignal,  getDevFromName, net::iputBatch, net::testBatch, net::igetBatch,
 };

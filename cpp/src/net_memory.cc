@@ -19,7 +19,7 @@ namespace {
 
 // The mhandles that were given out and not taken back: what is freed is not looked into to find that out.
 class LiveHandles {
-public:
+ public:
   void add(const void *handle) {
     const std::lock_guard<std::mutex> guard(mutex_);
     handles_.insert(handle);
@@ -29,7 +29,7 @@ public:
     return handles_.erase(handle) != 0;
   }
 
-private:
+ private:
   std::mutex mutex_;
   std::unordered_set<const void *> handles_;
 };

@@ -12,7 +12,9 @@ namespace flagcx::p2p::net {
 namespace {
 
 // The table calls it an array of handles, one per rank; of this transport it always was one handle.
-const MemoryHandle *oneHandle(void **handles) { return reinterpret_cast<const MemoryHandle *>(handles); }
+const MemoryHandle *oneHandle(void **handles) {
+  return reinterpret_cast<const MemoryHandle *>(handles);
+}
 
 rust::Slice<const MemoryHandle *const> handles(void *const *array, size_t count) {
   return {reinterpret_cast<const MemoryHandle *const *>(array), count};
@@ -87,8 +89,11 @@ flagcxResult_t igetBatch(void *sendComm, int count, const uint64_t *srcOffs, con
       dstHandles == nullptr || request == nullptr)
     return refuse("igetBatch", "an argument is NULL", flagcxInternalError);
   const size_t pieces = static_cast<size_t>(count);
-  const Batch batch = {
-      handles(dstHandles, pieces), {dstOffs, pieces}, handles(srcHandles, pieces), {srcOffs, pieces}, {sizes, pieces}};
+  const Batch batch = {handles(dstHandles, pieces),
+                       {dstOffs, pieces},
+                       handles(srcHandles, pieces),
+                       {srcOffs, pieces},
+                       {sizes, pieces}};
   return startBatch(sendComm, Direction::Get, batch, request);
 }
 

@@ -51,7 +51,8 @@ typedef struct {
 } flagcxNetProperties_t;
 
 static_assert(sizeof(flagcxNetProperties_t) == 64, "flagcxNetProperties_t");
-static_assert(offsetof(flagcxNetProperties_t, ptrSupport) == 24 && offsetof(flagcxNetProperties_t, netDeviceVersion) == 56,
+static_assert(offsetof(flagcxNetProperties_t, ptrSupport) == 24 &&
+                  offsetof(flagcxNetProperties_t, netDeviceVersion) == 56,
               "flagcxNetProperties_t");
 
 extern "C" {
@@ -85,9 +86,9 @@ struct flagcxNetAdaptor_latest {
                          void **srcHandles, void **dstHandles, void **request);
   flagcxResult_t (*iget)(void *sendComm, uint64_t srcOff, uint64_t dstOff, size_t size, int srcRank, int dstRank,
                          void **srcHandles, void **dstHandles, void **request);
-  flagcxResult_t (*iputSignal)(void *sendComm, uint64_t srcOff, uint64_t dstOff, size_t size, int srcRank, int dstRank,
-                               void **srcHandles, void **dstHandles, uint64_t signalOff, void **signalHandles,
-                               uint64_t signalValue, void **request);
+  flagcxResult_t (*iputSignal)(void *sendComm, uint64_t srcOff, uint64_t dstOff, size_t size, int srcRank,
+                               int dstRank, void **srcHandles, void **dstHandles, uint64_t signalOff,
+                               void **signalHandles, uint64_t signalValue, void **request);
 
   flagcxResult_t (*getDevFromName)(char *name, int *dev);
 

@@ -18,7 +18,10 @@ int startOne(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, co
 ffi::Pieces pieces(const std::vector<FlagcxP2pMr> &regions, const std::vector<void *> &local,
                    const std::vector<size_t> &sizes, const std::vector<FlagcxP2pRdmaDesc> &descs,
                    const std::vector<char *> &ipc = {}) {
-  return {slice(regions), addresses(local.data(), local.size()), slice(sizes), slice(descs),
+  return {slice(regions),
+          addresses(local.data(), local.size()),
+          slice(sizes),
+          slice(descs),
           {reinterpret_cast<const uint8_t *const *>(ipc.data()), ipc.size()}};
 }
 

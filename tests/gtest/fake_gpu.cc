@@ -44,14 +44,18 @@ struct Handle {
 };
 constexpr uint64_t kCheck = 0x5afe5afe5afe5afe;
 
-bool fails(const char *callback) { return failing == callback && callsBeforeFailure-- <= 0; }
+bool fails(const char *callback) {
+  return failing == callback && callsBeforeFailure-- <= 0;
+}
 
 bool inside(uintptr_t base, const void *pointer) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(pointer);
   return address >= base && address < base + FakeGpu::kBytes;
 }
 
-bool onDevice(const void *pointer) { return inside(own, pointer) || inside(mapped, pointer); }
+bool onDevice(const void *pointer) {
+  return inside(own, pointer) || inside(mapped, pointer);
+}
 
 uint8_t *behind(void *pointer) {
   for (uintptr_t base : {own, mapped})
@@ -125,8 +129,7 @@ int eventQuery(void *event) {
   Event &recorded = *static_cast<Event *>(event);
   if (recorded.queries-- > 0)
     return kRunning;
-  for (const Copy &copy : recorded.stream->queue)
-    memmove(behind(copy.to), behind(copy.from), copy.bytes);
+  for (const Copy &copy : recorded.stream->queue) memmove(behind(copy.to), behind(copy.from), copy.bytes);
   recorded.stream->queue.clear();
   return kDone;
 }
@@ -167,9 +170,15 @@ int ipcMemHandleFree(void *handle) {
   delete static_cast<Handle *>(handle);
   return kDone;
 }
-int getDevicePciBusId(char *, int, int) { return kFailed; }
-int getDeviceByPciBusId(int *, const char *) { return kFailed; }
-int getLastError() { return kDone; }
+int getDevicePciBusId(char *, int, int) {
+  return kFailed;
+}
+int getDeviceByPciBusId(int *, const char *) {
+  return kFailed;
+}
+int getLastError() {
+  return kDone;
+}
 
 } // namespace
 
@@ -209,7 +218,9 @@ void FakeGpu::reset() {
   streamsMade = deviceChanges = opens = 0;
 }
 
-uintptr_t FakeGpu::address(size_t offset) { return own + offset; }
+uintptr_t FakeGpu::address(size_t offset) {
+  return own + offset;
+}
 
 std::string FakeGpu::read(size_t offset, size_t bytes) {
   const std::lock_guard<std::mutex> guard(mutex);
@@ -232,8 +243,12 @@ void FakeGpu::delay(int queries) {
   queriesPerRecord = queries;
 }
 
-int FakeGpu::currentDevice() { return device; }
+int FakeGpu::currentDevice() {
+  return device;
+}
 
-void FakeGpu::setCurrentDevice(int dev) { device = dev; }
+void FakeGpu::setCurrentDevice(int dev) {
+  device = dev;
+}
 
 } // namespace support

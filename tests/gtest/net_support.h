@@ -20,7 +20,7 @@ struct MemoryHandle {
 
 // Memory that is registered through the table for as long as it lives.
 class NetMemory : public Memory {
-public:
+ public:
   NetMemory(void *comm, size_t bytes, uint8_t value = 0, int flags = 0);
   ~NetMemory();
   NetMemory(const NetMemory &) = delete;
@@ -30,7 +30,7 @@ public:
   void **handles() const { return static_cast<void **>(handle_); }
   const MemoryHandle &view() const { return *static_cast<const MemoryHandle *>(handle_); }
 
-private:
+ private:
   void *comm_;
   void *handle_ = nullptr;
 };
@@ -42,7 +42,7 @@ flagcxResult_t finishAll(std::vector<void *> &requests);
 
 // An initialised table, and a sender connected to a receiver of the same process on device 0.
 class NetPair : public testing::Test {
-protected:
+ protected:
   static constexpr size_t kBytes = 1 << 20;
   void SetUp() override;
   void TearDown() override;

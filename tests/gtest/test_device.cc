@@ -47,7 +47,7 @@ struct Ipc {
 
 // Client and server, each with half of the GPU's memory and with host memory.
 class Device : public testing::Test {
-protected:
+ protected:
   virtual bool sameProcess() const { return false; }
   void SetUp() override {
     setenv("FLAGCX_P2P_FABRIC", "software", 1); // no NIC can reach the played memory
@@ -88,8 +88,8 @@ protected:
     Ipc ipc(*remoteGpu, remoteFrom, count);
     return write ? flagcxP2pEngineWriteVector(conn, {region}, {local}, {count}, {remoteGpu->desc(remoteFrom, count)},
                                               1, id, {ipc.bytes})
-                 : flagcxP2pEngineReadVector(conn, {region}, {local}, {count}, {remoteGpu->desc(remoteFrom, count)}, 1,
-                                             id, {ipc.bytes});
+                 : flagcxP2pEngineReadVector(conn, {region}, {local}, {count}, {remoteGpu->desc(remoteFrom, count)},
+                                             1, id, {ipc.bytes});
   }
 
   Engine client, server;
@@ -183,9 +183,9 @@ TEST_F(Device, StreamsAreReusedAndAllocationsOpenedOnce) {
     const size_t from = 64 * i;
     Ipc first(*remoteGpu, from, 64), second(*remoteGpu, 8192 + from, 64);
     uint64_t id = 0;
-    ASSERT_EQ(flagcxP2pEngineWriteVector(conn, {host->region(), gpu->region}, {host->data(), gpu->pointer()}, {64, 64},
-                                         {remoteGpu->desc(from, 64), remoteGpu->desc(8192 + from, 64)}, 2, &id,
-                                         {first.bytes, second.bytes}),
+    ASSERT_EQ(flagcxP2pEngineWriteVector(conn, {host->region(), gpu->region}, {host->data(), gpu->pointer()},
+                                         {64, 64}, {remoteGpu->desc(from, 64), remoteGpu->desc(8192 + from, 64)}, 2,
+                                         &id, {first.bytes, second.bytes}),
               0)
         << flagcxP2pEngineLastError();
     EXPECT_TRUE(succeeds(conn, id));
@@ -212,7 +212,8 @@ TEST_F(Device, OneBadPieceMovesNothing) {
   EXPECT_EQ(write(local, {64, 64}, {good.bytes, host_info}), -1) << "not of device memory";
   EXPECT_EQ(write(local, {64, 64}, {good.bytes, shorter.bytes}), -1) << "longer than the information";
   EXPECT_EQ(write(local, {64, 65}, {good.bytes, good.bytes}), -1) << "longer than the descriptor";
-  EXPECT_EQ(write({host->data(), host->data() + kHalf - 63}, {64, 64}, {good.bytes, good.bytes}), -1) << "local range";
+  EXPECT_EQ(write({host->data(), host->data() + kHalf - 63}, {64, 64}, {good.bytes, good.bytes}), -1)
+      << "local range";
   EXPECT_EQ(write({host->data(), nullptr}, {64, 64}, {good.bytes, good.bytes}), -1);
   EXPECT_EQ(FakeGpu::opens, 0);
   EXPECT_EQ(remoteGpu->read(0, 128), std::string(128, '\0'));
@@ -300,8 +301,7 @@ TEST_F(Device, ThreadsCopyAtOnce) {
         EXPECT_TRUE(await(conn, id));
       }
     });
-  for (std::thread &thread : threads)
-    thread.join();
+  for (std::thread &thread : threads) thread.join();
   EXPECT_EQ(remoteGpu->read(0, 4000), bytes(*host, 0, 4000));
 }
 
@@ -346,10 +346,11 @@ TEST_F(DeviceInProcess, HostMemoryIsMovedWithinTheCall) {
 
 TEST_F(DeviceInProcess, KindsOfMemoryMayBeMixed) {
   uint64_t id = 0;
-  ASSERT_EQ(flagcxP2pEngineWriteVector(
-                conn, {host->region(), gpu->region, host->region()}, {host->data(), gpu->pointer(), host->data() + 64},
-                {64, 64, 64}, {remoteHost->desc(0, 64), remoteGpu->desc(0, 64), remoteGpu->desc(64, 64)}, 3, &id),
-            0)
+  ASSERT_EQ(
+      flagcxP2pEngineWriteVector(conn, {host->region(), gpu->region, host->region()},
+                                 {host->data(), gpu->pointer(), host->data() + 64}, {64, 64, 64},
+                                 {remoteHost->desc(0, 64), remoteGpu->desc(0, 64), remoteGpu->desc(64, 64)}, 3, &id),
+      0)
       << flagcxP2pEngineLastError();
   EXPECT_TRUE(succeeds(conn, id));
   EXPECT_EQ(bytes(*remoteHost, 0, 64), bytes(*host, 0, 64));
@@ -359,7 +360,8 @@ TEST_F(DeviceInProcess, KindsOfMemoryMayBeMixed) {
 
 TEST_F(DeviceInProcess, SyncCallsWaitForTheCopies) {
   FakeGpu::delay(10);
-  EXPECT_EQ(flagcxP2pEngineWriteVectorSync(conn, {host->region()}, {host->data()}, {64}, {remoteGpu->desc(0, 64)}), 0);
+  EXPECT_EQ(flagcxP2pEngineWriteVectorSync(conn, {host->region()}, {host->data()}, {64}, {remoteGpu->desc(0, 64)}),
+            0);
   EXPECT_EQ(remoteGpu->read(0, 64), bytes(*host, 0, 64));
   const uint64_t from = gpu->address(), to = remoteGpu->address(64), size = 64;
   EXPECT_EQ(flagcxP2pRpcBatchWriteSync(conn, 1, &from, &to, &size), 0);

@@ -11,7 +11,8 @@ namespace {
 // FlagCX's struct flagcxDeviceAdaptor: the name, and the callbacks by their offsets.
 struct Adaptor {
   char bytes[512] = "fake";
-  template <typename Callback> void set(size_t offset, Callback callback) {
+  template <typename Callback>
+  void set(size_t offset, Callback callback) {
     memcpy(bytes + offset, &callback, sizeof(callback));
   }
 };
@@ -68,8 +69,8 @@ TEST(FlagcxDevice, TheAdaptorIsReadAtEachUse) {
   FlagcxP2pRdmaDesc desc;
   ASSERT_EQ(flagcxP2pEngineMakeDesc(ends.connected.get(), FakeGpu::address(), 4096, &desc), 0);
   uint64_t id = 0;
-  ASSERT_EQ(flagcxP2pEngineWriteVector(ends.connected.get(), {source.region()}, {source.data()}, {4096}, {desc}, 1, &id,
-                                       {info}),
+  ASSERT_EQ(flagcxP2pEngineWriteVector(ends.connected.get(), {source.region()}, {source.data()}, {4096}, {desc}, 1,
+                                       &id, {info}),
             0)
       << flagcxP2pEngineLastError();
   EXPECT_TRUE(succeeds(ends.connected.get(), id));

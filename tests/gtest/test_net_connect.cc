@@ -29,8 +29,7 @@ TEST_F(NetConnect, ListenWritesFortyBytes) {
   ASSERT_EQ(net.listen(0, fresh, &listener), flagcxSuccess);
   const unsigned char magic[8] = {0x6c, 0x9d, 0x4b, 0xfc, 0xf2, 0xb9, 0x4a, 0x56};
   EXPECT_EQ(memcmp(fresh + 32, magic, sizeof(magic)), 0);
-  for (int i = 40; i < 128; ++i)
-    EXPECT_EQ(fresh[i], 0x5a) << "byte " << i;
+  for (int i = 40; i < 128; ++i) EXPECT_EQ(fresh[i], 0x5a) << "byte " << i;
   EXPECT_EQ(net.closeListen(listener), flagcxSuccess);
 }
 

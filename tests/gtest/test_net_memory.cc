@@ -40,8 +40,7 @@ TEST_F(NetRegistration, GivesEachRegistrationKeysOfItsOwn) {
   const auto key = [](void *handle) { return static_cast<MemoryHandle *>(handle)->rkey; };
   EXPECT_NE(key(first), key(second));
   EXPECT_NE(key(first), key(part));
-  for (void *handle : {second, part, first})
-    EXPECT_EQ(net.deregMr(nullptr, handle), flagcxSuccess);
+  for (void *handle : {second, part, first}) EXPECT_EQ(net.deregMr(nullptr, handle), flagcxSuccess);
 }
 
 TEST_F(NetRegistration, RefusesWhatIsNoMemory) {

@@ -17,8 +17,7 @@ flagcxNetAdaptor_latest &net = flagcxNetIbP2p;
 TEST(NetTable, HasEveryMember) {
   EXPECT_STREQ(net.name, "IB_P2P");
   const auto *members = reinterpret_cast<void *const *>(&net);
-  for (size_t i = 0; i < sizeof(net) / sizeof(void *); ++i)
-    EXPECT_NE(members[i], nullptr) << "member " << i;
+  for (size_t i = 0; i < sizeof(net) / sizeof(void *); ++i) EXPECT_NE(members[i], nullptr) << "member " << i;
 }
 
 TEST(NetTable, IsData) {
@@ -68,8 +67,7 @@ TEST(NetTable, BatchesOfNoRequestsAreDone) {
   int flags[3] = {}, count = -1;
   EXPECT_EQ(net.testBatch(requests, 3, flags, &count), flagcxSuccess);
   EXPECT_EQ(count, 3);
-  for (int flag : flags)
-    EXPECT_EQ(flag, 1);
+  for (int flag : flags) EXPECT_EQ(flag, 1);
   count = -1;
   EXPECT_EQ(net.testBatch(nullptr, 0, nullptr, &count), flagcxSuccess);
   EXPECT_EQ(count, 0);
@@ -161,7 +159,8 @@ TEST(NetDevices, AreFoundByTheirWholeName) {
   ASSERT_EQ(net.getProperties(0, &properties), flagcxSuccess);
   const std::string name = properties.name;
   int dev = 41;
-  for (std::string other : {name.substr(0, name.size() - 1), name + "0", std::string(), std::string("no_such_device")})
+  for (std::string other :
+       {name.substr(0, name.size() - 1), name + "0", std::string(), std::string("no_such_device")})
     EXPECT_EQ(net.getDevFromName(&other[0], &dev), flagcxInternalError) << other;
   EXPECT_EQ(dev, 41);
   EXPECT_EQ(net.getDevFromName(nullptr, &dev), flagcxInvalidArgument);

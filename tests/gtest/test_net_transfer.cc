@@ -12,7 +12,7 @@ namespace {
 
 // Sender and receiver are one process, so both handles are at hand, as in FlagCX's own tests.
 class NetTransfer : public NetPair {
-protected:
+ protected:
   void SetUp() override {
     NetPair::SetUp();
     if (HasFatalFailure())
@@ -183,8 +183,7 @@ TEST_F(NetTransfer, RequestsOutliveTheirComm) {
 TEST_F(NetTransfer, MoreRequestsThanTheQueuesHold) {
   constexpr size_t kCount = 3000;
   std::vector<void *> requests;
-  for (size_t i = 0; i < kCount; ++i)
-    requests.push_back(put(i * 64, (kCount - 1 - i) * 64, 64));
+  for (size_t i = 0; i < kCount; ++i) requests.push_back(put(i * 64, (kCount - 1 - i) * 64, 64));
   EXPECT_EQ(finishAll(requests), flagcxSuccess);
   for (size_t i = 0; i < kCount; ++i)
     ASSERT_EQ(bytes(*remote, (kCount - 1 - i) * 64, 64), bytes(*local, i * 64, 64)) << i;
@@ -194,19 +193,16 @@ TEST_F(NetTransfer, ThreadsDoNotDisturbEachOther) {
   std::vector<std::thread> threads;
   for (size_t t = 0; t < 4; ++t)
     threads.emplace_back([this, t] {
-      for (size_t i = 0; i < 200; ++i)
-        EXPECT_EQ(finish(put(t * 1000, t * 1000, 1000)), flagcxSuccess);
+      for (size_t i = 0; i < 200; ++i) EXPECT_EQ(finish(put(t * 1000, t * 1000, 1000)), flagcxSuccess);
     });
-  for (std::thread &thread : threads)
-    thread.join();
+  for (std::thread &thread : threads) thread.join();
   EXPECT_EQ(bytes(*remote, 0, 4000), bytes(*local, 0, 4000));
 }
 
 TEST_F(NetTransfer, TestBatchOfOneAndOfSeveral) {
   for (size_t count : {1, 4}) {
     std::vector<void *> requests;
-    for (size_t i = 0; i < count; ++i)
-      requests.push_back(put(i * 1024, i * 1024, 1024));
+    for (size_t i = 0; i < count; ++i) requests.push_back(put(i * 1024, i * 1024, 1024));
     EXPECT_EQ(finishAll(requests), flagcxSuccess);
     // Asked once more: slots that were done stay done.
     std::vector<int> flags(count, 0);
@@ -266,8 +262,8 @@ TEST_F(NetTransfer, TheLongestBatchOfGets) {
   std::vector<size_t> sizes(count + 1, 100);
   std::vector<void *> sources(count + 1, remote->handle()), targets(count + 1, local->handle());
   const auto get = [&](size_t pieces, void **request) {
-    return net.igetBatch(sendComm, static_cast<int>(pieces), from.data(), to.data(), sizes.data(), 1, 0, sources.data(),
-                         targets.data(), request);
+    return net.igetBatch(sendComm, static_cast<int>(pieces), from.data(), to.data(), sizes.data(), 1, 0,
+                         sources.data(), targets.data(), request);
   };
   void *request = nullptr;
   from.push_back(0);
@@ -276,30 +272,37 @@ TEST_F(NetTransfer, TheLongestBatchOfGets) {
   EXPECT_EQ(request, nullptr);
   ASSERT_EQ(get(count, &request), flagcxSuccess);
   EXPECT_EQ(finish(request), flagcxSuccess);
-  for (size_t i = 0; i < count; ++i)
-    ASSERT_EQ(bytes(*local, to[i], 100), bytes(*remote, from[i], 100)) << i;
+  for (size_t i = 0; i < count; ++i) ASSERT_EQ(bytes(*local, to[i], 100), bytes(*remote, from[i], 100)) << i;
 }
 
 TEST_F(NetTransfer, BadBatchesOfGetsPostNothing) {
   const uint64_t offsets[2] = {0, 0};
   const size_t sizes[2] = {8, 8}, large[2] = {8, size_t{UINT32_MAX} + 1};
-  void *const sources[2] = {remote->handle(), remote->handle()}, *const targets[2] = {local->handle(), local->handle()};
+  void *const sources[2] = {remote->handle(), remote->handle()}, *const targets[2] = {local->handle(),
+                                                                                      local->handle()};
   void *const holes[2] = {remote->handle(), nullptr};
   const std::string before = bytes(*local, 0, kBytes);
   void *request = nullptr;
   for (int count : {0, -1, INT_MIN, INT_MAX})
     EXPECT_EQ(net.igetBatch(sendComm, count, offsets, offsets, sizes, 1, 0, sources, targets, &request),
               flagcxInternalError);
-  EXPECT_EQ(net.igetBatch(nullptr, 2, offsets, offsets, sizes, 1, 0, sources, targets, &request), flagcxInternalError);
-  EXPECT_EQ(net.igetBatch(sendComm, 2, nullptr, offsets, sizes, 1, 0, sources, targets, &request), flagcxInternalError);
-  EXPECT_EQ(net.igetBatch(sendComm, 2, offsets, nullptr, sizes, 1, 0, sources, targets, &request), flagcxInternalError);
+  EXPECT_EQ(net.igetBatch(nullptr, 2, offsets, offsets, sizes, 1, 0, sources, targets, &request),
+            flagcxInternalError);
+  EXPECT_EQ(net.igetBatch(sendComm, 2, nullptr, offsets, sizes, 1, 0, sources, targets, &request),
+            flagcxInternalError);
+  EXPECT_EQ(net.igetBatch(sendComm, 2, offsets, nullptr, sizes, 1, 0, sources, targets, &request),
+            flagcxInternalError);
   EXPECT_EQ(net.igetBatch(sendComm, 2, offsets, offsets, nullptr, 1, 0, sources, targets, &request),
             flagcxInternalError);
-  EXPECT_EQ(net.igetBatch(sendComm, 2, offsets, offsets, sizes, 1, 0, nullptr, targets, &request), flagcxInternalError);
-  EXPECT_EQ(net.igetBatch(sendComm, 2, offsets, offsets, sizes, 1, 0, sources, nullptr, &request), flagcxInternalError);
-  EXPECT_EQ(net.igetBatch(sendComm, 2, offsets, offsets, sizes, 1, 0, sources, targets, nullptr), flagcxInternalError);
+  EXPECT_EQ(net.igetBatch(sendComm, 2, offsets, offsets, sizes, 1, 0, nullptr, targets, &request),
+            flagcxInternalError);
+  EXPECT_EQ(net.igetBatch(sendComm, 2, offsets, offsets, sizes, 1, 0, sources, nullptr, &request),
+            flagcxInternalError);
+  EXPECT_EQ(net.igetBatch(sendComm, 2, offsets, offsets, sizes, 1, 0, sources, targets, nullptr),
+            flagcxInternalError);
   EXPECT_EQ(net.igetBatch(sendComm, 2, offsets, offsets, sizes, 1, 0, holes, targets, &request), flagcxInternalError);
-  EXPECT_EQ(net.igetBatch(sendComm, 2, offsets, offsets, large, 1, 0, sources, targets, &request), flagcxInternalError);
+  EXPECT_EQ(net.igetBatch(sendComm, 2, offsets, offsets, large, 1, 0, sources, targets, &request),
+            flagcxInternalError);
   EXPECT_EQ(request, nullptr);
   EXPECT_EQ(bytes(*local, 0, kBytes), before);
 }

@@ -1,7 +1,7 @@
 //! What the engine counts, and how an operator reads it.
 //!
 //! Counting costs nothing worth measuring: whoever does the work owns plain counters on a cache line of its own and
-//! writes them without a locked instruction. Reading is rare: [`registry`] asks every live [`Source`] for a
+//! writes them without a locked instruction. Reading is rare: [`registry()`] asks every live [`Source`] for a
 //! [`Snapshot`], and [`prometheus_text`] writes one in the text format of OpenMetrics.
 
 mod counter;

@@ -3,7 +3,7 @@
 //! A submitter leaves work (under the worker's lock or in a submission queue) and then asks [`Parking::claim_wake`];
 //! the thread announces that it parks and then looks for work once more before it really sleeps.
 
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, fence};
 
 const AWAKE: u32 = 0;
 const PARKED: u32 = 1;
@@ -12,8 +12,8 @@ const PARKED: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Parking {
     /// `AWAKE` or `PARKED`. The thread stores `PARKED` before its last look for work and `AWAKE` after sleeping; a
-    /// submitter that has left work swaps it back and then owes a wake-up. SeqCst on both sides, because each side
-    /// writes its own word (this one, the work) and then reads the other's.
+    /// submitter that has left work swaps it back and then owes a wake-up. Each side writes its own word (this one, the
+    /// work) and then reads the other's, with a SeqCst fence between, so one of them sees the other.
     state: AtomicU32,
 }
 
@@ -26,19 +26,21 @@ impl Default for Parking {
 impl Parking {
     /// The thread is about to park: look for work once more after this.
     pub(super) fn announce(&self) {
-        self.state.store(PARKED, Ordering::SeqCst);
+        self.state.store(PARKED, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     /// The thread is up again.
     pub(super) fn cancel(&self) {
-        self.state.store(AWAKE, Ordering::SeqCst);
+        self.state.store(AWAKE, Ordering::Relaxed);
     }
 
     /// After leaving work: true if the thread is parked and the caller, nobody else, must wake it.
     #[inline]
     pub(super) fn claim_wake(&self) -> bool {
-        self.state.load(Ordering::SeqCst) == PARKED
-            && self.state.compare_exchange(PARKED, AWAKE, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        fence(Ordering::SeqCst);
+        self.state.load(Ordering::Relaxed) == PARKED
+            && self.state.compare_exchange(PARKED, AWAKE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -56,16 +58,16 @@ mod models {
             let submitter = {
                 let shared = shared.clone();
                 loom::thread::spawn(move || {
-                    shared.1.store(true, Ordering::SeqCst);
+                    shared.1.store(true, Ordering::Relaxed);
                     if shared.0.claim_wake() {
-                        shared.2.store(true, Ordering::SeqCst);
+                        shared.2.store(true, Ordering::Relaxed);
                     }
                 })
             };
             shared.0.announce();
-            let saw_work = shared.1.load(Ordering::SeqCst);
+            let saw_work = shared.1.load(Ordering::Relaxed);
             submitter.join().unwrap();
-            assert!(saw_work || shared.2.load(Ordering::SeqCst));
+            assert!(saw_work || shared.2.load(Ordering::Relaxed));
         });
     }
 

@@ -67,9 +67,11 @@ pub struct RequestFailure {
 /// exactly once, when the fabric is done with its memory; the task has ended when the last part has.
 #[derive(Debug)]
 pub struct Task {
-    /// Parts that have not ended. Written by the submitter before the hand-over (the worker's lock or queue carries
-    /// it across) and decremented by workers; callers load it. The AcqRel decrement that reaches 0 pairs with the
-    /// Acquire load in `is_ended`, so whoever sees 0 sees the verdict and the moved bytes.
+    /// Parts that have not ended, and [`SLEEPING`]. Written by the submitter before the hand-over (the worker's lock or
+    /// queue carries it across) and decremented by workers; callers load it. The AcqRel decrement that reaches 0 pairs
+    /// with the Acquire load in `is_ended`, so whoever sees 0 sees the verdict and the moved bytes. A caller about to
+    /// sleep sets the bit: in one word with the count, so that either the last decrement sees the bit or the caller
+    /// sees 0.
     parts: AtomicU32,
     /// A [`Verdict`] in the low byte, the number of the task's life above it; the first to leave `Fine` wins. Written
     /// by workers and callers, read by both; published by `parts` for the final reader, and only a hint before that,
@@ -81,9 +83,6 @@ pub struct Task {
     abort: AtomicU64,
     /// When it times out, in milliseconds of the pool's clock; 0 for never. Written before the hand-over only.
     deadline: AtomicU64,
-    /// Callers about to block. Incremented by a caller before it re-checks `parts`, read by the worker that ended
-    /// the last part after its decrement: SeqCst on both, so one of them sees the other.
-    sleepers: AtomicU32,
     failure: Mutex<Option<RequestFailure>>,
     gate: Mutex<()>,
     ended: Condvar,
@@ -96,7 +95,6 @@ impl Default for Task {
             verdict: AtomicU64::new(0),
             abort: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
-            sleepers: AtomicU32::new(0),
             failure: Mutex::new(None),
             gate: Mutex::new(()),
             ended: Condvar::new(),
@@ -119,7 +117,7 @@ impl Task {
     /// Whether every part has ended.
     #[inline]
     pub fn is_ended(&self) -> bool {
-        self.parts.load(Ordering::Acquire) == 0
+        self.parts.load(Ordering::Acquire) & !SLEEPING == 0
     }
 
     /// The verdict so far; final once [`Task::is_ended`].
@@ -176,7 +174,8 @@ impl Task {
     /// A part has ended: nothing touches its memory any more. The last one wakes the sleepers.
     #[inline]
     pub fn end_part(&self) {
-        if self.parts.fetch_sub(1, Ordering::SeqCst) == 1 && self.sleepers.load(Ordering::SeqCst) != 0 {
+        if self.parts.fetch_sub(1, Ordering::AcqRel) == SLEEPING | 1 {
+            // Whoever has set the bit holds the gate until it waits.
             drop(lock(&self.gate));
             self.ended.notify_all();
         }
@@ -184,23 +183,21 @@ impl Task {
 
     /// Blocks until it has ended, at most until `until`; true if it has. Does not help progress.
     pub fn sleep_until_ended(&self, until: Instant) -> bool {
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
         let mut gate = lock(&self.gate);
-        let ended = loop {
-            if self.parts.load(Ordering::SeqCst) == 0 {
-                break true;
-            }
+        self.parts.fetch_or(SLEEPING, Ordering::AcqRel);
+        while !self.is_ended() {
             let left = until.saturating_duration_since(Instant::now());
             if left == Duration::ZERO {
-                break false;
+                return false;
             }
             gate = wait(&self.ended, gate, left);
-        };
-        drop(gate);
-        self.sleepers.fetch_sub(1, Ordering::SeqCst);
-        ended
+        }
+        true
     }
 }
+
+/// A bit of the count of parts: somebody sleeps, or is about to, until they have ended.
+const SLEEPING: u32 = 1 << 31;
 
 use crate::sync::{lock, wait};
 

@@ -281,7 +281,7 @@ impl WorkerState {
     }
 
     /// One turn at a time of the caller's, in milliseconds of the pool's clock: for tests.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn step_at(&mut self, now: u64) -> StepReport {
         let report = self.turn();
         if now >= self.next_deadline_check {

@@ -36,7 +36,10 @@ impl TransferId {
     pub const COMPLETE: Self = Self(0);
 }
 
-/// How a transfer ended, or that it has not.
+/// How a transfer ended.
+///
+/// Of a WRITE that is not `Done`, what was on its way may still arrive at the peer until every lane of the connection is
+/// healthy again, or the connection is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All bytes are where they belong.

@@ -8,9 +8,10 @@ use super::context::Context;
 use super::gid::GidWish;
 use super::memory::VerbsMemoryRegion;
 use super::port::LocalPort;
-use super::queue_pair::{QueuePairSettings, VerbsQueuePair};
+use super::queue_pair::VerbsQueuePair;
 use super::sys::ibv_device_attr;
 use super::sysfs::DeviceFiles;
+use super::transitions::QueuePairSettings;
 use crate::fabric::{
     CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, MAX_SGE, MemoryRange, MemoryRegion,
     PortAttributes, Provider, QueuePair, QueuePairCaps, VerbsOptions,

@@ -1,7 +1,7 @@
 //! RDMA devices through libibverbs, which is loaded when the first device is opened.
 //!
 //! ```text
-//!   mod ─▶ device ─▶ queue_pair ─▶ send_list
+//!   mod ─▶ device ─▶ queue_pair ─▶ send_list, transitions
 //!            │   └─▶ completion_queue, memory
 //!            └─▶ port ─▶ gid, sysfs            context, events ─▶ sys ─▶ libibverbs.so.1
 //! ```
@@ -33,6 +33,7 @@ mod queue_pair;
 mod send_list;
 mod sys;
 mod sysfs;
+mod transitions;
 
 /// Where the kernel's files are.
 const SYSFS: &str = "/sys";

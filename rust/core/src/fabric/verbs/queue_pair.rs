@@ -12,53 +12,14 @@ use super::context::Context;
 use super::port::{LocalPort, mtu_bytes};
 use super::send_list::{LONGEST, SendList};
 use super::sys::{
-    PostSend, errno_of, ibv_access_flags as access, ibv_ah_attr, ibv_gid, ibv_global_route, ibv_qp,
-    ibv_qp_attr, ibv_qp_attr_mask as mask, ibv_qp_cap, ibv_qp_init_attr, ibv_qp_state as state, ibv_qp_type,
+    PostSend, errno_of, ibv_qp, ibv_qp_attr_mask as mask, ibv_qp_cap, ibv_qp_init_attr, ibv_qp_type,
     last_errno,
 };
+use super::transitions::{self, QueuePairSettings, Transition, no_attributes, path_mtu};
 use crate::fabric::{
     FabricError, LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathKind, PathOptions, Posted, QpAddress,
-    QueuePair, QueuePairCaps, Sge, VerbsOptions, WorkRequest,
+    QueuePair, QueuePairCaps, Sge, WorkRequest,
 };
-
-/// Rights of peers at a queue pair: what a region allows is checked on top.
-const REMOTE_ACCESS: u32 =
-    access::IBV_ACCESS_REMOTE_WRITE.0 | access::IBV_ACCESS_REMOTE_READ.0 | access::IBV_ACCESS_REMOTE_ATOMIC.0;
-/// 0.64 ms: how long a peer waits after a receiver-not-ready answer. READ and WRITE never draw one.
-const MIN_RNR_TIMER: u8 = 12;
-/// Retry a receiver-not-ready answer for ever.
-const RNR_RETRY: u8 = 7;
-/// Routers a RoCE packet may pass.
-const HOP_LIMIT: u8 = 255;
-
-/// What the options and the device say about every queue pair.
-#[derive(Clone, Debug)]
-pub(super) struct QueuePairSettings {
-    pub(super) timeout: u8,
-    pub(super) retry_count: u8,
-    pub(super) pkey_index: u16,
-    pub(super) service_level: u8,
-    pub(super) traffic_class: u8,
-    /// READs and atomics outstanding as initiator, at most.
-    pub(super) max_initiator: u8,
-    /// READs and atomics accepted as responder, at most.
-    pub(super) max_responder: u8,
-}
-
-impl QueuePairSettings {
-    /// Takes the path's settings out of the provider's options.
-    pub(super) fn new(options: &VerbsOptions, max_initiator: u8, max_responder: u8) -> Self {
-        Self {
-            timeout: options.timeout,
-            retry_count: options.retry_count,
-            pkey_index: options.pkey_index,
-            service_level: options.service_level,
-            traffic_class: options.traffic_class,
-            max_initiator,
-            max_responder,
-        }
-    }
-}
 
 /// A queue pair.
 pub(super) struct VerbsQueuePair {
@@ -112,14 +73,8 @@ impl VerbsQueuePair {
     }
 
     fn initialise(&mut self) -> Result<(), FabricError> {
-        let mut attributes = no_attributes();
-        attributes.qp_state = state::IBV_QPS_INIT;
-        attributes.pkey_index = self.settings.pkey_index;
-        attributes.port_num = self.port.number;
-        attributes.qp_access_flags = REMOTE_ACCESS;
-        let fields =
-            mask::IBV_QP_STATE | mask::IBV_QP_PKEY_INDEX | mask::IBV_QP_PORT | mask::IBV_QP_ACCESS_FLAGS;
-        self.modify("ibv_modify_qp to INIT", &mut attributes, fields).map_err(|error| {
+        let transition = self.settings.to_init(&self.port);
+        self.modify("ibv_modify_qp to INIT", transition).map_err(|error| {
             error.with_hint(&format!(
                 "is FLAGCX_IB_PKEY={} an index of the port's table?",
                 self.settings.pkey_index
@@ -128,73 +83,21 @@ impl VerbsQueuePair {
     }
 
     fn ready_to_receive(&mut self, peer: &QpAddress, options: &PathOptions) -> Result<(), FabricError> {
-        let mut attributes = no_attributes();
-        attributes.qp_state = state::IBV_QPS_RTR;
-        attributes.path_mtu = u32::from(peer.mtu.min(self.port.mtu));
-        attributes.dest_qp_num = peer.qpn;
-        attributes.rq_psn = 0;
-        attributes.max_dest_rd_atomic = options.rd_atomic_responder.min(self.settings.max_responder);
-        attributes.min_rnr_timer = MIN_RNR_TIMER;
-        attributes.ah_attr = self.address_handle(peer)?;
-        let fields = mask::IBV_QP_STATE
-            | mask::IBV_QP_AV
-            | mask::IBV_QP_PATH_MTU
-            | mask::IBV_QP_DEST_QPN
-            | mask::IBV_QP_RQ_PSN
-            | mask::IBV_QP_MAX_DEST_RD_ATOMIC
-            | mask::IBV_QP_MIN_RNR_TIMER;
-        self.modify("ibv_modify_qp to RTR", &mut attributes, fields).map_err(|error| {
+        let transition = self.settings.to_rtr(&self.port, peer, options)?;
+        self.modify("ibv_modify_qp to RTR", transition).map_err(|error| {
             error.with_hint(&format!(
                 "peer {} (LID {}), local GID index {} ({}), path MTU {}: can this port reach that address?",
                 peer.ip(),
                 peer.lid,
                 self.port.gid.index,
                 self.port.gid.reason,
-                mtu_bytes(peer.mtu.min(self.port.mtu)),
+                mtu_bytes(path_mtu(&self.port, peer)),
             ))
         })
     }
 
-    /// How packets find the peer. The local port and its link layer decide, not what the peer says of its own.
-    fn address_handle(&self, peer: &QpAddress) -> Result<ibv_ah_attr, FabricError> {
-        let routed = self.port.link_layer == LINK_ETHERNET;
-        let dlid = if routed { Ok(0) } else { u16::try_from(peer.lid) };
-        let dlid = dlid.map_err(|_| FabricError::Peer {
-            peer: peer.ip().to_string(),
-            reason: format!("its LID {} is not a 16-bit number", peer.lid),
-        })?;
-        Ok(ibv_ah_attr {
-            grh: ibv_global_route {
-                dgid: ibv_gid { raw: if routed { peer.gid } else { [0; 16] } },
-                flow_label: 0,
-                sgid_index: if routed { self.port.gid.index } else { 0 },
-                hop_limit: if routed { HOP_LIMIT } else { 0 },
-                traffic_class: if routed { self.settings.traffic_class } else { 0 },
-            },
-            dlid,
-            sl: self.settings.service_level,
-            src_path_bits: 0,
-            static_rate: 0,
-            is_global: u8::from(routed),
-            port_num: self.port.number,
-        })
-    }
-
     fn ready_to_send(&mut self, options: &PathOptions) -> Result<(), FabricError> {
-        let mut attributes = no_attributes();
-        attributes.qp_state = state::IBV_QPS_RTS;
-        attributes.timeout = self.settings.timeout;
-        attributes.retry_cnt = self.settings.retry_count;
-        attributes.rnr_retry = RNR_RETRY;
-        attributes.sq_psn = 0;
-        attributes.max_rd_atomic = options.rd_atomic_initiator.min(self.settings.max_initiator);
-        let fields = mask::IBV_QP_STATE
-            | mask::IBV_QP_TIMEOUT
-            | mask::IBV_QP_RETRY_CNT
-            | mask::IBV_QP_RNR_RETRY
-            | mask::IBV_QP_SQ_PSN
-            | mask::IBV_QP_MAX_QP_RD_ATOMIC;
-        self.modify("ibv_modify_qp to RTS", &mut attributes, fields).map_err(|error| {
+        self.modify("ibv_modify_qp to RTS", self.settings.to_rts(options)).map_err(|error| {
             error.with_hint(&format!(
                 "FLAGCX_IB_TIMEOUT={} must be 0..31, FLAGCX_IB_RETRY_CNT={} 0..7",
                 self.settings.timeout, self.settings.retry_count
@@ -205,13 +108,13 @@ impl VerbsQueuePair {
     fn modify(
         &self,
         operation: &'static str,
-        attributes: &mut ibv_qp_attr,
-        fields: mask,
+        (mut attributes, fields): Transition,
     ) -> Result<(), FabricError> {
         let context = self.context();
         // SAFETY: the queue pair is alive; the library reads the attributes that `fields` names.
-        let code =
-            unsafe { (context.library.ibv_modify_qp)(self.raw.as_ptr(), attributes, fields.0 as c_int) };
+        let code = unsafe {
+            (context.library.ibv_modify_qp)(self.raw.as_ptr(), &raw mut attributes, fields.0 as c_int)
+        };
         context.check(operation, code)
     }
 
@@ -295,9 +198,7 @@ impl QueuePair for VerbsQueuePair {
 
     fn set_error(&mut self) -> Result<(), FabricError> {
         self.broken.store(true, Ordering::Relaxed);
-        let mut attributes = no_attributes();
-        attributes.qp_state = state::IBV_QPS_ERR;
-        self.modify("ibv_modify_qp to ERROR", &mut attributes, mask::IBV_QP_STATE)
+        self.modify("ibv_modify_qp to ERROR", transitions::to_error())
     }
 
     fn is_broken(&self) -> bool {
@@ -396,11 +297,6 @@ fn init_attributes(queue: &RawCompletionQueue, wanted: &QueuePairCaps, inline: u
         qp_type: ibv_qp_type::IBV_QPT_RC,
         sq_sig_all: 0,
     }
-}
-
-fn no_attributes() -> ibv_qp_attr {
-    // SAFETY: integers and a union of bytes: zero is a value.
-    unsafe { std::mem::zeroed() }
 }
 
 fn link_name(link_layer: u8) -> String {
