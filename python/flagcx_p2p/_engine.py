@@ -13,10 +13,11 @@ _PATHS = ("none", "rdma", "in-process", "cross-memory", "tcp")
 
 
 class Notification(NamedTuple):
-    """A short message of a peer: at most 256 bytes each, filled up with zero bytes."""
+    """A message of a peer."""
 
     name: bytes
-    message: bytes
+    #: At most 256 bytes are filled up to 256 with zero bytes.
+    content: bytes
 
 
 class ConnectionInfo(NamedTuple):
@@ -121,12 +122,16 @@ class Engine:
             raise self._library.error()
         return Connection(self, handle)
 
-    def notifications(self, limit: int = 64) -> List[Notification]:
-        """Takes at most ``limit`` notifications that this engine received, in order of arrival."""
-        messages, count = (_library.NotifyMsg * limit)(), ctypes.c_size_t()
-        if self._library.notifications(self._usable(), messages, limit, ctypes.byref(count)) != 0:
+    def notifications(self) -> List[Notification]:
+        """Takes all notifications that this engine has received, each kind (see :meth:`Connection.notify`) in order."""
+        received: List[Notification] = []
+
+        def take(_context: Any, name: int, content: int, size: int) -> None:
+            received.append(Notification(ctypes.string_at(name, 256).rstrip(b"\0"), ctypes.string_at(content, size)))
+
+        if self._library.notifications(self._usable(), _library.NotifSink(take), None) != 0:
             raise self._library.error()
-        return [Notification(bytes(each.name), bytes(each.msg)) for each in messages[: count.value]]
+        return received
 
     def _register(self, address: int, size: int, kind: int, announced: bool, owner: Any) -> "Region":
         flags = kind | (0 if announced else _library.REG_UNANNOUNCED)
@@ -218,14 +223,22 @@ class Connection:
         """Starts reading many ranges as one transfer."""
         return start(self, "try_read", list(pieces))
 
-    def notify(self, name: bytes, message: bytes = b"") -> None:
-        """Sends a notification, at most 256 bytes each. It may overtake transfers: wait for those first."""
-        if len(name) > 256 or len(message) > 256:
-            raise ValueError(f"at most 256 bytes each, got {len(name)} and {len(message)}")
-        notification = _library.NotifyMsg()
-        ctypes.memmove(notification.name, name, len(name))
-        ctypes.memmove(notification.msg, message, len(message))
-        if self._library.notify(self._usable(), ctypes.byref(notification)) < 0:
+    def notify(self, name: bytes, content: bytes = b"") -> None:
+        """Sends a notification with a name of at most 256 bytes.
+
+        It may overtake transfers: wait for those first. More than 256 bytes of content go only to a peer that runs this
+        engine, up to its FLAGCX_P2P_NOTIF_MAX_BYTES, and arrive in an order of their own.
+        """
+        if len(name) > 256:
+            raise ValueError(f"the name of a notification has at most 256 bytes, got {len(name)}")
+        if len(content) > 256:
+            if self._library.notify_bytes(self._usable(), name, content, len(content)) < 0:
+                raise self._library.error()
+            return
+        message = _library.NotifyMsg()
+        ctypes.memmove(message.name, name, len(name))
+        ctypes.memmove(message.msg, content, len(content))
+        if self._library.notify(self._usable(), ctypes.byref(message)) < 0:
             raise self._library.error()
 
     def info(self) -> ConnectionInfo:

@@ -29,6 +29,10 @@ class NotifyMsg(ctypes.Structure):
     _fields_ = [("name", c_uint8 * 256), ("msg", c_uint8 * 256)]
 
 
+#: ``FlagcxP2pNotifSink``: context, name (256 bytes), content and its length.
+NotifSink = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_void_p, c_size_t)
+
+
 class XferResult(ctypes.Structure):
     """``FlagcxP2pXferResult``."""
 
@@ -115,11 +119,8 @@ _PROTOTYPES: Dict[str, _Prototype] = {
         c_int,
         [c_void_p, POINTER(NotifyMsg)],
     ),
-    "notifications": (
-        "flagcxP2pEngineGetNotifsOf",
-        c_int,
-        [c_void_p, POINTER(NotifyMsg), c_size_t, POINTER(c_size_t)],
-    ),
+    "notify_bytes": ("flagcxP2pEngineSendNotifBytes", c_int, [c_void_p, c_char_p, c_void_p, c_size_t]),
+    "notifications": ("flagcxP2pEngineGetNotifsOf", c_int, [c_void_p, NotifSink, c_void_p]),
 }
 
 

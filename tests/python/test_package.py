@@ -122,13 +122,17 @@ class Transfers(Pair):
             self.assertEqual(info.path, "in-process")
 
     def test_notifications(self) -> None:
-        self.connection.notify(b"name", b"text\0more")
-        deadline = time.monotonic() + 10
+        large = os.urandom(5000)
+        self.connection.notify(b"small", b"text\0more")
+        self.connection.notify(b"large", large)
         received: list = []
-        while not received and time.monotonic() < deadline:
-            received = self.server.notifications()
-        self.assertEqual([(each.name.rstrip(b"\0"), each.message.rstrip(b"\0")) for each in received],
-                         [(b"name", b"text\0more")])
+        deadline = time.monotonic() + 10
+        while len(received) < 2 and time.monotonic() < deadline:
+            received += self.server.notifications()
+        self.assertEqual(
+            sorted(received), [(b"large", large), (b"small", b"text\0more".ljust(256, b"\0"))]
+        )
+        self.assertEqual(self.server.notifications(), [])
         with self.assertRaises(ValueError):
             self.connection.notify(b"x" * 257)
 
