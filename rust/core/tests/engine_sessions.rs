@@ -8,16 +8,20 @@ use std::time::{Duration, Instant};
 /// Connects that are refused give up after this.
 const PATIENCE: &str = "150";
 
+fn free_port(address: std::net::IpAddr) -> u16 {
+    std::net::TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port()
+}
+
 #[test]
 fn a_dead_peer_costs_only_its_own_callers_and_is_found_again() {
     let client = support::engine(&[("FLAGCX_P2P_CONNECT_TIMEOUT_MS", PATIENCE)]);
     let alive = support::engine(&[]);
     alive.start_rpc_server().unwrap();
-    let living = format!("127.0.0.1:{}", alive.rpc_port().unwrap());
+    let living = format!("{}:{}", alive.address(), alive.rpc_port().unwrap());
     assert!(client.session(&living).unwrap().is_usable());
 
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let dead = format!("127.0.0.1:{port}");
+    let port = free_port(client.address());
+    let dead = format!("{}:{port}", alive.address());
     let begin = Instant::now();
     assert!(client.session(&dead).is_err());
     assert!(begin.elapsed() >= Duration::from_millis(100), "the first call tries");
@@ -41,12 +45,12 @@ fn a_dead_peer_costs_only_its_own_callers_and_is_found_again() {
 #[test]
 fn a_restarted_peer_is_another_one() {
     let client = support::engine(&[]);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port(client.address());
     let range = format!("{port}-{}", port.saturating_add(40));
     let first = support::engine(&[("FLAGCX_P2P_PORT_RANGE", &range)]);
     assert_eq!(first.rpc_port(), Some(port));
     first.start_rpc_server().unwrap();
-    let session = format!("127.0.0.1:{port}");
+    let session = format!("{}:{port}", first.address());
     let before = client.session(&session).unwrap();
     first.close();
     drop(first);

@@ -194,7 +194,7 @@ fn failed_registrations_say_what_to_do() {
     let unmapped = MemoryRange { address: 0x1000, length: 4096, access: Access::FULL, dma_buf: None };
     let error = device.register(&unmapped).unwrap_err();
     assert!(matches!(error, FabricError::Call { errno: libc::EFAULT, .. }), "{error:?}");
-    expect(&error.to_string(), &["not mapped"]);
+    expect(&error.to_string(), &["0x1000+4096 is not mapped"]);
     let past_the_end = MemoryRange { address: u64::MAX - 10, ..range(4096) };
     assert!(matches!(device.register(&past_the_end), Err(FabricError::Call { errno: libc::EINVAL, .. })));
     assert!(matches!(device.register(&range(0)), Err(FabricError::Call { errno: libc::EINVAL, .. })));

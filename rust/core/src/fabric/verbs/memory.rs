@@ -160,11 +160,11 @@ fn hint(errno: i32, range: &MemoryRange) -> String {
             None => "RLIMIT_MEMLOCK is unlimited: the host is out of memory, or the device out of regions"
                 .to_owned(),
         },
-        libc::EFAULT => {
-            "the range is not mapped in this process, or not writable; device memory needs a dma-buf or \
-                         the peer memory module of its vendor"
-                .to_owned()
-        }
+        libc::EFAULT => format!(
+            "{:#x}+{} is not mapped in this process, or not writable; device memory needs a dma-buf or the peer memory \
+             module of its vendor",
+            range.address, range.length
+        ),
         libc::EINVAL => "the device refused the rights: remote writing needs local writing".to_owned(),
         libc::EOPNOTSUPP if range.dma_buf.is_some() => {
             "neither the kernel nor the device's driver can register a dma-buf".to_owned()
