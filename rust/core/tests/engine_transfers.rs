@@ -302,3 +302,18 @@ fn accept_ends_when_stopped() {
     assert!(pair.server.accept().is_err());
     assert!(pair.server.metadata().is_ok(), "metadata outlives accepting");
 }
+
+#[test]
+fn what_was_just_registered_is_found_whoever_looks_at_the_same_time() {
+    let engine = support::engine(&[]);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    let buffer = engine.allocate(4096).unwrap();
+                    assert!(engine.describe(buffer.region(), buffer.address(), 4096).is_ok());
+                }
+            });
+        }
+    });
+}

@@ -231,11 +231,11 @@ impl Registry {
     #[cold]
     fn rebuild(&self) {
         let state = self.lock();
-        // Under the lock: a change after this store sets the flag again.
-        self.stale.store(false, Ordering::Release);
         let regions: Vec<_> = state.by_id.values().map(|entry| Arc::clone(&entry.region)).collect();
         let by_address = RangeIndex::new(regions.iter().map(|region| (region.address, region.length)));
         self.snapshot.store(Arc::new(Snapshot { regions, by_address }));
+        // Only now, or another reader would take the old snapshot for the new one. Changes need the lock that is held.
+        self.stale.store(false, Ordering::Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
