@@ -9,7 +9,7 @@ use flagcx_p2p::transfer::{Iov, Opcode, Outcome, PieceSource, RdmaDesc, Status, 
 use super::local;
 use crate::ffi::{Operation, Pieces, XferResult, XferState};
 use crate::handles::{Conn, Desc};
-use crate::pieces::{OnePiece, VectorPieces};
+use crate::pieces::{VectorPieces, one_piece};
 use crate::refusal::{OK, OrRefuse, REFUSED, refuse};
 
 /// Answer of the non-blocking calls when the submission queue is full.
@@ -27,7 +27,7 @@ pub(crate) fn conn_start_one(
     id: &mut u64,
 ) -> i32 {
     let call = if operation == Operation::Read { "flagcxP2pEngineRead" } else { "flagcxP2pEngineWrite" };
-    local::start(conn.connection(), opcode(operation), &OnePiece::new(address, size, desc), &[])
+    local::start(conn.connection(), opcode(operation), &one_piece(address, size, desc), &[])
         .status(call, |transfer| *id = transfer.0)
 }
 

@@ -1,6 +1,7 @@
 //! Starting transfers.
 #![allow(unsafe_code, reason = "reads the C++ caller's memory handles")]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use flagcx_p2p::memory::RegionId;
@@ -106,7 +107,19 @@ impl PieceSource for Pieces<'_> {
     }
 
     #[inline]
-    fn piece(&self, index: usize) -> Option<Iov> {
+    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+        range.map_while(|index| self.at(index))
+    }
+
+    #[inline]
+    fn lengths(&self) -> impl Iterator<Item = u64> {
+        self.0.sizes.iter().map(|size| *size as u64)
+    }
+}
+
+impl Pieces<'_> {
+    #[inline]
+    fn at(&self, index: usize) -> Option<Iov> {
         let batch = self.0;
         // SAFETY: the promise of `new`, which also found none of them null.
         let (local, remote) =
@@ -134,8 +147,13 @@ impl PieceSource for Single {
     }
 
     #[inline]
-    fn piece(&self, index: usize) -> Option<Iov> {
-        self.0.filter(|_| index == 0)
+    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+        self.0.filter(|_| range == (0..1)).into_iter()
+    }
+
+    #[inline]
+    fn lengths(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|iov| iov.length)
     }
 }
 

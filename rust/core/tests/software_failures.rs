@@ -411,7 +411,7 @@ fn revoked_memory_can_be_unmapped_while_peers_keep_writing() {
             peer.connect(counterpart, &queue_pair.address());
             let opcode = if round % 2 == 0 { Opcode::Write } else { Opcode::Read };
             let requests: Vec<_> =
-                (0..32).map(|id| request(id, opcode, range.address, region.rkey(), id as u16)).collect();
+                (0..32).map(|id| request(id, opcode, range.address, region.rkey(), id as u32)).collect();
             let entries: Vec<_> = (0..32).map(|index| local.sge(index * LENGTH, LENGTH)).collect();
             assert_eq!(queue_pair.post(&requests, &entries).accepted, 32);
             std::thread::scope(|scope| {

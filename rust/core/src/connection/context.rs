@@ -4,13 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::queue::ArrayQueue;
-
 use super::device_copies::DeviceCopies;
 use crate::config::Config;
 use crate::fabric::Device;
 use crate::memory::{Region, Registry};
-use crate::pool::{PieceList, PoolError, PoolOptions, SlicePolicy, WorkerPool, clock};
+use crate::pool::{PoolError, PoolOptions, RequestList, SlicePolicy, WorkerPool, clock};
 use crate::topology::{Sysfs, cpus_near};
 use crate::transfer::Table;
 
@@ -23,7 +21,7 @@ pub struct Context {
     pub transfers: Table,
     /// The NIC's workers.
     pub pool: Arc<WorkerPool>,
-    /// How pieces are cut.
+    /// How transfers are cut into work requests, if queue pairs are granted what is asked.
     pub policy: SlicePolicy,
     /// Settings of transfers.
     pub settings: TransferSettings,
@@ -31,8 +29,9 @@ pub struct Context {
     pub(super) gpu_index: i32,
     /// Transfers that the device runtime moves.
     pub(super) device_copies: DeviceCopies,
-    /// Lists of pieces that were built outside a worker, for reuse.
-    spare_lists: ArrayQueue<PieceList>,
+    /// Request lists that were built outside a worker, for reuse: the last one first, which still is in the cache. Never
+    /// waited for: who finds the lock taken does without.
+    spare_lists: spin::Mutex<Vec<RequestList>>,
 }
 
 /// Settings of transfers and lanes.
@@ -52,8 +51,8 @@ pub struct TransferSettings {
     pub max_inline: u32,
 }
 
-/// Neighbouring pieces are joined up to this length: longer requests gain nothing, and leave nothing to spread.
-const MERGE_LIMIT: u32 = 1 << 20;
+/// Lists kept for reuse at most.
+const SPARE_LISTS: usize = 64;
 
 /// How long deregistering waits for transfers that have no time-out.
 const NO_TIMEOUT_LIMIT: Duration = Duration::from_secs(30);
@@ -73,7 +72,7 @@ impl Context {
             settings,
             gpu_index: 0,
             device_copies: DeviceCopies::default(),
-            spare_lists: ArrayQueue::new(64),
+            spare_lists: spin::Mutex::new(Vec::with_capacity(SPARE_LISTS)),
         }
     }
 
@@ -117,23 +116,21 @@ impl Context {
         Ok(Self::new(pool, policy, settings))
     }
 
-    pub(super) fn merge_limit(&self) -> u32 {
-        self.policy.slice_size().min(MERGE_LIMIT)
-    }
-
     /// The deadline of a transfer that begins now, in the pool's clock; 0 for none.
     #[inline]
     pub(super) fn deadline(&self) -> u64 {
         self.settings.timeout.map_or(0, |timeout| clock::now_ms() + timeout.as_millis() as u64)
     }
 
-    pub(super) fn take_list(&self) -> PieceList {
-        self.spare_lists.pop().unwrap_or_default()
+    pub(super) fn take_list(&self) -> RequestList {
+        self.spare_lists.try_lock().and_then(|mut spare| spare.pop()).unwrap_or_default()
     }
 
-    pub(super) fn keep_list(&self, mut list: PieceList) {
+    pub(super) fn keep_list(&self, mut list: RequestList) {
         list.clear();
-        let _ = self.spare_lists.push(list);
+        if let Some(mut spare) = self.spare_lists.try_lock().filter(|spare| spare.len() < SPARE_LISTS) {
+            spare.push(list);
+        }
     }
 
     /// Waits until nothing uses `region`, which was taken out of the registry before, at most for the transfer

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::context::Context;
 use crate::control::{LaneCapabilities, LaneSetup as HandshakeLanes, PeerCapabilities};
 use crate::fabric::{FabricError, PathKind, PathOptions, QpAddress, QueuePair, QueuePairCaps};
-use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError};
+use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError, SlicePolicy};
 
 /// One lane of a connection, as its submitters see it.
 #[derive(Debug)]
@@ -68,6 +68,14 @@ impl LaneBuilder {
         self.queue_pairs.first().map_or(PathKind::None, |(_, queue_pair)| queue_pair.path())
     }
 
+    /// How transfers are cut so that each of the queue pairs takes every request.
+    pub fn policy(&self) -> SlicePolicy {
+        self.queue_pairs.iter().fold(self.context.policy, |policy, (_, queue_pair)| {
+            let granted = queue_pair.caps();
+            policy.granted(granted.max_sge, granted.max_inline)
+        })
+    }
+
     /// Hands the connected queue pairs to their workers.
     pub fn install(
         self,
@@ -77,9 +85,7 @@ impl LaneBuilder {
         let mut lanes = Vec::with_capacity(self.queue_pairs.len());
         for (worker, queue_pair) in self.queue_pairs {
             let status = Arc::new(LaneStatus::new(watcher.clone()));
-            let granted = queue_pair.caps();
-            let policy = self.context.policy.granted(granted.max_sge, granted.max_inline);
-            let setup = LaneSetup { status: Arc::clone(&status), policy, heals };
+            let setup = LaneSetup { status: Arc::clone(&status), heals };
             let Some(pool_worker) = self.context.pool.workers().get(worker) else { continue };
             let key = pool_worker.with_state(|state| state.add_lane(queue_pair, setup))?;
             lanes.push(LaneHandle { worker, key, status });

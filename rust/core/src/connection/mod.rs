@@ -26,7 +26,7 @@ use crate::fabric::PathKind;
 use crate::memory::RemoteTable;
 use crate::notify::{LargeMessage, Message, NotifyError, Sender};
 use crate::observe;
-use crate::pool::{LaneHealth, LaneWatcher, PoolError, Verdict};
+use crate::pool::{LaneHealth, LaneWatcher, PoolError, SlicePolicy, Verdict};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::transfer::RdmaDesc;
 
@@ -35,6 +35,8 @@ use crate::transfer::RdmaDesc;
 pub struct Connection {
     context: Arc<Context>,
     lanes: Vec<LaneHandle>,
+    /// How transfers are cut for these lanes.
+    policy: SlicePolicy,
     path: PathKind,
     remote: RemoteTable,
     peer: PeerInfo,
@@ -136,7 +138,7 @@ impl Connection {
         established: Established,
     ) -> Result<Arc<Self>, PoolError> {
         let Established { peer, remote, capabilities, heals, leads, channel, notify } = established;
-        let path = lanes.path();
+        let (path, policy) = (lanes.path(), lanes.policy());
         let number = monitor.number();
         let bell: Arc<dyn LaneWatcher> = Arc::new(LaneBell { monitor: Arc::clone(&monitor), number });
         let lanes = lanes.install(heals, Some(bell))?;
@@ -146,6 +148,7 @@ impl Connection {
         let connection = Arc::new(Self {
             context,
             lanes,
+            policy,
             path,
             remote,
             peer,

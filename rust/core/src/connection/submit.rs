@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Connection;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
-use crate::pool::{Begun, LaneHealth, PieceList, RequestFailure, Submission, Task};
+use crate::pool::{Begun, LaneHealth, RequestFailure, RequestList, Submission, Task};
 use crate::transfer::{Claim, PieceSource, Plan, Scope, SubmitError, TransferId, build};
 
 /// Whether a full queue is an answer or a reason to wait.
@@ -81,7 +81,7 @@ impl Connection {
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
         let snapshot = self.context.registry.snapshot();
-        let scope = Scope { local: &snapshot, remote: &self.remote, merge_limit: self.context.merge_limit() };
+        let scope = Scope { local: &snapshot, remote: &self.remote, policy: self.policy };
         let hint = thread_hint();
         let task = claim.task();
         task.start(1, self.context.deadline());
@@ -92,9 +92,8 @@ impl Connection {
             }
             let Some(worker) = self.context.pool.workers().get(lane.worker) else { continue };
             match worker.try_begin(lane.key, task, |list| {
-                list.opcode = opcode;
                 list.first = true;
-                build(iovs, plan.share(0), &scope, list)
+                build(iovs, plan.share(0), &scope, opcode, list)
             }) {
                 Begun::Yes => return Ok(1 << lane.worker),
                 Begun::Refused(error) => return Err(error),
@@ -103,9 +102,8 @@ impl Connection {
         }
         let lane = self.pick_lane(hint)?;
         let mut list = self.context.take_list();
-        list.opcode = opcode;
         list.first = true;
-        if let Err(error) = build(iovs, plan.share(0), &scope, &mut list) {
+        if let Err(error) = build(iovs, plan.share(0), &scope, opcode, &mut list) {
             self.context.keep_list(list);
             return Err(error);
         }
@@ -123,14 +121,13 @@ impl Connection {
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
         let snapshot = self.context.registry.snapshot();
-        let scope = Scope { local: &snapshot, remote: &self.remote, merge_limit: self.context.merge_limit() };
+        let scope = Scope { local: &snapshot, remote: &self.remote, policy: self.policy };
         let hint = thread_hint();
-        let mut lists: [Option<PieceList>; MAX_PARTS] = Default::default();
+        let mut lists: [Option<RequestList>; MAX_PARTS] = Default::default();
         for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
             let mut list = self.context.take_list();
-            list.opcode = opcode;
             list.first = part == 0;
-            let built = build(iovs, plan.share(part), &scope, &mut list);
+            let built = build(iovs, plan.share(part), &scope, opcode, &mut list);
             *slot = Some(list);
             if let Err(error) = built {
                 lists.into_iter().flatten().for_each(|list| self.context.keep_list(list));
@@ -171,7 +168,7 @@ impl Connection {
         &self,
         lane: &LaneHandle,
         task: &Arc<Task>,
-        list: PieceList,
+        list: RequestList,
         when_full: WhenFull,
     ) -> Result<(), SubmitError> {
         let Some(worker) = self.context.pool.workers().get(lane.worker) else {

@@ -243,7 +243,9 @@ pub struct WorkRequest {
     /// Remote key.
     pub rkey: u32,
     /// Index of its first entry in the list's entries.
-    pub first_sge: u16,
+    pub first_sge: u32,
+    /// The poster's own note; providers do not look at it.
+    pub origin: u32,
     /// Number of entries, 1..=[`MAX_SGE`].
     pub sge_count: u8,
     /// READ or WRITE.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::slice::{Cursor, SlicePolicy};
+use super::PoolError;
 use crate::fabric::QueuePair;
 use crate::observe::Counter;
 use crate::sync::{AtomicU32, Ordering};
@@ -49,7 +49,7 @@ pub struct LaneStatus {
     /// connection's monitor (Acquire, so that `reason` is seen).
     health: AtomicU32,
     reason: Mutex<String>,
-    /// Transfers begun on this lane, and bytes posted on it. Counted by the worker under its lock.
+    /// Transfers and bytes begun on this lane. Counted by the worker under its lock.
     pub(super) transfers: Counter,
     pub(super) bytes: Counter,
     on_change: Option<Arc<dyn LaneWatcher>>,
@@ -89,7 +89,7 @@ impl LaneStatus {
         self.transfers.get()
     }
 
-    /// Bytes posted on this lane, repetitions included.
+    /// Bytes of the parts that began on this lane.
     pub fn bytes(&self) -> u64 {
         self.bytes.get()
     }
@@ -119,10 +119,17 @@ pub(super) struct Group {
     pub(super) first: u32,
     /// Requests of it that are still outstanding.
     pub(super) count: u32,
-    /// Requests of it that are behind, counted from `start`.
-    pub(super) behind: u32,
-    /// The part's cursor at its first request.
-    pub(super) start: Cursor,
+    /// Index of its first outstanding request in the part's list.
+    pub(super) start: usize,
+}
+
+impl Group {
+    /// Takes `done` requests off its front.
+    pub(super) fn retire(&mut self, done: u32) {
+        self.first = self.first.wrapping_add(done);
+        self.start += done as usize;
+        self.count -= done;
+    }
 }
 
 /// One queue pair, its ring of posted groups and the parts that wait to post on it. Owned by a worker.
@@ -131,7 +138,6 @@ pub(super) struct Lane {
     pub(super) key: LaneKey,
     pub(super) queue_pair: Box<dyn QueuePair>,
     pub(super) status: Arc<LaneStatus>,
-    pub(super) policy: SlicePolicy,
     /// Groups in posting order; retired from the front.
     pub(super) groups: VecDeque<Group>,
     /// Parts with something to post, served in turn.
@@ -145,7 +151,7 @@ pub(super) struct Lane {
     /// Most that may be outstanding.
     pub(super) depth: u32,
     /// Every how many requests one is signaled, whatever the list's length.
-    pub(super) signal_every: u32,
+    pub(super) signal_every: usize,
     /// Interrupted parts may go on once the lane is rebuilt.
     pub(super) heals: bool,
     /// When it was first seen in ERROR and not drained, in the pool's clock.
@@ -159,7 +165,6 @@ impl Lane {
             key,
             queue_pair,
             status: setup.status,
-            policy: setup.policy,
             groups: VecDeque::with_capacity(8),
             waiting: VecDeque::with_capacity(8),
             ready: false,
@@ -167,7 +172,7 @@ impl Lane {
             outstanding: 0,
             depth,
             // A quarter: completions come early enough to refill the queue before it runs dry.
-            signal_every: (depth / 4).max(1),
+            signal_every: (depth as usize / 4).max(1),
             heals: setup.heals,
             broken_since: None,
         }
@@ -183,8 +188,85 @@ impl Lane {
 pub struct LaneSetup {
     /// Where its state is told.
     pub status: Arc<LaneStatus>,
-    /// How pieces are cut for its port.
-    pub policy: SlicePolicy,
     /// Interrupted parts wait for a rebuild instead of failing.
     pub heals: bool,
+}
+
+/// All lanes of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Lanes(Vec<Slot>);
+
+#[derive(Debug)]
+struct Slot {
+    generation: u16,
+    // In a box: what moves when the table grows, or is looked through, is one word.
+    lane: Option<Box<Lane>>,
+}
+
+impl Lanes {
+    /// Takes a connected queue pair as a new lane.
+    pub(super) fn insert(
+        &mut self,
+        queue_pair: Box<dyn QueuePair>,
+        setup: LaneSetup,
+    ) -> Result<LaneKey, PoolError> {
+        let index = match self.0.iter().position(|slot| slot.lane.is_none()) {
+            Some(index) => index,
+            None => {
+                self.0.push(Slot { generation: 0, lane: None });
+                self.0.len() - 1
+            }
+        };
+        let (Ok(index), Some(slot)) = (u16::try_from(index), self.0.get_mut(index)) else {
+            return Err(PoolError::TooManyLanes);
+        };
+        slot.generation = slot.generation.wrapping_add(1);
+        let key = LaneKey { index, generation: slot.generation };
+        slot.lane = Some(Box::new(Lane::new(key, queue_pair, setup)));
+        Ok(key)
+    }
+
+    /// The lane in a place, whichever it is.
+    #[inline]
+    pub(super) fn at(&mut self, index: u16) -> Option<&mut Lane> {
+        self.0.get_mut(usize::from(index))?.lane.as_deref_mut()
+    }
+
+    /// The lane of a name, unless it is gone.
+    #[inline]
+    pub(super) fn get(&mut self, key: LaneKey) -> Option<&mut Lane> {
+        self.at(key.index).filter(|lane| lane.key == key)
+    }
+
+    /// Takes the lane of a name out.
+    pub(super) fn take(&mut self, key: LaneKey) -> Option<Box<Lane>> {
+        self.0.get_mut(usize::from(key.index))?.lane.take_if(|lane| lane.key == key)
+    }
+
+    /// The names of all lanes.
+    pub(super) fn keys(&self) -> Vec<LaneKey> {
+        self.0.iter().filter_map(|slot| Some(slot.lane.as_deref()?.key)).collect()
+    }
+}
+
+/// Queues a lane for posting if it has something to post and may.
+#[inline]
+pub(super) fn make_ready(lane: &mut Lane, ready: &mut VecDeque<u16>) {
+    if !lane.ready && !lane.waiting.is_empty() && lane.outstanding < lane.depth && lane.is_healthy() {
+        lane.ready = true;
+        ready.push_back(lane.key.index);
+    }
+}
+
+/// Moves a healthy lane to ERROR.
+pub(super) fn break_lane(lane: &mut Lane, reason: &str) {
+    if lane.status.health() != LaneHealth::Healthy {
+        return;
+    }
+    // The time of an earlier break says nothing about this one.
+    lane.broken_since = None;
+    lane.status.set(LaneHealth::Broken, reason);
+    if let Err(error) = lane.queue_pair.set_error() {
+        tracing::warn!("a queue pair could not be moved to ERROR: {error}");
+    }
 }

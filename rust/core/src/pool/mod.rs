@@ -9,20 +9,18 @@ mod lane;
 mod metrics;
 mod parking;
 mod part;
-mod piece;
+mod request_list;
 mod shared_worker;
 mod slice;
 mod task;
 mod thread;
 mod worker;
 mod worker_pool;
-#[cfg(all(test, not(loom)))]
-mod worker_tests;
 
 pub use lane::{LaneHealth, LaneKey, LaneSetup, LaneStatus, LaneWatcher};
-pub use piece::{Piece, PieceList};
+pub use request_list::RequestList;
 pub use shared_worker::{Begun, Submission, Worker};
-pub use slice::{Batch, Cursor, SlicePolicy, advance};
+pub use slice::{Chunk, Cutter, SlicePolicy, TooManyRequests};
 pub use task::{Life, RequestFailure, Task, Verdict};
 pub use worker::{StepReport, WorkerLimits, WorkerState};
 pub use worker_pool::{PoolOptions, WorkerPool};

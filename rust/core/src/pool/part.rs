@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::piece::PieceList;
-use super::slice::Cursor;
+use super::request_list::RequestList;
 use super::task::Task;
 
 /// One part, in a worker's slab. The slot is reused, so its list's memory is too.
@@ -12,9 +11,9 @@ use super::task::Task;
 pub(super) struct Part {
     /// The transfer; `None` for a free slot.
     pub(super) task: Option<Arc<Task>>,
-    pub(super) list: PieceList,
-    /// What has been posted.
-    pub(super) cursor: Cursor,
+    pub(super) list: RequestList,
+    /// Requests posted: index of the next one.
+    pub(super) cursor: usize,
     /// Requests posted and not retired.
     pub(super) outstanding: u32,
     /// Index of its lane.
@@ -26,12 +25,12 @@ pub(super) struct Part {
     /// When it began, if its latency is measured.
     pub(super) begun: Option<Instant>,
     /// Where to resume: the first request that was flushed.
-    pub(super) rewind: Option<Cursor>,
+    pub(super) rewind: Option<usize>,
 }
 
 impl Part {
     pub(super) fn is_posted(&self) -> bool {
-        self.cursor.piece >= self.list.pieces.len()
+        self.cursor >= self.list.len()
     }
 }
 
@@ -63,7 +62,7 @@ impl Parts {
         let part = self.slots.get_mut(index as usize)?;
         let task = part.task.take();
         part.list.clear();
-        part.cursor = Cursor::default();
+        part.cursor = 0;
         part.outstanding = 0;
         part.waiting = false;
         part.interruptions = 0;

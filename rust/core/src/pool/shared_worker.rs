@@ -11,7 +11,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::PoolError;
 use super::lane::LaneKey;
 use super::parking::Parking;
-use super::piece::PieceList;
+use super::request_list::RequestList;
 use super::task::Task;
 use super::worker::{StepReport, WorkerState};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
@@ -24,7 +24,7 @@ pub struct Submission {
     /// The transfer, with this part counted.
     pub task: Arc<Task>,
     /// What to move.
-    pub list: PieceList,
+    pub list: RequestList,
 }
 
 /// Answer of [`Worker::try_begin`].
@@ -89,7 +89,7 @@ impl Worker {
         &self,
         lane: LaneKey,
         task: &Arc<Task>,
-        build: impl FnOnce(&mut PieceList) -> Result<(), E>,
+        build: impl FnOnce(&mut RequestList) -> Result<(), E>,
     ) -> Begun<E> {
         let Some(mut state) = self.caller_lock() else { return Begun::Busy };
         if !self.is_queue_empty() {
@@ -110,7 +110,7 @@ impl Worker {
     /// Takes a part whose list was built outside: at once if the lock is free, else through a submission queue.
     /// Answers an empty list for reuse, if it has one; gives the part back when the queue is full.
     #[allow(clippy::result_large_err, reason = "the submission goes back to the caller whole")]
-    pub fn submit(&self, submission: Submission, hint: usize) -> Result<Option<PieceList>, Submission> {
+    pub fn submit(&self, submission: Submission, hint: usize) -> Result<Option<RequestList>, Submission> {
         if let Some(mut state) = self.caller_lock() {
             if !self.is_queue_empty() {
                 self.take_submissions(&mut state);

@@ -1,25 +1,32 @@
-//! Cutting pieces into work requests: pure, so that posting, replay and the search for a failed piece agree.
+//! Cutting a transfer into work requests: long ranges into slices, neighbours joined into one request.
 
-use super::piece::Piece;
+use super::request_list::RequestList;
 use crate::fabric::{MAX_SGE, Opcode, Sge, WorkRequest};
 
-/// How pieces are cut and joined.
+/// How ranges are cut and joined.
 #[derive(Clone, Copy, Debug)]
 pub struct SlicePolicy {
     /// Bytes of one slice, at least 1.
     slice: u32,
-    /// A last slice takes a remainder of up to this many bytes along.
-    fragment: u32,
-    /// No request is longer than this: the port's message limit.
-    limit: u32,
+    /// Longest request: a slice with a small remainder, within the port's message limit.
+    longest: u32,
+    /// Neighbours are joined up to this length.
+    join: u32,
     /// Scatter/gather entries that one request may carry.
-    max_sge: usize,
+    max_sge: u8,
     /// Payloads up to this many bytes go inline.
     max_inline: u32,
 }
 
+/// Longer requests gain nothing, and leave nothing to spread.
+const JOIN_LIMIT: u32 = 1 << 20;
+
+/// The longest message of the InfiniBand architecture.
+const LONGEST: u32 = 1 << 31;
+
 impl SlicePolicy {
-    /// `slice_size` 0 cuts only at the port's limit.
+    /// `slice_size` 0 cuts only at `max_message`, the port's limit. A last slice takes a remainder of up to
+    /// `fragment_limit` bytes along.
     pub fn new(
         slice_size: usize,
         fragment_limit: usize,
@@ -27,253 +34,280 @@ impl SlicePolicy {
         max_sge: u32,
         max_inline: u32,
     ) -> Self {
-        let limit = max_message.clamp(1, Piece::MAX_LENGTH);
+        let limit = max_message.clamp(1, LONGEST);
         let wanted = u32::try_from(slice_size).unwrap_or(u32::MAX);
         let slice = if wanted == 0 { limit } else { wanted.min(limit) };
         let fragment = u32::try_from(fragment_limit).unwrap_or(u32::MAX);
-        Self { slice, fragment, limit, max_sge: (max_sge as usize).clamp(1, MAX_SGE), max_inline }
+        Self {
+            slice,
+            longest: slice.saturating_add(fragment).min(limit),
+            join: slice.min(JOIN_LIMIT),
+            max_sge: max_sge.clamp(1, MAX_SGE as u32) as u8,
+            max_inline,
+        }
     }
 
     /// The same policy on a queue pair that was granted less.
     pub fn granted(self, max_sge: u32, max_inline: u32) -> Self {
         Self {
-            max_sge: self.max_sge.min(max_sge as usize).max(1),
+            max_sge: u32::from(self.max_sge).min(max_sge).max(1) as u8,
             max_inline: self.max_inline.min(max_inline),
             ..self
         }
     }
-
-    /// Bytes of the next slice when `left` bytes of a piece are left.
-    #[inline]
-    pub fn next_length(&self, left: u32) -> u32 {
-        let longest = self.slice.saturating_add(self.fragment).min(self.limit);
-        if left <= longest { left } else { self.slice }
-    }
-
-    /// Longest request that joining pieces may make.
-    pub fn limit(&self) -> u32 {
-        self.limit
-    }
-
-    /// Bytes of one slice.
-    pub fn slice_size(&self) -> u32 {
-        self.slice
-    }
 }
 
-/// A position in a list of pieces.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
-    /// Index of the next piece.
-    pub piece: usize,
-    /// Bytes of it that are behind.
-    pub offset: u32,
+/// A contiguous range on both sides.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk {
+    /// Local address.
+    pub local: u64,
+    /// Remote address.
+    pub remote: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Local key.
+    pub lkey: u32,
+    /// Remote key.
+    pub rkey: u32,
+    /// Whether the CPU may read the local memory, so that a small WRITE may go inline.
+    pub host: bool,
+    /// Index of the caller's iov that it is of.
+    pub iov: u32,
 }
 
-/// A list of requests ready to post. Reused, so that posting allocates nothing.
+/// The list has [`RequestList::LONGEST`] requests and needs more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyRequests;
+
+/// Appends chunks to a list as work requests.
 #[derive(Debug)]
-pub struct Batch {
-    /// The requests.
-    pub requests: Vec<WorkRequest>,
-    /// Their scatter/gather entries.
-    pub entries: Vec<Sge>,
-    /// Bytes of all requests.
-    pub bytes: u64,
-}
-
-impl Batch {
-    /// Room for lists of `capacity` requests.
-    pub fn new(capacity: usize) -> Self {
-        Self { requests: Vec::with_capacity(capacity), entries: Vec::with_capacity(capacity), bytes: 0 }
-    }
-
-    /// Replaces the content with the next at most `max` requests of `pieces`, numbering them from `first_id`, and
-    /// moves the cursor behind them. The last one is signaled, and every `signal_every`-th.
-    #[inline]
-    #[allow(clippy::too_many_arguments, reason = "one call site; the arguments are one thought each")]
-    pub fn fill(
-        &mut self,
-        pieces: &[Piece],
-        cursor: &mut Cursor,
-        policy: &SlicePolicy,
-        opcode: Opcode,
-        inline: bool,
-        first_id: u64,
-        max: usize,
-        signal_every: u32,
-    ) {
-        self.requests.clear();
-        self.entries.clear();
-        self.bytes = 0;
-        let inline_limit = if inline && opcode == Opcode::Write { policy.max_inline } else { 0 };
-        let mut id = first_id;
-        let mut until_signal = signal_every;
-        while self.requests.len() < max {
-            let first_sge = self.entries.len();
-            // The entry index of a request is 16 bits wide.
-            if first_sge + policy.max_sge > usize::from(u16::MAX) {
-                break;
-            }
-            let Some(request) = next_request(pieces, cursor, policy, &mut self.entries) else { break };
-            self.bytes += u64::from(request.length);
-            until_signal -= 1;
-            let signaled = until_signal == 0;
-            if signaled {
-                until_signal = signal_every;
-            }
-            self.requests.push(WorkRequest {
-                id,
-                remote_address: request.remote,
-                rkey: request.rkey,
-                first_sge: first_sge as u16,
-                sge_count: (self.entries.len() - first_sge) as u8,
-                opcode,
-                signaled,
-                inline: request.length <= inline_limit,
-            });
-            // The sequence number lives in the low 32 bits and wraps inside them.
-            id = (id & !0xffff_ffff) | u64::from((id as u32).wrapping_add(1));
-        }
-        if let Some(last) = self.requests.last_mut() {
-            last.signaled = true;
-        }
-    }
-}
-
-struct Request {
-    remote: u64,
-    rkey: u32,
+pub struct Cutter<'a> {
+    list: &'a mut RequestList,
+    policy: SlicePolicy,
+    opcode: Opcode,
+    /// Of the last request: where it ends on both sides, and its length.
+    local_end: u64,
+    remote_end: u64,
     length: u32,
 }
 
-/// Cuts the next request: one slice of one piece, or several whole pieces whose remote ranges touch, gathered. Inlined
-/// by force: as a call it cost a third of what the engine spends per piece.
-#[inline(always)]
-fn next_request(
-    pieces: &[Piece],
-    cursor: &mut Cursor,
-    policy: &SlicePolicy,
-    entries: &mut Vec<Sge>,
-) -> Option<Request> {
-    let piece = pieces.get(cursor.piece)?;
-    let left = piece.length - cursor.offset;
-    let take = policy.next_length(left);
-    let offset = u64::from(cursor.offset);
-    entries.push(Sge { address: piece.local + offset, length: take, lkey: piece.lkey });
-    let mut request = Request { remote: piece.remote + offset, rkey: piece.rkey, length: take };
-    if take < left {
-        cursor.offset += take;
-        return Some(request);
+impl<'a> Cutter<'a> {
+    /// Appends to `list`, which is empty, with room for `chunks` of the usual length.
+    #[inline]
+    pub fn new(list: &'a mut RequestList, policy: SlicePolicy, opcode: Opcode, chunks: usize) -> Self {
+        list.requests.reserve(chunks);
+        list.entries.reserve(chunks);
+        // No range ends at 0, so the first chunk joins nothing.
+        Self { list, policy, opcode, local_end: 0, remote_end: 0, length: 0 }
     }
-    cursor.offset = 0;
-    cursor.piece += 1;
-    let mut count = 1;
-    while count < policy.max_sge {
-        let Some(next) = pieces.get(cursor.piece) else { break };
-        let touches = next.remote == request.remote + u64::from(request.length) && next.rkey == request.rkey;
-        if !touches || next.length == 0 || next.length > policy.slice.saturating_sub(request.length) {
-            break;
-        }
-        entries.push(Sge { address: next.local, length: next.length, lkey: next.lkey });
-        request.length += next.length;
-        cursor.piece += 1;
-        count += 1;
-    }
-    Some(request)
-}
 
-/// Where the cursor stands after `count` requests from `start` on: for rewinding and for naming a failed piece.
-pub fn advance(pieces: &[Piece], start: Cursor, policy: &SlicePolicy, count: u32) -> Cursor {
-    let mut cursor = start;
-    let mut entries = Vec::with_capacity(policy.max_sge);
-    for _ in 0..count {
-        entries.clear();
-        if next_request(pieces, &mut cursor, policy, &mut entries).is_none() {
-            break;
+    /// Appends a chunk of at least one byte. Inlined by force: as a call it cost a third of all that is spent per chunk.
+    #[inline(always)]
+    pub fn push(&mut self, chunk: Chunk) -> Result<(), TooManyRequests> {
+        if chunk.remote == self.remote_end && self.join(&chunk) {
+            return Ok(());
         }
+        if chunk.length > u64::from(self.policy.longest) {
+            return self.cut(chunk);
+        }
+        self.append(&chunk)
     }
-    cursor
+
+    #[inline(always)]
+    fn append(&mut self, chunk: &Chunk) -> Result<(), TooManyRequests> {
+        if self.list.requests.len() >= RequestList::LONGEST {
+            return Err(TooManyRequests);
+        }
+        let length = chunk.length as u32;
+        self.list.requests.push(WorkRequest {
+            id: 0,
+            remote_address: chunk.remote,
+            rkey: chunk.rkey,
+            first_sge: self.list.entries.len() as u32,
+            origin: chunk.iov,
+            sge_count: 1,
+            opcode: self.opcode,
+            signaled: false,
+            inline: self.goes_inline(length, chunk),
+        });
+        self.list.entries.push(Sge { address: chunk.local, length, lkey: chunk.lkey });
+        self.list.bytes += chunk.length;
+        self.local_end = chunk.local.wrapping_add(chunk.length);
+        self.remote_end = chunk.remote.wrapping_add(chunk.length);
+        self.length = length;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn goes_inline(&self, length: u32, chunk: &Chunk) -> bool {
+        length <= self.policy.max_inline && chunk.host && self.opcode == Opcode::Write
+    }
+
+    /// Makes the chunk part of the last request, behind which it lies on the remote side, if it may be.
+    fn join(&mut self, chunk: &Chunk) -> bool {
+        let total = u64::from(self.length) + chunk.length;
+        let (Some(request), Some(entry)) = (self.list.requests.last_mut(), self.list.entries.last_mut())
+        else {
+            return false;
+        };
+        if total > u64::from(self.policy.join) || request.rkey != chunk.rkey {
+            return false;
+        }
+        if chunk.local == self.local_end && chunk.lkey == entry.lkey {
+            entry.length += chunk.length as u32;
+        } else if request.sge_count < self.policy.max_sge {
+            request.sge_count += 1;
+            self.list.entries.push(Sge {
+                address: chunk.local,
+                length: chunk.length as u32,
+                lkey: chunk.lkey,
+            });
+        } else {
+            return false;
+        }
+        request.inline &= total <= u64::from(self.policy.max_inline) && chunk.host;
+        self.list.bytes += chunk.length;
+        self.local_end = chunk.local.wrapping_add(chunk.length);
+        self.remote_end = chunk.remote.wrapping_add(chunk.length);
+        self.length = total as u32;
+        true
+    }
+
+    /// Appends a chunk that is longer than one request may be.
+    #[inline(never)]
+    fn cut(&mut self, chunk: Chunk) -> Result<(), TooManyRequests> {
+        let mut rest = chunk;
+        while rest.length > u64::from(self.policy.longest) {
+            let slice = u64::from(self.policy.slice);
+            self.append(&Chunk { length: slice, ..rest })?;
+            rest.local += slice;
+            rest.remote += slice;
+            rest.length -= slice;
+        }
+        self.append(&rest)
+    }
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn piece(local: u64, remote: u64, length: u32) -> Piece {
-        Piece { local, remote, length, lkey: 1, rkey: 2, iov: 0 }
+    fn chunk(local: u64, remote: u64, length: u64, iov: u32) -> Chunk {
+        Chunk { local, remote, length, lkey: 1, rkey: 2, host: true, iov }
+    }
+
+    fn cut(policy: SlicePolicy, chunks: &[Chunk]) -> RequestList {
+        let mut list = RequestList::default();
+        let mut cutter = Cutter::new(&mut list, policy, Opcode::Write, chunks.len());
+        for chunk in chunks {
+            cutter.push(*chunk).unwrap();
+        }
+        list
+    }
+
+    fn lengths(policy: SlicePolicy, length: u64) -> Vec<u32> {
+        cut(policy, &[chunk(1 << 40, 1 << 41, length, 0)]).entries.iter().map(|entry| entry.length).collect()
     }
 
     #[test]
     fn a_slice_takes_a_small_remainder_along() {
         let policy = SlicePolicy::new(1000, 100, 1 << 30, 1, 0);
-        assert_eq!(policy.next_length(1100), 1100);
-        assert_eq!(policy.next_length(1101), 1000);
-        assert_eq!(policy.next_length(1000), 1000);
-        assert_eq!(policy.next_length(3), 3);
+        assert_eq!(lengths(policy, 1100), [1100]);
+        assert_eq!(lengths(policy, 1101), [1000, 101]);
+        assert_eq!(lengths(policy, 2100), [1000, 1100]);
+        assert_eq!(lengths(policy, 1000), [1000]);
+        assert_eq!(lengths(policy, 3), [3]);
     }
 
     #[test]
     fn no_request_exceeds_the_message_limit() {
         let policy = SlicePolicy::new(1 << 30, 4096, 1 << 20, 1, 0);
-        assert_eq!(policy.next_length((1 << 20) + 1), 1 << 20);
-        assert_eq!(SlicePolicy::new(0, 0, 1 << 20, 1, 0).next_length(u32::MAX), 1 << 20);
+        assert_eq!(lengths(policy, (1 << 20) + 1), [1 << 20, 1]);
+        let unlimited = SlicePolicy::new(0, 0, 1 << 20, 1, 0);
+        assert_eq!(lengths(unlimited, 3 << 20), [1 << 20; 3]);
+        assert_eq!(lengths(SlicePolicy::new(0, 0, u32::MAX, 1, 0), 1 << 33), [1 << 31; 4]);
+    }
+
+    #[test]
+    fn a_request_goes_inline_only_from_host_memory_and_whole() {
+        let policy = SlicePolicy::new(1000, 0, 1000, 2, 64);
+        let host = |local, remote, length| chunk(local, remote, length, 0);
+        let device = |local, remote, length| Chunk { host: false, ..host(local, remote, length) };
+        let inline = |chunks: &[Chunk]| {
+            cut(policy, chunks).requests.iter().map(|request| request.inline).collect::<Vec<_>>()
+        };
+        assert_eq!(inline(&[host(100, 5000, 64), host(1000, 6000, 65)]), [true, false]);
+        assert_eq!(inline(&[host(100, 5000, 32), host(132, 5032, 33)]), [false]);
+        assert_eq!(inline(&[host(100, 5000, 32), device(500, 5032, 8)]), [false]);
+        assert_eq!(inline(&[device(100, 5000, 8), host(500, 5008, 8)]), [false]);
+    }
+
+    #[test]
+    fn signals_are_set_anew_with_each_post() {
+        let policy = SlicePolicy::new(1000, 0, 1000, 1, 0);
+        let mut list = cut(policy, &[chunk(1 << 20, 1 << 30, 10_000, 0)]);
+        let lane = LaneKey { index: 3, generation: 9 };
+        let signaled = |run: &[WorkRequest]| run.iter().map(|request| request.signaled).collect::<Vec<_>>();
+        assert_eq!(
+            signaled(list.next_run(0, 7, lane, u32::MAX - 1, 3).0),
+            [false, false, true, false, false, true, true]
+        );
+        let again = list.next_run(2, 100, lane, 5, 100).0;
+        assert_eq!(signaled(again), [false, false, false, false, false, false, false, true]);
+        assert_eq!(again[7].id, lane.request_id(12));
+        assert!(
+            list.next_run(10, 5, lane, 0, 1).0.is_empty() && list.next_run(11, 5, lane, 0, 1).0.is_empty()
+        );
     }
 
     proptest! {
-        /// Every byte is covered once, in order, on both sides; limits hold; `advance` agrees with `fill`.
+        /// Every byte is covered once, in order, on both sides; limits hold; each request names an iov of its own.
         #[test]
-        fn requests_cover_the_pieces(
-            lengths in prop::collection::vec(0u32..5000, 1..40),
-            touching in prop::collection::vec(any::<bool>(), 40),
-            slice in 1usize..3000, fragment in 0usize..500, limit in 1u32..4000, max_sge in 1u32..6, list in 1usize..9,
-            signal_every in 1u32..5,
+        fn requests_cover_the_chunks(
+            lengths in prop::collection::vec(1u64..5000, 1..40),
+            touching in prop::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 40),
+            slice in 1usize..3000, fragment in 0usize..500, limit in 1u32..4000, max_sge in 1u32..6,
         ) {
-            let mut pieces = Vec::new();
-            let (mut local, mut remote) = (1 << 20, 1 << 30);
-            for (length, touch) in lengths.iter().zip(&touching) {
-                pieces.push(piece(local, remote, *length));
-                local += u64::from(*length) + 64;
-                remote += u64::from(*length) + if *touch { 0 } else { 64 };
+            let mut chunks = Vec::new();
+            let (mut local, mut remote, mut lkey, mut rkey) = (1 << 20, 1 << 30, 1, 1);
+            for (index, (length, (near, far, other))) in lengths.iter().zip(&touching).enumerate() {
+                chunks.push(Chunk { lkey, rkey, ..chunk(local, remote, *length, index as u32) });
+                local += length + if *near { 0 } else { 64 };
+                remote += length + if *far { 0 } else { 64 };
+                if *other && *near { lkey += 1 } else if *other { rkey += 1 }
             }
             let policy = SlicePolicy::new(slice, fragment, limit, max_sge, 32);
-            let (mut cursor, mut batch, mut id) = (Cursor::default(), Batch::new(4), 0xffff_fff0u64);
+            let list = cut(policy, &chunks);
             let mut covered = Vec::new();
-            loop {
-                let start = cursor;
-                batch.fill(&pieces, &mut cursor, &policy, Opcode::Write, true, id, list, signal_every);
-                let Some(last) = batch.requests.last() else { break };
-                prop_assert!(last.signaled);
-                prop_assert!(batch.requests.chunks(signal_every as usize).all(|c| c.last().unwrap().signaled));
-                prop_assert_eq!(advance(&pieces, start, &policy, batch.requests.len() as u32), cursor);
-                for request in &batch.requests {
-                    prop_assert_eq!(request.id, id);
-                    id = u64::from((id as u32).wrapping_add(1));
-                    let first = usize::from(request.first_sge);
-                    let entries = &batch.entries[first..first + usize::from(request.sge_count)];
-                    prop_assert!(entries.len() <= max_sge as usize && !entries.is_empty());
-                    let total: u32 = entries.iter().map(|e| e.length).sum();
-                    prop_assert!(total <= limit);
-                    prop_assert_eq!(request.inline, total <= 32);
-                    let mut at = request.remote_address;
-                    for entry in entries {
-                        covered.push((entry.address, at, entry.length));
-                        at += u64::from(entry.length);
+            for request in &list.requests {
+                let first = request.first_sge as usize;
+                let entries = &list.entries[first..first + usize::from(request.sge_count)];
+                prop_assert!(entries.len() <= max_sge as usize && !entries.is_empty());
+                let total: u32 = entries.iter().map(|e| e.length).sum();
+                prop_assert!(total <= limit && total as usize <= slice + fragment);
+                prop_assert_eq!(request.inline, total <= 32);
+                let mut at = request.remote_address;
+                let origin = &chunks[request.origin as usize];
+                prop_assert!(at >= origin.remote && at < origin.remote + origin.length);
+                for entry in entries {
+                    for byte in 0..u64::from(entry.length) {
+                        covered.push((entry.address + byte, entry.lkey, at, request.rkey));
+                        at += 1;
                     }
                 }
             }
-            prop_assert_eq!(cursor, Cursor { piece: pieces.len(), offset: 0 });
-            let mut expected = pieces.iter().map(|p| (p.local, p.remote, p.length)).collect::<Vec<_>>();
-            expected.reverse();
-            let mut open = expected.pop();
-            for (from, to, length) in covered {
-                let (l, r, left) = open.unwrap();
-                prop_assert_eq!((from, to), (l, r));
-                prop_assert!(length <= left);
-                open = if length == left { expected.pop() } else { Some((l + u64::from(length), r + u64::from(length), left - length)) };
-            }
-            prop_assert!(open.is_none());
+            let bytes = |c: &Chunk| {
+                let c = *c;
+                (0..c.length).map(move |byte| (c.local + byte, c.lkey, c.remote + byte, c.rkey))
+            };
+            prop_assert_eq!(list.bytes, covered.len() as u64);
+            prop_assert!(chunks.iter().flat_map(bytes).eq(covered));
         }
     }
+
+    use super::super::lane::LaneKey;
 }

@@ -1,40 +1,62 @@
 //! From the caller's iovs to validated pieces.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Iov, SubmitError};
-use crate::memory::{MemoryKind, Region, RegionId, RemoteCheck, RemoteTable, Snapshot, holds};
-use crate::pool::{Piece, PieceList};
+use crate::fabric::Opcode;
+use crate::memory::{
+    Hold, MemoryKind, Region, RegionId, RemoteCheck, RemoteTable, Snapshot, holds as contains,
+};
+use crate::pool::{Chunk, Cutter, RequestList, SlicePolicy, TooManyRequests};
 
-/// Iovs by index, wherever they are: a slice, or the four vectors of a C++ caller.
+/// The iovs of a transfer, wherever they are: a slice, or the four vectors of a C++ caller.
 pub trait PieceSource {
     /// Number of iovs.
     fn len(&self) -> usize;
-    /// The iov at `index`; `None` only from `len` on.
-    fn piece(&self, index: usize) -> Option<Iov>;
+    /// The iovs of `range`; none if it is not within `len`.
+    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov>;
+    /// The lengths of all iovs, in bytes.
+    fn lengths(&self) -> impl Iterator<Item = u64>;
+    /// The iov at `index`; `None` from `len` on.
+    #[inline]
+    fn piece(&self, index: usize) -> Option<Iov> {
+        self.iovs(index..index.checked_add(1)?).next()
+    }
     /// Whether there are none.
+    #[inline]
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl PieceSource for [Iov] {
+    #[inline]
     fn len(&self) -> usize {
         <[Iov]>::len(self)
     }
     #[inline]
-    fn piece(&self, index: usize) -> Option<Iov> {
-        self.get(index).copied()
+    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+        self.get(range).unwrap_or_default().iter().copied()
+    }
+    #[inline]
+    fn lengths(&self) -> impl Iterator<Item = u64> {
+        self.iter().map(|iov| iov.length)
     }
 }
 
 impl<const N: usize> PieceSource for [Iov; N] {
+    #[inline]
     fn len(&self) -> usize {
         N
     }
     #[inline]
-    fn piece(&self, index: usize) -> Option<Iov> {
-        self.get(index).copied()
+    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+        self.as_slice().iovs(range)
+    }
+    #[inline]
+    fn lengths(&self) -> impl Iterator<Item = u64> {
+        self.as_slice().lengths()
     }
 }
 
@@ -77,8 +99,7 @@ impl Plan {
     pub fn new(source: &(impl PieceSource + ?Sized), lanes: usize) -> Self {
         let iovs = source.len();
         let (mut total, mut longest) = (0u64, 0u64);
-        for index in 0..iovs {
-            let length = source.piece(index).map_or(0, |iov| iov.length);
+        for length in source.lengths() {
             total = total.saturating_add(length);
             longest = longest.max(length);
         }
@@ -111,11 +132,11 @@ pub struct Scope<'a> {
     pub local: &'a Snapshot,
     /// The peer's.
     pub remote: &'a RemoteTable,
-    /// Neighbours that touch on both sides are joined up to this length.
-    pub merge_limit: u32,
+    /// How iovs are cut into work requests.
+    pub policy: SlicePolicy,
 }
 
-/// Validates the iovs of `share` and appends them to `list` as pieces, joining neighbours that touch on both sides.
+/// Validates the iovs of `share` and appends them to `list` as work requests, cut and joined as the policy says.
 ///
 /// The first bad iov ends it with an error; the list is then to be thrown away.
 #[inline]
@@ -123,26 +144,40 @@ pub fn build<S: PieceSource + ?Sized>(
     source: &S,
     share: Share,
     scope: &Scope<'_>,
-    list: &mut PieceList,
+    opcode: Opcode,
+    list: &mut RequestList,
 ) -> Result<(), SubmitError> {
     let (start, end) = match share {
         Share::Range { start, end } => (start, end),
         Share::Stripe { .. } => (0, source.len()),
     };
-    list.inline = true;
-    list.pieces.reserve(end - start);
+    // Apart from the list while the cutter has that.
+    let mut holds = std::mem::take(&mut list.holds);
+    let mut cutter = Cutter::new(list, scope.policy, opcode, end - start);
+    let built = cut(source, start..end, share, scope, &mut cutter, &mut holds);
+    list.holds = holds;
+    built
+}
+
+#[inline]
+fn cut<S: PieceSource + ?Sized>(
+    source: &S,
+    range: Range<usize>,
+    share: Share,
+    scope: &Scope<'_>,
+    cutter: &mut Cutter<'_>,
+    holds: &mut Vec<Hold>,
+) -> Result<(), SubmitError> {
     let mut local = LocalCache::new();
     let mut remote = RemoteCache::new();
-    for index in start..end {
-        let Some(iov) = source.piece(index) else { break };
+    for (index, iov) in range.clone().zip(source.iovs(range)) {
         // The hits take single values: a reference to the iov would make the compiler copy all of it to memory first.
         if !local.hits(iov.region, iov.local, iov.length) {
-            local.look_up(source, index, scope, list)?;
+            local.look_up(source, index, scope, holds)?;
         }
         if !remote.hits(iov.remote.rkey, iov.remote.address, iov.remote.size, iov.length) {
             remote.look_up(source, index, scope)?;
         }
-        let lkey = local.lkey;
         let (offset, length) = match share {
             Share::Range { .. } => (0, iov.length),
             Share::Stripe { part, of } => stripe(iov.length, index, part, of),
@@ -150,43 +185,18 @@ pub fn build<S: PieceSource + ?Sized>(
         if length == 0 {
             continue;
         }
-        let (from, to) = (iov.local + offset, iov.remote.address + offset);
-        if let Some(last) = list.pieces.last_mut()
-            && last.local + u64::from(last.length) == from
-            && last.remote + u64::from(last.length) == to
-            && last.lkey == lkey
-            && last.rkey == iov.remote.rkey
-            && u64::from(last.length) + length <= u64::from(scope.merge_limit)
-        {
-            last.length += length as u32;
-            continue;
-        }
-        push(
-            list,
-            Piece { local: from, remote: to, length: 0, lkey, rkey: iov.remote.rkey, iov: index as u32 },
+        let chunk = Chunk {
+            local: iov.local + offset,
+            remote: iov.remote.address + offset,
             length,
-        );
+            lkey: local.lkey,
+            rkey: iov.remote.rkey,
+            host: local.host,
+            iov: index as u32,
+        };
+        cutter.push(chunk).map_err(|TooManyRequests| SubmitError::TooLong { iov: index })?;
     }
     Ok(())
-}
-
-/// Appends `length` bytes from `piece` on, in as many pieces as it takes.
-#[inline]
-fn push(list: &mut PieceList, piece: Piece, length: u64) {
-    let mut offset = 0;
-    loop {
-        let take = (length - offset).min(u64::from(Piece::MAX_LENGTH));
-        list.pieces.push(Piece {
-            local: piece.local + offset,
-            remote: piece.remote + offset,
-            length: take as u32,
-            ..piece
-        });
-        offset += take;
-        if offset == length {
-            break;
-        }
-    }
 }
 
 /// Offset and length of stripe `part` of `of` of an iov; iovs too short to cut belong whole to one part in turn.
@@ -210,18 +220,19 @@ struct LocalCache {
     address: u64,
     length: u64,
     lkey: u32,
+    host: bool,
 }
 
 impl LocalCache {
     fn new() -> Self {
-        Self { id: 0, address: 0, length: 0, lkey: 0 }
+        Self { id: 0, address: 0, length: 0, lkey: 0, host: false }
     }
 
     #[inline(always)]
     fn hits(&self, region: Option<RegionId>, address: u64, length: u64) -> bool {
         region.is_none_or(|id| id.0 == self.id)
             && self.id != 0
-            && holds(self.address, self.length, address, length)
+            && contains(self.address, self.length, address, length)
     }
 
     #[inline(never)]
@@ -230,18 +241,23 @@ impl LocalCache {
         source: &S,
         index: usize,
         scope: &Scope<'_>,
-        list: &mut PieceList,
+        holds: &mut Vec<Hold>,
     ) -> Result<(), SubmitError> {
         let Some(iov) = &source.piece(index) else { return Ok(()) };
         let region = find_local(iov, index, scope.local)?;
-        *self = Self { id: region.id.0, address: region.address, length: region.length, lkey: region.lkey };
+        *self = Self {
+            id: region.id.0,
+            address: region.address,
+            length: region.length,
+            lkey: region.lkey,
+            host: region.kind == MemoryKind::Host,
+        };
         // A short look back finds the common patterns; a region held twice only costs its entry.
-        if !list.holds.iter().rev().take(4).any(|hold| hold.region().id == region.id) {
+        if !holds.iter().rev().take(4).any(|hold| hold.region().id == region.id) {
             let hold =
                 region.hold().ok_or_else(|| local_error(iov, index, "is in a region being deregistered"))?;
-            list.holds.push(hold);
+            holds.push(hold);
         }
-        list.inline &= region.kind == MemoryKind::Host;
         Ok(())
     }
 }
@@ -257,7 +273,7 @@ pub(crate) fn find_local<'a>(
         Some(RegionId(0)) => Err(local_error(iov, index, "names region 0, which never exists")),
         Some(id) => match regions.by_id(id) {
             None => Err(local_error(iov, index, "names a region that this engine does not have")),
-            Some(region) if holds(region.address, region.length, iov.local, iov.length) => Ok(region),
+            Some(region) if contains(region.address, region.length, iov.local, iov.length) => Ok(region),
             Some(_) => Err(local_error(iov, index, "is not inside the region that it names")),
         },
         None => regions
@@ -280,7 +296,7 @@ impl RemoteCache {
 
     #[inline(always)]
     fn hits(&self, rkey: u32, address: u64, size: u32, length: u64) -> bool {
-        rkey == self.rkey && length <= u64::from(size) && holds(self.base, self.size, address, length)
+        rkey == self.rkey && length <= u64::from(size) && contains(self.base, self.size, address, length)
     }
 
     #[inline(never)]

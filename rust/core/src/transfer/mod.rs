@@ -109,6 +109,16 @@ pub enum SubmitError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The transfer needs more work requests than one transfer may have.
+    #[error(
+        "piece {iov} is where the transfer exceeds {max} work requests: start it in parts, or raise \
+         FLAGCX_P2P_SLICE_SIZE",
+        max = crate::pool::RequestList::LONGEST
+    )]
+    TooLong {
+        /// Index of the piece.
+        iov: usize,
+    },
     /// The device runtime cannot move a piece.
     #[error("piece {iov}: {reason}")]
     Device {

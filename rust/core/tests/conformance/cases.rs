@@ -155,14 +155,14 @@ fn order_within_a_queue_pair(rig: &mut Rig) {
     let mut requests = Vec::new();
     let mut entries = Vec::new();
     for round in 0..32_u64 {
-        requests.push(request(round * 2, Opcode::Write, remote.address, remote.rkey, entries.len() as u16));
+        requests.push(request(round * 2, Opcode::Write, remote.address, remote.rkey, entries.len() as u32));
         entries.push(local.sge(round as usize * 8, 8));
         requests.push(request(
             round * 2 + 1,
             Opcode::Read,
             remote.address,
             remote.rkey,
-            entries.len() as u16,
+            entries.len() as u32,
         ));
         entries.push(back.sge(round as usize * 8, 8));
     }
@@ -186,7 +186,7 @@ fn unsignaled_requests_give_no_completion(rig: &mut Rig) {
                     Opcode::Write,
                     remote.address + index * 64,
                     remote.rkey,
-                    index as u16,
+                    index as u32,
                 )
             })
             .collect();
@@ -205,7 +205,7 @@ fn expect_failure(rig: &mut Rig, bad: &WorkRequest, entries: &[Sge], status: Com
     let target = rig.peer.buffer(16, SENTINEL, Access::FULL);
     let mut all = entries.to_vec();
     all.push(good.sge(0, 16));
-    let fine = request(1, Opcode::Write, target.address, target.rkey, entries.len() as u16);
+    let fine = request(1, Opcode::Write, target.address, target.rkey, entries.len() as u32);
     let late = rig.peer.buffer(16, SENTINEL, Access::FULL);
     let after = WorkRequest { remote_address: late.address, rkey: late.rkey, ..fine };
     let requests = [

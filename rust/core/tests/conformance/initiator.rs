@@ -143,12 +143,13 @@ fn wait_readable(fd: i32, deadline: Instant) {
 }
 
 /// A signaled request over the one entry `entries[first]`.
-pub fn request(id: u64, opcode: Opcode, remote_address: u64, rkey: u32, first: u16) -> WorkRequest {
+pub fn request(id: u64, opcode: Opcode, remote_address: u64, rkey: u32, first: u32) -> WorkRequest {
     WorkRequest {
         id,
         remote_address,
         rkey,
         first_sge: first,
+        origin: 0,
         sge_count: 1,
         opcode,
         signaled: true,

@@ -86,7 +86,7 @@ impl SendQueue {
             return Err(Errno::NOMEM);
         }
         let count = usize::from(request.sge_count);
-        let first = usize::from(request.first_sge);
+        let first = request.first_sge as usize;
         let from = entries.get(first..first + count).ok_or(Errno::INVAL)?;
         if count == 0 || count > self.caps.max_sge as usize {
             return Err(Errno::INVAL);
@@ -193,6 +193,7 @@ mod tests {
             remote_address: 0,
             rkey: 0,
             first_sge: 0,
+            origin: 0,
             sge_count,
             opcode: Opcode::Write,
             signaled: false,

@@ -42,7 +42,7 @@ impl SendList {
         }
         let mut filled = 0;
         for (Slot(slot), request) in self.slots.iter_mut().zip(requests) {
-            let first = usize::from(request.first_sge);
+            let first = request.first_sge as usize;
             let Some(entries) = entries.get(first..first + usize::from(request.sge_count)) else { break };
             if request.sge_count.wrapping_sub(1) >= self.max_sge {
                 break;
@@ -123,12 +123,13 @@ fn flags(request: &WorkRequest) -> c_uint {
 mod tests {
     use super::*;
 
-    fn request(id: u64, first_sge: u16, sge_count: u8) -> WorkRequest {
+    fn request(id: u64, first_sge: u32, sge_count: u8) -> WorkRequest {
         WorkRequest {
             id,
             remote_address: 0x1000 + id,
             rkey: 7,
             first_sge,
+            origin: 0,
             sge_count,
             opcode: if id % 2 == 0 { Opcode::Write } else { Opcode::Read },
             signaled: id % 3 == 0,
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn any_order_of_lengths_gives_the_right_chain() {
         let entries = [Sge { address: 1, length: 2, lkey: 3 }; 4];
-        let requests: Vec<_> = (0..1500).map(|id| request(id, (id % 3) as u16, 2)).collect();
+        let requests: Vec<_> = (0..1500).map(|id| request(id, (id % 3) as u32, 2)).collect();
         let mut list = SendList::new(4);
         for length in [1, 64, 5, 5, 300, 2, 1500, 1024, 1] {
             let expected = length.min(LONGEST);
@@ -172,7 +173,7 @@ mod tests {
             for (request, (id, sg_list, count, opcode, flags, remote)) in requests.iter().zip(seen) {
                 let write = request.id % 2 == 0;
                 assert_eq!(id, request.id);
-                assert_eq!(sg_list, &raw const entries[usize::from(request.first_sge)] as usize);
+                assert_eq!(sg_list, &raw const entries[request.first_sge as usize] as usize);
                 assert_eq!(count, 2);
                 assert_eq!(opcode, if write { 0 } else { 4 });
                 assert_eq!(flags, u32::from(request.signaled) << 1 | u32::from(write) << 3);
@@ -185,7 +186,7 @@ mod tests {
     fn malformed_requests_end_the_list() {
         let entries = [Sge::default(); 4];
         let mut list = SendList::new(2);
-        for bad in [request(9, 0, 0), request(9, 0, 3), request(9, 3, 2), request(9, u16::MAX, 1)] {
+        for bad in [request(9, 0, 0), request(9, 0, 3), request(9, 3, 2), request(9, u32::MAX, 1)] {
             let requests = [request(0, 0, 2), request(1, 2, 2), bad, request(3, 0, 1)];
             assert_eq!(list.fill(&requests, &entries), 2);
             assert_eq!(chain(&mut list).len(), 2);

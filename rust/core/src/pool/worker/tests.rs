@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::slice::SlicePolicy;
 use super::*;
 use crate::fabric::{
-    Access, Completion, CompletionQueue, CompletionStatus, PathKind, PathOptions, Posted, QpAddress,
-    QueuePair, QueuePairCaps, Sge, SoftwareOptions, WorkRequest, software,
+    Access, Completion, CompletionQueue, CompletionStatus, FabricError, Opcode, PathKind, PathOptions,
+    Posted, QpAddress, QueuePair, QueuePairCaps, Sge, SoftwareOptions, WorkRequest, software,
 };
 use crate::memory::{MemoryKind, Region, Registry};
 use crate::observe::WorkerCounters;
+use crate::pool::{Chunk, Cutter, LaneHealth, LaneSetup, LaneStatus, SlicePolicy};
 
 type Script = Arc<Mutex<VecDeque<Completion>>>;
 
@@ -80,6 +80,13 @@ impl QueuePair for Pair {
     }
 }
 
+/// One request from `local` on.
+fn fill(list: &mut RequestList, local: u64) {
+    let chunk = Chunk { local, remote: 4096, length: 64, lkey: 1, rkey: 1, host: true, iov: 0 };
+    let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0);
+    Cutter::new(list, policy, Opcode::Write, 1).push(chunk).unwrap();
+}
+
 struct Bench {
     state: WorkerState,
     script: Script,
@@ -97,8 +104,7 @@ impl Bench {
         let limits = WorkerLimits { posted: 64, list: 16, poll: 16 };
         let mut state = WorkerState::new(queue, limits, Arc::new(WorkerCounters::default()));
         let status = Arc::new(LaneStatus::new(None));
-        let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0);
-        let setup = LaneSetup { status: Arc::clone(&status), policy, heals: true };
+        let setup = LaneSetup { status: Arc::clone(&status), heals: true };
         let lane = state.add_lane(Box::new(Pair { posted: Arc::clone(&posted) }), setup).unwrap();
         Self { state, script, posted, lane, status, now: 1 }
     }
@@ -107,9 +113,8 @@ impl Bench {
     fn begin(&mut self) -> Arc<Task> {
         let task = Arc::new(Task::default());
         task.start(1, 0);
-        let piece = Piece { local: 4096, remote: 4096, length: 64, lkey: 1, rkey: 1, iov: 0 };
         let begun = self.state.begin(self.lane, &task, |list| {
-            list.pieces.push(piece);
+            fill(list, 4096);
             Ok::<(), ()>(())
         });
         assert_eq!(begun, Ok(()));
@@ -132,9 +137,8 @@ impl Bench {
     fn begin_holding(&mut self, region: &Arc<Region>) -> Arc<Task> {
         let task = Arc::new(Task::default());
         task.start(1, 0);
-        let piece = Piece { local: region.address, remote: 4096, length: 64, lkey: 1, rkey: 1, iov: 0 };
         let begun = self.state.begin(self.lane, &task, |list| {
-            list.pieces.push(piece);
+            fill(list, region.address);
             list.holds.extend(region.hold());
             Ok::<(), ()>(())
         });

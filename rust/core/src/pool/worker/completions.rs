@@ -1,0 +1,198 @@
+//! Completions: what they retire, what they fail, and what becomes of a lane in ERROR.
+
+use super::{RequestFailure, Verdict, WorkerState, condemn};
+use crate::fabric::{Completion, CompletionStatus, FabricError};
+use crate::pool::lane::{LaneHealth, LaneKey, break_lane, make_ready};
+
+/// How often a part may be interrupted by failing lanes before it fails.
+const MAX_INTERRUPTIONS: u8 = 3;
+
+impl WorkerState {
+    #[inline]
+    pub(super) fn poll(&mut self) -> usize {
+        let count = match self.queue.poll(&mut self.completions) {
+            Ok(count) => count,
+            Err(error) => {
+                self.queue_failed(&error);
+                return 0;
+            }
+        };
+        for position in 0..count {
+            let Some(&completion) = self.completions.get(position) else { break };
+            self.complete(completion);
+        }
+        count
+    }
+
+    #[inline]
+    fn complete(&mut self, completion: Completion) {
+        let (key, sequence) = LaneKey::of_request(completion.id);
+        let done = completion.status == CompletionStatus::Success;
+        self.retire(key, sequence.wrapping_add(u32::from(done)));
+        let Some(lane) = self.lanes.get(key) else { return };
+        if !done {
+            self.fail_request(key.index, sequence, completion);
+        } else if lane.status.health() == LaneHealth::Broken {
+            // What was outstanding when it was moved to ERROR had been carried out: no flush will say so.
+            self.settle_lane(key.index);
+        } else {
+            make_ready(lane, &mut self.ready);
+        }
+    }
+
+    /// Retires, as done, every outstanding request of a lane before sequence number `end`.
+    #[inline]
+    fn retire(&mut self, key: LaneKey, end: u32) {
+        let Some(lane) = self.lanes.get(key) else { return };
+        while let Some(group) = lane.groups.front_mut() {
+            let done = end.wrapping_sub(group.first);
+            if done == 0 || done > i32::MAX as u32 {
+                break;
+            }
+            let done = done.min(group.count);
+            let part_index = group.part;
+            if done == group.count {
+                lane.groups.pop_front();
+            } else {
+                group.retire(done);
+            }
+            lane.outstanding -= done;
+            self.posted -= done;
+            let Some(part) = self.parts.get(part_index) else { continue };
+            part.outstanding -= done;
+            if part.outstanding == 0 && !part.waiting && part.rewind.is_none() {
+                // `end_part` borrows all of self; the part's own fields are enough here.
+                if let Some(begun) = part.begun {
+                    self.counters.ended(begun.elapsed());
+                }
+                if let Some(task) = self.parts.release(part_index) {
+                    task.end_part();
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn fail_request(&mut self, index: u16, sequence: u32, completion: Completion) {
+        let Some(lane) = self.lanes.at(index) else {
+            return;
+        };
+        let Some(group) = lane.groups.front_mut().filter(|group| group.first == sequence) else { return };
+        let Some(part) = self.parts.get(group.part) else { return };
+        let part_index = group.part;
+        let at = group.start;
+        group.retire(1);
+        if group.count == 0 {
+            lane.groups.pop_front();
+        }
+        lane.outstanding -= 1;
+        self.posted -= 1;
+        part.outstanding -= 1;
+        let interrupted = is_interruption(completion.status);
+        if interrupted && lane.heals && part.interruptions < MAX_INTERRUPTIONS {
+            if part.rewind.is_none() {
+                part.rewind = Some(at);
+            }
+        } else if let Some(task) = part.task.as_deref() {
+            task.fail(RequestFailure {
+                iov: part.list.iov(at),
+                status: completion.status,
+                vendor_error: completion.vendor_error,
+                reason: lane.status.reason(),
+            });
+            self.counters.failed();
+        }
+        let part_over =
+            part.outstanding == 0 && part.task.as_deref().is_some_and(|t| t.verdict() != Verdict::Fine);
+        if lane.is_healthy() {
+            break_lane(lane, &completion.status.to_string());
+        }
+        if part_over {
+            if part.waiting {
+                lane.waiting.retain(|&waiting| waiting != part_index);
+            }
+            self.end_part(part_index);
+        }
+        self.settle_lane(index);
+    }
+
+    /// Once a lane in ERROR is drained: rewinds its interrupted parts, or ends them if it does not heal.
+    #[cold]
+    pub(super) fn settle_lane(&mut self, index: u16) {
+        let Some(lane) = self.lanes.at(index) else {
+            return;
+        };
+        if lane.outstanding > 0 || lane.status.health() != LaneHealth::Broken {
+            return;
+        }
+        lane.groups.clear();
+        let reason = lane.status.reason();
+        let heals = lane.heals;
+        for part_index in 0..self.parts.slots() {
+            let Some(part) = self.parts.get(part_index).filter(|part| part.lane == index) else { continue };
+            if let Some(cursor) = part.rewind.take() {
+                part.cursor = cursor;
+                part.interruptions += 1;
+                if !part.waiting {
+                    part.waiting = true;
+                    self.unposted += 1;
+                    if let Some(lane) = self.lanes.at(index) {
+                        lane.waiting.push_back(part_index);
+                    }
+                }
+            }
+        }
+        if !heals {
+            self.fail_waiting(index, Verdict::Failed, &reason);
+        }
+        if let Some(lane) = self.lanes.at(index) {
+            lane.status.set(LaneHealth::Drained, &reason);
+        }
+    }
+
+    /// Ends what waits on a lane; parts with something outstanding end when that is drained.
+    #[cold]
+    pub(super) fn fail_waiting(&mut self, index: u16, verdict: Verdict, reason: &str) {
+        let Some(lane) = self.lanes.at(index) else {
+            return;
+        };
+        let waiting: Vec<u32> = lane.waiting.drain(..).collect();
+        let posted: Vec<u32> = lane.groups.iter().map(|group| group.part).collect();
+        for part_index in posted {
+            if let Some(task) = self.parts.get(part_index).and_then(|part| part.task.as_deref()) {
+                condemn(task, verdict, reason);
+            }
+        }
+        for part_index in waiting {
+            let Some(part) = self.parts.get(part_index) else { continue };
+            self.unposted -= u32::from(std::mem::take(&mut part.waiting));
+            part.rewind = None;
+            if let Some(task) = part.task.as_deref() {
+                condemn(task, verdict, reason);
+            }
+            if part.outstanding == 0 {
+                self.end_part(part_index);
+            }
+        }
+    }
+
+    #[cold]
+    fn queue_failed(&mut self, error: &FabricError) {
+        tracing::error!("completion queue failed, its lanes are closed: {error}");
+        for key in self.lanes.keys() {
+            self.destroy_lane(key, Verdict::Failed, &error.to_string());
+        }
+        self.posted = 0;
+    }
+}
+
+/// Failures that say nothing about the request itself: it may be tried again on a rebuilt queue pair.
+fn is_interruption(status: CompletionStatus) -> bool {
+    matches!(
+        status,
+        CompletionStatus::Flushed
+            | CompletionStatus::RetryExceeded
+            | CompletionStatus::RnrRetryExceeded
+            | CompletionStatus::Fatal
+    )
+}

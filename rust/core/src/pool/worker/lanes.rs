@@ -1,0 +1,103 @@
+//! Lanes as their connection handles them: added, broken, rebuilt, closed.
+
+use std::sync::Arc;
+
+use super::{Verdict, WorkerState, condemn};
+use crate::fabric::QueuePair;
+use crate::memory::RegionId;
+use crate::pool::PoolError;
+use crate::pool::lane::{LaneHealth, LaneKey, LaneSetup, break_lane, make_ready};
+
+impl WorkerState {
+    /// Takes a connected queue pair as a new lane.
+    pub fn add_lane(
+        &mut self,
+        queue_pair: Box<dyn QueuePair>,
+        setup: LaneSetup,
+    ) -> Result<LaneKey, PoolError> {
+        self.lanes.insert(queue_pair, setup)
+    }
+
+    /// Moves a lane to ERROR. Its outstanding requests will be flushed; steps go on until it is drained.
+    pub fn break_lane(&mut self, key: LaneKey, reason: &str) {
+        if let Some(lane) = self.lanes.get(key) {
+            break_lane(lane, reason);
+            self.settle_lane(key.index);
+        }
+    }
+
+    /// Whether the lane has no outstanding requests (or does not exist).
+    pub fn is_drained(&mut self, key: LaneKey) -> bool {
+        self.lanes.get(key).is_none_or(|lane| lane.outstanding == 0)
+    }
+
+    /// Puts a fresh, connected queue pair in the place of a drained one; interrupted parts go on.
+    /// Gives the queue pair back if the lane is not waiting for one.
+    pub fn heal_lane(
+        &mut self,
+        key: LaneKey,
+        queue_pair: Box<dyn QueuePair>,
+    ) -> Result<(), Box<dyn QueuePair>> {
+        let Some(lane) = self.lanes.get(key).filter(|lane| lane.status.health() == LaneHealth::Drained)
+        else {
+            return Err(queue_pair);
+        };
+        lane.depth = queue_pair.caps().send_depth.max(1);
+        lane.signal_every = (lane.depth as usize / 4).max(1);
+        lane.queue_pair = queue_pair;
+        lane.status.set(LaneHealth::Healthy, "");
+        make_ready(lane, &mut self.ready);
+        Ok(())
+    }
+
+    /// Closes a lane for good: ERROR, and every part on it that has nothing outstanding ends with `reason`.
+    /// True when it is drained and gone; else call again after more steps.
+    pub fn close_lane(&mut self, key: LaneKey, verdict: Verdict, reason: &str) -> bool {
+        let Some(lane) = self.lanes.get(key) else { return true };
+        lane.heals = false;
+        break_lane(lane, reason);
+        self.fail_waiting(key.index, verdict, reason);
+        let Some(lane) = self.lanes.get(key) else { return true };
+        if lane.outstanding > 0 {
+            return false;
+        }
+        lane.status.set(LaneHealth::Closed, reason);
+        self.lanes.take(key);
+        true
+    }
+
+    /// Gives up waiting for a flush that does not come: destroys the queue pair, after which the device touches
+    /// nothing of it, and ends its parts.
+    pub fn destroy_lane(&mut self, key: LaneKey, verdict: Verdict, reason: &str) {
+        let Some(mut lane) = self.lanes.take(key) else { return };
+        let _ = lane.queue_pair.set_error();
+        let status = Arc::clone(&lane.status);
+        self.posted = self.posted.saturating_sub(lane.outstanding);
+        // Destroying the queue pair is what makes the parts' memory safe to give back.
+        drop(lane);
+        // All of the lane's: one that was flushed whole and waits for the others' flush is in no list of the lane.
+        for part_index in 0..self.parts.slots() {
+            let Some(part) = self.parts.get(part_index).filter(|part| part.lane == key.index) else {
+                continue;
+            };
+            let Some(task) = part.task.as_deref() else { continue };
+            condemn(task, verdict, reason);
+            self.end_part(part_index);
+        }
+        status.set(LaneHealth::Closed, reason);
+    }
+
+    /// Ends, as timed out, every part that uses a region, even if that costs its queue pairs: the way to get memory
+    /// back from a device that does not let go of it. Takes effect with the next steps.
+    pub fn abort_users(&mut self, region: RegionId) {
+        for part_index in 0..self.parts.slots() {
+            let Some(part) = self.parts.get(part_index) else { continue };
+            let Some(task) = part.task.as_deref() else { continue };
+            if part.list.holds.iter().any(|hold| hold.region().id == region) {
+                task.condemn(Verdict::TimedOut);
+                task.abort(task.life());
+                self.next_deadline_check = 0;
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A worker's state and its one step: take submissions, poll completions, post what credits allow.
+//!
+//! Everything here runs under the worker's lock, so nothing needs to be atomic. The step is a plain function: the
+//! worker's thread runs it, and so does every caller that waits for one of its transfers.
+
+mod completions;
+mod deadlines;
+mod lanes;
+mod posting;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::lane::{LaneKey, Lanes};
+use super::part::Parts;
+use super::request_list::RequestList;
+use super::task::{RequestFailure, Task, Verdict};
+use crate::fabric::{Completion, CompletionQueue, CompletionStatus};
+use crate::observe::WorkerCounters;
+
+/// Sizes of a worker.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerLimits {
+    /// Requests that may be outstanding over all lanes: never more than the completion queue holds.
+    pub posted: u32,
+    /// Longest list of one post.
+    pub list: usize,
+    /// Completions taken per poll.
+    pub poll: usize,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StepReport {
+    /// Something moved: completions came or requests were posted.
+    pub progress: bool,
+    /// Something is posted or waits to be.
+    pub busy: bool,
+    /// Something waits to be posted.
+    pub backlog: bool,
+}
+
+/// Lists longer than this gain nothing: the work requests of one list must stay in the first-level cache while they
+/// are numbered, converted and read by the device (128 bytes each as the verbs library wants them; 64 measured best).
+const LIST_IN_CACHE: usize = 64;
+
+/// The clock is read once in so many steps: a step may take 20 ns, and reading the clock a quarter of that.
+const STEPS_PER_CLOCK: u32 = 8;
+
+/// A worker's state.
+#[derive(Debug)]
+pub struct WorkerState {
+    queue: Box<dyn CompletionQueue>,
+    limits: WorkerLimits,
+    completions: Box<[Completion]>,
+    lanes: Lanes,
+    parts: Parts,
+    /// Lanes with waiting parts and free depth, served in turn.
+    ready: VecDeque<u16>,
+    /// Requests outstanding over all lanes.
+    posted: u32,
+    /// Parts that stand in some lane's `waiting`.
+    unposted: u32,
+    next_deadline_check: u64,
+    steps: u32,
+    counters: Arc<WorkerCounters>,
+    /// Steps run by callers; the worker's thread compares it to see that callers drive.
+    pub(super) caller_steps: u64,
+}
+
+impl WorkerState {
+    /// A worker over `queue`.
+    pub fn new(queue: Box<dyn CompletionQueue>, limits: WorkerLimits, counters: Arc<WorkerCounters>) -> Self {
+        let limits = WorkerLimits {
+            posted: limits.posted.min(queue.depth()).max(1),
+            list: limits.list.clamp(1, LIST_IN_CACHE),
+            poll: limits.poll.max(1),
+        };
+        Self {
+            queue,
+            completions: vec![Completion::default(); limits.poll].into_boxed_slice(),
+            limits,
+            lanes: Lanes::default(),
+            parts: Parts::default(),
+            ready: VecDeque::new(),
+            posted: 0,
+            unposted: 0,
+            next_deadline_check: 0,
+            steps: 0,
+            counters,
+            caller_steps: 0,
+        }
+    }
+
+    /// The completion queue, to create queue pairs on and to arm.
+    pub fn queue(&mut self) -> &mut dyn CompletionQueue {
+        &mut *self.queue
+    }
+
+    /// Begins a part on a lane: `build` fills its (recycled) list; then it posts what credits allow. An error of
+    /// `build` leaves nothing behind. The caller has counted the part in `task`.
+    #[inline]
+    pub fn begin<E>(
+        &mut self,
+        key: LaneKey,
+        task: &Arc<Task>,
+        build: impl FnOnce(&mut RequestList) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let index = self.parts.claim();
+        let Some(part) = self.parts.get(index) else { return Ok(()) };
+        if let Err(error) = build(&mut part.list) {
+            self.parts.release(index);
+            return Err(error);
+        }
+        if part.list.is_empty() {
+            // Nothing but empty pieces: done as soon as begun.
+            self.parts.release(index);
+            task.end_part();
+            return Ok(());
+        }
+        part.task = Some(Arc::clone(task));
+        self.start(key, index);
+        Ok(())
+    }
+
+    /// Begins a part whose list was built outside the lock. Answers the list that its slot had, for reuse.
+    pub fn adopt(&mut self, key: LaneKey, task: Arc<Task>, list: RequestList) -> RequestList {
+        let index = self.parts.claim();
+        let Some(part) = self.parts.get(index) else { return list };
+        let spare = std::mem::replace(&mut part.list, list);
+        if part.list.is_empty() {
+            self.parts.release(index);
+            task.end_part();
+            return spare;
+        }
+        part.task = Some(task);
+        self.start(key, index);
+        spare
+    }
+
+    /// One turn: poll, retire, post, now and then look at deadlines.
+    #[inline]
+    pub fn step(&mut self) -> StepReport {
+        let report = self.turn();
+        self.steps = self.steps.wrapping_add(1);
+        if self.steps % STEPS_PER_CLOCK == 0 {
+            self.look_at_clock();
+        }
+        report
+    }
+
+    #[inline]
+    fn turn(&mut self) -> StepReport {
+        let polled = if self.posted > 0 { self.poll() } else { 0 };
+        let posted = self.post_ready();
+        StepReport {
+            progress: polled > 0 || posted > 0,
+            busy: self.parts.len() > 0 || self.posted > 0,
+            backlog: self.unposted > 0,
+        }
+    }
+
+    /// Whether something waits to be posted: somebody must come back for it.
+    #[inline]
+    pub fn has_backlog(&self) -> bool {
+        self.unposted > 0
+    }
+
+    /// Requests outstanding.
+    pub fn outstanding(&self) -> u32 {
+        self.posted
+    }
+
+    /// Parts in flight or waiting.
+    pub fn part_count(&self) -> usize {
+        self.parts.len()
+    }
+
+    fn end_part(&mut self, index: u32) {
+        if let Some(part) = self.parts.get(index) {
+            self.unposted -= u32::from(part.waiting);
+        }
+        if let Some(task) = self.parts.release(index) {
+            task.end_part();
+        }
+    }
+}
+
+fn condemn(task: &Task, verdict: Verdict, reason: &str) {
+    if verdict == Verdict::Failed {
+        task.fail(RequestFailure {
+            iov: 0,
+            status: CompletionStatus::Flushed,
+            vendor_error: 0,
+            reason: reason.to_owned(),
+        });
+    } else {
+        task.condemn(verdict);
+    }
+}

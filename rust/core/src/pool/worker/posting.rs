@@ -1,0 +1,172 @@
+//! Posting: what a part has left, as far as the credits of its lane and of the completion queue go.
+
+use std::time::Instant;
+
+use super::{RequestFailure, WorkerState, condemn};
+use crate::fabric::CompletionStatus;
+use crate::pool::lane::{Group, LaneKey, break_lane, make_ready};
+use crate::pool::task::Verdict;
+
+/// What became of one list.
+enum ListEnd {
+    /// So many requests were posted, as many as credits allowed.
+    Posted(u32),
+    /// The queue pair took no more for now: its send queue is full.
+    Full,
+    /// The queue pair refused for good; the lane is broken.
+    Broken,
+}
+
+impl WorkerState {
+    /// Puts a part, its list made, on its lane: posts at once what may be posted, and queues it for the rest.
+    #[inline]
+    pub(super) fn start(&mut self, key: LaneKey, part_index: u32) {
+        let measured = self.counters.begun();
+        let Some(part) = self.parts.get(part_index) else { return };
+        part.lane = key.index;
+        part.begun = measured.then(Instant::now);
+        let Some(lane) = self.lanes.get(key).filter(|lane| lane.is_healthy() || lane.heals) else {
+            if let Some(task) = part.task.as_deref() {
+                condemn(task, Verdict::Failed, "the lane is down");
+            }
+            self.end_part(part_index);
+            return;
+        };
+        lane.status.transfers.add(u64::from(part.list.first));
+        lane.status.bytes.add(part.list.bytes);
+        if lane.waiting.is_empty() && lane.is_healthy() {
+            self.post_whole(key.index, part_index);
+        } else {
+            self.queue_part(key.index, part_index);
+            self.post_ready();
+        }
+    }
+
+    /// Posts a part that nothing stands before, without the detour through the queues.
+    #[inline]
+    fn post_whole(&mut self, index: u16, part_index: u32) {
+        loop {
+            match self.post_list(index, part_index) {
+                ListEnd::Posted(0) | ListEnd::Full => break,
+                ListEnd::Posted(_) => {}
+                ListEnd::Broken => return,
+            }
+            if self.parts.get(part_index).is_none_or(|part| part.is_posted()) {
+                return;
+            }
+        }
+        self.queue_part(index, part_index);
+    }
+
+    /// Appends a part to those that wait on its lane.
+    fn queue_part(&mut self, index: u16, part_index: u32) {
+        let (Some(lane), Some(part)) = (self.lanes.at(index), self.parts.get(part_index)) else { return };
+        part.waiting = true;
+        self.unposted += 1;
+        lane.waiting.push_back(part_index);
+        make_ready(lane, &mut self.ready);
+    }
+
+    /// Posts lists, one lane after the other, until credits or work run out. Answers the requests posted.
+    #[inline]
+    pub(super) fn post_ready(&mut self) -> u32 {
+        let mut total = 0;
+        // A refused post leaves its lane ready for the next step; without a bound it would spin here.
+        let mut refusals = 0;
+        while self.posted < self.limits.posted {
+            let Some(index) = self.ready.pop_front() else { break };
+            match self.serve(index) {
+                ListEnd::Posted(count) => total += count,
+                ListEnd::Full | ListEnd::Broken => refusals += 1,
+            }
+            if refusals > self.ready.len() {
+                break;
+            }
+        }
+        total
+    }
+
+    /// Posts one list of the part that is first in a lane's turn.
+    fn serve(&mut self, index: u16) -> ListEnd {
+        let Some(lane) = self.lanes.at(index) else { return ListEnd::Posted(0) };
+        lane.ready = false;
+        if !lane.is_healthy() {
+            return ListEnd::Posted(0);
+        }
+        let Some(part_index) = lane.waiting.pop_front() else { return ListEnd::Posted(0) };
+        let Some(part) = self.parts.get(part_index) else { return ListEnd::Posted(0) };
+        part.waiting = false;
+        self.unposted -= 1;
+        let failed = part.task.as_deref().is_some_and(|task| task.verdict() != Verdict::Fine);
+        // Something else of the transfer failed: what is not posted is dropped.
+        let end = if failed { ListEnd::Posted(0) } else { self.post_list(index, part_index) };
+        if matches!(end, ListEnd::Broken) {
+            return end;
+        }
+        let Some(part) = self.parts.get(part_index) else { return end };
+        if failed && part.outstanding == 0 {
+            self.end_part(part_index);
+        } else if !failed && !part.is_posted() {
+            self.queue_part(index, part_index);
+        }
+        if let Some(lane) = self.lanes.at(index) {
+            make_ready(lane, &mut self.ready);
+        }
+        end
+    }
+
+    /// Posts the next list of a part of a healthy lane.
+    #[inline]
+    fn post_list(&mut self, index: u16, part_index: u32) -> ListEnd {
+        let (Some(lane), Some(part)) = (self.lanes.at(index), self.parts.get(part_index)) else {
+            return ListEnd::Posted(0);
+        };
+        let free = lane.depth.saturating_sub(lane.outstanding).min(self.limits.posted - self.posted);
+        let most = self.limits.list.min(free as usize);
+        let (start, first) = (part.cursor, lane.next);
+        let (requests, entries) = part.list.next_run(start, most, lane.key, first, lane.signal_every);
+        let offered = requests.len();
+        let posted = lane.queue_pair.post(requests, entries);
+        let accepted = posted.accepted.min(offered) as u32;
+        if accepted > 0 {
+            part.cursor = start + accepted as usize;
+            part.outstanding += accepted;
+            lane.groups.push_back(Group { part: part_index, first, count: accepted, start });
+            lane.next = first.wrapping_add(accepted);
+            lane.outstanding += accepted;
+            self.posted += accepted;
+            self.counters.posted(accepted);
+        }
+        match posted.errno {
+            None => ListEnd::Posted(accepted),
+            Some(libc::ENOMEM) => {
+                self.counters.refused();
+                ListEnd::Full
+            }
+            Some(errno) => {
+                self.post_refused(index, part_index, errno);
+                ListEnd::Broken
+            }
+        }
+    }
+
+    /// A post was refused for good: the transfer has failed, and the queue pair is of no more use.
+    #[cold]
+    fn post_refused(&mut self, index: u16, part_index: u32, errno: i32) {
+        let (Some(lane), Some(part)) = (self.lanes.at(index), self.parts.get(part_index)) else { return };
+        let reason = format!("post refused: {}", std::io::Error::from_raw_os_error(errno));
+        if let Some(task) = part.task.as_deref() {
+            task.fail(RequestFailure {
+                iov: part.list.iov(part.cursor),
+                status: CompletionStatus::LocalQpOperation,
+                vendor_error: 0,
+                reason: reason.clone(),
+            });
+        }
+        break_lane(lane, &reason);
+        if part.outstanding == 0 {
+            self.end_part(part_index);
+        }
+        self.settle_lane(index);
+    }
+}
