@@ -85,8 +85,7 @@ impl Connection {
         let hint = thread_hint();
         let task = claim.task();
         task.start(1, self.context.deadline());
-        for offset in 0..self.lanes.len() {
-            let Some(lane) = self.lane(hint.wrapping_add(offset)) else { break };
+        for lane in self.lanes_from(hint) {
             if lane.status.health() != LaneHealth::Healthy {
                 continue;
             }
@@ -211,8 +210,7 @@ impl Connection {
     /// A lane in working order, or one that is being rebuilt; from `hint` on.
     fn pick_lane(&self, hint: usize) -> Result<&LaneHandle, SubmitError> {
         let mut healing = None;
-        for offset in 0..self.lanes.len() {
-            let Some(lane) = self.lane(hint.wrapping_add(offset)) else { break };
+        for lane in self.lanes_from(hint) {
             match lane.status.health() {
                 LaneHealth::Healthy => return Ok(lane),
                 LaneHealth::Broken | LaneHealth::Drained if self.heals => healing = healing.or(Some(lane)),
@@ -225,9 +223,11 @@ impl Connection {
         })
     }
 
+    /// All lanes, beginning with the one that `hint` points at.
     #[inline]
-    fn lane(&self, index: usize) -> Option<&LaneHandle> {
-        self.lanes.get(index % self.lanes.len().max(1))
+    fn lanes_from(&self, hint: usize) -> impl Iterator<Item = &LaneHandle> {
+        let (before, from) = self.lanes.split_at(hint % self.lanes.len().max(1));
+        from.iter().chain(before)
     }
 
     #[cold]

@@ -155,6 +155,7 @@ pub fn build<S: PieceSource + ?Sized>(
     let mut holds = std::mem::take(&mut list.holds);
     let mut cutter = Cutter::new(list, scope.policy, opcode, end - start);
     let built = cut(source, start..end, share, scope, &mut cutter, &mut holds);
+    cutter.finish();
     list.holds = holds;
     built
 }

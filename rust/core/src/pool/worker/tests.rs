@@ -84,7 +84,9 @@ impl QueuePair for Pair {
 fn fill(list: &mut RequestList, local: u64) {
     let chunk = Chunk { local, remote: 4096, length: 64, lkey: 1, rkey: 1, host: true, iov: 0 };
     let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0);
-    Cutter::new(list, policy, Opcode::Write, 1).push(chunk).unwrap();
+    let mut cutter = Cutter::new(list, policy, Opcode::Write, 1);
+    cutter.push(chunk).unwrap();
+    cutter.finish();
 }
 
 struct Bench {
