@@ -128,7 +128,14 @@ impl<'a> Cutter<'a> {
             return Ok(());
         }
         if chunk.length > u64::from(self.policy.longest) {
-            return self.cut(chunk);
+            return self.cut(
+                chunk.local,
+                chunk.remote,
+                chunk.length,
+                (chunk.lkey, chunk.rkey),
+                chunk.host,
+                chunk.iov,
+            );
         }
         self.append(&chunk)
     }
@@ -185,35 +192,37 @@ impl<'a> Cutter<'a> {
             if let Some(entry) = self.list.entries.last_mut() {
                 entry.length = self.entry_length;
             }
-        } else if !self.gather(chunk) {
+        } else if !self.gather(chunk.local, chunk.length as u32, chunk.lkey) {
             return false;
         }
         self.length = total as u32;
         self.extend(chunk);
         if self.inline {
-            self.keep_inline(chunk);
+            self.keep_inline(chunk.host);
         }
         true
     }
 
-    /// Adds the chunk to the last request as an entry of its own.
+    // The rare ways out take single values: a reference to the chunk would have all of it written to memory each time.
+
+    /// Adds an entry of its own to the last request.
     #[inline(never)]
-    fn gather(&mut self, chunk: &Chunk) -> bool {
+    fn gather(&mut self, address: u64, length: u32, lkey: u32) -> bool {
         let Some(request) = self.list.requests.last_mut() else { return false };
         if request.sge_count >= self.policy.max_sge {
             return false;
         }
         request.sge_count += 1;
-        self.lkey = chunk.lkey;
-        self.entry_length = chunk.length as u32;
-        self.list.entries.push(Sge { address: chunk.local, length: self.entry_length, lkey: chunk.lkey });
+        self.list.entries.push(Sge { address, length, lkey });
+        self.lkey = lkey;
+        self.entry_length = length;
         true
     }
 
-    /// The last request, inline so far, has grown by the chunk.
+    /// The last request, inline so far, has grown, by host memory or not.
     #[inline(never)]
-    fn keep_inline(&mut self, chunk: &Chunk) {
-        self.inline = self.length <= self.policy.max_inline && chunk.host;
+    fn keep_inline(&mut self, host: bool) {
+        self.inline = self.length <= self.policy.max_inline && host;
         if let Some(request) = self.list.requests.last_mut() {
             request.inline = self.inline;
         }
@@ -221,16 +230,23 @@ impl<'a> Cutter<'a> {
 
     /// Appends a chunk that is longer than one request may be.
     #[inline(never)]
-    fn cut(&mut self, chunk: Chunk) -> Result<(), TooManyRequests> {
-        let mut rest = chunk;
-        while rest.length > u64::from(self.policy.longest) {
+    fn cut(
+        &mut self,
+        mut local: u64,
+        mut remote: u64,
+        mut length: u64,
+        (lkey, rkey): (u32, u32),
+        host: bool,
+        iov: u32,
+    ) -> Result<(), TooManyRequests> {
+        while length > u64::from(self.policy.longest) {
             let slice = u64::from(self.policy.slice);
-            self.append(&Chunk { length: slice, ..rest })?;
-            rest.local += slice;
-            rest.remote += slice;
-            rest.length -= slice;
+            self.append(&Chunk { local, remote, length: slice, lkey, rkey, host, iov })?;
+            local += slice;
+            remote += slice;
+            length -= slice;
         }
-        self.append(&rest)
+        self.append(&Chunk { local, remote, length, lkey, rkey, host, iov })
     }
 }
 
