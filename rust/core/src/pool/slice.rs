@@ -18,9 +18,12 @@ pub struct SlicePolicy {
     max_inline: u32,
 }
 
-/// Beyond this a request's own cost is nothing beside its bytes, and joining only loses: a stand-in NIC that copies moved
-/// 64 KiB pieces a third slower when they were joined to 1 MiB.
-const JOIN_LIMIT: u32 = 64 << 10;
+/// Requests longer than this gain nothing by joining, and leave nothing to spread.
+const JOIN_LIMIT: u32 = 1 << 20;
+
+/// Chunks longer than this are not joined: the cost of a request is nothing beside their bytes, and joining only loses. A
+/// stand-in NIC that copies moved 64 KiB chunks a third slower when they were joined to 1 MiB.
+const JOIN_BELOW: u64 = 32 << 10;
 
 /// The longest message of the InfiniBand architecture.
 const LONGEST: u32 = 1 << 31;
@@ -124,7 +127,7 @@ impl<'a> Cutter<'a> {
     /// Appends a chunk of at least one byte. Inlined by force: as a call it cost a third of all that is spent per chunk.
     #[inline(always)]
     pub fn push(&mut self, chunk: Chunk) -> Result<(), TooManyRequests> {
-        if chunk.remote == self.remote_end && self.join(&chunk) {
+        if chunk.remote == self.remote_end && chunk.length <= JOIN_BELOW && self.join(&chunk) {
             return Ok(());
         }
         if chunk.length > u64::from(self.policy.longest) {
@@ -292,6 +295,21 @@ mod tests {
         let unlimited = SlicePolicy::new(0, 0, 1 << 20, 1, 0);
         assert_eq!(lengths(unlimited, 3 << 20), [1 << 20; 3]);
         assert_eq!(lengths(SlicePolicy::new(0, 0, u32::MAX, 1, 0), 1 << 33), [1 << 31; 4]);
+    }
+
+    #[test]
+    fn only_short_neighbours_are_joined() {
+        let policy = SlicePolicy::new(0, 0, 1 << 30, 4, 0);
+        let row = |length: u64| {
+            let chunks = (0..64).map(|n| chunk((1 << 30) + n * length, (1 << 40) + n * length, length, 0));
+            cut(policy, &chunks.collect::<Vec<_>>())
+                .entries
+                .iter()
+                .map(|entry| entry.length)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(row(32 << 10), [1 << 20; 2]);
+        assert_eq!(row(64 << 10), [64 << 10; 64]);
     }
 
     #[test]
