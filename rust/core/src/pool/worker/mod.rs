@@ -4,6 +4,8 @@
 //! worker's thread runs it, and so does every caller that waits for one of its transfers.
 
 mod completions;
+#[cfg(all(test, not(loom)))]
+mod credit_tests;
 mod deadlines;
 mod lanes;
 mod posting;
