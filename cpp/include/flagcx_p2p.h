@@ -156,7 +156,7 @@ struct FlagcxP2pGlobalConfig {
   int ibTrafficClass = -1;               // FLAGCX_P2P_IB_TC: traffic class, -1 for FLAGCX_IB_TC
   int retryCnt = 7;                      // FLAGCX_P2P_RETRY_CNT: transport retries
   int notifMaxPeers = 64;                // FLAGCX_P2P_NOTIF_MAX_PEERS: peers that may send notifications
-  bool enableDestDeviceAffinity = false; // FLAGCX_P2P_DEST_DEV_AFFINITY: prefer the NIC that serves the destination
+  bool enableDestDeviceAffinity = false; // FLAGCX_P2P_DEST_DEV_AFFINITY: NIC number = GPU number, one rail everywhere
 };
 
 // -------------------------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ pub struct Config {
     pub service_level: u8,
     /// `FLAGCX_IB_PCI_RELAXED_ORDERING` is not 0.
     pub relaxed_ordering: bool,
-    /// `FLAGCX_P2P_DEST_DEV_AFFINITY`.
+    /// `FLAGCX_P2P_DEST_DEV_AFFINITY`: the NIC is chosen by the GPU's number alone.
     pub dest_dev_affinity: bool,
 
     /// `FLAGCX_P2P_QPS_PER_CONN`.

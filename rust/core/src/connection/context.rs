@@ -8,7 +8,7 @@ use super::device_copies::DeviceCopies;
 use crate::config::Config;
 use crate::fabric::Device;
 use crate::memory::{Region, Registry};
-use crate::pool::{PoolError, PoolOptions, RequestList, SlicePolicy, WorkerPool, clock};
+use crate::pool::{PoolError, PoolOptions, SlicePolicy, WorkerPool, clock};
 use crate::topology::{Sysfs, cpus_near};
 use crate::transfer::Table;
 
@@ -29,9 +29,6 @@ pub struct Context {
     pub(super) gpu_index: i32,
     /// Transfers that the device runtime moves.
     pub(super) device_copies: DeviceCopies,
-    /// Request lists that were built outside a worker, for reuse: the last one first, which still is in the cache. Never
-    /// waited for: who finds the lock taken does without.
-    spare_lists: spin::Mutex<Vec<RequestList>>,
 }
 
 /// Settings of transfers and lanes.
@@ -51,9 +48,6 @@ pub struct TransferSettings {
     pub max_inline: u32,
 }
 
-/// Lists kept for reuse at most.
-const SPARE_LISTS: usize = 64;
-
 /// How long deregistering waits for transfers that have no time-out.
 const NO_TIMEOUT_LIMIT: Duration = Duration::from_secs(30);
 
@@ -72,7 +66,6 @@ impl Context {
             settings,
             gpu_index: 0,
             device_copies: DeviceCopies::default(),
-            spare_lists: spin::Mutex::new(Vec::with_capacity(SPARE_LISTS)),
         }
     }
 
@@ -120,17 +113,6 @@ impl Context {
     #[inline]
     pub(super) fn deadline(&self) -> u64 {
         self.settings.timeout.map_or(0, |timeout| clock::now_ms() + timeout.as_millis() as u64)
-    }
-
-    pub(super) fn take_list(&self) -> RequestList {
-        self.spare_lists.try_lock().and_then(|mut spare| spare.pop()).unwrap_or_default()
-    }
-
-    pub(super) fn keep_list(&self, mut list: RequestList) {
-        list.clear();
-        if let Some(mut spare) = self.spare_lists.try_lock().filter(|spare| spare.len() < SPARE_LISTS) {
-            spare.push(list);
-        }
     }
 
     /// Waits until nothing uses `region`, which was taken out of the registry before, at most for the transfer

@@ -100,10 +100,10 @@ impl Connection {
             }
         }
         let lane = self.pick_lane(hint)?;
-        let mut list = self.context.take_list();
+        let mut list = self.context.pool.spare_lists().take();
         list.first = true;
         if let Err(error) = build(iovs, plan.share(0), &scope, opcode, &mut list) {
-            self.context.keep_list(list);
+            self.context.pool.spare_lists().keep(list);
             return Err(error);
         }
         self.hand_over(lane, task, list, when_full)?;
@@ -124,17 +124,17 @@ impl Connection {
         let hint = thread_hint();
         let mut lists: [Option<RequestList>; MAX_PARTS] = Default::default();
         for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
-            let mut list = self.context.take_list();
+            let mut list = self.context.pool.spare_lists().take();
             list.first = part == 0;
             let built = build(iovs, plan.share(part), &scope, opcode, &mut list);
             *slot = Some(list);
             if let Err(error) = built {
-                lists.into_iter().flatten().for_each(|list| self.context.keep_list(list));
+                lists.into_iter().flatten().for_each(|list| self.context.pool.spare_lists().keep(list));
                 return Err(error);
             }
         }
         if when_full == WhenFull::Refuse && !self.has_room(hint) {
-            lists.into_iter().flatten().for_each(|list| self.context.keep_list(list));
+            lists.into_iter().flatten().for_each(|list| self.context.pool.spare_lists().keep(list));
             return Err(SubmitError::WouldBlock);
         }
         let task = claim.task();
@@ -180,16 +180,11 @@ impl Connection {
         let mut pause = Duration::from_micros(20);
         loop {
             submission = match worker.submit(submission, hint) {
-                Ok(spare) => {
-                    if let Some(spare) = spare {
-                        self.context.keep_list(spare);
-                    }
-                    return Ok(());
-                }
+                Ok(()) => return Ok(()),
                 Err(refused) => refused,
             };
             if when_full == WhenFull::Refuse || started.elapsed() >= limit {
-                self.context.keep_list(submission.list);
+                self.context.pool.spare_lists().keep(submission.list);
                 return Err(match when_full {
                     WhenFull::Refuse => SubmitError::WouldBlock,
                     WhenFull::Wait => SubmitError::QueueFull(limit),

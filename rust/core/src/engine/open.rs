@@ -87,7 +87,8 @@ fn choose_device(
     options: &EngineOptions,
     address: IpAddr,
 ) -> Result<Option<Arc<dyn Device>>, EngineError> {
-    let pick = |list: &DeviceList| nearest(list.devices(), options.gpu_index);
+    let choose = if config.dest_dev_affinity { on_rail } else { nearest };
+    let pick = |list: &DeviceList| choose(list.devices(), options.gpu_index);
     if let Some(list) = &options.devices {
         return Ok(pick(list));
     }
@@ -115,6 +116,14 @@ fn nearest(devices: &[Arc<dyn Device>], gpu_index: i32) -> Option<Arc<dyn Device
     };
     let nics: Vec<_> = devices.iter().map(as_nic).collect();
     devices.get(choose_nic(&sysfs, gpu.as_deref(), gpu_index, &nics)?).cloned()
+}
+
+/// The device with the number of the GPU: the same one, so the same rail of the fabric, on every host.
+fn on_rail(devices: &[Arc<dyn Device>], gpu_index: i32) -> Option<Arc<dyn Device>> {
+    let number = usize::try_from(gpu_index).unwrap_or(0).checked_rem(devices.len())?;
+    let mut by_name: Vec<_> = devices.iter().collect();
+    by_name.sort_by(|a, b| a.attributes().name.cmp(&b.attributes().name));
+    by_name.get(number).map(|device| Arc::clone(device))
 }
 
 fn open_listener(config: &Config, address: IpAddr) -> Option<Arc<Acceptor>> {

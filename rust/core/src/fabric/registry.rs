@@ -33,6 +33,12 @@ impl DeviceList {
         &self.selection
     }
 
+    /// A list of devices that somebody else opened, all of one provider.
+    pub fn of(devices: Vec<Arc<dyn Device>>) -> Self {
+        let provider = devices.first().map(|device| device.attributes().provider);
+        Self { devices, selection: Selection { provider, reason: "given by the program".to_owned() } }
+    }
+
     /// Opens the devices that `options` ask for.
     pub fn open(options: &FabricOptions) -> Result<Self, FabricError> {
         let verbs = match options.choice {

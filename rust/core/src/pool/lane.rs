@@ -8,8 +8,9 @@ use crate::fabric::QueuePair;
 use crate::observe::Counter;
 use crate::sync::{AtomicU32, Ordering};
 
-/// Names a lane of a worker. The generation keeps a late completion of a former lane from being taken for this one's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Names a lane of a worker. The generation keeps a late completion of a former lane from being taken for this one's. The
+/// default names none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LaneKey {
     pub(super) index: u16,
     pub(super) generation: u16,
@@ -243,9 +244,9 @@ impl Lanes {
         self.0.get_mut(usize::from(key.index))?.lane.take_if(|lane| lane.key == key)
     }
 
-    /// The names of all lanes.
-    pub(super) fn keys(&self) -> Vec<LaneKey> {
-        self.0.iter().filter_map(|slot| Some(slot.lane.as_deref()?.key)).collect()
+    /// All places, with a lane or without.
+    pub(super) fn places(&self) -> impl Iterator<Item = u16> + use<> {
+        (0..=u16::MAX).take(self.0.len())
     }
 }
 

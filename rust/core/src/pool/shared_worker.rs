@@ -12,6 +12,7 @@ use super::PoolError;
 use super::lane::LaneKey;
 use super::parking::Parking;
 use super::request_list::RequestList;
+use super::spare_lists::SpareLists;
 use super::task::Task;
 use super::worker::{StepReport, WorkerState};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
@@ -61,6 +62,8 @@ pub struct Worker {
     completions: OwnedFd,
     /// The device moves data only while its completion queue is polled.
     device_needs_polling: bool,
+    /// The pool's.
+    spare_lists: Arc<SpareLists>,
 }
 
 impl Worker {
@@ -69,6 +72,7 @@ impl Worker {
         queues: usize,
         queue_depth: usize,
         device_needs_polling: bool,
+        spare_lists: Arc<SpareLists>,
     ) -> Result<Self, PoolError> {
         let thread_error = |error: std::io::Error| PoolError::Thread(error.to_string());
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -85,6 +89,7 @@ impl Worker {
             wake,
             completions,
             device_needs_polling,
+            spare_lists,
         })
     }
 
@@ -113,9 +118,9 @@ impl Worker {
     }
 
     /// Takes a part whose list was built outside: at once if the lock is free, else through a submission queue.
-    /// Answers an empty list for reuse, if it has one; gives the part back when the queue is full.
+    /// Gives the part back when the queue is full.
     #[allow(clippy::result_large_err, reason = "the submission goes back to the caller whole")]
-    pub fn submit(&self, submission: Submission, hint: usize) -> Result<Option<RequestList>, Submission> {
+    pub fn submit(&self, submission: Submission, hint: usize) -> Result<(), Submission> {
         if let Some(mut state) = self.caller_lock() {
             if !self.is_queue_empty() {
                 self.take_submissions(&mut state);
@@ -127,7 +132,8 @@ impl Worker {
             if self.device_needs_polling || report.backlog {
                 self.wake_if_parked();
             }
-            return Ok(Some(spare));
+            self.spare_lists.keep(spare);
+            return Ok(());
         }
         let Some(queue) = self.queues.get(hint % self.queues.len().max(1)) else { return Err(submission) };
         queue.push(submission)?;
@@ -136,7 +142,7 @@ impl Worker {
         if self.drive_as_caller().is_none_or(|report| report.backlog) || self.device_needs_polling {
             self.wake_if_parked();
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Whether a submission through the queue of `hint` would find room.
@@ -259,7 +265,7 @@ impl Worker {
             // Bounded, so that submitters cannot keep the lock holder here for ever.
             for _ in 0..queue.len() {
                 let Some(submission) = queue.pop() else { break };
-                drop(state.adopt(submission.lane, submission.task, submission.list));
+                self.spare_lists.keep(state.adopt(submission.lane, submission.task, submission.list));
             }
         }
     }

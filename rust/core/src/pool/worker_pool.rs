@@ -8,6 +8,7 @@ use std::time::Duration;
 use once_cell::sync::Lazy;
 
 use super::shared_worker::Worker;
+use super::spare_lists::SpareLists;
 use super::worker::{WorkerLimits, WorkerState};
 use super::{PoolError, thread};
 use crate::fabric::{Device, Provider};
@@ -44,6 +45,7 @@ pub struct WorkerPool {
     workers: Vec<Arc<Worker>>,
     counters: Vec<Arc<WorkerCounters>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    spare_lists: Arc<SpareLists>,
 }
 
 /// Pools by the address of their device, which lives as long as the pool does.
@@ -70,7 +72,13 @@ impl WorkerPool {
         let count = options.workers.max(1);
         let share = |total: usize| total.div_ceil(count).max(1);
         let needs_polling = device.attributes().provider == Provider::Software;
-        let mut pool = Self { device, workers: Vec::new(), counters: Vec::new(), threads: Mutex::default() };
+        let mut pool = Self {
+            device,
+            workers: Vec::new(),
+            counters: Vec::new(),
+            threads: Mutex::default(),
+            spare_lists: Arc::default(),
+        };
         for index in 0..count {
             let depth =
                 share(options.cq_depth as usize).min(pool.device.attributes().max_cq_depth as usize) as u32;
@@ -88,6 +96,7 @@ impl WorkerPool {
                 share(options.submission_queues),
                 options.queue_depth,
                 needs_polling,
+                Arc::clone(&pool.spare_lists),
             )?);
             pool.workers.push(Arc::clone(&worker));
             pool.counters.push(counters);
@@ -104,6 +113,11 @@ impl WorkerPool {
     /// The workers.
     pub fn workers(&self) -> &[Arc<Worker>] {
         &self.workers
+    }
+
+    /// Request lists for reuse.
+    pub fn spare_lists(&self) -> &SpareLists {
+        &self.spare_lists
     }
 
     /// What the workers have counted.

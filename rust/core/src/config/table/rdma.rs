@@ -98,8 +98,11 @@ variables! {
         .when("0 on platforms whose relaxed ordering is broken.")
         .example("0");
     DEST_DEV_AFFINITY = Variable::switch("FLAGCX_P2P_DEST_DEV_AFFINITY", false)
-        .read_by("connection")
-        .changes("Lanes prefer a NIC of the same name as the peer's, instead of any NIC near the memory.")
+        .read_by("engine")
+        .changes(
+            "The engine of GPU `g` uses NIC number `g` (in the order of names, modulo their number) instead of the \
+             nearest one, so that the engines of that GPU number are on the same NIC, hence rail, on every host.",
+        )
         .when("Rail-optimised fabrics, where crossing rails costs a hop.")
         .example("1");
 }

@@ -179,7 +179,8 @@ impl WorkerState {
     #[cold]
     fn queue_failed(&mut self, error: &FabricError) {
         tracing::error!("completion queue failed, its lanes are closed: {error}");
-        for key in self.lanes.keys() {
+        for index in self.lanes.places() {
+            let Some(key) = self.lanes.at(index).map(|lane| lane.key) else { continue };
             self.destroy_lane(key, Verdict::Failed, &error.to_string());
         }
         self.posted = 0;

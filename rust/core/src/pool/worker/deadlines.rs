@@ -69,13 +69,14 @@ impl WorkerState {
 
     /// A flush that does not come must not hold a transfer for ever.
     fn check_drains(&mut self, now: u64) {
-        for key in self.lanes.keys() {
-            let Some(lane) = self.lanes.get(key) else { continue };
+        for index in self.lanes.places() {
+            let Some(lane) = self.lanes.at(index) else { continue };
             if lane.status.health() != LaneHealth::Broken {
                 lane.broken_since = None;
                 continue;
             }
             if now - *lane.broken_since.get_or_insert(now) > DRAIN_LIMIT_MS {
+                let key = lane.key;
                 tracing::warn!("a queue pair was not drained within {DRAIN_LIMIT_MS} ms and is destroyed");
                 self.destroy_lane(key, Verdict::Failed, "its queue pair was not drained in time");
             }
