@@ -52,11 +52,31 @@ fn main() {
         let (ratio, ours, raw) = ratios[2];
         println!("{:>16} {ours:>10.2} {raw:>10.2} {ratio:>7.2}", format!("{pieces} x {in_flight}"));
     }
+    if wanted.is_empty() || wanted.contains(&"connections".to_owned()) {
+        many_connections(&pair);
+    }
+}
+
+/// What connections cost that are open and idle: the same load on 8 of 1,000 as on one alone.
+fn many_connections(pair: &Pair) {
+    const BUSY: usize = 8;
+    let connections: Vec<_> = (0..1000).map(|_| pair.connect()).collect();
+    let busy: Vec<_> = connections.iter().step_by(connections.len() / BUSY).collect();
+    let mut ratios: Vec<_> = (0..5)
+        .map(|_| {
+            let alone = run_on(&[&pair.client; BUSY], pair, 512);
+            let among_many = run_on(&busy, pair, 512);
+            (among_many / alone, among_many, alone)
+        })
+        .collect();
+    ratios.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (ratio, many, alone) = ratios[2];
+    println!("8 of 1000 connections: {many:.2} M pieces/s; one connection: {alone:.2} M/s; ratio {ratio:.2}");
 }
 
 struct Pair {
     client: Arc<Connection>,
-    _engines: [Arc<Engine>; 2],
+    engines: [Arc<Engine>; 2],
     source: RegisteredBuffer,
     target: RegisteredBuffer,
 }
@@ -75,9 +95,12 @@ impl Pair {
             assert!(source.write(offset, &[1]) && target.write(offset, &[2]));
         }
         server.start_rpc_server().unwrap();
-        let connection =
-            client.connect(&server.address().to_string(), server.rpc_port().unwrap(), 0, false).unwrap();
-        Self { client: connection, _engines: [client, server], source, target }
+        let connection = connect(&client, &server);
+        Self { client: connection, engines: [client, server], source, target }
+    }
+
+    fn connect(&self) -> Arc<Connection> {
+        connect(&self.engines[0], &self.engines[1])
     }
 
     fn iovs(&self, count: usize, offset: &mut u64) -> Vec<Iov> {
@@ -99,29 +122,39 @@ impl Pair {
     }
 }
 
+fn connect(client: &Arc<Engine>, server: &Arc<Engine>) -> Arc<Connection> {
+    client.connect(&server.address().to_string(), server.rpc_port().unwrap(), 0, false).unwrap()
+}
+
 /// Pieces per microsecond through the connection.
 fn run(pair: &Pair, pieces: usize, in_flight: usize) -> f64 {
+    run_on(&vec![&pair.client; in_flight], pair, pieces)
+}
+
+/// The same with one call in flight on each of `connections`.
+fn run_on(connections: &[&Arc<Connection>], pair: &Pair, pieces: usize) -> f64 {
     let mut offset = 0;
-    let calls: Vec<Vec<Iov>> = (0..in_flight).map(|_| pair.iovs(pieces, &mut offset)).collect();
-    let submit = |iovs: &Vec<Iov>| pair.client.submit(Opcode::Write, iovs.as_slice()).unwrap();
+    let mut calls: Vec<(&Arc<Connection>, Vec<Iov>, TransferId)> = connections
+        .iter()
+        .map(|connection| (*connection, pair.iovs(pieces, &mut offset), TransferId::COMPLETE))
+        .collect();
     let start = Instant::now();
-    let mut ids: Vec<TransferId> = calls.iter().map(submit).collect();
     let mut done = 0u64;
     while start.elapsed() < Duration::from_millis(300) {
-        for (id, iovs) in ids.iter_mut().zip(&calls) {
-            match pair.client.status(*id) {
+        for (connection, iovs, id) in &mut calls {
+            match connection.status(*id) {
                 Status::Pending => {}
                 Status::Ended(Outcome::Done) => {
                     done += pieces as u64;
-                    *id = submit(iovs);
+                    *id = connection.submit(Opcode::Write, iovs.as_slice()).unwrap();
                 }
                 other => panic!("{other:?}"),
             }
         }
     }
     let rate = done as f64 / start.elapsed().as_secs_f64() / 1e6;
-    for id in ids {
-        while pair.client.status(id) == Status::Pending {}
+    for (connection, _, id) in calls {
+        while connection.status(id) == Status::Pending {}
     }
     rate
 }

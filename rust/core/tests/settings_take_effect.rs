@@ -192,6 +192,54 @@ fn xfer_timeout_ends_what_takes_longer() {
     assert!(started.elapsed() < Duration::from_secs(5), "after {:?}", started.elapsed());
 }
 
+/// Sizes at and beyond the ends of their ranges, the queues full all the time: four threads, every byte compared.
+#[test]
+fn odd_sizes_move_the_right_bytes() {
+    let smallest = [
+        ("FLAGCX_P2P_MAX_REQUESTS", "1"),
+        ("FLAGCX_P2P_CQ_DEPTH", "1"),
+        ("FLAGCX_P2P_MAX_WR_PER_POST", "1"),
+        ("FLAGCX_P2P_BATCH_POLL_SIZE", "1"),
+        ("FLAGCX_P2P_QUEUE_DEPTH", "1"),
+        ("FLAGCX_P2P_SHARD_COUNT", "1"),
+        ("FLAGCX_P2P_SLICE_SIZE", "1"),
+    ];
+    let one_lane = [("FLAGCX_P2P_QPS_PER_CONN", "1"), ("FLAGCX_P2P_WORKERS_PER_POOL", "8")];
+    let odd: [&[(&str, &str)]; 5] = [
+        &smallest,
+        &one_lane,
+        &[("FLAGCX_P2P_SLICE_SIZE", "0")],
+        &[("FLAGCX_P2P_SLICE_SIZE", "1099511627776")],
+        &[
+            ("FLAGCX_P2P_SLICE_SIZE", "4097"),
+            ("FLAGCX_P2P_FRAGMENT_LIMIT", "4097"),
+            ("FLAGCX_P2P_MAX_SGE", "1"),
+        ],
+    ];
+    for settings in odd {
+        let rig = Rig::new(settings);
+        let wanted = support::pattern(7, BUFFER);
+        assert!(rig.pair.source.write(0, &wanted));
+        let share = BUFFER as u64 / 4;
+        std::thread::scope(|scope| {
+            for start in (0..4).map(|thread| thread * share) {
+                let pair = &rig.pair;
+                scope.spawn(move || {
+                    let halves = [
+                        pair.iov(start, start, share / 2),
+                        pair.iov(start + share / 2, start + share / 2, share / 2),
+                    ];
+                    let id = pair.here.submit(Opcode::Write, &halves).unwrap();
+                    assert_eq!(outcome(&pair.here, id), Outcome::Done);
+                });
+            }
+        });
+        let mut got = vec![0; BUFFER];
+        assert!(rig.pair.target.read(0, &mut got));
+        assert!(got == wanted, "wrong bytes with {settings:?}");
+    }
+}
+
 #[test]
 fn dest_dev_affinity_puts_an_engine_on_the_nic_of_its_gpu_number() {
     let standin = Standin::new(&[("devs", 4)]);

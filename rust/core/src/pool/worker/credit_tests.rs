@@ -236,7 +236,7 @@ impl Bench {
                 self.nic.0.lock().unwrap().pairs[self.lanes[lane].2].refuse = Some((at, errno));
             }
             Act::Heal(lane) => self.heal(lane),
-            Act::Step => drop(self.state.step_at(0)),
+            Act::Step => self.state.step_at(0),
         }
         self.check();
     }
