@@ -5,6 +5,7 @@ use std::time::Duration;
 
 mod build;
 mod desc;
+mod free_list;
 mod table;
 
 pub use crate::fabric::{CompletionStatus, Opcode};

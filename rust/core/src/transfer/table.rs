@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use once_cell::sync::OnceCell;
 
+use super::free_list::FreeList;
 use super::{Failure, Outcome, TransferId};
 use crate::pool::{Task, Verdict, Worker};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
@@ -19,9 +19,6 @@ const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 /// Transfers whose outcome stays readable after their release.
 pub const REMEMBERED: usize = 4096;
 
-/// No slot's index.
-const NO_SLOT: u32 = u32::MAX;
-
 /// Slots of the first chunk; each further chunk doubles the table.
 const FIRST_CHUNK: usize = 64;
 const CHUNKS: usize = 15;
@@ -31,11 +28,7 @@ const CHUNKS: usize = 15;
 pub struct Table {
     /// Chunk `k` holds `FIRST_CHUNK << k` slots (chunk 0 and 1 the same number); made once, never moved.
     chunks: [OnceCell<Box<[Slot]>>; CHUNKS],
-    /// The slot released last, or `NO_SLOT`: still in the cache, and one exchange cheaper than the queue. Exchanged by
-    /// submitters and releasers; what a slot holds is published by its own `id`, so Relaxed would do but for the
-    /// recycled task's last writes, which AcqRel carries over.
-    hot: CachePadded<AtomicU32>,
-    free: ArrayQueue<u32>,
+    free: FreeList,
     growth: Mutex<usize>,
     /// Next sequence number. Incremented by submitters, Relaxed: only uniqueness matters.
     sequence: CachePadded<AtomicU64>,
@@ -54,14 +47,15 @@ struct Slot {
     /// Bit set of the workers that have a part of it, by their index in the pool. Written by the submitter before
     /// `id` is published, read by callers that drive: Relaxed under `id`'s ordering.
     workers: AtomicU32,
+    /// The list of free slots goes on there; see [`FreeList`].
+    next_free: AtomicU32,
 }
 
 impl Default for Table {
     fn default() -> Self {
         Self {
             chunks: Default::default(),
-            hot: CachePadded::new(AtomicU32::new(NO_SLOT)),
-            free: ArrayQueue::new(FIRST_CHUNK << (CHUNKS - 1)),
+            free: FreeList::default(),
             growth: Mutex::new(0),
             sequence: CachePadded::new(AtomicU64::new(1)),
             outcomes: Outcomes::default(),
@@ -87,12 +81,9 @@ impl Table {
     /// Takes a free slot; `None` when 1,048,576 transfers are in flight.
     #[inline]
     pub fn claim(&self) -> Option<Claim<'_>> {
-        let index = match self.hot.swap(NO_SLOT, Ordering::AcqRel) {
-            NO_SLOT => match self.free.pop() {
-                Some(index) => index,
-                None => self.grow()?,
-            },
-            index => index,
+        let index = match self.take_free() {
+            Some(index) => index,
+            None => self.grow()?,
         };
         Some(Claim { slot: self.slot(index)?, index })
     }
@@ -148,9 +139,14 @@ impl Table {
 
     #[inline]
     fn recycle(&self, index: u32) {
-        if self.hot.compare_exchange(NO_SLOT, index, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            let _ = self.free.push(index);
+        if let Some(slot) = self.slot(index) {
+            self.free.push(index, &slot.next_free);
         }
+    }
+
+    #[inline]
+    fn take_free(&self) -> Option<u32> {
+        self.free.pop(|index| Some(&self.slot(index)?.next_free))
     }
 
     /// The outcome of a released transfer, if it is among the last [`REMEMBERED`].
@@ -180,20 +176,23 @@ impl Table {
     #[cold]
     fn grow(&self) -> Option<u32> {
         let mut made = lock(&self.growth);
-        if let Some(index) = self.free.pop() {
+        if let Some(index) = self.take_free() {
             return Some(index);
         }
         let chunk = if *made == 0 { 0 } else { (*made / FIRST_CHUNK).ilog2() as usize + 1 };
         let size = if chunk == 0 { FIRST_CHUNK } else { FIRST_CHUNK << (chunk - 1) };
         let slots = (0..size)
-            .map(|_| Slot { id: AtomicU64::new(0), task: Arc::default(), workers: AtomicU32::new(0) })
+            .map(|_| Slot {
+                id: AtomicU64::new(0),
+                task: Arc::default(),
+                workers: AtomicU32::new(0),
+                next_free: AtomicU32::new(0),
+            })
             .collect();
         self.chunks.get(chunk)?.set(slots).ok()?;
         let first = *made as u32;
         *made += size;
-        for index in first + 1..*made as u32 {
-            let _ = self.free.push(index);
-        }
+        (first + 1..*made as u32).rev().for_each(|index| self.recycle(index));
         Some(first)
     }
 }
