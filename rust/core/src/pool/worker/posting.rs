@@ -123,6 +123,9 @@ impl WorkerState {
         };
         let free = lane.depth.saturating_sub(lane.outstanding).min(self.limits.posted - self.posted);
         let most = self.limits.list.min(free as usize);
+        if most == 0 {
+            return ListEnd::Posted(0);
+        }
         let (start, first) = (part.cursor, lane.next);
         let (requests, entries) = part.list.next_run(start, most, lane.key, first, lane.signal_every);
         let offered = requests.len();
