@@ -181,7 +181,13 @@ fn raw(device: &Arc<dyn Device>, pair: &Pair) -> f64 {
         b.connect(&a.address(), &path).unwrap();
     }
     let (source, target) = (pair.source.address(), pair.target.address());
-    let range = |address| MemoryRange { address, length: POOL as u64, access: Access::FULL, dma_buf: None };
+    let range = |address| MemoryRange {
+        address,
+        length: POOL as u64,
+        access: Access::FULL,
+        dma_buf: None,
+        cpu_address: None,
+    };
     let local = device.register(&range(source)).unwrap();
     let remote = device.register(&range(target)).unwrap();
     let mut entries = vec![Sge::default(); LIST];

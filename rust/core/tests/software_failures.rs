@@ -400,7 +400,13 @@ fn revoked_memory_can_be_unmapped_while_peers_keep_writing() {
                 )
             }
             .unwrap() as u64;
-            let range = MemoryRange { address, length: LENGTH as u64, access: Access::FULL, dma_buf: None };
+            let range = MemoryRange {
+                address,
+                length: LENGTH as u64,
+                access: Access::FULL,
+                dma_buf: None,
+                cpu_address: None,
+            };
             let region = (Arc::clone(&target) as Arc<dyn Device>).register(&range).unwrap();
             let mut peer = LocalPeer::new(Arc::clone(&target) as Arc<dyn Device>);
             let (counterpart, peer_address) = peer.queue_pair();

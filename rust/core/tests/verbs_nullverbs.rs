@@ -164,7 +164,13 @@ fn limits_are_named() {
     expect(&error, &["31", "30", "max_sge"]);
     let error = Arc::clone(device).create_completion_queue(1 << 30).unwrap_err().to_string();
     expect(&error, &["1073741824", "max_cqe", "FLAGCX_P2P_CQ_DEPTH"]);
-    let large = MemoryRange { address: 4096, length: (1 << 20) + 1, access: Access::FULL, dma_buf: None };
+    let large = MemoryRange {
+        address: 4096,
+        length: (1 << 20) + 1,
+        access: Access::FULL,
+        dma_buf: None,
+        cpu_address: None,
+    };
     let error = device.register(&large).unwrap_err().to_string();
     expect(&error, &["1048577", "1048576", "max_mr_size"]);
 }
@@ -185,13 +191,19 @@ fn failed_registrations_say_what_to_do() {
     let standin = Standin::new(&[("locked_bytes", 1 << 16)]);
     let device = &open(&standin)[0];
     let bytes = vec![0_u8; 1 << 17];
-    let range =
-        |length| MemoryRange { address: bytes.as_ptr() as u64, length, access: Access::FULL, dma_buf: None };
+    let range = |length| MemoryRange {
+        address: bytes.as_ptr() as u64,
+        length,
+        access: Access::FULL,
+        dma_buf: None,
+        cpu_address: None,
+    };
     let error = device.register(&range(1 << 17)).unwrap_err();
     assert!(matches!(error, FabricError::Call { errno: libc::ENOMEM, .. }), "{error:?}");
     expect(&error.to_string(), &["131072", "RLIMIT_MEMLOCK"]);
 
-    let unmapped = MemoryRange { address: 0x1000, length: 4096, access: Access::FULL, dma_buf: None };
+    let unmapped =
+        MemoryRange { address: 0x1000, length: 4096, access: Access::FULL, dma_buf: None, cpu_address: None };
     let error = device.register(&unmapped).unwrap_err();
     assert!(matches!(error, FabricError::Call { errno: libc::EFAULT, .. }), "{error:?}");
     expect(&error.to_string(), &["0x1000+4096 is not mapped"]);
@@ -349,8 +361,13 @@ fn objects_keep_what_they_were_made_from() {
     let standin = Standin::new(&[]);
     let device = open(&standin).remove(0);
     let bytes = vec![0_u8; 4096];
-    let range =
-        MemoryRange { address: bytes.as_ptr() as u64, length: 4096, access: Access::FULL, dma_buf: None };
+    let range = MemoryRange {
+        address: bytes.as_ptr() as u64,
+        length: 4096,
+        access: Access::FULL,
+        dma_buf: None,
+        cpu_address: None,
+    };
     let region = device.register(&range).unwrap();
     let mut queue = Arc::clone(&device).create_completion_queue(16).unwrap();
     let queue_pair = Arc::clone(&device).create_queue_pair(&mut *queue, &caps()).unwrap();

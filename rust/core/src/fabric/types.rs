@@ -118,6 +118,9 @@ pub struct MemoryRange {
     pub access: Access,
     /// Where the bytes are, if not simply at `address`.
     pub dma_buf: Option<DmaBuf>,
+    /// Where the CPU sees the bytes, if not at `address`: device memory that was mapped to be registered. The mapping
+    /// is needed during the call only, and the keys count from `address` all the same.
+    pub cpu_address: Option<u64>,
 }
 
 /// A dma-buf that backs a range.

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-use super::device_memory::{export, probe};
+use super::device_memory::{CpuMapping, export, probe};
 use super::range_index::RangeIndex;
 use super::region::{MemoryKind, Region, RegionId};
 use super::unreachable::UnreachableMemory;
-use crate::fabric::{Access, Device, DmaBuf, FabricError, MemoryRange, Provider};
+use crate::fabric::{Access, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion, Provider};
 use crate::sync::{AtomicBool, Ordering};
 
 /// Why a range was not registered.
@@ -146,23 +146,40 @@ impl Registry {
         announced: bool,
         dma_buf: Option<DmaBuf>,
     ) -> Result<Arc<Region>, RegistryError> {
-        let kind = if kind == MemoryKind::Probe { probe(address) } else { kind };
-        let on_device = kind == MemoryKind::Device;
-        let attributes = self.device.attributes();
-        if on_device && attributes.provider == Provider::Software {
+        let declared = kind;
+        let kind = if declared == MemoryKind::Probe { probe(address) } else { declared };
+        let software = self.device.attributes().provider == Provider::Software;
+        let range = MemoryRange { address, length, access, dma_buf, cpu_address: None };
+        let memory = match (kind, declared) {
             // No CPU may touch it: only the device runtime moves it.
-            let memory = Arc::new(UnreachableMemory);
-            return Ok(Arc::new(Region::new(next_id(), (address, length), kind, announced, memory)));
-        }
-        let register = |dma_buf| self.device.register(&MemoryRange { address, length, access, dma_buf });
-        let offered = on_device && dma_buf.is_none() && attributes.dma_buf;
-        let by_dma_buf = offered.then(|| export(address, length)).flatten().and_then(|(dma_buf, _open)| {
-            register(Some(dma_buf))
-                .inspect_err(|error| tracing::info!("device memory by dma-buf: {error}; trying without"))
-                .ok()
-        });
-        let memory = by_dma_buf.map_or_else(|| register(dma_buf), Ok)?;
+            (MemoryKind::Device, _) if software => Arc::new(UnreachableMemory),
+            (_, MemoryKind::Host) => self.device.register(&range)?,
+            _ if software || dma_buf.is_some() => self.device.register(&range)?,
+            _ => self.register_for_nic(&range, kind == MemoryKind::Device)?,
+        };
         Ok(Arc::new(Region::new(next_id(), (address, length), kind, announced, memory)))
+    }
+
+    /// Registers what may be device memory, in the ways there are: by a dma-buf, by a mapping that the device runtime
+    /// makes for it, by its own address, which the kernel may know. A runtime without IPC handles cannot tell device
+    /// memory, so it is asked for the mapping of anything that the caller has not declared to be host memory.
+    fn register_for_nic(
+        &self,
+        range: &MemoryRange,
+        on_device: bool,
+    ) -> Result<Arc<dyn MemoryRegion>, FabricError> {
+        if on_device
+            && self.device.attributes().dma_buf
+            && let Some((dma_buf, _open)) = export(range.address, range.length)
+        {
+            match self.device.register(&MemoryRange { dma_buf: Some(dma_buf), ..*range }) {
+                Ok(memory) => return Ok(memory),
+                Err(error) => tracing::info!("device memory by dma-buf: {error}; trying without"),
+            }
+        }
+        let mapping = CpuMapping::of(range.address, range.length);
+        self.device
+            .register(&MemoryRange { cpu_address: mapping.as_ref().map(CpuMapping::address), ..*range })
     }
 
     fn keep(&self, state: &mut State, region: Arc<Region>) -> RegionId {

@@ -34,7 +34,7 @@ impl Window {
     pub fn with_access(device: &Arc<dyn Device>, length: usize, fill: u8, access: Access) -> Self {
         let bytes = vec![fill; length].into_boxed_slice();
         let address = bytes.as_ptr() as u64;
-        let range = MemoryRange { address, length: length as u64, access, dma_buf: None };
+        let range = MemoryRange { address, length: length as u64, access, dma_buf: None, cpu_address: None };
         Self { region: device.register(&range).unwrap(), bytes }
     }
 

@@ -102,7 +102,7 @@ impl RegionTable {
             let what = format!("{} ({:#x}+{})", self.device, range.address, range.length);
             Err(FabricError::call("register memory", what, errno.raw_os_error()).with_hint(hint))
         };
-        if range.dma_buf.is_some() {
+        if range.dma_buf.is_some() || range.cpu_address.is_some() {
             return refuse(Errno::OPNOTSUPP, "the software fabric moves host memory only");
         }
         if range.length == 0 {
@@ -232,7 +232,13 @@ mod tests {
 
     fn range(buffer: &[u8]) -> MemoryRange {
         let address = buffer.as_ptr() as u64;
-        MemoryRange { address, length: buffer.len() as u64, access: Access::FULL, dma_buf: None }
+        MemoryRange {
+            address,
+            length: buffer.len() as u64,
+            access: Access::FULL,
+            dma_buf: None,
+            cpu_address: None,
+        }
     }
 
     #[test]

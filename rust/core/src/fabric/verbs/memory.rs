@@ -41,8 +41,8 @@ impl VerbsMemoryRegion {
                 range.length, context.name
             )));
         }
-        let (Ok(length), Ok(address)) = (usize::try_from(range.length), usize::try_from(range.address))
-        else {
+        let first = range.cpu_address.unwrap_or(range.address);
+        let (Ok(length), Ok(address)) = (usize::try_from(range.length), usize::try_from(first)) else {
             return Err(FabricError::call("ibv_reg_mr", &context.name, libc::EINVAL));
         };
         if length == 0 || address.checked_add(length).is_none() {
@@ -50,7 +50,12 @@ impl VerbsMemoryRegion {
                 .with_hint("the range is empty or runs past the end of the address space"));
         }
         let library = context.library;
-        let access = access_flags(&range.access);
+        let mut access = access_flags(&range.access);
+        if relaxed && range.access.relaxed_ordering && library.ibv_reg_mr_iova2.is_some() {
+            access |= flag::IBV_ACCESS_RELAXED_ORDERING.0;
+        }
+        // The newer call is needed for the optional rights, and to give the bytes another address than the CPU's.
+        let newer = access & flag::IBV_ACCESS_RELAXED_ORDERING.0 != 0 || range.cpu_address.is_some();
         let start = with_exposed_provenance_mut::<c_void>(address);
         let domain = context.domain.as_ptr();
         // SAFETY: the domain is alive. The library only reads the arguments: the kernel checks that the range is
@@ -68,16 +73,16 @@ impl VerbsMemoryRegion {
                         library.file, context.name
                     )));
                 }
-                (None, _, Some(register)) if relaxed && range.access.relaxed_ordering => (
-                    "ibv_reg_mr_iova2",
-                    register(
-                        domain,
-                        start,
-                        length,
-                        range.address,
-                        access | flag::IBV_ACCESS_RELAXED_ORDERING.0,
-                    ),
-                ),
+                (None, _, Some(register)) if newer => {
+                    ("ibv_reg_mr_iova2", register(domain, start, length, range.address, access))
+                }
+                (None, _, None) if range.cpu_address.is_some() => {
+                    return Err(FabricError::Unsupported(format!(
+                        "{} has no ibv_reg_mr_iova2 (rdma-core 28 or later), so {} cannot register device memory by a \
+                         mapping of it",
+                        library.file, context.name
+                    )));
+                }
                 _ => ("ibv_reg_mr", (library.ibv_reg_mr)(domain, start, length, access as c_int)),
             }
         };
@@ -178,7 +183,7 @@ mod tests {
     use super::*;
 
     fn range() -> MemoryRange {
-        MemoryRange { address: 4096, length: 1 << 30, access: Access::FULL, dma_buf: None }
+        MemoryRange { address: 4096, length: 1 << 30, access: Access::FULL, dma_buf: None, cpu_address: None }
     }
 
     #[test]
