@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // FLAGCX_P2P_FABRIC=auto on a machine without RDMA: programs that look for devices find none, and no software device
-// in its place.
+// in its place. Without libibverbs (test_net_no_library.cc) there is nothing to look with, and init fails.
 #include <cstdlib>
 #include <filesystem>
 
@@ -11,7 +11,10 @@ namespace {
 
 TEST(NetAuto, CountsRdmaDevicesOnly) {
   setenv("FLAGCX_P2P_FABRIC", "auto", 1);
-  ASSERT_EQ(flagcxNetIbP2p.init(), flagcxSuccess) << flagcxP2pEngineLastError();
+  const flagcxResult_t answer = flagcxNetIbP2p.init();
+  if (answer == flagcxInternalError && strstr(flagcxP2pEngineLastError(), "libibverbs"))
+    GTEST_SKIP() << flagcxP2pEngineLastError();
+  ASSERT_EQ(answer, flagcxSuccess) << flagcxP2pEngineLastError();
   int count = -1;
   ASSERT_EQ(flagcxNetIbP2p.devices(&count), flagcxSuccess);
   const char *const folder = "/sys/class/infiniband";

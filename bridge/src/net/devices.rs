@@ -99,25 +99,30 @@ pub(super) fn device_named(name: &[u8], index: &mut i32) -> Answer {
     answer("getDevFromName", found, |found| *index = int(found))
 }
 
+/// As the original: without libibverbs there is an error, with libibverbs and without a NIC an empty list.
 fn find_devices(config: &Config) -> Result<Vec<NetDevice>, NetError> {
     if config.ib_disable && config.fabric != FabricChoice::Software {
         return Err(NetError::internal("RDMA devices are turned off by FLAGCX_IB_DISABLE"));
     }
-    match engine::devices(config) {
-        // Programs read "no device" as "no RDMA here", so software is shown to those alone that ask for it by name.
-        Ok(list)
-            if list.selection().provider == Some(Provider::Software)
-                && config.fabric != FabricChoice::Software =>
-        {
-            Ok(Vec::new())
-        }
-        Ok(list) => Ok(list.devices().iter().map(NetDevice::new).collect()),
-        Err(EngineError::Fabric(FabricError::Unsupported(reason))) => {
-            tracing::info!("no device for the adaptor table: {reason}");
-            Ok(Vec::new())
-        }
-        Err(error) => Err(error.into()),
+    let list = match engine::devices(config) {
+        Ok(list) => list,
+        Err(EngineError::Fabric(FabricError::Unsupported(reason))) => return Ok(no_device(&reason)),
+        Err(error) => return Err(error.into()),
+    };
+    let selection = list.selection();
+    if selection.provider != Some(Provider::Software) || config.fabric == FabricChoice::Software {
+        return Ok(list.devices().iter().map(NetDevice::new).collect());
     }
+    // Programs read "no device" as "no RDMA here", so software is shown to those alone that ask for it by name.
+    match &selection.refusal {
+        Some(error @ FabricError::Library { .. }) => Err(NetError::internal(error)),
+        _ => Ok(no_device(&selection.reason)),
+    }
+}
+
+fn no_device(reason: &str) -> Vec<NetDevice> {
+    tracing::info!("no device for the adaptor table: {reason}");
+    Vec::new()
 }
 
 /// Whether the kernel registers GPU memory without a dma-buf: one of the modules that do it is loaded.

@@ -20,6 +20,8 @@ pub struct Selection {
     pub provider: Option<Provider>,
     /// The reason, in words for an operator.
     pub reason: String,
+    /// Why verbs do not run, if they do not.
+    pub refusal: Option<FabricError>,
 }
 
 impl DeviceList {
@@ -53,7 +55,8 @@ impl DeviceList {
                 let names: Vec<_> = devices.iter().map(|device| device.attributes().name.clone()).collect();
                 let reason = format!("active RDMA ports found: {}", names.join(", "));
                 tracing::info!(provider = "verbs", "{reason}");
-                Ok(Self { devices, selection: Selection { provider: Some(Provider::Verbs), reason } })
+                let selection = Selection { provider: Some(Provider::Verbs), reason, refusal: None };
+                Ok(Self { devices, selection })
             }
             (Err(error), FabricChoice::Verbs) => Err(error),
             (Err(error), choice) => {
@@ -67,7 +70,8 @@ impl DeviceList {
                         "no RDMA device in use, data moves by software: {reason}"
                     );
                 }
-                Ok(Self { devices, selection: Selection { provider: Some(Provider::Software), reason } })
+                let provider = Some(Provider::Software);
+                Ok(Self { devices, selection: Selection { provider, reason, refusal: Some(error) } })
             }
         }
     }
@@ -80,7 +84,10 @@ fn open_verbs(options: &FabricOptions) -> Result<Vec<Arc<dyn Device>>, FabricErr
 
 #[cfg(not(feature = "verbs"))]
 fn open_verbs(_: &FabricOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
-    Err(FabricError::Unsupported("built without the cargo feature `verbs`".to_owned()))
+    Err(FabricError::Library {
+        library: "libibverbs".to_owned(),
+        reason: "this was built without the cargo feature `verbs`".to_owned(),
+    })
 }
 
 /// The process-wide list, opened at the first call with that call's options; a failure is repeated to every caller
