@@ -1,6 +1,7 @@
 # The ctypes package: python/test_*.py under unittest, with the shared library of embed.install_shared.
 
-find_program(FLAGCX_P2P_PYTHON python3)
+# The system's, for which `./x setup` installs numpy, before one of the user's own.
+find_program(FLAGCX_P2P_PYTHON python3 HINTS /usr/bin)
 file(GLOB _suites CONFIGURE_DEPENDS python/test_*.py)
 if(_suites AND NOT FLAGCX_P2P_PYTHON)
   message(FATAL_ERROR "flagcx-p2p: python3 not found. Install it, or set -DFLAGCX_P2P_BUILD_TESTS=OFF.")
