@@ -30,6 +30,7 @@ pub(super) fn directory() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no getpwuid_r")]
     fn the_directory_is_absolute() {
         // A user that the database does not know has none, which is fine as well.
         if let Some(directory) = super::directory() {
