@@ -9,7 +9,9 @@ use flagcx_p2p::control::wire::{
     encode_address, encode_regions,
 };
 use flagcx_p2p::control::{AuthKey, ChannelFrame, Metadata, parse_address, resolve, split_session};
+use flagcx_p2p::fabric::HcaFilter;
 use flagcx_p2p::notify::{Decoder, Door};
+use flagcx_p2p::topology::{CpuSet, gid_interface, roce_version};
 
 /// A target: its name, which is that of its corpus and of its file under `fuzz_targets/`, and its body.
 pub type Target = (&'static str, fn(&[u8]));
@@ -20,8 +22,11 @@ pub const TARGETS: &[Target] = &[
     ("channel", channel),
     ("config", config),
     ("config_file", config_file),
+    ("cpu_list", cpu_list),
     ("frame", frame),
+    ("gid_attributes", gid_attributes),
     ("handle", handle),
+    ("hca_list", hca_list),
     ("lane", lane),
     ("meta", meta),
     ("metadata", metadata),
@@ -158,4 +163,38 @@ pub fn name_list(data: &[u8]) {
         assert!(list.matches(name, Some(1)));
     }
     let _ = list.matches(name, None);
+}
+
+/// The list of RDMA devices; the first line is the list, the second a device.
+pub fn hca_list(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (list, device) = text.split_once('\n').unwrap_or((&text, "mlx5_0"));
+    if let Ok(filter) = HcaFilter::parse(list) {
+        // A list of nothing allows everything, with or without a `^`.
+        let names_something = list.contains(|c: char| !c.is_whitespace() && !"^=,".contains(c));
+        let other = match list.trim().strip_prefix('^') {
+            Some(rest) => HcaFilter::parse(rest),
+            None => HcaFilter::parse(&format!("^{}", list.trim())),
+        };
+        if let Ok(other) = other {
+            assert_eq!(filter.allows(device, 1) != other.allows(device, 1), names_something);
+        }
+    }
+}
+
+/// What sysfs says of a GID; the first line is its type, the second its interface.
+pub fn gid_attributes(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (version, interface) = text.split_once('\n').unwrap_or((&text, ""));
+    assert!(roce_version(version).is_none_or(|version| version == 1 || version == 2));
+    assert!(gid_interface(interface).is_none_or(|name| !name.is_empty() && interface.contains(name)));
+}
+
+/// CPU lists and masks of sysfs.
+pub fn cpu_list(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for set in [CpuSet::parse_list(&text), CpuSet::parse_mask(&text)].into_iter().flatten() {
+        let list: Vec<_> = set.iter().map(|cpu| cpu.to_string()).collect();
+        assert_eq!(CpuSet::parse_list(&list.join(",")), Ok(set));
+    }
 }

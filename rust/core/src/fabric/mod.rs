@@ -28,12 +28,14 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
+mod hca_filter;
 mod registry;
 pub mod software;
 mod types;
 #[cfg(feature = "verbs")]
 pub mod verbs;
 
+pub use hca_filter::HcaFilter;
 pub use registry::{DeviceList, Selection, devices};
 pub use types::*;
 

@@ -12,11 +12,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Device, FabricError, VerbsOptions};
+use super::{Device, FabricError, HcaFilter, VerbsOptions};
 use context::{Context, DeviceTable};
 use device::VerbsDevice;
 use gid::GidWish;
-use hca_filter::HcaFilter;
 use port::LocalPort;
 use sys::Library;
 use sysfs::DeviceFiles;
@@ -26,7 +25,6 @@ mod context;
 mod device;
 mod events;
 mod gid;
-mod hca_filter;
 mod memory;
 mod port;
 mod queue_pair;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::topology;
+
 /// `/sys/class/infiniband/<device>`.
 #[derive(Clone, Debug)]
 pub(super) struct DeviceFiles {
@@ -22,21 +24,17 @@ impl DeviceFiles {
 
     /// RoCE version of a GID, 1 or 2.
     pub(super) fn roce_version(&self, port: u8, index: u8) -> Option<u8> {
-        match self.gid_attribute(port, "types", index)?.as_str() {
-            "IB/RoCE v1" | "RoCE v1" => Some(1),
-            "RoCE v2" => Some(2),
-            _ => None,
-        }
+        topology::roce_version(&self.gid_attribute(port, "types", index)?)
     }
 
     /// Network interface of a GID.
     pub(super) fn netdev(&self, port: u8, index: u8) -> Option<String> {
-        self.gid_attribute(port, "ndevs", index).filter(|name| !name.is_empty())
+        topology::gid_interface(&self.gid_attribute(port, "ndevs", index)?).map(str::to_owned)
     }
 
     fn gid_attribute(&self, port: u8, kind: &str, index: u8) -> Option<String> {
         let file = self.folder.join(format!("ports/{port}/gid_attrs/{kind}/{index}"));
-        std::fs::read_to_string(file).ok().map(|text| text.trim().to_owned())
+        std::fs::read_to_string(file).ok()
     }
 }
 

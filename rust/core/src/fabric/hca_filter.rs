@@ -3,14 +3,14 @@
 //! Syntax: an optional `^` (all but these), an optional `=` (whole names; otherwise prefixes), then
 //! `name[:port]` separated by commas. No port, or -1, means any port. An empty list means every device.
 
-use crate::fabric::FabricError;
+use super::FabricError;
 
 /// Entries that a list may have.
 const MOST_ENTRIES: usize = 32;
 
 /// A parsed list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct HcaFilter {
+pub struct HcaFilter {
     exclude: bool,
     whole_names: bool,
     entries: Vec<Entry>,
@@ -24,7 +24,7 @@ struct Entry {
 
 impl HcaFilter {
     /// Reads the variable's text.
-    pub(super) fn parse(text: &str) -> Result<Self, FabricError> {
+    pub fn parse(text: &str) -> Result<Self, FabricError> {
         let rest = text.trim();
         let (exclude, rest) = rest.strip_prefix('^').map_or((false, rest), |rest| (true, rest));
         let (whole_names, rest) = rest.strip_prefix('=').map_or((false, rest), |rest| (true, rest));
@@ -41,7 +41,7 @@ impl HcaFilter {
     }
 
     /// Whether port `port` of `device` is to be used.
-    pub(super) fn allows(&self, device: &str, port: u8) -> bool {
+    pub fn allows(&self, device: &str, port: u8) -> bool {
         if self.entries.is_empty() {
             return true;
         }
