@@ -14,6 +14,36 @@ pub(crate) use std::sync::{
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
 };
 
+/// A pointer that is replaced while others read through it.
+#[cfg(not(loom))]
+pub(crate) use arc_swap::ArcSwap as Swap;
+
+/// What [`Swap`] gives to read through.
+#[cfg(not(loom))]
+pub(crate) type SwapGuard<T> = arc_swap::Guard<std::sync::Arc<T>>;
+#[cfg(loom)]
+pub(crate) type SwapGuard<T> = Box<std::sync::Arc<T>>;
+
+/// The model of it: loom explores who comes first, not the library's insides.
+#[cfg(loom)]
+#[derive(Debug)]
+pub(crate) struct Swap<T>(Mutex<std::sync::Arc<T>>);
+
+#[cfg(loom)]
+impl<T> Swap<T> {
+    pub(crate) fn from_pointee(value: T) -> Self {
+        Self(Mutex::new(std::sync::Arc::new(value)))
+    }
+
+    pub(crate) fn load(&self) -> SwapGuard<T> {
+        Box::new(std::sync::Arc::clone(&lock(&self.0)))
+    }
+
+    pub(crate) fn store(&self, value: std::sync::Arc<T>) {
+        *lock(&self.0) = value;
+    }
+}
+
 /// Locks; a poisoned lock is taken over, since no code of ours leaves broken state behind a panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

@@ -1,6 +1,7 @@
 //! Registered memory of one engine: ids, look-up by id and by address, and what is in use.
 
 mod device_memory;
+mod published;
 mod range_index;
 mod region;
 mod registry;

@@ -1,18 +1,17 @@
 //! The regions of one engine: changed under a lock, read without one.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
-
 use super::device_memory::{CpuMapping, export, probe};
+use super::published::Published;
 use super::range_index::RangeIndex;
 use super::region::{MemoryKind, Region, RegionId};
 use super::unreachable::UnreachableMemory;
 use crate::fabric::{Access, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion, Provider};
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{MutexGuard, SwapGuard};
 
 /// Why a range was not registered.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -51,6 +50,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    fn of(state: &State) -> Self {
+        let regions: Vec<_> = state.by_id.values().map(|entry| Arc::clone(&entry.region)).collect();
+        let by_address = RangeIndex::new(regions.iter().map(|region| (region.address, region.length)));
+        Self { regions, by_address }
+    }
+
     /// The region with this id.
     pub fn by_id(&self, id: RegionId) -> Option<&Arc<Region>> {
         let position = self.regions.binary_search_by_key(&id, |region| region.id).ok()?;
@@ -72,12 +77,7 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct Registry {
     device: Arc<dyn Device>,
-    state: Mutex<State>,
-    snapshot: ArcSwap<Snapshot>,
-    /// The snapshot is older than the state. Set under the lock by whoever changes the state, cleared under the lock
-    /// by whoever rebuilds; a reader that sees it (Acquire, pairing with the Release store) rebuilds first. A burst
-    /// of registrations so costs one rebuild, not one each.
-    stale: AtomicBool,
+    regions: Published<State, Snapshot>,
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +96,7 @@ struct Entry {
 impl Registry {
     /// An empty registry of regions on `device`.
     pub fn new(device: Arc<dyn Device>) -> Self {
-        Self { device, state: Mutex::default(), snapshot: ArcSwap::default(), stale: AtomicBool::new(false) }
+        Self { device, regions: Published::default() }
     }
 
     /// Registers a range. The same range again answers the same id and counts one more owner.
@@ -109,7 +109,7 @@ impl Registry {
         dma_buf: Option<DmaBuf>,
     ) -> Result<RegionId, RegistryError> {
         check_range(address, length)?;
-        let mut state = self.lock();
+        let mut state = self.regions.lock();
         if let Some(id) = state.by_start.get(&address).copied()
             && let Some(entry) = state.by_id.get_mut(&id)
         {
@@ -135,7 +135,7 @@ impl Registry {
     ) -> Result<RegionId, RegistryError> {
         check_range(address, length)?;
         let region = self.make_region((address, length), kind, access, announced, dma_buf)?;
-        Ok(self.keep(&mut self.lock(), region))
+        Ok(self.keep(&mut self.regions.lock(), region))
     }
 
     fn make_region(
@@ -182,10 +182,10 @@ impl Registry {
             .register(&MemoryRange { cpu_address: mapping.as_ref().map(CpuMapping::address), ..*range })
     }
 
-    fn keep(&self, state: &mut State, region: Arc<Region>) -> RegionId {
+    fn keep(&self, state: &mut MutexGuard<'_, State>, region: Arc<Region>) -> RegionId {
         let id = region.id;
         state.by_id.insert(id, Entry { region, owners: 1 });
-        self.stale.store(true, Ordering::Release);
+        self.regions.changed(&state);
         id
     }
 
@@ -193,7 +193,7 @@ impl Registry {
     /// `Ok(None)`: other owners remain. `Err(())`: no such id here.
     #[allow(clippy::result_unit_err, reason = "an unknown id has no more to say")]
     pub fn remove(&self, id: RegionId) -> Result<Option<Arc<Region>>, ()> {
-        let mut state = self.lock();
+        let mut state = self.regions.lock();
         let entry = state.by_id.get_mut(&id).ok_or(())?;
         entry.owners -= 1;
         if entry.owners > 0 {
@@ -207,7 +207,7 @@ impl Registry {
         if let Some(region) = &removed {
             region.revoke();
         }
-        self.stale.store(true, Ordering::Release);
+        self.regions.changed(&state);
         Ok(removed)
     }
 
@@ -225,38 +225,21 @@ impl Registry {
 
     /// Takes every region out.
     pub fn remove_all(&self) -> Vec<Arc<Region>> {
-        let mut state = self.lock();
+        let mut state = self.regions.lock();
         let regions: Vec<_> =
             std::mem::take(&mut state.by_id).into_values().map(|entry| entry.region).collect();
         state.by_start.clear();
         for region in &regions {
             region.revoke();
         }
-        self.stale.store(true, Ordering::Release);
+        self.regions.changed(&state);
         regions
     }
 
     /// The regions now, without a lock unless they changed since the last look.
     #[inline]
-    pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
-        if self.stale.load(Ordering::Acquire) {
-            self.rebuild();
-        }
-        self.snapshot.load()
-    }
-
-    #[cold]
-    fn rebuild(&self) {
-        let state = self.lock();
-        let regions: Vec<_> = state.by_id.values().map(|entry| Arc::clone(&entry.region)).collect();
-        let by_address = RangeIndex::new(regions.iter().map(|region| (region.address, region.length)));
-        self.snapshot.store(Arc::new(Snapshot { regions, by_address }));
-        // Only now, or another reader would take the old snapshot for the new one. Changes need the lock that is held.
-        self.stale.store(false, Ordering::Release);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn snapshot(&self) -> SwapGuard<Snapshot> {
+        self.regions.view(Snapshot::of)
     }
 }
 
