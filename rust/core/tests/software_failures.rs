@@ -18,9 +18,10 @@ use conformance::remote::{ROLE, RemotePeer, address_from_text, address_to_text, 
 use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps, peer};
 use flagcx_p2p::fabric::software::{self, SoftwareDevice};
 use flagcx_p2p::fabric::{
-    Access, Completion, CompletionStatus, Device, DeviceEvent, MemoryRange, Opcode, PathKind, Posted,
-    QueuePairCaps, SoftwareOptions, WorkRequest,
+    Access, Completion, CompletionQueue, CompletionStatus, Device, DeviceEvent, MemoryRange, Opcode,
+    PathKind, Posted, QueuePairCaps, SoftwareOptions, WorkRequest,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
 const PATHS: [PathKind; 3] = [PathKind::InProcess, PathKind::CrossMemory, PathKind::Tcp];
@@ -183,13 +184,27 @@ fn a_side_that_connects_later_finds_what_was_posted_before() {
         let mut out = [Completion::default()];
         for _ in 0..20 {
             assert_eq!(completions.poll(&mut out).unwrap(), 0);
+            assert!(completions.arm().unwrap(), "polling would not help, so one may sleep");
             std::thread::sleep(Duration::from_millis(1));
+            completions.acknowledge().unwrap();
         }
         rig.peer.connect(counterpart, &queue_pair.address());
-        within(Duration::from_secs(2), "the write is done", || completions.poll(&mut out).unwrap() == 1);
+        within(Duration::from_secs(2), "the write is done", || {
+            if completions.arm().unwrap() {
+                assert!(becomes_readable(&*completions), "the sleeper is woken");
+                completions.acknowledge().unwrap();
+            }
+            completions.poll(&mut out).unwrap() == 1
+        });
         assert_eq!(out[0].status, CompletionStatus::Success, "{path}");
         assert_eq!(rig.peer.bytes(remote.index), local.bytes());
     }
+}
+
+fn becomes_readable(queue: &dyn CompletionQueue) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(queue.fd(), PollFlags::IN)];
+    let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+    poll(&mut fds, Some(&second)).unwrap() == 1
 }
 
 #[test]

@@ -5,19 +5,21 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
+use super::alarm::Alarm;
 use super::device::Core;
 use super::queue_pair::Inner;
 use super::signal::Signal;
 use super::transport::Budget;
 use crate::fabric::{Completion, CompletionQueue, DeviceEvent, FabricError};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The token of the queue's own signal among the descriptors of its epoll; queue pair numbers are never 0.
+/// The token of the queue's own signal and alarm among the descriptors of its epoll; queue pair numbers are never 0.
 const SIGNAL_TOKEN: u64 = 0;
 /// Sockets with news that one call of `poll` hears of; the others are heard of in the next.
 const EVENTS: usize = 64;
@@ -27,8 +29,10 @@ const EVENTS: usize = 64;
 pub(super) struct Shared {
     device: Arc<Core>,
     pub(super) signal: Arc<Signal>,
-    /// The signal, and the sockets of queue pairs that use TCP.
+    /// The signal, the alarm, and the sockets of queue pairs that have one.
     epoll: OwnedFd,
+    /// Rings when the first of the waiting queue pairs wants a turn.
+    alarm: Alarm,
     depth: u32,
     /// Sockets in the epoll that bytes travel on. Changed by whoever connects or closes one, read by `poll`, which
     /// leaves the epoll alone when there are none; Relaxed, for a socket without a request on it has nothing to say.
@@ -41,6 +45,8 @@ struct State {
     queue_pairs: HashMap<u32, Arc<Inner>>,
     /// Queue pairs with something to do, each at most once.
     ready: VecDeque<Arc<Inner>>,
+    /// Queue pairs with nothing to do before a time, by number.
+    waiting: HashMap<u32, (Instant, Arc<Inner>)>,
     /// Completions that a NIC, which does not wait to be polled, might have in its queue by now.
     owed: u64,
     overrun: bool,
@@ -51,10 +57,13 @@ impl Shared {
         let signal = Arc::new(Signal::new()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &*signal, epoll::EventData::new_u64(SIGNAL_TOKEN), epoll::EventFlags::IN)?;
+        let alarm = Alarm::new()?;
+        epoll::add(&epoll, &alarm, epoll::EventData::new_u64(SIGNAL_TOKEN), epoll::EventFlags::IN)?;
         Ok(Self {
             device,
             signal,
             epoll,
+            alarm,
             depth,
             sockets: AtomicUsize::new(0),
             state: Mutex::new(State::default()),
@@ -74,6 +83,7 @@ impl Shared {
     pub(super) fn detach(&self, queue_pair: &Inner, owed: u64) {
         let mut state = self.state();
         state.queue_pairs.remove(&queue_pair.qpn());
+        state.waiting.remove(&queue_pair.qpn());
         state.ready.retain(|other| other.qpn() != queue_pair.qpn());
         state.owed = state.owed.saturating_sub(owed);
     }
@@ -123,12 +133,15 @@ impl Shared {
         }
     }
 
-    /// Puts every queue pair that others changed, or whose socket has news, among the ready ones.
+    /// Puts every queue pair that others changed, whose time has come or whose socket has news among the ready ones.
     fn collect(&self, state: &mut State) -> Result<(), FabricError> {
         if self.signal.take_sweep() {
             let changed: Vec<_> =
                 state.queue_pairs.values().filter(|queue_pair| queue_pair.needs_care()).cloned().collect();
             changed.into_iter().for_each(|queue_pair| push_ready(state, queue_pair));
+        }
+        if !state.waiting.is_empty() {
+            take_due(state);
         }
         if self.sockets.load(Ordering::Relaxed) > 0 { self.look_at_sockets(state) } else { Ok(()) }
     }
@@ -161,7 +174,7 @@ impl Shared {
         }
         self.collect(&mut state)?;
         let mut budget = Budget::of_one_poll();
-        let mut found = 0;
+        let (mut found, mut waits) = (0, false);
         for _ in 0..state.ready.len() {
             let Some(free) = out.get_mut(found..).filter(|free| !free.is_empty() && !budget.is_spent())
             else {
@@ -175,7 +188,14 @@ impl Shared {
             self.owe(&mut state, progress.newly_owed);
             if progress.more {
                 push_ready(&mut state, queue_pair);
+            } else if let Some(time) = progress.later {
+                state.waiting.insert(queue_pair.qpn(), (time, queue_pair));
+                waits = true;
             }
+        }
+        if waits && self.signal.is_armed() {
+            // The worker may be asleep, and a caller polls in its place.
+            self.set_alarm(&state)?;
         }
         Ok(found)
     }
@@ -185,8 +205,28 @@ impl Shared {
         let mut state = self.state();
         self.collect(&mut state)?;
         self.look_at_sockets(&mut state)?;
+        self.set_alarm(&state)?;
         Ok(state.ready.is_empty() && !state.overrun)
     }
+
+    fn set_alarm(&self, state: &State) -> Result<(), FabricError> {
+        let Some(first) = state.waiting.values().map(|(time, _)| *time).min() else { return Ok(()) };
+        let error =
+            |errno: Errno| FabricError::call("timerfd_settime", self.device.name(), errno.raw_os_error());
+        self.alarm.set(first).map_err(error)
+    }
+}
+
+fn take_due(state: &mut State) {
+    let now = Instant::now();
+    let State { waiting, ready, .. } = state;
+    waiting.retain(|_, (time, queue_pair)| {
+        let due = *time <= now;
+        if due && queue_pair.mark_ready() {
+            ready.push_back(Arc::clone(queue_pair));
+        }
+        !due
+    });
 }
 
 fn push_ready(state: &mut State, queue_pair: Arc<Inner>) {
@@ -230,6 +270,7 @@ impl CompletionQueue for SoftwareCompletionQueue {
 
     fn acknowledge(&mut self) -> Result<(), FabricError> {
         self.shared.signal.acknowledge();
+        self.shared.alarm.acknowledge();
         Ok(())
     }
 

@@ -157,7 +157,7 @@ impl CrossMemory {
     fn obstacle(&mut self, work: &mut Work<'_>, index: u64) -> Option<Next> {
         match work.faults.judge(index) {
             Verdict::Go => {}
-            Verdict::Wait => return Some(Next::More),
+            Verdict::Wait(time) => return Some(Next::Later(time)),
             Verdict::Fail(status) => return Some(Next::Failed(status)),
             Verdict::DropPeer => {
                 self.socket.cut();

@@ -189,8 +189,8 @@ pub fn faults_injected() -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Go,
-    /// Not yet: poll again later.
-    Wait,
+    /// Not before this time.
+    Wait(Instant),
     /// It fails with this status.
     Fail(CompletionStatus),
     /// The path to the peer is cut before it.
@@ -256,7 +256,7 @@ impl Faults {
             }
         }
         match self.not_before {
-            Some(time) if Instant::now() < time => Verdict::Wait,
+            Some(time) if Instant::now() < time => Verdict::Wait(time),
             _ => self.verdict,
         }
     }
@@ -358,11 +358,11 @@ mod tests {
         let mut liar = faults("lie=every:2");
         assert_eq!([1, 2, 3, 4].map(|number| liar.lies_about(number)), [false, true, false, true]);
         assert_eq!([plan.judge(0), plan.judge(1)], [Verdict::Go, Verdict::DropPeer]);
-        assert_eq!(faults("delay=us:1000000").judge(0), Verdict::Wait);
+        assert!(matches!(faults("delay=us:1000000").judge(0), Verdict::Wait(_)));
         let mut slow = faults("slow=factor:100000");
         assert_eq!(slow.judge(0), Verdict::Go);
         slow.moved(1 << 20);
-        assert_eq!(slow.judge(1), Verdict::Wait);
+        assert!(matches!(slow.judge(1), Verdict::Wait(_)));
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl InProcess {
     fn obstacle(&mut self, work: &mut Work<'_>, index: u64) -> Option<Next> {
         match work.faults.judge(index) {
             Verdict::Go => self.patience.judge(self.remote.counterpart(&work.endpoint.address)),
-            Verdict::Wait => Some(Next::More),
+            Verdict::Wait(time) => Some(Next::Later(time)),
             Verdict::Fail(status) => Some(Next::Failed(status)),
             Verdict::DropPeer => {
                 self.remote.set_peer_gone();

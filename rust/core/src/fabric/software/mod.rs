@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use super::{Device, FabricError, PathKind, SoftwareOptions};
 
+mod alarm;
 mod completion_queue;
 mod connect;
 mod copy;

@@ -1,6 +1,7 @@
 //! The queue pair: RC's states and order over whichever transport reaches the peer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rustix::io::Errno;
 
@@ -78,6 +79,8 @@ pub(super) struct Progress {
     pub(super) newly_owed: u64,
     /// Whether it wants another turn without being asked.
     pub(super) more: bool,
+    /// Otherwise when it wants one, if it knows.
+    pub(super) later: Option<Instant>,
 }
 
 impl Inner {
@@ -126,6 +129,10 @@ impl Inner {
         }
         state.report(out, &mut progress);
         progress.more = next == Next::More || state.has_unreported();
+        progress.later = match next {
+            Next::Later(time) => Some(time),
+            _ => None,
+        };
         progress
     }
 

@@ -46,6 +46,11 @@ impl Signal {
         self.armed.store(true, Ordering::SeqCst);
     }
 
+    /// Whether the worker may be asleep.
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed.load(Ordering::SeqCst)
+    }
+
     /// Whether a sweep was asked for, without taking it.
     pub(super) fn wants_sweep(&self) -> bool {
         self.sweep.load(Ordering::SeqCst)

@@ -17,6 +17,9 @@ const POLL_REQUESTS: u64 = 512;
 pub(super) const MAX_MESSAGE: u32 = 1 << 30;
 /// How long a request waits for a peer that has not connected its side yet.
 pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How soon it looks again whether the peer has: an eighth of the time that it has waited already, within these.
+const SHORTEST_LOOK: Duration = Duration::from_micros(50);
+const LONGEST_LOOK: Duration = Duration::from_millis(2);
 
 /// What is left of one call of `poll`.
 #[derive(Debug)]
@@ -61,6 +64,8 @@ pub(super) enum Next {
     Idle,
     /// More to do, which only polling advances.
     More,
+    /// Nothing to do before this time.
+    Later(Instant),
     /// The completion queue's descriptor tells when there is more to do.
     Blocked,
     /// The next request failed.
@@ -156,12 +161,15 @@ impl Patience {
                 None
             }
             Counterpart::Gone => Some(Next::Failed(CompletionStatus::RetryExceeded)),
-            Counterpart::NotYet
-                if self.since.get_or_insert_with(Instant::now).elapsed() < CONNECT_PATIENCE =>
-            {
-                Some(Next::More)
+            Counterpart::NotYet => {
+                let now = Instant::now();
+                let waited = now - *self.since.get_or_insert(now);
+                if waited >= CONNECT_PATIENCE {
+                    return Some(Next::Failed(CompletionStatus::RetryExceeded));
+                }
+                // Nobody tells when the peer is there: look often at first.
+                Some(Next::Later(now + (waited / 8).clamp(SHORTEST_LOOK, LONGEST_LOOK)))
             }
-            Counterpart::NotYet => Some(Next::Failed(CompletionStatus::RetryExceeded)),
         }
     }
 }

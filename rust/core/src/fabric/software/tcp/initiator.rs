@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "receives into registered memory")]
 
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use rustix::io::Errno;
 
@@ -79,7 +80,7 @@ impl Initiator {
             self.readable = true;
             self.writable = true;
         }
-        let mut waiting = false;
+        let mut waiting = None;
         loop {
             let received = self.receive(work);
             let sent = self.send(work, &mut waiting);
@@ -91,7 +92,7 @@ impl Initiator {
         Step { executed: self.done - work.queue.executed, next }
     }
 
-    fn next(&mut self, work: &Work<'_>, waiting: bool) -> Next {
+    fn next(&mut self, work: &Work<'_>, waiting: Option<Instant>) -> Next {
         if let Some((_, status)) = self.failed.filter(|(index, _)| *index == self.done) {
             return Next::Failed(status);
         }
@@ -104,7 +105,7 @@ impl Initiator {
         match idle {
             _ if self.readable && work.budget.is_spent() => Next::More,
             true => Next::Idle,
-            false if waiting || (unsent && self.writable) => Next::More,
+            false if unsent && self.writable => waiting.map_or(Next::More, Next::Later),
             false => Next::Blocked,
         }
     }
@@ -256,7 +257,7 @@ impl Initiator {
     // --- requests ---
 
     /// Sends one batch; true when some of it went out.
-    fn send(&mut self, work: &mut Work<'_>, waiting: &mut bool) -> bool {
+    fn send(&mut self, work: &mut Work<'_>, waiting: &mut Option<Instant>) -> bool {
         if !self.writable || self.closed || self.failed.is_some() || work.budget.is_spent() {
             return false;
         }
@@ -287,8 +288,8 @@ impl Initiator {
         false
     }
 
-    /// Fills the batch with frames from where the last one stopped. True when a request asks to wait.
-    fn collect(&mut self, work: &mut Work<'_>, pins: &mut PinSet<'_>, batch: &mut Batch) -> bool {
+    /// Fills the batch with frames from where the last one stopped. A time when a request is not to go before it.
+    fn collect(&mut self, work: &mut Work<'_>, pins: &mut PinSet<'_>, batch: &mut Batch) -> Option<Instant> {
         let mut index = self.sending;
         let mut skip = self.sent_bytes;
         let mut room = work.budget.bytes;
@@ -296,7 +297,7 @@ impl Initiator {
             if skip == 0 {
                 match work.faults.judge(index) {
                     Verdict::Go => {}
-                    Verdict::Wait => return true,
+                    Verdict::Wait(time) => return Some(time),
                     Verdict::Fail(status) => {
                         self.fail(index, status);
                         break;
@@ -322,7 +323,7 @@ impl Initiator {
             skip = 0;
             index += 1;
         }
-        false
+        None
     }
 
     fn note_sent(&mut self, work: &mut Work<'_>, mut sent: u64) {

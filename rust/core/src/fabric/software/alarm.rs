@@ -1,0 +1,55 @@
+//! A descriptor that becomes readable at a given time.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+/// What a sleeper waits on besides events.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    timer: OwnedFd,
+    /// It was set and not acknowledged since, so it may be readable. Written by who polls and who acknowledges, both of
+    /// whom hold the worker's lock; Relaxed, as it saves a system call and no more.
+    is_set: AtomicBool,
+}
+
+impl Alarm {
+    pub(super) fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        Ok(Self { timer: timerfd_create(TimerfdClockId::Monotonic, flags)?, is_set: AtomicBool::new(false) })
+    }
+
+    /// Rings at `time`, or at once when that is past. Takes the place of an earlier setting.
+    pub(super) fn set(&self, time: Instant) -> Result<(), Errno> {
+        // Zero would turn it off.
+        let left = time.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
+        let off = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let once = Itimerspec { it_interval: off, it_value: Timespec::try_from(left).unwrap_or(NEVER) };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        self.is_set.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes the descriptor unreadable again.
+    pub(super) fn acknowledge(&self) {
+        if self.is_set.swap(false, Ordering::Relaxed) {
+            // EAGAIN: it has not rung yet, and whoever waits for it sets it again before sleeping.
+            let _ = rustix::io::read(&self.timer, &mut [0_u8; 8]);
+        }
+    }
+}
+
+impl AsFd for Alarm {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+}
+
+/// Longer than any process runs.
+const NEVER: Timespec = Timespec { tv_sec: i64::MAX / 2, tv_nsec: 0 };
