@@ -1,6 +1,6 @@
 #!/bin/bash
 # headers.sh INCLUDE_DIR CXX: each public header compiles alone, in every language version that callers use, under the
-# warnings of FlagCX's build and more.
+# warnings of FlagCX's build and more; and all of them beside FlagCX's own declarations, before and after.
 set -euo pipefail
 include=$1 cxx=$2
 for header in flagcx_p2p.h flagcx_p2p_ext.h; do
@@ -9,3 +9,17 @@ for header in flagcx_p2p.h flagcx_p2p_ext.h; do
   done
 done
 echo '#include "flagcx_p2p_ext.h"' | "${CC:-cc}" -std=c99 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I"$include" -x c -
+
+# FlagCX's types of the net adaptor, as the facade declares them, and some of its names that ours must not take.
+flagcx='#include "../src/net_types.h"
+extern "C" struct flagcxDeviceAdaptor *deviceAdaptor;
+typedef struct flagcxComm *flagcxComm_t;
+#define FLAGCX_PTR_HOST 0x1'
+ours='#include "flagcx_p2p_ext.h"
+#include "flagcx_p2p.h"'
+for source in "$flagcx
+$ours" "$ours
+$flagcx" "$ours
+$ours"; do
+  echo "$source" | "$cxx" -std=c++17 -fsyntax-only -Wall -Wextra -Werror -I"$include" -x c++ -
+done
