@@ -170,6 +170,22 @@ int ipcMemHandleFree(void *handle) {
   delete static_cast<Handle *>(handle);
   return kDone;
 }
+int gdrPtrMmap(void **cpuPtr, void *devPtr, size_t size) {
+  const std::lock_guard<std::mutex> guard(mutex);
+  if (fails("gdrPtrMmap") || !inside(own, devPtr) ||
+      reinterpret_cast<uintptr_t>(devPtr) - own + size > FakeGpu::kBytes)
+    return kFailed;
+  ++FakeGpu::mappings, ++FakeGpu::maps;
+  *cpuPtr = behind(devPtr);
+  return kDone;
+}
+int gdrPtrMunmap(void *cpuPtr, size_t) {
+  const std::lock_guard<std::mutex> guard(mutex);
+  if (fails("gdrPtrMunmap") || cpuPtr == nullptr)
+    return kFailed;
+  --FakeGpu::mappings;
+  return kDone;
+}
 int getDevicePciBusId(char *, int, int) {
   return kFailed;
 }
@@ -182,8 +198,8 @@ int getLastError() {
 
 } // namespace
 
-int FakeGpu::streams, FakeGpu::events, FakeGpu::handles, FakeGpu::opened;
-int FakeGpu::streamsMade, FakeGpu::deviceChanges, FakeGpu::opens;
+int FakeGpu::streams, FakeGpu::events, FakeGpu::handles, FakeGpu::opened, FakeGpu::mappings;
+int FakeGpu::streamsMade, FakeGpu::deviceChanges, FakeGpu::opens, FakeGpu::maps;
 
 FlagcxP2pDeviceTable FakeGpu::table() {
   FlagcxP2pDeviceTable table = {};
@@ -192,6 +208,8 @@ FlagcxP2pDeviceTable FakeGpu::table() {
   table.setDevice = setDevice;
   table.getDevice = getDevice;
   table.getDeviceCount = getDeviceCount;
+  table.gdrPtrMmap = gdrPtrMmap;
+  table.gdrPtrMunmap = gdrPtrMunmap;
   table.streamCreate = streamCreate;
   table.streamDestroy = streamDestroy;
   table.eventCreate = eventCreate;
@@ -215,7 +233,7 @@ void FakeGpu::reset() {
   failing.clear();
   queriesPerRecord = 0;
   device = 0;
-  streamsMade = deviceChanges = opens = 0;
+  streamsMade = deviceChanges = opens = maps = 0;
 }
 
 uintptr_t FakeGpu::address(size_t offset) {

@@ -33,10 +33,10 @@ struct FakeGpu {
 
   static int currentDevice();
   static void setCurrentDevice(int device);
-  // Live objects: streams, events and handle objects, and opened IPC memory.
-  static int streams, events, handles, opened;
-  // Calls of streamCreate, setDevice and ipcMemHandleOpen so far.
-  static int streamsMade, deviceChanges, opens;
+  // Live objects: streams, events and handle objects, opened IPC memory, and memory mapped for the CPU.
+  static int streams, events, handles, opened, mappings;
+  // Calls of streamCreate, setDevice, ipcMemHandleOpen and gdrPtrMmap so far.
+  static int streamsMade, deviceChanges, opens, maps;
 };
 
 } // namespace support
