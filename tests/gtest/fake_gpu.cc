@@ -14,18 +14,19 @@ namespace {
 constexpr int kDone = 0, kFailed = 1, kRunning = 7;
 
 std::mutex mutex;
-std::vector<uint8_t> memory(FakeGpu::kBytes);
 std::string failing;
 int callsBeforeFailure, queriesPerRecord;
 thread_local int device;
 
-// Reserved, never accessible: the GPU's own addresses, and where other processes see its memory.
-uintptr_t reserve() {
+uintptr_t reserve(int protection) {
   return reinterpret_cast<uintptr_t>(
-      mmap(nullptr, FakeGpu::kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+      mmap(nullptr, FakeGpu::kBytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
 }
-const uintptr_t own = reserve();
-const uintptr_t mapped = reserve();
+// Never accessible: the GPU's own addresses, and where other processes see its memory.
+const uintptr_t own = reserve(PROT_NONE);
+const uintptr_t mapped = reserve(PROT_NONE);
+// What lies behind them, in whole pages like theirs.
+uint8_t *const memory = reinterpret_cast<uint8_t *>(reserve(PROT_READ | PROT_WRITE));
 
 struct Copy {
   void *to, *from;
@@ -60,7 +61,7 @@ bool onDevice(const void *pointer) {
 uint8_t *behind(void *pointer) {
   for (uintptr_t base : {own, mapped})
     if (inside(base, pointer))
-      return memory.data() + (reinterpret_cast<uintptr_t>(pointer) - base);
+      return memory + (reinterpret_cast<uintptr_t>(pointer) - base);
   return static_cast<uint8_t *>(pointer);
 }
 
@@ -229,7 +230,7 @@ FlagcxP2pDeviceTable FakeGpu::table() {
 
 void FakeGpu::reset() {
   const std::lock_guard<std::mutex> guard(mutex);
-  std::fill(memory.begin(), memory.end(), 0);
+  memset(memory, 0, kBytes);
   failing.clear();
   queriesPerRecord = 0;
   device = 0;
@@ -242,12 +243,12 @@ uintptr_t FakeGpu::address(size_t offset) {
 
 std::string FakeGpu::read(size_t offset, size_t bytes) {
   const std::lock_guard<std::mutex> guard(mutex);
-  return std::string(reinterpret_cast<char *>(memory.data()) + offset, bytes);
+  return std::string(reinterpret_cast<char *>(memory) + offset, bytes);
 }
 
 void FakeGpu::write(size_t offset, const std::string &bytes) {
   const std::lock_guard<std::mutex> guard(mutex);
-  memcpy(memory.data() + offset, bytes.data(), bytes.size());
+  memcpy(memory + offset, bytes.data(), bytes.size());
 }
 
 void FakeGpu::fail(const char *callback, int failAfter) {

@@ -31,6 +31,9 @@ namespace {
 class NetGdr : public NetPair {
  protected:
   void SetUp() override {
+    const char *const fabric = getenv("FLAGCX_P2P_FABRIC");
+    if (fabric == nullptr || std::string(fabric) != "verbs")
+      GTEST_SKIP() << "only the verbs provider registers by a mapping: FLAGCX_P2P_FABRIC=verbs";
     FakeGpu::reset();
     const FlagcxP2pDeviceTable table = FakeGpu::table();
     adaptor.set(160, table.gdrPtrMmap);
@@ -43,7 +46,8 @@ class NetGdr : public NetPair {
   void TearDown() override {
     EXPECT_EQ(FakeGpu::mappings, 0) << "each mapping is ended when its memory is registered";
     EXPECT_EQ(FakeGpu::handles, 0);
-    NetPair::TearDown();
+    if (sendComm != nullptr)
+      NetPair::TearDown();
   }
   void *registerGpu(size_t offset, size_t bytes) {
     void *handle = nullptr;
@@ -51,6 +55,17 @@ class NetGdr : public NetPair {
     EXPECT_EQ(net.regMr(recvComm, pointer, bytes, FLAGCX_PTR_CUDA, 0, &handle), flagcxSuccess)
         << flagcxP2pEngineLastError();
     return handle;
+  }
+  // Without a mapping the GPU's address itself is tried. A real NIC does not know the played one; the stand-in takes it.
+  void registerByAddress() {
+    void *handle = nullptr;
+    void *const pointer = reinterpret_cast<void *>(FakeGpu::address());
+    const flagcxResult_t answer = net.regMr(recvComm, pointer, 4096, FLAGCX_PTR_CUDA, 0, &handle);
+    EXPECT_TRUE(answer == flagcxSuccess || answer == flagcxSystemError) << answer;
+    EXPECT_EQ(FakeGpu::maps, 0);
+    if (answer == flagcxSuccess) {
+      EXPECT_EQ(net.deregMr(recvComm, handle), flagcxSuccess);
+    }
   }
 };
 
@@ -88,9 +103,7 @@ TEST_F(NetGdr, AnEngineMapsToo) {
 
 TEST_F(NetGdr, ARefusedMappingLeavesTheAddress) {
   FakeGpu::fail("gdrPtrMmap");
-  void *const gpu = registerGpu(0, 4096);
-  EXPECT_EQ(FakeGpu::maps, 0);
-  EXPECT_EQ(net.deregMr(recvComm, gpu), flagcxSuccess);
+  registerByAddress();
 }
 
 TEST_F(NetGdr, BothMembersAreNeeded) {
@@ -99,9 +112,7 @@ TEST_F(NetGdr, BothMembersAreNeeded) {
     adaptor.set(160, table.gdrPtrMmap);
     adaptor.set(168, table.gdrPtrMunmap);
     adaptor.set(missing, static_cast<void *>(nullptr));
-    void *const gpu = registerGpu(0, 4096);
-    EXPECT_EQ(FakeGpu::maps, 0);
-    EXPECT_EQ(net.deregMr(recvComm, gpu), flagcxSuccess);
+    registerByAddress();
   }
 }
 

@@ -12,7 +12,7 @@ use flagcx_p2p::connection::Connection;
 use flagcx_p2p::engine::{Engine, RegisterOptions};
 use flagcx_p2p::fabric::Opcode;
 use flagcx_p2p::memory::RegionId;
-use flagcx_p2p::transfer::{Iov, Outcome, TransferId};
+use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
 use support::{LIMIT, Pair, connect, outcome};
 
 const BYTES: usize = 64 << 10;
@@ -125,4 +125,27 @@ fn soak_nobody_holds_memory_for_ever() {
         });
     }
     assert!(start.elapsed() < Duration::from_secs(40) + LIMIT);
+}
+
+/// The peer hangs up in the very moment in which we close: whoever of the two notices first, a close that has returned
+/// has ended everything.
+#[test]
+fn a_close_returns_when_everything_has_ended_whoever_began() {
+    for round in 0..60_u64 {
+        let pair = Pair::with(BYTES, &[("FLAGCX_P2P_FAULTS", "seed=1;delay=us:1000000")]);
+        let shared = Shared::new(&pair.client);
+        let ids: Vec<_> = (0..8)
+            .map(|piece| pair.here.submit(Opcode::Read, &[shared.iov(&pair, &pair.here, piece)][..]).unwrap())
+            .collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| pair.there.close());
+            // Now before the other end notices, now after.
+            std::thread::sleep(Duration::from_micros(round * 20));
+            pair.here.close();
+            for id in &ids {
+                let status = pair.here.status(*id);
+                assert!(matches!(status, Status::Ended(_)), "round {round}: {status:?} after the close");
+            }
+        });
+    }
 }

@@ -11,7 +11,7 @@ mod submit;
 mod wait;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 pub use context::{Context, TransferSettings};
@@ -64,6 +64,8 @@ pub struct Connection {
     wanted: AtomicBool,
     /// Set once by `close`, read by submitters: a hint, the lanes' own state decides. Relaxed.
     closed: AtomicBool,
+    /// Done once everything has ended.
+    ended: Once,
 }
 
 /// What a finished handshake brings to a connection.
@@ -166,6 +168,7 @@ impl Connection {
             attended: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            ended: Once::new(),
             monitor,
         });
         connection
@@ -270,18 +273,20 @@ impl Connection {
         self.end(Verdict::Failed, reason);
     }
 
+    /// Ends every transfer, once. Whoever comes second (we close while the peer does) waits for the first: when this
+    /// returns, nothing of the connection touches memory any more.
     fn end(&self, verdict: Verdict, reason: &str) {
-        if self.closed.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        self.monitor.forget(self.number, self);
-        self.channel.shutdown();
-        for lane in &self.lanes {
-            self.close_lane(lane, verdict, reason);
-        }
-        if !self.context.device_copies.finish(self.number, Instant::now() + DRAIN_LIMIT) {
-            tracing::warn!(peer = %self.peer.control, "copies of device memory go on after the connection has ended");
-        }
+        self.ended.call_once_force(|_| {
+            self.closed.store(true, Ordering::SeqCst);
+            self.monitor.forget(self.number, self);
+            self.channel.shutdown();
+            for lane in &self.lanes {
+                self.close_lane(lane, verdict, reason);
+            }
+            if !self.context.device_copies.finish(self.number, Instant::now() + DRAIN_LIMIT) {
+                tracing::warn!(peer = %self.peer.control, "copies of device memory go on after the connection has ended");
+            }
+        });
     }
 
     /// Closes a lane: ERROR, drained, gone. A flush that does not come ends with the queue pair's destruction.
