@@ -38,7 +38,10 @@ impl DeviceList {
     /// A list of devices that somebody else opened, all of one provider.
     pub fn of(devices: Vec<Arc<dyn Device>>) -> Self {
         let provider = devices.first().map(|device| device.attributes().provider);
-        Self { devices, selection: Selection { provider, reason: "given by the program".to_owned() } }
+        Self {
+            devices,
+            selection: Selection { provider, reason: "given by the program".to_owned(), refusal: None },
+        }
     }
 
     /// Opens the devices that `options` ask for.
