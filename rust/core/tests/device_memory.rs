@@ -9,7 +9,6 @@
     reason = "a panic is how a test fails"
 )]
 
-#[allow(dead_code, reason = "shared with other suites")]
 mod nullverbs;
 mod support;
 

@@ -185,7 +185,7 @@ impl Registry {
     fn keep(&self, state: &mut MutexGuard<'_, State>, region: Arc<Region>) -> RegionId {
         let id = region.id;
         state.by_id.insert(id, Entry { region, owners: 1 });
-        self.regions.changed(&state);
+        self.regions.changed(state);
         id
     }
 
