@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::fabric::Opcode;
 use flagcx_p2p::transfer::{Iov, Outcome, Status};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use support::{Pair, outcome};
 
 /// One lane, over sockets, and nothing else that could end the connection first.
@@ -40,6 +40,13 @@ const ROLE: &str = "FLAGCX_P2P_TEST_DEAD_PEER";
 
 fn seconds(range: Range<u64>) -> Range<Duration> {
     Duration::from_secs(range.start)..Duration::from_secs(range.end)
+}
+
+/// Stops a child, and returns when no thread of it runs any more: until then it might answer.
+fn stop(child: Pid) {
+    kill_process(child, Signal::STOP).unwrap();
+    let (_, status) = waitpid(Some(child), WaitOptions::UNTRACED).unwrap().unwrap();
+    assert!(status.stopped(), "{status:?}");
 }
 
 /// A write that breaks the lane because its peer is stopped; then waits until the connection is given up, which must
@@ -66,7 +73,7 @@ fn who_connected_gives_up_after_three_unanswered_rebuilds() {
     let remote = here.describe_remote(peer.address, 4096).unwrap();
     let iov = Iov { local: source.address(), length: 4096, region: Some(source.region()), remote };
     assert_eq!(outcome(&here, here.submit(Opcode::Write, &[iov][..]).unwrap()), Outcome::Done);
-    peer.signal(Signal::STOP);
+    stop(Pid::from_raw(peer.pid()).unwrap());
     expect_to_be_given_up(&here, iov, seconds(9..14));
 }
 
@@ -80,7 +87,7 @@ fn who_accepted_gives_up_when_nobody_asks_for_a_rebuild() {
     let remote = there.describe_remote(peer.number(), 4096).unwrap();
     let iov = Iov { local: source.address(), length: 4096, region: Some(source.region()), remote };
     assert_eq!(outcome(&there, there.submit(Opcode::Write, &[iov][..]).unwrap()), Outcome::Done);
-    kill_process(Pid::from_child(&peer.child), Signal::STOP).unwrap();
+    stop(Pid::from_child(&peer.child));
     expect_to_be_given_up(&there, iov, seconds(12..17));
 }
 
