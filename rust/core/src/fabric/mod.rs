@@ -128,7 +128,8 @@ pub trait QueuePair: Send + Debug {
     /// Moves the queue pair to ERROR: what is outstanding completes as [`CompletionStatus::Flushed`]. Idempotent.
     fn set_error(&mut self) -> Result<(), FabricError>;
 
-    /// True once the queue pair is in ERROR, by itself or by [`QueuePair::set_error`], or its peer is gone.
+    /// True once the queue pair is in ERROR, by itself or by [`QueuePair::set_error`], or one of its ends is gone: the
+    /// peer, or the address that it was made with.
     fn is_broken(&self) -> bool;
 
     /// How bytes travel, once connected: for logs, metrics and tools.

@@ -137,7 +137,10 @@ impl Device for VerbsDevice {
             }
             match event.event {
                 DeviceEvent::QueuePairFatal(number) => self.context.mark_broken(number),
-                DeviceEvent::AddressChange | DeviceEvent::PortUp => self.refresh(),
+                DeviceEvent::AddressChange | DeviceEvent::PortUp => {
+                    self.refresh();
+                    self.context.mark_gone_addresses();
+                }
                 _ => {}
             }
             return Some(event.event);
