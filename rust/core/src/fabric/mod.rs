@@ -45,6 +45,9 @@ pub trait Device: Send + Sync + Debug {
     /// The port's state now: link, MTU, message limit, the GID in use and why it was chosen.
     fn port(&self) -> Result<PortAttributes, FabricError>;
 
+    /// The filled entries of the port's GID table now, for operators: a read of up to 256 places.
+    fn gids(&self) -> Result<Vec<GidEntry>, FabricError>;
+
     /// Registers `range` for local and remote access.
     ///
     /// The range must be mapped in this process (or be described by a dma-buf) for as long as the result lives;

@@ -20,6 +20,16 @@ pub struct Selection {
     pub provider: Option<Provider>,
     /// The reason, in words for an operator.
     pub reason: String,
+    /// RDMA ports that are not used although others are, a line each, with what was found.
+    pub not_used: Vec<String>,
+}
+
+/// What a provider has opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) devices: Vec<Arc<dyn Device>>,
+    /// As [`Selection::not_used`].
+    pub(super) not_used: Vec<String>,
 }
 
 impl DeviceList {
@@ -36,7 +46,14 @@ impl DeviceList {
     /// A list of devices that somebody else opened, all of one provider.
     pub fn of(devices: Vec<Arc<dyn Device>>) -> Self {
         let provider = devices.first().map(|device| device.attributes().provider);
-        Self { devices, selection: Selection { provider, reason: "given by the program".to_owned() } }
+        Self {
+            devices,
+            selection: Selection {
+                provider,
+                reason: "given by the program".to_owned(),
+                not_used: Vec::new(),
+            },
+        }
     }
 
     /// Opens the devices that `options` ask for.
@@ -49,11 +66,15 @@ impl DeviceList {
             FabricChoice::Auto | FabricChoice::Verbs => open_verbs(options),
         };
         match (verbs, options.choice) {
-            (Ok(devices), _) => {
+            (Ok(Opened { devices, not_used }), _) => {
                 let names: Vec<_> = devices.iter().map(|device| device.attributes().name.clone()).collect();
                 let reason = format!("active RDMA ports found: {}", names.join(", "));
                 tracing::info!(provider = "verbs", "{reason}");
-                Ok(Self { devices, selection: Selection { provider: Some(Provider::Verbs), reason } })
+                for port in &not_used {
+                    tracing::info!("not used: {port}");
+                }
+                let selection = Selection { provider: Some(Provider::Verbs), reason, not_used };
+                Ok(Self { devices, selection })
             }
             (Err(error), FabricChoice::Verbs) => Err(error),
             (Err(error), choice) => {
@@ -67,19 +88,21 @@ impl DeviceList {
                         "no RDMA device in use, data moves by software: {reason}"
                     );
                 }
-                Ok(Self { devices, selection: Selection { provider: Some(Provider::Software), reason } })
+                let selection =
+                    Selection { provider: Some(Provider::Software), reason, not_used: Vec::new() };
+                Ok(Self { devices, selection })
             }
         }
     }
 }
 
 #[cfg(feature = "verbs")]
-fn open_verbs(options: &FabricOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
-    super::verbs::open(&options.verbs)
+fn open_verbs(options: &FabricOptions) -> Result<Opened, FabricError> {
+    super::verbs::open_and_report(&options.verbs)
 }
 
 #[cfg(not(feature = "verbs"))]
-fn open_verbs(_: &FabricOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
+fn open_verbs(_: &FabricOptions) -> Result<Opened, FabricError> {
     Err(FabricError::Unsupported("built without the cargo feature `verbs`".to_owned()))
 }
 

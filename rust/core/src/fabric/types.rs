@@ -107,6 +107,19 @@ pub struct PortAttributes {
     pub gid_reason: String,
 }
 
+/// One filled entry of a port's GID table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GidEntry {
+    /// Place in the table.
+    pub index: u8,
+    /// The GID, network order.
+    pub gid: [u8; 16],
+    /// RoCE version, 1 or 2; `None` where there is none or the kernel does not say.
+    pub roce_version: Option<u8>,
+    /// Network interface that it belongs to, where the kernel says.
+    pub netdev: Option<String>,
+}
+
 /// A range to register.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryRange {
