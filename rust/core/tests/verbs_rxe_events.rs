@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::fabric::Opcode;
 use flagcx_p2p::observe;
-use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, Status};
+use flagcx_p2p::transfer::{Outcome, Status};
 use support::{Pair, content, eventually, outcome, pattern};
 
 /// The interface below the guest's soft-RoCE device, and its address.
@@ -45,10 +45,8 @@ fn alone() -> Option<MutexGuard<'static, ()>> {
 
 /// Two engines whose control plane does not depend on the interface.
 fn pair() -> Pair {
-    Pair::with(
-        LENGTH,
-        &[("FLAGCX_P2P_BIND", "127.0.0.1"), ("FLAGCX_IB_TIMEOUT", "16"), ("FLAGCX_IB_RETRY_CNT", "3")],
-    )
+    // Soft-RoCE takes the default number of retries, 7, for ever.
+    Pair::with(LENGTH, &[("FLAGCX_P2P_BIND", "127.0.0.1"), ("FLAGCX_IB_RETRY_CNT", "6")])
 }
 
 fn ip(arguments: &str) {
@@ -98,9 +96,10 @@ fn a_transfer_waits_for_a_link_that_comes_back() {
     let _restored = Restored;
     let pair = pair();
     write(&pair, 1);
+    let before = [events("port-down"), events("port-up")];
     ip(&format!("link set {INTERFACE} down"));
     eventually("the lanes leave working order", || pair.here.info().healthy_lanes == 0);
-    assert_eq!(events("port-down"), 1, "one event");
+    assert_eq!(events("port-down"), before[0] + 1);
     let (id, bytes) = start(&pair, 2);
     assert_eq!(pair.here.wait(id, Duration::from_millis(500)), Status::Pending);
     let begin = Instant::now();
@@ -109,7 +108,7 @@ fn a_transfer_waits_for_a_link_that_comes_back() {
     println!("done {:?} after the link came back", begin.elapsed());
     assert!(content(&pair.target) == bytes);
     eventually("all lanes are back", || healthy(&pair));
-    assert_eq!(events("port-up"), 1);
+    assert_eq!(events("port-up"), before[1] + 1);
 }
 
 #[test]
@@ -118,6 +117,7 @@ fn a_link_that_stays_down_fails_what_it_carries() {
     let _restored = Restored;
     let pair = pair();
     write(&pair, 1);
+    let before = events("port-up");
     let begin = Instant::now();
     ip(&format!("link set {INTERFACE} down"));
     let (id, _) = start(&pair, 2);
@@ -127,7 +127,7 @@ fn a_link_that_stays_down_fails_what_it_carries() {
     println!("given up after {:?}", begin.elapsed());
     assert!(begin.elapsed() < GIVEN_UP, "it took {:?}", begin.elapsed());
     ip(&format!("link set {INTERFACE} up"));
-    eventually("the port is known to be up", || events("port-up") == 1);
+    eventually("the port is known to be up", || events("port-up") > before);
     write(&Pair::between(Arc::clone(&pair.client), Arc::clone(&pair.server), LENGTH), 3);
 }
 
@@ -145,20 +145,6 @@ fn lanes_move_to_the_address_that_is_left() {
     eventually("every lane is rebuilt", || rebuilds(&pair) >= lanes as u64 && healthy(&pair));
     write(&pair, 2);
     println!("GID now: {}", pair.client.device().unwrap().port().unwrap().gid_reason);
-}
-
-/// The end that is written to learns by an event that its queue pair has failed.
-#[test]
-fn a_request_with_a_wrong_key_is_told_to_the_peer_by_its_device() {
-    let Some(_alone) = alone() else { return };
-    let pair = pair();
-    let good = pair.iov(0, 0, 1000);
-    let wrong = Iov { remote: RdmaDesc { rkey: !good.remote.rkey, ..good.remote }, ..good };
-    let id = pair.here.submit(Opcode::Write, &[wrong]).unwrap();
-    assert!(matches!(outcome(&pair.here, id), Outcome::Failed(_)));
-    eventually("the lane is rebuilt", || rebuilds(&pair) == 1 && healthy(&pair));
-    assert!(events("queue-pair-fatal") >= 1);
-    write(&pair, 1);
 }
 
 fn rebuilds(pair: &Pair) -> u64 {
