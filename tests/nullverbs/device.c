@@ -206,18 +206,20 @@ void raise_event(struct ibv_context *context, enum ibv_event_type type, uint32_t
   (void)written; // a full pipe drops events, as a full kernel queue would
 }
 
-void nullverbs_raise(int type) {
-  if (type == IBV_EVENT_PORT_ERR)
+void nullverbs_raise(int type, int device) {
+  if (device < 0 && type == IBV_EVENT_PORT_ERR)
     settings.port_state = IBV_PORT_DOWN;
-  if (type == IBV_EVENT_PORT_ACTIVE)
+  if (device < 0 && type == IBV_EVENT_PORT_ACTIVE)
     settings.port_state = IBV_PORT_ACTIVE;
-  if (type == IBV_EVENT_QP_FATAL) {
-    fail_all_queue_pairs(IBV_EVENT_QP_FATAL);
-    return;
-  }
   lock(&contexts_lock);
-  for (struct context *context = contexts; context; context = context->next)
-    raise_event(&context->verbs, (enum ibv_event_type)type, 0);
+  for (struct context *context = contexts; context; context = context->next) {
+    if (device >= 0 && context->index != device)
+      continue;
+    if (type == IBV_EVENT_QP_FATAL)
+      fail_queue_pairs_of(&context->verbs, IBV_EVENT_QP_FATAL);
+    else
+      raise_event(&context->verbs, (enum ibv_event_type)type, 0);
+  }
   unlock(&contexts_lock);
 }
 

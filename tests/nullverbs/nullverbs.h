@@ -49,9 +49,9 @@ struct nullverbs_live {
 };
 void nullverbs_live(struct nullverbs_live *out);
 
-// What a device would say on its own, to every open context: an event of its port (which changes the port's state), of
-// the device, or of every queue pair (which goes to ERROR).
-void nullverbs_raise(int type);
+// What a device would say on its own, to each of its contexts: an event of its port, of the device, or of every queue
+// pair (which goes to ERROR). `device` is its index; -1 stands for all, whose port state then follows.
+void nullverbs_raise(int type, int device);
 
 struct counters {
   _Atomic int64_t contexts, domains, regions, completion_queues, queue_pairs; // alive
@@ -186,8 +186,8 @@ void fold_poll_counters(struct completion_queue *queue);
 void fold_live_counters(void);
 // queue_pair.c: moves to ERROR.
 void fail_queue_pair(struct slot *slot, const char *why);
-// queue_pair.c: moves every queue pair to ERROR, with an event of that type.
-void fail_all_queue_pairs(enum ibv_event_type type);
+// queue_pair.c: moves every queue pair of a context to ERROR, with an event of that type.
+void fail_queue_pairs_of(struct ibv_context *context, enum ibv_event_type type);
 // post.c
 int post_send(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);
 // completion.c

@@ -15,10 +15,10 @@ void fail_queue_pair(struct slot *slot, const char *why) {
     TRACE("qp 0x%x -> ERROR: %s\n", slot->number, why);
 }
 
-void fail_all_queue_pairs(enum ibv_event_type type) {
+void fail_queue_pairs_of(struct ibv_context *context, enum ibv_event_type type) {
   lock(&slots_lock);
   for (struct slot *slot = slots; slot < slots + MAX_QUEUE_PAIRS; slot++) {
-    if (!slot->queue_pair)
+    if (!slot->queue_pair || slot->context != context)
       continue;
     fail_queue_pair(slot, ibv_event_type_str(type));
     raise_event(slot->context, type, slot->number);

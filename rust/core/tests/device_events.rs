@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::engine::{Engine, EngineError, EngineOptions};
-use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
+use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode, VerbsOptions};
 use flagcx_p2p::observe;
 use flagcx_p2p::transfer::{Outcome, Status};
 use nullverbs::{Event, Standin};
@@ -33,16 +33,23 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The devices of `standin` that `hca` names.
+fn devices(standin: &Standin, hca: &str) -> Arc<DeviceList> {
+    let verbs = VerbsOptions { hca: hca.to_owned(), ..standin.options() };
+    let options = FabricOptions { choice: FabricChoice::Verbs, verbs, ..FabricOptions::default() };
+    Arc::new(DeviceList::open(&options).unwrap())
+}
+
+fn engine(devices: &Arc<DeviceList>) -> Arc<Engine> {
+    let config = support::config(&[("FLAGCX_P2P_FABRIC", "verbs"), ("FLAGCX_P2P_BIND", "127.0.0.1")]);
+    let options = EngineOptions { gpu_index: 0, devices: Some(Arc::clone(devices)) };
+    Engine::open(config, options).unwrap()
+}
+
 /// Two connected engines over the one device of `standin`.
 fn pair(standin: &Standin) -> Pair {
-    let config = support::config(&[("FLAGCX_P2P_FABRIC", "verbs"), ("FLAGCX_P2P_BIND", "127.0.0.1")]);
-    let options =
-        FabricOptions { choice: FabricChoice::Verbs, verbs: standin.options(), ..FabricOptions::default() };
-    let devices = Some(Arc::new(DeviceList::open(&options).unwrap()));
-    let options = EngineOptions { gpu_index: 0, devices };
-    let client = Engine::open(Arc::clone(&config), options.clone()).unwrap();
-    let server = Engine::open(config, options).unwrap();
-    Pair::between(client, server, 1 << 16)
+    let devices = devices(standin, "");
+    Pair::between(engine(&devices), engine(&devices), 1 << 16)
 }
 
 /// One more connection.
@@ -109,6 +116,26 @@ fn transfers_wait_for_a_port_that_comes_back() {
     assert!(content(&pair.target) == bytes);
     eventually("all lanes are back", || healthy(&pair));
     assert!(connect(&pair).unwrap().is_usable(), "new connections are made again");
+}
+
+/// The end that was connected to is not asked in vain: it answers once its port is back.
+#[test]
+fn a_peer_waits_for_the_port_of_the_other_end() {
+    let _alone = alone();
+    let standin = Standin::new(&[("devs", 2)]);
+    let (client, server) = (engine(&devices(&standin, "nv0")), engine(&devices(&standin, "nv1")));
+    let pair = Pair::between(client, server, 1 << 16);
+    write(&pair, 1);
+    standin.raise_on(Event::PortDown, 1);
+    eventually("both ends know", || {
+        pair.here.info().healthy_lanes == 0 && pair.there.info().healthy_lanes == 0
+    });
+    let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, 64)]).unwrap();
+    assert_eq!(pair.here.wait(id, Duration::from_millis(500)), Status::Pending);
+    standin.raise_on(Event::PortUp, 1);
+    assert_eq!(outcome(&pair.here, id), Outcome::Done);
+    eventually("all lanes are back", || healthy(&pair));
+    write(&pair, 2);
 }
 
 #[test]

@@ -89,12 +89,18 @@ impl Standin {
         assert_eq!(code, 0, "the stand-in has no setting {name:?}");
     }
 
-    /// Has every open device say `event`.
+    /// Has every device say `event`.
     pub(crate) fn raise(&self, event: Event) {
+        self.raise_on(event, -1);
+    }
+
+    /// Has one device say `event`.
+    pub(crate) fn raise_on(&self, event: Event, device: i32) {
         // SAFETY: the prototype is that of nullverbs.h.
         unsafe {
-            let raise = self.library.get::<unsafe extern "C" fn(libc::c_int)>(b"nullverbs_raise");
-            raise.unwrap()(event as libc::c_int);
+            let raise =
+                self.library.get::<unsafe extern "C" fn(libc::c_int, libc::c_int)>(b"nullverbs_raise");
+            raise.unwrap()(event as libc::c_int, device);
         }
     }
 
