@@ -13,6 +13,8 @@
 
 static struct ibv_device devices[MAX_DEVICES];
 static uint32_t host_address; // IPv4, network order
+static struct context *contexts;
+static struct lock contexts_lock;
 
 // The host's first address that is up and not loopback, so that engines that compare it with their own find it.
 static uint32_t find_host_address(void) {
@@ -95,11 +97,20 @@ struct ibv_context *ibv_open_device(struct ibv_device *device) {
   verbs->ops.poll_cq = poll_completions;
   verbs->ops.req_notify_cq = arm_completions;
   verbs->ops.post_send = post_send;
+  lock(&contexts_lock);
+  context->next = contexts;
+  contexts = context;
+  unlock(&contexts_lock);
   counters.contexts++;
   return verbs;
 }
 
 int ibv_close_device(struct ibv_context *verbs) {
+  lock(&contexts_lock);
+  struct context **link = &contexts;
+  while (&(*link)->verbs != verbs) link = &(*link)->next;
+  *link = (*link)->next;
+  unlock(&contexts_lock);
   close(verbs->async_fd);
   close(((struct context *)verbs)->event_writer);
   free(verbs);
@@ -168,7 +179,8 @@ int ibv_query_gid(struct ibv_context *context, uint8_t port, int index, union ib
     memcpy(out->raw + 8, &guid, sizeof guid);
   } else if (index == mapped) {
     out->raw[10] = out->raw[11] = 0xff;
-    memcpy(out->raw + 12, &host_address, sizeof host_address);
+    uint32_t address = settings.address ? htonl((uint32_t)settings.address) : host_address;
+    memcpy(out->raw + 12, &address, sizeof address);
   }
   return 0;
 }
@@ -194,6 +206,23 @@ void raise_event(struct ibv_context *context, enum ibv_event_type type, uint32_t
   (void)written; // a full pipe drops events, as a full kernel queue would
 }
 
+void nullverbs_raise(int type, int device) {
+  if (device < 0 && type == IBV_EVENT_PORT_ERR)
+    settings.port_state = IBV_PORT_DOWN;
+  if (device < 0 && type == IBV_EVENT_PORT_ACTIVE)
+    settings.port_state = IBV_PORT_ACTIVE;
+  lock(&contexts_lock);
+  for (struct context *context = contexts; context; context = context->next) {
+    if (device >= 0 && context->index != device)
+      continue;
+    if (type == IBV_EVENT_QP_FATAL)
+      fail_queue_pairs_of(&context->verbs, IBV_EVENT_QP_FATAL);
+    else
+      raise_event(&context->verbs, (enum ibv_event_type)type, 0);
+  }
+  unlock(&contexts_lock);
+}
+
 int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *out) {
   for (;;) {
     struct event_record record;
@@ -204,17 +233,30 @@ int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *out
       return -1;
     memset(out, 0, sizeof *out);
     out->event_type = record.type;
-    if (!record.number)
+    if (!record.number) {
+      out->element.port_num = 1; // what is about the device has no element
       return 0;
+    }
     // The events of a destroyed queue pair go with it.
-    struct slot *slot = slot_of(record.number);
-    if (!slot)
+    struct slot *slot = &slots[record.number & (MAX_QUEUE_PAIRS - 1)];
+    atomic_fetch_add(&slot->events, 1);
+    if (slot_of(record.number) != slot) {
+      atomic_fetch_sub(&slot->events, 1);
       continue;
+    }
     out->element.qp = &slot->queue_pair->verbs;
     return 0;
   }
 }
 
 void ibv_ack_async_event(struct ibv_async_event *event) {
-  (void)event;
+  switch (event->event_type) {
+    case IBV_EVENT_QP_FATAL:
+    case IBV_EVENT_QP_REQ_ERR:
+    case IBV_EVENT_QP_ACCESS_ERR:
+      atomic_fetch_sub(&slots[((struct queue_pair *)event->element.qp)->slot].events, 1);
+      break;
+    default:
+      break;
+  }
 }

@@ -36,6 +36,7 @@ struct settings {
   uint64_t port_state;   // enum ibv_port_state
   uint64_t link_layer;   // 1 InfiniBand, 2 Ethernet
   uint64_t locked_bytes; // bytes that can be registered before ENOMEM
+  uint64_t address;      // IPv4 address of the mapped GID, host order; 0: the host's own
 };
 extern struct settings settings;
 
@@ -47,6 +48,10 @@ struct nullverbs_live {
   int64_t contexts, domains, regions, completion_queues, queue_pairs;
 };
 void nullverbs_live(struct nullverbs_live *out);
+
+// What a device would say on its own, to each of its contexts: an event of its port, of the device, or of every queue
+// pair (which goes to ERROR). `device` is its index; -1 stands for all, whose port state then follows.
+void nullverbs_raise(int type, int device);
 
 struct counters {
   _Atomic int64_t contexts, domains, regions, completion_queues, queue_pairs; // alive
@@ -94,6 +99,7 @@ struct context {
   struct ibv_context verbs;
   int index;
   int event_writer; // async events go through a pipe; its reading end is verbs.async_fd
+  struct context *next;
 };
 
 struct domain {
@@ -157,6 +163,7 @@ struct slot {
   struct ibv_pd *_Atomic domain;
   struct ibv_context *context;
   struct queue_pair *queue_pair;
+  _Atomic int events; // delivered and not acknowledged: its end waits for them
   uint8_t generation;
 } CACHE_LINE;
 extern struct slot slots[MAX_QUEUE_PAIRS];
@@ -179,6 +186,8 @@ void fold_poll_counters(struct completion_queue *queue);
 void fold_live_counters(void);
 // queue_pair.c: moves to ERROR.
 void fail_queue_pair(struct slot *slot, const char *why);
+// queue_pair.c: moves every queue pair of a context to ERROR, with an event of that type.
+void fail_queue_pairs_of(struct ibv_context *context, enum ibv_event_type type);
 // post.c
 int post_send(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);
 // completion.c

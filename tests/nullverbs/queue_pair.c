@@ -15,6 +15,17 @@ void fail_queue_pair(struct slot *slot, const char *why) {
     TRACE("qp 0x%x -> ERROR: %s\n", slot->number, why);
 }
 
+void fail_queue_pairs_of(struct ibv_context *context, enum ibv_event_type type) {
+  lock(&slots_lock);
+  for (struct slot *slot = slots; slot < slots + MAX_QUEUE_PAIRS; slot++) {
+    if (!slot->queue_pair || slot->context != context)
+      continue;
+    fail_queue_pair(slot, ibv_event_type_str(type));
+    raise_event(slot->context, type, slot->number);
+  }
+  unlock(&slots_lock);
+}
+
 static int is_possible(const struct ibv_qp_init_attr *init) {
   const struct ibv_qp_cap *cap = &init->cap;
   return init->send_cq && init->recv_cq && init->qp_type == IBV_QPT_RC && cap->max_send_wr <= settings.max_depth &&
@@ -199,6 +210,7 @@ int ibv_destroy_qp(struct ibv_qp *verbs) {
   struct slot *slot = &slots[pair->slot];
   atomic_store(&slot->number, 0);
   atomic_store(&slot->state, IBV_QPS_RESET);
+  while (atomic_load(&slot->events)) sched_yield();
   lock(&pair->lock); // a post that races with this, which is the caller's mistake, leaves first
   unlock(&pair->lock);
   drop_completions((struct completion_queue *)verbs->send_cq, pair);

@@ -37,6 +37,7 @@ static const struct {
     {"port_state", offsetof(struct settings, port_state)},
     {"link_layer", offsetof(struct settings, link_layer)},
     {"locked_bytes", offsetof(struct settings, locked_bytes)},
+    {"address", offsetof(struct settings, address)},
 };
 static const size_t table_length = sizeof table / sizeof *table;
 

@@ -117,6 +117,9 @@ pub(crate) struct DemoArgs {
     /// How much to move
     #[arg(long, default_value = "2G", value_parser = parse_size, value_name = "SIZE")]
     size: u64,
+    /// Directory whose files are moved; the default is the Rust toolchain, else /usr/lib
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
     /// Where to keep the files meanwhile; the default is the system's temporary directory
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -180,8 +183,8 @@ impl From<GetArgs> for GetOptions {
 
 impl From<DemoArgs> for DemoOptions {
     fn from(args: DemoArgs) -> Self {
-        let DemoArgs { size, dir, ring } = args;
-        Self { size, dir, shape: ring.into() }
+        let DemoArgs { size, from, dir, ring } = args;
+        Self { size, from, dir, shape: ring.into() }
     }
 }
 

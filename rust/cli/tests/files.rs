@@ -176,12 +176,19 @@ fn a_client_killed_in_the_middle_leaves_nothing() {
 
 #[test]
 fn the_demo_prints_one_table() {
-    let temp = tempfile::tempdir().unwrap();
-    let ended = run(program().args(["demo", "--size", "8M", "--dir"]).arg(temp.path())).succeeded();
+    let (temp, from) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("one"), content(3 << 20)).unwrap();
+    let mut demo = program();
+    demo.args(["demo", "--size", "8M", "--dir"]).arg(temp.path()).arg("--from").arg(from.path());
+    let ended = run(&mut demo).succeeded();
+    let source = format!("2 files of {}, 6.00 MiB in all", from.path().display());
+    assert!(ended.out.contains(&source), "{source}: {ended:?}");
     for word in ["put (WRITE)", "get (READ)", "yes, blake3", "GB/s"] {
         assert!(ended.out.contains(word), "{ended:?}");
     }
     assert!(names(temp.path()).is_empty(), "it cleans up");
+    let missing = from.path().join("missing");
+    run(program().args(["demo", "--from"]).arg(missing)).failed(1, "is not a directory");
 }
 
 #[test]
@@ -197,7 +204,7 @@ fn bench_measures_and_checks() {
 #[test]
 fn doctor_says_what_it_finds() {
     let ended = run(program().arg("doctor").env("FLAGCX_P2P_SLICE_SIZE", "65536")).succeeded();
-    for word in ["provider", "FLAGCX_P2P_SLICE_SIZE", "65536", "memlock"] {
+    for word in ["provider", "FLAGCX_P2P_SLICE_SIZE", "65536", "memlock", "GID in use", "because"] {
         assert!(ended.out.contains(word), "{word}: {}", ended.out);
     }
 }

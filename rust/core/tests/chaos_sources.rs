@@ -56,7 +56,7 @@ fn peers_are_slow() {
 #[test]
 fn a_liar_is_caught() {
     if chaos::over_verbs() {
-        println!("skipped: only the software fabric can be made to lie");
+        println!("not run over verbs: only the software fabric can be made to lie");
         return;
     }
     assert!(chaos::count_lies() > 0);

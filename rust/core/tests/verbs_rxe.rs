@@ -65,6 +65,8 @@ fn in_process(device: &Arc<dyn Device>) -> Rig {
 fn peer() {
     if std::env::var_os(ROLE).is_some() {
         serve(LocalPeer::new(open(GIVES_UP)), |_, words| panic!("unknown command {words:?}"));
+    } else {
+        println!("not run: it is what the other process of the tests here runs");
     }
 }
 
@@ -88,6 +90,39 @@ fn the_device_is_described() {
     assert_eq!((port.active, port.link_layer, port.gid_index), (true, LINK_ETHERNET, 1));
     assert!(port.gid_reason.contains("RoCE v2"), "{}", port.gid_reason);
     assert!(device.event_fd().is_some());
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_in_one_line() {
+    let _alone = alone();
+    if !is_enabled() {
+        return;
+    }
+    let refusal = |options: &VerbsOptions, parts: &[&str]| {
+        let error = verbs::open(options).expect_err("nothing here can be opened").to_string();
+        println!("{error}");
+        assert!(!error.contains('\n'), "one line: {error}");
+        assert!(parts.iter().all(|part| error.contains(part)), "{parts:?} are not all in: {error}");
+    };
+    let options = VerbsOptions::default();
+    let unknown = VerbsOptions { hca: "mlx5_0".to_owned(), ..options.clone() };
+    refusal(&unknown, &["rxe0 port 1", "FLAGCX_IB_HCA=\"mlx5_0\""]);
+    let far = VerbsOptions { gid_index: Some(200), ..options.clone() };
+    refusal(&far, &["FLAGCX_IB_GID_INDEX=200", "rxe0 port 1", "filled entries: 0, 1"]);
+    let elsewhere = VerbsOptions { address_range: "198.51.100.0/24".to_owned(), ..options.clone() };
+    refusal(&elsewhere, &["no usable GID", "198.51.100.0/24", "10.77.0.1 RoCE v2 on dummy0"]);
+    let jumbo = VerbsOptions { max_mtu: 9000, ..options.clone() };
+    refusal(&jumbo, &["9000", "256, 512, 1024, 2048 or 4096"]);
+    link("down");
+    let result = std::panic::catch_unwind(|| refusal(&options, &["rxe0 port 1 is DOWN, not ACTIVE"]));
+    link("up");
+    result.unwrap();
+}
+
+/// Turns the network interface below the device off or on.
+fn link(state: &str) {
+    let status = Command::new("ip").args(["link", "set", "dummy0", state]).status();
+    assert!(status.expect("iproute2's ip runs").success());
 }
 
 #[test]

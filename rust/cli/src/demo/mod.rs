@@ -23,6 +23,8 @@ const MARGIN: u64 = 256 << 20;
 pub(crate) struct DemoOptions {
     /// Bytes to move, at most.
     pub(crate) size: u64,
+    /// Whose files; `None` chooses.
+    pub(crate) from: Option<PathBuf>,
     /// Where to keep the files meanwhile.
     pub(crate) dir: Option<PathBuf>,
     /// Ring to ask for.
@@ -38,13 +40,17 @@ struct Total {
 
 /// Runs `demo`.
 pub(crate) fn run(options: &DemoOptions) -> Result<()> {
+    let root = options.from.clone().unwrap_or_else(input::root);
+    if !root.is_dir() {
+        return Err(CliError::other(format!("{} is not a directory", root.display())));
+    }
     let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
     let work = tempfile::Builder::new()
         .prefix("flagcx-p2p-demo-")
         .tempdir_in(&parent)
         .map_err(|error| CliError::other(error.to_string()))
         .doing(|| format!("create a directory in {}", parent.display()))?;
-    let items = choose(options.size, work.path())?;
+    let items = choose(&root, options.size, work.path())?;
     let (served, back) = (work.path().join("served"), work.path().join("back"));
     for directory in [&served, &back] {
         std::fs::create_dir(directory).map_err(|error| CliError::other(error.to_string()))?;
@@ -58,10 +64,9 @@ pub(crate) fn run(options: &DemoOptions) -> Result<()> {
     Ok(())
 }
 
-/// Finds the input, shrunk to what the disk can take.
-fn choose(wanted: u64, work: &Path) -> Result<Vec<Item>> {
-    let root = input::root();
-    let files = input::files(&root);
+/// Chooses files of `root`, shrunk to what the disk can take.
+fn choose(root: &Path, wanted: u64, work: &Path) -> Result<Vec<Item>> {
+    let files = input::files(root);
     let items = input::plan(&files, wanted);
     let free = Directory::open(work)?.free_space()?.saturating_sub(MARGIN);
     let largest = items.iter().map(|item| item.size).max().unwrap_or(0);
@@ -80,7 +85,7 @@ fn choose(wanted: u64, work: &Path) -> Result<Vec<Item>> {
     };
     if items.is_empty() {
         return Err(CliError::other(format!(
-            "no file in {} fits; free some disk space, or choose another --size or --dir",
+            "no file in {} fits; free some disk space, or choose another --size, --from or --dir",
             root.display()
         )));
     }

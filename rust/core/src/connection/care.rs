@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Connection, LaneBuilder, LaneHandle};
+use super::{Connection, DeviceHealth, LaneBuilder, LaneHandle};
 use crate::control::wire::LaneRecord;
 use crate::control::{ChannelFrame, LaneSetup};
 use crate::fabric::{FabricError, QueuePair};
@@ -36,6 +36,10 @@ const STEP_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long a follower waits to be asked for a rebuild: longer than a leader that lives tries.
 const FOLLOW_LIMIT: Duration = Duration::from_secs(12);
+
+/// How long lanes wait for a port that is down before they are given up: with a rebuild behind it, shorter than a
+/// follower waits.
+const PORT_LIMIT: Duration = Duration::from_secs(8);
 
 /// How often a care-taker looks at lanes that are being drained.
 const LOOK: Duration = Duration::from_millis(1);
@@ -109,6 +113,9 @@ impl Connection {
 
     /// One round; true if something is still going on. An error says why the peer is lost.
     fn care_once(&self) -> Result<bool, String> {
+        if let DeviceHealth::Lost(reason) = self.context.device_health() {
+            return Err(reason.to_owned());
+        }
         while let Some(frame) = self.channel.try_read_frame().map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => "the peer has closed the connection or died".to_owned(),
             _ => format!("the control connection failed: {error}"),
@@ -191,6 +198,14 @@ impl Connection {
             }
             return Ok(true);
         }
+        if let DeviceHealth::PortDown(since) = self.context.device_health() {
+            drop(care);
+            if since.elapsed() > PORT_LIMIT {
+                self.give_up(lane, &format!("the port has been down for {} s", PORT_LIMIT.as_secs()));
+                return Ok(false);
+            }
+            return Ok(true);
+        }
         if state.attempts == MAX_ATTEMPTS {
             drop(care);
             self.give_up(lane, &format!("{MAX_ATTEMPTS} rebuilds did not help: {}", lane.status.reason()));
@@ -217,6 +232,11 @@ impl Connection {
     fn follow(&self, index: u32, attempt: u32, record: &LaneRecord) -> Result<(), String> {
         let Some(lane) = self.lanes.get(index as usize).filter(|_| !self.leads) else { return Ok(()) };
         self.break_lane(lane, "the peer asks for a rebuild");
+        if matches!(self.context.device_health(), DeviceHealth::PortDown(_)) {
+            // Without an answer the leader asks again: by then the port may be back.
+            tracing::info!(peer = %self.peer.control, lane = index, "a rebuild must wait: the port is down");
+            return Ok(());
+        }
         let deadline = Instant::now() + STEP_LIMIT;
         while lane.status.health() == LaneHealth::Broken && Instant::now() < deadline {
             self.drive(lane);

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::device_copies::DeviceCopies;
+use super::device_events::{DeviceEvents, DeviceHealth};
 use crate::config::Config;
-use crate::fabric::Device;
+use crate::fabric::{Device, FabricError};
 use crate::memory::{Region, Registry};
 use crate::pool::{PoolError, PoolOptions, SlicePolicy, WorkerPool, clock};
 use crate::topology::{Sysfs, cpus_near};
@@ -25,6 +26,8 @@ pub struct Context {
     pub policy: SlicePolicy,
     /// Settings of transfers.
     pub settings: TransferSettings,
+    /// What the device says on its own; `None` where the system had no thread to listen.
+    pub(super) device_events: Option<Arc<DeviceEvents>>,
     /// The GPU on which device transfers run.
     pub(super) gpu_index: i32,
     /// Transfers that the device runtime moves.
@@ -58,7 +61,11 @@ const ABORT_LIMIT: Duration = Duration::from_secs(4);
 impl Context {
     /// A context over `pool`, with regions on its device.
     pub fn new(pool: Arc<WorkerPool>, policy: SlicePolicy, settings: TransferSettings) -> Self {
+        let device_events = DeviceEvents::of_device(pool.device())
+            .inspect_err(|error| tracing::warn!("nobody listens to the device's events: {error}"))
+            .ok();
         Self {
+            device_events,
             registry: Registry::new(Arc::clone(pool.device())),
             transfers: Table::default(),
             pool,
@@ -107,6 +114,27 @@ impl Context {
             max_inline: config.max_inline,
         };
         Ok(Self::new(pool, policy, settings))
+    }
+
+    /// How the device is, as far as its events tell.
+    pub fn device_health(&self) -> DeviceHealth {
+        self.device_events.as_ref().map_or(DeviceHealth::Up, |events| events.health())
+    }
+
+    /// Refuses when nothing can move over the device now.
+    pub(super) fn require_port(&self) -> Result<(), FabricError> {
+        let attributes = self.pool.device().attributes();
+        let name = format!("{} port {}", attributes.name, attributes.port);
+        match self.device_health() {
+            DeviceHealth::Up => Ok(()),
+            DeviceHealth::PortDown(since) => Err(FabricError::Unsupported(format!(
+                "{name} has been down for {} ms: bring its link up",
+                since.elapsed().as_millis()
+            ))),
+            DeviceHealth::Lost(reason) => Err(FabricError::Unsupported(format!(
+                "{name} cannot be used any more: {reason}; start the process again once it is back"
+            ))),
+        }
     }
 
     /// The deadline of a transfer that begins now, in the pool's clock; 0 for none.

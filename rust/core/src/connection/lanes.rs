@@ -111,6 +111,7 @@ impl HandshakeLanes for LaneBuilder {
         /// Where the next connection's first lane goes, so that connections with few lanes use all workers. Only a
         /// spread: Relaxed.
         static NEXT: AtomicUsize = AtomicUsize::new(0);
+        self.context.require_port()?;
         let first = NEXT.fetch_add(agreed as usize, Ordering::Relaxed);
         let workers = self.context.pool.workers().len().max(1);
         for lane in 0..agreed as usize {

@@ -3,6 +3,7 @@
 mod care;
 mod context;
 mod device_copies;
+mod device_events;
 mod device_path;
 mod lanes;
 mod metrics;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 pub use context::{Context, TransferSettings};
+pub use device_events::{DeviceEvents, DeviceHealth};
 pub use device_path::RemoteEnd;
 pub use lanes::{LaneBuilder, LaneHandle};
 pub use monitor::{LaneBell, Monitor};
@@ -175,6 +177,13 @@ impl Connection {
             .monitor
             .watch(number, &connection)
             .map_err(|error| PoolError::Thread(format!("watching a connection: {error}")))?;
+        if let Some(events) = &connection.context.device_events {
+            events.watch(&connection);
+            if events.health() != DeviceHealth::Up {
+                // It changed during the handshake.
+                connection.monitor.ring(number);
+            }
+        }
         observe::registry().add(&connection);
         Ok(connection)
     }
@@ -292,7 +301,12 @@ impl Connection {
     /// Closes a lane: ERROR, drained, gone. A flush that does not come ends with the queue pair's destruction.
     fn close_lane(&self, lane: &LaneHandle, verdict: Verdict, reason: &str) {
         let Some(worker) = self.context.pool.workers().get(lane.worker) else { return };
-        let deadline = Instant::now() + DRAIN_LIMIT;
+        let limit = match self.context.device_health() {
+            // Nothing comes from a lost device.
+            DeviceHealth::Lost(_) => Duration::ZERO,
+            _ => DRAIN_LIMIT,
+        };
+        let deadline = Instant::now() + limit;
         while !worker.with_state(|state| state.close_lane(lane.key, verdict, reason)) {
             let _ = worker.drive_as_caller();
             if Instant::now() >= deadline {

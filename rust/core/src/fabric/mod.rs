@@ -47,6 +47,9 @@ pub trait Device: Send + Sync + Debug {
     /// The port's state now: link, MTU, message limit, the GID in use and why it was chosen.
     fn port(&self) -> Result<PortAttributes, FabricError>;
 
+    /// The filled entries of the port's GID table now, for operators: a read of up to 256 places.
+    fn gids(&self) -> Result<Vec<GidEntry>, FabricError>;
+
     /// Registers `range` for local and remote access.
     ///
     /// The range must be mapped in this process (or be described by a dma-buf) for as long as the result lives;
@@ -130,7 +133,8 @@ pub trait QueuePair: Send + Debug {
     /// Moves the queue pair to ERROR: what is outstanding completes as [`CompletionStatus::Flushed`]. Idempotent.
     fn set_error(&mut self) -> Result<(), FabricError>;
 
-    /// True once the queue pair is in ERROR, by itself or by [`QueuePair::set_error`], or its peer is gone.
+    /// True once the queue pair is in ERROR, by itself or by [`QueuePair::set_error`], or one of its ends is gone: the
+    /// peer, or the address that it was made with.
     fn is_broken(&self) -> bool;
 
     /// How bytes travel, once connected: for logs, metrics and tools.

@@ -22,6 +22,16 @@ pub struct Selection {
     pub reason: String,
     /// Why verbs do not run, if they do not.
     pub refusal: Option<FabricError>,
+    /// RDMA ports that are not used although others are, a line each, with what was found.
+    pub not_used: Vec<String>,
+}
+
+/// What a provider has opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) devices: Vec<Arc<dyn Device>>,
+    /// As [`Selection::not_used`].
+    pub(super) not_used: Vec<String>,
 }
 
 impl DeviceList {
@@ -40,7 +50,12 @@ impl DeviceList {
         let provider = devices.first().map(|device| device.attributes().provider);
         Self {
             devices,
-            selection: Selection { provider, reason: "given by the program".to_owned(), refusal: None },
+            selection: Selection {
+                provider,
+                reason: "given by the program".to_owned(),
+                refusal: None,
+                not_used: Vec::new(),
+            },
         }
     }
 
@@ -54,11 +69,15 @@ impl DeviceList {
             FabricChoice::Auto | FabricChoice::Verbs => open_verbs(options),
         };
         match (verbs, options.choice) {
-            (Ok(devices), _) => {
+            (Ok(Opened { devices, not_used }), _) => {
                 let names: Vec<_> = devices.iter().map(|device| device.attributes().name.clone()).collect();
                 let reason = format!("active RDMA ports found: {}", names.join(", "));
                 tracing::info!(provider = "verbs", "{reason}");
-                let selection = Selection { provider: Some(Provider::Verbs), reason, refusal: None };
+                for port in &not_used {
+                    tracing::info!("not used: {port}");
+                }
+                let selection =
+                    Selection { provider: Some(Provider::Verbs), reason, refusal: None, not_used };
                 Ok(Self { devices, selection })
             }
             (Err(error), FabricChoice::Verbs) => Err(error),
@@ -74,19 +93,20 @@ impl DeviceList {
                     );
                 }
                 let provider = Some(Provider::Software);
-                Ok(Self { devices, selection: Selection { provider, reason, refusal: Some(error) } })
+                let selection = Selection { provider, reason, refusal: Some(error), not_used: Vec::new() };
+                Ok(Self { devices, selection })
             }
         }
     }
 }
 
 #[cfg(feature = "verbs")]
-fn open_verbs(options: &FabricOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
-    super::verbs::open(&options.verbs)
+fn open_verbs(options: &FabricOptions) -> Result<Opened, FabricError> {
+    super::verbs::open_and_report(&options.verbs)
 }
 
 #[cfg(not(feature = "verbs"))]
-fn open_verbs(_: &FabricOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
+fn open_verbs(_: &FabricOptions) -> Result<Opened, FabricError> {
     Err(FabricError::Library {
         library: "libibverbs".to_owned(),
         reason: "this was built without the cargo feature `verbs`".to_owned(),

@@ -107,6 +107,19 @@ pub struct PortAttributes {
     pub gid_reason: String,
 }
 
+/// One filled entry of a port's GID table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GidEntry {
+    /// Place in the table.
+    pub index: u8,
+    /// The GID, network order.
+    pub gid: [u8; 16],
+    /// RoCE version, 1 or 2; `None` where there is none or the kernel does not say.
+    pub roce_version: Option<u8>,
+    /// Network interface that it belongs to, where the kernel says.
+    pub netdev: Option<String>,
+}
+
 /// A range to register.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryRange {
@@ -375,6 +388,35 @@ pub enum DeviceEvent {
     AddressChange,
     /// Something else, by its number.
     Other(u32),
+}
+
+impl DeviceEvent {
+    /// Its kind in one word: a metric's label.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::PortDown => "port-down",
+            Self::PortUp => "port-up",
+            Self::QueuePairFatal(_) => "queue-pair-fatal",
+            Self::CompletionQueueFatal => "completion-queue-fatal",
+            Self::DeviceFatal => "device-fatal",
+            Self::AddressChange => "address-change",
+            Self::Other(_) => "other",
+        }
+    }
+}
+
+impl fmt::Display for DeviceEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PortDown => f.write_str("the port went down"),
+            Self::PortUp => f.write_str("the port is up"),
+            Self::QueuePairFatal(number) => write!(f, "queue pair {number} has failed"),
+            Self::CompletionQueueFatal => f.write_str("a completion queue was overrun or lost"),
+            Self::DeviceFatal => f.write_str("the device has failed or was removed"),
+            Self::AddressChange => f.write_str("the port's GID, LID or P_Key table has changed"),
+            Self::Other(number) => write!(f, "asynchronous event {number}"),
+        }
+    }
 }
 
 /// Why a provider could not do something.

@@ -36,6 +36,8 @@ macro_rules! metrics {
 
 metrics! {
     DEVICE = Gauge "flagcx_p2p_device_info": "Devices in use; the labels name provider, device, port";
+    DEVICE_UP = Gauge "flagcx_p2p_device_up": "1 while a device's port is up, as far as its events tell";
+    DEVICE_EVENTS = Counter "flagcx_p2p_device_events": "Asynchronous events of a device; the label kind says which";
     WORKERS = Gauge "flagcx_p2p_workers": "Workers of a device's pool";
     POSTED = Counter "flagcx_p2p_requests_posted": "Work requests posted";
     REFUSED = Counter "flagcx_p2p_posts_refused": "Posts that a full send queue refused, and that were tried again";

@@ -14,6 +14,7 @@ pub struct Census {
     threads: i64,
     tables: i64,
     memory: i64,
+    verbs: i64,
 }
 
 /// What is left over. Zero is as it should be.
@@ -24,6 +25,8 @@ pub struct Leaks {
     pub tables: i64,
     /// KiB beyond what an allocator may keep.
     pub memory: i64,
+    /// The kernel's queue pairs, regions and so on.
+    pub verbs: i64,
 }
 
 impl Census {
@@ -37,6 +40,7 @@ impl Census {
             threads: engine_threads() as i64,
             tables: lines("/proc/self/maps").lines().filter(|line| line.contains("flagcx-p2p-")).count()
                 as i64,
+            verbs: if super::over_verbs() { verbs_objects() } else { 0 },
             memory: resident.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0),
         }
     }
@@ -51,6 +55,7 @@ impl Census {
                 threads: (now.threads - self.threads).max(0),
                 tables: (now.tables - self.tables).max(0),
                 memory: (now.memory - self.memory - SLACK).max(0),
+                verbs: (now.verbs - self.verbs).max(0),
             };
             if leaks == Leaks::default() || start.elapsed() > PATIENCE {
                 return leaks;
@@ -65,6 +70,15 @@ impl Census {
 fn give_back() {
     // SAFETY: has no precondition.
     unsafe { libc::malloc_trim(0) };
+}
+
+/// What the kernel holds for all processes on its RDMA devices: `0: rxe0: pd 1 cq 1 qp 1 cm_id 0 mr 0 ctx 0 srq 0`.
+fn verbs_objects() -> i64 {
+    let output = std::process::Command::new("rdma").args(["resource", "show"]).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let counts =
+        |line: &str| line.split_whitespace().skip(2).filter_map(|word| word.parse::<i64>().ok()).sum::<i64>();
+    text.lines().map(counts).sum()
 }
 
 /// Threads that the library has named; the test harness has others.

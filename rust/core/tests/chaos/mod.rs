@@ -9,7 +9,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a panic is how a test fails"
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is how it tells"
 )]
 
 pub mod arena;
@@ -28,6 +29,8 @@ use std::time::Instant;
 
 use census::Census;
 use tally::Tally;
+
+pub use crate::support::share;
 
 /// One at a time: faults, descriptors and threads are counted for the whole process.
 static GATE: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -74,8 +77,9 @@ pub fn count_lies() -> u64 {
 }
 
 fn run_behind_gate(source: &sources::Source, seed: u64, rows: &mut Vec<String>) {
-    if over_verbs() && source.software_only {
-        publish(rows, Tally::absent_row(source.name, "needs the software fabric's faults"));
+    if let (true, Some(reason)) = (over_verbs(), source.not_over_verbs) {
+        publish(rows, Tally::absent_row(source.name, reason));
+        println!("not run over verbs: {reason}");
         return;
     }
     watchdog::step("warming up");
@@ -89,7 +93,7 @@ fn run_behind_gate(source: &sources::Source, seed: u64, rows: &mut Vec<String>) 
     tally.leaks = before.leaks();
     watchdog::idle();
     publish(rows, tally.row());
-    tally.check(source.minimum);
+    tally.check(share(source.minimum));
 }
 
 /// Shows a row at once, whatever the test harness captures, and keeps the table in a file for the documentation.

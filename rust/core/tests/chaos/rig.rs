@@ -24,8 +24,10 @@ pub enum Way {
     Tcp,
     /// TCP to another process.
     TcpBetweenProcesses,
-    /// Whatever the configured fabric does, with both engines in this process.
+    /// Real verbs, with both engines in this process.
     Verbs,
+    /// Real verbs, to another process.
+    VerbsBetweenProcesses,
 }
 
 /// The ways to test: all of the software fabric's, or the one of verbs.
@@ -42,12 +44,12 @@ impl Way {
             Self::InProcess => Some("in-process"),
             Self::CrossMemory => Some("cross-memory"),
             Self::Tcp | Self::TcpBetweenProcesses => Some("tcp"),
-            Self::Verbs => None,
+            Self::Verbs | Self::VerbsBetweenProcesses => None,
         }
     }
 
     fn between_processes(self) -> bool {
-        matches!(self, Self::CrossMemory | Self::TcpBetweenProcesses)
+        matches!(self, Self::CrossMemory | Self::TcpBetweenProcesses | Self::VerbsBetweenProcesses)
     }
 }
 
@@ -59,6 +61,9 @@ const COMMON: &Settings<'static> = &[
     ("FLAGCX_P2P_WORKERS_PER_POOL", "2"),
     ("FLAGCX_P2P_XFER_TIMEOUT_MS", "8000"),
     ("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", "8000"),
+    ("FLAGCX_P2P_BIND", "127.0.0.1"),
+    // Soft-RoCE takes the default, 7, for ever.
+    ("FLAGCX_IB_RETRY_CNT", "6"),
 ];
 
 /// `settings` over what all rigs have in common.

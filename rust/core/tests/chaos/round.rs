@@ -89,8 +89,19 @@ pub struct Round<'a> {
 
 /// Runs a whole round over `rig`; true if every transfer was done.
 pub fn run(rig: &Rig, family: Family, random: &mut Random, tally: &mut Tally) -> bool {
+    run_with(rig, family, None, random, tally)
+}
+
+/// The same; `wrong_key`: the first piece of the first transfer names no region.
+pub fn run_with(
+    rig: &Rig,
+    family: Family,
+    wrong_key: Option<u32>,
+    random: &mut Random,
+    tally: &mut Tally,
+) -> bool {
     let mut round = Round::prepare(&rig.here, &rig.arena, family, random);
-    round.submit(None, tally);
+    round.submit(wrong_key, tally);
     round.finish(tally);
     let all_done = round.all_done();
     rig.note(all_done, round.since, tally);

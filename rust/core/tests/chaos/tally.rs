@@ -92,7 +92,11 @@ impl Tally {
     }
 
     pub fn row(&self) -> String {
-        let leaks = self.leaks.descriptors + self.leaks.threads + self.leaks.tables + self.leaks.memory;
+        let leaks = self.leaks.descriptors
+            + self.leaks.threads
+            + self.leaks.tables
+            + self.leaks.memory
+            + self.leaks.verbs;
         let least = match self.by_family.len() {
             0 | 1 => "-".to_owned(),
             families => format!("{} of {families}", self.by_family.values().min().copied().unwrap_or(0)),

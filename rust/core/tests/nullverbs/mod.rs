@@ -37,6 +37,17 @@ pub(crate) struct Live {
     pub(crate) queue_pairs: i64,
 }
 
+/// What the stand-in can be made to say, by the numbers of `enum ibv_event_type`.
+#[derive(Clone, Copy, Debug)]
+#[repr(i32)]
+pub(crate) enum Event {
+    QueuePairFatal = 1,
+    DeviceFatal = 8,
+    PortUp = 9,
+    PortDown = 10,
+    AddressChange = 18,
+}
+
 /// A copy of the stand-in, so with settings and devices of its own.
 pub(crate) struct Standin {
     file: PathBuf,
@@ -76,6 +87,21 @@ impl Standin {
             set.unwrap()(name.as_ptr(), value)
         };
         assert_eq!(code, 0, "the stand-in has no setting {name:?}");
+    }
+
+    /// Has every device say `event`.
+    pub(crate) fn raise(&self, event: Event) {
+        self.raise_on(event, -1);
+    }
+
+    /// Has one device say `event`.
+    pub(crate) fn raise_on(&self, event: Event, device: i32) {
+        // SAFETY: the prototype is that of nullverbs.h.
+        unsafe {
+            let raise =
+                self.library.get::<unsafe extern "C" fn(libc::c_int, libc::c_int)>(b"nullverbs_raise");
+            raise.unwrap()(event as libc::c_int, device);
+        }
     }
 
     /// What is alive now.

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
 
 use flagcx_p2p::fabric::{
-    Completion, CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, MemoryRange,
+    Completion, CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, MemoryRange,
     MemoryRegion, PathKind, PathOptions, PortAttributes, Posted, QpAddress, QueuePair, QueuePairCaps, Sge,
     WorkRequest,
 };
@@ -49,6 +49,9 @@ impl Device for Recorder {
     }
     fn port(&self) -> Result<PortAttributes, FabricError> {
         self.inner.port()
+    }
+    fn gids(&self) -> Result<Vec<GidEntry>, FabricError> {
+        self.inner.gids()
     }
     fn register(&self, range: &MemoryRange) -> Result<Arc<dyn MemoryRegion>, FabricError> {
         self.inner.register(range)

@@ -1,8 +1,14 @@
-//! Two engines of one process over the software fabric, connected.
+//! Two engines of one process, connected.
 #![allow(dead_code, unreachable_pub, reason = "a module of each test that includes it, which uses its share")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is how it tells"
+)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::config::Config;
@@ -29,13 +35,40 @@ pub fn config(settings: &[(&str, &str)]) -> Arc<Config> {
     Arc::new(config)
 }
 
-/// The devices for `config`; opened anew for each call, so that tests do not share pools or faults.
+/// Whether the fabric under test injects the faults of `FLAGCX_P2P_FAULTS`; says so if not.
+pub fn has_faults() -> bool {
+    let verbs = std::env::var("FLAGCX_P2P_FABRIC").is_ok_and(|fabric| fabric == "verbs");
+    if verbs {
+        println!("not run over verbs: needs the faults that the software fabric injects");
+    }
+    !verbs
+}
+
+/// How many of `count` to do: all, or one in `FLAGCX_P2P_TEST_SHARE`, for a machine that is emulated.
+pub fn share(count: u64) -> u64 {
+    let share = std::env::var("FLAGCX_P2P_TEST_SHARE").ok().and_then(|share| share.parse().ok());
+    count.div_ceil(share.unwrap_or(1))
+}
+
+/// The devices for `config`. Software ones are opened anew for each call, so that tests do not share pools or faults.
+/// Real ones are opened once, as in a program: to read their tables takes a while where they are emulated.
 pub fn devices(config: &Config) -> Arc<DeviceList> {
+    static OPEN: Mutex<Vec<(String, Arc<DeviceList>)>> = Mutex::new(Vec::new());
     let mut options = config.fabric_options().unwrap();
     if options.choice == FabricChoice::Auto {
         options.choice = FabricChoice::Software;
     }
-    Arc::new(DeviceList::open(&options).unwrap())
+    if options.choice == FabricChoice::Software {
+        return Arc::new(DeviceList::open(&options).unwrap());
+    }
+    let key = format!("{:?}", options.verbs);
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, list)) = open.iter().find(|(opened, _)| *opened == key) {
+        return Arc::clone(list);
+    }
+    let list = Arc::new(DeviceList::open(&options).unwrap());
+    open.push((key, Arc::clone(&list)));
+    list
 }
 
 /// An engine on devices of its own.

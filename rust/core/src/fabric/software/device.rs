@@ -20,8 +20,9 @@ use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry};
 use super::transport::MAX_MESSAGE;
 use super::wake::Wake;
 use crate::fabric::{
-    CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, LINK_SOFTWARE, MAX_SGE, MemoryRange,
-    MemoryRegion, PortAttributes, Provider, QpAddress, QueuePair, QueuePairCaps, SoftwareOptions,
+    CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, LINK_SOFTWARE, MAX_SGE,
+    MemoryRange, MemoryRegion, PortAttributes, Provider, QpAddress, QueuePair, QueuePairCaps,
+    SoftwareOptions,
 };
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -138,6 +139,10 @@ impl Device for SoftwareDevice {
             gid_index: 0,
             gid_reason: "address of the software fabric's data listener".to_owned(),
         })
+    }
+
+    fn gids(&self) -> Result<Vec<GidEntry>, FabricError> {
+        Ok(vec![GidEntry { index: 0, gid: gid_of(self.core.ip()), roce_version: None, netdev: None }])
     }
 
     fn register(&self, range: &MemoryRange) -> Result<Arc<dyn MemoryRegion>, FabricError> {

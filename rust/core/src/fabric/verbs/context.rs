@@ -7,11 +7,12 @@ use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::events::{self, Event};
+use super::port::LocalPort;
 use super::sys::{
     Library, errno_of, ibv_async_event, ibv_context, ibv_device, ibv_device_attr, ibv_gid, ibv_pd,
     ibv_port_attr, last_errno,
@@ -79,9 +80,19 @@ pub(super) struct Context {
     pub(super) domain: NonNull<ibv_pd>,
     /// Kernel name of the device.
     pub(super) name: String,
-    /// The broken flag of every live queue pair, by number. Taken when one comes, goes or fails: never on the way of
-    /// a request that succeeds.
-    queue_pairs: Mutex<HashMap<u32, Arc<AtomicBool>>>,
+    /// Every live queue pair, by number. Taken when one comes, goes or fails: never on the way of a request that
+    /// succeeds.
+    queue_pairs: Mutex<HashMap<u32, QueuePairNote>>,
+}
+
+/// What a context knows of a queue pair made from it.
+struct QueuePairNote {
+    /// Shared with the queue pair; see there.
+    broken: Arc<AtomicBool>,
+    /// Where in the table of which port its GID stands.
+    port: u8,
+    gid_index: u8,
+    gid: [u8; 16],
 }
 
 // SAFETY: verbs calls are thread-safe on one context and one protection domain; the rest is Send and Sync by itself.
@@ -171,23 +182,39 @@ impl Context {
     }
 
     /// Notes a new queue pair; the flag is set once it is known to be in ERROR.
-    pub(super) fn add_queue_pair(&self, number: u32) -> Arc<AtomicBool> {
+    pub(super) fn add_queue_pair(&self, number: u32, port: &LocalPort) -> Arc<AtomicBool> {
         let broken = Arc::new(AtomicBool::new(false));
-        self.flags().insert(number, Arc::clone(&broken));
+        let note = QueuePairNote {
+            broken: Arc::clone(&broken),
+            port: port.number,
+            gid_index: port.gid.index,
+            gid: port.gid.gid,
+        };
+        self.notes().insert(number, note);
         broken
     }
 
     /// Forgets a queue pair that is about to be destroyed.
     pub(super) fn remove_queue_pair(&self, number: u32) {
-        self.flags().remove(&number);
+        self.notes().remove(&number);
     }
 
     /// Remembers that queue pair `number` is in ERROR.
     #[cold]
     pub(super) fn mark_broken(&self, number: u32) {
-        if let Some(broken) = self.flags().get(&number) {
+        if let Some(note) = self.notes().get(&number) {
             // Relaxed: the flag stands alone, nothing is published with it.
-            broken.store(true, Ordering::Relaxed);
+            note.broken.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Remembers as broken those queue pairs whose GID is no longer where it was: nothing that is sent to it arrives.
+    pub(super) fn mark_gone_addresses(&self) {
+        for note in self.notes().values() {
+            if self.query_gid(note.port, u32::from(note.gid_index)) != Some(note.gid) {
+                // Relaxed: as in `mark_broken`.
+                note.broken.store(true, Ordering::Relaxed);
+            }
         }
     }
 
@@ -196,7 +223,7 @@ impl Context {
         if code == 0 { Ok(()) } else { Err(FabricError::call(operation, &self.name, errno_of(code))) }
     }
 
-    fn flags(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<AtomicBool>>> {
+    fn notes(&self) -> MutexGuard<'_, HashMap<u32, QueuePairNote>> {
         self.queue_pairs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

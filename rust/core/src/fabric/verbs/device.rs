@@ -7,14 +7,14 @@ use super::completion_queue::VerbsCompletionQueue;
 use super::context::Context;
 use super::gid::GidWish;
 use super::memory::VerbsMemoryRegion;
-use super::port::LocalPort;
+use super::port::{LocalPort, gid_table};
 use super::queue_pair::VerbsQueuePair;
 use super::sys::ibv_device_attr;
 use super::sysfs::DeviceFiles;
 use super::transitions::QueuePairSettings;
 use crate::fabric::{
-    CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, MAX_SGE, MemoryRange, MemoryRegion,
-    PortAttributes, Provider, QueuePair, QueuePairCaps, VerbsOptions,
+    CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, MAX_SGE, MemoryRange,
+    MemoryRegion, PortAttributes, Provider, QueuePair, QueuePairCaps, VerbsOptions,
 };
 
 /// A device's port.
@@ -62,7 +62,19 @@ impl VerbsDevice {
         let read =
             LocalPort::read(&self.context, &self.files, self.attributes.port, &self.wish, self.max_mtu);
         match read {
-            Ok(Some(port)) => *self.port.lock().unwrap_or_else(PoisonError::into_inner) = port,
+            Ok(Some(port)) => {
+                let mut current = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+                if current.gid.gid != port.gid.gid {
+                    tracing::info!(
+                        device = self.attributes.name,
+                        "GID {}: {}",
+                        port.gid.index,
+                        port.gid.reason
+                    );
+                }
+                *current = port;
+            }
+            // Not active: it says so again when it is.
             Ok(None) => {}
             Err(error) => tracing::warn!("keeping the old address of a port that changed: {error}"),
         }
@@ -94,6 +106,11 @@ impl Device for VerbsDevice {
 
     fn port(&self) -> Result<PortAttributes, FabricError> {
         Ok(self.local_port().describe(&self.context.query_port(self.attributes.port)?))
+    }
+
+    fn gids(&self) -> Result<Vec<GidEntry>, FabricError> {
+        let number = self.attributes.port;
+        Ok(gid_table(&self.context, &self.files, number, &self.context.query_port(number)?))
     }
 
     fn register(&self, range: &MemoryRange) -> Result<Arc<dyn MemoryRegion>, FabricError> {
@@ -137,7 +154,10 @@ impl Device for VerbsDevice {
             }
             match event.event {
                 DeviceEvent::QueuePairFatal(number) => self.context.mark_broken(number),
-                DeviceEvent::AddressChange | DeviceEvent::PortUp => self.refresh(),
+                DeviceEvent::AddressChange | DeviceEvent::PortUp => {
+                    self.refresh();
+                    self.context.mark_gone_addresses();
+                }
                 _ => {}
             }
             return Some(event.event);

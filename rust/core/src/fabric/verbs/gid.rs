@@ -9,20 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::fabric::{FabricError, LINK_INFINIBAND, VerbsOptions};
-
-/// One filled entry of a port's GID table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct GidEntry {
-    /// Place in the table.
-    pub(super) index: u8,
-    /// The GID, network order.
-    pub(super) gid: [u8; 16],
-    /// RoCE version, 1 or 2; `None` where the kernel does not say.
-    pub(super) roce_version: Option<u8>,
-    /// Network interface that it belongs to, where the kernel says.
-    pub(super) netdev: Option<String>,
-}
+use crate::fabric::{FabricError, GidEntry, LINK_INFINIBAND, VerbsOptions};
 
 /// A chosen GID.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::registry::Opened;
 use super::{Device, FabricError, HcaFilter, VerbsOptions};
 use context::{Context, DeviceTable};
 use device::VerbsDevice;
@@ -40,6 +41,11 @@ const SYSFS: &str = "/sys";
 ///
 /// An error is one line: what was looked for, what was found, what to set.
 pub fn open(options: &VerbsOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {
+    open_and_report(options).map(|opened| opened.devices)
+}
+
+/// The same, with a line for each port that is not used.
+pub(super) fn open_and_report(options: &VerbsOptions) -> Result<Opened, FabricError> {
     let opener = Opener::new(options)?;
     let names = opener.table.names();
     let mut devices: Vec<Arc<dyn Device>> = Vec::new();
@@ -50,10 +56,7 @@ pub fn open(options: &VerbsOptions) -> Result<Vec<Arc<dyn Device>>, FabricError>
     if devices.is_empty() {
         return Err(opener.nothing(&names, &refusals));
     }
-    for refusal in refusals {
-        tracing::info!("not used: {refusal}");
-    }
-    Ok(devices)
+    Ok(Opened { devices, not_used: refusals })
 }
 
 /// The options, read.

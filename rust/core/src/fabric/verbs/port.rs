@@ -1,10 +1,10 @@
 //! One port of a device: its state, its address, and the units that libibverbs counts in.
 
 use super::context::Context;
-use super::gid::{GidChoice, GidEntry, GidWish};
+use super::gid::{GidChoice, GidWish};
 use super::sys::{ibv_port_attr, ibv_port_state};
 use super::sysfs::DeviceFiles;
-use crate::fabric::{FabricError, LINK_INFINIBAND, PortAttributes};
+use crate::fabric::{FabricError, GidEntry, LINK_INFINIBAND, PortAttributes};
 
 /// What connecting needs to know of the local port. Queue pairs keep a copy from their creation, so that the address
 /// that the peer was told and the one that is used stay one.

@@ -26,8 +26,8 @@ pub(super) struct VerbsQueuePair {
     raw: NonNull<ibv_qp>,
     post_send: PostSend,
     list: SendList,
-    /// Written by whoever learns that the queue pair is in ERROR (a poll, an event, `set_error`), read by its owner.
-    /// Relaxed: nothing is published with it.
+    /// Written by whoever learns that the queue pair is in ERROR (a poll, an event, `set_error`) or has lost its
+    /// address (an event), read by its owner. Relaxed: nothing is published with it.
     broken: Arc<AtomicBool>,
     connected: bool,
     caps: QueuePairCaps,
@@ -55,7 +55,7 @@ impl VerbsQueuePair {
             .ok_or_else(|| FabricError::Unsupported(format!("{} cannot post requests", context.name)))?;
         let (raw, caps) = create_raw(&queue, wanted)?;
         // SAFETY: just made.
-        let broken = context.add_queue_pair(unsafe { raw.as_ref().qp_num });
+        let broken = context.add_queue_pair(unsafe { raw.as_ref().qp_num }, &port);
         let list = SendList::new(caps.max_sge);
         // From here on `drop` destroys it.
         let mut pair = Self { raw, post_send, list, broken, connected: false, caps, port, settings, queue };

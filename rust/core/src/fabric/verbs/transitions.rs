@@ -49,9 +49,7 @@ impl QueuePairSettings {
             max_responder,
         }
     }
-}
 
-impl QueuePairSettings {
     /// RESET to INIT.
     pub(super) fn to_init(&self, port: &LocalPort) -> Transition {
         let mut attributes = no_attributes();

@@ -26,6 +26,13 @@ impl WorkerState {
         }
     }
 
+    /// The same if the lane's queue pair is in ERROR already, which no completion tells where nothing is outstanding.
+    pub fn notice_broken(&mut self, key: LaneKey, reason: &str) {
+        if self.lanes.get(key).is_some_and(|lane| lane.queue_pair.is_broken()) {
+            self.break_lane(key, reason);
+        }
+    }
+
     /// Whether the lane has no outstanding requests (or does not exist).
     pub fn is_drained(&mut self, key: LaneKey) -> bool {
         self.lanes.get(key).is_none_or(|lane| lane.outstanding == 0)

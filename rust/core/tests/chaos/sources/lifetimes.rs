@@ -10,11 +10,11 @@ use crate::chaos::random::Random;
 use crate::chaos::rig::{Rig, Settings, Way};
 use crate::chaos::round::{self, FAMILIES, Family, Round};
 use crate::chaos::tally::Tally;
-use crate::chaos::watchdog;
+use crate::chaos::{share, watchdog};
 use crate::support;
 
-const DESTRUCTIONS: usize = 510;
-const CONNECTS: usize = 1000;
+const DESTRUCTIONS: u64 = 510;
+const CONNECTS: u64 = 1000;
 
 fn ways() -> &'static [Way] {
     match crate::chaos::over_verbs() {
@@ -44,7 +44,7 @@ pub fn destroy_busy(seed: u64, tally: &mut Tally) {
     // Each first once, and each pair in both orders.
     let blows = [CloseHere, CloseThere, DeregisterNear, DeregisterFar, CloseClient, CloseServer];
     let orders: Vec<_> = blows.iter().flat_map(|first| blows.map(|second| [*first, second])).collect();
-    for turn in 0..DESTRUCTIONS / 2 {
+    for turn in 0..share(DESTRUCTIONS) as usize / 2 {
         let way = ways()[turn % ways().len()];
         destroy(way, orders[turn % orders.len()], FAMILIES[turn % FAMILIES.len()], &mut random, tally);
     }
@@ -114,7 +114,7 @@ pub fn reconnect(seed: u64, tally: &mut Tally) {
     for way in ways() {
         let mut rig = Rig::new(*way, &[]);
         let server = rig.server.clone().unwrap();
-        for turn in 0..CONNECTS / ways().len() {
+        for turn in 0..share(CONNECTS) as usize / ways().len() {
             watchdog::step("connecting and closing");
             let begin = Instant::now();
             let (here, there) = support::connect(&rig.client, &server);

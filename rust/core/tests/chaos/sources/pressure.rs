@@ -10,7 +10,7 @@ use crate::chaos::random::Random;
 use crate::chaos::rig::{LENGTH, Rig, Way};
 use crate::chaos::round::{self, FAMILIES, Family};
 use crate::chaos::tally::Tally;
-use crate::chaos::watchdog;
+use crate::chaos::{over_verbs, share, watchdog};
 use crate::support;
 
 /// Threads that fill the queue.
@@ -21,7 +21,12 @@ const WOULD_BLOCK: u64 = 600;
 /// says so, `submit` waits, and nothing is lost or done twice.
 pub fn full_queue(seed: u64, tally: &mut Tally) {
     let mut random = Random::new(seed);
-    for (way, depth) in [(Way::InProcess, "1"), (Way::Tcp, "1"), (Way::CrossMemory, "3")] {
+    let ways: &[_] = match over_verbs() {
+        true => &[(Way::Verbs, "1")],
+        false => &[(Way::InProcess, "1"), (Way::Tcp, "1"), (Way::CrossMemory, "3")],
+    };
+    let quota = share(WOULD_BLOCK) / ways.len() as u64;
+    for &(way, depth) in ways {
         watchdog::step("filling a queue");
         let rig = Rig::new(
             way,
@@ -40,7 +45,7 @@ pub fn full_queue(seed: u64, tally: &mut Tally) {
             let threads: Vec<_> = (0..CROWD)
                 .map(|index| {
                     let (shared, blocked) = (Shared::from(&rig), &blocked);
-                    scope.spawn(move || push(shared, index, index % 2 == 0, blocked))
+                    scope.spawn(move || push(shared, index, quota, blocked))
                 })
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
@@ -74,13 +79,14 @@ impl<'a> From<&'a Rig> for Shared<'a> {
 }
 
 /// Fills the queue from one thread until it has been full often enough; answers transfers done and times to get in.
-fn push(shared: Shared<'_>, index: usize, blocking: bool, blocked: &AtomicU64) -> (u64, Vec<Duration>) {
+fn push(shared: Shared<'_>, index: usize, quota: u64, blocked: &AtomicU64) -> (u64, Vec<Duration>) {
+    let blocking = index % 2 == 0;
     let offset = (index * LENGTH / CROWD) as u64;
     let remote = shared.connection.describe_remote(shared.far + offset, 1024).unwrap();
     let iov = [Iov { local: shared.near + offset, length: 1024, region: None, remote }];
     let (mut done, mut waits) = (0, Vec::new());
     let start = Instant::now();
-    while blocked.load(Ordering::Relaxed) < WOULD_BLOCK / 3 {
+    while blocked.load(Ordering::Relaxed) < quota {
         assert!(start.elapsed() < support::LIMIT, "the queue does not fill");
         let begin = Instant::now();
         let ids: Vec<_> = (0..4)

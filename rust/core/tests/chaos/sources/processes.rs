@@ -14,28 +14,33 @@ use crate::chaos::random::Random;
 use crate::chaos::rig::{LENGTH, Rig, Settings, Way, settings_for};
 use crate::chaos::round::{self, FAMILIES, Family, Round};
 use crate::chaos::tally::Tally;
-use crate::chaos::watchdog;
+use crate::chaos::{over_verbs, share, watchdog};
 use crate::support;
 
-const KILLS: usize = 60;
-const STOPS: usize = 400;
-const RESTARTS: usize = 520;
+const KILLS: u64 = 120;
+const STOPS: u64 = 400;
+const RESTARTS: u64 = 520;
 /// Of those, of a whole process.
-const PROCESS_RESTARTS: usize = 40;
+const PROCESS_RESTARTS: u64 = 40;
 
 /// Some transfers do not pass their deadline for seconds, and those towards a stopped peer end soon.
 const IMPATIENT: &Settings<'static> = &[("FLAGCX_P2P_XFER_TIMEOUT_MS", "40")];
 
 pub fn kill_and_stop(seed: u64, tally: &mut Tally) {
     let mut random = Random::new(seed);
-    for way in [Way::CrossMemory, Way::TcpBetweenProcesses] {
+    let ways: &[_] = match over_verbs() {
+        true => &[Way::VerbsBetweenProcesses],
+        false => &[Way::CrossMemory, Way::TcpBetweenProcesses],
+    };
+    let part = |count: u64| share(count) as usize / ways.len();
+    for &way in ways {
         let settings = settings_for(way, &[]);
         let client = support::engine(&settings);
-        for turn in 0..KILLS {
+        for turn in 0..part(KILLS) {
             kill(&client, &settings, FAMILIES[turn % FAMILIES.len()], &mut random, tally);
         }
         let rig = Rig::new(way, IMPATIENT);
-        for turn in 0..STOPS / 2 {
+        for turn in 0..part(STOPS) {
             stop(&rig, FAMILIES[turn % FAMILIES.len()], &mut random, tally);
         }
     }
@@ -110,13 +115,17 @@ fn stop(rig: &Rig, family: Family, random: &mut Random, tally: &mut Tally) {
 /// The peer comes back on the same port, as another engine or another process; sessions find it.
 pub fn restart(seed: u64, tally: &mut Tally) {
     let mut random = Random::new(seed);
-    let client = support::engine(&settings_for(Way::InProcess, &[]));
-    restart_engines(&client, &mut random, tally);
-    let client = support::engine(&settings_for(Way::CrossMemory, &[]));
+    let (inside, outside) = match over_verbs() {
+        true => (Way::Verbs, Way::VerbsBetweenProcesses),
+        false => (Way::InProcess, Way::CrossMemory),
+    };
+    let client = support::engine(&settings_for(inside, &[]));
+    restart_engines(&client, inside, &mut random, tally);
+    let client = support::engine(&settings_for(outside, &[]));
     let ports = free_ports(&mut random);
-    let mut settings = settings_for(Way::CrossMemory, &[]);
+    let mut settings = settings_for(outside, &[]);
     settings.push(("FLAGCX_P2P_PORT_RANGE", &ports));
-    for turn in 0..PROCESS_RESTARTS {
+    for turn in 0..share(PROCESS_RESTARTS) as usize {
         watchdog::step("restarting a peer process");
         let peer = Peer::start(&settings);
         let far = Far::There { pid: peer.pid(), address: peer.address, length: LENGTH };
@@ -128,12 +137,12 @@ pub fn restart(seed: u64, tally: &mut Tally) {
     }
 }
 
-fn restart_engines(client: &Arc<Engine>, random: &mut Random, tally: &mut Tally) {
+fn restart_engines(client: &Arc<Engine>, way: Way, random: &mut Random, tally: &mut Tally) {
     let ports = free_ports(random);
-    let mut settings = settings_for(Way::InProcess, &[]);
+    let mut settings = settings_for(way, &[]);
     settings.push(("FLAGCX_P2P_PORT_RANGE", &ports));
     let mut old = None;
-    for turn in 0..RESTARTS - PROCESS_RESTARTS {
+    for turn in 0..share(RESTARTS - PROCESS_RESTARTS) as usize {
         watchdog::step("restarting an engine");
         let server = support::engine(&settings);
         let far = server.allocate(LENGTH).unwrap();

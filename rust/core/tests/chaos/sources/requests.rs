@@ -3,16 +3,23 @@
 use flagcx_p2p::fabric::software::faults_injected;
 
 use crate::chaos::random::Random;
-use crate::chaos::rig::{Rig, ways};
+use crate::chaos::rig::{Rig, Way, ways};
 use crate::chaos::round::{self, FAMILIES};
 use crate::chaos::tally::Tally;
+use crate::chaos::{over_verbs, share};
 
 /// Faults of each family.
 const QUOTA: u64 = 500;
 
+/// A key that no region has.
+const NO_KEY: u32 = !0;
+
 /// Interruptions, which are healed, and failures for good reason, which are told.
 pub fn fail_every(seed: u64, tally: &mut Tally) {
     let mut random = Random::new(seed);
+    if over_verbs() {
+        return refuse_every(&mut random, tally);
+    }
     let statuses = ["retry-exceeded", "fatal", "general", "remote-access"];
     let shares = (ways().len() * statuses.len()) as u64;
     for (share, (way, status)) in
@@ -22,6 +29,22 @@ pub fn fail_every(seed: u64, tally: &mut Tally) {
         let faults = format!("seed={seed};fail=every:{k}:{status}");
         let rig = Rig::new(*way, &[("FLAGCX_P2P_FAULTS", &faults)]);
         until_quota(&rig, QUOTA * (share as u64 + 1) / shares, &mut random, tally);
+    }
+}
+
+/// Where nothing can be injected: every k-th transfer begins with a request that the peer's device refuses.
+fn refuse_every(random: &mut Random, tally: &mut Tally) {
+    let every = [3, 7, 2, 5];
+    for (turn, k) in every.into_iter().enumerate() {
+        let quota = share(QUOTA) * (turn as u64 + 1) / every.len() as u64;
+        let rig = Rig::new(Way::Verbs, &[]);
+        while let Some(family) = FAMILIES.into_iter().find(|family| tally.of_family(*family) < quota) {
+            for _ in 1..k {
+                assert!(round::run(&rig, family, random, tally), "a failure spoils another transfer");
+            }
+            assert!(!round::run_with(&rig, family, Some(NO_KEY), random, tally));
+            tally.fault(family, 1);
+        }
     }
 }
 
