@@ -75,7 +75,7 @@ impl Tally {
         }
     }
 
-    /// What must hold. `minimum` faults, and as many for each family that the source used.
+    /// What must hold, with at least `minimum` faults in all.
     pub fn check(&self, minimum: u64) {
         assert_eq!(self.false_successes, 0, "{}: transfers said to be done are not", self.source);
         assert_eq!(self.damaged, 0, "{}: bytes outside the windows changed", self.source);
