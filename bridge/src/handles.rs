@@ -99,10 +99,10 @@ impl EngineState {
     pub(crate) fn session(&self, name: &str) -> Result<*mut Conn, EngineError> {
         let connection = self.core.session(name)?;
         let mut sessions = lock(&self.sessions);
-        if let Some(conn) = sessions.current.get(name) {
-            if Arc::ptr_eq(&conn.connection, &connection) {
-                return Ok(Arc::as_ptr(conn).cast_mut());
-            }
+        if let Some(conn) = sessions.current.get(name)
+            && Arc::ptr_eq(&conn.connection, &connection)
+        {
+            return Ok(Arc::as_ptr(conn).cast_mut());
         }
         let conn = Arc::new(Conn { kind: KIND, owner: Owner::Engine, connection });
         let raw = Arc::as_ptr(&conn).cast_mut();

@@ -20,10 +20,10 @@ pub(super) fn start<S: PieceSource + ?Sized>(
             None => connection.submit_and_wait(opcode, pieces).map(|()| TransferId::COMPLETE),
         };
     }
-    if !ipc.is_empty() {
-        if let Some(id) = connection.submit_on_device(opcode, pieces, RemoteEnd::Ipc(ipc))? {
-            return Ok(id);
-        }
+    if !ipc.is_empty()
+        && let Some(id) = connection.submit_on_device(opcode, pieces, RemoteEnd::Ipc(ipc))?
+    {
+        return Ok(id);
     }
     connection.submit(opcode, pieces)
 }

@@ -58,9 +58,9 @@ fn install_stand_alone(settings: Settings) {
         .with_ansi(false)
         .with_writer(writer)
         .with_filter(filter_fn(move |metadata| settings.allows(*metadata.level(), metadata.target())));
-    if tracing_subscriber::registry().with(layer).try_init().is_ok() {
-        if let Some(error) = complaint {
-            tracing::warn!("FLAGCX_DEBUG_FILE: {error}; logging to stderr");
-        }
+    if tracing_subscriber::registry().with(layer).try_init().is_ok()
+        && let Some(error) = complaint
+    {
+        tracing::warn!("FLAGCX_DEBUG_FILE: {error}; logging to stderr");
     }
 }

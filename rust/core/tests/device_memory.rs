@@ -91,7 +91,10 @@ unsafe extern "C" fn map(out: *mut *mut c_void, address: *mut c_void, size: usiz
     if calls.refuse_to_map || !(gpu.device..gpu.device + BYTES).contains(&address) {
         return FAILED;
     }
-    assert!(address % PAGE == 0 && size % PAGE == 0 && address + size <= gpu.device + BYTES, "whole pages");
+    assert!(
+        address % PAGE == 0 && size.is_multiple_of(PAGE) && address + size <= gpu.device + BYTES,
+        "whole pages"
+    );
     calls.maps.push((address, size));
     if !calls.answer_null {
         // SAFETY: the engine gives a valid out parameter.

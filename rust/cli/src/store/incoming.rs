@@ -104,10 +104,10 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        if let Some(name) = &self.temporary {
-            if let Err(error) = rustix::fs::unlinkat(&*self.directory.fd, name.as_str(), AtFlags::empty()) {
-                tracing::warn!(name, %error, "cannot remove a temporary file");
-            }
+        if let Some(name) = &self.temporary
+            && let Err(error) = rustix::fs::unlinkat(&*self.directory.fd, name.as_str(), AtFlags::empty())
+        {
+            tracing::warn!(name, %error, "cannot remove a temporary file");
         }
     }
 }

@@ -51,7 +51,7 @@ impl WorkerCounters {
     pub fn begun(&self) -> bool {
         let begun = self.0.begun.get();
         self.0.begun.add(1);
-        begun % SAMPLE_EVERY == 0
+        begun.is_multiple_of(SAMPLE_EVERY)
     }
 
     /// A share that was to be measured has ended after `latency`.

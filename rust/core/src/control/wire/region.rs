@@ -46,7 +46,7 @@ pub fn encode_regions(regions: &[RegionEntry]) -> Vec<u8> {
 /// Reads a table: whole entries, at most [`MAX_REGIONS`], none of them wrapping round the address space.
 pub fn decode_regions(bytes: &[u8]) -> Result<Vec<RegionEntry>, WireError> {
     let count = bytes.len() / REGION_SIZE;
-    if bytes.len() % REGION_SIZE != 0 || count > MAX_REGIONS {
+    if !bytes.len().is_multiple_of(REGION_SIZE) || count > MAX_REGIONS {
         let problem =
             format!("{} bytes, expected at most {MAX_REGIONS} entries of {REGION_SIZE} bytes", bytes.len());
         return Err(WireError::new("region table", problem));

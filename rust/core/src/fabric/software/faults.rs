@@ -54,7 +54,7 @@ impl When {
     fn hits(self, number: u64, random: u64) -> bool {
         match self {
             Self::At(at) => number == at,
-            Self::Every(every) => every != 0 && number % every == 0,
+            Self::Every(every) => every != 0 && number.is_multiple_of(every),
             Self::Chance(chance) => random < chance,
         }
     }

@@ -131,8 +131,8 @@ mod tests {
             first_sge,
             origin: 0,
             sge_count,
-            opcode: if id % 2 == 0 { Opcode::Write } else { Opcode::Read },
-            signaled: id % 3 == 0,
+            opcode: if id.is_multiple_of(2) { Opcode::Write } else { Opcode::Read },
+            signaled: id.is_multiple_of(3),
             inline: true,
         }
     }

@@ -212,11 +212,11 @@ impl Reader {
 
 impl Peer {
     fn digest(&mut self, options: &ReceiverOptions, queue: &Queue, full: bool) -> Fate {
-        if let Some(arrival) = self.held_back.take() {
-            if let Err(arrival) = queue.try_push(arrival) {
-                self.held_back = Some(arrival);
-                return Fate::Waits;
-            }
+        if let Some(arrival) = self.held_back.take()
+            && let Err(arrival) = queue.try_push(arrival)
+        {
+            self.held_back = Some(arrival);
+            return Fate::Waits;
         }
         let mut used = 0;
         let fate = loop {

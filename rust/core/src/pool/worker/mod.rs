@@ -147,7 +147,7 @@ impl WorkerState {
     pub fn step(&mut self) -> StepReport {
         let report = self.turn();
         self.steps = self.steps.wrapping_add(1);
-        if self.steps % STEPS_PER_CLOCK == 0 {
+        if self.steps.is_multiple_of(STEPS_PER_CLOCK) {
             self.look_at_clock();
         }
         report

@@ -80,7 +80,7 @@ impl<'a> From<&'a Rig> for Shared<'a> {
 
 /// Fills the queue from one thread until it has been full often enough; answers transfers done and times to get in.
 fn push(shared: Shared<'_>, index: usize, quota: u64, blocked: &AtomicU64) -> (u64, Vec<Duration>) {
-    let blocking = index % 2 == 0;
+    let blocking = index.is_multiple_of(2);
     let offset = (index * LENGTH / CROWD) as u64;
     let remote = shared.connection.describe_remote(shared.far + offset, 1024).unwrap();
     let iov = [Iov { local: shared.near + offset, length: 1024, region: None, remote }];
