@@ -18,7 +18,7 @@ variables! {
     MAX_SGE = Variable::integer("FLAGCX_P2P_MAX_SGE", 4, 1, 32)
         .unit("entries")
         .read_by("pool")
-        .changes("Scatter/gather entries per work request: pieces that are neighbours in remote memory share one request.")
+        .changes("Scatter/gather entries per work request: short pieces (up to 32 KiB) that are neighbours in remote memory share one request.")
         .when("Higher for many small scattered local pieces; 1 turns gathering off.")
         .example("16");
     MAX_INLINE = Variable::integer("FLAGCX_P2P_MAX_INLINE", 64, 0, 1024)
