@@ -9,6 +9,9 @@ set -u
 readonly programs=$1 build=$2
 # The Rust tests that take their fabric from FLAGCX_P2P_FABRIC, by the beginning of their names.
 readonly rust_suites='verbs_rxe engine_ chaos_sources files'
+# Where files may be without a name (O_TMPFILE) until they are whole: the root file system here, an overlay, has none
+# such, and a killed process would leave a part of a file behind.
+export TMPDIR=/run
 # Sizes for a machine that is emulated: pieces of the longest list, and which share of the chaos.
 export FLAGCX_P2P_TEST_PIECES=65536 FLAGCX_P2P_TEST_SHARE=20
 failed=()
