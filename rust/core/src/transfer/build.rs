@@ -147,13 +147,13 @@ pub fn build<S: PieceSource + ?Sized>(
     opcode: Opcode,
     list: &mut RequestList,
 ) -> Result<(), SubmitError> {
-    let (start, end) = match share {
-        Share::Range { start, end } => (start, end),
-        Share::Stripe { .. } => (0, source.len()),
+    let (start, end, expected) = match share {
+        Share::Range { start, end } => (start, end, end - start),
+        Share::Stripe { of, .. } => (0, source.len(), source.len().div_ceil(of)),
     };
     // Apart from the list while the cutter has that.
     let mut holds = std::mem::take(&mut list.holds);
-    let mut cutter = Cutter::new(list, scope.policy, opcode, end - start);
+    let mut cutter = Cutter::new(list, scope.policy, opcode, expected);
     let built = cut(source, start..end, share, scope, &mut cutter, &mut holds);
     cutter.finish();
     list.holds = holds;
