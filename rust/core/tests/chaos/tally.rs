@@ -75,13 +75,16 @@ impl Tally {
         }
     }
 
-    /// What must hold, with at least `minimum` faults in all.
+    /// What must hold. `minimum` faults in all, and for each family that the source uses its part of them.
     pub fn check(&self, minimum: u64) {
         assert_eq!(self.false_successes, 0, "{}: transfers said to be done are not", self.source);
         assert_eq!(self.damaged, 0, "{}: bytes outside the windows changed", self.source);
         assert_eq!(self.hangs, 0, "{}: transfers did not end", self.source);
         assert_eq!(self.leaks, Leaks::default(), "{}: something was left behind", self.source);
         assert!(self.faults >= minimum, "{}: only {} faults", self.source, self.faults);
+        let part = minimum / self.by_family.len().max(1) as u64;
+        let few = self.by_family.iter().find(|(_, faults)| **faults < part);
+        assert!(few.is_none(), "{}: only {few:?} of {part}", self.source);
         assert!(self.done > 0, "{}: nothing was ever done", self.source);
     }
 

@@ -10,10 +10,10 @@ use crate::chaos::random::Random;
 use crate::chaos::rig::{Rig, Settings, Way};
 use crate::chaos::round::{self, FAMILIES, Family, Round};
 use crate::chaos::tally::Tally;
-use crate::chaos::{share, watchdog};
+use crate::chaos::{share, share_of_slow, watchdog};
 use crate::support;
 
-const DESTRUCTIONS: u64 = 510;
+const DESTRUCTIONS: u64 = 3920;
 const CONNECTS: u64 = 1000;
 
 fn ways() -> &'static [Way] {
@@ -44,7 +44,7 @@ pub fn destroy_busy(seed: u64, tally: &mut Tally) {
     // Each first once, and each pair in both orders.
     let blows = [CloseHere, CloseThere, DeregisterNear, DeregisterFar, CloseClient, CloseServer];
     let orders: Vec<_> = blows.iter().flat_map(|first| blows.map(|second| [*first, second])).collect();
-    for turn in 0..share(DESTRUCTIONS) as usize / 2 {
+    for turn in 0..share_of_slow(DESTRUCTIONS) as usize / 2 {
         let way = ways()[turn % ways().len()];
         destroy(way, orders[turn % orders.len()], FAMILIES[turn % FAMILIES.len()], &mut random, tally);
     }

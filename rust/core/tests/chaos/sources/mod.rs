@@ -8,37 +8,47 @@ mod strangers;
 
 use super::random::Random;
 use super::rig::{Rig, ways};
-use super::round::{self, Family};
+use super::round::{self, FAMILIES, Family};
 use super::tally::Tally;
 
 /// One source of chaos.
 pub struct Source {
     pub name: &'static str,
-    /// Faults that one run injects at least.
+    /// Faults that one run injects at least, dealt evenly to the API families if there are several.
     pub minimum: u64,
+    /// Each fault takes long; see [`super::share_of_slow`].
+    pub slow: bool,
     /// Why it cannot be run over real verbs, if it cannot.
     pub not_over_verbs: Option<&'static str>,
     pub run: fn(u64, &mut Tally),
 }
 
-const fn source(name: &'static str, minimum: u64, run: fn(u64, &mut Tally)) -> Source {
-    Source { name, minimum, not_over_verbs: None, run }
+/// A source that uses all API families, at least 500 times each.
+const fn of_families(name: &'static str, run: fn(u64, &mut Tally)) -> Source {
+    source(name, 500 * FAMILIES.len() as u64, run)
 }
 
-pub const FAILING_REQUESTS: Source = source("every k-th request fails", 3500, requests::fail_every);
+const fn source(name: &'static str, minimum: u64, run: fn(u64, &mut Tally)) -> Source {
+    Source { name, minimum, slow: false, not_over_verbs: None, run }
+}
+
+pub const FAILING_REQUESTS: Source = of_families("every k-th request fails", requests::fail_every);
 pub const REFUSED_POSTS: Source = Source {
     not_over_verbs: Some("needs the software fabric's refusals; credits never let a real send queue fill up"),
-    ..source("posts refused at position k", 3500, requests::refuse_posts)
+    ..of_families("posts refused at position k", requests::refuse_posts)
 };
-pub const KILLED_PEERS: Source = source("peer killed or stopped", 500, processes::kill_and_stop);
-pub const DESTRUCTION: Source = source("destroyed while busy", 500, lifetimes::destroy_busy);
-pub const RESTARTS: Source = source("peer restarted on its port", 500, processes::restart);
+pub const KILLED_PEERS: Source =
+    Source { slow: true, ..of_families("peer killed or stopped", processes::kill_and_stop) };
+pub const DESTRUCTION: Source =
+    Source { slow: true, ..of_families("destroyed while busy", lifetimes::destroy_busy) };
+pub const RESTARTS: Source =
+    Source { slow: true, ..of_families("peer restarted on its port", processes::restart) };
 pub const STRANGERS: Source = source("strangers at every listener", 500, strangers::knock);
 pub const RECONNECTS: Source = source("1000 times connect and close", 1000, lifetimes::reconnect);
 pub const FULL_QUEUE: Source = source("full queue", 500, pressure::full_queue);
 pub const SLOW_PEER: Source = Source {
     not_over_verbs: Some("needs the software fabric's slowness"),
-    ..source("peer slower by 100x", 500, pressure::slow_peer)
+    ..of_families("peer slower by 100x", pressure::slow_peer)
 };
 
 pub const ALL: &[Source] = &[

@@ -118,7 +118,7 @@ pub fn slow_peer(seed: u64, tally: &mut Tally) {
     for way in [Way::InProcess, Way::CrossMemory, Way::Tcp] {
         let quick = Rig::new(way, &[]);
         for (slowness, deadline, rounds) in
-            [("slow=factor:100", "8000", 120), ("slow=factor:100000", "20", 60)]
+            [("slow=factor:100", "8000", 840), ("slow=factor:100000", "20", 420)]
         {
             let settings = [("FLAGCX_P2P_FAULTS", slowness), ("FLAGCX_P2P_XFER_TIMEOUT_MS", deadline)];
             let slow = Rig::new(way, &settings);

@@ -14,12 +14,12 @@ use crate::chaos::random::Random;
 use crate::chaos::rig::{LENGTH, Rig, Settings, Way, settings_for};
 use crate::chaos::round::{self, FAMILIES, Family, Round};
 use crate::chaos::tally::Tally;
-use crate::chaos::{over_verbs, share, watchdog};
+use crate::chaos::{over_verbs, share_of_slow, watchdog};
 use crate::support;
 
-const KILLS: u64 = 120;
-const STOPS: u64 = 400;
-const RESTARTS: u64 = 520;
+const KILLS: u64 = 140;
+const STOPS: u64 = 3430;
+const RESTARTS: u64 = 3580;
 /// Of those, of a whole process.
 const PROCESS_RESTARTS: u64 = 40;
 
@@ -32,7 +32,7 @@ pub fn kill_and_stop(seed: u64, tally: &mut Tally) {
         true => &[Way::VerbsBetweenProcesses],
         false => &[Way::CrossMemory, Way::TcpBetweenProcesses],
     };
-    let part = |count: u64| share(count) as usize / ways.len();
+    let part = |count: u64| share_of_slow(count) as usize / ways.len();
     for &way in ways {
         let settings = settings_for(way, &[]);
         let client = support::engine(&settings);
@@ -125,7 +125,7 @@ pub fn restart(seed: u64, tally: &mut Tally) {
     let ports = free_ports(&mut random);
     let mut settings = settings_for(outside, &[]);
     settings.push(("FLAGCX_P2P_PORT_RANGE", &ports));
-    for turn in 0..share(PROCESS_RESTARTS) as usize {
+    for turn in 0..share_of_slow(PROCESS_RESTARTS) as usize {
         watchdog::step("restarting a peer process");
         let peer = Peer::start(&settings);
         let far = Far::There { pid: peer.pid(), address: peer.address, length: LENGTH };
@@ -142,7 +142,7 @@ fn restart_engines(client: &Arc<Engine>, way: Way, random: &mut Random, tally: &
     let mut settings = settings_for(way, &[]);
     settings.push(("FLAGCX_P2P_PORT_RANGE", &ports));
     let mut old = None;
-    for turn in 0..share(RESTARTS - PROCESS_RESTARTS) as usize {
+    for turn in 0..share_of_slow(RESTARTS - PROCESS_RESTARTS) as usize {
         watchdog::step("restarting an engine");
         let server = support::engine(&settings);
         let far = server.allocate(LENGTH).unwrap();
