@@ -9,7 +9,7 @@ function(flagcx_p2p_add_cargo_test name timeout)
 endfunction()
 
 flagcx_p2p_add_cargo_test(build 1200 --lib --bins --tests --no-run)
-flagcx_p2p_add_cargo_test(unit 600 --lib --bins --tests)
+flagcx_p2p_add_cargo_test(unit 1200 --lib --bins --tests)
 flagcx_p2p_add_cargo_test(doc 300 --doc)
 set_tests_properties(cargo.unit PROPERTIES PROCESSORS 2)
 set_tests_properties(cargo.build PROPERTIES FIXTURES_SETUP cargo)
