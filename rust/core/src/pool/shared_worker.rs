@@ -55,6 +55,9 @@ pub struct Worker {
     /// Callers that sleep until a transfer ends: the thread must drive even if callers did a moment ago. Written by
     /// those callers, read by the thread; a hint with a wake-up behind it, so Relaxed.
     sleepers: AtomicU32,
+    /// Control work that waits for the lock: the thread leaves it a gap, for its own next try comes too soon for anybody
+    /// else to get between. Written by those who wait, read by the thread; a hint, so Relaxed.
+    control: AtomicU32,
     /// Set once by the pool's drop, read by the thread after each wake-up.
     stopping: AtomicBool,
     wake: OwnedFd,
@@ -85,6 +88,7 @@ impl Worker {
             parking: CachePadded::default(),
             contended: AtomicBool::new(false),
             sleepers: AtomicU32::new(0),
+            control: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
             wake,
             completions,
@@ -170,9 +174,14 @@ impl Worker {
 
     /// Runs `action` under the worker's lock, waiting for it: for control work, which is rare and may wait.
     pub fn with_state<R>(&self, action: impl FnOnce(&mut WorkerState) -> R) -> R {
+        if let Some(mut state) = self.state.try_lock() {
+            return action(&mut state);
+        }
+        self.control.fetch_add(1, Ordering::Relaxed);
         let backoff = Backoff::new();
         loop {
             if let Some(mut state) = self.state.try_lock() {
+                self.control.fetch_sub(1, Ordering::Relaxed);
                 return action(&mut state);
             }
             if backoff.is_completed() {
@@ -208,6 +217,11 @@ impl Worker {
     /// Whether callers wanted the lock and found it taken since the last look.
     pub(super) fn take_contended(&self) -> bool {
         self.contended.load(Ordering::Relaxed) && self.contended.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether control work waits for the lock.
+    pub(super) fn has_control_waiting(&self) -> bool {
+        self.control.load(Ordering::Relaxed) != 0
     }
 
     #[inline]

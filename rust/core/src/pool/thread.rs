@@ -17,6 +17,9 @@ use super::worker::WorkerState;
 const FIRST_NAP: Duration = Duration::from_micros(250);
 const LONGEST_NAP: Duration = Duration::from_millis(4);
 
+/// Longer than control work pauses between two tries for the lock.
+const GAP: Duration = Duration::from_micros(100);
+
 /// How long an armed thread sleeps at most: bounds how late a deadline is noticed.
 const ARMED: Duration = Duration::from_millis(50);
 
@@ -25,6 +28,7 @@ pub(super) fn run(worker: &Arc<Worker>, spin: Duration) {
     let mut rest = Rest { nap: FIRST_NAP, caller_steps: 0, idle_since: None };
     while !worker.is_stopping() {
         match turn(worker, &mut rest, spin) {
+            Turn::Again if worker.has_control_waiting() => std::thread::sleep(GAP),
             Turn::Again => {}
             Turn::Nap => {
                 worker.sleep(false, Some(rest.nap));

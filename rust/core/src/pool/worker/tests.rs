@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -22,18 +23,21 @@ type Script = Arc<Mutex<VecDeque<Completion>>>;
 #[derive(Debug)]
 struct Queue {
     script: Script,
+    /// Something to do that only a poll does: until then it cannot be armed.
+    chore: Arc<AtomicBool>,
     fd: OwnedFd,
 }
 
 impl CompletionQueue for Queue {
     fn poll(&mut self, out: &mut [Completion]) -> Result<usize, FabricError> {
+        self.chore.store(false, Ordering::Relaxed);
         let mut script = self.script.lock().unwrap();
         let count = script.len().min(out.len());
         out.iter_mut().zip(script.drain(..count)).for_each(|(slot, completion)| *slot = completion);
         Ok(count)
     }
     fn arm(&mut self) -> Result<bool, FabricError> {
-        Ok(true)
+        Ok(!self.chore.load(Ordering::Relaxed))
     }
     fn acknowledge(&mut self) -> Result<(), FabricError> {
         Ok(())
@@ -92,6 +96,7 @@ fn fill(list: &mut RequestList, local: u64) {
 struct Bench {
     state: WorkerState,
     script: Script,
+    chore: Arc<AtomicBool>,
     posted: Arc<Mutex<Vec<u64>>>,
     lane: LaneKey,
     status: Arc<LaneStatus>,
@@ -102,13 +107,14 @@ impl Bench {
     fn new() -> Self {
         let (script, posted) = (Script::default(), Arc::<Mutex<Vec<u64>>>::default());
         let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let queue = Box::new(Queue { script: Arc::clone(&script), fd });
+        let chore = Arc::new(AtomicBool::new(false));
+        let queue = Box::new(Queue { script: Arc::clone(&script), chore: Arc::clone(&chore), fd });
         let limits = WorkerLimits { posted: 64, list: 16, poll: 16 };
         let mut state = WorkerState::new(queue, limits, Arc::new(WorkerCounters::default()));
         let status = Arc::new(LaneStatus::new(None));
         let setup = LaneSetup { status: Arc::clone(&status), heals: true };
         let lane = state.add_lane(Box::new(Pair { posted: Arc::clone(&posted) }), setup).unwrap();
-        Self { state, script, posted, lane, status, now: 1 }
+        Self { state, script, chore, posted, lane, status, now: 1 }
     }
 
     /// Begins a transfer of one request.
@@ -226,4 +232,17 @@ fn the_time_to_drain_counts_from_the_last_break() {
     bench.step(0);
     bench.complete(2, CompletionStatus::Success);
     assert_eq!((second.is_ended(), second.verdict()), (true, Verdict::Fine));
+}
+
+#[test]
+fn the_queue_is_polled_while_parts_wait_for_a_rebuild() {
+    let mut bench = Bench::new();
+    let task = bench.begin();
+    bench.state.break_lane(bench.lane, "test");
+    bench.complete(0, CompletionStatus::Flushed);
+    assert_eq!((bench.status.health(), bench.state.outstanding()), (LaneHealth::Drained, 0));
+    bench.chore.store(true, Ordering::Relaxed);
+    bench.step(0);
+    assert_eq!(bench.state.queue().arm().ok(), Some(true), "the worker's thread would spin for it");
+    assert!(!task.is_ended());
 }
