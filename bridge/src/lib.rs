@@ -36,14 +36,21 @@ mod ffi {
         Write,
     }
 
-    /// The caller's vectors: piece i moves `sizes[i]` bytes between `local[i]` in `regions[i]` and `descs[i]`.
-    struct Pieces<'a> {
-        regions: &'a [u64],
-        local: &'a [*const u8],
-        sizes: &'a [usize],
-        descs: &'a [Desc],
-        /// 128 bytes of IPC information each; empty when the caller has none.
-        ipc: &'a [*const u8],
+    /// The caller's vectors: piece i moves `sizes[i]` bytes between `local[i]` in `regions[i]` and `descs[i]`. Pointers and
+    /// lengths as they are: to make cxx's slices of them took longer than to look through a short transfer.
+    struct Pieces {
+        regions: *const u64,
+        local: *const *const u8,
+        sizes: *const usize,
+        descs: *const Desc,
+        /// 128 bytes of IPC information each.
+        ipc: *const *const u8,
+        region_count: usize,
+        local_count: usize,
+        size_count: usize,
+        desc_count: usize,
+        /// 0 when the caller has none.
+        ipc_count: usize,
     }
 
     /// `FlagcxP2pXferState`.
@@ -208,12 +215,12 @@ mod ffi {
         unsafe fn conn_start(
             conn: &Conn,
             operation: Operation,
-            pieces: &Pieces<'_>,
+            pieces: &Pieces,
             count: i32,
             id: &mut u64,
         ) -> i32;
-        fn conn_try_start(conn: &Conn, operation: Operation, pieces: &Pieces<'_>, id: &mut u64) -> i32;
-        fn conn_write_sync(conn: &Conn, pieces: &Pieces<'_>) -> i32;
+        unsafe fn conn_try_start(conn: &Conn, operation: Operation, pieces: &Pieces, id: &mut u64) -> i32;
+        unsafe fn conn_write_sync(conn: &Conn, pieces: &Pieces) -> i32;
         fn conn_batch_write_sync(conn: &Conn, local: &[u64], remote: &[u64], sizes: &[u64]) -> i32;
         fn conn_has_ended(conn: &Conn, id: u64) -> bool;
         fn conn_result(conn: &Conn, id: u64) -> XferResult;

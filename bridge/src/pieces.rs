@@ -1,10 +1,11 @@
 //! The caller's vectors, seen as the pieces of a transfer without copying them.
+#![allow(unsafe_code, reason = "reads the C++ caller's vectors")]
 
 use std::fmt;
 use std::ops::Range;
 
 use flagcx_p2p::memory::RegionId;
-use flagcx_p2p::transfer::{Iov, PieceSource};
+use flagcx_p2p::transfer::{Iov, Piece, PieceSource};
 
 use crate::ffi::Pieces;
 use crate::handles::Desc;
@@ -20,28 +21,44 @@ pub(crate) struct VectorPieces<'a> {
 
 impl<'a> VectorPieces<'a> {
     /// The first `count` elements of each vector.
+    ///
+    /// # Safety
+    /// Each pointer is to as many elements as its count says, for as long as this lives.
     #[inline]
-    pub(crate) fn new(all: &Pieces<'a>, count: i32) -> Result<Self, BadVectors> {
+    pub(crate) unsafe fn new(all: &'a Pieces, count: i32) -> Result<Self, BadVectors> {
         match usize::try_from(count) {
-            Ok(count) if count > 0 => Self::first(all, count),
+            // SAFETY: the caller's promise.
+            Ok(wanted) if wanted > 0 => unsafe { Self::first(all, wanted) },
             _ => Err(BadVectors::Count(count)),
         }
     }
 
     /// As many elements as there are local addresses.
+    ///
+    /// # Safety
+    /// As [`VectorPieces::new`].
     #[inline]
-    pub(crate) fn whole(all: &Pieces<'a>) -> Result<Self, BadVectors> {
-        Self::first(all, all.local.len())
+    pub(crate) unsafe fn whole(all: &'a Pieces) -> Result<Self, BadVectors> {
+        if all.local_count == 0 {
+            return Err(BadVectors::Count(0));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { Self::first(all, all.local_count) }
     }
 
+    /// # Safety
+    /// As [`VectorPieces::new`]; `count` is more than 0.
     #[inline]
-    fn first(all: &Pieces<'a>, count: usize) -> Result<Self, BadVectors> {
-        Ok(Self {
-            regions: first(all.regions, count, "mrIds")?,
-            local: first(all.local, count, "the vector of local addresses")?,
-            sizes: first(all.sizes, count, "sizeVec")?,
-            descs: first(all.descs, count, "descs")?,
-        })
+    unsafe fn first(all: &'a Pieces, count: usize) -> Result<Self, BadVectors> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Ok(Self {
+                regions: first(all.regions, all.region_count, count, "mrIds")?,
+                local: first(all.local, all.local_count, count, "the vector of local addresses")?,
+                sizes: first(all.sizes, all.size_count, count, "sizeVec")?,
+                descs: first(all.descs, all.desc_count, count, "descs")?,
+            })
+        }
     }
 }
 
@@ -53,16 +70,16 @@ impl PieceSource for VectorPieces<'_> {
 
     /// Zipped: one test for the end instead of four per piece.
     #[inline]
-    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Piece> {
         let regions = self.regions.get(range.clone()).unwrap_or_default();
         let local = self.local.get(range.clone()).unwrap_or_default();
         let sizes = self.sizes.get(range.clone()).unwrap_or_default();
         let descs = self.descs.get(range).unwrap_or_default();
-        regions.iter().zip(local).zip(sizes.iter().zip(descs)).map(|((region, local), (size, desc))| Iov {
+        regions.iter().zip(local).zip(sizes.iter().zip(descs)).map(|((region, local), (size, desc))| Piece {
             local: address(*local),
             length: *size as u64,
             region: Some(RegionId(*region)),
-            remote: desc.0,
+            remote: (&desc.0).into(),
         })
     }
 
@@ -98,9 +115,20 @@ impl fmt::Display for BadVectors {
     }
 }
 
+/// # Safety
+/// `elements` points at `len` of them for `'a`, and `count` is more than 0.
 #[inline]
-fn first<'a, T>(all: &'a [T], count: usize, vector: &'static str) -> Result<&'a [T], BadVectors> {
-    all.get(..count).ok_or(BadVectors::Short { vector, len: all.len(), count })
+unsafe fn first<'a, T>(
+    elements: *const T,
+    len: usize,
+    count: usize,
+    vector: &'static str,
+) -> Result<&'a [T], BadVectors> {
+    if len < count {
+        return Err(BadVectors::Short { vector, len, count });
+    }
+    // SAFETY: there are `count` elements, and as there is one, the pointer is not null.
+    Ok(unsafe { std::slice::from_raw_parts(elements, count) })
 }
 
 /// The address, with the right to reach the memory through it kept: the software fabric copies by address.
@@ -118,12 +146,28 @@ mod tests {
         (0..count).map(|i| Desc(RdmaDesc { address: 0x1000 + i as u64, ..RdmaDesc::default() })).collect()
     }
 
+    fn pieces(regions: &[u64], local: &[*const u8], sizes: &[usize], descs: &[Desc]) -> Pieces {
+        Pieces {
+            regions: regions.as_ptr(),
+            local: local.as_ptr(),
+            sizes: sizes.as_ptr(),
+            descs: descs.as_ptr(),
+            ipc: std::ptr::null(),
+            region_count: regions.len(),
+            local_count: local.len(),
+            size_count: sizes.len(),
+            desc_count: descs.len(),
+            ipc_count: 0,
+        }
+    }
+
     #[test]
     fn the_first_elements_become_pieces_in_order() {
         let (regions, sizes, bytes, descs) = ([7, 8, 9], [10, 20, 30], [0_u8; 3], descs(3));
         let local: Vec<*const u8> = bytes.iter().map(std::ptr::from_ref).collect();
-        let all = Pieces { regions: &regions, local: &local, sizes: &sizes, descs: &descs, ipc: &[] };
-        let pieces = VectorPieces::new(&all, 2).unwrap();
+        let all = pieces(&regions, &local, &sizes, &descs);
+        // SAFETY: the vectors outlive it.
+        let pieces = unsafe { VectorPieces::new(&all, 2) }.unwrap();
         assert_eq!(pieces.len(), 2);
         let piece = pieces.piece(1).unwrap();
         assert_eq!(piece.region, Some(RegionId(8)));
@@ -136,19 +180,26 @@ mod tests {
     #[test]
     fn a_short_vector_or_a_count_below_one_is_refused() {
         let (regions, local, sizes, descs) = ([1; 4], [std::ptr::null(); 4], [1; 4], descs(4));
-        let all = Pieces { regions: &regions, local: &local, sizes: &sizes, descs: &descs, ipc: &[] };
+        let refusal = |all: &Pieces, count| {
+            // SAFETY: the vectors outlive it.
+            unsafe { VectorPieces::new(all, count) }.err()
+        };
         for short in [
-            Pieces { regions: &regions[..3], ..all },
-            Pieces { local: &local[..3], ..all },
-            Pieces { sizes: &sizes[..3], ..all },
-            Pieces { descs: &descs[..3], ..all },
+            pieces(&regions[..3], &local, &sizes, &descs),
+            pieces(&regions, &local[..3], &sizes, &descs),
+            pieces(&regions, &local, &sizes[..3], &descs),
+            pieces(&regions, &local, &sizes, &descs[..3]),
         ] {
-            let refused = VectorPieces::new(&short, 4).err();
+            let refused = refusal(&short, 4);
             assert!(matches!(refused, Some(BadVectors::Short { len: 3, count: 4, .. })), "{refused:?}");
-            assert!(VectorPieces::new(&short, 3).is_ok());
+            assert_eq!(refusal(&short, 3), None);
         }
+        let all = pieces(&regions, &local, &sizes, &descs);
         for count in [0, -1, i32::MIN] {
-            assert_eq!(VectorPieces::new(&all, count).err(), Some(BadVectors::Count(count)));
+            assert_eq!(refusal(&all, count), Some(BadVectors::Count(count)));
         }
+        // SAFETY: the vectors outlive it.
+        let refused = unsafe { VectorPieces::whole(&pieces(&regions, &[], &sizes, &descs)) }.err();
+        assert_eq!(refused, Some(BadVectors::Count(0)));
     }
 }

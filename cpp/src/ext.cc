@@ -64,8 +64,7 @@ int tryStart(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, co
                             : sizes == nullptr ? "sizes"
                             : descs == nullptr ? "descs"
                                                : "transferId");
-  const ffi::Pieces pieces{
-      slice(mrIds, count), addresses(local, count), slice(sizes, count), slice(descs, count), {}};
+  const ffi::Pieces pieces{mrIds, addresses(local), sizes, descs, nullptr, count, count, count, count, 0};
   return ffi::conn_try_start(*conn, operation, pieces, *transferId);
 }
 

@@ -37,8 +37,8 @@ rust::Slice<const T> slice(const std::vector<T> &elements) {
 
 // Local addresses. The bridge knows no `void *`; both pointers have one representation, and nothing is read through
 // them on this side.
-inline rust::Slice<const uint8_t *const> addresses(void *const *pointers, size_t count) {
-  return {reinterpret_cast<const uint8_t *const *>(pointers), count};
+inline const uint8_t *const *addresses(const void *pointers) {
+  return static_cast<const uint8_t *const *>(pointers);
 }
 
 // The bytes of a C string, without the NUL. They need not be UTF-8.

@@ -8,24 +8,26 @@ use flagcx_p2p::transfer::{Opcode, PieceSource, SubmitError, TransferId};
 /// Starts a transfer: by the device runtime where device memory meets a peer of this host, by the lanes otherwise.
 ///
 /// Between host memory of one process it is over when this returns, which callers rely on.
+#[inline]
 pub(super) fn start<S: PieceSource + ?Sized>(
     connection: &Connection,
     opcode: Opcode,
     pieces: &S,
     ipc: &[IpcInfo],
 ) -> Result<TransferId, SubmitError> {
+    if ipc.is_empty() && !connection.peer().same_process {
+        return connection.submit(opcode, pieces);
+    }
     if connection.peer().same_process {
         return match connection.submit_on_device(opcode, pieces, RemoteEnd::SameProcess)? {
             Some(id) => Ok(id),
             None => connection.submit_and_wait(opcode, pieces).map(|()| TransferId::COMPLETE),
         };
     }
-    if !ipc.is_empty()
-        && let Some(id) = connection.submit_on_device(opcode, pieces, RemoteEnd::Ipc(ipc))?
-    {
-        return Ok(id);
+    match connection.submit_on_device(opcode, pieces, RemoteEnd::Ipc(ipc))? {
+        Some(id) => Ok(id),
+        None => connection.submit(opcode, pieces),
     }
-    connection.submit(opcode, pieces)
 }
 
 /// The first `count` records; none if the caller gave none, or the peer's memory is not reached by them.

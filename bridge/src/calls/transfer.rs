@@ -10,7 +10,7 @@ use super::local;
 use crate::ffi::{Operation, Pieces, XferResult, XferState};
 use crate::handles::{Conn, Desc};
 use crate::pieces::{VectorPieces, one_piece};
-use crate::refusal::{OK, OrRefuse, REFUSED, refuse};
+use crate::refusal::{OK, OrRefuse, REFUSED, refuse, refused};
 
 /// Answer of the non-blocking calls when the submission queue is full.
 const WOULD_BLOCK: i32 = 1;
@@ -32,35 +32,57 @@ pub(crate) fn conn_start_one(
 }
 
 /// # Safety
-/// The pointers to IPC information that are not null point at 128 bytes.
+/// The pointers of `pieces` are to as many elements as it says; those to IPC information that are not null are to 128
+/// bytes.
 pub(crate) unsafe fn conn_start(
     conn: &Conn,
     operation: Operation,
-    pieces: &Pieces<'_>,
+    pieces: &Pieces,
     count: i32,
     id: &mut u64,
 ) -> i32 {
-    let call =
-        if operation == Operation::Read { "flagcxP2pEngineReadVector" } else { "flagcxP2pEngineWriteVector" };
-    let ipc = pieces.ipc;
-    let Some(pieces) = VectorPieces::new(pieces, count).or_refuse(call) else {
-        return REFUSED;
+    // Only for a refusal's text.
+    let call = || match operation {
+        Operation::Read => "flagcxP2pEngineReadVector",
+        _ => "flagcxP2pEngineWriteVector",
     };
     // SAFETY: the caller's promise.
-    let Some(ipc) = unsafe { local::read_ipc(conn.connection(), ipc, pieces.len()) }.or_refuse(call) else {
-        return REFUSED;
+    let vectors = match unsafe { VectorPieces::new(pieces, count) } {
+        Ok(vectors) => vectors,
+        Err(error) => return refused(call(), &error),
     };
-    local::start(conn.connection(), opcode(operation), &pieces, &ipc)
-        .status(call, |transfer| *id = transfer.0)
+    let started = if pieces.ipc_count == 0 {
+        local::start(conn.connection(), opcode(operation), &vectors, &[])
+    } else {
+        // SAFETY: the caller's promise.
+        let ipc = unsafe {
+            let records = std::slice::from_raw_parts(pieces.ipc, pieces.ipc_count);
+            local::read_ipc(conn.connection(), records, vectors.len())
+        };
+        match ipc {
+            Ok(ipc) => local::start(conn.connection(), opcode(operation), &vectors, &ipc),
+            Err(error) => return refused(call(), &error),
+        }
+    };
+    match started {
+        Ok(transfer) => {
+            *id = transfer.0;
+            OK
+        }
+        Err(error) => refused(call(), &error),
+    }
 }
 
-pub(crate) fn conn_try_start(conn: &Conn, operation: Operation, pieces: &Pieces<'_>, id: &mut u64) -> i32 {
+/// # Safety
+/// As [`conn_start`].
+pub(crate) unsafe fn conn_try_start(conn: &Conn, operation: Operation, pieces: &Pieces, id: &mut u64) -> i32 {
     let call = if operation == Operation::Read {
         "flagcxP2pEngineTryReadVector"
     } else {
         "flagcxP2pEngineTryWriteVector"
     };
-    let Some(pieces) = VectorPieces::whole(pieces).or_refuse(call) else {
+    // SAFETY: the caller's promise.
+    let Some(pieces) = unsafe { VectorPieces::whole(pieces) }.or_refuse(call) else {
         return REFUSED;
     };
     match conn.connection().try_submit(opcode(operation), &pieces) {
@@ -70,12 +92,15 @@ pub(crate) fn conn_try_start(conn: &Conn, operation: Operation, pieces: &Pieces<
     }
 }
 
-pub(crate) fn conn_write_sync(conn: &Conn, pieces: &Pieces<'_>) -> i32 {
+/// # Safety
+/// As [`conn_start`].
+pub(crate) unsafe fn conn_write_sync(conn: &Conn, pieces: &Pieces) -> i32 {
     let call = "flagcxP2pEngineWriteVectorSync";
-    if pieces.local.is_empty() {
+    if pieces.local_count == 0 {
         return OK;
     }
-    match VectorPieces::whole(pieces).or_refuse(call) {
+    // SAFETY: the caller's promise.
+    match unsafe { VectorPieces::whole(pieces) }.or_refuse(call) {
         Some(pieces) => write_and_wait(call, conn.connection(), &pieces),
         None => REFUSED,
     }

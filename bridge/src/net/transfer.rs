@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use flagcx_p2p::memory::RegionId;
-use flagcx_p2p::transfer::{Iov, Opcode, PieceSource, RdmaDesc};
+use flagcx_p2p::transfer::{Opcode, Piece, PieceSource, RemoteRange};
 
 use super::answer::{NetError, answer};
 use super::comm::Comm;
@@ -72,7 +72,7 @@ fn post(comm: &Comm, opcode: Opcode, pieces: &impl PieceSource) -> Result<usize,
 struct Pieces<'a>(&'a Batch<'a>);
 
 /// One piece of it.
-struct Single(Option<Iov>);
+struct Single(Option<Piece>);
 
 impl<'a> Pieces<'a> {
     /// # Safety
@@ -107,7 +107,7 @@ impl PieceSource for Pieces<'_> {
     }
 
     #[inline]
-    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Piece> {
         range.map_while(|index| self.at(index))
     }
 
@@ -119,22 +119,21 @@ impl PieceSource for Pieces<'_> {
 
 impl Pieces<'_> {
     #[inline]
-    fn at(&self, index: usize) -> Option<Iov> {
+    fn at(&self, index: usize) -> Option<Piece> {
         let batch = self.0;
         // SAFETY: the promise of `new`, which also found none of them null.
         let (local, remote) =
             unsafe { (handle(batch.local_handles, index)?, handle(batch.remote_handles, index)?) };
         let size = *batch.sizes.get(index)?;
-        Some(Iov {
+        Some(Piece {
             local: local.base.wrapping_add(*batch.local_offsets.get(index)?),
             length: size as u64,
             // A copy that somebody made of the first 16 bytes alone still finds its region.
             region: (local.region != 0).then_some(RegionId(local.region)),
-            remote: RdmaDesc {
+            remote: RemoteRange {
                 address: remote.base.wrapping_add(*batch.remote_offsets.get(index)?),
                 size: size as u32,
                 rkey: remote.rkey,
-                ..RdmaDesc::default()
             },
         })
     }
@@ -147,13 +146,13 @@ impl PieceSource for Single {
     }
 
     #[inline]
-    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Piece> {
         self.0.filter(|_| range == (0..1)).into_iter()
     }
 
     #[inline]
     fn lengths(&self) -> impl Iterator<Item = u64> {
-        self.0.iter().map(|iov| iov.length)
+        self.0.iter().map(|piece| piece.length)
     }
 }
 

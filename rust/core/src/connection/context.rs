@@ -9,7 +9,7 @@ use super::device_events::{DeviceEvents, DeviceHealth};
 use crate::config::Config;
 use crate::fabric::{Device, FabricError};
 use crate::memory::{Region, Registry};
-use crate::pool::{PoolError, PoolOptions, SlicePolicy, WorkerPool, clock};
+use crate::pool::{PoolError, PoolOptions, SlicePolicy, WorkerPool};
 use crate::topology::{Sysfs, cpus_near};
 use crate::transfer::Table;
 
@@ -26,6 +26,8 @@ pub struct Context {
     pub policy: SlicePolicy,
     /// Settings of transfers.
     pub settings: TransferSettings,
+    /// The time-out among them in milliseconds, 0 for none: ready for use by every transfer.
+    time_limit: u64,
     /// What the device says on its own; `None` where the system had no thread to listen.
     pub(super) device_events: Option<Arc<DeviceEvents>>,
     /// The GPU on which device transfers run.
@@ -66,6 +68,7 @@ impl Context {
             .ok();
         Self {
             device_events,
+            time_limit: settings.timeout.map_or(0, |timeout| (timeout.as_millis() as u64).max(1)),
             registry: Registry::new(Arc::clone(pool.device())),
             transfers: Table::default(),
             pool,
@@ -137,10 +140,10 @@ impl Context {
         }
     }
 
-    /// The deadline of a transfer that begins now, in the pool's clock; 0 for none.
+    /// The time that a transfer has, in milliseconds; 0 for any.
     #[inline]
-    pub(super) fn deadline(&self) -> u64 {
-        self.settings.timeout.map_or(0, |timeout| clock::now_ms() + timeout.as_millis() as u64)
+    pub(super) fn time_limit(&self) -> u64 {
+        self.time_limit
     }
 
     /// Waits until nothing uses `region`, which was taken out of the registry before, at most for the transfer
@@ -148,6 +151,9 @@ impl Context {
     /// must stay mapped all the same: a stopped process of this host is in the middle of a copy (logged).
     pub fn retire(&self, region: &Region) -> bool {
         let limit = Instant::now() + self.settings.timeout.unwrap_or(NO_TIMEOUT_LIMIT);
+        for worker in self.pool.workers() {
+            worker.with_state(|state| state.forget_region(region.id));
+        }
         let retired = Registry::retire(region, limit, || self.drive_all()).or_else(|_| {
             tracing::warn!(region = region.id.0, "deregistering memory in use: its transfers are ended");
             let help = || {

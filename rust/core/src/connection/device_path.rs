@@ -12,7 +12,7 @@ use super::device_copies::{Copies, OpenedMemory, Stream};
 use crate::device::{self, CurrentDevice, DeviceError, DeviceRuntime, Direction, IpcInfo, PointerKind};
 use crate::fabric::Opcode;
 use crate::memory::{Hold, MemoryKind, RemoteCheck};
-use crate::transfer::{Iov, Outcome, PieceSource, Status, SubmitError, TransferId, find_local};
+use crate::transfer::{Outcome, Piece, PieceSource, Status, SubmitError, TransferId, find_local};
 
 /// How the peer's ends of the pieces are reached.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// A piece of which both ends are known.
 #[derive(Clone, Copy, Debug)]
 struct Move {
-    iov: Iov,
+    iov: Piece,
     index: usize,
     local: MemoryKind,
     remote: MemoryKind,
@@ -93,7 +93,7 @@ impl Connection {
         Ok(Some(self.track(Copies { stream, opened, holds })))
     }
 
-    fn local_end(&self, iov: &Iov, index: usize) -> Result<Hold, SubmitError> {
+    fn local_end(&self, iov: &Piece, index: usize) -> Result<Hold, SubmitError> {
         let snapshot = self.context.registry.snapshot();
         let region = find_local(iov, index, &snapshot)?;
         region.hold().ok_or(SubmitError::Local {
@@ -108,7 +108,7 @@ impl Connection {
     fn remote_end(
         &self,
         runtime: &dyn DeviceRuntime,
-        iov: &Iov,
+        iov: &Piece,
         index: usize,
         before: &[Move],
         remote: RemoteEnd<'_>,
@@ -127,7 +127,7 @@ impl Connection {
                 Some(_) => Ok(Some((MemoryKind::Device, 0))),
             },
             RemoteEnd::SameProcess => {
-                let Iov { remote: desc, length, .. } = *iov;
+                let Piece { remote: desc, length, .. } = *iov;
                 let RemoteCheck::Inside(region) = self.remote.check(desc.rkey, desc.address, length) else {
                     return Ok(None);
                 };
@@ -150,7 +150,7 @@ impl Connection {
     /// Moves the pieces between host memory and host memory by the lanes, and waits: the runtime is for the others.
     fn move_host_pieces(&self, opcode: Opcode, moves: &[Move]) -> Result<(), SubmitError> {
         let on_host = |piece: &&Move| piece.local == MemoryKind::Host && piece.remote == MemoryKind::Host;
-        let pieces: Vec<Iov> = moves.iter().filter(on_host).map(|piece| piece.iov).collect();
+        let pieces: Vec<Piece> = moves.iter().filter(on_host).map(|piece| piece.iov).collect();
         if pieces.is_empty() {
             return Ok(());
         }

@@ -80,20 +80,33 @@ impl Connection {
         plan: &Plan,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
-        let snapshot = self.context.registry.snapshot();
-        let scope = Scope { local: &snapshot, remote: &self.remote, policy: self.policy };
         let hint = thread_hint();
         let task = claim.task();
-        task.start(1, self.context.deadline());
-        for lane in self.lanes_from(hint) {
-            if lane.status.health() != LaneHealth::Healthy {
-                continue;
+        task.start(1, self.context.time_limit());
+        if let Some(lane) = self.own_lane(hint) {
+            match self.begin_on(lane, opcode, iovs, task, plan) {
+                Begun::Yes => return Ok(1 << lane.worker),
+                Begun::Refused(error) => return Err(error),
+                Begun::Busy => {}
             }
-            let Some(worker) = self.context.pool.workers().get(lane.worker) else { continue };
-            match worker.try_begin(lane.key, task, |list| {
-                list.first = true;
-                build(iovs, plan.share(0), &scope, opcode, list)
-            }) {
+        }
+        self.start_elsewhere(opcode, iovs, task, plan, when_full)
+    }
+
+    /// The same when the worker of the thread's own lane is busy, or the lane does not work: on another lane, else in a
+    /// worker's queue.
+    #[cold]
+    fn start_elsewhere<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        task: &Arc<Task>,
+        plan: &Plan,
+        when_full: WhenFull,
+    ) -> Result<u32, SubmitError> {
+        let hint = thread_hint();
+        for lane in self.lanes_from(hint).skip(1) {
+            match self.begin_on(lane, opcode, iovs, task, plan) {
                 Begun::Yes => return Ok(1 << lane.worker),
                 Begun::Refused(error) => return Err(error),
                 Begun::Busy => {}
@@ -102,12 +115,31 @@ impl Connection {
         let lane = self.pick_lane(hint)?;
         let mut list = self.context.pool.spare_lists().take();
         list.first = true;
-        if let Err(error) = build(iovs, plan.share(0), &scope, opcode, &mut list) {
+        if let Err(error) = build(iovs, plan.share(0), &self.scope(), opcode, &mut list, None) {
             self.context.pool.spare_lists().keep(list);
             return Err(error);
         }
         self.hand_over(lane, task, list, when_full)?;
         Ok(1 << lane.worker)
+    }
+
+    #[inline]
+    fn begin_on<S: PieceSource + ?Sized>(
+        &self,
+        lane: &LaneHandle,
+        opcode: Opcode,
+        iovs: &S,
+        task: &Arc<Task>,
+        plan: &Plan,
+    ) -> Begun<SubmitError> {
+        let worker = self.context.pool.workers().get(lane.worker);
+        let Some(worker) = worker.filter(|_| lane.status.health() == LaneHealth::Healthy) else {
+            return Begun::Busy;
+        };
+        worker.try_begin(lane.key, task, |list, recent| {
+            list.first = true;
+            build(iovs, plan.share(0), &self.scope(), opcode, list, recent)
+        })
     }
 
     /// A transfer over several lanes: built whole first, because a bad iov must keep all of it from being posted.
@@ -119,14 +151,13 @@ impl Connection {
         plan: &Plan,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
-        let snapshot = self.context.registry.snapshot();
-        let scope = Scope { local: &snapshot, remote: &self.remote, policy: self.policy };
+        let scope = self.scope();
         let hint = thread_hint();
         let mut lists: [Option<RequestList>; MAX_PARTS] = Default::default();
         for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
             let mut list = self.context.pool.spare_lists().take();
             list.first = part == 0;
-            let built = build(iovs, plan.share(part), &scope, opcode, &mut list);
+            let built = build(iovs, plan.share(part), &scope, opcode, &mut list, None);
             *slot = Some(list);
             if let Err(error) = built {
                 lists.into_iter().flatten().for_each(|list| self.context.pool.spare_lists().keep(list));
@@ -138,7 +169,7 @@ impl Connection {
             return Err(SubmitError::WouldBlock);
         }
         let task = claim.task();
-        task.start(plan.parts() as u32, self.context.deadline());
+        task.start(plan.parts() as u32, self.context.time_limit());
         let mut workers = 0;
         for (part, list) in lists.into_iter().flatten().enumerate() {
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
@@ -196,6 +227,11 @@ impl Connection {
         }
     }
 
+    #[inline]
+    fn scope(&self) -> Scope<'_> {
+        Scope { local: &self.context.registry, remote: &self.remote, policy: self.policy }
+    }
+
     fn has_room(&self, hint: usize) -> bool {
         self.lanes.iter().all(|lane| {
             self.context.pool.workers().get(lane.worker).is_some_and(|worker| worker.has_room(hint))
@@ -218,10 +254,17 @@ impl Connection {
         })
     }
 
-    /// All lanes, beginning with the one that `hint` points at.
+    /// The lane that `hint` points at.
     #[inline]
+    fn own_lane(&self, hint: usize) -> Option<&LaneHandle> {
+        let count = self.lanes.len();
+        // A division takes as long as all the rest of it, and most often there are 1, 2, 4 or 8.
+        self.lanes.get(if count.is_power_of_two() { hint & (count - 1) } else { hint.checked_rem(count)? })
+    }
+
+    /// All lanes, beginning with the one that `hint` points at.
     fn lanes_from(&self, hint: usize) -> impl Iterator<Item = &LaneHandle> {
-        let (before, from) = self.lanes.split_at(hint % self.lanes.len().max(1));
+        let (before, from) = self.lanes.split_at(hint.checked_rem(self.lanes.len()).unwrap_or(0));
         from.iter().chain(before)
     }
 

@@ -114,6 +114,14 @@ impl Connection {
 
     #[inline]
     fn release(&self, live: &Live<'_>, id: TransferId) -> Status {
+        if live.task().verdict() == Verdict::Fine && self.context.transfers.release_done(live) {
+            return Status::Ended(Outcome::Done);
+        }
+        self.release_failed(live, id)
+    }
+
+    #[cold]
+    fn release_failed(&self, live: &Live<'_>, id: TransferId) -> Status {
         match self.context.transfers.release(live, || self.peer.control.to_string()) {
             Some(outcome) => {
                 if outcome != Outcome::Done {

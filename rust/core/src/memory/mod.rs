@@ -3,12 +3,14 @@
 mod device_memory;
 mod published;
 mod range_index;
+mod recent;
 mod region;
 mod registry;
 mod remote_table;
 mod unreachable;
 
 pub use range_index::{RangeIndex, holds};
+pub use recent::{LocalRange, Recent};
 pub use region::{Hold, MemoryKind, Region, RegionId};
 pub use registry::{Registry, RegistryError, Snapshot};
 pub use remote_table::{RemoteCheck, RemoteRegion, RemoteTable};

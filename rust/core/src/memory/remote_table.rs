@@ -2,8 +2,8 @@
 
 use super::range_index::{RangeIndex, holds};
 
-/// One region of a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One region of a peer. The default is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RemoteRegion {
     /// Start, in the peer's address space.
     pub base: u64,
@@ -11,6 +11,14 @@ pub struct RemoteRegion {
     pub size: u64,
     /// Key.
     pub rkey: u32,
+}
+
+impl RemoteRegion {
+    /// Whether `address..address + length` is in it, and `rkey` names it.
+    #[inline(always)]
+    pub fn holds(&self, rkey: u32, address: u64, length: u64) -> bool {
+        rkey == self.rkey && holds(self.base, self.size, address, length)
+    }
 }
 
 /// The peer's regions as announced at the handshake. Later ones are not in it; the fabric checks those.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::PoolError;
 use crate::fabric::QueuePair;
+use crate::memory::Recent;
 use crate::observe::Counter;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -143,6 +144,8 @@ pub(super) struct Lane {
     pub(super) groups: VecDeque<Group>,
     /// Parts with something to post, served in turn.
     pub(super) waiting: VecDeque<u32>,
+    /// The regions that its last transfer used.
+    pub(super) recent: Recent,
     /// Whether the lane stands in the worker's ready queue.
     pub(super) ready: bool,
     /// Sequence number of the next request.
@@ -168,6 +171,7 @@ impl Lane {
             status: setup.status,
             groups: VecDeque::with_capacity(8),
             waiting: VecDeque::with_capacity(8),
+            recent: Recent::default(),
             ready: false,
             next: 0,
             outstanding: 0,

@@ -1,6 +1,6 @@
 //! What a worker is given to move: work requests, cut and checked, and what must stay alive until they are done.
 
-use crate::fabric::{Sge, WorkRequest};
+use crate::fabric::{Opcode, Sge, WorkRequest};
 use crate::memory::Hold;
 
 use super::lane::LaneKey;
@@ -9,13 +9,19 @@ use super::lane::LaneKey;
 /// the next so many of them, and a repetition takes them again. A slice costs the 48 bytes of a request with one entry.
 #[derive(Debug, Default)]
 pub struct RequestList {
-    pub(super) requests: Vec<WorkRequest>,
+    // Both vectors are longer than what is in use of them: writing over what is there spares the test for room with each
+    // request, and emptying is to forget how much was in use.
+    requests: Vec<WorkRequest>,
+    len: usize,
     /// Their scatter/gather entries.
-    pub(super) entries: Vec<Sge>,
+    entries: Vec<Sge>,
+    entry_count: usize,
     /// Bytes of all requests.
     pub(super) bytes: u64,
     /// Keeps the local regions registered until the part has ended.
     pub holds: Vec<Hold>,
+    /// It also uses the lane's recent region.
+    pub shares_recent: bool,
     /// This is the first part of its transfer: where the transfer is counted.
     pub first: bool,
 }
@@ -25,30 +31,116 @@ impl RequestList {
     pub const LONGEST: usize = 1 << 26;
     /// Largest capacity that is kept for reuse: 1.5 MiB of requests and entries.
     const KEEP: usize = 1 << 15;
+    /// Room is made for at least so many: no list is grown twice for a short transfer.
+    const SHORTEST: usize = 16;
 
     /// Number of requests.
     #[inline]
     pub fn len(&self) -> usize {
-        self.requests.len()
+        self.len
     }
 
     /// Whether there are none.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.requests.is_empty()
+        self.len == 0
     }
 
     /// Empties the list for reuse, giving back the memory of an unusually long one.
     #[inline]
     pub fn clear(&mut self) {
-        self.requests.clear();
-        self.entries.clear();
-        self.holds.clear();
+        self.len = 0;
+        self.entry_count = 0;
         self.bytes = 0;
-        if self.requests.capacity() > Self::KEEP {
-            self.requests.shrink_to(Self::KEEP);
-            self.entries.shrink_to(Self::KEEP);
+        self.shares_recent = false;
+        if !self.holds.is_empty() {
+            self.holds.clear();
         }
+        if self.requests.len() > Self::KEEP || self.entries.len() > Self::KEEP {
+            self.shrink();
+        }
+    }
+
+    #[cold]
+    fn shrink(&mut self) {
+        self.requests.truncate(Self::KEEP);
+        self.requests.shrink_to_fit();
+        self.entries.truncate(Self::KEEP);
+        self.entries.shrink_to_fit();
+    }
+
+    /// Makes room for so many more requests and entries.
+    #[inline]
+    pub(super) fn reserve(&mut self, requests: usize, entries: usize) {
+        if self.requests.len() - self.len < requests || self.entries.len() - self.entry_count < entries {
+            self.grow(requests, entries);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, requests: usize, entries: usize) {
+        let grown = |present: usize, used: usize, more: usize| {
+            if present - used >= more {
+                present
+            } else {
+                (used + more).max(present + present / 2).max(Self::SHORTEST)
+            }
+        };
+        self.requests.resize(grown(self.requests.len(), self.len, requests), BLANK);
+        self.entries.resize(grown(self.entries.len(), self.entry_count, entries), Sge::default());
+    }
+
+    /// Everything that it would have posted, to compare.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn contents(&self) -> (String, Vec<Sge>, u64) {
+        (format!("{:?}", self.requests()), self.entries().to_vec(), self.bytes)
+    }
+
+    /// The requests.
+    pub(super) fn requests(&self) -> &[WorkRequest] {
+        self.requests.get(..self.len).unwrap_or_default()
+    }
+
+    /// Their entries.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn entries(&self) -> &[Sge] {
+        self.entries.get(..self.entry_count).unwrap_or_default()
+    }
+
+    /// The last request and its last entry.
+    #[inline]
+    pub(super) fn last_mut(&mut self) -> Option<(&mut WorkRequest, &mut Sge)> {
+        let request = self.requests.get_mut(self.len.checked_sub(1)?)?;
+        let entry = self.entries.get_mut(self.entry_count.checked_sub(1)?)?;
+        Some((request, entry))
+    }
+
+    /// Places for requests and for entries, as far as there is room, and the index of the first entry. What is written
+    /// there counts once [`RequestList::append`] says so.
+    #[inline]
+    pub(super) fn vacant(&mut self) -> (&mut [WorkRequest], &mut [Sge], u32) {
+        let end = self.requests.len().min(Self::LONGEST);
+        let requests = self.requests.get_mut(self.len..end).unwrap_or_default();
+        let entries = self.entries.get_mut(self.entry_count..).unwrap_or_default();
+        (requests, entries, self.entry_count as u32)
+    }
+
+    /// The first place of an empty list, counted as if it were filled.
+    #[inline]
+    pub(super) fn only(&mut self) -> Option<(&mut WorkRequest, &mut Sge)> {
+        if self.requests.is_empty() {
+            self.grow(1, 1);
+        }
+        let places = (self.requests.first_mut()?, self.entries.first_mut()?);
+        (self.len, self.entry_count) = (1, 1);
+        Some(places)
+    }
+
+    /// Counts requests that were written to vacant places, and their entries.
+    #[inline]
+    pub(super) fn append(&mut self, requests: usize, entries: usize) {
+        self.len = (self.len + requests).min(self.requests.len());
+        self.entry_count = (self.entry_count + entries).min(self.entries.len());
     }
 
     /// The next at most `most` requests from index `start` on, numbered from `first` on for `lane`. The last one is
@@ -62,27 +154,47 @@ impl RequestList {
         first: u32,
         signal_every: usize,
     ) -> (&[WorkRequest], &[Sge]) {
-        let end = self.requests.len().min(start.saturating_add(most));
+        let end = self.len.min(start.saturating_add(most));
         let run = self.requests.get_mut(start..end).unwrap_or_default();
-        let mut sequence = first;
-        for request in run.iter_mut() {
-            request.id = lane.request_id(sequence);
-            // Also for those that are posted once more.
-            request.signaled = false;
-            sequence = sequence.wrapping_add(1);
+        if let [only] = run {
+            (only.id, only.signaled) = (lane.request_id(first), true);
+        } else {
+            number(run, lane, first, signal_every);
         }
-        run.iter_mut()
-            .skip(signal_every - 1)
-            .step_by(signal_every)
-            .for_each(|request| request.signaled = true);
-        if let Some(last) = run.last_mut() {
-            last.signaled = true;
-        }
-        (run, &self.entries)
+        (run, self.entries.get(..self.entry_count).unwrap_or_default())
     }
 
     /// The caller's iov that request `index` came from (the first one, if several were joined).
     pub(super) fn iov(&self, index: usize) -> u32 {
-        self.requests.get(index).map_or(0, |request| request.origin)
+        self.requests().get(index).map_or(0, |request| request.origin)
     }
 }
+
+/// Numbers requests from `first` on, and says which are signaled: every `signal_every`-th and the last one.
+fn number(run: &mut [WorkRequest], lane: LaneKey, first: u32, signal_every: usize) {
+    let mut sequence = first;
+    for request in run.iter_mut() {
+        request.id = lane.request_id(sequence);
+        // Also for those that are posted once more.
+        request.signaled = false;
+        sequence = sequence.wrapping_add(1);
+    }
+    let signaled = run.iter_mut().skip(signal_every - 1).step_by(signal_every);
+    signaled.for_each(|request| request.signaled = true);
+    if let Some(last) = run.last_mut() {
+        last.signaled = true;
+    }
+}
+
+/// What lies in the places that are not in use.
+const BLANK: WorkRequest = WorkRequest {
+    id: 0,
+    remote_address: 0,
+    rkey: 0,
+    first_sge: 0,
+    origin: 0,
+    sge_count: 0,
+    opcode: Opcode::Write,
+    signaled: false,
+    inline: false,
+};

@@ -15,6 +15,7 @@ use super::request_list::RequestList;
 use super::spare_lists::SpareLists;
 use super::task::Task;
 use super::worker::{StepReport, WorkerState};
+use crate::memory::Recent;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// A part on its way to a worker whose lock was taken.
@@ -103,7 +104,7 @@ impl Worker {
         &self,
         lane: LaneKey,
         task: &Arc<Task>,
-        build: impl FnOnce(&mut RequestList) -> Result<(), E>,
+        build: impl FnOnce(&mut RequestList, Option<&mut Recent>) -> Result<(), E>,
     ) -> Begun<E> {
         let Some(mut state) = self.caller_lock() else { return Begun::Busy };
         if !self.is_queue_empty() {

@@ -51,6 +51,30 @@ impl SlicePolicy {
         }
     }
 
+    /// Whether so many bytes are one request: at least one byte, and not to be cut.
+    #[inline]
+    pub fn takes_whole(&self, length: u64) -> bool {
+        length.wrapping_sub(1) < u64::from(self.longest)
+    }
+
+    #[inline(always)]
+    fn request(&self, chunk: &Chunk, first_sge: u32, opcode: Opcode) -> (WorkRequest, Sge) {
+        let length = chunk.length as u32;
+        let request = WorkRequest {
+            id: 0,
+            remote_address: chunk.remote,
+            rkey: chunk.rkey,
+            first_sge,
+            origin: chunk.iov,
+            sge_count: 1,
+            opcode,
+            signaled: false,
+            // Nothing is sent along with a READ.
+            inline: length <= self.max_inline && chunk.host && opcode == Opcode::Write,
+        };
+        (request, Sge { address: chunk.local, length, lkey: chunk.lkey })
+    }
+
     /// The same policy on a queue pair that was granted less.
     pub fn granted(self, max_sge: u32, max_inline: u32) -> Self {
         Self {
@@ -84,172 +108,183 @@ pub struct Chunk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyRequests;
 
-/// Appends chunks to a list as work requests. Complete only after [`Cutter::finish`].
+/// What became of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// It began a request of its own.
+    Apart,
+    /// It was joined to the request before.
+    Joined,
+}
+
+/// Appends chunks to a list as work requests.
 #[derive(Debug)]
 pub struct Cutter<'a> {
     list: &'a mut RequestList,
     policy: SlicePolicy,
     opcode: Opcode,
-    bytes: u64,
-    // Of the last request, kept here so that joining reads no memory.
+    /// Where the last request ends on the remote side. No range ends at 0, so the first chunk joins nothing.
     remote_end: u64,
-    rkey: u32,
+    /// Bytes of the last request.
     length: u32,
-    inline: bool,
-    // Of its last entry.
-    local_end: u64,
-    lkey: u32,
-    entry_length: u32,
 }
 
 impl<'a> Cutter<'a> {
     /// Appends to `list`, which is empty, with room for `chunks` of the usual length.
     #[inline]
     pub fn new(list: &'a mut RequestList, policy: SlicePolicy, opcode: Opcode, chunks: usize) -> Self {
-        list.requests.reserve(chunks);
-        list.entries.reserve(chunks);
-        Self {
-            list,
-            policy,
-            opcode,
-            bytes: 0,
-            // No range ends at 0, so the first chunk joins nothing.
-            remote_end: 0,
-            rkey: 0,
-            length: 0,
-            inline: false,
-            local_end: 0,
-            lkey: 0,
-            entry_length: 0,
-        }
+        list.reserve(chunks, chunks);
+        Self { list, policy, opcode, remote_end: 0, length: 0 }
     }
 
-    /// Appends a chunk of at least one byte. Inlined by force: as a call it cost a third of all that is spent per chunk.
-    #[inline(always)]
-    pub fn push(&mut self, chunk: Chunk) -> Result<(), TooManyRequests> {
-        if chunk.remote == self.remote_end && chunk.length <= JOIN_BELOW && self.join(&chunk) {
-            return Ok(());
+    /// Appends a chunk of at least one byte, whatever it is like.
+    #[inline]
+    pub fn push(&mut self, chunk: &Chunk) -> Result<Placed, TooManyRequests> {
+        if chunk.remote == self.remote_end && chunk.length <= JOIN_BELOW && self.join(chunk) {
+            return Ok(Placed::Joined);
         }
         if chunk.length > u64::from(self.policy.longest) {
-            return self.cut(
-                chunk.local,
-                chunk.remote,
-                chunk.length,
-                (chunk.lkey, chunk.rkey),
-                chunk.host,
-                chunk.iov,
-            );
+            self.cut(*chunk)?;
+        } else {
+            self.append(chunk)?;
         }
-        self.append(&chunk)
+        Ok(Placed::Apart)
     }
 
-    /// Notes what is known of the list as a whole.
-    #[inline]
-    pub fn finish(self) {
-        self.list.bytes = self.bytes;
-    }
-
+    /// Appends chunks that are a request each, and says how many: up to the first one that is empty, that is longer than a
+    /// request may be, that lies right behind another on the remote side, or that finds no room. This and [`Cutter::push_joined`] are
+    /// where the time of large transfers goes; everything else about a chunk is left to [`Cutter::push`].
     #[inline(always)]
+    pub fn push_apart(&mut self, chunks: impl Iterator<Item = Chunk>) -> usize {
+        let (requests, entries, first_entry) = self.list.vacant();
+        let places = requests.iter_mut().zip(entries);
+        let (policy, opcode) = (self.policy, self.opcode);
+        let (mut remote_end, mut length, mut bytes, mut count) = (self.remote_end, 0, 0, 0);
+        for (chunk, (request, entry)) in chunks.zip(places) {
+            if chunk.remote == remote_end || !policy.takes_whole(chunk.length) {
+                break;
+            }
+            remote_end = chunk.remote.wrapping_add(chunk.length);
+            length = chunk.length as u32;
+            (*request, *entry) = policy.request(&chunk, first_entry + count, opcode);
+            bytes += chunk.length;
+            count += 1;
+        }
+        let count = count as usize;
+        if count > 0 {
+            self.remote_end = remote_end;
+            self.length = length;
+            self.list.append(count, count);
+            self.list.bytes += bytes;
+        }
+        count
+    }
+
+    /// Appends chunks that only lengthen the last request, because they lie right behind it on both sides, and says how
+    /// many.
+    #[inline(always)]
+    pub fn push_joined(&mut self, chunks: impl Iterator<Item = Chunk>) -> usize {
+        let Some((request, entry)) = self.list.last_mut().filter(|(request, _)| !request.inline) else {
+            return 0;
+        };
+        let mut local_end = entry.address.wrapping_add(u64::from(entry.length));
+        let mut remote_end = self.remote_end;
+        let mut room = u64::from(self.policy.join.saturating_sub(self.length));
+        let (before, mut count) = (room, 0);
+        for chunk in chunks {
+            let behind = chunk.remote == remote_end && chunk.local == local_end;
+            let same = chunk.rkey == request.rkey && chunk.lkey == entry.lkey;
+            if !behind || !same || chunk.length > JOIN_BELOW || chunk.length > room {
+                break;
+            }
+            room -= chunk.length;
+            local_end = local_end.wrapping_add(chunk.length);
+            remote_end = remote_end.wrapping_add(chunk.length);
+            count += 1;
+        }
+        let joined = before - room;
+        entry.length += joined as u32;
+        self.length += joined as u32;
+        self.remote_end = remote_end;
+        self.list.bytes += joined;
+        count
+    }
+
+    #[inline]
     fn append(&mut self, chunk: &Chunk) -> Result<(), TooManyRequests> {
-        if self.list.requests.len() >= RequestList::LONGEST {
+        if self.list.len() >= RequestList::LONGEST {
             return Err(TooManyRequests);
         }
-        let length = chunk.length as u32;
-        self.inline = length <= self.policy.max_inline && chunk.host && self.opcode == Opcode::Write;
-        self.list.requests.push(WorkRequest {
-            id: 0,
-            remote_address: chunk.remote,
-            rkey: chunk.rkey,
-            first_sge: self.list.entries.len() as u32,
-            origin: chunk.iov,
-            sge_count: 1,
-            opcode: self.opcode,
-            signaled: false,
-            inline: self.inline,
-        });
-        self.list.entries.push(Sge { address: chunk.local, length, lkey: chunk.lkey });
-        self.length = length;
-        self.rkey = chunk.rkey;
-        self.entry_length = length;
-        self.lkey = chunk.lkey;
+        self.list.reserve(1, 1);
+        if let ([request, ..], [entry, ..], first_sge) = self.list.vacant() {
+            (*request, *entry) = self.policy.request(chunk, first_sge, self.opcode);
+            self.list.append(1, 1);
+        }
+        self.length = 0;
         self.extend(chunk);
         Ok(())
     }
 
-    #[inline(always)]
+    /// Counts a chunk as part of the last request.
+    #[inline]
     fn extend(&mut self, chunk: &Chunk) {
-        self.bytes += chunk.length;
-        self.local_end = chunk.local.wrapping_add(chunk.length);
+        self.list.bytes += chunk.length;
+        self.length += chunk.length as u32;
         self.remote_end = chunk.remote.wrapping_add(chunk.length);
     }
 
     /// Makes the chunk part of the last request, behind which it lies on the remote side, if it may be.
-    #[inline(always)]
     fn join(&mut self, chunk: &Chunk) -> bool {
         let total = u64::from(self.length) + chunk.length;
-        if total > u64::from(self.policy.join) || chunk.rkey != self.rkey {
+        let Some((request, entry)) = self.list.last_mut() else { return false };
+        if total > u64::from(self.policy.join) || chunk.rkey != request.rkey {
             return false;
         }
-        if chunk.local == self.local_end && chunk.lkey == self.lkey {
-            self.entry_length += chunk.length as u32;
-            if let Some(entry) = self.list.entries.last_mut() {
-                entry.length = self.entry_length;
-            }
-        } else if !self.gather(chunk.local, chunk.length as u32, chunk.lkey) {
+        let local_end = entry.address.wrapping_add(u64::from(entry.length));
+        let apart = chunk.local != local_end || chunk.lkey != entry.lkey;
+        if apart && request.sge_count >= self.policy.max_sge {
             return false;
         }
-        self.length = total as u32;
+        request.inline = request.inline && chunk.host && total <= u64::from(self.policy.max_inline);
+        if apart {
+            request.sge_count += 1;
+            self.gather(chunk);
+        } else {
+            entry.length += chunk.length as u32;
+        }
         self.extend(chunk);
-        if self.inline {
-            self.keep_inline(chunk.host);
-        }
         true
     }
-
-    // The rare ways out take single values: a reference to the chunk would have all of it written to memory each time.
 
     /// Adds an entry of its own to the last request.
-    #[inline(never)]
-    fn gather(&mut self, address: u64, length: u32, lkey: u32) -> bool {
-        let Some(request) = self.list.requests.last_mut() else { return false };
-        if request.sge_count >= self.policy.max_sge {
-            return false;
-        }
-        request.sge_count += 1;
-        self.list.entries.push(Sge { address, length, lkey });
-        self.lkey = lkey;
-        self.entry_length = length;
-        true
-    }
-
-    /// The last request, inline so far, has grown, by host memory or not.
-    #[inline(never)]
-    fn keep_inline(&mut self, host: bool) {
-        self.inline = self.length <= self.policy.max_inline && host;
-        if let Some(request) = self.list.requests.last_mut() {
-            request.inline = self.inline;
+    fn gather(&mut self, chunk: &Chunk) {
+        self.list.reserve(0, 1);
+        if let (_, [entry, ..], _) = self.list.vacant() {
+            *entry = Sge { address: chunk.local, length: chunk.length as u32, lkey: chunk.lkey };
+            self.list.append(0, 1);
         }
     }
 
     /// Appends a chunk that is longer than one request may be.
-    #[inline(never)]
-    fn cut(
-        &mut self,
-        mut local: u64,
-        mut remote: u64,
-        mut length: u64,
-        (lkey, rkey): (u32, u32),
-        host: bool,
-        iov: u32,
-    ) -> Result<(), TooManyRequests> {
-        while length > u64::from(self.policy.longest) {
+    #[cold]
+    fn cut(&mut self, mut chunk: Chunk) -> Result<(), TooManyRequests> {
+        while chunk.length > u64::from(self.policy.longest) {
             let slice = u64::from(self.policy.slice);
-            self.append(&Chunk { local, remote, length: slice, lkey, rkey, host, iov })?;
-            local += slice;
-            remote += slice;
-            length -= slice;
+            self.append(&Chunk { length: slice, ..chunk })?;
+            chunk.local += slice;
+            chunk.remote += slice;
+            chunk.length -= slice;
         }
-        self.append(&Chunk { local, remote, length, lkey, rkey, host, iov })
+        self.append(&chunk)
+    }
+}
+
+/// Makes the only request of an empty list: of a chunk that the policy takes whole.
+#[inline]
+pub fn push_only(list: &mut RequestList, policy: SlicePolicy, opcode: Opcode, chunk: &Chunk) {
+    if let Some((request, entry)) = list.only() {
+        (*request, *entry) = policy.request(chunk, 0, opcode);
+        list.bytes = chunk.length;
     }
 }
 
@@ -268,14 +303,17 @@ mod tests {
         let mut list = RequestList::default();
         let mut cutter = Cutter::new(&mut list, policy, Opcode::Write, chunks.len());
         for chunk in chunks {
-            cutter.push(*chunk).unwrap();
+            cutter.push(chunk).unwrap();
         }
-        cutter.finish();
         list
     }
 
     fn lengths(policy: SlicePolicy, length: u64) -> Vec<u32> {
-        cut(policy, &[chunk(1 << 40, 1 << 41, length, 0)]).entries.iter().map(|entry| entry.length).collect()
+        cut(policy, &[chunk(1 << 40, 1 << 41, length, 0)])
+            .entries()
+            .iter()
+            .map(|entry| entry.length)
+            .collect()
     }
 
     #[test]
@@ -303,7 +341,7 @@ mod tests {
         let row = |length: u64| {
             let chunks = (0..64).map(|n| chunk((1 << 30) + n * length, (1 << 40) + n * length, length, 0));
             cut(policy, &chunks.collect::<Vec<_>>())
-                .entries
+                .entries()
                 .iter()
                 .map(|entry| entry.length)
                 .collect::<Vec<_>>()
@@ -318,7 +356,7 @@ mod tests {
         let host = |local, remote, length| chunk(local, remote, length, 0);
         let device = |local, remote, length| Chunk { host: false, ..host(local, remote, length) };
         let inline = |chunks: &[Chunk]| {
-            cut(policy, chunks).requests.iter().map(|request| request.inline).collect::<Vec<_>>()
+            cut(policy, chunks).requests().iter().map(|request| request.inline).collect::<Vec<_>>()
         };
         assert_eq!(inline(&[host(100, 5000, 64), host(1000, 6000, 65)]), [true, false]);
         assert_eq!(inline(&[host(100, 5000, 32), host(132, 5032, 33)]), [false]);
@@ -363,9 +401,9 @@ mod tests {
             let policy = SlicePolicy::new(slice, fragment, limit, max_sge, 32);
             let list = cut(policy, &chunks);
             let mut covered = Vec::new();
-            for request in &list.requests {
+            for request in list.requests() {
                 let first = request.first_sge as usize;
-                let entries = &list.entries[first..first + usize::from(request.sge_count)];
+                let entries = &list.entries()[first..first + usize::from(request.sge_count)];
                 prop_assert!(entries.len() <= max_sge as usize && !entries.is_empty());
                 let total: u32 = entries.iter().map(|e| e.length).sum();
                 prop_assert!(total <= limit && total as usize <= slice + fragment);

@@ -20,6 +20,24 @@ pub struct RdmaDesc {
     pub padding: [u8; 32],
 }
 
+/// What a descriptor says: the part of it that means something.
+#[derive(Clone, Copy, Debug)]
+pub struct RemoteRange {
+    /// Remote address.
+    pub address: u64,
+    /// Bytes from there on.
+    pub size: u32,
+    /// Remote key.
+    pub rkey: u32,
+}
+
+impl From<&RdmaDesc> for RemoteRange {
+    #[inline(always)]
+    fn from(desc: &RdmaDesc) -> Self {
+        Self { address: desc.address, size: desc.size, rkey: desc.rkey }
+    }
+}
+
 const _: () = {
     assert!(size_of::<RdmaDesc>() == 64 && align_of::<RdmaDesc>() == 8);
     assert!(core::mem::offset_of!(RdmaDesc, size) == 8);

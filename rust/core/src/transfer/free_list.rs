@@ -4,17 +4,29 @@ use crossbeam::utils::CachePadded;
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
+/// Bits of a slot's index; the rest of the head is the number of the last taking.
+pub(super) const INDEX_BITS: u32 = 20;
 /// No slot's index.
-const NONE: u32 = u32::MAX;
+const NONE: u32 = INDEX_MASK as u32;
+const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 
-/// A stack of slot indices (Treiber's) whose links lie in the slots themselves.
+/// A stack of slot indices (Treiber's) whose links lie in the slots themselves. It also numbers what is taken from it.
 #[derive(Debug)]
 pub(super) struct FreeList {
-    /// The topmost index in the low half, and in the high half a count of all changes: a thread that was interrupted
-    /// between reading the top's link and taking the top so finds out that the link is an old one, unless 2^32 changes
-    /// passed meanwhile. Exchanged by whoever takes or gives a slot: Release when giving, Acquire when taking, so that
-    /// the taker sees the link and what the giver did with the slot.
+    /// The topmost index in the low bits, and above them the number of the last taking: a thread that was interrupted
+    /// between reading the top's link and taking the top so finds out that the link is an old one, for what it has read
+    /// can only be there again after the top was taken. Exchanged by whoever takes or gives a slot: Release when giving,
+    /// Acquire when taking, so that the taker sees the link and what the giver did with the slot.
     head: CachePadded<AtomicU64>,
+}
+
+/// A slot that was taken.
+#[derive(Debug)]
+pub(super) struct Taken<'a, S> {
+    pub(super) index: u32,
+    pub(super) slot: &'a S,
+    /// Which taking of the list this is: never 0, and not given again before 2^44 others.
+    pub(super) number: u64,
 }
 
 impl Default for FreeList {
@@ -24,16 +36,24 @@ impl Default for FreeList {
 }
 
 impl FreeList {
-    /// Takes a slot; `link` finds the link of a slot.
+    /// Takes a slot; `slot` finds one by its index, `link` its link.
     #[inline]
-    pub(super) fn pop<'a>(&self, link: impl Fn(u32) -> Option<&'a AtomicU32>) -> Option<u32> {
+    pub(super) fn pop<'a, S>(
+        &self,
+        slot: impl Fn(u32) -> Option<&'a S>,
+        link: impl Fn(&S) -> &AtomicU32,
+    ) -> Option<Taken<'a, S>> {
         let mut head = self.head.load(Ordering::Acquire);
         loop {
-            let index = head as u32;
+            let index = (head & INDEX_MASK) as u32;
+            let slot = slot(index)?;
             // A link read while somebody else takes and gives the slot may be any: the exchange then fails.
-            let next = link(index)?.load(Ordering::Relaxed);
-            match self.replace(head, next, Ordering::Acquire) {
-                Ok(_) => return Some(index),
+            let next = u64::from(link(slot).load(Ordering::Relaxed));
+            let number = (head >> INDEX_BITS).wrapping_add(1) << INDEX_BITS >> INDEX_BITS;
+            let number = if number == 0 { 1 } else { number };
+            let taken = number << INDEX_BITS | next;
+            match self.head.compare_exchange(head, taken, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return Some(Taken { index, slot, number }),
                 Err(other) => head = other,
             }
         }
@@ -44,18 +64,13 @@ impl FreeList {
     pub(super) fn push(&self, index: u32, link: &AtomicU32) {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
-            link.store(head as u32, Ordering::Relaxed);
-            match self.replace(head, index, Ordering::Release) {
+            link.store((head & INDEX_MASK) as u32, Ordering::Relaxed);
+            let given = head & !INDEX_MASK | u64::from(index);
+            match self.head.compare_exchange(head, given, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(other) => head = other,
             }
         }
-    }
-
-    #[inline]
-    fn replace(&self, head: u64, top: u32, order: Ordering) -> Result<u64, u64> {
-        let changes = (head >> 32).wrapping_add(1) << 32;
-        self.head.compare_exchange(head, changes | u64::from(top), order, Ordering::Acquire)
     }
 }
 
@@ -74,7 +89,7 @@ mod models {
             (0..2).for_each(|index| shared.0.push(index, &shared.1[index as usize]));
             let take = |shared: &(FreeList, [AtomicU32; 2])| {
                 let links: Vec<_> = shared.1.iter().collect();
-                shared.0.pop(|index| links.get(index as usize).copied())
+                shared.0.pop(|index| links.get(index as usize).copied(), |link| link).map(|taken| taken.index)
             };
             let other = {
                 let shared = shared.clone();

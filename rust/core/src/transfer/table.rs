@@ -4,39 +4,37 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crossbeam::utils::CachePadded;
-use once_cell::sync::OnceCell;
+use once_cell::race::OnceBox;
 
-use super::free_list::FreeList;
+use super::free_list::{FreeList, INDEX_BITS as SLOT_BITS, Taken};
 use super::{Failure, Outcome, TransferId};
 use crate::pool::{Task, Verdict, Worker};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
 
-/// Low bits of an id: the slot. The rest is the sequence number.
-const SLOT_BITS: u32 = 20;
+/// Low bits of an id: the slot. The rest is the sequence number: of the taking of that slot.
 const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 
 /// Transfers whose outcome stays readable after their release.
 pub const REMEMBERED: usize = 4096;
 
-/// Slots of the first chunk; each further chunk doubles the table.
-const FIRST_CHUNK: usize = 64;
-const CHUNKS: usize = 15;
+/// The table grows by chunks of so many slots, which are made once and never moved.
+const CHUNK: usize = 64;
+/// One less than indices allow: the highest index means none.
+const CHUNKS: usize = (1 << SLOT_BITS) / CHUNK - 1;
+type Chunk = [Slot; CHUNK];
 
 /// All transfers of one engine.
 #[derive(Debug)]
 pub struct Table {
-    /// Chunk `k` holds `FIRST_CHUNK << k` slots (chunk 0 and 1 the same number); made once, never moved.
-    chunks: [OnceCell<Box<[Slot]>>; CHUNKS],
+    /// Slot `i` is in chunk `i / CHUNK`.
+    chunks: Box<[OnceBox<Chunk>]>,
     free: FreeList,
     growth: Mutex<usize>,
-    /// Next sequence number. Incremented by submitters, Relaxed: only uniqueness matters.
-    sequence: CachePadded<AtomicU64>,
     outcomes: Outcomes,
 }
 
 /// One transfer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     /// The id of the transfer in it, 0 when free. Stored by the submitter (Release) after everything else is set up;
     /// swapped to 0 by whoever releases it (AcqRel), which settles who that is. Readers load it before (Acquire) and
@@ -54,10 +52,9 @@ struct Slot {
 impl Default for Table {
     fn default() -> Self {
         Self {
-            chunks: Default::default(),
+            chunks: (0..CHUNKS).map(|_| OnceBox::new()).collect(),
             free: FreeList::default(),
             growth: Mutex::new(0),
-            sequence: CachePadded::new(AtomicU64::new(1)),
             outcomes: Outcomes::default(),
         }
     }
@@ -65,41 +62,34 @@ impl Default for Table {
 
 /// A slot that a submitter has taken and not yet published.
 #[derive(Debug)]
-pub struct Claim<'a> {
-    slot: &'a Slot,
-    index: u32,
-}
+pub struct Claim<'a>(Taken<'a, Slot>);
 
 impl Claim<'_> {
     /// The task to start and hand to workers.
     pub fn task(&self) -> &Arc<Task> {
-        &self.slot.task
+        &self.0.slot.task
     }
 }
 
 impl Table {
-    /// Takes a free slot; `None` when 1,048,576 transfers are in flight.
+    /// Takes a free slot; `None` when 1,048,512 transfers are in flight.
     #[inline]
     pub fn claim(&self) -> Option<Claim<'_>> {
-        let index = match self.take_free() {
-            Some(index) => index,
-            None => self.grow()?,
-        };
-        Some(Claim { slot: self.slot(index)?, index })
+        self.take_free().or_else(|| self.grow()).map(Claim)
     }
 
     /// Gives a slot back that was never published.
     pub fn abandon(&self, claim: Claim<'_>) {
-        self.recycle(claim.index);
+        self.recycle(claim.0.index, claim.0.slot);
     }
 
     /// Publishes a claimed slot under a new id.
     #[inline]
     pub fn publish(&self, claim: Claim<'_>, workers: u32) -> TransferId {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let id = sequence << SLOT_BITS | u64::from(claim.index);
-        claim.slot.workers.store(workers, Ordering::Relaxed);
-        claim.slot.id.store(id, Ordering::Release);
+        let Taken { index, slot, number } = claim.0;
+        let id = number << SLOT_BITS | u64::from(index);
+        slot.workers.store(workers, Ordering::Relaxed);
+        slot.id.store(id, Ordering::Release);
         TransferId(id)
     }
 
@@ -110,43 +100,63 @@ impl Table {
         (id.0 != 0 && slot.id.load(Ordering::Acquire) == id.0).then_some(Live { slot, id })
     }
 
-    /// Releases an ended transfer and answers its outcome; `None` if somebody else just did.
+    /// Releases a transfer that has ended well; false if somebody else just did.
     #[inline]
+    pub fn release_done(&self, live: &Live<'_>) -> bool {
+        // Recorded before the slot is free, so that no reader finds the id in neither place.
+        live.is_current() && {
+            self.outcomes.record(live.id, DONE);
+            self.free(live)
+        }
+    }
+
+    /// Releases an ended transfer and answers its outcome; `None` if somebody else just did.
+    #[cold]
     pub fn release(&self, live: &Live<'_>, peer: impl FnOnce() -> String) -> Option<Outcome> {
         let verdict = live.slot.task.verdict();
         let failure = if verdict == Verdict::Failed { live.slot.task.failure() } else { None };
         if !live.is_current() {
             return None;
         }
-        let outcome = match verdict {
-            Verdict::Fine => Outcome::Done,
-            Verdict::TimedOut => Outcome::TimedOut,
-            Verdict::Cancelled => Outcome::Cancelled,
-            Verdict::Failed => Outcome::Failed(Failure {
-                iov: failure.as_ref().map_or(0, |failure| failure.iov as usize),
-                status: failure.as_ref().map_or(crate::fabric::CompletionStatus::General, |f| f.status),
-                vendor_error: failure.as_ref().map_or(0, |failure| failure.vendor_error),
-                peer: peer(),
-                reason: failure.map_or_else(String::new, |failure| failure.reason),
-            }),
+        let (code, outcome) = match verdict {
+            Verdict::Fine => (DONE, Outcome::Done),
+            Verdict::TimedOut => (TIMED_OUT, Outcome::TimedOut),
+            Verdict::Cancelled => (CANCELLED, Outcome::Cancelled),
+            Verdict::Failed => {
+                let failure = Failure {
+                    iov: failure.as_ref().map_or(0, |failure| failure.iov as usize),
+                    status: failure.as_ref().map_or(crate::fabric::CompletionStatus::General, |f| f.status),
+                    vendor_error: failure.as_ref().map_or(0, |failure| failure.vendor_error),
+                    peer: peer(),
+                    reason: failure.map_or_else(String::new, |failure| failure.reason),
+                };
+                self.outcomes.keep(live.id, &failure);
+                (FAILED, Outcome::Failed(failure))
+            }
         };
-        // Recorded before the slot is free, so that no reader finds the id in neither place.
-        self.outcomes.record(live.id, &outcome);
-        live.slot.id.compare_exchange(live.id.0, 0, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-        self.recycle((live.id.0 & SLOT_MASK) as u32);
-        Some(outcome)
+        self.outcomes.record(live.id, code);
+        self.free(live).then_some(outcome)
     }
 
+    /// Frees the slot of a transfer; false if somebody else just did.
     #[inline]
-    fn recycle(&self, index: u32) {
-        if let Some(slot) = self.slot(index) {
-            self.free.push(index, &slot.next_free);
+    fn free(&self, live: &Live<'_>) -> bool {
+        let id = &live.slot.id;
+        let freed = id.compare_exchange(live.id.0, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if freed {
+            self.recycle((live.id.0 & SLOT_MASK) as u32, live.slot);
         }
+        freed
     }
 
     #[inline]
-    fn take_free(&self) -> Option<u32> {
-        self.free.pop(|index| Some(&self.slot(index)?.next_free))
+    fn recycle(&self, index: u32, slot: &Slot) {
+        self.free.push(index, &slot.next_free);
+    }
+
+    #[inline]
+    fn take_free(&self) -> Option<Taken<'_, Slot>> {
+        self.free.pop(|index| self.slot(index), |slot| &slot.next_free)
     }
 
     /// The outcome of a released transfer, if it is among the last [`REMEMBERED`].
@@ -167,33 +177,22 @@ impl Table {
     #[inline]
     fn slot(&self, index: u32) -> Option<&Slot> {
         let index = index as usize;
-        // Chunk 0 holds the first FIRST_CHUNK slots, chunk k the next FIRST_CHUNK << (k - 1).
-        let chunk = (usize::BITS - (index / FIRST_CHUNK).leading_zeros()) as usize;
-        let start = if chunk == 0 { 0 } else { FIRST_CHUNK << (chunk - 1) };
-        self.chunks.get(chunk)?.get()?.get(index - start)
+        self.chunks.get(index / CHUNK)?.get()?.get(index % CHUNK)
     }
 
     #[cold]
-    fn grow(&self) -> Option<u32> {
+    fn grow(&self) -> Option<Taken<'_, Slot>> {
         let mut made = lock(&self.growth);
-        if let Some(index) = self.take_free() {
-            return Some(index);
+        loop {
+            if let Some(free) = self.take_free() {
+                return Some(free);
+            }
+            let chunk = self.chunks.get(*made / CHUNK)?;
+            chunk.set(Box::new(std::array::from_fn(|_| Slot::default()))).ok()?;
+            let first = *made as u32;
+            *made += CHUNK;
+            (first..*made as u32).zip(chunk.get()?).rev().for_each(|(index, slot)| self.recycle(index, slot));
         }
-        let chunk = if *made == 0 { 0 } else { (*made / FIRST_CHUNK).ilog2() as usize + 1 };
-        let size = if chunk == 0 { FIRST_CHUNK } else { FIRST_CHUNK << (chunk - 1) };
-        let slots = (0..size)
-            .map(|_| Slot {
-                id: AtomicU64::new(0),
-                task: Arc::default(),
-                workers: AtomicU32::new(0),
-                next_free: AtomicU32::new(0),
-            })
-            .collect();
-        self.chunks.get(chunk)?.set(slots).ok()?;
-        let first = *made as u32;
-        *made += size;
-        (first + 1..*made as u32).rev().for_each(|index| self.recycle(index));
-        Some(first)
     }
 }
 
@@ -247,8 +246,8 @@ impl Live<'_> {
 /// Outcomes of the last released transfers.
 #[derive(Debug)]
 struct Outcomes {
-    /// `sequence << 8 | code` at `sequence % len`; 0 for none. Written by whoever released the transfer, read by
-    /// anyone: one word, so Relaxed. A straggler does not overwrite a younger transfer's.
+    /// The sequence number, where ids have it, with a code below, at `sequence % len`; 0 for none. Written by whoever
+    /// released the transfer, read by anyone: one word, so Relaxed. A straggler does not overwrite a younger transfer's.
     ring: Box<[AtomicU64; RING]>,
     /// Details of failed ones, oldest first.
     failures: Mutex<VecDeque<(TransferId, Failure)>>,
@@ -271,38 +270,35 @@ impl Default for Outcomes {
 
 impl Outcomes {
     #[inline]
-    fn record(&self, id: TransferId, outcome: &Outcome) {
+    fn record(&self, id: TransferId, code: u64) {
         let sequence = id.0 >> SLOT_BITS;
         let Some(entry) = self.ring.get(sequence as usize % RING) else { return };
-        let code = match outcome {
-            Outcome::Done => DONE,
-            Outcome::TimedOut => TIMED_OUT,
-            Outcome::Cancelled => CANCELLED,
-            Outcome::Failed(failure) => {
-                let mut failures = lock(&self.failures);
-                // Two threads may release the same transfer at the same time and both come here.
-                if !failures.iter().rev().take(64).any(|(failed, _)| *failed == id) {
-                    if failures.len() == REMEMBERED {
-                        failures.pop_front();
-                    }
-                    failures.push_back((id, failure.clone()));
-                }
-                FAILED
-            }
-        };
-        let value = sequence << 8 | code;
-        if entry.load(Ordering::Relaxed) < value {
+        let value = id.0 & !SLOT_MASK | code;
+        // Sequence numbers begin anew after 2^44.
+        if (value.wrapping_sub(entry.load(Ordering::Relaxed)) as i64) > 0 {
             entry.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps the details of a failure.
+    fn keep(&self, id: TransferId, failure: &Failure) {
+        let mut failures = lock(&self.failures);
+        // Two threads may release the same transfer at the same time and both come here.
+        if !failures.iter().rev().take(64).any(|(failed, _)| *failed == id) {
+            if failures.len() == REMEMBERED {
+                failures.pop_front();
+            }
+            failures.push_back((id, failure.clone()));
         }
     }
 
     fn find(&self, id: TransferId) -> Option<Outcome> {
         let sequence = id.0 >> SLOT_BITS;
         let value = self.ring.get(sequence as usize % RING)?.load(Ordering::Relaxed);
-        if sequence == 0 || value >> 8 != sequence {
+        if sequence == 0 || value >> SLOT_BITS != sequence {
             return None;
         }
-        match value & 0xff {
+        match value & SLOT_MASK {
             DONE => Some(Outcome::Done),
             TIMED_OUT => Some(Outcome::TimedOut),
             CANCELLED => Some(Outcome::Cancelled),

@@ -118,6 +118,7 @@ impl VerbsQueuePair {
         context.check(operation, code)
     }
 
+    #[inline(always)]
     fn post_list(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
         let filled = self.list.fill(requests, entries);
         if filled > 0 {
@@ -135,6 +136,19 @@ impl VerbsQueuePair {
             }
         }
         Posted { accepted: filled, errno: (filled < requests.len()).then_some(libc::EINVAL) }
+    }
+
+    #[cold]
+    fn post_lists(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
+        let mut accepted = 0;
+        for list in requests.chunks(LONGEST) {
+            let posted = self.post_list(list, entries);
+            accepted += posted.accepted;
+            if posted.errno.is_some() {
+                return Posted { accepted, errno: posted.errno };
+            }
+        }
+        Posted { accepted, errno: None }
     }
 
     fn refuse_unlike(&self, peer: &QpAddress) -> Result<(), FabricError> {
@@ -185,15 +199,10 @@ impl QueuePair for VerbsQueuePair {
             // Libraries differ in what they do with a request before RTS; none of it is useful.
             return Posted { accepted: 0, errno: (!requests.is_empty()).then_some(libc::EINVAL) };
         }
-        let mut accepted = 0;
-        for list in requests.chunks(LONGEST) {
-            let posted = self.post_list(list, entries);
-            accepted += posted.accepted;
-            if posted.errno.is_some() {
-                return Posted { accepted, errno: posted.errno };
-            }
+        if requests.len() <= LONGEST {
+            return self.post_list(requests, entries);
         }
-        Posted { accepted, errno: None }
+        self.post_lists(requests, entries)
     }
 
     fn set_error(&mut self) -> Result<(), FabricError> {

@@ -108,15 +108,11 @@ impl SendList {
 }
 
 /// Inline is for writes only: a read has nothing to send along.
+#[inline]
 fn flags(request: &WorkRequest) -> c_uint {
-    let mut flags = 0;
-    if request.signaled {
-        flags |= flag::IBV_SEND_SIGNALED.0;
-    }
-    if request.inline && request.opcode == Opcode::Write {
-        flags |= flag::IBV_SEND_INLINE.0;
-    }
-    flags
+    let inline = request.inline & (request.opcode == Opcode::Write);
+    (c_uint::from(request.signaled) * flag::IBV_SEND_SIGNALED.0)
+        | (c_uint::from(inline) * flag::IBV_SEND_INLINE.0)
 }
 
 #[cfg(test)]

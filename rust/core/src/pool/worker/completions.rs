@@ -2,7 +2,9 @@
 
 use super::{RequestFailure, Verdict, WorkerState, condemn};
 use crate::fabric::{Completion, CompletionStatus, FabricError};
-use crate::pool::lane::{LaneHealth, LaneKey, break_lane, make_ready};
+use crate::observe::WorkerCounters;
+use crate::pool::lane::{Lane, LaneHealth, LaneKey, break_lane, make_ready};
+use crate::pool::part::Parts;
 
 /// How often a part may be interrupted by failing lanes before it fails.
 const MAX_INTERRUPTIONS: u8 = 3;
@@ -28,8 +30,9 @@ impl WorkerState {
     fn complete(&mut self, completion: Completion) {
         let (key, sequence) = LaneKey::of_request(completion.id);
         let done = completion.status == CompletionStatus::Success;
-        self.retire(key, sequence.wrapping_add(u32::from(done)));
         let Some(lane) = self.lanes.get(key) else { return };
+        let end = sequence.wrapping_add(u32::from(done));
+        self.posted -= retire(lane, &mut self.parts, end, &self.counters);
         if !done {
             self.fail_request(key.index, sequence, completion);
         } else if lane.status.health() == LaneHealth::Broken {
@@ -37,38 +40,6 @@ impl WorkerState {
             self.settle_lane(key.index);
         } else {
             make_ready(lane, &mut self.ready);
-        }
-    }
-
-    /// Retires, as done, every outstanding request of a lane before sequence number `end`.
-    #[inline]
-    fn retire(&mut self, key: LaneKey, end: u32) {
-        let Some(lane) = self.lanes.get(key) else { return };
-        while let Some(group) = lane.groups.front_mut() {
-            let done = end.wrapping_sub(group.first);
-            if done == 0 || done > i32::MAX as u32 {
-                break;
-            }
-            let done = done.min(group.count);
-            let part_index = group.part;
-            if done == group.count {
-                lane.groups.pop_front();
-            } else {
-                group.retire(done);
-            }
-            lane.outstanding -= done;
-            self.posted -= done;
-            let Some(part) = self.parts.get(part_index) else { continue };
-            part.outstanding -= done;
-            if part.outstanding == 0 && !part.waiting && part.rewind.is_none() {
-                // `end_part` borrows all of self; the part's own fields are enough here.
-                if let Some(begun) = part.begun {
-                    self.counters.ended(begun.elapsed());
-                }
-                if let Some(task) = self.parts.release(part_index) {
-                    task.end_part();
-                }
-            }
         }
     }
 
@@ -185,6 +156,40 @@ impl WorkerState {
         }
         self.posted = 0;
     }
+}
+
+/// Retires, as done, every outstanding request of a lane before sequence number `end`, and says how many they were.
+#[inline]
+fn retire(lane: &mut Lane, parts: &mut Parts, end: u32, counters: &WorkerCounters) -> u32 {
+    let before = lane.outstanding;
+    while let Some(group) = lane.groups.front_mut() {
+        let done = end.wrapping_sub(group.first);
+        if done == 0 || done > i32::MAX as u32 {
+            break;
+        }
+        let done = done.min(group.count);
+        let part_index = group.part;
+        if done == group.count {
+            lane.groups.pop_front();
+        } else {
+            group.retire(done);
+        }
+        lane.outstanding -= done;
+        let Some(part) = parts.get(part_index) else { continue };
+        part.outstanding -= done;
+        if part.outstanding == 0 && !part.waiting && part.rewind.is_none() {
+            if let Some(begun) = part.begun {
+                counters.ended(begun.elapsed());
+            }
+            if part.list.shares_recent {
+                lane.recent.give_back();
+            }
+            if let Some(task) = parts.release(part_index) {
+                task.end_part();
+            }
+        }
+    }
+    before - lane.outstanding
 }
 
 /// Failures that say nothing about the request itself: it may be tried again on a rebuilt queue pair.

@@ -246,15 +246,14 @@ impl Bench {
         task.start(1, 0);
         let notes = self.notes..self.notes + count as u32;
         self.notes = notes.end;
-        let begun = self.state.begin(self.lanes[lane].0, &task, |list| {
+        let begun = self.state.begin(self.lanes[lane].0, &task, |list, _| {
             let policy = SlicePolicy::new(64, 0, 64, 1, 0);
             let mut cutter = Cutter::new(list, policy, Opcode::Write, count);
             for iov in notes.clone() {
                 let at = 4096 + u64::from(iov) * 128;
                 let chunk = Chunk { local: at, remote: at, length: 64, lkey: 1, rkey: 1, host: true, iov };
-                cutter.push(chunk).unwrap();
+                cutter.push(&chunk).unwrap();
             }
-            cutter.finish();
             Ok::<(), ()>(())
         });
         assert_eq!(begun, Ok(()));

@@ -38,7 +38,7 @@ impl WorkerState {
         for part_index in 0..self.parts.slots() {
             let Some(part) = self.parts.get(part_index) else { continue };
             let Some(task) = part.task.as_deref() else { continue };
-            let late = task.deadline() != 0 && now >= task.deadline();
+            let late = task.is_late(now);
             if late && task.condemn(Verdict::TimedOut) {
                 self.counters.timed_out();
             }

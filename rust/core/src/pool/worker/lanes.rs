@@ -94,13 +94,24 @@ impl WorkerState {
         status.set(LaneHealth::Closed, reason);
     }
 
+    /// Lets go of a region that is being deregistered, as soon as no part uses it.
+    pub fn forget_region(&mut self, region: RegionId) {
+        for index in self.lanes.places() {
+            if let Some(lane) = self.lanes.at(index) {
+                lane.recent.forget(region);
+            }
+        }
+    }
+
     /// Ends, as timed out, every part that uses a region, even if that costs its queue pairs: the way to get memory
     /// back from a device that does not let go of it. Takes effect with the next steps.
     pub fn abort_users(&mut self, region: RegionId) {
         for part_index in 0..self.parts.slots() {
             let Some(part) = self.parts.get(part_index) else { continue };
             let Some(task) = part.task.as_deref() else { continue };
-            if part.list.holds.iter().any(|hold| hold.region().id == region) {
+            let shared = part.list.shares_recent
+                && self.lanes.at(part.lane).is_some_and(|lane| lane.recent.is_shared(region));
+            if shared || part.list.holds.iter().any(|hold| hold.region().id == region) {
                 task.condemn(Verdict::TimedOut);
                 task.abort(task.life());
                 self.next_deadline_check = 0;

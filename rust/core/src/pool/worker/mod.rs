@@ -20,6 +20,7 @@ use super::part::Parts;
 use super::request_list::RequestList;
 use super::task::{RequestFailure, Task, Verdict};
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus};
+use crate::memory::Recent;
 use crate::observe::WorkerCounters;
 
 /// Sizes of a worker.
@@ -101,26 +102,26 @@ impl WorkerState {
         &mut *self.queue
     }
 
-    /// Begins a part on a lane: `build` fills its (recycled) list; then it posts what credits allow. An error of
-    /// `build` leaves nothing behind. The caller has counted the part in `task`.
+    /// Begins a part on a lane: `build` fills its (recycled) list, and may share the lane's recent regions; then it posts
+    /// what credits allow. An error of `build` leaves nothing behind. The caller has counted the part in `task`.
     #[inline]
     pub fn begin<E>(
         &mut self,
         key: LaneKey,
         task: &Arc<Task>,
-        build: impl FnOnce(&mut RequestList) -> Result<(), E>,
+        build: impl FnOnce(&mut RequestList, Option<&mut Recent>) -> Result<(), E>,
     ) -> Result<(), E> {
         let index = self.parts.claim();
         let Some(part) = self.parts.get(index) else { return Ok(()) };
-        if let Err(error) = build(&mut part.list) {
-            self.parts.release(index);
-            return Err(error);
-        }
-        if part.list.is_empty() {
-            // Nothing but empty pieces: done as soon as begun.
-            self.parts.release(index);
-            task.end_part();
-            return Ok(());
+        part.lane = key.index;
+        let built = build(&mut part.list, self.lanes.get(key).map(|lane| &mut lane.recent));
+        if built.is_err() || part.list.is_empty() {
+            self.release(index);
+            if built.is_ok() {
+                // Nothing but empty pieces: done as soon as begun.
+                task.end_part();
+            }
+            return built;
         }
         part.task = Some(Arc::clone(task));
         self.start(key, index);
@@ -186,9 +187,20 @@ impl WorkerState {
         if let Some(part) = self.parts.get(index) {
             self.unposted -= u32::from(part.waiting);
         }
-        if let Some(task) = self.parts.release(index) {
+        if let Some(task) = self.release(index) {
             task.end_part();
         }
+    }
+
+    /// Gives a part's slot back, and what it holds; answers its task.
+    fn release(&mut self, index: u32) -> Option<Arc<Task>> {
+        let part = self.parts.get(index)?;
+        if part.list.shares_recent
+            && let Some(lane) = self.lanes.at(part.lane)
+        {
+            lane.recent.give_back();
+        }
+        self.parts.release(index)
     }
 }
 

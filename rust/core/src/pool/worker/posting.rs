@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
-use super::{RequestFailure, WorkerState, condemn};
+use super::{RequestFailure, WorkerLimits, WorkerState, condemn};
 use crate::fabric::CompletionStatus;
-use crate::pool::lane::{Group, LaneKey, break_lane, make_ready};
+use crate::observe::WorkerCounters;
+use crate::pool::lane::{Group, Lane, LaneKey, break_lane, make_ready};
+use crate::pool::part::Part;
 use crate::pool::task::Verdict;
 
 /// What became of one list.
@@ -13,8 +15,8 @@ enum ListEnd {
     Posted(u32),
     /// The queue pair took no more for now: its send queue is full.
     Full,
-    /// The queue pair refused for good; the lane is broken.
-    Broken,
+    /// The queue pair refused for good, with this errno: it is of no more use.
+    Refused(i32),
 }
 
 impl WorkerState {
@@ -34,28 +36,21 @@ impl WorkerState {
         };
         lane.status.transfers.add(u64::from(part.list.first));
         lane.status.bytes.add(part.list.bytes);
-        if lane.waiting.is_empty() && lane.is_healthy() {
-            self.post_whole(key.index, part_index);
-        } else {
+        if !lane.waiting.is_empty() || !lane.is_healthy() {
             self.queue_part(key.index, part_index);
             self.post_ready();
+            return;
         }
-    }
-
-    /// Posts a part that nothing stands before, without the detour through the queues.
-    #[inline]
-    fn post_whole(&mut self, index: u16, part_index: u32) {
+        // Nothing stands before it: posted without the detour through the queues.
         loop {
-            match self.post_list(index, part_index) {
+            match post_list(lane, part, part_index, &mut self.posted, &self.limits, &self.counters) {
                 ListEnd::Posted(0) | ListEnd::Full => break,
+                ListEnd::Posted(_) if part.is_posted() => return,
                 ListEnd::Posted(_) => {}
-                ListEnd::Broken => return,
-            }
-            if self.parts.get(part_index).is_none_or(|part| part.is_posted()) {
-                return;
+                ListEnd::Refused(errno) => return self.post_refused(key.index, part_index, errno),
             }
         }
-        self.queue_part(index, part_index);
+        self.queue_part(key.index, part_index);
     }
 
     /// Appends a part to those that wait on its lane.
@@ -77,7 +72,7 @@ impl WorkerState {
             let Some(index) = self.ready.pop_front() else { break };
             match self.serve(index) {
                 ListEnd::Posted(count) => total += count,
-                ListEnd::Full | ListEnd::Broken => refusals += 1,
+                ListEnd::Full | ListEnd::Refused(_) => refusals += 1,
             }
             if refusals > self.ready.len() {
                 break;
@@ -99,11 +94,15 @@ impl WorkerState {
         self.unposted -= 1;
         let failed = part.task.as_deref().is_some_and(|task| task.verdict() != Verdict::Fine);
         // Something else of the transfer failed: what is not posted is dropped.
-        let end = if failed { ListEnd::Posted(0) } else { self.post_list(index, part_index) };
-        if matches!(end, ListEnd::Broken) {
+        let end = if failed {
+            ListEnd::Posted(0)
+        } else {
+            post_list(lane, part, part_index, &mut self.posted, &self.limits, &self.counters)
+        };
+        if let ListEnd::Refused(errno) = end {
+            self.post_refused(index, part_index, errno);
             return end;
         }
-        let Some(part) = self.parts.get(part_index) else { return end };
         if failed && part.outstanding == 0 {
             self.end_part(part_index);
         } else if !failed && !part.is_posted() {
@@ -113,44 +112,6 @@ impl WorkerState {
             make_ready(lane, &mut self.ready);
         }
         end
-    }
-
-    /// Posts the next list of a part of a healthy lane.
-    #[inline]
-    fn post_list(&mut self, index: u16, part_index: u32) -> ListEnd {
-        let (Some(lane), Some(part)) = (self.lanes.at(index), self.parts.get(part_index)) else {
-            return ListEnd::Posted(0);
-        };
-        let free = lane.depth.saturating_sub(lane.outstanding).min(self.limits.posted - self.posted);
-        let most = self.limits.list.min(free as usize);
-        if most == 0 {
-            return ListEnd::Posted(0);
-        }
-        let (start, first) = (part.cursor, lane.next);
-        let (requests, entries) = part.list.next_run(start, most, lane.key, first, lane.signal_every);
-        let offered = requests.len();
-        let posted = lane.queue_pair.post(requests, entries);
-        let accepted = posted.accepted.min(offered) as u32;
-        if accepted > 0 {
-            part.cursor = start + accepted as usize;
-            part.outstanding += accepted;
-            lane.groups.push_back(Group { part: part_index, first, count: accepted, start });
-            lane.next = first.wrapping_add(accepted);
-            lane.outstanding += accepted;
-            self.posted += accepted;
-            self.counters.posted(accepted);
-        }
-        match posted.errno {
-            None => ListEnd::Posted(accepted),
-            Some(libc::ENOMEM) => {
-                self.counters.refused();
-                ListEnd::Full
-            }
-            Some(errno) => {
-                self.post_refused(index, part_index, errno);
-                ListEnd::Broken
-            }
-        }
     }
 
     /// A post was refused for good: the transfer has failed, and the queue pair is of no more use.
@@ -171,5 +132,44 @@ impl WorkerState {
             self.end_part(part_index);
         }
         self.settle_lane(index);
+    }
+}
+
+/// Posts the next list of a part of a healthy lane.
+#[inline]
+fn post_list(
+    lane: &mut Lane,
+    part: &mut Part,
+    part_index: u32,
+    posted: &mut u32,
+    limits: &WorkerLimits,
+    counters: &WorkerCounters,
+) -> ListEnd {
+    let free = lane.depth.saturating_sub(lane.outstanding).min(limits.posted - *posted);
+    let most = limits.list.min(free as usize);
+    if most == 0 {
+        return ListEnd::Posted(0);
+    }
+    let (start, first) = (part.cursor, lane.next);
+    let (requests, entries) = part.list.next_run(start, most, lane.key, first, lane.signal_every);
+    let offered = requests.len();
+    let answer = lane.queue_pair.post(requests, entries);
+    let accepted = answer.accepted.min(offered) as u32;
+    if accepted > 0 {
+        part.cursor = start + accepted as usize;
+        part.outstanding += accepted;
+        lane.groups.push_back(Group { part: part_index, first, count: accepted, start });
+        lane.next = first.wrapping_add(accepted);
+        lane.outstanding += accepted;
+        *posted += accepted;
+        counters.posted(accepted);
+    }
+    match answer.errno {
+        None => ListEnd::Posted(accepted),
+        Some(libc::ENOMEM) => {
+            counters.refused();
+            ListEnd::Full
+        }
+        Some(errno) => ListEnd::Refused(errno),
     }
 }

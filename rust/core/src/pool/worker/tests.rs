@@ -89,8 +89,7 @@ fn fill(list: &mut RequestList, local: u64) {
     let chunk = Chunk { local, remote: 4096, length: 64, lkey: 1, rkey: 1, host: true, iov: 0 };
     let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0);
     let mut cutter = Cutter::new(list, policy, Opcode::Write, 1);
-    cutter.push(chunk).unwrap();
-    cutter.finish();
+    cutter.push(&chunk).unwrap();
 }
 
 struct Bench {
@@ -121,7 +120,7 @@ impl Bench {
     fn begin(&mut self) -> Arc<Task> {
         let task = Arc::new(Task::default());
         task.start(1, 0);
-        let begun = self.state.begin(self.lane, &task, |list| {
+        let begun = self.state.begin(self.lane, &task, |list, _| {
             fill(list, 4096);
             Ok::<(), ()>(())
         });
@@ -145,7 +144,7 @@ impl Bench {
     fn begin_holding(&mut self, region: &Arc<Region>) -> Arc<Task> {
         let task = Arc::new(Task::default());
         task.start(1, 0);
-        let begun = self.state.begin(self.lane, &task, |list| {
+        let begun = self.state.begin(self.lane, &task, |list, _| {
             fill(list, region.address);
             list.holds.extend(region.hold());
             Ok::<(), ()>(())
