@@ -198,8 +198,9 @@ mod tests {
         for count in [0, -1, i32::MIN] {
             assert_eq!(refusal(&all, count), Some(BadVectors::Count(count)));
         }
+        let none = pieces(&regions, &[], &sizes, &descs);
         // SAFETY: the vectors outlive it.
-        let refused = unsafe { VectorPieces::whole(&pieces(&regions, &[], &sizes, &descs)) }.err();
+        let refused = unsafe { VectorPieces::whole(&none) }.err();
         assert_eq!(refused, Some(BadVectors::Count(0)));
     }
 }

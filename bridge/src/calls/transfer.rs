@@ -51,20 +51,19 @@ pub(crate) unsafe fn conn_start(
         Ok(vectors) => vectors,
         Err(error) => return refused(call(), &error),
     };
-    let started = if pieces.ipc_count == 0 {
-        local::start(conn.connection(), opcode(operation), &vectors, &[])
-    } else {
+    let mut ipc = Vec::new();
+    if pieces.ipc_count > 0 {
         // SAFETY: the caller's promise.
-        let ipc = unsafe {
+        let read = unsafe {
             let records = std::slice::from_raw_parts(pieces.ipc, pieces.ipc_count);
             local::read_ipc(conn.connection(), records, vectors.len())
         };
-        match ipc {
-            Ok(ipc) => local::start(conn.connection(), opcode(operation), &vectors, &ipc),
+        match read {
+            Ok(records) => ipc = records,
             Err(error) => return refused(call(), &error),
         }
-    };
-    match started {
+    }
+    match local::start(conn.connection(), opcode(operation), &vectors, &ipc) {
         Ok(transfer) => {
             *id = transfer.0;
             OK

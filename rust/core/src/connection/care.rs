@@ -310,6 +310,14 @@ impl Connection {
 
     fn fresh_queue_pair(&self, lane: &LaneHandle) -> Result<(Box<dyn QueuePair>, LaneRecord), FabricError> {
         let queue_pair = LaneBuilder::create_on(&self.context, lane.worker)?;
+        let granted = queue_pair.caps();
+        // The requests that wait were made for what the lanes were granted at first.
+        if !self.policy.fits(granted.max_sge, granted.max_inline) {
+            return Err(FabricError::Unsupported(format!(
+                "it was granted {} entries per request and {} bytes inline, less than the one before",
+                granted.max_sge, granted.max_inline
+            )));
+        }
         let capabilities = Some(LaneBuilder::new(Arc::clone(&self.context)).capabilities());
         let record = LaneRecord { address: queue_pair.address(), capabilities };
         Ok((queue_pair, record))

@@ -9,7 +9,7 @@ use super::Connection;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::pool::{Begun, LaneHealth, RequestFailure, RequestList, Submission, Task};
-use crate::transfer::{Claim, PieceSource, Plan, Scope, SubmitError, TransferId, build};
+use crate::transfer::{Claim, PieceSource, Plan, Scope, Share, SubmitError, TransferId, build};
 
 /// Whether a full queue is an answer or a reason to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Connection {
         let claim = self.context.transfers.claim().ok_or(SubmitError::WouldBlock)?;
         let plan = Plan::new(iovs, self.lanes.len());
         let started = if plan.parts() == 1 {
-            self.start_whole(opcode, iovs, &claim, &plan, when_full)
+            self.start_whole(opcode, iovs, &claim, when_full)
         } else {
             self.start_parts(opcode, iovs, &claim, &plan, when_full)
         };
@@ -77,20 +77,19 @@ impl Connection {
         opcode: Opcode,
         iovs: &S,
         claim: &Claim<'_>,
-        plan: &Plan,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
         let task = claim.task();
         task.start(1, self.context.time_limit());
         if let Some(lane) = self.own_lane(hint) {
-            match self.begin_on(lane, opcode, iovs, task, plan) {
+            match self.begin_on(lane, opcode, iovs, task) {
                 Begun::Yes => return Ok(1 << lane.worker),
                 Begun::Refused(error) => return Err(error),
                 Begun::Busy => {}
             }
         }
-        self.start_elsewhere(opcode, iovs, task, plan, when_full)
+        self.start_elsewhere(opcode, iovs, task, when_full)
     }
 
     /// The same when the worker of the thread's own lane is busy, or the lane does not work: on another lane, else in a
@@ -101,12 +100,11 @@ impl Connection {
         opcode: Opcode,
         iovs: &S,
         task: &Arc<Task>,
-        plan: &Plan,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
         for lane in self.lanes_from(hint).skip(1) {
-            match self.begin_on(lane, opcode, iovs, task, plan) {
+            match self.begin_on(lane, opcode, iovs, task) {
                 Begun::Yes => return Ok(1 << lane.worker),
                 Begun::Refused(error) => return Err(error),
                 Begun::Busy => {}
@@ -115,7 +113,7 @@ impl Connection {
         let lane = self.pick_lane(hint)?;
         let mut list = self.context.pool.spare_lists().take();
         list.first = true;
-        if let Err(error) = build(iovs, plan.share(0), &self.scope(), opcode, &mut list, None) {
+        if let Err(error) = build(iovs, Share::all(iovs), &self.scope(), opcode, &mut list, None) {
             self.context.pool.spare_lists().keep(list);
             return Err(error);
         }
@@ -123,14 +121,14 @@ impl Connection {
         Ok(1 << lane.worker)
     }
 
-    #[inline]
+    /// Inlined by force where it matters: a call takes the answer through memory.
+    #[inline(always)]
     fn begin_on<S: PieceSource + ?Sized>(
         &self,
         lane: &LaneHandle,
         opcode: Opcode,
         iovs: &S,
         task: &Arc<Task>,
-        plan: &Plan,
     ) -> Begun<SubmitError> {
         let worker = self.context.pool.workers().get(lane.worker);
         let Some(worker) = worker.filter(|_| lane.status.health() == LaneHealth::Healthy) else {
@@ -138,7 +136,7 @@ impl Connection {
         };
         worker.try_begin(lane.key, task, |list, recent| {
             list.first = true;
-            build(iovs, plan.share(0), &self.scope(), opcode, list, recent)
+            build(iovs, Share::all(iovs), &self.scope(), opcode, list, recent)
         })
     }
 

@@ -51,6 +51,11 @@ impl SlicePolicy {
         }
     }
 
+    /// Whether a queue pair that was granted so much takes every request that this makes.
+    pub fn fits(&self, max_sge: u32, max_inline: u32) -> bool {
+        u32::from(self.max_sge) <= max_sge && self.max_inline <= max_inline
+    }
+
     /// Whether so many bytes are one request: at least one byte, and not to be cut.
     #[inline]
     pub fn takes_whole(&self, length: u64) -> bool {
@@ -333,6 +338,14 @@ mod tests {
         let unlimited = SlicePolicy::new(0, 0, 1 << 20, 1, 0);
         assert_eq!(lengths(unlimited, 3 << 20), [1 << 20; 3]);
         assert_eq!(lengths(SlicePolicy::new(0, 0, u32::MAX, 1, 0), 1 << 33), [1 << 31; 4]);
+    }
+
+    #[test]
+    fn a_queue_pair_that_was_granted_less_does_not_fit_until_the_policy_says_so() {
+        let policy = SlicePolicy::new(0, 0, 1 << 30, 4, 64);
+        assert!(policy.fits(4, 64) && policy.fits(5, 65));
+        assert!(!policy.fits(3, 64) && !policy.fits(4, 63));
+        assert!(policy.granted(3, 0).fits(3, 0));
     }
 
     #[test]

@@ -84,6 +84,14 @@ pub enum Share {
     },
 }
 
+impl Share {
+    /// All of them.
+    #[inline]
+    pub fn all(source: &(impl PieceSource + ?Sized)) -> Self {
+        Self::Range { start: 0, end: source.len() }
+    }
+}
+
 /// How a transfer is spread over lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {

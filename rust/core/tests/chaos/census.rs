@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 /// How long threads and sockets may take to go after the last reference has.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Memory that allocator and thread stacks may keep, in KiB: more is taken for a leak.
-const SLACK: i64 = 64 << 10;
+/// Memory that allocator and thread stacks may keep, in KiB: more is taken for a leak. The thread sanitizer keeps several
+/// times that for itself.
+const SLACK: i64 = if cfg!(thread_sanitizer) { 512 << 10 } else { 64 << 10 };
 
 #[derive(Clone, Debug)]
 pub struct Census {
