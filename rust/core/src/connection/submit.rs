@@ -140,7 +140,9 @@ impl Connection {
         })
     }
 
-    /// A transfer over several lanes: built whole first, because a bad iov must keep all of it from being posted.
+    /// A transfer over several lanes: built whole first, because a bad iov must keep all of it from being posted. Never
+    /// inlined: its lists would make the stack frame of a small transfer 3 KiB large.
+    #[inline(never)]
     fn start_parts<S: PieceSource + ?Sized>(
         &self,
         opcode: Opcode,

@@ -285,7 +285,7 @@ impl<'a> Cutter<'a> {
 }
 
 /// Makes the only request of an empty list: of a chunk that the policy takes whole.
-#[inline]
+#[inline(always)]
 pub fn push_only(list: &mut RequestList, policy: SlicePolicy, opcode: Opcode, chunk: &Chunk) {
     if let Some((request, entry)) = list.only() {
         (*request, *entry) = policy.request(chunk, 0, opcode);

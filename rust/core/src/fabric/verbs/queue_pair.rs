@@ -118,7 +118,7 @@ impl VerbsQueuePair {
         context.check(operation, code)
     }
 
-    #[inline(always)]
+    #[inline]
     fn post_list(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
         let filled = self.list.fill(requests, entries);
         if filled > 0 {
@@ -138,11 +138,12 @@ impl VerbsQueuePair {
         Posted { accepted: filled, errno: (filled < requests.len()).then_some(libc::EINVAL) }
     }
 
+    /// The same for more than one list of the library's.
     #[cold]
     fn post_lists(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
         let mut accepted = 0;
         for list in requests.chunks(LONGEST) {
-            let posted = self.post_list(list, entries);
+            let posted = self.post(list, entries);
             accepted += posted.accepted;
             if posted.errno.is_some() {
                 return Posted { accepted, errno: posted.errno };

@@ -21,7 +21,7 @@ enum ListEnd {
 
 impl WorkerState {
     /// Puts a part, its list made, on its lane: posts at once what may be posted, and queues it for the rest.
-    #[inline]
+    #[inline(always)]
     pub(super) fn start(&mut self, key: LaneKey, part_index: u32) {
         let measured = self.counters.begun();
         let Some(part) = self.parts.get(part_index) else { return };
