@@ -39,7 +39,7 @@ pub struct Context {
 /// Settings of transfers and lanes.
 #[derive(Clone, Debug)]
 pub struct TransferSettings {
-    /// Deadline of a transfer from its submission on; `None` for none.
+    /// How long a transfer may take from when a worker first looks at it; `None` for any time.
     pub timeout: Option<Duration>,
     /// How long a waiting caller drives workers without progress before it sleeps.
     pub spin: Duration,

@@ -157,8 +157,9 @@ impl<'a> Cutter<'a> {
     }
 
     /// Appends chunks that are a request each, and says how many: up to the first one that is empty, that is longer than a
-    /// request may be, that lies right behind another on the remote side, or that finds no room. This and [`Cutter::push_joined`] are
-    /// where the time of large transfers goes; everything else about a chunk is left to [`Cutter::push`].
+    /// request may be, that lies right behind another on the remote side, or that finds no room. This and
+    /// [`Cutter::push_joined`] are where the time of large transfers goes; whatever else a chunk may be is left to
+    /// [`Cutter::push`].
     #[inline(always)]
     pub fn push_apart(&mut self, chunks: impl Iterator<Item = Chunk>) -> usize {
         let (requests, entries, first_entry) = self.list.vacant();

@@ -215,6 +215,8 @@ fn build_many<S: PieceSource + ?Sized>(
         shares_recent: false,
         local: LocalRange::default(),
         remote: RemoteRegion::default(),
+        other_local: LocalRange::default(),
+        other_remote: RemoteRegion::default(),
     };
     let built = match share {
         Share::Range { start, end } => {
@@ -291,7 +293,8 @@ fn stripe(length: u64, index: usize, part: usize, of: usize) -> (u64, u64) {
     (bound(part), bound(part + 1) - bound(part))
 }
 
-/// The regions on both sides: those of the last iov, which neighbours mostly share, and where others are found.
+/// The regions on both sides: those of the last iov, which neighbours mostly share, those before, and where others are
+/// found.
 struct Sides<'a> {
     scope: &'a Scope<'a>,
     recent: Option<&'a mut Recent>,
@@ -302,6 +305,9 @@ struct Sides<'a> {
     shares_recent: bool,
     local: LocalRange,
     remote: RemoteRegion,
+    /// Those before: keys and values, say, take turns.
+    other_local: LocalRange,
+    other_remote: RemoteRegion,
 }
 
 impl Sides<'_> {
@@ -309,10 +315,16 @@ impl Sides<'_> {
     #[inline(always)]
     fn check(&mut self, iov: &Piece, index: usize) -> Result<Chunk, SubmitError> {
         if !self.local.holds(iov.region, iov.local, iov.length) {
-            self.local = self.look_up_local(iov, index)?;
+            std::mem::swap(&mut self.local, &mut self.other_local);
+            if !self.local.holds(iov.region, iov.local, iov.length) {
+                self.local = self.look_up_local(iov, index)?;
+            }
         }
         if !holds_remote(&self.remote, iov) {
-            self.look_up_remote(iov, index)?;
+            std::mem::swap(&mut self.remote, &mut self.other_remote);
+            if !holds_remote(&self.remote, iov) {
+                self.look_up_remote(iov, index)?;
+            }
         }
         Ok(chunk(iov, index as u32, &self.local))
     }
