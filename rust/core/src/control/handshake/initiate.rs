@@ -34,7 +34,7 @@ pub fn initiate(
     if let Some(key) = &entry.session.key {
         lane_dialogue.write(Step::LaneSocket, &key.prove("lanes", &[&entry.session.id]))?;
     }
-    let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes)?;
+    let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, None)?;
 
     let ip = entry.address.ip();
     let looks_local = ip == local.address || ip.is_loopback();

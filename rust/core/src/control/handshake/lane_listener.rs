@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 use super::Limits;
 use super::candidates::Candidates;
 use crate::control::socket::wait_any;
-use crate::control::wire::SocketKind;
+use crate::control::wire::{MAX_LANES, SocketKind};
 use crate::control::{Abort, Listener, PROOF_SIZE, Stream};
 
 #[derive(Debug)]
@@ -30,17 +30,18 @@ impl LaneListener {
         self.listener.local()
     }
 
-    /// The first connection that says the right hello: the preamble of a lane socket, and the session's proof if
-    /// there is one. `UnexpectedEof` when the peer closes its bootstrap socket meanwhile.
+    /// The first connection that says the right hello, and how many lanes it offers: the preamble of a lane socket, which
+    /// any stranger may know, the session's proof if there is one, and a number of lanes that there can be. `UnexpectedEof`
+    /// when the peer closes its bootstrap socket meanwhile.
     pub(super) fn accept(
         self,
         bootstrap: &Stream,
         proof: Option<&[u8; PROOF_SIZE]>,
         deadline: Instant,
-    ) -> io::Result<Stream> {
+    ) -> io::Result<(Stream, u32)> {
         let mut expected = SocketKind::Lanes.encode().to_vec();
         expected.extend(proof.into_iter().flatten());
-        let mut candidates = Candidates::new(expected.len());
+        let mut candidates = Candidates::new(expected.len() + size_of::<u32>());
         loop {
             let fds: Vec<_> = std::iter::once(self.listener.as_fd()).chain(candidates.fds()).collect();
             wait_any(&fds, Some(bootstrap.as_fd()), Some(deadline), &self.abort)?;
@@ -48,8 +49,10 @@ impl LaneListener {
                 candidates.push(stream);
             }
             while let Some((stream, hello)) = candidates.take_ready() {
-                if hello.as_slice().ct_eq(&expected).into() {
-                    return Ok(stream);
+                let (hello, offer) = hello.split_at(hello.len().min(expected.len()));
+                let offer = offer.try_into().map_or(0, u32::from_le_bytes);
+                if (1..=MAX_LANES).contains(&offer) && hello.ct_eq(&expected).into() {
+                    return Ok((stream, offer));
                 }
                 tracing::info!("closed a stray connection from {} on a lane listener", stream.peer());
             }

@@ -6,12 +6,14 @@ use super::{LaneSetup, PeerCapabilities, Role};
 use crate::control::wire::{LANE_RECORD_SIZE, LaneCapabilities, LaneRecord, MAX_LANES, WireError};
 use crate::fabric::{LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, QpAddress};
 
-/// Sets up the lanes of a connection; answers what the peer can do and how many lanes there are.
+/// Sets up the lanes of a connection; answers what the peer can do and how many lanes there are. `heard` is the peer's
+/// offer if it has been read already.
 pub(super) fn set_up(
     dialogue: &Dialogue<'_>,
     lanes: &mut dyn LaneSetup,
+    heard: Option<u32>,
 ) -> Result<(PeerCapabilities, u32), HandshakeError> {
-    let agreed = agree_on_count(dialogue, lanes.offer())?;
+    let agreed = agree_on_count(dialogue, lanes.offer(), heard)?;
     let ours = lanes.create(agreed).map_err(|error| dialogue.fail(Step::LaneCreation, error))?;
     let theirs = exchange_records(dialogue, &ours, lanes.capabilities())?;
     check_link_layers(&ours, &theirs).map_err(|reason| dialogue.fail(Step::LaneRecords, reason))?;
@@ -24,9 +26,15 @@ pub(super) fn set_up(
     Ok((peer, agreed))
 }
 
-fn agree_on_count(dialogue: &Dialogue<'_>, offer: u32) -> Result<u32, HandshakeError> {
+fn agree_on_count(dialogue: &Dialogue<'_>, offer: u32, heard: Option<u32>) -> Result<u32, HandshakeError> {
     let offer = offer.clamp(1, MAX_LANES);
-    let theirs = u32::from_le_bytes(exchange(dialogue, Step::LaneCount, offer.to_le_bytes())?);
+    let theirs = match heard {
+        Some(theirs) => {
+            dialogue.write(Step::LaneCount, &offer.to_le_bytes())?;
+            theirs
+        }
+        None => u32::from_le_bytes(exchange(dialogue, Step::LaneCount, offer.to_le_bytes())?),
+    };
     if !(1..=MAX_LANES).contains(&theirs) {
         let problem = format!("the peer offers {theirs}, expected 1 to {MAX_LANES}");
         return Err(dialogue.fail(Step::LaneCount, WireError::new("number of lanes", problem)));

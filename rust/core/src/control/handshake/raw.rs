@@ -70,7 +70,7 @@ impl RawListener {
         let deadline = Instant::now() + limits.handshake_timeout;
         let dialogue = Dialogue { stream: &stream, peer: stream.peer(), role: Role::Responder, deadline };
         dialogue.check_preamble(&hello, SocketKind::Lanes)?;
-        let (capabilities, count) = lanes::set_up(&dialogue, lanes)?;
+        let (capabilities, count) = lanes::set_up(&dialogue, lanes, None)?;
         Ok(finish(stream, capabilities, count, limits))
     }
 
@@ -111,7 +111,7 @@ pub fn initiate_raw(
     let deadline = Instant::now() + limits.handshake_timeout;
     let dialogue = Dialogue { stream: &stream, peer: target, role: Role::Initiator, deadline };
     dialogue.write(Step::Preamble, &SocketKind::Lanes.encode())?;
-    let (capabilities, count) = lanes::set_up(&dialogue, lanes)?;
+    let (capabilities, count) = lanes::set_up(&dialogue, lanes, None)?;
     Ok(finish(stream, capabilities, count, limits))
 }
 

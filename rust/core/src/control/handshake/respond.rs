@@ -39,11 +39,11 @@ pub fn respond(
 
     let Session { id, key } = &entry.session;
     let proof = key.as_ref().map(|key| key.prove("lanes", &[id]));
-    let channel = listener
+    let (channel, offer) = listener
         .accept(&bootstrap, proof.as_ref(), deadline)
         .map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
-    let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes)?;
+    let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, Some(offer))?;
 
     let ip = channel.peer().ip();
     let looks_local = ip == address || ip.is_loopback();

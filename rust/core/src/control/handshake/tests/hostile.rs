@@ -75,17 +75,25 @@ fn begin(target: SocketAddr) -> (Stream, SocketAddr) {
 }
 
 #[test]
-fn wrong_lane_counts_are_refused() {
+fn who_offers_a_wrong_number_of_lanes_is_a_stranger() {
+    let (target, responding) = responder(limits());
+    let (_bootstrap, address) = begin(target);
     for count in [0_u32, 9, u32::MAX] {
-        let (target, responding) = responder(limits());
-        let (_bootstrap, address) = begin(target);
-        let lane = connect(address, soon(), None).unwrap();
-        lane.write_all_by(&SocketKind::Lanes.encode(), soon()).unwrap();
-        lane.write_all_by(&count.to_le_bytes(), soon()).unwrap();
-        let (peer, lanes) = responding.join().unwrap();
-        assert_eq!(peer.unwrap_err().step, Step::LaneCount);
-        assert_eq!(lanes.created, 0);
+        let stranger = connect(address, soon(), None).unwrap();
+        stranger.write_all_by(&SocketKind::Lanes.encode(), soon()).unwrap();
+        stranger.write_all_by(&count.to_le_bytes(), soon()).unwrap();
+        assert!(stranger.read_exact_by(&mut [0], soon()).is_err(), "{count} lanes were taken");
     }
+    let lane = connect(address, soon(), None).unwrap();
+    lane.write_all_by(&SocketKind::Lanes.encode(), soon()).unwrap();
+    lane.write_all_by(&3_u32.to_le_bytes(), soon()).unwrap();
+    let mut answer = [0; 4];
+    lane.read_exact_by(&mut answer, soon()).unwrap();
+    assert_eq!(answer, [4, 0, 0, 0]);
+    drop(lane);
+    let (peer, lanes) = responding.join().unwrap();
+    assert_eq!(peer.unwrap_err().step, Step::LaneRecords);
+    assert_eq!(lanes.created, 3);
 }
 
 #[test]
