@@ -26,8 +26,6 @@ pub struct Context {
     pub policy: SlicePolicy,
     /// Settings of transfers.
     pub settings: TransferSettings,
-    /// The time-out among them in milliseconds, 0 for none: ready for use by every transfer.
-    time_limit: u64,
     /// What the device says on its own; `None` where the system had no thread to listen.
     pub(super) device_events: Option<Arc<DeviceEvents>>,
     /// The GPU on which device transfers run.
@@ -68,7 +66,6 @@ impl Context {
             .ok();
         Self {
             device_events,
-            time_limit: settings.timeout.map_or(0, |timeout| (timeout.as_millis() as u64).max(1)),
             registry: Registry::new(Arc::clone(pool.device())),
             transfers: Table::default(),
             pool,
@@ -143,7 +140,7 @@ impl Context {
     /// The time that a transfer has, in milliseconds; 0 for any.
     #[inline]
     pub(super) fn time_limit(&self) -> u64 {
-        self.time_limit
+        self.settings.timeout.map_or(0, |timeout| (timeout.as_millis() as u64).max(1))
     }
 
     /// Waits until nothing uses `region`, which was taken out of the registry before, at most for the transfer

@@ -117,11 +117,12 @@ impl Connection {
         if live.task().verdict() == Verdict::Fine && self.context.transfers.release_done(live) {
             return Status::Ended(Outcome::Done);
         }
-        self.release_failed(live, id)
+        self.release_other(live, id)
     }
 
+    /// One that has not ended well, or that somebody else is releasing.
     #[cold]
-    fn release_failed(&self, live: &Live<'_>, id: TransferId) -> Status {
+    fn release_other(&self, live: &Live<'_>, id: TransferId) -> Status {
         match self.context.transfers.release(live, || self.peer.control.to_string()) {
             Some(outcome) => {
                 if outcome != Outcome::Done {

@@ -4,14 +4,22 @@ use std::fmt;
 use std::time::Duration;
 
 mod build;
+#[cfg(all(test, not(loom)))]
+mod build_tests;
 mod desc;
 mod free_list;
+mod pieces;
+mod plan;
+mod sides;
 mod table;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
-pub(crate) use build::find_local;
-pub use build::{PieceSource, Plan, Scope, Share, build};
+pub use build::build;
 pub use desc::{RdmaDesc, RemoteRange};
+pub use pieces::PieceSource;
+pub use plan::{Plan, Share};
+pub use sides::Scope;
+pub(crate) use sides::find_local;
 pub use table::{Claim, Live, REMEMBERED, Table};
 
 /// One piece of a transfer as the caller names it.

@@ -138,7 +138,7 @@ impl WorkerState {
             task.end_part();
             return spare;
         }
-        part.task = Some(task);
+        (part.task, part.lane) = (Some(task), key.index);
         self.start(key, index);
         spare
     }

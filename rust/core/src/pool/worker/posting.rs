@@ -25,7 +25,6 @@ impl WorkerState {
     pub(super) fn start(&mut self, key: LaneKey, part_index: u32) {
         let measured = self.counters.begun();
         let Some(part) = self.parts.get(part_index) else { return };
-        part.lane = key.index;
         part.begun = measured.then(Instant::now);
         let Some(lane) = self.lanes.get(key).filter(|lane| lane.is_healthy() || lane.heals) else {
             if let Some(task) = part.task.as_deref() {

@@ -1,0 +1,182 @@
+//! All ways that iovs may take make the same requests, and bad iovs are refused on each.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+use proptest::prelude::*;
+
+use super::sides::chunk;
+use super::*;
+use crate::fabric::{Access, SoftwareOptions, software};
+use crate::memory::{LocalRange, MemoryKind, Recent, RegionId, Registry, RemoteRegion, RemoteTable};
+use crate::pool::{Cutter, RequestList, SlicePolicy};
+
+const REGION: u64 = 1 << 16;
+const BASE: u64 = 1 << 40;
+
+/// Two regions of ours with a gap between them, and two of a peer that touch.
+struct Scene {
+    memory: Vec<u8>,
+    regions: [RegionId; 2],
+    registry: Registry,
+    remote: RemoteTable,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+        let registry = Registry::new(device);
+        let memory = vec![0_u8; 3 * REGION as usize];
+        let start = memory.as_ptr().expose_provenance() as u64;
+        let regions = [0, 2].map(|n| {
+            let range = (start + n * REGION, REGION);
+            registry.register(range, MemoryKind::Host, Access::FULL, true, None).unwrap()
+        });
+        let remote = |n: u64| RemoteRegion { base: BASE + n * REGION, size: REGION, rkey: 7 + n as u32 };
+        Self { memory, regions, registry, remote: RemoteTable::new(vec![remote(0), remote(1)]) }
+    }
+
+    fn local(&self, region: usize) -> u64 {
+        self.memory.as_ptr().addr() as u64 + 2 * region as u64 * REGION
+    }
+
+    fn is_held(&self, region: usize) -> bool {
+        self.registry.snapshot().by_id(self.regions[region]).unwrap().in_use()
+    }
+}
+
+/// Where an iov lies: in which regions, behind the one before or not, how long, and whether it names its region.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    regions: (usize, usize),
+    behind: (bool, bool),
+    length: u64,
+    named: bool,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let sides = prop::sample::select(vec![(0, 0), (0, 0), (0, 0), (1, 0), (0, 1), (1, 1)]);
+    let behind = prop::sample::select(vec![(true, true), (false, true), (true, false), (false, false)]);
+    let length = prop_oneof![8 => 1u64..200, 1 => Just(0u64), 1 => 200u64..2000];
+    let step = (sides, behind, length, any::<bool>()).prop_map(|(regions, behind, length, named)| Step {
+        regions,
+        behind,
+        length,
+        named,
+    });
+    // Runs of equal steps are what the fast paths are for.
+    prop::collection::vec((step, 1usize..8), 1..12).prop_map(|runs| {
+        runs.into_iter().flat_map(|(step, times)| std::iter::repeat_n(step, times)).collect()
+    })
+}
+
+fn pieces(scene: &Scene, steps: &[Step]) -> Vec<Piece> {
+    let (mut local, mut remote) = ([0u64; 2], [0u64; 2]);
+    steps
+        .iter()
+        .filter_map(|step| {
+            let (near, far) = step.regions;
+            local[near] += if step.behind.0 { 0 } else { 64 };
+            remote[far] += if step.behind.1 { 0 } else { 64 };
+            let (at, to) = (local[near], remote[far]);
+            if at + step.length > REGION || to + step.length > REGION {
+                return None;
+            }
+            local[near] += step.length;
+            remote[far] += step.length;
+            Some(Piece {
+                local: scene.local(near) + at,
+                length: step.length,
+                region: step.named.then_some(scene.regions[near]),
+                remote: RemoteRange {
+                    address: BASE + far as u64 * REGION + to,
+                    size: step.length as u32,
+                    rkey: 7 + far as u32,
+                },
+            })
+        })
+        .collect()
+}
+
+proptest! {
+    /// Whatever way the iovs take, runs or one by one, they make the requests that they make one by one, and exactly
+    /// the regions that they use are held.
+    #[test]
+    fn runs_change_nothing(steps in steps(), shared: bool, policy in policies(), write: bool) {
+        let scene = Scene::new();
+        let pieces = pieces(&scene, &steps);
+        prop_assume!(!pieces.is_empty());
+        let opcode = if write { Opcode::Write } else { Opcode::Read };
+        let scope = Scope { local: &scene.registry, remote: &scene.remote, policy };
+        let (mut list, mut recent) = (RequestList::default(), Recent::default());
+        // Twice: the second time with what the first has left.
+        for _ in 0..2 {
+            if list.shares_recent {
+                recent.give_back();
+            }
+            list.clear();
+            let share = Share::Range { start: 0, end: pieces.len() };
+            build(&pieces[..], share, &scope, opcode, &mut list, shared.then_some(&mut recent)).unwrap();
+            let mut plain = RequestList::default();
+            let mut cutter = Cutter::new(&mut plain, policy, opcode, 0);
+            for (index, piece) in pieces.iter().enumerate().filter(|(_, piece)| piece.length > 0) {
+                let snapshot = scene.registry.snapshot();
+                let region = find_local(piece, index, &snapshot).unwrap();
+                cutter.push(&chunk(piece, index as u32, &LocalRange::of(region))).unwrap();
+            }
+            prop_assert_eq!(list.contents(), plain.contents());
+            for region in [0, 1] {
+                let used = steps.iter().any(|step| step.regions.0 == region);
+                prop_assert!(scene.is_held(region) || !used, "region {} is not held", region);
+                prop_assert!(!scene.is_held(region) || used, "region {} is held for nothing", region);
+            }
+        }
+    }
+}
+
+fn policies() -> impl Strategy<Value = SlicePolicy> {
+    (1usize..3000, 0usize..200, 1u32..5, prop::sample::select(vec![0u32, 100]))
+        .prop_map(|(slice, fragment, sge, inline)| SlicePolicy::new(slice, fragment, 1 << 30, sge, inline))
+}
+
+#[test]
+fn bad_iovs_are_refused_wherever_they_stand() {
+    let scene = Scene::new();
+    let scope = Scope {
+        local: &scene.registry,
+        remote: &scene.remote,
+        policy: SlicePolicy::new(0, 0, 1 << 30, 4, 0),
+    };
+    let step = |_| Step { regions: (0, 0), behind: (false, false), length: 64, named: true };
+    let good = pieces(&scene, &(0..12).map(step).collect::<Vec<_>>());
+    let outside = scene.local(0) + REGION - 63;
+    let far = |address, size, rkey| RemoteRange { address, size, rkey };
+    for at in [0, 1, 5, 11] {
+        let bad = [
+            Piece { local: outside, ..good[at] },
+            Piece { local: outside, region: None, ..good[at] },
+            Piece { region: Some(RegionId(0)), ..good[at] },
+            Piece { region: Some(scene.regions[1]), ..good[at] },
+            Piece { length: u64::MAX, ..good[at] },
+            Piece { remote: far(BASE + REGION - 63, 64, 7), ..good[at] },
+            Piece { remote: far(BASE, 63, 7), ..good[at] },
+            Piece { remote: far(BASE, 64, 8), ..good[at] },
+            Piece { remote: far(u64::MAX - 62, 64, 9), ..good[at] },
+        ];
+        for bad in bad {
+            let mut pieces = good.clone();
+            pieces[at] = bad;
+            let (mut list, mut recent) = (RequestList::default(), Recent::default());
+            let share = Share::Range { start: 0, end: pieces.len() };
+            let built = build(&pieces[..], share, &scope, Opcode::Write, &mut list, Some(&mut recent));
+            let (SubmitError::Local { iov, .. } | SubmitError::Remote { iov, .. }) = built.unwrap_err()
+            else {
+                panic!("{bad:?}")
+            };
+            assert_eq!(iov, at, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! How a transfer is spread over lanes.
+
+use super::PieceSource;
+
+/// Which share of the iovs one part gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Iovs `start..end`, whole.
+    Range {
+        /// First.
+        start: usize,
+        /// Behind the last.
+        end: usize,
+    },
+    /// Stripe `part` of `of` of every long iov; short ones whole, in turn.
+    Stripe {
+        /// Which stripe.
+        part: usize,
+        /// Of how many.
+        of: usize,
+    },
+}
+
+impl Share {
+    /// All of them.
+    #[inline]
+    pub fn all(source: &(impl PieceSource + ?Sized)) -> Self {
+        Self::Range { start: 0, end: source.len() }
+    }
+}
+
+/// How a transfer is spread over lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    parts: usize,
+    striped: bool,
+    iovs: usize,
+}
+
+/// Bytes that a part must at least have: below that a second lane costs more than it brings.
+const MIN_PART: u64 = 256 << 10;
+
+/// Stripes begin at multiples of this, the page of most memory.
+const STRIPE_ALIGN: u64 = 4096;
+
+impl Plan {
+    /// Spreads `source` over at most `lanes` lanes.
+    #[inline]
+    pub fn new(source: &(impl PieceSource + ?Sized), lanes: usize) -> Self {
+        let iovs = source.len();
+        if iovs == 1 && source.lengths().next().is_some_and(|length| length < 2 * MIN_PART) {
+            return Self { parts: 1, striped: false, iovs };
+        }
+        // Two sums that the compiler makes several at a time; `any`, all lengths or-ed, is no less than the longest.
+        let (sum, any) = source
+            .lengths()
+            .fold((0u64, 0u64), |(sum, any), length| (sum.wrapping_add(length), any | length));
+        let total =
+            if any <= u64::from(u32::MAX) { sum } else { source.lengths().fold(0, u64::saturating_add) };
+        let parts = usize::try_from(total / MIN_PART).unwrap_or(usize::MAX).clamp(1, lanes.max(1));
+        // Dealing out whole iovs balances well unless one of them is a large share of all.
+        let is_large = |length: u64| length.saturating_mul(2 * parts as u64) > total;
+        let striped = parts > 1 && is_large(any) && source.lengths().any(is_large);
+        Self { parts, striped, iovs }
+    }
+
+    /// Number of parts, at least 1.
+    pub fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// The share of part `part`.
+    pub fn share(&self, part: usize) -> Share {
+        if self.striped {
+            Share::Stripe { part, of: self.parts }
+        } else {
+            let bound = |part: usize| (self.iovs as u128 * part as u128 / self.parts as u128) as usize;
+            Share::Range { start: bound(part), end: bound(part + 1) }
+        }
+    }
+}
+
+/// Offset and length of stripe `part` of `of` of an iov; iovs too short to cut belong whole to one part in turn.
+pub(super) fn stripe(length: u64, index: usize, part: usize, of: usize) -> (u64, u64) {
+    if length < MIN_PART.max(of as u64 * STRIPE_ALIGN) {
+        return if index % of == part { (0, length) } else { (0, 0) };
+    }
+    let bound = |part: usize| {
+        if part == of {
+            length
+        } else {
+            (u128::from(length) * part as u128 / of as u128) as u64 / STRIPE_ALIGN * STRIPE_ALIGN
+        }
+    };
+    (bound(part), bound(part + 1) - bound(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The stripes of an iov tile it, and a short one belongs to exactly one part.
+        #[test]
+        fn stripes_tile(length in prop_oneof![0u64..100_000, any::<u64>()], index in 0usize..20, of in 1usize..9) {
+            let stripes: Vec<_> = (0..of).map(|part| stripe(length, index, part, of)).collect();
+            prop_assert_eq!(stripes.iter().map(|(_, length)| u128::from(*length)).sum::<u128>(), u128::from(length));
+            let mut end = 0;
+            for (offset, length) in stripes.into_iter().filter(|(_, length)| *length > 0) {
+                prop_assert_eq!(offset, end);
+                end = offset + length;
+            }
+        }
+
+        /// Shares of whole iovs cover each iov once.
+        #[test]
+        fn ranges_tile(iovs in 1usize..5000, parts in 1usize..9) {
+            let plan = Plan { parts, striped: false, iovs };
+            let mut next = 0;
+            for part in 0..parts {
+                let Share::Range { start, end } = plan.share(part) else { panic!("not a range") };
+                prop_assert_eq!(start, next);
+                next = end;
+            }
+            prop_assert_eq!(next, iovs);
+        }
+    }
+}

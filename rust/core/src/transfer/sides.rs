@@ -1,0 +1,224 @@
+//! The regions on both sides of a transfer: which iovs lie in which, checked one by one or in runs.
+
+use std::sync::Arc;
+
+use super::{Piece, SubmitError};
+use crate::memory::{
+    Hold, LocalRange, Recent, Region, RegionId, Registry, RemoteCheck, RemoteRegion, RemoteTable, Snapshot,
+    holds,
+};
+use crate::pool::{Chunk, SlicePolicy};
+use crate::sync::SwapGuard;
+
+/// What iovs are validated against.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// Our regions.
+    pub local: &'a Registry,
+    /// The peer's.
+    pub remote: &'a RemoteTable,
+    /// How iovs are cut into work requests.
+    pub policy: SlicePolicy,
+}
+
+/// The regions on both sides: those of the last iov, which neighbours mostly share, those before, and where others are
+/// found.
+pub(super) struct Sides<'a> {
+    scope: &'a Scope<'a>,
+    recent: Option<&'a mut Recent>,
+    /// Our regions, once one had to be looked up.
+    snapshot: Option<SwapGuard<Snapshot>>,
+    /// Of the regions in use that are not the lane's recent one.
+    holds: Vec<Hold>,
+    shares_recent: bool,
+    local: LocalRange,
+    remote: RemoteRegion,
+    /// Those before: keys and values, say, take turns.
+    other_local: LocalRange,
+    other_remote: RemoteRegion,
+}
+
+impl<'a> Sides<'a> {
+    /// Knows nothing yet; `holds` is empty.
+    pub(super) fn new(scope: &'a Scope<'a>, recent: Option<&'a mut Recent>, holds: Vec<Hold>) -> Self {
+        Self {
+            scope,
+            recent,
+            snapshot: None,
+            holds,
+            shares_recent: false,
+            local: LocalRange::default(),
+            remote: RemoteRegion::default(),
+            other_local: LocalRange::default(),
+            other_remote: RemoteRegion::default(),
+        }
+    }
+
+    /// What the iovs use: holds, and whether the recent region is shared.
+    pub(super) fn into_uses(self) -> (Vec<Hold>, bool) {
+        (self.holds, self.shares_recent)
+    }
+
+    /// The chunk of an iov, valid on both sides.
+    #[inline(always)]
+    pub(super) fn check(&mut self, iov: &Piece, index: usize) -> Result<Chunk, SubmitError> {
+        if !self.local.holds(iov.region, iov.local, iov.length) {
+            std::mem::swap(&mut self.local, &mut self.other_local);
+            if !self.local.holds(iov.region, iov.local, iov.length) {
+                self.local = self.look_up_local(iov, index)?;
+            }
+        }
+        if !holds_remote(&self.remote, iov) {
+            std::mem::swap(&mut self.remote, &mut self.other_remote);
+            if !holds_remote(&self.remote, iov) {
+                self.look_up_remote(iov, index)?;
+            }
+        }
+        Ok(chunk(iov, index as u32, &self.local))
+    }
+
+    /// Chunks of iovs from `index` on, as long as they are valid in the regions of the last one.
+    #[inline(always)]
+    pub(super) fn like<I: Iterator<Item = Piece>>(&self, iovs: I, index: usize) -> Like<I> {
+        Like { iovs, index: index as u32, local: self.local, remote: self.remote }
+    }
+
+    #[inline]
+    fn look_up_local(&mut self, iov: &Piece, index: usize) -> Result<LocalRange, SubmitError> {
+        if !self.shares_recent
+            && let Some(recent) = self.recent.as_deref_mut()
+            && let Some(local) = recent.share(iov.region, iov.local, iov.length)
+        {
+            self.shares_recent = true;
+            return Ok(local);
+        }
+        self.find_local(iov, index)
+    }
+
+    #[inline(never)]
+    fn find_local(&mut self, iov: &Piece, index: usize) -> Result<LocalRange, SubmitError> {
+        let registry = self.scope.local;
+        let snapshot = self.snapshot.get_or_insert_with(|| registry.snapshot());
+        let region = find_local(iov, index, snapshot)?;
+        if let Some(recent) = self.recent.as_deref_mut() {
+            if self.shares_recent && recent.is_shared(region.id) {
+                return Ok(LocalRange::of(region));
+            }
+            if !self.shares_recent
+                && let Some(local) = recent.replace(region)
+            {
+                self.shares_recent = true;
+                return Ok(local);
+            }
+        }
+        // A short look back finds the common patterns; a region held twice only costs its entry.
+        if !self.holds.iter().rev().take(4).any(|hold| hold.region().id == region.id) {
+            let hold =
+                region.hold().ok_or_else(|| local_error(iov, index, "is in a region being deregistered"))?;
+            self.holds.push(hold);
+        }
+        Ok(LocalRange::of(region))
+    }
+
+    #[inline]
+    fn look_up_remote(&mut self, iov: &Piece, index: usize) -> Result<(), SubmitError> {
+        if let Some(recent) = &self.recent
+            && holds_remote(&recent.remote, iov)
+        {
+            self.remote = recent.remote;
+            return Ok(());
+        }
+        self.find_remote(iov, index)
+    }
+
+    #[inline(never)]
+    fn find_remote(&mut self, iov: &Piece, index: usize) -> Result<(), SubmitError> {
+        // A descriptor's size is 32 bits wide; longer iovs are checked against the peer's table alone.
+        if iov.length > u64::from(iov.remote.size) && iov.length <= u64::from(u32::MAX) {
+            return Err(remote_error(iov, index, "is longer than its descriptor"));
+        }
+        match self.scope.remote.check(iov.remote.rkey, iov.remote.address, iov.length) {
+            RemoteCheck::Inside(region) => {
+                self.remote = region;
+                if let Some(recent) = self.recent.as_deref_mut() {
+                    recent.remote = region;
+                }
+                Ok(())
+            }
+            RemoteCheck::UnknownKey if iov.remote.address.checked_add(iov.length).is_some() => Ok(()),
+            RemoteCheck::UnknownKey => Err(remote_error(iov, index, "wraps around the address space")),
+            RemoteCheck::Outside => Err(remote_error(iov, index, "is outside the peer's region of that key")),
+        }
+    }
+}
+
+/// See [`Sides::like`]. Not an adapter: its closure would be a call for each iov, which passes everything through memory.
+pub(super) struct Like<I> {
+    iovs: I,
+    index: u32,
+    local: LocalRange,
+    remote: RemoteRegion,
+}
+
+impl<I: Iterator<Item = Piece>> Iterator for Like<I> {
+    type Item = Chunk;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Chunk> {
+        let iov = self.iovs.next()?;
+        if !self.local.holds(iov.region, iov.local, iov.length) || !holds_remote(&self.remote, &iov) {
+            return None;
+        }
+        let chunk = chunk(&iov, self.index, &self.local);
+        self.index += 1;
+        Some(chunk)
+    }
+}
+
+#[inline(always)]
+pub(super) fn holds_remote(region: &RemoteRegion, iov: &Piece) -> bool {
+    iov.length <= u64::from(iov.remote.size) && region.holds(iov.remote.rkey, iov.remote.address, iov.length)
+}
+
+#[inline(always)]
+pub(super) fn chunk(iov: &Piece, index: u32, local: &LocalRange) -> Chunk {
+    Chunk {
+        local: iov.local,
+        remote: iov.remote.address,
+        length: iov.length,
+        lkey: local.lkey,
+        rkey: iov.remote.rkey,
+        host: local.host,
+        iov: index,
+    }
+}
+
+/// The region of `regions` that holds the local range of iov `index`.
+#[cold]
+pub(crate) fn find_local<'a>(
+    iov: &Piece,
+    index: usize,
+    regions: &'a Snapshot,
+) -> Result<&'a Arc<Region>, SubmitError> {
+    match iov.region {
+        Some(RegionId(0)) => Err(local_error(iov, index, "names region 0, which never exists")),
+        Some(id) => match regions.by_id(id) {
+            None => Err(local_error(iov, index, "names a region that this engine does not have")),
+            Some(region) if holds(region.address, region.length, iov.local, iov.length) => Ok(region),
+            Some(_) => Err(local_error(iov, index, "is not inside the region that it names")),
+        },
+        None => regions
+            .by_address(iov.local, iov.length)
+            .ok_or_else(|| local_error(iov, index, "is in no registered region")),
+    }
+}
+
+#[cold]
+fn local_error(iov: &Piece, index: usize, problem: &'static str) -> SubmitError {
+    SubmitError::Local { iov: index, address: iov.local, length: iov.length, problem }
+}
+
+#[cold]
+fn remote_error(iov: &Piece, index: usize, problem: &'static str) -> SubmitError {
+    SubmitError::Remote { iov: index, address: iov.remote.address, length: iov.length, problem }
+}
