@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::connection::Context;
 use flagcx_p2p::engine::{Engine, EngineOptions};
 use flagcx_p2p::fabric::{DeviceList, Opcode, verbs};
-use flagcx_p2p::pool::{RequestList, Submission, Task};
+use flagcx_p2p::pool::{RequestList, Submission};
 use flagcx_p2p::transfer::Outcome;
 use nullverbs::Standin;
 use recorder::{Record, Recorder};
@@ -160,7 +160,7 @@ fn shard_count_and_queue_depth_bound_what_waits() {
         worker.with_state(|_| {
             (0..100)
                 .filter(|hint| {
-                    let task = Arc::new(Task::default());
+                    let task = context.transfers.claim().unwrap().task();
                     task.start(1, 0);
                     worker.submit(Submission { lane, task, list: RequestList::default() }, *hint).is_ok()
                 })

@@ -26,7 +26,7 @@ pub(super) struct DeviceCopies {
 struct Running {
     /// The connection that it belongs to.
     connection: u64,
-    task: Arc<Task>,
+    task: &'static Task,
     copies: Copies,
 }
 
@@ -83,7 +83,7 @@ impl DeviceCopies {
     }
 
     /// Takes charge of a transfer whose copies have been started and marked.
-    pub(super) fn add(&self, id: TransferId, connection: u64, task: Arc<Task>, copies: Copies) {
+    pub(super) fn add(&self, id: TransferId, connection: u64, task: &'static Task, copies: Copies) {
         lock(&self.running).insert(id, Running { connection, task, copies });
     }
 

@@ -189,7 +189,7 @@ impl Connection {
             }
             return TransferId::COMPLETE;
         };
-        let task = Arc::clone(claim.task());
+        let task = claim.task();
         task.start(1, 0);
         let id = self.context.transfers.publish(claim, 0);
         self.context.device_copies.add(id, self.number, task, copies);

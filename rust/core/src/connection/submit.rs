@@ -1,7 +1,6 @@
 //! Starting transfers.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -76,7 +75,7 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
-        claim: &Claim<'_>,
+        claim: &Claim,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
@@ -99,7 +98,7 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
-        task: &Arc<Task>,
+        task: &'static Task,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
@@ -128,7 +127,7 @@ impl Connection {
         lane: &LaneHandle,
         opcode: Opcode,
         iovs: &S,
-        task: &Arc<Task>,
+        task: &'static Task,
     ) -> Begun<SubmitError> {
         let worker = self.context.pool.workers().get(lane.worker);
         let Some(worker) = worker.filter(|_| lane.status.health() == LaneHealth::Healthy) else {
@@ -147,7 +146,7 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
-        claim: &Claim<'_>,
+        claim: &Claim,
         plan: &Plan,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
@@ -197,7 +196,7 @@ impl Connection {
     fn hand_over(
         &self,
         lane: &LaneHandle,
-        task: &Arc<Task>,
+        task: &'static Task,
         list: RequestList,
         when_full: WhenFull,
     ) -> Result<(), SubmitError> {
@@ -207,7 +206,7 @@ impl Connection {
         let hint = thread_hint();
         let started = Instant::now();
         let limit = self.context.settings.timeout.unwrap_or(Duration::MAX);
-        let mut submission = Submission { lane: lane.key, task: Arc::clone(task), list };
+        let mut submission = Submission { lane: lane.key, task, list };
         let mut pause = Duration::from_micros(20);
         loop {
             submission = match worker.submit(submission, hint) {

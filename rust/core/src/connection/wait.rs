@@ -33,7 +33,7 @@ impl Connection {
 
     /// Does some of a transfer's work, wherever that is done.
     #[inline]
-    fn help(&self, live: &Live<'_>, id: TransferId) {
+    fn help(&self, live: &Live, id: TransferId) {
         if live.has_workers() {
             live.drive(self.context.pool.workers());
         } else {
@@ -102,7 +102,7 @@ impl Connection {
         count
     }
 
-    fn sleep(&self, live: &Live<'_>, until: Instant) {
+    fn sleep(&self, live: &Live, until: Instant) {
         let workers = self.context.pool.workers();
         let attendance: [Option<_>; 8] = {
             let mut indices = live.workers().filter_map(|index| workers.get(index));
@@ -113,7 +113,7 @@ impl Connection {
     }
 
     #[inline]
-    fn release(&self, live: &Live<'_>, id: TransferId) -> Status {
+    fn release(&self, live: &Live, id: TransferId) -> Status {
         if live.task().verdict() == Verdict::Fine && self.context.transfers.release_done(live) {
             return Status::Ended(Outcome::Done);
         }
@@ -122,7 +122,7 @@ impl Connection {
 
     /// One that has not ended well, or that somebody else is releasing.
     #[cold]
-    fn release_other(&self, live: &Live<'_>, id: TransferId) -> Status {
+    fn release_other(&self, live: &Live, id: TransferId) -> Status {
         match self.context.transfers.release(live, || self.peer.control.to_string()) {
             Some(outcome) => {
                 if outcome != Outcome::Done {

@@ -1,6 +1,5 @@
 //! The share of a transfer that one lane moves.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::request_list::RequestList;
@@ -10,7 +9,7 @@ use super::task::Task;
 #[derive(Debug, Default)]
 pub(super) struct Part {
     /// The transfer; `None` for a free slot.
-    pub(super) task: Option<Arc<Task>>,
+    pub(super) task: Option<&'static Task>,
     pub(super) list: RequestList,
     /// Requests posted: index of the next one.
     pub(super) cursor: usize,
@@ -58,7 +57,7 @@ impl Parts {
 
     /// Gives a slot back; answers its task.
     #[inline]
-    pub(super) fn release(&mut self, index: u32) -> Option<Arc<Task>> {
+    pub(super) fn release(&mut self, index: u32) -> Option<&'static Task> {
         let part = self.slots.get_mut(index as usize)?;
         let task = part.task.take();
         part.list.clear();

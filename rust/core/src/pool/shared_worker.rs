@@ -24,7 +24,7 @@ pub struct Submission {
     /// Where it goes.
     pub lane: LaneKey,
     /// The transfer, with this part counted.
-    pub task: Arc<Task>,
+    pub task: &'static Task,
     /// What to move.
     pub list: RequestList,
 }
@@ -103,7 +103,7 @@ impl Worker {
     pub fn try_begin<E>(
         &self,
         lane: LaneKey,
-        task: &Arc<Task>,
+        task: &'static Task,
         build: impl FnOnce(&mut RequestList, Option<&mut Recent>) -> Result<(), E>,
     ) -> Begun<E> {
         let Some(mut state) = self.caller_lock() else { return Begun::Busy };

@@ -105,6 +105,15 @@ impl Default for Task {
 }
 
 impl Task {
+    /// One that is not freed, as those of a transfer table are, kept where it is not taken for a leak.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn lasting() -> &'static Self {
+        static KEPT: std::sync::Mutex<Vec<&Task>> = std::sync::Mutex::new(Vec::new());
+        let task = Box::leak(Box::default());
+        lock(&KEPT).push(task);
+        task
+    }
+
     /// Begins a new life of `parts` parts, which times out `limit` milliseconds after a worker has first looked at it; 0
     /// for never. Only while nobody else uses the task.
     #[inline]

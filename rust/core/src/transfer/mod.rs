@@ -11,6 +11,7 @@ mod free_list;
 mod pieces;
 mod plan;
 mod sides;
+mod slots;
 mod table;
 
 pub use crate::fabric::{CompletionStatus, Opcode};

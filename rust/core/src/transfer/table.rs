@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use once_cell::race::OnceBox;
+use once_cell::race::OnceRef;
 
 use super::free_list::{FreeList, INDEX_BITS as SLOT_BITS, Taken};
+use super::slots::{CHUNK, Chunk, SPARE, Slot};
 use super::{Failure, Outcome, TransferId};
 use crate::pool::{Task, Verdict, Worker};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// Low bits of an id: the slot. The rest is the sequence number: of the taking of that slot.
 const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
@@ -17,42 +18,23 @@ const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 /// Transfers whose outcome stays readable after their release.
 pub const REMEMBERED: usize = 4096;
 
-/// The table grows by chunks of so many slots, which are made once and never moved.
-const CHUNK: usize = 64;
 /// One less than indices allow: the highest index means none.
 const CHUNKS: usize = (1 << SLOT_BITS) / CHUNK - 1;
-type Chunk = [Slot; CHUNK];
 
 /// All transfers of one engine.
 #[derive(Debug)]
 pub struct Table {
     /// Slot `i` is in chunk `i / CHUNK`.
-    chunks: Box<[OnceBox<Chunk>]>,
+    chunks: Box<[OnceRef<'static, Chunk>]>,
     free: FreeList,
     growth: Mutex<usize>,
     outcomes: Outcomes,
 }
 
-/// One transfer.
-#[derive(Debug, Default)]
-struct Slot {
-    /// The id of the transfer in it, 0 when free. Stored by the submitter (Release) after everything else is set up;
-    /// swapped to 0 by whoever releases it (AcqRel), which settles who that is. Readers load it before (Acquire) and
-    /// check it again after using the slot.
-    id: AtomicU64,
-    /// What workers share.
-    task: Arc<Task>,
-    /// Bit set of the workers that have a part of it, by their index in the pool. Written by the submitter before
-    /// `id` is published, read by callers that drive: Relaxed under `id`'s ordering.
-    workers: AtomicU32,
-    /// The list of free slots goes on there; see [`FreeList`].
-    next_free: AtomicU32,
-}
-
 impl Default for Table {
     fn default() -> Self {
         Self {
-            chunks: (0..CHUNKS).map(|_| OnceBox::new()).collect(),
+            chunks: (0..CHUNKS).map(|_| OnceRef::new()).collect(),
             free: FreeList::default(),
             growth: Mutex::new(0),
             outcomes: Outcomes::default(),
@@ -60,13 +42,20 @@ impl Default for Table {
     }
 }
 
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.chunks.iter().filter_map(OnceRef::get).for_each(|chunk| SPARE.give(chunk));
+    }
+}
+
 /// A slot that a submitter has taken and not yet published.
 #[derive(Debug)]
-pub struct Claim<'a>(Taken<'a, Slot>);
+pub struct Claim(Taken<'static, Slot>);
 
-impl Claim<'_> {
+impl Claim {
     /// The task to start and hand to workers.
-    pub fn task(&self) -> &Arc<Task> {
+    #[inline]
+    pub fn task(&self) -> &'static Task {
         &self.0.slot.task
     }
 }
@@ -74,18 +63,19 @@ impl Claim<'_> {
 impl Table {
     /// Takes a free slot; `None` when 1,048,512 transfers are in flight.
     #[inline]
-    pub fn claim(&self) -> Option<Claim<'_>> {
+    pub fn claim(&self) -> Option<Claim> {
         self.take_free().or_else(|| self.grow()).map(Claim)
     }
 
-    /// Gives a slot back that was never published.
-    pub fn abandon(&self, claim: Claim<'_>) {
+    /// Gives a slot back that was never published, and whose task no worker has.
+    pub fn abandon(&self, claim: Claim) {
+        claim.task().start(0, 0);
         self.recycle(claim.0.index, claim.0.slot);
     }
 
     /// Publishes a claimed slot under a new id.
     #[inline]
-    pub fn publish(&self, claim: Claim<'_>, workers: u32) -> TransferId {
+    pub fn publish(&self, claim: Claim, workers: u32) -> TransferId {
         let Taken { index, slot, number } = claim.0;
         let id = number << SLOT_BITS | u64::from(index);
         slot.workers.store(workers, Ordering::Relaxed);
@@ -95,14 +85,14 @@ impl Table {
 
     /// The live transfer of an id.
     #[inline]
-    pub fn find(&self, id: TransferId) -> Option<Live<'_>> {
+    pub fn find(&self, id: TransferId) -> Option<Live> {
         let slot = self.slot((id.0 & SLOT_MASK) as u32)?;
         (id.0 != 0 && slot.id.load(Ordering::Acquire) == id.0).then_some(Live { slot, id })
     }
 
     /// Releases a transfer that has ended well; false if somebody else just did.
     #[inline]
-    pub fn release_done(&self, live: &Live<'_>) -> bool {
+    pub fn release_done(&self, live: &Live) -> bool {
         // Recorded before the slot is free, so that no reader finds the id in neither place.
         live.is_current() && {
             self.outcomes.record(live.id, DONE);
@@ -112,7 +102,7 @@ impl Table {
 
     /// Releases an ended transfer and answers its outcome; `None` if somebody else just did.
     #[cold]
-    pub fn release(&self, live: &Live<'_>, peer: impl FnOnce() -> String) -> Option<Outcome> {
+    pub fn release(&self, live: &Live, peer: impl FnOnce() -> String) -> Option<Outcome> {
         let verdict = live.slot.task.verdict();
         let failure = if verdict == Verdict::Failed { live.slot.task.failure() } else { None };
         if !live.is_current() {
@@ -140,7 +130,7 @@ impl Table {
 
     /// Frees the slot of a transfer; false if somebody else just did.
     #[inline]
-    fn free(&self, live: &Live<'_>) -> bool {
+    fn free(&self, live: &Live) -> bool {
         let id = &live.slot.id;
         let freed = id.compare_exchange(live.id.0, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if freed {
@@ -155,7 +145,7 @@ impl Table {
     }
 
     #[inline]
-    fn take_free(&self) -> Option<Taken<'_, Slot>> {
+    fn take_free(&self) -> Option<Taken<'static, Slot>> {
         self.free.pop(|index| self.slot(index), |slot| &slot.next_free)
     }
 
@@ -175,23 +165,24 @@ impl Table {
     }
 
     #[inline]
-    fn slot(&self, index: u32) -> Option<&Slot> {
+    fn slot(&self, index: u32) -> Option<&'static Slot> {
         let index = index as usize;
         self.chunks.get(index / CHUNK)?.get()?.get(index % CHUNK)
     }
 
     #[cold]
-    fn grow(&self) -> Option<Taken<'_, Slot>> {
+    fn grow(&self) -> Option<Taken<'static, Slot>> {
         let mut made = lock(&self.growth);
         loop {
             if let Some(free) = self.take_free() {
                 return Some(free);
             }
             let chunk = self.chunks.get(*made / CHUNK)?;
-            chunk.set(Box::new(std::array::from_fn(|_| Slot::default()))).ok()?;
+            let slots = SPARE.take();
+            chunk.set(slots).ok()?;
             let first = *made as u32;
             *made += CHUNK;
-            (first..*made as u32).zip(chunk.get()?).rev().for_each(|(index, slot)| self.recycle(index, slot));
+            (first..*made as u32).zip(slots).rev().for_each(|(index, slot)| self.recycle(index, slot));
         }
     }
 }
@@ -199,15 +190,15 @@ impl Table {
 /// A transfer found by its id. It may be released by another thread at any time; what is read from it then is stale
 /// but never another transfer's, because reading ends with [`Live::is_current`].
 #[derive(Debug)]
-pub struct Live<'a> {
-    slot: &'a Slot,
+pub struct Live {
+    slot: &'static Slot,
     id: TransferId,
 }
 
-impl Live<'_> {
+impl Live {
     /// Its task.
     #[inline]
-    pub fn task(&self) -> &Arc<Task> {
+    pub fn task(&self) -> &'static Task {
         &self.slot.task
     }
 

@@ -64,7 +64,7 @@ impl WorkerState {
             if part.rewind.is_none() {
                 part.rewind = Some(at);
             }
-        } else if let Some(task) = part.task.as_deref() {
+        } else if let Some(task) = part.task {
             task.fail(RequestFailure {
                 iov: part.list.iov(at),
                 status: completion.status,
@@ -73,8 +73,7 @@ impl WorkerState {
             });
             self.counters.failed();
         }
-        let part_over =
-            part.outstanding == 0 && part.task.as_deref().is_some_and(|t| t.verdict() != Verdict::Fine);
+        let part_over = part.outstanding == 0 && part.task.is_some_and(|t| t.verdict() != Verdict::Fine);
         if lane.is_healthy() {
             break_lane(lane, &completion.status.to_string());
         }
@@ -130,7 +129,7 @@ impl WorkerState {
         let waiting: Vec<u32> = lane.waiting.drain(..).collect();
         let posted: Vec<u32> = lane.groups.iter().map(|group| group.part).collect();
         for part_index in posted {
-            if let Some(task) = self.parts.get(part_index).and_then(|part| part.task.as_deref()) {
+            if let Some(task) = self.parts.get(part_index).and_then(|part| part.task) {
                 condemn(task, verdict, reason);
             }
         }
@@ -138,7 +137,7 @@ impl WorkerState {
             let Some(part) = self.parts.get(part_index) else { continue };
             self.unposted -= u32::from(std::mem::take(&mut part.waiting));
             part.rewind = None;
-            if let Some(task) = part.task.as_deref() {
+            if let Some(task) = part.task {
                 condemn(task, verdict, reason);
             }
             if part.outstanding == 0 {

@@ -188,7 +188,7 @@ fn act(lanes: usize) -> impl Strategy<Value = Act> {
 }
 
 struct Transfer {
-    task: Arc<Task>,
+    task: &'static Task,
     notes: std::ops::Range<u32>,
     lane: usize,
 }
@@ -242,11 +242,11 @@ impl Bench {
     }
 
     fn begin(&mut self, lane: usize, count: usize) {
-        let task = Arc::new(Task::default());
+        let task = Task::lasting();
         task.start(1, 0);
         let notes = self.notes..self.notes + count as u32;
         self.notes = notes.end;
-        let begun = self.state.begin(self.lanes[lane].0, &task, |list, _| {
+        let begun = self.state.begin(self.lanes[lane].0, task, |list, _| {
             let policy = SlicePolicy::new(64, 0, 64, 1, 0);
             let mut cutter = Cutter::new(list, policy, Opcode::Write, count);
             for iov in notes.clone() {

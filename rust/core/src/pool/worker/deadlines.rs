@@ -37,7 +37,7 @@ impl WorkerState {
         self.check_drains(now);
         for part_index in 0..self.parts.slots() {
             let Some(part) = self.parts.get(part_index) else { continue };
-            let Some(task) = part.task.as_deref() else { continue };
+            let Some(task) = part.task else { continue };
             let late = task.is_late(now);
             if late && task.condemn(Verdict::TimedOut) {
                 self.counters.timed_out();

@@ -87,7 +87,7 @@ impl WorkerState {
             let Some(part) = self.parts.get(part_index).filter(|part| part.lane == key.index) else {
                 continue;
             };
-            let Some(task) = part.task.as_deref() else { continue };
+            let Some(task) = part.task else { continue };
             condemn(task, verdict, reason);
             self.end_part(part_index);
         }
@@ -108,7 +108,7 @@ impl WorkerState {
     pub fn abort_users(&mut self, region: RegionId) {
         for part_index in 0..self.parts.slots() {
             let Some(part) = self.parts.get(part_index) else { continue };
-            let Some(task) = part.task.as_deref() else { continue };
+            let Some(task) = part.task else { continue };
             let shared = part.list.shares_recent
                 && self.lanes.at(part.lane).is_some_and(|lane| lane.recent.is_shared(region));
             if shared || part.list.holds.iter().any(|hold| hold.region().id == region) {

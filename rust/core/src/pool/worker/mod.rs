@@ -108,7 +108,7 @@ impl WorkerState {
     pub fn begin<E>(
         &mut self,
         key: LaneKey,
-        task: &Arc<Task>,
+        task: &'static Task,
         build: impl FnOnce(&mut RequestList, Option<&mut Recent>) -> Result<(), E>,
     ) -> Result<(), E> {
         let index = self.parts.claim();
@@ -123,13 +123,13 @@ impl WorkerState {
             }
             return built;
         }
-        part.task = Some(Arc::clone(task));
+        part.task = Some(task);
         self.start(key, index);
         Ok(())
     }
 
     /// Begins a part whose list was built outside the lock. Answers the list that its slot had, for reuse.
-    pub fn adopt(&mut self, key: LaneKey, task: Arc<Task>, list: RequestList) -> RequestList {
+    pub fn adopt(&mut self, key: LaneKey, task: &'static Task, list: RequestList) -> RequestList {
         let index = self.parts.claim();
         let Some(part) = self.parts.get(index) else { return list };
         let spare = std::mem::replace(&mut part.list, list);
@@ -193,7 +193,7 @@ impl WorkerState {
     }
 
     /// Gives a part's slot back, and what it holds; answers its task.
-    fn release(&mut self, index: u32) -> Option<Arc<Task>> {
+    fn release(&mut self, index: u32) -> Option<&'static Task> {
         let part = self.parts.get(index)?;
         if part.list.shares_recent
             && let Some(lane) = self.lanes.at(part.lane)

@@ -27,7 +27,7 @@ impl WorkerState {
         let Some(part) = self.parts.get(part_index) else { return };
         part.begun = measured.then(Instant::now);
         let Some(lane) = self.lanes.get(key).filter(|lane| lane.is_healthy() || lane.heals) else {
-            if let Some(task) = part.task.as_deref() {
+            if let Some(task) = part.task {
                 condemn(task, Verdict::Failed, "the lane is down");
             }
             self.end_part(part_index);
@@ -91,7 +91,7 @@ impl WorkerState {
         let Some(part) = self.parts.get(part_index) else { return ListEnd::Posted(0) };
         part.waiting = false;
         self.unposted -= 1;
-        let failed = part.task.as_deref().is_some_and(|task| task.verdict() != Verdict::Fine);
+        let failed = part.task.is_some_and(|task| task.verdict() != Verdict::Fine);
         // Something else of the transfer failed: what is not posted is dropped.
         let end = if failed {
             ListEnd::Posted(0)
@@ -118,7 +118,7 @@ impl WorkerState {
     fn post_refused(&mut self, index: u16, part_index: u32, errno: i32) {
         let (Some(lane), Some(part)) = (self.lanes.at(index), self.parts.get(part_index)) else { return };
         let reason = format!("post refused: {}", std::io::Error::from_raw_os_error(errno));
-        if let Some(task) = part.task.as_deref() {
+        if let Some(task) = part.task {
             task.fail(RequestFailure {
                 iov: part.list.iov(part.cursor),
                 status: CompletionStatus::LocalQpOperation,

@@ -117,10 +117,10 @@ impl Bench {
     }
 
     /// Begins a transfer of one request.
-    fn begin(&mut self) -> Arc<Task> {
-        let task = Arc::new(Task::default());
+    fn begin(&mut self) -> &'static Task {
+        let task = Task::lasting();
         task.start(1, 0);
-        let begun = self.state.begin(self.lane, &task, |list, _| {
+        let begun = self.state.begin(self.lane, task, |list, _| {
             fill(list, 4096);
             Ok::<(), ()>(())
         });
@@ -141,10 +141,10 @@ impl Bench {
         self.state.step_at(self.now);
     }
 
-    fn begin_holding(&mut self, region: &Arc<Region>) -> Arc<Task> {
-        let task = Arc::new(Task::default());
+    fn begin_holding(&mut self, region: &Arc<Region>) -> &'static Task {
+        let task = Task::lasting();
         task.start(1, 0);
-        let begun = self.state.begin(self.lane, &task, |list, _| {
+        let begun = self.state.begin(self.lane, task, |list, _| {
             fill(list, region.address);
             list.holds.extend(region.hold());
             Ok::<(), ()>(())
