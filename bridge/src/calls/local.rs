@@ -8,7 +8,6 @@ use flagcx_p2p::transfer::{Opcode, PieceSource, SubmitError, TransferId};
 /// Starts a transfer: by the device runtime where device memory meets a peer of this host, by the lanes otherwise.
 ///
 /// Between host memory of one process it is over when this returns, which callers rely on.
-#[inline(always)]
 pub(super) fn start<S: PieceSource + ?Sized>(
     connection: &Connection,
     opcode: Opcode,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use flagcx_p2p::connection::Connection;
+use flagcx_p2p::device::IpcInfo;
 use flagcx_p2p::transfer::{Iov, Opcode, Outcome, PieceSource, RdmaDesc, Status, SubmitError, TransferId};
 
 use super::local;
@@ -51,24 +52,35 @@ pub(crate) unsafe fn conn_start(
         Ok(vectors) => vectors,
         Err(error) => return refused(call(), &error),
     };
-    let mut ipc = Vec::new();
-    if pieces.ipc_count > 0 {
+    let connection = conn.connection();
+    let started = if pieces.ipc_count == 0 && !connection.peer().same_process {
+        connection.submit(opcode(operation), &vectors)
+    } else {
         // SAFETY: the caller's promise.
-        let read = unsafe {
-            let records = std::slice::from_raw_parts(pieces.ipc, pieces.ipc_count);
-            local::read_ipc(conn.connection(), records, vectors.len())
-        };
-        match read {
-            Ok(records) => ipc = records,
+        match unsafe { read_ipc(connection, pieces, vectors.len()) } {
+            Ok(ipc) => local::start(connection, opcode(operation), &vectors, &ipc),
             Err(error) => return refused(call(), &error),
         }
-    }
-    match local::start(conn.connection(), opcode(operation), &vectors, &ipc) {
+    };
+    match started {
         Ok(transfer) => {
             *id = transfer.0;
             OK
         }
         Err(error) => refused(call(), &error),
+    }
+}
+
+/// # Safety
+/// As [`conn_start`].
+unsafe fn read_ipc(connection: &Connection, pieces: &Pieces, count: usize) -> Result<Vec<IpcInfo>, String> {
+    if pieces.ipc_count == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let records = std::slice::from_raw_parts(pieces.ipc, pieces.ipc_count);
+        local::read_ipc(connection, records, count)
     }
 }
 
@@ -118,7 +130,7 @@ pub(crate) fn conn_batch_write_sync(conn: &Conn, local: &[u64], remote: &[u64], 
 }
 
 pub(crate) fn conn_has_ended(conn: &Conn, id: u64) -> bool {
-    !matches!(conn.connection().status(TransferId(id)), Status::Pending)
+    conn.connection().has_ended(TransferId(id))
 }
 
 pub(crate) fn conn_result(conn: &Conn, id: u64) -> XferResult {

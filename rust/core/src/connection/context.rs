@@ -32,6 +32,8 @@ pub struct Context {
     pub(super) gpu_index: i32,
     /// Transfers that the device runtime moves.
     pub(super) device_copies: DeviceCopies,
+    /// The time that a transfer has, in milliseconds; 0 for any.
+    pub(super) time_limit: u64,
 }
 
 /// Settings of transfers and lanes.
@@ -65,6 +67,7 @@ impl Context {
             .inspect_err(|error| tracing::warn!("nobody listens to the device's events: {error}"))
             .ok();
         Self {
+            time_limit: settings.timeout.map_or(0, |timeout| (timeout.as_millis() as u64).max(1)),
             device_events,
             registry: Registry::new(Arc::clone(pool.device())),
             transfers: Table::default(),
@@ -135,12 +138,6 @@ impl Context {
                 "{name} cannot be used any more: {reason}; start the process again once it is back"
             ))),
         }
-    }
-
-    /// The time that a transfer has, in milliseconds; 0 for any.
-    #[inline]
-    pub(super) fn time_limit(&self) -> u64 {
-        self.settings.timeout.map_or(0, |timeout| (timeout.as_millis() as u64).max(1))
     }
 
     /// Waits until nothing uses `region`, which was taken out of the registry before, at most for the transfer

@@ -7,8 +7,13 @@ use std::time::{Duration, Instant};
 use super::Connection;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
-use crate::pool::{Begun, LaneHealth, RequestFailure, RequestList, Submission, Task};
-use crate::transfer::{Claim, PieceSource, Plan, Scope, Share, SubmitError, TransferId, build};
+use crate::memory::Recent;
+use crate::pool::{
+    Begun, Chunk, LaneHealth, OneRequest, RequestFailure, RequestList, SlicePolicy, Submission, Task,
+};
+use crate::transfer::{
+    Claim, Piece, PieceSource, Plan, Scope, Share, SubmitError, TransferId, build, chunk_of_one,
+};
 
 /// Whether a full queue is an answer or a reason to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +52,35 @@ impl Connection {
         iovs: &S,
         when_full: WhenFull,
     ) -> Result<TransferId, SubmitError> {
+        if iovs.len() == 1
+            && let Some(piece) = iovs.piece(0)
+            && let Some(id) = self.start_one(opcode, &piece)
+        {
+            return Ok(id);
+        }
+        self.start_any(opcode, iovs, when_full)
+    }
+
+    /// A transfer of one piece, if all about it is as it mostly is: like the one before it on the thread's own lane, whose
+    /// worker is free, and not to be cut. `None`, and nothing is done, if anything is not.
+    #[inline(never)]
+    fn start_one(&self, opcode: Opcode, piece: &Piece) -> Option<TransferId> {
+        if piece.length >= Plan::SPREAD_FROM || self.is_closed() {
+            return None;
+        }
+        let lane = self.lanes.get(self.own_lane(thread_hint()))?;
+        let worker = self.context.pool.workers().get(lane.worker)?;
+        let claim = worker.try_begin_one(lane.key, &OnePiece { connection: self, opcode, piece })?;
+        Some(self.context.transfers.publish(claim, 1 << lane.worker))
+    }
+
+    #[inline(never)]
+    fn start_any<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        when_full: WhenFull,
+    ) -> Result<TransferId, SubmitError> {
         if iovs.is_empty() {
             return Err(SubmitError::Empty);
         }
@@ -80,21 +114,20 @@ impl Connection {
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
         let task = claim.task();
-        task.start(1, self.context.time_limit());
-        if let Some(lane) = self.own_lane(hint) {
+        task.start(1, self.context.time_limit);
+        for lane in self.lanes_from(hint) {
             match self.begin_on(lane, opcode, iovs, task) {
                 Begun::Yes => return Ok(1 << lane.worker),
                 Begun::Refused(error) => return Err(error),
                 Begun::Busy => {}
             }
         }
-        self.start_elsewhere(opcode, iovs, task, when_full)
+        self.start_queued(opcode, iovs, task, when_full)
     }
 
-    /// The same when the worker of the thread's own lane is busy, or the lane does not work: on another lane, else in a
-    /// worker's queue.
+    /// The same when the workers of all lanes that work are busy.
     #[cold]
-    fn start_elsewhere<S: PieceSource + ?Sized>(
+    fn start_queued<S: PieceSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -102,17 +135,10 @@ impl Connection {
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
-        for lane in self.lanes_from(hint).skip(1) {
-            match self.begin_on(lane, opcode, iovs, task) {
-                Begun::Yes => return Ok(1 << lane.worker),
-                Begun::Refused(error) => return Err(error),
-                Begun::Busy => {}
-            }
-        }
         let lane = self.pick_lane(hint)?;
         let mut list = self.context.pool.spare_lists().take();
         list.first = true;
-        if let Err(error) = build(iovs, Share::all(iovs), &self.scope(), opcode, &mut list, None) {
+        if let Err(error) = build(iovs, Share::all(iovs), self.scope(), opcode, &mut list, None) {
             self.context.pool.spare_lists().keep(list);
             return Err(error);
         }
@@ -135,7 +161,7 @@ impl Connection {
         };
         worker.try_begin(lane.key, task, |list, recent| {
             list.first = true;
-            build(iovs, Share::all(iovs), &self.scope(), opcode, list, recent)
+            build(iovs, Share::all(iovs), self.scope(), opcode, list, recent)
         })
     }
 
@@ -156,7 +182,7 @@ impl Connection {
         for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
             let mut list = self.context.pool.spare_lists().take();
             list.first = part == 0;
-            let built = build(iovs, plan.share(part), &scope, opcode, &mut list, None);
+            let built = build(iovs, plan.share(part), scope, opcode, &mut list, None);
             *slot = Some(list);
             if let Err(error) = built {
                 lists.into_iter().flatten().for_each(|list| self.context.pool.spare_lists().keep(list));
@@ -168,7 +194,7 @@ impl Connection {
             return Err(SubmitError::WouldBlock);
         }
         let task = claim.task();
-        task.start(plan.parts() as u32, self.context.time_limit());
+        task.start(plan.parts() as u32, self.context.time_limit);
         let mut workers = 0;
         for (part, list) in lists.into_iter().flatten().enumerate() {
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
@@ -228,7 +254,7 @@ impl Connection {
 
     #[inline]
     fn scope(&self) -> Scope<'_> {
-        Scope { local: &self.context.registry, remote: &self.remote, policy: self.policy }
+        Scope { local: &self.context.registry, remote: &self.remote, policy: &self.policy }
     }
 
     fn has_room(&self, hint: usize) -> bool {
@@ -253,23 +279,58 @@ impl Connection {
         })
     }
 
-    /// The lane that `hint` points at.
+    /// All lanes, beginning with the one that `hint` points at.
     #[inline]
-    fn own_lane(&self, hint: usize) -> Option<&LaneHandle> {
-        let count = self.lanes.len();
-        // A division takes as long as all the rest of it, and most often there are 1, 2, 4 or 8.
-        self.lanes.get(if count.is_power_of_two() { hint & (count - 1) } else { hint.checked_rem(count)? })
+    fn lanes_from(&self, hint: usize) -> impl Iterator<Item = &LaneHandle> {
+        let (before, from) = self.lanes.split_at(self.own_lane(hint));
+        from.iter().chain(before)
     }
 
-    /// All lanes, beginning with the one that `hint` points at.
-    fn lanes_from(&self, hint: usize) -> impl Iterator<Item = &LaneHandle> {
-        let (before, from) = self.lanes.split_at(hint.checked_rem(self.lanes.len()).unwrap_or(0));
-        from.iter().chain(before)
+    /// The index of the lane that `hint` points at.
+    #[inline]
+    fn own_lane(&self, hint: usize) -> usize {
+        let count = self.lanes.len();
+        // A division takes longer than all the rest of it, and most often there are 1, 2, 4 or 8.
+        if count.is_power_of_two() { hint & (count - 1) } else { hint.checked_rem(count).unwrap_or(0) }
     }
 
     #[cold]
     fn down(&self, reason: &str) -> SubmitError {
         SubmitError::Down { peer: self.peer.control.to_string(), reason: reason.to_owned() }
+    }
+}
+
+/// A piece on its short way; see [`Connection::start_one`].
+struct OnePiece<'a> {
+    connection: &'a Connection,
+    opcode: Opcode,
+    piece: &'a Piece,
+}
+
+impl OneRequest for OnePiece<'_> {
+    type Place = Claim;
+
+    #[inline(always)]
+    fn opcode(&self) -> Opcode {
+        self.opcode
+    }
+
+    #[inline(always)]
+    fn policy(&self) -> &SlicePolicy {
+        &self.connection.policy
+    }
+
+    #[inline(always)]
+    fn chunk(&self, recent: &mut Recent) -> Option<Chunk> {
+        chunk_of_one(self.piece, self.policy(), recent)
+    }
+
+    #[inline(always)]
+    fn claim(&self) -> Option<(Claim, &'static Task)> {
+        let claim = self.connection.context.transfers.claim()?;
+        let task = claim.task();
+        task.start(1, self.connection.context.time_limit);
+        Some((claim, task))
     }
 }
 

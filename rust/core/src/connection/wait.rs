@@ -18,21 +18,63 @@ impl Connection {
     /// answer releases the id, whose outcome stays readable for the engine's last 4,096 transfers.
     #[inline]
     pub fn status(&self, id: TransferId) -> Status {
-        if id == TransferId::COMPLETE {
-            return Status::Ended(Outcome::Done);
+        match self.look(id) {
+            Look::Pending => Status::Pending,
+            Look::Done => Status::Ended(Outcome::Done),
+            Look::Other => self.other_status(id),
         }
-        let Some(live) = self.context.transfers.find(id) else { return self.remembered(id) };
+    }
+
+    /// Whether [`Connection::status`] would answer anything but `Pending`; does what that does.
+    #[inline]
+    pub fn has_ended(&self, id: TransferId) -> bool {
+        match self.look(id) {
+            Look::Pending => false,
+            Look::Done => true,
+            Look::Other => !matches!(self.other_status(id), Status::Pending),
+        }
+    }
+
+    /// The quick part of a status: what most transfers are, most of the time.
+    #[inline]
+    fn look(&self, id: TransferId) -> Look {
+        let Some(live) = self.context.transfers.find(id) else { return Look::Other };
         if !live.task().is_ended() {
             self.help(&live, id);
             if !live.task().is_ended() {
-                return Status::Pending;
+                return Look::Pending;
             }
         }
-        self.release(&live, id)
+        if live.task().verdict() == Verdict::Fine && self.context.transfers.release_done(&live) {
+            return Look::Done;
+        }
+        Look::Other
     }
 
-    /// Does some of a transfer's work, wherever that is done.
-    #[inline]
+    /// The status of a transfer that has not ended well, or that somebody else has released.
+    #[cold]
+    fn other_status(&self, id: TransferId) -> Status {
+        if id == TransferId::COMPLETE {
+            return Status::Ended(Outcome::Done);
+        }
+        let transfers = &self.context.transfers;
+        let released = match transfers.find(id) {
+            Some(live) if !live.task().is_ended() => return Status::Pending,
+            Some(live) => transfers.release(&live, || self.peer.control.to_string()),
+            None => None,
+        };
+        let Some(outcome) = released else {
+            return transfers.outcome(id).map_or(Status::Unknown, Status::Ended);
+        };
+        if outcome != Outcome::Done {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(transfer = id.0, peer = %self.peer.control, "transfer {outcome}");
+        }
+        Status::Ended(outcome)
+    }
+
+    /// Does some of a transfer's work, wherever that is done. Not inlined: its registers would be saved with every look.
+    #[inline(never)]
     fn help(&self, live: &Live, id: TransferId) {
         if live.has_workers() {
             live.drive(self.context.pool.workers());
@@ -111,32 +153,14 @@ impl Connection {
         live.task().sleep_until_ended(until);
         drop(attendance);
     }
+}
 
-    #[inline]
-    fn release(&self, live: &Live, id: TransferId) -> Status {
-        if live.task().verdict() == Verdict::Fine && self.context.transfers.release_done(live) {
-            return Status::Ended(Outcome::Done);
-        }
-        self.release_other(live, id)
-    }
-
-    /// One that has not ended well, or that somebody else is releasing.
-    #[cold]
-    fn release_other(&self, live: &Live, id: TransferId) -> Status {
-        match self.context.transfers.release(live, || self.peer.control.to_string()) {
-            Some(outcome) => {
-                if outcome != Outcome::Done {
-                    self.failures.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(transfer = id.0, peer = %self.peer.control, "transfer {outcome}");
-                }
-                Status::Ended(outcome)
-            }
-            None => self.remembered(id),
-        }
-    }
-
-    #[cold]
-    fn remembered(&self, id: TransferId) -> Status {
-        self.context.transfers.outcome(id).map_or(Status::Unknown, Status::Ended)
-    }
+/// What a first look at a transfer finds.
+enum Look {
+    /// Not over.
+    Pending,
+    /// Ended well, and released.
+    Done,
+    /// Anything else: it did not end well, or is not in flight.
+    Other,
 }

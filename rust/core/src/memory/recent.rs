@@ -56,7 +56,7 @@ pub struct Recent {
 
 impl Recent {
     /// Our region, for one more part; [`Recent::give_back`] ends its use.
-    #[inline]
+    #[inline(always)]
     pub fn share(&mut self, region: Option<RegionId>, address: u64, length: u64) -> Option<LocalRange> {
         if !self.local.holds(region, address, length) {
             return None;

@@ -183,8 +183,15 @@ impl Lane {
         }
     }
 
+    #[inline]
     pub(super) fn is_healthy(&self) -> bool {
         self.status.health() == LaneHealth::Healthy
+    }
+
+    /// Whether what comes now is posted now: nothing stands before it.
+    #[inline]
+    pub(super) fn posts_at_once(&self) -> bool {
+        self.waiting.is_empty() && self.is_healthy()
     }
 }
 

@@ -42,12 +42,15 @@ pub(super) struct Parts {
 
 impl Parts {
     /// A free slot's index.
-    #[inline]
+    #[inline(always)]
     pub(super) fn claim(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Part::default());
-            (self.slots.len() - 1) as u32
-        })
+        self.free.pop().unwrap_or_else(|| self.grow())
+    }
+
+    #[cold]
+    fn grow(&mut self) -> u32 {
+        self.slots.push(Part::default());
+        (self.slots.len() - 1) as u32
     }
 
     #[inline]

@@ -126,7 +126,7 @@ impl RequestList {
     }
 
     /// The first place of an empty list, counted as if it were filled.
-    #[inline]
+    #[inline(always)]
     pub(super) fn only(&mut self) -> Option<(&mut WorkRequest, &mut Sge)> {
         if self.requests.is_empty() {
             self.grow(1, 1);

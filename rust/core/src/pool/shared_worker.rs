@@ -14,7 +14,7 @@ use super::parking::Parking;
 use super::request_list::RequestList;
 use super::spare_lists::SpareLists;
 use super::task::Task;
-use super::worker::{StepReport, WorkerState};
+use super::worker::{OneRequest, StepReport, WorkerState};
 use crate::memory::Recent;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
@@ -120,6 +120,24 @@ impl Worker {
             self.wake_if_parked();
         }
         Begun::Yes
+    }
+
+    /// Begins a part of one request right here, the short way; see [`WorkerState::begin_one`]. `None` also if the
+    /// worker's lock is taken, or others stand before it.
+    #[inline(always)]
+    pub fn try_begin_one<R: OneRequest>(&self, lane: LaneKey, wanted: &R) -> Option<R::Place> {
+        let mut state = self.state.try_lock()?;
+        if !self.is_queue_empty() {
+            return None;
+        }
+        let begun = state.begin_one(lane, wanted)?;
+        state.caller_steps = state.caller_steps.wrapping_add(1);
+        let unattended = self.device_needs_polling || state.has_backlog();
+        drop(state);
+        if unattended {
+            self.wake_if_parked();
+        }
+        Some(begun)
     }
 
     /// Takes a part whose list was built outside: at once if the lock is free, else through a submission queue.

@@ -63,7 +63,7 @@ impl SlicePolicy {
     }
 
     #[inline(always)]
-    fn request(&self, chunk: &Chunk, first_sge: u32, opcode: Opcode) -> (WorkRequest, Sge) {
+    pub(super) fn request(&self, chunk: &Chunk, first_sge: u32, opcode: Opcode) -> (WorkRequest, Sge) {
         let length = chunk.length as u32;
         let request = WorkRequest {
             id: 0,
@@ -282,15 +282,6 @@ impl<'a> Cutter<'a> {
             chunk.length -= slice;
         }
         self.append(&chunk)
-    }
-}
-
-/// Makes the only request of an empty list: of a chunk that the policy takes whole.
-#[inline(always)]
-pub fn push_only(list: &mut RequestList, policy: SlicePolicy, opcode: Opcode, chunk: &Chunk) {
-    if let Some((request, entry)) = list.only() {
-        (*request, *entry) = policy.request(chunk, 0, opcode);
-        list.bytes = chunk.length;
     }
 }
 

@@ -116,7 +116,7 @@ impl Task {
 
     /// Begins a new life of `parts` parts, which times out `limit` milliseconds after a worker has first looked at it; 0
     /// for never. Only while nobody else uses the task.
-    #[inline]
+    #[inline(always)]
     pub fn start(&self, parts: u32, limit: u64) {
         let last = self.verdict.load(Ordering::Relaxed);
         if last as u8 != Verdict::Fine as u8 {

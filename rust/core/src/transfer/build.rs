@@ -7,56 +7,27 @@ use super::sides::{Sides, chunk, holds_remote};
 use super::{Piece, PieceSource, Scope, Share, SubmitError};
 use crate::fabric::Opcode;
 use crate::memory::Recent;
-use crate::pool::{Chunk, Cutter, Placed, RequestList, SlicePolicy, TooManyRequests, push_only};
+use crate::pool::{Chunk, Cutter, Placed, RequestList, SlicePolicy, TooManyRequests};
+
+/// The chunk of a single piece that is like the one before it on its lane, sharing the lane's recent region; `None`, and
+/// nothing is shared, if it is not, or is not to be one request.
+#[inline(always)]
+pub fn chunk_of_one(piece: &Piece, policy: &SlicePolicy, recent: &mut Recent) -> Option<Chunk> {
+    if !holds_remote(&recent.remote, piece) || !policy.takes_whole(piece.length) {
+        return None;
+    }
+    let local = recent.share(piece.region, piece.local, piece.length)?;
+    Some(chunk(piece, 0, &local))
+}
 
 /// Validates the iovs of `share` and makes work requests of them in `list`, which is empty, cut and joined as the policy
 /// says. `recent` is that of the lane which will post them, if its worker's lock is held.
 ///
 /// The first bad iov ends it with an error; the list is then to be thrown away.
-#[inline]
 pub fn build<S: PieceSource + ?Sized>(
     source: &S,
     share: Share,
-    scope: &Scope<'_>,
-    opcode: Opcode,
-    list: &mut RequestList,
-    mut recent: Option<&mut Recent>,
-) -> Result<(), SubmitError> {
-    if let (Share::Range { start, end }, Some(recent)) = (share, recent.as_deref_mut())
-        && end - start == 1
-        && let Some(iov) = source.piece(start)
-        && build_one(&iov, start, scope.policy, opcode, list, recent)
-    {
-        return Ok(());
-    }
-    build_many(source, share, scope, opcode, list, recent)
-}
-
-/// The common case of a single iov like the one before it on the lane, for a third of the price; false, and nothing is
-/// done, if it is not.
-#[inline(always)]
-fn build_one(
-    iov: &Piece,
-    index: usize,
-    policy: SlicePolicy,
-    opcode: Opcode,
-    list: &mut RequestList,
-    recent: &mut Recent,
-) -> bool {
-    if !holds_remote(&recent.remote, iov) || !policy.takes_whole(iov.length) {
-        return false;
-    }
-    let Some(local) = recent.share(iov.region, iov.local, iov.length) else { return false };
-    list.shares_recent = true;
-    push_only(list, policy, opcode, &chunk(iov, index as u32, &local));
-    true
-}
-
-#[inline(never)]
-fn build_many<S: PieceSource + ?Sized>(
-    source: &S,
-    share: Share,
-    scope: &Scope<'_>,
+    scope: Scope<'_>,
     opcode: Opcode,
     list: &mut RequestList,
     recent: Option<&mut Recent>,
@@ -65,11 +36,11 @@ fn build_many<S: PieceSource + ?Sized>(
     let mut sides = Sides::new(scope, recent, std::mem::take(&mut list.holds));
     let built = match share {
         Share::Range { start, end } => {
-            let mut cutter = Cutter::new(list, scope.policy, opcode, end - start);
+            let mut cutter = Cutter::new(list, *scope.policy, opcode, end - start);
             cut_range(source, start..end, &mut sides, &mut cutter)
         }
         Share::Stripe { part, of } => {
-            let mut cutter = Cutter::new(list, scope.policy, opcode, source.len().div_ceil(of));
+            let mut cutter = Cutter::new(list, *scope.policy, opcode, source.len().div_ceil(of));
             cut_stripes(source, (part, of), &mut sides, &mut cutter)
         }
     };

@@ -110,7 +110,7 @@ proptest! {
         let pieces = pieces(&scene, &steps);
         prop_assume!(!pieces.is_empty());
         let opcode = if write { Opcode::Write } else { Opcode::Read };
-        let scope = Scope { local: &scene.registry, remote: &scene.remote, policy };
+        let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy };
         let (mut list, mut recent) = (RequestList::default(), Recent::default());
         // Twice: the second time with what the first has left.
         for _ in 0..2 {
@@ -119,7 +119,7 @@ proptest! {
             }
             list.clear();
             let share = Share::Range { start: 0, end: pieces.len() };
-            build(&pieces[..], share, &scope, opcode, &mut list, shared.then_some(&mut recent)).unwrap();
+            build(&pieces[..], share, scope, opcode, &mut list, shared.then_some(&mut recent)).unwrap();
             let mut plain = RequestList::default();
             let mut cutter = Cutter::new(&mut plain, policy, opcode, 0);
             for (index, piece) in pieces.iter().enumerate().filter(|(_, piece)| piece.length > 0) {
@@ -137,6 +137,43 @@ proptest! {
     }
 }
 
+proptest! {
+    /// A single piece on its short way is the request that the long way makes, and is only taken if that takes it.
+    #[test]
+    fn the_short_way_makes_the_same_request(
+        steps in steps(), policy in policies(), write: bool, off in (-70i64..70, -70i64..70), size in 0u32..300,
+    ) {
+        let scene = Scene::new();
+        let pieces = pieces(&scene, &steps);
+        prop_assume!(pieces.len() > 1);
+        let opcode = if write { Opcode::Write } else { Opcode::Read };
+        let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy };
+        let (mut list, mut recent) = (RequestList::default(), Recent::default());
+        build(&pieces[..1], Share::Range { start: 0, end: 1 }, scope, opcode, &mut list, Some(&mut recent)).unwrap();
+        for piece in &pieces[1..] {
+            let shifted = Piece {
+                local: piece.local.wrapping_add_signed(off.0),
+                remote: RemoteRange {
+                    address: piece.remote.address.wrapping_add_signed(off.1),
+                    size,
+                    ..piece.remote
+                },
+                ..*piece
+            };
+            for piece in [piece, &shifted] {
+                let (mut plain, mut short) = (RequestList::default(), RequestList::default());
+                let all = Share::Range { start: 0, end: 1 };
+                let built = build(std::slice::from_ref(piece), all, scope, opcode, &mut plain, None);
+                let Some(chunk) = chunk_of_one(piece, &policy, &mut recent) else { continue };
+                Cutter::new(&mut short, policy, opcode, 1).push(&chunk).unwrap();
+                prop_assert!(built.is_ok() && short.len() == 1);
+                prop_assert_eq!(short.contents(), plain.contents());
+                recent.give_back();
+            }
+        }
+    }
+}
+
 fn policies() -> impl Strategy<Value = SlicePolicy> {
     (1usize..3000, 0usize..200, 1u32..5, prop::sample::select(vec![0u32, 100]))
         .prop_map(|(slice, fragment, sge, inline)| SlicePolicy::new(slice, fragment, 1 << 30, sge, inline))
@@ -145,11 +182,8 @@ fn policies() -> impl Strategy<Value = SlicePolicy> {
 #[test]
 fn bad_iovs_are_refused_wherever_they_stand() {
     let scene = Scene::new();
-    let scope = Scope {
-        local: &scene.registry,
-        remote: &scene.remote,
-        policy: SlicePolicy::new(0, 0, 1 << 30, 4, 0),
-    };
+    let policy = SlicePolicy::new(0, 0, 1 << 30, 4, 0);
+    let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy };
     let step = |_| Step { regions: (0, 0), behind: (false, false), length: 64, named: true };
     let good = pieces(&scene, &(0..12).map(step).collect::<Vec<_>>());
     let outside = scene.local(0) + REGION - 63;
@@ -171,7 +205,7 @@ fn bad_iovs_are_refused_wherever_they_stand() {
             pieces[at] = bad;
             let (mut list, mut recent) = (RequestList::default(), Recent::default());
             let share = Share::Range { start: 0, end: pieces.len() };
-            let built = build(&pieces[..], share, &scope, Opcode::Write, &mut list, Some(&mut recent));
+            let built = build(&pieces[..], share, scope, Opcode::Write, &mut list, Some(&mut recent));
             let (SubmitError::Local { iov, .. } | SubmitError::Remote { iov, .. }) = built.unwrap_err()
             else {
                 panic!("{bad:?}")

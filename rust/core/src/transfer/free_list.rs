@@ -37,7 +37,7 @@ impl Default for FreeList {
 
 impl FreeList {
     /// Takes a slot; `slot` finds one by its index, `link` its link.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pop<'a, S>(
         &self,
         slot: impl Fn(u32) -> Option<&'a S>,

@@ -15,7 +15,7 @@ mod slots;
 mod table;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
-pub use build::build;
+pub use build::{build, chunk_of_one};
 pub use desc::{RdmaDesc, RemoteRange};
 pub use pieces::PieceSource;
 pub use plan::{Plan, Share};

@@ -44,13 +44,13 @@ const MIN_PART: u64 = 256 << 10;
 const STRIPE_ALIGN: u64 = 4096;
 
 impl Plan {
+    /// A transfer of fewer bytes goes over one lane.
+    pub const SPREAD_FROM: u64 = 2 * MIN_PART;
+
     /// Spreads `source` over at most `lanes` lanes.
     #[inline]
     pub fn new(source: &(impl PieceSource + ?Sized), lanes: usize) -> Self {
         let iovs = source.len();
-        if iovs == 1 && source.lengths().next().is_some_and(|length| length < 2 * MIN_PART) {
-            return Self { parts: 1, striped: false, iovs };
-        }
         // Two sums that the compiler makes several at a time; `any`, all lengths or-ed, is no less than the longest.
         let (sum, any) = source
             .lengths()

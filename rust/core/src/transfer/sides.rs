@@ -18,13 +18,13 @@ pub struct Scope<'a> {
     /// The peer's.
     pub remote: &'a RemoteTable,
     /// How iovs are cut into work requests.
-    pub policy: SlicePolicy,
+    pub policy: &'a SlicePolicy,
 }
 
 /// The regions on both sides: those of the last iov, which neighbours mostly share, those before, and where others are
 /// found.
 pub(super) struct Sides<'a> {
-    scope: &'a Scope<'a>,
+    scope: Scope<'a>,
     recent: Option<&'a mut Recent>,
     /// Our regions, once one had to be looked up.
     snapshot: Option<SwapGuard<Snapshot>>,
@@ -40,7 +40,7 @@ pub(super) struct Sides<'a> {
 
 impl<'a> Sides<'a> {
     /// Knows nothing yet; `holds` is empty.
-    pub(super) fn new(scope: &'a Scope<'a>, recent: Option<&'a mut Recent>, holds: Vec<Hold>) -> Self {
+    pub(super) fn new(scope: Scope<'a>, recent: Option<&'a mut Recent>, holds: Vec<Hold>) -> Self {
         Self {
             scope,
             recent,

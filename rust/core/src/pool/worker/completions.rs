@@ -1,7 +1,7 @@
 //! Completions: what they retire, what they fail, and what becomes of a lane in ERROR.
 
 use super::{RequestFailure, Verdict, WorkerState, condemn};
-use crate::fabric::{Completion, CompletionStatus, FabricError};
+use crate::fabric::{CompletionStatus, FabricError};
 use crate::observe::WorkerCounters;
 use crate::pool::lane::{Lane, LaneHealth, LaneKey, break_lane, make_ready};
 use crate::pool::part::Parts;
@@ -20,21 +20,25 @@ impl WorkerState {
             }
         };
         for position in 0..count {
-            let Some(&completion) = self.completions.get(position) else { break };
-            self.complete(completion);
+            // By field: a copy of all of it goes through memory.
+            let Some((id, status)) = self.completions.get(position).map(|found| (found.id, found.status))
+            else {
+                break;
+            };
+            self.complete(id, status, position);
         }
         count
     }
 
     #[inline]
-    fn complete(&mut self, completion: Completion) {
-        let (key, sequence) = LaneKey::of_request(completion.id);
-        let done = completion.status == CompletionStatus::Success;
+    fn complete(&mut self, id: u64, status: CompletionStatus, position: usize) {
+        let (key, sequence) = LaneKey::of_request(id);
+        let done = status == CompletionStatus::Success;
         let Some(lane) = self.lanes.get(key) else { return };
         let end = sequence.wrapping_add(u32::from(done));
         self.posted -= retire(lane, &mut self.parts, end, &self.counters);
         if !done {
-            self.fail_request(key.index, sequence, completion);
+            self.fail_request(key.index, sequence, position);
         } else if lane.status.health() == LaneHealth::Broken {
             // What was outstanding when it was moved to ERROR had been carried out: no flush will say so.
             self.settle_lane(key.index);
@@ -43,9 +47,10 @@ impl WorkerState {
         }
     }
 
+    /// The completion at `position` says that a request failed.
     #[cold]
-    fn fail_request(&mut self, index: u16, sequence: u32, completion: Completion) {
-        let Some(lane) = self.lanes.at(index) else {
+    fn fail_request(&mut self, index: u16, sequence: u32, position: usize) {
+        let (Some(&completion), Some(lane)) = (self.completions.get(position), self.lanes.at(index)) else {
             return;
         };
         let Some(group) = lane.groups.front_mut().filter(|group| group.first == sequence) else { return };
@@ -166,6 +171,8 @@ fn retire(lane: &mut Lane, parts: &mut Parts, end: u32, counters: &WorkerCounter
         if done == 0 || done > i32::MAX as u32 {
             break;
         }
+        // Nothing before `end` is left behind this one: spares a look at the next.
+        let last = done <= group.count;
         let done = done.min(group.count);
         let part_index = group.part;
         if done == group.count {
@@ -186,6 +193,9 @@ fn retire(lane: &mut Lane, parts: &mut Parts, end: u32, counters: &WorkerCounter
             if let Some(task) = parts.release(part_index) {
                 task.end_part();
             }
+        }
+        if last {
+            break;
         }
     }
     before - lane.outstanding

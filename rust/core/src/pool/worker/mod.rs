@@ -7,10 +7,13 @@ mod completions;
 #[cfg(all(test, not(loom)))]
 mod credit_tests;
 mod deadlines;
+mod express;
 mod lanes;
 mod posting;
 #[cfg(all(test, not(loom)))]
 mod tests;
+
+pub use express::OneRequest;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -23,9 +23,7 @@ impl WorkerState {
     /// Puts a part, its list made, on its lane: posts at once what may be posted, and queues it for the rest.
     #[inline(always)]
     pub(super) fn start(&mut self, key: LaneKey, part_index: u32) {
-        let measured = self.counters.begun();
         let Some(part) = self.parts.get(part_index) else { return };
-        part.begun = measured.then(Instant::now);
         let Some(lane) = self.lanes.get(key).filter(|lane| lane.is_healthy() || lane.heals) else {
             if let Some(task) = part.task {
                 condemn(task, Verdict::Failed, "the lane is down");
@@ -33,9 +31,8 @@ impl WorkerState {
             self.end_part(part_index);
             return;
         };
-        lane.status.transfers.add(u64::from(part.list.first));
-        lane.status.bytes.add(part.list.bytes);
-        if !lane.waiting.is_empty() || !lane.is_healthy() {
+        count(lane, part, &self.counters);
+        if !lane.posts_at_once() {
             self.queue_part(key.index, part_index);
             self.post_ready();
             return;
@@ -53,7 +50,7 @@ impl WorkerState {
     }
 
     /// Appends a part to those that wait on its lane.
-    fn queue_part(&mut self, index: u16, part_index: u32) {
+    pub(super) fn queue_part(&mut self, index: u16, part_index: u32) {
         let (Some(lane), Some(part)) = (self.lanes.at(index), self.parts.get(part_index)) else { return };
         part.waiting = true;
         self.unposted += 1;
@@ -115,7 +112,7 @@ impl WorkerState {
 
     /// A post was refused for good: the transfer has failed, and the queue pair is of no more use.
     #[cold]
-    fn post_refused(&mut self, index: u16, part_index: u32, errno: i32) {
+    pub(super) fn post_refused(&mut self, index: u16, part_index: u32, errno: i32) {
         let (Some(lane), Some(part)) = (self.lanes.at(index), self.parts.get(part_index)) else { return };
         let reason = format!("post refused: {}", std::io::Error::from_raw_os_error(errno));
         if let Some(task) = part.task {
@@ -132,6 +129,16 @@ impl WorkerState {
         }
         self.settle_lane(index);
     }
+}
+
+/// Counts a part as begun, and now and then notes when that was.
+#[inline(always)]
+pub(super) fn count(lane: &Lane, part: &mut Part, counters: &WorkerCounters) {
+    if counters.begun() {
+        part.begun = Some(Instant::now());
+    }
+    lane.status.transfers.add(u64::from(part.list.first));
+    lane.status.bytes.add(part.list.bytes);
 }
 
 /// Posts the next list of a part of a healthy lane.
