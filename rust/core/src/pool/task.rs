@@ -108,7 +108,7 @@ impl Task {
     /// One that is not freed, as those of a transfer table are, kept where it is not taken for a leak.
     #[cfg(all(test, not(loom)))]
     pub(super) fn lasting() -> &'static Self {
-        static KEPT: std::sync::Mutex<Vec<&Task>> = std::sync::Mutex::new(Vec::new());
+        static KEPT: Mutex<Vec<&Task>> = Mutex::new(Vec::new());
         let task = Box::leak(Box::default());
         lock(&KEPT).push(task);
         task

@@ -78,6 +78,7 @@ mod tests {
         assert!(std::ptr::eq(first, spare.take()));
         assert_eq!(first[7].id.load(Ordering::Relaxed), 0);
         // The process keeps them, so that they are not taken for leaks.
-        [first, second].map(|chunk| SPARE.give(chunk));
+        SPARE.give(first);
+        SPARE.give(second);
     }
 }
