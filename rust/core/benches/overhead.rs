@@ -19,8 +19,8 @@ use flagcx_p2p::config::Config;
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::engine::{Engine, EngineOptions, RegisteredBuffer};
 use flagcx_p2p::fabric::{
-    Access, Completion, Device, DeviceList, FabricChoice, FabricOptions, MemoryRange, Opcode, PathOptions,
-    QueuePairCaps, Sge, WorkRequest,
+    Access, Batch, Completion, Device, DeviceList, FabricChoice, FabricOptions, MemoryRange, Opcode,
+    PathOptions, QueuePairCaps, Sge, WorkRequest,
 };
 use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
 
@@ -193,14 +193,11 @@ fn raw(device: &Arc<dyn Device>, pair: &Pair) -> f64 {
     let mut entries = vec![Sge::default(); LIST];
     let mut requests: Vec<_> = (0..LIST)
         .map(|index| WorkRequest {
-            id: 0,
             remote_address: 0,
             rkey: remote.rkey(),
             first_sge: index as u32,
             origin: 0,
             sge_count: 1,
-            opcode: Opcode::Write,
-            signaled: true,
             inline: false,
         })
         .collect();
@@ -214,14 +211,20 @@ fn raw(device: &Arc<dyn Device>, pair: &Pair) -> f64 {
             }
             for (request, entry) in requests.iter_mut().zip(&mut entries) {
                 *entry = Sge { address: source + offset, length: PIECE as u32, lkey: local.lkey() };
-                request.id = index as u64;
                 request.remote_address = target + offset;
                 offset += PIECE;
                 if offset + PIECE > POOL as u64 {
                     offset = 0;
                 }
             }
-            assert_eq!(a.post(&requests, &entries).accepted, LIST);
+            let batch = Batch {
+                opcode: Opcode::Write,
+                first_id: (index as u64) << 32,
+                signal_every: 1,
+                requests: &requests,
+                entries: &entries,
+            };
+            assert_eq!(a.post(&batch).accepted, LIST);
             *out += LIST;
         }
         loop {
@@ -230,7 +233,7 @@ fn raw(device: &Arc<dyn Device>, pair: &Pair) -> f64 {
                 break;
             }
             for completion in &completions[..count] {
-                pairs[completion.id as usize].2 -= 1;
+                pairs[(completion.id >> 32) as usize].2 -= 1;
             }
             done += count as u64;
         }

@@ -13,13 +13,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conformance::initiator::request;
+use conformance::initiator::{request, writes};
 use conformance::remote::{ROLE, RemotePeer, address_from_text, address_to_text, serve};
 use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps, peer};
 use flagcx_p2p::fabric::software::{self, SoftwareDevice};
 use flagcx_p2p::fabric::{
-    Access, Completion, CompletionQueue, CompletionStatus, Device, DeviceEvent, MemoryRange, Opcode,
-    PathKind, Posted, QueuePairCaps, SoftwareOptions, WorkRequest,
+    Access, Batch, Completion, CompletionQueue, CompletionStatus, Device, DeviceEvent, MemoryRange, Opcode,
+    PathKind, Posted, QueuePairCaps, SoftwareOptions,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
@@ -81,8 +81,8 @@ fn peer_process() {
         }
         // Writes and says nothing more for a minute: the write pins its region that long.
         "initiator_write" => {
-            let write = request(1, Opcode::Write, words[1].parse().unwrap(), words[2].parse().unwrap(), 0);
-            assert_eq!(queue_pair.post(&[write], &[local.sge(0, 64)]).accepted, 1);
+            let write = request(words[1].parse().unwrap(), words[2].parse().unwrap(), 0);
+            assert_eq!(queue_pair.post(&writes(1, &[write], &[local.sge(0, 64)])).accepted, 1);
             completions.poll(&mut [Completion::default()]).unwrap();
             String::new()
         }
@@ -112,9 +112,8 @@ fn a_killed_peer_fails_what_is_outstanding_within_a_second() {
             Initiator::with(&mut rig, &QueuePairCaps { send_depth: 256, max_sge: 1, max_inline: 0 }, 256);
         let local = Window::new(&rig.device, LENGTH, 1);
         let remote = rig.peer.buffer(LENGTH, 0, Access::FULL);
-        let requests: Vec<_> =
-            (0..256).map(|id| request(id, Opcode::Write, remote.address, remote.rkey, 0)).collect();
-        side.post_all(&requests, &[local.sge(0, LENGTH)]);
+        let requests = [request(remote.address, remote.rkey, 0); 256];
+        side.post_all(&writes(0, &requests, &[local.sge(0, LENGTH)]));
         assert_eq!(side.wait(2)[1].status, CompletionStatus::Success);
         kill_process(pid, Signal::KILL).unwrap();
         let killed = Instant::now();
@@ -138,8 +137,8 @@ fn a_killed_peer_is_noticed_by_an_idle_queue_pair_within_a_second() {
         kill_process(pid, Signal::KILL).unwrap();
         // Nobody polls: the responder's thread notices.
         within(Duration::from_secs(1), "the queue pair is broken", || side.queue_pair.is_broken());
-        let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
-        side.post_all(&[write, write], &[local.sge(0, 64)]);
+        let write = request(remote.address, remote.rkey, 0);
+        side.post_all(&writes(1, &[write; 2], &[local.sge(0, 64)]));
         assert_eq!(statuses(&side.wait(2)), [CompletionStatus::RetryExceeded, CompletionStatus::Flushed]);
     }
 }
@@ -158,7 +157,7 @@ fn a_killed_peer_is_noticed_though_its_child_keeps_its_sockets_open() {
     let second = rig.peer.command("fork")[0].parse().unwrap();
     kill_process(pid, Signal::KILL).unwrap();
     within(Duration::from_secs(1), "the queue pair is broken", || side.queue_pair.is_broken());
-    side.post_all(&[request(1, Opcode::Write, buffer.address, buffer.rkey, 0)], &[local.sge(0, 64)]);
+    side.post_all(&writes(1, &[request(buffer.address, buffer.rkey, 0)], &[local.sge(0, 64)]));
     assert_eq!(statuses(&side.wait(1)), [CompletionStatus::RetryExceeded]);
     for child in [child, second] {
         kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
@@ -174,13 +173,13 @@ fn a_side_that_connects_later_finds_what_was_posted_before() {
         let (counterpart, address) = rig.peer.queue_pair();
         let local = Window::patterned(&rig.device, 64);
         let remote = rig.peer.buffer(64, 0, Access::FULL);
-        let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
+        let write = request(remote.address, remote.rkey, 0);
         assert_eq!(
-            queue_pair.post(&[write], &[local.sge(0, 64)]),
+            queue_pair.post(&writes(1, &[write], &[local.sge(0, 64)])),
             Posted { accepted: 0, errno: Some(libc::EINVAL) }
         );
         queue_pair.connect(&address, &peer::path()).unwrap();
-        assert_eq!(queue_pair.post(&[write], &[local.sge(0, 64)]).accepted, 1);
+        assert_eq!(queue_pair.post(&writes(1, &[write], &[local.sge(0, 64)])).accepted, 1);
         let mut out = [Completion::default()];
         for _ in 0..20 {
             assert_eq!(completions.poll(&mut out).unwrap(), 0);
@@ -246,8 +245,8 @@ fn ordered_failures_come_on_every_path_and_are_counted() {
         let mut side = Initiator::new(&mut rig);
         let local = Window::new(&rig.device, 64, 1);
         let remote = rig.peer.buffer(64, 0, Access::FULL);
-        let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
-        side.post_all(&[write; 5], &[local.sge(0, 64)]);
+        let write = request(remote.address, remote.rkey, 0);
+        side.post_all(&writes(1, &[write; 5], &[local.sge(0, 64)]));
         let expected = [
             CompletionStatus::Success,
             CompletionStatus::Success,
@@ -268,10 +267,13 @@ fn a_post_is_refused_where_ordered_and_a_peer_dropped_where_ordered() {
         let mut side = Initiator::new(&mut rig);
         let local = Window::new(&rig.device, 64, 1);
         let remote = rig.peer.buffer(64, 0, Access::FULL);
-        let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
+        let write = request(remote.address, remote.rkey, 0);
         let entries = [local.sge(0, 64)];
-        assert_eq!(side.post(&[write; 6], &entries), Posted { accepted: 2, errno: Some(libc::ENOMEM) });
-        side.post_all(&[write; 4], &entries);
+        assert_eq!(
+            side.post(&writes(1, &[write; 6], &entries)),
+            Posted { accepted: 2, errno: Some(libc::ENOMEM) }
+        );
+        side.post_all(&writes(1, &[write; 4], &entries));
         let found = statuses(&side.wait(6));
         // On TCP, requests that were sent and not yet answered go down with the connection.
         let failed = found.iter().position(|status| *status != CompletionStatus::Success).unwrap();
@@ -291,9 +293,9 @@ fn delays_delay() {
         let mut side = Initiator::new(&mut rig);
         let local = Window::new(&rig.device, 64, 1);
         let remote = rig.peer.buffer(64, 0, Access::FULL);
-        let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
+        let write = request(remote.address, remote.rkey, 0);
         let started = Instant::now();
-        side.post_all(&[write; 5], &[local.sge(0, 64)]);
+        side.post_all(&writes(1, &[write; 5], &[local.sge(0, 64)]));
         side.wait(5);
         assert!(started.elapsed() >= Duration::from_millis(100), "{path}: {:?}", started.elapsed());
     }
@@ -305,8 +307,8 @@ fn more_outstanding_requests_than_the_completion_queue_holds_are_fatal() {
     let mut side = Initiator::with(&mut rig, &caps(), 4);
     let local = Window::new(&rig.device, 64, 1);
     let remote = rig.peer.buffer(64, 0, Access::FULL);
-    let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
-    side.post_all(&[write; 5], &[local.sge(0, 64)]);
+    let write = request(remote.address, remote.rkey, 0);
+    side.post_all(&writes(1, &[write; 5], &[local.sge(0, 64)]));
     assert!(side.completions.poll(&mut [Completion::default(); 8]).is_err());
     assert_eq!(device.poll_event(), Some(DeviceEvent::CompletionQueueFatal));
     assert!(side.queue_pair.is_broken());
@@ -318,10 +320,11 @@ fn silent_requests_count_for_the_completion_queue_once_they_are_flushed() {
     let mut side = Initiator::with(&mut rig, &caps(), 4);
     let local = Window::new(&rig.device, 64, 1);
     let remote = rig.peer.buffer(64, 0, Access::FULL);
-    let silent = WorkRequest { signaled: false, ..request(1, Opcode::Write, remote.address, remote.rkey, 0) };
-    side.post_all(&[silent; 8], &[local.sge(0, 64)]);
-    assert_eq!(side.completions.poll(&mut [Completion::default(); 8]).unwrap(), 0);
-    side.post_all(&[silent; 8], &[local.sge(0, 64)]);
+    let (requests, entries) = ([request(remote.address, remote.rkey, 0); 8], [local.sge(0, 64)]);
+    let silent = Batch { signal_every: 0, ..writes(1, &requests, &entries) };
+    side.post_all(&silent);
+    assert_eq!(side.completions.poll(&mut [Completion::default(); 8]).unwrap(), 1, "the last one's");
+    side.post_all(&silent);
     side.queue_pair.set_error().unwrap();
     // Eight completions are due now, and the queue holds four.
     while side.completions.poll(&mut [Completion::default(); 1]).is_ok() {}
@@ -366,7 +369,7 @@ fn strangers_at_the_data_listener_harm_nobody() {
     }
     let local = Window::patterned(&rig.device, 64);
     let remote = rig.peer.buffer(64, 0, Access::FULL);
-    side.post_all(&[request(1, Opcode::Write, remote.address, remote.rkey, 0)], &[local.sge(0, 64)]);
+    side.post_all(&writes(1, &[request(remote.address, remote.rkey, 0)], &[local.sge(0, 64)]));
     assert_eq!(statuses(&side.wait(1)), [CompletionStatus::Success]);
     // Whoever says nothing is sent away.
     silent.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -432,9 +435,9 @@ fn revoked_memory_can_be_unmapped_while_peers_keep_writing() {
             peer.connect(counterpart, &queue_pair.address());
             let opcode = if round % 2 == 0 { Opcode::Write } else { Opcode::Read };
             let requests: Vec<_> =
-                (0..32).map(|id| request(id, opcode, range.address, region.rkey(), id as u32)).collect();
+                (0..32).map(|index| request(range.address, region.rkey(), index)).collect();
             let entries: Vec<_> = (0..32).map(|index| local.sge(index * LENGTH, LENGTH)).collect();
-            assert_eq!(queue_pair.post(&requests, &entries).accepted, 32);
+            assert_eq!(queue_pair.post(&Batch { opcode, ..writes(0, &requests, &entries) }).accepted, 32);
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     std::thread::sleep(Duration::from_micros(500 * round));
@@ -472,10 +475,10 @@ fn closing_devices_leaves_no_thread_and_no_descriptor() {
             let mut side = Initiator::new(&mut rig);
             let local = Window::new(&rig.device, 64, 1);
             let remote = rig.peer.buffer(64, 0, Access::FULL);
-            side.post_all(&[request(1, Opcode::Write, remote.address, remote.rkey, 0)], &[local.sge(0, 64)]);
+            side.post_all(&writes(1, &[request(remote.address, remote.rkey, 0)], &[local.sge(0, 64)]));
             side.wait(1);
             // Still outstanding when everything goes.
-            side.post_all(&[request(1, Opcode::Write, remote.address, remote.rkey, 0)], &[local.sge(0, 64)]);
+            side.post_all(&writes(1, &[request(remote.address, remote.rkey, 0)], &[local.sge(0, 64)]));
         }
     };
     // Other tests of this process come and go meanwhile, hence in a process of its own.

@@ -16,6 +16,7 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use conformance::initiator::{request, writes};
 use conformance::{Initiator, LocalPeer, Rig, Window, caps, run};
 use flagcx_p2p::fabric::*;
 use nullverbs::{Live, Standin};
@@ -259,21 +260,18 @@ fn nothing_is_posted_before_connecting_and_nothing_malformed_after() {
     let local = Window::patterned(device, 64);
     let remote = rig.peer.buffer(64, 0, Access::FULL);
     let good = WorkRequest {
-        id: 1,
         remote_address: remote.address,
         rkey: remote.rkey,
         first_sge: 0,
         origin: 0,
         sge_count: 1,
-        opcode: Opcode::Write,
-        signaled: true,
         inline: false,
     };
     let entries = [local.sge(0, 64)];
     let mut queue = Arc::clone(device).create_completion_queue(16).unwrap();
     let mut idle = Arc::clone(device).create_queue_pair(&mut *queue, &caps()).unwrap();
-    assert_eq!(idle.post(&[good], &entries), Posted { accepted: 0, errno: Some(libc::EINVAL) });
-    assert_eq!(idle.post(&[], &entries), Posted { accepted: 0, errno: None });
+    assert_eq!(idle.post(&writes(1, &[good], &entries)), Posted { accepted: 0, errno: Some(libc::EINVAL) });
+    assert_eq!(idle.post(&writes(1, &[], &entries)), Posted { accepted: 0, errno: None });
 
     let mut side = Initiator::new(&mut rig);
     for bad in [
@@ -281,7 +279,7 @@ fn nothing_is_posted_before_connecting_and_nothing_malformed_after() {
         WorkRequest { sge_count: 2, ..good },
         WorkRequest { sge_count: 0, ..good },
     ] {
-        let posted = side.post(&[good, good, bad, good], &entries);
+        let posted = side.post(&writes(1, &[good, good, bad, good], &entries));
         assert_eq!(posted, Posted { accepted: 2, errno: Some(libc::EINVAL) });
         assert_eq!(side.wait(2).len(), 2);
     }
@@ -302,25 +300,27 @@ fn lists_longer_than_one_call_go_in_order() {
     let entries: Vec<_> = (0..COUNT).map(|index| local.sge(index * 8, 8)).collect();
     let requests: Vec<_> = (0..COUNT as u64)
         .map(|index| WorkRequest {
-            id: index,
             remote_address: remote.address + index * 8,
             rkey: remote.rkey,
             first_sge: index as u32,
             origin: 0,
             sge_count: 1,
-            opcode: Opcode::Write,
-            signaled: true,
             inline: false,
         })
         .collect();
-    side.post_all(&requests, &entries);
+    side.post_all(&writes(0, &requests, &entries));
     let ids: Vec<_> = side.wait(COUNT).iter().map(|completion| completion.id).collect();
     assert_eq!(ids, (0..COUNT as u64).collect::<Vec<_>>());
     assert_eq!(rig.peer.bytes(remote.index), local.bytes());
+    // Every so many are signaled, and the last of each call.
+    side.post_all(&Batch { signal_every: 999, ..writes(0, &requests, &entries) });
+    let ids: Vec<_> = side.wait(5).iter().map(|completion| completion.id).collect();
+    assert_eq!(ids, [998, 1023, 2022, 2047, 2499]);
+    side.expect_none();
     // One more than there is room for: the refusal's position counts over the calls.
     let mut requests = requests;
     requests.push(requests[0]);
-    let posted = side.post(&requests, &entries);
+    let posted = side.post(&writes(0, &requests, &entries));
     assert_eq!(posted, Posted { accepted: COUNT, errno: Some(libc::ENOMEM) });
 }
 
@@ -332,12 +332,12 @@ fn the_descriptor_wakes_once_per_arming() {
     let local = Window::patterned(device, 64);
     let remote = rig.peer.buffer(64, 0, Access::FULL);
     let mut side = Initiator::new(&mut rig);
-    let write = conformance::request(1, Opcode::Write, remote.address, remote.rkey, 0);
+    let write = request(remote.address, remote.rkey, 0);
     let mut out = [Completion::default(); 4];
 
     assert!(!readable(&*side.completions));
     assert!(side.completions.arm().unwrap(), "an empty queue may be slept on");
-    side.post_all(&[write, write], &[local.sge(0, 64)]);
+    side.post_all(&writes(1, &[write; 2], &[local.sge(0, 64)]));
     assert!(readable(&*side.completions));
     side.completions.acknowledge().unwrap();
     side.completions.acknowledge().unwrap();
@@ -398,10 +398,7 @@ fn a_thousand_connections_leave_nothing_behind() {
         let local = Window::patterned(&devices[0], 64);
         let remote = rig.peer.buffer(64, 0, Access::FULL);
         let rkey = if round % 2 == 0 { remote.rkey } else { !remote.rkey };
-        side.post_all(
-            &[conformance::request(round, Opcode::Write, remote.address, rkey, 0)],
-            &[local.sge(0, 64)],
-        );
+        side.post_all(&writes(round, &[request(remote.address, rkey, 0)], &[local.sge(0, 64)]));
         assert!(side.completions.arm().is_ok());
         assert_eq!(side.wait(1)[0].id, round);
     }

@@ -17,8 +17,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use conformance::initiator::{request, writes};
 use conformance::remote::{ROLE, RemotePeer, serve};
-use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps, request, run};
+use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps, run};
 use flagcx_p2p::fabric::*;
 
 /// About a second until an unreachable peer is given up: 4.096 us * 2^16, four times.
@@ -160,7 +161,7 @@ impl Connected {
         queue_pair.connect(&address, &path()).unwrap();
         peer.connect(counterpart, &queue_pair.address());
         let remote = peer.buffer(4096, 0, Access::FULL);
-        let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
+        let write = request(remote.address, remote.rkey, 0);
         let local = Window::patterned(device, 4096);
         let mut connected =
             Self { peer, side: Initiator { completions, queue_pair, counterpart }, local, write };
@@ -169,7 +170,7 @@ impl Connected {
     }
 
     fn write_once(&mut self) -> CompletionStatus {
-        self.side.post_all(&[self.write], &[self.local.sge(0, 4096)]);
+        self.side.post_all(&writes(1, &[self.write], &[self.local.sge(0, 4096)]));
         self.side.wait(1)[0].status
     }
 }
@@ -206,8 +207,8 @@ fn set_error_ends_what_would_be_tried_for_ever() {
     let mut connected = Connected::new(&open(FOR_EVER));
     connected.peer.kill();
     let write = connected.write;
-    let later = WorkRequest { id: 2, signaled: false, ..write };
-    connected.side.post_all(&[write, later], &[connected.local.sge(0, 4096)]);
+    let entries = [connected.local.sge(0, 4096)];
+    connected.side.post_all(&Batch { signal_every: 0, ..writes(1, &[write; 2], &entries) });
     std::thread::sleep(Duration::from_millis(500));
     connected.side.expect_none();
     let started = Instant::now();
@@ -248,7 +249,7 @@ fn a_thousand_connections_leave_nothing_behind() {
         let remote = rig.peer.buffer(64, 0, Access::FULL);
         // Every tenth one ends in an error.
         let rkey = if round % 10 == 0 { !remote.rkey } else { remote.rkey };
-        side.post_all(&[request(round, Opcode::Write, remote.address, rkey, 0)], &[local.sge(0, 64)]);
+        side.post_all(&writes(round, &[request(remote.address, rkey, 0)], &[local.sge(0, 64)]));
         assert_eq!(side.wait(1)[0].id, round);
     }
     assert_eq!((open_files(), held_by_kernel()), before);

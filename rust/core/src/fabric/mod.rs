@@ -8,7 +8,7 @@
 //! * **Completion queue**: bounded; an fd that becomes readable after [`CompletionQueue::arm`] when a completion
 //!   arrives; polled by one thread at a time (`&mut self`).
 //! * **Queue pair**: reliable connected. Created in INIT, moved to RTS by [`QueuePair::connect`].
-//!   [`QueuePair::post`] takes a list, accepts a prefix of it and says how many; it never waits for completions.
+//!   [`QueuePair::post`] takes a [`Batch`], accepts a prefix of it and says how many; it never waits for completions.
 //!   Requests of one queue pair take effect and complete in order. A successful signaled completion retires every
 //!   request posted before it on that queue pair; unsignaled requests that succeed give no completion.
 //!   The first failing request moves the queue pair to ERROR and completes with its reason; every later one,
@@ -28,6 +28,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
+mod batch;
 mod hca_filter;
 mod registry;
 pub mod software;
@@ -35,6 +36,7 @@ mod types;
 #[cfg(feature = "verbs")]
 pub mod verbs;
 
+pub use batch::Batch;
 pub use hca_filter::HcaFilter;
 pub use registry::{DeviceList, Selection, devices};
 pub use types::*;
@@ -125,10 +127,10 @@ pub trait QueuePair: Send + Debug {
     /// Moves the queue pair from INIT to RTS towards `peer`. Blocks at most until `path.deadline`.
     fn connect(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError>;
 
-    /// Posts `requests` in order; their scatter/gather entries are ranges of `entries`. Never blocks.
+    /// Posts the requests of `batch` in order. Never blocks.
     ///
     /// Accepts a prefix. A queue pair in ERROR accepts everything and flushes it.
-    fn post(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted;
+    fn post(&mut self, batch: &Batch<'_>) -> Posted;
 
     /// Moves the queue pair to ERROR: what is outstanding completes as [`CompletionStatus::Flushed`]. Idempotent.
     fn set_error(&mut self) -> Result<(), FabricError>;

@@ -228,10 +228,11 @@ pub struct PathOptions {
 }
 
 /// What a work request does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
     /// RDMA WRITE: local to remote.
+    #[default]
     Write = 0,
     /// RDMA READ: remote to local.
     Read = 1,
@@ -249,25 +250,20 @@ pub struct Sge {
     pub lkey: u32,
 }
 
-/// One request as posted. Its local buffer is `entries[first_sge..first_sge + sge_count]` of the posted list.
+/// One request as posted. Its local buffer is `entries[first_sge..first_sge + sge_count]` of its [`super::Batch`], which
+/// also says what it does and what its completion is called.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkRequest {
-    /// Given back in its completion.
-    pub id: u64,
     /// Remote address.
     pub remote_address: u64,
     /// Remote key.
     pub rkey: u32,
-    /// Index of its first entry in the list's entries.
+    /// Index of its first entry in the batch's entries.
     pub first_sge: u32,
     /// The poster's own note; providers do not look at it.
     pub origin: u32,
     /// Number of entries, 1..=[`MAX_SGE`].
     pub sge_count: u8,
-    /// READ or WRITE.
-    pub opcode: Opcode,
-    /// Ask for a completion on success.
-    pub signaled: bool,
     /// Copy the payload at post time; WRITE only, at most the queue pair's `max_inline` bytes, host memory.
     pub inline: bool,
 }
@@ -284,7 +280,7 @@ pub struct Posted {
 /// One completion as polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// The request's id.
+    /// The request's id: [`super::Batch::id`].
     pub id: u64,
     /// How it ended.
     pub status: CompletionStatus,

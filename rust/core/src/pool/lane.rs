@@ -155,7 +155,7 @@ pub(super) struct Lane {
     /// Most that may be outstanding.
     pub(super) depth: u32,
     /// Every how many requests one is signaled, whatever the list's length.
-    pub(super) signal_every: usize,
+    pub(super) signal_every: u32,
     /// Interrupted parts may go on once the lane is rebuilt.
     pub(super) heals: bool,
     /// When it was first seen in ERROR and not drained, in the pool's clock.
@@ -177,7 +177,7 @@ impl Lane {
             outstanding: 0,
             depth,
             // A quarter: completions come early enough to refill the queue before it runs dry.
-            signal_every: (depth as usize / 4).max(1),
+            signal_every: (depth / 4).max(1),
             heals: setup.heals,
             broken_since: None,
         }

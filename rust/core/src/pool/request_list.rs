@@ -1,14 +1,14 @@
 //! What a worker is given to move: work requests, cut and checked, and what must stay alive until they are done.
 
-use crate::fabric::{Opcode, Sge, WorkRequest};
+use crate::fabric::{Batch, Opcode, Sge, WorkRequest};
 use crate::memory::Hold;
 
-use super::lane::LaneKey;
-
 /// The work requests of one part of a transfer, in posting order. Made once, when the transfer is checked; posting takes
-/// the next so many of them, and a repetition takes them again. A slice costs the 48 bytes of a request with one entry.
+/// the next so many of them, and a repetition takes them again. A slice costs the 40 bytes of a request with one entry.
 #[derive(Debug, Default)]
 pub struct RequestList {
+    /// What all of them do.
+    pub(super) opcode: Opcode,
     // Both vectors are longer than what is in use of them: writing over what is there spares the test for room with each
     // request, and emptying is to forget how much was in use.
     requests: Vec<WorkRequest>,
@@ -27,9 +27,9 @@ pub struct RequestList {
 }
 
 impl RequestList {
-    /// Most requests of one list: what indices of 32 bits name, and 3 GiB of memory.
+    /// Most requests of one list: what indices of 32 bits name, and 2.5 GiB of memory.
     pub const LONGEST: usize = 1 << 26;
-    /// Largest capacity that is kept for reuse: 1.5 MiB of requests and entries.
+    /// Largest capacity that is kept for reuse: 1.25 MiB of requests and entries.
     const KEEP: usize = 1 << 15;
     /// Room is made for at least so many: no list is grown twice for a short transfer.
     const SHORTEST: usize = 16;
@@ -93,7 +93,7 @@ impl RequestList {
     /// Everything that it would have posted, to compare.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn contents(&self) -> (String, Vec<Sge>, u64) {
-        (format!("{:?}", self.requests()), self.entries().to_vec(), self.bytes)
+        (format!("{:?} {:?}", self.opcode, self.requests()), self.entries().to_vec(), self.bytes)
     }
 
     /// The requests.
@@ -127,12 +127,12 @@ impl RequestList {
 
     /// The first place of an empty list, counted as if it were filled.
     #[inline(always)]
-    pub(super) fn only(&mut self) -> Option<(&mut WorkRequest, &mut Sge)> {
+    pub(super) fn only(&mut self, opcode: Opcode) -> Option<(&mut WorkRequest, &mut Sge)> {
         if self.requests.is_empty() {
             self.grow(1, 1);
         }
         let places = (self.requests.first_mut()?, self.entries.first_mut()?);
-        (self.len, self.entry_count) = (1, 1);
+        (self.opcode, self.len, self.entry_count) = (opcode, 1, 1);
         Some(places)
     }
 
@@ -143,25 +143,18 @@ impl RequestList {
         self.entry_count = (self.entry_count + entries).min(self.entries.len());
     }
 
-    /// The next at most `most` requests from index `start` on, numbered from `first` on for `lane`. The last one is
-    /// signaled, and every `signal_every`-th.
+    /// At most `most` requests from index `start` on, to be posted under ids from `first_id` on. Every `signal_every`-th
+    /// is signaled, and the last one.
     #[inline]
-    pub(super) fn next_run(
-        &mut self,
-        start: usize,
-        most: usize,
-        lane: LaneKey,
-        first: u32,
-        signal_every: usize,
-    ) -> (&[WorkRequest], &[Sge]) {
+    pub(super) fn batch(&self, start: usize, most: usize, first_id: u64, signal_every: u32) -> Batch<'_> {
         let end = self.len.min(start.saturating_add(most));
-        let run = self.requests.get_mut(start..end).unwrap_or_default();
-        if let [only] = run {
-            (only.id, only.signaled) = (lane.request_id(first), true);
-        } else {
-            number(run, lane, first, signal_every);
+        Batch {
+            opcode: self.opcode,
+            first_id,
+            signal_every,
+            requests: self.requests.get(start..end).unwrap_or_default(),
+            entries: self.entries.get(..self.entry_count).unwrap_or_default(),
         }
-        (run, self.entries.get(..self.entry_count).unwrap_or_default())
     }
 
     /// The caller's iov that request `index` came from (the first one, if several were joined).
@@ -170,31 +163,6 @@ impl RequestList {
     }
 }
 
-/// Numbers requests from `first` on, and says which are signaled: every `signal_every`-th and the last one.
-fn number(run: &mut [WorkRequest], lane: LaneKey, first: u32, signal_every: usize) {
-    let mut sequence = first;
-    for request in run.iter_mut() {
-        request.id = lane.request_id(sequence);
-        // Also for those that are posted once more.
-        request.signaled = false;
-        sequence = sequence.wrapping_add(1);
-    }
-    let signaled = run.iter_mut().skip(signal_every - 1).step_by(signal_every);
-    signaled.for_each(|request| request.signaled = true);
-    if let Some(last) = run.last_mut() {
-        last.signaled = true;
-    }
-}
-
 /// What lies in the places that are not in use.
-const BLANK: WorkRequest = WorkRequest {
-    id: 0,
-    remote_address: 0,
-    rkey: 0,
-    first_sge: 0,
-    origin: 0,
-    sge_count: 0,
-    opcode: Opcode::Write,
-    signaled: false,
-    inline: false,
-};
+const BLANK: WorkRequest =
+    WorkRequest { remote_address: 0, rkey: 0, first_sge: 0, origin: 0, sge_count: 0, inline: false };

@@ -66,14 +66,11 @@ impl SlicePolicy {
     pub(super) fn request(&self, chunk: &Chunk, first_sge: u32, opcode: Opcode) -> (WorkRequest, Sge) {
         let length = chunk.length as u32;
         let request = WorkRequest {
-            id: 0,
             remote_address: chunk.remote,
             rkey: chunk.rkey,
             first_sge,
             origin: chunk.iov,
             sge_count: 1,
-            opcode,
-            signaled: false,
             // Nothing is sent along with a READ.
             inline: length <= self.max_inline && chunk.host && opcode == Opcode::Write,
         };
@@ -127,7 +124,6 @@ pub enum Placed {
 pub struct Cutter<'a> {
     list: &'a mut RequestList,
     policy: SlicePolicy,
-    opcode: Opcode,
     /// Where the last request ends on the remote side. No range ends at 0, so the first chunk joins nothing.
     remote_end: u64,
     /// Bytes of the last request.
@@ -139,7 +135,8 @@ impl<'a> Cutter<'a> {
     #[inline]
     pub fn new(list: &'a mut RequestList, policy: SlicePolicy, opcode: Opcode, chunks: usize) -> Self {
         list.reserve(chunks, chunks);
-        Self { list, policy, opcode, remote_end: 0, length: 0 }
+        list.opcode = opcode;
+        Self { list, policy, remote_end: 0, length: 0 }
     }
 
     /// Appends a chunk of at least one byte, whatever it is like.
@@ -162,9 +159,9 @@ impl<'a> Cutter<'a> {
     /// [`Cutter::push`].
     #[inline(always)]
     pub fn push_apart(&mut self, chunks: impl Iterator<Item = Chunk>) -> usize {
+        let (policy, opcode) = (self.policy, self.list.opcode);
         let (requests, entries, first_entry) = self.list.vacant();
         let places = requests.iter_mut().zip(entries);
-        let (policy, opcode) = (self.policy, self.opcode);
         let (mut remote_end, mut length, mut bytes, mut count) = (self.remote_end, 0, 0, 0);
         for (chunk, (request, entry)) in chunks.zip(places) {
             if chunk.remote == remote_end || !policy.takes_whole(chunk.length) {
@@ -222,8 +219,9 @@ impl<'a> Cutter<'a> {
             return Err(TooManyRequests);
         }
         self.list.reserve(1, 1);
+        let opcode = self.list.opcode;
         if let ([request, ..], [entry, ..], first_sge) = self.list.vacant() {
-            (*request, *entry) = self.policy.request(chunk, first_sge, self.opcode);
+            (*request, *entry) = self.policy.request(chunk, first_sge, opcode);
             self.list.append(1, 1);
         }
         self.length = 0;
@@ -291,6 +289,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fabric::Batch;
 
     fn chunk(local: u64, remote: u64, length: u64, iov: u32) -> Chunk {
         Chunk { local, remote, length, lkey: 1, rkey: 2, host: true, iov }
@@ -370,21 +369,20 @@ mod tests {
     }
 
     #[test]
-    fn signals_are_set_anew_with_each_post() {
+    fn a_list_is_posted_batch_by_batch() {
         let policy = SlicePolicy::new(1000, 0, 1000, 1, 0);
-        let mut list = cut(policy, &[chunk(1 << 20, 1 << 30, 10_000, 0)]);
-        let lane = LaneKey { index: 3, generation: 9 };
-        let signaled = |run: &[WorkRequest]| run.iter().map(|request| request.signaled).collect::<Vec<_>>();
-        assert_eq!(
-            signaled(list.next_run(0, 7, lane, u32::MAX - 1, 3).0),
-            [false, false, true, false, false, true, true]
-        );
-        let again = list.next_run(2, 100, lane, 5, 100).0;
-        assert_eq!(signaled(again), [false, false, false, false, false, false, false, true]);
-        assert_eq!(again[7].id, lane.request_id(12));
-        assert!(
-            list.next_run(10, 5, lane, 0, 1).0.is_empty() && list.next_run(11, 5, lane, 0, 1).0.is_empty()
-        );
+        let list = cut(policy, &[chunk(1 << 20, 1 << 30, 10_000, 0)]);
+        let remote = |batch: &Batch<'_>| {
+            batch.requests.iter().map(|request| request.remote_address - (1 << 30)).collect::<Vec<_>>()
+        };
+        let first = list.batch(0, 7, 5, 3);
+        assert_eq!(remote(&first), [0, 1000, 2000, 3000, 4000, 5000, 6000]);
+        assert_eq!((first.opcode, first.first_id, first.signal_every), (Opcode::Write, 5, 3));
+        // As of a batch that was taken up to its second request.
+        let rest = list.batch(2, usize::MAX, 7, 3);
+        assert_eq!(remote(&rest), [2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000]);
+        assert_eq!((rest.first_id, rest.entries.len()), (7, 10));
+        assert!(list.batch(10, 5, 0, 1).requests.is_empty() && list.batch(11, 5, 0, 1).requests.is_empty());
     }
 
     proptest! {
@@ -431,6 +429,4 @@ mod tests {
             prop_assert!(chunks.iter().flat_map(bytes).eq(covered));
         }
     }
-
-    use super::super::lane::LaneKey;
 }

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::fabric::{
-    Access, Completion, CompletionStatus, Opcode, Posted, QueuePairCaps, Sge, WorkRequest,
+    Access, Batch, Completion, CompletionStatus, Opcode, Posted, QueuePairCaps, Sge, WorkRequest,
 };
 
 use super::Rig;
-use super::initiator::{Initiator, PATIENCE, Window, pattern, request};
+use super::initiator::{Initiator, PATIENCE, Window, pattern, reads, request, writes};
 
 type Case = fn(&mut Rig);
 
@@ -20,6 +20,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("zero length", zero_length),
     ("order within a queue pair", order_within_a_queue_pair),
     ("unsignaled requests give no completion", unsignaled_requests_give_no_completion),
+    ("ids wrap", ids_wrap),
     ("wrong rkey", wrong_rkey),
     ("out of bounds", out_of_bounds),
     ("rights", rights),
@@ -57,10 +58,11 @@ fn write_keeps_to_its_window(rig: &mut Rig) {
     for length in [1, 7, 64, 4095, 4096, 4097, 70_000] {
         let local = Window::patterned(&rig.device, length);
         let remote = rig.peer.buffer(length + 64, SENTINEL, Access::FULL);
-        side.post_all(
-            &[request(length as u64, Opcode::Write, remote.address + 32, remote.rkey, 0)],
+        side.post_all(&writes(
+            length as u64,
+            &[request(remote.address + 32, remote.rkey, 0)],
             &[local.sge(0, length)],
-        );
+        ));
         assert_eq!(side.wait(1), [success(length as u64)]);
         let bytes = rig.peer.bytes(remote.index);
         assert_eq!(bytes[32..32 + length], *local.bytes());
@@ -74,10 +76,11 @@ fn read_keeps_to_its_window(rig: &mut Rig) {
         let local = Window::new(&rig.device, length + 64, SENTINEL);
         let remote = rig.peer.buffer(length, 0, Access::FULL);
         rig.peer.set_bytes(remote.index, &pattern(length));
-        side.post_all(
-            &[request(length as u64, Opcode::Read, remote.address, remote.rkey, 0)],
+        side.post_all(&reads(
+            length as u64,
+            &[request(remote.address, remote.rkey, 0)],
             &[local.sge(32, length)],
-        );
+        ));
         assert_eq!(side.wait(1), [success(length as u64)]);
         let bytes = local.bytes();
         assert_eq!(bytes[32..32 + length], pattern(length));
@@ -91,15 +94,11 @@ fn large_transfers_arrive_whole(rig: &mut Rig) {
     let source = Window::patterned(&rig.device, LENGTH);
     let back = Window::new(&rig.device, LENGTH, 0);
     let remote = rig.peer.buffer(LENGTH, 0, Access::FULL);
-    side.post_all(
-        &[
-            request(1, Opcode::Write, remote.address, remote.rkey, 0),
-            request(2, Opcode::Read, remote.address, remote.rkey, 1),
-            request(3, Opcode::Write, remote.address, remote.rkey, 0),
-            request(4, Opcode::Read, remote.address, remote.rkey, 1),
-        ],
-        &[source.sge(0, LENGTH), back.sge(0, LENGTH)],
-    );
+    let whole = [request(remote.address, remote.rkey, 0)];
+    for first_id in [1, 3] {
+        side.post_all(&writes(first_id, &whole, &[source.sge(0, LENGTH)]));
+        side.post_all(&reads(first_id + 1, &whole, &[back.sge(0, LENGTH)]));
+    }
     assert_eq!(side.wait(4), [success(1), success(2), success(3), success(4)]);
     assert!(back.bytes() == source.bytes());
     assert!(rig.peer.bytes(remote.index) == source.bytes());
@@ -110,9 +109,8 @@ fn scatter_and_gather(rig: &mut Rig) {
     let local = Window::patterned(&rig.device, 10_000);
     let remote = rig.peer.buffer(10_000, SENTINEL, Access::FULL);
     let entries = [local.sge(9_000, 1_000), local.sge(0, 1), local.sge(100, 0), local.sge(5_000, 3_000)];
-    let write =
-        WorkRequest { sge_count: 4, ..request(1, Opcode::Write, remote.address + 50, remote.rkey, 0) };
-    side.post_all(&[write], &entries);
+    let write = WorkRequest { sge_count: 4, ..request(remote.address + 50, remote.rkey, 0) };
+    side.post_all(&writes(1, &[write], &entries));
     assert_eq!(side.wait(1), [success(1)]);
     let expected = [&local.bytes()[9_000..], &local.bytes()[..1], &local.bytes()[5_000..8_000]].concat();
     let bytes = rig.peer.bytes(remote.index);
@@ -121,8 +119,8 @@ fn scatter_and_gather(rig: &mut Rig) {
 
     let back = Window::new(&rig.device, 5_000, SENTINEL);
     let entries = [Sge::default(), back.sge(4_000, 1), back.sge(10, 3_990), back.sge(4_990, 10)];
-    let read = WorkRequest { sge_count: 3, ..request(2, Opcode::Read, remote.address + 50, remote.rkey, 1) };
-    side.post_all(&[read], &entries);
+    let read = WorkRequest { sge_count: 3, ..request(remote.address + 50, remote.rkey, 1) };
+    side.post_all(&reads(2, &[read], &entries));
     assert_eq!(side.wait(1), [success(2)]);
     let bytes = back.bytes();
     assert_eq!(bytes[4_000], expected[0]);
@@ -135,13 +133,9 @@ fn zero_length(rig: &mut Rig) {
     let mut side = Initiator::new(rig);
     let local = Window::new(&rig.device, 64, SENTINEL);
     let remote = rig.peer.buffer(64, SENTINEL, Access::FULL);
-    side.post_all(
-        &[
-            request(1, Opcode::Write, remote.address, remote.rkey, 0),
-            request(2, Opcode::Read, remote.address, remote.rkey, 0),
-        ],
-        &[local.sge(0, 0)],
-    );
+    let empty = [request(remote.address, remote.rkey, 0)];
+    side.post_all(&writes(1, &empty, &[local.sge(0, 0)]));
+    side.post_all(&reads(2, &empty, &[local.sge(0, 0)]));
     assert_eq!(side.wait(2), [success(1), success(2)]);
     assert!(local.bytes().iter().chain(&rig.peer.bytes(remote.index)).all(|byte| *byte == SENTINEL));
 }
@@ -152,24 +146,20 @@ fn order_within_a_queue_pair(rig: &mut Rig) {
     let back = Window::new(&rig.device, 4_096, 0);
     let remote = rig.peer.buffer(8, 0, Access::FULL);
     // Each WRITE overwrites the last one, and each READ sees the WRITE just before it.
-    let mut requests = Vec::new();
-    let mut entries = Vec::new();
-    for round in 0..32_u64 {
-        requests.push(request(round * 2, Opcode::Write, remote.address, remote.rkey, entries.len() as u32));
-        entries.push(local.sge(round as usize * 8, 8));
-        requests.push(request(
-            round * 2 + 1,
-            Opcode::Read,
-            remote.address,
-            remote.rkey,
-            entries.len() as u32,
-        ));
-        entries.push(back.sge(round as usize * 8, 8));
+    let whole = [request(remote.address, remote.rkey, 0)];
+    for round in 0..32 {
+        side.post_all(&writes(round * 2, &whole, &[local.sge(round as usize * 8, 8)]));
+        side.post_all(&reads(round * 2 + 1, &whole, &[back.sge(round as usize * 8, 8)]));
     }
-    side.post_all(&requests, &entries);
     let expected: Vec<_> = (0..64).map(success).collect();
     assert_eq!(side.wait(64), expected);
     assert_eq!(back.bytes()[..256], local.bytes()[..256]);
+    // Of one batch, the last one stays.
+    let entries: Vec<_> = (0..32).map(|round| local.sge(round * 8, 8)).collect();
+    let requests: Vec<_> = (0..32).map(|round| request(remote.address, remote.rkey, round)).collect();
+    side.post_all(&writes(0, &requests, &entries));
+    assert_eq!(side.wait(32), expected[..32]);
+    assert_eq!(rig.peer.bytes(remote.index), local.bytes()[248..256]);
 }
 
 fn unsignaled_requests_give_no_completion(rig: &mut Rig) {
@@ -178,43 +168,50 @@ fn unsignaled_requests_give_no_completion(rig: &mut Rig) {
     let remote = rig.peer.buffer(640, 0, Access::FULL);
     for round in 0..20 {
         // More than the ring holds in all, so that retiring by the signaled one is what makes room.
-        let requests: Vec<_> = (0..10_u64)
-            .map(|index| WorkRequest {
-                signaled: index == 9,
-                ..request(
-                    round * 10 + index,
-                    Opcode::Write,
-                    remote.address + index * 64,
-                    remote.rkey,
-                    index as u32,
-                )
-            })
+        let requests: Vec<_> = (0..10)
+            .map(|index| request(remote.address + u64::from(index) * 64, remote.rkey, index))
             .collect();
         let entries: Vec<_> = (0..10).map(|index| local.sge(index * 64, 64)).collect();
-        side.post_all(&requests, &entries);
+        let batch = writes(round * 10, &requests, &entries);
+        side.post_all(&Batch { signal_every: 0, ..batch });
         assert_eq!(side.wait(1), [success(round * 10 + 9)]);
+        side.post_all(&Batch { signal_every: 4, ..batch });
+        assert_eq!(side.wait(3), [3, 7, 9].map(|index| success(round * 10 + index)));
     }
     assert_eq!(rig.peer.bytes(remote.index), local.bytes());
     side.expect_none();
 }
 
-/// Posts a good request, the bad one and two more, of which one is unsignaled; expects the bad one's status.
-fn expect_failure(rig: &mut Rig, bad: &WorkRequest, entries: &[Sge], status: CompletionStatus) {
+/// Ids count in their lower half only, which wraps.
+fn ids_wrap(rig: &mut Rig) {
+    let mut side = Initiator::new(rig);
+    let local = Window::patterned(&rig.device, 64);
+    let remote = rig.peer.buffer(64, 0, Access::FULL);
+    let requests = [request(remote.address, remote.rkey, 0); 4];
+    side.post_all(&writes(0xFFFF_FFFF_FFFF_FFFE, &requests, &[local.sge(0, 64)]));
+    let expected = [0xFFFF_FFFE, 0xFFFF_FFFF, 0, 1].map(|low| success(0xFFFF_FFFF << 32 | low));
+    assert_eq!(side.wait(4), expected);
+}
+
+/// Posts a good request, and then the bad one with two more, of which only the last is signaled; expects the bad one's
+/// status.
+fn expect_failure(
+    rig: &mut Rig,
+    opcode: Opcode,
+    bad: &WorkRequest,
+    entries: &[Sge],
+    status: CompletionStatus,
+) {
     let mut side = Initiator::new(rig);
     let good = Window::patterned(&rig.device, 16);
     let target = rig.peer.buffer(16, SENTINEL, Access::FULL);
     let mut all = entries.to_vec();
     all.push(good.sge(0, 16));
-    let fine = request(1, Opcode::Write, target.address, target.rkey, entries.len() as u32);
+    let fine = request(target.address, target.rkey, entries.len() as u32);
     let late = rig.peer.buffer(16, SENTINEL, Access::FULL);
     let after = WorkRequest { remote_address: late.address, rkey: late.rkey, ..fine };
-    let requests = [
-        fine,
-        WorkRequest { id: 2, ..*bad },
-        WorkRequest { id: 3, signaled: false, ..after },
-        WorkRequest { id: 4, ..after },
-    ];
-    side.post_all(&requests, &all);
+    side.post_all(&writes(1, &[fine], &all));
+    side.post_all(&Batch { opcode, signal_every: 0, ..writes(2, &[*bad, after, after], &all) });
     let flushed = CompletionStatus::Flushed;
     let mut seen = brief(&side.wait(4));
     if is_soft_roce(rig) && seen[1].1 == CompletionStatus::LocalQpOperation {
@@ -226,8 +223,8 @@ fn expect_failure(rig: &mut Rig, bad: &WorkRequest, entries: &[Sge], status: Com
     assert_eq!(rig.peer.bytes(target.index), good.bytes());
     assert!(rig.peer.bytes(late.index).iter().all(|byte| *byte == SENTINEL));
     // What is posted to a queue pair in ERROR is accepted and flushed.
-    side.post_all(&[WorkRequest { id: 5, signaled: false, ..after }], &all);
-    assert_eq!(brief(&side.wait(1)), [(5, flushed)]);
+    side.post_all(&Batch { signal_every: 0, ..writes(5, &[after; 2], &all) });
+    assert_eq!(brief(&side.wait(2)), [(5, flushed), (6, flushed)]);
     side.expect_none();
     // Soft-RoCE moves the responder to ERROR too, but raises no event about it.
     if status == CompletionStatus::RemoteAccess && !is_soft_roce(rig) {
@@ -246,8 +243,8 @@ fn wrong_rkey(rig: &mut Rig) {
     let remote = rig.peer.buffer(16, 0, Access::FULL);
     for opcode in [Opcode::Write, Opcode::Read] {
         for rkey in [0, !0, remote.rkey ^ 1, remote.rkey ^ 0x8000_0000] {
-            let bad = request(0, opcode, remote.address, rkey, 0);
-            expect_failure(rig, &bad, &[local.sge(0, 16)], CompletionStatus::RemoteAccess);
+            let bad = request(remote.address, rkey, 0);
+            expect_failure(rig, opcode, &bad, &[local.sge(0, 16)], CompletionStatus::RemoteAccess);
         }
     }
     assert!(local.bytes().iter().all(|byte| *byte == SENTINEL));
@@ -261,8 +258,8 @@ fn out_of_bounds(rig: &mut Rig) {
         for address in
             [remote.address + 1, remote.address - 1, remote.address + 64, 0, u64::MAX - 63, u64::MAX]
         {
-            let bad = request(0, opcode, address, remote.rkey, 0);
-            expect_failure(rig, &bad, &[local.sge(0, 64)], CompletionStatus::RemoteAccess);
+            let bad = request(address, remote.rkey, 0);
+            expect_failure(rig, opcode, &bad, &[local.sge(0, 64)], CompletionStatus::RemoteAccess);
         }
     }
     assert!(local.bytes().iter().all(|byte| *byte == SENTINEL));
@@ -273,11 +270,11 @@ fn rights(rig: &mut Rig) {
     let local = Window::new(&rig.device, 16, SENTINEL);
     let none = Access { remote_write: false, remote_read: false, remote_atomic: false, ..Access::FULL };
     let read_only = rig.peer.buffer(16, 0, Access { remote_read: true, ..none });
-    let bad = request(0, Opcode::Write, read_only.address, read_only.rkey, 0);
-    expect_failure(rig, &bad, &[local.sge(0, 16)], CompletionStatus::RemoteAccess);
+    let bad = request(read_only.address, read_only.rkey, 0);
+    expect_failure(rig, Opcode::Write, &bad, &[local.sge(0, 16)], CompletionStatus::RemoteAccess);
     let write_only = rig.peer.buffer(16, 0, Access { remote_write: true, ..none });
-    let bad = request(0, Opcode::Read, write_only.address, write_only.rkey, 0);
-    expect_failure(rig, &bad, &[local.sge(0, 16)], CompletionStatus::RemoteAccess);
+    let bad = request(write_only.address, write_only.rkey, 0);
+    expect_failure(rig, Opcode::Read, &bad, &[local.sge(0, 16)], CompletionStatus::RemoteAccess);
     assert!(local.bytes().iter().all(|byte| *byte == SENTINEL));
     assert!(rig.peer.bytes(read_only.index).iter().all(|byte| *byte == 0));
 }
@@ -301,12 +298,12 @@ fn local_errors(rig: &mut Rig) {
         (Opcode::Read, constant.sge(0, 64)),
     ];
     for (opcode, entry) in cases {
-        let bad = request(0, opcode, remote.address, remote.rkey, 0);
-        expect_failure(rig, &bad, &[entry], CompletionStatus::LocalProtection);
+        let bad = request(remote.address, remote.rkey, 0);
+        expect_failure(rig, opcode, &bad, &[entry], CompletionStatus::LocalProtection);
     }
     let roomy = rig.peer.buffer(128, 0, Access::FULL);
-    let bad = request(0, Opcode::Write, roomy.address, roomy.rkey, 0);
-    expect_failure(rig, &bad, &[too_long], CompletionStatus::LocalProtection);
+    let bad = request(roomy.address, roomy.rkey, 0);
+    expect_failure(rig, Opcode::Write, &bad, &[too_long], CompletionStatus::LocalProtection);
     assert!(constant.bytes().iter().chain(local.bytes()).all(|byte| *byte == SENTINEL));
     assert!(rig.peer.bytes(remote.index).iter().all(|byte| *byte == 0));
 }
@@ -315,14 +312,14 @@ fn stale_key_after_revoke(rig: &mut Rig) {
     let local = Window::new(&rig.device, 16, 1);
     let mut side = Initiator::new(rig);
     let remote = rig.peer.buffer(16, 0, Access::FULL);
-    let write = request(0, Opcode::Write, remote.address, remote.rkey, 0);
-    side.post_all(&[write], &[local.sge(0, 16)]);
+    let write = request(remote.address, remote.rkey, 0);
+    side.post_all(&writes(0, &[write], &[local.sge(0, 16)]));
     assert_eq!(side.wait(1), [success(0)]);
     rig.peer.revoke(remote.index);
     let again = rig.peer.buffer(16, 0, Access::FULL);
     assert_ne!(again.rkey, remote.rkey);
     local_fill(rig, remote.index, 7);
-    expect_failure(rig, &write, &[local.sge(0, 16)], CompletionStatus::RemoteAccess);
+    expect_failure(rig, Opcode::Write, &write, &[local.sge(0, 16)], CompletionStatus::RemoteAccess);
     assert!(rig.peer.bytes(remote.index).iter().all(|byte| *byte == 7));
 }
 
@@ -336,19 +333,15 @@ fn flush_after_set_error(rig: &mut Rig) {
     let mut side = Initiator::new(rig);
     let local = Window::new(&rig.device, LENGTH, 1);
     let remote = rig.peer.buffer(LENGTH, 0, Access::FULL);
-    let requests: Vec<_> = (0..10)
-        .map(|id| WorkRequest {
-            signaled: id % 2 == 1,
-            ..request(id, Opcode::Write, remote.address, remote.rkey, 0)
-        })
-        .collect();
-    side.post_all(&requests, &[local.sge(0, LENGTH)]);
+    let requests = [request(remote.address, remote.rkey, 0); 10];
+    let entries = [local.sge(0, LENGTH)];
+    side.post_all(&Batch { signal_every: 2, ..writes(0, &requests, &entries) });
     side.queue_pair.set_error().unwrap();
     side.queue_pair.set_error().unwrap();
     assert!(side.queue_pair.is_broken());
     // Some may have been done before; from the first flushed one on, each completes, signaled or not.
     // A device that works while it is posted to has done them all, so one more is sure to be flushed.
-    side.post_all(&[WorkRequest { id: 10, ..requests[0] }], &[local.sge(0, LENGTH)]);
+    side.post_all(&writes(10, &requests[..1], &entries));
     let mut last = side.wait(1)[0];
     while last.status == CompletionStatus::Success {
         last = side.wait(1)[0];
@@ -372,8 +365,8 @@ fn peer_in_error(rig: &mut Rig) {
     let local = Window::new(&rig.device, 64, 1);
     let remote = rig.peer.buffer(64, 0, Access::FULL);
     rig.peer.set_error(side.counterpart);
-    let write = request(1, Opcode::Write, remote.address, remote.rkey, 0);
-    side.post_all(&[write, WorkRequest { id: 2, ..write }], &[local.sge(0, 64)]);
+    let write = request(remote.address, remote.rkey, 0);
+    side.post_all(&writes(1, &[write; 2], &[local.sge(0, 64)]));
     assert_eq!(brief(&side.wait(2)), [(1, CompletionStatus::RetryExceeded), (2, CompletionStatus::Flushed)]);
     assert!(rig.peer.bytes(remote.index).iter().all(|byte| *byte == 0));
 }
@@ -383,16 +376,12 @@ fn send_queue_full(rig: &mut Rig) {
     let depth = side.queue_pair.caps().send_depth as usize;
     let local = Window::patterned(&rig.device, 64);
     let remote = rig.peer.buffer(64, 0, Access::FULL);
-    let requests: Vec<_> = (0..depth as u64 + 5)
-        .map(|id| WorkRequest {
-            signaled: id + 1 == depth as u64,
-            ..request(id, Opcode::Write, remote.address, remote.rkey, 0)
-        })
-        .collect();
-    let posted = side.post(&requests, &[local.sge(0, 64)]);
+    let requests = vec![request(remote.address, remote.rkey, 0); depth + 5];
+    let entries = [local.sge(0, 64)];
+    let posted = side.post(&Batch { signal_every: depth as u32, ..writes(0, &requests, &entries) });
     assert_eq!(posted, Posted { accepted: depth, errno: Some(libc::ENOMEM) });
     assert_eq!(side.wait(1), [success(depth as u64 - 1)]);
-    side.post_all(&requests[..depth], &[local.sge(0, 64)]);
+    side.post_all(&Batch { signal_every: 0, ..writes(0, &requests[..depth], &entries) });
     assert_eq!(side.wait(1), [success(depth as u64 - 1)]);
 }
 
@@ -401,9 +390,8 @@ fn completion_queue_filled_to_its_depth(rig: &mut Rig) {
     let local = Window::patterned(&rig.device, 64);
     let remote = rig.peer.buffer(64, 0, Access::FULL);
     for _ in 0..8 {
-        let requests: Vec<_> =
-            (0..16).map(|id| request(id, Opcode::Write, remote.address, remote.rkey, 0)).collect();
-        side.post_all(&requests, &[local.sge(0, 64)]);
+        let requests = [request(remote.address, remote.rkey, 0); 16];
+        side.post_all(&writes(0, &requests, &[local.sge(0, 64)]));
         // Time for a device that works by itself to fill its queue.
         std::thread::sleep(Duration::from_millis(2));
         let expected: Vec<_> = (0..16).map(success).collect();
@@ -422,8 +410,8 @@ fn inline(rig: &mut Rig) {
     let mut bytes = pattern(room);
     let expected = bytes.clone();
     let entry = Sge { address: bytes.as_ptr() as u64, length: room as u32, lkey: 0 };
-    let write = WorkRequest { inline: true, ..request(1, Opcode::Write, remote.address + 8, remote.rkey, 0) };
-    side.post_all(&[write], &[entry]);
+    let write = WorkRequest { inline: true, ..request(remote.address + 8, remote.rkey, 0) };
+    side.post_all(&writes(1, &[write], &[entry]));
     bytes.fill(0);
     std::hint::black_box(&bytes);
     assert_eq!(side.wait(1), [success(1)]);
@@ -442,10 +430,10 @@ fn two_queue_pairs_share_a_completion_queue(rig: &mut Rig) {
     let local = Window::patterned(&rig.device, 4096);
     let remote = rig.peer.buffer(4096, 0, Access::FULL);
     for id in 0..32 {
-        let write = request(id, Opcode::Write, remote.address, remote.rkey, 0);
-        side.post_all(&[write], &[local.sge(0, 2048)]);
-        let write = request(1000 + id, Opcode::Write, remote.address + 2048, remote.rkey, 0);
-        assert_eq!(second.post(&[write], &[local.sge(2048, 2048)]).accepted, 1);
+        let write = request(remote.address, remote.rkey, 0);
+        side.post_all(&writes(id, &[write], &[local.sge(0, 2048)]));
+        let write = request(remote.address + 2048, remote.rkey, 0);
+        assert_eq!(second.post(&writes(1000 + id, &[write], &[local.sge(2048, 2048)])).accepted, 1);
     }
     let found = side.wait(64);
     let ids = |high: bool| -> Vec<u64> {
@@ -457,6 +445,6 @@ fn two_queue_pairs_share_a_completion_queue(rig: &mut Rig) {
     assert_eq!(rig.peer.bytes(remote.index), local.bytes());
     // A queue pair that goes takes nothing of its neighbour's with it.
     drop(second);
-    side.post_all(&[request(7, Opcode::Read, remote.address, remote.rkey, 0)], &[local.sge(0, 64)]);
+    side.post_all(&reads(7, &[request(remote.address, remote.rkey, 0)], &[local.sge(0, 64)]));
     assert_eq!(side.wait(1), [success(7)]);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::fabric::{
-    Access, Completion, CompletionQueue, Device, MemoryRange, MemoryRegion, Opcode, Posted, QueuePair,
+    Access, Batch, Completion, CompletionQueue, Device, MemoryRange, MemoryRegion, Opcode, Posted, QueuePair,
     QueuePairCaps, Sge, WorkRequest,
 };
 
@@ -97,14 +97,14 @@ impl Initiator {
         Self { completions, queue_pair, counterpart }
     }
 
-    pub fn post(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
-        self.queue_pair.post(requests, entries)
+    pub fn post(&mut self, batch: &Batch<'_>) -> Posted {
+        self.queue_pair.post(batch)
     }
 
-    /// Posts one list and takes it for granted that all of it is accepted.
-    pub fn post_all(&mut self, requests: &[WorkRequest], entries: &[Sge]) {
-        let posted = self.post(requests, entries);
-        assert_eq!(posted, Posted { accepted: requests.len(), errno: None });
+    /// Posts a batch and takes it for granted that all of it is accepted.
+    pub fn post_all(&mut self, batch: &Batch<'_>) {
+        let posted = self.post(batch);
+        assert_eq!(posted, Posted { accepted: batch.requests.len(), errno: None });
     }
 
     /// The next `count` completions, sleeping on the descriptor whenever the queue says that it may.
@@ -142,17 +142,17 @@ fn wait_readable(fd: i32, deadline: Instant) {
     assert!(ready > 0, "no wake-up although the completion queue said that it would give one");
 }
 
-/// A signaled request over the one entry `entries[first]`.
-pub fn request(id: u64, opcode: Opcode, remote_address: u64, rkey: u32, first: u32) -> WorkRequest {
-    WorkRequest {
-        id,
-        remote_address,
-        rkey,
-        first_sge: first,
-        origin: 0,
-        sge_count: 1,
-        opcode,
-        signaled: true,
-        inline: false,
-    }
+/// A request over the one entry `entries[first]`.
+pub fn request(remote_address: u64, rkey: u32, first: u32) -> WorkRequest {
+    WorkRequest { remote_address, rkey, first_sge: first, origin: 0, sge_count: 1, inline: false }
+}
+
+/// WRITEs, each signaled, with ids from `first_id` on.
+pub fn writes<'a>(first_id: u64, requests: &'a [WorkRequest], entries: &'a [Sge]) -> Batch<'a> {
+    Batch { opcode: Opcode::Write, first_id, signal_every: 1, requests, entries }
+}
+
+/// The same of READs.
+pub fn reads<'a>(first_id: u64, requests: &'a [WorkRequest], entries: &'a [Sge]) -> Batch<'a> {
+    Batch { opcode: Opcode::Read, ..writes(first_id, requests, entries) }
 }

@@ -18,7 +18,7 @@ pub mod peer;
 pub mod remote;
 
 pub use cases::CASES;
-pub use initiator::{Initiator, PATIENCE, Window, caps, request};
+pub use initiator::{Initiator, PATIENCE, Window, caps};
 pub use peer::{LocalPeer, Peer};
 
 use std::sync::Arc;

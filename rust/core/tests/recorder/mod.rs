@@ -5,9 +5,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
 
 use flagcx_p2p::fabric::{
-    Completion, CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, MemoryRange,
-    MemoryRegion, PathKind, PathOptions, PortAttributes, Posted, QpAddress, QueuePair, QueuePairCaps, Sge,
-    WorkRequest,
+    Batch, Completion, CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry,
+    MemoryRange, MemoryRegion, PathKind, PathOptions, PortAttributes, Posted, QpAddress, QueuePair,
+    QueuePairCaps,
 };
 
 /// What was asked for so far.
@@ -124,13 +124,13 @@ impl QueuePair for Pair {
     fn connect(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError> {
         self.inner.connect(peer, path)
     }
-    fn post(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
+    fn post(&mut self, batch: &Batch<'_>) -> Posted {
         let mut notes = self.notes.lock().unwrap();
-        notes.lists.push(requests.len());
-        notes.entries.extend(requests.iter().map(|request| request.sge_count));
-        notes.inline += requests.iter().filter(|request| request.inline).count();
+        notes.lists.push(batch.requests.len());
+        notes.entries.extend(batch.requests.iter().map(|request| request.sge_count));
+        notes.inline += batch.requests.iter().filter(|request| request.inline).count();
         drop(notes);
-        self.inner.post(requests, entries)
+        self.inner.post(batch)
     }
     fn set_error(&mut self) -> Result<(), FabricError> {
         self.inner.set_error()

@@ -12,11 +12,11 @@ use super::device::{Core, SoftwareDevice};
 use super::endpoint::Endpoint;
 use super::faults::Faults;
 use super::in_process::InProcess;
-use super::send_queue::SendQueue;
+use super::send_queue::{Label, SendQueue};
 use super::tcp::initiator::Initiator;
 use super::transport::{Budget, Next, Step, Work};
 use crate::fabric::{
-    Completion, CompletionStatus, FabricError, PathKind, PathOptions, Posted, QpAddress, QueuePair,
+    Batch, Completion, CompletionStatus, FabricError, PathKind, PathOptions, Posted, QpAddress, QueuePair,
     QueuePairCaps, Sge, WorkRequest,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -142,13 +142,13 @@ impl Inner {
 }
 
 impl State {
-    fn accept(&mut self, request: &WorkRequest, entries: &[Sge]) -> Result<(), Errno> {
+    fn accept(&mut self, label: Label, request: &WorkRequest, entries: &[Sge]) -> Result<(), Errno> {
         if self.faults.lies_about(self.queue.posted + 1) {
             // Without bytes there is nothing to move, and nothing that could fail.
             let empty = WorkRequest { first_sge: 0, sge_count: 1, inline: false, ..*request };
-            return self.queue.push(&empty, &[Sge::default()]);
+            return self.queue.push(label, &empty, &[Sge::default()]);
         }
-        self.queue.push(request, entries)
+        self.queue.push(label, request, entries)
     }
 
     fn execute(&mut self, device: &Core, endpoint: &Endpoint, budget: &mut Budget, news: bool) -> Next {
@@ -249,18 +249,19 @@ impl QueuePair for SoftwareQueuePair {
         Ok(())
     }
 
-    fn post(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
+    fn post(&mut self, batch: &Batch<'_>) -> Posted {
         let mut state = self.inner.state();
         let failed = state.ending.is_some() || self.inner.endpoint.is_error();
         let mut posted = Posted { accepted: 0, errno: None };
         let mut owed = 0;
-        for request in requests {
+        for (index, request) in batch.requests.iter().enumerate() {
+            let label = Label::of(batch, index);
             let answer = if state.transport.is_none() && !failed {
                 Err(libc::EINVAL)
             } else if state.faults.refuses_post() {
                 Err(libc::ENOMEM)
             } else {
-                state.accept(request, entries).map_err(|errno| errno.raw_os_error())
+                state.accept(label, request, batch.entries).map_err(|errno| errno.raw_os_error())
             };
             if let Err(errno) = answer {
                 posted.errno = Some(errno);
@@ -268,7 +269,7 @@ impl QueuePair for SoftwareQueuePair {
             }
             posted.accepted += 1;
             // Before its failure is noticed in a turn, an unsignaled request is not counted: the turn will.
-            owed += u64::from(request.signaled || state.ending.is_some());
+            owed += u64::from(label.signaled || state.ending.is_some());
         }
         drop(state);
         if posted.accepted > 0 {

@@ -6,7 +6,7 @@
 use rustix::io::Errno;
 
 use super::copy;
-use crate::fabric::{Opcode, QueuePairCaps, Sge, WorkRequest};
+use crate::fabric::{Batch, Opcode, QueuePairCaps, Sge, WorkRequest};
 
 /// One request as it lies in the ring.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,21 @@ const EMPTY: Request = Request {
     sge_count: 0,
     length: 0,
 };
+
+/// What a request is given by the batch that it was posted in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Label {
+    pub(super) id: u64,
+    pub(super) opcode: Opcode,
+    pub(super) signaled: bool,
+}
+
+impl Label {
+    /// Of request `index` of `batch`.
+    pub(super) fn of(batch: &Batch<'_>, index: usize) -> Self {
+        Self { id: batch.id(index), opcode: batch.opcode, signaled: batch.is_signaled(index) }
+    }
+}
 
 /// A piece of a request's local buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +96,7 @@ impl SendQueue {
     }
 
     /// Takes a request in. `ENOMEM`: the ring is full; `EINVAL`: it makes no sense.
-    pub(super) fn push(&mut self, request: &WorkRequest, entries: &[Sge]) -> Result<(), Errno> {
+    pub(super) fn push(&mut self, label: Label, request: &WorkRequest, entries: &[Sge]) -> Result<(), Errno> {
         if self.posted - self.retired >= u64::from(self.caps.send_depth) {
             return Err(Errno::NOMEM);
         }
@@ -94,17 +109,17 @@ impl SendQueue {
         let length = from.iter().map(|entry| u64::from(entry.length)).sum();
         let slot = self.slot(self.posted);
         if request.inline {
-            self.take_payload(slot, request.opcode, length, from)?;
+            self.take_payload(slot, label.opcode, length, from)?;
         }
         let start = slot * self.caps.max_sge as usize;
         let to = self.entries.get_mut(start..start + count).ok_or(Errno::INVAL)?;
         to.copy_from_slice(from);
         *self.requests.get_mut(slot).ok_or(Errno::INVAL)? = Request {
-            id: request.id,
+            id: label.id,
             remote_address: request.remote_address,
             rkey: request.rkey,
-            opcode: request.opcode,
-            signaled: request.signaled,
+            opcode: label.opcode,
+            signaled: label.signaled,
             inline: request.inline,
             sge_count: request.sge_count,
             length,
@@ -187,31 +202,25 @@ mod tests {
         SendQueue::new(QueuePairCaps { send_depth, max_sge: 3, max_inline: 8 })
     }
 
-    fn request(id: u64, sge_count: u8) -> WorkRequest {
-        WorkRequest {
-            id,
-            remote_address: 0,
-            rkey: 0,
-            first_sge: 0,
-            origin: 0,
-            sge_count,
-            opcode: Opcode::Write,
-            signaled: false,
-            inline: false,
-        }
+    fn label(id: u64) -> Label {
+        Label { id, opcode: Opcode::Write, signaled: false }
+    }
+
+    fn request(sge_count: u8) -> WorkRequest {
+        WorkRequest { remote_address: 0, rkey: 0, first_sge: 0, origin: 0, sge_count, inline: false }
     }
 
     #[test]
     fn slots_come_back_when_retired_and_not_before() {
         let mut queue = queue(2);
         let entries = [Sge::default()];
-        assert_eq!(queue.push(&request(0, 1), &entries), Ok(()));
-        assert_eq!(queue.push(&request(1, 1), &entries), Ok(()));
+        assert_eq!(queue.push(label(0), &request(1), &entries), Ok(()));
+        assert_eq!(queue.push(label(1), &request(1), &entries), Ok(()));
         queue.executed = 2;
         queue.reported = 2;
-        assert_eq!(queue.push(&request(2, 1), &entries), Err(Errno::NOMEM));
+        assert_eq!(queue.push(label(2), &request(1), &entries), Err(Errno::NOMEM));
         queue.retired = 2;
-        assert_eq!(queue.push(&request(2, 1), &entries), Ok(()));
+        assert_eq!(queue.push(label(2), &request(1), &entries), Ok(()));
         assert_eq!(queue.get(2).unwrap().id, 2);
         assert!(queue.get(1).is_none() && queue.get(3).is_none());
     }
@@ -220,7 +229,7 @@ mod tests {
     fn pieces_start_at_the_offset_and_leave_empty_entries_out() {
         let mut queue = queue(2);
         let entry = |address, length| Sge { address, length, lkey: 1 };
-        queue.push(&request(0, 3), &[entry(100, 10), entry(200, 0), entry(300, 5)]).unwrap();
+        queue.push(label(0), &request(3), &[entry(100, 10), entry(200, 0), entry(300, 5)]).unwrap();
         let ranges = |offset| -> Vec<_> {
             queue.pieces(0, offset).map(|piece| (piece.address, piece.length)).collect()
         };
@@ -238,22 +247,28 @@ mod tests {
             Sge { address: bytes.as_ptr() as u64, length: 3, lkey: 0 },
             Sge { address: bytes.as_ptr() as u64 + 6, length: 2, lkey: 0 },
         ];
-        queue.push(&WorkRequest { inline: true, ..request(0, 2) }, &entries).unwrap();
+        queue.push(label(0), &WorkRequest { inline: true, ..request(2) }, &entries).unwrap();
         bytes.fill(0);
         std::hint::black_box(&bytes);
         let piece = queue.pieces(0, 0).next().unwrap();
         assert_eq!((piece.length, piece.lkey), (5, None));
         assert_eq!(&queue.payloads[..5], b"abcgh");
         let long = [Sge { address: bytes.as_ptr() as u64, length: 9, lkey: 0 }];
-        assert_eq!(queue.push(&WorkRequest { inline: true, ..request(1, 1) }, &long), Err(Errno::INVAL));
+        assert_eq!(
+            queue.push(label(1), &WorkRequest { inline: true, ..request(1) }, &long),
+            Err(Errno::INVAL)
+        );
     }
 
     #[test]
     fn requests_that_make_no_sense_are_refused() {
         let mut queue = queue(2);
         let entries = [Sge::default(); 4];
-        assert_eq!(queue.push(&request(0, 0), &entries), Err(Errno::INVAL));
-        assert_eq!(queue.push(&request(0, 4), &entries), Err(Errno::INVAL));
-        assert_eq!(queue.push(&WorkRequest { first_sge: 3, ..request(0, 2) }, &entries), Err(Errno::INVAL));
+        assert_eq!(queue.push(label(0), &request(0), &entries), Err(Errno::INVAL));
+        assert_eq!(queue.push(label(0), &request(4), &entries), Err(Errno::INVAL));
+        assert_eq!(
+            queue.push(label(0), &WorkRequest { first_sge: 3, ..request(2) }, &entries),
+            Err(Errno::INVAL)
+        );
     }
 }

@@ -17,8 +17,8 @@ use super::sys::{
 };
 use super::transitions::{self, QueuePairSettings, Transition, no_attributes, path_mtu};
 use crate::fabric::{
-    FabricError, LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathKind, PathOptions, Posted, QpAddress,
-    QueuePair, QueuePairCaps, Sge, WorkRequest,
+    Batch, FabricError, LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathKind, PathOptions, Posted,
+    QpAddress, QueuePair, QueuePairCaps,
 };
 
 /// A queue pair.
@@ -119,12 +119,12 @@ impl VerbsQueuePair {
     }
 
     #[inline]
-    fn post_list(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
-        let filled = self.list.fill(requests, entries);
+    fn post_list(&mut self, batch: &Batch<'_>) -> Posted {
+        let filled = self.list.fill(batch);
         if filled > 0 {
             let mut refused = null_mut();
             // SAFETY: the queue pair is alive. The chain is of live slots, ends in null, and each slot's entries lie
-            // within `entries`, which outlives the call; the library keeps none of these pointers. That an inline
+            // within the batch's, which outlives the call; the library keeps none of these pointers. That an inline
             // request's addresses are readable is the promise of whoever made the request.
             let code = unsafe { (self.post_send)(self.raw.as_ptr(), self.list.head(), &raw mut refused) };
             if code != 0 {
@@ -135,15 +135,16 @@ impl VerbsQueuePair {
                 return Posted { accepted: self.list.position(refused, filled), errno: Some(errno_of(code)) };
             }
         }
-        Posted { accepted: filled, errno: (filled < requests.len()).then_some(libc::EINVAL) }
+        Posted { accepted: filled, errno: (filled < batch.requests.len()).then_some(libc::EINVAL) }
     }
 
-    /// The same for more than one list of the library's.
+    /// The same for more than one list of the library's. The last request of each is signaled: completions to spare, for
+    /// which there is room, as each request may complete.
     #[cold]
-    fn post_lists(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
+    fn post_lists(&mut self, batch: &Batch<'_>) -> Posted {
         let mut accepted = 0;
-        for list in requests.chunks(LONGEST) {
-            let posted = self.post(list, entries);
+        for requests in batch.requests.chunks(LONGEST) {
+            let posted = self.post(&Batch { first_id: batch.id(accepted), requests, ..*batch });
             accepted += posted.accepted;
             if posted.errno.is_some() {
                 return Posted { accepted, errno: posted.errno };
@@ -195,15 +196,15 @@ impl QueuePair for VerbsQueuePair {
         Ok(())
     }
 
-    fn post(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> Posted {
+    fn post(&mut self, batch: &Batch<'_>) -> Posted {
         if !self.connected {
             // Libraries differ in what they do with a request before RTS; none of it is useful.
-            return Posted { accepted: 0, errno: (!requests.is_empty()).then_some(libc::EINVAL) };
+            return Posted { accepted: 0, errno: (!batch.requests.is_empty()).then_some(libc::EINVAL) };
         }
-        if requests.len() <= LONGEST {
-            return self.post_list(requests, entries);
+        if batch.requests.len() <= LONGEST {
+            return self.post_list(batch);
         }
-        self.post_lists(requests, entries)
+        self.post_lists(batch)
     }
 
     fn set_error(&mut self) -> Result<(), FabricError> {

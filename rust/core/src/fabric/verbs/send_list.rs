@@ -8,16 +8,61 @@ use std::ffi::c_uint;
 use std::ptr::null_mut;
 
 use super::sys::{ibv_send_flags as flag, ibv_send_wr, ibv_wr_opcode, rdma_t};
-use crate::fabric::{Opcode, Sge, WorkRequest};
+use crate::fabric::{Batch, Opcode, Sge, WorkRequest};
 
 /// Requests that go to the library in one call at most: 128 KiB of slots.
 pub(super) const LONGEST: usize = 1024;
 /// Slots at the start; the list grows to the longest one seen.
 const SHORTEST: usize = 64;
 
+const SIGNALED: c_uint = flag::IBV_SEND_SIGNALED.0;
+
 /// One slot, on cache lines of its own: everything that is written per request lies in the first of the two.
 #[repr(C, align(64))]
 struct Slot(ibv_send_wr);
+
+impl Slot {
+    /// False, and nothing is changed, if the request is malformed.
+    #[inline(always)]
+    fn fill(&mut self, common: &Common<'_>, request: &WorkRequest, id: u64, flags: c_uint) -> bool {
+        let first = request.first_sge as usize;
+        let Some(entries) = common.entries.get(first..first + usize::from(request.sge_count)) else {
+            return false;
+        };
+        if request.sge_count.wrapping_sub(1) >= common.max_sge {
+            return false;
+        }
+        let Self(slot) = self;
+        slot.wr_id = id;
+        slot.sg_list = entries.as_ptr().cast_mut().cast();
+        slot.num_sge = i32::from(request.sge_count);
+        slot.opcode = common.opcode;
+        slot.send_flags = flags | if request.inline { common.inline } else { 0 };
+        slot.wr.rdma = rdma_t { remote_addr: request.remote_address, rkey: request.rkey };
+        true
+    }
+}
+
+/// What all requests of a batch have in common.
+struct Common<'a> {
+    opcode: c_uint,
+    /// The flag of a request that is inline.
+    inline: c_uint,
+    entries: &'a [Sge],
+    max_sge: u8,
+}
+
+impl<'a> Common<'a> {
+    #[inline(always)]
+    fn of(batch: &Batch<'a>, max_sge: u8) -> Self {
+        let (opcode, inline) = match batch.opcode {
+            Opcode::Write => (ibv_wr_opcode::IBV_WR_RDMA_WRITE, flag::IBV_SEND_INLINE.0),
+            // Nothing is sent along with a READ.
+            Opcode::Read => (ibv_wr_opcode::IBV_WR_RDMA_READ, 0),
+        };
+        Self { opcode, inline, entries: batch.entries, max_sge }
+    }
+}
 
 /// A chain of slots. `slots[i].next` is `slots[i + 1]` everywhere but at `end`, where it is null.
 pub(super) struct SendList {
@@ -34,34 +79,49 @@ impl SendList {
         list
     }
 
-    /// Fills in the front of `requests`, at most [`LONGEST`], and says how many: fewer than offered if a request
-    /// is malformed (no entries, more than the queue pair takes, or entries that are not there).
-    pub(super) fn fill(&mut self, requests: &[WorkRequest], entries: &[Sge]) -> usize {
-        if requests.len() > self.slots.len() {
-            self.grow(requests.len().min(LONGEST));
-        }
-        let mut filled = 0;
-        for (Slot(slot), request) in self.slots.iter_mut().zip(requests) {
-            let first = request.first_sge as usize;
-            let Some(entries) = entries.get(first..first + usize::from(request.sge_count)) else { break };
-            if request.sge_count.wrapping_sub(1) >= self.max_sge {
-                break;
-            }
-            slot.wr_id = request.id;
-            slot.sg_list = entries.as_ptr().cast_mut().cast();
-            slot.num_sge = i32::from(request.sge_count);
-            slot.opcode = match request.opcode {
-                Opcode::Write => ibv_wr_opcode::IBV_WR_RDMA_WRITE,
-                Opcode::Read => ibv_wr_opcode::IBV_WR_RDMA_READ,
-            };
-            slot.send_flags = flags(request);
-            slot.wr.rdma = rdma_t { remote_addr: request.remote_address, rkey: request.rkey };
-            filled += 1;
-        }
+    /// Fills in the requests of `batch`, at most [`LONGEST`], and says how many: fewer than offered if a request is
+    /// malformed (no entries, more than the queue pair takes, or entries that are not there).
+    #[inline]
+    pub(super) fn fill(&mut self, batch: &Batch<'_>) -> usize {
+        let common = Common::of(batch, self.max_sge);
+        let filled = match (batch.requests, self.slots.first_mut()) {
+            // A small transfer is one request: without the loop and all that is set up for it.
+            ([request], Some(slot)) => usize::from(slot.fill(&common, request, batch.first_id, SIGNALED)),
+            _ => self.fill_many(common, batch),
+        };
         if filled > 0 {
             self.cut_behind(filled - 1);
         }
         filled
+    }
+
+    // Never inlined: a post of one request would save and restore the registers that this needs.
+    #[inline(never)]
+    fn fill_many(&mut self, common: Common<'_>, batch: &Batch<'_>) -> usize {
+        if batch.requests.len() > self.slots.len() {
+            self.grow(batch.requests.len().min(LONGEST));
+        }
+        let mut filled = 0;
+        for (slot, request) in self.slots.iter_mut().zip(batch.requests) {
+            if !slot.fill(&common, request, batch.id(filled), 0) {
+                break;
+            }
+            filled += 1;
+        }
+        self.signal(batch, filled);
+        filled
+    }
+
+    /// Marks those of the `filled` first slots whose requests are signaled: so few that testing each would cost more.
+    fn signal(&mut self, batch: &Batch<'_>, filled: usize) {
+        let mark = |Slot(slot): &mut Slot| slot.send_flags |= SIGNALED;
+        let every = batch.signal_every as usize;
+        if (1..=filled).contains(&every) {
+            self.slots.iter_mut().take(filled).skip(every - 1).step_by(every).for_each(mark);
+        }
+        if filled == batch.requests.len() {
+            self.slots.get_mut(..filled).and_then(<[_]>::last_mut).into_iter().for_each(mark);
+        }
     }
 
     /// The first slot, for the library.
@@ -107,30 +167,23 @@ impl SendList {
     }
 }
 
-/// Inline is for writes only: a read has nothing to send along.
-#[inline]
-fn flags(request: &WorkRequest) -> c_uint {
-    let inline = request.inline & (request.opcode == Opcode::Write);
-    (c_uint::from(request.signaled) * flag::IBV_SEND_SIGNALED.0)
-        | (c_uint::from(inline) * flag::IBV_SEND_INLINE.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn request(id: u64, first_sge: u32, sge_count: u8) -> WorkRequest {
+    fn request(index: u64, first_sge: u32, sge_count: u8) -> WorkRequest {
         WorkRequest {
-            id,
-            remote_address: 0x1000 + id,
+            remote_address: 0x1000 + index,
             rkey: 7,
             first_sge,
             origin: 0,
             sge_count,
-            opcode: if id.is_multiple_of(2) { Opcode::Write } else { Opcode::Read },
-            signaled: id.is_multiple_of(3),
-            inline: true,
+            inline: index.is_multiple_of(2),
         }
+    }
+
+    fn batch<'a>(requests: &'a [WorkRequest], entries: &'a [Sge]) -> Batch<'a> {
+        Batch { opcode: Opcode::Write, first_id: 0, signal_every: 1, requests, entries }
     }
 
     /// Walks the chain as the library does.
@@ -159,20 +212,28 @@ mod tests {
     #[test]
     fn any_order_of_lengths_gives_the_right_chain() {
         let entries = [Sge { address: 1, length: 2, lkey: 3 }; 4];
-        let requests: Vec<_> = (0..1500).map(|id| request(id, (id % 3) as u32, 2)).collect();
+        let requests: Vec<_> = (0..1500).map(|index| request(index, (index % 3) as u32, 2)).collect();
         let mut list = SendList::new(4);
-        for length in [1, 64, 5, 5, 300, 2, 1500, 1024, 1] {
+        for (round, length) in [1, 64, 5, 5, 300, 2, 1500, 1024, 7, 1].into_iter().enumerate() {
+            let batch = Batch {
+                opcode: if round % 2 == 0 { Opcode::Read } else { Opcode::Write },
+                // The lower half wraps on the way.
+                first_id: 0x9_FFFF_FFF0,
+                signal_every: [0, 1, 7, 100, u32::MAX][round % 5],
+                ..batch(&requests[..length], &entries)
+            };
             let expected = length.min(LONGEST);
-            assert_eq!(list.fill(&requests[..length], &entries), expected);
+            assert_eq!(list.fill(&batch), expected);
             let seen = chain(&mut list);
             assert_eq!(seen.len(), expected);
-            for (request, (id, sg_list, count, opcode, flags, remote)) in requests.iter().zip(seen) {
-                let write = request.id % 2 == 0;
-                assert_eq!(id, request.id);
+            for (index, (id, sg_list, count, opcode, flags, remote)) in seen.into_iter().enumerate() {
+                let (request, write) = (&requests[index], batch.opcode == Opcode::Write);
+                assert_eq!(id, batch.id(index));
                 assert_eq!(sg_list, &raw const entries[request.first_sge as usize] as usize);
                 assert_eq!(count, 2);
                 assert_eq!(opcode, if write { 0 } else { 4 });
-                assert_eq!(flags, u32::from(request.signaled) << 1 | u32::from(write) << 3);
+                let inline = write && request.inline;
+                assert_eq!(flags, u32::from(batch.is_signaled(index)) << 1 | u32::from(inline) << 3);
                 assert_eq!(remote, request.remote_address);
             }
         }
@@ -184,9 +245,11 @@ mod tests {
         let mut list = SendList::new(2);
         for bad in [request(9, 0, 0), request(9, 0, 3), request(9, 3, 2), request(9, u32::MAX, 1)] {
             let requests = [request(0, 0, 2), request(1, 2, 2), bad, request(3, 0, 1)];
-            assert_eq!(list.fill(&requests, &entries), 2);
+            let batch = batch(&requests, &entries);
+            assert_eq!(list.fill(&batch), 2);
             assert_eq!(chain(&mut list).len(), 2);
-            assert_eq!(list.fill(&requests[2..], &entries), 0);
+            let rest = Batch { requests: &requests[2..], ..batch };
+            assert_eq!(list.fill(&rest), 0);
         }
     }
 
@@ -195,7 +258,7 @@ mod tests {
         let entries = [Sge::default(); 1];
         let requests: Vec<_> = (0..10).map(|id| request(id, 0, 1)).collect();
         let mut list = SendList::new(1);
-        let filled = list.fill(&requests, &entries);
+        let filled = list.fill(&batch(&requests, &entries));
         let head = list.head();
         for position in 0..filled {
             let slot = head.wrapping_byte_add(position * size_of::<Slot>());

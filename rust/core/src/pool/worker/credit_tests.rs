@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::*;
 use crate::fabric::{
-    FabricError, Opcode, PathKind, PathOptions, Posted, QpAddress, QueuePair, QueuePairCaps, Sge, WorkRequest,
+    Batch, FabricError, Opcode, PathKind, PathOptions, Posted, QpAddress, QueuePair, QueuePairCaps,
 };
 use crate::observe::WorkerCounters;
 use crate::pool::lane::LaneHealth;
@@ -135,14 +135,15 @@ impl QueuePair for Pair {
     fn connect(&mut self, _: &QpAddress, _: &PathOptions) -> Result<(), FabricError> {
         Ok(())
     }
-    fn post(&mut self, requests: &[WorkRequest], _: &[Sge]) -> Posted {
+    fn post(&mut self, batch: &Batch<'_>) -> Posted {
         let nic = &mut *self.nic.0.lock().unwrap();
         let pair = &mut nic.pairs[self.index];
-        let refused = pair.refuse.take().filter(|(at, _)| *at < requests.len());
-        let accepted = refused.map_or(requests.len(), |(at, _)| at);
-        for request in &requests[..accepted] {
-            pair.used.push_back(request.id);
-            pair.waiting.push_back((request.id, request.origin, request.signaled));
+        let refused = pair.refuse.take().filter(|(at, _)| *at < batch.requests.len());
+        let accepted = refused.map_or(batch.requests.len(), |(at, _)| at);
+        for (index, request) in batch.requests[..accepted].iter().enumerate() {
+            let id = batch.id(index);
+            pair.used.push_back(id);
+            pair.waiting.push_back((id, request.origin, batch.is_signaled(index)));
         }
         nic.sq_overrun |= pair.used.len() > pair.depth;
         if pair.error {

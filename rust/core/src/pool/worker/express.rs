@@ -7,7 +7,7 @@ use std::slice::from_ref;
 
 use super::WorkerState;
 use super::posting::count;
-use crate::fabric::{Opcode, Posted};
+use crate::fabric::{Batch, Opcode, Posted};
 use crate::memory::Recent;
 use crate::pool::lane::{Group, LaneKey};
 use crate::pool::slice::{Chunk, SlicePolicy};
@@ -51,10 +51,16 @@ impl WorkerState {
         let part = self.parts.get(index)?;
         part.task = Some(task);
         part.lane = key.index;
-        let (request, entry) = part.list.only()?;
-        (*request, *entry) = wanted.policy().request(&chunk, 0, wanted.opcode());
-        (request.id, request.signaled) = (key.request_id(lane.next), true);
-        let posted = lane.queue_pair.post(from_ref(request), from_ref(entry));
+        let opcode = wanted.opcode();
+        let (request, entry) = part.list.only(opcode)?;
+        (*request, *entry) = wanted.policy().request(&chunk, 0, opcode);
+        let posted = lane.queue_pair.post(&Batch {
+            opcode,
+            first_id: key.request_id(lane.next),
+            signal_every: 1,
+            requests: from_ref(request),
+            entries: from_ref(entry),
+        });
         (part.list.bytes, part.list.first, part.list.shares_recent) = (chunk.length, true, true);
         count(lane, part, &self.counters);
         if posted.accepted > 0 {

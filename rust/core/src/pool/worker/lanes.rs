@@ -50,7 +50,7 @@ impl WorkerState {
             return Err(queue_pair);
         };
         lane.depth = queue_pair.caps().send_depth.max(1);
-        lane.signal_every = (lane.depth as usize / 4).max(1);
+        lane.signal_every = (lane.depth / 4).max(1);
         lane.queue_pair = queue_pair;
         lane.status.set(LaneHealth::Healthy, "");
         make_ready(lane, &mut self.ready);

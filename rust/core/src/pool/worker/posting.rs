@@ -157,10 +157,9 @@ fn post_list(
         return ListEnd::Posted(0);
     }
     let (start, first) = (part.cursor, lane.next);
-    let (requests, entries) = part.list.next_run(start, most, lane.key, first, lane.signal_every);
-    let offered = requests.len();
-    let answer = lane.queue_pair.post(requests, entries);
-    let accepted = answer.accepted.min(offered) as u32;
+    let batch = part.list.batch(start, most, lane.key.request_id(first), lane.signal_every);
+    let answer = lane.queue_pair.post(&batch);
+    let accepted = answer.accepted.min(batch.requests.len()) as u32;
     if accepted > 0 {
         part.cursor = start + accepted as usize;
         part.outstanding += accepted;

@@ -11,8 +11,8 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::*;
 use crate::fabric::{
-    Access, Completion, CompletionQueue, CompletionStatus, FabricError, Opcode, PathKind, PathOptions,
-    Posted, QpAddress, QueuePair, QueuePairCaps, Sge, SoftwareOptions, WorkRequest, software,
+    Access, Batch, Completion, CompletionQueue, CompletionStatus, FabricError, Opcode, PathKind, PathOptions,
+    Posted, QpAddress, QueuePair, QueuePairCaps, SoftwareOptions, software,
 };
 use crate::memory::{MemoryKind, Region, Registry};
 use crate::observe::WorkerCounters;
@@ -69,9 +69,10 @@ impl QueuePair for Pair {
     fn connect(&mut self, _: &QpAddress, _: &PathOptions) -> Result<(), FabricError> {
         Ok(())
     }
-    fn post(&mut self, requests: &[WorkRequest], _: &[Sge]) -> Posted {
-        self.posted.lock().unwrap().extend(requests.iter().map(|request| request.id));
-        Posted { accepted: requests.len(), errno: None }
+    fn post(&mut self, batch: &Batch<'_>) -> Posted {
+        let count = batch.requests.len();
+        self.posted.lock().unwrap().extend((0..count).map(|index| batch.id(index)));
+        Posted { accepted: count, errno: None }
     }
     fn set_error(&mut self) -> Result<(), FabricError> {
         Ok(())
