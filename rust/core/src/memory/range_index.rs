@@ -51,7 +51,8 @@ impl RangeIndex {
 /// Whether `base..base + size` holds `address..address + length`, in 64 bits without overflow.
 #[inline]
 pub fn holds(base: u64, size: u64, address: u64, length: u64) -> bool {
-    address >= base && length <= size && address - base <= size - length
+    let end = address.checked_sub(base).and_then(|offset| offset.checked_add(length));
+    end.is_some_and(|end| end <= size)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ mod worker_pool;
 pub use lane::{LaneHealth, LaneKey, LaneSetup, LaneStatus, LaneWatcher};
 pub use request_list::RequestList;
 pub use shared_worker::{Begun, Submission, Worker};
-pub use slice::{Chunk, Cutter, Placed, SlicePolicy, TooManyRequests};
+pub use slice::{Chunk, Cutter, Placed, Run, SlicePolicy, TooManyRequests};
 pub use spare_lists::SpareLists;
 pub use task::{Life, RequestFailure, Task, Verdict};
 pub use worker::{OneRequest, StepReport, WorkerLimits, WorkerState};

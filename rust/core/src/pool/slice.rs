@@ -62,19 +62,17 @@ impl SlicePolicy {
         length.wrapping_sub(1) < u64::from(self.longest)
     }
 
+    /// Bytes up to which a chunk goes inline: none of a READ, which sends nothing along, nor of memory that the CPU may not
+    /// read.
+    #[inline(always)]
+    fn inline_limit(&self, opcode: Opcode, host: bool) -> u32 {
+        if host && opcode == Opcode::Write { self.max_inline } else { 0 }
+    }
+
+    /// The request of a chunk that is taken whole, and its entry, which is `first_sge` of its list.
     #[inline(always)]
     pub(super) fn request(&self, chunk: &Chunk, first_sge: u32, opcode: Opcode) -> (WorkRequest, Sge) {
-        let length = chunk.length as u32;
-        let request = WorkRequest {
-            remote_address: chunk.remote,
-            rkey: chunk.rkey,
-            first_sge,
-            origin: chunk.iov,
-            sge_count: 1,
-            // Nothing is sent along with a READ.
-            inline: length <= self.max_inline && chunk.host && opcode == Opcode::Write,
-        };
-        (request, Sge { address: chunk.local, length, lkey: chunk.lkey })
+        chunk.request(first_sge, self.inline_limit(opcode, chunk.host))
     }
 
     /// The same policy on a queue pair that was granted less.
@@ -104,6 +102,31 @@ pub struct Chunk {
     pub host: bool,
     /// Index of the caller's iov that it is of.
     pub iov: u32,
+}
+
+impl Chunk {
+    /// Its request, with one entry: it is not longer than a request may be.
+    #[inline(always)]
+    fn request(&self, first_sge: u32, inline_limit: u32) -> (WorkRequest, Sge) {
+        let request = WorkRequest {
+            remote_address: self.remote,
+            rkey: self.rkey,
+            first_sge,
+            origin: self.iov,
+            sge_count: 1,
+            inline: self.length <= u64::from(inline_limit),
+        };
+        (request, Sge { address: self.local, length: self.length as u32, lkey: self.lkey })
+    }
+}
+
+/// Pieces of a caller that are in the same memory. Not a closure: that would be a call for each piece, which passes
+/// everything through memory.
+pub trait Run<P> {
+    /// What [`Chunk::host`] is of all of them.
+    fn is_host(&self) -> bool;
+    /// The chunk of the caller's iov with index `iov`; none if it is in other memory, or not valid.
+    fn chunk(&self, piece: &P, iov: u32) -> Option<Chunk>;
 }
 
 /// The list has [`RequestList::LONGEST`] requests and needs more.
@@ -153,40 +176,45 @@ impl<'a> Cutter<'a> {
         Ok(Placed::Apart)
     }
 
-    /// Appends chunks that are a request each, and says how many: up to the first one that is empty, that is longer than a
-    /// request may be, that lies right behind another on the remote side, or that finds no room. This and
-    /// [`Cutter::push_joined`] are where the time of large transfers goes; whatever else a chunk may be is left to
-    /// [`Cutter::push`].
-    #[inline(always)]
-    pub fn push_apart(&mut self, chunks: impl Iterator<Item = Chunk>) -> usize {
-        let (policy, opcode) = (self.policy, self.list.opcode);
+    /// Appends pieces of `run`, of which the first is iov `iov`, that are a request each, and says how many: up to the first
+    /// one that is of another run, empty, longer than a request may be, or right behind another on the remote side, or that
+    /// finds no room. This and [`Cutter::push_joined`] are where the time of large transfers goes; whatever else a chunk may
+    /// be is left to [`Cutter::push`].
+    ///
+    /// A function of its own: with all that its caller has at hand, what a piece needs would not fit the registers, and each
+    /// would cost eight instructions more.
+    #[inline(never)]
+    pub fn push_apart<P>(&mut self, run: &impl Run<P>, pieces: impl Iterator<Item = P>, iov: u32) -> usize {
+        let policy = self.policy;
+        let inline_limit = policy.inline_limit(self.list.opcode, run.is_host());
+        let (mut remote_end, mut bytes) = (self.remote_end, 0);
         let (requests, entries, first_entry) = self.list.vacant();
-        let places = requests.iter_mut().zip(entries);
-        let (mut remote_end, mut length, mut bytes, mut count) = (self.remote_end, 0, 0, 0);
-        for (chunk, (request, entry)) in chunks.zip(places) {
+        // The next iov and the next entry, in a word of both that counts both up: one addition and one store.
+        let mut next = u64::from(iov) << 32 | u64::from(first_entry);
+        // All zipped: one test for the end, and one count.
+        for (piece, (request, entry)) in pieces.zip(requests.iter_mut().zip(entries)) {
+            let Some(chunk) = run.chunk(&piece, (next >> 32) as u32) else { break };
             if chunk.remote == remote_end || !policy.takes_whole(chunk.length) {
                 break;
             }
             remote_end = chunk.remote.wrapping_add(chunk.length);
-            length = chunk.length as u32;
-            (*request, *entry) = policy.request(&chunk, first_entry + count, opcode);
+            (*request, *entry) = chunk.request(next as u32, inline_limit);
             bytes += chunk.length;
-            count += 1;
+            next = next.wrapping_add(1 << 32 | 1);
         }
-        let count = count as usize;
-        if count > 0 {
-            self.remote_end = remote_end;
-            self.length = length;
-            self.list.append(count, count);
-            self.list.bytes += bytes;
+        let count = (next as u32).wrapping_sub(first_entry) as usize;
+        self.list.append(count, count);
+        self.list.bytes += bytes;
+        if let Some((_, entry)) = self.list.last_mut().filter(|_| count > 0) {
+            (self.remote_end, self.length) = (remote_end, entry.length);
         }
         count
     }
 
-    /// Appends chunks that only lengthen the last request, because they lie right behind it on both sides, and says how
-    /// many.
+    /// Appends pieces of `run` that only lengthen the last request, because they lie right behind it on both sides, and says
+    /// how many.
     #[inline(always)]
-    pub fn push_joined(&mut self, chunks: impl Iterator<Item = Chunk>) -> usize {
+    pub fn push_joined<P>(&mut self, run: &impl Run<P>, pieces: impl Iterator<Item = P>) -> usize {
         let Some((request, entry)) = self.list.last_mut().filter(|(request, _)| !request.inline) else {
             return 0;
         };
@@ -194,7 +222,8 @@ impl<'a> Cutter<'a> {
         let mut remote_end = self.remote_end;
         let mut room = u64::from(self.policy.join.saturating_sub(self.length));
         let (before, mut count) = (room, 0);
-        for chunk in chunks {
+        for piece in pieces {
+            let Some(chunk) = run.chunk(&piece, 0) else { break };
             let behind = chunk.remote == remote_end && chunk.local == local_end;
             let same = chunk.rkey == request.rkey && chunk.lkey == entry.lkey;
             if !behind || !same || chunk.length > JOIN_BELOW || chunk.length > room {

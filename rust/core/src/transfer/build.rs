@@ -63,8 +63,9 @@ fn cut_range<S: PieceSource + ?Sized>(
         let placed = if chunk.length == 0 { Placed::Joined } else { push(cutter, &chunk)? };
         // Behind one that was gathered comes another such, most often.
         if at < end && placed == Placed::Apart {
-            at += cutter.push_joined(sides.like(source.pieces(at..end), at));
-            at += cutter.push_apart(sides.like(source.pieces(at..end), at));
+            let like = sides.like();
+            at += cutter.push_joined(&like, source.pieces(at..end));
+            at += cutter.push_apart(&like, source.pieces(at..end), at as u32);
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use crate::memory::{
     Hold, LocalRange, Recent, Region, RegionId, Registry, RemoteCheck, RemoteRegion, RemoteTable, Snapshot,
     holds,
 };
-use crate::pool::{Chunk, SlicePolicy};
+use crate::pool::{Chunk, Run, SlicePolicy};
 use crate::sync::SwapGuard;
 
 /// What iovs are validated against.
@@ -77,10 +77,10 @@ impl<'a> Sides<'a> {
         Ok(chunk(iov, index as u32, &self.local))
     }
 
-    /// Chunks of iovs from `index` on, as long as they are valid in the regions of the last one.
+    /// The run of iovs that are valid in the regions of the last one.
     #[inline(always)]
-    pub(super) fn like<I: Iterator<Item = Piece>>(&self, iovs: I, index: usize) -> Like<I> {
-        Like { iovs, index: index as u32, local: self.local, remote: self.remote }
+    pub(super) fn like(&self) -> Like {
+        Like { local: self.local, remote: self.remote }
     }
 
     #[inline]
@@ -152,26 +152,22 @@ impl<'a> Sides<'a> {
     }
 }
 
-/// See [`Sides::like`]. Not an adapter: its closure would be a call for each iov, which passes everything through memory.
-pub(super) struct Like<I> {
-    iovs: I,
-    index: u32,
+/// See [`Sides::like`].
+pub(super) struct Like {
     local: LocalRange,
     remote: RemoteRegion,
 }
 
-impl<I: Iterator<Item = Piece>> Iterator for Like<I> {
-    type Item = Chunk;
+impl Run<Piece> for Like {
+    #[inline(always)]
+    fn is_host(&self) -> bool {
+        self.local.host
+    }
 
     #[inline(always)]
-    fn next(&mut self) -> Option<Chunk> {
-        let iov = self.iovs.next()?;
-        if !self.local.holds(iov.region, iov.local, iov.length) || !holds_remote(&self.remote, &iov) {
-            return None;
-        }
-        let chunk = chunk(&iov, self.index, &self.local);
-        self.index += 1;
-        Some(chunk)
+    fn chunk(&self, iov: &Piece, index: u32) -> Option<Chunk> {
+        let valid = self.local.holds(iov.region, iov.local, iov.length) && holds_remote(&self.remote, iov);
+        valid.then(|| chunk(iov, index, &self.local))
     }
 }
 
