@@ -296,8 +296,7 @@ impl Connection {
 
     fn heal(&self, index: usize, queue_pair: Box<dyn QueuePair>) {
         let Some(lane) = self.lanes.get(index) else { return };
-        let Some(worker) = self.context.pool.workers().get(lane.worker) else { return };
-        if worker.with_state(|state| state.heal_lane(lane.key, queue_pair)).is_err() {
+        if lane.worker.with_state(|state| state.heal_lane(lane.key, queue_pair)).is_err() {
             return;
         }
         if let Some(state) = lane_care(&mut self.care.lock().unwrap_or_else(PoisonError::into_inner), index) {
@@ -305,11 +304,11 @@ impl Connection {
         }
         self.rebuilds.fetch_add(1, Ordering::Relaxed);
         tracing::info!(peer = %self.peer.control, lane = index, "a lane is back in working order");
-        worker.kick();
+        lane.worker.kick();
     }
 
     fn fresh_queue_pair(&self, lane: &LaneHandle) -> Result<(Box<dyn QueuePair>, LaneRecord), FabricError> {
-        let queue_pair = LaneBuilder::create_on(&self.context, lane.worker)?;
+        let queue_pair = LaneBuilder::create_on(&self.context, &lane.worker)?;
         let granted = queue_pair.caps();
         // The requests that wait were made for what the lanes were granted at first.
         if !self.policy.fits(granted.max_sge, granted.max_inline) {
@@ -336,9 +335,7 @@ impl Connection {
     }
 
     fn break_lane(&self, lane: &LaneHandle, reason: &str) {
-        if let Some(worker) = self.context.pool.workers().get(lane.worker) {
-            worker.with_state(|state| state.break_lane(lane.key, reason));
-        }
+        lane.worker.with_state(|state| state.break_lane(lane.key, reason));
     }
 
     /// Closes one lane for good; the others go on.
@@ -354,9 +351,7 @@ impl Connection {
     }
 
     fn drive(&self, lane: &LaneHandle) {
-        if let Some(worker) = self.context.pool.workers().get(lane.worker) {
-            let _ = worker.drive_as_caller();
-        }
+        let _ = lane.worker.drive_as_caller();
     }
 
     /// Waits a moment, or until the peer says something.

@@ -194,8 +194,7 @@ impl Connection {
     fn device_event(&self, event: DeviceEvent, health: DeviceHealth) {
         let reason = event.to_string();
         for lane in &self.lanes {
-            let Some(worker) = self.context.pool.workers().get(lane.worker) else { continue };
-            worker.with_state(|state| match health {
+            lane.worker.with_state(|state| match health {
                 // Where nobody rebuilds lanes, the device's own retries are the better chance.
                 DeviceHealth::PortDown(_) if self.heals => state.break_lane(lane.key, &reason),
                 _ => state.notice_broken(lane.key, &reason),

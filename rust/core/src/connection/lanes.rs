@@ -7,13 +7,15 @@ use std::time::Instant;
 use super::context::Context;
 use crate::control::{LaneCapabilities, LaneSetup as HandshakeLanes, PeerCapabilities};
 use crate::fabric::{FabricError, PathKind, PathOptions, QpAddress, QueuePair, QueuePairCaps};
-use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError, SlicePolicy};
+use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError, SlicePolicy, Worker};
 
 /// One lane of a connection, as its submitters see it.
 #[derive(Debug)]
 pub struct LaneHandle {
-    /// Index of its worker in the pool.
-    pub worker: usize,
+    /// Its worker.
+    pub worker: Arc<Worker>,
+    /// The index of that in the pool.
+    pub worker_index: usize,
     /// Its name there.
     pub key: LaneKey,
     /// Its health.
@@ -33,8 +35,8 @@ impl LaneBuilder {
         Self { context, queue_pairs: Vec::new() }
     }
 
-    /// Creates one queue pair on worker `worker`, in INIT.
-    pub fn create_on(context: &Context, worker: usize) -> Result<Box<dyn QueuePair>, FabricError> {
+    /// Creates one queue pair on a worker, in INIT.
+    pub fn create_on(context: &Context, worker: &Worker) -> Result<Box<dyn QueuePair>, FabricError> {
         let attributes = context.pool.device().attributes();
         let settings = &context.settings;
         let caps = QueuePairCaps {
@@ -43,10 +45,7 @@ impl LaneBuilder {
             max_inline: settings.max_inline,
         };
         let device = Arc::clone(context.pool.device());
-        match context.pool.workers().get(worker) {
-            Some(worker) => worker.with_state(|state| device.create_queue_pair(state.queue(), &caps)),
-            None => Err(FabricError::Unsupported("the pool has no such worker".to_owned())),
-        }
+        worker.with_state(|state| device.create_queue_pair(state.queue(), &caps))
     }
 
     /// What queue pairs towards `peer` are connected with.
@@ -83,12 +82,14 @@ impl LaneBuilder {
         watcher: Option<Arc<dyn LaneWatcher>>,
     ) -> Result<Vec<LaneHandle>, PoolError> {
         let mut lanes = Vec::with_capacity(self.queue_pairs.len());
-        for (worker, queue_pair) in self.queue_pairs {
+        for (worker_index, queue_pair) in self.queue_pairs {
             let status = Arc::new(LaneStatus::new(watcher.clone()));
             let setup = LaneSetup { status: Arc::clone(&status), heals };
-            let Some(pool_worker) = self.context.pool.workers().get(worker) else { continue };
-            let key = pool_worker.with_state(|state| state.add_lane(queue_pair, setup))?;
-            lanes.push(LaneHandle { worker, key, status });
+            let Some(worker) = self.context.pool.workers().get(worker_index).map(Arc::clone) else {
+                continue;
+            };
+            let key = worker.with_state(|state| state.add_lane(queue_pair, setup))?;
+            lanes.push(LaneHandle { worker, worker_index, key, status });
         }
         Ok(lanes)
     }
@@ -113,10 +114,13 @@ impl HandshakeLanes for LaneBuilder {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         self.context.require_port()?;
         let first = NEXT.fetch_add(agreed as usize, Ordering::Relaxed);
-        let workers = self.context.pool.workers().len().max(1);
+        let workers = self.context.pool.workers();
         for lane in 0..agreed as usize {
-            let worker = first.wrapping_add(lane) % workers;
-            self.queue_pairs.push((worker, Self::create_on(&self.context, worker)?));
+            let index = first.wrapping_add(lane) % workers.len().max(1);
+            let worker = workers
+                .get(index)
+                .ok_or_else(|| FabricError::Unsupported("the pool has no workers".to_owned()))?;
+            self.queue_pairs.push((index, Self::create_on(&self.context, worker)?));
         }
         Ok(self.queue_pairs.iter().map(|(_, queue_pair)| queue_pair.address()).collect())
     }

@@ -300,18 +300,17 @@ impl Connection {
 
     /// Closes a lane: ERROR, drained, gone. A flush that does not come ends with the queue pair's destruction.
     fn close_lane(&self, lane: &LaneHandle, verdict: Verdict, reason: &str) {
-        let Some(worker) = self.context.pool.workers().get(lane.worker) else { return };
         let limit = match self.context.device_health() {
             // Nothing comes from a lost device.
             DeviceHealth::Lost(_) => Duration::ZERO,
             _ => DRAIN_LIMIT,
         };
         let deadline = Instant::now() + limit;
-        while !worker.with_state(|state| state.close_lane(lane.key, verdict, reason)) {
-            let _ = worker.drive_as_caller();
+        while !lane.worker.with_state(|state| state.close_lane(lane.key, verdict, reason)) {
+            let _ = lane.worker.drive_as_caller();
             if Instant::now() >= deadline {
                 tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed");
-                worker.with_state(|state| state.destroy_lane(lane.key, verdict, reason));
+                lane.worker.with_state(|state| state.destroy_lane(lane.key, verdict, reason));
                 return;
             }
             std::thread::yield_now();

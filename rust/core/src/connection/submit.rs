@@ -69,9 +69,10 @@ impl Connection {
             return None;
         }
         let lane = self.lanes.get(self.own_lane(thread_hint()))?;
-        let worker = self.context.pool.workers().get(lane.worker)?;
-        let claim = worker.try_begin_one(lane.key, &OnePiece { connection: self, opcode, piece })?;
-        Some(self.context.transfers.publish(claim, 1 << lane.worker))
+        lane.worker.try_begin_one(
+            lane.key,
+            &OnePiece { connection: self, opcode, piece, workers: 1 << lane.worker_index },
+        )
     }
 
     #[inline(never)]
@@ -117,7 +118,7 @@ impl Connection {
         task.start(1, self.context.time_limit);
         for lane in self.lanes_from(hint) {
             match self.begin_on(lane, opcode, iovs, task) {
-                Begun::Yes => return Ok(1 << lane.worker),
+                Begun::Yes => return Ok(1 << lane.worker_index),
                 Begun::Refused(error) => return Err(error),
                 Begun::Busy => {}
             }
@@ -143,7 +144,7 @@ impl Connection {
             return Err(error);
         }
         self.hand_over(lane, task, list, when_full)?;
-        Ok(1 << lane.worker)
+        Ok(1 << lane.worker_index)
     }
 
     /// Inlined by force where it matters: a call takes the answer through memory.
@@ -155,11 +156,10 @@ impl Connection {
         iovs: &S,
         task: &'static Task,
     ) -> Begun<SubmitError> {
-        let worker = self.context.pool.workers().get(lane.worker);
-        let Some(worker) = worker.filter(|_| lane.status.health() == LaneHealth::Healthy) else {
+        if lane.status.health() != LaneHealth::Healthy {
             return Begun::Busy;
-        };
-        worker.try_begin(lane.key, task, |list, recent| {
+        }
+        lane.worker.try_begin(lane.key, task, |list, recent| {
             list.first = true;
             build(iovs, Share::all(iovs), self.scope(), opcode, list, recent)
         })
@@ -198,9 +198,9 @@ impl Connection {
         let mut workers = 0;
         for (part, list) in lists.into_iter().flatten().enumerate() {
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
-            let handed = self
-                .pick_lane(hint.wrapping_add(part))
-                .and_then(|lane| self.hand_over(lane, task, list, WhenFull::Wait).map(|()| lane.worker));
+            let handed = self.pick_lane(hint.wrapping_add(part)).and_then(|lane| {
+                self.hand_over(lane, task, list, WhenFull::Wait).map(|()| lane.worker_index)
+            });
             match handed {
                 Ok(worker) => workers |= 1 << worker,
                 Err(error) => {
@@ -226,16 +226,13 @@ impl Connection {
         list: RequestList,
         when_full: WhenFull,
     ) -> Result<(), SubmitError> {
-        let Some(worker) = self.context.pool.workers().get(lane.worker) else {
-            return Err(self.down("its worker is gone"));
-        };
         let hint = thread_hint();
         let started = Instant::now();
         let limit = self.context.settings.timeout.unwrap_or(Duration::MAX);
         let mut submission = Submission { lane: lane.key, task, list };
         let mut pause = Duration::from_micros(20);
         loop {
-            submission = match worker.submit(submission, hint) {
+            submission = match lane.worker.submit(submission, hint) {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
             };
@@ -246,7 +243,7 @@ impl Connection {
                     WhenFull::Wait => SubmitError::QueueFull(limit),
                 });
             }
-            worker.kick();
+            lane.worker.kick();
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(1));
         }
@@ -258,9 +255,7 @@ impl Connection {
     }
 
     fn has_room(&self, hint: usize) -> bool {
-        self.lanes.iter().all(|lane| {
-            self.context.pool.workers().get(lane.worker).is_some_and(|worker| worker.has_room(hint))
-        })
+        self.lanes.iter().all(|lane| lane.worker.has_room(hint))
     }
 
     /// A lane in working order, or one that is being rebuilt; from `hint` on.
@@ -305,10 +300,12 @@ struct OnePiece<'a> {
     connection: &'a Connection,
     opcode: Opcode,
     piece: &'a Piece,
+    /// The worker, as [`Table::publish`](crate::transfer::Table::publish) wants it.
+    workers: u32,
 }
 
 impl OneRequest for OnePiece<'_> {
-    type Place = Claim;
+    type Name = TransferId;
 
     #[inline(always)]
     fn opcode(&self) -> Opcode {
@@ -326,11 +323,11 @@ impl OneRequest for OnePiece<'_> {
     }
 
     #[inline(always)]
-    fn claim(&self) -> Option<(Claim, &'static Task)> {
+    fn claim(&self) -> Option<(TransferId, &'static Task)> {
         let claim = self.connection.context.transfers.claim()?;
         let task = claim.task();
         task.start(1, self.connection.context.time_limit);
-        Some((claim, task))
+        Some((self.connection.context.transfers.publish(claim, self.workers), task))
     }
 }
 

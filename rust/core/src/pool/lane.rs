@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::PoolError;
+use super::groups::Groups;
 use crate::fabric::QueuePair;
 use crate::memory::Recent;
 use crate::observe::Counter;
@@ -112,36 +113,17 @@ impl LaneStatus {
     }
 }
 
-/// One posted list: who it belongs to and where it began.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Group {
-    /// The part that it belongs to.
-    pub(super) part: u32,
-    /// Sequence number of its first request that is still outstanding.
-    pub(super) first: u32,
-    /// Requests of it that are still outstanding.
-    pub(super) count: u32,
-    /// Index of its first outstanding request in the part's list.
-    pub(super) start: usize,
-}
-
-impl Group {
-    /// Takes `done` requests off its front.
-    pub(super) fn retire(&mut self, done: u32) {
-        self.first = self.first.wrapping_add(done);
-        self.start += done as usize;
-        self.count -= done;
-    }
-}
-
 /// One queue pair, its ring of posted groups and the parts that wait to post on it. Owned by a worker.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) key: LaneKey,
     pub(super) queue_pair: Box<dyn QueuePair>,
+    /// What it tells its connection.
     pub(super) status: Arc<LaneStatus>,
+    /// As in `status`, for the worker itself.
+    health: LaneHealth,
     /// Groups in posting order; retired from the front.
-    pub(super) groups: VecDeque<Group>,
+    pub(super) groups: Groups,
     /// Parts with something to post, served in turn.
     pub(super) waiting: VecDeque<u32>,
     /// The regions that its last transfer used.
@@ -169,7 +151,8 @@ impl Lane {
             key,
             queue_pair,
             status: setup.status,
-            groups: VecDeque::with_capacity(8),
+            health: LaneHealth::Healthy,
+            groups: Groups::default(),
             waiting: VecDeque::with_capacity(8),
             recent: Recent::default(),
             ready: false,
@@ -184,8 +167,19 @@ impl Lane {
     }
 
     #[inline]
+    pub(super) fn health(&self) -> LaneHealth {
+        self.health
+    }
+
+    #[inline]
     pub(super) fn is_healthy(&self) -> bool {
-        self.status.health() == LaneHealth::Healthy
+        self.health == LaneHealth::Healthy
+    }
+
+    /// Changes its state, and tells its connection.
+    pub(super) fn set_health(&mut self, health: LaneHealth, reason: &str) {
+        self.health = health;
+        self.status.set(health, reason);
     }
 
     /// Whether what comes now is posted now: nothing stands before it.
@@ -272,12 +266,12 @@ pub(super) fn make_ready(lane: &mut Lane, ready: &mut VecDeque<u16>) {
 
 /// Moves a healthy lane to ERROR.
 pub(super) fn break_lane(lane: &mut Lane, reason: &str) {
-    if lane.status.health() != LaneHealth::Healthy {
+    if !lane.is_healthy() {
         return;
     }
     // The time of an earlier break says nothing about this one.
     lane.broken_since = None;
-    lane.status.set(LaneHealth::Broken, reason);
+    lane.set_health(LaneHealth::Broken, reason);
     if let Err(error) = lane.queue_pair.set_error() {
         tracing::warn!("a queue pair could not be moved to ERROR: {error}");
     }

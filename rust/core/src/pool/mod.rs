@@ -5,6 +5,7 @@
 //! worker's own thread when nobody waits.
 
 pub mod clock;
+mod groups;
 mod lane;
 mod metrics;
 mod parking;

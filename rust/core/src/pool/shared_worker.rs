@@ -125,13 +125,13 @@ impl Worker {
     /// Begins a part of one request right here, the short way; see [`WorkerState::begin_one`]. `None` also if the
     /// worker's lock is taken, or others stand before it.
     #[inline(always)]
-    pub fn try_begin_one<R: OneRequest>(&self, lane: LaneKey, wanted: &R) -> Option<R::Place> {
+    pub fn try_begin_one<R: OneRequest>(&self, lane: LaneKey, wanted: &R) -> Option<R::Name> {
         let mut state = self.state.try_lock()?;
         if !self.is_queue_empty() {
             return None;
         }
-        let begun = state.begin_one(lane, wanted)?;
         state.caller_steps = state.caller_steps.wrapping_add(1);
+        let begun = state.begin_one(lane, wanted)?;
         let unattended = self.device_needs_polling || state.has_backlog();
         drop(state);
         if unattended {

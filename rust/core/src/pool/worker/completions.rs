@@ -39,7 +39,7 @@ impl WorkerState {
         self.posted -= retire(lane, &mut self.parts, end, &self.counters);
         if !done {
             self.fail_request(key.index, sequence, position);
-        } else if lane.status.health() == LaneHealth::Broken {
+        } else if lane.health() == LaneHealth::Broken {
             // What was outstanding when it was moved to ERROR had been carried out: no flush will say so.
             self.settle_lane(key.index);
         } else {
@@ -56,7 +56,7 @@ impl WorkerState {
         let Some(group) = lane.groups.front_mut().filter(|group| group.first == sequence) else { return };
         let Some(part) = self.parts.get(group.part) else { return };
         let part_index = group.part;
-        let at = group.start;
+        let at = group.start as usize;
         group.retire(1);
         if group.count == 0 {
             lane.groups.pop_front();
@@ -97,7 +97,7 @@ impl WorkerState {
         let Some(lane) = self.lanes.at(index) else {
             return;
         };
-        if lane.outstanding > 0 || lane.status.health() != LaneHealth::Broken {
+        if lane.outstanding > 0 || lane.health() != LaneHealth::Broken {
             return;
         }
         lane.groups.clear();
@@ -121,7 +121,7 @@ impl WorkerState {
             self.fail_waiting(index, Verdict::Failed, &reason);
         }
         if let Some(lane) = self.lanes.at(index) {
-            lane.status.set(LaneHealth::Drained, &reason);
+            lane.set_health(LaneHealth::Drained, &reason);
         }
     }
 

@@ -192,7 +192,7 @@ fn act(lanes: usize) -> impl Strategy<Value = Act> {
 struct One(Chunk, SlicePolicy, &'static Task);
 
 impl OneRequest for One {
-    type Place = ();
+    type Name = ();
     fn opcode(&self) -> Opcode {
         Opcode::Write
     }

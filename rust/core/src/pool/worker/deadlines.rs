@@ -71,7 +71,7 @@ impl WorkerState {
     fn check_drains(&mut self, now: u64) {
         for index in self.lanes.places() {
             let Some(lane) = self.lanes.at(index) else { continue };
-            if lane.status.health() != LaneHealth::Broken {
+            if lane.health() != LaneHealth::Broken {
                 lane.broken_since = None;
                 continue;
             }

@@ -9,15 +9,16 @@ use super::WorkerState;
 use super::posting::count;
 use crate::fabric::{Batch, Opcode, Posted};
 use crate::memory::Recent;
-use crate::pool::lane::{Group, LaneKey};
+use crate::pool::groups::Group;
+use crate::pool::lane::LaneKey;
 use crate::pool::slice::{Chunk, SlicePolicy};
 use crate::pool::task::Task;
 
 /// A transfer of one request. A trait, because closures would be calls that pass everything through memory: its methods
 /// are to be inlined always.
 pub trait OneRequest {
-    /// The place of the transfer.
-    type Place;
+    /// What the caller gets of it: its id.
+    type Name;
 
     /// READ or WRITE.
     fn opcode(&self) -> Opcode;
@@ -30,56 +31,70 @@ pub trait OneRequest {
     fn chunk(&self, recent: &mut Recent) -> Option<Chunk>;
 
     /// Finds a place for the transfer, and its task with one part counted.
-    fn claim(&self) -> Option<(Self::Place, &'static Task)>;
+    fn claim(&self) -> Option<(Self::Name, &'static Task)>;
 }
 
 impl WorkerState {
     /// Begins and posts a part of one request, and answers the place of its transfer. `None`, and nothing is done, if
     /// there is none, or if the part could not be posted now.
     #[inline(always)]
-    pub fn begin_one<R: OneRequest>(&mut self, key: LaneKey, wanted: &R) -> Option<R::Place> {
+    pub fn begin_one<R: OneRequest>(&mut self, key: LaneKey, wanted: &R) -> Option<R::Name> {
         let lane = self.lanes.get(key)?;
         if !lane.posts_at_once() || lane.outstanding >= lane.depth || self.posted >= self.limits.posted {
             return None;
         }
         let chunk = wanted.chunk(&mut lane.recent)?;
-        let Some((place, task)) = wanted.claim() else {
-            lane.recent.give_back();
-            return None;
-        };
         let index = self.parts.claim();
         let part = self.parts.get(index)?;
-        part.task = Some(task);
-        part.lane = key.index;
+        let Some((name, task)) = wanted.claim() else {
+            lane.recent.give_back();
+            self.parts.release(index);
+            return None;
+        };
+        // All is noted as if it were posted before it is, so that next to nothing has to be kept over the call.
+        (part.task, part.lane, part.cursor, part.outstanding) = (Some(task), key.index, 1, 1);
+        (part.list.bytes, part.list.first, part.list.shares_recent) = (chunk.length, true, true);
+        count(lane, part, &self.counters);
         let opcode = wanted.opcode();
         let (request, entry) = part.list.only(opcode)?;
         (*request, *entry) = wanted.policy().request(&chunk, 0, opcode);
-        let posted = lane.queue_pair.post(&Batch {
+        let batch = Batch {
             opcode,
             first_id: key.request_id(lane.next),
             signal_every: 1,
             requests: from_ref(request),
             entries: from_ref(entry),
-        });
-        (part.list.bytes, part.list.first, part.list.shares_recent) = (chunk.length, true, true);
-        count(lane, part, &self.counters);
-        if posted.accepted > 0 {
-            (part.cursor, part.outstanding) = (1, 1);
-            lane.groups.push_back(Group { part: index, first: lane.next, count: 1, start: 0 });
-            lane.next = lane.next.wrapping_add(1);
-            lane.outstanding += 1;
-            self.posted += 1;
+        };
+        lane.groups.push_back(Group { part: index, first: lane.next, count: 1, start: 0 });
+        lane.next = lane.next.wrapping_add(1);
+        lane.outstanding += 1;
+        self.posted += 1;
+        let posted = lane.queue_pair.post(&batch);
+        if posted.accepted == 0 || posted.errno.is_some() {
+            self.post_failed(key.index, posted);
+        } else {
             self.counters.posted(1);
         }
-        if posted.accepted == 0 || posted.errno.is_some() {
-            self.post_failed(key.index, index, posted);
-        }
-        Some(place)
+        Some(name)
     }
 
-    /// The queue pair did not take the request of a part, or says that it is of no more use.
+    /// The queue pair did not take the last request that was noted, or says that it is of no more use.
     #[cold]
-    fn post_failed(&mut self, index: u16, part_index: u32, posted: Posted) {
+    fn post_failed(&mut self, index: u16, posted: Posted) {
+        let Some(lane) = self.lanes.at(index) else { return };
+        let Some(group) = lane.groups.pop_back() else { return };
+        let part_index = group.part;
+        if posted.accepted == 0 {
+            lane.next = lane.next.wrapping_sub(1);
+            lane.outstanding -= 1;
+            self.posted -= 1;
+            if let Some(part) = self.parts.get(part_index) {
+                (part.cursor, part.outstanding) = (0, 0);
+            }
+        } else {
+            lane.groups.push_back(group);
+            self.counters.posted(1);
+        }
         match posted.errno {
             Some(errno) if errno != libc::ENOMEM => self.post_refused(index, part_index, errno),
             _ => {

@@ -45,14 +45,13 @@ impl WorkerState {
         key: LaneKey,
         queue_pair: Box<dyn QueuePair>,
     ) -> Result<(), Box<dyn QueuePair>> {
-        let Some(lane) = self.lanes.get(key).filter(|lane| lane.status.health() == LaneHealth::Drained)
-        else {
+        let Some(lane) = self.lanes.get(key).filter(|lane| lane.health() == LaneHealth::Drained) else {
             return Err(queue_pair);
         };
         lane.depth = queue_pair.caps().send_depth.max(1);
         lane.signal_every = (lane.depth / 4).max(1);
         lane.queue_pair = queue_pair;
-        lane.status.set(LaneHealth::Healthy, "");
+        lane.set_health(LaneHealth::Healthy, "");
         make_ready(lane, &mut self.ready);
         Ok(())
     }
@@ -68,7 +67,7 @@ impl WorkerState {
         if lane.outstanding > 0 {
             return false;
         }
-        lane.status.set(LaneHealth::Closed, reason);
+        lane.set_health(LaneHealth::Closed, reason);
         self.lanes.take(key);
         true
     }

@@ -5,7 +5,8 @@ use std::time::Instant;
 use super::{RequestFailure, WorkerLimits, WorkerState, condemn};
 use crate::fabric::CompletionStatus;
 use crate::observe::WorkerCounters;
-use crate::pool::lane::{Group, Lane, LaneKey, break_lane, make_ready};
+use crate::pool::groups::Group;
+use crate::pool::lane::{Lane, LaneKey, break_lane, make_ready};
 use crate::pool::part::Part;
 use crate::pool::task::Verdict;
 
@@ -163,7 +164,7 @@ fn post_list(
     if accepted > 0 {
         part.cursor = start + accepted as usize;
         part.outstanding += accepted;
-        lane.groups.push_back(Group { part: part_index, first, count: accepted, start });
+        lane.groups.push_back(Group { part: part_index, first, count: accepted, start: start as u32 });
         lane.next = first.wrapping_add(accepted);
         lane.outstanding += accepted;
         *posted += accepted;
