@@ -211,9 +211,10 @@ impl Worker {
         }
     }
 
-    /// A caller is going to sleep until a transfer ends: until it drops the answer, the worker's thread drives.
-    pub fn attend(&self) -> Attendance<'_> {
+    /// A caller is going to sleep until `task` ends: until it drops the answer, the worker's thread drives.
+    pub fn attend(&self, task: &Task) -> Attendance<'_> {
         self.sleepers.fetch_add(1, Ordering::Relaxed);
+        self.with_state(|_| task.watch());
         self.kick();
         Attendance { worker: self }
     }
