@@ -28,6 +28,19 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// Empties it for another transfer; answers the task of the one that it was of.
+    #[inline(always)]
+    pub(super) fn take_task(&mut self) -> Option<&'static Task> {
+        self.list.clear();
+        self.cursor = 0;
+        self.outstanding = 0;
+        self.waiting = false;
+        self.interruptions = 0;
+        self.rewind = None;
+        self.begun = None;
+        self.task.take()
+    }
+
     pub(super) fn is_posted(&self) -> bool {
         self.cursor >= self.list.len()
     }
@@ -59,19 +72,16 @@ impl Parts {
     }
 
     /// Gives a slot back; answers its task.
-    #[inline]
     pub(super) fn release(&mut self, index: u32) -> Option<&'static Task> {
-        let part = self.slots.get_mut(index as usize)?;
-        let task = part.task.take();
-        part.list.clear();
-        part.cursor = 0;
-        part.outstanding = 0;
-        part.waiting = false;
-        part.interruptions = 0;
-        part.rewind = None;
-        part.begun = None;
-        self.free.push(index);
+        let task = self.get(index)?.take_task();
+        self.give(index);
         task
+    }
+
+    /// Gives an emptied slot back.
+    #[inline(always)]
+    pub(super) fn give(&mut self, index: u32) {
+        self.free.push(index);
     }
 
     /// Parts in use.

@@ -190,7 +190,9 @@ fn retire(lane: &mut Lane, parts: &mut Parts, end: u32, counters: &WorkerCounter
             if part.list.shares_recent {
                 lane.recent.give_back();
             }
-            if let Some(task) = parts.release(part_index) {
+            let task = part.take_task();
+            parts.give(part_index);
+            if let Some(task) = task {
                 task.end_part();
             }
         }
