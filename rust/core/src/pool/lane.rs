@@ -258,7 +258,7 @@ impl Lanes {
 /// Queues a lane for posting if it has something to post and may.
 #[inline]
 pub(super) fn make_ready(lane: &mut Lane, ready: &mut VecDeque<u16>) {
-    if !lane.ready && !lane.waiting.is_empty() && lane.outstanding < lane.depth && lane.is_healthy() {
+    if !lane.waiting.is_empty() && !lane.ready && lane.outstanding < lane.depth && lane.is_healthy() {
         lane.ready = true;
         ready.push_back(lane.key.index);
     }

@@ -66,6 +66,7 @@ pub struct RequestFailure {
 /// The life of a task: a submitter starts it with a number of parts and hands each to a worker; each part ends
 /// exactly once, when the fabric is done with its memory; the task has ended when the last part has.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Task {
     /// Parts that have not ended. Written by the submitter before the hand-over (the worker's lock or queue carries it
     /// across) and decremented by workers; callers load it. The Release store or decrement that makes it 0 pairs with the
@@ -87,6 +88,7 @@ pub struct Task {
     /// a worker looks for the first time. Written by the submitter before the hand-over and by workers that have a part of
     /// it, which mean the same moment: Relaxed.
     deadline: AtomicU64,
+    // What most transfers do not need comes last.
     failure: Mutex<Option<RequestFailure>>,
     gate: Mutex<()>,
     ended: Condvar,

@@ -12,8 +12,9 @@ pub(super) const CHUNK: usize = 64;
 /// Slots that belong together.
 pub(super) type Chunk = [Slot; CHUNK];
 
-/// One transfer.
+/// One transfer. What each one needs lies in one cache line, which no other transfer is in.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub(super) struct Slot {
     /// The id of the transfer in it, 0 when free. Stored by the submitter (Release) after everything else is set up;
     /// swapped to 0 by whoever releases it (AcqRel), which settles who that is. Readers load it before (Acquire) and
