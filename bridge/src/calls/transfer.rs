@@ -42,6 +42,27 @@ pub(crate) unsafe fn conn_start(
     count: i32,
     id: &mut u64,
 ) -> i32 {
+    let connection = conn.connection();
+    if count == 1 && pieces.ipc_count == 0 && !connection.peer().same_process {
+        // SAFETY: the caller's promise.
+        let piece = unsafe { VectorPieces::new(pieces, 1) }.ok().and_then(|only| only.piece(0));
+        if let Some(piece) = piece
+            && let Some(transfer) = connection.submit_one(opcode(operation), &piece)
+        {
+            *id = transfer.0;
+            return OK;
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { start_any(conn, operation, pieces, count, id) }
+}
+
+/// Apart from [`conn_start`], so that the short way of one piece does not pay for what this keeps on the stack.
+///
+/// # Safety
+/// As [`conn_start`].
+#[inline(never)]
+unsafe fn start_any(conn: &Conn, operation: Operation, pieces: &Pieces, count: i32, id: &mut u64) -> i32 {
     // Only for a refusal's text.
     let call = || match operation {
         Operation::Read => "flagcxP2pEngineReadVector",
@@ -53,16 +74,12 @@ pub(crate) unsafe fn conn_start(
         Err(error) => return refused(call(), &error),
     };
     let connection = conn.connection();
-    let started = if pieces.ipc_count == 0 && !connection.peer().same_process {
-        connection.submit(opcode(operation), &vectors)
-    } else {
-        // SAFETY: the caller's promise.
-        match unsafe { read_ipc(connection, pieces, vectors.len()) } {
-            Ok(ipc) => local::start(connection, opcode(operation), &vectors, &ipc),
-            Err(error) => return refused(call(), &error),
-        }
+    // SAFETY: the caller's promise.
+    let ipc = match unsafe { read_ipc(connection, pieces, vectors.len()) } {
+        Ok(ipc) => ipc,
+        Err(error) => return refused(call(), &error),
     };
-    match started {
+    match local::start(connection, opcode(operation), &vectors, &ipc) {
         Ok(transfer) => {
             *id = transfer.0;
             OK

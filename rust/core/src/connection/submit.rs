@@ -54,17 +54,18 @@ impl Connection {
     ) -> Result<TransferId, SubmitError> {
         if iovs.len() == 1
             && let Some(piece) = iovs.piece(0)
-            && let Some(id) = self.start_one(opcode, &piece)
+            && let Some(id) = self.submit_one(opcode, &piece)
         {
             return Ok(id);
         }
         self.start_any(opcode, iovs, when_full)
     }
 
-    /// A transfer of one piece, if all about it is as it mostly is: like the one before it on the thread's own lane, whose
-    /// worker is free, and not to be cut. `None`, and nothing is done, if anything is not.
+    /// Starts a transfer of one piece if all about it is as it mostly is: like the one before it on the thread's own lane,
+    /// whose worker is free, and not to be cut. `None`, and nothing is done, if anything is not: [`Connection::submit`],
+    /// which tries this first, then says what, or takes a longer way.
     #[inline(never)]
-    fn start_one(&self, opcode: Opcode, piece: &Piece) -> Option<TransferId> {
+    pub fn submit_one(&self, opcode: Opcode, piece: &Piece) -> Option<TransferId> {
         if piece.length >= Plan::SPREAD_FROM || self.is_closed() {
             return None;
         }
@@ -295,7 +296,7 @@ impl Connection {
     }
 }
 
-/// A piece on its short way; see [`Connection::start_one`].
+/// A piece on its short way; see [`Connection::submit_one`].
 struct OnePiece<'a> {
     connection: &'a Connection,
     opcode: Opcode,
