@@ -200,13 +200,15 @@ impl Task {
     /// the worker that had the part, if one had it.
     #[inline]
     pub fn end_part(&self) {
+        // Before the count: after it, the task may be another transfer's.
+        let watched = self.watched.load(Ordering::Relaxed);
         // The last part has no other beside it that would write here: no need for a locked instruction.
         if self.parts.load(Ordering::Acquire) == 1 {
             self.parts.store(0, Ordering::Release);
         } else if self.parts.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        if self.watched.load(Ordering::Relaxed) {
+        if watched {
             self.wake();
         }
     }

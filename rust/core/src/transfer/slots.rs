@@ -29,6 +29,9 @@ pub(super) struct Slot {
     pub(super) task: Task,
 }
 
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Slot>() == 128);
+
 /// Chunks that no table has. The process keeps as many as were in use at a time.
 #[derive(Debug)]
 pub(super) struct SpareChunks(Mutex<Vec<&'static Chunk>>);

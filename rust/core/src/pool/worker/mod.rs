@@ -49,7 +49,7 @@ pub struct StepReport {
 }
 
 /// Lists longer than this gain nothing: the work requests of one list must stay in the first-level cache while they
-/// are numbered, converted and read by the device (128 bytes each as the verbs library wants them; 64 measured best).
+/// are converted and read by the device (128 bytes each as the verbs library wants them; 64 measured best).
 const LIST_IN_CACHE: usize = 64;
 
 /// The clock is read once in so many steps: a step may take 20 ns, and reading the clock a quarter of that.
