@@ -148,7 +148,7 @@ impl Connection {
         let workers = self.context.pool.workers();
         let attendance: [Option<_>; 8] = {
             let mut indices = live.workers().filter_map(|index| workers.get(index));
-            std::array::from_fn(|_| indices.next().map(|worker| worker.attend(live.task())))
+            std::array::from_fn(|_| indices.next().map(|worker| worker.attend(live.task(), until)))
         };
         live.task().sleep_until_ended(until);
         drop(attendance);

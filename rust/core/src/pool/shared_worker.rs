@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::{Backoff, CachePadded};
@@ -56,8 +56,9 @@ pub struct Worker {
     /// Callers that sleep until a transfer ends: the thread must drive even if callers did a moment ago. Written by
     /// those callers, read by the thread; a hint with a wake-up behind it, so Relaxed.
     sleepers: AtomicU32,
-    /// Control work that waits for the lock: the thread leaves it a gap, for its own next try comes too soon for anybody
-    /// else to get between. Written by those who wait, read by the thread; a hint, so Relaxed.
+    /// Those who wait for the lock, control work and callers going to sleep: the thread leaves them a gap, for its own
+    /// next try comes too soon for anybody else to get between. Written by those who wait, read by the thread; a hint, so
+    /// Relaxed.
     control: AtomicU32,
     /// Set once by the pool's drop, read by the thread after each wake-up.
     stopping: AtomicBool,
@@ -193,28 +194,42 @@ impl Worker {
 
     /// Runs `action` under the worker's lock, waiting for it: for control work, which is rare and may wait.
     pub fn with_state<R>(&self, action: impl FnOnce(&mut WorkerState) -> R) -> R {
-        if let Some(mut state) = self.state.try_lock() {
-            return action(&mut state);
+        loop {
+            if let Some(mut state) = self.lock_until(None) {
+                return action(&mut state);
+            }
+        }
+    }
+
+    /// The worker's lock, waited for until then, or for as long as it takes.
+    fn lock_until(&self, until: Option<Instant>) -> Option<spin::MutexGuard<'_, WorkerState>> {
+        if let Some(state) = self.state.try_lock() {
+            return Some(state);
         }
         self.control.fetch_add(1, Ordering::Relaxed);
         let backoff = Backoff::new();
-        loop {
-            if let Some(mut state) = self.state.try_lock() {
-                self.control.fetch_sub(1, Ordering::Relaxed);
-                return action(&mut state);
+        let state = loop {
+            let state = self.state.try_lock();
+            if state.is_some() || until.is_some_and(|until| Instant::now() >= until) {
+                break state;
             }
             if backoff.is_completed() {
                 std::thread::sleep(Duration::from_micros(20));
             } else {
                 backoff.snooze();
             }
-        }
+        };
+        self.control.fetch_sub(1, Ordering::Relaxed);
+        state
     }
 
-    /// A caller is going to sleep until `task` ends: until it drops the answer, the worker's thread drives.
-    pub fn attend(&self, task: &Task) -> Attendance<'_> {
+    /// A caller is going to sleep until `task` ends, at most until `until`: until it drops the answer, the worker's thread
+    /// drives. Takes no longer than until then: somebody may hold the lock while the device destroys a queue pair.
+    pub fn attend(&self, task: &Task, until: Instant) -> Attendance<'_> {
         self.sleepers.fetch_add(1, Ordering::Relaxed);
-        self.with_state(|_| task.watch());
+        if let Some(_state) = self.lock_until(Some(until)) {
+            task.watch();
+        }
         self.kick();
         Attendance { worker: self }
     }
@@ -326,5 +341,49 @@ pub struct Attendance<'a> {
 impl Drop for Attendance<'_> {
     fn drop(&mut self) {
         self.worker.sleepers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::fabric::{SoftwareOptions, software};
+    use crate::pool::{PoolOptions, WorkerPool};
+    use crate::topology::CpuSet;
+
+    /// Who goes to sleep while somebody has the lock for long, to destroy a queue pair perhaps, is back in time.
+    #[test]
+    fn going_to_sleep_takes_no_longer_than_the_sleep_may() {
+        let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+        let options = PoolOptions {
+            workers: 1,
+            submission_queues: 1,
+            queue_depth: 1,
+            cq_depth: 16,
+            max_posted: 16,
+            max_list: 16,
+            poll_batch: 16,
+            spin: Duration::ZERO,
+            cpus: CpuSet::default(),
+        };
+        let pool = WorkerPool::new(device, &options).unwrap();
+        let worker = &pool.workers()[0];
+        let task = Task::lasting();
+        task.start(1, 0);
+        let held = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                worker.with_state(|_| {
+                    held.wait();
+                    std::thread::sleep(Duration::from_secs(1));
+                });
+            });
+            held.wait();
+            let begun = Instant::now();
+            drop(worker.attend(task, begun + Duration::from_millis(20)));
+            assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        });
+        task.end_part();
     }
 }

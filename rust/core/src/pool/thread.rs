@@ -28,7 +28,8 @@ pub(super) fn run(worker: &Arc<Worker>, spin: Duration) {
     let mut rest = Rest { nap: FIRST_NAP, caller_steps: 0, idle_since: None };
     while !worker.is_stopping() {
         match turn(worker, &mut rest, spin) {
-            Turn::Again if worker.has_control_waiting() => std::thread::sleep(GAP),
+            // Ended early by whoever has had the lock and wants the thread to drive on.
+            Turn::Again if worker.has_control_waiting() => worker.sleep(false, Some(GAP)),
             Turn::Again => {}
             Turn::Nap => {
                 worker.sleep(false, Some(rest.nap));

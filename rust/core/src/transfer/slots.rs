@@ -32,7 +32,8 @@ pub(super) struct Slot {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Slot>() == 128);
 
-/// Chunks that no table has. The process keeps as many as were in use at a time.
+/// Chunks that no table has. The process keeps as many as were in use at a time, and those with a transfer that never ends,
+/// as copies of device memory may that their connection gave up.
 #[derive(Debug)]
 pub(super) struct SpareChunks(Mutex<Vec<&'static Chunk>>);
 
