@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // GPU memory, played by a table of callbacks: registration, IPC information, and the copies between two ends of a host.
+#include <chrono>
 #include <thread>
 
 #include "fake_gpu.h"
@@ -78,6 +79,10 @@ class Device : public testing::Test {
     client.reset();
     server.reset();
     flagcxP2pSetDeviceTable(nullptr);
+    // A thread that has just noticed the peer's end may be the last to let go of the engine.
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    while (!FakeGpu::isIdle() && std::chrono::steady_clock::now() < limit)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     EXPECT_EQ(FakeGpu::handles, 0);
     EXPECT_EQ(FakeGpu::opened, 0);
     EXPECT_EQ(FakeGpu::streams, 0);
