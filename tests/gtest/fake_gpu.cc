@@ -199,11 +199,6 @@ int getLastError() {
 
 } // namespace
 
-bool FakeGpu::isIdle() {
-  const std::lock_guard<std::mutex> guard(mutex);
-  return streams == 0 && events == 0;
-}
-
 int FakeGpu::streams, FakeGpu::events, FakeGpu::handles, FakeGpu::opened, FakeGpu::mappings;
 int FakeGpu::streamsMade, FakeGpu::deviceChanges, FakeGpu::opens, FakeGpu::maps;
 

@@ -35,8 +35,6 @@ struct FakeGpu {
   static void setCurrentDevice(int device);
   // Live objects: streams, events and handle objects, opened IPC memory, and memory mapped for the CPU.
   static int streams, events, handles, opened, mappings;
-  // Whether no stream and no event lives; other threads may be destroying them.
-  static bool isIdle();
   // Calls of streamCreate, setDevice, ipcMemHandleOpen and gdrPtrMmap so far.
   static int streamsMade, deviceChanges, opens, maps;
 };

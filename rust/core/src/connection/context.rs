@@ -119,6 +119,11 @@ impl Context {
         Ok(Self::new(pool, policy, settings))
     }
 
+    /// The engine is closed, and so is every connection of it: gives back what it keeps for transfers to come.
+    pub fn close(&self) {
+        self.device_copies.close();
+    }
+
     /// How the device is, as far as its events tell.
     pub fn device_health(&self) -> DeviceHealth {
         self.device_events.as_ref().map_or(DeviceHealth::Up, |events| events.health())

@@ -16,10 +16,17 @@ const MAX_IDLE: usize = 16;
 pub(super) const LOOK: Duration = Duration::from_micros(200);
 
 /// The device transfers of one engine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct DeviceCopies {
     running: Mutex<HashMap<TransferId, Running>>,
-    idle: Mutex<Vec<Stream>>,
+    /// Streams on which nothing runs; `None` once the engine is closed.
+    idle: Mutex<Option<Vec<Stream>>>,
+}
+
+impl Default for DeviceCopies {
+    fn default() -> Self {
+        Self { running: Mutex::default(), idle: Mutex::new(Some(Vec::new())) }
+    }
 }
 
 #[derive(Debug)]
@@ -63,23 +70,30 @@ impl DeviceCopies {
         runtime: &Arc<dyn DeviceRuntime>,
         device: Option<i32>,
     ) -> Result<Stream, DeviceError> {
-        let mut idle = lock(&self.idle);
         let fits = |stream: &Stream| Arc::ptr_eq(&stream.runtime, runtime) && stream.device == device;
-        if let Some(index) = idle.iter().position(fits) {
+        if let Some(idle) = lock(&self.idle).as_mut()
+            && let Some(index) = idle.iter().position(fits)
+        {
             return Ok(idle.swap_remove(index));
         }
-        drop(idle);
         Ok(Stream { runtime: Arc::clone(runtime), device, stream: runtime.open_stream()? })
     }
 
     /// Gives back a stream on which nothing runs.
     pub(super) fn keep(&self, stream: Stream) {
-        let mut idle = lock(&self.idle);
-        if idle.len() == MAX_IDLE {
-            // The oldest may belong to a runtime that was replaced.
-            idle.remove(0);
+        if let Some(idle) = lock(&self.idle).as_mut() {
+            if idle.len() == MAX_IDLE {
+                // The oldest may belong to a runtime that was replaced.
+                idle.remove(0);
+            }
+            idle.push(stream);
         }
-        idle.push(stream);
+    }
+
+    /// The engine is closed: gives its streams back to their runtimes now, for a connection's handle or care-taker may
+    /// live on.
+    pub(super) fn close(&self) {
+        drop(lock(&self.idle).take());
     }
 
     /// Takes charge of a transfer whose copies have been started and marked.

@@ -113,6 +113,9 @@ impl Engine {
         }
         drop(kept);
         self.monitor.stop();
+        if let Some(context) = &self.context {
+            context.close();
+        }
         self.deregister_all();
     }
 
