@@ -138,6 +138,8 @@ pub(super) struct Lane {
     pub(super) depth: u32,
     /// Every how many requests one is signaled, whatever the list's length.
     pub(super) signal_every: u32,
+    /// What `next` was when the queue pair had taken only the first requests of a list.
+    pub(super) cut_short_at: Option<u32>,
     /// Interrupted parts may go on once the lane is rebuilt.
     pub(super) heals: bool,
     /// When it was first seen in ERROR and not drained, in the pool's clock.
@@ -161,6 +163,7 @@ impl Lane {
             depth,
             // A quarter: completions come early enough to refill the queue before it runs dry.
             signal_every: (depth / 4).max(1),
+            cut_short_at: None,
             heals: setup.heals,
             broken_since: None,
         }
@@ -180,6 +183,12 @@ impl Lane {
     pub(super) fn set_health(&mut self, health: LaneHealth, reason: &str) {
         self.health = health;
         self.status.set(health, reason);
+    }
+
+    /// Whether the last list was cut short: the last requests outstanding may be unsignaled, and then only the completion
+    /// of something posted behind them tells that they are done.
+    pub(super) fn is_cut_short(&self) -> bool {
+        self.cut_short_at == Some(self.next)
     }
 
     /// Whether what comes now is posted now: nothing stands before it.

@@ -90,19 +90,20 @@ impl WorkerState {
         part.waiting = false;
         self.unposted -= 1;
         let failed = part.task.is_some_and(|task| task.verdict() != Verdict::Fine);
-        // Something else of the transfer failed: what is not posted is dropped.
-        let end = if failed {
-            ListEnd::Posted(0)
-        } else {
-            post_list(lane, part, part_index, &mut self.posted, &self.limits, &self.counters)
-        };
+        // Something else of the transfer failed: what is not posted is dropped. But for one request, if nothing else will
+        // tell that those outstanding are done.
+        let mut limits = self.limits;
+        if failed {
+            limits.list = usize::from(part.outstanding > 0 && lane.is_cut_short());
+        }
+        let end = post_list(lane, part, part_index, &mut self.posted, &limits, &self.counters);
         if let ListEnd::Refused(errno) = end {
             self.post_refused(index, part_index, errno);
             return end;
         }
         if failed && part.outstanding == 0 {
             self.end_part(part_index);
-        } else if !failed && !part.is_posted() {
+        } else if !part.is_posted() && (!failed || lane.is_cut_short()) {
             self.queue_part(index, part_index);
         }
         if let Some(lane) = self.lanes.at(index) {
@@ -173,6 +174,9 @@ fn post_list(
     match answer.errno {
         None => ListEnd::Posted(accepted),
         Some(libc::ENOMEM) => {
+            if accepted > 0 {
+                lane.cut_short_at = Some(lane.next);
+            }
             counters.refused();
             ListEnd::Full
         }
