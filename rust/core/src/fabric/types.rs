@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroI32;
 use std::os::fd::RawFd;
 use std::time::Instant;
 
@@ -273,8 +274,23 @@ pub struct WorkRequest {
 pub struct Posted {
     /// Requests accepted, from the front.
     pub accepted: usize,
-    /// Why the next one was refused (`ENOMEM`: the send queue is full), if one was.
-    pub errno: Option<i32>,
+    /// Why the next one was refused (`ENOMEM`: the send queue is full), if one was. Not an `Option<i32>`, so that the
+    /// answer fits in registers.
+    pub errno: Option<NonZeroI32>,
+}
+
+impl Posted {
+    /// All requests were accepted.
+    #[inline]
+    pub fn all(batch: &super::Batch<'_>) -> Self {
+        Self { accepted: batch.requests.len(), errno: None }
+    }
+
+    /// So many were accepted, and the next one was refused with `errno`.
+    #[inline]
+    pub fn cut(accepted: usize, errno: i32) -> Self {
+        Self { accepted, errno: NonZeroI32::new(errno) }
+    }
 }
 
 /// One completion as polled.

@@ -13,21 +13,30 @@ use crate::sync::{AtomicU32, Ordering};
 /// Names a lane of a worker. The generation keeps a late completion of a former lane from being taken for this one's. The
 /// default names none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaneKey {
-    pub(super) index: u16,
-    pub(super) generation: u16,
-}
+pub struct LaneKey(
+    /// The lane's index, and its generation above that: one word, for it is compared with every completion.
+    u32,
+);
 
 impl LaneKey {
+    fn new(index: u16, generation: u16) -> Self {
+        Self(u32::from(generation) << 16 | u32::from(index))
+    }
+
+    #[inline]
+    pub(super) fn index(self) -> u16 {
+        self.0 as u16
+    }
+
     /// The upper half of the ids of its requests; the lower half is the sequence number.
     #[inline]
     pub(super) fn request_id(self, sequence: u32) -> u64 {
-        u64::from(self.generation) << 48 | u64::from(self.index) << 32 | u64::from(sequence)
+        u64::from(self.0) << 32 | u64::from(sequence)
     }
 
     #[inline]
     pub(super) fn of_request(id: u64) -> (Self, u32) {
-        (Self { index: (id >> 32) as u16, generation: (id >> 48) as u16 }, id as u32)
+        (Self((id >> 32) as u32), id as u32)
     }
 }
 
@@ -236,7 +245,7 @@ impl Lanes {
             return Err(PoolError::TooManyLanes);
         };
         slot.generation = slot.generation.wrapping_add(1);
-        let key = LaneKey { index, generation: slot.generation };
+        let key = LaneKey::new(index, slot.generation);
         slot.lane = Some(Box::new(Lane::new(key, queue_pair, setup)));
         Ok(key)
     }
@@ -250,12 +259,12 @@ impl Lanes {
     /// The lane of a name, unless it is gone.
     #[inline]
     pub(super) fn get(&mut self, key: LaneKey) -> Option<&mut Lane> {
-        self.at(key.index).filter(|lane| lane.key == key)
+        self.at(key.index()).filter(|lane| lane.key == key)
     }
 
     /// Takes the lane of a name out.
     pub(super) fn take(&mut self, key: LaneKey) -> Option<Box<Lane>> {
-        self.0.get_mut(usize::from(key.index))?.lane.take_if(|lane| lane.key == key)
+        self.0.get_mut(usize::from(key.index()))?.lane.take_if(|lane| lane.key == key)
     }
 
     /// All places, with a lane or without.
@@ -269,7 +278,7 @@ impl Lanes {
 pub(super) fn make_ready(lane: &mut Lane, ready: &mut VecDeque<u16>) {
     if !lane.waiting.is_empty() && !lane.ready && lane.outstanding < lane.depth && lane.is_healthy() {
         lane.ready = true;
-        ready.push_back(lane.key.index);
+        ready.push_back(lane.key.index());
     }
 }
 

@@ -104,7 +104,7 @@ impl Initiator {
     /// Posts a batch and takes it for granted that all of it is accepted.
     pub fn post_all(&mut self, batch: &Batch<'_>) {
         let posted = self.post(batch);
-        assert_eq!(posted, Posted { accepted: batch.requests.len(), errno: None });
+        assert_eq!(posted, Posted::all(batch));
     }
 
     /// The next `count` completions, sleeping on the descriptor whenever the queue says that it may.

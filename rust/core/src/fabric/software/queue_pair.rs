@@ -264,7 +264,7 @@ impl QueuePair for SoftwareQueuePair {
                 state.accept(label, request, batch.entries).map_err(|errno| errno.raw_os_error())
             };
             if let Err(errno) = answer {
-                posted.errno = Some(errno);
+                posted = Posted::cut(posted.accepted, errno);
                 break;
             }
             posted.accepted += 1;

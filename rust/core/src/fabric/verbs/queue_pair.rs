@@ -13,12 +13,12 @@ use super::port::{LocalPort, mtu_bytes};
 use super::send_list::{LONGEST, SendList};
 use super::sys::{
     PostSend, errno_of, ibv_qp, ibv_qp_attr_mask as mask, ibv_qp_cap, ibv_qp_init_attr, ibv_qp_type,
-    last_errno,
+    ibv_send_wr, last_errno,
 };
 use super::transitions::{self, QueuePairSettings, Transition, no_attributes, path_mtu};
 use crate::fabric::{
     Batch, FabricError, LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathKind, PathOptions, Posted,
-    QpAddress, QueuePair, QueuePairCaps,
+    QpAddress, QueuePair, QueuePairCaps, WorkRequest,
 };
 
 /// A queue pair.
@@ -35,6 +35,13 @@ pub(super) struct VerbsQueuePair {
     settings: QueuePairSettings,
     /// Keeps the completion queue and the context alive.
     queue: Arc<RawCompletionQueue>,
+}
+
+/// The library's answer to a list that it did not take whole.
+struct Refusal {
+    code: c_int,
+    /// The first request that it did not take; null if it took all.
+    request: *mut ibv_send_wr,
 }
 
 // SAFETY: verbs calls on a queue pair may come from any thread; the list's pointers are to its own slots, and those
@@ -118,33 +125,56 @@ impl VerbsQueuePair {
         context.check(operation, code)
     }
 
+    /// Posts a batch of one request, as small transfers are: without all that is set up for lists.
     #[inline]
-    fn post_list(&mut self, batch: &Batch<'_>) -> Posted {
-        let filled = self.list.fill(batch);
-        if filled > 0 {
-            let mut refused = null_mut();
-            // SAFETY: the queue pair is alive. The chain is of live slots, ends in null, and each slot's entries lie
-            // within the batch's, which outlives the call; the library keeps none of these pointers. That an inline
-            // request's addresses are readable is the promise of whoever made the request.
-            let code = unsafe { (self.post_send)(self.raw.as_ptr(), self.list.head(), &raw mut refused) };
-            if code != 0 {
-                if refused.is_null() {
-                    // The library took the list and could not start the device: what it holds ends with a flush.
-                    self.broken.store(true, Ordering::Relaxed);
-                }
-                return Posted { accepted: self.list.position(refused, filled), errno: Some(errno_of(code)) };
-            }
+    fn post_one(&mut self, batch: &Batch<'_>, request: &WorkRequest) -> Posted {
+        if !self.list.fill_one(batch, request) {
+            return Posted::cut(0, libc::EINVAL);
         }
-        Posted { accepted: filled, errno: (filled < batch.requests.len()).then_some(libc::EINVAL) }
+        match self.hand_over() {
+            Ok(()) => Posted { accepted: 1, errno: None },
+            Err(refusal) => self.refused(refusal, 1),
+        }
     }
 
-    /// The same for more than one list of the library's. The last request of each is signaled: completions to spare, for
-    /// which there is room, as each request may complete.
+    // Not inlined: a post of one request would save and restore the registers that this needs.
+    #[inline(never)]
+    fn post_list(&mut self, batch: &Batch<'_>) -> Posted {
+        let filled = self.list.fill(batch);
+        if filled > 0
+            && let Err(refusal) = self.hand_over()
+        {
+            return self.refused(refusal, filled);
+        }
+        if filled < batch.requests.len() { Posted::cut(filled, libc::EINVAL) } else { Posted::all(batch) }
+    }
+
+    /// Gives the list, as it is filled, to the library.
+    #[inline(always)]
+    fn hand_over(&mut self) -> Result<(), Refusal> {
+        let mut request = null_mut();
+        // SAFETY: the queue pair is alive. The chain is of live slots, ends in null, and each slot's entries lie within the
+        // batch's, which outlives the call; the library keeps none of these pointers. That an inline request's addresses
+        // are readable is the promise of whoever made the request.
+        let code = unsafe { (self.post_send)(self.raw.as_ptr(), self.list.head(), &raw mut request) };
+        if code == 0 { Ok(()) } else { Err(Refusal { code, request }) }
+    }
+
+    #[cold]
+    fn refused(&mut self, refusal: Refusal, filled: usize) -> Posted {
+        if refusal.request.is_null() {
+            // The library took the list and could not start the device: what it holds ends with a flush.
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        Posted::cut(self.list.position(refusal.request, filled), errno_of(refusal.code))
+    }
+
+    /// Posts a batch that is longer than the library's list. The last request of each list is signaled: completions to spare, for which there is room, as each request may complete.
     #[cold]
     fn post_lists(&mut self, batch: &Batch<'_>) -> Posted {
         let mut accepted = 0;
         for requests in batch.requests.chunks(LONGEST) {
-            let posted = self.post(&Batch { first_id: batch.id(accepted), requests, ..*batch });
+            let posted = self.post_list(&Batch { first_id: batch.id(accepted), requests, ..*batch });
             accepted += posted.accepted;
             if posted.errno.is_some() {
                 return Posted { accepted, errno: posted.errno };
@@ -199,12 +229,13 @@ impl QueuePair for VerbsQueuePair {
     fn post(&mut self, batch: &Batch<'_>) -> Posted {
         if !self.connected {
             // Libraries differ in what they do with a request before RTS; none of it is useful.
-            return Posted { accepted: 0, errno: (!batch.requests.is_empty()).then_some(libc::EINVAL) };
+            return if batch.requests.is_empty() { Posted::all(batch) } else { Posted::cut(0, libc::EINVAL) };
         }
-        if batch.requests.len() <= LONGEST {
-            return self.post_list(batch);
+        match batch.requests {
+            [request] => self.post_one(batch, request),
+            requests if requests.len() <= LONGEST => self.post_list(batch),
+            _ => self.post_lists(batch),
         }
-        self.post_lists(batch)
     }
 
     fn set_error(&mut self) -> Result<(), FabricError> {

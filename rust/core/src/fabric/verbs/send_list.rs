@@ -81,23 +81,8 @@ impl SendList {
 
     /// Fills in the requests of `batch`, at most [`LONGEST`], and says how many: fewer than offered if a request is
     /// malformed (no entries, more than the queue pair takes, or entries that are not there).
-    #[inline]
     pub(super) fn fill(&mut self, batch: &Batch<'_>) -> usize {
         let common = Common::of(batch, self.max_sge);
-        let filled = match (batch.requests, self.slots.first_mut()) {
-            // A small transfer is one request: without the loop and all that is set up for it.
-            ([request], Some(slot)) => usize::from(slot.fill(&common, request, batch.first_id, SIGNALED)),
-            _ => self.fill_many(common, batch),
-        };
-        if filled > 0 {
-            self.cut_behind(filled - 1);
-        }
-        filled
-    }
-
-    // Never inlined: a post of one request would save and restore the registers that this needs.
-    #[inline(never)]
-    fn fill_many(&mut self, common: Common<'_>, batch: &Batch<'_>) -> usize {
         if batch.requests.len() > self.slots.len() {
             self.grow(batch.requests.len().min(LONGEST));
         }
@@ -109,6 +94,23 @@ impl SendList {
             filled += 1;
         }
         self.signal(batch, filled);
+        if filled > 0 {
+            self.cut_behind(filled - 1);
+        }
+        filled
+    }
+
+    /// The same for the only request of `batch`: false if it is malformed.
+    #[inline(always)]
+    pub(super) fn fill_one(&mut self, batch: &Batch<'_>, request: &WorkRequest) -> bool {
+        let common = Common::of(batch, self.max_sge);
+        let filled = match self.slots.first_mut() {
+            Some(slot) => slot.fill(&common, request, batch.first_id, SIGNALED),
+            None => false,
+        };
+        if filled {
+            self.cut_behind(0);
+        }
         filled
     }
 
@@ -136,10 +138,15 @@ impl SendList {
         if position < filled { position } else { 0 }
     }
 
+    #[inline(always)]
     fn cut_behind(&mut self, last: usize) {
-        if last == self.end {
-            return;
+        if last != self.end {
+            self.end_at(last);
         }
+    }
+
+    #[inline(never)]
+    fn end_at(&mut self, last: usize) {
         let base = self.head();
         // The slot that ended the chain before goes on to its neighbour again.
         let successor = base.wrapping_byte_add((self.end + 1) * size_of::<Slot>());
@@ -223,7 +230,11 @@ mod tests {
                 ..batch(&requests[..length], &entries)
             };
             let expected = length.min(LONGEST);
-            assert_eq!(list.fill(&batch), expected);
+            let filled = match batch.requests {
+                [request] => usize::from(list.fill_one(&batch, request)),
+                _ => list.fill(&batch),
+            };
+            assert_eq!(filled, expected);
             let seen = chain(&mut list);
             assert_eq!(seen.len(), expected);
             for (index, (id, sg_list, count, opcode, flags, remote)) in seen.into_iter().enumerate() {

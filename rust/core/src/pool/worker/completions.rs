@@ -38,10 +38,10 @@ impl WorkerState {
         let end = sequence.wrapping_add(u32::from(done));
         self.posted -= retire(lane, &mut self.parts, end, &self.counters);
         if !done {
-            self.fail_request(key.index, sequence, position);
+            self.fail_request(key.index(), sequence, position);
         } else if lane.health() == LaneHealth::Broken {
             // What was outstanding when it was moved to ERROR had been carried out: no flush will say so.
-            self.settle_lane(key.index);
+            self.settle_lane(key.index());
         } else {
             make_ready(lane, &mut self.ready);
         }

@@ -150,7 +150,7 @@ impl QueuePair for Pair {
         if pair.error {
             nic.fail(self.index, CompletionStatus::Flushed);
         }
-        Posted { accepted, errno: refused.map(|(_, errno)| errno) }
+        refused.map_or_else(|| Posted::all(batch), |(at, errno)| Posted::cut(at, errno))
     }
     fn set_error(&mut self) -> Result<(), FabricError> {
         let mut nic = self.nic.0.lock().unwrap();

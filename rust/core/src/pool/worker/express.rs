@@ -3,6 +3,7 @@
 //! It does what [`WorkerState::begin`] does for any transfer, for half of the instructions: everything is looked up once,
 //! and stays in registers. What is out of the ordinary is left to the long way, before anything is changed.
 
+use std::num::NonZeroI32;
 use std::slice::from_ref;
 
 use super::WorkerState;
@@ -46,32 +47,31 @@ impl WorkerState {
         let chunk = wanted.chunk(&mut lane.recent)?;
         let index = self.parts.claim();
         let part = self.parts.get(index)?;
+        (part.list.bytes, part.list.first, part.list.shares_recent) = (chunk.length, true, true);
+        let opcode = wanted.opcode();
+        let Some((request, entry)) = part.list.only(opcode) else {
+            self.release(index);
+            return None;
+        };
+        // Before the place is looked for: what the request is made of is then needed no more.
+        (*request, *entry) = wanted.policy().request(&chunk, 0, opcode);
+        let (requests, entries) = (from_ref(request), from_ref(entry));
         let Some((name, task)) = wanted.claim() else {
-            lane.recent.give_back();
-            self.parts.release(index);
+            self.release(index);
             return None;
         };
         // All is noted as if it were posted before it is, so that next to nothing has to be kept over the call.
-        (part.task, part.lane, part.cursor, part.outstanding) = (Some(task), key.index, 1, 1);
-        (part.list.bytes, part.list.first, part.list.shares_recent) = (chunk.length, true, true);
-        count(lane, part, &self.counters);
-        let opcode = wanted.opcode();
-        let (request, entry) = part.list.only(opcode)?;
-        (*request, *entry) = wanted.policy().request(&chunk, 0, opcode);
-        let batch = Batch {
-            opcode,
-            first_id: key.request_id(lane.next),
-            signal_every: 1,
-            requests: from_ref(request),
-            entries: from_ref(entry),
-        };
+        (part.task, part.lane, part.cursor, part.outstanding) = (Some(task), key.index(), 1, 1);
+        part.begun = count(lane, true, chunk.length, &self.counters);
+        let first_id = key.request_id(lane.next);
+        let batch = Batch { opcode, first_id, signal_every: 1, requests, entries };
         lane.groups.push_back(Group { part: index, first: lane.next, count: 1, start: 0 });
         lane.next = lane.next.wrapping_add(1);
         lane.outstanding += 1;
         self.posted += 1;
         let posted = lane.queue_pair.post(&batch);
         if posted.accepted == 0 || posted.errno.is_some() {
-            self.post_failed(key.index, posted);
+            self.post_failed(key.index(), posted);
         } else {
             self.counters.posted(1);
         }
@@ -95,7 +95,7 @@ impl WorkerState {
             lane.groups.push_back(group);
             self.counters.posted(1);
         }
-        match posted.errno {
+        match posted.errno.map(NonZeroI32::get) {
             Some(errno) if errno != libc::ENOMEM => self.post_refused(index, part_index, errno),
             _ => {
                 self.counters.refused();

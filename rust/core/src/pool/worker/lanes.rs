@@ -22,7 +22,7 @@ impl WorkerState {
     pub fn break_lane(&mut self, key: LaneKey, reason: &str) {
         if let Some(lane) = self.lanes.get(key) {
             break_lane(lane, reason);
-            self.settle_lane(key.index);
+            self.settle_lane(key.index());
         }
     }
 
@@ -62,7 +62,7 @@ impl WorkerState {
         let Some(lane) = self.lanes.get(key) else { return true };
         lane.heals = false;
         break_lane(lane, reason);
-        self.fail_waiting(key.index, verdict, reason);
+        self.fail_waiting(key.index(), verdict, reason);
         let Some(lane) = self.lanes.get(key) else { return true };
         if lane.outstanding > 0 {
             return false;
@@ -83,7 +83,7 @@ impl WorkerState {
         drop(lane);
         // All of the lane's: one that was flushed whole and waits for the others' flush is in no list of the lane.
         for part_index in 0..self.parts.slots() {
-            let Some(part) = self.parts.get(part_index).filter(|part| part.lane == key.index) else {
+            let Some(part) = self.parts.get(part_index).filter(|part| part.lane == key.index()) else {
                 continue;
             };
             let Some(task) = part.task else { continue };

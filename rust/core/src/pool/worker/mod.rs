@@ -116,7 +116,7 @@ impl WorkerState {
     ) -> Result<(), E> {
         let index = self.parts.claim();
         let Some(part) = self.parts.get(index) else { return Ok(()) };
-        part.lane = key.index;
+        part.lane = key.index();
         let built = build(&mut part.list, self.lanes.get(key).map(|lane| &mut lane.recent));
         if built.is_err() || part.list.is_empty() {
             self.release(index);
@@ -141,7 +141,7 @@ impl WorkerState {
             task.end_part();
             return spare;
         }
-        (part.task, part.lane) = (Some(task), key.index);
+        (part.task, part.lane) = (Some(task), key.index());
         self.start(key, index);
         spare
     }

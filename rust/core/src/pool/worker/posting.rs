@@ -1,5 +1,6 @@
 //! Posting: what a part has left, as far as the credits of its lane and of the completion queue go.
 
+use std::num::NonZeroI32;
 use std::time::Instant;
 
 use super::{RequestFailure, WorkerLimits, WorkerState, condemn};
@@ -32,9 +33,9 @@ impl WorkerState {
             self.end_part(part_index);
             return;
         };
-        count(lane, part, &self.counters);
+        part.begun = count(lane, part.list.first, part.list.bytes, &self.counters);
         if !lane.posts_at_once() {
-            self.queue_part(key.index, part_index);
+            self.queue_part(key.index(), part_index);
             self.post_ready();
             return;
         }
@@ -44,10 +45,10 @@ impl WorkerState {
                 ListEnd::Posted(0) | ListEnd::Full => break,
                 ListEnd::Posted(_) if part.is_posted() => return,
                 ListEnd::Posted(_) => {}
-                ListEnd::Refused(errno) => return self.post_refused(key.index, part_index, errno),
+                ListEnd::Refused(errno) => return self.post_refused(key.index(), part_index, errno),
             }
         }
-        self.queue_part(key.index, part_index);
+        self.queue_part(key.index(), part_index);
     }
 
     /// Appends a part to those that wait on its lane.
@@ -133,14 +134,12 @@ impl WorkerState {
     }
 }
 
-/// Counts a part as begun, and now and then notes when that was.
+/// Counts a part as begun, and answers when that was if it is one of those whose latency is measured.
 #[inline(always)]
-pub(super) fn count(lane: &Lane, part: &mut Part, counters: &WorkerCounters) {
-    if counters.begun() {
-        part.begun = Some(Instant::now());
-    }
-    lane.status.transfers.add(u64::from(part.list.first));
-    lane.status.bytes.add(part.list.bytes);
+pub(super) fn count(lane: &Lane, first: bool, bytes: u64, counters: &WorkerCounters) -> Option<Instant> {
+    lane.status.transfers.add(u64::from(first));
+    lane.status.bytes.add(bytes);
+    counters.begun().then(Instant::now)
 }
 
 /// Posts the next list of a part of a healthy lane.
@@ -171,7 +170,7 @@ fn post_list(
         *posted += accepted;
         counters.posted(accepted);
     }
-    match answer.errno {
+    match answer.errno.map(NonZeroI32::get) {
         None => ListEnd::Posted(accepted),
         Some(libc::ENOMEM) => {
             if accepted > 0 {
