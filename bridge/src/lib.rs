@@ -212,6 +212,14 @@ mod ffi {
             desc: &Desc,
             id: &mut u64,
         ) -> i32;
+        fn conn_submit_one(
+            conn: &Conn,
+            operation: Operation,
+            region: u64,
+            address: usize,
+            size: usize,
+            desc: &Desc,
+        ) -> u64;
         unsafe fn conn_start(
             conn: &Conn,
             operation: Operation,

@@ -75,17 +75,26 @@ impl PieceSource for VectorPieces<'_> {
         let local = self.local.get(range.clone()).unwrap_or_default();
         let sizes = self.sizes.get(range.clone()).unwrap_or_default();
         let descs = self.descs.get(range).unwrap_or_default();
-        regions.iter().zip(local).zip(sizes.iter().zip(descs)).map(|((region, local), (size, desc))| Piece {
-            local: address(*local),
-            length: *size as u64,
-            region: Some(RegionId(*region)),
-            remote: (&desc.0).into(),
+        regions.iter().zip(local).zip(sizes.iter().zip(descs)).map(|((region, local), (size, desc))| {
+            // Exposed, with the right to reach the memory through it: the software fabric copies by address.
+            region_piece(*region, local.expose_provenance(), *size, desc)
         })
     }
 
     #[inline]
     fn lengths(&self) -> impl Iterator<Item = u64> {
         self.sizes.iter().map(|size| *size as u64)
+    }
+}
+
+/// `size` bytes at `address`, which are in `region`, to or from `desc`.
+#[inline]
+pub(crate) fn region_piece(region: u64, address: usize, size: usize, desc: &Desc) -> Piece {
+    Piece {
+        local: address as u64,
+        length: size as u64,
+        region: Some(RegionId(region)),
+        remote: (&desc.0).into(),
     }
 }
 
@@ -129,12 +138,6 @@ unsafe fn first<'a, T>(
     }
     // SAFETY: there are `count` elements, and as there is one, the pointer is not null.
     Ok(unsafe { std::slice::from_raw_parts(elements, count) })
-}
-
-/// The address, with the right to reach the memory through it kept: the software fabric copies by address.
-#[inline]
-fn address(pointer: *const u8) -> u64 {
-    pointer.expose_provenance() as u64
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use flagcx_p2p::transfer::{Iov, Opcode, Outcome, PieceSource, RdmaDesc, Status, 
 use super::local;
 use crate::ffi::{Operation, Pieces, XferResult, XferState};
 use crate::handles::{Conn, Desc};
-use crate::pieces::{VectorPieces, one_piece};
+use crate::pieces::{VectorPieces, one_piece, region_piece};
 use crate::refusal::{OK, OrRefuse, REFUSED, refuse, refused};
 
 /// Answer of the non-blocking calls when the submission queue is full.
@@ -32,6 +32,24 @@ pub(crate) fn conn_start_one(
         .status(call, |transfer| *id = transfer.0)
 }
 
+/// The short way of one piece, see [`Connection::submit_one`]: answers the transfer's id, or 0, and nothing is done, if it
+/// has to go by [`conn_start`].
+pub(crate) fn conn_submit_one(
+    conn: &Conn,
+    operation: Operation,
+    region: u64,
+    address: usize,
+    size: usize,
+    desc: &Desc,
+) -> u64 {
+    let connection = conn.connection();
+    if connection.peer().same_process {
+        return TransferId::COMPLETE.0;
+    }
+    let piece = region_piece(region, address, size, desc);
+    connection.submit_one(opcode(operation), &piece).unwrap_or(TransferId::COMPLETE).0
+}
+
 /// # Safety
 /// The pointers of `pieces` are to as many elements as it says; those to IPC information that are not null are to 128
 /// bytes.
@@ -42,27 +60,6 @@ pub(crate) unsafe fn conn_start(
     count: i32,
     id: &mut u64,
 ) -> i32 {
-    let connection = conn.connection();
-    if count == 1 && pieces.ipc_count == 0 && !connection.peer().same_process {
-        // SAFETY: the caller's promise.
-        let piece = unsafe { VectorPieces::new(pieces, 1) }.ok().and_then(|only| only.piece(0));
-        if let Some(piece) = piece
-            && let Some(transfer) = connection.submit_one(opcode(operation), &piece)
-        {
-            *id = transfer.0;
-            return OK;
-        }
-    }
-    // SAFETY: the caller's promise.
-    unsafe { start_any(conn, operation, pieces, count, id) }
-}
-
-/// Apart from [`conn_start`], so that the short way of one piece does not pay for what this keeps on the stack.
-///
-/// # Safety
-/// As [`conn_start`].
-#[inline(never)]
-unsafe fn start_any(conn: &Conn, operation: Operation, pieces: &Pieces, count: i32, id: &mut u64) -> i32 {
     // Only for a refusal's text.
     let call = || match operation {
         Operation::Read => "flagcxP2pEngineReadVector",

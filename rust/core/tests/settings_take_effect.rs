@@ -161,7 +161,7 @@ fn shard_count_and_queue_depth_bound_what_waits() {
             (0..100)
                 .filter(|hint| {
                     let task = context.transfers.claim().unwrap().task();
-                    task.start(1, 0);
+                    task.start(1, flagcx_p2p::pool::TimeLimit::NEVER);
                     worker.submit(Submission { lane, task, list: RequestList::default() }, *hint).is_ok()
                 })
                 .count()

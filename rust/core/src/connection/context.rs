@@ -9,7 +9,7 @@ use super::device_events::{DeviceEvents, DeviceHealth};
 use crate::config::Config;
 use crate::fabric::{Device, FabricError};
 use crate::memory::{Region, Registry};
-use crate::pool::{PoolError, PoolOptions, SlicePolicy, WorkerPool};
+use crate::pool::{PoolError, PoolOptions, SlicePolicy, TimeLimit, WorkerPool};
 use crate::topology::{Sysfs, cpus_near};
 use crate::transfer::Table;
 
@@ -33,7 +33,7 @@ pub struct Context {
     /// Transfers that the device runtime moves.
     pub(super) device_copies: DeviceCopies,
     /// The time that a transfer has, in milliseconds; 0 for any.
-    pub(super) time_limit: u64,
+    pub(super) time_limit: TimeLimit,
 }
 
 /// Settings of transfers and lanes.
@@ -67,7 +67,7 @@ impl Context {
             .inspect_err(|error| tracing::warn!("nobody listens to the device's events: {error}"))
             .ok();
         Self {
-            time_limit: settings.timeout.map_or(0, |timeout| (timeout.as_millis() as u64).max(1)),
+            time_limit: settings.timeout.map_or(TimeLimit::NEVER, TimeLimit::new),
             device_events,
             registry: Registry::new(Arc::clone(pool.device())),
             transfers: Table::default(),

@@ -12,6 +12,7 @@ use super::device_copies::{Copies, OpenedMemory, Stream};
 use crate::device::{self, CurrentDevice, DeviceError, DeviceRuntime, Direction, IpcInfo, PointerKind};
 use crate::fabric::Opcode;
 use crate::memory::{Hold, MemoryKind, RemoteCheck};
+use crate::pool::TimeLimit;
 use crate::transfer::{Outcome, Piece, PieceSource, Status, SubmitError, TransferId, find_local};
 
 /// How the peer's ends of the pieces are reached.
@@ -190,7 +191,7 @@ impl Connection {
             return TransferId::COMPLETE;
         };
         let task = claim.task();
-        task.start(1, 0);
+        task.start(1, TimeLimit::NEVER);
         let id = self.context.transfers.publish(claim, 0);
         self.context.device_copies.add(id, self.number, task, copies);
         id

@@ -54,26 +54,29 @@ impl Connection {
     ) -> Result<TransferId, SubmitError> {
         if iovs.len() == 1
             && let Some(piece) = iovs.piece(0)
-            && let Some(id) = self.submit_one(opcode, &piece)
+            && let Some(id) = self.try_one(opcode, &piece)
         {
             return Ok(id);
         }
         self.start_any(opcode, iovs, when_full)
     }
 
+    #[inline(never)]
+    fn try_one(&self, opcode: Opcode, piece: &Piece) -> Option<TransferId> {
+        self.submit_one(opcode, piece)
+    }
+
     /// Starts a transfer of one piece if all about it is as it mostly is: like the one before it on the thread's own lane,
     /// whose worker is free, and not to be cut. `None`, and nothing is done, if anything is not: [`Connection::submit`],
-    /// which tries this first, then says what, or takes a longer way.
-    #[inline(never)]
+    /// which tries this first, then says what, or takes a longer way. Inlined by force: a caller that is about speed should do little else.
+    #[inline(always)]
     pub fn submit_one(&self, opcode: Opcode, piece: &Piece) -> Option<TransferId> {
         if piece.length >= Plan::SPREAD_FROM || self.is_closed() {
             return None;
         }
         let lane = self.lanes.get(self.own_lane(thread_hint()))?;
-        lane.worker.try_begin_one(
-            lane.key,
-            &OnePiece { connection: self, opcode, piece, workers: 1 << lane.worker_index },
-        )
+        lane.worker
+            .try_begin_one(lane.key, &OnePiece { connection: self, opcode, piece, worker: lane.worker_index })
     }
 
     #[inline(never)]
@@ -301,8 +304,8 @@ struct OnePiece<'a> {
     connection: &'a Connection,
     opcode: Opcode,
     piece: &'a Piece,
-    /// The worker, as [`Table::publish`](crate::transfer::Table::publish) wants it.
-    workers: u32,
+    /// Index of the worker.
+    worker: usize,
 }
 
 impl OneRequest for OnePiece<'_> {
@@ -325,10 +328,8 @@ impl OneRequest for OnePiece<'_> {
 
     #[inline(always)]
     fn claim(&self) -> Option<(TransferId, &'static Task)> {
-        let claim = self.connection.context.transfers.claim()?;
-        let task = claim.task();
-        task.start(1, self.connection.context.time_limit);
-        Some((self.connection.context.transfers.publish(claim, self.workers), task))
+        let context = &self.connection.context;
+        context.transfers.begin_one(self.worker, context.time_limit)
     }
 }
 

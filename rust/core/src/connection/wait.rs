@@ -36,11 +36,11 @@ impl Connection {
     }
 
     /// The quick part of a status: what most transfers are, most of the time.
-    #[inline]
+    #[inline(always)]
     fn look(&self, id: TransferId) -> Look {
         let Some(live) = self.context.transfers.find(id) else { return Look::Other };
         if !live.task().is_ended() {
-            self.help(&live, id);
+            self.help(live, id);
             if !live.task().is_ended() {
                 return Look::Pending;
             }
@@ -75,7 +75,7 @@ impl Connection {
 
     /// Does some of a transfer's work, wherever that is done. Not inlined: its registers would be saved with every look.
     #[inline(never)]
-    fn help(&self, live: &Live, id: TransferId) {
+    fn help(&self, live: Live, id: TransferId) {
         if live.has_workers() {
             live.drive(self.context.pool.workers());
         } else {
@@ -122,7 +122,7 @@ impl Connection {
         live.task().condemn_life(life, Verdict::Cancelled);
         let grace = Instant::now() + CANCEL_GRACE;
         while live.is_current() && !live.task().is_ended() {
-            self.help(&live, id);
+            self.help(live, id);
             if Instant::now() >= grace {
                 live.task().abort(life);
                 self.sleep(&live, Instant::now() + Duration::from_millis(1));

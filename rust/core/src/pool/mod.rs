@@ -24,7 +24,7 @@ pub use request_list::RequestList;
 pub use shared_worker::{Begun, Submission, Worker};
 pub use slice::{Chunk, Cutter, Placed, Run, SlicePolicy, TooManyRequests};
 pub use spare_lists::SpareLists;
-pub use task::{Life, RequestFailure, Task, Verdict};
+pub use task::{Life, RequestFailure, Task, TimeLimit, Verdict};
 pub use worker::{OneRequest, StepReport, WorkerLimits, WorkerState};
 pub use worker_pool::{PoolOptions, WorkerPool};
 

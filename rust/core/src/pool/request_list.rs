@@ -125,12 +125,9 @@ impl RequestList {
         (requests, entries, self.entry_count as u32)
     }
 
-    /// The first place of an empty list, counted as if it were filled.
+    /// The first place of an empty list, counted as if it were filled; `None` if the list never had one.
     #[inline(always)]
     pub(super) fn only(&mut self, opcode: Opcode) -> Option<(&mut WorkRequest, &mut Sge)> {
-        if self.requests.is_empty() {
-            self.grow(1, 1);
-        }
         let places = (self.requests.first_mut()?, self.entries.first_mut()?);
         (self.opcode, self.len, self.entry_count) = (opcode, 1, 1);
         Some(places)

@@ -349,7 +349,7 @@ impl Drop for Attendance<'_> {
 mod tests {
     use super::*;
     use crate::fabric::{SoftwareOptions, software};
-    use crate::pool::{PoolOptions, WorkerPool};
+    use crate::pool::{PoolOptions, TimeLimit, WorkerPool};
     use crate::topology::CpuSet;
 
     /// Who goes to sleep while somebody has the lock for long, to destroy a queue pair perhaps, is back in time.
@@ -370,7 +370,7 @@ mod tests {
         let pool = WorkerPool::new(device, &options).unwrap();
         let worker = &pool.workers()[0];
         let task = Task::lasting();
-        task.start(1, 0);
+        task.start(1, TimeLimit::NEVER);
         let held = std::sync::Barrier::new(2);
         std::thread::scope(|scope| {
             scope.spawn(|| {

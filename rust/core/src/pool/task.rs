@@ -48,6 +48,23 @@ impl Life {
     }
 }
 
+/// How long a transfer may take, as its [`Task`] keeps it until that time begins: in milliseconds, marked; 0 for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeLimit(u64);
+
+impl TimeLimit {
+    /// No limit.
+    pub const NEVER: Self = Self(0);
+
+    /// Marks a time that is still to be counted.
+    const NOT_BEGUN: u64 = 1 << 63;
+
+    /// At least a millisecond.
+    pub fn new(limit: Duration) -> Self {
+        Self((limit.as_millis() as u64).max(1) | Self::NOT_BEGUN)
+    }
+}
+
 /// The first failed request of a transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestFailure {
@@ -84,8 +101,8 @@ pub struct Task {
     /// The life that is to end now even if that costs its queue pairs. Set by callers, who may come too late, and read
     /// by workers as a hint: Relaxed.
     abort: AtomicU64,
-    /// When it times out, in milliseconds of the pool's clock; 0 for never; [`NOT_BEGUN`] with the time that it has, until
-    /// a worker looks for the first time. Written by the submitter before the hand-over and by workers that have a part of
+    /// When it times out, in milliseconds of the pool's clock; a [`TimeLimit`] until a worker looks for the first time, and
+    /// for one without. Written by the submitter before the hand-over and by workers that have a part of
     /// it, which mean the same moment: Relaxed.
     deadline: AtomicU64,
     // What most transfers do not need comes last.
@@ -119,17 +136,17 @@ impl Task {
         task
     }
 
-    /// Begins a new life of `parts` parts, which times out `limit` milliseconds after a worker has first looked at it; 0
-    /// for never. Only while nobody else uses the task.
+    /// Begins a new life of `parts` parts, whose time counts from when a worker first looks at it. Only while nobody else
+    /// uses the task.
     #[inline(always)]
-    pub fn start(&self, parts: u32, limit: u64) {
+    pub fn start(&self, parts: u32, limit: TimeLimit) {
         let last = self.verdict.load(Ordering::Relaxed);
         if last as u8 != Verdict::Fine as u8 {
             *lock(&self.failure) = None;
         }
         self.verdict.store(Life::of(last).next().with(Verdict::Fine), Ordering::Relaxed);
         // The clock is not read here: that took a tenth of the time of a small transfer.
-        self.deadline.store(if limit == 0 { 0 } else { limit | NOT_BEGUN }, Ordering::Relaxed);
+        self.deadline.store(limit.0, Ordering::Relaxed);
         self.watched.store(false, Ordering::Relaxed);
         self.parts.store(parts, Ordering::Release);
     }
@@ -154,8 +171,8 @@ impl Task {
     /// Whether its time is over at `now`; counts from the first look on. For workers that have a part of it.
     pub fn is_late(&self, now: u64) -> bool {
         let deadline = self.deadline.load(Ordering::Relaxed);
-        if deadline & NOT_BEGUN != 0 {
-            self.deadline.store(now + (deadline & !NOT_BEGUN), Ordering::Relaxed);
+        if deadline & TimeLimit::NOT_BEGUN != 0 {
+            self.deadline.store(now + (deadline & !TimeLimit::NOT_BEGUN), Ordering::Relaxed);
             return false;
         }
         deadline != 0 && now >= deadline
@@ -240,9 +257,6 @@ impl Task {
     }
 }
 
-/// A bit of the deadline: it is still to be counted from now on.
-const NOT_BEGUN: u64 = 1 << 63;
-
 use crate::sync::{lock, wait};
 
 #[cfg(all(test, not(loom)))]
@@ -253,7 +267,7 @@ mod tests {
     #[test]
     fn ends_with_its_last_part_and_keeps_the_first_verdict() {
         let task = Task::default();
-        task.start(2, 7);
+        task.start(2, TimeLimit::new(Duration::from_millis(7)));
         assert!(!task.is_ended());
         task.end_part();
         task.fail(RequestFailure {
@@ -267,26 +281,26 @@ mod tests {
         assert!(task.is_ended());
         assert_eq!(task.verdict(), Verdict::Failed);
         assert_eq!(task.failure().map(|f| f.iov), Some(3));
-        task.start(1, 0);
+        task.start(1, TimeLimit::NEVER);
         assert_eq!((task.verdict(), task.failure()), (Verdict::Fine, None));
     }
 
     #[test]
     fn its_time_counts_from_the_first_look() {
         let task = Task::default();
-        task.start(1, 100);
+        task.start(1, TimeLimit::new(Duration::from_millis(100)));
         assert!(!task.is_late(5_000) && !task.is_late(5_099) && task.is_late(5_100));
-        task.start(1, 0);
+        task.start(1, TimeLimit::NEVER);
         assert!(!task.is_late(u64::MAX));
     }
 
     #[test]
     fn who_comes_late_does_not_harm_the_next_transfer() {
         let task = Task::default();
-        task.start(1, 0);
+        task.start(1, TimeLimit::NEVER);
         let first = task.life();
         task.end_part();
-        task.start(1, 0);
+        task.start(1, TimeLimit::NEVER);
         assert!(!task.condemn_life(first, Verdict::Cancelled));
         task.abort(first);
         assert!(!task.is_aborted() && task.verdict() == Verdict::Fine);
@@ -309,7 +323,7 @@ mod models {
         model.preemption_bound = Some(3);
         model.check(|| {
             let task = Arc::new(Task::default());
-            task.start(2, 0);
+            task.start(2, TimeLimit::NEVER);
             let locks = Arc::new([Mutex::new(()), Mutex::new(())]);
             let workers: Vec<_> = (0..2)
                 .map(|worker| {
@@ -336,7 +350,7 @@ mod models {
     fn one_verdict() {
         loom::model(|| {
             let task = Arc::new(Task::default());
-            task.start(1, 0);
+            task.start(1, TimeLimit::NEVER);
             let other = task.clone();
             let worker = loom::thread::spawn(move || {
                 other.fail(RequestFailure {

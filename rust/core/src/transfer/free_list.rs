@@ -2,10 +2,11 @@
 
 use crossbeam::utils::CachePadded;
 
+use super::slots::SLOT_BITS;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Bits of a slot's index; the rest of the head is the number of the last taking.
-pub(super) const INDEX_BITS: u32 = 20;
+/// The rest of the head is the number of the last taking.
+const INDEX_BITS: u32 = SLOT_BITS;
 /// No slot's index.
 const NONE: u32 = INDEX_MASK as u32;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;

@@ -8,6 +8,8 @@ mod build;
 mod build_tests;
 mod desc;
 mod free_list;
+mod home;
+mod outcomes;
 mod pieces;
 mod plan;
 mod sides;
@@ -17,11 +19,12 @@ mod table;
 pub use crate::fabric::{CompletionStatus, Opcode};
 pub use build::{build, chunk_of_one};
 pub use desc::{RdmaDesc, RemoteRange};
+pub use outcomes::REMEMBERED;
 pub use pieces::PieceSource;
 pub use plan::{Plan, Share};
 pub use sides::Scope;
 pub(crate) use sides::find_local;
-pub use table::{Claim, Live, REMEMBERED, Table};
+pub use table::{Claim, Live, Table};
 
 /// One piece of a transfer as the caller names it.
 #[derive(Clone, Copy, Debug)]

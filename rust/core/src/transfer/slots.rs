@@ -6,6 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use crate::pool::Task;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
+/// Low bits of an id: the slot's index. The rest is a sequence number: of the taking of the slot.
+pub(super) const SLOT_BITS: u32 = 20;
+pub(super) const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+
 /// Slots are made so many at a time.
 pub(super) const CHUNK: usize = 64;
 
@@ -16,14 +20,15 @@ pub(super) type Chunk = [Slot; CHUNK];
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct Slot {
-    /// The id of the transfer in it, 0 when free. Stored by the submitter (Release) after everything else is set up;
-    /// swapped to 0 by whoever releases it (AcqRel), which settles who that is. Readers load it before (Acquire) and
-    /// check it again after using the slot.
+    /// The id of the transfer in it, 0 when free. Stored by the submitter (Release) once the task has been started and
+    /// `workers` is set; swapped to 0 by whoever releases it (AcqRel), which settles who that is. Readers load it before
+    /// (Acquire) and check it again after using the slot.
     pub(super) id: AtomicU64,
     /// Bit set of the workers that have a part of it, by their index in the pool. Written by the submitter before
     /// `id` is published, read by callers that drive: Relaxed under `id`'s ordering.
     pub(super) workers: AtomicU32,
-    /// The list of free slots goes on there; see [`FreeList`](super::free_list::FreeList).
+    /// The list of free slots goes on there, see [`FreeList`](super::free_list::FreeList); or whose it is for good, see
+    /// [`Home`](super::home::Home), stored before the first id (Relaxed).
     pub(super) next_free: AtomicU32,
     /// What workers share.
     pub(super) task: Task,
@@ -69,13 +74,14 @@ impl SpareChunks {
 #[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::pool::TimeLimit;
 
     #[test]
     fn a_chunk_is_used_again_once_its_transfers_have_ended() {
         let spare = SpareChunks::new();
         let first = spare.take();
         first[7].id.store(9, Ordering::Relaxed);
-        first[7].task.start(1, 0);
+        first[7].task.start(1, TimeLimit::NEVER);
         spare.give(first);
         let second = spare.take();
         assert!(!std::ptr::eq(first, second), "a worker has a part of one");

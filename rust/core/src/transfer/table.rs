@@ -1,22 +1,17 @@
 //! The transfers of one engine by id: a slab of recycled tasks whose ids carry a sequence number, so that an old id is
 //! recognised for what it is and never reaches a stranger's transfer.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use once_cell::race::OnceRef;
 
-use super::free_list::{FreeList, INDEX_BITS as SLOT_BITS, Taken};
-use super::slots::{CHUNK, Chunk, SPARE, Slot};
+use super::free_list::{FreeList, Taken};
+use super::home::{HOMES, Home, worker_of};
+use super::outcomes::{End, Ends, Failures};
+use super::slots::{CHUNK, Chunk, SLOT_BITS, SLOT_MASK, SPARE, Slot};
 use super::{Failure, Outcome, TransferId};
-use crate::pool::{Task, Verdict, Worker};
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
-
-/// Low bits of an id: the slot. The rest is the sequence number: of the taking of that slot.
-const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
-
-/// Transfers whose outcome stays readable after their release.
-pub const REMEMBERED: usize = 4096;
+use crate::pool::{Task, TimeLimit, Verdict, Worker};
+use crate::sync::{Mutex, Ordering, lock};
 
 /// One less than indices allow: the highest index means none.
 const CHUNKS: usize = (1 << SLOT_BITS) / CHUNK - 1;
@@ -28,7 +23,11 @@ pub struct Table {
     chunks: Box<[OnceRef<'static, Chunk>]>,
     free: FreeList,
     growth: Mutex<usize>,
-    outcomes: Outcomes,
+    /// How transfers ended that were in none of `homes`.
+    ends: Box<Ends>,
+    failures: Failures,
+    /// One for each worker.
+    homes: [Home; HOMES],
 }
 
 impl Default for Table {
@@ -37,7 +36,9 @@ impl Default for Table {
             chunks: (0..CHUNKS).map(|_| OnceRef::new()).collect(),
             free: FreeList::default(),
             growth: Mutex::new(0),
-            outcomes: Outcomes::default(),
+            ends: Box::default(),
+            failures: Failures::default(),
+            homes: Default::default(),
         }
     }
 }
@@ -50,13 +51,17 @@ impl Drop for Table {
 
 /// A slot that a submitter has taken and not yet published.
 #[derive(Debug)]
-pub struct Claim(Taken<'static, Slot>);
+pub struct Claim {
+    slot: &'static Slot,
+    /// Of the transfer to come.
+    id: u64,
+}
 
 impl Claim {
     /// The task to start and hand to workers.
     #[inline]
     pub fn task(&self) -> &'static Task {
-        &self.0.slot.task
+        &self.slot.task
     }
 }
 
@@ -64,23 +69,49 @@ impl Table {
     /// Takes a free slot; `None` when 1,048,512 transfers are in flight.
     #[inline]
     pub fn claim(&self) -> Option<Claim> {
-        self.take_free().or_else(|| self.grow()).map(Claim)
+        let Taken { index, slot, number } = self.take_free().or_else(|| self.grow())?;
+        Some(Claim { slot, id: number << SLOT_BITS | u64::from(index) })
+    }
+
+    /// Takes a slot for a transfer of one part, starts its task and publishes it: one of the few slots that are the
+    /// worker's own, if the one whose turn it is is free. Called under the lock of `worker`. `None` as for
+    /// [`Table::claim`].
+    #[inline(always)]
+    pub fn begin_one(&self, worker: usize, limit: TimeLimit) -> Option<(TransferId, &'static Task)> {
+        let Some((slot, id)) = self.homes.get(worker).and_then(Home::take) else {
+            return self.begin_elsewhere(worker, limit);
+        };
+        slot.task.start(1, limit);
+        slot.id.store(id, Ordering::Release);
+        Some((TransferId(id), &slot.task))
+    }
+
+    #[inline(never)]
+    fn begin_elsewhere(&self, worker: usize, limit: TimeLimit) -> Option<(TransferId, &'static Task)> {
+        if let Some(home) = self.homes.get(worker)
+            && home.is_empty()
+            && let Some((slots, first)) = self.add_chunk(&mut lock(&self.growth))
+        {
+            home.fill(worker, slots, first);
+        }
+        let claim = self.claim()?;
+        let task = claim.task();
+        task.start(1, limit);
+        Some((self.publish(claim, 1 << worker), task))
     }
 
     /// Gives a slot back that was never published, and whose task no worker has.
     pub fn abandon(&self, claim: Claim) {
-        claim.task().start(0, 0);
-        self.recycle(claim.0.index, claim.0.slot);
+        claim.task().start(0, TimeLimit::NEVER);
+        self.recycle((claim.id & SLOT_MASK) as u32, claim.slot);
     }
 
     /// Publishes a claimed slot under a new id.
     #[inline]
     pub fn publish(&self, claim: Claim, workers: u32) -> TransferId {
-        let Taken { index, slot, number } = claim.0;
-        let id = number << SLOT_BITS | u64::from(index);
-        slot.workers.store(workers, Ordering::Relaxed);
-        slot.id.store(id, Ordering::Release);
-        TransferId(id)
+        claim.slot.workers.store(workers, Ordering::Relaxed);
+        claim.slot.id.store(claim.id, Ordering::Release);
+        TransferId(claim.id)
     }
 
     /// The live transfer of an id.
@@ -94,10 +125,7 @@ impl Table {
     #[inline]
     pub fn release_done(&self, live: &Live) -> bool {
         // Recorded before the slot is free, so that no reader finds the id in neither place.
-        live.is_current() && {
-            self.outcomes.record(live.id, DONE);
-            self.free(live)
-        }
+        live.is_current() && self.record_and_free(live, End::Done)
     }
 
     /// Releases an ended transfer and answers its outcome; `None` if somebody else just did.
@@ -108,10 +136,10 @@ impl Table {
         if !live.is_current() {
             return None;
         }
-        let (code, outcome) = match verdict {
-            Verdict::Fine => (DONE, Outcome::Done),
-            Verdict::TimedOut => (TIMED_OUT, Outcome::TimedOut),
-            Verdict::Cancelled => (CANCELLED, Outcome::Cancelled),
+        let (end, outcome) = match verdict {
+            Verdict::Fine => (End::Done, Outcome::Done),
+            Verdict::TimedOut => (End::TimedOut, Outcome::TimedOut),
+            Verdict::Cancelled => (End::Cancelled, Outcome::Cancelled),
             Verdict::Failed => {
                 let failure = Failure {
                     iov: failure.as_ref().map_or(0, |failure| failure.iov as usize),
@@ -120,23 +148,32 @@ impl Table {
                     peer: peer(),
                     reason: failure.map_or_else(String::new, |failure| failure.reason),
                 };
-                self.outcomes.keep(live.id, &failure);
-                (FAILED, Outcome::Failed(failure))
+                self.failures.keep(live.id, &failure);
+                (End::Failed, Outcome::Failed(failure))
             }
         };
-        self.outcomes.record(live.id, code);
-        self.free(live).then_some(outcome)
+        self.record_and_free(live, end).then_some(outcome)
     }
 
-    /// Frees the slot of a transfer; false if somebody else just did.
-    #[inline]
-    fn free(&self, live: &Live) -> bool {
-        let id = &live.slot.id;
-        let freed = id.compare_exchange(live.id.0, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        if freed {
+    /// Records how a transfer ended and frees its slot; false if somebody else just did.
+    #[inline(always)]
+    fn record_and_free(&self, live: &Live, end: End) -> bool {
+        if let Some(ends) = self.ends_at_home(live.slot) {
+            ends.record(live.id, end);
+            return live.clear();
+        }
+        self.ends.record(live.id, end);
+        let cleared = live.clear();
+        if cleared {
             self.recycle((live.id.0 & SLOT_MASK) as u32, live.slot);
         }
-        freed
+        cleared
+    }
+
+    /// How transfers ended where the slot is at home, if it is with a worker.
+    #[inline(always)]
+    fn ends_at_home(&self, slot: &Slot) -> Option<&Ends> {
+        self.homes.get(worker_of(slot)?)?.ends()
     }
 
     #[inline]
@@ -149,9 +186,15 @@ impl Table {
         self.free.pop(|index| self.slot(index), |slot| &slot.next_free)
     }
 
-    /// The outcome of a released transfer, if it is among the last [`REMEMBERED`].
+    /// The outcome of a released transfer, if it is among the last [`REMEMBERED`](super::REMEMBERED).
     pub fn outcome(&self, id: TransferId) -> Option<Outcome> {
-        self.outcomes.find(id)
+        let slot = self.slot((id.0 & SLOT_MASK) as u32)?;
+        match self.ends_at_home(slot).unwrap_or(&self.ends).find(id)? {
+            End::Done => Some(Outcome::Done),
+            End::TimedOut => Some(Outcome::TimedOut),
+            End::Cancelled => Some(Outcome::Cancelled),
+            End::Failed => self.failures.find(id),
+        }
     }
 
     /// Every id in flight now.
@@ -177,19 +220,27 @@ impl Table {
             if let Some(free) = self.take_free() {
                 return Some(free);
             }
-            let chunk = self.chunks.get(*made / CHUNK)?;
-            let slots = SPARE.take();
-            chunk.set(slots).ok()?;
-            let first = *made as u32;
-            *made += CHUNK;
+            let (slots, first) = self.add_chunk(&mut made)?;
             (first..*made as u32).zip(slots).rev().for_each(|(index, slot)| self.recycle(index, slot));
         }
+    }
+
+    /// More slots, and the index of the first one; `made` is how many there are.
+    fn add_chunk(&self, made: &mut usize) -> Option<(&'static Chunk, u32)> {
+        let slots = SPARE.take();
+        let Some(Ok(())) = self.chunks.get(*made / CHUNK).map(|chunk| chunk.set(slots)) else {
+            SPARE.give(slots);
+            return None;
+        };
+        let first = *made as u32;
+        *made += CHUNK;
+        Some((slots, first))
     }
 }
 
 /// A transfer found by its id. It may be released by another thread at any time; what is read from it then is stale
 /// but never another transfer's, because reading ends with [`Live::is_current`].
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Live {
     slot: &'static Slot,
     id: TransferId,
@@ -206,6 +257,12 @@ impl Live {
     #[inline]
     pub fn is_current(&self) -> bool {
         self.slot.id.load(Ordering::Acquire) == self.id.0
+    }
+
+    /// Clears its slot; false if somebody else just did.
+    #[inline(always)]
+    fn clear(&self) -> bool {
+        self.slot.id.compare_exchange(self.id.0, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Whether workers have parts of it; the device runtime moves it otherwise.
@@ -234,85 +291,15 @@ impl Live {
     }
 }
 
-/// Outcomes of the last released transfers.
-#[derive(Debug)]
-struct Outcomes {
-    /// The sequence number, where ids have it, with a code below, at `sequence % len`; 0 for none. Written by whoever
-    /// released the transfer, read by anyone: one word, so Relaxed. A straggler does not overwrite a younger transfer's.
-    ring: Box<[AtomicU64; RING]>,
-    /// Details of failed ones, oldest first.
-    failures: Mutex<VecDeque<(TransferId, Failure)>>,
-}
-
-/// Twice as many as promised, so that long-running transfers between them do not push out the last ones released. A
-/// power of two: the remainder costs nothing.
-const RING: usize = 2 * REMEMBERED;
-
-const DONE: u64 = 1;
-const FAILED: u64 = 2;
-const TIMED_OUT: u64 = 3;
-const CANCELLED: u64 = 4;
-
-impl Default for Outcomes {
-    fn default() -> Self {
-        Self { ring: Box::new(std::array::from_fn(|_| AtomicU64::new(0))), failures: Mutex::default() }
-    }
-}
-
-impl Outcomes {
-    #[inline]
-    fn record(&self, id: TransferId, code: u64) {
-        let sequence = id.0 >> SLOT_BITS;
-        let Some(entry) = self.ring.get(sequence as usize % RING) else { return };
-        let value = id.0 & !SLOT_MASK | code;
-        // Sequence numbers begin anew after 2^44.
-        if (value.wrapping_sub(entry.load(Ordering::Relaxed)) as i64) > 0 {
-            entry.store(value, Ordering::Relaxed);
-        }
-    }
-
-    /// Keeps the details of a failure.
-    fn keep(&self, id: TransferId, failure: &Failure) {
-        let mut failures = lock(&self.failures);
-        // Two threads may release the same transfer at the same time and both come here.
-        if !failures.iter().rev().take(64).any(|(failed, _)| *failed == id) {
-            if failures.len() == REMEMBERED {
-                failures.pop_front();
-            }
-            failures.push_back((id, failure.clone()));
-        }
-    }
-
-    fn find(&self, id: TransferId) -> Option<Outcome> {
-        let sequence = id.0 >> SLOT_BITS;
-        let value = self.ring.get(sequence as usize % RING)?.load(Ordering::Relaxed);
-        if sequence == 0 || value >> SLOT_BITS != sequence {
-            return None;
-        }
-        match value & SLOT_MASK {
-            DONE => Some(Outcome::Done),
-            TIMED_OUT => Some(Outcome::TimedOut),
-            CANCELLED => Some(Outcome::Cancelled),
-            _ => {
-                let failures = lock(&self.failures);
-                failures
-                    .iter()
-                    .rev()
-                    .find(|(failed, _)| *failed == id)
-                    .map(|(_, f)| Outcome::Failed(f.clone()))
-            }
-        }
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::transfer::REMEMBERED;
 
     fn finish(table: &Table) -> TransferId {
         let claim = table.claim().unwrap();
-        claim.task().start(1, 0);
+        claim.task().start(1, TimeLimit::NEVER);
         let id = table.publish(claim, 1);
         table.find(id).unwrap().task().end_part();
         let live = table.find(id).unwrap();
@@ -343,7 +330,7 @@ mod tests {
         let ids: Vec<_> = (0..1000)
             .map(|_| {
                 let claim = table.claim().unwrap();
-                claim.task().start(1, 0);
+                claim.task().start(1, TimeLimit::NEVER);
                 table.publish(claim, 1)
             })
             .collect();
@@ -358,11 +345,68 @@ mod tests {
         assert!(finish(&table).0 & SLOT_MASK < 1024);
     }
 
+    fn begin_for(table: &Table, worker: usize) -> TransferId {
+        let (id, _) = table.begin_one(worker, TimeLimit::NEVER).unwrap();
+        assert_eq!(table.find(id).unwrap().workers().collect::<Vec<_>>(), [worker]);
+        id
+    }
+
+    fn end(table: &Table, id: TransferId) {
+        let live = table.find(id).unwrap();
+        live.task().end_part();
+        assert!(table.release_done(&live));
+        assert!(!table.release_done(&live), "released twice");
+    }
+
+    #[test]
+    fn a_worker_takes_its_own_slots_in_turn_and_others_while_they_are_in_use() {
+        let table = Table::default();
+        let slot = |id: TransferId| id.0 & SLOT_MASK;
+        end(&table, begin_for(&table, 3)); // its home is made
+        let long = begin_for(&table, 3);
+        let home = slot(long) / CHUNK as u64;
+        let ids: Vec<_> = (1..2 * CHUNK).map(|_| begin_for(&table, 3)).collect();
+        let at_home = ids.iter().filter(|id| slot(**id) / CHUNK as u64 == home).count();
+        assert_eq!(at_home, CHUNK - 1, "all of its own, and then others");
+        assert_ne!(slot(begin_for(&table, 4)) / CHUNK as u64, home);
+        for id in &ids {
+            end(&table, *id);
+            assert_eq!(table.outcome(*id), Some(Outcome::Done));
+        }
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..3 * CHUNK {
+            let id = begin_for(&table, 3);
+            assert!(seen.insert(id) && !ids.contains(&id) && slot(id) != slot(long));
+            end(&table, id);
+        }
+        assert_eq!(table.find(long).map(|live| live.task().is_ended()), Some(false));
+        end(&table, long);
+    }
+
+    #[test]
+    fn outcomes_at_home_are_remembered_as_long_as_others() {
+        let table = Table::default();
+        end(&table, begin_for(&table, 0)); // its home is made
+        let failed = begin_for(&table, 0);
+        let live = table.find(failed).unwrap();
+        live.task().condemn(Verdict::TimedOut);
+        live.task().end_part();
+        assert_eq!(table.release(&live, String::new), Some(Outcome::TimedOut));
+        for n in 0..2 * REMEMBERED {
+            if n < REMEMBERED {
+                assert_eq!(table.outcome(failed), Some(Outcome::TimedOut), "after {n}");
+            }
+            end(&table, begin_for(&table, 0));
+            assert!(table.find(failed).is_none());
+        }
+        assert_eq!(table.outcome(failed), None);
+    }
+
     #[test]
     fn a_failure_keeps_its_details() {
         let table = Table::default();
         let claim = table.claim().unwrap();
-        claim.task().start(1, 0);
+        claim.task().start(1, TimeLimit::NEVER);
         let id = table.publish(claim, 0);
         let live = table.find(id).unwrap();
         live.task().fail(crate::pool::RequestFailure {

@@ -1,7 +1,7 @@
 //! Completions: what they retire, what they fail, and what becomes of a lane in ERROR.
 
 use super::{RequestFailure, Verdict, WorkerState, condemn};
-use crate::fabric::{CompletionStatus, FabricError};
+use crate::fabric::{Completion, CompletionStatus, FabricError};
 use crate::observe::WorkerCounters;
 use crate::pool::lane::{Lane, LaneHealth, LaneKey, break_lane, make_ready};
 use crate::pool::part::Parts;
@@ -19,26 +19,27 @@ impl WorkerState {
                 return 0;
             }
         };
-        for position in 0..count {
-            // By field: a copy of all of it goes through memory.
-            let Some((id, status)) = self.completions.get(position).map(|found| (found.id, found.status))
-            else {
-                break;
-            };
-            self.complete(id, status, position);
+        let completions = std::mem::take(&mut self.completions);
+        let polled = completions.get(..count).unwrap_or_default();
+        for (position, completion) in polled.iter().enumerate() {
+            // One success after the other on the same lane: the last one says all of it.
+            if !polled.get(position + 1).is_some_and(|next| says_as_much(completion, next)) {
+                self.complete(completion);
+            }
         }
+        self.completions = completions;
         count
     }
 
     #[inline]
-    fn complete(&mut self, id: u64, status: CompletionStatus, position: usize) {
-        let (key, sequence) = LaneKey::of_request(id);
-        let done = status == CompletionStatus::Success;
+    fn complete(&mut self, completion: &Completion) {
+        let (key, sequence) = LaneKey::of_request(completion.id);
+        let done = completion.status == CompletionStatus::Success;
         let Some(lane) = self.lanes.get(key) else { return };
         let end = sequence.wrapping_add(u32::from(done));
         self.posted -= retire(lane, &mut self.parts, end, &self.counters);
         if !done {
-            self.fail_request(key.index(), sequence, position);
+            self.fail_request(key.index(), sequence, completion);
         } else if lane.health() == LaneHealth::Broken {
             // What was outstanding when it was moved to ERROR had been carried out: no flush will say so.
             self.settle_lane(key.index());
@@ -47,12 +48,10 @@ impl WorkerState {
         }
     }
 
-    /// The completion at `position` says that a request failed.
+    /// A request failed, as `completion` says.
     #[cold]
-    fn fail_request(&mut self, index: u16, sequence: u32, position: usize) {
-        let (Some(&completion), Some(lane)) = (self.completions.get(position), self.lanes.at(index)) else {
-            return;
-        };
+    fn fail_request(&mut self, index: u16, sequence: u32, completion: &Completion) {
+        let Some(lane) = self.lanes.at(index) else { return };
         let Some(group) = lane.groups.front_mut().filter(|group| group.first == sequence) else { return };
         let Some(part) = self.parts.get(group.part) else { return };
         let part_index = group.part;
@@ -160,6 +159,15 @@ impl WorkerState {
         }
         self.posted = 0;
     }
+}
+
+/// Whether `next` makes `completion` known as well: requests of a lane are carried out in order.
+#[inline]
+fn says_as_much(completion: &Completion, next: &Completion) -> bool {
+    let lane = |completion: &Completion| LaneKey::of_request(completion.id).0;
+    completion.status == CompletionStatus::Success
+        && next.status == CompletionStatus::Success
+        && lane(completion) == lane(next)
 }
 
 /// Retires, as done, every outstanding request of a lane before sequence number `end`, and says how many they were.

@@ -17,7 +17,7 @@ use crate::fabric::{
 };
 use crate::observe::WorkerCounters;
 use crate::pool::lane::LaneHealth;
-use crate::pool::{Chunk, Cutter, LaneSetup, LaneStatus, SlicePolicy};
+use crate::pool::{Chunk, Cutter, LaneSetup, LaneStatus, SlicePolicy, TimeLimit};
 
 /// A NIC that does what a test tells it, and notes what a real one would not survive.
 #[derive(Debug, Default)]
@@ -303,7 +303,7 @@ impl Bench {
 
     fn transfer(&mut self, parts: usize, count: usize) -> (&'static Task, Range<u32>) {
         let task = Task::lasting();
-        task.start(parts as u32, 0);
+        task.start(parts as u32, TimeLimit::NEVER);
         let notes = self.notes..self.notes + (parts * count) as u32;
         self.notes = notes.end;
         self.transfers.push(Transfer { task, notes: notes.clone() });

@@ -62,7 +62,7 @@ impl WorkerState {
         };
         // All is noted as if it were posted before it is, so that next to nothing has to be kept over the call.
         (part.task, part.lane, part.cursor, part.outstanding) = (Some(task), key.index(), 1, 1);
-        part.begun = count(lane, true, chunk.length, &self.counters);
+        count(lane, true, chunk.length, &mut part.begun, &self.counters);
         let first_id = key.request_id(lane.next);
         let batch = Batch { opcode, first_id, signal_every: 1, requests, entries };
         lane.groups.push_back(Group { part: index, first: lane.next, count: 1, start: 0 });

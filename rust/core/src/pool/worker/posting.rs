@@ -33,7 +33,7 @@ impl WorkerState {
             self.end_part(part_index);
             return;
         };
-        part.begun = count(lane, part.list.first, part.list.bytes, &self.counters);
+        count(lane, part.list.first, part.list.bytes, &mut part.begun, &self.counters);
         if !lane.posts_at_once() {
             self.queue_part(key.index(), part_index);
             self.post_ready();
@@ -134,12 +134,20 @@ impl WorkerState {
     }
 }
 
-/// Counts a part as begun, and answers when that was if it is one of those whose latency is measured.
+/// Counts a part as begun, and notes when that was if it is one of those whose latency is measured.
 #[inline(always)]
-pub(super) fn count(lane: &Lane, first: bool, bytes: u64, counters: &WorkerCounters) -> Option<Instant> {
+pub(super) fn count(
+    lane: &Lane,
+    first: bool,
+    bytes: u64,
+    begun: &mut Option<Instant>,
+    counters: &WorkerCounters,
+) {
+    if counters.begun() {
+        *begun = Some(Instant::now());
+    }
     lane.status.transfers.add(u64::from(first));
     lane.status.bytes.add(bytes);
-    counters.begun().then(Instant::now)
 }
 
 /// Posts the next list of a part of a healthy lane.

@@ -16,7 +16,7 @@ use crate::fabric::{
 };
 use crate::memory::{MemoryKind, Region, Registry};
 use crate::observe::WorkerCounters;
-use crate::pool::{Chunk, Cutter, LaneHealth, LaneSetup, LaneStatus, SlicePolicy};
+use crate::pool::{Chunk, Cutter, LaneHealth, LaneSetup, LaneStatus, SlicePolicy, TimeLimit};
 
 type Script = Arc<Mutex<VecDeque<Completion>>>;
 
@@ -120,7 +120,7 @@ impl Bench {
     /// Begins a transfer of one request.
     fn begin(&mut self) -> &'static Task {
         let task = Task::lasting();
-        task.start(1, 0);
+        task.start(1, TimeLimit::NEVER);
         let begun = self.state.begin(self.lane, task, |list, _| {
             fill(list, 4096);
             Ok::<(), ()>(())
@@ -144,7 +144,7 @@ impl Bench {
 
     fn begin_holding(&mut self, region: &Arc<Region>) -> &'static Task {
         let task = Task::lasting();
-        task.start(1, 0);
+        task.start(1, TimeLimit::NEVER);
         let begun = self.state.begin(self.lane, task, |list, _| {
             fill(list, region.address);
             list.holds.extend(region.hold());

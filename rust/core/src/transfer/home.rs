@@ -1,0 +1,78 @@
+//! Slots that one worker keeps for itself. They are taken under its lock, in turn, and free again as soon as their id is
+//! cleared: of the locked instructions of a small transfer two less than with the list of free slots.
+
+use once_cell::race::{OnceBox, OnceRef};
+
+use super::outcomes::Ends;
+use super::slots::{CHUNK, Chunk, SLOT_BITS, Slot};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// Workers that may have one: as many as a slot's bit set names.
+pub(super) const HOMES: usize = 32;
+
+/// [`Slot::next_free`] of a slot that is at home with a worker, plus that worker's index: no slot's index, and no end of
+/// the list either.
+const AT_HOME: u32 = 1 << 31;
+
+/// The slots of one worker. Empty until they are needed.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Home {
+    slots: OnceRef<'static, Chunk>,
+    /// The index of the first of them. Written once, before `slots`, which publishes it: Relaxed.
+    first: AtomicU32,
+    /// How often a slot was looked for here: the sequence numbers of what is taken. Written under the worker's lock:
+    /// Relaxed.
+    number: AtomicU64,
+    ends: OnceBox<Ends>,
+}
+
+impl Home {
+    /// Takes the slot whose turn it is, and answers it with the id of a new transfer. `None` if that slot is in use, or if
+    /// there are none yet. Called under the worker's lock.
+    #[inline(always)]
+    pub(super) fn take(&self) -> Option<(&'static Slot, u64)> {
+        let slots = self.slots.get()?;
+        let number = self.number.load(Ordering::Relaxed).wrapping_add(1);
+        self.number.store(number, Ordering::Relaxed);
+        let place = number as u32 % CHUNK as u32;
+        let slot = slots.get(place as usize)?;
+        let sequence = number << SLOT_BITS;
+        // Pairs with the release: its last look at the slot comes before what is written there from here on. Sequence
+        // numbers begin anew after 2^44, and 0 is none.
+        if slot.id.load(Ordering::Acquire) != 0 {
+            return None;
+        }
+        if sequence == 0 {
+            return None;
+        }
+        Some((slot, sequence | u64::from(self.first.load(Ordering::Relaxed) + place)))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.get().is_none()
+    }
+
+    /// Makes `slots`, the first of which has the index `first`, those of `worker`. Called under that worker's lock.
+    pub(super) fn fill(&self, worker: usize, slots: &'static Chunk, first: u32) {
+        for slot in slots {
+            slot.next_free.store(AT_HOME + worker as u32, Ordering::Relaxed);
+            slot.workers.store(1 << worker, Ordering::Relaxed);
+        }
+        self.first.store(first, Ordering::Relaxed);
+        let _ = self.ends.set(Box::default());
+        let _ = self.slots.set(slots);
+    }
+
+    /// How transfers that were here have ended.
+    #[inline(always)]
+    pub(super) fn ends(&self) -> Option<&Ends> {
+        self.ends.get()
+    }
+}
+
+/// The worker that `slot` is at home with, if it is with one.
+#[inline(always)]
+pub(super) fn worker_of(slot: &Slot) -> Option<usize> {
+    slot.next_free.load(Ordering::Relaxed).checked_sub(AT_HOME).map(|worker| worker as usize)
+}
