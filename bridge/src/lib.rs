@@ -212,14 +212,15 @@ mod ffi {
             desc: &Desc,
             id: &mut u64,
         ) -> i32;
-        fn conn_submit_one(
+        fn conn_start_one_in(
             conn: &Conn,
             operation: Operation,
             region: u64,
             address: usize,
             size: usize,
             desc: &Desc,
-        ) -> u64;
+            id: &mut u64,
+        ) -> i32;
         unsafe fn conn_start(
             conn: &Conn,
             operation: Operation,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 
 use flagcx_p2p::memory::RegionId;
-use flagcx_p2p::transfer::{Iov, Piece, PieceSource};
+use flagcx_p2p::transfer::{Piece, PieceSource};
 
 use crate::ffi::Pieces;
 use crate::handles::Desc;
@@ -77,7 +77,7 @@ impl PieceSource for VectorPieces<'_> {
         let descs = self.descs.get(range).unwrap_or_default();
         regions.iter().zip(local).zip(sizes.iter().zip(descs)).map(|((region, local), (size, desc))| {
             // Exposed, with the right to reach the memory through it: the software fabric copies by address.
-            region_piece(*region, local.expose_provenance(), *size, desc)
+            one_piece(Some(RegionId(*region)), local.expose_provenance(), *size, desc)
         })
     }
 
@@ -87,21 +87,10 @@ impl PieceSource for VectorPieces<'_> {
     }
 }
 
-/// `size` bytes at `address`, which are in `region`, to or from `desc`.
+/// `size` bytes at `address`, to or from `desc`. Without a region it is found by the address.
 #[inline]
-pub(crate) fn region_piece(region: u64, address: usize, size: usize, desc: &Desc) -> Piece {
-    Piece {
-        local: address as u64,
-        length: size as u64,
-        region: Some(RegionId(region)),
-        remote: (&desc.0).into(),
-    }
-}
-
-/// `size` bytes at `address`, to or from `desc`; the local region is found by its address.
-#[inline]
-pub(crate) fn one_piece(address: usize, size: usize, desc: &Desc) -> [Iov; 1] {
-    [Iov { local: address as u64, length: size as u64, region: None, remote: desc.0 }]
+pub(crate) fn one_piece(region: Option<RegionId>, address: usize, size: usize, desc: &Desc) -> Piece {
+    Piece { local: address as u64, length: size as u64, region, remote: (&desc.0).into() }
 }
 
 /// Why vectors are no pieces.

@@ -55,13 +55,6 @@ pub(crate) fn refuse(call: &str, reason: &dyn Display) {
     remember(text);
 }
 
-/// The same, and the answer of the call.
-#[cold]
-pub(crate) fn refused(call: &str, reason: &dyn Display) -> i32 {
-    refuse(call, reason);
-    REFUSED
-}
-
 /// The same for what a sound program meets as well: no warning.
 #[cold]
 pub(crate) fn decline(call: &str, reason: &dyn Display) {

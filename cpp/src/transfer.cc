@@ -25,22 +25,25 @@ ffi::Pieces pieces(const std::vector<FlagcxP2pMr> &regions, const std::vector<vo
           descs.size(),          ipc.size()};
 }
 
+// Apart, so that a transfer of one piece does not save the registers that this needs.
+[[gnu::noinline]] int startAny(ffi::Operation operation, FlagcxP2pConn *conn, const std::vector<FlagcxP2pMr> &regions,
+                               const std::vector<void *> &local, const std::vector<size_t> &sizes,
+                               const std::vector<FlagcxP2pRdmaDesc> &descs, int count, uint64_t *transferId,
+                               const std::vector<char *> &ipc) {
+  return ffi::conn_start(*conn, operation, pieces(regions, local, sizes, descs, ipc), count, *transferId);
+}
+
 int start(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const std::vector<FlagcxP2pMr> &regions,
           const std::vector<void *> &local, const std::vector<size_t> &sizes,
           const std::vector<FlagcxP2pRdmaDesc> &descs, int count, uint64_t *transferId,
           const std::vector<char *> &ipc) {
   if (conn == nullptr || transferId == nullptr)
     return refuseNull(call, conn == nullptr ? "conn" : "transferId");
-  if (count == 1 && ipc.empty() && !regions.empty() && !local.empty() && !sizes.empty() && !descs.empty()) {
-    // Most transfers of one piece go this way, which is a quarter of the instructions of the other.
-    const uint64_t started = ffi::conn_submit_one(*conn, operation, regions[0], reinterpret_cast<uintptr_t>(local[0]),
-                                                  sizes[0], descs[0]);
-    if (started != 0) {
-      *transferId = started;
-      return 0;
-    }
-  }
-  return ffi::conn_start(*conn, operation, pieces(regions, local, sizes, descs, ipc), count, *transferId);
+  // Most transfers of one piece take half of the time of this way.
+  if (count == 1 && ipc.empty() && !regions.empty() && !local.empty() && !sizes.empty() && !descs.empty())
+    return ffi::conn_start_one_in(*conn, operation, regions[0], reinterpret_cast<uintptr_t>(local[0]), sizes[0],
+                                  descs[0], *transferId);
+  return startAny(operation, conn, regions, local, sizes, descs, count, transferId, ipc);
 }
 
 } // namespace

@@ -1,17 +1,21 @@
 //! Transfers. The calls that start and poll them neither copy the caller's vectors nor allocate when all is well.
 #![allow(unsafe_code, reason = "reads the C++ caller's IPC information")]
 
+use std::slice::from_ref;
 use std::time::Duration;
 
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::device::IpcInfo;
-use flagcx_p2p::transfer::{Iov, Opcode, Outcome, PieceSource, RdmaDesc, Status, SubmitError, TransferId};
+use flagcx_p2p::memory::RegionId;
+use flagcx_p2p::transfer::{
+    Iov, Opcode, Outcome, Piece, PieceSource, RdmaDesc, Status, SubmitError, TransferId,
+};
 
 use super::local;
 use crate::ffi::{Operation, Pieces, XferResult, XferState};
 use crate::handles::{Conn, Desc};
-use crate::pieces::{VectorPieces, one_piece, region_piece};
-use crate::refusal::{OK, OrRefuse, REFUSED, refuse, refused};
+use crate::pieces::{VectorPieces, one_piece};
+use crate::refusal::{OK, OrRefuse, REFUSED, refuse};
 
 /// Answer of the non-blocking calls when the submission queue is full.
 const WOULD_BLOCK: i32 = 1;
@@ -27,27 +31,64 @@ pub(crate) fn conn_start_one(
     desc: &Desc,
     id: &mut u64,
 ) -> i32 {
-    let call = if operation == Operation::Read { "flagcxP2pEngineRead" } else { "flagcxP2pEngineWrite" };
-    local::start(conn.connection(), opcode(operation), &one_piece(address, size, desc), &[])
-        .status(call, |transfer| *id = transfer.0)
+    start_one(conn.connection(), operation, one_piece(None, address, size, desc), scalar_call, id)
 }
 
-/// The short way of one piece, see [`Connection::submit_one`]: answers the transfer's id, or 0, and nothing is done, if it
-/// has to go by [`conn_start`].
-pub(crate) fn conn_submit_one(
+pub(crate) fn conn_start_one_in(
     conn: &Conn,
     operation: Operation,
     region: u64,
     address: usize,
     size: usize,
     desc: &Desc,
-) -> u64 {
-    let connection = conn.connection();
-    if connection.peer().same_process {
-        return TransferId::COMPLETE.0;
+    id: &mut u64,
+) -> i32 {
+    let piece = one_piece(Some(RegionId(region)), address, size, desc);
+    start_one(conn.connection(), operation, piece, vector_call, id)
+}
+
+/// A transfer of one piece, the short way if that fits.
+#[inline(always)]
+fn start_one(
+    connection: &Connection,
+    operation: Operation,
+    piece: Piece,
+    call: fn(Operation) -> &'static str,
+    id: &mut u64,
+) -> i32 {
+    if !connection.peer().same_process
+        && let Some(transfer) = connection.submit_one(opcode(operation), &piece)
+    {
+        *id = transfer.0;
+        return OK;
     }
-    let piece = region_piece(region, address, size, desc);
-    connection.submit_one(opcode(operation), &piece).unwrap_or(TransferId::COMPLETE).0
+    start_one_any(connection, operation, piece, call, id)
+}
+
+/// Apart, so that the short way does not pay for what this keeps on the stack.
+#[inline(never)]
+fn start_one_any(
+    connection: &Connection,
+    operation: Operation,
+    piece: Piece,
+    call: fn(Operation) -> &'static str,
+    id: &mut u64,
+) -> i32 {
+    let pieces = from_ref(&piece);
+    let started = if connection.peer().same_process {
+        local::start(connection, opcode(operation), pieces, &[])
+    } else {
+        connection.submit_any(opcode(operation), pieces)
+    };
+    started.status(call(operation), |transfer| *id = transfer.0)
+}
+
+fn scalar_call(operation: Operation) -> &'static str {
+    if operation == Operation::Read { "flagcxP2pEngineRead" } else { "flagcxP2pEngineWrite" }
+}
+
+fn vector_call(operation: Operation) -> &'static str {
+    if operation == Operation::Read { "flagcxP2pEngineReadVector" } else { "flagcxP2pEngineWriteVector" }
 }
 
 /// # Safety
@@ -60,29 +101,17 @@ pub(crate) unsafe fn conn_start(
     count: i32,
     id: &mut u64,
 ) -> i32 {
-    // Only for a refusal's text.
-    let call = || match operation {
-        Operation::Read => "flagcxP2pEngineReadVector",
-        _ => "flagcxP2pEngineWriteVector",
-    };
+    let call = vector_call(operation);
     // SAFETY: the caller's promise.
-    let vectors = match unsafe { VectorPieces::new(pieces, count) } {
-        Ok(vectors) => vectors,
-        Err(error) => return refused(call(), &error),
+    let Some(vectors) = unsafe { VectorPieces::new(pieces, count) }.or_refuse(call) else {
+        return REFUSED;
     };
     let connection = conn.connection();
     // SAFETY: the caller's promise.
-    let ipc = match unsafe { read_ipc(connection, pieces, vectors.len()) } {
-        Ok(ipc) => ipc,
-        Err(error) => return refused(call(), &error),
+    let Some(ipc) = unsafe { read_ipc(connection, pieces, vectors.len()) }.or_refuse(call) else {
+        return REFUSED;
     };
-    match local::start(connection, opcode(operation), &vectors, &ipc) {
-        Ok(transfer) => {
-            *id = transfer.0;
-            OK
-        }
-        Err(error) => refused(call(), &error),
-    }
+    local::start(connection, opcode(operation), &vectors, &ipc).status(call, |transfer| *id = transfer.0)
 }
 
 /// # Safety

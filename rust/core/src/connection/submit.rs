@@ -79,6 +79,15 @@ impl Connection {
             .try_begin_one(lane.key, &OnePiece { connection: self, opcode, piece, worker: lane.worker_index })
     }
 
+    /// As [`Connection::submit`], for who has tried [`Connection::submit_one`].
+    pub fn submit_any<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+    ) -> Result<TransferId, SubmitError> {
+        self.start_any(opcode, iovs, WhenFull::Wait)
+    }
+
     #[inline(never)]
     fn start_any<S: PieceSource + ?Sized>(
         &self,

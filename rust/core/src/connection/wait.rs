@@ -40,7 +40,7 @@ impl Connection {
     fn look(&self, id: TransferId) -> Look {
         let Some(live) = self.context.transfers.find(id) else { return Look::Other };
         if !live.task().is_ended() {
-            self.help(live, id);
+            self.help(live);
             if !live.task().is_ended() {
                 return Look::Pending;
             }
@@ -75,11 +75,11 @@ impl Connection {
 
     /// Does some of a transfer's work, wherever that is done. Not inlined: its registers would be saved with every look.
     #[inline(never)]
-    fn help(&self, live: Live, id: TransferId) {
+    fn help(&self, live: Live) {
         if live.has_workers() {
             live.drive(self.context.pool.workers());
         } else {
-            self.context.device_copies.poll(id);
+            self.context.device_copies.poll(live.id());
         }
     }
 
@@ -122,7 +122,7 @@ impl Connection {
         live.task().condemn_life(life, Verdict::Cancelled);
         let grace = Instant::now() + CANCEL_GRACE;
         while live.is_current() && !live.task().is_ended() {
-            self.help(live, id);
+            self.help(live);
             if Instant::now() >= grace {
                 live.task().abort(life);
                 self.sleep(&live, Instant::now() + Duration::from_millis(1));

@@ -30,7 +30,7 @@ pub(super) struct Part {
 impl Part {
     /// Empties it for another transfer; answers the task of the one that it was of.
     #[inline(always)]
-    pub(super) fn take_task(&mut self) -> Option<&'static Task> {
+    pub(super) fn vacate(&mut self) -> Option<&'static Task> {
         self.list.clear();
         self.cursor = 0;
         self.outstanding = 0;
@@ -73,7 +73,7 @@ impl Parts {
 
     /// Gives a slot back; answers its task.
     pub(super) fn release(&mut self, index: u32) -> Option<&'static Task> {
-        let task = self.get(index)?.take_task();
+        let task = self.get(index)?.vacate();
         self.give(index);
         task
     }

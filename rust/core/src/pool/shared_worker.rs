@@ -131,8 +131,8 @@ impl Worker {
         if !self.is_queue_empty() {
             return None;
         }
-        state.caller_steps = state.caller_steps.wrapping_add(1);
         let begun = state.begin_one(lane, wanted)?;
+        state.caller_steps = state.caller_steps.wrapping_add(1);
         let unattended = self.device_needs_polling || state.has_backlog();
         drop(state);
         if unattended {

@@ -247,6 +247,12 @@ pub struct Live {
 }
 
 impl Live {
+    /// Its id.
+    #[inline]
+    pub fn id(&self) -> TransferId {
+        self.id
+    }
+
     /// Its task.
     #[inline]
     pub fn task(&self) -> &'static Task {

@@ -198,7 +198,7 @@ fn retire(lane: &mut Lane, parts: &mut Parts, end: u32, counters: &WorkerCounter
             if part.list.shares_recent {
                 lane.recent.give_back();
             }
-            let task = part.take_task();
+            let task = part.vacate();
             parts.give(part_index);
             if let Some(task) = task {
                 task.end_part();
