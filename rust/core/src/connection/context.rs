@@ -32,7 +32,7 @@ pub struct Context {
     pub(super) gpu_index: i32,
     /// Transfers that the device runtime moves.
     pub(super) device_copies: DeviceCopies,
-    /// The time that a transfer has, in milliseconds; 0 for any.
+    /// The time that a transfer has.
     pub(super) time_limit: TimeLimit,
 }
 

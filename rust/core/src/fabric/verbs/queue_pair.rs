@@ -169,7 +169,8 @@ impl VerbsQueuePair {
         Posted::cut(self.list.position(refusal.request, filled), errno_of(refusal.code))
     }
 
-    /// Posts a batch that is longer than the library's list. The last request of each list is signaled: completions to spare, for which there is room, as each request may complete.
+    /// Posts a batch that is longer than the library's list. The last request of each list is signaled: completions to
+    /// spare, for which there is room, as each request may complete.
     #[cold]
     fn post_lists(&mut self, batch: &Batch<'_>) -> Posted {
         let mut accepted = 0;

@@ -47,7 +47,9 @@ impl WorkerState {
         let chunk = wanted.chunk(&mut lane.recent)?;
         let index = self.parts.claim();
         let part = self.parts.get(index)?;
-        (part.list.bytes, part.list.first, part.list.shares_recent) = (chunk.length, true, true);
+        // From here on `release` gives the region back.
+        (part.lane, part.list.shares_recent) = (key.index(), true);
+        (part.list.bytes, part.list.first) = (chunk.length, true);
         let opcode = wanted.opcode();
         let Some((request, entry)) = part.list.only(opcode) else {
             self.release(index);
@@ -61,7 +63,7 @@ impl WorkerState {
             return None;
         };
         // All is noted as if it were posted before it is, so that next to nothing has to be kept over the call.
-        (part.task, part.lane, part.cursor, part.outstanding) = (Some(task), key.index(), 1, 1);
+        (part.task, part.cursor, part.outstanding) = (Some(task), 1, 1);
         count(lane, true, chunk.length, &mut part.begun, &self.counters);
         let first_id = key.request_id(lane.next);
         let batch = Batch { opcode, first_id, signal_every: 1, requests, entries };

@@ -93,6 +93,14 @@ fn fill(list: &mut RequestList, local: u64) {
     cutter.push(&chunk).unwrap();
 }
 
+fn register(memory: &[u8]) -> (Registry, Arc<Region>) {
+    let registry = Registry::new(software::open(&SoftwareOptions::default()).unwrap().remove(0));
+    let range = (memory.as_ptr() as u64, memory.len() as u64);
+    let id = registry.register(range, MemoryKind::Host, Access::FULL, true, None).unwrap();
+    let region = Arc::clone(registry.snapshot().by_id(id).unwrap());
+    (registry, region)
+}
+
 struct Bench {
     state: WorkerState,
     script: Script,
@@ -188,12 +196,8 @@ fn destroying_a_lane_ends_parts_that_were_flushed_already() {
 #[test]
 fn memory_is_taken_back_from_transfers_that_do_not_end() {
     let mut bench = Bench::new();
-    let device = Arc::clone(&software::open(&SoftwareOptions::default()).unwrap()[0]);
-    let registry = Registry::new(device);
     let memory = vec![0_u8; 4096];
-    let range = (memory.as_ptr() as u64, memory.len() as u64);
-    let id = registry.register(range, MemoryKind::Host, Access::FULL, true, None).unwrap();
-    let region = Arc::clone(registry.snapshot().by_id(id).unwrap());
+    let (_registry, region) = register(&memory);
     let (using, other) = (bench.begin_holding(&region), bench.begin());
     bench.state.abort_users(region.id);
     bench.step(1);
@@ -210,6 +214,44 @@ fn memory_is_taken_back_from_transfers_that_do_not_end() {
         (true, Verdict::Fine),
         "others only wait for the rebuild"
     );
+}
+
+/// A transfer of one request that uses `region`, and for which there is no place.
+struct Placeless<'a>(&'a Arc<Region>, SlicePolicy);
+
+impl OneRequest for Placeless<'_> {
+    type Name = ();
+    fn opcode(&self) -> Opcode {
+        Opcode::Write
+    }
+    fn policy(&self) -> &SlicePolicy {
+        &self.1
+    }
+    fn chunk(&self, recent: &mut Recent) -> Option<Chunk> {
+        let range = recent.replace(self.0)?;
+        let local = self.0.address;
+        Some(Chunk { local, remote: 0, length: 64, lkey: range.lkey, rkey: 1, host: true, iov: 0 })
+    }
+    fn claim(&self) -> Option<((), &'static Task)> {
+        None
+    }
+}
+
+#[test]
+fn what_finds_no_place_gives_its_own_region_back() {
+    let mut bench = Bench::new();
+    let memory = vec![0_u8; 4096];
+    let (_registry, region) = register(&memory);
+    let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: true };
+    let other = bench.state.add_lane(Box::new(Pair { posted: Arc::clone(&bench.posted) }), setup).unwrap();
+    // The part that is taken next was one of the first lane, where the region is in use.
+    bench.begin();
+    bench.complete(0, CompletionStatus::Success);
+    assert!(bench.state.lanes.get(bench.lane).unwrap().recent.replace(&region).is_some());
+    let wanted = Placeless(&region, SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0));
+    assert_eq!(bench.state.begin_one(other, &wanted), None);
+    let mut is_shared = |lane| bench.state.lanes.get(lane).unwrap().recent.is_shared(region.id);
+    assert_eq!((is_shared(other), is_shared(bench.lane)), (false, true));
 }
 
 #[test]
