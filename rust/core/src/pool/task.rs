@@ -95,8 +95,8 @@ pub struct Task {
     watched: AtomicBool,
     /// A [`Verdict`] in the low byte, the number of the task's life above it; the first to leave `Fine` wins. Written
     /// by workers and callers, read by both; published by `parts` for the final reader, and only a hint before that,
-    /// so Relaxed does for writers. Readers that have found the task by an id load with Acquire: their second look at
-    /// the id must come after it.
+    /// so Relaxed does for verdicts. A new life is stored with Release, and readers that have found the task by an id load
+    /// with Acquire: who reads a later life then finds, in the second look at the id, that the transfer is gone.
     verdict: AtomicU64,
     /// The life that is to end now even if that costs its queue pairs. Set by callers, who may come too late, and read
     /// by workers as a hint: Relaxed.
@@ -144,7 +144,7 @@ impl Task {
         if last as u8 != Verdict::Fine as u8 {
             *lock(&self.failure) = None;
         }
-        self.verdict.store(Life::of(last).next().with(Verdict::Fine), Ordering::Relaxed);
+        self.verdict.store(Life::of(last).next().with(Verdict::Fine), Ordering::Release);
         // The clock is not read here: that took a tenth of the time of a small transfer.
         self.deadline.store(limit.0, Ordering::Relaxed);
         self.watched.store(false, Ordering::Relaxed);

@@ -38,11 +38,10 @@ impl Home {
         let place = number as u32 % CHUNK as u32;
         let slot = slots.get(place as usize)?;
         let sequence = number << SLOT_BITS;
-        // Pairs with the release: its last look at the slot comes before what is written there from here on. Sequence
-        // numbers begin anew after 2^44, and 0 is none.
-        if slot.id.load(Ordering::Acquire) != 0 {
+        if slot.id() != 0 {
             return None;
         }
+        // Sequence numbers begin anew after 2^44, and 0 is none.
         if sequence == 0 {
             return None;
         }

@@ -23,7 +23,7 @@ pub(super) struct Slot {
     /// The id of the transfer in it, 0 when free. Stored by the submitter (Release) once the task has been started and
     /// `workers` is set; swapped to 0 by whoever releases it (AcqRel), which settles who that is. Readers load it before
     /// (Acquire) and check it again after using the slot.
-    pub(super) id: AtomicU64,
+    id: AtomicU64,
     /// Bit set of the workers that have a part of it, by their index in the pool. Written by the submitter before
     /// `id` is published, read by callers that drive: Relaxed under `id`'s ordering.
     pub(super) workers: AtomicU32,
@@ -36,6 +36,26 @@ pub(super) struct Slot {
 
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Slot>() == 128);
+
+impl Slot {
+    /// The id of the transfer in it; 0 when free.
+    #[inline(always)]
+    pub(super) fn id(&self) -> u64 {
+        self.id.load(Ordering::Acquire)
+    }
+
+    /// Gives it to a transfer, whose task has been started. Only while it is free and the caller's.
+    #[inline(always)]
+    pub(super) fn publish(&self, id: u64) {
+        self.id.store(id, Ordering::Release);
+    }
+
+    /// Frees it of a transfer; false if somebody else just did.
+    #[inline(always)]
+    pub(super) fn clear(&self, id: u64) -> bool {
+        self.id.compare_exchange(id, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
 
 /// Chunks that no table has. The process keeps as many as were in use at a time, and those with a transfer that never ends,
 /// as copies of device memory may that their connection gave up.
@@ -67,6 +87,62 @@ impl SpareChunks {
     /// Gives a chunk back that nobody looks for transfers in any more. Workers may still have some of them.
     pub(super) fn give(&self, chunk: &'static Chunk) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
+    }
+}
+
+#[cfg(all(test, loom))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod models {
+    use super::*;
+    use crate::pool::{TimeLimit, Verdict};
+    use crate::sync::Arc;
+
+    /// Two callers ask about a transfer that has timed out, while another one, which is fine, takes the slot as soon as it is
+    /// free: one of the two callers releases it, and neither takes the other transfer's verdict for the first one's.
+    #[test]
+    fn a_verdict_is_of_the_transfer_that_was_asked_about() {
+        const FIRST: u64 = 1 << SLOT_BITS;
+        const SECOND: u64 = 2 << SLOT_BITS;
+        // All orders in which threads are interrupted at most three times; without the bound it takes 20 s.
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let slot = Arc::new(Slot::default());
+            slot.task.start(1, TimeLimit::NEVER);
+            slot.task.condemn(Verdict::TimedOut);
+            slot.task.end_part();
+            slot.publish(FIRST);
+            let ask = |slot: Arc<Slot>| {
+                if slot.id() != FIRST || !slot.task.is_ended() {
+                    return false;
+                }
+                let verdict = slot.task.verdict();
+                if slot.id() != FIRST {
+                    return false;
+                }
+                assert_eq!(verdict, Verdict::TimedOut);
+                slot.clear(FIRST)
+            };
+            let other = {
+                let slot = slot.clone();
+                loom::thread::spawn(move || ask(slot))
+            };
+            let submitter = {
+                let slot = slot.clone();
+                loom::thread::spawn(move || {
+                    let free = slot.id() == 0;
+                    if free {
+                        slot.task.start(1, TimeLimit::NEVER);
+                        slot.publish(SECOND);
+                    }
+                    free
+                })
+            };
+            let released = [ask(slot.clone()), other.join().unwrap()];
+            assert_ne!(released[0], released[1]);
+            let taken = submitter.join().unwrap();
+            assert_eq!(slot.id(), if taken { SECOND } else { 0 });
+        });
     }
 }
 

@@ -82,7 +82,7 @@ impl Table {
             return self.begin_elsewhere(worker, limit);
         };
         slot.task.start(1, limit);
-        slot.id.store(id, Ordering::Release);
+        slot.publish(id);
         Some((TransferId(id), &slot.task))
     }
 
@@ -110,7 +110,7 @@ impl Table {
     #[inline]
     pub fn publish(&self, claim: Claim, workers: u32) -> TransferId {
         claim.slot.workers.store(workers, Ordering::Relaxed);
-        claim.slot.id.store(claim.id, Ordering::Release);
+        claim.slot.publish(claim.id);
         TransferId(claim.id)
     }
 
@@ -118,7 +118,7 @@ impl Table {
     #[inline]
     pub fn find(&self, id: TransferId) -> Option<Live> {
         let slot = self.slot((id.0 & SLOT_MASK) as u32)?;
-        (id.0 != 0 && slot.id.load(Ordering::Acquire) == id.0).then_some(Live { slot, id })
+        (id.0 != 0 && slot.id() == id.0).then_some(Live { slot, id })
     }
 
     /// Releases a transfer that has ended well; false if somebody else just did.
@@ -160,10 +160,10 @@ impl Table {
     fn record_and_free(&self, live: &Live, end: End) -> bool {
         if let Some(ends) = self.ends_at_home(live.slot) {
             ends.record(live.id, end);
-            return live.clear();
+            return live.slot.clear(live.id.0);
         }
         self.ends.record(live.id, end);
-        let cleared = live.clear();
+        let cleared = live.slot.clear(live.id.0);
         if cleared {
             self.recycle((live.id.0 & SLOT_MASK) as u32, live.slot);
         }
@@ -202,7 +202,7 @@ impl Table {
         let made = *lock(&self.growth);
         (0..made as u32)
             .filter_map(|index| self.slot(index))
-            .map(|slot| TransferId(slot.id.load(Ordering::Acquire)))
+            .map(|slot| TransferId(slot.id()))
             .filter(|id| id.0 != 0)
             .collect()
     }
@@ -262,13 +262,7 @@ impl Live {
     /// Whether the slot still is this transfer's.
     #[inline]
     pub fn is_current(&self) -> bool {
-        self.slot.id.load(Ordering::Acquire) == self.id.0
-    }
-
-    /// Clears its slot; false if somebody else just did.
-    #[inline(always)]
-    fn clear(&self) -> bool {
-        self.slot.id.compare_exchange(self.id.0, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.slot.id() == self.id.0
     }
 
     /// Whether workers have parts of it; the device runtime moves it otherwise.
