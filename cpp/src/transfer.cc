@@ -39,7 +39,7 @@ int start(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const
           const std::vector<char *> &ipc) {
   if (conn == nullptr || transferId == nullptr)
     return refuseNull(call, conn == nullptr ? "conn" : "transferId");
-  // Most transfers of one piece take half of the time of this way.
+  // For most transfers of one piece half of the time that the other way takes.
   if (count == 1 && ipc.empty() && !regions.empty() && !local.empty() && !sizes.empty() && !descs.empty())
     return ffi::conn_start_one_in(*conn, operation, regions[0], reinterpret_cast<uintptr_t>(local[0]), sizes[0],
                                   descs[0], *transferId);

@@ -61,6 +61,7 @@ impl Connection {
         self.start_any(opcode, iovs, when_full)
     }
 
+    // Apart, because `submit_one` is inlined wherever it is called.
     #[inline(never)]
     fn try_one(&self, opcode: Opcode, piece: &Piece) -> Option<TransferId> {
         self.submit_one(opcode, piece)
@@ -68,7 +69,8 @@ impl Connection {
 
     /// Starts a transfer of one piece if all about it is as it mostly is: like the one before it on the thread's own lane,
     /// whose worker is free, and not to be cut. `None`, and nothing is done, if anything is not: [`Connection::submit`],
-    /// which tries this first, then says what, or takes a longer way. Inlined by force: a caller that is about speed should do little else.
+    /// which tries this first, then says what, or takes a longer way. Inlined by force: a caller that is about speed
+    /// should do little else.
     #[inline(always)]
     pub fn submit_one(&self, opcode: Opcode, piece: &Piece) -> Option<TransferId> {
         if piece.length >= Plan::SPREAD_FROM || self.is_closed() {

@@ -286,10 +286,10 @@ impl Posted {
         Self { accepted: batch.requests.len(), errno: None }
     }
 
-    /// So many were accepted, and the next one was refused with `errno`.
+    /// So many were accepted, and the next one was refused with `errno` (`EIO` instead of 0).
     #[inline]
     pub fn cut(accepted: usize, errno: i32) -> Self {
-        Self { accepted, errno: NonZeroI32::new(errno) }
+        Self { accepted, errno: NonZeroI32::new(errno).or(NonZeroI32::new(libc::EIO)) }
     }
 }
 

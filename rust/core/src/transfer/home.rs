@@ -53,6 +53,8 @@ impl Home {
     }
 
     /// Makes `slots`, the first of which has the index `first`, those of `worker`. Called under that worker's lock.
+    #[cold]
+    #[inline(never)]
     pub(super) fn fill(&self, worker: usize, slots: &'static Chunk, first: u32) {
         for slot in slots {
             slot.next_free.store(AT_HOME + worker as u32, Ordering::Relaxed);

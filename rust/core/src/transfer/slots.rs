@@ -1,5 +1,5 @@
 //! Where transfers are kept: slots that live as long as the process, so that workers can refer to them without counting
-//! references, which would be two of the dozen locked instructions of a small transfer.
+//! references: two locked instructions less for each transfer.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -24,11 +24,11 @@ pub(super) struct Slot {
     /// `workers` is set; swapped to 0 by whoever releases it (AcqRel), which settles who that is. Readers load it before
     /// (Acquire) and check it again after using the slot.
     id: AtomicU64,
-    /// Bit set of the workers that have a part of it, by their index in the pool. Written by the submitter before
-    /// `id` is published, read by callers that drive: Relaxed under `id`'s ordering.
+    /// Bit set of the workers that have a part of it, by their index in the pool. Written before `id` is
+    /// published, by the submitter or for good when a worker takes the slot as its own; read by callers that drive: Relaxed under `id`'s ordering.
     pub(super) workers: AtomicU32,
     /// The list of free slots goes on there, see [`FreeList`](super::free_list::FreeList); or whose it is for good, see
-    /// [`Home`](super::home::Home), stored before the first id (Relaxed).
+    /// [`Home`](super::home::Home), stored before the first id (Relaxed). Both only as long as its table lives.
     pub(super) next_free: AtomicU32,
     /// What workers share.
     pub(super) task: Task,
@@ -57,7 +57,7 @@ impl Slot {
     }
 }
 
-/// Chunks that no table has. The process keeps as many as were in use at a time, and those with a transfer that never ends,
+/// Chunks that no table has. The process keeps as many as tables had at a time, and those with a transfer that never ends,
 /// as copies of device memory may that their connection gave up.
 #[derive(Debug)]
 pub(super) struct SpareChunks(Mutex<Vec<&'static Chunk>>);

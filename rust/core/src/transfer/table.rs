@@ -66,7 +66,7 @@ impl Claim {
 }
 
 impl Table {
-    /// Takes a free slot; `None` when 1,048,512 transfers are in flight.
+    /// Takes a free slot; `None` when there are 1,048,512 slots, those of workers among them, and none is free.
     #[inline]
     pub fn claim(&self) -> Option<Claim> {
         let Taken { index, slot, number } = self.take_free().or_else(|| self.grow())?;

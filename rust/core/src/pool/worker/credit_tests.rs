@@ -29,6 +29,9 @@ struct Nic {
     done: HashSet<u32>,
     cq_overrun: bool,
     sq_overrun: bool,
+    /// A list was cut short behind a request that is not signaled. If its lane is broken before anything else is posted on
+    /// it, no completion tells that what was taken is done, and the lane ends when its time to drain is over.
+    cut_short: bool,
 }
 
 #[derive(Debug, Default)]
@@ -147,6 +150,7 @@ impl QueuePair for Pair {
             pair.waiting.push_back((id, request.origin, batch.is_signaled(index)));
         }
         nic.sq_overrun |= pair.used.len() > pair.depth;
+        nic.cut_short |= refused.is_some() && accepted > 0 && !batch.is_signaled(accepted - 1);
         if pair.error {
             nic.fail(self.index, CompletionStatus::Flushed);
         }
@@ -234,9 +238,6 @@ struct Bench {
     /// Those that have not been seen to end.
     transfers: Vec<Transfer>,
     notes: u32,
-    /// A list was cut short. If its lane is broken before anything else is posted on it, no completion tells that what was
-    /// taken of it is done, and the lane ends when its time to drain is over.
-    cut_short: bool,
 }
 
 impl Bench {
@@ -255,7 +256,7 @@ impl Bench {
                 (state.add_lane(Box::new(pair), setup).unwrap(), status, index)
             })
             .collect();
-        Self { state, nic, depth, lanes, transfers: Vec::new(), notes: 0, cut_short: false }
+        Self { state, nic, depth, lanes, transfers: Vec::new(), notes: 0 }
     }
 
     fn act(&mut self, act: Act) {
@@ -273,7 +274,6 @@ impl Bench {
             Act::Break(lane) => self.state.break_lane(self.lanes[lane].0, "test"),
             Act::Refuse(lane, at, hard) => {
                 let errno = if hard { libc::EIO } else { libc::ENOMEM };
-                self.cut_short |= !hard;
                 self.nic.0.lock().unwrap().pairs[self.lanes[lane].2].refuse = Some((at, errno));
             }
             Act::Heal(lane) => self.heal(lane),
@@ -349,7 +349,8 @@ impl Bench {
                 self.act(Act::Heal(lane));
                 self.act(Act::Run(lane, 1));
             }
-            self.state.step_at(if self.cut_short { now } else { 0 });
+            let cut_short = self.nic.0.lock().unwrap().cut_short;
+            self.state.step_at(if cut_short { now } else { 0 });
             self.check();
         }
         let lanes: Vec<_> = self.lanes.iter().map(|(_, status, _)| status.health()).collect();
