@@ -31,7 +31,7 @@ pub(crate) fn conn_start_one(
     desc: &Desc,
     id: &mut u64,
 ) -> i32 {
-    start_one(conn.connection(), operation, one_piece(None, address, size, desc), scalar_call, id)
+    start_one(conn.connection(), operation, one_piece(None, address, size, desc), id)
 }
 
 pub(crate) fn conn_start_one_in(
@@ -43,48 +43,37 @@ pub(crate) fn conn_start_one_in(
     desc: &Desc,
     id: &mut u64,
 ) -> i32 {
-    let piece = one_piece(Some(RegionId(region)), address, size, desc);
-    start_one(conn.connection(), operation, piece, vector_call, id)
+    start_one(conn.connection(), operation, one_piece(Some(RegionId(region)), address, size, desc), id)
 }
 
 /// A transfer of one piece, the short way if that fits.
 #[inline(always)]
-fn start_one(
-    connection: &Connection,
-    operation: Operation,
-    piece: Piece,
-    call: fn(Operation) -> &'static str,
-    id: &mut u64,
-) -> i32 {
+fn start_one(connection: &Connection, operation: Operation, piece: Piece, id: &mut u64) -> i32 {
     if !connection.peer().same_process
         && let Some(transfer) = connection.submit_one(opcode(operation), &piece)
     {
         *id = transfer.0;
         return OK;
     }
-    start_one_any(connection, operation, piece, call, id)
+    start_one_any(connection, operation, piece, id)
 }
 
 /// Apart, so that the short way does not pay for what this keeps on the stack.
 #[inline(never)]
-fn start_one_any(
-    connection: &Connection,
-    operation: Operation,
-    piece: Piece,
-    call: fn(Operation) -> &'static str,
-    id: &mut u64,
-) -> i32 {
+fn start_one_any(connection: &Connection, operation: Operation, piece: Piece, id: &mut u64) -> i32 {
     let pieces = from_ref(&piece);
     let started = if connection.peer().same_process {
         local::start(connection, opcode(operation), pieces, &[])
     } else {
         connection.submit_any(opcode(operation), pieces)
     };
-    started.status(call(operation), |transfer| *id = transfer.0)
-}
-
-fn scalar_call(operation: Operation) -> &'static str {
-    if operation == Operation::Read { "flagcxP2pEngineRead" } else { "flagcxP2pEngineWrite" }
+    // Only the calls with vectors name the region.
+    let call = match (piece.region, operation) {
+        (Some(_), _) => vector_call(operation),
+        (None, Operation::Read) => "flagcxP2pEngineRead",
+        (None, _) => "flagcxP2pEngineWrite",
+    };
+    started.status(call, |transfer| *id = transfer.0)
 }
 
 fn vector_call(operation: Operation) -> &'static str {

@@ -45,7 +45,7 @@ impl Connection {
                 return Look::Pending;
             }
         }
-        if live.task().verdict() == Verdict::Fine && self.context.transfers.release_done(&live) {
+        if self.context.transfers.release_done(&live) {
             return Look::Done;
         }
         Look::Other

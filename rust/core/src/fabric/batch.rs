@@ -1,4 +1,6 @@
-//! Work requests that are posted together.
+//! Work requests that are posted together, and what becomes of them.
+
+use std::num::NonZeroI32;
 
 use super::{Opcode, Sge, WorkRequest};
 
@@ -32,6 +34,30 @@ impl Batch<'_> {
     pub fn is_signaled(&self, index: usize) -> bool {
         let count = index + 1;
         count == self.requests.len() || count.is_multiple_of(self.signal_every as usize)
+    }
+}
+
+/// Answer of [`super::QueuePair::post`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// Requests accepted, from the front.
+    pub accepted: usize,
+    /// Why the next one was refused (`ENOMEM`: the send queue is full), if one was. Not an `Option<i32>`, so that the
+    /// answer fits in registers.
+    pub errno: Option<NonZeroI32>,
+}
+
+impl Posted {
+    /// All requests were accepted.
+    #[inline]
+    pub fn all(batch: &Batch<'_>) -> Self {
+        Self { accepted: batch.requests.len(), errno: None }
+    }
+
+    /// So many were accepted, and the next one was refused with `errno` (`EIO` instead of 0).
+    #[inline]
+    pub fn cut(accepted: usize, errno: i32) -> Self {
+        Self { accepted, errno: NonZeroI32::new(errno).or(NonZeroI32::new(libc::EIO)) }
     }
 }
 

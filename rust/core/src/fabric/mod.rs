@@ -36,7 +36,7 @@ mod types;
 #[cfg(feature = "verbs")]
 pub mod verbs;
 
-pub use batch::Batch;
+pub use batch::{Batch, Posted};
 pub use hca_filter::HcaFilter;
 pub use registry::{DeviceList, Selection, devices};
 pub use types::*;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
-use std::num::NonZeroI32;
 use std::os::fd::RawFd;
 use std::time::Instant;
 
@@ -267,30 +266,6 @@ pub struct WorkRequest {
     pub sge_count: u8,
     /// Copy the payload at post time; WRITE only, at most the queue pair's `max_inline` bytes, host memory.
     pub inline: bool,
-}
-
-/// Answer of [`super::QueuePair::post`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Posted {
-    /// Requests accepted, from the front.
-    pub accepted: usize,
-    /// Why the next one was refused (`ENOMEM`: the send queue is full), if one was. Not an `Option<i32>`, so that the
-    /// answer fits in registers.
-    pub errno: Option<NonZeroI32>,
-}
-
-impl Posted {
-    /// All requests were accepted.
-    #[inline]
-    pub fn all(batch: &super::Batch<'_>) -> Self {
-        Self { accepted: batch.requests.len(), errno: None }
-    }
-
-    /// So many were accepted, and the next one was refused with `errno` (`EIO` instead of 0).
-    #[inline]
-    pub fn cut(accepted: usize, errno: i32) -> Self {
-        Self { accepted, errno: NonZeroI32::new(errno).or(NonZeroI32::new(libc::EIO)) }
-    }
 }
 
 /// One completion as polled.

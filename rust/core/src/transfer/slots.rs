@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::pool::Task;
+use crate::pool::{Task, Verdict};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Low bits of an id: the slot's index. The rest is a sequence number: of the taking of the slot.
@@ -37,7 +37,23 @@ pub(super) struct Slot {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Slot>() == 128);
 
+/// [`Slot::next_free`] of a slot that is at home with a worker, plus that worker's index: no slot's index, and no end of
+/// the list either.
+const AT_HOME: u32 = 1 << 31;
+
 impl Slot {
+    /// Makes it one of a worker's own. Before the first id, and not while it is in a list of free slots.
+    pub(super) fn settle(&self, worker: usize) {
+        self.next_free.store(AT_HOME + worker as u32, Ordering::Relaxed);
+        self.workers.store(1 << worker, Ordering::Relaxed);
+    }
+
+    /// The worker whose own it is, if it is one's.
+    #[inline(always)]
+    pub(super) fn home(&self) -> Option<usize> {
+        self.next_free.load(Ordering::Relaxed).checked_sub(AT_HOME).map(|worker| worker as usize)
+    }
+
     /// The id of the transfer in it; 0 when free.
     #[inline(always)]
     pub(super) fn id(&self) -> u64 {
@@ -48,6 +64,13 @@ impl Slot {
     #[inline(always)]
     pub(super) fn publish(&self, id: u64) {
         self.id.store(id, Ordering::Release);
+    }
+
+    /// The verdict on the transfer with this id; `None` if the slot is not that transfer's any more.
+    #[inline(always)]
+    pub(super) fn verdict(&self, id: u64) -> Option<Verdict> {
+        let verdict = self.task.verdict();
+        (self.id() == id).then_some(verdict)
     }
 
     /// Frees it of a transfer; false if somebody else just did.
@@ -94,7 +117,7 @@ impl SpareChunks {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod models {
     use super::*;
-    use crate::pool::{TimeLimit, Verdict};
+    use crate::pool::TimeLimit;
     use crate::sync::Arc;
 
     /// Two callers ask about a transfer that has timed out, while another one, which is fine, takes the slot as soon as it is
@@ -116,10 +139,7 @@ mod models {
                 if slot.id() != FIRST || !slot.task.is_ended() {
                     return false;
                 }
-                let verdict = slot.task.verdict();
-                if slot.id() != FIRST {
-                    return false;
-                }
+                let Some(verdict) = slot.verdict(FIRST) else { return false };
                 assert_eq!(verdict, Verdict::TimedOut);
                 slot.clear(FIRST)
             };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use once_cell::race::OnceRef;
 
 use super::free_list::{FreeList, Taken};
-use super::home::{HOMES, Home, worker_of};
+use super::home::{HOMES, Home};
 use super::outcomes::{End, Ends, Failures};
 use super::slots::{CHUNK, Chunk, SLOT_BITS, SLOT_MASK, SPARE, Slot};
 use super::{Failure, Outcome, TransferId};
@@ -121,11 +121,10 @@ impl Table {
         (id.0 != 0 && slot.id() == id.0).then_some(Live { slot, id })
     }
 
-    /// Releases a transfer that has ended well; false if somebody else just did.
+    /// Releases an ended transfer if it has ended well; false if it has not, or somebody else just did.
     #[inline]
     pub fn release_done(&self, live: &Live) -> bool {
-        // Recorded before the slot is free, so that no reader finds the id in neither place.
-        live.is_current() && self.record_and_free(live, End::Done)
+        live.slot.verdict(live.id.0) == Some(Verdict::Fine) && self.record_and_free(live, End::Done)
     }
 
     /// Releases an ended transfer and answers its outcome; `None` if somebody else just did.
@@ -158,6 +157,7 @@ impl Table {
     /// Records how a transfer ended and frees its slot; false if somebody else just did.
     #[inline(always)]
     fn record_and_free(&self, live: &Live, end: End) -> bool {
+        // Recorded before the slot is free, so that no reader finds the id in neither place.
         if let Some(ends) = self.ends_at_home(live.slot) {
             ends.record(live.id, end);
             return live.slot.clear(live.id.0);
@@ -173,7 +173,7 @@ impl Table {
     /// How transfers ended where the slot is at home, if it is with a worker.
     #[inline(always)]
     fn ends_at_home(&self, slot: &Slot) -> Option<&Ends> {
-        self.homes.get(worker_of(slot)?)?.ends()
+        self.homes.get(slot.home()?)?.ends()
     }
 
     #[inline]
@@ -381,6 +381,22 @@ mod tests {
         }
         assert_eq!(table.find(long).map(|live| live.task().is_ended()), Some(false));
         end(&table, long);
+    }
+
+    /// Chunks of slots go from table to table, and a worker's own to whoever needs some next.
+    #[test]
+    fn slots_are_at_home_only_as_long_as_their_table_lives() {
+        let used = |table: &Table| {
+            end(table, begin_for(table, 0)); // its home is made
+            let own = begin_for(table, 0);
+            let other = finish(table);
+            end(table, own);
+            [own, other].map(|id| (table.slot((id.0 & SLOT_MASK) as u32).unwrap().home(), table.outcome(id)))
+        };
+        let expected = [(Some(0), Some(Outcome::Done)), (None, Some(Outcome::Done))];
+        for round in 0..4 {
+            assert_eq!(used(&Table::default()), expected, "round {round}");
+        }
     }
 
     #[test]

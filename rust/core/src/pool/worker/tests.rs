@@ -255,6 +255,17 @@ fn what_finds_no_place_gives_its_own_region_back() {
 }
 
 #[test]
+fn what_has_no_list_yet_gives_its_region_back() {
+    let mut bench = Bench::new();
+    let memory = vec![0_u8; 4096];
+    let (_registry, region) = register(&memory);
+    let wanted = Placeless(&region, SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0));
+    assert_eq!(bench.state.begin_one(bench.lane, &wanted), None, "the first part of the worker");
+    assert_eq!(bench.state.part_count(), 0);
+    assert!(!bench.state.lanes.get(bench.lane).unwrap().recent.is_shared(region.id));
+}
+
+#[test]
 fn the_time_to_drain_counts_from_the_last_break() {
     let mut bench = Bench::new();
     let task = bench.begin();
