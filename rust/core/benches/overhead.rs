@@ -223,6 +223,7 @@ fn raw(device: &Arc<dyn Device>, pair: &Pair) -> f64 {
                 signal_every: 1,
                 requests: &requests,
                 entries: &entries,
+                one_each: true,
             };
             assert_eq!(a.post(&batch).accepted, LIST);
             *out += LIST;

@@ -18,9 +18,18 @@ pub struct Batch<'a> {
     pub requests: &'a [WorkRequest],
     /// What their scatter/gather entries are ranges of.
     pub entries: &'a [Sge],
+    /// Each request has one entry, and the entries lie in the order of the requests: a provider need not look which they
+    /// are. False is always right.
+    pub one_each: bool,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    /// The entries of the requests from the first one on, if each has [one](Batch::one_each).
+    #[inline(always)]
+    pub fn in_order(&self) -> Option<&'a [Sge]> {
+        self.entries.get(self.requests.first().filter(|_| self.one_each)?.first_sge as usize..)
+    }
+
     /// What request `index` is called in its completion. The lower 32 bits count up from those of `first_id`, and wrap;
     /// the upper 32 are the same in all.
     #[inline]
@@ -70,8 +79,14 @@ mod tests {
 
     fn signaled(length: usize, signal_every: u32) -> Vec<usize> {
         let requests = vec![REQUEST; length];
-        let batch =
-            Batch { opcode: Opcode::Write, first_id: 0, signal_every, requests: &requests, entries: &[] };
+        let batch = Batch {
+            opcode: Opcode::Write,
+            first_id: 0,
+            signal_every,
+            requests: &requests,
+            entries: &[],
+            one_each: false,
+        };
         (0..length).filter(|index| batch.is_signaled(*index)).collect()
     }
 
@@ -94,6 +109,7 @@ mod tests {
             signal_every: 1,
             requests: &[REQUEST; 4],
             entries: &[],
+            one_each: false,
         };
         let ids: Vec<_> = (0..4).map(|index| batch.id(index)).collect();
         assert_eq!(

@@ -151,6 +151,8 @@ impl RequestList {
             signal_every,
             requests: self.requests.get(start..end).unwrap_or_default(),
             entries: self.entries.get(..self.entry_count).unwrap_or_default(),
+            // No request is without an entry.
+            one_each: self.entry_count == self.len,
         }
     }
 

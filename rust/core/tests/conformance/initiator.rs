@@ -149,7 +149,7 @@ pub fn request(remote_address: u64, rkey: u32, first: u32) -> WorkRequest {
 
 /// WRITEs, each signaled, with ids from `first_id` on.
 pub fn writes<'a>(first_id: u64, requests: &'a [WorkRequest], entries: &'a [Sge]) -> Batch<'a> {
-    Batch { opcode: Opcode::Write, first_id, signal_every: 1, requests, entries }
+    Batch { opcode: Opcode::Write, first_id, signal_every: 1, requests, entries, one_each: false }
 }
 
 /// The same of READs.

@@ -6,6 +6,7 @@
 
 use std::ffi::c_uint;
 use std::ptr::null_mut;
+use std::slice::from_ref;
 
 use super::sys::{ibv_send_flags as flag, ibv_send_wr, ibv_wr_opcode, rdma_t};
 use crate::fabric::{Batch, Opcode, Sge, WorkRequest};
@@ -22,45 +23,37 @@ const SIGNALED: c_uint = flag::IBV_SEND_SIGNALED.0;
 struct Slot(ibv_send_wr);
 
 impl Slot {
-    /// False, and nothing is changed, if the request is malformed.
+    /// `entries` are at most as many as a request has, and outlive the post.
     #[inline(always)]
-    fn fill(&mut self, common: &Common<'_>, request: &WorkRequest, id: u64, flags: c_uint) -> bool {
-        let first = request.first_sge as usize;
-        let Some(entries) = common.entries.get(first..first + usize::from(request.sge_count)) else {
-            return false;
-        };
-        if request.sge_count.wrapping_sub(1) >= common.max_sge {
-            return false;
-        }
+    fn fill(&mut self, kind: Kind, request: &WorkRequest, entries: &[Sge], id: u64, flags: c_uint) {
         let Self(slot) = self;
         slot.wr_id = id;
         slot.sg_list = entries.as_ptr().cast_mut().cast();
-        slot.num_sge = i32::from(request.sge_count);
-        slot.opcode = common.opcode;
-        slot.send_flags = flags | if request.inline { common.inline } else { 0 };
+        slot.num_sge = entries.len() as i32;
+        slot.opcode = kind.opcode;
+        slot.send_flags = flags | if request.inline { kind.inline } else { 0 };
         slot.wr.rdma = rdma_t { remote_addr: request.remote_address, rkey: request.rkey };
-        true
     }
 }
 
-/// What all requests of a batch have in common.
-struct Common<'a> {
+/// What all requests of a batch are.
+#[derive(Clone, Copy)]
+struct Kind {
     opcode: c_uint,
     /// The flag of a request that is inline.
     inline: c_uint,
-    entries: &'a [Sge],
-    max_sge: u8,
 }
 
-impl<'a> Common<'a> {
+impl Kind {
     #[inline(always)]
-    fn of(batch: &Batch<'a>, max_sge: u8) -> Self {
-        let (opcode, inline) = match batch.opcode {
-            Opcode::Write => (ibv_wr_opcode::IBV_WR_RDMA_WRITE, flag::IBV_SEND_INLINE.0),
+    fn of(opcode: Opcode) -> Self {
+        match opcode {
+            Opcode::Write => {
+                Self { opcode: ibv_wr_opcode::IBV_WR_RDMA_WRITE, inline: flag::IBV_SEND_INLINE.0 }
+            }
             // Nothing is sent along with a READ.
-            Opcode::Read => (ibv_wr_opcode::IBV_WR_RDMA_READ, 0),
-        };
-        Self { opcode, inline, entries: batch.entries, max_sge }
+            Opcode::Read => Self { opcode: ibv_wr_opcode::IBV_WR_RDMA_READ, inline: 0 },
+        }
     }
 }
 
@@ -82,17 +75,13 @@ impl SendList {
     /// Fills in the requests of `batch`, at most [`LONGEST`], and says how many: fewer than offered if a request is
     /// malformed (no entries, more than the queue pair takes, or entries that are not there).
     pub(super) fn fill(&mut self, batch: &Batch<'_>) -> usize {
-        let common = Common::of(batch, self.max_sge);
         if batch.requests.len() > self.slots.len() {
             self.grow(batch.requests.len().min(LONGEST));
         }
-        let mut filled = 0;
-        for (slot, request) in self.slots.iter_mut().zip(batch.requests) {
-            if !slot.fill(&common, request, batch.id(filled), 0) {
-                break;
-            }
-            filled += 1;
-        }
+        let filled = match batch.in_order() {
+            Some(entries) => self.fill_in_order(batch, entries),
+            None => self.fill_each(batch),
+        };
         self.signal(batch, filled);
         if filled > 0 {
             self.cut_behind(filled - 1);
@@ -100,18 +89,38 @@ impl SendList {
         filled
     }
 
+    /// Fills in requests of one entry each, which are `entries` from the first one on: the usual ones, for a third of the
+    /// instructions less.
+    #[inline(always)]
+    fn fill_in_order(&mut self, batch: &Batch<'_>, entries: &[Sge]) -> usize {
+        let kind = Kind::of(batch.opcode);
+        let mut filled = 0;
+        for (slot, (request, entry)) in self.slots.iter_mut().zip(batch.requests.iter().zip(entries)) {
+            slot.fill(kind, request, from_ref(entry), batch.id(filled), 0);
+            filled += 1;
+        }
+        filled
+    }
+
+    fn fill_each(&mut self, batch: &Batch<'_>) -> usize {
+        let kind = Kind::of(batch.opcode);
+        let mut filled = 0;
+        for (slot, request) in self.slots.iter_mut().zip(batch.requests) {
+            let Some(entries) = entries_of(request, batch.entries, self.max_sge) else { break };
+            slot.fill(kind, request, entries, batch.id(filled), 0);
+            filled += 1;
+        }
+        filled
+    }
+
     /// The same for the only request of `batch`: false if it is malformed.
     #[inline(always)]
     pub(super) fn fill_one(&mut self, batch: &Batch<'_>, request: &WorkRequest) -> bool {
-        let common = Common::of(batch, self.max_sge);
-        let filled = match self.slots.first_mut() {
-            Some(slot) => slot.fill(&common, request, batch.first_id, SIGNALED),
-            None => false,
-        };
-        if filled {
-            self.cut_behind(0);
-        }
-        filled
+        let entries = entries_of(request, batch.entries, self.max_sge);
+        let (Some(slot), Some(entries)) = (self.slots.first_mut(), entries) else { return false };
+        slot.fill(Kind::of(batch.opcode), request, entries, batch.first_id, SIGNALED);
+        self.cut_behind(0);
+        true
     }
 
     /// Marks those of the `filled` first slots whose requests are signaled: so few that testing each would cost more.
@@ -174,6 +183,13 @@ impl SendList {
     }
 }
 
+/// The entries of a request; `None` if it is malformed.
+#[inline(always)]
+fn entries_of<'a>(request: &WorkRequest, entries: &'a [Sge], max_sge: u8) -> Option<&'a [Sge]> {
+    let (first, count) = (request.first_sge as usize, request.sge_count);
+    entries.get(first..first + usize::from(count)).filter(|_| count.wrapping_sub(1) < max_sge)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +206,7 @@ mod tests {
     }
 
     fn batch<'a>(requests: &'a [WorkRequest], entries: &'a [Sge]) -> Batch<'a> {
-        Batch { opcode: Opcode::Write, first_id: 0, signal_every: 1, requests, entries }
+        Batch { opcode: Opcode::Write, first_id: 0, signal_every: 1, requests, entries, one_each: false }
     }
 
     /// Walks the chain as the library does.
@@ -248,6 +264,23 @@ mod tests {
                 assert_eq!(remote, request.remote_address);
             }
         }
+    }
+
+    #[test]
+    fn requests_of_one_entry_each_are_filled_in_alike() {
+        let entries: Vec<_> = (0..80).map(|n| Sge { address: n, length: 1, lkey: 3 }).collect();
+        let requests: Vec<_> = (0..80).map(|index| request(index, index as u32, 1)).collect();
+        for (start, length) in [(0, 80), (3, 70), (79, 1), (0, 0)] {
+            let batch = batch(&requests[start..start + length], &entries);
+            let mut lists = [SendList::new(1), SendList::new(1)];
+            assert_eq!(lists[0].fill(&batch), length);
+            assert_eq!(lists[1].fill(&Batch { one_each: true, ..batch }), length);
+            if length > 0 {
+                assert_eq!(chain(&mut lists[0]), chain(&mut lists[1]));
+            }
+        }
+        let short = Batch { one_each: true, ..batch(&requests, &entries[..50]) };
+        assert_eq!(SendList::new(1).fill(&short), 50, "no further than there are entries");
     }
 
     #[test]

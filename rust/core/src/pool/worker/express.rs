@@ -66,7 +66,7 @@ impl WorkerState {
         (part.task, part.cursor, part.outstanding) = (Some(task), 1, 1);
         count(lane, true, chunk.length, &mut part.begun, &self.counters);
         let first_id = key.request_id(lane.next);
-        let batch = Batch { opcode, first_id, signal_every: 1, requests, entries };
+        let batch = Batch { opcode, first_id, signal_every: 1, requests, entries, one_each: true };
         lane.groups.push_back(Group { part: index, first: lane.next, count: 1, start: 0 });
         lane.next = lane.next.wrapping_add(1);
         lane.outstanding += 1;
