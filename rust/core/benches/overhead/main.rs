@@ -1,7 +1,8 @@
 //! What the engine itself costs per piece, over a stand-in NIC that costs next to nothing.
 //!
 //! `FLAGCX_P2P_NULLVERBS=path/to/libibverbs.so.1 cargo bench --bench overhead [-- ROW...]`; `./x bench overhead` builds
-//! the stand-in first. Every row is a ratio to a bare post-and-poll loop on the same device, run right before it.
+//! the stand-in first. A row PIECESxCALLS is a ratio to a bare post-and-poll loop on the same device, run right before it;
+//! `connections` is what idle ones cost, `pause` what the first write after one does.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,16 +13,16 @@
     reason = "a program of its own, which ends with the first surprise"
 )]
 
+mod pause;
+mod raw;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::config::Config;
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::engine::{Engine, EngineOptions, RegisteredBuffer};
-use flagcx_p2p::fabric::{
-    Access, Batch, Completion, Device, DeviceList, FabricChoice, FabricOptions, MemoryRange, Opcode,
-    PathOptions, QueuePairCaps, Sge, WorkRequest,
-};
+use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
 use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
 
 const POOL: usize = 256 << 20;
@@ -44,7 +45,7 @@ fn main() {
         }
         let mut ratios = Vec::new();
         for _ in 0..5 {
-            let raw = raw(&device, &pair);
+            let raw = raw::rate(&device, &pair);
             let ours = run(&pair, pieces, in_flight);
             ratios.push((ours / raw, ours, raw));
         }
@@ -54,6 +55,9 @@ fn main() {
     }
     if wanted.is_empty() || wanted.contains(&"connections".to_owned()) {
         many_connections(&pair);
+    }
+    if wanted.is_empty() || wanted.contains(&"pause".to_owned()) {
+        pause::run(&device, &pair);
     }
 }
 
@@ -157,87 +161,4 @@ fn run_on(connections: &[&Arc<Connection>], pair: &Pair, pieces: usize) -> f64 {
         while connection.status(id) == Status::Pending {}
     }
     rate
-}
-
-/// The ceiling: lists of 64 signaled requests over 4 queue pairs, posted and polled by one thread.
-fn raw(device: &Arc<dyn Device>, pair: &Pair) -> f64 {
-    const LIST: usize = 64;
-    let mut queue = device.clone().create_completion_queue(4096).unwrap();
-    let caps = QueuePairCaps { send_depth: 512, max_sge: 1, max_inline: 0 };
-    let mut pairs: Vec<_> = (0..4)
-        .map(|_| {
-            let a = device.clone().create_queue_pair(&mut *queue, &caps).unwrap();
-            let b = device.clone().create_queue_pair(&mut *queue, &caps).unwrap();
-            (a, b, 0usize)
-        })
-        .collect();
-    let path = PathOptions {
-        rd_atomic_initiator: 1,
-        rd_atomic_responder: 1,
-        deadline: Instant::now() + Duration::from_secs(5),
-    };
-    for (a, b, _) in &mut pairs {
-        a.connect(&b.address(), &path).unwrap();
-        b.connect(&a.address(), &path).unwrap();
-    }
-    let (source, target) = (pair.source.address(), pair.target.address());
-    let range = |address| MemoryRange {
-        address,
-        length: POOL as u64,
-        access: Access::FULL,
-        dma_buf: None,
-        cpu_address: None,
-    };
-    let local = device.register(&range(source)).unwrap();
-    let remote = device.register(&range(target)).unwrap();
-    let mut entries = vec![Sge::default(); LIST];
-    let mut requests: Vec<_> = (0..LIST)
-        .map(|index| WorkRequest {
-            remote_address: 0,
-            rkey: remote.rkey(),
-            first_sge: index as u32,
-            origin: 0,
-            sge_count: 1,
-            inline: false,
-        })
-        .collect();
-    let mut completions = [Completion::default(); 64];
-    let (mut offset, mut done) = (0u64, 0u64);
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_millis(150) {
-        for (index, (a, _, out)) in pairs.iter_mut().enumerate() {
-            if *out + LIST > 512 {
-                continue;
-            }
-            for (request, entry) in requests.iter_mut().zip(&mut entries) {
-                *entry = Sge { address: source + offset, length: PIECE as u32, lkey: local.lkey() };
-                request.remote_address = target + offset;
-                offset += PIECE;
-                if offset + PIECE > POOL as u64 {
-                    offset = 0;
-                }
-            }
-            let batch = Batch {
-                opcode: Opcode::Write,
-                first_id: (index as u64) << 32,
-                signal_every: 1,
-                requests: &requests,
-                entries: &entries,
-                one_each: true,
-            };
-            assert_eq!(a.post(&batch).accepted, LIST);
-            *out += LIST;
-        }
-        loop {
-            let count = queue.poll(&mut completions).unwrap();
-            if count == 0 {
-                break;
-            }
-            for completion in &completions[..count] {
-                pairs[(completion.id >> 32) as usize].2 -= 1;
-            }
-            done += count as u64;
-        }
-    }
-    done as f64 / start.elapsed().as_secs_f64() / 1e6
 }
