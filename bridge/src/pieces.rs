@@ -76,6 +76,7 @@ impl PieceSource for VectorPieces<'_> {
         let sizes = self.sizes.get(range.clone()).unwrap_or_default();
         let descs = self.descs.get(range).unwrap_or_default();
         regions.iter().zip(local).zip(sizes.iter().zip(descs)).map(|((region, local), (size, desc))| {
+            fetch(std::ptr::from_ref(desc).wrapping_add(AHEAD));
             // Exposed, with the right to reach the memory through it: the software fabric copies by address.
             one_piece(Some(RegionId(*region)), local.expose_provenance(), *size, desc)
         })
@@ -85,6 +86,22 @@ impl PieceSource for VectorPieces<'_> {
     fn lengths(&self) -> impl Iterator<Item = u64> {
         self.sizes.iter().map(|size| *size as u64)
     }
+}
+
+/// How many pieces ahead descriptors are fetched. A descriptor fills a cache line, and where many large transfers take
+/// turns none of them is in the cache any more: without this, a tenth of the time of pieces of 4 KiB was spent waiting.
+const AHEAD: usize = 8;
+
+/// Has the processor fetch a descriptor that will be read soon, if there is one.
+#[inline(always)]
+fn fetch(desc: *const Desc) {
+    // SAFETY: a hint, which does nothing but that, and nothing at all if nothing can be read there.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(desc.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = desc;
 }
 
 /// `size` bytes at `address`, to or from `desc`. Without a region it is found by the address.

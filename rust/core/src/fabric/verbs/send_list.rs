@@ -116,8 +116,8 @@ impl SendList {
     /// The same for the only request of `batch`: false if it is malformed.
     #[inline(always)]
     pub(super) fn fill_one(&mut self, batch: &Batch<'_>, request: &WorkRequest) -> bool {
-        let entries = entries_of(request, batch.entries, self.max_sge);
-        let (Some(slot), Some(entries)) = (self.slots.first_mut(), entries) else { return false };
+        let Some(slot) = self.slots.first_mut() else { return false };
+        let Some(entries) = entries_of(request, batch.entries, self.max_sge) else { return false };
         slot.fill(Kind::of(batch.opcode), request, entries, batch.first_id, SIGNALED);
         self.cut_behind(0);
         true
