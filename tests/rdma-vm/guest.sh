@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154 # the options and folders of run.sh
+# shellcheck shell=bash disable=SC2154,SC2034 # what run.sh sets, and what it reads
 # Booting guests. Sourced by run.sh.
 #
 # A guest and the host share a control folder of these files:
@@ -7,7 +7,9 @@
 #   output console qemu.log process link                  of the host: pipe, logs, qemu's process id, the link's socket
 
 # Seconds from qemu's start to the command: 15 are usual without KVM.
-readonly boot_limit=180
+readonly boot_limit=90
+# Set when a guest did not get as far as the command; run.sh then tries once more.
+boot_failed=0
 
 # new_control COMMAND [NODE]: prints the folder.
 new_control() {
@@ -55,7 +57,7 @@ boot() {
     -M q35,usb=off -accel tcg,thread=multi,tb-size=512 -cpu max,-pclmulqdq,-erms,-fsrm \
     -smp "$processors" -m "$memory" -display none -nodefaults -no-reboot -no-user-config \
     -kernel "$kernel" -initrd "$initrd" \
-    -append "console=ttyS0 panic=-1 oops=panic nokaslr mitigations=off audit=0 random.trust_cpu=on tsc=reliable quiet" \
+    -append "console=ttyS0 panic=-1 oops=panic nokaslr mitigations=off audit=0 random.trust_cpu=on tsc=reliable" \
     -chardev "file,id=console,path=$control/console" -serial chardev:console \
     -device virtio-serial-pci -chardev "file,id=output,path=$control/output,append=on" \
     -device virtserialport,chardev=output,name=output \
@@ -70,10 +72,9 @@ boot() {
 
 # wait_for CONTROL: the command's status, 124, or 125 with what the guest said last.
 wait_for() {
-  local control=$1 qemu=0 process
-  process=$(cat "$control/process")
-  wait_for_start "$control" "$process" || return 125
-  wait "$process" || qemu=$?
+  local control=$1 qemu=0
+  wait_for_start "$control" || return 125
+  wait "$(cat "$control/process")" || qemu=$?
   wait "$(cat "$control/printer")" || true
   [ "$verbose" = 0 ] || print_console "$control"
   if [ -s "$control/status" ]; then
@@ -88,7 +89,8 @@ wait_for() {
 }
 
 wait_for_start() {
-  local control=$1 process=$2 deadline=$((SECONDS + boot_limit))
+  local control=$1 process deadline=$((SECONDS + boot_limit))
+  process=$(cat "$control/process")
   until [ -e "$control/started" ]; do
     if ! kill -0 "$process" 2>/dev/null; then
       [ ! -e "$control/started" ] || break
@@ -100,6 +102,7 @@ wait_for_start() {
       continue
     fi
     print_console "$control"
+    boot_failed=1
     return 1
   done
 }
@@ -108,11 +111,16 @@ print_console() {
   { cat "$1/qemu.log" && tail -n 60 "$1/console"; } | sed 's/\r$//; s/^/[guest] /' >&2
 }
 
-clean_up() {
+stop_guests() {
   local file
   for file in "$scratch"/guest.*/process "$scratch"/guest.*/printer; do
     [ ! -e "$file" ] || kill "$(cat "$file")" 2>/dev/null || true
   done
   wait
+  rm -rf "$scratch"/guest.*
+}
+
+clean_up() {
+  stop_guests
   rm -rf "$scratch"
 }
