@@ -8,6 +8,7 @@ moved where numpy is installed, a bytearray otherwise.
 """
 
 import multiprocessing
+import os
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
@@ -19,6 +20,10 @@ except ImportError:
     numpy = None  # type: ignore[assignment]
 
 COUNT = 1 << 20
+# Where both engines listen. Unset, it would be the address of an interface that the engine chooses. Read by the library
+# when the first engine is made.
+HOST = "127.0.0.1"
+os.environ["FLAGCX_P2P_BIND"] = HOST
 
 
 def make_array(first: int) -> Any:
@@ -29,7 +34,7 @@ def make_array(first: int) -> Any:
 
 
 def receiver(pipe: Pipe) -> None:
-    """Offers an array to peers, and negates what has been written into it."""
+    """Offers an array to peers, and changes what has been written into it."""
     with flagcx_p2p.Engine() as engine:
         array = make_array(0)
         region = engine.register(array)
@@ -43,18 +48,13 @@ def receiver(pipe: Pipe) -> None:
         pipe.recv()  # it has been read
 
 
-def main() -> None:
-    """Starts the receiver, writes to it and reads from it."""
-    context = multiprocessing.get_context("spawn")
-    pipe, other_end = context.Pipe()
-    process = context.Process(target=receiver, args=(other_end,))
-    process.start()
+def sender(pipe: Pipe) -> None:
+    """Writes an array to the receiver, and reads back what became of it."""
     port, address = pipe.recv()
-
     with flagcx_p2p.Engine() as engine:
         array = make_array(100)
         region = engine.register(array)
-        connection = engine.connect(f"127.0.0.1:{port}")
+        connection = engine.connect(f"{HOST}:{port}")
         connection.write(region, address)
         print(f"sender: wrote {region.size} bytes, path {connection.info().path}")
         pipe.send("written")
@@ -65,7 +65,21 @@ def main() -> None:
         assert list(array[:4]) == [255 - value for value in expected[:4]]
         assert bytes(array[4:]) == bytes(expected[4:])
         pipe.send("read")
-    process.join()
+
+
+def main() -> None:
+    """Starts the receiver in a process of its own, and sends to it."""
+    context = multiprocessing.get_context("spawn")
+    pipe, other_end = context.Pipe()
+    process = context.Process(target=receiver, args=(other_end,))
+    process.start()
+    # With one end in each process, either learns of the other's end instead of waiting for it.
+    other_end.close()
+    try:
+        with pipe:
+            sender(pipe)
+    finally:
+        process.join()
     print("moved there and back: " + ("numpy array" if numpy is not None else "bytearray, numpy is not installed"))
 
 

@@ -7,8 +7,15 @@
     engine.start_server()                      conn = engine.connect(f"{host}:{port}")
     ... tell engine.port, region.address       conn.write(region, address)
 
-The sender's bytes are in the receiver's memory when ``write`` returns; the receiver takes no part in it. Everything may
-be called from any thread; calls that wait let other threads run.
+The sender's bytes are in the receiver's memory when ``write`` returns; the receiver takes no part in it.
+
+Everything may be called from any thread at any time, :meth:`Engine.close` too; calls that wait let other threads run.
+``close`` refuses new calls and waits for those that other threads are in. They end by their own deadlines:
+
+- ``connect`` after FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS;
+- ``write``, ``write_many`` and ``Region.close`` after FLAGCX_P2P_XFER_TIMEOUT_MS; where that is 0, ``close`` waits as
+  long as the write takes;
+- ``read`` and ``Transfer.wait`` look up five times a second, and give up when the engine is closed.
 
 The shared library is found as :func:`load` describes.
 """

@@ -49,7 +49,13 @@ class Engine:
         self._library = _library.load()
         self._handle: Optional[int] = self._library.engine_create()
         self._regions: Dict[int, "Region"] = {}
-        self._lock = threading.Lock()
+        # Guards what follows. A signal handler may run, and use this engine, while its own thread holds the lock: so it
+        # is one that a thread can take twice, as a condition's is.
+        self._changed = threading.Condition()
+        self._closing = False
+        self._ended = False
+        # The thread of each call that is inside the library with this engine's handle or one of its connections'.
+        self._callers: List[int] = []
         if self._handle is None:
             raise self._library.error()
 
@@ -66,26 +72,30 @@ class Engine:
             self.close()
 
     def close(self) -> None:
-        """Ends the engine. Repeats do nothing."""
-        with self._lock:
-            handle, self._handle = self._handle, None
-            regions, self._regions = self._regions, {}
-        if handle is not None:
-            self._library.engine_destroy(handle)
-        for region in regions.values():
-            region._forget()
+        """Ends the engine; when this returns, nothing touches its regions' memory any more. Repeats do nothing.
+
+        New calls are refused at once. Those that other threads are in are waited for, because the library frees what
+        they work with: each ends by its own deadline, see :mod:`flagcx_p2p`. Called from inside a call, as a signal
+        handler may do, this returns at once, and the engine ends with that call.
+        """
+        with self._changed:
+            self._closing = True
+        self._end_when_unused()
+        with self._changed:
+            while not self._ended and threading.get_ident() not in self._callers:
+                self._changed.wait()
 
     @property
     def port(self) -> int:
         """The TCP port that peers connect to."""
-        port: int = self._library.engine_port(self._usable())
+        port: int = self._call(self._library.engine_port, self._handle)
         if port < 0:
             raise self._library.error()
         return port
 
     def start_server(self) -> None:
         """Accepts peers in the background, which may then read and write this engine's regions. Repeats do nothing."""
-        if self._library.engine_start_server(self._usable()) != 0:
+        if self._call(self._library.engine_start_server, self._handle) != 0:
             raise self._library.error()
 
     def register(self, buffer: Any, announced: bool = True) -> "Region":
@@ -117,7 +127,7 @@ class Engine:
 
         Later calls answer the same connection as long as it works.
         """
-        handle = self._library.connect(self._usable(), session.encode())
+        handle = self._call(self._library.connect, self._handle, session.encode())
         if handle is None:
             raise self._library.error()
         return Connection(self, handle)
@@ -129,31 +139,70 @@ class Engine:
         def take(_context: Any, name: int, content: int, size: int) -> None:
             received.append(Notification(ctypes.string_at(name, 256).rstrip(b"\0"), ctypes.string_at(content, size)))
 
-        if self._library.notifications(self._usable(), _library.NotifSink(take), None) != 0:
+        if self._call(self._library.notifications, self._handle, _library.NotifSink(take), None) != 0:
             raise self._library.error()
         return received
 
     def _register(self, address: int, size: int, kind: int, announced: bool, owner: Any) -> "Region":
         flags = kind | (0 if announced else _library.REG_UNANNOUNCED)
         number = ctypes.c_uint64()
-        if self._library.register(self._usable(), address, size, flags, ctypes.byref(number)) != 0:
+        if self._call(self._library.register, self._handle, address, size, flags, ctypes.byref(number)) != 0:
             raise self._library.error()
         region = Region(self, number.value, address, size, owner)
-        with self._lock:
+        with self._changed:
             self._regions[id(region)] = region
         return region
 
-    def _deregister(self, region: "Region") -> None:
-        with self._lock:
-            known = self._regions.pop(id(region), None) is not None
-            handle = self._handle
-        if known and handle is not None:
-            self._library.deregister(handle, region.number)
+    def _deregister(self, region: "Region") -> bool:
+        """Whether the library is done with the region's memory."""
+        try:
+            self._call(self._library.deregister, self._handle, region.number)
+        except P2pError:  # the engine is closed, perhaps only just
+            self.close()
+            return self._ended
+        with self._changed:
+            self._regions.pop(id(region), None)
+        return True
 
-    def _usable(self) -> int:
-        if self._handle is None:
-            raise P2pError("the engine is closed")
-        return self._handle
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        """Calls the library with this engine's handle, or one of its connections', which stay valid until it returns.
+
+        All calls with such a handle go through here.
+        """
+        caller = threading.get_ident()
+        with self._changed:
+            # Before the look at `_closing`: a signal handler that closes in between finds that it must not end it yet.
+            self._callers.append(caller)
+        try:
+            if self._closing:
+                raise P2pError("the engine is closed")
+            return function(*arguments)
+        finally:
+            with self._changed:
+                self._callers.remove(caller)
+            if self._closing:
+                self._end_when_unused()
+
+    def _end_when_unused(self) -> None:
+        """Ends a closing engine. While there are calls, does nothing: the last one comes here as well."""
+        with self._changed:
+            handle = self._handle
+            if self._callers or handle is None:
+                return
+            self._handle = None
+            # Lets a signal handler on this thread see that it cannot wait for the end.
+            caller = threading.get_ident()
+            self._callers.append(caller)
+        try:
+            self._library.engine_destroy(handle)
+        finally:
+            with self._changed:
+                self._ended = True
+                self._callers.remove(caller)
+                regions, self._regions = self._regions, {}
+                for region in regions.values():
+                    region._owner = None
+                self._changed.notify_all()
 
 
 class Region:
@@ -162,6 +211,9 @@ class Region:
     def __init__(self, engine: Engine, number: int, address: int, size: int, owner: Any) -> None:
         self._engine = engine
         self._owner = owner
+        # Taken by who closes it, so that others wait; twice by a thread whose signal handler closes it as well.
+        self._closing = threading.RLock()
+        self._open = True
         #: Its id in the engine.
         self.number = number
         #: Its first byte, which peers name.
@@ -182,11 +234,10 @@ class Region:
 
     def close(self) -> None:
         """Ends the registration. Waits for this engine's transfers on it. Repeats do nothing."""
-        self._engine._deregister(self)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._owner = None
+        with self._closing:
+            was_open, self._open = self._open, False
+            if was_open and self._engine._deregister(self):
+                self._owner = None
 
 
 class Connection:
@@ -208,7 +259,7 @@ class Connection:
         sizes = array(*[piece.bytes() for piece in pieces])
         sources = array(*[piece.local_address() for piece in pieces])
         targets = array(*[piece.remote_address for piece in pieces])
-        if self._library.write_sync(self._usable(), count, sources, targets, sizes) != 0:
+        if self._call(self._library.write_sync, count, sources, targets, sizes) != 0:
             raise self._library.error()
 
     def read(self, region: Region, remote_address: int, offset: int = 0, size: Optional[int] = None) -> None:
@@ -232,19 +283,19 @@ class Connection:
         if len(name) > 256:
             raise ValueError(f"the name of a notification has at most 256 bytes, got {len(name)}")
         if len(content) > 256:
-            if self._library.notify_bytes(self._usable(), name, content, len(content)) < 0:
+            if self._call(self._library.notify_bytes, name, content, len(content)) < 0:
                 raise self._library.error()
             return
         message = _library.NotifyMsg()
         ctypes.memmove(message.name, name, len(name))
         ctypes.memmove(message.msg, content, len(content))
-        if self._library.notify(self._usable(), ctypes.byref(message)) < 0:
+        if self._call(self._library.notify, ctypes.byref(message)) < 0:
             raise self._library.error()
 
     def info(self) -> ConnectionInfo:
         """Tells how the connection fares."""
         info = _library.ConnInfo(size=ctypes.sizeof(_library.ConnInfo))
-        if self._library.conn_info(self._usable(), ctypes.byref(info)) != 0:
+        if self._call(self._library.conn_info, ctypes.byref(info)) != 0:
             raise self._library.error()
         return ConnectionInfo(
             path=_PATHS[info.path] if info.path < len(_PATHS) else f"path {info.path}",
@@ -256,6 +307,5 @@ class Connection:
             peer=info.peer.decode(errors="replace"),
         )
 
-    def _usable(self) -> int:
-        self._engine._usable()
-        return self._handle
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        return self._engine._call(function, self._handle, *arguments)

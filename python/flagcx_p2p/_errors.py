@@ -24,4 +24,4 @@ class TransferTimedOut(TransferFailed):
 
 
 class TransferCancelled(TransferFailed):
-    """The transfer was stopped by :meth:`Transfer.cancel` or by closing its engine."""
+    """The transfer was stopped by :meth:`Transfer.cancel`."""

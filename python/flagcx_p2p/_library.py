@@ -86,7 +86,6 @@ _PROTOTYPES: Dict[str, _Prototype] = {
     "engine_destroy": ("flagcxP2pRpcEngineDestroy", None, [c_void_p]),
     "engine_port": ("flagcxP2pRpcGetPort", c_int, [c_void_p]),
     "engine_start_server": ("flagcxP2pRpcStartServer", c_int, [c_void_p]),
-    "engine_stop_accept": ("_Z25flagcxP2pEngineStopAcceptP15FlagcxP2pEngine", None, [c_void_p]),
     "register": ("flagcxP2pEngineRegFlags", c_int, [c_void_p, c_uint64, c_size_t, c_uint32, POINTER(c_uint64)]),
     "deregister": ("_Z24flagcxP2pEngineMrDestroyP15FlagcxP2pEnginem", None, [c_void_p, c_uint64]),
     "connect": ("flagcxP2pRpcGetConn", c_void_p, [c_void_p, c_char_p]),
@@ -111,7 +110,6 @@ _PROTOTYPES: Dict[str, _Prototype] = {
         c_int,
         [c_void_p, POINTER(c_uint64), POINTER(c_void_p), POINTER(c_size_t), POINTER(Desc), c_size_t, POINTER(c_uint64)],
     ),
-    "xfer_result": ("flagcxP2pEngineXferResult", c_int, [c_void_p, c_uint64, POINTER(XferResult)]),
     "xfer_wait": ("flagcxP2pEngineXferWait", c_int, [c_void_p, c_uint64, c_int, POINTER(XferResult)]),
     "xfer_cancel": ("flagcxP2pEngineXferCancel", c_int, [c_void_p, c_uint64]),
     "notify": (

@@ -52,6 +52,8 @@ class Transfer:
 
         Raises :class:`TransferFailed` (or a kind of it) if they never will be, and :class:`TimeoutError` after
         ``timeout`` seconds, in which case the transfer goes on. Without ``timeout`` the engine's deadline bounds it.
+        A plain :class:`P2pError` says that the engine was closed first: how the transfer ended is unknown then, and its
+        memory is in use until :meth:`Engine.close` has returned.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._ended:
@@ -65,21 +67,22 @@ class Transfer:
     def cancel(self) -> None:
         """Stops it. When this returns it has ended, and nothing touches its memory any more."""
         library = self._connection._library
-        if not self._ended and library.xfer_cancel(self._connection._usable(), self._number) != 0:
+        if not self._ended and self._connection._call(library.xfer_cancel, self._number) != 0:
             # It ended in the meantime.
             self.done()
 
     def _settle(self, milliseconds: int) -> bool:
         library = self._connection._library
         result = _library.XferResult(size=ctypes.sizeof(_library.XferResult))
-        answer = library.xfer_wait(self._connection._usable(), self._number, milliseconds, ctypes.byref(result))
+        answer = self._connection._call(library.xfer_wait, self._number, milliseconds, ctypes.byref(result))
         if answer < 0:
             raise library.error()
         if answer == 1:
             return False
-        self._ended = True
         if result.state != _library.DONE:
             self._error = _error(result)
+        # Only now: another thread that sees it looks at the error next.
+        self._ended = True
         return True
 
 
@@ -95,14 +98,13 @@ def start(connection: "Connection", function: str, pieces: "list[Piece]") -> Tra
     for desc, piece, size in zip(descs, pieces, sizes):
         if size > 0xFFFFFFFF:
             raise ValueError(f"{size} bytes in one piece, at most 4 GiB - 1 can be moved: cut it")
-        if library.make_desc(connection._usable(), piece.remote_address, size, ctypes.byref(desc)) != 0:
+        if connection._call(library.make_desc, piece.remote_address, size, ctypes.byref(desc)) != 0:
             raise library.error()
     number = ctypes.c_uint64()
     call = getattr(library, function)
     while True:
-        answer = call(
-            connection._usable(), regions, local, (ctypes.c_size_t * count)(*sizes), descs, count, ctypes.byref(number)
-        )
+        lengths = (ctypes.c_size_t * count)(*sizes)
+        answer = connection._call(call, regions, local, lengths, descs, count, ctypes.byref(number))
         if answer == 0:
             return Transfer(connection, number.value)
         if answer != _library.WOULD_BLOCK:

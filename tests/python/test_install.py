@@ -17,9 +17,7 @@ class Install(unittest.TestCase):
         # The back end comes from the system: a test downloads nothing.
         needed = [name for name in ("ensurepip", "setuptools", "wheel") if importlib.util.find_spec(name) is None]
         if needed:
-            reason = f"{sys.executable} has no {', '.join(needed)}"
-            print(f"skipped: {reason}")
-            self.skipTest(reason)
+            self.skipTest(f"{sys.executable} has no {', '.join(needed)}")
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
         folder = pathlib.Path(temporary.name)

@@ -11,29 +11,12 @@ import threading
 import time
 import unittest
 
-os.environ.setdefault("FLAGCX_P2P_FABRIC", "software")
-os.environ.setdefault("FLAGCX_P2P_BIND", "127.0.0.1")
-os.environ.setdefault("FLAGCX_P2P_CONNECT_TIMEOUT_MS", "1000")
+from pair import Pair
 
 import flagcx_p2p
 from flagcx_p2p import Piece
 
 EXAMPLE = pathlib.Path(flagcx_p2p.__file__).parent.parent / "examples" / "move_array.py"
-
-
-class Pair(unittest.TestCase):
-    """A client connected to a server, with a buffer each."""
-
-    SIZE = 1 << 16
-
-    def setUp(self) -> None:
-        self.source, self.target = bytearray(os.urandom(self.SIZE)), bytearray(self.SIZE)
-        self.client, self.server = flagcx_p2p.Engine(), flagcx_p2p.Engine()
-        self.addCleanup(self.server.close)
-        self.addCleanup(self.client.close)
-        self.local, self.remote = self.client.register(self.source), self.server.register(self.target)
-        self.server.start_server()
-        self.connection = self.client.connect(f"127.0.0.1:{self.server.port}")
 
 
 class Transfers(Pair):
@@ -145,18 +128,6 @@ class Memory(unittest.TestCase):
                     self.assertEqual(region.size, memoryview(buffer).nbytes)
                     self.assertGreater(region.number, 0)
 
-    def test_numpy_arrays(self) -> None:
-        try:
-            import numpy
-        except ImportError:
-            reason = "numpy is not installed"
-            print(f"skipped: {reason}")
-            self.skipTest(reason)
-        with flagcx_p2p.Engine() as engine:
-            values = numpy.arange(24, dtype=numpy.float32).reshape(4, 6)
-            region = engine.register(values)
-            self.assertEqual((region.address, region.size), (values.ctypes.data, 96))
-
     def test_what_is_no_memory(self) -> None:
         with flagcx_p2p.Engine() as engine:
             for bad in (bytearray(), b"read only", "text", 7):
@@ -224,11 +195,31 @@ class Library(unittest.TestCase):
 
 
 class Example(unittest.TestCase):
-    def test_it_moves_an_array_between_two_processes(self) -> None:
-        run = subprocess.run([sys.executable, str(EXAMPLE)], capture_output=True, text=True, timeout=100)
+    def run_it(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        # As a user runs it, who has not been told where engines listen.
+        environment = {name: value for name, value in os.environ.items() if name != "FLAGCX_P2P_BIND"}
+        run = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=EXAMPLE.parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
         print(run.stdout, run.stderr)
+        return run
+
+    def test_it_moves_an_array_between_two_processes(self) -> None:
+        run = self.run_it(str(EXAMPLE))
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertIn("moved there and back", run.stdout)
+
+    def test_it_ends_when_one_side_fails(self) -> None:
+        for failing in ("flagcx_p2p.Engine.connect = None", "move_array.receiver = print"):
+            with self.subTest(failing):
+                run = self.run_it("-c", f"import flagcx_p2p, move_array; {failing}; move_array.main()")
+                self.assertNotEqual(run.returncode, 0)
+                self.assertNotIn("moved there and back", run.stdout)
 
 
 if __name__ == "__main__":
