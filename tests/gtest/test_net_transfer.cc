@@ -112,6 +112,11 @@ TEST_F(NetTransfer, AFailureIsToldAndEndsTheRequest) {
   EXPECT_EQ(finish(request, &size), flagcxInternalError);
   EXPECT_EQ(size, 0);
   EXPECT_EQ(bytes(*remote, 0, kBytes), before);
+  void *good = put(0, 0, 512);
+  EXPECT_EQ(finish(good), flagcxSuccess);
+  EXPECT_EQ(finish(request), flagcxInternalError) << "asked again";
+  EXPECT_EQ(finish(good, &size), flagcxSuccess);
+  EXPECT_EQ(size, 0) << "counted already";
 }
 
 TEST_F(NetTransfer, ACommSurvivesFailures) {

@@ -27,11 +27,30 @@ pub(super) struct Request {
     pub(super) bytes: u64,
 }
 
+/// How a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Poll {
+    Pending,
+    /// All its bytes are where they belong; 0 bytes for what is no request any more.
+    Done(u64),
+    /// It has ended and something failed, which has been logged.
+    Failed,
+}
+
 #[derive(Debug, Default)]
 struct Slot {
     /// Times that the slot was taken.
     generation: u64,
-    request: Option<Request>,
+    content: Content,
+}
+
+#[derive(Debug, Default)]
+enum Content {
+    #[default]
+    Empty,
+    InFlight(Request),
+    /// Free; its last request is one that failed, and stays so for who asks again.
+    Failed,
 }
 
 const CHUNKS: usize = 64;
@@ -64,29 +83,31 @@ impl Requests {
         };
         let mut slot = lock(self.slot(index)?);
         slot.generation += 1;
-        slot.request = Some(request);
+        slot.content = Content::InFlight(request);
         Some(name(index, slot.generation))
     }
 
-    /// Asks `finished` about a request, and frees its slot when the answer is not `None`. `Err(())`: it is no request,
-    /// or has been freed.
-    pub(super) fn poll<T>(
-        &self,
-        name: usize,
-        finished: impl FnOnce(&Request) -> Option<T>,
-    ) -> Result<Option<T>, ()> {
+    /// Asks `look` about a request, and frees its slot when that is not pending any more.
+    pub(super) fn poll(&self, name: usize, look: impl FnOnce(&Request) -> Poll) -> Poll {
         let index = (name >> 1) & ((1 << SLOT_BITS) - 1);
-        let mut slot = lock(self.slot(index as u32).ok_or(())?);
+        let Some(slot) = self.slot(index as u32) else { return Poll::Done(0) };
+        let mut slot = lock(slot);
         if self::name(index as u32, slot.generation) != name {
-            return Err(());
+            return Poll::Done(0);
         }
-        let answer = finished(slot.request.as_ref().ok_or(())?);
-        if answer.is_some() {
-            slot.request = None;
-            drop(slot);
-            let _ = self.free.push(index as u32);
-        }
-        Ok(answer)
+        let state = match &slot.content {
+            Content::Empty => return Poll::Done(0),
+            Content::Failed => return Poll::Failed,
+            Content::InFlight(request) => look(request),
+        };
+        slot.content = match state {
+            Poll::Pending => return state,
+            Poll::Done(_) => Content::Empty,
+            Poll::Failed => Content::Failed,
+        };
+        drop(slot);
+        let _ = self.free.push(index as u32);
+        state
     }
 
     fn slot(&self, index: u32) -> Option<&Mutex<Slot>> {

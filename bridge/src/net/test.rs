@@ -6,18 +6,9 @@ use flagcx_p2p::transfer::{Outcome, Status};
 
 use super::answer::{NetError, answer};
 use super::ffi::Answer;
-use super::requests::REQUESTS;
+use super::requests::{Poll, REQUESTS};
 
-/// How a request stands.
-enum Poll {
-    Pending,
-    /// All its bytes are where they belong; 0 bytes for what is no request any more.
-    Done(u64),
-    /// It has ended and something failed, which has been logged.
-    Failed,
-}
-
-/// Asks about one request and helps it along. `done` frees it; a request that was freed is done, with 0 bytes.
+/// Asks about one request and helps it along. `done` frees it; asked again, it is done with 0 bytes, or has failed still.
 pub(super) fn test(request: usize, done: &mut bool, bytes: &mut u64) -> Answer {
     *bytes = 0;
     *done = true;
@@ -48,19 +39,15 @@ pub(super) fn test_batch(requests: &mut [usize], done: &mut [i32], count: &mut i
 }
 
 fn poll(request: usize) -> Poll {
-    let polled = REQUESTS.poll(request, |request| match request.connection.status(request.transfer) {
-        Status::Pending => None,
-        Status::Ended(Outcome::Done) => Some(Poll::Done(request.bytes)),
-        Status::Ended(_) | Status::Unknown => Some(Poll::Failed),
+    let state = REQUESTS.poll(request, |request| match request.connection.status(request.transfer) {
+        Status::Pending => Poll::Pending,
+        Status::Ended(Outcome::Done) => Poll::Done(request.bytes),
+        Status::Ended(_) | Status::Unknown => Poll::Failed,
     });
-    match polled {
-        Ok(Some(state)) => state,
-        Ok(None) => {
-            yield_now_and_then();
-            Poll::Pending
-        }
-        Err(()) => Poll::Done(0),
+    if state == Poll::Pending {
+        yield_now_and_then();
     }
+    state
 }
 
 fn failed(call: &str) -> Answer {
