@@ -162,8 +162,9 @@ struct FlagcxP2pGlobalConfig {
 // -------------------------------------------------------------------------------------------------------------------
 // Engine
 
-// Creates an engine on the NIC nearest to the calling thread's current device. NULL when the fabric that
-// FLAGCX_P2P_FABRIC asks for cannot be had. Without any NIC the engine uses the software fabric. Takes milliseconds.
+// Creates an engine on the NIC nearest to the calling thread's current device. Without any NIC it uses the software
+// fabric; with FLAGCX_P2P_FABRIC=verbs it then has metadata and refuses everything else, with the reason. NULL when
+// libibverbs, asked for so, cannot be loaded, or a setting makes no sense. Takes milliseconds.
 // The caller owns the engine: flagcxP2pEngineDestroy.
 FlagcxP2pEngine *flagcxP2pEngineCreate();
 
@@ -244,7 +245,8 @@ int flagcxP2pEngineMakeDesc(FlagcxP2pConn *conn, uint64_t remoteVa, uint32_t siz
 // One-sided transfers
 //
 // The calls start a transfer and write its id to `*transferId`; flagcxP2pEngineXferStatus tells when it has ended.
-// Everything is checked before the first byte moves: a range outside its region or descriptor refuses the call. They
+// Everything is checked before the first byte moves: a range outside its region or descriptor refuses the call (a piece
+// of 4 GiB or more, longer than a descriptor can say, is checked against the regions that the peer announced). They
 // wait for room in the submission queue, at most until the transfer deadline. Local memory must not be touched, and
 // the regions must stay registered, until the transfer has ended. An order between transfers, or between the pieces
 // of one, is not promised. A transfer of 0 bytes is a transfer. Why one failed: flagcx_p2p_ext.h.

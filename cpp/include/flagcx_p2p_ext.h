@@ -5,7 +5,8 @@
  *
  * Answers: 0, or -1 for a refused call (flagcxP2pEngineLastError tells why), or a positive code where a function
  * names one. Structs begin with `size`: set it to sizeof the struct before the call. An older program passes a
- * smaller size and gets that many bytes; a newer one finds in `size` how many bytes were filled.
+ * smaller size and gets that many bytes; a newer one finds in `size` how many bytes were filled. Handles that FlagCX's
+ * ACCL transport has made are refused, except by flagcxP2pEngineRegFlags without FLAGCX_P2P_REG_UNANNOUNCED.
  */
 #ifndef FLAGCX_P2P_EXT_H_
 #define FLAGCX_P2P_EXT_H_

@@ -13,7 +13,16 @@
     if (flagcxP2pIsAccl(handle))      \
       return call;                    \
   } while (0)
+// Refuses `call`, which ACCL has nothing like, if it made `handle`.
+#define REFUSE_ACCL(handle, call)                                                         \
+  do {                                                                                    \
+    if (flagcxP2pIsAccl(handle))                                                          \
+      return flagcx::p2p::refuse(call, "ACCL has made this handle: it has no such call"); \
+  } while (0)
 #else
+#define REFUSE_ACCL(handle, call) \
+  do {                            \
+  } while (0)
 #define FORWARD_TO_ACCL(handle, call) \
   do {                                \
   } while (0)

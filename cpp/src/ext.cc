@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <string>
 
+#include "accl.h"
 #include "facade.h"
 #include "internal.h"
 
@@ -33,10 +34,8 @@ static_assert(number(ffi::Path::Tcp) == FLAGCX_P2P_PATH_TCP, "");
 // Gives the caller as much of `full` as its version of the struct holds, and tells it how much that was.
 template <typename T>
 int copyOut(const char *call, T full, T *out) {
-  if (out->size < sizeof(out->size)) {
-    ffi::refuse_call(call, "the struct's size is not set");
-    return -1;
-  }
+  if (out->size < sizeof(out->size))
+    return refuse(call, "the struct's size is not set");
   full.size = static_cast<uint32_t>(std::min<size_t>(out->size, sizeof(T)));
   std::memcpy(static_cast<void *>(out), &full, full.size);
   return 0;
@@ -64,6 +63,7 @@ int tryStart(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, co
                             : sizes == nullptr ? "sizes"
                             : descs == nullptr ? "descs"
                                                : "transferId");
+  REFUSE_ACCL(conn, call);
   const ffi::Pieces pieces{mrIds, addresses(local), sizes, descs, nullptr, count, count, count, count, 0};
   return ffi::conn_try_start(*conn, operation, pieces, *transferId);
 }
@@ -103,6 +103,7 @@ int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2
   const char *const call = "flagcxP2pEngineXferResult";
   if (conn == nullptr || out == nullptr)
     return refuseNull(call, conn == nullptr ? "conn" : "out");
+  REFUSE_ACCL(conn, call);
   return copyOut(call, toC(ffi::conn_result(*conn, transferId)), out);
 }
 
@@ -110,6 +111,7 @@ int flagcxP2pEngineXferWait(FlagcxP2pConn *conn, uint64_t transferId, int timeou
   const char *const call = "flagcxP2pEngineXferWait";
   if (conn == nullptr)
     return refuseNull(call, "conn");
+  REFUSE_ACCL(conn, call);
   const ffi::XferResult result = ffi::conn_wait(*conn, transferId, timeoutMs);
   if (result.state == ffi::XferState::Pending)
     return 1;
@@ -117,8 +119,10 @@ int flagcxP2pEngineXferWait(FlagcxP2pConn *conn, uint64_t transferId, int timeou
 }
 
 int flagcxP2pEngineXferCancel(FlagcxP2pConn *conn, uint64_t transferId) {
+  const char *const call = "flagcxP2pEngineXferCancel";
   if (conn == nullptr)
-    return refuseNull("flagcxP2pEngineXferCancel", "conn");
+    return refuseNull(call, "conn");
+  REFUSE_ACCL(conn, call);
   return ffi::conn_cancel(*conn, transferId);
 }
 
@@ -129,6 +133,7 @@ int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, s
     return refuseNull(call, conn == nullptr ? "conn" : "ended");
   if (count > 0 && (transferIds == nullptr || states == nullptr))
     return refuseNull(call, transferIds == nullptr ? "transferIds" : "states");
+  REFUSE_ACCL(conn, call);
   *ended = ffi::conn_test_batch(*conn, slice(transferIds, count), {states, count});
   return 0;
 }
@@ -151,6 +156,7 @@ int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out) {
   const char *const call = "flagcxP2pEngineGetConnInfo";
   if (conn == nullptr || out == nullptr)
     return refuseNull(call, conn == nullptr ? "conn" : "out");
+  REFUSE_ACCL(conn, call);
   const ffi::ConnInfo info = ffi::conn_info(*conn);
   FlagcxP2pConnInfo full = {};
   full.path = number(info.path);
@@ -164,16 +170,19 @@ int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out) {
 }
 
 int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t bytes, uint32_t flags, uint64_t *mrId) {
+  const char *const call = "flagcxP2pEngineRegFlags";
   if (mrId == nullptr)
-    return refuseNull("flagcxP2pEngineRegFlags", "mrId");
+    return refuseNull(call, "mrId");
+  if (engine != nullptr && (flags & FLAGCX_P2P_REG_UNANNOUNCED) != 0)
+    REFUSE_ACCL(engine, call);
   return flagcxP2pEngineRegEx(engine, address, bytes, static_cast<int>(flags), *mrId);
 }
 
 int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const void *content, size_t bytes) {
+  const char *const call = "flagcxP2pEngineSendNotifBytes";
   if (conn == nullptr || name == nullptr || (content == nullptr && bytes > 0))
-    return refuseNull("flagcxP2pEngineSendNotifBytes", conn == nullptr   ? "conn"
-                                                       : name == nullptr ? "name"
-                                                                         : "content");
+    return refuseNull(call, conn == nullptr ? "conn" : name == nullptr ? "name" : "content");
+  REFUSE_ACCL(conn, call);
   return ffi::conn_notify_large(*conn, text(name), slice(static_cast<const uint8_t *>(content), bytes));
 }
 
@@ -183,8 +192,10 @@ int flagcxP2pSetDeviceTable(const FlagcxP2pDeviceTable *table) {
 }
 
 int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink, void *context) {
+  const char *const call = "flagcxP2pEngineGetNotifsOf";
   if (engine == nullptr || sink == nullptr)
-    return refuseNull("flagcxP2pEngineGetNotifsOf", engine == nullptr ? "engine" : "sink");
+    return refuseNull(call, engine == nullptr ? "engine" : "sink");
+  REFUSE_ACCL(engine, call);
   for (const FlagcxP2pNotifyMsg &message : ffi::engine_take_notifications(*engine))
     sink(context, message.name, message.msg, sizeof(message.msg));
   for (const ffi::LargeNotification &message : ffi::engine_take_large_notifications(*engine))

@@ -2,14 +2,17 @@
 #include "facade.h"
 
 #include <algorithm>
-#include <string>
 
 namespace flagcx::p2p {
 
-int refuseNull(const char *call, const char *argument) {
+int refuse(const char *call, const std::string &reason) {
   startLogging();
-  ffi::refuse_call(call, std::string(argument) + " is NULL");
+  ffi::refuse_call(call, reason);
   return -1;
+}
+
+int refuseNull(const char *call, const char *argument) {
+  return refuse(call, std::string(argument) + " is NULL");
 }
 
 void copyText(rust::Str from, char *to, size_t capacity) {

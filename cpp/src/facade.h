@@ -4,6 +4,8 @@
 #ifndef FLAGCX_P2P_FACADE_H_
 #define FLAGCX_P2P_FACADE_H_
 
+#include <string>
+
 #include "flagcx_p2p.h"
 #include "flagcx_p2p_ext.h"
 #include "flagcx_p2p/src/lib.rs.h"
@@ -22,7 +24,10 @@ void startDevices();
 // flagcxP2pSetDeviceTable.
 int setDeviceTable(const FlagcxP2pDeviceTable *table);
 
-// Logs and remembers that `call` was refused because `argument` is NULL; answers -1.
+// Logs and remembers that `call` was refused, and why; answers -1.
+int refuse(const char *call, const std::string &reason);
+
+// The same: `argument` is NULL.
 int refuseNull(const char *call, const char *argument);
 
 // The elements of an array or a vector as the bridge takes them: not copied.

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Transfers. The caller's vectors reach the engine as slices: nothing is copied or allocated here.
+// Transfers. The caller's vectors reach the engine as pointers and lengths: nothing is copied or allocated here.
 #include "accl.h"
 #include "facade.h"
 
 using namespace flagcx::p2p;
 
 namespace {
+
+constexpr const char *kOneSided = "two-sided transfers are not offered: use flagcxP2pEngineRead or Write";
 
 int startOne(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const void *data, size_t size,
              const FlagcxP2pRdmaDesc &desc, uint64_t *transferId) {
@@ -94,14 +96,14 @@ bool flagcxP2pEngineXferStatus(FlagcxP2pConn *conn, uint64_t transferId) {
 }
 
 int flagcxP2pEngineSend(FlagcxP2pConn *, FlagcxP2pMr, const void *, size_t, uint64_t *) {
-  return -1;
+  return refuse("flagcxP2pEngineSend", kOneSided);
 }
 
 int flagcxP2pEngineSendVector(FlagcxP2pConn *, std::vector<FlagcxP2pMr>, std::vector<const void *>,
                               std::vector<size_t>, int, uint64_t *) {
-  return -1;
+  return refuse("flagcxP2pEngineSendVector", kOneSided);
 }
 
 int flagcxP2pEngineRecv(FlagcxP2pConn *, FlagcxP2pMr, void *, size_t) {
-  return -1;
+  return refuse("flagcxP2pEngineRecv", kOneSided);
 }
