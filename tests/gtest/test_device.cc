@@ -221,16 +221,30 @@ TEST_F(Device, OneBadPieceMovesNothing) {
 
 TEST_F(Device, FailuresOfTheRuntimeRefuseTheCall) {
   uint64_t id = 77;
-  for (const char *callback : {"ipcMemHandleOpen", "streamCreate", "deviceMemcpy", "eventRecord"}) {
+  const auto refused = [&](const char *callback) {
     FakeGpu::fail(callback);
     EXPECT_EQ(move(true, host->region(), host->data(), 0, 64, &id), -1) << callback;
     EXPECT_NE(strstr(flagcxP2pEngineLastError(), callback), nullptr) << flagcxP2pEngineLastError();
+  };
+  for (const char *callback : {"ipcMemHandleOpen", "streamCreate", "deviceMemcpy"}) {
+    refused(callback);
     EXPECT_EQ(FakeGpu::opened, 0) << callback;
   }
+  refused("eventRecord");
+  EXPECT_EQ(FakeGpu::opened, 1) << "the copy was started, and its end is not known";
   EXPECT_EQ(id, 77u);
   FakeGpu::fail("");
   EXPECT_EQ(move(true, host->region(), host->data(), 0, 64, &id), 0);
   EXPECT_TRUE(succeeds(conn, id));
+  EXPECT_EQ(FakeGpu::opened, 0);
+}
+
+TEST_F(Device, AnEndThatIsNotKnownIsAskedForAgainWhenTheEngineEnds) {
+  FakeGpu::fail("eventRecord");
+  uint64_t id = 0;
+  EXPECT_EQ(move(true, host->region(), host->data(), 0, 64, &id), -1);
+  EXPECT_EQ(FakeGpu::opened, 1);
+  FakeGpu::fail(""); // what is open afterwards, TearDown counts
 }
 
 TEST_F(Device, ACopyThatFailsHalfwayClosesWhatItOpened) {

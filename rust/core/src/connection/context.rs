@@ -147,7 +147,8 @@ impl Context {
 
     /// Waits until nothing uses `region`, which was taken out of the registry before, at most for the transfer
     /// time-out (else 30 s); then ends its transfers as timed out by moving their queue pairs to ERROR. False when it
-    /// must stay mapped all the same: a stopped process of this host is in the middle of a copy (logged).
+    /// must stay mapped all the same: a stopped process of this host is in the middle of a copy, or a device cannot say
+    /// whether one of its own is over (logged).
     pub fn retire(&self, region: &Region) -> bool {
         let limit = Instant::now() + self.settings.timeout.unwrap_or(NO_TIMEOUT_LIMIT);
         for worker in self.pool.workers() {

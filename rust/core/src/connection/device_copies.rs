@@ -1,12 +1,13 @@
 //! Transfers that the device runtime moves: those under way, and the streams that they run on.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::device::{CopyStream, CurrentDevice, DeviceError, DeviceRuntime, IPC_HANDLE_BYTES};
 use crate::memory::Hold;
 use crate::pool::{RequestFailure, Task};
+use crate::sync::{Mutex, lock};
 use crate::transfer::{CompletionStatus, TransferId};
 
 /// Streams kept for reuse.
@@ -19,13 +20,16 @@ pub(super) const LOOK: Duration = Duration::from_micros(200);
 #[derive(Debug)]
 pub(super) struct DeviceCopies {
     running: Mutex<HashMap<TransferId, Running>>,
+    /// Copies of transfers that were refused when some had been started, and did not end in time: they hold their memory
+    /// until they have.
+    abandoned: Mutex<Vec<Copies>>,
     /// Streams on which nothing runs; `None` once the engine is closed.
     idle: Mutex<Option<Vec<Stream>>>,
 }
 
 impl Default for DeviceCopies {
     fn default() -> Self {
-        Self { running: Mutex::default(), idle: Mutex::new(Some(Vec::new())) }
+        Self { running: Mutex::default(), abandoned: Mutex::default(), idle: Mutex::new(Some(Vec::new())) }
     }
 }
 
@@ -71,6 +75,7 @@ impl DeviceCopies {
         device: Option<i32>,
     ) -> Result<Stream, DeviceError> {
         let fits = |stream: &Stream| Arc::ptr_eq(&stream.runtime, runtime) && stream.device == device;
+        self.release_abandoned();
         if let Some(idle) = lock(&self.idle).as_mut()
             && let Some(index) = idle.iter().position(fits)
         {
@@ -93,7 +98,23 @@ impl DeviceCopies {
     /// The engine is closed: gives its streams back to their runtimes now, for a connection's handle or care-taker may
     /// live on.
     pub(super) fn close(&self) {
+        self.release_abandoned();
         drop(lock(&self.idle).take());
+    }
+
+    /// Takes what a refused transfer had started: gives it back when it is over, at once or by `deadline`, else whenever
+    /// somebody looks.
+    pub(super) fn abandon(&self, mut copies: Copies, deadline: Instant) {
+        if !copies.stream.drain(deadline) {
+            tracing::warn!(
+                "nobody knows whether the copies of a refused transfer are over: their memory stays in use"
+            );
+            lock(&self.abandoned).push(copies);
+        }
+    }
+
+    fn release_abandoned(&self) {
+        lock(&self.abandoned).retain_mut(|copies| !copies.stream.drain(Instant::now()));
     }
 
     /// Takes charge of a transfer whose copies have been started and marked.
@@ -122,6 +143,7 @@ impl DeviceCopies {
         for id in self.ids(|_| true) {
             self.poll(id);
         }
+        self.release_abandoned();
     }
 
     /// Waits until every transfer of a connection is over; false if `deadline` came first.
@@ -161,14 +183,23 @@ impl DeviceCopies {
     }
 }
 
+impl Drop for DeviceCopies {
+    /// What still runs keeps its memory for as long as the process lives.
+    fn drop(&mut self) {
+        self.poll_all();
+        std::mem::take(&mut *lock(&self.abandoned)).into_iter().for_each(std::mem::forget);
+        std::mem::take(&mut *lock(&self.running)).into_values().for_each(std::mem::forget);
+    }
+}
+
 impl Stream {
     /// The copies of this stream.
     pub(super) fn copies(&mut self) -> &mut dyn CopyStream {
         &mut *self.stream
     }
 
-    /// Waits until nothing runs on it; false if `deadline` came first.
-    pub(super) fn drain(&mut self, deadline: Instant) -> bool {
+    /// Waits until nothing runs on it; false if `deadline` came first, or if the device cannot mark the end.
+    fn drain(&mut self, deadline: Instant) -> bool {
         if self.stream.mark().is_err() {
             return false;
         }
@@ -202,6 +233,95 @@ impl Drop for OpenedMemory {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::device::{Direction, HostRuntime};
+    use crate::pool::TimeLimit;
+
+    /// What it answers, and whether its stream was closed.
+    #[derive(Debug, Default)]
+    struct Device {
+        refuses: AtomicBool,
+        done: AtomicBool,
+        closed: AtomicBool,
+    }
+
+    #[derive(Debug)]
+    struct Slow(Arc<Device>);
+
+    impl CopyStream for Slow {
+        #[allow(unsafe_code, reason = "moves nothing")]
+        unsafe fn copy(&mut self, _: u64, _: u64, _: u64, _: Direction) -> Result<(), DeviceError> {
+            Ok(())
+        }
+        fn mark(&mut self) -> Result<(), DeviceError> {
+            let refuses = self.0.refuses.load(Ordering::SeqCst);
+            if refuses {
+                Err(DeviceError::Unsupported { runtime: "test", operation: "mark" })
+            } else {
+                Ok(())
+            }
+        }
+        fn is_done(&mut self) -> Result<bool, DeviceError> {
+            Ok(self.0.done.load(Ordering::SeqCst))
+        }
+    }
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.closed.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn on(device: &Arc<Device>) -> Copies {
+        let stream = Stream {
+            runtime: Arc::new(HostRuntime),
+            device: None,
+            stream: Box::new(Slow(Arc::clone(device))),
+        };
+        Copies { stream, opened: Vec::new(), holds: Vec::new() }
+    }
+
+    /// Memory is held as long as copies may run, also when the device refuses to mark their end.
+    #[test]
+    fn abandoned_copies_are_kept_until_they_are_over() {
+        let device = Arc::new(Device::default());
+        let refuses = |refuses| device.refuses.store(refuses, Ordering::SeqCst);
+        let done = |done| device.done.store(done, Ordering::SeqCst);
+        let copies = DeviceCopies::default();
+        refuses(true);
+        done(true);
+        copies.abandon(on(&device), Instant::now());
+        copies.poll_all();
+        assert!(!device.closed.load(Ordering::SeqCst), "done without a mark speaks of others");
+        refuses(false);
+        done(false);
+        copies.poll_all();
+        assert!(!device.closed.load(Ordering::SeqCst));
+        done(true);
+        copies.close();
+        assert!(device.closed.load(Ordering::SeqCst));
+    }
+    /// A connection waits for its copies only so long.
+    #[test]
+    fn copies_that_outlive_their_engine_keep_their_memory() {
+        let [slow, over] = [false, true].map(|done| {
+            let device = Arc::new(Device::default());
+            device.done.store(done, Ordering::SeqCst);
+            device
+        });
+        let copies = DeviceCopies::default();
+        for (id, device) in [&slow, &over].into_iter().enumerate() {
+            let task: &Task = Box::leak(Box::default());
+            task.start(1, TimeLimit::NEVER);
+            copies.add(TransferId(id as u64), 0, task, on(device));
+        }
+        copies.close();
+        drop(copies);
+        assert!(over.closed.load(Ordering::SeqCst));
+        assert!(!slow.closed.load(Ordering::SeqCst));
+    }
 }

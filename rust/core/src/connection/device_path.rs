@@ -86,12 +86,11 @@ impl Connection {
         let mut stream =
             self.context.device_copies.stream(&runtime, device).map_err(|error| refuse(0, &error))?;
         if let Err(error) = start(&mut stream, opcode, &moves) {
-            if stream.drain(Instant::now() + DRAIN_LIMIT) {
-                self.context.device_copies.keep(stream);
-            }
+            let copies = Copies { stream, opened, holds };
+            self.context.device_copies.abandon(copies, Instant::now() + DRAIN_LIMIT);
             return Err(error);
         }
-        Ok(Some(self.track(Copies { stream, opened, holds })))
+        self.track(Copies { stream, opened, holds }).map(Some)
     }
 
     fn local_end(&self, iov: &Piece, index: usize) -> Result<Hold, SubmitError> {
@@ -178,23 +177,23 @@ impl Connection {
     }
 
     /// Names a transfer whose copies have been started.
-    fn track(&self, mut copies: Copies) -> TransferId {
+    fn track(&self, mut copies: Copies) -> Result<TransferId, SubmitError> {
         if let Ok(true) = copies.stream.copies().is_done() {
             self.context.device_copies.keep(copies.stream);
-            return TransferId::COMPLETE;
+            return Ok(TransferId::COMPLETE);
         }
         let Some(claim) = self.context.transfers.claim() else {
             // A million transfers in flight: this one has to be waited for.
-            while let Ok(false) = copies.stream.copies().is_done() {
+            while !copies.stream.copies().is_done().map_err(|error| refuse(0, &error))? {
                 std::thread::sleep(super::device_copies::LOOK);
             }
-            return TransferId::COMPLETE;
+            return Ok(TransferId::COMPLETE);
         };
         let task = claim.task();
         task.start(1, TimeLimit::NEVER);
         let id = self.context.transfers.publish(claim, 0);
         self.context.device_copies.add(id, self.number, task, copies);
-        id
+        Ok(id)
     }
 }
 
