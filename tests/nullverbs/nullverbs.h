@@ -24,19 +24,20 @@
 // ---- settings (settings.c) ------------------------------------------------------------------------------------------
 
 struct settings {
-  uint64_t devices;      // how many to list
-  uint64_t copy;         // 0: check everything, move nothing
-  uint64_t delay_ns;     // a completion becomes visible this long after its post
-  uint64_t stats;        // print counters at exit
-  uint64_t trace;        // print state changes and errors
-  uint64_t max_message;  // bytes of one request
-  uint64_t max_region;   // bytes of one region
-  uint64_t max_depth;    // requests of a queue pair
-  uint64_t gids;         // length of the GID table: [0] link-local, [1] IPv4-mapped, rest empty; 1: [0] IPv4-mapped
-  uint64_t port_state;   // enum ibv_port_state
-  uint64_t link_layer;   // 1 InfiniBand, 2 Ethernet
-  uint64_t locked_bytes; // bytes that can be registered before ENOMEM
-  uint64_t address;      // IPv4 address of the mapped GID, host order; 0: the host's own
+  uint64_t devices;        // how many to list
+  uint64_t copy;           // 0: check everything, move nothing
+  uint64_t doorbell_errno; // lists are taken whole, and then refused with this, as if the device could not be told
+  uint64_t delay_ns;       // a completion becomes visible this long after its post
+  uint64_t stats;          // print counters at exit
+  uint64_t trace;          // print state changes and errors
+  uint64_t max_message;    // bytes of one request
+  uint64_t max_region;     // bytes of one region
+  uint64_t max_depth;      // requests of a queue pair
+  uint64_t gids;           // length of the GID table: [0] link-local, [1] IPv4-mapped, rest empty; 1: [0] IPv4-mapped
+  uint64_t port_state;     // enum ibv_port_state
+  uint64_t link_layer;     // 1 InfiniBand, 2 Ethernet
+  uint64_t locked_bytes;   // bytes that can be registered before ENOMEM
+  uint64_t address;        // IPv4 address of the mapped GID, host order; 0: the host's own
 };
 extern struct settings settings;
 

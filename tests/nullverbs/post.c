@@ -184,5 +184,5 @@ int post_send(struct ibv_qp *verbs, struct ibv_send_wr *wr, struct ibv_send_wr *
   unlock(&pair->lock);
   if (errors)
     *refused = wr;
-  return errors;
+  return errors ? errors : (int)settings.doorbell_errno;
 }

@@ -27,6 +27,7 @@ static const struct {
 } table[] = {
     {"devs", offsetof(struct settings, devices)},
     {"copy", offsetof(struct settings, copy)},
+    {"doorbell_errno", offsetof(struct settings, doorbell_errno)},
     {"delay_ns", offsetof(struct settings, delay_ns)},
     {"stats", offsetof(struct settings, stats)},
     {"trace", offsetof(struct settings, trace)},

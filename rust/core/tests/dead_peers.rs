@@ -14,13 +14,14 @@ mod chaos;
 mod support;
 
 use std::ffi::c_short;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::connection::Connection;
+use flagcx_p2p::control::wire::SocketKind;
 use flagcx_p2p::fabric::Opcode;
 use flagcx_p2p::transfer::{Iov, Outcome, Status};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -91,9 +92,18 @@ fn who_accepted_gives_up_when_nobody_asks_for_a_rebuild() {
     expect_to_be_given_up(&there, iov, seconds(12..17));
 }
 
-/// A network of its own, in which both ends lose sight of each other without a packet.
 #[test]
 fn a_host_that_vanishes_is_missed_within_the_keepalive_time() {
+    expect_to_be_missed("vanish");
+}
+
+#[test]
+fn a_sender_of_notifications_that_vanishes_gives_its_place_back() {
+    expect_to_be_missed("vanish notifying");
+}
+
+/// Plays `role` in a network of its own, in which both ends lose sight of each other without a packet.
+fn expect_to_be_missed(role: &str) {
     let in_namespace = |program: &std::ffi::OsStr| {
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-root-user", "--net"]).arg(program);
@@ -107,7 +117,7 @@ fn a_host_that_vanishes_is_missed_within_the_keepalive_time() {
         }
         Err(error) => return println!("skipped: no network namespace can be made: unshare: {error}"),
     }
-    let mut network = other_process(in_namespace(std::env::current_exe().unwrap().as_os_str()), "vanish");
+    let mut network = other_process(in_namespace(std::env::current_exe().unwrap().as_os_str()), role);
     let milliseconds = network.number();
     println!("missed after {milliseconds} ms with FLAGCX_P2P_KEEPALIVE_MS={KEEPALIVE_MS}");
     assert!((1000..2 * KEEPALIVE_MS + 1000).contains(&milliseconds), "missed after {milliseconds} ms");
@@ -138,6 +148,26 @@ fn vanish() -> u64 {
     let ended = |connection: &Arc<Connection>| !connection.is_usable();
     support::eventually("both ends know", || ended(&pair.here) && ended(&pair.there));
     assert!(matches!(pair.here.wait(under_way, Duration::from_secs(3)), Status::Ended(Outcome::Failed(_))));
+    start.elapsed().as_millis() as u64
+}
+
+/// A sender of notifications that says nothing after its preamble, seen by the receiver alone: its own end asks nobody.
+/// Answers the milliseconds until the receiver's end of the socket is gone.
+fn vanish_notifying() -> u64 {
+    switch_loopback(true);
+    let engine = support::engine(&[("FLAGCX_P2P_KEEPALIVE_MS", &KEEPALIVE_MS.to_string())]);
+    let port: u16 = engine.metadata().unwrap().rsplit_once('?').unwrap().1.parse().unwrap();
+    let mut sender = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    sender.write_all(&SocketKind::Notifications.encode()).unwrap();
+    // Its state is 1, established; a socket that is shutting down would have another one.
+    let end = format!("0100007F:{port:04X} 0100007F:{:04X} 01", sender.local_addr().unwrap().port());
+    let is_open = || std::fs::read_to_string("/proc/self/net/tcp").unwrap().contains(&end);
+    support::eventually("the sender is in", is_open);
+    switch_loopback(false);
+    let start = Instant::now();
+    while is_open() && start.elapsed() < support::LIMIT {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     start.elapsed().as_millis() as u64
 }
 
@@ -191,8 +221,10 @@ impl Drop for Other {
 #[test]
 fn other_process_of_this_suite() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    if role == "vanish" {
-        return println!("\nanswer: {}", vanish());
+    match role.as_str() {
+        "vanish" => return println!("\nanswer: {}", vanish()),
+        "vanish notifying" => return println!("\nanswer: {}", vanish_notifying()),
+        _ => {}
     }
     let port = role.strip_prefix("connect ").unwrap().parse().unwrap();
     let engine = support::engine(SETTINGS);

@@ -4,8 +4,10 @@
 
 mod support;
 
+use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
+use flagcx_p2p::control::wire::SocketKind;
 use flagcx_p2p::fabric::Opcode;
 use flagcx_p2p::notify::Message;
 use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, Status};
@@ -75,7 +77,12 @@ fn a_cancelled_transfer_ends_and_its_lanes_come_back() {
     let start = Instant::now();
     assert!(pair.here.cancel(id));
     assert!(start.elapsed() < Duration::from_secs(3), "it took {:?}", start.elapsed());
-    assert_eq!(pair.here.status(id), Status::Ended(Outcome::Cancelled));
+    match pair.here.status(id) {
+        Status::Ended(Outcome::Cancelled) => {}
+        // Nothing delays that fabric: all of it may have been moved before the cancelling.
+        Status::Ended(Outcome::Done) if !has_faults() => {}
+        status => panic!("it is {status:?}"),
+    }
     let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, 4096)]).unwrap();
     assert_eq!(outcome(&pair.here, id), Outcome::Done);
 }
@@ -108,6 +115,28 @@ fn notifications_reach_their_engine_both_ways() {
         at_server.len() == 20 && at_client.len() == 20
     });
     assert!(at_server.iter().zip(0u8..).all(|(message, round)| message.text == [round; 256]));
+}
+
+/// With every place taken, a sender that we are connected with keeps its own: it could not know that what it sends next
+/// is lost.
+#[test]
+fn strangers_do_not_take_a_peers_place() {
+    let client = support::engine(&[]);
+    let server = support::engine(&[("FLAGCX_P2P_NOTIF_MAX_PEERS", "1")]);
+    server.start_rpc_server().unwrap();
+    let host = server.address();
+    let here = client.connect(&host.to_string(), server.rpc_port().unwrap(), 0, false).unwrap();
+    let port: u16 = server.metadata().unwrap().rsplit_once('?').unwrap().1.parse().unwrap();
+    for _ in 0..10 {
+        let mut stranger = std::net::TcpStream::connect((host, port)).unwrap();
+        stranger.write_all(&SocketKind::Notifications.encode()).unwrap();
+        stranger.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let end = stranger.read(&mut [0]);
+        assert!(!matches!(&end, Err(error) if error.kind() == ErrorKind::WouldBlock), "it was let in");
+    }
+    let message = Message::new(b"name", b"text");
+    here.send_notification(&message).unwrap();
+    eventually("it arrives", || server.take_notifications() == [message]);
 }
 
 #[test]

@@ -146,6 +146,17 @@ fn a_wrong_key_fails_the_transfer_and_names_the_piece() {
 }
 
 #[test]
+fn a_transfer_that_is_done_cannot_be_cancelled() {
+    let pair = Pair::with(4096, &[("FLAGCX_P2P_QPS_PER_CONN", "1")]);
+    let write = |at| pair.here.submit(Opcode::Write, &[pair.iov(at, at, 64)][..]).unwrap();
+    let (first, second) = (write(0), write(64));
+    // One queue pair carries them out in order; nobody has asked about the first one.
+    assert_eq!(outcome(&pair.here, second), Outcome::Done);
+    assert!(pair.here.cancel(first));
+    assert_eq!(pair.here.status(first), Status::Ended(Outcome::Done));
+}
+
+#[test]
 fn stale_and_unknown_ids_are_harmless() {
     let pair = Pair::new(4096);
     assert_eq!(pair.here.status(TransferId::COMPLETE), Status::Ended(Outcome::Done));

@@ -287,6 +287,30 @@ fn nothing_is_posted_before_connecting_and_nothing_malformed_after() {
     assert_eq!(rig.peer.bytes(remote.index), local.bytes());
 }
 
+/// A library that has taken a list and cannot tell the device of it, as rdma-core's rxe, names no request that it did not
+/// take: all of them are its own, and their completions are ours to wait for.
+#[test]
+fn a_list_that_was_taken_before_the_post_failed_counts_as_posted() {
+    let _alone = alone();
+    let standin = Standin::new(&[]);
+    let device = &open(&standin)[0];
+    let mut rig = rig(device, device);
+    let local = Window::patterned(device, 64);
+    let remote = rig.peer.buffer(64, 0, Access::FULL);
+    let good = request(remote.address, remote.rkey, 0);
+    let entries = [local.sge(0, 64)];
+    let mut side = Initiator::new(&mut rig);
+    for (errno, told) in [(libc::EINVAL, libc::EINVAL), (libc::ENOMEM, libc::EIO)] {
+        for count in [1, 3] {
+            standin.set("doorbell_errno", errno as u64);
+            assert_eq!(side.post(&writes(1, &vec![good; count], &entries)), Posted::cut(count, told));
+            standin.set("doorbell_errno", 0);
+            assert!(side.queue_pair.is_broken());
+            assert_eq!(side.wait(count).len(), count);
+        }
+    }
+}
+
 #[test]
 fn lists_longer_than_one_call_go_in_order() {
     let _alone = alone();

@@ -71,6 +71,10 @@ impl Groups {
         }
     }
 
+    pub(super) fn back(&self) -> Option<&Group> {
+        self.ring.get(self.place(self.len.checked_sub(1)?))
+    }
+
     /// The last one, taken out.
     pub(super) fn pop_back(&mut self) -> Option<Group> {
         self.len = self.len.checked_sub(1)?;
@@ -123,6 +127,7 @@ mod tests {
                 }
                 prop_assert!(groups.iter().eq(&model));
                 prop_assert_eq!(groups.front_mut(), model.front_mut());
+                prop_assert_eq!(groups.back(), model.back());
             }
             groups.clear();
             prop_assert!(groups.front_mut().is_none());

@@ -147,7 +147,7 @@ pub(super) struct Lane {
     pub(super) depth: u32,
     /// Every how many requests one is signaled, whatever the list's length.
     pub(super) signal_every: u32,
-    /// What `next` was when the queue pair had taken only the first requests of a list.
+    /// What `next` was when the queue pair had last refused a list behind its first requests.
     pub(super) cut_short_at: Option<u32>,
     /// Interrupted parts may go on once the lane is rebuilt.
     pub(super) heals: bool,
@@ -265,6 +265,11 @@ impl Lanes {
     /// Takes the lane of a name out.
     pub(super) fn take(&mut self, key: LaneKey) -> Option<Box<Lane>> {
         self.0.get_mut(usize::from(key.index()))?.lane.take_if(|lane| lane.key == key)
+    }
+
+    /// Whether there is none, healthy or not.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|slot| slot.lane.is_none())
     }
 
     /// All places, with a lane or without.

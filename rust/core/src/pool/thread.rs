@@ -1,7 +1,10 @@
 //! The worker's own thread: drives when nobody else does, sleeps when there is nothing to do.
 //!
 //! It has three ways to rest:
-//! * **parked**, with nothing in flight: no time-out, woken by a submitter;
+//! * **parked**, with nothing in flight: woken by a submitter that leaves something to be done. To wake it for each
+//!   transfer would cost its caller more than the transfer, so where a device works by itself it looks now and then
+//!   whether there is one that nobody asks about: its failure would not be mended, nor its deadline seen, until somebody
+//!   does;
 //! * **armed**, with something in flight and nobody driving: woken by the completion queue's event or a submitter;
 //! * **napping**, with something in flight and callers driving it: a short sleep, longer each time, after which it
 //!   takes over if the callers have stopped. So a caller that polls never shares its core with a spinning thread.
@@ -23,6 +26,10 @@ const GAP: Duration = Duration::from_micros(100);
 /// How long an armed thread sleeps at most: bounds how late a deadline is noticed.
 const ARMED: Duration = Duration::from_millis(50);
 
+/// How long it stays parked at most while it has lanes: bounds how late a transfer is noticed that nobody asks about. Four
+/// looks a second of two engines took 0.0005 processors.
+const PARKED: Duration = Duration::from_millis(250);
+
 /// Runs until the pool stops. `spin` is how long it keeps polling without progress before it arms and sleeps.
 pub(super) fn run(worker: &Arc<Worker>, spin: Duration) {
     let mut rest = Rest { nap: FIRST_NAP, caller_steps: 0, idle_since: None };
@@ -42,8 +49,8 @@ pub(super) fn run(worker: &Arc<Worker>, spin: Duration) {
                     acknowledge(&mut state);
                 }
             }
-            Turn::Park => {
-                worker.sleep(false, None);
+            Turn::Park { has_lanes } => {
+                worker.sleep(false, has_lanes.then_some(PARKED));
                 worker.parking().cancel();
                 rest = Rest { nap: FIRST_NAP, caller_steps: rest.caller_steps, idle_since: None };
             }
@@ -61,7 +68,7 @@ enum Turn {
     Again,
     Nap,
     Armed,
-    Park,
+    Park { has_lanes: bool },
 }
 
 fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
@@ -97,9 +104,10 @@ fn park(worker: &Worker, state: spin::MutexGuard<'_, WorkerState>) -> Turn {
     drop(state);
     worker.parking().announce();
     // Look once more: what a submitter left before it could see the announcement must be found here.
-    let idle = worker.is_queue_empty() && worker.try_state().is_some_and(|state| state.part_count() == 0);
-    if idle {
-        return Turn::Park;
+    if worker.is_queue_empty()
+        && let Some(state) = worker.try_state().filter(|state| state.part_count() == 0)
+    {
+        return Turn::Park { has_lanes: state.has_lanes() };
     }
     worker.parking().cancel();
     Turn::Again

@@ -162,11 +162,14 @@ impl VerbsQueuePair {
 
     #[cold]
     fn refused(&mut self, refusal: Refusal, filled: usize) -> Posted {
+        let errno = errno_of(refusal.code);
         if refusal.request.is_null() {
-            // The library took the list and could not start the device: what it holds ends with a flush.
+            // The library took the list and could not start the device: what it holds ends with a flush, and must not be
+            // posted again, which is what ENOMEM would ask for.
             self.broken.store(true, Ordering::Relaxed);
+            return Posted::cut(filled, if errno == libc::ENOMEM { libc::EIO } else { errno });
         }
-        Posted::cut(self.list.position(refusal.request, filled), errno_of(refusal.code))
+        Posted::cut(self.list.position(refusal.request, filled), errno)
     }
 
     /// Posts a batch that is longer than the library's list. The last request of each list is signaled: completions to

@@ -79,6 +79,8 @@ impl WorkerState {
                 let key = lane.key;
                 tracing::warn!("a queue pair was not drained within {DRAIN_LIMIT_MS} ms and is destroyed");
                 self.destroy_lane(key, Verdict::Failed, "its queue pair was not drained in time");
+            } else {
+                self.flush_behind_cut(index);
             }
         }
     }

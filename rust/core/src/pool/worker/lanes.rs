@@ -18,6 +18,11 @@ impl WorkerState {
         self.lanes.insert(queue_pair, setup)
     }
 
+    /// Whether there are lanes: without, nothing can be in flight.
+    pub fn has_lanes(&self) -> bool {
+        !self.lanes.is_empty()
+    }
+
     /// Moves a lane to ERROR. Its outstanding requests will be flushed; steps go on until it is drained.
     pub fn break_lane(&mut self, key: LaneKey, reason: &str) {
         if let Some(lane) = self.lanes.get(key) {

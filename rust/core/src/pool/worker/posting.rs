@@ -113,6 +113,22 @@ impl WorkerState {
         end
     }
 
+    /// Posts, on a lane in ERROR whose last list was cut short, the first request that was not taken: no completion tells
+    /// that the ones before it are over, but its flush does.
+    #[cold]
+    pub(super) fn flush_behind_cut(&mut self, index: u16) {
+        let Some(lane) = self.lanes.at(index).filter(|lane| lane.is_cut_short()) else { return };
+        let Some(part_index) = lane.groups.back().map(|group| group.part) else { return };
+        let Some(part) = self.parts.get(part_index).filter(|part| !part.is_posted()) else { return };
+        let limits = WorkerLimits { list: 1, ..self.limits };
+        post_list(lane, part, part_index, &mut self.posted, &limits, &self.counters);
+        if part.waiting && part.is_posted() {
+            part.waiting = false;
+            self.unposted -= 1;
+            lane.waiting.retain(|&waiting| waiting != part_index);
+        }
+    }
+
     /// A post was refused for good: the transfer has failed, and the queue pair is of no more use.
     #[cold]
     pub(super) fn post_refused(&mut self, index: u16, part_index: u32, errno: i32) {
@@ -150,7 +166,7 @@ pub(super) fn count(
     lane.status.bytes.add(bytes);
 }
 
-/// Posts the next list of a part of a healthy lane.
+/// Posts the next list of a part.
 #[inline]
 fn post_list(
     lane: &mut Lane,
@@ -178,15 +194,14 @@ fn post_list(
         *posted += accepted;
         counters.posted(accepted);
     }
-    match answer.errno.map(NonZeroI32::get) {
-        None => ListEnd::Posted(accepted),
-        Some(libc::ENOMEM) => {
-            if accepted > 0 {
-                lane.cut_short_at = Some(lane.next);
-            }
-            counters.refused();
-            ListEnd::Full
-        }
-        Some(errno) => ListEnd::Refused(errno),
+    let Some(errno) = answer.errno.map(NonZeroI32::get) else { return ListEnd::Posted(accepted) };
+    if accepted > 0 {
+        lane.cut_short_at = Some(lane.next);
+    }
+    if errno == libc::ENOMEM {
+        counters.refused();
+        ListEnd::Full
+    } else {
+        ListEnd::Refused(errno)
     }
 }
