@@ -1,7 +1,8 @@
 # What a build needs beside a C++ compiler, looked for at configure time so that what is missing is named before
 # anything is compiled. Sets FLAGCX_P2P_CARGO, FLAGCX_P2P_LD, FLAGCX_P2P_OBJCOPY and FLAGCX_P2P_NATIVE_LIBS.
 
-set(_rust_minimum 1.85)
+file(STRINGS ${PROJECT_SOURCE_DIR}/Cargo.toml _rust_minimum REGEX "^rust-version")
+string(REGEX MATCH "[0-9.]+" _rust_minimum "${_rust_minimum}")
 
 # Stops unless VARIABLE holds something: `what` is missing, `remedy` says what to do.
 function(flagcx_p2p_require variable what remedy)

@@ -1,9 +1,8 @@
 //! What operators and tools ask: settings, devices, connections, metrics.
 
-use flagcx_p2p::config::{self, Config, Transport};
-use flagcx_p2p::engine::EngineError;
-use flagcx_p2p::fabric::{self, PathKind};
-use flagcx_p2p::observe;
+use flagcx_p2p::config::{self, Transport};
+use flagcx_p2p::fabric::PathKind;
+use flagcx_p2p::{engine, observe};
 
 use crate::ffi::{ConnInfo, FabricInfo, GlobalConfig, Path};
 use crate::handles::Conn;
@@ -56,7 +55,7 @@ pub(crate) fn accl_wanted() -> bool {
 }
 
 pub(crate) fn fabric_info(out: &mut FabricInfo) -> i32 {
-    devices(config::global()).status("flagcxP2pGetFabricInfo", |list| {
+    engine::devices(config::global()).status("flagcxP2pGetFabricInfo", |list| {
         let selection = list.selection();
         *out = FabricInfo {
             devices: count(list.devices().len()),
@@ -88,11 +87,6 @@ pub(crate) fn conn_info(conn: &Conn) -> ConnInfo {
         ours: info.ours,
         peer: info.peer,
     }
-}
-
-fn devices(config: &Config) -> Result<&'static fabric::DeviceList, EngineError> {
-    let options = config.fabric_options().map_err(|error| EngineError::Invalid(error.to_string()))?;
-    Ok(fabric::devices(&options)?)
 }
 
 /// A setting or a count as C++ shows it; the parser's ranges keep settings far below the limit.

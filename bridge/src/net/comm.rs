@@ -48,6 +48,7 @@ impl Comm {
             leads,
             channel: Channel::new(peer.stream),
             notify: None,
+            guest: None,
         };
         let connection = Connection::new(context, lanes, monitor()?, established)?;
         Ok(Self { device, connection })

@@ -3,7 +3,8 @@
 use std::net::Ipv6Addr;
 
 use flagcx_p2p::config::Config;
-use flagcx_p2p::fabric::{self, Device, GidEntry, LINK_ETHERNET, LINK_INFINIBAND, PortAttributes, Provider};
+use flagcx_p2p::engine;
+use flagcx_p2p::fabric::{Device, GidEntry, LINK_ETHERNET, LINK_INFINIBAND, PortAttributes, Provider};
 
 use super::{Findings, fact, heading};
 use crate::error::Result;
@@ -13,9 +14,7 @@ use crate::output::units;
 pub(super) fn report(config: &Config, findings: &mut Findings) -> Result<Option<Provider>> {
     heading("fabric");
     fact("devices in the kernel", &kernel_devices());
-    let options = config.fabric_options().inspect_err(|error| findings.add(error.to_string()));
-    let options = options.map_err(|error| crate::error::CliError::other(error.to_string()))?;
-    let list = match fabric::devices(&options) {
+    let list = match engine::devices(config) {
         Ok(list) => list,
         Err(error) => {
             fact("provider", "none");

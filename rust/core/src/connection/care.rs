@@ -23,7 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Connection, DeviceHealth, LaneBuilder, LaneHandle};
 use crate::control::wire::LaneRecord;
-use crate::control::{ChannelFrame, LaneSetup};
+use crate::control::{Channel, ChannelFrame, Heard, LaneSetup};
 use crate::fabric::{FabricError, QueuePair};
 use crate::pool::{LaneHealth, Verdict};
 
@@ -43,6 +43,10 @@ const PORT_LIMIT: Duration = Duration::from_secs(8);
 
 /// How often a care-taker looks at lanes that are being drained.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// Frames of the peer that are dealt with before it is the lanes' turn again. All lanes together are answered with fewer;
+/// a peer that sends without end must not keep the care-taker from lanes that wait to be drained or given up.
+const FRAMES_PER_ROUND: usize = 64;
 
 /// State of the rebuilding, kept between care-takers.
 #[derive(Debug, Default)]
@@ -116,16 +120,10 @@ impl Connection {
         if let DeviceHealth::Lost(reason) = self.context.device_health() {
             return Err(reason.to_owned());
         }
-        while let Some(frame) = self.channel.try_read_frame().map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => "the peer has closed the connection or died".to_owned(),
-            _ => format!("the control connection failed: {error}"),
-        })? {
-            self.handle(frame)?;
-        }
+        let mut busy = read_some(&self.channel, |frame| self.handle(frame))?;
         if self.is_closed() {
             return Ok(false);
         }
-        let mut busy = false;
         for (index, lane) in self.lanes.iter().enumerate() {
             busy |= match lane.status.health() {
                 LaneHealth::Healthy | LaneHealth::Closed => false,
@@ -361,9 +359,60 @@ impl Connection {
     }
 }
 
+/// Passes on what the peer has said, up to the limit of a round; true if there may be more. An error is final.
+fn read_some(
+    channel: &Channel,
+    mut handle: impl FnMut(ChannelFrame) -> Result<(), String>,
+) -> Result<bool, String> {
+    for _ in 0..FRAMES_PER_ROUND {
+        match channel.try_read().map_err(|error| lost(&error))? {
+            Heard::Frame(frame) => handle(frame)?,
+            Heard::Unknown => {}
+            Heard::Nothing => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+fn lost(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => "the peer has closed the connection or died".to_owned(),
+        _ => format!("the control connection failed: {error}"),
+    }
+}
+
 fn lane_care(care: &mut Care, index: usize) -> Option<&mut LaneCare> {
     while care.lanes.len() <= index {
         care.lanes.push(LaneCare::default());
     }
     care.lanes.get_mut(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::channel_tests::{pair, soon};
+
+    /// Also with frames of a kind that a later version may know.
+    #[test]
+    fn a_peer_that_sends_without_end_has_its_share_of_a_round() {
+        let mut unknown = ChannelFrame::Pong(0).encode();
+        unknown[6] = 99;
+        for frame in [ChannelFrame::Pong(0).encode(), unknown] {
+            let (channel, peer) = pair();
+            peer.write_all_by(&frame.repeat(3 * FRAMES_PER_ROUND), soon()).unwrap();
+            peer.write_all_by(&ChannelFrame::Goodbye.encode(), soon()).unwrap();
+            let rounds = std::iter::from_fn(|| {
+                let mut frames = 0;
+                let round = read_some(&channel, |frame| {
+                    frames += 1;
+                    (frame != ChannelFrame::Goodbye).then_some(()).ok_or_else(String::new)
+                });
+                assert!(frames <= FRAMES_PER_ROUND);
+                round.ok()
+            });
+            // Rounds that find nothing may come between, when not all has arrived yet.
+            assert!(rounds.take(100_000).filter(|more| *more).count() >= 3);
+        }
+    }
 }

@@ -89,6 +89,8 @@ impl LaneBuilder {
                 continue;
             };
             let key = worker.with_state(|state| state.add_lane(queue_pair, setup))?;
+            // Parked without lanes, it would sleep on.
+            worker.kick();
             lanes.push(LaneHandle { worker, worker_index, key, status });
         }
         Ok(lanes)

@@ -23,7 +23,7 @@ pub use monitor::{LaneBell, Monitor};
 
 use care::Care;
 
-use crate::control::{Channel, ChannelFrame, PeerCapabilities};
+use crate::control::{Channel, ChannelFrame, Guest, PeerCapabilities};
 use crate::fabric::PathKind;
 use crate::memory::RemoteTable;
 use crate::notify::{LargeMessage, Message, NotifyError, Sender};
@@ -50,6 +50,8 @@ pub struct Connection {
     leads: bool,
     channel: Channel,
     notify: Option<Sender>,
+    /// Keeps the place of the peer's notification socket.
+    _guest: Option<Guest>,
     monitor: Arc<Monitor>,
     number: u64,
     care: Mutex<Care>,
@@ -87,6 +89,8 @@ pub struct Established {
     pub channel: Channel,
     /// The way to send notifications.
     pub notify: Option<Sender>,
+    /// Keeps the place of the peer's notification socket, if it may have one.
+    pub guest: Option<Guest>,
 }
 
 /// Who the peer is.
@@ -141,7 +145,7 @@ impl Connection {
         monitor: Arc<Monitor>,
         established: Established,
     ) -> Result<Arc<Self>, PoolError> {
-        let Established { peer, remote, capabilities, heals, leads, channel, notify } = established;
+        let Established { peer, remote, capabilities, heals, leads, channel, notify, guest } = established;
         let (path, policy) = (lanes.path(), lanes.policy());
         let number = monitor.number();
         let bell: Arc<dyn LaneWatcher> = Arc::new(LaneBell { monitor: Arc::clone(&monitor), number });
@@ -161,6 +165,7 @@ impl Connection {
             leads,
             channel,
             notify,
+            _guest: guest,
             number,
             care: Mutex::default(),
             attempt: AtomicU32::new(0),

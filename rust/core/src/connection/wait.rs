@@ -119,7 +119,9 @@ impl Connection {
             // Released meanwhile: the task may be another transfer's by now.
             return false;
         }
-        live.task().condemn_life(life, Verdict::Cancelled);
+        if !live.task().is_ended() {
+            live.task().condemn_life(life, Verdict::Cancelled);
+        }
         let grace = Instant::now() + CANCEL_GRACE;
         while live.is_current() && !live.task().is_ended() {
             self.help(live);

@@ -6,11 +6,11 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::Stream;
 use super::wire::{LANE_RECORD_SIZE, LaneRecord, WireError};
+use crate::sync::{Mutex, lock};
 
 const MAGIC: u32 = 0x4c43_5846;
 const VERSION: u16 = 1;
@@ -65,6 +65,17 @@ pub enum ChannelFrame {
     },
     /// The sender closes the connection in order.
     Goodbye,
+}
+
+/// What a look at a channel finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A frame.
+    Frame(ChannelFrame),
+    /// A frame of a later version, to be skipped.
+    Unknown,
+    /// No whole frame has arrived.
+    Nothing,
 }
 
 impl ChannelFrame {
@@ -190,24 +201,21 @@ impl Channel {
         self.stream.write_all_by(&frame.encode(), deadline).inspect_err(|_| self.stream.shutdown())
     }
 
-    /// The next frame that has arrived whole; `None` when there is none now. Never blocks.
+    /// The next frame that has arrived whole. Never blocks.
     ///
     /// `UnexpectedEof`: the peer has closed. `InvalidData`: it speaks something else. Both are final.
-    pub fn try_read_frame(&self) -> io::Result<Option<ChannelFrame>> {
+    pub fn try_read(&self) -> io::Result<Heard> {
         let mut received = lock(&self.received);
         loop {
             let decoded = ChannelFrame::decode(&received)
                 .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
             if let Some((frame, size)) = decoded {
                 received.drain(..size);
-                match frame {
-                    Some(frame) => return Ok(Some(frame)),
-                    None => continue,
-                }
+                return Ok(frame.map_or(Heard::Unknown, Heard::Frame));
             }
             let mut buffer = [0; HEADER_SIZE + MAX_FRAME];
             match self.stream.try_read(&mut buffer)? {
-                None => return Ok(None),
+                None => return Ok(Heard::Nothing),
                 Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Some(count) => received.extend(buffer.iter().take(count)),
             }
@@ -226,16 +234,11 @@ impl Channel {
 }
 
 impl AsFd for Channel {
-    /// Readable when [`Channel::try_read_frame`] has something to say.
+    /// Readable when [`Channel::try_read`] has something to say.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 }
 
-/// The data behind these locks is never left half-changed, so a panic elsewhere spoils nothing.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

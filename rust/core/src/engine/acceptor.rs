@@ -138,7 +138,7 @@ impl Engine {
     /// Accepts in the background and keeps the connections until the engine closes. Idempotent.
     pub fn start_rpc_server(self: &Arc<Self>) -> Result<(), EngineError> {
         let Some(acceptor) = &self.acceptor else { return Ok(()) };
-        if self.context.is_none() {
+        if self.context.is_err() {
             // As in the original: without a device there is nothing to serve, and that is no error.
             return Ok(());
         }

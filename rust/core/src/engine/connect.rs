@@ -100,6 +100,7 @@ impl Engine {
             leads: role == Role::Initiator,
             channel: Channel::new(peer.channel),
             notify,
+            guest: Some(peer.guest),
         };
         let connection = Connection::new(Arc::clone(context), lanes, Arc::clone(&self.monitor), established)?;
         if !self.remember(&connection) {
@@ -126,7 +127,8 @@ impl Engine {
     }
 
     fn limits(&self) -> Result<Limits, EngineError> {
-        Ok(Limits::from_config(&self.config, Some(self.abort.clone()))?)
+        let limits = Limits::from_config(&self.config, Some(self.abort.clone()))?;
+        Ok(Limits { guests: self.guests.clone(), ..limits })
     }
 }
 

@@ -22,7 +22,7 @@ use sessions::Sessions;
 
 use crate::config::Config;
 use crate::connection::{Connection, Context, Monitor};
-use crate::control::{Abort, Metadata};
+use crate::control::{Abort, Guests, Metadata};
 use crate::fabric::Device;
 use crate::notify::{LargeMessage, Message, Receiver};
 
@@ -35,12 +35,14 @@ pub struct Engine {
     address: IpAddr,
     /// Random per engine: a peer recognises a restarted engine by another one.
     incarnation: u64,
-    /// `None` without a device: the engine then reports metadata and nothing else.
-    context: Option<Arc<Context>>,
+    /// Without a device, why: the engine then reports metadata and nothing else.
+    context: Result<Arc<Context>, String>,
     acceptor: Option<Arc<Acceptor>>,
     sessions: Sessions,
     monitor: Arc<Monitor>,
     notifications: Option<Receiver>,
+    /// Hosts of the connections, shared with the receiver.
+    guests: Guests,
     /// Every connection of this engine that is still alive, to be closed with it; `None` once it is closed.
     connections: Mutex<Option<Vec<Weak<Connection>>>>,
     /// Ends waits of connecting threads when the engine closes.
@@ -81,7 +83,7 @@ impl Engine {
 
     /// The device in use, `None` without one.
     pub fn device(&self) -> Option<&Arc<dyn Device>> {
-        self.context.as_ref().map(|context| context.pool.device())
+        self.context.as_ref().ok().map(|context| context.pool.device())
     }
 
     /// The configuration it was opened with.
@@ -113,19 +115,16 @@ impl Engine {
         }
         drop(kept);
         self.monitor.stop();
-        if let Some(context) = &self.context {
+        if let Ok(context) = &self.context {
             context.close();
         }
         self.deregister_all();
     }
 
     fn context(&self) -> Result<&Arc<Context>, EngineError> {
-        self.context.as_ref().ok_or_else(|| {
-            EngineError::Unavailable(
-                "this engine has no device: no active RDMA port was found and FLAGCX_P2P_FABRIC=verbs"
-                    .to_owned(),
-            )
-        })
+        self.context
+            .as_ref()
+            .map_err(|reason| EngineError::Unavailable(format!("this engine has no device: {reason}")))
     }
 
     /// Notes a new connection, to be closed with the engine; false when the engine is closed already.

@@ -9,9 +9,9 @@ use super::sessions::Sessions;
 use super::{Engine, EngineError};
 use crate::config::Config;
 use crate::connection::{Context, Monitor};
-use crate::control::{Abort, AllowList, Listener, LocalAddress, local_address};
+use crate::control::{Abort, AllowList, Guests, Listener, LocalAddress, local_address};
 use crate::device;
-use crate::fabric::{self, Device, DeviceList, FabricError};
+use crate::fabric::{self, Device, DeviceList, FabricChoice, FabricError};
 use crate::notify::{Receiver, ReceiverOptions};
 use crate::topology::{Nic, Sysfs, choose_nic};
 
@@ -25,16 +25,17 @@ pub struct EngineOptions {
 }
 
 impl Engine {
-    /// Opens an engine: device, listeners, region table. Where only verbs are allowed and there is no device it
-    /// fails; a control listener that cannot be opened leaves it alive but unreachable.
+    /// Opens an engine: device, listeners, region table. Where only verbs are allowed and no port is active, it opens
+    /// without a device: it reports its metadata, and refuses everything else with the reason. A control listener that
+    /// cannot be opened leaves it alive but unreachable.
     pub fn open(config: Arc<Config>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
         config.check()?;
         let LocalAddress { bind, advertise: address, reason } = own_address(&config)?;
         tracing::debug!(%address, reason, "address chosen");
         let device = choose_device(&config, &options, address)?;
         let context = match device {
-            Some(device) => Some(Arc::new(Context::open(&config, &device)?.of_gpu(options.gpu_index))),
-            None => None,
+            Ok(device) => Ok(Arc::new(Context::open(&config, &device)?.of_gpu(options.gpu_index))),
+            Err(reason) => Err(reason),
         };
         let abort = Abort::new()
             .map_err(|error| EngineError::Unavailable(format!("cannot open an eventfd: {error}")))?;
@@ -43,13 +44,15 @@ impl Engine {
         let monitor = Monitor::start().map_err(|error| {
             EngineError::Unavailable(format!("cannot start the connection monitor: {error}"))
         })?;
-        let notifications = open_receiver(&config, bind, incarnation)?;
+        let guests = Guests::default();
+        let notifications = open_receiver(&config, bind, incarnation, &guests)?;
         let engine = Arc::new(Self {
             gpu_index: options.gpu_index,
             address,
             incarnation,
             monitor,
             notifications,
+            guests,
             context,
             acceptor,
             sessions: Sessions::default(),
@@ -78,17 +81,21 @@ fn own_address(config: &Config) -> Result<LocalAddress, EngineError> {
 
 fn process_devices(config: &Config, address: IpAddr) -> Result<&'static DeviceList, EngineError> {
     let mut options = config.fabric_options()?;
-    options.software.bind.get_or_insert(address);
+    // Peers are told where data is listened for: `FLAGCX_P2P_BIND` may be unspecified, this is not.
+    options.software.bind = Some(address);
     Ok(fabric::devices(&options)?)
 }
 
+/// The device for an engine, or why it has none.
 fn choose_device(
     config: &Config,
     options: &EngineOptions,
     address: IpAddr,
-) -> Result<Option<Arc<dyn Device>>, EngineError> {
+) -> Result<Result<Arc<dyn Device>, String>, EngineError> {
     let choose = if config.dest_dev_affinity { on_rail } else { nearest };
-    let pick = |list: &DeviceList| choose(list.devices(), options.gpu_index);
+    let pick = |list: &DeviceList| {
+        choose(list.devices(), options.gpu_index).ok_or_else(|| "its list of devices is empty".to_owned())
+    };
     if let Some(list) = &options.devices {
         return Ok(pick(list));
     }
@@ -96,9 +103,11 @@ fn choose_device(
         Ok(list) => Ok(pick(list)),
         // Verbs alone were asked for and there are none: an engine without a device is the answer, unless verbs were
         // turned off at the same time, which is a contradiction.
-        Err(EngineError::Fabric(error @ FabricError::Unsupported(_))) if !config.ib_disable => {
+        Err(EngineError::Fabric(error @ FabricError::Unsupported(_)))
+            if config.fabric == FabricChoice::Verbs && !config.ib_disable =>
+        {
             tracing::warn!("engine without a device: {error}");
-            Ok(None)
+            Ok(Err(error.to_string()))
         }
         Err(error) => Err(error),
     }
@@ -140,8 +149,14 @@ fn open_listener(config: &Config, address: IpAddr) -> Option<Arc<Acceptor>> {
     }
 }
 
-fn open_receiver(config: &Config, bind: IpAddr, incarnation: u64) -> Result<Option<Receiver>, EngineError> {
-    match Receiver::open(ReceiverOptions::from_config(config, bind, incarnation)?) {
+fn open_receiver(
+    config: &Config,
+    bind: IpAddr,
+    incarnation: u64,
+    guests: &Guests,
+) -> Result<Option<Receiver>, EngineError> {
+    let options = ReceiverOptions::from_config(config, bind, incarnation)?;
+    match Receiver::open(ReceiverOptions { guests: guests.clone(), ..options }) {
         Ok(receiver) => Ok(Some(receiver)),
         Err(error) => {
             tracing::warn!("no notification listener on {bind}, this engine receives none: {error}");

@@ -38,7 +38,8 @@ pub mod verbs;
 
 pub use batch::{Batch, Posted};
 pub use hca_filter::HcaFilter;
-pub use registry::{DeviceList, Selection, devices};
+pub(crate) use registry::devices;
+pub use registry::{DeviceList, Selection};
 pub use types::*;
 
 /// One port of one device, opened. Shared by every engine and pool of the process.

@@ -115,7 +115,7 @@ fn open_verbs(_: &FabricOptions) -> Result<Opened, FabricError> {
 
 /// The process-wide list, opened at the first call with that call's options; a failure is repeated to every caller
 /// until an attempt succeeds.
-pub fn devices(options: &FabricOptions) -> Result<&'static DeviceList, FabricError> {
+pub(crate) fn devices(options: &FabricOptions) -> Result<&'static DeviceList, FabricError> {
     static LIST: OnceCell<DeviceList> = OnceCell::new();
     LIST.get_or_try_init(|| DeviceList::open(options))
 }

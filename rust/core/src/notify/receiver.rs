@@ -13,7 +13,7 @@ use super::decoder::Door;
 use super::queue::{Limits, Queue};
 use super::{LargeMessage, Message};
 use crate::config::{Config, ConfigError};
-use crate::control::{Abort, AllowList, AuthKey, Listener};
+use crate::control::{Abort, AllowList, AuthKey, Guests, Listener};
 
 mod reader;
 
@@ -34,12 +34,16 @@ pub struct ReceiverOptions {
     pub queue: usize,
     /// How long a client may take to say who it is.
     pub hello_timeout: Duration,
+    /// Idle time after which the kernel checks whether a sender's host still lives.
+    pub keepalive: Option<Duration>,
+    /// Hosts whose senders keep their places, however long they are silent.
+    pub guests: Guests,
     /// Names the engine towards senders of the same process.
     pub incarnation: u64,
 }
 
 impl ReceiverOptions {
-    /// As the configuration says; reads the key file.
+    /// As the configuration says, and no guests; reads the key file.
     pub fn from_config(config: &Config, bind: IpAddr, incarnation: u64) -> Result<Self, ConfigError> {
         config.check()?;
         let key = config.auth_key()?.map(AuthKey::new);
@@ -51,6 +55,8 @@ impl ReceiverOptions {
             max_peers: config.notif_max_peers,
             queue: config.notif_queue,
             hello_timeout: config.handshake_timeout,
+            keepalive: config.keepalive,
+            guests: Guests::default(),
             incarnation,
         })
     }

@@ -1,18 +1,21 @@
 //! Receivers and senders over loopback. Nothing in here fetches process-wide: that would take other tests' messages.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::control::wire::SocketKind;
 use crate::control::wire::notification::Header;
-use crate::control::{AllowList, AuthKey, Stream, connect};
+use crate::control::{AllowList, AuthKey, Guests, Stream, connect};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
@@ -27,6 +30,8 @@ fn options() -> ReceiverOptions {
         max_peers: 64,
         queue: 1000,
         hello_timeout: Duration::from_secs(5),
+        keepalive: None,
+        guests: Guests::default(),
         incarnation: 0,
     }
 }
@@ -186,9 +191,30 @@ fn a_message_held_back_survives_its_senders_end() {
     assert_eq!(taken, (0..50).map(message).collect::<Vec<_>>());
 }
 
+/// One that says who it is from another address of this host, so that it passes for another host's.
+fn from_elsewhere(receiver: &Receiver) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((ELSEWHERE, 0)).into()).unwrap();
+    socket.connect(&SocketAddr::new(LOOPBACK, receiver.port()).into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(&SocketKind::Notifications.encode()).unwrap();
+    stream
+}
+
+/// Waits for the receiver's end of `stream`.
+fn closed_elsewhere(mut stream: &TcpStream) -> bool {
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    match stream.read(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
 #[test]
 fn the_number_of_peers_is_bounded() {
-    let receiver = Receiver::open(ReceiverOptions { max_peers: 2, ..options() }).unwrap();
+    let options = ReceiverOptions { max_peers: 2, ..options() };
+    let _guest = options.guests.enter(LOOPBACK);
+    let receiver = Receiver::open(options).unwrap();
     let senders = [sender(&receiver), sender(&receiver)];
     for sender in &senders {
         sender.send(&message(1), soon()).unwrap();
@@ -206,6 +232,61 @@ fn the_number_of_peers_is_bounded() {
         }
     }
     assert_eq!(wait_for(1, || receiver.take()), [message(2)]);
+}
+
+#[test]
+fn silent_strangers_in_every_place_do_not_stop_a_newcomer() {
+    let receiver = Receiver::open(options()).unwrap();
+    let strangers: Vec<_> = (0..64).map(|_| from_elsewhere(&receiver)).collect();
+    thread::sleep(Duration::from_millis(20));
+    let sender = sender(&receiver);
+    sender.send(&message(1), soon()).unwrap();
+    assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
+    // One of them has made room, and nobody else.
+    let here = |stranger: &&TcpStream| {
+        stranger.set_nonblocking(true).unwrap();
+        matches!(stranger.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    };
+    assert_eq!(strangers.iter().filter(here).count(), 63);
+}
+
+/// Else a byte more than the preamble would hold a place for ever.
+#[test]
+fn strangers_in_the_middle_of_a_message_hold_their_places_for_a_while_only() {
+    let hello_timeout = Duration::from_millis(100);
+    let receiver = Receiver::open(ReceiverOptions { max_peers: 1, hello_timeout, ..options() }).unwrap();
+    let mut stranger = from_elsewhere(&receiver);
+    stranger.write_all(&Header::Message.encode()).unwrap();
+    thread::sleep(Duration::from_millis(20));
+    assert!(closed_by_peer(&greeted(&receiver)));
+    thread::sleep(2 * hello_timeout);
+    sender(&receiver).send(&message(1), soon()).unwrap();
+    assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
+    assert!(closed_elsewhere(&stranger));
+}
+
+/// However long they are silent: they could not know that what they send next is lost.
+#[test]
+fn who_we_are_connected_with_keeps_its_place() {
+    let options = ReceiverOptions { max_peers: 3, ..options() };
+    let guests = options.guests.clone();
+    let guest = guests.enter(ELSEWHERE);
+    let receiver = Receiver::open(options).unwrap();
+    let mut peer = from_elsewhere(&receiver);
+    thread::sleep(Duration::from_millis(20));
+    let mut strangers = Vec::new();
+    for number in 0..20 {
+        let sender = sender(&receiver);
+        sender.send(&message(number), soon()).unwrap();
+        wait_for(1, || receiver.take());
+        strangers.push(sender);
+    }
+    peer.write_all(&[&Header::Message.encode()[..], &[b'x'; 512]].concat()).unwrap();
+    assert_eq!(wait_for(1, || receiver.take()), [Message { name: [b'x'; 256], text: [b'x'; 256] }]);
+    drop(guest);
+    let silent: Vec<_> = (0..3).map(|_| greeted(&receiver)).collect();
+    assert!(closed_elsewhere(&peer));
+    drop(silent);
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl From<&Iov> for Piece {
     }
 }
 
-/// Names a transfer of one engine. Never reused within 2^40 transfers; 0 means "already complete".
+/// Names a transfer of one engine. Not given again before 2^44 other transfers; 0 means "already complete".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct TransferId(pub u64);

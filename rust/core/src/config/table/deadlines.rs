@@ -26,7 +26,7 @@ variables! {
         .example("3000");
     KEEPALIVE_MS = Variable::integer("FLAGCX_P2P_KEEPALIVE_MS", 10_000, 0, DAY_MS)
         .unit("ms")
-        .read_by("connection, control")
+        .read_by("connection, control, notify")
         .changes("A peer whose host is gone is noticed within about this time; 0 turns the check off.")
         .when("Lower to notice a dead host sooner.")
         .example("2000");

@@ -79,6 +79,11 @@ pub fn groups() -> [Group; 9] {
 
 /// Variables of the original engine that have no effect in this one, and why.
 pub static RETIRED: &[(&str, &str)] = &[
+    (
+        "FLAGCX_IB_MERGE_NICS",
+        "ports are never merged: of merged ones the original's engine used the first alone",
+    ),
+    ("FLAGCX_IB_MERGE_VFS", "ports are never merged"),
     ("FLAGCX_MR_SORTED_LOOKUP", "regions are always looked up in address order"),
     (
         "FLAGCX_P2P_READ_BATCH_WINDOW",

@@ -6,7 +6,7 @@ variables! {
     NOTIF_MAX_PEERS = Variable::integer("FLAGCX_P2P_NOTIF_MAX_PEERS", 64, 1, 1024)
         .unit("peers")
         .read_by("notify")
-        .changes("Peers that may have a notification socket open to one engine; further ones are refused.")
+        .changes("Peers that may have a notification socket open to one engine; further ones are refused, unless the socket of a host without a connection to the engine can be closed.")
         .when("An engine serves more peers than this.")
         .example("2");
     NOTIF_QUEUE = Variable::integer("FLAGCX_P2P_NOTIF_QUEUE", 16_384, 1, 1 << 20)

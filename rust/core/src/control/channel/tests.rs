@@ -8,11 +8,12 @@ use crate::control::wire::LaneCapabilities;
 use crate::control::{Abort, Listener, connect};
 use crate::fabric::QpAddress;
 
-fn soon() -> Instant {
+pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
 }
 
-fn pair() -> (Channel, Stream) {
+/// A channel and the peer's end of it.
+pub(crate) fn pair() -> (Channel, Stream) {
     let listener = Listener::bind(IpAddr::V4(Ipv4Addr::LOCALHOST), None, &Abort::new().unwrap()).unwrap();
     let client = connect(listener.local(), soon(), None).unwrap();
     (Channel::new(listener.accept_by(Some(soon())).unwrap()), client)
@@ -21,10 +22,11 @@ fn pair() -> (Channel, Stream) {
 fn next(channel: &Channel) -> io::Result<ChannelFrame> {
     let deadline = soon();
     while Instant::now() < deadline {
-        if let Some(frame) = channel.try_read_frame()? {
-            return Ok(frame);
+        match channel.try_read()? {
+            Heard::Frame(frame) => return Ok(frame),
+            Heard::Unknown => {}
+            Heard::Nothing => std::thread::sleep(Duration::from_millis(1)),
         }
-        std::thread::sleep(Duration::from_millis(1));
     }
     Err(ErrorKind::TimedOut.into())
 }
@@ -48,7 +50,7 @@ fn frames() -> Vec<ChannelFrame> {
 #[test]
 fn frames_survive_in_any_cut() {
     let (channel, client) = pair();
-    assert_eq!(channel.try_read_frame().unwrap(), None);
+    assert_eq!(channel.try_read().unwrap(), Heard::Nothing);
     let bytes: Vec<u8> = frames().iter().flat_map(ChannelFrame::encode).collect();
     for part in bytes.chunks(7) {
         client.write_all_by(part, soon()).unwrap();

@@ -1,10 +1,13 @@
 //! One socket of a handshake: reads and writes under its deadline, with errors that name peer and step.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::{HandshakeError, Reason, Step};
 use super::{Role, SocketAddr, Stream};
 use crate::control::wire::{FRAME_HEADER_SIZE, FrameHeader, PREAMBLE_SIZE, SocketKind, Tag, WireError};
+
+/// How long a client of the control listener may be silent where a peer goes on at once.
+const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A socket of a handshake, and where the handshake stands.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +20,11 @@ pub(super) struct Dialogue<'a> {
 }
 
 impl Dialogue<'_> {
+    /// The same for what a peer says at once: who does not may not take a place for as long as a handshake may take.
+    pub(super) fn impatient(&self) -> Self {
+        Self { deadline: self.deadline.min(Instant::now() + SILENCE_LIMIT), ..*self }
+    }
+
     pub(super) fn fail(&self, step: Step, reason: impl Into<Reason>) -> HandshakeError {
         HandshakeError::new(self.peer, step, reason)
     }

@@ -3,6 +3,7 @@
 //! With a key, the first handles carry a nonce and no address. Each side then sends a proof over both of them and over
 //! its real handle, the initiator first; a responder that gets no valid proof closes without another word.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::dialogue::Dialogue;
@@ -34,22 +35,26 @@ pub(super) struct Session {
     pub(super) key: Option<AuthKey>,
 }
 
-/// Goes through the door. `address` is where our lane socket listens, told only to who may know it.
-pub(super) fn pass(
+/// Goes through the door. `bind` opens our lane socket and says where it listens: called once, when that is to be told,
+/// so that who may not know it makes us open nothing.
+pub(super) fn pass<L>(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
     limits: &Limits,
-    address: SocketAddr,
-) -> Result<Entry, HandshakeError> {
+    bind: impl FnOnce() -> io::Result<(SocketAddr, L)>,
+) -> Result<(Entry, L), HandshakeError> {
     let features = own_features(local, limits).map_err(|error| dialogue.fail(Step::Handles, error))?;
-    let handle = Handle { address, features: Some(features) };
+    let make = || {
+        let (address, listener) = bind().map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
+        Ok((Handle { address, features: Some(features) }, listener))
+    };
     match &limits.auth {
-        None => open(dialogue, &handle),
-        Some(key) => closed(dialogue, &handle, key, limits.allow_original),
+        None => open(dialogue, features, make),
+        Some(key) => closed(dialogue, features, make, key, limits.allow_original),
     }
 }
 
-fn own_features(local: &LocalSide<'_>, limits: &Limits) -> std::io::Result<Features> {
+fn own_features(local: &LocalSide<'_>, limits: &Limits) -> io::Result<Features> {
     let auth = if limits.auth.is_some() { Features::AUTH } else { 0 };
     Ok(Features {
         bits: local.features.bits & !Features::AUTH | auth,
@@ -60,10 +65,25 @@ fn own_features(local: &LocalSide<'_>, limits: &Limits) -> std::io::Result<Featu
 }
 
 /// Without a key: handles are exchanged, and that is all.
-fn open(dialogue: &Dialogue<'_>, handle: &Handle) -> Result<Entry, HandshakeError> {
-    let theirs = dialogue
-        .exchange_frames(Step::Handles, Tag::Handle, HANDLE_SIZE, |_| handle.encode().to_vec())
-        .map_err(|error| hint_at_key(error, dialogue.role))?;
+fn open<L>(
+    dialogue: &Dialogue<'_>,
+    ours: Features,
+    make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
+) -> Result<(Entry, L), HandshakeError> {
+    let hinted = |error| hint_at_key(error, dialogue.role);
+    let (theirs, listener) = match dialogue.role {
+        Role::Initiator => {
+            let (handle, listener) = make()?;
+            send_handle(dialogue, &handle.encode()).map_err(hinted)?;
+            (receive_handle(dialogue).map_err(hinted)?, listener)
+        }
+        Role::Responder => {
+            let theirs = receive_handle(dialogue)?;
+            let (handle, listener) = make()?;
+            send_handle(dialogue, &handle.encode())?;
+            (theirs, listener)
+        }
+    };
     let Handle { address, features } = decode(dialogue, &theirs)?;
     if features.is_some_and(|features| features.has(Features::AUTH)) {
         return Err(dialogue.fail(
@@ -71,23 +91,32 @@ fn open(dialogue: &Dialogue<'_>, handle: &Handle) -> Result<Entry, HandshakeErro
             Reason::Refused("the peer requires a key; set FLAGCX_P2P_AUTH_KEY_FILE to the same key"),
         ));
     }
-    Ok(Entry { address, features, session: session(dialogue.role, handle, features, None) })
+    Ok((Entry { address, features, session: session(dialogue.role, ours, features, None) }, listener))
+}
+
+fn send_handle(dialogue: &Dialogue<'_>, handle: &[u8]) -> Result<(), HandshakeError> {
+    dialogue.send_frame(Step::Handles, Tag::Handle, handle)
+}
+
+fn receive_handle(dialogue: &Dialogue<'_>) -> Result<Vec<u8>, HandshakeError> {
+    dialogue.receive_frame(Step::Handles, Tag::Handle, HANDLE_SIZE)
 }
 
 /// With a key: nonces first, then proofs, then addresses.
-fn closed(
+fn closed<L>(
     dialogue: &Dialogue<'_>,
-    handle: &Handle,
+    ours: Features,
+    make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
     key: &AuthKey,
     allow_original: bool,
-) -> Result<Entry, HandshakeError> {
-    let blank = blank(handle);
+) -> Result<(Entry, L), HandshakeError> {
+    let blank = blank(ours);
     let (theirs, sent) = match dialogue.role {
         Role::Initiator => {
-            dialogue.send_frame(Step::Handles, Tag::Handle, &blank)?;
-            (dialogue.receive_frame(Step::Handles, Tag::Handle, HANDLE_SIZE)?, true)
+            send_handle(dialogue, &blank)?;
+            (receive_handle(dialogue)?, true)
         }
-        Role::Responder => (dialogue.receive_frame(Step::Handles, Tag::Handle, HANDLE_SIZE)?, false),
+        Role::Responder => (receive_handle(&dialogue.impatient())?, false),
     };
     let decoded = decode(dialogue, &theirs)?;
     let peer_has_key = match decoded.features {
@@ -107,26 +136,31 @@ fn closed(
             ));
         }
     };
-    if !sent {
-        let answer = if peer_has_key { blank } else { handle.encode() };
-        dialogue.send_frame(Step::Handles, Tag::Handle, &answer)?;
-    }
     if !peer_has_key {
+        let (handle, listener) = make()?;
+        if !sent {
+            send_handle(dialogue, &handle.encode())?;
+        }
         let Handle { address, features } = decoded;
-        return Ok(Entry { address, features, session: session(dialogue.role, handle, features, None) });
+        let session = session(dialogue.role, ours, features, None);
+        return Ok((Entry { address, features, session }, listener));
     }
-    let Handle { address, features } = prove(dialogue, handle, key, &blank, &theirs)?;
-    Ok(Entry { address, features, session: session(dialogue.role, handle, decoded.features, Some(key)) })
+    if !sent {
+        send_handle(dialogue, &blank)?;
+    }
+    let (Handle { address, features }, listener) = prove(dialogue, make, key, &blank, &theirs)?;
+    let session = session(dialogue.role, ours, decoded.features, Some(key));
+    Ok((Entry { address, features, session }, listener))
 }
 
 /// Exchanges proofs and real handles.
-fn prove(
+fn prove<L>(
     dialogue: &Dialogue<'_>,
-    handle: &Handle,
+    make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
     key: &AuthKey,
     our_blank: &[u8],
     their_blank: &[u8],
-) -> Result<Handle, HandshakeError> {
+) -> Result<(Handle, L), HandshakeError> {
     let step = Step::Authentication;
     let [initiator, responder] = PURPOSES;
     let (ours, theirs, first, second) = match dialogue.role {
@@ -134,12 +168,13 @@ fn prove(
         Role::Responder => (responder, initiator, their_blank, our_blank),
     };
     let send = || {
+        let (handle, listener) = make()?;
         let handle = handle.encode();
         let mut frame = key.prove(ours, &[first, second, &handle]).to_vec();
         frame.extend_from_slice(&handle);
-        dialogue.send_frame(step, Tag::Proof, &frame)
+        dialogue.send_frame(step, Tag::Proof, &frame).map(|()| listener)
     };
-    let receive = || {
+    let receive = |dialogue: &Dialogue<'_>| {
         let frame = dialogue.receive_frame(step, Tag::Proof, PROOF_FRAME_SIZE)?;
         let valid = frame
             .split_at_checked(PROOF_SIZE)
@@ -151,26 +186,25 @@ fn prove(
     };
     match dialogue.role {
         Role::Initiator => {
-            send()?;
-            receive().map_err(|mut error| {
+            let listener = send()?;
+            let peer = receive(dialogue).map_err(|mut error| {
                 if let Reason::Closed(hint) = &mut error.reason {
                     *hint = "; its key is probably another one";
                 }
                 error
-            })
+            })?;
+            Ok((peer, listener))
         }
         Role::Responder => {
-            let peer = receive()?;
-            send()?;
-            Ok(peer)
+            let peer = receive(&dialogue.impatient())?;
+            Ok((peer, send()?))
         }
     }
 }
 
 /// A handle that says only that there is a key: nonce, no address, no incarnation.
-fn blank(handle: &Handle) -> [u8; HANDLE_SIZE] {
-    let nonce = handle.features.map(|features| features.nonce).unwrap_or_default();
-    let features = Features { bits: Features::AUTH, nonce, ..Features::default() };
+fn blank(ours: Features) -> [u8; HANDLE_SIZE] {
+    let features = Features { bits: Features::AUTH, nonce: ours.nonce, ..Features::default() };
     Handle { address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), features: Some(features) }.encode()
 }
 
@@ -178,11 +212,11 @@ fn decode(dialogue: &Dialogue<'_>, bytes: &[u8]) -> Result<Handle, HandshakeErro
     Handle::decode(bytes).map_err(|error: WireError| dialogue.fail(Step::Handles, error))
 }
 
-fn session(role: Role, ours: &Handle, theirs: Option<Features>, key: Option<&AuthKey>) -> Session {
-    let nonce = |features: Option<Features>| features.map(|features| features.nonce).unwrap_or_default();
+fn session(role: Role, ours: Features, theirs: Option<Features>, key: Option<&AuthKey>) -> Session {
+    let theirs = theirs.map(|features| features.nonce).unwrap_or_default();
     let (first, second) = match role {
-        Role::Initiator => (nonce(ours.features), nonce(theirs)),
-        Role::Responder => (nonce(theirs), nonce(ours.features)),
+        Role::Initiator => (ours.nonce, theirs),
+        Role::Responder => (theirs, ours.nonce),
     };
     let mut id = [0; 32];
     for (place, byte) in id.iter_mut().zip(first.into_iter().chain(second)) {

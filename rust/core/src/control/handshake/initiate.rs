@@ -24,11 +24,13 @@ pub fn initiate(
     let dialogue = Dialogue { stream: &bootstrap, peer: target, role: Role::Initiator, deadline };
 
     dialogue.write(Step::Preamble, &SocketKind::Bootstrap.encode())?;
-    let entry = door::pass(&dialogue, local, limits, SocketAddr::new(local.address, 0))?;
+    let nowhere = || Ok((SocketAddr::new(local.address, 0), ()));
+    let (entry, ()) = door::pass(&dialogue, local, limits, nowhere)?;
 
     // The peer has told this address just now: if it refuses, it is gone.
     let channel = connect_once(entry.address, deadline, abort)
         .map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
+    let guest = limits.guests.enter(channel.peer().ip());
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     lane_dialogue.write(Step::LaneSocket, &SocketKind::Lanes.encode())?;
     if let Some(key) = &entry.session.key {
@@ -40,10 +42,7 @@ pub fn initiate(
     let looks_local = ip == local.address || ip.is_loopback();
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local)?;
     let notify = (meta.notify_port != 0 && !meta.same_process)
-        .then(|| {
-            let receiver = super::with_port(entry.address, meta.notify_port);
-            notify_link::connect(receiver, &entry.session, limits.auth.as_ref(), deadline, abort)
-        })
+        .then(|| notify_link::connect(&channel, meta.notify_port, &entry.session, limits, deadline))
         .flatten();
     let regions = tables::exchange_regions(&dialogue, local.regions)?;
 
@@ -60,6 +59,7 @@ pub fn initiate(
             lanes: count,
             notify,
             channel,
+            guest,
         },
         limits,
     ))

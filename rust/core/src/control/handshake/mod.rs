@@ -30,7 +30,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::wire::{Features, LaneCapabilities, RegionEntry};
-use super::{Abort, AllowList, AuthKey, Stream};
+use super::{Abort, AllowList, AuthKey, Guest, Guests, Stream};
 use crate::config::{Config, ConfigError};
 use crate::fabric::{FabricError, QpAddress};
 
@@ -105,12 +105,14 @@ pub struct Limits {
     pub auth: Option<AuthKey>,
     /// With a key: let original engines in all the same.
     pub allow_original: bool,
+    /// Where the peer's host is entered once its lane socket is there, so before it is told our notification port.
+    pub guests: Guests,
     /// Ends the handshake early.
     pub abort: Option<Abort>,
 }
 
 impl Limits {
-    /// As the configuration says; reads the key file.
+    /// As the configuration says, with guests of their own; reads the key file.
     pub fn from_config(config: &Config, abort: Option<Abort>) -> Result<Self, ConfigError> {
         config.check()?;
         Ok(Self {
@@ -121,6 +123,7 @@ impl Limits {
             allow: AllowList::new(&config.allow),
             auth: config.auth_key()?.map(AuthKey::new),
             allow_original: config.auth_allow_original,
+            guests: Guests::default(),
             abort,
         })
     }
@@ -152,6 +155,8 @@ pub struct Peer {
     /// The lane socket. It stays open: its end is the peer's end, and between engines of this kind it is the
     /// [`super::Channel`].
     pub channel: Stream,
+    /// Keeps the places of its host's notification sockets for as long as it lives.
+    pub guest: Guest,
 }
 
 /// Which side of the handshake we are. In each exchange the initiator speaks first.

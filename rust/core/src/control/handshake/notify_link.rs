@@ -4,36 +4,40 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::Limits;
 use super::door::Session;
+use crate::control::Stream;
+use crate::control::socket::connect_from;
 use crate::control::wire::SocketKind;
 use crate::control::wire::notification::{CHALLENGE_SIZE, Header};
-use crate::control::{Abort, AuthKey, Stream};
 
-/// Connects to a receiver. A peer without one that answers is no reason to give up the connection: the failure is
-/// logged, and notifications then have no channel.
+/// Connects to the receiver on `port` of the host at the other end of the lane socket. A peer without one that answers
+/// is no reason to give up the connection: the failure is logged, and notifications then have no channel.
 pub(super) fn connect(
-    receiver: SocketAddr,
+    channel: &Stream,
+    port: u16,
     session: &Session,
-    key: Option<&AuthKey>,
+    limits: &Limits,
     deadline: Instant,
-    abort: Option<&Abort>,
 ) -> Option<Stream> {
-    let key = key.filter(|_| session.key.is_some());
-    attempt(receiver, session, key, deadline, abort)
+    let receiver = super::with_port(channel.peer(), port);
+    attempt(channel, receiver, session, limits, deadline)
         .inspect_err(|error| tracing::warn!("no notification channel to {receiver}: {error}"))
         .ok()
 }
 
 fn attempt(
+    channel: &Stream,
     receiver: SocketAddr,
     session: &Session,
-    key: Option<&AuthKey>,
+    limits: &Limits,
     deadline: Instant,
-    abort: Option<&Abort>,
 ) -> io::Result<Stream> {
-    let stream = crate::control::socket::connect_once(receiver, deadline, abort)?;
+    // From the address that the peer knows us by: it keeps the places of those that it is connected with.
+    let source = super::with_port(channel.local(), 0);
+    let stream = connect_from(Some(source), receiver, deadline, limits.abort.as_ref())?;
     stream.write_all_by(&SocketKind::Notifications.encode(), deadline)?;
-    if let Some(key) = key {
+    if let Some(key) = limits.auth.as_ref().filter(|_| session.key.is_some()) {
         let mut hello = Header::Hello.encode().to_vec();
         hello.extend_from_slice(&session.id);
         stream.write_all_by(&hello, deadline)?;

@@ -39,8 +39,21 @@ pub(in crate::control) fn connect_once(
     deadline: Instant,
     abort: Option<&Abort>,
 ) -> io::Result<Stream> {
+    connect_from(None, target, deadline, abort)
+}
+
+/// The same, with `source` as our end.
+pub(in crate::control) fn connect_from(
+    source: Option<SocketAddr>,
+    target: SocketAddr,
+    deadline: Instant,
+    abort: Option<&Abort>,
+) -> io::Result<Stream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
+    if let Some(source) = source {
+        socket.bind(&source.into())?;
+    }
     match socket.connect(&target.into()) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {

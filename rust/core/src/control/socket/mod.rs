@@ -8,7 +8,7 @@ mod stream;
 pub use abort::Abort;
 pub(super) use abort::wait_any;
 pub use connect::connect;
-pub(super) use connect::connect_once;
+pub(super) use connect::{connect_from, connect_once};
 pub use listener::Listener;
 pub use stream::Stream;
 

@@ -84,6 +84,11 @@ impl Stream {
         }
     }
 
+    /// Whether nothing has arrived that is still to be read, not even the peer's end. Consumes nothing.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self.socket.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Ends both directions: waits of other threads on this stream end too.
     pub fn shutdown(&self) {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);

@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::hello::Answer;
 use super::link::Link;
+use crate::sync::{Mutex, lock};
 
 /// Peers remembered for the log; with more of them, some are told of twice.
 const MAX_ANNOUNCED: usize = 4096;
@@ -47,8 +48,4 @@ impl Links {
         }
         announced.insert((listener, text.to_owned()))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use super::mapping::SharedArray;
 use super::probe;
 use super::table::{REGION_SLOTS, RegionEntry, RegionView, key_of};
 use crate::fabric::{FabricError, MemoryRange, MemoryRegion};
+use crate::sync::{Mutex, lock};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// How long dropping a region waits for accesses under way before it gives its slot up.
@@ -219,10 +220,6 @@ impl Drop for Region {
             tracing::error!(device = self.table.device, "{error}");
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ struct Peer {
     /// The peer has closed its end.
     ended: bool,
     since: Instant,
+    /// When it last said something.
+    heard: Instant,
 }
 
 /// What becomes of a peer.
@@ -53,6 +55,8 @@ struct Peer {
 enum Fate {
     Stays,
     Waits,
+    /// Has just come through the door; stays if there is a place for it.
+    Enters,
     Goes,
 }
 
@@ -115,6 +119,10 @@ impl Reader {
                 return;
             }
         };
+        // A host that loses its power closes nothing: only the kernel's probes can tell that its place is free.
+        if let Err(error) = stream.set_keepalive(self.options.keepalive) {
+            tracing::debug!("no keepalive towards {}: {error}", stream.peer());
+        }
         let unproven = self.peers.iter().filter(|(_, peer)| !peer.decoder.is_open());
         if unproven.clone().count() >= MAX_UNPROVEN {
             let oldest = unproven.min_by_key(|(_, peer)| peer.since).map(|(number, _)| *number);
@@ -131,13 +139,15 @@ impl Reader {
         });
         match added {
             Ok(decoder) => {
+                let now = Instant::now();
                 let peer = Peer {
                     stream,
                     decoder,
                     bytes: Vec::new(),
                     held_back: None,
                     ended: false,
-                    since: Instant::now(),
+                    since: now,
+                    heard: now,
                 };
                 self.peers.insert(number, peer);
             }
@@ -152,7 +162,10 @@ impl Reader {
         match peer.stream.try_read(&mut self.chunk) {
             Ok(None) => return,
             Ok(Some(0)) => peer.ended = true,
-            Ok(Some(count)) => peer.bytes.extend_from_slice(self.chunk.get(..count).unwrap_or_default()),
+            Ok(Some(count)) => {
+                peer.bytes.extend_from_slice(self.chunk.get(..count).unwrap_or_default());
+                peer.heard = Instant::now();
+            }
             Err(error) => {
                 tracing::debug!("notification socket from {}: {error}", peer.stream.peer());
                 peer.ended = true;
@@ -163,13 +176,15 @@ impl Reader {
 
     /// Delivers what has been read, and decides what becomes of the peer.
     fn digest(&mut self, number: u64) {
-        let open = self.peers.values().filter(|peer| peer.decoder.is_open()).count();
         let Some(peer) = self.peers.get_mut(&number) else { return };
-        let full = open >= self.options.max_peers;
         let was_waiting = peer.held_back.is_some();
-        let fate = peer.digest(&self.options, &self.queue, full);
+        let mut fate = peer.digest(&self.options, &self.queue);
+        if fate == Fate::Enters {
+            fate = self.admit(number);
+        }
+        let Some(peer) = self.peers.get_mut(&number) else { return };
         let registered = match (was_waiting, fate) {
-            (_, Fate::Goes) => {
+            (_, Fate::Goes | Fate::Enters) => {
                 self.peers.remove(&number);
                 return;
             }
@@ -184,6 +199,39 @@ impl Reader {
             tracing::warn!("notification socket from {}: {error}", peer.stream.peer());
             self.peers.remove(&number);
         }
+    }
+
+    /// Finds a place for a peer that has come through the door, and goes on with what it says.
+    fn admit(&mut self, number: u64) -> Fate {
+        let limit = self.options.max_peers;
+        let open = self.peers.values().filter(|peer| peer.decoder.is_open()).count();
+        let has_place = open <= limit || self.make_room(number);
+        let Some(peer) = self.peers.get_mut(&number) else { return Fate::Goes };
+        if has_place {
+            return peer.digest(&self.options, &self.queue);
+        }
+        let peer = peer.stream.peer();
+        tracing::warn!(
+            "{peer} refused: {limit} peers send notifications already (FLAGCX_P2P_NOTIF_MAX_PEERS)"
+        );
+        Fate::Goes
+    }
+
+    /// Closes the socket of the stranger that has been silent longest; false when there is none.
+    ///
+    /// Only a stranger's: senders are told nothing of what becomes of a message, so a peer that lost its place while it
+    /// has a connection would lose what it sends before it notices.
+    fn make_room(&mut self, newcomer: u64) -> bool {
+        let limit = self.options.hello_timeout;
+        let strangers = self.peers.iter().filter(|(number, peer)| {
+            **number != newcomer
+                && peer.owes_nothing(limit)
+                && !self.options.guests.has(peer.stream.peer().ip())
+        });
+        let silent = strangers.min_by_key(|(_, peer)| peer.heard).map(|(number, _)| *number);
+        let Some(gone) = silent.and_then(|number| self.peers.remove(&number)) else { return false };
+        tracing::info!("{} gives its place to another sender: no connection, and silent", gone.stream.peer());
+        true
     }
 
     /// There is room in the queue again.
@@ -211,7 +259,16 @@ impl Reader {
 }
 
 impl Peer {
-    fn digest(&mut self, options: &ReceiverOptions, queue: &Queue, full: bool) -> Fate {
+    /// Whether it is through the door and nothing that it said is still to be delivered. The rest of a message that has
+    /// begun counts until `limit`.
+    fn owes_nothing(&self, limit: Duration) -> bool {
+        self.decoder.is_open()
+            && self.held_back.is_none()
+            && self.stream.is_quiet()
+            && (self.bytes.is_empty() || self.heard.elapsed() >= limit)
+    }
+
+    fn digest(&mut self, options: &ReceiverOptions, queue: &Queue) -> Fate {
         if let Some(arrival) = self.held_back.take()
             && let Err(arrival) = queue.try_push(arrival)
         {
@@ -229,15 +286,8 @@ impl Peer {
                     match event {
                         Event::Message(message) => Arrival::Small(message),
                         Event::Large(message) => Arrival::Large(message),
-                        Event::Proven if full => {
-                            let limit = options.max_peers;
-                            let peer = self.stream.peer();
-                            tracing::warn!(
-                                "{peer} refused: {limit} peers send notifications already (FLAGCX_P2P_NOTIF_MAX_PEERS)"
-                            );
-                            break Fate::Goes;
-                        }
-                        Event::Greeted | Event::Proven => continue,
+                        Event::Proven => break Fate::Enters,
+                        Event::Greeted => continue,
                         Event::Challenge => match self.send_challenge() {
                             true => continue,
                             false => break Fate::Goes,

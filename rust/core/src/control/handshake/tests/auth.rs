@@ -1,7 +1,7 @@
 //! The closed door.
 
 use super::*;
-use crate::control::socket::connect;
+use crate::control::socket::{connect, connect_once};
 use crate::control::wire::{FrameHeader, Handle, SocketKind, Tag};
 
 fn shake_with(initiator: Limits, responder: Limits) -> [Result<Peer, HandshakeError>; 2] {
@@ -100,6 +100,39 @@ fn a_liar_learns_nothing() {
     let end = stream.read_exact_by(&mut [0], soon()).unwrap_err();
     assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof);
     assert_eq!(responding.join().unwrap().0.unwrap_err().step, Step::Authentication);
+}
+
+/// Neither a place for as long as a handshake may take, nor a port.
+#[test]
+fn who_does_not_prove_the_key_is_dropped_soon_and_has_no_port_opened() {
+    let claim = Features { bits: Features::AUTH, ..Features::default() };
+    let silent_at_once = |target| {
+        let stream = connect(target, soon(), None).unwrap();
+        stream.write_all_by(&SocketKind::Bootstrap.encode(), soon()).unwrap();
+        stream
+    };
+    let silent_later = |target| {
+        let stream = send_handle(target, Some(claim));
+        stream.read_exact_by(&mut [0; 136], soon()).unwrap();
+        stream
+    };
+    let strangers: [&dyn Fn(SocketAddr) -> Stream; 2] = [&silent_at_once, &silent_later];
+    let start = Instant::now();
+    let waiting = strangers.map(|stranger| {
+        let port = listener().local().port();
+        let handshake_timeout = Duration::from_secs(20);
+        let patient = Limits { handshake_timeout, ports: Some((port, port)), ..limits_with_key(7) };
+        let (target, responding) = responder(patient);
+        let stream = stranger(target);
+        thread::sleep(Duration::from_millis(50));
+        assert!(connect_once(SocketAddr::new(LOOPBACK, port), soon(), None).is_err(), "a port was opened");
+        (stream, responding)
+    });
+    for (_stream, responding) in waiting {
+        let error = responding.join().unwrap().0.unwrap_err();
+        assert!(matches!(error.reason, Reason::TimedOut), "{error}");
+        assert!((1900..5000).contains(&start.elapsed().as_millis()), "dropped after {:?}", start.elapsed());
+    }
 }
 
 /// A responder that sends our own proof back does not know the key.

@@ -82,6 +82,7 @@ fn limits() -> Limits {
         allow: AllowList::default(),
         auth: None,
         allow_original: false,
+        guests: Guests::default(),
         abort: None,
     }
 }

@@ -101,6 +101,30 @@ fn notification_sockets_are_opened_both_ways() {
     }
 }
 
+/// On a host with several addresses too, where the kernel would choose another one: a receiver keeps the places of the
+/// hosts that the handshake has entered.
+#[test]
+fn a_notification_socket_comes_from_the_host_that_was_entered() {
+    let receiver = listener();
+    let port = receiver.local().port();
+    let listener = listener();
+    let target = listener.local();
+    let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+    let accepting = thread::spawn(move || {
+        let local = LocalSide { address, ..side(2, &Vec::new) };
+        let stream = listener.accept_by(Some(soon())).unwrap();
+        respond(stream, &local, &mut FakeLanes::new(200), &limits()).unwrap()
+    });
+    let limits = limits();
+    let local = LocalSide { notify_port: port, ..side(1, &Vec::new) };
+    let peer = initiate(target, &local, &mut FakeLanes::new(100), &limits).unwrap();
+    let their_peer = accepting.join().unwrap();
+    assert_eq!(receiver.accept_by(Some(soon())).unwrap().peer().ip(), address);
+    assert!(their_peer.notify.is_some() && limits.guests.has(address));
+    drop(peer);
+    assert!(!limits.guests.has(address));
+}
+
 #[test]
 fn a_missing_notification_receiver_is_no_failure() {
     let gone = listener().local().port();
