@@ -305,6 +305,7 @@ mod tests {
         copies.close();
         assert!(device.closed.load(Ordering::SeqCst));
     }
+
     /// A connection waits for its copies only so long.
     #[test]
     fn copies_that_outlive_their_engine_keep_their_memory() {
