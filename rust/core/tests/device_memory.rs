@@ -262,6 +262,22 @@ fn a_table_that_cannot_tell_device_memory_is_asked_to_map_it() {
     assert_eq!(counts(), (1, 1));
 }
 
+/// As short as it is, the CPU is not to read it: that would be the end of the process.
+#[test]
+fn a_small_write_of_device_memory_that_no_runtime_knows_is_not_sent_inline() {
+    let bench = Bench::new(DeviceTable { ipc_mem_handle_get: None, ..FULL });
+    let gpu = gpu();
+    // SAFETY: the played GPU's mappings are never unmapped.
+    let region = unsafe { bench.client.register(gpu.device as u64, PAGE as u64, RegisterOptions::default()) };
+    let target = bench.server.allocate(PAGE).unwrap();
+    let (here, _there) = support::connect(&bench.client, &bench.server);
+    let remote = here.describe_remote(target.address(), 48).unwrap();
+    let iov = Iov { local: gpu.device as u64, length: 48, region: Some(region.unwrap()), remote };
+    let id = here.submit(Opcode::Write, &[iov][..]).unwrap();
+    assert_eq!(outcome(&here, id), Outcome::Done);
+    assert!(support::content(&target)[..48] == bytes_of(gpu, 0, 48));
+}
+
 #[test]
 fn a_registration_apart_is_mapped_each_time() {
     let bench = Bench::new(FULL);

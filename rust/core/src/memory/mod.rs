@@ -3,6 +3,7 @@
 mod device_memory;
 mod published;
 mod range_index;
+mod readable;
 mod recent;
 mod region;
 mod registry;

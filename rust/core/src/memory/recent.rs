@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::range_index::holds;
-use super::region::{Hold, MemoryKind, Region, RegionId};
+use super::region::{Hold, Region, RegionId};
 use super::remote_table::RemoteRegion;
 
 /// As much of one of our regions as work requests need. The default holds nothing.
@@ -16,7 +16,7 @@ pub struct LocalRange {
     /// Local key.
     pub lkey: u32,
     /// Whether the CPU may read the memory.
-    pub host: bool,
+    pub readable: bool,
 }
 
 impl LocalRange {
@@ -27,7 +27,7 @@ impl LocalRange {
             address: region.address,
             length: region.length,
             lkey: region.lkey,
-            host: region.kind == MemoryKind::Host,
+            readable: region.readable,
         }
     }
 
@@ -110,7 +110,7 @@ impl Recent {
 mod tests {
     use super::*;
     use crate::fabric::{Access, SoftwareOptions, software};
-    use crate::memory::Registry;
+    use crate::memory::{MemoryKind, Registry};
 
     fn regions(count: usize) -> Vec<Arc<Region>> {
         let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);

@@ -34,6 +34,8 @@ pub struct Region {
     pub length: u64,
     /// [`MemoryKind::Host`] or [`MemoryKind::Device`]; never `Probe`.
     pub kind: MemoryKind,
+    /// Whether the CPU may read it, as far as is known.
+    pub readable: bool,
     /// Whether peers are told of it at the handshake.
     pub announced: bool,
     /// Local key, here for the hot path.
@@ -52,6 +54,7 @@ impl Region {
         id: RegionId,
         (address, length): (u64, u64),
         kind: MemoryKind,
+        readable: bool,
         announced: bool,
         memory: Arc<dyn MemoryRegion>,
     ) -> Self {
@@ -61,6 +64,7 @@ impl Region {
             address,
             length,
             kind,
+            readable,
             announced,
             lkey,
             memory,

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::device_memory::{CpuMapping, export, probe};
 use super::published::Published;
 use super::range_index::RangeIndex;
+use super::readable::is_readable;
 use super::region::{MemoryKind, Region, RegionId};
 use super::unreachable::UnreachableMemory;
 use crate::fabric::{Access, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion, Provider};
@@ -157,7 +158,10 @@ impl Registry {
             _ if software || dma_buf.is_some() => self.device.register(&range)?,
             _ => self.register_for_nic(&range, kind == MemoryKind::Device)?,
         };
-        Ok(Arc::new(Region::new(next_id(), (address, length), kind, announced, memory)))
+        // A dma-buf or a device lies behind what a NIC can read and the CPU cannot.
+        let readable = kind == MemoryKind::Host
+            && (declared == MemoryKind::Host || dma_buf.is_none() && is_readable(address, length));
+        Ok(Arc::new(Region::new(next_id(), (address, length), kind, readable, announced, memory)))
     }
 
     /// Registers what may be device memory, in the ways there are: by a dma-buf, by a mapping that the device runtime

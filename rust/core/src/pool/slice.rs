@@ -65,14 +65,14 @@ impl SlicePolicy {
     /// Bytes up to which a chunk goes inline: none of a READ, which sends nothing along, nor of memory that the CPU may not
     /// read.
     #[inline(always)]
-    fn inline_limit(&self, opcode: Opcode, host: bool) -> u32 {
-        if host && opcode == Opcode::Write { self.max_inline } else { 0 }
+    fn inline_limit(&self, opcode: Opcode, readable: bool) -> u32 {
+        if readable && opcode == Opcode::Write { self.max_inline } else { 0 }
     }
 
     /// The request of a chunk that is taken whole, and its entry, which is `first_sge` of its list.
     #[inline(always)]
     pub(super) fn request(&self, chunk: &Chunk, first_sge: u32, opcode: Opcode) -> (WorkRequest, Sge) {
-        chunk.request(first_sge, self.inline_limit(opcode, chunk.host))
+        chunk.request(first_sge, self.inline_limit(opcode, chunk.readable))
     }
 
     /// The same policy on a queue pair that was granted less.
@@ -99,7 +99,7 @@ pub struct Chunk {
     /// Remote key.
     pub rkey: u32,
     /// Whether the CPU may read the local memory, so that a small WRITE may go inline.
-    pub host: bool,
+    pub readable: bool,
     /// Index of the caller's iov that it is of.
     pub iov: u32,
 }
@@ -123,8 +123,8 @@ impl Chunk {
 /// Pieces of a caller that are in the same memory. Not a closure: that would be a call for each piece, which passes
 /// everything through memory.
 pub trait Run<P> {
-    /// What [`Chunk::host`] is of all of them.
-    fn is_host(&self) -> bool;
+    /// What [`Chunk::readable`] is of all of them.
+    fn is_readable(&self) -> bool;
     /// The chunk of the caller's iov with index `iov`; none if it is in other memory, or not valid.
     fn chunk(&self, piece: &P, iov: u32) -> Option<Chunk>;
 }
@@ -186,7 +186,7 @@ impl<'a> Cutter<'a> {
     #[inline(never)]
     pub fn push_apart<P>(&mut self, run: &impl Run<P>, pieces: impl Iterator<Item = P>, iov: u32) -> usize {
         let policy = self.policy;
-        let inline_limit = policy.inline_limit(self.list.opcode, run.is_host());
+        let inline_limit = policy.inline_limit(self.list.opcode, run.is_readable());
         let (mut remote_end, mut bytes) = (self.remote_end, 0);
         let (requests, entries, first_entry) = self.list.vacant();
         // The next iov and the next entry, in a word of both that counts both up: one addition and one store.
@@ -278,7 +278,7 @@ impl<'a> Cutter<'a> {
         if apart && request.sge_count >= self.policy.max_sge {
             return false;
         }
-        request.inline = request.inline && chunk.host && total <= u64::from(self.policy.max_inline);
+        request.inline = request.inline && chunk.readable && total <= u64::from(self.policy.max_inline);
         if apart {
             request.sge_count += 1;
             self.gather(chunk);
@@ -321,7 +321,7 @@ mod tests {
     use crate::fabric::Batch;
 
     fn chunk(local: u64, remote: u64, length: u64, iov: u32) -> Chunk {
-        Chunk { local, remote, length, lkey: 1, rkey: 2, host: true, iov }
+        Chunk { local, remote, length, lkey: 1, rkey: 2, readable: true, iov }
     }
 
     fn cut(policy: SlicePolicy, chunks: &[Chunk]) -> RequestList {
@@ -387,7 +387,7 @@ mod tests {
     fn a_request_goes_inline_only_from_host_memory_and_whole() {
         let policy = SlicePolicy::new(1000, 0, 1000, 2, 64);
         let host = |local, remote, length| chunk(local, remote, length, 0);
-        let device = |local, remote, length| Chunk { host: false, ..host(local, remote, length) };
+        let device = |local, remote, length| Chunk { readable: false, ..host(local, remote, length) };
         let inline = |chunks: &[Chunk]| {
             cut(policy, chunks).requests().iter().map(|request| request.inline).collect::<Vec<_>>()
         };

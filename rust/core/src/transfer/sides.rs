@@ -160,8 +160,8 @@ pub(super) struct Like {
 
 impl Run<Piece> for Like {
     #[inline(always)]
-    fn is_host(&self) -> bool {
-        self.local.host
+    fn is_readable(&self) -> bool {
+        self.local.readable
     }
 
     #[inline(always)]
@@ -184,7 +184,7 @@ pub(super) fn chunk(iov: &Piece, index: u32, local: &LocalRange) -> Chunk {
         length: iov.length,
         lkey: local.lkey,
         rkey: iov.remote.rkey,
-        host: local.host,
+        readable: local.readable,
         iov: index,
     }
 }

@@ -218,7 +218,7 @@ fn policy() -> SlicePolicy {
 /// What the request with this note moves.
 fn chunk(note: u32) -> Chunk {
     let at = 4096 + u64::from(note) * 128;
-    Chunk { local: at, remote: at, length: 64, lkey: 1, rkey: 1, host: true, iov: note }
+    Chunk { local: at, remote: at, length: 64, lkey: 1, rkey: 1, readable: true, iov: note }
 }
 
 struct Transfer {
