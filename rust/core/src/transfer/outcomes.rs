@@ -25,15 +25,17 @@ pub(super) enum End {
 
 /// The ends of transfers that have their sequence numbers from one count.
 #[derive(Debug)]
-pub(super) struct Ends(
+pub(super) struct Ends {
     /// The sequence number, where ids have it, with an [`End`] below, at `sequence % len`; 0 for none. Written by whoever
     /// released the transfer, read by anyone: one word, so Relaxed. A straggler does not overwrite a younger transfer's.
-    [AtomicU64; LENGTH],
-);
+    by_sequence: [AtomicU64; LENGTH],
+    /// The same of the last stragglers: transfers that ran for so long that younger ones had their places.
+    stragglers: Mutex<VecDeque<u64>>,
+}
 
 impl Default for Ends {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+        Self { by_sequence: std::array::from_fn(|_| AtomicU64::new(0)), stragglers: Mutex::default() }
     }
 }
 
@@ -41,21 +43,32 @@ impl Ends {
     #[inline(always)]
     pub(super) fn record(&self, id: TransferId, end: End) {
         let sequence = id.0 >> SLOT_BITS;
-        let Some(entry) = self.0.get(sequence as usize % LENGTH) else { return };
+        let Some(entry) = self.by_sequence.get(sequence as usize % LENGTH) else { return };
         let value = id.0 & !SLOT_MASK | end as u64;
         // Sequence numbers begin anew after 2^44.
         if (value.wrapping_sub(entry.load(Ordering::Relaxed)) as i64) > 0 {
             entry.store(value, Ordering::Relaxed);
+        } else {
+            self.record_straggler(value);
         }
+    }
+
+    #[cold]
+    fn record_straggler(&self, value: u64) {
+        let mut stragglers = lock(&self.stragglers);
+        if stragglers.len() == REMEMBERED {
+            stragglers.pop_front();
+        }
+        stragglers.push_back(value);
     }
 
     /// How a released transfer ended, if it is among the last [`REMEMBERED`].
     pub(super) fn find(&self, id: TransferId) -> Option<End> {
         let sequence = id.0 >> SLOT_BITS;
-        let value = self.0.get(sequence as usize % LENGTH)?.load(Ordering::Relaxed);
-        if sequence == 0 || value >> SLOT_BITS != sequence {
-            return None;
-        }
+        let is_meant = |value: &u64| sequence != 0 && value >> SLOT_BITS == sequence;
+        let value = self.by_sequence.get(sequence as usize % LENGTH)?.load(Ordering::Relaxed);
+        let value =
+            Some(value).filter(is_meant).or_else(|| lock(&self.stragglers).iter().copied().find(is_meant))?;
         [End::Done, End::Failed, End::TimedOut, End::Cancelled]
             .into_iter()
             .find(|end| *end as u64 == value & SLOT_MASK)

@@ -418,6 +418,35 @@ mod tests {
         assert_eq!(table.outcome(failed), None);
     }
 
+    /// However many younger ones have ended before it did.
+    #[test]
+    fn the_outcome_of_a_transfer_that_ran_long_is_remembered() {
+        let table = Table::default();
+        end(&table, begin_for(&table, 0)); // a home is made
+        let elsewhere = || {
+            let claim = table.claim().unwrap();
+            claim.task().start(1, TimeLimit::NEVER);
+            table.publish(claim, 1)
+        };
+        let (general, at_home) = (elsewhere(), begin_for(&table, 0));
+        for _ in 0..5 * REMEMBERED {
+            finish(&table);
+            end(&table, begin_for(&table, 0));
+        }
+        for long in [general, at_home] {
+            let live = table.find(long).unwrap();
+            live.task().condemn(Verdict::Cancelled);
+            live.task().end_part();
+            assert_eq!(table.release(&live, String::new), Some(Outcome::Cancelled));
+        }
+        for _ in 0..REMEMBERED {
+            assert_eq!(table.outcome(general), Some(Outcome::Cancelled));
+            assert_eq!(table.outcome(at_home), Some(Outcome::Cancelled));
+            finish(&table);
+            end(&table, begin_for(&table, 0));
+        }
+    }
+
     #[test]
     fn a_failure_keeps_its_details() {
         let table = Table::default();
