@@ -5,6 +5,9 @@ use std::time::Instant;
 use super::request_list::RequestList;
 use super::task::Task;
 
+/// Slots that are kept while none is in use: each look at the deadlines walks all there are.
+const MAX_IDLE: usize = 4096;
+
 /// One part, in a worker's slab. The slot is reused, so its list's memory is too.
 #[derive(Debug, Default)]
 pub(super) struct Part {
@@ -82,6 +85,13 @@ impl Parts {
     #[inline(always)]
     pub(super) fn give(&mut self, index: u32) {
         self.free.push(index);
+    }
+
+    /// Gives back the memory of a burst, if none is in use.
+    pub(super) fn trim(&mut self) {
+        if self.slots.len() > MAX_IDLE && self.len() == 0 {
+            *self = Self::default();
+        }
     }
 
     /// Parts in use.

@@ -32,9 +32,11 @@ impl WorkerState {
     fn check_deadlines(&mut self, now: u64) {
         self.next_deadline_check = now + DEADLINE_CHECK_MS;
         if self.parts.len() == 0 {
+            self.parts.trim();
             return;
         }
         self.check_drains(now);
+        let mut waited = false;
         for part_index in 0..self.parts.slots() {
             let Some(part) = self.parts.get(part_index) else { continue };
             let Some(task) = part.task else { continue };
@@ -48,11 +50,7 @@ impl WorkerState {
             }
             let (lane_index, idle) = (part.lane, part.outstanding == 0);
             if idle {
-                if part.waiting
-                    && let Some(lane) = self.lanes.at(lane_index)
-                {
-                    lane.waiting.retain(|&waiting| waiting != part_index);
-                }
+                waited |= part.waiting;
                 self.end_part(part_index);
             } else if forced
                 && let Some(lane) = self.lanes.at(lane_index)
@@ -63,6 +61,18 @@ impl WorkerState {
                     lane,
                     if late { "a transfer passed its deadline" } else { "a transfer was cancelled" },
                 );
+            }
+        }
+        if waited {
+            self.strike_ended();
+        }
+    }
+
+    /// Takes those that have ended out of every lane's `waiting`: once for all of them, for they may be a million.
+    fn strike_ended(&mut self) {
+        for index in self.lanes.places() {
+            if let Some(lane) = self.lanes.at(index) {
+                lane.waiting.retain(|&waiting| self.parts.get(waiting).is_some_and(|part| part.waiting));
             }
         }
     }

@@ -87,7 +87,7 @@ impl QueuePair for Pair {
 
 /// One request from `local` on.
 fn fill(list: &mut RequestList, local: u64) {
-    let chunk = Chunk { local, remote: 4096, length: 64, lkey: 1, rkey: 1, host: true, iov: 0 };
+    let chunk = Chunk { local, remote: 4096, length: 64, lkey: 1, rkey: 1, readable: true, iov: 0 };
     let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0);
     let mut cutter = Cutter::new(list, policy, Opcode::Write, 1);
     cutter.push(&chunk).unwrap();
@@ -129,12 +129,17 @@ impl Bench {
     fn begin(&mut self) -> &'static Task {
         let task = Task::lasting();
         task.start(1, TimeLimit::NEVER);
+        self.begin_part(task);
+        task
+    }
+
+    /// One of one request.
+    fn begin_part(&mut self, task: &'static Task) {
         let begun = self.state.begin(self.lane, task, |list, _| {
             fill(list, 4096);
             Ok::<(), ()>(())
         });
         assert_eq!(begun, Ok(()));
-        task
     }
 
     /// The device completes the `index`-th request posted.
@@ -193,6 +198,32 @@ fn destroying_a_lane_ends_parts_that_were_flushed_already() {
     assert_eq!(bench.status.health(), LaneHealth::Closed);
 }
 
+/// In time that grows with their number, not with its square, and then they leave nothing behind.
+#[test]
+fn many_waiting_parts_end_together() {
+    const PARTS: u32 = 100_000;
+    let mut bench = Bench::new();
+    bench.state.break_lane(bench.lane, "test");
+    let task = Task::lasting();
+    task.start(PARTS, TimeLimit::NEVER);
+    (0..PARTS).for_each(|_| bench.begin_part(task));
+    let after = bench.begin();
+    task.condemn(Verdict::Cancelled);
+    let start = std::time::Instant::now();
+    bench.step(10);
+    assert!(task.is_ended() && !after.is_ended());
+    assert!(start.elapsed().as_secs() < 5, "took {:?}", start.elapsed());
+    assert_eq!((bench.state.part_count(), bench.state.has_backlog()), (1, true));
+
+    bench.heal();
+    bench.step(10);
+    bench.complete(0, CompletionStatus::Success);
+    assert!(after.is_ended());
+    assert!(bench.state.parts.slots() > PARTS);
+    bench.step(10);
+    assert_eq!(bench.state.parts.slots(), 0);
+}
+
 #[test]
 fn memory_is_taken_back_from_transfers_that_do_not_end() {
     let mut bench = Bench::new();
@@ -230,7 +261,7 @@ impl OneRequest for Placeless<'_> {
     fn chunk(&self, recent: &mut Recent) -> Option<Chunk> {
         let range = recent.replace(self.0)?;
         let local = self.0.address;
-        Some(Chunk { local, remote: 0, length: 64, lkey: range.lkey, rkey: 1, host: true, iov: 0 })
+        Some(Chunk { local, remote: 0, length: 64, lkey: range.lkey, rkey: 1, readable: true, iov: 0 })
     }
     fn claim(&self) -> Option<((), &'static Task)> {
         None
