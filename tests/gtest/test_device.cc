@@ -383,6 +383,16 @@ TEST_F(DeviceInProcess, KindsOfMemoryMayBeMixed) {
   EXPECT_EQ(remoteGpu->read(64, 64), bytes(*host, 64, 64));
 }
 
+TEST_F(DeviceInProcess, AFailureNamesThePieceOfTheWhole) {
+  const FlagcxP2pRdmaDesc gone = remoteHost->desc(0, 64);
+  flagcxP2pEngineMrDestroy(server.get(), remoteHost->region()); // Buffer destroys it once more, which is harmless
+  uint64_t id = 0;
+  EXPECT_EQ(flagcxP2pEngineWriteVector(conn, {gpu->region, host->region()}, {gpu->pointer(), host->data()}, {64, 64},
+                                       {remoteGpu->desc(0, 64), gone}, 2, &id),
+            -1);
+  EXPECT_NE(strstr(flagcxP2pEngineLastError(), "piece 1 "), nullptr) << flagcxP2pEngineLastError();
+}
+
 TEST_F(DeviceInProcess, SyncCallsWaitForTheCopies) {
   FakeGpu::delay(10);
   EXPECT_EQ(flagcxP2pEngineWriteVectorSync(conn, {host->region()}, {host->data()}, {64}, {remoteGpu->desc(0, 64)}),

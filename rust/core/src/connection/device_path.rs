@@ -50,10 +50,7 @@ impl Connection {
         remote: RemoteEnd<'_>,
     ) -> Result<Option<TransferId>, SubmitError> {
         if self.is_closed() {
-            return Err(SubmitError::Down {
-                peer: self.peer.control.to_string(),
-                reason: "it is closed".to_owned(),
-            });
+            return Err(self.down("it is closed"));
         }
         let runtime = device::runtime();
         if !runtime.has_memory() && matches!(remote, RemoteEnd::SameProcess) {
@@ -150,11 +147,12 @@ impl Connection {
     /// Moves the pieces between host memory and host memory by the lanes, and waits: the runtime is for the others.
     fn move_host_pieces(&self, opcode: Opcode, moves: &[Move]) -> Result<(), SubmitError> {
         let on_host = |piece: &&Move| piece.local == MemoryKind::Host && piece.remote == MemoryKind::Host;
-        let pieces: Vec<Piece> = moves.iter().filter(on_host).map(|piece| piece.iov).collect();
+        let (indices, pieces): (Vec<usize>, Vec<Piece>) =
+            moves.iter().filter(on_host).map(|piece| (piece.index, piece.iov)).unzip();
         if pieces.is_empty() {
             return Ok(());
         }
-        self.submit_and_wait(opcode, pieces.as_slice())
+        self.submit_and_wait(opcode, pieces.as_slice()).map_err(|error| error.of_whole(&indices))
     }
 
     /// A transfer by the lanes that is over when this returns.
@@ -165,14 +163,12 @@ impl Connection {
     ) -> Result<(), SubmitError> {
         let id = self.submit(opcode, iovs)?;
         loop {
-            let (iov, reason) = match self.wait(id, Duration::from_secs(60)) {
-                Status::Pending => continue,
+            match self.wait(id, Duration::from_secs(60)) {
+                Status::Pending => {}
                 Status::Ended(Outcome::Done) => return Ok(()),
-                Status::Ended(Outcome::Failed(failure)) => (failure.iov, failure.to_string()),
-                Status::Ended(outcome) => (0, outcome.to_string()),
-                Status::Unknown => (0, "the transfer got lost".to_owned()),
-            };
-            return Err(SubmitError::Ended { iov, reason });
+                Status::Ended(outcome) => return Err(SubmitError::Ended(outcome)),
+                Status::Unknown => return Err(self.down("the transfer got lost")),
+            }
         }
     }
 

@@ -305,7 +305,7 @@ impl Connection {
     }
 
     #[cold]
-    fn down(&self, reason: &str) -> SubmitError {
+    pub(super) fn down(&self, reason: &str) -> SubmitError {
         SubmitError::Down { peer: self.peer.control.to_string(), reason: reason.to_owned() }
     }
 }

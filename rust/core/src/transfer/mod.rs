@@ -119,7 +119,8 @@ pub enum Status {
     Unknown,
 }
 
-/// Why a transfer was not accepted. Nothing was posted.
+/// Why a transfer was not accepted. Nothing was posted, but for [`SubmitError::Device`] and [`SubmitError::Ended`]: there
+/// some pieces may have been moved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// No pieces.
@@ -168,15 +169,11 @@ pub enum SubmitError {
         reason: String,
     },
     /// A call that waits for the end: the transfer ended otherwise than well.
-    #[error("the transfer ended: {reason}")]
-    Ended {
-        /// Index of the first piece known to have failed.
-        iov: usize,
-        /// How it ended.
-        reason: String,
-    },
-    /// The waiting queue is full (non-blocking calls only): try again after something ended.
-    #[error("the waiting queue is full")]
+    #[error("the transfer ended: {0}")]
+    Ended(Outcome),
+    /// There is no room: a waiting queue is full (of calls that do not wait), or more than a million transfers are in
+    /// flight. Try again after something ended.
+    #[error("there is no room for more transfers")]
     WouldBlock,
     /// The waiting queue stayed full until the transfer deadline.
     #[error("the waiting queue stayed full for {0:?}")]
@@ -189,6 +186,21 @@ pub enum SubmitError {
         /// Why.
         reason: String,
     },
+}
+
+impl SubmitError {
+    /// The same of the whole of which the pieces were a part: piece `i` is piece `indices[i]` of it.
+    pub(crate) fn of_whole(mut self, indices: &[usize]) -> Self {
+        if let Self::Local { iov, .. }
+        | Self::Remote { iov, .. }
+        | Self::TooLong { iov }
+        | Self::Device { iov, .. }
+        | Self::Ended(Outcome::Failed(Failure { iov, .. })) = &mut self
+        {
+            *iov = indices.get(*iov).copied().unwrap_or(*iov);
+        }
+        self
+    }
 }
 
 impl fmt::Display for Outcome {
