@@ -20,7 +20,7 @@ use flagcx_p2p::connection::Context;
 use flagcx_p2p::engine::{Engine, EngineOptions};
 use flagcx_p2p::fabric::{DeviceList, Opcode, verbs};
 use flagcx_p2p::pool::{RequestList, Submission};
-use flagcx_p2p::transfer::Outcome;
+use flagcx_p2p::transfer::{Outcome, SubmitError};
 use nullverbs::Standin;
 use recorder::{Record, Recorder};
 use support::{Pair, config, outcome};
@@ -168,6 +168,51 @@ fn shard_count_and_queue_depth_bound_what_waits() {
         })
     };
     assert_eq!((taken("1", "16"), taken("3", "16"), taken("3", "20")), (16, 48, 60));
+}
+
+/// Somebody keeps the worker's lock, and its queue has one place: what goes over several lanes does not wait for each of
+/// its parts anew, and not at all if it was told not to.
+#[test]
+fn a_full_queue_is_waited_for_once() {
+    const LIMIT_MS: u64 = 300;
+    let settings = [
+        ("FLAGCX_P2P_WORKERS_PER_POOL", "1"),
+        ("FLAGCX_P2P_SHARD_COUNT", "1"),
+        ("FLAGCX_P2P_QUEUE_DEPTH", "1"),
+        ("FLAGCX_P2P_XFER_TIMEOUT_MS", "300"),
+    ];
+    let rig = Rig::new(&settings);
+    let here = &rig.pair.here;
+    let iov = [rig.pair.iov(0, 0, BUFFER as u64)];
+    let pool = Context::open(&config(&settings), rig.pair.client.device().unwrap()).unwrap().pool;
+    let (first, last) = pool.workers()[0].with_state(|_| {
+        let start = Instant::now();
+        let first = here.try_submit(Opcode::Write, &iov).unwrap();
+        assert_eq!(here.try_submit(Opcode::Write, &iov), Err(SubmitError::WouldBlock));
+        assert!(start.elapsed().as_millis() < 200, "waited {:?}", start.elapsed());
+        let last = here.submit(Opcode::Write, &iov).unwrap();
+        assert!((LIMIT_MS..2 * LIMIT_MS).contains(&(start.elapsed().as_millis() as u64)));
+        (first, last)
+    });
+    assert_eq!(outcome(here, first), Outcome::Done);
+    let Outcome::Failed(failure) = outcome(here, last) else { panic!("a part found no room") };
+    assert!(failure.reason.contains("stayed full"), "{failure}");
+}
+
+/// What waits in a worker's queue belongs to its connection too.
+#[test]
+fn closing_cancels_what_is_still_in_a_queue() {
+    let settings = [("FLAGCX_P2P_WORKERS_PER_POOL", "1")];
+    for _ in 0..5 {
+        let rig = Rig::new(&settings);
+        rig.standin.set("delay_ns", 200_000_000);
+        let pair = &rig.pair;
+        let iov = [pair.iov(0, 0, 4096)];
+        let pool = Context::open(&config(&settings), pair.client.device().unwrap()).unwrap().pool;
+        let id = pool.workers()[0].with_state(|_| pair.here.submit(Opcode::Write, &iov).unwrap());
+        pair.here.close();
+        assert_eq!(outcome(&pair.here, id), Outcome::Cancelled);
+    }
 }
 
 #[test]

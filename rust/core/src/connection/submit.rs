@@ -9,7 +9,7 @@ use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::memory::Recent;
 use crate::pool::{
-    Begun, Chunk, LaneHealth, OneRequest, RequestFailure, RequestList, SlicePolicy, Submission, Task,
+    Begun, Chunk, LaneHealth, OneRequest, RequestFailure, RequestList, SlicePolicy, Submission, Task, Verdict,
 };
 use crate::transfer::{
     Claim, Piece, PieceSource, Plan, Scope, Share, SubmitError, TransferId, build, chunk_of_one,
@@ -36,7 +36,8 @@ impl Connection {
         self.start(opcode, iovs, WhenFull::Wait)
     }
 
-    /// The same, answering [`SubmitError::WouldBlock`] instead of parking.
+    /// The same, answering [`SubmitError::WouldBlock`] instead of parking. A transfer that would go over several lanes goes
+    /// over one when their workers have no room for all of it.
     pub fn try_submit<S: PieceSource + ?Sized>(
         &self,
         opcode: Opcode,
@@ -105,7 +106,9 @@ impl Connection {
         }
         let claim = self.context.transfers.claim().ok_or(SubmitError::WouldBlock)?;
         let plan = Plan::new(iovs, self.lanes.len());
-        let started = if plan.parts() == 1 {
+        // Of several parts the first may find room and the next may not, and there is no way back then.
+        let whole = plan.parts() == 1 || when_full == WhenFull::Refuse && !self.has_room(plan.parts());
+        let started = if whole {
             self.start_whole(opcode, iovs, &claim, when_full)
         } else {
             self.start_parts(opcode, iovs, &claim, &plan, when_full)
@@ -158,7 +161,11 @@ impl Connection {
             self.context.pool.spare_lists().keep(list);
             return Err(error);
         }
-        self.hand_over(lane, task, list, when_full)?;
+        let limit = match when_full {
+            WhenFull::Wait => self.room_limit(),
+            WhenFull::Refuse => Duration::ZERO,
+        };
+        self.hand_over(lane, task, list, Instant::now(), limit)?;
         Ok(1 << lane.worker_index)
     }
 
@@ -204,17 +211,24 @@ impl Connection {
                 return Err(error);
             }
         }
-        if when_full == WhenFull::Refuse && !self.has_room(hint) {
-            lists.into_iter().flatten().for_each(|list| self.context.pool.spare_lists().keep(list));
-            return Err(SubmitError::WouldBlock);
-        }
+        let started = Instant::now();
+        let limit = match when_full {
+            WhenFull::Wait => self.room_limit(),
+            // There was room; others must have taken it since.
+            WhenFull::Refuse => ROOM_TAKEN_LIMIT,
+        };
         let task = claim.task();
         task.start(plan.parts() as u32, self.context.time_limit);
         let mut workers = 0;
         for (part, list) in lists.into_iter().flatten().enumerate() {
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
+            if task.verdict() != Verdict::Fine {
+                self.context.pool.spare_lists().keep(list);
+                task.end_part();
+                continue;
+            }
             let handed = self.pick_lane(hint.wrapping_add(part)).and_then(|lane| {
-                self.hand_over(lane, task, list, WhenFull::Wait).map(|()| lane.worker_index)
+                self.hand_over(lane, task, list, started, limit).map(|()| lane.worker_index)
             });
             match handed {
                 Ok(worker) => workers |= 1 << worker,
@@ -233,17 +247,21 @@ impl Connection {
         Ok(workers)
     }
 
-    /// Gives a built list to a lane's worker, waiting for room in its queue if told to.
+    /// How long a call may wait for room.
+    fn room_limit(&self) -> Duration {
+        self.context.settings.timeout.unwrap_or(Duration::MAX)
+    }
+
+    /// Gives a built list to a lane's worker, waiting for room in its queue until `limit` after `started`.
     fn hand_over(
         &self,
         lane: &LaneHandle,
         task: &'static Task,
         list: RequestList,
-        when_full: WhenFull,
+        started: Instant,
+        limit: Duration,
     ) -> Result<(), SubmitError> {
         let hint = thread_hint();
-        let started = Instant::now();
-        let limit = self.context.settings.timeout.unwrap_or(Duration::MAX);
         let mut submission = Submission { lane: lane.key, task, list };
         let mut pause = Duration::from_micros(20);
         loop {
@@ -251,11 +269,12 @@ impl Connection {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
             };
-            if when_full == WhenFull::Refuse || started.elapsed() >= limit {
+            if started.elapsed() >= limit {
                 self.context.pool.spare_lists().keep(submission.list);
-                return Err(match when_full {
-                    WhenFull::Refuse => SubmitError::WouldBlock,
-                    WhenFull::Wait => SubmitError::QueueFull(limit),
+                return Err(if limit.is_zero() {
+                    SubmitError::WouldBlock
+                } else {
+                    SubmitError::QueueFull(limit)
                 });
             }
             lane.worker.kick();
@@ -269,8 +288,9 @@ impl Connection {
         Scope { local: &self.context.registry, remote: &self.remote, policy: &self.policy }
     }
 
-    fn has_room(&self, hint: usize) -> bool {
-        self.lanes.iter().all(|lane| lane.worker.has_room(hint))
+    /// Whether every worker would take so many parts from this thread, even if nobody empties its queue.
+    fn has_room(&self, parts: usize) -> bool {
+        self.lanes.iter().all(|lane| lane.worker.room(thread_hint()) >= parts)
     }
 
     /// A lane in working order, or one that is being rebuilt; from `hint` on.
@@ -343,6 +363,9 @@ impl OneRequest for OnePiece<'_> {
         context.transfers.begin_one(self.worker, context.time_limit)
     }
 }
+
+/// How long a part of a transfer that does not wait for room may wait, which others have taken behind its back.
+const ROOM_TAKEN_LIMIT: Duration = Duration::from_millis(20);
 
 /// Lanes per connection are at most 8 (contract of the handshake), so parts are too.
 const MAX_PARTS: usize = 8;

@@ -33,7 +33,8 @@ mod tests {
     fn both_ends_count() {
         const PAGE: usize = 4096;
         // SAFETY: a fresh private mapping, never unmapped.
-        let start = unsafe { mmap_anonymous(null_mut(), 2 * PAGE, ProtFlags::READ, MapFlags::PRIVATE) }.unwrap();
+        let start =
+            unsafe { mmap_anonymous(null_mut(), 2 * PAGE, ProtFlags::READ, MapFlags::PRIVATE) }.unwrap();
         let (address, page) = (start as u64, PAGE as u64);
         assert!(is_readable(address, 2 * page) && is_readable(address + 7, 1));
         // SAFETY: the page belongs to this test.

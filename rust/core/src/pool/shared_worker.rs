@@ -45,8 +45,8 @@ pub enum Begun<E> {
 pub struct Worker {
     state: CachePadded<spin::Mutex<WorkerState>>,
     queues: Box<[ArrayQueue<Submission>]>,
-    /// Something may be in a queue: one load instead of two per queue with every step. Set (Release) by submitters after
-    /// the push; swapped (AcqRel) by the holder of the lock before it empties the queues, so that a push is either
+    /// Something may be in a queue: one load instead of two per queue with every step. Set (a swap, AcqRel) by submitters
+    /// after the push; swapped (AcqRel) by the holder of the lock before it empties the queues, so that a push is either
     /// found or sets it again.
     queued: AtomicBool,
     parking: CachePadded<Parking>,
@@ -161,7 +161,8 @@ impl Worker {
         }
         let Some(queue) = self.queues.get(hint % self.queues.len().max(1)) else { return Err(submission) };
         queue.push(submission)?;
-        self.queued.store(true, Ordering::Release);
+        // A plain store would end what a submitter just before has released with its own.
+        self.queued.swap(true, Ordering::AcqRel);
         // Whoever holds the lock may have looked at the queues already: somebody must look again.
         if self.drive_as_caller().is_none_or(|report| report.backlog) || self.device_needs_polling {
             self.wake_if_parked();
@@ -169,9 +170,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether a submission through the queue of `hint` would find room.
-    pub fn has_room(&self, hint: usize) -> bool {
-        self.queues.get(hint % self.queues.len().max(1)).is_some_and(|queue| !queue.is_full())
+    /// Submissions for which the queue of `hint` has room.
+    pub fn room(&self, hint: usize) -> usize {
+        self.queues.get(hint % self.queues.len().max(1)).map_or(0, |queue| queue.capacity() - queue.len())
     }
 
     /// Parts that wait in its submission queues.
@@ -192,10 +193,14 @@ impl Worker {
         Some(report)
     }
 
-    /// Runs `action` under the worker's lock, waiting for it: for control work, which is rare and may wait.
+    /// Runs `action` under the worker's lock, waiting for it: for control work, which is rare and may wait. What was
+    /// submitted before is with its lane then.
     pub fn with_state<R>(&self, action: impl FnOnce(&mut WorkerState) -> R) -> R {
         loop {
             if let Some(mut state) = self.lock_until(None) {
+                if !self.is_queue_empty() {
+                    self.take_submissions(&mut state);
+                }
                 return action(&mut state);
             }
         }
