@@ -153,10 +153,7 @@ impl Connection {
             }
             ChannelFrame::Rebuild { lane, attempt, record } => self.follow(lane, attempt, &record),
             ChannelFrame::Rebuilt { lane, attempt, record } => self.finish(lane, attempt, &record),
-            ChannelFrame::Ready { lane, attempt } => {
-                self.install(lane, attempt);
-                Ok(())
-            }
+            ChannelFrame::Ready { lane, attempt } => self.install(lane, attempt),
             ChannelFrame::Refused { lane, .. } => {
                 if let Some(lane) = self.lanes.get(lane as usize) {
                     self.give_up(lane, "the peer could not rebuild the lane");
@@ -174,7 +171,7 @@ impl Connection {
         }
         let now = Instant::now();
         let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(state) = lane_care(&mut care, index) else { return Ok(false) };
+        let Some(state) = self.lane_care(&mut care, index) else { return Ok(false) };
         if let Some(pending) = &state.pending {
             if now < pending.until {
                 return Ok(true);
@@ -219,7 +216,7 @@ impl Connection {
                 return Ok(false);
             }
         };
-        state.pending = Some(Pending { attempt, queue_pair, until: now + STEP_LIMIT });
+        self.put(state, Pending { attempt, queue_pair, until: now + STEP_LIMIT });
         drop(care);
         tracing::info!(peer = %self.peer.control, lane = index, attempt, reason = lane.status.reason(), "rebuilding a lane");
         self.say(&ChannelFrame::Rebuild { lane: index as u32, attempt, record })?;
@@ -248,8 +245,8 @@ impl Connection {
         match made {
             Ok((queue_pair, ours)) => {
                 let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(state) = lane_care(&mut care, index as usize) {
-                    state.pending = Some(Pending { attempt, queue_pair, until: Instant::now() + STEP_LIMIT });
+                if let Some(state) = self.lane_care(&mut care, index as usize) {
+                    self.put(state, Pending { attempt, queue_pair, until: Instant::now() + STEP_LIMIT });
                 }
                 drop(care);
                 self.say(&ChannelFrame::Rebuilt { lane: index, attempt, record: ours })
@@ -266,7 +263,7 @@ impl Connection {
     /// Leader: connects its half and declares the lane ready.
     fn finish(&self, index: u32, attempt: u32, record: &LaneRecord) -> Result<(), String> {
         let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(state) = lane_care(&mut care, index as usize) else { return Ok(()) };
+        let Some(state) = self.lane_care(&mut care, index as usize) else { return Ok(()) };
         let Some(mut pending) = state.pending.take_if(|pending| pending.attempt == attempt) else {
             return Ok(());
         };
@@ -282,14 +279,34 @@ impl Connection {
         Ok(())
     }
 
-    /// Follower: the leader is connected too.
-    fn install(&self, index: u32, attempt: u32) {
+    /// Follower: the leader is connected too. If it says so when we have given our half up, it takes a lane to be ready
+    /// that leads nowhere, and must be told.
+    fn install(&self, index: u32, attempt: u32) -> Result<(), String> {
+        let Some(lane) = self.lanes.get(index as usize).filter(|_| !self.leads) else { return Ok(()) };
         let mut care = self.care.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(state) = lane_care(&mut care, index as usize) else { return };
-        let Some(pending) = state.pending.take_if(|pending| pending.attempt == attempt) else { return };
-        state.told = None;
+        let Some(state) = self.lane_care(&mut care, index as usize) else { return Ok(()) };
+        if let Some(pending) = state.pending.take_if(|pending| pending.attempt == attempt) {
+            state.told = None;
+            drop(care);
+            self.heal(index as usize, pending.queue_pair);
+            return Ok(());
+        }
+        if state.pending.is_some() || lane.status.health() != LaneHealth::Drained {
+            return Ok(());
+        }
+        state.told = Some(Instant::now());
         drop(care);
-        self.heal(index as usize, pending.queue_pair);
+        self.say(&ChannelFrame::Broken { lane: index })
+    }
+
+    /// Keeps a queue pair until the peer answers; not once the connection has ended, when nobody looks after it.
+    fn put(&self, state: &mut LaneCare, pending: Pending) {
+        state.pending = Some(pending).filter(|_| !self.is_closed());
+    }
+
+    /// The connection has ended: destroys the queue pairs of rebuilds under way, which the peer may be connected to.
+    pub(super) fn end_rebuilds(&self) {
+        self.care.lock().unwrap_or_else(PoisonError::into_inner).lanes.clear();
     }
 
     fn heal(&self, index: usize, queue_pair: Box<dyn QueuePair>) {
@@ -297,7 +314,9 @@ impl Connection {
         if lane.worker.with_state(|state| state.heal_lane(lane.key, queue_pair)).is_err() {
             return;
         }
-        if let Some(state) = lane_care(&mut self.care.lock().unwrap_or_else(PoisonError::into_inner), index) {
+        if let Some(state) =
+            self.lane_care(&mut self.care.lock().unwrap_or_else(PoisonError::into_inner), index)
+        {
             state.attempts = 0;
         }
         self.rebuilds.fetch_add(1, Ordering::Relaxed);
@@ -330,6 +349,12 @@ impl Connection {
         let options = LaneBuilder::path_options(&self.context, self.capabilities, deadline);
         queue_pair.connect(&peer.address, &options)?;
         Ok((queue_pair, record))
+    }
+
+    /// The state of a lane; `None` if there is no such lane, whatever the peer says.
+    fn lane_care<'a>(&self, care: &'a mut Care, index: usize) -> Option<&'a mut LaneCare> {
+        care.lanes.resize_with(self.lanes.len(), LaneCare::default);
+        care.lanes.get_mut(index)
     }
 
     fn break_lane(&self, lane: &LaneHandle, reason: &str) {
@@ -379,13 +404,6 @@ fn lost(error: &std::io::Error) -> String {
         std::io::ErrorKind::UnexpectedEof => "the peer has closed the connection or died".to_owned(),
         _ => format!("the control connection failed: {error}"),
     }
-}
-
-fn lane_care(care: &mut Care, index: usize) -> Option<&mut LaneCare> {
-    while care.lanes.len() <= index {
-        care.lanes.push(LaneCare::default());
-    }
-    care.lanes.get_mut(index)
 }
 
 #[cfg(test)]

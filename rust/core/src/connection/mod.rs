@@ -297,6 +297,7 @@ impl Connection {
             for lane in &self.lanes {
                 self.close_lane(lane, verdict, reason);
             }
+            self.end_rebuilds();
             if !self.context.device_copies.finish(self.number, Instant::now() + DRAIN_LIMIT) {
                 tracing::warn!(peer = %self.peer.control, "copies of device memory go on after the connection has ended");
             }
