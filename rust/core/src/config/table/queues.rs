@@ -24,8 +24,8 @@ variables! {
     QUEUE_DEPTH = Variable::integer("FLAGCX_P2P_QUEUE_DEPTH", 4096, 1, 65_536)
         .unit("transfers")
         .read_by("pool")
-        .changes("Transfers that may wait in one submission queue. When it is full, blocking calls wait and `try_` calls answer WouldBlock.")
-        .when("Higher for bursts of many small transfers, lower to feel back-pressure sooner.")
+        .changes("Transfers, or parts of one, that may wait in one submission queue while its worker is busy with others. When it is full, blocking calls wait and `try_` calls answer WouldBlock.")
+        .when("Higher for bursts from many threads at once, lower to be told sooner that a worker is held up.")
         .example("64");
     CQ_DEPTH = Variable::integer("FLAGCX_P2P_CQ_DEPTH", 4096, 1, 1 << 20)
         .unit("entries")
@@ -36,8 +36,8 @@ variables! {
     MAX_WR_PER_POST = Variable::integer("FLAGCX_P2P_MAX_WR_PER_POST", 256, 1, 1024)
         .unit("requests")
         .read_by("pool")
-        .changes("Work requests handed to the NIC in one call; also the limit of the adaptor table's `igetBatch`.")
-        .when("Lower for fairness between connections, higher for throughput of small pieces.")
+        .changes("Work requests handed to the NIC in one call, never more than 64, which fill the first-level cache; also, in full, the limit of the adaptor table's `igetBatch`.")
+        .when("Lower for fairness between connections, higher for longer batches of the adaptor table.")
         .example("64");
     MAX_REQUESTS = Variable::integer("FLAGCX_P2P_MAX_REQUESTS", 256, 1, 65_536)
         .unit("requests")
