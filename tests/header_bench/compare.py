@@ -74,6 +74,9 @@ def main():
     for name in rates:
         rate = statistics.median(rates[name])
         print(f"| {name} | {rate:.4g} | {spread(ratios[name])} | {spread(costs[name])} |")
+    for late in ["", ", 2 us later"]:
+        one, four = (rates[f"synchronous, 64 x {threads}{late}"] for threads in ["1 thread", "4 threads"])
+        print(f"\nFour threads against one{late}: {spread([b / a for a, b in zip(one, four)])} times.")
     print("\n| one write of 4 KiB | |\n|---|---|")
     titles = ["p50, us", "p99, us", "300 ms after the last one, p50, us", "idle, cores",
               "without an engine, after 300 ms, p50, us",
