@@ -267,10 +267,6 @@ impl Connection {
     /// Ends every transfer in flight on it (drained first), closes queue pairs and sockets. Idempotent; also done
     /// when the last reference is dropped.
     pub fn close(&self) {
-        if self.peer.ours && !self.is_closed() {
-            // A courtesy: the peer sees the socket close anyway.
-            let _ = self.channel.send(&ChannelFrame::Goodbye, Instant::now() + Duration::from_millis(100));
-        }
         self.end(Verdict::Cancelled, "the connection was closed");
     }
 
@@ -293,6 +289,9 @@ impl Connection {
         self.ended.call_once_force(|_| {
             self.closed.store(true, Ordering::SeqCst);
             self.monitor.forget(self.number, self);
+            if verdict == Verdict::Cancelled {
+                self.take_leave(verdict, reason);
+            }
             self.channel.shutdown();
             for lane in &self.lanes {
                 self.close_lane(lane, verdict, reason);
@@ -302,6 +301,17 @@ impl Connection {
                 tracing::warn!(peer = %self.peer.control, "copies of device memory go on after the connection has ended");
             }
         });
+    }
+
+    /// Tells the peer that we go, a courtesy: it sees the socket close anyway. Only when the verdict on what is in flight
+    /// stands, for the peer hangs up at once, and that would fail what is to be cancelled.
+    fn take_leave(&self, verdict: Verdict, reason: &str) {
+        for lane in &self.lanes {
+            lane.worker.with_state(|state| state.close_lane(lane.key, verdict, reason));
+        }
+        if self.peer.ours {
+            let _ = self.channel.send(&ChannelFrame::Goodbye, Instant::now() + Duration::from_millis(100));
+        }
     }
 
     /// Closes a lane: ERROR, drained, gone. A flush that does not come ends with the queue pair's destruction.
