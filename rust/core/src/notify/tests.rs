@@ -117,7 +117,7 @@ fn each_engine_has_its_own_messages() {
 
 #[test]
 fn strangers_harm_nobody() {
-    let options = ReceiverOptions { hello_timeout: Duration::from_millis(100), ..options() };
+    let options = ReceiverOptions { hello_timeout: Duration::from_secs(1), ..options() };
     let receiver = Receiver::open(options).unwrap();
     let sender = sender(&receiver);
     sender.send(&message(1), soon()).unwrap();
