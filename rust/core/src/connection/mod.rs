@@ -289,8 +289,10 @@ impl Connection {
         self.ended.call_once_force(|_| {
             self.closed.store(true, Ordering::SeqCst);
             self.monitor.forget(self.number, self);
-            if verdict == Verdict::Cancelled {
-                self.take_leave(verdict, reason);
+            if self.peer.ours && verdict == Verdict::Cancelled {
+                // A courtesy: the peer sees the socket close anyway. Not before this: it hangs up at once, and whoever
+                // notices that must not come first and fail what is to be cancelled.
+                let _ = self.channel.send(&ChannelFrame::Goodbye, Instant::now() + Duration::from_millis(100));
             }
             self.channel.shutdown();
             for lane in &self.lanes {
@@ -301,17 +303,6 @@ impl Connection {
                 tracing::warn!(peer = %self.peer.control, "copies of device memory go on after the connection has ended");
             }
         });
-    }
-
-    /// Tells the peer that we go, a courtesy: it sees the socket close anyway. Only when the verdict on what is in flight
-    /// stands, for the peer hangs up at once, and that would fail what is to be cancelled.
-    fn take_leave(&self, verdict: Verdict, reason: &str) {
-        for lane in &self.lanes {
-            lane.worker.with_state(|state| state.close_lane(lane.key, verdict, reason));
-        }
-        if self.peer.ours {
-            let _ = self.channel.send(&ChannelFrame::Goodbye, Instant::now() + Duration::from_millis(100));
-        }
     }
 
     /// Closes a lane: ERROR, drained, gone. A flush that does not come ends with the queue pair's destruction.
