@@ -12,11 +12,11 @@ use std::time::Instant;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use super::alarm::Alarm;
 use super::device::Core;
 use super::queue_pair::Inner;
 use super::signal::Signal;
 use super::transport::Budget;
+use crate::events::Alarm;
 use crate::fabric::{Completion, CompletionQueue, DeviceEvent, FabricError};
 
 /// The token of the queue's own signal and alarm among the descriptors of its epoll; queue pair numbers are never 0.

@@ -5,8 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use rustix::event::{EventfdFlags, eventfd};
-
 use super::completion_queue::SoftwareCompletionQueue;
 use super::endpoint::{Endpoint, gid_of};
 use super::faults::{FaultPlan, Faults};
@@ -19,6 +17,7 @@ use super::responder::Responder;
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry};
 use super::transport::MAX_MESSAGE;
 use super::wake::Wake;
+use crate::events::Notifier;
 use crate::fabric::{
     CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, LINK_SOFTWARE, MAX_SGE,
     MemoryRange, MemoryRegion, PortAttributes, Provider, QpAddress, QueuePair, QueuePairCaps,
@@ -58,7 +57,7 @@ pub(super) struct Core {
     entries_file: OwnedFd,
     queue_pairs: Mutex<QueuePairs>,
     events: Mutex<VecDeque<DeviceEvent>>,
-    event: OwnedFd,
+    has_event: Notifier,
     pub(super) responder: Wake,
     /// Shown by peers at the Unix socket to prove that they were welcomed at the data listener.
     token: u64,
@@ -185,14 +184,13 @@ impl Device for SoftwareDevice {
         let mut events = lock(&self.core.events);
         let event = events.pop_front();
         if events.is_empty() {
-            // EAGAIN: it was not readable.
-            let _ = rustix::io::read(&self.core.event, &mut [0_u8; 8]);
+            self.core.has_event.acknowledge();
         }
         event
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.core.event.as_fd())
+        Some(self.core.has_event.as_fd())
     }
 }
 
@@ -215,7 +213,7 @@ impl Core {
             entries_file,
             queue_pairs: Mutex::default(),
             events: Mutex::default(),
-            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            has_event: Notifier::new()?,
             responder: Wake::new()?,
             token: u64::from_ne_bytes(random()),
             links: Links::default(),
@@ -291,8 +289,7 @@ impl Core {
         if events.len() < MAX_EVENTS {
             events.push_back(event);
         }
-        // Fails only when the counter is full, and then the descriptor is readable already.
-        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+        self.has_event.notify();
     }
 
     fn add_queue_pair(

@@ -25,7 +25,6 @@ use std::sync::Arc;
 
 use super::{Device, FabricError, PathKind, SoftwareOptions};
 
-mod alarm;
 mod completion_queue;
 mod connect;
 mod copy;

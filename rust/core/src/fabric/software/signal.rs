@@ -1,16 +1,15 @@
 //! How other threads reach the worker that polls a completion queue.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use rustix::event::{EventfdFlags, eventfd};
-
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::events::Notifier;
 
 /// A flag to look at and a descriptor to wait on.
 #[derive(Debug)]
 pub(super) struct Signal {
-    event: OwnedFd,
+    notifier: Notifier,
     /// A queue pair changed state behind the worker's back. Set by anyone before reading `armed`, taken by the worker
     /// after setting `armed`; both SeqCst, so that one of them sees the other and no wake-up is lost.
     sweep: AtomicBool,
@@ -20,11 +19,7 @@ pub(super) struct Signal {
 
 impl Signal {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
-            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            sweep: AtomicBool::new(false),
-            armed: AtomicBool::new(false),
-        })
+        Ok(Self { notifier: Notifier::new()?, sweep: AtomicBool::new(false), armed: AtomicBool::new(false) })
     }
 
     /// Asks the worker to look at all its queue pairs, and wakes it if it sleeps.
@@ -36,8 +31,7 @@ impl Signal {
     /// Wakes the worker if it sleeps.
     pub(super) fn wake(&self) {
         if self.armed.swap(false, Ordering::SeqCst) {
-            // Fails only when the counter is full, and then the descriptor is readable already.
-            let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+            self.notifier.notify();
         }
     }
 
@@ -63,14 +57,12 @@ impl Signal {
 
     /// Makes the descriptor unreadable again.
     pub(super) fn acknowledge(&self) {
-        let mut count = [0_u8; 8];
-        // EAGAIN: it was not readable.
-        let _ = rustix::io::read(&self.event, &mut count);
+        self.notifier.acknowledge();
     }
 }
 
 impl AsFd for Signal {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+        self.notifier.as_fd()
     }
 }

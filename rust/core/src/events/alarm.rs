@@ -12,7 +12,7 @@ use rustix::time::{
 
 /// What a sleeper waits on besides events.
 #[derive(Debug)]
-pub(super) struct Alarm {
+pub(crate) struct Alarm {
     timer: OwnedFd,
     /// It was set and not acknowledged since, so it may be readable. Written by who polls and who acknowledges, both of
     /// whom hold the worker's lock; Relaxed, as it saves a system call and no more.
@@ -20,13 +20,13 @@ pub(super) struct Alarm {
 }
 
 impl Alarm {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         Ok(Self { timer: timerfd_create(TimerfdClockId::Monotonic, flags)?, is_set: AtomicBool::new(false) })
     }
 
     /// Rings at `time`, or at once when that is past. Takes the place of an earlier setting.
-    pub(super) fn set(&self, time: Instant) -> Result<(), Errno> {
+    pub(crate) fn set(&self, time: Instant) -> Result<(), Errno> {
         // Zero would turn it off.
         let left = time.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
         let off = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -37,7 +37,7 @@ impl Alarm {
     }
 
     /// Makes the descriptor unreadable again.
-    pub(super) fn acknowledge(&self) {
+    pub(crate) fn acknowledge(&self) {
         if self.is_set.swap(false, Ordering::Relaxed) {
             // EAGAIN: it has not rung yet, and whoever waits for it sets it again before sleeping.
             let _ = rustix::io::read(&self.timer, &mut [0_u8; 8]);

@@ -1,0 +1,131 @@
+//! The thread.
+
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_executor::LocalExecutor;
+use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures_lite::{StreamExt, future};
+
+use super::handle::into_io;
+use super::helpers::Helpers;
+use super::{Handle, Task, Wakeup};
+
+/// The event loop of the process. Ends, with every task that is still on it, when the last reference is dropped.
+#[derive(Debug)]
+pub(crate) struct EventLoop {
+    commands: UnboundedSender<Command>,
+    stop: Arc<Wakeup>,
+    helpers: Helpers,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Something to begin on the loop's thread.
+type Command = Box<dyn FnOnce(&Handle) + Send>;
+
+static CURRENT: Mutex<Weak<EventLoop>> = Mutex::new(Weak::new());
+
+/// Pause after the system has refused to wait, so that this fills neither the log nor a processor.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+
+impl EventLoop {
+    /// The loop of this process, started if there is none.
+    pub(crate) fn acquire() -> io::Result<Arc<Self>> {
+        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = current.upgrade() {
+            return Ok(running);
+        }
+        let started = Arc::new(Self::start()?);
+        *current = Arc::downgrade(&started);
+        Ok(started)
+    }
+
+    fn start() -> io::Result<Self> {
+        let (commands, received) = unbounded();
+        let (helpers, stop) = (Helpers::default(), Arc::new(Wakeup::default()));
+        let (report, started) = mpsc::channel();
+        let of_thread = (helpers.clone(), Arc::clone(&stop));
+        let thread = std::thread::Builder::new().name("p2p-events".to_owned()).spawn(move || {
+            let (helpers, stop) = of_thread;
+            match calloop::EventLoop::try_new() {
+                Ok(waiting) => {
+                    let _ = report.send(Ok(()));
+                    run(waiting, received, helpers, &stop);
+                }
+                Err(error) => drop(report.send(Err(into_io(error)))),
+            }
+        })?;
+        started.recv().map_err(|_| io::Error::other("the event loop's thread ended at once"))??;
+        Ok(Self { commands, stop, helpers, thread: Some(thread) })
+    }
+
+    /// Runs the future that `make` answers on the loop, for as long as the answer lives. `make` runs on the loop's thread.
+    pub(crate) fn spawn<F>(&self, make: impl FnOnce(&Handle) -> F + Send + 'static) -> Task
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let thread = self.thread.as_ref().map(|thread| thread.thread().id());
+        let (task, shared) = Task::new(thread.unwrap_or_else(|| std::thread::current().id()));
+        let start: Command = Box::new(move |handle| handle.schedule(shared.run(make(handle))));
+        // Fails only once the loop has ended, when nothing refers to it any more.
+        let _ = self.commands.unbounded_send(start);
+        task
+    }
+}
+
+#[cfg(test)]
+impl EventLoop {
+    /// A loop beside the process's.
+    pub(super) fn start_alone() -> Self {
+        Self::start().unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        self.stop.wake();
+        let helpers = self.helpers.stop();
+        // A task may drop the last reference. The loop's thread then ends by itself, and so do the helpers, of which one may
+        // wait for it.
+        let thread = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id());
+        if let Some(thread) = thread {
+            if thread.join().is_err() {
+                tracing::error!("the event loop's thread has panicked");
+            }
+            helpers.join();
+        }
+    }
+}
+
+/// Drops `value` on a helper thread if this is its last reference, because that may block.
+pub(crate) fn drop_elsewhere<T: Send + Sync + 'static>(handle: &Handle, value: Arc<T>) {
+    if let Some(last) = Arc::into_inner(value) {
+        handle.detach(move || drop(last));
+    }
+}
+
+fn run(
+    mut waiting: calloop::EventLoop<'static, ()>,
+    mut commands: UnboundedReceiver<Command>,
+    helpers: Helpers,
+    stop: &Wakeup,
+) {
+    let tasks = Rc::new(LocalExecutor::new());
+    let handle = Handle::new(waiting.handle(), Rc::downgrade(&tasks), helpers);
+    let begin = async {
+        while let Some(command) = commands.next().await {
+            command(&handle);
+        }
+    };
+    let mut all = pin!(tasks.run(future::or(stop.wait(), begin)));
+    // An error of the system, of which it may recover; the tasks are as they were.
+    while let Err(error) = waiting.block_on(all.as_mut(), &mut (), |()| ()) {
+        tracing::error!("the event loop cannot wait: {error}");
+        std::thread::sleep(REFUSED_PAUSE);
+    }
+    // The tasks that are left are dropped with `tasks`, before what they wait with.
+}

@@ -1,0 +1,158 @@
+//! What a task has of the loop that it runs on.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::{pending, poll_fn};
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::pin;
+use std::rc::{Rc, Weak};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use async_executor::LocalExecutor;
+use calloop::io::Async;
+use calloop::timer::{TimeoutAction, Timer};
+use calloop::{LoopHandle, RegistrationToken};
+use futures_lite::future;
+
+use super::Task;
+use super::helpers::Helpers;
+
+/// The loop, seen from its own thread. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    inner: LoopHandle<'static, ()>,
+    /// Weak: tasks, which it owns, hold the handle.
+    tasks: Weak<LocalExecutor<'static>>,
+    helpers: Helpers,
+}
+
+impl Handle {
+    pub(super) fn new(
+        inner: LoopHandle<'static, ()>,
+        tasks: Weak<LocalExecutor<'static>>,
+        helpers: Helpers,
+    ) -> Self {
+        Self { inner, tasks, helpers }
+    }
+
+    /// Runs `future` beside the calling task, for as long as the answer lives.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> Task {
+        let (task, shared) = Task::new(std::thread::current().id());
+        self.schedule(shared.run(future));
+        task
+    }
+
+    pub(super) fn schedule(&self, future: impl Future<Output = ()> + 'static) {
+        // Without it the loop has ended, and `future` with it.
+        if let Some(tasks) = self.tasks.upgrade() {
+            tasks.spawn(future).detach();
+        }
+    }
+
+    /// Watches a descriptor. Level-triggered: what is readable stays so until it has been read.
+    pub(crate) fn watch<F: AsFd>(&self, fd: F) -> io::Result<Watched<F>> {
+        Ok(Watched(self.inner.adapt_io(fd).map_err(into_io)?))
+    }
+
+    /// Waits until `deadline`; for ever without one.
+    pub(crate) async fn sleep_until(&self, deadline: Option<Instant>) {
+        let Some(deadline) = deadline else { return pending().await };
+        let expired = Rc::new(RefCell::new(Expired { is_over: false, waker: None }));
+        let seen = Rc::clone(&expired);
+        let inserted =
+            self.inner.insert_source(Timer::from_deadline(deadline), move |_, &mut (), &mut ()| {
+                let mut expired = seen.borrow_mut();
+                expired.is_over = true;
+                if let Some(waker) = expired.waker.take() {
+                    waker.wake();
+                }
+                TimeoutAction::Drop
+            });
+        // A timer needs nothing of the system: it is always taken.
+        let Ok(token) = inserted else { return };
+        let _timer = RemovedOnDrop { handle: self, token };
+        poll_fn(|context| {
+            let mut expired = expired.borrow_mut();
+            if expired.is_over {
+                return Poll::Ready(());
+            }
+            expired.waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Waits for this long.
+    pub(crate) async fn sleep(&self, time: Duration) {
+        self.sleep_until(Some(Instant::now() + time)).await;
+    }
+
+    /// Runs `call`, which may block, on a helper thread. A task that is stopped meanwhile does not end the call; its result
+    /// is then dropped by the helper.
+    pub(crate) async fn blocking<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        self.helpers.run(move || drop(sender.send(call())));
+        match receiver.await {
+            Ok(result) => result,
+            // The helpers have been stopped, and so has the loop: this task will be dropped where it waits.
+            Err(_) => pending().await,
+        }
+    }
+
+    /// Runs `call`, which may block, on a helper thread, whatever becomes of this task.
+    pub(crate) fn detach(&self, call: impl FnOnce() + Send + 'static) {
+        self.helpers.run(call);
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}
+
+/// A descriptor that the loop watches.
+#[derive(Debug)]
+pub(crate) struct Watched<F: AsFd>(Async<'static, F>);
+
+impl<F: AsFd> Watched<F> {
+    /// Waits until it is readable, at its end, or in error.
+    pub(crate) async fn readable(&mut self) {
+        self.0.readable().await;
+    }
+
+    /// Waits until it is writable, at its end, or in error.
+    pub(crate) async fn writable(&mut self) {
+        self.0.writable().await;
+    }
+}
+
+/// The first of two futures to end, as its output says.
+pub(crate) async fn first<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
+    future::or(pin!(one), pin!(other)).await
+}
+
+struct Expired {
+    is_over: bool,
+    waker: Option<Waker>,
+}
+
+struct RemovedOnDrop<'a> {
+    handle: &'a Handle,
+    token: RegistrationToken,
+}
+
+impl Drop for RemovedOnDrop<'_> {
+    fn drop(&mut self) {
+        self.handle.inner.remove(self.token);
+    }
+}
+
+pub(super) fn into_io(error: calloop::Error) -> io::Error {
+    match error {
+        calloop::Error::IoError(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
+}

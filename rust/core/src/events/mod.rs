@@ -1,0 +1,30 @@
+//! The event loop of the process: one thread that waits for everything that is not a transfer.
+//!
+//! ```text
+//!   any thread ── spawn ──▶ EventLoop (one thread, epoll, timers)
+//!                             │  tasks: connections, NIC events, listeners, handshakes, notifications
+//!                             └─ blocking ──▶ Helpers (at most four threads): queue pairs are created, drained, destroyed
+//! ```
+//!
+//! A task is a future that runs on the loop's thread and never blocks it: it waits through its [`Handle`], and hands calls
+//! that block to a helper thread with [`Handle::blocking`]. The loop starts with its first user and ends with its last.
+//!
+//! Beside it stand [`Notifier`] and [`Alarm`], the descriptors by which threads wake one another.
+
+mod alarm;
+mod event_loop;
+mod handle;
+mod helpers;
+mod notifier;
+mod task;
+mod wakeup;
+
+pub(crate) use alarm::Alarm;
+pub(crate) use event_loop::{EventLoop, drop_elsewhere};
+pub(crate) use handle::{Handle, Watched, first};
+pub(crate) use notifier::Notifier;
+pub(crate) use task::Task;
+pub(crate) use wakeup::Wakeup;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_task_waits_for_descriptors_times_and_wakeups() {
+    let events = EventLoop::acquire().unwrap();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let wakeup = Arc::new(Wakeup::default());
+    let (sender, receiver) = mpsc::channel();
+    let (report, seen) = (sender.clone(), Arc::clone(&wakeup));
+    let _task = events.spawn(move |handle| {
+        let handle = handle.clone();
+        async move {
+            let mut watched = handle.watch(OwnedFd::from(theirs)).unwrap();
+            watched.readable().await;
+            report.send("readable").unwrap();
+            seen.wait().await;
+            report.send("woken").unwrap();
+            handle.sleep(Duration::from_millis(5)).await;
+            report.send("slept").unwrap();
+        }
+    });
+    assert!(receiver.recv_timeout(Duration::from_millis(20)).is_err());
+    std::io::Write::write_all(&mut ours, b"x").unwrap();
+    assert_eq!(receiver.recv_timeout(LONG), Ok("readable"));
+    let before = Instant::now();
+    wakeup.wake();
+    assert_eq!(receiver.recv_timeout(LONG), Ok("woken"));
+    assert_eq!(receiver.recv_timeout(LONG), Ok("slept"));
+    assert!(before.elapsed() >= Duration::from_millis(5));
+}
+
+/// Of a wake-up that comes before the task waits nothing is lost, and several count as one.
+#[test]
+fn a_wakeup_is_remembered_once() {
+    let wakeup = Wakeup::default();
+    wakeup.wake();
+    wakeup.wake();
+    futures_lite::future::block_on(wakeup.wait());
+    assert_eq!(futures_lite::future::block_on(futures_lite::future::poll_once(wakeup.wait())), None);
+}
+
+struct CountsDrop(Arc<AtomicUsize>);
+
+impl Drop for CountsDrop {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_stopped_task_has_been_dropped() {
+    let events = EventLoop::acquire().unwrap();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    for round in 0..100 {
+        let guard = CountsDrop(Arc::clone(&dropped));
+        let task = events.spawn(move |handle| {
+            let handle = handle.clone();
+            async move {
+                let _guard = guard;
+                handle.sleep_until(None).await;
+            }
+        });
+        if round % 2 == 0 {
+            task.stop();
+            assert_eq!(dropped.load(Ordering::SeqCst), round + 1);
+        }
+        drop(task);
+        assert_eq!(dropped.load(Ordering::SeqCst), round + 1);
+    }
+}
+
+/// The loop of this test alone: the process's may be in use by other tests.
+#[test]
+fn tasks_end_with_the_loop_whatever_they_wait_for() {
+    let events = EventLoop::start_alone();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let (started, receiver) = mpsc::channel();
+    let mut tasks = Vec::new();
+    for kind in 0..4 {
+        let (guard, started) = (CountsDrop(Arc::clone(&dropped)), started.clone());
+        tasks.push(events.spawn(move |handle| {
+            let handle = handle.clone();
+            async move {
+                let _guard = guard;
+                started.send(()).unwrap();
+                match kind {
+                    0 => handle.sleep(LONG).await,
+                    1 => {
+                        let (_other, stream) = UnixStream::pair().unwrap();
+                        handle.watch(stream).unwrap().readable().await;
+                    }
+                    2 => {
+                        let inner = handle.clone();
+                        let _child = handle.spawn(async move { inner.sleep(LONG).await });
+                        handle.sleep_until(None).await;
+                    }
+                    _ => handle.blocking(|| std::thread::sleep(Duration::from_millis(50))).await,
+                }
+            }
+        }));
+    }
+    (0..4).for_each(|_| receiver.recv_timeout(LONG).unwrap());
+    let before = Instant::now();
+    drop(events);
+    assert_eq!(dropped.load(Ordering::SeqCst), 4);
+    assert!(before.elapsed() < LONG / 2);
+    tasks.iter().for_each(Task::stop);
+}
+
+#[test]
+fn calls_that_block_take_four_threads_and_hold_up_no_task() {
+    let events = EventLoop::start_alone();
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (sender, receiver) = mpsc::channel();
+    let tasks: Vec<_> = (0..12)
+        .map(|_| {
+            let (running, most, sender) = (Arc::clone(&running), Arc::clone(&most), sender.clone());
+            events.spawn(move |handle| {
+                let handle = handle.clone();
+                async move {
+                    let call = move || {
+                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        std::thread::sleep(Duration::from_millis(30));
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        std::thread::current().id()
+                    };
+                    let thread = handle.blocking(call).await;
+                    assert_ne!(thread, std::thread::current().id());
+                    sender.send(()).unwrap();
+                }
+            })
+        })
+        .collect();
+    let (answer, answered) = mpsc::channel();
+    let before = Instant::now();
+    let other = events.spawn(move |_| async move { answer.send(()).unwrap() });
+    answered.recv_timeout(LONG).unwrap();
+    assert!(before.elapsed() < Duration::from_millis(60), "a task waited for the calls of others");
+    (0..12).for_each(|_| receiver.recv_timeout(LONG).unwrap());
+    assert_eq!(most.load(Ordering::SeqCst), 4);
+    drop((other, tasks, most));
+}
+
+#[test]
+fn a_notifier_stays_readable_until_acknowledged() {
+    let notifier = Notifier::new().unwrap();
+    assert!(!notifier.is_notified());
+    notifier.notify();
+    notifier.notify();
+    assert!(notifier.is_notified() && notifier.is_notified());
+    notifier.acknowledge();
+    assert!(!notifier.is_notified());
+}
+
+#[test]
+fn the_last_reference_dropped_on_the_loop_is_dropped_by_a_helper() {
+    struct TellsThread(mpsc::Sender<std::thread::ThreadId>);
+    impl Drop for TellsThread {
+        fn drop(&mut self) {
+            self.0.send(std::thread::current().id()).unwrap();
+        }
+    }
+    let events = EventLoop::start_alone();
+    let (sender, receiver) = mpsc::channel();
+    let (loop_sender, loop_thread) = mpsc::channel();
+    let value = Arc::new(TellsThread(sender));
+    let other = Arc::clone(&value);
+    let _task = events.spawn(move |handle| {
+        let handle = handle.clone();
+        async move {
+            loop_sender.send(std::thread::current().id()).unwrap();
+            drop_elsewhere(&handle, other);
+            drop_elsewhere(&handle, value);
+        }
+    });
+    assert_ne!(receiver.recv_timeout(LONG).unwrap(), loop_thread.recv_timeout(LONG).unwrap());
+}
