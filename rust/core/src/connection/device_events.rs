@@ -1,29 +1,27 @@
-//! What a device says on its own: its port goes down and comes back, a queue pair fails, the address changes, the
+//! Asynchronous events of a device: its port goes down and comes back, a queue pair fails, the address changes, the
 //! device is lost.
 //!
-//! One thread for each device, whatever the number of engines, asleep in `poll` until there is something to read. It
-//! notes how the device is, moves the lanes in question to ERROR and wakes their connections; whatever takes time is
-//! done by their care-takers ([`super::care`]).
+//! One task of the event loop for each device, whatever the number of engines. It notes the device's health and has a
+//! helper thread move the lanes in question to ERROR, which wakes the recovery of their connections.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use once_cell::sync::Lazy;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::io::Errno;
 
 use super::Connection;
+use crate::events::{EventLoop, Handle, Task};
 use crate::fabric::{Device, DeviceEvent};
 use crate::observe::{self, Label, Snapshot, Source, metrics};
 
-/// Listens to one device. The thread ends when the last reference is dropped.
+/// The events of one device. They are read for as long as this lives.
 #[derive(Debug)]
 pub struct DeviceEvents {
     listener: Arc<Listener>,
-    thread: Option<JoinHandle<()>>,
+    /// `None` for a device without events.
+    _task: Option<(Task, Arc<EventLoop>)>,
 }
 
 /// How a device is, as far as its events tell.
@@ -40,7 +38,6 @@ pub enum DeviceHealth {
 #[derive(Debug)]
 struct Listener {
     device: Arc<dyn Device>,
-    stop: OwnedFd,
     state: Mutex<State>,
 }
 
@@ -75,14 +72,15 @@ impl DeviceEvents {
     }
 
     fn start(device: Arc<dyn Device>) -> std::io::Result<Self> {
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let state = State { health: DeviceHealth::Up, counts: BTreeMap::new(), connections: Vec::new() };
-        let listener = Arc::new(Listener { device, stop, state: Mutex::new(state) });
-        let thread = listener.device.event_fd().is_some().then(|| {
+        let listener = Arc::new(Listener { device, state: Mutex::new(state) });
+        let mut task = None;
+        if let Some(descriptor) = listener.device.event_fd() {
+            let (events, descriptor) = (EventLoop::acquire()?, descriptor.try_clone_to_owned()?);
             let listener = Arc::clone(&listener);
-            std::thread::Builder::new().name("p2p-events".to_owned()).spawn(move || listener.run())
-        });
-        Ok(Self { listener, thread: thread.transpose()? })
+            task = Some((events.spawn(move |handle| listen(listener, descriptor, handle.clone())), events));
+        }
+        Ok(Self { listener, _task: task })
     }
 
     /// How the device is.
@@ -95,17 +93,6 @@ impl DeviceEvents {
         let mut state = self.listener.lock();
         state.connections.retain(|connection| connection.strong_count() > 0);
         state.connections.push(Arc::downgrade(connection));
-    }
-}
-
-impl Drop for DeviceEvents {
-    fn drop(&mut self) {
-        let _ = rustix::io::write(&self.listener.stop, &1_u64.to_ne_bytes());
-        // The thread itself may drop the last reference, with a connection that it has just woken.
-        let thread = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id());
-        if let Some(thread) = thread {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -122,38 +109,33 @@ impl Source for DeviceEvents {
     }
 }
 
-impl Listener {
-    fn run(&self) {
-        let Some(events) = self.device.event_fd() else { return };
-        loop {
-            let mut fds =
-                [PollFd::from_borrowed_fd(events, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => {
-                    tracing::error!("nobody listens to the device's events any more: {error}");
-                    return;
-                }
-            }
-            let [device, stop] = fds.map(|fd| !fd.revents().is_empty());
-            if stop {
-                return;
-            }
-            if !device {
-                continue;
-            }
-            let mut found = false;
-            while let Some(event) = self.device.poll_event() {
-                found = true;
-                self.take(event);
-            }
-            if !found {
-                std::thread::sleep(FALSE_ALARM);
-            }
+/// Reads the events of a device until the task is stopped.
+async fn listen(listener: Arc<Listener>, descriptor: OwnedFd, handle: Handle) {
+    let mut descriptor = match handle.watch(descriptor) {
+        Ok(descriptor) => descriptor,
+        Err(error) => {
+            let device = &listener.device.attributes().name;
+            tracing::error!(device, "cannot watch the device's asynchronous events: {error}");
+            return;
+        }
+    };
+    loop {
+        descriptor.readable().await;
+        let mut found = false;
+        while let Some(event) = listener.device.poll_event() {
+            found = true;
+            let concerned = listener.note(event);
+            handle.blocking(move || concerned.tell()).await;
+        }
+        if !found {
+            handle.sleep(FALSE_ALARM).await;
         }
     }
+}
 
-    fn take(&self, event: DeviceEvent) {
+impl Listener {
+    /// Notes the device's health after `event`, and which connections the event may be about.
+    fn note(&self, event: DeviceEvent) -> Concerned {
         let device = &self.device.attributes().name;
         match event {
             DeviceEvent::PortDown | DeviceEvent::CompletionQueueFatal | DeviceEvent::DeviceFatal => {
@@ -164,16 +146,27 @@ impl Listener {
         let mut state = self.lock();
         *state.counts.entry(event.kind()).or_default() += 1;
         state.health = after(state.health, event);
-        let health = state.health;
-        let connections: Vec<_> = state.connections.iter().filter_map(Weak::upgrade).collect();
-        drop(state);
-        for connection in connections {
-            connection.device_event(event, health);
-        }
+        Concerned { event, health: state.health, connections: state.connections.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Connections that an event may be about.
+struct Concerned {
+    event: DeviceEvent,
+    health: DeviceHealth,
+    connections: Vec<Weak<Connection>>,
+}
+
+impl Concerned {
+    /// Tells them. Blocks for the device's commands, one for each queue pair that is moved to ERROR.
+    fn tell(self) {
+        for connection in self.connections.iter().filter_map(Weak::upgrade) {
+            connection.device_event(self.event, self.health);
+        }
     }
 }
 
