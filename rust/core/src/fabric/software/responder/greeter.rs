@@ -48,6 +48,10 @@ impl Greeter {
         self.socket.as_fd()
     }
 
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Goes on as far as what has arrived allows.
     pub(super) fn serve(mut self, core: &Core, tables: Option<SocketName>) -> Greeted {
         if Instant::now() >= self.deadline {

@@ -10,7 +10,7 @@ use rustix::net::{
 };
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use super::HELLO_PATIENCE;
+use super::accept::HELLO_LIMIT;
 use crate::fabric::software::descriptors;
 use crate::fabric::software::device::Core;
 use crate::fabric::software::hello::SocketName;
@@ -50,7 +50,7 @@ impl TableListener {
             pid: pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs()),
             process: pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
             pins: None,
-            deadline: Instant::now() + HELLO_PATIENCE,
+            deadline: Instant::now() + HELLO_LIMIT,
         })
     }
 }
@@ -81,9 +81,9 @@ impl TableKeeper {
         self.process.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether it still has to say what it wants.
-    pub(super) fn is_stranger(&self) -> bool {
-        self.pins.is_none()
+    /// By when it must have said what it wants; `None` once it has.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.pins.is_none().then_some(self.deadline)
     }
 
     pub(super) fn serve(&mut self, core: &Core) -> Wish {
@@ -92,7 +92,7 @@ impl TableKeeper {
         }
         match self.take_request(core) {
             Ok(()) | Err(Errno::AGAIN | Errno::INTR)
-                if !self.is_stranger() || Instant::now() < self.deadline =>
+                if self.deadline().is_none_or(|deadline| Instant::now() < deadline) =>
             {
                 Wish::Read
             }

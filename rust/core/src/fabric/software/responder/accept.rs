@@ -1,0 +1,273 @@
+//! Accepts data connections and greets them, and gives out the shared tables: a task of the event loop.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use rustix::event::{Timespec, epoll};
+
+use super::greeter::{Greeted, Greeter};
+use super::tables::{TableKeeper, TableListener};
+use crate::events::{Handle, first};
+use crate::fabric::software::device::Core;
+use crate::fabric::software::tcp::server::{Server, Wish};
+
+/// Tokens of the listeners; clients count from [`FIRST_CLIENT`].
+const LISTENER: u64 = 0;
+const TABLES: u64 = 1;
+const FIRST_CLIENT: u64 = 2;
+
+/// How long a client may take to say hello.
+pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// Pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// Connections without a hello; more are closed at once.
+const MAX_UNGREETED: usize = 1024;
+/// Connections accepted before the loop looks at anything else.
+const ACCEPTED_PER_TURN: usize = 32;
+const EVENTS: usize = 64;
+
+/// The listeners of a device, and their clients that are not served by its data thread.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    core: Arc<Core>,
+    epoll: OwnedFd,
+    listener: TcpListener,
+    /// `None` when the host does not let us have one: then the cross-memory path is not offered.
+    tables: Option<TableListener>,
+    clients: HashMap<u64, Client>,
+    next_token: u64,
+    /// Clients whose hello is awaited.
+    ungreeted: usize,
+    /// The listener is not watched until then.
+    paused: Option<Instant>,
+}
+
+/// One client, by what it has said so far.
+#[derive(Debug)]
+enum Client {
+    Ungreeted(Greeter),
+    Tables(TableKeeper),
+}
+
+impl Acceptor {
+    pub(super) fn new(core: Arc<Core>, listener: TcpListener) -> std::io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let read = epoll::EventFlags::IN;
+        epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), read)?;
+        let tables = match TableListener::bind(&core) {
+            Ok(tables) => {
+                epoll::add(&epoll, tables.as_fd(), epoll::EventData::new_u64(TABLES), read)?;
+                Some(tables)
+            }
+            Err(errno) => {
+                tracing::info!(device = core.name(), %errno, "no Unix socket: peers of this host will use TCP");
+                None
+            }
+        };
+        Ok(Self {
+            core,
+            epoll,
+            listener,
+            tables,
+            clients: HashMap::new(),
+            next_token: FIRST_CLIENT,
+            ungreeted: 0,
+            paused: None,
+        })
+    }
+
+    /// Accepts until the task is stopped.
+    pub(super) async fn run(mut self, handle: Handle) {
+        // The loop waits for an epoll of ours: one descriptor for the loop, whatever comes.
+        let watched = self.epoll.try_clone().and_then(|epoll| handle.watch(epoll));
+        let mut watched = match watched {
+            Ok(watched) => watched,
+            Err(error) => {
+                tracing::error!(device = self.core.name(), %error, "cannot watch the data listener");
+                return;
+            }
+        };
+        loop {
+            let next_look = self.next_look();
+            first(watched.readable(), handle.sleep_until(next_look)).await;
+            self.turn();
+        }
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        self.paused.into_iter().chain(self.clients.values().filter_map(Client::deadline)).min()
+    }
+
+    fn turn(&mut self) {
+        let now = Instant::now();
+        if self.paused.is_some_and(|until| now >= until) && self.watch_listener(epoll::EventFlags::IN) {
+            self.paused = None;
+        }
+        let mut room = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
+        let events = match epoll::wait(&self.epoll, &mut room, Some(&Timespec::default())) {
+            Ok((events, _)) => events,
+            // Level-triggered: the next turn finds it again.
+            Err(_) => return,
+        };
+        for event in events {
+            match event.data.u64() {
+                LISTENER => self.accept(),
+                TABLES => self.accept_tables(),
+                token => self.serve(token),
+            }
+        }
+        let overdue: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.deadline().is_some_and(|deadline| now >= deadline))
+            .map(|(token, _)| *token)
+            .collect();
+        overdue.into_iter().for_each(|token| self.serve(token));
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTED_PER_TURN {
+            match self.listener.accept() {
+                Ok((_, peer)) if !permits(&self.core.options.allow, peer.ip()) => {
+                    tracing::info!(device = self.core.name(), %peer, "connection refused: not in FLAGCX_P2P_ALLOW");
+                }
+                Ok((stream, peer)) => self.greet(stream, peer),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Most likely no descriptors are left. The connection stays in the backlog and the listener
+                    // readable: without the pause this would spin.
+                    tracing::warn!(device = self.core.name(), %error, "cannot accept a data connection");
+                    if self.watch_listener(epoll::EventFlags::empty()) {
+                        self.paused = Some(Instant::now() + ACCEPT_PAUSE);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn watch_listener(&self, flags: epoll::EventFlags) -> bool {
+        epoll::modify(&self.epoll, &self.listener, epoll::EventData::new_u64(LISTENER), flags).is_ok()
+    }
+
+    fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
+        if self.ungreeted >= MAX_UNGREETED {
+            tracing::warn!(device = self.core.name(), %peer, "too many connections without a hello");
+            return;
+        }
+        match Greeter::new(stream, peer, Instant::now() + HELLO_LIMIT) {
+            Ok(greeter) => {
+                self.ungreeted += 1;
+                self.add(Client::Ungreeted(greeter));
+            }
+            Err(errno) => tracing::warn!(device = self.core.name(), %peer, %errno, "cannot greet"),
+        }
+    }
+
+    fn accept_tables(&mut self) {
+        for _ in 0..ACCEPTED_PER_TURN {
+            let Some(keeper) = self.tables.as_ref().and_then(TableListener::accept) else { return };
+            self.add(Client::Tables(keeper));
+        }
+    }
+
+    fn add(&mut self, client: Client) {
+        let token = self.next_token;
+        self.next_token += 1;
+        let data = epoll::EventData::new_u64(token);
+        let read = epoll::EventFlags::IN;
+        let watched = epoll::add(&self.epoll, client.socket(), data, read).and_then(|()| {
+            client.process().map_or(Ok(()), |process| epoll::add(&self.epoll, process, data, read))
+        });
+        if let Err(errno) = watched {
+            tracing::warn!(device = self.core.name(), %errno, "cannot watch a data connection");
+            self.forget(client);
+            return;
+        }
+        self.clients.insert(token, client);
+        self.serve(token);
+    }
+
+    /// Gives a client its turn.
+    fn serve(&mut self, token: u64) {
+        match self.clients.remove(&token) {
+            None => {}
+            Some(Client::Tables(mut keeper)) => match keeper.serve(&self.core) {
+                Wish::Close => keeper.close(&self.core),
+                _ => drop(self.clients.insert(token, Client::Tables(keeper))),
+            },
+            Some(Client::Ungreeted(greeter)) => {
+                let name = self.tables.as_ref().map(TableListener::name);
+                match greeter.serve(&self.core, name) {
+                    Greeted::Waiting(greeter) => {
+                        self.clients.insert(token, Client::Ungreeted(greeter));
+                    }
+                    Greeted::Refused(greeter) => self.forget(Client::Ungreeted(greeter)),
+                    Greeted::Welcome(server) => {
+                        self.ungreeted -= 1;
+                        self.hand_over(server);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives a greeted connection to the data thread.
+    fn hand_over(&self, server: Server) {
+        // Fails only for a socket that is not watched.
+        let _ = epoll::delete(&self.epoll, server.socket());
+        self.core.responder.hand_over(server);
+    }
+
+    fn forget(&mut self, client: Client) {
+        match client {
+            Client::Ungreeted(_) => self.ungreeted -= 1,
+            Client::Tables(keeper) => keeper.close(&self.core),
+        }
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        for (_, client) in std::mem::take(&mut self.clients) {
+            self.forget(client);
+        }
+    }
+}
+
+impl Client {
+    fn socket(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Ungreeted(greeter) => greeter.socket(),
+            Self::Tables(keeper) => keeper.socket(),
+        }
+    }
+
+    /// Another descriptor to look at it for: readable when its process ends.
+    fn process(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tables(keeper) => keeper.process(),
+            Self::Ungreeted(_) => None,
+        }
+    }
+
+    /// By when it must have said what it wants.
+    fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Ungreeted(greeter) => Some(greeter.deadline()),
+            Self::Tables(keeper) => keeper.deadline(),
+        }
+    }
+}
+
+/// Whether an address is in one of the networks; no networks mean that every address may connect.
+fn permits(allow: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    allow.is_empty() || allow.iter().any(|network| network.contains(&address))
+}

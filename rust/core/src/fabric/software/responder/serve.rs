@@ -1,0 +1,192 @@
+//! The data thread of a device: serves the TCP path of its queue pairs, and watches the processes of their peers.
+//!
+//! It sleeps in epoll, never blocks on a peer, and holds no lock while it works.
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+
+use crate::fabric::software::device::Core;
+use crate::fabric::software::link::is_alive;
+use crate::fabric::software::tcp::server::{Server, Wish};
+use crate::fabric::software::wake::WatchedProcess;
+
+/// Token of the notifier; connections count from [`FIRST_CONNECTION`].
+const WAKE: u64 = 0;
+const FIRST_CONNECTION: u64 = 1;
+
+/// How often deadlines are looked at while there are any.
+const TICK: Duration = Duration::from_millis(100);
+const EVENTS: usize = 64;
+
+/// What the thread waits for.
+#[derive(Debug)]
+enum Connection {
+    Data(Server),
+    Process(WatchedProcess),
+}
+
+#[derive(Debug)]
+pub(super) struct Loop {
+    core: Arc<Core>,
+    epoll: OwnedFd,
+    connections: HashMap<u64, Connection>,
+    next_token: u64,
+    /// Connections that wait for a time rather than for an event.
+    timed: BTreeSet<u64>,
+    /// Connections with work left.
+    again: BTreeSet<u64>,
+}
+
+impl Loop {
+    pub(super) fn new(core: Arc<Core>) -> std::io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, core.responder.as_fd(), epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        Ok(Self {
+            core,
+            epoll,
+            connections: HashMap::new(),
+            next_token: FIRST_CONNECTION,
+            timed: BTreeSet::new(),
+            again: BTreeSet::new(),
+        })
+    }
+
+    pub(super) fn run(&mut self) {
+        while !self.core.responder.is_stopping() {
+            if let Err(errno) = self.turn() {
+                tracing::error!(device = self.core.name(), %errno, "the data thread cannot wait for its peers");
+                thread::sleep(TICK);
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), Errno> {
+        let mut room = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
+        let events = match epoll::wait(&self.epoll, &mut room, self.timeout().as_ref()) {
+            Ok((events, _)) => events,
+            Err(Errno::INTR) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+        let again = std::mem::take(&mut self.again);
+        for event in events {
+            match event.data.u64() {
+                WAKE => self.woken(),
+                token => self.serve(token),
+            }
+        }
+        again.into_iter().for_each(|token| self.serve(token));
+        std::mem::take(&mut self.timed).into_iter().for_each(|token| self.serve(token));
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        let wait = |time: Duration| Timespec {
+            tv_sec: time.as_secs() as i64,
+            tv_nsec: i64::from(time.subsec_nanos()),
+        };
+        if !self.again.is_empty() {
+            Some(wait(Duration::ZERO))
+        } else if !self.timed.is_empty() {
+            Some(wait(TICK))
+        } else {
+            None
+        }
+    }
+
+    /// Something was handed over, or a queue pair was connected or went to ERROR: its connections may want something
+    /// else now.
+    fn woken(&mut self) {
+        self.core.responder.acknowledge();
+        let (servers, processes) = self.core.responder.take_over();
+        servers.into_iter().for_each(|server| self.add(Connection::Data(server)));
+        processes.into_iter().for_each(|process| self.add(Connection::Process(process)));
+        let concerned: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.is_concerned())
+            .map(|(token, _)| *token)
+            .collect();
+        concerned.into_iter().for_each(|token| self.serve(token));
+    }
+
+    fn add(&mut self, connection: Connection) {
+        let token = self.next_token;
+        self.next_token += 1;
+        let data = epoll::EventData::new_u64(token);
+        if let Err(errno) = epoll::add(&self.epoll, connection.socket(), data, epoll::EventFlags::IN) {
+            tracing::warn!(device = self.core.name(), %errno, "cannot watch a connection");
+            return;
+        }
+        self.connections.insert(token, connection);
+        self.serve(token);
+    }
+
+    /// Gives a connection its turn.
+    fn serve(&mut self, token: u64) {
+        let Some(mut connection) = self.connections.remove(&token) else { return };
+        let wish = match &mut connection {
+            Connection::Data(server) => server.serve(&self.core),
+            Connection::Process(process) => process.serve(),
+        };
+        let flags = match wish {
+            Wish::Read | Wish::Again => epoll::EventFlags::IN,
+            Wish::Write => epoll::EventFlags::OUT,
+            // Nothing but the end of it, and that once: it cannot be acted on before our side is connected.
+            Wish::Parked => epoll::EventFlags::ET,
+            Wish::Close => return,
+        };
+        let data = epoll::EventData::new_u64(token);
+        if epoll::modify(&self.epoll, connection.socket(), data, flags).is_err() {
+            return;
+        }
+        if wish == Wish::Again {
+            self.again.insert(token);
+        } else if connection.has_deadline() {
+            self.timed.insert(token);
+        }
+        self.connections.insert(token, connection);
+    }
+}
+
+impl WatchedProcess {
+    fn serve(&self) -> Wish {
+        if self.endpoint.is_error() {
+            return Wish::Close;
+        }
+        if is_alive(self.process.as_fd()) {
+            return Wish::Read;
+        }
+        self.endpoint.set_peer_gone();
+        Wish::Close
+    }
+}
+
+impl Connection {
+    fn socket(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Data(server) => server.socket(),
+            Self::Process(process) => process.process.as_fd(),
+        }
+    }
+
+    /// Whether a change of a queue pair may matter to it.
+    fn is_concerned(&self) -> bool {
+        match self {
+            Self::Data(server) => server.is_parked() || server.endpoint().is_error(),
+            Self::Process(process) => process.endpoint.is_error(),
+        }
+    }
+
+    fn has_deadline(&self) -> bool {
+        match self {
+            Self::Data(server) => server.is_draining() || server.is_parked(),
+            Self::Process(_) => false,
+        }
+    }
+}
