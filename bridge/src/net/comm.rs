@@ -6,10 +6,9 @@ use std::ptr;
 use std::sync::Arc;
 
 use flagcx_p2p::config;
-use flagcx_p2p::connection::{Connection, Context, Established, LaneBuilder, Monitor, PeerInfo};
+use flagcx_p2p::connection::{Connection, Context, Established, LaneBuilder, PeerInfo};
 use flagcx_p2p::control::{self, Channel, RawPeer};
 use flagcx_p2p::memory::RemoteTable;
-use once_cell::sync::OnceCell;
 
 use super::answer::{NetError, answer};
 use super::devices::{device, limits, own_address};
@@ -50,7 +49,7 @@ impl Comm {
             notify: None,
             guest: None,
         };
-        let connection = Connection::new(context, lanes, monitor()?, established)?;
+        let connection = Connection::new(context, lanes, established)?;
         Ok(Self { device, connection })
     }
 
@@ -77,13 +76,6 @@ fn connect_to(index: i32, handle: &[u8]) -> Result<Comm, NetError> {
     let mut lanes = LaneBuilder::new(Arc::clone(context));
     let peer = control::initiate_raw(handle, &mut lanes, &limits(config::global())?)?;
     Comm::new(index, Arc::clone(context), lanes, peer, true)
-}
-
-/// Watches the raw connections of the process.
-fn monitor() -> Result<Arc<Monitor>, NetError> {
-    static MONITOR: OnceCell<Arc<Monitor>> = OnceCell::new();
-    let start = || Monitor::start().map_err(|error| NetError::internal(format_args!("no monitor: {error}")));
-    MONITOR.get_or_try_init(start).cloned()
 }
 
 /// # Safety

@@ -18,7 +18,7 @@ pub mod connection;
 pub mod control;
 pub mod device;
 pub mod engine;
-pub(crate) mod events;
+pub mod events;
 pub mod fabric;
 pub mod memory;
 pub mod notify;

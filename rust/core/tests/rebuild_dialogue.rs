@@ -148,6 +148,7 @@ fn a_leader_that_is_ready_too_late_is_told() {
     assert_eq!(dialogue.hear(), ChannelFrame::Broken { lane: 0 });
     dialogue.ask(1);
     thread::sleep(TOO_LATE);
+    assert_eq!(dialogue.hear(), ChannelFrame::Broken { lane: 0 }, "the queue pair is given up");
     dialogue.say(&ChannelFrame::Ready { lane: 0, attempt: 1 });
     assert_eq!(dialogue.hear(), ChannelFrame::Broken { lane: 0 });
     dialogue.ask(2);

@@ -146,7 +146,7 @@ impl Listener {
         let mut state = self.lock();
         *state.counts.entry(event.kind()).or_default() += 1;
         state.health = after(state.health, event);
-        Concerned { event, health: state.health, connections: state.connections.clone() }
+        Concerned { event, connections: state.connections.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -157,7 +157,6 @@ impl Listener {
 /// Connections that an event may be about.
 struct Concerned {
     event: DeviceEvent,
-    health: DeviceHealth,
     connections: Vec<Weak<Connection>>,
 }
 
@@ -165,7 +164,7 @@ impl Concerned {
     /// Tells them. Blocks for the device's commands, one for each queue pair that is moved to ERROR.
     fn tell(self) {
         for connection in self.connections.iter().filter_map(Weak::upgrade) {
-            connection.device_event(self.event, self.health);
+            connection.device_event(self.event);
         }
     }
 }
@@ -183,17 +182,13 @@ fn after(health: DeviceHealth, event: DeviceEvent) -> DeviceHealth {
 }
 
 impl Connection {
-    /// Moves the lanes that `event` is about to ERROR, and has a care-taker look at them.
-    fn device_event(&self, event: DeviceEvent, health: DeviceHealth) {
+    /// Moves the lanes that `event` is about to ERROR, and wakes the recovery, which finds out about the port by itself.
+    fn device_event(&self, event: DeviceEvent) {
         let reason = event.to_string();
         for lane in &self.lanes {
-            lane.worker.with_state(|state| match health {
-                // Where nobody rebuilds lanes, the device's own retries are the better chance.
-                DeviceHealth::PortDown(_) if self.heals => state.break_lane(lane.key, &reason),
-                _ => state.notice_broken(lane.key, &reason),
-            });
+            lane.worker.with_state(|state| state.notice_broken(lane.key, &reason));
         }
-        self.monitor.ring(self.number);
+        self.wakeup.wake();
     }
 }
 

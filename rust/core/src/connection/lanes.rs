@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::context::Context;
 use crate::control::{LaneCapabilities, LaneSetup as HandshakeLanes, PeerCapabilities};
-use crate::fabric::{FabricError, PathKind, PathOptions, QpAddress, QueuePair, QueuePairCaps};
+use crate::events::Waiter;
+use crate::fabric::{Device, FabricError, PathKind, PathOptions, QpAddress, QueuePair, QueuePairCaps};
 use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError, SlicePolicy, Worker};
 
 /// One lane of a connection, as its submitters see it.
@@ -95,6 +96,18 @@ impl LaneBuilder {
         }
         Ok(lanes)
     }
+}
+
+/// Connects a queue pair of `device`; for a task of the event loop, on a helper thread.
+pub(super) async fn connect_lane(
+    _device: &Arc<dyn Device>,
+    mut queue_pair: Box<dyn QueuePair>,
+    peer: &QpAddress,
+    options: &PathOptions,
+    waiter: &Waiter,
+) -> Result<Box<dyn QueuePair>, FabricError> {
+    let (peer, options) = (*peer, *options);
+    waiter.call(move || queue_pair.connect(&peer, &options).map(|()| queue_pair)).await
 }
 
 impl HandshakeLanes for LaneBuilder {

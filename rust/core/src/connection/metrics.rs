@@ -16,7 +16,7 @@ impl Source for Connection {
         out.number(&metrics::TRANSFERS, &labels, self.lanes.iter().map(|lane| lane.status.transfers()).sum());
         out.number(&metrics::BYTES, &labels, self.lanes.iter().map(|lane| lane.status.bytes()).sum());
         out.number(&metrics::FAILURES, &labels, self.failures.load(Ordering::Relaxed));
-        out.number(&metrics::REBUILDS, &labels, self.rebuilds.load(Ordering::Relaxed));
+        out.number(&metrics::REBUILDS, &labels, self.rebuilt.load(Ordering::Relaxed));
         out.number(&metrics::NOTIFICATIONS_SENT, &labels, self.notified.load(Ordering::Relaxed));
     }
 }

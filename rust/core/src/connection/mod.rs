@@ -1,36 +1,37 @@
 //! The way to one peer: lanes, the peer's region table, locality.
 
-mod care;
 mod context;
 mod device_copies;
 mod device_events;
 mod device_path;
 mod lanes;
 mod metrics;
-mod monitor;
 mod recovery;
 mod submit;
 mod wait;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
+
+use once_cell::sync::OnceCell;
 
 pub use context::{Context, TransferSettings};
 pub use device_events::{DeviceEvents, DeviceHealth};
 pub use device_path::RemoteEnd;
 pub use lanes::{LaneBuilder, LaneHandle};
-pub use monitor::{LaneBell, Monitor};
 
-use care::Care;
+use recovery::{Driver, Machine, Rebuilds, Role};
 
-use crate::control::{Channel, ChannelFrame, Guest, PeerCapabilities};
-use crate::fabric::PathKind;
+use crate::control::wire::LaneRecord;
+use crate::control::{Channel, ChannelFrame, Guest, LaneSetup as _, PeerCapabilities};
+use crate::events::{EventLoop, Task, Wakeup};
+use crate::fabric::{FabricError, PathKind, PathOptions, QueuePair};
 use crate::memory::RemoteTable;
 use crate::notify::{LargeMessage, Message, NotifyError, Sender};
 use crate::observe;
 use crate::pool::{LaneHealth, LaneWatcher, PoolError, SlicePolicy, Verdict};
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::transfer::RdmaDesc;
 
 /// A connection to one peer. Symmetric: both ends may start transfers. Every method may be called from any thread.
@@ -49,24 +50,21 @@ pub struct Connection {
     heals: bool,
     /// We connected, so rebuilds are ours to begin.
     leads: bool,
-    channel: Channel,
+    channel: Arc<Channel>,
     notify: Option<Sender>,
     /// Keeps the place of the peer's notification socket.
     _guest: Option<Guest>,
-    monitor: Arc<Monitor>,
+    /// Names the connection in this process.
     number: u64,
-    care: Mutex<Care>,
-    /// Numbers the rebuilds; only care-takers, one at a time, use it: Relaxed.
-    attempt: AtomicU32,
+    /// Wakes the recovery.
+    wakeup: Arc<Wakeup>,
+    rebuilds: Arc<Rebuilds>,
+    /// The recovery, a task of the event loop; set once the connection stands.
+    recovery: OnceCell<(Task, Arc<EventLoop>)>,
     /// Counts for operators, incremented by whoever sees one: Relaxed.
     failures: AtomicU64,
-    rebuilds: AtomicU64,
+    rebuilt: AtomicU64,
     notified: AtomicU64,
-    /// A care-taker is at work. Taken and given back by care-takers, SeqCst together with `wanted`, so that a wish
-    /// during the last look is either seen or finds nobody at work.
-    attended: AtomicBool,
-    /// Somebody asked for care since the care-taker's last look; see `attended`.
-    wanted: AtomicBool,
     /// Set once by `close`, read by submitters: a hint, the lanes' own state decides. Relaxed.
     closed: AtomicBool,
     /// Done once everything has ended.
@@ -139,18 +137,19 @@ const NOTIFY_LIMIT: Duration = Duration::from_secs(5);
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 impl Connection {
-    /// A connection over connected queue pairs, which become its lanes; watched by `monitor` from now on.
+    /// A connection over connected queue pairs, which become its lanes; watched by the event loop from now on.
     pub fn new(
         context: Arc<Context>,
         lanes: LaneBuilder,
-        monitor: Arc<Monitor>,
         established: Established,
     ) -> Result<Arc<Self>, PoolError> {
+        /// Numbers the connections; only their uniqueness matters: Relaxed.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let Established { peer, remote, capabilities, heals, leads, channel, notify, guest } = established;
         let (path, policy) = (lanes.path(), lanes.policy());
-        let number = monitor.number();
-        let bell: Arc<dyn LaneWatcher> = Arc::new(LaneBell { monitor: Arc::clone(&monitor), number });
-        let lanes = lanes.install(heals, Some(bell))?;
+        let wakeup = Arc::new(Wakeup::default());
+        let notifier = Arc::new(RecoveryNotifier(Arc::clone(&wakeup)));
+        let lanes = lanes.install(heals, Some(notifier))?;
         tracing::info!(
             peer = %peer.control, %path, lanes = lanes.len(), regions = remote.len(), local = peer.local, "connected"
         );
@@ -164,34 +163,51 @@ impl Connection {
             capabilities,
             heals,
             leads,
-            channel,
+            channel: Arc::new(channel),
             notify,
             _guest: guest,
-            number,
-            care: Mutex::default(),
-            attempt: AtomicU32::new(0),
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            wakeup,
+            rebuilds: Arc::default(),
+            recovery: OnceCell::new(),
             failures: AtomicU64::new(0),
-            rebuilds: AtomicU64::new(0),
+            rebuilt: AtomicU64::new(0),
             notified: AtomicU64::new(0),
-            attended: AtomicBool::new(false),
-            wanted: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             ended: Once::new(),
-            monitor,
         });
-        connection
-            .monitor
-            .watch(number, &connection)
-            .map_err(|error| PoolError::Thread(format!("watching a connection: {error}")))?;
+        connection.start_recovery()?;
         if let Some(events) = &connection.context.device_events {
             events.watch(&connection);
-            if events.health() != DeviceHealth::Up {
-                // It changed during the handshake.
-                connection.monitor.ring(number);
-            }
+            // It may have changed during the handshake.
+            connection.wakeup.wake();
         }
         observe::registry().add(&connection);
         Ok(connection)
+    }
+
+    fn start_recovery(self: &Arc<Self>) -> Result<(), PoolError> {
+        let events = EventLoop::acquire()
+            .map_err(|error| PoolError::Thread(format!("starting the event loop: {error}")))?;
+        let machine = Machine::new(Role { leads: self.leads, heals: self.heals }, self.lanes.len());
+        let (connection, channel) = (Arc::downgrade(self), Arc::clone(&self.channel));
+        let (wakeup, rebuilds) = (Arc::clone(&self.wakeup), Arc::clone(&self.rebuilds));
+        let task = events.spawn(move |handle| {
+            let handle = handle.clone();
+            async move {
+                match Driver::new(&connection, channel, wakeup, machine, rebuilds, handle.clone()) {
+                    Ok(driver) => driver.run().await,
+                    Err(error) => handle.detach(move || {
+                        if let Some(connection) = connection.upgrade() {
+                            connection.lose(&format!("the event loop cannot watch it: {error}"));
+                        }
+                    }),
+                }
+            }
+        });
+        // The cell is empty: this is called once.
+        let _ = self.recovery.set((task, events));
+        Ok(())
     }
 
     /// A descriptor for a range of the peer's memory, from the peer's region table; `None` if no region holds it.
@@ -284,45 +300,108 @@ impl Connection {
         self.end(Verdict::Failed, reason);
     }
 
-    /// Ends every transfer, once. Whoever comes second (we close while the peer does) waits for the first: when this
-    /// returns, nothing of the connection touches memory any more.
+    /// Ends every transfer, once. A second caller (we close while the peer does) waits for the first: when this returns,
+    /// nothing of the connection touches memory any more.
     fn end(&self, verdict: Verdict, reason: &str) {
         self.ended.call_once_force(|_| {
+            let deadline = Instant::now() + DRAIN_LIMIT;
             self.closed.store(true, Ordering::SeqCst);
-            self.monitor.forget(self.number, self);
+            if let Some((recovery, _)) = self.recovery.get() {
+                recovery.stop();
+            }
             if self.peer.ours && verdict == Verdict::Cancelled {
-                // A courtesy: the peer sees the socket close anyway. Not before this: it hangs up at once, and whoever
-                // notices that must not come first and fail what is to be cancelled.
+                // A courtesy: the peer sees the socket close anyway. Not before this: it hangs up at once, and the
+                // recovery must not notice that first and fail what is to be cancelled.
                 let _ = self.channel.send(&ChannelFrame::Goodbye, Instant::now() + Duration::from_millis(100));
             }
             self.channel.shutdown();
             for lane in &self.lanes {
-                self.close_lane(lane, verdict, reason);
+                self.close_lane(lane, verdict, reason, deadline);
             }
-            self.end_rebuilds();
+            self.rebuilds.end();
             if !self.context.device_copies.finish(self.number, Instant::now() + DRAIN_LIMIT) {
                 tracing::warn!(peer = %self.peer.control, "copies of device memory go on after the connection has ended");
             }
         });
     }
 
-    /// Closes a lane: ERROR, drained, gone. A flush that does not come ends with the queue pair's destruction.
-    fn close_lane(&self, lane: &LaneHandle, verdict: Verdict, reason: &str) {
-        let limit = match self.context.device_health() {
-            // Nothing comes from a lost device.
-            DeviceHealth::Lost(_) => Duration::ZERO,
-            _ => DRAIN_LIMIT,
-        };
-        let deadline = Instant::now() + limit;
+    /// Closes a lane: ERROR, drained, gone. A flush that does not come by `deadline` ends with the queue pair's
+    /// destruction.
+    fn close_lane(&self, lane: &LaneHandle, verdict: Verdict, reason: &str, deadline: Instant) {
+        // Nothing comes from a lost device.
+        let is_lost = matches!(self.context.device_health(), DeviceHealth::Lost(_));
         while !lane.worker.with_state(|state| state.close_lane(lane.key, verdict, reason)) {
             let _ = lane.worker.drive_as_caller();
-            if Instant::now() >= deadline {
+            if is_lost || Instant::now() >= deadline {
                 tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed");
                 lane.worker.with_state(|state| state.destroy_lane(lane.key, verdict, reason));
                 return;
             }
             std::thread::yield_now();
         }
+    }
+}
+
+/// What the recovery has done on its behalf. These calls block for commands of the device, never for the peer.
+impl Connection {
+    fn break_lane(&self, lane: usize, reason: &str) {
+        if let Some(lane) = self.lanes.get(lane) {
+            lane.worker.with_state(|state| state.break_lane(lane.key, reason));
+        }
+    }
+
+    /// Closes one lane for good; the others go on.
+    fn give_up(&self, lane: usize, reason: &str, deadline: Instant) {
+        tracing::warn!(peer = %self.peer.control, lane, "a lane is given up: {reason}");
+        if let Some(lane) = self.lanes.get(lane) {
+            self.close_lane(lane, Verdict::Failed, reason, deadline);
+        }
+    }
+
+    /// Puts a connected queue pair in the place of a drained one.
+    fn heal(&self, index: usize, queue_pair: Option<Box<dyn QueuePair>>) {
+        let (Some(lane), Some(queue_pair)) = (self.lanes.get(index), queue_pair) else { return };
+        if lane.worker.with_state(|state| state.heal_lane(lane.key, queue_pair)).is_err() {
+            return;
+        }
+        self.rebuilt.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(peer = %self.peer.control, lane = index, "a lane is back in working order");
+        lane.worker.kick();
+    }
+
+    /// A queue pair that can take a lane's place.
+    fn fresh_queue_pair(&self, lane: usize) -> Result<(Box<dyn QueuePair>, LaneRecord), FabricError> {
+        let handle = self
+            .lanes
+            .get(lane)
+            .ok_or_else(|| FabricError::Unsupported("the connection has no such lane".to_owned()))?;
+        let queue_pair = LaneBuilder::create_on(&self.context, &handle.worker)?;
+        let granted = queue_pair.caps();
+        // The requests that wait were made for what the lanes were granted at first.
+        if !self.policy.fits(granted.max_sge, granted.max_inline) {
+            return Err(FabricError::Unsupported(format!(
+                "it was granted {} entries per request and {} bytes inline, less than the one before",
+                granted.max_sge, granted.max_inline
+            )));
+        }
+        tracing::info!(peer = %self.peer.control, lane, reason = handle.status.reason(), "rebuilding a lane");
+        let capabilities = Some(LaneBuilder::new(Arc::clone(&self.context)).capabilities());
+        let record = LaneRecord { address: queue_pair.address(), capabilities };
+        Ok((queue_pair, record))
+    }
+
+    fn path_options(&self, deadline: Instant) -> PathOptions {
+        LaneBuilder::path_options(&self.context, self.capabilities, deadline)
+    }
+}
+
+/// Passes a lane's change on to the recovery.
+#[derive(Debug)]
+struct RecoveryNotifier(Arc<Wakeup>);
+
+impl LaneWatcher for RecoveryNotifier {
+    fn lane_changed(&self) {
+        self.0.wake();
     }
 }
 

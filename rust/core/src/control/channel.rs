@@ -178,8 +178,8 @@ fn number(payload: &[u8]) -> Result<u64, WireError> {
 #[derive(Debug)]
 pub struct Channel {
     stream: Stream,
-    /// Serialises senders: frames go out whole.
-    sending: Mutex<()>,
+    /// Bytes of frames that the socket has not taken yet. Frames go out whole: whatever is sent waits behind them.
+    outgoing: Mutex<Vec<u8>>,
     /// Bytes received that do not make a whole frame yet.
     received: Mutex<Vec<u8>>,
 }
@@ -187,7 +187,7 @@ pub struct Channel {
 impl Channel {
     /// Takes over the lane socket of a finished handshake.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, sending: Mutex::default(), received: Mutex::default() }
+        Self { stream, outgoing: Mutex::default(), received: Mutex::default() }
     }
 
     /// The other end.
@@ -195,10 +195,29 @@ impl Channel {
         self.stream.peer()
     }
 
-    /// Sends a frame whole. After an error the channel is shut down: part of the frame may be out.
+    /// Sends a frame whole, behind what is queued. After an error the channel is shut down: part of the frame may be out.
     pub fn send(&self, frame: &ChannelFrame, deadline: Instant) -> io::Result<()> {
-        let _turn = lock(&self.sending);
-        self.stream.write_all_by(&frame.encode(), deadline).inspect_err(|_| self.stream.shutdown())
+        let mut outgoing = lock(&self.outgoing);
+        outgoing.extend(frame.encode());
+        let bytes = std::mem::take(&mut *outgoing);
+        self.stream.write_all_by(&bytes, deadline).inspect_err(|_| self.stream.shutdown())
+    }
+
+    /// Leaves a frame for [`Channel::flush`].
+    pub fn queue(&self, frame: &ChannelFrame) {
+        lock(&self.outgoing).extend(frame.encode());
+    }
+
+    /// Sends what is queued as far as the socket takes it, without waiting; true once nothing is left.
+    pub fn flush(&self) -> io::Result<bool> {
+        let mut outgoing = lock(&self.outgoing);
+        while !outgoing.is_empty() {
+            match self.stream.try_write(&outgoing)? {
+                None => return Ok(false),
+                Some(count) => drop(outgoing.drain(..count)),
+            }
+        }
+        Ok(true)
     }
 
     /// The next frame that has arrived whole. Never blocks.

@@ -102,7 +102,7 @@ impl Engine {
             notify,
             guest: Some(peer.guest),
         };
-        let connection = Connection::new(Arc::clone(context), lanes, Arc::clone(&self.monitor), established)?;
+        let connection = Connection::new(Arc::clone(context), lanes, established)?;
         if !self.remember(&connection) {
             connection.close();
             return Err(EngineError::Unavailable("this engine was closed during the handshake".to_owned()));

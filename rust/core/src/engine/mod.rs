@@ -21,7 +21,7 @@ pub use open::{EngineOptions, devices};
 use sessions::Sessions;
 
 use crate::config::Config;
-use crate::connection::{Connection, Context, Monitor};
+use crate::connection::{Connection, Context};
 use crate::control::{Abort, Guests, Metadata};
 use crate::fabric::Device;
 use crate::notify::{LargeMessage, Message, Receiver};
@@ -39,7 +39,6 @@ pub struct Engine {
     context: Result<Arc<Context>, String>,
     acceptor: Option<Arc<Acceptor>>,
     sessions: Sessions,
-    monitor: Arc<Monitor>,
     notifications: Option<Receiver>,
     /// Hosts of the connections, shared with the receiver.
     guests: Guests,
@@ -114,7 +113,6 @@ impl Engine {
             connection.close();
         }
         drop(kept);
-        self.monitor.stop();
         if let Ok(context) = &self.context {
             context.close();
         }

@@ -8,7 +8,7 @@ use super::acceptor::Acceptor;
 use super::sessions::Sessions;
 use super::{Engine, EngineError};
 use crate::config::Config;
-use crate::connection::{Context, Monitor};
+use crate::connection::Context;
 use crate::control::{Abort, AllowList, Guests, Listener, LocalAddress, local_address};
 use crate::device;
 use crate::fabric::{self, Device, DeviceList, FabricChoice, FabricError};
@@ -41,16 +41,12 @@ impl Engine {
             .map_err(|error| EngineError::Unavailable(format!("cannot open an eventfd: {error}")))?;
         let acceptor = open_listener(&config, bind);
         let incarnation = random_u64()?;
-        let monitor = Monitor::start().map_err(|error| {
-            EngineError::Unavailable(format!("cannot start the connection monitor: {error}"))
-        })?;
         let guests = Guests::default();
         let notifications = open_receiver(&config, bind, incarnation, &guests)?;
         let engine = Arc::new(Self {
             gpu_index: options.gpu_index,
             address,
             incarnation,
-            monitor,
             notifications,
             guests,
             context,

@@ -11,19 +11,23 @@
 //!
 //! Beside it stand [`Notifier`] and [`Alarm`], the descriptors by which threads wake one another.
 
+mod abort;
 mod alarm;
 mod event_loop;
 mod handle;
 mod helpers;
 mod notifier;
 mod task;
+mod waiter;
 mod wakeup;
 
+pub use abort::Abort;
 pub(crate) use alarm::Alarm;
 pub(crate) use event_loop::{EventLoop, drop_elsewhere};
 pub(crate) use handle::{Handle, Watched, first};
 pub(crate) use notifier::Notifier;
 pub(crate) use task::Task;
+pub use waiter::{Interest, Waiter, run_blocking};
 pub(crate) use wakeup::Wakeup;
 
 #[cfg(test)]

@@ -30,6 +30,11 @@ impl Task {
         (Self(Arc::clone(&shared)), shared)
     }
 
+    /// Whether the future has been dropped.
+    pub(crate) fn is_ended(&self) -> bool {
+        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Stops the future. When this returns the future has been dropped; on the loop's own thread it is dropped soon after.
     pub(crate) fn stop(&self) {
         self.0.stop.wake();

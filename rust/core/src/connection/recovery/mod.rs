@@ -17,23 +17,23 @@
 //! after this, when the old queue pairs of both ends are in ERROR and drained, so nothing of the old ones can still
 //! arrive. The side that closes a lane for good says Refused, so that the other does not wait for it.
 
-#![allow(dead_code, reason = "the driver of connections is not built on it yet")]
-
 mod actions;
+mod driver;
 mod follower;
 mod lane;
 mod leader;
 mod machine;
 mod reason;
+mod rebuilds;
 
 use std::time::Duration;
 
-#[allow(unused_imports, reason = "as above")]
-pub(super) use self::{
-    actions::Action,
-    machine::{Machine, Role},
-    reason::{Failure, LostReason},
-};
+pub(super) use driver::Driver;
+pub(super) use machine::{Machine, Role};
+pub(super) use rebuilds::Rebuilds;
+
+use actions::Action;
+use reason::{Failure, LostReason};
 
 /// Rebuilds of one lane that may fail in a row before it is given up. A lane that comes back and fails again starts
 /// anew: what bounds a transfer then is how often one of its parts may be interrupted.

@@ -1,41 +1,12 @@
-//! Ending waits from another thread.
+//! Waits of sockets: with a deadline, and ended from another thread.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Ends every wait of the sockets that carry it, for good and from any thread. Clones are the same switch.
-#[derive(Clone, Debug)]
-pub struct Abort(Arc<OwnedFd>);
-
-impl Abort {
-    /// A switch that is not thrown yet.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
-    }
-
-    /// Throws the switch. Idempotent.
-    pub fn abort(&self) {
-        // The only failure is a full counter, and then it has been thrown already.
-        let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
-    }
-
-    /// Whether it has been thrown. Nobody reads the counter, so it stays readable.
-    pub fn is_aborted(&self) -> bool {
-        let mut fds = [PollFd::new(&*self.0, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
-    }
-}
-
-impl AsFd for Abort {
-    /// Readable once the switch has been thrown.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
+pub use crate::events::Abort;
 
 /// Waits until `fd` is ready for `events`. `TimedOut` at the deadline, `ConnectionAborted` when the switch is thrown.
 pub(super) fn wait_ready(
@@ -82,7 +53,7 @@ fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
 /// The switch comes first in every set.
 fn check(fds: &[PollFd<'_>]) -> io::Result<()> {
     match fds.first() {
-        Some(abort) if !abort.revents().is_empty() => Err(aborted()),
+        Some(abort) if !abort.revents().is_empty() => Err(Abort::error()),
         _ => Ok(()),
     }
 }
@@ -93,7 +64,7 @@ pub(super) fn sleep(pause: Duration, deadline: Option<Instant>, abort: Option<&A
     let until = deadline.map_or(until, |deadline| deadline.min(until));
     match abort {
         Some(abort) => match wait_ready(abort.as_fd(), PollFlags::IN, Some(until), None) {
-            Ok(()) => Err(aborted()),
+            Ok(()) => Err(Abort::error()),
             Err(_) => Ok(()),
         },
         None => {
@@ -101,10 +72,6 @@ pub(super) fn sleep(pause: Duration, deadline: Option<Instant>, abort: Option<&A
             Ok(())
         }
     }
-}
-
-fn aborted() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "ended by this process")
 }
 
 /// Time left, rounded up to the kernel's resolution so that nobody polls in circles; `TimedOut` when there is none.

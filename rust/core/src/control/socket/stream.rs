@@ -76,6 +76,18 @@ impl Stream {
         }
     }
 
+    /// Writes what the socket takes: `None` when that is nothing.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        loop {
+            match (&self.socket).write(bytes) {
+                Ok(count) => return Ok(Some(count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Whether the peer has closed or broken the connection, as far as this host knows. Consumes nothing.
     pub fn is_closed(&self) -> bool {
         match self.socket.peek(&mut [0]) {
