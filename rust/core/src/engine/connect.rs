@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Accepted, Engine, EngineError};
 use crate::connection::{Connection, Context, Established, LaneBuilder, PeerInfo};
@@ -32,8 +33,18 @@ impl Engine {
         let local = self.local_side(&regions, same_process);
         let mut last = error("the name has no address".to_owned());
         for target in targets {
+            let connected =
+                control::connect(target, Instant::now() + limits.connect_timeout, limits.abort.as_ref());
+            let bootstrap = match connected {
+                Ok(bootstrap) => bootstrap,
+                Err(failed) => {
+                    last = error(format!("{target}: {failed}"));
+                    continue;
+                }
+            };
+            let deadline = Instant::now() + limits.handshake_timeout;
             let mut lanes = LaneBuilder::new(Arc::clone(context));
-            match control::initiate(target, &local, &mut lanes, &limits) {
+            match control::initiate(bootstrap, target, &local, &mut lanes, &limits, deadline) {
                 Ok(peer) => {
                     return self
                         .established(lanes, peer, Role::Initiator, remote_gpu)
