@@ -32,5 +32,5 @@ pub use handshake::{
 pub use host::{HostError, parse_address, resolve, split_session};
 pub use interface::{Interface, InterfaceRules, LocalAddress, NoInterface, choose_interface, local_address};
 pub use metadata::Metadata;
-pub use socket::{Abort, Listener, Stream, connect};
+pub use socket::{Abort, Listener, Miss, Patience, Stream, Unreached, connect, connect_any};
 pub use wire::LaneCapabilities;

@@ -68,6 +68,19 @@ pub(in crate::control) fn wait_any(
     check(&fds)
 }
 
+/// Waits until one of `fds` is writable or has failed; errors as above.
+pub(super) fn wait_writable(
+    fds: &[BorrowedFd<'_>],
+    deadline: Instant,
+    abort: Option<&Abort>,
+) -> io::Result<()> {
+    let writable = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::OUT));
+    let mut fds: Vec<_> =
+        abort.map(|abort| PollFd::new(abort, PollFlags::IN)).into_iter().chain(writable).collect();
+    wait(&mut fds, Some(deadline))?;
+    if abort.is_some() { check(&fds) } else { Ok(()) }
+}
+
 fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
     loop {
         let timeout = deadline.map(remaining).transpose()?;
