@@ -38,7 +38,7 @@ impl AsFd for Abort {
 }
 
 /// Waits until `fd` is ready for `events`. `TimedOut` at the deadline, `ConnectionAborted` when the switch is thrown.
-pub(super) fn wait_ready(
+pub(in crate::control) fn wait_ready(
     fd: BorrowedFd<'_>,
     events: PollFlags,
     deadline: Option<Instant>,

@@ -65,7 +65,7 @@ pub enum Unreached {
 }
 
 /// What is to be said of each address, as one text of bounded length.
-fn listed(mut texts: impl Iterator<Item = String>) -> String {
+pub(in crate::control) fn listed(mut texts: impl Iterator<Item = String>) -> String {
     let mut list = texts.by_ref().take(MAX_LISTED).collect::<Vec<_>>().join(", ");
     let more = texts.count();
     if more > 0 {
