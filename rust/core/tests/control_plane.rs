@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::config::Config;
 use flagcx_p2p::control::wire::{Features, RegionEntry};
 use flagcx_p2p::control::{
-    Abort, LaneCapabilities, LaneSetup, Limits, Listener, LocalSide, Peer, PeerCapabilities, initiate,
-    respond,
+    Abort, LaneCapabilities, LaneSetup, Limits, Listener, LocalSide, Peer, PeerCapabilities, connect,
+    initiate, respond,
 };
 use flagcx_p2p::fabric::{FabricError, LINK_SOFTWARE, QpAddress};
 use flagcx_p2p::notify::{LargeMessage, Message, Receiver, ReceiverOptions, Sender};
@@ -101,7 +101,8 @@ fn both_ways(address: IpAddr, settings: &[(&str, &str)]) {
         let peer = respond(bootstrap, &other.side(&Vec::new), &mut Lanes, &other.limits).unwrap();
         (peer, other)
     });
-    let peer = initiate(target, &one.side(&Vec::new), &mut Lanes, &one.limits).unwrap();
+    let bootstrap = connect(target, soon(), None).unwrap();
+    let peer = initiate(bootstrap, target, &one.side(&Vec::new), &mut Lanes, &one.limits, soon()).unwrap();
     let (their_peer, other) = accepting.join().unwrap();
     let (to_other, to_one) = (sender(peer), sender(their_peer));
 

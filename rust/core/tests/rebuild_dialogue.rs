@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::control::wire::{Features, LaneRecord};
 use flagcx_p2p::control::{
-    Channel, ChannelFrame, Heard, LaneCapabilities, LaneSetup, Limits, LocalSide, PeerCapabilities, initiate,
+    Channel, ChannelFrame, Heard, LaneCapabilities, LaneSetup, Limits, LocalSide, PeerCapabilities, connect,
+    initiate,
 };
 use flagcx_p2p::engine::{Engine, EngineOptions};
 use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricError, FabricOptions, QpAddress};
@@ -97,7 +98,9 @@ impl Dialogue {
         };
         let target = SocketAddr::new(loopback, engine.rpc_port().unwrap());
         let mut lanes = Named { like: None };
-        let peer = initiate(target, &local, &mut lanes, &limits).unwrap();
+        let deadline = Instant::now() + support::LIMIT;
+        let bootstrap = connect(target, deadline, None).unwrap();
+        let peer = initiate(bootstrap, target, &local, &mut lanes, &limits, deadline).unwrap();
         let follower = accepting.join().unwrap();
         Self {
             standin,

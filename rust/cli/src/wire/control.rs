@@ -4,11 +4,13 @@
 //! A peer that is killed, stopped or cut off therefore shows within [`SILENCE`], whatever this side is busy with.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use flagcx_p2p::control::{self, Patience};
 
 use super::Frame;
 use super::codec::{self, FrameError, HEADER};
@@ -17,7 +19,7 @@ use super::codec::{self, FrameError, HEADER};
 pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 /// How often a side says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// Longest wait for a TCP connection.
+/// Longest wait for a TCP connection, with the look-up of the name and over all its addresses.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long an ending side waits for the peer to read its last words.
 const LINGER: Duration = Duration::from_secs(2);
@@ -27,7 +29,7 @@ const QUEUE: usize = 2 * super::MAX_SLOTS;
 /// Why a control stream ended.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ControlError {
-    #[error("cannot resolve {0}; expected HOST:PORT")]
+    #[error("{0}")]
     Resolve(String),
     #[error("cannot connect: {0}; is `flagcx-p2p serve` running there?")]
     Connect(String),
@@ -60,18 +62,15 @@ pub(crate) struct Control {
 impl Control {
     /// Connects to `HOST:PORT`.
     pub(crate) fn connect(address: &str) -> Result<Self, ControlError> {
-        let addresses = address
-            .to_socket_addrs()
-            .map_err(|_| ControlError::Resolve(address.to_owned()))?
-            .collect::<Vec<_>>();
-        let mut last = ControlError::Resolve(address.to_owned());
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, CONNECT) {
-                Ok(stream) => return Self::new(stream).map_err(|error| ControlError::Io(error.to_string())),
-                Err(error) => last = ControlError::Connect(error.to_string()),
-            }
-        }
-        Err(last)
+        let deadline = Instant::now() + CONNECT;
+        let unknown = |error: String| ControlError::Resolve(error);
+        let (host, port) = control::split_session(address).map_err(|error| unknown(error.to_string()))?;
+        let addresses =
+            control::resolve(host, port, deadline, None).map_err(|error| unknown(error.to_string()))?;
+        let connected = control::connect_any(&addresses, deadline, Patience::Once, None);
+        let (_, stream) = connected.map_err(|error| ControlError::Connect(error.to_string()))?;
+        let as_io = |error: io::Error| ControlError::Io(error.to_string());
+        stream.into_blocking().and_then(Self::new).map_err(as_io)
     }
 
     /// Takes over a connected socket.

@@ -8,7 +8,7 @@ use flagcx_p2p::control::wire::{
     ControlMeta, Features, FrameHeader, Handle, LaneRecord, SocketKind, Tag, decode_address, decode_regions,
     encode_address, encode_regions,
 };
-use flagcx_p2p::control::{AuthKey, ChannelFrame, Metadata, parse_address, resolve, split_session};
+use flagcx_p2p::control::{AuthKey, ChannelFrame, Metadata, numeric, parse_address, split_session};
 use flagcx_p2p::fabric::HcaFilter;
 use flagcx_p2p::notify::{Decoder, Door};
 use flagcx_p2p::topology::{CpuSet, gid_interface, roce_version};
@@ -125,7 +125,7 @@ pub fn session(data: &[u8]) {
     if let Some(address) = parse_address(&text) {
         let mut expected = address;
         expected.set_port(9);
-        assert_eq!(resolve(&text, 9), Ok(vec![expected]));
+        assert_eq!(numeric(&text, 9), Ok(Some(expected)));
     }
 }
 

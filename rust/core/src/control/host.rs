@@ -1,7 +1,7 @@
 //! Hosts and sessions as callers write them: IPv4, names, IPv6 with or without brackets, `host:port`.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// A text that names no host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,14 +12,6 @@ pub enum HostError {
     /// It looks like an IPv4 address and is none.
     #[error("{0:?} is not an IPv4 address")]
     Address(String),
-    /// The resolver does not know it.
-    #[error("cannot resolve host {host:?}: {reason}")]
-    Resolve {
-        /// The name.
-        host: String,
-        /// The resolver's words.
-        reason: String,
-    },
 }
 
 /// Splits `host:port`. Of an IPv6 address without brackets the last group is the port.
@@ -36,20 +28,15 @@ pub fn split_session(session: &str) -> Result<(&str, u16), HostError> {
     if well_formed { Ok((host, port)) } else { Err(malformed()) }
 }
 
-/// The addresses of a host, in the order in which they should be tried. Names are looked up, which may take as long
-/// as the system's resolver likes; addresses never are.
-pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, HostError> {
+/// The address of a host that is written as one; `None` for a name, which has to be looked up.
+pub fn numeric(host: &str, port: u16) -> Result<Option<SocketAddr>, HostError> {
     if let Some(mut address) = parse_address(host) {
         address.set_port(port);
-        return Ok(vec![address]);
+        return Ok(Some(address));
     }
-    let is_numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if is_numeric {
-        return Err(HostError::Address(host.to_owned()));
-    }
-    let failed = |reason: String| HostError::Resolve { host: host.to_owned(), reason };
-    let found: Vec<_> = (host, port).to_socket_addrs().map_err(|error| failed(error.to_string()))?.collect();
-    if found.is_empty() { Err(failed("it has no address".to_owned())) } else { Ok(found) }
+    // A resolver would take some of these for addresses, and ask name servers about the others.
+    let looks_numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if looks_numeric { Err(HostError::Address(host.to_owned())) } else { Ok(None) }
 }
 
 /// A numeric address, with brackets and `%scope` where IPv6 has them; port 0.
@@ -113,13 +100,20 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_never_looked_up() {
-        assert_eq!(resolve("192.0.2.2", 9).unwrap(), ["192.0.2.2:9".parse().unwrap()]);
-        assert_eq!(resolve("2001:db8::1", 9).unwrap(), ["[2001:db8::1]:9".parse().unwrap()]);
-        assert_eq!(resolve("[2001:db8::1]", 9).unwrap(), ["[2001:db8::1]:9".parse().unwrap()]);
-        assert_eq!(resolve("fe80::1%7", 9).unwrap(), ["[fe80::1%7]:9".parse().unwrap()]);
+    fn addresses_are_told_from_names() {
+        for (host, address) in [
+            ("192.0.2.2", "192.0.2.2:9"),
+            ("2001:db8::1", "[2001:db8::1]:9"),
+            ("[2001:db8::1]", "[2001:db8::1]:9"),
+            ("fe80::1%7", "[fe80::1%7]:9"),
+        ] {
+            assert_eq!(numeric(host, 9), Ok(Some(address.parse().unwrap())));
+        }
         for bad in ["256.256.256.256", "1.2.3", "127.1", ""] {
-            assert_eq!(resolve(bad, 9), Err(HostError::Address(bad.to_owned())));
+            assert_eq!(numeric(bad, 9), Err(HostError::Address(bad.to_owned())));
+        }
+        for name in ["localhost", "node-7.example", "7.example", "[localhost]"] {
+            assert_eq!(numeric(name, 9), Ok(None));
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! * [`wire`] holds the byte formats, as pure functions over slices;
 //! * [`Stream`], [`Listener`] and [`connect`] are blocking TCP in which every wait has a deadline and can be aborted;
+//! * [`Dial`] connects to a name, over all its addresses within one deadline;
 //! * [`initiate`] and [`respond`] are the two roles of the handshake, [`initiate_raw`] and [`RawListener`] its lane
 //!   part alone;
 //! * [`Channel`] is the connection that stays open afterwards between two engines of this kind;
@@ -11,11 +12,13 @@
 mod allow;
 mod auth;
 mod channel;
+mod dial;
 mod guests;
 mod handshake;
 mod host;
 mod interface;
 mod metadata;
+mod resolver;
 mod socket;
 pub mod wire;
 
@@ -24,13 +27,15 @@ pub use auth::{AuthKey, PROOF_SIZE, random};
 #[cfg(test)]
 pub(crate) use channel::tests as channel_tests;
 pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME};
+pub use dial::{Dial, DialError, Dialed};
 pub use guests::{Guest, Guests};
 pub use handshake::{
     HandshakeError, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawListener, RawPeer, Reason, Step,
     initiate, initiate_raw, respond,
 };
-pub use host::{HostError, parse_address, resolve, split_session};
+pub use host::{HostError, numeric, parse_address, split_session};
 pub use interface::{Interface, InterfaceRules, LocalAddress, NoInterface, choose_interface, local_address};
 pub use metadata::Metadata;
-pub use socket::{Abort, Listener, Stream, connect};
+pub use resolver::{ResolveError, resolve};
+pub use socket::{Abort, Listener, Miss, Patience, Stream, Unreached, connect, connect_any};
 pub use wire::LaneCapabilities;

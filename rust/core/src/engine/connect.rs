@@ -6,13 +6,18 @@ use std::sync::Arc;
 use super::{Accepted, Engine, EngineError};
 use crate::connection::{Connection, Context, Established, LaneBuilder, PeerInfo};
 use crate::control::wire::{Features, RegionEntry};
-use crate::control::{self, Channel, HandshakeError, Limits, LocalSide, Peer, Stream};
+use crate::control::{
+    self, Channel, Dial, DialError, Dialed, HandshakeError, Limits, LocalSide, Peer, Stream,
+};
 use crate::memory::{RemoteRegion, RemoteTable};
 use crate::notify::Sender;
 
 impl Engine {
     /// Connects to a peer's control listener. `remote_gpu` counts only if the peer reports none;
     /// `same_process` says that the peer is in this process, and is verified.
+    ///
+    /// A name is looked up, and each of its addresses tried. Look-up and TCP connection end within the connect timeout,
+    /// the call within that plus the handshake timeout, however many addresses there are.
     pub fn connect(
         self: &Arc<Self>,
         host: &str,
@@ -21,28 +26,27 @@ impl Engine {
         same_process: bool,
     ) -> Result<Arc<Connection>, EngineError> {
         let context = self.context()?;
-        let error = |reason: String| EngineError::Peer {
+        let error = |reason: DialError| EngineError::Peer {
             operation: "connect to",
             peer: format!("{host}:{port}"),
-            reason,
+            reason: reason.to_string(),
         };
-        let targets = control::resolve(host, port).map_err(|reason| error(reason.to_string()))?;
         let regions = || announced(context);
         let limits = self.limits()?;
         let local = self.local_side(&regions, same_process);
-        let mut last = error("the name has no address".to_owned());
-        for target in targets {
+        let mut dial = Dial::new(host, port, &limits).map_err(error)?;
+        loop {
+            let Dialed { stream, target, deadline } = dial.connect().map_err(error)?;
             let mut lanes = LaneBuilder::new(Arc::clone(context));
-            match control::initiate(target, &local, &mut lanes, &limits) {
+            match control::initiate(stream, target, &local, &mut lanes, &limits, deadline) {
                 Ok(peer) => {
                     return self
                         .established(lanes, peer, Role::Initiator, remote_gpu)
                         .map(|accepted| accepted.connection);
                 }
-                Err(failed) => last = error(failed.to_string()),
+                Err(failed) => dial.failed(target, &failed),
             }
         }
-        Err(last)
     }
 
     /// The accepting role on a socket that a peer has just opened. `Ok(None)`: it was no peer at all.

@@ -6,21 +6,21 @@ use std::time::Instant;
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Step};
 use super::{LaneSetup, Limits, LocalSide, Peer, Role, door, lanes, notify_link, tables};
-use crate::control::socket::{connect, connect_once};
+use crate::control::Stream;
+use crate::control::socket::connect_once;
 use crate::control::wire::SocketKind;
 
-/// Connects to a peer's control listener and goes through the handshake. Blocks at most for the connect timeout plus
-/// the handshake timeout.
+/// Goes through the handshake on `bootstrap`, which is connected to the control listener `target`. All of it ends by
+/// `deadline`.
 pub fn initiate(
+    bootstrap: Stream,
     target: SocketAddr,
     local: &LocalSide<'_>,
     lanes: &mut dyn LaneSetup,
     limits: &Limits,
+    deadline: Instant,
 ) -> Result<Peer, HandshakeError> {
     let abort = limits.abort.as_ref();
-    let bootstrap = connect(target, Instant::now() + limits.connect_timeout, abort)
-        .map_err(|error| HandshakeError::new(target, Step::Connect, error))?;
-    let deadline = Instant::now() + limits.handshake_timeout;
     let dialogue = Dialogue { stream: &bootstrap, peer: target, role: Role::Initiator, deadline };
 
     dialogue.write(Step::Preamble, &SocketKind::Bootstrap.encode())?;

@@ -91,7 +91,7 @@ impl fmt::Debug for LocalSide<'_> {
 /// Bounds and door rules of a handshake.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How long a refused port is tried.
+    /// For the look-up of a name and the TCP connection, over all its addresses.
     pub connect_timeout: Duration,
     /// For everything after the bootstrap connection.
     pub handshake_timeout: Duration,

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 pub use crate::events::Abort;
 
 /// Waits until `fd` is ready for `events`. `TimedOut` at the deadline, `ConnectionAborted` when the switch is thrown.
-pub(super) fn wait_ready(
+pub(in crate::control) fn wait_ready(
     fd: BorrowedFd<'_>,
     events: PollFlags,
     deadline: Option<Instant>,
@@ -37,6 +37,19 @@ pub(in crate::control) fn wait_any(
     fds.extend(watched.map(|watched| PollFd::from_borrowed_fd(watched, PollFlags::RDHUP)));
     wait(&mut fds, deadline)?;
     check(&fds)
+}
+
+/// Waits until one of `fds` is writable or has failed; errors as above.
+pub(super) fn wait_writable(
+    fds: &[BorrowedFd<'_>],
+    deadline: Instant,
+    abort: Option<&Abort>,
+) -> io::Result<()> {
+    let writable = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::OUT));
+    let mut fds: Vec<_> =
+        abort.map(|abort| PollFd::new(abort, PollFlags::IN)).into_iter().chain(writable).collect();
+    wait(&mut fds, Some(deadline))?;
+    if abort.is_some() { check(&fds) } else { Ok(()) }
 }
 
 fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {

@@ -1,35 +1,29 @@
-//! Connecting, with patience for a peer that is not up yet.
+//! Connecting to one address.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Stream;
-use super::abort::{Abort, sleep, wait_ready};
-
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+use super::abort::{Abort, wait_ready};
+use super::connect_any::{Unreached, connect_any};
+use super::schedule::Patience;
 
 /// Connects to `target`. A refused port is tried again, with growing pauses, until `deadline`: peers that start
 /// together still meet. The stream's later waits end with `abort` too.
 ///
 /// `ConnectionRefused` when nobody ever listened, `TimedOut` when nobody answered, or the system's error.
 pub fn connect(target: SocketAddr, deadline: Instant, abort: Option<&Abort>) -> io::Result<Stream> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let refused = match connect_once(target, deadline, abort) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => error,
-            other => return other,
-        };
-        sleep(pause, Some(deadline), abort)?;
-        if Instant::now() >= deadline {
-            return Err(refused);
+    match connect_any(&[target], deadline, Patience::UntilDeadline, abort) {
+        Ok((_, stream)) => Ok(stream),
+        Err(Unreached::Wait(error)) => Err(error),
+        Err(Unreached::Nobody(misses)) => {
+            Err(misses.into_iter().next().map_or_else(|| ErrorKind::TimedOut.into(), io::Error::from))
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -49,21 +43,39 @@ pub(in crate::control) fn connect_from(
     deadline: Instant,
     abort: Option<&Abort>,
 ) -> io::Result<Stream> {
+    let socket = begin(source, target)?;
+    while !is_connected(&socket)? {
+        wait_ready(socket.as_fd(), PollFlags::OUT, Some(deadline), abort)?;
+    }
+    connected(socket, abort)
+}
+
+/// Begins to connect, and waits for nothing.
+pub(super) fn begin(source: Option<SocketAddr>, target: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if let Some(source) = source {
         socket.bind(&source.into())?;
     }
     match socket.connect(&target.into()) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
-            wait_ready(socket.as_fd(), PollFlags::OUT, Some(deadline), abort)?;
-            if let Some(error) = socket.take_error()? {
-                return Err(error);
-            }
-        }
-        Err(error) => return Err(error),
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket),
     }
+}
+
+/// Whether it is connected; an error when it cannot be any more.
+pub(super) fn is_connected(socket: &Socket) -> io::Result<bool> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    match socket.peer_addr() {
+        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+        other => other.map(|_| true),
+    }
+}
+
+/// Takes over a socket that is connected.
+pub(super) fn connected(socket: Socket, abort: Option<&Abort>) -> io::Result<Stream> {
     let stream = Stream::new(TcpStream::from(socket), abort.cloned())?;
     if stream.local() == stream.peer() {
         // The kernel had picked the target's own port for our end and connected the socket to itself.

@@ -125,6 +125,12 @@ impl Stream {
         self.abort = abort;
     }
 
+    /// The socket alone, as a blocking one without deadlines.
+    pub fn into_blocking(self) -> io::Result<TcpStream> {
+        self.socket.set_nonblocking(false)?;
+        Ok(self.socket)
+    }
+
     fn wait_if_blocked(&self, error: io::Error, events: PollFlags, deadline: Instant) -> io::Result<()> {
         match error.kind() {
             ErrorKind::WouldBlock => {

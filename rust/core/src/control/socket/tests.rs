@@ -1,9 +1,11 @@
 //! Deadlines, aborts and patience, over loopback.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use super::super::AllowList;
 use super::*;
@@ -144,5 +146,131 @@ fn keepalive_can_be_set() {
 fn an_address_that_cannot_be_connected_to_is_an_error_at_once() {
     let start = Instant::now();
     assert!(connect("255.255.255.255:1".parse().unwrap(), soon(), None).is_err());
+    assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+/// A port of `host` at which connects get no answer for as long as the value lives: its queue is full.
+struct Silent {
+    address: SocketAddr,
+    _sockets: Vec<Socket>,
+}
+
+impl Silent {
+    fn at(host: Ipv4Addr, port: u16) -> Self {
+        let new = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        };
+        let listener = new();
+        listener.bind(&SocketAddr::from((host, port)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut sockets = vec![listener];
+        // A backlog of 0 takes one; the kernel drops what comes later.
+        for _ in 0..4 {
+            let filling = new();
+            let _ = filling.connect(&address.into());
+            sockets.push(filling);
+        }
+        Self { address, _sockets: sockets }
+    }
+}
+
+/// Of 127.0.0.0/8.
+fn host(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, last)
+}
+
+#[test]
+fn a_silent_address_does_not_take_the_time_of_the_next() {
+    let listener = Listener::bind(host(2).into(), None, &Abort::new().unwrap()).unwrap();
+    let silent = Silent::at(host(3), listener.local().port());
+    let start = Instant::now();
+    let targets = [silent.address, listener.local()];
+    let (target, stream) = connect_any(&targets, soon(), Patience::UntilDeadline, None).unwrap();
+    assert_eq!((target, stream.peer()), (listener.local(), listener.local()));
+    let took = start.elapsed().as_millis();
+    assert!((250..2000).contains(&took), "{took} ms");
+}
+
+#[test]
+fn a_refused_address_costs_nothing() {
+    let listener = Listener::bind(LOOPBACK, None, &Abort::new().unwrap()).unwrap();
+    let refusing = (1..4).map(|last| SocketAddr::from((host(10 + last), listener.local().port())));
+    let refusing = refusing.chain([SocketAddr::from((Ipv6Addr::LOCALHOST, listener.local().port()))]);
+    let targets: Vec<_> = refusing.chain([listener.local()]).collect();
+    // Of several tries the quickest counts: a machine that stalls slows some.
+    let quickest = (0..5).map(|_| {
+        let start = Instant::now();
+        connect_any(&targets, soon(), Patience::UntilDeadline, None).unwrap();
+        start.elapsed()
+    });
+    let quickest = quickest.min().unwrap();
+    assert!(quickest < Duration::from_millis(50), "{quickest:?}");
+}
+
+#[test]
+fn one_deadline_holds_for_all_addresses() {
+    let refused = Listener::bind(LOOPBACK, None, &Abort::new().unwrap()).unwrap().local();
+    let silent = [2, 3, 4].map(|last| Silent::at(host(last), 0));
+    let targets: Vec<_> = silent.iter().map(|one| one.address).chain([refused]).collect();
+    let start = Instant::now();
+    let deadline = start + Duration::from_secs(1);
+    let error = connect_any(&targets, deadline, Patience::UntilDeadline, None).unwrap_err();
+    let took = start.elapsed().as_millis();
+    assert!((1000..1500).contains(&took), "{took} ms");
+    let Unreached::Nobody(misses) = error else { panic!("{error:?}") };
+    assert_eq!(misses.iter().map(|miss| miss.target).collect::<Vec<_>>(), targets);
+    let texts: Vec<_> = misses.iter().map(Miss::to_string).collect();
+    for (text, target) in texts.iter().zip(&targets) {
+        assert!(text.starts_with(&target.to_string()), "{texts:?}");
+    }
+    // Each has had its turn, the last of them after three quarters of the time.
+    assert!(texts[..3].iter().all(|text| text.contains("timed out after")), "{texts:?}");
+    assert!(texts[3].contains("refused") && misses[3].tries > 1, "{texts:?}");
+}
+
+#[test]
+fn an_address_that_starts_to_listen_is_found_beside_a_silent_one() {
+    let silent = Silent::at(host(2), 0);
+    let free = Listener::bind(LOOPBACK, None, &Abort::new().unwrap()).unwrap().local();
+    let late = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(400));
+        let ports = Some((free.port(), free.port()));
+        Listener::bind(LOOPBACK, ports, &Abort::new().unwrap()).unwrap()
+    });
+    let targets = [silent.address, free];
+    let (target, _) = connect_any(&targets, soon(), Patience::UntilDeadline, None).unwrap();
+    assert_eq!(target, free);
+    drop(late.join().unwrap());
+}
+
+#[test]
+fn an_abort_ends_all_that_is_under_way() {
+    let silent = [2, 3].map(|last| Silent::at(host(last), 0));
+    let targets = silent.each_ref().map(|one| one.address);
+    let abort = Abort::new().unwrap();
+    let connecting = {
+        let abort = abort.clone();
+        thread::spawn(move || {
+            connect_any(&targets, soon(), Patience::UntilDeadline, Some(&abort)).unwrap_err()
+        })
+    };
+    thread::sleep(Duration::from_millis(30));
+    let start = Instant::now();
+    abort.abort();
+    let error = connecting.join().unwrap();
+    assert!(matches!(&error, Unreached::Wait(error) if error.kind() == ErrorKind::ConnectionAborted));
+    assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn without_patience_a_refusal_is_told_at_once() {
+    let free = Listener::bind(LOOPBACK, None, &Abort::new().unwrap()).unwrap().local();
+    let start = Instant::now();
+    let error = connect_any(&[free], soon(), Patience::Once, None).unwrap_err();
+    let Unreached::Nobody(misses) = error else { panic!("{error:?}") };
+    assert_eq!(misses[0].to_string(), format!("{free} refused"));
     assert!(start.elapsed() < Duration::from_secs(2));
 }

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::control::socket::connect;
 use crate::control::{Listener, LocalAddress};
 use crate::fabric::LINK_SOFTWARE;
 
@@ -107,6 +108,17 @@ fn side<'a>(gpu_index: i32, regions: &'a dyn Fn() -> Vec<RegionEntry>) -> LocalS
         ..Features::default()
     };
     LocalSide { gpu_index, notify_port: 0, same_process: false, address: LOOPBACK, features, regions }
+}
+
+/// Connects to a control listener and goes through the handshake.
+fn initiate(
+    target: SocketAddr,
+    local: &LocalSide<'_>,
+    lanes: &mut dyn LaneSetup,
+    limits: &Limits,
+) -> Result<Peer, HandshakeError> {
+    let bootstrap = connect(target, soon(), limits.abort.as_ref()).unwrap();
+    super::initiate(bootstrap, target, local, lanes, limits, Instant::now() + limits.handshake_timeout)
 }
 
 fn listener() -> Listener {

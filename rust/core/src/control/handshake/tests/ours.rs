@@ -231,15 +231,3 @@ fn an_abort_ends_both_roles() {
     let error = initiating.join().unwrap();
     assert!(error.is_aborted(), "{error}");
 }
-
-#[test]
-fn nobody_listening_is_said() {
-    let target = listener().local();
-    let limits = Limits { connect_timeout: Duration::from_millis(50), ..limits() };
-    let error = initiate(target, &side(1, &Vec::new), &mut FakeLanes::new(100), &limits).unwrap_err();
-    assert_eq!(error.step, Step::Connect);
-    assert!(
-        error.to_string().contains(&target.to_string()) && error.to_string().contains("refused"),
-        "{error}"
-    );
-}

@@ -1,0 +1,227 @@
+//! Looking up names, in threads of their own: a resolver that hangs holds its thread, and callers until their deadline.
+
+mod error;
+mod system;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use rustix::event::{EventfdFlags, PollFlags, eventfd};
+
+use super::Abort;
+use super::host;
+use super::socket::wait_ready;
+
+pub use error::ResolveError;
+
+/// The addresses of `host`, in the order in which they should be tried. Numeric addresses are never looked up and
+/// never wait. Names are looked up by the system's resolver, which may wait for name servers; the call ends by
+/// `deadline` or with `abort` all the same. From any thread.
+pub fn resolve(
+    host: &str,
+    port: u16,
+    deadline: Instant,
+    abort: Option<&Abort>,
+) -> Result<Vec<SocketAddr>, ResolveError> {
+    static OF_THE_PROCESS: LazyLock<Resolver> = LazyLock::new(|| Resolver::new(system::look_up));
+    if let Some(address) = host::numeric(host, port)? {
+        return Ok(vec![address]);
+    }
+    OF_THE_PROCESS.resolve(host, port, deadline, abort)
+}
+
+/// Looks names up, each once at a time. Callers of one name share its look-up, also one that has been hanging since
+/// before they came. Nothing is kept of a name that has been answered.
+struct Resolver(Arc<Shared>);
+
+struct Shared {
+    look_up: Box<LookUp>,
+    state: Mutex<State>,
+}
+
+/// The addresses of a name, with port 0; an error says why there are none.
+type LookUp = dyn Fn(&str) -> Result<Vec<SocketAddr>, String> + Send + Sync;
+
+#[derive(Default)]
+struct State {
+    /// Of this process: threads of the one that it was forked from do not exist here.
+    process: u32,
+    threads: usize,
+    /// What is looked up, and what waits for a thread.
+    names: HashMap<String, Name>,
+    /// The latter, in the order in which they came.
+    waiting: VecDeque<String>,
+}
+
+struct Name {
+    question: Arc<Question>,
+    callers: usize,
+}
+
+/// One look-up of one name.
+struct Question {
+    name: String,
+    /// When its thread began; empty while it waits for one.
+    begun: OnceLock<Instant>,
+    answer: OnceLock<Result<Vec<SocketAddr>, String>>,
+    /// Readable once there is an answer.
+    answered: OwnedFd,
+}
+
+impl Resolver {
+    fn new(look_up: impl Fn(&str) -> Result<Vec<SocketAddr>, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Shared { look_up: Box::new(look_up), state: Mutex::default() }))
+    }
+
+    /// As [`resolve()`], for a name.
+    fn resolve(
+        &self,
+        name: &str,
+        port: u16,
+        deadline: Instant,
+        abort: Option<&Abort>,
+    ) -> Result<Vec<SocketAddr>, ResolveError> {
+        let came = Instant::now();
+        if name.len() > LONGEST_NAME {
+            return Err(ResolveError::TooLong { length: name.len(), limit: LONGEST_NAME });
+        }
+        let failed =
+            |reason: String| ResolveError::Failed { name: name.to_owned(), reason, waited: came.elapsed() };
+        let question = self.ask(name).map_err(failed)?;
+        let waited = wait_ready(question.answered.as_fd(), PollFlags::IN, Some(deadline), abort);
+        self.leave(&question);
+        match (question.answer.get(), waited) {
+            (Some(Ok(addresses)), _) if addresses.is_empty() => Err(failed("it has no address".to_owned())),
+            (Some(Ok(addresses)), _) => Ok(with_port(addresses, port)),
+            (Some(Err(reason)), _) => Err(failed(reason.clone())),
+            (None, Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+                let (name, waited) = (name.to_owned(), came.elapsed());
+                Err(match question.begun.get() {
+                    Some(begun) => ResolveError::Silent { name, waited, running: begun.elapsed() },
+                    None => ResolveError::Busy { name, waited, limit: MAX_THREADS },
+                })
+            }
+            (None, Err(error)) if error.kind() == std::io::ErrorKind::ConnectionAborted => {
+                Err(ResolveError::Aborted)
+            }
+            (None, Err(error)) => Err(failed(error.to_string())),
+            (None, Ok(())) => Err(failed("its look-up ended without an answer".to_owned())),
+        }
+    }
+
+    /// Joins the look-up of `name`, or begins one.
+    fn ask(&self, name: &str) -> Result<Arc<Question>, String> {
+        let mut state = self.0.lock();
+        if let Some(known) = state.names.get_mut(name) {
+            known.callers += 1;
+            return Ok(Arc::clone(&known.question));
+        }
+        let question = Question::new(name).map_err(|error| format!("cannot open an eventfd: {error}"))?;
+        if state.threads < MAX_THREADS {
+            self.start(&question).map_err(|error| format!("cannot start a thread: {error}"))?;
+            state.threads += 1;
+        } else {
+            state.waiting.push_back(name.to_owned());
+        }
+        state.names.insert(name.to_owned(), Name { question: Arc::clone(&question), callers: 1 });
+        Ok(question)
+    }
+
+    /// The caller waits no longer. What nobody waits for is not begun.
+    fn leave(&self, question: &Arc<Question>) {
+        let mut state = self.0.lock();
+        let Some(known) = state.names.get_mut(&question.name) else { return };
+        if !Arc::ptr_eq(&known.question, question) {
+            return;
+        }
+        known.callers -= 1;
+        if known.callers == 0 && question.begun.get().is_none() {
+            state.names.remove(&question.name);
+            state.waiting.retain(|name| *name != question.name);
+        }
+    }
+
+    /// Nobody ever joins the thread, so one that hangs holds up neither a caller nor the end of the process.
+    fn start(&self, question: &Arc<Question>) -> std::io::Result<()> {
+        question.begin();
+        let (shared, first) = (Arc::clone(&self.0), Arc::clone(question));
+        std::thread::Builder::new().name("p2p-resolve".to_owned()).stack_size(STACK).spawn(move || {
+            let mut next = Some(first);
+            while let Some(question) = next {
+                let answer = (shared.look_up)(&question.name);
+                next = shared.finish(&question, answer);
+            }
+        })?;
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Locks; in a child of a fork, forgets what the parent's threads are doing.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let process = std::process::id();
+        if state.process != process {
+            *state = State { process, ..State::default() };
+        }
+        state
+    }
+
+    /// Tells the callers, and takes the next name for the thread that is free now.
+    fn finish(&self, question: &Question, answer: Result<Vec<SocketAddr>, String>) -> Option<Arc<Question>> {
+        let mut state = self.lock();
+        state.names.remove(&question.name);
+        let _ = question.answer.set(answer);
+        // Of a counter that was 0 there is no failure.
+        let _ = rustix::io::write(&question.answered, &1_u64.to_ne_bytes());
+        let next = state.waiting.pop_front().and_then(|name| state.names.get(&name));
+        let next = next.map(|next| Arc::clone(&next.question));
+        match &next {
+            Some(next) => next.begin(),
+            None => state.threads -= 1,
+        }
+        next
+    }
+}
+
+impl Question {
+    fn new(name: &str) -> std::io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            name: name.to_owned(),
+            begun: OnceLock::new(),
+            answer: OnceLock::new(),
+            answered: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        }))
+    }
+
+    fn begin(&self) {
+        let _ = self.begun.set(Instant::now());
+    }
+}
+
+/// Each address once, and not more than anybody could try.
+fn with_port(addresses: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
+    let mut all = Vec::new();
+    for &(mut address) in addresses {
+        address.set_port(port);
+        if !all.contains(&address) && all.len() < MAX_ADDRESSES {
+            all.push(address);
+        }
+    }
+    all
+}
+
+/// Names that are looked up at a time.
+const MAX_THREADS: usize = 16;
+/// Addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 64;
+/// `NI_MAXHOST`, which includes the end of the string: no longer name can be looked up.
+const LONGEST_NAME: usize = 1024;
+/// For one getaddrinfo with its modules. glibc's own ones take a few tens of KiB; others, for directories, more.
+const STACK: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! Connecting to one of several addresses, to that which answers first (RFC 8305, "Happy Eyeballs").
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use socket2::Socket;
+
+use super::Stream;
+use super::abort::{Abort, wait_writable};
+use super::connect::{begin, connected, is_connected};
+use super::schedule::{Next, Patience, Schedule};
+
+/// Connects to the first of `targets` that answers. They are tried in their order: the next one is started when the one
+/// before it has failed, or has been silent for 250 ms (less if the time until `deadline` is short). A silent address
+/// stays under way beside the others. What was refused is tried again as `patience` says. The stream's later waits end
+/// with `abort` too.
+pub fn connect_any(
+    targets: &[SocketAddr],
+    deadline: Instant,
+    patience: Patience,
+    abort: Option<&Abort>,
+) -> Result<(SocketAddr, Stream), Unreached> {
+    let begun = Instant::now();
+    let mut schedule = Schedule::new(targets.len(), deadline.saturating_duration_since(begun), patience);
+    let mut attempts = Attempts(targets.iter().copied().map(Attempt::new).collect());
+    loop {
+        let now = Instant::now();
+        let is_late = now >= deadline;
+        let until = match schedule.next(now) {
+            Next::Start(index) if is_late && attempts.has_tried(index) => break,
+            Next::Start(index) => {
+                attempts.start(index, now, &mut schedule);
+                continue;
+            }
+            Next::WaitUntil(until) => until.min(deadline),
+            Next::Wait => deadline,
+            Next::Over => break,
+        };
+        match attempts.wait(until, abort) {
+            Err(error) if error.kind() == ErrorKind::TimedOut => {}
+            other => other.map_err(Unreached::Wait)?,
+        }
+        if let Some(connected) = attempts.first_connected(abort, &mut schedule) {
+            return Ok(connected);
+        }
+        if is_late {
+            break;
+        }
+    }
+    Err(Unreached::Nobody(attempts.misses()))
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreached {
+    /// The wait itself ended: `ConnectionAborted` by our switch, or the system's error.
+    #[error("{0}")]
+    Wait(io::Error),
+    /// What became of each address.
+    #[error("{}", listed(.0.iter().map(Miss::to_string)))]
+    Nobody(Vec<Miss>),
+}
+
+/// What is to be said of each address, as one text of bounded length.
+pub(in crate::control) fn listed(mut texts: impl Iterator<Item = String>) -> String {
+    let mut list = texts.by_ref().take(MAX_LISTED).collect::<Vec<_>>().join(", ");
+    let more = texts.count();
+    if more > 0 {
+        list += &format!(" and {more} more");
+    }
+    list
+}
+
+/// What became of one address.
+#[derive(Debug)]
+pub struct Miss {
+    /// The address.
+    pub target: SocketAddr,
+    /// How often it was tried.
+    pub tries: u32,
+    /// For how long the last try has been waiting for an answer, if it has.
+    pub silent: Option<Duration>,
+    /// The error of the last try that had one.
+    pub error: Option<io::Error>,
+}
+
+impl fmt::Display for Miss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { target, tries, silent, error } = self;
+        match (silent, error) {
+            (Some(silent), _) => write!(f, "{target} timed out after {} ms", silent.as_millis()),
+            (None, Some(error)) if error.kind() == ErrorKind::ConnectionRefused && *tries > 1 => {
+                write!(f, "{target} refused {tries} times")
+            }
+            (None, Some(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+                write!(f, "{target} refused")
+            }
+            (None, Some(error)) => write!(f, "{target}: {error}"),
+            (None, None) => write!(f, "{target} not tried"),
+        }
+    }
+}
+
+impl From<Miss> for io::Error {
+    fn from(miss: Miss) -> Self {
+        miss.error.filter(|_| miss.silent.is_none()).unwrap_or_else(|| ErrorKind::TimedOut.into())
+    }
+}
+
+/// By the number of their address.
+#[derive(Debug)]
+struct Attempts(Vec<Attempt>);
+
+/// The tries of one address.
+#[derive(Debug)]
+struct Attempt {
+    target: SocketAddr,
+    tries: u32,
+    under_way: Option<(Socket, Instant)>,
+    last: Option<io::Error>,
+}
+
+impl Attempts {
+    fn has_tried(&self, index: usize) -> bool {
+        self.0.get(index).is_some_and(|attempt| attempt.tries > 0)
+    }
+
+    fn start(&mut self, index: usize, now: Instant, schedule: &mut Schedule) {
+        let Some(attempt) = self.0.get_mut(index) else { return };
+        attempt.tries = attempt.tries.saturating_add(1);
+        match begin(None, attempt.target) {
+            Ok(socket) => attempt.under_way = Some((socket, now)),
+            Err(error) => attempt.fail(error, index, schedule),
+        }
+    }
+
+    /// Until one of those under way has ended.
+    fn wait(&self, until: Instant, abort: Option<&Abort>) -> io::Result<()> {
+        let sockets = self.0.iter().filter_map(|attempt| attempt.under_way.as_ref());
+        let fds: Vec<_> = sockets.map(|(socket, _)| socket.as_fd()).collect();
+        wait_writable(&fds, until, abort)
+    }
+
+    /// The first that is connected. Those that have failed are told to the schedule.
+    fn first_connected(
+        &mut self,
+        abort: Option<&Abort>,
+        schedule: &mut Schedule,
+    ) -> Option<(SocketAddr, Stream)> {
+        for (index, attempt) in self.0.iter_mut().enumerate() {
+            let Some((socket, begun)) = attempt.under_way.take() else { continue };
+            match is_connected(&socket) {
+                Ok(false) => attempt.under_way = Some((socket, begun)),
+                Ok(true) => match connected(socket, abort) {
+                    Ok(stream) => return Some((attempt.target, stream)),
+                    Err(error) => attempt.fail(error, index, schedule),
+                },
+                Err(error) => attempt.fail(error, index, schedule),
+            }
+        }
+        None
+    }
+
+    fn misses(self) -> Vec<Miss> {
+        let now = Instant::now();
+        let miss = |attempt: Attempt| Miss {
+            target: attempt.target,
+            tries: attempt.tries,
+            silent: attempt.under_way.map(|(_, begun)| now - begun),
+            error: attempt.last,
+        };
+        self.0.into_iter().map(miss).collect()
+    }
+}
+
+impl Attempt {
+    fn new(target: SocketAddr) -> Self {
+        Self { target, tries: 0, under_way: None, last: None }
+    }
+
+    /// Somebody may still come to listen where a connect was refused or not answered; other errors do not pass so soon.
+    fn fail(&mut self, error: io::Error, index: usize, schedule: &mut Schedule) {
+        let hopeful = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::TimedOut);
+        schedule.failed(index, hopeful);
+        self.last = Some(error);
+    }
+}
+
+/// Addresses that an error names.
+const MAX_LISTED: usize = 8;

@@ -1,0 +1,273 @@
+//! Which of several addresses is tried when: staggered within a round (RFC 8305), growing pauses between rounds.
+
+use std::time::{Duration, Instant};
+
+/// The schedule of one connect. Told what happens and what time it is, it says what comes next; it does nothing itself.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    /// By the number of their address.
+    standings: Vec<Standing>,
+    stagger: Duration,
+    patience: Patience,
+    /// The address that was started last, and when.
+    latest: Option<(usize, Instant)>,
+    /// When the next round begins, once this one is over.
+    resume: Option<Instant>,
+    /// Before that.
+    pause: Duration,
+}
+
+/// What to do about ports at which nobody listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Try them again until the deadline: peers that start together still meet.
+    UntilDeadline,
+    /// Each address is tried once.
+    Once,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Try this address now; it counts as under way from here on.
+    Start(usize),
+    /// Nothing before this time, unless something under way ends.
+    WaitUntil(Instant),
+    /// Nothing before something under way ends.
+    Wait,
+    /// There is nothing left to try.
+    Over,
+}
+
+/// Where an address stands in this round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Due,
+    /// Possibly since an earlier round: the kernel asks a silent address again by itself.
+    UnderWay,
+    Failed {
+        /// Whether it may succeed later.
+        hopeful: bool,
+    },
+}
+
+impl Schedule {
+    /// For `count` addresses and the time that there is. A short one starts all of them all the same.
+    pub(super) fn new(count: usize, time: Duration, patience: Patience) -> Self {
+        let share = time / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+        Self {
+            standings: vec![Standing::Due; count],
+            stagger: STAGGER.min(share),
+            patience,
+            latest: None,
+            resume: None,
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    /// What comes next.
+    pub(super) fn next(&mut self, now: Instant) -> Next {
+        if self.resume.is_some_and(|resume| resume <= now) {
+            self.begin_round();
+        }
+        if let Some(due) = self.standings.iter().position(|standing| *standing == Standing::Due) {
+            return self.start_in_turn(due, now);
+        }
+        let is_under_way = self.standings.contains(&Standing::UnderWay);
+        let is_hopeful = self.standings.contains(&Standing::Failed { hopeful: true });
+        let has_failed = is_hopeful || self.standings.contains(&Standing::Failed { hopeful: false });
+        match self.patience {
+            _ if !is_under_way && !is_hopeful => Next::Over,
+            Patience::UntilDeadline if has_failed => {
+                Next::WaitUntil(*self.resume.get_or_insert(now + self.pause))
+            }
+            _ if is_under_way => Next::Wait,
+            _ => Next::Over,
+        }
+    }
+
+    /// The address has failed; `hopeful` if it is worth another try.
+    pub(super) fn failed(&mut self, index: usize, hopeful: bool) {
+        if let Some(standing) = self.standings.get_mut(index) {
+            *standing = Standing::Failed { hopeful };
+        }
+    }
+
+    /// An address has its turn when the one before it has failed, or has been silent for a while.
+    fn start_in_turn(&mut self, due: usize, now: Instant) -> Next {
+        if let Some((latest, begun)) = self.latest {
+            let turn = begun + self.stagger;
+            if self.standings.get(latest) == Some(&Standing::UnderWay) && now < turn {
+                return Next::WaitUntil(turn);
+            }
+        }
+        if let Some(standing) = self.standings.get_mut(due) {
+            *standing = Standing::UnderWay;
+        }
+        self.latest = Some((due, now));
+        Next::Start(due)
+    }
+
+    /// Every address that has failed, for whatever reason, is tried again.
+    fn begin_round(&mut self) {
+        for standing in &mut self.standings {
+            if *standing != Standing::UnderWay {
+                *standing = Standing::Due;
+            }
+        }
+        self.resume = None;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The Connection Attempt Delay that RFC 8305 recommends.
+const STAGGER: Duration = Duration::from_millis(250);
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const TIME: Duration = Duration::from_secs(10);
+
+    fn schedule(count: usize, patience: Patience) -> (Schedule, Instant) {
+        (Schedule::new(count, TIME, patience), Instant::now())
+    }
+
+    #[test]
+    fn silent_addresses_are_staggered() {
+        let (mut schedule, start) = schedule(3, Patience::UntilDeadline);
+        assert_eq!(schedule.next(start), Next::Start(0));
+        assert_eq!(schedule.next(start), Next::WaitUntil(start + STAGGER));
+        assert_eq!(schedule.next(start + STAGGER), Next::Start(1));
+        assert_eq!(schedule.next(start + STAGGER), Next::WaitUntil(start + STAGGER * 2));
+        assert_eq!(schedule.next(start + STAGGER * 2), Next::Start(2));
+        assert_eq!(schedule.next(start + STAGGER * 3), Next::Wait);
+    }
+
+    #[test]
+    fn a_failure_gives_the_turn_to_the_next() {
+        let (mut schedule, start) = schedule(3, Patience::UntilDeadline);
+        for index in 0..3 {
+            assert_eq!(schedule.next(start), Next::Start(index));
+            schedule.failed(index, true);
+        }
+        // The rounds after it come at growing distances.
+        let mut now = start;
+        for pause in [1, 2, 4, 8, 16, 32, 64, 100, 100] {
+            assert_eq!(schedule.next(now), Next::WaitUntil(now + pause * MS));
+            now += pause * MS;
+            for index in 0..3 {
+                assert_eq!(schedule.next(now), Next::Start(index));
+                schedule.failed(index, index == 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_silent_address_does_not_hold_up_the_rounds_of_the_others() {
+        let (mut schedule, start) = schedule(2, Patience::UntilDeadline);
+        assert_eq!(schedule.next(start), Next::Start(0));
+        assert_eq!(schedule.next(start + STAGGER), Next::Start(1));
+        schedule.failed(1, true);
+        let mut now = start + STAGGER;
+        for pause in [1, 2, 4] {
+            assert_eq!(schedule.next(now), Next::WaitUntil(now + pause * MS));
+            now += pause * MS;
+            assert_eq!(schedule.next(now), Next::Start(1));
+            schedule.failed(1, true);
+        }
+    }
+
+    #[test]
+    fn it_is_over_when_nothing_can_change() {
+        let (mut schedule, start) = schedule(2, Patience::UntilDeadline);
+        for index in 0..2 {
+            assert_eq!(schedule.next(start), Next::Start(index));
+            schedule.failed(index, false);
+        }
+        assert_eq!(schedule.next(start), Next::Over);
+        assert_eq!(Schedule::new(0, TIME, Patience::UntilDeadline).next(start), Next::Over);
+    }
+
+    #[test]
+    fn without_patience_there_is_one_round() {
+        let (mut schedule, start) = schedule(2, Patience::Once);
+        assert_eq!(schedule.next(start), Next::Start(0));
+        assert_eq!(schedule.next(start + STAGGER), Next::Start(1));
+        schedule.failed(1, true);
+        assert_eq!(schedule.next(start + TIME), Next::Wait);
+        schedule.failed(0, true);
+        assert_eq!(schedule.next(start + TIME), Next::Over);
+    }
+
+    /// How long an address takes to refuse; `None` never answers.
+    type Refusal = Option<u8>;
+
+    /// Runs a schedule in virtual time: the starts, as (time since the beginning, address).
+    fn run(refusals: &[Refusal], time: Duration) -> Vec<(Duration, usize)> {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(refusals.len(), time, Patience::UntilDeadline);
+        let (mut now, mut starts, mut failing) = (start, Vec::new(), Vec::<(Instant, usize)>::new());
+        while now < start + time {
+            failing.retain(|&(at, index)| {
+                if at <= now {
+                    schedule.failed(index, true);
+                }
+                at > now
+            });
+            let until = match schedule.next(now) {
+                Next::Start(index) => {
+                    starts.push((now - start, index));
+                    if let Some(delay) = refusals[index] {
+                        failing.push((now + u32::from(delay) * MS, index));
+                    }
+                    continue;
+                }
+                Next::WaitUntil(until) => until,
+                Next::Wait => start + time,
+                Next::Over => panic!("over, although every address may succeed later"),
+            };
+            assert!(until > now, "it must not run in circles");
+            now = failing.iter().map(|(at, _)| *at).min().map_or(until, |at| at.min(until));
+        }
+        starts
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_address_has_its_turns(
+            refusals in proptest::collection::vec(proptest::option::of(0u8..), 1..12),
+            seconds in 1u32..20,
+        ) {
+            let time = seconds * Duration::from_secs(1);
+            let (count, starts) = (refusals.len(), run(&refusals, time));
+            let stagger = STAGGER.min(time / count as u32);
+            let first = |address| starts.iter().find(|start| start.1 == address).map(|start| start.0);
+            for (address, refusal) in refusals.iter().enumerate() {
+                // Each is tried in time, in the order of the list, and none twice at a time.
+                proptest::prop_assert!(first(address).is_some_and(|first| first <= stagger * address as u32));
+                let own: Vec<_> = starts.iter().filter(|start| start.1 == address).map(|start| start.0).collect();
+                let &Some(refusal) = refusal else {
+                    proptest::prop_assert_eq!(own.len(), 1);
+                    continue;
+                };
+                // Once a round, and the first eight pauses are shorter than the others.
+                proptest::prop_assert!(own.len() as u128 <= 9 + time.as_millis() / LONGEST_PAUSE.as_millis());
+                for pair in own.windows(2) {
+                    let apart = pair[1] - pair[0];
+                    proptest::prop_assert!(apart >= u32::from(refusal) * MS);
+                    // The rest of its round, the pause, and those before it in the next round.
+                    proptest::prop_assert!(apart <= LONGEST_PAUSE + stagger * count as u32 * 2 + u32::from(refusal) * MS);
+                }
+            }
+            // Two starts are close together only if the first has failed by the second.
+            for pair in starts.windows(2) {
+                let failed = refusals[pair[0].1].is_some_and(|delay| pair[0].0 + u32::from(delay) * MS <= pair[1].0);
+                proptest::prop_assert!(failed || pair[1].0 - pair[0].0 >= stagger);
+            }
+        }
+    }
+}
