@@ -48,7 +48,7 @@ impl Comm {
             leads,
             channel: Channel::new(peer.stream),
             notify: None,
-            guest: None,
+            connected_host: None,
         };
         let connection = Connection::new(context, lanes, monitor()?, established)?;
         Ok(Self { device, connection })

@@ -65,7 +65,7 @@ struct Dialogue {
     channel: Channel,
     lanes: Named,
     // Ends the connection when dropped.
-    _guest: flagcx_p2p::control::Guest,
+    _connected_host: flagcx_p2p::control::ConnectedHost,
 }
 
 impl Dialogue {
@@ -105,7 +105,7 @@ impl Dialogue {
             _engine: engine,
             channel: Channel::new(peer.channel),
             lanes,
-            _guest: peer.guest,
+            _connected_host: peer.connected_host,
         }
     }
 

@@ -23,7 +23,7 @@ pub use monitor::{LaneBell, Monitor};
 
 use care::Care;
 
-use crate::control::{Channel, ChannelFrame, Guest, PeerCapabilities};
+use crate::control::{Channel, ChannelFrame, ConnectedHost, PeerCapabilities};
 use crate::fabric::PathKind;
 use crate::memory::RemoteTable;
 use crate::notify::{LargeMessage, Message, NotifyError, Sender};
@@ -51,7 +51,7 @@ pub struct Connection {
     channel: Channel,
     notify: Option<Sender>,
     /// Keeps the place of the peer's notification socket.
-    _guest: Option<Guest>,
+    _connected_host: Option<ConnectedHost>,
     monitor: Arc<Monitor>,
     number: u64,
     care: Mutex<Care>,
@@ -90,7 +90,7 @@ pub struct Established {
     /// The way to send notifications.
     pub notify: Option<Sender>,
     /// Keeps the place of the peer's notification socket, if it may have one.
-    pub guest: Option<Guest>,
+    pub connected_host: Option<ConnectedHost>,
 }
 
 /// Who the peer is.
@@ -145,7 +145,8 @@ impl Connection {
         monitor: Arc<Monitor>,
         established: Established,
     ) -> Result<Arc<Self>, PoolError> {
-        let Established { peer, remote, capabilities, heals, leads, channel, notify, guest } = established;
+        let Established { peer, remote, capabilities, heals, leads, channel, notify, connected_host } =
+            established;
         let (path, policy) = (lanes.path(), lanes.policy());
         let number = monitor.number();
         let bell: Arc<dyn LaneWatcher> = Arc::new(LaneBell { monitor: Arc::clone(&monitor), number });
@@ -165,7 +166,7 @@ impl Connection {
             leads,
             channel,
             notify,
-            _guest: guest,
+            _connected_host: connected_host,
             number,
             care: Mutex::default(),
             attempt: AtomicU32::new(0),

@@ -5,13 +5,13 @@
 //! * [`initiate`] and [`respond`] are the two roles of the handshake, [`initiate_raw`] and [`RawListener`] its lane
 //!   part alone;
 //! * [`Channel`] is the connection that stays open afterwards between two engines of this kind;
-//! * [`AuthKey`] and [`AllowList`] keep strangers out, and [`Guests`] tells peers from them;
+//! * [`AuthKey`] and [`AllowList`] keep strangers out, and [`ConnectedHosts`] tells peers from them;
 //! * [`local_address`], [`resolve`], [`split_session`] and [`Metadata`] deal with addresses as people write them.
 
 mod allow;
 mod auth;
 mod channel;
-mod guests;
+mod connected_hosts;
 mod handshake;
 mod host;
 mod interface;
@@ -24,7 +24,7 @@ pub use auth::{AuthKey, PROOF_SIZE, random};
 #[cfg(test)]
 pub(crate) use channel::tests as channel_tests;
 pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME};
-pub use guests::{Guest, Guests};
+pub use connected_hosts::{ConnectedHost, ConnectedHosts};
 pub use handshake::{
     HandshakeError, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawListener, RawPeer, Reason, Step,
     initiate, initiate_raw, respond,

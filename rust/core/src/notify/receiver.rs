@@ -13,7 +13,7 @@ use super::decoder::Door;
 use super::queue::{Limits, Queue};
 use super::{LargeMessage, Message};
 use crate::config::{Config, ConfigError};
-use crate::control::{Abort, AllowList, AuthKey, Guests, Listener};
+use crate::control::{Abort, AllowList, AuthKey, ConnectedHosts, Listener};
 
 mod reader;
 
@@ -37,13 +37,13 @@ pub struct ReceiverOptions {
     /// Idle time after which the kernel checks whether a sender's host still lives.
     pub keepalive: Option<Duration>,
     /// Hosts whose senders keep their places, however long they are silent.
-    pub guests: Guests,
+    pub connected_hosts: ConnectedHosts,
     /// Names the engine towards senders of the same process.
     pub incarnation: u64,
 }
 
 impl ReceiverOptions {
-    /// As the configuration says, and no guests; reads the key file.
+    /// As the configuration says, and no connected hosts; reads the key file.
     pub fn from_config(config: &Config, bind: IpAddr, incarnation: u64) -> Result<Self, ConfigError> {
         config.check()?;
         let key = config.auth_key()?.map(AuthKey::new);
@@ -56,7 +56,7 @@ impl ReceiverOptions {
             queue: config.notif_queue,
             hello_timeout: config.handshake_timeout,
             keepalive: config.keepalive,
-            guests: Guests::default(),
+            connected_hosts: ConnectedHosts::default(),
             incarnation,
         })
     }

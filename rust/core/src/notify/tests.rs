@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 use super::*;
 use crate::control::wire::SocketKind;
 use crate::control::wire::notification::Header;
-use crate::control::{AllowList, AuthKey, Guests, Stream, connect};
+use crate::control::{AllowList, AuthKey, ConnectedHosts, Stream, connect};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -31,7 +31,7 @@ fn options() -> ReceiverOptions {
         queue: 1000,
         hello_timeout: Duration::from_secs(5),
         keepalive: None,
-        guests: Guests::default(),
+        connected_hosts: ConnectedHosts::default(),
         incarnation: 0,
     }
 }
@@ -213,7 +213,7 @@ fn closed_elsewhere(mut stream: &TcpStream) -> bool {
 #[test]
 fn the_number_of_peers_is_bounded() {
     let options = ReceiverOptions { max_peers: 2, ..options() };
-    let _guest = options.guests.enter(LOOPBACK);
+    let _connected_host = options.connected_hosts.add(LOOPBACK);
     let receiver = Receiver::open(options).unwrap();
     let senders = [sender(&receiver), sender(&receiver)];
     for sender in &senders {
@@ -269,8 +269,8 @@ fn strangers_in_the_middle_of_a_message_hold_their_places_for_a_while_only() {
 #[test]
 fn who_we_are_connected_with_keeps_its_place() {
     let options = ReceiverOptions { max_peers: 3, ..options() };
-    let guests = options.guests.clone();
-    let guest = guests.enter(ELSEWHERE);
+    let connected_hosts = options.connected_hosts.clone();
+    let connected_host = connected_hosts.add(ELSEWHERE);
     let receiver = Receiver::open(options).unwrap();
     let mut peer = from_elsewhere(&receiver);
     thread::sleep(Duration::from_millis(20));
@@ -283,7 +283,7 @@ fn who_we_are_connected_with_keeps_its_place() {
     }
     peer.write_all(&[&Header::Message.encode()[..], &[b'x'; 512]].concat()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [Message { name: [b'x'; 256], text: [b'x'; 256] }]);
-    drop(guest);
+    drop(connected_host);
     let silent: Vec<_> = (0..3).map(|_| greeted(&receiver)).collect();
     assert!(closed_elsewhere(&peer));
     drop(silent);

@@ -30,7 +30,7 @@ pub fn initiate(
     // The peer has told this address just now: if it refuses, it is gone.
     let channel = connect_once(entry.address, deadline, abort)
         .map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
-    let guest = limits.guests.enter(channel.peer().ip());
+    let connected_host = limits.connected_hosts.add(channel.peer().ip());
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     lane_dialogue.write(Step::LaneSocket, &SocketKind::Lanes.encode())?;
     if let Some(key) = &entry.session.key {
@@ -59,7 +59,7 @@ pub fn initiate(
             lanes: count,
             notify,
             channel,
-            guest,
+            connected_host,
         },
         limits,
     ))

@@ -30,7 +30,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::wire::{Features, LaneCapabilities, RegionEntry};
-use super::{Abort, AllowList, AuthKey, Guest, Guests, Stream};
+use super::{Abort, AllowList, AuthKey, ConnectedHost, ConnectedHosts, Stream};
 use crate::config::{Config, ConfigError};
 use crate::fabric::{FabricError, QpAddress};
 
@@ -106,13 +106,13 @@ pub struct Limits {
     /// With a key: let original engines in all the same.
     pub allow_original: bool,
     /// Where the peer's host is entered once its lane socket is there, so before it is told our notification port.
-    pub guests: Guests,
+    pub connected_hosts: ConnectedHosts,
     /// Ends the handshake early.
     pub abort: Option<Abort>,
 }
 
 impl Limits {
-    /// As the configuration says, with guests of their own; reads the key file.
+    /// As the configuration says, with a set of connected hosts of its own; reads the key file.
     pub fn from_config(config: &Config, abort: Option<Abort>) -> Result<Self, ConfigError> {
         config.check()?;
         Ok(Self {
@@ -123,7 +123,7 @@ impl Limits {
             allow: AllowList::new(&config.allow),
             auth: config.auth_key()?.map(AuthKey::new),
             allow_original: config.auth_allow_original,
-            guests: Guests::default(),
+            connected_hosts: ConnectedHosts::default(),
             abort,
         })
     }
@@ -156,7 +156,7 @@ pub struct Peer {
     /// [`super::Channel`].
     pub channel: Stream,
     /// Keeps the places of its host's notification sockets for as long as it lives.
-    pub guest: Guest,
+    pub connected_host: ConnectedHost,
 }
 
 /// Which side of the handshake we are. In each exchange the initiator speaks first.

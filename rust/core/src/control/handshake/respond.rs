@@ -36,7 +36,7 @@ pub fn respond(
     let (channel, offer) = listener
         .accept(&bootstrap, proof.as_ref(), deadline)
         .map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
-    let guest = limits.guests.enter(channel.peer().ip());
+    let connected_host = limits.connected_hosts.add(channel.peer().ip());
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, Some(offer))?;
 
@@ -63,7 +63,7 @@ pub fn respond(
             lanes: count,
             notify,
             channel,
-            guest,
+            connected_host,
         },
         limits,
     ))

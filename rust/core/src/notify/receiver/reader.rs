@@ -226,7 +226,7 @@ impl Reader {
         let strangers = self.peers.iter().filter(|(number, peer)| {
             **number != newcomer
                 && peer.owes_nothing(limit)
-                && !self.options.guests.has(peer.stream.peer().ip())
+                && !self.options.connected_hosts.contains(peer.stream.peer().ip())
         });
         let silent = strangers.min_by_key(|(_, peer)| peer.heard).map(|(number, _)| *number);
         let Some(gone) = silent.and_then(|number| self.peers.remove(&number)) else { return false };

@@ -82,7 +82,7 @@ fn limits() -> Limits {
         allow: AllowList::default(),
         auth: None,
         allow_original: false,
-        guests: Guests::default(),
+        connected_hosts: ConnectedHosts::default(),
         abort: None,
     }
 }
