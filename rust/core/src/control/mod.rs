@@ -5,7 +5,7 @@
 //! * [`initiate`] and [`respond`] are the two roles of the handshake, [`initiate_raw`] and [`RawListener`] its lane
 //!   part alone;
 //! * [`Channel`] is the connection that stays open afterwards between two engines of this kind;
-//! * [`AuthKey`] and [`AllowList`] keep strangers out, and [`ConnectedHosts`] tells peers from them;
+//! * [`AuthKey`] and [`AllowList`] say who may connect, and [`ConnectedHosts`] which hosts are peers;
 //! * [`local_address`], [`resolve`], [`split_session`] and [`Metadata`] deal with addresses as people write them.
 
 mod allow;

@@ -10,7 +10,7 @@ use super::{LargeMessage, Message};
 
 /// Who may send, and how much.
 #[derive(Clone, Debug, Default)]
-pub struct Door {
+pub struct SenderPolicy {
     /// The key that senders must prove.
     pub key: Option<AuthKey>,
     /// With a key: let original engines, which cannot prove anything, send all the same.
@@ -22,10 +22,10 @@ pub struct Door {
 /// What the bytes amount to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The preamble is right; the sender stands at the door.
+    /// The preamble is right; the sender has proven nothing yet.
     Greeted,
-    /// The sender is through the door.
-    Proven,
+    /// Messages of the sender are taken from now on.
+    Admitted,
     /// The challenge must be sent to it.
     Challenge,
     /// A message.
@@ -45,9 +45,9 @@ pub struct Decoder {
 enum Phase {
     Preamble,
     /// A key is set and nothing has been proven: the first header decides.
-    AtDoor,
+    Unproven,
     Proof([u8; SESSION_ID_SIZE]),
-    Open,
+    Admitted,
 }
 
 impl Decoder {
@@ -62,36 +62,40 @@ impl Decoder {
     }
 
     /// Whether messages of this sender are taken.
-    pub fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open)
+    pub fn is_admitted(&self) -> bool {
+        matches!(self.phase, Phase::Admitted)
     }
 
     /// Reads the next event from the front of `bytes`; answers it with the bytes that it takes. `None`: more bytes
     /// are needed. After an error the socket must be closed.
-    pub fn next(&mut self, bytes: &[u8], door: &Door) -> Result<Option<(Event, usize)>, WireError> {
+    pub fn next(&mut self, bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {
         match self.phase {
-            Phase::Preamble => self.preamble(bytes, door),
-            Phase::AtDoor => self.at_door(bytes, door),
-            Phase::Proof(session) => self.proof(bytes, &session, door),
-            Phase::Open => message(bytes, door),
+            Phase::Preamble => self.preamble(bytes, policy),
+            Phase::Unproven => self.first_header(bytes, policy),
+            Phase::Proof(session) => self.proof(bytes, &session, policy),
+            Phase::Admitted => message(bytes, policy),
         }
     }
 
-    fn preamble(&mut self, bytes: &[u8], door: &Door) -> Result<Option<(Event, usize)>, WireError> {
+    fn preamble(&mut self, bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {
         let Some(preamble) = bytes.first_chunk::<PREAMBLE_SIZE>() else { return Ok(None) };
         match SocketKind::decode(preamble)? {
             Ok(SocketKind::Notifications) => {}
             other => return Err(WireError::new("notification socket", format!("socket of kind {other:?}"))),
         }
-        let (phase, event) = match door.key {
-            None => (Phase::Open, Event::Proven),
-            Some(_) => (Phase::AtDoor, Event::Greeted),
+        let (phase, event) = match policy.key {
+            None => (Phase::Admitted, Event::Admitted),
+            Some(_) => (Phase::Unproven, Event::Greeted),
         };
         self.phase = phase;
         Ok(Some((event, PREAMBLE_SIZE)))
     }
 
-    fn at_door(&mut self, bytes: &[u8], door: &Door) -> Result<Option<(Event, usize)>, WireError> {
+    fn first_header(
+        &mut self,
+        bytes: &[u8],
+        policy: &SenderPolicy,
+    ) -> Result<Option<(Event, usize)>, WireError> {
         let Some(header) = bytes.first_chunk::<HEADER_SIZE>() else { return Ok(None) };
         match Header::decode(header)? {
             Header::Hello => {
@@ -100,9 +104,9 @@ impl Decoder {
                 self.phase = Phase::Proof(*session);
                 Ok(Some((Event::Challenge, HEADER_SIZE + SESSION_ID_SIZE)))
             }
-            Header::Message if door.allow_original => {
-                self.phase = Phase::Open;
-                Ok(Some((Event::Proven, 0)))
+            Header::Message if policy.allow_original => {
+                self.phase = Phase::Admitted;
+                Ok(Some((Event::Admitted, 0)))
             }
             Header::Message | Header::Large(_) => {
                 Err(WireError::new("notification socket", "the sender does not prove the key that is set"))
@@ -114,27 +118,27 @@ impl Decoder {
         &mut self,
         bytes: &[u8],
         session: &[u8],
-        door: &Door,
+        policy: &SenderPolicy,
     ) -> Result<Option<(Event, usize)>, WireError> {
         let Some(proof) = bytes.first_chunk::<PROOF_SIZE>() else { return Ok(None) };
-        let valid = door
+        let valid = policy
             .key
             .as_ref()
             .is_some_and(|key| key.verify("notifications", &[session, &self.challenge], proof));
         if !valid {
             return Err(WireError::new("notification socket", "the sender does not know our key"));
         }
-        self.phase = Phase::Open;
-        Ok(Some((Event::Proven, PROOF_SIZE)))
+        self.phase = Phase::Admitted;
+        Ok(Some((Event::Admitted, PROOF_SIZE)))
     }
 }
 
-fn message(bytes: &[u8], door: &Door) -> Result<Option<(Event, usize)>, WireError> {
+fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
     let header = Header::decode(header)?;
     match header {
-        Header::Large(length) if length as usize > door.max_bytes => {
-            let problem = format!("{length} bytes, expected at most {}", door.max_bytes);
+        Header::Large(length) if length as usize > policy.max_bytes => {
+            let problem = format!("{length} bytes, expected at most {}", policy.max_bytes);
             return Err(WireError::new("large notification", problem));
         }
         Header::Hello => return Err(WireError::new("notification socket", "a second hello")),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::decoder::Door;
+use super::decoder::SenderPolicy;
 use super::queue::{Limits, Queue};
 use super::{LargeMessage, Message};
 use crate::config::{Config, ConfigError};
@@ -27,7 +27,7 @@ pub struct ReceiverOptions {
     /// Networks that may connect.
     pub allow: AllowList,
     /// Who may send, and how much.
-    pub door: Door,
+    pub policy: SenderPolicy,
     /// Peers that may send at the same time.
     pub max_peers: usize,
     /// Messages that may wait to be fetched.
@@ -51,7 +51,11 @@ impl ReceiverOptions {
             bind,
             ports: config.port_range,
             allow: AllowList::new(&config.allow),
-            door: Door { key, allow_original: config.auth_allow_original, max_bytes: config.notif_max_bytes },
+            policy: SenderPolicy {
+                key,
+                allow_original: config.auth_allow_original,
+                max_bytes: config.notif_max_bytes,
+            },
             max_peers: config.notif_max_peers,
             queue: config.notif_queue,
             hello_timeout: config.handshake_timeout,
@@ -83,7 +87,7 @@ impl Receiver {
         let limits = Limits {
             messages: options.queue,
             // A queue full of the largest messages would be far more than anyone meant to allow.
-            large_bytes: options.door.max_bytes.saturating_mul(4),
+            large_bytes: options.policy.max_bytes.saturating_mul(4),
         };
         let queue = Queue::open(options.incarnation, limits, wake_up.clone());
         let started = reader::Reader::new(listener, options, queue.clone(), wake_up, abort.clone()).and_then(

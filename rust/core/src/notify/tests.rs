@@ -26,7 +26,7 @@ fn options() -> ReceiverOptions {
         bind: LOOPBACK,
         ports: None,
         allow: AllowList::default(),
-        door: Door { key: None, allow_original: false, max_bytes: 1 << 20 },
+        policy: SenderPolicy { key: None, allow_original: false, max_bytes: 1 << 20 },
         max_peers: 64,
         queue: 1000,
         hello_timeout: Duration::from_secs(5),
@@ -116,7 +116,7 @@ fn each_engine_has_its_own_messages() {
 }
 
 #[test]
-fn strangers_harm_nobody() {
+fn clients_of_no_use_harm_nobody() {
     let options = ReceiverOptions { hello_timeout: Duration::from_secs(1), ..options() };
     let receiver = Receiver::open(options).unwrap();
     let sender = sender(&receiver);
@@ -132,8 +132,8 @@ fn strangers_harm_nobody() {
     other_kind.write_all_by(&SocketKind::Bootstrap.encode(), soon()).unwrap();
     sender.send(&message(2), soon()).unwrap();
     assert_eq!(wait_for(2, || receiver.take()), [message(1), message(2)]);
-    for stranger in [&half, &garbage, &wrong_magic, &other_kind, &silent[0], &silent[99]] {
-        assert!(closed_by_peer(stranger));
+    for client in [&half, &garbage, &wrong_magic, &other_kind, &silent[0], &silent[99]] {
+        assert!(closed_by_peer(client));
     }
     sender.send(&message(3), soon()).unwrap();
     wait_for(1, || receiver.take());
@@ -235,51 +235,51 @@ fn the_number_of_peers_is_bounded() {
 }
 
 #[test]
-fn silent_strangers_in_every_place_do_not_stop_a_newcomer() {
+fn silent_clients_in_every_place_do_not_stop_a_newcomer() {
     let receiver = Receiver::open(options()).unwrap();
-    let strangers: Vec<_> = (0..64).map(|_| from_elsewhere(&receiver)).collect();
+    let clients: Vec<_> = (0..64).map(|_| from_elsewhere(&receiver)).collect();
     thread::sleep(Duration::from_millis(20));
     let sender = sender(&receiver);
     sender.send(&message(1), soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
     // One of them has made room, and nobody else.
-    let here = |stranger: &&TcpStream| {
-        stranger.set_nonblocking(true).unwrap();
-        matches!(stranger.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    let here = |client: &&TcpStream| {
+        client.set_nonblocking(true).unwrap();
+        matches!(client.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
     };
-    assert_eq!(strangers.iter().filter(here).count(), 63);
+    assert_eq!(clients.iter().filter(here).count(), 63);
 }
 
 /// Else a byte more than the preamble would hold a place for ever.
 #[test]
-fn strangers_in_the_middle_of_a_message_hold_their_places_for_a_while_only() {
+fn clients_in_the_middle_of_a_message_hold_their_places_for_a_while_only() {
     let hello_timeout = Duration::from_millis(100);
     let receiver = Receiver::open(ReceiverOptions { max_peers: 1, hello_timeout, ..options() }).unwrap();
-    let mut stranger = from_elsewhere(&receiver);
-    stranger.write_all(&Header::Message.encode()).unwrap();
+    let mut client = from_elsewhere(&receiver);
+    client.write_all(&Header::Message.encode()).unwrap();
     thread::sleep(Duration::from_millis(20));
     assert!(closed_by_peer(&greeted(&receiver)));
     thread::sleep(2 * hello_timeout);
     sender(&receiver).send(&message(1), soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
-    assert!(closed_elsewhere(&stranger));
+    assert!(closed_elsewhere(&client));
 }
 
 /// However long they are silent: they could not know that what they send next is lost.
 #[test]
-fn who_we_are_connected_with_keeps_its_place() {
+fn a_connected_host_keeps_its_place() {
     let options = ReceiverOptions { max_peers: 3, ..options() };
     let connected_hosts = options.connected_hosts.clone();
     let connected_host = connected_hosts.add(ELSEWHERE);
     let receiver = Receiver::open(options).unwrap();
     let mut peer = from_elsewhere(&receiver);
     thread::sleep(Duration::from_millis(20));
-    let mut strangers = Vec::new();
+    let mut clients = Vec::new();
     for number in 0..20 {
         let sender = sender(&receiver);
         sender.send(&message(number), soon()).unwrap();
         wait_for(1, || receiver.take());
-        strangers.push(sender);
+        clients.push(sender);
     }
     peer.write_all(&[&Header::Message.encode()[..], &[b'x'; 512]].concat()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [Message { name: [b'x'; 256], text: [b'x'; 256] }]);
@@ -338,8 +338,8 @@ fn large_messages_up_to_the_limit() {
 /// Large messages that nobody fetches hold back their sender, and nobody else.
 #[test]
 fn large_messages_have_a_room_of_their_own() {
-    let door = Door { max_bytes: 1000, ..Door::default() };
-    let receiver = Receiver::open(ReceiverOptions { door, ..options() }).unwrap();
+    let policy = SenderPolicy { max_bytes: 1000, ..SenderPolicy::default() };
+    let receiver = Receiver::open(ReceiverOptions { policy, ..options() }).unwrap();
     let (large, small) = (sender(&receiver), sender(&receiver));
     for _ in 0..20 {
         large.send_large(&LargeMessage::new(b"", vec![1; 1000]), soon()).unwrap();
@@ -351,8 +351,8 @@ fn large_messages_have_a_room_of_their_own() {
     wait_for(16, || receiver.take_large());
 }
 
-fn door_with_key(allow_original: bool) -> Door {
-    Door { key: Some(AuthKey::new(Arc::new([7; 32]))), allow_original, max_bytes: 1000 }
+fn policy_with_key(allow_original: bool) -> SenderPolicy {
+    SenderPolicy { key: Some(AuthKey::new(Arc::new([7; 32]))), allow_original, max_bytes: 1000 }
 }
 
 fn prove(stream: &Stream, key: &AuthKey) {
@@ -366,7 +366,7 @@ fn prove(stream: &Stream, key: &AuthKey) {
 
 #[test]
 fn with_a_key_senders_must_prove_it() {
-    let receiver = Receiver::open(ReceiverOptions { door: door_with_key(false), ..options() }).unwrap();
+    let receiver = Receiver::open(ReceiverOptions { policy: policy_with_key(false), ..options() }).unwrap();
     let knows = greeted(&receiver);
     prove(&knows, &AuthKey::new(Arc::new([7; 32])));
     Sender::new(knows, 1000).send(&message(1), soon()).unwrap();
@@ -383,7 +383,7 @@ fn with_a_key_senders_must_prove_it() {
 
 #[test]
 fn original_engines_may_send_where_they_are_let_in() {
-    let receiver = Receiver::open(ReceiverOptions { door: door_with_key(true), ..options() }).unwrap();
+    let receiver = Receiver::open(ReceiverOptions { policy: policy_with_key(true), ..options() }).unwrap();
     sender(&receiver).send(&message(1), soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
 }
@@ -426,7 +426,7 @@ proptest! {
     /// However the bytes are cut, the same events come out.
     #[test]
     fn cuts_do_not_matter(cuts in proptest::collection::vec(1usize..700, 1..20), key: bool) {
-        let door = if key { door_with_key(true) } else { Door { max_bytes: 1000, ..Door::default() } };
+        let policy = if key { policy_with_key(true) } else { SenderPolicy { max_bytes: 1000, ..SenderPolicy::default() } };
         let mut bytes = SocketKind::Notifications.encode().to_vec();
         for number in 0..3_u8 {
             bytes.extend(Header::Message.encode());
@@ -443,9 +443,9 @@ proptest! {
             let (part, tail) = rest.split_at((*cut).min(rest.len()));
             buffer.extend_from_slice(part);
             rest = tail;
-            while let Some((event, size)) = decoder.next(&buffer, &door).unwrap() {
+            while let Some((event, size)) = decoder.next(&buffer, &policy).unwrap() {
                 buffer.drain(..size);
-                if !matches!(event, Event::Greeted | Event::Proven) {
+                if !matches!(event, Event::Greeted | Event::Admitted) {
                     events.push(event);
                 }
             }
@@ -461,12 +461,12 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>, greeted: bool, key: bool) {
-        let door = if key { door_with_key(true) } else { Door { max_bytes: 1000, ..Door::default() } };
+        let policy = if key { policy_with_key(true) } else { SenderPolicy { max_bytes: 1000, ..SenderPolicy::default() } };
         let mut stream = if greeted { SocketKind::Notifications.encode().to_vec() } else { Vec::new() };
         stream.extend(bytes);
         let mut decoder = Decoder::new([1; 32]);
         let mut rest = stream.as_slice();
-        while let Ok(Some((_, size))) = decoder.next(rest, &door) {
+        while let Ok(Some((_, size))) = decoder.next(rest, &policy) {
             rest = &rest[size..];
         }
     }

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::authenticate::authenticate;
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Step};
-use super::{LaneSetup, Limits, LocalSide, Peer, Role, door, lanes, notify_link, tables};
+use super::{LaneSetup, Limits, LocalSide, Peer, Role, lanes, notify_link, tables};
 use crate::control::socket::{connect, connect_once};
 use crate::control::wire::SocketKind;
 
@@ -25,7 +26,7 @@ pub fn initiate(
 
     dialogue.write(Step::Preamble, &SocketKind::Bootstrap.encode())?;
     let nowhere = || Ok((SocketAddr::new(local.address, 0), ()));
-    let (entry, ()) = door::pass(&dialogue, local, limits, nowhere)?;
+    let (entry, ()) = authenticate(&dialogue, local, limits, nowhere)?;
 
     // The peer has told this address just now: if it refuses, it is gone.
     let channel = connect_once(entry.address, deadline, abort)

@@ -1,4 +1,4 @@
-//! The listener of one session's lane socket: strangers that connect to it first neither get in nor hold it up.
+//! The listener of one session's lane socket: other clients that connect to it first are refused and hold nobody up.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -31,7 +31,7 @@ impl LaneListener {
     }
 
     /// The first connection that says the right hello, and how many lanes it offers: the preamble of a lane socket, which
-    /// any stranger may know, the session's proof if there is one, and a number of lanes that there can be. `UnexpectedEof`
+    /// every client may know, the session's proof if there is one, and a number of lanes that there can be. `UnexpectedEof`
     /// when the peer closes its bootstrap socket meanwhile.
     pub(super) fn accept(
         self,

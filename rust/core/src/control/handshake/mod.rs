@@ -13,9 +13,10 @@
 //! ```
 //! Every read is bounded in size and time, and every error names the peer, the step and what was expected.
 
+mod authenticate;
 mod candidates;
 mod dialogue;
-mod door;
+
 mod error;
 mod initiate;
 mod lane_listener;
@@ -88,7 +89,7 @@ impl fmt::Debug for LocalSide<'_> {
     }
 }
 
-/// Bounds and door rules of a handshake.
+/// Bounds of a handshake, and who may connect.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// How long a refused port is tried.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Limits;
-use super::door::Session;
+use super::authenticate::Session;
 use crate::control::Stream;
 use crate::control::socket::connect_from;
 use crate::control::wire::SocketKind;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use super::authenticate::{Session, authenticate};
 use super::dialogue::Dialogue;
-use super::door::{self, Session};
 use super::error::{HandshakeError, Step};
 use super::lane_listener::LaneListener;
 use super::{LaneSetup, Limits, LocalSide, Peer, Role, lanes, notify_link, tables};
@@ -29,7 +29,7 @@ pub fn respond(
     // "Any address" is none that a peer could connect to; the one under which it has found us is.
     let address = if local.address.is_unspecified() { bootstrap.local().ip() } else { local.address };
     let bind = || LaneListener::bind(address, limits).map(|listener| (listener.local(), listener));
-    let (entry, listener) = door::pass(&dialogue, local, limits, bind)?;
+    let (entry, listener) = authenticate(&dialogue, local, limits, bind)?;
 
     let Session { id, key } = &entry.session;
     let proof = key.as_ref().map(|key| key.prove("lanes", &[id]));

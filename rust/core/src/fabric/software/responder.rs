@@ -1,4 +1,4 @@
-//! The device's thread: greets whoever dials, serves the TCP path, gives out the shared tables.
+//! The device's thread: greets those who dial, serves the TCP path, gives out the shared tables.
 //!
 //! It sleeps in epoll, never blocks on a peer, and holds no lock while it works.
 
@@ -31,14 +31,14 @@ const LISTENER: u64 = 1;
 const TABLES: u64 = 2;
 const FIRST_CONNECTION: u64 = 3;
 
-/// How long a stranger may take to say hello.
+/// How long a client may take to say hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 /// How often deadlines are looked at while there are any.
 const TICK: Duration = Duration::from_millis(100);
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Connections that have not said hello yet; more are closed at once.
-const MAX_STRANGERS: usize = 1024;
+const MAX_HELLOS: usize = 1024;
 const EVENTS: usize = 64;
 
 /// The handle on the thread. Dropping it ends the thread and closes its sockets.
@@ -103,7 +103,7 @@ fn permits(allow: &[IpNet], address: IpAddr) -> bool {
 /// One connection, by what it is at present.
 #[derive(Debug)]
 enum Connection {
-    Stranger(Greeter),
+    Hello(Greeter),
     Data(Server),
     Tables(TableKeeper),
     Process(WatchedProcess),
@@ -235,14 +235,13 @@ impl Loop {
     }
 
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let strangers =
-            self.connections.values().filter(|other| matches!(other, Connection::Stranger(_))).count();
-        if strangers >= MAX_STRANGERS {
+        let hellos = self.connections.values().filter(|other| matches!(other, Connection::Hello(_))).count();
+        if hellos >= MAX_HELLOS {
             tracing::warn!(device = self.core.name(), %peer, "too many connections without a hello");
             return;
         }
         match Greeter::new(stream, peer, Instant::now() + HELLO_PATIENCE) {
-            Ok(greeter) => self.add(Connection::Stranger(greeter)),
+            Ok(greeter) => self.add(Connection::Hello(greeter)),
             Err(errno) => tracing::warn!(device = self.core.name(), %peer, %errno, "cannot greet"),
         }
     }
@@ -273,7 +272,7 @@ impl Loop {
     fn serve(&mut self, token: u64) {
         let Some(connection) = self.connections.remove(&token) else { return };
         let (connection, wish) = match connection {
-            Connection::Stranger(greeter) => self.greet(greeter),
+            Connection::Hello(greeter) => self.greet(greeter),
             Connection::Data(mut server) => {
                 let wish = server.serve(&self.core);
                 (Connection::Data(server), wish)
@@ -293,8 +292,8 @@ impl Loop {
     fn greet(&self, greeter: Greeter) -> (Connection, Wish) {
         let name = self.tables.as_ref().map(TableListener::name);
         match greeter.serve(&self.core, name) {
-            Greeted::Waiting(greeter) => (Connection::Stranger(greeter), Wish::Read),
-            Greeted::Refused(greeter) => (Connection::Stranger(greeter), Wish::Close),
+            Greeted::Waiting(greeter) => (Connection::Hello(greeter), Wish::Read),
+            Greeted::Refused(greeter) => (Connection::Hello(greeter), Wish::Close),
             Greeted::Welcome(mut server) => {
                 let wish = server.serve(&self.core);
                 (Connection::Data(server), wish)
@@ -339,7 +338,7 @@ impl WatchedProcess {
 impl Connection {
     fn socket(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Stranger(greeter) => greeter.socket(),
+            Self::Hello(greeter) => greeter.socket(),
             Self::Data(server) => server.socket(),
             Self::Tables(keeper) => keeper.socket(),
             Self::Process(process) => process.process.as_fd(),
@@ -359,15 +358,15 @@ impl Connection {
         match self {
             Self::Data(server) => server.is_parked() || server.endpoint().is_error(),
             Self::Process(process) => process.endpoint.is_error(),
-            Self::Stranger(_) | Self::Tables(_) => false,
+            Self::Hello(_) | Self::Tables(_) => false,
         }
     }
 
     fn has_deadline(&self) -> bool {
         match self {
-            Self::Stranger(_) => true,
+            Self::Hello(_) => true,
             Self::Data(server) => server.is_draining() || server.is_parked(),
-            Self::Tables(keeper) => keeper.is_stranger(),
+            Self::Tables(keeper) => keeper.is_asking(),
             Self::Process(_) => false,
         }
     }

@@ -1,4 +1,4 @@
-//! The closed door.
+//! Authentication.
 
 use super::*;
 use crate::control::socket::{connect, connect_once};
@@ -8,13 +8,13 @@ fn shake_with(initiator: Limits, responder: Limits) -> [Result<Peer, HandshakeEr
     let ((one, lanes), (other, their_lanes)) =
         shake((FakeLanes::new(100), initiator), (FakeLanes::new(200), responder));
     if one.is_err() {
-        assert_eq!((lanes.created, their_lanes.created), (0, 0), "no queue pair before the door");
+        assert_eq!((lanes.created, their_lanes.created), (0, 0), "no queue pair before the proofs");
     }
     [one, other]
 }
 
 #[test]
-fn the_same_key_opens() {
+fn the_same_key_is_accepted() {
     for peer in shake_with(limits_with_key(7), limits_with_key(7)) {
         let features = peer.unwrap().features.unwrap();
         assert!(features.has(Features::AUTH | Features::CHANNEL));
@@ -23,7 +23,7 @@ fn the_same_key_opens() {
 }
 
 #[test]
-fn another_key_does_not() {
+fn another_key_is_not() {
     let [initiator, responder] = shake_with(limits_with_key(7), limits_with_key(8));
     let error = initiator.unwrap_err();
     assert_eq!(error.step, Step::Authentication);
@@ -59,7 +59,7 @@ fn send_handle(target: SocketAddr, features: Option<Features>) -> Stream {
 }
 
 #[test]
-fn a_stranger_gets_nothing() {
+fn an_original_engine_gets_nothing() {
     let (target, responding) = responder(limits_with_key(7));
     let stream = send_handle(target, None);
     let end = stream.read_exact_by(&mut [0], soon()).unwrap_err();
@@ -116,14 +116,14 @@ fn who_does_not_prove_the_key_is_dropped_soon_and_has_no_port_opened() {
         stream.read_exact_by(&mut [0; 136], soon()).unwrap();
         stream
     };
-    let strangers: [&dyn Fn(SocketAddr) -> Stream; 2] = [&silent_at_once, &silent_later];
+    let clients: [&dyn Fn(SocketAddr) -> Stream; 2] = [&silent_at_once, &silent_later];
     let start = Instant::now();
-    let waiting = strangers.map(|stranger| {
+    let waiting = clients.map(|client| {
         let port = listener().local().port();
         let handshake_timeout = Duration::from_secs(20);
         let patient = Limits { handshake_timeout, ports: Some((port, port)), ..limits_with_key(7) };
         let (target, responding) = responder(patient);
-        let stream = stranger(target);
+        let stream = client(target);
         thread::sleep(Duration::from_millis(50));
         assert!(connect_once(SocketAddr::new(LOOPBACK, port), soon(), None).is_err(), "a port was opened");
         (stream, responding)

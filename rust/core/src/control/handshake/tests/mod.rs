@@ -1,4 +1,4 @@
-//! Both roles against each other, against scripted original engines, and against strangers, over loopback.
+//! Both roles against each other, against scripted original engines, and against clients that are no peers, over loopback.
 
 mod auth;
 mod hostile;

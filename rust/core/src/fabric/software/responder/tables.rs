@@ -82,7 +82,7 @@ impl TableKeeper {
     }
 
     /// Whether it still has to say what it wants.
-    pub(super) fn is_stranger(&self) -> bool {
+    pub(super) fn is_asking(&self) -> bool {
         self.pins.is_none()
     }
 
@@ -92,7 +92,7 @@ impl TableKeeper {
         }
         match self.take_request(core) {
             Ok(()) | Err(Errno::AGAIN | Errno::INTR)
-                if !self.is_stranger() || Instant::now() < self.deadline =>
+                if !self.is_asking() || Instant::now() < self.deadline =>
             {
                 Wish::Read
             }

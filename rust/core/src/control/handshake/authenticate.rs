@@ -1,4 +1,4 @@
-//! The exchange of handles, and with it the door: who must prove what before an address leaves this process.
+//! The exchange of handles, and with it authentication: who must prove what before an address leaves this process.
 //!
 //! With a key, the first handles carry a nonce and no address. Each side then sends a proof over both of them and over
 //! its real handle, the initiator first; a responder that gets no valid proof closes without another word.
@@ -15,7 +15,7 @@ use crate::control::{AuthKey, PROOF_SIZE, random};
 const PROOF_FRAME_SIZE: usize = PROOF_SIZE + HANDLE_SIZE;
 const PURPOSES: [&str; 2] = ["initiator", "responder"];
 
-/// What the peer said at the door.
+/// What the peer has said of itself.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// Where the peer's lane socket listens; meaningless from an initiator.
@@ -35,9 +35,9 @@ pub(super) struct Session {
     pub(super) key: Option<AuthKey>,
 }
 
-/// Goes through the door. `bind` opens our lane socket and says where it listens: called once, when that is to be told,
+/// Exchanges handles, with proofs of the key when there is one. `bind` opens our lane socket and says where it listens: called once, when that is to be told,
 /// so that who may not know it makes us open nothing.
-pub(super) fn pass<L>(
+pub(super) fn authenticate<L>(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
     limits: &Limits,
@@ -49,8 +49,8 @@ pub(super) fn pass<L>(
         Ok((Handle { address, features: Some(features) }, listener))
     };
     match &limits.auth {
-        None => open(dialogue, features, make),
-        Some(key) => closed(dialogue, features, make, key, limits.allow_original),
+        None => exchange(dialogue, features, make),
+        Some(key) => exchange_with_psk(dialogue, features, make, key, limits.allow_original),
     }
 }
 
@@ -65,7 +65,7 @@ fn own_features(local: &LocalSide<'_>, limits: &Limits) -> io::Result<Features> 
 }
 
 /// Without a key: handles are exchanged, and that is all.
-fn open<L>(
+fn exchange<L>(
     dialogue: &Dialogue<'_>,
     ours: Features,
     make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
@@ -103,7 +103,7 @@ fn receive_handle(dialogue: &Dialogue<'_>) -> Result<Vec<u8>, HandshakeError> {
 }
 
 /// With a key: nonces first, then proofs, then addresses.
-fn closed<L>(
+fn exchange_with_psk<L>(
     dialogue: &Dialogue<'_>,
     ours: Features,
     make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
@@ -225,7 +225,7 @@ fn session(role: Role, ours: Features, theirs: Option<Features>, key: Option<&Au
     Session { id, key: key.map(|key| key.session(&first, &second)) }
 }
 
-/// A responder that closes right after our handle has most likely a key, and does not say so to strangers.
+/// A responder that closes right after our handle has most likely a key, and does not say so.
 fn hint_at_key(mut error: HandshakeError, role: Role) -> HandshakeError {
     if let (Role::Initiator, Reason::Closed(hint)) = (role, &mut error.reason) {
         *hint = "; if it requires a key, set FLAGCX_P2P_AUTH_KEY_FILE";
