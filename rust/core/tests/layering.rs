@@ -10,7 +10,8 @@ use std::path::Path;
 const LAYERS: &[&str] = &["engine", "connection", "transfer", "pool", "fabric"];
 
 /// Beside the layers: they use each other freely, and a layer only by an entry in [`EXCEPTIONS`].
-const BESIDE: &[&str] = &["config", "memory", "topology", "device", "control", "notify", "observe", "sync"];
+const BESIDE: &[&str] =
+    &["auth", "config", "memory", "topology", "device", "control", "notify", "observe", "sync"];
 
 /// Further uses, each with its reason: (user, used, why).
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
@@ -25,6 +26,7 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("fabric", "memory", "a provider knows ranges and keys, not what the engine keeps of them"),
     ("fabric", "control", "what a provider says to its peer is its own protocol"),
     ("fabric", "notify", "notifications travel beside the fabric"),
+    ("auth", "*", "the same proofs serve control plane, fabric and notifications: it knows none of them"),
     ("sync", "*", "the lowest of all: the same names over std or loom"),
 ];
 
