@@ -1,14 +1,13 @@
 //! One function per decoder. Each must survive any input, and what it accepts must survive being written again.
 
-use std::sync::Arc;
-
+use flagcx_p2p::auth::AuthKey;
 use flagcx_p2p::config::{Config, Files, NameList, parse_integer};
 use flagcx_p2p::control::wire::notification::{Header, decode_message};
 use flagcx_p2p::control::wire::{
     ControlMeta, Features, FrameHeader, Handle, LaneRecord, SocketKind, Tag, decode_address, decode_regions,
     encode_address, encode_regions,
 };
-use flagcx_p2p::control::{AuthKey, ChannelFrame, Metadata, parse_address, resolve, split_session};
+use flagcx_p2p::control::{ChannelFrame, Metadata, parse_address, resolve, split_session};
 use flagcx_p2p::fabric::HcaFilter;
 use flagcx_p2p::notify::{Decoder, SenderPolicy};
 use flagcx_p2p::topology::{CpuSet, gid_interface, roce_version};
@@ -96,9 +95,9 @@ pub fn notification(data: &[u8]) {
     let _ = Header::decode(data).map(Header::body_size);
     let _ = decode_message(data);
     let Some((policy, mut rest)) = data.split_first() else { return };
-    let key = (policy & 1 != 0).then(|| AuthKey::new(Arc::new([7; 32])));
+    let key = (policy & 1 != 0).then(|| AuthKey::new(&[7; 32]));
     let policy = SenderPolicy { key, allow_original: policy & 2 != 0, max_bytes: 1000 };
-    let mut decoder = Decoder::new([1; 32]);
+    let mut decoder = Decoder::new([1; 16]);
     while let Ok(Some((_, size))) = decoder.next(rest, &policy) {
         rest = rest.get(size..).unwrap_or_default();
     }

@@ -1,9 +1,18 @@
 //! What arrives on one notification socket, as a state machine over bytes: no input or output in here.
+//!
+//! With a key, the sender must prove it before anything that it says is taken:
+//!
+//! ```text
+//! sender                                  receiver
+//!   preamble, hello, random number ─────▶
+//!     ◀─────────────────────── random number
+//!   proof ──────────────────────────────▶  wrong: closes without another byte
+//!     ◀─────────────────────────────── proof, once there is a place for the sender
+//!   messages ───────────────────────────▶
+//! ```
 
-use crate::control::AuthKey;
-use crate::control::wire::notification::{
-    CHALLENGE_SIZE, HEADER_SIZE, Header, NAME_SIZE, PROOF_SIZE, SESSION_ID_SIZE, decode_message,
-};
+use crate::auth::{AuthError, AuthKey, NONCE_SIZE, Nonce, Nonces, PROOF_SIZE, Proof, Purpose, Responder};
+use crate::control::wire::notification::{HEADER_SIZE, Header, NAME_SIZE, decode_message};
 use crate::control::wire::{PREAMBLE_SIZE, SocketKind, WireError};
 
 use super::{LargeMessage, Message};
@@ -24,10 +33,10 @@ pub struct SenderPolicy {
 pub enum Event {
     /// The preamble is right; the sender has proven nothing yet.
     Greeted,
-    /// Messages of the sender are taken from now on.
-    Admitted,
-    /// The challenge must be sent to it.
-    Challenge,
+    /// This random number must be sent to it.
+    Challenge(Nonce),
+    /// Messages of the sender are taken from now on. When it has proven the key, this proof of ours must be sent to it.
+    Admitted(Option<Proof>),
     /// A message.
     Message(Box<Message>),
     /// A large message.
@@ -38,7 +47,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Decoder {
     phase: Phase,
-    challenge: [u8; CHALLENGE_SIZE],
+    nonce: Nonce,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,19 +55,15 @@ enum Phase {
     Preamble,
     /// A key is set and nothing has been proven: the first header decides.
     Unproven,
-    Proof([u8; SESSION_ID_SIZE]),
+    /// The random number is sent; the proof comes next.
+    Proof(Nonces),
     Admitted,
 }
 
 impl Decoder {
-    /// A decoder at the start of a socket. `challenge` is random, and sent when [`Event::Challenge`] asks for it.
-    pub fn new(challenge: [u8; CHALLENGE_SIZE]) -> Self {
-        Self { phase: Phase::Preamble, challenge }
-    }
-
-    /// The challenge of this socket.
-    pub fn challenge(&self) -> &[u8; CHALLENGE_SIZE] {
-        &self.challenge
+    /// A decoder at the start of a socket. `nonce` is random, and sent when [`Event::Challenge`] asks for it.
+    pub fn new(nonce: Nonce) -> Self {
+        Self { phase: Phase::Preamble, nonce }
     }
 
     /// Whether messages of this sender are taken.
@@ -72,7 +77,7 @@ impl Decoder {
         match self.phase {
             Phase::Preamble => self.preamble(bytes, policy),
             Phase::Unproven => self.first_header(bytes, policy),
-            Phase::Proof(session) => self.proof(bytes, &session, policy),
+            Phase::Proof(nonces) => self.proof(bytes, nonces, policy),
             Phase::Admitted => message(bytes, policy),
         }
     }
@@ -84,7 +89,7 @@ impl Decoder {
             other => return Err(WireError::new("notification socket", format!("socket of kind {other:?}"))),
         }
         let (phase, event) = match policy.key {
-            None => (Phase::Admitted, Event::Admitted),
+            None => (Phase::Admitted, Event::Admitted(None)),
             Some(_) => (Phase::Unproven, Event::Greeted),
         };
         self.phase = phase;
@@ -100,37 +105,34 @@ impl Decoder {
         match Header::decode(header)? {
             Header::Hello => {
                 let rest = bytes.get(HEADER_SIZE..).unwrap_or_default();
-                let Some(session) = rest.first_chunk::<SESSION_ID_SIZE>() else { return Ok(None) };
-                self.phase = Phase::Proof(*session);
-                Ok(Some((Event::Challenge, HEADER_SIZE + SESSION_ID_SIZE)))
+                let Some(initiator) = rest.first_chunk::<NONCE_SIZE>() else { return Ok(None) };
+                self.phase = Phase::Proof(Nonces { initiator: *initiator, responder: self.nonce });
+                Ok(Some((Event::Challenge(self.nonce), HEADER_SIZE + NONCE_SIZE)))
             }
             Header::Message if policy.allow_original => {
                 self.phase = Phase::Admitted;
-                Ok(Some((Event::Admitted, 0)))
+                Ok(Some((Event::Admitted(None), 0)))
             }
-            Header::Message | Header::Large(_) => {
-                Err(WireError::new("notification socket", "the sender does not prove the key that is set"))
-            }
+            Header::Message | Header::Large(_) => Err(refused(AuthError::KeyMissing)),
         }
     }
 
     fn proof(
         &mut self,
         bytes: &[u8],
-        session: &[u8],
+        nonces: Nonces,
         policy: &SenderPolicy,
     ) -> Result<Option<(Event, usize)>, WireError> {
         let Some(proof) = bytes.first_chunk::<PROOF_SIZE>() else { return Ok(None) };
-        let valid = policy
-            .key
-            .as_ref()
-            .is_some_and(|key| key.verify("notifications", &[session, &self.challenge], proof));
-        if !valid {
-            return Err(WireError::new("notification socket", "the sender does not know our key"));
-        }
+        let key = policy.key.as_ref().ok_or_else(|| refused(AuthError::KeyRequired))?;
+        let (_, ours) = Responder::new(key, Purpose::NOTIFICATIONS, nonces).verify(proof).map_err(refused)?;
         self.phase = Phase::Admitted;
-        Ok(Some((Event::Admitted, PROOF_SIZE)))
+        Ok(Some((Event::Admitted(Some(ours)), PROOF_SIZE)))
     }
+}
+
+fn refused(error: AuthError) -> WireError {
+    WireError::new("notification socket", error.to_string())
 }
 
 fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {

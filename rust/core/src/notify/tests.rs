@@ -10,9 +10,10 @@ use proptest::prelude::*;
 use socket2::{Domain, Socket, Type};
 
 use super::*;
+use crate::auth::{AuthKey, Initiator, Nonces, Proof, Purpose};
 use crate::control::wire::SocketKind;
 use crate::control::wire::notification::Header;
-use crate::control::{AllowList, AuthKey, ConnectedHosts, Stream, connect};
+use crate::control::{AllowList, ConnectedHosts, Stream, connect};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -351,34 +352,101 @@ fn large_messages_have_a_room_of_their_own() {
     wait_for(16, || receiver.take_large());
 }
 
-fn policy_with_key(allow_original: bool) -> SenderPolicy {
-    SenderPolicy { key: Some(AuthKey::new(Arc::new([7; 32]))), allow_original, max_bytes: 1000 }
+fn key(byte: u8) -> AuthKey {
+    AuthKey::new(&[byte; 32])
 }
 
-fn prove(stream: &Stream, key: &AuthKey) {
-    let session = [5; 32];
-    stream.write_all_by(&Header::Hello.encode(), soon()).unwrap();
-    stream.write_all_by(&session, soon()).unwrap();
-    let mut challenge = [0; 32];
-    stream.read_exact_by(&mut challenge, soon()).unwrap();
-    stream.write_all_by(&key.prove("notifications", &[&session, &challenge]), soon()).unwrap();
+fn policy_with_key(allow_original: bool) -> SenderPolicy {
+    SenderPolicy { key: Some(key(7)), allow_original, max_bytes: 1000 }
+}
+
+fn with_key(max_peers: usize) -> ReceiverOptions {
+    ReceiverOptions { policy: policy_with_key(false), max_peers, ..options() }
+}
+
+fn bytes<const N: usize>(stream: &Stream) -> [u8; N] {
+    let mut bytes = [0; N];
+    stream.read_exact_by(&mut bytes, soon()).unwrap();
+    bytes
+}
+
+/// Says hello, and reads the receiver's 16 bytes.
+fn hello(receiver: &Receiver) -> (Stream, Nonces) {
+    let (stream, initiator) = (greeted(receiver), [5; 16]);
+    stream.write_all_by(&[&Header::Hello.encode()[..], &initiator].concat(), soon()).unwrap();
+    let nonces = Nonces { initiator, responder: bytes(&stream) };
+    (stream, nonces)
+}
+
+/// Goes through the exchange of a sender that knows the key; answers the socket and the proof that it got.
+fn proven(receiver: &Receiver) -> (Stream, Initiator, Proof) {
+    let (stream, nonces) = hello(receiver);
+    let (initiator, proof) = Initiator::prove(&key(7), Purpose::NOTIFICATIONS, nonces);
+    stream.write_all_by(&proof, soon()).unwrap();
+    let proof = bytes(&stream);
+    (stream, initiator, proof)
+}
+
+/// Nothing more comes, and the connection is closed. That it is so with bytes that were not read makes it a reset.
+fn assert_closed(stream: &Stream) {
+    let end = stream.read_exact_by(&mut [0], soon()).unwrap_err();
+    assert!(matches!(end.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{end}");
 }
 
 #[test]
-fn with_a_key_senders_must_prove_it() {
-    let receiver = Receiver::open(ReceiverOptions { policy: policy_with_key(false), ..options() }).unwrap();
-    let knows = greeted(&receiver);
-    prove(&knows, &AuthKey::new(Arc::new([7; 32])));
-    Sender::new(knows, 1000).send(&message(1), soon()).unwrap();
+fn with_a_key_both_sides_must_prove_it() {
+    let receiver = Receiver::open(with_key(8)).unwrap();
+    let (stream, initiator, proof) = proven(&receiver);
+    initiator.verify(&proof).unwrap();
+    Sender::new(stream, 1000).send(&message(1), soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
-
-    let guesses = greeted(&receiver);
-    prove(&guesses, &AuthKey::new(Arc::new([8; 32])));
-    assert!(closed_by_peer(&guesses));
     let original = greeted(&receiver);
     let _ = Sender::new(original, 0).send(&message(2), soon());
     thread::sleep(Duration::from_millis(20));
     assert!(receiver.take().is_empty());
+}
+
+#[test]
+fn a_sender_without_the_key_gets_a_random_number_and_nothing_else() {
+    let receiver = Receiver::open(with_key(8)).unwrap();
+    let (recorded, nonces) = hello(&receiver);
+    let (_, old) = Initiator::prove(&key(7), Purpose::NOTIFICATIONS, nonces);
+    drop(recorded);
+    let mut numbers = vec![nonces.responder];
+    let (_, elsewhere) = Initiator::prove(&key(7), Purpose::CONTROL, nonces);
+    for answer in [&old[..], &elsewhere, &[0; 32], b"GET / HTTP/1.1\r\nHost: localhost\r\n"] {
+        let (stream, nonces) = hello(&receiver);
+        numbers.push(nonces.responder);
+        stream.write_all_by(answer, soon()).unwrap();
+        assert_closed(&stream);
+    }
+    let (stream, nonces) = hello(&receiver);
+    let (_, guess) = Initiator::prove(&key(8), Purpose::NOTIFICATIONS, nonces);
+    stream.write_all_by(&guess, soon()).unwrap();
+    assert_closed(&stream);
+    // Not even a random number for what is no hello.
+    for garbage in [&[0x41; 520][..], &Header::Message.encode(), &Header::Large(1).encode()] {
+        let stream = greeted(&receiver);
+        stream.write_all_by(garbage, soon()).unwrap();
+        assert_closed(&stream);
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 5, "a random number was used twice");
+    assert!(receiver.take().is_empty());
+}
+
+/// A sender learns from the proof that it has a place.
+#[test]
+fn a_sender_without_a_place_gets_no_proof() {
+    let options = with_key(1);
+    let _connected_host = options.connected_hosts.add(LOOPBACK);
+    let receiver = Receiver::open(options).unwrap();
+    let _first = proven(&receiver);
+    let (stream, nonces) = hello(&receiver);
+    let (_, proof) = Initiator::prove(&key(7), Purpose::NOTIFICATIONS, nonces);
+    stream.write_all_by(&proof, soon()).unwrap();
+    assert_closed(&stream);
 }
 
 #[test]
@@ -436,7 +504,7 @@ proptest! {
                 bytes.extend([9; 259]);
             }
         }
-        let mut decoder = Decoder::new([1; 32]);
+        let mut decoder = Decoder::new([1; 16]);
         let (mut events, mut buffer) = (Vec::new(), Vec::new());
         let mut rest = bytes.as_slice();
         for cut in cuts.iter().cycle() {
@@ -445,7 +513,7 @@ proptest! {
             rest = tail;
             while let Some((event, size)) = decoder.next(&buffer, &policy).unwrap() {
                 buffer.drain(..size);
-                if !matches!(event, Event::Greeted | Event::Admitted) {
+                if !matches!(event, Event::Greeted | Event::Admitted(_)) {
                     events.push(event);
                 }
             }
@@ -460,11 +528,14 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes: Vec<u8>, greeted: bool, key: bool) {
+    fn arbitrary_bytes_never_panic(bytes: Vec<u8>, greeted: bool, hello: bool, key: bool) {
         let policy = if key { policy_with_key(true) } else { SenderPolicy { max_bytes: 1000, ..SenderPolicy::default() } };
         let mut stream = if greeted { SocketKind::Notifications.encode().to_vec() } else { Vec::new() };
+        if hello {
+            stream.extend(Header::Hello.encode());
+        }
         stream.extend(bytes);
-        let mut decoder = Decoder::new([1; 32]);
+        let mut decoder = Decoder::new([1; 16]);
         let mut rest = stream.as_slice();
         while let Ok(Some((_, size))) = decoder.next(rest, &policy) {
             rest = &rest[size..];

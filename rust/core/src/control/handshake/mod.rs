@@ -4,8 +4,8 @@
 //! initiator                                       responder
 //!   bootstrap socket: preamble, handle ─────────▶
 //!     ◀───────────────────────── handle of this session's lane listener
-//!   [with a key: proof ────▶ ◀──── proof; only then do handles carry addresses]
-//!   lane socket: preamble [, proof] ────────────▶
+//!   [with a key: both prove that they know it before handles carry addresses]
+//!   lane socket: preamble [, seal] ─────────────▶
 //!     lane counts, lane records, both connect their lanes, ready
 //!   bootstrap socket: control meta; each side connects to the other's notification receiver;
 //!     region counts, region tables
@@ -22,6 +22,7 @@ mod initiate;
 mod lane_listener;
 mod lanes;
 mod notify_link;
+mod psk;
 mod raw;
 mod respond;
 mod tables;
@@ -30,8 +31,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::wire::{Features, LaneCapabilities, RegionEntry};
-use super::{Abort, AllowList, AuthKey, ConnectedHost, ConnectedHosts, Stream};
+use super::wire::{Features, Handle, LaneCapabilities, RegionEntry};
+use super::{Abort, AllowList, ConnectedHost, ConnectedHosts, Stream};
+use crate::auth::AuthKey;
 use crate::config::{Config, ConfigError};
 use crate::fabric::{FabricError, QpAddress};
 
@@ -122,7 +124,7 @@ impl Limits {
             keepalive: config.keepalive,
             ports: config.port_range,
             allow: AllowList::new(&config.allow),
-            auth: config.auth_key()?.map(AuthKey::new),
+            auth: config.auth_key()?.map(|key| AuthKey::new(&key)),
             allow_original: config.auth_allow_original,
             connected_hosts: ConnectedHosts::default(),
             abort,

@@ -11,7 +11,8 @@ use rustix::event::{Timespec, epoll};
 use super::super::decoder::{Decoder, Event};
 use super::super::queue::{Arrival, Queue};
 use super::{ReceiverOptions, WakeUp};
-use crate::control::{Abort, Listener, Stream, random};
+use crate::auth::{Proof, random};
+use crate::control::{Abort, Listener, Stream};
 
 /// Clients that may be on their way to being admitted; the oldest goes when another one comes.
 const MAX_UNPROVEN: usize = 64;
@@ -55,8 +56,8 @@ struct Peer {
 enum Fate {
     Stays,
     Waits,
-    /// Has just been admitted; stays if there is a place for it.
-    Admitted,
+    /// Has just been admitted; stays if there is a place for it, and is then sent our proof.
+    Admitted(Option<Proof>),
     Goes,
 }
 
@@ -132,10 +133,10 @@ impl Reader {
         }
         let number = self.next_peer;
         self.next_peer += 1;
-        let added = random().and_then(|challenge| {
+        let added = random().and_then(|nonce| {
             let data = epoll::EventData::new_u64(number);
             epoll::add(&self.epoll, &stream, data, epoll::EventFlags::IN)?;
-            Ok(Decoder::new(challenge))
+            Ok(Decoder::new(nonce))
         });
         match added {
             Ok(decoder) => {
@@ -179,12 +180,12 @@ impl Reader {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let was_waiting = peer.held_back.is_some();
         let mut fate = peer.digest(&self.options, &self.queue);
-        if fate == Fate::Admitted {
-            fate = self.admit(number);
+        if let Fate::Admitted(proof) = fate {
+            fate = self.admit(number, proof);
         }
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let registered = match (was_waiting, fate) {
-            (_, Fate::Goes | Fate::Admitted) => {
+            (_, Fate::Goes | Fate::Admitted(_)) => {
                 self.peers.remove(&number);
                 return;
             }
@@ -202,12 +203,15 @@ impl Reader {
     }
 
     /// Finds a place for a peer that has just been admitted, and goes on with what it says.
-    fn admit(&mut self, number: u64) -> Fate {
+    fn admit(&mut self, number: u64, proof: Option<Proof>) -> Fate {
         let limit = self.options.max_peers;
         let admitted = self.peers.values().filter(|peer| peer.decoder.is_admitted()).count();
         let has_place = admitted <= limit || self.make_room(number);
         let Some(peer) = self.peers.get_mut(&number) else { return Fate::Goes };
         if has_place {
+            if proof.is_some_and(|proof| !peer.send(&proof)) {
+                return Fate::Goes;
+            }
             return peer.digest(&self.options, &self.queue);
         }
         let peer = peer.stream.peer();
@@ -286,9 +290,9 @@ impl Peer {
                     match event {
                         Event::Message(message) => Arrival::Small(message),
                         Event::Large(message) => Arrival::Large(message),
-                        Event::Admitted => break Fate::Admitted,
+                        Event::Admitted(proof) => break Fate::Admitted(proof),
                         Event::Greeted => continue,
-                        Event::Challenge => match self.send_challenge() {
+                        Event::Challenge(nonce) => match self.send(&nonce) {
                             true => continue,
                             false => break Fate::Goes,
                         },
@@ -312,9 +316,9 @@ impl Peer {
         fate
     }
 
-    /// The first bytes that this side ever sends, so they fit into the socket's buffer at once.
-    fn send_challenge(&self) -> bool {
+    /// Sends part of the exchange of proofs. This side never sends anything else, so it fits into the socket's buffer.
+    fn send(&self, bytes: &[u8]) -> bool {
         let deadline = Instant::now() + Duration::from_millis(10);
-        self.stream.write_all_by(self.decoder.challenge(), deadline).is_ok()
+        self.stream.write_all_by(bytes, deadline).is_ok()
     }
 }

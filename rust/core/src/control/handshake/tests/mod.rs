@@ -88,7 +88,7 @@ fn limits() -> Limits {
 }
 
 fn key(byte: u8) -> AuthKey {
-    AuthKey::new(Arc::new([byte; 32]))
+    AuthKey::new(&[byte; 32])
 }
 
 fn limits_with_key(byte: u8) -> Limits {
