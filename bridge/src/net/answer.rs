@@ -53,7 +53,7 @@ impl From<HandshakeError> for NetError {
     fn from(error: HandshakeError) -> Self {
         let answer = match (&error.reason, error.step) {
             (_, Step::Handles) => Answer::InvalidArgument,
-            (Reason::Closed(_), _) => Answer::RemoteError,
+            (Reason::Closed, _) => Answer::RemoteError,
             (Reason::TimedOut | Reason::Io(_), _) => Answer::SystemError,
             _ => Answer::InternalError,
         };

@@ -47,7 +47,7 @@ impl Comm {
             leads,
             channel: Channel::new(peer.stream),
             notify: None,
-            guest: None,
+            connected_host: None,
         };
         let connection = Connection::new(context, lanes, established)?;
         Ok(Self { device, connection })

@@ -9,10 +9,11 @@
 //! * [`transfer`] cuts what the caller asked for and remembers how it ended; [`pool`] posts and polls;
 //! * [`fabric`] is the contract a provider fulfils: real RDMA devices, or a software fabric without a NIC.
 //!
-//! Dependencies point down that list only; `config`, `memory`, `topology`, `device`, `control`, `notify` and
+//! Dependencies point down that list only; `auth`, `config`, `memory`, `topology`, `device`, `control`, `notify` and
 //! `observe` stand beside it and never call back up (`tests/layering.rs` holds the table).
 #![deny(unsafe_code)]
 
+pub mod auth;
 pub mod config;
 pub mod connection;
 pub mod control;

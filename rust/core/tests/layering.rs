@@ -11,7 +11,7 @@ const LAYERS: &[&str] = &["engine", "connection", "transfer", "pool", "fabric"];
 
 /// Beside the layers: they use each other freely, and a layer only by an entry in [`EXCEPTIONS`].
 const BESIDE: &[&str] =
-    &["config", "memory", "topology", "device", "control", "events", "notify", "observe", "sync"];
+    &["auth", "config", "memory", "topology", "device", "control", "events", "notify", "observe", "sync"];
 
 /// Further uses, each with its reason: (user, used, why).
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
@@ -27,6 +27,7 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("fabric", "control", "what a provider says to its peer is its own protocol"),
     ("fabric", "notify", "notifications travel beside the fabric"),
     ("events", "*", "waits for what others give it, and knows none of them"),
+    ("auth", "*", "the same proofs serve control plane, fabric and notifications: it knows none of them"),
     ("sync", "*", "the lowest of all: the same names over std or loom"),
 ];
 

@@ -66,7 +66,7 @@ struct Dialogue {
     channel: Channel,
     lanes: Named,
     // Ends the connection when dropped.
-    _guest: flagcx_p2p::control::Guest,
+    _connected_host: flagcx_p2p::control::ConnectedHost,
 }
 
 impl Dialogue {
@@ -108,7 +108,7 @@ impl Dialogue {
             _engine: engine,
             channel: Channel::new(peer.channel),
             lanes,
-            _guest: peer.guest,
+            _connected_host: peer.connected_host,
         }
     }
 

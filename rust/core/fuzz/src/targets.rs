@@ -1,16 +1,15 @@
 //! One function per decoder. Each must survive any input, and what it accepts must survive being written again.
 
-use std::sync::Arc;
-
+use flagcx_p2p::auth::AuthKey;
 use flagcx_p2p::config::{Config, Files, NameList, parse_integer};
 use flagcx_p2p::control::wire::notification::{Header, decode_message};
 use flagcx_p2p::control::wire::{
     ControlMeta, Features, FrameHeader, Handle, LaneRecord, SocketKind, Tag, decode_address, decode_regions,
     encode_address, encode_regions,
 };
-use flagcx_p2p::control::{AuthKey, ChannelFrame, Metadata, numeric, parse_address, split_session};
+use flagcx_p2p::control::{ChannelFrame, Metadata, numeric, parse_address, split_session};
 use flagcx_p2p::fabric::HcaFilter;
-use flagcx_p2p::notify::{Decoder, Door};
+use flagcx_p2p::notify::{Decoder, SenderPolicy};
 use flagcx_p2p::topology::{CpuSet, gid_interface, roce_version};
 
 /// A target: its name, which is that of its corpus and of its file under `fuzz_targets/`, and its body.
@@ -91,15 +90,15 @@ pub fn lane(data: &[u8]) {
     }
 }
 
-/// A notification socket; the first byte chooses the receiver's door.
+/// A notification socket; the first byte chooses the receiver's policy.
 pub fn notification(data: &[u8]) {
     let _ = Header::decode(data).map(Header::body_size);
     let _ = decode_message(data);
-    let Some((door, mut rest)) = data.split_first() else { return };
-    let key = (door & 1 != 0).then(|| AuthKey::new(Arc::new([7; 32])));
-    let door = Door { key, allow_original: door & 2 != 0, max_bytes: 1000 };
-    let mut decoder = Decoder::new([1; 32]);
-    while let Ok(Some((_, size))) = decoder.next(rest, &door) {
+    let Some((policy, mut rest)) = data.split_first() else { return };
+    let key = (policy & 1 != 0).then(|| AuthKey::new(&[7; 32]));
+    let policy = SenderPolicy { key, allow_original: policy & 2 != 0, max_bytes: 1000 };
+    let mut decoder = Decoder::new([1; 16]);
+    while let Ok(Some((_, size))) = decoder.next(rest, &policy) {
         rest = rest.get(size..).unwrap_or_default();
     }
 }

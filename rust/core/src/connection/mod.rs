@@ -24,7 +24,7 @@ pub use lanes::{LaneBuilder, LaneHandle};
 use recovery::{Driver, Machine, Rebuilds, Role};
 
 use crate::control::wire::LaneRecord;
-use crate::control::{Channel, ChannelFrame, Guest, LaneSetup as _, PeerCapabilities};
+use crate::control::{Channel, ChannelFrame, ConnectedHost, LaneSetup as _, PeerCapabilities};
 use crate::events::{EventLoop, Task, Wakeup};
 use crate::fabric::{FabricError, PathKind, PathOptions, QueuePair};
 use crate::memory::RemoteTable;
@@ -53,7 +53,7 @@ pub struct Connection {
     channel: Arc<Channel>,
     notify: Option<Sender>,
     /// Keeps the place of the peer's notification socket.
-    _guest: Option<Guest>,
+    _connected_host: Option<ConnectedHost>,
     /// Names the connection in this process.
     number: u64,
     /// Wakes the recovery.
@@ -89,7 +89,7 @@ pub struct Established {
     /// The way to send notifications.
     pub notify: Option<Sender>,
     /// Keeps the place of the peer's notification socket, if it may have one.
-    pub guest: Option<Guest>,
+    pub connected_host: Option<ConnectedHost>,
 }
 
 /// Who the peer is.
@@ -145,7 +145,8 @@ impl Connection {
     ) -> Result<Arc<Self>, PoolError> {
         /// Numbers the connections; only their uniqueness matters: Relaxed.
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let Established { peer, remote, capabilities, heals, leads, channel, notify, guest } = established;
+        let Established { peer, remote, capabilities, heals, leads, channel, notify, connected_host } =
+            established;
         let (path, policy) = (lanes.path(), lanes.policy());
         let wakeup = Arc::new(Wakeup::default());
         let notifier = Arc::new(RecoveryNotifier(Arc::clone(&wakeup)));
@@ -165,7 +166,7 @@ impl Connection {
             leads,
             channel: Arc::new(channel),
             notify,
-            _guest: guest,
+            _connected_host: connected_host,
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             wakeup,
             rebuilds: Arc::default(),

@@ -138,7 +138,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::control::{AllowList, Guests, Listener};
+    use crate::control::{AllowList, ConnectedHosts, Listener};
 
     fn limits(connect_ms: u64, handshake_ms: u64) -> Limits {
         Limits {
@@ -149,7 +149,7 @@ mod tests {
             allow: AllowList::default(),
             auth: None,
             allow_original: false,
-            guests: Guests::default(),
+            connected_hosts: ConnectedHosts::default(),
             abort: None,
         }
     }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn failure(target: SocketAddr, step: Step) -> HandshakeError {
-        HandshakeError { peer: target.to_string(), step, reason: crate::control::Reason::Closed("") }
+        HandshakeError { peer: target.to_string(), step, reason: crate::control::Reason::Closed }
     }
 
     #[test]

@@ -6,14 +6,13 @@
 //! * [`initiate`] and [`respond`] are the two roles of the handshake, [`initiate_raw`] and [`RawListener`] its lane
 //!   part alone;
 //! * [`Channel`] is the connection that stays open afterwards between two engines of this kind;
-//! * [`AuthKey`] and [`AllowList`] keep strangers out, and [`Guests`] tells peers from them;
+//! * [`crate::auth::AuthKey`] and [`AllowList`] say who may connect, and [`ConnectedHosts`] which hosts are peers;
 //! * [`local_address`], [`resolve`], [`split_session`] and [`Metadata`] deal with addresses as people write them.
 
 mod allow;
-mod auth;
 mod channel;
+mod connected_hosts;
 mod dial;
-mod guests;
 mod handshake;
 mod host;
 mod interface;
@@ -23,12 +22,11 @@ mod socket;
 pub mod wire;
 
 pub use allow::AllowList;
-pub use auth::{AuthKey, PROOF_SIZE, random};
 #[cfg(test)]
 pub(crate) use channel::tests as channel_tests;
 pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME};
+pub use connected_hosts::{ConnectedHost, ConnectedHosts};
 pub use dial::{Dial, DialError, Dialed};
-pub use guests::{Guest, Guests};
 pub use handshake::{
     HandshakeError, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawListener, RawPeer, Reason, Step,
     initiate, initiate_raw, respond,

@@ -46,7 +46,7 @@ struct Inbox {
 
 impl Inbox {
     /// Whether another peer is wanted now: a socket is only taken while somebody waits, but then every one, because
-    /// the first may be a silent stranger's.
+    /// the first may be a silent client's.
     fn wants_peer(&self) -> bool {
         let wanted = self.serving || self.waiting > self.ready.len();
         wanted && self.handshakes < MAX_HANDSHAKES

@@ -104,7 +104,7 @@ impl Engine {
             leads: role == Role::Initiator,
             channel: Channel::new(peer.channel),
             notify,
-            guest: Some(peer.guest),
+            connected_host: Some(peer.connected_host),
         };
         let connection = Connection::new(Arc::clone(context), lanes, established)?;
         if !self.remember(&connection) {
@@ -132,7 +132,7 @@ impl Engine {
 
     fn limits(&self) -> Result<Limits, EngineError> {
         let limits = Limits::from_config(&self.config, Some(self.abort.clone()))?;
-        Ok(Limits { guests: self.guests.clone(), ..limits })
+        Ok(Limits { connected_hosts: self.connected_hosts.clone(), ..limits })
     }
 }
 

@@ -22,7 +22,7 @@ use sessions::Sessions;
 
 use crate::config::Config;
 use crate::connection::{Connection, Context};
-use crate::control::{Abort, Guests, Metadata};
+use crate::control::{Abort, ConnectedHosts, Metadata};
 use crate::fabric::Device;
 use crate::notify::{LargeMessage, Message, Receiver};
 
@@ -41,7 +41,7 @@ pub struct Engine {
     sessions: Sessions,
     notifications: Option<Receiver>,
     /// Hosts of the connections, shared with the receiver.
-    guests: Guests,
+    connected_hosts: ConnectedHosts,
     /// Every connection of this engine that is still alive, to be closed with it; `None` once it is closed.
     connections: Mutex<Option<Vec<Weak<Connection>>>>,
     /// Ends waits of connecting threads when the engine closes.

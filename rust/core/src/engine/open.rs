@@ -9,7 +9,7 @@ use super::sessions::Sessions;
 use super::{Engine, EngineError};
 use crate::config::Config;
 use crate::connection::Context;
-use crate::control::{Abort, AllowList, Guests, Listener, LocalAddress, local_address};
+use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, local_address};
 use crate::device;
 use crate::fabric::{self, Device, DeviceList, FabricChoice, FabricError};
 use crate::notify::{Receiver, ReceiverOptions};
@@ -41,14 +41,14 @@ impl Engine {
             .map_err(|error| EngineError::Unavailable(format!("cannot open an eventfd: {error}")))?;
         let acceptor = open_listener(&config, bind);
         let incarnation = random_u64()?;
-        let guests = Guests::default();
-        let notifications = open_receiver(&config, bind, incarnation, &guests)?;
+        let connected_hosts = ConnectedHosts::default();
+        let notifications = open_receiver(&config, bind, incarnation, &connected_hosts)?;
         let engine = Arc::new(Self {
             gpu_index: options.gpu_index,
             address,
             incarnation,
             notifications,
-            guests,
+            connected_hosts,
             context,
             acceptor,
             sessions: Sessions::default(),
@@ -149,10 +149,10 @@ fn open_receiver(
     config: &Config,
     bind: IpAddr,
     incarnation: u64,
-    guests: &Guests,
+    connected_hosts: &ConnectedHosts,
 ) -> Result<Option<Receiver>, EngineError> {
     let options = ReceiverOptions::from_config(config, bind, incarnation)?;
-    match Receiver::open(ReceiverOptions { guests: guests.clone(), ..options }) {
+    match Receiver::open(ReceiverOptions { connected_hosts: connected_hosts.clone(), ..options }) {
         Ok(receiver) => Ok(Some(receiver)),
         Err(error) => {
             tracing::warn!("no notification listener on {bind}, this engine receives none: {error}");

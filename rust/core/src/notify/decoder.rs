@@ -1,16 +1,25 @@
 //! What arrives on one notification socket, as a state machine over bytes: no input or output in here.
+//!
+//! With a key, the sender must prove it before anything that it says is taken:
+//!
+//! ```text
+//! sender                                  receiver
+//!   preamble, hello, random number ─────▶
+//!     ◀─────────────────────── random number
+//!   proof ──────────────────────────────▶  wrong: closes without another byte
+//!     ◀─────────────────────────────── proof, once there is a place for the sender
+//!   messages ───────────────────────────▶
+//! ```
 
-use crate::control::AuthKey;
-use crate::control::wire::notification::{
-    CHALLENGE_SIZE, HEADER_SIZE, Header, NAME_SIZE, PROOF_SIZE, SESSION_ID_SIZE, decode_message,
-};
+use crate::auth::{AuthError, AuthKey, NONCE_SIZE, Nonce, Nonces, PROOF_SIZE, Proof, Purpose, Responder};
+use crate::control::wire::notification::{HEADER_SIZE, Header, NAME_SIZE, decode_message};
 use crate::control::wire::{PREAMBLE_SIZE, SocketKind, WireError};
 
 use super::{LargeMessage, Message};
 
 /// Who may send, and how much.
 #[derive(Clone, Debug, Default)]
-pub struct Door {
+pub struct SenderPolicy {
     /// The key that senders must prove.
     pub key: Option<AuthKey>,
     /// With a key: let original engines, which cannot prove anything, send all the same.
@@ -22,12 +31,12 @@ pub struct Door {
 /// What the bytes amount to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The preamble is right; the sender stands at the door.
+    /// The preamble is right; the sender has proven nothing yet.
     Greeted,
-    /// The sender is through the door.
-    Proven,
-    /// The challenge must be sent to it.
-    Challenge,
+    /// This random number must be sent to it.
+    Challenge(Nonce),
+    /// Messages of the sender are taken from now on. When it has proven the key, this proof of ours must be sent to it.
+    Admitted(Option<Proof>),
     /// A message.
     Message(Box<Message>),
     /// A large message.
@@ -38,103 +47,100 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Decoder {
     phase: Phase,
-    challenge: [u8; CHALLENGE_SIZE],
+    nonce: Nonce,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Preamble,
     /// A key is set and nothing has been proven: the first header decides.
-    AtDoor,
-    Proof([u8; SESSION_ID_SIZE]),
-    Open,
+    Unproven,
+    /// The random number is sent; the proof comes next.
+    Proof(Nonces),
+    Admitted,
 }
 
 impl Decoder {
-    /// A decoder at the start of a socket. `challenge` is random, and sent when [`Event::Challenge`] asks for it.
-    pub fn new(challenge: [u8; CHALLENGE_SIZE]) -> Self {
-        Self { phase: Phase::Preamble, challenge }
-    }
-
-    /// The challenge of this socket.
-    pub fn challenge(&self) -> &[u8; CHALLENGE_SIZE] {
-        &self.challenge
+    /// A decoder at the start of a socket. `nonce` is random, and sent when [`Event::Challenge`] asks for it.
+    pub fn new(nonce: Nonce) -> Self {
+        Self { phase: Phase::Preamble, nonce }
     }
 
     /// Whether messages of this sender are taken.
-    pub fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open)
+    pub fn is_admitted(&self) -> bool {
+        matches!(self.phase, Phase::Admitted)
     }
 
     /// Reads the next event from the front of `bytes`; answers it with the bytes that it takes. `None`: more bytes
     /// are needed. After an error the socket must be closed.
-    pub fn next(&mut self, bytes: &[u8], door: &Door) -> Result<Option<(Event, usize)>, WireError> {
+    pub fn next(&mut self, bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {
         match self.phase {
-            Phase::Preamble => self.preamble(bytes, door),
-            Phase::AtDoor => self.at_door(bytes, door),
-            Phase::Proof(session) => self.proof(bytes, &session, door),
-            Phase::Open => message(bytes, door),
+            Phase::Preamble => self.preamble(bytes, policy),
+            Phase::Unproven => self.first_header(bytes, policy),
+            Phase::Proof(nonces) => self.proof(bytes, nonces, policy),
+            Phase::Admitted => message(bytes, policy),
         }
     }
 
-    fn preamble(&mut self, bytes: &[u8], door: &Door) -> Result<Option<(Event, usize)>, WireError> {
+    fn preamble(&mut self, bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {
         let Some(preamble) = bytes.first_chunk::<PREAMBLE_SIZE>() else { return Ok(None) };
         match SocketKind::decode(preamble)? {
             Ok(SocketKind::Notifications) => {}
             other => return Err(WireError::new("notification socket", format!("socket of kind {other:?}"))),
         }
-        let (phase, event) = match door.key {
-            None => (Phase::Open, Event::Proven),
-            Some(_) => (Phase::AtDoor, Event::Greeted),
+        let (phase, event) = match policy.key {
+            None => (Phase::Admitted, Event::Admitted(None)),
+            Some(_) => (Phase::Unproven, Event::Greeted),
         };
         self.phase = phase;
         Ok(Some((event, PREAMBLE_SIZE)))
     }
 
-    fn at_door(&mut self, bytes: &[u8], door: &Door) -> Result<Option<(Event, usize)>, WireError> {
+    fn first_header(
+        &mut self,
+        bytes: &[u8],
+        policy: &SenderPolicy,
+    ) -> Result<Option<(Event, usize)>, WireError> {
         let Some(header) = bytes.first_chunk::<HEADER_SIZE>() else { return Ok(None) };
         match Header::decode(header)? {
             Header::Hello => {
                 let rest = bytes.get(HEADER_SIZE..).unwrap_or_default();
-                let Some(session) = rest.first_chunk::<SESSION_ID_SIZE>() else { return Ok(None) };
-                self.phase = Phase::Proof(*session);
-                Ok(Some((Event::Challenge, HEADER_SIZE + SESSION_ID_SIZE)))
+                let Some(initiator) = rest.first_chunk::<NONCE_SIZE>() else { return Ok(None) };
+                self.phase = Phase::Proof(Nonces { initiator: *initiator, responder: self.nonce });
+                Ok(Some((Event::Challenge(self.nonce), HEADER_SIZE + NONCE_SIZE)))
             }
-            Header::Message if door.allow_original => {
-                self.phase = Phase::Open;
-                Ok(Some((Event::Proven, 0)))
+            Header::Message if policy.allow_original => {
+                self.phase = Phase::Admitted;
+                Ok(Some((Event::Admitted(None), 0)))
             }
-            Header::Message | Header::Large(_) => {
-                Err(WireError::new("notification socket", "the sender does not prove the key that is set"))
-            }
+            Header::Message | Header::Large(_) => Err(refused(AuthError::KeyMissing)),
         }
     }
 
     fn proof(
         &mut self,
         bytes: &[u8],
-        session: &[u8],
-        door: &Door,
+        nonces: Nonces,
+        policy: &SenderPolicy,
     ) -> Result<Option<(Event, usize)>, WireError> {
         let Some(proof) = bytes.first_chunk::<PROOF_SIZE>() else { return Ok(None) };
-        let valid = door
-            .key
-            .as_ref()
-            .is_some_and(|key| key.verify("notifications", &[session, &self.challenge], proof));
-        if !valid {
-            return Err(WireError::new("notification socket", "the sender does not know our key"));
-        }
-        self.phase = Phase::Open;
-        Ok(Some((Event::Proven, PROOF_SIZE)))
+        let key = policy.key.as_ref().ok_or_else(|| refused(AuthError::KeyRequired))?;
+        let (_, ours) = Responder::new(key, Purpose::NOTIFICATIONS, nonces).verify(proof).map_err(refused)?;
+        self.phase = Phase::Admitted;
+        Ok(Some((Event::Admitted(Some(ours)), PROOF_SIZE)))
     }
 }
 
-fn message(bytes: &[u8], door: &Door) -> Result<Option<(Event, usize)>, WireError> {
+fn refused(error: AuthError) -> WireError {
+    WireError::new("notification socket", error.to_string())
+}
+
+fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
     let header = Header::decode(header)?;
     match header {
-        Header::Large(length) if length as usize > door.max_bytes => {
-            let problem = format!("{length} bytes, expected at most {}", door.max_bytes);
+        Header::Large(length) if length as usize > policy.max_bytes => {
+            let problem = format!("{length} bytes, expected at most {}", policy.max_bytes);
             return Err(WireError::new("large notification", problem));
         }
         Header::Hello => return Err(WireError::new("notification socket", "a second hello")),

@@ -13,7 +13,7 @@ use std::fmt;
 
 use crate::control::wire::notification::NAME_SIZE;
 
-pub use decoder::{Decoder, Door, Event};
+pub use decoder::{Decoder, Event, SenderPolicy};
 pub use queue::{append, take_all, take_all_large};
 pub use receiver::{Receiver, ReceiverOptions};
 pub use sender::Sender;

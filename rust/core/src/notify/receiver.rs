@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::decoder::Door;
+use super::decoder::SenderPolicy;
 use super::queue::{Limits, Queue};
 use super::{LargeMessage, Message};
+use crate::auth::AuthKey;
 use crate::config::{Config, ConfigError};
-use crate::control::{Abort, AllowList, AuthKey, Guests, Listener};
+use crate::control::{Abort, AllowList, ConnectedHosts, Listener};
 
 mod reader;
 
@@ -27,7 +28,7 @@ pub struct ReceiverOptions {
     /// Networks that may connect.
     pub allow: AllowList,
     /// Who may send, and how much.
-    pub door: Door,
+    pub policy: SenderPolicy,
     /// Peers that may send at the same time.
     pub max_peers: usize,
     /// Messages that may wait to be fetched.
@@ -37,26 +38,30 @@ pub struct ReceiverOptions {
     /// Idle time after which the kernel checks whether a sender's host still lives.
     pub keepalive: Option<Duration>,
     /// Hosts whose senders keep their places, however long they are silent.
-    pub guests: Guests,
+    pub connected_hosts: ConnectedHosts,
     /// Names the engine towards senders of the same process.
     pub incarnation: u64,
 }
 
 impl ReceiverOptions {
-    /// As the configuration says, and no guests; reads the key file.
+    /// As the configuration says, and no connected hosts; reads the key file.
     pub fn from_config(config: &Config, bind: IpAddr, incarnation: u64) -> Result<Self, ConfigError> {
         config.check()?;
-        let key = config.auth_key()?.map(AuthKey::new);
+        let key = config.auth_key()?.map(|key| AuthKey::new(&key));
         Ok(Self {
             bind,
             ports: config.port_range,
             allow: AllowList::new(&config.allow),
-            door: Door { key, allow_original: config.auth_allow_original, max_bytes: config.notif_max_bytes },
+            policy: SenderPolicy {
+                key,
+                allow_original: config.auth_allow_original,
+                max_bytes: config.notif_max_bytes,
+            },
             max_peers: config.notif_max_peers,
             queue: config.notif_queue,
             hello_timeout: config.handshake_timeout,
             keepalive: config.keepalive,
-            guests: Guests::default(),
+            connected_hosts: ConnectedHosts::default(),
             incarnation,
         })
     }
@@ -83,7 +88,7 @@ impl Receiver {
         let limits = Limits {
             messages: options.queue,
             // A queue full of the largest messages would be far more than anyone meant to allow.
-            large_bytes: options.door.max_bytes.saturating_mul(4),
+            large_bytes: options.policy.max_bytes.saturating_mul(4),
         };
         let queue = Queue::open(options.incarnation, limits, wake_up.clone());
         let started = reader::Reader::new(listener, options, queue.clone(), wake_up, abort.clone()).and_then(

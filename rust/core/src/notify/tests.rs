@@ -10,9 +10,10 @@ use proptest::prelude::*;
 use socket2::{Domain, Socket, Type};
 
 use super::*;
+use crate::auth::{AuthKey, Initiator, Nonces, Proof, Purpose};
 use crate::control::wire::SocketKind;
 use crate::control::wire::notification::Header;
-use crate::control::{AllowList, AuthKey, Guests, Stream, connect};
+use crate::control::{AllowList, ConnectedHosts, Stream, connect};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -26,12 +27,12 @@ fn options() -> ReceiverOptions {
         bind: LOOPBACK,
         ports: None,
         allow: AllowList::default(),
-        door: Door { key: None, allow_original: false, max_bytes: 1 << 20 },
+        policy: SenderPolicy { key: None, allow_original: false, max_bytes: 1 << 20 },
         max_peers: 64,
         queue: 1000,
         hello_timeout: Duration::from_secs(5),
         keepalive: None,
-        guests: Guests::default(),
+        connected_hosts: ConnectedHosts::default(),
         incarnation: 0,
     }
 }
@@ -116,7 +117,7 @@ fn each_engine_has_its_own_messages() {
 }
 
 #[test]
-fn strangers_harm_nobody() {
+fn clients_of_no_use_harm_nobody() {
     let options = ReceiverOptions { hello_timeout: Duration::from_secs(1), ..options() };
     let receiver = Receiver::open(options).unwrap();
     let sender = sender(&receiver);
@@ -132,8 +133,8 @@ fn strangers_harm_nobody() {
     other_kind.write_all_by(&SocketKind::Bootstrap.encode(), soon()).unwrap();
     sender.send(&message(2), soon()).unwrap();
     assert_eq!(wait_for(2, || receiver.take()), [message(1), message(2)]);
-    for stranger in [&half, &garbage, &wrong_magic, &other_kind, &silent[0], &silent[99]] {
-        assert!(closed_by_peer(stranger));
+    for client in [&half, &garbage, &wrong_magic, &other_kind, &silent[0], &silent[99]] {
+        assert!(closed_by_peer(client));
     }
     sender.send(&message(3), soon()).unwrap();
     wait_for(1, || receiver.take());
@@ -213,7 +214,7 @@ fn closed_elsewhere(mut stream: &TcpStream) -> bool {
 #[test]
 fn the_number_of_peers_is_bounded() {
     let options = ReceiverOptions { max_peers: 2, ..options() };
-    let _guest = options.guests.enter(LOOPBACK);
+    let _connected_host = options.connected_hosts.add(LOOPBACK);
     let receiver = Receiver::open(options).unwrap();
     let senders = [sender(&receiver), sender(&receiver)];
     for sender in &senders {
@@ -235,55 +236,55 @@ fn the_number_of_peers_is_bounded() {
 }
 
 #[test]
-fn silent_strangers_in_every_place_do_not_stop_a_newcomer() {
+fn silent_clients_in_every_place_do_not_stop_a_newcomer() {
     let receiver = Receiver::open(options()).unwrap();
-    let strangers: Vec<_> = (0..64).map(|_| from_elsewhere(&receiver)).collect();
+    let clients: Vec<_> = (0..64).map(|_| from_elsewhere(&receiver)).collect();
     thread::sleep(Duration::from_millis(20));
     let sender = sender(&receiver);
     sender.send(&message(1), soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
     // One of them has made room, and nobody else.
-    let here = |stranger: &&TcpStream| {
-        stranger.set_nonblocking(true).unwrap();
-        matches!(stranger.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    let here = |client: &&TcpStream| {
+        client.set_nonblocking(true).unwrap();
+        matches!(client.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
     };
-    assert_eq!(strangers.iter().filter(here).count(), 63);
+    assert_eq!(clients.iter().filter(here).count(), 63);
 }
 
 /// Else a byte more than the preamble would hold a place for ever.
 #[test]
-fn strangers_in_the_middle_of_a_message_hold_their_places_for_a_while_only() {
+fn clients_in_the_middle_of_a_message_hold_their_places_for_a_while_only() {
     let hello_timeout = Duration::from_millis(100);
     let receiver = Receiver::open(ReceiverOptions { max_peers: 1, hello_timeout, ..options() }).unwrap();
-    let mut stranger = from_elsewhere(&receiver);
-    stranger.write_all(&Header::Message.encode()).unwrap();
+    let mut client = from_elsewhere(&receiver);
+    client.write_all(&Header::Message.encode()).unwrap();
     thread::sleep(Duration::from_millis(20));
     assert!(closed_by_peer(&greeted(&receiver)));
     thread::sleep(2 * hello_timeout);
     sender(&receiver).send(&message(1), soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
-    assert!(closed_elsewhere(&stranger));
+    assert!(closed_elsewhere(&client));
 }
 
 /// However long they are silent: they could not know that what they send next is lost.
 #[test]
-fn who_we_are_connected_with_keeps_its_place() {
+fn a_connected_host_keeps_its_place() {
     let options = ReceiverOptions { max_peers: 3, ..options() };
-    let guests = options.guests.clone();
-    let guest = guests.enter(ELSEWHERE);
+    let connected_hosts = options.connected_hosts.clone();
+    let connected_host = connected_hosts.add(ELSEWHERE);
     let receiver = Receiver::open(options).unwrap();
     let mut peer = from_elsewhere(&receiver);
     thread::sleep(Duration::from_millis(20));
-    let mut strangers = Vec::new();
+    let mut clients = Vec::new();
     for number in 0..20 {
         let sender = sender(&receiver);
         sender.send(&message(number), soon()).unwrap();
         wait_for(1, || receiver.take());
-        strangers.push(sender);
+        clients.push(sender);
     }
     peer.write_all(&[&Header::Message.encode()[..], &[b'x'; 512]].concat()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [Message { name: [b'x'; 256], text: [b'x'; 256] }]);
-    drop(guest);
+    drop(connected_host);
     let silent: Vec<_> = (0..3).map(|_| greeted(&receiver)).collect();
     assert!(closed_elsewhere(&peer));
     drop(silent);
@@ -338,8 +339,8 @@ fn large_messages_up_to_the_limit() {
 /// Large messages that nobody fetches hold back their sender, and nobody else.
 #[test]
 fn large_messages_have_a_room_of_their_own() {
-    let door = Door { max_bytes: 1000, ..Door::default() };
-    let receiver = Receiver::open(ReceiverOptions { door, ..options() }).unwrap();
+    let policy = SenderPolicy { max_bytes: 1000, ..SenderPolicy::default() };
+    let receiver = Receiver::open(ReceiverOptions { policy, ..options() }).unwrap();
     let (large, small) = (sender(&receiver), sender(&receiver));
     for _ in 0..20 {
         large.send_large(&LargeMessage::new(b"", vec![1; 1000]), soon()).unwrap();
@@ -351,30 +352,54 @@ fn large_messages_have_a_room_of_their_own() {
     wait_for(16, || receiver.take_large());
 }
 
-fn door_with_key(allow_original: bool) -> Door {
-    Door { key: Some(AuthKey::new(Arc::new([7; 32]))), allow_original, max_bytes: 1000 }
+fn key(byte: u8) -> AuthKey {
+    AuthKey::new(&[byte; 32])
 }
 
-fn prove(stream: &Stream, key: &AuthKey) {
-    let session = [5; 32];
-    stream.write_all_by(&Header::Hello.encode(), soon()).unwrap();
-    stream.write_all_by(&session, soon()).unwrap();
-    let mut challenge = [0; 32];
-    stream.read_exact_by(&mut challenge, soon()).unwrap();
-    stream.write_all_by(&key.prove("notifications", &[&session, &challenge]), soon()).unwrap();
+fn policy_with_key(allow_original: bool) -> SenderPolicy {
+    SenderPolicy { key: Some(key(7)), allow_original, max_bytes: 1000 }
+}
+
+fn with_key(max_peers: usize) -> ReceiverOptions {
+    ReceiverOptions { policy: policy_with_key(false), max_peers, ..options() }
+}
+
+fn bytes<const N: usize>(stream: &Stream) -> [u8; N] {
+    let mut bytes = [0; N];
+    stream.read_exact_by(&mut bytes, soon()).unwrap();
+    bytes
+}
+
+/// Says hello, and reads the receiver's 16 bytes.
+fn hello(receiver: &Receiver) -> (Stream, Nonces) {
+    let (stream, initiator) = (greeted(receiver), [5; 16]);
+    stream.write_all_by(&[&Header::Hello.encode()[..], &initiator].concat(), soon()).unwrap();
+    let nonces = Nonces { initiator, responder: bytes(&stream) };
+    (stream, nonces)
+}
+
+/// Goes through the exchange of a sender that knows the key; answers the socket and the proof that it got.
+fn proven(receiver: &Receiver) -> (Stream, Initiator, Proof) {
+    let (stream, nonces) = hello(receiver);
+    let (initiator, proof) = Initiator::prove(&key(7), Purpose::NOTIFICATIONS, nonces);
+    stream.write_all_by(&proof, soon()).unwrap();
+    let proof = bytes(&stream);
+    (stream, initiator, proof)
+}
+
+/// Nothing more comes, and the connection is closed. That it is so with bytes that were not read makes it a reset.
+fn assert_closed(stream: &Stream) {
+    let end = stream.read_exact_by(&mut [0], soon()).unwrap_err();
+    assert!(matches!(end.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{end}");
 }
 
 #[test]
-fn with_a_key_senders_must_prove_it() {
-    let receiver = Receiver::open(ReceiverOptions { door: door_with_key(false), ..options() }).unwrap();
-    let knows = greeted(&receiver);
-    prove(&knows, &AuthKey::new(Arc::new([7; 32])));
-    Sender::new(knows, 1000).send(&message(1), soon()).unwrap();
+fn with_a_key_both_sides_must_prove_it() {
+    let receiver = Receiver::open(with_key(8)).unwrap();
+    let (stream, initiator, proof) = proven(&receiver);
+    initiator.verify(&proof).unwrap();
+    Sender::new(stream, 1000).send(&message(1), soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
-
-    let guesses = greeted(&receiver);
-    prove(&guesses, &AuthKey::new(Arc::new([8; 32])));
-    assert!(closed_by_peer(&guesses));
     let original = greeted(&receiver);
     let _ = Sender::new(original, 0).send(&message(2), soon());
     thread::sleep(Duration::from_millis(20));
@@ -382,8 +407,51 @@ fn with_a_key_senders_must_prove_it() {
 }
 
 #[test]
+fn a_sender_without_the_key_gets_a_random_number_and_nothing_else() {
+    let receiver = Receiver::open(with_key(8)).unwrap();
+    let (recorded, nonces) = hello(&receiver);
+    let (_, old) = Initiator::prove(&key(7), Purpose::NOTIFICATIONS, nonces);
+    drop(recorded);
+    let mut numbers = vec![nonces.responder];
+    let (_, elsewhere) = Initiator::prove(&key(7), Purpose::CONTROL, nonces);
+    for answer in [&old[..], &elsewhere, &[0; 32], b"GET / HTTP/1.1\r\nHost: localhost\r\n"] {
+        let (stream, nonces) = hello(&receiver);
+        numbers.push(nonces.responder);
+        stream.write_all_by(answer, soon()).unwrap();
+        assert_closed(&stream);
+    }
+    let (stream, nonces) = hello(&receiver);
+    let (_, guess) = Initiator::prove(&key(8), Purpose::NOTIFICATIONS, nonces);
+    stream.write_all_by(&guess, soon()).unwrap();
+    assert_closed(&stream);
+    // Not even a random number for what is no hello.
+    for garbage in [&[0x41; 520][..], &Header::Message.encode(), &Header::Large(1).encode()] {
+        let stream = greeted(&receiver);
+        stream.write_all_by(garbage, soon()).unwrap();
+        assert_closed(&stream);
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 5, "a random number was used twice");
+    assert!(receiver.take().is_empty());
+}
+
+/// A sender learns from the proof that it has a place.
+#[test]
+fn a_sender_without_a_place_gets_no_proof() {
+    let options = with_key(1);
+    let _connected_host = options.connected_hosts.add(LOOPBACK);
+    let receiver = Receiver::open(options).unwrap();
+    let _first = proven(&receiver);
+    let (stream, nonces) = hello(&receiver);
+    let (_, proof) = Initiator::prove(&key(7), Purpose::NOTIFICATIONS, nonces);
+    stream.write_all_by(&proof, soon()).unwrap();
+    assert_closed(&stream);
+}
+
+#[test]
 fn original_engines_may_send_where_they_are_let_in() {
-    let receiver = Receiver::open(ReceiverOptions { door: door_with_key(true), ..options() }).unwrap();
+    let receiver = Receiver::open(ReceiverOptions { policy: policy_with_key(true), ..options() }).unwrap();
     sender(&receiver).send(&message(1), soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
 }
@@ -426,7 +494,7 @@ proptest! {
     /// However the bytes are cut, the same events come out.
     #[test]
     fn cuts_do_not_matter(cuts in proptest::collection::vec(1usize..700, 1..20), key: bool) {
-        let door = if key { door_with_key(true) } else { Door { max_bytes: 1000, ..Door::default() } };
+        let policy = if key { policy_with_key(true) } else { SenderPolicy { max_bytes: 1000, ..SenderPolicy::default() } };
         let mut bytes = SocketKind::Notifications.encode().to_vec();
         for number in 0..3_u8 {
             bytes.extend(Header::Message.encode());
@@ -436,16 +504,16 @@ proptest! {
                 bytes.extend([9; 259]);
             }
         }
-        let mut decoder = Decoder::new([1; 32]);
+        let mut decoder = Decoder::new([1; 16]);
         let (mut events, mut buffer) = (Vec::new(), Vec::new());
         let mut rest = bytes.as_slice();
         for cut in cuts.iter().cycle() {
             let (part, tail) = rest.split_at((*cut).min(rest.len()));
             buffer.extend_from_slice(part);
             rest = tail;
-            while let Some((event, size)) = decoder.next(&buffer, &door).unwrap() {
+            while let Some((event, size)) = decoder.next(&buffer, &policy).unwrap() {
                 buffer.drain(..size);
-                if !matches!(event, Event::Greeted | Event::Proven) {
+                if !matches!(event, Event::Greeted | Event::Admitted(_)) {
                     events.push(event);
                 }
             }
@@ -460,13 +528,16 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes: Vec<u8>, greeted: bool, key: bool) {
-        let door = if key { door_with_key(true) } else { Door { max_bytes: 1000, ..Door::default() } };
+    fn arbitrary_bytes_never_panic(bytes: Vec<u8>, greeted: bool, hello: bool, key: bool) {
+        let policy = if key { policy_with_key(true) } else { SenderPolicy { max_bytes: 1000, ..SenderPolicy::default() } };
         let mut stream = if greeted { SocketKind::Notifications.encode().to_vec() } else { Vec::new() };
+        if hello {
+            stream.extend(Header::Hello.encode());
+        }
         stream.extend(bytes);
-        let mut decoder = Decoder::new([1; 32]);
+        let mut decoder = Decoder::new([1; 16]);
         let mut rest = stream.as_slice();
-        while let Ok(Some((_, size))) = decoder.next(rest, &door) {
+        while let Ok(Some((_, size))) = decoder.next(rest, &policy) {
             rest = &rest[size..];
         }
     }

@@ -69,8 +69,8 @@ pub fn groups() -> [Group; 9] {
         },
         Group {
             title: "Security",
-            about: "Who may connect. A malformed value here keeps the engine from opening: a door that was \
-                    meant to be closed is never left open by a typing error.",
+            about: "Who may connect. A malformed value here keeps the engine from opening: a typing error \
+                    never lets in more than was meant.",
             variables: security::ALL,
         },
         Group { title: "Logging", about: "What is written, and where.", variables: logging::ALL },

@@ -1,4 +1,4 @@
-//! Variables of the closed door.
+//! Variables of authentication.
 
 use crate::config::Variable;
 
@@ -11,7 +11,7 @@ variables! {
     AUTH_ALLOW_ORIGINAL = Variable::switch("FLAGCX_P2P_AUTH_ALLOW_ORIGINAL", false)
         .read_by("control, notify")
         .changes("With a key set, peers that run the original engine, which cannot prove anything, are let in all the same.")
-        .when("During a migration only: it opens the door for everyone.")
+        .when("During a migration only: everyone may say that it runs the original engine.")
         .example("1");
     ALLOW = Variable::text("FLAGCX_P2P_ALLOW", "every address", "list of `address` or `address/prefix length`")
         .read_by("control, notify, fabric::software")

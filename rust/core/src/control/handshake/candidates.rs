@@ -1,4 +1,4 @@
-//! Sockets of which the hello has not been read whole: strangers among them neither get in nor hold the others up.
+//! Sockets of which the hello has not been read whole: none of them holds the others up.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
+use crate::auth::AuthError;
 use crate::control::wire::WireError;
 use crate::fabric::FabricError;
 
@@ -88,8 +89,8 @@ impl fmt::Display for Step {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Reason {
     /// The peer closed the connection.
-    #[error("the peer closed the connection{0}")]
-    Closed(&'static str),
+    #[error("the peer closed the connection")]
+    Closed,
     /// The peer did not answer in time.
     #[error("no answer within the deadline (FLAGCX_P2P_CONNECT_TIMEOUT_MS, FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS)")]
     TimedOut,
@@ -110,7 +111,10 @@ pub enum Reason {
         /// What was expected.
         expected: i32,
     },
-    /// The peer is not let in, or does not let us in.
+    /// The two sides did not prove one key to each other.
+    #[error(transparent)]
+    Authentication(#[from] AuthError),
+    /// The peer may not connect, or does not let us.
     #[error("{0}")]
     Refused(&'static str),
     /// The two sides cannot reach each other.
@@ -135,7 +139,7 @@ impl From<FabricError> for Reason {
 impl From<io::Error> for Reason {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Self::Closed(""),
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Self::Closed,
             ErrorKind::TimedOut => Self::TimedOut,
             // Sockets report a peer's abort as a reset; this kind comes from our own switch only.
             ErrorKind::ConnectionAborted => Self::Aborted,

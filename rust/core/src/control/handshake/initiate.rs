@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::authenticate::authenticate;
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Step};
-use super::{LaneSetup, Limits, LocalSide, Peer, Role, door, lanes, notify_link, tables};
+use super::{LaneSetup, Limits, LocalSide, Peer, Role, lane_listener, lanes, notify_link, tables};
 use crate::control::Stream;
 use crate::control::socket::connect_once;
 use crate::control::wire::SocketKind;
@@ -25,24 +26,23 @@ pub fn initiate(
 
     dialogue.write(Step::Preamble, &SocketKind::Bootstrap.encode())?;
     let nowhere = || Ok((SocketAddr::new(local.address, 0), ()));
-    let (entry, ()) = door::pass(&dialogue, local, limits, nowhere)?;
+    let (entry, ()) = authenticate(&dialogue, local, limits, nowhere)?;
 
     // The peer has told this address just now: if it refuses, it is gone.
     let channel = connect_once(entry.address, deadline, abort)
         .map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
-    let guest = limits.guests.enter(channel.peer().ip());
+    let connected_host = limits.connected_hosts.add(channel.peer().ip());
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
-    lane_dialogue.write(Step::LaneSocket, &SocketKind::Lanes.encode())?;
-    if let Some(key) = &entry.session.key {
-        lane_dialogue.write(Step::LaneSocket, &key.prove("lanes", &[&entry.session.id]))?;
-    }
+    let session = entry.session.as_ref();
+    lane_dialogue.write(Step::LaneSocket, &lane_listener::hello(session))?;
     let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, None)?;
 
     let ip = entry.address.ip();
     let looks_local = ip == local.address || ip.is_loopback();
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local)?;
+    let key = limits.auth.as_ref().filter(|_| session.is_some());
     let notify = (meta.notify_port != 0 && !meta.same_process)
-        .then(|| notify_link::connect(&channel, meta.notify_port, &entry.session, limits, deadline))
+        .then(|| notify_link::connect(&channel, meta.notify_port, key, limits, deadline))
         .flatten();
     let regions = tables::exchange_regions(&dialogue, local.regions)?;
 
@@ -59,7 +59,7 @@ pub fn initiate(
             lanes: count,
             notify,
             channel,
-            guest,
+            connected_host,
         },
         limits,
     ))

@@ -1,17 +1,16 @@
-//! The listener of one session's lane socket: strangers that connect to it first neither get in nor hold it up.
+//! The listener of one session's lane socket: other clients that connect to it first are refused and hold nobody up.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use subtle::ConstantTimeEq;
-
 use super::Limits;
 use super::candidates::Candidates;
+use crate::auth::{PROOF_SIZE, Session};
 use crate::control::socket::wait_any;
-use crate::control::wire::{MAX_LANES, SocketKind};
-use crate::control::{Abort, Listener, PROOF_SIZE, Stream};
+use crate::control::wire::{MAX_LANES, PREAMBLE_SIZE, SocketKind};
+use crate::control::{Abort, Listener, Stream};
 
 #[derive(Debug)]
 pub(super) struct LaneListener {
@@ -31,17 +30,16 @@ impl LaneListener {
     }
 
     /// The first connection that says the right hello, and how many lanes it offers: the preamble of a lane socket, which
-    /// any stranger may know, the session's proof if there is one, and a number of lanes that there can be. `UnexpectedEof`
+    /// every client may know, the initiator's seal if there is a session, and a number of lanes that there can be. `UnexpectedEof`
     /// when the peer closes its bootstrap socket meanwhile.
     pub(super) fn accept(
         self,
         bootstrap: &Stream,
-        proof: Option<&[u8; PROOF_SIZE]>,
+        session: Option<&Session>,
         deadline: Instant,
     ) -> io::Result<(Stream, u32)> {
-        let mut expected = SocketKind::Lanes.encode().to_vec();
-        expected.extend(proof.into_iter().flatten());
-        let mut candidates = Candidates::new(expected.len() + size_of::<u32>());
+        let seal = if session.is_some() { PROOF_SIZE } else { 0 };
+        let mut candidates = Candidates::new(PREAMBLE_SIZE + seal + size_of::<u32>());
         loop {
             let fds: Vec<_> = std::iter::once(self.listener.as_fd()).chain(candidates.fds()).collect();
             wait_any(&fds, Some(bootstrap.as_fd()), Some(deadline), &self.abort)?;
@@ -49,9 +47,7 @@ impl LaneListener {
                 candidates.push(stream);
             }
             while let Some((stream, hello)) = candidates.take_ready() {
-                let (hello, offer) = hello.split_at(hello.len().min(expected.len()));
-                let offer = offer.try_into().map_or(0, u32::from_le_bytes);
-                if (1..=MAX_LANES).contains(&offer) && hello.ct_eq(&expected).into() {
+                if let Some(offer) = accepted(&hello, session) {
                     return Ok((stream, offer));
                 }
                 tracing::info!("closed a stray connection from {} on a lane listener", stream.peer());
@@ -62,3 +58,26 @@ impl LaneListener {
         }
     }
 }
+
+/// What an initiator says first on its lane socket.
+pub(super) fn hello(session: Option<&Session>) -> Vec<u8> {
+    let seal = session.map(|session| session.seal(LABEL, &[]));
+    SocketKind::Lanes.encode().into_iter().chain(seal.into_iter().flatten()).collect()
+}
+
+/// The number of lanes that a client offers after the right hello; `None` for any other.
+fn accepted(hello: &[u8], session: Option<&Session>) -> Option<u32> {
+    let rest = hello.strip_prefix(&SocketKind::Lanes.encode())?;
+    let offer = match session {
+        None => rest,
+        Some(session) => {
+            let (seal, offer) = rest.split_first_chunk()?;
+            session.verify(LABEL, &[], seal).ok()?;
+            offer
+        }
+    };
+    let offer = u32::from_le_bytes(offer.try_into().ok()?);
+    (1..=MAX_LANES).contains(&offer).then_some(offer)
+}
+
+const LABEL: &str = "lanes";

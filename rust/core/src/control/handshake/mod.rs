@@ -4,8 +4,8 @@
 //! initiator                                       responder
 //!   bootstrap socket: preamble, handle ─────────▶
 //!     ◀───────────────────────── handle of this session's lane listener
-//!   [with a key: proof ────▶ ◀──── proof; only then do handles carry addresses]
-//!   lane socket: preamble [, proof] ────────────▶
+//!   [with a key: both prove that they know it before handles carry addresses]
+//!   lane socket: preamble [, seal] ─────────────▶
 //!     lane counts, lane records, both connect their lanes, ready
 //!   bootstrap socket: control meta; each side connects to the other's notification receiver;
 //!     region counts, region tables
@@ -13,14 +13,16 @@
 //! ```
 //! Every read is bounded in size and time, and every error names the peer, the step and what was expected.
 
+mod authenticate;
 mod candidates;
 mod dialogue;
-mod door;
+
 mod error;
 mod initiate;
 mod lane_listener;
 mod lanes;
 mod notify_link;
+mod psk;
 mod raw;
 mod respond;
 mod tables;
@@ -29,8 +31,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::wire::{Features, LaneCapabilities, RegionEntry};
-use super::{Abort, AllowList, AuthKey, Guest, Guests, Stream};
+use super::wire::{Features, Handle, LaneCapabilities, RegionEntry};
+use super::{Abort, AllowList, ConnectedHost, ConnectedHosts, Stream};
+use crate::auth::AuthKey;
 use crate::config::{Config, ConfigError};
 use crate::fabric::{FabricError, QpAddress};
 
@@ -88,7 +91,7 @@ impl fmt::Debug for LocalSide<'_> {
     }
 }
 
-/// Bounds and door rules of a handshake.
+/// Bounds of a handshake, and who may connect.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// For the look-up of a name and the TCP connection, over all its addresses.
@@ -106,13 +109,13 @@ pub struct Limits {
     /// With a key: let original engines in all the same.
     pub allow_original: bool,
     /// Where the peer's host is entered once its lane socket is there, so before it is told our notification port.
-    pub guests: Guests,
+    pub connected_hosts: ConnectedHosts,
     /// Ends the handshake early.
     pub abort: Option<Abort>,
 }
 
 impl Limits {
-    /// As the configuration says, with guests of their own; reads the key file.
+    /// As the configuration says, with a set of connected hosts of its own; reads the key file.
     pub fn from_config(config: &Config, abort: Option<Abort>) -> Result<Self, ConfigError> {
         config.check()?;
         Ok(Self {
@@ -121,9 +124,9 @@ impl Limits {
             keepalive: config.keepalive,
             ports: config.port_range,
             allow: AllowList::new(&config.allow),
-            auth: config.auth_key()?.map(AuthKey::new),
+            auth: config.auth_key()?.map(|key| AuthKey::new(&key)),
             allow_original: config.auth_allow_original,
-            guests: Guests::default(),
+            connected_hosts: ConnectedHosts::default(),
             abort,
         })
     }
@@ -156,7 +159,7 @@ pub struct Peer {
     /// [`super::Channel`].
     pub channel: Stream,
     /// Keeps the places of its host's notification sockets for as long as it lives.
-    pub guest: Guest,
+    pub connected_host: ConnectedHost,
 }
 
 /// Which side of the handshake we are. In each exchange the initiator speaks first.

@@ -1,27 +1,28 @@
 //! Our socket to the peer's notification receiver.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Limits;
-use super::door::Session;
+use crate::auth::{AuthError, AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, random};
 use crate::control::Stream;
 use crate::control::socket::connect_from;
 use crate::control::wire::SocketKind;
-use crate::control::wire::notification::{CHALLENGE_SIZE, Header};
+use crate::control::wire::notification::Header;
 
 /// Connects to the receiver on `port` of the host at the other end of the lane socket. A peer without one that answers
-/// is no reason to give up the connection: the failure is logged, and notifications then have no channel.
+/// is no reason to give up the connection: the failure is logged, and notifications then have no channel. `key` is that
+/// of the session, when both sides have proven it.
 pub(super) fn connect(
     channel: &Stream,
     port: u16,
-    session: &Session,
+    key: Option<&AuthKey>,
     limits: &Limits,
     deadline: Instant,
 ) -> Option<Stream> {
     let receiver = super::with_port(channel.peer(), port);
-    attempt(channel, receiver, session, limits, deadline)
+    attempt(channel, receiver, key, limits, deadline)
         .inspect_err(|error| tracing::warn!("no notification channel to {receiver}: {error}"))
         .ok()
 }
@@ -29,7 +30,7 @@ pub(super) fn connect(
 fn attempt(
     channel: &Stream,
     receiver: SocketAddr,
-    session: &Session,
+    key: Option<&AuthKey>,
     limits: &Limits,
     deadline: Instant,
 ) -> io::Result<Stream> {
@@ -37,13 +38,27 @@ fn attempt(
     let source = super::with_port(channel.local(), 0);
     let stream = connect_from(Some(source), receiver, deadline, limits.abort.as_ref())?;
     stream.write_all_by(&SocketKind::Notifications.encode(), deadline)?;
-    if let Some(key) = limits.auth.as_ref().filter(|_| session.key.is_some()) {
-        let mut hello = Header::Hello.encode().to_vec();
-        hello.extend_from_slice(&session.id);
-        stream.write_all_by(&hello, deadline)?;
-        let mut challenge = [0; CHALLENGE_SIZE];
-        stream.read_exact_by(&mut challenge, deadline)?;
-        stream.write_all_by(&key.prove("notifications", &[&session.id, &challenge]), deadline)?;
+    if let Some(key) = key {
+        authenticate(&stream, key, deadline)?;
     }
     Ok(stream)
 }
+
+/// Proves the key to the receiver, and waits until it has done the same: it does so once it has a place for us.
+fn authenticate(stream: &Stream, key: &AuthKey, deadline: Instant) -> io::Result<()> {
+    let initiator = random()?;
+    stream.write_all_by(&[&Header::Hello.encode()[..], &initiator].concat(), deadline)?;
+    let mut nonces = Nonces { initiator, responder: Default::default() };
+    stream.read_exact_by(&mut nonces.responder, deadline)?;
+    let (initiator, proof) = Initiator::prove(key, Purpose::NOTIFICATIONS, nonces);
+    stream.write_all_by(&proof, deadline)?;
+    let mut proof = [0; PROOF_SIZE];
+    stream.read_exact_by(&mut proof, deadline).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => io::Error::other(NOT_ADMITTED),
+        _ => error,
+    })?;
+    initiator.verify(&proof).map(drop).map_err(|error: AuthError| io::Error::other(error))
+}
+
+const NOT_ADMITTED: &str = "it closed the connection after our proof: it serves as many senders as it may \
+    (FLAGCX_P2P_NOTIF_MAX_PEERS), or its pre-shared key differs from ours (FLAGCX_P2P_AUTH_KEY_FILE)";

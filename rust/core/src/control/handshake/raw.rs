@@ -61,7 +61,7 @@ impl RawListener {
         self.abort.abort();
     }
 
-    /// Waits without limit for a peer, then at most for the handshake timeout for its lanes. Sockets of strangers are
+    /// Waits without limit for a peer, then at most for the handshake timeout for its lanes. Sockets of other programs are
     /// closed, silent ones wait aside.
     pub fn accept(&self, lanes: &mut dyn LaneSetup, limits: &Limits) -> Result<RawPeer, HandshakeError> {
         let here = self.listener.local();

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use super::authenticate::authenticate;
 use super::dialogue::Dialogue;
-use super::door::{self, Session};
 use super::error::{HandshakeError, Step};
 use super::lane_listener::LaneListener;
 use super::{LaneSetup, Limits, LocalSide, Peer, Role, lanes, notify_link, tables};
@@ -29,14 +29,13 @@ pub fn respond(
     // "Any address" is none that a peer could connect to; the one under which it has found us is.
     let address = if local.address.is_unspecified() { bootstrap.local().ip() } else { local.address };
     let bind = || LaneListener::bind(address, limits).map(|listener| (listener.local(), listener));
-    let (entry, listener) = door::pass(&dialogue, local, limits, bind)?;
+    let (entry, listener) = authenticate(&dialogue, local, limits, bind)?;
 
-    let Session { id, key } = &entry.session;
-    let proof = key.as_ref().map(|key| key.prove("lanes", &[id]));
+    let session = entry.session.as_ref();
     let (channel, offer) = listener
-        .accept(&bootstrap, proof.as_ref(), deadline)
+        .accept(&bootstrap, session, deadline)
         .map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
-    let guest = limits.guests.enter(channel.peer().ip());
+    let connected_host = limits.connected_hosts.add(channel.peer().ip());
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, Some(offer))?;
 
@@ -45,8 +44,9 @@ pub fn respond(
     // Only the initiator's caller knows whether both ends are in one process.
     let local = &LocalSide { same_process: false, ..*local };
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local)?;
+    let key = limits.auth.as_ref().filter(|_| session.is_some());
     let notify = (meta.notify_port != 0 && !meta.same_process)
-        .then(|| notify_link::connect(&channel, meta.notify_port, &entry.session, limits, deadline))
+        .then(|| notify_link::connect(&channel, meta.notify_port, key, limits, deadline))
         .flatten();
     let regions = tables::exchange_regions(&dialogue, local.regions)?;
 
@@ -63,7 +63,7 @@ pub fn respond(
             lanes: count,
             notify,
             channel,
-            guest,
+            connected_host,
         },
         limits,
     ))

@@ -2,7 +2,7 @@
 
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Step};
-use super::{LocalSide, Role, door};
+use super::{LocalSide, Role, authenticate};
 use crate::control::wire::{
     ControlMeta, Features, MAX_REGIONS, META_SIZE, REGION_SIZE, RegionEntry, Tag, WireError, decode_regions,
     encode_regions,
@@ -24,7 +24,7 @@ pub(super) fn exchange_metas(
     features: Option<&Features>,
     looks_local: bool,
 ) -> Result<PeerMeta, HandshakeError> {
-    let in_this_process = features.is_some_and(|features| features.process == door::process_token());
+    let in_this_process = features.is_some_and(|features| features.process == authenticate::process_token());
     let same_process = local.same_process && in_this_process;
     if local.same_process && !in_this_process {
         tracing::warn!("peer {} is not in this process, although the caller says so", dialogue.peer);

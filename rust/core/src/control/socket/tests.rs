@@ -126,7 +126,7 @@ fn ports_come_from_the_range() {
 }
 
 #[test]
-fn strangers_are_closed_unread() {
+fn addresses_that_are_not_allowed_are_closed_unread() {
     let allow = AllowList::new(&["192.0.2.0/24".parse().unwrap()]);
     let listener = Listener::bind(LOOPBACK, None, &Abort::new().unwrap()).unwrap().with_allow_list(allow);
     let client = connect(listener.local(), soon(), None).unwrap();

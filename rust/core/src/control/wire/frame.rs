@@ -18,8 +18,10 @@ pub enum Tag {
     Regions = 3,
     /// [`super::Handle`].
     Handle = 4,
-    /// Proof of the key, and the handle that is given to those who know it. Only between engines of this kind.
+    /// Proof of the key, 32 bytes. This and what follows only between engines of this kind.
     Proof = 0x4650_0001,
+    /// The handle that is given to a peer that has proven the key, behind its seal of 32 bytes.
+    SealedHandle = 0x4650_0002,
 }
 
 /// The header of a frame.

@@ -1,11 +1,13 @@
-//! What travels on a notification socket, one way, after the preamble.
+//! What travels on a notification socket after the preamble.
 //!
 //! * A message of the original engine: 520 bytes, `0xDEADDEAD`, a reserved word, name and text.
 //! * A large message: `LARGE_MAGIC`, length, name, and `length` bytes. Only towards engines that announced a limit.
-//! * With a key: `HELLO_MAGIC` and the session's id; the receiver answers with a challenge, the sender with a proof.
+//! * With a key, first of all: `HELLO_MAGIC` and the sender's random number. The receiver answers with its own, the sender
+//!   with its proof, the receiver with its own: the exchange of [`crate::auth`]. Else the receiver says nothing.
 
 use super::WireError;
 use super::fields::{Fields, Record};
+use crate::auth::NONCE_SIZE;
 
 /// First word of a message.
 pub const MESSAGE_MAGIC: u32 = 0xdead_dead;
@@ -20,12 +22,6 @@ pub const HEADER_SIZE: usize = 8;
 pub const NAME_SIZE: usize = 256;
 /// Bytes of a message on the wire.
 pub const MESSAGE_SIZE: usize = HEADER_SIZE + 2 * NAME_SIZE;
-/// Bytes of a session's id.
-pub const SESSION_ID_SIZE: usize = 32;
-/// Bytes of a challenge.
-pub const CHALLENGE_SIZE: usize = 32;
-/// Bytes of a proof.
-pub const PROOF_SIZE: usize = 32;
 
 /// What comes next on the socket, as its first 8 bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +30,7 @@ pub enum Header {
     Message,
     /// A name and so many bytes follow.
     Large(u32),
-    /// A session's id follows.
+    /// The sender's random number follows.
     Hello,
 }
 
@@ -68,7 +64,7 @@ impl Header {
         match self {
             Self::Message => 2 * NAME_SIZE,
             Self::Large(length) => NAME_SIZE.saturating_add(length as usize),
-            Self::Hello => SESSION_ID_SIZE,
+            Self::Hello => NONCE_SIZE,
         }
     }
 }

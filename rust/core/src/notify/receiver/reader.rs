@@ -11,9 +11,10 @@ use rustix::event::{Timespec, epoll};
 use super::super::decoder::{Decoder, Event};
 use super::super::queue::{Arrival, Queue};
 use super::{ReceiverOptions, WakeUp};
-use crate::control::{Abort, Listener, Stream, random};
+use crate::auth::{Proof, random};
+use crate::control::{Abort, Listener, Stream};
 
-/// Clients that may be on their way through the door; the oldest goes when another one comes.
+/// Clients that may be on their way to being admitted; the oldest goes when another one comes.
 const MAX_UNPROVEN: usize = 64;
 /// Bytes read from one peer before it is another one's turn.
 const CHUNK: usize = 64 * 1024;
@@ -55,8 +56,8 @@ struct Peer {
 enum Fate {
     Stays,
     Waits,
-    /// Has just come through the door; stays if there is a place for it.
-    Enters,
+    /// Has just been admitted; stays if there is a place for it, and is then sent our proof.
+    Admitted(Option<Proof>),
     Goes,
 }
 
@@ -123,7 +124,7 @@ impl Reader {
         if let Err(error) = stream.set_keepalive(self.options.keepalive) {
             tracing::debug!("no keepalive towards {}: {error}", stream.peer());
         }
-        let unproven = self.peers.iter().filter(|(_, peer)| !peer.decoder.is_open());
+        let unproven = self.peers.iter().filter(|(_, peer)| !peer.decoder.is_admitted());
         if unproven.clone().count() >= MAX_UNPROVEN {
             let oldest = unproven.min_by_key(|(_, peer)| peer.since).map(|(number, _)| *number);
             if let Some(oldest) = oldest {
@@ -132,10 +133,10 @@ impl Reader {
         }
         let number = self.next_peer;
         self.next_peer += 1;
-        let added = random().and_then(|challenge| {
+        let added = random().and_then(|nonce| {
             let data = epoll::EventData::new_u64(number);
             epoll::add(&self.epoll, &stream, data, epoll::EventFlags::IN)?;
-            Ok(Decoder::new(challenge))
+            Ok(Decoder::new(nonce))
         });
         match added {
             Ok(decoder) => {
@@ -179,12 +180,12 @@ impl Reader {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let was_waiting = peer.held_back.is_some();
         let mut fate = peer.digest(&self.options, &self.queue);
-        if fate == Fate::Enters {
-            fate = self.admit(number);
+        if let Fate::Admitted(proof) = fate {
+            fate = self.admit(number, proof);
         }
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let registered = match (was_waiting, fate) {
-            (_, Fate::Goes | Fate::Enters) => {
+            (_, Fate::Goes | Fate::Admitted(_)) => {
                 self.peers.remove(&number);
                 return;
             }
@@ -201,13 +202,16 @@ impl Reader {
         }
     }
 
-    /// Finds a place for a peer that has come through the door, and goes on with what it says.
-    fn admit(&mut self, number: u64) -> Fate {
+    /// Finds a place for a peer that has just been admitted, and goes on with what it says.
+    fn admit(&mut self, number: u64, proof: Option<Proof>) -> Fate {
         let limit = self.options.max_peers;
-        let open = self.peers.values().filter(|peer| peer.decoder.is_open()).count();
-        let has_place = open <= limit || self.make_room(number);
+        let admitted = self.peers.values().filter(|peer| peer.decoder.is_admitted()).count();
+        let has_place = admitted <= limit || self.make_room(number);
         let Some(peer) = self.peers.get_mut(&number) else { return Fate::Goes };
         if has_place {
+            if proof.is_some_and(|proof| !peer.send(&proof)) {
+                return Fate::Goes;
+            }
             return peer.digest(&self.options, &self.queue);
         }
         let peer = peer.stream.peer();
@@ -217,18 +221,18 @@ impl Reader {
         Fate::Goes
     }
 
-    /// Closes the socket of the stranger that has been silent longest; false when there is none.
+    /// Closes the socket of the client without a connection that has been silent longest; false when there is none.
     ///
-    /// Only a stranger's: senders are told nothing of what becomes of a message, so a peer that lost its place while it
+    /// Not a peer's: senders are told nothing of what becomes of a message, so a peer that lost its place while it
     /// has a connection would lose what it sends before it notices.
     fn make_room(&mut self, newcomer: u64) -> bool {
         let limit = self.options.hello_timeout;
-        let strangers = self.peers.iter().filter(|(number, peer)| {
+        let candidates = self.peers.iter().filter(|(number, peer)| {
             **number != newcomer
                 && peer.owes_nothing(limit)
-                && !self.options.guests.has(peer.stream.peer().ip())
+                && !self.options.connected_hosts.contains(peer.stream.peer().ip())
         });
-        let silent = strangers.min_by_key(|(_, peer)| peer.heard).map(|(number, _)| *number);
+        let silent = candidates.min_by_key(|(_, peer)| peer.heard).map(|(number, _)| *number);
         let Some(gone) = silent.and_then(|number| self.peers.remove(&number)) else { return false };
         tracing::info!("{} gives its place to another sender: no connection, and silent", gone.stream.peer());
         true
@@ -251,18 +255,18 @@ impl Reader {
     /// Drops clients that take too long to say who they are; answers when the next one will be overdue.
     fn drop_overdue(&mut self) -> Option<Duration> {
         let limit = self.options.hello_timeout;
-        self.peers.retain(|_, peer| peer.decoder.is_open() || peer.since.elapsed() < limit);
-        let unproven = self.peers.values().filter(|peer| !peer.decoder.is_open());
+        self.peers.retain(|_, peer| peer.decoder.is_admitted() || peer.since.elapsed() < limit);
+        let unproven = self.peers.values().filter(|peer| !peer.decoder.is_admitted());
         // A millisecond more, so that the next look does not come a moment too early.
         unproven.map(|peer| limit.saturating_sub(peer.since.elapsed()) + Duration::from_millis(1)).min()
     }
 }
 
 impl Peer {
-    /// Whether it is through the door and nothing that it said is still to be delivered. The rest of a message that has
+    /// Whether it is admitted and nothing that it said is still to be delivered. The rest of a message that has
     /// begun counts until `limit`.
     fn owes_nothing(&self, limit: Duration) -> bool {
-        self.decoder.is_open()
+        self.decoder.is_admitted()
             && self.held_back.is_none()
             && self.stream.is_quiet()
             && (self.bytes.is_empty() || self.heard.elapsed() >= limit)
@@ -278,7 +282,7 @@ impl Peer {
         let mut used = 0;
         let fate = loop {
             let rest = self.bytes.get(used..).unwrap_or_default();
-            let arrival = match self.decoder.next(rest, &options.door) {
+            let arrival = match self.decoder.next(rest, &options.policy) {
                 Ok(None) if self.ended => break Fate::Goes,
                 Ok(None) => break Fate::Stays,
                 Ok(Some((event, size))) => {
@@ -286,9 +290,9 @@ impl Peer {
                     match event {
                         Event::Message(message) => Arrival::Small(message),
                         Event::Large(message) => Arrival::Large(message),
-                        Event::Proven => break Fate::Enters,
+                        Event::Admitted(proof) => break Fate::Admitted(proof),
                         Event::Greeted => continue,
-                        Event::Challenge => match self.send_challenge() {
+                        Event::Challenge(nonce) => match self.send(&nonce) {
                             true => continue,
                             false => break Fate::Goes,
                         },
@@ -312,9 +316,9 @@ impl Peer {
         fate
     }
 
-    /// The first bytes that this side ever sends, so they fit into the socket's buffer at once.
-    fn send_challenge(&self) -> bool {
+    /// Sends part of the exchange of proofs. This side never sends anything else, so it fits into the socket's buffer.
+    fn send(&self, bytes: &[u8]) -> bool {
         let deadline = Instant::now() + Duration::from_millis(10);
-        self.stream.write_all_by(self.decoder.challenge(), deadline).is_ok()
+        self.stream.write_all_by(bytes, deadline).is_ok()
     }
 }

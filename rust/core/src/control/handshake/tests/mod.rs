@@ -1,4 +1,4 @@
-//! Both roles against each other, against scripted original engines, and against strangers, over loopback.
+//! Both roles against each other, against scripted original engines, and against clients that are no peers, over loopback.
 
 mod auth;
 mod hostile;
@@ -83,13 +83,13 @@ fn limits() -> Limits {
         allow: AllowList::default(),
         auth: None,
         allow_original: false,
-        guests: Guests::default(),
+        connected_hosts: ConnectedHosts::default(),
         abort: None,
     }
 }
 
 fn key(byte: u8) -> AuthKey {
-    AuthKey::new(Arc::new([byte; 32]))
+    AuthKey::new(&[byte; 32])
 }
 
 fn limits_with_key(byte: u8) -> Limits {

@@ -59,9 +59,18 @@ fn check(peer: &Peer, lanes: &FakeLanes) {
 
 const REGION: [u8; 24] = [0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0];
 
+/// A key changes nothing for an original engine that is accepted without one.
+fn limits_for_originals() -> [Limits; 2] {
+    [limits(), Limits { allow_original: true, ..limits_with_key(7) }]
+}
+
 #[test]
 fn an_original_initiator_is_answered() {
-    let (target, responding) = responder(limits());
+    limits_for_originals().into_iter().for_each(answer_an_original_initiator);
+}
+
+fn answer_an_original_initiator(limits: Limits) {
+    let (target, responding) = responder(limits);
     let bootstrap = connect(target, soon(), None).unwrap();
     send(&bootstrap, &[&MAGIC, &[1, 0, 0, 0], &frame(4, &handle(1))]);
     assert_eq!(bytes(&bootstrap, 8), [4, 0, 0, 0, 128, 0, 0, 0]);
@@ -95,6 +104,10 @@ fn an_original_initiator_is_answered() {
 
 #[test]
 fn an_original_responder_is_understood() {
+    limits_for_originals().into_iter().for_each(understand_an_original_responder);
+}
+
+fn understand_an_original_responder(limits: Limits) {
     let bootstrap_listener = listener();
     let target = bootstrap_listener.local();
     let scripted = thread::spawn(move || {
@@ -125,7 +138,7 @@ fn an_original_responder_is_understood() {
     let mut lanes = FakeLanes::new(100);
     // The caller's claim of one process is not believed of a peer that cannot prove it.
     let local = LocalSide { same_process: true, ..side(1, &Vec::new) };
-    let peer = initiate(target, &local, &mut lanes, &limits()).unwrap();
+    let peer = initiate(target, &local, &mut lanes, &limits).unwrap();
     scripted.join().unwrap();
     check(&peer, &lanes);
 }

@@ -120,9 +120,9 @@ fn a_notification_socket_comes_from_the_host_that_was_entered() {
     let peer = initiate(target, &local, &mut FakeLanes::new(100), &limits).unwrap();
     let their_peer = accepting.join().unwrap();
     assert_eq!(receiver.accept_by(Some(soon())).unwrap().peer().ip(), address);
-    assert!(their_peer.notify.is_some() && limits.guests.has(address));
+    assert!(their_peer.notify.is_some() && limits.connected_hosts.contains(address));
     drop(peer);
-    assert!(!limits.guests.has(address));
+    assert!(!limits.connected_hosts.contains(address));
 }
 
 #[test]

@@ -86,12 +86,12 @@ fn an_original_acceptor_is_understood() {
 }
 
 #[test]
-fn strangers_and_silent_sockets_hold_nobody_up() {
+fn other_clients_and_silent_sockets_hold_nobody_up() {
     let (listener, accepting) = accepting();
     let target = address(&listener);
     let _silent = connect(target, soon(), None).unwrap();
-    let stranger = connect(target, soon(), None).unwrap();
-    send(&stranger, &[b"GET / HTTP/1.1"]);
+    let client = connect(target, soon(), None).unwrap();
+    send(&client, &[b"GET / HTTP/1.1"]);
     let half = connect(target, soon(), None).unwrap();
     send(&half, &[&MAGIC[..5]]);
     let start = Instant::now();

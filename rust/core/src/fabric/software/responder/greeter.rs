@@ -18,7 +18,7 @@ use crate::fabric::software::socket::ReceiveBuffer;
 use crate::fabric::software::table::Counterpart;
 use crate::fabric::software::tcp::server::Server;
 
-/// Somebody who dialed and has not said yet what he wants.
+/// A client that has connected and not said yet what it wants.
 #[derive(Debug)]
 pub(super) struct Greeter {
     socket: OwnedFd,
@@ -29,7 +29,7 @@ pub(super) struct Greeter {
     deadline: Instant,
 }
 
-/// What became of him.
+/// What became of it.
 pub(super) enum Greeted {
     Waiting(Greeter),
     Refused(Greeter),

@@ -1,4 +1,4 @@
-//! Who we are connected with.
+//! The hosts that we are connected with.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,23 +7,23 @@ use std::sync::Arc;
 use crate::sync::{Mutex, lock};
 
 /// Hosts with which a connection, or a handshake that has got as far as the lane socket, exists. A notification socket
-/// says nothing of the connection that it belongs to: this tells those of peers from those of strangers.
+/// says nothing of the connection that it belongs to: this tells the sockets of peers from those of other clients.
 #[derive(Clone, Debug, Default)]
-pub struct Guests(Arc<Mutex<HashMap<IpAddr, usize>>>);
+pub struct ConnectedHosts(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
-impl Guests {
+impl ConnectedHosts {
     /// Counts a connection with `host` for as long as the answer lives.
-    pub fn enter(&self, host: IpAddr) -> Guest {
+    pub fn add(&self, host: IpAddr) -> ConnectedHost {
         *lock(&self.0).entry(host).or_default() += 1;
-        Guest { host, guests: self.clone() }
+        ConnectedHost { host, set: self.clone() }
     }
 
     /// Whether there is a connection with `host`.
-    pub fn has(&self, host: IpAddr) -> bool {
+    pub fn contains(&self, host: IpAddr) -> bool {
         lock(&self.0).contains_key(&host)
     }
 
-    fn leave(&self, host: IpAddr) {
+    fn remove(&self, host: IpAddr) {
         let mut counts = lock(&self.0);
         match counts.get_mut(&host) {
             Some(count) if *count > 1 => *count -= 1,
@@ -34,13 +34,13 @@ impl Guests {
 
 /// One connection with a host.
 #[derive(Debug)]
-pub struct Guest {
+pub struct ConnectedHost {
     host: IpAddr,
-    guests: Guests,
+    set: ConnectedHosts,
 }
 
-impl Drop for Guest {
+impl Drop for ConnectedHost {
     fn drop(&mut self) {
-        self.guests.leave(self.host);
+        self.set.remove(self.host);
     }
 }

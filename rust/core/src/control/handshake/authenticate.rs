@@ -1,0 +1,178 @@
+//! The exchange of handles, with proofs of the key where there is one.
+//!
+//! Without a key both sides send their handles, as the original engine does:
+//!
+//! ```text
+//! initiator                               responder
+//!   handle ─────────────────────────────▶
+//!     ◀───────────────────────────── handle
+//! ```
+//!
+//! With a key no side says where it listens or which engine it is before the other one has proven the key. The first
+//! handles are blank: they carry a random number and the bit that a key exists, and nothing else.
+//!
+//! ```text
+//! initiator                               responder
+//!   blank handle ───────────────────────▶
+//!     ◀─────────────────────── blank handle
+//!   proof ──────────────────────────────▶  wrong: closes without another byte
+//!     ◀─────────────── proof, sealed handle  opens its lane listener first
+//!   sealed handle ──────────────────────▶
+//! ```
+//!
+//! The last handle costs no time: the initiator opens the lane socket right after it.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::dialogue::Dialogue;
+use super::error::{HandshakeError, Reason, Step};
+use super::psk::prove;
+use super::{Limits, LocalSide, Role};
+use crate::auth::{AuthError, AuthKey, Nonces, Session, random};
+use crate::control::wire::{Features, HANDLE_SIZE, Handle, Tag};
+
+/// What the peer has said of itself.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Where the peer's lane socket listens; meaningless from an initiator.
+    pub(super) address: SocketAddr,
+    /// What it says about itself.
+    pub(super) features: Option<Features>,
+    /// The session of the key, when both sides have proven to know it.
+    pub(super) session: Option<Session>,
+}
+
+impl Entry {
+    fn new(handle: Handle, session: Option<Session>) -> Self {
+        Self { address: handle.address, features: handle.features, session }
+    }
+}
+
+/// Exchanges handles, with proofs of the key when there is one. `bind` opens our lane socket and says where it listens:
+/// called once, when that is to be told, so that a client which may not know it makes us open nothing.
+pub(super) fn authenticate<L>(
+    dialogue: &Dialogue<'_>,
+    local: &LocalSide<'_>,
+    limits: &Limits,
+    bind: impl FnOnce() -> io::Result<(SocketAddr, L)>,
+) -> Result<(Entry, L), HandshakeError> {
+    let features = own_features(local, limits).map_err(|error| dialogue.fail(Step::Handles, error))?;
+    let make = || {
+        let (address, listener) = bind().map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
+        Ok((Handle { address, features: Some(features) }, listener))
+    };
+    match &limits.auth {
+        None => exchange(dialogue, make),
+        Some(key) => exchange_with_psk(dialogue, features, make, key, limits.allow_original),
+    }
+}
+
+fn own_features(local: &LocalSide<'_>, limits: &Limits) -> io::Result<Features> {
+    let auth = if limits.auth.is_some() { Features::AUTH } else { 0 };
+    Ok(Features {
+        bits: local.features.bits & !Features::AUTH | auth,
+        process: process_token(),
+        nonce: random()?,
+        ..local.features
+    })
+}
+
+/// Without a key: handles are exchanged, and that is all.
+fn exchange<L>(
+    dialogue: &Dialogue<'_>,
+    make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
+) -> Result<(Entry, L), HandshakeError> {
+    let (theirs, listener) = match dialogue.role {
+        Role::Initiator => {
+            let (handle, listener) = make()?;
+            send_handle(dialogue, &handle)?;
+            (receive_handle(dialogue)?, listener)
+        }
+        Role::Responder => {
+            let theirs = receive_handle(dialogue)?;
+            let (handle, listener) = make()?;
+            send_handle(dialogue, &handle)?;
+            (theirs, listener)
+        }
+    };
+    if theirs.features.is_some_and(|features| features.has(Features::AUTH)) {
+        return Err(dialogue.fail(Step::Authentication, AuthError::KeyRequired));
+    }
+    Ok((Entry::new(theirs, None), listener))
+}
+
+/// With a key: random numbers first, then proofs, then handles.
+fn exchange_with_psk<L>(
+    dialogue: &Dialogue<'_>,
+    ours: Features,
+    make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
+    key: &AuthKey,
+    allow_original: bool,
+) -> Result<(Entry, L), HandshakeError> {
+    let theirs = match dialogue.role {
+        Role::Initiator => {
+            send_handle(dialogue, &blank(ours))?;
+            receive_handle(dialogue)?
+        }
+        Role::Responder => {
+            let theirs = receive_handle(&dialogue.impatient())?;
+            // Also to one that has no key: it is told so that one is required. An original engine would take it for an
+            // address.
+            if theirs.features.is_some() {
+                send_handle(dialogue, &blank(ours))?;
+            }
+            theirs
+        }
+    };
+    match theirs.features {
+        Some(features) if features.has(Features::AUTH) => {
+            let nonces = nonces(dialogue.role, ours, features);
+            let (handle, session, listener) = prove(dialogue, make, key, nonces)?;
+            Ok((Entry::new(handle, Some(session)), listener))
+        }
+        Some(_) => Err(dialogue.fail(Step::Authentication, AuthError::KeyMissing)),
+        None if allow_original => {
+            let (handle, listener) = make()?;
+            if dialogue.role == Role::Responder {
+                send_handle(dialogue, &handle)?;
+            }
+            Ok((Entry::new(theirs, None), listener))
+        }
+        None => Err(dialogue.fail(
+            Step::Authentication,
+            Reason::Refused(
+                "the peer runs the original engine, which has no key; FLAGCX_P2P_AUTH_ALLOW_ORIGINAL=1 accepts it",
+            ),
+        )),
+    }
+}
+
+fn send_handle(dialogue: &Dialogue<'_>, handle: &Handle) -> Result<(), HandshakeError> {
+    dialogue.send_frame(Step::Handles, Tag::Handle, &handle.encode())
+}
+
+fn receive_handle(dialogue: &Dialogue<'_>) -> Result<Handle, HandshakeError> {
+    let bytes = dialogue.receive_frame(Step::Handles, Tag::Handle, HANDLE_SIZE)?;
+    Handle::decode(&bytes).map_err(|error| dialogue.fail(Step::Handles, error))
+}
+
+/// A handle that says only that there is a key: random number, no address, no incarnation.
+fn blank(ours: Features) -> Handle {
+    let features = Features { bits: Features::AUTH, nonce: ours.nonce, ..Features::default() };
+    Handle { address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), features: Some(features) }
+}
+
+fn nonces(role: Role, ours: Features, theirs: Features) -> Nonces {
+    match role {
+        Role::Initiator => Nonces { initiator: ours.nonce, responder: theirs.nonce },
+        Role::Responder => Nonces { initiator: theirs.nonce, responder: ours.nonce },
+    }
+}
+
+/// Random per process, the same for all its engines.
+pub(super) fn process_token() -> u64 {
+    static TOKEN: once_cell::sync::OnceCell<u64> = once_cell::sync::OnceCell::new();
+    // Without randomness the handshake fails at the nonce, so that 0 never meets another 0.
+    *TOKEN.get_or_init(|| random().map(u64::from_le_bytes).unwrap_or(0))
+}

@@ -1,0 +1,78 @@
+//! Proofs of the pre-shared key on the bootstrap socket, and the handles that are given to a peer that has proven it.
+
+use super::dialogue::Dialogue;
+use super::error::{HandshakeError, Reason, Step};
+use super::{Handle, Role};
+use crate::auth::{AuthError, AuthKey, Initiator, Nonces, PROOF_SIZE, Proof, Purpose, Responder, Session};
+use crate::control::wire::{HANDLE_SIZE, Tag, WireError};
+
+/// Exchanges proofs, the initiator's first, and then handles, the responder's first. `make` opens what our handle tells
+/// of; a responder calls it after the peer has proven the key.
+pub(super) fn prove<L>(
+    dialogue: &Dialogue<'_>,
+    make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
+    key: &AuthKey,
+    nonces: Nonces,
+) -> Result<(Handle, Session, L), HandshakeError> {
+    let fail = |error: AuthError| dialogue.fail(Step::Authentication, error);
+    match dialogue.role {
+        Role::Initiator => {
+            let (initiator, proof) = Initiator::prove(key, Purpose::CONTROL, nonces);
+            let theirs =
+                send_proof(dialogue, &proof).and_then(|()| receive_proof(dialogue)).map_err(refused)?;
+            let session = initiator.verify(&theirs).map_err(fail)?;
+            let peer = receive_handle(dialogue, &session)?;
+            let (handle, listener) = make()?;
+            send_handle(dialogue, &session, &handle)?;
+            Ok((peer, session, listener))
+        }
+        Role::Responder => {
+            let responder = Responder::new(key, Purpose::CONTROL, nonces);
+            let theirs = receive_proof(&dialogue.impatient())?;
+            let (session, proof) = responder.verify(&theirs).map_err(fail)?;
+            let (handle, listener) = make()?;
+            send_proof(dialogue, &proof)?;
+            send_handle(dialogue, &session, &handle)?;
+            let peer = receive_handle(dialogue, &session)?;
+            Ok((peer, session, listener))
+        }
+    }
+}
+
+fn send_proof(dialogue: &Dialogue<'_>, proof: &Proof) -> Result<(), HandshakeError> {
+    dialogue.send_frame(Step::Authentication, Tag::Proof, proof)
+}
+
+fn receive_proof(dialogue: &Dialogue<'_>) -> Result<Proof, HandshakeError> {
+    let bytes = dialogue.receive_frame(Step::Authentication, Tag::Proof, PROOF_SIZE)?;
+    Proof::try_from(bytes).map_err(|bytes| {
+        let problem = format!("{} bytes, expected {PROOF_SIZE}", bytes.len());
+        dialogue.fail(Step::Authentication, WireError::new("proof", problem))
+    })
+}
+
+fn send_handle(dialogue: &Dialogue<'_>, session: &Session, handle: &Handle) -> Result<(), HandshakeError> {
+    let handle = handle.encode();
+    let frame = [&session.seal(LABEL, &handle)[..], &handle].concat();
+    dialogue.send_frame(Step::Authentication, Tag::SealedHandle, &frame)
+}
+
+fn receive_handle(dialogue: &Dialogue<'_>, session: &Session) -> Result<Handle, HandshakeError> {
+    let step = Step::Authentication;
+    let frame = dialogue.receive_frame(step, Tag::SealedHandle, PROOF_SIZE + HANDLE_SIZE)?;
+    let (seal, handle) = frame
+        .split_first_chunk()
+        .ok_or_else(|| dialogue.fail(step, WireError::new("sealed handle", "shorter than its seal")))?;
+    session.verify(LABEL, handle, seal).map_err(|error| dialogue.fail(step, error))?;
+    Handle::decode(handle).map_err(|error| dialogue.fail(step, error))
+}
+
+/// A responder that does not accept our proof closes, and says nothing.
+fn refused(mut error: HandshakeError) -> HandshakeError {
+    if matches!(error.reason, Reason::Closed) {
+        error.reason = AuthError::Refused.into();
+    }
+    error
+}
+
+const LABEL: &str = "handle";
