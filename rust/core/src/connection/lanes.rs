@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::context::Context;
-use crate::control::{LaneCapabilities, LaneSetup as HandshakeLanes, PeerCapabilities};
+use crate::control::{LaneCapabilities, LaneFuture, LaneSetup as HandshakeLanes, PeerCapabilities};
 use crate::events::Waiter;
-use crate::fabric::{Device, FabricError, PathKind, PathOptions, QpAddress, QueuePair, QueuePairCaps};
+use crate::fabric::{FabricError, PathKind, PathOptions, QpAddress, QueuePair, QueuePairCaps};
 use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError, SlicePolicy, Worker};
 
 /// One lane of a connection, as its submitters see it.
@@ -98,16 +98,19 @@ impl LaneBuilder {
     }
 }
 
-/// Connects a queue pair of `device`; for a task of the event loop, on a helper thread.
+/// Connects a queue pair. One whose provider blocks meanwhile is connected on a helper thread if `waiter` is a task's.
 pub(super) async fn connect_lane(
-    _device: &Arc<dyn Device>,
     mut queue_pair: Box<dyn QueuePair>,
     peer: &QpAddress,
     options: &PathOptions,
     waiter: &Waiter,
 ) -> Result<Box<dyn QueuePair>, FabricError> {
-    let (peer, options) = (*peer, *options);
-    waiter.call(move || queue_pair.connect(&peer, &options).map(|()| queue_pair)).await
+    if queue_pair.connects_by_commands() {
+        let (peer, options) = (*peer, *options);
+        return waiter.call(move || queue_pair.connect(&peer, &options).map(|()| queue_pair)).await;
+    }
+    queue_pair.connect_with(peer, options, waiter).await?;
+    Ok(queue_pair)
 }
 
 impl HandshakeLanes for LaneBuilder {
@@ -123,33 +126,48 @@ impl HandshakeLanes for LaneBuilder {
         }
     }
 
-    fn create(&mut self, agreed: u32) -> Result<Vec<QpAddress>, FabricError> {
-        /// Where the next connection's first lane goes, so that connections with few lanes use all workers. Only a
-        /// spread: Relaxed.
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        self.context.require_port()?;
-        let first = NEXT.fetch_add(agreed as usize, Ordering::Relaxed);
-        let workers = self.context.pool.workers();
-        for lane in 0..agreed as usize {
+    fn create<'a>(&'a mut self, agreed: u32, waiter: &'a Waiter) -> LaneFuture<'a, Vec<QpAddress>> {
+        let context = Arc::clone(&self.context);
+        Box::pin(async move {
+            self.queue_pairs = waiter.call(move || create_spread(&context, agreed as usize)).await?;
+            Ok(self.queue_pairs.iter().map(|(_, queue_pair)| queue_pair.address()).collect())
+        })
+    }
+
+    fn connect<'a>(
+        &'a mut self,
+        peers: &'a [QpAddress],
+        peer: PeerCapabilities,
+        deadline: Instant,
+        waiter: &'a Waiter,
+    ) -> LaneFuture<'a, ()> {
+        let options = Self::path_options(&self.context, peer, deadline);
+        Box::pin(async move {
+            let pairs = std::mem::take(&mut self.queue_pairs).into_iter().zip(peers);
+            for ((worker, queue_pair), address) in pairs {
+                let queue_pair = connect_lane(queue_pair, address, &options, waiter).await?;
+                self.queue_pairs.push((worker, queue_pair));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Creates queue pairs on the workers of the pool in turn, beginning with another one each time, so that connections with
+/// few lanes use all workers.
+fn create_spread(context: &Context, count: usize) -> Result<Vec<(usize, Box<dyn QueuePair>)>, FabricError> {
+    /// Where the next connection's first lane goes. Only a spread: Relaxed.
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    context.require_port()?;
+    let first = NEXT.fetch_add(count, Ordering::Relaxed);
+    let workers = context.pool.workers();
+    (0..count)
+        .map(|lane| {
             let index = first.wrapping_add(lane) % workers.len().max(1);
             let worker = workers
                 .get(index)
                 .ok_or_else(|| FabricError::Unsupported("the pool has no workers".to_owned()))?;
-            self.queue_pairs.push((index, Self::create_on(&self.context, worker)?));
-        }
-        Ok(self.queue_pairs.iter().map(|(_, queue_pair)| queue_pair.address()).collect())
-    }
-
-    fn connect(
-        &mut self,
-        peers: &[QpAddress],
-        peer: PeerCapabilities,
-        deadline: Instant,
-    ) -> Result<(), FabricError> {
-        let options = Self::path_options(&self.context, peer, deadline);
-        for ((_, queue_pair), address) in self.queue_pairs.iter_mut().zip(peers) {
-            queue_pair.connect(address, &options)?;
-        }
-        Ok(())
-    }
+            Ok((index, LaneBuilder::create_on(context, worker)?))
+        })
+        .collect()
 }

@@ -21,19 +21,22 @@ mod resolver;
 mod socket;
 pub mod wire;
 
+pub use crate::events::Abort;
 pub use allow::AllowList;
 #[cfg(test)]
 pub(crate) use channel::tests as channel_tests;
 pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME};
 pub use connected_hosts::{ConnectedHost, ConnectedHosts};
 pub use dial::{Dial, DialError, Dialed};
+pub(crate) use handshake::respond_with;
 pub use handshake::{
-    HandshakeError, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawListener, RawPeer, Reason, Step,
-    initiate, initiate_raw, respond,
+    HandshakeError, LaneFuture, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawListener, RawPeer,
+    Reason, Step, initiate, initiate_raw, respond,
 };
 pub use host::{HostError, numeric, parse_address, split_session};
 pub use interface::{Interface, InterfaceRules, LocalAddress, NoInterface, choose_interface, local_address};
 pub use metadata::Metadata;
 pub use resolver::{ResolveError, resolve};
-pub use socket::{Abort, Listener, Miss, Patience, Stream, Unreached, connect, connect_any};
+pub use socket::{Listener, Miss, Patience, Stream, Unreached, connect, connect_any};
+pub(crate) use socket::{STARVED_PAUSE, is_starved};
 pub use wire::LaneCapabilities;

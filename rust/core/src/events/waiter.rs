@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -58,6 +58,20 @@ impl Waiter {
         match &self.0 {
             Kind::Thread(abort) => block(fds, deadline, abort.as_ref()),
             Kind::Task(handle) => suspend(handle, fds, deadline).await,
+        }
+    }
+
+    /// Waits for this long.
+    pub async fn pause(&self, time: Duration) -> io::Result<()> {
+        match &self.0 {
+            Kind::Thread(abort) => match block(&[], Some(Instant::now() + time), abort.as_ref()) {
+                Err(error) if error.kind() == ErrorKind::TimedOut => Ok(()),
+                other => other,
+            },
+            Kind::Task(handle) => {
+                handle.sleep(time).await;
+                Ok(())
+            }
         }
     }
 

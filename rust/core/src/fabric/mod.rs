@@ -7,7 +7,7 @@
 //!   bounds and rights by the provider. Deregistering returns only when nothing of the provider touches the range.
 //! * **Completion queue**: bounded; an fd that becomes readable after [`CompletionQueue::arm`] when a completion
 //!   arrives; polled by one thread at a time (`&mut self`).
-//! * **Queue pair**: reliable connected. Created in INIT, moved to RTS by [`QueuePair::connect`].
+//! * **Queue pair**: reliable connected. Created in INIT, moved to RTS by [`QueuePair::connect_with`].
 //!   [`QueuePair::post`] takes a [`Batch`], accepts a prefix of it and says how many; it never waits for completions.
 //!   Requests of one queue pair take effect and complete in order. A successful signaled completion retires every
 //!   request posted before it on that queue pair; unsignaled requests that succeed give no completion.
@@ -23,10 +23,13 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
+
+use crate::events::{Waiter, run_blocking};
 
 mod batch;
 mod hca_filter;
@@ -116,6 +119,9 @@ pub trait CompletionQueue: Send + Debug {
     fn as_any_mut(&mut self) -> &mut dyn Any;
 }
 
+/// A connect that has not ended.
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = Result<(), FabricError>> + 'a>>;
+
 /// A reliable connected queue pair.
 pub trait QueuePair: Send + Debug {
     /// What the peer needs to connect to this queue pair.
@@ -125,8 +131,21 @@ pub trait QueuePair: Send + Debug {
     /// `max_inline` may be smaller.
     fn caps(&self) -> QueuePairCaps;
 
-    /// Moves the queue pair from INIT to RTS towards `peer`. Blocks at most until `path.deadline`.
-    fn connect(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError>;
+    /// Moves the queue pair from INIT to RTS towards `peer`, at most until `path.deadline`. Waits for the peer by `waiter`.
+    fn connect_with<'a>(
+        &'a mut self,
+        peer: &'a QpAddress,
+        path: &'a PathOptions,
+        waiter: &'a Waiter,
+    ) -> Connecting<'a>;
+
+    /// Whether [`QueuePair::connect_with`] waits for nothing and blocks instead, for commands of the device.
+    fn connects_by_commands(&self) -> bool;
+
+    /// [`QueuePair::connect_with`], which blocks.
+    fn connect(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError> {
+        run_blocking(self.connect_with(peer, path, &Waiter::blocking(None)))
+    }
 
     /// Posts the requests of `batch` in order. Never blocks.
     ///

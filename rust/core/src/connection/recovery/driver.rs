@@ -322,12 +322,9 @@ async fn connect(
 ) -> Result<Box<dyn QueuePair>, String> {
     let owner = connection.upgrade().ok_or_else(gone)?;
     let options = owner.path_options(Instant::now() + STEP_LIMIT);
-    let device = Arc::clone(owner.context.pool.device());
     drop_elsewhere(handle, owner);
     let waiter = Waiter::on_loop(handle);
-    connect_lane(&device, queue_pair, &peer.address, &options, &waiter)
-        .await
-        .map_err(|error| error.to_string())
+    connect_lane(queue_pair, &peer.address, &options, &waiter).await.map_err(|error| error.to_string())
 }
 
 fn gone() -> String {

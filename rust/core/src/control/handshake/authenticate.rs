@@ -51,7 +51,7 @@ impl Entry {
 
 /// Exchanges handles, with proofs of the key when there is one. `bind` opens our lane socket and says where it listens:
 /// called once, when that is to be told, so that a client which may not know it makes us open nothing.
-pub(super) fn authenticate<L>(
+pub(super) async fn authenticate<L>(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
     limits: &Limits,
@@ -63,8 +63,8 @@ pub(super) fn authenticate<L>(
         Ok((Handle { address, features: Some(features) }, listener))
     };
     match &limits.auth {
-        None => exchange(dialogue, make),
-        Some(key) => exchange_with_psk(dialogue, features, make, key, limits.allow_original),
+        None => exchange(dialogue, make).await,
+        Some(key) => exchange_with_psk(dialogue, features, make, key, limits.allow_original).await,
     }
 }
 
@@ -79,20 +79,20 @@ fn own_features(local: &LocalSide<'_>, limits: &Limits) -> io::Result<Features> 
 }
 
 /// Without a key: handles are exchanged, and that is all.
-fn exchange<L>(
+async fn exchange<L>(
     dialogue: &Dialogue<'_>,
     make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
 ) -> Result<(Entry, L), HandshakeError> {
     let (theirs, listener) = match dialogue.role {
         Role::Initiator => {
             let (handle, listener) = make()?;
-            send_handle(dialogue, &handle)?;
-            (receive_handle(dialogue)?, listener)
+            send_handle(dialogue, &handle).await?;
+            (receive_handle(dialogue).await?, listener)
         }
         Role::Responder => {
-            let theirs = receive_handle(dialogue)?;
+            let theirs = receive_handle(dialogue).await?;
             let (handle, listener) = make()?;
-            send_handle(dialogue, &handle)?;
+            send_handle(dialogue, &handle).await?;
             (theirs, listener)
         }
     };
@@ -103,7 +103,7 @@ fn exchange<L>(
 }
 
 /// With a key: random numbers first, then proofs, then handles.
-fn exchange_with_psk<L>(
+async fn exchange_with_psk<L>(
     dialogue: &Dialogue<'_>,
     ours: Features,
     make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
@@ -112,15 +112,15 @@ fn exchange_with_psk<L>(
 ) -> Result<(Entry, L), HandshakeError> {
     let theirs = match dialogue.role {
         Role::Initiator => {
-            send_handle(dialogue, &blank(ours))?;
-            receive_handle(dialogue)?
+            send_handle(dialogue, &blank(ours)).await?;
+            receive_handle(dialogue).await?
         }
         Role::Responder => {
-            let theirs = receive_handle(&dialogue.impatient())?;
+            let theirs = receive_handle(&dialogue.impatient()).await?;
             // Also to one that has no key: it is told so that one is required. An original engine would take it for an
             // address.
             if theirs.features.is_some() {
-                send_handle(dialogue, &blank(ours))?;
+                send_handle(dialogue, &blank(ours)).await?;
             }
             theirs
         }
@@ -128,14 +128,14 @@ fn exchange_with_psk<L>(
     match theirs.features {
         Some(features) if features.has(Features::AUTH) => {
             let nonces = nonces(dialogue.role, ours, features);
-            let (handle, session, listener) = prove(dialogue, make, key, nonces)?;
+            let (handle, session, listener) = prove(dialogue, make, key, nonces).await?;
             Ok((Entry::new(handle, Some(session)), listener))
         }
         Some(_) => Err(dialogue.fail(Step::Authentication, AuthError::KeyMissing)),
         None if allow_original => {
             let (handle, listener) = make()?;
             if dialogue.role == Role::Responder {
-                send_handle(dialogue, &handle)?;
+                send_handle(dialogue, &handle).await?;
             }
             Ok((Entry::new(theirs, None), listener))
         }
@@ -148,12 +148,12 @@ fn exchange_with_psk<L>(
     }
 }
 
-fn send_handle(dialogue: &Dialogue<'_>, handle: &Handle) -> Result<(), HandshakeError> {
-    dialogue.send_frame(Step::Handles, Tag::Handle, &handle.encode())
+async fn send_handle(dialogue: &Dialogue<'_>, handle: &Handle) -> Result<(), HandshakeError> {
+    dialogue.send_frame(Step::Handles, Tag::Handle, &handle.encode()).await
 }
 
-fn receive_handle(dialogue: &Dialogue<'_>) -> Result<Handle, HandshakeError> {
-    let bytes = dialogue.receive_frame(Step::Handles, Tag::Handle, HANDLE_SIZE)?;
+async fn receive_handle(dialogue: &Dialogue<'_>) -> Result<Handle, HandshakeError> {
+    let bytes = dialogue.receive_frame(Step::Handles, Tag::Handle, HANDLE_SIZE).await?;
     Handle::decode(&bytes).map_err(|error| dialogue.fail(Step::Handles, error))
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::error::{HandshakeError, Reason, Step};
 use super::{Role, SocketAddr, Stream};
 use crate::control::wire::{FRAME_HEADER_SIZE, FrameHeader, PREAMBLE_SIZE, SocketKind, Tag, WireError};
+use crate::events::Waiter;
 
 /// How long a client of the control listener may be silent where a peer goes on at once.
 const SILENCE_LIMIT: Duration = Duration::from_secs(2);
@@ -13,6 +14,8 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dialogue<'a> {
     pub(super) stream: &'a Stream,
+    /// How to wait for the peer.
+    pub(super) waiter: &'a Waiter,
     /// Who errors name: the peer's control address, whichever socket this is.
     pub(super) peer: SocketAddr,
     pub(super) role: Role,
@@ -29,25 +32,31 @@ impl Dialogue<'_> {
         HandshakeError::new(self.peer, step, reason)
     }
 
-    pub(super) fn write(&self, step: Step, bytes: &[u8]) -> Result<(), HandshakeError> {
-        self.stream.write_all_by(bytes, self.deadline).map_err(|error| self.fail(step, error))
+    pub(super) async fn write(&self, step: Step, bytes: &[u8]) -> Result<(), HandshakeError> {
+        let written = self.stream.write_all(bytes, self.deadline, self.waiter).await;
+        written.map_err(|error| self.fail(step, error))
     }
 
-    pub(super) fn read<const N: usize>(&self, step: Step) -> Result<[u8; N], HandshakeError> {
+    pub(super) async fn read<const N: usize>(&self, step: Step) -> Result<[u8; N], HandshakeError> {
         let mut bytes = [0; N];
-        self.stream.read_exact_by(&mut bytes, self.deadline).map_err(|error| self.fail(step, error))?;
+        self.fill(step, &mut bytes).await?;
         Ok(bytes)
     }
 
-    pub(super) fn read_vec(&self, step: Step, size: usize) -> Result<Vec<u8>, HandshakeError> {
+    pub(super) async fn read_vec(&self, step: Step, size: usize) -> Result<Vec<u8>, HandshakeError> {
         let mut bytes = vec![0; size];
-        self.stream.read_exact_by(&mut bytes, self.deadline).map_err(|error| self.fail(step, error))?;
+        self.fill(step, &mut bytes).await?;
         Ok(bytes)
+    }
+
+    async fn fill(&self, step: Step, bytes: &mut [u8]) -> Result<(), HandshakeError> {
+        let read = self.stream.read_exact(bytes, self.deadline, self.waiter).await;
+        read.map_err(|error| self.fail(step, error))
     }
 
     /// Reads the preamble of a socket that the peer opened.
-    pub(super) fn expect_preamble(&self, expected: SocketKind) -> Result<(), HandshakeError> {
-        self.check_preamble(&self.read::<PREAMBLE_SIZE>(Step::Preamble)?, expected)
+    pub(super) async fn expect_preamble(&self, expected: SocketKind) -> Result<(), HandshakeError> {
+        self.check_preamble(&self.read::<PREAMBLE_SIZE>(Step::Preamble).await?, expected)
     }
 
     /// The same for one that has been read already.
@@ -60,30 +69,35 @@ impl Dialogue<'_> {
         Err(self.fail(Step::Preamble, Reason::SocketKind { found, expected: expected as i32 }))
     }
 
-    pub(super) fn send_frame(&self, step: Step, tag: Tag, payload: &[u8]) -> Result<(), HandshakeError> {
+    pub(super) async fn send_frame(
+        &self,
+        step: Step,
+        tag: Tag,
+        payload: &[u8],
+    ) -> Result<(), HandshakeError> {
         let size = i32::try_from(payload.len())
             .map_err(|_| self.fail(step, WireError::new("frame", "too large to send")))?;
         let mut frame = FrameHeader { tag: tag as i32, size }.encode().to_vec();
         frame.extend_from_slice(payload);
-        self.write(step, &frame)
+        self.write(step, &frame).await
     }
 
-    pub(super) fn receive_frame(
+    pub(super) async fn receive_frame(
         &self,
         step: Step,
         tag: Tag,
         limit: usize,
     ) -> Result<Vec<u8>, HandshakeError> {
-        let header = self.read::<FRAME_HEADER_SIZE>(step)?;
+        let header = self.read::<FRAME_HEADER_SIZE>(step).await?;
         let size = FrameHeader::decode(&header)
             .and_then(|header| header.expect(tag, limit))
             .map_err(|error| self.fail(step, error))?;
-        self.read_vec(step, size)
+        self.read_vec(step, size).await
     }
 
     /// Both sides send a frame; the initiator speaks first. `payload` is asked for when it is our turn, and sees
     /// what the peer said if it spoke first.
-    pub(super) fn exchange_frames(
+    pub(super) async fn exchange_frames(
         &self,
         step: Step,
         tag: Tag,
@@ -92,12 +106,12 @@ impl Dialogue<'_> {
     ) -> Result<Vec<u8>, HandshakeError> {
         match self.role {
             Role::Initiator => {
-                self.send_frame(step, tag, &payload(None))?;
-                self.receive_frame(step, tag, limit)
+                self.send_frame(step, tag, &payload(None)).await?;
+                self.receive_frame(step, tag, limit).await
             }
             Role::Responder => {
-                let theirs = self.receive_frame(step, tag, limit)?;
-                self.send_frame(step, tag, &payload(Some(&theirs)))?;
+                let theirs = self.receive_frame(step, tag, limit).await?;
+                self.send_frame(step, tag, &payload(Some(&theirs))).await?;
                 Ok(theirs)
             }
         }

@@ -8,11 +8,12 @@ use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Step};
 use super::{LaneSetup, Limits, LocalSide, Peer, Role, lane_listener, lanes, notify_link, tables};
 use crate::control::Stream;
-use crate::control::socket::connect_once;
+use crate::control::socket::connect_from;
 use crate::control::wire::SocketKind;
+use crate::events::{Waiter, run_blocking};
 
-/// Goes through the handshake on `bootstrap`, which is connected to the control listener `target`. All of it ends by
-/// `deadline`.
+/// Goes through the handshake on `bootstrap`, which is connected to the control listener `target`. Blocks until
+/// `deadline` at most.
 pub fn initiate(
     bootstrap: Stream,
     target: SocketAddr,
@@ -21,30 +22,45 @@ pub fn initiate(
     limits: &Limits,
     deadline: Instant,
 ) -> Result<Peer, HandshakeError> {
-    let abort = limits.abort.as_ref();
-    let dialogue = Dialogue { stream: &bootstrap, peer: target, role: Role::Initiator, deadline };
+    let waiter = Waiter::blocking(limits.abort.as_ref());
+    run_blocking(initiate_with(bootstrap, target, local, lanes, limits, deadline, &waiter))
+}
 
-    dialogue.write(Step::Preamble, &SocketKind::Bootstrap.encode())?;
+async fn initiate_with(
+    bootstrap: Stream,
+    target: SocketAddr,
+    local: &LocalSide<'_>,
+    lanes: &mut dyn LaneSetup,
+    limits: &Limits,
+    deadline: Instant,
+    waiter: &Waiter,
+) -> Result<Peer, HandshakeError> {
+    let dialogue = Dialogue { stream: &bootstrap, waiter, peer: target, role: Role::Initiator, deadline };
+
+    dialogue.write(Step::Preamble, &SocketKind::Bootstrap.encode()).await?;
     let nowhere = || Ok((SocketAddr::new(local.address, 0), ()));
-    let (entry, ()) = authenticate(&dialogue, local, limits, nowhere)?;
+    let (entry, ()) = authenticate(&dialogue, local, limits, nowhere).await?;
 
     // The peer has told this address just now: if it refuses, it is gone.
-    let channel = connect_once(entry.address, deadline, abort)
+    let channel = connect_from(None, entry.address, deadline, limits.abort.as_ref(), waiter)
+        .await
         .map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
     let connected_host = limits.connected_hosts.add(channel.peer().ip());
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     let session = entry.session.as_ref();
-    lane_dialogue.write(Step::LaneSocket, &lane_listener::hello(session))?;
-    let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, None)?;
+    lane_dialogue.write(Step::LaneSocket, &lane_listener::hello(session)).await?;
+    let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, None).await?;
 
     let ip = entry.address.ip();
     let looks_local = ip == local.address || ip.is_loopback();
-    let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local)?;
+    let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local).await?;
     let key = limits.auth.as_ref().filter(|_| session.is_some());
-    let notify = (meta.notify_port != 0 && !meta.same_process)
-        .then(|| notify_link::connect(&channel, meta.notify_port, key, limits, deadline))
-        .flatten();
-    let regions = tables::exchange_regions(&dialogue, local.regions)?;
+    let notify = match meta.notify_port {
+        0 => None,
+        _ if meta.same_process => None,
+        port => notify_link::connect(&channel, port, key, limits, deadline, waiter).await,
+    };
+    let regions = tables::exchange_regions(&dialogue, local.regions).await?;
 
     Ok(super::finish(
         Peer {

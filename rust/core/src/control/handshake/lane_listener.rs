@@ -3,48 +3,51 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::time::Instant;
 
 use super::Limits;
 use super::candidates::Candidates;
+use super::dialogue::Dialogue;
 use crate::auth::{PROOF_SIZE, Session};
-use crate::control::socket::wait_any;
+use crate::control::socket::{STARVED_PAUSE, is_starved};
 use crate::control::wire::{MAX_LANES, PREAMBLE_SIZE, SocketKind};
 use crate::control::{Abort, Listener, Stream};
+use crate::events::Interest;
 
 #[derive(Debug)]
-pub(super) struct LaneListener {
-    listener: Listener,
-    abort: Abort,
-}
+pub(super) struct LaneListener(Listener);
 
 impl LaneListener {
     pub(super) fn bind(address: IpAddr, limits: &Limits) -> io::Result<Self> {
         let abort = limits.abort.clone().map_or_else(Abort::new, Ok)?;
-        let listener = Listener::bind(address, limits.ports, &abort)?.with_allow_list(limits.allow.clone());
-        Ok(Self { listener, abort })
+        Ok(Self(Listener::bind(address, limits.ports, &abort)?.with_allow_list(limits.allow.clone())))
     }
 
     pub(super) fn local(&self) -> SocketAddr {
-        self.listener.local()
+        self.0.local()
     }
 
     /// The first connection that says the right hello, and how many lanes it offers: the preamble of a lane socket, which
-    /// every client may know, the initiator's seal if there is a session, and a number of lanes that there can be. `UnexpectedEof`
-    /// when the peer closes its bootstrap socket meanwhile.
-    pub(super) fn accept(
+    /// every client may know, the initiator's seal if there is a session, and a number of lanes that there can be.
+    /// `UnexpectedEof` when the peer closes its bootstrap socket meanwhile.
+    pub(super) async fn accept(
         self,
-        bootstrap: &Stream,
+        bootstrap: &Dialogue<'_>,
         session: Option<&Session>,
-        deadline: Instant,
     ) -> io::Result<(Stream, u32)> {
         let seal = if session.is_some() { PROOF_SIZE } else { 0 };
         let mut candidates = Candidates::new(PREAMBLE_SIZE + seal + size_of::<u32>());
+        // Nothing is due on the bootstrap socket now: readable, it has most likely been closed. One that says something
+        // all the same is not looked at again, for that would keep us busy.
+        let mut watches_bootstrap = true;
         loop {
-            let fds: Vec<_> = std::iter::once(self.listener.as_fd()).chain(candidates.fds()).collect();
-            wait_any(&fds, Some(bootstrap.as_fd()), Some(deadline), &self.abort)?;
-            if let Some(stream) = self.listener.try_accept()? {
-                candidates.push(stream);
+            let mut fds = vec![(self.0.as_fd(), Interest::Read)];
+            fds.extend(watches_bootstrap.then(|| (bootstrap.stream.as_fd(), Interest::Read)));
+            fds.extend(candidates.fds().map(|fd| (fd, Interest::Read)));
+            bootstrap.waiter.any(&fds, Some(bootstrap.deadline)).await?;
+            match self.0.try_accept() {
+                Ok(stream) => stream.into_iter().for_each(|stream| candidates.push(stream)),
+                Err(error) if is_starved(&error) => bootstrap.waiter.pause(STARVED_PAUSE).await?,
+                Err(error) => return Err(error),
             }
             while let Some((stream, hello)) = candidates.take_ready() {
                 if let Some(offer) = accepted(&hello, session) {
@@ -52,9 +55,10 @@ impl LaneListener {
                 }
                 tracing::info!("closed a stray connection from {} on a lane listener", stream.peer());
             }
-            if bootstrap.is_closed() {
+            if bootstrap.stream.is_closed() {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
+            watches_bootstrap = watches_bootstrap && bootstrap.stream.is_quiet();
         }
     }
 }

@@ -8,32 +8,40 @@ use crate::fabric::{LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, QpAddress};
 
 /// Sets up the lanes of a connection; answers what the peer can do and how many lanes there are. `heard` is the peer's
 /// offer if it has been read already.
-pub(super) fn set_up(
+pub(super) async fn set_up(
     dialogue: &Dialogue<'_>,
     lanes: &mut dyn LaneSetup,
     heard: Option<u32>,
 ) -> Result<(PeerCapabilities, u32), HandshakeError> {
-    let agreed = agree_on_count(dialogue, lanes.offer(), heard)?;
-    let ours = lanes.create(agreed).map_err(|error| dialogue.fail(Step::LaneCreation, error))?;
-    let theirs = exchange_records(dialogue, &ours, lanes.capabilities())?;
+    let agreed = agree_on_count(dialogue, lanes.offer(), heard).await?;
+    let ours = lanes
+        .create(agreed, dialogue.waiter)
+        .await
+        .map_err(|error| dialogue.fail(Step::LaneCreation, error))?;
+    let theirs = exchange_records(dialogue, &ours, lanes.capabilities()).await?;
     check_link_layers(&ours, &theirs).map_err(|reason| dialogue.fail(Step::LaneRecords, reason))?;
     let peer = capabilities(&theirs);
     let addresses: Vec<_> = theirs.iter().map(|record| record.address).collect();
     lanes
-        .connect(&addresses, peer, dialogue.deadline)
+        .connect(&addresses, peer, dialogue.deadline, dialogue.waiter)
+        .await
         .map_err(|error| dialogue.fail(Step::LaneConnection, error))?;
-    say_ready(dialogue)?;
+    say_ready(dialogue).await?;
     Ok((peer, agreed))
 }
 
-fn agree_on_count(dialogue: &Dialogue<'_>, offer: u32, heard: Option<u32>) -> Result<u32, HandshakeError> {
+async fn agree_on_count(
+    dialogue: &Dialogue<'_>,
+    offer: u32,
+    heard: Option<u32>,
+) -> Result<u32, HandshakeError> {
     let offer = offer.clamp(1, MAX_LANES);
     let theirs = match heard {
         Some(theirs) => {
-            dialogue.write(Step::LaneCount, &offer.to_le_bytes())?;
+            dialogue.write(Step::LaneCount, &offer.to_le_bytes()).await?;
             theirs
         }
-        None => u32::from_le_bytes(exchange(dialogue, Step::LaneCount, offer.to_le_bytes())?),
+        None => u32::from_le_bytes(exchange(dialogue, Step::LaneCount, offer.to_le_bytes()).await?),
     };
     if !(1..=MAX_LANES).contains(&theirs) {
         let problem = format!("the peer offers {theirs}, expected 1 to {MAX_LANES}");
@@ -42,7 +50,7 @@ fn agree_on_count(dialogue: &Dialogue<'_>, offer: u32, heard: Option<u32>) -> Re
     Ok(offer.min(theirs))
 }
 
-fn exchange_records(
+async fn exchange_records(
     dialogue: &Dialogue<'_>,
     ours: &[QpAddress],
     capabilities: LaneCapabilities,
@@ -55,12 +63,12 @@ fn exchange_records(
     let size = ours.len() * LANE_RECORD_SIZE;
     let received = match dialogue.role {
         Role::Initiator => {
-            dialogue.write(step, &sent)?;
-            dialogue.read_vec(step, size)?
+            dialogue.write(step, &sent).await?;
+            dialogue.read_vec(step, size).await?
         }
         Role::Responder => {
-            let received = dialogue.read_vec(step, size)?;
-            dialogue.write(step, &sent)?;
+            let received = dialogue.read_vec(step, size).await?;
+            dialogue.write(step, &sent).await?;
             received
         }
     };
@@ -108,23 +116,23 @@ fn smaller(one: LaneCapabilities, other: LaneCapabilities) -> LaneCapabilities {
 }
 
 /// The value means nothing; that it comes says that the peer's lanes are connected.
-fn say_ready(dialogue: &Dialogue<'_>) -> Result<(), HandshakeError> {
-    exchange(dialogue, Step::Ready, 1_i32.to_le_bytes()).map(|_| ())
+async fn say_ready(dialogue: &Dialogue<'_>) -> Result<(), HandshakeError> {
+    exchange(dialogue, Step::Ready, 1_i32.to_le_bytes()).await.map(|_| ())
 }
 
-fn exchange<const N: usize>(
+async fn exchange<const N: usize>(
     dialogue: &Dialogue<'_>,
     step: Step,
     ours: [u8; N],
 ) -> Result<[u8; N], HandshakeError> {
     match dialogue.role {
         Role::Initiator => {
-            dialogue.write(step, &ours)?;
-            dialogue.read(step)
+            dialogue.write(step, &ours).await?;
+            dialogue.read(step).await
         }
         Role::Responder => {
-            let theirs = dialogue.read(step)?;
-            dialogue.write(step, &ours)?;
+            let theirs = dialogue.read(step).await?;
+            dialogue.write(step, &ours).await?;
             Ok(theirs)
         }
     }

@@ -29,18 +29,21 @@ mod tables;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use super::wire::{Features, Handle, LaneCapabilities, RegionEntry};
 use super::{Abort, AllowList, ConnectedHost, ConnectedHosts, Stream};
 use crate::auth::AuthKey;
 use crate::config::{Config, ConfigError};
+use crate::events::Waiter;
 use crate::fabric::{FabricError, QpAddress};
 
 pub use error::{HandshakeError, Reason, Step};
 pub use initiate::initiate;
 pub use raw::{RawListener, RawPeer, initiate_raw};
 pub use respond::respond;
+pub(crate) use respond::respond_with;
 
 /// What is known of the peer when lanes are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,15 +61,19 @@ pub trait LaneSetup {
     /// What our lanes can do; announced to the peer.
     fn capabilities(&self) -> LaneCapabilities;
     /// Creates `agreed` queue pairs in INIT and answers their addresses. Called once.
-    fn create(&mut self, agreed: u32) -> Result<Vec<QpAddress>, FabricError>;
+    fn create<'a>(&'a mut self, agreed: u32, waiter: &'a Waiter) -> LaneFuture<'a, Vec<QpAddress>>;
     /// Connects queue pair i to `peers[i]`. Link layers have been compared already. Called once.
-    fn connect(
-        &mut self,
-        peers: &[QpAddress],
+    fn connect<'a>(
+        &'a mut self,
+        peers: &'a [QpAddress],
         peer: PeerCapabilities,
         deadline: Instant,
-    ) -> Result<(), FabricError>;
+        waiter: &'a Waiter,
+    ) -> LaneFuture<'a, ()>;
 }
+
+/// What [`LaneSetup`] does, which may have to wait.
+pub type LaneFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, FabricError>> + 'a>>;
 
 /// What our side brings along.
 #[derive(Clone, Copy)]

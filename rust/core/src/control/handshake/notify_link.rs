@@ -10,50 +10,54 @@ use crate::control::Stream;
 use crate::control::socket::connect_from;
 use crate::control::wire::SocketKind;
 use crate::control::wire::notification::Header;
+use crate::events::Waiter;
 
 /// Connects to the receiver on `port` of the host at the other end of the lane socket. A peer without one that answers
 /// is no reason to give up the connection: the failure is logged, and notifications then have no channel. `key` is that
 /// of the session, when both sides have proven it.
-pub(super) fn connect(
+pub(super) async fn connect(
     channel: &Stream,
     port: u16,
     key: Option<&AuthKey>,
     limits: &Limits,
     deadline: Instant,
+    waiter: &Waiter,
 ) -> Option<Stream> {
     let receiver = super::with_port(channel.peer(), port);
-    attempt(channel, receiver, key, limits, deadline)
+    attempt(channel, receiver, key, limits, deadline, waiter)
+        .await
         .inspect_err(|error| tracing::warn!("no notification channel to {receiver}: {error}"))
         .ok()
 }
 
-fn attempt(
+async fn attempt(
     channel: &Stream,
     receiver: SocketAddr,
     key: Option<&AuthKey>,
     limits: &Limits,
     deadline: Instant,
+    waiter: &Waiter,
 ) -> io::Result<Stream> {
     // From the address that the peer knows us by: it keeps the places of those that it is connected with.
     let source = super::with_port(channel.local(), 0);
-    let stream = connect_from(Some(source), receiver, deadline, limits.abort.as_ref())?;
-    stream.write_all_by(&SocketKind::Notifications.encode(), deadline)?;
+    let stream = connect_from(Some(source), receiver, deadline, limits.abort.as_ref(), waiter).await?;
+    stream.write_all(&SocketKind::Notifications.encode(), deadline, waiter).await?;
     if let Some(key) = key {
-        authenticate(&stream, key, deadline)?;
+        authenticate(&stream, key, deadline, waiter).await?;
     }
     Ok(stream)
 }
 
 /// Proves the key to the receiver, and waits until it has done the same: it does so once it has a place for us.
-fn authenticate(stream: &Stream, key: &AuthKey, deadline: Instant) -> io::Result<()> {
+async fn authenticate(stream: &Stream, key: &AuthKey, deadline: Instant, waiter: &Waiter) -> io::Result<()> {
     let initiator = random()?;
-    stream.write_all_by(&[&Header::Hello.encode()[..], &initiator].concat(), deadline)?;
+    stream.write_all(&[&Header::Hello.encode()[..], &initiator].concat(), deadline, waiter).await?;
     let mut nonces = Nonces { initiator, responder: Default::default() };
-    stream.read_exact_by(&mut nonces.responder, deadline)?;
+    stream.read_exact(&mut nonces.responder, deadline, waiter).await?;
     let (initiator, proof) = Initiator::prove(key, Purpose::NOTIFICATIONS, nonces);
-    stream.write_all_by(&proof, deadline)?;
+    stream.write_all(&proof, deadline, waiter).await?;
     let mut proof = [0; PROOF_SIZE];
-    stream.read_exact_by(&mut proof, deadline).map_err(|error| match error.kind() {
+    stream.read_exact(&mut proof, deadline, waiter).await.map_err(|error| match error.kind() {
         ErrorKind::UnexpectedEof => io::Error::other(NOT_ADMITTED),
         _ => error,
     })?;

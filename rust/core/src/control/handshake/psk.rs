@@ -8,7 +8,7 @@ use crate::control::wire::{HANDLE_SIZE, Tag, WireError};
 
 /// Exchanges proofs, the initiator's first, and then handles, the responder's first. `make` opens what our handle tells
 /// of; a responder calls it after the peer has proven the key.
-pub(super) fn prove<L>(
+pub(super) async fn prove<L>(
     dialogue: &Dialogue<'_>,
     make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
     key: &AuthKey,
@@ -18,48 +18,52 @@ pub(super) fn prove<L>(
     match dialogue.role {
         Role::Initiator => {
             let (initiator, proof) = Initiator::prove(key, Purpose::CONTROL, nonces);
-            let theirs =
-                send_proof(dialogue, &proof).and_then(|()| receive_proof(dialogue)).map_err(refused)?;
+            send_proof(dialogue, &proof).await.map_err(refused)?;
+            let theirs = receive_proof(dialogue).await.map_err(refused)?;
             let session = initiator.verify(&theirs).map_err(fail)?;
-            let peer = receive_handle(dialogue, &session)?;
+            let peer = receive_handle(dialogue, &session).await?;
             let (handle, listener) = make()?;
-            send_handle(dialogue, &session, &handle)?;
+            send_handle(dialogue, &session, &handle).await?;
             Ok((peer, session, listener))
         }
         Role::Responder => {
             let responder = Responder::new(key, Purpose::CONTROL, nonces);
-            let theirs = receive_proof(&dialogue.impatient())?;
+            let theirs = receive_proof(&dialogue.impatient()).await?;
             let (session, proof) = responder.verify(&theirs).map_err(fail)?;
             let (handle, listener) = make()?;
-            send_proof(dialogue, &proof)?;
-            send_handle(dialogue, &session, &handle)?;
-            let peer = receive_handle(dialogue, &session)?;
+            send_proof(dialogue, &proof).await?;
+            send_handle(dialogue, &session, &handle).await?;
+            let peer = receive_handle(dialogue, &session).await?;
             Ok((peer, session, listener))
         }
     }
 }
 
-fn send_proof(dialogue: &Dialogue<'_>, proof: &Proof) -> Result<(), HandshakeError> {
-    dialogue.send_frame(Step::Authentication, Tag::Proof, proof)
+async fn send_proof(dialogue: &Dialogue<'_>, proof: &Proof) -> Result<(), HandshakeError> {
+    dialogue.send_frame(Step::Authentication, Tag::Proof, proof).await
 }
 
-fn receive_proof(dialogue: &Dialogue<'_>) -> Result<Proof, HandshakeError> {
-    let bytes = dialogue.receive_frame(Step::Authentication, Tag::Proof, PROOF_SIZE)?;
+async fn receive_proof(dialogue: &Dialogue<'_>) -> Result<Proof, HandshakeError> {
+    let bytes = dialogue.receive_frame(Step::Authentication, Tag::Proof, PROOF_SIZE).await?;
     Proof::try_from(bytes).map_err(|bytes| {
         let problem = format!("{} bytes, expected {PROOF_SIZE}", bytes.len());
         dialogue.fail(Step::Authentication, WireError::new("proof", problem))
     })
 }
 
-fn send_handle(dialogue: &Dialogue<'_>, session: &Session, handle: &Handle) -> Result<(), HandshakeError> {
+async fn send_handle(
+    dialogue: &Dialogue<'_>,
+    session: &Session,
+    handle: &Handle,
+) -> Result<(), HandshakeError> {
     let handle = handle.encode();
     let frame = [&session.seal(LABEL, &handle)[..], &handle].concat();
-    dialogue.send_frame(Step::Authentication, Tag::SealedHandle, &frame)
+    dialogue.send_frame(Step::Authentication, Tag::SealedHandle, &frame).await
 }
 
-fn receive_handle(dialogue: &Dialogue<'_>, session: &Session) -> Result<Handle, HandshakeError> {
+async fn receive_handle(dialogue: &Dialogue<'_>, session: &Session) -> Result<Handle, HandshakeError> {
     let step = Step::Authentication;
-    let frame = dialogue.receive_frame(step, Tag::SealedHandle, PROOF_SIZE + HANDLE_SIZE)?;
+    let frame = dialogue.receive_frame(step, Tag::SealedHandle, PROOF_SIZE + HANDLE_SIZE).await?;
     let (seal, handle) = frame
         .split_first_chunk()
         .ok_or_else(|| dialogue.fail(step, WireError::new("sealed handle", "shorter than its seal")))?;

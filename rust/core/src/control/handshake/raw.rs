@@ -10,9 +10,10 @@ use super::candidates::Candidates;
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Reason, Step};
 use super::{LaneSetup, Limits, PeerCapabilities, Role, lanes};
-use crate::control::socket::{connect, wait_any};
+use crate::control::socket::{STARVED_PAUSE, connect, is_starved};
 use crate::control::wire::{Handle, PREAMBLE_SIZE, RAW_HANDLE_SIZE, SocketKind};
 use crate::control::{Abort, Listener, LocalAddress, Stream};
+use crate::events::{Interest, Waiter, run_blocking};
 
 /// A peer of the raw functions.
 #[derive(Debug)]
@@ -68,9 +69,11 @@ impl RawListener {
         let (stream, hello) =
             self.next_peer().map_err(|error| HandshakeError::new(here, Step::LaneSocket, error))?;
         let deadline = Instant::now() + limits.handshake_timeout;
-        let dialogue = Dialogue { stream: &stream, peer: stream.peer(), role: Role::Responder, deadline };
+        let waiter = Waiter::blocking(Some(&self.abort));
+        let (peer, role) = (stream.peer(), Role::Responder);
+        let dialogue = Dialogue { stream: &stream, waiter: &waiter, peer, role, deadline };
         dialogue.check_preamble(&hello, SocketKind::Lanes)?;
-        let (capabilities, count) = lanes::set_up(&dialogue, lanes, None)?;
+        let (capabilities, count) = run_blocking(lanes::set_up(&dialogue, lanes, None))?;
         Ok(finish(stream, capabilities, count, limits))
     }
 
@@ -87,10 +90,16 @@ impl RawListener {
                 }
                 tracing::info!("closed a stray connection from {} on a lane listener", stream.peer());
             }
-            let fds: Vec<_> = std::iter::once(self.listener.as_fd()).chain(candidates.fds()).collect();
-            wait_any(&fds, None, None, &self.abort)?;
-            if let Some(stream) = self.listener.try_accept()? {
-                candidates.push(stream);
+            let fds: Vec<_> = std::iter::once(self.listener.as_fd())
+                .chain(candidates.fds())
+                .map(|fd| (fd, Interest::Read))
+                .collect();
+            let waiter = Waiter::blocking(Some(&self.abort));
+            run_blocking(waiter.any(&fds, None))?;
+            match self.listener.try_accept() {
+                Ok(stream) => stream.into_iter().for_each(|stream| candidates.push(stream)),
+                Err(error) if is_starved(&error) => run_blocking(waiter.pause(STARVED_PAUSE))?,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -109,9 +118,13 @@ pub fn initiate_raw(
     let stream = connect(target, Instant::now() + limits.connect_timeout, limits.abort.as_ref())
         .map_err(|error| HandshakeError::new(target, Step::Connect, error))?;
     let deadline = Instant::now() + limits.handshake_timeout;
-    let dialogue = Dialogue { stream: &stream, peer: target, role: Role::Initiator, deadline };
-    dialogue.write(Step::Preamble, &SocketKind::Lanes.encode())?;
-    let (capabilities, count) = lanes::set_up(&dialogue, lanes, None)?;
+    let waiter = Waiter::blocking(limits.abort.as_ref());
+    let dialogue =
+        Dialogue { stream: &stream, waiter: &waiter, peer: target, role: Role::Initiator, deadline };
+    let (capabilities, count) = run_blocking(async {
+        dialogue.write(Step::Preamble, &SocketKind::Lanes.encode()).await?;
+        lanes::set_up(&dialogue, lanes, None).await
+    })?;
     Ok(finish(stream, capabilities, count, limits))
 }
 

@@ -9,6 +9,7 @@ use super::lane_listener::LaneListener;
 use super::{LaneSetup, Limits, LocalSide, Peer, Role, lanes, notify_link, tables};
 use crate::control::Stream;
 use crate::control::wire::SocketKind;
+use crate::events::{Waiter, run_blocking};
 
 /// Answers a handshake on an accepted bootstrap socket, of which nothing has been read yet. Blocks at most for the
 /// handshake timeout.
@@ -21,34 +22,46 @@ pub fn respond(
     lanes: &mut dyn LaneSetup,
     limits: &Limits,
 ) -> Result<Peer, HandshakeError> {
+    run_blocking(respond_with(bootstrap, local, lanes, limits, &Waiter::blocking(limits.abort.as_ref())))
+}
+
+/// [`respond()`], with waits that need not block.
+pub(crate) async fn respond_with(
+    bootstrap: Stream,
+    local: &LocalSide<'_>,
+    lanes: &mut dyn LaneSetup,
+    limits: &Limits,
+    waiter: &Waiter,
+) -> Result<Peer, HandshakeError> {
     let deadline = Instant::now() + limits.handshake_timeout;
     let control = bootstrap.peer();
-    let dialogue = Dialogue { stream: &bootstrap, peer: control, role: Role::Responder, deadline };
+    let dialogue = Dialogue { stream: &bootstrap, waiter, peer: control, role: Role::Responder, deadline };
 
-    dialogue.impatient().expect_preamble(SocketKind::Bootstrap)?;
+    dialogue.impatient().expect_preamble(SocketKind::Bootstrap).await?;
     // "Any address" is none that a peer could connect to; the one under which it has found us is.
     let address = if local.address.is_unspecified() { bootstrap.local().ip() } else { local.address };
     let bind = || LaneListener::bind(address, limits).map(|listener| (listener.local(), listener));
-    let (entry, listener) = authenticate(&dialogue, local, limits, bind)?;
+    let (entry, listener) = authenticate(&dialogue, local, limits, bind).await?;
 
     let session = entry.session.as_ref();
-    let (channel, offer) = listener
-        .accept(&bootstrap, session, deadline)
-        .map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
+    let (channel, offer) =
+        listener.accept(&dialogue, session).await.map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
     let connected_host = limits.connected_hosts.add(channel.peer().ip());
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
-    let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, Some(offer))?;
+    let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, Some(offer)).await?;
 
     let ip = channel.peer().ip();
     let looks_local = ip == address || ip.is_loopback();
     // Only the initiator's caller knows whether both ends are in one process.
     let local = &LocalSide { same_process: false, ..*local };
-    let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local)?;
+    let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local).await?;
     let key = limits.auth.as_ref().filter(|_| session.is_some());
-    let notify = (meta.notify_port != 0 && !meta.same_process)
-        .then(|| notify_link::connect(&channel, meta.notify_port, key, limits, deadline))
-        .flatten();
-    let regions = tables::exchange_regions(&dialogue, local.regions)?;
+    let notify = match meta.notify_port {
+        0 => None,
+        _ if meta.same_process => None,
+        port => notify_link::connect(&channel, port, key, limits, deadline, waiter).await,
+    };
+    let regions = tables::exchange_regions(&dialogue, local.regions).await?;
 
     Ok(super::finish(
         Peer {

@@ -18,7 +18,7 @@ pub(super) struct PeerMeta {
 }
 
 /// Exchanges control metas. The initiator joins both sides' views of locality; the responder takes its word.
-pub(super) fn exchange_metas(
+pub(super) async fn exchange_metas(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
     features: Option<&Features>,
@@ -39,7 +39,8 @@ pub(super) fn exchange_metas(
     let bytes = dialogue.exchange_frames(Step::Meta, Tag::Meta, META_SIZE, |theirs| {
         let theirs = theirs.and_then(|bytes| ControlMeta::decode(bytes).ok());
         ours(theirs).encode().to_vec()
-    })?;
+    });
+    let bytes = bytes.await?;
     let theirs = decode(&bytes)?;
     let local = match dialogue.role {
         Role::Initiator => looks_local || theirs.local,
@@ -53,7 +54,7 @@ pub(super) fn exchange_metas(
 }
 
 /// Exchanges region tables.
-pub(super) fn exchange_regions(
+pub(super) async fn exchange_regions(
     dialogue: &Dialogue<'_>,
     regions: &dyn Fn() -> Vec<RegionEntry>,
 ) -> Result<Vec<RegionEntry>, HandshakeError> {
@@ -64,7 +65,7 @@ pub(super) fn exchange_regions(
         ours.truncate(MAX_REGIONS);
     }
     let count = (ours.len() as u32).to_le_bytes();
-    let count = dialogue.exchange_frames(step, Tag::RegionCount, count.len(), |_| count.to_vec())?;
+    let count = dialogue.exchange_frames(step, Tag::RegionCount, count.len(), |_| count.to_vec()).await?;
     let count = <[u8; 4]>::try_from(count)
         .map(u32::from_le_bytes)
         .map_err(|_| dialogue.fail(step, WireError::new("number of regions", "expected 4 bytes")))?;
@@ -76,6 +77,6 @@ pub(super) fn exchange_regions(
             dialogue.fail(step, WireError::new("number of regions", problem))
         })?
         .saturating_mul(REGION_SIZE);
-    let table = dialogue.exchange_frames(step, Tag::Regions, size, |_| encode_regions(&ours))?;
+    let table = dialogue.exchange_frames(step, Tag::Regions, size, |_| encode_regions(&ours)).await?;
     decode_regions(&table).map_err(|error| dialogue.fail(step, error))
 }

@@ -5,15 +5,13 @@ mod system;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use rustix::event::{EventfdFlags, PollFlags, eventfd};
-
 use super::Abort;
 use super::host;
-use super::socket::wait_ready;
+use crate::events::{Interest, Notifier, Waiter, run_blocking};
 
 pub use error::ResolveError;
 
@@ -68,7 +66,7 @@ struct Question {
     begun: OnceLock<Instant>,
     answer: OnceLock<Result<Vec<SocketAddr>, String>>,
     /// Readable once there is an answer.
-    answered: OwnedFd,
+    answered: Notifier,
 }
 
 impl Resolver {
@@ -91,7 +89,11 @@ impl Resolver {
         let failed =
             |reason: String| ResolveError::Failed { name: name.to_owned(), reason, waited: came.elapsed() };
         let question = self.ask(name).map_err(failed)?;
-        let waited = wait_ready(question.answered.as_fd(), PollFlags::IN, Some(deadline), abort);
+        let waited = run_blocking(Waiter::blocking(abort).ready(
+            question.answered.as_fd(),
+            Interest::Read,
+            Some(deadline),
+        ));
         self.leave(&question);
         match (question.answer.get(), waited) {
             (Some(Ok(addresses)), _) if addresses.is_empty() => Err(failed("it has no address".to_owned())),
@@ -176,7 +178,7 @@ impl Shared {
         state.names.remove(&question.name);
         let _ = question.answer.set(answer);
         // Of a counter that was 0 there is no failure.
-        let _ = rustix::io::write(&question.answered, &1_u64.to_ne_bytes());
+        question.answered.notify();
         let next = state.waiting.pop_front().and_then(|name| state.names.get(&name));
         let next = next.map(|next| Arc::clone(&next.question));
         match &next {
@@ -193,7 +195,7 @@ impl Question {
             name: name.to_owned(),
             begun: OnceLock::new(),
             answer: OnceLock::new(),
-            answered: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            answered: Notifier::new()?,
         }))
     }
 

@@ -5,13 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use rustix::event::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Stream;
-use super::abort::{Abort, wait_ready};
 use super::connect_any::{Unreached, connect_any};
 use super::schedule::Patience;
+use crate::events::{Abort, Interest, Waiter};
 
 /// Connects to `target`. A refused port is tried again, with growing pauses, until `deadline`: peers that start
 /// together still meet. The stream's later waits end with `abort` too.
@@ -27,27 +26,31 @@ pub fn connect(target: SocketAddr, deadline: Instant, abort: Option<&Abort>) -> 
     }
 }
 
-/// Connects if somebody listens now.
+/// Connects if a process listens there now, with `source` as our end if there is one. Waits by `waiter`; the stream's
+/// later blocking waits end with `abort`.
+pub(in crate::control) async fn connect_from(
+    source: Option<SocketAddr>,
+    target: SocketAddr,
+    deadline: Instant,
+    abort: Option<&Abort>,
+    waiter: &Waiter,
+) -> io::Result<Stream> {
+    let socket = begin(source, target)?;
+    while !is_connected(&socket)? {
+        waiter.ready(socket.as_fd(), Interest::Write, Some(deadline)).await?;
+    }
+    connected(socket, abort)
+}
+
+/// The same for tests, which block.
+#[cfg(test)]
 pub(in crate::control) fn connect_once(
     target: SocketAddr,
     deadline: Instant,
     abort: Option<&Abort>,
 ) -> io::Result<Stream> {
-    connect_from(None, target, deadline, abort)
-}
-
-/// The same, with `source` as our end.
-pub(in crate::control) fn connect_from(
-    source: Option<SocketAddr>,
-    target: SocketAddr,
-    deadline: Instant,
-    abort: Option<&Abort>,
-) -> io::Result<Stream> {
-    let socket = begin(source, target)?;
-    while !is_connected(&socket)? {
-        wait_ready(socket.as_fd(), PollFlags::OUT, Some(deadline), abort)?;
-    }
-    connected(socket, abort)
+    let waiter = Waiter::blocking(abort);
+    crate::events::run_blocking(connect_from(None, target, deadline, abort, &waiter))
 }
 
 /// Begins to connect, and waits for nothing.

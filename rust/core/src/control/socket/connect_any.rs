@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use super::Stream;
-use super::abort::{Abort, wait_writable};
 use super::connect::{begin, connected, is_connected};
 use super::schedule::{Next, Patience, Schedule};
+use crate::events::{Abort, Interest, Waiter, run_blocking};
 
 /// Connects to the first of `targets` that answers. They are tried in their order: the next one is started when the one
 /// before it has failed, or has been silent for 250 ms (less if the time until `deadline` is short). A silent address
@@ -140,8 +140,8 @@ impl Attempts {
     /// Until one of those under way has ended.
     fn wait(&self, until: Instant, abort: Option<&Abort>) -> io::Result<()> {
         let sockets = self.0.iter().filter_map(|attempt| attempt.under_way.as_ref());
-        let fds: Vec<_> = sockets.map(|(socket, _)| socket.as_fd()).collect();
-        wait_writable(&fds, until, abort)
+        let fds: Vec<_> = sockets.map(|(socket, _)| (socket.as_fd(), Interest::Write)).collect();
+        run_blocking(Waiter::blocking(abort).any(&fds, Some(until)))
     }
 
     /// The first that is connected. Those that have failed are told to the schedule.

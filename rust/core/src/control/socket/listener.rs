@@ -5,17 +5,16 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Stream;
-use super::abort::{Abort, sleep, wait_ready};
 use crate::control::AllowList;
+use crate::events::{Abort, Interest, Waiter, run_blocking};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// Pause after running out of file descriptors or memory.
-const STARVED_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const STARVED_PAUSE: Duration = Duration::from_millis(20);
 
 /// A listening socket whose waits have a deadline and can be aborted.
 #[derive(Debug)]
@@ -59,28 +58,32 @@ impl Listener {
     /// Waits for a connection; `None` without limit. `TimedOut` at the deadline, `ConnectionAborted` once aborted.
     /// Several threads may accept at once.
     pub fn accept_by(&self, deadline: Option<Instant>) -> io::Result<Stream> {
-        loop {
-            if self.abort.is_aborted() {
-                return Err(ErrorKind::ConnectionAborted.into());
+        let waiter = Waiter::blocking(Some(&self.abort));
+        run_blocking(async {
+            loop {
+                if self.abort.is_aborted() {
+                    return Err(ErrorKind::ConnectionAborted.into());
+                }
+                match self.try_accept() {
+                    Ok(Some(stream)) => return Ok(stream),
+                    Ok(None) => waiter.ready(self.as_fd(), Interest::Read, deadline).await?,
+                    Err(error) if is_starved(&error) => waiter.pause(STARVED_PAUSE).await?,
+                    Err(error) => return Err(error),
+                }
             }
-            if let Some(stream) = self.try_accept()? {
-                return Ok(stream);
-            }
-            wait_ready(self.socket.as_fd(), PollFlags::IN, deadline, Some(&self.abort))?;
-        }
+        })
     }
 
-    /// Takes a connection that waits already, if one does.
+    /// Takes a connection that waits already, if one does. After an error that [`is_starved`] it still waits.
     pub fn try_accept(&self) -> io::Result<Option<Stream>> {
         loop {
             let socket = match self.socket.accept() {
                 Ok((socket, _)) => socket,
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => return Ok(None),
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                    _ if is_starved(&error) => {
                         tracing::warn!("cannot accept on {}: {error}; trying again", self.local);
-                        sleep(STARVED_PAUSE, None, Some(&self.abort))?;
-                        return Ok(None);
+                        return Err(error);
                     }
                     // The connection failed before it was accepted: that is the other end's affair.
                     Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => continue,
@@ -102,6 +105,12 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Whether the process has run out of descriptors or memory, so that the listener stays readable: without a pause
+/// ([`STARVED_PAUSE`]) the next try would come at once, and fail.
+pub(crate) fn is_starved(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

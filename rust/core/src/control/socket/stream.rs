@@ -5,10 +5,9 @@ use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
 use socket2::{SockRef, TcpKeepalive};
 
-use super::abort::{Abort, wait_ready};
+use crate::events::{Abort, Interest, Waiter, run_blocking};
 
 /// A TCP stream. Methods take `&self`: one thread may read while another writes; two writers need a lock of their own.
 #[derive(Debug)]
@@ -38,30 +37,40 @@ impl Stream {
         self.local
     }
 
-    /// Fills `buffer`. `UnexpectedEof` when the peer closes before, `TimedOut`, `ConnectionAborted`, or the system's
-    /// error.
-    pub fn read_exact_by(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
+    /// Fills `buffer`, waiting by `waiter`; errors as those of [`Stream::read_exact_by`].
+    pub async fn read_exact(&self, buffer: &mut [u8], deadline: Instant, waiter: &Waiter) -> io::Result<()> {
         let mut missing = buffer;
         while !missing.is_empty() {
-            match (&self.socket).read(missing) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(count) => missing = missing.get_mut(count..).unwrap_or_default(),
-                Err(error) => self.wait_if_blocked(error, PollFlags::IN, deadline)?,
+            match self.try_read(missing)? {
+                Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Some(count) => missing = missing.get_mut(count..).unwrap_or_default(),
+                None => waiter.ready(self.as_fd(), Interest::Read, Some(deadline)).await?,
             }
         }
         Ok(())
     }
 
-    /// Writes all of `bytes`. After an error it is not known how many of them the peer will see.
-    pub fn write_all_by(&self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    /// Writes all of `bytes`, waiting by `waiter`. After an error it is not known how many of them the peer will see.
+    pub async fn write_all(&self, bytes: &[u8], deadline: Instant, waiter: &Waiter) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            match (&self.socket).write(rest) {
-                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                Err(error) => self.wait_if_blocked(error, PollFlags::OUT, deadline)?,
+            match self.try_write(rest)? {
+                Some(count) => rest = rest.get(count..).unwrap_or_default(),
+                None => waiter.ready(self.as_fd(), Interest::Write, Some(deadline)).await?,
             }
         }
         Ok(())
+    }
+
+    /// Fills `buffer`. `UnexpectedEof` when the peer closes before, `TimedOut`, `ConnectionAborted`, or the system's
+    /// error.
+    pub fn read_exact_by(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
+        run_blocking(self.read_exact(buffer, deadline, &Waiter::blocking(self.abort.as_ref())))
+    }
+
+    /// Writes all of `bytes`. After an error it is not known how many of them the peer will see.
+    pub fn write_all_by(&self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+        run_blocking(self.write_all(bytes, deadline, &Waiter::blocking(self.abort.as_ref())))
     }
 
     /// Reads what is there: `None` when nothing is, `Some(0)` when the peer has closed.
@@ -129,16 +138,6 @@ impl Stream {
     pub fn into_blocking(self) -> io::Result<TcpStream> {
         self.socket.set_nonblocking(false)?;
         Ok(self.socket)
-    }
-
-    fn wait_if_blocked(&self, error: io::Error, events: PollFlags, deadline: Instant) -> io::Result<()> {
-        match error.kind() {
-            ErrorKind::WouldBlock => {
-                wait_ready(self.socket.as_fd(), events, Some(deadline), self.abort.as_ref())
-            }
-            ErrorKind::Interrupted => Ok(()),
-            _ => Err(error),
-        }
     }
 }
 
