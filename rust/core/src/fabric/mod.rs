@@ -28,6 +28,8 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
+use crate::auth::AuthKey;
+
 mod batch;
 mod hca_filter;
 mod registry;
@@ -233,7 +235,7 @@ pub struct SoftwareOptions {
     /// Path to force; `None` takes the best that works. A forced path that does not work fails to connect.
     pub force: Option<PathKind>,
     /// Pre-shared key for the data sockets' hello; `None` for no authentication.
-    pub auth_key: Option<Arc<[u8]>>,
+    pub auth_key: Option<AuthKey>,
     /// Networks that may connect to the data listener; empty for everyone.
     pub allow: Vec<IpNet>,
     /// Faults to inject, in the text form of [`software::FaultPlan`]; empty for none. For tests.

@@ -85,7 +85,7 @@ fn over_socket(
 ) -> Result<Transport, FabricError> {
     let listener = listener_of(peer);
     let offer = Offer { sender: endpoint.address, target: peer.qpn, identity: Identity::own() };
-    let (stream, answer) = dial(listener, &offer, core.options.auth_key.as_deref(), path.deadline)
+    let (stream, answer) = dial(listener, &offer, core.options.auth_key.as_ref(), path.deadline)
         .map_err(|error| refusal(peer, &error.to_string()))?;
     if answer.reception != Reception::Welcome {
         return Err(refusal(peer, answer.reception.explain()));

@@ -10,7 +10,6 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::completion_queue::SoftwareCompletionQueue;
 use super::endpoint::{Endpoint, gid_of};
 use super::faults::{FaultPlan, Faults};
-use super::identity::random;
 use super::links::Links;
 use super::mapping::SharedArray;
 use super::queue_pair::SoftwareQueuePair;
@@ -19,6 +18,7 @@ use super::responder::Responder;
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry};
 use super::transport::MAX_MESSAGE;
 use super::wake::Wake;
+use crate::auth::random;
 use crate::fabric::{
     CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, LINK_SOFTWARE, MAX_SGE,
     MemoryRange, MemoryRegion, PortAttributes, Provider, QpAddress, QueuePair, QueuePairCaps,
@@ -217,7 +217,7 @@ impl Core {
             events: Mutex::default(),
             event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             responder: Wake::new()?,
-            token: u64::from_ne_bytes(random()),
+            token: u64::from_ne_bytes(random()?),
             links: Links::default(),
         })
     }

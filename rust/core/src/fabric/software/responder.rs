@@ -240,7 +240,7 @@ impl Loop {
             tracing::warn!(device = self.core.name(), %peer, "too many connections without a hello");
             return;
         }
-        match Greeter::new(stream, peer, Instant::now() + HELLO_PATIENCE) {
+        match Greeter::new(&self.core, stream, peer, Instant::now() + HELLO_PATIENCE) {
             Ok(greeter) => self.add(Connection::Hello(greeter)),
             Err(errno) => tracing::warn!(device = self.core.name(), %peer, %errno, "cannot greet"),
         }
