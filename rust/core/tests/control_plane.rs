@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::config::Config;
 use flagcx_p2p::control::wire::{Features, RegionEntry};
 use flagcx_p2p::control::{
-    Abort, LaneCapabilities, LaneSetup, Limits, Listener, LocalSide, Peer, PeerCapabilities, connect,
-    initiate, respond,
+    Abort, LaneCapabilities, LaneFuture, LaneSetup, Limits, Listener, LocalSide, Peer, PeerCapabilities,
+    connect, initiate, respond,
 };
-use flagcx_p2p::fabric::{FabricError, LINK_SOFTWARE, QpAddress};
+use flagcx_p2p::events::Waiter;
+use flagcx_p2p::fabric::{LINK_SOFTWARE, QpAddress};
 use flagcx_p2p::notify::{LargeMessage, Message, Receiver, ReceiverOptions, Sender};
 
 struct Lanes;
@@ -25,14 +26,21 @@ impl LaneSetup for Lanes {
         LaneCapabilities { rd_atomic_initiator: 16, rd_atomic_responder: 16 }
     }
 
-    fn create(&mut self, agreed: u32) -> Result<Vec<QpAddress>, FabricError> {
+    fn create<'a>(&'a mut self, agreed: u32, _: &'a Waiter) -> LaneFuture<'a, Vec<QpAddress>> {
         let address =
             |qpn| QpAddress { qpn, gid: [0; 16], port: 1, link_layer: LINK_SOFTWARE, lid: 1, mtu: 5 };
-        Ok((0..agreed).map(address).collect())
+        let addresses = (0..agreed).map(address).collect();
+        Box::pin(async { Ok(addresses) })
     }
 
-    fn connect(&mut self, _: &[QpAddress], _: PeerCapabilities, _: Instant) -> Result<(), FabricError> {
-        Ok(())
+    fn connect<'a>(
+        &'a mut self,
+        _: &'a [QpAddress],
+        _: PeerCapabilities,
+        _: Instant,
+        _: &'a Waiter,
+    ) -> LaneFuture<'a, ()> {
+        Box::pin(async { Ok(()) })
     }
 }
 

@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::control::wire::{Features, LaneRecord};
 use flagcx_p2p::control::{
-    Channel, ChannelFrame, Heard, LaneCapabilities, LaneSetup, Limits, LocalSide, PeerCapabilities, connect,
-    initiate,
+    Channel, ChannelFrame, Heard, LaneCapabilities, LaneFuture, LaneSetup, Limits, LocalSide,
+    PeerCapabilities, connect, initiate,
 };
 use flagcx_p2p::engine::{Engine, EngineOptions};
-use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricError, FabricOptions, QpAddress};
+use flagcx_p2p::events::Waiter;
+use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions, QpAddress};
 use nullverbs::{Event, Standin};
 use support::eventually;
 
@@ -49,12 +50,19 @@ impl LaneSetup for Named {
     fn capabilities(&self) -> LaneCapabilities {
         LaneCapabilities { rd_atomic_initiator: 16, rd_atomic_responder: 16 }
     }
-    fn create(&mut self, agreed: u32) -> Result<Vec<QpAddress>, FabricError> {
-        Ok((0..agreed).map(|lane| self.address(1000 + lane)).collect())
+    fn create<'a>(&'a mut self, agreed: u32, _: &'a Waiter) -> LaneFuture<'a, Vec<QpAddress>> {
+        let addresses = (0..agreed).map(|lane| self.address(1000 + lane)).collect();
+        Box::pin(async { Ok(addresses) })
     }
-    fn connect(&mut self, theirs: &[QpAddress], _: PeerCapabilities, _: Instant) -> Result<(), FabricError> {
+    fn connect<'a>(
+        &'a mut self,
+        theirs: &'a [QpAddress],
+        _: PeerCapabilities,
+        _: Instant,
+        _: &'a Waiter,
+    ) -> LaneFuture<'a, ()> {
         self.like = theirs.first().copied();
-        Ok(())
+        Box::pin(async { Ok(()) })
     }
 }
 

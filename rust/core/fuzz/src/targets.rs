@@ -1,6 +1,6 @@
 //! One function per decoder. Each must survive any input, and what it accepts must survive being written again.
 
-use flagcx_p2p::auth::AuthKey;
+use flagcx_p2p::auth::{AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, Responder};
 use flagcx_p2p::config::{Config, Files, NameList, parse_integer};
 use flagcx_p2p::control::wire::notification::{Header, decode_message};
 use flagcx_p2p::control::wire::{
@@ -9,6 +9,7 @@ use flagcx_p2p::control::wire::{
 };
 use flagcx_p2p::control::{ChannelFrame, Metadata, numeric, parse_address, split_session};
 use flagcx_p2p::fabric::HcaFilter;
+use flagcx_p2p::fabric::software::replies_to;
 use flagcx_p2p::notify::{Decoder, SenderPolicy};
 use flagcx_p2p::topology::{CpuSet, gid_interface, roce_version};
 
@@ -18,6 +19,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target.
 pub const TARGETS: &[Target] = &[
     ("address", address),
+    ("auth", auth),
     ("channel", channel),
     ("config", config),
     ("config_file", config_file),
@@ -26,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     ("gid_attributes", gid_attributes),
     ("handle", handle),
     ("hca_list", hca_list),
+    ("hello", hello),
     ("lane", lane),
     ("meta", meta),
     ("metadata", metadata),
@@ -101,6 +104,25 @@ pub fn notification(data: &[u8]) {
     while let Ok(Some((_, size))) = decoder.next(rest, &policy) {
         rest = rest.get(size..).unwrap_or_default();
     }
+}
+
+/// Two random numbers and a proof: no bytes are a proof of a key that the input was not made with.
+pub fn auth(data: &[u8]) {
+    let Some((initiator, rest)) = data.split_first_chunk() else { return };
+    let Some((responder, rest)) = rest.split_first_chunk() else { return };
+    let Some(proof) = rest.first_chunk::<PROOF_SIZE>() else { return };
+    let (key, nonces) = (AuthKey::new(&[7; 32]), Nonces { initiator: *initiator, responder: *responder });
+    for purpose in [Purpose::CONTROL, Purpose::DATA, Purpose::NOTIFICATIONS] {
+        assert!(Responder::new(&key, purpose, nonces).verify(proof).is_err());
+        assert!(Initiator::prove(&key, purpose, nonces).0.verify(proof).is_err());
+    }
+}
+
+/// A client of the data listener; the first byte chooses whether there is a key. All that it gets is a greeting.
+pub fn hello(data: &[u8]) {
+    let Some((keyed, rest)) = data.split_first() else { return };
+    let key = (keyed & 1 != 0).then(|| AuthKey::new(&[7; 32]));
+    assert!(replies_to(rest, key.as_ref(), [1; 16]).len() <= 32);
 }
 
 /// Frames of the control channel.

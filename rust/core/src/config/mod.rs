@@ -22,6 +22,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use once_cell::sync::OnceCell;
 
+use crate::auth::AuthKey;
 use crate::fabric::{FabricChoice, FabricOptions, PathKind, SoftwareOptions, VerbsOptions};
 
 pub use docs::markdown;
@@ -240,7 +241,7 @@ impl Config {
                 bind: self.bind,
                 ports: self.port_range,
                 force: self.path,
-                auth_key: self.auth_key()?,
+                auth_key: self.auth_key()?.map(|key| AuthKey::new(&key)),
                 allow: self.allow.clone(),
                 faults: self.faults.clone(),
                 device_count: self.software_devices,

@@ -1,16 +1,14 @@
-//! Accepting peers: one thread waits for sockets, each handshake runs on a short-lived thread of its own, so that a
+//! Accepting peers: one task of the event loop waits for sockets, and each handshake is a task of its own, so that a
 //! silent client delays nobody.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use super::{Accepted, Engine, EngineError};
-use crate::connection::Connection;
-use crate::control::{Abort, Listener, Stream};
+use crate::connection::{Connection, LaneBuilder};
+use crate::control::{Abort, Listener, Peer, STARVED_PAUSE, Stream, is_starved};
+use crate::events::{EventLoop, Handle, Task, Waiter, Wakeup, first};
 
 /// Handshakes at one time: bounds what a flood of half-open clients can cost.
 const MAX_HANDSHAKES: usize = 64;
@@ -18,9 +16,11 @@ const MAX_HANDSHAKES: usize = 64;
 /// The control listener and what came of it.
 #[derive(Debug)]
 pub(super) struct Acceptor {
-    /// Shared with the accepting thread; `None` once stopped, so that the port is free when `stop` returns.
+    /// Shared with the accepting task; `None` once stopped, so that the port is free when `stop` returns.
     listener: Mutex<Option<Arc<Listener>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    accepting: Mutex<Option<(Task, Arc<EventLoop>)>>,
+    /// Wakes the accepting task: another peer may be wanted.
+    demand: Arc<Wakeup>,
     abort: Abort,
     local: SocketAddr,
     inbox: Mutex<Inbox>,
@@ -30,7 +30,7 @@ pub(super) struct Acceptor {
 #[derive(Debug, Default)]
 struct Inbox {
     stopped: bool,
-    /// The thread that waits for sockets runs.
+    /// The task that waits for sockets runs.
     running: bool,
     /// Accept in the background and keep the connections.
     serving: bool,
@@ -45,7 +45,7 @@ struct Inbox {
 }
 
 impl Inbox {
-    /// Whether another peer is wanted now: a socket is only taken while somebody waits, but then every one, because
+    /// Whether another peer is wanted now: a socket is only taken while a caller waits, but then every one, because
     /// the first may be a silent client's.
     fn wants_peer(&self) -> bool {
         let wanted = self.serving || self.waiting > self.ready.len();
@@ -58,7 +58,8 @@ impl Acceptor {
         let local = listener.local();
         Self {
             listener: Mutex::new(Some(Arc::new(listener))),
-            thread: Mutex::default(),
+            accepting: Mutex::default(),
+            demand: Arc::default(),
             abort,
             local,
             inbox: Mutex::default(),
@@ -75,11 +76,8 @@ impl Acceptor {
         self.lock().stopped = true;
         self.changed.notify_all();
         drop(lock(&self.listener).take());
-        let thread = lock(&self.thread).take();
-        // The accepting thread itself may drop the engine's last reference.
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
-            let _ = thread.join();
-        }
+        let accepting = lock(&self.accepting).take();
+        drop(accepting);
         // Kept connections are the engine's to close; StopAccept alone leaves them working.
     }
 
@@ -88,13 +86,36 @@ impl Acceptor {
         std::mem::take(&mut self.lock().kept)
     }
 
-    /// Waits until somebody wants a peer; false when accepting is over.
-    fn wait_for_demand(&self) -> bool {
-        let mut inbox = self.lock();
-        while !inbox.stopped && !inbox.wants_peer() {
-            inbox = self.wait(inbox);
+    /// Waits until another peer is wanted.
+    async fn wait_for_demand(&self) {
+        while !self.lock().wants_peer() {
+            self.demand.wait().await;
         }
-        !inbox.stopped
+    }
+
+    /// Tells accepting callers and the accepting task that something has changed.
+    fn notify(&self) {
+        self.changed.notify_all();
+        self.demand.wake();
+    }
+
+    /// The end of a handshake.
+    fn deliver(&self, outcome: Result<Option<Accepted>, EngineError>) {
+        let mut inbox = self.lock();
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(accepted)) if inbox.serving => {
+                inbox.kept.retain(|connection| connection.is_usable());
+                inbox.kept.push(accepted.connection);
+            }
+            Ok(Some(accepted)) => inbox.ready.push_back(Ok(accepted)),
+            Err(error) => {
+                tracing::warn!("{error}");
+                if !inbox.serving {
+                    inbox.ready.push_back(Err(error));
+                }
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inbox> {
@@ -114,7 +135,7 @@ impl Engine {
         let mut inbox = acceptor.lock();
         self.start_listening(&mut inbox)?;
         inbox.waiting += 1;
-        acceptor.changed.notify_all();
+        acceptor.notify();
         let outcome = loop {
             if let Some(outcome) = inbox.ready.pop_front() {
                 break outcome;
@@ -148,7 +169,7 @@ impl Engine {
         }
         inbox.serving = true;
         self.start_listening(&mut inbox)?;
-        acceptor.changed.notify_all();
+        acceptor.notify();
         Ok(())
     }
 
@@ -165,63 +186,84 @@ impl Engine {
         if !inbox.running {
             let (acceptor, engine) = (Arc::clone(self.acceptor()?), Arc::downgrade(self));
             let Some(listener) = lock(&acceptor.listener).clone() else { return Err(stopped()) };
-            let thread = spawn("p2p-accept", move || listen(&acceptor, &listener, &engine))?;
-            *lock(&self.acceptor()?.thread) = Some(thread);
+            let events = EventLoop::acquire()
+                .map_err(|error| EngineError::Unavailable(format!("cannot start the event loop: {error}")))?;
+            let task = events.spawn(move |handle| listen(acceptor, listener, engine, handle.clone()));
+            *lock(&self.acceptor()?.accepting) = Some((task, events));
             inbox.running = true;
         }
         Ok(())
     }
+}
 
-    fn handshake(self: &Arc<Self>, stream: Stream) {
-        let Some(acceptor) = &self.acceptor else { return };
-        let outcome = self.welcome(stream);
-        let mut inbox = acceptor.lock();
-        inbox.handshakes -= 1;
-        match outcome {
-            Ok(None) => {}
-            Ok(Some(accepted)) if inbox.serving => {
-                inbox.kept.retain(|connection| connection.is_usable());
-                inbox.kept.push(accepted.connection);
+/// The accepting task. It does not keep the engine alive.
+async fn listen(acceptor: Arc<Acceptor>, listener: Arc<Listener>, engine: Weak<Engine>, handle: Handle) {
+    let mut watched = match handle.watch(Arc::clone(&listener)) {
+        Ok(watched) => watched,
+        Err(error) => {
+            tracing::error!("no peer is accepted: the event loop cannot watch {}: {error}", acceptor.local);
+            return;
+        }
+    };
+    let mut handshakes: Vec<Task> = Vec::new();
+    loop {
+        acceptor.wait_for_demand().await;
+        match listener.try_accept() {
+            Ok(Some(stream)) => {
+                let under_way = UnderWay::new(Arc::clone(&acceptor));
+                handshakes.retain(|handshake| !handshake.is_ended());
+                let (engine, waiting) = (Weak::clone(&engine), handle.clone());
+                handshakes.push(handle.spawn(handshake(under_way, engine, stream, waiting)));
             }
-            Ok(Some(accepted)) => inbox.ready.push_back(Ok(accepted)),
+            Ok(None) => first(watched.readable(), acceptor.demand.wait()).await,
             Err(error) => {
-                tracing::warn!("{error}");
-                if !inbox.serving {
-                    inbox.ready.push_back(Err(error));
+                if !is_starved(&error) {
+                    tracing::warn!("accepting a socket failed: {error}");
                 }
+                handle.sleep(STARVED_PAUSE).await;
             }
         }
-        drop(inbox);
-        acceptor.changed.notify_all();
     }
 }
 
-/// The accepting thread. It does not keep the engine alive.
-fn listen(acceptor: &Acceptor, listener: &Listener, engine: &Weak<Engine>) {
-    while acceptor.wait_for_demand() {
-        let stream = match listener.accept_by(None) {
-            Ok(stream) => stream,
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => return,
-            Err(error) => {
-                tracing::warn!("accepting a socket failed: {error}");
-                std::thread::sleep(Duration::from_millis(50));
-                continue;
-            }
-        };
-        let Some(engine) = engine.upgrade() else { return };
+/// A handshake that counts until it has been delivered.
+struct UnderWay(Arc<Acceptor>);
+
+impl UnderWay {
+    fn new(acceptor: Arc<Acceptor>) -> Self {
         acceptor.lock().handshakes += 1;
-        if let Err(error) = spawn("p2p-handshake", move || engine.handshake(stream)) {
-            tracing::warn!("a peer was turned away: {error}");
-            acceptor.lock().handshakes -= 1;
-        }
+        Self(acceptor)
     }
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, EngineError> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .map_err(|error| EngineError::Unavailable(format!("cannot start a thread: {error}")))
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.lock().handshakes -= 1;
+        self.0.notify();
+    }
+}
+
+/// One handshake. What may block runs on helper threads: reading the key file, and handing lanes to their workers.
+async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, handle: Handle) {
+    let owner = Weak::clone(&engine);
+    let Some(responding) = handle.blocking(move || Some(owner.upgrade()?.responding())).await else { return };
+    let outcome = match &responding {
+        Ok(responding) => responding.handshake(stream, &Waiter::on_loop(&handle)).await,
+        Err(error) => Err(error.clone()),
+    };
+    handle.detach(move || {
+        under_way.0.deliver(outcome.and_then(|peer| accepted(&engine, peer)));
+        drop((under_way, responding));
+    });
+}
+
+fn accepted(
+    engine: &Weak<Engine>,
+    peer: Option<(LaneBuilder, Peer)>,
+) -> Result<Option<Accepted>, EngineError> {
+    let Some((lanes, peer)) = peer else { return Ok(None) };
+    let engine = engine.upgrade().ok_or_else(stopped)?;
+    engine.accepted(lanes, peer).map(Some)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

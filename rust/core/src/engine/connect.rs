@@ -1,6 +1,6 @@
 //! Both roles of becoming connected.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::{Accepted, Engine, EngineError};
@@ -9,6 +9,7 @@ use crate::control::wire::{Features, RegionEntry};
 use crate::control::{
     self, Channel, Dial, DialError, Dialed, HandshakeError, Limits, LocalSide, Peer, Stream,
 };
+use crate::events::Waiter;
 use crate::memory::{RemoteRegion, RemoteTable};
 use crate::notify::Sender;
 
@@ -49,21 +50,25 @@ impl Engine {
         }
     }
 
-    /// The accepting role on a socket that a peer has just opened. `Ok(None)`: it was no peer at all.
-    pub(super) fn welcome(self: &Arc<Self>, stream: Stream) -> Result<Option<Accepted>, EngineError> {
-        let context = self.context()?;
-        let source = stream.peer();
-        let regions = || announced(context);
-        let mut lanes = LaneBuilder::new(Arc::clone(context));
-        let limits = self.limits()?;
-        match control::respond(stream, &self.local_side(&regions, false), &mut lanes, &limits) {
-            Ok(peer) => self.established(lanes, peer, Role::Responder, -1).map(Some),
-            Err(error) if error.is_stray() => {
-                tracing::info!("{source} is no peer: {error}");
-                Ok(None)
-            }
-            Err(error) => Err(accept_error(source, &error)),
-        }
+    /// What the accepting role needs of the engine. Reads the key file.
+    pub(super) fn responding(&self) -> Result<Responding, EngineError> {
+        Ok(Responding {
+            context: Arc::clone(self.context()?),
+            limits: self.limits()?,
+            gpu_index: self.gpu_index,
+            notify_port: self.notify_port(),
+            address: self.address,
+            features: self.features(),
+        })
+    }
+
+    /// The connection with a peer that has been accepted.
+    pub(super) fn accepted(
+        self: &Arc<Self>,
+        lanes: LaneBuilder,
+        peer: Peer,
+    ) -> Result<Accepted, EngineError> {
+        self.established(lanes, peer, Role::Responder, -1)
     }
 
     fn established(
@@ -120,19 +125,58 @@ impl Engine {
             notify_port: self.notify_port(),
             same_process,
             address: self.address,
-            features: Features {
-                bits: Features::CHANNEL | Features::REBUILD,
-                max_notification: u32::try_from(self.config.notif_max_bytes).unwrap_or(u32::MAX),
-                incarnation: self.incarnation,
-                ..Features::default()
-            },
+            features: self.features(),
             regions,
+        }
+    }
+
+    fn features(&self) -> Features {
+        Features {
+            bits: Features::CHANNEL | Features::REBUILD,
+            max_notification: u32::try_from(self.config.notif_max_bytes).unwrap_or(u32::MAX),
+            incarnation: self.incarnation,
+            ..Features::default()
         }
     }
 
     fn limits(&self) -> Result<Limits, EngineError> {
         let limits = Limits::from_config(&self.config, Some(self.abort.clone()))?;
         Ok(Limits { connected_hosts: self.connected_hosts.clone(), ..limits })
+    }
+}
+
+/// The accepting role of an engine, for one peer.
+#[derive(Debug)]
+pub(super) struct Responding {
+    context: Arc<Context>,
+    limits: Limits,
+    gpu_index: i32,
+    notify_port: u16,
+    address: IpAddr,
+    features: Features,
+}
+
+impl Responding {
+    /// The handshake on a socket that a peer has just opened. `Ok(None)`: it was no peer at all.
+    pub(super) async fn handshake(
+        &self,
+        stream: Stream,
+        waiter: &Waiter,
+    ) -> Result<Option<(LaneBuilder, Peer)>, EngineError> {
+        let source = stream.peer();
+        let regions = || announced(&self.context);
+        let mut lanes = LaneBuilder::new(Arc::clone(&self.context));
+        let &Self { gpu_index, notify_port, address, features, .. } = self;
+        let same_process = false;
+        let local = LocalSide { gpu_index, notify_port, same_process, address, features, regions: &regions };
+        match control::respond_with(stream, &local, &mut lanes, &self.limits, waiter).await {
+            Ok(peer) => Ok(Some((lanes, peer))),
+            Err(error) if error.is_stray() => {
+                tracing::info!("{source} is no peer: {error}");
+                Ok(None)
+            }
+            Err(error) => Err(accept_error(source, &error)),
+        }
     }
 }
 

@@ -101,13 +101,6 @@ impl Drop for EventLoop {
     }
 }
 
-/// Drops `value` on a helper thread if this is its last reference, because that may block.
-pub(crate) fn drop_elsewhere<T: Send + Sync + 'static>(handle: &Handle, value: Arc<T>) {
-    if let Some(last) = Arc::into_inner(value) {
-        handle.detach(move || drop(last));
-    }
-}
-
 fn run(
     mut waiting: calloop::EventLoop<'static, ()>,
     mut commands: UnboundedReceiver<Command>,

@@ -18,15 +18,17 @@ mod handle;
 mod helpers;
 mod notifier;
 mod task;
+mod upgrade;
 mod waiter;
 mod wakeup;
 
 pub use abort::Abort;
 pub(crate) use alarm::Alarm;
-pub(crate) use event_loop::{EventLoop, drop_elsewhere};
+pub(crate) use event_loop::EventLoop;
 pub(crate) use handle::{Handle, Watched, first};
 pub(crate) use notifier::Notifier;
 pub(crate) use task::Task;
+pub(crate) use upgrade::with_upgraded;
 pub use waiter::{Interest, Waiter, run_blocking};
 pub(crate) use wakeup::Wakeup;
 

@@ -172,14 +172,14 @@ fn the_last_reference_dropped_on_the_loop_is_dropped_by_a_helper() {
     let events = EventLoop::start_alone();
     let (sender, receiver) = mpsc::channel();
     let (loop_sender, loop_thread) = mpsc::channel();
-    let value = Arc::new(TellsThread(sender));
-    let other = Arc::clone(&value);
+    let other = Arc::new(TellsThread(sender));
+    let value = Arc::downgrade(&other);
     let _task = events.spawn(move |handle| {
         let handle = handle.clone();
         async move {
             loop_sender.send(std::thread::current().id()).unwrap();
-            drop_elsewhere(&handle, other);
-            drop_elsewhere(&handle, value);
+            // The value's other owner goes while the task looks at it.
+            with_upgraded(&handle, &value, |_| drop(other));
         }
     });
     assert_ne!(receiver.recv_timeout(LONG).unwrap(), loop_thread.recv_timeout(LONG).unwrap());

@@ -29,6 +29,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
+use crate::auth::AuthKey;
 use crate::events::{Waiter, run_blocking};
 
 mod batch;
@@ -140,7 +141,9 @@ pub trait QueuePair: Send + Debug {
     ) -> Connecting<'a>;
 
     /// Whether [`QueuePair::connect_with`] waits for nothing and blocks instead, for commands of the device.
-    fn connects_by_commands(&self) -> bool;
+    fn connects_by_commands(&self) -> bool {
+        true
+    }
 
     /// [`QueuePair::connect_with`], which blocks.
     fn connect(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError> {
@@ -252,7 +255,7 @@ pub struct SoftwareOptions {
     /// Path to force; `None` takes the best that works. A forced path that does not work fails to connect.
     pub force: Option<PathKind>,
     /// Pre-shared key for the data sockets' hello; `None` for no authentication.
-    pub auth_key: Option<Arc<[u8]>>,
+    pub auth_key: Option<AuthKey>,
     /// Networks that may connect to the data listener; empty for everyone.
     pub allow: Vec<IpNet>,
     /// Faults to inject, in the text form of [`software::FaultPlan`]; empty for none. For tests.

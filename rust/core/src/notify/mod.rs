@@ -1,6 +1,6 @@
 //! Notifications: small messages beside the data.
 //!
-//! Each engine has a [`Receiver`]: one thread, any number of peers, a bounded queue. A full queue is back-pressure:
+//! Each engine has a [`Receiver`]: one task of the event loop, any number of peers, a bounded queue. A full queue is back-pressure:
 //! its peers are read no further until messages have been fetched. [`take_all`] fetches those of every engine of the
 //! process in the order of their arrival, as FlagCX's interface wants it.
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use once_cell::sync::Lazy;
 
-use super::receiver::WakeUp;
 use super::{LargeMessage, Message};
+use crate::events::Wakeup;
 use crate::observe::{self, Snapshot, Source, metrics};
 
 /// Messages of no engine in particular that may wait: local ones, and what closed engines have left behind.
@@ -57,8 +57,8 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// Signalled when there is room again.
     room: Condvar,
-    /// Tells the receiver's thread that there is room again.
-    wake_up: Option<WakeUp>,
+    /// Tells the receiver that there is room again.
+    receiver: Option<Arc<Wakeup>>,
 }
 
 #[derive(Debug, Default)]
@@ -68,19 +68,19 @@ struct State {
     large_bytes: usize,
     /// Messages that have ever been added.
     received: u64,
-    /// The receiver's thread holds a message back.
+    /// The receiver holds a message back.
     starved: bool,
     closed: bool,
 }
 
 impl Queue {
-    fn new(incarnation: u64, limits: Limits, wake_up: Option<WakeUp>) -> Self {
-        Self { incarnation, limits, state: Mutex::default(), room: Condvar::new(), wake_up }
+    fn new(incarnation: u64, limits: Limits, receiver: Option<Arc<Wakeup>>) -> Self {
+        Self { incarnation, limits, state: Mutex::default(), room: Condvar::new(), receiver }
     }
 
     /// A queue of an engine, part of the process-wide view from now on.
-    pub(super) fn open(incarnation: u64, limits: Limits, wake_up: WakeUp) -> Arc<Self> {
-        let queue = Arc::new(Self::new(incarnation, limits, Some(wake_up)));
+    pub(super) fn open(incarnation: u64, limits: Limits, receiver: Arc<Wakeup>) -> Arc<Self> {
+        let queue = Arc::new(Self::new(incarnation, limits, Some(receiver)));
         lock(&QUEUES).push(queue.clone());
         observe::registry().add(&queue);
         queue
@@ -165,8 +165,8 @@ impl Queue {
         let starved = std::mem::take(&mut state.starved);
         drop(state);
         self.room.notify_all();
-        if let (true, Some(wake_up)) = (starved, &self.wake_up) {
-            wake_up.wake();
+        if let (true, Some(receiver)) = (starved, &self.receiver) {
+            receiver.wake();
         }
     }
 

@@ -1,13 +1,9 @@
-//! An engine's receiver: a listener, and one thread that reads all of its peers.
+//! An engine's receiver: a listener, and one task of the event loop that reads all of its peers.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use rustix::event::{EventfdFlags, eventfd};
 
 use super::decoder::SenderPolicy;
 use super::queue::{Limits, Queue};
@@ -15,6 +11,7 @@ use super::{LargeMessage, Message};
 use crate::auth::AuthKey;
 use crate::config::{Config, ConfigError};
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener};
+use crate::events::{EventLoop, Task, Wakeup};
 
 mod reader;
 
@@ -67,37 +64,34 @@ impl ReceiverOptions {
     }
 }
 
-/// Receives the notifications of one engine. Dropping it closes its sockets and ends its thread; messages that have
+/// Receives the notifications of one engine. Dropping it closes its sockets; messages that have
 /// not been fetched go to the next [`super::take_all`].
 #[derive(Debug)]
 pub struct Receiver {
     local: SocketAddr,
     queue: Arc<Queue>,
-    abort: Abort,
-    thread: Option<JoinHandle<()>>,
+    task: Option<(Task, Arc<EventLoop>)>,
 }
 
 impl Receiver {
-    /// Listens, and starts the thread.
+    /// Listens, and starts to read.
     pub fn open(options: ReceiverOptions) -> io::Result<Self> {
         let abort = Abort::new()?;
         let listener =
             Listener::bind(options.bind, options.ports, &abort)?.with_allow_list(options.allow.clone());
         let local = listener.local();
-        let wake_up = WakeUp::new()?;
+        let (room, events) = (Arc::new(Wakeup::default()), EventLoop::acquire()?);
         let limits = Limits {
             messages: options.queue,
             // A queue full of the largest messages would be far more than anyone meant to allow.
             large_bytes: options.policy.max_bytes.saturating_mul(4),
         };
-        let queue = Queue::open(options.incarnation, limits, wake_up.clone());
-        let started = reader::Reader::new(listener, options, queue.clone(), wake_up, abort.clone()).and_then(
-            |mut reader| {
-                std::thread::Builder::new().name("fcx-notify".to_owned()).spawn(move || reader.run())
-            },
-        );
-        match started {
-            Ok(thread) => Ok(Self { local, queue, abort, thread: Some(thread) }),
+        let queue = Queue::open(options.incarnation, limits, Arc::clone(&room));
+        match reader::Reader::new(listener, options, Arc::clone(&queue), room) {
+            Ok(reader) => {
+                let task = events.spawn(|handle| reader.run(handle.clone()));
+                Ok(Self { local, queue, task: Some((task, events)) })
+            }
             Err(error) => {
                 queue.close();
                 Err(error)
@@ -123,35 +117,8 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.abort.abort();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        // Nothing enters the queue any more once its task has been dropped.
+        drop(self.task.take());
         self.queue.close();
-    }
-}
-
-/// Wakes the receiver's thread.
-#[derive(Clone, Debug)]
-pub(super) struct WakeUp(Arc<OwnedFd>);
-
-impl WakeUp {
-    fn new() -> io::Result<Self> {
-        Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
-    }
-
-    pub(super) fn wake(&self) {
-        // The only failure is a full counter, and then the thread is being woken already.
-        let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
-    }
-
-    fn acknowledge(&self) {
-        let _ = rustix::io::read(&*self.0, &mut [0; 8]);
-    }
-}
-
-impl AsFd for WakeUp {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }

@@ -4,9 +4,10 @@ use std::any::Any;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
 
+use flagcx_p2p::events::Waiter;
 use flagcx_p2p::fabric::{
-    Batch, Completion, CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry,
-    MemoryRange, MemoryRegion, PathKind, PathOptions, PortAttributes, Posted, QpAddress, QueuePair,
+    Batch, Completion, CompletionQueue, Connecting, Device, DeviceAttributes, DeviceEvent, FabricError,
+    GidEntry, MemoryRange, MemoryRegion, PathKind, PathOptions, PortAttributes, Posted, QpAddress, QueuePair,
     QueuePairCaps,
 };
 
@@ -121,8 +122,16 @@ impl QueuePair for Pair {
     fn caps(&self) -> QueuePairCaps {
         self.inner.caps()
     }
-    fn connect(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError> {
-        self.inner.connect(peer, path)
+    fn connect_with<'a>(
+        &'a mut self,
+        peer: &'a QpAddress,
+        path: &'a PathOptions,
+        waiter: &'a Waiter,
+    ) -> Connecting<'a> {
+        self.inner.connect_with(peer, path, waiter)
+    }
+    fn connects_by_commands(&self) -> bool {
+        self.inner.connects_by_commands()
     }
     fn post(&mut self, batch: &Batch<'_>) -> Posted {
         let mut notes = self.notes.lock().unwrap();

@@ -14,7 +14,7 @@ use crate::connection::lanes::connect_lane;
 use crate::connection::{Connection, DRAIN_LIMIT};
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, Heard};
-use crate::events::{Handle, Task, Waiter, Wakeup, Watched, drop_elsewhere, first};
+use crate::events::{Handle, Task, Waiter, Wakeup, Watched, first, with_upgraded};
 use crate::fabric::QueuePair;
 use crate::pool::LaneHealth;
 use crate::sync::{Mutex, lock};
@@ -101,9 +101,10 @@ impl Driver {
 
     /// Tells the machine what has happened, and begins what it wants done.
     async fn turn(&mut self) -> Next {
-        let Some(connection) = self.connection.upgrade() else { return Next::End };
-        let more = self.look(&connection);
-        drop_elsewhere(&self.handle, connection);
+        let (handle, connection) = (self.handle.clone(), Weak::clone(&self.connection));
+        let Some(more) = with_upgraded(&handle, &connection, |connection| self.look(connection)) else {
+            return Next::End;
+        };
         self.take_ended();
         if self.machine.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
             self.machine.timeout(Instant::now());
@@ -320,9 +321,9 @@ async fn connect(
     peer: LaneRecord,
     handle: &Handle,
 ) -> Result<Box<dyn QueuePair>, String> {
-    let owner = connection.upgrade().ok_or_else(gone)?;
-    let options = owner.path_options(Instant::now() + STEP_LIMIT);
-    drop_elsewhere(handle, owner);
+    let deadline = Instant::now() + STEP_LIMIT;
+    let options = with_upgraded(handle, &connection, |connection| connection.path_options(deadline));
+    let options = options.ok_or_else(gone)?;
     let waiter = Waiter::on_loop(handle);
     connect_lane(queue_pair, &peer.address, &options, &waiter).await.map_err(|error| error.to_string())
 }

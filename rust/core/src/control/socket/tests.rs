@@ -9,6 +9,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::super::AllowList;
 use super::*;
+use crate::events::Abort;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 

@@ -13,15 +13,17 @@ use super::in_process::InProcess;
 use super::queue_pair::Transport;
 use super::tcp::initiator::Initiator;
 use super::watched::WatchedSocket;
+use crate::events::Waiter;
 use crate::fabric::{FabricError, LINK_SOFTWARE, PathKind, PathOptions, QpAddress};
 
 /// Finds the best way from `endpoint` to `peer` that works, or the forced one.
-pub(super) fn connect(
+pub(super) async fn connect(
     core: &Arc<Core>,
     endpoint: &Arc<Endpoint>,
     completions: &Arc<Shared>,
     peer: &QpAddress,
     path: &PathOptions,
+    waiter: &Waiter,
 ) -> Result<Transport, FabricError> {
     check_peer(endpoint, peer)?;
     let listener = listener_of(peer);
@@ -33,7 +35,7 @@ pub(super) fn connect(
                 "the forced path in-process is not available: it is in another process",
             ));
         }
-        (_, force) => over_socket(core, endpoint, completions, peer, path, force)?,
+        (_, force) => over_socket(core, endpoint, completions, peer, path, force, waiter).await?,
     };
     if !endpoint.set_peer(*peer) {
         return Err(refusal(peer, "this queue pair is connected already"));
@@ -75,24 +77,26 @@ fn in_process(device: Arc<Core>, endpoint: &Endpoint, peer: &QpAddress) -> Resul
 }
 
 /// Dials the peer's data listener; its answer shows whether its memory can be reached directly.
-fn over_socket(
+async fn over_socket(
     core: &Core,
     endpoint: &Arc<Endpoint>,
     completions: &Arc<Shared>,
     peer: &QpAddress,
     path: &PathOptions,
     force: Option<PathKind>,
+    waiter: &Waiter,
 ) -> Result<Transport, FabricError> {
     let listener = listener_of(peer);
     let offer = Offer { sender: endpoint.address, target: peer.qpn, identity: Identity::own() };
-    let (stream, answer) = dial(listener, &offer, core.options.auth_key.as_deref(), path.deadline)
+    let (stream, answer) = dial(listener, &offer, core.options.auth_key.as_ref(), path.deadline, waiter)
+        .await
         .map_err(|error| refusal(peer, &error.to_string()))?;
     if answer.reception != Reception::Welcome {
         return Err(refusal(peer, answer.reception.explain()));
     }
     let link = match force {
         Some(PathKind::Tcp) => None,
-        _ => match core.links.get(listener, &answer, path.deadline) {
+        _ => match core.links.get(listener, &answer, path.deadline, waiter).await {
             Ok(link) => Some(link),
             Err(reason) if force == Some(PathKind::CrossMemory) => {
                 return Err(refusal(

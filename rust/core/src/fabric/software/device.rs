@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::completion_queue::SoftwareCompletionQueue;
 use super::endpoint::{Endpoint, gid_of};
 use super::faults::{FaultPlan, Faults};
-use super::identity::random;
 use super::links::Links;
 use super::mapping::SharedArray;
 use super::queue_pair::SoftwareQueuePair;
@@ -17,6 +16,7 @@ use super::responder::Responder;
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry};
 use super::transport::MAX_MESSAGE;
 use super::wake::Wake;
+use crate::auth::random;
 use crate::events::Notifier;
 use crate::fabric::{
     CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, LINK_SOFTWARE, MAX_SGE,
@@ -215,7 +215,7 @@ impl Core {
             events: Mutex::default(),
             has_event: Notifier::new()?,
             responder: Wake::new()?,
-            token: u64::from_ne_bytes(random()),
+            token: u64::from_ne_bytes(random()?),
             links: Links::default(),
         })
     }

@@ -37,7 +37,7 @@ impl Identity {
     }
 }
 
-/// Random bytes from the kernel.
+/// Random bytes that tell things apart. What protects something takes those of [`crate::auth::random`].
 pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     if getrandom::fill(&mut bytes).is_err() {

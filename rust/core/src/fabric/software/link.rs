@@ -1,13 +1,13 @@
 //! The way to another process of this host: its shared tables, our pins on its regions, and the proof that the
 //! kernel lets us reach its memory.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -17,6 +17,7 @@ use super::mapping::SharedArray;
 use super::socket::{Range, peer_pid};
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView};
 use super::{descriptors, identity::Identity};
+use crate::events::{Interest, Waiter};
 use std::sync::atomic::AtomicU32;
 
 const MAGIC: [u8; 8] = *b"FCXP2Ptb";
@@ -82,25 +83,27 @@ pub(super) struct Link {
 
 impl Link {
     /// Gets the tables and proves the way; an error says, in words for an operator, why there is none.
-    pub(super) fn establish(
+    pub(super) async fn establish(
         listener: SocketAddr,
         answer: &Answer,
         deadline: Instant,
+        waiter: &Waiter,
     ) -> Result<Self, String> {
         if !Identity::own().shares_host(&answer.identity) {
             return Err("it runs on another host".to_owned());
         }
         let name = answer.name.get().ok_or("it offers no Unix socket")?;
         let failed = |what: &'static str| move |errno: Errno| format!("{what}: {errno}");
-        let socket = dial(name, deadline)
+        let socket = dial(name, deadline, waiter)
+            .await
             .map_err(failed("its Unix socket cannot be reached (another network namespace?)"))?;
         let (pins, pins_file) = SharedArray::published("flagcx-p2p-pins", REGION_SLOTS)
             .map_err(|error| format!("no shared memory for pins: {error}"))?;
         descriptors::send(&socket, &LinkRequest { token: answer.token }.encode(), &[pins_file.as_fd()])
             .map_err(failed("it does not take the request for its tables"))?;
-        let (reply, [regions, queue_pairs]) =
-            descriptors::receive::<REPLY_SIZE, 2>(&socket, RecvFlags::empty())
-                .map_err(failed("it does not give its tables out"))?;
+        let (reply, [regions, queue_pairs]) = receive_tables(&socket, deadline, waiter)
+            .await
+            .map_err(failed("it does not give its tables out"))?;
         LinkReply::decode(&reply).ok_or("its tables have another layout")?;
         let unusable = |error| format!("its tables cannot be used: {error}");
         let pid = peer_pid(&socket).ok_or("its process is not visible here (another pid namespace)")?;
@@ -169,14 +172,48 @@ pub(super) fn is_alive(process: BorrowedFd<'_>) -> bool {
     matches!(poll(&mut fds, Some(&now)), Ok(0) | Err(Errno::INTR))
 }
 
-fn dial(name: &[u8], deadline: Instant) -> Result<OwnedFd, Errno> {
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    set_socket_timeout(&socket, Timeout::Send, Some(left))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(left))?;
-    connect(&socket, &SocketAddrUnix::new_abstract_name(name)?)?;
-    Ok(socket)
+async fn dial(name: &[u8], deadline: Instant, waiter: &Waiter) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let address = SocketAddrUnix::new_abstract_name(name)?;
+    loop {
+        match connect(&socket, &address) {
+            // Its backlog is full, and nothing tells when it is not any more.
+            Err(Errno::AGAIN) if Instant::now() < deadline => {
+                waiter.pause(BACKLOG_PAUSE).await.map_err(|error| errno_of(&error))?;
+            }
+            Err(Errno::AGAIN) => return Err(Errno::TIMEDOUT),
+            other => return other.map(|()| socket),
+        }
+    }
 }
+
+async fn receive_tables(
+    socket: &OwnedFd,
+    deadline: Instant,
+    waiter: &Waiter,
+) -> Result<([u8; REPLY_SIZE], [OwnedFd; 2]), Errno> {
+    loop {
+        match descriptors::receive(socket, RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => {
+                let ready = waiter.ready(socket.as_fd(), Interest::Read, Some(deadline)).await;
+                ready.map_err(|error| errno_of(&error))?;
+            }
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Errno::TIMEDOUT,
+        _ => Errno::from_io_error(error).unwrap_or(Errno::CANCELED),
+    }
+}
+
+/// Longer than a loop that is not busy takes to accept.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::hello::Answer;
 use super::link::Link;
+use crate::events::Waiter;
 use crate::sync::{Mutex, lock};
 
 /// Peers remembered for the log; with more of them, some are told of twice.
@@ -22,18 +23,19 @@ pub(super) struct Links {
 impl Links {
     /// The link to the device that gave `answer`, established if there is none yet. No lock is held meanwhile: two
     /// queue pairs that connect at once may get a link each, which is as good.
-    pub(super) fn get(
+    pub(super) async fn get(
         &self,
         listener: SocketAddr,
         answer: &Answer,
         deadline: Instant,
+        waiter: &Waiter,
     ) -> Result<Arc<Link>, String> {
         let known =
             lock(&self.links).iter().filter_map(Weak::upgrade).find(|link| link.leads_to(listener, answer));
         if let Some(link) = known {
             return Ok(link);
         }
-        let link = Arc::new(Link::establish(listener, answer, deadline)?);
+        let link = Arc::new(Link::establish(listener, answer, deadline, waiter).await?);
         let mut links = lock(&self.links);
         links.retain(|link| link.strong_count() > 0);
         links.push(Arc::downgrade(&link));

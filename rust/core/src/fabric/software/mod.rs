@@ -56,6 +56,9 @@ mod wake;
 mod watched;
 
 pub use device::SoftwareDevice;
+#[doc(hidden)]
+pub use hello::replies_to;
+
 pub use faults::{FaultPlan, FaultPlanError, faults_injected};
 
 /// Opens the software devices: `sw0`, `sw1`, ..., as many as `options` ask for, at least one.

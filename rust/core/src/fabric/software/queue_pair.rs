@@ -15,9 +15,10 @@ use super::in_process::InProcess;
 use super::send_queue::{Label, SendQueue};
 use super::tcp::initiator::Initiator;
 use super::transport::{Budget, Next, Step, Work};
+use crate::events::Waiter;
 use crate::fabric::{
-    Batch, Completion, CompletionStatus, FabricError, PathKind, PathOptions, Posted, QpAddress, QueuePair,
-    QueuePairCaps, Sge, WorkRequest,
+    Batch, Completion, CompletionStatus, Connecting, FabricError, PathKind, PathOptions, Posted, QpAddress,
+    QueuePair, QueuePairCaps, Sge, WorkRequest,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -241,12 +242,23 @@ impl QueuePair for SoftwareQueuePair {
         self.inner.state().queue.caps()
     }
 
-    fn connect(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError> {
-        let transport =
-            connect::connect(self.device.core(), &self.inner.endpoint, &self.completions, peer, path)?;
-        self.path = transport.kind();
-        self.inner.state().transport = Some(transport);
-        Ok(())
+    fn connect_with<'a>(
+        &'a mut self,
+        peer: &'a QpAddress,
+        path: &'a PathOptions,
+        waiter: &'a Waiter,
+    ) -> Connecting<'a> {
+        Box::pin(async move {
+            let (core, endpoint) = (self.device.core(), &self.inner.endpoint);
+            let transport = connect::connect(core, endpoint, &self.completions, peer, path, waiter).await?;
+            self.path = transport.kind();
+            self.inner.state().transport = Some(transport);
+            Ok(())
+        })
+    }
+
+    fn connects_by_commands(&self) -> bool {
+        false
     }
 
     fn post(&mut self, batch: &Batch<'_>) -> Posted {

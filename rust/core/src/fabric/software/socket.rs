@@ -101,6 +101,13 @@ impl ReceiveBuffer {
         Some(bytes)
     }
 
+    /// The next `size` bytes, if they are all there.
+    pub(super) fn take_exactly(&mut self, size: usize) -> Option<&[u8]> {
+        let bytes = self.bytes.get(self.start..self.end)?.get(..size)?;
+        self.start += size;
+        Some(bytes)
+    }
+
     /// Up to `limit` bytes of what is there.
     pub(super) fn take_up_to(&mut self, limit: u64) -> &[u8] {
         let length = (self.end - self.start).min(usize::try_from(limit).unwrap_or(usize::MAX));

@@ -16,9 +16,10 @@ use super::sys::{
     ibv_send_wr, last_errno,
 };
 use super::transitions::{self, QueuePairSettings, Transition, no_attributes, path_mtu};
+use crate::events::Waiter;
 use crate::fabric::{
-    Batch, FabricError, LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathKind, PathOptions, Posted,
-    QpAddress, QueuePair, QueuePairCaps, WorkRequest,
+    Batch, Connecting, FabricError, LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathKind, PathOptions,
+    Posted, QpAddress, QueuePair, QueuePairCaps, WorkRequest,
 };
 
 /// A queue pair.
@@ -198,6 +199,21 @@ impl VerbsQueuePair {
         };
         Err(FabricError::Peer { peer: peer.ip().to_string(), reason })
     }
+
+    /// INIT to RTS.
+    fn to_ready(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError> {
+        self.refuse_unlike(peer)?;
+        if Instant::now() >= path.deadline {
+            return Err(FabricError::TimedOut {
+                operation: "connecting a queue pair",
+                detail: format!(": peer {}", peer.ip()),
+            });
+        }
+        self.ready_to_receive(peer, path)?;
+        self.ready_to_send(path)?;
+        self.connected = true;
+        Ok(())
+    }
 }
 
 impl QueuePair for VerbsQueuePair {
@@ -216,18 +232,13 @@ impl QueuePair for VerbsQueuePair {
         self.caps
     }
 
-    fn connect(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError> {
-        self.refuse_unlike(peer)?;
-        if Instant::now() >= path.deadline {
-            return Err(FabricError::TimedOut {
-                operation: "connecting a queue pair",
-                detail: format!(": peer {}", peer.ip()),
-            });
-        }
-        self.ready_to_receive(peer, path)?;
-        self.ready_to_send(path)?;
-        self.connected = true;
-        Ok(())
+    fn connect_with<'a>(
+        &'a mut self,
+        peer: &'a QpAddress,
+        path: &'a PathOptions,
+        _: &'a Waiter,
+    ) -> Connecting<'a> {
+        Box::pin(async move { self.to_ready(peer, path) })
     }
 
     fn post(&mut self, batch: &Batch<'_>) -> Posted {

@@ -1,4 +1,4 @@
-//! The receiver's thread: waits on all sockets at once and reads what comes.
+//! The receiver's task of the event loop: waits on all sockets at once and reads what comes.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,27 +10,31 @@ use rustix::event::{Timespec, epoll};
 
 use super::super::decoder::{Decoder, Event};
 use super::super::queue::{Arrival, Queue};
-use super::{ReceiverOptions, WakeUp};
+use super::ReceiverOptions;
 use crate::auth::{Proof, random};
-use crate::control::{Abort, Listener, Stream};
+use crate::control::{Listener, STARVED_PAUSE, Stream, is_starved};
+use crate::events::{Handle, Wakeup, first};
 
 /// Clients that may be on their way to being admitted; the oldest goes when another one comes.
 const MAX_UNPROVEN: usize = 64;
 /// Bytes read from one peer before it is another one's turn.
 const CHUNK: usize = 64 * 1024;
 
-const ABORT: u64 = 0;
-const WAKE_UP: u64 = 1;
-const LISTENER: u64 = 2;
-const FIRST_PEER: u64 = 3;
+/// Sockets with news that one turn hears of; the others are heard of in the next.
+const EVENTS: usize = 64;
+
+const LISTENER: u64 = 0;
+const FIRST_PEER: u64 = 1;
 
 pub(super) struct Reader {
     listener: Listener,
     options: ReceiverOptions,
     queue: Arc<Queue>,
-    wake_up: WakeUp,
-    abort: Abort,
+    /// Woken when there is room in the queue again.
+    room: Arc<Wakeup>,
     epoll: OwnedFd,
+    /// The listener is not watched until then.
+    paused: Option<Instant>,
     /// By the number under which the kernel reports their sockets; never reused.
     peers: HashMap<u64, Peer>,
     next_peer: u64,
@@ -66,55 +70,88 @@ impl Reader {
         listener: Listener,
         options: ReceiverOptions,
         queue: Arc<Queue>,
-        wake_up: WakeUp,
-        abort: Abort,
+        room: Arc<Wakeup>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let readable = epoll::EventFlags::IN;
-        epoll::add(&epoll, &abort, epoll::EventData::new_u64(ABORT), readable)?;
-        epoll::add(&epoll, &wake_up, epoll::EventData::new_u64(WAKE_UP), readable)?;
         epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), readable)?;
         Ok(Self {
             listener,
             options,
             queue,
-            wake_up,
-            abort,
+            room,
             epoll,
+            paused: None,
             peers: HashMap::new(),
             next_peer: FIRST_PEER,
             chunk: vec![0; CHUNK],
         })
     }
 
-    /// Reads until the switch is thrown.
-    pub(super) fn run(&mut self) {
-        let mut events = Vec::with_capacity(64);
-        while !self.abort.is_aborted() {
-            let timeout = self.drop_overdue().and_then(|left| Timespec::try_from(left).ok());
-            events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    tracing::warn!("notifications end: epoll_wait: {error}");
-                    return;
-                }
+    /// Reads until the task is stopped.
+    pub(super) async fn run(mut self, handle: Handle) {
+        // The loop waits for an epoll of ours: one descriptor for the loop, whatever comes.
+        let watched = self.epoll.try_clone().and_then(|epoll| handle.watch(epoll));
+        let mut watched = match watched {
+            Ok(watched) => watched,
+            Err(error) => {
+                tracing::error!("no notifications are received: the event loop cannot watch them: {error}");
+                return;
             }
-            for event in events.drain(..) {
-                match event.data.u64() {
-                    ABORT => return,
-                    WAKE_UP => self.resume(),
-                    LISTENER => self.accept(),
-                    number => self.serve(number),
-                }
+        };
+        let room = Arc::clone(&self.room);
+        loop {
+            let overdue = self.drop_overdue().map(|left| Instant::now() + left);
+            let look = handle.sleep_until(overdue.into_iter().chain(self.paused).min());
+            let news = async {
+                watched.readable().await;
+                false
+            };
+            let other = async {
+                first(look, room.wait()).await;
+                true
+            };
+            // Full queues are looked at after each timeout as well, which costs nothing and happens rarely.
+            if first(news, other).await {
+                self.resume();
+            }
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        if self.paused.is_some_and(|until| Instant::now() >= until)
+            && self.watch_listener(epoll::EventFlags::IN)
+        {
+            self.paused = None;
+        }
+        let mut room = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
+        let Ok((events, _)) = epoll::wait(&self.epoll, &mut room, Some(&Timespec::default())) else {
+            // Level-triggered: the next turn finds it again.
+            return;
+        };
+        for event in events {
+            match event.data.u64() {
+                LISTENER => self.accept(),
+                number => self.serve(number),
             }
         }
+    }
+
+    fn watch_listener(&self, flags: epoll::EventFlags) -> bool {
+        epoll::modify(&self.epoll, &self.listener, epoll::EventData::new_u64(LISTENER), flags).is_ok()
     }
 
     fn accept(&mut self) {
         let stream = match self.listener.try_accept() {
             Ok(Some(stream)) => stream,
             Ok(None) => return,
+            Err(error) if is_starved(&error) => {
+                if self.watch_listener(epoll::EventFlags::empty()) {
+                    self.paused = Some(Instant::now() + STARVED_PAUSE);
+                }
+                return;
+            }
             Err(error) => {
                 tracing::warn!("notification listener: {error}");
                 return;
@@ -240,7 +277,6 @@ impl Reader {
 
     /// There is room in the queue again.
     fn resume(&mut self) {
-        self.wake_up.acknowledge();
         let waiting: Vec<u64> = self
             .peers
             .iter()
@@ -318,7 +354,6 @@ impl Peer {
 
     /// Sends part of the exchange of proofs. This side never sends anything else, so it fits into the socket's buffer.
     fn send(&self, bytes: &[u8]) -> bool {
-        let deadline = Instant::now() + Duration::from_millis(10);
-        self.stream.write_all_by(bytes, deadline).is_ok()
+        matches!(self.stream.try_write(bytes), Ok(Some(count)) if count == bytes.len())
     }
 }

@@ -12,8 +12,10 @@ use proptest::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::*;
+use crate::events::Waiter;
 use crate::fabric::{
-    Batch, FabricError, Opcode, PathKind, PathOptions, Posted, QpAddress, QueuePair, QueuePairCaps,
+    Batch, Connecting, FabricError, Opcode, PathKind, PathOptions, Posted, QpAddress, QueuePair,
+    QueuePairCaps,
 };
 use crate::observe::WorkerCounters;
 use crate::pool::lane::LaneHealth;
@@ -133,8 +135,8 @@ impl QueuePair for Pair {
     fn caps(&self) -> QueuePairCaps {
         QueuePairCaps { send_depth: self.depth, max_sge: 1, max_inline: 0 }
     }
-    fn connect(&mut self, _: &QpAddress, _: &PathOptions) -> Result<(), FabricError> {
-        Ok(())
+    fn connect_with<'a>(&'a mut self, _: &'a QpAddress, _: &'a PathOptions, _: &'a Waiter) -> Connecting<'a> {
+        Box::pin(async { Ok(()) })
     }
     fn post(&mut self, batch: &Batch<'_>) -> Posted {
         let nic = &mut *self.nic.0.lock().unwrap();

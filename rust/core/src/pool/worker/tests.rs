@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::*;
+use crate::events::Waiter;
 use crate::fabric::{
-    Access, Batch, Completion, CompletionQueue, CompletionStatus, FabricError, Opcode, PathKind, PathOptions,
-    Posted, QpAddress, QueuePair, QueuePairCaps, SoftwareOptions, software,
+    Access, Batch, Completion, CompletionQueue, CompletionStatus, Connecting, FabricError, Opcode, PathKind,
+    PathOptions, Posted, QpAddress, QueuePair, QueuePairCaps, SoftwareOptions, software,
 };
 use crate::memory::{MemoryKind, Region, Registry};
 use crate::observe::WorkerCounters;
@@ -66,8 +67,8 @@ impl QueuePair for Pair {
     fn caps(&self) -> QueuePairCaps {
         QueuePairCaps { send_depth: 16, max_sge: 4, max_inline: 0 }
     }
-    fn connect(&mut self, _: &QpAddress, _: &PathOptions) -> Result<(), FabricError> {
-        Ok(())
+    fn connect_with<'a>(&'a mut self, _: &'a QpAddress, _: &'a PathOptions, _: &'a Waiter) -> Connecting<'a> {
+        Box::pin(async { Ok(()) })
     }
     fn post(&mut self, batch: &Batch<'_>) -> Posted {
         let count = batch.requests.len();

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::control::socket::connect;
 use crate::control::{Listener, LocalAddress};
+use crate::events::Waiter;
 use crate::fabric::LINK_SOFTWARE;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -48,7 +49,7 @@ impl LaneSetup for FakeLanes {
         LaneCapabilities { rd_atomic_initiator: 16, rd_atomic_responder: 32 }
     }
 
-    fn create(&mut self, agreed: u32) -> Result<Vec<QpAddress>, FabricError> {
+    fn create<'a>(&'a mut self, agreed: u32, _: &'a Waiter) -> LaneFuture<'a, Vec<QpAddress>> {
         self.created = agreed;
         let gid = [0xfe; 16];
         let address = |index| QpAddress {
@@ -59,18 +60,20 @@ impl LaneSetup for FakeLanes {
             lid: 77,
             mtu: 5,
         };
-        Ok((0..agreed).map(address).collect())
+        let addresses = (0..agreed).map(address).collect();
+        Box::pin(async { Ok(addresses) })
     }
 
-    fn connect(
-        &mut self,
-        peers: &[QpAddress],
+    fn connect<'a>(
+        &'a mut self,
+        peers: &'a [QpAddress],
         peer: PeerCapabilities,
         _: Instant,
-    ) -> Result<(), FabricError> {
+        _: &'a Waiter,
+    ) -> LaneFuture<'a, ()> {
         self.connected = peers.to_vec();
         self.peer = Some(peer);
-        Ok(())
+        Box::pin(async { Ok(()) })
     }
 }
 

@@ -161,7 +161,7 @@ impl Acceptor {
             tracing::warn!(device = self.core.name(), %peer, "too many connections without a hello");
             return;
         }
-        match Greeter::new(stream, peer, Instant::now() + HELLO_LIMIT) {
+        match Greeter::new(&self.core, stream, peer, Instant::now() + HELLO_LIMIT) {
             Ok(greeter) => {
                 self.ungreeted += 1;
                 self.add(Client::Ungreeted(greeter));

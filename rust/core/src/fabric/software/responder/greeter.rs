@@ -7,12 +7,13 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
+use crate::auth::{Session, random};
 use crate::fabric::software::device::Core;
 use crate::fabric::software::endpoint::Endpoint;
 use crate::fabric::software::hello::{
-    Answer, GREETING_SIZE, Greeting, HelloError, Nonces, OFFER_SIZE, Offer, Reception, SocketName,
+    Answer, GREETING_SIZE, Heard, OFFER_SIZE, Offer, Reception, Refusal, Responder, SocketName,
 };
-use crate::fabric::software::identity::{Identity, random};
+use crate::fabric::software::identity::Identity;
 use crate::fabric::software::keepalive;
 use crate::fabric::software::socket::ReceiveBuffer;
 use crate::fabric::software::table::Counterpart;
@@ -24,8 +25,7 @@ pub(super) struct Greeter {
     socket: OwnedFd,
     peer: SocketAddr,
     buffer: ReceiveBuffer,
-    /// Set once greetings are exchanged.
-    nonces: Option<Nonces>,
+    hello: Responder,
     deadline: Instant,
 }
 
@@ -37,11 +37,19 @@ pub(super) enum Greeted {
 }
 
 impl Greeter {
-    pub(super) fn new(stream: TcpStream, peer: SocketAddr, deadline: Instant) -> std::io::Result<Self> {
+    pub(super) fn new(
+        core: &Core,
+        stream: TcpStream,
+        peer: SocketAddr,
+        deadline: Instant,
+    ) -> std::io::Result<Self> {
+        let key = core.options.auth_key.clone();
+        let nonce = key.as_ref().map(|_| random()).transpose()?.unwrap_or_default();
         stream.set_nonblocking(true)?;
         keepalive::apply(&stream)?;
         let buffer = ReceiveBuffer::new(GREETING_SIZE.max(OFFER_SIZE));
-        Ok(Self { socket: stream.into(), peer, buffer, nonces: None, deadline })
+        let hello = Responder::new(key, nonce);
+        Ok(Self { socket: stream.into(), peer, buffer, hello, deadline })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -62,42 +70,41 @@ impl Greeter {
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => return Greeted::Refused(self),
         }
-        let key = core.options.auth_key.as_deref();
-        let Some(nonces) = self.nonces else { return self.take_greeting(core, key) };
-        let Some(bytes) = self.buffer.take::<OFFER_SIZE>() else { return Greeted::Waiting(self) };
-        let offer = match Offer::decode(&bytes, &nonces, key) {
-            Ok(offer) => offer,
-            Err(error) => return self.refuse(core, &error.to_string()),
-        };
+        while let Some(message) = self.buffer.take_exactly(self.hello.expects()) {
+            match self.hello.hear(message) {
+                Ok(Heard::Reply(reply)) if self.send(&reply) => {}
+                Ok(Heard::Reply(_)) => return Greeted::Refused(self),
+                Ok(Heard::Offer(offer, session)) => {
+                    return self.receive(core, &offer, session.as_ref(), tables);
+                }
+                Err(Refusal { error, reply }) => {
+                    if let Some(reply) = reply {
+                        self.send(&reply);
+                    }
+                    return self.refuse(core, &error.to_string());
+                }
+            }
+        }
+        Greeted::Waiting(self)
+    }
+
+    /// Answers an offer.
+    fn receive(
+        self,
+        core: &Core,
+        offer: &Offer,
+        session: Option<&Session>,
+        tables: Option<SocketName>,
+    ) -> Greeted {
         let target = core.queue_pair(offer.target);
-        let answer = answer(core, &offer, target.as_deref(), tables);
-        let sent = self.send(&answer.encode(&nonces, key));
+        let answer = answer(core, offer, target.as_deref(), tables);
+        let sent = self.send(&answer.encode(session));
         match target {
             Some(endpoint) if sent && answer.reception == Reception::Welcome => {
                 Greeted::Welcome(Server::new(self.socket, endpoint, offer.sender))
             }
             _ => self.refuse(core, answer.reception.explain()),
         }
-    }
-
-    fn take_greeting(mut self, core: &Core, key: Option<&[u8]>) -> Greeted {
-        let Some(bytes) = self.buffer.take::<GREETING_SIZE>() else { return Greeted::Waiting(self) };
-        let greeting = match Greeting::decode(&bytes) {
-            Ok(greeting) => greeting,
-            // An answer tells a peer of another version what this side speaks.
-            Err(error @ HelloError::Version(_)) => {
-                self.send(&Greeting::of_initiator(random(), key).encode());
-                return self.refuse(core, &error.to_string());
-            }
-            Err(error) => return self.refuse(core, &error.to_string()),
-        };
-        let nonces = Nonces { initiator: greeting.nonce, responder: random() };
-        let sent = self.send(&Greeting::of_responder(&nonces, key).encode());
-        if let Err(error) = greeting.check_keyed(key) {
-            return self.refuse(core, &error.to_string());
-        }
-        self.nonces = Some(nonces);
-        if sent { Greeted::Waiting(self) } else { Greeted::Refused(self) }
     }
 
     /// A hello is far smaller than a socket's buffer: one that does not go out at once never will.

@@ -1,0 +1,23 @@
+//! References that tasks hold.
+
+use std::sync::{Arc, Weak};
+
+use super::Handle;
+
+/// Calls `with` with the value if it still exists. If all other references go meanwhile, a helper thread drops the value:
+/// to do that in a task might block the loop.
+pub(crate) fn with_upgraded<T, R>(
+    handle: &Handle,
+    value: &Weak<T>,
+    with: impl FnOnce(&Arc<T>) -> R,
+) -> Option<R>
+where
+    T: Send + Sync + 'static,
+{
+    let value = value.upgrade()?;
+    let result = with(&value);
+    if let Some(last) = Arc::into_inner(value) {
+        handle.detach(move || drop(last));
+    }
+    Some(result)
+}
