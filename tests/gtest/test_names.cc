@@ -85,6 +85,22 @@ int silentNameServer() {
   return -1;
 }
 
+// A TCP server that is no engine, at `port` of ::1; -1 with errno when there can be none. Its clients are answered by
+// nobody until it is closed.
+int foreignServer(int port) {
+  const int server = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in6 address = {};
+  address.sin6_family = AF_INET6;
+  address.sin6_port = htons(static_cast<uint16_t>(port));
+  address.sin6_addr = in6addr_loopback;
+  if (bind(server, reinterpret_cast<sockaddr *>(&address), sizeof(address)) == 0 && listen(server, 8) == 0)
+    return server;
+  const int error = errno;
+  close(server);
+  errno = error;
+  return -1;
+}
+
 // Why the names cannot be had, empty if they can.
 std::string prepare() {
   const auto failed = [](const char *what) { return std::string(what) + ": " + strerror(errno); };
@@ -183,6 +199,25 @@ TEST_F(Names, OneLimitHoldsForAllAddresses) {
     EXPECT_NE(result.error.find(address + std::string(" refused")), std::string::npos) << result.error;
   EXPECT_TRUE(tookTheLimit(connect("both", kDeadPort)));
   EXPECT_TRUE(tookTheLimit(timed([&] { return flagcxP2pEngineGetConn(client.get(), "four:1") != nullptr; })));
+}
+
+TEST_F(Names, AnAddressWithoutAPeerLeadsToTheNext) {
+  const int foreign = foreignServer(port);
+  if (foreign < 0)
+    GTEST_SKIP() << "no socket at ::1: " << strerror(errno);
+  // One that says nothing takes its share of the time for the handshake.
+  const Result silent = connect("both", port);
+  EXPECT_TRUE(silent.connected) << silent.error;
+  EXPECT_GE(silent.took.count(), 1000);
+  // One that hangs up takes none.
+  std::thread hanging([&] {
+    int client;
+    while ((client = accept(foreign, nullptr, nullptr)) >= 0) close(client);
+  });
+  EXPECT_LT(quickest("both").count(), kAtOnce.count());
+  shutdown(foreign, SHUT_RDWR);
+  hanging.join();
+  close(foreign);
 }
 
 // The last one: what it begins hangs for 25 s.
