@@ -184,8 +184,10 @@ void flagcxP2pEngineStopAccept(FlagcxP2pEngine *engine);
 // Connects to the engine whose RPC port (flagcxP2pEngineGetRpcPort, or its metadata) is `ipAddr`:`remotePort`.
 // `ipAddr`: an IPv4 or IPv6 literal (brackets optional), or a name. `remoteGpuIdx` counts only if the peer does not
 // say. `sameProcess`: the peer is an engine of this very process. A refused port is retried for
-// FLAGCX_P2P_CONNECT_TIMEOUT_MS. NULL on any failure. The regions that the peer has registered by now are known to
-// the connection; later ones are not. The caller owns the connection: flagcxP2pEngineConnDestroy.
+// FLAGCX_P2P_CONNECT_TIMEOUT_MS; a name is looked up and all of its addresses are tried within the same time, and the
+// call ends within that plus FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS. NULL on any failure. The regions that the peer has
+// registered by now are known to the connection; later ones are not. The caller owns the connection:
+// flagcxP2pEngineConnDestroy.
 FlagcxP2pConn *flagcxP2pEngineConnect(FlagcxP2pEngine *engine, const char *ipAddr, int remoteGpuIdx, int remotePort,
                                       bool sameProcess = false);
 

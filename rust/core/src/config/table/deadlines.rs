@@ -15,13 +15,13 @@ variables! {
     CONNECT_TIMEOUT_MS = Variable::integer("FLAGCX_P2P_CONNECT_TIMEOUT_MS", 10_000, 1, DAY_MS)
         .unit("ms")
         .read_by("control")
-        .changes("How long a connect keeps trying while the peer's port is refused or silent.")
-        .when("Higher when peers start far apart in time.")
+        .changes("How long a connect keeps trying while the peer's port is refused or silent: one limit for the look-up of a name and for all its addresses together.")
+        .when("Higher when peers start far apart in time, or where name servers are slow.")
         .example("2000");
     HANDSHAKE_TIMEOUT_MS = Variable::integer("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", 10_000, 1, DAY_MS)
         .unit("ms")
         .read_by("control")
-        .changes("How long a handshake may take once the TCP connection exists. Half-open clients are dropped after it.")
+        .changes("How long a handshake may take once the TCP connection exists. A connect ends within this plus the connect time-out, however many addresses there are. Half-open clients are dropped after it.")
         .when("Higher on very busy hosts.")
         .example("3000");
     KEEPALIVE_MS = Variable::integer("FLAGCX_P2P_KEEPALIVE_MS", 10_000, 0, DAY_MS)
