@@ -8,6 +8,7 @@ mod device_path;
 mod lanes;
 mod metrics;
 mod monitor;
+mod recovery;
 mod submit;
 mod wait;
 

@@ -1,0 +1,151 @@
+//! What a machine wants done.
+
+use std::collections::VecDeque;
+
+use super::LostReason;
+use crate::control::ChannelFrame;
+use crate::control::wire::LaneRecord;
+
+/// Something that the driver carries out.
+///
+/// `Create`, `CreateConnected` and `Connect` may take long; the driver answers with `Machine::created` or
+/// `Machine::connected` of the same lane and attempt, within [`STEP_LIMIT`](super::STEP_LIMIT).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::connection) enum Action {
+    /// Say this to the peer.
+    Send(ChannelFrame),
+    /// Move the lane's queue pair to ERROR. Its drain is reported as that of any other.
+    Break {
+        /// Index of the lane.
+        lane: usize,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Create a queue pair in INIT.
+    Create {
+        /// Index of the lane that it is for.
+        lane: usize,
+        /// Names the queue pair, with the lane.
+        attempt: u32,
+    },
+    /// Create a queue pair and connect it to the peer's.
+    CreateConnected {
+        /// Index of the lane that it is for.
+        lane: usize,
+        /// Names the queue pair, with the lane.
+        attempt: u32,
+        /// The peer's queue pair.
+        peer: LaneRecord,
+    },
+    /// Connect the queue pair of an earlier `Create` to the peer's.
+    Connect {
+        /// Index of the lane.
+        lane: usize,
+        /// Names the queue pair.
+        attempt: u32,
+        /// The peer's queue pair.
+        peer: LaneRecord,
+    },
+    /// Put the queue pair in the place of the lane's old one, which is drained: the lane is healthy again.
+    Install {
+        /// Index of the lane.
+        lane: usize,
+        /// Names the queue pair.
+        attempt: u32,
+    },
+    /// Destroy the queue pair, if it exists. One that is being created or connected is destroyed as soon as that is
+    /// done; the result is of no interest any more, and harmless when it is reported.
+    Discard {
+        /// Index of the lane.
+        lane: usize,
+        /// Names the queue pair.
+        attempt: u32,
+    },
+    /// Close the lane for good: drained, or destroyed if that takes too long. Its transfers fail with `reason`.
+    Close {
+        /// Index of the lane.
+        lane: usize,
+        /// Why.
+        reason: LostReason,
+    },
+    /// End the connection and everything on it. Nothing follows.
+    Lose(LostReason),
+}
+
+/// Actions that wait for the driver.
+///
+/// Frames stand in a line of their own that holds one for each lane and one Pong: a newer frame takes the place of an
+/// older one that the driver has not taken, which it makes void. So a peer that asks without end and reads nothing
+/// costs a fixed amount of memory. Of the other actions there are few before the driver's answers call for more.
+#[derive(Debug, Default)]
+pub(super) struct Actions {
+    local: VecDeque<Action>,
+    frames: VecDeque<ChannelFrame>,
+}
+
+impl Actions {
+    /// Adds something that is no frame.
+    pub(super) fn push(&mut self, action: Action) {
+        self.local.push_back(action);
+    }
+
+    /// Adds a frame, in the place of one on the same subject.
+    pub(super) fn say(&mut self, frame: ChannelFrame) {
+        match self.frames.iter_mut().find(|waiting| subject(waiting) == subject(&frame)) {
+            Some(waiting) => *waiting = frame,
+            None => self.frames.push_back(frame),
+        }
+    }
+
+    /// Drops the frames.
+    pub(super) fn fall_silent(&mut self) {
+        self.frames.clear();
+    }
+
+    /// The next one that is no frame.
+    pub(super) fn next_local(&mut self) -> Option<Action> {
+        self.local.pop_front()
+    }
+
+    /// The next frame.
+    pub(super) fn next_frame(&mut self) -> Option<ChannelFrame> {
+        self.frames.pop_front()
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.local.len() + self.frames.len()
+    }
+}
+
+/// The lane that a frame is about.
+fn subject(frame: &ChannelFrame) -> Option<u32> {
+    match frame {
+        ChannelFrame::Rebuild { lane, .. }
+        | ChannelFrame::Rebuilt { lane, .. }
+        | ChannelFrame::Ready { lane, .. }
+        | ChannelFrame::Broken { lane }
+        | ChannelFrame::Refused { lane, .. } => Some(*lane),
+        ChannelFrame::Ping(_) | ChannelFrame::Pong(_) | ChannelFrame::Goodbye => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_frame_takes_the_place_of_an_older_one() {
+        let mut actions = Actions::default();
+        for number in 0..100 {
+            actions.say(ChannelFrame::Pong(number));
+            actions.say(ChannelFrame::Ready { lane: 1, attempt: number as u32 });
+            actions.say(ChannelFrame::Broken { lane: 0 });
+        }
+        assert_eq!(actions.len(), 3);
+        let frames: Vec<_> = std::iter::from_fn(|| actions.next_frame()).collect();
+        let last = ChannelFrame::Ready { lane: 1, attempt: 99 };
+        assert_eq!(frames, [ChannelFrame::Pong(99), last, ChannelFrame::Broken { lane: 0 }]);
+    }
+}

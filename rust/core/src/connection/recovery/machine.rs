@@ -1,0 +1,189 @@
+//! The rules of one connection.
+
+use std::io;
+use std::time::Instant;
+
+use super::actions::Actions;
+use super::lane::{Lane, Turn};
+use super::{Action, LostReason};
+use crate::connection::DeviceHealth;
+use crate::control::ChannelFrame;
+use crate::control::wire::LaneRecord;
+
+/// What is to be done about the lanes of one connection.
+///
+/// The driver reports each event with the time at which it does so, in order, and carries out what
+/// [`Machine::next_action`] answers before it reports the next one. [`Machine::timeout`] is called once
+/// [`Machine::deadline`] has passed. Lanes begin healthy, and the device with its port up.
+#[derive(Debug)]
+pub(in crate::connection) struct Machine {
+    lanes: Vec<Lane>,
+    device: DeviceHealth,
+    actions: Actions,
+    /// The connection is lost; nothing matters any more.
+    over: bool,
+}
+
+/// What our end of a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::connection) struct Role {
+    /// We connected, so rebuilds are ours to begin.
+    pub(in crate::connection) leads: bool,
+    /// Failed lanes are rebuilt; only with a peer that can do it too.
+    pub(in crate::connection) heals: bool,
+}
+
+impl Machine {
+    /// A connection's, all of whose lanes are healthy.
+    pub(in crate::connection) fn new(role: Role, lanes: usize) -> Self {
+        Self {
+            lanes: (0..lanes).map(|index| Lane::new(index, role)).collect(),
+            device: DeviceHealth::Up,
+            actions: Actions::default(),
+            over: false,
+        }
+    }
+
+    /// The lane's queue pair is in ERROR and not drained. Said of a lane that is not healthy, it means nothing.
+    pub(in crate::connection) fn lane_broken(&mut self, lane: usize, reason: &str, now: Instant) {
+        self.with_lane(lane, now, |lane, turn| lane.broken(reason, turn));
+    }
+
+    /// The lane's queue pair is in ERROR and drained. Said of a lane again, it means nothing.
+    pub(in crate::connection) fn lane_drained(&mut self, lane: usize, reason: &str, now: Instant) {
+        self.with_lane(lane, now, |lane, turn| lane.drained(reason, turn));
+    }
+
+    /// The lane is closed, and not because we wished it: its queue pair was destroyed.
+    pub(in crate::connection) fn lane_closed(&mut self, lane: usize, now: Instant) {
+        self.with_lane(lane, now, Lane::destroyed);
+    }
+
+    /// The peer has said something.
+    pub(in crate::connection) fn frame(&mut self, frame: ChannelFrame, now: Instant) {
+        match frame {
+            ChannelFrame::Ping(number) if !self.over => self.actions.say(ChannelFrame::Pong(number)),
+            ChannelFrame::Ping(_) | ChannelFrame::Pong(_) => {}
+            ChannelFrame::Goodbye => self.lose(LostReason::Goodbye),
+            ChannelFrame::Rebuild { lane, attempt, record } => {
+                self.with_lane(lane as usize, now, |lane, turn| lane.rebuild(attempt, record, turn));
+            }
+            ChannelFrame::Rebuilt { lane, attempt, record } => {
+                self.with_lane(lane as usize, now, |lane, turn| lane.rebuilt(attempt, record, turn));
+            }
+            ChannelFrame::Ready { lane, attempt } => {
+                self.with_lane(lane as usize, now, |lane, turn| lane.ready(attempt, turn));
+            }
+            ChannelFrame::Broken { lane } => self.with_lane(lane as usize, now, Lane::broken_at_peer),
+            ChannelFrame::Refused { lane, .. } => self.with_lane(lane as usize, now, Lane::refused),
+        }
+    }
+
+    /// The control connection has ended or failed; reading it, or sending within [`STEP_LIMIT`](super::STEP_LIMIT).
+    pub(in crate::connection) fn channel_lost(&mut self, error: &io::Error) {
+        self.lose(LostReason::of_channel(error));
+    }
+
+    /// How the device is now.
+    pub(in crate::connection) fn device(&mut self, health: DeviceHealth, now: Instant) {
+        if let DeviceHealth::Lost(reason) = health {
+            return self.lose(LostReason::Device(reason));
+        }
+        self.device = health;
+        self.with_lanes(now, Lane::device_changed);
+    }
+
+    /// The end of [`Action::Create`] or [`Action::CreateConnected`].
+    pub(in crate::connection) fn created(
+        &mut self,
+        lane: usize,
+        attempt: u32,
+        result: Result<LaneRecord, String>,
+        now: Instant,
+    ) {
+        self.with_lane(lane, now, |lane, turn| lane.created(attempt, result, turn));
+    }
+
+    /// The end of [`Action::Connect`].
+    pub(in crate::connection) fn connected(
+        &mut self,
+        lane: usize,
+        attempt: u32,
+        result: Result<(), String>,
+        now: Instant,
+    ) {
+        self.with_lane(lane, now, |lane, turn| lane.connected(attempt, result, turn));
+    }
+
+    /// Does what waits for the time. Before [`Machine::deadline`] that is nothing.
+    pub(in crate::connection) fn timeout(&mut self, now: Instant) {
+        self.with_lanes(now, Lane::timeout);
+    }
+
+    /// When to call [`Machine::timeout`]; never, if `None`.
+    pub(in crate::connection) fn deadline(&self) -> Option<Instant> {
+        if self.over {
+            return None;
+        }
+        self.lanes.iter().filter_map(|lane| lane.deadline(self.device)).min()
+    }
+
+    /// What to do next: frames after everything else.
+    pub(in crate::connection) fn next_action(&mut self) -> Option<Action> {
+        self.next_local_action().or_else(|| self.actions.next_frame().map(Action::Send))
+    }
+
+    /// The same without frames, for a driver whose socket takes none now. They wait, at most one for each lane and a
+    /// Pong, and newer ones take their place.
+    pub(in crate::connection) fn next_local_action(&mut self) -> Option<Action> {
+        self.actions.next_local()
+    }
+
+    /// Whether the connection is lost: [`Action::Lose`] was, or is, the last action.
+    pub(in crate::connection) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    fn with_lane(&mut self, index: usize, now: Instant, change: impl FnOnce(&mut Lane, &mut Turn<'_>)) {
+        if self.over {
+            return;
+        }
+        // A peer may name any number.
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let mut turn = Turn { now, device: self.device, actions: &mut self.actions, closed: None };
+        change(lane, &mut turn);
+        if let Some(reason) = turn.closed {
+            self.lose_without_lanes(reason);
+        }
+    }
+
+    fn with_lanes(&mut self, now: Instant, change: impl Fn(&mut Lane, &mut Turn<'_>)) {
+        for index in 0..self.lanes.len() {
+            self.with_lane(index, now, &change);
+        }
+    }
+
+    fn lose_without_lanes(&mut self, last: LostReason) {
+        if self.lanes.iter().all(Lane::is_closed) {
+            self.lose(LostReason::NoLane(Box::new(last)));
+        }
+    }
+
+    fn lose(&mut self, reason: LostReason) {
+        if self.over {
+            return;
+        }
+        self.over = true;
+        for lane in &mut self.lanes {
+            lane.discard(&mut self.actions);
+        }
+        self.actions.fall_silent();
+        self.actions.push(Action::Lose(reason));
+    }
+
+    /// Actions that wait to be taken.
+    #[cfg(test)]
+    pub(super) fn backlog(&self) -> usize {
+        self.actions.len()
+    }
+}

@@ -1,0 +1,55 @@
+//! What a connection does when a lane fails, the peer says something, or the device changes: the rules alone.
+//!
+//! A [`Machine`] has no clock, no socket, no thread and no queue pair. Its driver tells it what has happened and when,
+//! and carries out the [`Action`]s that it answers. Therefore tests run it in virtual time.
+//!
+//! # How a lane heals
+//!
+//! The side that connected leads, so that both never ask at once. A lane heals in its place:
+//!
+//! ```text
+//! leader: lane broken -> drained -> new queue pair ── Rebuild ──▶ follower: breaks and drains its lane,
+//!                                                                 new queue pair, connects it to the leader's
+//!         connects its own, lane healthy  ◀── Rebuilt ──
+//!                                          ── Ready ──▶           lane healthy
+//! ```
+//! A follower whose lane fails first says Broken and waits to be asked. Interrupted requests are posted again only
+//! after this, when the old queue pairs of both ends are in ERROR and drained, so nothing of the old ones can still
+//! arrive. The side that closes a lane for good says Refused, so that the other does not wait for it.
+
+#![allow(dead_code, reason = "the driver of connections is not built on it yet")]
+
+mod actions;
+mod follower;
+mod lane;
+mod leader;
+mod machine;
+mod reason;
+
+use std::time::Duration;
+
+#[allow(unused_imports, reason = "as above")]
+pub(super) use self::{
+    actions::Action,
+    machine::{Machine, Role},
+    reason::{Failure, LostReason},
+};
+
+/// Rebuilds of one lane that may fail in a row before it is given up. A lane that comes back and fails again starts
+/// anew: what bounds a transfer then is how often one of its parts may be interrupted.
+pub(super) const MAX_ATTEMPTS: u32 = 3;
+
+/// How long one step of a rebuild may take: the drain that a peer waits for, its answer, a driver's `Connect`, a frame
+/// that waits to be sent.
+pub(super) const STEP_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long a driver may take for [`Action::Create`], [`Action::CreateConnected`] and [`Action::Connect`]. The driver
+/// itself gives up after [`STEP_LIMIT`] and says why; this is for one that cannot.
+pub(super) const DRIVER_LIMIT: Duration = Duration::from_secs(4);
+
+/// How long a follower waits for a rebuild: longer than a leader that lives tries.
+pub(super) const FOLLOW_LIMIT: Duration = Duration::from_secs(12);
+
+/// How long lanes wait for a port that is down before they are given up: with a rebuild behind it, shorter than a
+/// follower waits.
+pub(super) const PORT_LIMIT: Duration = Duration::from_secs(8);

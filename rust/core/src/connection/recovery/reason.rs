@@ -1,0 +1,140 @@
+//! Why a lane was closed, or a connection lost.
+
+use std::io;
+
+use super::{FOLLOW_LIMIT, PORT_LIMIT, STEP_LIMIT};
+
+/// Why a lane was closed for good, or a connection lost: what its transfers fail with, and what operators read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::connection) enum LostReason {
+    /// The peer said goodbye.
+    #[error("the peer has closed the connection")]
+    Goodbye,
+    /// The control connection ended without a goodbye.
+    #[error("the peer has closed the connection or died")]
+    HungUp,
+    /// The control connection failed, with the errno's text.
+    #[error("the control connection failed: {0}")]
+    Channel(String),
+    /// The peer sent what is no frame.
+    #[error("the control connection failed: the peer sent a malformed frame: {0}")]
+    Malformed(String),
+    /// The device is lost to this process.
+    #[error("{0}")]
+    Device(&'static str),
+    /// Every lane is closed.
+    #[error("no lane is left; the last one was closed: {0}")]
+    NoLane(Box<Self>),
+    /// A lane failed, and the peer is one with which lanes are not rebuilt.
+    #[error("{0}")]
+    NotHealed(
+        /// Why the lane had failed.
+        String,
+    ),
+    /// The last of the rebuilds that are tried in a row failed.
+    #[error("{attempts} rebuilds did not help, at last {failure}; the lane had failed: {cause}")]
+    NotRebuilt {
+        /// How many were tried.
+        attempts: u32,
+        /// What became of the last one.
+        failure: Failure,
+        /// Why the lane had failed.
+        cause: String,
+    },
+    /// We follow, and the peer did nothing for the lane.
+    #[error("the peer did not ask for a rebuild within {} s, or finish it; the lane had failed: {cause}", FOLLOW_LIMIT.as_secs())]
+    NotAsked {
+        /// Why the lane had failed.
+        cause: String,
+    },
+    /// The peer has closed its end of the lane.
+    #[error("the peer could not rebuild the lane")]
+    Refused,
+    /// The device gave no queue pair, or a lesser one, or could not connect the one that it gave.
+    #[error("no queue pair for a rebuild: {error}; the lane had failed: {cause}")]
+    NoQueuePair {
+        /// What the device, or the fabric, said.
+        error: String,
+        /// Why the lane had failed.
+        cause: String,
+    },
+    /// The port did not come back.
+    #[error("the port has been down for {} s", PORT_LIMIT.as_secs())]
+    PortDown,
+    /// The old queue pair did not flush.
+    #[error("its queue pair was not drained within {} s; the lane had failed: {cause}", STEP_LIMIT.as_secs())]
+    NotDrained {
+        /// Why the lane had failed.
+        cause: String,
+    },
+    /// The lane's worker has closed it: its queue pair did not flush and was destroyed.
+    #[error("its queue pair was destroyed")]
+    Destroyed,
+}
+
+/// Why one attempt to rebuild a lane failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::connection) enum Failure {
+    /// No answer came.
+    #[error("the peer did not answer within {} s", STEP_LIMIT.as_secs())]
+    Unanswered,
+    /// Our new queue pair did not connect to the peer's.
+    #[error("the new queue pair did not connect: {0}")]
+    NotConnected(String),
+    /// The peer had answered, and gave its new queue pair up before we were connected to it.
+    #[error("the peer gave its new queue pair up")]
+    GivenUp,
+}
+
+impl LostReason {
+    /// What an error of the control connection means.
+    pub(in crate::connection) fn of_channel(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::HungUp,
+            io::ErrorKind::InvalidData => Self::Malformed(error.to_string()),
+            _ => Self::Channel(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operators_find_what_they_search_for() {
+        let cause = || "retries exceeded".to_owned();
+        for (reason, text) in [
+            (LostReason::Goodbye, "the peer has closed the connection"),
+            (LostReason::HungUp, "closed the connection or died"),
+            (
+                LostReason::NotRebuilt { attempts: 3, failure: Failure::Unanswered, cause: cause() },
+                "3 rebuilds did not help, at last the peer did not answer within 3 s; the lane had failed: retries",
+            ),
+            (LostReason::NotAsked { cause: cause() }, "did not ask for a rebuild within 12 s"),
+            (LostReason::NotDrained { cause: cause() }, "not drained within 3 s"),
+            (LostReason::PortDown, "the port has been down for 8 s"),
+            (
+                LostReason::NoQueuePair { error: "ENOMEM".to_owned(), cause: cause() },
+                "no queue pair for a rebuild: ENOMEM; the lane had failed: retries exceeded",
+            ),
+            (
+                LostReason::NoLane(Box::new(LostReason::Refused)),
+                "no lane is left; the last one was closed: the peer",
+            ),
+        ] {
+            assert!(reason.to_string().contains(text), "{reason}");
+        }
+    }
+
+    #[test]
+    fn errors_of_the_channel_are_told_apart() {
+        let malformed = io::Error::new(io::ErrorKind::InvalidData, "magic 0");
+        assert_eq!(LostReason::of_channel(&malformed), LostReason::Malformed("magic 0".to_owned()));
+        assert_eq!(LostReason::of_channel(&io::ErrorKind::UnexpectedEof.into()), LostReason::HungUp);
+        let refused = io::Error::from_raw_os_error(110);
+        assert!(
+            matches!(LostReason::of_channel(&refused), LostReason::Channel(text) if text.contains("os error 110"))
+        );
+    }
+}
