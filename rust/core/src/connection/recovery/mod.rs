@@ -55,4 +55,6 @@ pub(super) const FOLLOW_LIMIT: Duration = Duration::from_secs(12);
 pub(super) const PORT_LIMIT: Duration = Duration::from_secs(8);
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
