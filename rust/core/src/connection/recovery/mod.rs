@@ -53,3 +53,8 @@ pub(super) const FOLLOW_LIMIT: Duration = Duration::from_secs(12);
 /// How long lanes wait for a port that is down before they are given up: with a rebuild behind it, shorter than a
 /// follower waits.
 pub(super) const PORT_LIMIT: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,323 @@
+//! Queue pairs, and the parts of transfers that travel on them.
+
+use super::world::{Event, World};
+use super::{Mutation, Violation, millis};
+use crate::pool::LaneHealth;
+
+/// A queue pair; its number is its place in the list of all.
+#[derive(Debug)]
+pub(super) struct QueuePair {
+    pub(super) end: usize,
+    pub(super) lane: usize,
+    /// What it was connected to.
+    pub(super) peer: Option<u32>,
+    pub(super) state: State,
+    /// Parts posted on it.
+    pub(super) outstanding: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Sends and receives, once it is connected.
+    Live,
+    /// In ERROR; its requests are being flushed.
+    Error,
+    /// In ERROR, and everything is flushed.
+    Drained,
+    /// Destroyed.
+    Gone,
+}
+
+/// A lane of an end, as its worker has it.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) queue_pair: u32,
+    pub(super) health: LaneHealth,
+    /// Parts that wait for it, or for its rebuild.
+    pub(super) waiting: Vec<u32>,
+}
+
+/// A part of a transfer: one request.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) end: usize,
+    lane: usize,
+    /// How often it was posted.
+    posts: u32,
+    state: PartState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PartState {
+    Waiting,
+    Posted(u32),
+    Ended,
+}
+
+/// Interruptions that a part survives.
+const MAX_INTERRUPTIONS: u32 = 3;
+
+/// How long a packet may be held up, at most.
+const HELD_UP: u64 = millis(500);
+
+/// When a worker destroys a queue pair that does not flush.
+const DRAIN_LIMIT: u64 = millis(2000);
+
+impl World {
+    pub(super) fn add_queue_pair(&mut self, end: usize, lane: usize) -> u32 {
+        self.queue_pairs.push(QueuePair { end, lane, peer: None, state: State::Live, outstanding: 0 });
+        self.queue_pairs.len() as u32 - 1
+    }
+
+    pub(super) fn destroy(&mut self, queue_pair: u32) {
+        self.queue_pairs[queue_pair as usize].state = State::Gone;
+    }
+
+    /// Begins a part, and answers its number.
+    pub(super) fn submit(&mut self, end: usize, lane: usize) -> Option<u32> {
+        if self.ends[end].lanes[lane].health == LaneHealth::Closed {
+            return None;
+        }
+        let part = self.parts.len() as u32;
+        self.parts.push(Part { end, lane, posts: 0, state: PartState::Waiting });
+        match self.ends[end].lanes[lane].health {
+            LaneHealth::Healthy => self.post(part),
+            _ => self.ends[end].lanes[lane].waiting.push(part),
+        }
+        Some(part)
+    }
+
+    fn post(&mut self, index: u32) {
+        let part = &mut self.parts[index as usize];
+        let queue_pair = self.ends[part.end].lanes[part.lane].queue_pair;
+        let ended = part.state == PartState::Ended;
+        part.state = PartState::Posted(queue_pair);
+        part.posts += 1;
+        let post = part.posts;
+        if ended {
+            self.violation(Violation::AfterItsEnd, "a part is posted after its end");
+        }
+        if post > 1 {
+            self.tally.replays += 1;
+        }
+        self.queue_pairs[queue_pair as usize].outstanding += 1;
+        let wire = self.wire();
+        self.after(wire, Event::Arrives { part: index, post, queue_pair });
+    }
+
+    /// A request reaches the other end: carried out there if its queue pair is the one that is meant and works.
+    pub(super) fn arrives(&mut self, index: u32, post: u32, queue_pair: u32) {
+        let sender = &self.queue_pairs[queue_pair as usize];
+        let (from, to) = (sender.end, 1 - sender.end);
+        let receiver = sender.peer.map(|peer| &self.queue_pairs[peer as usize]);
+        let taken = receiver.is_some_and(|receiver| {
+            receiver.end == to && receiver.state == State::Live && receiver.peer == Some(queue_pair)
+        });
+        let linked = self.ends.iter().all(|end| !end.port_is_down() && !end.dead);
+        if !taken || !linked {
+            let retries = self.conditions.retries;
+            return self.after(retries, Event::Unanswered { queue_pair });
+        }
+        let part = &self.parts[index as usize];
+        let lane = &self.ends[from].lanes[part.lane];
+        // What a part leaves on its way may arrive until its lane is healthy again, and not then.
+        let replaced = lane.health == LaneHealth::Healthy && lane.queue_pair != queue_pair;
+        if (part.posts != post || replaced) && !self.conditions.hostile {
+            self.violation(Violation::AfterItsEnd, "an old request is carried out after its repetition");
+        }
+        let wire = self.wire();
+        self.after(wire, Event::Completes { part: index, queue_pair });
+    }
+
+    /// How long something is under way. Some things are held up where nobody sees them.
+    fn wire(&mut self) -> u64 {
+        if self.random.percent(10) {
+            return self.random.below(HELD_UP);
+        }
+        self.random.between(5, self.conditions.wire)
+    }
+
+    /// A request is done, unless its queue pair was flushed before.
+    pub(super) fn completes(&mut self, index: u32, queue_pair: u32) {
+        let part = &mut self.parts[index as usize];
+        if self.queue_pairs[queue_pair as usize].state == State::Live
+            && part.state == PartState::Posted(queue_pair)
+        {
+            part.state = PartState::Ended;
+            self.queue_pairs[queue_pair as usize].outstanding -= 1;
+        }
+    }
+
+    /// A transfer passes its deadline or is cancelled: what is posted costs the queue pair.
+    pub(super) fn cancel(&mut self, index: u32) {
+        let Part { end, lane, state, .. } = self.parts[index as usize];
+        match state {
+            PartState::Ended => {}
+            PartState::Waiting => {
+                self.parts[index as usize].state = PartState::Ended;
+                self.ends[end].lanes[lane].waiting.retain(|&waiting| waiting != index);
+            }
+            PartState::Posted(queue_pair) => {
+                // It ends when that is drained.
+                self.cancelled.push(index);
+                self.fail(queue_pair, "a transfer was cancelled");
+            }
+        }
+    }
+
+    /// Moves a queue pair to ERROR, and has its machine told, if it is a lane's.
+    pub(super) fn fail(&mut self, queue_pair: u32, reason: &str) {
+        let QueuePair { end, lane, state, .. } = self.queue_pairs[queue_pair as usize];
+        if state != State::Live || self.ends[end].is_over() {
+            return;
+        }
+        self.break_queue_pair(queue_pair);
+        let mine = &self.ends[end].lanes[lane];
+        let early = mine.queue_pair == queue_pair && mine.health == LaneHealth::Broken;
+        // A driver may as well look only after the drain.
+        if early && self.ends[end].stopped_until <= self.now && self.random.percent(70) {
+            self.tell(end, |machine, now| machine.lane_broken(lane, reason, now));
+        }
+    }
+
+    /// The same without a word.
+    pub(super) fn break_queue_pair(&mut self, queue_pair: u32) {
+        let pair = &mut self.queue_pairs[queue_pair as usize];
+        if pair.state != State::Live {
+            return;
+        }
+        let (end, index) = (pair.end, pair.lane);
+        if self.mutation == Mutation::AnswersUnbroken && end == 1 {
+            // The lane calls itself drained, and its queue pair works on.
+            self.ends[end].lanes[index].health = LaneHealth::Drained;
+            return self.after(0, Event::SaysDrained { queue_pair });
+        }
+        pair.state = State::Error;
+        let lane = &mut self.ends[end].lanes[index];
+        if lane.queue_pair != queue_pair || lane.health != LaneHealth::Healthy {
+            return;
+        }
+        lane.health = LaneHealth::Broken;
+        if self.random.percent(self.conditions.never_drains) {
+            self.tally.faults += 1;
+        } else {
+            let drain = self.random.between(20, self.conditions.drain);
+            self.after(drain, Event::Drains { queue_pair });
+        }
+        self.after(DRAIN_LIMIT, Event::DrainLimit { queue_pair });
+        if self.mutation == Mutation::DrainsTooEarly {
+            self.after(0, Event::SaysDrained { queue_pair });
+        }
+    }
+
+    /// Everything of a queue pair is flushed: what was interrupted waits for the rebuild.
+    pub(super) fn drains(&mut self, queue_pair: u32) {
+        let pair = &mut self.queue_pairs[queue_pair as usize];
+        if pair.state != State::Error {
+            return;
+        }
+        pair.state = State::Drained;
+        pair.outstanding = 0;
+        let (end, lane) = (pair.end, pair.lane);
+        for index in 0..self.parts.len() {
+            if self.parts[index].state != PartState::Posted(queue_pair) {
+                continue;
+            }
+            let number = index as u32;
+            let cancelled = self.cancelled.contains(&number);
+            let part = &mut self.parts[index];
+            if cancelled || part.posts > MAX_INTERRUPTIONS {
+                part.state = PartState::Ended;
+            } else {
+                part.state = PartState::Waiting;
+                self.ends[end].lanes[lane].waiting.push(number);
+            }
+        }
+        if self.ends[end].lanes[lane].queue_pair == queue_pair {
+            self.ends[end].lanes[lane].health = LaneHealth::Drained;
+            self.tell(end, |machine, now| machine.lane_drained(lane, "it failed", now));
+        }
+    }
+
+    /// The worker destroys a queue pair that is not drained in time, and the lane with it.
+    pub(super) fn drain_limit(&mut self, queue_pair: u32) {
+        let QueuePair { end, lane, state, .. } = self.queue_pairs[queue_pair as usize];
+        if state == State::Error && self.ends[end].lanes[lane].health != LaneHealth::Closed {
+            self.close_lane(end, lane);
+            self.tell(end, |machine, now| machine.lane_closed(lane, now));
+        }
+    }
+
+    /// Ends everything on a lane.
+    pub(super) fn close_lane(&mut self, end: usize, lane: usize) {
+        if self.ends[end].lanes[lane].health == LaneHealth::Closed {
+            return;
+        }
+        self.ends[end].lanes[lane].health = LaneHealth::Closed;
+        let queue_pair = self.ends[end].lanes[lane].queue_pair;
+        self.destroy(queue_pair);
+        for part in &mut self.parts {
+            if part.end == end && part.lane == lane {
+                part.state = PartState::Ended;
+            }
+        }
+        self.tally.lanes_closed += 1;
+    }
+
+    /// Puts a queue pair in the place of a lane's old one, and posts again what was interrupted.
+    pub(super) fn install(&mut self, end: usize, lane: usize, queue_pair: u32) {
+        let old = self.ends[end].lanes[lane].queue_pair;
+        if !matches!(self.queue_pairs[old as usize].state, State::Drained) {
+            self.violation(Violation::NotDrained, "a queue pair is replaced that is not drained");
+        }
+        let peer = self.queue_pairs[queue_pair as usize].peer;
+        if peer.is_none() {
+            self.violation(Violation::NotConnected, "a queue pair is used that is not connected");
+        }
+        let other = &self.ends[1 - end];
+        let theirs = other.lanes[lane].queue_pair;
+        if !other.is_over() && !self.conditions.hostile {
+            let QueuePair { state, peer: back, .. } = self.queue_pairs[theirs as usize];
+            if peer != Some(theirs) && !matches!(state, State::Drained | State::Gone) {
+                self.violation(
+                    Violation::NotDrained,
+                    "a queue pair is used before the peer's old one is drained",
+                );
+            }
+            if peer == Some(theirs) && back != Some(queue_pair) {
+                self.violation(
+                    Violation::NotConnected,
+                    "a queue pair is used that the peer's does not lead to",
+                );
+            }
+        }
+        self.destroy(old);
+        let place = &mut self.ends[end].lanes[lane];
+        place.queue_pair = queue_pair;
+        place.health = LaneHealth::Healthy;
+        let waiting = std::mem::take(&mut place.waiting);
+        self.tally.rebuilds += u64::from(end == 0);
+        for part in waiting {
+            self.post(part);
+        }
+    }
+
+    /// Begins a part on each lane, to see that those work which say so.
+    pub(super) fn probe(&mut self) {
+        for end in 0..2 {
+            for lane in 0..self.ends[end].lanes.len() {
+                if !self.ends[end].is_over() {
+                    self.submit(end, lane);
+                }
+            }
+        }
+    }
+
+    /// Parts that have not ended.
+    pub(super) fn open_parts(&self) -> usize {
+        self.parts
+            .iter()
+            .filter(|part| part.state != PartState::Ended && !self.ends[part.end].is_over())
+            .count()
+    }
+}

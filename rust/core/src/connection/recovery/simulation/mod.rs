@@ -1,0 +1,192 @@
+//! Both ends of a connection in virtual time: two machines, and a model of what is around them.
+//!
+//! Everything is drawn from a seed: delays, faults, transfers. What must hold in every run:
+//!
+//! 1. Nothing is posted again after its end, and no old request is carried out once its lane is healthy again.
+//! 2. A queue pair takes a lane's place only when the old ones of both ends are in ERROR and drained, and connected.
+//! 3. In the end both ends of a lane are each other's, or both are closed, or both have lost the connection.
+//! 4. Within 60 s after the last fault nothing goes on any more: each lane is healthy or closed, each transfer has
+//!    ended, no deadline is left or lies in the past.
+//! 5. One event has a fixed number of actions at most, a machine's memory does not grow, no queue pair is left over.
+//!
+//! With a hostile peer, or one that rebuilds nothing, nobody can promise what needs both ends: 3, and the other's half
+//! of 2.
+
+mod driver;
+mod fabric;
+mod faults;
+mod random;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use faults::{SCENARIOS, Scenario};
+use random::Random;
+use world::World;
+
+/// What came of one run or of many.
+#[derive(Debug, Default)]
+struct Tally {
+    runs: u64,
+    faults: u64,
+    rebuilds: u64,
+    replays: u64,
+    lanes_closed: u64,
+    connections_lost: u64,
+    /// Microseconds from the last fault to the last action, at most.
+    settled_after: u64,
+    violations: Vec<(Violation, &'static str)>,
+}
+
+/// What must not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Violation {
+    AfterItsEnd,
+    NotDrained,
+    NotConnected,
+    Disagree,
+    Unsettled,
+    Unbounded,
+    Leak,
+}
+
+/// A defect that is put in between a machine and its world, to see that it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mutation {
+    None,
+    /// Takes a queue pair that is in ERROR to be drained.
+    DrainsTooEarly,
+    /// Answers before its own queue pair is in ERROR.
+    AnswersUnbroken,
+    /// Takes an answer to an older attempt.
+    TakesOldAnswers,
+    /// Does not forget an `Install` when the lane is closed.
+    InstallsLate,
+    /// Does not say that a lane is closed.
+    HidesRefusals,
+    KeepsDiscarded,
+    NeverTimesOut,
+}
+
+const fn millis(milliseconds: u64) -> u64 {
+    milliseconds * 1000
+}
+
+impl Tally {
+    fn add(&mut self, run: Self) {
+        self.runs += run.runs;
+        self.faults += run.faults;
+        self.rebuilds += run.rebuilds;
+        self.replays += run.replays;
+        self.lanes_closed += run.lanes_closed;
+        self.connections_lost += run.connections_lost;
+        self.settled_after = self.settled_after.max(run.settled_after);
+        self.violations.extend(run.violations);
+    }
+}
+
+fn seed() -> u64 {
+    std::env::var("FLAGCX_P2P_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_251)
+}
+
+fn world(scenario: &Scenario, seed: u64, mutation: Mutation) -> World {
+    let mut random = Random::new(seed);
+    let conditions = (scenario.conditions)(&mut random);
+    let faults = (scenario.faults)(&mut random);
+    let mut world = World::new(random.next(), conditions, mutation);
+    world.prepare(faults);
+    world
+}
+
+/// Runs a scenario with seeds of its own; tells about the first run in which something happened that must not.
+fn simulate(scenario: &Scenario, runs: u64, seed: u64, mutation: Mutation) -> Tally {
+    let mut seeds = Random::new(seed);
+    let mut tally = Tally::default();
+    for _ in 0..runs {
+        let seed = seeds.next();
+        let mut run = world(scenario, seed, mutation);
+        run.run();
+        if !run.tally.violations.is_empty() && tally.violations.is_empty() && mutation == Mutation::None {
+            let mut again = world(scenario, seed, mutation);
+            again.log = Some(Vec::new());
+            again.run();
+            println!("{}, run of seed {seed}:\n{}", scenario.name, again.log.unwrap_or_default().join("\n"));
+        }
+        tally.add(run.tally);
+    }
+    tally
+}
+
+/// Prints the rows, and answers how many things happened that must not.
+fn report(rows: &[(&str, Tally)], took: Duration) -> usize {
+    println!(
+        "| scenario | runs | faults | rebuilds | replays | lanes closed | connections lost | settled after, at most | \
+         violations |\n|---|---|---|---|---|---|---|---|---|"
+    );
+    for (name, row) in rows {
+        let Tally { runs, faults, rebuilds, replays, lanes_closed, connections_lost, .. } = row;
+        let (settled, violations) = (row.settled_after as f64 / 1e6, row.violations.len());
+        println!(
+            "| {name} | {runs} | {faults} | {rebuilds} | {replays} | {lanes_closed} | {connections_lost} | \
+             {settled:.1} s | {violations} |"
+        );
+    }
+    let sum = |count: fn(&Tally) -> usize| rows.iter().map(|(_, row)| count(row)).sum::<usize>();
+    let (runs, faults) = (sum(|row| row.runs as usize), sum(|row| row.faults as usize));
+    let violations = sum(|row| row.violations.len());
+    let (seed, seconds) = (seed(), took.as_secs_f64());
+    let pace = runs as f64 / seconds;
+    println!(
+        "\n{runs} runs, {faults} faults, {violations} violations, seed {seed}; {seconds:.2} s, {pace:.0} runs per second"
+    );
+    violations
+}
+
+/// `FLAGCX_P2P_SEED` chooses other runs.
+#[test]
+fn nothing_is_replayed_after_its_end_and_all_comes_to_an_end() {
+    const RUNS: u64 = 300;
+    let start = Instant::now();
+    let rows = SCENARIOS.map(|scenario| (scenario.name, simulate(&scenario, RUNS, seed(), Mutation::None)));
+    assert_eq!(report(&rows, start.elapsed()), 0);
+    for (name, row) in &rows {
+        assert!(row.faults >= RUNS, "{name}: nothing went wrong");
+        assert!(row.rebuilds > 0 || *name == "peer that rebuilds nothing", "{name}: nothing was rebuilt");
+    }
+}
+
+/// The model finds what it is there for.
+#[test]
+fn defects_are_found() {
+    for (scenario, mutation, expected) in [
+        ("drains that are slow or never come", Mutation::DrainsTooEarly, Violation::NotDrained),
+        ("unanswered rebuilds", Mutation::AnswersUnbroken, Violation::AfterItsEnd),
+        ("unanswered rebuilds", Mutation::TakesOldAnswers, Violation::NotConnected),
+        ("all of it", Mutation::InstallsLate, Violation::AfterItsEnd),
+        ("slow and failing creation", Mutation::HidesRefusals, Violation::Disagree),
+        ("unanswered rebuilds", Mutation::KeepsDiscarded, Violation::Leak),
+        ("unanswered rebuilds", Mutation::NeverTimesOut, Violation::Unsettled),
+    ] {
+        let scenario = SCENARIOS.iter().find(|known| known.name == scenario).unwrap();
+        let tally = simulate(scenario, 500, seed(), mutation);
+        let found = tally.violations.iter().filter(|violation| violation.0 == expected).count();
+        println!("{mutation:?} in \"{}\": {found} times {expected:?}", scenario.name);
+        assert!(found > 0, "{mutation:?} is not found: {:?}", tally.violations);
+    }
+}
+
+/// All scenarios with ever other seeds, for `FLAGCX_P2P_SECONDS` (default 60).
+#[test]
+#[ignore = "a soak: ./x soak"]
+fn soak_recovery_in_virtual_time() {
+    let seconds = std::env::var("FLAGCX_P2P_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    let (start, limit) = (Instant::now(), Duration::from_secs(seconds.unwrap_or(60)));
+    let mut rows = SCENARIOS.map(|scenario| (scenario.name, Tally::default()));
+    let mut seeds = Random::new(seed());
+    while start.elapsed() < limit {
+        for (scenario, (_, row)) in SCENARIOS.iter().zip(&mut rows) {
+            row.add(simulate(scenario, 100, seeds.next(), Mutation::None));
+        }
+    }
+    assert_eq!(report(&rows, start.elapsed()), 0);
+}

@@ -1,0 +1,500 @@
+//! Two ends and what is between them, in virtual time.
+
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use super::driver::Pending;
+use super::fabric::{Lane, Part, QueuePair};
+use super::faults::{Conditions, Fault};
+use super::random::Random;
+use super::{Mutation, Tally, Violation, millis};
+use crate::connection::DeviceHealth;
+use crate::connection::recovery::{Machine, Role};
+use crate::control::ChannelFrame;
+use crate::pool::LaneHealth;
+
+/// Everything. Times are microseconds since the start.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) now: u64,
+    pub(super) conditions: Conditions,
+    pub(super) mutation: Mutation,
+    pub(super) random: Random,
+    pub(super) tally: Tally,
+    /// Number 0 leads.
+    pub(super) ends: [End; 2],
+    pub(super) queue_pairs: Vec<QueuePair>,
+    pub(super) parts: Vec<Part>,
+    /// Parts whose callers wait no longer.
+    pub(super) cancelled: Vec<u32>,
+    /// What is on its way to each end.
+    lines: [Line; 2],
+    agenda: BinaryHeap<Entry>,
+    entries: u64,
+    /// When a machine last wanted something.
+    pub(super) last_action: u64,
+    /// What happened, if somebody wants to read it.
+    pub(super) log: Option<Vec<String>>,
+}
+
+/// One end of the connection.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) machine: Machine,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) pending: Vec<Pending>,
+    pub(super) device: DeviceHealth,
+    /// Its host is gone.
+    pub(super) dead: bool,
+    /// Its process does nothing any more, and its device and its kernel work on.
+    pub(super) hung: bool,
+    /// It has lost the connection.
+    pub(super) ended: bool,
+    /// Its process does not run until then.
+    pub(super) stopped_until: u64,
+    /// Its socket takes nothing until then.
+    pub(super) blocked_until: u64,
+    /// How late its timers are.
+    lateness: u64,
+}
+
+impl End {
+    pub(super) fn port_is_down(&self) -> bool {
+        matches!(self.device, DeviceHealth::PortDown(_))
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.dead || self.hung || self.ended
+    }
+}
+
+/// One direction of the control connection: in order, and without loss.
+#[derive(Debug, Default)]
+struct Line {
+    frames: VecDeque<Option<ChannelFrame>>,
+    /// When the last of them arrives.
+    last: u64,
+    /// Nothing arrives before.
+    held_until: u64,
+    closed: bool,
+}
+
+/// What happens at some time.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Event {
+    Fault(Fault),
+    Submit {
+        end: usize,
+    },
+    Cancel {
+        part: u32,
+    },
+    /// The next frame for this end arrives, or the end of all frames.
+    Delivery {
+        end: usize,
+    },
+    KeepaliveLost {
+        end: usize,
+    },
+    Unblocked {
+        end: usize,
+    },
+    PortUp {
+        end: usize,
+        since: u64,
+    },
+    DeviceSays {
+        end: usize,
+        health: DeviceHealth,
+    },
+    /// It is time for all to be settled.
+    Settled,
+    Arrives {
+        part: u32,
+        post: u32,
+        queue_pair: u32,
+    },
+    Completes {
+        part: u32,
+        queue_pair: u32,
+    },
+    Unanswered {
+        queue_pair: u32,
+    },
+    Drains {
+        queue_pair: u32,
+    },
+    SaysDrained {
+        queue_pair: u32,
+    },
+    DrainLimit {
+        queue_pair: u32,
+    },
+    Created {
+        end: usize,
+        lane: usize,
+        attempt: u32,
+    },
+    Connected {
+        end: usize,
+        lane: usize,
+        attempt: u32,
+    },
+    Install {
+        end: usize,
+        lane: usize,
+        attempt: u32,
+    },
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: u64,
+    number: u64,
+    event: Event,
+}
+
+/// More than a run takes: what goes on longer turns in circles.
+const MAX_EVENTS: usize = 200_000;
+
+/// How long it may take from the last fault until nothing goes on any more.
+pub(super) const SETTLED_AFTER: u64 = millis(60_000);
+
+/// How long a host is silent before its peer's kernel gives the socket up.
+const KEEPALIVE: u64 = millis(10_000);
+
+impl World {
+    pub(super) fn new(seed: u64, conditions: Conditions, mutation: Mutation) -> Self {
+        let mut random = Random::new(seed);
+        let lanes = 1 + random.below(3) as usize;
+        let ends = [true, false].map(|leads| End {
+            machine: Machine::new(Role { leads, heals: conditions.heals }, lanes),
+            lanes: Vec::new(),
+            pending: Vec::new(),
+            device: DeviceHealth::Up,
+            dead: false,
+            hung: false,
+            ended: false,
+            stopped_until: 0,
+            blocked_until: 0,
+            lateness: random.below(3) * 500,
+        });
+        let mut world = Self {
+            now: 0,
+            conditions,
+            mutation,
+            random,
+            tally: Tally { runs: 1, ..Tally::default() },
+            ends,
+            queue_pairs: Vec::new(),
+            parts: Vec::new(),
+            cancelled: Vec::new(),
+            lines: Default::default(),
+            agenda: BinaryHeap::new(),
+            entries: 0,
+            last_action: 0,
+            log: None,
+        };
+        for lane in 0..lanes {
+            let pairs = [0, 1].map(|end| world.add_queue_pair(end, lane));
+            for end in 0..2 {
+                world.queue_pairs[pairs[end] as usize].peer = Some(pairs[1 - end]);
+                let lane = Lane { queue_pair: pairs[end], health: LaneHealth::Healthy, waiting: Vec::new() };
+                world.ends[end].lanes.push(lane);
+            }
+        }
+        world
+    }
+
+    /// Runs until nothing goes on any more, and looks at what is left.
+    pub(super) fn run(&mut self) {
+        for _ in 0..MAX_EVENTS {
+            let next = self.agenda.peek().map(|entry| entry.at);
+            match self.next_deadline() {
+                Some((at, end)) if next.is_none_or(|next| at <= next) => {
+                    self.now = self.now.max(at);
+                    self.expire(end);
+                }
+                _ => match self.agenda.pop() {
+                    Some(entry) => {
+                        self.now = self.now.max(entry.at);
+                        self.happen(entry.event);
+                    }
+                    None => return self.look_around(),
+                },
+            }
+        }
+        self.violation(Violation::Unsettled, "it turns in circles");
+    }
+
+    /// Puts an event on the agenda.
+    pub(super) fn after(&mut self, delay: u64, event: Event) {
+        self.entries += 1;
+        self.agenda.push(Entry { at: self.now + delay, number: self.entries, event });
+    }
+
+    /// Reports something to the machine of an end, and carries out what it wants.
+    pub(super) fn tell(&mut self, end: usize, report: impl FnOnce(&mut Machine, Instant)) {
+        if self.ends[end].is_over() {
+            return;
+        }
+        report(&mut self.ends[end].machine, instant(self.now));
+        self.carry_out(end);
+    }
+
+    pub(super) fn violation(&mut self, violation: Violation, what: &'static str) {
+        self.note(|| format!("VIOLATION: {what}"));
+        self.tally.violations.push((violation, what));
+    }
+
+    pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
+        if let Some(log) = &mut self.log {
+            log.push(format!("{:>12} us  {}", self.now, what()));
+        }
+    }
+
+    /// Sends a frame to the other end.
+    pub(super) fn transmit(&mut self, from: usize, frame: ChannelFrame) {
+        self.put_on_line(from, Some(frame));
+    }
+
+    /// Closes the socket: the other end learns it after the last frame.
+    pub(super) fn hang_up(&mut self, from: usize) {
+        self.put_on_line(from, None);
+        self.lines[1 - from].closed = true;
+        // What is on its way to us is read no more.
+        self.lines[from].closed = true;
+    }
+
+    fn put_on_line(&mut self, from: usize, item: Option<ChannelFrame>) {
+        let to = 1 - from;
+        if self.lines[to].closed || self.ends[from].dead {
+            return;
+        }
+        let delay = self.random.between(50, self.conditions.channel);
+        let line = &mut self.lines[to];
+        line.last = (self.now + delay).max(line.last).max(line.held_until);
+        line.frames.push_back(item);
+        let delay = line.last - self.now;
+        self.after(delay, Event::Delivery { end: to });
+    }
+
+    /// Nothing reaches either end until then.
+    pub(super) fn hold_lines(&mut self, until: u64) {
+        for line in &mut self.lines {
+            line.held_until = line.held_until.max(until);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<(u64, usize)> {
+        if self.mutation == Mutation::NeverTimesOut {
+            return None;
+        }
+        let deadline = |index: usize| {
+            let end = &self.ends[index];
+            if end.is_over() {
+                return None;
+            }
+            let at = end.machine.deadline()?.saturating_duration_since(start()).as_micros() as u64;
+            Some(((at + end.lateness).max(end.stopped_until), index))
+        };
+        match (deadline(0), deadline(1)) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    fn expire(&mut self, end: usize) {
+        self.note(|| format!("end {end}: its time has come"));
+        self.tell(end, Machine::timeout);
+        let now = instant(self.now);
+        if self.ends[end].machine.deadline().is_some_and(|deadline| deadline <= now) {
+            self.violation(Violation::Unsettled, "a deadline lies in the past");
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Some(end) = self.process_of(event) {
+            if self.ends[end].is_over() {
+                return;
+            }
+            if self.ends[end].stopped_until > self.now {
+                let delay = self.ends[end].stopped_until - self.now;
+                return self.after(delay, event);
+            }
+        }
+        self.note(|| format!("{event:?}"));
+        match event {
+            Event::Fault(fault) => self.strike(fault),
+            Event::Submit { end } => {
+                let lane = self.random.below(self.ends[end].lanes.len() as u64) as usize;
+                let part = self.submit(end, lane);
+                if let Some(part) = part.filter(|_| self.random.percent(20)) {
+                    let patience = self.random.between(50, millis(20_000));
+                    self.after(patience, Event::Cancel { part });
+                    self.conditions.last_fault = self.conditions.last_fault.max(self.now + patience);
+                }
+            }
+            Event::Cancel { part } => self.cancel(part),
+            Event::Delivery { end } => self.deliver(end),
+            Event::KeepaliveLost { end } => {
+                self.tell(end, |machine, _| machine.channel_lost(&io::ErrorKind::TimedOut.into()));
+            }
+            Event::Unblocked { end } => self.carry_out(end),
+            Event::PortUp { end, since } => {
+                if self.ends[end].device == DeviceHealth::PortDown(instant(since)) {
+                    self.set_device(end, DeviceHealth::Up);
+                }
+            }
+            Event::DeviceSays { end, health } => {
+                self.tell(end, |machine, now| machine.device(health, now));
+            }
+            Event::Settled => self.settled(),
+            Event::Arrives { part, post, queue_pair } => self.arrives(part, post, queue_pair),
+            Event::Completes { part, queue_pair } => self.completes(part, queue_pair),
+            Event::Unanswered { queue_pair } => self.fail(queue_pair, "retries exceeded"),
+            Event::Drains { queue_pair } => self.drains(queue_pair),
+            Event::SaysDrained { queue_pair } => {
+                let QueuePair { end, lane, .. } = self.queue_pairs[queue_pair as usize];
+                self.tell(end, |machine, now| machine.lane_drained(lane, "it failed", now));
+            }
+            Event::DrainLimit { queue_pair } => self.drain_limit(queue_pair),
+            Event::Created { end, lane, attempt } => self.created(end, lane, attempt),
+            Event::Connected { end, lane, attempt } => self.connected(end, lane, attempt),
+            Event::Install { end, lane, attempt } => self.take_up(end, lane, attempt),
+        }
+    }
+
+    /// The end whose process has to run for an event to matter.
+    fn process_of(&self, event: Event) -> Option<usize> {
+        match event {
+            Event::Submit { end }
+            | Event::Delivery { end }
+            | Event::KeepaliveLost { end }
+            | Event::Unblocked { end }
+            | Event::DeviceSays { end, .. }
+            | Event::Fault(Fault::Frame { end })
+            | Event::Created { end, .. }
+            | Event::Connected { end, .. } => Some(end),
+            Event::Completes { queue_pair, .. }
+            | Event::Unanswered { queue_pair }
+            | Event::Drains { queue_pair }
+            | Event::SaysDrained { queue_pair }
+            | Event::DrainLimit { queue_pair } => Some(self.queue_pairs[queue_pair as usize].end),
+            Event::Cancel { part } => Some(self.parts[part as usize].end),
+            Event::Fault(_)
+            | Event::Settled
+            | Event::PortUp { .. }
+            | Event::Arrives { .. }
+            | Event::Install { .. } => None,
+        }
+    }
+
+    fn deliver(&mut self, end: usize) {
+        match self.lines[end].frames.pop_front() {
+            Some(Some(frame)) => self.hear(end, frame),
+            Some(None) => {
+                self.tell(end, |machine, _| machine.channel_lost(&io::ErrorKind::UnexpectedEof.into()));
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn set_device(&mut self, end: usize, health: DeviceHealth) {
+        if !matches!(self.ends[end].device, DeviceHealth::Lost(_)) {
+            self.ends[end].device = health;
+            self.after(0, Event::DeviceSays { end, health });
+        }
+    }
+
+    /// The host of an end is gone. The other one hears nothing of it but, in the end, its own kernel.
+    pub(super) fn kill(&mut self, end: usize) {
+        self.ends[end].dead = true;
+        self.lines[end].closed = true;
+        self.after(KEEPALIVE, Event::KeepaliveLost { end: 1 - end });
+    }
+
+    /// Nothing may go on any more; and what says that it works has to work.
+    fn settled(&mut self) {
+        let due = self.conditions.last_fault + SETTLED_AFTER;
+        if self.now < due {
+            // A transfer was cancelled meanwhile.
+            return self.after(due - self.now, Event::Settled);
+        }
+        self.tally.settled_after = self.last_action.saturating_sub(self.conditions.last_fault);
+        self.look_around();
+        self.last_action = 0;
+        self.probe();
+    }
+
+    fn look_around(&mut self) {
+        if self.last_action > self.conditions.last_fault + SETTLED_AFTER && self.conditions.agrees() {
+            self.violation(Violation::Disagree, "a lane that was healthy does not work");
+        }
+        for end in 0..2 {
+            if self.ends[end].is_over() {
+                continue;
+            }
+            let healths = self.ends[end].lanes.iter().map(|lane| lane.health);
+            if healths.into_iter().any(|health| matches!(health, LaneHealth::Broken | LaneHealth::Drained)) {
+                self.violation(Violation::Unsettled, "a lane is neither healthy nor closed");
+            }
+            if self.ends[end].machine.backlog() > 0 {
+                self.violation(Violation::Unsettled, "actions are left");
+            }
+            if !self.ends[end].pending.is_empty() {
+                self.violation(Violation::Leak, "a queue pair is left that is no lane's");
+            }
+        }
+        if self.open_parts() > 0 {
+            self.violation(Violation::Unsettled, "a part has no end");
+        }
+        if !self.conditions.agrees() {
+            return;
+        }
+        if self.ends.iter().any(|end| end.hung) {
+            return;
+        }
+        if self.ends[0].is_over() != self.ends[1].is_over() {
+            return self.violation(Violation::Disagree, "only one end has lost the connection");
+        }
+        let alive = !self.ends[0].is_over();
+        if alive && !(0..self.ends[0].lanes.len()).all(|lane| self.agree_about(lane)) {
+            self.violation(Violation::Disagree, "the ends of a lane are not each other's");
+        }
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    /// The earliest is the greatest, which the heap gives first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+/// The machine's time.
+pub(super) fn instant(at: u64) -> Instant {
+    start() + Duration::from_micros(at)
+}
+
+fn start() -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now)
+}
