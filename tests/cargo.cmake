@@ -1,24 +1,61 @@
-# The Rust tests, in the cargo profile and target directory of this build. The whole workspace at once: asked crate by
-# crate, cargo would resolve other features each time and build the same dependencies again.
+# The Rust tests, in the cargo profile and target directory of this build. cargo.build builds the programs; each is then
+# an entry of its own: cargo.core.unit holds the tests inside the crate of rust/core, cargo.core.NAME those of its
+# tests/NAME.rs.
 
-function(flagcx_p2p_add_cargo_test name timeout)
-  add_test(NAME cargo.${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
-    COMMAND ${CMAKE_COMMAND} -E env ${FLAGCX_P2P_CARGO_ENVIRONMENT}
-            ${FLAGCX_P2P_CARGO} test --workspace ${FLAGCX_P2P_CARGO_OPTIONS} ${ARGN})
-  set_tests_properties(cargo.${name} PROPERTIES LABELS cargo TIMEOUT ${timeout})
-endfunction()
+set(_cargo_test ${CMAKE_COMMAND} -E env ${FLAGCX_P2P_CARGO_ENVIRONMENT} ${FLAGCX_P2P_CARGO} test --workspace
+  ${FLAGCX_P2P_CARGO_OPTIONS})
+set(_programs ${CMAKE_CURRENT_BINARY_DIR}/rust_programs)
+set(_registered ${CMAKE_CURRENT_BINARY_DIR}/rust_programs_registered)
 
-flagcx_p2p_add_cargo_test(build 1200 --lib --bins --tests --no-run)
-flagcx_p2p_add_cargo_test(unit 1200 --lib --bins --tests)
-flagcx_p2p_add_cargo_test(doc 300 --doc)
-set_tests_properties(cargo.unit PROPERTIES PROCESSORS 2)
-set_tests_properties(cargo.build PROPERTIES FIXTURES_SETUP cargo)
-set_tests_properties(cargo.unit cargo.doc PROPERTIES FIXTURES_REQUIRED cargo)
+# These keep several processors busy for as long as they run.
+set(_busy core.chaos_sources core.costs)
+# Begun first, because the longest ones decide when all have ended.
+set(_long core.chaos_sources core.dead_peers core.device_events cli.files)
+# Not of the selection `quick`.
+set(_slow core.chaos_sources core.dead_peers)
+
+file(GLOB _sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/rust/*/Cargo.toml
+  ${PROJECT_SOURCE_DIR}/rust/*/tests/*.rs ${PROJECT_SOURCE_DIR}/bridge/Cargo.toml ${PROJECT_SOURCE_DIR}/bridge/tests/*.rs)
+string(REGEX REPLACE "(rust/)?([^/;]+)/Cargo.toml" "\\2.unit" _names "${_sources}")
+string(REGEX REPLACE "(rust/)?([^/;]+)/tests/([^/;]+).rs" "\\2.\\3" _names "${_names}")
+list(JOIN _names "\n" _lines)
+file(WRITE ${_registered} "${_lines}\n")
+
+# The whole workspace at once: asked crate by crate, cargo would resolve other features each time and build the same
+# dependencies again.
+add_test(NAME cargo.build WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/build.sh ${_registered} ${_programs} ${_cargo_test} --lib --bins --tests)
+set_tests_properties(cargo.build PROPERTIES LABELS cargo TIMEOUT 1200 FIXTURES_SETUP cargo)
+
+foreach(_name IN LISTS _names)
+  add_test(NAME cargo.${_name} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} ${_name})
+  set_tests_properties(cargo.${_name} PROPERTIES LABELS "cargo;quick" TIMEOUT 300 FIXTURES_REQUIRED cargo)
+endforeach()
+foreach(_name IN LISTS _busy)
+  set_tests_properties(cargo.${_name} PROPERTIES PROCESSORS 2)
+endforeach()
+foreach(_name IN LISTS _long)
+  set_tests_properties(cargo.${_name} PROPERTIES COST 100)
+endforeach()
+foreach(_name IN LISTS _slow)
+  set_tests_properties(cargo.${_name} PROPERTIES LABELS cargo)
+endforeach()
+
+# The chaos suite with all of its faults, and the decoders with more inputs.
+add_test(NAME proof.chaos COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.chaos_sources)
+set_tests_properties(proof.chaos PROPERTIES LABELS proof TIMEOUT 1200 PROCESSORS 2 FIXTURES_REQUIRED cargo
+  ENVIRONMENT FLAGCX_P2P_TEST_SHARE=1)
+add_test(NAME proof.fuzz COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.corpus_mutation)
+set_tests_properties(proof.fuzz PROPERTIES LABELS proof TIMEOUT 600 FIXTURES_REQUIRED cargo
+  ENVIRONMENT PROPTEST_CASES=100000)
+
+add_test(NAME cargo.doc WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} COMMAND ${_cargo_test} --doc)
+set_tests_properties(cargo.doc PROPERTIES LABELS cargo TIMEOUT 300 FIXTURES_REQUIRED cargo)
 
 # The lock-free protocols, every interleaving of them, with loom's atomics in the place of std's. Another configuration of
-# the same crate, so in a target directory of its own.
+# the same crate, so in a target directory of its own; rarely built again, so without what makes that quick.
 add_test(NAME cargo.loom WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
   COMMAND ${CMAKE_COMMAND} -E env ${FLAGCX_P2P_CARGO_ENVIRONMENT} "RUSTFLAGS=--cfg loom"
-          CARGO_TARGET_DIR=${FLAGCX_P2P_CARGO_DIR}/loom
+          CARGO_TARGET_DIR=${FLAGCX_P2P_CARGO_DIR}/loom CARGO_INCREMENTAL=0
           ${FLAGCX_P2P_CARGO} test -p flagcx-p2p --no-default-features --locked --lib -- models)
-set_tests_properties(cargo.loom PROPERTIES LABELS cargo TIMEOUT 900)
+set_tests_properties(cargo.loom PROPERTIES LABELS cargo TIMEOUT 900 COST 1000)

@@ -22,11 +22,17 @@ function(flagcx_p2p_add_embed_project name project generator)
     --build-options ${_common} ${ARGN} --test-command embedded)
 endfunction()
 
-# embed.install_static and embed.install_shared: the library built alone and installed under embed/<kind>/prefix.
+# embed.install_static and embed.install_shared, under embed/<kind>/prefix: what this build has built, and the other kind,
+# built alone.
 foreach(_kind static shared)
   string(COMPARE EQUAL ${_kind} shared _is_shared)
-  flagcx_p2p_add_embed_test(embed.install_${_kind} ${_embed}/install.sh ${PROJECT_SOURCE_DIR} ${_work}/${_kind}
-    ${_common} -G Ninja -DBUILD_SHARED_LIBS=${_is_shared} -DFLAGCX_P2P_BUILD_TESTS=OFF)
+  if((_is_shared AND BUILD_SHARED_LIBS) OR NOT (_is_shared OR BUILD_SHARED_LIBS))
+    flagcx_p2p_add_embed_test(embed.install_${_kind}
+      ${CMAKE_COMMAND} --install ${PROJECT_BINARY_DIR} --prefix ${_work}/${_kind}/prefix)
+  else()
+    flagcx_p2p_add_embed_test(embed.install_${_kind} ${_embed}/install.sh ${PROJECT_SOURCE_DIR} ${_work}/${_kind}
+      ${_common} -G Ninja -DBUILD_SHARED_LIBS=${_is_shared} -DFLAGCX_P2P_BUILD_TESTS=OFF)
+  endif()
   set_tests_properties(embed.install_${_kind} PROPERTIES FIXTURES_SETUP ${_kind})
 
   flagcx_p2p_add_embed_project(cmake_installed_${_kind} cmake_installed Ninja
@@ -58,3 +64,8 @@ flagcx_p2p_add_embed_test(abi.needed_libraries ${_abi}/needed_libraries.sh
   ${_work}/shared/prefix ${CMAKE_CURRENT_BINARY_DIR}/gtest ${FLAGCX_P2P_CARGO_OUTPUT_DIR})
 set_tests_properties(abi.exported_symbols PROPERTIES FIXTURES_REQUIRED shared)
 set_tests_properties(abi.needed_libraries PROPERTIES FIXTURES_REQUIRED "shared;cargo")
+
+# Of the selection `quick`: what compiles little.
+foreach(_name embed.install_shared embed.cmake_installed_shared abi.headers abi.exported_symbols abi.needed_libraries)
+  set_property(TEST ${_name} APPEND PROPERTY LABELS quick)
+endforeach()

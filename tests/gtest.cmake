@@ -19,7 +19,7 @@ foreach(_suite IN LISTS _suites)
   set_target_properties(${_program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/gtest)
   if(NOT _name STREQUAL net_gdr) # which needs a NIC
     add_test(NAME gtest.${_name} COMMAND ${_program})
-    set_tests_properties(gtest.${_name} PROPERTIES LABELS gtest TIMEOUT 120 PROCESSORS 2 SKIP_RETURN_CODE 77)
+    set_tests_properties(gtest.${_name} PROPERTIES LABELS "gtest;quick" TIMEOUT 120 PROCESSORS 2 SKIP_RETURN_CODE 77)
   endif()
 endforeach()
 
@@ -30,7 +30,7 @@ if(FLAGCX_P2P_VERBS)
   set_tests_properties(gtest.nullverbs PROPERTIES LABELS gtest TIMEOUT 120 FIXTURES_SETUP nullverbs)
   foreach(_name net_connect net_gdr net_memory net_table net_transfer)
     add_test(NAME gtest.${_name}_verbs COMMAND test_${_name})
-    set_tests_properties(gtest.${_name}_verbs PROPERTIES LABELS gtest TIMEOUT 120 PROCESSORS 2 SKIP_RETURN_CODE 77
+    set_tests_properties(gtest.${_name}_verbs PROPERTIES LABELS "gtest;quick" TIMEOUT 120 PROCESSORS 2 SKIP_RETURN_CODE 77
       FIXTURES_REQUIRED nullverbs
       ENVIRONMENT "FLAGCX_P2P_FABRIC=verbs;FLAGCX_P2P_IBVERBS=${_nullverbs}/lib/libibverbs.so.1")
   endforeach()

@@ -12,7 +12,7 @@ foreach(_suite IN LISTS _suites)
   string(REGEX REPLACE "^test_" "" _name ${_module})
   add_test(NAME python.${_name} COMMAND ${FLAGCX_P2P_PYTHON} run.py ${_module}
     WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
-  set_tests_properties(python.${_name} PROPERTIES LABELS python TIMEOUT 120 FIXTURES_REQUIRED shared
+  set_tests_properties(python.${_name} PROPERTIES LABELS "python;quick" TIMEOUT 120 FIXTURES_REQUIRED shared
     SKIP_RETURN_CODE 77
     ENVIRONMENT "FLAGCX_P2P_LIBRARY=${CMAKE_CURRENT_BINARY_DIR}/embed/shared/prefix/lib/libflagcx_p2p.so;PYTHONPATH=${PROJECT_SOURCE_DIR}/python")
 endforeach()

@@ -5,6 +5,8 @@
 
 mod cuda;
 mod error;
+#[cfg(test)]
+mod fake_gpu;
 mod guard;
 mod host;
 mod installed;

@@ -30,8 +30,6 @@ use std::time::Instant;
 use census::Census;
 use tally::Tally;
 
-pub use crate::support::share;
-
 /// One at a time: faults, descriptors and threads are counted for the whole process.
 static GATE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -45,10 +43,16 @@ pub fn over_verbs() -> bool {
     std::env::var("FLAGCX_P2P_FABRIC").is_ok_and(|fabric| fabric == "verbs")
 }
 
+/// How many of `count` faults to inject: one in ten, of every source and through every API family, so that the tests of a
+/// change end soon. `FLAGCX_P2P_TEST_SHARE=1` is all of them; `./x proofs` and `./x soak` set it.
+pub fn share(count: u64) -> u64 {
+    crate::support::share_or(count, 10)
+}
+
 /// The share of a source whose every fault takes long: a seventh of the others' over verbs, in an emulated guest, and under
 /// the thread sanitizer, which maps and unmaps its shadow memory with each engine.
 pub fn share_of_slow(count: u64) -> u64 {
-    if over_verbs() || cfg!(thread_sanitizer) { share(count.div_ceil(7)) } else { count }
+    share(if over_verbs() || cfg!(thread_sanitizer) { count.div_ceil(7) } else { count })
 }
 
 fn gate() -> MutexGuard<'static, Vec<String>> {

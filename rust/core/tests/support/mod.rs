@@ -46,8 +46,13 @@ pub fn has_faults() -> bool {
 
 /// How many of `count` to do: all, or one in `FLAGCX_P2P_TEST_SHARE`, for a machine that is emulated.
 pub fn share(count: u64) -> u64 {
+    share_or(count, 1)
+}
+
+/// The same; one in `default` where nothing is set.
+pub fn share_or(count: u64, default: u64) -> u64 {
     let share = std::env::var("FLAGCX_P2P_TEST_SHARE").ok().and_then(|share| share.parse().ok());
-    count.div_ceil(share.unwrap_or(1))
+    count.div_ceil(share.unwrap_or(default))
 }
 
 /// The devices for `config`. Software ones are opened anew for each call, so that tests do not share pools or faults.

@@ -4,49 +4,39 @@
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
+use super::super::fake_gpu::{GPU, answer, gpu, out};
 use super::super::*;
 use super::symbols::{IpcMemHandle, Symbols};
 
-const GPU: u64 = 0x7f00_0000_0000;
 const MANAGED: u64 = 0x7e00_0000_0000;
 const PINNED: u64 = 0x7d00_0000_0000;
 const NOT_PERMITTED: c_int = 800;
 
-/// The played driver of this thread; each test runs on a thread of its own.
+/// What of the driver alone is played, by the thread of a test.
 #[derive(Default)]
-struct Fake {
+struct Played {
     initialised: bool,
-    context: u64,
     retained: u32,
-    not_ready: u32,
-    live_objects: i32,
     range: Option<(u64, usize)>,
-    fails: bool,
 }
 
 thread_local! {
-    static FAKE: RefCell<Fake> = RefCell::default();
+    static PLAYED: RefCell<Played> = RefCell::default();
 }
 
-fn fake<T>(act: impl FnOnce(&mut Fake) -> T) -> T {
-    FAKE.with_borrow_mut(act)
-}
-
-fn out<T>(to: *mut T, value: T) -> c_int {
-    // SAFETY: the runtime under test gives valid out parameters.
-    unsafe { to.write(value) };
-    0
+fn driver<T>(act: impl FnOnce(&mut Played) -> T) -> T {
+    PLAYED.with_borrow_mut(act)
 }
 
 unsafe extern "C" fn init(_: c_uint) -> c_int {
-    fake(|fake| fake.initialised = true);
+    driver(|driver| driver.initialised = true);
     0
 }
 unsafe extern "C" fn error_string(code: c_int, text: *mut *const c_char) -> c_int {
     if code == NOT_PERMITTED { out(text, c"operation not permitted".as_ptr()) } else { 1 }
 }
 unsafe extern "C" fn device_count(count: *mut c_int) -> c_int {
-    if fake(|fake| fake.initialised) { out(count, 2) } else { 3 }
+    if driver(|driver| driver.initialised) { out(count, 2) } else { 3 }
 }
 unsafe extern "C" fn device_get(device: *mut c_int, ordinal: c_int) -> c_int {
     if ordinal < 2 { out(device, ordinal + 10) } else { 101 }
@@ -58,24 +48,24 @@ unsafe extern "C" fn pci_bus_id(text: *mut c_char, _: c_int, device: c_int) -> c
     0
 }
 unsafe extern "C" fn primary_context(context: *mut *mut c_void, device: c_int) -> c_int {
-    fake(|fake| fake.retained += 1);
+    driver(|driver| driver.retained += 1);
     out(context, (0x1000 + device as u64) as *mut c_void)
 }
 unsafe extern "C" fn get_context(context: *mut *mut c_void) -> c_int {
-    out(context, fake(|fake| fake.context) as *mut c_void)
+    out(context, gpu(|gpu| gpu.current) as *mut c_void)
 }
 unsafe extern "C" fn context_device(device: *mut c_int) -> c_int {
-    match fake(|fake| fake.context) {
+    match gpu(|gpu| gpu.current) {
         context @ 0x1000.. => out(device, (context - 0x1000) as c_int),
         _ => 201,
     }
 }
 unsafe extern "C" fn set_context(context: *mut c_void) -> c_int {
-    fake(|fake| fake.context = context as u64);
+    gpu(|gpu| gpu.current = context as u64);
     0
 }
 unsafe extern "C" fn pointer_attribute(value: *mut c_void, attribute: c_int, address: u64) -> c_int {
-    if !fake(|fake| fake.initialised) {
+    if !driver(|driver| driver.initialised) {
         return 3;
     }
     let answer = match (attribute, address & 0x7fff_0000_0000) {
@@ -92,33 +82,30 @@ unsafe extern "C" fn address_range(base: *mut u64, length: *mut usize, _: u64) -
 }
 unsafe extern "C" fn memcpy_async(_: u64, _: u64, _: usize, stream: *mut c_void) -> c_int {
     assert!(!stream.is_null());
-    if fake(|fake| fake.fails) { NOT_PERMITTED } else { 0 }
+    answer("memcpy", NOT_PERMITTED, |_| 0)
 }
 unsafe extern "C" fn create(object: *mut *mut c_void, flags: c_uint) -> c_int {
     assert_ne!(flags, 0);
-    fake(|fake| fake.live_objects += 1);
+    gpu(|gpu| gpu.live_objects += 1);
     out(object, 8 as *mut c_void)
 }
 unsafe extern "C" fn event_create(object: *mut *mut c_void, flags: c_uint) -> c_int {
-    // SAFETY: passed on.
-    if fake(|fake| fake.fails) { NOT_PERMITTED } else { unsafe { create(object, flags) } }
+    assert_ne!(flags, 0);
+    answer("event_create", NOT_PERMITTED, |gpu| {
+        gpu.live_objects += 1;
+        out(object, 8 as *mut c_void)
+    })
 }
 unsafe extern "C" fn destroy(object: *mut c_void) -> c_int {
     assert!(!object.is_null());
-    fake(|fake| fake.live_objects -= 1);
+    gpu(|gpu| gpu.live_objects -= 1);
     0
 }
 unsafe extern "C" fn event_record(_: *mut c_void, _: *mut c_void) -> c_int {
     0
 }
 unsafe extern "C" fn event_query(_: *mut c_void) -> c_int {
-    fake(|fake| match fake.not_ready {
-        0 => 0,
-        _ => {
-            fake.not_ready -= 1;
-            600
-        }
-    })
+    gpu(|gpu| gpu.query(600))
 }
 unsafe extern "C" fn ipc_get(handle: *mut IpcMemHandle, base: u64) -> c_int {
     assert_eq!(base, GPU, "of the allocation's start");
@@ -139,7 +126,7 @@ unsafe extern "C" fn handle_for_range(
     _: u64,
 ) -> c_int {
     assert_eq!(kind, 1);
-    fake(|fake| fake.range = Some((address, bytes)));
+    driver(|driver| driver.range = Some((address, bytes)));
     let file = std::fs::File::open("/dev/null").unwrap();
     out(fd.cast::<c_int>(), std::os::fd::IntoRawFd::into_raw_fd(file))
 }
@@ -176,9 +163,9 @@ fn played() -> CudaRuntime {
 fn pointers_are_told_apart_without_initialising_the_driver() {
     let cuda = played();
     assert_eq!(cuda.pointer_kind(GPU), Ok(PointerKind::Host), "not initialised: there is no device memory");
-    assert!(!fake(|fake| fake.initialised));
+    assert!(!driver(|driver| driver.initialised));
     assert_eq!(cuda.device_count(), Ok(2));
-    assert!(fake(|fake| fake.initialised));
+    assert!(driver(|driver| driver.initialised));
     assert_eq!(cuda.pointer_kind(GPU), Ok(PointerKind::Device(Some(1))));
     for host in [PINNED, MANAGED, 0x1234] {
         assert_eq!(cuda.pointer_kind(host), Ok(PointerKind::Host), "{host:#x}");
@@ -188,15 +175,15 @@ fn pointers_are_told_apart_without_initialising_the_driver() {
 #[test]
 fn the_callers_context_is_restored_and_each_primary_one_taken_once() {
     let cuda = played();
-    fake(|fake| fake.context = 0x77);
+    gpu(|gpu| gpu.current = 0x77);
     for _ in 0..3 {
         let _current = CurrentDevice::enter(&cuda, 1).unwrap();
-        assert_eq!(fake(|fake| fake.context), 0x100b);
+        assert_eq!(gpu(|gpu| gpu.current), 0x100b);
         assert_eq!(cuda.current_device(), Ok(1));
     }
-    assert_eq!(fake(|fake| (fake.context, fake.retained)), (0x77, 1));
+    assert_eq!((gpu(|gpu| gpu.current), driver(|driver| driver.retained)), (0x77, 1));
     assert!(CurrentDevice::enter(&cuda, 5).is_err());
-    assert_eq!(fake(|fake| fake.context), 0x77);
+    assert_eq!(gpu(|gpu| gpu.current), 0x77);
     assert_eq!(cuda.pci_bus_id(0).as_deref(), Ok("0000:3B:00.0"));
 }
 
@@ -207,15 +194,16 @@ fn copies_end_when_the_event_is_ready() {
     // SAFETY: the played driver touches neither range.
     unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap();
     stream.mark().unwrap();
-    fake(|fake| fake.not_ready = 1);
+    gpu(|gpu| gpu.running = 1);
     assert_eq!([stream.is_done(), stream.is_done()], [Ok(false), Ok(true)]);
-    fake(|fake| fake.fails = true);
+    gpu(|gpu| gpu.fails = "memcpy");
     // SAFETY: as above.
     let error = unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap_err();
     assert_eq!(error.to_string(), "cuMemcpyAsync failed: cuda error 800, operation not permitted");
+    gpu(|gpu| gpu.fails = "event_create");
     assert!(cuda.open_stream().is_err(), "no event");
     drop(stream);
-    assert_eq!(fake(|fake| fake.live_objects), 0, "nothing leaks");
+    assert_eq!(gpu(|gpu| gpu.live_objects), 0, "nothing leaks");
 }
 
 #[test]
@@ -235,7 +223,7 @@ fn a_dma_buf_covers_whole_pages() {
     let page = rustix::param::page_size();
     let export = cuda.dma_buf(GPU + 100, 2 * page as u64).unwrap();
     assert_eq!(export.offset, 100);
-    assert_eq!(fake(|fake| fake.range), Some((GPU, 3 * page)));
+    assert_eq!(driver(|driver| driver.range), Some((GPU, 3 * page)));
     assert!(matches!(cuda.dma_buf(u64::MAX, u64::MAX), Err(DeviceError::Nonsense { .. })));
 }
 

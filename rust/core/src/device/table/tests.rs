@@ -5,50 +5,37 @@ use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
+use super::super::fake_gpu::{FakeGpu, GPU, GPU_BYTES, answer, gpu, out};
 use super::super::*;
 
-/// Where the played device memory seems to be.
-const GPU: u64 = 0x7ab0_0000_0000;
-const GPU_BYTES: usize = 4096;
 const FAILED: c_int = 3;
 const RUNNING: c_int = 7;
 
-/// The played GPU of this thread; each test runs on a thread of its own.
-#[derive(Default)]
-struct Fake {
-    memory: Vec<u8>,
-    device: c_int,
-    /// Callback that fails, by name.
-    fails: &'static str,
-    /// Queries that answer "still running".
-    running: u32,
+/// What of the table alone is played, by the thread of a test.
+struct Played {
     handle_bytes: usize,
-    live_objects: i32,
+    /// Errors that were cleared.
     cleared: u32,
 }
 
 thread_local! {
-    static FAKE: RefCell<Fake> = RefCell::new(Fake {
-        memory: vec![0; GPU_BYTES], handle_bytes: 24, ..Fake::default()
-    });
+    static PLAYED: RefCell<Played> = const { RefCell::new(Played { handle_bytes: 24, cleared: 0 }) };
 }
 
-fn fake<T>(act: impl FnOnce(&mut Fake) -> T) -> T {
-    FAKE.with_borrow_mut(act)
+fn played<T>(act: impl FnOnce(&mut Played) -> T) -> T {
+    PLAYED.with_borrow_mut(act)
 }
 
-fn result(name: &'static str, act: impl FnOnce(&mut Fake) -> c_int) -> c_int {
-    fake(|fake| if fake.fails == name { FAILED } else { act(fake) })
+fn result(name: &'static str, act: impl FnOnce(&mut FakeGpu) -> c_int) -> c_int {
+    answer(name, FAILED, act)
 }
 
 /// Room for any of the played objects.
 type Object = [u64; 16];
 
-fn object(fake: &mut Fake, out: *mut *mut c_void) -> c_int {
-    fake.live_objects += 1;
-    // SAFETY: the runtime under test gives a valid out parameter.
-    unsafe { *out = Box::into_raw(Box::<Object>::default()).cast::<c_void>() };
-    0
+fn object(gpu: &mut FakeGpu, to: *mut *mut c_void) -> c_int {
+    gpu.live_objects += 1;
+    out(to, Box::into_raw(Box::<Object>::default()).cast::<c_void>())
 }
 
 unsafe extern "C" fn memcpy(
@@ -61,54 +48,48 @@ unsafe extern "C" fn memcpy(
 ) -> c_int {
     assert!(!stream.is_null() && args.is_null());
     let offset = |address: *mut c_void| (address as u64 - GPU) as usize;
-    result("memcpy", |fake| {
+    result("memcpy", |gpu| {
         match direction {
             0 => {
                 // SAFETY: the test passes a host buffer of `size` bytes.
                 let source = unsafe { std::slice::from_raw_parts(source.cast::<u8>(), size) };
-                fake.memory[offset(destination)..][..size].copy_from_slice(source);
+                gpu.memory[offset(destination)..][..size].copy_from_slice(source);
             }
             1 => {
                 // SAFETY: as above.
                 let destination = unsafe { std::slice::from_raw_parts_mut(destination.cast::<u8>(), size) };
-                destination.copy_from_slice(&fake.memory[offset(source)..][..size]);
+                destination.copy_from_slice(&gpu.memory[offset(source)..][..size]);
             }
-            2 => fake.memory.copy_within(offset(source)..offset(source) + size, offset(destination)),
+            2 => gpu.memory.copy_within(offset(source)..offset(source) + size, offset(destination)),
             other => panic!("direction {other}"),
         }
         0
     })
 }
 unsafe extern "C" fn set_device(device: c_int) -> c_int {
-    result("set_device", |fake| {
-        fake.device = device;
+    result("set_device", |gpu| {
+        gpu.current = device as u64;
         0
     })
 }
-unsafe extern "C" fn get_device(out: *mut c_int) -> c_int {
-    // SAFETY: the runtime under test gives a valid out parameter.
-    result("get_device", |fake| unsafe {
-        *out = fake.device;
-        0
-    })
+unsafe extern "C" fn get_device(device: *mut c_int) -> c_int {
+    result("get_device", |gpu| out(device, gpu.current as c_int))
 }
-unsafe extern "C" fn device_count(out: *mut c_int) -> c_int {
-    // SAFETY: as above.
-    unsafe { *out = 2 };
-    0
+unsafe extern "C" fn device_count(count: *mut c_int) -> c_int {
+    out(count, 2)
 }
-unsafe extern "C" fn create(out: *mut *mut c_void) -> c_int {
-    result("stream_create", |fake| object(fake, out))
+unsafe extern "C" fn create(stream: *mut *mut c_void) -> c_int {
+    result("stream_create", |gpu| object(gpu, stream))
 }
-unsafe extern "C" fn event_create(out: *mut *mut c_void, kind: c_int) -> c_int {
+unsafe extern "C" fn event_create(event: *mut *mut c_void, kind: c_int) -> c_int {
     assert_eq!(kind, 1);
-    result("event_create", |fake| object(fake, out))
+    result("event_create", |gpu| object(gpu, event))
 }
 unsafe extern "C" fn destroy(object: *mut c_void) -> c_int {
     assert!(!object.is_null());
     // SAFETY: the runtime under test gives back what `object` made, once.
     drop(unsafe { Box::from_raw(object.cast::<Object>()) });
-    fake(|fake| fake.live_objects -= 1);
+    gpu(|gpu| gpu.live_objects -= 1);
     0
 }
 unsafe extern "C" fn record(event: *mut c_void, stream: *mut c_void) -> c_int {
@@ -116,20 +97,12 @@ unsafe extern "C" fn record(event: *mut c_void, stream: *mut c_void) -> c_int {
     result("record", |_| 0)
 }
 unsafe extern "C" fn query(_event: *mut c_void) -> c_int {
-    result("query", |fake| match fake.running {
-        0 => 0,
-        _ => {
-            fake.running -= 1;
-            RUNNING
-        }
-    })
+    result("query", |gpu| gpu.query(RUNNING))
 }
-unsafe extern "C" fn handle_create(out: *mut *mut c_void, size: *mut usize) -> c_int {
-    result("handle_create", |fake| {
-        let bytes = fake.handle_bytes;
-        // SAFETY: the runtime under test gives a valid out parameter.
-        unsafe { *size = bytes };
-        object(fake, out)
+unsafe extern "C" fn handle_create(handle: *mut *mut c_void, size: *mut usize) -> c_int {
+    result("handle_create", |gpu| {
+        out(size, played(|played| played.handle_bytes));
+        object(gpu, handle)
     })
 }
 unsafe extern "C" fn handle_get(handle: *mut c_void, address: *mut c_void) -> c_int {
@@ -143,12 +116,9 @@ unsafe extern "C" fn handle_get(handle: *mut c_void, address: *mut c_void) -> c_
         0
     })
 }
-unsafe extern "C" fn handle_open(handle: *mut c_void, out: *mut *mut c_void) -> c_int {
-    // SAFETY: the runtime under test gives an aligned object of 64 bytes and a valid out parameter.
-    result("handle_open", |_| unsafe {
-        *out = (handle.cast::<u64>().read() ^ 0xFFFF) as *mut c_void;
-        0
-    })
+unsafe extern "C" fn handle_open(handle: *mut c_void, address: *mut *mut c_void) -> c_int {
+    // SAFETY: the runtime under test gives an aligned object of 64 bytes.
+    result("handle_open", |_| out(address, unsafe { handle.cast::<u64>().read() ^ 0xFFFF } as *mut c_void))
 }
 unsafe extern "C" fn handle_close(_address: *mut c_void) -> c_int {
     result("handle_close", |_| 0)
@@ -164,15 +134,11 @@ unsafe extern "C" fn bus_id(text: *mut c_char, room: c_int, device: c_int) -> c_
     0
 }
 unsafe extern "C" fn last_error() -> c_int {
-    fake(|fake| fake.cleared += 1);
+    played(|played| played.cleared += 1);
     0
 }
-unsafe extern "C" fn gdr_map(out: *mut *mut c_void, address: *mut c_void, _size: usize) -> c_int {
-    // SAFETY: the runtime under test gives a valid out parameter.
-    result("gdr_map", |_| unsafe {
-        *out = address.wrapping_add(0x1000);
-        0
-    })
+unsafe extern "C" fn gdr_map(mapped: *mut *mut c_void, address: *mut c_void, _size: usize) -> c_int {
+    result("gdr_map", |_| out(mapped, address.wrapping_add(0x1000)))
 }
 unsafe extern "C" fn gdr_unmap(_address: *mut c_void, _size: usize) -> c_int {
     0
@@ -220,7 +186,7 @@ fn copy(
 }
 
 fn live_objects() -> i32 {
-    fake(|fake| fake.live_objects)
+    gpu(|gpu| gpu.live_objects)
 }
 
 #[test]
@@ -228,9 +194,9 @@ fn pointers_are_told_apart_and_nothing_leaks() {
     let runtime = over(full());
     let host = 7_u8;
     assert_eq!(runtime.pointer_kind(GPU + 8), Ok(PointerKind::Device(None)));
-    assert_eq!(fake(|fake| fake.cleared), 0);
+    assert_eq!(played(|played| played.cleared), 0);
     assert_eq!(runtime.pointer_kind(&raw const host as u64), Ok(PointerKind::Host));
-    assert_eq!(fake(|fake| fake.cleared), 1, "the failed probe's error is cleared");
+    assert_eq!(played(|played| played.cleared), 1, "the failed probe's error is cleared");
     assert_eq!(live_objects(), 0);
 }
 
@@ -255,7 +221,7 @@ fn copies_run_there_and_back() {
     copy(&mut *stream, GPU + 100, source.as_ptr() as u64, 4, Direction::HostToDevice).unwrap();
     copy(&mut *stream, GPU + 200, GPU + 100, 4, Direction::DeviceToDevice).unwrap();
     copy(&mut *stream, back.as_mut_ptr() as u64, GPU + 200, 4, Direction::DeviceToHost).unwrap();
-    fake(|fake| fake.running = 2);
+    gpu(|gpu| gpu.running = 2);
     stream.mark().unwrap();
     assert_eq!([stream.is_done(), stream.is_done(), stream.is_done()], [Ok(false), Ok(false), Ok(true)]);
     assert_eq!(back, source);
@@ -271,7 +237,7 @@ fn failures_carry_the_call_and_its_code() {
     let failed = |operation| {
         Err(DeviceError::Call { runtime: "callback", operation, code: FAILED, text: String::new() })
     };
-    let fail = |name| fake(|fake| fake.fails = name);
+    let fail = |name| gpu(|gpu| gpu.fails = name);
     fail("memcpy");
     assert_eq!(
         copy(&mut *stream, GPU, buffer.as_ptr() as u64, 4, Direction::HostToDevice),
@@ -295,19 +261,19 @@ fn failures_carry_the_call_and_its_code() {
 #[test]
 fn the_current_device_is_restored() {
     let runtime = over(full());
-    fake(|fake| fake.device = 1);
+    gpu(|gpu| gpu.current = 1);
     assert_eq!(runtime.current_device(), Ok(1));
     {
         let _current = CurrentDevice::enter(&runtime, 0).unwrap();
-        assert_eq!(fake(|fake| fake.device), 0);
+        assert_eq!(gpu(|gpu| gpu.current), 0);
     }
-    assert_eq!(fake(|fake| fake.device), 1);
-    fake(|fake| fake.fails = "set_device");
+    assert_eq!(gpu(|gpu| gpu.current), 1);
+    gpu(|gpu| gpu.fails = "set_device");
     assert!(CurrentDevice::enter(&runtime, 0).is_err());
-    fake(|fake| fake.fails = "");
+    gpu(|gpu| gpu.fails = "");
     let blind = over(DeviceTable { get_device: None, ..full() });
     drop(CurrentDevice::enter(&blind, 0).unwrap());
-    assert_eq!(fake(|fake| fake.device), 0, "unknown before, so left");
+    assert_eq!(gpu(|gpu| gpu.current), 0, "unknown before, so left");
 }
 
 #[test]
@@ -317,7 +283,7 @@ fn ipc_handles_travel_as_bytes() {
     assert_eq!(runtime.ipc_open(&export.handle), Ok(GPU + 64));
     runtime.ipc_close(GPU + 64).unwrap();
     assert!(runtime.ipc_export(64).is_err(), "host memory");
-    fake(|fake| fake.handle_bytes = 65);
+    played(|played| played.handle_bytes = 65);
     assert!(matches!(runtime.ipc_export(GPU), Err(DeviceError::Nonsense { .. })));
     assert_eq!(live_objects(), 0);
 }

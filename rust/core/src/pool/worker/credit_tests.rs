@@ -2,171 +2,17 @@
 //! and no completion queue ever overruns, and no transfer ends well before the device has carried all of it out.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
-use std::any::Any;
-use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use proptest::prelude::*;
-use rustix::event::{EventfdFlags, eventfd};
 
+use super::fake_nic::FakeNic;
 use super::*;
-use crate::events::Waiter;
-use crate::fabric::{
-    Batch, Connecting, FabricError, Opcode, PathKind, PathOptions, Posted, QpAddress, QueuePair,
-    QueuePairCaps,
-};
+use crate::fabric::{Opcode, QueuePairCaps};
 use crate::observe::WorkerCounters;
 use crate::pool::lane::LaneHealth;
 use crate::pool::{Chunk, Cutter, LaneSetup, LaneStatus, SlicePolicy, TimeLimit};
-
-/// A NIC that does what a test tells it, and notes what a real one would not survive.
-#[derive(Debug, Default)]
-struct Nic {
-    cq_depth: usize,
-    completions: VecDeque<Completion>,
-    pairs: Vec<SendQueue>,
-    /// What was carried out, by the requests' notes.
-    done: HashSet<u32>,
-    cq_overrun: bool,
-    sq_overrun: bool,
-}
-
-#[derive(Debug, Default)]
-struct SendQueue {
-    depth: usize,
-    error: bool,
-    /// Not carried out yet: id, note, signaled.
-    waiting: VecDeque<(u64, u32, bool)>,
-    /// Slots in use: freed by polling a completion at or behind them, as in hardware.
-    used: VecDeque<u64>,
-    /// The next post is cut short here, with this errno.
-    refuse: Option<(usize, i32)>,
-}
-
-impl Nic {
-    fn complete(&mut self, id: u64, status: CompletionStatus) {
-        self.completions.push_back(Completion { id, status, ..Completion::default() });
-        self.cq_overrun |= self.completions.len() > self.cq_depth;
-    }
-
-    /// Carries out the next `count` requests of a pair.
-    fn run(&mut self, pair: usize, count: usize) {
-        for _ in 0..count {
-            let Some((id, note, signaled)) = self.pairs[pair].waiting.pop_front() else { return };
-            self.done.insert(note);
-            if signaled {
-                self.complete(id, CompletionStatus::Success);
-            }
-        }
-    }
-
-    /// The next request of a pair fails, and the others are flushed.
-    fn fail(&mut self, pair: usize, status: CompletionStatus) {
-        let mut status = status;
-        while let Some((id, ..)) = self.pairs[pair].waiting.pop_front() {
-            self.complete(id, status);
-            status = CompletionStatus::Flushed;
-            self.pairs[pair].error = true;
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Shared(Arc<Mutex<Nic>>);
-
-#[derive(Debug)]
-struct Queue {
-    nic: Shared,
-    fd: OwnedFd,
-}
-
-impl CompletionQueue for Queue {
-    fn poll(&mut self, out: &mut [Completion]) -> Result<usize, FabricError> {
-        let nic = &mut *self.nic.0.lock().unwrap();
-        let count = nic.completions.len().min(out.len());
-        for (slot, completion) in out.iter_mut().zip(nic.completions.drain(..count)) {
-            *slot = completion;
-            for pair in &mut nic.pairs {
-                if let Some(at) = pair.used.iter().position(|id| *id == completion.id) {
-                    pair.used.drain(..=at);
-                }
-            }
-        }
-        Ok(count)
-    }
-    fn arm(&mut self) -> Result<bool, FabricError> {
-        Ok(true)
-    }
-    fn acknowledge(&mut self) -> Result<(), FabricError> {
-        Ok(())
-    }
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-    fn depth(&self) -> u32 {
-        self.nic.0.lock().unwrap().cq_depth as u32
-    }
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-}
-
-#[derive(Debug)]
-struct Pair {
-    nic: Shared,
-    index: usize,
-    depth: u32,
-}
-
-impl Pair {
-    fn create(nic: &Shared, depth: u32) -> Self {
-        let mut state = nic.0.lock().unwrap();
-        state.pairs.push(SendQueue { depth: depth as usize, ..SendQueue::default() });
-        Self { nic: nic.clone(), index: state.pairs.len() - 1, depth }
-    }
-}
-
-impl QueuePair for Pair {
-    fn address(&self) -> QpAddress {
-        QpAddress { qpn: 1, gid: [0; 16], port: 1, link_layer: 1, lid: 1, mtu: 5 }
-    }
-    fn caps(&self) -> QueuePairCaps {
-        QueuePairCaps { send_depth: self.depth, max_sge: 1, max_inline: 0 }
-    }
-    fn connect_with<'a>(&'a mut self, _: &'a QpAddress, _: &'a PathOptions, _: &'a Waiter) -> Connecting<'a> {
-        Box::pin(async { Ok(()) })
-    }
-    fn post(&mut self, batch: &Batch<'_>) -> Posted {
-        let nic = &mut *self.nic.0.lock().unwrap();
-        let pair = &mut nic.pairs[self.index];
-        let refused = pair.refuse.take().filter(|(at, _)| *at < batch.requests.len());
-        let accepted = refused.map_or(batch.requests.len(), |(at, _)| at);
-        for (index, request) in batch.requests[..accepted].iter().enumerate() {
-            let id = batch.id(index);
-            pair.used.push_back(id);
-            pair.waiting.push_back((id, request.origin, batch.is_signaled(index)));
-        }
-        nic.sq_overrun |= pair.used.len() > pair.depth;
-        if pair.error {
-            nic.fail(self.index, CompletionStatus::Flushed);
-        }
-        refused.map_or_else(|| Posted::all(batch), |(at, errno)| Posted::cut(at, errno))
-    }
-    fn set_error(&mut self) -> Result<(), FabricError> {
-        let mut nic = self.nic.0.lock().unwrap();
-        nic.pairs[self.index].error = true;
-        nic.fail(self.index, CompletionStatus::Flushed);
-        Ok(())
-    }
-    fn is_broken(&self) -> bool {
-        self.nic.0.lock().unwrap().pairs[self.index].error
-    }
-    fn path(&self) -> PathKind {
-        PathKind::None
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -212,6 +58,10 @@ impl OneRequest for One {
     }
 }
 
+fn caps(send_depth: u32) -> QueuePairCaps {
+    QueuePairCaps { send_depth, max_sge: 1, max_inline: 0 }
+}
+
 /// Every chunk is a request of its own.
 fn policy() -> SlicePolicy {
     SlicePolicy::new(64, 0, 64, 1, 0)
@@ -230,7 +80,7 @@ struct Transfer {
 
 struct Bench {
     state: WorkerState,
-    nic: Shared,
+    nic: FakeNic,
     depth: u32,
     lanes: Vec<(LaneKey, Arc<LaneStatus>, usize)>,
     /// Those that have not been seen to end.
@@ -240,18 +90,15 @@ struct Bench {
 
 impl Bench {
     fn new(lanes: usize, cq_depth: u32, depth: u32, list: usize, poll: usize) -> Self {
-        let nic = Shared(Arc::new(Mutex::new(Nic { cq_depth: cq_depth as usize, ..Nic::default() })));
-        let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let queue = Box::new(Queue { nic: nic.clone(), fd });
+        let nic = FakeNic::new(cq_depth);
         let limits = WorkerLimits { posted: u32::MAX, list, poll };
-        let mut state = WorkerState::new(queue, limits, Arc::new(WorkerCounters::default()));
+        let mut state = WorkerState::new(nic.queue(), limits, Arc::new(WorkerCounters::default()));
         let lanes = (0..lanes)
             .map(|_| {
                 let status = Arc::new(LaneStatus::new(None));
-                let pair = Pair::create(&nic, depth);
-                let index = pair.index;
+                let (pair, index) = nic.pair(caps(depth));
                 let setup = LaneSetup { status: Arc::clone(&status), heals: true };
-                (state.add_lane(Box::new(pair), setup).unwrap(), status, index)
+                (state.add_lane(pair, setup).unwrap(), status, index)
             })
             .collect();
         Self { state, nic, depth, lanes, transfers: Vec::new(), notes: 0 }
@@ -263,16 +110,16 @@ impl Bench {
             Act::Stripe(count) => {
                 self.stripe(count);
             }
-            Act::Run(lane, count) => self.nic.0.lock().unwrap().run(self.lanes[lane].2, count),
+            Act::Run(lane, count) => self.nic.state().run(self.lanes[lane].2, count),
             Act::Fail(lane, hard) => {
                 let status =
                     if hard { CompletionStatus::RemoteAccess } else { CompletionStatus::RetryExceeded };
-                self.nic.0.lock().unwrap().fail(self.lanes[lane].2, status);
+                self.nic.state().fail(self.lanes[lane].2, status);
             }
             Act::Break(lane) => self.state.break_lane(self.lanes[lane].0, "test"),
             Act::Refuse(lane, at, hard) => {
                 let errno = if hard { libc::EIO } else { libc::ENOMEM };
-                self.nic.0.lock().unwrap().pairs[self.lanes[lane].2].refuse = Some((at, errno));
+                self.nic.state().refuse(self.lanes[lane].2, Some((at, errno)));
             }
             Act::Heal(lane) => self.heal(lane),
             Act::Step => self.state.step_at(0),
@@ -319,14 +166,14 @@ impl Bench {
     fn heal(&mut self, lane: usize) {
         let (key, status, index) = &mut self.lanes[lane];
         if status.health() == LaneHealth::Drained {
-            let pair = Pair::create(&self.nic, self.depth);
-            *index = pair.index;
-            assert!(self.state.heal_lane(*key, Box::new(pair)).is_ok());
+            let (pair, fresh) = self.nic.pair(caps(self.depth));
+            *index = fresh;
+            assert!(self.state.heal_lane(*key, pair).is_ok());
         }
     }
 
     fn check(&mut self) {
-        let nic = self.nic.0.lock().unwrap();
+        let nic = self.nic.state();
         assert!(!nic.cq_overrun, "the completion queue overran");
         assert!(!nic.sq_overrun, "a send queue overran");
         for transfer in self.transfers.extract_if(.., |transfer| transfer.task.is_ended()) {
@@ -343,7 +190,7 @@ impl Bench {
                 break;
             }
             for lane in 0..self.lanes.len() {
-                self.nic.0.lock().unwrap().pairs[self.lanes[lane].2].refuse = None;
+                self.nic.state().refuse(self.lanes[lane].2, None);
                 self.act(Act::Heal(lane));
                 self.act(Act::Run(lane, 1));
             }

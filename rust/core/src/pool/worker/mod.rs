@@ -8,6 +8,8 @@ mod completions;
 mod credit_tests;
 mod deadlines;
 mod express;
+#[cfg(all(test, not(loom)))]
+mod fake_nic;
 mod lanes;
 mod posting;
 #[cfg(all(test, not(loom)))]

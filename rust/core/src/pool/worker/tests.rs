@@ -1,90 +1,16 @@
 //! A worker over a scripted device: completions come exactly when a test says so.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
-use std::any::Any;
-use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use rustix::event::{EventfdFlags, eventfd};
-
+use super::fake_nic::FakeNic;
 use super::*;
-use crate::events::Waiter;
-use crate::fabric::{
-    Access, Batch, Completion, CompletionQueue, CompletionStatus, Connecting, FabricError, Opcode, PathKind,
-    PathOptions, Posted, QpAddress, QueuePair, QueuePairCaps, SoftwareOptions, software,
-};
+use crate::fabric::{Access, CompletionStatus, Opcode, QueuePairCaps, SoftwareOptions, software};
 use crate::memory::{MemoryKind, Region, Registry};
 use crate::observe::WorkerCounters;
 use crate::pool::{Chunk, Cutter, LaneHealth, LaneSetup, LaneStatus, SlicePolicy, TimeLimit};
 
-type Script = Arc<Mutex<VecDeque<Completion>>>;
-
-#[derive(Debug)]
-struct Queue {
-    script: Script,
-    /// Something to do that only a poll does: until then it cannot be armed.
-    chore: Arc<AtomicBool>,
-    fd: OwnedFd,
-}
-
-impl CompletionQueue for Queue {
-    fn poll(&mut self, out: &mut [Completion]) -> Result<usize, FabricError> {
-        self.chore.store(false, Ordering::Relaxed);
-        let mut script = self.script.lock().unwrap();
-        let count = script.len().min(out.len());
-        out.iter_mut().zip(script.drain(..count)).for_each(|(slot, completion)| *slot = completion);
-        Ok(count)
-    }
-    fn arm(&mut self) -> Result<bool, FabricError> {
-        Ok(!self.chore.load(Ordering::Relaxed))
-    }
-    fn acknowledge(&mut self) -> Result<(), FabricError> {
-        Ok(())
-    }
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-    fn depth(&self) -> u32 {
-        64
-    }
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
-    }
-}
-
-/// Takes everything and completes nothing by itself.
-#[derive(Debug)]
-struct Pair {
-    posted: Arc<Mutex<Vec<u64>>>,
-}
-
-impl QueuePair for Pair {
-    fn address(&self) -> QpAddress {
-        QpAddress { qpn: 1, gid: [0; 16], port: 1, link_layer: 1, lid: 1, mtu: 5 }
-    }
-    fn caps(&self) -> QueuePairCaps {
-        QueuePairCaps { send_depth: 16, max_sge: 4, max_inline: 0 }
-    }
-    fn connect_with<'a>(&'a mut self, _: &'a QpAddress, _: &'a PathOptions, _: &'a Waiter) -> Connecting<'a> {
-        Box::pin(async { Ok(()) })
-    }
-    fn post(&mut self, batch: &Batch<'_>) -> Posted {
-        let count = batch.requests.len();
-        self.posted.lock().unwrap().extend((0..count).map(|index| batch.id(index)));
-        Posted::all(batch)
-    }
-    fn set_error(&mut self) -> Result<(), FabricError> {
-        Ok(())
-    }
-    fn is_broken(&self) -> bool {
-        false
-    }
-    fn path(&self) -> PathKind {
-        PathKind::None
-    }
-}
+const CAPS: QueuePairCaps = QueuePairCaps { send_depth: 16, max_sge: 4, max_inline: 0 };
 
 /// One request from `local` on.
 fn fill(list: &mut RequestList, local: u64) {
@@ -104,9 +30,7 @@ fn register(memory: &[u8]) -> (Registry, Arc<Region>) {
 
 struct Bench {
     state: WorkerState,
-    script: Script,
-    chore: Arc<AtomicBool>,
-    posted: Arc<Mutex<Vec<u64>>>,
+    nic: FakeNic,
     lane: LaneKey,
     status: Arc<LaneStatus>,
     now: u64,
@@ -114,16 +38,14 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let (script, posted) = (Script::default(), Arc::<Mutex<Vec<u64>>>::default());
-        let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let chore = Arc::new(AtomicBool::new(false));
-        let queue = Box::new(Queue { script: Arc::clone(&script), chore: Arc::clone(&chore), fd });
+        let nic = FakeNic::new(64);
+        nic.state().silent = true;
         let limits = WorkerLimits { posted: 64, list: 16, poll: 16 };
-        let mut state = WorkerState::new(queue, limits, Arc::new(WorkerCounters::default()));
+        let mut state = WorkerState::new(nic.queue(), limits, Arc::new(WorkerCounters::default()));
         let status = Arc::new(LaneStatus::new(None));
         let setup = LaneSetup { status: Arc::clone(&status), heals: true };
-        let lane = state.add_lane(Box::new(Pair { posted: Arc::clone(&posted) }), setup).unwrap();
-        Self { state, script, chore, posted, lane, status, now: 1 }
+        let lane = state.add_lane(nic.pair(CAPS).0, setup).unwrap();
+        Self { state, nic, lane, status, now: 1 }
     }
 
     /// Begins a transfer of one request.
@@ -145,8 +67,7 @@ impl Bench {
 
     /// The device completes the `index`-th request posted.
     fn complete(&mut self, index: usize, status: CompletionStatus) {
-        let id = self.posted.lock().unwrap()[index];
-        self.script.lock().unwrap().push_back(Completion { id, status, ..Completion::default() });
+        self.nic.state().complete_posted(index, status);
         self.step(0);
     }
 
@@ -169,8 +90,7 @@ impl Bench {
     }
 
     fn heal(&mut self) {
-        let fresh = Box::new(Pair { posted: Arc::clone(&self.posted) });
-        assert!(self.state.heal_lane(self.lane, fresh).is_ok());
+        assert!(self.state.heal_lane(self.lane, self.nic.pair(CAPS).0).is_ok());
     }
 }
 
@@ -275,7 +195,7 @@ fn what_finds_no_place_gives_its_own_region_back() {
     let memory = vec![0_u8; 4096];
     let (_registry, region) = register(&memory);
     let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: true };
-    let other = bench.state.add_lane(Box::new(Pair { posted: Arc::clone(&bench.posted) }), setup).unwrap();
+    let other = bench.state.add_lane(bench.nic.pair(CAPS).0, setup).unwrap();
     // The part that is taken next was one of the first lane, where the region is in use.
     bench.begin();
     bench.complete(0, CompletionStatus::Success);
@@ -326,7 +246,7 @@ fn the_queue_is_polled_while_parts_wait_for_a_rebuild() {
     bench.state.break_lane(bench.lane, "test");
     bench.complete(0, CompletionStatus::Flushed);
     assert_eq!((bench.status.health(), bench.state.outstanding()), (LaneHealth::Drained, 0));
-    bench.chore.store(true, Ordering::Relaxed);
+    bench.nic.state().chore = true;
     bench.step(0);
     assert_eq!(bench.state.queue().arm().ok(), Some(true), "the worker's thread would spin for it");
     assert!(!task.is_ended());

@@ -114,7 +114,7 @@ pub fn reconnect(seed: u64, tally: &mut Tally) {
     for way in ways() {
         let mut rig = Rig::new(*way, &[]);
         let server = rig.server.clone().unwrap();
-        for turn in 0..share(CONNECTS) as usize / ways().len() {
+        for turn in 0..(share(CONNECTS) as usize).div_ceil(ways().len()) {
             watchdog::step("connecting and closing");
             let begin = Instant::now();
             let (here, there) = support::connect(&rig.client, &server);

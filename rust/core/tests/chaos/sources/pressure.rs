@@ -122,7 +122,7 @@ pub fn slow_peer(seed: u64, tally: &mut Tally) {
         {
             let settings = [("FLAGCX_P2P_FAULTS", slowness), ("FLAGCX_P2P_XFER_TIMEOUT_MS", deadline)];
             let slow = Rig::new(way, &settings);
-            for turn in 0..rounds {
+            for turn in 0..share(rounds) as usize {
                 watchdog::step("transfers with a slow peer");
                 let family = FAMILIES[turn % FAMILIES.len()];
                 round::run(&slow, family, &mut random, tally);

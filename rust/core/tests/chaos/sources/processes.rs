@@ -32,7 +32,9 @@ pub fn kill_and_stop(seed: u64, tally: &mut Tally) {
         true => &[Way::VerbsBetweenProcesses],
         false => &[Way::CrossMemory, Way::TcpBetweenProcesses],
     };
-    let part = |count: u64| share_of_slow(count) as usize / ways.len();
+    let part = |count: u64| (share_of_slow(count) as usize).div_ceil(ways.len());
+    // Dealt to the families without a rest, also where it is a small share.
+    let stops = share_of_slow(STOPS).div_ceil((ways.len() * FAMILIES.len()) as u64) as usize * FAMILIES.len();
     for &way in ways {
         let settings = settings_for(way, &[]);
         let client = support::engine(&settings);
@@ -40,7 +42,7 @@ pub fn kill_and_stop(seed: u64, tally: &mut Tally) {
             kill(&client, &settings, FAMILIES[turn % FAMILIES.len()], &mut random, tally);
         }
         let rig = Rig::new(way, IMPATIENT);
-        for turn in 0..part(STOPS) {
+        for turn in 0..stops {
             stop(&rig, FAMILIES[turn % FAMILIES.len()], &mut random, tally);
         }
     }

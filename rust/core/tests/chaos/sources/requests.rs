@@ -21,14 +21,14 @@ pub fn fail_every(seed: u64, tally: &mut Tally) {
         return refuse_every(&mut random, tally);
     }
     let statuses = ["retry-exceeded", "fatal", "general", "remote-access"];
-    let shares = (ways().len() * statuses.len()) as u64;
-    for (share, (way, status)) in
+    let turns = (ways().len() * statuses.len()) as u64;
+    for (turn, (way, status)) in
         ways().iter().flat_map(|way| statuses.map(|status| (way, status))).enumerate()
     {
-        let k = [3, 7, 2, 11, 5][share % 5];
+        let k = [3, 7, 2, 11, 5][turn % 5];
         let faults = format!("seed={seed};fail=every:{k}:{status}");
         let rig = Rig::new(*way, &[("FLAGCX_P2P_FAULTS", &faults)]);
-        until_quota(&rig, QUOTA * (share as u64 + 1) / shares, &mut random, tally);
+        until_quota(&rig, share(QUOTA) * (turn as u64 + 1) / turns, &mut random, tally);
     }
 }
 
@@ -52,12 +52,12 @@ fn refuse_every(random: &mut Random, tally: &mut Tally) {
 pub fn refuse_posts(seed: u64, tally: &mut Tally) {
     let mut random = Random::new(seed);
     let positions = [2, 3, 5, 8];
-    let shares = (ways().len() * positions.len()) as u64;
-    for (share, (way, k)) in ways().iter().flat_map(|way| positions.map(|k| (way, k))).enumerate() {
+    let turns = (ways().len() * positions.len()) as u64;
+    for (turn, (way, k)) in ways().iter().flat_map(|way| positions.map(|k| (way, k))).enumerate() {
         let faults = format!("seed={seed};refuse=every:{k}");
         let rig = Rig::new(*way, &[("FLAGCX_P2P_FAULTS", &faults)]);
         let failed = tally.failed;
-        until_quota(&rig, QUOTA * (share as u64 + 1) / shares, &mut random, tally);
+        until_quota(&rig, share(QUOTA) * (turn as u64 + 1) / turns, &mut random, tally);
         assert_eq!(tally.failed, failed, "a refused post is tried again, not told");
     }
 }

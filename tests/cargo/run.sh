@@ -1,0 +1,14 @@
+#!/bin/bash
+# run.sh LIST NAME [ARG...]: runs a test program of the list that build.sh has written, in its crate's folder, as cargo
+# does. What passing tests say is shown too: which of them did not run, and why.
+set -euo pipefail
+list=$1 name=$2
+shift 2
+while IFS=$'\t' read -r listed folder program; do
+  if [ "$listed" = "$name" ]; then
+    cd "$folder"
+    CARGO_MANIFEST_DIR=$folder exec "$program" --show-output "$@"
+  fi
+done <"$list"
+echo "no test program $name in $list"
+exit 1
