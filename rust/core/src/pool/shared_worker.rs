@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::{Backoff, CachePadded};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::PoolError;
 use super::lane::LaneKey;
@@ -15,6 +15,7 @@ use super::request_list::RequestList;
 use super::spare_lists::SpareLists;
 use super::task::Task;
 use super::worker::{OneRequest, StepReport, WorkerState};
+use crate::events::Notifier;
 use crate::memory::Recent;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
@@ -62,7 +63,7 @@ pub struct Worker {
     control: AtomicU32,
     /// Set once by the pool's drop, read by the thread after each wake-up.
     stopping: AtomicBool,
-    wake: OwnedFd,
+    wake: Notifier,
     /// Duplicate of the completion queue's fd, to wait on without the lock.
     completions: OwnedFd,
     /// The device moves data only while its completion queue is polled.
@@ -80,8 +81,7 @@ impl Worker {
         spare_lists: Arc<SpareLists>,
     ) -> Result<Self, PoolError> {
         let thread_error = |error: std::io::Error| PoolError::Thread(error.to_string());
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| thread_error(error.into()))?;
+        let wake = Notifier::new().map_err(thread_error)?;
         let completions = state.queue().fd().try_clone_to_owned().map_err(thread_error)?;
         Ok(Self {
             state: CachePadded::new(spin::Mutex::new(state)),
@@ -242,8 +242,7 @@ impl Worker {
     /// Wakes the thread whatever it does.
     pub fn kick(&self) {
         self.parking.cancel();
-        // A full eventfd counter is as good as a written one.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        self.wake.notify();
     }
 
     #[inline]
@@ -308,8 +307,7 @@ impl Worker {
         let watched = if completions { &mut fds[..] } else { fds.split_at_mut(1).0 };
         // An interrupted or failed poll is a wake-up like any other: the loop looks at the state anyway.
         let _ = poll(watched, timeout.as_ref());
-        let mut counter = [0u8; 8];
-        let _ = rustix::io::read(&self.wake, &mut counter);
+        self.wake.acknowledge();
     }
 
     #[cold]
@@ -327,7 +325,7 @@ impl Worker {
     #[inline]
     fn wake_if_parked(&self) {
         if self.parking.claim_wake() {
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+            self.wake.notify();
         }
     }
 
