@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use flagcx_p2p::auth::AuthError;
+
 use super::Frame;
 use super::codec::{self, FrameError, HEADER};
 
@@ -39,6 +41,8 @@ pub(crate) enum ControlError {
     Io(String),
     #[error(transparent)]
     Frame(#[from] FrameError),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     #[error("the peer refused: {0}")]
     Refused(String),
     #[error("the peer broke the protocol: {0}")]
@@ -154,7 +158,7 @@ impl Drop for Control {
     }
 }
 
-/// A refusal is an error to whoever waits for something else.
+/// A refusal is an error where something else is waited for.
 fn accepted(frame: Frame) -> Result<Frame, ControlError> {
     match frame {
         Frame::Refused { text } => Err(ControlError::Refused(text)),
@@ -236,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_peer_and_a_stranger_are_told_apart() {
+    fn a_closed_peer_and_another_program_are_told_apart() {
         let (control, peer) = pair();
         drop(peer);
         assert!(matches!(control.receive(), Err(ControlError::Closed)));
