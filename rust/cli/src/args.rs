@@ -36,7 +36,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Offer the files of a directory, and take new ones
     ///
-    /// There is no authentication unless FLAGCX_P2P_AUTH_KEY_FILE names a key: whoever reaches the port may read and add files.
+    /// There is no authentication unless FLAGCX_P2P_AUTH_KEY_FILE names a key: everyone who reaches the port may read and add files.
     Serve(ServeArgs),
     /// Store a file on a server
     Put(PutArgs),

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flagcx_p2p::auth::AuthKey;
 use flagcx_p2p::config::{self, Config};
 use flagcx_p2p::engine::EngineOptions;
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{CliError, Result};
-use crate::wire::auth::Door;
 
 /// The engine's configuration: the process's own, with its listeners on the interface of `listen`, unless that is
 /// the unspecified address or a variable chooses the interface.
@@ -29,9 +29,8 @@ pub(crate) fn config(listen: Option<IpAddr>) -> Result<Arc<Config>> {
 }
 
 /// The key that peers must know, if the configuration names one.
-pub(crate) fn door(config: &Config) -> Result<Door> {
-    let key = config.auth_key().map_err(|error| CliError::other(error.to_string()))?;
-    Ok(Door::new(key.as_deref()))
+pub(crate) fn auth_key(config: &Config) -> Result<Option<AuthKey>> {
+    config.auth_key().map_err(|error| CliError::other(error.to_string()))
 }
 
 /// Default options of the engine.

@@ -115,10 +115,10 @@ fn what_is_not_there_is_a_clear_error() {
 }
 
 #[test]
-fn a_stranger_on_the_port_is_a_clear_error() {
+fn another_program_on_the_port_is_a_clear_error() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let stranger = std::thread::spawn(move || {
+    let other = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         std::io::Write::write_all(&mut stream, b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
         stream
@@ -126,7 +126,7 @@ fn a_stranger_on_the_port_is_a_clear_error() {
     let temp = tempfile::tempdir().unwrap();
     run(program().args(["get", "a", &address, "-o"]).arg(temp.path().join("back")))
         .failed(1, "something else");
-    drop(stranger.join());
+    drop(other.join());
 }
 
 /// A sparse file that takes long to move in small chunks.
@@ -225,8 +225,8 @@ fn with_a_key_only_those_who_know_it_get_in() {
         command.arg("put").arg(&right).arg(&server.address).args(["--name", "a"]);
         run(command.envs(key.map(|key| ("FLAGCX_P2P_AUTH_KEY_FILE", key))))
     };
-    put(&server, None).failed(1, "wants a key");
-    put(&server, Some(&wrong)).failed(1, "does not know our key");
+    put(&server, None).failed(1, "requires a key");
+    put(&server, Some(&wrong)).failed(1, "pre-shared key differs");
     put(&open, Some(&right)).failed(1, "has no key");
     assert!(server.names().is_empty() && open.names().is_empty());
     put(&server, Some(&right)).succeeded();

@@ -1,35 +1,35 @@
-//! The one place that atomics and locks of lock-free code come from: std, or loom's models under `--cfg loom`.
+//! The one place that atomics and locks of lock-free code come from: std, or loom's models under `--cfg flagcx_p2p_loom`.
 
 use std::time::Duration;
 
-#[cfg(loom)]
+#[cfg(flagcx_p2p_loom)]
 #[allow(unused_imports, reason = "models use more than the code that they model")]
 pub(crate) use loom::sync::{
     Arc, Condvar, Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
 };
-#[cfg(not(loom))]
+#[cfg(not(flagcx_p2p_loom))]
 pub(crate) use std::sync::{
     Condvar, Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
 };
 
 /// A pointer that is replaced while others read through it.
-#[cfg(not(loom))]
+#[cfg(not(flagcx_p2p_loom))]
 pub(crate) use arc_swap::ArcSwap as Swap;
 
 /// What [`Swap`] gives to read through.
-#[cfg(not(loom))]
+#[cfg(not(flagcx_p2p_loom))]
 pub(crate) type SwapGuard<T> = arc_swap::Guard<std::sync::Arc<T>>;
-#[cfg(loom)]
+#[cfg(flagcx_p2p_loom)]
 pub(crate) type SwapGuard<T> = Box<std::sync::Arc<T>>;
 
 /// The model of it: loom explores who comes first, not the library's insides.
-#[cfg(loom)]
+#[cfg(flagcx_p2p_loom)]
 #[derive(Debug)]
 pub(crate) struct Swap<T>(Mutex<std::sync::Arc<T>>);
 
-#[cfg(loom)]
+#[cfg(flagcx_p2p_loom)]
 impl<T> Swap<T> {
     pub(crate) fn from_pointee(value: T) -> Self {
         Self(Mutex::new(std::sync::Arc::new(value)))
@@ -55,9 +55,9 @@ pub(crate) fn wait<'a, T>(
     guard: MutexGuard<'a, T>,
     timeout: Duration,
 ) -> MutexGuard<'a, T> {
-    #[cfg(not(loom))]
+    #[cfg(not(flagcx_p2p_loom))]
     return condition.wait_timeout(guard, timeout).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
-    #[cfg(loom)]
+    #[cfg(flagcx_p2p_loom)]
     {
         let _ = timeout;
         condition.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner())

@@ -16,7 +16,7 @@ use crate::output::{self, units};
 use crate::ring::{Ring, Shape};
 use crate::settings;
 use crate::wire::control::Control;
-use crate::wire::{Frame, Hash, auth};
+use crate::wire::{Frame, Hash, authenticate};
 
 pub(crate) use get::Target;
 
@@ -117,9 +117,11 @@ impl Client {
     pub(crate) fn connect(server: &str, shape: Shape) -> Result<Self> {
         let control = Control::connect(server)?;
         let config = settings::config(Some(control.local().ip()))?;
-        let nonce = auth::nonce()?;
+        let nonce = authenticate::nonce()?;
         control.send(&Frame::Open { chunk: shape.chunk, slots: shape.slots, nonce })?;
-        let Frame::Ring { metadata, chunk, slots } = settings::door(&config)?.enter(&control, &nonce)? else {
+        let key = settings::auth_key(&config)?;
+        let Frame::Ring { metadata, chunk, slots } = authenticate::enter(key.as_ref(), &control, nonce)?
+        else {
             return Err(CliError::protocol("expected its ring first"));
         };
         let agreed = Shape { chunk, slots: u16::try_from(slots.len()).unwrap_or(0) };

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use flagcx_p2p::auth::AuthKey;
 use flagcx_p2p::config::Config;
 use flagcx_p2p::engine::Engine;
 
@@ -17,7 +18,6 @@ use crate::output;
 use crate::settings;
 use crate::store::Directory;
 use crate::wire::Frame;
-use crate::wire::auth::Door;
 use crate::wire::control::Control;
 
 /// Clients served at the same time. Each has a ring of its own.
@@ -49,7 +49,8 @@ pub(crate) struct Server {
     engine: Arc<Engine>,
     metadata: String,
     ring_limit: u64,
-    door: Door,
+    /// The key that clients must know.
+    key: Option<AuthKey>,
     /// `FLAGCX_P2P_ALLOW` is in here.
     config: Arc<Config>,
     /// Running sessions. Written by the accept loop (up) and ending sessions (down), read by the accept loop only;
@@ -84,14 +85,14 @@ impl Server {
             .doing(|| format!("listen on {address}"))?;
         let bound = listener.local_addr().map_err(|error| CliError::other(error.to_string()))?;
         let config = settings::config(Some(options.listen))?;
-        let door = settings::door(&config)?;
+        let key = settings::auth_key(&config)?;
         let engine = Engine::open(Arc::clone(&config), settings::engine_options())
             .doing(|| "open the engine".into())?;
         engine.start_rpc_server().doing(|| "start the engine's listener".into())?;
         let metadata = engine.metadata()?;
         let (ring_limit, sessions) = (options.ring_limit, AtomicUsize::new(0));
         Ok((
-            Arc::new(Self { listener, directory, engine, metadata, ring_limit, door, config, sessions }),
+            Arc::new(Self { listener, directory, engine, metadata, ring_limit, key, config, sessions }),
             bound,
         ))
     }

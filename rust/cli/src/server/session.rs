@@ -10,24 +10,41 @@ use crate::pipeline::{Digest, Sink, Source};
 use crate::ring::{Ring, Shape};
 use crate::settings;
 use crate::store::{FileName, Incoming, StoreError};
-use crate::wire::Frame;
 use crate::wire::control::{Control, ControlError};
+use crate::wire::{Frame, authenticate};
 
 /// Serves a client until it leaves.
 pub(super) fn run(server: &Server, control: Control) {
     let peer = control.peer();
     tracing::info!(%peer, "client connected");
-    match (Session { server, control: &control }).serve() {
+    let session = Session { server, control: &control };
+    let shape = match session.admit() {
+        Ok(Some(shape)) => shape,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::warn!(%peer, "{error}");
+            // A client that has not proven the key is not even told what is wrong.
+            if server.key.is_none() {
+                refuse(control, &error);
+            }
+            return;
+        }
+    };
+    match session.serve(shape) {
         Ok(()) => tracing::info!(%peer, "client left"),
         Err(error) => {
             tracing::warn!(%peer, "{error}");
-            // What the client itself said or did it knows already.
-            if !matches!(error.problem(), Problem::Control(ControlError::Closed | ControlError::Silent)) {
-                // Best effort: the client may be gone.
-                let _ = control.send(&Frame::Refused { text: error.to_string() });
-                control.finish();
-            }
+            refuse(control, &error);
         }
+    }
+}
+
+/// Tells the client why it is served no longer. What it said or did itself it knows already.
+fn refuse(control: Control, error: &CliError) {
+    if !matches!(error.problem(), Problem::Control(ControlError::Closed | ControlError::Silent)) {
+        // Best effort: the client may be gone.
+        let _ = control.send(&Frame::Refused { text: error.to_string() });
+        control.finish();
     }
 }
 
@@ -37,16 +54,22 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn serve(&self) -> Result<()> {
-        let ring = match self.control.receive() {
-            Ok(Frame::Open { chunk, slots, nonce }) => {
-                self.server.door.admit(self.control, &nonce)?;
-                self.open(Shape { chunk, slots })?
-            }
+    /// Waits for a client that asks for a ring, and knows the key if there is one. `None`: it is gone again.
+    fn admit(&self) -> Result<Option<Shape>> {
+        let (shape, nonce) = match self.control.receive() {
+            Ok(Frame::Open { chunk, slots, nonce }) => (Shape { chunk, slots }, nonce),
             Ok(other) => return Err(unexpected(&other)),
-            Err(ControlError::Closed) => return Ok(()), // A port scan, or a health check.
+            Err(ControlError::Closed) => return Ok(None), // A port scan, or a health check.
             Err(error) => return Err(error.into()),
         };
+        if let Some(key) = &self.server.key {
+            authenticate::admit(key, self.control, nonce)?;
+        }
+        Ok(Some(shape))
+    }
+
+    fn serve(&self, wanted: Shape) -> Result<()> {
+        let ring = self.open(wanted)?;
         loop {
             match self.control.receive() {
                 Ok(Frame::Put { name, size, force }) => self.put(&ring, &name, size, force)?,

@@ -8,7 +8,7 @@ use flagcx_p2p::transfer::RdmaDesc;
 use super::{Frame, MAX_SLOTS, MAX_TEXT};
 
 /// Version of the stream; both sides must have the same.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 /// Largest payload: a ring of [`MAX_SLOTS`] descriptors, and room for text.
 pub(crate) const MAX_PAYLOAD: usize = 32 * 1024;
 /// Bytes before the payload.
@@ -89,9 +89,8 @@ pub(crate) fn encode(frame: &Frame) -> Vec<u8> {
             payload.extend(micros.to_le_bytes());
             12
         }
-        Frame::Challenge { nonce, proof } => {
+        Frame::Challenge { nonce } => {
             payload.extend(nonce);
-            payload.extend(proof);
             13
         }
         Frame::Proof { proof } => {
@@ -155,7 +154,7 @@ fn read_frame(kind: u8, reader: &mut Reader<'_>) -> Option<Frame> {
         10 => Frame::Alive,
         11 => Frame::AskUsage,
         12 => Frame::Usage { micros: reader.u64()? },
-        13 => Frame::Challenge { nonce: reader.array()?, proof: reader.array()? },
+        13 => Frame::Challenge { nonce: reader.array()? },
         14 => Frame::Proof { proof: reader.array()? },
         _ => return None,
     })
@@ -254,7 +253,7 @@ mod tests {
     fn frame() -> impl Strategy<Value = Frame> {
         let slots = proptest::collection::vec(descriptor(), 0..=8);
         prop_oneof![
-            any::<(u32, u16, [u8; 32])>().prop_map(|(chunk, slots, nonce)| Frame::Open {
+            any::<(u32, u16, [u8; 16])>().prop_map(|(chunk, slots, nonce)| Frame::Open {
                 chunk,
                 slots,
                 nonce
@@ -278,7 +277,7 @@ mod tests {
             Just(Frame::Alive),
             Just(Frame::AskUsage),
             any::<u64>().prop_map(|micros| Frame::Usage { micros }),
-            any::<([u8; 32], [u8; 32])>().prop_map(|(nonce, proof)| Frame::Challenge { nonce, proof }),
+            any::<[u8; 16]>().prop_map(|nonce| Frame::Challenge { nonce }),
             any::<[u8; 32]>().prop_map(|proof| Frame::Proof { proof }),
         ]
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use flagcx_p2p::auth::AuthError;
 use flagcx_p2p::control::{self, Patience};
 
 use super::Frame;
@@ -41,6 +42,8 @@ pub(crate) enum ControlError {
     Io(String),
     #[error(transparent)]
     Frame(#[from] FrameError),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     #[error("the peer refused: {0}")]
     Refused(String),
     #[error("the peer broke the protocol: {0}")]
@@ -153,7 +156,7 @@ impl Drop for Control {
     }
 }
 
-/// A refusal is an error to whoever waits for something else.
+/// A refusal is an error where something else is waited for.
 fn accepted(frame: Frame) -> Result<Frame, ControlError> {
     match frame {
         Frame::Refused { text } => Err(ControlError::Refused(text)),
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_peer_and_a_stranger_are_told_apart() {
+    fn a_closed_peer_and_another_program_are_told_apart() {
         let (control, peer) = pair();
         drop(peer);
         assert!(matches!(control.receive(), Err(ControlError::Closed)));

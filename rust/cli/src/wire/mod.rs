@@ -6,8 +6,10 @@
 //! ```text
 //!   client                                        server
 //!   Open{chunk, slots, nonce}               ──▶
-//!   [with a pre-shared key                  ◀──   Challenge{nonce, proof}
-//!    Proof{proof}                           ──▶]  allocates its ring of registered chunks
+//!   [with a pre-shared key                  ◀──   Challenge{nonce}
+//!    Proof{proof}                           ──▶   wrong: closes without another frame
+//!                                           ◀──   Proof{proof}]
+//!                                                 allocates its ring of registered chunks
 //!                                           ◀──   Ring{metadata, chunk, descriptors}
 //!   (engine connects to `metadata`)
 //!   Put{name, size, force}                  ──▶   ◀── Ready{size} | Refused
@@ -21,10 +23,11 @@
 //! Chunk `n` uses slot `n` modulo the number of slots, on both sides. Either side sends `Alive` every few seconds,
 //! so silence means that a peer is stopped or cut off.
 
-pub(crate) mod auth;
+pub(crate) mod authenticate;
 pub(crate) mod codec;
 pub(crate) mod control;
 
+use flagcx_p2p::auth::{Nonce, Proof};
 use flagcx_p2p::transfer::RdmaDesc;
 
 /// Most slots that a ring may have.
@@ -33,9 +36,6 @@ pub(crate) const MAX_SLOTS: usize = 256;
 pub(crate) const MAX_TEXT: usize = 1024;
 /// A blake3 hash.
 pub(crate) type Hash = [u8; 32];
-
-/// A random number, used once.
-pub(crate) type Nonce = [u8; 32];
 
 /// What the two sides say to each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +64,8 @@ pub(crate) enum Frame {
     AskUsage,
     /// Server: this much, in microseconds.
     Usage { micros: u64 },
-    /// Server: I know the pre-shared key; show me that you do.
-    Challenge { nonce: Nonce, proof: Hash },
-    /// Client: I do.
-    Proof { proof: Hash },
+    /// Server: prove that you know the pre-shared key.
+    Challenge { nonce: Nonce },
+    /// Client, and then the server: this proves it.
+    Proof { proof: Proof },
 }

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::ConfigError;
+use crate::auth::AuthKey;
 
 /// Bytes that a key must have at least: 128 bits.
 pub const MIN_KEY: usize = 16;
@@ -15,7 +15,7 @@ pub const MAX_KEY: usize = 4096;
 
 /// Reads a key. Line ends at the end of the file do not count. Others than the owner being able to read the file is
 /// worth a warning.
-pub fn read_key_file(path: &Path) -> Result<Arc<[u8]>, ConfigError> {
+pub fn read_key_file(path: &Path) -> Result<AuthKey, ConfigError> {
     let problem = |reason: String| ConfigError {
         variable: "FLAGCX_P2P_AUTH_KEY_FILE",
         text: format!("key file {}: {reason}", path.display()),
@@ -36,7 +36,7 @@ pub fn read_key_file(path: &Path) -> Result<Arc<[u8]>, ConfigError> {
         key.pop();
     }
     match key.len() {
-        MIN_KEY..=MAX_KEY => Ok(key.into()),
+        MIN_KEY..=MAX_KEY => Ok(AuthKey::new(&key)),
         length => Err(problem(format!("has {length} bytes of key, expected {MIN_KEY} to {MAX_KEY}"))),
     }
 }
@@ -44,8 +44,9 @@ pub fn read_key_file(path: &Path) -> Result<Arc<[u8]>, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{Initiator, Nonces, Purpose};
 
-    fn key_of(content: &[u8]) -> Result<Arc<[u8]>, ConfigError> {
+    fn key_of(content: &[u8]) -> Result<AuthKey, ConfigError> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         std::fs::write(&path, content).unwrap();
@@ -54,7 +55,10 @@ mod tests {
 
     #[test]
     fn a_key_is_the_content_without_line_ends() {
-        assert_eq!(&*key_of(b"0123456789abcdef\r\n\n").unwrap(), b"0123456789abcdef");
+        let nonces = Nonces { initiator: [1; 16], responder: [2; 16] };
+        let proof = |key: &AuthKey| Initiator::prove(key, Purpose::DATA, nonces).1;
+        let read = key_of(b"0123456789abcdef\r\n\n").unwrap();
+        assert_eq!(proof(&read), proof(&AuthKey::new(b"0123456789abcdef")));
     }
 
     #[test]

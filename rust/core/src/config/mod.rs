@@ -227,7 +227,7 @@ impl Config {
     }
 
     /// The pre-shared key, `None` when no file is named. Read anew at each call.
-    pub fn auth_key(&self) -> Result<Option<Arc<[u8]>>, ConfigError> {
+    pub fn auth_key(&self) -> Result<Option<AuthKey>, ConfigError> {
         self.auth_key_file.as_deref().map(read_key_file).transpose()
     }
 
@@ -241,7 +241,7 @@ impl Config {
                 bind: self.bind,
                 ports: self.port_range,
                 force: self.path,
-                auth_key: self.auth_key()?.map(|key| AuthKey::new(&key)),
+                auth_key: self.auth_key()?,
                 allow: self.allow.clone(),
                 faults: self.faults.clone(),
                 device_count: self.software_devices,

@@ -233,7 +233,7 @@ impl Drop for OpenedMemory {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 

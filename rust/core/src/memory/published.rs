@@ -57,7 +57,7 @@ impl<S, V> Published<S, V> {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, flagcx_p2p_loom))]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod models {
     use super::*;

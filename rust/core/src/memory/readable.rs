@@ -21,7 +21,7 @@ pub(super) fn is_readable(address: u64, length: u64) -> bool {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
+#[cfg(not(flagcx_p2p_loom))]
 mod tests {
     use std::ptr::null_mut;
 

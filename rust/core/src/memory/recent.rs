@@ -106,7 +106,7 @@ impl Recent {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
+#[cfg(not(flagcx_p2p_loom))]
 mod tests {
     use super::*;
     use crate::fabric::{Access, SoftwareOptions, software};

@@ -261,7 +261,7 @@ fn next_id() -> RegionId {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
+#[cfg(not(flagcx_p2p_loom))]
 mod tests {
     use super::*;
     use crate::fabric::{SoftwareOptions, software};

@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::decoder::SenderPolicy;
 use super::queue::{Limits, Queue};
 use super::{LargeMessage, Message};
-use crate::auth::AuthKey;
 use crate::config::{Config, ConfigError};
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener};
 use crate::events::{EventLoop, Task, Wakeup};
@@ -44,7 +43,7 @@ impl ReceiverOptions {
     /// As the configuration says, and no connected hosts; reads the key file.
     pub fn from_config(config: &Config, bind: IpAddr, incarnation: u64) -> Result<Self, ConfigError> {
         config.check()?;
-        let key = config.auth_key()?.map(|key| AuthKey::new(&key));
+        let key = config.auth_key()?;
         Ok(Self {
             bind,
             ports: config.port_range,

@@ -98,7 +98,7 @@ impl Groups {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests {
     use std::collections::VecDeque;
 

@@ -44,7 +44,7 @@ impl Parking {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, flagcx_p2p_loom))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod models {
     use super::*;

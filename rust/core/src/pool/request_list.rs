@@ -91,7 +91,7 @@ impl RequestList {
     }
 
     /// Everything that it would have posted, to compare.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(flagcx_p2p_loom)))]
     pub(crate) fn contents(&self) -> (String, Vec<Sge>, u64) {
         (format!("{:?} {:?}", self.opcode, self.requests()), self.entries().to_vec(), self.bytes)
     }
@@ -102,7 +102,7 @@ impl RequestList {
     }
 
     /// Their entries.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(flagcx_p2p_loom)))]
     pub(super) fn entries(&self) -> &[Sge] {
         self.entries.get(..self.entry_count).unwrap_or_default()
     }

@@ -313,7 +313,7 @@ impl<'a> Cutter<'a> {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
+#[cfg(not(flagcx_p2p_loom))]
 mod tests {
     use proptest::prelude::*;
 

@@ -128,7 +128,7 @@ impl Default for Task {
 
 impl Task {
     /// One that is not freed, as those of a transfer table are, kept where it is not taken for a leak.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(flagcx_p2p_loom)))]
     pub(super) fn lasting() -> &'static Self {
         static KEPT: Mutex<Vec<&Task>> = Mutex::new(Vec::new());
         let task = Box::leak(Box::default());
@@ -259,7 +259,7 @@ impl Task {
 
 use crate::sync::{lock, wait};
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
@@ -309,7 +309,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, flagcx_p2p_loom))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod models {
     use super::*;

@@ -75,7 +75,7 @@ impl FreeList {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, flagcx_p2p_loom))]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod models {
     use super::*;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 mod build;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod build_tests;
 mod desc;
 mod free_list;

@@ -34,7 +34,7 @@ pub(super) struct Slot {
     pub(super) task: Task,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(flagcx_p2p_loom))]
 const _: () = assert!(size_of::<Slot>() == 128);
 
 /// [`Slot::next_free`] of a slot that is at home with a worker, plus that worker's index: no slot's index, and no end of
@@ -113,7 +113,7 @@ impl SpareChunks {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, flagcx_p2p_loom))]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod models {
     use super::*;
@@ -166,7 +166,7 @@ mod models {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 #[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;

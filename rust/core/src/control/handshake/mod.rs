@@ -131,7 +131,7 @@ impl Limits {
             keepalive: config.keepalive,
             ports: config.port_range,
             allow: AllowList::new(&config.allow),
-            auth: config.auth_key()?.map(|key| AuthKey::new(&key)),
+            auth: config.auth_key()?,
             allow_original: config.auth_allow_original,
             connected_hosts: ConnectedHosts::default(),
             abort,

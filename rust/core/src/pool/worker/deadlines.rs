@@ -12,7 +12,7 @@ const DRAIN_LIMIT_MS: u64 = 2000;
 
 impl WorkerState {
     /// One turn at a time of the caller's, in milliseconds of the pool's clock: for tests.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(flagcx_p2p_loom)))]
     pub(super) fn step_at(&mut self, now: u64) {
         self.turn();
         if now >= self.next_deadline_check {

@@ -4,15 +4,15 @@
 //! worker's thread runs it, and so does every caller that waits for one of its transfers.
 
 mod completions;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod credit_tests;
 mod deadlines;
 mod express;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod fake_nic;
 mod lanes;
 mod posting;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests;
 
 pub use express::OneRequest;

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! An offer names the process and a place of its memory, so it waits until the responder has proven the key. That is a
-//! round trip more with a key, once for each connection; without one there are as few as before. Greetings say which
+//! round trip more with a key, once for each connection; without one there are two. Greetings say which
 //! version their sender speaks and whether it has a key: with different keys, or with one on one side only, both sides
 //! can say what is wrong. With a key, offer and answer carry the session's seal, else zeros in its place.
 
