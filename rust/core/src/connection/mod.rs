@@ -144,7 +144,7 @@ impl Connection {
         established: Established,
     ) -> Result<Arc<Self>, PoolError> {
         /// Numbers the connections; only their uniqueness matters: Relaxed.
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let Established { peer, remote, capabilities, heals, leads, channel, notify, connected_host } =
             established;
         let (path, policy) = (lanes.path(), lanes.policy());
