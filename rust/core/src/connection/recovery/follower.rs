@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::lane::{Ask, Lane, State, Turn};
-use super::{Action, DRIVER_LIMIT, FOLLOW_LIMIT, LostReason, STEP_LIMIT};
+use super::{Action, DRIVER_LIMIT, FOLLOW_LIMIT, Failure, LostReason, STEP_LIMIT};
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
 
@@ -86,6 +86,18 @@ impl Lane {
         }
     }
 
+    /// The new queue pair does not connect to the leader's. That one may be gone: a leader that has given an attempt up
+    /// begins another. If it has not, it gets no answer, and does so then.
+    pub(super) fn not_connected(&mut self, error: String, turn: &mut Turn<'_>) {
+        let State::Making { next, patience, .. } = self.state else { return };
+        self.discard(turn.actions);
+        self.failure = Some(Failure::NotConnected(error));
+        self.state = State::Told { until: patience, missed: None };
+        if let Some(ask) = next {
+            self.make(ask, patience, turn);
+        }
+    }
+
     /// The leader is connected too. If it says so when we have given our half up, it takes a lane to be ready that
     /// leads nowhere, and must be told.
     pub(super) fn ready(&mut self, attempt: u32, turn: &mut Turn<'_>) {
@@ -110,7 +122,8 @@ impl Lane {
     }
 
     pub(super) fn close_unasked(&mut self, turn: &mut Turn<'_>) {
-        self.close(LostReason::NotAsked { cause: self.cause.clone() }, turn);
+        let (failure, cause) = (self.failure.take(), self.cause.clone());
+        self.close(LostReason::NotAsked { failure, cause }, turn);
     }
 
     fn say_broken(&self, turn: &mut Turn<'_>) {

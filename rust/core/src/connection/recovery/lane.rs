@@ -18,7 +18,7 @@ pub(super) struct Lane {
     pub(super) attempt: u32,
     /// Why it is not healthy.
     pub(super) cause: String,
-    /// Leader: what became of the attempt before this one, since it was healthy.
+    /// What became of the last attempt that failed, since it was healthy.
     pub(super) failure: Option<Failure>,
 }
 
@@ -166,6 +166,20 @@ impl Lane {
             State::Creating { tried, .. } if attempt == self.attempt => self.ask(tried, result, turn),
             State::Making { attempt: under_way, next, patience, .. } if attempt == under_way => {
                 self.answer(result, next, patience, turn);
+            }
+            _ => self.discard_late(attempt, turn),
+        }
+    }
+
+    /// A new queue pair was connected, or was not.
+    pub(super) fn connected(&mut self, attempt: u32, result: Result<(), String>, turn: &mut Turn<'_>) {
+        match (self.state, result) {
+            (State::Connecting { .. }, Ok(())) if attempt == self.attempt => self.use_it(attempt, turn),
+            (State::Connecting { tried, .. }, Err(error)) if attempt == self.attempt => {
+                self.fail(Failure::NotConnected(error), tried, turn);
+            }
+            (State::Making { attempt: under_way, .. }, Err(error)) if attempt == under_way => {
+                self.not_connected(error, turn);
             }
             _ => self.discard_late(attempt, turn),
         }

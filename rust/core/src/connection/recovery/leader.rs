@@ -52,19 +52,10 @@ impl Lane {
         }
     }
 
-    /// The new queue pair is connected, or is not: says so to the peer, and uses it.
-    pub(super) fn connected(&mut self, attempt: u32, result: Result<(), String>, turn: &mut Turn<'_>) {
-        let State::Connecting { tried, .. } = self.state else { return self.discard_late(attempt, turn) };
-        if attempt != self.attempt {
-            return self.discard_late(attempt, turn);
-        }
-        match result {
-            Ok(()) => {
-                self.install(attempt, turn);
-                turn.actions.say(ChannelFrame::Ready { lane: self.index as u32, attempt });
-            }
-            Err(error) => self.fail(Failure::NotConnected(error), tried, turn),
-        }
+    /// The new queue pair is connected: says so to the peer, and uses it.
+    pub(super) fn use_it(&mut self, attempt: u32, turn: &mut Turn<'_>) {
+        self.install(attempt, turn);
+        turn.actions.say(ChannelFrame::Ready { lane: self.index as u32, attempt });
     }
 
     /// The peer's end has failed, or has given up its half. Said before the peer has answered an attempt, it is about

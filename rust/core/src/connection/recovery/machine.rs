@@ -104,7 +104,7 @@ impl Machine {
         self.with_lane(lane, now, |lane, turn| lane.created(attempt, result, turn));
     }
 
-    /// The end of [`Action::Connect`].
+    /// The end of [`Action::Connect`], or an [`Action::CreateConnected`] that did not connect.
     pub(in crate::connection) fn connected(
         &mut self,
         lane: usize,

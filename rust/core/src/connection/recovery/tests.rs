@@ -323,7 +323,7 @@ fn a_destroyed_lane_takes_its_new_queue_pair_with_it() {
 fn who_is_not_asked_closes_the_lane_after_twelve_seconds() {
     let mut bench = Bench::new(FOLLOWER, 2);
     assert_eq!(bench.drain(0), [broken()]);
-    let end = close(LostReason::NotAsked { cause: cause() });
+    let end = close(LostReason::NotAsked { failure: None, cause: cause() });
     assert_eq!(bench.expire(FOLLOW_LIMIT), [end, refused(0)]);
 }
 
@@ -335,7 +335,7 @@ fn wishes_that_lead_to_nothing_do_not_put_the_end_off() {
         assert_eq!(bench.hear(ask(attempt)), [create_connected(attempt)]);
         assert_eq!(bench.create(attempt), [Action::Send(rebuilt(attempt))]);
     }
-    let end = close(LostReason::NotAsked { cause: cause() });
+    let end = close(LostReason::NotAsked { failure: None, cause: cause() });
     assert_eq!(bench.expire(FOLLOW_LIMIT), [discard(4), end, refused(4)]);
 }
 
@@ -361,6 +361,22 @@ fn one_half_is_made_at_a_time() {
     assert_eq!(bench.create(999), [Action::Send(rebuilt(999))]);
     // Asked again when it has answered: the leader has given up what it asked for before.
     assert_eq!(bench.hear(ask(1000)), [discard(999), create_connected(1000)]);
+}
+
+/// The leader may have given that attempt up.
+#[test]
+fn a_half_that_does_not_connect_is_not_the_end() {
+    let mut bench = Bench::new(FOLLOWER, 2);
+    bench.drain(0);
+    bench.hear(ask(1));
+    assert_eq!(bench.connect(1, Err("it is gone".to_owned())), [discard(1)]);
+    assert_eq!(bench.hear(ask(2)), [create_connected(2)]);
+    assert_eq!(bench.hear(ask(3)), []);
+    assert_eq!(bench.connect(2, Err("it is gone".to_owned())), [discard(2), create_connected(3)]);
+    bench.connect(3, Err("no route".to_owned()));
+    let failure = Some(Failure::NotConnected("no route".to_owned()));
+    let end = close(LostReason::NotAsked { failure, cause: cause() });
+    assert_eq!(bench.expire(FOLLOW_LIMIT), [end, refused(3)]);
 }
 
 #[test]
