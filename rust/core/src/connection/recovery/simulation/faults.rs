@@ -21,6 +21,8 @@ pub(super) struct Scenario {
 #[derive(Clone, Debug)]
 pub(super) struct Conditions {
     pub(super) heals: bool,
+    /// All trouble passes soon enough for every lane to come back.
+    pub(super) curable: bool,
     /// Frames arrive that the other machine has not said.
     pub(super) hostile: bool,
     /// One way of a request.
@@ -45,6 +47,7 @@ impl Conditions {
     fn draw(random: &mut Random) -> Self {
         Self {
             heals: true,
+            curable: false,
             hostile: false,
             wire: random.between(20, millis(50)),
             retries: random.between(1000, millis(2000)),
@@ -115,7 +118,7 @@ pub(super) enum Fault {
     },
 }
 
-pub(super) const SCENARIOS: [Scenario; 9] = [
+pub(super) const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "dead host",
         conditions: Conditions::draw,
@@ -167,7 +170,7 @@ pub(super) const SCENARIOS: [Scenario; 9] = [
     },
     Scenario {
         name: "both ends fail at once",
-        conditions: Conditions::draw,
+        conditions: |random| Conditions { curable: true, ..Conditions::draw(random) },
         faults: |random| {
             let mut faults = Vec::new();
             for _ in 0..3 + random.below(4) {
@@ -176,6 +179,32 @@ pub(super) const SCENARIOS: [Scenario; 9] = [
                 let first = random.below(2) as usize;
                 faults.push((at, Fault::QueuePair { end: first, lane }));
                 faults.push((at + gap - 1, Fault::QueuePair { end: 1 - first, lane }));
+            }
+            faults
+        },
+    },
+    Scenario {
+        name: "trouble that passes",
+        conditions: |random| Conditions { curable: true, ..Conditions::draw(random) },
+        faults: |random| {
+            let mut faults = queue_pairs(random, 4, millis(6000));
+            for _ in 0..2 {
+                let end = random.below(2) as usize;
+                let lasts = random.between(1, millis(1200));
+                let fault = match random.below(5) {
+                    0 => Fault::Stops { end, lasts },
+                    1 => Fault::Blocks { end, lasts },
+                    2 => Fault::Silence { lasts },
+                    _ => Fault::Port { end, lasts },
+                };
+                faults.push((random.between(1, millis(6000)), fault));
+            }
+            // These cost nobody an attempt.
+            let (end, mut at) = (random.below(2) as usize, random.between(1, millis(6000)));
+            for _ in 0..random.below(20) {
+                at += random.between(10, millis(20));
+                let lasts = random.between(10, millis(20));
+                faults.push((at, Fault::Port { end, lasts }));
             }
             faults
         },
@@ -278,6 +307,11 @@ impl Fault {
 impl World {
     /// Puts the faults on the agenda, and transfers around them.
     pub(super) fn prepare(&mut self, faults: Vec<(u64, Fault)>) {
+        let flaps = faults.iter().any(|(_, fault)| matches!(fault, Fault::Port { .. }));
+        if flaps && self.conditions.curable {
+            // Where connecting finds the peer's half gone, flaps use up the attempts. The fabric that does has no ports.
+            self.conditions.dials = false;
+        }
         for (at, fault) in faults {
             self.conditions.last_fault = self.conditions.last_fault.max(at + fault.lasts());
             self.after(at, Event::Fault(fault));

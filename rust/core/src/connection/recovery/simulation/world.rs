@@ -431,9 +431,6 @@ impl World {
     }
 
     fn look_around(&mut self) {
-        if self.last_action > self.conditions.last_fault + SETTLED_AFTER && self.conditions.agrees() {
-            self.violation(Violation::Disagree, "a lane that was healthy does not work");
-        }
         for end in 0..2 {
             if self.ends[end].is_over() {
                 continue;
@@ -452,11 +449,14 @@ impl World {
         if self.open_parts() > 0 {
             self.violation(Violation::Unsettled, "a part has no end");
         }
-        if !self.conditions.agrees() {
+        if !self.conditions.agrees() || self.ends.iter().any(|end| end.hung) {
             return;
         }
-        if self.ends.iter().any(|end| end.hung) {
-            return;
+        if self.last_action > self.conditions.last_fault + SETTLED_AFTER {
+            self.violation(Violation::Disagree, "a lane that was healthy does not work");
+        }
+        if self.conditions.curable && self.tally.lanes_closed > 0 {
+            self.violation(Violation::GivenUp, "a lane is closed that could have come back");
         }
         if self.ends[0].is_over() != self.ends[1].is_over() {
             return self.violation(Violation::Disagree, "only one end has lost the connection");
