@@ -108,7 +108,6 @@ pub(super) enum Event {
     },
     DeviceSays {
         end: usize,
-        health: DeviceHealth,
     },
     /// It is time for all to be settled.
     Settled,
@@ -349,7 +348,9 @@ impl World {
                     self.set_device(end, DeviceHealth::Up);
                 }
             }
-            Event::DeviceSays { end, health } => {
+            Event::DeviceSays { end } => {
+                // How it is now: who was stopped does not hear of all that was between.
+                let health = self.ends[end].device;
                 self.tell(end, |machine, now| machine.device(health, now));
             }
             Event::Settled => self.settled(),
@@ -375,7 +376,7 @@ impl World {
             | Event::Delivery { end }
             | Event::KeepaliveLost { end }
             | Event::Unblocked { end }
-            | Event::DeviceSays { end, .. }
+            | Event::DeviceSays { end }
             | Event::Fault(Fault::Frame { end })
             | Event::Created { end, .. }
             | Event::Connected { end, .. } => Some(end),
@@ -406,7 +407,7 @@ impl World {
     pub(super) fn set_device(&mut self, end: usize, health: DeviceHealth) {
         if !matches!(self.ends[end].device, DeviceHealth::Lost(_)) {
             self.ends[end].device = health;
-            self.after(0, Event::DeviceSays { end, health });
+            self.after(0, Event::DeviceSays { end });
         }
     }
 
