@@ -99,7 +99,7 @@ impl Actions {
     }
 
     /// Drops the frames.
-    pub(super) fn fall_silent(&mut self) {
+    pub(super) fn drop_frames(&mut self) {
         self.frames.clear();
     }
 
