@@ -39,7 +39,7 @@ pub(super) struct Conditions {
     pub(super) dials: bool,
     pub(super) drain: u64,
     pub(super) never_drains: u64,
-    /// When the last fault strikes, or its consequences end.
+    /// When the last fault happens, or its consequences end.
     pub(super) last_fault: u64,
 }
 
@@ -118,7 +118,7 @@ pub(super) enum Fault {
     },
 }
 
-pub(super) const SCENARIOS: [Scenario; 10] = [
+pub(super) const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "dead host",
         conditions: Conditions::draw,
@@ -184,27 +184,37 @@ pub(super) const SCENARIOS: [Scenario; 10] = [
         },
     },
     Scenario {
-        name: "trouble that passes",
-        conditions: |random| Conditions { curable: true, ..Conditions::draw(random) },
+        name: "short flaps",
+        // The fabric that dials has no ports: flaps would use up the attempts of who dials.
+        conditions: |random| Conditions { curable: true, dials: false, ..Conditions::draw(random) },
         faults: |random| {
             let mut faults = queue_pairs(random, 4, millis(6000));
             for _ in 0..2 {
-                let end = random.below(2) as usize;
-                let lasts = random.between(1, millis(1200));
-                let fault = match random.below(5) {
-                    0 => Fault::Stops { end, lasts },
-                    1 => Fault::Blocks { end, lasts },
-                    2 => Fault::Silence { lasts },
-                    _ => Fault::Port { end, lasts },
-                };
-                faults.push((random.between(1, millis(6000)), fault));
+                let (end, lasts) = (random.below(2) as usize, random.between(1, millis(1200)));
+                faults.push((random.between(1, millis(6000)), Fault::Port { end, lasts }));
             }
-            // These cost nobody an attempt.
             let (end, mut at) = (random.below(2) as usize, random.between(1, millis(6000)));
             for _ in 0..random.below(20) {
                 at += random.between(10, millis(20));
                 let lasts = random.between(10, millis(20));
                 faults.push((at, Fault::Port { end, lasts }));
+            }
+            faults
+        },
+    },
+    Scenario {
+        name: "pauses",
+        conditions: |random| Conditions { curable: true, ..Conditions::draw(random) },
+        faults: |random| {
+            let mut faults = queue_pairs(random, 4, millis(6000));
+            for _ in 0..2 {
+                let (end, lasts) = (random.below(2) as usize, random.between(1, millis(3500)));
+                let fault = match random.below(4) {
+                    0 => Fault::Silence { lasts },
+                    1 => Fault::Blocks { end, lasts: lasts.min(millis(2900)) },
+                    _ => Fault::Stops { end, lasts },
+                };
+                faults.push((random.between(1, millis(6000)), fault));
             }
             faults
         },
@@ -307,11 +317,6 @@ impl Fault {
 impl World {
     /// Puts the faults on the agenda, and transfers around them.
     pub(super) fn prepare(&mut self, faults: Vec<(u64, Fault)>) {
-        let flaps = faults.iter().any(|(_, fault)| matches!(fault, Fault::Port { .. }));
-        if flaps && self.conditions.curable {
-            // Where connecting finds the peer's half gone, flaps use up the attempts. The fabric that does has no ports.
-            self.conditions.dials = false;
-        }
         for (at, fault) in faults {
             self.conditions.last_fault = self.conditions.last_fault.max(at + fault.lasts());
             self.after(at, Event::Fault(fault));
@@ -324,7 +329,7 @@ impl World {
         self.after(self.conditions.last_fault + SETTLED_AFTER, Event::Settled);
     }
 
-    pub(super) fn strike(&mut self, fault: Fault) {
+    pub(super) fn inject(&mut self, fault: Fault) {
         self.tally.faults += 1;
         match fault {
             Fault::QueuePair { end, lane } => {
@@ -357,7 +362,7 @@ impl World {
                 }
             }
             Fault::Frame { end } => {
-                let frame = self.nonsense(end);
+                let frame = self.wrong_frame(end);
                 self.tell(end, |machine, now| machine.frame(frame, now));
                 if self.ends[end].machine.backlog() > 2 * self.ends[end].lanes.len() + 1 {
                     self.violation(Violation::Unbounded, "a peer makes the machine's memory grow");
@@ -366,7 +371,7 @@ impl World {
         }
     }
 
-    fn nonsense(&mut self, end: usize) -> ChannelFrame {
+    fn wrong_frame(&mut self, end: usize) -> ChannelFrame {
         let lane = self.random.below(self.ends[end].lanes.len() as u64 + 1) as u32;
         let near = self.random.percent(90);
         let attempt = if near { self.random.below(6) } else { self.random.next() } as u32;

@@ -213,7 +213,8 @@ impl World {
         for _ in 0..MAX_EVENTS {
             let next = self.agenda.peek().map(|entry| entry.at);
             match self.next_deadline() {
-                Some((at, end)) if next.is_none_or(|next| at <= next) => {
+                // What has happened is reported first.
+                Some((at, end)) if next.is_none_or(|next| at < next) => {
                     self.now = self.now.max(at);
                     self.expire(end);
                 }
@@ -321,20 +322,20 @@ impl World {
                 return;
             }
             if self.ends[end].stopped_until > self.now {
-                let delay = self.ends[end].stopped_until - self.now;
+                let delay = self.ends[end].stopped_until - self.now + self.hesitation(event);
                 return self.after(delay, event);
             }
         }
         self.note(|| format!("{event:?}"));
         match event {
-            Event::Fault(fault) => self.strike(fault),
+            Event::Fault(fault) => self.inject(fault),
             Event::Submit { end } => {
                 let lane = self.random.below(self.ends[end].lanes.len() as u64) as usize;
                 let part = self.submit(end, lane);
                 if let Some(part) = part.filter(|_| self.random.percent(20)) {
-                    let patience = self.random.between(50, millis(20_000));
-                    self.after(patience, Event::Cancel { part });
-                    self.conditions.last_fault = self.conditions.last_fault.max(self.now + patience);
+                    let delay = self.random.between(50, millis(20_000));
+                    self.after(delay, Event::Cancel { part });
+                    self.conditions.last_fault = self.conditions.last_fault.max(self.now + delay);
                 }
             }
             Event::Cancel { part } => self.cancel(part),
@@ -366,6 +367,20 @@ impl World {
             Event::Created { end, lane, attempt } => self.created(end, lane, attempt),
             Event::Connected { end, lane, attempt } => self.connected(end, lane, attempt),
             Event::Install { end, lane, attempt } => self.take_up(end, lane, attempt),
+        }
+    }
+
+    /// How long it takes until something is noticed after its process was stopped. The driver reads the socket and the
+    /// device before all else, and a worker looks for completions before it looks at the clock.
+    fn hesitation(&mut self, event: Event) -> u64 {
+        match event {
+            Event::Completes { .. }
+            | Event::Unanswered { .. }
+            | Event::Drains { .. }
+            | Event::Created { .. }
+            | Event::Connected { .. } => self.random.between(1, millis(20)),
+            Event::DrainLimit { .. } => millis(20),
+            _ => 0,
         }
     }
 
