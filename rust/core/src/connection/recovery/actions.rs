@@ -28,7 +28,8 @@ pub(in crate::connection) enum Action {
         /// Names the queue pair, with the lane.
         attempt: u32,
     },
-    /// Create a queue pair and connect it to the peer's.
+    /// Create a queue pair and connect it to the peer's. The answer is `Machine::created`, or `Machine::connected` with
+    /// an error, if it was created and could not be connected: then the peer may ask again.
     CreateConnected {
         /// Index of the lane that it is for.
         lane: usize,
@@ -98,7 +99,7 @@ impl Actions {
     }
 
     /// Drops the frames.
-    pub(super) fn fall_silent(&mut self) {
+    pub(super) fn drop_frames(&mut self) {
         self.frames.clear();
     }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::actions::Actions;
+use super::limit::Limit;
 use super::{Action, DRIVER_LIMIT, Failure, LostReason, PORT_LIMIT, Role, STEP_LIMIT};
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
@@ -18,29 +19,29 @@ pub(super) struct Lane {
     pub(super) attempt: u32,
     /// Why it is not healthy.
     pub(super) cause: String,
-    /// Leader: what became of the attempt before this one, since it was healthy.
+    /// What became of the last attempt that failed, since it was healthy.
     pub(super) failure: Option<Failure>,
 }
 
-/// Where a lane stands. A state with `until` ends by itself then.
+/// Where a lane stands. A state with `until` ends at that time, if nothing else has ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// In working order.
     Healthy,
     /// The queue pair is in ERROR and not drained.
     Broken {
-        until: Instant,
+        until: Limit,
         /// Follower: what the leader has asked for meanwhile.
         ask: Option<Ask>,
     },
     /// Leader: drained, and waits for the port. Of the attempts so far `tried` failed.
     Waiting { tried: u32 },
     /// Leader: a new queue pair is being created, for attempt `tried` in a row.
-    Creating { tried: u32, until: Instant },
+    Creating { tried: u32, until: Limit },
     /// Leader: the peer was asked for its half.
     Asked { tried: u32, until: Instant },
     /// Leader: the peer has answered; the new queue pair is being connected to the peer's.
-    Connecting { tried: u32, until: Instant },
+    Connecting { tried: u32, until: Limit },
     /// Follower: drained, and waits to be asked.
     Told {
         until: Instant,
@@ -50,14 +51,14 @@ pub(super) enum State {
     /// Follower: a new queue pair is being created and connected to the leader's.
     Making {
         attempt: u32,
-        until: Instant,
-        /// A newer wish of the leader, which comes next.
+        until: Limit,
+        /// A newer request of the leader, which comes next.
         next: Option<Ask>,
         /// When the lane is given up at the latest.
-        patience: Instant,
+        give_up_at: Instant,
     },
     /// Follower: the new queue pair is connected, and the leader knows; it has to be ready.
-    Answered { attempt: u32, until: Instant, patience: Instant },
+    Answered { attempt: u32, until: Instant, give_up_at: Instant },
     /// Closed for good.
     Closed,
 }
@@ -99,7 +100,7 @@ impl Lane {
     pub(super) fn broken(&mut self, reason: &str, turn: &mut Turn<'_>) {
         if self.state == State::Healthy {
             reason.clone_into(&mut self.cause);
-            self.state = State::Broken { until: turn.now + STEP_LIMIT, ask: None };
+            self.state = State::Broken { until: Limit::after(STEP_LIMIT, turn.now), ask: None };
         }
     }
 
@@ -148,13 +149,13 @@ impl Lane {
                 // It failed for no fault of the peer: a port that flaps must not use up the attempts.
                 self.state = State::Waiting { tried: tried.saturating_sub(1) };
             }
-            State::Making { patience, .. } => {
+            State::Making { give_up_at, .. } => {
                 self.discard(turn.actions);
-                self.state = State::Told { until: patience, missed: None };
+                self.state = State::Told { until: give_up_at, missed: None };
             }
-            State::Answered { attempt, patience, .. } => {
+            State::Answered { attempt, give_up_at, .. } => {
                 self.discard(turn.actions);
-                self.state = State::Told { until: patience, missed: Some(attempt) };
+                self.state = State::Told { until: give_up_at, missed: Some(attempt) };
             }
             _ => {}
         }
@@ -164,8 +165,24 @@ impl Lane {
     pub(super) fn created(&mut self, attempt: u32, result: Result<LaneRecord, String>, turn: &mut Turn<'_>) {
         match self.state {
             State::Creating { tried, .. } if attempt == self.attempt => self.ask(tried, result, turn),
-            State::Making { attempt: under_way, next, patience, .. } if attempt == under_way => {
-                self.answer(result, next, patience, turn);
+            State::Making { attempt: under_way, next, give_up_at, .. } if attempt == under_way => {
+                self.answer(result, next, give_up_at, turn);
+            }
+            _ => self.discard_late(attempt, turn),
+        }
+    }
+
+    /// A new queue pair was connected, or was not.
+    pub(super) fn connected(&mut self, attempt: u32, result: Result<(), String>, turn: &mut Turn<'_>) {
+        match (self.state, result) {
+            (State::Connecting { .. }, Ok(())) if attempt == self.attempt => {
+                self.declare_ready(attempt, turn)
+            }
+            (State::Connecting { tried, .. }, Err(error)) if attempt == self.attempt => {
+                self.fail(Failure::NotConnected(error), tried, turn);
+            }
+            (State::Making { attempt: under_way, .. }, Err(error)) if attempt == under_way => {
+                self.not_connected(error, turn);
             }
             _ => self.discard_late(attempt, turn),
         }
@@ -173,7 +190,7 @@ impl Lane {
 
     /// Does what its time has come for.
     pub(super) fn timeout(&mut self, turn: &mut Turn<'_>) {
-        if self.deadline(turn.device).is_none_or(|deadline| turn.now < deadline) {
+        if self.deadline(turn.device).is_none_or(|deadline| turn.now < deadline) || self.look_again(turn) {
             return;
         }
         match self.state {
@@ -188,12 +205,23 @@ impl Lane {
             State::Making { next: None, .. } => {
                 self.close_without_queue_pair(too_slow("created and connected"), turn);
             }
-            State::Making { next: Some(ask), patience, .. } => {
+            State::Making { next: Some(ask), give_up_at, .. } => {
                 self.discard(turn.actions);
-                self.make(ask, patience, turn);
+                self.make(ask, give_up_at, turn);
             }
-            State::Answered { attempt, patience, .. } => self.give_half_up(attempt, patience, turn),
+            State::Answered { attempt, give_up_at, .. } => self.give_half_up(attempt, give_up_at, turn),
             State::Told { .. } => self.close_unasked(turn),
+        }
+    }
+
+    /// Looks again in a moment, if this was the first look.
+    fn look_again(&mut self, turn: &Turn<'_>) -> bool {
+        match &mut self.state {
+            State::Broken { until, .. }
+            | State::Creating { until, .. }
+            | State::Connecting { until, .. }
+            | State::Making { until, .. } => until.look_again(turn.now),
+            _ => false,
         }
     }
 
@@ -207,18 +235,18 @@ impl Lane {
             },
             State::Broken { until, .. }
             | State::Creating { until, .. }
-            | State::Asked { until, .. }
             | State::Connecting { until, .. }
-            | State::Told { until, .. }
-            | State::Making { until, .. }
-            | State::Answered { until, .. } => Some(until),
+            | State::Making { until, .. } => Some(until.next_look()),
+            State::Asked { until, .. } | State::Told { until, .. } | State::Answered { until, .. } => {
+                Some(until)
+            }
         }
     }
 
     /// Moves a healthy lane to ERROR.
     pub(super) fn break_off(&mut self, reason: &'static str, ask: Option<Ask>, turn: &mut Turn<'_>) {
         reason.clone_into(&mut self.cause);
-        self.state = State::Broken { until: turn.now + STEP_LIMIT, ask };
+        self.state = State::Broken { until: Limit::after(STEP_LIMIT, turn.now), ask };
         turn.actions.push(Action::Break { lane: self.index, reason });
     }
 

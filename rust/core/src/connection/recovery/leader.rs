@@ -1,6 +1,7 @@
 //! The side that connected: it begins the rebuilds.
 
 use super::lane::{Lane, State, Turn};
+use super::limit::Limit;
 use super::{Action, DRIVER_LIMIT, Failure, LostReason, MAX_ATTEMPTS, STEP_LIMIT};
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
@@ -18,7 +19,7 @@ impl Lane {
             return self.close(LostReason::NotRebuilt { attempts: tried, failure, cause }, turn);
         }
         self.attempt = self.attempt.wrapping_add(1);
-        self.state = State::Creating { tried: tried + 1, until: turn.now + DRIVER_LIMIT };
+        self.state = State::Creating { tried: tried + 1, until: Limit::after(DRIVER_LIMIT, turn.now) };
         turn.actions.push(Action::Create { lane: self.index, attempt: self.attempt });
     }
 
@@ -47,24 +48,15 @@ impl Lane {
     pub(super) fn rebuilt(&mut self, attempt: u32, record: LaneRecord, turn: &mut Turn<'_>) {
         let State::Asked { tried, .. } = self.state else { return };
         if attempt == self.attempt {
-            self.state = State::Connecting { tried, until: turn.now + DRIVER_LIMIT };
+            self.state = State::Connecting { tried, until: Limit::after(DRIVER_LIMIT, turn.now) };
             turn.actions.push(Action::Connect { lane: self.index, attempt, peer: record });
         }
     }
 
-    /// The new queue pair is connected, or is not: says so to the peer, and uses it.
-    pub(super) fn connected(&mut self, attempt: u32, result: Result<(), String>, turn: &mut Turn<'_>) {
-        let State::Connecting { tried, .. } = self.state else { return self.discard_late(attempt, turn) };
-        if attempt != self.attempt {
-            return self.discard_late(attempt, turn);
-        }
-        match result {
-            Ok(()) => {
-                self.install(attempt, turn);
-                turn.actions.say(ChannelFrame::Ready { lane: self.index as u32, attempt });
-            }
-            Err(error) => self.fail(Failure::NotConnected(error), tried, turn),
-        }
+    /// The new queue pair is connected: says so to the peer, and uses it.
+    pub(super) fn declare_ready(&mut self, attempt: u32, turn: &mut Turn<'_>) {
+        self.install(attempt, turn);
+        turn.actions.say(ChannelFrame::Ready { lane: self.index as u32, attempt });
     }
 
     /// The peer's end has failed, or has given up its half. Said before the peer has answered an attempt, it is about

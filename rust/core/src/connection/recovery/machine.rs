@@ -14,7 +14,8 @@ use crate::control::wire::LaneRecord;
 ///
 /// The driver reports each event with the time at which it does so, in order, and carries out what
 /// [`Machine::next_action`] answers before it reports the next one. [`Machine::timeout`] is called once
-/// [`Machine::deadline`] has passed. Lanes begin healthy, and the device with its port up.
+/// [`Machine::deadline`] has passed, and everything that has happened until then is reported: what waits in the socket
+/// comes first. Lanes begin healthy, and the device with its port up.
 #[derive(Debug)]
 pub(in crate::connection) struct Machine {
     lanes: Vec<Lane>,
@@ -54,7 +55,7 @@ impl Machine {
         self.with_lane(lane, now, |lane, turn| lane.drained(reason, turn));
     }
 
-    /// The lane is closed, and not because we wished it: its queue pair was destroyed.
+    /// The lane is closed, and not because of an [`Action::Close`]: its queue pair was destroyed.
     pub(in crate::connection) fn lane_closed(&mut self, lane: usize, now: Instant) {
         self.with_lane(lane, now, Lane::destroyed);
     }
@@ -104,7 +105,7 @@ impl Machine {
         self.with_lane(lane, now, |lane, turn| lane.created(attempt, result, turn));
     }
 
-    /// The end of [`Action::Connect`].
+    /// The end of [`Action::Connect`], or an [`Action::CreateConnected`] that did not connect.
     pub(in crate::connection) fn connected(
         &mut self,
         lane: usize,
@@ -177,7 +178,7 @@ impl Machine {
         for lane in &mut self.lanes {
             lane.discard(&mut self.actions);
         }
-        self.actions.fall_silent();
+        self.actions.drop_frames();
         self.actions.push(Action::Lose(reason));
     }
 

@@ -3,6 +3,17 @@
 //! A [`Machine`] has no clock, no socket, no thread and no queue pair. Its driver tells it what has happened and when,
 //! and carries out the [`Action`]s that it answers. Therefore tests run it in virtual time.
 //!
+//! # What a driver does
+//!
+//! * It reports what has happened, in order, and carries out every action before it reports the next event. What waits in
+//!   the socket, and what the lanes and the device say, is reported before [`Machine::timeout`].
+//! * It never blocks on a frame. While the socket takes none it uses [`Machine::next_local_action`]; a frame that was not
+//!   taken within [`STEP_LIMIT`] is an error of the channel ([`Machine::channel_lost`]).
+//! * Queue pairs that are made belong to the driver, under the name of lane and attempt, until `Install` or `Discard`. What
+//!   is discarded while a helper works on it is destroyed when the helper is done. After `Lose` it destroys all of them.
+//! * It tells [`Machine::lane_closed`] when a lane's worker destroys a queue pair that does not flush. `Install` on such
+//!   a lane destroys the new queue pair.
+//!
 //! # How a lane heals
 //!
 //! The side that connected leads, so that both never ask at once. A lane heals in its place:
@@ -22,6 +33,7 @@ mod driver;
 mod follower;
 mod lane;
 mod leader;
+mod limit;
 mod machine;
 mod reason;
 mod rebuilds;

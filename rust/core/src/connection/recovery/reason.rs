@@ -42,15 +42,20 @@ pub(in crate::connection) enum LostReason {
         cause: String,
     },
     /// We follow, and the peer did nothing for the lane.
-    #[error("the peer did not ask for a rebuild within {} s, or finish it; the lane had failed: {cause}", FOLLOW_LIMIT.as_secs())]
+    #[error(
+        "the peer did not ask for a rebuild within {} s, or finish it{}; the lane had failed: {cause}",
+        FOLLOW_LIMIT.as_secs(), after(.failure)
+    )]
     NotAsked {
+        /// What became of the last one that it asked for.
+        failure: Option<Failure>,
         /// Why the lane had failed.
         cause: String,
     },
     /// The peer has closed its end of the lane.
     #[error("the peer could not rebuild the lane")]
     Refused,
-    /// The device gave no queue pair, or a lesser one, or could not connect the one that it gave.
+    /// The device gave no queue pair, or a lesser one.
     #[error("no queue pair for a rebuild: {error}; the lane had failed: {cause}")]
     NoQueuePair {
         /// What the device, or the fabric, said.
@@ -97,6 +102,10 @@ impl LostReason {
     }
 }
 
+fn after(failure: &Option<Failure>) -> String {
+    failure.as_ref().map_or_else(String::new, |failure| format!(", after {failure}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +120,14 @@ mod tests {
                 LostReason::NotRebuilt { attempts: 3, failure: Failure::Unanswered, cause: cause() },
                 "3 rebuilds did not help, at last the peer did not answer within 3 s; the lane had failed: retries",
             ),
-            (LostReason::NotAsked { cause: cause() }, "did not ask for a rebuild within 12 s"),
+            (
+                LostReason::NotAsked { failure: None, cause: cause() },
+                "did not ask for a rebuild within 12 s, or finish it; the",
+            ),
+            (
+                LostReason::NotAsked { failure: Some(Failure::GivenUp), cause: cause() },
+                "or finish it, after the peer gave its new queue pair up; the lane",
+            ),
             (LostReason::NotDrained { cause: cause() }, "not drained within 3 s"),
             (LostReason::PortDown, "the port has been down for 8 s"),
             (

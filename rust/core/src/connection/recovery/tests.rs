@@ -86,8 +86,12 @@ impl Bench {
         self.device(DeviceHealth::PortDown(self.now))
     }
 
-    /// Goes to the machine's next deadline, which must be `after` the start.
+    /// Goes to the time at which the machine next does something, which must be `after` the start.
     fn expire(&mut self, after: Duration) -> Vec<Action> {
+        while let Some(first_look) = self.machine.deadline().filter(|&at| at < self.start + after) {
+            self.machine.timeout(first_look);
+            assert_eq!(self.actions(), [], "it is not time yet");
+        }
         self.now = self.start + after;
         assert_eq!(self.machine.deadline(), Some(self.now));
         self.machine.timeout(self.now - Duration::from_micros(1));
@@ -286,6 +290,23 @@ fn a_driver_that_does_not_answer_is_not_waited_for() {
     assert_eq!(bench.create(2), [rebuild(2)]);
 }
 
+/// Threads that were stopped together with it may not have gone on yet.
+#[test]
+fn a_timer_that_comes_late_closes_nothing_at_once() {
+    let mut bench = Bench::new(LEADER, 2);
+    bench.machine.lane_broken(0, "retries exceeded", bench.now);
+    for late in [4 * SECOND, 60 * SECOND] {
+        bench.now += late;
+        bench.machine.timeout(bench.now);
+        assert_eq!(bench.actions(), []);
+        assert!(bench.machine.deadline().is_some_and(|at| at > bench.now));
+        bench.drain(0);
+    }
+    bench.now += SECOND;
+    bench.machine.timeout(bench.now);
+    assert_eq!(bench.actions().len(), 3, "now it is closed");
+}
+
 #[test]
 fn a_lane_that_is_never_drained_is_closed() {
     for role in [LEADER, FOLLOWER] {
@@ -323,19 +344,19 @@ fn a_destroyed_lane_takes_its_new_queue_pair_with_it() {
 fn who_is_not_asked_closes_the_lane_after_twelve_seconds() {
     let mut bench = Bench::new(FOLLOWER, 2);
     assert_eq!(bench.drain(0), [broken()]);
-    let end = close(LostReason::NotAsked { cause: cause() });
+    let end = close(LostReason::NotAsked { failure: None, cause: cause() });
     assert_eq!(bench.expire(FOLLOW_LIMIT), [end, refused(0)]);
 }
 
 #[test]
-fn wishes_that_lead_to_nothing_do_not_put_the_end_off() {
+fn requests_that_lead_to_nothing_do_not_put_the_end_off() {
     let mut bench = Bench::answered();
     for attempt in 2..=4 {
         assert_eq!(bench.expire(STEP_LIMIT * (attempt - 1)), [discard(attempt - 1), broken()]);
         assert_eq!(bench.hear(ask(attempt)), [create_connected(attempt)]);
         assert_eq!(bench.create(attempt), [Action::Send(rebuilt(attempt))]);
     }
-    let end = close(LostReason::NotAsked { cause: cause() });
+    let end = close(LostReason::NotAsked { failure: None, cause: cause() });
     assert_eq!(bench.expire(FOLLOW_LIMIT), [discard(4), end, refused(4)]);
 }
 
@@ -346,7 +367,6 @@ fn a_leader_that_is_ready_too_late_is_told() {
     assert_eq!(bench.hear(ready(1)), [broken()]);
     assert_eq!(bench.hear(ready(1)), [], "once");
     assert_eq!(bench.hear(ask(2)), [create_connected(2)]);
-    assert_eq!(bench.machine.deadline(), Some(bench.now + DRIVER_LIMIT));
 }
 
 #[test]
@@ -361,6 +381,22 @@ fn one_half_is_made_at_a_time() {
     assert_eq!(bench.create(999), [Action::Send(rebuilt(999))]);
     // Asked again when it has answered: the leader has given up what it asked for before.
     assert_eq!(bench.hear(ask(1000)), [discard(999), create_connected(1000)]);
+}
+
+/// The leader may have given that attempt up.
+#[test]
+fn a_half_that_does_not_connect_is_not_the_end() {
+    let mut bench = Bench::new(FOLLOWER, 2);
+    bench.drain(0);
+    bench.hear(ask(1));
+    assert_eq!(bench.connect(1, Err("it is gone".to_owned())), [discard(1)]);
+    assert_eq!(bench.hear(ask(2)), [create_connected(2)]);
+    assert_eq!(bench.hear(ask(3)), []);
+    assert_eq!(bench.connect(2, Err("it is gone".to_owned())), [discard(2), create_connected(3)]);
+    bench.connect(3, Err("no route".to_owned()));
+    let failure = Some(Failure::NotConnected("no route".to_owned()));
+    let end = close(LostReason::NotAsked { failure, cause: cause() });
+    assert_eq!(bench.expire(FOLLOW_LIMIT), [end, refused(3)]);
 }
 
 #[test]
@@ -558,7 +594,7 @@ proptest! {
         }
         for frame in frames {
             machine.frame(frame, now);
-            // For each lane: what the drain, the first wish and its end ask for, and a frame.
+            // For each lane: what the drain, the first request and its end ask for, and a frame.
             prop_assert!(machine.backlog() <= 5 * LANES + 2, "{}", machine.backlog());
         }
     }

@@ -2,7 +2,7 @@
 
 use super::fabric::State;
 use super::world::{Event, World};
-use super::{Mutation, Violation};
+use super::{Mutation, Violation, millis};
 use crate::connection::recovery::Action;
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
@@ -64,7 +64,7 @@ impl World {
             }
             Action::Install { lane, attempt } => {
                 let late = self.mutation == Mutation::InstallsLate;
-                let delay = if late { self.random.between(1000, 1_000_000) } else { 0 };
+                let delay = if late { self.random.between(millis(1), millis(5000)) } else { 0 };
                 if delay > 0 {
                     return self.after(delay, Event::Install { end, lane, attempt });
                 }
@@ -112,10 +112,13 @@ impl World {
     /// A helper has created a queue pair, and connected it if it should.
     pub(super) fn created(&mut self, end: usize, lane: usize, attempt: u32) {
         let Some(pending) = self.take_pending(end, lane, attempt) else { return };
-        let failed = self.fails(end, pending.peer);
-        let result = if let Some(reason) = failed {
+        let result = if self.random.percent(self.conditions.create_fails) {
             self.tally.faults += 1;
-            Err(reason.to_owned())
+            Err("the device says no".to_owned())
+        } else if let Some(reason) = pending.peer.and_then(|peer| self.refusal(peer)) {
+            self.tally.faults += 1;
+            return self
+                .tell(end, |machine, now| machine.connected(lane, attempt, Err(reason.to_owned()), now));
         } else {
             let queue_pair = self.add_queue_pair(end, lane);
             self.queue_pairs[queue_pair as usize].peer = pending.peer;
@@ -135,8 +138,7 @@ impl World {
         let Some(pending) = self.pending(end, lane, attempt) else { return };
         pending.busy = false;
         let (queue_pair, peer, discarded) = (pending.queue_pair, pending.peer, pending.discarded);
-        let failed = self.fails(end, peer);
-        let result = if let Some(reason) = failed {
+        let result = if let Some(reason) = peer.and_then(|peer| self.refusal(peer)) {
             self.tally.faults += 1;
             Err(reason.to_owned())
         } else {
@@ -151,18 +153,14 @@ impl World {
         self.tell(end, |machine, now| machine.connected(lane, attempt, result, now));
     }
 
-    fn fails(&mut self, end: usize, peer: Option<u32>) -> Option<&'static str> {
-        if self.random.percent(if peer.is_some() {
-            self.conditions.connect_fails
-        } else {
-            self.conditions.create_fails
-        }) {
+    /// Why a queue pair does not connect to another.
+    fn refusal(&mut self, peer: u32) -> Option<&'static str> {
+        if self.random.percent(self.conditions.connect_fails) {
             return Some("the device says no");
         }
-        let other = peer.map(|peer| self.queue_pairs.get(peer as usize));
         // Some fabrics find out at once that there is nothing at the other end, some never.
-        let gone = other.is_some_and(|other| other.is_none_or(|other| other.state == State::Gone));
-        (gone && !self.ends[end].dead && self.conditions.dials).then_some("there is no such queue pair")
+        let gone = self.queue_pairs.get(peer as usize).is_none_or(|other| other.state == State::Gone);
+        (gone && self.conditions.dials).then_some("there is no such queue pair")
     }
 
     /// Tells the peer by closing the socket, behind what was said before.

@@ -275,16 +275,17 @@ impl World {
             self.violation(Violation::NotConnected, "a queue pair is used that is not connected");
         }
         let other = &self.ends[1 - end];
-        let theirs = other.lanes[lane].queue_pair;
         if !other.is_over() && !self.conditions.hostile {
-            let QueuePair { state, peer: back, .. } = self.queue_pairs[theirs as usize];
-            if peer != Some(theirs) && !matches!(state, State::Drained | State::Gone) {
+            let theirs = other.lanes[lane].queue_pair;
+            let let_go = matches!(self.queue_pairs[theirs as usize].state, State::Drained | State::Gone);
+            if peer != Some(theirs) && !let_go {
                 self.violation(
                     Violation::NotDrained,
                     "a queue pair is used before the peer's old one is drained",
                 );
             }
-            if peer == Some(theirs) && back != Some(queue_pair) {
+            let peer = peer.map(|peer| &self.queue_pairs[peer as usize]);
+            if peer.is_some_and(|peer| peer.state != State::Gone && peer.peer != Some(queue_pair)) {
                 self.violation(
                     Violation::NotConnected,
                     "a queue pair is used that the peer's does not lead to",

@@ -21,6 +21,8 @@ pub(super) struct Scenario {
 #[derive(Clone, Debug)]
 pub(super) struct Conditions {
     pub(super) heals: bool,
+    /// All trouble passes soon enough for every lane to come back.
+    pub(super) curable: bool,
     /// Frames arrive that the other machine has not said.
     pub(super) hostile: bool,
     /// One way of a request.
@@ -37,7 +39,7 @@ pub(super) struct Conditions {
     pub(super) dials: bool,
     pub(super) drain: u64,
     pub(super) never_drains: u64,
-    /// When the last fault strikes, or its consequences end.
+    /// When the last fault happens, or its consequences end.
     pub(super) last_fault: u64,
 }
 
@@ -45,6 +47,7 @@ impl Conditions {
     fn draw(random: &mut Random) -> Self {
         Self {
             heals: true,
+            curable: false,
             hostile: false,
             wire: random.between(20, millis(50)),
             retries: random.between(1000, millis(2000)),
@@ -115,7 +118,7 @@ pub(super) enum Fault {
     },
 }
 
-pub(super) const SCENARIOS: [Scenario; 9] = [
+pub(super) const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "dead host",
         conditions: Conditions::draw,
@@ -167,7 +170,7 @@ pub(super) const SCENARIOS: [Scenario; 9] = [
     },
     Scenario {
         name: "both ends fail at once",
-        conditions: Conditions::draw,
+        conditions: |random| Conditions { curable: true, ..Conditions::draw(random) },
         faults: |random| {
             let mut faults = Vec::new();
             for _ in 0..3 + random.below(4) {
@@ -176,6 +179,42 @@ pub(super) const SCENARIOS: [Scenario; 9] = [
                 let first = random.below(2) as usize;
                 faults.push((at, Fault::QueuePair { end: first, lane }));
                 faults.push((at + gap - 1, Fault::QueuePair { end: 1 - first, lane }));
+            }
+            faults
+        },
+    },
+    Scenario {
+        name: "short flaps",
+        // The fabric that dials has no ports: flaps would use up the attempts of who dials.
+        conditions: |random| Conditions { curable: true, dials: false, ..Conditions::draw(random) },
+        faults: |random| {
+            let mut faults = queue_pairs(random, 4, millis(6000));
+            for _ in 0..2 {
+                let (end, lasts) = (random.below(2) as usize, random.between(1, millis(1200)));
+                faults.push((random.between(1, millis(6000)), Fault::Port { end, lasts }));
+            }
+            let (end, mut at) = (random.below(2) as usize, random.between(1, millis(6000)));
+            for _ in 0..random.below(20) {
+                at += random.between(10, millis(20));
+                let lasts = random.between(10, millis(20));
+                faults.push((at, Fault::Port { end, lasts }));
+            }
+            faults
+        },
+    },
+    Scenario {
+        name: "pauses",
+        conditions: |random| Conditions { curable: true, ..Conditions::draw(random) },
+        faults: |random| {
+            let mut faults = queue_pairs(random, 4, millis(6000));
+            for _ in 0..2 {
+                let (end, lasts) = (random.below(2) as usize, random.between(1, millis(3500)));
+                let fault = match random.below(4) {
+                    0 => Fault::Silence { lasts },
+                    1 => Fault::Blocks { end, lasts: lasts.min(millis(2900)) },
+                    _ => Fault::Stops { end, lasts },
+                };
+                faults.push((random.between(1, millis(6000)), fault));
             }
             faults
         },
@@ -290,7 +329,7 @@ impl World {
         self.after(self.conditions.last_fault + SETTLED_AFTER, Event::Settled);
     }
 
-    pub(super) fn strike(&mut self, fault: Fault) {
+    pub(super) fn inject(&mut self, fault: Fault) {
         self.tally.faults += 1;
         match fault {
             Fault::QueuePair { end, lane } => {
@@ -323,7 +362,7 @@ impl World {
                 }
             }
             Fault::Frame { end } => {
-                let frame = self.nonsense(end);
+                let frame = self.wrong_frame(end);
                 self.tell(end, |machine, now| machine.frame(frame, now));
                 if self.ends[end].machine.backlog() > 2 * self.ends[end].lanes.len() + 1 {
                     self.violation(Violation::Unbounded, "a peer makes the machine's memory grow");
@@ -332,7 +371,7 @@ impl World {
         }
     }
 
-    fn nonsense(&mut self, end: usize) -> ChannelFrame {
+    fn wrong_frame(&mut self, end: usize) -> ChannelFrame {
         let lane = self.random.below(self.ends[end].lanes.len() as u64 + 1) as u32;
         let near = self.random.percent(90);
         let attempt = if near { self.random.below(6) } else { self.random.next() } as u32;

@@ -7,7 +7,8 @@
 //! 3. In the end both ends of a lane are each other's, or both are closed, or both have lost the connection.
 //! 4. Within 60 s after the last fault nothing goes on any more: each lane is healthy or closed, each transfer has
 //!    ended, no deadline is left or lies in the past.
-//! 5. One event has a fixed number of actions at most, a machine's memory does not grow, no queue pair is left over.
+//! 5. No lane is closed where all trouble passes in less time than the limits allow.
+//! 6. One event has a fixed number of actions at most, a machine's memory does not grow, no queue pair is left over.
 //!
 //! With a hostile peer, or one that rebuilds nothing, nobody can promise what needs both ends: 3, and the other's half
 //! of 2.
@@ -46,6 +47,7 @@ enum Violation {
     NotConnected,
     Disagree,
     Unsettled,
+    GivenUp,
     Unbounded,
     Leak,
 }
@@ -162,15 +164,20 @@ fn defects_are_found() {
         ("drains that are slow or never come", Mutation::DrainsTooEarly, Violation::NotDrained),
         ("unanswered rebuilds", Mutation::AnswersUnbroken, Violation::AfterItsEnd),
         ("unanswered rebuilds", Mutation::TakesOldAnswers, Violation::NotConnected),
-        ("all of it", Mutation::InstallsLate, Violation::AfterItsEnd),
+        ("drains that are slow or never come", Mutation::InstallsLate, Violation::AfterItsEnd),
         ("slow and failing creation", Mutation::HidesRefusals, Violation::Disagree),
         ("unanswered rebuilds", Mutation::KeepsDiscarded, Violation::Leak),
         ("unanswered rebuilds", Mutation::NeverTimesOut, Violation::Unsettled),
     ] {
         let scenario = SCENARIOS.iter().find(|known| known.name == scenario).unwrap();
-        let tally = simulate(scenario, 500, seed(), mutation);
+        // Some show in every run, some in one of a hundred.
+        let mut seeds = Random::new(seed());
+        let mut tally = Tally::default();
+        while tally.runs < 5000 && tally.violations.iter().all(|violation| violation.0 != expected) {
+            tally.add(simulate(scenario, 50, seeds.next(), mutation));
+        }
         let found = tally.violations.iter().filter(|violation| violation.0 == expected).count();
-        println!("{mutation:?} in \"{}\": {found} times {expected:?}", scenario.name);
+        println!("{mutation:?} in \"{}\": {expected:?} {found} times in {} runs", scenario.name, tally.runs);
         assert!(found > 0, "{mutation:?} is not found: {:?}", tally.violations);
     }
 }

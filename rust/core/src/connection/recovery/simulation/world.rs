@@ -108,7 +108,6 @@ pub(super) enum Event {
     },
     DeviceSays {
         end: usize,
-        health: DeviceHealth,
     },
     /// It is time for all to be settled.
     Settled,
@@ -214,7 +213,8 @@ impl World {
         for _ in 0..MAX_EVENTS {
             let next = self.agenda.peek().map(|entry| entry.at);
             match self.next_deadline() {
-                Some((at, end)) if next.is_none_or(|next| at <= next) => {
+                // What has happened is reported first.
+                Some((at, end)) if next.is_none_or(|next| at < next) => {
                     self.now = self.now.max(at);
                     self.expire(end);
                 }
@@ -322,20 +322,20 @@ impl World {
                 return;
             }
             if self.ends[end].stopped_until > self.now {
-                let delay = self.ends[end].stopped_until - self.now;
+                let delay = self.ends[end].stopped_until - self.now + self.hesitation(event);
                 return self.after(delay, event);
             }
         }
         self.note(|| format!("{event:?}"));
         match event {
-            Event::Fault(fault) => self.strike(fault),
+            Event::Fault(fault) => self.inject(fault),
             Event::Submit { end } => {
                 let lane = self.random.below(self.ends[end].lanes.len() as u64) as usize;
                 let part = self.submit(end, lane);
                 if let Some(part) = part.filter(|_| self.random.percent(20)) {
-                    let patience = self.random.between(50, millis(20_000));
-                    self.after(patience, Event::Cancel { part });
-                    self.conditions.last_fault = self.conditions.last_fault.max(self.now + patience);
+                    let delay = self.random.between(50, millis(20_000));
+                    self.after(delay, Event::Cancel { part });
+                    self.conditions.last_fault = self.conditions.last_fault.max(self.now + delay);
                 }
             }
             Event::Cancel { part } => self.cancel(part),
@@ -349,7 +349,9 @@ impl World {
                     self.set_device(end, DeviceHealth::Up);
                 }
             }
-            Event::DeviceSays { end, health } => {
+            Event::DeviceSays { end } => {
+                // How it is now: who was stopped does not hear of all that was between.
+                let health = self.ends[end].device;
                 self.tell(end, |machine, now| machine.device(health, now));
             }
             Event::Settled => self.settled(),
@@ -368,6 +370,20 @@ impl World {
         }
     }
 
+    /// How long it takes until something is noticed after its process was stopped. The driver reads the socket and the
+    /// device before all else, and a worker looks for completions before it looks at the clock.
+    fn hesitation(&mut self, event: Event) -> u64 {
+        match event {
+            Event::Completes { .. }
+            | Event::Unanswered { .. }
+            | Event::Drains { .. }
+            | Event::Created { .. }
+            | Event::Connected { .. } => self.random.between(1, millis(20)),
+            Event::DrainLimit { .. } => millis(20),
+            _ => 0,
+        }
+    }
+
     /// The end whose process has to run for an event to matter.
     fn process_of(&self, event: Event) -> Option<usize> {
         match event {
@@ -375,7 +391,7 @@ impl World {
             | Event::Delivery { end }
             | Event::KeepaliveLost { end }
             | Event::Unblocked { end }
-            | Event::DeviceSays { end, .. }
+            | Event::DeviceSays { end }
             | Event::Fault(Fault::Frame { end })
             | Event::Created { end, .. }
             | Event::Connected { end, .. } => Some(end),
@@ -406,7 +422,7 @@ impl World {
     pub(super) fn set_device(&mut self, end: usize, health: DeviceHealth) {
         if !matches!(self.ends[end].device, DeviceHealth::Lost(_)) {
             self.ends[end].device = health;
-            self.after(0, Event::DeviceSays { end, health });
+            self.after(0, Event::DeviceSays { end });
         }
     }
 
@@ -431,9 +447,6 @@ impl World {
     }
 
     fn look_around(&mut self) {
-        if self.last_action > self.conditions.last_fault + SETTLED_AFTER && self.conditions.agrees() {
-            self.violation(Violation::Disagree, "a lane that was healthy does not work");
-        }
         for end in 0..2 {
             if self.ends[end].is_over() {
                 continue;
@@ -452,11 +465,14 @@ impl World {
         if self.open_parts() > 0 {
             self.violation(Violation::Unsettled, "a part has no end");
         }
-        if !self.conditions.agrees() {
+        if !self.conditions.agrees() || self.ends.iter().any(|end| end.hung) {
             return;
         }
-        if self.ends.iter().any(|end| end.hung) {
-            return;
+        if self.last_action > self.conditions.last_fault + SETTLED_AFTER {
+            self.violation(Violation::Disagree, "a lane that was healthy does not work");
+        }
+        if self.conditions.curable && self.tally.lanes_closed > 0 {
+            self.violation(Violation::GivenUp, "a lane is closed that could have come back");
         }
         if self.ends[0].is_over() != self.ends[1].is_over() {
             return self.violation(Violation::Disagree, "only one end has lost the connection");
