@@ -11,8 +11,6 @@ set(_registered ${CMAKE_CURRENT_BINARY_DIR}/rust_programs_registered)
 set(_busy core.chaos_sources core.costs)
 # Begun first, because the longest ones decide when all have ended.
 set(_long core.chaos_sources core.dead_peers core.device_events cli.files)
-# Not of the selection `quick`.
-set(_slow core.chaos_sources core.dead_peers)
 
 file(GLOB _sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/rust/*/Cargo.toml
   ${PROJECT_SOURCE_DIR}/rust/*/tests/*.rs ${PROJECT_SOURCE_DIR}/bridge/Cargo.toml ${PROJECT_SOURCE_DIR}/bridge/tests/*.rs)
@@ -36,9 +34,6 @@ foreach(_name IN LISTS _busy)
 endforeach()
 foreach(_name IN LISTS _long)
   set_tests_properties(cargo.${_name} PROPERTIES COST 100)
-endforeach()
-foreach(_name IN LISTS _slow)
-  set_tests_properties(cargo.${_name} PROPERTIES LABELS cargo)
 endforeach()
 
 # The chaos suite with all of its faults, and the decoders with more inputs.
