@@ -42,7 +42,7 @@ set_tests_properties(proof.chaos PROPERTIES LABELS proof TIMEOUT 1200 PROCESSORS
   ENVIRONMENT FLAGCX_P2P_TEST_SHARE=1)
 add_test(NAME proof.fuzz COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.corpus_mutation)
 set_tests_properties(proof.fuzz PROPERTIES LABELS proof TIMEOUT 600 FIXTURES_REQUIRED cargo
-  ENVIRONMENT PROPTEST_CASES=100000)
+  ENVIRONMENT PROPTEST_CASES=20000)
 
 add_test(NAME cargo.doc WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} COMMAND ${_cargo_test} --doc)
 set_tests_properties(cargo.doc PROPERTIES LABELS cargo TIMEOUT 300 FIXTURES_REQUIRED cargo)
