@@ -11,8 +11,6 @@ set(_registered ${CMAKE_CURRENT_BINARY_DIR}/rust_programs_registered)
 set(_busy core.chaos_sources core.costs)
 # Begun first, because the longest ones decide when all have ended.
 set(_long core.chaos_sources core.dead_peers core.device_events cli.files)
-# Not of the selection `quick`.
-set(_slow core.chaos_sources core.dead_peers)
 
 file(GLOB _sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/rust/*/Cargo.toml
   ${PROJECT_SOURCE_DIR}/rust/*/tests/*.rs ${PROJECT_SOURCE_DIR}/bridge/Cargo.toml ${PROJECT_SOURCE_DIR}/bridge/tests/*.rs)
@@ -37,9 +35,6 @@ endforeach()
 foreach(_name IN LISTS _long)
   set_tests_properties(cargo.${_name} PROPERTIES COST 100)
 endforeach()
-foreach(_name IN LISTS _slow)
-  set_tests_properties(cargo.${_name} PROPERTIES LABELS cargo)
-endforeach()
 
 # The chaos suite with all of its faults, and the decoders with more inputs.
 add_test(NAME proof.chaos COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.chaos_sources)
@@ -47,7 +42,7 @@ set_tests_properties(proof.chaos PROPERTIES LABELS proof TIMEOUT 1200 PROCESSORS
   ENVIRONMENT FLAGCX_P2P_TEST_SHARE=1)
 add_test(NAME proof.fuzz COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.corpus_mutation)
 set_tests_properties(proof.fuzz PROPERTIES LABELS proof TIMEOUT 600 FIXTURES_REQUIRED cargo
-  ENVIRONMENT PROPTEST_CASES=100000)
+  ENVIRONMENT PROPTEST_CASES=20000)
 
 add_test(NAME cargo.doc WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} COMMAND ${_cargo_test} --doc)
 set_tests_properties(cargo.doc PROPERTIES LABELS cargo TIMEOUT 300 FIXTURES_REQUIRED cargo)

@@ -1,6 +1,7 @@
 //! Nine sources of chaos: nothing lies, nothing hangs, nothing is damaged, nothing is left behind.
 //!
-//! Each test prints its row of the table of `docs/reliability.md`. `FLAGCX_P2P_SEED` chooses another run.
+//! Each test prints its row of the table of `docs/reliability.md`. `FLAGCX_P2P_SEED` chooses another run,
+//! `FLAGCX_P2P_TEST_SHARE=1` injects all faults and not a tenth of them.
 
 mod chaos;
 mod support;

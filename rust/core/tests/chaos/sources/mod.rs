@@ -14,7 +14,7 @@ use super::tally::Tally;
 /// One source of chaos.
 pub struct Source {
     pub name: &'static str,
-    /// Faults that one run injects at least, dealt evenly to the API families if there are several.
+    /// Faults that a whole run injects at least, dealt evenly to the API families if there are several.
     pub minimum: u64,
     /// Each fault takes long; see [`super::share_of_slow`].
     pub slow: bool,
@@ -23,7 +23,7 @@ pub struct Source {
     pub run: fn(u64, &mut Tally),
 }
 
-/// A source that uses all API families, at least 500 times each.
+/// A source that uses all API families, at least 500 times each; [`super::share`] says how many of them.
 const fn of_families(name: &'static str, run: fn(u64, &mut Tally)) -> Source {
     source(name, 500 * FAMILIES.len() as u64, run)
 }
