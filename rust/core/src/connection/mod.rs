@@ -143,8 +143,10 @@ impl Connection {
         lanes: LaneBuilder,
         established: Established,
     ) -> Result<Arc<Self>, PoolError> {
+        // Std's also where loom's take the place of others: a static needs a constant.
+        use std::sync::atomic::AtomicU64 as Number;
         /// Numbers the connections; only their uniqueness matters: Relaxed.
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        static NEXT: Number = Number::new(1);
         let Established { peer, remote, capabilities, heals, leads, channel, notify, connected_host } =
             established;
         let (path, policy) = (lanes.path(), lanes.policy());
