@@ -12,8 +12,8 @@ pub(super) struct QueuePair {
     /// What it was connected to.
     pub(super) peer: Option<u32>,
     pub(super) state: State,
-    /// Parts posted on it.
-    pub(super) outstanding: u32,
+    /// When everything of it is flushed; never, if that is not known.
+    flushed_at: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ const DRAIN_LIMIT: u64 = millis(2000);
 
 impl World {
     pub(super) fn add_queue_pair(&mut self, end: usize, lane: usize) -> u32 {
-        self.queue_pairs.push(QueuePair { end, lane, peer: None, state: State::Live, outstanding: 0 });
+        self.queue_pairs.push(QueuePair { end, lane, peer: None, state: State::Live, flushed_at: u64::MAX });
         self.queue_pairs.len() as u32 - 1
     }
 
@@ -100,7 +100,6 @@ impl World {
         if post > 1 {
             self.tally.replays += 1;
         }
-        self.queue_pairs[queue_pair as usize].outstanding += 1;
         let wire = self.wire();
         self.after(wire, Event::Arrives { part: index, post, queue_pair });
     }
@@ -144,7 +143,6 @@ impl World {
             && part.state == PartState::Posted(queue_pair)
         {
             part.state = PartState::Ended;
-            self.queue_pairs[queue_pair as usize].outstanding -= 1;
         }
     }
 
@@ -202,6 +200,7 @@ impl World {
             self.tally.faults += 1;
         } else {
             let drain = self.random.between(20, self.conditions.drain);
+            self.queue_pairs[queue_pair as usize].flushed_at = self.now + drain;
             self.after(drain, Event::Drains { queue_pair });
         }
         self.after(DRAIN_LIMIT, Event::DrainLimit { queue_pair });
@@ -217,7 +216,6 @@ impl World {
             return;
         }
         pair.state = State::Drained;
-        pair.outstanding = 0;
         let (end, lane) = (pair.end, pair.lane);
         for index in 0..self.parts.len() {
             if self.parts[index].state != PartState::Posted(queue_pair) {
@@ -241,7 +239,11 @@ impl World {
 
     /// The worker destroys a queue pair that is not drained in time, and the lane with it.
     pub(super) fn drain_limit(&mut self, queue_pair: u32) {
-        let QueuePair { end, lane, state, .. } = self.queue_pairs[queue_pair as usize];
+        let QueuePair { end, lane, state, flushed_at, .. } = self.queue_pairs[queue_pair as usize];
+        if flushed_at <= self.now {
+            // It looks for completions first, also after it was stopped.
+            return self.drains(queue_pair);
+        }
         if state == State::Error && self.ends[end].lanes[lane].health != LaneHealth::Closed {
             self.close_lane(end, lane);
             self.tell(end, |machine, now| machine.lane_closed(lane, now));
