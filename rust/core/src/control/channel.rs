@@ -56,7 +56,7 @@ pub enum ChannelFrame {
         /// Index of the lane.
         lane: u32,
     },
-    /// The answer when the lane cannot be rebuilt.
+    /// Lane `lane` of the sender is closed for good: it cannot be rebuilt, or was given up.
     Refused {
         /// Index of the lane.
         lane: u32,

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::rebuilds::{Half, Rebuilds};
 use super::{Action, Machine, STEP_LIMIT};
 use crate::connection::lanes::connect_lane;
-use crate::connection::{Connection, DRAIN_LIMIT};
+use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth};
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, Heard};
 use crate::events::{Handle, Task, Waiter, Wakeup, Watched, first, with_upgraded};
@@ -45,6 +45,15 @@ pub(in crate::connection) struct Driver {
 enum Ended {
     Created { half: Half, result: Result<LaneRecord, String> },
     Connected { half: Half, result: Result<(), String> },
+}
+
+/// State of the device, or of a lane that is not healthy.
+#[derive(Debug)]
+enum Seen {
+    Device(DeviceHealth),
+    Broken { lane: usize, reason: String },
+    Drained { lane: usize, reason: String },
+    Closed { lane: usize },
 }
 
 /// What a turn leaves.
@@ -99,13 +108,22 @@ impl Driver {
         }
     }
 
-    /// Tells the machine what has happened, and begins what it wants done.
+    /// Tells the machine what has happened, and carries out what it wants done after each event.
     async fn turn(&mut self) -> Next {
-        let (handle, connection) = (self.handle.clone(), Weak::clone(&self.connection));
-        let Some(more) = with_upgraded(&handle, &connection, |connection| self.look(connection)) else {
+        let Some(seen) = with_upgraded(&self.handle, &self.connection, |connection| look(connection)) else {
             return Next::End;
         };
-        self.take_ended();
+        for seen in seen {
+            self.notice(seen);
+            self.act().await;
+        }
+        let more = self.hear().await;
+        let ended = std::mem::take(&mut *lock(&self.ended));
+        for ended in ended {
+            self.take(ended);
+            self.act().await;
+        }
+        self.commands.retain(|command| !command.is_ended());
         if self.machine.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
             self.machine.timeout(Instant::now());
         }
@@ -117,37 +135,39 @@ impl Driver {
         }
     }
 
-    /// Reads the state of the device and of the lanes, and what the peer has said; true if there may be more of that.
-    fn look(&mut self, connection: &Connection) -> bool {
-        self.machine.device(connection.context.device_health(), Instant::now());
-        for (index, lane) in connection.lanes.iter().enumerate() {
-            let now = Instant::now();
-            match lane.status.health() {
-                LaneHealth::Healthy => {}
-                LaneHealth::Broken => {
-                    self.machine.lane_broken(index, &lane.status.reason(), now);
-                    // Its worker drains it, also when nothing else is to be done.
-                    lane.worker.kick();
-                }
-                LaneHealth::Drained => self.machine.lane_drained(index, &lane.status.reason(), now),
-                LaneHealth::Closed => self.machine.lane_closed(index, now),
-            }
+    fn notice(&mut self, seen: Seen) {
+        let now = Instant::now();
+        match seen {
+            Seen::Device(health) => self.machine.device(health, now),
+            Seen::Broken { lane, reason } => self.machine.lane_broken(lane, &reason, now),
+            Seen::Drained { lane, reason } => self.machine.lane_drained(lane, &reason, now),
+            Seen::Closed { lane } => self.machine.lane_closed(lane, now),
         }
-        hear(&self.socket, &mut self.machine)
     }
 
-    fn take_ended(&mut self) {
-        for ended in std::mem::take(&mut *lock(&self.ended)) {
-            match ended {
-                Ended::Created { half, result } => {
-                    self.machine.created(half.lane, half.attempt, result, Instant::now());
-                }
-                Ended::Connected { half, result } => {
-                    self.machine.connected(half.lane, half.attempt, result, Instant::now());
-                }
+    /// Passes on what the peer has said, up to the limit of a turn; true if there may be more.
+    async fn hear(&mut self) -> bool {
+        for _ in 0..FRAMES_PER_TURN {
+            match self.socket.try_read() {
+                Ok(Heard::Frame(frame)) => self.machine.frame(frame, Instant::now()),
+                Ok(Heard::Unknown) => {}
+                Ok(Heard::Nothing) => return false,
+                Err(error) => self.machine.channel_lost(&error),
+            }
+            self.act().await;
+            if self.machine.is_over() {
+                return false;
             }
         }
-        self.commands.retain(|command| !command.is_ended());
+        true
+    }
+
+    fn take(&mut self, ended: Ended) {
+        let now = Instant::now();
+        match ended {
+            Ended::Created { half, result } => self.machine.created(half.lane, half.attempt, result, now),
+            Ended::Connected { half, result } => self.machine.connected(half.lane, half.attempt, result, now),
+        }
     }
 
     /// Carries out the machine's actions in their order; frames when the socket takes them.
@@ -250,12 +270,21 @@ impl Driver {
         let report = self.report();
         let rebuilds = Arc::clone(&self.rebuilds);
         self.commands.push_back(self.handle.spawn(async move {
-            let result = create(connection, half, peer, &handle).await;
-            let result = result.map(|(queue_pair, record)| {
-                rebuilds.put(half, queue_pair);
-                record
+            let (queue_pair, record) = match create(&connection, half, &handle).await {
+                Ok(created) => created,
+                Err(error) => return report(Ended::Created { half, result: Err(error) }),
+            };
+            let connected = match peer {
+                Some(peer) => connect(&connection, queue_pair, peer, &handle).await,
+                None => Ok(queue_pair),
+            };
+            report(match connected {
+                Ok(queue_pair) => {
+                    rebuilds.put(half, queue_pair);
+                    Ended::Created { half, result: Ok(record) }
+                }
+                Err(error) => Ended::Connected { half, result: Err(error) },
             });
-            report(Ended::Created { half, result });
         }));
     }
 
@@ -266,7 +295,7 @@ impl Driver {
         let report = self.report();
         let rebuilds = Arc::clone(&self.rebuilds);
         self.commands.push_back(self.handle.spawn(async move {
-            let result = connect(connection, queue_pair, peer, &handle).await;
+            let result = connect(&connection, queue_pair, peer, &handle).await;
             let result = result.map(|queue_pair| rebuilds.put(half, queue_pair));
             report(Ended::Connected { half, result });
         }));
@@ -281,48 +310,45 @@ impl Driver {
     }
 }
 
-/// Passes on what the peer has said, up to the limit of a turn; true if there may be more.
-fn hear(socket: &Channel, machine: &mut Machine) -> bool {
-    for _ in 0..FRAMES_PER_TURN {
-        match socket.try_read() {
-            Ok(Heard::Frame(frame)) => machine.frame(frame, Instant::now()),
-            Ok(Heard::Unknown) => {}
-            Ok(Heard::Nothing) => return false,
-            Err(error) => machine.channel_lost(&error),
-        }
-        if machine.is_over() {
-            return false;
+/// What the device and the lanes say now.
+fn look(connection: &Connection) -> Vec<Seen> {
+    let mut seen = vec![Seen::Device(connection.context.device_health())];
+    for (lane, handle) in connection.lanes.iter().enumerate() {
+        match handle.status.health() {
+            LaneHealth::Healthy => {}
+            LaneHealth::Broken => {
+                seen.push(Seen::Broken { lane, reason: handle.status.reason() });
+                // Its worker drains it, also when nothing else is to be done.
+                handle.worker.kick();
+            }
+            LaneHealth::Drained => seen.push(Seen::Drained { lane, reason: handle.status.reason() }),
+            LaneHealth::Closed => seen.push(Seen::Closed { lane }),
         }
     }
-    true
+    seen
 }
 
 async fn create(
-    connection: Weak<Connection>,
+    connection: &Weak<Connection>,
     half: Half,
-    peer: Option<LaneRecord>,
     handle: &Handle,
 ) -> Result<(Box<dyn QueuePair>, LaneRecord), String> {
-    let owner = Weak::clone(&connection);
+    let connection = Weak::clone(connection);
     let create = move || -> Result<_, String> {
-        owner.upgrade().ok_or_else(gone)?.fresh_queue_pair(half.lane).map_err(|error| error.to_string())
+        let connection = connection.upgrade().ok_or_else(gone)?;
+        connection.fresh_queue_pair(half.lane).map_err(|error| error.to_string())
     };
-    let (queue_pair, record) = handle.blocking(create).await?;
-    let queue_pair = match peer {
-        Some(peer) => connect(connection, queue_pair, peer, handle).await?,
-        None => queue_pair,
-    };
-    Ok((queue_pair, record))
+    handle.blocking(create).await
 }
 
 async fn connect(
-    connection: Weak<Connection>,
+    connection: &Weak<Connection>,
     queue_pair: Box<dyn QueuePair>,
     peer: LaneRecord,
     handle: &Handle,
 ) -> Result<Box<dyn QueuePair>, String> {
     let deadline = Instant::now() + STEP_LIMIT;
-    let options = with_upgraded(handle, &connection, |connection| connection.path_options(deadline));
+    let options = with_upgraded(handle, connection, |connection| connection.path_options(deadline));
     let options = options.ok_or_else(gone)?;
     let waiter = Waiter::on_loop(handle);
     connect_lane(queue_pair, &peer.address, &options, &waiter).await.map_err(|error| error.to_string())
@@ -334,29 +360,45 @@ fn gone() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::super::Role;
     use super::*;
     use crate::control::ChannelFrame;
     use crate::control::channel_tests::{pair, soon};
+    use crate::events::EventLoop;
 
     /// Also with frames of a kind that a later version may know.
     #[test]
     fn a_peer_that_sends_without_end_has_its_share_of_a_turn() {
         let mut unknown = ChannelFrame::Pong(0).encode();
         unknown[6] = 99;
+        let events = EventLoop::acquire().unwrap();
         for frame in [ChannelFrame::Pong(0).encode(), unknown] {
             let (channel, peer) = pair();
-            let mut machine = Machine::new(Role { leads: true, heals: true }, 1);
             peer.write_all_by(&frame.repeat(3 * FRAMES_PER_TURN), soon()).unwrap();
             peer.write_all_by(&ChannelFrame::Goodbye.encode(), soon()).unwrap();
-            let mut full_turns = 0;
-            let deadline = soon();
-            while !machine.is_over() {
-                assert!(Instant::now() < deadline, "the goodbye was not read");
-                full_turns += usize::from(hear(&channel, &mut machine));
-            }
+            let (report, full_turns) = mpsc::channel();
+            let task = events.spawn(move |handle| {
+                let handle = handle.clone();
+                async move {
+                    let machine = Machine::new(Role { leads: true, heals: true }, 1);
+                    let (channel, rest) = (Arc::new(channel), Default::default());
+                    let mut driver =
+                        Driver::new(&Weak::new(), channel, rest, machine, Arc::default(), handle.clone())
+                            .unwrap();
+                    let (mut full, deadline) = (0, soon());
+                    while !driver.machine.is_over() {
+                        assert!(Instant::now() < deadline, "the goodbye was not read");
+                        full += usize::from(driver.hear().await);
+                        handle.sleep(std::time::Duration::from_micros(10)).await;
+                    }
+                    report.send(full).unwrap();
+                }
+            });
             // Turns that find nothing may come between, when not all has arrived yet.
-            assert!(full_turns >= 3, "{full_turns}");
+            assert!(full_turns.recv().unwrap() >= 3);
+            drop(task);
         }
     }
 }
