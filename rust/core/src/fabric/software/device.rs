@@ -248,7 +248,7 @@ impl Core {
         if let Some(entry) = self.entries.get(endpoint.slot) {
             entry.connect(peer.qpn);
         }
-        self.responder.wake();
+        self.responder.tell(endpoint);
     }
 
     /// Moves a queue pair to ERROR, without an event. True when it was not there yet.
@@ -258,7 +258,7 @@ impl Core {
         }
         let first = endpoint.set_error();
         if first {
-            self.responder.wake();
+            self.responder.tell(endpoint);
         }
         first
     }
