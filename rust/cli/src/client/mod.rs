@@ -126,7 +126,7 @@ impl Client {
         };
         let agreed = Shape { chunk, slots: u16::try_from(slots.len()).unwrap_or(0) };
         if agreed != agreed.fitted(u64::from(u32::MAX)) {
-            return Err(CliError::protocol("its ring makes no sense"));
+            return Err(CliError::protocol("its ring is malformed"));
         }
         let engine = Engine::open(config, settings::engine_options()).doing(|| "open the engine".into())?;
         let ring = Ring::allocate(&engine, agreed)?;

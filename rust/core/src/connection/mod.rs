@@ -61,7 +61,7 @@ pub struct Connection {
     rebuilds: Arc<Rebuilds>,
     /// The recovery, a task of the event loop; set once the connection stands.
     recovery: OnceCell<(Task, Arc<EventLoop>)>,
-    /// Counts for operators, incremented by whoever sees one: Relaxed.
+    /// Counts for operators, incremented by any thread: Relaxed.
     failures: AtomicU64,
     rebuilt: AtomicU64,
     notified: AtomicU64,

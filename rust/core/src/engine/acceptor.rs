@@ -1,5 +1,5 @@
 //! Accepting peers: one task of the event loop waits for sockets, and each handshake is a task of its own, so that a
-//! silent client delays nobody.
+//! silent client delays no other.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

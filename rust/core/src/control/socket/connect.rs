@@ -15,12 +15,12 @@ use crate::events::{Abort, Interest, Waiter};
 /// Connects to `target`. A refused port is tried again, with growing pauses, until `deadline`: peers that start
 /// together still meet. The stream's later waits end with `abort` too.
 ///
-/// `ConnectionRefused` when nobody ever listened, `TimedOut` when nobody answered, or the system's error.
+/// `ConnectionRefused` when no process listened, `TimedOut` when no answer came, or the system's error.
 pub fn connect(target: SocketAddr, deadline: Instant, abort: Option<&Abort>) -> io::Result<Stream> {
     match connect_any(&[target], deadline, Patience::UntilDeadline, abort) {
         Ok((_, stream)) => Ok(stream),
         Err(Unreached::Wait(error)) => Err(error),
-        Err(Unreached::Nobody(misses)) => {
+        Err(Unreached::Addresses(misses)) => {
             Err(misses.into_iter().next().map_or_else(|| ErrorKind::TimedOut.into(), io::Error::from))
         }
     }

@@ -50,7 +50,7 @@ pub fn connect_any(
             break;
         }
     }
-    Err(Unreached::Nobody(attempts.misses()))
+    Err(Unreached::Addresses(attempts.misses()))
 }
 
 /// Why there is no connection.
@@ -61,7 +61,7 @@ pub enum Unreached {
     Wait(io::Error),
     /// What became of each address.
     #[error("{}", listed(.0.iter().map(Miss::to_string)))]
-    Nobody(Vec<Miss>),
+    Addresses(Vec<Miss>),
 }
 
 /// What is to be said of each address, as one text of bounded length.
@@ -181,7 +181,7 @@ impl Attempt {
         Self { target, tries: 0, under_way: None, last: None }
     }
 
-    /// Somebody may still come to listen where a connect was refused or not answered; other errors do not pass so soon.
+    /// A process may still come to listen where a connect was refused or not answered; other errors do not pass so soon.
     fn fail(&mut self, error: io::Error, index: usize, schedule: &mut Schedule) {
         let hopeful = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::TimedOut);
         schedule.failed(index, hopeful);

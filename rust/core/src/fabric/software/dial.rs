@@ -12,7 +12,7 @@ use super::keepalive;
 use crate::auth::{AuthError, AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, Session, random};
 use crate::events::{Interest, Waiter};
 
-/// Why nobody could be reached.
+/// Why the peer could not be reached.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
     #[error("{attempt}: {source}")]
