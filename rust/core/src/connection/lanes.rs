@@ -27,8 +27,11 @@ pub struct LaneHandle {
 #[derive(Debug)]
 pub struct LaneBuilder {
     context: Arc<Context>,
-    queue_pairs: Vec<(usize, Box<dyn QueuePair>)>,
+    queue_pairs: Vec<OnWorker>,
 }
+
+/// A queue pair, behind the index of its worker in the pool.
+type OnWorker = (usize, Box<dyn QueuePair>);
 
 impl LaneBuilder {
     /// None yet.
@@ -155,7 +158,7 @@ impl HandshakeLanes for LaneBuilder {
 
 /// Creates queue pairs on the workers of the pool in turn, beginning with another one each time, so that connections with
 /// few lanes use all workers.
-fn create_spread(context: &Context, count: usize) -> Result<Vec<(usize, Box<dyn QueuePair>)>, FabricError> {
+fn create_spread(context: &Context, count: usize) -> Result<Vec<OnWorker>, FabricError> {
     /// Where the next connection's first lane goes. Only a spread: Relaxed.
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     context.require_port()?;

@@ -74,7 +74,7 @@ impl Listener {
         })
     }
 
-    /// Takes a connection that waits already, if one does. After an error that [`is_starved`] it still waits.
+    /// Takes a connection that waits already, if one does. After an error for want of descriptors or memory it still waits.
     pub fn try_accept(&self) -> io::Result<Option<Stream>> {
         loop {
             let socket = match self.socket.accept() {

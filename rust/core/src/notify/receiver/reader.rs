@@ -2,26 +2,20 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use rustix::event::{Timespec, epoll};
 
 use super::super::decoder::{Decoder, Event};
 use super::super::queue::{Arrival, Queue};
 use super::ReceiverOptions;
 use crate::auth::{Proof, random};
 use crate::control::{Listener, STARVED_PAUSE, Stream, is_starved};
-use crate::events::{Handle, Wakeup, first};
+use crate::events::{Group, Handle, Wakeup, first};
 
 /// Clients that may be on their way to being admitted; the oldest goes when another one comes.
 const MAX_UNPROVEN: usize = 64;
 /// Bytes read from one peer before it is another one's turn.
 const CHUNK: usize = 64 * 1024;
-
-/// Sockets with news that one turn hears of; the others are heard of in the next.
-const EVENTS: usize = 64;
 
 const LISTENER: u64 = 0;
 const FIRST_PEER: u64 = 1;
@@ -32,7 +26,7 @@ pub(super) struct Reader {
     queue: Arc<Queue>,
     /// Woken when there is room in the queue again.
     room: Arc<Wakeup>,
-    epoll: OwnedFd,
+    sockets: Group,
     /// The listener is not watched until then.
     paused: Option<Instant>,
     /// By the number under which the kernel reports their sockets; never reused.
@@ -72,15 +66,14 @@ impl Reader {
         queue: Arc<Queue>,
         room: Arc<Wakeup>,
     ) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let readable = epoll::EventFlags::IN;
-        epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), readable)?;
+        let sockets = Group::new()?;
+        sockets.add(&listener, LISTENER)?;
         Ok(Self {
             listener,
             options,
             queue,
             room,
-            epoll,
+            sockets,
             paused: None,
             peers: HashMap::new(),
             next_peer: FIRST_PEER,
@@ -90,9 +83,7 @@ impl Reader {
 
     /// Reads until the task is stopped.
     pub(super) async fn run(mut self, handle: Handle) {
-        // The loop waits for an epoll of ours: one descriptor for the loop, whatever comes.
-        let watched = self.epoll.try_clone().and_then(|epoll| handle.watch(epoll));
-        let mut watched = match watched {
+        let mut watched = match self.sockets.watch(&handle) {
             Ok(watched) => watched,
             Err(error) => {
                 tracing::error!("no notifications are received: the event loop cannot watch them: {error}");
@@ -121,25 +112,16 @@ impl Reader {
 
     fn turn(&mut self) {
         if self.paused.is_some_and(|until| Instant::now() >= until)
-            && self.watch_listener(epoll::EventFlags::IN)
+            && self.sockets.add(&self.listener, LISTENER).is_ok()
         {
             self.paused = None;
         }
-        let mut room = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
-        let Ok((events, _)) = epoll::wait(&self.epoll, &mut room, Some(&Timespec::default())) else {
-            // Level-triggered: the next turn finds it again.
-            return;
-        };
-        for event in events {
-            match event.data.u64() {
+        for number in self.sockets.ready() {
+            match number {
                 LISTENER => self.accept(),
                 number => self.serve(number),
             }
         }
-    }
-
-    fn watch_listener(&self, flags: epoll::EventFlags) -> bool {
-        epoll::modify(&self.epoll, &self.listener, epoll::EventData::new_u64(LISTENER), flags).is_ok()
     }
 
     fn accept(&mut self) {
@@ -147,7 +129,7 @@ impl Reader {
             Ok(Some(stream)) => stream,
             Ok(None) => return,
             Err(error) if is_starved(&error) => {
-                if self.watch_listener(epoll::EventFlags::empty()) {
+                if self.sockets.remove(&self.listener).is_ok() {
                     self.paused = Some(Instant::now() + STARVED_PAUSE);
                 }
                 return;
@@ -171,8 +153,7 @@ impl Reader {
         let number = self.next_peer;
         self.next_peer += 1;
         let added = random().and_then(|nonce| {
-            let data = epoll::EventData::new_u64(number);
-            epoll::add(&self.epoll, &stream, data, epoll::EventFlags::IN)?;
+            self.sockets.add(&stream, number)?;
             Ok(Decoder::new(nonce))
         });
         match added {
@@ -226,11 +207,8 @@ impl Reader {
                 self.peers.remove(&number);
                 return;
             }
-            (false, Fate::Waits) => epoll::delete(&self.epoll, &peer.stream),
-            (true, Fate::Stays) => {
-                let data = epoll::EventData::new_u64(number);
-                epoll::add(&self.epoll, &peer.stream, data, epoll::EventFlags::IN)
-            }
+            (false, Fate::Waits) => self.sockets.remove(&peer.stream),
+            (true, Fate::Stays) => self.sockets.add(&peer.stream, number),
             (true, Fate::Waits) | (false, Fate::Stays) => Ok(()),
         };
         if let Err(error) = registered {

@@ -3,16 +3,15 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use rustix::event::{Timespec, epoll};
 
 use super::greeter::{Greeted, Greeter};
 use super::tables::{TableKeeper, TableListener};
-use crate::events::{Handle, first};
+use crate::events::{Group, Handle, first};
 use crate::fabric::software::device::Core;
 use crate::fabric::software::tcp::server::{Server, Wish};
 
@@ -29,13 +28,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 const MAX_UNGREETED: usize = 1024;
 /// Connections accepted before the loop looks at anything else.
 const ACCEPTED_PER_TURN: usize = 32;
-const EVENTS: usize = 64;
 
 /// The listeners of a device, and their clients that are not served by its data thread.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     core: Arc<Core>,
-    epoll: OwnedFd,
+    sockets: Group,
     listener: TcpListener,
     /// `None` when the host does not let us have one: then the cross-memory path is not offered.
     tables: Option<TableListener>,
@@ -57,12 +55,11 @@ enum Client {
 impl Acceptor {
     pub(super) fn new(core: Arc<Core>, listener: TcpListener) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let read = epoll::EventFlags::IN;
-        epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), read)?;
+        let sockets = Group::new()?;
+        sockets.add(&listener, LISTENER)?;
         let tables = match TableListener::bind(&core) {
             Ok(tables) => {
-                epoll::add(&epoll, tables.as_fd(), epoll::EventData::new_u64(TABLES), read)?;
+                sockets.add(&tables, TABLES)?;
                 Some(tables)
             }
             Err(errno) => {
@@ -72,7 +69,7 @@ impl Acceptor {
         };
         Ok(Self {
             core,
-            epoll,
+            sockets,
             listener,
             tables,
             clients: HashMap::new(),
@@ -84,9 +81,7 @@ impl Acceptor {
 
     /// Accepts until the task is stopped.
     pub(super) async fn run(mut self, handle: Handle) {
-        // The loop waits for an epoll of ours: one descriptor for the loop, whatever comes.
-        let watched = self.epoll.try_clone().and_then(|epoll| handle.watch(epoll));
-        let mut watched = match watched {
+        let mut watched = match self.sockets.watch(&handle) {
             Ok(watched) => watched,
             Err(error) => {
                 tracing::error!(device = self.core.name(), %error, "cannot watch the data listener");
@@ -106,17 +101,12 @@ impl Acceptor {
 
     fn turn(&mut self) {
         let now = Instant::now();
-        if self.paused.is_some_and(|until| now >= until) && self.watch_listener(epoll::EventFlags::IN) {
+        if self.paused.is_some_and(|until| now >= until) && self.sockets.add(&self.listener, LISTENER).is_ok()
+        {
             self.paused = None;
         }
-        let mut room = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
-        let events = match epoll::wait(&self.epoll, &mut room, Some(&Timespec::default())) {
-            Ok((events, _)) => events,
-            // Level-triggered: the next turn finds it again.
-            Err(_) => return,
-        };
-        for event in events {
-            match event.data.u64() {
+        for number in self.sockets.ready() {
+            match number {
                 LISTENER => self.accept(),
                 TABLES => self.accept_tables(),
                 token => self.serve(token),
@@ -143,17 +133,13 @@ impl Acceptor {
                     // Most likely no descriptors are left. The connection stays in the backlog and the listener
                     // readable: without the pause this would spin.
                     tracing::warn!(device = self.core.name(), %error, "cannot accept a data connection");
-                    if self.watch_listener(epoll::EventFlags::empty()) {
+                    if self.sockets.remove(&self.listener).is_ok() {
                         self.paused = Some(Instant::now() + ACCEPT_PAUSE);
                     }
                     return;
                 }
             }
         }
-    }
-
-    fn watch_listener(&self, flags: epoll::EventFlags) -> bool {
-        epoll::modify(&self.epoll, &self.listener, epoll::EventData::new_u64(LISTENER), flags).is_ok()
     }
 
     fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
@@ -180,13 +166,12 @@ impl Acceptor {
     fn add(&mut self, client: Client) {
         let token = self.next_token;
         self.next_token += 1;
-        let data = epoll::EventData::new_u64(token);
-        let read = epoll::EventFlags::IN;
-        let watched = epoll::add(&self.epoll, client.socket(), data, read).and_then(|()| {
-            client.process().map_or(Ok(()), |process| epoll::add(&self.epoll, process, data, read))
-        });
-        if let Err(errno) = watched {
-            tracing::warn!(device = self.core.name(), %errno, "cannot watch a data connection");
+        let watched = self
+            .sockets
+            .add(client.socket(), token)
+            .and_then(|()| client.process().map_or(Ok(()), |process| self.sockets.add(process, token)));
+        if let Err(error) = watched {
+            tracing::warn!(device = self.core.name(), %error, "cannot watch a data connection");
             self.forget(client);
             return;
         }
@@ -221,7 +206,7 @@ impl Acceptor {
     /// Gives a greeted connection to the data thread.
     fn hand_over(&self, server: Server) {
         // Fails only for a socket that is not watched.
-        let _ = epoll::delete(&self.epoll, server.socket());
+        let _ = self.sockets.remove(server.socket());
         self.core.responder.hand_over(server);
     }
 

@@ -29,7 +29,7 @@ const EVENTS: usize = 64;
 /// What the thread waits for.
 #[derive(Debug)]
 enum Connection {
-    Data(Server),
+    Data(Box<Server>),
     Process(WatchedProcess),
 }
 
@@ -108,7 +108,7 @@ impl Loop {
     fn woken(&mut self) {
         self.core.responder.acknowledge();
         let Waiting { servers, processes, changed } = self.core.responder.take_over();
-        servers.into_iter().for_each(|server| self.add(Connection::Data(server)));
+        servers.into_iter().for_each(|server| self.add(Connection::Data(Box::new(server))));
         processes.into_iter().for_each(|process| self.add(Connection::Process(process)));
         for queue_pair in changed {
             let concerned = self.by_queue_pair.get(&queue_pair).cloned().unwrap_or_default();
