@@ -2,6 +2,7 @@
 //! no threads.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
     reason = "a panic is how a test fails, and its output is how it tells"
