@@ -12,7 +12,8 @@ use super::{Handle, Watched};
 const EVENTS: usize = 64;
 
 /// Any number of descriptors, each under a number of its own, that the loop watches as one. Level-triggered. A descriptor
-/// leaves the group when it is closed.
+/// must be removed before it is closed: a child that the process has forked may hold another copy of it, which would stay
+/// in the group and be readable for ever.
 #[derive(Debug)]
 pub(crate) struct Group(OwnedFd);
 

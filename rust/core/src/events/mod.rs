@@ -18,8 +18,9 @@ mod group;
 mod handle;
 mod helpers;
 mod notifier;
+mod off_loop;
 mod task;
-mod upgrade;
+pub(crate) mod tcp;
 mod waiter;
 mod wakeup;
 
@@ -29,8 +30,8 @@ pub(crate) use event_loop::EventLoop;
 pub(crate) use group::Group;
 pub(crate) use handle::{Handle, Watched, first};
 pub(crate) use notifier::Notifier;
+pub(crate) use off_loop::{off_loop, with_upgraded};
 pub(crate) use task::Task;
-pub(crate) use upgrade::with_upgraded;
 pub use waiter::{Interest, Waiter, run_blocking};
 pub(crate) use wakeup::Wakeup;
 

@@ -3,18 +3,18 @@
 //! The task waits for the peer's frames, for a wake-up (a lane or the device has changed, a command has ended) and for
 //! the machine's deadline. It never blocks: commands of the device go to helper threads, connects wait on the loop.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use scopeguard::ScopeGuard;
 
 use super::rebuilds::{Half, Rebuilds};
-use super::{Action, Machine, STEP_LIMIT};
-use crate::connection::lanes::connect_lane;
+use super::{Action, LostReason, Machine, STEP_LIMIT};
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth};
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, Heard};
-use crate::events::{Handle, Task, Waiter, Wakeup, Watched, first, with_upgraded};
+use crate::events::{Handle, Waiter, Wakeup, Watched, first, with_upgraded};
 use crate::fabric::QueuePair;
 use crate::pool::LaneHealth;
 use crate::sync::{Mutex, lock};
@@ -22,6 +22,9 @@ use crate::sync::{Mutex, lock};
 /// Frames of the peer that are read before it is the lanes' turn again: a peer that sends without end must not keep the
 /// task from lanes that wait to be drained or given up, nor the loop from other connections.
 const FRAMES_PER_TURN: usize = 64;
+
+/// How often a lane that is closed is looked at while it is being drained.
+const DRAIN_LOOK: Duration = Duration::from_millis(1);
 
 /// Watches a connection, and heals its lanes, until it is lost or the task is stopped.
 pub(in crate::connection) struct Driver {
@@ -32,8 +35,7 @@ pub(in crate::connection) struct Driver {
     wakeup: Arc<Wakeup>,
     machine: Machine,
     rebuilds: Arc<Rebuilds>,
-    /// Creations and connects under way, and what has ended of them since the last turn.
-    commands: VecDeque<Task>,
+    /// Creations and connects that have ended since the last turn.
     ended: Arc<Mutex<Vec<Ended>>>,
     /// When a frame that the socket did not take must be out.
     send_by: Option<Instant>,
@@ -82,7 +84,6 @@ impl Driver {
             wakeup,
             machine,
             rebuilds,
-            commands: VecDeque::new(),
             ended: Arc::default(),
             send_by: None,
             handle,
@@ -123,7 +124,6 @@ impl Driver {
             self.take(ended);
             self.act().await;
         }
-        self.commands.retain(|command| !command.is_ended());
         if self.machine.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
             self.machine.timeout(Instant::now());
         }
@@ -194,22 +194,23 @@ impl Driver {
             Ok(false) => {
                 let send_by = *self.send_by.get_or_insert_with(|| Instant::now() + STEP_LIMIT);
                 if Instant::now() >= send_by {
-                    self.lose(&io::ErrorKind::TimedOut.into());
+                    self.fail(&io::ErrorKind::TimedOut.into());
                 }
                 false
             }
             Err(error) => {
-                self.lose(&error);
+                self.fail(&error);
                 false
             }
         }
     }
 
-    fn lose(&mut self, error: &io::Error) {
+    /// The channel has failed while frames were sent.
+    fn fail(&mut self, error: &io::Error) {
         self.machine.channel_lost(error);
         while let Some(action) = self.machine.next_local_action() {
             if let Action::Lose(reason) = action {
-                self.detach(move |connection| connection.lose(&reason.to_string()));
+                self.lose(&reason);
             }
         }
     }
@@ -220,27 +221,52 @@ impl Driver {
             Action::Break { lane, reason } => {
                 self.command(move |connection| connection.break_lane(lane, reason)).await;
             }
-            Action::Close { lane, reason } => {
-                let deadline = Instant::now() + DRAIN_LIMIT;
-                self.command(move |connection| connection.give_up(lane, &reason.to_string(), deadline)).await;
-            }
+            Action::Close { lane, reason } => self.close_lane(lane, reason.to_string()).await,
             Action::Install { lane, attempt } => {
-                let queue_pair = self.rebuilds.take(Half { lane, attempt });
-                self.command(move |connection| connection.heal(lane, queue_pair)).await;
+                let rebuilds = Arc::clone(&self.rebuilds);
+                self.command(move |connection| {
+                    rebuilds.install(Half { lane, attempt }, |queue_pair| connection.heal(lane, queue_pair));
+                })
+                .await;
             }
             Action::Discard { lane, attempt } => {
-                let queue_pair = self.rebuilds.take(Half { lane, attempt });
-                self.handle.detach(move || drop(queue_pair));
+                let rebuilds = Arc::clone(&self.rebuilds);
+                self.handle.detach(move || drop(rebuilds.take(Half { lane, attempt })));
             }
             Action::Create { lane, attempt } => self.create(Half { lane, attempt }, None),
             Action::CreateConnected { lane, attempt, peer } => {
                 self.create(Half { lane, attempt }, Some(peer));
             }
             Action::Connect { lane, attempt, peer } => self.connect(Half { lane, attempt }, peer),
-            Action::Lose(reason) => {
-                self.detach(move |connection| connection.lose(&reason.to_string()));
-            }
+            Action::Lose(reason) => self.lose(&reason),
         }
+    }
+
+    /// Closes a lane for good. A helper is held for each command, not for the drain that comes between them.
+    async fn close_lane(&self, lane: usize, reason: String) {
+        let (deadline, reason) = (Instant::now() + DRAIN_LIMIT, Arc::new(reason));
+        loop {
+            let (connection, reason) = (Weak::clone(&self.connection), Arc::clone(&reason));
+            let close = move || {
+                connection.upgrade().is_none_or(|connection| connection.try_give_up(lane, &reason, deadline))
+            };
+            if self.handle.blocking(close).await {
+                return;
+            }
+            self.handle.sleep(DRAIN_LOOK).await;
+        }
+    }
+
+    /// The connection ends, whatever becomes of the task.
+    fn lose(&self, reason: &LostReason) {
+        let (connection, reason) = (Weak::clone(&self.connection), reason.to_string());
+        // From now, not from when a helper has time for it: those of many connections must not add up.
+        let deadline = Instant::now() + DRAIN_LIMIT;
+        self.handle.detach(move || {
+            if let Some(connection) = connection.upgrade() {
+                connection.lose(&reason, deadline);
+            }
+        });
     }
 
     /// Runs a command of the device on a helper thread, and waits for it here.
@@ -254,35 +280,23 @@ impl Driver {
         self.handle.blocking(call).await;
     }
 
-    /// The same without waiting, whatever becomes of the task.
-    fn detach(&self, call: impl FnOnce(&Connection) + Send + 'static) {
-        let connection = Weak::clone(&self.connection);
-        self.handle.detach(move || {
-            if let Some(connection) = connection.upgrade() {
-                call(&connection);
-            }
-        });
-    }
-
     /// Creates a queue pair, and connects it if the peer's is known already.
     fn create(&mut self, half: Half, peer: Option<LaneRecord>) {
-        let (connection, handle) = (Weak::clone(&self.connection), self.handle.clone());
-        let report = self.report();
-        let rebuilds = Arc::clone(&self.rebuilds);
-        self.commands.push_back(self.handle.spawn(async move {
-            let (queue_pair, record) = match create(&connection, half, &handle).await {
+        let (command, report) = (self.new_command(half), self.report());
+        self.rebuilds.add_command(self.handle.spawn(async move {
+            let (queue_pair, record) = match command.create().await {
                 Ok(created) => created,
                 Err(error) => return report(Ended::Created { half, result: Err(error) }),
             };
             let connected = match peer {
-                Some(peer) => connect(&connection, queue_pair, peer, &handle).await,
-                None => Ok(queue_pair),
+                Some(peer) => command.connect(queue_pair, peer).await,
+                None => {
+                    command.rebuilds.put(half, queue_pair);
+                    Ok(())
+                }
             };
             report(match connected {
-                Ok(queue_pair) => {
-                    rebuilds.put(half, queue_pair);
-                    Ended::Created { half, result: Ok(record) }
-                }
+                Ok(()) => Ended::Created { half, result: Ok(record) },
                 Err(error) => Ended::Connected { half, result: Err(error) },
             });
         }));
@@ -291,14 +305,20 @@ impl Driver {
     /// Connects a queue pair that was created before.
     fn connect(&mut self, half: Half, peer: LaneRecord) {
         let Some(queue_pair) = self.rebuilds.take(half) else { return };
-        let (connection, handle) = (Weak::clone(&self.connection), self.handle.clone());
-        let report = self.report();
-        let rebuilds = Arc::clone(&self.rebuilds);
-        self.commands.push_back(self.handle.spawn(async move {
-            let result = connect(&connection, queue_pair, peer, &handle).await;
-            let result = result.map(|queue_pair| rebuilds.put(half, queue_pair));
+        let (command, report) = (self.new_command(half), self.report());
+        self.rebuilds.add_command(self.handle.spawn(async move {
+            let result = command.connect(queue_pair, peer).await;
             report(Ended::Connected { half, result });
         }));
+    }
+
+    fn new_command(&self, half: Half) -> Command {
+        Command {
+            connection: Weak::clone(&self.connection),
+            half,
+            rebuilds: Arc::clone(&self.rebuilds),
+            handle: self.handle.clone(),
+        }
     }
 
     fn report(&self) -> impl FnOnce(Ended) + 'static {
@@ -328,30 +348,47 @@ fn look(connection: &Connection) -> Vec<Seen> {
     seen
 }
 
-async fn create(
-    connection: &Weak<Connection>,
+/// The making of one half, a task of its own.
+struct Command {
+    connection: Weak<Connection>,
     half: Half,
-    handle: &Handle,
-) -> Result<(Box<dyn QueuePair>, LaneRecord), String> {
-    let connection = Weak::clone(connection);
-    let create = move || -> Result<_, String> {
-        let connection = connection.upgrade().ok_or_else(gone)?;
-        connection.fresh_queue_pair(half.lane).map_err(|error| error.to_string())
-    };
-    handle.blocking(create).await
+    rebuilds: Arc<Rebuilds>,
+    handle: Handle,
 }
 
-async fn connect(
-    connection: &Weak<Connection>,
-    queue_pair: Box<dyn QueuePair>,
-    peer: LaneRecord,
-    handle: &Handle,
-) -> Result<Box<dyn QueuePair>, String> {
-    let deadline = Instant::now() + STEP_LIMIT;
-    let options = with_upgraded(handle, connection, |connection| connection.path_options(deadline));
-    let options = options.ok_or_else(gone)?;
-    let waiter = Waiter::on_loop(handle);
-    connect_lane(queue_pair, &peer.address, &options, &waiter).await.map_err(|error| error.to_string())
+impl Command {
+    async fn create(&self) -> Result<(Box<dyn QueuePair>, LaneRecord), String> {
+        let (connection, lane) = (Weak::clone(&self.connection), self.half.lane);
+        let create = move || -> Result<_, String> {
+            let connection = connection.upgrade().ok_or_else(gone)?;
+            connection.fresh_queue_pair(lane).map_err(|error| error.to_string())
+        };
+        self.handle.blocking(create).await
+    }
+
+    /// Connects a queue pair, and keeps it for the lane. One that cannot be connected is kept too, until it is discarded.
+    async fn connect(&self, queue_pair: Box<dyn QueuePair>, peer: LaneRecord) -> Result<(), String> {
+        let deadline = Instant::now() + STEP_LIMIT;
+        let put = |queue_pair| self.rebuilds.put(self.half, queue_pair);
+        // Kept also when this task is stopped meanwhile: the end of the connection destroys it.
+        let mut queue_pair = scopeguard::guard(queue_pair, put);
+        let options =
+            with_upgraded(&self.handle, &self.connection, |connection| connection.path_options(deadline));
+        let options = options.ok_or_else(gone)?;
+        if !queue_pair.connects_by_commands() {
+            let waiter = Waiter::on_loop(&self.handle);
+            let connected = queue_pair.connect_with(&peer.address, &options, &waiter).await;
+            return connected.map_err(|error| error.to_string());
+        }
+        let (mut queue_pair, half) = (ScopeGuard::into_inner(queue_pair), self.half);
+        let rebuilds = Arc::clone(&self.rebuilds);
+        let connect = move || {
+            let connected = queue_pair.connect(&peer.address, &options);
+            rebuilds.put(half, queue_pair);
+            connected.map_err(|error| error.to_string())
+        };
+        self.handle.blocking(connect).await
+    }
 }
 
 fn gone() -> String {
@@ -391,7 +428,7 @@ mod tests {
                     while !driver.machine.is_over() {
                         assert!(Instant::now() < deadline, "the goodbye was not read");
                         full += usize::from(driver.hear().await);
-                        handle.sleep(std::time::Duration::from_micros(10)).await;
+                        handle.sleep(Duration::from_micros(10)).await;
                     }
                     report.send(full).unwrap();
                 }

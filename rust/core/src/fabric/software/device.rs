@@ -45,7 +45,7 @@ pub struct SoftwareDevice {
     responder: Mutex<Option<Responder>>,
 }
 
-/// What outlives the handles: shared with completion queues, transports and the responder's thread.
+/// What outlives the handles: shared with completion queues, transports and the data thread.
 #[derive(Debug)]
 pub(super) struct Core {
     name: String,

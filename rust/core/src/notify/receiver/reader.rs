@@ -111,10 +111,9 @@ impl Reader {
     }
 
     fn turn(&mut self) {
-        if self.paused.is_some_and(|until| Instant::now() >= until)
-            && self.sockets.add(&self.listener, LISTENER).is_ok()
-        {
-            self.paused = None;
+        if self.paused.is_some_and(|until| Instant::now() >= until) {
+            let again = self.sockets.add(&self.listener, LISTENER);
+            self.paused = again.err().map(|_| Instant::now() + STARVED_PAUSE);
         }
         for number in self.sockets.ready() {
             match number {
@@ -147,7 +146,7 @@ impl Reader {
         if unproven.clone().count() >= MAX_UNPROVEN {
             let oldest = unproven.min_by_key(|(_, peer)| peer.since).map(|(number, _)| *number);
             if let Some(oldest) = oldest {
-                self.peers.remove(&oldest);
+                self.remove(oldest);
             }
         }
         let number = self.next_peer;
@@ -204,7 +203,7 @@ impl Reader {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let registered = match (was_waiting, fate) {
             (_, Fate::Goes | Fate::Admitted(_)) => {
-                self.peers.remove(&number);
+                self.remove(number);
                 return;
             }
             (false, Fate::Waits) => self.sockets.remove(&peer.stream),
@@ -213,8 +212,15 @@ impl Reader {
         };
         if let Err(error) = registered {
             tracing::warn!("notification socket from {}: {error}", peer.stream.peer());
-            self.peers.remove(&number);
+            self.remove(number);
         }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Peer> {
+        let peer = self.peers.remove(&number)?;
+        // Fails for one that waits for room in the queue.
+        let _ = self.sockets.remove(&peer.stream);
+        Some(peer)
     }
 
     /// Finds a place for a peer that has just been admitted, and goes on with what it says.
@@ -248,7 +254,7 @@ impl Reader {
                 && !self.options.connected_hosts.contains(peer.stream.peer().ip())
         });
         let silent = candidates.min_by_key(|(_, peer)| peer.heard).map(|(number, _)| *number);
-        let Some(gone) = silent.and_then(|number| self.peers.remove(&number)) else { return false };
+        let Some(gone) = silent.and_then(|number| self.remove(number)) else { return false };
         tracing::info!("{} gives its place to another sender: no connection, and silent", gone.stream.peer());
         true
     }
@@ -269,7 +275,15 @@ impl Reader {
     /// Drops clients that take too long to say who they are; answers when the next one will be overdue.
     fn drop_overdue(&mut self) -> Option<Duration> {
         let limit = self.options.hello_timeout;
-        self.peers.retain(|_, peer| peer.decoder.is_admitted() || peer.since.elapsed() < limit);
+        let overdue: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.decoder.is_admitted() && peer.since.elapsed() >= limit)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in overdue {
+            self.remove(number);
+        }
         let unproven = self.peers.values().filter(|peer| !peer.decoder.is_admitted());
         // A millisecond more, so that the next look does not come a moment too early.
         unproven.map(|peer| limit.saturating_sub(peer.since.elapsed()) + Duration::from_millis(1)).min()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use rustix::io::Errno;
 
 use super::greeter::{Greeted, Greeter};
 use super::tables::{TableKeeper, TableListener};
@@ -24,7 +25,7 @@ const FIRST_CLIENT: u64 = 2;
 pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-/// Connections without a hello; more are closed at once.
+/// Clients that have not said what they want; more are closed at once.
 const MAX_UNGREETED: usize = 1024;
 /// Connections accepted before the loop looks at anything else.
 const ACCEPTED_PER_TURN: usize = 32;
@@ -39,9 +40,7 @@ pub(super) struct Acceptor {
     tables: Option<TableListener>,
     clients: HashMap<u64, Client>,
     next_token: u64,
-    /// Clients whose hello is awaited.
-    ungreeted: usize,
-    /// The listener is not watched until then.
+    /// The listeners are not watched until then.
     paused: Option<Instant>,
 }
 
@@ -74,7 +73,6 @@ impl Acceptor {
             tables,
             clients: HashMap::new(),
             next_token: FIRST_CLIENT,
-            ungreeted: 0,
             paused: None,
         })
     }
@@ -101,10 +99,7 @@ impl Acceptor {
 
     fn turn(&mut self) {
         let now = Instant::now();
-        if self.paused.is_some_and(|until| now >= until) && self.sockets.add(&self.listener, LISTENER).is_ok()
-        {
-            self.paused = None;
-        }
+        self.resume(now);
         for number in self.sockets.ready() {
             match number {
                 LISTENER => self.accept(),
@@ -121,6 +116,26 @@ impl Acceptor {
         overdue.into_iter().for_each(|token| self.serve(token));
     }
 
+    /// Accepts no more for a moment: most likely no descriptors are left. What waits stays in the backlog and the listeners
+    /// readable, so without the pause the loop would spin.
+    fn pause(&mut self) {
+        let _ = self.sockets.remove(&self.listener);
+        let _ = self.tables.as_ref().map(|tables| self.sockets.remove(tables));
+        self.paused = Some(Instant::now() + ACCEPT_PAUSE);
+    }
+
+    fn resume(&mut self, now: Instant) {
+        if self.paused.is_none_or(|until| now < until) {
+            return;
+        }
+        let listener = self.sockets.add(&self.listener, LISTENER);
+        let tables = self.tables.as_ref().map_or(Ok(()), |tables| self.sockets.add(tables, TABLES));
+        self.paused = None;
+        if listener.and(tables).is_err() {
+            self.pause();
+        }
+    }
+
     fn accept(&mut self) {
         for _ in 0..ACCEPTED_PER_TURN {
             match self.listener.accept() {
@@ -130,12 +145,8 @@ impl Acceptor {
                 Ok((stream, peer)) => self.greet(stream, peer),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    // Most likely no descriptors are left. The connection stays in the backlog and the listener
-                    // readable: without the pause this would spin.
                     tracing::warn!(device = self.core.name(), %error, "cannot accept a data connection");
-                    if self.sockets.remove(&self.listener).is_ok() {
-                        self.paused = Some(Instant::now() + ACCEPT_PAUSE);
-                    }
+                    self.pause();
                     return;
                 }
             }
@@ -143,24 +154,35 @@ impl Acceptor {
     }
 
     fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if self.ungreeted >= MAX_UNGREETED {
+        if self.has_too_many() {
             tracing::warn!(device = self.core.name(), %peer, "too many connections without a hello");
             return;
         }
         match Greeter::new(&self.core, stream, peer, Instant::now() + HELLO_LIMIT) {
-            Ok(greeter) => {
-                self.ungreeted += 1;
-                self.add(Client::Ungreeted(greeter));
-            }
+            Ok(greeter) => self.add(Client::Ungreeted(greeter)),
             Err(errno) => tracing::warn!(device = self.core.name(), %peer, %errno, "cannot greet"),
         }
     }
 
     fn accept_tables(&mut self) {
         for _ in 0..ACCEPTED_PER_TURN {
-            let Some(keeper) = self.tables.as_ref().and_then(TableListener::accept) else { return };
-            self.add(Client::Tables(keeper));
+            match self.tables.as_ref().map(TableListener::accept) {
+                Some(Ok(keeper)) if !self.has_too_many() => self.add(Client::Tables(keeper)),
+                Some(Ok(_)) => {
+                    tracing::warn!(device = self.core.name(), "too many requests for the shared tables")
+                }
+                Some(Err(Errno::AGAIN)) | None => return,
+                Some(Err(errno)) => {
+                    tracing::warn!(device = self.core.name(), %errno, "cannot accept a request for the shared tables");
+                    return self.pause();
+                }
+            }
         }
+    }
+
+    /// Whether too many clients have not said what they want.
+    fn has_too_many(&self) -> bool {
+        self.clients.values().filter(|client| client.deadline().is_some()).count() >= MAX_UNGREETED
     }
 
     fn add(&mut self, client: Client) {
@@ -184,7 +206,7 @@ impl Acceptor {
         match self.clients.remove(&token) {
             None => {}
             Some(Client::Tables(mut keeper)) => match keeper.serve(&self.core) {
-                Wish::Close => keeper.close(&self.core),
+                Wish::Close => self.forget(Client::Tables(keeper)),
                 _ => drop(self.clients.insert(token, Client::Tables(keeper))),
             },
             Some(Client::Ungreeted(greeter)) => {
@@ -194,10 +216,7 @@ impl Acceptor {
                         self.clients.insert(token, Client::Ungreeted(greeter));
                     }
                     Greeted::Refused(greeter) => self.forget(Client::Ungreeted(greeter)),
-                    Greeted::Welcome(server) => {
-                        self.ungreeted -= 1;
-                        self.hand_over(server);
-                    }
+                    Greeted::Welcome(server) => self.hand_over(server),
                 }
             }
         }
@@ -210,10 +229,12 @@ impl Acceptor {
         self.core.responder.hand_over(server);
     }
 
-    fn forget(&mut self, client: Client) {
-        match client {
-            Client::Ungreeted(_) => self.ungreeted -= 1,
-            Client::Tables(keeper) => keeper.close(&self.core),
+    fn forget(&self, client: Client) {
+        // Not by closing alone: a child that this process has forked may hold the same sockets.
+        let _ = self.sockets.remove(client.socket());
+        let _ = client.process().map(|process| self.sockets.remove(process));
+        if let Client::Tables(keeper) = client {
+            keeper.close(&self.core);
         }
     }
 }

@@ -156,6 +156,8 @@ impl Loop {
     }
 
     fn forget(&mut self, token: u64, connection: &Connection) {
+        // Not by closing alone: a child that this process has forked may hold the same socket.
+        let _ = epoll::delete(&self.epoll, connection.socket());
         if let Entry::Occupied(mut tokens) = self.by_queue_pair.entry(connection.endpoint().qpn()) {
             tokens.get_mut().retain(|other| *other != token);
             if tokens.get().is_empty() {
