@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::control::wire::{Features, SocketKind};
+use flagcx_p2p::control::wire::{Features, FrameHeader, Handle, SocketKind, Tag};
 use flagcx_p2p::control::{
     LaneCapabilities, LaneFuture, LaneSetup, Limits, LocalSide, PeerCapabilities, connect, initiate,
 };
@@ -112,7 +112,11 @@ fn urgent_data_does_not_keep_the_loop_busy() {
     engine.start_rpc_server().unwrap();
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.connect(&SocketAddr::new(LOOPBACK, engine.rpc_port().unwrap()).into()).unwrap();
-    (&socket).write_all(&SocketKind::Bootstrap.encode()).unwrap();
+    // As far as the wait for the lane socket, during which nothing is due on this one.
+    let handle = Handle { address: SocketAddr::new(LOOPBACK, 0), features: None }.encode();
+    let header = FrameHeader { tag: Tag::Handle as i32, size: handle.len() as i32 }.encode();
+    (&socket).write_all(&[&SocketKind::Bootstrap.encode()[..], &header, &handle].concat()).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
     socket.send_out_of_band(b"!").unwrap();
     std::thread::sleep(Duration::from_millis(50));
     let before = cpu_time();
