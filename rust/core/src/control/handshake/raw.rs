@@ -46,7 +46,7 @@ impl RawListener {
             let abort = Abort::new()?;
             let listener =
                 Listener::bind(local.bind, limits.ports, &abort)?.with_allow_list(limits.allow.clone());
-            let advertised = SocketAddr::new(local.advertise, listener.local().port());
+            let advertised = SocketAddr::new(local.told(), listener.local().port());
             Ok(Self { listener, advertised, abort, candidates: Mutex::new(Candidates::new(PREAMBLE_SIZE)) })
         };
         bind().map_err(|error| HandshakeError::new(here, Step::LaneSocket, error))

@@ -21,6 +21,9 @@ pub(super) enum DialError {
     Hello(#[from] HelloError),
 }
 
+/// The first attempt: later ones have found the process.
+pub(super) const CONNECTING: &str = "connecting";
+
 /// Connects to a data listener and makes `offer`, after both sides have proven the key if there is one. The stream comes
 /// back non-blocking.
 pub(super) async fn dial(
@@ -30,7 +33,7 @@ pub(super) async fn dial(
     deadline: Instant,
     waiter: &Waiter,
 ) -> Result<(TcpStream, Answer), DialError> {
-    let stream = connect(listener, deadline, waiter).await.map_err(io("connecting"))?;
+    let stream = connect(listener, deadline, waiter).await.map_err(io(CONNECTING))?;
     keepalive::apply(&stream).map_err(io("setting socket options"))?;
     let exchange = Exchange { stream: &stream, deadline, waiter };
 
