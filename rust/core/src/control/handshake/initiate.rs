@@ -59,7 +59,7 @@ async fn initiate_with(
         0 => None,
         _ if meta.same_process => None,
         port => {
-            notify_link::connect(&channel, channel.peer().ip(), port, key, limits, deadline, waiter).await
+            notify_link::connect(&channel, &[channel.peer().ip()], port, key, limits, deadline, waiter).await
         }
     };
     let regions = tables::exchange_regions(&dialogue, local.regions).await?;

@@ -12,29 +12,35 @@ use crate::control::wire::SocketKind;
 use crate::control::wire::notification::Header;
 use crate::events::Waiter;
 
-/// Connects to the receiver on `port` of `host`, the peer at the other end of the lane socket. A peer without one that answers
-/// is no reason to give up the connection: the failure is logged, and notifications then have no channel. `key` is that
-/// of the session, when both sides have proven it.
+/// Connects to the receiver on `port` of the peer at the other end of the lane socket, at the first of `hosts` where it is.
+/// A peer without one that answers is no reason to give up the connection: the failure is logged, and notifications then
+/// have no channel. `key` is that of the session, when both sides have proven it.
 pub(super) async fn connect(
     channel: &Stream,
-    host: IpAddr,
+    hosts: &[IpAddr],
     port: u16,
     key: Option<&AuthKey>,
     limits: &Limits,
     deadline: Instant,
     waiter: &Waiter,
 ) -> Option<Stream> {
-    // Of the lane socket, for the scope of an IPv6 link-local address.
-    let receiver = match channel.peer() {
-        peer if peer.ip() == host => super::with_port(peer, port),
-        _ => SocketAddr::new(host, port),
-    };
-    attempt(channel, receiver, key, limits, deadline, waiter)
-        .await
-        .inspect_err(|error| {
-            tracing::warn!("no notification channel to {receiver}, which the peer announced: {error}")
-        })
-        .ok()
+    let mut failures = Vec::new();
+    for &host in hosts {
+        // Of the lane socket, for the scope of an IPv6 link-local address.
+        let receiver = match channel.peer() {
+            peer if peer.ip() == host => super::with_port(peer, port),
+            _ => SocketAddr::new(host, port),
+        };
+        match attempt(channel, receiver, key, limits, deadline, waiter).await {
+            Ok(stream) => return Some(stream),
+            Err(error) => failures.push(format!("{receiver}: {error}")),
+        }
+    }
+    tracing::warn!(
+        "no notification channel to the port that the peer has announced: {}",
+        failures.join(", ")
+    );
+    None
 }
 
 async fn attempt(

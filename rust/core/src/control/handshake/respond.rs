@@ -1,9 +1,9 @@
 //! The responder's role.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::authenticate::authenticate;
+use super::authenticate::{Entry, authenticate};
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Reason, Step};
 use super::lane_listener::LaneListener;
@@ -70,10 +70,8 @@ pub(crate) async fn respond_with(
         0 => None,
         _ if meta.same_process => None,
         port => {
-            // The socket's source is the way back to the peer, unless a forwarder stands before it and it says so.
-            let advertises = entry.features.is_some_and(|features| features.has(Features::ADVERTISED));
-            let host = if advertises { entry.address.ip() } else { ip };
-            notify_link::connect(&channel, host, port, key, limits, deadline, waiter).await
+            let hosts = notification_hosts(ip, &entry);
+            notify_link::connect(&channel, &hosts, port, key, limits, deadline, waiter).await
         }
     };
     let regions = tables::exchange_regions(&dialogue, local.regions).await?;
@@ -95,4 +93,16 @@ pub(crate) async fn respond_with(
         },
         limits,
     ))
+}
+
+/// Where an initiator may have its notification receiver. The lane socket's source is a way back to its host, but its
+/// listeners are bound to the address that it tells, which is another one if it has several interfaces. What it
+/// advertises is that of a forwarder, and the source then that of another host.
+fn notification_hosts(source: IpAddr, entry: &Entry) -> Vec<IpAddr> {
+    let told = entry.address.ip();
+    match &entry.features {
+        Some(features) if features.has(Features::ADVERTISED) => vec![told],
+        Some(_) if told != source && !told.is_unspecified() && !told.is_loopback() => vec![source, told],
+        _ => vec![source],
+    }
 }
