@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::host::{HostError, numeric, parse_address, split_session};
+use super::host::{numeric, parse_address, split_session};
 use super::{ResolveError, resolve};
 use crate::config::AddressFamily;
 
@@ -64,12 +64,13 @@ impl Advertise {
         {
             return Err(FORM.to_owned());
         }
-        if let Some(address) = numeric(host, 0).map_err(|error: HostError| error.to_string())? {
-            if !is_reachable(address) {
-                return Err(format!("peers cannot connect to {}", address.ip()));
+        match numeric(host, 0) {
+            Err(error) => Err(error.to_string()),
+            Ok(Some(address)) if !is_reachable(address) => {
+                Err(format!("peers cannot connect to {}", address.ip()))
             }
+            Ok(_) => Ok(Self { host: host.to_owned(), port }),
         }
-        Ok(Self { host: host.to_owned(), port })
     }
 }
 
