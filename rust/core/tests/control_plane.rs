@@ -65,6 +65,7 @@ impl End {
             notify_port: self.receiver.port(),
             same_process: false,
             address: self.address,
+            advertise: None,
             features: Features {
                 bits: Features::CHANNEL,
                 max_notification: 1 << 20,

@@ -96,6 +96,7 @@ impl Dialogue {
             notify_port: 0,
             same_process: false,
             address: loopback,
+            advertise: None,
             features: Features {
                 bits: Features::CHANNEL | Features::REBUILD,
                 max_notification: 1 << 20,

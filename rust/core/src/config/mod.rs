@@ -23,6 +23,7 @@ use ipnet::IpNet;
 use once_cell::sync::OnceCell;
 
 use crate::auth::AuthKey;
+use crate::control::Advertise;
 use crate::fabric::{FabricChoice, FabricOptions, PathKind, SoftwareOptions, VerbsOptions};
 
 pub use docs::markdown;
@@ -124,6 +125,8 @@ pub struct Config {
 
     /// `FLAGCX_P2P_BIND`.
     pub bind: Option<IpAddr>,
+    /// `FLAGCX_P2P_ADVERTISE`; its name is looked up when an engine opens.
+    pub advertise: Option<Advertise>,
     /// `FLAGCX_P2P_PORT_RANGE`, inclusive.
     pub port_range: Option<(u16, u16)>,
     /// `FLAGCX_SOCKET_IFNAME`, in the syntax of [`NameList`]; `None` chooses.
@@ -239,6 +242,7 @@ impl Config {
             verbs: self.verbs_options(),
             software: SoftwareOptions {
                 bind: self.bind,
+                advertise: None,
                 ports: self.port_range,
                 force: self.path,
                 auth_key: self.auth_key()?,

@@ -57,7 +57,8 @@ impl Engine {
             limits: self.limits()?,
             gpu_index: self.gpu_index,
             notify_port: self.notify_port(),
-            address: self.address,
+            address: self.address.listen(),
+            advertise: self.advertise(),
             features: self.features(),
         })
     }
@@ -124,10 +125,15 @@ impl Engine {
             gpu_index: self.gpu_index,
             notify_port: self.notify_port(),
             same_process,
-            address: self.address,
+            address: self.address.listen(),
+            advertise: self.advertise(),
             features: self.features(),
             regions,
         }
+    }
+
+    fn advertise(&self) -> Option<IpAddr> {
+        self.address.advertised.map(|advertised| advertised.ip)
     }
 
     fn features(&self) -> Features {
@@ -153,6 +159,7 @@ pub(super) struct Responding {
     gpu_index: i32,
     notify_port: u16,
     address: IpAddr,
+    advertise: Option<IpAddr>,
     features: Features,
 }
 
@@ -172,9 +179,9 @@ impl Responding {
     ) -> Result<Option<Peer>, EngineError> {
         let source = stream.peer();
         let regions = || announced(&self.context);
-        let &Self { gpu_index, notify_port, address, features, .. } = self;
-        let same_process = false;
-        let local = LocalSide { gpu_index, notify_port, same_process, address, features, regions: &regions };
+        let &Self { gpu_index, notify_port, address, advertise, features, .. } = self;
+        let (same_process, regions) = (false, &regions);
+        let local = LocalSide { gpu_index, notify_port, same_process, address, advertise, features, regions };
         match control::respond_with(stream, &local, lanes, &self.limits, waiter).await {
             Ok(peer) => Ok(Some(peer)),
             Err(error) if error.is_stray() => {

@@ -28,14 +28,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Reason, Step};
 use super::psk::prove;
-use super::{Limits, LocalSide, Role};
+use super::{Limits, LocalSide, Role, locality};
 use crate::auth::{AuthError, AuthKey, Nonces, Session, random};
 use crate::control::wire::{Features, HANDLE_SIZE, Handle, Tag};
 
 /// What the peer has said of itself.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Where the peer's lane socket listens; meaningless from an initiator.
+    /// Where the peer's lane socket listens; from an initiator its address, with port 0.
     pub(super) address: SocketAddr,
     /// What it says about itself.
     pub(super) features: Option<Features>,
@@ -70,9 +70,11 @@ pub(super) async fn authenticate<L>(
 
 fn own_features(local: &LocalSide<'_>, limits: &Limits) -> io::Result<Features> {
     let auth = if limits.auth.is_some() { Features::AUTH } else { 0 };
+    let advertised = if local.advertise.is_some() { Features::ADVERTISED } else { 0 };
     Ok(Features {
-        bits: local.features.bits & !Features::AUTH | auth,
+        bits: local.features.bits & !(Features::AUTH | Features::ADVERTISED) | auth | advertised,
         process: process_token(),
+        host: locality::host_token(),
         nonce: random()?,
         ..local.features
     })

@@ -125,10 +125,49 @@ pub enum Reason {
         /// Ours.
         ours: String,
     },
+    /// An address that one side told the other leads nowhere.
+    #[error("{address} {problem} ({origin})")]
+    Unreached {
+        /// The address.
+        address: SocketAddr,
+        /// What became of the attempt.
+        problem: String,
+        /// Who told it, and how to change that.
+        origin: &'static str,
+    },
     /// A device failed.
     #[error(transparent)]
     Fabric(Box<FabricError>),
 }
+
+impl Reason {
+    /// We could not connect to an address that we know from `origin`.
+    pub(super) fn unreached(address: SocketAddr, origin: &'static str, error: io::Error) -> Self {
+        let problem = match error.kind() {
+            ErrorKind::ConnectionAborted => return Self::Aborted,
+            ErrorKind::TimedOut => "did not answer within the deadline".to_owned(),
+            ErrorKind::ConnectionRefused => "refused the connection".to_owned(),
+            _ => format!("cannot be reached: {error}"),
+        };
+        Self::Unreached { address, problem, origin }
+    }
+
+    /// The peer has not come to an address that we told it.
+    pub(super) fn not_found(address: SocketAddr, error: io::Error) -> Self {
+        let problem = match error.kind() {
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => "was not connected to: the peer gave up",
+            ErrorKind::TimedOut => "was not connected to within the deadline",
+            _ => return error.into(),
+        };
+        Self::Unreached { address, problem: problem.to_owned(), origin: WE_TOLD }
+    }
+}
+
+/// Where the address of an [`Reason::Unreached`] comes from.
+pub(super) const PEER_TOLD: &str = "announced by the peer: its chosen interface's, or its FLAGCX_P2P_ADVERTISE; \
+    FLAGCX_SOCKET_IFNAME or FLAGCX_P2P_ADVERTISE there changes it";
+const WE_TOLD: &str = "announced by us: flagcx-p2p doctor tells why; FLAGCX_SOCKET_IFNAME or \
+    FLAGCX_P2P_ADVERTISE here changes it";
 
 impl From<FabricError> for Reason {
     fn from(error: FabricError) -> Self {

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::authenticate::authenticate;
 use super::dialogue::Dialogue;
-use super::error::{HandshakeError, Step};
-use super::{LaneSetup, Limits, LocalSide, Peer, Role, lane_listener, lanes, notify_link, tables};
+use super::error::{HandshakeError, PEER_TOLD, Reason, Step};
+use super::{LaneSetup, Limits, LocalSide, Peer, Role, lane_listener, lanes, locality, notify_link, tables};
 use crate::control::Stream;
 use crate::control::socket::connect_from;
 use crate::control::wire::SocketKind;
@@ -38,13 +38,13 @@ async fn initiate_with(
     let dialogue = Dialogue { stream: &bootstrap, waiter, peer: target, role: Role::Initiator, deadline };
 
     dialogue.write(Step::Preamble, &SocketKind::Bootstrap.encode()).await?;
-    let nowhere = || Ok((SocketAddr::new(local.address, 0), ()));
+    let nowhere = || Ok((SocketAddr::new(local.advertise.unwrap_or(local.address), 0), ()));
     let (entry, ()) = authenticate(&dialogue, local, limits, nowhere).await?;
 
     // The peer has told this address just now: if it refuses, it is gone.
-    let channel = connect_from(None, entry.address, deadline, limits.abort.as_ref(), waiter)
-        .await
-        .map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
+    let channel = connect_from(None, entry.address, deadline, limits.abort.as_ref(), waiter).await.map_err(
+        |error| dialogue.fail(Step::LaneSocket, Reason::unreached(entry.address, PEER_TOLD, error)),
+    )?;
     let connected_host = limits.connected_hosts.add(channel.peer().ip());
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     let session = entry.session.as_ref();
@@ -52,13 +52,15 @@ async fn initiate_with(
     let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, None).await?;
 
     let ip = entry.address.ip();
-    let looks_local = ip == local.address || ip.is_loopback();
+    let looks_local = locality::looks_local(local, local.address, ip, entry.features.as_ref());
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local).await?;
     let key = limits.auth.as_ref().filter(|_| session.is_some());
     let notify = match meta.notify_port {
         0 => None,
         _ if meta.same_process => None,
-        port => notify_link::connect(&channel, port, key, limits, deadline, waiter).await,
+        port => {
+            notify_link::connect(&channel, &[channel.peer().ip()], port, key, limits, deadline, waiter).await
+        }
     };
     let regions = tables::exchange_regions(&dialogue, local.regions).await?;
 

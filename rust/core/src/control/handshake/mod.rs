@@ -21,6 +21,7 @@ mod error;
 mod initiate;
 mod lane_listener;
 mod lanes;
+mod locality;
 mod notify_link;
 mod psk;
 mod raw;
@@ -87,7 +88,10 @@ pub struct LocalSide<'a> {
     pub same_process: bool,
     /// Our address: told to the peer, compared for locality; [`respond()`] listens on it for the lane socket.
     pub address: IpAddr,
-    /// Bits, largest notification, incarnation. The handshake fills in `nonce`, `process` and the AUTH bit itself.
+    /// What the peer is told instead: that of a forwarder before us.
+    pub advertise: Option<IpAddr>,
+    /// Bits, largest notification, incarnation. The handshake fills in `nonce`, `process`, `host` and the bits AUTH and
+    /// ADVERTISED itself.
     pub features: Features,
     /// The regions to announce, asked for when they are sent.
     pub regions: &'a dyn Fn() -> Vec<RegionEntry>,

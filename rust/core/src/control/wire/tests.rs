@@ -71,6 +71,7 @@ fn features() -> Features {
         incarnation: 0x1122_3344_5566_7788,
         process: 0x99aa_bbcc_ddee_ff00,
         nonce: *b"sixteen bytes ok",
+        host: 0x0102_0304_0506_0708,
     }
 }
 
@@ -78,13 +79,13 @@ fn features() -> Features {
 fn features_travel_behind_byte_40() {
     let handle = Handle { address: SocketAddr::from(([127, 0, 0, 1], 9)), features: Some(features()) };
     let bytes = handle.encode();
-    assert_eq!(bytes[40..52], hex("66 63 78 2d 70 32 70 01 01 00 28 00"));
+    assert_eq!(bytes[40..52], hex("66 63 78 2d 70 32 70 01 01 00 30 00"));
     assert_eq!(
-        bytes[56..96],
+        bytes[56..104],
         hex("05 00 00 00 03 02 01 00 88 77 66 55 44 33 22 11 00 ff ee dd cc bb aa 99
-             73 69 78 74 65 65 6e 20 62 79 74 65 73 20 6f 6b")
+             73 69 78 74 65 65 6e 20 62 79 74 65 73 20 6f 6b 08 07 06 05 04 03 02 01")
     );
-    assert!(bytes[96..].iter().all(|byte| *byte == 0));
+    assert!(bytes[104..].iter().all(|byte| *byte == 0));
     assert_eq!(Handle::decode(&bytes), Ok(handle));
     assert_eq!(Handle::decode_raw(&bytes), Ok(handle.address));
 }
@@ -92,7 +93,7 @@ fn features_travel_behind_byte_40() {
 #[test]
 fn anything_else_behind_byte_40_is_an_original_engine() {
     let handle = Handle { address: SocketAddr::from(([127, 0, 0, 1], 9)), features: Some(features()) };
-    for offset in (40..96).filter(|offset| *offset != 50) {
+    for offset in (40..104).filter(|offset| *offset != 50) {
         let mut bytes = handle.encode();
         bytes[offset] ^= 0x10;
         assert_eq!(Handle::decode(&bytes).unwrap().features, None, "byte {offset}");
@@ -106,11 +107,21 @@ fn anything_else_behind_byte_40_is_an_original_engine() {
 fn a_longer_payload_of_a_later_version_is_read() {
     let mut bytes = features().encode();
     bytes[8] = 2;
-    bytes[10] = 48;
-    bytes[56..64].fill(7);
-    let checksum = crc32c::crc32c(&[&bytes[8..12], &bytes[16..64]].concat());
+    bytes[10] = 56;
+    bytes[64..72].fill(7);
+    let checksum = crc32c::crc32c(&[&bytes[8..12], &bytes[16..72]].concat());
     bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
     assert_eq!(Features::decode(&bytes), Some(features()));
+}
+
+#[test]
+fn a_payload_of_an_earlier_version_says_no_host() {
+    let mut bytes = features().encode();
+    bytes[10] = 40;
+    bytes[56..64].fill(0);
+    let checksum = crc32c::crc32c(&[&bytes[8..12], &bytes[16..56]].concat());
+    bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+    assert_eq!(Features::decode(&bytes), Some(Features { host: 0, ..features() }));
 }
 
 #[test]
@@ -210,9 +221,9 @@ proptest! {
         address in any_address(),
         nonce: [u8; 16],
         (bits, max_notification) in any::<(u32, u32)>(),
-        (incarnation, process) in any::<(u64, u64)>(),
+        (incarnation, process, host) in any::<(u64, u64, u64)>(),
     ) {
-        let features = Some(Features { bits, max_notification, incarnation, process, nonce });
+        let features = Some(Features { bits, max_notification, incarnation, process, nonce, host });
         let handle = Handle { address, features };
         prop_assert_eq!(Handle::decode(&handle.encode()), Ok(handle));
     }

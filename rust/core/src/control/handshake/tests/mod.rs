@@ -1,5 +1,6 @@
 //! Both roles against each other, against scripted original engines, and against clients that are no peers, over loopback.
 
+mod advertised;
 mod auth;
 mod hostile;
 mod original;
@@ -110,7 +111,15 @@ fn side<'a>(gpu_index: i32, regions: &'a dyn Fn() -> Vec<RegionEntry>) -> LocalS
         max_notification: 4096,
         ..Features::default()
     };
-    LocalSide { gpu_index, notify_port: 0, same_process: false, address: LOOPBACK, features, regions }
+    LocalSide {
+        gpu_index,
+        notify_port: 0,
+        same_process: false,
+        address: LOOPBACK,
+        advertise: None,
+        features,
+        regions,
+    }
 }
 
 /// Connects to a control listener and goes through the handshake.
@@ -134,7 +143,7 @@ fn soon() -> Instant {
 
 /// A raw listener on loopback.
 fn raw_listener(limits: &Limits) -> Result<RawListener, HandshakeError> {
-    let local = LocalAddress { bind: LOOPBACK, advertise: LOOPBACK, reason: "test" };
+    let local = LocalAddress { bind: LOOPBACK, own: LOOPBACK, reason: "test".to_owned(), advertised: None };
     RawListener::bind(&local, limits)
 }
 
