@@ -30,8 +30,8 @@ pub use connected_hosts::{ConnectedHost, ConnectedHosts};
 pub use dial::{Dial, DialError, Dialed};
 pub(crate) use handshake::respond_with;
 pub use handshake::{
-    HandshakeError, LaneFuture, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawListener, RawPeer,
-    Reason, Step, initiate, initiate_raw, respond,
+    HandshakeError, LaneFuture, LaneSetup, Limits, LocalSide, Openings, Peer, PeerCapabilities, RawListener,
+    RawPeer, Reason, Step, initiate, initiate_raw, respond,
 };
 pub use host::{HostError, numeric, parse_address, split_session};
 pub use interface::{Interface, InterfaceRules, LocalAddress, NoInterface, choose_interface, local_address};

@@ -9,7 +9,7 @@ use super::sessions::Sessions;
 use super::{Engine, EngineError};
 use crate::config::Config;
 use crate::connection::Context;
-use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, local_address};
+use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, Openings, local_address};
 use crate::device;
 use crate::fabric::{self, Device, DeviceList, FabricChoice, FabricError};
 use crate::notify::{Receiver, ReceiverOptions};
@@ -49,6 +49,7 @@ impl Engine {
             incarnation,
             notifications,
             connected_hosts,
+            openings: Openings::default(),
             context,
             acceptor,
             sessions: Sessions::default(),
