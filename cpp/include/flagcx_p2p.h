@@ -353,7 +353,8 @@ void *flagcxP2pRpcGetConn(void *engine, const char *session);
 
 // Writes `count` pieces, sizes[i] bytes from the local address srcVa[i] to the peer's address dstVa[i], and waits: 0
 // when all bytes are in the peer's memory. Local and remote regions are found by address; one piece that is not
-// wholly inside a region refuses the call and nothing is sent. `count` 0: 0. Below 0, or a NULL array: -1.
+// wholly inside a region refuses the call and nothing is sent. `count` 0, or only pieces of 0 bytes, wherever they
+// are: 0. Below 0, or a NULL array: -1.
 int flagcxP2pRpcBatchWriteSync(void *conn, int count, const uint64_t *srcVa, const uint64_t *dstVa,
                                const uint64_t *sizes);
 
