@@ -147,6 +147,8 @@ pub struct Config {
     pub auth_key_file: Option<PathBuf>,
     /// `FLAGCX_P2P_AUTH_ALLOW_ORIGINAL`.
     pub auth_allow_original: bool,
+    /// `FLAGCX_P2P_RUNTIME_CONTROL`.
+    pub runtime_control: bool,
     /// `FLAGCX_P2P_ALLOW`; empty for everyone.
     pub allow: Vec<IpNet>,
 

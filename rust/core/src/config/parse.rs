@@ -104,6 +104,7 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         notif_max_bytes: read.number(&notifications::NOTIF_MAX_BYTES),
         auth_key_file: read.text(&security::AUTH_KEY_FILE).map(Into::into),
         auth_allow_original: read.switch(&security::AUTH_ALLOW_ORIGINAL),
+        runtime_control: read.switch(&security::RUNTIME_CONTROL),
         allow: read.parsed(&security::ALLOW, parse_networks).unwrap_or_default(),
         debug: read.text(&logging::DEBUG),
         debug_subsys: read.text(&logging::DEBUG_SUBSYS),

@@ -152,7 +152,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::control::{AllowList, ConnectedHosts, Listener};
+    use crate::control::{AllowList, ConnectedHosts, Listener, Openings};
 
     fn limits(connect_ms: u64, handshake_ms: u64) -> Limits {
         Limits {
@@ -163,6 +163,8 @@ mod tests {
             allow: AllowList::default(),
             auth: None,
             allow_original: false,
+            runtime_control: false,
+            openings: Openings::default(),
             connected_hosts: ConnectedHosts::default(),
             abort: None,
         }

@@ -32,8 +32,8 @@ pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME};
 pub use connected_hosts::{ConnectedHost, ConnectedHosts};
 pub use dial::{Dial, DialError, Dialed};
 pub use handshake::{
-    HandshakeError, LaneFuture, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawListener, RawPeer,
-    Reason, Step, initiate, initiate_raw, respond,
+    HandshakeError, LaneFuture, LaneSetup, Limits, LocalSide, Openings, Peer, PeerCapabilities, RawListener,
+    RawPeer, Reason, Step, initiate, initiate_raw, respond,
 };
 pub(crate) use handshake::{SILENCE_LIMIT, respond_with};
 pub use host::{HostError, numeric, parse_address, split_session};

@@ -22,7 +22,7 @@ use sessions::Sessions;
 
 use crate::config::Config;
 use crate::connection::{Connection, Context};
-use crate::control::{Abort, ConnectedHosts, LocalAddress, Metadata};
+use crate::control::{Abort, ConnectedHosts, LocalAddress, Metadata, Openings};
 use crate::fabric::Device;
 use crate::notify::{LargeMessage, Message, Receiver};
 
@@ -43,6 +43,8 @@ pub struct Engine {
     notifications: Option<Receiver>,
     /// Hosts of the connections, shared with the receiver.
     connected_hosts: ConnectedHosts,
+    /// With what connections to peers begin.
+    openings: Openings,
     /// Every connection of this engine that is still alive, to be closed with it; `None` once it is closed.
     connections: Mutex<Option<Vec<Weak<Connection>>>>,
     /// Ends waits of connecting threads when the engine closes.

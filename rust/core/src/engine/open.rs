@@ -10,7 +10,7 @@ use super::{Engine, EngineError};
 use crate::auth::random;
 use crate::config::Config;
 use crate::connection::Context;
-use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, local_address};
+use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, Openings, local_address};
 use crate::device;
 use crate::fabric::{self, Device, DeviceList, FabricChoice, FabricError};
 use crate::notify::{Receiver, ReceiverOptions};
@@ -52,6 +52,7 @@ impl Engine {
             incarnation,
             notifications,
             connected_hosts,
+            openings: Openings::default(),
             context,
             acceptor,
             sessions: Sessions::default(),

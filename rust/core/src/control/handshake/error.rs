@@ -28,7 +28,10 @@ impl HandshakeError {
     /// Whether the other end does not speak this protocol at all, or said nothing: an acceptor goes on as if it had
     /// never come.
     pub fn is_stray(&self) -> bool {
-        self.step == Step::Preamble && !matches!(self.reason, Reason::Aborted | Reason::SocketKind { .. })
+        match self.reason {
+            Reason::Aborted | Reason::SocketKind { .. } => false,
+            _ => self.step == Step::Preamble || self.step == Step::RuntimeControl,
+        }
     }
 
     /// Whether this process ended the handshake itself.
@@ -44,6 +47,8 @@ pub enum Step {
     Connect,
     /// First bytes of a socket.
     Preamble,
+    /// Exchange of hellos, which only FlagCX's next version wants.
+    Hello,
     /// Exchange of listen handles.
     Handles,
     /// Proof of the key.
@@ -64,6 +69,8 @@ pub enum Step {
     Meta,
     /// Exchange of region tables.
     Regions,
+    /// A request of the runtime control, in place of a handshake.
+    RuntimeControl,
 }
 
 impl fmt::Display for Step {
@@ -71,6 +78,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::Connect => "connecting",
             Self::Preamble => "preamble",
+            Self::Hello => "exchange of hellos",
             Self::Handles => "exchange of handles",
             Self::Authentication => "proof of the key",
             Self::LaneSocket => "opening the lane socket",
@@ -81,6 +89,7 @@ impl fmt::Display for Step {
             Self::Ready => "waiting for the peer's lanes",
             Self::Meta => "exchange of control metas",
             Self::Regions => "exchange of region tables",
+            Self::RuntimeControl => "runtime control",
         })
     }
 }
@@ -91,6 +100,12 @@ pub enum Reason {
     /// The peer closed the connection.
     #[error("the peer closed the connection")]
     Closed,
+    /// The peer closed the connection in place of the first answer.
+    #[error("the peer closed the connection without an answer")]
+    Unanswered,
+    /// The client has asked for runtime control and has been answered.
+    #[error("the client is no peer and has had its answer")]
+    RuntimeControl,
     /// The peer did not answer in time.
     #[error("no answer within the deadline (FLAGCX_P2P_CONNECT_TIMEOUT_MS, FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS)")]
     TimedOut,

@@ -52,6 +52,7 @@ mod tests {
             advertise: advertise.map(|ip| ip.parse().unwrap()),
             features: Features::default(),
             regions: &Vec::new,
+            slices: &|sizes| sizes,
         };
         looks_local(&local, own, ip.parse().unwrap(), theirs.as_ref())
     }
