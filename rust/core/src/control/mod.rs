@@ -25,7 +25,7 @@ pub use crate::events::Abort;
 pub use allow::AllowList;
 #[cfg(test)]
 pub(crate) use channel::tests as channel_tests;
-pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME};
+pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME, RegionFrame};
 pub use connected_hosts::{ConnectedHost, ConnectedHosts};
 pub use dial::{Dial, DialError, Dialed};
 pub(crate) use handshake::respond_with;

@@ -198,6 +198,6 @@ fn announced(context: &Context) -> Vec<RegionEntry> {
         .regions()
         .iter()
         .filter(|region| region.announced)
-        .map(|region| RegionEntry { base: region.address, size: region.length, rkey: region.rkey() })
+        .map(|region| RegionEntry { base: region.address, size: region.length, rkey: region.rkey(), id: 0 })
         .collect()
 }

@@ -150,7 +150,7 @@ impl Driver {
         for _ in 0..FRAMES_PER_TURN {
             match self.socket.try_read() {
                 Ok(Heard::Frame(frame)) => self.machine.frame(frame, Instant::now()),
-                Ok(Heard::Unknown) => {}
+                Ok(Heard::Unknown | Heard::Regions(_)) => {}
                 Ok(Heard::Nothing) => return false,
                 Err(error) => self.machine.channel_lost(&error),
             }

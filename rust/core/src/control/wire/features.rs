@@ -20,7 +20,7 @@ const PAYLOAD: usize = 40;
 /// What an engine of this kind says about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`].
+    /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`], [`Features::REGIONS`].
     pub bits: u32,
     /// Largest notification taken in one frame, in bytes; 0 for the original's 512 only.
     pub max_notification: u32,
@@ -39,6 +39,8 @@ impl Features {
     pub const REBUILD: u32 = 2;
     /// A key is set: both sides must prove that they know it.
     pub const AUTH: u32 = 4;
+    /// Changes of regions are told over that channel, and asked for.
+    pub const REGIONS: u32 = 8;
 
     /// Whether all of `bits` are set.
     pub fn has(&self, bits: u32) -> bool {
