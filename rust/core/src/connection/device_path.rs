@@ -125,7 +125,8 @@ impl Connection {
             },
             RemoteEnd::SameProcess => {
                 let Piece { remote: desc, length, .. } = *iov;
-                let RemoteCheck::Inside(region) = self.remote.check(desc.rkey, desc.address, length) else {
+                let checked = self.remote.table().check(desc.rkey, desc.address, length);
+                let RemoteCheck::Inside(region) = checked else {
                     return Ok(None);
                 };
                 // Asking costs; neighbours mostly lie in one region.

@@ -9,6 +9,7 @@ use super::{Accepted, Engine, EngineError};
 use crate::connection::{Connection, LaneBuilder};
 use crate::control::{Abort, Listener, Peer, STARVED_PAUSE, Stream, is_starved};
 use crate::events::{EventLoop, Handle, Task, Waiter, Wakeup, first};
+use crate::memory::Cursor;
 
 /// Handshakes at one time: bounds what a flood of half-open clients can cost.
 const MAX_HANDSHAKES: usize = 64;
@@ -259,11 +260,11 @@ async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, ha
 
 fn accepted(
     engine: &Weak<Engine>,
-    peer: Option<(LaneBuilder, Peer)>,
+    peer: Option<(LaneBuilder, Peer, Cursor)>,
 ) -> Result<Option<Accepted>, EngineError> {
-    let Some((lanes, peer)) = peer else { return Ok(None) };
+    let Some((lanes, peer, told)) = peer else { return Ok(None) };
     let engine = engine.upgrade().ok_or_else(stopped)?;
-    engine.accepted(lanes, peer).map(Some)
+    engine.accepted(lanes, peer, told).map(Some)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

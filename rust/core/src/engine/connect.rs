@@ -1,16 +1,17 @@
 //! Both roles of becoming connected.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::{Accepted, Engine, EngineError};
 use crate::connection::{Connection, Context, Established, LaneBuilder, PeerInfo};
-use crate::control::wire::{Features, RegionEntry};
+use crate::control::wire::Features;
 use crate::control::{
     self, Channel, Dial, DialError, Dialed, HandshakeError, Limits, LocalSide, Peer, Stream,
 };
 use crate::events::Waiter;
-use crate::memory::{RemoteRegion, RemoteTable};
+use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
 
 impl Engine {
@@ -32,9 +33,22 @@ impl Engine {
             peer: format!("{host}:{port}"),
             reason: reason.to_string(),
         };
-        let regions = || announced(context);
+        // What the table says that the peer gets is where the changes begin that it is told later.
+        let told = Cell::new(Cursor::default());
+        let regions = || {
+            let (regions, cursor) = context.registry.announced().table();
+            told.set(cursor);
+            regions
+        };
         let limits = self.limits()?;
-        let local = self.local_side(&regions, same_process);
+        let local = LocalSide {
+            gpu_index: self.gpu_index,
+            notify_port: self.notify_port(),
+            same_process,
+            address: self.address,
+            features: self.features(),
+            regions: &regions,
+        };
         let mut dial = Dial::new(host, port, &limits).map_err(error)?;
         loop {
             let Dialed { stream, target, deadline } = dial.connect().map_err(error)?;
@@ -42,7 +56,7 @@ impl Engine {
             match control::initiate(stream, target, &local, &mut lanes, &limits, deadline) {
                 Ok(peer) => {
                     return self
-                        .established(lanes, peer, Role::Initiator, remote_gpu)
+                        .established(lanes, peer, told.get(), Role::Initiator, remote_gpu)
                         .map(|accepted| accepted.connection);
                 }
                 Err(failed) => dial.failed(target, &failed),
@@ -67,24 +81,23 @@ impl Engine {
         self: &Arc<Self>,
         lanes: LaneBuilder,
         peer: Peer,
+        told: Cursor,
     ) -> Result<Accepted, EngineError> {
-        self.established(lanes, peer, Role::Responder, -1)
+        self.established(lanes, peer, told, Role::Responder, -1)
     }
 
     fn established(
         self: &Arc<Self>,
         lanes: LaneBuilder,
         peer: Peer,
+        told: Cursor,
         role: Role,
         remote_gpu: i32,
     ) -> Result<Accepted, EngineError> {
         let context = self.context()?;
-        let regions = peer.regions.iter();
-        let remote = RemoteTable::new(
-            regions
-                .map(|region| RemoteRegion { base: region.base, size: region.size, rkey: region.rkey })
-                .collect(),
-        );
+        let heals = peer.features.is_some_and(|features| features.has(Features::CHANNEL | Features::REBUILD));
+        let changes =
+            peer.features.is_some_and(|features| features.has(Features::CHANNEL | Features::REGIONS));
         let gpu_index = if peer.gpu_index < 0 { remote_gpu } else { peer.gpu_index };
         let ip = peer.ip;
         let largest = peer.features.map_or(0, |features| features.max_notification);
@@ -103,9 +116,10 @@ impl Engine {
                 ours: peer.features.is_some(),
                 incarnation: peer.features.map_or(0, |features| features.incarnation),
             },
-            remote,
+            remote: RemoteRegions::new(&peer.regions),
+            told: changes.then_some(told),
             capabilities: peer.capabilities,
-            heals: peer.features.is_some_and(|features| features.has(Features::CHANNEL | Features::REBUILD)),
+            heals,
             leads: role == Role::Initiator,
             channel: Channel::new(peer.channel),
             notify,
@@ -119,20 +133,9 @@ impl Engine {
         Ok(Accepted { connection, ip, gpu_index })
     }
 
-    fn local_side<'a>(&self, regions: &'a dyn Fn() -> Vec<RegionEntry>, same_process: bool) -> LocalSide<'a> {
-        LocalSide {
-            gpu_index: self.gpu_index,
-            notify_port: self.notify_port(),
-            same_process,
-            address: self.address,
-            features: self.features(),
-            regions,
-        }
-    }
-
     fn features(&self) -> Features {
         Features {
-            bits: Features::CHANNEL | Features::REBUILD,
+            bits: Features::CHANNEL | Features::REBUILD | Features::REGIONS,
             max_notification: u32::try_from(self.config.notif_max_bytes).unwrap_or(u32::MAX),
             incarnation: self.incarnation,
             ..Features::default()
@@ -162,15 +165,20 @@ impl Responding {
         &self,
         stream: Stream,
         waiter: &Waiter,
-    ) -> Result<Option<(LaneBuilder, Peer)>, EngineError> {
+    ) -> Result<Option<(LaneBuilder, Peer, Cursor)>, EngineError> {
         let source = stream.peer();
-        let regions = || announced(&self.context);
+        let told = Cell::new(Cursor::default());
+        let regions = || {
+            let (regions, cursor) = self.context.registry.announced().table();
+            told.set(cursor);
+            regions
+        };
         let mut lanes = LaneBuilder::new(Arc::clone(&self.context));
         let &Self { gpu_index, notify_port, address, features, .. } = self;
         let same_process = false;
         let local = LocalSide { gpu_index, notify_port, same_process, address, features, regions: &regions };
         match control::respond_with(stream, &local, &mut lanes, &self.limits, waiter).await {
-            Ok(peer) => Ok(Some((lanes, peer))),
+            Ok(peer) => Ok(Some((lanes, peer, told.get()))),
             Err(error) if error.is_stray() => {
                 tracing::info!("{source} is no peer: {error}");
                 Ok(None)
@@ -189,15 +197,4 @@ enum Role {
 
 fn accept_error(source: SocketAddr, error: &HandshakeError) -> EngineError {
     EngineError::Peer { operation: "accept from", peer: source.to_string(), reason: error.to_string() }
-}
-
-/// The regions that peers are told of.
-fn announced(context: &Context) -> Vec<RegionEntry> {
-    let snapshot = context.registry.snapshot();
-    snapshot
-        .regions()
-        .iter()
-        .filter(|region| region.announced)
-        .map(|region| RegionEntry { base: region.address, size: region.length, rkey: region.rkey(), id: 0 })
-        .collect()
 }

@@ -5,15 +5,17 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::rebuilds::{Half, Rebuilds};
 use super::{Action, Machine, STEP_LIMIT};
 use crate::connection::lanes::connect_lane;
+use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth};
 use crate::control::wire::LaneRecord;
-use crate::control::{Channel, Heard};
+use crate::control::{Channel, ChannelFrame, Heard, RegionFrame};
 use crate::events::{Handle, Task, Waiter, Wakeup, Watched, first, with_upgraded};
 use crate::fabric::QueuePair;
 use crate::pool::LaneHealth;
@@ -22,6 +24,9 @@ use crate::sync::{Mutex, lock};
 /// Frames of the peer that are read before it is the lanes' turn again: a peer that sends without end must not keep the
 /// task from lanes that wait to be drained or given up, nor the loop from other connections.
 const FRAMES_PER_TURN: usize = 64;
+
+/// Frames about regions that are sent before it is the turn of the others on the loop.
+const REGION_FRAMES_PER_TURN: usize = 4;
 
 /// Watches a connection, and heals its lanes, until it is lost or the task is stopped.
 pub(in crate::connection) struct Driver {
@@ -35,7 +40,15 @@ pub(in crate::connection) struct Driver {
     /// Creations and connects under way, and what has ended of them since the last turn.
     commands: VecDeque<Task>,
     ended: Arc<Mutex<Vec<Ended>>>,
-    /// When a frame that the socket did not take must be out.
+    /// The exchange of regions, with a peer that tells changes.
+    exchange: Option<Exchange>,
+    /// Part of a frame waits for the socket, which is then watched under a second descriptor: the peer may wait for us to
+    /// read in the same way.
+    blocked: bool,
+    writable: Option<Watched<OwnedFd>>,
+    /// Something other than regions is among what waits.
+    urgent: bool,
+    /// When it must be out. Regions may wait as long as the peer reads nothing.
     send_by: Option<Instant>,
     handle: Handle,
 }
@@ -73,6 +86,7 @@ impl Driver {
         wakeup: Arc<Wakeup>,
         machine: Machine,
         rebuilds: Arc<Rebuilds>,
+        exchange: Option<Exchange>,
         handle: Handle,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -84,6 +98,10 @@ impl Driver {
             rebuilds,
             commands: VecDeque::new(),
             ended: Arc::default(),
+            exchange,
+            blocked: false,
+            writable: None,
+            urgent: false,
             send_by: None,
             handle,
         })
@@ -102,9 +120,10 @@ impl Driver {
     async fn wait(&mut self) {
         let deadline = self.machine.deadline().into_iter().chain(self.send_by).min();
         let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
-        match self.send_by {
-            None => first(timed, self.channel.readable()).await,
-            Some(_) => first(timed, self.channel.writable()).await,
+        let heard = first(timed, self.channel.readable());
+        match &mut self.writable {
+            Some(writable) if self.blocked => first(heard, writable.writable()).await,
+            _ => heard.await,
         }
     }
 
@@ -128,6 +147,7 @@ impl Driver {
             self.machine.timeout(Instant::now());
         }
         self.act().await;
+        let more = self.tell_regions() || more;
         match (self.machine.is_over(), more) {
             (true, _) => Next::End,
             (false, true) => Next::GoOn,
@@ -150,7 +170,8 @@ impl Driver {
         for _ in 0..FRAMES_PER_TURN {
             match self.socket.try_read() {
                 Ok(Heard::Frame(frame)) => self.machine.frame(frame, Instant::now()),
-                Ok(Heard::Unknown | Heard::Regions(_)) => {}
+                Ok(Heard::Regions(frame)) => self.hear_of_regions(frame).await,
+                Ok(Heard::Unknown) => {}
                 Ok(Heard::Nothing) => return false,
                 Err(error) => self.machine.channel_lost(&error),
             }
@@ -160,6 +181,35 @@ impl Driver {
             }
         }
         true
+    }
+
+    /// What the peer says of regions. A large table is changed by a helper thread.
+    async fn hear_of_regions(&mut self, frame: RegionFrame) {
+        let Some(exchange) = &mut self.exchange else { return };
+        let Some(changes) = exchange.hear(frame) else { return };
+        let regions = Arc::clone(exchange.theirs());
+        let applied = match regions.is_quick(&changes) {
+            true => regions.apply(&changes),
+            false => self.handle.blocking(move || regions.apply(&changes)).await,
+        };
+        match applied {
+            Ok(false) => {}
+            // Before anything else that the peer says: after an answer to a question its old keys are refused.
+            Ok(true) => self.command(Connection::forget_remote_regions).await,
+            Err(error) => self.machine.channel_lost(&io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+
+    /// Tells the peer of regions what the socket takes, up to the limit of a turn; true if there may be more.
+    fn tell_regions(&mut self) -> bool {
+        for _ in 0..REGION_FRAMES_PER_TURN {
+            if self.machine.is_over() || !self.flush() {
+                return false;
+            }
+            let Some(frame) = self.exchange.as_mut().and_then(Exchange::next) else { return false };
+            self.socket.queue_regions(&frame);
+        }
+        self.flush()
     }
 
     fn take(&mut self, ended: Ended) {
@@ -180,27 +230,46 @@ impl Driver {
                 return;
             }
             let Some(Action::Send(frame)) = self.machine.next_action() else { return };
-            self.socket.queue(&frame);
+            self.queue(&frame);
         }
+    }
+
+    fn queue(&mut self, frame: &ChannelFrame) {
+        self.urgent = true;
+        self.socket.queue(frame);
     }
 
     /// Sends what is queued; false if the socket takes no more now, or the connection is lost.
     fn flush(&mut self) -> bool {
         match self.socket.flush() {
             Ok(true) => {
-                self.send_by = None;
+                (self.blocked, self.urgent, self.send_by) = (false, false, None);
                 true
             }
             Ok(false) => {
-                let send_by = *self.send_by.get_or_insert_with(|| Instant::now() + STEP_LIMIT);
-                if Instant::now() >= send_by {
-                    self.lose(&io::ErrorKind::TimedOut.into());
-                }
+                self.wait_for_socket();
                 false
             }
             Err(error) => {
                 self.lose(&error);
                 false
+            }
+        }
+    }
+
+    fn wait_for_socket(&mut self) {
+        self.blocked = true;
+        if self.writable.is_none() {
+            let descriptor = self.socket.as_fd().try_clone_to_owned();
+            match descriptor.and_then(|descriptor| self.handle.watch(descriptor)) {
+                Ok(writable) => self.writable = Some(writable),
+                Err(error) => return self.lose(&error),
+            }
+        }
+        if self.urgent || self.machine.has_frames() {
+            let send_by = *self.send_by.get_or_insert_with(|| Instant::now() + STEP_LIMIT);
+            if Instant::now() >= send_by {
+                self.lose(&io::ErrorKind::TimedOut.into());
             }
         }
     }
@@ -216,7 +285,7 @@ impl Driver {
 
     async fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Send(frame) => self.socket.queue(&frame),
+            Action::Send(frame) => self.queue(&frame),
             Action::Break { lane, reason } => {
                 self.command(move |connection| connection.break_lane(lane, reason)).await;
             }
@@ -364,7 +433,6 @@ mod tests {
 
     use super::super::Role;
     use super::*;
-    use crate::control::ChannelFrame;
     use crate::control::channel_tests::{pair, soon};
     use crate::events::EventLoop;
 
@@ -384,8 +452,9 @@ mod tests {
                 async move {
                     let machine = Machine::new(Role { leads: true, heals: true }, 1);
                     let (channel, rest) = (Arc::new(channel), Default::default());
+                    let (nothing, rebuilds) = (Weak::new(), Arc::default());
                     let mut driver =
-                        Driver::new(&Weak::new(), channel, rest, machine, Arc::default(), handle.clone())
+                        Driver::new(&nothing, channel, rest, machine, rebuilds, None, handle.clone())
                             .unwrap();
                     let (mut full, deadline) = (0, soon());
                     while !driver.machine.is_over() {
