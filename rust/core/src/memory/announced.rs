@@ -90,9 +90,15 @@ impl Subscription {
         if !self.listener.dirty.take() && !self.has_more {
             return None;
         }
-        let next = lock(&self.announced.state).history.next(&mut self.cursor);
-        self.has_more = next.is_some();
+        let state = lock(&self.announced.state);
+        let next = state.history.next(&mut self.cursor);
+        self.has_more = self.cursor.version() != state.history.version();
         next
+    }
+
+    /// Whether the last look did not take all.
+    pub(crate) fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// The version of the history now.

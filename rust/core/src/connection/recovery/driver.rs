@@ -118,7 +118,9 @@ impl Driver {
     }
 
     async fn wait(&mut self) {
-        let deadline = self.machine.deadline().into_iter().chain(self.send_by).min();
+        // Without the socket there is nothing to be said of regions.
+        let pause = self.exchange.as_ref().filter(|_| !self.blocked).and_then(Exchange::deadline);
+        let deadline = self.machine.deadline().into_iter().chain(self.send_by).chain(pause).min();
         let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
         let heard = first(timed, self.channel.readable());
         match &mut self.writable {

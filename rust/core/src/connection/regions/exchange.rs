@@ -1,6 +1,7 @@
 //! What is to be said to the peer about regions, and what becomes of what it says: the part of the connection's task.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Questions;
 use crate::control::RegionFrame;
@@ -16,7 +17,13 @@ pub(in crate::connection) struct Exchange {
     questions: Arc<Questions>,
     /// The peer's last question that is not answered, and the version of our regions when it came.
     asked: Option<(u64, u64)>,
+    /// Nothing is told before, unless the peer asks.
+    pause: Option<Instant>,
 }
+
+/// Between two frames that tell all there is: registrations in a row go in few frames, not in one each. Who cannot wait
+/// for them asks.
+const PAUSE: Duration = Duration::from_millis(1);
 
 impl Exchange {
     pub(in crate::connection) fn new(
@@ -24,7 +31,7 @@ impl Exchange {
         theirs: Arc<RemoteRegions>,
         questions: Arc<Questions>,
     ) -> Self {
-        Self { ours, theirs, questions, asked: None }
+        Self { ours, theirs, questions, asked: None, pause: None }
     }
 
     /// The next frame for the peer; `None` if there is nothing to say.
@@ -36,7 +43,18 @@ impl Exchange {
             self.asked = None;
             return Some(RegionFrame::Synced(number));
         }
-        self.ours.next().map(RegionFrame::Changes)
+        let is_urgent = self.asked.is_some() || self.ours.has_more();
+        if !is_urgent && self.pause.is_some_and(|end| Instant::now() < end) {
+            return None;
+        }
+        let changes = self.ours.next();
+        self.pause = changes.as_ref().map(|_| Instant::now() + PAUSE);
+        changes.map(RegionFrame::Changes)
+    }
+
+    /// When to look again although nothing has happened.
+    pub(in crate::connection) fn deadline(&self) -> Option<Instant> {
+        self.pause
     }
 
     /// The peer has said something. Answers the changes that are to be applied to [`Exchange::theirs`], which may take
