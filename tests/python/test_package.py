@@ -33,6 +33,17 @@ class Transfers(Pair):
         self.connection.write(self.local, self.remote.address)
         self.assertEqual(self.target, self.source)
 
+    def test_regions_may_come_after_the_connect_and_go(self) -> None:
+        for _ in range(3):
+            later = bytearray(100)
+            with self.server.register(later) as region:
+                self.connection.write(self.local, region.address, size=100)
+                self.assertEqual(later, self.source[:100])
+            gone = region.address
+            with self.assertRaises(flagcx_p2p.P2pError):
+                # Until the peer knows, the fabric refuses it; then the look-up finds nothing.
+                self.connection.write(self.local, gone, size=100)
+
     def test_many_pieces(self) -> None:
         pieces = [Piece(self.local, self.remote.address + self.SIZE - 64 - i * 64, i * 64, 64) for i in range(500)]
         self.connection.write_many(pieces)
