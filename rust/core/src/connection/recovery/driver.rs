@@ -3,6 +3,8 @@
 //! The task waits for the peer's frames, for a wake-up (a lane or the device has changed, a command has ended) and for
 //! the machine's deadline. It never blocks: commands of the device go to helper threads, connects wait on the loop.
 
+mod regions;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +17,7 @@ use crate::connection::lanes::connect_lane;
 use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth};
 use crate::control::wire::LaneRecord;
-use crate::control::{Channel, ChannelFrame, Heard, RegionFrame};
+use crate::control::{Channel, ChannelFrame, Heard};
 use crate::events::{Handle, Task, Waiter, Wakeup, Watched, first, with_upgraded};
 use crate::fabric::QueuePair;
 use crate::pool::LaneHealth;
@@ -24,9 +26,6 @@ use crate::sync::{Mutex, lock};
 /// Frames of the peer that are read before it is the lanes' turn again: a peer that sends without end must not keep the
 /// task from lanes that wait to be drained or given up, nor the loop from other connections.
 const FRAMES_PER_TURN: usize = 64;
-
-/// Frames about regions that are sent before it is the turn of the others on the loop.
-const REGION_FRAMES_PER_TURN: usize = 4;
 
 /// Watches a connection, and heals its lanes, until it is lost or the task is stopped.
 pub(in crate::connection) struct Driver {
@@ -183,35 +182,6 @@ impl Driver {
             }
         }
         true
-    }
-
-    /// What the peer says of regions. A large table is changed by a helper thread.
-    async fn hear_of_regions(&mut self, frame: RegionFrame) {
-        let Some(exchange) = &mut self.exchange else { return };
-        let Some(changes) = exchange.hear(frame) else { return };
-        let regions = Arc::clone(exchange.theirs());
-        let applied = match regions.is_quick(&changes) {
-            true => regions.apply(&changes),
-            false => self.handle.blocking(move || regions.apply(&changes)).await,
-        };
-        match applied {
-            Ok(false) => {}
-            // Before anything else that the peer says: after an answer to a question its old keys are refused.
-            Ok(true) => self.command(Connection::forget_remote_regions).await,
-            Err(error) => self.machine.channel_lost(&io::Error::new(io::ErrorKind::InvalidData, error)),
-        }
-    }
-
-    /// Tells the peer of regions what the socket takes, up to the limit of a turn; true if there may be more.
-    fn tell_regions(&mut self) -> bool {
-        for _ in 0..REGION_FRAMES_PER_TURN {
-            if self.machine.is_over() || !self.flush() {
-                return false;
-            }
-            let Some(frame) = self.exchange.as_mut().and_then(Exchange::next) else { return false };
-            self.socket.queue_regions(&frame);
-        }
-        self.flush()
     }
 
     fn take(&mut self, ended: Ended) {

@@ -83,41 +83,46 @@ impl Questions {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod models {
     use super::*;
-    use crate::sync::{Arc, AtomicBool, Ordering};
+    use crate::sync::Arc;
 
-    /// Two ask, the task sends and the peer answers at any time: both end, with an answer to a question that was sent
-    /// after they had asked.
+    /// The task sends, the peer answers and the connection ends at any time: who has asked is not left waiting.
     #[test]
     fn every_question_is_answered() {
         loom::model(|| {
-            let shared = Arc::new((Questions::new(true), AtomicBool::new(false)));
-            let ask = |shared: &(Questions, AtomicBool)| {
-                shared.0.ask(Duration::MAX / 4, || shared.1.store(true, Ordering::Release))
+            let questions = Arc::new(Questions::new(true));
+            let asking = {
+                let questions = Arc::clone(&questions);
+                loom::thread::spawn(move || questions.ask(LONG, || ()))
             };
-            let other = {
-                let shared = Arc::clone(&shared);
-                loom::thread::spawn(move || ask(&shared))
+            // As the task does once it is woken.
+            let number = loop {
+                match questions.next() {
+                    Some(number) => break number,
+                    None => loom::thread::yield_now(),
+                }
             };
-            let task = {
-                let shared = Arc::clone(&shared);
-                loom::thread::spawn(move || {
-                    // Woken for each, or once for both.
-                    let mut answered = 0;
-                    while answered < 1 {
-                        if let Some(number) = shared.0.next() {
-                            shared.0.answered(number);
-                            answered += 1;
-                        }
-                        loom::thread::yield_now();
-                    }
-                    // Nobody is left without an answer by the end of the connection either.
-                    shared.0.end();
-                })
-            };
-            assert!(other.join().unwrap());
-            task.join().unwrap();
+            questions.answered(number);
+            questions.end();
+            assert!(asking.join().unwrap());
         });
     }
+
+    #[test]
+    fn an_end_is_seen_by_all_who_wait() {
+        loom::model(|| {
+            let questions = Arc::new(Questions::new(true));
+            let asking: Vec<_> = (0..2)
+                .map(|_| {
+                    let questions = Arc::clone(&questions);
+                    loom::thread::spawn(move || questions.ask(LONG, || ()))
+                })
+                .collect();
+            questions.end();
+            assert!(asking.into_iter().all(|asking| !asking.join().unwrap()));
+        });
+    }
+
+    const LONG: Duration = Duration::from_secs(1 << 30);
 }
 
 #[cfg(test)]
