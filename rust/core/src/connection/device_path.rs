@@ -126,8 +126,10 @@ impl Connection {
             RemoteEnd::SameProcess => {
                 let Piece { remote: desc, length, .. } = *iov;
                 let checked = self.remote.table().check(desc.rkey, desc.address, length);
-                let RemoteCheck::Inside(region) = checked else {
-                    return Ok(None);
+                let region = match checked {
+                    RemoteCheck::Inside(region) => region,
+                    RemoteCheck::Removed => return problem("is in a region that the peer has deregistered"),
+                    RemoteCheck::UnknownKey | RemoteCheck::Outside => return Ok(None),
                 };
                 // Asking costs; neighbours mostly lie in one region.
                 let known = before.last().filter(|last| {
