@@ -5,7 +5,7 @@
 // An *engine* registers memory and meets peers; a *connection* is the way to one peer; a *transfer* moves bytes
 // between a local and a remote range. A remote range is named by a 64-byte *descriptor*, which either the peer made
 // (flagcxP2pEnginePrepareDesc) and sent here by any means, or which is looked up in the table of regions that the
-// peer announced when the connection was made (flagcxP2pEngineMakeDesc).
+// peer announces (flagcxP2pEngineMakeDesc).
 //
 //   FlagcxP2pEngine *engine = flagcxP2pEngineCreate();
 //   FlagcxP2pMr region;
@@ -240,8 +240,9 @@ int flagcxP2pEnginePrepareDesc(FlagcxP2pEngine *engine, FlagcxP2pMr mr, const vo
 // `desc` left as it is, when the range is not inside.
 int flagcxP2pEngineUpdateDesc(FlagcxP2pRdmaDesc &desc, uint64_t remoteAddr, uint32_t size);
 
-// Makes a descriptor for `size` bytes at the peer's address `remoteVa` from the regions that the peer announced.
-// Refused when none of them holds the whole range.
+// Makes a descriptor for `size` bytes at the peer's address `remoteVa` from the regions that the peer announces.
+// Refused when none of them holds the whole range. Before it refuses, it asks a peer that runs this engine for regions
+// registered since, and waits for the answer, for at most a second; an original engine announces none after the connect.
 int flagcxP2pEngineMakeDesc(FlagcxP2pConn *conn, uint64_t remoteVa, uint32_t size, FlagcxP2pRdmaDesc *desc);
 
 // -------------------------------------------------------------------------------------------------------------------
@@ -352,9 +353,9 @@ int flagcxP2pRpcRegisterHost(void *engine, uint64_t addr, uint64_t size, uint64_
 void *flagcxP2pRpcGetConn(void *engine, const char *session);
 
 // Writes `count` pieces, sizes[i] bytes from the local address srcVa[i] to the peer's address dstVa[i], and waits: 0
-// when all bytes are in the peer's memory. Local and remote regions are found by address; one piece that is not
-// wholly inside a region refuses the call and nothing is sent. `count` 0, or only pieces of 0 bytes, wherever they
-// are: 0. Below 0, or a NULL array: -1.
+// when all bytes are in the peer's memory. Local and remote regions are found by address, the remote ones as by
+// flagcxP2pEngineMakeDesc; one piece that is not wholly inside a region refuses the call and nothing is sent. `count` 0,
+// or only pieces of 0 bytes, wherever they are: 0. Below 0, or a NULL array: -1.
 int flagcxP2pRpcBatchWriteSync(void *conn, int count, const uint64_t *srcVa, const uint64_t *dstVa,
                                const uint64_t *sizes);
 

@@ -102,7 +102,7 @@ class Engine:
         """Registers the memory of a writable, contiguous buffer: bytearray, array.array, mmap, numpy array.
 
         It stays where it is, and cannot be resized, until the region is closed; the region keeps it alive. Regions that
-        are not ``announced`` are unknown to peers. Register before peers connect: they learn of regions then.
+        are not ``announced`` are unknown to peers; all others are found by them from now on.
         """
         with memoryview(buffer) as view:
             size = view.nbytes

@@ -390,7 +390,7 @@ TEST_F(DeviceInProcess, AFailureNamesThePieceOfTheWhole) {
   EXPECT_EQ(flagcxP2pEngineWriteVector(conn, {gpu->region, host->region()}, {gpu->pointer(), host->data()}, {64, 64},
                                        {remoteGpu->desc(0, 64), gone}, 2, &id),
             -1);
-  EXPECT_NE(strstr(flagcxP2pEngineLastError(), "piece 1 "), nullptr) << flagcxP2pEngineLastError();
+  EXPECT_NE(strstr(flagcxP2pEngineLastError(), "piece 1"), nullptr) << flagcxP2pEngineLastError();
 }
 
 TEST_F(DeviceInProcess, SyncCallsWaitForTheCopies) {

@@ -214,6 +214,52 @@ TEST(EmptyTable, ResolvesNothing) {
   EXPECT_EQ(flagcxP2pEngineMakeDesc(ends.connected.get(), 0x1000, 64, &desc), -1);
 }
 
+// Registered after the connect, found at once: by MakeDesc and by RpcBatchWriteSync.
+TEST(LaterRegion, IsFoundByTheNextLookUp) {
+  const Engine client = createEngine(), server = createEngine();
+  const Buffer local(client, 4096, 9);
+  const Ends ends = connect(client, server);
+  ASSERT_NE(ends.connected, nullptr);
+  const Buffer later(server, 4096);
+  FlagcxP2pRdmaDesc desc;
+  ASSERT_EQ(flagcxP2pEngineMakeDesc(ends.connected.get(), later.address(), 4096, &desc), 0);
+  uint64_t transfer = 0;
+  ASSERT_EQ(flagcxP2pEngineWrite(ends.connected.get(), local.region(), local.data(), 4096, desc, &transfer), 0);
+  EXPECT_TRUE(succeeds(ends.connected.get(), transfer));
+  EXPECT_EQ(later.data()[4095], 9);
+
+  const Buffer evenLater(server, 4096);
+  const uint64_t from = local.address(), to = evenLater.address(), size = 4096;
+  EXPECT_EQ(flagcxP2pRpcBatchWriteSync(ends.connected.get(), 1, &from, &to, &size), 0) << flagcxP2pEngineLastError();
+  EXPECT_EQ(evenLater.data()[0], 9);
+}
+
+// The key that it had before opens nothing.
+TEST(LaterRegion, MayBeRegisteredAgainAtTheSameAddress) {
+  const Engine client = createEngine(), server = createEngine();
+  const Buffer local(client, 4096, 9);
+  const Memory memory(4096);
+  FlagcxP2pMr region = 0;
+  ASSERT_EQ(flagcxP2pEngineReg(server.get(), memory.address(), 4096, region), 0);
+  const Ends ends = connect(client, server);
+  ASSERT_NE(ends.connected, nullptr);
+  FlagcxP2pRdmaDesc before, now;
+  ASSERT_EQ(flagcxP2pEngineMakeDesc(ends.connected.get(), memory.address(), 4096, &before), 0);
+  flagcxP2pEngineMrDestroy(server.get(), region);
+  while (flagcxP2pEngineMakeDesc(ends.connected.get(), memory.address(), 4096, &now) == 0) {
+  }
+  uint64_t transfer = 0;
+  EXPECT_EQ(flagcxP2pEngineWrite(ends.connected.get(), local.region(), local.data(), 4096, before, &transfer), -1);
+  EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("deregistered"), std::string::npos)
+      << flagcxP2pEngineLastError();
+  ASSERT_EQ(flagcxP2pEngineReg(server.get(), memory.address(), 4096, region), 0);
+  ASSERT_EQ(flagcxP2pEngineMakeDesc(ends.connected.get(), memory.address(), 4096, &now), 0);
+  EXPECT_NE(now.rkey, before.rkey);
+  ASSERT_EQ(flagcxP2pEngineWrite(ends.connected.get(), local.region(), local.data(), 4096, now, &transfer), 0);
+  EXPECT_TRUE(succeeds(ends.connected.get(), transfer));
+  EXPECT_EQ(memory.data()[4095], 9);
+}
+
 TEST(UnannouncedRegion, IsOpenedByItsDescriptorOnly) {
   const Engine client = createEngine(), server = createEngine();
   const Buffer local(client, 4096, 9);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flagcx_p2p::config;
 use flagcx_p2p::connection::{Connection, Context, Established, LaneBuilder, PeerInfo};
 use flagcx_p2p::control::{self, Channel, RawPeer, own_address};
-use flagcx_p2p::memory::RemoteTable;
+use flagcx_p2p::memory::RemoteRegions;
 
 use super::answer::{NetError, answer};
 use super::devices::{device, limits};
@@ -42,7 +42,8 @@ impl Comm {
         let established = Established {
             peer: PeerInfo { control, ip, gpu_index: -1, local, same_process: false, ours, incarnation: 0 },
             // The peer announces no regions here: its keys are checked by the fabric alone.
-            remote: RemoteTable::default(),
+            remote: RemoteRegions::new(&[]),
+            told: None,
             capabilities: peer.capabilities,
             heals: ours,
             leads,

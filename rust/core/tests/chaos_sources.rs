@@ -1,4 +1,4 @@
-//! Nine sources of chaos: nothing lies, nothing hangs, nothing is damaged, nothing is left behind.
+//! Ten sources of chaos: nothing lies, nothing hangs, nothing is damaged, nothing is left behind.
 //!
 //! Each test prints its row of the table of `docs/reliability.md`. `FLAGCX_P2P_SEED` chooses another run,
 //! `FLAGCX_P2P_TEST_SHARE=1` injects all faults and not a tenth of them.
@@ -51,6 +51,11 @@ fn queues_are_full() {
 #[test]
 fn peers_are_slow() {
     chaos::run(&sources::SLOW_PEER);
+}
+
+#[test]
+fn regions_come_and_go() {
+    chaos::run(&sources::REGIONS);
 }
 
 /// An engine whose every third completion lies must be found out by the same harness.

@@ -131,7 +131,7 @@ impl Dialogue {
         eventually("the follower says something", || {
             heard = match self.channel.try_read().unwrap() {
                 Heard::Frame(frame) => Some(frame),
-                Heard::Unknown | Heard::Nothing => None,
+                Heard::Unknown | Heard::Regions(_) | Heard::Nothing => None,
             };
             heard.is_some()
         });

@@ -4,10 +4,10 @@ use flagcx_p2p::auth::{AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, Responde
 use flagcx_p2p::config::{Config, Files, NameList, parse_integer};
 use flagcx_p2p::control::wire::notification::{Header, decode_message};
 use flagcx_p2p::control::wire::{
-    ControlMeta, Features, FrameHeader, Handle, Hello, LaneRecord, SliceSettings, SocketKind, Tag,
-    decode_address, decode_regions, encode_address, encode_regions,
+    ControlMeta, Features, FrameHeader, Handle, Hello, LaneRecord, RegionChanges, SliceSettings, SocketKind,
+    Tag, decode_address, decode_regions, encode_address, encode_regions,
 };
-use flagcx_p2p::control::{ChannelFrame, Metadata, numeric, parse_address, split_session};
+use flagcx_p2p::control::{Heard, Metadata, numeric, parse_address, split_session};
 use flagcx_p2p::fabric::HcaFilter;
 use flagcx_p2p::fabric::software::replies_to;
 use flagcx_p2p::notify::{Decoder, SenderPolicy};
@@ -36,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     ("notification", notification),
     ("opening", opening),
     ("preamble", preamble),
+    ("region_changes", region_changes),
     ("regions", regions),
     ("runtime_control", runtime_control),
     ("session", session),
@@ -110,6 +111,13 @@ pub fn regions(data: &[u8]) {
     }
 }
 
+/// Changes of regions, and a peer's table that takes them.
+pub fn region_changes(data: &[u8]) {
+    if let Ok(changes) = RegionChanges::decode(data) {
+        assert_eq!(RegionChanges::decode(&changes.encode()), Ok(changes));
+    }
+}
+
 /// The record of a lane.
 pub fn lane(data: &[u8]) {
     if let Ok(record) = LaneRecord::decode(data) {
@@ -152,10 +160,14 @@ pub fn hello(data: &[u8]) {
 /// Frames of the control channel.
 pub fn channel(data: &[u8]) {
     let mut rest = data;
-    while let Ok(Some((frame, size))) = ChannelFrame::decode(rest) {
-        if let Some(frame) = frame {
-            let again = frame.encode();
-            assert_eq!(ChannelFrame::decode(&again), Ok(Some((Some(frame), again.len()))));
+    while let Ok(Some((heard, size))) = Heard::decode(rest) {
+        let again = match &heard {
+            Heard::Frame(frame) => frame.encode(),
+            Heard::Regions(frame) => frame.encode(),
+            Heard::Unknown | Heard::Nothing => Vec::new(),
+        };
+        if !again.is_empty() {
+            assert_eq!(Heard::decode(&again), Ok(Some((heard, again.len()))));
         }
         rest = rest.get(size..).unwrap_or_default();
     }

@@ -125,8 +125,11 @@ impl Connection {
             },
             RemoteEnd::SameProcess => {
                 let Piece { remote: desc, length, .. } = *iov;
-                let RemoteCheck::Inside(region) = self.remote.check(desc.rkey, desc.address, length) else {
-                    return Ok(None);
+                let checked = self.remote.table().check(desc.rkey, desc.address, length);
+                let region = match checked {
+                    RemoteCheck::Inside(region) => region,
+                    RemoteCheck::Removed => return problem("is in a region that the peer has deregistered"),
+                    RemoteCheck::UnknownKey | RemoteCheck::Outside => return Ok(None),
                 };
                 // Asking costs; neighbours mostly lie in one region.
                 let known = before.last().filter(|last| {

@@ -7,6 +7,7 @@ mod device_path;
 mod lanes;
 mod metrics;
 mod recovery;
+mod regions;
 mod submit;
 mod wait;
 
@@ -22,12 +23,13 @@ pub use device_path::RemoteEnd;
 pub use lanes::{LaneBuilder, LaneHandle};
 
 use recovery::{Driver, Machine, Rebuilds, Role};
+use regions::{Exchange, Questions};
 
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, ConnectedHost, LaneSetup as _, PeerCapabilities};
 use crate::events::{EventLoop, Task, Wakeup};
 use crate::fabric::{FabricError, PathKind, PathOptions, QueuePair};
-use crate::memory::RemoteTable;
+use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::{LargeMessage, Message, NotifyError, Sender};
 use crate::observe;
 use crate::pool::{LaneHealth, LaneWatcher, PoolError, SlicePolicy, Verdict};
@@ -42,7 +44,10 @@ pub struct Connection {
     /// How transfers are cut for these lanes, but for the sizes: see [`Connection::policy`].
     policy: SlicePolicy,
     path: PathKind,
-    remote: RemoteTable,
+    /// The peer's regions.
+    remote: Arc<RemoteRegions>,
+    /// Asks it for more.
+    questions: Arc<Questions>,
     peer: PeerInfo,
     /// What queue pairs towards the peer are connected with.
     capabilities: PeerCapabilities,
@@ -77,7 +82,9 @@ pub struct Established {
     /// Who the peer is.
     pub peer: PeerInfo,
     /// The peer's regions.
-    pub remote: RemoteTable,
+    pub remote: RemoteRegions,
+    /// What it has been told of ours, if both sides tell how their regions change.
+    pub told: Option<Cursor>,
     /// What its lanes can do.
     pub capabilities: PeerCapabilities,
     /// Whether it rebuilds failed lanes with us.
@@ -147,21 +154,22 @@ impl Connection {
         use std::sync::atomic::AtomicU64 as Number;
         /// Numbers the connections; only their uniqueness matters: Relaxed.
         static NEXT: Number = Number::new(1);
-        let Established { peer, remote, capabilities, heals, leads, channel, notify, connected_host } =
+        let Established { peer, remote, told, capabilities, heals, leads, channel, notify, connected_host } =
             established;
         let (path, policy) = (lanes.path(), lanes.policy());
         let wakeup = Arc::new(Wakeup::default());
         let notifier = Arc::new(RecoveryNotifier(Arc::clone(&wakeup)));
         let lanes = lanes.install(heals, Some(notifier))?;
         tracing::info!(
-            peer = %peer.control, %path, lanes = lanes.len(), regions = remote.len(), local = peer.local, "connected"
+            peer = %peer.control, %path, lanes = lanes.len(), regions = remote.table().len(), local = peer.local, "connected"
         );
         let connection = Arc::new(Self {
             context,
             lanes,
             policy,
             path,
-            remote,
+            remote: Arc::new(remote),
+            questions: Arc::new(Questions::new(told.is_some())),
             peer,
             capabilities,
             heals,
@@ -179,7 +187,7 @@ impl Connection {
             closed: AtomicBool::new(false),
             ended: Once::new(),
         });
-        connection.start_recovery()?;
+        connection.start_recovery(told)?;
         if let Some(events) = &connection.context.device_events {
             events.watch(&connection);
             // It may have changed during the handshake.
@@ -189,16 +197,20 @@ impl Connection {
         Ok(connection)
     }
 
-    fn start_recovery(self: &Arc<Self>) -> Result<(), PoolError> {
+    fn start_recovery(self: &Arc<Self>, told: Option<Cursor>) -> Result<(), PoolError> {
         let events = EventLoop::acquire()
             .map_err(|error| PoolError::Thread(format!("starting the event loop: {error}")))?;
         let machine = Machine::new(Role { leads: self.leads, heals: self.heals }, self.lanes.len());
         let (connection, channel) = (Arc::downgrade(self), Arc::clone(&self.channel));
         let (wakeup, rebuilds) = (Arc::clone(&self.wakeup), Arc::clone(&self.rebuilds));
+        let exchange = told.map(|told| {
+            let ours = self.context.registry.announced().subscribe(told, Arc::clone(&wakeup));
+            Exchange::new(ours, Arc::clone(&self.remote), Arc::clone(&self.questions))
+        });
         let task = events.spawn(move |handle| {
             let handle = handle.clone();
             async move {
-                match Driver::new(&connection, channel, wakeup, machine, rebuilds, handle.clone()) {
+                match Driver::new(&connection, channel, wakeup, machine, rebuilds, exchange, handle.clone()) {
                     Ok(driver) => driver.run().await,
                     Err(error) => handle.detach(move || {
                         if let Some(connection) = connection.upgrade() {
@@ -214,15 +226,10 @@ impl Connection {
         Ok(())
     }
 
-    /// A descriptor for a range of the peer's memory, from the peer's region table; `None` if no region holds it.
+    /// A descriptor for a range of the peer's memory, as [`Connection::remote_key`] finds it.
     pub fn describe_remote(&self, address: u64, size: u32) -> Option<RdmaDesc> {
-        let region = self.remote.find(address, u64::from(size))?;
-        Some(RdmaDesc { address, size, rkey: region.rkey, ..RdmaDesc::default() })
-    }
-
-    /// The same for a range of any length, as key alone.
-    pub fn remote_key(&self, address: u64, length: u64) -> Option<u32> {
-        self.remote.find(address, length).map(|region| region.rkey)
+        let rkey = self.remote_key(address, u64::from(size))?;
+        Some(RdmaDesc { address, size, rkey, ..RdmaDesc::default() })
     }
 
     /// Who the peer is.
@@ -309,6 +316,7 @@ impl Connection {
     fn end(&self, verdict: Verdict, reason: &str, deadline: Instant) {
         self.ended.call_once_force(|_| {
             self.closed.store(true, Ordering::SeqCst);
+            self.questions.end();
             if let Some((recovery, _)) = self.recovery.get() {
                 recovery.stop();
             }

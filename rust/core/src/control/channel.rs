@@ -1,22 +1,28 @@
-//! The connection that stays open between two engines of this kind: liveness, recovery of lanes, orderly end.
+//! The connection that stays open between two engines of this kind: liveness, recovery of lanes, regions, orderly end.
 //!
 //! Frames have a 12-byte header: magic (u32), version (u16), kind (u16), payload length (u32). Unknown kinds of a
 //! later version are skipped.
+
+mod region_frame;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
+pub use region_frame::RegionFrame;
+
 use super::Stream;
-use super::wire::{LANE_RECORD_SIZE, LaneRecord, WireError};
+use super::wire::{LANE_RECORD_SIZE, LaneRecord, MAX_REGION_CHANGES, WireError};
 use crate::sync::{Mutex, lock};
 
 const MAGIC: u32 = 0x4c43_5846;
 const VERSION: u16 = 1;
 const HEADER_SIZE: usize = 12;
-/// Bytes of payload that a frame may have.
+/// Bytes of payload that a frame may have, unless it holds changes of regions.
 pub const MAX_FRAME: usize = 1024;
+/// Bytes that are read at a time.
+const READ: usize = 16 << 10;
 
 /// What is said on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +74,12 @@ pub enum ChannelFrame {
 }
 
 /// What a look at a channel finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// A frame.
     Frame(ChannelFrame),
+    /// A frame about regions.
+    Regions(RegionFrame),
     /// A frame of a later version, to be skipped.
     Unknown,
     /// No whole frame has arrived.
@@ -91,35 +99,7 @@ impl ChannelFrame {
             Self::Ready { lane, attempt } => (7, lane_payload(*lane, *attempt, None)),
             Self::Broken { lane } => (8, lane_payload(*lane, 0, None)),
         };
-        let mut frame = Vec::with_capacity(HEADER_SIZE + payload.len());
-        frame.extend(MAGIC.to_le_bytes());
-        frame.extend(VERSION.to_le_bytes());
-        frame.extend(kind.to_le_bytes());
-        frame.extend((payload.len() as u32).to_le_bytes());
-        frame.extend(payload);
-        frame
-    }
-
-    /// Reads the frame at the start of `bytes`, if it is there whole; answers it with the bytes that it takes.
-    /// The frame is `None` when its kind is unknown.
-    pub fn decode(bytes: &[u8]) -> Result<Option<(Option<Self>, usize)>, WireError> {
-        let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
-        let [m0, m1, m2, m3, _, _, k0, k1, l0, l1, l2, l3] = *header;
-        let magic = u32::from_le_bytes([m0, m1, m2, m3]);
-        if magic != MAGIC {
-            return Err(WireError::new(
-                "channel frame",
-                format!("magic {magic:#010x}, expected {MAGIC:#010x}"),
-            ));
-        }
-        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        if length > MAX_FRAME {
-            let problem = format!("{length} bytes of payload, expected at most {MAX_FRAME}");
-            return Err(WireError::new("channel frame", problem));
-        }
-        let Some(payload) = rest.get(..length) else { return Ok(None) };
-        let frame = Self::decode_payload(u16::from_le_bytes([k0, k1]), payload)?;
-        Ok(Some((frame, HEADER_SIZE + length)))
+        encode_frame(kind, &payload)
     }
 
     fn decode_payload(kind: u16, payload: &[u8]) -> Result<Option<Self>, WireError> {
@@ -150,6 +130,47 @@ impl ChannelFrame {
             _ => return Ok(None),
         }))
     }
+}
+
+impl Heard {
+    /// Reads the frame at the start of `bytes`, if it is there whole; answers it with the bytes that it takes.
+    pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, WireError> {
+        let Some((kind, payload)) = split_frame(bytes)? else { return Ok(None) };
+        let heard = match ChannelFrame::decode_payload(kind, payload)? {
+            Some(frame) => Self::Frame(frame),
+            None => RegionFrame::decode_payload(kind, payload)?.map_or(Self::Unknown, Self::Regions),
+        };
+        Ok(Some((heard, HEADER_SIZE + payload.len())))
+    }
+}
+
+fn encode_frame(kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(HEADER_SIZE + payload.len());
+    frame.extend(MAGIC.to_le_bytes());
+    frame.extend(VERSION.to_le_bytes());
+    frame.extend(kind.to_le_bytes());
+    frame.extend((payload.len() as u32).to_le_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Kind and payload of the frame at the start of `bytes`, if it is there whole.
+fn split_frame(bytes: &[u8]) -> Result<Option<(u16, &[u8])>, WireError> {
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
+    let [m0, m1, m2, m3, _, _, k0, k1, l0, l1, l2, l3] = *header;
+    let magic = u32::from_le_bytes([m0, m1, m2, m3]);
+    if magic != MAGIC {
+        let problem = format!("magic {magic:#010x}, expected {MAGIC:#010x}");
+        return Err(WireError::new("channel frame", problem));
+    }
+    let kind = u16::from_le_bytes([k0, k1]);
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    let limit = if kind == region_frame::CHANGES { MAX_REGION_CHANGES } else { MAX_FRAME };
+    if length > limit {
+        let problem = format!("{length} bytes of payload, expected at most {limit}");
+        return Err(WireError::new("channel frame", problem));
+    }
+    Ok(rest.get(..length).map(|payload| (kind, payload)))
 }
 
 fn lane_payload(lane: u32, attempt: u32, record: Option<&LaneRecord>) -> Vec<u8> {
@@ -208,6 +229,11 @@ impl Channel {
         lock(&self.outgoing).extend(frame.encode());
     }
 
+    /// The same for a frame about regions.
+    pub fn queue_regions(&self, frame: &RegionFrame) {
+        lock(&self.outgoing).extend(frame.encode());
+    }
+
     /// Sends what is queued as far as the socket takes it, without waiting; true once nothing is left.
     pub fn flush(&self) -> io::Result<bool> {
         let mut outgoing = lock(&self.outgoing);
@@ -226,13 +252,13 @@ impl Channel {
     pub fn try_read(&self) -> io::Result<Heard> {
         let mut received = lock(&self.received);
         loop {
-            let decoded = ChannelFrame::decode(&received)
-                .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-            if let Some((frame, size)) = decoded {
+            let decoded =
+                Heard::decode(&received).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+            if let Some((heard, size)) = decoded {
                 received.drain(..size);
-                return Ok(frame.map_or(Heard::Unknown, Heard::Frame));
+                return Ok(heard);
             }
-            let mut buffer = [0; HEADER_SIZE + MAX_FRAME];
+            let mut buffer = [0; READ];
             match self.stream.try_read(&mut buffer)? {
                 None => return Ok(Heard::Nothing),
                 Some(0) => return Err(ErrorKind::UnexpectedEof.into()),

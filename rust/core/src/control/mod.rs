@@ -28,7 +28,7 @@ pub use advertise::{Advertise, AdvertiseError, Advertised};
 pub use allow::AllowList;
 #[cfg(test)]
 pub(crate) use channel::tests as channel_tests;
-pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME};
+pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME, RegionFrame};
 pub use connected_hosts::{ConnectedHost, ConnectedHosts};
 pub use dial::{Dial, DialError, Dialed};
 pub use handshake::{

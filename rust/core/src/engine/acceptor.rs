@@ -13,6 +13,7 @@ use super::{Accepted, Engine, EngineError};
 use crate::connection::{Connection, LaneBuilder};
 use crate::control::{Abort, Listener, Peer, SILENCE_LIMIT, STARVED_PAUSE, Stream, is_starved};
 use crate::events::{EventLoop, Handle, Interest, Task, Waiter, Wakeup, first, off_loop};
+use crate::memory::Cursor;
 
 /// Handshakes at one time: bounds what a flood of half-open clients can cost.
 const MAX_HANDSHAKES: usize = 64;
@@ -273,7 +274,7 @@ async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, ha
         Ok(responding) => {
             let mut lanes = off_loop(&handle, responding.lanes());
             let peer = responding.handshake(stream, &mut lanes, &waiter).await;
-            peer.map(|peer| peer.map(|peer| (ScopeGuard::into_inner(lanes), peer)))
+            peer.map(|peer| peer.map(|(peer, told)| (ScopeGuard::into_inner(lanes), peer, told)))
         }
         Err(error) => Err(error),
     };
@@ -285,11 +286,11 @@ async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, ha
 
 fn accepted(
     engine: &Weak<Engine>,
-    peer: Option<(LaneBuilder, Peer)>,
+    peer: Option<(LaneBuilder, Peer, Cursor)>,
 ) -> Result<Option<Accepted>, EngineError> {
-    let Some((lanes, peer)) = peer else { return Ok(None) };
+    let Some((lanes, peer, told)) = peer else { return Ok(None) };
     let engine = engine.upgrade().ok_or_else(stopped)?;
-    engine.accepted(lanes, peer).map(Some)
+    engine.accepted(lanes, peer, told).map(Some)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,5 +1,6 @@
 //! Both roles of becoming connected.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::control::{
     self, Channel, Dial, DialError, Dialed, HandshakeError, Limits, LocalSide, Peer, Reason, Step, Stream,
 };
 use crate::events::Waiter;
-use crate::memory::{RemoteRegion, RemoteTable};
+use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
 
 impl Engine {
@@ -32,7 +33,13 @@ impl Engine {
             peer: format!("{host}:{port}"),
             reason: reason.to_string(),
         };
-        let regions = || announced(context);
+        // What the table says that the peer gets is where the changes begin that it is told later.
+        let told = Cell::new(Cursor::default());
+        let regions = || {
+            let (regions, cursor) = context.registry.announced().table();
+            told.set(cursor);
+            regions
+        };
         let limits = self.limits()?;
         let slices = |change| change_slices(context, change);
         let local = self.local_side(&regions, &slices, same_process);
@@ -43,7 +50,7 @@ impl Engine {
             match control::initiate(stream, target, &local, &mut lanes, &limits, deadline) {
                 Ok(peer) => {
                     return self
-                        .established(lanes, peer, Role::Initiator, remote_gpu)
+                        .established(lanes, peer, told.get(), Role::Initiator, remote_gpu)
                         .map(|accepted| accepted.connection);
                 }
                 Err(failed) => dial.failed(target, &failed),
@@ -69,24 +76,23 @@ impl Engine {
         self: &Arc<Self>,
         lanes: LaneBuilder,
         peer: Peer,
+        told: Cursor,
     ) -> Result<Accepted, EngineError> {
-        self.established(lanes, peer, Role::Responder, -1)
+        self.established(lanes, peer, told, Role::Responder, -1)
     }
 
     fn established(
         self: &Arc<Self>,
         lanes: LaneBuilder,
         peer: Peer,
+        told: Cursor,
         role: Role,
         remote_gpu: i32,
     ) -> Result<Accepted, EngineError> {
         let context = self.context()?;
-        let regions = peer.regions.iter();
-        let remote = RemoteTable::new(
-            regions
-                .map(|region| RemoteRegion { base: region.base, size: region.size, rkey: region.rkey })
-                .collect(),
-        );
+        let heals = peer.features.is_some_and(|features| features.has(Features::CHANNEL | Features::REBUILD));
+        let changes =
+            peer.features.is_some_and(|features| features.has(Features::CHANNEL | Features::REGIONS));
         let gpu_index = if peer.gpu_index < 0 { remote_gpu } else { peer.gpu_index };
         let ip = peer.ip;
         let largest = peer.features.map_or(0, |features| features.max_notification);
@@ -105,9 +111,10 @@ impl Engine {
                 ours: peer.features.is_some(),
                 incarnation: peer.features.map_or(0, |features| features.incarnation),
             },
-            remote,
+            remote: RemoteRegions::new(&peer.regions),
+            told: changes.then_some(told),
             capabilities: peer.capabilities,
-            heals: peer.features.is_some_and(|features| features.has(Features::CHANNEL | Features::REBUILD)),
+            heals,
             leads: role == Role::Initiator,
             channel: Channel::new(peer.channel),
             notify,
@@ -145,7 +152,7 @@ impl Engine {
 
     fn features(&self) -> Features {
         Features {
-            bits: Features::CHANNEL | Features::REBUILD,
+            bits: Features::CHANNEL | Features::REBUILD | Features::REGIONS,
             max_notification: u32::try_from(self.config.notif_max_bytes).unwrap_or(u32::MAX),
             incarnation: self.incarnation,
             ..Features::default()
@@ -184,9 +191,14 @@ impl Responding {
         stream: Stream,
         lanes: &mut LaneBuilder,
         waiter: &Waiter,
-    ) -> Result<Option<Peer>, EngineError> {
+    ) -> Result<Option<(Peer, Cursor)>, EngineError> {
         let source = stream.peer();
-        let regions = || announced(&self.context);
+        let told = Cell::new(Cursor::default());
+        let regions = || {
+            let (regions, cursor) = self.context.registry.announced().table();
+            told.set(cursor);
+            regions
+        };
         let &Self { gpu_index, notify_port, address, advertise, features, .. } = self;
         let slices = |change| change_slices(&self.context, change);
         let local = LocalSide {
@@ -200,7 +212,7 @@ impl Responding {
             slices: &slices,
         };
         match control::respond_with(stream, &local, lanes, &self.limits, waiter).await {
-            Ok(peer) => Ok(Some(peer)),
+            Ok(peer) => Ok(Some((peer, told.get()))),
             // It has been logged with what it asked for.
             Err(HandshakeError {
                 step: Step::RuntimeControl,
@@ -231,15 +243,4 @@ fn accept_error(source: SocketAddr, error: &HandshakeError) -> EngineError {
 fn change_slices(context: &Context, change: SliceSettings) -> SliceSettings {
     let (slice_size, fragment_limit) = context.slice_sizes.change(change.slice_size, change.fragment_limit);
     SliceSettings { slice_size, fragment_limit }
-}
-
-/// The regions that peers are told of.
-fn announced(context: &Context) -> Vec<RegionEntry> {
-    let snapshot = context.registry.snapshot();
-    snapshot
-        .regions()
-        .iter()
-        .filter(|region| region.announced)
-        .map(|region| RegionEntry { base: region.address, size: region.length, rkey: region.rkey() })
-        .collect()
 }

@@ -75,6 +75,11 @@ impl EventLoop {
         let _ = self.commands.unbounded_send(start);
         task
     }
+
+    /// Whether the caller is a task of the loop, which must not wait for another one.
+    pub(crate) fn is_current_thread(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| thread.thread().id() == std::thread::current().id())
+    }
 }
 
 #[cfg(test)]

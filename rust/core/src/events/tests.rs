@@ -38,6 +38,17 @@ fn a_task_waits_for_descriptors_times_and_wakeups() {
     assert!(before.elapsed() >= Duration::from_millis(5));
 }
 
+/// So that what would wait for a task of the loop can refuse to.
+#[test]
+fn the_loop_knows_its_own_thread() {
+    let events = EventLoop::acquire().unwrap();
+    let (report, seen) = mpsc::channel();
+    let of_task = Arc::clone(&events);
+    let _task = events.spawn(move |_| async move { report.send(of_task.is_current_thread()).unwrap() });
+    assert_eq!(seen.recv_timeout(LONG), Ok(true));
+    assert!(!events.is_current_thread());
+}
+
 /// Of a wake-up that comes before the task waits nothing is lost, and several count as one.
 #[test]
 fn a_wakeup_is_remembered_once() {

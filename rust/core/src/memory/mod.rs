@@ -1,17 +1,25 @@
 //! Registered memory of one engine: ids, look-up by id and by address, and what is in use.
 
+mod announced;
 mod device_memory;
+mod history;
 mod published;
 mod range_index;
 mod readable;
 mod recent;
 mod region;
 mod registry;
+mod remote_level;
+mod remote_regions;
 mod remote_table;
 mod unreachable;
 
+pub use announced::Announced;
+pub(crate) use announced::Subscription;
+pub use history::{Cursor, History, Limits};
 pub use range_index::{RangeIndex, holds};
 pub use recent::{LocalRange, Recent};
 pub use region::{Hold, MemoryKind, Region, RegionId};
 pub use registry::{Registry, RegistryError, Snapshot};
+pub use remote_regions::RemoteRegions;
 pub use remote_table::{RemoteCheck, RemoteRegion, RemoteTable};

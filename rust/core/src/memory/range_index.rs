@@ -36,6 +36,11 @@ impl RangeIndex {
     /// The range with the highest base (then the latest in the input) that holds `address..address + length` whole.
     /// Length 0 is held anywhere inside a range and at its end.
     pub fn find(&self, address: u64, length: u64) -> Option<usize> {
+        self.find_where(address, length, |_| true)
+    }
+
+    /// The same among the ranges of which `counts` says so, by position.
+    pub fn find_where(&self, address: u64, length: u64, counts: impl Fn(usize) -> bool) -> Option<usize> {
         let end = address.checked_add(length)?;
         let candidates = self.entries.partition_point(|entry| entry.base <= address);
         self.entries
@@ -43,7 +48,10 @@ impl RangeIndex {
             .iter()
             .rev()
             .take_while(|entry| entry.reach >= end)
-            .find(|entry| entry.base.checked_add(entry.length).is_some_and(|limit| limit >= end))
+            .find(|entry| {
+                entry.base.checked_add(entry.length).is_some_and(|limit| limit >= end)
+                    && counts(entry.position)
+            })
             .map(|entry| entry.position)
     }
 }
@@ -80,7 +88,12 @@ mod tests {
             let expected = ranges.iter().enumerate()
                 .filter(|(_, (base, size))| holds(*base, *size, address, length))
                 .max_by_key(|(position, (base, _))| (*base, *position)).map(|(position, _)| position);
-            prop_assert_eq!(RangeIndex::new(ranges).find(address, length), expected);
+            let index = RangeIndex::new(ranges.clone());
+            prop_assert_eq!(index.find(address, length), expected);
+            let expected = ranges.iter().enumerate()
+                .filter(|(position, (base, size))| position % 2 == 0 && holds(*base, *size, address, length))
+                .max_by_key(|(position, (base, _))| (*base, *position)).map(|(position, _)| position);
+            prop_assert_eq!(index.find_where(address, length, |position| position % 2 == 0), expected);
         }
 
         #[test]

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::announced::Announced;
 use super::device_memory::{CpuMapping, export, probe};
 use super::published::Published;
 use super::range_index::RangeIndex;
 use super::readable::is_readable;
 use super::region::{MemoryKind, Region, RegionId};
+use super::remote_table::RemoteRegion;
 use super::unreachable::UnreachableMemory;
 use crate::fabric::{Access, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion, Provider};
 use crate::sync::{MutexGuard, SwapGuard};
@@ -79,6 +81,7 @@ impl Snapshot {
 pub struct Registry {
     device: Arc<dyn Device>,
     regions: Published<State, Snapshot>,
+    announced: Arc<Announced>,
 }
 
 #[derive(Debug, Default)]
@@ -92,12 +95,14 @@ struct Entry {
     region: Arc<Region>,
     /// How often the range was registered; the last deregistration counts.
     owners: usize,
+    /// The id under which peers know it.
+    announced: Option<u64>,
 }
 
 impl Registry {
     /// An empty registry of regions on `device`.
     pub fn new(device: Arc<dyn Device>) -> Self {
-        Self { device, regions: Published::default() }
+        Self { device, regions: Published::default(), announced: Arc::default() }
     }
 
     /// Registers a range. The same range again answers the same id and counts one more owner.
@@ -188,9 +193,32 @@ impl Registry {
 
     fn keep(&self, state: &mut MutexGuard<'_, State>, region: Arc<Region>) -> RegionId {
         let id = region.id;
-        state.by_id.insert(id, Entry { region, owners: 1 });
+        let announced = self.announce(&region);
+        state.by_id.insert(id, Entry { region, owners: 1, announced });
         self.regions.changed(state);
         id
+    }
+
+    /// Tells the peers of a new region, if they are to know it.
+    fn announce(&self, region: &Region) -> Option<u64> {
+        let rkey = region.rkey();
+        if !region.announced {
+            self.announced.key_in_use(rkey);
+            return None;
+        }
+        let announced = self.announced.add(RemoteRegion { base: region.address, size: region.length, rkey });
+        if announced.is_none() {
+            tracing::warn!(
+                region = region.id.0,
+                "too many regions: peers are not told of it and need descriptors"
+            );
+        }
+        announced
+    }
+
+    /// What peers are told of the regions.
+    pub fn announced(&self) -> &Arc<Announced> {
+        &self.announced
     }
 
     /// Takes one owner off; the last one takes the region out and answers it, no longer usable for new transfers.
@@ -204,15 +232,15 @@ impl Registry {
             return Ok(None);
         }
         let start = entry.region.address;
-        let removed = state.by_id.remove(&id).map(|entry| entry.region);
+        let removed = state.by_id.remove(&id);
         if state.by_start.get(&start) == Some(&id) {
             state.by_start.remove(&start);
         }
-        if let Some(region) = &removed {
-            region.revoke();
+        if let Some(entry) = &removed {
+            self.withdraw(entry);
         }
         self.regions.changed(&state);
-        Ok(removed)
+        Ok(removed.map(|entry| entry.region))
     }
 
     /// Waits until `region` (taken out before) is not in use, then ends remote access. `help` is called while
@@ -230,14 +258,21 @@ impl Registry {
     /// Takes every region out.
     pub fn remove_all(&self) -> Vec<Arc<Region>> {
         let mut state = self.regions.lock();
-        let regions: Vec<_> =
-            std::mem::take(&mut state.by_id).into_values().map(|entry| entry.region).collect();
+        let entries: Vec<_> = std::mem::take(&mut state.by_id).into_values().collect();
         state.by_start.clear();
-        for region in &regions {
-            region.revoke();
+        for entry in &entries {
+            self.withdraw(entry);
         }
         self.regions.changed(&state);
-        regions
+        entries.into_iter().map(|entry| entry.region).collect()
+    }
+
+    /// No new use of it, here or by peers.
+    fn withdraw(&self, entry: &Entry) {
+        entry.region.revoke();
+        if let Some(id) = entry.announced {
+            self.announced.remove(id);
+        }
     }
 
     /// The regions now, without a lock unless they changed since the last look.

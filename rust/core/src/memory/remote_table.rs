@@ -1,6 +1,9 @@
-//! What a peer has announced of its memory.
+//! What is known of a peer's memory at one moment.
 
-use super::range_index::{RangeIndex, holds};
+use std::sync::Arc;
+
+use super::range_index::holds;
+use super::remote_level::{Entry, Level};
 
 /// One region of a peer. The default is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,13 +24,13 @@ impl RemoteRegion {
     }
 }
 
-/// The peer's regions as announced at the handshake. Later ones are not in it; the fabric checks those.
+/// The regions that a peer has announced. The fabric checks those that it has not.
 #[derive(Debug, Default)]
 pub struct RemoteTable {
-    regions: Vec<RemoteRegion>,
-    by_address: RangeIndex,
-    /// (key, position), sorted. An original peer may announce two regions under one key.
-    by_key: Vec<(u32, u32)>,
+    /// The oldest first, mostly one; see [`super::RemoteRegions`].
+    pub(super) levels: Vec<Arc<Level>>,
+    /// Ids of regions of `levels` that are gone since these were made, sorted.
+    pub(super) gone: Vec<u64>,
 }
 
 /// What the table says of a remote range.
@@ -39,60 +42,45 @@ pub enum RemoteCheck {
     UnknownKey,
     /// The key's regions do not hold it.
     Outside,
+    /// It lies in a region of that key which the peer has deregistered.
+    Removed,
 }
 
 impl RemoteTable {
-    /// A table of `regions`.
-    pub fn new(regions: Vec<RemoteRegion>) -> Self {
-        let by_address = RangeIndex::new(regions.iter().map(|region| (region.base, region.size)));
-        let mut by_key: Vec<_> =
-            regions.iter().enumerate().map(|(position, region)| (region.rkey, position as u32)).collect();
-        by_key.sort_unstable();
-        Self { regions, by_address, by_key }
-    }
-
     /// A region that holds the range whole.
     pub fn find(&self, address: u64, length: u64) -> Option<&RemoteRegion> {
-        self.regions.get(self.by_address.find(address, length)?)
+        let found =
+            self.levels.iter().filter_map(|level| level.find(address, length, |entry| self.is_gone(entry)));
+        // The last of equal ones, which is the newest.
+        found.max_by_key(|region| region.base)
     }
 
     /// Checks a range against the regions of its key, in 64 bits.
     pub fn check(&self, rkey: u32, address: u64, length: u64) -> RemoteCheck {
-        let first = self.by_key.partition_point(|(key, _)| *key < rkey);
-        let mut same_key = self.by_key.iter().skip(first).take_while(|(key, _)| *key == rkey).peekable();
-        if same_key.peek().is_none() {
-            return RemoteCheck::UnknownKey;
+        let mut answer = RemoteCheck::UnknownKey;
+        for entry in self.levels.iter().flat_map(|level| level.of_key(rkey)) {
+            answer = match (self.is_gone(entry), entry.holds(address, length)) {
+                (false, true) => return RemoteCheck::Inside(entry.region),
+                (false, false) => RemoteCheck::Outside,
+                (true, true) if answer == RemoteCheck::UnknownKey => RemoteCheck::Removed,
+                (true, _) => answer,
+            };
         }
-        same_key
-            .filter_map(|(_, position)| self.regions.get(*position as usize))
-            .find(|region| holds(region.base, region.size, address, length))
-            .map_or(RemoteCheck::Outside, |region| RemoteCheck::Inside(*region))
+        answer
     }
 
     /// Number of regions.
     pub fn len(&self) -> usize {
-        self.regions.len()
+        let entries = self.levels.iter().flat_map(|level| level.entries());
+        entries.filter(|entry| !self.is_gone(entry)).count()
     }
 
-    /// Whether the peer announced nothing.
+    /// Whether the peer has announced nothing.
     pub fn is_empty(&self) -> bool {
-        self.regions.is_empty()
+        self.len() == 0
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn checks_by_key_in_64_bits() {
-        let region = RemoteRegion { base: 0x1000, size: 0x1000, rkey: 7 };
-        let table = RemoteTable::new(vec![region, RemoteRegion { base: 0x9000, size: 0x1000, rkey: 7 }]);
-        assert_eq!(table.check(7, 0x1800, 0x800), RemoteCheck::Inside(region));
-        assert_eq!(table.check(7, 0x1800, 0x801), RemoteCheck::Outside);
-        assert_eq!(table.check(7, u64::MAX, 2), RemoteCheck::Outside);
-        assert_eq!(table.check(8, 0x1800, 1), RemoteCheck::UnknownKey);
-        assert_eq!(table.find(0x9000, 0x1000).map(|region| region.base), Some(0x9000));
-        assert_eq!(table.find(u64::MAX - 1, 64), None);
+    fn is_gone(&self, entry: &Entry) -> bool {
+        entry.gone || !self.gone.is_empty() && self.gone.binary_search(&entry.id).is_ok()
     }
 }

@@ -10,8 +10,9 @@ use proptest::prelude::*;
 
 use super::sides::chunk;
 use super::*;
+use crate::control::wire::RegionEntry;
 use crate::fabric::{Access, SoftwareOptions, software};
-use crate::memory::{LocalRange, MemoryKind, Recent, RegionId, Registry, RemoteRegion, RemoteTable};
+use crate::memory::{LocalRange, MemoryKind, Recent, RegionId, Registry, RemoteRegions};
 use crate::pool::{Cutter, RequestList, SlicePolicy};
 
 const REGION: u64 = 1 << 16;
@@ -22,7 +23,7 @@ struct Scene {
     memory: Vec<u8>,
     regions: [RegionId; 2],
     registry: Registry,
-    remote: RemoteTable,
+    remote: RemoteRegions,
 }
 
 impl Scene {
@@ -35,8 +36,9 @@ impl Scene {
             let range = (start + n * REGION, REGION);
             registry.register(range, MemoryKind::Host, Access::FULL, true, None).unwrap()
         });
-        let remote = |n: u64| RemoteRegion { base: BASE + n * REGION, size: REGION, rkey: 7 + n as u32 };
-        Self { memory, regions, registry, remote: RemoteTable::new(vec![remote(0), remote(1)]) }
+        let remote =
+            |n: u64| RegionEntry { base: BASE + n * REGION, size: REGION, rkey: 7 + n as u32, id: 0 };
+        Self { memory, regions, registry, remote: RemoteRegions::new(&[remote(0), remote(1)]) }
     }
 
     fn local(&self, region: usize) -> u64 {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Piece, SubmitError};
 use crate::memory::{
-    Hold, LocalRange, Recent, Region, RegionId, Registry, RemoteCheck, RemoteRegion, RemoteTable, Snapshot,
-    holds,
+    Hold, LocalRange, Recent, Region, RegionId, Registry, RemoteCheck, RemoteRegion, RemoteRegions,
+    RemoteTable, Snapshot, holds,
 };
 use crate::pool::{Chunk, Run, SlicePolicy};
 use crate::sync::SwapGuard;
@@ -16,7 +16,7 @@ pub struct Scope<'a> {
     /// Our regions.
     pub local: &'a Registry,
     /// The peer's.
-    pub remote: &'a RemoteTable,
+    pub remote: &'a RemoteRegions,
     /// How iovs are cut into work requests.
     pub policy: &'a SlicePolicy,
 }
@@ -28,6 +28,8 @@ pub(super) struct Sides<'a> {
     recent: Option<&'a mut Recent>,
     /// Our regions, once one had to be looked up.
     snapshot: Option<SwapGuard<Snapshot>>,
+    /// The peer's, once one had to be looked up.
+    table: Option<SwapGuard<RemoteTable>>,
     /// Of the regions in use that are not the lane's recent one.
     holds: Vec<Hold>,
     shares_recent: bool,
@@ -45,6 +47,7 @@ impl<'a> Sides<'a> {
             scope,
             recent,
             snapshot: None,
+            table: None,
             holds,
             shares_recent: false,
             local: LocalRange::default(),
@@ -137,7 +140,9 @@ impl<'a> Sides<'a> {
         if iov.length > u64::from(iov.remote.size) && iov.length <= u64::from(u32::MAX) {
             return Err(remote_error(iov, index, "is longer than its descriptor"));
         }
-        match self.scope.remote.check(iov.remote.rkey, iov.remote.address, iov.length) {
+        let remote = self.scope.remote;
+        let table = self.table.get_or_insert_with(|| remote.table());
+        match table.check(iov.remote.rkey, iov.remote.address, iov.length) {
             RemoteCheck::Inside(region) => {
                 self.remote = region;
                 if let Some(recent) = self.recent.as_deref_mut() {
@@ -148,6 +153,9 @@ impl<'a> Sides<'a> {
             RemoteCheck::UnknownKey if iov.remote.address.checked_add(iov.length).is_some() => Ok(()),
             RemoteCheck::UnknownKey => Err(remote_error(iov, index, "wraps around the address space")),
             RemoteCheck::Outside => Err(remote_error(iov, index, "is outside the peer's region of that key")),
+            RemoteCheck::Removed => {
+                Err(remote_error(iov, index, "is in a region that the peer has deregistered"))
+            }
         }
     }
 }

@@ -113,6 +113,11 @@ impl Actions {
         self.frames.pop_front()
     }
 
+    /// Whether frames wait.
+    pub(super) fn has_frames(&self) -> bool {
+        !self.frames.is_empty()
+    }
+
     /// How many wait.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

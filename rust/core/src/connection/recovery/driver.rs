@@ -3,7 +3,10 @@
 //! The task waits for the peer's frames, for a wake-up (a lane or the device has changed, a command has ended) and for
 //! the machine's deadline. It never blocks: commands of the device go to helper threads, connects wait on the loop.
 
+mod regions;
+
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,9 +14,10 @@ use scopeguard::ScopeGuard;
 
 use super::rebuilds::{Half, Rebuilds};
 use super::{Action, LostReason, Machine, STEP_LIMIT};
+use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth};
 use crate::control::wire::LaneRecord;
-use crate::control::{Channel, Heard};
+use crate::control::{Channel, ChannelFrame, Heard};
 use crate::events::{Handle, Waiter, Wakeup, Watched, first, with_upgraded};
 use crate::fabric::QueuePair;
 use crate::pool::LaneHealth;
@@ -37,7 +41,15 @@ pub(in crate::connection) struct Driver {
     rebuilds: Arc<Rebuilds>,
     /// Creations and connects that have ended since the last turn.
     ended: Arc<Mutex<Vec<Ended>>>,
-    /// When a frame that the socket did not take must be out.
+    /// The exchange of regions, with a peer that tells changes.
+    exchange: Option<Exchange>,
+    /// Part of a frame waits for the socket, which is then watched under a second descriptor: the peer may wait for us to
+    /// read in the same way.
+    blocked: bool,
+    writable: Option<Watched<OwnedFd>>,
+    /// Something other than regions is among what waits.
+    urgent: bool,
+    /// When it must be out. Regions may wait as long as the peer reads nothing.
     send_by: Option<Instant>,
     handle: Handle,
 }
@@ -75,6 +87,7 @@ impl Driver {
         wakeup: Arc<Wakeup>,
         machine: Machine,
         rebuilds: Arc<Rebuilds>,
+        exchange: Option<Exchange>,
         handle: Handle,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -85,6 +98,10 @@ impl Driver {
             machine,
             rebuilds,
             ended: Arc::default(),
+            exchange,
+            blocked: false,
+            writable: None,
+            urgent: false,
             send_by: None,
             handle,
         })
@@ -101,11 +118,14 @@ impl Driver {
     }
 
     async fn wait(&mut self) {
-        let deadline = self.machine.deadline().into_iter().chain(self.send_by).min();
+        // Without the socket there is nothing to be said of regions.
+        let pause = self.exchange.as_ref().filter(|_| !self.blocked).and_then(Exchange::deadline);
+        let deadline = self.machine.deadline().into_iter().chain(self.send_by).chain(pause).min();
         let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
-        match self.send_by {
-            None => first(timed, self.channel.readable()).await,
-            Some(_) => first(timed, self.channel.writable()).await,
+        let heard = first(timed, self.channel.readable());
+        match &mut self.writable {
+            Some(writable) if self.blocked => first(heard, writable.writable()).await,
+            _ => heard.await,
         }
     }
 
@@ -128,6 +148,7 @@ impl Driver {
             self.machine.timeout(Instant::now());
         }
         self.act().await;
+        let more = self.tell_regions() || more;
         match (self.machine.is_over(), more) {
             (true, _) => Next::End,
             (false, true) => Next::GoOn,
@@ -150,6 +171,7 @@ impl Driver {
         for _ in 0..FRAMES_PER_TURN {
             match self.socket.try_read() {
                 Ok(Heard::Frame(frame)) => self.machine.frame(frame, Instant::now()),
+                Ok(Heard::Regions(frame)) => self.hear_of_regions(frame).await,
                 Ok(Heard::Unknown) => {}
                 Ok(Heard::Nothing) => return false,
                 Err(error) => self.machine.channel_lost(&error),
@@ -180,27 +202,46 @@ impl Driver {
                 return;
             }
             let Some(Action::Send(frame)) = self.machine.next_action() else { return };
-            self.socket.queue(&frame);
+            self.queue(&frame);
         }
+    }
+
+    fn queue(&mut self, frame: &ChannelFrame) {
+        self.urgent = true;
+        self.socket.queue(frame);
     }
 
     /// Sends what is queued; false if the socket takes no more now, or the connection is lost.
     fn flush(&mut self) -> bool {
         match self.socket.flush() {
             Ok(true) => {
-                self.send_by = None;
+                (self.blocked, self.urgent, self.send_by) = (false, false, None);
                 true
             }
             Ok(false) => {
-                let send_by = *self.send_by.get_or_insert_with(|| Instant::now() + STEP_LIMIT);
-                if Instant::now() >= send_by {
-                    self.fail(&io::ErrorKind::TimedOut.into());
-                }
+                self.wait_for_socket();
                 false
             }
             Err(error) => {
                 self.fail(&error);
                 false
+            }
+        }
+    }
+
+    fn wait_for_socket(&mut self) {
+        self.blocked = true;
+        if self.writable.is_none() {
+            let descriptor = self.socket.as_fd().try_clone_to_owned();
+            match descriptor.and_then(|descriptor| self.handle.watch(descriptor)) {
+                Ok(writable) => self.writable = Some(writable),
+                Err(error) => return self.fail(&error),
+            }
+        }
+        if self.urgent || self.machine.has_frames() {
+            let send_by = *self.send_by.get_or_insert_with(|| Instant::now() + STEP_LIMIT);
+            if Instant::now() >= send_by {
+                self.fail(&io::ErrorKind::TimedOut.into());
             }
         }
     }
@@ -217,7 +258,7 @@ impl Driver {
 
     async fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Send(frame) => self.socket.queue(&frame),
+            Action::Send(frame) => self.queue(&frame),
             Action::Break { lane, reason } => {
                 self.command(move |connection| connection.break_lane(lane, reason)).await;
             }
@@ -401,7 +442,6 @@ mod tests {
 
     use super::super::Role;
     use super::*;
-    use crate::control::ChannelFrame;
     use crate::control::channel_tests::{pair, soon};
     use crate::events::EventLoop;
 
@@ -421,8 +461,9 @@ mod tests {
                 async move {
                     let machine = Machine::new(Role { leads: true, heals: true }, 1);
                     let (channel, rest) = (Arc::new(channel), Default::default());
+                    let (nothing, rebuilds) = (Weak::new(), Arc::default());
                     let mut driver =
-                        Driver::new(&Weak::new(), channel, rest, machine, Arc::default(), handle.clone())
+                        Driver::new(&nothing, channel, rest, machine, rebuilds, None, handle.clone())
                             .unwrap();
                     let (mut full, deadline) = (0, soon());
                     while !driver.machine.is_over() {

@@ -140,6 +140,11 @@ impl Machine {
         self.actions.next_local()
     }
 
+    /// Whether frames wait to be taken.
+    pub(in crate::connection) fn has_frames(&self) -> bool {
+        self.actions.has_frames()
+    }
+
     /// Whether the connection is lost: [`Action::Lose`] was, or is, the last action.
     pub(in crate::connection) fn is_over(&self) -> bool {
         self.over

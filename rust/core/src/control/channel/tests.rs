@@ -24,7 +24,7 @@ fn next(channel: &Channel) -> io::Result<ChannelFrame> {
     while Instant::now() < deadline {
         match channel.try_read()? {
             Heard::Frame(frame) => return Ok(frame),
-            Heard::Unknown => {}
+            Heard::Unknown | Heard::Regions(_) => {}
             Heard::Nothing => std::thread::sleep(Duration::from_millis(1)),
         }
     }
@@ -82,7 +82,37 @@ fn unknown_kinds_are_skipped_and_garbage_is_not() {
 
     let mut long = ChannelFrame::Ping(1).encode();
     long[10] = 1;
-    assert!(ChannelFrame::decode(&long).is_err());
+    assert!(Heard::decode(&long).is_err());
+}
+
+/// Longer than any other, and in any cut.
+#[test]
+fn frames_about_regions_survive() {
+    use crate::control::wire::{AnnouncedRegion, Change, RegionChanges};
+    let entry = |id| AnnouncedRegion { id, base: id << 12, size: 1 << 12, flags: 0, rkey: Some(id as u32) };
+    let entries: Vec<_> = (1..=RegionChanges::MAX_ENTRIES as u64).map(entry).collect();
+    let frames = [
+        RegionFrame::Sync(3),
+        RegionFrame::Changes(RegionChanges { version: 9, change: Change::Add, entries }),
+        RegionFrame::Synced(3),
+    ];
+    assert_eq!(frames[0].encode()[..16], [0x46, 0x58, 0x43, 0x4c, 1, 0, 10, 0, 8, 0, 0, 0, 3, 0, 0, 0]);
+    let (channel, client) = pair();
+    let bytes: Vec<u8> = frames.iter().flat_map(RegionFrame::encode).collect();
+    for part in bytes.chunks(999) {
+        client.write_all_by(part, soon()).unwrap();
+    }
+    for frame in frames {
+        let mut heard = Heard::Nothing;
+        while heard == Heard::Nothing {
+            heard = channel.try_read().unwrap();
+        }
+        assert_eq!(heard, Heard::Regions(frame));
+    }
+    let mut long = RegionFrame::Sync(1).encode();
+    long[6] = 9;
+    long[8..12].copy_from_slice(&(MAX_REGION_CHANGES as u32 + 1).to_le_bytes());
+    assert!(Heard::decode(&long).is_err());
 }
 
 #[test]
@@ -100,11 +130,11 @@ fn a_channel_that_could_not_send_is_shut_down() {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>, kind: u16, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
-        let _ = ChannelFrame::decode(&bytes);
+        let _ = Heard::decode(&bytes);
         let mut frame = ChannelFrame::Goodbye.encode();
         frame[6..8].copy_from_slice(&kind.to_le_bytes());
         frame[8] = payload.len() as u8;
         frame.extend(payload);
-        let _ = ChannelFrame::decode(&frame);
+        let _ = Heard::decode(&frame);
     }
 }

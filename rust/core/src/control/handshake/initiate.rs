@@ -60,7 +60,8 @@ async fn initiate_with(
             notify_link::connect(&channel, &[channel.peer().ip()], port, key, limits, deadline, waiter).await
         }
     };
-    let regions = tables::exchange_regions(&dialogue, local.regions).await?;
+    let named = local.tells_changes(entry.features.as_ref());
+    let regions = tables::exchange_regions(&dialogue, local, named).await?;
 
     Ok(super::finish(
         Peer {

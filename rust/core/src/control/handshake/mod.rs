@@ -104,6 +104,14 @@ pub struct LocalSide<'a> {
     pub slices: &'a dyn Fn(SliceSettings) -> SliceSettings,
 }
 
+impl LocalSide<'_> {
+    /// Whether both sides tell each other how their regions change.
+    fn tells_changes(&self, peer: Option<&Features>) -> bool {
+        let bits = Features::CHANNEL | Features::REGIONS;
+        self.features.has(bits) && peer.is_some_and(|peer| peer.has(bits))
+    }
+}
+
 impl fmt::Debug for LocalSide<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalSide").field("address", &self.address).finish_non_exhaustive()

@@ -74,7 +74,8 @@ pub(crate) async fn respond_with(
             notify_link::connect(&channel, &hosts, port, key, limits, deadline, waiter).await
         }
     };
-    let regions = tables::exchange_regions(&dialogue, local.regions).await?;
+    let named = local.tells_changes(entry.features.as_ref());
+    let regions = tables::exchange_regions(&dialogue, local, named).await?;
 
     Ok(super::finish(
         Peer {

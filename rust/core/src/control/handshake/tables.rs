@@ -53,16 +53,23 @@ pub(super) async fn exchange_metas(
     Ok(PeerMeta { gpu_index: theirs.gpu_index, notify_port: theirs.notify_port, local, same_process })
 }
 
-/// Exchanges region tables.
+/// Exchanges region tables. The regions have ids only if both sides tell of changes: `named`.
 pub(super) async fn exchange_regions(
     dialogue: &Dialogue<'_>,
-    regions: &dyn Fn() -> Vec<RegionEntry>,
+    local: &LocalSide<'_>,
+    named: bool,
 ) -> Result<Vec<RegionEntry>, HandshakeError> {
     let step = Step::Regions;
-    let mut ours = regions();
+    let mut ours = (local.regions)();
     if ours.len() > MAX_REGIONS {
-        tracing::warn!("{} regions, of which {} are announced to {}", ours.len(), MAX_REGIONS, dialogue.peer);
+        if !named {
+            let count = ours.len();
+            tracing::warn!("{count} regions, of which {MAX_REGIONS} are announced to {}", dialogue.peer);
+        }
         ours.truncate(MAX_REGIONS);
+    }
+    if !named {
+        take_ids_off(&mut ours);
     }
     let count = (ours.len() as u32).to_le_bytes();
     let count = dialogue.exchange_frames(step, Tag::RegionCount, count.len(), |_| count.to_vec()).await?;
@@ -78,5 +85,15 @@ pub(super) async fn exchange_regions(
         })?
         .saturating_mul(REGION_SIZE);
     let table = dialogue.exchange_frames(step, Tag::Regions, size, |_| encode_regions(&ours)).await?;
-    decode_regions(&table).map_err(|error| dialogue.fail(step, error))
+    let mut theirs = decode_regions(&table).map_err(|error| dialogue.fail(step, error))?;
+    if !named {
+        take_ids_off(&mut theirs);
+    }
+    Ok(theirs)
+}
+
+fn take_ids_off(regions: &mut [RegionEntry]) {
+    for region in regions {
+        region.id = 0;
+    }
 }

@@ -23,8 +23,8 @@ const SHORTEST_PAYLOAD: usize = 40;
 /// What an engine of this kind says about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`],
-    /// [`Features::ADVERTISED`].
+    /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`], [`Features::ADVERTISED`],
+    /// [`Features::REGIONS`].
     pub bits: u32,
     /// Largest notification taken in one frame, in bytes; 0 for the original's 512 only.
     pub max_notification: u32,
@@ -47,6 +47,8 @@ impl Features {
     pub const AUTH: u32 = 4;
     /// The address in the handle is that of a forwarder before the engine.
     pub const ADVERTISED: u32 = 8;
+    /// Changes of regions are told over that channel, and asked for.
+    pub const REGIONS: u32 = 16;
 
     /// Whether all of `bits` are set.
     pub fn has(&self, bits: u32) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! All integers are little-endian, except where a format says otherwise. What this engine adds travels in bytes that
 //! the original engine ignores: [`Features`] behind the listen handle, [`LaneCapabilities`] in the pads of a lane
-//! record.
+//! record, the id of a region in those of a [`RegionEntry`].
 
 mod address;
 mod features;
@@ -15,6 +15,7 @@ mod meta;
 pub mod notification;
 mod preamble;
 mod region;
+mod region_changes;
 mod runtime_control;
 
 pub use address::{ADDRESS_SIZE, decode_address, encode_address};
@@ -26,6 +27,7 @@ pub use lane::{LANE_RECORD_SIZE, LaneCapabilities, LaneRecord, MAX_LANES};
 pub use meta::{ControlMeta, META_SIZE};
 pub use preamble::{MAGIC, PREAMBLE_SIZE, SocketKind};
 pub use region::{MAX_REGIONS, REGION_SIZE, RegionEntry, decode_regions, encode_regions};
+pub use region_changes::{AnnouncedRegion, Change, MAX_ANNOUNCED, MAX_REGION_CHANGES, RegionChanges};
 pub use runtime_control::{MAX_RUNTIME_REQUEST, SliceSettings};
 
 /// Bytes that are not what they should be.

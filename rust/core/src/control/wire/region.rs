@@ -17,6 +17,9 @@ pub struct RegionEntry {
     pub size: u64,
     /// Remote key.
     pub rkey: u32,
+    /// Names it in the changes that are told later, see [`super::AnnouncedRegion::id`]; 0 for a region that they do not
+    /// name. In bytes that the original engine leaves unused.
+    pub id: u32,
 }
 
 impl RegionEntry {
@@ -25,12 +28,13 @@ impl RegionEntry {
             .put(0, &self.base.to_le_bytes())
             .put(8, &self.size.to_le_bytes())
             .put(16, &self.rkey.to_le_bytes())
+            .put(20, &self.id.to_le_bytes())
             .0
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let fields = Fields::new("region entry", bytes, REGION_SIZE)?;
-        Ok(Self { base: fields.u64(0)?, size: fields.u64(8)?, rkey: fields.u32(16)? })
+        Ok(Self { base: fields.u64(0)?, size: fields.u64(8)?, rkey: fields.u32(16)?, id: fields.u32(20)? })
     }
 }
 

@@ -149,15 +149,98 @@ fn meta_bytes() {
 
 #[test]
 fn region_bytes() {
-    let region = RegionEntry { base: 0x7f00_1234_5000, size: 0x10_0000, rkey: 0xdead_beef };
+    let region = RegionEntry { base: 0x7f00_1234_5000, size: 0x10_0000, rkey: 0xdead_beef, id: 0 };
     let bytes = hex("00 50 34 12 00 7f 00 00 00 00 10 00 00 00 00 00 ef be ad de 00 00 00 00");
     assert_eq!(encode_regions(&[region]), bytes);
     assert_eq!(decode_regions(&bytes), Ok(vec![region]));
     assert_eq!(decode_regions(&[]), Ok(Vec::new()));
     assert!(decode_regions(&bytes[1..]).is_err());
     assert!(decode_regions(&vec![0; (MAX_REGIONS + 1) * REGION_SIZE]).is_err());
-    let wrapping = RegionEntry { base: u64::MAX, size: 2, rkey: 1 };
+    let wrapping = RegionEntry { base: u64::MAX, size: 2, rkey: 1, id: 0 };
     assert!(decode_regions(&encode_regions(&[wrapping])).is_err());
+}
+
+#[test]
+fn region_ids_travel_in_the_pad() {
+    let region = RegionEntry { base: 0x1000, size: 0x2000, rkey: 3, id: 0x0102 };
+    let bytes = hex("00 10 00 00 00 00 00 00 00 20 00 00 00 00 00 00 03 00 00 00 02 01 00 00");
+    assert_eq!(encode_regions(&[region]), bytes);
+    assert_eq!(decode_regions(&bytes), Ok(vec![region]));
+}
+
+/// The examples of `docs/design.md`.
+#[test]
+fn region_changes_bytes() {
+    let first = AnnouncedRegion { id: 8, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(7) };
+    let second = AnnouncedRegion { id: 9, base: 0x9000, size: 16, flags: 0, rkey: Some(8) };
+    let added = RegionChanges { version: 9, change: Change::Add, entries: vec![first, second] };
+    let bytes = hex("09 00 00 00 00 00 00 00 01 00 00 00 02 00 00 00
+         08 00 00 00 00 00 00 00 00 10 00 00 00 00 00 00 00 10 00 00 00 00 00 00 00 00 00 00 08 00 01 00 04 00 07 00 00 00
+         09 00 00 00 00 00 00 00 00 90 00 00 00 00 00 00 10 00 00 00 00 00 00 00 00 00 00 00 08 00 01 00 04 00 08 00 00 00");
+    assert_eq!(added.encode(), bytes);
+    assert_eq!(RegionChanges::decode(&bytes), Ok(added));
+    let gone = AnnouncedRegion { flags: AnnouncedRegion::KEY_IN_USE, ..first };
+    let removed = RegionChanges { version: 10, change: Change::Remove, entries: vec![gone] };
+    let bytes = hex("0a 00 00 00 00 00 00 00 03 00 00 00 01 00 00 00
+         08 00 00 00 00 00 00 00 00 10 00 00 00 00 00 00 00 10 00 00 00 00 00 00 01 00 00 00 08 00 01 00 04 00 07 00 00 00");
+    assert_eq!(removed.encode(), bytes);
+    assert_eq!(RegionChanges::decode(&bytes), Ok(removed));
+    let reset = RegionChanges { version: 10, change: Change::Reset, entries: Vec::new() };
+    let bytes = hex("0a 00 00 00 00 00 00 00 04 00 00 00 00 00 00 00");
+    assert_eq!(reset.encode(), bytes);
+    assert_eq!(RegionChanges::decode(&bytes), Ok(reset));
+}
+
+/// A later version may say more of a region; what is known of it is found all the same.
+#[test]
+fn unknown_attributes_of_a_region_are_skipped() {
+    let region = "01 00 00 00 00 00 00 00 00 10 00 00 00 00 00 00 10 00 00 00 00 00 00 00 00 00 00 80";
+    let header = "05 00 00 00 00 00 00 00 02 00 00 00 01 00 00 00";
+    for (attributes, rkey) in [
+        ("0f 00 4d 00 03 00 61 62 63 01 00 04 00 05 00 00 00", Some(5)),
+        ("10 00 01 00 04 00 05 00 00 00 01 00 04 00 06 00 00 00", Some(5)),
+        ("04 00 ff ff 00 00", None),
+        ("00 00", None),
+    ] {
+        let changes = RegionChanges::decode(&hex(&format!("{header} {region} {attributes}"))).unwrap();
+        let expected = AnnouncedRegion { id: 1, base: 0x1000, size: 16, flags: 0x8000_0000, rkey };
+        assert_eq!((changes.change, changes.entries), (Change::Update, vec![expected]), "{attributes}");
+    }
+    for attributes in
+        ["01 00", "05 00 01 00 04 00 05", "04 00 01 00 09 00", "06 00 01 00 02 00 05 00", "03 00 00 00 00"]
+    {
+        assert!(
+            RegionChanges::decode(&hex(&format!("{header} {region} {attributes}"))).is_err(),
+            "{attributes}"
+        );
+    }
+}
+
+#[test]
+fn region_changes_that_make_no_sense_are_refused() {
+    let entry = AnnouncedRegion { id: 8, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(7) };
+    let bytes = |entry| RegionChanges { version: 1, change: Change::Add, entries: vec![entry] }.encode();
+    let good = bytes(entry);
+    let problem = |bytes: &[u8]| RegionChanges::decode(bytes).unwrap_err().problem;
+    let with = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    assert!(problem(&with(15, 0xff)).contains("entries in 38 bytes"), "an absurd count");
+    assert!(problem(&with(12, 2)).contains("2 entries in 38 bytes"));
+    assert!(problem(&with(12, 0)).contains("38 bytes behind"));
+    assert!(problem(&with(8, 5)).contains("change 5"));
+    assert!(problem(&with(8, 4)).contains("1 entries"), "a reset says no more");
+    assert!(problem(&bytes(AnnouncedRegion { id: 0, ..entry })).contains("region 0"));
+    assert!(problem(&bytes(AnnouncedRegion { base: u64::MAX, ..entry })).contains("wraps"));
+    assert!(problem(&good[..10]).contains("10 bytes"));
+    assert!(
+        RegionChanges { version: 1, change: Change::Add, entries: vec![entry; RegionChanges::MAX_ENTRIES] }
+            .encode()
+            .len()
+            <= MAX_REGION_CHANGES
+    );
 }
 
 fn qp_address() -> QpAddress {
@@ -247,9 +330,24 @@ proptest! {
     fn region_tables_survive(entries in proptest::collection::vec((any::<u32>(), any::<u32>(), any::<u32>()), 0..100)) {
         let regions: Vec<_> = entries
             .into_iter()
-            .map(|(base, size, rkey)| RegionEntry { base: base.into(), size: size.into(), rkey })
+            .map(|(base, size, rkey)| RegionEntry { base: base.into(), size: size.into(), rkey, id: 0 })
             .collect();
         prop_assert_eq!(decode_regions(&encode_regions(&regions)), Ok(regions));
+    }
+
+    #[test]
+    fn region_changes_survive(
+        version: u64,
+        change in 1u8..4,
+        entries in proptest::collection::vec((1u64.., any::<u32>(), any::<u32>(), any::<u32>(), any::<Option<u32>>()), 0..50),
+    ) {
+        let change = [Change::Add, Change::Update, Change::Remove][usize::from(change) - 1];
+        let entries: Vec<_> = entries
+            .into_iter()
+            .map(|(id, base, size, flags, rkey)| AnnouncedRegion { id, base: base.into(), size: size.into(), flags, rkey })
+            .collect();
+        let changes = RegionChanges { version, change, entries };
+        prop_assert_eq!(RegionChanges::decode(&changes.encode()), Ok(changes));
     }
 
     #[test]
@@ -261,6 +359,7 @@ proptest! {
         let _ = FrameHeader::decode(&bytes).map(|header| header.expect(Tag::Regions, 1000));
         let _ = ControlMeta::decode(&bytes);
         let _ = decode_regions(&bytes);
+        let _ = RegionChanges::decode(&bytes);
         let _ = LaneRecord::decode(&bytes);
         let _ = notification::Header::decode(&bytes).map(notification::Header::body_size);
         let _ = notification::decode_message(&bytes);

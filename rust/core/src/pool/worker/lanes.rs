@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Verdict, WorkerState, condemn};
 use crate::fabric::QueuePair;
-use crate::memory::RegionId;
+use crate::memory::{RegionId, RemoteRegion};
 use crate::pool::PoolError;
 use crate::pool::lane::{LaneHealth, LaneKey, LaneSetup, break_lane, make_ready};
 
@@ -104,6 +104,13 @@ impl WorkerState {
             if let Some(lane) = self.lanes.at(index) {
                 lane.recent.forget(region);
             }
+        }
+    }
+
+    /// Regions of the lane's peer are gone: none of them is taken for granted any more.
+    pub fn forget_remote(&mut self, key: LaneKey) {
+        if let Some(lane) = self.lanes.get(key) {
+            lane.recent.remote = RemoteRegion::default();
         }
     }
 

@@ -1,8 +1,9 @@
-//! The nine sources.
+//! The ten sources.
 
 mod lifetimes;
 mod pressure;
 mod processes;
+mod regions;
 mod requests;
 mod strangers;
 
@@ -50,6 +51,7 @@ pub const SLOW_PEER: Source = Source {
     not_over_verbs: Some("needs the software fabric's slowness"),
     ..of_families("peer slower by 100x", pressure::slow_peer)
 };
+pub const REGIONS: Source = of_families("regions come and go", regions::come_and_go);
 
 pub const ALL: &[Source] = &[
     FAILING_REQUESTS,
@@ -61,6 +63,7 @@ pub const ALL: &[Source] = &[
     RECONNECTS,
     FULL_QUEUE,
     SLOW_PEER,
+    REGIONS,
 ];
 
 /// What a process keeps after its first transfer it keeps for good: that is no leak.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flagcx_p2p::connection::Connection;
 use flagcx_p2p::engine::Engine;
 use flagcx_p2p::fabric::Opcode;
 use flagcx_p2p::transfer::{Iov, Outcome, Status};
@@ -150,20 +151,16 @@ fn restart_engines(client: &Arc<Engine>, way: Way, random: &mut Random, tally: &
         let far = server.allocate(LENGTH).unwrap();
         server.start_rpc_server().unwrap();
         let session = format!("127.0.0.1:{}", server.rpc_port().unwrap());
-        let address = far.address();
-        meet(client, &session, Far::Here(far), FAMILIES[turn % FAMILIES.len()], random, tally);
+        let key = meet(client, &session, Far::Here(far), FAMILIES[turn % FAMILIES.len()], random, tally);
         // The former engine's key opens nothing, even where the new one's memory is at the same place.
-        let connection = client.session(&session).unwrap();
-        let remote = connection.describe_remote(address, 64);
-        assert!(remote.is_some() && remote.map(|desc| desc.rkey) != old, "a key of a former life");
-        old = remote.map(|desc| desc.rkey);
+        assert_ne!(old.replace(key), Some(key), "a key of a former life");
         if turn % 2 == 0 {
             server.close();
         }
     }
 }
 
-/// Reaches the peer by session and moves something.
+/// Reaches the peer by session and moves something. Answers the key of its buffer.
 fn meet(
     client: &Arc<Engine>,
     session: &str,
@@ -171,27 +168,25 @@ fn meet(
     family: Family,
     random: &mut Random,
     tally: &mut Tally,
-) {
+) -> u32 {
     let begin = Instant::now();
     let near = client.allocate(LENGTH).unwrap();
     let arena = Arena { near, far };
-    let announced = |connection: &flagcx_p2p::connection::Connection| {
-        connection.describe_remote(arena.far.address(), LENGTH as u32).is_some()
-    };
     let mut last = String::new();
-    loop {
+    let key = loop {
         assert!(begin.elapsed() < support::LIMIT, "the peer is not found again: {last}");
         // Right after a restart the cached connection may not have noticed yet: its transfers then fail.
-        match client.session(session) {
-            Ok(connection) if announced(&connection) => {
+        let key_of_far = |connection: &Connection| connection.remote_key(arena.far.address(), LENGTH as u64);
+        match client.session(session).map(|connection| (key_of_far(&connection), connection)) {
+            Ok((Some(key), connection)) => {
                 let mut round = Round::prepare(&connection, &arena, family, random);
                 round.submit(None, tally);
                 round.finish(tally);
                 if round.all_done() {
-                    break;
+                    break key;
                 }
             }
-            Ok(connection) => {
+            Ok((None, connection)) => {
                 // Still the former peer's: using it ends in a failure, never in somebody else's memory.
                 last = "connected to the former peer".to_owned();
                 let known = connection.describe_remote(arena.far.address(), 64);
@@ -207,9 +202,10 @@ fn meet(
             Err(error) => last = error.to_string(),
         }
         std::thread::sleep(Duration::from_millis(1));
-    }
+    };
     tally.recovery.push(begin.elapsed());
     tally.fault(family, 1);
+    key
 }
 
 /// A range of ports of which the first ones are free.

@@ -105,7 +105,9 @@ fn limits_with_key(byte: u8) -> Limits {
 }
 
 fn regions(count: u64) -> Vec<RegionEntry> {
-    (0..count).map(|index| RegionEntry { base: index << 20, size: 1 << 16, rkey: index as u32 + 1 }).collect()
+    (0..count)
+        .map(|index| RegionEntry { base: index << 20, size: 1 << 16, rkey: index as u32 + 1, id: 0 })
+        .collect()
 }
 
 fn side<'a>(gpu_index: i32, regions: &'a dyn Fn() -> Vec<RegionEntry>) -> LocalSide<'a> {

@@ -1,0 +1,43 @@
+//! The exchange of regions, as part of the task of a connection.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Driver;
+use crate::connection::Connection;
+use crate::connection::regions::Exchange;
+use crate::control::RegionFrame;
+
+impl Driver {
+    /// What the peer says of regions. A large table is changed by a helper thread.
+    pub(super) async fn hear_of_regions(&mut self, frame: RegionFrame) {
+        let Some(exchange) = &mut self.exchange else { return };
+        let Some(changes) = exchange.hear(frame) else { return };
+        let regions = Arc::clone(exchange.theirs());
+        let applied = match regions.is_quick(&changes) {
+            true => regions.apply(&changes),
+            false => self.handle.blocking(move || regions.apply(&changes)).await,
+        };
+        match applied {
+            Ok(false) => {}
+            // Before anything else that the peer says: after an answer to a question its old keys are refused.
+            Ok(true) => self.command(Connection::forget_remote_regions).await,
+            Err(error) => self.machine.channel_lost(&io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+
+    /// Tells the peer of regions what the socket takes, up to the limit of a turn; true if there may be more.
+    pub(super) fn tell_regions(&mut self) -> bool {
+        for _ in 0..REGION_FRAMES_PER_TURN {
+            if self.machine.is_over() || !self.flush() {
+                return false;
+            }
+            let Some(frame) = self.exchange.as_mut().and_then(Exchange::next) else { return false };
+            self.socket.queue_regions(&frame);
+        }
+        self.flush()
+    }
+}
+
+/// Frames about regions that are sent before it is the turn of the others on the loop.
+const REGION_FRAMES_PER_TURN: usize = 4;

@@ -1,0 +1,186 @@
+//! Asking a peer for what it has not told yet: one question at a time, shared by all who ask meanwhile.
+
+use std::time::{Duration, Instant};
+
+use crate::sync::{Condvar, Mutex, lock, wait};
+
+/// The questions of one connection.
+#[derive(Debug)]
+pub(in crate::connection) struct Questions {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Questions are numbered from 1.
+#[derive(Debug, Default)]
+struct State {
+    /// The last one that somebody waits for.
+    wanted: u64,
+    sent: u64,
+    answered: u64,
+    /// There will be no more answers.
+    ended: bool,
+}
+
+impl Questions {
+    /// `possible`: the peer answers questions.
+    pub(in crate::connection) fn new(possible: bool) -> Self {
+        let state = State { ended: !possible, ..State::default() };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Waits, for at most `limit`, for the answer to a question that has not been sent when this is called; `wake` wakes
+    /// the task that sends it. False without an answer.
+    pub(in crate::connection) fn ask(&self, limit: Duration, wake: impl FnOnce()) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut state = lock(&self.state);
+        // One that is under way may have been answered before what the caller looks for was registered.
+        let mine = state.sent + 1;
+        if !state.ended && state.wanted < mine {
+            state.wanted = mine;
+            drop(state);
+            wake();
+            state = lock(&self.state);
+        }
+        while !state.ended && state.answered < mine {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = wait(&self.changed, state, left);
+        }
+        state.answered >= mine
+    }
+
+    /// The question to send now, which is taken to be sent. `None` while one is under way.
+    pub(in crate::connection) fn next(&self) -> Option<u64> {
+        let mut state = lock(&self.state);
+        if state.wanted == state.sent || state.sent != state.answered {
+            return None;
+        }
+        state.sent += 1;
+        Some(state.sent)
+    }
+
+    /// The peer has answered a question. An answer to none means nothing.
+    pub(in crate::connection) fn answered(&self, number: u64) {
+        let mut state = lock(&self.state);
+        if number == state.sent && number > state.answered {
+            state.answered = number;
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    /// The connection has ended: nobody waits any longer.
+    pub(in crate::connection) fn end(&self) {
+        lock(&self.state).ended = true;
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(all(test, flagcx_p2p_loom))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod models {
+    use super::*;
+    use crate::sync::Arc;
+
+    /// The task sends, the peer answers and the connection ends at any time: who has asked is not left waiting.
+    #[test]
+    fn every_question_is_answered() {
+        loom::model(|| {
+            let questions = Arc::new(Questions::new(true));
+            let asking = {
+                let questions = Arc::clone(&questions);
+                loom::thread::spawn(move || questions.ask(LONG, || ()))
+            };
+            // As the task does once it is woken.
+            let number = loop {
+                match questions.next() {
+                    Some(number) => break number,
+                    None => loom::thread::yield_now(),
+                }
+            };
+            questions.answered(number);
+            questions.end();
+            assert!(asking.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn an_end_is_seen_by_all_who_wait() {
+        loom::model(|| {
+            let questions = Arc::new(Questions::new(true));
+            let asking: Vec<_> = (0..2)
+                .map(|_| {
+                    let questions = Arc::clone(&questions);
+                    loom::thread::spawn(move || questions.ask(LONG, || ()))
+                })
+                .collect();
+            questions.end();
+            assert!(asking.into_iter().all(|asking| !asking.join().unwrap()));
+        });
+    }
+
+    const LONG: Duration = Duration::from_secs(1 << 30);
+}
+
+#[cfg(test)]
+#[cfg(not(flagcx_p2p_loom))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn who_asks_while_a_question_is_under_way_shares_the_next() {
+        let questions = Arc::new(Questions::new(true));
+        let woken = Arc::new(AtomicUsize::new(0));
+        let ask = || {
+            let (questions, woken) = (Arc::clone(&questions), Arc::clone(&woken));
+            std::thread::spawn(move || {
+                questions.ask(Duration::from_secs(20), || {
+                    woken.fetch_add(1, Ordering::SeqCst);
+                })
+            })
+        };
+        let asked = |number| {
+            while lock(&questions.state).wanted < number || woken.load(Ordering::SeqCst) < number as usize {
+                std::thread::yield_now();
+            }
+        };
+        let first = ask();
+        asked(1);
+        assert_eq!(questions.next(), Some(1));
+        let others: Vec<_> = (0..8).map(|_| ask()).collect();
+        asked(2);
+        assert_eq!(questions.next(), None, "one is under way");
+        questions.answered(7);
+        questions.answered(1);
+        assert!(first.join().unwrap());
+        assert_eq!(questions.next(), Some(2));
+        assert_eq!(questions.next(), None);
+        questions.answered(2);
+        // Those that came late share a third.
+        let mut numbers = vec![2];
+        while !others.iter().all(std::thread::JoinHandle::is_finished) {
+            if let Some(number) = questions.next() {
+                numbers.push(number);
+                questions.answered(number);
+            }
+        }
+        assert!(others.into_iter().all(|other| other.join().unwrap()) && numbers.len() <= 3, "{numbers:?}");
+    }
+
+    #[test]
+    fn no_answer_costs_its_time_and_an_end_none() {
+        let questions = Questions::new(true);
+        let start = Instant::now();
+        assert!(!questions.ask(Duration::from_millis(20), || ()));
+        assert!(start.elapsed() >= Duration::from_millis(20));
+        questions.end();
+        assert!(!questions.ask(Duration::from_secs(20), || panic!("nobody is there")));
+        assert!(!Questions::new(false).ask(Duration::from_secs(20), || panic!("it cannot answer")));
+    }
+}

@@ -1,0 +1,185 @@
+//! What an engine says of its regions after the handshake: which are new, changed or gone.
+//!
+//! ```text
+//! 0 version (u64)   8 change (u8)   9 zero (3)   12 number of entries (u32)   16 entries
+//! entry: 0 id (u64)   8 base (u64)   16 size (u64)   24 flags (u32)   28 bytes of attributes (u16)   30 attributes
+//! attribute: 0 type (u16)   2 length (u16)   4 value
+//! ```
+//! Attribute 1 is the key of the first rail (u32). Types that are not known are skipped, and so are unknown flags.
+
+use super::WireError;
+use super::fields::Fields;
+
+/// Bytes of payload that region changes may have.
+pub const MAX_REGION_CHANGES: usize = 65_536;
+/// Regions that an engine announces at most, and a peer keeps.
+pub const MAX_ANNOUNCED: usize = 1 << 20;
+
+const HEADER: usize = 16;
+const ENTRY: usize = 30;
+const ATTRIBUTE: usize = 4;
+/// Key of the first rail.
+const KEY: u16 = 1;
+/// Bytes of an entry as this engine writes it.
+const WRITTEN: usize = ENTRY + ATTRIBUTE + size_of::<u32>();
+
+/// Changes of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionChanges {
+    /// With these changes the peer knows everything up to this version. [`Change::Reset`]: the version that the changes
+    /// which follow lead to.
+    pub version: u64,
+    /// What has happened to the regions.
+    pub change: Change,
+    /// The regions; none with [`Change::Reset`].
+    pub entries: Vec<AnnouncedRegion>,
+}
+
+/// What has happened to regions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// They are new.
+    Add,
+    /// They have other attributes than before.
+    Update,
+    /// They are gone.
+    Remove,
+    /// The peer has missed changes: all regions follow, from version 0 on. What is not among them is gone.
+    Reset,
+}
+
+/// A region of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnnouncedRegion {
+    /// Names it among the regions of its engine; not 0, and never used again.
+    pub id: u64,
+    /// Start address, as the owner names it.
+    pub base: u64,
+    /// Bytes.
+    pub size: u64,
+    /// [`AnnouncedRegion::KEY_IN_USE`].
+    pub flags: u32,
+    /// Remote key, on the first rail. A region without one cannot be reached by it.
+    pub rkey: Option<u32>,
+}
+
+impl AnnouncedRegion {
+    /// Of a region that is gone: its key names other memory by now, which is not announced.
+    pub const KEY_IN_USE: u32 = 1;
+}
+
+impl RegionChanges {
+    /// Entries that one frame of this engine holds.
+    pub const MAX_ENTRIES: usize = (MAX_REGION_CHANGES - HEADER) / WRITTEN;
+
+    /// Writes the changes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER + self.entries.len() * WRITTEN);
+        bytes.extend(self.version.to_le_bytes());
+        bytes.extend([self.change.number(), 0, 0, 0]);
+        bytes.extend((self.entries.len() as u32).to_le_bytes());
+        for entry in &self.entries {
+            entry.encode(&mut bytes);
+        }
+        bytes
+    }
+
+    /// Reads changes: as many entries as they say, none of which wraps round the address space.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let fields = Fields::new(WHAT, bytes, HEADER)?;
+        let change = Change::of_number(fields.byte(8)?)?;
+        let count = fields.u32(12)? as usize;
+        let mut rest = bytes.get(HEADER..).unwrap_or_default();
+        // Before any memory is taken for them.
+        if count > rest.len() / ENTRY || change == Change::Reset && count > 0 {
+            return Err(error(format!("{count} entries in {} bytes of {change:?}", rest.len())));
+        }
+        let mut entries = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (entry, behind) = AnnouncedRegion::decode(rest)?;
+            entries.push(entry);
+            rest = behind;
+        }
+        match rest.len() {
+            0 => Ok(Self { version: fields.u64(0)?, change, entries }),
+            left => Err(error(format!("{left} bytes behind the last of {count} entries"))),
+        }
+    }
+}
+
+impl Change {
+    fn number(self) -> u8 {
+        match self {
+            Self::Add => 1,
+            Self::Update => 2,
+            Self::Remove => 3,
+            Self::Reset => 4,
+        }
+    }
+
+    fn of_number(number: u8) -> Result<Self, WireError> {
+        match number {
+            1 => Ok(Self::Add),
+            2 => Ok(Self::Update),
+            3 => Ok(Self::Remove),
+            4 => Ok(Self::Reset),
+            _ => Err(error(format!("change {number}, expected 1 to 4"))),
+        }
+    }
+}
+
+impl AnnouncedRegion {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.id.to_le_bytes());
+        bytes.extend(self.base.to_le_bytes());
+        bytes.extend(self.size.to_le_bytes());
+        bytes.extend(self.flags.to_le_bytes());
+        let Some(rkey) = self.rkey else { return bytes.extend([0, 0]) };
+        bytes.extend(((WRITTEN - ENTRY) as u16).to_le_bytes());
+        bytes.extend(KEY.to_le_bytes());
+        bytes.extend((size_of::<u32>() as u16).to_le_bytes());
+        bytes.extend(rkey.to_le_bytes());
+    }
+
+    /// The entry at the start of `bytes`, and what is behind it.
+    fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), WireError> {
+        let fields = Fields::new(WHAT, bytes, ENTRY)?;
+        let (id, base, size) = (fields.u64(0)?, fields.u64(8)?, fields.u64(16)?);
+        if id == 0 {
+            return Err(error("region 0, which never exists"));
+        }
+        if base.checked_add(size).is_none() {
+            return Err(error(format!("{base:#x}+{size:#x} wraps round the address space")));
+        }
+        let length = usize::from(fields.u16(28)?);
+        let (attributes, behind) = bytes
+            .get(ENTRY..)
+            .and_then(|rest| rest.split_at_checked(length))
+            .ok_or_else(|| error("ends within the attributes of a region"))?;
+        Ok((Self { id, base, size, flags: fields.u32(24)?, rkey: first_key(attributes)? }, behind))
+    }
+}
+
+/// The key among the attributes of a region.
+fn first_key(mut attributes: &[u8]) -> Result<Option<u32>, WireError> {
+    let mut key = None;
+    while !attributes.is_empty() {
+        let fields = Fields::new("attribute of a region", attributes, ATTRIBUTE)?;
+        let (kind, length) = (fields.u16(0)?, usize::from(fields.u16(2)?));
+        let value = attributes.get(ATTRIBUTE..).and_then(|rest| rest.split_at_checked(length));
+        let (value, behind) = value.ok_or_else(|| error("ends within an attribute of a region"))?;
+        if kind == KEY && key.is_none() {
+            let value =
+                value.try_into().map_err(|_| error(format!("a key of {length} bytes, expected 4")))?;
+            key = Some(u32::from_le_bytes(value));
+        }
+        attributes = behind;
+    }
+    Ok(key)
+}
+
+fn error(problem: impl Into<String>) -> WireError {
+    WireError::new(WHAT, problem)
+}
+
+const WHAT: &str = "region changes";

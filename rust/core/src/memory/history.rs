@@ -1,0 +1,209 @@
+//! What has become of the announced regions of one engine, by version: so a peer is told what is new to it, and no more.
+//!
+//! Each change gives the history its next version. A region is kept under the version that added it, which is its id as
+//! well; a region that is gone under the version that removed it. So the history holds as many entries as there are
+//! regions, and the last [`Limits::removed`] that are gone. A peer that has missed a removal which is no longer among
+//! them is told to begin anew.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::control::wire::{AnnouncedRegion, Change, MAX_ANNOUNCED, MAX_REGIONS, RegionChanges, RegionEntry};
+use crate::memory::RemoteRegion;
+
+/// The history of the announced regions of one engine.
+#[derive(Debug)]
+pub struct History {
+    limits: Limits,
+    version: u64,
+    /// By id.
+    regions: BTreeMap<u64, RemoteRegion>,
+    /// By version.
+    removed: BTreeMap<u64, Removed>,
+    /// Where in `removed` a key is.
+    removed_keys: HashMap<u32, u64>,
+    /// The version of the last removal that is no longer among `removed`.
+    forgotten: u64,
+}
+
+/// How much a history holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Regions that are announced.
+    pub announced: usize,
+    /// Regions of the table of the handshake.
+    pub table: usize,
+    /// Regions that are gone.
+    pub removed: usize,
+    /// Entries of one frame.
+    pub entries: usize,
+}
+
+/// What one peer has been told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// It knows all changes up to this version.
+    since: u64,
+    /// It has no region that was removed up to this version.
+    removals: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Removed {
+    id: u64,
+    region: RemoteRegion,
+    flags: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            announced: MAX_ANNOUNCED,
+            table: MAX_REGIONS,
+            removed: 65_536,
+            entries: RegionChanges::MAX_ENTRIES,
+        }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+impl History {
+    /// Nothing has happened yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            version: 0,
+            regions: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            removed_keys: HashMap::new(),
+            forgotten: 0,
+        }
+    }
+
+    /// A region is new. Answers its id; `None` if there are too many to announce it.
+    pub fn add(&mut self, region: RemoteRegion) -> Option<u64> {
+        if self.regions.len() >= self.limits.announced {
+            return None;
+        }
+        self.version += 1;
+        self.removed_keys.remove(&region.rkey);
+        self.regions.insert(self.version, region);
+        Some(self.version)
+    }
+
+    /// The region with this id is gone.
+    pub fn remove(&mut self, id: u64) {
+        if let Some(region) = self.regions.remove(&id) {
+            self.keep_removed(Removed { id, region, flags: 0 });
+        }
+    }
+
+    /// Memory that is not announced has been given this key; true if peers have to know, because they may remember it as
+    /// the key of a region that is gone.
+    pub fn key_in_use(&mut self, rkey: u32) -> bool {
+        let removed = self.removed_keys.remove(&rkey).and_then(|version| self.removed.remove(&version));
+        if let Some(removed) = removed {
+            self.keep_removed(Removed { flags: AnnouncedRegion::KEY_IN_USE, ..removed });
+        }
+        removed.is_some()
+    }
+
+    /// The version now.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The regions for the table of a handshake, the oldest first, and what a peer that gets it has been told. What does
+    /// not fit is told afterwards.
+    pub fn table(&self) -> (Vec<RegionEntry>, Cursor) {
+        // An id of more than 32 bits has no place in the table.
+        let named = self.regions.iter().map_while(|(id, region)| Some((u32::try_from(*id).ok()?, region)));
+        let entries: Vec<_> = named
+            .take(self.limits.table)
+            .map(|(id, region)| RegionEntry { base: region.base, size: region.size, rkey: region.rkey, id })
+            .collect();
+        let since = match entries.last() {
+            Some(last) if entries.len() < self.regions.len() => u64::from(last.id),
+            None if !self.regions.is_empty() => 0,
+            _ => self.version,
+        };
+        (entries, Cursor { since, removals: self.version })
+    }
+
+    /// The next changes for a peer, which is taken to have been told them; `None` if it knows everything.
+    pub fn next(&self, cursor: &mut Cursor) -> Option<RegionChanges> {
+        if cursor.since == self.version {
+            return None;
+        }
+        let Cursor { since, removals } = *cursor;
+        let told = since.max(removals);
+        if told < self.forgotten {
+            *cursor = Cursor { since: 0, removals: self.version };
+            return Some(RegionChanges { version: self.version, change: Change::Reset, entries: Vec::new() });
+        }
+        let mut added = self.regions.range(since + 1..).peekable();
+        // What was added after `since` and is gone has never been told.
+        let mut removed =
+            self.removed.range(told + 1..).filter(|(_, removed)| removed.id <= since).peekable();
+        let (mut entries, mut change, mut version) = (Vec::new(), Change::Add, self.version);
+        loop {
+            let next = match (added.peek(), removed.peek()) {
+                (None, None) => break,
+                (Some((new, _)), Some((gone, _))) if gone < new => Change::Remove,
+                (None, Some(_)) => Change::Remove,
+                _ => Change::Add,
+            };
+            if entries.is_empty() {
+                change = next;
+            } else if next != change || entries.len() >= self.limits.entries {
+                // The rest comes with the next call.
+                cursor.since = version;
+                return Some(RegionChanges { version, change, entries });
+            }
+            let taken = match next {
+                Change::Add => added.next().map(|(id, region)| (*id, announced(*id, *region, 0))),
+                _ => removed.next().map(|(at, gone)| (*at, announced(gone.id, gone.region, gone.flags))),
+            };
+            let Some((at, entry)) = taken else { break };
+            version = at;
+            entries.push(entry);
+        }
+        cursor.since = self.version;
+        Some(RegionChanges { version: self.version, change, entries })
+    }
+
+    fn keep_removed(&mut self, removed: Removed) {
+        self.version += 1;
+        if removed.flags & AnnouncedRegion::KEY_IN_USE == 0 {
+            self.removed_keys.insert(removed.region.rkey, self.version);
+        }
+        self.removed.insert(self.version, removed);
+        if self.removed.len() > self.limits.removed
+            && let Some((version, removed)) = self.removed.pop_first()
+        {
+            self.forgotten = version;
+            if self.removed_keys.get(&removed.region.rkey) == Some(&version) {
+                self.removed_keys.remove(&removed.region.rkey);
+            }
+        }
+    }
+}
+
+impl Cursor {
+    /// The version up to which all changes have been told.
+    pub fn version(&self) -> u64 {
+        self.since
+    }
+}
+
+fn announced(id: u64, region: RemoteRegion, flags: u32) -> AnnouncedRegion {
+    AnnouncedRegion { id, base: region.base, size: region.size, flags, rkey: Some(region.rkey) }
+}
+
+#[cfg(test)]
+#[cfg(not(flagcx_p2p_loom))]
+mod tests;

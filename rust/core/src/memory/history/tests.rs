@@ -1,0 +1,178 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::memory::RemoteRegions;
+
+fn region(number: u64) -> RemoteRegion {
+    RemoteRegion { base: number << 12, size: 1 << 12, rkey: number as u32 }
+}
+
+fn ids(changes: &RegionChanges) -> Vec<u64> {
+    changes.entries.iter().map(|entry| entry.id).collect()
+}
+
+/// Everything that a peer is told, until it knows all.
+fn tell(history: &History, cursor: &mut Cursor) -> Vec<RegionChanges> {
+    std::iter::from_fn(|| history.next(cursor)).collect()
+}
+
+#[test]
+fn a_peer_is_told_what_is_new_to_it() {
+    let mut history = History::default();
+    for number in 1..=3 {
+        history.add(region(number));
+    }
+    let (table, mut cursor) = history.table();
+    assert_eq!(
+        table.iter().map(|entry| (entry.id, entry.rkey)).collect::<Vec<_>>(),
+        [(1, 1), (2, 2), (3, 3)]
+    );
+    assert_eq!(history.next(&mut cursor), None, "the table says it all");
+    history.remove(2);
+    history.add(region(9));
+    let told = tell(&history, &mut cursor);
+    let [gone, new] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((gone.change, ids(gone), gone.version), (Change::Remove, vec![2], 4));
+    assert_eq!((new.change, ids(new), new.version), (Change::Add, vec![5], 5));
+    // What has come and gone between two looks is not told.
+    history.add(region(10));
+    history.remove(6);
+    let told = tell(&history, &mut cursor);
+    assert_eq!(told.len(), 1);
+    assert!(told[0].entries.is_empty() && told[0].version == 7);
+}
+
+#[test]
+fn what_the_table_has_no_room_for_is_told_afterwards() {
+    let mut history = History::new(Limits { table: 2, ..Limits::default() });
+    for number in 1..=5 {
+        history.add(region(number));
+    }
+    let (table, mut cursor) = history.table();
+    assert_eq!(table.len(), 2);
+    history.remove(1);
+    // The peer hears of its end alone, which means nothing to it.
+    history.remove(4);
+    let told = tell(&history, &mut cursor);
+    assert_eq!(
+        told.iter().map(|changes| (changes.change, ids(changes))).collect::<Vec<_>>(),
+        [(Change::Add, vec![3, 5]), (Change::Remove, vec![1, 4]),]
+    );
+}
+
+#[test]
+fn a_peer_that_has_missed_too_much_begins_anew() {
+    let mut history = History::new(Limits { removed: 2, entries: 2, ..Limits::default() });
+    for number in 1..=8 {
+        history.add(region(number));
+    }
+    let (_, mut cursor) = history.table();
+    for id in 1..=3 {
+        history.remove(id);
+    }
+    let first = history.next(&mut cursor).unwrap();
+    assert_eq!((first.change, first.version), (Change::Reset, 11));
+    // Removals go on meanwhile, so many that the history forgets some of them.
+    assert_eq!(ids(&history.next(&mut cursor).unwrap()), [4, 5]);
+    history.remove(4);
+    history.remove(6);
+    let told = tell(&history, &mut cursor);
+    assert_eq!(
+        told.iter().map(|changes| (changes.change, ids(changes))).collect::<Vec<_>>(),
+        [(Change::Add, vec![7, 8]), (Change::Remove, vec![4, 6]),]
+    );
+}
+
+#[test]
+fn too_many_regions_are_not_announced() {
+    let mut history = History::new(Limits { announced: 1, ..Limits::default() });
+    assert_eq!(history.add(region(1)), Some(1));
+    assert_eq!(history.add(region(2)), None);
+    history.remove(1);
+    assert_eq!(history.add(region(2)), Some(3));
+}
+
+#[test]
+fn peers_hear_of_a_key_that_is_in_use_again() {
+    let mut history = History::default();
+    history.add(region(7));
+    let (_, mut cursor) = history.table();
+    history.remove(1);
+    tell(&history, &mut cursor);
+    assert!(history.key_in_use(7) && !history.key_in_use(7) && !history.key_in_use(8));
+    let told = tell(&history, &mut cursor);
+    assert_eq!((told[0].entries[0].id, told[0].entries[0].flags), (1, AnnouncedRegion::KEY_IN_USE));
+}
+
+/// What happens to a history and to the peers of its engine.
+#[derive(Clone, Debug)]
+enum Event {
+    Add,
+    Remove(prop::sample::Index),
+    Connect,
+    /// A peer takes so many frames.
+    Tell(prop::sample::Index, usize),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        4 => Just(Event::Add),
+        3 => any::<prop::sample::Index>().prop_map(Event::Remove),
+        1 => Just(Event::Connect),
+        3 => (any::<prop::sample::Index>(), 1..4_usize).prop_map(|(peer, frames)| Event::Tell(peer, frames)),
+    ];
+    prop::collection::vec(event, 1..200)
+}
+
+proptest! {
+    /// Peers connect and read whenever they like, and the history forgets much: in the end each knows what there is.
+    #[test]
+    fn every_peer_knows_all_in_the_end(events in events(), table in 0..6_usize, removed in 1..6_usize, entries in 1..4_usize) {
+        let mut history = History::new(Limits { table, removed, entries, announced: 1000 });
+        let mut live = BTreeMap::new();
+        let mut peers: Vec<(RemoteRegions, Cursor)> = Vec::new();
+        let mut number = 0;
+        for event in events {
+            match event {
+                Event::Add => {
+                    number += 1;
+                    live.insert(history.add(region(number)).unwrap(), region(number));
+                }
+                Event::Remove(which) if !live.is_empty() => {
+                    let id = *live.keys().nth(which.index(live.len())).unwrap();
+                    live.remove(&id);
+                    history.remove(id);
+                }
+                Event::Connect => {
+                    let (table, cursor) = history.table();
+                    peers.push((RemoteRegions::new(&table), cursor));
+                }
+                Event::Tell(which, frames) if !peers.is_empty() => {
+                    let at = which.index(peers.len());
+                    let (peer, cursor) = &mut peers[at];
+                    for _ in 0..frames {
+                        let Some(changes) = history.next(cursor) else { break };
+                        prop_assert!(changes.entries.len() <= entries);
+                        let bytes = changes.encode();
+                        prop_assert!(peer.apply(&RegionChanges::decode(&bytes).unwrap()).is_ok());
+                    }
+                }
+                Event::Remove(_) | Event::Tell(..) => {}
+            }
+        }
+        for (peer, mut cursor) in peers {
+            for changes in tell(&history, &mut cursor) {
+                prop_assert!(peer.apply(&changes).is_ok());
+            }
+            prop_assert_eq!(peer.known(), (live.len(), peer.known().1));
+            let table = peer.table();
+            prop_assert_eq!(table.len(), live.len());
+            for region in (1..=number).map(region) {
+                let expected = live.values().any(|live| *live == region).then_some(region);
+                prop_assert_eq!(table.find(region.base, region.size).copied(), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The regions of a peer as they come and go: changed by what the peer says, read by submitters without a lock.
+//!
+//! A table that is read is never changed. What is new goes into a level of its own, and levels of like size are joined,
+//! so a change costs the logarithm of their number on average, and a table has few levels. What is gone is left out by
+//! its id until it is an eighth of all, and then all levels become one. So readers never make a table.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::remote_level::{Entry, Level};
+use super::remote_table::{RemoteRegion, RemoteTable};
+use crate::control::wire::{AnnouncedRegion, Change, MAX_ANNOUNCED, RegionChanges, RegionEntry, WireError};
+use crate::sync::{Mutex, Swap, SwapGuard, lock};
+
+/// Regions that are gone and remembered, so that transfers with their keys are refused; the newest of them.
+const REMEMBERED: usize = 65_536;
+
+/// The regions of one peer.
+#[derive(Debug)]
+pub struct RemoteRegions {
+    /// Held by the connection's task, or its helper, while it takes changes.
+    state: Mutex<State>,
+    table: Swap<RemoteTable>,
+}
+
+#[derive(Debug)]
+struct State {
+    limit: usize,
+    remembered: usize,
+    /// Everything up to it is known.
+    version: u64,
+    /// While the peer begins anew: the version at which what it has not named again is gone.
+    reset: Option<u64>,
+    /// Counts the resets.
+    generation: u64,
+    by_id: HashMap<u64, Known>,
+    /// Entries of all levels of the table.
+    entries: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    region: RemoteRegion,
+    /// The reset after which it was last named.
+    generation: u64,
+}
+
+/// What changes do to the table.
+#[derive(Default)]
+struct Effect {
+    added: Vec<Entry>,
+    gone: Vec<u64>,
+    /// Ids of regions that are gone, and to be forgotten: their keys name other memory.
+    forgotten: HashSet<u64>,
+    /// A known region has changed.
+    replaced: bool,
+}
+
+impl RemoteRegions {
+    /// As announced at the handshake.
+    pub fn new(regions: &[RegionEntry]) -> Self {
+        Self::with_limits(regions, MAX_ANNOUNCED, REMEMBERED)
+    }
+
+    /// The same; `limit`: regions that are kept; `remembered`: regions that are gone and known as such.
+    pub fn with_limits(regions: &[RegionEntry], limit: usize, remembered: usize) -> Self {
+        let region =
+            |entry: &RegionEntry| RemoteRegion { base: entry.base, size: entry.size, rkey: entry.rkey };
+        let entry = |entry: &RegionEntry| Entry { id: entry.id.into(), region: region(entry), gone: false };
+        let named = regions.iter().filter(|entry| entry.id != 0);
+        let by_id: HashMap<_, _> =
+            named.map(|entry| (entry.id.into(), Known { region: region(entry), generation: 0 })).collect();
+        let table = RemoteTable {
+            levels: vec![Arc::new(Level::new(regions.iter().map(entry).collect()))],
+            gone: Vec::new(),
+        };
+        let version = by_id.keys().copied().max().unwrap_or(0);
+        let state =
+            State { limit, remembered, version, reset: None, generation: 0, by_id, entries: regions.len() };
+        Self { state: Mutex::new(state), table: Swap::from_pointee(table) }
+    }
+
+    /// The regions now.
+    #[inline]
+    pub fn table(&self) -> SwapGuard<RemoteTable> {
+        self.table.load()
+    }
+
+    /// How many regions the peer has that changes can name, and the version up to which it has told all changes.
+    pub fn known(&self) -> (usize, u64) {
+        let state = lock(&self.state);
+        (state.by_id.len(), state.version)
+    }
+
+    /// Whether [`RemoteRegions::apply`] takes little time: a few microseconds.
+    pub fn is_quick(&self, changes: &RegionChanges) -> bool {
+        let state = lock(&self.state);
+        changes.entries.len() <= QUICK_ENTRIES && state.entries <= QUICK_TABLE
+    }
+
+    /// Takes changes. True if regions that were there are gone, or others than before. An error is the peer's, and final.
+    pub fn apply(&self, changes: &RegionChanges) -> Result<bool, WireError> {
+        let mut state = lock(&self.state);
+        let effect = state.take(changes)?;
+        let has_lost = !effect.gone.is_empty() || effect.replaced;
+        if has_lost || !effect.added.is_empty() || !effect.forgotten.is_empty() {
+            let table = state.renew(&self.table.load(), effect);
+            self.table.store(Arc::new(table));
+        }
+        Ok(has_lost)
+    }
+}
+
+impl State {
+    fn take(&mut self, changes: &RegionChanges) -> Result<Effect, WireError> {
+        let version = changes.version;
+        if changes.change == Change::Reset {
+            self.generation += 1;
+            (self.version, self.reset) = (0, Some(version));
+        } else if version < self.version {
+            return Err(error(format!("version {version} after version {}", self.version)));
+        } else {
+            self.version = version;
+        }
+        let mut effect = Effect::default();
+        for entry in &changes.entries {
+            match changes.change {
+                Change::Add | Change::Update => self.put(entry, &mut effect)?,
+                Change::Remove => self.remove(entry, &mut effect),
+                Change::Reset => {}
+            }
+        }
+        if self.reset.is_some_and(|target| self.version >= target) {
+            self.reset = None;
+            let generation = self.generation;
+            let old = self.by_id.extract_if(|_, known| known.generation != generation);
+            effect.gone.extend(old.map(|(id, _)| id));
+        }
+        Ok(effect)
+    }
+
+    fn put(&mut self, entry: &AnnouncedRegion, effect: &mut Effect) -> Result<(), WireError> {
+        // What a later version announces without a key cannot be reached by one.
+        let Some(rkey) = entry.rkey else { return Ok(()) };
+        let region = RemoteRegion { base: entry.base, size: entry.size, rkey };
+        let known = Known { region, generation: self.generation };
+        let before = self.by_id.insert(entry.id, known);
+        match before {
+            Some(before) => effect.replaced |= before.region != region,
+            None if self.by_id.len() > self.limit => {
+                return Err(error(format!("more than {} regions", self.limit)));
+            }
+            None => effect.added.push(Entry { id: entry.id, region, gone: false }),
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, entry: &AnnouncedRegion, effect: &mut Effect) {
+        if entry.flags & AnnouncedRegion::KEY_IN_USE != 0 {
+            effect.forgotten.insert(entry.id);
+        }
+        if self.by_id.remove(&entry.id).is_some() {
+            effect.gone.push(entry.id);
+        }
+    }
+
+    fn renew(&mut self, old: &RemoteTable, effect: Effect) -> RemoteTable {
+        let mut levels = old.levels.clone();
+        let mut gone = old.gone.clone();
+        self.entries += effect.added.len();
+        if !effect.added.is_empty() {
+            levels.push(Arc::new(Level::new(effect.added)));
+        }
+        gone.extend(effect.gone);
+        gone.sort_unstable();
+        if effect.replaced || !effect.forgotten.is_empty() || gone.len() > 64 + self.entries / 8 {
+            let entries = self.all_in_one(&levels, &effect.forgotten);
+            self.entries = entries.len();
+            return RemoteTable { levels: vec![Arc::new(Level::new(entries))], gone: Vec::new() };
+        }
+        join_like_sizes(&mut levels);
+        RemoteTable { levels, gone }
+    }
+
+    /// The entries of all levels as they are now, the oldest first. Of those that are gone the newest.
+    fn all_in_one(&self, levels: &[Arc<Level>], forgotten: &HashSet<u64>) -> Vec<Entry> {
+        let entries = levels.iter().flat_map(|level| level.entries());
+        let mut entries: Vec<_> = entries
+            .filter(|entry| !forgotten.contains(&entry.id))
+            .map(|entry| match self.by_id.get(&entry.id) {
+                Some(known) => Entry { region: known.region, ..*entry },
+                None => Entry { gone: entry.id != 0, ..*entry },
+            })
+            .collect();
+        // A peer that uses an id twice gets one region of it.
+        let mut seen = HashSet::new();
+        entries.retain(|entry| entry.gone || entry.id == 0 || seen.insert(entry.id));
+        let mut too_many = entries.iter().filter(|entry| entry.gone).count().saturating_sub(self.remembered);
+        entries.retain(|entry| {
+            let drop = entry.gone && too_many > 0;
+            too_many -= usize::from(drop);
+            !drop
+        });
+        entries
+    }
+}
+
+/// Joins the last levels until each is more than twice as large as the next.
+fn join_like_sizes(levels: &mut Vec<Arc<Level>>) {
+    while let [.., before, last] = levels.as_slice()
+        && before.entries().len() <= 2 * last.entries().len()
+    {
+        let joined = Level::new([before.entries(), last.entries()].concat());
+        levels.truncate(levels.len() - 2);
+        levels.push(Arc::new(joined));
+    }
+}
+
+fn error(problem: String) -> WireError {
+    WireError::new("the peer's region changes", problem)
+}
+
+/// Above one of these, changes are taken by a helper thread: a table of 4,096 regions is made in less than a millisecond.
+const QUICK_ENTRIES: usize = 64;
+const QUICK_TABLE: usize = 4096;
+
+#[cfg(test)]
+#[cfg(not(flagcx_p2p_loom))]
+mod tests;

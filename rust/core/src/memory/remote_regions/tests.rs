@@ -1,0 +1,148 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::memory::RemoteCheck;
+
+fn entry(id: u32) -> RegionEntry {
+    RegionEntry { base: u64::from(id) << 12, size: 1 << 12, rkey: id, id }
+}
+
+fn named(id: u64) -> AnnouncedRegion {
+    AnnouncedRegion { id, base: id << 12, size: 1 << 12, flags: 0, rkey: Some(id as u32) }
+}
+
+fn changes(version: u64, change: Change, entries: &[AnnouncedRegion]) -> RegionChanges {
+    RegionChanges { version, change, entries: entries.to_vec() }
+}
+
+#[test]
+fn checks_by_key_in_64_bits() {
+    let region = RemoteRegion { base: 0x1000, size: 0x1000, rkey: 7 };
+    let of = |base| RegionEntry { base, size: 0x1000, rkey: 7, id: 0 };
+    let table = RemoteRegions::new(&[of(0x1000), of(0x9000)]).table();
+    assert_eq!(table.check(7, 0x1800, 0x800), RemoteCheck::Inside(region));
+    assert_eq!(table.check(7, 0x1800, 0x801), RemoteCheck::Outside);
+    assert_eq!(table.check(7, u64::MAX, 2), RemoteCheck::Outside);
+    assert_eq!(table.check(8, 0x1800, 1), RemoteCheck::UnknownKey);
+    assert_eq!(table.find(0x9000, 0x1000).map(|region| region.base), Some(0x9000));
+    assert_eq!(table.find(u64::MAX - 1, 64), None);
+}
+
+#[test]
+fn a_key_of_a_region_that_is_gone_is_known_as_such() {
+    let regions = RemoteRegions::new(&[entry(1), entry(2)]);
+    assert!(!regions.apply(&changes(3, Change::Add, &[named(3)])).unwrap());
+    assert!(regions.apply(&changes(4, Change::Remove, &[named(1), named(77)])).unwrap());
+    let table = regions.table();
+    assert_eq!(table.check(1, 0x1000, 16), RemoteCheck::Removed);
+    assert_eq!(table.check(1, 0x9000, 16), RemoteCheck::UnknownKey, "other memory that has this key now");
+    assert_eq!(table.find(0x1000, 16), None);
+    assert_eq!(table.find(0x3000, 16).map(|region| region.rkey), Some(3));
+    // The same key again, announced.
+    let again = AnnouncedRegion { id: 5, ..named(1) };
+    regions.apply(&changes(5, Change::Add, &[again])).unwrap();
+    assert!(matches!(regions.table().check(1, 0x1000, 16), RemoteCheck::Inside(_)));
+    // The same again, not announced: left to the fabric.
+    regions.apply(&changes(6, Change::Remove, &[again])).unwrap();
+    assert_eq!(regions.table().check(1, 0x1000, 16), RemoteCheck::Removed);
+    let flagged = |id| AnnouncedRegion { id, flags: AnnouncedRegion::KEY_IN_USE, ..named(1) };
+    regions.apply(&changes(7, Change::Remove, &[flagged(1), flagged(5)])).unwrap();
+    assert_eq!(regions.table().check(1, 0x1000, 16), RemoteCheck::UnknownKey);
+    assert_eq!(regions.table().len(), 2);
+}
+
+#[test]
+fn a_changed_region_is_what_it_was_changed_to() {
+    let regions = RemoteRegions::new(&[entry(1), entry(2)]);
+    let moved = AnnouncedRegion { base: 0x8000, rkey: Some(9), ..named(1) };
+    assert!(regions.apply(&changes(3, Change::Update, &[moved])).unwrap());
+    let table = regions.table();
+    assert_eq!(table.find(0x1000, 16), None);
+    assert_eq!(table.find(0x8000, 16).map(|region| region.rkey), Some(9));
+    assert_eq!(table.check(1, 0x1000, 16), RemoteCheck::UnknownKey);
+    let keyless = AnnouncedRegion { rkey: None, ..named(6) };
+    regions.apply(&changes(6, Change::Add, &[keyless])).unwrap();
+    assert_eq!(regions.table().find(0x6000, 16), None);
+}
+
+/// Nothing that stays is missing meanwhile.
+#[test]
+fn a_reset_takes_away_what_is_not_named_again() {
+    let regions = RemoteRegions::new(&[entry(1), entry(2), entry(3)]);
+    assert!(!regions.apply(&changes(9, Change::Reset, &[])).unwrap());
+    assert_eq!(regions.table().len(), 3);
+    assert!(!regions.apply(&changes(2, Change::Add, &[named(2)])).unwrap());
+    assert_eq!(regions.table().len(), 3);
+    assert!(regions.apply(&changes(9, Change::Add, &[named(8)])).unwrap());
+    let table = regions.table();
+    assert_eq!((table.len(), regions.known()), (2, (2, 9)));
+    assert!([2, 8].iter().all(|id| table.find(id << 12, 16).is_some()));
+    assert_eq!(table.check(1, 0x1000, 16), RemoteCheck::Removed);
+}
+
+#[test]
+fn what_makes_no_sense_is_an_error() {
+    let regions = RemoteRegions::with_limits(&[entry(1), entry(9)], 3, 9);
+    let error = regions.apply(&changes(8, Change::Add, &[named(8)])).unwrap_err();
+    assert_eq!(error.to_string(), "the peer's region changes: version 8 after version 9");
+    regions.apply(&changes(10, Change::Add, &[named(10)])).unwrap();
+    let error = regions.apply(&changes(11, Change::Add, &[named(11)])).unwrap_err();
+    assert!(error.to_string().contains("more than 3 regions"), "{error}");
+}
+
+/// A peer may say anything: what is kept is bounded all the same.
+#[test]
+fn regions_that_come_and_go_leave_little_behind() {
+    let regions = RemoteRegions::with_limits(&[], 100, 100);
+    for version in 1..10_000_u64 {
+        // Ids that are used again, and others.
+        let entry = named(if version % 4 < 2 { 1 } else { version / 2 + 1 });
+        let change = if version % 2 == 0 { Change::Add } else { Change::Remove };
+        regions.apply(&changes(version, change, &[entry])).unwrap();
+    }
+    let state = lock(&regions.state);
+    assert!(state.entries < 300, "{}", state.entries);
+    assert!(regions.table().levels.len() < 20);
+}
+
+proptest! {
+    /// However changes are cut into frames, the table answers as a list does that is searched from end to end.
+    #[test]
+    fn agrees_with_a_list(
+        first in 0..40_u64,
+        steps in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<prop::sample::Index>(), 1..20)), 0..40),
+        address in 0u64..400, length in 0u64..60,
+    ) {
+        let place = |id: u64| (id * 37 % 300, id * 11 % 70);
+        let of = |id: u64| AnnouncedRegion { id, base: place(id).0, size: place(id).1, flags: 0, rkey: Some((id % 50) as u32) };
+        let table: Vec<_> = (1..=first)
+            .map(|id| RegionEntry { base: of(id).base, size: of(id).size, rkey: of(id).rkey.unwrap(), id: id as u32 })
+            .collect();
+        let regions = RemoteRegions::new(&table);
+        let (mut live, mut next): (Vec<u64>, u64) = ((1..=first).collect(), first);
+        for (add, which) in steps {
+            let ids: Vec<u64> = match add {
+                true => (0..which.len() as u64).map(|more| next + 1 + more).collect(),
+                false => which.iter().filter(|_| !live.is_empty()).map(|index| *index.get(&live)).collect(),
+            };
+            next += which.len() as u64;
+            let entries: Vec<_> = ids.iter().map(|id| of(*id)).collect();
+            let change = if add { Change::Add } else { Change::Remove };
+            regions.apply(&changes(next, change, &entries)).unwrap();
+            match add {
+                true => live.extend(ids),
+                false => live.retain(|id| !ids.contains(id)),
+            }
+        }
+        let table = regions.table();
+        let holds = |id: &&u64| crate::memory::holds(of(**id).base, of(**id).size, address, length);
+        let expected = live.iter().filter(holds).max_by_key(|id| (of(**id).base, **id)).map(|id| of(*id));
+        let found = table.find(address, length).map(|region| (region.base, region.size, region.rkey));
+        prop_assert_eq!(found, expected.map(|region| (region.base, region.size, region.rkey.unwrap())));
+        for key in 0..50 {
+            let inside = live.iter().filter(|id| *id % 50 == key).any(|id| holds(&id));
+            prop_assert_eq!(matches!(table.check(key as u32, address, length), RemoteCheck::Inside(_)), inside);
+        }
+        prop_assert_eq!(table.len(), live.len());
+    }
+}

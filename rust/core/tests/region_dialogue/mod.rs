@@ -1,0 +1,116 @@
+//! A peer that speaks about regions as the test likes, on the control connection alone: no data moves.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a module of a test"
+)]
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use flagcx_p2p::connection::{Connection, Context, LaneBuilder};
+use flagcx_p2p::control::wire::Features;
+use flagcx_p2p::control::{Channel, ConnectedHost, Heard, Limits, LocalSide, RegionFrame, connect, initiate};
+use flagcx_p2p::engine::{Engine, EngineOptions};
+use flagcx_p2p::memory::RemoteRegions;
+
+use crate::support::{self, LIMIT, eventually};
+
+/// An engine, its end of a connection, and the test's.
+pub struct Dialogue {
+    pub engine: Arc<Engine>,
+    pub follower: Arc<Connection>,
+    channel: Channel,
+    regions: RemoteRegions,
+    _lanes: LaneBuilder,
+    // Ends the connection when dropped.
+    _connected_host: ConnectedHost,
+}
+
+impl Dialogue {
+    pub fn new() -> Self {
+        let config = support::config(&[("FLAGCX_P2P_BIND", "127.0.0.1")]);
+        let devices = support::devices(&config);
+        let mut lanes = LaneBuilder::new(Arc::new(Context::open(&config, &devices.devices()[0]).unwrap()));
+        let limits = Limits::from_config(&config, None).unwrap();
+        let options = EngineOptions { gpu_index: 0, devices: Some(devices) };
+        let engine = Engine::open(config, options).unwrap();
+        let accepting = {
+            let engine = Arc::clone(&engine);
+            thread::spawn(move || engine.accept().unwrap().connection)
+        };
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let local = LocalSide {
+            gpu_index: 0,
+            notify_port: 0,
+            same_process: false,
+            address: loopback,
+            features: Features {
+                bits: Features::CHANNEL | Features::REGIONS,
+                max_notification: 1 << 20,
+                incarnation: 1,
+                ..Features::default()
+            },
+            regions: &Vec::new,
+            slices: &|slices| slices,
+            advertise: None,
+        };
+        let target = SocketAddr::new(loopback, engine.rpc_port().unwrap());
+        let deadline = Instant::now() + LIMIT;
+        let bootstrap = connect(target, deadline, None).unwrap();
+        let peer = initiate(bootstrap, target, &local, &mut lanes, &limits, deadline).unwrap();
+        Self {
+            engine,
+            follower: accepting.join().unwrap(),
+            channel: Channel::new(peer.channel),
+            regions: RemoteRegions::new(&peer.regions),
+            _lanes: lanes,
+            _connected_host: peer.connected_host,
+        }
+    }
+
+    pub fn say(&self, frame: &RegionFrame) {
+        self.channel.queue_regions(frame);
+        eventually("the engine reads", || self.channel.flush().unwrap());
+    }
+
+    /// From now on the system takes little of what is not read.
+    pub fn take_little(&self) {
+        socket2::SockRef::from(&self.channel).set_recv_buffer_size(4096).unwrap();
+    }
+
+    /// Bytes that no frame is made of.
+    pub fn say_bytes(&self, bytes: &[u8]) {
+        let descriptor = self.channel.as_fd().try_clone_to_owned().unwrap();
+        TcpStream::from(descriptor).write_all(bytes).unwrap();
+    }
+
+    /// The next frame about regions.
+    pub fn hear(&self) -> RegionFrame {
+        let mut heard = None;
+        eventually("the engine says something", || {
+            heard = match self.channel.try_read().unwrap() {
+                Heard::Regions(frame) => Some(frame),
+                Heard::Frame(_) | Heard::Unknown | Heard::Nothing => None,
+            };
+            heard.is_some()
+        });
+        heard.unwrap()
+    }
+
+    /// Takes what the engine says of its regions until they are what is expected.
+    pub fn listen(&self, mut expected: impl FnMut(&RemoteRegions) -> bool) -> &RemoteRegions {
+        while !expected(&self.regions) {
+            if let RegionFrame::Changes(changes) = self.hear() {
+                self.regions.apply(&changes).unwrap();
+            }
+        }
+        &self.regions
+    }
+}
