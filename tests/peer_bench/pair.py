@@ -20,12 +20,15 @@ class Failed(Exception):
 class Pair:
     """A target and an initiator that is connected to it."""
 
-    def __init__(self, system, build):
-        self.processes = []
+    def __init__(self, system, build, pools=()):
+        """`pools`: file descriptors of the initiator's and the target's memory; without them each maps its own."""
+        self.processes, self.pools = [], pools
         folder = os.path.join(build, "log")
         os.makedirs(folder, exist_ok=True)
         self.log = os.path.join(folder, f"{system.name}-{system.path}")
         self.environment = dict(os.environ, PEER_BENCH_BUILD=build, PYTHONDONTWRITEBYTECODE="1", **system.environment)
+        if pools:
+            self.environment["PEER_BENCH_POOLS"] = ",".join(map(str, pools))
         try:
             line = self.start("target", system.target).answer(START_SECONDS)
             self.initiator = self.start("initiator", [*system.initiator, line])
@@ -36,7 +39,7 @@ class Pair:
             raise
 
     def start(self, role, command):
-        driver = Driver(role, command, self.environment, f"{self.log}-{role}.log")
+        driver = Driver(role, command, self.environment, self.pools, f"{self.log}-{role}.log")
         self.processes.append(driver)
         return driver
 
@@ -70,12 +73,12 @@ class Pair:
 class Driver:
     """One process. Its answers are lines of stdout; what it says to stderr goes to a file."""
 
-    def __init__(self, role, command, environment, log):
+    def __init__(self, role, command, environment, files, log):
         self.role, self.log, self.text = role, log, b""
         with open(log, "wb") as errors:
             # In a session of its own, so that Ctrl-C reaches the runner alone, which then ends them all.
             self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            stderr=errors, bufsize=0, start_new_session=True)
+                                            stderr=errors, bufsize=0, start_new_session=True, pass_fds=files)
 
     def ask(self, line):
         try:

@@ -17,6 +17,7 @@ os.dup2(2, 1)
 
 POOL_BYTES = 64 << 20
 SETS = 16
+INITIATOR, TARGET = 0, 1  # enum side of measure.h
 # As in serve.c: the loop runs for so long before it is measured, or for so many transfers.
 WARM_SECONDS, WARM_TRANSFERS = 0.01, 20
 
@@ -47,7 +48,7 @@ def library(name):
     """libmeasure.so of the folder that holds the built drivers, for the driver of this name."""
     measure = ctypes.CDLL(os.path.join(os.environ["PEER_BENCH_BUILD"], "libmeasure.so"))
     measure.measure_pool.restype = ctypes.c_void_p
-    measure.measure_pool.argtypes = [ctypes.c_uint64]
+    measure.measure_pool.argtypes = [ctypes.c_int]
     measure.measure_plan.argtypes = [ctypes.POINTER(Plan), ctypes.POINTER(Load), ctypes.c_void_p, ctypes.c_int,
                                      ctypes.c_uint64]
     measure.measure_plan_free.argtypes = measure.measure_stamp.argtypes = [ctypes.POINTER(Plan)]

@@ -47,7 +47,7 @@ def prepare(mode, memory, plan):
 def main():
     mode = sys.argv[1]
     measure = driver.library("fake")
-    pool = measure.measure_pool(2 if mode == "target" else 1)
+    pool = measure.measure_pool(driver.TARGET if mode == "target" else driver.INITIATOR)
     if mode == "target":
         driver.say(f"{os.getpid()},{pool}")
         time.sleep(3600)

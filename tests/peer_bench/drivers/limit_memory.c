@@ -138,12 +138,12 @@ static void move_by_process_vm(const struct plan *plan, size_t set, size_t first
 static void run(struct limit *limit, pid_t peer, uint64_t remote) {
   const struct engine engine = {limit, prepare, transfer, finish};
   measure_say("%s", "");
-  measure_serve(&engine, measure_pool(1), peer, remote);
+  measure_serve(&engine, measure_pool(INITIATOR), peer, remote);
 }
 
 void limit_memcpy(void) {
   static struct limit limit = {.move = move_by_memcpy, .most_threads = 1};
-  run(&limit, getpid(), (uintptr_t)measure_pool(2));
+  run(&limit, getpid(), (uintptr_t)measure_pool(TARGET));
 }
 
 void limit_process_vm(int every_processor, const char *line) {

@@ -102,7 +102,7 @@ static void serve(const struct stream *stream, unsigned char *pool) {
 }
 
 void limit_tcp_target(int polls) {
-  unsigned char *const pool = measure_pool(2);
+  unsigned char *const pool = measure_pool(TARGET);
   const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   socklen_t length = sizeof(address);
@@ -164,5 +164,5 @@ void limit_tcp(int polls, const char *line) {
   self.stream = open_stream(connection, polls);
   measure_say("%s", "");
   const struct engine engine = {&self, prepare, transfer, NULL};
-  measure_serve(&engine, measure_pool(1), peer, remote);
+  measure_serve(&engine, measure_pool(INITIATOR), peer, remote);
 }

@@ -21,7 +21,7 @@ static void run_target(const char *limit) {
     limit_tcp_target(is(limit, "tcp_polling"));
     return;
   }
-  measure_say("%d,%llu", (int)getpid(), (unsigned long long)(uintptr_t)measure_pool(2));
+  measure_say("%d,%llu", (int)getpid(), (unsigned long long)(uintptr_t)measure_pool(TARGET));
   measure_sleep();
 }
 

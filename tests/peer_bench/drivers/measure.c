@@ -71,17 +71,22 @@ static uint64_t next_random(uint64_t *state) {
   return mix(*state);
 }
 
-unsigned char *measure_pool(uint64_t seed) {
-  void *const pool = mmap(NULL, POOL_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+unsigned char *measure_pool(enum side side) {
+  const char *const pools = getenv("PEER_BENCH_POOLS");
+  int files[2] = {-1, -1};
+  if (pools != NULL && sscanf(pools, "%d,%d", &files[INITIATOR], &files[TARGET]) != 2)
+    measure_fail("PEER_BENCH_POOLS is two file descriptors, not %s", pools);
+  const int flags = pools != NULL ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+  void *const pool = mmap(NULL, POOL_BYTES, PROT_READ | PROT_WRITE, flags, files[side], 0);
   if (pool == MAP_FAILED)
     measure_fail("cannot map a pool of %zu bytes: %s", POOL_BYTES, strerror(errno));
-  measure_fill(pool, seed);
+  measure_fill(pool, side);
   return pool;
 }
 
-void measure_fill(unsigned char *pool, uint64_t seed) {
+void measure_fill(unsigned char *pool, enum side side) {
   for (size_t at = 0; at < POOL_BYTES; at += sizeof(uint64_t)) {
-    const uint64_t word = mix(at + (seed << 32) + 1);
+    const uint64_t word = mix(at + ((uint64_t)side << 32) + 1);
     memcpy(pool + at, &word, sizeof(word));
   }
 }

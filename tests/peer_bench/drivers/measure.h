@@ -53,11 +53,14 @@ __attribute__((noreturn, format(printf, 1, 2)))
 #endif
 void measure_fail(const char *format, ...);
 
-/* A pool of anonymous memory, with contents. */
-unsigned char *measure_pool(uint64_t seed);
+enum side { INITIATOR, TARGET };
 
-/* Gives a pool contents that are different at every address. */
-void measure_fill(unsigned char *pool, uint64_t seed);
+/* The pool of one side, with contents. PEER_BENCH_POOLS holds two file descriptors: the memory of both sides, which is
+ * the same for all systems, because the pages of a machine are not equally fast. Without it the memory is anonymous. */
+unsigned char *measure_pool(enum side side);
+
+/* Gives a pool contents that are different at every address, and on both sides. */
+void measure_fill(unsigned char *pool, enum side side);
 
 /* Chooses the blocks. measure_plan_free frees what it allocates. */
 void measure_plan(struct plan *plan, const struct load *load, unsigned char *local, pid_t peer, uint64_t remote);

@@ -13,12 +13,12 @@ import driver
 from mooncake.engine import TransferEngine
 
 
-def open_side(measure, seed):
+def open_side(measure, side):
     """An engine and the address of its registered pool."""
     engine = TransferEngine()
     if engine.initialize("127.0.0.1", "P2PHANDSHAKE", "tcp", "") != 0:
         driver.fail("mooncake: initialize failed; its own messages are above")
-    pool = measure.measure_pool(seed)
+    pool = measure.measure_pool(side)
     if engine.register_memory(pool, driver.POOL_BYTES) != 0:
         driver.fail("mooncake: register_memory failed; its own messages are above")
     return engine, pool
@@ -48,7 +48,7 @@ def transfers(engine, session, plan):
 def main():
     role = sys.argv[1]
     measure = driver.library("mooncake")
-    engine, pool = open_side(measure, 2 if role == "target" else 1)
+    engine, pool = open_side(measure, driver.TARGET if role == "target" else driver.INITIATOR)
     if role == "target":
         driver.say(f"{os.getpid()},{pool},127.0.0.1:{engine.get_rpc_port()}")
         while True:

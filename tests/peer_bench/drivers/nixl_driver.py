@@ -17,11 +17,11 @@ import driver
 from nixl_cu12._api import nixl_agent, nixl_agent_config
 
 
-def open_side(measure, name, thread, seed):
+def open_side(measure, side, thread):
     """An agent and the address of its registered pool."""
     config = nixl_agent_config(enable_prog_thread=thread, enable_listen_thread=False, backends=["UCX"])
-    agent = nixl_agent(name, config)
-    pool = measure.measure_pool(seed)
+    agent = nixl_agent("target" if side == driver.TARGET else "initiator", config)
+    pool = measure.measure_pool(side)
     agent.register_memory([(pool, driver.POOL_BYTES, 0, "")], "DRAM")
     return agent, pool
 
@@ -61,11 +61,11 @@ def main():
     role = sys.argv[1]
     measure = driver.library("nixl")
     if role == "target":
-        agent, pool = open_side(measure, "target", True, 2)
+        agent, pool = open_side(measure, driver.TARGET, thread=True)
         driver.say(f"{os.getpid()},{pool},{base64.b64encode(agent.get_agent_metadata()).decode()}")
         while True:
             time.sleep(3600)
-    agent, pool = open_side(measure, "initiator", sys.argv[2] == "default", 1)
+    agent, pool = open_side(measure, driver.INITIATOR, thread=sys.argv[2] == "default")
     peer, remote, metadata = sys.argv[3].split(",")
     name = agent.add_remote_agent(base64.b64decode(metadata))
     name = name.decode() if isinstance(name, bytes) else name

@@ -29,7 +29,7 @@ struct Side {
   unsigned char *pool;
   FlagcxP2pMr region = 0;
 
-  explicit Side(uint64_t seed) : pool(measure_pool(seed)) {
+  explicit Side(side side) : pool(measure_pool(side)) {
     require(engine != nullptr, "create an engine");
     require(flagcxP2pEngineReg(engine, reinterpret_cast<uintptr_t>(pool), POOL_BYTES, region) == 0, "register");
   }
@@ -98,7 +98,7 @@ class Initiator {
 };
 
 void runTarget() {
-  const Side side(2);
+  const Side side(TARGET);
   require(flagcxP2pEngineStartRpcServer(side.engine) == 0, "start the server");
   char *metadata = nullptr;
   require(flagcxP2pEngineGetMetadata(side.engine, &metadata) == 0, "metadata");
@@ -115,7 +115,7 @@ void runInitiator(const std::string &path, const char *line) {
   char session[128];
   if (std::sscanf(line, "%d,%llu,%127s", &peer, &remote, session) != 3)
     measure_fail("not the line of a target: %s", line);
-  const Side side(1);
+  const Side side(INITIATOR);
   FlagcxP2pConn *const conn = flagcxP2pEngineGetConn(side.engine, session);
   require(conn != nullptr, "connect");
   FlagcxP2pConnInfo info;

@@ -22,7 +22,7 @@
 /* Bytes of an address or a key on the target's line. */
 #define MOST_BYTES 8192
 
-struct side {
+struct end {
   ucp_context_h context;
   ucp_worker_h worker;
   ucp_mem_h memory;
@@ -30,7 +30,7 @@ struct side {
 };
 
 struct initiator {
-  struct side side;
+  struct end end;
   ucp_ep_h endpoint;
   ucp_rkey_h key;
   const struct plan *plan;
@@ -42,14 +42,14 @@ static void require(ucs_status_t status, const char *what) {
     measure_fail("%s: %s", what, ucs_status_string(status));
 }
 
-static void open_side(struct side *side, int shared, int sleeps, uint64_t seed) {
+static void open_end(struct end *end, enum side side, int shared, int sleeps) {
   ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES, .features = UCP_FEATURE_RMA};
   if (sleeps)
     params.features |= UCP_FEATURE_WAKEUP;
-  require(ucp_init(&params, NULL, &side->context), "ucp_init");
+  require(ucp_init(&params, NULL, &end->context), "ucp_init");
   const ucp_worker_params_t worker = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
                                       .thread_mode = UCS_THREAD_MODE_SINGLE};
-  require(ucp_worker_create(side->context, &worker, &side->worker), "ucp_worker_create");
+  require(ucp_worker_create(end->context, &worker, &end->worker), "ucp_worker_create");
 
   ucp_mem_map_params_t map = {
       .field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH | UCP_MEM_MAP_PARAM_FIELD_FLAGS,
@@ -57,13 +57,13 @@ static void open_side(struct side *side, int shared, int sleeps, uint64_t seed) 
   if (shared)
     map.flags = UCP_MEM_MAP_ALLOCATE;
   else
-    map.address = measure_pool(seed);
-  require(ucp_mem_map(side->context, &map, &side->memory), "ucp_mem_map");
+    map.address = measure_pool(side);
+  require(ucp_mem_map(end->context, &map, &end->memory), "ucp_mem_map");
   ucp_mem_attr_t attributes = {.field_mask = UCP_MEM_ATTR_FIELD_ADDRESS};
-  require(ucp_mem_query(side->memory, &attributes), "ucp_mem_query");
-  side->pool = attributes.address;
+  require(ucp_mem_query(end->memory, &attributes), "ucp_mem_query");
+  end->pool = attributes.address;
   if (shared)
-    measure_fill(side->pool, seed);
+    measure_fill(end->pool, side);
 }
 
 static const char *to_hex(const void *bytes, size_t length, char *text) {
@@ -86,24 +86,24 @@ static const char *read_hex(const char *text, unsigned char *bytes) {
 }
 
 static void run_target(int shared, int sleeps) {
-  struct side side;
-  open_side(&side, shared, sleeps, 2);
+  struct end end;
+  open_end(&end, TARGET, shared, sleeps);
   ucp_address_t *address;
   size_t address_bytes, key_bytes;
   void *key;
-  require(ucp_worker_get_address(side.worker, &address, &address_bytes), "ucp_worker_get_address");
-  require(ucp_rkey_pack(side.context, side.memory, &key, &key_bytes), "ucp_rkey_pack");
+  require(ucp_worker_get_address(end.worker, &address, &address_bytes), "ucp_worker_get_address");
+  require(ucp_rkey_pack(end.context, end.memory, &key, &key_bytes), "ucp_rkey_pack");
   static char address_text[2 * MOST_BYTES + 1], key_text[2 * MOST_BYTES + 1];
-  measure_say("%d,%llu,%s,%s", (int)getpid(), (unsigned long long)(uintptr_t)side.pool,
+  measure_say("%d,%llu,%s,%s", (int)getpid(), (unsigned long long)(uintptr_t)end.pool,
               to_hex(address, address_bytes, address_text), to_hex(key, key_bytes, key_text));
 
   struct pollfd events = {.fd = -1, .events = POLLIN};
   if (sleeps)
-    require(ucp_worker_get_efd(side.worker, &events.fd), "ucp_worker_get_efd");
+    require(ucp_worker_get_efd(end.worker, &events.fd), "ucp_worker_get_efd");
   for (;;) {
-    while (ucp_worker_progress(side.worker) != 0) {
+    while (ucp_worker_progress(end.worker) != 0) {
     }
-    if (sleeps && ucp_worker_arm(side.worker) == UCS_OK)
+    if (sleeps && ucp_worker_arm(end.worker) == UCS_OK)
       poll(&events, 1, -1);
   }
 }
@@ -128,9 +128,9 @@ static void transfer(void *context, size_t set) {
   const struct load *const load = &self->plan->load;
   const uint64_t *const local = self->plan->local_offsets + set * load->batch;
   const uint64_t *const remote = self->plan->remote_offsets + set * load->batch;
-  const ucp_request_param_t with_memory = {.op_attr_mask = UCP_OP_ATTR_FIELD_MEMH, .memh = self->side.memory};
+  const ucp_request_param_t with_memory = {.op_attr_mask = UCP_OP_ATTR_FIELD_MEMH, .memh = self->end.memory};
   for (size_t i = 0; i < load->batch; ++i) {
-    unsigned char *const here = self->side.pool + local[i];
+    unsigned char *const here = self->end.pool + local[i];
     const uint64_t there = self->plan->remote + remote[i];
     self->requests[i] = load->put ? ucp_put_nbx(self->endpoint, here, load->size, there, self->key, &with_memory)
                                   : ucp_get_nbx(self->endpoint, here, load->size, there, self->key, &with_memory);
@@ -138,10 +138,10 @@ static void transfer(void *context, size_t set) {
   /* A put that has ended may still be on its way; a flush waits until the bytes are there. */
   if (load->put) {
     const ucp_request_param_t nothing = {0};
-    wait_for(self->side.worker, ucp_ep_flush_nbx(self->endpoint, &nothing), "ucp_ep_flush_nbx");
+    wait_for(self->end.worker, ucp_ep_flush_nbx(self->endpoint, &nothing), "ucp_ep_flush_nbx");
   }
   for (size_t i = 0; i < load->batch; ++i)
-    wait_for(self->side.worker, self->requests[i], load->put ? "ucp_put_nbx" : "ucp_get_nbx");
+    wait_for(self->end.worker, self->requests[i], load->put ? "ucp_put_nbx" : "ucp_get_nbx");
 }
 
 static void run_initiator(int shared, const char *line) {
@@ -152,14 +152,14 @@ static void run_initiator(int shared, const char *line) {
   if (sscanf(line, "%d,%llu,%n", &peer, &remote, &at) != 2)
     measure_fail("not the line of a target: %s", line);
   read_hex(read_hex(line + at, address), key);
-  open_side(&self.side, shared, 0, 1);
+  open_end(&self.end, INITIATOR, shared, 0);
   const ucp_ep_params_t endpoint = {.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS,
                                     .address = (const ucp_address_t *)address};
-  require(ucp_ep_create(self.side.worker, &endpoint, &self.endpoint), "ucp_ep_create");
+  require(ucp_ep_create(self.end.worker, &endpoint, &self.endpoint), "ucp_ep_create");
   require(ucp_ep_rkey_unpack(self.endpoint, key, &self.key), "ucp_ep_rkey_unpack");
   measure_say("%s", ucp_get_version_string());
   const struct engine engine = {&self, prepare, transfer, NULL};
-  measure_serve(&engine, self.side.pool, peer, remote);
+  measure_serve(&engine, self.end.pool, peer, remote);
 }
 
 int main(int argc, char **argv) {
