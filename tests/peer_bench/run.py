@@ -15,12 +15,14 @@ import time
 import host
 import table
 from pair import Failed, Pair
+from quiet import Quiet
 from results import Results, to_json
 from rows import ROWS
 from systems import OURS, all_systems, reason_against
 
-# Rounds over everything, seconds of a sample, seconds after which no further round is begun and the last one ends.
-FULL, QUICK, SMOKE = (5, 0.3, 3600), (3, 0.05, 150), (1, 0.002, 60)
+# Rounds over everything, seconds of a sample, seconds to wait for a quiet machine in all, seconds after which the
+# rounds that follow the first one end.
+FULL, QUICK, SMOKE = (5, 0.3, 600, 3600), (3, 0.05, 40, 150), (1, 0.002, 0, 60)
 
 POOL_BYTES = 64 << 20  # as in drivers/measure.h
 SKIPPED = 77  # SKIP_RETURN_CODE in ../peer_bench.cmake
@@ -41,9 +43,10 @@ def main():
     before, began = host.load(), time.monotonic()
     date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     settings = SMOKE if options.smoke else QUICK if options.quick else FULL
-    rounds = measure(options, settings, results)
+    quiet = Quiet(settings[2])
+    rounds = measure(options, settings, results, quiet)
     machine = dict(host.describe(), load_before=before, load_after=host.load())
-    effort = f"{rounds} rounds of {settings[1]:g} s a sample, {time.monotonic() - began:.0f} s"
+    effort = f"{rounds} rounds of {settings[1]:g} s a sample, {time.monotonic() - began:.0f} s; {quiet}"
     report(options, results, machine, date, effort)
     if not any(name == OURS for name, _, _ in results.samples):
         sys.exit(f"peer_bench: nothing of this engine was measured: {results.not_measured}")
@@ -67,14 +70,14 @@ def parse(arguments):
     return options
 
 
-def measure(options, settings, results):
+def measure(options, settings, results, quiet):
     """Fills the results; answers how many rounds were begun."""
-    most, seconds, limit = settings
+    most, seconds, _, limit = settings
     pairs, end, rounds = {}, time.monotonic() + limit, 0
     try:
         start(options, results, pairs, make_pools())
         while rounds < most and time.monotonic() < end:
-            one_round(results, pairs, rounds, seconds, end)
+            one_round(results, pairs, quiet, rounds, seconds, end)
             rounds += 1
     finally:
         for pair in pairs.values():
@@ -113,7 +116,7 @@ def start(options, results, pairs, pools):
             results.not_measured[name] = reason
 
 
-def one_round(results, pairs, number, seconds, end):
+def one_round(results, pairs, quiet, number, seconds, end):
     """One sample of every row by every system, row by row, so that all systems meet the machine in the same state."""
     for row_number, row in enumerate(ROWS):
         show_progress(f"round {number + 1}, {row}")
@@ -122,8 +125,9 @@ def one_round(results, pairs, number, seconds, end):
             if number > 0 and time.monotonic() >= end:
                 show_progress("")
                 return
+            pair, seed = pairs[system], 1 + number * len(ROWS) + row_number
             try:
-                results.add(system, row, pairs[system].sample(row, seconds, seed=1 + number * len(ROWS) + row_number))
+                results.add(system, row, quiet.take(lambda: pair.sample(row, seconds, seed)))
             except Failed as error:
                 pairs.pop(system)
                 results.not_measured[f"{system.name}, {system.path}"] = f"from {row} in round {number + 1}: {error}"
