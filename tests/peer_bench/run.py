@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
 
 import host
 import table
@@ -20,12 +21,23 @@ from results import Results, to_json
 from rows import ROWS
 from systems import OURS, all_systems, reason_against
 
-# Rounds over everything, seconds of a sample, seconds to wait for a quiet machine in all, seconds after which the
-# rounds that follow the first one end.
-FULL, QUICK, SMOKE = (5, 0.3, 600, 3600), (3, 0.05, 40, 150), (1, 0.002, 0, 60)
-
 POOL_BYTES = 64 << 20  # as in drivers/measure.h
 SKIPPED = 77  # SKIP_RETURN_CODE in ../peer_bench.cmake
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured, and how long it may take."""
+
+    rounds: int
+    seconds: float  # of a sample
+    patience: float  # seconds to wait for a quiet machine, in all
+    limit: float  # seconds after which the rounds that follow the first one end
+    rows: tuple = tuple(ROWS)
+
+
+FULL, QUICK = Effort(5, 0.3, 600, 3600), Effort(3, 0.05, 40, 150)
+SMOKE = Effort(1, 0.002, 0, 60, rows=tuple(ROWS[::5]))
 
 
 def main():
@@ -42,12 +54,12 @@ def main():
     results = Results(list(all_systems(options.build)))
     before, began = host.load(), time.monotonic()
     date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    settings = SMOKE if options.smoke else QUICK if options.quick else FULL
-    quiet = Quiet(settings[2])
-    rounds = measure(options, settings, results, quiet)
+    effort = SMOKE if options.smoke else QUICK if options.quick else FULL
+    quiet = Quiet(effort.patience)
+    rounds = measure(options, effort, results, quiet)
     machine = dict(host.describe(), load_before=before, load_after=host.load())
-    effort = f"{rounds} rounds of {settings[1]:g} s a sample, {time.monotonic() - began:.0f} s; {quiet}"
-    report(options, results, machine, date, effort)
+    done = f"{rounds} rounds of {effort.seconds:g} s a sample, {time.monotonic() - began:.0f} s; {quiet}"
+    report(options, results, machine, date, done)
     if not any(name == OURS for name, _, _ in results.samples):
         sys.exit(f"peer_bench: nothing of this engine was measured: {results.not_measured}")
     if options.smoke and results.not_measured:
@@ -70,14 +82,13 @@ def parse(arguments):
     return options
 
 
-def measure(options, settings, results, quiet):
+def measure(options, effort, results, quiet):
     """Fills the results; answers how many rounds were begun."""
-    most, seconds, _, limit = settings
-    pairs, end, rounds = {}, time.monotonic() + limit, 0
+    pairs, end, rounds = {}, time.monotonic() + effort.limit, 0
     try:
         start(options, results, pairs, make_pools())
-        while rounds < most and time.monotonic() < end:
-            one_round(results, pairs, quiet, rounds, seconds, end)
+        while rounds < effort.rounds and time.monotonic() < end:
+            one_round(results, pairs, quiet, effort, rounds, end)
             rounds += 1
     finally:
         for pair in pairs.values():
@@ -88,7 +99,7 @@ def measure(options, settings, results, quiet):
 def make_pools():
     """Memory for both sides, which every pair maps.
 
-    With memory of its own a pair is up to 30% faster or slower than another one of the same system.
+    With memory of its own a pair is up to 37% faster or slower than another one of the same system.
     """
     pools = [os.memfd_create(side) for side in ["initiator", "target"]]
     for pool in pools:
@@ -116,9 +127,9 @@ def start(options, results, pairs, pools):
             results.not_measured[name] = reason
 
 
-def one_round(results, pairs, quiet, number, seconds, end):
+def one_round(results, pairs, quiet, effort, number, end):
     """One sample of every row by every system, row by row, so that all systems meet the machine in the same state."""
-    for row_number, row in enumerate(ROWS):
+    for row_number, row in enumerate(effort.rows):
         show_progress(f"round {number + 1}, {row}")
         # Each round begins with another system, so that none comes after the same one every time.
         for system in rotated(list(pairs), number):
@@ -127,7 +138,7 @@ def one_round(results, pairs, quiet, number, seconds, end):
                 return
             pair, seed = pairs[system], 1 + number * len(ROWS) + row_number
             try:
-                results.add(system, row, quiet.take(lambda: pair.sample(row, seconds, seed)))
+                results.add(system, row, quiet.take(lambda: pair.sample(row, effort.seconds, seed)))
             except Failed as error:
                 pairs.pop(system)
                 results.not_measured[f"{system.name}, {system.path}"] = f"from {row} in round {number + 1}: {error}"
@@ -144,10 +155,10 @@ def show_progress(text):
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def report(options, results, machine, date, effort):
+def report(options, results, machine, date, done):
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     print(f"{date}; {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}, "
-          f"kernel {machine['kernel']}; load {machine['load_before']} before, {machine['load_after']} after; {effort}")
+          f"kernel {machine['kernel']}; load {machine['load_before']} before, {machine['load_after']} after; {done}")
     print(f"{versions}\n\n{table.render(results)}")
     for name, reason in results.not_measured.items():
         print(f"\nnot measured: {name}: {reason}")
