@@ -1,0 +1,41 @@
+#!/bin/sh
+# build.sh OUT LIBRARY_DIR: builds the drivers that are compiled into OUT, ours over the libflagcx_p2p.so of LIBRARY_DIR.
+# Those of UCX need the Python package libucx-cu12 in OUT/ucx, or libucx-dev; without both they are left out.
+# Needs a C and a C++ compiler ($CC, default cc; $CXX, default c++).
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+out=${1:?usage: build.sh OUT LIBRARY_DIR}
+library=${2:?usage: build.sh OUT LIBRARY_DIR}
+cc=${CC:-cc}
+cxx=${CXX:-c++}
+command -v "$cc" >/dev/null || { echo "build.sh: no C compiler $cc. Install gcc, or set CC." >&2; exit 1; }
+command -v "$cxx" >/dev/null || { echo "build.sh: no C++ compiler $cxx. Install g++, or set CXX." >&2; exit 1; }
+mkdir -p "$out"
+
+c="$cc -O2 -g -std=gnu11 -Wall -Wextra -fPIC -pthread"
+for source in measure serve limits limit_memory limit_tcp; do
+    $c -c "$here/drivers/$source.c" -o "$out/$source.o"
+done
+$c -shared "$out/measure.o" -o "$out/libmeasure.so"
+$c "$out/limits.o" "$out/limit_memory.o" "$out/limit_tcp.o" "$out/measure.o" "$out/serve.o" -o "$out/limits"
+
+cpp="$cxx ${CXXFLAGS:-} -O2 -g -std=c++17 -Wall -Wextra"
+$cpp -I"$here/../../cpp/include" "$here/drivers/ours.cc" "$out/measure.o" \
+    "$out/serve.o" -o "$out/ours" -L"$library" -lflagcx_p2p -Wl,-rpath,"$library" -pthread
+
+# ucx_driver: over the newer UCX, whose modules lie beside it; ucx_debian_driver: over that of libucx-dev.
+rm -f "$out/ucx_driver" "$out/ucx_debian_driver"
+build_ucx() {
+    program=$1
+    shift
+    $c "$here/drivers/ucx.c" "$out/measure.o" "$out/serve.o" -o "$out/$program" "$@" -lucp -lucs
+}
+packaged=$(echo "$out"/ucx/lib/python3*/site-packages/libucx)
+if echo '#include <ucp/api/ucp.h>' | "$cc" -E - >/dev/null 2>&1; then
+    build_ucx ucx_debian_driver
+    cp "$out/ucx_debian_driver" "$out/ucx_driver"
+fi
+if [ -d "$packaged/include/ucp" ]; then
+    build_ucx ucx_driver -isystem "$packaged/include" -L"$packaged/lib" "-Wl,-rpath,$packaged/lib"
+fi
+[ -e "$out/ucx_driver" ] || echo "not built: the driver of UCX, for want of libucx-cu12 in $out/ucx and of libucx-dev"

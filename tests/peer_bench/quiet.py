@@ -1,0 +1,49 @@
+"""Waits until other programs leave two processors to the two processes that are measured, as long as patience lasts."""
+
+import os
+import time
+
+# How often to look; also how long a process that was just stopped may still count as one that runs.
+GLANCE_SECONDS = 0.003
+
+
+class Quiet:
+    """Patience is in seconds, for the whole run. Counts the samples that were disturbed all the same."""
+
+    def __init__(self, patience, has_room=None):
+        self.patience = patience
+        self.has_room = has_room or has_room_now
+        self.taken = self.disturbed = 0
+
+    def take(self, sample):
+        """What sample() answers; asks again after one during which another program had begun to run."""
+        while True:
+            began = time.monotonic()
+            calm = self.wait()
+            answer = sample()
+            time.sleep(GLANCE_SECONDS)
+            calm = calm and self.has_room()
+            if calm or self.patience <= 0:
+                self.taken += 1
+                self.disturbed += not calm
+                return answer
+            self.patience -= time.monotonic() - began
+
+    def wait(self):
+        """Whether there is room, now or before patience ends."""
+        while not self.has_room():
+            if self.patience <= 0:
+                return False
+            time.sleep(GLANCE_SECONDS)
+            self.patience -= GLANCE_SECONDS
+        return True
+
+    def __str__(self):
+        return f"other programs ran during {self.disturbed} of {self.taken} samples"
+
+
+def has_room_now():
+    """Whether two processors are free. The fourth word of the file: threads that run or want to, this one included."""
+    with open("/proc/loadavg", encoding="ascii") as file:
+        running = int(file.read().split()[3].split("/")[0])
+    return running - 1 <= max(0, len(os.sched_getaffinity(0)) - 2)

@@ -1,0 +1,119 @@
+"""The results as tables in Markdown, as docs/benchmarks.md keeps them."""
+
+from rows import ROWS
+from systems import OURS, PATHS, TITLES
+
+
+def render(results):
+    """All tables, and a sentence on the rows where a peer is ahead."""
+    parts = []
+    for path in PATHS:
+        if results.names(path, limits=False) or results.names(path, limits=True):
+            parts += [f"{TITLES[path]}:", rates(results, path), "Processor time, seconds a GiB, initiator + target:",
+                      processor_time(results, path)]
+    parts.append(verdict(results))
+    return "\n\n".join(parts)
+
+
+def rates(results, path):
+    """GB/s of every system and limit; microseconds where one transfer is small."""
+    systems, limits = results.names(path, limits=False), results.names(path, limits=True)
+    header = ["GB/s (or us)", *columns(systems), *limits, "ours to best peer", "ours to best limit", "spread of ours"]
+    lines = []
+    for row in measured_rows(results, path):
+        ratios = results.comparisons(path, row)
+        cells = [rate(results.median(name, path, row), row) for name in [*columns(systems), *limits]]
+        if OURS not in systems:
+            cells[0], shown = "no such path", ["behind", ""]
+        else:
+            shown = [ratio(value, bold_below_one=True) for value in ratios[:1]] + [ratio(ratios[1])]
+        lines.append([str(row), *cells, *shown, spread(results, path, row)])
+    return markdown(header, lines)
+
+
+def processor_time(results, path):
+    """Seconds a GiB of both sides."""
+    names = [*results.names(path, limits=False), *results.names(path, limits=True)]
+    lines = []
+    for row in measured_rows(results, path):
+        samples = [results.median(name, path, row) for name in names]
+        lines.append([str(row)] + ["-" if sample is None else f"{figure(sample.cpu_initiator)} + "
+                                   f"{figure(sample.cpu_target)}" for sample in samples])
+    return markdown(["", *names], lines)
+
+
+def verdict(results):
+    """Names the rows where a peer is ahead, and those where a limit is no limit."""
+    behind, missing, wrong, compared = [], [], [], 0
+    for path in PATHS:
+        for row in measured_rows(results, path):
+            peer, limit = results.best_peer(path, row), results.best_limit(path, row)
+            to_peer, _ = results.comparisons(path, row)
+            if peer is not None and OURS not in results.names(path, limits=False):
+                missing.append(path)
+            elif to_peer is not None:
+                compared += 1
+                if to_peer < 1:
+                    behind.append(f"{row}, {path} ({to_peer:.2f} of {peer[0]})")
+            fastest = results.best(results.names(path, limits=False), path, row)
+            if fastest is not None and limit is not None and faster(results, path, row, fastest[0], limit[0]):
+                wrong.append(f"{row}, {path} ({fastest[0]})")
+    if compared == 0:
+        return "No peer was measured."
+    said = f"Behind in {len(behind)} of {compared} rows that both have"
+    said += f": {'; '.join(behind)}." if behind else "."
+    if missing:
+        said += f" Behind as well in {len(missing)} rows for want of such a path: {', '.join(dict.fromkeys(missing))}."
+    if wrong:
+        said += "\n\nFaster than the best limit, by the whole spread, so that the limit is too low: " + "; ".join(wrong)
+        said += "."
+    return said
+
+
+def faster(results, path, row, name, limit):
+    """Whether the slowest sample of a system is faster than the fastest one of a limit."""
+    return results.spread(name, path, row)[0] > results.spread(limit, path, row)[1]
+
+
+def measured_rows(results, path):
+    return [row for row in ROWS if any((system.name, path, row) in results.samples for system in results.systems)]
+
+
+def columns(systems):
+    """Ours has a column even where it has no such path."""
+    return systems if OURS in systems else [OURS, *systems]
+
+
+def rate(sample, row):
+    if sample is None:
+        return "-"
+    if row.by_latency:
+        return f"{figure(sample.p50_us)} us (p99 {figure(sample.p99_us)})"
+    return figure(sample.gbps)
+
+
+def ratio(value, bold_below_one=False):
+    if value is None:
+        return "-"
+    return f"**{value:.2f}**" if bold_below_one and value < 1 else f"{value:.2f}"
+
+
+def spread(results, path, row):
+    if (OURS, path, row) not in results.samples:
+        return "-"
+    low, high = results.spread(OURS, path, row)
+    return f"{figure(low)} to {figure(high)} GB/s"
+
+
+def figure(value):
+    """Three digits that count, without an exponent."""
+    if value == 0:
+        return "0"
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+
+
+def markdown(header, lines):
+    return "\n".join("| " + " | ".join(line) + " |" if line != "rule" else "|" + "---|" * len(header)
+                     for line in [header, "rule", *lines])
