@@ -105,12 +105,12 @@ fn what_is_not_there_is_a_clear_error() {
     let server = Server::start();
     let temp = tempfile::tempdir().unwrap();
     server.get("none", &temp.path().join("back"), &[]).failed(1, "No such file");
-    server.put(&temp.path().join("none"), &[]).failed(1, "No such file");
-    server.put(temp.path(), &["--name", "dir"]).failed(1, "not a regular file");
+    server.put(&temp.path().join("none"), &[]).failed(2, "No such file");
+    server.put(temp.path(), &["--name", "dir"]).failed(2, "not a regular file");
+    server.put(Path::new("/proc/version"), &[]).failed(2, "says that it is empty and is not");
     run(program().args(["get", "a", "127.0.0.1:1", "-o"]).arg(temp.path().join("back")))
         .failed(1, "flagcx-p2p serve");
-    run(program().args(["serve", "/nonexistent"])).failed(1, "/nonexistent");
-    assert_eq!(run(program().args(["put"])).code, Some(2));
+    run(program().args(["serve", "/nonexistent"])).failed(2, "/nonexistent");
     assert!(names(temp.path()).is_empty());
 }
 
@@ -188,7 +188,7 @@ fn the_demo_prints_one_table() {
     }
     assert!(names(temp.path()).is_empty(), "it cleans up");
     let missing = from.path().join("missing");
-    run(program().args(["demo", "--from"]).arg(missing)).failed(1, "is not a directory");
+    run(program().args(["demo", "--from"]).arg(missing)).failed(2, "is not a directory");
 }
 
 #[test]

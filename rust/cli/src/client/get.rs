@@ -37,7 +37,8 @@ impl Target {
             }
         };
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = Directory::open(parent.unwrap_or_else(|| Path::new(".")))?;
+        let directory =
+            Directory::open(parent.unwrap_or_else(|| Path::new("."))).map_err(CliError::argument)?;
         directory.check_free(&name, force)?;
         Ok(Self { directory, name, force })
     }

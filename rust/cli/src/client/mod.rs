@@ -15,6 +15,7 @@ use crate::error::{CliError, Problem, Result, While};
 use crate::output::{self, units};
 use crate::ring::{Ring, Shape};
 use crate::settings;
+use crate::store;
 use crate::wire::control::Control;
 use crate::wire::{Frame, Hash, authenticate};
 
@@ -66,6 +67,8 @@ pub(crate) struct Moved {
 /// Runs `put`.
 pub(crate) fn put(options: &PutOptions) -> Result<()> {
     let name = put::name_of(options)?;
+    // Before the server is asked for anything.
+    store::open_local(&options.file).map_err(CliError::argument)?;
     run("put", &name, "to", &options.server, options.shape, |client| {
         client.put(&options.file, &name, options.force)
     })
@@ -89,6 +92,12 @@ fn run(
 ) -> Result<()> {
     let doing = || format!("{verb} {name} {preposition} {server}");
     let client = Client::connect(server, shape).doing(doing)?;
+    let agreed = client.ring.shape();
+    if agreed != shape {
+        output::remark(&format!(
+            "{verb} {name}: {agreed} instead of {shape}, which is more than the server's --ring-limit"
+        ));
+    }
     let moved = step(&client).doing(doing)?;
     output::line(&format!(
         "{verb} {name}: {} in {:.2} s, {}, path {}, verified blake3 {}",
@@ -126,7 +135,7 @@ impl Client {
         };
         let agreed = Shape { chunk, slots: u16::try_from(slots.len()).unwrap_or(0) };
         if agreed != agreed.fitted(u64::from(u32::MAX)) {
-            return Err(CliError::protocol("its ring makes no sense"));
+            return Err(CliError::protocol(format!("its ring of {agreed} is malformed")));
         }
         let engine = Engine::open(config, settings::engine_options()).doing(|| "open the engine".into())?;
         let ring = Ring::allocate(&engine, agreed)?;

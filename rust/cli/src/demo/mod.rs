@@ -42,14 +42,14 @@ struct Total {
 pub(crate) fn run(options: &DemoOptions) -> Result<()> {
     let root = options.from.clone().unwrap_or_else(input::root);
     if !root.is_dir() {
-        return Err(CliError::other(format!("{} is not a directory", root.display())));
+        return Err(CliError::usage(format!("--from {}: is not a directory", root.display())));
     }
     let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
     let work = tempfile::Builder::new()
         .prefix("flagcx-p2p-demo-")
         .tempdir_in(&parent)
-        .map_err(|error| CliError::other(error.to_string()))
-        .doing(|| format!("create a directory in {}", parent.display()))?;
+        .map_err(|error| CliError::usage(format!("--dir {}: {error}", parent.display())))
+        .doing(|| "create a temporary directory".into())?;
     let items = choose(&root, options.size, work.path())?;
     let (served, back) = (work.path().join("served"), work.path().join("back"));
     for directory in [&served, &back] {
