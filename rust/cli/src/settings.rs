@@ -8,6 +8,7 @@ use std::time::Duration;
 use flagcx_p2p::auth::AuthKey;
 use flagcx_p2p::config::{self, Config, Files, LogSettings};
 use flagcx_p2p::engine::EngineOptions;
+use flagcx_p2p::fabric::{DeviceList, FabricChoice, PathKind};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Filter, Layer, SubscriberExt};
@@ -40,6 +41,17 @@ pub(crate) fn auth_key(config: &Config) -> Result<Option<AuthKey>> {
 /// Default options of the engine.
 pub(crate) fn engine_options() -> EngineOptions {
     EngineOptions::default()
+}
+
+/// Options of an engine whose transfers take `path` of the software fabric, or fail to connect. `own` is this side's
+/// address towards the peer.
+pub(crate) fn engine_options_over(path: PathKind, config: &Config, own: IpAddr) -> Result<EngineOptions> {
+    let mut options = config.fabric_options().map_err(|error| CliError::other(error.to_string()))?;
+    options.choice = FabricChoice::Software;
+    options.software.force = Some(path);
+    options.software.bind = Some(own);
+    let devices = DeviceList::open(&options)?;
+    Ok(EngineOptions { devices: Some(Arc::new(devices)), ..EngineOptions::default() })
 }
 
 /// Starts logging to the file of `FLAGCX_DEBUG_FILE`, else to stderr. What is logged: as `--verbose` says, else as

@@ -183,10 +183,39 @@ fn the_demo_prints_one_table() {
     let ended = run(&mut demo).succeeded();
     let source = format!("2 files of {}, 6.00 MiB in all", from.path().display());
     assert!(ended.out.contains(&source), "{source}: {ended:?}");
-    for word in ["put (WRITE)", "get (READ)", "yes, blake3", "GB/s"] {
-        assert!(ended.out.contains(word), "{ended:?}");
+    let row = |words: &[&str]| ended.out.lines().any(|line| words.iter().all(|word| line.contains(word)));
+    let software = std::env::var_os("FLAGCX_P2P_FABRIC").is_none_or(|fabric| fabric == "software");
+    let paths = if software { &["in-process", "tcp"][..] } else { &["rdma"] };
+    for path in paths {
+        assert!(row(&["memory", path, "bytes"]), "{path}: {}", ended.out);
     }
+    for words in [
+        &["put (WRITE) GB/s", "get (READ) GB/s"][..],
+        &["files", "blake3"],
+        &["disk alone", "no engine"],
+        &["memory  ", "the engine"],
+        &["files  ", "6.00 MiB in"],
+    ] {
+        assert!(row(words), "{words:?}: {}", ended.out);
+    }
+    let width = ended.out.lines().map(|line| line.chars().count()).max();
+    assert!(width <= Some(80), "{width:?} columns: {}", ended.out);
+    assert!(!ended.err.contains("WARN"), "{ended:?}");
     assert!(names(temp.path()).is_empty(), "it cleans up");
+
+    let small = tempfile::tempdir().unwrap();
+    run(program().args(["demo", "--from"]).arg(small.path())).failed(2, "no file with content");
+    for name in ["a", "b"] {
+        fs::write(small.path().join(name), b"small").unwrap();
+    }
+    let mut demo = program();
+    demo.args(["demo", "--size", "1M", "--dir"]).arg(temp.path()).arg("--from").arg(small.path());
+    let ended = run(&mut demo).succeeded();
+    assert!(
+        ended.out.contains("200 files") && ended.out.contains("they are small, 5 B at most"),
+        "{ended:?}"
+    );
+
     let missing = from.path().join("missing");
     run(program().args(["demo", "--from"]).arg(missing)).failed(2, "is not a directory");
 }

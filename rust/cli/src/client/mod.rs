@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::connection::{Connection, ConnectionInfo};
 use flagcx_p2p::engine::Engine;
+use flagcx_p2p::fabric::PathKind;
 use flagcx_p2p::transfer::{Opcode, Outcome, RdmaDesc, Status, TransferId};
 
 use crate::error::{CliError, Problem, Result, While};
@@ -124,6 +125,11 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to `server` (`HOST:PORT`) and agrees on a ring of about `shape`.
     pub(crate) fn connect(server: &str, shape: Shape) -> Result<Self> {
+        Self::connect_over(server, shape, None)
+    }
+
+    /// The same over one path of the software fabric; `None` is the way that the engine chooses.
+    pub(crate) fn connect_over(server: &str, shape: Shape, path: Option<PathKind>) -> Result<Self> {
         let control = Control::connect(server)?;
         let config = settings::config(Some(control.local().ip()))?;
         let nonce = authenticate::nonce()?;
@@ -137,7 +143,11 @@ impl Client {
         if agreed != agreed.fitted(u64::from(u32::MAX)) {
             return Err(CliError::protocol(format!("its ring of {agreed} is malformed")));
         }
-        let engine = Engine::open(config, settings::engine_options()).doing(|| "open the engine".into())?;
+        let options = match path {
+            Some(path) => settings::engine_options_over(path, &config, control.local().ip())?,
+            None => settings::engine_options(),
+        };
+        let engine = Engine::open(config, options).doing(|| "open the engine".into())?;
         let ring = Ring::allocate(&engine, agreed)?;
         let peer = settings::PeerAddress::parse(&metadata, control.peer().ip())?;
         let connection =
