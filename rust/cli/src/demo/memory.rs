@@ -37,7 +37,7 @@ pub(super) fn rates(server: &ServerProcess, empty: &Path) -> Result<Vec<Rate>> {
             }
             _ => measure(&server.address, path),
         };
-        match measured.doing(|| path.map_or("memory".to_owned(), |path| format!("memory over {path}"))) {
+        match measured.doing(|| path.map_or_else(|| "memory".to_owned(), |path| format!("memory over {path}"))) {
             Ok(rate) => rates.push(rate),
             Err(error) => output::remark(&format!("not measured: {error}")),
         }
