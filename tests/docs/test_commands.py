@@ -73,6 +73,14 @@ class Commands(unittest.TestCase):
             self.assertTrue(first.startswith("x: ") and arguments.split()[0] in first, first)
             self.assertIn("./x demo", ended.stderr, "the help follows")
 
+    def test_a_mistyped_option_of_cmake(self) -> None:
+        command = ["cmake", "-S", ROOT, "-B", self.folder / "build", "-DFLAGCX_P2P_BUILD_TESTS=OFF", "-DFLAGCX_P2P_VERB=OFF"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        self.assertNotEqual(ended.returncode, 0)
+        text = " ".join(ended.stderr.split())
+        self.assertIn("no such option: FLAGCX_P2P_VERB. There are:", text)
+        self.assertIn("FLAGCX_P2P_VERBS", text)
+
     def test_the_tool_is_there(self) -> None:
         self.assertIsNotNone(shutil.which("flagcx-p2p", path=self.environment["PATH"]))
 
