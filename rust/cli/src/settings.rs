@@ -68,7 +68,7 @@ pub(crate) fn start_logging(verbose: u8, ends_soon: bool) {
     };
     let layer = tracing_subscriber::fmt::layer()
         .with_target(false)
-        .with_ansi(!is_file && io::stderr().is_terminal())
+        .with_ansi(!is_file && wants_colour())
         .with_writer(writer);
     let layer =
         if ends_soon && !is_file && verbose == 0 { layer.without_time().boxed() } else { layer.boxed() };
@@ -84,6 +84,11 @@ pub(crate) fn start_logging(verbose: u8, ends_soon: bool) {
     if let Some(error) = complaint {
         tracing::warn!("FLAGCX_DEBUG_FILE: {error}; logging to stderr");
     }
+}
+
+/// Whether stderr is a terminal whose user has not turned colours off (<https://no-color.org>).
+fn wants_colour() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Processor time of this process so far, all threads, user and system.

@@ -181,7 +181,7 @@ fn the_demo_prints_one_table() {
     let mut demo = program();
     demo.args(["demo", "--size", "8M", "--dir"]).arg(temp.path()).arg("--from").arg(from.path());
     let ended = run(&mut demo).succeeded();
-    let source = format!("2 files of {}, 6.00 MiB in all", from.path().display());
+    let source = format!("2 files, 6.00 MiB: {}", from.path().display());
     assert!(ended.out.contains(&source), "{source}: {ended:?}");
     let row = |words: &[&str]| ended.out.lines().any(|line| words.iter().all(|word| line.contains(word)));
     let software = std::env::var_os("FLAGCX_P2P_FABRIC").is_none_or(|fabric| fabric == "software");
@@ -212,7 +212,7 @@ fn the_demo_prints_one_table() {
     demo.args(["demo", "--size", "1M", "--dir"]).arg(temp.path()).arg("--from").arg(small.path());
     let ended = run(&mut demo).succeeded();
     assert!(
-        ended.out.contains("200 files") && ended.out.contains("they are small, 5 B at most"),
+        ended.out.contains("200 files, ") && ended.out.contains("they are small, 5 B at most"),
         "{ended:?}"
     );
 

@@ -14,10 +14,15 @@ use crate::process::ServerProcess;
 use crate::ring::Shape;
 use crate::settings;
 
-/// Bytes of a transfer: more than the caches of a processor hold.
-pub(super) const CASE: Case = Case { batch: 1, size: 64 << 20 };
+/// Bytes of a transfer, if there are as many to move: more than the caches of most processors hold.
+const SIZE: u32 = 64 << 20;
 /// Seconds for each direction of each path.
-const SECONDS: f64 = 0.5;
+const SECONDS: f64 = 0.3;
+
+/// What is measured where `size` bytes are to be moved: transfers of one piece.
+pub(super) fn case(size: u64) -> Case {
+    Case { batch: 1, size: u32::try_from(size).unwrap_or(SIZE).min(SIZE) }
+}
 
 /// What one path carries, in GB/s.
 #[derive(Clone, Debug)]
@@ -28,16 +33,18 @@ pub(super) struct Rate {
 }
 
 /// Measures each path, checking the data first. A path that does not work here is named with the reason, on stderr.
-pub(super) fn rates(server: &ServerProcess, empty: &Path) -> Result<Vec<Rate>> {
+pub(super) fn rates(server: &ServerProcess, empty: &Path, case: Case) -> Result<Vec<Rate>> {
     let mut rates = Vec::new();
     for path in paths()? {
         let measured = match path {
             Some(PathKind::InProcess) => {
-                bench::serve_here(empty.to_owned()).and_then(|address| measure(&address, path))
+                bench::serve_here(empty.to_owned()).and_then(|address| measure(&address, path, case))
             }
-            _ => measure(&server.address, path),
+            _ => measure(&server.address, path, case),
         };
-        match measured.doing(|| path.map_or_else(|| "memory".to_owned(), |path| format!("memory over {path}"))) {
+        match measured
+            .doing(|| path.map_or_else(|| "memory".to_owned(), |path| format!("memory over {path}")))
+        {
             Ok(rate) => rates.push(rate),
             Err(error) => output::remark(&format!("not measured: {error}")),
         }
@@ -56,10 +63,10 @@ fn paths() -> Result<Vec<Option<PathKind>>> {
     })
 }
 
-fn measure(address: &str, path: Option<PathKind>) -> Result<Rate> {
-    let shape = Shape { chunk: CASE.size, slots: 1 };
+fn measure(address: &str, path: Option<PathKind>, case: Case) -> Result<Rate> {
+    let shape = Shape { chunk: case.size, slots: 1 };
     let client = Client::connect_over(address, shape, path)?;
-    let measured = bench::measure(&client, CASE, SECONDS)?;
+    let measured = bench::measure(&client, case, SECONDS)?;
     let rate = |opcode| {
         let found = measured.iter().find(|one| one.opcode == opcode);
         found.map_or(0.0, |one: &Measured| units::gigabytes_per_second(one.bytes, one.elapsed))

@@ -72,13 +72,14 @@ pub(crate) fn run(options: &DemoOptions) -> Result<()> {
         .map_err(|error| CliError::other(error.to_string()))
         .doing(|| format!("copy files to {}", back.display()))?;
     let server = ServerProcess::start(&served)?;
-    let memory = memory::rates(&server, &empty)?;
+    let case = memory::case(options.size);
+    let memory = memory::rates(&server, &empty, case)?;
     let client =
         Client::connect(&server.address, options.shape).doing(|| format!("connect to {}", server.address))?;
     let (put, hashes) = put_all(&client, &items)?;
     let got = get_all(&client, &items, &hashes, &back)?;
     let files = Files { path: client.info().path.to_string(), put, got };
-    report::print(&memory, &files, disk);
+    report::print(case, &memory, &files, disk);
     Ok(())
 }
 
@@ -119,7 +120,7 @@ fn choose(root: &Path, wanted: u64, work: &Path) -> Result<Vec<Item>> {
         )));
     }
     let total = input::total(&items);
-    output::line(&format!("{} files of {}, {} in all", items.len(), root.display(), units::bytes(total)));
+    output::line(&format!("{} files, {}: {}", items.len(), units::bytes(total), root.display()));
     if largest.size < SMALL {
         output::line(&format!(
             "they are small, {} at most: `files` shows what opening and syncing takes",

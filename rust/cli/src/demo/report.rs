@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::memory::{CASE, Rate};
+use super::memory::Rate;
 use super::{Files, Total};
+use crate::bench::Case;
 use crate::output::{self, units};
 
 /// Prints all rates, the engine's own first.
-pub(super) fn print(memory: &[Rate], files: &Files, (copied, copying): (u64, Duration)) {
+pub(super) fn print(case: Case, memory: &[Rate], files: &Files, (copied, copying): (u64, Duration)) {
     let mut table = output::table(["what", "path", "put (WRITE) GB/s", "get (READ) GB/s", "verified"]);
     for Rate { path, write, read } in memory {
         table.add_row(["memory", path.as_str(), &format!("{write:.2}"), &format!("{read:.2}"), "bytes"]);
@@ -19,7 +20,7 @@ pub(super) fn print(memory: &[Rate], files: &Files, (copied, copying): (u64, Dur
     output::line(&table.to_string());
     output::line(&format!(
         "memory      the engine, registered memory to registered memory, {} each",
-        units::bytes(CASE.bytes())
+        units::bytes(case.bytes())
     ));
     output::line(&format!(
         "files       disk, hash, engine, hash, disk: {} in {:.1} s, back in {:.1} s",
@@ -27,7 +28,7 @@ pub(super) fn print(memory: &[Rate], files: &Files, (copied, copying): (u64, Dur
         files.put.elapsed.as_secs_f64(),
         files.got.elapsed.as_secs_f64()
     ));
-    output::line("disk alone  the first of these files, copied and synced without the engine");
+    output::line("disk alone  some of these files, copied and synced one by one without the engine");
 }
 
 fn rate(total: Total) -> String {
