@@ -223,7 +223,7 @@ fn write_and_wait(call: &'static str, connection: &Connection, pieces: &(impl Pi
             REFUSED
         }
         Status::Pending | Status::Unknown => {
-            refuse(call, &format_args!("transfer {:#x} got lost", transfer.0));
+            refuse(call, &format_args!("internal error: transfer {:#x} is not in the table", transfer.0));
             REFUSED
         }
     }

@@ -24,7 +24,7 @@ impl NetError {
         Self { answer, reason: reason.to_string() }
     }
 
-    /// An argument that makes no sense.
+    /// An invalid argument.
     pub(super) fn invalid(reason: impl Display) -> Self {
         Self::new(Answer::InvalidArgument, reason)
     }

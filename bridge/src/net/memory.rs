@@ -22,7 +22,9 @@ fn register_range(index: i32, range: &Range) -> Result<MemoryHandle, NetError> {
     let whole = (range.address as u64, range.size as u64);
     let id = registry.register_apart(whole, kind, access, false, dma_buf)?;
     let snapshot = registry.snapshot();
-    let region = snapshot.by_id(id).ok_or_else(|| NetError::internal("the region got lost"))?;
+    let region = snapshot
+        .by_id(id)
+        .ok_or_else(|| NetError::internal("internal error: the region is not registered"))?;
     Ok(MemoryHandle {
         base: region.address,
         lkey: region.lkey,

@@ -29,7 +29,7 @@ pub struct Nonces {
     pub responder: Nonce,
 }
 
-/// Which side of an exchange somebody is.
+/// The two sides of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Initiator,

@@ -26,7 +26,7 @@ pub struct Context {
     pub policy: SlicePolicy,
     /// Settings of transfers.
     pub settings: TransferSettings,
-    /// What the device says on its own; `None` where the system had no thread to listen.
+    /// What the device says on its own; `None` where they cannot be read.
     pub(super) device_events: Option<Arc<DeviceEvents>>,
     /// The GPU on which device transfers run.
     pub(super) gpu_index: i32,
@@ -64,7 +64,9 @@ impl Context {
     /// A context over `pool`, with regions on its device.
     pub fn new(pool: Arc<WorkerPool>, policy: SlicePolicy, settings: TransferSettings) -> Self {
         let device_events = DeviceEvents::of_device(pool.device())
-            .inspect_err(|error| tracing::warn!("nobody listens to the device's events: {error}"))
+            .inspect_err(|error| {
+                tracing::warn!("cannot listen to the asynchronous events of the device: {error}")
+            })
             .ok();
         Self {
             time_limit: settings.timeout.map_or(TimeLimit::NEVER, TimeLimit::new),

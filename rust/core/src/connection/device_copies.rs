@@ -13,7 +13,7 @@ use crate::transfer::{CompletionStatus, TransferId};
 /// Streams kept for reuse.
 const MAX_IDLE: usize = 16;
 
-/// Nobody but callers looks after these transfers, so who waits for one looks this often.
+/// Only callers poll these transfers: one that waits polls this often.
 pub(super) const LOOK: Duration = Duration::from_micros(200);
 
 /// The device transfers of one engine.
@@ -95,7 +95,7 @@ impl DeviceCopies {
         }
     }
 
-    /// The engine is closed: gives its streams back to their runtimes now, for a connection's handle or care-taker may
+    /// The engine is closed: gives its streams back to their runtimes now, for a handle of a connection, or its recovery, may
     /// live on.
     pub(super) fn close(&self) {
         self.release_abandoned();
@@ -107,7 +107,7 @@ impl DeviceCopies {
     pub(super) fn abandon(&self, mut copies: Copies, deadline: Instant) {
         if !copies.stream.drain(deadline) {
             tracing::warn!(
-                "nobody knows whether the copies of a refused transfer are over: their memory stays in use"
+                "cannot tell whether the copies of a refused transfer are over: their memory stays in use"
             );
             lock(&self.abandoned).push(copies);
         }

@@ -19,9 +19,9 @@ use crate::observe::{self, Label, Snapshot, Source, metrics};
 /// The events of one device. They are read for as long as this lives.
 #[derive(Debug)]
 pub struct DeviceEvents {
-    listener: Arc<Listener>,
-    /// `None` for a device without events.
+    /// `None` for a device without events. Dropped before the listener, so that the device is not closed by the task.
     _task: Option<(Task, Arc<EventLoop>)>,
+    listener: Arc<Listener>,
 }
 
 /// How a device is, as far as its events tell.
@@ -80,7 +80,7 @@ impl DeviceEvents {
             let listener = Arc::clone(&listener);
             task = Some((events.spawn(move |handle| listen(listener, descriptor, handle.clone())), events));
         }
-        Ok(Self { listener, _task: task })
+        Ok(Self { _task: task, listener })
     }
 
     /// How the device is.
@@ -121,19 +121,25 @@ async fn listen(listener: Arc<Listener>, descriptor: OwnedFd, handle: Handle) {
     };
     loop {
         descriptor.readable().await;
-        let mut found = false;
-        while let Some(event) = listener.device.poll_event() {
-            found = true;
-            let concerned = listener.note(event);
-            handle.blocking(move || concerned.tell()).await;
-        }
-        if !found {
+        let listener = Arc::clone(&listener);
+        if !handle.blocking(move || listener.read()).await {
             handle.sleep(FALSE_ALARM).await;
         }
     }
 }
 
 impl Listener {
+    /// Reads what there is, and tells the connections; false when there was nothing. Blocks: the device is asked for its
+    /// port and addresses, and each queue pair that is moved to ERROR is a command.
+    fn read(&self) -> bool {
+        let mut found = false;
+        while let Some(event) = self.device.poll_event() {
+            found = true;
+            self.note(event).tell();
+        }
+        found
+    }
+
     /// Notes the device's health after `event`, and which connections the event may be about.
     fn note(&self, event: DeviceEvent) -> Concerned {
         let device = &self.device.attributes().name;
@@ -161,7 +167,7 @@ struct Concerned {
 }
 
 impl Concerned {
-    /// Tells them. Blocks for the device's commands, one for each queue pair that is moved to ERROR.
+    /// Tells them.
     fn tell(self) {
         for connection in self.connections.iter().filter_map(Weak::upgrade) {
             connection.device_event(self.event);

@@ -167,7 +167,7 @@ impl Connection {
                 Status::Pending => {}
                 Status::Ended(Outcome::Done) => return Ok(()),
                 Status::Ended(outcome) => return Err(SubmitError::Ended(outcome)),
-                Status::Unknown => return Err(self.down("the transfer got lost")),
+                Status::Unknown => return Err(self.down("internal error: the transfer is not in the table")),
             }
         }
     }

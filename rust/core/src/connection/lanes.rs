@@ -27,8 +27,11 @@ pub struct LaneHandle {
 #[derive(Debug)]
 pub struct LaneBuilder {
     context: Arc<Context>,
-    queue_pairs: Vec<(usize, Box<dyn QueuePair>)>,
+    queue_pairs: Vec<OnWorker>,
 }
+
+/// A queue pair, behind the index of its worker in the pool.
+type OnWorker = (usize, Box<dyn QueuePair>);
 
 impl LaneBuilder {
     /// None yet.
@@ -98,21 +101,6 @@ impl LaneBuilder {
     }
 }
 
-/// Connects a queue pair. One whose provider blocks meanwhile is connected on a helper thread if `waiter` is a task's.
-pub(super) async fn connect_lane(
-    mut queue_pair: Box<dyn QueuePair>,
-    peer: &QpAddress,
-    options: &PathOptions,
-    waiter: &Waiter,
-) -> Result<Box<dyn QueuePair>, FabricError> {
-    if queue_pair.connects_by_commands() {
-        let (peer, options) = (*peer, *options);
-        return waiter.call(move || queue_pair.connect(&peer, &options).map(|()| queue_pair)).await;
-    }
-    queue_pair.connect_with(peer, options, waiter).await?;
-    Ok(queue_pair)
-}
-
 impl HandshakeLanes for LaneBuilder {
     fn offer(&self) -> u32 {
         self.context.settings.lanes
@@ -143,19 +131,34 @@ impl HandshakeLanes for LaneBuilder {
     ) -> LaneFuture<'a, ()> {
         let options = Self::path_options(&self.context, peer, deadline);
         Box::pin(async move {
-            let pairs = std::mem::take(&mut self.queue_pairs).into_iter().zip(peers);
-            for ((worker, queue_pair), address) in pairs {
-                let queue_pair = connect_lane(queue_pair, address, &options, waiter).await?;
-                self.queue_pairs.push((worker, queue_pair));
+            if self.queue_pairs.iter().any(|(_, queue_pair)| queue_pair.connects_by_commands()) {
+                // Those of one that fails are destroyed where the others are connected.
+                let (pairs, peers) = (std::mem::take(&mut self.queue_pairs), peers.to_vec());
+                self.queue_pairs = waiter.call(move || connect_all(pairs, &peers, &options)).await?;
+                return Ok(());
+            }
+            for ((_, queue_pair), address) in self.queue_pairs.iter_mut().zip(peers) {
+                queue_pair.connect_with(address, &options, waiter).await?;
             }
             Ok(())
         })
     }
 }
 
+fn connect_all(
+    mut pairs: Vec<OnWorker>,
+    peers: &[QpAddress],
+    options: &PathOptions,
+) -> Result<Vec<OnWorker>, FabricError> {
+    for ((_, queue_pair), address) in pairs.iter_mut().zip(peers) {
+        queue_pair.connect(address, options)?;
+    }
+    Ok(pairs)
+}
+
 /// Creates queue pairs on the workers of the pool in turn, beginning with another one each time, so that connections with
 /// few lanes use all workers.
-fn create_spread(context: &Context, count: usize) -> Result<Vec<(usize, Box<dyn QueuePair>)>, FabricError> {
+fn create_spread(context: &Context, count: usize) -> Result<Vec<OnWorker>, FabricError> {
     /// Where the next connection's first lane goes. Only a spread: Relaxed.
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     context.require_port()?;

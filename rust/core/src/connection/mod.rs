@@ -61,7 +61,7 @@ pub struct Connection {
     rebuilds: Arc<Rebuilds>,
     /// The recovery, a task of the event loop; set once the connection stands.
     recovery: OnceCell<(Task, Arc<EventLoop>)>,
-    /// Counts for operators, incremented by whoever sees one: Relaxed.
+    /// Counts for operators, incremented by any thread: Relaxed.
     failures: AtomicU64,
     rebuilt: AtomicU64,
     notified: AtomicU64,
@@ -202,7 +202,8 @@ impl Connection {
                     Ok(driver) => driver.run().await,
                     Err(error) => handle.detach(move || {
                         if let Some(connection) = connection.upgrade() {
-                            connection.lose(&format!("the event loop cannot watch it: {error}"));
+                            let reason = format!("the event loop cannot watch it: {error}");
+                            connection.lose(&reason, Instant::now() + DRAIN_LIMIT);
                         }
                     }),
                 }
@@ -287,11 +288,11 @@ impl Connection {
     /// Ends every transfer in flight on it (drained first), closes queue pairs and sockets. Idempotent; also done
     /// when the last reference is dropped.
     pub fn close(&self) {
-        self.end(Verdict::Cancelled, "the connection was closed");
+        self.end(Verdict::Cancelled, "the connection was closed", Instant::now() + DRAIN_LIMIT);
     }
 
-    /// The peer is gone: every transfer in flight fails.
-    fn lose(&self, reason: &str) {
+    /// The peer is gone: every transfer in flight fails. What is not drained by `deadline` is destroyed.
+    fn lose(&self, reason: &str, deadline: Instant) {
         if !self.is_closed() {
             // A peer that leaves while nothing is under way is no trouble.
             if self.lanes.iter().any(|lane| lane.status.health() != LaneHealth::Healthy) {
@@ -300,14 +301,13 @@ impl Connection {
                 tracing::info!(peer = %self.peer.control, "connection ended: {reason}");
             }
         }
-        self.end(Verdict::Failed, reason);
+        self.end(Verdict::Failed, reason, deadline);
     }
 
     /// Ends every transfer, once. A second caller (we close while the peer does) waits for the first: when this returns,
     /// nothing of the connection touches memory any more.
-    fn end(&self, verdict: Verdict, reason: &str) {
+    fn end(&self, verdict: Verdict, reason: &str, deadline: Instant) {
         self.ended.call_once_force(|_| {
-            let deadline = Instant::now() + DRAIN_LIMIT;
             self.closed.store(true, Ordering::SeqCst);
             if let Some((recovery, _)) = self.recovery.get() {
                 recovery.stop();
@@ -322,26 +322,34 @@ impl Connection {
                 self.close_lane(lane, verdict, reason, deadline);
             }
             self.rebuilds.end();
-            if !self.context.device_copies.finish(self.number, Instant::now() + DRAIN_LIMIT) {
+            if !self.context.device_copies.finish(self.number, deadline) {
                 tracing::warn!(peer = %self.peer.control, "copies of device memory go on after the connection has ended");
             }
         });
     }
 
-    /// Closes a lane: ERROR, drained, gone. A flush that does not come by `deadline` ends with the queue pair's
-    /// destruction.
+    /// Closes a lane: ERROR, drained, gone.
     fn close_lane(&self, lane: &LaneHandle, verdict: Verdict, reason: &str, deadline: Instant) {
-        // Nothing comes from a lost device.
-        let is_lost = matches!(self.context.device_health(), DeviceHealth::Lost(_));
-        while !lane.worker.with_state(|state| state.close_lane(lane.key, verdict, reason)) {
-            let _ = lane.worker.drive_as_caller();
-            if is_lost || Instant::now() >= deadline {
-                tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed");
-                lane.worker.with_state(|state| state.destroy_lane(lane.key, verdict, reason));
-                return;
-            }
+        while !self.try_close_lane(lane, verdict, reason, deadline) {
             std::thread::yield_now();
         }
+    }
+
+    /// One step of it; false while the queue pair is being drained. A flush that does not come by `deadline` ends with the
+    /// queue pair's destruction.
+    fn try_close_lane(&self, lane: &LaneHandle, verdict: Verdict, reason: &str, deadline: Instant) -> bool {
+        if lane.worker.with_state(|state| state.close_lane(lane.key, verdict, reason)) {
+            return true;
+        }
+        let _ = lane.worker.drive_as_caller();
+        // Nothing comes from a lost device.
+        let is_lost = matches!(self.context.device_health(), DeviceHealth::Lost(_));
+        let is_late = is_lost || Instant::now() >= deadline;
+        if is_late {
+            tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed");
+            lane.worker.with_state(|state| state.destroy_lane(lane.key, verdict, reason));
+        }
+        is_late
     }
 }
 
@@ -353,17 +361,22 @@ impl Connection {
         }
     }
 
-    /// Closes one lane for good; the others go on.
-    fn give_up(&self, lane: usize, reason: &str, deadline: Instant) {
-        tracing::warn!(peer = %self.peer.control, lane, "a lane is given up: {reason}");
-        if let Some(lane) = self.lanes.get(lane) {
-            self.close_lane(lane, Verdict::Failed, reason, deadline);
+    /// One step of closing a lane for good, while the others go on; false while it is being drained.
+    fn try_give_up(&self, index: usize, reason: &str, deadline: Instant) -> bool {
+        let Some(lane) = self.lanes.get(index) else { return true };
+        if lane.status.health() == LaneHealth::Closed {
+            return true;
         }
+        let is_closed = self.try_close_lane(lane, Verdict::Failed, reason, deadline);
+        if is_closed {
+            tracing::warn!(peer = %self.peer.control, lane = index, "a lane is given up: {reason}");
+        }
+        is_closed
     }
 
     /// Puts a connected queue pair in the place of a drained one.
-    fn heal(&self, index: usize, queue_pair: Option<Box<dyn QueuePair>>) {
-        let (Some(lane), Some(queue_pair)) = (self.lanes.get(index), queue_pair) else { return };
+    fn heal(&self, index: usize, queue_pair: Box<dyn QueuePair>) {
+        let Some(lane) = self.lanes.get(index) else { return };
         if lane.worker.with_state(|state| state.heal_lane(lane.key, queue_pair)).is_err() {
             return;
         }

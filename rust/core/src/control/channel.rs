@@ -1,4 +1,4 @@
-//! The connection that stays open between two engines of this kind: signs of life, rebuilding of lanes, farewell.
+//! The connection that stays open between two engines of this kind: liveness, recovery of lanes, orderly end.
 //!
 //! Frames have a 12-byte header: magic (u32), version (u16), kind (u16), payload length (u32). Unknown kinds of a
 //! later version are skipped.
@@ -56,7 +56,7 @@ pub enum ChannelFrame {
         /// Index of the lane.
         lane: u32,
     },
-    /// The answer when the lane cannot be rebuilt.
+    /// Lane `lane` of the sender is closed for good: it cannot be rebuilt, or was given up.
     Refused {
         /// Index of the lane.
         lane: u32,

@@ -94,7 +94,7 @@ impl Dial {
                 Err(DialError::Aborted)
             }
             Err(Unreached::Wait(error)) => Err(DialError::Unreached(error.to_string())),
-            Err(Unreached::Nobody(misses)) => Err(self.unreached(&misses)),
+            Err(Unreached::Addresses(misses)) => Err(self.unreached(&misses)),
         }
     }
 
@@ -103,7 +103,7 @@ impl Dial {
         self.connect_by = (self.connect_by + self.connected.elapsed()).min(self.end);
         self.targets.retain(|other| *other != target);
         self.failed.push(error.to_string());
-        // A peer was running there: nobody has to wait for one to start.
+        // A peer was running there: there is no need to wait for one to start.
         if !matches!(error.step, Step::Preamble | Step::Handles) {
             self.patience = Patience::Once;
         }
@@ -230,15 +230,15 @@ mod tests {
     #[test]
     fn a_peer_that_refused_is_not_waited_for_elsewhere() {
         let peer = listener(2);
-        let nobody = listener(3).local();
-        let mut dial = dial(&[nobody, peer.local()], &limits(10_000, 10_000));
+        let unused = listener(3).local();
+        let mut dial = dial(&[unused, peer.local()], &limits(10_000, 10_000));
         assert_eq!(dial.connect().unwrap().target, peer.local());
         dial.failed(peer.local(), &failure(peer.local(), Step::Authentication));
         let begun = Instant::now();
         let error = dial.connect().unwrap_err().to_string();
         assert!(begun.elapsed() < Duration::from_secs(2));
         assert!(
-            error.contains("proof of the key") && error.contains(&format!("{nobody} refused")),
+            error.contains("proof of the key") && error.contains(&format!("{unused} refused")),
             "{error}"
         );
     }

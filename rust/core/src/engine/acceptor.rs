@@ -1,14 +1,18 @@
 //! Accepting peers: one task of the event loop waits for sockets, and each handshake is a task of its own, so that a
-//! silent client delays nobody.
+//! silent client delays no other.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use scopeguard::ScopeGuard;
 
 use super::{Accepted, Engine, EngineError};
 use crate::connection::{Connection, LaneBuilder};
-use crate::control::{Abort, Listener, Peer, STARVED_PAUSE, Stream, is_starved};
-use crate::events::{EventLoop, Handle, Task, Waiter, Wakeup, first};
+use crate::control::{Abort, Listener, Peer, SILENCE_LIMIT, STARVED_PAUSE, Stream, is_starved};
+use crate::events::{EventLoop, Handle, Interest, Task, Waiter, Wakeup, first, off_loop};
 
 /// Handshakes at one time: bounds what a flood of half-open clients can cost.
 const MAX_HANDSHAKES: usize = 64;
@@ -19,6 +23,8 @@ pub(super) struct Acceptor {
     /// Shared with the accepting task; `None` once stopped, so that the port is free when `stop` returns.
     listener: Mutex<Option<Arc<Listener>>>,
     accepting: Mutex<Option<(Task, Arc<EventLoop>)>>,
+    /// Under way, or ended since another one began. Here, so that stopping waits for them.
+    handshakes: Mutex<Vec<Task>>,
     /// Wakes the accepting task: another peer may be wanted.
     demand: Arc<Wakeup>,
     abort: Abort,
@@ -59,6 +65,7 @@ impl Acceptor {
         Self {
             listener: Mutex::new(Some(Arc::new(listener))),
             accepting: Mutex::default(),
+            handshakes: Mutex::default(),
             demand: Arc::default(),
             abort,
             local,
@@ -78,6 +85,8 @@ impl Acceptor {
         drop(lock(&self.listener).take());
         let accepting = lock(&self.accepting).take();
         drop(accepting);
+        let handshakes = std::mem::take(&mut *lock(&self.handshakes));
+        drop(handshakes);
         // Kept connections are the engine's to close; StopAccept alone leaves them working.
     }
 
@@ -105,8 +114,13 @@ impl Acceptor {
         match outcome {
             Ok(None) => {}
             Ok(Some(accepted)) if inbox.serving => {
-                inbox.kept.retain(|connection| connection.is_usable());
+                let kept = std::mem::take(&mut inbox.kept);
+                let (usable, gone) = kept.into_iter().partition(|connection| connection.is_usable());
+                inbox.kept = usable;
                 inbox.kept.push(accepted.connection);
+                // Outside the lock: to drop a connection waits for the loop, and the loop may wait for this lock.
+                drop(inbox);
+                drop::<Vec<_>>(gone);
             }
             Ok(Some(accepted)) => inbox.ready.push_back(Ok(accepted)),
             Err(error) => {
@@ -205,15 +219,16 @@ async fn listen(acceptor: Arc<Acceptor>, listener: Arc<Listener>, engine: Weak<E
             return;
         }
     };
-    let mut handshakes: Vec<Task> = Vec::new();
     loop {
         acceptor.wait_for_demand().await;
         match listener.try_accept() {
             Ok(Some(stream)) => {
                 let under_way = UnderWay::new(Arc::clone(&acceptor));
-                handshakes.retain(|handshake| !handshake.is_ended());
                 let (engine, waiting) = (Weak::clone(&engine), handle.clone());
-                handshakes.push(handle.spawn(handshake(under_way, engine, stream, waiting)));
+                let begun = handle.spawn(handshake(under_way, engine, stream, waiting));
+                let mut handshakes = lock(&acceptor.handshakes);
+                handshakes.retain(|handshake| !handshake.is_ended());
+                handshakes.push(begun);
             }
             Ok(None) => first(watched.readable(), acceptor.demand.wait()).await,
             Err(error) => {
@@ -243,17 +258,28 @@ impl Drop for UnderWay {
     }
 }
 
-/// One handshake. What may block runs on helper threads: reading the key file, and handing lanes to their workers.
+/// One handshake. What may block runs on helper threads: reading the key file, once the client has said something, handing
+/// lanes to their workers, and destroying the queue pairs of one that fails.
 async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, handle: Handle) {
+    let waiter = Waiter::on_loop(&handle);
+    let first_words = Instant::now() + SILENCE_LIMIT;
+    if waiter.ready(stream.as_fd(), Interest::Read, Some(first_words)).await.is_err() {
+        tracing::info!("{} is no peer: it said nothing for {} s", stream.peer(), SILENCE_LIMIT.as_secs());
+        return;
+    }
     let owner = Weak::clone(&engine);
     let Some(responding) = handle.blocking(move || Some(owner.upgrade()?.responding())).await else { return };
-    let outcome = match &responding {
-        Ok(responding) => responding.handshake(stream, &Waiter::on_loop(&handle)).await,
-        Err(error) => Err(error.clone()),
+    let outcome = match responding {
+        Ok(responding) => {
+            let mut lanes = off_loop(&handle, responding.lanes());
+            let peer = responding.handshake(stream, &mut lanes, &waiter).await;
+            peer.map(|peer| peer.map(|peer| (ScopeGuard::into_inner(lanes), peer)))
+        }
+        Err(error) => Err(error),
     };
     handle.detach(move || {
         under_way.0.deliver(outcome.and_then(|peer| accepted(&engine, peer)));
-        drop((under_way, responding));
+        drop(under_way);
     });
 }
 

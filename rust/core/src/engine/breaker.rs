@@ -21,7 +21,7 @@ pub(super) struct Breaker {
     failures: u32,
     /// While open: when the next caller may try.
     open_until: Option<Instant>,
-    /// Somebody is trying, and the last attempt had failed.
+    /// A caller is trying, and the last attempt had failed.
     probing: bool,
     last: String,
 }

@@ -157,20 +157,26 @@ pub(super) struct Responding {
 }
 
 impl Responding {
-    /// The handshake on a socket that a peer has just opened. `Ok(None)`: it was no peer at all.
+    /// No lanes yet.
+    pub(super) fn lanes(&self) -> LaneBuilder {
+        LaneBuilder::new(Arc::clone(&self.context))
+    }
+
+    /// The handshake on a socket that a peer has just opened, with `lanes` of [`Responding::lanes`]. `Ok(None)`: it was no
+    /// peer at all.
     pub(super) async fn handshake(
         &self,
         stream: Stream,
+        lanes: &mut LaneBuilder,
         waiter: &Waiter,
-    ) -> Result<Option<(LaneBuilder, Peer)>, EngineError> {
+    ) -> Result<Option<Peer>, EngineError> {
         let source = stream.peer();
         let regions = || announced(&self.context);
-        let mut lanes = LaneBuilder::new(Arc::clone(&self.context));
         let &Self { gpu_index, notify_port, address, features, .. } = self;
         let same_process = false;
         let local = LocalSide { gpu_index, notify_port, same_process, address, features, regions: &regions };
-        match control::respond_with(stream, &local, &mut lanes, &self.limits, waiter).await {
-            Ok(peer) => Ok(Some((lanes, peer))),
+        match control::respond_with(stream, &local, lanes, &self.limits, waiter).await {
+            Ok(peer) => Ok(Some(peer)),
             Err(error) if error.is_stray() => {
                 tracing::info!("{source} is no peer: {error}");
                 Ok(None)

@@ -43,7 +43,7 @@ pub enum EngineError {
     /// The engine is stopped, or has nothing to do this with.
     #[error("{0}")]
     Unavailable(String),
-    /// The caller's argument makes no sense; the text says which and why.
+    /// An argument is invalid; the text says which and why.
     #[error("{0}")]
     Invalid(String),
 }

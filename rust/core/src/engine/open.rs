@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::acceptor::Acceptor;
 use super::sessions::Sessions;
 use super::{Engine, EngineError};
+use crate::auth::random;
 use crate::config::Config;
 use crate::connection::Context;
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, local_address};
@@ -162,8 +163,5 @@ fn open_receiver(
 }
 
 fn random_u64() -> Result<u64, EngineError> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| EngineError::Unavailable(format!("the system has no random numbers: {error}")))?;
-    Ok(u64::from_ne_bytes(bytes))
+    random().map(u64::from_ne_bytes).map_err(|error| EngineError::Unavailable(error.to_string()))
 }

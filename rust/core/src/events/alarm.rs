@@ -14,8 +14,8 @@ use rustix::time::{
 #[derive(Debug)]
 pub(crate) struct Alarm {
     timer: OwnedFd,
-    /// It was set and not acknowledged since, so it may be readable. Written by who polls and who acknowledges, both of
-    /// whom hold the worker's lock; Relaxed, as it saves a system call and no more.
+    /// It was set and not acknowledged since, so it may be readable. Written by the threads that poll and acknowledge, both
+    /// under the worker's lock; Relaxed, as it saves a system call and no more.
     is_set: AtomicBool,
 }
 
@@ -39,7 +39,7 @@ impl Alarm {
     /// Makes the descriptor unreadable again.
     pub(crate) fn acknowledge(&self) {
         if self.is_set.swap(false, Ordering::Relaxed) {
-            // EAGAIN: it has not rung yet, and whoever waits for it sets it again before sleeping.
+            // EAGAIN: it has not rung yet, and a thread that waits for it sets it again before it sleeps.
             let _ = rustix::io::read(&self.timer, &mut [0_u8; 8]);
         }
     }

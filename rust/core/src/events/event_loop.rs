@@ -46,7 +46,7 @@ impl EventLoop {
 
     fn start() -> io::Result<Self> {
         let (commands, received) = unbounded();
-        let (helpers, stop) = (Helpers::default(), Arc::new(Wakeup::default()));
+        let (helpers, stop) = (Helpers::start()?, Arc::new(Wakeup::default()));
         let (report, started) = mpsc::channel();
         let of_thread = (helpers.clone(), Arc::clone(&stop));
         let thread = std::thread::Builder::new().name("p2p-events".to_owned()).spawn(move || {
@@ -69,8 +69,8 @@ impl EventLoop {
         F: Future<Output = ()> + 'static,
     {
         let thread = self.thread.as_ref().map(|thread| thread.thread().id());
-        let (task, shared) = Task::new(thread.unwrap_or_else(|| std::thread::current().id()));
-        let start: Command = Box::new(move |handle| handle.schedule(shared.run(make(handle))));
+        let (task, running) = Task::new(thread.unwrap_or_else(|| std::thread::current().id()));
+        let start: Command = Box::new(move |handle| handle.schedule(running.run(make(handle))));
         // Fails only once the loop has ended, when nothing refers to it any more.
         let _ = self.commands.unbounded_send(start);
         task

@@ -39,8 +39,8 @@ impl Handle {
 
     /// Runs `future` beside the calling task, for as long as the answer lives.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> Task {
-        let (task, shared) = Task::new(std::thread::current().id());
-        self.schedule(shared.run(future));
+        let (task, running) = Task::new(std::thread::current().id());
+        self.schedule(running.run(future));
         task
     }
 

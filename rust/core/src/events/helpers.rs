@@ -1,6 +1,7 @@
 //! The threads for calls that block.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -8,13 +9,13 @@ use std::time::Duration;
 /// Helper threads at most: the calls are short, and a device carries out its commands one after the other anyway.
 const MAX_THREADS: usize = 4;
 
-/// How long a thread without work stays.
+/// How long a thread without work stays, except for the last.
 const IDLE: Duration = Duration::from_secs(5);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Up to [`MAX_THREADS`] threads, started when there is work. Jobs begin in the order in which they came.
-#[derive(Clone, Default)]
+/// Up to [`MAX_THREADS`] threads, all but the first started when there is work. Jobs begin in the order in which they came.
+#[derive(Clone)]
 pub(super) struct Helpers(Arc<Shared>);
 
 #[derive(Default)]
@@ -35,6 +36,13 @@ struct State {
 }
 
 impl Helpers {
+    /// With one thread, which stays: a loop that has to do a job itself might wait for another that waits for the loop.
+    pub(super) fn start() -> io::Result<Self> {
+        let helpers = Self(Arc::default());
+        helpers.0.start(&mut helpers.0.lock())?;
+        Ok(helpers)
+    }
+
     /// Runs `job` on a helper thread, soon. After [`Helpers::stop`] it is dropped.
     pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) {
         let mut state = self.0.lock();
@@ -42,25 +50,11 @@ impl Helpers {
             return;
         }
         state.jobs.push_back(Box::new(job));
-        if state.jobs.len() > state.idle && state.running < MAX_THREADS {
-            let shared = Arc::clone(&self.0);
-            let thread = std::thread::Builder::new().name("p2p-helper".to_owned());
-            match thread.spawn(move || shared.work()) {
-                Ok(thread) => {
-                    state.running += 1;
-                    state.threads.retain(|thread| !thread.is_finished());
-                    state.threads.push(thread);
-                }
-                // The others, if there are any, take the job; else this thread does, late rather than never.
-                Err(error) if state.running == 0 => {
-                    tracing::warn!("cannot start a helper thread: {error}; its work is done by the caller");
-                    let jobs = std::mem::take(&mut state.jobs);
-                    drop(state);
-                    jobs.into_iter().for_each(|job| job());
-                    return;
-                }
-                Err(_) => {}
-            }
+        if state.jobs.len() > state.idle
+            && state.running < MAX_THREADS
+            && let Err(error) = self.0.start(&mut state)
+        {
+            tracing::debug!("no further helper thread: {error}; those that run do its work");
         }
         drop(state);
         self.0.changed.notify_one();
@@ -95,7 +89,18 @@ impl Ending {
 }
 
 impl Shared {
+    fn start(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        let thread =
+            std::thread::Builder::new().name("p2p-helper".to_owned()).spawn(move || shared.work())?;
+        state.running += 1;
+        state.threads.retain(|thread| !thread.is_finished());
+        state.threads.push(thread);
+        Ok(())
+    }
+
     fn work(&self) {
+        let counted = Counted(self);
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
@@ -105,22 +110,33 @@ impl Shared {
                 continue;
             }
             if state.stopped {
-                break;
+                return drop((state, counted));
             }
             state.idle += 1;
             let (after, waited) =
                 self.changed.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = after;
             state.idle -= 1;
-            if waited.timed_out() && state.jobs.is_empty() {
-                break;
+            if waited.timed_out() && state.jobs.is_empty() && state.running > 1 {
+                // Under the lock: two that end together must not both take the other for the last.
+                state.running -= 1;
+                std::mem::forget(counted);
+                return;
             }
         }
-        state.running -= 1;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread that has not ended, also when a job panics.
+struct Counted<'a>(&'a Shared);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.lock().running -= 1;
     }
 }
 

@@ -6,29 +6,32 @@
 //!                             └─ blocking ──▶ Helpers (at most four threads): queue pairs are created, drained, destroyed
 //! ```
 //!
-//! A task is a future that runs on the loop's thread and never blocks it: it waits through its [`Handle`], and hands calls
-//! that block to a helper thread with [`Handle::blocking`]. The loop starts with its first user and ends with its last.
+//! A task is a future that runs on the loop's thread and never blocks it: it waits through its `Handle`, and hands calls
+//! that block to a helper thread with `Handle::blocking`. The loop starts with its first user and ends with its last.
 //!
-//! Beside it stand [`Notifier`] and [`Alarm`], the descriptors by which threads wake one another.
+//! Beside it stand `Notifier` and `Alarm`, the descriptors by which threads wake one another.
 
 mod abort;
 mod alarm;
 mod event_loop;
+mod group;
 mod handle;
 mod helpers;
 mod notifier;
+mod off_loop;
 mod task;
-mod upgrade;
+pub(crate) mod tcp;
 mod waiter;
 mod wakeup;
 
 pub use abort::Abort;
 pub(crate) use alarm::Alarm;
 pub(crate) use event_loop::EventLoop;
+pub(crate) use group::Group;
 pub(crate) use handle::{Handle, Watched, first};
 pub(crate) use notifier::Notifier;
+pub(crate) use off_loop::{off_loop, with_upgraded};
 pub(crate) use task::Task;
-pub(crate) use upgrade::with_upgraded;
 pub use waiter::{Interest, Waiter, run_blocking};
 pub(crate) use wakeup::Wakeup;
 

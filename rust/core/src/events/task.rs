@@ -11,7 +11,7 @@ pub(crate) struct Task(Arc<Shared>);
 
 /// Seen by the owner and by the future.
 #[derive(Debug)]
-pub(super) struct Shared {
+struct Shared {
     stop: Wakeup,
     /// The thread of the loop, which cannot wait for its own tasks.
     thread: ThreadId,
@@ -20,14 +20,15 @@ pub(super) struct Shared {
 }
 
 impl Task {
-    pub(super) fn new(thread: ThreadId) -> (Self, Arc<Shared>) {
+    /// A task of the loop on `thread`, and what its future runs under.
+    pub(super) fn new(thread: ThreadId) -> (Self, Running) {
         let shared = Arc::new(Shared {
             stop: Wakeup::default(),
             thread,
             ended: Mutex::default(),
             changed: Condvar::new(),
         });
-        (Self(Arc::clone(&shared)), shared)
+        (Self(Arc::clone(&shared)), Running(shared))
     }
 
     /// Whether the future has been dropped.
@@ -51,18 +52,18 @@ impl Drop for Task {
     }
 }
 
-impl Shared {
-    /// Runs `future` until it ends or is stopped, and reports that it has been dropped.
-    pub(super) async fn run(self: Arc<Self>, future: impl Future<Output = ()>) {
-        // Declared first, so dropped after the future, also when the loop ends with the future in it.
-        let _ended = Ended(&self);
-        futures_lite::future::or(self.stop.wait(), future).await;
+/// The future's end of a task. Dropped with the future, or without one that never began: then the task has ended.
+#[derive(Debug)]
+pub(super) struct Running(Arc<Shared>);
+
+impl Running {
+    /// Runs `future` until it ends or is stopped.
+    pub(super) async fn run(self, future: impl Future<Output = ()>) {
+        futures_lite::future::or(self.0.stop.wait(), future).await;
     }
 }
 
-struct Ended<'a>(&'a Shared);
-
-impl Drop for Ended<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.0.changed.notify_all();

@@ -1,8 +1,8 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -117,37 +117,68 @@ fn tasks_end_with_the_loop_whatever_they_wait_for() {
 }
 
 #[test]
-fn calls_that_block_take_four_threads_and_hold_up_no_task() {
+fn calls_that_block_take_four_threads_and_delay_no_task() {
     let events = EventLoop::start_alone();
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (sender, receiver) = mpsc::channel();
+    let (entered, inside) = mpsc::channel();
+    let (done, ended) = mpsc::channel();
+    // Calls wait until they are let go, so four are inside together whatever the machine is busy with.
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let tasks: Vec<_> = (0..12)
         .map(|_| {
-            let (running, most, sender) = (Arc::clone(&running), Arc::clone(&most), sender.clone());
+            let (running, most, gate) = (Arc::clone(&running), Arc::clone(&most), Arc::clone(&gate));
+            let (entered, done) = (entered.clone(), done.clone());
             events.spawn(move |handle| {
                 let handle = handle.clone();
                 async move {
                     let call = move || {
                         most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        std::thread::sleep(Duration::from_millis(30));
+                        entered.send(()).unwrap();
+                        let open = gate.0.lock().unwrap();
+                        drop(gate.1.wait_while(open, |open| !*open).unwrap());
                         running.fetch_sub(1, Ordering::SeqCst);
                         std::thread::current().id()
                     };
                     let thread = handle.blocking(call).await;
                     assert_ne!(thread, std::thread::current().id());
-                    sender.send(()).unwrap();
+                    done.send(()).unwrap();
                 }
             })
         })
         .collect();
+    (0..4).for_each(|_| inside.recv_timeout(LONG).unwrap());
     let (answer, answered) = mpsc::channel();
-    let before = Instant::now();
     let other = events.spawn(move |_| async move { answer.send(()).unwrap() });
     answered.recv_timeout(LONG).unwrap();
-    assert!(before.elapsed() < Duration::from_millis(60), "a task waited for the calls of others");
-    (0..12).for_each(|_| receiver.recv_timeout(LONG).unwrap());
+    assert!(inside.try_recv().is_err(), "a fifth call has begun");
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    (0..12).for_each(|_| ended.recv_timeout(LONG).unwrap());
     assert_eq!(most.load(Ordering::SeqCst), 4);
-    drop((other, tasks, most));
+    drop((other, tasks));
+}
+
+/// A task whose beginning the loop never came to has ended too: its owner waits for nothing.
+#[test]
+fn a_task_that_never_began_can_be_stopped() {
+    let events = EventLoop::start_alone();
+    let (sender, receiver) = mpsc::channel();
+    let (let_go, wait) = mpsc::channel::<()>();
+    let busy = events.spawn(move |_| async move {
+        sender.send(()).unwrap();
+        let _ = wait.recv();
+    });
+    receiver.recv_timeout(LONG).unwrap();
+    let late = events.spawn(|handle| {
+        let handle = handle.clone();
+        async move { handle.sleep_until(None).await }
+    });
+    let ending = std::thread::spawn(move || drop(events));
+    std::thread::sleep(Duration::from_millis(20));
+    let_go.send(()).unwrap();
+    ending.join().unwrap();
+    late.stop();
+    busy.stop();
 }
 
 #[test]

@@ -74,8 +74,8 @@ pub trait Device: Send + Sync + Debug {
         caps: &QueuePairCaps,
     ) -> Result<Box<dyn QueuePair>, FabricError>;
 
-    /// The next asynchronous event (port down, queue pair fatal, ...), or `None` when there is none now.
-    /// Never blocks; [`Device::event_fd`] becomes readable when there is one.
+    /// The next asynchronous event (port down, queue pair fatal, ...), or `None` when there is none now. Waits for none, but
+    /// may ask the device for its port and its addresses. [`Device::event_fd`] becomes readable when there is one.
     fn poll_event(&self) -> Option<DeviceEvent>;
 
     /// The fd to wait on for [`Device::poll_event`]; `None` for a device that has no events.

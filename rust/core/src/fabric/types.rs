@@ -299,7 +299,7 @@ pub enum CompletionStatus {
     LocalProtection = 4,
     /// Not done: the queue pair was in ERROR.
     Flushed = 5,
-    /// The peer answered something that makes no sense.
+    /// The peer's answer is malformed.
     BadResponse = 7,
     /// The peer cannot take such a request.
     RemoteInvalidRequest = 9,

@@ -58,7 +58,7 @@ pub enum LaneHealth {
 #[derive(Debug)]
 pub struct LaneStatus {
     /// A [`LaneHealth`]. Written by the worker under its lock (Release), read by submitters as a hint and by the
-    /// connection's monitor (Acquire, so that `reason` is seen).
+    /// connection's recovery (Acquire, so that `reason` is seen).
     health: AtomicU32,
     reason: Mutex<String>,
     /// Transfers and bytes begun on this lane. Counted by the worker under its lock.

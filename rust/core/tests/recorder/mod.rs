@@ -1,8 +1,10 @@
 //! A device that notes what the engine asks of the one beneath it.
 
 use std::any::Any;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
+
+use rustix::event::{EventfdFlags, eventfd};
 
 use flagcx_p2p::events::Waiter;
 use flagcx_p2p::fabric::{
@@ -24,6 +26,8 @@ pub(crate) struct Record {
     pub(crate) arms: usize,
     /// Completions asked for by the last poll.
     pub(crate) poll_batch: usize,
+    /// What was called that may block, and on which thread.
+    pub(crate) blocking: Vec<(&'static str, String)>,
 }
 
 type Notes = Arc<Mutex<Record>>;
@@ -32,15 +36,29 @@ type Notes = Arc<Mutex<Record>>;
 pub(crate) struct Recorder {
     inner: Arc<dyn Device>,
     notes: Notes,
+    event: OwnedFd,
 }
 
 impl Recorder {
     pub(crate) fn new(inner: Arc<dyn Device>) -> Arc<Self> {
-        Arc::new(Self { inner, notes: Notes::default() })
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        Arc::new(Self { inner, notes: Notes::default(), event })
+    }
+
+    /// Makes the event descriptor readable.
+    #[allow(dead_code, reason = "not all tests that include this raise events")]
+    pub(crate) fn raise(&self) {
+        rustix::io::write(&self.event, &1_u64.to_ne_bytes()).unwrap();
     }
 
     pub(crate) fn record(&self) -> Record {
         self.notes.lock().unwrap().clone()
+    }
+}
+
+impl Record {
+    fn called(&mut self, call: &'static str) {
+        self.blocking.push((call, std::thread::current().name().unwrap_or_default().to_owned()));
     }
 }
 
@@ -67,15 +85,20 @@ impl Device for Recorder {
         queue: &mut dyn CompletionQueue,
         caps: &QueuePairCaps,
     ) -> Result<Box<dyn QueuePair>, FabricError> {
-        self.notes.lock().unwrap().queue_pairs.push(*caps);
+        let mut notes = self.notes.lock().unwrap();
+        notes.queue_pairs.push(*caps);
+        notes.called("create a queue pair");
+        drop(notes);
         let inner = Arc::clone(&self.inner).create_queue_pair(queue, caps)?;
         Ok(Box::new(Pair { inner, notes: Arc::clone(&self.notes) }))
     }
     fn poll_event(&self) -> Option<DeviceEvent> {
+        self.notes.lock().unwrap().called("read an event");
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
         self.inner.poll_event()
     }
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.event_fd()
+        Some(self.event.as_fd())
     }
 }
 
@@ -149,5 +172,11 @@ impl QueuePair for Pair {
     }
     fn path(&self) -> PathKind {
         self.inner.path()
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        self.notes.lock().unwrap().called("destroy a queue pair");
     }
 }

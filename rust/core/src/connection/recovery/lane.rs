@@ -142,7 +142,7 @@ impl Lane {
             return;
         }
         match self.state {
-            // Where nobody rebuilds lanes, the device's own retries are the better chance.
+            // Where lanes are not rebuilt, the device's own retries are the better chance.
             State::Healthy if self.role.heals => self.break_off("the port is down", None, turn),
             State::Creating { tried, .. } | State::Asked { tried, .. } | State::Connecting { tried, .. } => {
                 self.discard(turn.actions);
@@ -265,7 +265,7 @@ impl Lane {
         }
     }
 
-    /// The same for one that comes when nobody waits for it.
+    /// The same for one that comes when it is not waited for.
     pub(super) fn discard_late(&mut self, attempt: u32, turn: &mut Turn<'_>) {
         if self.under_way() != Some(attempt) {
             turn.actions.push(Action::Discard { lane: self.index, attempt });

@@ -8,7 +8,7 @@ use crate::control::wire::{FRAME_HEADER_SIZE, FrameHeader, PREAMBLE_SIZE, Socket
 use crate::events::Waiter;
 
 /// How long a client of the control listener may be silent where a peer goes on at once.
-const SILENCE_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A socket of a handshake, and where the handshake stands.
 #[derive(Clone, Copy, Debug)]

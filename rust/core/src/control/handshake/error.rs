@@ -100,7 +100,7 @@ pub enum Reason {
     /// A socket failed.
     #[error("{0}")]
     Io(String),
-    /// The peer sent something that makes no sense here.
+    /// The peer sent something malformed, or not expected at this step.
     #[error(transparent)]
     Wire(#[from] WireError),
     /// The peer speaks the protocol, but opened another kind of socket.

@@ -1,4 +1,4 @@
-//! The listener of one session's lane socket: other clients that connect to it first are refused and hold nobody up.
+//! The listener of one session's lane socket: other clients that connect to it first are refused and delay no peer.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};

@@ -39,6 +39,7 @@ use crate::config::{Config, ConfigError};
 use crate::events::Waiter;
 use crate::fabric::{FabricError, QpAddress};
 
+pub(crate) use dialogue::SILENCE_LIMIT;
 pub use error::{HandshakeError, Reason, Step};
 pub use initiate::initiate;
 pub use raw::{RawListener, RawPeer, initiate_raw};

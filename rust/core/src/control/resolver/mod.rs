@@ -132,7 +132,7 @@ impl Resolver {
         Ok(question)
     }
 
-    /// The caller waits no longer. What nobody waits for is not begun.
+    /// The caller waits no longer. A look-up without callers is not begun.
     fn leave(&self, question: &Arc<Question>) {
         let mut state = self.0.lock();
         let Some(known) = state.names.get_mut(&question.name) else { return };
@@ -146,7 +146,7 @@ impl Resolver {
         }
     }
 
-    /// Nobody ever joins the thread, so one that hangs holds up neither a caller nor the end of the process.
+    /// The thread is never joined, so one that hangs holds up neither a caller nor the end of the process.
     fn start(&self, question: &Arc<Question>) -> std::io::Result<()> {
         question.begin();
         let (shared, first) = (Arc::clone(&self.0), Arc::clone(question));

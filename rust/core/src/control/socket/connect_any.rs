@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 use super::Stream;
-use super::connect::{begin, connected, is_connected};
+use super::connect::connected;
 use super::schedule::{Next, Patience, Schedule};
-use crate::events::{Abort, Interest, Waiter, run_blocking};
+use crate::events::{Abort, Interest, Waiter, run_blocking, tcp};
 
 /// Connects to the first of `targets` that answers. They are tried in their order: the next one is started when the one
 /// before it has failed, or has been silent for 250 ms (less if the time until `deadline` is short). A silent address
@@ -50,7 +50,7 @@ pub fn connect_any(
             break;
         }
     }
-    Err(Unreached::Nobody(attempts.misses()))
+    Err(Unreached::Addresses(attempts.misses()))
 }
 
 /// Why there is no connection.
@@ -61,7 +61,7 @@ pub enum Unreached {
     Wait(io::Error),
     /// What became of each address.
     #[error("{}", listed(.0.iter().map(Miss::to_string)))]
-    Nobody(Vec<Miss>),
+    Addresses(Vec<Miss>),
 }
 
 /// What is to be said of each address, as one text of bounded length.
@@ -131,7 +131,7 @@ impl Attempts {
     fn start(&mut self, index: usize, now: Instant, schedule: &mut Schedule) {
         let Some(attempt) = self.0.get_mut(index) else { return };
         attempt.tries = attempt.tries.saturating_add(1);
-        match begin(None, attempt.target) {
+        match tcp::begin_connect(None, attempt.target) {
             Ok(socket) => attempt.under_way = Some((socket, now)),
             Err(error) => attempt.fail(error, index, schedule),
         }
@@ -152,9 +152,9 @@ impl Attempts {
     ) -> Option<(SocketAddr, Stream)> {
         for (index, attempt) in self.0.iter_mut().enumerate() {
             let Some((socket, begun)) = attempt.under_way.take() else { continue };
-            match is_connected(&socket) {
+            match tcp::is_connected(&socket) {
                 Ok(false) => attempt.under_way = Some((socket, begun)),
-                Ok(true) => match connected(socket, abort) {
+                Ok(true) => match connected(socket.into(), abort) {
                     Ok(stream) => return Some((attempt.target, stream)),
                     Err(error) => attempt.fail(error, index, schedule),
                 },
@@ -181,7 +181,7 @@ impl Attempt {
         Self { target, tries: 0, under_way: None, last: None }
     }
 
-    /// Somebody may still come to listen where a connect was refused or not answered; other errors do not pass so soon.
+    /// A process may still come to listen where a connect was refused or not answered; other errors do not pass so soon.
     fn fail(&mut self, error: io::Error, index: usize, schedule: &mut Schedule) {
         let hopeful = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::TimedOut);
         schedule.failed(index, hopeful);

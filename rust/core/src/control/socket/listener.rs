@@ -16,6 +16,9 @@ const BACKLOG: i32 = 1024;
 /// Pause after running out of file descriptors or memory.
 pub(crate) const STARVED_PAUSE: Duration = Duration::from_millis(20);
 
+/// Connections that one call of `try_accept` may refuse.
+const REFUSED_PER_CALL: usize = 32;
+
 /// A listening socket whose waits have a deadline and can be aborted.
 #[derive(Debug)]
 pub struct Listener {
@@ -74,9 +77,10 @@ impl Listener {
         })
     }
 
-    /// Takes a connection that waits already, if one does. After an error that [`is_starved`] it still waits.
+    /// Takes a connection that waits already, if one does. After an error for want of descriptors or memory it still waits.
     pub fn try_accept(&self) -> io::Result<Option<Stream>> {
-        loop {
+        // A flood of connections that are refused must not keep a caller that has others to look after.
+        for _ in 0..REFUSED_PER_CALL {
             let socket = match self.socket.accept() {
                 Ok((socket, _)) => socket,
                 Err(error) => match error.raw_os_error() {
@@ -97,6 +101,7 @@ impl Listener {
             }
             tracing::info!("connection from {} refused: not in FLAGCX_P2P_ALLOW", stream.peer());
         }
+        Ok(None)
     }
 }
 

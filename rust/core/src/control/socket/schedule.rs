@@ -17,7 +17,7 @@ pub(super) struct Schedule {
     pause: Duration,
 }
 
-/// What to do about ports at which nobody listens.
+/// What to do about ports at which no process listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
     /// Try them again until the deadline: peers that start together still meet.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::events::{Abort, Interest, Waiter, run_blocking};
+use crate::events::{Abort, Waiter, run_blocking, tcp};
 
 /// A TCP stream. Methods take `&self`: one thread may read while another writes; two writers need a lock of their own.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ impl Stream {
     pub(super) fn new(socket: TcpStream, abort: Option<Abort>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
+        // Urgent data would make the socket ready for ever, with nothing to read.
+        SockRef::from(&socket).set_out_of_band_inline(true)?;
         let (local, peer) = (canonical(socket.local_addr()?), canonical(socket.peer_addr()?));
         Ok(Self { socket, local, peer, abort })
     }
@@ -39,27 +41,12 @@ impl Stream {
 
     /// Fills `buffer`, waiting by `waiter`; errors as those of [`Stream::read_exact_by`].
     pub async fn read_exact(&self, buffer: &mut [u8], deadline: Instant, waiter: &Waiter) -> io::Result<()> {
-        let mut missing = buffer;
-        while !missing.is_empty() {
-            match self.try_read(missing)? {
-                Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Some(count) => missing = missing.get_mut(count..).unwrap_or_default(),
-                None => waiter.ready(self.as_fd(), Interest::Read, Some(deadline)).await?,
-            }
-        }
-        Ok(())
+        tcp::read_exact(&self.socket, buffer, deadline, waiter).await
     }
 
     /// Writes all of `bytes`, waiting by `waiter`. After an error it is not known how many of them the peer will see.
     pub async fn write_all(&self, bytes: &[u8], deadline: Instant, waiter: &Waiter) -> io::Result<()> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match self.try_write(rest)? {
-                Some(count) => rest = rest.get(count..).unwrap_or_default(),
-                None => waiter.ready(self.as_fd(), Interest::Write, Some(deadline)).await?,
-            }
-        }
-        Ok(())
+        tcp::write_all(&self.socket, bytes, deadline, waiter).await
     }
 
     /// Fills `buffer`. `UnexpectedEof` when the peer closes before, `TimedOut`, `ConnectionAborted`, or the system's

@@ -87,7 +87,7 @@ fn an_abort_ends_waits_of_other_threads() {
 }
 
 #[test]
-fn a_refused_port_is_tried_until_somebody_listens() {
+fn a_refused_port_is_tried_until_a_process_listens() {
     let free = Listener::bind(LOOPBACK, None, &Abort::new().unwrap()).unwrap().local();
     let late = thread::spawn(move || {
         thread::sleep(Duration::from_millis(120));
@@ -221,7 +221,7 @@ fn one_deadline_holds_for_all_addresses() {
     let error = connect_any(&targets, deadline, Patience::UntilDeadline, None).unwrap_err();
     let took = start.elapsed().as_millis();
     assert!((1000..1500).contains(&took), "{took} ms");
-    let Unreached::Nobody(misses) = error else { panic!("{error:?}") };
+    let Unreached::Addresses(misses) = error else { panic!("{error:?}") };
     assert_eq!(misses.iter().map(|miss| miss.target).collect::<Vec<_>>(), targets);
     let texts: Vec<_> = misses.iter().map(Miss::to_string).collect();
     for (text, target) in texts.iter().zip(&targets) {
@@ -271,7 +271,7 @@ fn without_patience_a_refusal_is_told_at_once() {
     let free = Listener::bind(LOOPBACK, None, &Abort::new().unwrap()).unwrap().local();
     let start = Instant::now();
     let error = connect_any(&[free], soon(), Patience::Once, None).unwrap_err();
-    let Unreached::Nobody(misses) = error else { panic!("{error:?}") };
+    let Unreached::Addresses(misses) = error else { panic!("{error:?}") };
     assert_eq!(misses[0].to_string(), format!("{free} refused"));
     assert!(start.elapsed() < Duration::from_secs(2));
 }

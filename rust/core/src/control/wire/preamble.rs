@@ -25,7 +25,7 @@ impl SocketKind {
         Record::new().put(0, &MAGIC.to_le_bytes()).put(8, &(self as i32).to_le_bytes()).0
     }
 
-    /// Reads a preamble. The inner error says that the magic was right and the kind was not one of ours: somebody
+    /// Reads a preamble. The inner error says that the magic was right and the kind was not one of ours: another program
     /// speaks this protocol, but something else was expected.
     pub fn decode(bytes: &[u8]) -> Result<Result<Self, i32>, WireError> {
         let fields = Fields::new("socket preamble", bytes, PREAMBLE_SIZE)?;

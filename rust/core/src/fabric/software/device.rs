@@ -45,7 +45,7 @@ pub struct SoftwareDevice {
     responder: Mutex<Option<Responder>>,
 }
 
-/// What outlives the handles: shared with completion queues, transports and the responder's thread.
+/// What outlives the handles: shared with completion queues, transports and the data thread.
 #[derive(Debug)]
 pub(super) struct Core {
     name: String,
@@ -248,7 +248,7 @@ impl Core {
         if let Some(entry) = self.entries.get(endpoint.slot) {
             entry.connect(peer.qpn);
         }
-        self.responder.wake();
+        self.responder.tell(endpoint);
     }
 
     /// Moves a queue pair to ERROR, without an event. True when it was not there yet.
@@ -258,7 +258,7 @@ impl Core {
         }
         let first = endpoint.set_error();
         if first {
-            self.responder.wake();
+            self.responder.tell(endpoint);
         }
         first
     }
@@ -282,7 +282,7 @@ impl Core {
         }
     }
 
-    /// Reports an event to whoever polls the device.
+    /// Reports an event to the poller of the device.
     pub(super) fn raise(&self, event: DeviceEvent) {
         tracing::debug!(device = self.name, ?event, "device event");
         let mut events = lock(&self.events);
@@ -337,7 +337,7 @@ static LOCAL_DEVICES: Mutex<Vec<(SocketAddr, Weak<Core>)>> = Mutex::new(Vec::new
 
 /// A number that no other queue pair of this process has, whatever its device.
 fn next_queue_pair_number() -> u32 {
-    /// Taken by whoever creates a queue pair; Relaxed, for only its uniqueness matters. It wraps after 2^24 queue
+    /// Taken by each thread that creates a queue pair; Relaxed, for only its uniqueness matters. It wraps after 2^24 queue
     /// pairs, long after the first ones are gone.
     static NEXT: AtomicU32 = AtomicU32::new(0);
     1 + NEXT.fetch_add(1, Ordering::Relaxed) % (QPN_LIMIT - 1)

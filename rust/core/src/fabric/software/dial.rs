@@ -1,18 +1,17 @@
 //! The initiator's half of the hello.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
 use std::time::Instant;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::SockRef;
 
 use super::hello::{ANSWER_SIZE, Answer, GREETING_SIZE, Greeting, HelloError, Offer};
 use super::keepalive;
 use crate::auth::{AuthError, AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, Session, random};
-use crate::events::{Interest, Waiter};
+use crate::events::{Waiter, tcp};
 
-/// Why nobody could be reached.
+/// Why the peer could not be reached.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
     #[error("{attempt}: {source}")]
@@ -30,7 +29,9 @@ pub(super) async fn dial(
     deadline: Instant,
     waiter: &Waiter,
 ) -> Result<(TcpStream, Answer), DialError> {
-    let stream = connect(listener, deadline, waiter).await.map_err(io("connecting"))?;
+    let stream = tcp::connect(None, listener, deadline, waiter).await.map_err(timed_out);
+    let stream = stream.map_err(io("connecting"))?;
+    SockRef::from(&stream).set_out_of_band_inline(true).map_err(io("setting socket options"))?;
     keepalive::apply(&stream).map_err(io("setting socket options"))?;
     let exchange = Exchange { stream: &stream, deadline, waiter };
 
@@ -64,27 +65,6 @@ async fn prove(exchange: &Exchange<'_>, key: &AuthKey, nonces: Nonces) -> Result
     Ok(initiator.verify(&proof).map_err(HelloError::Auth)?)
 }
 
-async fn connect(listener: SocketAddr, deadline: Instant, waiter: &Waiter) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(listener), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    match socket.connect(&listener.into()) {
-        Ok(()) => return Ok(socket.into()),
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        Err(error) => return Err(error),
-    }
-    loop {
-        waiter.ready(socket.as_fd(), Interest::Write, Some(deadline)).await.map_err(timed_out)?;
-        if let Some(error) = socket.take_error()? {
-            return Err(error);
-        }
-        match socket.peer_addr() {
-            Err(error) if error.kind() == ErrorKind::NotConnected => {}
-            Err(error) => return Err(error),
-            Ok(_) => return Ok(socket.into()),
-        }
-    }
-}
-
 fn io(attempt: &'static str) -> impl Fn(io::Error) -> DialError {
     move |source| DialError::Io { attempt, source }
 }
@@ -98,38 +78,13 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     async fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        let (mut rest, mut stream) = (bytes, self.stream);
-        while !rest.is_empty() {
-            match stream.write(rest) {
-                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                Err(error) => self.wait(error, Interest::Write).await?,
-            }
-        }
-        Ok(())
+        tcp::write_all(self.stream, bytes, self.deadline, self.waiter).await.map_err(timed_out)
     }
 
     async fn receive<const N: usize>(&self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
-        let (mut missing, mut stream) = (bytes.as_mut_slice(), self.stream);
-        while !missing.is_empty() {
-            match stream.read(missing) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(count) => missing = missing.get_mut(count..).unwrap_or_default(),
-                Err(error) => self.wait(error, Interest::Read).await?,
-            }
-        }
+        tcp::read_exact(self.stream, &mut bytes, self.deadline, self.waiter).await.map_err(timed_out)?;
         Ok(bytes)
-    }
-
-    async fn wait(&self, error: io::Error, interest: Interest) -> io::Result<()> {
-        match error.kind() {
-            ErrorKind::WouldBlock => {
-                let ready = self.waiter.ready(self.stream.as_fd(), interest, Some(self.deadline)).await;
-                ready.map_err(timed_out)
-            }
-            ErrorKind::Interrupted => Ok(()),
-            _ => Err(error),
-        }
     }
 }
 

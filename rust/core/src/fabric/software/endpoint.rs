@@ -49,7 +49,7 @@ impl Endpoint {
         self.peer.get()
     }
 
-    /// Remembers whom it is connected to; false when it already is.
+    /// Remembers its peer; false when it already is.
     pub(super) fn set_peer(&self, peer: QpAddress) -> bool {
         self.peer.set(peer).is_ok()
     }

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | in-process | both ends in this process | the initiator, with plain copies |
 //! | cross-memory | both on this host, and the kernel lets the initiator | the initiator, with `process_vm_readv/writev` |
-//! | TCP | otherwise | the initiator sends and receives, the target's responder thread serves |
+//! | TCP | otherwise | the initiator sends and receives, the target's data thread serves |
 //!
 //! The initiator's half of all three runs inside `CompletionQueue::poll`: posting only queues. Every access is
 //! checked against key, bounds and rights in the region table of the memory's owner, and pins the region while it

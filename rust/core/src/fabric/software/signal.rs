@@ -13,7 +13,7 @@ pub(super) struct Signal {
     /// A queue pair changed state behind the worker's back. Set by anyone before reading `armed`, taken by the worker
     /// after setting `armed`; both SeqCst, so that one of them sees the other and no wake-up is lost.
     sweep: AtomicBool,
-    /// The worker may be asleep. Set by the worker, taken by whoever wakes it.
+    /// The worker may be asleep. Set by the worker, taken by the thread that wakes it.
     armed: AtomicBool,
 }
 

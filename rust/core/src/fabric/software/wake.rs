@@ -19,8 +19,18 @@ pub(super) struct Wake {
     /// Set by the device when it is dropped, before the wake-up that makes the thread read it; the eventfd orders
     /// the two, Release and Acquire say so.
     stopping: AtomicBool,
-    /// Handed over, and not taken by the thread yet.
-    waiting: Mutex<(Vec<Server>, Vec<WatchedProcess>)>,
+    /// Not taken by the thread yet.
+    waiting: Mutex<Waiting>,
+}
+
+/// What the thread is to take over.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Peers that have been greeted.
+    pub(super) servers: Vec<Server>,
+    pub(super) processes: Vec<WatchedProcess>,
+    /// Numbers of queue pairs that were connected, or went to ERROR.
+    pub(super) changed: Vec<u32>,
 }
 
 /// A process (its pidfd) whose end is the end of a queue pair's peer.
@@ -35,35 +45,39 @@ impl Wake {
         Ok(Self { notifier: Notifier::new()?, stopping: AtomicBool::new(false), waiting: Mutex::default() })
     }
 
-    /// Makes the thread look at its connections.
-    pub(super) fn wake(&self) {
-        self.notifier.notify();
+    /// Makes the thread look at what it serves for a queue pair: it was connected, or went to ERROR.
+    pub(super) fn tell(&self, endpoint: &Endpoint) {
+        self.leave(|waiting| waiting.changed.push(endpoint.qpn()));
     }
 
     /// Lets the thread serve a peer that has been greeted.
     pub(super) fn hand_over(&self, server: Server) {
-        lock(&self.waiting).0.push(server);
-        self.wake();
+        self.leave(|waiting| waiting.servers.push(server));
     }
 
     /// Lets the thread tell `endpoint` when the process ends. Its sockets alone would not say: a child that it forked
     /// keeps them open.
     pub(super) fn watch(&self, process: BorrowedFd<'_>, endpoint: &Arc<Endpoint>) -> Result<(), Errno> {
         let process = fcntl_dupfd_cloexec(process, 0)?;
-        lock(&self.waiting).1.push(WatchedProcess { process, endpoint: Arc::clone(endpoint) });
-        self.wake();
+        let watched = WatchedProcess { process, endpoint: Arc::clone(endpoint) };
+        self.leave(|waiting| waiting.processes.push(watched));
         Ok(())
     }
 
-    /// What was handed over since the last call.
-    pub(super) fn take_over(&self) -> (Vec<Server>, Vec<WatchedProcess>) {
+    fn leave(&self, what: impl FnOnce(&mut Waiting)) {
+        what(&mut lock(&self.waiting));
+        self.notifier.notify();
+    }
+
+    /// What was left since the last call.
+    pub(super) fn take_over(&self) -> Waiting {
         std::mem::take(&mut *lock(&self.waiting))
     }
 
     /// Makes the thread end.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.wake();
+        self.notifier.notify();
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -201,7 +201,7 @@ impl VerbsQueuePair {
     }
 
     /// INIT to RTS.
-    fn to_ready(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError> {
+    fn make_ready(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError> {
         self.refuse_unlike(peer)?;
         if Instant::now() >= path.deadline {
             return Err(FabricError::TimedOut {
@@ -238,7 +238,7 @@ impl QueuePair for VerbsQueuePair {
         path: &'a PathOptions,
         _: &'a Waiter,
     ) -> Connecting<'a> {
-        Box::pin(async move { self.to_ready(peer, path) })
+        Box::pin(async move { self.make_ready(peer, path) })
     }
 
     fn post(&mut self, batch: &Batch<'_>) -> Posted {

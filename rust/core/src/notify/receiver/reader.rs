@@ -2,26 +2,20 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use rustix::event::{Timespec, epoll};
 
 use super::super::decoder::{Decoder, Event};
 use super::super::queue::{Arrival, Queue};
 use super::ReceiverOptions;
 use crate::auth::{Proof, random};
 use crate::control::{Listener, STARVED_PAUSE, Stream, is_starved};
-use crate::events::{Handle, Wakeup, first};
+use crate::events::{Group, Handle, Wakeup, first};
 
 /// Clients that may be on their way to being admitted; the oldest goes when another one comes.
 const MAX_UNPROVEN: usize = 64;
 /// Bytes read from one peer before it is another one's turn.
 const CHUNK: usize = 64 * 1024;
-
-/// Sockets with news that one turn hears of; the others are heard of in the next.
-const EVENTS: usize = 64;
 
 const LISTENER: u64 = 0;
 const FIRST_PEER: u64 = 1;
@@ -32,7 +26,7 @@ pub(super) struct Reader {
     queue: Arc<Queue>,
     /// Woken when there is room in the queue again.
     room: Arc<Wakeup>,
-    epoll: OwnedFd,
+    sockets: Group,
     /// The listener is not watched until then.
     paused: Option<Instant>,
     /// By the number under which the kernel reports their sockets; never reused.
@@ -72,15 +66,14 @@ impl Reader {
         queue: Arc<Queue>,
         room: Arc<Wakeup>,
     ) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let readable = epoll::EventFlags::IN;
-        epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), readable)?;
+        let sockets = Group::new()?;
+        sockets.add(&listener, LISTENER)?;
         Ok(Self {
             listener,
             options,
             queue,
             room,
-            epoll,
+            sockets,
             paused: None,
             peers: HashMap::new(),
             next_peer: FIRST_PEER,
@@ -90,9 +83,7 @@ impl Reader {
 
     /// Reads until the task is stopped.
     pub(super) async fn run(mut self, handle: Handle) {
-        // The loop waits for an epoll of ours: one descriptor for the loop, whatever comes.
-        let watched = self.epoll.try_clone().and_then(|epoll| handle.watch(epoll));
-        let mut watched = match watched {
+        let mut watched = match self.sockets.watch(&handle) {
             Ok(watched) => watched,
             Err(error) => {
                 tracing::error!("no notifications are received: the event loop cannot watch them: {error}");
@@ -120,26 +111,16 @@ impl Reader {
     }
 
     fn turn(&mut self) {
-        if self.paused.is_some_and(|until| Instant::now() >= until)
-            && self.watch_listener(epoll::EventFlags::IN)
-        {
-            self.paused = None;
+        if self.paused.is_some_and(|until| Instant::now() >= until) {
+            let again = self.sockets.add(&self.listener, LISTENER);
+            self.paused = again.err().map(|_| Instant::now() + STARVED_PAUSE);
         }
-        let mut room = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
-        let Ok((events, _)) = epoll::wait(&self.epoll, &mut room, Some(&Timespec::default())) else {
-            // Level-triggered: the next turn finds it again.
-            return;
-        };
-        for event in events {
-            match event.data.u64() {
+        for number in self.sockets.ready() {
+            match number {
                 LISTENER => self.accept(),
                 number => self.serve(number),
             }
         }
-    }
-
-    fn watch_listener(&self, flags: epoll::EventFlags) -> bool {
-        epoll::modify(&self.epoll, &self.listener, epoll::EventData::new_u64(LISTENER), flags).is_ok()
     }
 
     fn accept(&mut self) {
@@ -147,7 +128,7 @@ impl Reader {
             Ok(Some(stream)) => stream,
             Ok(None) => return,
             Err(error) if is_starved(&error) => {
-                if self.watch_listener(epoll::EventFlags::empty()) {
+                if self.sockets.remove(&self.listener).is_ok() {
                     self.paused = Some(Instant::now() + STARVED_PAUSE);
                 }
                 return;
@@ -165,14 +146,13 @@ impl Reader {
         if unproven.clone().count() >= MAX_UNPROVEN {
             let oldest = unproven.min_by_key(|(_, peer)| peer.since).map(|(number, _)| *number);
             if let Some(oldest) = oldest {
-                self.peers.remove(&oldest);
+                self.remove(oldest);
             }
         }
         let number = self.next_peer;
         self.next_peer += 1;
         let added = random().and_then(|nonce| {
-            let data = epoll::EventData::new_u64(number);
-            epoll::add(&self.epoll, &stream, data, epoll::EventFlags::IN)?;
+            self.sockets.add(&stream, number)?;
             Ok(Decoder::new(nonce))
         });
         match added {
@@ -223,20 +203,24 @@ impl Reader {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let registered = match (was_waiting, fate) {
             (_, Fate::Goes | Fate::Admitted(_)) => {
-                self.peers.remove(&number);
+                self.remove(number);
                 return;
             }
-            (false, Fate::Waits) => epoll::delete(&self.epoll, &peer.stream),
-            (true, Fate::Stays) => {
-                let data = epoll::EventData::new_u64(number);
-                epoll::add(&self.epoll, &peer.stream, data, epoll::EventFlags::IN)
-            }
+            (false, Fate::Waits) => self.sockets.remove(&peer.stream),
+            (true, Fate::Stays) => self.sockets.add(&peer.stream, number),
             (true, Fate::Waits) | (false, Fate::Stays) => Ok(()),
         };
         if let Err(error) = registered {
             tracing::warn!("notification socket from {}: {error}", peer.stream.peer());
-            self.peers.remove(&number);
+            self.remove(number);
         }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Peer> {
+        let peer = self.peers.remove(&number)?;
+        // Fails for one that waits for room in the queue.
+        let _ = self.sockets.remove(&peer.stream);
+        Some(peer)
     }
 
     /// Finds a place for a peer that has just been admitted, and goes on with what it says.
@@ -270,7 +254,7 @@ impl Reader {
                 && !self.options.connected_hosts.contains(peer.stream.peer().ip())
         });
         let silent = candidates.min_by_key(|(_, peer)| peer.heard).map(|(number, _)| *number);
-        let Some(gone) = silent.and_then(|number| self.peers.remove(&number)) else { return false };
+        let Some(gone) = silent.and_then(|number| self.remove(number)) else { return false };
         tracing::info!("{} gives its place to another sender: no connection, and silent", gone.stream.peer());
         true
     }
@@ -291,7 +275,15 @@ impl Reader {
     /// Drops clients that take too long to say who they are; answers when the next one will be overdue.
     fn drop_overdue(&mut self) -> Option<Duration> {
         let limit = self.options.hello_timeout;
-        self.peers.retain(|_, peer| peer.decoder.is_admitted() || peer.since.elapsed() < limit);
+        let overdue: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| !peer.decoder.is_admitted() && peer.since.elapsed() >= limit)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in overdue {
+            self.remove(number);
+        }
         let unproven = self.peers.values().filter(|peer| !peer.decoder.is_admitted());
         // A millisecond more, so that the next look does not come a moment too early.
         unproven.map(|peer| limit.saturating_sub(peer.since.elapsed()) + Duration::from_millis(1)).min()

@@ -42,6 +42,6 @@ pub(super) enum HelloError {
     Version(u16),
     #[error(transparent)]
     Auth(#[from] AuthError),
-    #[error("its hello makes no sense")]
+    #[error("its hello is malformed")]
     Malformed,
 }

@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
 
 use super::greeter::{Greeted, Greeter};
 use super::tables::{TableKeeper, TableListener};
-use crate::events::{Handle, first};
+use crate::events::{Group, Handle, first};
 use crate::fabric::software::device::Core;
 use crate::fabric::software::tcp::server::{Server, Wish};
 
@@ -25,25 +25,22 @@ const FIRST_CLIENT: u64 = 2;
 pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// Pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-/// Connections without a hello; more are closed at once.
+/// Clients that have not said what they want; more are closed at once.
 const MAX_UNGREETED: usize = 1024;
 /// Connections accepted before the loop looks at anything else.
 const ACCEPTED_PER_TURN: usize = 32;
-const EVENTS: usize = 64;
 
 /// The listeners of a device, and their clients that are not served by its data thread.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     core: Arc<Core>,
-    epoll: OwnedFd,
+    sockets: Group,
     listener: TcpListener,
     /// `None` when the host does not let us have one: then the cross-memory path is not offered.
     tables: Option<TableListener>,
     clients: HashMap<u64, Client>,
     next_token: u64,
-    /// Clients whose hello is awaited.
-    ungreeted: usize,
-    /// The listener is not watched until then.
+    /// The listeners are not watched until then.
     paused: Option<Instant>,
 }
 
@@ -57,12 +54,11 @@ enum Client {
 impl Acceptor {
     pub(super) fn new(core: Arc<Core>, listener: TcpListener) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let read = epoll::EventFlags::IN;
-        epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), read)?;
+        let sockets = Group::new()?;
+        sockets.add(&listener, LISTENER)?;
         let tables = match TableListener::bind(&core) {
             Ok(tables) => {
-                epoll::add(&epoll, tables.as_fd(), epoll::EventData::new_u64(TABLES), read)?;
+                sockets.add(&tables, TABLES)?;
                 Some(tables)
             }
             Err(errno) => {
@@ -72,21 +68,18 @@ impl Acceptor {
         };
         Ok(Self {
             core,
-            epoll,
+            sockets,
             listener,
             tables,
             clients: HashMap::new(),
             next_token: FIRST_CLIENT,
-            ungreeted: 0,
             paused: None,
         })
     }
 
     /// Accepts until the task is stopped.
     pub(super) async fn run(mut self, handle: Handle) {
-        // The loop waits for an epoll of ours: one descriptor for the loop, whatever comes.
-        let watched = self.epoll.try_clone().and_then(|epoll| handle.watch(epoll));
-        let mut watched = match watched {
+        let mut watched = match self.sockets.watch(&handle) {
             Ok(watched) => watched,
             Err(error) => {
                 tracing::error!(device = self.core.name(), %error, "cannot watch the data listener");
@@ -106,17 +99,9 @@ impl Acceptor {
 
     fn turn(&mut self) {
         let now = Instant::now();
-        if self.paused.is_some_and(|until| now >= until) && self.watch_listener(epoll::EventFlags::IN) {
-            self.paused = None;
-        }
-        let mut room = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
-        let events = match epoll::wait(&self.epoll, &mut room, Some(&Timespec::default())) {
-            Ok((events, _)) => events,
-            // Level-triggered: the next turn finds it again.
-            Err(_) => return,
-        };
-        for event in events {
-            match event.data.u64() {
+        self.resume(now);
+        for number in self.sockets.ready() {
+            match number {
                 LISTENER => self.accept(),
                 TABLES => self.accept_tables(),
                 token => self.serve(token),
@@ -131,6 +116,26 @@ impl Acceptor {
         overdue.into_iter().for_each(|token| self.serve(token));
     }
 
+    /// Accepts no more for a moment: most likely no descriptors are left. What waits stays in the backlog and the listeners
+    /// readable, so without the pause the loop would spin.
+    fn pause(&mut self) {
+        let _ = self.sockets.remove(&self.listener);
+        let _ = self.tables.as_ref().map(|tables| self.sockets.remove(tables));
+        self.paused = Some(Instant::now() + ACCEPT_PAUSE);
+    }
+
+    fn resume(&mut self, now: Instant) {
+        if self.paused.is_none_or(|until| now < until) {
+            return;
+        }
+        let listener = self.sockets.add(&self.listener, LISTENER);
+        let tables = self.tables.as_ref().map_or(Ok(()), |tables| self.sockets.add(tables, TABLES));
+        self.paused = None;
+        if listener.and(tables).is_err() {
+            self.pause();
+        }
+    }
+
     fn accept(&mut self) {
         for _ in 0..ACCEPTED_PER_TURN {
             match self.listener.accept() {
@@ -140,53 +145,55 @@ impl Acceptor {
                 Ok((stream, peer)) => self.greet(stream, peer),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    // Most likely no descriptors are left. The connection stays in the backlog and the listener
-                    // readable: without the pause this would spin.
                     tracing::warn!(device = self.core.name(), %error, "cannot accept a data connection");
-                    if self.watch_listener(epoll::EventFlags::empty()) {
-                        self.paused = Some(Instant::now() + ACCEPT_PAUSE);
-                    }
+                    self.pause();
                     return;
                 }
             }
         }
     }
 
-    fn watch_listener(&self, flags: epoll::EventFlags) -> bool {
-        epoll::modify(&self.epoll, &self.listener, epoll::EventData::new_u64(LISTENER), flags).is_ok()
-    }
-
     fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if self.ungreeted >= MAX_UNGREETED {
+        if self.has_too_many() {
             tracing::warn!(device = self.core.name(), %peer, "too many connections without a hello");
             return;
         }
         match Greeter::new(&self.core, stream, peer, Instant::now() + HELLO_LIMIT) {
-            Ok(greeter) => {
-                self.ungreeted += 1;
-                self.add(Client::Ungreeted(greeter));
-            }
+            Ok(greeter) => self.add(Client::Ungreeted(greeter)),
             Err(errno) => tracing::warn!(device = self.core.name(), %peer, %errno, "cannot greet"),
         }
     }
 
     fn accept_tables(&mut self) {
         for _ in 0..ACCEPTED_PER_TURN {
-            let Some(keeper) = self.tables.as_ref().and_then(TableListener::accept) else { return };
-            self.add(Client::Tables(keeper));
+            match self.tables.as_ref().map(TableListener::accept) {
+                Some(Ok(keeper)) if !self.has_too_many() => self.add(Client::Tables(keeper)),
+                Some(Ok(_)) => {
+                    tracing::warn!(device = self.core.name(), "too many requests for the shared tables")
+                }
+                Some(Err(Errno::AGAIN)) | None => return,
+                Some(Err(errno)) => {
+                    tracing::warn!(device = self.core.name(), %errno, "cannot accept a request for the shared tables");
+                    return self.pause();
+                }
+            }
         }
+    }
+
+    /// Whether too many clients have not said what they want.
+    fn has_too_many(&self) -> bool {
+        self.clients.values().filter(|client| client.deadline().is_some()).count() >= MAX_UNGREETED
     }
 
     fn add(&mut self, client: Client) {
         let token = self.next_token;
         self.next_token += 1;
-        let data = epoll::EventData::new_u64(token);
-        let read = epoll::EventFlags::IN;
-        let watched = epoll::add(&self.epoll, client.socket(), data, read).and_then(|()| {
-            client.process().map_or(Ok(()), |process| epoll::add(&self.epoll, process, data, read))
-        });
-        if let Err(errno) = watched {
-            tracing::warn!(device = self.core.name(), %errno, "cannot watch a data connection");
+        let watched = self
+            .sockets
+            .add(client.socket(), token)
+            .and_then(|()| client.process().map_or(Ok(()), |process| self.sockets.add(process, token)));
+        if let Err(error) = watched {
+            tracing::warn!(device = self.core.name(), %error, "cannot watch a data connection");
             self.forget(client);
             return;
         }
@@ -199,7 +206,7 @@ impl Acceptor {
         match self.clients.remove(&token) {
             None => {}
             Some(Client::Tables(mut keeper)) => match keeper.serve(&self.core) {
-                Wish::Close => keeper.close(&self.core),
+                Wish::Close => self.forget(Client::Tables(keeper)),
                 _ => drop(self.clients.insert(token, Client::Tables(keeper))),
             },
             Some(Client::Ungreeted(greeter)) => {
@@ -209,10 +216,7 @@ impl Acceptor {
                         self.clients.insert(token, Client::Ungreeted(greeter));
                     }
                     Greeted::Refused(greeter) => self.forget(Client::Ungreeted(greeter)),
-                    Greeted::Welcome(server) => {
-                        self.ungreeted -= 1;
-                        self.hand_over(server);
-                    }
+                    Greeted::Welcome(server) => self.hand_over(server),
                 }
             }
         }
@@ -221,14 +225,16 @@ impl Acceptor {
     /// Gives a greeted connection to the data thread.
     fn hand_over(&self, server: Server) {
         // Fails only for a socket that is not watched.
-        let _ = epoll::delete(&self.epoll, server.socket());
+        let _ = self.sockets.remove(server.socket());
         self.core.responder.hand_over(server);
     }
 
-    fn forget(&mut self, client: Client) {
-        match client {
-            Client::Ungreeted(_) => self.ungreeted -= 1,
-            Client::Tables(keeper) => keeper.close(&self.core),
+    fn forget(&self, client: Client) {
+        // Not by closing alone: a child that this process has forked may hold the same sockets.
+        let _ = self.sockets.remove(client.socket());
+        let _ = client.process().map(|process| self.sockets.remove(process));
+        if let Client::Tables(keeper) = client {
+            keeper.close(&self.core);
         }
     }
 }

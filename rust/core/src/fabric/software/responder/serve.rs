@@ -2,6 +2,7 @@
 //!
 //! It sleeps in epoll, never blocks on a peer, and holds no lock while it works.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use crate::fabric::software::device::Core;
+use crate::fabric::software::endpoint::Endpoint;
 use crate::fabric::software::link::is_alive;
 use crate::fabric::software::tcp::server::{Server, Wish};
-use crate::fabric::software::wake::WatchedProcess;
+use crate::fabric::software::wake::{Waiting, WatchedProcess};
 
 /// Token of the notifier; connections count from [`FIRST_CONNECTION`].
 const WAKE: u64 = 0;
@@ -27,7 +29,7 @@ const EVENTS: usize = 64;
 /// What the thread waits for.
 #[derive(Debug)]
 enum Connection {
-    Data(Server),
+    Data(Box<Server>),
     Process(WatchedProcess),
 }
 
@@ -37,6 +39,8 @@ pub(super) struct Loop {
     epoll: OwnedFd,
     connections: HashMap<u64, Connection>,
     next_token: u64,
+    /// Connections of each queue pair.
+    by_queue_pair: HashMap<u32, Vec<u64>>,
     /// Connections that wait for a time rather than for an event.
     timed: BTreeSet<u64>,
     /// Connections with work left.
@@ -52,6 +56,7 @@ impl Loop {
             epoll,
             connections: HashMap::new(),
             next_token: FIRST_CONNECTION,
+            by_queue_pair: HashMap::new(),
             timed: BTreeSet::new(),
             again: BTreeSet::new(),
         })
@@ -99,20 +104,16 @@ impl Loop {
         }
     }
 
-    /// Something was handed over, or a queue pair was connected or went to ERROR: its connections may want something
-    /// else now.
+    /// Something was handed over, or queue pairs have changed: what is served for them may want something else now.
     fn woken(&mut self) {
         self.core.responder.acknowledge();
-        let (servers, processes) = self.core.responder.take_over();
-        servers.into_iter().for_each(|server| self.add(Connection::Data(server)));
+        let Waiting { servers, processes, changed } = self.core.responder.take_over();
+        servers.into_iter().for_each(|server| self.add(Connection::Data(Box::new(server))));
         processes.into_iter().for_each(|process| self.add(Connection::Process(process)));
-        let concerned: Vec<_> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.is_concerned())
-            .map(|(token, _)| *token)
-            .collect();
-        concerned.into_iter().for_each(|token| self.serve(token));
+        for queue_pair in changed {
+            let concerned = self.by_queue_pair.get(&queue_pair).cloned().unwrap_or_default();
+            concerned.into_iter().for_each(|token| self.serve(token));
+        }
     }
 
     fn add(&mut self, connection: Connection) {
@@ -123,6 +124,7 @@ impl Loop {
             tracing::warn!(device = self.core.name(), %errno, "cannot watch a connection");
             return;
         }
+        self.by_queue_pair.entry(connection.endpoint().qpn()).or_default().push(token);
         self.connections.insert(token, connection);
         self.serve(token);
     }
@@ -139,11 +141,11 @@ impl Loop {
             Wish::Write => epoll::EventFlags::OUT,
             // Nothing but the end of it, and that once: it cannot be acted on before our side is connected.
             Wish::Parked => epoll::EventFlags::ET,
-            Wish::Close => return,
+            Wish::Close => return self.forget(token, &connection),
         };
         let data = epoll::EventData::new_u64(token);
         if epoll::modify(&self.epoll, connection.socket(), data, flags).is_err() {
-            return;
+            return self.forget(token, &connection);
         }
         if wish == Wish::Again {
             self.again.insert(token);
@@ -151,6 +153,17 @@ impl Loop {
             self.timed.insert(token);
         }
         self.connections.insert(token, connection);
+    }
+
+    fn forget(&mut self, token: u64, connection: &Connection) {
+        // Not by closing alone: a child that this process has forked may hold the same socket.
+        let _ = epoll::delete(&self.epoll, connection.socket());
+        if let Entry::Occupied(mut tokens) = self.by_queue_pair.entry(connection.endpoint().qpn()) {
+            tokens.get_mut().retain(|other| *other != token);
+            if tokens.get().is_empty() {
+                tokens.remove();
+            }
+        }
     }
 }
 
@@ -175,11 +188,11 @@ impl Connection {
         }
     }
 
-    /// Whether a change of a queue pair may matter to it.
-    fn is_concerned(&self) -> bool {
+    /// The queue pair that it is about.
+    fn endpoint(&self) -> &Endpoint {
         match self {
-            Self::Data(server) => server.is_parked() || server.endpoint().is_error(),
-            Self::Process(process) => process.endpoint.is_error(),
+            Self::Data(server) => server.endpoint(),
+            Self::Process(process) => &process.endpoint,
         }
     }
 

@@ -42,10 +42,11 @@ impl TableListener {
         self.name
     }
 
-    pub(super) fn accept(&self) -> Option<TableKeeper> {
-        let socket = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok()?;
+    /// `EAGAIN`: no peer waits.
+    pub(super) fn accept(&self) -> Result<TableKeeper, Errno> {
+        let socket = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
         let pid = peer_pid(&socket);
-        Some(TableKeeper {
+        Ok(TableKeeper {
             socket,
             pid: pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs()),
             process: pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),

@@ -1,6 +1,6 @@
 //! The TCP path: frames over one socket per direction of a queue pair.
 //!
-//! The initiator sends requests and reads answers inside `poll`; the responder's thread serves them. Every request
+//! The initiator sends requests and reads answers inside `poll`; the peer's data thread serves them. Every request
 //! is answered after its bytes are in memory, so a completion means the same as on the other paths.
 
 pub(super) mod frame;

@@ -1,6 +1,8 @@
-//! References that tasks hold.
+//! Values that tasks hold, and that a helper thread drops because that may block.
 
 use std::sync::{Arc, Weak};
+
+use scopeguard::ScopeGuard;
 
 use super::Handle;
 
@@ -20,4 +22,13 @@ where
         handle.detach(move || drop(last));
     }
     Some(result)
+}
+
+/// Holds `value` in a task. Dropped with the guard, it is dropped by a helper thread.
+pub(crate) fn off_loop<T: Send + 'static>(
+    handle: &Handle,
+    value: T,
+) -> ScopeGuard<T, impl FnOnce(T) + use<T>> {
+    let handle = handle.clone();
+    scopeguard::guard(value, move |value| handle.detach(move || drop(value)))
 }

@@ -1,0 +1,47 @@
+//! Descriptors that one task waits for together.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{Timespec, epoll};
+
+use super::{Handle, Watched};
+
+/// Descriptors with news that one look hears of; the others are heard of in the next.
+const EVENTS: usize = 64;
+
+/// Any number of descriptors, each under a number of its own, that the loop watches as one. Level-triggered. A descriptor
+/// must be removed before it is closed: a child that the process has forked may hold another copy of it, which would stay
+/// in the group and be readable for ever.
+#[derive(Debug)]
+pub(crate) struct Group(OwnedFd);
+
+impl Group {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+    }
+
+    /// Waits for `fd` to become readable from now on.
+    pub(crate) fn add(&self, fd: impl AsFd, number: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?)
+    }
+
+    /// Stops to wait for `fd`.
+    pub(crate) fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.0, fd)?)
+    }
+
+    /// Readable when one of the group is.
+    pub(crate) fn watch(&self, handle: &Handle) -> io::Result<Watched<OwnedFd>> {
+        handle.watch(self.0.try_clone()?)
+    }
+
+    /// The numbers of those that are readable, at their end, or in error. Never waits.
+    pub(crate) fn ready(&self) -> Vec<u64> {
+        let mut room = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
+        // What an error hides is found by the next look.
+        epoll::wait(&self.0, &mut room, Some(&Timespec::default()))
+            .map_or_else(|_| Vec::new(), |(events, _)| events.iter().map(|event| event.data.u64()).collect())
+    }
+}

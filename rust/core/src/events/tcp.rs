@@ -1,0 +1,99 @@
+//! TCP over a `Waiter`: what both ends of every exchange with a peer are made of.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{Interest, Waiter};
+
+/// Connects to `target` with `source` as our end, if there is one. The stream is non-blocking.
+///
+/// `ConnectionRefused` when no process listens there, `TimedOut` at the deadline.
+pub(crate) async fn connect(
+    source: Option<SocketAddr>,
+    target: SocketAddr,
+    deadline: Instant,
+    waiter: &Waiter,
+) -> io::Result<TcpStream> {
+    let socket = begin_connect(source, target)?;
+    while !is_connected(&socket)? {
+        waiter.ready(socket.as_fd(), Interest::Write, Some(deadline)).await?;
+    }
+    Ok(socket.into())
+}
+
+/// Begins to connect, and waits for nothing.
+pub(crate) fn begin_connect(source: Option<SocketAddr>, target: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if let Some(source) = source {
+        socket.bind(&source.into())?;
+    }
+    match socket.connect(&target.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+/// Whether it is connected; an error when it cannot be any more.
+pub(crate) fn is_connected(socket: &Socket) -> io::Result<bool> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    match socket.peer_addr() {
+        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+        other => other.map(|_| true),
+    }
+}
+
+/// Fills `buffer`. `UnexpectedEof` when the peer closes before, `TimedOut`, `ConnectionAborted`, or the system's error.
+pub(crate) async fn read_exact(
+    stream: &TcpStream,
+    buffer: &mut [u8],
+    deadline: Instant,
+    waiter: &Waiter,
+) -> io::Result<()> {
+    let (mut missing, mut reader) = (buffer, stream);
+    while !missing.is_empty() {
+        match reader.read(missing) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => missing = missing.get_mut(count..).unwrap_or_default(),
+            Err(error) => wait(stream, error, Interest::Read, deadline, waiter).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `bytes`. After an error it is not known how many of them the peer will see.
+pub(crate) async fn write_all(
+    stream: &TcpStream,
+    bytes: &[u8],
+    deadline: Instant,
+    waiter: &Waiter,
+) -> io::Result<()> {
+    let (mut rest, mut writer) = (bytes, stream);
+    while !rest.is_empty() {
+        match writer.write(rest) {
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(error) => wait(stream, error, Interest::Write, deadline, waiter).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn wait(
+    stream: &TcpStream,
+    error: io::Error,
+    interest: Interest,
+    deadline: Instant,
+    waiter: &Waiter,
+) -> io::Result<()> {
+    match error.kind() {
+        ErrorKind::WouldBlock => waiter.ready(stream.as_fd(), interest, Some(deadline)).await,
+        ErrorKind::Interrupted => Ok(()),
+        _ => Err(error),
+    }
+}
