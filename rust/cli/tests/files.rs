@@ -10,6 +10,8 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -120,7 +122,7 @@ fn another_program_on_the_port_is_a_clear_error() {
     let address = listener.local_addr().unwrap().to_string();
     let other = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        std::io::Write::write_all(&mut stream, b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+        stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
         stream
     });
     let temp = tempfile::tempdir().unwrap();
@@ -260,6 +262,24 @@ fn with_a_key_only_those_who_know_it_get_in() {
     assert!(server.names().is_empty() && open.names().is_empty());
     put(&server, Some(&right)).succeeded();
     assert_eq!(server.names(), ["a"]);
+}
+
+/// Sixteen clients, which is all that are served, say that they are alive and nothing else.
+#[test]
+fn clients_that_do_not_open_a_session_lose_their_places() {
+    let alive = [b'F', b'2', 2, 10, 0, 0, 0, 0];
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("a");
+    fs::write(&file, b"content").unwrap();
+    let server = Server::start();
+    let mut silent: Vec<_> = (0..16).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+    server.put(&file, &[]).failed(1, "16 clients are served already");
+    let started = Instant::now();
+    while server.put(&file, &[]).code != Some(0) {
+        assert!(started.elapsed() < Duration::from_secs(9), "sooner than silence alone would end them");
+        silent.retain_mut(|client| client.write_all(&alive).is_ok());
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 #[test]

@@ -75,6 +75,9 @@ fn places_that_do_not_exist() {
         &["get", "model.bin", "127.0.0.1:1", "-o", "nowhere/copy.bin"],
         "nowhere: No such file or directory",
     );
+    for directory in [".", "..", "copies/", ""] {
+        refused(&["get", "model.bin", "127.0.0.1:1", "-o", directory], "-o");
+    }
     refused(&["demo", "--from", "./nowhere"], "--from ./nowhere: is not a directory");
     refused(&["demo", "--dir", "./nowhere"], "--dir ./nowhere");
 }
