@@ -236,7 +236,8 @@ void flagcxP2pEngineMrDestroy(FlagcxP2pEngine *engine, FlagcxP2pMr mr);
 // Refused when the range is not inside the region or is longer than 4 GiB - 1. `size` 0 is allowed.
 int flagcxP2pEnginePrepareDesc(FlagcxP2pEngine *engine, FlagcxP2pMr mr, const void *data, size_t size, char *descBuf);
 
-// Points `desc` at another range: sets its address and size, leaves the key. Always 0; a transfer checks the range.
+// Narrows `desc` to a range inside the one that it names: sets its address and size, leaves the key. Refused, and
+// `desc` left as it is, when the range is not inside.
 int flagcxP2pEngineUpdateDesc(FlagcxP2pRdmaDesc &desc, uint64_t remoteAddr, uint32_t size);
 
 // Makes a descriptor for `size` bytes at the peer's address `remoteVa` from the regions that the peer announced.
@@ -352,7 +353,8 @@ void *flagcxP2pRpcGetConn(void *engine, const char *session);
 
 // Writes `count` pieces, sizes[i] bytes from the local address srcVa[i] to the peer's address dstVa[i], and waits: 0
 // when all bytes are in the peer's memory. Local and remote regions are found by address; one piece that is not
-// wholly inside a region refuses the call and nothing is sent. `count` 0: 0. Below 0, or a NULL array: -1.
+// wholly inside a region refuses the call and nothing is sent. `count` 0, or only pieces of 0 bytes, wherever they
+// are: 0. Below 0, or a NULL array: -1.
 int flagcxP2pRpcBatchWriteSync(void *conn, int count, const uint64_t *srcVa, const uint64_t *dstVa,
                                const uint64_t *sizes);
 

@@ -51,6 +51,14 @@ int flagcxP2pEnginePrepareDesc(FlagcxP2pEngine *engine, FlagcxP2pMr mr, const vo
 }
 
 int flagcxP2pEngineUpdateDesc(FlagcxP2pRdmaDesc &desc, uint64_t remoteAddr, uint32_t size) {
+  // In this order no subtraction wraps, whatever the descriptor says.
+  const bool inside =
+      remoteAddr >= desc.addr && size <= desc.size && remoteAddr - desc.addr <= uint64_t(desc.size - size);
+  if (!inside) {
+    startLogging();
+    ffi::refuse_call("flagcxP2pEngineUpdateDesc", "the range is not inside the descriptor's");
+    return -1;
+  }
   desc.addr = remoteAddr;
   desc.size = size;
   return 0;

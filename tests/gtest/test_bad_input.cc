@@ -83,21 +83,21 @@ TEST_F(BadInput, Scalar) {
         {"remote range beyond the peer's region",
          [&] {
            FlagcxP2pRdmaDesc beyond = desc;
-           flagcxP2pEngineUpdateDesc(beyond, remote->address() + kBytes - 32, 64);
+           beyond.addr = remote->address() + kBytes - 32;
            return start(conn, 0, data, 64, beyond, &transfer);
          },
          "remote"},
         {"remote range before the peer's region",
          [&] {
            FlagcxP2pRdmaDesc beyond = desc;
-           flagcxP2pEngineUpdateDesc(beyond, remote->address() - 1, 64);
+           beyond.addr = remote->address() - 1;
            return start(conn, 0, data, 64, beyond, &transfer);
          },
          "remote"},
         {"remote range wraps",
          [&] {
            FlagcxP2pRdmaDesc beyond = desc;
-           flagcxP2pEngineUpdateDesc(beyond, UINT64_MAX - 10, 64);
+           beyond.addr = UINT64_MAX - 10;
            return start(conn, 0, data, 64, beyond, &transfer);
          },
          "remote"},

@@ -114,11 +114,51 @@ TEST(Descriptors, AreMadeOnlyForRangesInsideTheRegion) {
 TEST(Descriptors, AreRetargetedWithoutTouchingTheKey) {
   FlagcxP2pRdmaDesc desc;
   memset(&desc, 0x11, sizeof(desc));
-  EXPECT_EQ(flagcxP2pEngineUpdateDesc(desc, 0xabcdef, 42), 0);
-  EXPECT_EQ(desc.addr, 0xabcdefu);
+  const uint64_t base = desc.addr;
+  EXPECT_EQ(flagcxP2pEngineUpdateDesc(desc, base + 0xabcdef, 42), 0);
+  EXPECT_EQ(desc.addr, base + 0xabcdef);
   EXPECT_EQ(desc.size, 42u);
   EXPECT_EQ(desc.rkey, 0x11111111u);
   EXPECT_EQ(desc.padding[31], 0x11);
+}
+
+TEST(Descriptors, AreNotRetargetedBeyondTheirRange) {
+  constexpr uint64_t kTop = UINT64_MAX - 99;
+  const struct {
+    const char *what;
+    uint64_t base, address;
+    uint32_t held, size;
+    bool inside;
+  } cases[] = {
+      {"all of it", 0x1000, 0x1000, 100, 100, true},
+      {"its last byte", 0x1000, 0x1000 + 99, 100, 1, true},
+      {"nothing at its end", 0x1000, 0x1000 + 100, 100, 0, true},
+      {"one byte too many", 0x1000, 0x1000, 100, 101, false},
+      {"one byte too far", 0x1000, 0x1000 + 1, 100, 100, false},
+      {"before its start", 0x1000, 0xfff, 100, 1, false},
+      {"nothing behind its end", 0x1000, 0x1000 + 101, 100, 0, false},
+      {"4 GiB too far", 0x1000, 0x1000 + (uint64_t(1) << 32), 100, 1, false},
+      {"nothing of nothing", 0x1000, 0x1000, 0, 0, true},
+      {"a byte of nothing", 0x1000, 0x1000, 0, 1, false},
+      {"the end of the address space", kTop, UINT64_MAX, 100, 1, true},
+      {"around the end of the address space", kTop, 0, 100, 1, false},
+      {"a length that wraps", kTop, UINT64_MAX, 100, UINT32_MAX, false},
+  };
+  for (const auto &test : cases) {
+    FlagcxP2pRdmaDesc desc;
+    memset(&desc, 0x5a, sizeof(desc));
+    desc.addr = test.base;
+    desc.size = test.held;
+    const FlagcxP2pRdmaDesc before = desc;
+    EXPECT_EQ(flagcxP2pEngineUpdateDesc(desc, test.address, test.size), test.inside ? 0 : -1) << test.what;
+    if (test.inside) {
+      EXPECT_EQ(desc.addr, test.address) << test.what;
+      EXPECT_EQ(desc.size, test.size) << test.what;
+    } else {
+      EXPECT_EQ(memcmp(&desc, &before, sizeof(desc)), 0) << test.what;
+      EXPECT_NE(strstr(flagcxP2pEngineLastError(), "UpdateDesc"), nullptr) << test.what;
+    }
+  }
 }
 
 class RemoteTable : public Pair {

@@ -86,6 +86,16 @@ TEST_F(Sync, BatchOfNothingIsDone) {
   EXPECT_EQ(batch({local->address()}, {remote->address()}, {0}), 0);
 }
 
+TEST_F(Sync, BatchOfEmptyPiecesIsDoneWhereverTheyAre) {
+  const uint64_t from = local->address(), to = remote->address();
+  const std::string before = bytes(*remote, 0, kBytes);
+  EXPECT_EQ(batch({0, 0x1000, UINT64_MAX}, {UINT64_MAX, 0, 0x1000}, {0, 0, 0}), 0) << flagcxP2pEngineLastError();
+  // Beside a piece with bytes each address counts.
+  EXPECT_EQ(batch({from, 0x1000}, {to, to}, {10, 0}), -1);
+  EXPECT_EQ(batch({from, from}, {to, 0x1000}, {10, 0}), -1);
+  EXPECT_TRUE(bytes(*remote, 0, kBytes) == before);
+}
+
 TEST_F(Sync, ManyThreadsMayWriteOverOneConnection) {
   constexpr size_t kThreads = 4, kRounds = 50, kPart = kBytes / kThreads;
   local->scramble(4);

@@ -54,7 +54,7 @@ impl From<HandshakeError> for NetError {
         let answer = match (&error.reason, error.step) {
             (_, Step::Handles) => Answer::InvalidArgument,
             (Reason::Closed, _) => Answer::RemoteError,
-            (Reason::TimedOut | Reason::Io(_), _) => Answer::SystemError,
+            (Reason::TimedOut | Reason::Io(_) | Reason::Unreached { .. }, _) => Answer::SystemError,
             _ => Answer::InternalError,
         };
         Self::new(answer, error)

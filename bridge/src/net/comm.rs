@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use flagcx_p2p::config;
 use flagcx_p2p::connection::{Connection, Context, Established, LaneBuilder, PeerInfo};
-use flagcx_p2p::control::{self, Channel, RawPeer};
+use flagcx_p2p::control::{self, Channel, RawPeer, own_address};
 use flagcx_p2p::memory::RemoteTable;
 
 use super::answer::{NetError, answer};
-use super::devices::{device, limits, own_address};
+use super::devices::{device, limits};
 use super::ffi::Answer;
 
 /// Target of a sendComm and of a recvComm.
@@ -36,8 +36,9 @@ impl Comm {
     ) -> Result<Self, NetError> {
         let (control, ours) = (peer.stream.peer(), peer.capabilities.ours);
         let ip = control.ip();
-        let own_address = own_address(config::global())?.advertise;
-        let local = ip.is_loopback() || ip == own_address;
+        // Not the one that peers are told: hosts behind one forwarder have it in common.
+        let (own, _) = own_address(config::global()).map_err(NetError::internal)?;
+        let local = ip.is_loopback() || ip == own;
         let established = Established {
             peer: PeerInfo { control, ip, gpu_index: -1, local, same_process: false, ours, incarnation: 0 },
             // The peer announces no regions here: its keys are checked by the fabric alone.

@@ -69,7 +69,7 @@ pub(super) fn device(index: i32) -> Result<&'static NetDevice, NetError> {
 }
 
 /// Where this process listens, as the configuration says.
-pub(super) fn own_address(config: &Config) -> Result<LocalAddress, NetError> {
+pub(super) fn listen_address(config: &Config) -> Result<LocalAddress, NetError> {
     local_address(config).map_err(NetError::internal)
 }
 

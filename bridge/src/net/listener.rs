@@ -10,7 +10,7 @@ use flagcx_p2p::control::RawListener;
 
 use super::answer::{NetError, answer};
 use super::comm::Comm;
-use super::devices::{device, limits, own_address};
+use super::devices::{device, limits, listen_address};
 use super::ffi::Answer;
 
 /// Target of a listenComm. It lives in an `Arc`, so that closing it leaves a blocked accept what it works on.
@@ -27,7 +27,7 @@ impl Listener {
         let config = config::global();
         // Asked for now, so that a bad index is not found out by the first peer.
         device(index)?.context()?;
-        let raw = Arc::new(RawListener::bind(&own_address(config)?, &limits(config)?)?);
+        let raw = Arc::new(RawListener::bind(&listen_address(config)?, &limits(config)?)?);
         Ok((Self { device: index, raw: Mutex::new(Some(Arc::clone(&raw))) }, raw))
     }
 

@@ -9,7 +9,7 @@
 //! * [`transfer`] cuts what the caller asked for and remembers how it ended; [`pool`] posts and polls;
 //! * [`fabric`] is the contract a provider fulfils: real RDMA devices, or a software fabric without a NIC.
 //!
-//! Dependencies point down that list only; `auth`, `config`, `memory`, `topology`, `device`, `control`, `notify` and
+//! Dependencies point down that list only; `auth`, `config`, `memory`, `topology`, `device`, `control`, `notify`, `ports` and
 //! `observe` stand beside it and never call back up (`tests/layering.rs` holds the table).
 #![deny(unsafe_code)]
 
@@ -30,6 +30,7 @@ pub mod memory;
 pub mod notify;
 pub mod observe;
 pub mod pool;
+pub mod ports;
 pub(crate) mod sync;
 pub mod topology;
 pub mod transfer;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::config::Config;
-use flagcx_p2p::control::wire::{Features, RegionEntry};
+use flagcx_p2p::control::wire::{Features, RegionEntry, SliceSettings};
 use flagcx_p2p::control::{
     Abort, LaneCapabilities, LaneFuture, LaneSetup, Limits, Listener, LocalSide, Peer, PeerCapabilities,
     connect, initiate, respond,
@@ -65,6 +65,7 @@ impl End {
             notify_port: self.receiver.port(),
             same_process: false,
             address: self.address,
+            advertise: None,
             features: Features {
                 bits: Features::CHANNEL,
                 max_notification: 1 << 20,
@@ -72,6 +73,7 @@ impl End {
                 ..Features::default()
             },
             regions,
+            slices: &|_| SliceSettings::default(),
         }
     }
 }

@@ -72,8 +72,10 @@ fn queue_pairs_of_a_failed_handshake_are_created_and_destroyed_by_helpers() {
         notify_port: 0,
         same_process: false,
         address: LOOPBACK,
+        advertise: None,
         features,
         regions: &Vec::new,
+        slices: &|slices| slices,
     };
     let target = SocketAddr::new(LOOPBACK, engine.rpc_port().unwrap());
     let deadline = Instant::now() + support::LIMIT;

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::connection::Connection;
-use flagcx_p2p::control::wire::{Features, LaneRecord};
+use flagcx_p2p::control::wire::{Features, LaneRecord, SliceSettings};
 use flagcx_p2p::control::{
     Channel, ChannelFrame, Heard, LaneCapabilities, LaneFuture, LaneSetup, Limits, LocalSide,
     PeerCapabilities, connect, initiate,
@@ -96,6 +96,7 @@ impl Dialogue {
             notify_port: 0,
             same_process: false,
             address: loopback,
+            advertise: None,
             features: Features {
                 bits: Features::CHANNEL | Features::REBUILD,
                 max_notification: 1 << 20,
@@ -103,6 +104,7 @@ impl Dialogue {
                 ..Features::default()
             },
             regions: &Vec::new,
+            slices: &|_| SliceSettings::default(),
         };
         let target = SocketAddr::new(loopback, engine.rpc_port().unwrap());
         let mut lanes = Named { like: None };

@@ -11,12 +11,14 @@
 
 mod nullverbs;
 mod recorder;
+mod runtime_client;
 mod support;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::connection::Context;
+use flagcx_p2p::control::local_address;
 use flagcx_p2p::engine::{Engine, EngineOptions};
 use flagcx_p2p::fabric::{DeviceList, Opcode, verbs};
 use flagcx_p2p::pool::{RequestList, Submission};
@@ -125,6 +127,44 @@ fn slice_size_and_fragment_limit_cut() {
     assert_eq!(requests(&[slice, ("FLAGCX_P2P_FRAGMENT_LIMIT", "0")], 65_536), 16);
     assert_eq!(requests(&[slice, ("FLAGCX_P2P_FRAGMENT_LIMIT", "1000")], 4096 + 900), 1);
     assert_eq!(requests(&[slice, ("FLAGCX_P2P_FRAGMENT_LIMIT", "0")], 4096 + 900), 2);
+}
+
+/// The same at run time, on lanes that exist already; and not for the other engine of the process.
+#[test]
+fn runtime_control_cuts_later_transfers() {
+    let rig = Rig::new(&[]);
+    let requests = |length| rig.write(&[(0, 0, length)]).entries.len();
+    let engine = &rig.pair.client;
+    engine.start_rpc_server().unwrap();
+    assert_eq!(requests(65_536), 1);
+    let change = "FLAGCX_P2P_SLICE_SIZE=4096\nFLAGCX_P2P_FRAGMENT_LIMIT=1000";
+    let answer = runtime_client::ask(engine, change);
+    assert_eq!(answer, r#"{"status":0,"slice_size":4096,"fragment_limit":1000,"error":""}"#);
+    // Twice each: the second one may take the short way of a transfer that is like the one before it.
+    assert_eq!((requests(65_536), requests(65_536)), (16, 16));
+    assert_eq!((requests(4096 + 900), requests(4096 + 900)), (1, 1));
+    assert_eq!((requests(4096 + 1001), requests(4096 + 1001)), (2, 2));
+    runtime_client::ask(engine, "FLAGCX_P2P_SLICE_SIZE=1073741824");
+    assert_eq!((requests(65_536), requests(65_536)), (1, 1));
+    rig.pair.server.start_rpc_server().unwrap();
+    assert!(runtime_client::ask(&rig.pair.server, "GET").contains(r#""fragment_limit":4096"#));
+}
+
+#[test]
+fn runtime_control_lets_other_hosts_ask() {
+    let own = local_address(&config(&[("FLAGCX_P2P_BIND", "")])).unwrap().own;
+    if own.is_loopback() {
+        println!("not run: this host has no address but loopback, so no client comes from another one");
+        return;
+    }
+    // A client that connects to an address of its own host has that address too, which is not loopback.
+    let status = |settings: &[(&str, &str)]| {
+        let engine = support::engine(&[settings, &[("FLAGCX_P2P_BIND", &own.to_string())]].concat());
+        engine.start_rpc_server().unwrap();
+        runtime_client::ask(&engine, "GET")
+    };
+    assert!(status(&[]).contains("FLAGCX_P2P_RUNTIME_CONTROL=1"));
+    assert!(status(&[("FLAGCX_P2P_RUNTIME_CONTROL", "1")]).starts_with(r#"{"status":0,"#));
 }
 
 #[test]

@@ -367,7 +367,7 @@ fn a_path_that_cannot_be_had_is_an_error_that_says_why() {
     assert!(error.contains("no such queue pair"), "{error}");
     let closed = flagcx_p2p::fabric::QpAddress { lid: 1, ..address };
     let error = connect(SoftwareOptions::default(), closed).unwrap_err();
-    assert!(error.contains("refused"), "{error}");
+    assert!(error.contains("refused") && error.contains("the peer announced this address"), "{error}");
     let ethernet = flagcx_p2p::fabric::QpAddress { link_layer: 2, ..address };
     let error = connect(SoftwareOptions::default(), ethernet).unwrap_err();
     assert!(error.contains("link layer"), "{error}");

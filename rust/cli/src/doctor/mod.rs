@@ -1,5 +1,6 @@
 //! `doctor`: what the engine finds on this machine, what it would do with it, and what would fail.
 
+mod addresses;
 mod devices;
 mod limits;
 mod probe;
@@ -25,6 +26,7 @@ pub(crate) fn run() -> Result<()> {
     let mut findings = Findings::default();
     output::line(&format!("flagcx-p2p {}", env!("CARGO_PKG_VERSION")));
     settings(config, &mut findings);
+    addresses::report(config, &mut findings);
     let devices = devices::report(config, &mut findings);
     limits::report(
         devices.is_ok_and(|provider| provider == Some(flagcx_p2p::fabric::Provider::Verbs)),

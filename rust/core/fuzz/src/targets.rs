@@ -4,8 +4,8 @@ use flagcx_p2p::auth::{AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, Responde
 use flagcx_p2p::config::{Config, Files, NameList, parse_integer};
 use flagcx_p2p::control::wire::notification::{Header, decode_message};
 use flagcx_p2p::control::wire::{
-    ControlMeta, Features, FrameHeader, Handle, LaneRecord, SocketKind, Tag, decode_address, decode_regions,
-    encode_address, encode_regions,
+    ControlMeta, Features, FrameHeader, Handle, Hello, LaneRecord, SliceSettings, SocketKind, Tag,
+    decode_address, decode_regions, encode_address, encode_regions,
 };
 use flagcx_p2p::control::{ChannelFrame, Metadata, numeric, parse_address, split_session};
 use flagcx_p2p::fabric::HcaFilter;
@@ -34,8 +34,10 @@ pub const TARGETS: &[Target] = &[
     ("metadata", metadata),
     ("name_list", name_list),
     ("notification", notification),
+    ("opening", opening),
     ("preamble", preamble),
     ("regions", regions),
+    ("runtime_control", runtime_control),
     ("session", session),
 ];
 
@@ -68,6 +70,28 @@ pub fn frame(data: &[u8]) {
         assert!(data.starts_with(&header.encode()));
         if let Ok(size) = header.expect(Tag::Regions, 1000) {
             assert!(size <= 1000);
+        }
+    }
+}
+
+/// The hello of FlagCX's next version.
+pub fn opening(data: &[u8]) {
+    if let Ok(hello) = Hello::decode(data) {
+        assert!(data.starts_with(&hello.encode()));
+        assert_eq!(hello.check().is_ok(), hello == Hello::OURS);
+    }
+}
+
+/// Requests of the runtime control, and answers that repeat what they say.
+pub fn runtime_control(data: &[u8]) {
+    match SliceSettings::parse_request(data) {
+        Ok(SliceSettings { slice_size, fragment_limit }) => {
+            assert!(slice_size == 0 || (4096..=1 << 30).contains(&slice_size));
+            assert!(fragment_limit <= 1 << 30);
+        }
+        Err(error) => {
+            let answer = SliceSettings::default().encode_answer(&error.to_string());
+            assert!(!answer.contains(char::is_control) && answer.len() < 4096, "{answer}");
         }
     }
 }

@@ -24,6 +24,7 @@ use ipnet::IpNet;
 use once_cell::sync::OnceCell;
 
 use crate::auth::AuthKey;
+use crate::control::Advertise;
 use crate::fabric::{FabricChoice, FabricOptions, PathKind, SoftwareOptions, VerbsOptions};
 
 pub use docs::markdown;
@@ -126,6 +127,8 @@ pub struct Config {
 
     /// `FLAGCX_P2P_BIND`.
     pub bind: Option<IpAddr>,
+    /// `FLAGCX_P2P_ADVERTISE`; its name is looked up when an engine opens.
+    pub advertise: Option<Advertise>,
     /// `FLAGCX_P2P_PORT_RANGE`, inclusive.
     pub port_range: Option<(u16, u16)>,
     /// `FLAGCX_SOCKET_IFNAME`, in the syntax of [`NameList`]; `None` chooses.
@@ -146,6 +149,8 @@ pub struct Config {
     pub auth_key_file: Option<PathBuf>,
     /// `FLAGCX_P2P_AUTH_ALLOW_ORIGINAL`.
     pub auth_allow_original: bool,
+    /// `FLAGCX_P2P_RUNTIME_CONTROL`.
+    pub runtime_control: bool,
     /// `FLAGCX_P2P_ALLOW`; empty for everyone.
     pub allow: Vec<IpNet>,
 
@@ -241,6 +246,7 @@ impl Config {
             verbs: self.verbs_options(),
             software: SoftwareOptions {
                 bind: self.bind,
+                advertise: None,
                 ports: self.port_range,
                 force: self.path,
                 auth_key: self.auth_key()?,

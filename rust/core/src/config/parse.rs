@@ -11,6 +11,7 @@ use super::table::{
 };
 use super::variable::{Kind, Variable};
 use super::{AddressFamily, Config, Transport};
+use crate::control::Advertise;
 use crate::fabric::{FabricChoice, PathKind};
 
 pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
@@ -89,6 +90,7 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         handshake_timeout: Duration::from_millis(read.number(&deadlines::HANDSHAKE_TIMEOUT_MS)),
         keepalive: optional_millis(read, &deadlines::KEEPALIVE_MS),
         bind: read.parsed(&network::BIND, parse_address),
+        advertise: read.parsed(&network::ADVERTISE, Advertise::parse),
         port_range: read.parsed(&network::PORT_RANGE, parse_port_range),
         socket_ifname: read.text(&network::SOCKET_IFNAME),
         socket_family: match read.word(&network::SOCKET_FAMILY) {
@@ -102,6 +104,7 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         notif_max_bytes: read.number(&notifications::NOTIF_MAX_BYTES),
         auth_key_file: read.text(&security::AUTH_KEY_FILE).map(Into::into),
         auth_allow_original: read.switch(&security::AUTH_ALLOW_ORIGINAL),
+        runtime_control: read.switch(&security::RUNTIME_CONTROL),
         allow: read.parsed(&security::ALLOW, parse_networks).unwrap_or_default(),
         debug: read.text(&logging::DEBUG),
         debug_subsys: read.text(&logging::DEBUG_SUBSYS),

@@ -9,7 +9,7 @@ use super::device_events::{DeviceEvents, DeviceHealth};
 use crate::config::Config;
 use crate::fabric::{Device, FabricError};
 use crate::memory::{Region, Registry};
-use crate::pool::{PoolError, PoolOptions, SlicePolicy, TimeLimit, WorkerPool};
+use crate::pool::{PoolError, PoolOptions, SlicePolicy, SliceSizes, TimeLimit, WorkerPool};
 use crate::topology::{Sysfs, cpus_near};
 use crate::transfer::Table;
 
@@ -24,6 +24,8 @@ pub struct Context {
     pub pool: Arc<WorkerPool>,
     /// How transfers are cut into work requests, if queue pairs are granted what is asked.
     pub policy: SlicePolicy,
+    /// The sizes of slices now; those of `policy` are the first.
+    pub slice_sizes: SliceSizes,
     /// Settings of transfers.
     pub settings: TransferSettings,
     /// What the device says on its own; `None` where they cannot be read.
@@ -62,7 +64,12 @@ const ABORT_LIMIT: Duration = Duration::from_secs(4);
 
 impl Context {
     /// A context over `pool`, with regions on its device.
-    pub fn new(pool: Arc<WorkerPool>, policy: SlicePolicy, settings: TransferSettings) -> Self {
+    pub fn new(
+        pool: Arc<WorkerPool>,
+        policy: SlicePolicy,
+        slice_sizes: SliceSizes,
+        settings: TransferSettings,
+    ) -> Self {
         let device_events = DeviceEvents::of_device(pool.device())
             .inspect_err(|error| {
                 tracing::warn!("cannot listen to the asynchronous events of the device: {error}")
@@ -75,6 +82,7 @@ impl Context {
             transfers: Table::default(),
             pool,
             policy,
+            slice_sizes,
             settings,
             gpu_index: 0,
             device_copies: DeviceCopies::default(),
@@ -102,14 +110,17 @@ impl Context {
                 cpus: cpus_near(&Sysfs::default(), device.attributes().pci_path.as_deref().map(Path::new)),
             },
         )?;
-        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let (slice_size, fragment_limit) = (size(config.slice_size), size(config.fragment_limit));
+        let max_message = device.port()?.max_message;
         let policy = SlicePolicy::new(
-            size(config.slice_size),
-            size(config.fragment_limit),
-            device.port()?.max_message,
+            slice_size as usize,
+            fragment_limit as usize,
+            max_message,
             config.max_sge,
             config.max_inline,
         );
+        let slice_sizes = SliceSizes::new(slice_size, fragment_limit, max_message);
         let settings = TransferSettings {
             timeout: config.xfer_timeout,
             spin: config.spin,
@@ -118,7 +129,7 @@ impl Context {
             max_sge: config.max_sge,
             max_inline: config.max_inline,
         };
-        Ok(Self::new(pool, policy, settings))
+        Ok(Self::new(pool, policy, slice_sizes, settings))
     }
 
     /// The engine is closed, and so is every connection of it: gives back what it keeps for transfers to come.

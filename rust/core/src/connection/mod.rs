@@ -39,7 +39,7 @@ use crate::transfer::RdmaDesc;
 pub struct Connection {
     context: Arc<Context>,
     lanes: Vec<LaneHandle>,
-    /// How transfers are cut for these lanes.
+    /// How transfers are cut for these lanes, but for the sizes: see [`Connection::policy`].
     policy: SlicePolicy,
     path: PathKind,
     remote: RemoteTable,

@@ -78,8 +78,10 @@ impl Connection {
             return None;
         }
         let lane = self.lanes.get(self.own_lane(thread_hint()))?;
-        lane.worker
-            .try_begin_one(lane.key, &OnePiece { connection: self, opcode, piece, worker: lane.worker_index })
+        lane.worker.try_begin_one(
+            lane.key,
+            &OnePiece { connection: self, policy: self.policy(), opcode, piece, worker: lane.worker_index },
+        )
     }
 
     /// As [`Connection::submit`], for who has tried [`Connection::submit_one`].
@@ -157,7 +159,8 @@ impl Connection {
         let lane = self.pick_lane(hint)?;
         let mut list = self.context.pool.spare_lists().take();
         list.first = true;
-        if let Err(error) = build(iovs, Share::all(iovs), self.scope(), opcode, &mut list, None) {
+        let policy = self.policy();
+        if let Err(error) = build(iovs, Share::all(iovs), self.scope(&policy), opcode, &mut list, None) {
             self.context.pool.spare_lists().keep(list);
             return Err(error);
         }
@@ -183,7 +186,8 @@ impl Connection {
         }
         lane.worker.try_begin(lane.key, task, |list, recent| {
             list.first = true;
-            build(iovs, Share::all(iovs), self.scope(), opcode, list, recent)
+            let policy = self.policy();
+            build(iovs, Share::all(iovs), self.scope(&policy), opcode, list, recent)
         })
     }
 
@@ -198,7 +202,8 @@ impl Connection {
         plan: &Plan,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
-        let scope = self.scope();
+        let policy = self.policy();
+        let scope = self.scope(&policy);
         let hint = thread_hint();
         let mut lists: [Option<RequestList>; MAX_PARTS] = Default::default();
         for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
@@ -283,9 +288,15 @@ impl Connection {
         }
     }
 
+    /// How transfers that start now are cut.
+    #[inline(always)]
+    fn policy(&self) -> SlicePolicy {
+        self.context.slice_sizes.apply(&self.policy)
+    }
+
     #[inline]
-    fn scope(&self) -> Scope<'_> {
-        Scope { local: &self.context.registry, remote: &self.remote, policy: &self.policy }
+    fn scope<'a>(&'a self, policy: &'a SlicePolicy) -> Scope<'a> {
+        Scope { local: &self.context.registry, remote: &self.remote, policy }
     }
 
     /// Whether every worker would take so many parts from this thread, even if nobody empties its queue.
@@ -333,6 +344,7 @@ impl Connection {
 /// A piece on its short way; see [`Connection::submit_one`].
 struct OnePiece<'a> {
     connection: &'a Connection,
+    policy: SlicePolicy,
     opcode: Opcode,
     piece: &'a Piece,
     /// Index of the worker.
@@ -349,7 +361,7 @@ impl OneRequest for OnePiece<'_> {
 
     #[inline(always)]
     fn policy(&self) -> &SlicePolicy {
-        &self.connection.policy
+        &self.policy
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::socket::{Miss, Patience, Stream, Unreached, connect_any, listed};
-use super::{Abort, HandshakeError, Limits, ResolveError, Step, resolve};
+use super::{Abort, HandshakeError, Limits, ResolveError, Step, parse_address, resolve};
 
 /// One call that connects to `host:port`. Its deadlines are absolute and set when it begins:
 ///
@@ -29,6 +29,8 @@ pub struct Dial {
     abort: Option<Abort>,
     /// The addresses that accepted, and why each was of no use.
     failed: Vec<String>,
+    /// Where the addresses are from, for errors.
+    origin: String,
 }
 
 /// A bootstrap socket, and the rest of what the handshake needs.
@@ -62,7 +64,7 @@ impl Dial {
         let begun = Instant::now();
         let connect_by = begun + limits.connect_timeout;
         match resolve(host, port, connect_by, limits.abort.as_ref()) {
-            Ok(targets) => Ok(Self::to(targets, begun, limits)),
+            Ok(targets) => Ok(Self { origin: origin(host), ..Self::to(targets, begun, limits) }),
             Err(ResolveError::Aborted) => Err(DialError::Aborted),
             Err(error) => Err(error.into()),
         }
@@ -80,6 +82,7 @@ impl Dial {
             patience: Patience::UntilDeadline,
             abort: limits.abort.clone(),
             failed: Vec::new(),
+            origin: GIVEN.to_owned(),
         }
     }
 
@@ -119,6 +122,7 @@ impl Dial {
 
     fn unreached(&self, misses: &[Miss]) -> DialError {
         let mut text = listed(self.failed.iter().cloned().chain(misses.iter().map(Miss::to_string)));
+        text += &format!(" ({})", self.origin);
         if !misses.is_empty() && self.patience == Patience::UntilDeadline {
             let timeout = self.connect_timeout.as_millis();
             text += &format!(
@@ -129,6 +133,16 @@ impl Dial {
     }
 }
 
+/// Where the addresses of `host` are from.
+fn origin(host: &str) -> String {
+    match parse_address(host) {
+        Some(_) => GIVEN.to_owned(),
+        None => format!("looked up for {host:?}"),
+    }
+}
+
+const GIVEN: &str = "the address that was given";
+
 /// What a handshake gets even if there are many more addresses: a peer answers within this unless its host is very busy.
 const LEAST_HANDSHAKE: Duration = Duration::from_secs(2);
 
@@ -138,7 +152,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::control::{AllowList, ConnectedHosts, Listener};
+    use crate::control::{AllowList, ConnectedHosts, Listener, Openings};
 
     fn limits(connect_ms: u64, handshake_ms: u64) -> Limits {
         Limits {
@@ -149,6 +163,8 @@ mod tests {
             allow: AllowList::default(),
             auth: None,
             allow_original: false,
+            runtime_control: false,
+            openings: Openings::default(),
             connected_hosts: ConnectedHosts::default(),
             abort: None,
         }

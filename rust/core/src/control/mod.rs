@@ -7,8 +7,10 @@
 //!   part alone;
 //! * [`Channel`] is the connection that stays open afterwards between two engines of this kind;
 //! * [`crate::auth::AuthKey`] and [`AllowList`] say who may connect, and [`ConnectedHosts`] which hosts are peers;
-//! * [`local_address`], [`resolve`], [`split_session`] and [`Metadata`] deal with addresses as people write them.
+//! * [`rank_interfaces`] and [`local_address`] choose the address that peers are told, or [`Advertised`] replaces it;
+//! * [`resolve`], [`split_session`] and [`Metadata`] deal with addresses as people write them.
 
+mod advertise;
 mod allow;
 mod channel;
 mod connected_hosts;
@@ -22,6 +24,7 @@ mod socket;
 pub mod wire;
 
 pub use crate::events::Abort;
+pub use advertise::{Advertise, AdvertiseError, Advertised};
 pub use allow::AllowList;
 #[cfg(test)]
 pub(crate) use channel::tests as channel_tests;
@@ -29,12 +32,15 @@ pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME};
 pub use connected_hosts::{ConnectedHost, ConnectedHosts};
 pub use dial::{Dial, DialError, Dialed};
 pub use handshake::{
-    HandshakeError, LaneFuture, LaneSetup, Limits, LocalSide, Peer, PeerCapabilities, RawListener, RawPeer,
-    Reason, Step, initiate, initiate_raw, respond,
+    HandshakeError, LaneFuture, LaneSetup, Limits, LocalSide, Openings, Peer, PeerCapabilities, RawListener,
+    RawPeer, Reason, Step, initiate, initiate_raw, respond,
 };
 pub(crate) use handshake::{SILENCE_LIMIT, respond_with};
 pub use host::{HostError, numeric, parse_address, split_session};
-pub use interface::{Interface, InterfaceRules, LocalAddress, NoInterface, choose_interface, local_address};
+pub use interface::{
+    AddressError, Interface, InterfaceRules, Kind, Link, LocalAddress, Preference, Ranked, Unfit, interfaces,
+    local_address, own_address, rank_interfaces,
+};
 pub use metadata::Metadata;
 pub use resolver::{ResolveError, resolve};
 pub use socket::{Listener, Miss, Patience, Stream, Unreached, connect, connect_any};

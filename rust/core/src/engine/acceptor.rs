@@ -165,14 +165,14 @@ impl Engine {
 
     /// Ends waiting and future accepts for good; connections and notifications go on. Idempotent.
     pub fn stop_accept(&self) {
-        if let Some(acceptor) = &self.acceptor {
+        if let Ok(acceptor) = &self.acceptor {
             acceptor.stop();
         }
     }
 
     /// Accepts in the background and keeps the connections until the engine closes. Idempotent.
     pub fn start_rpc_server(self: &Arc<Self>) -> Result<(), EngineError> {
-        let Some(acceptor) = &self.acceptor else { return Ok(()) };
+        let Ok(acceptor) = &self.acceptor else { return Ok(()) };
         if self.context.is_err() {
             // As in the original: without a device there is nothing to serve, and that is no error.
             return Ok(());
@@ -187,10 +187,10 @@ impl Engine {
         Ok(())
     }
 
-    fn acceptor(&self) -> Result<&Arc<Acceptor>, EngineError> {
+    pub(super) fn acceptor(&self) -> Result<&Arc<Acceptor>, EngineError> {
         self.acceptor
             .as_ref()
-            .ok_or_else(|| EngineError::Unavailable("this engine has no control listener".to_owned()))
+            .map_err(|reason| EngineError::Unavailable(format!("this engine cannot be reached: {reason}")))
     }
 
     fn start_listening(self: &Arc<Self>, inbox: &mut Inbox) -> Result<(), EngineError> {

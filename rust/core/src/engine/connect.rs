@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{Accepted, Engine, EngineError};
 use crate::connection::{Connection, Context, Established, LaneBuilder, PeerInfo};
-use crate::control::wire::{Features, RegionEntry};
+use crate::control::wire::{Features, RegionEntry, SliceSettings};
 use crate::control::{
-    self, Channel, Dial, DialError, Dialed, HandshakeError, Limits, LocalSide, Peer, Stream,
+    self, Channel, Dial, DialError, Dialed, HandshakeError, Limits, LocalSide, Peer, Reason, Step, Stream,
 };
 use crate::events::Waiter;
 use crate::memory::{RemoteRegion, RemoteTable};
@@ -34,7 +34,8 @@ impl Engine {
         };
         let regions = || announced(context);
         let limits = self.limits()?;
-        let local = self.local_side(&regions, same_process);
+        let slices = |change| change_slices(context, change);
+        let local = self.local_side(&regions, &slices, same_process);
         let mut dial = Dial::new(host, port, &limits).map_err(error)?;
         loop {
             let Dialed { stream, target, deadline } = dial.connect().map_err(error)?;
@@ -57,7 +58,8 @@ impl Engine {
             limits: self.limits()?,
             gpu_index: self.gpu_index,
             notify_port: self.notify_port(),
-            address: self.address,
+            address: self.address.listen(),
+            advertise: self.advertise(),
             features: self.features(),
         })
     }
@@ -119,15 +121,26 @@ impl Engine {
         Ok(Accepted { connection, ip, gpu_index })
     }
 
-    fn local_side<'a>(&self, regions: &'a dyn Fn() -> Vec<RegionEntry>, same_process: bool) -> LocalSide<'a> {
+    fn local_side<'a>(
+        &self,
+        regions: &'a dyn Fn() -> Vec<RegionEntry>,
+        slices: &'a dyn Fn(SliceSettings) -> SliceSettings,
+        same_process: bool,
+    ) -> LocalSide<'a> {
         LocalSide {
             gpu_index: self.gpu_index,
             notify_port: self.notify_port(),
             same_process,
-            address: self.address,
+            address: self.address.listen(),
+            advertise: self.advertise(),
             features: self.features(),
             regions,
+            slices,
         }
+    }
+
+    fn advertise(&self) -> Option<IpAddr> {
+        self.address.advertised.map(|advertised| advertised.ip)
     }
 
     fn features(&self) -> Features {
@@ -141,7 +154,8 @@ impl Engine {
 
     fn limits(&self) -> Result<Limits, EngineError> {
         let limits = Limits::from_config(&self.config, Some(self.abort.clone()))?;
-        Ok(Limits { connected_hosts: self.connected_hosts.clone(), ..limits })
+        let (connected_hosts, openings) = (self.connected_hosts.clone(), self.openings.clone());
+        Ok(Limits { connected_hosts, openings, ..limits })
     }
 }
 
@@ -153,6 +167,7 @@ pub(super) struct Responding {
     gpu_index: i32,
     notify_port: u16,
     address: IpAddr,
+    advertise: Option<IpAddr>,
     features: Features,
 }
 
@@ -172,11 +187,26 @@ impl Responding {
     ) -> Result<Option<Peer>, EngineError> {
         let source = stream.peer();
         let regions = || announced(&self.context);
-        let &Self { gpu_index, notify_port, address, features, .. } = self;
-        let same_process = false;
-        let local = LocalSide { gpu_index, notify_port, same_process, address, features, regions: &regions };
+        let &Self { gpu_index, notify_port, address, advertise, features, .. } = self;
+        let slices = |change| change_slices(&self.context, change);
+        let local = LocalSide {
+            gpu_index,
+            notify_port,
+            same_process: false,
+            address,
+            advertise,
+            features,
+            regions: &regions,
+            slices: &slices,
+        };
         match control::respond_with(stream, &local, lanes, &self.limits, waiter).await {
             Ok(peer) => Ok(Some(peer)),
+            // It has been logged with what it asked for.
+            Err(HandshakeError {
+                step: Step::RuntimeControl,
+                reason: Reason::RuntimeControl | Reason::Refused(_),
+                ..
+            }) => Ok(None),
             Err(error) if error.is_stray() => {
                 tracing::info!("{source} is no peer: {error}");
                 Ok(None)
@@ -195,6 +225,12 @@ enum Role {
 
 fn accept_error(source: SocketAddr, error: &HandshakeError) -> EngineError {
     EngineError::Peer { operation: "accept from", peer: source.to_string(), reason: error.to_string() }
+}
+
+/// For clients of the runtime control.
+fn change_slices(context: &Context, change: SliceSettings) -> SliceSettings {
+    let (slice_size, fragment_limit) = context.slice_sizes.change(change.slice_size, change.fragment_limit);
+    SliceSettings { slice_size, fragment_limit }
 }
 
 /// The regions that peers are told of.

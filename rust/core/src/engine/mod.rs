@@ -22,7 +22,7 @@ use sessions::Sessions;
 
 use crate::config::Config;
 use crate::connection::{Connection, Context};
-use crate::control::{Abort, ConnectedHosts, Metadata};
+use crate::control::{Abort, ConnectedHosts, LocalAddress, Metadata, Openings};
 use crate::fabric::Device;
 use crate::notify::{LargeMessage, Message, Receiver};
 
@@ -32,16 +32,19 @@ use crate::notify::{LargeMessage, Message, Receiver};
 pub struct Engine {
     config: Arc<Config>,
     gpu_index: i32,
-    address: IpAddr,
+    address: LocalAddress,
     /// Random per engine: a peer recognises a restarted engine by another one.
     incarnation: u64,
     /// Without a device, why: the engine then reports metadata and nothing else.
     context: Result<Arc<Context>, String>,
-    acceptor: Option<Arc<Acceptor>>,
+    /// Without a control listener, why.
+    acceptor: Result<Arc<Acceptor>, String>,
     sessions: Sessions,
     notifications: Option<Receiver>,
     /// Hosts of the connections, shared with the receiver.
     connected_hosts: ConnectedHosts,
+    /// With what connections to peers begin.
+    openings: Openings,
     /// Every connection of this engine that is still alive, to be closed with it; `None` once it is closed.
     connections: Mutex<Option<Vec<Weak<Connection>>>>,
     /// Ends waits of connecting threads when the engine closes.
@@ -62,22 +65,26 @@ pub struct Accepted {
 impl Engine {
     /// `ip:port?gpu?notifPort`: what peers need to connect.
     pub fn metadata(&self) -> Result<String, EngineError> {
-        let port = self
-            .rpc_port()
-            .ok_or_else(|| EngineError::Unavailable("no control listener, so no metadata".to_owned()))?;
-        let control = SocketAddr::new(self.address, port);
+        let port = self.acceptor()?.local().port();
+        let told = self.address.advertised.and_then(|advertised| advertised.port).unwrap_or(port);
+        let control = SocketAddr::new(self.address(), told);
         Ok(Metadata { control, gpu_index: self.gpu_index.max(0), notify_port: self.notify_port() }
             .to_string())
     }
 
-    /// Port of the control listener, `None` without one.
+    /// Port of the control listener on this host, `None` without one. Peers are told that of `FLAGCX_P2P_ADVERTISE`.
     pub fn rpc_port(&self) -> Option<u16> {
-        self.acceptor.as_ref().map(|acceptor| acceptor.local().port())
+        self.acceptor.as_ref().ok().map(|acceptor| acceptor.local().port())
     }
 
     /// The address that peers are told.
     pub fn address(&self) -> IpAddr {
-        self.address
+        self.address.told()
+    }
+
+    /// Where listeners are bound, what peers are told, and why.
+    pub fn local_address(&self) -> &LocalAddress {
+        &self.address
     }
 
     /// The device in use, `None` without one.
@@ -103,11 +110,11 @@ impl Engine {
     /// Stops listeners, closes every connection, ends every transfer and registration. Idempotent; also done on drop.
     pub fn close(&self) {
         self.abort.abort();
-        if let Some(acceptor) = &self.acceptor {
+        if let Ok(acceptor) = &self.acceptor {
             acceptor.stop();
         }
         self.sessions.clear();
-        let kept = self.acceptor.as_ref().map(|acceptor| acceptor.take_kept());
+        let kept = self.acceptor.as_ref().ok().map(|acceptor| acceptor.take_kept());
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner).take();
         for connection in connections.iter().flatten().filter_map(Weak::upgrade) {
             connection.close();

@@ -10,7 +10,7 @@ use super::{Engine, EngineError};
 use crate::auth::random;
 use crate::config::Config;
 use crate::connection::Context;
-use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, local_address};
+use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, Openings, local_address};
 use crate::device;
 use crate::fabric::{self, Device, DeviceList, FabricChoice, FabricError};
 use crate::notify::{Receiver, ReceiverOptions};
@@ -26,14 +26,16 @@ pub struct EngineOptions {
 }
 
 impl Engine {
-    /// Opens an engine: device, listeners, region table. Where only verbs are allowed and no port is active, it opens
+    /// Opens an engine: device, listeners, region table. With a `FLAGCX_P2P_ADVERTISE` that has no address it does not
+    /// open, as with a `FLAGCX_SOCKET_IFNAME` that fits no interface: every peer would be told what leads nowhere. Where only verbs are allowed and no port is active, it opens
     /// without a device: it reports its metadata, and refuses everything else with the reason. A control listener that
     /// cannot be opened leaves it alive but unreachable.
     pub fn open(config: Arc<Config>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
         config.check()?;
-        let LocalAddress { bind, advertise: address, reason } = own_address(&config)?;
-        tracing::debug!(%address, reason, "address chosen");
-        let device = choose_device(&config, &options, address)?;
+        let address = own_address(&config)?;
+        let bind = address.bind;
+        tracing::debug!(own = %address.own, told = %address.told(), reason = address.reason, "address chosen");
+        let device = choose_device(&config, &options, &address)?;
         let context = match device {
             Ok(device) => Ok(Arc::new(Context::open(&config, &device)?.of_gpu(options.gpu_index))),
             Err(reason) => Err(reason),
@@ -50,6 +52,7 @@ impl Engine {
             incarnation,
             notifications,
             connected_hosts,
+            openings: Openings::default(),
             context,
             acceptor,
             sessions: Sessions::default(),
@@ -59,7 +62,7 @@ impl Engine {
         });
         tracing::info!(
             device = engine.device().map_or("none", |device| device.attributes().name.as_str()),
-            address = %engine.address,
+            address = %engine.address(),
             port = engine.rpc_port(),
             "engine open"
         );
@@ -69,17 +72,18 @@ impl Engine {
 
 /// The devices of the process, opened as `config` says at the first call. Engines choose from it by default.
 pub fn devices(config: &Config) -> Result<&'static DeviceList, EngineError> {
-    process_devices(config, own_address(config)?.advertise)
+    process_devices(config, &own_address(config)?)
 }
 
 fn own_address(config: &Config) -> Result<LocalAddress, EngineError> {
     local_address(config).map_err(|error| EngineError::Unavailable(error.to_string()))
 }
 
-fn process_devices(config: &Config, address: IpAddr) -> Result<&'static DeviceList, EngineError> {
+fn process_devices(config: &Config, address: &LocalAddress) -> Result<&'static DeviceList, EngineError> {
     let mut options = config.fabric_options()?;
-    // Peers are told where data is listened for: `FLAGCX_P2P_BIND` may be unspecified, this is not.
-    options.software.bind = Some(address);
+    // Peers are told where data is listened for: `FLAGCX_P2P_BIND` may be unspecified, what they are told is not.
+    options.software.bind = Some(address.listen());
+    options.software.advertise = address.advertised.map(|advertised| advertised.ip);
     Ok(fabric::devices(&options)?)
 }
 
@@ -87,7 +91,7 @@ fn process_devices(config: &Config, address: IpAddr) -> Result<&'static DeviceLi
 fn choose_device(
     config: &Config,
     options: &EngineOptions,
-    address: IpAddr,
+    address: &LocalAddress,
 ) -> Result<Result<Arc<dyn Device>, String>, EngineError> {
     let choose = if config.dest_dev_affinity { on_rail } else { nearest };
     let pick = |list: &DeviceList| {
@@ -132,16 +136,16 @@ fn on_rail(devices: &[Arc<dyn Device>], gpu_index: i32) -> Option<Arc<dyn Device
     by_name.get(number).map(|device| Arc::clone(device))
 }
 
-fn open_listener(config: &Config, address: IpAddr) -> Option<Arc<Acceptor>> {
-    let abort = Abort::new().ok()?;
+fn open_listener(config: &Config, address: IpAddr) -> Result<Arc<Acceptor>, String> {
+    let abort = Abort::new().map_err(|error| format!("cannot open an eventfd: {error}"))?;
     match Listener::bind(address, config.port_range, &abort) {
         Ok(listener) => {
             let listener = listener.with_allow_list(AllowList::new(&config.allow));
-            Some(Arc::new(Acceptor::new(listener, abort)))
+            Ok(Arc::new(Acceptor::new(listener, abort)))
         }
         Err(error) => {
             tracing::warn!("no control listener on {address}, this engine cannot be reached: {error}");
-            None
+            Err(format!("no control listener on {address}: {error}"))
         }
     }
 }

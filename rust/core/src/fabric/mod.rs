@@ -250,6 +250,8 @@ impl Default for VerbsOptions {
 pub struct SoftwareOptions {
     /// Address of the data listener; `None` chooses as the control plane does (the interface of contract 4.3).
     pub bind: Option<IpAddr>,
+    /// The address of the data listener that peers are told; `None` for the one that it is bound to.
+    pub advertise: Option<IpAddr>,
     /// Ports of the data listener, inclusive; `None` lets the kernel choose.
     pub ports: Option<(u16, u16)>,
     /// Path to force; `None` takes the best that works. A forced path that does not work fails to connect.

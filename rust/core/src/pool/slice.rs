@@ -51,6 +51,18 @@ impl SlicePolicy {
         }
     }
 
+    /// Slice and longest request in one word, for [`super::SliceSizes`].
+    pub(super) fn sizes(&self) -> u64 {
+        u64::from(self.slice) << 32 | u64::from(self.longest)
+    }
+
+    /// The same policy with other sizes.
+    #[inline(always)]
+    pub(super) fn with_sizes(self, sizes: u64) -> Self {
+        let slice = (sizes >> 32) as u32;
+        Self { slice, longest: sizes as u32, join: slice.min(JOIN_LIMIT), ..self }
+    }
+
     /// Whether a queue pair that was granted so much takes every request that this makes.
     pub fn fits(&self, max_sge: u32, max_inline: u32) -> bool {
         u32::from(self.max_sge) <= max_sge && self.max_inline <= max_inline

@@ -151,6 +151,8 @@ fn a_malformed_restriction_keeps_the_engine_from_opening() {
         ("FLAGCX_P2P_PORT_RANGE", "9-1"),
         ("FLAGCX_P2P_PORT_RANGE", "0-10"),
         ("FLAGCX_P2P_PORT_RANGE", "1-70000"),
+        ("FLAGCX_P2P_ADVERTISE", "gate:0"),
+        ("FLAGCX_P2P_ADVERTISE", "0.0.0.0"),
     ];
     for (name, text) in cases {
         let error = config_of(&[(name, text)]).check().unwrap_err();
@@ -167,6 +169,7 @@ fn texts_are_parsed() {
         ("FLAGCX_P2P_ALLOW", "10.0.0.0/8, 192.0.2.7,2001:db8::/32"),
         ("FLAGCX_P2P_BIND", "[::1]"),
         ("FLAGCX_P2P_PORT_RANGE", "20000-20010"),
+        ("FLAGCX_P2P_ADVERTISE", "gate.example:80"),
         ("FLAGCX_P2P_FABRIC", "SOFTWARE"),
         ("FLAGCX_P2P_XFER_TIMEOUT_MS", "0"),
         ("FLAGCX_P2P_KEEPALIVE_MS", ""),
@@ -174,6 +177,7 @@ fn texts_are_parsed() {
     assert_eq!(config.allow.len(), 3);
     assert_eq!(config.bind, Some("::1".parse().unwrap()));
     assert_eq!(config.port_range, Some((20000, 20010)));
+    assert_eq!(config.advertise.unwrap(), Advertise { host: "gate.example".to_owned(), port: Some(80) });
     assert_eq!(config.fabric, FabricChoice::Software);
     assert_eq!(config.xfer_timeout, None);
     assert_eq!(config.keepalive, Config::default().keepalive);

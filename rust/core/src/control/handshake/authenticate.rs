@@ -27,15 +27,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Reason, Step};
+use super::opening::receive_opening;
 use super::psk::prove;
-use super::{Limits, LocalSide, Role};
+use super::{Limits, LocalSide, Role, locality};
 use crate::auth::{AuthError, AuthKey, Nonces, Session, random};
 use crate::control::wire::{Features, HANDLE_SIZE, Handle, Tag};
 
 /// What the peer has said of itself.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Where the peer's lane socket listens; meaningless from an initiator.
+    /// Where the peer's lane socket listens; from an initiator its address, with port 0.
     pub(super) address: SocketAddr,
     /// What it says about itself.
     pub(super) features: Option<Features>,
@@ -63,16 +64,18 @@ pub(super) async fn authenticate<L>(
         Ok((Handle { address, features: Some(features) }, listener))
     };
     match &limits.auth {
-        None => exchange(dialogue, make).await,
-        Some(key) => exchange_with_psk(dialogue, features, make, key, limits.allow_original).await,
+        None => exchange(dialogue, local, limits, make).await,
+        Some(key) => exchange_with_psk(dialogue, (local, limits), features, make, key).await,
     }
 }
 
 fn own_features(local: &LocalSide<'_>, limits: &Limits) -> io::Result<Features> {
     let auth = if limits.auth.is_some() { Features::AUTH } else { 0 };
+    let advertised = if local.advertise.is_some() { Features::ADVERTISED } else { 0 };
     Ok(Features {
-        bits: local.features.bits & !Features::AUTH | auth,
+        bits: local.features.bits & !(Features::AUTH | Features::ADVERTISED) | auth | advertised,
         process: process_token(),
+        host: locality::host_token(),
         nonce: random()?,
         ..local.features
     })
@@ -81,16 +84,18 @@ fn own_features(local: &LocalSide<'_>, limits: &Limits) -> io::Result<Features> 
 /// Without a key: handles are exchanged, and that is all.
 async fn exchange<L>(
     dialogue: &Dialogue<'_>,
+    local: &LocalSide<'_>,
+    limits: &Limits,
     make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
 ) -> Result<(Entry, L), HandshakeError> {
     let (theirs, listener) = match dialogue.role {
         Role::Initiator => {
             let (handle, listener) = make()?;
-            send_handle(dialogue, &handle).await?;
-            (receive_handle(dialogue).await?, listener)
+            let answer = dialogue.open(Step::Handles, Tag::Handle, &handle.encode(), HANDLE_SIZE).await?;
+            (decode(dialogue, &answer)?, listener)
         }
         Role::Responder => {
-            let theirs = receive_handle(dialogue).await?;
+            let theirs = receive_opening(dialogue, local, limits).await?;
             let (handle, listener) = make()?;
             send_handle(dialogue, &handle).await?;
             (theirs, listener)
@@ -105,10 +110,10 @@ async fn exchange<L>(
 /// With a key: random numbers first, then proofs, then handles.
 async fn exchange_with_psk<L>(
     dialogue: &Dialogue<'_>,
+    (local, limits): (&LocalSide<'_>, &Limits),
     ours: Features,
     make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
     key: &AuthKey,
-    allow_original: bool,
 ) -> Result<(Entry, L), HandshakeError> {
     let theirs = match dialogue.role {
         Role::Initiator => {
@@ -116,7 +121,7 @@ async fn exchange_with_psk<L>(
             receive_handle(dialogue).await?
         }
         Role::Responder => {
-            let theirs = receive_handle(&dialogue.impatient()).await?;
+            let theirs = receive_opening(&dialogue.impatient(), local, limits).await?;
             // Also to one that has no key: it is told so that one is required. An original engine would take it for an
             // address.
             if theirs.features.is_some() {
@@ -132,7 +137,7 @@ async fn exchange_with_psk<L>(
             Ok((Entry::new(handle, Some(session)), listener))
         }
         Some(_) => Err(dialogue.fail(Step::Authentication, AuthError::KeyMissing)),
-        None if allow_original => {
+        None if limits.allow_original => {
             let (handle, listener) = make()?;
             if dialogue.role == Role::Responder {
                 send_handle(dialogue, &handle).await?;
@@ -154,7 +159,11 @@ async fn send_handle(dialogue: &Dialogue<'_>, handle: &Handle) -> Result<(), Han
 
 async fn receive_handle(dialogue: &Dialogue<'_>) -> Result<Handle, HandshakeError> {
     let bytes = dialogue.receive_frame(Step::Handles, Tag::Handle, HANDLE_SIZE).await?;
-    Handle::decode(&bytes).map_err(|error| dialogue.fail(Step::Handles, error))
+    decode(dialogue, &bytes)
+}
+
+fn decode(dialogue: &Dialogue<'_>, handle: &[u8]) -> Result<Handle, HandshakeError> {
+    Handle::decode(handle).map_err(|error| dialogue.fail(Step::Handles, error))
 }
 
 /// A handle that says only that there is a key: random number, no address, no incarnation.

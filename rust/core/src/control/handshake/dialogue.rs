@@ -88,11 +88,40 @@ impl Dialogue<'_> {
         tag: Tag,
         limit: usize,
     ) -> Result<Vec<u8>, HandshakeError> {
+        let header = self.receive_header(step).await?;
+        self.receive_payload(step, header, tag, limit).await
+    }
+
+    pub(super) async fn receive_header(&self, step: Step) -> Result<FrameHeader, HandshakeError> {
         let header = self.read::<FRAME_HEADER_SIZE>(step).await?;
-        let size = FrameHeader::decode(&header)
-            .and_then(|header| header.expect(tag, limit))
-            .map_err(|error| self.fail(step, error))?;
+        FrameHeader::decode(&header).map_err(|error| self.fail(step, error))
+    }
+
+    /// What follows a header: an error unless that is of the expected tag and size.
+    pub(super) async fn receive_payload(
+        &self,
+        step: Step,
+        header: FrameHeader,
+        tag: Tag,
+        limit: usize,
+    ) -> Result<Vec<u8>, HandshakeError> {
+        let size = header.expect(tag, limit).map_err(|error| self.fail(step, error))?;
         self.read_vec(step, size).await
+    }
+
+    /// Sends the first frame of a socket and receives the answer, a frame of the same tag. [`Reason::Unanswered`] when the
+    /// peer closes the socket without one.
+    pub(super) async fn open(
+        &self,
+        step: Step,
+        tag: Tag,
+        payload: &[u8],
+        limit: usize,
+    ) -> Result<Vec<u8>, HandshakeError> {
+        // A peer that closes the socket when it sees the tag may make the rest of our frame fail.
+        self.send_frame(step, tag, payload).await.map_err(unanswered)?;
+        let header = self.receive_header(step).await.map_err(unanswered)?;
+        self.receive_payload(step, header, tag, limit).await
     }
 
     /// Both sides send a frame; the initiator speaks first. `payload` is asked for when it is our turn, and sees
@@ -115,5 +144,12 @@ impl Dialogue<'_> {
                 Ok(theirs)
             }
         }
+    }
+}
+
+fn unanswered(error: HandshakeError) -> HandshakeError {
+    match error.reason {
+        Reason::Closed => HandshakeError { reason: Reason::Unanswered, ..error },
+        _ => error,
     }
 }

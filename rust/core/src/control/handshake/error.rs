@@ -28,7 +28,10 @@ impl HandshakeError {
     /// Whether the other end does not speak this protocol at all, or said nothing: an acceptor goes on as if it had
     /// never come.
     pub fn is_stray(&self) -> bool {
-        self.step == Step::Preamble && !matches!(self.reason, Reason::Aborted | Reason::SocketKind { .. })
+        match self.reason {
+            Reason::Aborted | Reason::SocketKind { .. } => false,
+            _ => self.step == Step::Preamble || self.step == Step::RuntimeControl,
+        }
     }
 
     /// Whether this process ended the handshake itself.
@@ -44,6 +47,8 @@ pub enum Step {
     Connect,
     /// First bytes of a socket.
     Preamble,
+    /// Exchange of hellos, which only FlagCX's next version wants.
+    Hello,
     /// Exchange of listen handles.
     Handles,
     /// Proof of the key.
@@ -64,6 +69,8 @@ pub enum Step {
     Meta,
     /// Exchange of region tables.
     Regions,
+    /// A request of the runtime control, in place of a handshake.
+    RuntimeControl,
 }
 
 impl fmt::Display for Step {
@@ -71,6 +78,7 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::Connect => "connecting",
             Self::Preamble => "preamble",
+            Self::Hello => "exchange of hellos",
             Self::Handles => "exchange of handles",
             Self::Authentication => "proof of the key",
             Self::LaneSocket => "opening the lane socket",
@@ -81,6 +89,7 @@ impl fmt::Display for Step {
             Self::Ready => "waiting for the peer's lanes",
             Self::Meta => "exchange of control metas",
             Self::Regions => "exchange of region tables",
+            Self::RuntimeControl => "runtime control",
         })
     }
 }
@@ -91,6 +100,12 @@ pub enum Reason {
     /// The peer closed the connection.
     #[error("the peer closed the connection")]
     Closed,
+    /// The peer closed the connection in place of the first answer.
+    #[error("the peer closed the connection without an answer")]
+    Unanswered,
+    /// The client has asked for runtime control and has been answered.
+    #[error("the client is no peer and has had its answer")]
+    RuntimeControl,
     /// The peer did not answer in time.
     #[error("no answer within the deadline (FLAGCX_P2P_CONNECT_TIMEOUT_MS, FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS)")]
     TimedOut,
@@ -125,10 +140,49 @@ pub enum Reason {
         /// Ours.
         ours: String,
     },
+    /// An address that one side told the other leads nowhere.
+    #[error("{address} {problem} ({origin})")]
+    Unreached {
+        /// The address.
+        address: SocketAddr,
+        /// What became of the attempt.
+        problem: String,
+        /// Who told it, and how to change that.
+        origin: &'static str,
+    },
     /// A device failed.
     #[error(transparent)]
     Fabric(Box<FabricError>),
 }
+
+impl Reason {
+    /// We could not connect to an address that we know from `origin`.
+    pub(super) fn unreached(address: SocketAddr, origin: &'static str, error: io::Error) -> Self {
+        let problem = match error.kind() {
+            ErrorKind::ConnectionAborted => return Self::Aborted,
+            ErrorKind::TimedOut => "did not answer within the deadline".to_owned(),
+            ErrorKind::ConnectionRefused => "refused the connection".to_owned(),
+            _ => format!("cannot be reached: {error}"),
+        };
+        Self::Unreached { address, problem, origin }
+    }
+
+    /// The peer has not come to an address that we told it.
+    pub(super) fn not_found(address: SocketAddr, error: io::Error) -> Self {
+        let problem = match error.kind() {
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => "was not connected to: the peer gave up",
+            ErrorKind::TimedOut => "was not connected to within the deadline",
+            _ => return error.into(),
+        };
+        Self::Unreached { address, problem: problem.to_owned(), origin: WE_TOLD }
+    }
+}
+
+/// Where the address of an [`Reason::Unreached`] comes from.
+pub(super) const PEER_TOLD: &str = "announced by the peer: its chosen interface's, or its FLAGCX_P2P_ADVERTISE; \
+    FLAGCX_SOCKET_IFNAME or FLAGCX_P2P_ADVERTISE there changes it";
+const WE_TOLD: &str = "announced by us: flagcx-p2p doctor tells why; FLAGCX_SOCKET_IFNAME or \
+    FLAGCX_P2P_ADVERTISE here changes it";
 
 impl From<FabricError> for Reason {
     fn from(error: FabricError) -> Self {

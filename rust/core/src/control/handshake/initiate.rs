@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::authenticate::authenticate;
+use super::authenticate::{Entry, authenticate};
 use super::dialogue::Dialogue;
-use super::error::{HandshakeError, Step};
-use super::{LaneSetup, Limits, LocalSide, Peer, Role, lane_listener, lanes, notify_link, tables};
+use super::error::{HandshakeError, PEER_TOLD, Reason, Step};
+use super::opening::{Opening, say_hello};
+use super::{LaneSetup, Limits, LocalSide, Peer, Role, lane_listener, lanes, locality, notify_link, tables};
 use crate::control::Stream;
 use crate::control::socket::connect_from;
 use crate::control::wire::SocketKind;
@@ -35,16 +36,13 @@ async fn initiate_with(
     deadline: Instant,
     waiter: &Waiter,
 ) -> Result<Peer, HandshakeError> {
+    let (bootstrap, entry) = begin(bootstrap, target, local, limits, deadline, waiter).await?;
     let dialogue = Dialogue { stream: &bootstrap, waiter, peer: target, role: Role::Initiator, deadline };
 
-    dialogue.write(Step::Preamble, &SocketKind::Bootstrap.encode()).await?;
-    let nowhere = || Ok((SocketAddr::new(local.address, 0), ()));
-    let (entry, ()) = authenticate(&dialogue, local, limits, nowhere).await?;
-
     // The peer has told this address just now: if it refuses, it is gone.
-    let channel = connect_from(None, entry.address, deadline, limits.abort.as_ref(), waiter)
-        .await
-        .map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
+    let channel = connect_from(None, entry.address, deadline, limits.abort.as_ref(), waiter).await.map_err(
+        |error| dialogue.fail(Step::LaneSocket, Reason::unreached(entry.address, PEER_TOLD, error)),
+    )?;
     let connected_host = limits.connected_hosts.add(channel.peer().ip());
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     let session = entry.session.as_ref();
@@ -52,13 +50,15 @@ async fn initiate_with(
     let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, None).await?;
 
     let ip = entry.address.ip();
-    let looks_local = ip == local.address || ip.is_loopback();
+    let looks_local = locality::looks_local(local, local.address, ip, entry.features.as_ref());
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local).await?;
     let key = limits.auth.as_ref().filter(|_| session.is_some());
     let notify = match meta.notify_port {
         0 => None,
         _ if meta.same_process => None,
-        port => notify_link::connect(&channel, port, key, limits, deadline, waiter).await,
+        port => {
+            notify_link::connect(&channel, &[channel.peer().ip()], port, key, limits, deadline, waiter).await
+        }
     };
     let regions = tables::exchange_regions(&dialogue, local.regions).await?;
 
@@ -79,4 +79,50 @@ async fn initiate_with(
         },
         limits,
     ))
+}
+
+/// Goes through the exchange of handles: with the opening that the peer took last, and, if it closes the socket without
+/// an answer, once more with the other one. Answers the socket on which that worked.
+///
+/// With a key there is one opening, and one attempt: the other one is for peers that cannot prove a key.
+async fn begin(
+    bootstrap: Stream,
+    target: SocketAddr,
+    local: &LocalSide<'_>,
+    limits: &Limits,
+    deadline: Instant,
+    waiter: &Waiter,
+) -> Result<(Stream, Entry), HandshakeError> {
+    let attempt = async |bootstrap: Stream, opening| {
+        let dialogue = Dialogue { stream: &bootstrap, waiter, peer: target, role: Role::Initiator, deadline };
+        dialogue.write(Step::Preamble, &SocketKind::Bootstrap.encode()).await?;
+        if opening == Opening::Hello {
+            say_hello(&dialogue).await?;
+        }
+        let nowhere = || Ok((SocketAddr::new(local.advertise.unwrap_or(local.address), 0), ()));
+        let (entry, ()) = authenticate(&dialogue, local, limits, nowhere).await?;
+        Ok((bootstrap, entry))
+    };
+    if limits.auth.is_some() {
+        return attempt(bootstrap, Opening::Handle).await;
+    }
+    let opening = limits.openings.of(target);
+    let first = match attempt(bootstrap, opening).await {
+        Err(error) if opening.is_refused_by(&error) => error,
+        outcome => return outcome,
+    };
+    tracing::debug!("{first}; trying once more with another opening");
+    let opening = opening.other();
+    let Ok(bootstrap) = connect_from(None, target, deadline, limits.abort.as_ref(), waiter).await else {
+        return Err(first);
+    };
+    match attempt(bootstrap, opening).await {
+        // It takes neither, so the first says as much as the second.
+        Err(error) if opening.is_refused_by(&error) => Err(first),
+        Ok(begun) => {
+            limits.openings.remember(target, opening);
+            Ok(begun)
+        }
+        error => error,
+    }
 }

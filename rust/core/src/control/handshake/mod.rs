@@ -11,7 +11,8 @@
 //!     region counts, region tables
 //!   bootstrap socket closed; the lane socket stays open
 //! ```
-//! Every read is bounded in size and time, and every error names the peer, the step and what was expected.
+//! FlagCX's next version exchanges hellos before the handles: see `opening`. Every read is bounded in size and time, and
+//! every error names the peer, the step and what was expected.
 
 mod authenticate;
 mod candidates;
@@ -21,10 +22,14 @@ mod error;
 mod initiate;
 mod lane_listener;
 mod lanes;
+mod locality;
 mod notify_link;
+mod opening;
+mod openings;
 mod psk;
 mod raw;
 mod respond;
+mod runtime_control;
 mod tables;
 
 use std::fmt;
@@ -32,7 +37,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use super::wire::{Features, Handle, LaneCapabilities, RegionEntry};
+use super::wire::{Features, Handle, LaneCapabilities, RegionEntry, SliceSettings};
 use super::{Abort, AllowList, ConnectedHost, ConnectedHosts, Stream};
 use crate::auth::AuthKey;
 use crate::config::{Config, ConfigError};
@@ -42,6 +47,7 @@ use crate::fabric::{FabricError, QpAddress};
 pub(crate) use dialogue::SILENCE_LIMIT;
 pub use error::{HandshakeError, Reason, Step};
 pub use initiate::initiate;
+pub use openings::Openings;
 pub use raw::{RawListener, RawPeer, initiate_raw};
 pub use respond::respond;
 pub(crate) use respond::respond_with;
@@ -87,10 +93,15 @@ pub struct LocalSide<'a> {
     pub same_process: bool,
     /// Our address: told to the peer, compared for locality; [`respond()`] listens on it for the lane socket.
     pub address: IpAddr,
-    /// Bits, largest notification, incarnation. The handshake fills in `nonce`, `process` and the AUTH bit itself.
+    /// What the peer is told instead: that of a forwarder before us.
+    pub advertise: Option<IpAddr>,
+    /// Bits, largest notification, incarnation. The handshake fills in `nonce`, `process`, `host` and the bits AUTH and
+    /// ADVERTISED itself.
     pub features: Features,
     /// The regions to announce, asked for when they are sent.
     pub regions: &'a dyn Fn() -> Vec<RegionEntry>,
+    /// Changes how transfers are cut, and answers how they are cut then: for clients of the runtime control.
+    pub slices: &'a dyn Fn(SliceSettings) -> SliceSettings,
 }
 
 impl fmt::Debug for LocalSide<'_> {
@@ -116,6 +127,10 @@ pub struct Limits {
     pub auth: Option<AuthKey>,
     /// With a key: let original engines in all the same.
     pub allow_original: bool,
+    /// Clients of other hosts may use the runtime control too, where no key is set.
+    pub runtime_control: bool,
+    /// What peers want to be asked first.
+    pub openings: Openings,
     /// Where the peer's host is entered once its lane socket is there, so before it is told our notification port.
     pub connected_hosts: ConnectedHosts,
     /// Ends the handshake early.
@@ -123,7 +138,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// As the configuration says, with a set of connected hosts of its own; reads the key file.
+    /// As the configuration says, with sets of connected hosts and of openings of its own; reads the key file.
     pub fn from_config(config: &Config, abort: Option<Abort>) -> Result<Self, ConfigError> {
         config.check()?;
         Ok(Self {
@@ -134,9 +149,16 @@ impl Limits {
             allow: AllowList::new(&config.allow),
             auth: config.auth_key()?,
             allow_original: config.auth_allow_original,
+            runtime_control: config.runtime_control,
+            openings: Openings::default(),
             connected_hosts: ConnectedHosts::default(),
             abort,
         })
+    }
+
+    /// Whether each peer must prove to know a key.
+    fn requires_key(&self) -> bool {
+        self.auth.is_some() && !self.allow_original
     }
 }
 

@@ -1,7 +1,7 @@
 //! Our socket to the peer's notification receiver.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::Limits;
@@ -12,22 +12,35 @@ use crate::control::wire::SocketKind;
 use crate::control::wire::notification::Header;
 use crate::events::Waiter;
 
-/// Connects to the receiver on `port` of the host at the other end of the lane socket. A peer without one that answers
-/// is no reason to give up the connection: the failure is logged, and notifications then have no channel. `key` is that
-/// of the session, when both sides have proven it.
+/// Connects to the receiver on `port` of the peer at the other end of the lane socket, at the first of `hosts` where it is.
+/// A peer without one that answers is no reason to give up the connection: the failure is logged, and notifications then
+/// have no channel. `key` is that of the session, when both sides have proven it.
 pub(super) async fn connect(
     channel: &Stream,
+    hosts: &[IpAddr],
     port: u16,
     key: Option<&AuthKey>,
     limits: &Limits,
     deadline: Instant,
     waiter: &Waiter,
 ) -> Option<Stream> {
-    let receiver = super::with_port(channel.peer(), port);
-    attempt(channel, receiver, key, limits, deadline, waiter)
-        .await
-        .inspect_err(|error| tracing::warn!("no notification channel to {receiver}: {error}"))
-        .ok()
+    let mut failures = Vec::new();
+    for &host in hosts {
+        // Of the lane socket, for the scope of an IPv6 link-local address.
+        let receiver = match channel.peer() {
+            peer if peer.ip() == host => super::with_port(peer, port),
+            _ => SocketAddr::new(host, port),
+        };
+        match attempt(channel, receiver, key, limits, deadline, waiter).await {
+            Ok(stream) => return Some(stream),
+            Err(error) => failures.push(format!("{receiver}: {error}")),
+        }
+    }
+    tracing::warn!(
+        "no notification channel to the port that the peer has announced: {}",
+        failures.join(", ")
+    );
+    None
 }
 
 async fn attempt(
@@ -40,7 +53,11 @@ async fn attempt(
 ) -> io::Result<Stream> {
     // From the address that the peer knows us by: it keeps the places of those that it is connected with.
     let source = super::with_port(channel.local(), 0);
-    let stream = connect_from(Some(source), receiver, deadline, limits.abort.as_ref(), waiter).await?;
+    // Not where it stands on another side of us than the lane socket, as behind a forwarder of this host.
+    let same_side =
+        source.is_ipv4() == receiver.is_ipv4() && source.ip().is_loopback() == receiver.ip().is_loopback();
+    let source = same_side.then_some(source);
+    let stream = connect_from(source, receiver, deadline, limits.abort.as_ref(), waiter).await?;
     stream.write_all(&SocketKind::Notifications.encode(), deadline, waiter).await?;
     if let Some(key) = key {
         authenticate(&stream, key, deadline, waiter).await?;

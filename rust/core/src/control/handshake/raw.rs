@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::candidates::Candidates;
 use super::dialogue::Dialogue;
-use super::error::{HandshakeError, Reason, Step};
+use super::error::{HandshakeError, PEER_TOLD, Reason, Step};
 use super::{LaneSetup, Limits, PeerCapabilities, Role, lanes};
 use crate::control::socket::{STARVED_PAUSE, connect, is_starved};
 use crate::control::wire::{Handle, PREAMBLE_SIZE, RAW_HANDLE_SIZE, SocketKind};
@@ -46,7 +46,7 @@ impl RawListener {
             let abort = Abort::new()?;
             let listener =
                 Listener::bind(local.bind, limits.ports, &abort)?.with_allow_list(limits.allow.clone());
-            let advertised = SocketAddr::new(local.advertise, listener.local().port());
+            let advertised = SocketAddr::new(local.told(), listener.local().port());
             Ok(Self { listener, advertised, abort, candidates: Mutex::new(Candidates::new(PREAMBLE_SIZE)) })
         };
         bind().map_err(|error| HandshakeError::new(here, Step::LaneSocket, error))
@@ -115,8 +115,10 @@ pub fn initiate_raw(
     let target =
         Handle::decode_raw(handle).map_err(|error| HandshakeError::new(nowhere, Step::Handles, error))?;
     check_no_key(target, limits)?;
-    let stream = connect(target, Instant::now() + limits.connect_timeout, limits.abort.as_ref())
-        .map_err(|error| HandshakeError::new(target, Step::Connect, error))?;
+    let stream =
+        connect(target, Instant::now() + limits.connect_timeout, limits.abort.as_ref()).map_err(|error| {
+            HandshakeError::new(target, Step::Connect, Reason::unreached(target, PEER_TOLD, error))
+        })?;
     let deadline = Instant::now() + limits.handshake_timeout;
     let waiter = Waiter::blocking(limits.abort.as_ref());
     let dialogue =

@@ -1,14 +1,15 @@
 //! The responder's role.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::authenticate::authenticate;
+use super::authenticate::{Entry, authenticate};
 use super::dialogue::Dialogue;
-use super::error::{HandshakeError, Step};
+use super::error::{HandshakeError, Reason, Step};
 use super::lane_listener::LaneListener;
-use super::{LaneSetup, Limits, LocalSide, Peer, Role, lanes, notify_link, tables};
+use super::{LaneSetup, Limits, LocalSide, Peer, Role, lanes, locality, notify_link, tables};
 use crate::control::Stream;
-use crate::control::wire::SocketKind;
+use crate::control::wire::{Features, SocketKind};
 use crate::events::{Waiter, run_blocking};
 
 /// Answers a handshake on an accepted bootstrap socket, of which nothing has been read yet. Blocks at most for the
@@ -39,19 +40,28 @@ pub(crate) async fn respond_with(
 
     dialogue.impatient().expect_preamble(SocketKind::Bootstrap).await?;
     // "Any address" is none that a peer could connect to; the one under which it has found us is.
-    let address = if local.address.is_unspecified() { bootstrap.local().ip() } else { local.address };
-    let bind = || LaneListener::bind(address, limits).map(|listener| (listener.local(), listener));
+    let own = if local.address.is_unspecified() { bootstrap.local().ip() } else { local.address };
+    let told = local.advertise.unwrap_or(own);
+    // A forwarder may come in on any address that we are to listen on.
+    let address = if local.advertise.is_some() { local.address } else { own };
+    let bind = || {
+        let listener = LaneListener::bind(address, limits)?;
+        Ok((SocketAddr::new(told, listener.local().port()), listener))
+    };
     let (entry, listener) = authenticate(&dialogue, local, limits, bind).await?;
 
     let session = entry.session.as_ref();
-    let (channel, offer) =
-        listener.accept(&dialogue, session).await.map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
+    let announced = SocketAddr::new(told, listener.local().port());
+    let (channel, offer) = listener
+        .accept(&dialogue, session)
+        .await
+        .map_err(|error| dialogue.fail(Step::LaneSocket, Reason::not_found(announced, error)))?;
     let connected_host = limits.connected_hosts.add(channel.peer().ip());
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, Some(offer)).await?;
 
     let ip = channel.peer().ip();
-    let looks_local = ip == address || ip.is_loopback();
+    let looks_local = locality::looks_local(local, own, ip, entry.features.as_ref());
     // Only the initiator's caller knows whether both ends are in one process.
     let local = &LocalSide { same_process: false, ..*local };
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local).await?;
@@ -59,7 +69,10 @@ pub(crate) async fn respond_with(
     let notify = match meta.notify_port {
         0 => None,
         _ if meta.same_process => None,
-        port => notify_link::connect(&channel, port, key, limits, deadline, waiter).await,
+        port => {
+            let hosts = notification_hosts(ip, &entry);
+            notify_link::connect(&channel, &hosts, port, key, limits, deadline, waiter).await
+        }
     };
     let regions = tables::exchange_regions(&dialogue, local.regions).await?;
 
@@ -80,4 +93,16 @@ pub(crate) async fn respond_with(
         },
         limits,
     ))
+}
+
+/// Where an initiator may have its notification receiver. The lane socket's source is a way back to its host, but its
+/// listeners are bound to the address that it tells, which is another one if it has several interfaces. What it
+/// advertises is that of a forwarder, and the source then that of another host.
+fn notification_hosts(source: IpAddr, entry: &Entry) -> Vec<IpAddr> {
+    let told = entry.address.ip();
+    match &entry.features {
+        Some(features) if features.has(Features::ADVERTISED) => vec![told],
+        Some(_) if told != source && !told.is_unspecified() && !told.is_loopback() => vec![source, told],
+        _ => vec![source],
+    }
 }

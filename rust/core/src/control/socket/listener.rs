@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Stream;
 use crate::control::AllowList;
 use crate::events::{Abort, Interest, Waiter, run_blocking};
+use crate::ports::listen_on_first_free;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -29,22 +30,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on the first free port of `ports` (inclusive), or on one that the kernel chooses. Waits end with
+    /// Listens on the first free port of `ports` (inclusive), or on one that the kernel chooses; if all are in use the
+    /// error says what holds them. Waits end with
     /// `abort`; accepted streams inherit it.
     pub fn bind(address: IpAddr, ports: Option<(u16, u16)>, abort: &Abort) -> io::Result<Self> {
-        let (low, high) = ports.unwrap_or((0, 0));
-        let mut last = io::Error::from(ErrorKind::AddrInUse);
-        for port in low..=high {
-            match listen(SocketAddr::new(address, port)) {
-                Ok(socket) => {
-                    let local = socket.local_addr()?;
-                    return Ok(Self { socket, local, allow: AllowList::default(), abort: abort.clone() });
-                }
-                Err(error) if error.kind() == ErrorKind::AddrInUse => last = error,
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last)
+        let socket = listen_on_first_free(address, ports, listen)?;
+        let local = socket.local_addr()?;
+        Ok(Self { socket, local, allow: AllowList::default(), abort: abort.clone() })
     }
 
     /// Closes connections from other addresses unread.

@@ -3,8 +3,9 @@
 //! ```text
 //! 0 magic (8)   8 version (u16)   10 payload length (u16)   12 CRC-32C of bytes 8..12 and the payload   16 payload
 //! payload: 0 bits (u32)   4 largest notification (u32)   8 incarnation (u64)   16 process (u64)   24 nonce (16)
+//!          40 host (u64)
 //! ```
-//! Later versions may lengthen the payload; what is known of it stays where it is.
+//! Earlier versions end before the host. Later versions may lengthen the payload; what is known of it stays where it is.
 
 use super::fields::{Fields, Record};
 
@@ -15,12 +16,15 @@ pub const PROTOCOL_VERSION: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"fcx-p2p\x01";
 const HEADER: usize = 16;
-const PAYLOAD: usize = 40;
+const PAYLOAD: usize = 48;
+/// That of engines which do not say their host.
+const SHORTEST_PAYLOAD: usize = 40;
 
 /// What an engine of this kind says about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`].
+    /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`],
+    /// [`Features::ADVERTISED`].
     pub bits: u32,
     /// Largest notification taken in one frame, in bytes; 0 for the original's 512 only.
     pub max_notification: u32,
@@ -30,6 +34,8 @@ pub struct Features {
     pub process: u64,
     /// Random per session and side.
     pub nonce: [u8; 16],
+    /// The same in all processes of one network namespace of a running kernel; 0 if it is not known.
+    pub host: u64,
 }
 
 impl Features {
@@ -39,6 +45,8 @@ impl Features {
     pub const REBUILD: u32 = 2;
     /// A key is set: both sides must prove that they know it.
     pub const AUTH: u32 = 4;
+    /// The address in the handle is that of a forwarder before the engine.
+    pub const ADVERTISED: u32 = 8;
 
     /// Whether all of `bits` are set.
     pub fn has(&self, bits: u32) -> bool {
@@ -55,7 +63,8 @@ impl Features {
             .put(HEADER + 4, &self.max_notification.to_le_bytes())
             .put(HEADER + 8, &self.incarnation.to_le_bytes())
             .put(HEADER + 16, &self.process.to_le_bytes())
-            .put(HEADER + 24, &self.nonce);
+            .put(HEADER + 24, &self.nonce)
+            .put(HEADER + 40, &self.host.to_le_bytes());
         let checksum = checksum(&record.0, PAYLOAD).unwrap_or_default();
         record.put(12, &checksum.to_le_bytes()).0
     }
@@ -65,7 +74,7 @@ impl Features {
         let fields = Fields::new("features", bytes, HEADER + PAYLOAD).ok()?;
         let version = fields.u16(8).ok()?;
         let length = usize::from(fields.u16(10).ok()?);
-        let known = fields.array(0).ok()? == MAGIC && version >= 1 && length >= PAYLOAD;
+        let known = fields.array(0).ok()? == MAGIC && version >= 1 && length >= SHORTEST_PAYLOAD;
         if !known || fields.u32(12).ok()? != checksum(bytes, length)? {
             return None;
         }
@@ -75,6 +84,7 @@ impl Features {
             incarnation: fields.u64(HEADER + 8).ok()?,
             process: fields.u64(HEADER + 16).ok()?,
             nonce: fields.array(HEADER + 24).ok()?,
+            host: if length >= PAYLOAD { fields.u64(HEADER + 40).ok()? } else { 0 },
         })
     }
 }

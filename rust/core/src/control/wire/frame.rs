@@ -22,6 +22,10 @@ pub enum Tag {
     Proof = 0x4650_0001,
     /// The handle that is given to a peer that has proven the key, behind its seal of 32 bytes.
     SealedHandle = 0x4650_0002,
+    /// [`super::Hello`]: the first frame of FlagCX's next version, "FXP1".
+    Hello = 0x4658_5031,
+    /// A request of the runtime control, or its answer, "FXT1"; see [`super::SliceSettings`].
+    RuntimeControl = 0x4658_5431,
 }
 
 /// The header of a frame.
@@ -43,6 +47,11 @@ impl FrameHeader {
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let fields = Fields::new("frame header", bytes, FRAME_HEADER_SIZE)?;
         Ok(Self { tag: fields.i32(0)?, size: fields.i32(4)? })
+    }
+
+    /// Whether it announces such a frame.
+    pub fn has(self, tag: Tag) -> bool {
+        self.tag == tag as i32
     }
 
     /// The size, if the frame is the one that is expected and no larger than `limit`.

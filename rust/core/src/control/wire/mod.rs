@@ -9,20 +9,24 @@ mod features;
 mod fields;
 mod frame;
 mod handle;
+mod hello;
 mod lane;
 mod meta;
 pub mod notification;
 mod preamble;
 mod region;
+mod runtime_control;
 
 pub use address::{ADDRESS_SIZE, decode_address, encode_address};
 pub use features::{FEATURES_SIZE, Features, PROTOCOL_VERSION};
 pub use frame::{FRAME_HEADER_SIZE, FrameHeader, Tag};
 pub use handle::{HANDLE_SIZE, Handle, RAW_HANDLE_SIZE};
+pub use hello::{HELLO_SIZE, Hello};
 pub use lane::{LANE_RECORD_SIZE, LaneCapabilities, LaneRecord, MAX_LANES};
 pub use meta::{ControlMeta, META_SIZE};
 pub use preamble::{MAGIC, PREAMBLE_SIZE, SocketKind};
 pub use region::{MAX_REGIONS, REGION_SIZE, RegionEntry, decode_regions, encode_regions};
+pub use runtime_control::{MAX_RUNTIME_REQUEST, SliceSettings};
 
 /// Bytes that are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

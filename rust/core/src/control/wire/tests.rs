@@ -71,6 +71,7 @@ fn features() -> Features {
         incarnation: 0x1122_3344_5566_7788,
         process: 0x99aa_bbcc_ddee_ff00,
         nonce: *b"sixteen bytes ok",
+        host: 0x0102_0304_0506_0708,
     }
 }
 
@@ -78,13 +79,13 @@ fn features() -> Features {
 fn features_travel_behind_byte_40() {
     let handle = Handle { address: SocketAddr::from(([127, 0, 0, 1], 9)), features: Some(features()) };
     let bytes = handle.encode();
-    assert_eq!(bytes[40..52], hex("66 63 78 2d 70 32 70 01 01 00 28 00"));
+    assert_eq!(bytes[40..52], hex("66 63 78 2d 70 32 70 01 01 00 30 00"));
     assert_eq!(
-        bytes[56..96],
+        bytes[56..104],
         hex("05 00 00 00 03 02 01 00 88 77 66 55 44 33 22 11 00 ff ee dd cc bb aa 99
-             73 69 78 74 65 65 6e 20 62 79 74 65 73 20 6f 6b")
+             73 69 78 74 65 65 6e 20 62 79 74 65 73 20 6f 6b 08 07 06 05 04 03 02 01")
     );
-    assert!(bytes[96..].iter().all(|byte| *byte == 0));
+    assert!(bytes[104..].iter().all(|byte| *byte == 0));
     assert_eq!(Handle::decode(&bytes), Ok(handle));
     assert_eq!(Handle::decode_raw(&bytes), Ok(handle.address));
 }
@@ -92,7 +93,7 @@ fn features_travel_behind_byte_40() {
 #[test]
 fn anything_else_behind_byte_40_is_an_original_engine() {
     let handle = Handle { address: SocketAddr::from(([127, 0, 0, 1], 9)), features: Some(features()) };
-    for offset in (40..96).filter(|offset| *offset != 50) {
+    for offset in (40..104).filter(|offset| *offset != 50) {
         let mut bytes = handle.encode();
         bytes[offset] ^= 0x10;
         assert_eq!(Handle::decode(&bytes).unwrap().features, None, "byte {offset}");
@@ -106,11 +107,21 @@ fn anything_else_behind_byte_40_is_an_original_engine() {
 fn a_longer_payload_of_a_later_version_is_read() {
     let mut bytes = features().encode();
     bytes[8] = 2;
-    bytes[10] = 48;
-    bytes[56..64].fill(7);
-    let checksum = crc32c::crc32c(&[&bytes[8..12], &bytes[16..64]].concat());
+    bytes[10] = 56;
+    bytes[64..72].fill(7);
+    let checksum = crc32c::crc32c(&[&bytes[8..12], &bytes[16..72]].concat());
     bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
     assert_eq!(Features::decode(&bytes), Some(features()));
+}
+
+#[test]
+fn a_payload_of_an_earlier_version_says_no_host() {
+    let mut bytes = features().encode();
+    bytes[10] = 40;
+    bytes[56..64].fill(0);
+    let checksum = crc32c::crc32c(&[&bytes[8..12], &bytes[16..56]].concat());
+    bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+    assert_eq!(Features::decode(&bytes), Some(Features { host: 0, ..features() }));
 }
 
 #[test]
@@ -210,9 +221,9 @@ proptest! {
         address in any_address(),
         nonce: [u8; 16],
         (bits, max_notification) in any::<(u32, u32)>(),
-        (incarnation, process) in any::<(u64, u64)>(),
+        (incarnation, process, host) in any::<(u64, u64, u64)>(),
     ) {
-        let features = Some(Features { bits, max_notification, incarnation, process, nonce });
+        let features = Some(Features { bits, max_notification, incarnation, process, nonce, host });
         let handle = Handle { address, features };
         prop_assert_eq!(Handle::decode(&handle.encode()), Ok(handle));
     }
@@ -254,4 +265,99 @@ proptest! {
         let _ = notification::Header::decode(&bytes).map(notification::Header::body_size);
         let _ = notification::decode_message(&bytes);
     }
+}
+
+#[test]
+fn hello_bytes() {
+    let bytes = hex("31 50 58 46 03 00 01 00 01 00 00 00 10 00 00 00");
+    assert_eq!(Hello::OURS.encode().as_slice(), bytes);
+    assert_eq!(Hello::decode(&bytes), Ok(Hello::OURS));
+    let header = FrameHeader { tag: Tag::Hello as i32, size: 16 };
+    assert_eq!(header.encode().as_slice(), hex("31 50 58 46 10 00 00 00"));
+
+    let shared = Hello { version: 5, implementation: 2, ..Hello::OURS };
+    assert_eq!(shared.encode().as_slice(), hex("31 50 58 46 05 00 02 00 01 00 00 00 10 00 00 00"));
+    let barex = Hello { transport: 2, ..Hello::OURS };
+    assert_eq!(barex.encode().as_slice(), hex("31 50 58 46 03 00 01 00 02 00 00 00 10 00 00 00"));
+}
+
+#[test]
+fn each_field_of_a_hello_must_be_ours() {
+    assert_eq!(Hello::OURS.check(), Ok(()));
+    for (theirs, named) in [
+        (Hello { version: 5, implementation: 2, ..Hello::OURS }, "version 5 of implementation 2 (shared)"),
+        (Hello { version: 4, ..Hello::OURS }, "version 4 of implementation 1 (legacy)"),
+        (Hello { implementation: 9, ..Hello::OURS }, "implementation 9 over"),
+        (Hello { transport: 2, ..Hello::OURS }, "transport 2 (BAREX)"),
+        (Hello { reserved: 1, ..Hello::OURS }, "reserved field 1, size 16"),
+        (Hello { wire_size: 24, ..Hello::OURS }, "reserved field 0, size 24"),
+    ] {
+        assert_eq!(Hello::decode(&theirs.encode()), Ok(theirs));
+        let problem = theirs.check().unwrap_err().problem;
+        let ours = "version 3 of implementation 1 (legacy) over transport 1 (IBRC)";
+        assert!(problem.contains(named) && problem.contains(ours), "{problem}");
+    }
+    let mut bytes = Hello::OURS.encode();
+    bytes[0] = b'2';
+    assert!(Hello::decode(&bytes).unwrap_err().problem.contains("magic 0x46585032"));
+    assert!(Hello::decode(&bytes[..15]).unwrap_err().problem.contains("15 bytes, expected 16"));
+}
+
+#[test]
+fn runtime_control_bytes() {
+    let header = FrameHeader { tag: Tag::RuntimeControl as i32, size: 3 };
+    let frame = [&header.encode()[..], b"GET"].concat();
+    assert_eq!(frame, hex("31 54 58 46 03 00 00 00 47 45 54"));
+    let settings = SliceSettings { slice_size: 65_536, fragment_limit: 4096 };
+    assert_eq!(
+        settings.encode_answer(""),
+        r#"{"status":0,"slice_size":65536,"fragment_limit":4096,"error":""}"#
+    );
+    assert_eq!(
+        settings.encode_answer("\"a\\b\"\n\u{1f}ä"),
+        r#"{"status":-1,"slice_size":65536,"fragment_limit":4096,"error":"\"a\\b\"\u000a\u001fä"}"#
+    );
+}
+
+#[test]
+fn requests_of_the_runtime_control() {
+    let parse = |text: &str| {
+        SliceSettings::parse_request(text.as_bytes()).map(|set| (set.slice_size, set.fragment_limit))
+    };
+    for (text, expected) in [
+        ("GET", (0, 0)),
+        ("GET\n", (0, 0)),
+        ("FLAGCX_P2P_SLICE_SIZE=65536", (65_536, 0)),
+        ("FLAGCX_P2P_FRAGMENT_LIMIT=1000\n", (0, 1000)),
+        ("FLAGCX_P2P_FRAGMENT_LIMIT=1073741824\r\nFLAGCX_P2P_SLICE_SIZE=1073741824", (1 << 30, 1 << 30)),
+        ("FLAGCX_P2P_SLICE_SIZE=4096\nFLAGCX_P2P_FRAGMENT_LIMIT=0", (4096, 0)),
+        ("FLAGCX_P2P_SLICE_SIZE=0", (0, 0)),
+        ("FLAGCX_P2P_SLICE_SIZE=00004096", (4096, 0)),
+    ] {
+        assert_eq!(parse(text), Ok(expected), "{text}");
+    }
+    for (text, named) in [
+        ("", "0 bytes, expected 1 to 256"),
+        (&"G".repeat(257), "257 bytes"),
+        ("get", "not GET"),
+        ("GET\nFLAGCX_P2P_SLICE_SIZE=65536", "\"GET\" is not GET and not"),
+        ("FLAGCX_P2P_SLICE_SIZE=65536\nGET", "not NAME=value"),
+        ("\nFLAGCX_P2P_SLICE_SIZE=65536", "\"\" is not"),
+        (" FLAGCX_P2P_SLICE_SIZE=65536", "cannot be changed"),
+        ("FLAGCX_P2P_MAX_SGE=2", "\"FLAGCX_P2P_MAX_SGE\" cannot be changed"),
+        ("FLAGCX_P2P_SLICE_SIZE=4096\nFLAGCX_P2P_SLICE_SIZE=8192", "there twice"),
+        ("FLAGCX_P2P_SLICE_SIZE=0\nFLAGCX_P2P_SLICE_SIZE=0", "there twice"),
+        ("FLAGCX_P2P_SLICE_SIZE=4095", "at least 4096"),
+        ("FLAGCX_P2P_SLICE_SIZE=1073741825", "at most 1073741824"),
+        ("FLAGCX_P2P_FRAGMENT_LIMIT=99999999999999999999999", "at most"),
+        ("FLAGCX_P2P_FRAGMENT_LIMIT=", "decimal"),
+        ("FLAGCX_P2P_FRAGMENT_LIMIT=+1", "decimal"),
+        ("FLAGCX_P2P_FRAGMENT_LIMIT=-1", "decimal"),
+        ("FLAGCX_P2P_FRAGMENT_LIMIT=0x10", "decimal"),
+        ("FLAGCX_P2P_FRAGMENT_LIMIT=1 ", "decimal"),
+    ] {
+        let problem = parse(text).unwrap_err().problem;
+        assert!(problem.contains(named), "{text:?}: {problem}");
+    }
+    assert!(SliceSettings::parse_request(b"\xff").unwrap_err().problem.contains("UTF-8"));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::completion_queue::Shared;
 use super::cross_memory::CrossMemory;
 use super::device::{Core, local_device};
-use super::dial::dial;
+use super::dial::{CONNECTING, DialError, dial};
 use super::endpoint::{Endpoint, listener_of};
 use super::hello::{Offer, Reception};
 use super::identity::Identity;
@@ -90,7 +90,7 @@ async fn over_socket(
     let offer = Offer { sender: endpoint.address, target: peer.qpn, identity: Identity::own() };
     let (stream, answer) = dial(listener, &offer, core.options.auth_key.as_ref(), path.deadline, waiter)
         .await
-        .map_err(|error| refusal(peer, &error.to_string()))?;
+        .map_err(|error| unreached(peer, &error))?;
     if answer.reception != Reception::Welcome {
         return Err(refusal(peer, answer.reception.explain()));
     }
@@ -120,6 +120,18 @@ async fn over_socket(
         .map_err(|errno| refusal(peer, &format!("cannot watch its process: {errno}")))?;
     Ok(Transport::CrossMemory(CrossMemory::new(link, socket, answer.slot as usize, peer.qpn)))
 }
+
+/// An error about `peer`, which says where its address is from if no process was found there.
+fn unreached(peer: &QpAddress, error: &DialError) -> FabricError {
+    let origin = match error {
+        DialError::Io { attempt: CONNECTING, .. } => ANNOUNCED,
+        _ => "",
+    };
+    refusal(peer, &format!("{error}{origin}"))
+}
+
+const ANNOUNCED: &str = " (the peer announced this address for its data: its chosen interface's, or its \
+    FLAGCX_P2P_ADVERTISE with a port of its FLAGCX_P2P_PORT_RANGE)";
 
 /// An error about `peer`.
 pub(super) fn refusal(peer: &QpAddress, reason: &str) -> FabricError {

@@ -94,14 +94,14 @@ impl SoftwareDevice {
         &self.core
     }
 
-    /// The address of the data listener, which this starts.
+    /// Where peers find the data listener, which this starts.
     fn listen(&self) -> Result<SocketAddr, FabricError> {
         let mut responder = lock(&self.responder);
         if let Some(responder) = &*responder {
-            return Ok(responder.address());
+            return Ok(SocketAddr::new(self.core.ip(), responder.port()));
         }
         let started = Responder::start(&self.core)?;
-        let address = started.address();
+        let address = SocketAddr::new(self.core.ip(), started.port());
         lock(&LOCAL_DEVICES).push((address, Arc::downgrade(&self.core)));
         *responder = Some(started);
         Ok(address)
@@ -225,8 +225,13 @@ impl Core {
     }
 
     /// Where the data listener is bound.
-    pub(super) fn ip(&self) -> IpAddr {
+    pub(super) fn bind(&self) -> IpAddr {
         self.options.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    /// Where peers find it.
+    fn ip(&self) -> IpAddr {
+        self.options.advertise.unwrap_or_else(|| self.bind())
     }
 
     pub(super) fn token(&self) -> u64 {
@@ -332,7 +337,7 @@ pub(super) fn local_device(listener: SocketAddr) -> Option<Arc<Core>> {
     lock(&LOCAL_DEVICES).iter().find(|(address, _)| *address == listener).and_then(|(_, core)| core.upgrade())
 }
 
-/// Data listeners of this process.
+/// Data listeners of this process, where peers find them.
 static LOCAL_DEVICES: Mutex<Vec<(SocketAddr, Weak<Core>)>> = Mutex::new(Vec::new());
 
 /// A number that no other queue pair of this process has, whatever its device.

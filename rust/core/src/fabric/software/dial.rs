@@ -20,6 +20,9 @@ pub(super) enum DialError {
     Hello(#[from] HelloError),
 }
 
+/// The first attempt: later ones have found the process.
+pub(super) const CONNECTING: &str = "connecting";
+
 /// Connects to a data listener and makes `offer`, after both sides have proven the key if there is one. The stream comes
 /// back non-blocking.
 pub(super) async fn dial(
@@ -30,7 +33,7 @@ pub(super) async fn dial(
     waiter: &Waiter,
 ) -> Result<(TcpStream, Answer), DialError> {
     let stream = tcp::connect(None, listener, deadline, waiter).await.map_err(timed_out);
-    let stream = stream.map_err(io("connecting"))?;
+    let stream = stream.map_err(io(CONNECTING))?;
     SockRef::from(&stream).set_out_of_band_inline(true).map_err(io("setting socket options"))?;
     keepalive::apply(&stream).map_err(io("setting socket options"))?;
     let exchange = Exchange { stream: &stream, deadline, waiter };

@@ -76,9 +76,10 @@ pub fn open_software(options: &SoftwareOptions) -> Result<Vec<Arc<SoftwareDevice
             format!("the software fabric has no path {force}: force in-process, cross-memory or tcp");
         return Err(FabricError::Unsupported(reason));
     }
-    if let Some(address) = options.bind.filter(IpAddr::is_unspecified) {
-        let reason =
-            format!("the data listener cannot be bound to {address}: peers need an address to reach it by");
+    if let Some(address) = options.advertise.or(options.bind).filter(IpAddr::is_unspecified) {
+        let reason = format!(
+            "peers cannot be told {address} as the data listener's: they need an address to reach it by"
+        );
         return Err(FabricError::Unsupported(reason));
     }
     if !plan.is_empty() {

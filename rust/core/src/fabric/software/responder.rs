@@ -13,12 +13,13 @@ use std::thread::{self, JoinHandle};
 use super::device::Core;
 use crate::events::{EventLoop, Task};
 use crate::fabric::FabricError;
+use crate::ports::listen_on_first_free;
 
 /// The data listener at work. Dropping it closes the listener and every socket that came from it.
 #[derive(Debug)]
 pub(super) struct Responder {
     core: Arc<Core>,
-    address: SocketAddr,
+    port: u16,
     accepting: Option<(Task, Arc<EventLoop>)>,
     thread: Option<JoinHandle<()>>,
 }
@@ -26,7 +27,7 @@ pub(super) struct Responder {
 impl Responder {
     /// Binds the data listener and starts to serve it.
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, FabricError> {
-        let (listener, address) = bind(core)?;
+        let (listener, port) = bind(core)?;
         let failed = |operation| {
             move |error: std::io::Error| {
                 FabricError::call(operation, core.name(), error.raw_os_error().unwrap_or(libc::EIO))
@@ -41,16 +42,12 @@ impl Responder {
             .spawn(move || server.run())
             .map_err(failed("start the data thread"))?;
         let accepting = events.spawn(|handle| acceptor.run(handle.clone()));
-        Ok(Self {
-            core: Arc::clone(core),
-            address,
-            accepting: Some((accepting, events)),
-            thread: Some(thread),
-        })
+        Ok(Self { core: Arc::clone(core), port, accepting: Some((accepting, events)), thread: Some(thread) })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    /// Port of the data listener.
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 }
 
@@ -64,16 +61,20 @@ impl Drop for Responder {
     }
 }
 
-fn bind(core: &Core) -> Result<(TcpListener, SocketAddr), FabricError> {
-    let ip = core.ip();
-    let (first, last) = core.options.ports.unwrap_or((0, 0));
-    let mut failure = libc::EINVAL;
-    for port in first..=last {
-        match TcpListener::bind((ip, port)).and_then(|listener| Ok((listener.local_addr()?, listener))) {
-            Ok((address, listener)) => return Ok((listener, address)),
-            Err(error) => failure = error.raw_os_error().unwrap_or(libc::EIO),
+fn bind(core: &Core) -> Result<(TcpListener, u16), FabricError> {
+    let (ip, ports) = (core.bind(), core.options.ports);
+    let listen = |address: SocketAddr| {
+        TcpListener::bind(address).and_then(|listener| Ok((listener.local_addr()?.port(), listener)))
+    };
+    match listen_on_first_free(ip, ports, listen) {
+        Ok((port, listener)) => Ok((listener, port)),
+        Err(error) => {
+            let what = format!("{} ({ip})", core.name());
+            let failed = |errno| FabricError::call("bind the data listener", what, errno);
+            Err(match error.raw_os_error() {
+                Some(errno) => failed(errno),
+                None => failed(libc::EADDRINUSE).with_hint(&error.to_string()),
+            })
         }
     }
-    let what = format!("{} ({ip}, ports {first}..={last})", core.name());
-    Err(FabricError::call("bind the data listener", what, failure))
 }

@@ -1,10 +1,13 @@
-//! Both roles against each other, against scripted original engines, and against clients that are no peers, over loopback.
+//! Both roles against each other, against scripted original engines of both versions, and against clients that are no peers, over loopback.
 
+mod advertised;
 mod auth;
 mod hostile;
+mod next_version;
 mod original;
 mod ours;
 mod raw;
+mod runtime_control;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -86,6 +89,8 @@ fn limits() -> Limits {
         allow: AllowList::default(),
         auth: None,
         allow_original: false,
+        runtime_control: false,
+        openings: Openings::default(),
         connected_hosts: ConnectedHosts::default(),
         abort: None,
     }
@@ -110,7 +115,21 @@ fn side<'a>(gpu_index: i32, regions: &'a dyn Fn() -> Vec<RegionEntry>) -> LocalS
         max_notification: 4096,
         ..Features::default()
     };
-    LocalSide { gpu_index, notify_port: 0, same_process: false, address: LOOPBACK, features, regions }
+    LocalSide {
+        gpu_index,
+        notify_port: 0,
+        same_process: false,
+        address: LOOPBACK,
+        advertise: None,
+        features,
+        regions,
+        slices: &keep_slices,
+    }
+}
+
+/// Those of an engine that lets nothing change them.
+fn keep_slices(_: SliceSettings) -> SliceSettings {
+    SliceSettings { slice_size: 1 << 30, fragment_limit: 4096 }
 }
 
 /// Connects to a control listener and goes through the handshake.
@@ -134,7 +153,7 @@ fn soon() -> Instant {
 
 /// A raw listener on loopback.
 fn raw_listener(limits: &Limits) -> Result<RawListener, HandshakeError> {
-    let local = LocalAddress { bind: LOOPBACK, advertise: LOOPBACK, reason: "test" };
+    let local = LocalAddress { bind: LOOPBACK, own: LOOPBACK, reason: "test".to_owned(), advertised: None };
     RawListener::bind(&local, limits)
 }
 

@@ -42,13 +42,18 @@ pub(super) fn record(qpn: u8) -> Vec<u8> {
     record
 }
 
-fn frame(tag: u8, payload: &[u8]) -> Vec<u8> {
-    [&[tag, 0, 0, 0], &(payload.len() as u32).to_le_bytes()[..], payload].concat()
+pub(super) fn frame(tag: u8, payload: &[u8]) -> Vec<u8> {
+    [&frame_of(tag, payload.len() as u32)[..], payload].concat()
+}
+
+/// The header of a frame.
+pub(super) fn frame_of(tag: u8, size: u32) -> Vec<u8> {
+    [&[tag, 0, 0, 0], &size.to_le_bytes()[..]].concat()
 }
 
 const META: [u8; 16] = [6, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
 
-fn check(peer: &Peer, lanes: &FakeLanes) {
+pub(super) fn check(peer: &Peer, lanes: &FakeLanes) {
     assert_eq!(peer.features, None);
     let original = PeerCapabilities { ours: false, lanes: LaneCapabilities::ORIGINAL };
     assert_eq!((peer.capabilities, lanes.peer), (original, Some(original)));
@@ -73,8 +78,18 @@ fn answer_an_original_initiator(limits: Limits) {
     let (target, responding) = responder(limits);
     let bootstrap = connect(target, soon(), None).unwrap();
     send(&bootstrap, &[&MAGIC, &[1, 0, 0, 0], &frame(4, &handle(1))]);
-    assert_eq!(bytes(&bootstrap, 8), [4, 0, 0, 0, 128, 0, 0, 0]);
-    let port = port_of(&bytes(&bootstrap, 128));
+    let lane = answer_handle(&bootstrap);
+
+    let (peer, lanes) = responding.join().unwrap();
+    let peer = peer.unwrap();
+    check(&peer, &lanes);
+    assert!(!lane.is_closed(), "the lane socket lives with the connection");
+}
+
+/// The initiator's part once it has sent its handle; answers the lane socket.
+pub(super) fn answer_handle(bootstrap: &Stream) -> Stream {
+    assert_eq!(bytes(bootstrap, 8), [4, 0, 0, 0, 128, 0, 0, 0]);
+    let port = port_of(&bytes(bootstrap, 128));
 
     let lane = connect(SocketAddr::new(LOOPBACK, port), soon(), None).unwrap();
     send(&lane, &[&MAGIC, &[4, 0, 0, 0], &[2, 0, 0, 0]]);
@@ -85,21 +100,17 @@ fn answer_an_original_initiator(limits: Limits) {
     send(&lane, &[&[1, 0, 0, 0]]);
     assert_eq!(bytes(&lane, 4), [1, 0, 0, 0]);
 
-    send(&bootstrap, &[&frame(1, &META)]);
-    assert_eq!(bytes(&bootstrap, 24), frame(1, &[2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]));
-    send(&bootstrap, &[&frame(2, &[1, 0, 0, 0])]);
-    assert_eq!(bytes(&bootstrap, 12), frame(2, &[3, 0, 0, 0]));
-    send(&bootstrap, &[&frame(3, &REGION)]);
-    assert_eq!(bytes(&bootstrap, 8 + 72)[..8], frame(3, &[0; 72])[..8]);
+    send(bootstrap, &[&frame(1, &META)]);
+    assert_eq!(bytes(bootstrap, 24), frame(1, &[2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]));
+    send(bootstrap, &[&frame(2, &[1, 0, 0, 0])]);
+    assert_eq!(bytes(bootstrap, 12), frame(2, &[3, 0, 0, 0]));
+    send(bootstrap, &[&frame(3, &REGION)]);
+    assert_eq!(bytes(bootstrap, 8 + 72)[..8], frame(3, &[0; 72])[..8]);
     assert_eq!(
         bootstrap.read_exact_by(&mut [0], soon()).unwrap_err().kind(),
         std::io::ErrorKind::UnexpectedEof
     );
-
-    let (peer, lanes) = responding.join().unwrap();
-    let peer = peer.unwrap();
-    check(&peer, &lanes);
-    assert!(!lane.is_closed(), "the lane socket lives with the connection");
+    lane
 }
 
 #[test]
@@ -111,28 +122,9 @@ fn understand_an_original_responder(limits: Limits) {
     let bootstrap_listener = listener();
     let target = bootstrap_listener.local();
     let scripted = thread::spawn(move || {
-        let lane_listener = listener();
         let bootstrap = bootstrap_listener.accept_by(Some(soon())).unwrap();
         assert_eq!(bytes(&bootstrap, 12), [&MAGIC[..], &[1, 0, 0, 0]].concat());
-        assert_eq!(bytes(&bootstrap, 8), [4, 0, 0, 0, 128, 0, 0, 0]);
-        bytes(&bootstrap, 128);
-        send(&bootstrap, &[&frame(4, &handle(lane_listener.local().port()))]);
-
-        let lane = lane_listener.accept_by(Some(soon())).unwrap();
-        assert_eq!(bytes(&lane, 12), [&MAGIC[..], &[4, 0, 0, 0]].concat());
-        assert_eq!(bytes(&lane, 4), [4, 0, 0, 0]);
-        send(&lane, &[&[2, 0, 0, 0]]);
-        assert_eq!(bytes(&lane, 80)[0], 100);
-        send(&lane, &[&record(50), &record(51)]);
-        assert_eq!(bytes(&lane, 4), [1, 0, 0, 0]);
-        send(&lane, &[&[1, 0, 0, 0]]);
-
-        assert_eq!(bytes(&bootstrap, 24), frame(1, &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]));
-        send(&bootstrap, &[&frame(1, &META)]);
-        assert_eq!(bytes(&bootstrap, 12), frame(2, &[0, 0, 0, 0]));
-        send(&bootstrap, &[&frame(2, &[1, 0, 0, 0])]);
-        assert_eq!(bytes(&bootstrap, 8), frame(3, &[]));
-        send(&bootstrap, &[&frame(3, &REGION)]);
+        let lane = respond_on(&bootstrap);
         (bootstrap, lane)
     });
     let mut lanes = FakeLanes::new(100);
@@ -141,4 +133,29 @@ fn understand_an_original_responder(limits: Limits) {
     let peer = initiate(target, &local, &mut lanes, &limits).unwrap();
     scripted.join().unwrap();
     check(&peer, &lanes);
+}
+
+/// The responder's part from the handles on; answers the lane socket.
+pub(super) fn respond_on(bootstrap: &Stream) -> Stream {
+    let lane_listener = listener();
+    assert_eq!(bytes(bootstrap, 8), [4, 0, 0, 0, 128, 0, 0, 0]);
+    bytes(bootstrap, 128);
+    send(bootstrap, &[&frame(4, &handle(lane_listener.local().port()))]);
+
+    let lane = lane_listener.accept_by(Some(soon())).unwrap();
+    assert_eq!(bytes(&lane, 12), [&MAGIC[..], &[4, 0, 0, 0]].concat());
+    assert_eq!(bytes(&lane, 4), [4, 0, 0, 0]);
+    send(&lane, &[&[2, 0, 0, 0]]);
+    assert_eq!(bytes(&lane, 80)[0], 100);
+    send(&lane, &[&record(50), &record(51)]);
+    assert_eq!(bytes(&lane, 4), [1, 0, 0, 0]);
+    send(&lane, &[&[1, 0, 0, 0]]);
+
+    assert_eq!(bytes(bootstrap, 24), frame(1, &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]));
+    send(bootstrap, &[&frame(1, &META)]);
+    assert_eq!(bytes(bootstrap, 12), frame(2, &[0, 0, 0, 0]));
+    send(bootstrap, &[&frame(2, &[1, 0, 0, 0])]);
+    assert_eq!(bytes(bootstrap, 8), frame(3, &[]));
+    send(bootstrap, &[&frame(3, &REGION)]);
+    lane
 }

@@ -1,0 +1,40 @@
+//! The address that peers are told, and why it and not another one.
+
+use flagcx_p2p::config::Config;
+use flagcx_p2p::control::{InterfaceRules, interfaces, local_address, rank_interfaces};
+
+use super::{Findings, fact, heading};
+
+/// Reports it with every address of this host, the one to choose first.
+pub(super) fn report(config: &Config, findings: &mut Findings) {
+    heading("addresses");
+    match local_address(config) {
+        Ok(local) => {
+            match local.advertised {
+                Some(advertised) => {
+                    let port =
+                        advertised.port.map_or_else(String::new, |port| format!(", control port {port}"));
+                    fact(
+                        "peers are told",
+                        &format!("{}{port}, because: FLAGCX_P2P_ADVERTISE", advertised.ip),
+                    );
+                    fact("this host's own", &format!("{}, because: {}", local.own, local.reason));
+                }
+                None => fact("peers are told", &format!("{}, because: {}", local.told(), local.reason)),
+            }
+            fact("listeners bind to", &local.bind.to_string());
+        }
+        Err(error) => {
+            fact("peers are told", "nothing");
+            findings.add(format!("no engine opens: {error}"));
+        }
+    }
+    for one in rank_interfaces(&interfaces(), &InterfaceRules::from_config(config)) {
+        let verdict = match one.verdict {
+            Ok(preference) => preference.to_string(),
+            Err(unfit) => format!("never: {unfit}"),
+        };
+        let address = one.interface.network.to_string();
+        fact(&one.interface.name, &format!("{address:<24} {verdict}"));
+    }
+}

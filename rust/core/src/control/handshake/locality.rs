@@ -1,0 +1,80 @@
+//! Whether the peer is on this host.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use once_cell::sync::OnceCell;
+use sha2::{Digest, Sha256};
+
+use super::LocalSide;
+use crate::control::wire::Features;
+
+/// Whether the peer at `ip` is on this host, whose own address is `own`, as far as this side can see.
+///
+/// Like the original engine by addresses, unless one of the sides advertises another address than its own: then hosts
+/// behind one forwarder have the same address, and a tunnel's end on loopback leads to another host, so that what both
+/// say of their host decides.
+pub(super) fn looks_local(local: &LocalSide<'_>, own: IpAddr, ip: IpAddr, theirs: Option<&Features>) -> bool {
+    match theirs {
+        Some(theirs) if local.advertise.is_some() || theirs.has(Features::ADVERTISED) => {
+            theirs.host != 0 && theirs.host == host_token()
+        }
+        _ => ip == own || ip.is_loopback(),
+    }
+}
+
+/// The same for all processes of one network namespace, hence of one address, and different elsewhere; 0 where the
+/// kernel does not say. Not to be guessed back to what it comes from.
+pub(super) fn host_token() -> u64 {
+    static TOKEN: OnceCell<u64> = OnceCell::new();
+    *TOKEN.get_or_init(|| {
+        let boot = std::fs::read("/proc/sys/kernel/random/boot_id").ok();
+        let namespace = std::fs::read_link(Path::new("/proc/self/ns/net")).ok();
+        let (Some(boot), Some(namespace)) = (boot, namespace) else { return 0 };
+        let mut hash = Sha256::new_with_prefix(b"flagcx-p2p/host/1/");
+        hash.update(boot);
+        hash.update(namespace.as_os_str().as_encoded_bytes());
+        hash.finalize().first_chunk().copied().map_or(0, u64::from_le_bytes)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn see(advertise: Option<&str>, ip: &str, theirs: Option<Features>) -> bool {
+        let own = "192.0.2.1".parse().unwrap();
+        let local = LocalSide {
+            gpu_index: 0,
+            notify_port: 0,
+            same_process: false,
+            address: own,
+            advertise: advertise.map(|ip| ip.parse().unwrap()),
+            features: Features::default(),
+            regions: &Vec::new,
+            slices: &|sizes| sizes,
+        };
+        looks_local(&local, own, ip.parse().unwrap(), theirs.as_ref())
+    }
+
+    #[test]
+    fn addresses_decide_unless_one_side_advertises() {
+        let elsewhere = Features { host: !host_token(), ..Features::default() };
+        let here = Features { host: host_token(), ..Features::default() };
+        let advertising = |features| Features { bits: Features::ADVERTISED, ..features };
+        assert_ne!(host_token(), 0);
+        // By addresses, whatever is said of the host: as original engines do.
+        for theirs in [None, Some(here), Some(elsewhere)] {
+            assert!(see(None, "192.0.2.1", theirs) && see(None, "127.0.0.1", theirs));
+            assert!(!see(None, "192.0.2.2", theirs));
+        }
+        // Two hosts behind one forwarder, and one whose port is published on our loopback.
+        assert!(!see(Some("203.0.113.7"), "203.0.113.7", Some(advertising(elsewhere))));
+        assert!(!see(None, "127.0.0.1", Some(advertising(elsewhere))));
+        // Two processes of one host, which find each other through the forwarder.
+        assert!(see(Some("203.0.113.7"), "203.0.113.7", Some(advertising(here))));
+        assert!(see(Some("203.0.113.7"), "192.0.2.1", Some(here)));
+        // A host that says nothing is not ours.
+        assert!(!see(Some("203.0.113.7"), "203.0.113.7", Some(Features::default())));
+    }
+}

@@ -1,0 +1,142 @@
+//! Network namespaces, what is set up in them, and what an engine chooses there.
+#![allow(dead_code, unreachable_pub, reason = "a module of one test")]
+
+pub mod peer;
+
+use std::ffi::c_short;
+use std::fs::File;
+use std::io::{self, copy};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::config::Config;
+use flagcx_p2p::control::{Link, interfaces, local_address};
+
+/// Set in the namespace of a test.
+const INSIDE: &str = "FLAGCX_P2P_TEST_ODD_HOST";
+/// How long the kernel may take to bring a link up.
+const UP_LIMIT: Duration = Duration::from_secs(3);
+
+/// Runs `host`, the body of the test called `test`, in a network namespace of its own.
+pub fn play(test: &str, host: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        show_own_sysfs();
+        return host();
+    }
+    if let Err(reason) = tools() {
+        return println!("skipped: {reason}");
+    }
+    let inside = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "--mount"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, test)
+        .output()
+        .unwrap();
+    let (output, errors) = (String::from_utf8_lossy(&inside.stdout), String::from_utf8_lossy(&inside.stderr));
+    print!("{output}");
+    assert!(inside.status.success(), "in the namespace:\n{output}\n{errors}");
+    assert!(output.contains("1 passed"), "there is no test {test}:\n{output}");
+}
+
+/// Whether namespaces and links can be made here, or why not.
+fn tools() -> Result<(), String> {
+    let script = "ip link add try0 type veth peer name try1 && ip link add try2 type bridge";
+    let tried = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", script])
+        .output()
+        .map_err(|error| format!("no network namespace can be made: unshare: {error}"))?;
+    let reason = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+    if tried.status.success() { Ok(()) } else { Err(format!("no network namespace can be made: {reason}")) }
+}
+
+/// `/sys` of this namespace, where the kernel lets us: elsewhere the engine has to do without.
+pub fn show_own_sysfs() {
+    let mounted = Command::new("mount").args(["-t", "sysfs", "none", "/sys"]).output();
+    if !mounted.is_ok_and(|mounted| mounted.status.success()) {
+        println!("/sys shows another namespace");
+    }
+}
+
+/// Runs `ip` for each command of a list with semicolons.
+pub fn ip(commands: &str) {
+    for command in commands.split(';') {
+        let done = Command::new("ip").args(command.split_whitespace()).output().unwrap();
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "ip {}: {errors}", command.trim());
+    }
+}
+
+/// An interface with an address and carrier; nothing listens at its other end.
+pub fn link(name: &str, network: &str) {
+    ip(&format!(
+        "link add {name} type veth peer name far-{name}; link set far-{name} up; \
+         addr add {network} dev {name}; link set {name} up"
+    ));
+    wait_until_up(name);
+}
+
+/// Until the interface carries packets.
+pub fn wait_until_up(name: &str) {
+    let start = Instant::now();
+    while !interfaces().iter().any(|one| one.name == name && one.link == Link::Up) {
+        assert!(start.elapsed() < UP_LIMIT, "{name} does not come up: {:?}", interfaces());
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A tunnel with a reader, which has to be kept.
+pub fn tunnel(name: &str) -> io::Result<File> {
+    const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+    let file = File::options().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: `ifreq` is a C struct for which all zeroes are a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as c_short;
+    // SAFETY: the request outlives the call, which reads and writes it.
+    let code = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF as _, &raw mut request) };
+    if code == 0 { Ok(file) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A configuration with nothing but `settings`, on the software fabric.
+pub fn config(settings: &[(&str, &str)]) -> Arc<Config> {
+    Arc::new(Config::from_source(&|name| {
+        let set = settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        set.or_else(|| match name {
+            "FLAGCX_P2P_FABRIC" => Some("software".to_owned()),
+            "FLAGCX_P2P_CONNECT_TIMEOUT_MS" => Some("3000".to_owned()),
+            _ => None,
+        })
+    }))
+}
+
+/// The address that peers are told, and why.
+pub fn chosen(settings: &[(&str, &str)]) -> String {
+    let local = local_address(&config(settings)).unwrap();
+    format!("{} {}", local.told(), local.reason)
+}
+
+/// Publishes `host:to_port` as `address:port`, until the process ends.
+pub fn forward(address: &str, port: u16, host: &'static str, to_port: u16) {
+    let listener = TcpListener::bind((address, port)).unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            // What is refused behind the forwarder is closed by it.
+            let Ok(server) = TcpStream::connect((host, to_port)) else { continue };
+            let (to_client, to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || pump(client, to_server));
+            thread::spawn(move || pump(server, to_client));
+        }
+    });
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream) {
+    let _ = copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Write);
+}
