@@ -37,13 +37,16 @@ foreach(_kind static shared)
 
   flagcx_p2p_add_embed_project(cmake_installed_${_kind} cmake_installed Ninja
     -DCMAKE_PREFIX_PATH=${_work}/${_kind}/prefix)
-  set_tests_properties(embed.cmake_installed_${_kind} PROPERTIES FIXTURES_REQUIRED ${_kind})
+  flagcx_p2p_add_embed_project(c_installed_${_kind} c_installed Ninja -DCMAKE_PREFIX_PATH=${_work}/${_kind}/prefix)
+  set_tests_properties(embed.cmake_installed_${_kind} embed.c_installed_${_kind} PROPERTIES FIXTURES_REQUIRED ${_kind})
 endforeach()
 
 flagcx_p2p_add_embed_project(cmake_subdirectory_ninja cmake_subdirectory Ninja
   -DFLAGCX_P2P_SOURCE=${PROJECT_SOURCE_DIR} -DBUILD_SHARED_LIBS=OFF)
 flagcx_p2p_add_embed_project(cmake_subdirectory_make cmake_subdirectory "Unix Makefiles"
   -DFLAGCX_P2P_SOURCE=${PROJECT_SOURCE_DIR} -DBUILD_SHARED_LIBS=ON)
+flagcx_p2p_add_embed_project(c_subdirectory c_subdirectory Ninja
+  -DFLAGCX_P2P_SOURCE=${PROJECT_SOURCE_DIR} -DBUILD_SHARED_LIBS=OFF)
 foreach(_generator ninja make)
   set_tests_properties(embed.cmake_subdirectory_${_generator} PROPERTIES FIXTURES_SETUP ${_generator})
   flagcx_p2p_add_embed_test(embed.rebuild_does_nothing_${_generator}
@@ -66,6 +69,6 @@ set_tests_properties(abi.exported_symbols PROPERTIES FIXTURES_REQUIRED shared)
 set_tests_properties(abi.needed_libraries PROPERTIES FIXTURES_REQUIRED "shared;cargo")
 
 # Of the selection `quick`: what compiles little.
-foreach(_name embed.install_shared embed.cmake_installed_shared abi.headers abi.exported_symbols abi.needed_libraries)
+foreach(_name embed.install_shared embed.cmake_installed_shared embed.c_installed_shared abi.headers abi.exported_symbols abi.needed_libraries)
   set_property(TEST ${_name} APPEND PROPERTY LABELS quick)
 endforeach()

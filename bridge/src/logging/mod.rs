@@ -1,19 +1,17 @@
 //! Where log lines go: into the surrounding FlagCX if there is one, else to stderr or `FLAGCX_DEBUG_FILE`.
 #![allow(unsafe_code, reason = "calls the C++ function that takes log lines")]
 
-mod settings;
 mod sink;
 
 use std::io;
 use std::sync::{Arc, Once};
 
-use flagcx_p2p::config::Files;
+use flagcx_p2p::config::{Files, LogSettings};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use settings::Settings;
 use sink::Sink;
 
 /// Sets up logging at the first call; later ones do nothing. A subscriber that is set already is left alone.
@@ -25,7 +23,7 @@ pub(crate) unsafe fn start_logging(sink: usize) {
     STARTED.call_once(|| {
         // Read apart from the engine's configuration, which logs while it is being read.
         let files = Files::load();
-        let settings = Settings::read(&|name| files.layered(name));
+        let settings = LogSettings::read(&|name| files.layered(name));
         // SAFETY: the caller's promise.
         match unsafe { Sink::from_address(sink) } {
             Some(sink) => install_flagcx(&settings, sink),
@@ -35,7 +33,7 @@ pub(crate) unsafe fn start_logging(sink: usize) {
 }
 
 /// FlagCX decides what it prints; here only levels are left out that it cannot want.
-fn install_flagcx(settings: &Settings, sink: Sink) {
+fn install_flagcx(settings: &LogSettings, sink: Sink) {
     let level = settings.level;
     let layer = tracing_subscriber::fmt::layer()
         .without_time()
@@ -48,7 +46,7 @@ fn install_flagcx(settings: &Settings, sink: Sink) {
     let _ = tracing_subscriber::registry().with(layer).try_init();
 }
 
-fn install_stand_alone(settings: Settings) {
+fn install_stand_alone(settings: LogSettings) {
     let (writer, complaint) = match settings.open_file() {
         Ok(Some(file)) => (BoxMakeWriter::new(Arc::new(file)), None),
         Ok(None) => (BoxMakeWriter::new(io::stderr), None),

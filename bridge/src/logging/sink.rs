@@ -4,10 +4,9 @@ use std::ffi::{CString, c_char};
 use std::io::{self, Write};
 use std::mem;
 
+use flagcx_p2p::config::subsystem_of;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
-
-use super::settings::subsystem_of;
 
 /// Takes one line: FlagCX's level and subsystem bits, the source line, and the NUL-terminated text.
 pub(crate) type Function = extern "C" fn(level: i32, subsystem: u64, line: i32, text: *const c_char);

@@ -4,12 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use flagcx_p2p::control::{self, HostError};
 
 use crate::bench::BenchOptions;
 use crate::client::{GetOptions, PutOptions};
 use crate::demo::DemoOptions;
-use crate::output::units::parse_size;
-use crate::ring::Shape;
+use crate::output::units::{bytes, parse_size};
+use crate::ring::{self, Shape};
 use crate::server::ServeOptions;
 
 /// Port of `serve`.
@@ -24,7 +25,7 @@ const PORT: u16 = 7733;
     Exit status: 0 done, 1 failed, 2 wrong usage."
 )]
 pub(crate) struct Cli {
-    /// Say more on stderr (-v information, -vv everything). Else RUST_LOG or FLAGCX_DEBUG decide
+    /// Say more on stderr (-v information, -vv everything). Else RUST_LOG or FLAGCX_DEBUG and FLAGCX_DEBUG_SUBSYS decide
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
@@ -37,6 +38,7 @@ pub(crate) enum Command {
     /// Offer the files of a directory, and take new ones
     ///
     /// There is no authentication unless FLAGCX_P2P_AUTH_KEY_FILE names a key: everyone who reaches the port may read and add files.
+    /// At most 16 clients are served at a time; further ones are told so.
     Serve(ServeArgs),
     /// Store a file on a server
     Put(PutArgs),
@@ -61,7 +63,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value_t = PORT)]
     port: u16,
     /// Most registered memory per client
-    #[arg(long, default_value = "64M", value_parser = parse_size, value_name = "SIZE")]
+    #[arg(long, default_value = "64M", value_parser = parse_ring_limit, value_name = "SIZE")]
     ring_limit: u64,
     /// End when standard input ends
     #[arg(long, hide = true)]
@@ -70,10 +72,10 @@ pub(crate) struct ServeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RingArgs {
-    /// Bytes per chunk
-    #[arg(long, default_value = "4M", value_parser = parse_size, value_name = "SIZE")]
-    chunk: u64,
-    /// Chunks on their way at the same time
+    /// Bytes per chunk, 4K to 64M
+    #[arg(long, default_value = "4M", value_parser = parse_chunk, value_name = "SIZE")]
+    chunk: u32,
+    /// Chunks on their way at the same time, 1 to 256
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     slots: u16,
 }
@@ -83,7 +85,7 @@ pub(crate) struct PutArgs {
     /// File to send
     file: PathBuf,
     /// Server
-    #[arg(value_name = "HOST:PORT")]
+    #[arg(value_name = "HOST:PORT", value_parser = parse_server)]
     server: String,
     /// Name to store it under, instead of its own
     #[arg(long)]
@@ -100,7 +102,7 @@ pub(crate) struct GetArgs {
     /// Name of the file on the server
     name: String,
     /// Server
-    #[arg(value_name = "HOST:PORT")]
+    #[arg(value_name = "HOST:PORT", value_parser = parse_server)]
     server: String,
     /// Where to store it, instead of under its name here
     #[arg(short, long, value_name = "FILE")]
@@ -114,8 +116,8 @@ pub(crate) struct GetArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// How much to move
-    #[arg(long, default_value = "2G", value_parser = parse_size, value_name = "SIZE")]
+    /// How many bytes of files to move, at least 1M
+    #[arg(long, default_value = "2G", value_parser = parse_demo_size, value_name = "SIZE")]
     size: u64,
     /// Directory whose files are moved; the default is the Rust toolchain, else /usr/lib
     #[arg(long, value_name = "DIR")]
@@ -130,7 +132,7 @@ pub(crate) struct DemoArgs {
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// A running `flagcx-p2p serve`; by default a second process is started here
-    #[arg(value_name = "HOST:PORT")]
+    #[arg(value_name = "HOST:PORT", value_parser = parse_server)]
     server: Option<String>,
     /// Both ends in this process
     #[arg(long, conflicts_with = "server")]
@@ -146,8 +148,8 @@ pub(crate) struct BenchArgs {
     /// Transfers under way at the same time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     depth: u16,
-    /// Seconds per measurement
-    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    /// Seconds per measurement, 0.01 to 600
+    #[arg(long, default_value = "1", value_parser = parse_seconds, value_name = "S")]
     seconds: f64,
     /// Print JSON instead of a table
     #[arg(long)]
@@ -156,7 +158,7 @@ pub(crate) struct BenchArgs {
 
 impl From<RingArgs> for Shape {
     fn from(args: RingArgs) -> Self {
-        Self { chunk: u32::try_from(args.chunk).unwrap_or(u32::MAX), slots: args.slots }
+        Self { chunk: args.chunk, slots: args.slots }
     }
 }
 
@@ -191,15 +193,42 @@ impl From<DemoArgs> for DemoOptions {
 impl From<BenchArgs> for BenchOptions {
     fn from(args: BenchArgs) -> Self {
         let BenchArgs { server, in_process, cases, depth, seconds, json } = args;
-        Self {
-            server,
-            in_process,
-            cases,
-            depth: usize::from(depth),
-            seconds: seconds.clamp(0.01, 600.0),
-            json,
-        }
+        Self { server, in_process, cases, depth: usize::from(depth), seconds, json }
     }
+}
+
+/// `host:port` as it was written: the look-up of a name comes later.
+fn parse_server(text: &str) -> Result<String, HostError> {
+    let (host, port) = control::split_session(text)?;
+    control::numeric(host, port)?;
+    Ok(text.to_owned())
+}
+
+fn parse_chunk(text: &str) -> Result<u32, String> {
+    let size = size_within(text, u64::from(*ring::CHUNK.start()), u64::from(*ring::CHUNK.end()))?;
+    u32::try_from(size).map_err(|error| error.to_string())
+}
+
+fn parse_ring_limit(text: &str) -> Result<u64, String> {
+    size_within(text, u64::from(*ring::CHUNK.start()), ring::LARGEST)
+}
+
+fn parse_demo_size(text: &str) -> Result<u64, String> {
+    size_within(text, 1 << 20, 1 << 50)
+}
+
+fn size_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let size = parse_size(text)?;
+    if (least..=most).contains(&size) {
+        Ok(size)
+    } else {
+        Err(format!("{} is not within {} to {}", bytes(size), bytes(least), bytes(most)))
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds: Option<f64> = text.parse().ok().filter(|seconds| (0.01..=600.0).contains(seconds));
+    seconds.ok_or_else(|| format!("`{text}` is no number of seconds within 0.01 to 600"))
 }
 
 #[cfg(test)]

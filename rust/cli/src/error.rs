@@ -49,6 +49,11 @@ impl CliError {
         Problem::Usage(text.into()).into()
     }
 
+    /// A file or directory that the command line names is not there or cannot be used: most likely mistyped.
+    pub(crate) fn argument(error: StoreError) -> Self {
+        Self::usage(format!("{error}; check the path on the command line"))
+    }
+
     /// Anything that has no case of its own.
     pub(crate) fn other(text: impl Into<String>) -> Self {
         Problem::Other(text.into()).into()

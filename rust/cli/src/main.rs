@@ -24,7 +24,7 @@ use args::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    settings::start_logging(cli.verbose);
+    settings::start_logging(cli.verbose, !matches!(cli.command, Command::Serve(_)));
     let done = match cli.command {
         Command::Serve(args) => server::serve(&args.into()),
         Command::Put(args) => client::put(&args.into()),

@@ -5,8 +5,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use flagcx_p2p::engine;
+use flagcx_p2p::fabric::Provider;
+
 use crate::error::{CliError, Result, While};
 use crate::server::READY;
+use crate::settings;
 
 /// A `serve` process of this very program. Ends when dropped, and also when this process is killed: it reads its
 /// standard input, a pipe that only this process holds.
@@ -25,9 +29,13 @@ impl ServerProcess {
 
     fn spawn(directory: &Path) -> Result<Self> {
         let program = std::env::current_exe().map_err(|error| CliError::other(error.to_string()))?;
-        let mut child = Command::new(program)
-            .args(["serve", "--port", "0", "--until-stdin-closes", "--"])
-            .arg(directory)
+        let mut command = Command::new(program);
+        command.args(["serve", "--port", "0", "--until-stdin-closes", "--"]).arg(directory);
+        // This process has looked for a NIC, and has said so if there is none: once for each run is enough.
+        if engine::devices(&*settings::config(None)?)?.selection().provider == Some(Provider::Software) {
+            command.env("FLAGCX_P2P_FABRIC", "software");
+        }
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

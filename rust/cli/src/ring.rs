@@ -1,5 +1,6 @@
 //! The registered memory that file bytes pass through: one buffer, cut into slots.
 
+use std::fmt;
 use std::sync::Arc;
 
 use flagcx_p2p::engine::{Engine, RegisteredBuffer};
@@ -10,7 +11,9 @@ use crate::output::units;
 use crate::wire::MAX_SLOTS;
 
 /// Smallest and largest chunk.
-const CHUNK: std::ops::RangeInclusive<u32> = 4096..=64 << 20;
+pub(crate) const CHUNK: std::ops::RangeInclusive<u32> = 4096..=64 << 20;
+/// Bytes of the largest ring.
+pub(crate) const LARGEST: u64 = MAX_SLOTS as u64 * (64 << 20);
 
 /// How a ring is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,12 @@ impl Shape {
 
     fn slot_of(self, sequence: u64) -> usize {
         usize::try_from(sequence % u64::from(self.slots.max(1))).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} slots of {}", self.slots, units::bytes(u64::from(self.chunk)))
     }
 }
 

@@ -1,14 +1,19 @@
 //! Configuration, logging and addresses, as the tool needs them.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flagcx_p2p::auth::AuthKey;
-use flagcx_p2p::config::{self, Config};
+use flagcx_p2p::config::{self, Config, Files, LogSettings};
 use flagcx_p2p::engine::EngineOptions;
-use tracing_subscriber::EnvFilter;
+use flagcx_p2p::fabric::{DeviceList, FabricChoice, PathKind};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::{Filter, Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::{CliError, Result};
 
@@ -38,24 +43,52 @@ pub(crate) fn engine_options() -> EngineOptions {
     EngineOptions::default()
 }
 
-/// Sends log lines to stderr: `--verbose`, else `RUST_LOG`, else `FLAGCX_DEBUG`, else warnings.
-pub(crate) fn start_logging(verbose: u8) {
-    let from_debug = std::env::var("FLAGCX_DEBUG").ok();
-    let level = match (verbose, from_debug.as_deref().map(str::to_ascii_uppercase).as_deref()) {
-        (1, _) | (0, Some("INFO")) => "info",
-        (2.., _) | (0, Some("TRACE")) => "trace",
-        _ => "warn",
+/// Options of an engine whose transfers take `path` of the software fabric, or fail to connect. `own` is this side's
+/// address towards the peer.
+pub(crate) fn engine_options_over(path: PathKind, config: &Config, own: IpAddr) -> Result<EngineOptions> {
+    let mut options = config.fabric_options().map_err(|error| CliError::other(error.to_string()))?;
+    options.choice = FabricChoice::Software;
+    options.software.force = Some(path);
+    options.software.bind = Some(own);
+    let devices = DeviceList::open(&options)?;
+    Ok(EngineOptions { devices: Some(Arc::new(devices)), ..EngineOptions::default() })
+}
+
+/// Starts logging to the file of `FLAGCX_DEBUG_FILE`, else to stderr. What is logged: as `--verbose` says, else as
+/// `RUST_LOG`, else as `FLAGCX_DEBUG` and `FLAGCX_DEBUG_SUBSYS`, else warnings.
+///
+/// Warnings of a command that ends soon carry no time: on a terminal it is longer than what they say.
+pub(crate) fn start_logging(verbose: u8, ends_soon: bool) {
+    let files = Files::load();
+    let settings = LogSettings::read(&|name| files.layered(name));
+    let (writer, is_file, complaint) = match settings.open_file() {
+        Ok(Some(file)) => (BoxMakeWriter::new(Arc::new(file)), true, None),
+        Ok(None) => (BoxMakeWriter::new(io::stderr), false, None),
+        Err(error) => (BoxMakeWriter::new(io::stderr), false, Some(error)),
     };
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(directives) if verbose == 0 => EnvFilter::new(directives),
-        _ => EnvFilter::new(level),
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+    let layer = tracing_subscriber::fmt::layer()
         .with_target(false)
-        .init();
+        .with_ansi(!is_file && wants_colour())
+        .with_writer(writer);
+    let layer =
+        if ends_soon && !is_file && verbose == 0 { layer.without_time().boxed() } else { layer.boxed() };
+    let filter: Box<dyn Filter<Registry> + Send + Sync> = match (verbose, std::env::var("RUST_LOG")) {
+        (0, Ok(directives)) => Box::new(EnvFilter::new(directives)),
+        (0, Err(_)) => {
+            Box::new(filter_fn(move |metadata| settings.allows(*metadata.level(), metadata.target())))
+        }
+        (1, _) => Box::new(LevelFilter::INFO),
+        (2.., _) => Box::new(LevelFilter::TRACE),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(filter)).init();
+    if let Some(error) = complaint {
+        tracing::warn!("FLAGCX_DEBUG_FILE: {error}; logging to stderr");
+    }
+}
+
+/// Whether stderr is a terminal whose user has not turned colours off (<https://no-color.org>).
+fn wants_colour() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Processor time of this process so far, all threads, user and system.

@@ -10,6 +10,8 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -105,12 +107,12 @@ fn what_is_not_there_is_a_clear_error() {
     let server = Server::start();
     let temp = tempfile::tempdir().unwrap();
     server.get("none", &temp.path().join("back"), &[]).failed(1, "No such file");
-    server.put(&temp.path().join("none"), &[]).failed(1, "No such file");
-    server.put(temp.path(), &["--name", "dir"]).failed(1, "not a regular file");
+    server.put(&temp.path().join("none"), &[]).failed(2, "No such file");
+    server.put(temp.path(), &["--name", "dir"]).failed(2, "not a regular file");
+    server.put(Path::new("/proc/version"), &[]).failed(2, "says that it is empty and is not");
     run(program().args(["get", "a", "127.0.0.1:1", "-o"]).arg(temp.path().join("back")))
         .failed(1, "flagcx-p2p serve");
-    run(program().args(["serve", "/nonexistent"])).failed(1, "/nonexistent");
-    assert_eq!(run(program().args(["put"])).code, Some(2));
+    run(program().args(["serve", "/nonexistent"])).failed(2, "/nonexistent");
     assert!(names(temp.path()).is_empty());
 }
 
@@ -120,7 +122,7 @@ fn another_program_on_the_port_is_a_clear_error() {
     let address = listener.local_addr().unwrap().to_string();
     let other = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        std::io::Write::write_all(&mut stream, b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+        stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
         stream
     });
     let temp = tempfile::tempdir().unwrap();
@@ -181,14 +183,43 @@ fn the_demo_prints_one_table() {
     let mut demo = program();
     demo.args(["demo", "--size", "8M", "--dir"]).arg(temp.path()).arg("--from").arg(from.path());
     let ended = run(&mut demo).succeeded();
-    let source = format!("2 files of {}, 6.00 MiB in all", from.path().display());
+    let source = format!("2 files, 6.00 MiB: {}", from.path().display());
     assert!(ended.out.contains(&source), "{source}: {ended:?}");
-    for word in ["put (WRITE)", "get (READ)", "yes, blake3", "GB/s"] {
-        assert!(ended.out.contains(word), "{ended:?}");
+    let row = |words: &[&str]| ended.out.lines().any(|line| words.iter().all(|word| line.contains(word)));
+    let software = std::env::var_os("FLAGCX_P2P_FABRIC").is_none_or(|fabric| fabric == "software");
+    let paths = if software { &["in-process", "tcp"][..] } else { &["rdma"] };
+    for path in paths {
+        assert!(row(&["memory", path, "bytes"]), "{path}: {}", ended.out);
     }
+    for words in [
+        &["put (WRITE) GB/s", "get (READ) GB/s"][..],
+        &["files", "blake3"],
+        &["disk alone", "no engine"],
+        &["memory  ", "the engine"],
+        &["files  ", "6.00 MiB in"],
+    ] {
+        assert!(row(words), "{words:?}: {}", ended.out);
+    }
+    let width = ended.out.lines().map(|line| line.chars().count()).max();
+    assert!(width <= Some(80), "{width:?} columns: {}", ended.out);
+    assert!(!ended.err.contains("WARN"), "{ended:?}");
     assert!(names(temp.path()).is_empty(), "it cleans up");
+
+    let small = tempfile::tempdir().unwrap();
+    run(program().args(["demo", "--from"]).arg(small.path())).failed(2, "no file with content");
+    for name in ["a", "b"] {
+        fs::write(small.path().join(name), b"small").unwrap();
+    }
+    let mut demo = program();
+    demo.args(["demo", "--size", "1M", "--dir"]).arg(temp.path()).arg("--from").arg(small.path());
+    let ended = run(&mut demo).succeeded();
+    assert!(
+        ended.out.contains("200 files, ") && ended.out.contains("they are small, 5 B at most"),
+        "{ended:?}"
+    );
+
     let missing = from.path().join("missing");
-    run(program().args(["demo", "--from"]).arg(missing)).failed(1, "is not a directory");
+    run(program().args(["demo", "--from"]).arg(missing)).failed(2, "is not a directory");
 }
 
 #[test]
@@ -231,6 +262,24 @@ fn with_a_key_only_those_who_know_it_get_in() {
     assert!(server.names().is_empty() && open.names().is_empty());
     put(&server, Some(&right)).succeeded();
     assert_eq!(server.names(), ["a"]);
+}
+
+/// Sixteen clients, which is all that are served, say that they are alive and nothing else.
+#[test]
+fn clients_that_do_not_open_a_session_lose_their_places() {
+    let alive = [b'F', b'2', 2, 10, 0, 0, 0, 0];
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("a");
+    fs::write(&file, b"content").unwrap();
+    let server = Server::start();
+    let mut silent: Vec<_> = (0..16).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+    server.put(&file, &[]).failed(1, "16 clients are served already");
+    let started = Instant::now();
+    while server.put(&file, &[]).code != Some(0) {
+        assert!(started.elapsed() < Duration::from_secs(30), "they hold their places");
+        silent.retain_mut(|client| client.write_all(&alive).is_ok());
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 #[test]

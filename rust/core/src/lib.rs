@@ -13,6 +13,11 @@
 //! `observe` stand beside it and never call back up (`tests/layering.rs` holds the table).
 #![deny(unsafe_code)]
 
+/// The README's Rust, run as a test of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 pub mod auth;
 pub mod config;
 pub mod connection;

@@ -17,18 +17,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The result of one case and direction.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Measured {
-    pub(super) opcode: Opcode,
-    pub(super) case: Case,
-    pub(super) transfers: u64,
-    pub(super) bytes: u64,
-    pub(super) elapsed: Duration,
+pub(crate) struct Measured {
+    pub(crate) opcode: Opcode,
+    pub(crate) case: Case,
+    pub(crate) transfers: u64,
+    pub(crate) bytes: u64,
+    pub(crate) elapsed: Duration,
     /// From submit to the end of a transfer: median and 99th percentile.
-    pub(super) p50: Duration,
-    pub(super) p99: Duration,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
     /// Processor time of this process and of the server's. One process: both are the whole.
-    pub(super) own_cpu: Duration,
-    pub(super) server_cpu: Duration,
+    pub(crate) own_cpu: Duration,
+    pub(crate) server_cpu: Duration,
 }
 
 /// Measures every case, both directions. Each case first moves data that is checked.

@@ -14,7 +14,7 @@ use crate::ring::Shape;
 use crate::server::{ServeOptions, Server};
 
 pub(crate) use case::Case;
-use measure::Measured;
+pub(crate) use measure::Measured;
 
 /// `flagcx-p2p bench`.
 #[derive(Clone, Debug)]
@@ -53,8 +53,15 @@ pub(crate) fn run(options: &BenchOptions) -> Result<()> {
     Ok(())
 }
 
+/// Measures one case over an open connection, both directions, for so many seconds each. The data is checked first.
+pub(crate) fn measure(client: &Client, case: Case, seconds: f64) -> Result<Vec<Measured>> {
+    let options =
+        BenchOptions { server: None, in_process: false, cases: vec![case], depth: 1, seconds, json: false };
+    measure::all(client, &options)
+}
+
 /// Serves from a thread of this process, until the process ends.
-fn serve_here(directory: std::path::PathBuf) -> Result<String> {
+pub(crate) fn serve_here(directory: std::path::PathBuf) -> Result<String> {
     let options = ServeOptions {
         directory,
         listen: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -20,6 +20,7 @@ pub(super) fn print(client: &Client, options: &BenchOptions, all: &[Measured]) {
             "lanes": info.lanes,
             "in_process": options.in_process,
             "depth": options.depth,
+            "pieces": "adjacent",
             "results": results,
         });
         output::line(&format!("{report:#}"));
@@ -55,6 +56,11 @@ pub(super) fn print(client: &Client, options: &BenchOptions, all: &[Measured]) {
         "path {}, {} lanes, {} under way; data checked",
         info.path, info.lanes, options.depth
     ));
+    if options.cases.iter().any(|case| case.batch > 1) {
+        output::line(
+            "the pieces of a transfer are adjacent, so that the engine joins them: not what scattered ones cost",
+        );
+    }
     output::line(&table.to_string());
 }
 

@@ -29,6 +29,10 @@ impl Target {
         let own = FileName::new(name).map_err(|error| CliError::usage(error.to_string()))?;
         let name = match output {
             None => own,
+            Some(path) if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+                let text = format!("-o {}: is a directory; name the file in it", path.display());
+                return Err(CliError::usage(text));
+            }
             Some(path) => {
                 let last = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
                     CliError::usage(format!("-o {}: expected the path of a file", path.display()))
@@ -37,7 +41,8 @@ impl Target {
             }
         };
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = Directory::open(parent.unwrap_or_else(|| Path::new(".")))?;
+        let directory =
+            Directory::open(parent.unwrap_or_else(|| Path::new("."))).map_err(CliError::argument)?;
         directory.check_free(&name, force)?;
         Ok(Self { directory, name, force })
     }

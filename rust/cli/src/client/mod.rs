@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::connection::{Connection, ConnectionInfo};
 use flagcx_p2p::engine::Engine;
+use flagcx_p2p::fabric::PathKind;
 use flagcx_p2p::transfer::{Opcode, Outcome, RdmaDesc, Status, TransferId};
 
 use crate::error::{CliError, Problem, Result, While};
 use crate::output::{self, units};
 use crate::ring::{Ring, Shape};
 use crate::settings;
+use crate::store;
 use crate::wire::control::Control;
 use crate::wire::{Frame, Hash, authenticate};
 
@@ -66,6 +68,8 @@ pub(crate) struct Moved {
 /// Runs `put`.
 pub(crate) fn put(options: &PutOptions) -> Result<()> {
     let name = put::name_of(options)?;
+    // Before the server is asked for anything.
+    store::open_local(&options.file).map_err(CliError::argument)?;
     run("put", &name, "to", &options.server, options.shape, |client| {
         client.put(&options.file, &name, options.force)
     })
@@ -89,6 +93,12 @@ fn run(
 ) -> Result<()> {
     let doing = || format!("{verb} {name} {preposition} {server}");
     let client = Client::connect(server, shape).doing(doing)?;
+    let agreed = client.ring.shape();
+    if agreed != shape {
+        output::remark(&format!(
+            "{verb} {name}: {agreed} instead of {shape}, which is more than the server's --ring-limit"
+        ));
+    }
     let moved = step(&client).doing(doing)?;
     output::line(&format!(
         "{verb} {name}: {} in {:.2} s, {}, path {}, verified blake3 {}",
@@ -115,6 +125,11 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to `server` (`HOST:PORT`) and agrees on a ring of about `shape`.
     pub(crate) fn connect(server: &str, shape: Shape) -> Result<Self> {
+        Self::connect_over(server, shape, None)
+    }
+
+    /// The same over one path of the software fabric; `None` is the way that the engine chooses.
+    pub(crate) fn connect_over(server: &str, shape: Shape, path: Option<PathKind>) -> Result<Self> {
         let control = Control::connect(server)?;
         let config = settings::config(Some(control.local().ip()))?;
         let nonce = authenticate::nonce()?;
@@ -126,9 +141,13 @@ impl Client {
         };
         let agreed = Shape { chunk, slots: u16::try_from(slots.len()).unwrap_or(0) };
         if agreed != agreed.fitted(u64::from(u32::MAX)) {
-            return Err(CliError::protocol("its ring is malformed"));
+            return Err(CliError::protocol(format!("its ring of {agreed} is malformed")));
         }
-        let engine = Engine::open(config, settings::engine_options()).doing(|| "open the engine".into())?;
+        let options = match path {
+            Some(path) => settings::engine_options_over(path, &config, control.local().ip())?,
+            None => settings::engine_options(),
+        };
+        let engine = Engine::open(config, options).doing(|| "open the engine".into())?;
         let ring = Ring::allocate(&engine, agreed)?;
         let peer = settings::PeerAddress::parse(&metadata, control.peer().ip())?;
         let connection =

@@ -5,8 +5,10 @@ use std::process::Command;
 
 use crate::store::FileName;
 
-/// Files much smaller than the whole are left out: thousands of them would show the disk, not the transfer.
+/// Files smaller than this share of the whole are left out: thousands of them would show the disk, not the transfer.
 const SMALLEST_SHARE: u64 = 2000;
+/// Files moved where all are smaller than that.
+const SMALL_FILES: usize = 200;
 /// Directory entries looked at.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -64,14 +66,24 @@ pub(super) fn files(root: &Path) -> Vec<Found> {
 
 /// Chooses files (largest first) of at most `size` bytes altogether, each again under a new name once all are used.
 pub(super) fn plan(files: &[Found], size: u64) -> Vec<Item> {
-    let worth = |file: &&Found| file.size >= size / SMALLEST_SHARE;
-    let mut items = Vec::new();
+    // The large ones are the first.
+    let large = files.partition_point(|file| file.size >= size / SMALLEST_SHARE);
+    let items = fill(files.get(..large).unwrap_or(files), size, usize::MAX);
+    if items.is_empty() { fill(files, size, SMALL_FILES) } else { items }
+}
+
+/// At most `most` files of at most `size` bytes altogether.
+fn fill(files: &[Found], size: u64, most: usize) -> Vec<Item> {
+    let mut items: Vec<Item> = Vec::new();
     let mut left = size;
     loop {
         let before = left;
-        for file in files.iter().filter(worth) {
+        for file in files {
             let Some(name) = file.path.file_name().and_then(|name| name.to_str()) else { continue };
             let name = format!("{:04}-{name}", items.len());
+            if items.len() == most {
+                return items;
+            }
             if file.size <= left && FileName::new(&name).is_ok() {
                 left -= file.size;
                 items.push(Item { path: file.path.clone(), name, size: file.size });
@@ -102,6 +114,15 @@ mod tests {
         let names: Vec<_> = items.iter().map(|item| item.name.as_str()).collect();
         assert_eq!(names, ["0000-a", "0001-b", "0002-a", "0003-b"]);
         assert_eq!(total(&items), 180);
+    }
+
+    #[test]
+    fn small_files_are_moved_where_there_are_no_larger_ones() {
+        let small = [found("/x/a", 3), found("/x/b", 2)];
+        let items = plan(&small, 1 << 30);
+        assert_eq!((items.len(), total(&items)), (200, 500));
+        let items = plan(&[found("/x/large", 1 << 20), found("/x/a", 3)], 2 << 20);
+        assert!(items.iter().all(|item| item.size == 1 << 20), "small ones are left out");
     }
 
     #[test]

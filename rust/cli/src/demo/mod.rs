@@ -1,6 +1,9 @@
-//! `demo`: real files of this machine, put to a second process and fetched back.
+//! `demo`: how fast the engine moves memory, and how fast real files go to a second process and back.
 
+mod disk;
 mod input;
+mod memory;
+mod report;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +20,8 @@ use input::Item;
 
 /// Disk space to leave alone.
 const MARGIN: u64 = 256 << 20;
+/// Files smaller than this take longer to open and to sync than to move.
+const SMALL: u64 = 1 << 20;
 
 /// `flagcx-p2p demo`.
 #[derive(Clone, Debug)]
@@ -31,6 +36,14 @@ pub(crate) struct DemoOptions {
     pub(crate) shape: Shape,
 }
 
+/// How the files fared, both ways.
+#[derive(Clone, Debug)]
+struct Files {
+    path: String,
+    put: Total,
+    got: Total,
+}
+
 /// What one direction amounted to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Total {
@@ -42,36 +55,52 @@ struct Total {
 pub(crate) fn run(options: &DemoOptions) -> Result<()> {
     let root = options.from.clone().unwrap_or_else(input::root);
     if !root.is_dir() {
-        return Err(CliError::other(format!("{} is not a directory", root.display())));
+        return Err(CliError::usage(format!("--from {}: is not a directory", root.display())));
     }
     let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
     let work = tempfile::Builder::new()
         .prefix("flagcx-p2p-demo-")
         .tempdir_in(&parent)
-        .map_err(|error| CliError::other(error.to_string()))
-        .doing(|| format!("create a directory in {}", parent.display()))?;
+        .map_err(|error| CliError::usage(format!("--dir {}: {error}", parent.display())))
+        .doing(|| "create a temporary directory".into())?;
     let items = choose(&root, options.size, work.path())?;
-    let (served, back) = (work.path().join("served"), work.path().join("back"));
-    for directory in [&served, &back] {
+    let [served, back, empty] = ["served", "back", "empty"].map(|name| work.path().join(name));
+    for directory in [&served, &back, &empty] {
         std::fs::create_dir(directory).map_err(|error| CliError::other(error.to_string()))?;
     }
+    let disk = disk::copy(&items, &back)
+        .map_err(|error| CliError::other(error.to_string()))
+        .doing(|| format!("copy files to {}", back.display()))?;
     let server = ServerProcess::start(&served)?;
+    let case = memory::case(options.size);
+    let memory = memory::rates(&server, &empty, case)?;
     let client =
         Client::connect(&server.address, options.shape).doing(|| format!("connect to {}", server.address))?;
     let (put, hashes) = put_all(&client, &items)?;
     let got = get_all(&client, &items, &hashes, &back)?;
-    print(&client, items.len(), put, got);
+    let files = Files { path: client.info().path.to_string(), put, got };
+    report::print(case, &memory, &files, disk);
     Ok(())
 }
 
 /// Chooses files of `root`, shrunk to what the disk can take.
 fn choose(root: &Path, wanted: u64, work: &Path) -> Result<Vec<Item>> {
     let files = input::files(root);
+    let (Some(largest), Some(smallest)) = (files.first(), files.last()) else {
+        let text = format!("--from {}: no file with content that can be read is in it", root.display());
+        return Err(CliError::usage(text));
+    };
+    if smallest.size > wanted {
+        let text =
+            format!("--size {}: the smallest file has {}", units::bytes(wanted), units::bytes(smallest.size));
+        return Err(CliError::usage(text));
+    }
     let items = input::plan(&files, wanted);
     let free = Directory::open(work)?.free_space()?.saturating_sub(MARGIN);
-    let largest = items.iter().map(|item| item.size).max().unwrap_or(0);
-    let items = if input::total(&items) + largest > free {
-        let size = free.saturating_sub(largest);
+    // One file at a time is there a second time.
+    let twice = items.iter().map(|item| item.size).max().unwrap_or(0);
+    let items = if input::total(&items) + twice > free {
+        let size = free.saturating_sub(twice);
         output::remark(&format!(
             "only {} of disk free in {}: moving {} instead of {}",
             units::bytes(free),
@@ -85,16 +114,19 @@ fn choose(root: &Path, wanted: u64, work: &Path) -> Result<Vec<Item>> {
     };
     if items.is_empty() {
         return Err(CliError::other(format!(
-            "no file in {} fits; free some disk space, or choose another --size, --from or --dir",
-            root.display()
+            "no file of {} fits into {}; free some disk space, or choose another --dir",
+            root.display(),
+            work.display()
         )));
     }
-    output::line(&format!(
-        "{} files of {}, {} in all",
-        items.len(),
-        root.display(),
-        units::bytes(input::total(&items))
-    ));
+    let total = input::total(&items);
+    output::line(&format!("{} files, {}: {}", items.len(), units::bytes(total), root.display()));
+    if largest.size < SMALL {
+        output::line(&format!(
+            "they are small, {} at most: `files` shows what opening and syncing takes",
+            units::bytes(largest.size)
+        ));
+    }
     Ok(items)
 }
 
@@ -124,24 +156,6 @@ fn get_all(client: &Client, items: &[Item], hashes: &[Hash], back: &Path) -> Res
         total.add(moved);
     }
     Ok(total)
-}
-
-fn print(client: &Client, files: usize, put: Total, got: Total) {
-    let path = client.info().path.to_string();
-    let mut table = output::table(["step", "path", "files", "bytes", "seconds", "GB/s", "verified"]);
-    for (step, total) in [("put (WRITE)", put), ("get (READ)", got)] {
-        table.add_row([
-            step.to_owned(),
-            path.clone(),
-            files.to_string(),
-            total.bytes.to_string(),
-            format!("{:.2}", total.elapsed.as_secs_f64()),
-            format!("{:.2}", units::gigabytes_per_second(total.bytes, total.elapsed)),
-            // Anything else has ended the demo before.
-            "yes, blake3".to_owned(),
-        ]);
-    }
-    output::line(&table.to_string());
 }
 
 impl Total {

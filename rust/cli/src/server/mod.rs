@@ -78,7 +78,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
 impl Server {
     /// Listens, without serving anyone yet; says where.
     pub(crate) fn open(options: &ServeOptions) -> Result<(Arc<Self>, SocketAddr)> {
-        let directory = Directory::open(&options.directory)?;
+        let directory = Directory::open(&options.directory).map_err(CliError::argument)?;
         let address = SocketAddr::new(options.listen, options.port);
         let listener = TcpListener::bind(address)
             .map_err(|error| CliError::other(format!("{error}; try another --port or --listen")))

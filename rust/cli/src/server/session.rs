@@ -13,6 +13,9 @@ use crate::store::{FileName, Incoming, StoreError};
 use crate::wire::control::{Control, ControlError};
 use crate::wire::{Frame, authenticate};
 
+/// How long a client may take to ask for a ring and to prove the key. Until then it holds one of a few places.
+const ADMISSION: Duration = Duration::from_secs(5);
+
 /// Serves a client until it leaves.
 pub(super) fn run(server: &Server, control: Control) {
     let peer = control.peer();
@@ -56,14 +59,15 @@ struct Session<'a> {
 impl Session<'_> {
     /// Waits for a client that asks for a ring, and knows the key if there is one. `None`: it is gone again.
     fn admit(&self) -> Result<Option<Shape>> {
-        let (shape, nonce) = match self.control.receive() {
+        let deadline = Instant::now() + ADMISSION;
+        let (shape, nonce) = match self.control.receive_by(deadline) {
             Ok(Frame::Open { chunk, slots, nonce }) => (Shape { chunk, slots }, nonce),
             Ok(other) => return Err(unexpected(&other)),
             Err(ControlError::Closed) => return Ok(None), // A port scan, or a health check.
             Err(error) => return Err(error.into()),
         };
         if let Some(key) = &self.server.key {
-            authenticate::admit(key, self.control, nonce)?;
+            authenticate::admit(key, self.control, nonce, deadline)?;
         }
         Ok(Some(shape))
     }

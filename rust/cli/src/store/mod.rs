@@ -6,6 +6,7 @@ mod name;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub(crate) enum StoreError {
     Link(String),
     #[error("{0} is not a regular file")]
     NotAFile(String),
+    #[error("{0} says that it is empty and is not, as files of /proc do; copy it to a regular file first")]
+    SizeUnknown(String),
     #[error("{name} changed while it was read: {had} of {expected} bytes were there")]
     Changed { name: String, expected: u64, had: u64 },
     #[error("cannot {operation} {path}: {reason}")]
@@ -113,7 +116,14 @@ pub(crate) fn open_local(path: &Path) -> Result<(File, u64), StoreError> {
 
 fn regular(file: File, path: &str) -> Result<(File, u64), StoreError> {
     let metadata = file.metadata().map_err(|error| StoreError::io("query", path, error))?;
-    if metadata.is_file() { Ok((file, metadata.len())) } else { Err(StoreError::NotAFile(path.to_owned())) }
+    if !metadata.is_file() {
+        return Err(StoreError::NotAFile(path.to_owned()));
+    }
+    // What is moved is what the file says to be its size.
+    if metadata.len() == 0 && file.read_at(&mut [0], 0).is_ok_and(|bytes| bytes > 0) {
+        return Err(StoreError::SizeUnknown(path.to_owned()));
+    }
+    Ok((file, metadata.len()))
 }
 
 #[cfg(test)]
@@ -151,6 +161,9 @@ mod tests {
         assert!(matches!(directory.read(&name("none")), Err(StoreError::Io { .. })));
         assert_eq!(open_local(&temp.path().join("link")).unwrap().1, 5);
         assert!(matches!(open_local(temp.path()), Err(StoreError::NotAFile(_))));
+        fs::write(temp.path().join("empty"), b"").unwrap();
+        assert_eq!(open_local(&temp.path().join("empty")).unwrap().1, 0);
+        assert!(matches!(open_local(Path::new("/proc/version")), Err(StoreError::SizeUnknown(_))));
     }
 
     #[test]

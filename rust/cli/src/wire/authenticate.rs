@@ -2,6 +2,8 @@
 //! before any name, address or memory key is told. It is the exchange of [`flagcx_p2p::auth`]: the client proves first,
 //! and one that does not know the key gets a random number and nothing else.
 
+use std::time::Instant;
+
 use flagcx_p2p::auth::{AuthError, AuthKey, Initiator, Nonce, Nonces, Purpose, Responder, random};
 
 use super::Frame;
@@ -10,11 +12,16 @@ use super::control::{Control, ControlError};
 /// Keeps these proofs apart from those of the engine.
 const PURPOSE: Purpose = Purpose::new("command line tool");
 
-/// The server's side, after `Open` has come with the client's nonce.
-pub(crate) fn admit(key: &AuthKey, control: &Control, client: Nonce) -> Result<(), ControlError> {
+/// The server's side, after `Open` has come with the client's nonce. The client's proof must come before `deadline`.
+pub(crate) fn admit(
+    key: &AuthKey,
+    control: &Control,
+    client: Nonce,
+    deadline: Instant,
+) -> Result<(), ControlError> {
     let server = nonce()?;
     control.send(&Frame::Challenge { nonce: server })?;
-    let proof = match control.receive()? {
+    let proof = match control.receive_by(deadline)? {
         Frame::Proof { proof } => proof,
         other => return Err(ControlError::Protocol(format!("expected its proof, not {other:?}"))),
     };
@@ -60,12 +67,17 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::thread;
+    use std::time::Duration;
 
     use super::super::codec;
     use super::*;
 
     fn key(text: &str) -> AuthKey {
         AuthKey::new(text.as_bytes())
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
     }
 
     fn pair() -> (TcpStream, Control) {
@@ -82,7 +94,7 @@ mod tests {
         let (client, server) = pair();
         let client =
             thread::spawn(move || enter(theirs.map(key).as_ref(), &Control::new(client).unwrap(), [1; 16]));
-        let admitted = admit(&key(ours), &server, [1; 16]);
+        let admitted = admit(&key(ours), &server, [1; 16], soon());
         if admitted.is_ok() {
             server.send(&Frame::Ready { size: 7 }).unwrap();
             server.finish();
@@ -114,7 +126,7 @@ mod tests {
         );
         for proof in [[0; 32], another_purpose] {
             let (mut client, server) = pair();
-            let admitting = thread::spawn(move || admit(&key("one"), &server, [1; 16]));
+            let admitting = thread::spawn(move || admit(&key("one"), &server, [1; 16], soon()));
             let mut told = [0; codec::HEADER + 16];
             client.read_exact(&mut told).unwrap();
             let nonce = told[codec::HEADER..].try_into().unwrap();

@@ -38,6 +38,8 @@ pub(crate) enum ControlError {
     Closed,
     #[error("no sign of life from the peer for {} s; it is stopped or cut off", SILENCE.as_secs())]
     Silent,
+    #[error("the client has not opened its session in time")]
+    NotOpened,
     #[error("{0}")]
     Io(String),
     #[error(transparent)]
@@ -119,6 +121,15 @@ impl Control {
     /// The next frame. Ends within [`SILENCE`] of the peer's last sign of life.
     pub(crate) fn receive(&self) -> Result<Frame, ControlError> {
         self.frames.recv().unwrap_or(Err(ControlError::Closed)).and_then(accepted)
+    }
+
+    /// The next frame, if it comes before `deadline`: signs of life do not prolong it.
+    pub(crate) fn receive_by(&self, deadline: Instant) -> Result<Frame, ControlError> {
+        match self.frames.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(frame) => frame.and_then(accepted),
+            Err(RecvTimeoutError::Timeout) => Err(ControlError::NotOpened),
+            Err(RecvTimeoutError::Disconnected) => Err(ControlError::Closed),
+        }
     }
 
     /// The next frame if there is one now.

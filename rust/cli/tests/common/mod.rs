@@ -1,4 +1,5 @@
 //! Starts the real program, and ends it again.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,9 @@ pub(crate) fn program() -> Command {
     if std::env::var_os("FLAGCX_P2P_FABRIC").is_none() {
         command.env("FLAGCX_P2P_FABRIC", "software");
     }
-    command.env_remove("RUST_LOG").env_remove("FLAGCX_DEBUG");
+    for variable in ["RUST_LOG", "FLAGCX_DEBUG", "FLAGCX_DEBUG_SUBSYS", "FLAGCX_DEBUG_FILE"] {
+        command.env_remove(variable);
+    }
     command
 }
 
@@ -33,10 +36,19 @@ impl Server {
     }
 
     pub(crate) fn start_with(environment: &[(&str, &str)]) -> Self {
+        Self::spawn(environment, &[])
+    }
+
+    pub(crate) fn start_with_arguments(arguments: &[&str]) -> Self {
+        Self::spawn(&[], arguments)
+    }
+
+    fn spawn(environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let mut child = program()
             .args(["serve", "--port", "0", "--until-stdin-closes"])
             .arg(temp.path())
+            .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

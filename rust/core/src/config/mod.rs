@@ -7,6 +7,7 @@ mod docs;
 mod files;
 mod home;
 mod key_file;
+mod log_settings;
 mod name_list;
 mod number;
 mod parse;
@@ -29,6 +30,7 @@ use crate::fabric::{FabricChoice, FabricOptions, PathKind, SoftwareOptions, Verb
 pub use docs::markdown;
 pub use files::Files;
 pub use key_file::{MAX_KEY, MIN_KEY, read_key_file};
+pub use log_settings::{LogSettings, subsystem_of};
 pub use name_list::NameList;
 pub use number::parse_integer;
 pub use reader::{Setting, Severity, Warning};

@@ -84,12 +84,10 @@ impl DeviceList {
             (Err(error), choice) => {
                 let devices = software::open(&options.software)?;
                 let reason = error.to_string();
-                if choice == FabricChoice::Software {
-                    tracing::info!(provider = "software", "{reason}");
-                } else {
+                tracing::info!(provider = "software", "{reason}");
+                if choice != FabricChoice::Software {
                     tracing::warn!(
-                        provider = "software",
-                        "no RDMA device in use, data moves by software: {reason}"
+                        "no RDMA NIC in use: data moves by software; `flagcx-p2p doctor` says why"
                     );
                 }
                 let provider = Some(Provider::Software);

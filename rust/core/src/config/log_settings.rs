@@ -8,9 +8,9 @@ use tracing::Level;
 
 /// What to log, and where to.
 #[derive(Debug)]
-pub(super) struct Settings {
-    /// The most talkative level that is logged.
-    pub(super) level: Level,
+pub struct LogSettings {
+    /// The most verbose level that is logged.
+    pub level: Level,
     /// Bits of the subsystems whose lines below WARN are logged.
     subsystems: u64,
     /// Pattern of the file's name.
@@ -45,9 +45,9 @@ const ENV: u64 = 128;
 const BOOTSTRAP: u64 = 4096;
 const REG: u64 = 8192;
 
-impl Settings {
+impl LogSettings {
     /// From variables as `get` answers them.
-    pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Self {
         Self {
             level: level(get("FLAGCX_DEBUG").as_deref()),
             subsystems: subsystems(get("FLAGCX_DEBUG_SUBSYS").as_deref()),
@@ -56,12 +56,12 @@ impl Settings {
     }
 
     /// Whether a line is logged. Warnings and errors are, whatever subsystem they come from.
-    pub(super) fn allows(&self, level: Level, target: &str) -> bool {
+    pub fn allows(&self, level: Level, target: &str) -> bool {
         level <= self.level && (level <= Level::WARN || subsystem_of(target) & self.subsystems != 0)
     }
 
     /// The file to log to, created or emptied; `None` when none is named.
-    pub(super) fn open_file(&self) -> Result<Option<File>, Error> {
+    pub fn open_file(&self) -> Result<Option<File>, Error> {
         let Some(pattern) = &self.file else {
             return Ok(None);
         };
@@ -74,7 +74,7 @@ impl Settings {
 }
 
 /// The subsystem that the lines of a module count as.
-pub(super) fn subsystem_of(target: &str) -> u64 {
+pub fn subsystem_of(target: &str) -> u64 {
     match target.strip_prefix("flagcx_p2p::").and_then(|path| path.split("::").next()) {
         Some("engine" | "device") => INIT,
         Some("config") => ENV,
@@ -141,8 +141,8 @@ fn host_name() -> String {
 mod tests {
     use super::*;
 
-    fn settings(variables: &[(&str, &str)]) -> Settings {
-        Settings::read(&|name| {
+    fn settings(variables: &[(&str, &str)]) -> LogSettings {
+        LogSettings::read(&|name| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
     }

@@ -1,0 +1,115 @@
+//! Likely typing errors, of the kind that a reader of the guide makes: each ends with status 2 and a text that says what is
+//! wrong, before anything is moved or contacted.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, outside #[test] functions"
+)]
+
+mod common;
+
+use std::fs;
+use std::net::TcpStream;
+
+use common::{Server, program, run};
+
+/// The command line ends with status 2, and its text contains `text`.
+#[track_caller]
+fn refused(arguments: &[&str], text: &str) {
+    let ended = run(program().args(arguments));
+    assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
+    assert!(ended.err.contains(text), "{arguments:?}: expected {text:?}: {ended:?}");
+    assert!(ended.out.is_empty(), "{arguments:?}: {ended:?}");
+}
+
+#[test]
+fn words_that_do_not_exist() {
+    refused(&[], "Usage:");
+    refused(&["srve", "."], "'serve'");
+    refused(&["get", "model.bin", "127.0.0.1:1", "--ouput", "copy.bin"], "'--output'");
+    refused(&["doctor", "all"], "unexpected argument 'all'");
+    refused(&["put", "model.bin"], "<HOST:PORT>");
+}
+
+#[test]
+fn servers_that_are_not_host_and_port() {
+    for server in
+        ["127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:0", "localhost:http", "::1]:1", ""]
+    {
+        refused(&["put", "/etc/hostname", server], "is not written as host:port");
+        refused(&["get", "model.bin", server], "is not written as host:port");
+        refused(&["bench", server], "is not written as host:port");
+    }
+    refused(&["get", "model.bin", "256.0.2.7:7733"], "is not an IPv4 address");
+}
+
+#[test]
+fn sizes_that_cannot_be() {
+    for (chunk, text) in [
+        ("0", "not within 4.00 KiB to 64.00 MiB"),
+        ("8G", "8.00 GiB is not within 4.00 KiB to 64.00 MiB"),
+        ("1X", "is no size"),
+    ] {
+        refused(&["put", "/etc/hostname", "127.0.0.1:1", "--chunk", chunk], text);
+        refused(&["get", "model.bin", "127.0.0.1:1", "--chunk", chunk], text);
+        refused(&["demo", "--chunk", chunk], text);
+    }
+    refused(&["put", "/etc/hostname", "127.0.0.1:1", "--slots", "257"], "1..=256");
+    refused(&["serve", ".", "--ring-limit", "0"], "not within");
+    refused(&["demo", "--size", "2"], "not within 1.00 MiB");
+    refused(&["demo", "--size", "two"], "is no size");
+    refused(&["bench", "--cases", "4K"], "expected BATCHxSIZE");
+    for seconds in ["0", "-1", "1e9", "inf", "NaN", "one"] {
+        refused(&["bench", &format!("--seconds={seconds}")], "within 0.01 to 600");
+    }
+}
+
+#[test]
+fn places_that_do_not_exist() {
+    refused(&["serve", "./flies"], "./flies: No such file or directory");
+    refused(&["serve", ".", "--listen", "192.0.2.700"], "--listen <IP>");
+    refused(&["put", "modle.bin", "127.0.0.1:1"], "cannot open modle.bin: No such file or directory");
+    refused(
+        &["get", "model.bin", "127.0.0.1:1", "-o", "nowhere/copy.bin"],
+        "nowhere: No such file or directory",
+    );
+    for directory in [".", "..", "copies/", ""] {
+        refused(&["get", "model.bin", "127.0.0.1:1", "-o", directory], "-o");
+    }
+    refused(&["demo", "--from", "./nowhere"], "--from ./nowhere: is not a directory");
+    refused(&["demo", "--dir", "./nowhere"], "--dir ./nowhere");
+}
+
+/// Not typing errors that can be seen here: status 1, and the reason of whoever said no.
+#[test]
+fn what_others_refuse_is_a_failure() {
+    let temp = tempfile::tempdir().unwrap();
+    let back = temp.path().join("back");
+    let get = |server: &str| run(program().args(["get", "model.bin", server, "-o"]).arg(&back));
+    get("nohost.invalid:7733").failed(1, "EAI_");
+    get("127.0.0.1:1").failed(1, "is `flagcx-p2p serve` running there?");
+    let server = Server::start();
+    get(&server.address).failed(1, "No such file");
+}
+
+/// The limit that the guide names.
+#[test]
+fn the_seventeenth_client_is_told_why() {
+    let server = Server::start();
+    let _clients: Vec<_> = (0..16).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+    let temp = tempfile::tempdir().unwrap();
+    server.get("model.bin", &temp.path().join("back"), &[]).failed(1, "16 clients are served already");
+}
+
+#[test]
+fn a_smaller_ring_than_asked_for_is_said() {
+    let server = Server::start_with_arguments(&["--ring-limit", "64K"]);
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("a"), b"content").unwrap();
+    let put = server.put(&temp.path().join("a"), &[]).succeeded();
+    assert!(put.err.contains("1 slots of 64.00 KiB instead of 8 slots of 4.00 MiB"), "{put:?}");
+    let put = server.put(&temp.path().join("a"), &["--chunk", "4K", "--force"]).succeeded();
+    assert!(!put.err.contains("instead of"), "{put:?}");
+}

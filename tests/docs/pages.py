@@ -1,0 +1,47 @@
+"""The pages of the documentation, and the code blocks in them.
+
+A comment on the line before a block says what the tests do with it:
+
+    <!-- run -->                 it is run
+    <!-- not run: REASON -->     it is not, because installing packages or building takes too long, say
+    <!-- path/of/a/file -->      it is that file, word for word; `UPDATE_DOCS=1` writes the file into the page
+"""
+
+import pathlib
+import re
+from typing import List, NamedTuple, Optional
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+README = ROOT / "README.md"
+GUIDE = ROOT / "docs" / "user-guide.md"
+#: Blocks of these languages need a mark.
+LANGUAGES = ("sh", "rust", "cpp", "c", "python")
+
+
+class Block(NamedTuple):
+    """A code block."""
+
+    page: pathlib.Path
+    line: int
+    language: str
+    mark: Optional[str]
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(page: pathlib.Path) -> List[Block]:
+    """All code blocks of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    pattern = re.compile(r"(?:^<!-- ([^\n]*) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [
+        Block(page, text.count("\n", 0, match.start()) + 1, match[2], match[1], match[3])
+        for match in pattern.finditer(text)
+    ]
+
+
+def commands(block: Block) -> List[str]:
+    """The lines of a shell block without their comments."""
+    lines = (line.split(" #")[0].strip() for line in block.text.splitlines())
+    return [line for line in lines if line]

@@ -1,0 +1,103 @@
+"""What the pages show is what is in the tree."""
+
+import os
+import pathlib
+import re
+import subprocess
+import unittest
+
+from pages import GUIDE, LANGUAGES, README, ROOT, blocks, commands
+
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+class Pages(unittest.TestCase):
+    def test_every_block_says_what_is_done_with_it(self) -> None:
+        for page in (README, GUIDE):
+            for block in blocks(page):
+                if block.language in LANGUAGES:
+                    self.assertIsNotNone(block.mark, f"{block}: a mark is missing, see pages.py")
+
+    def test_programs_are_the_files_that_are_named(self) -> None:
+        shown = 0
+        for block in blocks(GUIDE):
+            file = ROOT / (block.mark or "run")
+            if not file.is_file():
+                continue
+            shown += 1
+            program = file.read_text(encoding="utf-8")
+            if block.text == program:
+                continue
+            if os.environ.get("UPDATE_DOCS") != "1":
+                self.fail(f"{block} is not {block.mark}; write it with UPDATE_DOCS=1 python3 -m unittest test_pages")
+            text = GUIDE.read_text(encoding="utf-8")
+            head = f"<!-- {block.mark} -->\n```{block.language}\n"
+            self.assertEqual(text.count(head), 1)
+            GUIDE.write_text(text.replace(head + block.text, head + program), encoding="utf-8")
+        self.assertEqual(shown, 4, "C++, C, Rust and Python")
+
+    def test_links_lead_somewhere(self) -> None:
+        for page in PAGES:
+            text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+            for target in re.findall(r"\]\(([^)]+)\)", text):
+                if "://" in target:
+                    continue
+                name, _, anchor = target.partition("#")
+                file = (page.parent / name).resolve() if name else page
+                self.assertTrue(file.exists(), f"{page.name}: {target}")
+                if anchor and file.suffix == ".md":
+                    self.assertIn(anchor, anchors(file), f"{page.name}: {target}")
+
+    def test_tests_that_are_named_exist(self) -> None:
+        sources = "".join(
+            file.read_text(encoding="utf-8")
+            for folder in ("rust", "bridge", "tests")
+            for pattern in ("*.rs", "*.cc", "*.cmake", "*.py")
+            for file in (ROOT / folder).rglob(pattern)
+            if "target" not in file.parts
+        )
+        table = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+        for name in re.findall(r"`([a-z]+(?:_[a-z0-9]+){3,})`", table):
+            self.assertIn(name, sources, "docs/reliability.md names a test that does not exist")
+
+    def test_types_of_the_glossary_exist(self) -> None:
+        rows = re.findall(r"^\|[^|]*\|[^|]*\|([^|]*)\|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+        types = re.findall(r"`((?:\w+::)*)(\w+)::(\w+)`", "".join(rows))
+        self.assertGreater(len(types), 30)
+        for _, module, name in types:
+            files = [
+                file
+                for file in (ROOT / "rust" / "core" / "src").rglob("*.rs")
+                if module in file.parts or file.stem == module
+            ]
+            pattern = re.compile(rf"\b(?:struct|enum|trait|type|mod) {name}\b")
+            self.assertTrue(any(pattern.search(file.read_text()) for file in files), f"{module}::{name}")
+
+    def test_commands_of_x_exist(self) -> None:
+        help_text = subprocess.run([ROOT / "x", "help"], capture_output=True, text=True, check=True).stdout
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            for command in re.findall(r"`\./x ((?!help)[a-z]+)", text) + re.findall(r"^\./x ([a-z]+)", text, re.MULTILINE):
+                self.assertIn(f"./x {command}", help_text, page.name)
+
+    def test_installing_the_tool_takes_the_locked_versions(self) -> None:
+        for page in (README, GUIDE):
+            for block in blocks(page):
+                for command in commands(block):
+                    if command.startswith("cargo install"):
+                        self.assertIn("--locked", command, str(block))
+
+
+def anchors(page: pathlib.Path) -> "set[str]":
+    """The anchors that GitHub gives the headings of a page."""
+    found: "dict[str, int]" = {}
+    names = set()
+    for heading in re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        count = found[name] = found.get(name, -1) + 1
+        names.add(f"{name}-{count}" if count else name)
+    return names
+
+
+if __name__ == "__main__":
+    unittest.main()
