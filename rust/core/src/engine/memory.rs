@@ -15,7 +15,7 @@ pub struct RegisterOptions {
     pub kind: MemoryKind,
     /// Rights.
     pub access: Access,
-    /// Whether peers are told of it at the handshake. Others need a descriptor.
+    /// Whether peers are told of it. If not, they need a descriptor.
     pub announced: bool,
     /// A dma-buf behind it.
     pub dma_buf: Option<DmaBuf>,

@@ -27,9 +27,9 @@ pub struct EngineOptions {
 
 impl Engine {
     /// Opens an engine: device, listeners, region table. With a `FLAGCX_P2P_ADVERTISE` that has no address it does not
-    /// open, as with a `FLAGCX_SOCKET_IFNAME` that fits no interface: every peer would be told what leads nowhere. Where only verbs are allowed and no port is active, it opens
-    /// without a device: it reports its metadata, and refuses everything else with the reason. A control listener that
-    /// cannot be opened leaves it alive but unreachable.
+    /// open, as with a `FLAGCX_SOCKET_IFNAME` that fits no interface: every peer would be told what leads nowhere. Where
+    /// only verbs are allowed and no port is active, it opens without a device: it reports its metadata, and refuses
+    /// everything else with the reason. A control listener that cannot be opened leaves it alive but unreachable.
     pub fn open(config: Arc<Config>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
         config.check()?;
         let address = own_address(&config)?;

@@ -5,7 +5,7 @@
 //! regions, and the last [`Limits::removed`] that are gone. A peer that has missed a removal which is no longer among
 //! them is told to begin anew.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::control::wire::{AnnouncedRegion, Change, MAX_ANNOUNCED, MAX_REGIONS, RegionChanges, RegionEntry};
 use crate::memory::RemoteRegion;
@@ -19,8 +19,8 @@ pub struct History {
     regions: BTreeMap<u64, RemoteRegion>,
     /// By version.
     removed: BTreeMap<u64, Removed>,
-    /// Where in `removed` a key is.
-    removed_keys: HashMap<u32, u64>,
+    /// Where in `removed` a key is: several regions may have had the same one.
+    removed_keys: BTreeSet<(u32, u64)>,
     /// The version of the last removal that is no longer among `removed`.
     forgotten: u64,
 }
@@ -79,7 +79,7 @@ impl History {
             version: 0,
             regions: BTreeMap::new(),
             removed: BTreeMap::new(),
-            removed_keys: HashMap::new(),
+            removed_keys: BTreeSet::new(),
             forgotten: 0,
         }
     }
@@ -90,7 +90,6 @@ impl History {
             return None;
         }
         self.version += 1;
-        self.removed_keys.remove(&region.rkey);
         self.regions.insert(self.version, region);
         Some(self.version)
     }
@@ -103,13 +102,17 @@ impl History {
     }
 
     /// Memory that is not announced has been given this key; true if peers have to know, because they may remember it as
-    /// the key of a region that is gone.
+    /// the key of regions that are gone.
     pub fn key_in_use(&mut self, rkey: u32) -> bool {
-        let removed = self.removed_keys.remove(&rkey).and_then(|version| self.removed.remove(&version));
-        if let Some(removed) = removed {
-            self.keep_removed(Removed { flags: AnnouncedRegion::KEY_IN_USE, ..removed });
+        let of_key = (rkey, 0)..=(rkey, u64::MAX);
+        let versions: Vec<_> = self.removed_keys.range(of_key).map(|(_, version)| *version).collect();
+        for version in &versions {
+            self.removed_keys.remove(&(rkey, *version));
+            if let Some(removed) = self.removed.remove(version) {
+                self.keep_removed(Removed { flags: AnnouncedRegion::KEY_IN_USE, ..removed });
+            }
         }
-        removed.is_some()
+        !versions.is_empty()
     }
 
     /// The version now.
@@ -118,18 +121,24 @@ impl History {
     }
 
     /// The regions for the table of a handshake, the oldest first, and what a peer that gets it has been told. What does
-    /// not fit is told afterwards.
+    /// not fit is told afterwards. An id of more than 32 bits does not fit: its entry has the id 0, and is for peers that get
+    /// no ids.
     pub fn table(&self) -> (Vec<RegionEntry>, Cursor) {
-        // An id of more than 32 bits has no place in the table.
-        let named = self.regions.iter().map_while(|(id, region)| Some((u32::try_from(*id).ok()?, region)));
-        let entries: Vec<_> = named
+        let entries: Vec<_> = self
+            .regions
+            .iter()
             .take(self.limits.table)
-            .map(|(id, region)| RegionEntry { base: region.base, size: region.size, rkey: region.rkey, id })
+            .map(|(id, region)| RegionEntry {
+                base: region.base,
+                size: region.size,
+                rkey: region.rkey,
+                id: u32::try_from(*id).unwrap_or(0),
+            })
             .collect();
-        let since = match entries.last() {
-            Some(last) if entries.len() < self.regions.len() => u64::from(last.id),
-            None if !self.regions.is_empty() => 0,
-            _ => self.version,
+        let named = entries.iter().take_while(|entry| entry.id != 0);
+        let since = match named.clone().count() == self.regions.len() {
+            true => self.version,
+            false => named.last().map_or(0, |last| u64::from(last.id)),
         };
         (entries, Cursor { since, removals: self.version })
     }
@@ -179,16 +188,14 @@ impl History {
     fn keep_removed(&mut self, removed: Removed) {
         self.version += 1;
         if removed.flags & AnnouncedRegion::KEY_IN_USE == 0 {
-            self.removed_keys.insert(removed.region.rkey, self.version);
+            self.removed_keys.insert((removed.region.rkey, self.version));
         }
         self.removed.insert(self.version, removed);
         if self.removed.len() > self.limits.removed
             && let Some((version, removed)) = self.removed.pop_first()
         {
             self.forgotten = version;
-            if self.removed_keys.get(&removed.region.rkey) == Some(&version) {
-                self.removed_keys.remove(&removed.region.rkey);
-            }
+            self.removed_keys.remove(&(removed.region.rkey, version));
         }
     }
 }

@@ -36,7 +36,7 @@ pub struct Region {
     pub kind: MemoryKind,
     /// Whether the CPU may read it, as far as is known.
     pub readable: bool,
-    /// Whether peers are told of it at the handshake.
+    /// Whether peers are told of it.
     pub announced: bool,
     /// Local key, here for the hot path.
     pub lkey: u32,

@@ -208,6 +208,7 @@ impl Registry {
         }
         let announced = self.announced.add(RemoteRegion { base: region.address, size: region.length, rkey });
         if announced.is_none() {
+            self.announced.key_in_use(rkey);
             tracing::warn!(
                 region = region.id.0,
                 "too many regions: peers are not told of it and need descriptors"

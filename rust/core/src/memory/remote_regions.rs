@@ -36,6 +36,8 @@ struct State {
     by_id: HashMap<u64, Known>,
     /// Entries of all levels of the table.
     entries: usize,
+    /// Ids of regions that are gone and still in the table.
+    gone: HashSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +77,16 @@ impl RemoteRegions {
             gone: Vec::new(),
         };
         let version = by_id.keys().copied().max().unwrap_or(0);
-        let state =
-            State { limit, remembered, version, reset: None, generation: 0, by_id, entries: regions.len() };
+        let state = State {
+            limit,
+            remembered,
+            version,
+            reset: None,
+            generation: 0,
+            by_id,
+            entries: regions.len(),
+            gone: HashSet::new(),
+        };
         Self { state: Mutex::new(state), table: Swap::from_pointee(table) }
     }
 
@@ -95,7 +105,9 @@ impl RemoteRegions {
     /// Whether [`RemoteRegions::apply`] takes little time: a few microseconds.
     pub fn is_quick(&self, changes: &RegionChanges) -> bool {
         let state = lock(&self.state);
-        changes.entries.len() <= QUICK_ENTRIES && state.entries <= QUICK_TABLE
+        changes.entries.len() <= QUICK_ENTRIES
+            && state.entries <= QUICK_TABLE
+            && !changes.entries.iter().any(|entry| state.makes_all_anew(entry))
     }
 
     /// Takes changes. True if regions that were there are gone, or others than before. An error is the peer's, and final.
@@ -139,6 +151,16 @@ impl State {
         Ok(effect)
     }
 
+    /// Whether a change of this entry makes the whole table anew, as far as that can be told beforehand.
+    fn makes_all_anew(&self, entry: &AnnouncedRegion) -> bool {
+        entry.flags & AnnouncedRegion::KEY_IN_USE != 0
+            || self.by_id.get(&entry.id).is_some_and(|known| {
+                entry.rkey.is_some_and(|rkey| {
+                    known.region != RemoteRegion { base: entry.base, size: entry.size, rkey }
+                })
+            })
+    }
+
     fn put(&mut self, entry: &AnnouncedRegion, effect: &mut Effect) -> Result<(), WireError> {
         // What a later version announces without a key cannot be reached by one.
         let Some(rkey) = entry.rkey else { return Ok(()) };
@@ -147,7 +169,7 @@ impl State {
         let before = self.by_id.insert(entry.id, known);
         match before {
             Some(before) => effect.replaced |= before.region != region,
-            None if self.by_id.len() > self.limit => {
+            None if self.by_id.len() > self.limit * self.generations() => {
                 return Err(error(format!("more than {} regions", self.limit)));
             }
             None => effect.added.push(Entry { id: entry.id, region, gone: false }),
@@ -155,12 +177,20 @@ impl State {
         Ok(())
     }
 
+    /// During a reset what was there before stays beside what is named again.
+    fn generations(&self) -> usize {
+        1 + usize::from(self.reset.is_some())
+    }
+
     fn remove(&mut self, entry: &AnnouncedRegion, effect: &mut Effect) {
-        if entry.flags & AnnouncedRegion::KEY_IN_USE != 0 {
-            effect.forgotten.insert(entry.id);
-        }
-        if self.by_id.remove(&entry.id).is_some() {
+        let was_there = self.by_id.remove(&entry.id).is_some();
+        if was_there {
             effect.gone.push(entry.id);
+        }
+        // Nothing is done for an id that the table does not have: the peer could ask for it without end.
+        let is_known = was_there || self.gone.contains(&entry.id);
+        if is_known && entry.flags & AnnouncedRegion::KEY_IN_USE != 0 {
+            effect.forgotten.insert(entry.id);
         }
     }
 
@@ -171,11 +201,13 @@ impl State {
         if !effect.added.is_empty() {
             levels.push(Arc::new(Level::new(effect.added)));
         }
+        self.gone.extend(&effect.gone);
         gone.extend(effect.gone);
         gone.sort_unstable();
         if effect.replaced || !effect.forgotten.is_empty() || gone.len() > 64 + self.entries / 8 {
             let entries = self.all_in_one(&levels, &effect.forgotten);
             self.entries = entries.len();
+            self.gone = entries.iter().filter(|entry| entry.gone).map(|entry| entry.id).collect();
             return RemoteTable { levels: vec![Arc::new(Level::new(entries))], gone: Vec::new() };
         }
         join_like_sizes(&mut levels);

@@ -68,8 +68,10 @@ pub(super) async fn exchange_regions(
         }
         ours.truncate(MAX_REGIONS);
     }
-    if !named {
-        take_ids_off(&mut ours);
+    match named {
+        // What has no id cannot be taken away again: it is told afterwards, with its long one.
+        true => ours.retain(|entry| entry.id != 0),
+        false => take_ids_off(&mut ours),
     }
     let count = (ours.len() as u32).to_le_bytes();
     let count = dialogue.exchange_frames(step, Tag::RegionCount, count.len(), |_| count.to_vec()).await?;

@@ -176,3 +176,35 @@ proptest! {
         }
     }
 }
+
+/// All memory of one kind may have the same key. Each region that is gone keeps it, also behind one that came after it.
+#[test]
+fn a_key_in_use_is_told_of_every_region_that_had_it() {
+    let mut history = History::default();
+    let same_key = |number| RemoteRegion { rkey: 0, ..region(number) };
+    let ids_of = [1, 2].map(|number| history.add(same_key(number)).unwrap());
+    let (_, mut cursor) = history.table();
+    history.remove(ids_of[0]);
+    let third = history.add(same_key(3)).unwrap();
+    history.remove(ids_of[1]);
+    assert!(history.key_in_use(0));
+    let told = tell(&history, &mut cursor);
+    let flagged: Vec<_> =
+        told.iter().flat_map(|changes| &changes.entries).filter(|entry| entry.flags != 0).collect();
+    assert_eq!(flagged.iter().map(|entry| entry.id).collect::<Vec<_>>(), ids_of);
+    assert!(!history.key_in_use(0), "region {third} is still there");
+}
+
+/// A peer that gets no ids is told of everything in the table, however long ids have become.
+#[test]
+fn long_ids_are_for_peers_that_get_none() {
+    let mut history = History::default();
+    let first = history.add(region(1)).unwrap();
+    history.version = u64::from(u32::MAX);
+    let second = history.add(region(2)).unwrap();
+    let (table, mut cursor) = history.table();
+    assert_eq!(table.iter().map(|entry| (entry.id, entry.rkey)).collect::<Vec<_>>(), [(1, 1), (0, 2)]);
+    assert_eq!((first, cursor.version()), (1, 1));
+    let told = tell(&history, &mut cursor);
+    assert_eq!(told.iter().flat_map(ids).collect::<Vec<_>>(), [second]);
+}

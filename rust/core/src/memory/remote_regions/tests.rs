@@ -52,6 +52,26 @@ fn a_key_of_a_region_that_is_gone_is_known_as_such() {
 }
 
 #[test]
+fn an_unknown_id_changes_no_table() {
+    let regions = RemoteRegions::new(&[entry(1)]);
+    let before = regions.table().levels[0].clone();
+    let flagged = AnnouncedRegion { flags: AnnouncedRegion::KEY_IN_USE, ..named(77) };
+    assert!(!regions.apply(&changes(2, Change::Remove, &[flagged])).unwrap());
+    assert!(Arc::ptr_eq(&before, &regions.table().levels[0]), "nothing was made anew");
+}
+
+#[test]
+fn what_makes_the_table_anew_is_no_quick_change() {
+    let regions = RemoteRegions::new(&[entry(1)]);
+    let flagged = AnnouncedRegion { flags: AnnouncedRegion::KEY_IN_USE, ..named(1) };
+    let moved = AnnouncedRegion { base: 0x8000, ..named(1) };
+    assert!(!regions.is_quick(&changes(2, Change::Remove, &[flagged])));
+    assert!(!regions.is_quick(&changes(2, Change::Update, &[moved])));
+    assert!(regions.is_quick(&changes(2, Change::Add, &[named(1)])), "as it is already");
+    assert!(regions.is_quick(&changes(2, Change::Remove, &[named(1)])));
+}
+
+#[test]
 fn a_changed_region_is_what_it_was_changed_to() {
     let regions = RemoteRegions::new(&[entry(1), entry(2)]);
     let moved = AnnouncedRegion { base: 0x8000, rkey: Some(9), ..named(1) };
