@@ -107,7 +107,7 @@ impl Dial {
         self.targets.retain(|other| *other != target);
         self.failed.push(error.to_string());
         // A peer was running there: there is no need to wait for one to start.
-        if !matches!(error.step, Step::Preamble | Step::Handles) {
+        if !matches!(error.step, Step::Preamble | Step::Hello | Step::Handles) {
             self.patience = Patience::Once;
         }
     }

@@ -56,11 +56,11 @@ pub(super) async fn authenticate<L>(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
     limits: &Limits,
-    bind: impl FnOnce() -> io::Result<(SocketAddr, L)>,
+    bind: impl AsyncFnOnce() -> io::Result<(SocketAddr, L)>,
 ) -> Result<(Entry, L), HandshakeError> {
     let features = own_features(local, limits).map_err(|error| dialogue.fail(Step::Handles, error))?;
-    let make = || {
-        let (address, listener) = bind().map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
+    let make = async || {
+        let (address, listener) = bind().await.map_err(|error| dialogue.fail(Step::LaneSocket, error))?;
         Ok((Handle { address, features: Some(features) }, listener))
     };
     match &limits.auth {
@@ -86,17 +86,17 @@ async fn exchange<L>(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
     limits: &Limits,
-    make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
+    make: impl AsyncFnOnce() -> Result<(Handle, L), HandshakeError>,
 ) -> Result<(Entry, L), HandshakeError> {
     let (theirs, listener) = match dialogue.role {
         Role::Initiator => {
-            let (handle, listener) = make()?;
+            let (handle, listener) = make().await?;
             let answer = dialogue.open(Step::Handles, Tag::Handle, &handle.encode(), HANDLE_SIZE).await?;
             (decode(dialogue, &answer)?, listener)
         }
         Role::Responder => {
             let theirs = receive_opening(dialogue, local, limits).await?;
-            let (handle, listener) = make()?;
+            let (handle, listener) = make().await?;
             send_handle(dialogue, &handle).await?;
             (theirs, listener)
         }
@@ -112,7 +112,7 @@ async fn exchange_with_psk<L>(
     dialogue: &Dialogue<'_>,
     (local, limits): (&LocalSide<'_>, &Limits),
     ours: Features,
-    make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
+    make: impl AsyncFnOnce() -> Result<(Handle, L), HandshakeError>,
     key: &AuthKey,
 ) -> Result<(Entry, L), HandshakeError> {
     let theirs = match dialogue.role {
@@ -138,7 +138,7 @@ async fn exchange_with_psk<L>(
         }
         Some(_) => Err(dialogue.fail(Step::Authentication, AuthError::KeyMissing)),
         None if limits.allow_original => {
-            let (handle, listener) = make()?;
+            let (handle, listener) = make().await?;
             if dialogue.role == Role::Responder {
                 send_handle(dialogue, &handle).await?;
             }

@@ -100,7 +100,7 @@ async fn begin(
         if opening == Opening::Hello {
             say_hello(&dialogue).await?;
         }
-        let nowhere = || Ok((SocketAddr::new(local.advertise.unwrap_or(local.address), 0), ()));
+        let nowhere = async || Ok((SocketAddr::new(local.advertise.unwrap_or(local.address), 0), ()));
         let (entry, ()) = authenticate(&dialogue, local, limits, nowhere).await?;
         Ok((bootstrap, entry))
     };

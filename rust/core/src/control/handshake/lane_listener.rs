@@ -11,15 +11,20 @@ use crate::auth::{PROOF_SIZE, Session};
 use crate::control::socket::{STARVED_PAUSE, is_starved};
 use crate::control::wire::{MAX_LANES, PREAMBLE_SIZE, SocketKind};
 use crate::control::{Abort, Listener, Stream};
-use crate::events::Interest;
+use crate::events::{Interest, Waiter};
 
 #[derive(Debug)]
 pub(super) struct LaneListener(Listener);
 
 impl LaneListener {
-    pub(super) fn bind(address: IpAddr, limits: &Limits) -> io::Result<Self> {
+    pub(super) async fn bind(address: IpAddr, limits: &Limits, waiter: &Waiter) -> io::Result<Self> {
         let abort = limits.abort.clone().map_or_else(Abort::new, Ok)?;
-        Ok(Self(Listener::bind(address, limits.ports, &abort)?.with_allow_list(limits.allow.clone())))
+        let listener = match limits.ports {
+            None => Listener::bind(address, None, &abort)?,
+            // A range that is used up costs a try for each port, and a look at all sockets of the host.
+            ports => waiter.call(move || Listener::bind(address, ports, &abort)).await?,
+        };
+        Ok(Self(listener.with_allow_list(limits.allow.clone())))
     }
 
     pub(super) fn local(&self) -> SocketAddr {

@@ -10,7 +10,7 @@ use crate::control::wire::{HANDLE_SIZE, Tag, WireError};
 /// of; a responder calls it after the peer has proven the key.
 pub(super) async fn prove<L>(
     dialogue: &Dialogue<'_>,
-    make: impl FnOnce() -> Result<(Handle, L), HandshakeError>,
+    make: impl AsyncFnOnce() -> Result<(Handle, L), HandshakeError>,
     key: &AuthKey,
     nonces: Nonces,
 ) -> Result<(Handle, Session, L), HandshakeError> {
@@ -22,7 +22,7 @@ pub(super) async fn prove<L>(
             let theirs = receive_proof(dialogue).await.map_err(refused)?;
             let session = initiator.verify(&theirs).map_err(fail)?;
             let peer = receive_handle(dialogue, &session).await?;
-            let (handle, listener) = make()?;
+            let (handle, listener) = make().await?;
             send_handle(dialogue, &session, &handle).await?;
             Ok((peer, session, listener))
         }
@@ -30,7 +30,7 @@ pub(super) async fn prove<L>(
             let responder = Responder::new(key, Purpose::CONTROL, nonces);
             let theirs = receive_proof(&dialogue.impatient()).await?;
             let (session, proof) = responder.verify(&theirs).map_err(fail)?;
-            let (handle, listener) = make()?;
+            let (handle, listener) = make().await?;
             send_proof(dialogue, &proof).await?;
             send_handle(dialogue, &session, &handle).await?;
             let peer = receive_handle(dialogue, &session).await?;

@@ -44,8 +44,8 @@ pub(crate) async fn respond_with(
     let told = local.advertise.unwrap_or(own);
     // A forwarder may come in on any address that we are to listen on.
     let address = if local.advertise.is_some() { local.address } else { own };
-    let bind = || {
-        let listener = LaneListener::bind(address, limits)?;
+    let bind = async || {
+        let listener = LaneListener::bind(address, limits, waiter).await?;
         Ok((SocketAddr::new(told, listener.local().port()), listener))
     };
     let (entry, listener) = authenticate(&dialogue, local, limits, bind).await?;
