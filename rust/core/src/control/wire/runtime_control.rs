@@ -11,6 +11,8 @@ use super::WireError;
 
 /// Longest request.
 pub const MAX_RUNTIME_REQUEST: usize = 256;
+/// Longest answer: clients refuse what is longer.
+const MAX_RUNTIME_ANSWER: usize = 256;
 
 /// Slice size and fragment limit, in bytes. In a request 0 keeps what there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,9 +80,13 @@ fn parse_bytes(name: &str, value: &str) -> Result<u32, WireError> {
     number.ok_or_else(|| error(format!("{name}={value:?}, expected a decimal number of at most {MOST}")))
 }
 
-/// Appends the content of a JSON string.
+/// Appends the content of a JSON string, as much of it as an answer has room for.
 fn escape(text: &str, out: &mut String) {
     for character in text.chars() {
+        // The longest escape, and the end of the answer.
+        if out.len() + 6 + 2 > MAX_RUNTIME_ANSWER {
+            return;
+        }
         match character {
             '"' | '\\' => out.extend(['\\', character]),
             '\0'..='\x1f' => {

@@ -416,6 +416,8 @@ fn runtime_control_bytes() {
         settings.encode_answer("\"a\\b\"\n\u{1f}ä"),
         r#"{"status":-1,"slice_size":65536,"fragment_limit":4096,"error":"\"a\\b\"\u000a\u001fä"}"#
     );
+    let cut = settings.encode_answer(&"\u{1f}".repeat(300));
+    assert!((250..=256).contains(&cut.len()) && cut.ends_with(r#"\u001f"}"#), "{cut}");
 }
 
 #[test]
