@@ -41,7 +41,7 @@ static int send(FlagcxP2pEngine *engine, FlagcxP2pMr region, const char *session
   FlagcxP2pConn *peer = flagcxP2pEngineGetConn(engine, session);
   if (peer == nullptr)
     return failed("cannot connect");
-  // From the regions that the peer had registered when it was connected to.
+  // From the regions that the peer has registered by now.
   FlagcxP2pRdmaDesc remote;
   if (flagcxP2pEngineMakeDesc(peer, address, sizeof(memory), &remote) != 0)
     return failed("no such remote memory");

@@ -127,7 +127,7 @@ int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out);
 /* For flagcxP2pEngineRegFlags. Neither HOST nor DEVICE: the device runtime is asked. */
 #define FLAGCX_P2P_REG_HOST 1u          /* host memory */
 #define FLAGCX_P2P_REG_DEVICE 2u        /* device memory */
-#define FLAGCX_P2P_REG_UNANNOUNCED 256u /* left out of the table sent to peers: only a descriptor opens it */
+#define FLAGCX_P2P_REG_UNANNOUNCED 256u /* peers are not told of it: only a descriptor opens it */
 
 /* flagcxP2pEngineReg with a word on the kind of memory and on who may find it. */
 int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t bytes, uint32_t flags, uint64_t *mrId);
