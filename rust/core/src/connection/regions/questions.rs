@@ -33,15 +33,8 @@ impl Questions {
     /// the task that sends it. False without an answer.
     pub(in crate::connection) fn ask(&self, limit: Duration, wake: impl FnOnce()) -> bool {
         let deadline = Instant::now() + limit;
+        let mine = self.want(wake);
         let mut state = lock(&self.state);
-        // One that is under way may have been answered before what the caller looks for was registered.
-        let mine = state.sent + 1;
-        if !state.ended && state.wanted < mine {
-            state.wanted = mine;
-            drop(state);
-            wake();
-            state = lock(&self.state);
-        }
         while !state.ended && state.answered < mine {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -50,6 +43,19 @@ impl Questions {
             state = wait(&self.changed, state, left);
         }
         state.answered >= mine
+    }
+
+    /// The number of the next question to be sent. The first call for it wakes the task.
+    fn want(&self, wake: impl FnOnce()) -> u64 {
+        let mut state = lock(&self.state);
+        // One that is under way may have been answered before what the caller looks for was registered.
+        let mine = state.sent + 1;
+        if !state.ended && state.wanted < mine {
+            state.wanted = mine;
+            drop(state);
+            wake();
+        }
+        mine
     }
 
     /// The question to send now, which is taken to be sent. `None` while one is under way.
@@ -85,7 +91,7 @@ mod models {
     use super::*;
     use crate::sync::Arc;
 
-    /// The task sends, the peer answers and the connection ends at any time: who has asked is not left waiting.
+    /// The task sends, the peer answers and the connection ends at any time: a thread that has asked is not left waiting.
     #[test]
     fn every_question_is_answered() {
         loom::model(|| {
@@ -128,49 +134,47 @@ mod models {
 #[cfg(test)]
 #[cfg(not(flagcx_p2p_loom))]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::cell::Cell;
 
     use super::*;
 
     #[test]
-    fn who_asks_while_a_question_is_under_way_shares_the_next() {
-        let questions = Arc::new(Questions::new(true));
-        let woken = Arc::new(AtomicUsize::new(0));
-        let ask = || {
-            let (questions, woken) = (Arc::clone(&questions), Arc::clone(&woken));
-            std::thread::spawn(move || {
-                questions.ask(Duration::from_secs(20), || {
-                    woken.fetch_add(1, Ordering::SeqCst);
-                })
-            })
-        };
-        let asked = |number| {
-            while lock(&questions.state).wanted < number || woken.load(Ordering::SeqCst) < number as usize {
-                std::thread::yield_now();
-            }
-        };
-        let first = ask();
-        asked(1);
-        assert_eq!(questions.next(), Some(1));
-        let others: Vec<_> = (0..8).map(|_| ask()).collect();
-        asked(2);
-        assert_eq!(questions.next(), None, "one is under way");
-        questions.answered(7);
-        questions.answered(1);
-        assert!(first.join().unwrap());
-        assert_eq!(questions.next(), Some(2));
-        assert_eq!(questions.next(), None);
-        questions.answered(2);
-        // Those that came late share a third.
-        let mut numbers = vec![2];
-        while !others.iter().all(std::thread::JoinHandle::is_finished) {
-            if let Some(number) = questions.next() {
-                numbers.push(number);
-                questions.answered(number);
-            }
+    fn all_who_ask_while_a_question_is_under_way_share_the_next() {
+        let questions = Questions::new(true);
+        let woken = Cell::new(0);
+        let want = || questions.want(|| woken.set(woken.get() + 1));
+        assert_eq!((want(), questions.next(), woken.get()), (1, Some(1), 1));
+        for _ in 0..8 {
+            assert_eq!(want(), 2);
         }
-        assert!(others.into_iter().all(|other| other.join().unwrap()) && numbers.len() <= 3, "{numbers:?}");
+        assert_eq!((questions.next(), woken.get()), (None, 2), "one is under way");
+        questions.answered(7);
+        assert_eq!(questions.next(), None, "an answer to a question that was not sent");
+        questions.answered(1);
+        assert_eq!((questions.next(), questions.next()), (Some(2), None));
+        assert_eq!((want(), woken.get()), (3, 3));
+    }
+
+    #[test]
+    fn an_answer_ends_the_wait_of_all_who_share_it() {
+        let questions = Questions::new(true);
+        let (send, woken) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let ask = || {
+                let send = send.clone();
+                let questions = &questions;
+                scope.spawn(move || questions.ask(Duration::from_secs(20), || send.send(()).unwrap()))
+            };
+            let asking: Vec<_> = (0..8).map(|_| ask()).collect();
+            // Those that start late ask again: each question is answered until none waits.
+            while !asking.iter().all(|asking| asking.is_finished()) {
+                if woken.recv_timeout(Duration::from_millis(1)).is_ok() {
+                    let number = questions.next().unwrap();
+                    questions.answered(number);
+                }
+            }
+            assert!(asking.into_iter().all(|asking| asking.join().unwrap()));
+        });
     }
 
     #[test]
