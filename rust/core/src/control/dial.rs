@@ -152,21 +152,15 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::control::{AllowList, ConnectedHosts, Listener, Openings};
+    use crate::config::Config;
+    use crate::control::Listener;
 
     fn limits(connect_ms: u64, handshake_ms: u64) -> Limits {
         Limits {
             connect_timeout: Duration::from_millis(connect_ms),
             handshake_timeout: Duration::from_millis(handshake_ms),
             keepalive: None,
-            ports: None,
-            allow: AllowList::default(),
-            auth: None,
-            allow_original: false,
-            runtime_control: false,
-            openings: Openings::default(),
-            connected_hosts: ConnectedHosts::default(),
-            abort: None,
+            ..Limits::from_config(&Config::from_source(&|_| None), None).unwrap()
         }
     }
 

@@ -85,14 +85,7 @@ fn limits() -> Limits {
         connect_timeout: Duration::from_secs(2),
         handshake_timeout: Duration::from_secs(2),
         keepalive: None,
-        ports: None,
-        allow: AllowList::default(),
-        auth: None,
-        allow_original: false,
-        runtime_control: false,
-        openings: Openings::default(),
-        connected_hosts: ConnectedHosts::default(),
-        abort: None,
+        ..Limits::from_config(&Config::from_source(&|_| None), None).unwrap()
     }
 }
 
