@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Connecting by name: several addresses, an IPv6 address at which nobody listens, name servers that never answer.
+// Connecting by name: several addresses, an IPv6 address without a listener, name servers that never answer.
 //
 // The names are those of a hosts file and the name server that of a resolv.conf, both laid over the machine's in a mount
 // namespace of this program. That takes root; without it the tests are skipped.

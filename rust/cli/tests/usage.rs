@@ -82,7 +82,7 @@ fn places_that_do_not_exist() {
     refused(&["demo", "--dir", "./nowhere"], "--dir ./nowhere");
 }
 
-/// Not typing errors that can be seen here: status 1, and the reason of whoever said no.
+/// Not typing errors that can be seen here: status 1, and the reason that the failing call gives.
 #[test]
 fn what_others_refuse_is_a_failure() {
     let temp = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
-//! The history of an engine's announced regions, and those who pass it on to the peers.
+//! The history of an engine's announced regions, and the subscriptions through which peers are told of it.
 //!
-//! Whoever changes the regions never waits for a peer: it notes the change and wakes the tasks of the connections, each
+//! A call that changes the regions never waits for a peer: it notes the change and wakes the tasks of the connections, each
 //! once until that task has looked.
 
 use std::sync::Arc;
@@ -127,7 +127,7 @@ struct Listener {
 /// Whether something has changed since the last look.
 #[derive(Debug)]
 struct Dirty {
-    /// Set by whoever has changed the history, under its lock; taken by the task before it looks, under that lock. AcqRel
+    /// Set by the thread that has changed the history, under its lock; taken by the task before it looks, under that lock. AcqRel
     /// on both sides: who finds it set leaves the wake-up to the one that set it, whose task has not looked since.
     set: AtomicBool,
 }
