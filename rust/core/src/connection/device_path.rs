@@ -49,8 +49,8 @@ impl Connection {
         iovs: &S,
         remote: RemoteEnd<'_>,
     ) -> Result<Option<TransferId>, SubmitError> {
-        if self.is_closed() {
-            return Err(self.down("it is closed"));
+        if !self.is_open() {
+            self.require_open()?;
         }
         let runtime = device::runtime();
         if !runtime.has_memory() && matches!(remote, RemoteEnd::SameProcess) {

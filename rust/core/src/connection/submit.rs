@@ -74,7 +74,7 @@ impl Connection {
     /// should do little else.
     #[inline(always)]
     pub fn submit_one(&self, opcode: Opcode, piece: &Piece) -> Option<TransferId> {
-        if piece.length >= Plan::SPREAD_FROM || self.is_closed() {
+        if piece.length >= Plan::SPREAD_FROM || !self.is_open() {
             return None;
         }
         let lane = self.lanes.get(self.own_lane(thread_hint()))?;
@@ -103,8 +103,8 @@ impl Connection {
         if iovs.is_empty() {
             return Err(SubmitError::Empty);
         }
-        if self.is_closed() {
-            return Err(self.down("it is closed"));
+        if !self.is_open() {
+            self.require_open()?;
         }
         let claim = self.context.transfers.claim().ok_or(SubmitError::WouldBlock)?;
         let plan = Plan::new(iovs, self.lanes.len());

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Connection, device_copies};
+use super::submit::thread_hint;
+use super::{Connection, FAILURES_HELD, device_copies};
 use crate::pool::Verdict;
 use crate::sync::Ordering;
-use crate::transfer::{Live, Outcome, Status, TransferId};
+use crate::transfer::{Asked, Live, Outcome, Status, TransferId};
 
 /// A sleeping waiter looks up this often, in case its transfer was released by another thread.
 const NAP: Duration = Duration::from_millis(100);
@@ -25,14 +26,46 @@ impl Connection {
         }
     }
 
-    /// Whether [`Connection::status`] would answer anything but `Pending`; does what that does.
+    /// Whether a transfer of this connection's engine has ended, for callers that take a yes for success; helps progress
+    /// if it is pending. The first yes releases the id.
+    ///
+    /// One that failed or timed out reads as not ended for `FLAGCX_P2P_FAILED_HOLD_MS` from the first question on, or
+    /// until [`Connection::status`], [`Connection::wait`] or [`Connection::test_batch`] has told how it ended. After the hold
+    /// it reads as ended, and the calling thread's next notification on this connection is refused with the failure.
     #[inline]
     pub fn has_ended(&self, id: TransferId) -> bool {
         match self.look(id) {
             Look::Pending => false,
             Look::Done => true,
-            Look::Other => !matches!(self.other_status(id), Status::Pending),
+            Look::Other => self.has_ended_otherwise(id),
         }
+    }
+
+    /// Whether a transfer that has not ended well, or that another thread has released, reads as ended.
+    #[cold]
+    fn has_ended_otherwise(&self, id: TransferId) -> bool {
+        if id == TransferId::COMPLETE {
+            return true;
+        }
+        let transfers = &self.context.transfers;
+        let asked = Asked { connection: self.number, thread: thread_hint(), now: Instant::now() };
+        if let Some(live) = transfers.find(id) {
+            if !live.task().is_ended() {
+                return false;
+            }
+            if let Some(outcome) = transfers.set_aside(&live, asked, || self.peer.control.to_string()) {
+                self.count_failure(id, &outcome);
+                if !transfers.has_room_for_failures(self.number) {
+                    self.gate.fetch_or(FAILURES_HELD, Ordering::Relaxed);
+                }
+            }
+        }
+        transfers.has_failed_ended(id, asked).unwrap_or(true)
+    }
+
+    fn count_failure(&self, id: TransferId, outcome: &Outcome) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(transfer = id.0, peer = %self.peer.control, "transfer {outcome}");
     }
 
     /// The quick part of a status: what most transfers are, most of the time.
@@ -64,11 +97,11 @@ impl Connection {
             None => None,
         };
         let Some(outcome) = released else {
-            return transfers.outcome(id).map_or(Status::Unknown, Status::Ended);
+            let known = transfers.take_failed(id).or_else(|| transfers.outcome(id));
+            return known.map_or(Status::Unknown, Status::Ended);
         };
         if outcome != Outcome::Done {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(transfer = id.0, peer = %self.peer.control, "transfer {outcome}");
+            self.count_failure(id, &outcome);
         }
         Status::Ended(outcome)
     }

@@ -7,6 +7,7 @@ mod build;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod build_tests;
 mod desc;
+mod failed;
 mod free_list;
 mod home;
 mod outcomes;
@@ -19,6 +20,7 @@ mod table;
 pub use crate::fabric::{CompletionStatus, Opcode};
 pub use build::{build, chunk_of_one};
 pub use desc::{RdmaDesc, RemoteRange};
+pub use failed::Asked;
 pub use outcomes::REMEMBERED;
 pub use pieces::PieceSource;
 pub use plan::{Plan, Share};
@@ -178,6 +180,16 @@ pub enum SubmitError {
     /// The waiting queue stayed full until the transfer deadline.
     #[error("the waiting queue stayed full for {0:?}")]
     QueueFull(Duration),
+    /// More failed transfers of the connection are held for callers that ask only whether they have ended than an engine
+    /// keeps, see `FLAGCX_P2P_FAILED_HOLD_MS`.
+    #[error(
+        "1,048,576 failed transfers with {peer} are within FLAGCX_P2P_FAILED_HOLD_MS: ask how they ended \
+         (flagcxP2pEngineXferResult), or destroy the connection"
+    )]
+    TooManyFailures {
+        /// The peer.
+        peer: String,
+    },
     /// The connection is closed or broken beyond repair.
     #[error("connection to {peer} is down: {reason}")]
     Down {
