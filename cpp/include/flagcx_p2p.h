@@ -284,8 +284,12 @@ int flagcxP2pEngineWriteVectorSync(FlagcxP2pConn *conn, const std::vector<Flagcx
                                    const std::vector<void *> &srcVec, const std::vector<size_t> &sizeVec,
                                    const std::vector<FlagcxP2pRdmaDesc> &descs);
 
-// Whether a transfer has ended, well or not; asking helps it along. The first true releases the id. True as well for
-// id 0, an id that was never given out or was released, and a NULL connection.
+// Whether a transfer has ended; asking helps it along. The first true releases the id. True as well for id 0, an id that
+// was never given out or was released, and a NULL connection.
+// A transfer that failed or timed out reads false for FLAGCX_P2P_FAILED_HOLD_MS (35 s) from the first call that meets its
+// failure, unless flagcx_p2p_ext.h is asked how it ended, so that a caller who takes true for success runs into its own
+// limit. After that it reads true, and the calling thread's next notification on this connection is refused, once.
+// One that was cancelled reads true.
 bool flagcxP2pEngineXferStatus(FlagcxP2pConn *conn, uint64_t transferId);
 
 // -------------------------------------------------------------------------------------------------------------------
@@ -307,7 +311,8 @@ int flagcxP2pEngineGetMetadata(FlagcxP2pEngine *engine, char **metadataStr);
 std::vector<FlagcxP2pNotifyMsg> flagcxP2pEngineGetNotifs();
 
 // Sends a notification and answers the bytes handed over, 512, or -1. Not ordered with transfers: notify about one
-// only after it has ended. Not acknowledged.
+// only after it has ended. Not acknowledged. -1, once for each, and nothing is sent, after flagcxP2pEngineXferStatus told
+// the calling thread that a transfer has ended which failed; flagcxP2pEngineLastError names it.
 int flagcxP2pEngineSendNotif(FlagcxP2pConn *conn, FlagcxP2pNotifyMsg *notifyMsg);
 
 // Fills the 128 bytes at `ipcBuf` with what another process of this host needs to open the device memory at `addr`

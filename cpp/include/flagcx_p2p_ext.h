@@ -68,7 +68,11 @@ typedef struct FlagcxP2pXferResult {
 } FlagcxP2pXferResult;
 
 /* Tells how a transfer stands and helps it along. As with flagcxP2pEngineXferStatus, the first answer other than
- * PENDING releases the id; the outcome stays readable for the engine's last 4,096 transfers. Id 0 is DONE. */
+ * PENDING releases the id; the outcome stays readable for the engine's last 4,096 transfers. Id 0 is DONE.
+ *
+ * Of a transfer that failed or timed out, this and the other calls that tell how transfers ended let
+ * flagcxP2pEngineXferStatus read true at once, which otherwise reads false for FLAGCX_P2P_FAILED_HOLD_MS, and refuses the
+ * notification that follows. When 1,048,576 failed transfers of a connection are within that time, it starts no others. */
 int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2pXferResult *out);
 
 /* Waits until a transfer has ended, for at most `timeoutMs` milliseconds (negative: without limit, but transfers end
@@ -173,7 +177,8 @@ int flagcxP2pSetDeviceTable(const FlagcxP2pDeviceTable *table);
 /* Notifications and metrics                                                                                        */
 
 /* Sends a notification of any size that the peer takes (FLAGCX_P2P_NOTIF_MAX_BYTES there). `name` is cut to 256
- * bytes. Only towards a peer that runs this engine. Not ordered with transfers or other notifications. */
+ * bytes. Only towards a peer that runs this engine. Not ordered with transfers or other notifications. Refused after a
+ * failed transfer as flagcxP2pEngineSendNotif is. */
 int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const void *content, size_t bytes);
 
 /* Takes one notification: 256 bytes of name, not necessarily NUL-terminated, and its content. Both are gone when it

@@ -96,7 +96,7 @@ pub enum Outcome {
 
 /// Why a transfer failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{status} at piece {iov} of the transfer with {peer}: {reason}")]
+#[error("{status} at piece {iov} of the transfer with {peer}{}{reason}", if .reason.is_empty() { "" } else { ": " })]
 pub struct Failure {
     /// Index of the first piece known to have failed.
     pub iov: usize,
