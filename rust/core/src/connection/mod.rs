@@ -301,7 +301,11 @@ impl Connection {
 
     fn sender(&self) -> Result<&Sender, NotifyError> {
         if let Some((id, outcome)) = self.context.transfers.take_refusal(self.number, submit::thread_hint()) {
-            return Err(NotifyError::TransferFailed { id: id.0, peer: self.peer.control.to_string(), outcome });
+            return Err(NotifyError::TransferFailed {
+                id: id.0,
+                peer: self.peer.control.to_string(),
+                outcome,
+            });
         }
         self.notify.as_ref().filter(|_| !self.is_closed()).ok_or(NotifyError::NoChannel)
     }

@@ -62,7 +62,9 @@ pub enum NotifyError {
     NoChannel,
     /// A transfer failed of which the calling thread knows only that it has ended: nothing was sent. Each such transfer
     /// refuses one notification.
-    #[error("nothing was sent to {peer}, because transfer {id:#x}, which was reported as ended, is not done: {outcome}")]
+    #[error(
+        "nothing was sent to {peer}, because transfer {id:#x}, which was reported as ended, is not done: {outcome}"
+    )]
     TransferFailed {
         /// The transfer.
         id: u64,

@@ -178,6 +178,15 @@ enum Step {
     Pass(u64),
 }
 
+/// A kept transfer as the rules see it.
+struct Model {
+    connection: u64,
+    /// Of the hold, in seconds.
+    end: u64,
+    /// Connection and thread whose notification is refused.
+    told: Option<(u64, usize)>,
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (1..3u64).prop_map(Step::Keep),
@@ -195,21 +204,20 @@ proptest! {
     #[test]
     fn answers_as_the_rules_say(steps in steps()) {
         let (mut table, clock) = (transfers(), clock());
-        // id -> (connection, end of the hold, refused to)
-        let mut model: HashMap<u64, (u64, u64, Option<(u64, usize)>)> = HashMap::new();
+        let mut model: HashMap<u64, Model> = HashMap::new();
         let (mut seconds, mut next) = (0, 0);
         for step in steps {
             match step {
                 Step::Keep(connection) => {
                     table.keep(TransferId(next), &failed("x"), clock.at(connection, 0, seconds));
-                    model.insert(next, (connection, seconds + 35, None));
+                    model.insert(next, Model { connection, end: seconds + 35, told: None });
                     next += 1;
                 }
                 Step::Ask(id, connection, thread) => {
-                    let expected = model.get_mut(&id).map(|(_, end, told)| {
-                        let ended = seconds >= *end;
-                        if ended && told.is_none() {
-                            *told = Some((connection, thread));
+                    let expected = model.get_mut(&id).map(|kept| {
+                        let ended = seconds >= kept.end;
+                        if ended && kept.told.is_none() {
+                            kept.told = Some((connection, thread));
                         }
                         ended
                     });
@@ -220,17 +228,15 @@ proptest! {
                     prop_assert_eq!(table.take(TransferId(id)).is_some(), model.remove(&id).is_some());
                 }
                 Step::Refuse(connection, thread) => {
-                    let told = |(_, (_, _, told)): &(&u64, &(u64, u64, Option<(u64, usize)>))| {
-                        *told == Some((connection, thread))
-                    };
-                    let first = model.iter().filter(told).map(|(id, _)| *id).min();
+                    let told = Some((connection, thread));
+                    let first = model.iter().filter(|(_, kept)| kept.told == told).map(|(id, _)| *id).min();
                     let refused = table.take_refusal(connection, thread).map(|(id, ..)| id.0);
                     prop_assert_eq!(refused, first);
                     first.map(|id| model.remove(&id));
                 }
                 Step::Forget(connection) => {
                     table.forget(connection);
-                    model.retain(|_, (of, ..)| *of != connection);
+                    model.retain(|_, kept| kept.connection != connection);
                 }
                 Step::Pass(time) => seconds += time,
             }
