@@ -11,6 +11,10 @@ use crate::transfer::{Asked, Live, Outcome, Status, TransferId};
 /// A sleeping waiter looks up this often, in case its transfer was released by another thread.
 const NAP: Duration = Duration::from_millis(100);
 
+/// A waiter for a copy of device memory looks for so long before it sleeps: nothing wakes it at the end of the copy, and a
+/// sleep of 1 us takes 55. An H100 copies 1 MiB from the host in 31 us, and 64 MiB within itself in 59.
+const COPY_SPIN: Duration = Duration::from_micros(300);
+
 /// How long a cancelled transfer may finish by itself before its queue pairs are moved to ERROR.
 const CANCEL_GRACE: Duration = Duration::from_millis(20);
 
@@ -119,9 +123,9 @@ impl Connection {
     /// Waits until a transfer has ended, at most `timeout`; `Pending` if it has not. Drives the workers for a
     /// moment, then sleeps while their threads drive.
     pub fn wait(&self, id: TransferId, timeout: Duration) -> Status {
-        let now = Instant::now();
+        let began = Instant::now();
         // A far deadline stands for "no limit", which an Instant cannot express.
-        let deadline = now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(1 << 30));
+        let deadline = began.checked_add(timeout).unwrap_or_else(|| began + Duration::from_secs(1 << 30));
         let mut idle_since = None;
         loop {
             let status = self.status(id);
@@ -133,13 +137,18 @@ impl Connection {
             if now >= deadline {
                 return Status::Pending;
             }
-            if now.duration_since(*idle_since.get_or_insert(now)) < self.context.settings.spin {
+            let (spin, nap) = match live.has_workers() {
+                true => (self.context.settings.spin, NAP),
+                false => (self.context.settings.spin.max(COPY_SPIN), device_copies::nap(now - began)),
+            };
+            if now.duration_since(*idle_since.get_or_insert(now)) < spin {
                 std::hint::spin_loop();
                 continue;
             }
-            let nap = if live.has_workers() { NAP } else { device_copies::LOOK };
             self.sleep(&live, deadline.min(now + nap));
-            idle_since = None;
+            if live.has_workers() {
+                idle_since = None;
+            }
         }
     }
 
