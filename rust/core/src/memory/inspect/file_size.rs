@@ -78,3 +78,57 @@ fn is_it(descriptor: &Path, (device, inode): FileName) -> Option<Stat> {
 }
 
 const DESCRIPTORS: &str = "/proc/thread-self/fd";
+
+#[cfg(test)]
+#[cfg(not(flagcx_p2p_loom))]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+
+    use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
+
+    use super::*;
+
+    fn memfd(bytes: u64) -> (OwnedFd, MappedFile) {
+        let file = memfd_create("found by its descriptor", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, bytes).unwrap();
+        let found = fstat(&file).unwrap();
+        let device = (major(found.st_dev), minor(found.st_dev));
+        let name = PathBuf::from("/memfd:x (deleted)");
+        (file, MappedFile { offset: 0, inode: found.st_ino, device, name })
+    }
+
+    /// As it is for a process without capabilities.
+    #[test]
+    fn a_memfd_is_found_while_a_descriptor_of_it_is_open() {
+        let size = |file: &MappedFile| by_descriptor(file).map(|found| found.st_size);
+        let ((one, first), (_other, second)) = (memfd(4096), memfd(8192));
+        for length in [4096, 100, 0] {
+            ftruncate(&one, length).unwrap();
+            assert_eq!(size(&first), Some(length.cast_signed()));
+            assert_eq!(size(&second), Some(8192));
+        }
+        assert_eq!(size(&first), Some(0));
+        drop(one);
+        // What has its number now is another file.
+        let _successor = File::open("/dev/null").unwrap();
+        for _ in 0..2 {
+            assert_eq!(size(&first), None);
+        }
+        assert_eq!(size(&second), Some(8192));
+    }
+
+    #[test]
+    fn another_file_at_its_path_is_not_taken_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, b"six...").unwrap();
+        let found = stat(&path).unwrap();
+        let device = (major(found.st_dev), minor(found.st_dev));
+        let file = MappedFile { offset: 0, inode: found.st_ino, device, name: path.clone() };
+        assert_eq!(by_path(&file).map(|found| found.st_size), Some(6));
+        std::fs::rename(&path, directory.path().join("before")).unwrap();
+        std::fs::write(&path, b"another").unwrap();
+        assert!(by_path(&file).is_none());
+    }
+}

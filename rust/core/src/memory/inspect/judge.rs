@@ -1,10 +1,9 @@
 //! What the mappings of a range say of it. Pure: mappings and file sizes come from the caller.
 
-use std::io;
-
 use rustix::param::page_size;
 
 use super::mapping::{MappedFile, Mapping};
+use super::source::Covering;
 use super::{CpuAccess, Inaccessible, InaccessibleReason, Inspection};
 
 /// What `address..address + length` is. `covering` answers the mapping that holds an address, if one does; it is asked in
@@ -14,7 +13,7 @@ use super::{CpuAccess, Inaccessible, InaccessibleReason, Inspection};
 pub(super) fn judge(
     address: u64,
     length: u64,
-    covering: &mut dyn FnMut(u64) -> io::Result<Option<Mapping>>,
+    covering: Covering<'_>,
     size: impl Fn(&Mapping, &MappedFile) -> Option<u64>,
 ) -> Result<Option<Inspection>, Inaccessible> {
     let end = address.saturating_add(length);
@@ -58,6 +57,7 @@ fn accessible_end(mapping: &Mapping, file: &MappedFile, file_size: u64) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io;
     use std::path::PathBuf;
 
     const PAGE: u64 = 4096;

@@ -13,21 +13,32 @@ use super::mapping::{MappedFile, Mapping};
 
 /// The mappings of the calling process. Not `/proc/self`, which shows nothing once the main thread has ended; opened for
 /// each use, because a descriptor that a fork has inherited shows the parent's.
-const MAPS: &str = "/proc/thread-self/maps";
+pub(super) const MAPS: &str = "/proc/thread-self/maps";
 
 /// The kernel has no such ioctl. Set by the first registration, read by later ones; Relaxed, for it only saves a call.
 static NO_QUERY: AtomicBool = AtomicBool::new(false);
 
-/// Calls `look` with what answers the mapping that covers an address, to be asked in ascending order.
-pub(super) fn with_mappings<T>(
-    look: impl Fn(&mut dyn FnMut(u64) -> io::Result<Option<Mapping>>) -> Result<Option<T>, super::Inaccessible>,
-) -> Result<Option<T>, super::Inaccessible> {
+/// What answers the mapping that covers an address, if one does. It is to be asked in ascending order.
+pub(super) type Covering<'a> = &'a mut dyn FnMut(u64) -> io::Result<Option<Mapping>>;
+
+/// Has `look` ask for mappings, until it answers something. `Ok(None)`: they cannot be seen.
+pub(super) fn with_mappings<T, E>(
+    look: &dyn Fn(Covering<'_>) -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
     let Ok(maps) = File::open(MAPS) else { return Ok(None) };
     if !NO_QUERY.load(Ordering::Relaxed)
         && let Some(answer) = look(&mut |address| query(&maps, address)).transpose()
     {
         return answer.map(Some);
     }
+    in_text(maps, look)
+}
+
+/// [`with_mappings`] on a kernel that cannot be asked about one.
+pub(super) fn in_text<T, E>(
+    maps: File,
+    look: &dyn Fn(Covering<'_>) -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
     let mut text = Text::new(maps);
     look(&mut |address| text.covering(address))
 }

@@ -66,9 +66,13 @@ impl Drop for Mapped {
     }
 }
 
+/// By both sources, which must agree.
 fn look(address: u64, length: u64) -> Result<Inspection, (u64, InaccessibleReason)> {
-    let answer = inspect(address, length).map_err(|error| (error.offset, error.reason))?;
-    Ok(answer.expect("/proc is mounted where tests run"))
+    let answer = inspect(address, length);
+    let maps = File::open(source::MAPS).unwrap();
+    let in_text = source::in_text(maps, &|covering| judge::judge(address, length, covering, file_size::of));
+    assert_eq!(answer, in_text);
+    answer.map(|found| found.expect("/proc is mounted")).map_err(|error| (error.offset, error.reason))
 }
 
 fn memfd(bytes: u64) -> OwnedFd {
