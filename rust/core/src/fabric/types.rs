@@ -185,10 +185,28 @@ impl Access {
         relaxed_ordering: true,
     };
 
+    /// Peers may read it, and nothing may change it.
+    pub const READ_ONLY: Self = Self::FULL.for_reading();
+
     /// Without those rights by which the memory would be changed.
     #[must_use]
     pub const fn for_reading(self) -> Self {
         Self { local_write: false, remote_write: false, remote_atomic: false, ..self }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("local read")?;
+        [
+            (self.local_write, ", local write"),
+            (self.remote_read, ", remote read"),
+            (self.remote_write, ", remote write"),
+            (self.remote_atomic, ", remote atomic"),
+        ]
+        .iter()
+        .filter(|(given, _)| *given)
+        .try_for_each(|(_, right)| f.write_str(right))
     }
 }
 
