@@ -225,7 +225,8 @@ FlagcxP2pConn *flagcxP2pEngineGetConn(FlagcxP2pEngine *engine, const char *sessi
 // Registers `size` bytes at `data`, host or device memory, for reads and writes by this engine and its peers, and
 // writes the region's id to `mrId`. The memory must stay mapped until flagcxP2pEngineMrDestroy has returned. The same
 // range again answers the same id and counts: as many destroys end it. The same address with another size, size 0
-// and address 0 are refused.
+// and address 0 are refused, and so is memory of the host that cannot be read. Memory that is not writable can be read by
+// peers and sent by this engine; flagcxP2pEngineRegFlags says more.
 int flagcxP2pEngineReg(FlagcxP2pEngine *engine, uintptr_t data, size_t size, FlagcxP2pMr &mrId);
 
 // Ends a registration. Waits for local transfers in flight on it, at most for their deadline. An unknown id, or one

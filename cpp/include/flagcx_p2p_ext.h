@@ -6,7 +6,8 @@
  * Answers: 0, or -1 for a refused call (flagcxP2pEngineLastError tells why), or a positive code where a function
  * names one. Structs begin with `size`: set it to sizeof the struct before the call. An older program passes a
  * smaller size and gets that many bytes; a newer one finds in `size` how many bytes were filled. Handles that FlagCX's
- * ACCL transport has made are refused, except by flagcxP2pEngineRegFlags without FLAGCX_P2P_REG_UNANNOUNCED.
+ * ACCL transport has made are refused, except by flagcxP2pEngineRegFlags without FLAGCX_P2P_REG_UNANNOUNCED and
+ * FLAGCX_P2P_REG_READ_ONLY.
  */
 #ifndef FLAGCX_P2P_EXT_H_
 #define FLAGCX_P2P_EXT_H_
@@ -132,8 +133,19 @@ int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out);
 #define FLAGCX_P2P_REG_HOST 1u          /* host memory */
 #define FLAGCX_P2P_REG_DEVICE 2u        /* device memory */
 #define FLAGCX_P2P_REG_UNANNOUNCED 256u /* peers are not told of it: only a descriptor opens it */
+#define FLAGCX_P2P_REG_READ_ONLY \
+  512u /* peers may READ it, and WRITEs may take their bytes from it; nothing changes it */
 
-/* flagcxP2pEngineReg with a word on the kind of memory and on who may find it. */
+/* flagcxP2pEngineReg with a word on the kind of memory, on who may find it, and on what it may be used for.
+ *
+ * -1, with EFAULT, the offset of the first such byte and the reason in flagcxP2pEngineLastError, for memory of the host
+ * that cannot be accessed: not mapped, without PROT_READ, beyond the end of its file. Memory that is not writable, or of
+ * which a page is not, is registered as with READ_ONLY whatever the flags say. To such a region a peer's WRITE ends as
+ * FAILED with status 10, a remote access error (or is refused at once by a peer that has been told of it), and a READ of
+ * this engine into it is refused.
+ *
+ * The same range again answers the same id and counts one more owner; not if it was registered with READ_ONLY and is
+ * now asked for without, or the other way round: -1, unless the memory is not writable anyway. */
 int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t bytes, uint32_t flags, uint64_t *mrId);
 
 /* ---------------------------------------------------------------------------------------------------------------- */

@@ -13,7 +13,9 @@ use crate::device::{self, CurrentDevice, DeviceError, DeviceRuntime, Direction, 
 use crate::fabric::Opcode;
 use crate::memory::{Hold, MemoryKind, RemoteCheck};
 use crate::pool::TimeLimit;
-use crate::transfer::{Outcome, Piece, PieceSource, Status, SubmitError, TransferId, find_local};
+use crate::transfer::{
+    Outcome, Piece, PieceSource, READ_ONLY_THERE, Status, SubmitError, TransferId, find_local,
+};
 
 /// How the peer's ends of the pieces are reached.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +62,11 @@ impl Connection {
         let mut holds = Vec::new();
         let mut moves = Vec::with_capacity(iovs.len());
         for (index, iov) in (0..iovs.len()).filter_map(|index| Some((index, iovs.piece(index)?))) {
-            let hold = self.local_end(&iov, index)?;
+            let hold = self.local_end(&iov, index, opcode)?;
             let local = hold.region().kind;
             holds.push(hold);
-            let Some((remote, remote_address)) = self.remote_end(&*runtime, &iov, index, &moves, remote)?
+            let Some((remote, remote_address)) =
+                self.remote_end(&*runtime, &iov, index, opcode, &moves, remote)?
             else {
                 return Ok(None);
             };
@@ -90,9 +93,9 @@ impl Connection {
         self.track(Copies { stream, opened, holds }).map(Some)
     }
 
-    fn local_end(&self, iov: &Piece, index: usize) -> Result<Hold, SubmitError> {
+    fn local_end(&self, iov: &Piece, index: usize, opcode: Opcode) -> Result<Hold, SubmitError> {
         let snapshot = self.context.registry.snapshot();
-        let region = find_local(iov, index, &snapshot)?;
+        let region = find_local(iov, index, opcode, &snapshot)?;
         region.hold().ok_or(SubmitError::Local {
             iov: index,
             address: iov.local,
@@ -107,6 +110,7 @@ impl Connection {
         runtime: &dyn DeviceRuntime,
         iov: &Piece,
         index: usize,
+        opcode: Opcode,
         before: &[Move],
         remote: RemoteEnd<'_>,
     ) -> Result<Option<(MemoryKind, u64)>, SubmitError> {
@@ -127,6 +131,9 @@ impl Connection {
                 let Piece { remote: desc, length, .. } = *iov;
                 let checked = self.remote.table().check(desc.rkey, desc.address, length);
                 let region = match checked {
+                    RemoteCheck::Inside(region) if region.read_only && opcode == Opcode::Write => {
+                        return problem(READ_ONLY_THERE);
+                    }
                     RemoteCheck::Inside(region) => region,
                     RemoteCheck::Removed => return problem("is in a region that the peer has deregistered"),
                     RemoteCheck::UnknownKey | RemoteCheck::Outside => return Ok(None),

@@ -25,7 +25,7 @@ pub use outcomes::REMEMBERED;
 pub use pieces::PieceSource;
 pub use plan::{Plan, Share};
 pub use sides::Scope;
-pub(crate) use sides::find_local;
+pub(crate) use sides::{READ_ONLY_THERE, find_local};
 pub use table::{Claim, Live, Table};
 
 /// One piece of a transfer as the caller names it.
