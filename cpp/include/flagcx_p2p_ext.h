@@ -87,7 +87,7 @@ int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, s
 #define FLAGCX_P2P_WOULD_BLOCK 1
 
 /* flagcxP2pEngineReadVector and flagcxP2pEngineWriteVector that never wait. `count` of at least 1 pieces: region,
- * local address, bytes, and the peer's range of each. */
+ * local address, bytes, and the peer's range of each. As there, a piece may have 4 GiB and more. */
 int flagcxP2pEngineTryReadVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
                                  const size_t *sizes, const struct FlagcxP2pRdmaDesc *descs, size_t count,
                                  uint64_t *transferId);

@@ -31,11 +31,12 @@ pub use table::{Claim, Live, Table};
 pub struct Iov {
     /// Local address: source of a WRITE, destination of a READ.
     pub local: u64,
-    /// Bytes.
+    /// Bytes. No more than the descriptor's size, unless they are more than its 32 bits can say: 4 GiB and more are checked
+    /// against the regions that the peer announced alone, and by the fabric towards memory that it did not announce.
     pub length: u64,
     /// Local region; `None` looks it up by address.
     pub region: Option<crate::memory::RegionId>,
-    /// Remote range.
+    /// Remote range; the piece begins where it does.
     pub remote: RdmaDesc,
 }
 
