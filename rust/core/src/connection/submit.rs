@@ -245,6 +245,7 @@ impl Connection {
                         vendor_error: 0,
                         reason: error.to_string(),
                     });
+                    self.context.pool.early_ends().note();
                     task.end_part();
                 }
             }
