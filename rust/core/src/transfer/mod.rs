@@ -24,7 +24,7 @@ pub use pieces::PieceSource;
 pub use plan::{Plan, Share};
 pub use sides::Scope;
 pub(crate) use sides::find_local;
-pub use table::{Claim, Live, Table};
+pub use table::{Claim, Live, MOST_TRANSFERS, Table};
 
 /// One piece of a transfer as the caller names it.
 #[derive(Clone, Copy, Debug)]
@@ -172,10 +172,22 @@ pub enum SubmitError {
     /// A call that waits for the end: the transfer ended otherwise than well.
     #[error("the transfer ended: {0}")]
     Ended(Outcome),
-    /// There is no room: a waiting queue is full (of calls that do not wait), or more than a million transfers are in
-    /// flight. Try again after something ended.
-    #[error("there is no room for more transfers")]
+    /// There is no room, and the call was not to wait: a waiting queue is full, or [`MOST_TRANSFERS`] ids are in use. Try
+    /// again after the end of some transfer has been asked for.
+    #[error("there is no room for more transfers: ask about some that have ended, then try again")]
     WouldBlock,
+    /// No id of a transfer became free until the transfer deadline.
+    #[error(
+        "all {most} transfer ids of the engine are in use, and none became free within {waited:?}: a transfer keeps its id \
+         until its end has been asked for (XferStatus, XferResult, XferWait or TestBatch), so ask about some before starting \
+         more"
+    )]
+    NoId {
+        /// [`MOST_TRANSFERS`].
+        most: usize,
+        /// How long the call has waited.
+        waited: Duration,
+    },
     /// The waiting queue stayed full until the transfer deadline.
     #[error("the waiting queue stayed full for {0:?}")]
     QueueFull(Duration),
