@@ -250,14 +250,17 @@ int flagcxP2pEngineMakeDesc(FlagcxP2pConn *conn, uint64_t remoteVa, uint32_t siz
 // One-sided transfers
 //
 // The calls start a transfer and write its id to `*transferId`; flagcxP2pEngineXferStatus tells when it has ended.
-// Everything is checked before the first byte moves: a range outside its region or descriptor refuses the call (a piece
-// of 4 GiB or more, longer than a descriptor can say, is checked against the regions that the peer announced). They
-// wait for room in the submission queue, at most until the transfer deadline. Local memory must not be touched, and
-// the regions must stay registered, until the transfer has ended. An order between transfers, or between the pieces
-// of one, is not promised. A transfer of 0 bytes is a transfer. Why one failed: flagcx_p2p_ext.h.
+// Everything is checked before the first byte moves: a range outside its region or descriptor refuses the call. A piece
+// may have any length: one of 4 GiB or more, longer than the 32 bits of a descriptor's `size` can say, begins where the
+// descriptor does and is checked against the regions that the peer announced, not against `size`; towards memory that
+// it did not announce, by the fabric. (The original engine refuses it in Read and Write.)
+// The calls wait for room in the submission queue and for a free id, at most until the transfer deadline. Local memory
+// must not be touched, and the regions must stay registered, until the transfer has ended. An order between transfers,
+// or between the pieces of one, is not promised. A transfer of 0 bytes is a transfer. Why one failed, and how many there
+// may be: flagcx_p2p_ext.h.
 
 // Reads `size` bytes from the start of `desc` into `data`. The local region is found by address; `mr` is not looked
-// at. At most 4 GiB - 1 bytes.
+// at.
 int flagcxP2pEngineRead(FlagcxP2pConn *conn, FlagcxP2pMr mr, const void *data, size_t size, FlagcxP2pRdmaDesc desc,
                         uint64_t *transferId);
 

@@ -88,11 +88,20 @@ int flagcxP2pEngineXferCancel(FlagcxP2pConn *conn, uint64_t transferId);
 int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, size_t count, uint32_t *states,
                              size_t *ended);
 
-/* The answer of the calls below when the submission queue is full: try again after some transfer has ended. */
+/* Transfers that one engine may have at a time. One counts from the call that starts it until its end has been asked for:
+ * the first answer of flagcxP2pEngineXferStatus, XferResult, XferWait or TestBatch that says that it is over gives its
+ * place back. Beyond this many the calls of flagcx_p2p.h that start transfers sleep until a place is free, at most for
+ * FLAGCX_P2P_XFER_TIMEOUT_MS, and are then refused with this reason; those below answer FLAGCX_P2P_WOULD_BLOCK. A
+ * program whose only thread starts more without asking waits in vain. 64 of the places for each worker are only taken by
+ * transfers of one piece. */
+#define FLAGCX_P2P_MAX_TRANSFERS 1048512
+
+/* The answer of the calls below when the submission queue is full or FLAGCX_P2P_MAX_TRANSFERS is reached: try again after
+ * some transfer has ended and has been asked about. */
 #define FLAGCX_P2P_WOULD_BLOCK 1
 
 /* flagcxP2pEngineReadVector and flagcxP2pEngineWriteVector that never wait. `count` of at least 1 pieces: region,
- * local address, bytes, and the peer's range of each. */
+ * local address, bytes, and the peer's range of each. As there, a piece may have 4 GiB and more. */
 int flagcxP2pEngineTryReadVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
                                  const size_t *sizes, const struct FlagcxP2pRdmaDesc *descs, size_t count,
                                  uint64_t *transferId);

@@ -119,6 +119,16 @@ class Transfers(Pair):
             self.connection.start_read([])
         self.assertEqual(self.target, before)
 
+    def test_a_piece_may_be_longer_than_a_descriptor_says(self) -> None:
+        size = (1 << 32) + mmap.PAGESIZE
+        # Never touched, so that it takes no memory.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+        with mmap.mmap(-1, size, flags) as near, mmap.mmap(-1, size, flags) as far:
+            with self.client.register(near) as local, self.server.register(far) as remote:
+                # The engine looks at all of it: nothing else is wrong with a write that ends a byte too far.
+                with self.assertRaisesRegex(flagcx_p2p.P2pError, "outside the peer's region"):
+                    self.connection.start_write([Piece(local, remote.address + 1)])
+
     def test_a_transfer_that_fails_says_why(self) -> None:
         failure = None
         deadline = time.monotonic() + 20

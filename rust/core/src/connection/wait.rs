@@ -163,12 +163,14 @@ impl Connection {
         }
         if !live.task().is_ended() {
             live.task().condemn_life(life, Verdict::Cancelled);
+            self.context.pool.early_ends().note();
         }
         let grace = Instant::now() + CANCEL_GRACE;
         while live.is_current() && !live.task().is_ended() {
             self.help(live);
             if Instant::now() >= grace {
                 live.task().abort(life);
+                self.context.pool.early_ends().note();
                 self.sleep(&live, Instant::now() + Duration::from_millis(1));
             }
         }

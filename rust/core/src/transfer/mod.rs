@@ -26,18 +26,19 @@ pub use pieces::PieceSource;
 pub use plan::{Plan, Share};
 pub use sides::Scope;
 pub(crate) use sides::{READ_ONLY_THERE, find_local};
-pub use table::{Claim, Live, Table};
+pub use table::{Claim, Live, MOST_TRANSFERS, Table};
 
 /// One piece of a transfer as the caller names it.
 #[derive(Clone, Copy, Debug)]
 pub struct Iov {
     /// Local address: source of a WRITE, destination of a READ.
     pub local: u64,
-    /// Bytes.
+    /// Bytes. No more than the descriptor's size, unless they are more than its 32 bits can say: 4 GiB and more are checked
+    /// against the regions that the peer announced alone, and by the fabric towards memory that it did not announce.
     pub length: u64,
     /// Local region; `None` looks it up by address.
     pub region: Option<crate::memory::RegionId>,
-    /// Remote range.
+    /// Remote range; the piece begins where it does.
     pub remote: RdmaDesc,
 }
 
@@ -173,10 +174,22 @@ pub enum SubmitError {
     /// A call that waits for the end: the transfer ended otherwise than well.
     #[error("the transfer ended: {0}")]
     Ended(Outcome),
-    /// There is no room: a waiting queue is full (of calls that do not wait), or more than a million transfers are in
-    /// flight. Try again after something ended.
-    #[error("there is no room for more transfers")]
+    /// There is no room, and the call was not to wait: a waiting queue is full, or [`MOST_TRANSFERS`] ids are in use. Try
+    /// again after the end of some transfer has been asked for.
+    #[error("there is no room for more transfers: ask about some that have ended, then try again")]
     WouldBlock,
+    /// No id of a transfer became free until the transfer deadline.
+    #[error(
+        "all {most} transfer ids of the engine are in use, and none became free within {waited:?}: a transfer keeps its id \
+         until its end has been asked for (XferStatus, XferResult, XferWait or TestBatch), so ask about some before starting \
+         more"
+    )]
+    NoId {
+        /// [`MOST_TRANSFERS`].
+        most: usize,
+        /// How long the call has waited.
+        waited: Duration,
+    },
     /// The waiting queue stayed full until the transfer deadline.
     #[error("the waiting queue stayed full for {0:?}")]
     QueueFull(Duration),

@@ -18,6 +18,10 @@ use crate::sync::{Mutex, Ordering, lock};
 /// One less than indices allow: the highest index means none.
 const CHUNKS: usize = (1 << SLOT_BITS) / CHUNK - 1;
 
+/// Transfers that one engine may have at a time: in flight, or ended and not yet asked about. 64 places for each worker
+/// are only taken by transfers of one piece.
+pub const MOST_TRANSFERS: usize = CHUNKS * CHUNK;
+
 /// All transfers of one engine.
 #[derive(Debug)]
 pub struct Table {
@@ -80,7 +84,7 @@ impl Claim {
 }
 
 impl Table {
-    /// Takes a free slot; `None` when there are 1,048,512 slots, those of workers among them, and none is free.
+    /// Takes a free slot; `None` when there are [`MOST_TRANSFERS`] slots, those of workers among them, and none is free.
     #[inline]
     pub fn claim(&self) -> Option<Claim> {
         let Taken { index, slot, number } = self.take_free().or_else(|| self.grow())?;
