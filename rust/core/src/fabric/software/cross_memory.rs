@@ -194,8 +194,8 @@ impl CrossMemory {
                 return Err(failed(CompletionStatus::RetryExceeded));
             }
             let opcode = batch.opcode.unwrap_or(Opcode::Write);
-            // SAFETY: the local ranges were checked against their regions (or are inline payloads of the send queue,
-            // which is borrowed and only read), and the regions are pinned by `local` until after the call.
+            // SAFETY: the local ranges were checked against their regions, which are pinned by `local` until after the
+            // call.
             let answer = unsafe { foreign::transfer(opcode, self.link.pid(), &batch.local, &batch.remote) };
             moved = match answer {
                 Ok(moved) => moved as u64,
@@ -262,8 +262,14 @@ impl CrossMemory {
 
     /// As with RC, the responder's queue pair goes down together with the initiator's.
     fn report_violation(&self) {
-        let header =
-            RequestHeader { action: Action::Violation, rkey: 0, remote_address: 0, length: 0, sequence: 0 };
+        let header = RequestHeader {
+            action: Action::Violation,
+            following: 0,
+            rkey: 0,
+            remote_address: 0,
+            length: 0,
+            sequence: 0,
+        };
         if let Err(errno) = socket::send(self.socket.as_fd(), &[Range::of(&header.encode())]) {
             tracing::debug!(%errno, "the peer cannot be told of an access violation");
         }
@@ -332,11 +338,7 @@ fn check(
     };
     let (local_right, remote_right) = rights(request.opcode);
     for Piece { address, length, lkey } in work.queue.pieces(index, 0) {
-        if let Some(lkey) = lkey {
-            local
-                .check(lkey, address, length, local_right)
-                .map_err(refuse(CompletionStatus::LocalProtection))?;
-        }
+        local.check(lkey, address, length, local_right).map_err(refuse(CompletionStatus::LocalProtection))?;
     }
     remote
         .check(request.rkey, request.remote_address, request.length, remote_right)

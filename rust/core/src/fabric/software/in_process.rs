@@ -93,18 +93,15 @@ impl InProcess {
             if length == 0 {
                 break;
             }
-            if let Some(lkey) = piece.lkey {
-                check(local, lkey, piece.address, piece.length, local_right)
-                    .map_err(|_| CompletionStatus::LocalProtection)?;
-            }
+            check(local, piece.lkey, piece.address, piece.length, local_right)
+                .map_err(|_| CompletionStatus::LocalProtection)?;
             work.faults.hold();
             let far = request.remote_address + self.offset;
             let (from, to) = match request.opcode {
                 Opcode::Write => (piece.address, far),
                 Opcode::Read => (far, piece.address),
             };
-            // SAFETY: the far range was checked against its region and the near one too (or it is an inline payload
-            // in the send queue, which is borrowed). Both regions are pinned until after the copy, so neither
+            // SAFETY: both ranges were checked against their regions. Both regions are pinned until after the copy, so neither
             // registration ends before, and whoever registered them promised that they are mapped until then.
             unsafe { copy::copy(from, to, length) };
             self.offset += length;
