@@ -3,6 +3,8 @@
 mod announced;
 mod device_memory;
 mod history;
+mod host_look;
+mod inspect;
 mod published;
 mod range_index;
 mod readable;
@@ -17,6 +19,7 @@ mod unreachable;
 pub use announced::Announced;
 pub(crate) use announced::Subscription;
 pub use history::{Cursor, History, Limits};
+pub use inspect::{CpuAccess, Inaccessible, InaccessibleReason, Inspection, inspect};
 pub use range_index::{RangeIndex, holds};
 pub use recent::{LocalRange, Recent};
 pub use region::{Hold, MemoryKind, Region, RegionId};

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use super::announced::Announced;
 use super::device_memory::{CpuMapping, export, probe};
+use super::host_look::HostLook;
+use super::inspect::Inaccessible;
 use super::published::Published;
 use super::range_index::RangeIndex;
-use super::readable::is_readable;
 use super::region::{MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
 use super::unreachable::UnreachableMemory;
@@ -39,6 +40,9 @@ pub enum RegistryError {
         /// Bytes registered.
         registered: u64,
     },
+    /// Nobody can access it, or a part of it.
+    #[error(transparent)]
+    Inaccessible(#[from] Inaccessible),
     /// The provider refused.
     #[error(transparent)]
     Fabric(#[from] FabricError),
@@ -155,18 +159,28 @@ impl Registry {
         let declared = kind;
         let kind = if declared == MemoryKind::Probe { probe(address) } else { declared };
         let software = self.device.attributes().provider == Provider::Software;
-        let range = MemoryRange { address, length, access, dma_buf, cpu_address: None };
-        let memory = match (kind, declared) {
-            // No CPU may touch it: only the device runtime moves it.
-            (MemoryKind::Device, _) if software => Arc::new(UnreachableMemory),
-            (_, MemoryKind::Host) => self.device.register(&range)?,
-            _ if software || dma_buf.is_some() => self.device.register(&range)?,
-            _ => self.register_for_nic(&range, kind == MemoryKind::Device)?,
-        };
         // A dma-buf or a device lies behind what a NIC can read and the CPU cannot.
+        let of_host = kind == MemoryKind::Host && dma_buf.is_none();
+        let look = if of_host { HostLook::at(address, length) } else { HostLook::default() };
+        if let Some(inaccessible) = look.inaccessible
+            && (software || declared == MemoryKind::Host)
+        {
+            return Err(inaccessible.into());
+        }
+        let access = if look.read_only { access.for_reading() } else { access };
+        let range =
+            MemoryRange { address, length, access, dma_buf, cpu_address: None, backing: look.backing };
+        let registered = match (kind, declared) {
+            // No CPU may touch it: only the device runtime moves it.
+            (MemoryKind::Device, _) if software => Ok(Arc::new(UnreachableMemory) as Arc<dyn MemoryRegion>),
+            (_, MemoryKind::Host) => self.device.register(&range),
+            _ if software || dma_buf.is_some() => self.device.register(&range),
+            _ => self.register_for_nic(&range, kind == MemoryKind::Device),
+        };
+        let memory = registered.map_err(|error| look.explain(error))?;
         let readable = kind == MemoryKind::Host
-            && (declared == MemoryKind::Host || dma_buf.is_none() && is_readable(address, length));
-        Ok(Arc::new(Region::new(next_id(), (address, length), kind, readable, announced, memory)))
+            && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
+        Ok(Arc::new(Region::new(next_id(), &range, kind, readable, announced, memory)))
     }
 
     /// Registers what may be device memory, in the ways there are: by a dma-buf, by a mapping that the device runtime

@@ -181,9 +181,17 @@ fn hint(errno: i32, range: &MemoryRange) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fabric::Backing;
 
     fn range() -> MemoryRange {
-        MemoryRange { address: 4096, length: 1 << 30, access: Access::FULL, dma_buf: None, cpu_address: None }
+        MemoryRange {
+            address: 4096,
+            length: 1 << 30,
+            access: Access::FULL,
+            dma_buf: None,
+            cpu_address: None,
+            backing: Backing::Unknown,
+        }
     }
 
     #[test]
