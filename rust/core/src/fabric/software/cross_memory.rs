@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+use rustix::process::Pid;
 
 use super::faults::Verdict;
 use super::foreign::{self, MAX_RANGES};
+use super::kernel_copy;
 use super::link::Link;
-use super::probe;
 use super::send_queue::{Piece, Request};
 use super::socket::{self, Range};
 use super::table::Counterpart;
@@ -244,14 +245,8 @@ impl CrossMemory {
     fn explain(&self, errno: Errno, batch: &Batch) -> CompletionStatus {
         let pid = self.link.pid();
         match errno {
-            Errno::FAULT => {
-                let local = batch.local.first().copied().unwrap_or_default();
-                let writable = batch.opcode == Some(Opcode::Read);
-                match probe::check_range(local.address as u64, local.length.max(1) as u64, writable) {
-                    Ok(()) => CompletionStatus::RemoteAccess,
-                    Err(_) => CompletionStatus::LocalProtection,
-                }
-            }
+            Errno::FAULT if is_local(batch, pid) => CompletionStatus::LocalProtection,
+            Errno::FAULT => CompletionStatus::RemoteAccess,
             Errno::SRCH => CompletionStatus::RetryExceeded,
             _ => {
                 tracing::warn!(%pid, %errno, "the kernel refuses to copy from or to a peer it allowed before");
@@ -309,6 +304,16 @@ impl Batch {
         let whole = offset + added == request.length;
         self.requests += u64::from(whole);
         whole && self.remote.len() < MAX_RANGES
+    }
+}
+
+/// Whether it is the first local byte of the batch, and not the first remote one, that the kernel could not access. The side
+/// that was to be read from is asked; to ask the other one would change it.
+fn is_local(batch: &Batch, pid: Pid) -> bool {
+    let first = |ranges: &[Range]| Range { length: 1, ..ranges.first().copied().unwrap_or_default() };
+    match batch.opcode {
+        Some(Opcode::Read) => foreign::read(pid, &[first(&batch.remote)], &mut [0]).is_ok(),
+        _ => !kernel_copy::is_readable(first(&batch.local).address as u64),
     }
 }
 

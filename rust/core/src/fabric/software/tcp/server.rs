@@ -142,7 +142,7 @@ impl Server {
             return self.send(core, budget);
         }
         if let Some(until) = self.draining {
-            return self.drain(until);
+            return self.drain(core, until);
         }
         match self.endpoint.counterpart(&self.sender) {
             Counterpart::Ready => {}
@@ -243,17 +243,17 @@ impl Server {
     }
 
     /// Request `done` has no access: says so.
-    fn refuse(&mut self, core: &Core) {
+    fn refuse(&mut self) {
         let failure = ResponseHeader::Failed { sequence: self.done, status: CompletionStatus::RemoteAccess };
         self.outgoing = Some(Answer::header(failure));
-        self.fail(core);
+        self.fail();
     }
 
-    /// Takes both queue pairs down, as RC does: the peer's by the answer, ours here.
-    fn fail(&mut self, core: &Core) {
+    /// Nothing more is carried out. Both queue pairs go down, as with RC: the peer's by the answer, and ours when the peer has
+    /// closed. Earlier, the news of it could reach the peer before the reason does, behind all that READs have brought.
+    fn fail(&mut self) {
         self.pending.clear();
         self.draining = Some(Instant::now() + DRAIN);
-        core.queue_pair_fatal(&self.endpoint);
     }
 
     /// Prepares the answer that covers all that is done and not told yet.
@@ -264,15 +264,19 @@ impl Server {
         }
     }
 
-    fn drain(&self, until: Instant) -> Result<(), Stop> {
+    fn drain(&self, core: &Core, until: Instant) -> Result<(), Stop> {
+        let ended = || {
+            core.queue_pair_fatal(&self.endpoint);
+            Err(Stop(Wish::Close))
+        };
         if Instant::now() >= until {
-            return Err(Stop(Wish::Close));
+            return ended();
         }
         match rustix::net::recv(&self.socket, &mut [0_u8; SCRATCH][..], RecvFlags::DONTWAIT) {
             Ok((received, _)) if received > 0 => Ok(()),
             Err(Errno::INTR) => Ok(()),
             Err(Errno::AGAIN) => Err(Stop(Wish::Read)),
-            _ => Err(Stop(Wish::Close)),
+            _ => ended(),
         }
     }
 }

@@ -42,7 +42,7 @@ impl Server {
             offset = 0;
         }
         if segments.is_empty() {
-            self.refuse(core);
+            self.refuse();
             return;
         }
         // The answer says that all before it is done.
@@ -59,7 +59,7 @@ impl Server {
             Err(_) => return Err(Stop(Wish::Close)),
         }
         if let Some(answer) = self.outgoing.take_if(|outgoing| outgoing.is_sent()) {
-            self.note_answered(core, &answer);
+            self.note_answered(&answer);
             if !answer.segments().is_empty() {
                 self.segments = answer.into_room();
             }
@@ -67,9 +67,9 @@ impl Server {
         Ok(())
     }
 
-    fn note_answered(&mut self, core: &Core, answer: &Answer) {
+    fn note_answered(&mut self, answer: &Answer) {
         if answer.has_failed() {
-            self.fail(core);
+            self.fail();
         } else if answer.ends_reads() {
             answer.segments().iter().for_each(|_| self.next_request());
             self.told = self.done;

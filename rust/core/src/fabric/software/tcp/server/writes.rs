@@ -31,7 +31,7 @@ impl Server {
         let mut pins = PinSet::new(core.regions.view());
         let mut places = self.places(&mut pins, *budget);
         if places.used == 0 {
-            self.refuse(core);
+            self.refuse();
             return Ok(());
         }
         if places.ends_group {
@@ -47,7 +47,7 @@ impl Server {
             answer = unsafe { receive(self.socket.as_fd(), places.ranges()) };
         }
         if answer == Err(Errno::FAULT) {
-            self.refuse(core);
+            self.refuse();
             return Ok(());
         }
         let received = self.note_receipt(answer)?;
