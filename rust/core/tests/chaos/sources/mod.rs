@@ -1,6 +1,7 @@
-//! The ten sources.
+//! The eleven sources.
 
 mod lifetimes;
+mod memory;
 mod pressure;
 mod processes;
 mod regions;
@@ -53,6 +54,11 @@ pub const SLOW_PEER: Source = Source {
 };
 pub const REGIONS: Source = of_families("regions come and go", regions::come_and_go);
 
+pub const MEMORY: Source = Source {
+    not_over_verbs: Some("a device has pinned its memory, which does not go away for it"),
+    ..of_families("memory vanishes", memory::vanish)
+};
+
 pub const ALL: &[Source] = &[
     FAILING_REQUESTS,
     REFUSED_POSTS,
@@ -64,6 +70,7 @@ pub const ALL: &[Source] = &[
     FULL_QUEUE,
     SLOW_PEER,
     REGIONS,
+    MEMORY,
 ];
 
 /// What a process keeps after its first transfer it keeps for good: that is no leak.
