@@ -90,13 +90,12 @@ proptest! {
 #[test]
 fn many_ranges_are_copied_by_one_call_and_the_bad_one_is_found() {
     let (source, target) = (Pages::new(16), Pages::new(16));
-    source.fill(&bytes(16 * PAGE));
+    let content = bytes(16 * PAGE);
+    source.fill(&content);
     let pieces = |pages: &Pages| (0..MAX_RANGES).map(|at| pages.range(at * 128, 100)).collect::<Vec<_>>();
     // SAFETY: the target is of this test.
     assert_eq!(unsafe { copy(&pieces(&source), &pieces(&target)) }, Ok(()));
-    assert!(
-        (0..16 * PAGE).all(|at| target.byte(at) == if at % 128 < 100 { bytes(16 * PAGE)[at] } else { 0 })
-    );
+    assert!((0..16 * PAGE).all(|at| target.byte(at) == if at % 128 < 100 { content[at] } else { 0 }));
     source.protect(9, MprotectFlags::empty());
     // SAFETY: as above.
     assert_eq!(unsafe { copy(&pieces(&source), &pieces(&target)) }, Err(CopyError::Source));
