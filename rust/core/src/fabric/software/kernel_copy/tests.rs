@@ -62,7 +62,8 @@ proptest! {
         through_pipe: bool,
     ) {
         let (source, target) = (Pages::new(42), Pages::new(42));
-        source.fill(&bytes(42 * PAGE));
+        let content = bytes(42 * PAGE);
+        source.fill(&content);
         if let Some(page) = gone {
             // A target that can be read is as good as none.
             match of_source {
@@ -80,10 +81,9 @@ proptest! {
         let fault = if of_source { CopyError::Source } else { CopyError::Target };
         prop_assert_eq!(answer, if in_the_way { Err(fault) } else { Ok(()) });
         let good = if in_the_way { good } else { length };
-        let expected = bytes(42 * PAGE);
         // All that could be copied before the first bad page, but for the pipe's last pieces.
         let surely = if in_the_way { good.saturating_sub(16 * PAGE) } else { good };
-        prop_assert!((offset..offset + surely).all(|at| target.byte(at) == expected[at]));
+        prop_assert!((offset..offset + surely).all(|at| target.byte(at) == content[at]));
     }
 }
 
