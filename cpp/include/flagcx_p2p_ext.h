@@ -115,7 +115,7 @@ int flagcxP2pEngineTryWriteVector(FlagcxP2pConn *conn, const uint64_t *mrIds, vo
 enum FlagcxP2pPath {
   FLAGCX_P2P_PATH_NONE = 0,         /* not connected */
   FLAGCX_P2P_PATH_RDMA = 1,         /* an RDMA device */
-  FLAGCX_P2P_PATH_IN_PROCESS = 2,   /* both ends in one process: plain copies */
+  FLAGCX_P2P_PATH_IN_PROCESS = 2,   /* both ends in one process: copies */
   FLAGCX_P2P_PATH_CROSS_MEMORY = 3, /* two processes of one host: cross-memory copies */
   FLAGCX_P2P_PATH_TCP = 4           /* a TCP stream */
 };

@@ -63,6 +63,11 @@ fn signals_interrupt_every_thread() {
     chaos::run(&sources::SIGNALS);
 }
 
+#[test]
+fn memory_vanishes() {
+    chaos::run(&sources::MEMORY);
+}
+
 /// An engine whose every third completion lies must be found out by the same harness.
 #[test]
 fn a_liar_is_caught() {

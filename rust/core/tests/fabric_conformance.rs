@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use conformance::remote::{ROLE, RemotePeer, serve};
 use conformance::{LocalPeer, Rig, run};
-use flagcx_p2p::fabric::{PathKind, SoftwareOptions, software};
+use flagcx_p2p::fabric::{Backing, PathKind, SoftwareOptions, software};
 
 fn options(force: Option<PathKind>) -> SoftwareOptions {
     SoftwareOptions { force, device_count: 2, ..SoftwareOptions::default() }
@@ -35,6 +35,16 @@ fn two_processes(force: Option<PathKind>, path: PathKind) -> Rig {
 #[test]
 fn in_process() {
     run(|| one_process(PathKind::InProcess));
+}
+
+/// Of memory that may be taken away, the kernel makes the copies.
+#[test]
+fn in_process_with_memory_of_a_file() {
+    run(|| {
+        let devices = software::open(&options(Some(PathKind::InProcess))).unwrap();
+        let peer = LocalPeer::with_backing(Arc::clone(&devices[1]), Backing::Mapped);
+        Rig { device: Arc::clone(&devices[0]), peer: Box::new(peer), path: PathKind::InProcess }
+    });
 }
 
 #[test]

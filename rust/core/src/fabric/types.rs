@@ -276,7 +276,9 @@ pub struct WorkRequest {
     pub origin: u32,
     /// Number of entries, 1..=[`MAX_SGE`].
     pub sge_count: u8,
-    /// Copy the payload at post time; WRITE only, at most the queue pair's `max_inline` bytes, host memory.
+    /// The payload may be copied at post time, which spares a NIC a look at memory; WRITE only, at most the queue pair's
+    /// `max_inline` bytes, of host memory that the CPU can read. Its entries have keys and stay as they are until the
+    /// request completes, as those of any other: not every provider copies.
     pub inline: bool,
 }
 

@@ -36,7 +36,7 @@ pub struct Region {
     pub kind: MemoryKind,
     /// What it may be used for: what was asked, without writing if the memory is not writable.
     pub access: Access,
-    /// Whether the CPU may read it, as far as is known.
+    /// Whether the CPU may read it at any time, as far as is known: not memory of a device, nor of a file, which may be gone.
     pub readable: bool,
     /// Whether all of it is private anonymous memory, see [`Inspection::anonymous`](super::Inspection::anonymous).
     pub anonymous: bool,

@@ -14,7 +14,7 @@ use super::range_index::RangeIndex;
 use super::region::{MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
 use super::unreachable::UnreachableMemory;
-use crate::fabric::{Access, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion, Provider};
+use crate::fabric::{Access, Backing, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion, Provider};
 use crate::sync::{MutexGuard, SwapGuard};
 
 /// Why a range was not registered.
@@ -205,7 +205,9 @@ impl Registry {
             _ => self.register_for_nic(&range, kind == MemoryKind::Device),
         };
         let memory = registered.map_err(|error| look.explain(error))?;
+        // Memory that is not anonymous may be gone when the CPU comes to copy a payload out of it.
         let readable = kind == MemoryKind::Host
+            && look.backing == Backing::Anonymous
             && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
         Ok(Arc::new(Region::new(next_id(), &range, kind, readable, announced, memory)))
     }

@@ -110,7 +110,7 @@ pub struct Chunk {
     pub lkey: u32,
     /// Remote key.
     pub rkey: u32,
-    /// Whether the CPU may read the local memory, so that a small WRITE may go inline.
+    /// Whether the CPU may read the local memory at any time, so that a small WRITE may go inline.
     pub readable: bool,
     /// Index of the caller's iov that it is of.
     pub iov: u32,

@@ -407,16 +407,12 @@ fn inline(rig: &mut Rig) {
         return;
     }
     let remote = rig.peer.buffer(256, SENTINEL, Access::FULL);
-    let mut bytes = pattern(room);
-    let expected = bytes.clone();
-    let entry = Sge { address: bytes.as_ptr() as u64, length: room as u32, lkey: 0 };
+    let local = Window::patterned(&rig.device, room);
     let write = WorkRequest { inline: true, ..request(remote.address + 8, remote.rkey, 0) };
-    side.post_all(&writes(1, &[write], &[entry]));
-    bytes.fill(0);
-    std::hint::black_box(&bytes);
+    side.post_all(&writes(1, &[write], &[local.sge(0, room)]));
     assert_eq!(side.wait(1), [success(1)]);
     let seen = rig.peer.bytes(remote.index);
-    assert_eq!(seen[8..8 + room], expected);
+    assert_eq!(seen[8..8 + room], *local.bytes());
     assert!(seen[..8].iter().chain(&seen[8 + room..]).all(|byte| *byte == SENTINEL));
 }
 

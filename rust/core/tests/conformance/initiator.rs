@@ -32,16 +32,21 @@ impl Window {
     }
 
     pub fn with_access(device: &Arc<dyn Device>, length: usize, fill: u8, access: Access) -> Self {
+        Self::with_backing(device, length, fill, access, Backing::Anonymous)
+    }
+
+    /// Registered as memory of this kind.
+    pub fn with_backing(
+        device: &Arc<dyn Device>,
+        length: usize,
+        fill: u8,
+        access: Access,
+        backing: Backing,
+    ) -> Self {
         let bytes = vec![fill; length].into_boxed_slice();
         let address = bytes.as_ptr() as u64;
-        let range = MemoryRange {
-            address,
-            length: length as u64,
-            access,
-            dma_buf: None,
-            cpu_address: None,
-            backing: Backing::Unknown,
-        };
+        let length = length as u64;
+        let range = MemoryRange { address, length, access, dma_buf: None, cpu_address: None, backing };
         Self { region: device.register(&range).unwrap(), bytes }
     }
 

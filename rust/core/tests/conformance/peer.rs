@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use flagcx_p2p::fabric::{
-    Access, Completion, CompletionQueue, Device, DeviceEvent, MemoryRange, MemoryRegion, PathOptions,
-    QpAddress, QueuePair,
+    Access, Backing, Completion, CompletionQueue, Device, DeviceEvent, MemoryRange, MemoryRegion,
+    PathOptions, QpAddress, QueuePair,
 };
 
 use super::initiator::{PATIENCE, Window, caps};
@@ -51,14 +51,20 @@ pub struct LocalPeer {
     queue_pairs: Vec<Box<dyn QueuePair>>,
     completions: Box<dyn CompletionQueue>,
     buffers: Vec<Window>,
+    backing: Backing,
     /// Queue pair numbers of fatal events that nobody has asked for yet.
     fatal: Vec<u32>,
 }
 
 impl LocalPeer {
     pub fn new(device: Arc<dyn Device>) -> Self {
+        Self::with_backing(device, Backing::Anonymous)
+    }
+
+    /// Its buffers are registered as memory of this kind.
+    pub fn with_backing(device: Arc<dyn Device>, backing: Backing) -> Self {
         let completions = Arc::clone(&device).create_completion_queue(1024).unwrap();
-        Self { device, queue_pairs: Vec::new(), completions, buffers: Vec::new(), fatal: Vec::new() }
+        Self { device, queue_pairs: Vec::new(), completions, buffers: Vec::new(), backing, fatal: Vec::new() }
     }
 
     /// A responder may learn of its queue pair's end by the device's events only.
@@ -73,7 +79,7 @@ impl LocalPeer {
 
 impl Peer for LocalPeer {
     fn buffer(&mut self, length: usize, fill: u8, access: Access) -> RemoteBuffer {
-        let window = Window::with_access(&self.device, length, fill, access);
+        let window = Window::with_backing(&self.device, length, fill, access, self.backing);
         let (address, rkey) = (window.address(), window.region.rkey());
         self.buffers.push(window);
         RemoteBuffer { index: self.buffers.len() - 1, address, length: length as u64, rkey }

@@ -8,6 +8,8 @@
     reason = "a panic is how a test fails, and its output is how it tells"
 )]
 
+pub mod vanishing;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+use rustix::process::Pid;
 
 use super::denial::is_denial;
 use super::faults::Verdict;
 use super::foreign::{self, MAX_RANGES};
+use super::kernel_copy;
 use super::link::Link;
-use super::probe;
 use super::send_queue::{Piece, Request};
 use super::socket::{self, Range};
 use super::table::Counterpart;
@@ -201,8 +202,8 @@ impl CrossMemory {
                 return Err(failed(CompletionStatus::RetryExceeded));
             }
             let opcode = batch.opcode.unwrap_or(Opcode::Write);
-            // SAFETY: the local ranges were checked against their regions (or are inline payloads of the send queue,
-            // which is borrowed and only read), and the regions are pinned by `local` until after the call.
+            // SAFETY: the local ranges were checked against their regions, which are pinned by `local` until after the
+            // call.
             let answer = unsafe { foreign::transfer(opcode, self.link.pid(), &batch.local, &batch.remote) };
             moved = match answer {
                 Ok(0) => return Err((0, self.give_up(opcode, "it moves no bytes"))),
@@ -263,14 +264,8 @@ impl CrossMemory {
     fn explain(&self, errno: Errno, batch: &Batch) -> CompletionStatus {
         let pid = self.link.pid();
         match errno {
-            Errno::FAULT => {
-                let local = batch.local.first().copied().unwrap_or_default();
-                let writable = batch.opcode == Some(Opcode::Read);
-                match probe::check_range(local.address as u64, local.length.max(1) as u64, writable) {
-                    Ok(()) => CompletionStatus::RemoteAccess,
-                    Err(_) => CompletionStatus::LocalProtection,
-                }
-            }
+            Errno::FAULT if is_local(batch, pid) => CompletionStatus::LocalProtection,
+            Errno::FAULT => CompletionStatus::RemoteAccess,
             Errno::SRCH => CompletionStatus::RetryExceeded,
             _ => {
                 tracing::warn!(%pid, %errno, "the kernel refuses to copy from or to a peer it allowed before");
@@ -281,8 +276,14 @@ impl CrossMemory {
 
     /// As with RC, the responder's queue pair goes down together with the initiator's.
     fn report_violation(&self) {
-        let header =
-            RequestHeader { action: Action::Violation, rkey: 0, remote_address: 0, length: 0, sequence: 0 };
+        let header = RequestHeader {
+            action: Action::Violation,
+            following: 0,
+            rkey: 0,
+            remote_address: 0,
+            length: 0,
+            sequence: 0,
+        };
         if let Err(errno) = socket::send(self.socket.as_fd(), &[Range::of(&header.encode())]) {
             tracing::debug!(%errno, "the peer cannot be told of an access violation");
         }
@@ -325,6 +326,16 @@ impl Batch {
     }
 }
 
+/// Whether it is the first local byte of the batch, and not the first remote one, that the kernel could not access. The side
+/// that was to be read from is asked; to ask the other one would change it.
+fn is_local(batch: &Batch, pid: Pid) -> bool {
+    let first = |ranges: &[Range]| Range { length: 1, ..ranges.first().copied().unwrap_or_default() };
+    match batch.opcode {
+        Some(Opcode::Read) => foreign::read(pid, &[first(&batch.remote)], &mut [0]).is_ok(),
+        _ => !kernel_copy::is_readable(first(&batch.local).address as u64),
+    }
+}
+
 enum Refused {
     BatchFull,
     Failed(CompletionStatus),
@@ -351,11 +362,7 @@ fn check(
     };
     let (local_right, remote_right) = rights(request.opcode);
     for Piece { address, length, lkey } in work.queue.pieces(index, 0) {
-        if let Some(lkey) = lkey {
-            local
-                .check(lkey, address, length, local_right)
-                .map_err(refuse(CompletionStatus::LocalProtection))?;
-        }
+        local.check(lkey, address, length, local_right).map_err(refuse(CompletionStatus::LocalProtection))?;
     }
     remote
         .check(request.rkey, request.remote_address, request.length, remote_right)

@@ -1,4 +1,4 @@
-//! Both ends in one process: plain copies between registered ranges.
+//! Both ends in one process: plain copies between registered ranges, or copies by the kernel.
 #![allow(unsafe_code, reason = "copies between registered ranges")]
 
 use std::sync::Arc;
@@ -7,7 +7,9 @@ use super::copy;
 use super::device::Core;
 use super::endpoint::Endpoint;
 use super::faults::Verdict;
+use super::kernel_copy::{self, CopyError};
 use super::send_queue::Request;
+use super::socket::Range;
 use super::table::Right;
 use super::transport::{MAX_MESSAGE, Next, Patience, PinSet, Step, Unpinned, Work, rights};
 use crate::fabric::{CompletionStatus, Opcode};
@@ -20,11 +22,20 @@ pub(super) struct InProcess {
     /// Bytes of the request under way that are done.
     offset: u64,
     patience: Patience,
+    for_kernel: KernelCopies,
+}
+
+/// What the kernel is to copy of a request; the lists keep their room.
+#[derive(Debug, Default)]
+struct KernelCopies {
+    sources: Vec<Range>,
+    targets: Vec<Range>,
 }
 
 impl InProcess {
     pub(super) fn new(remote: Arc<Endpoint>, remote_device: Arc<Core>) -> Self {
-        Self { remote, remote_device, offset: 0, patience: Patience::default() }
+        let (patience, for_kernel) = (Patience::default(), KernelCopies::default());
+        Self { remote, remote_device, offset: 0, patience, for_kernel }
     }
 
     pub(super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
@@ -88,30 +99,71 @@ impl InProcess {
         let (local_right, remote_right) = rights(request.opcode);
         check(remote, request.rkey, request.remote_address, request.length, remote_right)
             .map_err(|_| CompletionStatus::RemoteAccess)?;
+        let plain = remote.is_anonymous(request.rkey);
         for piece in work.queue.pieces(index, self.offset) {
             let length = piece.length.min(work.budget.bytes);
             if length == 0 {
                 break;
             }
-            if let Some(lkey) = piece.lkey {
-                check(local, lkey, piece.address, piece.length, local_right)
-                    .map_err(|_| CompletionStatus::LocalProtection)?;
-            }
+            check(local, piece.lkey, piece.address, piece.length, local_right)
+                .map_err(|_| CompletionStatus::LocalProtection)?;
             work.faults.hold();
             let far = request.remote_address + self.offset;
             let (from, to) = match request.opcode {
                 Opcode::Write => (piece.address, far),
                 Opcode::Read => (far, piece.address),
             };
-            // SAFETY: the far range was checked against its region and the near one too (or it is an inline payload
-            // in the send queue, which is borrowed). Both regions are pinned until after the copy, so neither
-            // registration ends before, and whoever registered them promised that they are mapped until then.
-            unsafe { copy::copy(from, to, length) };
+            if plain && local.is_anonymous(piece.lkey) {
+                // SAFETY: both ranges were checked against their regions. Both are pinned until after the copy, so neither
+                // registration ends before, and whoever registered them promised that they stay mapped until then.
+                // Nobody else can take them away: they are anonymous.
+                unsafe { copy::copy(from, to, length) };
+            } else {
+                self.for_kernel.push(from, to, length);
+            }
             self.offset += length;
             work.budget.bytes -= length;
             work.faults.moved(length);
         }
-        Ok(())
+        // SAFETY: the ranges were checked against their regions, which are pinned until after the call.
+        unsafe { self.for_kernel.copy() }.map_err(|error| status_of(error, request.opcode))
+    }
+}
+
+impl KernelCopies {
+    fn push(&mut self, from: u64, to: u64, length: u64) {
+        self.sources.push(Range::new(from, length));
+        self.targets.push(Range::new(to, length));
+    }
+
+    /// Copies all of it, if there is any.
+    ///
+    /// # Safety
+    /// As [`kernel_copy::copy`].
+    unsafe fn copy(&mut self) -> Result<(), CopyError> {
+        if self.sources.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: by the caller's promise.
+        let answer = unsafe { kernel_copy::copy(&self.sources, &self.targets) };
+        self.sources.clear();
+        self.targets.clear();
+        answer
+    }
+}
+
+fn status_of(error: CopyError, opcode: Opcode) -> CompletionStatus {
+    match (error, opcode) {
+        (CopyError::Source, Opcode::Write) | (CopyError::Target, Opcode::Read) => {
+            CompletionStatus::LocalProtection
+        }
+        (CopyError::Source, Opcode::Read) | (CopyError::Target, Opcode::Write) => {
+            CompletionStatus::RemoteAccess
+        }
+        (CopyError::NoMeans(errno), _) => {
+            tracing::warn!(%errno, "the kernel copies nothing inside this process, not even through a pipe");
+            CompletionStatus::General
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | path | when | who copies |
 //! |---|---|---|
-//! | in-process | both ends in this process | the initiator, with plain copies |
+//! | in-process | both ends in this process | the initiator, with plain copies where both ends are anonymous memory, else the kernel |
 //! | cross-memory | both on this host, and the kernel lets the initiator | the initiator, with `process_vm_readv/writev` |
 //! | TCP | otherwise | the initiator sends and receives, the target's data thread serves |
 //!
@@ -13,6 +13,11 @@
 //! checked against key, bounds and rights in the region table of the memory's owner, and pins the region while it
 //! lasts; the table lies in memory that peers on the same host can read, so that the first two paths need nothing of
 //! the target's CPU.
+//!
+//! Memory that cannot be accessed, because its file has become shorter or it was unmapped or protected, is the failure of
+//! the request that names it. Nothing handles signals for that: an instruction of this process touches registered memory
+//! only in process, and only anonymous memory, which nobody but this process itself can take away. Everything else is
+//! copied, sent and received by the kernel, which answers `EFAULT`.
 //!
 //! ```text
 //!   queue_pair ── send_queue ──▶ in_process | same_host (cross_memory, tcp) | tcp ──▶ region table, memory
@@ -41,6 +46,7 @@ mod hello;
 mod identity;
 mod in_process;
 mod keepalive;
+mod kernel_copy;
 mod link;
 mod links;
 mod mapping;

@@ -1,23 +1,13 @@
-//! Is a range of addresses memory that may be used? Asked when it is registered, and when a copy has failed.
+//! Is a range of addresses memory that may be used? Asked when it is registered.
 #![allow(unsafe_code, reason = "system calls that take an address")]
 
 use std::ffi::c_void;
 use std::io;
 
 use rustix::io::Errno;
-use rustix::mm::{Advice, madvise};
 
 /// Pages asked about in one call.
 const CHUNK_PAGES: usize = 16 * 1024;
-
-/// Refuses with `EFAULT` a range that is not mapped from end to end, or whose first or last page cannot be used
-/// as wanted (`writable`). Brings these two pages in, and touches the contents of no other.
-pub(super) fn check_range(address: u64, length: u64, writable: bool) -> Result<(), Errno> {
-    check_mapped(address, length)?;
-    let page = rustix::param::page_size() as u64;
-    check_page(address / page * page, page, writable)?;
-    check_page((address + (length - 1)) / page * page, page, writable)
-}
 
 /// Refuses with `EFAULT` a range that is not mapped from end to end. Touches no page.
 pub(super) fn check_mapped(address: u64, length: u64) -> Result<(), Errno> {
@@ -54,27 +44,10 @@ fn check_synced(start: u64, length: u64) -> Result<(), Errno> {
     if has_hole { Err(Errno::FAULT) } else { Ok(()) }
 }
 
-/// Asks the kernel to fault the page in. A kernel without that advice, or a mapping of a driver that cannot be
-/// asked, gives no answer, and the page is taken to be good.
-fn check_page(page_start: u64, page: u64, writable: bool) -> Result<(), Errno> {
-    let address = page_start as *mut c_void;
-    let populate = |advice| {
-        // SAFETY: populating faults a page in as an access would, and changes no contents.
-        unsafe { madvise(address, page as usize, advice) }
-    };
-    if populate(Advice::LinuxPopulateRead).is_err() {
-        return Ok(());
-    }
-    if writable && populate(Advice::LinuxPopulateWrite) == Err(Errno::INVAL) {
-        return Err(Errno::FAULT);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
     use std::ptr::null_mut;
 
     const PAGE: usize = 4096;
@@ -90,25 +63,16 @@ mod tests {
     #[test]
     fn a_hole_is_found_wherever_it_is() {
         let start = map(8);
-        assert_eq!(check_range(start + 1, 8 * PAGE as u64 - 2, true), Ok(()));
+        assert_eq!(check_mapped(start + 1, 8 * PAGE as u64 - 2), Ok(()));
         // SAFETY: the page belongs to this test.
         unsafe { munmap((start + 5 * PAGE as u64) as *mut _, PAGE) }.unwrap();
-        assert_eq!(check_range(start, 5 * PAGE as u64, true), Ok(()));
-        assert_eq!(check_range(start, 5 * PAGE as u64 + 1, true), Err(Errno::FAULT));
-        assert_eq!(check_range(start, 8 * PAGE as u64, true), Err(Errno::FAULT));
         assert_eq!(check_synced(start, 5 * PAGE as u64), Ok(()));
         assert_eq!(check_synced(start, 8 * PAGE as u64), Err(Errno::FAULT));
-        assert_eq!(check_range(0, 1, true), Err(Errno::FAULT));
-        assert_eq!(check_range(u64::MAX - 10, 100, true), Err(Errno::FAULT));
-        assert_eq!(check_range(u64::MAX - 100, 50, true), Err(Errno::FAULT));
-    }
-
-    #[test]
-    fn read_only_memory_is_refused_for_writing_only() {
-        let start = map(2);
-        // SAFETY: the pages belong to this test.
-        unsafe { mprotect(start as *mut _, 2 * PAGE, MprotectFlags::READ) }.unwrap();
-        assert_eq!(check_range(start, 2 * PAGE as u64, true), Err(Errno::FAULT));
-        assert_eq!(check_range(start, 2 * PAGE as u64, false), Ok(()));
+        assert_eq!(check_mapped(start, 5 * PAGE as u64), Ok(()));
+        assert_eq!(check_mapped(start, 5 * PAGE as u64 + 1), Err(Errno::FAULT));
+        assert_eq!(check_mapped(start, 8 * PAGE as u64), Err(Errno::FAULT));
+        assert_eq!(check_mapped(0, 1), Err(Errno::FAULT));
+        assert_eq!(check_mapped(u64::MAX - 10, 100), Err(Errno::FAULT));
+        assert_eq!(check_mapped(u64::MAX - 100, 50), Err(Errno::FAULT));
     }
 }

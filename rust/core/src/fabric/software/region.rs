@@ -123,7 +123,7 @@ impl RegionTable {
         };
         let key = key_of(slot, generation);
         if let Some(entry) = self.entries.get(slot) {
-            entry.publish(key, range.address, range.length, range.access);
+            entry.publish(key, range.address, range.length, range.access, range.backing);
         }
         let state = Mutex::new(State::Live);
         Ok(Arc::new(Region { table: Arc::clone(self), slot, generation, key, range: *range, state }))

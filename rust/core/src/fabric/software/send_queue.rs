@@ -5,7 +5,6 @@
 
 use rustix::io::Errno;
 
-use super::copy;
 use crate::fabric::{Batch, Opcode, QueuePairCaps, Sge, WorkRequest};
 
 /// One request as it lies in the ring.
@@ -16,7 +15,6 @@ pub(super) struct Request {
     pub(super) rkey: u32,
     pub(super) opcode: Opcode,
     pub(super) signaled: bool,
-    inline: bool,
     sge_count: u8,
     /// Sum of its entries.
     pub(super) length: u64,
@@ -28,7 +26,6 @@ const EMPTY: Request = Request {
     rkey: 0,
     opcode: Opcode::Write,
     signaled: false,
-    inline: false,
     sge_count: 0,
     length: 0,
 };
@@ -53,8 +50,8 @@ impl Label {
 pub(super) struct Piece {
     pub(super) address: u64,
     pub(super) length: u64,
-    /// Key to check it by; `None` for a payload that was copied into the ring when it was posted.
-    pub(super) lkey: Option<u32>,
+    /// Key to check it by.
+    pub(super) lkey: u32,
 }
 
 /// The ring. Allocated once, as large as the queue pair's capabilities.
@@ -64,8 +61,6 @@ pub(super) struct SendQueue {
     requests: Box<[Request]>,
     /// `max_sge` entries for each slot of `requests`.
     entries: Box<[Sge]>,
-    /// `max_inline` bytes for each slot of `requests`.
-    payloads: Box<[u8]>,
     /// Requests accepted so far.
     pub(super) posted: u64,
     /// Requests carried out so far.
@@ -83,7 +78,6 @@ impl SendQueue {
             caps,
             requests: vec![EMPTY; depth].into_boxed_slice(),
             entries: vec![Sge::default(); depth * caps.max_sge as usize].into_boxed_slice(),
-            payloads: vec![0; depth * caps.max_inline as usize].into_boxed_slice(),
             posted: 0,
             executed: 0,
             reported: 0,
@@ -108,9 +102,6 @@ impl SendQueue {
         }
         let length = from.iter().map(|entry| u64::from(entry.length)).sum();
         let slot = self.slot(self.posted);
-        if request.inline {
-            self.take_payload(slot, label.opcode, length, from)?;
-        }
         let start = slot * self.caps.max_sge as usize;
         let to = self.entries.get_mut(start..start + count).ok_or(Errno::INVAL)?;
         to.copy_from_slice(from);
@@ -120,7 +111,6 @@ impl SendQueue {
             rkey: request.rkey,
             opcode: label.opcode,
             signaled: label.signaled,
-            inline: request.inline,
             sge_count: request.sge_count,
             length,
         };
@@ -138,31 +128,16 @@ impl SendQueue {
 
     /// The local buffer of request `index` from `offset` on, piece by piece; empty entries are left out.
     pub(super) fn pieces(&self, index: u64, offset: u64) -> impl Iterator<Item = Piece> + '_ {
-        let slot = self.slot(index);
-        let request = self.get(index).copied().unwrap_or(EMPTY);
-        let payload = request.inline.then(|| {
-            let start = slot * self.caps.max_inline as usize;
-            let payload = self.payloads.get(start..start + request.length as usize).unwrap_or(&[]);
-            Piece { address: payload.as_ptr() as u64, length: payload.len() as u64, lkey: None }
-        });
-        let count = if request.inline { 0 } else { usize::from(request.sge_count) };
-        let start = slot * self.caps.max_sge as usize;
+        let count = self.get(index).map_or(0, |request| usize::from(request.sge_count));
+        let start = self.slot(index) * self.caps.max_sge as usize;
         let entries = self.entries.get(start..start + count).unwrap_or(&[]);
-        let from_entries = entries.iter().map(|entry| Piece {
-            address: entry.address,
-            length: u64::from(entry.length),
-            lkey: Some(entry.lkey),
-        });
         let mut skip = offset;
-        payload.into_iter().chain(from_entries).filter_map(move |piece| {
-            let skipped = skip.min(piece.length);
+        entries.iter().filter_map(move |entry| {
+            let length = u64::from(entry.length);
+            let skipped = skip.min(length);
             skip -= skipped;
-            let rest = Piece {
-                address: piece.address.wrapping_add(skipped),
-                length: piece.length - skipped,
-                ..piece
-            };
-            (rest.length > 0).then_some(rest)
+            let (address, length) = (entry.address.wrapping_add(skipped), length - skipped);
+            (length > 0).then_some(Piece { address, length, lkey: entry.lkey })
         })
     }
 
@@ -171,22 +146,6 @@ impl SendQueue {
         (self.executed..self.posted)
             .filter(|index| self.get(*index).is_some_and(|request| !request.signaled))
             .count() as u64
-    }
-
-    fn take_payload(
-        &mut self,
-        slot: usize,
-        opcode: Opcode,
-        length: u64,
-        entries: &[Sge],
-    ) -> Result<(), Errno> {
-        if opcode != Opcode::Write || length > u64::from(self.caps.max_inline) {
-            return Err(Errno::INVAL);
-        }
-        let start = slot * self.caps.max_inline as usize;
-        let payload = self.payloads.get_mut(start..start + length as usize).ok_or(Errno::INVAL)?;
-        copy::gather(entries, payload);
-        Ok(())
     }
 
     fn slot(&self, index: u64) -> usize {
@@ -237,27 +196,6 @@ mod tests {
         assert_eq!(ranges(4), [(104, 6), (300, 5)]);
         assert_eq!(ranges(10), [(300, 5)]);
         assert_eq!(ranges(15), []);
-    }
-
-    #[test]
-    fn an_inline_payload_is_the_bytes_of_the_moment_of_posting() {
-        let mut queue = queue(2);
-        let mut bytes = *b"abcdefgh";
-        let entries = [
-            Sge { address: bytes.as_ptr() as u64, length: 3, lkey: 0 },
-            Sge { address: bytes.as_ptr() as u64 + 6, length: 2, lkey: 0 },
-        ];
-        queue.push(label(0), &WorkRequest { inline: true, ..request(2) }, &entries).unwrap();
-        bytes.fill(0);
-        std::hint::black_box(&bytes);
-        let piece = queue.pieces(0, 0).next().unwrap();
-        assert_eq!((piece.length, piece.lkey), (5, None));
-        assert_eq!(&queue.payloads[..5], b"abcgh");
-        let long = [Sge { address: bytes.as_ptr() as u64, length: 9, lkey: 0 }];
-        assert_eq!(
-            queue.push(label(1), &WorkRequest { inline: true, ..request(1) }, &long),
-            Err(Errno::INVAL)
-        );
     }
 
     #[test]

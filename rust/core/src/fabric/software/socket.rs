@@ -28,6 +28,11 @@ impl Range {
     pub(super) fn of(bytes: &[u8]) -> Self {
         Self { address: bytes.as_ptr() as usize, length: bytes.len() }
     }
+
+    /// To be written to.
+    pub(super) fn of_mut(bytes: &mut [u8]) -> Self {
+        Self { address: bytes.as_mut_ptr() as usize, length: bytes.len() }
+    }
 }
 
 /// Sends what fits into the socket's buffer; says how much. `EAGAIN` when nothing does, `EFAULT` when a range is not
@@ -64,15 +69,42 @@ fn send_first(socket: BorrowedFd<'_>, ranges: &[Range], flags: libc::c_int) -> R
     })
 }
 
-/// Receives up to `length` bytes to `address`; 0 means that the peer has closed.
+/// Receives into `ranges`, in order, what is there; 0 means that the peer has closed. `EFAULT` when the first bytes cannot
+/// be put into a range: nothing is taken off the socket then.
 ///
 /// # Safety
-/// The range is writable memory of which the caller may change every byte, until the call returns.
-pub(super) unsafe fn receive(socket: BorrowedFd<'_>, address: u64, length: u64) -> Result<usize, Errno> {
+/// The caller may change every byte of the ranges, until the call returns. They need not be mapped.
+pub(super) unsafe fn receive(socket: BorrowedFd<'_>, ranges: &[Range]) -> Result<usize, Errno> {
+    // SAFETY: as in `send`.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = ranges.as_ptr().cast_mut().cast();
+    message.msg_iovlen = ranges.len();
+    let received = retry_on_intr(|| {
+        // SAFETY: the list of ranges is borrowed for the call and has iovec's layout; the memory may be changed by the
+        // caller's promise, and the kernel refuses what cannot be.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+        usize::try_from(received).map_err(|_| last_errno())
+    });
+    match received {
+        Err(errno) if is_denial(errno) => {
+            tell("recvmsg", &errno.to_string(), "processes of this host use TCP, and receive piece by piece");
+            // SAFETY: the caller's promise.
+            unsafe { receive_first(socket, ranges) }
+        }
+        answer => answer,
+    }
+}
+
+/// [`receive`] into the first range that is not empty, where the call that takes several is denied.
+///
+/// # Safety
+/// As [`receive`].
+unsafe fn receive_first(socket: BorrowedFd<'_>, ranges: &[Range]) -> Result<usize, Errno> {
+    let Some(range) = ranges.iter().find(|range| range.length > 0) else { return Ok(0) };
     retry_on_intr(|| {
-        // SAFETY: writable by the caller's promise.
+        // SAFETY: the memory may be changed by the caller's promise, and the kernel refuses what cannot be.
         let received = unsafe {
-            libc::recv(socket.as_raw_fd(), address as *mut libc::c_void, length as usize, libc::MSG_DONTWAIT)
+            libc::recv(socket.as_raw_fd(), range.address as *mut _, range.length, libc::MSG_DONTWAIT)
         };
         usize::try_from(received).map_err(|_| last_errno())
     })
@@ -132,23 +164,34 @@ impl ReceiveBuffer {
         Some(bytes)
     }
 
-    /// Up to `limit` bytes of what is there.
-    pub(super) fn take_up_to(&mut self, limit: u64) -> &[u8] {
-        let length = (self.end - self.start).min(usize::try_from(limit).unwrap_or(usize::MAX));
-        let start = self.start;
-        self.start += length;
-        self.bytes.get(start..start + length).unwrap_or(&[])
-    }
-
     /// Receives once; 0 means that the peer has closed.
     pub(super) fn fill(&mut self, socket: impl AsFd) -> Result<usize, Errno> {
+        self.fill_to(socket, usize::MAX)
+    }
+
+    /// The same, until it holds `size` bytes at most.
+    pub(super) fn fill_to(&mut self, socket: impl AsFd, size: usize) -> Result<usize, Errno> {
+        let room = self.room(size);
+        if room.is_empty() {
+            return Err(Errno::NOBUFS);
+        }
+        let (received, _) = retry_on_intr(|| rustix::net::recv(&socket, &mut *room, RecvFlags::DONTWAIT))?;
+        self.note(received);
+        Ok(received)
+    }
+
+    /// Where to receive the next bytes to, until it holds `size` at most. [`ReceiveBuffer::note`] tells it of them.
+    pub(super) fn room(&mut self, size: usize) -> &mut [u8] {
         self.bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        let free = self.bytes.get_mut(self.end..).filter(|free| !free.is_empty()).ok_or(Errno::NOBUFS)?;
-        let (received, _) = retry_on_intr(|| rustix::net::recv(&socket, &mut *free, RecvFlags::DONTWAIT))?;
-        self.end += received;
-        Ok(received)
+        let size = size.min(self.bytes.len());
+        self.bytes.get_mut(self.end..size).unwrap_or_default()
+    }
+
+    /// So many bytes were received into its room.
+    pub(super) fn note(&mut self, received: usize) {
+        self.end = self.bytes.len().min(self.end + received);
     }
 }
 
@@ -167,8 +210,7 @@ mod tests {
         assert_eq!(buffer.take::<4>(), Some(*b"abcd"));
         assert_eq!(buffer.take::<4>(), None);
         assert_eq!(buffer.fill(&right), Ok(2));
-        assert_eq!(buffer.take_up_to(3), b"efg");
-        assert_eq!(buffer.take_up_to(3), b"h");
+        assert_eq!(buffer.take_exactly(4), Some(&b"efgh"[..]));
         assert!(buffer.is_empty());
         assert_eq!(buffer.fill(&right), Err(Errno::AGAIN));
         drop(left);
@@ -176,13 +218,39 @@ mod tests {
     }
 
     #[test]
-    fn piece_by_piece_the_first_that_is_not_empty_is_sent() {
+    fn bytes_are_received_into_ranges_and_the_room_behind_them() {
+        let (left, right) = UnixStream::pair().unwrap();
+        send(left.as_fd(), &[Range::of(b"payloadhead")]).unwrap();
+        let (mut place, mut buffer) = ([0_u8; 7], ReceiveBuffer::new(8));
+        let ranges = [Range::of_mut(&mut place), Range::of_mut(buffer.room(4))];
+        // SAFETY: both ranges are of this test.
+        assert_eq!(unsafe { receive(right.as_fd(), &ranges) }, Ok(11));
+        buffer.note(4);
+        assert_eq!((&place, buffer.take::<4>()), (b"payload", Some(*b"head")));
+    }
+
+    #[test]
+    fn bytes_without_a_place_stay_in_the_socket() {
+        let (left, right) = UnixStream::pair().unwrap();
+        send(left.as_fd(), &[Range::of(b"abcd")]).unwrap();
+        // SAFETY: nothing is there.
+        assert_eq!(unsafe { receive(right.as_fd(), &[Range::new(8, 4)]) }, Err(Errno::FAULT));
+        let mut place = [0_u8; 4];
+        // SAFETY: of this test.
+        assert_eq!(unsafe { receive(right.as_fd(), &[Range::of_mut(&mut place)]) }, Ok(4));
+        assert_eq!(&place, b"abcd");
+    }
+
+    #[test]
+    fn piece_by_piece_the_first_that_is_not_empty_is_moved() {
         let (left, right) = UnixStream::pair().unwrap();
         let ranges = [Range::of(b""), Range::of(b"abc"), Range::of(b"defgh")];
         assert_eq!(send_first(left.as_fd(), &ranges, libc::MSG_NOSIGNAL), Ok(3));
-        let mut buffer = ReceiveBuffer::new(6);
-        assert_eq!(buffer.fill(&right), Ok(3));
-        assert_eq!(buffer.take::<3>(), Some(*b"abc"));
+        let (mut first, mut second) = ([0_u8; 2], [0_u8; 2]);
+        let places = [Range::default(), Range::of_mut(&mut first), Range::of_mut(&mut second)];
+        // SAFETY: the ranges are of this test.
+        assert_eq!(unsafe { receive_first(right.as_fd(), &places) }, Ok(2));
+        assert_eq!((&first, &second), (b"ab", &[0; 2]));
         assert_eq!(send_first(left.as_fd(), &[Range::default()], libc::MSG_NOSIGNAL), Ok(0));
     }
 

@@ -7,7 +7,7 @@
 use std::mem::offset_of;
 
 use super::mapping::{Shared, SharedArray};
-use crate::fabric::Access;
+use crate::fabric::{Access, Backing};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Regions that a device can hold at a time.
@@ -33,6 +33,9 @@ pub(super) enum Right {
     RemoteRead = 4,
 }
 
+/// Among the bits of [`Right`]: only this process can take the memory away, by unmapping or protecting it.
+const ANONYMOUS: u32 = 8;
+
 /// Why a key and a range do not give access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Violation;
@@ -47,7 +50,7 @@ pub(super) struct RegionEntry {
     /// Key of the live region, 0 for none. Written by the owner, read by everybody, all SeqCst: a reader stores its
     /// pin and then loads the key, the owner clears the key and then loads the pins, so one of them sees the other.
     key: AtomicU32,
-    /// Bits of [`Right`].
+    /// Bits of [`Right`], and [`ANONYMOUS`].
     access: AtomicU32,
     /// First address.
     base: AtomicU64,
@@ -61,10 +64,11 @@ unsafe impl Shared for RegionEntry {}
 
 impl RegionEntry {
     /// Makes the slot stand for a region. Owner only, on a slot that has no key and no pins.
-    pub(super) fn publish(&self, key: u32, base: u64, length: u64, access: Access) {
+    pub(super) fn publish(&self, key: u32, base: u64, length: u64, access: Access, backing: Backing) {
+        let anonymous = if backing == Backing::Anonymous { ANONYMOUS } else { 0 };
         self.base.store(base, Ordering::Relaxed);
         self.length.store(length, Ordering::Relaxed);
-        self.access.store(access_bits(access), Ordering::Relaxed);
+        self.access.store(access_bits(access) | anonymous, Ordering::Relaxed);
         self.key.store(key, Ordering::SeqCst);
     }
 
@@ -204,6 +208,11 @@ impl Pinned<'_> {
         Ok(())
     }
 
+    /// Whether only its owner can take the memory away.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.access & ANONYMOUS != 0
+    }
+
     /// False once the owner has begun to revoke the region.
     pub(super) fn is_live(&self) -> bool {
         self.entry.key.load(Ordering::SeqCst) == self.key
@@ -260,13 +269,14 @@ mod tests {
             let entries = SharedArray::<RegionEntry>::private(4).unwrap();
             let pins = SharedArray::<AtomicU32>::private(4).unwrap();
             let key = key_of(2, 9);
-            entries.get(2).unwrap().publish(key, base, size, Access { remote_write: false, ..Access::FULL });
+            entries.get(2).unwrap().publish(key, base, size, Access { remote_write: false, ..Access::FULL }, Backing::Anonymous);
             let view = RegionView { entries: &entries, pins: &pins };
             let pinned = view.pin(key).unwrap();
             let (low, high) = (u128::from(address), u128::from(address) + u128::from(length));
             let inside = low >= u128::from(base) && high <= u128::from(base) + u128::from(size);
             prop_assert_eq!(pinned.check(address, length, Right::RemoteRead).is_ok(), inside);
             prop_assert_eq!(pinned.check(base, size, Right::RemoteWrite), Err(Violation));
+            prop_assert!(pinned.is_anonymous());
         }
     }
 
@@ -277,11 +287,12 @@ mod tests {
         let view = RegionView { entries: &entries, pins: &pins };
         let key = key_of(1, 0);
         assert!(view.pin(key).is_err());
-        entries.get(1).unwrap().publish(key, 64, 64, Access::FULL);
+        entries.get(1).unwrap().publish(key, 64, 64, Access::FULL, Backing::Unknown);
         assert!(view.pin(key_of(1, 1)).is_err());
         assert!(view.pin(key_of(3, 0)).is_err());
         assert!(view.pin(0).is_err());
         let pinned = view.pin(key).unwrap();
+        assert!(!pinned.is_anonymous());
         assert_eq!(pins.get(1).unwrap().load(Ordering::SeqCst), 1);
         entries.get(1).unwrap().revoke();
         assert!(!pinned.is_live());

@@ -124,6 +124,11 @@ impl<'a> PinSet<'a> {
         Ok(self.get(key)?.check(address, length, right)?)
     }
 
+    /// Whether only its owner can take the memory of the region away.
+    pub(super) fn is_anonymous(&mut self, key: u32) -> bool {
+        self.get(key).is_ok_and(Pinned::is_anonymous)
+    }
+
     /// Lets go of all regions.
     pub(super) fn clear(&mut self) {
         self.pins = [const { None }; PINS];

@@ -1,6 +1,7 @@
 //! The eleven sources.
 
 mod lifetimes;
+mod memory;
 mod pressure;
 mod processes;
 mod regions;
@@ -58,6 +59,11 @@ pub const SIGNALS: Source = Source {
     ..of_families("signals at every thread", signals::interrupt)
 };
 
+pub const MEMORY: Source = Source {
+    not_over_verbs: Some("a device has pinned its memory, which does not go away for it"),
+    ..of_families("memory vanishes", memory::vanish)
+};
+
 pub const ALL: &[Source] = &[
     FAILING_REQUESTS,
     REFUSED_POSTS,
@@ -70,6 +76,7 @@ pub const ALL: &[Source] = &[
     SLOW_PEER,
     REGIONS,
     SIGNALS,
+    MEMORY,
 ];
 
 /// What a process keeps after its first transfer it keeps for good: that is no leak.

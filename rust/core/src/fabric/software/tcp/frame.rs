@@ -1,4 +1,14 @@
 //! The frames of the TCP path: pure encoding and decoding, little-endian, fixed-size headers.
+//!
+//! Requests come in groups of up to [`GROUP`]: all headers first, then the payloads of the WRITEs among them, in order. The
+//! answer to READs in a row is one frame with the bytes of all of them. So each side knows where the next bytes belong
+//! before they are received, and the kernel puts them there: bytes of registered memory pass through no buffer of this
+//! process, whose own access to memory that has gone would be a signal.
+//!
+//! ```text
+//! initiator ──▶ header 0 | header 1 | ... | header n | payload of 0 | payload of 2 | ...     (1 is a READ)
+//! responder ──▶ Data(first READ, bytes) | bytes of READ 1 | bytes of READ 2 | ... | Done(last READ)
+//! ```
 
 use crate::fabric::{CompletionStatus, Opcode};
 
@@ -8,6 +18,9 @@ pub(in super::super) const REQUEST_SIZE: usize = 32;
 pub(in super::super) const RESPONSE_SIZE: usize = 16;
 /// Largest payload of one frame.
 pub(in super::super) const MAX_PAYLOAD: u32 = 1 << 30;
+
+/// Most requests of one group.
+pub(in super::super) const GROUP: usize = 32;
 
 const REQUEST_MAGIC: u8 = 0xF1;
 const RESPONSE_MAGIC: u8 = 0xF2;
@@ -19,7 +32,7 @@ pub(in super::super) struct Malformed;
 /// What an initiator asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Action {
-    /// Payload follows the header.
+    /// Payload follows the group's headers.
     Write,
     /// The answer carries the payload.
     Read,
@@ -40,6 +53,8 @@ impl From<Opcode> for Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct RequestHeader {
     pub(in super::super) action: Action,
+    /// Headers of the same group that follow this one: less than [`GROUP`].
+    pub(in super::super) following: u8,
     pub(in super::super) rkey: u32,
     pub(in super::super) remote_address: u64,
     pub(in super::super) length: u32,
@@ -55,7 +70,10 @@ impl RequestHeader {
             Action::Violation => 3,
         };
         let words = [
-            u64::from(REQUEST_MAGIC) | action << 8 | u64::from(self.rkey) << 32,
+            u64::from(REQUEST_MAGIC)
+                | action << 8
+                | u64::from(self.following) << 16
+                | u64::from(self.rkey) << 32,
             self.remote_address,
             u64::from(self.length),
             self.sequence,
@@ -73,14 +91,18 @@ impl RequestHeader {
         else {
             return Err(Malformed);
         };
-        let action = match first & 0xFFFF_FFFF {
-            head if head == u64::from(REQUEST_MAGIC) | 1 << 8 => Action::Write,
-            head if head == u64::from(REQUEST_MAGIC) | 2 << 8 => Action::Read,
-            head if head == u64::from(REQUEST_MAGIC) | 3 << 8 => Action::Violation,
+        let [magic, action, following, zero, ..] = first.to_le_bytes();
+        if magic != REQUEST_MAGIC || zero != 0 || usize::from(following) >= GROUP {
+            return Err(Malformed);
+        }
+        let action = match action {
+            1 => Action::Write,
+            2 => Action::Read,
+            3 => Action::Violation,
             _ => return Err(Malformed),
         };
         let length = u32::try_from(length).ok().filter(|length| *length <= MAX_PAYLOAD).ok_or(Malformed)?;
-        Ok(Self { action, rkey: (first >> 32) as u32, remote_address, length, sequence })
+        Ok(Self { action, following, rkey: (first >> 32) as u32, remote_address, length, sequence })
     }
 }
 
@@ -99,10 +121,11 @@ pub(in super::super) enum ResponseHeader {
         /// Why.
         status: CompletionStatus,
     },
-    /// All requests before this READ are done, and the next `length` of its bytes follow. It is done itself when
-    /// `Done` says so: bytes of memory that went away in between are zeroes, and then `Failed` follows.
+    /// All requests before this READ are done, and the next `length` bytes of it and of the READs right behind it follow.
+    /// They are done themselves when `Done` says so: bytes of memory that cannot be read are zeroes, and then `Failed`
+    /// follows.
     Data {
-        /// The READ.
+        /// The first of the READs.
         sequence: u64,
         /// Bytes that follow.
         length: u32,
@@ -152,12 +175,13 @@ mod tests {
         #[test]
         fn requests_survive_the_wire(
             action in prop::sample::select(vec![Action::Write, Action::Read, Action::Violation]),
+            following in 0..GROUP as u8,
             rkey: u32,
             remote_address: u64,
             length in 0..=MAX_PAYLOAD,
             sequence: u64,
         ) {
-            let header = RequestHeader { action, rkey, remote_address, length, sequence };
+            let header = RequestHeader { action, following, rkey, remote_address, length, sequence };
             prop_assert_eq!(RequestHeader::decode(&header.encode()), Ok(header));
         }
 
@@ -173,9 +197,9 @@ mod tests {
         }
 
         #[test]
-        fn whatever_decodes_encodes_to_the_same_bytes(bytes: [u8; REQUEST_SIZE], head in 0..4_u8) {
+        fn whatever_decodes_encodes_to_the_same_bytes(bytes: [u8; REQUEST_SIZE], head in 0..4_u8, following: u8) {
             let mut bytes = bytes;
-            bytes[..4].copy_from_slice(&[REQUEST_MAGIC, head, 0, 0]);
+            bytes[..4].copy_from_slice(&[REQUEST_MAGIC, head, following, 0]);
             if let Ok(header) = RequestHeader::decode(&bytes) {
                 prop_assert_eq!(header.encode(), bytes);
             }
@@ -188,14 +212,17 @@ mod tests {
     }
 
     #[test]
-    fn too_long_a_payload_is_no_frame() {
+    fn too_long_a_payload_or_group_is_no_frame() {
         let header = RequestHeader {
             action: Action::Write,
+            following: 0,
             rkey: 1,
             remote_address: 2,
             length: MAX_PAYLOAD + 1,
             sequence: 0,
         };
+        assert_eq!(RequestHeader::decode(&header.encode()), Err(Malformed));
+        let header = RequestHeader { following: GROUP as u8, length: 1, ..header };
         assert_eq!(RequestHeader::decode(&header.encode()), Err(Malformed));
         assert_eq!(RequestHeader::decode(&[0; REQUEST_SIZE]), Err(Malformed));
         assert_eq!(ResponseHeader::decode(&[0; RESPONSE_SIZE]), Err(Malformed));

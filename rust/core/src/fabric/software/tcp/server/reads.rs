@@ -1,0 +1,83 @@
+//! Answering READs.
+
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+
+use super::answer::{Answer, Segment};
+use super::{Server, Stop, Wish};
+use crate::fabric::software::device::Core;
+use crate::fabric::software::table::Right;
+use crate::fabric::software::tcp::frame::{Action, RequestHeader};
+use crate::fabric::software::transport::PinSet;
+
+/// Largest payload of one frame of an answer to READ.
+const CHUNK: u64 = 1 << 20;
+
+impl Server {
+    /// Prepares the answer to the READs that the group goes on with: a piece of a long one, or all of some in a row.
+    pub(super) fn answer_reads(&mut self, core: &Core) {
+        let mut pins = PinSet::new(core.regions.view());
+        let mut segments = std::mem::take(&mut self.segments);
+        let (mut total, mut offset, mut whole) = (0, self.offset, true);
+        for header in &self.pending {
+            let left = u64::from(header.length) - offset;
+            let fits = left <= CHUNK - total;
+            let is_good = header.action == Action::Read && left > 0 && may_read(&mut pins, header);
+            if !is_good || (!fits && !segments.is_empty()) {
+                break;
+            }
+            let length = left.min(CHUNK);
+            segments.push(Segment {
+                sequence: header.sequence,
+                rkey: header.rkey,
+                address: header.remote_address + offset,
+                length,
+            });
+            total += length;
+            if !fits {
+                whole = false;
+                break;
+            }
+            offset = 0;
+        }
+        if segments.is_empty() {
+            self.refuse();
+            return;
+        }
+        // The answer says that all before it is done.
+        self.told = self.done;
+        self.outgoing = Some(Answer::data(segments, whole));
+    }
+
+    pub(super) fn send(&mut self, core: &Core, budget: &mut u64) -> Result<(), Stop> {
+        let Some(outgoing) = &mut self.outgoing else { return Ok(()) };
+        match outgoing.send(core, self.socket.as_fd()) {
+            Ok(sent) => *budget = budget.saturating_sub(sent),
+            Err(Errno::AGAIN) => return Err(Stop(Wish::Write)),
+            Err(_) => return Err(Stop(Wish::Close)),
+        }
+        if let Some(answer) = self.outgoing.take_if(|outgoing| outgoing.is_sent()) {
+            self.note_answered(&answer);
+            if !answer.segments().is_empty() {
+                self.segments = answer.into_room();
+            }
+        }
+        Ok(())
+    }
+
+    fn note_answered(&mut self, answer: &Answer) {
+        if answer.has_failed() {
+            self.fail();
+        } else if answer.ends_reads() {
+            answer.segments().iter().for_each(|_| self.next_request());
+            self.told = self.done;
+        } else {
+            self.offset += answer.segments().iter().map(|segment| segment.length).sum::<u64>();
+        }
+    }
+}
+
+fn may_read(pins: &mut PinSet<'_>, header: &RequestHeader) -> bool {
+    pins.check(header.rkey, header.remote_address, header.length.into(), Right::RemoteRead).is_ok()
+}

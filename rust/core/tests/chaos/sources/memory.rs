@@ -1,0 +1,128 @@
+//! Memory that goes away while it is registered, under the transfers that use it.
+#![allow(unsafe_code, reason = "registers memory by address")]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use flagcx_p2p::engine::{Engine, RegisterOptions, RegisteredBuffer};
+use flagcx_p2p::fabric::Opcode;
+use flagcx_p2p::memory::RegionId;
+use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
+
+use crate::chaos::arena::content;
+use crate::chaos::random::Random;
+use crate::chaos::rig::{LENGTH, Rig, Way};
+use crate::chaos::round::{FAMILIES, Family, Round};
+use crate::chaos::tally::Tally;
+use crate::chaos::{share, watchdog};
+use crate::support;
+use crate::support::vanishing::{How, PAGE, Vanishing};
+
+/// Times that memory goes, in all.
+const TIMES: u64 = 3500;
+
+/// Each turn: a transfer with memory that goes before it begins or while it is under way, in the middle of a round of others.
+/// It fails, or is done if it was quicker; the others are done in any case.
+pub fn vanish(seed: u64, tally: &mut Tally) {
+    let mut random = Random::new(seed);
+    let ways = [Way::InProcess, Way::CrossMemory, Way::Tcp];
+    for way in ways {
+        let rig = Rig::new(way, &[]);
+        let spare = rig.client.allocate(LENGTH).unwrap();
+        for turn in 0..share(TIMES).div_ceil(ways.len() as u64).next_multiple_of(FAMILIES.len() as u64) {
+            let family = FAMILIES[turn as usize % FAMILIES.len()];
+            let doomed = Doomed::new(&rig, way, &mut random);
+            doomed.run(&rig, &spare, family, &mut random, tally);
+            tally.fault(family, 1);
+        }
+    }
+}
+
+/// A transfer with memory that goes.
+struct Doomed {
+    memory: Vanishing,
+    owner: Arc<Engine>,
+    region: RegionId,
+    /// Whether it is this side's.
+    near: bool,
+    /// Whether it goes before the transfer begins.
+    before: bool,
+    /// Nothing of it stays.
+    whole: bool,
+}
+
+impl Doomed {
+    fn new(rig: &Rig, way: Way, random: &mut Random) -> Self {
+        // In process, memory of no file is the program's own to keep.
+        let hows: &[How] = match way {
+            Way::InProcess => &[How::Truncated, How::TruncatedPrivate],
+            _ => &[How::Truncated, How::TruncatedPrivate, How::Unmapped, How::Protected],
+        };
+        let whole = random.below(2) == 0;
+        let from = if whole { 0 } else { (1 + random.below(7) as usize) * PAGE };
+        let memory = Vanishing::new(*random.pick(hows), LENGTH, from).unwrap();
+        let far = rig.server.as_ref().filter(|_| random.below(2) == 0);
+        let (near, owner) = (far.is_none(), Arc::clone(far.unwrap_or(&rig.client)));
+        // SAFETY: what happens to the memory is what this tests; no reference into it exists.
+        let region =
+            unsafe { owner.register(memory.address(), LENGTH as u64, RegisterOptions::default()) }.unwrap();
+        Self { memory, owner, region, near, before: random.below(2) == 0, whole }
+    }
+
+    fn run(
+        self,
+        rig: &Rig,
+        spare: &RegisteredBuffer,
+        family: Family,
+        random: &mut Random,
+        tally: &mut Tally,
+    ) {
+        watchdog::step("memory vanishes");
+        let mut round = Round::prepare(&rig.here, &rig.arena, family, random);
+        assert!(spare.write(0, &[0; LENGTH]));
+        if self.before {
+            self.memory.vanish();
+        }
+        let begin = Instant::now();
+        // What is under way in the arena is not to be written over, so only what surely writes nothing goes there.
+        let writes = random.below(2) == 0 && (!self.near || (self.before && self.whole));
+        let opcode = if writes { Opcode::Write } else { Opcode::Read };
+        let id = self.start(rig, spare, opcode);
+        round.submit(None, tally);
+        if !self.before {
+            self.memory.vanish();
+        }
+        match rig.here.wait(id, support::LIMIT) {
+            Status::Ended(outcome) => {
+                tally.outcome(&outcome);
+                let done = outcome == Outcome::Done;
+                let lies = done && (self.before || !self.is_true(spare, opcode));
+                tally.false_successes += u64::from(lies);
+            }
+            Status::Pending | Status::Unknown => tally.hangs += 1,
+        }
+        tally.detection.push(begin.elapsed());
+        let known = Instant::now();
+        round.finish(tally);
+        assert!(round.all_done(), "it spoils another transfer");
+        rig.settle();
+        tally.recovery.push(known.elapsed());
+        assert!(self.owner.deregister(self.region));
+    }
+
+    fn start(&self, rig: &Rig, spare: &RegisteredBuffer, opcode: Opcode) -> TransferId {
+        let (local, remote) = match self.near {
+            true => (self.memory.address(), rig.arena.far.address()),
+            false => (spare.address(), self.memory.address()),
+        };
+        let remote = rig.here.describe_remote(remote, LENGTH as u32).unwrap();
+        let iov = Iov { local, length: LENGTH as u64, region: None, remote };
+        rig.here.submit(opcode, &[iov][..]).unwrap()
+    }
+
+    /// Whether what is said to be done can be seen to be, where it can be seen.
+    fn is_true(&self, spare: &RegisteredBuffer, opcode: Opcode) -> bool {
+        let seen = !self.near && opcode == Opcode::Read;
+        !seen || content(spare).iter().all(|byte| *byte == 0x5a)
+    }
+}

@@ -1,0 +1,196 @@
+//! The other side of `vanishing_memory`, in this process or in one of its own.
+#![allow(unsafe_code, reason = "registers memory by address, and filters system calls")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+
+use flagcx_p2p::engine::{Engine, RegisterOptions, RegisteredBuffer};
+use flagcx_p2p::memory::RegionId;
+
+use crate::support;
+use crate::support::vanishing::{How, Vanishing};
+
+/// Set in the environment of the process that plays the peer: the path to force.
+const ROLE: &str = "FLAGCX_P2P_TEST_VANISHING_PEER";
+
+/// What is asked of the other side.
+pub trait Far {
+    fn port(&self) -> u16;
+    /// A good buffer.
+    fn buffer(&self) -> u64;
+    /// Maps memory, registers it, lets it go from `from` on, and answers where it was.
+    fn vanish(&mut self, how: How, length: usize, from: usize) -> u64;
+    /// Deregisters it.
+    fn forget(&mut self);
+}
+
+/// In this process.
+pub struct FarEngine {
+    engine: Arc<Engine>,
+    buffer: RegisteredBuffer,
+    vanished: Option<(Vanishing, RegionId)>,
+}
+
+impl FarEngine {
+    pub fn new(engine: Arc<Engine>, most: usize) -> Self {
+        let buffer = engine.allocate(most).unwrap();
+        engine.start_rpc_server().unwrap();
+        Self { engine, buffer, vanished: None }
+    }
+}
+
+impl Far for FarEngine {
+    fn port(&self) -> u16 {
+        self.engine.rpc_port().unwrap()
+    }
+
+    fn buffer(&self) -> u64 {
+        self.buffer.address()
+    }
+
+    fn vanish(&mut self, how: How, length: usize, from: usize) -> u64 {
+        let memory = Vanishing::new(how, length, from).unwrap();
+        let start = memory.address();
+        // SAFETY: what happens to the memory is what this tests; no reference into it exists.
+        let id = unsafe { self.engine.register(start, length as u64, RegisterOptions::default()) }.unwrap();
+        memory.vanish();
+        self.vanished = Some((memory, id));
+        start
+    }
+
+    fn forget(&mut self) {
+        let (memory, id) = self.vanished.take().unwrap();
+        assert!(self.engine.deregister(id));
+        drop(memory);
+    }
+}
+
+/// In another process, killed when dropped.
+pub struct Peer {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    port: u16,
+    buffer: u64,
+}
+
+impl Peer {
+    pub fn start(path: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "peer_process", "--nocapture", "--test-threads=1"])
+            .env(ROLE, path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut peer = Self { child, input, output, port: 0, buffer: 0 };
+        let started = peer.ask("start");
+        peer.port = started[0] as u16;
+        peer.buffer = started[1];
+        peer
+    }
+
+    /// Sends one command and gives the numbers of its answer.
+    fn ask(&mut self, command: &str) -> Vec<u64> {
+        writeln!(self.input, "{command}").unwrap();
+        loop {
+            let mut line = String::new();
+            let read = self.output.read_line(&mut line).unwrap();
+            assert_ne!(read, 0, "the peer is gone after `{command}`: {:?}", self.child.wait());
+            // What the test harness prints is not for us.
+            if let Some((_, answer)) = line.split_once("answer:") {
+                return answer.split_whitespace().map(|word| word.parse().unwrap()).collect();
+            }
+        }
+    }
+
+    pub fn expect_alive(&mut self) {
+        self.ask("alive");
+    }
+}
+
+impl Far for Peer {
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn buffer(&self) -> u64 {
+        self.buffer
+    }
+
+    fn vanish(&mut self, how: How, length: usize, from: usize) -> u64 {
+        self.ask(&format!("vanish {how:?} {length} {from}"))[0]
+    }
+
+    fn forget(&mut self) {
+        self.ask("forget");
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the other process does, if this is it.
+pub fn play(most: usize) {
+    let Ok(path) = std::env::var(ROLE) else {
+        println!("not run: it is what the other process of the tests here runs");
+        return;
+    };
+    let mut far = FarEngine::new(support::engine(&[("FLAGCX_P2P_PATH", &path)]), most);
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let answer = match words[..] {
+            ["start"] => format!("{} {}", far.port(), far.buffer()),
+            ["vanish", how, length, from] => {
+                far.vanish(How::named(how), length.parse().unwrap(), from.parse().unwrap()).to_string()
+            }
+            ["forget"] => {
+                far.forget();
+                String::new()
+            }
+            ["alive"] => String::new(),
+            _ => panic!("unknown command {line}"),
+        };
+        println!("\nanswer: {answer}");
+    }
+}
+
+/// From now on the kernel refuses `process_vm_readv` and `process_vm_writev` to this thread, and to those that it starts.
+pub fn deny_process_vm() {
+    const ALLOW: u32 = 0x7fff_0000;
+    const REFUSE: u32 = 0x0005_0000 | libc::EPERM as u32;
+    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let is =
+        |call: libc::c_long, jt, jf| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jt, jf, call as u32);
+    let mut steps = [
+        // The number of the call is the first word.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        is(libc::SYS_process_vm_readv, 2, 0),
+        is(libc::SYS_process_vm_writev, 1, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, ALLOW),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, REFUSE),
+    ];
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: the filter is alive during the calls, which copy it.
+    let refused = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program);
+        libc::process_vm_readv(libc::getpid(), std::ptr::null(), 0, std::ptr::null(), 0, 0)
+    };
+    assert_eq!(refused, -1, "the filter is not in force");
+}
