@@ -416,11 +416,17 @@ TEST(DeviceTable, CallbacksThatAreMissingAreNotOffered) {
   table.size = offsetof(FlagcxP2pDeviceTable, ipcMemHandleCreate); // an older program's
   ASSERT_EQ(flagcxP2pSetDeviceTable(&table), 0);
   const Engine engine = createEngine();
-  const GpuBuffer buffer(engine, 0, 4096);
+  // Taken for host memory, which cannot be accessed.
+  FlagcxP2pMr region = 0;
+  EXPECT_EQ(flagcxP2pEngineReg(engine.get(), FakeGpu::address(), 4096, region), -1);
+  EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("EFAULT"), std::string::npos) << flagcxP2pEngineLastError();
+  // Told what it is, it is registered, and not shared.
+  ASSERT_EQ(flagcxP2pEngineRegFlags(engine.get(), FakeGpu::address(), 4096, FLAGCX_P2P_REG_DEVICE, &region), 0)
+      << flagcxP2pEngineLastError();
   char info[FLAGCX_P2P_IPC_INFO_SIZE];
   bool found = true;
-  EXPECT_EQ(flagcxP2pEngineGetIpcInfo(engine.get(), buffer.address(), info, &found), 0);
-  EXPECT_FALSE(found) << "taken for host memory";
+  EXPECT_EQ(flagcxP2pEngineGetIpcInfo(engine.get(), FakeGpu::address(), info, &found), 0);
+  EXPECT_FALSE(found) << "no callback makes a handle";
   EXPECT_EQ(flagcxP2pSetDeviceTable(nullptr), 0);
 }
 
