@@ -55,7 +55,7 @@ pub(super) struct Copies {
 #[derive(Debug)]
 pub(super) struct Stream {
     runtime: Arc<dyn DeviceRuntime>,
-    device: Option<i32>,
+    device: i32,
     stream: Box<dyn CopyStream>,
 }
 
@@ -68,11 +68,11 @@ pub(super) struct OpenedMemory {
 }
 
 impl DeviceCopies {
-    /// A stream of the current device, which is `device` if the runtime says so.
+    /// A stream of `device`, which is current.
     pub(super) fn stream(
         &self,
         runtime: &Arc<dyn DeviceRuntime>,
-        device: Option<i32>,
+        device: i32,
     ) -> Result<Stream, DeviceError> {
         let fits = |stream: &Stream| Arc::ptr_eq(&stream.runtime, runtime) && stream.device == device;
         self.release_abandoned();
@@ -277,11 +277,8 @@ mod tests {
     }
 
     fn on(device: &Arc<Device>) -> Copies {
-        let stream = Stream {
-            runtime: Arc::new(HostRuntime),
-            device: None,
-            stream: Box::new(Slow(Arc::clone(device))),
-        };
+        let stream =
+            Stream { runtime: Arc::new(HostRuntime), device: 0, stream: Box::new(Slow(Arc::clone(device))) };
         Copies { stream, opened: Vec::new(), holds: Vec::new() }
     }
 

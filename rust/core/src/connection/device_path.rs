@@ -79,7 +79,7 @@ impl Connection {
         };
         self.move_host_pieces(opcode, &moves)?;
         moves.retain(|piece| !on_host(piece));
-        let device = runtime.current_device().ok();
+        let device = self.context.gpu_index;
         let mut stream =
             self.context.device_copies.stream(&runtime, device).map_err(|error| refuse(0, &error))?;
         if let Err(error) = start(&mut stream, opcode, &moves) {
