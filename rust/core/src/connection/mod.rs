@@ -8,6 +8,7 @@ mod lanes;
 mod metrics;
 mod recovery;
 mod regions;
+mod route;
 mod submit;
 mod wait;
 
@@ -19,11 +20,11 @@ use once_cell::sync::OnceCell;
 
 pub use context::{Context, TransferSettings};
 pub use device_events::{DeviceEvents, DeviceHealth};
-pub use device_path::RemoteEnd;
 pub use lanes::{LaneBuilder, LaneHandle};
 
 use recovery::{Driver, Machine, Rebuilds, Role};
 use regions::{Exchange, Questions};
+use route::Reach;
 
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, ConnectedHost, LaneSetup as _, PeerCapabilities};
@@ -44,6 +45,7 @@ pub struct Connection {
     /// How transfers are cut for these lanes, but for the sizes: see [`Connection::policy`].
     policy: SlicePolicy,
     path: PathKind,
+    reach: Reach,
     /// The peer's regions.
     remote: Arc<RemoteRegions>,
     /// Asks it for more.
@@ -157,6 +159,7 @@ impl Connection {
         let Established { peer, remote, told, capabilities, heals, leads, channel, notify, connected_host } =
             established;
         let (path, policy) = (lanes.path(), lanes.policy());
+        let provider = context.pool.device().attributes().provider;
         let wakeup = Arc::new(Wakeup::default());
         let notifier = Arc::new(RecoveryNotifier(Arc::clone(&wakeup)));
         let lanes = lanes.install(heals, Some(notifier))?;
@@ -168,6 +171,7 @@ impl Connection {
             lanes,
             policy,
             path,
+            reach: Reach::new(peer.same_process, path, provider),
             remote: Arc::new(remote),
             questions: Arc::new(Questions::new(told.is_some())),
             peer,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::process_regions;
 use crate::fabric::MemoryRegion;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
@@ -93,6 +94,7 @@ impl Region {
 
     /// Allows no new use.
     pub(super) fn revoke(&self) {
+        process_regions::remove(self);
         self.revoked.store(true, Ordering::SeqCst);
     }
 
@@ -113,6 +115,13 @@ impl Region {
             pause = (pause * 2).min(Duration::from_millis(2));
         }
         true
+    }
+}
+
+impl Drop for Region {
+    /// Of a registry that ends with regions in it.
+    fn drop(&mut self) {
+        process_regions::remove(self);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::announced::Announced;
 use super::device_memory::{CpuMapping, export, probe};
+use super::process_regions;
 use super::published::Published;
 use super::range_index::RangeIndex;
 use super::readable::is_readable;
@@ -166,7 +167,9 @@ impl Registry {
         // A dma-buf or a device lies behind what a NIC can read and the CPU cannot.
         let readable = kind == MemoryKind::Host
             && (declared == MemoryKind::Host || dma_buf.is_none() && is_readable(address, length));
-        Ok(Arc::new(Region::new(next_id(), (address, length), kind, readable, announced, memory)))
+        let region = Region::new(next_id(), (address, length), kind, readable, announced, memory);
+        process_regions::add(&region);
+        Ok(Arc::new(region))
     }
 
     /// Registers what may be device memory, in the ways there are: by a dma-buf, by a mapping that the device runtime

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::{Connection, RemoteEnd};
+use flagcx_p2p::connection::Connection;
 use flagcx_p2p::engine::Engine;
 use flagcx_p2p::fabric::Opcode;
 use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, Status, SubmitError, TransferId};
@@ -14,15 +14,24 @@ use crate::support::{self, LIMIT};
 /// A call that starts a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    OnDevice,
+    Submit,
+    TrySubmit,
+    SubmitAny,
+    SubmitAtOnce,
+    SubmitAndWait,
 }
 
 impl Call {
-    pub const ALL: [Self; 1] = [Self::OnDevice];
+    pub const ALL: [Self; 5] =
+        [Self::Submit, Self::TrySubmit, Self::SubmitAny, Self::SubmitAtOnce, Self::SubmitAndWait];
 
     pub fn name(self) -> &'static str {
         match self {
-            Self::OnDevice => "submit_on_device",
+            Self::Submit => "submit",
+            Self::TrySubmit => "try_submit",
+            Self::SubmitAny => "submit_any",
+            Self::SubmitAtOnce => "submit_at_once_in_process",
+            Self::SubmitAndWait => "submit_and_wait",
         }
     }
 
@@ -34,10 +43,11 @@ impl Call {
         iovs: &[Iov],
     ) -> Result<TransferId, SubmitError> {
         keeps(self.name(), || match self {
-            Self::OnDevice => match connection.submit_on_device(opcode, iovs, RemoteEnd::SameProcess) {
-                Ok(None) => connection.submit(opcode, iovs),
-                answer => answer.map(|id| id.unwrap()),
-            },
+            Self::Submit => connection.submit(opcode, iovs),
+            Self::TrySubmit => connection.try_submit(opcode, iovs),
+            Self::SubmitAny => connection.submit_any(opcode, iovs),
+            Self::SubmitAtOnce => connection.submit_at_once_in_process(opcode, iovs),
+            Self::SubmitAndWait => connection.submit_and_wait(opcode, iovs).map(|()| TransferId::COMPLETE),
         })
     }
 

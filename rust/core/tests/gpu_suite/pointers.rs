@@ -31,6 +31,14 @@ pub fn run(group: &mut Group) {
         assert_eq!(device::runtime().pointer_kind(address), Ok(PointerKind::Host));
         mapping_of(address)
     });
+    group.check("registering a freed device pointer is refused", || {
+        let (engine, address) = (support::engine(&[]), freed());
+        // SAFETY: nothing is there, which is what is to be found.
+        let refused = keeps("register", || unsafe {
+            engine.register(address, LENGTH as u64, RegisterOptions::default())
+        });
+        refused.expect_err("refused").to_string()
+    });
     group.check("device memory is freed while it is registered: the region ends all the same", || {
         let engine = support::engine(&[]);
         let address = in_context(|| cuda().allocate(LENGTH));

@@ -55,12 +55,12 @@ fn expect_all(context: super::cuda::Context) -> String {
         let sent = pattern(seed, LENGTH);
         from.memory.write(&sent);
         let iov = engines.iov((from, 0), (&remote, 0), LENGTH as u64);
-        let waited = Call::OnDevice.start(&engines.here, Opcode::Write, &[iov]).unwrap();
+        let waited = Call::Submit.start(&engines.here, Opcode::Write, &[iov]).unwrap();
         assert_eq!(finish(&engines.here, waited), Outcome::Done);
         assert!(remote.memory.read() == sent);
-        let polled = Call::OnDevice.start(&engines.here, Opcode::Read, &[iov]).unwrap();
+        let polled = Call::Submit.start(&engines.here, Opcode::Read, &[iov]).unwrap();
         assert_eq!(poll(&engines.here, polled), Outcome::Done);
-        let cancelled = Call::OnDevice.start(&engines.here, Opcode::Write, &[iov]).unwrap();
+        let cancelled = Call::Submit.start(&engines.here, Opcode::Write, &[iov]).unwrap();
         keeps("cancel", || engines.here.cancel(cancelled));
     }
     assert!(keeps("ipc_info", || engines.server.ipc_info(remote.memory.address)).unwrap().is_some());
@@ -89,7 +89,7 @@ fn expect_foreign_context() -> String {
         flagcx_p2p::transfer::Iov { local: from, length: LENGTH as u64, region: Some(regions.0), remote };
     for context in [own, cuda().primary(0), std::ptr::null_mut()] {
         cuda().set_context(context);
-        assert_eq!(Call::OnDevice.carry(&engines.here, Opcode::Write, &[iov]), Ok(Outcome::Done));
+        assert_eq!(Call::Submit.carry(&engines.here, Opcode::Write, &[iov]), Ok(Outcome::Done));
     }
     let mut arrived = vec![0; LENGTH];
     cuda().set_context(own);
@@ -116,7 +116,7 @@ fn expect_stream() -> String {
         from.memory.write(&sent);
         let own = cuda().create_context(0);
         let iov = engines.iov((&from, 0), (&to, 0), LENGTH as u64);
-        assert_eq!(Call::OnDevice.carry(&engines.here, Opcode::Write, &[iov]), Ok(Outcome::Done));
+        assert_eq!(Call::Submit.carry(&engines.here, Opcode::Write, &[iov]), Ok(Outcome::Done));
         cuda().destroy_context(own);
         assert!(to.memory.read() == sent);
     }
@@ -134,7 +134,7 @@ fn expect_three() -> String {
     let iov = engines.iov((&from, 0), (&to, 0), LENGTH as u64);
     let here = &engines.here;
     std::thread::scope(|scope| {
-        let start = || Call::OnDevice.start(&engines.here, Opcode::Write, &[iov]).unwrap();
+        let start = || Call::Submit.start(&engines.here, Opcode::Write, &[iov]).unwrap();
         let id = scope.spawn(start).join().unwrap();
         assert_eq!(scope.spawn(move || poll(here, id)).join().unwrap(), Outcome::Done);
         scope.spawn(start).join().unwrap();
@@ -161,7 +161,7 @@ fn expect_at_once() -> String {
             scope.spawn(move || {
                 for _ in 0..ROUNDS {
                     let iov = engines.iov((from, thread * length), (to, thread * length), length);
-                    let done = Call::OnDevice.carry(&engines.here, Opcode::Write, &[iov]);
+                    let done = Call::Submit.carry(&engines.here, Opcode::Write, &[iov]);
                     assert_eq!(done, Ok(Outcome::Done));
                 }
             });

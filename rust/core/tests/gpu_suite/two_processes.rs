@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
-use flagcx_p2p::connection::{Connection, RemoteEnd};
+use flagcx_p2p::connection::Connection;
 use flagcx_p2p::device::IpcInfo;
 use flagcx_p2p::engine::Engine;
 use flagcx_p2p::fabric::Opcode;
 use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, SubmitError, TransferId};
 
-use super::calls::{finish, poll};
+use super::calls::{Call, finish, poll};
 use super::cuda;
 use super::group::{Group, ROLE};
 use super::memory::{Kind, Registered, keeps};
@@ -37,6 +37,12 @@ pub fn run(group: &mut Group) {
             group.check(&name, || bench.expect_by_lanes(kind, there));
         }
     }
+    group.check("GPU memory of the peer without its IPC information is refused", || {
+        bench.expect_refusal(Kind::Host, Kind::Gpu)
+    });
+    group.check("GPU memory here and host memory of the peer are refused", || {
+        bench.expect_refusal(Kind::Gpu, Kind::Host)
+    });
     group.check("a forged handle is refused", || bench.expect_forgery());
     group.check("the peer dies: the next transfer by IPC is refused or fails", || bench.expect_death());
 }
@@ -67,10 +73,7 @@ impl Bench {
     }
 
     fn start(&self, opcode: Opcode, iovs: &[Iov], ipc: &[IpcInfo]) -> Result<TransferId, SubmitError> {
-        keeps("submit by IPC", || {
-            let started = self.here.submit_on_device(opcode, iovs, RemoteEnd::Ipc(ipc))?;
-            Ok(started.expect("device memory"))
-        })
+        keeps("submit_by_ipc", || self.here.submit_by_ipc(opcode, iovs, ipc))
     }
 
     fn expect_write(&mut self, kind: Kind) -> String {
@@ -160,6 +163,36 @@ impl Bench {
         assert_eq!(finish(&self.here, id), Outcome::Done);
         assert!(local.memory.read() == pattern(42, LENGTH));
         format!("path: {}", self.here.info().path)
+    }
+
+    /// By every call, before anything is moved.
+    fn expect_refusal(&mut self, kind: Kind, there: Kind) -> String {
+        let local = Registered::new(&self.engine, kind, LENGTH);
+        self.peer.fill(there, 43);
+        let before = self.peer.sum(there);
+        let mut said = String::new();
+        for length in [8, LENGTH as u64] {
+            let iov = Iov {
+                local: local.memory.address,
+                length,
+                region: Some(local.region),
+                remote: self.desc(there, 0, length),
+            };
+            for opcode in [Opcode::Write, Opcode::Read] {
+                for call in Call::ALL {
+                    let error = call.carry(&self.here, opcode, &[iov]).unwrap_err();
+                    let at_end = if kind == Kind::Gpu {
+                        matches!(error, SubmitError::Local { iov: 0, .. })
+                    } else {
+                        matches!(error, SubmitError::Remote { iov: 0, .. })
+                    };
+                    assert!(at_end && error.to_string().contains("GPU memory"), "{error}");
+                    said = error.to_string();
+                }
+            }
+        }
+        assert_eq!(self.peer.sum(there), before);
+        said
     }
 
     fn expect_forgery(&mut self) -> String {
