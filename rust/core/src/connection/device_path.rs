@@ -78,10 +78,18 @@ impl Connection {
             RemoteEnd::SameProcess => Vec::new(),
             RemoteEnd::Ipc(infos) => open_all(&runtime, device, infos, &mut moves)?,
         };
+        let stream = match self.copy_stream(&runtime) {
+            // The NIC has the memory of both ends, and a runtime need not know how to copy.
+            Err(DeviceError::Unsupported { .. }) if self.reach.lanes_carry_gpu && opened.is_empty() => {
+                return Ok(None);
+            }
+            stream => stream.map_err(|error| refuse(0, &error))?,
+        };
         let claim = self.context.transfers.claim().ok_or(SubmitError::WouldBlock)?;
         let moved = self.move_host_pieces(opcode, &moves, when_full);
         moves.retain(|piece| !on_host(piece));
-        let started = moved.and_then(|()| self.start_copies(&runtime, opcode, &moves, opened, holds));
+        let started =
+            moved.and_then(|()| self.start_copies(&runtime, stream, opcode, &moves, (opened, holds)));
         match started {
             Ok(copies) => Ok(Some(self.track(claim, copies))),
             Err(error) => {
@@ -153,33 +161,37 @@ impl Connection {
         started.and_then(|id| self.wait_for(id)).map_err(|error| error.of_whole(&indices))
     }
 
-    /// Starts the copies on a stream of the engine's device, which is current.
+    /// A stream of the engine's device, which is current, and whether it is a new one.
+    fn copy_stream(&self, runtime: &Arc<dyn DeviceRuntime>) -> Result<(Stream, bool), DeviceError> {
+        let device = self.context.gpu_index;
+        match self.context.device_copies.idle_stream(runtime, device) {
+            Some(stream) => Ok((stream, false)),
+            None => Stream::open(runtime, device).map(|stream| (stream, true)),
+        }
+    }
+
     fn start_copies(
         &self,
         runtime: &Arc<dyn DeviceRuntime>,
+        (mut stream, mut is_new): (Stream, bool),
         opcode: Opcode,
         moves: &[Move],
-        opened: Vec<OpenedMemory>,
-        holds: Vec<Hold>,
+        (opened, holds): (Vec<OpenedMemory>, Vec<Hold>),
     ) -> Result<Copies, SubmitError> {
-        let copies = &self.context.device_copies;
         loop {
-            let idle = copies.idle_stream(runtime, self.context.gpu_index);
-            let is_new = idle.is_none();
-            let mut stream = match idle {
-                Some(stream) => stream,
-                None => Stream::open(runtime, self.context.gpu_index).map_err(|error| refuse(0, &error))?,
-            };
             let mut started = 0;
             match start(&mut stream, opcode, moves, &mut started) {
                 Ok(()) => return Ok(Copies { stream, opened, holds }),
                 Err(error) if started > 0 => {
-                    copies.abandon(Copies { stream, opened, holds }, Instant::now() + DRAIN_LIMIT);
+                    let copies = Copies { stream, opened, holds };
+                    self.context.device_copies.abandon(copies, Instant::now() + DRAIN_LIMIT);
                     return Err(error);
                 }
                 Err(error) if is_new => return Err(error),
                 // Nothing runs on it. It may have ended with its context, when the program reset the device.
-                Err(_) => drop(stream),
+                Err(_) => {
+                    (stream, is_new) = self.copy_stream(runtime).map_err(|error| refuse(0, &error))?;
+                }
             }
         }
     }
