@@ -44,9 +44,12 @@ EXPORT int cuGetErrorString(int code, const char **text) {
   static const struct {
     int code;
     const char *text;
-  } texts[] = {{INVALID_VALUE, "invalid argument"},          {NOT_INITIALIZED, "initialization error"},
-               {INVALID_DEVICE, "invalid device ordinal"},   {INVALID_CONTEXT, "invalid device context"},
-               {INVALID_HANDLE, "invalid resource handle"},  {NOT_READY, "device not ready"},
+  } texts[] = {{INVALID_VALUE, "invalid argument"},
+               {NOT_INITIALIZED, "initialization error"},
+               {INVALID_DEVICE, "invalid device ordinal"},
+               {INVALID_CONTEXT, "invalid device context"},
+               {INVALID_HANDLE, "invalid resource handle"},
+               {NOT_READY, "device not ready"},
                {OUT_OF_MEMORY, "out of memory"}};
   for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); ++i)
     if (texts[i].code == code) {

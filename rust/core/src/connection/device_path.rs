@@ -41,8 +41,7 @@ struct Move {
 
 impl Connection {
     /// Starts a transfer of device memory. `Ok(None)`, and nothing was done, when the lanes have to move all of it, or to
-    /// say what is wrong with it: both ends of every piece are host memory, or a piece's far end is in no region of this
-    /// process.
+    /// say what is wrong with it: both ends of every piece are host memory, as far as they are known.
     ///
     /// Copies cannot be stopped: such a transfer has no deadline, and cancelling it waits for its end.
     #[inline(never)]
@@ -56,20 +55,25 @@ impl Connection {
         if self.is_closed() {
             return Err(self.down("it is closed"));
         }
-        let mut holds = Vec::new();
+        let (mut holds, mut unknown) = (Vec::new(), None);
         let mut moves = Vec::with_capacity(iovs.len());
         for (index, iov) in (0..iovs.len()).filter_map(|index| Some((index, iovs.piece(index)?))) {
             let hold = self.local_end(&iov, index)?;
             let local = hold.region().kind;
             holds.push(hold);
-            let Some((remote, remote_address)) = self.remote_end(&iov, index, remote)? else {
-                return Ok(None);
-            };
+            let (remote, remote_address) = self.remote_end(&iov, index, remote)?.unwrap_or_else(|| {
+                unknown.get_or_insert((index, iov));
+                (MemoryKind::Host, iov.remote.address)
+            });
             moves.push(Move { iov, index, local, remote, remote_address });
         }
         let on_host = |piece: &Move| piece.local == MemoryKind::Host && piece.remote == MemoryKind::Host;
         if moves.iter().all(on_host) {
             return Ok(None);
+        }
+        if let Some((iov, Piece { remote, length, .. })) = unknown {
+            let problem = "is in no region of the peer, which is in this process";
+            return Err(SubmitError::Remote { iov, address: remote.address, length, problem });
         }
         let runtime = device::runtime();
         let device = self.context.gpu_index;
