@@ -17,8 +17,11 @@ mod support;
 
 use gpu_suite::{bandwidth, entry_points, group, memory, parent, pointers, threads, two_processes};
 
-/// The groups, in the order in which they run, each with the seconds that it may take.
-const GROUPS: &[(&str, u64, fn(&mut group::Group))] = &[
+/// A group: its name, the seconds that it may take, and its checks.
+type Entry = (&'static str, u64, fn(&mut group::Group));
+
+/// In the order in which they run.
+const GROUPS: &[Entry] = &[
     ("pointers", 30, pointers::run),
     ("threads", 40, threads::run),
     ("entry points", 60, entry_points::run),

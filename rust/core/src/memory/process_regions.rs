@@ -12,7 +12,9 @@ use super::range_index::holds;
 use super::region::{MemoryKind, Region};
 
 /// By key, start and id: the length, and of which kind.
-static REGIONS: Mutex<BTreeMap<(u32, u64, u64), (u64, MemoryKind)>> = Mutex::new(BTreeMap::new());
+type Regions = BTreeMap<(u32, u64, u64), (u64, MemoryKind)>;
+
+static REGIONS: Mutex<Regions> = Mutex::new(BTreeMap::new());
 
 /// Regions of GPU memory in `REGIONS`. Written under its lock, read without: Relaxed, for who registers memory and then
 /// starts a transfer on another thread has told that thread by other means.
@@ -52,7 +54,7 @@ fn name(region: &Region) -> (u32, u64, u64) {
     (region.rkey(), region.address, region.id.0)
 }
 
-fn lock() -> MutexGuard<'static, BTreeMap<(u32, u64, u64), (u64, MemoryKind)>> {
+fn lock() -> MutexGuard<'static, Regions> {
     REGIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
