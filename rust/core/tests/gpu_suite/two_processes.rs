@@ -19,7 +19,7 @@ use crate::support::{self, pattern};
 /// In the environment of the process that plays the peer.
 const PEER: &str = "GPU_SUITE_PEER";
 
-const LENGTH: usize = (2 << 20) + 77;
+const LENGTH: usize = (256 << 10) + 77;
 
 pub fn run(group: &mut Group) {
     let mut bench = Bench::new();
