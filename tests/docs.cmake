@@ -11,6 +11,14 @@ endforeach()
 target_compile_features(hello_cc PRIVATE cxx_std_11)
 target_compile_features(hello_c PRIVATE c_std_99)
 
+# The lines of consumers.md; gtest.consumers has them over this library.
+add_executable(how_it_ended_without docs/how_it_ended_without.cc)
+target_include_directories(how_it_ended_without PRIVATE ${PROJECT_SOURCE_DIR}/cpp/include ${PROJECT_SOURCE_DIR}/cpp/examples)
+target_compile_options(how_it_ended_without PRIVATE -Wall -Wextra -Wvla)
+target_compile_features(how_it_ended_without PRIVATE cxx_std_11)
+add_test(NAME docs.how_it_ended COMMAND how_it_ended_without)
+set_tests_properties(docs.how_it_ended PROPERTIES LABELS "docs;quick" TIMEOUT 20)
+
 # The whole workspace, as cargo.build.
 add_test(NAME cargo.examples WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
   COMMAND ${CMAKE_COMMAND} -E env ${FLAGCX_P2P_CARGO_ENVIRONMENT} ${FLAGCX_P2P_CARGO} build --workspace --examples

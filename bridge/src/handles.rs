@@ -131,6 +131,7 @@ impl Conn {
         // SAFETY: the caller's promise, and a handle of this owner comes from `Arc::into_raw`.
         let conn = unsafe { Arc::from_raw(raw.cast_const()) };
         conn.connection.close();
+        conn.connection.forget_failed();
         true
     }
 

@@ -225,7 +225,8 @@ FlagcxP2pConn *flagcxP2pEngineGetConn(FlagcxP2pEngine *engine, const char *sessi
 // Registers `size` bytes at `data`, host or device memory, for reads and writes by this engine and its peers, and
 // writes the region's id to `mrId`. The memory must stay mapped until flagcxP2pEngineMrDestroy has returned. The same
 // range again answers the same id and counts: as many destroys end it. The same address with another size, size 0
-// and address 0 are refused.
+// and address 0 are refused, and so is memory of the host that cannot be read. Memory that is not writable can be read by
+// peers and sent by this engine; flagcxP2pEngineRegFlags says more.
 int flagcxP2pEngineReg(FlagcxP2pEngine *engine, uintptr_t data, size_t size, FlagcxP2pMr &mrId);
 
 // Ends a registration. Waits for local transfers in flight on it, at most for their deadline. An unknown id, or one
@@ -249,14 +250,17 @@ int flagcxP2pEngineMakeDesc(FlagcxP2pConn *conn, uint64_t remoteVa, uint32_t siz
 // One-sided transfers
 //
 // The calls start a transfer and write its id to `*transferId`; flagcxP2pEngineXferStatus tells when it has ended.
-// Everything is checked before the first byte moves: a range outside its region or descriptor refuses the call (a piece
-// of 4 GiB or more, longer than a descriptor can say, is checked against the regions that the peer announced). They
-// wait for room in the submission queue, at most until the transfer deadline. Local memory must not be touched, and
-// the regions must stay registered, until the transfer has ended. An order between transfers, or between the pieces
-// of one, is not promised. A transfer of 0 bytes is a transfer. Why one failed: flagcx_p2p_ext.h.
+// Everything is checked before the first byte moves: a range outside its region or descriptor refuses the call. A piece
+// may have any length: one of 4 GiB or more, longer than the 32 bits of a descriptor's `size` can say, begins where the
+// descriptor does and is checked against the regions that the peer announced, not against `size`; towards memory that
+// it did not announce, by the fabric. (The original engine refuses it in Read and Write.)
+// The calls wait for room in the submission queue and for a free id, at most until the transfer deadline. Local memory
+// must not be touched, and the regions must stay registered, until the transfer has ended. An order between transfers,
+// or between the pieces of one, is not promised. A transfer of 0 bytes is a transfer. Why one failed, and how many there
+// may be: flagcx_p2p_ext.h.
 
 // Reads `size` bytes from the start of `desc` into `data`. The local region is found by address; `mr` is not looked
-// at. At most 4 GiB - 1 bytes.
+// at.
 int flagcxP2pEngineRead(FlagcxP2pConn *conn, FlagcxP2pMr mr, const void *data, size_t size, FlagcxP2pRdmaDesc desc,
                         uint64_t *transferId);
 
@@ -284,8 +288,12 @@ int flagcxP2pEngineWriteVectorSync(FlagcxP2pConn *conn, const std::vector<Flagcx
                                    const std::vector<void *> &srcVec, const std::vector<size_t> &sizeVec,
                                    const std::vector<FlagcxP2pRdmaDesc> &descs);
 
-// Whether a transfer has ended, well or not; asking helps it along. The first true releases the id. True as well for
-// id 0, an id that was never given out or was released, and a NULL connection.
+// Whether a transfer has ended; asking helps it along. The first true releases the id. True as well for id 0, an id that
+// was never given out or was released, and a NULL connection.
+// A transfer that failed or timed out reads false for FLAGCX_P2P_FAILED_HOLD_MS (35 s) from the first call that meets its
+// failure, unless flagcx_p2p_ext.h is asked how it ended, so that a caller who takes true for success runs into its own
+// limit. After that it reads true, and the calling thread's next notification on this connection is refused, once.
+// One that was cancelled reads true.
 bool flagcxP2pEngineXferStatus(FlagcxP2pConn *conn, uint64_t transferId);
 
 // -------------------------------------------------------------------------------------------------------------------
@@ -307,7 +315,8 @@ int flagcxP2pEngineGetMetadata(FlagcxP2pEngine *engine, char **metadataStr);
 std::vector<FlagcxP2pNotifyMsg> flagcxP2pEngineGetNotifs();
 
 // Sends a notification and answers the bytes handed over, 512, or -1. Not ordered with transfers: notify about one
-// only after it has ended. Not acknowledged.
+// only after it has ended. Not acknowledged. -1, once for each, and nothing is sent, after flagcxP2pEngineXferStatus told
+// the calling thread that a transfer has ended which failed; flagcxP2pEngineLastError names it.
 int flagcxP2pEngineSendNotif(FlagcxP2pConn *conn, FlagcxP2pNotifyMsg *notifyMsg);
 
 // Fills the 128 bytes at `ipcBuf` with what another process of this host needs to open the device memory at `addr`

@@ -6,7 +6,8 @@
  * Answers: 0, or -1 for a refused call (flagcxP2pEngineLastError tells why), or a positive code where a function
  * names one. Structs begin with `size`: set it to sizeof the struct before the call. An older program passes a
  * smaller size and gets that many bytes; a newer one finds in `size` how many bytes were filled. Handles that FlagCX's
- * ACCL transport has made are refused, except by flagcxP2pEngineRegFlags without FLAGCX_P2P_REG_UNANNOUNCED.
+ * ACCL transport has made are refused, except by flagcxP2pEngineRegFlags without FLAGCX_P2P_REG_UNANNOUNCED and
+ * FLAGCX_P2P_REG_READ_ONLY.
  */
 #ifndef FLAGCX_P2P_EXT_H_
 #define FLAGCX_P2P_EXT_H_
@@ -68,7 +69,11 @@ typedef struct FlagcxP2pXferResult {
 } FlagcxP2pXferResult;
 
 /* Tells how a transfer stands and helps it along. As with flagcxP2pEngineXferStatus, the first answer other than
- * PENDING releases the id; the outcome stays readable for the engine's last 4,096 transfers. Id 0 is DONE. */
+ * PENDING releases the id; the outcome stays readable for the engine's last 4,096 transfers. Id 0 is DONE.
+ *
+ * Of a transfer that failed or timed out, this and the other calls that tell how transfers ended let
+ * flagcxP2pEngineXferStatus read true at once, which otherwise reads false for FLAGCX_P2P_FAILED_HOLD_MS, and refuses the
+ * notification that follows. When 1,048,576 failed transfers of a connection are within that time, it starts no others. */
 int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2pXferResult *out);
 
 /* Waits until a transfer has ended, for at most `timeoutMs` milliseconds (negative: without limit, but transfers end
@@ -83,11 +88,20 @@ int flagcxP2pEngineXferCancel(FlagcxP2pConn *conn, uint64_t transferId);
 int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, size_t count, uint32_t *states,
                              size_t *ended);
 
-/* The answer of the calls below when the submission queue is full: try again after some transfer has ended. */
+/* Transfers that one engine may have at a time. One counts from the call that starts it until its end has been asked for:
+ * the first answer of flagcxP2pEngineXferStatus, XferResult, XferWait or TestBatch that says that it is over gives its
+ * place back. Beyond this many the calls of flagcx_p2p.h that start transfers sleep until a place is free, at most for
+ * FLAGCX_P2P_XFER_TIMEOUT_MS, and are then refused with this reason; those below answer FLAGCX_P2P_WOULD_BLOCK. A
+ * program whose only thread starts more without asking waits in vain. 64 of the places for each worker are only taken by
+ * transfers of one piece. */
+#define FLAGCX_P2P_MAX_TRANSFERS 1048512
+
+/* The answer of the calls below when the submission queue is full or FLAGCX_P2P_MAX_TRANSFERS is reached: try again after
+ * some transfer has ended and has been asked about. */
 #define FLAGCX_P2P_WOULD_BLOCK 1
 
 /* flagcxP2pEngineReadVector and flagcxP2pEngineWriteVector that never wait. `count` of at least 1 pieces: region,
- * local address, bytes, and the peer's range of each. */
+ * local address, bytes, and the peer's range of each. As there, a piece may have 4 GiB and more. */
 int flagcxP2pEngineTryReadVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
                                  const size_t *sizes, const struct FlagcxP2pRdmaDesc *descs, size_t count,
                                  uint64_t *transferId);
@@ -128,8 +142,19 @@ int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out);
 #define FLAGCX_P2P_REG_HOST 1u          /* host memory */
 #define FLAGCX_P2P_REG_DEVICE 2u        /* device memory */
 #define FLAGCX_P2P_REG_UNANNOUNCED 256u /* peers are not told of it: only a descriptor opens it */
+#define FLAGCX_P2P_REG_READ_ONLY \
+  512u /* peers may READ it, and WRITEs may take their bytes from it; nothing changes it */
 
-/* flagcxP2pEngineReg with a word on the kind of memory and on who may find it. */
+/* flagcxP2pEngineReg with a word on the kind of memory, on who may find it, and on what it may be used for.
+ *
+ * -1, with EFAULT, the offset of the first such byte and the reason in flagcxP2pEngineLastError, for memory of the host
+ * that cannot be accessed: not mapped, without PROT_READ, beyond the end of its file. Memory that is not writable, or of
+ * which a page is not, is registered as with READ_ONLY whatever the flags say. To such a region a peer's WRITE ends as
+ * FAILED with status 10, a remote access error (or is refused at once by a peer that has been told of it), and a READ of
+ * this engine into it is refused.
+ *
+ * The same range again answers the same id and counts one more owner; not if it was registered with READ_ONLY and is
+ * now asked for without, or the other way round: -1, unless the memory is not writable anyway. */
 int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t bytes, uint32_t flags, uint64_t *mrId);
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -173,7 +198,8 @@ int flagcxP2pSetDeviceTable(const FlagcxP2pDeviceTable *table);
 /* Notifications and metrics                                                                                        */
 
 /* Sends a notification of any size that the peer takes (FLAGCX_P2P_NOTIF_MAX_BYTES there). `name` is cut to 256
- * bytes. Only towards a peer that runs this engine. Not ordered with transfers or other notifications. */
+ * bytes. Only towards a peer that runs this engine. Not ordered with transfers or other notifications. Refused after a
+ * failed transfer as flagcxP2pEngineSendNotif is. */
 int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const void *content, size_t bytes);
 
 /* Takes one notification: 256 bytes of name, not necessarily NUL-terminated, and its content. Both are gone when it

@@ -173,7 +173,7 @@ int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t by
   const char *const call = "flagcxP2pEngineRegFlags";
   if (mrId == nullptr)
     return refuseNull(call, "mrId");
-  if (engine != nullptr && (flags & FLAGCX_P2P_REG_UNANNOUNCED) != 0)
+  if (engine != nullptr && (flags & (FLAGCX_P2P_REG_UNANNOUNCED | FLAGCX_P2P_REG_READ_ONLY)) != 0)
     REFUSE_ACCL(engine, call);
   return flagcxP2pEngineRegEx(engine, address, bytes, static_cast<int>(flags), *mrId);
 }

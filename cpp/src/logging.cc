@@ -12,8 +12,8 @@ __attribute__((weak)) void flagcxDebugLog(flagcxDebugLogLevel level, unsigned lo
 
 namespace {
 
-extern "C" void logToFlagcx(int32_t level, uint64_t subsystem, int32_t line, const char *text) {
-  flagcxDebugLog(static_cast<flagcxDebugLogLevel>(level), subsystem, "flagcx_p2p", line, "%s", text);
+extern "C" void logToFlagcx(int32_t level, uint64_t flags, int32_t line, const char *text) {
+  flagcxDebugLog(static_cast<flagcxDebugLogLevel>(level), flags, "flagcx_p2p", line, "%s", text);
 }
 
 bool start() {

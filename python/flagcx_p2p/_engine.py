@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Type
 
 from . import _library
+from ._buffer import ExportedBuffer
 from ._errors import P2pError
 from ._transfer import Piece, Transfer, start
 
@@ -98,29 +99,35 @@ class Engine:
         if self._call(self._library.engine_start_server, self._handle) != 0:
             raise self._library.error()
 
-    def register(self, buffer: Any, announced: bool = True) -> "Region":
-        """Registers the memory of a writable, contiguous buffer: bytearray, array.array, mmap, numpy array.
+    def register(self, buffer: Any, announced: bool = True, read_only: bool = False) -> "Region":
+        """Registers the memory of a contiguous buffer: bytearray, array.array, mmap, numpy array.
 
         It stays where it is, and cannot be resized, until the region is closed; the region keeps it alive. Regions that
         are not ``announced`` are unknown to peers; all others are found by them from now on.
+
+        ``read_only``: peers may read it, and writes may send it; nothing may change it. The buffer must be writable
+        otherwise; so, it may be read-only, as bytes are.
         """
-        with memoryview(buffer) as view:
-            size = view.nbytes
-        if size == 0:
-            raise ValueError("an empty buffer cannot be registered")
-        # Keeps the buffer from being freed or resized.
-        exported = (ctypes.c_uint8 * size).from_buffer(buffer)
-        return self._register(ctypes.addressof(exported), size, _library.REG_HOST, announced, exported)
+        exported = ExportedBuffer(buffer, writable=not read_only)
+        flags = _library.REG_HOST | (_library.REG_READ_ONLY if read_only else 0)
+        return self._register(exported.address, exported.size, flags, announced, exported)
 
     def register_address(
-        self, address: int, size: int, device: Optional[bool] = None, announced: bool = True
+        self,
+        address: int,
+        size: int,
+        device: Optional[bool] = None,
+        announced: bool = True,
+        read_only: bool = False,
     ) -> "Region":
         """Registers memory by address, such as a tensor's. The caller keeps it alive until the region is closed.
 
-        ``device``: whether it is GPU memory; None asks the GPU's runtime.
+        ``device``: whether it is GPU memory; None asks the GPU's runtime. ``read_only``: see :meth:`register`. Memory
+        of the host that is mapped without write permission is registered so in any case; what cannot be read, or lies
+        beyond the end of its file, is refused.
         """
         kind = {None: 0, False: _library.REG_HOST, True: _library.REG_DEVICE}[device]
-        return self._register(address, size, kind, announced, None)
+        return self._register(address, size, kind | (_library.REG_READ_ONLY if read_only else 0), announced, None)
 
     def connect(self, session: str) -> "Connection":
         """The connection to the engine that listens at "host:port" or "[v6]:port", made at the first call.
@@ -143,8 +150,8 @@ class Engine:
             raise self._library.error()
         return received
 
-    def _register(self, address: int, size: int, kind: int, announced: bool, owner: Any) -> "Region":
-        flags = kind | (0 if announced else _library.REG_UNANNOUNCED)
+    def _register(self, address: int, size: int, flags: int, announced: bool, owner: Any) -> "Region":
+        flags |= 0 if announced else _library.REG_UNANNOUNCED
         number = ctypes.c_uint64()
         if self._call(self._library.register, self._handle, address, size, flags, ctypes.byref(number)) != 0:
             raise self._library.error()

@@ -72,7 +72,7 @@ PENDING, DONE, FAILED, TIMED_OUT, CANCELLED, UNKNOWN = range(6)
 # Answer of the calls that never wait.
 WOULD_BLOCK = 1
 # Flags of flagcxP2pEngineRegFlags.
-REG_HOST, REG_DEVICE, REG_UNANNOUNCED = 1, 2, 256
+REG_HOST, REG_DEVICE, REG_UNANNOUNCED, REG_READ_ONLY = 1, 2, 256, 512
 
 _Prototype = Tuple[str, Any, List[Any]]
 

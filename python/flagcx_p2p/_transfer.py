@@ -96,9 +96,9 @@ def start(connection: "Connection", function: str, pieces: "list[Piece]") -> Tra
     local = (ctypes.c_void_p * count)(*[piece.local_address() for piece in pieces])
     descs = (_library.Desc * count)()
     for desc, piece, size in zip(descs, pieces, sizes):
-        if size > 0xFFFFFFFF:
-            raise ValueError(f"{size} bytes in one piece, at most 4 GiB - 1 can be moved: cut it")
-        if connection._call(library.make_desc, piece.remote_address, size, ctypes.byref(desc)) != 0:
+        # A descriptor says at most 4 GiB - 1; a longer piece is checked against the peer's regions when it starts.
+        named = min(size, 0xFFFFFFFF)
+        if connection._call(library.make_desc, piece.remote_address, named, ctypes.byref(desc)) != 0:
             raise library.error()
     number = ctypes.c_uint64()
     call = getattr(library, function)

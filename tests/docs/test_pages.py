@@ -20,7 +20,7 @@ class Pages(unittest.TestCase):
 
     def test_programs_are_the_files_that_are_named(self) -> None:
         shown = 0
-        for block in blocks(GUIDE):
+        for page, block in ((page, block) for page in PAGES for block in blocks(page)):
             file = ROOT / (block.mark or "run")
             if not file.is_file():
                 continue
@@ -30,11 +30,11 @@ class Pages(unittest.TestCase):
                 continue
             if os.environ.get("UPDATE_DOCS") != "1":
                 self.fail(f"{block} is not {block.mark}; write it with UPDATE_DOCS=1 python3 -m unittest test_pages")
-            text = GUIDE.read_text(encoding="utf-8")
+            text = page.read_text(encoding="utf-8")
             head = f"<!-- {block.mark} -->\n```{block.language}\n"
             self.assertEqual(text.count(head), 1)
-            GUIDE.write_text(text.replace(head + block.text, head + program), encoding="utf-8")
-        self.assertEqual(shown, 4, "C++, C, Rust and Python")
+            page.write_text(text.replace(head + block.text, head + program), encoding="utf-8")
+        self.assertEqual(shown, 5, "C++, C, Rust and Python; what consumers add")
 
     def test_links_lead_somewhere(self) -> None:
         for page in PAGES:

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // flagcx_p2p_ext.h.
+#include <sys/mman.h>
+
 #include <cstdio>
 #include <thread>
 
@@ -107,7 +109,7 @@ TEST_F(ExtPair, AFailedTransferSaysWhy) {
 TEST_F(ExtPair, AnOutcomeStaysReadableAfterXferStatus) {
   uint64_t transfer = 0;
   ASSERT_EQ(flagcxP2pEngineWrite(conn, 0, local->data(), 64, staleDesc(), &transfer), 0);
-  ASSERT_TRUE(await(conn, transfer));
+  ASSERT_EQ(resultOf(conn, transfer).state, uint32_t(FLAGCX_P2P_XFER_FAILED));
   for (int i = 0; i < 3; ++i) {
     FlagcxP2pXferResult result = {};
     result.size = sizeof(result);
@@ -197,4 +199,70 @@ TEST_F(ExtPair, RegistrationFlagsAreChecked) {
   EXPECT_EQ(region, 33u);
   ASSERT_EQ(flagcxP2pEngineRegFlags(client.get(), memory.address(), 4096, FLAGCX_P2P_REG_HOST, &region), 0);
   flagcxP2pEngineMrDestroy(client.get(), region);
+}
+
+namespace {
+
+// Registers the memory by the two calls, which must answer alike, and destroys the registration.
+void expectRefusal(const Engine &engine, const Memory &memory, const std::string &why) {
+  uint64_t region = 33;
+  EXPECT_EQ(flagcxP2pEngineReg(engine.get(), memory.address(), memory.size(), region), -1);
+  EXPECT_NE(std::string(flagcxP2pEngineLastError()).find(why), std::string::npos) << flagcxP2pEngineLastError();
+  EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("EFAULT"), std::string::npos);
+  EXPECT_EQ(flagcxP2pEngineRegFlags(engine.get(), memory.address(), memory.size(), FLAGCX_P2P_REG_READ_ONLY, &region),
+            -1);
+  EXPECT_NE(std::string(flagcxP2pEngineLastError()).find(why), std::string::npos) << flagcxP2pEngineLastError();
+  EXPECT_EQ(region, 33u);
+}
+
+} // namespace
+
+TEST_F(ExtPair, MemoryThatNobodyCanAccessIsRefused) {
+  const Memory memory(4 * 4096);
+  ASSERT_EQ(mprotect(memory.data() + 2 * 4096, 4096, PROT_NONE), 0);
+  expectRefusal(client, memory, "from byte 8192 on");
+  ASSERT_EQ(munmap(memory.data() + 4096, 4096), 0);
+  expectRefusal(client, memory, "from byte 4096 on: no memory is mapped");
+}
+
+// By the flag, and by being so.
+TEST_F(ExtPair, ReadOnlyMemoryIsReadAndNotWritten) {
+  const Memory flagged(4096, 7), protectedMemory(4096, 7);
+  ASSERT_EQ(mprotect(protectedMemory.data(), 4096, PROT_READ), 0);
+  const Buffer local(client, 4096);
+  for (const auto &[memory, flags] :
+       {std::pair<const Memory *, uint32_t>{&flagged, FLAGCX_P2P_REG_READ_ONLY}, {&protectedMemory, 0}}) {
+    uint64_t theirs = 0, ours = 0, transfer = 0;
+    ASSERT_EQ(flagcxP2pEngineRegFlags(server.get(), memory->address(), 4096, flags, &theirs), 0)
+        << flagcxP2pEngineLastError();
+    ASSERT_EQ(flagcxP2pEngineRegFlags(client.get(), memory->address(), 4096, flags, &ours), 0)
+        << flagcxP2pEngineLastError();
+    FlagcxP2pRdmaDesc desc;
+    ASSERT_EQ(flagcxP2pEngineMakeDesc(conn, memory->address(), 4096, &desc), 0);
+    std::memset(local.data(), 0, local.size());
+    ASSERT_EQ(flagcxP2pEngineRead(conn, local.region(), local.data(), 4096, desc, &transfer), 0);
+    ASSERT_TRUE(succeeds(conn, transfer));
+    EXPECT_EQ(std::memcmp(local.data(), memory->data(), 4096), 0);
+    std::memset(local.data(), 9, local.size());
+    EXPECT_EQ(flagcxP2pEngineWrite(conn, local.region(), local.data(), 4096, desc, &transfer), -1);
+    EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("for reading only"), std::string::npos);
+    EXPECT_EQ(flagcxP2pEngineRead(conn, ours, memory->data(), 4096, desc, &transfer), -1);
+    EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("for reading only"), std::string::npos);
+    EXPECT_EQ(memory->data()[0], 7);
+    EXPECT_EQ(memory->data()[4095], 7);
+    flagcxP2pEngineMrDestroy(server.get(), theirs);
+    flagcxP2pEngineMrDestroy(client.get(), ours);
+  }
+}
+
+TEST_F(ExtPair, TheSameRangeIsNotReadOnlyAndWritable) {
+  const Memory memory(4096);
+  uint64_t first = 0, second = 33;
+  ASSERT_EQ(flagcxP2pEngineRegFlags(client.get(), memory.address(), 4096, FLAGCX_P2P_REG_READ_ONLY, &first), 0);
+  EXPECT_EQ(flagcxP2pEngineReg(client.get(), memory.address(), 4096, second), -1);
+  EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("other rights"), std::string::npos);
+  EXPECT_EQ(second, 33u);
+  flagcxP2pEngineMrDestroy(client.get(), first);
+  ASSERT_EQ(flagcxP2pEngineReg(client.get(), memory.address(), 4096, second), 0);
+  flagcxP2pEngineMrDestroy(client.get(), second);
 }

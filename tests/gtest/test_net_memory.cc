@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The net adaptor's registration.
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "net_support.h"
@@ -55,6 +56,19 @@ TEST_F(NetRegistration, RefusesWhatIsNoMemory) {
   void *const nowhere = reinterpret_cast<void *>(uintptr_t{1} << 46);
   EXPECT_EQ(net.regMr(sendComm, nowhere, 64, FLAGCX_PTR_HOST, 0, &handle), flagcxSystemError);
   EXPECT_EQ(handle, nullptr);
+}
+
+TEST_F(NetRegistration, RefusesWhatNobodyCanAccessAndTakesWhatIsReadOnly) {
+  const Memory memory(4 * 4096);
+  void *handle = nullptr;
+  ASSERT_EQ(mprotect(memory.data() + 4096, 4096, PROT_NONE), 0);
+  EXPECT_EQ(net.regMr(sendComm, memory.data(), memory.size(), FLAGCX_PTR_HOST, 0, &handle), flagcxSystemError);
+  EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("EFAULT) from byte 4096"), std::string::npos)
+      << flagcxP2pEngineLastError();
+  EXPECT_EQ(handle, nullptr);
+  ASSERT_EQ(mprotect(memory.data() + 4096, 4096, PROT_READ), 0);
+  ASSERT_EQ(net.regMr(sendComm, memory.data(), memory.size(), FLAGCX_PTR_HOST, 0, &handle), flagcxSuccess);
+  EXPECT_EQ(net.deregMr(sendComm, handle), flagcxSuccess);
 }
 
 TEST_F(NetRegistration, ADmaBufOfMinusOneIsNone) {

@@ -35,6 +35,17 @@ static int is_mapped(const void *address, size_t length) {
   return !msync((void *)first, end - first, MS_ASYNC); // ENOMEM where a page is not mapped
 }
 
+// As a pin would fail: the kernel looks at each page, this at the first and the last one.
+static int is_writable(const void *address, size_t length) {
+  uintptr_t ends[] = {(uintptr_t)address, (uintptr_t)address + length - 1};
+  for (int i = 0; i < 2; i++) {
+    void *page = (void *)(ends[i] & ~(uintptr_t)4095);
+    if (madvise(page, 4096, MADV_POPULATE_WRITE) && errno == EINVAL && !madvise(page, 4096, MADV_POPULATE_READ))
+      return 0;
+  }
+  return 1;
+}
+
 static uint32_t take_slot(void) {
   for (uint32_t tried = 0, slot = next_region; tried < MAX_REGIONS; tried++, slot = (slot + 1) % MAX_REGIONS) {
     if (slot && !regions[slot].used) {
@@ -52,7 +63,8 @@ struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *domain, void *address, size_t len
     errno = EINVAL;
     return NULL;
   }
-  if (length && !is_mapped(address, length)) {
+  if (length &&
+      (!is_mapped(address, length) || ((access & IBV_ACCESS_LOCAL_WRITE) && !is_writable(address, length)))) {
     errno = EFAULT;
     return NULL;
   }

@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -43,6 +44,32 @@ class Transfers(Pair):
             with self.assertRaises(flagcx_p2p.P2pError):
                 # Until the peer knows, the fabric refuses it; then the look-up finds nothing.
                 self.connection.write(self.local, gone, size=100)
+
+    def test_read_only_memory_is_read_and_not_written(self) -> None:
+        # Not one after the other at the same address: a peer may know the key of the one before for a moment.
+        source = bytes(self.source)
+        for buffer in (source, bytearray(source), memoryview(bytearray(source)).toreadonly()):
+            with self.server.register(buffer, read_only=True) as remote:
+                self.source[:] = bytes(self.SIZE)
+                self.connection.read(self.local, remote.address)
+                self.assertEqual(self.source, buffer)
+                self.source[:] = b"x" * self.SIZE
+                with self.assertRaisesRegex(flagcx_p2p.P2pError, "for reading only"):
+                    self.connection.write(self.local, remote.address)
+                self.source[:] = buffer
+        with self.connection._engine.register(bytes(self.source), read_only=True) as ours:
+            self.connection.write(ours, self.remote.address)
+            self.assertEqual(self.target, self.source)
+            with self.assertRaisesRegex(flagcx_p2p.P2pError, "for reading only"):
+                self.connection.read(ours, self.remote.address)
+
+    def test_a_read_only_buffer_cannot_move(self) -> None:
+        buffer = bytearray(100)
+        region = self.server.register(buffer, read_only=True)
+        with self.assertRaises(BufferError):
+            buffer.extend(b"x")
+        region.close()
+        buffer.extend(b"x")
 
     def test_many_pieces(self) -> None:
         pieces = [Piece(self.local, self.remote.address + self.SIZE - 64 - i * 64, i * 64, 64) for i in range(500)]
@@ -91,6 +118,16 @@ class Transfers(Pair):
         with self.assertRaises(ValueError):
             self.connection.start_read([])
         self.assertEqual(self.target, before)
+
+    def test_a_piece_may_be_longer_than_a_descriptor_says(self) -> None:
+        size = (1 << 32) + mmap.PAGESIZE
+        # Never touched, so that it takes no memory.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+        with mmap.mmap(-1, size, flags) as near, mmap.mmap(-1, size, flags) as far:
+            with self.client.register(near) as local, self.server.register(far) as remote:
+                # The engine looks at all of it: nothing else is wrong with a write that ends a byte too far.
+                with self.assertRaisesRegex(flagcx_p2p.P2pError, "outside the peer's region"):
+                    self.connection.start_write([Piece(local, remote.address + 1)])
 
     def test_a_transfer_that_fails_says_why(self) -> None:
         failure = None
@@ -150,9 +187,22 @@ class Memory(unittest.TestCase):
             for bad in (bytearray(), b"read only", "text", 7):
                 with self.assertRaises((TypeError, ValueError)):
                     engine.register(bad)
+            for bad in (b"", "text", 7, memoryview(b"every other")[::2]):
+                with self.assertRaises((TypeError, ValueError, BufferError)):
+                    engine.register(bad, read_only=True)
             for address, size in ((0, 4096), (4096, 0), (2**64 - 10, 100)):
                 with self.assertRaises(flagcx_p2p.P2pError):
                     engine.register_address(address, size)
+
+    def test_memory_that_cannot_be_accessed_is_refused_with_its_place(self) -> None:
+        with tempfile.TemporaryFile() as file, flagcx_p2p.Engine() as engine:
+            file.truncate(2 * mmap.PAGESIZE)
+            with mmap.mmap(file.fileno(), 2 * mmap.PAGESIZE) as mapped:
+                file.truncate(mmap.PAGESIZE)
+                with self.assertRaisesRegex(flagcx_p2p.P2pError, f"EFAULT.* from byte {mmap.PAGESIZE} on"):
+                    engine.register(mapped)
+                file.truncate(2 * mmap.PAGESIZE)
+                engine.register(mapped).close()
 
     def test_a_registered_bytearray_cannot_move(self) -> None:
         with flagcx_p2p.Engine() as engine:

@@ -3,6 +3,7 @@
 
 use flagcx_p2p::device::IPC_INFO_BYTES;
 use flagcx_p2p::engine::{EngineError, RegisterOptions};
+use flagcx_p2p::fabric::Access;
 use flagcx_p2p::memory::{MemoryKind, RegionId};
 
 use crate::handles::{self, Conn, Desc, Engine};
@@ -12,6 +13,7 @@ use crate::refusal::OrRefuse;
 const HOST: u32 = 1;
 const DEVICE: u32 = 2;
 const UNANNOUNCED: u32 = 256;
+const READ_ONLY: u32 = 512;
 
 /// # Safety
 /// The range stays mapped until it is deregistered, and the caller expects peers to change it at any time.
@@ -65,11 +67,16 @@ pub(crate) fn ipc_info(address: usize, out: &mut [u8; IPC_INFO_BYTES], found: &m
 }
 
 fn options(flags: u32) -> Result<RegisterOptions, EngineError> {
-    let kind = match flags & !UNANNOUNCED {
+    let kind = match flags & !(UNANNOUNCED | READ_ONLY) {
         0 => MemoryKind::Probe,
         HOST => MemoryKind::Host,
         DEVICE => MemoryKind::Device,
-        _ => return Err(EngineError::Invalid(format!("registration flags {flags:#x} make no sense"))),
+        _ => {
+            return Err(EngineError::Invalid(format!(
+                "registration flags {flags:#x}: expected HOST or DEVICE or neither, UNANNOUNCED, READ_ONLY"
+            )));
+        }
     };
-    Ok(RegisterOptions { kind, announced: flags & UNANNOUNCED == 0, ..RegisterOptions::default() })
+    let access = if flags & READ_ONLY == 0 { Access::FULL } else { Access::READ_ONLY };
+    Ok(RegisterOptions { kind, access, announced: flags & UNANNOUNCED == 0, dma_buf: None })
 }

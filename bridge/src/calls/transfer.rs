@@ -17,7 +17,7 @@ use crate::handles::{Conn, Desc};
 use crate::pieces::{VectorPieces, one_piece};
 use crate::refusal::{OK, OrRefuse, REFUSED, refuse};
 
-/// Answer of the non-blocking calls when the submission queue is full.
+/// Answer of the non-blocking calls when the submission queue is full, or no id is free.
 const WOULD_BLOCK: i32 = 1;
 
 /// Longest range that is given one descriptor, whose size has 32 bits.
@@ -296,4 +296,21 @@ fn result_of(status: Status) -> XferResult {
         };
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_has_the_engines_numbers() {
+        let header = include_str!("../../../cpp/include/flagcx_p2p_ext.h");
+        let numbers = [
+            ("FLAGCX_P2P_MAX_TRANSFERS", flagcx_p2p::transfer::MOST_TRANSFERS.to_string()),
+            ("FLAGCX_P2P_WOULD_BLOCK", WOULD_BLOCK.to_string()),
+        ];
+        for (name, number) in numbers {
+            assert!(header.contains(&format!("#define {name} {number}\n")), "{name} is not {number}");
+        }
+    }
 }

@@ -8,8 +8,8 @@ use flagcx_p2p::config::subsystem_of;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Takes one line: FlagCX's level and subsystem bits, the source line, and the NUL-terminated text.
-pub(crate) type Function = extern "C" fn(level: i32, subsystem: u64, line: i32, text: *const c_char);
+/// Takes one line: FlagCX's level and subsystem bits ([`flagcx_flags`]), the source line, and the NUL-terminated text.
+pub(crate) type Function = extern "C" fn(level: i32, flags: u64, line: i32, text: *const c_char);
 
 /// A function that takes log lines.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Sink(Function);
 pub(super) struct Line {
     function: Function,
     level: i32,
-    subsystem: u64,
+    flags: u64,
     line: i32,
 }
 
@@ -39,14 +39,15 @@ impl<'a> MakeWriter<'a> for Sink {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
-        Line { function: self.0, level: flagcx_level(Level::INFO), subsystem: subsystem_of(""), line: 0 }
+        let level = Level::INFO;
+        Line { function: self.0, level: flagcx_level(level), flags: flagcx_flags(level, ""), line: 0 }
     }
 
     fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line {
         Line {
             function: self.0,
             level: flagcx_level(*metadata.level()),
-            subsystem: subsystem_of(metadata.target()),
+            flags: flagcx_flags(*metadata.level(), metadata.target()),
             line: metadata.line().and_then(|line| i32::try_from(line).ok()).unwrap_or(0),
         }
     }
@@ -63,7 +64,7 @@ impl Write for Line {
             line.truncate(end);
             CString::new(line).unwrap_or_default()
         });
-        (self.function)(self.level, self.subsystem, self.line, line.as_ptr());
+        (self.function)(self.level, self.flags, self.line, line.as_ptr());
         Ok(text.len())
     }
 
@@ -81,6 +82,15 @@ fn flagcx_level(level: Level) -> i32 {
     }
 }
 
+/// The subsystem bits that a line of a module is handed over with. FlagCX leaves out a line of any level, warnings too,
+/// that has no bit in common with `FLAGCX_DEBUG_SUBSYS` (by default INIT and ENV), so its own warnings have all bits.
+fn flagcx_flags(level: Level, target: &str) -> u64 {
+    if level <= Level::WARN { ALL_SUBSYSTEMS } else { subsystem_of(target) }
+}
+
+/// `FLAGCX_ALL`.
+const ALL_SUBSYSTEMS: u64 = !0;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,14 +99,14 @@ mod tests {
 
     static LINES: Mutex<Vec<(i32, u64, String)>> = Mutex::new(Vec::new());
 
-    extern "C" fn keep(level: i32, subsystem: u64, _line: i32, text: *const c_char) {
+    extern "C" fn keep(level: i32, flags: u64, _line: i32, text: *const c_char) {
         // SAFETY: the sink passes a NUL-terminated string.
         let text = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
-        LINES.lock().unwrap().push((level, subsystem, text));
+        LINES.lock().unwrap().push((level, flags, text));
     }
 
     #[test]
-    fn lines_arrive_with_level_and_subsystem() {
+    fn lines_arrive_with_level_and_subsystem_and_what_warns_with_all_of_them() {
         // SAFETY: `keep` is such a function.
         let sink = unsafe { Sink::from_address(keep as Function as usize) }.unwrap();
         let subscriber = tracing_subscriber::fmt()
@@ -107,11 +117,15 @@ mod tests {
             .with_writer(sink)
             .finish();
         tracing::subscriber::with_default(subscriber, || {
+            tracing::error!(target: "flagcx_p2p::pool", "a queue is gone");
             tracing::warn!(target: "flagcx_p2p::memory", "region {}", 7);
             tracing::info!(target: "flagcx_p2p::config", "one\0two");
+            tracing::info!(target: "flagcx_p2p::memory", "region 8");
         });
         let lines = LINES.lock().unwrap();
-        assert_eq!(*lines, [(2, 8192, "region 7".to_owned()), (3, 128, "one".to_owned())]);
+        let expected =
+            [(2, !0, "a queue is gone"), (2, !0, "region 7"), (3, 128, "one"), (3, 8192, "region 8")];
+        assert_eq!(*lines, expected.map(|(level, flags, text)| (level, flags, text.to_owned())));
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl From<SubmitError> for NetError {
 impl From<RegistryError> for NetError {
     fn from(error: RegistryError) -> Self {
         let answer = match error {
-            RegistryError::Fabric(_) => Answer::SystemError,
+            RegistryError::Fabric(_) | RegistryError::Inaccessible(_) => Answer::SystemError,
             _ => Answer::InvalidArgument,
         };
         Self::new(answer, error)

@@ -18,8 +18,8 @@ use conformance::remote::{ROLE, RemotePeer, address_from_text, address_to_text, 
 use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps, peer};
 use flagcx_p2p::fabric::software::{self, SoftwareDevice};
 use flagcx_p2p::fabric::{
-    Access, Batch, Completion, CompletionQueue, CompletionStatus, Device, DeviceEvent, MemoryRange, Opcode,
-    PathKind, Posted, QueuePairCaps, SoftwareOptions,
+    Access, Backing, Batch, Completion, CompletionQueue, CompletionStatus, Device, DeviceEvent, MemoryRange,
+    Opcode, PathKind, Posted, QueuePairCaps, SoftwareOptions,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
@@ -398,6 +398,7 @@ fn revoked_memory_can_be_unmapped_while_peers_keep_writing() {
                 access: Access::FULL,
                 dma_buf: None,
                 cpu_address: None,
+                backing: Backing::Unknown,
             };
             let region = (Arc::clone(&target) as Arc<dyn Device>).register(&range).unwrap();
             let mut peer = LocalPeer::new(Arc::clone(&target) as Arc<dyn Device>);

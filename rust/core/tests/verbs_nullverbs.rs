@@ -171,6 +171,7 @@ fn limits_are_named() {
         access: Access::FULL,
         dma_buf: None,
         cpu_address: None,
+        backing: Backing::Unknown,
     };
     let error = device.register(&large).unwrap_err().to_string();
     expect(&error, &["1048577", "1048576", "max_mr_size"]);
@@ -198,13 +199,20 @@ fn failed_registrations_say_what_to_do() {
         access: Access::FULL,
         dma_buf: None,
         cpu_address: None,
+        backing: Backing::Unknown,
     };
     let error = device.register(&range(1 << 17)).unwrap_err();
     assert!(matches!(error, FabricError::Call { errno: libc::ENOMEM, .. }), "{error:?}");
     expect(&error.to_string(), &["131072", "RLIMIT_MEMLOCK"]);
 
-    let unmapped =
-        MemoryRange { address: 0x1000, length: 4096, access: Access::FULL, dma_buf: None, cpu_address: None };
+    let unmapped = MemoryRange {
+        address: 0x1000,
+        length: 4096,
+        access: Access::FULL,
+        dma_buf: None,
+        cpu_address: None,
+        backing: Backing::Unknown,
+    };
     let error = device.register(&unmapped).unwrap_err();
     assert!(matches!(error, FabricError::Call { errno: libc::EFAULT, .. }), "{error:?}");
     expect(&error.to_string(), &["0x1000+4096 is not mapped"]);
@@ -391,6 +399,7 @@ fn objects_keep_what_they_were_made_from() {
         access: Access::FULL,
         dma_buf: None,
         cpu_address: None,
+        backing: Backing::Unknown,
     };
     let region = device.register(&range).unwrap();
     let mut queue = Arc::clone(&device).create_completion_queue(16).unwrap();

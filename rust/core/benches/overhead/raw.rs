@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::fabric::{
-    Access, Batch, Completion, CompletionQueue, Device, MemoryRange, MemoryRegion, Opcode, PathOptions,
-    QueuePair, QueuePairCaps, Sge, WorkRequest,
+    Access, Backing, Batch, Completion, CompletionQueue, Device, MemoryRange, MemoryRegion, Opcode,
+    PathOptions, QueuePair, QueuePairCaps, Sge, WorkRequest,
 };
 
 use super::{PIECE, POOL, Pair};
@@ -63,6 +63,7 @@ impl RawLoop {
                 access: Access::FULL,
                 dma_buf: None,
                 cpu_address: None,
+                backing: Backing::Unknown,
             };
             device.register(&range).unwrap()
         });

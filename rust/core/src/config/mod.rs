@@ -118,6 +118,8 @@ pub struct Config {
 
     /// `FLAGCX_P2P_XFER_TIMEOUT_MS`; `None` for no limit.
     pub xfer_timeout: Option<Duration>,
+    /// `FLAGCX_P2P_FAILED_HOLD_MS`.
+    pub failed_hold: Duration,
     /// `FLAGCX_P2P_CONNECT_TIMEOUT_MS`.
     pub connect_timeout: Duration,
     /// `FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS`.

@@ -86,6 +86,7 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         max_sge: read.number(&slices::MAX_SGE),
         max_inline: max_inline.unwrap_or(default_inline),
         xfer_timeout: optional_millis(read, &deadlines::XFER_TIMEOUT_MS),
+        failed_hold: Duration::from_millis(read.number(&deadlines::FAILED_HOLD_MS)),
         connect_timeout: Duration::from_millis(read.number(&deadlines::CONNECT_TIMEOUT_MS)),
         handshake_timeout: Duration::from_millis(read.number(&deadlines::HANDSHAKE_TIMEOUT_MS)),
         keepalive: optional_millis(read, &deadlines::KEEPALIVE_MS),

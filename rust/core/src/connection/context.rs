@@ -43,6 +43,8 @@ pub struct Context {
 pub struct TransferSettings {
     /// How long a transfer may take from when a worker first looks at it; `None` for any time.
     pub timeout: Option<Duration>,
+    /// How long a failed transfer reads as not ended to callers that ask nothing else.
+    pub failed_hold: Duration,
     /// How long a waiting caller drives workers without progress before it sleeps.
     pub spin: Duration,
     /// Lanes offered per connection.
@@ -79,7 +81,7 @@ impl Context {
             time_limit: settings.timeout.map_or(TimeLimit::NEVER, TimeLimit::new),
             device_events,
             registry: Registry::new(Arc::clone(pool.device())),
-            transfers: Table::default(),
+            transfers: Table::new(settings.failed_hold),
             pool,
             policy,
             slice_sizes,
@@ -123,6 +125,7 @@ impl Context {
         let slice_sizes = SliceSizes::new(slice_size, fragment_limit, max_message);
         let settings = TransferSettings {
             timeout: config.xfer_timeout,
+            failed_hold: config.failed_hold,
             spin: config.spin,
             lanes: config.qps_per_conn,
             lane_depth: u32::try_from(config.max_requests.saturating_mul(2)).unwrap_or(u32::MAX),

@@ -13,12 +13,14 @@ use crate::transfer::{CompletionStatus, TransferId};
 /// Streams kept for reuse.
 const MAX_IDLE: usize = 16;
 
-/// Only callers poll these transfers: one that waits polls at least this often.
+/// Only callers poll these transfers: one that waits polls this often, at least.
 pub(super) const LOOK: Duration = Duration::from_micros(200);
 
-/// A caller that waits does not sleep before this: the kernel makes at least 50 us of any sleep, and a GPU moves 64 MiB of
-/// its own memory in 60 us, or 4 MiB from pinned memory in 75.
-pub(super) const SHORT: Duration = Duration::from_micros(100);
+/// How long a caller that has waited for `waited` sleeps before its next look: a sixteenth of it, which is what the sleep may
+/// add to the transfer.
+pub(super) fn nap(waited: Duration) -> Duration {
+    (waited / 16).min(LOOK)
+}
 
 /// The device transfers of one engine.
 #[derive(Debug)]

@@ -12,9 +12,11 @@ use super::device_copies::{Copies, OpenedMemory, Stream};
 use super::submit::WhenFull;
 use crate::device::{self, CurrentDevice, DeviceError, DeviceRuntime, Direction, IpcInfo};
 use crate::fabric::Opcode;
-use crate::memory::{Hold, MemoryKind, RemoteCheck, kind_in_process};
+use crate::memory::{Hold, MemoryKind, RemoteCheck, region_in_process};
 use crate::pool::TimeLimit;
-use crate::transfer::{Claim, Piece, PieceSource, SubmitError, TransferId, find_local};
+use crate::transfer::{
+    Claim, MOST_TRANSFERS, Piece, PieceSource, READ_ONLY_THERE, SubmitError, TransferId, find_local,
+};
 
 /// How the peer's ends of the pieces are reached.
 #[derive(Clone, Copy, Debug)]
@@ -52,19 +54,20 @@ impl Connection {
         remote: RemoteEnd<'_>,
         when_full: WhenFull,
     ) -> Result<Option<TransferId>, SubmitError> {
-        if self.is_closed() {
-            return Err(self.down("it is closed"));
+        if !self.is_open() {
+            self.require_open()?;
         }
         let (mut holds, mut unknown) = (Vec::new(), None);
         let mut moves = Vec::with_capacity(iovs.len());
         for (index, iov) in (0..iovs.len()).filter_map(|index| Some((index, iovs.piece(index)?))) {
-            let hold = self.local_end(&iov, index)?;
+            let hold = self.local_end(&iov, index, opcode)?;
             let local = hold.region().kind;
             holds.push(hold);
-            let (remote, remote_address) = self.remote_end(&iov, index, remote)?.unwrap_or_else(|| {
-                unknown.get_or_insert((index, iov));
-                (MemoryKind::Host, iov.remote.address)
-            });
+            let (remote, remote_address) =
+                self.remote_end(&iov, index, opcode, remote)?.unwrap_or_else(|| {
+                    unknown.get_or_insert((index, iov));
+                    (MemoryKind::Host, iov.remote.address)
+                });
             moves.push(Move { iov, index, local, remote, remote_address });
         }
         let on_host = |piece: &Move| piece.local == MemoryKind::Host && piece.remote == MemoryKind::Host;
@@ -89,7 +92,7 @@ impl Connection {
             }
             stream => stream.map_err(|error| refuse(0, &error))?,
         };
-        let claim = self.context.transfers.claim().ok_or(SubmitError::WouldBlock)?;
+        let claim = self.claim(when_full)?;
         let moved = self.move_host_pieces(opcode, &moves, when_full);
         moves.retain(|piece| !on_host(piece));
         let started =
@@ -103,9 +106,9 @@ impl Connection {
         }
     }
 
-    fn local_end(&self, iov: &Piece, index: usize) -> Result<Hold, SubmitError> {
+    fn local_end(&self, iov: &Piece, index: usize, opcode: Opcode) -> Result<Hold, SubmitError> {
         let snapshot = self.context.registry.snapshot();
-        let region = find_local(iov, index, &snapshot)?;
+        let region = find_local(iov, index, opcode, &snapshot)?;
         region.hold().ok_or(SubmitError::Local {
             iov: index,
             address: iov.local,
@@ -120,6 +123,7 @@ impl Connection {
         &self,
         iov: &Piece,
         index: usize,
+        opcode: Opcode,
         remote: RemoteEnd<'_>,
     ) -> Result<Option<(MemoryKind, u64)>, SubmitError> {
         let problem = |problem| {
@@ -136,8 +140,9 @@ impl Connection {
                 // Its address is known once it has been opened.
                 Some(_) => Ok(Some((MemoryKind::Device, 0))),
             },
-            RemoteEnd::SameProcess => match kind_in_process(desc.rkey, desc.address, length) {
-                Some(kind) => Ok(Some((kind, desc.address))),
+            RemoteEnd::SameProcess => match region_in_process(desc.rkey, desc.address, length) {
+                Some(region) if region.read_only && opcode == Opcode::Write => problem(READ_ONLY_THERE),
+                Some(region) => Ok(Some((region.kind, desc.address))),
                 None if self.remote.table().check(desc.rkey, desc.address, length)
                     == RemoteCheck::Removed =>
                 {
@@ -196,6 +201,22 @@ impl Connection {
                 Err(_) => {
                     (stream, is_new) = self.copy_stream(runtime).map_err(|error| refuse(0, &error))?;
                 }
+            }
+        }
+    }
+
+    /// An id, waiting for one as [`Connection::submit`] does.
+    fn claim(&self, when_full: WhenFull) -> Result<Claim, SubmitError> {
+        let (since, limit) = (Instant::now(), self.room_limit());
+        loop {
+            match self.context.transfers.claim() {
+                Some(claim) => return Ok(claim),
+                None if when_full == WhenFull::Refuse => return Err(SubmitError::WouldBlock),
+                None if self.is_closed() => return Err(self.down("it is closed")),
+                None if since.elapsed() >= limit => {
+                    return Err(SubmitError::NoId { most: MOST_TRANSFERS, waited: limit });
+                }
+                None => std::thread::sleep(Duration::from_micros(200)),
             }
         }
     }

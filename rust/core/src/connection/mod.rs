@@ -34,8 +34,8 @@ use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::{LargeMessage, Message, NotifyError, Sender};
 use crate::observe;
 use crate::pool::{LaneHealth, LaneWatcher, PoolError, SlicePolicy, Verdict};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
-use crate::transfer::RdmaDesc;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::transfer::{RdmaDesc, SubmitError};
 
 /// A connection to one peer. Symmetric: both ends may start transfers. Every method may be called from any thread.
 #[derive(Debug)]
@@ -72,8 +72,10 @@ pub struct Connection {
     failures: AtomicU64,
     rebuilt: AtomicU64,
     notified: AtomicU64,
-    /// Set once by `close`, read by submitters: a hint, the lanes' own state decides. Relaxed.
-    closed: AtomicBool,
+    /// Why it starts no transfers, in bits; 0 when it does. Read by submitters, with one load: Relaxed. [`CLOSED`] is set
+    /// once by `end` and is a hint, the lanes' own state decides. [`FAILURES_HELD`] is set by callers that meet failures
+    /// and cleared by submitters that find room again.
+    gate: AtomicU32,
     /// Done once everything has ended.
     ended: Once,
 }
@@ -139,6 +141,12 @@ pub struct ConnectionInfo {
     pub gpu_index: i32,
 }
 
+/// [`Connection::gate`]: the connection has been closed.
+const CLOSED: u32 = 1;
+
+/// [`Connection::gate`]: as many of its failed transfers are within their hold as an engine keeps.
+const FAILURES_HELD: u32 = 2;
+
 /// How long a notification may wait for a peer that does not read.
 const NOTIFY_LIMIT: Duration = Duration::from_secs(5);
 
@@ -188,7 +196,7 @@ impl Connection {
             failures: AtomicU64::new(0),
             rebuilt: AtomicU64::new(0),
             notified: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
+            gate: AtomicU32::new(0),
             ended: Once::new(),
         });
         connection.start_recovery(told)?;
@@ -275,17 +283,20 @@ impl Connection {
 
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        self.gate.load(Ordering::Relaxed) & CLOSED != 0
     }
 
     /// Sends a notification; answers the bytes handed over. It arrives after the data of transfers that had ended.
+    ///
+    /// Refused once for each failed transfer that [`Connection::has_ended`] told the calling thread to have ended.
     pub fn send_notification(&self, message: &Message) -> Result<usize, NotifyError> {
         let sent = self.sender()?.send(message, Instant::now() + NOTIFY_LIMIT)?;
         self.notified.fetch_add(1, Ordering::Relaxed);
         Ok(sent)
     }
 
-    /// The same for a message of any size up to what the peer takes. Only towards a peer that runs this engine.
+    /// Sends a notification of any size up to what the peer takes. Only towards a peer that runs this engine. Refused as
+    /// [`Connection::send_notification`] is.
     pub fn send_large_notification(&self, message: &LargeMessage) -> Result<usize, NotifyError> {
         let sent = self.sender()?.send_large(message, Instant::now() + NOTIFY_LIMIT)?;
         self.notified.fetch_add(1, Ordering::Relaxed);
@@ -293,7 +304,38 @@ impl Connection {
     }
 
     fn sender(&self) -> Result<&Sender, NotifyError> {
+        if let Some((id, outcome)) = self.context.transfers.take_refusal(self.number, submit::thread_hint()) {
+            return Err(NotifyError::TransferFailed {
+                id: id.0,
+                peer: self.peer.control.to_string(),
+                outcome,
+            });
+        }
         self.notify.as_ref().filter(|_| !self.is_closed()).ok_or(NotifyError::NoChannel)
+    }
+
+    /// Forgets the failed transfers of callers of [`Connection::has_ended`]: its handle is gone, and nobody asks any more.
+    pub fn forget_failed(&self) {
+        self.context.transfers.forget_failed(self.number);
+    }
+
+    /// Refuses when no transfer can be started.
+    #[cold]
+    fn require_open(&self) -> Result<(), SubmitError> {
+        if self.is_closed() {
+            return Err(self.down("it is closed"));
+        }
+        if !self.context.transfers.has_room_for_failures(self.number) {
+            return Err(SubmitError::TooManyFailures { peer: self.peer.control.to_string() });
+        }
+        self.gate.fetch_and(!FAILURES_HELD, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether transfers are started without asking [`Connection::require_open`] first.
+    #[inline]
+    fn is_open(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) == 0
     }
 
     /// Ends every transfer in flight on it (drained first), closes queue pairs and sockets. Idempotent; also done
@@ -319,7 +361,7 @@ impl Connection {
     /// nothing of the connection touches memory any more.
     fn end(&self, verdict: Verdict, reason: &str, deadline: Instant) {
         self.ended.call_once_force(|_| {
-            self.closed.store(true, Ordering::SeqCst);
+            self.gate.fetch_or(CLOSED, Ordering::SeqCst);
             self.questions.end();
             if let Some((recovery, _)) = self.recovery.get() {
                 recovery.stop();
@@ -436,5 +478,6 @@ impl LaneWatcher for RecoveryNotifier {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.close();
+        self.forget_failed();
     }
 }

@@ -13,22 +13,34 @@ use crate::pool::{
     Begun, Chunk, LaneHealth, OneRequest, RequestFailure, RequestList, SlicePolicy, Submission, Task, Verdict,
 };
 use crate::transfer::{
-    Claim, Piece, PieceSource, Plan, Scope, Share, SubmitError, TransferId, build, chunk_of_one,
+    Claim, MOST_TRANSFERS, Piece, PieceSource, Plan, Scope, Share, SubmitError, TransferId, build,
+    chunk_of_one,
 };
 
-/// Whether a full queue is an answer or a reason to wait.
+/// Whether a full queue, or that no id is free, is an answer or a reason to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WhenFull {
     Wait,
+    /// The same of a call that has waited since then.
+    WaitSince(Instant),
     Refuse,
+}
+
+impl WhenFull {
+    /// When the call began to wait.
+    fn since(self) -> Instant {
+        if let Self::WaitSince(since) = self { since } else { Instant::now() }
+    }
 }
 
 impl Connection {
     /// Starts a transfer of at least one iov. Everything is validated before anything is posted. Of two ends in one process
     /// either may be GPU memory, which the GPU's runtime then copies.
     ///
-    /// Never waits for completions. When the waiting queues are full it parks until there is room, at most for the
-    /// transfer time-out. Any thread may call it.
+    /// Never waits for completions. When the waiting queues are full, or [`MOST_TRANSFERS`] ids are in use, it sleeps until
+    /// there is room, at most for the transfer time-out. A transfer keeps its id until its end has been asked for, so a
+    /// program that starts more and asks about none waits for itself: the call then ends with [`SubmitError::NoId`]. Any
+    /// thread may call it.
     #[inline]
     pub fn submit<S: PieceSource + ?Sized>(
         &self,
@@ -76,7 +88,7 @@ impl Connection {
     /// should do little else.
     #[inline(always)]
     pub fn submit_one(&self, opcode: Opcode, piece: &Piece) -> Option<TransferId> {
-        if piece.length >= Plan::SPREAD_FROM || self.is_closed() {
+        if piece.length >= Plan::SPREAD_FROM || !self.is_open() {
             return None;
         }
         let lane = self.lanes.get(self.own_lane(thread_hint()))?;
@@ -121,10 +133,57 @@ impl Connection {
         if iovs.is_empty() {
             return Err(SubmitError::Empty);
         }
-        if self.is_closed() {
-            return Err(self.down("it is closed"));
+        if !self.is_open() {
+            self.require_open()?;
         }
-        let claim = self.context.transfers.claim().ok_or(SubmitError::WouldBlock)?;
+        match self.context.transfers.claim() {
+            Some(claim) => self.start_claimed(opcode, iovs, claim, when_full),
+            None if when_full == WhenFull::Refuse => Err(SubmitError::WouldBlock),
+            None => self.start_when_free(opcode, iovs),
+        }
+    }
+
+    /// Waits for an id: sleeps, for longer each time, as what frees one is that some thread asks about a transfer that has
+    /// ended.
+    #[cold]
+    #[inline(never)]
+    fn start_when_free<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+    ) -> Result<TransferId, SubmitError> {
+        let (since, limit) = (Instant::now(), self.room_limit());
+        let mut pause = Duration::from_micros(20);
+        loop {
+            if self.is_closed() {
+                return Err(self.down("it is closed"));
+            }
+            // A worker's own places are only found so.
+            if iovs.len() == 1
+                && let Some(piece) = iovs.piece(0)
+                && let Some(id) = self.try_one(opcode, &piece)
+            {
+                return Ok(id);
+            }
+            if let Some(claim) = self.context.transfers.claim() {
+                return self.start_claimed(opcode, iovs, claim, WhenFull::WaitSince(since));
+            }
+            if since.elapsed() >= limit {
+                return Err(SubmitError::NoId { most: MOST_TRANSFERS, waited: limit });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(1));
+        }
+    }
+
+    #[inline(always)]
+    fn start_claimed<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        claim: Claim,
+        when_full: WhenFull,
+    ) -> Result<TransferId, SubmitError> {
         let plan = Plan::new(iovs, self.lanes.len());
         // Of several parts the first may find room and the next may not, and there is no way back then.
         let whole = plan.parts() == 1 || when_full == WhenFull::Refuse && !self.has_room(plan.parts());
@@ -182,11 +241,8 @@ impl Connection {
             self.context.pool.spare_lists().keep(list);
             return Err(error);
         }
-        let limit = match when_full {
-            WhenFull::Wait => self.room_limit(),
-            WhenFull::Refuse => Duration::ZERO,
-        };
-        self.hand_over(lane, task, list, Instant::now(), limit)?;
+        let limit = if when_full == WhenFull::Refuse { Duration::ZERO } else { self.room_limit() };
+        self.hand_over(lane, task, list, when_full.since(), limit)?;
         Ok(1 << lane.worker_index)
     }
 
@@ -234,12 +290,9 @@ impl Connection {
                 return Err(error);
             }
         }
-        let started = Instant::now();
-        let limit = match when_full {
-            WhenFull::Wait => self.room_limit(),
-            // There was room; others must have taken it since.
-            WhenFull::Refuse => ROOM_TAKEN_LIMIT,
-        };
+        let started = when_full.since();
+        // If it is not to wait there was room; others must have taken it since.
+        let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
         let task = claim.task();
         task.start(plan.parts() as u32, self.context.time_limit);
         let mut workers = 0;
@@ -263,6 +316,7 @@ impl Connection {
                         vendor_error: 0,
                         reason: error.to_string(),
                     });
+                    self.context.pool.early_ends().note();
                     task.end_part();
                 }
             }
@@ -271,7 +325,7 @@ impl Connection {
     }
 
     /// How long a call may wait for room.
-    fn room_limit(&self) -> Duration {
+    pub(super) fn room_limit(&self) -> Duration {
         self.context.settings.timeout.unwrap_or(Duration::MAX)
     }
 

@@ -6,10 +6,12 @@ use crate::memory::MemoryKind;
 
 impl Engine {
     /// What another process of this host needs to open the device memory at `address`. `None`: no region of this
-    /// engine holds it. `Some(None)`: host memory, or memory that the runtime does not share.
+    /// engine holds it. `Some(None)`: host memory, memory that peers may only read, or that the runtime does not
+    /// share.
     pub fn ipc_info(&self, address: u64) -> Option<Option<IpcInfo>> {
         let region = self.find_region(address, 1)?;
-        if region.kind != MemoryKind::Device {
+        // Who opens a handle may write: what is for reading only goes by the lanes.
+        if region.kind != MemoryKind::Device || !region.access.remote_write {
             return Some(None);
         }
         let runtime = device::runtime();

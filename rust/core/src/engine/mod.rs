@@ -9,6 +9,8 @@ mod ipc;
 mod memory;
 mod open;
 mod sessions;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod transfer_ids_tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};

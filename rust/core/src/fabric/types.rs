@@ -134,6 +134,21 @@ pub struct MemoryRange {
     /// Where the CPU sees the bytes, if not at `address`: device memory that was mapped to be registered. The mapping
     /// is needed during the call only, and the keys count from `address` all the same.
     pub cpu_address: Option<u64>,
+    /// What is behind it, as far as the caller has looked.
+    pub backing: Backing,
+}
+
+/// What is behind a range of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backing {
+    /// Not looked at: the provider finds out whether the range is mapped.
+    #[default]
+    Unknown,
+    /// Private anonymous memory, mapped from end to end: accessible until this process unmaps or protects it.
+    Anonymous,
+    /// Mapped from end to end, and not all of it anonymous: a file, shared memory, huge pages, a device. Bytes that are
+    /// accessible now may not be later, as when another process truncates the file.
+    Mapped,
 }
 
 /// A dma-buf that backs a range.
@@ -169,6 +184,30 @@ impl Access {
         remote_atomic: true,
         relaxed_ordering: true,
     };
+
+    /// Peers may read it, and nothing may change it.
+    pub const READ_ONLY: Self = Self::FULL.for_reading();
+
+    /// Without those rights by which the memory would be changed.
+    #[must_use]
+    pub const fn for_reading(self) -> Self {
+        Self { local_write: false, remote_write: false, remote_atomic: false, ..self }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("local read")?;
+        [
+            (self.local_write, ", local write"),
+            (self.remote_read, ", remote read"),
+            (self.remote_write, ", remote write"),
+            (self.remote_atomic, ", remote atomic"),
+        ]
+        .iter()
+        .filter(|(given, _)| *given)
+        .try_for_each(|(_, right)| f.write_str(right))
+    }
 }
 
 /// Sizes of a queue pair.

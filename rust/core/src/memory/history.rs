@@ -121,7 +121,7 @@ impl History {
     }
 
     /// The regions for the table of a handshake, the oldest first, and what a peer that gets it has been told. What does
-    /// not fit is told afterwards. An id of more than 32 bits does not fit: its entry has the id 0, and is for peers that get
+    /// not fit is told afterwards. An id of more than 31 bits does not fit: its entry has the id 0, and is for peers that get
     /// no ids.
     pub fn table(&self) -> (Vec<RegionEntry>, Cursor) {
         let entries: Vec<_> = self
@@ -132,7 +132,8 @@ impl History {
                 base: region.base,
                 size: region.size,
                 rkey: region.rkey,
-                id: u32::try_from(*id).unwrap_or(0),
+                id: u32::try_from(*id).ok().filter(|id| *id < RegionEntry::ID_LIMIT).unwrap_or(0),
+                read_only: region.read_only,
             })
             .collect();
         let named = entries.iter().take_while(|entry| entry.id != 0);
@@ -208,6 +209,7 @@ impl Cursor {
 }
 
 fn announced(id: u64, region: RemoteRegion, flags: u32) -> AnnouncedRegion {
+    let flags = flags | if region.read_only { AnnouncedRegion::READ_ONLY } else { 0 };
     AnnouncedRegion { id, base: region.base, size: region.size, flags, rkey: Some(region.rkey) }
 }
 

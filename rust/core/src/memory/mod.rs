@@ -3,6 +3,8 @@
 mod announced;
 mod device_memory;
 mod history;
+mod host_look;
+mod inspect;
 mod process_regions;
 mod published;
 mod range_index;
@@ -18,7 +20,8 @@ mod unreachable;
 pub use announced::Announced;
 pub(crate) use announced::Subscription;
 pub use history::{Cursor, History, Limits};
-pub use process_regions::{has_gpu_regions, kind_in_process};
+pub use inspect::{CpuAccess, Inaccessible, InaccessibleReason, Inspection, inspect};
+pub use process_regions::{has_gpu_regions, region_in_process};
 pub use range_index::{RangeIndex, holds};
 pub use recent::{LocalRange, Recent};
 pub use region::{Hold, MemoryKind, Region, RegionId};

@@ -11,8 +11,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::range_index::holds;
 use super::region::{MemoryKind, Region};
 
-/// By key, start and id: the length, and of which kind.
-type Regions = BTreeMap<(u32, u64, u64), (u64, MemoryKind)>;
+/// A region of this process, as far as transfers with it depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionInProcess {
+    /// Of which kind it is.
+    pub kind: MemoryKind,
+    /// Peers may only read it.
+    pub read_only: bool,
+}
+
+/// By key, start and id: the length, and what the region is.
+type Regions = BTreeMap<(u32, u64, u64), (u64, RegionInProcess)>;
 
 static REGIONS: Mutex<Regions> = Mutex::new(BTreeMap::new());
 
@@ -26,17 +35,19 @@ pub fn has_gpu_regions() -> bool {
     GPU_REGIONS.load(Ordering::Relaxed) != 0
 }
 
-/// The kind of the memory `address..address + length` if a region with this key holds it.
-pub fn kind_in_process(rkey: u32, address: u64, length: u64) -> Option<MemoryKind> {
+/// The region with this key that holds `address..address + length`.
+pub fn region_in_process(rkey: u32, address: u64, length: u64) -> Option<RegionInProcess> {
     let regions = lock();
     let before = regions.range((rkey, 0, 0)..=(rkey, address, u64::MAX)).rev();
     let mut found = before.filter(|((_, start, _), (size, _))| holds(*start, *size, address, length));
-    found.next().map(|(_, (_, kind))| *kind)
+    found.next().map(|(_, (_, region))| *region)
 }
 
 pub(super) fn add(region: &Region) {
     let mut regions = lock();
-    let before = regions.insert(name(region), (region.length, region.kind));
+    let read_only = !region.access.remote_write;
+    let known = RegionInProcess { kind: region.kind, read_only };
+    let before = regions.insert(name(region), (region.length, known));
     if before.is_none() && region.kind == MemoryKind::Device {
         GPU_REGIONS.fetch_add(1, Ordering::Relaxed);
     }
@@ -45,7 +56,8 @@ pub(super) fn add(region: &Region) {
 /// Idempotent.
 pub(super) fn remove(region: &Region) {
     let mut regions = lock();
-    if let Some((_, MemoryKind::Device)) = regions.remove(&name(region)) {
+    let removed = regions.remove(&name(region));
+    if removed.is_some_and(|(_, known)| known.kind == MemoryKind::Device) {
         GPU_REGIONS.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -78,7 +90,7 @@ mod tests {
             |region: &Region, offset, length| kind_in_process(region.rkey(), region.address + offset, length);
         assert_eq!(ask(&host, 8000, 192), Some(MemoryKind::Host));
         assert_eq!(ask(&host, 8000, 193), None);
-        assert_eq!(kind_in_process(host.rkey() ^ 1, start, 1), None);
+        assert_eq!(region_in_process(host.rkey() ^ 1, start, 1), None);
         // Of GPU memory all keys are the same here, and nothing is touched when it is registered.
         let outer = register((1 << 20, 4096), MemoryKind::Device);
         let inner = register((1 << 20 | 512, 1024), MemoryKind::Device);

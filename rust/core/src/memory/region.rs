@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::process_regions;
-use crate::fabric::MemoryRegion;
+use crate::fabric::{Access, Backing, MemoryRange, MemoryRegion};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Names a region. Unique in the process, never 0, never reused, owned by one engine.
@@ -35,8 +35,12 @@ pub struct Region {
     pub length: u64,
     /// [`MemoryKind::Host`] or [`MemoryKind::Device`]; never `Probe`.
     pub kind: MemoryKind,
+    /// What it may be used for: what was asked, without writing if the memory is not writable.
+    pub access: Access,
     /// Whether the CPU may read it, as far as is known.
     pub readable: bool,
+    /// Whether all of it is private anonymous memory, see [`Inspection::anonymous`](super::Inspection::anonymous).
+    pub anonymous: bool,
     /// Whether peers are told of it.
     pub announced: bool,
     /// Local key, here for the hot path.
@@ -53,7 +57,7 @@ pub struct Region {
 impl Region {
     pub(super) fn new(
         id: RegionId,
-        (address, length): (u64, u64),
+        range: &MemoryRange,
         kind: MemoryKind,
         readable: bool,
         announced: bool,
@@ -62,10 +66,12 @@ impl Region {
         let lkey = memory.lkey();
         Self {
             id,
-            address,
-            length,
+            address: range.address,
+            length: range.length,
             kind,
+            access: range.access,
             readable,
+            anonymous: range.backing == Backing::Anonymous,
             announced,
             lkey,
             memory,

@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use super::announced::Announced;
 use super::device_memory::{CpuMapping, export, probe};
+use super::host_look::HostLook;
+use super::inspect::Inaccessible;
 use super::process_regions;
 use super::published::Published;
 use super::range_index::RangeIndex;
-use super::readable::is_readable;
 use super::region::{MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
 use super::unreachable::UnreachableMemory;
@@ -40,6 +41,24 @@ pub enum RegistryError {
         /// Bytes registered.
         registered: u64,
     },
+    /// The same range is registered with other rights.
+    #[error(
+        "memory {address:#x}+{length} is registered with other rights already: {registered}; asked for were: {asked}. \
+         Deregister it first"
+    )]
+    OtherRights {
+        /// Start.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// The rights that it has.
+        registered: Access,
+        /// Those asked for.
+        asked: Access,
+    },
+    /// Nobody can access it, or a part of it.
+    #[error(transparent)]
+    Inaccessible(#[from] Inaccessible),
     /// The provider refused.
     #[error(transparent)]
     Fabric(#[from] FabricError),
@@ -94,6 +113,8 @@ struct State {
 #[derive(Debug)]
 struct Entry {
     region: Arc<Region>,
+    /// The rights that were asked for; memory that is not writable has been given less.
+    asked: Access,
     /// How often the range was registered; the last deregistration counts.
     owners: usize,
     /// The id under which peers know it.
@@ -106,7 +127,8 @@ impl Registry {
         Self { device, regions: Published::default(), announced: Arc::default() }
     }
 
-    /// Registers a range. The same range again answers the same id and counts one more owner.
+    /// Registers a range, for reading only if it is not writable. The same range again answers the same id and counts one
+    /// more owner; it must be asked for with the same rights, or with those that it has got.
     pub fn register(
         &self,
         (address, length): (u64, u64),
@@ -120,15 +142,24 @@ impl Registry {
         if let Some(id) = state.by_start.get(&address).copied()
             && let Some(entry) = state.by_id.get_mut(&id)
         {
-            if entry.region.length != length {
-                return Err(RegistryError::OtherLength { address, length, registered: entry.region.length });
+            let region = &entry.region;
+            if region.length != length {
+                return Err(RegistryError::OtherLength { address, length, registered: region.length });
+            }
+            if entry.asked != access && !gives(region, access) {
+                return Err(RegistryError::OtherRights {
+                    address,
+                    length,
+                    registered: region.access,
+                    asked: access,
+                });
             }
             entry.owners += 1;
             return Ok(id);
         }
         let region = self.make_region((address, length), kind, access, announced, dma_buf)?;
         state.by_start.insert(address, region.id);
-        Ok(self.keep(&mut state, region))
+        Ok(self.keep(&mut state, region, access))
     }
 
     /// Registers a range for one owner, whatever is registered already: each call gives an id and keys of its own.
@@ -142,7 +173,7 @@ impl Registry {
     ) -> Result<RegionId, RegistryError> {
         check_range(address, length)?;
         let region = self.make_region((address, length), kind, access, announced, dma_buf)?;
-        Ok(self.keep(&mut self.regions.lock(), region))
+        Ok(self.keep(&mut self.regions.lock(), region, access))
     }
 
     fn make_region(
@@ -156,18 +187,28 @@ impl Registry {
         let declared = kind;
         let kind = if declared == MemoryKind::Probe { probe(address) } else { declared };
         let software = self.device.attributes().provider == Provider::Software;
-        let range = MemoryRange { address, length, access, dma_buf, cpu_address: None };
-        let memory = match (kind, declared) {
-            // No CPU may touch it: only the device runtime moves it.
-            (MemoryKind::Device, _) if software => Arc::new(UnreachableMemory),
-            (_, MemoryKind::Host) => self.device.register(&range)?,
-            _ if software || dma_buf.is_some() => self.device.register(&range)?,
-            _ => self.register_for_nic(&range, kind == MemoryKind::Device)?,
-        };
         // A dma-buf or a device lies behind what a NIC can read and the CPU cannot.
+        let of_host = kind == MemoryKind::Host && dma_buf.is_none();
+        let look = if of_host { HostLook::at(address, length) } else { HostLook::default() };
+        if let Some(inaccessible) = look.inaccessible
+            && (software || declared == MemoryKind::Host)
+        {
+            return Err(inaccessible.into());
+        }
+        let access = if look.read_only { access.for_reading() } else { access };
+        let range =
+            MemoryRange { address, length, access, dma_buf, cpu_address: None, backing: look.backing };
+        let registered = match (kind, declared) {
+            // No CPU may touch it: only the device runtime moves it.
+            (MemoryKind::Device, _) if software => Ok(Arc::new(UnreachableMemory) as Arc<dyn MemoryRegion>),
+            (_, MemoryKind::Host) => self.device.register(&range),
+            _ if software || dma_buf.is_some() => self.device.register(&range),
+            _ => self.register_for_nic(&range, kind == MemoryKind::Device),
+        };
+        let memory = registered.map_err(|error| look.explain(error))?;
         let readable = kind == MemoryKind::Host
-            && (declared == MemoryKind::Host || dma_buf.is_none() && is_readable(address, length));
-        let region = Region::new(next_id(), (address, length), kind, readable, announced, memory);
+            && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
+        let region = Region::new(next_id(), &range, kind, readable, announced, memory);
         process_regions::add(&region);
         Ok(Arc::new(region))
     }
@@ -194,10 +235,10 @@ impl Registry {
             .register(&MemoryRange { cpu_address: mapping.as_ref().map(CpuMapping::address), ..*range })
     }
 
-    fn keep(&self, state: &mut MutexGuard<'_, State>, region: Arc<Region>) -> RegionId {
+    fn keep(&self, state: &mut MutexGuard<'_, State>, region: Arc<Region>, asked: Access) -> RegionId {
         let id = region.id;
         let announced = self.announce(&region);
-        state.by_id.insert(id, Entry { region, owners: 1, announced });
+        state.by_id.insert(id, Entry { region, asked, owners: 1, announced });
         self.regions.changed(state);
         id
     }
@@ -209,7 +250,12 @@ impl Registry {
             self.announced.key_in_use(rkey);
             return None;
         }
-        let announced = self.announced.add(RemoteRegion { base: region.address, size: region.length, rkey });
+        let announced = self.announced.add(RemoteRegion {
+            base: region.address,
+            size: region.length,
+            rkey,
+            read_only: !region.access.remote_write,
+        });
         if announced.is_none() {
             self.announced.key_in_use(rkey);
             tracing::warn!(
@@ -293,6 +339,16 @@ fn check_range(address: u64, length: u64) -> Result<(), RegistryError> {
     Ok(())
 }
 
+/// Whether a region has the rights that its range would be registered with now.
+fn gives(region: &Region, asked: Access) -> bool {
+    let has = |rights: Access| {
+        Access { relaxed_ordering: region.access.relaxed_ordering, ..rights } == region.access
+    };
+    let is_read_only =
+        || region.kind == MemoryKind::Host && HostLook::at(region.address, region.length).read_only;
+    has(asked) || has(asked.for_reading()) && is_read_only()
+}
+
 fn next_id() -> RegionId {
     /// Written by every registration of the process, Relaxed: only uniqueness matters.
     static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -329,5 +385,50 @@ mod tests {
         }
         assert_eq!(shared(), id);
         assert!(registry.snapshot().by_id(second).is_some());
+    }
+
+    /// One id for one range: whoever asks again must want the rights that it has.
+    #[test]
+    fn the_same_range_with_other_rights_is_refused() {
+        let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+        let registry = Registry::new(device);
+        let memory = vec![0_u8; 8192];
+        let start = memory.as_ptr().expose_provenance() as u64;
+        let constant: &'static [u8] = b"not writable, whatever is asked for";
+        let constant = (constant.as_ptr().expose_provenance() as u64, constant.len() as u64);
+        let register = |range, access| registry.register(range, MemoryKind::Host, access, true, None);
+        for (page, first, then) in
+            [(0, Access::FULL, Access::READ_ONLY), (1, Access::READ_ONLY, Access::FULL)]
+        {
+            let range = (start + 4096 * page, 4096);
+            let id = register(range, first).unwrap();
+            let error = register(range, then).unwrap_err();
+            assert!(matches!(error, RegistryError::OtherRights { .. }), "{error}");
+            assert!(error.to_string().contains("local read, "), "{error}");
+            assert_eq!(register(range, first).unwrap(), id);
+            // The refused one is no owner.
+            assert!(registry.remove(id).unwrap().is_none() && registry.remove(id).unwrap().is_some());
+            assert_ne!(register(range, then).unwrap(), id);
+        }
+        // Memory that is not writable gives the same rights to both.
+        for (first, then) in [(Access::FULL, Access::READ_ONLY), (Access::READ_ONLY, Access::FULL)] {
+            let id = register(constant, first).unwrap();
+            assert_eq!(register(constant, then).unwrap(), id);
+            assert_eq!(registry.snapshot().by_id(id).unwrap().access, Access::READ_ONLY);
+            assert!(registry.remove(id).unwrap().is_none() && registry.remove(id).unwrap().is_some());
+        }
+    }
+
+    #[test]
+    fn a_region_says_whether_all_of_it_is_anonymous() {
+        let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+        let registry = Registry::new(device);
+        let (heap, constant) = (vec![0_u8; 64], "in the program's file");
+        let anonymous = |bytes: &[u8]| {
+            let range = (bytes.as_ptr().expose_provenance() as u64, bytes.len() as u64);
+            let id = registry.register(range, MemoryKind::Host, Access::FULL, true, None).unwrap();
+            registry.snapshot().by_id(id).unwrap().anonymous
+        };
+        assert!(anonymous(&heap) && !anonymous(constant.as_bytes()));
     }
 }

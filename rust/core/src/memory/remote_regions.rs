@@ -66,8 +66,12 @@ impl RemoteRegions {
 
     /// The same; `limit`: regions that are kept; `remembered`: regions that are gone and known as such.
     pub fn with_limits(regions: &[RegionEntry], limit: usize, remembered: usize) -> Self {
-        let region =
-            |entry: &RegionEntry| RemoteRegion { base: entry.base, size: entry.size, rkey: entry.rkey };
+        let region = |entry: &RegionEntry| RemoteRegion {
+            base: entry.base,
+            size: entry.size,
+            rkey: entry.rkey,
+            read_only: entry.read_only,
+        };
         let entry = |entry: &RegionEntry| Entry { id: entry.id.into(), region: region(entry), gone: false };
         let named = regions.iter().filter(|entry| entry.id != 0);
         let by_id: HashMap<_, _> =
@@ -154,17 +158,16 @@ impl State {
     /// Whether a change of this entry makes the whole table anew, as far as that can be told beforehand.
     fn makes_all_anew(&self, entry: &AnnouncedRegion) -> bool {
         entry.flags & AnnouncedRegion::KEY_IN_USE != 0
-            || self.by_id.get(&entry.id).is_some_and(|known| {
-                entry.rkey.is_some_and(|rkey| {
-                    known.region != RemoteRegion { base: entry.base, size: entry.size, rkey }
-                })
-            })
+            || self
+                .by_id
+                .get(&entry.id)
+                .is_some_and(|known| entry.rkey.is_some_and(|rkey| known.region != region_of(entry, rkey)))
     }
 
     fn put(&mut self, entry: &AnnouncedRegion, effect: &mut Effect) -> Result<(), WireError> {
         // What a later version announces without a key cannot be reached by one.
         let Some(rkey) = entry.rkey else { return Ok(()) };
-        let region = RemoteRegion { base: entry.base, size: entry.size, rkey };
+        let region = region_of(entry, rkey);
         let known = Known { region, generation: self.generation };
         let before = self.by_id.insert(entry.id, known);
         match before {
@@ -246,6 +249,11 @@ fn join_like_sizes(levels: &mut Vec<Arc<Level>>) {
         levels.truncate(levels.len() - 2);
         levels.push(Arc::new(joined));
     }
+}
+
+fn region_of(entry: &AnnouncedRegion, rkey: u32) -> RemoteRegion {
+    let read_only = entry.flags & AnnouncedRegion::READ_ONLY != 0;
+    RemoteRegion { base: entry.base, size: entry.size, rkey, read_only }
 }
 
 fn error(problem: String) -> WireError {

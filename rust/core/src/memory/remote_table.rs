@@ -14,6 +14,8 @@ pub struct RemoteRegion {
     pub size: u64,
     /// Key.
     pub rkey: u32,
+    /// It is registered for reading only: a WRITE to it would fail.
+    pub read_only: bool,
 }
 
 impl RemoteRegion {

@@ -60,6 +60,19 @@ pub enum NotifyError {
     /// The peer offered no notification channel, or it is closed.
     #[error("the connection has no notification channel")]
     NoChannel,
+    /// A transfer failed of which the calling thread knows only that it has ended: nothing was sent. Each such transfer
+    /// refuses one notification.
+    #[error(
+        "nothing was sent to {peer}, because transfer {id:#x}, which was reported as ended, is not done: {outcome}"
+    )]
+    TransferFailed {
+        /// The transfer.
+        id: u64,
+        /// The peer.
+        peer: String,
+        /// How it ended.
+        outcome: crate::transfer::Outcome,
+    },
     /// The peer does not read fast enough, or is gone, or takes no such message.
     #[error("notification to {peer}: {reason}")]
     Send {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::PoolError;
 use super::groups::Groups;
+use super::part_list::{AGE, PartList, TURN};
 use crate::fabric::QueuePair;
 use crate::memory::Recent;
 use crate::observe::Counter;
@@ -133,8 +134,11 @@ pub(super) struct Lane {
     health: LaneHealth,
     /// Groups in posting order; retired from the front.
     pub(super) groups: Groups,
-    /// Parts with something to post, served in turn.
-    pub(super) waiting: VecDeque<u32>,
+    /// All parts that were begun on it and have not ended. All have the same time limit, that of their connection's engine,
+    /// so the first of them is the first to be late.
+    pub(super) parts: PartList<AGE>,
+    /// Those with something to post, served in turn.
+    pub(super) turns: PartList<TURN>,
     /// The regions that its last transfer used.
     pub(super) recent: Recent,
     /// Whether the lane stands in the worker's ready queue.
@@ -164,7 +168,8 @@ impl Lane {
             status: setup.status,
             health: LaneHealth::Healthy,
             groups: Groups::default(),
-            waiting: VecDeque::with_capacity(8),
+            parts: PartList::default(),
+            turns: PartList::default(),
             recent: Recent::default(),
             ready: false,
             next: 0,
@@ -200,10 +205,16 @@ impl Lane {
         self.cut_short_at == Some(self.next)
     }
 
+    /// Whether it takes parts: posts them, or lets them wait for its rebuild.
+    #[inline]
+    pub(super) fn takes_parts(&self) -> bool {
+        self.is_healthy() || self.heals
+    }
+
     /// Whether what comes now is posted now: nothing stands before it.
     #[inline]
     pub(super) fn posts_at_once(&self) -> bool {
-        self.waiting.is_empty() && self.is_healthy()
+        self.turns.is_empty() && self.is_healthy()
     }
 }
 
@@ -281,7 +292,7 @@ impl Lanes {
 /// Queues a lane for posting if it has something to post and may.
 #[inline]
 pub(super) fn make_ready(lane: &mut Lane, ready: &mut VecDeque<u16>) {
-    if !lane.waiting.is_empty() && !lane.ready && lane.outstanding < lane.depth && lane.is_healthy() {
+    if !lane.turns.is_empty() && !lane.ready && lane.outstanding < lane.depth && lane.is_healthy() {
         lane.ready = true;
         ready.push_back(lane.key.index());
     }

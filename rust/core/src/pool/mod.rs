@@ -5,11 +5,13 @@
 //! worker's own thread when nobody waits.
 
 pub mod clock;
+mod early_ends;
 mod groups;
 mod lane;
 mod metrics;
 mod parking;
 mod part;
+mod part_list;
 mod request_list;
 mod shared_worker;
 mod slice;
@@ -20,6 +22,7 @@ mod thread;
 mod worker;
 mod worker_pool;
 
+pub use early_ends::EarlyEnds;
 pub use lane::{LaneHealth, LaneKey, LaneSetup, LaneStatus, LaneWatcher};
 pub use request_list::RequestList;
 pub use shared_worker::{Begun, Submission, Worker};

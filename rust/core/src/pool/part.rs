@@ -2,15 +2,18 @@
 
 use std::time::Instant;
 
+use super::part_list::{AGE, Links, NONE};
 use super::request_list::RequestList;
 use super::task::Task;
 
-/// Slots that are kept while none is in use: each look at the deadlines walks all there are.
+/// Slots that are kept while none is in use.
 const MAX_IDLE: usize = 4096;
 
 /// One part, in a worker's slab. The slot is reused, so its list's memory is too.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Part {
+    /// Its neighbours in its lane's lists; see [`PartList`](super::part_list::PartList).
+    links: [Links; 2],
     /// The transfer; `None` for a free slot.
     pub(super) task: Option<&'static Task>,
     pub(super) list: RequestList,
@@ -20,14 +23,34 @@ pub(super) struct Part {
     pub(super) outstanding: u32,
     /// Index of its lane.
     pub(super) lane: u16,
-    /// It stands in its lane's `waiting`.
+    /// It stands in its lane's `turns`.
     pub(super) waiting: bool,
+    /// The time of its transfer counts.
+    pub(super) clocked: bool,
     /// How often it was interrupted and resumed.
     pub(super) interruptions: u8,
     /// When it began, if its latency is measured.
     pub(super) begun: Option<Instant>,
     /// Where to resume: the first request that was flushed.
     pub(super) rewind: Option<usize>,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self {
+            links: [Links { before: NONE, behind: NONE }; 2],
+            task: None,
+            list: RequestList::default(),
+            cursor: 0,
+            outstanding: 0,
+            lane: 0,
+            waiting: false,
+            clocked: false,
+            interruptions: 0,
+            begun: None,
+            rewind: None,
+        }
+    }
 }
 
 impl Part {
@@ -38,10 +61,21 @@ impl Part {
         self.cursor = 0;
         self.outstanding = 0;
         self.waiting = false;
+        self.clocked = false;
         self.interruptions = 0;
         self.rewind = None;
         self.begun = None;
         self.task.take()
+    }
+
+    /// The part of its lane that was begun next.
+    pub(super) fn behind(&self) -> u32 {
+        self.links[AGE].behind
+    }
+
+    /// The part of its lane that was begun before it.
+    pub(super) fn before(&self) -> u32 {
+        self.links[AGE].before
     }
 
     pub(super) fn is_posted(&self) -> bool {
@@ -72,6 +106,12 @@ impl Parts {
     #[inline]
     pub(super) fn get(&mut self, index: u32) -> Option<&mut Part> {
         self.slots.get_mut(index as usize)
+    }
+
+    /// A part's neighbours in the list of the kind `WHICH`.
+    #[inline(always)]
+    pub(super) fn links_mut<const WHICH: usize>(&mut self, index: u32) -> Option<&mut Links> {
+        self.slots.get_mut(index as usize)?.links.get_mut(WHICH)
     }
 
     /// Gives a slot back; answers its task.

@@ -174,6 +174,12 @@ impl<'a> Cutter<'a> {
         Self { list, policy, remote_end: 0, length: 0 }
     }
 
+    /// What the list's requests do.
+    #[inline(always)]
+    pub fn opcode(&self) -> Opcode {
+        self.list.opcode
+    }
+
     /// Appends a chunk of at least one byte, whatever it is like.
     #[inline]
     pub fn push(&mut self, chunk: &Chunk) -> Result<Placed, TooManyRequests> {

@@ -157,6 +157,11 @@ impl Task {
         self.parts.load(Ordering::Acquire) == 0
     }
 
+    /// Parts that have not ended.
+    pub(super) fn parts_left(&self) -> u32 {
+        self.parts.load(Ordering::Relaxed)
+    }
+
     /// The verdict so far; final once [`Task::is_ended`].
     #[inline]
     pub fn verdict(&self) -> Verdict {
@@ -211,6 +216,11 @@ impl Task {
     /// Whether [`Task::abort`] was called for the present life.
     pub fn is_aborted(&self) -> bool {
         self.abort.load(Ordering::Relaxed) == self.life().0
+    }
+
+    /// Whether its parts are to end now rather than be moved.
+    pub(super) fn ends_early(&self) -> bool {
+        self.verdict() != Verdict::Fine || self.is_aborted()
     }
 
     /// A part has ended: nothing touches its memory any more. The last one wakes the sleepers. Called under the lock of

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use once_cell::sync::Lazy;
 
+use super::early_ends::EarlyEnds;
 use super::shared_worker::Worker;
 use super::spare_lists::SpareLists;
 use super::worker::{WorkerLimits, WorkerState};
@@ -46,6 +47,7 @@ pub struct WorkerPool {
     counters: Vec<Arc<WorkerCounters>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     spare_lists: Arc<SpareLists>,
+    early_ends: Arc<EarlyEnds>,
 }
 
 /// Pools by the address of their device, which lives as long as the pool does.
@@ -78,6 +80,7 @@ impl WorkerPool {
             counters: Vec::new(),
             threads: Mutex::default(),
             spare_lists: Arc::default(),
+            early_ends: Arc::default(),
         };
         for index in 0..count {
             let depth =
@@ -90,7 +93,7 @@ impl WorkerPool {
                 poll: options.poll_batch,
             };
             let counters = Arc::new(WorkerCounters::default());
-            let state = WorkerState::new(queue, limits, Arc::clone(&counters));
+            let state = WorkerState::new(queue, limits, Arc::clone(&counters), Arc::clone(&pool.early_ends));
             let worker = Arc::new(Worker::new(
                 state,
                 share(options.submission_queues),
@@ -118,6 +121,11 @@ impl WorkerPool {
     /// Request lists for reuse.
     pub fn spare_lists(&self) -> &SpareLists {
         &self.spare_lists
+    }
+
+    /// Where workers are told of transfers that are to end early.
+    pub fn early_ends(&self) -> &EarlyEnds {
+        &self.early_ends
     }
 
     /// What the workers have counted.

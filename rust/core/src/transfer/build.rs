@@ -58,7 +58,7 @@ fn cut_range<S: PieceSource + ?Sized>(
 ) -> Result<(), SubmitError> {
     while at < end {
         let Some(iov) = source.piece(at) else { break };
-        let chunk = sides.check(&iov, at)?;
+        let chunk = sides.check(&iov, at, cutter.opcode())?;
         at += 1;
         let placed = if chunk.length == 0 { Placed::Joined } else { push(cutter, &chunk)? };
         // Behind one that was gathered comes another such, most often.
@@ -78,7 +78,7 @@ fn cut_stripes<S: PieceSource + ?Sized>(
     cutter: &mut Cutter<'_>,
 ) -> Result<(), SubmitError> {
     for (index, iov) in source.pieces(0..source.len()).enumerate() {
-        let chunk = sides.check(&iov, index)?;
+        let chunk = sides.check(&iov, index, cutter.opcode())?;
         let (offset, length) = stripe(iov.length, index, part, of);
         if length > 0 {
             let stripe =

@@ -28,16 +28,27 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with(Access::FULL, false)
+    }
+
+    /// With such rights to our second region, and the peer's second one for reading only or not.
+    fn with(second: Access, read_only: bool) -> Self {
         let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
         let registry = Registry::new(device);
         let memory = vec![0_u8; 3 * REGION as usize];
         let start = memory.as_ptr().expose_provenance() as u64;
         let regions = [0, 2].map(|n| {
             let range = (start + n * REGION, REGION);
-            registry.register(range, MemoryKind::Host, Access::FULL, true, None).unwrap()
+            let access = if n == 0 { Access::FULL } else { second };
+            registry.register(range, MemoryKind::Host, access, true, None).unwrap()
         });
-        let remote =
-            |n: u64| RegionEntry { base: BASE + n * REGION, size: REGION, rkey: 7 + n as u32, id: 0 };
+        let remote = |n: u64| RegionEntry {
+            base: BASE + n * REGION,
+            size: REGION,
+            rkey: 7 + n as u32,
+            id: 0,
+            read_only: n == 1 && read_only,
+        };
         Self { memory, regions, registry, remote: RemoteRegions::new(&[remote(0), remote(1)]) }
     }
 
@@ -126,7 +137,7 @@ proptest! {
             let mut cutter = Cutter::new(&mut plain, policy, opcode, 0);
             for (index, piece) in pieces.iter().enumerate().filter(|(_, piece)| piece.length > 0) {
                 let snapshot = scene.registry.snapshot();
-                let region = find_local(piece, index, &snapshot).unwrap();
+                let region = find_local(piece, index, opcode, &snapshot).unwrap();
                 cutter.push(&chunk(piece, index as u32, &LocalRange::of(region))).unwrap();
             }
             prop_assert_eq!(list.contents(), plain.contents());
@@ -179,6 +190,50 @@ proptest! {
 fn policies() -> impl Strategy<Value = SlicePolicy> {
     (1usize..3000, 0usize..200, 1u32..5, prop::sample::select(vec![0u32, 100]))
         .prop_map(|(slice, fragment, sge, inline)| SlicePolicy::new(slice, fragment, 1 << 30, sge, inline))
+}
+
+/// Wherever a piece stands, and whatever the lane's last transfer was: a READ into a region that is for reading only is
+/// refused, and a WRITE to one; the other way they go.
+#[test]
+fn what_is_for_reading_only_is_not_written() {
+    let scene = Scene::with(Access::READ_ONLY, true);
+    let policy = SlicePolicy::new(0, 0, 1 << 30, 4, 0);
+    let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy };
+    let step = |regions| Step { regions, behind: (false, false), length: 64, named: true };
+    // Of each side the second region is for reading only.
+    let [plain, from, to] = [(0, 0), (1, 0), (0, 1)].map(|regions| pieces(&scene, &[step(regions)])[0]);
+    let mut recent = Recent::default();
+    let mut start = |pieces: &[Piece], opcode| {
+        for piece in pieces {
+            // The short way does not ask what a region is for.
+            if chunk_of_one(piece, &policy, &mut recent).is_some() {
+                recent.give_back();
+                assert_eq!((piece.region, piece.remote.rkey), (plain.region, plain.remote.rkey));
+            }
+        }
+        let mut list = RequestList::default();
+        let share = Share::Range { start: 0, end: pieces.len() };
+        let built = build(pieces, share, scope, opcode, &mut list, Some(&mut recent));
+        if list.shares_recent {
+            recent.give_back();
+        }
+        built
+    };
+    for _ in 0..3 {
+        start(&[plain, from, plain, from], Opcode::Write).unwrap();
+        start(&[plain, to, plain, to], Opcode::Read).unwrap();
+        for before in 0..3 {
+            let mut mixed = vec![plain; before];
+            mixed.push(from);
+            let error = start(&mixed, Opcode::Read).unwrap_err();
+            assert!(matches!(error, SubmitError::Local { iov, .. } if iov == before), "{error}");
+            assert!(error.to_string().contains("for reading only"), "{error}");
+            mixed[before] = to;
+            let error = start(&mixed, Opcode::Write).unwrap_err();
+            assert!(matches!(error, SubmitError::Remote { iov, .. } if iov == before), "{error}");
+            assert!(error.to_string().contains("for reading only"), "{error}");
+        }
+    }
 }
 
 #[test]

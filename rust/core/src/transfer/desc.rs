@@ -6,7 +6,7 @@
 pub struct RdmaDesc {
     /// Remote address.
     pub address: u64,
-    /// Bytes from there on.
+    /// Bytes from there on; see [`Iov::length`](super::Iov::length) for pieces longer than it can say.
     pub size: u32,
     /// Remote key.
     pub rkey: u32,

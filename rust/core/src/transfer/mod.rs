@@ -7,6 +7,7 @@ mod build;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod build_tests;
 mod desc;
+mod failed;
 mod free_list;
 mod home;
 mod outcomes;
@@ -19,23 +20,25 @@ mod table;
 pub use crate::fabric::{CompletionStatus, Opcode};
 pub use build::{build, chunk_of_one};
 pub use desc::{RdmaDesc, RemoteRange};
+pub use failed::Asked;
 pub use outcomes::REMEMBERED;
 pub use pieces::PieceSource;
 pub use plan::{Plan, Share};
 pub use sides::Scope;
-pub(crate) use sides::find_local;
-pub use table::{Claim, Live, Table};
+pub(crate) use sides::{READ_ONLY_THERE, find_local};
+pub use table::{Claim, Live, MOST_TRANSFERS, Table};
 
 /// One piece of a transfer as the caller names it.
 #[derive(Clone, Copy, Debug)]
 pub struct Iov {
     /// Local address: source of a WRITE, destination of a READ.
     pub local: u64,
-    /// Bytes.
+    /// Bytes. No more than the descriptor's size, unless they are more than its 32 bits can say: 4 GiB and more are checked
+    /// against the regions that the peer announced alone, and by the fabric towards memory that it did not announce.
     pub length: u64,
     /// Local region; `None` looks it up by address.
     pub region: Option<crate::memory::RegionId>,
-    /// Remote range.
+    /// Remote range; the piece begins where it does.
     pub remote: RdmaDesc,
 }
 
@@ -94,7 +97,7 @@ pub enum Outcome {
 
 /// Why a transfer failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{status} at piece {iov} of the transfer with {peer}: {reason}")]
+#[error("{status} at piece {iov} of the transfer with {peer}{}{reason}", if .reason.is_empty() { "" } else { ": " })]
 pub struct Failure {
     /// Index of the first piece known to have failed.
     pub iov: usize,
@@ -171,13 +174,35 @@ pub enum SubmitError {
     /// A call that waits for the end: the transfer ended otherwise than well.
     #[error("the transfer ended: {0}")]
     Ended(Outcome),
-    /// There is no room: a waiting queue is full (of calls that do not wait), or more than a million transfers are in
-    /// flight. Try again after something ended.
-    #[error("there is no room for more transfers")]
+    /// There is no room, and the call was not to wait: a waiting queue is full, or [`MOST_TRANSFERS`] ids are in use. Try
+    /// again after the end of some transfer has been asked for.
+    #[error("there is no room for more transfers: ask about some that have ended, then try again")]
     WouldBlock,
+    /// No id of a transfer became free until the transfer deadline.
+    #[error(
+        "all {most} transfer ids of the engine are in use, and none became free within {waited:?}: a transfer keeps its id \
+         until its end has been asked for (XferStatus, XferResult, XferWait or TestBatch), so ask about some before starting \
+         more"
+    )]
+    NoId {
+        /// [`MOST_TRANSFERS`].
+        most: usize,
+        /// How long the call has waited.
+        waited: Duration,
+    },
     /// The waiting queue stayed full until the transfer deadline.
     #[error("the waiting queue stayed full for {0:?}")]
     QueueFull(Duration),
+    /// More failed transfers of the connection are held for callers that ask only whether they have ended than an engine
+    /// keeps, see `FLAGCX_P2P_FAILED_HOLD_MS`.
+    #[error(
+        "1,048,576 failed transfers with {peer} are within FLAGCX_P2P_FAILED_HOLD_MS: ask how they ended \
+         (flagcxP2pEngineXferResult), or destroy the connection"
+    )]
+    TooManyFailures {
+        /// The peer.
+        peer: String,
+    },
     /// The connection is closed or broken beyond repair.
     #[error("connection to {peer} is down: {reason}")]
     Down {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Piece, SubmitError};
+use crate::fabric::Opcode;
 use crate::memory::{
     Hold, LocalRange, MemoryKind, NO_KEY, Recent, Region, RegionId, Registry, RemoteCheck, RemoteRegion,
     RemoteRegions, RemoteTable, Snapshot, holds,
@@ -71,17 +72,17 @@ impl<'a> Sides<'a> {
 
     /// The chunk of an iov, valid on both sides.
     #[inline(always)]
-    pub(super) fn check(&mut self, iov: &Piece, index: usize) -> Result<Chunk, SubmitError> {
+    pub(super) fn check(&mut self, iov: &Piece, index: usize, opcode: Opcode) -> Result<Chunk, SubmitError> {
         if !self.local.holds(iov.region, iov.local, iov.length) {
             std::mem::swap(&mut self.local, &mut self.other_local);
             if !self.local.holds(iov.region, iov.local, iov.length) {
-                self.local = self.look_up_local(iov, index)?;
+                self.local = self.look_up_local(iov, index, opcode)?;
             }
         }
         if !holds_remote(&self.remote, iov) {
             std::mem::swap(&mut self.remote, &mut self.other_remote);
             if !holds_remote(&self.remote, iov) {
-                self.look_up_remote(iov, index)?;
+                self.look_up_remote(iov, index, opcode)?;
             }
         }
         Ok(chunk(iov, index as u32, &self.local))
@@ -94,7 +95,12 @@ impl<'a> Sides<'a> {
     }
 
     #[inline]
-    fn look_up_local(&mut self, iov: &Piece, index: usize) -> Result<LocalRange, SubmitError> {
+    fn look_up_local(
+        &mut self,
+        iov: &Piece,
+        index: usize,
+        opcode: Opcode,
+    ) -> Result<LocalRange, SubmitError> {
         if !self.shares_recent
             && let Some(recent) = self.recent.as_deref_mut()
             && let Some(local) = recent.share(iov.region, iov.local, iov.length)
@@ -102,18 +108,21 @@ impl<'a> Sides<'a> {
             self.shares_recent = true;
             return Ok(local);
         }
-        self.find_local(iov, index)
+        self.find_local(iov, index, opcode)
     }
 
     #[inline(never)]
-    fn find_local(&mut self, iov: &Piece, index: usize) -> Result<LocalRange, SubmitError> {
+    fn find_local(&mut self, iov: &Piece, index: usize, opcode: Opcode) -> Result<LocalRange, SubmitError> {
         let registry = self.scope.local;
         let snapshot = self.snapshot.get_or_insert_with(|| registry.snapshot());
-        let region = find_local(iov, index, snapshot)?;
+        let region = find_local(iov, index, opcode, snapshot)?;
         if region.kind == MemoryKind::Device && !self.scope.carries_gpu {
             return Err(local_error(iov, index, LOCAL_GPU));
         }
-        if let Some(recent) = self.recent.as_deref_mut() {
+        // One that is only read is looked up by each transfer: whoever finds the recent one does not ask what it is for.
+        if region.access.local_write
+            && let Some(recent) = self.recent.as_deref_mut()
+        {
             if self.shares_recent && recent.is_shared(region.id) {
                 return Ok(LocalRange::of(region));
             }
@@ -134,18 +143,18 @@ impl<'a> Sides<'a> {
     }
 
     #[inline]
-    fn look_up_remote(&mut self, iov: &Piece, index: usize) -> Result<(), SubmitError> {
+    fn look_up_remote(&mut self, iov: &Piece, index: usize, opcode: Opcode) -> Result<(), SubmitError> {
         if let Some(recent) = &self.recent
             && holds_remote(&recent.remote, iov)
         {
             self.remote = recent.remote;
             return Ok(());
         }
-        self.find_remote(iov, index)
+        self.find_remote(iov, index, opcode)
     }
 
     #[inline(never)]
-    fn find_remote(&mut self, iov: &Piece, index: usize) -> Result<(), SubmitError> {
+    fn find_remote(&mut self, iov: &Piece, index: usize, opcode: Opcode) -> Result<(), SubmitError> {
         // A descriptor's size is 32 bits wide; longer iovs are checked against the peer's table alone.
         if iov.length > u64::from(iov.remote.size) && iov.length <= u64::from(u32::MAX) {
             return Err(remote_error(iov, index, "is longer than its descriptor"));
@@ -156,9 +165,14 @@ impl<'a> Sides<'a> {
         let remote = self.scope.remote;
         let table = self.table.get_or_insert_with(|| remote.table());
         match table.check(iov.remote.rkey, iov.remote.address, iov.length) {
+            RemoteCheck::Inside(region) if region.read_only && opcode == Opcode::Write => {
+                Err(remote_error(iov, index, READ_ONLY_THERE))
+            }
             RemoteCheck::Inside(region) => {
                 self.remote = region;
-                if let Some(recent) = self.recent.as_deref_mut() {
+                if !region.read_only
+                    && let Some(recent) = self.recent.as_deref_mut()
+                {
                     recent.remote = region;
                 }
                 Ok(())
@@ -210,9 +224,22 @@ pub(super) fn chunk(iov: &Piece, index: u32, local: &LocalRange) -> Chunk {
     }
 }
 
-/// The region of `regions` that holds the local range of iov `index`.
+/// The region of `regions` that holds the local range of iov `index`, which `opcode` reads or writes.
 #[cold]
 pub(crate) fn find_local<'a>(
+    iov: &Piece,
+    index: usize,
+    opcode: Opcode,
+    regions: &'a Snapshot,
+) -> Result<&'a Arc<Region>, SubmitError> {
+    let region = find_holding(iov, index, regions)?;
+    match opcode == Opcode::Read && !region.access.local_write {
+        true => Err(local_error(iov, index, READ_ONLY_HERE)),
+        false => Ok(region),
+    }
+}
+
+fn find_holding<'a>(
     iov: &Piece,
     index: usize,
     regions: &'a Snapshot,
@@ -229,6 +256,11 @@ pub(crate) fn find_local<'a>(
             .ok_or_else(|| local_error(iov, index, "is in no registered region")),
     }
 }
+
+const READ_ONLY_HERE: &str = "is in a region that is registered for reading only, and a READ writes there: register \
+                              writable memory, without the flag";
+/// Of a WRITE to a region that the peer has announced as such.
+pub(crate) const READ_ONLY_THERE: &str = "is in a region that the peer has registered for reading only";
 
 #[cold]
 fn local_error(iov: &Piece, index: usize, problem: &'static str) -> SubmitError {

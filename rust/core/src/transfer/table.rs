@@ -2,9 +2,11 @@
 //! recognised for what it is and never reaches a stranger's transfer.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use once_cell::race::OnceRef;
 
+use super::failed::{Asked, FailedTransfers, Limits};
 use super::free_list::{FreeList, Taken};
 use super::home::{HOMES, Home};
 use super::outcomes::{End, Ends, Failures};
@@ -16,6 +18,10 @@ use crate::sync::{Mutex, Ordering, lock};
 /// One less than indices allow: the highest index means none.
 const CHUNKS: usize = (1 << SLOT_BITS) / CHUNK - 1;
 
+/// Transfers that one engine may have at a time: in flight, or ended and not yet asked about. 64 places for each worker
+/// are only taken by transfers of one piece.
+pub const MOST_TRANSFERS: usize = CHUNKS * CHUNK;
+
 /// All transfers of one engine.
 #[derive(Debug)]
 pub struct Table {
@@ -26,18 +32,30 @@ pub struct Table {
     /// How transfers ended that were in none of `homes`.
     ends: Box<Ends>,
     failures: Failures,
+    /// Those that are not to read as ended yet.
+    failed: Mutex<FailedTransfers>,
     /// One for each worker.
     homes: [Home; HOMES],
 }
 
 impl Default for Table {
+    /// A table without a hold.
     fn default() -> Self {
+        Self::new(Duration::ZERO)
+    }
+}
+
+impl Table {
+    /// An empty table; failed transfers read as ended to callers of [`Table::has_failed_ended`] only `failed_hold` after
+    /// their [`Table::set_aside`].
+    pub fn new(failed_hold: Duration) -> Self {
         Self {
             chunks: (0..CHUNKS).map(|_| OnceRef::new()).collect(),
             free: FreeList::default(),
             growth: Mutex::new(0),
             ends: Box::default(),
             failures: Failures::default(),
+            failed: Mutex::new(FailedTransfers::new(failed_hold, Limits::DEFAULT)),
             homes: Default::default(),
         }
     }
@@ -66,7 +84,7 @@ impl Claim {
 }
 
 impl Table {
-    /// Takes a free slot; `None` when there are 1,048,512 slots, those of workers among them, and none is free.
+    /// Takes a free slot; `None` when there are [`MOST_TRANSFERS`] slots, those of workers among them, and none is free.
     #[inline]
     pub fn claim(&self) -> Option<Claim> {
         let Taken { index, slot, number } = self.take_free().or_else(|| self.grow())?;
@@ -130,12 +148,19 @@ impl Table {
     /// Releases an ended transfer and answers its outcome; `None` if somebody else just did.
     #[cold]
     pub fn release(&self, live: &Live, peer: impl FnOnce() -> String) -> Option<Outcome> {
+        let (end, outcome) = self.outcome_of(live, peer)?;
+        self.keep_details(live.id, &outcome);
+        self.record_and_free(live, end).then_some(outcome)
+    }
+
+    /// How an ended transfer ended; `None` if its slot is not its own any more.
+    fn outcome_of(&self, live: &Live, peer: impl FnOnce() -> String) -> Option<(End, Outcome)> {
         let verdict = live.slot.task.verdict();
         let failure = if verdict == Verdict::Failed { live.slot.task.failure() } else { None };
         if !live.is_current() {
             return None;
         }
-        let (end, outcome) = match verdict {
+        Some(match verdict {
             Verdict::Fine => (End::Done, Outcome::Done),
             Verdict::TimedOut => (End::TimedOut, Outcome::TimedOut),
             Verdict::Cancelled => (End::Cancelled, Outcome::Cancelled),
@@ -147,11 +172,15 @@ impl Table {
                     peer: peer(),
                     reason: failure.map_or_else(String::new, |failure| failure.reason),
                 };
-                self.failures.keep(live.id, &failure);
                 (End::Failed, Outcome::Failed(failure))
             }
-        };
-        self.record_and_free(live, end).then_some(outcome)
+        })
+    }
+
+    fn keep_details(&self, id: TransferId, outcome: &Outcome) {
+        if let Outcome::Failed(failure) = outcome {
+            self.failures.keep(id, failure);
+        }
     }
 
     /// Records how a transfer ended and frees its slot; false if somebody else just did.
@@ -165,6 +194,15 @@ impl Table {
         self.ends.record(live.id, end);
         let cleared = live.slot.clear(live.id.0);
         if cleared {
+            self.recycle((live.id.0 & SLOT_MASK) as u32, live.slot);
+        }
+        cleared
+    }
+
+    /// Frees the slot of a transfer; false if another thread just did.
+    fn free(&self, live: &Live) -> bool {
+        let cleared = live.slot.clear(live.id.0);
+        if cleared && live.slot.home().is_none() {
             self.recycle((live.id.0 & SLOT_MASK) as u32, live.slot);
         }
         cleared
@@ -235,6 +273,70 @@ impl Table {
         let first = *made as u32;
         *made += CHUNK;
         Some((slots, first))
+    }
+}
+
+/// Failed transfers whose caller asks only whether they have ended; see [`FailedTransfers`].
+impl Table {
+    /// Frees the slot of a transfer that has ended. One that failed or timed out is kept, and its hold begins; answers
+    /// that outcome.
+    #[cold]
+    pub fn set_aside(&self, live: &Live, asked: Asked, peer: impl FnOnce() -> String) -> Option<Outcome> {
+        let (end, outcome) = self.outcome_of(live, peer)?;
+        if matches!(end, End::Done | End::Cancelled) {
+            self.record_and_free(live, end);
+            return None;
+        }
+        // Under the lock until the slot is free, so that each reader finds the transfer here or there, and once.
+        let mut failed = lock(&self.failed);
+        if !live.is_current() {
+            return None;
+        }
+        failed.keep(live.id, &outcome, asked);
+        if !self.free(live) {
+            failed.take(live.id);
+            return None;
+        }
+        Some(outcome)
+    }
+
+    /// Whether a failed transfer that was set aside reads as ended; `None` for any other.
+    pub fn has_failed_ended(&self, id: TransferId, asked: Asked) -> Option<bool> {
+        lock(&self.failed).has_ended(id, asked)
+    }
+
+    /// The outcome of a failed transfer that was set aside, which is then remembered as others are.
+    pub fn take_failed(&self, id: TransferId) -> Option<Outcome> {
+        let mut failed = lock(&self.failed);
+        let (end, outcome) = failed.take(id)?;
+        // Before the lock is given back: each reader finds the outcome here or there.
+        self.remember(id, end, &outcome);
+        Some(outcome)
+    }
+
+    /// The next failed transfer of a connection that the thread was told to have ended, and not that it failed.
+    pub fn take_refusal(&self, connection: u64, thread: usize) -> Option<(TransferId, Outcome)> {
+        let mut failed = lock(&self.failed);
+        let (id, end, outcome) = failed.take_refusal(connection, thread)?;
+        self.remember(id, end, &outcome);
+        Some((id, outcome))
+    }
+
+    /// Whether a connection may start transfers, as far as its failed ones are concerned.
+    pub fn has_room_for_failures(&self, connection: u64) -> bool {
+        lock(&self.failed).has_room(connection, Instant::now())
+    }
+
+    /// Forgets the failed transfers that were set aside for a connection.
+    pub fn forget_failed(&self, connection: u64) {
+        lock(&self.failed).forget(connection);
+    }
+
+    fn remember(&self, id: TransferId, end: End, outcome: &Outcome) {
+        self.keep_details(id, outcome);
+        if let Some(slot) = self.slot((id.0 & SLOT_MASK) as u32) {
+            self.ends_at_home(slot).unwrap_or(&self.ends).record(id, end);
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::fabric::{
-    Access, Batch, Completion, CompletionQueue, Device, MemoryRange, MemoryRegion, Opcode, Posted, QueuePair,
-    QueuePairCaps, Sge, WorkRequest,
+    Access, Backing, Batch, Completion, CompletionQueue, Device, MemoryRange, MemoryRegion, Opcode, Posted,
+    QueuePair, QueuePairCaps, Sge, WorkRequest,
 };
 
 use super::Rig;
@@ -34,7 +34,14 @@ impl Window {
     pub fn with_access(device: &Arc<dyn Device>, length: usize, fill: u8, access: Access) -> Self {
         let bytes = vec![fill; length].into_boxed_slice();
         let address = bytes.as_ptr() as u64;
-        let range = MemoryRange { address, length: length as u64, access, dma_buf: None, cpu_address: None };
+        let range = MemoryRange {
+            address,
+            length: length as u64,
+            access,
+            dma_buf: None,
+            cpu_address: None,
+            backing: Backing::Unknown,
+        };
         Self { region: device.register(&range).unwrap(), bytes }
     }
 

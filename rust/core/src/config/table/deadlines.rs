@@ -12,6 +12,12 @@ variables! {
         .changes("How long a transfer may take before it ends as timed out; 0 for no limit.")
         .when("Higher for very large transfers over slow paths; lower to fail fast.")
         .example("5000");
+    FAILED_HOLD_MS = Variable::integer("FLAGCX_P2P_FAILED_HOLD_MS", 35_000, 0, DAY_MS)
+        .unit("ms")
+        .read_by("transfer")
+        .changes("How long flagcxP2pEngineXferStatus keeps answering false for a transfer that failed or timed out, counted from its first such answer, unless the caller asks how it ended; after that it answers true, and the next notification of that thread is refused. 0: true at once.")
+        .when("0 where every transfer is followed by a notification (NIXL); above the caller's own limit where it takes true for success (Mooncake: 30 s).")
+        .example("0");
     CONNECT_TIMEOUT_MS = Variable::integer("FLAGCX_P2P_CONNECT_TIMEOUT_MS", 10_000, 1, DAY_MS)
         .unit("ms")
         .read_by("control")

@@ -71,7 +71,7 @@ pub(super) async fn exchange_regions(
     match named {
         // What has no id cannot be taken away again: it is told afterwards, with its long one.
         true => ours.retain(|entry| entry.id != 0),
-        false => take_ids_off(&mut ours),
+        false => take_extras_off(&mut ours),
     }
     let count = (ours.len() as u32).to_le_bytes();
     let count = dialogue.exchange_frames(step, Tag::RegionCount, count.len(), |_| count.to_vec()).await?;
@@ -89,13 +89,13 @@ pub(super) async fn exchange_regions(
     let table = dialogue.exchange_frames(step, Tag::Regions, size, |_| encode_regions(&ours)).await?;
     let mut theirs = decode_regions(&table).map_err(|error| dialogue.fail(step, error))?;
     if !named {
-        take_ids_off(&mut theirs);
+        take_extras_off(&mut theirs);
     }
     Ok(theirs)
 }
 
-fn take_ids_off(regions: &mut [RegionEntry]) {
+fn take_extras_off(regions: &mut [RegionEntry]) {
     for region in regions {
-        region.id = 0;
+        (region.id, region.read_only) = (0, false);
     }
 }

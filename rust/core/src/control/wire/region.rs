@@ -18,23 +18,36 @@ pub struct RegionEntry {
     /// Remote key.
     pub rkey: u32,
     /// Names it in the changes that are told later, see [`super::AnnouncedRegion::id`]; 0 for a region that they do not
-    /// name. In bytes that the original engine leaves unused.
+    /// name. Less than 2^31. In bytes that the original engine leaves unused, as is `read_only`.
     pub id: u32,
+    /// Its peers may read it only.
+    pub read_only: bool,
 }
 
 impl RegionEntry {
+    /// The first id that an entry does not hold.
+    pub const ID_LIMIT: u32 = 1 << 31;
+
     fn encode(&self) -> [u8; REGION_SIZE] {
+        let read_only = if self.read_only { Self::ID_LIMIT } else { 0 };
         Record::new()
             .put(0, &self.base.to_le_bytes())
             .put(8, &self.size.to_le_bytes())
             .put(16, &self.rkey.to_le_bytes())
-            .put(20, &self.id.to_le_bytes())
+            .put(20, &(self.id | read_only).to_le_bytes())
             .0
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let fields = Fields::new("region entry", bytes, REGION_SIZE)?;
-        Ok(Self { base: fields.u64(0)?, size: fields.u64(8)?, rkey: fields.u32(16)?, id: fields.u32(20)? })
+        let last = fields.u32(20)?;
+        Ok(Self {
+            base: fields.u64(0)?,
+            size: fields.u64(8)?,
+            rkey: fields.u32(16)?,
+            id: last % Self::ID_LIMIT,
+            read_only: last >= Self::ID_LIMIT,
+        })
     }
 }
 

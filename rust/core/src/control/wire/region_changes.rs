@@ -57,7 +57,7 @@ pub struct AnnouncedRegion {
     pub base: u64,
     /// Bytes.
     pub size: u64,
-    /// [`AnnouncedRegion::KEY_IN_USE`].
+    /// [`AnnouncedRegion::KEY_IN_USE`], [`AnnouncedRegion::READ_ONLY`].
     pub flags: u32,
     /// Remote key, on the first rail. A region without one cannot be reached by it.
     pub rkey: Option<u32>,
@@ -66,6 +66,8 @@ pub struct AnnouncedRegion {
 impl AnnouncedRegion {
     /// Of a region that is gone: its key names other memory by now, which is not announced.
     pub const KEY_IN_USE: u32 = 1;
+    /// Peers may read it only. An engine that does not know the flag meets the refusal of the fabric.
+    pub const READ_ONLY: u32 = 2;
 }
 
 impl RegionChanges {

@@ -1,4 +1,4 @@
-//! Is a range of addresses memory that may be used? Asked once, when it is registered.
+//! Is a range of addresses memory that may be used? Asked when it is registered, and when a copy has failed.
 #![allow(unsafe_code, reason = "system calls that take an address")]
 
 use std::ffi::c_void;
@@ -10,18 +10,20 @@ use rustix::mm::{Advice, madvise};
 const CHUNK_PAGES: usize = 16 * 1024;
 
 /// Refuses with `EFAULT` a range that is not mapped from end to end, or whose first or last page cannot be used
-/// as wanted (`writable`). Touches the contents of no page.
+/// as wanted (`writable`). Brings these two pages in, and touches the contents of no other.
 pub(super) fn check_range(address: u64, length: u64, writable: bool) -> Result<(), Errno> {
+    check_mapped(address, length)?;
     let page = rustix::param::page_size() as u64;
-    let end = address.checked_add(length).ok_or(Errno::FAULT)?;
-    let first = address / page * page;
-    let last = (end - 1) / page * page;
-    check_mapped(first, last - first + page, page)?;
-    check_page(first, page, writable)?;
-    check_page(last, page, writable)
+    check_page(address / page * page, page, writable)?;
+    check_page((address + (length - 1)) / page * page, page, writable)
 }
 
-fn check_mapped(start: u64, length: u64, page: u64) -> Result<(), Errno> {
+/// Refuses with `EFAULT` a range that is not mapped from end to end. Touches no page.
+pub(super) fn check_mapped(address: u64, length: u64) -> Result<(), Errno> {
+    let page = rustix::param::page_size() as u64;
+    let end = address.checked_add(length).ok_or(Errno::FAULT)?;
+    let start = address / page * page;
+    let length = (end - 1) / page * page - start + page;
     let mut residency = vec![0_u8; CHUNK_PAGES.min(usize::try_from(length / page).unwrap_or(CHUNK_PAGES))];
     let chunk = residency.len() as u64 * page;
     let mut done = 0;

@@ -13,7 +13,7 @@ use super::identity::random;
 use super::mapping::SharedArray;
 use super::probe;
 use super::table::{REGION_SLOTS, RegionEntry, RegionView, key_of};
-use crate::fabric::{FabricError, MemoryRange, MemoryRegion};
+use crate::fabric::{Backing, FabricError, MemoryRange, MemoryRegion};
 use crate::sync::{Mutex, lock};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -112,11 +112,10 @@ impl RegionTable {
         if (range.access.remote_write || range.access.remote_atomic) && !range.access.local_write {
             return refuse(Errno::INVAL, "remote writing needs local writing");
         }
-        if let Err(errno) = probe::check_range(range.address, range.length, range.access.local_write) {
-            return refuse(
-                errno,
-                "the range must be mapped, and writable unless registered for reading only",
-            );
+        if range.backing == Backing::Unknown
+            && let Err(errno) = probe::check_mapped(range.address, range.length)
+        {
+            return refuse(errno, "the range must be mapped from end to end");
         }
         let Some((slot, generation)) = lock(&self.slots).take() else {
             return refuse(Errno::NOMEM, "the device's region table is full");
@@ -235,6 +234,7 @@ mod tests {
             access: Access::FULL,
             dma_buf: None,
             cpu_address: None,
+            backing: Backing::Unknown,
         }
     }
 

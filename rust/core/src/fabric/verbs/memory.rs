@@ -181,17 +181,23 @@ fn hint(errno: i32, range: &MemoryRange) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fabric::Backing;
 
     fn range() -> MemoryRange {
-        MemoryRange { address: 4096, length: 1 << 30, access: Access::FULL, dma_buf: None, cpu_address: None }
+        MemoryRange {
+            address: 4096,
+            length: 1 << 30,
+            access: Access::FULL,
+            dma_buf: None,
+            cpu_address: None,
+            backing: Backing::Unknown,
+        }
     }
 
     #[test]
     fn rights_map_one_to_one() {
         assert_eq!(access_flags(&Access::FULL), 0xf);
-        let read_only =
-            Access { local_write: false, remote_write: false, remote_atomic: false, ..Access::FULL };
-        assert_eq!(access_flags(&read_only), flag::IBV_ACCESS_REMOTE_READ.0);
+        assert_eq!(access_flags(&Access::READ_ONLY), flag::IBV_ACCESS_REMOTE_READ.0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::*;
 use crate::memory::RemoteRegions;
 
 fn region(number: u64) -> RemoteRegion {
-    RemoteRegion { base: number << 12, size: 1 << 12, rkey: number as u32 }
+    RemoteRegion { base: number << 12, size: 1 << 12, rkey: number as u32, read_only: false }
 }
 
 fn ids(changes: &RegionChanges) -> Vec<u64> {
@@ -104,6 +104,18 @@ fn peers_hear_of_a_key_that_is_in_use_again() {
     assert!(history.key_in_use(7) && !history.key_in_use(7) && !history.key_in_use(8));
     let told = tell(&history, &mut cursor);
     assert_eq!((told[0].entries[0].id, told[0].entries[0].flags), (1, AnnouncedRegion::KEY_IN_USE));
+}
+
+#[test]
+fn peers_hear_what_they_may_only_read() {
+    let mut history = History::default();
+    let mut cursor = history.table().1;
+    history.add(RemoteRegion { read_only: true, ..region(1) });
+    history.add(region(2));
+    let flags = |told: &[RegionChanges]| told[0].entries.iter().map(|entry| entry.flags).collect::<Vec<_>>();
+    assert_eq!(flags(&tell(&history, &mut cursor)), [AnnouncedRegion::READ_ONLY, 0]);
+    let (table, _) = history.table();
+    assert_eq!(table.iter().map(|entry| entry.read_only).collect::<Vec<_>>(), [true, false]);
 }
 
 /// What happens to a history and to the peers of its engine.

@@ -1,6 +1,6 @@
 //! Completions: what they retire, what they fail, and what becomes of a lane in ERROR.
 
-use super::{RequestFailure, Verdict, WorkerState, condemn};
+use super::{RequestFailure, Verdict, WorkerState, condemn, fail};
 use crate::fabric::{Completion, CompletionStatus, FabricError};
 use crate::observe::WorkerCounters;
 use crate::pool::lane::{Lane, LaneHealth, LaneKey, break_lane, make_ready};
@@ -69,12 +69,13 @@ impl WorkerState {
                 part.rewind = Some(at);
             }
         } else if let Some(task) = part.task {
-            task.fail(RequestFailure {
+            let failure = RequestFailure {
                 iov: part.list.iov(at),
                 status: completion.status,
                 vendor_error: completion.vendor_error,
                 reason: lane.status.reason(),
-            });
+            };
+            fail(&self.early_ends, task, failure);
             self.counters.failed();
         }
         let part_over = part.outstanding == 0 && part.task.is_some_and(|t| t.verdict() != Verdict::Fine);
@@ -82,9 +83,6 @@ impl WorkerState {
             break_lane(lane, &completion.status.to_string());
         }
         if part_over {
-            if part.waiting {
-                lane.waiting.retain(|&waiting| waiting != part_index);
-            }
             self.end_part(part_index);
         }
         self.settle_lane(index);
@@ -102,17 +100,16 @@ impl WorkerState {
         lane.groups.clear();
         let reason = lane.status.reason();
         let heals = lane.heals;
-        for part_index in 0..self.parts.slots() {
-            let Some(part) = self.parts.get(part_index).filter(|part| part.lane == index) else { continue };
+        let mut next = lane.parts.first();
+        while let Some(part) = self.parts.get(next) {
+            let part_index = std::mem::replace(&mut next, part.behind());
             if let Some(cursor) = part.rewind.take() {
                 part.cursor = cursor;
                 part.interruptions += 1;
                 if !part.waiting {
                     part.waiting = true;
                     self.unposted += 1;
-                    if let Some(lane) = self.lanes.at(index) {
-                        lane.waiting.push_back(part_index);
-                    }
+                    lane.turns.push_back(&mut self.parts, part_index);
                 }
             }
         }
@@ -130,11 +127,11 @@ impl WorkerState {
         let Some(lane) = self.lanes.at(index) else {
             return;
         };
-        let waiting: Vec<u32> = lane.waiting.drain(..).collect();
+        let waiting: Vec<u32> = std::iter::from_fn(|| lane.turns.pop_front(&mut self.parts)).collect();
         let posted: Vec<u32> = lane.groups.iter().map(|group| group.part).collect();
         for part_index in posted {
             if let Some(task) = self.parts.get(part_index).and_then(|part| part.task) {
-                condemn(task, verdict, reason);
+                condemn(&self.early_ends, task, verdict, reason);
             }
         }
         for part_index in waiting {
@@ -142,7 +139,7 @@ impl WorkerState {
             self.unposted -= u32::from(std::mem::take(&mut part.waiting));
             part.rewind = None;
             if let Some(task) = part.task {
-                condemn(task, verdict, reason);
+                condemn(&self.early_ends, task, verdict, reason);
             }
             if part.outstanding == 0 {
                 self.end_part(part_index);
@@ -199,6 +196,7 @@ fn retire(lane: &mut Lane, parts: &mut Parts, end: u32, counters: &WorkerCounter
                 lane.recent.give_back();
             }
             let task = part.vacate();
+            lane.parts.remove(parts, part_index);
             parts.give(part_index);
             if let Some(task) = task {
                 task.end_part();

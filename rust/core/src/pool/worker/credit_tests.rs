@@ -92,7 +92,8 @@ impl Bench {
     fn new(lanes: usize, cq_depth: u32, depth: u32, list: usize, poll: usize) -> Self {
         let nic = FakeNic::new(cq_depth);
         let limits = WorkerLimits { posted: u32::MAX, list, poll };
-        let mut state = WorkerState::new(nic.queue(), limits, Arc::new(WorkerCounters::default()));
+        let mut state =
+            WorkerState::new(nic.queue(), limits, Arc::new(WorkerCounters::default()), Arc::default());
         let lanes = (0..lanes)
             .map(|_| {
                 let status = Arc::new(LaneStatus::new(None));

@@ -1,6 +1,6 @@
 //! What must not go on for ever: transfers past their deadline or aborted, lanes that do not drain.
 
-use super::{Verdict, WorkerState};
+use super::{Task, Verdict, WorkerState};
 use crate::pool::clock;
 use crate::pool::lane::{LaneHealth, break_lane};
 
@@ -36,45 +36,77 @@ impl WorkerState {
             return;
         }
         self.check_drains(now);
-        let mut waited = false;
-        for part_index in 0..self.parts.slots() {
-            let Some(part) = self.parts.get(part_index) else { continue };
-            let Some(task) = part.task else { continue };
-            let late = task.is_late(now);
-            if late && task.condemn(Verdict::TimedOut) {
-                self.counters.timed_out();
-            }
-            let forced = late || task.is_aborted();
-            if !forced && task.verdict() == Verdict::Fine {
-                continue;
-            }
-            let (lane_index, idle) = (part.lane, part.outstanding == 0);
-            if idle {
-                waited |= part.waiting;
-                self.end_part(part_index);
-            } else if forced
-                && let Some(lane) = self.lanes.at(lane_index)
-                && lane.is_healthy()
-            {
-                // The only way to make the device let go of memory before it is done with it.
-                break_lane(
-                    lane,
-                    if late { "a transfer passed its deadline" } else { "a transfer was cancelled" },
-                );
-            }
+        for index in self.lanes.places() {
+            self.start_clocks(index, now);
+            self.end_late(index, now);
         }
-        if waited {
-            self.strike_ended();
+        self.end_condemned();
+    }
+
+    /// The time of parts that were begun since the last look counts from now on.
+    fn start_clocks(&mut self, index: u16, now: u64) {
+        let Some(mut next) = self.lanes.at(index).map(|lane| lane.parts.last()) else { return };
+        while let Some(part) = self.parts.get(next).filter(|part| !part.clocked) {
+            part.clocked = true;
+            if let Some(task) = part.task {
+                task.is_late(now);
+            }
+            next = part.before();
         }
     }
 
-    /// Takes those that have ended out of every lane's `waiting`: once for all of them, for they may be a million.
-    fn strike_ended(&mut self) {
-        for index in self.lanes.places() {
-            if let Some(lane) = self.lanes.at(index) {
-                lane.waiting.retain(|&waiting| self.parts.get(waiting).is_some_and(|part| part.waiting));
+    /// Ends the parts of a lane that are late. They stand first, as all parts of a lane have the same time limit; looks at
+    /// no more than these and the next one.
+    fn end_late(&mut self, index: u16, now: u64) {
+        let Some(mut next) = self.lanes.at(index).map(|lane| lane.parts.first()) else { return };
+        while let Some(part) = self.parts.get(next) {
+            let Some(task) = part.task.filter(|task| task.is_late(now)) else { return };
+            let part_index = std::mem::replace(&mut next, part.behind());
+            if task.condemn(Verdict::TimedOut) {
+                self.counters.timed_out();
+                self.early_ends.note_others(task);
+            }
+            self.end_now(part_index, Some("a transfer passed its deadline"));
+        }
+    }
+
+    /// Ends the parts of transfers that were told to end early.
+    fn end_condemned(&mut self) {
+        let mut condemned = std::mem::take(&mut self.condemned);
+        if self.early_ends.changed(&mut self.early_ends_seen) {
+            condemned.clear();
+            for index in self.lanes.places() {
+                let Some(mut next) = self.lanes.at(index).map(|lane| lane.parts.first()) else { continue };
+                while let Some(part) = self.parts.get(next) {
+                    let part_index = std::mem::replace(&mut next, part.behind());
+                    if part.task.is_some_and(Task::ends_early) {
+                        condemned.push(part_index);
+                    }
+                }
             }
         }
+        condemned.retain(|&part_index| {
+            let Some(part) = self.parts.get(part_index) else { return false };
+            let Some(task) = part.task.filter(|task| task.ends_early()) else { return false };
+            !self.end_now(part_index, task.is_aborted().then_some("a transfer was cancelled"))
+        });
+        self.condemned = condemned;
+    }
+
+    /// Ends a part if the device has nothing of it. If it has and there is a reason to `force` it, the lane goes to ERROR:
+    /// the only way to make the device let go of memory before it is done with it.
+    fn end_now(&mut self, part_index: u32, force: Option<&str>) -> bool {
+        let Some(part) = self.parts.get(part_index) else { return true };
+        if part.outstanding == 0 {
+            self.end_part(part_index);
+            return true;
+        }
+        if let Some(reason) = force
+            && let Some(lane) = self.lanes.at(part.lane)
+        {
+            break_lane(lane, reason);
+        }
+        false
     }
 
     /// A flush that does not come must not hold a transfer for ever.

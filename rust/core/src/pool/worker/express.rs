@@ -46,6 +46,7 @@ impl WorkerState {
         }
         let chunk = wanted.chunk(&mut lane.recent)?;
         let index = self.parts.claim();
+        lane.parts.push_back(&mut self.parts, index);
         let part = self.parts.get(index)?;
         // From here on `release` gives the region back.
         (part.lane, part.list.shares_recent) = (key.index(), true);

@@ -73,7 +73,9 @@ impl WorkerState {
             return false;
         }
         lane.set_health(LaneHealth::Closed, reason);
+        let left = lane.parts.first();
         self.lanes.take(key);
+        self.end_all(left, verdict, reason);
         true
     }
 
@@ -84,18 +86,23 @@ impl WorkerState {
         let _ = lane.queue_pair.set_error();
         let status = Arc::clone(&lane.status);
         self.posted = self.posted.saturating_sub(lane.outstanding);
+        let first = lane.parts.first();
         // Destroying the queue pair is what makes the parts' memory safe to give back.
         drop(lane);
-        // All of the lane's: one that was flushed whole and waits for the others' flush is in no list of the lane.
-        for part_index in 0..self.parts.slots() {
-            let Some(part) = self.parts.get(part_index).filter(|part| part.lane == key.index()) else {
-                continue;
-            };
-            let Some(task) = part.task else { continue };
-            condemn(task, verdict, reason);
+        self.end_all(first, verdict, reason);
+        status.set(LaneHealth::Closed, reason);
+    }
+
+    /// Ends the parts of a lane that was taken out, from `first`, its oldest, on.
+    fn end_all(&mut self, first: u32, verdict: Verdict, reason: &str) {
+        let mut next = first;
+        while let Some(part) = self.parts.get(next) {
+            let part_index = std::mem::replace(&mut next, part.behind());
+            if let Some(task) = part.task {
+                condemn(&self.early_ends, task, verdict, reason);
+            }
             self.end_part(part_index);
         }
-        status.set(LaneHealth::Closed, reason);
     }
 
     /// Lets go of a region that is being deregistered, as soon as no part uses it.
@@ -125,6 +132,7 @@ impl WorkerState {
             if shared || part.list.holds.iter().any(|hold| hold.region().id == region) {
                 task.condemn(Verdict::TimedOut);
                 task.abort(task.life());
+                self.early_ends.note();
                 self.next_deadline_check = 0;
             }
         }

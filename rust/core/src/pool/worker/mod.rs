@@ -20,6 +20,7 @@ pub use express::OneRequest;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::early_ends::EarlyEnds;
 use super::lane::{LaneKey, Lanes};
 use super::part::Parts;
 use super::request_list::RequestList;
@@ -69,8 +70,14 @@ pub struct WorkerState {
     ready: VecDeque<u16>,
     /// Requests outstanding over all lanes.
     posted: u32,
-    /// Parts that stand in some lane's `waiting`.
+    /// Parts that stand in some lane's `turns`.
     unposted: u32,
+    /// Parts of transfers that were told to end early, and that could not be ended yet. May name others that have taken
+    /// their places.
+    condemned: Vec<u32>,
+    early_ends: Arc<EarlyEnds>,
+    /// Of `early_ends`: what has been looked for.
+    early_ends_seen: u64,
     next_deadline_check: u64,
     steps: u32,
     counters: Arc<WorkerCounters>,
@@ -79,8 +86,13 @@ pub struct WorkerState {
 }
 
 impl WorkerState {
-    /// A worker over `queue`.
-    pub fn new(queue: Box<dyn CompletionQueue>, limits: WorkerLimits, counters: Arc<WorkerCounters>) -> Self {
+    /// A worker over `queue`. All workers of a pool share `early_ends`.
+    pub fn new(
+        queue: Box<dyn CompletionQueue>,
+        limits: WorkerLimits,
+        counters: Arc<WorkerCounters>,
+        early_ends: Arc<EarlyEnds>,
+    ) -> Self {
         let limits = WorkerLimits {
             posted: limits.posted.min(queue.depth()).max(1),
             list: limits.list.clamp(1, LIST_IN_CACHE),
@@ -95,6 +107,9 @@ impl WorkerState {
             ready: VecDeque::new(),
             posted: 0,
             unposted: 0,
+            condemned: Vec::new(),
+            early_ends,
+            early_ends_seen: 0,
             next_deadline_check: 0,
             steps: 0,
             counters,
@@ -116,10 +131,15 @@ impl WorkerState {
         task: &'static Task,
         build: impl FnOnce(&mut RequestList, Option<&mut Recent>) -> Result<(), E>,
     ) -> Result<(), E> {
+        let Some(lane) = self.lanes.get(key).filter(|lane| lane.takes_parts()) else {
+            let mut list = RequestList::default();
+            return build(&mut list, None).map(|()| self.refuse(task, &mut list));
+        };
         let index = self.parts.claim();
+        lane.parts.push_back(&mut self.parts, index);
         let Some(part) = self.parts.get(index) else { return Ok(()) };
         part.lane = key.index();
-        let built = build(&mut part.list, self.lanes.get(key).map(|lane| &mut lane.recent));
+        let built = build(&mut part.list, Some(&mut lane.recent));
         if built.is_err() || part.list.is_empty() {
             self.release(index);
             if built.is_ok() {
@@ -134,18 +154,29 @@ impl WorkerState {
     }
 
     /// Begins a part whose list was built outside the lock. Answers the list that its slot had, for reuse.
-    pub fn adopt(&mut self, key: LaneKey, task: &'static Task, list: RequestList) -> RequestList {
+    pub fn adopt(&mut self, key: LaneKey, task: &'static Task, mut list: RequestList) -> RequestList {
+        let Some(lane) = self.lanes.get(key).filter(|lane| lane.takes_parts() && !list.is_empty()) else {
+            self.refuse(task, &mut list);
+            return list;
+        };
         let index = self.parts.claim();
+        lane.parts.push_back(&mut self.parts, index);
         let Some(part) = self.parts.get(index) else { return list };
         let spare = std::mem::replace(&mut part.list, list);
-        if part.list.is_empty() {
-            self.parts.release(index);
-            task.end_part();
-            return spare;
-        }
         (part.task, part.lane) = (Some(task), key.index());
         self.start(key, index);
         spare
+    }
+
+    /// Ends a part that is not begun, because its lane is down or because it has nothing to move.
+    #[cold]
+    fn refuse(&self, task: &Task, list: &mut RequestList) {
+        if !list.is_empty() {
+            condemn(&self.early_ends, task, Verdict::Failed, "the lane is down");
+        }
+        // Before the end is known: its memory may be taken away then.
+        list.clear();
+        task.end_part();
     }
 
     /// One turn: poll, retire, post, now and then look at deadlines.
@@ -189,8 +220,11 @@ impl WorkerState {
     }
 
     fn end_part(&mut self, index: u32) {
-        if let Some(part) = self.parts.get(index) {
-            self.unposted -= u32::from(part.waiting);
+        if let Some(part) = self.parts.get(index).filter(|part| part.waiting) {
+            self.unposted -= 1;
+            if let Some(lane) = self.lanes.at(part.lane) {
+                lane.turns.remove(&mut self.parts, index);
+            }
         }
         if let Some(task) = self.release(index) {
             task.end_part();
@@ -200,24 +234,35 @@ impl WorkerState {
     /// Gives a part's slot back, and what it holds; answers its task.
     fn release(&mut self, index: u32) -> Option<&'static Task> {
         let part = self.parts.get(index)?;
-        if part.list.shares_recent
-            && let Some(lane) = self.lanes.at(part.lane)
-        {
-            lane.recent.give_back();
+        if let Some(lane) = self.lanes.at(part.lane) {
+            if part.list.shares_recent {
+                lane.recent.give_back();
+            }
+            lane.parts.remove(&mut self.parts, index);
         }
         self.parts.release(index)
     }
 }
 
-fn condemn(task: &Task, verdict: Verdict, reason: &str) {
+fn condemn(early_ends: &EarlyEnds, task: &Task, verdict: Verdict, reason: &str) {
     if verdict == Verdict::Failed {
-        task.fail(RequestFailure {
-            iov: 0,
-            status: CompletionStatus::Flushed,
-            vendor_error: 0,
-            reason: reason.to_owned(),
-        });
+        fail(
+            early_ends,
+            task,
+            RequestFailure {
+                iov: 0,
+                status: CompletionStatus::Flushed,
+                vendor_error: 0,
+                reason: reason.to_owned(),
+            },
+        );
     } else {
         task.condemn(verdict);
+        early_ends.note_others(task);
     }
+}
+
+fn fail(early_ends: &EarlyEnds, task: &Task, failure: RequestFailure) {
+    task.fail(failure);
+    early_ends.note_others(task);
 }

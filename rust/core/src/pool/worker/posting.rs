@@ -3,7 +3,7 @@
 use std::num::NonZeroI32;
 use std::time::Instant;
 
-use super::{RequestFailure, WorkerLimits, WorkerState, condemn};
+use super::{RequestFailure, WorkerLimits, WorkerState, fail};
 use crate::fabric::CompletionStatus;
 use crate::observe::WorkerCounters;
 use crate::pool::groups::Group;
@@ -26,13 +26,7 @@ impl WorkerState {
     #[inline(always)]
     pub(super) fn start(&mut self, key: LaneKey, part_index: u32) {
         let Some(part) = self.parts.get(part_index) else { return };
-        let Some(lane) = self.lanes.get(key).filter(|lane| lane.is_healthy() || lane.heals) else {
-            if let Some(task) = part.task {
-                condemn(task, Verdict::Failed, "the lane is down");
-            }
-            self.end_part(part_index);
-            return;
-        };
+        let Some(lane) = self.lanes.get(key) else { return };
         count(lane, part.list.first, part.list.bytes, &mut part.begun, &self.counters);
         if !lane.posts_at_once() {
             self.queue_part(key.index(), part_index);
@@ -56,7 +50,7 @@ impl WorkerState {
         let (Some(lane), Some(part)) = (self.lanes.at(index), self.parts.get(part_index)) else { return };
         part.waiting = true;
         self.unposted += 1;
-        lane.waiting.push_back(part_index);
+        lane.turns.push_back(&mut self.parts, part_index);
         make_ready(lane, &mut self.ready);
     }
 
@@ -86,7 +80,7 @@ impl WorkerState {
         if !lane.is_healthy() {
             return ListEnd::Posted(0);
         }
-        let Some(part_index) = lane.waiting.pop_front() else { return ListEnd::Posted(0) };
+        let Some(part_index) = lane.turns.pop_front(&mut self.parts) else { return ListEnd::Posted(0) };
         let Some(part) = self.parts.get(part_index) else { return ListEnd::Posted(0) };
         part.waiting = false;
         self.unposted -= 1;
@@ -125,7 +119,7 @@ impl WorkerState {
         if part.waiting && part.is_posted() {
             part.waiting = false;
             self.unposted -= 1;
-            lane.waiting.retain(|&waiting| waiting != part_index);
+            lane.turns.remove(&mut self.parts, part_index);
         }
     }
 
@@ -135,12 +129,13 @@ impl WorkerState {
         let (Some(lane), Some(part)) = (self.lanes.at(index), self.parts.get(part_index)) else { return };
         let reason = format!("post refused: {}", std::io::Error::from_raw_os_error(errno));
         if let Some(task) = part.task {
-            task.fail(RequestFailure {
+            let failure = RequestFailure {
                 iov: part.list.iov(part.cursor),
                 status: CompletionStatus::LocalQpOperation,
                 vendor_error: 0,
                 reason: reason.clone(),
-            });
+            };
+            fail(&self.early_ends, task, failure);
         }
         break_lane(lane, &reason);
         if part.outstanding == 0 {

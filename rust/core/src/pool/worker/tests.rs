@@ -41,7 +41,8 @@ impl Bench {
         let nic = FakeNic::new(64);
         nic.state().silent = true;
         let limits = WorkerLimits { posted: 64, list: 16, poll: 16 };
-        let mut state = WorkerState::new(nic.queue(), limits, Arc::new(WorkerCounters::default()));
+        let mut state =
+            WorkerState::new(nic.queue(), limits, Arc::new(WorkerCounters::default()), Arc::default());
         let status = Arc::new(LaneStatus::new(None));
         let setup = LaneSetup { status: Arc::clone(&status), heals: true };
         let lane = state.add_lane(nic.pair(CAPS).0, setup).unwrap();
@@ -52,6 +53,14 @@ impl Bench {
     fn begin(&mut self) -> &'static Task {
         let task = Task::lasting();
         task.start(1, TimeLimit::NEVER);
+        self.begin_part(task);
+        task
+    }
+
+    /// The same with so many milliseconds from the first look on.
+    fn begin_within(&mut self, milliseconds: u64) -> &'static Task {
+        let task = Task::lasting();
+        task.start(1, TimeLimit::new(std::time::Duration::from_millis(milliseconds)));
         self.begin_part(task);
         task
     }
@@ -130,6 +139,7 @@ fn many_waiting_parts_end_together() {
     (0..PARTS).for_each(|_| bench.begin_part(task));
     let after = bench.begin();
     task.condemn(Verdict::Cancelled);
+    bench.state.early_ends.note();
     let start = std::time::Instant::now();
     bench.step(10);
     assert!(task.is_ended() && !after.is_ended());
@@ -143,6 +153,96 @@ fn many_waiting_parts_end_together() {
     assert!(bench.state.parts.slots() > PARTS);
     bench.step(10);
     assert_eq!(bench.state.parts.slots(), 0);
+}
+
+/// Each look costs what expires, however many wait: with looks at all of them this took minutes.
+#[test]
+fn of_many_that_wait_those_that_are_late_end_and_the_others_cost_nothing() {
+    const AT_A_TIME: usize = 50;
+    const TIMES: usize = 2000;
+    let mut bench = Bench::new();
+    bench.state.break_lane(bench.lane, "test");
+    let start = std::time::Instant::now();
+    let limit = 10 * TIMES as u64;
+    let mut tasks = Vec::new();
+    for _ in 0..TIMES {
+        tasks.extend((0..AT_A_TIME).map(|_| bench.begin_within(limit)));
+        bench.step(10);
+    }
+    for late in tasks.chunks(AT_A_TIME) {
+        assert!(late.iter().all(|task| !task.is_ended()));
+        bench.step(10);
+        assert!(late.iter().all(|task| task.is_ended() && task.verdict() == Verdict::TimedOut));
+    }
+    assert_eq!((bench.state.part_count(), bench.state.has_backlog()), (0, false));
+    assert!(start.elapsed().as_secs() < 5, "took {:?}", start.elapsed());
+}
+
+#[test]
+fn a_part_that_was_interrupted_keeps_its_deadline_before_younger_ones() {
+    let mut bench = Bench::new();
+    let oldest = bench.begin_within(100);
+    bench.step(10);
+    let middle = bench.begin_within(100);
+    bench.step(10);
+    bench.state.break_lane(bench.lane, "test");
+    let youngest = bench.begin_within(100);
+    bench.step(10);
+    for index in [0, 1] {
+        bench.complete(index, CompletionStatus::Flushed);
+    }
+    for (late, others) in [(oldest, vec![middle, youngest]), (middle, vec![youngest]), (youngest, vec![])] {
+        while !late.is_ended() {
+            assert!(bench.now < 200);
+            bench.step(5);
+        }
+        assert_eq!(late.verdict(), Verdict::TimedOut);
+        assert!(others.iter().all(|task| !task.is_ended()), "at {}", bench.now);
+    }
+    assert_eq!(bench.state.part_count(), 0);
+}
+
+/// The lanes of a worker may be of engines with other limits.
+#[test]
+fn each_lane_has_a_limit_of_its_own() {
+    let mut bench = Bench::new();
+    let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: true };
+    let other = bench.state.add_lane(bench.nic.pair(CAPS).0, setup).unwrap();
+    let forever = bench.begin();
+    let slow = bench.begin_within(1000);
+    bench.lane = other;
+    let quick = bench.begin_within(20);
+    bench.step(10);
+    bench.step(20);
+    assert!(!quick.is_ended(), "the device has it");
+    bench.complete(2, CompletionStatus::Flushed);
+    assert_eq!((quick.is_ended(), quick.verdict()), (true, Verdict::TimedOut));
+    assert_eq!(bench.status.health(), LaneHealth::Healthy);
+    for index in [0, 1] {
+        bench.complete(index, CompletionStatus::Success);
+    }
+    assert!(forever.is_ended() && slow.is_ended() && slow.verdict() == Verdict::Fine);
+}
+
+/// One part of it fails on one lane; what waits on another is told, and ends although nothing is late or posted there.
+#[test]
+fn parts_on_other_lanes_end_with_the_first_that_fails() {
+    let mut bench = Bench::new();
+    let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: true };
+    let (first, other) = (bench.lane, bench.state.add_lane(bench.nic.pair(CAPS).0, setup).unwrap());
+    bench.state.break_lane(other, "test");
+    let task = Task::lasting();
+    task.start(2, TimeLimit::NEVER);
+    bench.begin_part(task);
+    bench.lane = other;
+    bench.begin_part(task);
+    let waiting = bench.begin();
+    bench.step(10);
+    bench.complete(0, CompletionStatus::RemoteAccess);
+    assert_eq!((task.is_ended(), bench.status.health()), (false, LaneHealth::Drained));
+    bench.step(10);
+    assert_eq!((task.is_ended(), task.verdict(), waiting.is_ended()), (true, Verdict::Failed, false));
+    assert!(bench.state.close_lane(first, Verdict::Cancelled, "test"));
 }
 
 #[test]

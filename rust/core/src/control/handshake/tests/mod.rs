@@ -99,8 +99,19 @@ fn limits_with_key(byte: u8) -> Limits {
 
 fn regions(count: u64) -> Vec<RegionEntry> {
     (0..count)
-        .map(|index| RegionEntry { base: index << 20, size: 1 << 16, rkey: index as u32 + 1, id: 0 })
+        .map(|index| RegionEntry {
+            base: index << 20,
+            size: 1 << 16,
+            rkey: index as u32 + 1,
+            id: 0,
+            read_only: false,
+        })
         .collect()
+}
+
+/// The same with what only an engine of ours is told.
+fn regions_of_ours(count: u64) -> Vec<RegionEntry> {
+    (1..).zip(regions(count)).map(|(id, region)| RegionEntry { id, read_only: true, ..region }).collect()
 }
 
 fn side<'a>(gpu_index: i32, regions: &'a dyn Fn() -> Vec<RegionEntry>) -> LocalSide<'a> {
@@ -175,7 +186,7 @@ fn responder(limits: Limits) -> (SocketAddr, thread::JoinHandle<Outcome>) {
     let thread = thread::spawn(move || {
         let mut lanes = FakeLanes::new(200);
         let stream = listener.accept_by(Some(soon())).unwrap();
-        (respond(stream, &side(2, &|| regions(3)), &mut lanes, &limits), lanes)
+        (respond(stream, &side(2, &|| regions_of_ours(3)), &mut lanes, &limits), lanes)
     });
     (target, thread)
 }

@@ -58,7 +58,7 @@ pub(super) fn check(peer: &Peer, lanes: &FakeLanes) {
     let original = PeerCapabilities { ours: false, lanes: LaneCapabilities::ORIGINAL };
     assert_eq!((peer.capabilities, lanes.peer), (original, Some(original)));
     assert_eq!((peer.gpu_index, peer.lanes, peer.local, peer.same_process), (6, 2, true, false));
-    assert_eq!(peer.regions, [RegionEntry { base: 0x1000, size: 0x2000, rkey: 3, id: 0 }]);
+    assert_eq!(peer.regions, [RegionEntry { base: 0x1000, size: 0x2000, rkey: 3, id: 0, read_only: false }]);
     assert_eq!(lanes.peer_qpns(), [50, 51]);
 }
 
@@ -105,7 +105,9 @@ pub(super) fn answer_handle(bootstrap: &Stream) -> Stream {
     send(bootstrap, &[&frame(2, &[1, 0, 0, 0])]);
     assert_eq!(bytes(bootstrap, 12), frame(2, &[3, 0, 0, 0]));
     send(bootstrap, &[&frame(3, &REGION)]);
-    assert_eq!(bytes(bootstrap, 8 + 72)[..8], frame(3, &[0; 72])[..8]);
+    let table = bytes(bootstrap, 8 + 72);
+    assert_eq!(table[..8], frame(3, &[0; 72])[..8]);
+    assert!(table[8..].chunks(24).all(|entry| entry[20..] == [0; 4]), "what is ours alone: {table:?}");
     assert_eq!(
         bootstrap.read_exact_by(&mut [0], soon()).unwrap_err().kind(),
         std::io::ErrorKind::UnexpectedEof

@@ -1,0 +1,121 @@
+//! All ids of an engine's transfers are in use: what calls that start one do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
+use crate::transfer::{Claim, Iov, MOST_TRANSFERS, Outcome, Status, SubmitError};
+
+const LIMIT: Duration = Duration::from_millis(500);
+
+/// Two engines, each with 4 KiB.
+struct Pair {
+    client: Arc<Engine>,
+    here: Arc<Connection>,
+    source: RegisteredBuffer,
+    target: RegisteredBuffer,
+    _server: Arc<Engine>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let config = Config::from_source(&|name| match name {
+            "FLAGCX_P2P_BIND" => Some("127.0.0.1".to_owned()),
+            "FLAGCX_P2P_XFER_TIMEOUT_MS" => Some(LIMIT.as_millis().to_string()),
+            _ => None,
+        });
+        let fabric = FabricOptions { choice: FabricChoice::Software, ..FabricOptions::default() };
+        let devices = Some(Arc::new(DeviceList::open(&fabric).unwrap()));
+        let (config, options) = (Arc::new(config), EngineOptions { gpu_index: 0, devices });
+        let client = Engine::open(Arc::clone(&config), options.clone()).unwrap();
+        let server = Engine::open(config, options).unwrap();
+        let (source, target) = (client.allocate(4096).unwrap(), server.allocate(4096).unwrap());
+        server.start_rpc_server().unwrap();
+        let here =
+            client.connect(&server.address().to_string(), server.rpc_port().unwrap(), 0, false).unwrap();
+        Self { client, here, source, target, _server: server }
+    }
+
+    fn iov(&self) -> [Iov; 1] {
+        let remote = self.here.describe_remote(self.target.address(), 4096).unwrap();
+        [Iov { local: self.source.address(), length: 4096, region: Some(self.source.region()), remote }]
+    }
+
+    /// Takes all ids that are left.
+    fn take_all(&self) -> Vec<Claim> {
+        std::iter::from_fn(|| self.client.context().unwrap().transfers.claim()).collect()
+    }
+
+    fn give_back(&self, claim: Claim) {
+        self.client.context().unwrap().transfers.abandon(claim);
+    }
+}
+
+#[test]
+fn a_call_waits_for_an_id_until_one_is_free_or_its_time_is_over() {
+    let pair = Pair::new();
+    let (here, iov) = (&pair.here, pair.iov());
+    assert!(pair.source.write(0, &[7; 4096]));
+    let ended = here.try_submit(Opcode::Write, &iov).unwrap();
+    let mut taken = pair.take_all();
+    assert_eq!(taken.len() + 1, MOST_TRANSFERS);
+
+    // No thread asks about any.
+    assert_eq!(here.try_submit(Opcode::Write, &iov), Err(SubmitError::WouldBlock));
+    let start = Instant::now();
+    let refused = here.submit(Opcode::Write, &iov).unwrap_err();
+    assert_eq!(refused, SubmitError::NoId { most: MOST_TRANSFERS, waited: LIMIT });
+    assert!(start.elapsed() >= LIMIT, "waited {:?}", start.elapsed());
+    let text = refused.to_string();
+    assert!(text.contains("1048512") && text.contains("XferStatus"), "{text}");
+
+    // One does while the call waits.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| here.submit(Opcode::Write, &iov));
+        std::thread::sleep(LIMIT / 10);
+        assert!(!waiting.is_finished());
+        assert_eq!(here.wait(ended, LIMIT), Status::Ended(Outcome::Done));
+        let id = waiting.join().unwrap().unwrap();
+        taken.extend(pair.take_all());
+        // The call's own id is free again now, for itself.
+        assert_eq!(here.wait(id, LIMIT), Status::Ended(Outcome::Done));
+        assert!(here.try_submit(Opcode::Write, &iov).is_ok());
+    });
+
+    // The connection is closed while one waits.
+    taken.extend(pair.take_all());
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| here.submit(Opcode::Write, &iov));
+        std::thread::sleep(LIMIT / 10);
+        here.close();
+        let refused = waiting.join().unwrap();
+        assert!(matches!(refused, Err(SubmitError::Down { .. })), "{refused:?}");
+    });
+    taken.into_iter().for_each(|claim| pair.give_back(claim));
+}
+
+/// Of a single piece it may be one of the places that a worker keeps to itself.
+#[test]
+fn a_place_of_a_worker_is_found_as_well() {
+    let pair = Pair::new();
+    let (here, iov) = (&pair.here, pair.iov());
+    // The worker keeps some as soon as a transfer goes the short way, as all do that are like the one before.
+    for _ in 0..20 {
+        let id = here.submit(Opcode::Write, &iov).unwrap();
+        assert_eq!(here.wait(id, LIMIT), Status::Ended(Outcome::Done));
+    }
+    let taken = pair.take_all();
+    let kept = MOST_TRANSFERS - taken.len();
+    assert!(kept > 0, "no place is kept by the worker");
+    for _ in 0..kept {
+        here.submit(Opcode::Write, &iov).unwrap();
+    }
+    assert_eq!(here.try_submit(Opcode::Write, &iov), Err(SubmitError::WouldBlock));
+    taken.into_iter().for_each(|claim| pair.give_back(claim));
+}

@@ -1,0 +1,54 @@
+//! What registration finds out about host memory, and what it makes of that.
+
+use super::inspect::{CpuAccess, Inaccessible, inspect};
+use super::readable::is_readable;
+use super::registry::RegistryError;
+use crate::fabric::{Backing, FabricError};
+
+/// A look at a range before it is registered. The default has seen nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct HostLook {
+    /// The CPU cannot access all of it. A NIC may: it can be memory of a device that no runtime of the process knows.
+    pub(super) inaccessible: Option<Inaccessible>,
+    /// Some of it is not writable.
+    pub(super) read_only: bool,
+    pub(super) backing: Backing,
+    /// The mappings leave open whether the CPU can read it.
+    doubtful: bool,
+}
+
+impl HostLook {
+    pub(super) fn at(address: u64, length: u64) -> Self {
+        match inspect(address, length) {
+            Err(inaccessible) => Self { inaccessible: Some(inaccessible), ..Self::default() },
+            Ok(None) => Self { doubtful: true, ..Self::default() },
+            Ok(Some(found)) => {
+                let read_only = found.access == CpuAccess::ReadOnly;
+                if read_only {
+                    tracing::info!(
+                        "memory {address:#x}+{length} is not writable: registered for reading only"
+                    );
+                }
+                Self {
+                    inaccessible: None,
+                    read_only,
+                    backing: if found.anonymous { Backing::Anonymous } else { Backing::Mapped },
+                    doubtful: found.device,
+                }
+            }
+        }
+    }
+
+    /// Whether the CPU may read it. Touches pages, where the mappings do not say.
+    pub(super) fn is_readable(&self, address: u64, length: u64) -> bool {
+        self.inaccessible.is_none() && (!self.doubtful || is_readable(address, length))
+    }
+
+    /// The error of a provider that has refused the range, with the place where it cannot be accessed if that is why.
+    pub(super) fn explain(&self, error: FabricError) -> RegistryError {
+        match (&error, self.inaccessible) {
+            (FabricError::Call { errno: libc::EFAULT, .. }, Some(inaccessible)) => inaccessible.into(),
+            _ => error.into(),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What the mappings of a range say of it. Pure: mappings and file sizes come from the caller.
+
+use rustix::param::page_size;
+
+use super::mapping::{MappedFile, Mapping};
+use super::source::Covering;
+use super::{CpuAccess, Inaccessible, InaccessibleReason, Inspection};
+
+/// What `address..address + length` is. `covering` answers the mapping that holds an address, if one does; it is asked in
+/// ascending order. `size` answers the bytes of a mapping's file; `None` if they do not matter, or are not known.
+///
+/// `Ok(None)`: `covering` failed.
+pub(super) fn judge(
+    address: u64,
+    length: u64,
+    covering: Covering<'_>,
+    size: impl Fn(&Mapping, &MappedFile) -> Option<u64>,
+) -> Result<Option<Inspection>, Inaccessible> {
+    let end = address.saturating_add(length);
+    let refuse = |at: u64, reason| Err(Inaccessible { address, length, offset: at - address, reason });
+    let mut inspection = Inspection { access: CpuAccess::ReadWrite, anonymous: true, device: false };
+    let mut at = address;
+    while at < end {
+        let Ok(found) = covering(at) else { return Ok(None) };
+        let Some(mapping) = found.filter(|mapping| mapping.start <= at && at < mapping.end) else {
+            return refuse(at, InaccessibleReason::NotMapped);
+        };
+        if !mapping.readable {
+            return refuse(at, InaccessibleReason::NotReadable);
+        }
+        if let Some(file) = &mapping.file
+            && let Some(file_size) = size(&mapping, file)
+        {
+            let accessible = accessible_end(&mapping, file, file_size);
+            if accessible < mapping.end.min(end) {
+                return refuse(at.max(accessible), InaccessibleReason::BeyondEndOfFile { file_size });
+            }
+        }
+        if !mapping.writable {
+            inspection.access = CpuAccess::ReadOnly;
+        }
+        inspection.anonymous &= mapping.file.is_none();
+        inspection.device |= mapping.file.as_ref().is_some_and(MappedFile::is_device);
+        at = mapping.end;
+    }
+    Ok(Some(inspection))
+}
+
+/// The address behind the last page of the mapping that the file has bytes for: all of that page can be accessed.
+fn accessible_end(mapping: &Mapping, file: &MappedFile, file_size: u64) -> u64 {
+    let whole_pages = file_size.checked_next_multiple_of(page_size() as u64).unwrap_or(u64::MAX);
+    mapping.start.saturating_add(whole_pages.saturating_sub(file.offset))
+}
+
+#[cfg(test)]
+#[cfg(not(flagcx_p2p_loom))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io;
+    use std::path::PathBuf;
+
+    const PAGE: u64 = 4096;
+
+    /// Mappings one behind the other from page 1 on, of so many pages: (kind, pages).
+    #[derive(Clone, Copy, Debug)]
+    enum Kind {
+        Hole,
+        Anonymous,
+        ReadOnly,
+        NoAccess,
+        /// With so many bytes in the file behind the offset of the mapping.
+        File(u64),
+    }
+
+    fn kinds() -> impl Strategy<Value = Vec<(Kind, u64)>> {
+        let kind = prop_oneof![
+            1 => Just(Kind::Hole),
+            8 => Just(Kind::Anonymous),
+            4 => Just(Kind::ReadOnly),
+            1 => Just(Kind::NoAccess),
+            6 => (0_u64..6 * PAGE).prop_map(Kind::File),
+        ];
+        proptest::collection::vec((kind, 1_u64..5), 1..8)
+    }
+
+    /// Where each mapping begins.
+    fn laid_out(kinds: &[(Kind, u64)]) -> Vec<(u64, u64, Kind)> {
+        let mut at = PAGE;
+        let place = |(kind, pages): &(Kind, u64)| {
+            let start = at;
+            at += pages * PAGE;
+            (start, at, *kind)
+        };
+        kinds.iter().map(place).collect()
+    }
+
+    fn look(layout: &[(u64, u64, Kind)], address: u64) -> Option<Mapping> {
+        let (start, end, kind) = *layout.iter().find(|(start, end, _)| (*start..*end).contains(&address))?;
+        let file = MappedFile { offset: 7 * PAGE, inode: 1, device: (0, 1), name: PathBuf::from("/f") };
+        let (readable, writable, file) = match kind {
+            Kind::Hole => return None,
+            Kind::Anonymous => (true, true, None),
+            Kind::ReadOnly => (true, false, None),
+            Kind::NoAccess => (false, false, None),
+            Kind::File(_) => (true, true, Some(file)),
+        };
+        Some(Mapping { start, end, readable, writable, file })
+    }
+
+    fn size_in(layout: &[(u64, u64, Kind)], mapping: &Mapping) -> Option<u64> {
+        match layout.iter().find(|(start, ..)| *start == mapping.start)?.2 {
+            Kind::File(bytes) => Some(7 * PAGE + bytes),
+            _ => None,
+        }
+    }
+
+    /// The reason why one byte cannot be accessed.
+    fn obstacle(layout: &[(u64, u64, Kind)], address: u64) -> Option<InaccessibleReason> {
+        let Some((start, _, kind)) = layout.iter().find(|(start, end, _)| (*start..*end).contains(&address))
+        else {
+            return Some(InaccessibleReason::NotMapped);
+        };
+        match kind {
+            Kind::Hole => Some(InaccessibleReason::NotMapped),
+            Kind::NoAccess => Some(InaccessibleReason::NotReadable),
+            Kind::File(bytes) if (address - start) / PAGE >= bytes.div_ceil(PAGE) => {
+                Some(InaccessibleReason::BeyondEndOfFile { file_size: 7 * PAGE + bytes })
+            }
+            _ => None,
+        }
+    }
+
+    proptest! {
+        /// Against a look at every byte's page.
+        #[test]
+        fn says_what_byte_by_byte_would(kinds in kinds(), first in 0_u64..20 * PAGE, length in 1_u64..20 * PAGE) {
+            let layout = laid_out(&kinds);
+            let address = PAGE / 2 + first;
+            let answer =
+                judge(address, length, &mut |at| Ok(look(&layout, at)), |mapping, _| size_in(&layout, mapping));
+            let pages = (address / PAGE..=(address + length - 1) / PAGE).map(|page| (page * PAGE).max(address));
+            let bad = pages.clone().find_map(|at| Some((at - address, obstacle(&layout, at)?)));
+            match (bad, answer) {
+                (Some((offset, reason)), Err(error)) => {
+                    prop_assert_eq!((error.address, error.length), (address, length));
+                    prop_assert_eq!((error.offset, error.reason), (offset, reason));
+                }
+                (None, Ok(Some(inspection))) => {
+                    let of_page = |at| layout.iter().find(|(start, end, _)| (*start..*end).contains(&at)).unwrap().2;
+                    let writable = pages.clone().all(|at| !matches!(of_page(at), Kind::ReadOnly));
+                    let anonymous = pages.clone().all(|at| !matches!(of_page(at), Kind::File(_)));
+                    prop_assert_eq!(inspection.access == CpuAccess::ReadWrite, writable);
+                    prop_assert_eq!(inspection.anonymous, anonymous);
+                }
+                (bad, answer) => prop_assert!(false, "{:?} against {:?}", bad, answer),
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_that_fails_says_nothing() {
+        let answer = judge(PAGE, 1, &mut |_| Err(io::ErrorKind::PermissionDenied.into()), |_, _| None);
+        assert_eq!(answer, Ok(None));
+    }
+
+    #[test]
+    fn the_end_of_the_address_space_is_an_end() {
+        let mapping =
+            Mapping { start: u64::MAX - PAGE, end: u64::MAX, readable: true, writable: true, file: None };
+        let answer = judge(u64::MAX - 10, 10, &mut |_| Ok(Some(mapping.clone())), |_, _| None);
+        assert!(answer.unwrap().unwrap().anonymous);
+    }
+}

@@ -1,0 +1,274 @@
+//! Memory that is not all of the ordinary kind: what registers, as what, and what transfers of it do on each path.
+#![allow(unsafe_code, reason = "maps memory and registers it by address")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is how it tells"
+)]
+
+#[cfg(feature = "verbs")]
+mod nullverbs;
+mod pages;
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::engine::{Engine, EngineError, EngineOptions, RegisterOptions};
+use flagcx_p2p::fabric::{Access, CompletionStatus, DeviceList, Opcode};
+use flagcx_p2p::memory::{InaccessibleReason, MemoryKind, RegionId, RegistryError};
+use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, SubmitError};
+use pages::{PAGE, Pages, Rights};
+use support::{Pair, eventually, outcome, pattern};
+
+const LENGTH: u64 = 4 * PAGE;
+
+/// One way for the bytes, and the stand-in NIC that it needs, if it does.
+struct Way {
+    name: &'static str,
+    devices: Option<Arc<DeviceList>>,
+    #[cfg(feature = "verbs")]
+    _standin: Option<nullverbs::Standin>,
+}
+
+impl Way {
+    fn pair(&self) -> Pair {
+        let path: &[(&str, &str)] = match self.name {
+            "verbs" => &[],
+            path => &[("FLAGCX_P2P_PATH", path)],
+        };
+        let path = [&[("FLAGCX_P2P_BIND", "127.0.0.1")], path].concat();
+        let Some(devices) = &self.devices else { return Pair::with(LENGTH as usize, &path) };
+        let config = support::config(&path);
+        let engine = || {
+            let options = EngineOptions { gpu_index: 0, devices: Some(Arc::clone(devices)) };
+            Engine::open(Arc::clone(&config), options).unwrap()
+        };
+        Pair::between(engine(), engine(), LENGTH as usize)
+    }
+}
+
+fn ways() -> Vec<Way> {
+    let software = |name| Way {
+        name,
+        devices: None,
+        #[cfg(feature = "verbs")]
+        _standin: None,
+    };
+    let mut ways: Vec<_> = ["in-process", "cross-memory", "tcp"].map(software).into();
+    #[cfg(feature = "verbs")]
+    {
+        let standin = nullverbs::Standin::new(&[]);
+        let devices = flagcx_p2p::fabric::verbs::open(&standin.options()).unwrap();
+        ways.push(Way {
+            name: "verbs",
+            devices: Some(Arc::new(DeviceList::of(devices))),
+            _standin: Some(standin),
+        });
+    }
+    ways
+}
+
+/// Memory that registers for reading only: by itself, or because the flag says so.
+fn read_only_kinds() -> Vec<(&'static str, Pages, Access)> {
+    let content = pattern(5, LENGTH as usize);
+    let protected = |pages: Pages| {
+        pages.fill(&content);
+        pages.protect(0, LENGTH, Rights::READ);
+        pages
+    };
+    let page_within = Pages::anonymous(LENGTH, Rights::WRITE);
+    page_within.fill(&content);
+    page_within.protect(2 * PAGE, PAGE, Rights::READ);
+    let flagged = Pages::anonymous(LENGTH, Rights::WRITE);
+    flagged.fill(&content);
+    vec![
+        ("anonymous", protected(Pages::anonymous(LENGTH, Rights::WRITE)), Access::FULL),
+        ("one page", page_within, Access::FULL),
+        ("shared", protected(Pages::memfd(LENGTH, LENGTH, Rights::WRITE)), Access::FULL),
+        ("file", Pages::file(&content, Rights::READ), Access::FULL),
+        ("flag", flagged, Access::READ_ONLY),
+    ]
+}
+
+fn register(
+    engine: &Engine,
+    (address, length): (u64, u64),
+    kind: MemoryKind,
+    access: Access,
+    announced: bool,
+) -> Result<RegionId, EngineError> {
+    let options = RegisterOptions { kind, access, announced, dma_buf: None };
+    // SAFETY: the tests keep what they register mapped until its engine is gone, and look at it past the compiler's back.
+    unsafe { engine.register(address, length, options) }
+}
+
+fn submit(pair: &Pair, opcode: Opcode, iov: Iov) -> Result<Outcome, SubmitError> {
+    pair.here.submit(opcode, &[iov][..]).map(|id| outcome(&pair.here, id))
+}
+
+/// As the peer's memory: READ gives its bytes; a WRITE is refused at once where the peer is known to have it for reading only, else
+/// fails as remote access, and changes nothing.
+#[test]
+fn peers_read_what_is_for_reading_only_and_do_not_write_it() {
+    for way in ways() {
+        for ((name, memory, access), kind) in
+            read_only_kinds().into_iter().zip([MemoryKind::Probe, MemoryKind::Host].into_iter().cycle())
+        {
+            let case = format!("{name}, {}", way.name);
+            let pair = way.pair();
+            let region = register(&pair.server, memory.range(), kind, access, true).unwrap();
+            let remote = pair.here.describe_remote(memory.address(), LENGTH as u32).unwrap();
+            let whole = Iov { local: pair.source.address(), length: LENGTH, region: None, remote };
+            // Twice: the second finds what the first has left on the lane.
+            for _ in 0..2 {
+                assert!(pair.source.write(0, &vec![0xee; LENGTH as usize]));
+                assert_eq!(submit(&pair, Opcode::Read, whole).unwrap(), Outcome::Done, "{case}");
+                assert_eq!(support::content(&pair.source), memory.bytes(), "{case}");
+                let refused = submit(&pair, Opcode::Write, whole).unwrap_err();
+                assert!(matches!(refused, SubmitError::Remote { iov: 0, .. }), "{case}: {refused}");
+                assert!(refused.to_string().contains("for reading only"), "{case}: {refused}");
+            }
+            let before = memory.bytes();
+            // Of a region that it is told nothing of, the peer learns it from the fabric.
+            assert!(pair.server.deregister(region), "{case}");
+            let region = register(&pair.server, memory.range(), kind, access, false).unwrap();
+            let remote = pair.server.describe(region, memory.address() + 2 * PAGE, 64).unwrap();
+            eventually("the peer knows that the announced one is gone", || {
+                pair.here.describe_remote(memory.address(), 64).is_none()
+            });
+            let small = Iov { local: pair.source.address(), length: 64, region: None, remote };
+            assert!(pair.source.write(0, &[0xaa; 64]));
+            match submit(&pair, Opcode::Write, small).unwrap() {
+                Outcome::Failed(failure) => {
+                    assert_eq!(failure.status, CompletionStatus::RemoteAccess, "{case}: {failure:?}");
+                }
+                other => panic!("{case}: {other:?}"),
+            }
+            assert_eq!(memory.bytes(), before, "{case}");
+            assert_eq!(submit(&pair, Opcode::Read, small).unwrap(), Outcome::Done, "{case}");
+            let at = 2 * PAGE as usize;
+            assert_eq!(support::content(&pair.source)[..64], before[at..at + 64], "{case}");
+        }
+    }
+}
+
+/// As our own memory: a WRITE takes its bytes from it; a READ into it is refused before anything is posted.
+#[test]
+fn what_is_for_reading_only_is_sent_and_not_received_into() {
+    for way in ways() {
+        let pair = way.pair();
+        for (name, memory, access) in read_only_kinds() {
+            let case = format!("{name}, {}", way.name);
+            let region = register(&pair.client, memory.range(), MemoryKind::Probe, access, true).unwrap();
+            let before = memory.bytes();
+            for (named, length) in [(None, LENGTH), (Some(region), LENGTH), (None, 48), (Some(region), 48)] {
+                assert!(pair.target.write(0, &vec![0; LENGTH as usize]));
+                let remote: RdmaDesc =
+                    pair.here.describe_remote(pair.target.address(), length as u32).unwrap();
+                let iov = Iov { local: memory.address(), length, region: named, remote };
+                for _ in 0..2 {
+                    assert_eq!(submit(&pair, Opcode::Write, iov).unwrap(), Outcome::Done, "{case}");
+                    let refused = submit(&pair, Opcode::Read, iov).unwrap_err();
+                    assert!(matches!(refused, SubmitError::Local { iov: 0, .. }), "{case}: {refused}");
+                    assert!(refused.to_string().contains("for reading only"), "{case}: {refused}");
+                    // A vector is refused whole.
+                    let good = Iov { local: pair.source.address(), region: None, ..iov };
+                    let refused = pair.here.submit(Opcode::Read, &[good, iov][..]).unwrap_err();
+                    assert!(matches!(refused, SubmitError::Local { iov: 1, .. }), "{case}: {refused}");
+                }
+                assert_eq!(
+                    support::content(&pair.target)[..length as usize],
+                    before[..length as usize],
+                    "{case}"
+                );
+            }
+            assert_eq!(memory.bytes(), before, "{case}");
+            assert_eq!(pair.here.info().healthy_lanes, pair.here.info().lanes, "{case}: nothing was posted");
+        }
+    }
+}
+
+/// And registers once it can be accessed.
+#[test]
+fn what_nobody_can_access_is_refused_with_the_offset() {
+    for way in ways() {
+        let engine = way.pair().server;
+        for kind in [MemoryKind::Host, MemoryKind::Probe] {
+            // A NIC is asked about what may be memory of a device; the stand-in takes all that is mapped.
+            let refuses_all = way.name != "verbs" || kind == MemoryKind::Host;
+            let check = |name: &str, memory: &Pages, offset: u64, reason: InaccessibleReason| {
+                let case = format!("{name}, {kind:?}, {}", way.name);
+                if !refuses_all {
+                    return;
+                }
+                let error = register(&engine, memory.range(), kind, Access::FULL, true).unwrap_err();
+                let EngineError::Registry(RegistryError::Inaccessible(found)) = &error else {
+                    panic!("{case}: {error}")
+                };
+                assert_eq!((found.offset, found.reason), (offset, reason), "{case}");
+                let text = error.to_string();
+                let range = format!("{:#x}+{}", memory.address(), memory.range().1);
+                for part in [&range, "EFAULT", &format!("byte {offset} ")] {
+                    assert!(text.contains(part), "{case}: {text}");
+                }
+                assert_eq!(memory.resident(), 0, "{case}: a page was touched");
+            };
+            let register_for_now = |memory: &Pages| {
+                let region = register(&engine, memory.range(), kind, Access::FULL, true).unwrap();
+                assert!(engine.deregister(region));
+            };
+            let none = Pages::anonymous(LENGTH, Rights::NONE);
+            check("no access", &none, 0, InaccessibleReason::NotReadable);
+            none.protect(0, 3 * PAGE, Rights::WRITE);
+            check("last page", &none, 3 * PAGE, InaccessibleReason::NotReadable);
+            none.protect(0, LENGTH, Rights::WRITE);
+            register_for_now(&none);
+            // A NIC pins them.
+            assert!(way.name == "verbs" || none.resident() == 0, "{}: a page was touched", way.name);
+
+            let file_size = PAGE + 1;
+            let longer = Pages::memfd(file_size, LENGTH, Rights::WRITE);
+            check("beyond the end", &longer, 2 * PAGE, InaccessibleReason::BeyondEndOfFile { file_size });
+            longer.set_file_size(LENGTH - PAGE + 1);
+            register_for_now(&longer);
+
+            let hole = Pages::anonymous(LENGTH, Rights::WRITE);
+            hole.unmap(PAGE, PAGE);
+            let error = register(&engine, hole.range(), kind, Access::FULL, true).unwrap_err();
+            assert!(error.to_string().contains("byte 4096 on: no memory is mapped"), "{error}");
+        }
+    }
+}
+
+/// A registration looks at its own mappings alone: it takes no longer the more regions there are.
+#[test]
+fn registering_takes_as_long_with_many_regions_as_with_few() {
+    const MANY: u64 = 20_000;
+    const BATCH: u64 = 200;
+    let engine = support::engine(&[]);
+    let memory = Pages::anonymous(64 * (MANY + 16 * BATCH), Rights::WRITE);
+    let mut next = 0;
+    let mut register_some = |count: u64| {
+        let start = Instant::now();
+        for _ in 0..count {
+            register(&engine, (memory.address() + 64 * next, 64), MemoryKind::Host, Access::FULL, true)
+                .unwrap();
+            next += 1;
+        }
+        start.elapsed()
+    };
+    // The quickest of several: other processes take their time too.
+    let quickest = |register_some: &mut dyn FnMut(u64) -> Duration| {
+        (0..8).map(|_| register_some(BATCH)).min().unwrap() / BATCH as u32
+    };
+    let few = quickest(&mut register_some);
+    let whole = register_some(support::share(MANY));
+    let many = quickest(&mut register_some);
+    println!("{few:?} for each of the first, {many:?} for each behind {MANY}, which took {whole:?}");
+    assert!(many < few * 4 + Duration::from_micros(20), "{few:?} at first, {many:?} with {MANY} regions");
+    assert_eq!(memory.resident(), 0, "a page was touched");
+}

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Consumers of flagcx_p2p.h that know nothing of flagcx_p2p_ext.h, each by its sequence of calls: none takes a failed
+// transfer for done. docs/consumers.md.
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "peer_process.h"
+#include "support.h"
+
+#include "../../cpp/examples/how_it_ended.h"
+
+using namespace support;
+using namespace std::chrono;
+using namespace std::chrono_literals;
+
+namespace {
+
+// A 60th of the real limits. Before main, so before anything reads the configuration.
+constexpr auto kTransferLimit = 200ms;
+constexpr auto kHold = 700ms;
+constexpr auto kMooncakeLimit = 500ms; // of 30 s; the hold must be longer
+const bool prepared = [] {
+  setenv("FLAGCX_P2P_BIND", "127.0.0.1", 1);
+  setenv("FLAGCX_P2P_PATH", "tcp", 1);
+  setenv("FLAGCX_P2P_XFER_TIMEOUT_MS", std::to_string(kTransferLimit / 1ms).c_str(), 1);
+  setenv("FLAGCX_P2P_FAILED_HOLD_MS", std::to_string(kHold / 1ms).c_str(), 1);
+  return true;
+}();
+
+enum class Told { Done, Failed, Refused };
+
+// Starts a transfer of `bytes` from the start of `local` to `desc`; false when the call is refused.
+bool start(FlagcxP2pConn *conn, const Buffer &local, size_t bytes, FlagcxP2pRdmaDesc desc, uint64_t *id) {
+  return flagcxP2pEngineWriteVector(conn, {local.region()}, {local.data()}, {bytes}, {desc}, 1, id) == 0;
+}
+
+// FlagCX's plugin for NIXL: a transfer that has ended is followed by a notification, whose failure is the transfer's.
+Told nixl(FlagcxP2pConn *conn, const Buffer &local, size_t bytes, const FlagcxP2pRdmaDesc &desc) {
+  uint64_t id = 0;
+  if (!start(conn, local, bytes, desc, &id))
+    return Told::Refused;
+  while (!flagcxP2pEngineXferStatus(conn, id)) std::this_thread::sleep_for(100us);
+  FlagcxP2pNotifyMsg message = {};
+  return flagcxP2pEngineSendNotif(conn, &message) < 0 ? Told::Failed : Told::Done;
+}
+
+// Mooncake's transport over FlagCX: true within its limit is success.
+Told mooncake(FlagcxP2pConn *conn, const Buffer &local, size_t bytes, const FlagcxP2pRdmaDesc &desc) {
+  uint64_t id = 0;
+  if (!start(conn, local, bytes, desc, &id))
+    return Told::Refused;
+  const auto limit = steady_clock::now() + kTransferLimit + kMooncakeLimit;
+  while (!flagcxP2pEngineXferStatus(conn, id)) {
+    if (steady_clock::now() >= limit)
+      return Told::Failed;
+    std::this_thread::sleep_for(100us);
+  }
+  return Told::Done;
+}
+
+// Users of the C functions through ctypes: 0 is success. Addresses are all that they name.
+Told ctypes(FlagcxP2pConn *conn, const Buffer &local, size_t bytes, const FlagcxP2pRdmaDesc &desc) {
+  const uint64_t from = local.address(), to = desc.addr, size = bytes;
+  return flagcxP2pRpcBatchWriteSync(conn, 1, &from, &to, &size) == 0 ? Told::Done : Told::Failed;
+}
+
+// With the lines of docs/consumers.md added.
+Told informed(FlagcxP2pConn *conn, const Buffer &local, size_t bytes, const FlagcxP2pRdmaDesc &desc) {
+  uint64_t id = 0;
+  if (!start(conn, local, bytes, desc, &id))
+    return Told::Refused;
+  Transfer transfer;
+  while ((transfer = howItEnded(conn, id)) == Transfer::Pending) std::this_thread::sleep_for(100us);
+  return transfer == Transfer::Done ? Told::Done : Told::Failed;
+}
+
+using Consumer = std::function<Told(FlagcxP2pConn *, const Buffer &, size_t, const FlagcxP2pRdmaDesc &)>;
+
+class Consumers : public testing::Test {
+ protected:
+  static constexpr size_t kThreads = 4;
+
+  // Larger than what the sockets of a connection take from a process that does not read.
+  static constexpr size_t kBytes = PeerProcess::kBytes;
+
+  void SetUp() override {
+    engine = createEngine();
+    local = std::make_unique<Buffer>(engine, kBytes, 7);
+    conn = flagcxP2pEngineGetConn(engine.get(), peer.session().c_str());
+    ASSERT_NE(conn, nullptr) << flagcxP2pEngineLastError();
+  }
+
+  // What each consumer is told of one transfer, all of them at once and then the same by several threads of each.
+  std::vector<Told> ask(const FlagcxP2pRdmaDesc &desc, const std::vector<Consumer> &consumers,
+                        const std::function<void()> &meanwhile = [] {}) {
+    std::vector<Told> told(consumers.size() * kThreads);
+    std::vector<std::thread> threads;
+    for (size_t i = 0; i < told.size(); ++i)
+      threads.emplace_back([&, i] { told[i] = consumers[i / kThreads](conn, *local, kBytes, desc); });
+    meanwhile();
+    for (std::thread &thread : threads) thread.join();
+    return told;
+  }
+
+  static size_t successes(const std::vector<Told> &told) {
+    return static_cast<size_t>(std::count(told.begin(), told.end(), Told::Done));
+  }
+
+  const PeerProcess peer;
+  Engine engine;
+  std::unique_ptr<Buffer> local;
+  FlagcxP2pConn *conn = nullptr;
+};
+
+TEST_F(Consumers, AStoppedPeerHasNoSuccess) {
+  peer.signal(SIGSTOP);
+  EXPECT_EQ(successes(ask(peer.desc(), {nixl, mooncake, ctypes, informed})), 0u);
+}
+
+TEST_F(Consumers, APeerThatGoesOnAfterTheDeadlineHasNoSuccess) {
+  peer.signal(SIGSTOP);
+  const auto goOn = [this] {
+    std::this_thread::sleep_for(kTransferLimit + 200ms);
+    peer.signal(SIGCONT);
+  };
+  EXPECT_EQ(successes(ask(peer.desc(), {nixl, mooncake, ctypes, informed}, goOn)), 0u);
+}
+
+TEST_F(Consumers, AKilledPeerHasNoSuccess) {
+  // It must not be done before it is killed.
+  peer.signal(SIGSTOP);
+  const auto killIt = [this] {
+    std::this_thread::sleep_for(50ms);
+    peer.signal(SIGKILL);
+  };
+  EXPECT_EQ(successes(ask(peer.desc(), {nixl, mooncake, ctypes, informed}, killIt)), 0u);
+}
+
+TEST_F(Consumers, AKilledPeerHasNoSuccessForOneThread) {
+  peer.signal(SIGSTOP);
+  uint64_t id = 0;
+  ASSERT_TRUE(start(conn, *local, kBytes, peer.desc(), &id)) << flagcxP2pEngineLastError();
+  peer.signal(SIGKILL);
+  const auto begin = steady_clock::now();
+  while (!flagcxP2pEngineXferStatus(conn, id)) std::this_thread::sleep_for(100us);
+  EXPECT_GE(steady_clock::now() - begin, kHold);
+  FlagcxP2pNotifyMsg message = {};
+  EXPECT_EQ(flagcxP2pEngineSendNotif(conn, &message), -1);
+  EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("is not done"), std::string::npos) << flagcxP2pEngineLastError();
+}
+
+TEST_F(Consumers, ABadKeyHasNoSuccessBesideGoodTransfers) {
+  constexpr size_t kPiece = 4096;
+  FlagcxP2pRdmaDesc bad = peer.desc();
+  bad.rkey ^= 0x5555;
+  std::vector<std::thread> threads;
+  for (const Consumer &consumer : {Consumer(nixl), Consumer(mooncake), Consumer(informed)}) {
+    for (size_t t = 0; t < kThreads; ++t) {
+      const size_t place = threads.size() * kPiece;
+      threads.emplace_back([=] {
+        Buffer mine(engine, kPiece), back(engine, kPiece);
+        FlagcxP2pRdmaDesc good = peer.desc();
+        flagcxP2pEngineUpdateDesc(good, good.addr + place, kPiece);
+        for (uint32_t round = 0; round < 10; ++round) {
+          mine.scramble(static_cast<uint32_t>(place) + round);
+          if (round % 10 == 5) {
+            EXPECT_NE(consumer(conn, mine, kPiece, bad), Told::Done);
+            continue;
+          }
+          EXPECT_EQ(consumer(conn, mine, kPiece, good), Told::Done) << "round " << round;
+          uint64_t id = 0;
+          EXPECT_EQ(flagcxP2pEngineRead(conn, 0, back.data(), kPiece, good, &id), 0) << flagcxP2pEngineLastError();
+          EXPECT_TRUE(succeeds(conn, id));
+          EXPECT_EQ(bytes(back, 0, kPiece), bytes(mine, 0, kPiece)) << "round " << round;
+        }
+      });
+    }
+  }
+  for (std::thread &thread : threads) thread.join();
+}
+
+} // namespace
