@@ -86,8 +86,9 @@ mod tests {
         let memory = vec![0_u8; 8192];
         let start = memory.as_ptr().expose_provenance() as u64;
         let host = register((start, 8192), MemoryKind::Host);
-        let ask =
-            |region: &Region, offset, length| kind_in_process(region.rkey(), region.address + offset, length);
+        let ask = |region: &Region, offset, length| {
+            region_in_process(region.rkey(), region.address + offset, length).map(|found| found.kind)
+        };
         assert_eq!(ask(&host, 8000, 192), Some(MemoryKind::Host));
         assert_eq!(ask(&host, 8000, 193), None);
         assert_eq!(region_in_process(host.rkey() ^ 1, start, 1), None);

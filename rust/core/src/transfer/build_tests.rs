@@ -198,7 +198,7 @@ fn policies() -> impl Strategy<Value = SlicePolicy> {
 fn what_is_for_reading_only_is_not_written() {
     let scene = Scene::with(Access::READ_ONLY, true);
     let policy = SlicePolicy::new(0, 0, 1 << 30, 4, 0);
-    let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy };
+    let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy, carries_gpu: true };
     let step = |regions| Step { regions, behind: (false, false), length: 64, named: true };
     // Of each side the second region is for reading only.
     let [plain, from, to] = [(0, 0), (1, 0), (0, 1)].map(|regions| pieces(&scene, &[step(regions)])[0]);
