@@ -87,6 +87,8 @@ mod ffi {
     /// How a connection fares.
     struct ConnInfo {
         path: Path,
+        read_path: Path,
+        write_path: Path,
         lanes: u32,
         healthy_lanes: u32,
         gpu_index: i32,

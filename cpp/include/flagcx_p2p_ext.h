@@ -122,14 +122,15 @@ enum FlagcxP2pPath {
 
 typedef struct FlagcxP2pConnInfo {
   uint32_t size;         /* in: sizeof; out: bytes filled */
-  uint32_t path;         /* a FlagcxP2pPath */
+  uint32_t path;         /* a FlagcxP2pPath, now: the slower one where READs and WRITEs differ */
   uint32_t lanes;        /* queue pairs agreed with the peer */
   uint32_t healthyLanes; /* of these, in working order now */
   int32_t gpuIndex;      /* the peer's GPU index */
   uint8_t local;         /* 1: the peer is on this host */
   uint8_t ours;          /* 1: the peer runs this engine, 0: the original one */
-  uint8_t reserved[2];
-  char peer[64]; /* control address of the peer, "ip:port" */
+  uint8_t readPath;      /* a FlagcxP2pPath: that of READs. It differs from the other, or changes, */
+  uint8_t writePath;     /* where a sandbox denies one of the copies between two processes */
+  char peer[64];         /* control address of the peer, "ip:port" */
 } FlagcxP2pConnInfo;
 
 /* Tells how a connection fares. */

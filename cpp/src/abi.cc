@@ -95,6 +95,8 @@ CHECK_FIELD(FlagcxP2pConnInfo, healthyLanes, 12, uint32_t);
 CHECK_FIELD(FlagcxP2pConnInfo, gpuIndex, 16, int32_t);
 CHECK_FIELD(FlagcxP2pConnInfo, local, 20, uint8_t);
 CHECK_FIELD(FlagcxP2pConnInfo, ours, 21, uint8_t);
+CHECK_FIELD(FlagcxP2pConnInfo, readPath, 22, uint8_t);
+CHECK_FIELD(FlagcxP2pConnInfo, writePath, 23, uint8_t);
 static_assert(offsetof(FlagcxP2pConnInfo, peer) == 24, "");
 CHECK_SIZE(FlagcxP2pFabricInfo, 512);
 CHECK_FIELD(FlagcxP2pFabricInfo, devices, 4, uint32_t);

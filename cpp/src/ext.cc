@@ -165,6 +165,8 @@ int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out) {
   full.gpuIndex = info.gpu_index;
   full.local = info.local;
   full.ours = info.ours;
+  full.readPath = static_cast<uint8_t>(number(info.read_path));
+  full.writePath = static_cast<uint8_t>(number(info.write_path));
   copyText(info.peer, full.peer, sizeof(full.peer));
   return copyOut(call, full, out);
 }

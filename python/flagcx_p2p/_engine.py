@@ -13,6 +13,10 @@ from ._transfer import Piece, Transfer, start
 _PATHS = ("none", "rdma", "in-process", "cross-memory", "tcp")
 
 
+def _path(number: int) -> str:
+    return _PATHS[number] if number < len(_PATHS) else f"path {number}"
+
+
 class Notification(NamedTuple):
     """A message of a peer."""
 
@@ -24,7 +28,8 @@ class Notification(NamedTuple):
 class ConnectionInfo(NamedTuple):
     """How a connection fares."""
 
-    #: How bytes travel: "rdma", "in-process", "cross-memory", "tcp", or "none" when not connected.
+    #: How bytes travel now: "rdma", "in-process", "cross-memory", "tcp", or "none" when not connected. The slower path
+    #: where reads and writes take different ones.
     path: str
     #: Queue pairs agreed with the peer, and how many of them are in working order now.
     lanes: int
@@ -37,6 +42,9 @@ class ConnectionInfo(NamedTuple):
     gpu_index: int
     #: Control address of the peer, "ip:port".
     peer: str
+    #: The path of reads and that of writes. They differ where a sandbox denies one of the copies between two processes.
+    read_path: str
+    write_path: str
 
 
 class Engine:
@@ -305,13 +313,15 @@ class Connection:
         if self._call(self._library.conn_info, ctypes.byref(info)) != 0:
             raise self._library.error()
         return ConnectionInfo(
-            path=_PATHS[info.path] if info.path < len(_PATHS) else f"path {info.path}",
+            path=_path(info.path),
             lanes=info.lanes,
             healthy_lanes=info.healthyLanes,
             local=bool(info.local),
             ours=bool(info.ours),
             gpu_index=info.gpuIndex,
             peer=info.peer.decode(errors="replace"),
+            read_path=_path(info.readPath),
+            write_path=_path(info.writePath),
         )
 
     def _call(self, function: Any, *arguments: Any) -> Any:

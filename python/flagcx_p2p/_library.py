@@ -58,7 +58,8 @@ class ConnInfo(ctypes.Structure):
         ("gpuIndex", c_int32),
         ("local", c_uint8),
         ("ours", c_uint8),
-        ("reserved", c_uint8 * 2),
+        ("readPath", c_uint8),
+        ("writePath", c_uint8),
         ("peer", c_char * 64),
     ]
 

@@ -72,6 +72,8 @@ TEST_F(ExtPair, AConnectionTellsHowItFares) {
   info.size = sizeof(info);
   ASSERT_EQ(flagcxP2pEngineGetConnInfo(conn, &info), 0);
   EXPECT_NE(info.path, uint32_t(FLAGCX_P2P_PATH_NONE));
+  EXPECT_EQ(info.readPath, info.path);
+  EXPECT_EQ(info.writePath, info.path);
   EXPECT_GE(info.lanes, 1u);
   EXPECT_LE(info.lanes, uint32_t(kFlagcxP2pMaxQpsPerEngine));
   EXPECT_EQ(info.healthyLanes, info.lanes);

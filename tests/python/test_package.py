@@ -156,7 +156,7 @@ class Transfers(Pair):
         self.assertTrue(info.local and info.ours)
         self.assertEqual(info.peer, f"127.0.0.1:{self.server.port}")
         if os.environ["FLAGCX_P2P_FABRIC"] == "software":
-            self.assertEqual(info.path, "in-process")
+            self.assertEqual((info.path, info.read_path, info.write_path), ("in-process",) * 3)
 
     def test_notifications(self) -> None:
         large = os.urandom(5000)

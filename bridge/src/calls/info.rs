@@ -73,19 +73,25 @@ pub(crate) fn metrics_text(out: &mut String) -> i32 {
 pub(crate) fn conn_info(conn: &Conn) -> ConnInfo {
     let info = conn.connection().info();
     ConnInfo {
-        path: match info.path {
-            PathKind::None => Path::None,
-            PathKind::Rdma => Path::Rdma,
-            PathKind::InProcess => Path::InProcess,
-            PathKind::CrossMemory => Path::CrossMemory,
-            PathKind::Tcp => Path::Tcp,
-        },
+        path: path(info.path),
+        read_path: path(info.paths.read),
+        write_path: path(info.paths.write),
         lanes: count(info.lanes),
         healthy_lanes: count(info.healthy_lanes),
         gpu_index: info.gpu_index,
         local: info.local,
         ours: info.ours,
         peer: info.peer,
+    }
+}
+
+fn path(kind: PathKind) -> Path {
+    match kind {
+        PathKind::None => Path::None,
+        PathKind::Rdma => Path::Rdma,
+        PathKind::InProcess => Path::InProcess,
+        PathKind::CrossMemory => Path::CrossMemory,
+        PathKind::Tcp => Path::Tcp,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Ten sources of chaos: nothing lies, nothing hangs, nothing is damaged, nothing is left behind.
+//! Eleven sources of chaos: nothing lies, nothing hangs, nothing is damaged, nothing is left behind.
 //!
 //! Each test prints its row of the table of `docs/reliability.md`. `FLAGCX_P2P_SEED` chooses another run,
 //! `FLAGCX_P2P_TEST_SHARE=1` injects all faults and not a tenth of them.
@@ -56,6 +56,11 @@ fn peers_are_slow() {
 #[test]
 fn regions_come_and_go() {
     chaos::run(&sources::REGIONS);
+}
+
+#[test]
+fn signals_interrupt_every_thread() {
+    chaos::run(&sources::SIGNALS);
 }
 
 /// An engine whose every third completion lies must be found out by the same harness.

@@ -32,7 +32,10 @@ fn copy_one(from: &Path, to: &Path, buffer: &mut [u8]) -> io::Result<u64> {
     let (mut from, mut to) = (File::open(from)?, File::create(to)?);
     let mut bytes = 0;
     loop {
-        let read = from.read(buffer)?;
+        let read = match from.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         if read == 0 {
             to.sync_all()?;
             return Ok(bytes);

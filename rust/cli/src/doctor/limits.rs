@@ -28,7 +28,7 @@ pub(super) fn report(verbs: bool, findings: &mut Findings) {
     }
     let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok();
     let (text, problem) = cross_memory(scope.as_deref().map(str::trim));
-    fact("cross-memory access", text);
+    fact("cross-memory, by Yama", text);
     if let Some(problem) = problem {
         findings.add(problem);
     }

@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use flagcx_p2p::config;
+use flagcx_p2p::fabric::{PathKind, Paths};
+
 use super::{Findings, fact, heading};
 use crate::client::{Client, Target};
 use crate::error::{CliError, Problem, Result};
@@ -11,7 +14,7 @@ use crate::ring::Shape;
 /// Starts a server process and moves a small file both ways; says whether that worked.
 pub(super) fn report(findings: &mut Findings) -> bool {
     heading("two processes on this machine");
-    match attempt() {
+    match attempt(findings) {
         Ok(text) => {
             fact("a file there and back", &text);
             true
@@ -24,7 +27,7 @@ pub(super) fn report(findings: &mut Findings) -> bool {
     }
 }
 
-fn attempt() -> Result<String> {
+fn attempt(findings: &mut Findings) -> Result<String> {
     let io = |error: std::io::Error| CliError::other(error.to_string());
     let (served, local) = (tempfile::tempdir().map_err(io)?, tempfile::tempdir().map_err(io)?);
     let (file, back) = (local.path().join("probe"), local.path().join("back"));
@@ -39,5 +42,41 @@ fn attempt() -> Result<String> {
         return Err(Problem::Mismatch("probe".to_owned()).into());
     }
     let info = client.info();
-    Ok(format!("path {}, {} lanes, connected in {} ms", info.path, info.lanes, connected.as_millis()))
+    slower_paths(info.paths, findings);
+    Ok(format!("path {}, {} lanes, connected in {} ms", info.paths, info.lanes, connected.as_millis()))
+}
+
+/// Says which requests between two processes of this host take TCP, if nobody has asked for that.
+fn slower_paths(paths: Paths, findings: &mut Findings) {
+    let Some(requests) = by_tcp(paths).filter(|_| config::global().path != Some(PathKind::Tcp)) else {
+        return;
+    };
+    findings.add(format!(
+        "{requests} between processes of this host take TCP instead of cross-memory copies: something denies \
+         process_vm_readv, process_vm_writev, memfd_create, pidfd_open, or descriptors in messages (the warnings of the log \
+         say what)"
+    ));
+}
+
+fn by_tcp(paths: Paths) -> Option<&'static str> {
+    match (paths.read == PathKind::Tcp, paths.write == PathKind::Tcp) {
+        (false, false) => None,
+        (true, false) => Some("READs"),
+        (false, true) => Some("WRITEs"),
+        (true, true) => Some("READs and WRITEs"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_tcp_is_named() {
+        let of = |read, write| by_tcp(Paths { read, write });
+        assert_eq!(of(PathKind::Rdma, PathKind::Rdma), None);
+        assert_eq!(of(PathKind::Tcp, PathKind::CrossMemory), Some("READs"));
+        assert_eq!(of(PathKind::CrossMemory, PathKind::Tcp), Some("WRITEs"));
+        assert_eq!(of(PathKind::Tcp, PathKind::Tcp), Some("READs and WRITEs"));
+    }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::{Directory, FileName, StoreError, TEMPORARY};
 
@@ -50,7 +50,8 @@ impl Incoming {
         let temporary = self.named()?;
         self.rename(&temporary)?;
         self.temporary = None;
-        rustix::fs::fsync(&*self.directory.fd).map_err(|errno| self.failed("sync the directory of", errno))
+        retry_on_intr(|| rustix::fs::fsync(&*self.directory.fd))
+            .map_err(|errno| self.failed("sync the directory of", errno))
     }
 
     /// Reserves space, so that a full disk shows before the data is sent.
@@ -58,7 +59,7 @@ impl Incoming {
         if size == 0 {
             return Ok(());
         }
-        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size) {
+        match retry_on_intr(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size)) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(errno) => Err(self.failed("reserve space for", errno)),
         }
@@ -114,14 +115,15 @@ impl Drop for Incoming {
 
 fn open_unnamed(directory: &Directory) -> Result<(OwnedFd, Option<String>), Errno> {
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    Ok((rustix::fs::openat(&*directory.fd, ".", flags, Mode::from_raw_mode(0o644))?, None))
+    let open = || rustix::fs::openat(&*directory.fd, ".", flags, Mode::from_raw_mode(0o644));
+    Ok((retry_on_intr(open)?, None))
 }
 
 fn open_temporary(directory: &Directory) -> Result<(OwnedFd, Option<String>), Errno> {
     let name = temporary_name()?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(&*directory.fd, name.as_str(), flags, Mode::from_raw_mode(0o644))?;
-    Ok((fd, Some(name)))
+    let open = || rustix::fs::openat(&*directory.fd, name.as_str(), flags, Mode::from_raw_mode(0o644));
+    Ok((retry_on_intr(open)?, Some(name)))
 }
 
 /// A name that nobody else has.

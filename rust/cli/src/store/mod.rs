@@ -6,12 +6,11 @@ mod name;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 pub(crate) use incoming::Incoming;
 pub(crate) use name::FileName;
@@ -55,7 +54,7 @@ impl Directory {
     /// Opens a directory.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())
+        let fd = retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))
             .map_err(|errno| StoreError::io("open directory", path.display().to_string(), errno))?;
         Ok(Self { fd: Arc::new(fd), path: path.to_owned() })
     }
@@ -64,13 +63,11 @@ impl Directory {
     pub(crate) fn read(&self, name: &FileName) -> Result<(File, u64), StoreError> {
         // NONBLOCK: opening a FIFO must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd =
-            rustix::fs::openat(&*self.fd, name.as_str(), flags, Mode::empty()).map_err(
-                |errno| match errno {
-                    Errno::LOOP => StoreError::Link(self.path_of(name)),
-                    errno => StoreError::io("open", self.path_of(name), errno),
-                },
-            )?;
+        let fd = retry_on_intr(|| rustix::fs::openat(&*self.fd, name.as_str(), flags, Mode::empty()))
+            .map_err(|errno| match errno {
+                Errno::LOOP => StoreError::Link(self.path_of(name)),
+                errno => StoreError::io("open", self.path_of(name), errno),
+            })?;
         regular(File::from(fd), &self.path_of(name))
     }
 
@@ -108,9 +105,9 @@ impl Directory {
 /// Opens a file that the user named on the command line; links are the user's own business there.
 pub(crate) fn open_local(path: &Path) -> Result<(File, u64), StoreError> {
     let text = path.display().to_string();
-    let fd =
-        rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| StoreError::io("open", text.as_str(), errno))?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))
+        .map_err(|errno| StoreError::io("open", text.as_str(), errno))?;
     regular(File::from(fd), &text)
 }
 
@@ -120,7 +117,9 @@ fn regular(file: File, path: &str) -> Result<(File, u64), StoreError> {
         return Err(StoreError::NotAFile(path.to_owned()));
     }
     // What is moved is what the file says to be its size.
-    if metadata.len() == 0 && file.read_at(&mut [0], 0).is_ok_and(|bytes| bytes > 0) {
+    if metadata.len() == 0
+        && retry_on_intr(|| rustix::io::pread(&file, &mut [0_u8], 0)).is_ok_and(|bytes| bytes > 0)
+    {
         return Err(StoreError::SizeUnknown(path.to_owned()));
     }
     Ok((file, metadata.len()))

@@ -11,9 +11,14 @@ pub(super) fn directory() -> Option<PathBuf> {
     let mut buffer = vec![0; 16 * 1024];
     let mut found = std::ptr::null_mut();
     let user = rustix::process::geteuid().as_raw();
-    // SAFETY: all pointers are valid for the call, and the length is the buffer's.
-    let status =
-        unsafe { libc::getpwuid_r(user, entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found) };
+    let mut look_up = || {
+        // SAFETY: all pointers are valid for the call, and the length is the buffer's.
+        unsafe { libc::getpwuid_r(user, entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &mut found) }
+    };
+    let mut status = look_up();
+    while status == libc::EINTR {
+        status = look_up();
+    }
     if status != 0 || found.is_null() {
         return None;
     }

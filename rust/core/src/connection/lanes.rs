@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::context::Context;
 use crate::control::{LaneCapabilities, LaneFuture, LaneSetup as HandshakeLanes, PeerCapabilities};
 use crate::events::Waiter;
-use crate::fabric::{FabricError, PathKind, PathOptions, QpAddress, QueuePair, QueuePairCaps};
+use crate::fabric::{FabricError, PathKind, PathOptions, Paths, QpAddress, QueuePair, QueuePairCaps};
 use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError, SlicePolicy, Worker};
 
 /// One lane of a connection, as its submitters see it.
@@ -67,8 +67,9 @@ impl LaneBuilder {
     }
 
     /// How bytes travel on the first lane.
-    pub fn path(&self) -> PathKind {
-        self.queue_pairs.first().map_or(PathKind::None, |(_, queue_pair)| queue_pair.path())
+    pub fn paths(&self) -> Paths {
+        let first = self.queue_pairs.first();
+        first.map_or_else(|| Paths::both(PathKind::None), |(_, queue_pair)| queue_pair.paths())
     }
 
     /// How transfers are cut so that each of the queue pairs takes every request.

@@ -10,7 +10,7 @@ impl Source for Connection {
             return;
         }
         let info = self.info();
-        let labels = [("peer", info.peer), ("path", info.path.to_string())];
+        let labels = [("peer", info.peer), ("path", info.paths.to_string())];
         out.number(&metrics::LANES, &labels, info.lanes as u64);
         out.number(&metrics::HEALTHY_LANES, &labels, info.healthy_lanes as u64);
         out.number(&metrics::TRANSFERS, &labels, self.lanes.iter().map(|lane| lane.status.transfers()).sum());

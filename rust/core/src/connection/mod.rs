@@ -29,7 +29,7 @@ use route::Reach;
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, ConnectedHost, LaneSetup as _, PeerCapabilities};
 use crate::events::{EventLoop, Task, Wakeup};
-use crate::fabric::{FabricError, PathKind, PathOptions, QueuePair};
+use crate::fabric::{FabricError, PathKind, PathOptions, Paths, QueuePair};
 use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::{LargeMessage, Message, NotifyError, Sender};
 use crate::observe;
@@ -44,7 +44,8 @@ pub struct Connection {
     lanes: Vec<LaneHandle>,
     /// How transfers are cut for these lanes, but for the sizes: see [`Connection::policy`].
     policy: SlicePolicy,
-    path: PathKind,
+    /// Those of the first lane at the connect: what is told once the lanes are gone.
+    paths: Paths,
     reach: Reach,
     /// The peer's regions.
     remote: Arc<RemoteRegions>,
@@ -127,8 +128,10 @@ pub struct PeerInfo {
 pub struct ConnectionInfo {
     /// The peer's control address, `ip:port`.
     pub peer: String,
-    /// How bytes travel.
+    /// How bytes travel now; the slower path where READs and WRITEs take different ones.
     pub path: PathKind,
+    /// The path of each.
+    pub paths: Paths,
     /// Lanes agreed at the handshake.
     pub lanes: usize,
     /// Lanes in working order now.
@@ -166,20 +169,20 @@ impl Connection {
         static NEXT: Number = Number::new(1);
         let Established { peer, remote, told, capabilities, heals, leads, channel, notify, connected_host } =
             established;
-        let (path, policy) = (lanes.path(), lanes.policy());
+        let (paths, policy) = (lanes.paths(), lanes.policy());
         let provider = context.pool.device().attributes().provider;
         let wakeup = Arc::new(Wakeup::default());
         let notifier = Arc::new(RecoveryNotifier(Arc::clone(&wakeup)));
         let lanes = lanes.install(heals, Some(notifier))?;
         tracing::info!(
-            peer = %peer.control, %path, lanes = lanes.len(), regions = remote.table().len(), local = peer.local, "connected"
+            peer = %peer.control, path = %paths, lanes = lanes.len(), regions = remote.table().len(), local = peer.local, "connected"
         );
         let connection = Arc::new(Self {
             context,
             lanes,
             policy,
-            path,
-            reach: Reach::new(peer.same_process, path, provider),
+            paths,
+            reach: Reach::new(peer.same_process, paths, provider),
             remote: Arc::new(remote),
             questions: Arc::new(Questions::new(told.is_some())),
             peer,
@@ -251,9 +254,11 @@ impl Connection {
 
     /// What is known of this connection.
     pub fn info(&self) -> ConnectionInfo {
+        let paths = self.paths();
         ConnectionInfo {
             peer: self.peer.control.to_string(),
-            path: self.path,
+            path: paths.slower(),
+            paths,
             lanes: self.lanes.len(),
             healthy_lanes: self
                 .lanes
@@ -264,6 +269,14 @@ impl Connection {
             ours: self.peer.ours,
             gpu_index: self.peer.gpu_index,
         }
+    }
+
+    /// How bytes travel now: a lane that has left a path for another one speaks for all.
+    fn paths(&self) -> Paths {
+        let of_lane = |lane: &LaneHandle| lane.worker.with_state(|state| state.paths(lane.key));
+        let mut lanes = self.lanes.iter().filter_map(of_lane);
+        let Some(first) = lanes.next() else { return self.paths };
+        lanes.find(|paths| *paths != first && paths.slower() == PathKind::Tcp).unwrap_or(first)
     }
 
     /// Whether the peer is on this host.

@@ -10,7 +10,7 @@ use super::Connection;
 use super::device_path::RemoteEnd;
 use super::submit::WhenFull;
 use crate::device::IpcInfo;
-use crate::fabric::{PathKind, Provider};
+use crate::fabric::{PathKind, Paths, Provider};
 use crate::memory::has_gpu_regions;
 use crate::transfer::{Opcode, Outcome, PieceSource, Status, SubmitError, TransferId};
 
@@ -24,9 +24,9 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    pub(super) fn new(says_same_process: bool, path: PathKind, provider: Provider) -> Self {
+    pub(super) fn new(says_same_process: bool, paths: Paths, provider: Provider) -> Self {
         Self {
-            in_process: says_same_process || path == PathKind::InProcess,
+            in_process: says_same_process || paths == Paths::both(PathKind::InProcess),
             lanes_carry_gpu: provider != Provider::Software,
         }
     }

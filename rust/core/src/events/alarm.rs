@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
@@ -31,7 +31,7 @@ impl Alarm {
         let left = time.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
         let off = Timespec { tv_sec: 0, tv_nsec: 0 };
         let once = Itimerspec { it_interval: off, it_value: Timespec::try_from(left).unwrap_or(NEVER) };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        retry_on_intr(|| timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once))?;
         self.is_set.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -40,7 +40,7 @@ impl Alarm {
     pub(crate) fn acknowledge(&self) {
         if self.is_set.swap(false, Ordering::Relaxed) {
             // EAGAIN: it has not rung yet, and a thread that waits for it sets it again before it sleeps.
-            let _ = rustix::io::read(&self.timer, &mut [0_u8; 8]);
+            let _ = retry_on_intr(|| rustix::io::read(&self.timer, &mut [0_u8; 8]));
         }
     }
 }

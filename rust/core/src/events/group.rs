@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
 
 use super::{Handle, Watched};
 
@@ -40,8 +41,13 @@ impl Group {
     /// The numbers of those that are readable, at their end, or in error. Never waits.
     pub(crate) fn ready(&self) -> Vec<u64> {
         let mut room = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
-        // What an error hides is found by the next look.
-        epoll::wait(&self.0, &mut room, Some(&Timespec::default()))
-            .map_or_else(|_| Vec::new(), |(events, _)| events.iter().map(|event| event.data.u64()).collect())
+        loop {
+            match epoll::wait(&self.0, &mut room, Some(&Timespec::default())) {
+                Ok((events, _)) => return events.iter().map(|event| event.data.u64()).collect(),
+                Err(Errno::INTR) => {}
+                // What it hides is found by the next look.
+                Err(_) => return Vec::new(),
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::retry_on_intr;
 
 /// An eventfd: readable from [`Notifier::notify`] until [`Notifier::acknowledge`]. Any thread may call either.
 #[derive(Debug)]
@@ -16,18 +17,18 @@ impl Notifier {
 
     pub(crate) fn notify(&self) {
         // Fails only when the counter is full, and then the descriptor is readable already.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+        let _ = retry_on_intr(|| rustix::io::write(&self.0, &1_u64.to_ne_bytes()));
     }
 
     pub(crate) fn acknowledge(&self) {
         // EAGAIN: it was not readable.
-        let _ = rustix::io::read(&self.0, &mut [0_u8; 8]);
+        let _ = retry_on_intr(|| rustix::io::read(&self.0, &mut [0_u8; 8]));
     }
 
     /// Whether it is readable.
     pub(crate) fn is_notified(&self) -> bool {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+        retry_on_intr(|| poll(&mut fds, Some(&Timespec::default()))).is_ok_and(|ready| ready > 0)
     }
 }
 

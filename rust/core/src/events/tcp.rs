@@ -32,9 +32,10 @@ pub(crate) fn begin_connect(source: Option<SocketAddr>, target: SocketAddr) -> i
     if let Some(source) = source {
         socket.bind(&source.into())?;
     }
-    match socket.connect(&target.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-        _ => Ok(socket),
+    match socket.connect(&target.into()).map_err(|error| (error.raw_os_error(), error)) {
+        // Interrupted, it goes on all the same.
+        Ok(()) | Err((Some(libc::EINPROGRESS | libc::EINTR), _)) => Ok(socket),
+        Err((_, error)) => Err(error),
     }
 }
 

@@ -34,6 +34,7 @@ use crate::events::{Waiter, run_blocking};
 
 mod batch;
 mod hca_filter;
+mod path;
 mod registry;
 pub mod software;
 mod types;
@@ -42,6 +43,7 @@ pub mod verbs;
 
 pub use batch::{Batch, Posted};
 pub use hca_filter::HcaFilter;
+pub use path::{PathKind, Paths};
 pub(crate) use registry::devices;
 pub use registry::{DeviceList, Selection};
 pub use types::*;
@@ -162,8 +164,13 @@ pub trait QueuePair: Send + Debug {
     /// peer, or the address that it was made with.
     fn is_broken(&self) -> bool;
 
-    /// How bytes travel, once connected: for logs, metrics and tools.
-    fn path(&self) -> PathKind;
+    /// How bytes travel now, once connected: for logs, metrics and tools. A path that fails may be left for another one.
+    fn paths(&self) -> Paths;
+
+    /// The slower of [`QueuePair::paths`].
+    fn path(&self) -> PathKind {
+        self.paths().slower()
+    }
 }
 
 /// Which provider family to use.

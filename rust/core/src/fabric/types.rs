@@ -26,33 +26,6 @@ impl fmt::Display for Provider {
     }
 }
 
-/// How bytes reach the peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PathKind {
-    /// Not connected yet.
-    None,
-    /// An RDMA device.
-    Rdma,
-    /// Both ends in one process: plain copies.
-    InProcess,
-    /// Two processes of one host: cross-memory copies (process_vm_readv/writev).
-    CrossMemory,
-    /// A TCP stream.
-    Tcp,
-}
-
-impl fmt::Display for PathKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Rdma => "rdma",
-            Self::InProcess => "in-process",
-            Self::CrossMemory => "cross-memory",
-            Self::Tcp => "tcp",
-        })
-    }
-}
-
 /// What does not change while a device is open.
 #[derive(Clone, Debug)]
 pub struct DeviceAttributes {

@@ -3,6 +3,8 @@
 
 use std::ffi::c_void;
 
+use crate::events::uninterrupted;
+
 /// Whether the CPU may read the first and the last byte of a range of at least one. False too where the kernel does not
 /// say, in a container that forbids the call.
 ///
@@ -13,10 +15,13 @@ pub(super) fn is_readable(address: u64, length: u64) -> bool {
         let mut byte = 0_u8;
         let here = libc::iovec { iov_base: (&raw mut byte).cast::<c_void>(), iov_len: 1 };
         let there = libc::iovec { iov_base: address as *mut c_void, iov_len: 1 };
-        // SAFETY: the kernel writes one byte into `byte`; what it cannot read there makes it answer EFAULT.
-        let copied =
-            unsafe { libc::process_vm_readv(libc::getpid(), &raw const here, 1, &raw const there, 1, 0) };
-        copied == 1
+        let copied = uninterrupted(|| {
+            // SAFETY: the kernel writes one byte into `byte`; what it cannot read there makes it answer EFAULT.
+            let copied =
+                unsafe { libc::process_vm_readv(libc::getpid(), &raw const here, 1, &raw const there, 1, 0) };
+            if copied < 0 { Err(std::io::Error::last_os_error()) } else { Ok(copied) }
+        });
+        copied.is_ok_and(|copied| copied == 1)
     })
 }
 

@@ -71,12 +71,17 @@ fn foreign(pid: i32, address: u64, bytes: &mut [u8], write: bool) -> isize {
     let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: bytes.len() };
     let (near, far) = (&raw const local, &raw const remote);
-    // SAFETY: `local` is a live buffer of that length; the kernel checks `remote`, which belongs to a process of this
-    // test that expects it.
-    unsafe {
-        match write {
-            true => libc::process_vm_writev(pid, near, 1, far, 1, 0),
-            false => libc::process_vm_readv(pid, near, 1, far, 1, 0),
+    loop {
+        // SAFETY: `local` is a live buffer of that length; the kernel checks `remote`, which belongs to a process of this
+        // test that expects it.
+        let moved = unsafe {
+            match write {
+                true => libc::process_vm_writev(pid, near, 1, far, 1, 0),
+                false => libc::process_vm_readv(pid, near, 1, far, 1, 0),
+            }
+        };
+        if moved >= 0 || std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
+            return moved;
         }
     }
 }

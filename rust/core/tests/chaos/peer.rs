@@ -1,15 +1,25 @@
 //! A peer in another process: the test binary run again. It can be stopped and killed.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::rig::{LENGTH, Settings};
+use super::seccomp;
+use super::storm::Storm;
 use crate::support;
 
 /// Set in the environment of the process that plays the peer: its settings, one a line.
 const ROLE: &str = "FLAGCX_P2P_TEST_CHAOS_PEER";
+/// Among those settings: the peer's threads get a signal each, about so often in microseconds.
+pub const STORM_US: &str = "FLAGCX_P2P_TEST_STORM_US";
+/// Among those settings: every other call of the peer that can be interrupted is.
+pub const INTERRUPTED: &str = "FLAGCX_P2P_TEST_INTERRUPTED";
+/// Among those settings: an errno, and the system calls that answer it in the peer.
+pub const DENY: &str = "FLAGCX_P2P_TEST_DENY";
 
 pub struct Peer {
     child: Child,
@@ -24,7 +34,7 @@ pub struct Peer {
 impl Peer {
     pub fn start(settings: &Settings<'_>) -> Self {
         let lines: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut child = Command::new(executable())
             .args(["--exact", "peer_process", "--nocapture", "--test-threads=1"])
             .env(ROLE, lines.join("\n"))
             .stdin(Stdio::piped())
@@ -60,6 +70,11 @@ impl Drop for Peer {
     }
 }
 
+/// This program. Without /proc only its first argument tells, which is absolute where it was started by itself.
+pub fn executable() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| std::env::args_os().next().unwrap().into())
+}
+
 /// What the other process does, if this is it.
 pub fn play() {
     #[allow(clippy::print_stdout, reason = "says why a test does nothing")]
@@ -68,6 +83,16 @@ pub fn play() {
         return;
     };
     let settings: Vec<_> = role.lines().filter_map(|line| line.split_once('=')).collect();
+    if let Some((_, denied)) = settings.iter().find(|(name, _)| *name == DENY) {
+        let words: Vec<_> = denied.split_whitespace().collect();
+        seccomp::deny(&words[1..], words[0].parse().unwrap());
+    }
+    #[cfg(target_arch = "x86_64")]
+    if settings.iter().any(|(name, _)| *name == INTERRUPTED) {
+        super::interrupts::begin();
+    }
+    let storm = settings.iter().find(|(name, _)| *name == STORM_US);
+    let _storm = storm.map(|(_, us)| Storm::begin(Duration::from_micros(us.parse().unwrap())));
     let engine = support::engine(&settings);
     let buffer = engine.allocate(LENGTH).unwrap();
     engine.start_rpc_server().unwrap();

@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use flagcx_p2p::events::Waiter;
 use flagcx_p2p::fabric::{
     Batch, Completion, CompletionQueue, Connecting, Device, DeviceAttributes, DeviceEvent, FabricError,
-    GidEntry, MemoryRange, MemoryRegion, PathKind, PathOptions, PortAttributes, Posted, QpAddress, QueuePair,
+    GidEntry, MemoryRange, MemoryRegion, PathOptions, Paths, PortAttributes, Posted, QpAddress, QueuePair,
     QueuePairCaps,
 };
 
@@ -170,8 +170,8 @@ impl QueuePair for Pair {
     fn is_broken(&self) -> bool {
         self.inner.is_broken()
     }
-    fn path(&self) -> PathKind {
-        self.inner.path()
+    fn paths(&self) -> Paths {
+        self.inner.paths()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Sockets of which the hello has not been read whole: none of them holds the others up.
 
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::control::Stream;
@@ -73,7 +72,6 @@ impl Candidate {
             Ok(Some(0)) => return Progress::Gone,
             Ok(Some(count)) => self.hello.extend(room.iter().take(count)),
             Ok(None) => return Progress::Waiting,
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Progress::Waiting,
             Err(_) => return Progress::Gone,
         }
         if self.hello.len() < size { Progress::Waiting } else { Progress::Ready }

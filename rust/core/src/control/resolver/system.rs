@@ -18,12 +18,16 @@ pub(super) fn look_up(name: &str) -> Result<Vec<SocketAddr>, String> {
     // Otherwise each address comes once for every type of socket.
     hints.ai_socktype = libc::SOCK_STREAM;
     let mut first = ptr::null_mut();
-    // SAFETY: the name and the hints are valid for the call, which fills `first` if it succeeds.
-    let code = unsafe { libc::getaddrinfo(name.as_ptr(), ptr::null(), &raw const hints, &raw mut first) };
-    // Read before anything else changes it.
-    let system = io::Error::last_os_error();
-    if code != 0 {
-        return Err(words(code, &system));
+    loop {
+        // SAFETY: the name and the hints are valid for the call, which fills `first` if it succeeds.
+        let code = unsafe { libc::getaddrinfo(name.as_ptr(), ptr::null(), &raw const hints, &raw mut first) };
+        // Read before anything else changes it.
+        let system = io::Error::last_os_error();
+        match code {
+            0 => break,
+            libc::EAI_SYSTEM if system.kind() == io::ErrorKind::Interrupted => {}
+            code => return Err(words(code, &system)),
+        }
     }
     let mut found = Vec::new();
     let mut at: *const libc::addrinfo = first;

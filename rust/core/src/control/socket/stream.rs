@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::events::{Abort, Waiter, run_blocking, tcp};
+use crate::events::{Abort, Waiter, run_blocking, tcp, uninterrupted};
 
 /// A TCP stream. Methods take `&self`: one thread may read while another writes; two writers need a lock of their own.
 #[derive(Debug)]
@@ -62,39 +62,35 @@ impl Stream {
 
     /// Reads what is there: `None` when nothing is, `Some(0)` when the peer has closed.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        loop {
-            match (&self.socket).read(buffer) {
-                Ok(count) => return Ok(Some(count)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        match uninterrupted(|| (&self.socket).read(buffer)) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            answer => answer.map(Some),
         }
     }
 
     /// Writes what the socket takes: `None` when that is nothing.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        loop {
-            match (&self.socket).write(bytes) {
-                Ok(count) => return Ok(Some(count)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        match uninterrupted(|| (&self.socket).write(bytes)) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            answer => answer.map(Some),
         }
     }
 
     /// Whether the peer has closed or broken the connection, as far as this host knows. Consumes nothing.
     pub fn is_closed(&self) -> bool {
-        match self.socket.peek(&mut [0]) {
+        match self.peek() {
             Ok(count) => count == 0,
-            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
         }
     }
 
     /// Whether nothing has arrived that is still to be read, not even the peer's end. Consumes nothing.
     pub fn is_quiet(&self) -> bool {
-        matches!(self.socket.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+        matches!(self.peek(), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
+    fn peek(&self) -> io::Result<usize> {
+        uninterrupted(|| self.socket.peek(&mut [0]))
     }
 
     /// Ends both directions: waits of other threads on this stream end too.

@@ -12,6 +12,7 @@ use std::time::Instant;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
+use super::denial;
 use super::device::Core;
 use super::queue_pair::Inner;
 use super::signal::Signal;
@@ -244,14 +245,9 @@ pub(super) struct SoftwareCompletionQueue {
 impl SoftwareCompletionQueue {
     pub(super) fn new(device: Arc<Core>, depth: u32) -> Result<Self, FabricError> {
         let name = device.name().to_owned();
-        match Shared::new(device, depth) {
-            Ok(shared) => Ok(Self { shared: Arc::new(shared) }),
-            Err(error) => Err(FabricError::call(
-                "create completion queue",
-                name,
-                error.raw_os_error().unwrap_or(libc::EIO),
-            )),
-        }
+        let shared = Shared::new(device, depth)
+            .map_err(|error| denial::failure("create completion queue", &name, &error))?;
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::completion_queue::Shared;
-use super::cross_memory::CrossMemory;
 use super::device::{Core, local_device};
 use super::dial::{CONNECTING, DialError, dial};
 use super::endpoint::{Endpoint, listener_of};
@@ -11,6 +10,7 @@ use super::hello::{Offer, Reception};
 use super::identity::Identity;
 use super::in_process::InProcess;
 use super::queue_pair::Transport;
+use super::same_host::SameHost;
 use super::tcp::initiator::Initiator;
 use super::watched::WatchedSocket;
 use crate::events::Waiter;
@@ -41,9 +41,9 @@ pub(super) async fn connect(
         return Err(refusal(peer, "this queue pair is connected already"));
     }
     core.publish_connection(endpoint, peer);
-    let kind = transport.kind();
-    if core.links.is_new(listener, &kind.to_string()) {
-        tracing::info!(device = core.name(), peer = %listener, path = %kind, "connected to a peer");
+    let paths = transport.paths();
+    if core.links.is_new(listener, &paths.to_string()) {
+        tracing::info!(device = core.name(), peer = %listener, path = %paths, "connected to a peer");
     }
     Ok(transport)
 }
@@ -97,6 +97,11 @@ async fn over_socket(
     let link = match force {
         Some(PathKind::Tcp) => None,
         _ => match core.links.get(listener, &answer, path.deadline, waiter).await {
+            Ok(link) if force == Some(PathKind::CrossMemory) && link.denied().any() => {
+                let reason = "the forced path cross-memory is not available: the kernel denies one direction (see the \
+                              log), which would take TCP";
+                return Err(refusal(peer, reason));
+            }
             Ok(link) => Some(link),
             Err(reason) if force == Some(PathKind::CrossMemory) => {
                 return Err(refusal(
@@ -114,11 +119,13 @@ async fn over_socket(
     };
     let socket = WatchedSocket::new(stream, completions, endpoint.qpn(), link.is_none())
         .map_err(|error| refusal(peer, &format!("cannot watch its socket: {error}")))?;
-    let Some(link) = link else { return Ok(Transport::Tcp(Initiator::new(socket))) };
+    let Some(link) = link else { return Ok(Transport::Tcp(Initiator::new(Arc::new(socket)))) };
     core.responder
         .watch(link.process(), endpoint)
         .map_err(|errno| refusal(peer, &format!("cannot watch its process: {errno}")))?;
-    Ok(Transport::CrossMemory(CrossMemory::new(link, socket, answer.slot as usize, peer.qpn)))
+    let forced = force == Some(PathKind::CrossMemory);
+    let same_host = SameHost::new(link, socket, answer.slot as usize, peer.qpn, forced);
+    Ok(Transport::SameHost(Box::new(same_host)))
 }
 
 /// An error about `peer`, which says where its address is from if no process was found there.

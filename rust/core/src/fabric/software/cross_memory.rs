@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
+use super::denial::is_denial;
 use super::faults::Verdict;
 use super::foreign::{self, MAX_RANGES};
 use super::link::Link;
@@ -24,7 +25,7 @@ use crate::fabric::{CompletionStatus, Opcode};
 pub(super) struct CrossMemory {
     link: Arc<Link>,
     /// Says when the peer's queue pair or process is gone, and carries the news of a violation.
-    socket: WatchedSocket,
+    socket: Arc<WatchedSocket>,
     /// Where the counterpart stands in the peer's queue pair table, and its number.
     slot: usize,
     counterpart: u32,
@@ -46,7 +47,8 @@ struct Batch {
 }
 
 impl CrossMemory {
-    pub(super) fn new(link: Arc<Link>, socket: WatchedSocket, slot: usize, counterpart: u32) -> Self {
+    /// `slot`: where the counterpart stands in the peer's queue pair table; `counterpart`: its number.
+    pub(super) fn new(link: Arc<Link>, socket: Arc<WatchedSocket>, slot: usize, counterpart: u32) -> Self {
         let batch = Batch {
             local: Vec::with_capacity(MAX_RANGES),
             remote: Vec::with_capacity(MAX_RANGES),
@@ -64,6 +66,11 @@ impl CrossMemory {
         }
     }
 
+    /// The request under way was carried out by another path.
+    pub(super) fn restart(&mut self) {
+        self.offset = 0;
+    }
+
     pub(super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
         if work.news {
             self.look_at_socket(work);
@@ -71,7 +78,7 @@ impl CrossMemory {
         let mut executed = 0;
         let next = loop {
             let first = work.queue.executed + executed;
-            if work.queue.get(first).is_none() {
+            if work.request(first).is_none() {
                 break Next::Idle;
             }
             if work.budget.is_spent() {
@@ -129,7 +136,7 @@ impl CrossMemory {
     ) -> Option<Next> {
         let mut index = first;
         let mut offset = self.offset;
-        while let Some(request) = work.queue.get(index) {
+        while let Some(request) = work.request(index) {
             if batch.requests >= work.budget.requests
                 || batch.bytes >= work.budget.bytes
                 || batch.opcode.is_some_and(|opcode| opcode != request.opcode)
@@ -198,8 +205,12 @@ impl CrossMemory {
             // which is borrowed and only read), and the regions are pinned by `local` until after the call.
             let answer = unsafe { foreign::transfer(opcode, self.link.pid(), &batch.local, &batch.remote) };
             moved = match answer {
+                Ok(0) => return Err((0, self.give_up(opcode, "it moves no bytes"))),
                 Ok(moved) => moved as u64,
-                Err(Errno::INTR | Errno::NOMEM | Errno::AGAIN) => return Err((0, Next::More)),
+                Err(Errno::NOMEM | Errno::AGAIN) => return Err((0, Next::More)),
+                Err(errno) if is_denial(errno) => {
+                    return Err((0, self.give_up(opcode, &errno.to_string())));
+                }
                 Err(errno) => return Err(failed(self.explain(errno, batch))),
             };
             // Both regions are pinned, so this can fail only if an owner gave up waiting for us.
@@ -238,6 +249,14 @@ impl CrossMemory {
         }
         work.budget.requests = work.budget.requests.saturating_sub(done);
         done
+    }
+
+    /// The kernel has come to deny a direction that it allowed at the connect: from now on it takes TCP, and what was copied of
+    /// the request under way is copied again.
+    fn give_up(&mut self, opcode: Opcode, reason: &str) -> Next {
+        self.link.deny(opcode, reason);
+        self.restart();
+        Next::More
     }
 
     /// What an errno of the copy says of the first request of the batch.

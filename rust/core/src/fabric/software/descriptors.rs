@@ -4,11 +4,13 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
+
+use super::denial::{is_denial, tell};
 
 /// Descriptors in one message at most.
 pub(super) const MAX_DESCRIPTORS: usize = 2;
@@ -20,7 +22,9 @@ pub(super) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_
     if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Errno::INVAL);
     }
-    let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    let message = [IoSlice::new(bytes)];
+    let sent = retry_on_intr(|| sendmsg(&socket, &message, &mut ancillary, SendFlags::NOSIGNAL))
+        .inspect_err(|errno| note_denial("sendmsg", *errno))?;
     if sent == bytes.len() { Ok(()) } else { Err(Errno::MSGSIZE) }
 }
 
@@ -33,7 +37,9 @@ pub(super) fn receive<const N: usize, const D: usize>(
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [0; N];
     let flags = flags | RecvFlags::CMSG_CLOEXEC;
-    let message = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)?;
+    let message =
+        retry_on_intr(|| recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags))
+            .inspect_err(|errno| note_denial("recvmsg", *errno))?;
     let descriptors: Vec<_> = ancillary
         .drain()
         .filter_map(|message| match message {
@@ -46,6 +52,12 @@ pub(super) fn receive<const N: usize, const D: usize>(
         return Err(Errno::PROTO);
     }
     Ok((bytes, descriptors.try_into().map_err(|_| Errno::PROTO)?))
+}
+
+fn note_denial(call: &'static str, errno: Errno) {
+    if is_denial(errno) {
+        tell(call, &errno.to_string(), "processes of this host use TCP");
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::completion_queue::SoftwareCompletionQueue;
+use super::denial;
 use super::endpoint::{Endpoint, gid_of};
 use super::faults::{FaultPlan, Faults};
 use super::links::Links;
@@ -54,7 +55,8 @@ pub(super) struct Core {
     injected: Arc<AtomicU64>,
     pub(super) regions: Arc<RegionTable>,
     entries: SharedArray<QueuePairEntry>,
-    entries_file: OwnedFd,
+    /// `None` where it cannot be shared.
+    entries_file: Option<OwnedFd>,
     queue_pairs: Mutex<QueuePairs>,
     events: Mutex<VecDeque<DeviceEvent>>,
     has_event: Notifier,
@@ -75,13 +77,8 @@ struct QueuePairs {
 impl SoftwareDevice {
     pub(super) fn new(index: u32, options: &SoftwareOptions, plan: FaultPlan) -> Result<Self, FabricError> {
         let name = format!("sw{index}");
-        let core = Core::new(name.clone(), options.clone(), plan).map_err(|error| {
-            FabricError::call(
-                "set up the shared tables",
-                name.clone(),
-                error.raw_os_error().unwrap_or(libc::EIO),
-            )
-        })?;
+        let core = Core::new(name.clone(), options.clone(), plan)
+            .map_err(|error| denial::failure("set up the shared tables", &name, &error))?;
         Ok(Self { attributes: attributes(name, index), core: Arc::new(core), responder: Mutex::new(None) })
     }
 
@@ -202,7 +199,8 @@ impl Drop for SoftwareDevice {
 
 impl Core {
     fn new(name: String, options: SoftwareOptions, plan: FaultPlan) -> std::io::Result<Self> {
-        let (entries, entries_file) = SharedArray::published("flagcx-p2p-queue-pairs", QUEUE_PAIR_SLOTS)?;
+        let (entries, entries_file) =
+            SharedArray::published_if_allowed("flagcx-p2p-queue-pairs", QUEUE_PAIR_SLOTS)?;
         Ok(Self {
             regions: Arc::new(RegionTable::new(&name)?),
             name,
@@ -243,9 +241,15 @@ impl Core {
         lock(&self.queue_pairs).by_number.get(&qpn).cloned()
     }
 
-    /// The read-only descriptor of the queue pair table, for peers of the same host.
-    pub(super) fn entries_file(&self) -> BorrowedFd<'_> {
-        self.entries_file.as_fd()
+    /// The read-only descriptors of the region table and of the queue pair table, for peers of the same host; `None` where
+    /// they cannot be shared.
+    pub(super) fn table_files(&self) -> Option<[BorrowedFd<'_>; 2]> {
+        Some([self.regions.file()?, self.entries_file.as_ref()?.as_fd()])
+    }
+
+    /// Where the queue pair table lies in this process.
+    pub(super) fn entries_address(&self) -> u64 {
+        self.entries.address()
     }
 
     /// The queue pair is connected to `peer` now.

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::Pid;
 
 use super::socket::Range;
@@ -31,20 +31,23 @@ pub(super) unsafe fn transfer(
         Opcode::Read => libc::process_vm_readv,
     };
     let pid = pid.as_raw_nonzero().get();
-    // SAFETY: both lists are borrowed for the call and have iovec's layout; local memory is writable where it is
-    // written to, by the caller's promise, and a WRITE only reads it.
-    let moved = unsafe {
-        call(
-            pid,
-            local.as_ptr().cast(),
-            local.len() as libc::c_ulong,
-            remote.as_ptr().cast(),
-            remote.len() as libc::c_ulong,
-            0,
-        )
-    };
-    usize::try_from(moved)
-        .map_err(|_| io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
+    retry_on_intr(|| {
+        // SAFETY: both lists are borrowed for the call and have iovec's layout; local memory is writable where it is
+        // written to, by the caller's promise, and a WRITE only reads it.
+        let moved = unsafe {
+            call(
+                pid,
+                local.as_ptr().cast(),
+                local.len() as libc::c_ulong,
+                remote.as_ptr().cast(),
+                remote.len() as libc::c_ulong,
+                0,
+            )
+        };
+        usize::try_from(moved).map_err(|_| {
+            io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+        })
+    })
 }
 
 /// Reads from another process into `to`.
@@ -52,6 +55,12 @@ pub(super) fn read(pid: Pid, from: &[Range], to: &mut [u8]) -> Result<usize, Err
     let local = [Range::new(to.as_mut_ptr() as u64, to.len() as u64)];
     // SAFETY: `to` is borrowed mutably for the call.
     unsafe { transfer(Opcode::Read, pid, &local, from) }
+}
+
+/// Writes `from` into another process.
+pub(super) fn write(pid: Pid, from: &[u8], to: &[Range]) -> Result<usize, Errno> {
+    // SAFETY: a WRITE only reads local memory, and `from` is borrowed for the call.
+    unsafe { transfer(Opcode::Write, pid, &[Range::of(from)], to) }
 }
 
 #[cfg(test)]

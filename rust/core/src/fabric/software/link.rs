@@ -7,23 +7,27 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::denial::{self, Denied, call_of, is_denial};
+use super::descriptors;
 use super::foreign;
 use super::hello::{Answer, VERSION};
+use super::identity::{Identity, random};
 use super::mapping::SharedArray;
 use super::socket::{Range, peer_pid};
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView};
-use super::{descriptors, identity::Identity};
 use crate::events::{Interest, Waiter};
+use crate::fabric::Opcode;
 use std::sync::atomic::AtomicU32;
 
 const MAGIC: [u8; 8] = *b"FCXP2Ptb";
 /// Size of a [`LinkRequest`] on the wire.
 pub(super) const REQUEST_SIZE: usize = 24;
-const REPLY_SIZE: usize = 16;
+const HEAD_SIZE: usize = 16;
+const REPLY_SIZE: usize = 24;
 
 /// Asks for the tables; comes with the descriptor of the asker's pins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,35 +39,46 @@ pub(super) struct LinkRequest {
 impl LinkRequest {
     pub(super) fn encode(self) -> [u8; REQUEST_SIZE] {
         let mut bytes = [0; REQUEST_SIZE];
-        let (head, tail) = bytes.split_at_mut(REPLY_SIZE);
-        head.copy_from_slice(&LinkReply.encode());
+        let (to_head, tail) = bytes.split_at_mut(HEAD_SIZE);
+        to_head.copy_from_slice(&head());
         tail.copy_from_slice(&self.token.to_le_bytes());
         bytes
     }
 
     pub(super) fn decode(bytes: &[u8; REQUEST_SIZE]) -> Option<Self> {
-        let (head, tail) = bytes.split_first_chunk()?;
-        LinkReply::decode(head)?;
-        Some(Self { token: u64::from_le_bytes(tail.try_into().ok()?) })
+        Some(Self { token: number_after_head(bytes)? })
     }
 }
 
 /// Comes with the descriptors of the region table and of the queue pair table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LinkReply;
+pub(super) struct LinkReply {
+    /// Where the queue pair table lies in the memory of its owner.
+    pub(super) entries: u64,
+}
 
 impl LinkReply {
     pub(super) fn encode(self) -> [u8; REPLY_SIZE] {
-        let mut bytes = [0; REPLY_SIZE];
-        let (head, tail) = bytes.split_at_mut(MAGIC.len());
-        head.copy_from_slice(&MAGIC);
-        tail.copy_from_slice(&u64::from(VERSION).to_le_bytes());
-        bytes
+        LinkRequest { token: self.entries }.encode()
     }
 
     pub(super) fn decode(bytes: &[u8; REPLY_SIZE]) -> Option<Self> {
-        (*bytes == Self.encode()).then_some(Self)
+        Some(Self { entries: number_after_head(bytes)? })
     }
+}
+
+/// What both messages begin with.
+fn head() -> [u8; HEAD_SIZE] {
+    let mut bytes = [0; HEAD_SIZE];
+    let (magic, version) = bytes.split_at_mut(MAGIC.len());
+    magic.copy_from_slice(&MAGIC);
+    version.copy_from_slice(&u64::from(VERSION).to_le_bytes());
+    bytes
+}
+
+fn number_after_head(bytes: &[u8]) -> Option<u64> {
+    let (begin, number) = bytes.split_first_chunk()?;
+    (*begin == head()).then(|| number.try_into().ok().map(u64::from_le_bytes))?
 }
 
 /// Another process of this host, as far as one of our devices reaches one of its devices.
@@ -79,6 +94,7 @@ pub(super) struct Link {
     regions: SharedArray<RegionEntry>,
     queue_pairs: SharedArray<QueuePairEntry>,
     pins: SharedArray<AtomicU32>,
+    denied: Denied,
 }
 
 impl Link {
@@ -89,7 +105,7 @@ impl Link {
         deadline: Instant,
         waiter: &Waiter,
     ) -> Result<Self, String> {
-        if !Identity::own().shares_host(&answer.identity) {
+        if !Identity::own().may_share_host(&answer.identity) {
             return Err("it runs on another host".to_owned());
         }
         let name = answer.name.get().ok_or("it offers no Unix socket")?;
@@ -97,6 +113,14 @@ impl Link {
         let socket = dial(name, deadline, waiter)
             .await
             .map_err(failed("its Unix socket cannot be reached (another network namespace?)"))?;
+        let pid = peer_pid(&socket).ok_or("its process is not visible here (another pid namespace)")?;
+        // Before the request: the answer to it shows that the process that listens, whose number this is, was there after.
+        let process = retry_on_intr(|| pidfd_open(pid, PidfdFlags::empty())).map_err(|errno| {
+            if is_denial(errno) {
+                denial::tell("pidfd_open", &errno.to_string(), "peers of this host are reached over TCP");
+            }
+            failed("pidfd_open")(errno)
+        })?;
         let (pins, pins_file) = SharedArray::published("flagcx-p2p-pins", REGION_SLOTS)
             .map_err(|error| format!("no shared memory for pins: {error}"))?;
         descriptors::send(&socket, &LinkRequest { token: answer.token }.encode(), &[pins_file.as_fd()])
@@ -104,20 +128,20 @@ impl Link {
         let (reply, [regions, queue_pairs]) = receive_tables(&socket, deadline, waiter)
             .await
             .map_err(failed("it does not give its tables out"))?;
-        LinkReply::decode(&reply).ok_or("its tables have another layout")?;
+        let reply = LinkReply::decode(&reply).ok_or("its tables have another layout")?;
         let unusable = |error| format!("its tables cannot be used: {error}");
-        let pid = peer_pid(&socket).ok_or("its process is not visible here (another pid namespace)")?;
         let link = Self {
             listener,
             incarnation: answer.identity.incarnation,
             pid,
-            process: pidfd_open(pid, PidfdFlags::empty()).map_err(failed("pidfd_open"))?,
+            process,
             _socket: socket,
             regions: SharedArray::open(regions.as_fd(), REGION_SLOTS).map_err(unusable)?,
             queue_pairs: SharedArray::open(queue_pairs.as_fd(), QUEUE_PAIR_SLOTS).map_err(unusable)?,
             pins,
+            denied: Denied::default(),
         };
-        link.prove(answer)?;
+        link.prove(answer, reply.entries)?;
         Ok(link)
     }
 
@@ -149,27 +173,76 @@ impl Link {
         is_alive(self.process.as_fd())
     }
 
-    /// Reads random bytes where the peer said that they lie in its memory.
-    fn prove(&self, answer: &Answer) -> Result<(), String> {
+    /// The directions that the kernel denies, so far.
+    pub(super) fn denied(&self) -> &Denied {
+        &self.denied
+    }
+
+    /// The kernel denies a direction, for `reason`: from now on it takes TCP.
+    pub(super) fn deny(&self, opcode: Opcode, reason: &str) {
+        self.denied.deny(opcode);
+        let requests = if opcode == Opcode::Read { "READs" } else { "WRITEs" };
+        denial::tell(call_of(opcode), reason, &format!("{requests} between processes of this host use TCP"));
+    }
+
+    /// Moves random bytes in either direction by the calls that transfers will use. An error says why neither works, or that
+    /// this is another process; where one works the other is noted as denied.
+    fn prove(&self, answer: &Answer, entries: u64) -> Result<(), String> {
+        match (self.prove_read(answer)?, self.prove_write(answer, entries)?) {
+            (None, None) => Ok(()),
+            (Some(read), Some(write)) => {
+                denial::tell("process_vm_readv/writev", &read, "processes of this host use TCP");
+                Err(format!(
+                    "the kernel refuses access to process {}: process_vm_readv: {read}, process_vm_writev: {write}",
+                    self.pid
+                ))
+            }
+            (Some(reason), None) => {
+                self.deny(Opcode::Read, &reason);
+                Ok(())
+            }
+            (None, Some(reason)) => {
+                self.deny(Opcode::Write, &reason);
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads random bytes where the peer said that they lie in its memory. `Some`: why that is denied.
+    fn prove_read(&self, answer: &Answer) -> Result<Option<String>, String> {
         let mut seen = [0; 16];
         let from = Range::new(answer.identity.probe_address, 16);
         match foreign::read(self.pid, &[from], &mut seen) {
-            Ok(16) if seen == answer.identity.probe => Ok(()),
-            Ok(_) => Err(format!("process {} is not the one that answered", self.pid)),
-            Err(errno) => Err(format!(
-                "the kernel refuses access to process {}: {errno} (needs the same user, ptrace rights - see \
-                 kernel.yama.ptrace_scope - and a container that allows process_vm_readv)",
-                self.pid
-            )),
+            Ok(16) if seen == answer.identity.probe => Ok(None),
+            Ok(0) => Ok(Some(NO_BYTES.to_owned())),
+            Err(errno) if is_denial(errno) => Ok(Some(errno.to_string())),
+            Ok(_) | Err(_) => Err(format!("process {} is not the one that answered", self.pid)),
+        }
+    }
+
+    /// Writes a random number to where the entry of the target queue pair lies in the peer's memory, and looks for it by our own
+    /// mapping of it. `Some`: why that is denied.
+    fn prove_write(&self, answer: &Answer, entries: u64) -> Result<Option<String>, String> {
+        let slot = answer.slot as usize;
+        let entry = self.queue_pairs.get(slot).ok_or("its answer names no queue pair of its table")?;
+        let number = u64::from_ne_bytes(random()) | 1;
+        let to = Range::new(QueuePairEntry::proof_address(entries, slot), 8);
+        match foreign::write(self.pid, &number.to_ne_bytes(), &[to]) {
+            Ok(8) if entry.proof() == number => Ok(None),
+            Ok(0) => Ok(Some(NO_BYTES.to_owned())),
+            Err(errno) if is_denial(errno) => Ok(Some(errno.to_string())),
+            Ok(_) | Err(_) => Err(format!("what is written to process {} does not arrive", self.pid)),
         }
     }
 }
+
+const NO_BYTES: &str = "it moves no bytes";
 
 /// Whether the process of a pidfd has not ended yet.
 pub(super) fn is_alive(process: BorrowedFd<'_>) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut fds = [PollFd::new(&process, PollFlags::IN)];
-    matches!(poll(&mut fds, Some(&now)), Ok(0) | Err(Errno::INTR))
+    matches!(retry_on_intr(|| poll(&mut fds, Some(&now))), Ok(0))
 }
 
 async fn dial(name: &[u8], deadline: Instant, waiter: &Waiter) -> Result<OwnedFd, Errno> {
@@ -177,7 +250,9 @@ async fn dial(name: &[u8], deadline: Instant, waiter: &Waiter) -> Result<OwnedFd
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     let address = SocketAddrUnix::new_abstract_name(name)?;
     loop {
-        match connect(&socket, &address) {
+        match retry_on_intr(|| connect(&socket, &address)) {
+            // An interrupted one had done it.
+            Err(Errno::ISCONN) => return Ok(socket),
             // Its backlog is full, and nothing tells when it is not any more.
             Err(Errno::AGAIN) if Instant::now() < deadline => {
                 waiter.pause(BACKLOG_PAUSE).await.map_err(|error| errno_of(&error))?;
@@ -199,7 +274,6 @@ async fn receive_tables(
                 let ready = waiter.ready(socket.as_fd(), Interest::Read, Some(deadline)).await;
                 ready.map_err(|error| errno_of(&error))?;
             }
-            Err(Errno::INTR) => {}
             other => return other,
         }
     }

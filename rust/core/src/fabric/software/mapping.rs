@@ -7,8 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{NonNull, null_mut};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+use super::denial;
 
 /// What a [`SharedArray`] may hold.
 ///
@@ -53,14 +55,25 @@ impl<T: Shared> SharedArray<T> {
     /// further writable mappings, and resizing, which would make the other side's accesses fault.
     pub(super) fn published(name: &str, len: usize) -> io::Result<(Self, OwnedFd)> {
         let bytes = Self::bytes(len)?;
-        let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&file, bytes as u64)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = retry_on_intr(|| memfd_create(name, flags))?;
+        retry_on_intr(|| ftruncate(&file, bytes as u64))?;
         let array = Self::map(file.as_fd(), len, ProtFlags::READ | ProtFlags::WRITE)?;
-        fcntl_add_seals(
-            &file,
-            SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL,
-        )?;
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
+        retry_on_intr(|| fcntl_add_seals(&file, seals))?;
         Ok((array, file))
+    }
+
+    /// [`SharedArray::published`], or without a descriptor where the system denies what that needs: then no peer can see it.
+    pub(super) fn published_if_allowed(name: &str, len: usize) -> io::Result<(Self, Option<OwnedFd>)> {
+        match Self::published(name, len) {
+            Ok((array, file)) => Ok((array, Some(file))),
+            Err(error) if is_exhausted(&error) => Err(error),
+            Err(error) => {
+                denial::tell("memfd_create", &error.to_string(), "peers of this host use TCP");
+                Ok((Self::private(len)?, None))
+            }
+        }
     }
 
     /// The read-only view of an array that another process published.
@@ -73,6 +86,11 @@ impl<T: Shared> SharedArray<T> {
             return Err(Errno::INVAL.into());
         }
         Self::map(file, len, ProtFlags::READ)
+    }
+
+    /// Where it lies in this process.
+    pub(super) fn address(&self) -> u64 {
+        self.elements.as_ptr() as u64
     }
 
     /// The element at `index`. Of an array from [`SharedArray::open`] it must only be loaded from.
@@ -101,6 +119,11 @@ impl<T: Shared> SharedArray<T> {
         let elements = NonNull::new(address.cast()).ok_or(Errno::NOMEM)?;
         Ok(Self { elements, len })
     }
+}
+
+/// Whether a call has failed for want of memory or descriptors, which may come back.
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC))
 }
 
 impl<T: Shared> Drop for SharedArray<T> {

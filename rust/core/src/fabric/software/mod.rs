@@ -1,6 +1,7 @@
 //! The software fabric: reliable connected queue pairs without a NIC.
 //!
-//! A queue pair's bytes travel one of three ways, found out when it connects and the same from then on:
+//! A queue pair's bytes travel one of three ways, found out when it connects and the same from then on, except that a
+//! direction (READ or WRITE) whose cross-memory copy the kernel denies takes TCP, from the start or from then on:
 //!
 //! | path | when | who copies |
 //! |---|---|---|
@@ -14,8 +15,8 @@
 //! the target's CPU.
 //!
 //! ```text
-//!   queue_pair ── send_queue ──▶ in_process | cross_memory | tcp ──▶ region table, memory
-//!        ▲                                                   └─────▶ responder (the peer's)
+//!   queue_pair ── send_queue ──▶ in_process | same_host (cross_memory, tcp) | tcp ──▶ region table, memory
+//!        ▲                                                                └────▶ responder (the peer's)
 //!   completion_queue (poll)
 //! ```
 
@@ -29,6 +30,7 @@ mod completion_queue;
 mod connect;
 mod copy;
 mod cross_memory;
+mod denial;
 mod descriptors;
 mod device;
 mod dial;
@@ -46,6 +48,7 @@ mod probe;
 mod queue_pair;
 mod region;
 mod responder;
+mod same_host;
 mod send_queue;
 mod signal;
 mod socket;

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "system calls that take an address")]
 
 use std::ffi::c_void;
+use std::io;
 
 use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
@@ -33,12 +34,24 @@ pub(super) fn check_mapped(address: u64, length: u64) -> Result<(), Errno> {
         // page into `residency`, which has one for each page of `size`.
         let answer =
             unsafe { libc::mincore((start + done) as *mut c_void, size, residency.as_mut_ptr().cast()) };
-        if answer != 0 {
-            return Err(Errno::FAULT);
+        match (answer, io::Error::last_os_error().raw_os_error()) {
+            (0, _) => {}
+            (_, Some(libc::ENOMEM)) => return Err(Errno::FAULT),
+            (_, Some(libc::EAGAIN | libc::EINTR)) => continue,
+            // Denied.
+            _ => return check_synced(start, length),
         }
         done += size as u64;
     }
     Ok(())
+}
+
+/// What `mincore` would say, of a call that asks nothing to be written in an ordinary mapping and refuses one with holes.
+fn check_synced(start: u64, length: u64) -> Result<(), Errno> {
+    // SAFETY: MS_ASYNC changes nothing; the kernel looks the range up, whatever is there.
+    let answer = unsafe { libc::msync(start as *mut c_void, length as usize, libc::MS_ASYNC) };
+    let has_hole = answer != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOMEM);
+    if has_hole { Err(Errno::FAULT) } else { Ok(()) }
 }
 
 /// Asks the kernel to fault the page in. A kernel without that advice, or a mapping of a driver that cannot be
@@ -83,6 +96,8 @@ mod tests {
         assert_eq!(check_range(start, 5 * PAGE as u64, true), Ok(()));
         assert_eq!(check_range(start, 5 * PAGE as u64 + 1, true), Err(Errno::FAULT));
         assert_eq!(check_range(start, 8 * PAGE as u64, true), Err(Errno::FAULT));
+        assert_eq!(check_synced(start, 5 * PAGE as u64), Ok(()));
+        assert_eq!(check_synced(start, 8 * PAGE as u64), Err(Errno::FAULT));
         assert_eq!(check_range(0, 1, true), Err(Errno::FAULT));
         assert_eq!(check_range(u64::MAX - 10, 100, true), Err(Errno::FAULT));
         assert_eq!(check_range(u64::MAX - 100, 50, true), Err(Errno::FAULT));

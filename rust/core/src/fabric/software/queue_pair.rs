@@ -7,18 +7,18 @@ use rustix::io::Errno;
 
 use super::completion_queue::Shared;
 use super::connect;
-use super::cross_memory::CrossMemory;
 use super::device::{Core, SoftwareDevice};
 use super::endpoint::Endpoint;
 use super::faults::Faults;
 use super::in_process::InProcess;
+use super::same_host::SameHost;
 use super::send_queue::{Label, SendQueue};
 use super::tcp::initiator::Initiator;
 use super::transport::{Budget, Next, Step, Work};
 use crate::events::Waiter;
 use crate::fabric::{
-    Batch, Completion, CompletionStatus, Connecting, FabricError, PathKind, PathOptions, Posted, QpAddress,
-    QueuePair, QueuePairCaps, Sge, WorkRequest,
+    Batch, Completion, CompletionStatus, Connecting, FabricError, PathKind, PathOptions, Paths, Posted,
+    QpAddress, QueuePair, QueuePairCaps, Sge, WorkRequest,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 pub(super) enum Transport {
     InProcess(InProcess),
-    CrossMemory(CrossMemory),
+    SameHost(Box<SameHost>),
     Tcp(Initiator),
 }
 
@@ -34,16 +34,16 @@ impl Transport {
     fn advance(&mut self, work: &mut Work<'_>) -> Step {
         match self {
             Self::InProcess(in_process) => in_process.advance(work),
-            Self::CrossMemory(cross_memory) => cross_memory.advance(work),
+            Self::SameHost(same_host) => same_host.advance(work),
             Self::Tcp(initiator) => initiator.advance(work),
         }
     }
 
-    pub(super) fn kind(&self) -> PathKind {
+    pub(super) fn paths(&self) -> Paths {
         match self {
-            Self::InProcess(_) => PathKind::InProcess,
-            Self::CrossMemory(_) => PathKind::CrossMemory,
-            Self::Tcp(_) => PathKind::Tcp,
+            Self::InProcess(_) => Paths::both(PathKind::InProcess),
+            Self::SameHost(same_host) => same_host.paths(),
+            Self::Tcp(_) => Paths::both(PathKind::Tcp),
         }
     }
 }
@@ -158,7 +158,8 @@ impl State {
         }
         let Some(transport) = &mut self.transport else { return Next::Idle };
         let regions = &*device.regions;
-        let mut work = Work { endpoint, regions, queue: &self.queue, faults: &mut self.faults, budget, news };
+        let (queue, end) = (&self.queue, self.queue.posted);
+        let mut work = Work { endpoint, regions, queue, end, faults: &mut self.faults, budget, news };
         let step = transport.advance(&mut work);
         self.queue.executed += step.executed;
         step.next
@@ -209,7 +210,8 @@ pub(super) struct SoftwareQueuePair {
     device: Arc<SoftwareDevice>,
     completions: Arc<Shared>,
     inner: Arc<Inner>,
-    path: PathKind,
+    /// Those that it was connected with.
+    paths: Paths,
 }
 
 impl SoftwareQueuePair {
@@ -229,7 +231,7 @@ impl SoftwareQueuePair {
             state: Mutex::new(state),
         });
         completions.attach(&inner);
-        Self { device, completions, inner, path: PathKind::None }
+        Self { device, completions, inner, paths: Paths::both(PathKind::None) }
     }
 }
 
@@ -251,7 +253,7 @@ impl QueuePair for SoftwareQueuePair {
         Box::pin(async move {
             let (core, endpoint) = (self.device.core(), &self.inner.endpoint);
             let transport = connect::connect(core, endpoint, &self.completions, peer, path, waiter).await?;
-            self.path = transport.kind();
+            self.paths = transport.paths();
             self.inner.state().transport = Some(transport);
             Ok(())
         })
@@ -299,8 +301,8 @@ impl QueuePair for SoftwareQueuePair {
         self.inner.needs_care()
     }
 
-    fn path(&self) -> PathKind {
-        self.path
+    fn paths(&self) -> Paths {
+        self.inner.state().transport.as_ref().map_or(self.paths, Transport::paths)
     }
 }
 

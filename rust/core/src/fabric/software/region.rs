@@ -25,7 +25,8 @@ const DROP_PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct RegionTable {
     device: String,
     entries: SharedArray<RegionEntry>,
-    file: OwnedFd,
+    /// `None` where it cannot be shared.
+    file: Option<OwnedFd>,
     /// Pins of this process's own threads: in-process copies, local buffers, the TCP responder.
     own_pins: SharedArray<AtomicU32>,
     /// Pins of the processes that copy in and out by themselves.
@@ -57,7 +58,7 @@ struct Slots {
 
 impl RegionTable {
     pub(super) fn new(device: &str) -> io::Result<Self> {
-        let (entries, file) = SharedArray::published("flagcx-p2p-regions", REGION_SLOTS)?;
+        let (entries, file) = SharedArray::published_if_allowed("flagcx-p2p-regions", REGION_SLOTS)?;
         Ok(Self {
             device: device.to_owned(),
             entries,
@@ -78,9 +79,9 @@ impl RegionTable {
         RegionView { entries: &self.entries, pins: &self.own_pins }
     }
 
-    /// The read-only descriptor for peers of the same host.
-    pub(super) fn file(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    /// The read-only descriptor for peers of the same host; `None` where the table cannot be shared.
+    pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd)
     }
 
     /// From now on revocations wait for this peer's pins too. `pins` is the array that the peer published.

@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use super::denial;
 use super::device::Core;
 use crate::events::{EventLoop, Task};
 use crate::fabric::FabricError;
@@ -28,11 +29,7 @@ impl Responder {
     /// Binds the data listener and starts to serve it.
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, FabricError> {
         let (listener, port) = bind(core)?;
-        let failed = |operation| {
-            move |error: std::io::Error| {
-                FabricError::call(operation, core.name(), error.raw_os_error().unwrap_or(libc::EIO))
-            }
-        };
+        let failed = |operation| move |error: std::io::Error| denial::failure(operation, core.name(), &error);
         let mut server = serve::Loop::new(Arc::clone(core)).map_err(failed("set up the data thread"))?;
         let acceptor =
             accept::Acceptor::new(Arc::clone(core), listener).map_err(failed("set up the data listener"))?;

@@ -4,9 +4,11 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::RecvFlags;
 use rustix::process::Pid;
+
+use super::denial::{is_denial, tell};
 
 /// A range of memory by address; laid out as `struct iovec`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,10 +38,30 @@ pub(super) fn send(socket: BorrowedFd<'_>, ranges: &[Range]) -> Result<usize, Er
     message.msg_iov = ranges.as_ptr().cast_mut().cast();
     message.msg_iovlen = ranges.len();
     let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-    // SAFETY: the list of ranges is borrowed for the call, has iovec's layout and is only read; sending reads the
-    // memory that the ranges name, and the kernel refuses what is not there.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
-    usize::try_from(sent).map_err(|_| last_errno())
+    let sent = retry_on_intr(|| {
+        // SAFETY: the list of ranges is borrowed for the call, has iovec's layout and is only read; sending reads the
+        // memory that the ranges name, and the kernel refuses what is not there.
+        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
+        usize::try_from(sent).map_err(|_| last_errno())
+    });
+    match sent {
+        Err(errno) if is_denial(errno) => {
+            tell("sendmsg", &errno.to_string(), "processes of this host use TCP, and send piece by piece");
+            send_first(socket, ranges, flags)
+        }
+        answer => answer,
+    }
+}
+
+/// [`send`] of the first range that is not empty, where the call that takes several is denied: a sandbox may forbid it for the
+/// descriptors that it can carry.
+fn send_first(socket: BorrowedFd<'_>, ranges: &[Range], flags: libc::c_int) -> Result<usize, Errno> {
+    let Some(range) = ranges.iter().find(|range| range.length > 0) else { return Ok(0) };
+    retry_on_intr(|| {
+        // SAFETY: sending reads the memory that the range names, and the kernel refuses what is not there.
+        let sent = unsafe { libc::send(socket.as_raw_fd(), range.address as *const _, range.length, flags) };
+        usize::try_from(sent).map_err(|_| last_errno())
+    })
 }
 
 /// Receives up to `length` bytes to `address`; 0 means that the peer has closed.
@@ -47,11 +69,13 @@ pub(super) fn send(socket: BorrowedFd<'_>, ranges: &[Range]) -> Result<usize, Er
 /// # Safety
 /// The range is writable memory of which the caller may change every byte, until the call returns.
 pub(super) unsafe fn receive(socket: BorrowedFd<'_>, address: u64, length: u64) -> Result<usize, Errno> {
-    // SAFETY: writable by the caller's promise.
-    let received = unsafe {
-        libc::recv(socket.as_raw_fd(), address as *mut libc::c_void, length as usize, libc::MSG_DONTWAIT)
-    };
-    usize::try_from(received).map_err(|_| last_errno())
+    retry_on_intr(|| {
+        // SAFETY: writable by the caller's promise.
+        let received = unsafe {
+            libc::recv(socket.as_raw_fd(), address as *mut libc::c_void, length as usize, libc::MSG_DONTWAIT)
+        };
+        usize::try_from(received).map_err(|_| last_errno())
+    })
 }
 
 /// The process at the other end of a Unix socket (of the listening side: who called `listen`), as a number of this
@@ -122,7 +146,7 @@ impl ReceiveBuffer {
         self.end -= self.start;
         self.start = 0;
         let free = self.bytes.get_mut(self.end..).filter(|free| !free.is_empty()).ok_or(Errno::NOBUFS)?;
-        let (received, _) = rustix::net::recv(socket, free, RecvFlags::DONTWAIT)?;
+        let (received, _) = retry_on_intr(|| rustix::net::recv(&socket, &mut *free, RecvFlags::DONTWAIT))?;
         self.end += received;
         Ok(received)
     }
@@ -149,6 +173,17 @@ mod tests {
         assert_eq!(buffer.fill(&right), Err(Errno::AGAIN));
         drop(left);
         assert_eq!(buffer.fill(&right), Ok(0));
+    }
+
+    #[test]
+    fn piece_by_piece_the_first_that_is_not_empty_is_sent() {
+        let (left, right) = UnixStream::pair().unwrap();
+        let ranges = [Range::of(b""), Range::of(b"abc"), Range::of(b"defgh")];
+        assert_eq!(send_first(left.as_fd(), &ranges, libc::MSG_NOSIGNAL), Ok(3));
+        let mut buffer = ReceiveBuffer::new(6);
+        assert_eq!(buffer.fill(&right), Ok(3));
+        assert_eq!(buffer.take::<3>(), Some(*b"abc"));
+        assert_eq!(send_first(left.as_fd(), &[Range::default()], libc::MSG_NOSIGNAL), Ok(0));
     }
 
     #[test]

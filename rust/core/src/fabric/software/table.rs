@@ -4,6 +4,8 @@
 //! what this table says. The owner alone writes the table; the peer alone writes its pins.
 #![allow(unsafe_code, reason = "promises that the entries are plain shared memory")]
 
+use std::mem::offset_of;
+
 use super::mapping::{Shared, SharedArray};
 use crate::fabric::Access;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -81,12 +83,15 @@ pub(super) struct QueuePairEntry {
     /// Number of the queue pair that it is connected to, 0 until it is, [`BROKEN`] once it is in ERROR. Owner
     /// writes (SeqCst), peers read.
     peer: AtomicU32,
+    /// Where the initiator that connects to this queue pair writes a random number, with the very call that it means to use, and
+    /// looks for it by its own mapping. Written by the kernel on its behalf, read by the same thread after that: Relaxed.
+    proof: AtomicU64,
 }
 
 /// In place of a peer's number: the queue pair is in ERROR.
 const BROKEN: u32 = u32::MAX;
 
-// SAFETY: repr(C), two atomics, valid for every bit pattern.
+// SAFETY: repr(C), three atomics, valid for every bit pattern.
 unsafe impl Shared for QueuePairEntry {}
 
 /// What an entry of the queue pair table says of a counterpart.
@@ -120,6 +125,16 @@ impl QueuePairEntry {
     /// The slot is free.
     pub(super) fn vacate(&self) {
         self.qpn.store(0, Ordering::SeqCst);
+    }
+
+    /// Where the proof of the entry in `slot` lies in its owner's memory, whose table begins at `table`.
+    pub(super) fn proof_address(table: u64, slot: usize) -> u64 {
+        table.wrapping_add((slot * size_of::<Self>() + offset_of!(Self, proof)) as u64)
+    }
+
+    /// The random number that an initiator has written last.
+    pub(super) fn proof(&self) -> u64 {
+        self.proof.load(Ordering::Relaxed)
     }
 
     /// How queue pair `qpn`, expected in this slot, stands towards queue pair `asking`.

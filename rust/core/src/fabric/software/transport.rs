@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::endpoint::Endpoint;
 use super::faults::Faults;
 use super::region::RegionTable;
-use super::send_queue::SendQueue;
+use super::send_queue::{Request, SendQueue};
 use super::table::{Counterpart, Pinned, RegionView, Right, Violation};
 use crate::fabric::{CompletionStatus, MAX_SGE, Opcode};
 
@@ -44,10 +44,19 @@ pub(super) struct Work<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) regions: &'a RegionTable,
     pub(super) queue: &'a SendQueue,
+    /// Where the requests end that it may look at.
+    pub(super) end: u64,
     pub(super) faults: &'a mut Faults,
     pub(super) budget: &'a mut Budget,
     /// Its socket has news, or may have.
     pub(super) news: bool,
+}
+
+impl<'a> Work<'a> {
+    /// The `index`-th request ever posted, if it is there and before the end.
+    pub(super) fn request(&self, index: u64) -> Option<&'a Request> {
+        if index < self.end { self.queue.get(index) } else { None }
+    }
 }
 
 /// How far a transport came: from `queue.executed` on, `executed` requests succeeded, and then:

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::completion_queue::Shared;
 
@@ -12,7 +13,10 @@ use super::completion_queue::Shared;
 pub(super) struct WatchedSocket {
     stream: TcpStream,
     completions: Arc<Shared>,
-    carries_bytes: bool,
+    qpn: u32,
+    /// Set by the thread that polls, under the lock of the completion queue; read when it is dropped. Relaxed: dropping comes
+    /// after that, in the order of the reference counts.
+    carries_bytes: AtomicBool,
 }
 
 impl WatchedSocket {
@@ -23,7 +27,17 @@ impl WatchedSocket {
         carries_bytes: bool,
     ) -> io::Result<Self> {
         completions.watch(qpn, stream.as_fd(), carries_bytes)?;
-        Ok(Self { stream, completions: Arc::clone(completions), carries_bytes })
+        let completions = Arc::clone(completions);
+        Ok(Self { stream, completions, qpn, carries_bytes: AtomicBool::new(carries_bytes) })
+    }
+
+    /// From now on bytes travel on it. Its news up to now need not be heard of again: whoever calls looks at it.
+    pub(super) fn carry_bytes(&self) -> io::Result<()> {
+        if self.carries_bytes.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.completions.unwatch(self.stream.as_fd(), false);
+        self.completions.watch(self.qpn, self.stream.as_fd(), true)
     }
 
     /// Ends the conversation both ways, as if the network had.
@@ -41,6 +55,6 @@ impl AsFd for WatchedSocket {
 
 impl Drop for WatchedSocket {
     fn drop(&mut self) {
-        self.completions.unwatch(self.stream.as_fd(), self.carries_bytes);
+        self.completions.unwatch(self.stream.as_fd(), self.carries_bytes.load(Ordering::Relaxed));
     }
 }

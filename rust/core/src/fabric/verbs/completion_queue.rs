@@ -199,10 +199,16 @@ impl CompletionQueue for VerbsCompletionQueue {
         // SAFETY: channel and queue are alive, and the channel's fd is non-blocking; this queue is the only one on
         // its channel, so every event got is its own.
         let errno = unsafe {
-            while (library.ibv_get_cq_event)(self.raw.channel.as_ptr(), &raw mut cq, &raw mut tag) == 0 {
-                events += 1;
-            }
-            let errno = last_errno();
+            let errno = loop {
+                if (library.ibv_get_cq_event)(self.raw.channel.as_ptr(), &raw mut cq, &raw mut tag) == 0 {
+                    events += 1;
+                    continue;
+                }
+                match last_errno() {
+                    libc::EINTR => {}
+                    errno => break errno,
+                }
+            };
             if events > 0 {
                 (library.ibv_ack_cq_events)(self.raw.cq.as_ptr(), events);
             }

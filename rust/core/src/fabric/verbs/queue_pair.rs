@@ -19,7 +19,7 @@ use super::transitions::{self, QueuePairSettings, Transition, no_attributes, pat
 use crate::events::Waiter;
 use crate::fabric::{
     Batch, Connecting, FabricError, LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathKind, PathOptions,
-    Posted, QpAddress, QueuePair, QueuePairCaps, WorkRequest,
+    Paths, Posted, QpAddress, QueuePair, QueuePairCaps, WorkRequest,
 };
 
 /// A queue pair.
@@ -262,8 +262,8 @@ impl QueuePair for VerbsQueuePair {
         self.broken.load(Ordering::Relaxed)
     }
 
-    fn path(&self) -> PathKind {
-        if self.connected { PathKind::Rdma } else { PathKind::None }
+    fn paths(&self) -> Paths {
+        Paths::both(if self.connected { PathKind::Rdma } else { PathKind::None })
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::events::Waiter;
 use crate::fabric::{
     Batch, Completion, CompletionQueue, CompletionStatus, Connecting, FabricError, PathKind, PathOptions,
-    Posted, QpAddress, QueuePair, QueuePairCaps,
+    Paths, Posted, QpAddress, QueuePair, QueuePairCaps,
 };
 
 /// The NIC, shared by its test and by the queues made of it.
@@ -192,7 +192,7 @@ impl QueuePair for Pair {
     fn is_broken(&self) -> bool {
         self.nic.state().pairs[self.index].error
     }
-    fn path(&self) -> PathKind {
-        PathKind::None
+    fn paths(&self) -> Paths {
+        Paths::both(PathKind::None)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Verdict, WorkerState, condemn};
-use crate::fabric::QueuePair;
+use crate::fabric::{Paths, QueuePair};
 use crate::memory::{RegionId, RemoteRegion};
 use crate::pool::PoolError;
 use crate::pool::lane::{LaneHealth, LaneKey, LaneSetup, break_lane, make_ready};
@@ -16,6 +16,11 @@ impl WorkerState {
         setup: LaneSetup,
     ) -> Result<LaneKey, PoolError> {
         self.lanes.insert(queue_pair, setup)
+    }
+
+    /// How the lane's bytes travel now, if it is there.
+    pub fn paths(&mut self, key: LaneKey) -> Option<Paths> {
+        self.lanes.get(key).map(|lane| lane.queue_pair.paths())
     }
 
     /// Whether there are lanes: without, nothing can be in flight.

@@ -1,10 +1,11 @@
-//! The ten sources.
+//! The eleven sources.
 
 mod lifetimes;
 mod pressure;
 mod processes;
 mod regions;
 mod requests;
+mod signals;
 mod strangers;
 
 use super::random::Random;
@@ -52,6 +53,10 @@ pub const SLOW_PEER: Source = Source {
     ..of_families("peer slower by 100x", pressure::slow_peer)
 };
 pub const REGIONS: Source = of_families("regions come and go", regions::come_and_go);
+pub const SIGNALS: Source = Source {
+    not_over_verbs: Some("looks at the paths of the software fabric"),
+    ..of_families("signals at every thread", signals::interrupt)
+};
 
 pub const ALL: &[Source] = &[
     FAILING_REQUESTS,
@@ -64,6 +69,7 @@ pub const ALL: &[Source] = &[
     FULL_QUEUE,
     SLOW_PEER,
     REGIONS,
+    SIGNALS,
 ];
 
 /// What a process keeps after its first transfer it keeps for good: that is no leak.

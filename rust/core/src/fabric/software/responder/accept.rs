@@ -57,6 +57,7 @@ impl Acceptor {
         let sockets = Group::new()?;
         sockets.add(&listener, LISTENER)?;
         let tables = match TableListener::bind(&core) {
+            _ if core.table_files().is_none() => None,
             Ok(tables) => {
                 sockets.add(&tables, TABLES)?;
                 Some(tables)

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
 
 use crate::auth::{Session, random};
@@ -67,7 +67,7 @@ impl Greeter {
         }
         match self.buffer.fill(&self.socket) {
             Ok(0) => return Greeted::Refused(self),
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Ok(_) | Err(Errno::AGAIN) => {}
             Err(_) => return Greeted::Refused(self),
         }
         while let Some(message) = self.buffer.take_exactly(self.hello.expects()) {
@@ -109,7 +109,8 @@ impl Greeter {
 
     /// A hello is far smaller than a socket's buffer: one that does not go out at once never will.
     fn send(&self, bytes: &[u8]) -> bool {
-        rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) == Ok(bytes.len())
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        retry_on_intr(|| rustix::net::send(&self.socket, bytes, flags)) == Ok(bytes.len())
     }
 
     fn refuse(self, core: &Core, reason: &str) -> Greeted {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
 };
@@ -44,7 +44,8 @@ impl TableListener {
 
     /// `EAGAIN`: no peer waits.
     pub(super) fn accept(&self) -> Result<TableKeeper, Errno> {
-        let socket = accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = retry_on_intr(|| accept_with(&self.socket, flags))?;
         let pid = peer_pid(&socket);
         Ok(TableKeeper {
             socket,
@@ -92,7 +93,7 @@ impl TableKeeper {
             return Wish::Close;
         }
         match self.take_request(core) {
-            Ok(()) | Err(Errno::AGAIN | Errno::INTR)
+            Ok(()) | Err(Errno::AGAIN)
                 if self.deadline().is_none_or(|deadline| Instant::now() < deadline) =>
             {
                 Wish::Read
@@ -116,7 +117,7 @@ impl TableKeeper {
         }
         let pins = core.regions.add_peer(self.pid, pins.as_fd()).map_err(|_| Errno::PROTO)?;
         self.pins = Some(pins);
-        let reply = LinkReply.encode();
-        descriptors::send(&self.socket, &reply, &[core.regions.file(), core.entries_file()])
+        let reply = LinkReply { entries: core.entries_address() }.encode();
+        descriptors::send(&self.socket, &reply, &core.table_files().ok_or(Errno::PROTO)?)
     }
 }

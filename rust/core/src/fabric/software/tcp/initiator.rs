@@ -2,12 +2,14 @@
 #![allow(unsafe_code, reason = "receives into registered memory")]
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::io::Errno;
 
 use super::frame::{Action, REQUEST_SIZE, RESPONSE_SIZE, RequestHeader, ResponseHeader};
 use crate::fabric::software::copy;
+use crate::fabric::software::denial::is_denial;
 use crate::fabric::software::faults::Verdict;
 use crate::fabric::software::send_queue::{Piece, Request};
 use crate::fabric::software::socket::{Range, ReceiveBuffer, receive, send};
@@ -26,7 +28,7 @@ const BUFFER: usize = 16 * 1024;
 /// The way to a peer's responder.
 #[derive(Debug)]
 pub(in super::super) struct Initiator {
-    socket: WatchedSocket,
+    socket: Arc<WatchedSocket>,
     buffer: ReceiveBuffer,
     /// The request whose frame is being sent: those before it are sent.
     sending: u64,
@@ -34,6 +36,8 @@ pub(in super::super) struct Initiator {
     sent_bytes: u64,
     /// Requests that are done.
     done: u64,
+    /// Of those, the ones that another path has carried out: the peer counts without them.
+    skipped: u64,
     /// Payload that is coming in, for request `done`, a READ.
     incoming: Option<Incoming>,
     /// A request that failed, and how: those before it may still be answered.
@@ -60,19 +64,27 @@ struct Batch {
 }
 
 impl Initiator {
-    pub(in super::super) fn new(socket: WatchedSocket) -> Self {
+    pub(in super::super) fn new(socket: Arc<WatchedSocket>) -> Self {
         Self {
             socket,
             buffer: ReceiveBuffer::new(BUFFER),
             sending: 0,
             sent_bytes: 0,
             done: 0,
+            skipped: 0,
             incoming: None,
             failed: None,
             readable: true,
             writable: true,
             closed: false,
         }
+    }
+
+    /// Another path has carried out the next `count` requests. All before them are done.
+    pub(in super::super) fn skip(&mut self, count: u64) {
+        self.sending += count;
+        self.done += count;
+        self.skipped += count;
     }
 
     pub(in super::super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
@@ -96,12 +108,12 @@ impl Initiator {
         if let Some((_, status)) = self.failed.filter(|(index, _)| *index == self.done) {
             return Next::Failed(status);
         }
-        let idle = self.done == work.queue.posted;
+        let idle = self.done == work.end;
         if self.closed {
             work.endpoint.set_peer_gone();
             return if idle { Next::Idle } else { Next::Failed(CompletionStatus::RetryExceeded) };
         }
-        let unsent = self.sending < work.queue.posted && self.failed.is_none();
+        let unsent = self.sending < work.end && self.failed.is_none();
         match idle {
             _ if self.readable && work.budget.is_spent() => Next::More,
             true => Next::Idle,
@@ -154,18 +166,22 @@ impl Initiator {
             Ok(0) => self.closed = true,
             Ok(received) => return received as u64,
             Err(Errno::AGAIN) => self.readable = false,
-            Err(Errno::INTR) => {}
             Err(_) => self.closed = true,
         }
         0
     }
 
     fn take_answer(&mut self, work: &Work<'_>, bytes: &[u8; RESPONSE_SIZE]) {
+        let index = |sequence: u64| sequence.checked_add(self.skipped);
         let accepted = match ResponseHeader::decode(bytes) {
-            Ok(ResponseHeader::Done { sequence }) => self.take_done(work, sequence),
-            Ok(ResponseHeader::Failed { sequence, status }) => self.take_failure(work, sequence, status),
+            Ok(ResponseHeader::Done { sequence }) => {
+                index(sequence).and_then(|index| self.take_done(work, index))
+            }
+            Ok(ResponseHeader::Failed { sequence, status }) => {
+                index(sequence).and_then(|index| self.take_failure(work, index, status))
+            }
             Ok(ResponseHeader::Data { sequence, length }) => {
-                self.take_data(work, sequence, u64::from(length))
+                index(sequence).and_then(|index| self.take_data(work, index, u64::from(length)))
             }
             Err(_) => None,
         };
@@ -277,8 +293,9 @@ impl Initiator {
                 return sent > 0;
             }
             Err(Errno::AGAIN) => self.writable = false,
-            Err(Errno::INTR) => return true,
             Err(Errno::FAULT) => self.fail(self.sending, CompletionStatus::LocalProtection),
+            // Nothing goes out any more, and nothing would tell when it does.
+            Err(errno) if is_denial(errno) => self.closed = true,
             Err(_) => {
                 // What the peer said before it closed is still to be read.
                 self.writable = false;
@@ -293,7 +310,7 @@ impl Initiator {
         let mut index = self.sending;
         let mut skip = self.sent_bytes;
         let mut room = work.budget.bytes;
-        while let Some(request) = work.queue.get(index) {
+        while let Some(request) = work.request(index) {
             if skip == 0 {
                 match work.faults.judge(index) {
                     Verdict::Go => {}
@@ -317,7 +334,7 @@ impl Initiator {
                     break;
                 }
             }
-            if room == 0 || !batch.push(work, index, request, skip, &mut room) {
+            if room == 0 || !batch.push(work, index, self.skipped, skip, &mut room) {
                 break;
             }
             skip = 0;
@@ -356,8 +373,9 @@ impl Batch {
         self.ranges.get(..self.used).unwrap_or(&[])
     }
 
-    /// Adds a frame without its first `skip` bytes. False when the frame, or all of it, did not fit.
-    fn push(&mut self, work: &Work<'_>, index: u64, request: &Request, skip: u64, room: &mut u64) -> bool {
+    /// Adds the frame of request `index`, which the peer counts without the `skipped`, from its byte `skip` on. False when the frame, or all of it, did not fit.
+    fn push(&mut self, work: &Work<'_>, index: u64, skipped: u64, skip: u64, room: &mut u64) -> bool {
+        let Some(request) = work.request(index) else { return false };
         if skip < REQUEST_SIZE as u64 {
             let Some(header) = self.headers.get_mut(self.frames) else { return false };
             *header = RequestHeader {
@@ -365,7 +383,7 @@ impl Batch {
                 rkey: request.rkey,
                 remote_address: request.remote_address,
                 length: request.length as u32,
-                sequence: index,
+                sequence: index - skipped,
             }
             .encode();
             let rest = Range::of(header.get(skip as usize..).unwrap_or(&[]));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::frame::{Action, REQUEST_SIZE, RESPONSE_SIZE, RequestHeader, ResponseHeader};
 use crate::fabric::software::copy;
@@ -186,7 +186,7 @@ impl Server {
     /// for long, and what those requests would overwrite may have been used for something else since.
     fn look_for_the_end(&mut self) {
         let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
-        let answer = poll(&mut fds, Some(&Timespec::default()));
+        let answer = retry_on_intr(|| poll(&mut fds, Some(&Timespec::default())));
         let [socket] = fds;
         self.abandoned = matches!(answer, Ok(1..)) && !socket.revents().is_empty();
     }
@@ -196,7 +196,6 @@ impl Server {
         match answer {
             Ok(0) => Err(Stop(Wish::Close)),
             Ok(received) => Ok(received as u64),
-            Err(Errno::INTR) => Ok(0),
             Err(Errno::AGAIN) => {
                 self.tell();
                 if self.outgoing.is_some() { Ok(0) } else { Err(Stop(Wish::Read)) }
@@ -311,7 +310,6 @@ impl Server {
         match outgoing.send(core, self.socket.as_fd()) {
             Ok(sent) => *budget = budget.saturating_sub(sent),
             Err(Errno::AGAIN) => return Err(Stop(Wish::Write)),
-            Err(Errno::INTR) => {}
             Err(_) => return Err(Stop(Wish::Close)),
         }
         if outgoing.is_sent() {
@@ -333,7 +331,6 @@ impl Server {
         self.buffer.take_up_to(u64::MAX);
         match self.buffer.fill(&self.socket) {
             Ok(received) if received > 0 => Ok(()),
-            Err(Errno::INTR) => Ok(()),
             Err(Errno::AGAIN) => Err(Stop(Wish::Read)),
             _ => Err(Stop(Wish::Close)),
         }

@@ -1,0 +1,60 @@
+//! How bytes travel.
+
+use std::fmt;
+
+/// How bytes reach the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathKind {
+    /// Not connected yet.
+    None,
+    /// An RDMA device.
+    Rdma,
+    /// Both ends in one process: plain copies.
+    InProcess,
+    /// Two processes of one host: cross-memory copies (process_vm_readv/writev).
+    CrossMemory,
+    /// A TCP stream.
+    Tcp,
+}
+
+impl fmt::Display for PathKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Rdma => "rdma",
+            Self::InProcess => "in-process",
+            Self::CrossMemory => "cross-memory",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
+/// How READs and WRITEs reach the peer. They differ where the kernel denies one of the two copies between processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Paths {
+    /// Of READs.
+    pub read: PathKind,
+    /// Of WRITEs.
+    pub write: PathKind,
+}
+
+impl Paths {
+    /// The same for both.
+    pub fn both(path: PathKind) -> Self {
+        Self { read: path, write: path }
+    }
+
+    /// The one of them that is slower.
+    pub fn slower(self) -> PathKind {
+        if self.read == PathKind::Tcp { self.read } else { self.write }
+    }
+}
+
+impl fmt::Display for Paths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { read, write } if read == write => read.fmt(f),
+            Self { read, write } => write!(f, "{read} for READs, {write} for WRITEs"),
+        }
+    }
+}
