@@ -23,6 +23,11 @@ foreach(_suite IN LISTS _suites)
   endif()
 endforeach()
 
+# Once more where only the caller can say that both ends are in one process.
+add_test(NAME gtest.gpu_entry_points_tcp COMMAND test_gpu_entry_points --gtest_filter=Ways/*)
+set_tests_properties(gtest.gpu_entry_points_tcp PROPERTIES LABELS "gtest;quick" TIMEOUT 120 PROCESSORS 2
+  ENVIRONMENT FLAGCX_P2P_PATH=tcp)
+
 # The net adaptor's suites once more over the other provider: verbs, with the stand-in libibverbs of nullverbs/.
 if(FLAGCX_P2P_VERBS)
   set(_nullverbs ${CMAKE_CURRENT_BINARY_DIR}/nullverbs)

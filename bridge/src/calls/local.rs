@@ -1,31 +1,21 @@
-//! Transfers with a peer of this host: which of them the device runtime moves.
+//! What transfers with a peer of this host take beside their pieces.
 #![allow(unsafe_code, reason = "reads the C++ caller's IPC information")]
 
-use flagcx_p2p::connection::{Connection, RemoteEnd};
+use flagcx_p2p::connection::Connection;
 use flagcx_p2p::device::{IPC_INFO_BYTES, IpcInfo};
 use flagcx_p2p::transfer::{Opcode, PieceSource, SubmitError, TransferId};
 
-/// Starts a transfer: by the device runtime where device memory meets a peer of this host, by the lanes otherwise.
-///
-/// Between host memory of one process it is over when this returns, which callers rely on.
+/// Starts a transfer. Between host memory of one process it is over when this returns, which callers rely on.
 pub(super) fn start<S: PieceSource + ?Sized>(
     connection: &Connection,
     opcode: Opcode,
     pieces: &S,
     ipc: &[IpcInfo],
 ) -> Result<TransferId, SubmitError> {
-    if ipc.is_empty() && !connection.peer().same_process {
-        return connection.submit(opcode, pieces);
-    }
-    if connection.peer().same_process {
-        return match connection.submit_on_device(opcode, pieces, RemoteEnd::SameProcess)? {
-            Some(id) => Ok(id),
-            None => connection.submit_and_wait(opcode, pieces).map(|()| TransferId::COMPLETE),
-        };
-    }
-    match connection.submit_on_device(opcode, pieces, RemoteEnd::Ipc(ipc))? {
-        Some(id) => Ok(id),
-        None => connection.submit(opcode, pieces),
+    if ipc.is_empty() {
+        connection.submit_at_once_in_process(opcode, pieces)
+    } else {
+        connection.submit_by_ipc(opcode, pieces, ipc)
     }
 }
 

@@ -62,11 +62,7 @@ fn start_one(connection: &Connection, operation: Operation, piece: Piece, id: &m
 #[inline(never)]
 fn start_one_any(connection: &Connection, operation: Operation, piece: Piece, id: &mut u64) -> i32 {
     let pieces = from_ref(&piece);
-    let started = if connection.peer().same_process {
-        local::start(connection, opcode(operation), pieces, &[])
-    } else {
-        connection.submit_any(opcode(operation), pieces)
-    };
+    let started = local::start(connection, opcode(operation), pieces, &[]);
     // Only the calls with vectors name the region.
     let call = match (piece.region, operation) {
         (Some(_), _) => vector_call(operation),

@@ -61,7 +61,7 @@ pub(super) struct Copies {
 #[derive(Debug)]
 pub(super) struct Stream {
     runtime: Arc<dyn DeviceRuntime>,
-    device: Option<i32>,
+    device: i32,
     stream: Box<dyn CopyStream>,
 }
 
@@ -74,20 +74,13 @@ pub(super) struct OpenedMemory {
 }
 
 impl DeviceCopies {
-    /// A stream of the current device, which is `device` if the runtime says so.
-    pub(super) fn stream(
-        &self,
-        runtime: &Arc<dyn DeviceRuntime>,
-        device: Option<i32>,
-    ) -> Result<Stream, DeviceError> {
+    /// A stream of `device` that was used before.
+    pub(super) fn idle_stream(&self, runtime: &Arc<dyn DeviceRuntime>, device: i32) -> Option<Stream> {
         let fits = |stream: &Stream| Arc::ptr_eq(&stream.runtime, runtime) && stream.device == device;
         self.release_abandoned();
-        if let Some(idle) = lock(&self.idle).as_mut()
-            && let Some(index) = idle.iter().position(fits)
-        {
-            return Ok(idle.swap_remove(index));
-        }
-        Ok(Stream { runtime: Arc::clone(runtime), device, stream: runtime.open_stream()? })
+        let mut idle = lock(&self.idle);
+        let idle = idle.as_mut()?;
+        idle.iter().position(fits).map(|index| idle.swap_remove(index))
     }
 
     /// Gives back a stream on which nothing runs.
@@ -199,6 +192,11 @@ impl Drop for DeviceCopies {
 }
 
 impl Stream {
+    /// A new stream of `device`, which is current.
+    pub(super) fn open(runtime: &Arc<dyn DeviceRuntime>, device: i32) -> Result<Self, DeviceError> {
+        Ok(Self { runtime: Arc::clone(runtime), device, stream: runtime.open_stream()? })
+    }
+
     /// The copies of this stream.
     pub(super) fn copies(&mut self) -> &mut dyn CopyStream {
         &mut *self.stream
@@ -283,11 +281,8 @@ mod tests {
     }
 
     fn on(device: &Arc<Device>) -> Copies {
-        let stream = Stream {
-            runtime: Arc::new(HostRuntime),
-            device: None,
-            stream: Box::new(Slow(Arc::clone(device))),
-        };
+        let stream =
+            Stream { runtime: Arc::new(HostRuntime), device: 0, stream: Box::new(Slow(Arc::clone(device))) };
         Copies { stream, opened: Vec::new(), holds: Vec::new() }
     }
 

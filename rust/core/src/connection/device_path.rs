@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use super::device_copies::{Copies, OpenedMemory, Stream};
-use crate::device::{self, CurrentDevice, DeviceError, DeviceRuntime, Direction, IpcInfo, PointerKind};
+use super::submit::WhenFull;
+use crate::device::{self, CurrentDevice, DeviceError, DeviceRuntime, Direction, IpcInfo};
 use crate::fabric::Opcode;
-use crate::memory::{Hold, MemoryKind, RemoteCheck};
+use crate::memory::{Hold, MemoryKind, RemoteCheck, region_in_process};
 use crate::pool::TimeLimit;
 use crate::transfer::{
-    Outcome, Piece, PieceSource, READ_ONLY_THERE, Status, SubmitError, TransferId, find_local,
+    Claim, MOST_TRANSFERS, Piece, PieceSource, READ_ONLY_THERE, SubmitError, TransferId, find_local,
 };
 
 /// How the peer's ends of the pieces are reached.
 #[derive(Clone, Copy, Debug)]
-pub enum RemoteEnd<'a> {
+pub(super) enum RemoteEnd<'a> {
     /// By their addresses: the peer is in this process.
     SameProcess,
     /// By what the peer told of its device memory, one record per piece.
@@ -41,56 +42,68 @@ struct Move {
 }
 
 impl Connection {
-    /// Starts a transfer of device memory. `Ok(None)`, and nothing was done, when lanes can move all of it: both ends of
-    /// every piece are host memory, or a piece's far end is not in a region that the peer announced.
+    /// Starts a transfer of device memory. `Ok(None)`, and nothing was done, when the lanes have to move all of it, or to
+    /// say what is wrong with it: both ends of every piece are host memory, as far as they are known.
     ///
     /// Copies cannot be stopped: such a transfer has no deadline, and cancelling it waits for its end.
-    pub fn submit_on_device<S: PieceSource + ?Sized>(
+    #[inline(never)]
+    pub(super) fn start_on_gpu<S: PieceSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
         remote: RemoteEnd<'_>,
+        when_full: WhenFull,
     ) -> Result<Option<TransferId>, SubmitError> {
         if !self.is_open() {
             self.require_open()?;
         }
-        let runtime = device::runtime();
-        if !runtime.has_memory() && matches!(remote, RemoteEnd::SameProcess) {
-            return Ok(None);
-        }
-        let _entered = CurrentDevice::ensure(&*runtime, self.context.gpu_index);
-        let mut holds = Vec::new();
+        let (mut holds, mut unknown) = (Vec::new(), None);
         let mut moves = Vec::with_capacity(iovs.len());
         for (index, iov) in (0..iovs.len()).filter_map(|index| Some((index, iovs.piece(index)?))) {
             let hold = self.local_end(&iov, index, opcode)?;
             let local = hold.region().kind;
             holds.push(hold);
-            let Some((remote, remote_address)) =
-                self.remote_end(&*runtime, &iov, index, opcode, &moves, remote)?
-            else {
-                return Ok(None);
-            };
+            let (remote, remote_address) =
+                self.remote_end(&iov, index, opcode, remote)?.unwrap_or_else(|| {
+                    unknown.get_or_insert((index, iov));
+                    (MemoryKind::Host, iov.remote.address)
+                });
             moves.push(Move { iov, index, local, remote, remote_address });
         }
         let on_host = |piece: &Move| piece.local == MemoryKind::Host && piece.remote == MemoryKind::Host;
         if moves.iter().all(on_host) {
             return Ok(None);
         }
+        if let Some((iov, Piece { remote, length, .. })) = unknown {
+            let problem = "is in no region of the peer, which is in this process";
+            return Err(SubmitError::Remote { iov, address: remote.address, length, problem });
+        }
+        let runtime = device::runtime();
+        let device = self.context.gpu_index;
+        let _entered = CurrentDevice::ensure(&*runtime, device);
         let opened = match remote {
             RemoteEnd::SameProcess => Vec::new(),
-            RemoteEnd::Ipc(infos) => open_all(&runtime, self.context.gpu_index, infos, &mut moves)?,
+            RemoteEnd::Ipc(infos) => open_all(&runtime, device, infos, &mut moves)?,
         };
-        self.move_host_pieces(opcode, &moves)?;
+        let stream = match self.copy_stream(&runtime) {
+            // The NIC has the memory of both ends, and a runtime need not know how to copy.
+            Err(DeviceError::Unsupported { .. }) if self.reach.lanes_carry_gpu && opened.is_empty() => {
+                return Ok(None);
+            }
+            stream => stream.map_err(|error| refuse(0, &error))?,
+        };
+        let claim = self.claim(when_full)?;
+        let moved = self.move_host_pieces(opcode, &moves, when_full);
         moves.retain(|piece| !on_host(piece));
-        let device = runtime.current_device().ok();
-        let mut stream =
-            self.context.device_copies.stream(&runtime, device).map_err(|error| refuse(0, &error))?;
-        if let Err(error) = start(&mut stream, opcode, &moves) {
-            let copies = Copies { stream, opened, holds };
-            self.context.device_copies.abandon(copies, Instant::now() + DRAIN_LIMIT);
-            return Err(error);
+        let started =
+            moved.and_then(|()| self.start_copies(&runtime, stream, opcode, &moves, (opened, holds)));
+        match started {
+            Ok(copies) => Ok(Some(self.track(claim, copies))),
+            Err(error) => {
+                self.context.transfers.abandon(claim);
+                Err(error)
+            }
         }
-        self.track(Copies { stream, opened, holds }).map(Some)
     }
 
     fn local_end(&self, iov: &Piece, index: usize, opcode: Opcode) -> Result<Hold, SubmitError> {
@@ -104,14 +117,13 @@ impl Connection {
         })
     }
 
-    /// What kind of memory the far end of a piece is, and its address if it has one already.
+    /// What kind of memory the far end of a piece is, and its address if it has one already. `None` for an end in this
+    /// process that no region there holds.
     fn remote_end(
         &self,
-        runtime: &dyn DeviceRuntime,
         iov: &Piece,
         index: usize,
         opcode: Opcode,
-        before: &[Move],
         remote: RemoteEnd<'_>,
     ) -> Result<Option<(MemoryKind, u64)>, SubmitError> {
         let problem = |problem| {
@@ -120,86 +132,107 @@ impl Connection {
         if iov.length > u64::from(iov.remote.size) && iov.length <= u64::from(u32::MAX) {
             return problem("is longer than its descriptor");
         }
+        let Piece { remote: desc, length, .. } = *iov;
         match remote {
             RemoteEnd::Ipc(infos) => match infos.get(index) {
                 None => problem("has no IPC information"),
-                Some(info) if iov.length > info.size => problem("is longer than its IPC information allows"),
+                Some(info) if length > info.size => problem("is longer than its IPC information allows"),
                 // Its address is known once it has been opened.
                 Some(_) => Ok(Some((MemoryKind::Device, 0))),
             },
-            RemoteEnd::SameProcess => {
-                let Piece { remote: desc, length, .. } = *iov;
-                let checked = self.remote.table().check(desc.rkey, desc.address, length);
-                let region = match checked {
-                    RemoteCheck::Inside(region) if region.read_only && opcode == Opcode::Write => {
-                        return problem(READ_ONLY_THERE);
-                    }
-                    RemoteCheck::Inside(region) => region,
-                    RemoteCheck::Removed => return problem("is in a region that the peer has deregistered"),
-                    RemoteCheck::UnknownKey | RemoteCheck::Outside => return Ok(None),
-                };
-                // Asking costs; neighbours mostly lie in one region.
-                let known = before.last().filter(|last| {
-                    last.remote_address >= region.base && last.remote_address < region.base + region.size
-                });
-                let kind = match known {
-                    Some(last) => last.remote,
-                    None => match runtime.pointer_kind(region.base).map_err(|error| refuse(index, &error))? {
-                        PointerKind::Host => MemoryKind::Host,
-                        PointerKind::Device(_) => MemoryKind::Device,
-                    },
-                };
-                Ok(Some((kind, desc.address)))
-            }
+            RemoteEnd::SameProcess => match region_in_process(desc.rkey, desc.address, length) {
+                Some(region) if region.read_only && opcode == Opcode::Write => problem(READ_ONLY_THERE),
+                Some(region) => Ok(Some((region.kind, desc.address))),
+                None if self.remote.table().check(desc.rkey, desc.address, length)
+                    == RemoteCheck::Removed =>
+                {
+                    problem("is in a region that the peer has deregistered")
+                }
+                None => Ok(None),
+            },
         }
     }
 
     /// Moves the pieces between host memory and host memory by the lanes, and waits: the runtime is for the others.
-    fn move_host_pieces(&self, opcode: Opcode, moves: &[Move]) -> Result<(), SubmitError> {
+    fn move_host_pieces(
+        &self,
+        opcode: Opcode,
+        moves: &[Move],
+        when_full: WhenFull,
+    ) -> Result<(), SubmitError> {
         let on_host = |piece: &&Move| piece.local == MemoryKind::Host && piece.remote == MemoryKind::Host;
         let (indices, pieces): (Vec<usize>, Vec<Piece>) =
             moves.iter().filter(on_host).map(|piece| (piece.index, piece.iov)).unzip();
         if pieces.is_empty() {
             return Ok(());
         }
-        self.submit_and_wait(opcode, pieces.as_slice()).map_err(|error| error.of_whole(&indices))
+        let started = self.start_on_lanes(opcode, pieces.as_slice(), when_full);
+        started.and_then(|id| self.wait_for(id)).map_err(|error| error.of_whole(&indices))
     }
 
-    /// A transfer by the lanes that is over when this returns.
-    pub fn submit_and_wait<S: PieceSource + ?Sized>(
+    /// A stream of the engine's device, which is current, and whether it is a new one.
+    fn copy_stream(&self, runtime: &Arc<dyn DeviceRuntime>) -> Result<(Stream, bool), DeviceError> {
+        let device = self.context.gpu_index;
+        match self.context.device_copies.idle_stream(runtime, device) {
+            Some(stream) => Ok((stream, false)),
+            None => Stream::open(runtime, device).map(|stream| (stream, true)),
+        }
+    }
+
+    fn start_copies(
         &self,
+        runtime: &Arc<dyn DeviceRuntime>,
+        (mut stream, mut is_new): (Stream, bool),
         opcode: Opcode,
-        iovs: &S,
-    ) -> Result<(), SubmitError> {
-        let id = self.submit(opcode, iovs)?;
+        moves: &[Move],
+        (opened, holds): (Vec<OpenedMemory>, Vec<Hold>),
+    ) -> Result<Copies, SubmitError> {
         loop {
-            match self.wait(id, Duration::from_secs(60)) {
-                Status::Pending => {}
-                Status::Ended(Outcome::Done) => return Ok(()),
-                Status::Ended(outcome) => return Err(SubmitError::Ended(outcome)),
-                Status::Unknown => return Err(self.down("internal error: the transfer is not in the table")),
+            let mut started = 0;
+            match start(&mut stream, opcode, moves, &mut started) {
+                Ok(()) => return Ok(Copies { stream, opened, holds }),
+                Err(error) if started > 0 => {
+                    let copies = Copies { stream, opened, holds };
+                    self.context.device_copies.abandon(copies, Instant::now() + DRAIN_LIMIT);
+                    return Err(error);
+                }
+                Err(error) if is_new => return Err(error),
+                // Nothing runs on it. It may have ended with its context, when the program reset the device.
+                Err(_) => {
+                    (stream, is_new) = self.copy_stream(runtime).map_err(|error| refuse(0, &error))?;
+                }
+            }
+        }
+    }
+
+    /// An id, waiting for one as [`Connection::submit`] does.
+    fn claim(&self, when_full: WhenFull) -> Result<Claim, SubmitError> {
+        let (since, limit) = (Instant::now(), self.room_limit());
+        loop {
+            match self.context.transfers.claim() {
+                Some(claim) => return Ok(claim),
+                None if when_full == WhenFull::Refuse => return Err(SubmitError::WouldBlock),
+                None if self.is_closed() => return Err(self.down("it is closed")),
+                None if since.elapsed() >= limit => {
+                    return Err(SubmitError::NoId { most: MOST_TRANSFERS, waited: limit });
+                }
+                None => std::thread::sleep(Duration::from_micros(200)),
             }
         }
     }
 
     /// Names a transfer whose copies have been started.
-    fn track(&self, mut copies: Copies) -> Result<TransferId, SubmitError> {
+    fn track(&self, claim: Claim, mut copies: Copies) -> TransferId {
         if let Ok(true) = copies.stream.copies().is_done() {
+            self.context.transfers.abandon(claim);
             self.context.device_copies.keep(copies.stream);
-            return Ok(TransferId::COMPLETE);
+            return TransferId::COMPLETE;
         }
-        let Some(claim) = self.context.transfers.claim() else {
-            // A million transfers in flight: this one has to be waited for.
-            while !copies.stream.copies().is_done().map_err(|error| refuse(0, &error))? {
-                std::thread::sleep(super::device_copies::LOOK);
-            }
-            return Ok(TransferId::COMPLETE);
-        };
         let task = claim.task();
         task.start(1, TimeLimit::NEVER);
         let id = self.context.transfers.publish(claim, 0);
         self.context.device_copies.add(id, self.number, task, copies);
-        Ok(id)
+        id
     }
 }
 
@@ -233,8 +266,13 @@ fn open_all(
     Ok(opened)
 }
 
-/// Starts the copies and marks their end.
-fn start(stream: &mut Stream, opcode: Opcode, moves: &[Move]) -> Result<(), SubmitError> {
+/// Starts the copies, counts those that were, and marks their end.
+fn start(
+    stream: &mut Stream,
+    opcode: Opcode,
+    moves: &[Move],
+    started: &mut usize,
+) -> Result<(), SubmitError> {
     for piece in moves.iter().filter(|piece| piece.iov.length > 0) {
         let (local, remote) = ((piece.iov.local, piece.local), (piece.remote_address, piece.remote));
         let (from, to) = if opcode == Opcode::Write { (local, remote) } else { (remote, local) };
@@ -245,9 +283,10 @@ fn start(stream: &mut Stream, opcode: Opcode, moves: &[Move]) -> Result<(), Subm
         };
         // SAFETY: the local end is inside a region that is held until the transfer ends, whose owner promised that it
         // stays mapped; the remote end is inside memory that was opened until then, or inside a region that an engine
-        // of this process announced, whose owner promised the same. The kinds are what the runtime says of them.
+        // of this process has registered, whose owner promised the same. The kinds are what the runtime says of them.
         unsafe { stream.copies().copy(to.0, from.0, piece.iov.length, direction) }
             .map_err(|error| refuse(piece.index, &error))?;
+        *started += 1;
     }
     stream.copies().mark().map_err(|error| refuse(0, &error))
 }

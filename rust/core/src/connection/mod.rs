@@ -8,6 +8,7 @@ mod lanes;
 mod metrics;
 mod recovery;
 mod regions;
+mod route;
 mod submit;
 mod wait;
 
@@ -19,11 +20,11 @@ use once_cell::sync::OnceCell;
 
 pub use context::{Context, TransferSettings};
 pub use device_events::{DeviceEvents, DeviceHealth};
-pub use device_path::RemoteEnd;
 pub use lanes::{LaneBuilder, LaneHandle};
 
 use recovery::{Driver, Machine, Rebuilds, Role};
 use regions::{Exchange, Questions};
+use route::Reach;
 
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, ConnectedHost, LaneSetup as _, PeerCapabilities};
@@ -45,6 +46,7 @@ pub struct Connection {
     policy: SlicePolicy,
     /// Those of the first lane at the connect: what is told once the lanes are gone.
     paths: Paths,
+    reach: Reach,
     /// The peer's regions.
     remote: Arc<RemoteRegions>,
     /// Asks it for more.
@@ -168,6 +170,7 @@ impl Connection {
         let Established { peer, remote, told, capabilities, heals, leads, channel, notify, connected_host } =
             established;
         let (paths, policy) = (lanes.paths(), lanes.policy());
+        let provider = context.pool.device().attributes().provider;
         let wakeup = Arc::new(Wakeup::default());
         let notifier = Arc::new(RecoveryNotifier(Arc::clone(&wakeup)));
         let lanes = lanes.install(heals, Some(notifier))?;
@@ -179,6 +182,7 @@ impl Connection {
             lanes,
             policy,
             paths,
+            reach: Reach::new(peer.same_process, paths, provider),
             remote: Arc::new(remote),
             questions: Arc::new(Questions::new(told.is_some())),
             peer,

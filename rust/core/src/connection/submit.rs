@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Connection;
+use super::device_path::RemoteEnd;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::memory::Recent;
@@ -18,7 +19,7 @@ use crate::transfer::{
 
 /// Whether a full queue, or that no id is free, is an answer or a reason to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WhenFull {
+pub(super) enum WhenFull {
     Wait,
     /// The same of a call that has waited since then.
     WaitSince(Instant),
@@ -33,7 +34,8 @@ impl WhenFull {
 }
 
 impl Connection {
-    /// Starts a transfer of at least one iov. Everything is validated before anything is posted.
+    /// Starts a transfer of at least one iov. Everything is validated before anything is posted. Of two ends in one process
+    /// either may be GPU memory, which the GPU's runtime then copies.
     ///
     /// Never waits for completions. When the waiting queues are full, or [`MOST_TRANSFERS`] ids are in use, it sleeps until
     /// there is room, at most for the transfer time-out. A transfer keeps its id until its end has been asked for, so a
@@ -107,6 +109,22 @@ impl Connection {
 
     #[inline(never)]
     fn start_any<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        when_full: WhenFull,
+    ) -> Result<TransferId, SubmitError> {
+        if self.may_need_gpu()
+            && let Some(id) = self.start_on_gpu(opcode, iovs, RemoteEnd::SameProcess, when_full)?
+        {
+            return Ok(id);
+        }
+        self.start_on_lanes(opcode, iovs, when_full)
+    }
+
+    /// Starts a transfer that the lanes carry, or refuses it.
+    #[inline]
+    pub(super) fn start_on_lanes<S: PieceSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -307,7 +325,7 @@ impl Connection {
     }
 
     /// How long a call may wait for room.
-    fn room_limit(&self) -> Duration {
+    pub(super) fn room_limit(&self) -> Duration {
         self.context.settings.timeout.unwrap_or(Duration::MAX)
     }
 
@@ -350,7 +368,8 @@ impl Connection {
 
     #[inline]
     fn scope<'a>(&'a self, policy: &'a SlicePolicy) -> Scope<'a> {
-        Scope { local: &self.context.registry, remote: &self.remote, policy }
+        let (local, remote) = (&self.context.registry, &*self.remote);
+        Scope { local, remote, policy, carries_gpu: self.reach.lanes_carry_gpu }
     }
 
     /// Whether every worker would take so many parts from this thread, even if nobody empties its queue.

@@ -18,8 +18,15 @@ impl<'a> CurrentDevice<'a> {
         Ok(Self { runtime, saved, _thread_bound: std::marker::PhantomData })
     }
 
-    /// Makes `device` current if another one is. `None` when it is current already, or there is nothing to choose from.
+    /// Makes `device` current unless it is, also on a thread that has none. `None` when it is current already, or there is
+    /// nothing to choose from. What makes, uses or ends a stream or a mapping begins with this.
     pub fn ensure(runtime: &'a dyn DeviceRuntime, device: i32) -> Option<Self> {
+        if runtime.is_current(device) { None } else { Self::enter(runtime, device).ok() }
+    }
+
+    /// Makes `device` current if another one is. A thread that has none keeps none, so that a question about an address
+    /// makes no context, which takes time and memory of the GPU.
+    pub fn instead_of_another(runtime: &'a dyn DeviceRuntime, device: i32) -> Option<Self> {
         let elsewhere = runtime.current_device().is_ok_and(|current| current != device);
         elsewhere.then(|| Self::enter(runtime, device).ok()).flatten()
     }

@@ -46,6 +46,12 @@ pub trait DeviceRuntime: Send + Sync + Debug {
     /// The calling thread's current device.
     fn current_device(&self) -> Result<i32, DeviceError>;
 
+    /// Whether the calling thread works on `device` in the way that [`DeviceRuntime::enter`] would have it. True also
+    /// where the runtime cannot say: what cannot be restored is not changed.
+    fn is_current(&self, device: i32) -> bool {
+        self.current_device().is_ok_and(|current| current == device)
+    }
+
     /// Bus id of a device, as in `0000:3b:00.0`.
     fn pci_bus_id(&self, device: i32) -> Result<String, DeviceError>;
 

@@ -46,7 +46,8 @@ impl Engine {
         let runtime = device::runtime();
         let _entered = match kind {
             MemoryKind::Host => None,
-            _ => CurrentDevice::ensure(&*runtime, self.gpu_index),
+            MemoryKind::Probe => CurrentDevice::instead_of_another(&*runtime, self.gpu_index),
+            MemoryKind::Device => CurrentDevice::ensure(&*runtime, self.gpu_index),
         };
         Ok(registry.register((address, length), kind, access, announced, dma_buf)?)
     }

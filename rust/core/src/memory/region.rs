@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::process_regions;
 use crate::fabric::{Access, Backing, MemoryRange, MemoryRegion};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
@@ -99,6 +100,7 @@ impl Region {
 
     /// Allows no new use.
     pub(super) fn revoke(&self) {
+        process_regions::remove(self);
         self.revoked.store(true, Ordering::SeqCst);
     }
 
@@ -119,6 +121,13 @@ impl Region {
             pause = (pause * 2).min(Duration::from_millis(2));
         }
         true
+    }
+}
+
+impl Drop for Region {
+    /// Of a registry that ends with regions in it.
+    fn drop(&mut self) {
+        process_regions::remove(self);
     }
 }
 

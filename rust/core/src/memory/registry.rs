@@ -9,6 +9,7 @@ use super::announced::Announced;
 use super::device_memory::{CpuMapping, export, probe};
 use super::host_look::HostLook;
 use super::inspect::Inaccessible;
+use super::process_regions;
 use super::published::Published;
 use super::range_index::RangeIndex;
 use super::region::{MemoryKind, Region, RegionId};
@@ -209,7 +210,9 @@ impl Registry {
         let readable = kind == MemoryKind::Host
             && look.backing == Backing::Anonymous
             && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
-        Ok(Arc::new(Region::new(next_id(), &range, kind, readable, announced, memory)))
+        let region = Region::new(next_id(), &range, kind, readable, announced, memory);
+        process_regions::add(&region);
+        Ok(Arc::new(region))
     }
 
     /// Registers what may be device memory, in the ways there are: by a dma-buf, by a mapping that the device runtime

@@ -9,14 +9,16 @@ use crate::fabric::{FabricError, MemoryRegion};
 #[derive(Debug)]
 pub(super) struct UnreachableMemory;
 
+/// The key of such a registration. No other one of the software fabric has it.
+pub const NO_KEY: u32 = 0;
+
 impl MemoryRegion for UnreachableMemory {
-    /// No registration of the software fabric has this key.
     fn lkey(&self) -> u32 {
-        0
+        NO_KEY
     }
 
     fn rkey(&self) -> u32 {
-        0
+        NO_KEY
     }
 
     fn revoke(&self, _deadline: Instant) -> Result<(), FabricError> {

@@ -123,7 +123,7 @@ proptest! {
         let pieces = pieces(&scene, &steps);
         prop_assume!(!pieces.is_empty());
         let opcode = if write { Opcode::Write } else { Opcode::Read };
-        let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy };
+        let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy, carries_gpu: true };
         let (mut list, mut recent) = (RequestList::default(), Recent::default());
         // Twice: the second time with what the first has left.
         for _ in 0..2 {
@@ -160,7 +160,7 @@ proptest! {
         let pieces = pieces(&scene, &steps);
         prop_assume!(pieces.len() > 1);
         let opcode = if write { Opcode::Write } else { Opcode::Read };
-        let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy };
+        let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy, carries_gpu: true };
         let (mut list, mut recent) = (RequestList::default(), Recent::default());
         build(&pieces[..1], Share::Range { start: 0, end: 1 }, scope, opcode, &mut list, Some(&mut recent)).unwrap();
         for piece in &pieces[1..] {
@@ -198,7 +198,7 @@ fn policies() -> impl Strategy<Value = SlicePolicy> {
 fn what_is_for_reading_only_is_not_written() {
     let scene = Scene::with(Access::READ_ONLY, true);
     let policy = SlicePolicy::new(0, 0, 1 << 30, 4, 0);
-    let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy };
+    let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy, carries_gpu: true };
     let step = |regions| Step { regions, behind: (false, false), length: 64, named: true };
     // Of each side the second region is for reading only.
     let [plain, from, to] = [(0, 0), (1, 0), (0, 1)].map(|regions| pieces(&scene, &[step(regions)])[0]);
@@ -240,7 +240,7 @@ fn what_is_for_reading_only_is_not_written() {
 fn bad_iovs_are_refused_wherever_they_stand() {
     let scene = Scene::new();
     let policy = SlicePolicy::new(0, 0, 1 << 30, 4, 0);
-    let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy };
+    let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy, carries_gpu: true };
     let step = |_| Step { regions: (0, 0), behind: (false, false), length: 64, named: true };
     let good = pieces(&scene, &(0..12).map(step).collect::<Vec<_>>());
     let outside = scene.local(0) + REGION - 63;

@@ -5,11 +5,16 @@ use std::sync::Arc;
 use super::{Piece, SubmitError};
 use crate::fabric::Opcode;
 use crate::memory::{
-    Hold, LocalRange, Recent, Region, RegionId, Registry, RemoteCheck, RemoteRegion, RemoteRegions,
-    RemoteTable, Snapshot, holds,
+    Hold, LocalRange, MemoryKind, NO_KEY, Recent, Region, RegionId, Registry, RemoteCheck, RemoteRegion,
+    RemoteRegions, RemoteTable, Snapshot, holds,
 };
 use crate::pool::{Chunk, Run, SlicePolicy};
 use crate::sync::SwapGuard;
+
+const LOCAL_GPU: &str = "is GPU memory, which the software fabric does not move: it needs a peer in this process, or GPU \
+                         memory of a peer on this host with its IPC information, or an RDMA device";
+const REMOTE_GPU: &str = "has key 0, as GPU memory has on the software fabric, which does not move it: pass its IPC \
+                          information where the peer is on this host, or use an RDMA device";
 
 /// What iovs are validated against.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +25,8 @@ pub struct Scope<'a> {
     pub remote: &'a RemoteRegions,
     /// How iovs are cut into work requests.
     pub policy: &'a SlicePolicy,
+    /// Whether lanes carry GPU memory. Where they do not, its keys are [`NO_KEY`], and it is refused here.
+    pub carries_gpu: bool,
 }
 
 /// The regions on both sides: those of the last iov, which neighbours mostly share, those before, and where others are
@@ -109,6 +116,9 @@ impl<'a> Sides<'a> {
         let registry = self.scope.local;
         let snapshot = self.snapshot.get_or_insert_with(|| registry.snapshot());
         let region = find_local(iov, index, opcode, snapshot)?;
+        if region.kind == MemoryKind::Device && !self.scope.carries_gpu {
+            return Err(local_error(iov, index, LOCAL_GPU));
+        }
         // One that is only read is looked up by each transfer: whoever finds the recent one does not ask what it is for.
         if region.access.local_write
             && let Some(recent) = self.recent.as_deref_mut()
@@ -148,6 +158,9 @@ impl<'a> Sides<'a> {
         // A descriptor's size is 32 bits wide; longer iovs are checked against the peer's table alone.
         if iov.length > u64::from(iov.remote.size) && iov.length <= u64::from(u32::MAX) {
             return Err(remote_error(iov, index, "is longer than its descriptor"));
+        }
+        if iov.remote.rkey == NO_KEY && !self.scope.carries_gpu {
+            return Err(remote_error(iov, index, REMOTE_GPU));
         }
         let remote = self.scope.remote;
         let table = self.table.get_or_insert_with(|| remote.table());

@@ -134,6 +134,14 @@ impl DeviceRuntime for CudaRuntime {
         known.next().ok_or_else(|| DeviceError::NotAvailable(format!("device {device} is not listed")))
     }
 
+    /// In the primary context: streams that are made in another one end with it.
+    fn is_current(&self, device: i32) -> bool {
+        let (Ok(driver), Ok(context)) = (self.driver(), self.primary_context(device)) else { return false };
+        let mut current = ptr::null_mut();
+        // SAFETY: the out parameter is valid.
+        unsafe { (driver.get_context)(&raw mut current) == 0 && current == context }
+    }
+
     fn pci_bus_id(&self, device: i32) -> Result<String, DeviceError> {
         let (driver, device, mut text) = (self.driver()?, self.device(device)?, [0_u8; 32]);
         let room = c_int::try_from(text.len()).unwrap_or(0);

@@ -13,10 +13,12 @@ const ERROR_NOT_READY: c_int = 600;
 const STREAM_NON_BLOCKING: c_uint = 1;
 const EVENT_DISABLE_TIMING: c_uint = 2;
 
-/// A stream and the event that marks points on it. NULL where not made yet.
+/// A stream and the event that marks points on it. NULL where not made yet. Any thread may use it, also one that has no
+/// context or another one: each call runs in the context that was current when the stream was made.
 #[derive(Debug)]
 pub(super) struct CudaStream {
     driver: Arc<Symbols>,
+    context: *mut c_void,
     stream: *mut c_void,
     event: *mut c_void,
 }
@@ -26,7 +28,11 @@ unsafe impl Send for CudaStream {}
 
 impl CudaStream {
     pub(super) fn open(driver: &Arc<Symbols>) -> Result<Self, DeviceError> {
-        let mut opened = Self { driver: Arc::clone(driver), stream: ptr::null_mut(), event: ptr::null_mut() };
+        let context = ptr::null_mut();
+        let mut opened =
+            Self { driver: Arc::clone(driver), context, stream: ptr::null_mut(), event: ptr::null_mut() };
+        // SAFETY: the out parameter is valid.
+        driver.check("cuCtxGetCurrent", unsafe { (driver.get_context)(&raw mut opened.context) })?;
         // SAFETY: the out parameter is valid.
         let code = unsafe { (driver.stream_create)(&raw mut opened.stream, STREAM_NON_BLOCKING) };
         driver.check("cuStreamCreate", code)?;
@@ -34,6 +40,43 @@ impl CudaStream {
         let code = unsafe { (driver.event_create)(&raw mut opened.event, EVENT_DISABLE_TIMING) };
         driver.check("cuEventCreate", code)?;
         Ok(opened)
+    }
+
+    fn enter(&self) -> Result<Entered<'_>, DeviceError> {
+        Entered::new(&self.driver, self.context)
+    }
+}
+
+/// A context that is current until this is dropped.
+#[derive(Debug)]
+struct Entered<'a> {
+    driver: &'a Symbols,
+    /// What was current before, if it was another one.
+    before: Option<*mut c_void>,
+}
+
+impl<'a> Entered<'a> {
+    fn new(driver: &'a Symbols, context: *mut c_void) -> Result<Self, DeviceError> {
+        let mut before = ptr::null_mut();
+        // SAFETY: the out parameter is valid.
+        driver.check("cuCtxGetCurrent", unsafe { (driver.get_context)(&raw mut before) })?;
+        if before == context {
+            return Ok(Self { driver, before: None });
+        }
+        // SAFETY: the driver refuses a context that is no more.
+        driver.check("cuCtxSetCurrent", unsafe { (driver.set_context)(context) })?;
+        Ok(Self { driver, before: Some(before) })
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let Some(before) = self.before else { return };
+        // SAFETY: it was current on this thread.
+        let code = unsafe { (self.driver.set_context)(before) };
+        if let Err(error) = self.driver.check("cuCtxSetCurrent", code) {
+            tracing::warn!("the caller's context could not be restored: {error}");
+        }
     }
 }
 
@@ -46,17 +89,20 @@ impl CopyStream for CudaStream {
         _direction: Direction,
     ) -> Result<(), DeviceError> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let _entered = self.enter()?;
         // SAFETY: the caller promises both ranges. Addresses are unified: the driver sees their kinds itself.
         let code = unsafe { (self.driver.memcpy_async)(destination, source, length, self.stream) };
         self.driver.check("cuMemcpyAsync", code)
     }
 
     fn mark(&mut self) -> Result<(), DeviceError> {
+        let _entered = self.enter()?;
         // SAFETY: both are this object's own and alive.
         self.driver.check("cuEventRecord", unsafe { (self.driver.event_record)(self.event, self.stream) })
     }
 
     fn is_done(&mut self) -> Result<bool, DeviceError> {
+        let _entered = self.enter()?;
         // SAFETY: the event is this object's own and alive.
         match unsafe { (self.driver.event_query)(self.event) } {
             ERROR_NOT_READY => Ok(false),
@@ -67,6 +113,8 @@ impl CopyStream for CudaStream {
 
 impl Drop for CudaStream {
     fn drop(&mut self) {
+        // Without its context there is nothing left to destroy.
+        let Ok(_entered) = self.enter() else { return };
         let driver = &self.driver;
         for (operation, destroy, object) in [
             ("cuEventDestroy", driver.event_destroy, self.event),

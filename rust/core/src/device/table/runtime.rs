@@ -113,6 +113,10 @@ impl DeviceRuntime for TableRuntime {
         self.current()?.ok_or_else(|| unsupported("tell the current device"))
     }
 
+    fn is_current(&self, device: i32) -> bool {
+        self.current().is_ok_and(|current| current.is_none_or(|current| current == device))
+    }
+
     fn pci_bus_id(&self, device: i32) -> Result<String, DeviceError> {
         let bus_id = self.table().get_device_pci_bus_id.ok_or_else(|| unsupported("name a device"))?;
         let mut text = [0_u8; 64];

@@ -1,0 +1,98 @@
+//! Who carries a transfer: the lanes, or the GPU's runtime. Every entry point decides here.
+//!
+//! The runtime copies what lies in GPU memory at either end if both ends are in one process, or if the caller brings what
+//! the peer, on the same host, tells of its GPU memory. The lanes carry the rest: host memory, and GPU memory that a NIC
+//! has registered. What neither can carry is refused: [`crate::transfer::Scope`].
+
+use std::time::Duration;
+
+use super::Connection;
+use super::device_path::RemoteEnd;
+use super::submit::WhenFull;
+use crate::device::IpcInfo;
+use crate::fabric::{PathKind, Paths, Provider};
+use crate::memory::has_gpu_regions;
+use crate::transfer::{Opcode, Outcome, PieceSource, Status, SubmitError, TransferId};
+
+/// Where a connection leads, as far as routes depend on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    /// Both ends are in this process, so that the peer's addresses are ours.
+    in_process: bool,
+    /// GPU memory that is registered has keys that the lanes can use.
+    pub(super) lanes_carry_gpu: bool,
+}
+
+impl Reach {
+    pub(super) fn new(says_same_process: bool, paths: Paths, provider: Provider) -> Self {
+        Self {
+            in_process: says_same_process || paths == Paths::both(PathKind::InProcess),
+            lanes_carry_gpu: provider != Provider::Software,
+        }
+    }
+}
+
+impl Connection {
+    /// As [`Connection::submit`], with what the peer, another process of this host, told of its GPU memory: one record for
+    /// each iov, all of which are GPU memory there.
+    ///
+    /// Copies cannot be stopped: such a transfer has no deadline, and cancelling it waits for its end.
+    pub fn submit_by_ipc<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        ipc: &[IpcInfo],
+    ) -> Result<TransferId, SubmitError> {
+        match self.start_on_gpu(opcode, iovs, RemoteEnd::Ipc(ipc), WhenFull::Wait)? {
+            Some(id) => Ok(id),
+            None => self.start_on_lanes(opcode, iovs, WhenFull::Wait),
+        }
+    }
+
+    /// As [`Connection::submit`], but that between host memory of this process, with a peer that was connected to as one of
+    /// this process, the transfer has ended well when this returns, and is [`TransferId::COMPLETE`].
+    pub fn submit_at_once_in_process<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+    ) -> Result<TransferId, SubmitError> {
+        if !self.peer.same_process {
+            return self.submit_any(opcode, iovs);
+        }
+        if self.may_need_gpu()
+            && let Some(id) = self.start_on_gpu(opcode, iovs, RemoteEnd::SameProcess, WhenFull::Wait)?
+        {
+            return Ok(id);
+        }
+        let id = self.start_on_lanes(opcode, iovs, WhenFull::Wait)?;
+        self.wait_for(id).map(|()| TransferId::COMPLETE)
+    }
+
+    /// A transfer that is over when this returns.
+    pub fn submit_and_wait<S: PieceSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+    ) -> Result<(), SubmitError> {
+        self.wait_for(self.submit(opcode, iovs)?)
+    }
+
+    /// Whether GPU memory may be at either end of a transfer that [`Connection::submit`] is asked for, with nothing but
+    /// its addresses.
+    #[inline]
+    pub(super) fn may_need_gpu(&self) -> bool {
+        self.reach.in_process && has_gpu_regions()
+    }
+
+    /// Waits for the end, as long as it takes.
+    pub(super) fn wait_for(&self, id: TransferId) -> Result<(), SubmitError> {
+        loop {
+            match self.wait(id, Duration::from_secs(60)) {
+                Status::Pending => {}
+                Status::Ended(Outcome::Done) => return Ok(()),
+                Status::Ended(outcome) => return Err(SubmitError::Ended(outcome)),
+                Status::Unknown => return Err(self.down("internal error: the transfer is not in the table")),
+            }
+        }
+    }
+}

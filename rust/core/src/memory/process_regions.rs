@@ -1,0 +1,107 @@
+//! The regions of all engines of this process: what a key and an address of a peer in this process stand for.
+//!
+//! Asked only where GPU memory may be at one end of a transfer. What peers are told of regions comes later, and does not
+//! say of which kind they are.
+
+use std::collections::BTreeMap;
+// Std's also where loom's take the place of others: a static needs constants.
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::range_index::holds;
+use super::region::{MemoryKind, Region};
+
+/// A region of this process, as far as transfers with it depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionInProcess {
+    /// Of which kind it is.
+    pub kind: MemoryKind,
+    /// Peers may only read it.
+    pub read_only: bool,
+}
+
+/// By key, start and id: the length, and what the region is.
+type Regions = BTreeMap<(u32, u64, u64), (u64, RegionInProcess)>;
+
+static REGIONS: Mutex<Regions> = Mutex::new(BTreeMap::new());
+
+/// Regions of GPU memory in `REGIONS`. Written under its lock, read without: Relaxed, for who registers memory and then
+/// starts a transfer on another thread has told that thread by other means.
+static GPU_REGIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether any region of this process is GPU memory.
+#[inline]
+pub fn has_gpu_regions() -> bool {
+    GPU_REGIONS.load(Ordering::Relaxed) != 0
+}
+
+/// The region with this key that holds `address..address + length`.
+pub fn region_in_process(rkey: u32, address: u64, length: u64) -> Option<RegionInProcess> {
+    let regions = lock();
+    let before = regions.range((rkey, 0, 0)..=(rkey, address, u64::MAX)).rev();
+    let mut found = before.filter(|((_, start, _), (size, _))| holds(*start, *size, address, length));
+    found.next().map(|(_, (_, region))| *region)
+}
+
+pub(super) fn add(region: &Region) {
+    let mut regions = lock();
+    let read_only = !region.access.remote_write;
+    let known = RegionInProcess { kind: region.kind, read_only };
+    let before = regions.insert(name(region), (region.length, known));
+    if before.is_none() && region.kind == MemoryKind::Device {
+        GPU_REGIONS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Idempotent.
+pub(super) fn remove(region: &Region) {
+    let mut regions = lock();
+    let removed = regions.remove(&name(region));
+    if removed.is_some_and(|(_, known)| known.kind == MemoryKind::Device) {
+        GPU_REGIONS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn name(region: &Region) -> (u32, u64, u64) {
+    (region.rkey(), region.address, region.id.0)
+}
+
+fn lock() -> MutexGuard<'static, Regions> {
+    REGIONS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod tests {
+    use super::*;
+    use crate::fabric::{Access, SoftwareOptions, software};
+    use crate::memory::Registry;
+
+    #[test]
+    fn regions_are_found_from_their_registration_to_its_end() {
+        let registry = Registry::new(software::open(&SoftwareOptions::default()).unwrap().remove(0));
+        let register = |range, kind| {
+            let id = registry.register_apart(range, kind, Access::FULL, false, None).unwrap();
+            std::sync::Arc::clone(registry.snapshot().by_id(id).unwrap())
+        };
+        let memory = vec![0_u8; 8192];
+        let start = memory.as_ptr().expose_provenance() as u64;
+        let host = register((start, 8192), MemoryKind::Host);
+        let ask = |region: &Region, offset, length| {
+            region_in_process(region.rkey(), region.address + offset, length).map(|found| found.kind)
+        };
+        assert_eq!(ask(&host, 8000, 192), Some(MemoryKind::Host));
+        assert_eq!(ask(&host, 8000, 193), None);
+        assert_eq!(region_in_process(host.rkey() ^ 1, start, 1), None);
+        // Of GPU memory all keys are the same here, and nothing is touched when it is registered.
+        let outer = register((1 << 20, 4096), MemoryKind::Device);
+        let inner = register((1 << 20 | 512, 1024), MemoryKind::Device);
+        assert!(has_gpu_regions());
+        assert_eq!(ask(&inner, 0, 3584), Some(MemoryKind::Device), "that around it");
+        registry.remove(outer.id).unwrap();
+        assert_eq!(ask(&inner, 0, 3584), None);
+        assert_eq!(ask(&inner, 0, 1024), Some(MemoryKind::Device));
+        registry.remove(inner.id).unwrap();
+        registry.remove(host.id).unwrap();
+        assert_eq!((ask(&inner, 0, 1), ask(&host, 0, 1)), (None, None));
+    }
+}

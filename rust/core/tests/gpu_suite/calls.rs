@@ -1,0 +1,107 @@
+//! The calls that start transfers, each of them checked to leave the caller's context as it was.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::connection::Connection;
+use flagcx_p2p::engine::Engine;
+use flagcx_p2p::fabric::Opcode;
+use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, Status, SubmitError, TransferId};
+
+use super::memory::{Registered, keeps};
+use crate::support::{self, LIMIT};
+
+/// A call that starts a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    Submit,
+    TrySubmit,
+    SubmitAny,
+    SubmitAtOnce,
+    SubmitAndWait,
+}
+
+impl Call {
+    pub const ALL: [Self; 5] =
+        [Self::Submit, Self::TrySubmit, Self::SubmitAny, Self::SubmitAtOnce, Self::SubmitAndWait];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Submit => "submit",
+            Self::TrySubmit => "try_submit",
+            Self::SubmitAny => "submit_any",
+            Self::SubmitAtOnce => "submit_at_once_in_process",
+            Self::SubmitAndWait => "submit_and_wait",
+        }
+    }
+
+    /// Starts a transfer.
+    pub fn start(
+        self,
+        connection: &Connection,
+        opcode: Opcode,
+        iovs: &[Iov],
+    ) -> Result<TransferId, SubmitError> {
+        keeps(self.name(), || match self {
+            Self::Submit => connection.submit(opcode, iovs),
+            Self::TrySubmit => connection.try_submit(opcode, iovs),
+            Self::SubmitAny => connection.submit_any(opcode, iovs),
+            Self::SubmitAtOnce => connection.submit_at_once_in_process(opcode, iovs),
+            Self::SubmitAndWait => connection.submit_and_wait(opcode, iovs).map(|()| TransferId::COMPLETE),
+        })
+    }
+
+    /// Starts a transfer, and waits for its end.
+    pub fn carry(
+        self,
+        connection: &Connection,
+        opcode: Opcode,
+        iovs: &[Iov],
+    ) -> Result<Outcome, SubmitError> {
+        self.start(connection, opcode, iovs).map(|id| finish(connection, id))
+    }
+}
+
+/// Waits for a transfer.
+pub fn finish(connection: &Connection, id: TransferId) -> Outcome {
+    keeps("wait", || support::outcome(connection, id))
+}
+
+/// The same by asking again and again, as callers of `flagcxP2pEngineXferStatus` do.
+pub fn poll(connection: &Connection, id: TransferId) -> Outcome {
+    let start = Instant::now();
+    loop {
+        match keeps("status", || connection.status(id)) {
+            Status::Ended(outcome) => return outcome,
+            other => assert!(start.elapsed() < LIMIT, "{id:?} is {other:?} after {LIMIT:?}"),
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
+
+/// Two engines of this process, connected.
+#[derive(Debug)]
+pub struct Engines {
+    pub client: Arc<Engine>,
+    pub server: Arc<Engine>,
+    pub here: Arc<Connection>,
+    pub there: Arc<Connection>,
+}
+
+impl Engines {
+    pub fn new() -> Self {
+        let (client, server) = (support::engine(&[]), support::engine(&[]));
+        let (here, there) = keeps("connect", || support::connect(&client, &server));
+        Self { client, server, here, there }
+    }
+
+    /// A piece between two registered ranges.
+    pub fn iov(&self, local: (&Registered, u64), remote: (&Registered, u64), length: u64) -> Iov {
+        let remote = self.describe(remote.0, remote.1, length);
+        Iov { local: local.0.memory.address + local.1, length, region: Some(local.0.region), remote }
+    }
+
+    fn describe(&self, remote: &Registered, offset: u64, length: u64) -> RdmaDesc {
+        self.server.describe(remote.region, remote.memory.address + offset, length).unwrap()
+    }
+}

@@ -1,0 +1,139 @@
+//! Memory of each kind, and contexts that are the same before and after.
+
+use std::sync::Arc;
+
+use flagcx_p2p::engine::{Engine, RegisterOptions};
+use flagcx_p2p::memory::RegionId;
+
+use super::cuda::{Context, cuda};
+
+/// Where memory comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The C library's.
+    Host,
+    /// `cuMemAllocHost`.
+    Pinned,
+    /// `cuMemAllocManaged`: the CPU reaches it, and the GPU.
+    Managed,
+    /// `cuMemAlloc`.
+    Gpu,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Host, Self::Pinned, Self::Managed, Self::Gpu];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Pinned => "pinned",
+            Self::Managed => "managed",
+            Self::Gpu => "GPU",
+        }
+    }
+}
+
+/// Memory of one kind, on device 0. Given back when dropped.
+#[derive(Debug)]
+pub struct Memory {
+    kind: Kind,
+    pub address: u64,
+    pub length: usize,
+    /// Of kind `Host`.
+    _heap: Vec<u8>,
+}
+
+impl Memory {
+    pub fn new(kind: Kind, length: usize) -> Self {
+        let mut heap = Vec::new();
+        let address = in_context(|| match kind {
+            Kind::Host => {
+                heap = vec![0_u8; length];
+                heap.as_mut_ptr().expose_provenance() as u64
+            }
+            Kind::Pinned => cuda().allocate_pinned(length),
+            Kind::Managed => cuda().allocate_managed(length),
+            Kind::Gpu => cuda().allocate(length),
+        });
+        Self { kind, address, length, _heap: heap }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn write(&self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.length);
+        // SAFETY: both ranges are valid, as checked.
+        in_context(|| unsafe { cuda().copy(self.address, bytes.as_ptr() as u64, bytes.len()) });
+    }
+
+    pub fn read(&self) -> Vec<u8> {
+        let mut bytes = vec![0_u8; self.length];
+        // SAFETY: both ranges are valid.
+        in_context(|| unsafe { cuda().copy(bytes.as_mut_ptr() as u64, self.address, bytes.len()) });
+        bytes
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        in_context(|| match self.kind {
+            Kind::Host => {}
+            Kind::Pinned => cuda().free_pinned(self.address),
+            Kind::Managed | Kind::Gpu => cuda().free(self.address),
+        });
+    }
+}
+
+/// Memory that an engine has registered. Ended in this order when dropped.
+#[derive(Debug)]
+pub struct Registered {
+    engine: Arc<Engine>,
+    pub region: RegionId,
+    pub memory: Memory,
+}
+
+impl Registered {
+    pub fn new(engine: &Arc<Engine>, kind: Kind, length: usize) -> Self {
+        Self::of(engine, Memory::new(kind, length))
+    }
+
+    pub fn of(engine: &Arc<Engine>, memory: Memory) -> Self {
+        let region = keeps("register", || {
+            // SAFETY: the memory lives until it is deregistered in `drop`.
+            unsafe { engine.register(memory.address, memory.length as u64, RegisterOptions::default()) }
+        });
+        let region = region.unwrap_or_else(|error| panic!("{} memory: {error}", memory.kind().name()));
+        Self { engine: Arc::clone(engine), region, memory }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        keeps("deregister", || self.engine.deregister(self.region));
+    }
+}
+
+/// Runs `act` with the context of device 0 current, then the one before.
+pub fn in_context<T>(act: impl FnOnce() -> T) -> T {
+    let before = cuda().context();
+    cuda().set_context(cuda().primary(0));
+    let made = act();
+    cuda().set_context(before);
+    made
+}
+
+/// Runs a call of the engine, and panics if the thread's context is another one afterwards.
+#[track_caller]
+pub fn keeps<T>(call: &str, act: impl FnOnce() -> T) -> T {
+    let before: Context = cuda().context();
+    let answer = act();
+    assert_eq!(cuda().context(), before, "{call} has changed the caller's context");
+    answer
+}
+
+/// The process ends: nothing is current any more.
+pub fn forget_contexts() {
+    cuda().set_context(std::ptr::null_mut());
+}

@@ -1,0 +1,13 @@
+//! The checks of the suite over the CUDA driver, and what they need.
+#![allow(unreachable_pub, reason = "a module of one test program")]
+
+pub mod bandwidth;
+pub mod calls;
+pub mod cuda;
+pub mod entry_points;
+pub mod group;
+pub mod memory;
+pub mod parent;
+pub mod pointers;
+pub mod threads;
+pub mod two_processes;

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Devices and contexts. Each thread has a current context of its own, none at first.
+#include "nullcuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+pthread_mutex_t nullcuda_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static bool initialised;
+static Context primary[DEVICES];
+static _Thread_local Context *current;
+
+bool is_initialised(void) {
+  return __atomic_load_n(&initialised, __ATOMIC_SEQ_CST);
+}
+
+Context *current_context(void) {
+  return current;
+}
+
+int need_context(void) {
+  if (!is_initialised())
+    return NOT_INITIALIZED;
+  return current != NULL && current->alive ? OK : INVALID_CONTEXT;
+}
+
+EXPORT int cuInit(unsigned flags) {
+  if (flags != 0)
+    return INVALID_VALUE;
+  for (int device = 0; device < DEVICES; ++device) primary[device].device = device;
+  __atomic_store_n(&initialised, true, __ATOMIC_SEQ_CST);
+  return OK;
+}
+
+EXPORT int cuDriverGetVersion(int *version) {
+  *version = 0;
+  return OK;
+}
+
+EXPORT int cuGetErrorString(int code, const char **text) {
+  static const struct {
+    int code;
+    const char *text;
+  } texts[] = {{INVALID_VALUE, "invalid argument"},
+               {NOT_INITIALIZED, "initialization error"},
+               {INVALID_DEVICE, "invalid device ordinal"},
+               {INVALID_CONTEXT, "invalid device context"},
+               {INVALID_HANDLE, "invalid resource handle"},
+               {NOT_READY, "device not ready"},
+               {OUT_OF_MEMORY, "out of memory"}};
+  for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); ++i)
+    if (texts[i].code == code) {
+      *text = texts[i].text;
+      return OK;
+    }
+  return INVALID_VALUE;
+}
+
+EXPORT int cuDeviceGetCount(int *count) {
+  if (!is_initialised())
+    return NOT_INITIALIZED;
+  *count = DEVICES;
+  return OK;
+}
+
+EXPORT int cuDeviceGet(int *device, int ordinal) {
+  if (!is_initialised())
+    return NOT_INITIALIZED;
+  if (ordinal < 0 || ordinal >= DEVICES)
+    return INVALID_DEVICE;
+  *device = ordinal;
+  return OK;
+}
+
+EXPORT int cuDeviceGetName(char *text, int room, int device) {
+  snprintf(text, (size_t)room, "played GPU %d", device);
+  return OK;
+}
+
+EXPORT int cuDeviceGetPCIBusId(char *text, int room, int device) {
+  snprintf(text, (size_t)room, "0000:%02X:00.0", device + 1);
+  return OK;
+}
+
+EXPORT int cuDevicePrimaryCtxRetain(Context **context, int device) {
+  if (!is_initialised())
+    return NOT_INITIALIZED;
+  if (device < 0 || device >= DEVICES)
+    return INVALID_DEVICE;
+  primary[device].alive = true;
+  *context = &primary[device];
+  return OK;
+}
+
+EXPORT int cuCtxCreate_v2(Context **context, unsigned flags, int device) {
+  (void)flags;
+  if (!is_initialised())
+    return NOT_INITIALIZED;
+  current = calloc(1, sizeof(Context));
+  *current = (Context){device, true};
+  *context = current;
+  return OK;
+}
+
+// The object itself stays: whoever still has it is answered that it is no context any more.
+EXPORT int cuCtxDestroy_v2(Context *context) {
+  context->alive = false;
+  if (current == context)
+    current = NULL;
+  return OK;
+}
+
+EXPORT int cuCtxGetCurrent(Context **context) {
+  if (!is_initialised())
+    return NOT_INITIALIZED;
+  *context = current;
+  return OK;
+}
+
+EXPORT int cuCtxSetCurrent(Context *context) {
+  if (!is_initialised())
+    return NOT_INITIALIZED;
+  if (context != NULL && !context->alive)
+    return INVALID_CONTEXT;
+  current = context;
+  return OK;
+}
+
+EXPORT int cuCtxGetDevice(int *device) {
+  const int code = need_context();
+  if (code == OK)
+    *device = current->device;
+  return code;
+}
+
+EXPORT int cuCtxSynchronize(void) {
+  const int code = need_context();
+  if (code != OK)
+    return code;
+  pthread_mutex_lock(&nullcuda_mutex);
+  finish_streams();
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return OK;
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Streams and events. A copy that is started on a stream is done when an event recorded behind it has been asked a few
+// times, or when the stream is waited for: what reads too early finds the old bytes.
+#include "nullcuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+  Pointer to, from;
+  size_t length;
+} Copy;
+
+typedef struct Stream {
+  struct Stream *next;
+  Context *context;
+  Copy *copies;
+  size_t count;
+  bool alive;
+} Stream;
+
+typedef struct {
+  Context *context;
+  Stream *stream;
+  int queries;
+  bool alive;
+} Event;
+
+// Objects stay when they are destroyed, so that their further use is an error and no crash.
+static Stream *streams;
+
+static int queries_per_record(void) {
+  const char *text = getenv("NULLCUDA_QUERIES");
+  return text == NULL ? 2 : atoi(text);
+}
+
+static void finish(Stream *stream) {
+  for (size_t i = 0; i < stream->count; ++i)
+    copy_now(stream->copies[i].to, stream->copies[i].from, stream->copies[i].length);
+  stream->count = 0;
+}
+
+void finish_streams(void) {
+  for (Stream *stream = streams; stream != NULL; stream = stream->next) finish(stream);
+}
+
+EXPORT int cuStreamCreate(Stream **stream, unsigned flags) {
+  (void)flags;
+  const int code = need_context();
+  if (code != OK)
+    return code;
+  Stream *made = calloc(1, sizeof(Stream));
+  made->context = current_context();
+  made->alive = true;
+  pthread_mutex_lock(&nullcuda_mutex);
+  made->next = streams;
+  streams = *stream = made;
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return OK;
+}
+
+// What a call with this stream answers at once.
+static int usable(const Stream *stream) {
+  const int code = need_context();
+  if (code != OK)
+    return code;
+  return stream->alive && stream->context->alive ? OK : INVALID_HANDLE;
+}
+
+EXPORT int cuStreamDestroy_v2(Stream *stream) {
+  const int code = usable(stream);
+  if (code == OK)
+    stream->alive = false;
+  return code;
+}
+
+EXPORT int cuStreamSynchronize(Stream *stream) {
+  const int code = stream == NULL ? need_context() : usable(stream);
+  if (code != OK)
+    return code;
+  pthread_mutex_lock(&nullcuda_mutex);
+  finish_streams();
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return OK;
+}
+
+EXPORT int cuMemcpyAsync(Pointer to, Pointer from, size_t length, Stream *stream) {
+  int code = usable(stream);
+  if (code != OK)
+    return code;
+  pthread_mutex_lock(&nullcuda_mutex);
+  if (behind(to, length) == NULL || behind(from, length) == NULL) {
+    code = INVALID_VALUE;
+  } else {
+    stream->copies = realloc(stream->copies, (stream->count + 1) * sizeof(Copy));
+    stream->copies[stream->count++] = (Copy){to, from, length};
+  }
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return code;
+}
+
+EXPORT int cuMemcpy(Pointer to, Pointer from, size_t length) {
+  int code = need_context();
+  if (code != OK)
+    return code;
+  pthread_mutex_lock(&nullcuda_mutex);
+  code = copy_now(to, from, length);
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return code;
+}
+
+EXPORT int cuMemsetD8_v2(Pointer to, unsigned char value, size_t length) {
+  const int code = need_context();
+  if (code != OK)
+    return code;
+  pthread_mutex_lock(&nullcuda_mutex);
+  void *target = behind(to, length);
+  if (target != NULL)
+    memset(target, value, length);
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return target != NULL ? OK : INVALID_VALUE;
+}
+
+EXPORT int cuEventCreate(Event **event, unsigned flags) {
+  (void)flags;
+  const int code = need_context();
+  if (code != OK)
+    return code;
+  *event = calloc(1, sizeof(Event));
+  (*event)->context = current_context();
+  (*event)->alive = true;
+  return OK;
+}
+
+EXPORT int cuEventDestroy_v2(Event *event) {
+  const int code = need_context();
+  if (code != OK)
+    return code;
+  if (!event->alive)
+    return INVALID_HANDLE;
+  event->alive = false;
+  return OK;
+}
+
+EXPORT int cuEventRecord(Event *event, Stream *stream) {
+  const int code = usable(stream);
+  if (code != OK)
+    return code;
+  if (!event->alive || event->context != stream->context)
+    return INVALID_HANDLE;
+  event->stream = stream;
+  event->queries = queries_per_record();
+  return OK;
+}
+
+EXPORT int cuEventQuery(Event *event) {
+  const int code = need_context();
+  if (code != OK)
+    return code;
+  if (!event->alive || !event->context->alive)
+    return INVALID_HANDLE;
+  if (event->stream == NULL)
+    return OK;
+  if (event->queries > 0) {
+    --event->queries;
+    return NOT_READY;
+  }
+  pthread_mutex_lock(&nullcuda_mutex);
+  finish(event->stream);
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return OK;
+}
