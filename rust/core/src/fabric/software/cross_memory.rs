@@ -200,7 +200,12 @@ impl CrossMemory {
             moved = match answer {
                 Ok(moved) => moved as u64,
                 Err(Errno::INTR | Errno::NOMEM | Errno::AGAIN) => return Err((0, Next::More)),
-                Err(errno) => return Err(failed(self.explain(errno, batch))),
+                Err(errno) => {
+                    if errno == Errno::SRCH {
+                        work.endpoint.set_peer_gone();
+                    }
+                    return Err(failed(self.explain(errno, batch)));
+                }
             };
             // Both regions are pinned, so this can fail only if an owner gave up waiting for us.
             if !(local.all_live() && remote.all_live()) {

@@ -3,13 +3,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::Pid;
 
 use super::foreign;
 use super::hello::{Answer, VERSION};
@@ -18,6 +18,7 @@ use super::socket::{Range, peer_pid};
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView};
 use super::{descriptors, identity::Identity};
 use crate::events::{Interest, Waiter};
+use crate::process::PeerProcess;
 use std::sync::atomic::AtomicU32;
 
 const MAGIC: [u8; 8] = *b"FCXP2Ptb";
@@ -71,9 +72,7 @@ impl LinkReply {
 pub(super) struct Link {
     listener: SocketAddr,
     incarnation: u64,
-    pid: Pid,
-    /// Becomes readable when the process ends.
-    process: OwnedFd,
+    process: Arc<PeerProcess>,
     /// While it is open, our pins count there.
     _socket: OwnedFd,
     regions: SharedArray<RegionEntry>,
@@ -110,8 +109,7 @@ impl Link {
         let link = Self {
             listener,
             incarnation: answer.identity.incarnation,
-            pid,
-            process: pidfd_open(pid, PidfdFlags::empty()).map_err(failed("pidfd_open"))?,
+            process: PeerProcess::of_pid(pid).map_err(|error| format!("pidfd_open: {error}"))?,
             _socket: socket,
             regions: SharedArray::open(regions.as_fd(), REGION_SLOTS).map_err(unusable)?,
             queue_pairs: SharedArray::open(queue_pairs.as_fd(), QUEUE_PAIR_SLOTS).map_err(unusable)?,
@@ -127,12 +125,11 @@ impl Link {
     }
 
     pub(super) fn pid(&self) -> Pid {
-        self.pid
+        self.process.pid()
     }
 
-    /// Becomes readable when the process ends.
-    pub(super) fn process(&self) -> BorrowedFd<'_> {
-        self.process.as_fd()
+    pub(super) fn process(&self) -> &PeerProcess {
+        &self.process
     }
 
     /// Its regions, with our pins.
@@ -146,30 +143,23 @@ impl Link {
 
     /// False once the process has ended. Asked before every batch: a process number may be used again.
     pub(super) fn is_alive(&self) -> bool {
-        is_alive(self.process.as_fd())
+        self.process.is_alive()
     }
 
     /// Reads random bytes where the peer said that they lie in its memory.
     fn prove(&self, answer: &Answer) -> Result<(), String> {
         let mut seen = [0; 16];
         let from = Range::new(answer.identity.probe_address, 16);
-        match foreign::read(self.pid, &[from], &mut seen) {
+        match foreign::read(self.pid(), &[from], &mut seen) {
             Ok(16) if seen == answer.identity.probe => Ok(()),
-            Ok(_) => Err(format!("process {} is not the one that answered", self.pid)),
+            Ok(_) => Err(format!("process {} is not the one that answered", self.pid())),
             Err(errno) => Err(format!(
                 "the kernel refuses access to process {}: {errno} (needs the same user, ptrace rights - see \
                  kernel.yama.ptrace_scope - and a container that allows process_vm_readv)",
-                self.pid
+                self.pid()
             )),
         }
     }
-}
-
-/// Whether the process of a pidfd has not ended yet.
-pub(super) fn is_alive(process: BorrowedFd<'_>) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut fds = [PollFd::new(&process, PollFlags::IN)];
-    matches!(poll(&mut fds, Some(&now)), Ok(0) | Err(Errno::INTR))
 }
 
 async fn dial(name: &[u8], deadline: Instant, waiter: &Waiter) -> Result<OwnedFd, Errno> {
