@@ -3,6 +3,7 @@
 //! The task waits for the peer's frames, for a wake-up (a lane or the device has changed, a command has ended) and for
 //! the machine's deadline. It never blocks: commands of the device go to helper threads, connects wait on the loop.
 
+mod presence;
 mod regions;
 
 use std::io;
@@ -13,14 +14,15 @@ use std::time::{Duration, Instant};
 use scopeguard::ScopeGuard;
 
 use super::rebuilds::{Half, Rebuilds};
-use super::{Action, LostReason, Machine, STEP_LIMIT};
+use super::{Action, Liveness, LostReason, Machine, STEP_LIMIT};
 use crate::connection::regions::Exchange;
-use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth};
+use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, Heard};
 use crate::events::{Handle, Waiter, Wakeup, Watched, first, with_upgraded};
 use crate::fabric::QueuePair;
 use crate::pool::LaneHealth;
+use crate::process::PeerProcess;
 use crate::sync::{Mutex, lock};
 
 /// Frames of the peer that are read before it is the lanes' turn again: a peer that sends without end must not keep the
@@ -51,7 +53,28 @@ pub(in crate::connection) struct Driver {
     urgent: bool,
     /// When it must be out. Regions may wait as long as the peer reads nothing.
     send_by: Option<Instant>,
+    /// The peer's process, where it can be seen.
+    process: Option<Arc<PeerProcess>>,
+    /// The peer is asked whether it is there.
+    liveness: Option<Liveness>,
+    /// The peer may ask whether we are.
+    answers: bool,
+    /// Bytes of the peer that have been counted as life.
+    heard: u64,
     handle: Handle,
+}
+
+/// What the task of a connection is made of.
+#[derive(Debug)]
+pub(in crate::connection) struct Parts {
+    pub(in crate::connection) channel: Arc<Channel>,
+    pub(in crate::connection) wakeup: Arc<Wakeup>,
+    pub(in crate::connection) machine: Machine,
+    pub(in crate::connection) rebuilds: Arc<Rebuilds>,
+    pub(in crate::connection) exchange: Option<Exchange>,
+    pub(in crate::connection) presence: Presence,
+    /// The peer takes frames.
+    pub(in crate::connection) heals: bool,
 }
 
 /// A command that has ended.
@@ -83,13 +106,11 @@ enum Next {
 impl Driver {
     pub(in crate::connection) fn new(
         connection: &Weak<Connection>,
-        socket: Arc<Channel>,
-        wakeup: Arc<Wakeup>,
-        machine: Machine,
-        rebuilds: Arc<Rebuilds>,
-        exchange: Option<Exchange>,
+        parts: Parts,
         handle: Handle,
     ) -> io::Result<Self> {
+        let Parts { channel: socket, wakeup, machine, rebuilds, exchange, presence, heals } = parts;
+        let (process, liveness) = presence::split(presence);
         Ok(Self {
             connection: Weak::clone(connection),
             channel: handle.watch(Arc::clone(&socket))?,
@@ -103,6 +124,10 @@ impl Driver {
             writable: None,
             urgent: false,
             send_by: None,
+            process,
+            liveness,
+            answers: heals,
+            heard: 0,
             handle,
         })
     }
@@ -120,7 +145,9 @@ impl Driver {
     async fn wait(&mut self) {
         // Without the socket there is nothing to be said of regions.
         let pause = self.exchange.as_ref().filter(|_| !self.blocked).and_then(Exchange::deadline);
-        let deadline = self.machine.deadline().into_iter().chain(self.send_by).chain(pause).min();
+        let silent = self.liveness.as_ref().map(Liveness::next);
+        let deadline =
+            self.machine.deadline().into_iter().chain(self.send_by).chain(pause).chain(silent).min();
         let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
         let heard = first(timed, self.channel.readable());
         match &mut self.writable {
@@ -134,11 +161,14 @@ impl Driver {
         let Some(seen) = with_upgraded(&self.handle, &self.connection, |connection| look(connection)) else {
             return Next::End;
         };
+        // Before anything is begun for lanes that failed because of it.
+        self.look_at_process(&seen);
         for seen in seen {
             self.notice(seen);
             self.act().await;
         }
         let more = self.hear().await;
+        self.look_at_silence();
         let ended = std::mem::take(&mut *lock(&self.ended));
         for ended in ended {
             self.take(ended);
@@ -262,7 +292,7 @@ impl Driver {
             Action::Break { lane, reason } => {
                 self.command(move |connection| connection.break_lane(lane, reason)).await;
             }
-            Action::Close { lane, reason } => self.close_lane(lane, reason.to_string()).await,
+            Action::Close { lane, reason } => self.answering(self.close_lane(lane, reason.to_string())).await,
             Action::Install { lane, attempt } => {
                 let rebuilds = Arc::clone(&self.rebuilds);
                 self.command(move |connection| {
@@ -318,7 +348,7 @@ impl Driver {
                 call(&connection);
             }
         };
-        self.handle.blocking(call).await;
+        self.answering(self.handle.blocking(call)).await;
     }
 
     /// Creates a queue pair, and connects it if the peer's is known already.
@@ -462,9 +492,17 @@ mod tests {
                     let machine = Machine::new(Role { leads: true, heals: true }, 1);
                     let (channel, rest) = (Arc::new(channel), Default::default());
                     let (nothing, rebuilds) = (Weak::new(), Arc::default());
-                    let mut driver =
-                        Driver::new(&nothing, channel, rest, machine, rebuilds, None, handle.clone())
-                            .unwrap();
+                    let presence = Presence::Sockets;
+                    let parts = Parts {
+                        channel,
+                        wakeup: rest,
+                        machine,
+                        rebuilds,
+                        exchange: None,
+                        presence,
+                        heals: true,
+                    };
+                    let mut driver = Driver::new(&nothing, parts, handle.clone()).unwrap();
                     let (mut full, deadline) = (0, soon());
                     while !driver.machine.is_over() {
                         assert!(Instant::now() < deadline, "the goodbye was not read");
