@@ -1,14 +1,13 @@
 //! A peer in another process that forks a helper, which holds what the peer holds.
 #![allow(dead_code, unreachable_pub, reason = "a module of each test that includes it, which uses its share")]
 
-use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use flagcx_p2p::engine::Engine;
 use flagcx_p2p::notify::Message;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support;
 
@@ -22,6 +21,7 @@ pub struct Peer {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
+    is_out_of_sight: bool,
     helper: Option<Pid>,
     pub port: u16,
     pub address: u64,
@@ -29,17 +29,17 @@ pub struct Peer {
 
 impl Peer {
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        Self::start_by(Command::new(std::env::current_exe().unwrap()), settings)
+        Self::start_by(Command::new(std::env::current_exe().unwrap()), false, settings)
     }
 
     /// The same in a pid namespace of its own, as on another host: its process cannot be seen from here.
     pub fn out_of_sight(settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child"]).arg(std::env::current_exe().unwrap());
-        Self::start_by(command, settings)
+        Self::start_by(command, true, settings)
     }
 
-    fn start_by(mut command: Command, settings: &[(&str, &str)]) -> Self {
+    fn start_by(mut command: Command, is_out_of_sight: bool, settings: &[(&str, &str)]) -> Self {
         let lines: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut child = command
             .args(["--exact", "peer_process", "--nocapture", "--test-threads=1"])
@@ -49,7 +49,7 @@ impl Peer {
             .spawn()
             .unwrap();
         let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut peer = Self { child, input, output, helper: None, port: 0, address: 0 };
+        let mut peer = Self { child, input, output, is_out_of_sight, helper: None, port: 0, address: 0 };
         let numbers = peer.answer();
         (peer.port, peer.address) = (numbers[0] as u16, numbers[1]);
         peer
@@ -76,14 +76,16 @@ impl Peer {
         self.child.kill().unwrap();
     }
 
-    /// Stops the peer, and returns when none of its threads runs any more; or sends it another signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).unwrap();
-        if signal == Signal::STOP {
-            let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
-            assert!(status.stopped(), "{status:?}");
-        }
+        kill_process(self.process(), signal).unwrap();
+    }
+
+    /// The peer's process; that of one out of sight is a child of the one that was started.
+    fn process(&self) -> Pid {
+        let started = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{started}/task/{started}/children")).unwrap();
+        let inner = children.split_whitespace().next().filter(|_| self.is_out_of_sight);
+        inner.map_or(Pid::from_child(&self.child), |pid| Pid::from_raw(pid.parse().unwrap()).unwrap())
     }
 
     /// The helper ends too.
@@ -182,14 +184,5 @@ fn wait_to_be_killed() -> ! {
     loop {
         // SAFETY: as above.
         unsafe { libc::pause() };
-    }
-}
-
-/// Whether `unshare` with these options can run something here, or why not.
-pub fn can_unshare(options: &[&str]) -> Result<(), String> {
-    match Command::new("unshare").args(options).arg(OsStr::new("true")).output() {
-        Ok(tried) if tried.status.success() => Ok(()),
-        Ok(tried) => Err(String::from_utf8_lossy(&tried.stderr).trim().to_owned()),
-        Err(error) => Err(format!("unshare: {error}")),
     }
 }
