@@ -71,8 +71,9 @@ impl Pair {
     /// Kills the peer, and waits until that is noticed; answers how long it took.
     fn kill(&mut self) -> Duration {
         let iov = self.iov();
-        self.peer.kill();
+        assert!(self.here.is_usable());
         let start = Instant::now();
+        self.peer.kill();
         support::eventually("the end of the peer is noticed", || !self.here.is_usable());
         let taken = start.elapsed();
         assert!(taken < AT_ONCE, "noticed after {taken:?}");
@@ -150,7 +151,7 @@ fn a_peer_with_rebuilt_lanes_is_missed_as_well() {
     for path in ["cross-memory", "tcp"] {
         let faults = ("FLAGCX_P2P_FAULTS", "seed=3;fail=every:7:retry-exceeded");
         let mut pair = Pair::new(&[("FLAGCX_P2P_PATH", path), PATIENT, faults]);
-        for _ in 0..150 {
+        for _ in 0..60 {
             assert_eq!(support::outcome(&pair.here, pair.write()), Outcome::Done);
         }
         println!("{path}: noticed after {:?}", pair.kill());

@@ -4,6 +4,7 @@
 #![allow(unsafe_code, reason = "turns a network interface off")]
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,

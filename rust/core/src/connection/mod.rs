@@ -22,7 +22,7 @@ pub use context::{Context, TransferSettings};
 pub use device_events::{DeviceEvents, DeviceHealth};
 pub use device_path::RemoteEnd;
 pub use lanes::{LaneBuilder, LaneHandle};
-pub use presence::Presence;
+pub use presence::{Presence, Pulse};
 
 use recovery::{Driver, Machine, Parts, Rebuilds, Role};
 use regions::{Exchange, Questions};
@@ -221,10 +221,12 @@ impl Connection {
             let ours = self.context.registry.announced().subscribe(told, Arc::clone(&wakeup));
             Exchange::new(ours, Arc::clone(&self.remote), Arc::clone(&self.questions))
         });
-        if let Presence::Process(process) = &presence {
-            process.watch(&wakeup);
-        }
         let (channel, rebuilds) = (Arc::clone(&self.channel), Arc::clone(&self.rebuilds));
+        match &presence {
+            Presence::Sockets => {}
+            Presence::Process(process) => process.watch(&wakeup),
+            Presence::Pinged(pulse) => pulse.add(&channel, &wakeup),
+        }
         let parts = Parts { channel, wakeup, machine, rebuilds, exchange, presence, heals: self.heals };
         let task = events.spawn(move |handle| {
             let handle = handle.clone();

@@ -248,6 +248,16 @@ impl Channel {
         Ok(true)
     }
 
+    /// Sends a frame at once, unless others wait for the socket; false if it was not sent, or not whole: the rest is sent by
+    /// [`Channel::flush`].
+    pub fn say_now(&self, frame: &ChannelFrame) -> io::Result<bool> {
+        if !self.flush()? {
+            return Ok(false);
+        }
+        self.queue(frame);
+        self.flush()
+    }
+
     /// The next frame that has arrived whole. Never blocks.
     ///
     /// `UnexpectedEof`: the peer has closed. `InvalidData`: it speaks something else. Both are final.
@@ -275,6 +285,11 @@ impl Channel {
     /// Bytes that [`Channel::try_read`] has received so far, of whole frames and of others.
     pub fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing waits to be read, not even the peer's end.
+    pub fn is_quiet(&self) -> bool {
+        self.stream.is_quiet()
     }
 
     /// Whether the peer has closed its end, as far as this host knows.

@@ -85,7 +85,7 @@ impl Peer {
         let started = self.child.id();
         let children = std::fs::read_to_string(format!("/proc/{started}/task/{started}/children")).unwrap();
         let inner = children.split_whitespace().next().filter(|_| self.is_out_of_sight);
-        inner.map_or(Pid::from_child(&self.child), |pid| Pid::from_raw(pid.parse().unwrap()).unwrap())
+        inner.map_or_else(|| Pid::from_child(&self.child), |pid| Pid::from_raw(pid.parse().unwrap()).unwrap())
     }
 
     /// The helper ends too.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use scopeguard::ScopeGuard;
 
 use super::rebuilds::{Half, Rebuilds};
-use super::{Action, Liveness, LostReason, Machine, STEP_LIMIT};
+use super::{Action, LostReason, Machine, STEP_LIMIT};
 use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
 use crate::control::wire::LaneRecord;
@@ -22,7 +22,6 @@ use crate::control::{Channel, ChannelFrame, Heard};
 use crate::events::{Handle, Waiter, Wakeup, Watched, first, with_upgraded};
 use crate::fabric::QueuePair;
 use crate::pool::LaneHealth;
-use crate::process::PeerProcess;
 use crate::sync::{Mutex, lock};
 
 /// Frames of the peer that are read before it is the lanes' turn again: a peer that sends without end must not keep the
@@ -53,10 +52,8 @@ pub(in crate::connection) struct Driver {
     urgent: bool,
     /// When it must be out. Regions may wait as long as the peer reads nothing.
     send_by: Option<Instant>,
-    /// The peer's process, where it can be seen.
-    process: Option<Arc<PeerProcess>>,
-    /// The peer is asked whether it is there.
-    liveness: Option<Liveness>,
+    /// Tells of the peer's end.
+    presence: Presence,
     /// The peer may ask whether we are.
     answers: bool,
     /// Bytes of the peer that have been counted as life.
@@ -110,7 +107,6 @@ impl Driver {
         handle: Handle,
     ) -> io::Result<Self> {
         let Parts { channel: socket, wakeup, machine, rebuilds, exchange, presence, heals } = parts;
-        let (process, liveness) = presence::split(presence);
         Ok(Self {
             connection: Weak::clone(connection),
             channel: handle.watch(Arc::clone(&socket))?,
@@ -124,8 +120,7 @@ impl Driver {
             writable: None,
             urgent: false,
             send_by: None,
-            process,
-            liveness,
+            presence,
             answers: heals,
             heard: 0,
             handle,
@@ -145,9 +140,7 @@ impl Driver {
     async fn wait(&mut self) {
         // Without the socket there is nothing to be said of regions.
         let pause = self.exchange.as_ref().filter(|_| !self.blocked).and_then(Exchange::deadline);
-        let silent = self.liveness.as_ref().map(Liveness::next);
-        let deadline =
-            self.machine.deadline().into_iter().chain(self.send_by).chain(pause).chain(silent).min();
+        let deadline = self.machine.deadline().into_iter().chain(self.send_by).chain(pause).min();
         let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
         let heard = first(timed, self.channel.readable());
         match &mut self.writable {
@@ -162,13 +155,13 @@ impl Driver {
             return Next::End;
         };
         // Before anything is begun for lanes that failed because of it.
-        self.look_at_process(&seen);
+        self.look_at_peer(&seen);
         for seen in seen {
             self.notice(seen);
             self.act().await;
         }
         let more = self.hear().await;
-        self.look_at_silence();
+        self.note_life();
         let ended = std::mem::take(&mut *lock(&self.ended));
         for ended in ended {
             self.take(ended);

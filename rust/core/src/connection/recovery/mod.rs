@@ -34,7 +34,6 @@ mod follower;
 mod lane;
 mod leader;
 mod limit;
-mod liveness;
 mod machine;
 mod reason;
 mod rebuilds;
@@ -46,7 +45,6 @@ pub(super) use machine::{Machine, Role};
 pub(super) use rebuilds::Rebuilds;
 
 use actions::Action;
-use liveness::{Liveness, Look};
 use reason::{Failure, LostReason};
 
 /// Rebuilds of one lane that may fail in a row before it is given up. A lane that comes back and fails again starts

@@ -1,11 +1,15 @@
 //! How the end of a peer is noticed where its sockets do not tell.
 
+mod liveness;
+mod pulse;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::config::Config;
 use crate::control::wire::Features;
 use crate::process::PeerProcess;
+
+pub use pulse::Pulse;
 
 /// What tells, besides the control connection, that the peer is gone. A process that the peer has forked may hold its
 /// sockets, and a host that has lost its power closes none.
@@ -15,8 +19,8 @@ pub enum Presence {
     Sockets,
     /// Its process can be seen from here. One that is stopped is there.
     Process(Arc<PeerProcess>),
-    /// It answers pings, and is missed within a third of this time.
-    Pinged(Duration),
+    /// It answers pings.
+    Pinged(Arc<Pulse>),
 }
 
 impl Presence {
@@ -27,6 +31,9 @@ impl Presence {
             return Self::Process(process);
         }
         let asks = features.has(Features::CHANNEL | Features::LIVENESS) && !features.claim.is_own();
-        config.keepalive.filter(|_| asks).map_or(Self::Sockets, Self::Pinged)
+        let Some(keepalive) = config.keepalive.filter(|_| asks) else { return Self::Sockets };
+        Pulse::of(features.process, keepalive)
+            .inspect_err(|error| tracing::warn!("a peer cannot be pinged: {error}"))
+            .map_or(Self::Sockets, Self::Pinged)
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-/// Pings while nothing is heard, and the end after that. Has no clock and no socket, as the machine beside it.
+/// Pings while nothing is heard, and the end after that. Has no clock and no socket.
 ///
 /// The peer is asked when it has been silent for a period and once more a period later; after the third one it is taken to
 /// be gone. Whatever it says counts as life, so of two that ask each other one mostly hears the other's question and need
 /// not ask.
 #[derive(Debug)]
-pub(in crate::connection) struct Liveness {
+pub(super) struct Liveness {
     period: Duration,
     /// When the peer was last heard, or last given the benefit of the doubt.
     heard: Instant,
@@ -20,7 +20,7 @@ pub(in crate::connection) struct Liveness {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::connection) enum Look {
+pub(super) enum Look {
     /// Nothing yet.
     Wait,
     /// Ask whether it is there.
@@ -32,19 +32,19 @@ pub(in crate::connection) enum Look {
 impl Liveness {
     /// A peer that is there now, and is missed within a third of `keepalive`; but not within less than three of the
     /// shortest periods. `epoch` is the same for all connections.
-    pub(in crate::connection) fn new(keepalive: Duration, epoch: Instant, now: Instant) -> Self {
+    pub(super) fn new(keepalive: Duration, epoch: Instant, now: Instant) -> Self {
         let period = (keepalive / PERIODS).max(SHORTEST_PERIOD);
         Self { period, heard: now, silent: 0, epoch }
     }
 
     /// The peer has said something.
-    pub(in crate::connection) fn heard(&mut self, now: Instant) {
+    pub(super) fn heard(&mut self, now: Instant) {
         self.heard = now;
         self.silent = 0;
     }
 
     /// What is to be done now. Everything that the peer has said until then has been reported before.
-    pub(in crate::connection) fn look(&mut self, now: Instant) -> Look {
+    pub(super) fn look(&mut self, now: Instant) -> Look {
         let due = self.next();
         if now < due {
             return Look::Wait;
@@ -61,13 +61,13 @@ impl Liveness {
     }
 
     /// When to look next.
-    pub(in crate::connection) fn next(&self) -> Instant {
+    pub(super) fn next(&self) -> Instant {
         let due = self.heard + self.period * (self.silent + 1);
         if self.silent == LAST_CHANCE { due } else { self.beat_before(due) }
     }
 
     /// How long a peer is silent when it is given up.
-    pub(in crate::connection) fn limit(&self) -> Duration {
+    pub(super) fn limit(&self) -> Duration {
         self.period * (LAST_CHANCE + 1)
     }
 
