@@ -3,6 +3,7 @@
 //! The task waits for the peer's frames, for a wake-up (a lane or the device has changed, a command has ended) and for
 //! the machine's deadline. It never blocks: commands of the device go to helper threads, connects wait on the loop.
 
+mod command;
 mod presence;
 mod regions;
 
@@ -11,16 +12,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use scopeguard::ScopeGuard;
-
+use self::command::Command;
 use super::rebuilds::{Half, Rebuilds};
 use super::{Action, LostReason, Machine, STEP_LIMIT};
 use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, Heard};
-use crate::events::{Handle, Waiter, Wakeup, Watched, first, with_upgraded};
-use crate::fabric::QueuePair;
+use crate::events::{Handle, Wakeup, Watched, first, with_upgraded};
 use crate::pool::LaneHealth;
 use crate::sync::{Mutex, lock};
 
@@ -410,53 +409,6 @@ fn look(connection: &Connection) -> Vec<Seen> {
         }
     }
     seen
-}
-
-/// The making of one half, a task of its own.
-struct Command {
-    connection: Weak<Connection>,
-    half: Half,
-    rebuilds: Arc<Rebuilds>,
-    handle: Handle,
-}
-
-impl Command {
-    async fn create(&self) -> Result<(Box<dyn QueuePair>, LaneRecord), String> {
-        let (connection, lane) = (Weak::clone(&self.connection), self.half.lane);
-        let create = move || -> Result<_, String> {
-            let connection = connection.upgrade().ok_or_else(gone)?;
-            connection.fresh_queue_pair(lane).map_err(|error| error.to_string())
-        };
-        self.handle.blocking(create).await
-    }
-
-    /// Connects a queue pair, and keeps it for the lane. One that cannot be connected is kept too, until it is discarded.
-    async fn connect(&self, queue_pair: Box<dyn QueuePair>, peer: LaneRecord) -> Result<(), String> {
-        let deadline = Instant::now() + STEP_LIMIT;
-        let put = |queue_pair| self.rebuilds.put(self.half, queue_pair);
-        // Kept also when this task is stopped meanwhile: the end of the connection destroys it.
-        let mut queue_pair = scopeguard::guard(queue_pair, put);
-        let options =
-            with_upgraded(&self.handle, &self.connection, |connection| connection.path_options(deadline));
-        let options = options.ok_or_else(gone)?;
-        if !queue_pair.connects_by_commands() {
-            let waiter = Waiter::on_loop(&self.handle);
-            let connected = queue_pair.connect_with(&peer.address, &options, &waiter).await;
-            return connected.map_err(|error| error.to_string());
-        }
-        let (mut queue_pair, half) = (ScopeGuard::into_inner(queue_pair), self.half);
-        let rebuilds = Arc::clone(&self.rebuilds);
-        let connect = move || {
-            let connected = queue_pair.connect(&peer.address, &options);
-            rebuilds.put(half, queue_pair);
-            connected.map_err(|error| error.to_string())
-        };
-        self.handle.blocking(connect).await
-    }
-}
-
-fn gone() -> String {
-    "the connection has ended".to_owned()
 }
 
 #[cfg(test)]
