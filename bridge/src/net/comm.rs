@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use flagcx_p2p::config;
-use flagcx_p2p::connection::{Connection, Context, Established, LaneBuilder, PeerInfo};
+use flagcx_p2p::connection::{Connection, Context, Established, LaneBuilder, PeerInfo, Presence};
 use flagcx_p2p::control::{self, Channel, RawPeer, own_address};
 use flagcx_p2p::memory::RemoteRegions;
 
@@ -47,6 +47,7 @@ impl Comm {
             capabilities: peer.capabilities,
             heals: ours,
             leads,
+            presence: Presence::Sockets,
             channel: Channel::new(peer.stream),
             notify: None,
             connected_host: None,

@@ -9,8 +9,8 @@
 //! * [`transfer`] cuts what the caller asked for and remembers how it ended; [`pool`] posts and polls;
 //! * [`fabric`] is the contract a provider fulfils: real RDMA devices, or a software fabric without a NIC.
 //!
-//! Dependencies point down that list only; `auth`, `config`, `memory`, `topology`, `device`, `control`, `notify`, `ports` and
-//! `observe` stand beside it and never call back up (`tests/layering.rs` holds the table).
+//! Dependencies point down that list only; `auth`, `config`, `memory`, `topology`, `device`, `control`, `notify`, `ports`,
+//! `process` and `observe` stand beside it and never call back up (`tests/layering.rs` holds the table).
 #![deny(unsafe_code)]
 
 /// The README's Rust, run as a test of the documentation.
@@ -31,6 +31,7 @@ pub mod notify;
 pub mod observe;
 pub mod pool;
 pub mod ports;
+pub mod process;
 pub(crate) mod sync;
 pub mod topology;
 pub mod transfer;

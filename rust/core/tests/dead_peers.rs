@@ -11,9 +11,9 @@
 )]
 
 mod chaos;
+mod loopback;
 mod support;
 
-use std::ffi::c_short;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::Range;
 use std::process::{Child, Command, Stdio};
@@ -128,7 +128,7 @@ const KEEPALIVE_MS: u64 = 2000;
 /// Two engines connected through a loopback interface that then goes down: for each the other's host is gone. Answers
 /// the milliseconds until both know, and a transfer under way has ended.
 fn vanish() -> u64 {
-    switch_loopback(true);
+    loopback::switch(true);
     let keepalive = KEEPALIVE_MS.to_string();
     let pair = Pair::with(
         1 << 20,
@@ -143,7 +143,7 @@ fn vanish() -> u64 {
     let write = || pair.here.submit(Opcode::Write, &[pair.iov(0, 0, 1 << 20)][..]).unwrap();
     assert_eq!(outcome(&pair.here, write()), Outcome::Done);
     let under_way = write();
-    switch_loopback(false);
+    loopback::switch(false);
     let start = Instant::now();
     let ended = |connection: &Arc<Connection>| !connection.is_usable();
     support::eventually("both ends know", || ended(&pair.here) && ended(&pair.there));
@@ -154,7 +154,7 @@ fn vanish() -> u64 {
 /// A sender of notifications that says nothing after its preamble, seen by the receiver alone: its own end asks nobody.
 /// Answers the milliseconds until the receiver's end of the socket is gone.
 fn vanish_notifying() -> u64 {
-    switch_loopback(true);
+    loopback::switch(true);
     let engine = support::engine(&[("FLAGCX_P2P_KEEPALIVE_MS", &KEEPALIVE_MS.to_string())]);
     let port: u16 = engine.metadata().unwrap().rsplit_once('?').unwrap().1.parse().unwrap();
     let mut sender = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -163,25 +163,12 @@ fn vanish_notifying() -> u64 {
     let end = format!("0100007F:{port:04X} 0100007F:{:04X} 01", sender.local_addr().unwrap().port());
     let is_open = || std::fs::read_to_string("/proc/self/net/tcp").unwrap().contains(&end);
     support::eventually("the sender is in", is_open);
-    switch_loopback(false);
+    loopback::switch(false);
     let start = Instant::now();
     while is_open() && start.elapsed() < support::LIMIT {
         std::thread::sleep(Duration::from_millis(5));
     }
     start.elapsed().as_millis() as u64
-}
-
-fn switch_loopback(up: bool) {
-    // SAFETY: `ifreq` is a C struct for which all zeroes are a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
-    request.ifr_ifru.ifru_flags = if up { libc::IFF_UP as c_short } else { 0 };
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    // SAFETY: the request outlives the call, which reads it.
-    let code = unsafe {
-        libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCSIFFLAGS, &raw const request)
-    };
-    assert_eq!(code, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// This binary in another process, which answers with a number.

@@ -6,6 +6,7 @@ mod device_events;
 mod device_path;
 mod lanes;
 mod metrics;
+mod presence;
 mod recovery;
 mod regions;
 mod route;
@@ -21,8 +22,9 @@ use once_cell::sync::OnceCell;
 pub use context::{Context, TransferSettings};
 pub use device_events::{DeviceEvents, DeviceHealth};
 pub use lanes::{LaneBuilder, LaneHandle};
+pub use presence::{Presence, Pulse};
 
-use recovery::{Driver, Machine, Rebuilds, Role};
+use recovery::{Driver, Machine, Parts, Rebuilds, Role};
 use regions::{Exchange, Questions};
 use route::Reach;
 
@@ -34,7 +36,7 @@ use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::{LargeMessage, Message, NotifyError, Sender};
 use crate::observe;
 use crate::pool::{LaneHealth, LaneWatcher, PoolError, SlicePolicy, Verdict};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
 use crate::transfer::{RdmaDesc, SubmitError};
 
 /// A connection to one peer. Symmetric: both ends may start transfers. Every method may be called from any thread.
@@ -60,8 +62,8 @@ pub struct Connection {
     leads: bool,
     channel: Arc<Channel>,
     notify: Option<Sender>,
-    /// Keeps the place of the peer's notification socket.
-    _connected_host: Option<ConnectedHost>,
+    /// Keeps the place of the peer's notification socket, until the connection ends.
+    connected_host: Mutex<Option<ConnectedHost>>,
     /// Names the connection in this process.
     number: u64,
     /// Wakes the recovery.
@@ -96,6 +98,8 @@ pub struct Established {
     pub heals: bool,
     /// Whether we connected.
     pub leads: bool,
+    /// How its end is noticed.
+    pub presence: Presence,
     /// The socket that stays open.
     pub channel: Channel,
     /// The way to send notifications.
@@ -167,8 +171,18 @@ impl Connection {
         use std::sync::atomic::AtomicU64 as Number;
         /// Numbers the connections; only their uniqueness matters: Relaxed.
         static NEXT: Number = Number::new(1);
-        let Established { peer, remote, told, capabilities, heals, leads, channel, notify, connected_host } =
-            established;
+        let Established {
+            peer,
+            remote,
+            told,
+            capabilities,
+            heals,
+            leads,
+            presence,
+            channel,
+            notify,
+            connected_host,
+        } = established;
         let (paths, policy) = (lanes.paths(), lanes.policy());
         let provider = context.pool.device().attributes().provider;
         let wakeup = Arc::new(Wakeup::default());
@@ -191,7 +205,7 @@ impl Connection {
             leads,
             channel: Arc::new(channel),
             notify,
-            _connected_host: connected_host,
+            connected_host: Mutex::new(connected_host),
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             wakeup,
             rebuilds: Arc::default(),
@@ -202,7 +216,7 @@ impl Connection {
             gate: AtomicU32::new(0),
             ended: Once::new(),
         });
-        connection.start_recovery(told)?;
+        connection.start_recovery(told, presence)?;
         if let Some(events) = &connection.context.device_events {
             events.watch(&connection);
             // It may have changed during the handshake.
@@ -212,20 +226,27 @@ impl Connection {
         Ok(connection)
     }
 
-    fn start_recovery(self: &Arc<Self>, told: Option<Cursor>) -> Result<(), PoolError> {
+    fn start_recovery(self: &Arc<Self>, told: Option<Cursor>, presence: Presence) -> Result<(), PoolError> {
         let events = EventLoop::acquire()
             .map_err(|error| PoolError::Thread(format!("starting the event loop: {error}")))?;
         let machine = Machine::new(Role { leads: self.leads, heals: self.heals }, self.lanes.len());
-        let (connection, channel) = (Arc::downgrade(self), Arc::clone(&self.channel));
-        let (wakeup, rebuilds) = (Arc::clone(&self.wakeup), Arc::clone(&self.rebuilds));
+        let connection = Arc::downgrade(self);
+        let wakeup = Arc::clone(&self.wakeup);
         let exchange = told.map(|told| {
             let ours = self.context.registry.announced().subscribe(told, Arc::clone(&wakeup));
             Exchange::new(ours, Arc::clone(&self.remote), Arc::clone(&self.questions))
         });
+        let (channel, rebuilds) = (Arc::clone(&self.channel), Arc::clone(&self.rebuilds));
+        match &presence {
+            Presence::Sockets => {}
+            Presence::Process(process) => process.watch(&wakeup),
+            Presence::Pinged(pulse) => pulse.add(&channel, &wakeup),
+        }
+        let parts = Parts { channel, wakeup, machine, rebuilds, exchange, presence, heals: self.heals };
         let task = events.spawn(move |handle| {
             let handle = handle.clone();
             async move {
-                match Driver::new(&connection, channel, wakeup, machine, rebuilds, exchange, handle.clone()) {
+                match Driver::new(&connection, parts, handle.clone()) {
                     Ok(driver) => driver.run().await,
                     Err(error) => handle.detach(move || {
                         if let Some(connection) = connection.upgrade() {
@@ -389,6 +410,7 @@ impl Connection {
                 self.close_lane(lane, verdict, reason, deadline);
             }
             self.rebuilds.end();
+            drop(lock(&self.connected_host).take());
             if !self.context.device_copies.finish(self.number, deadline) {
                 tracing::warn!(peer = %self.peer.control, "copies of device memory go on after the connection has ended");
             }

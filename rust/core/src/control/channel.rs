@@ -14,7 +14,7 @@ pub use region_frame::RegionFrame;
 
 use super::Stream;
 use super::wire::{LANE_RECORD_SIZE, LaneRecord, MAX_REGION_CHANGES, WireError};
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 const MAGIC: u32 = 0x4c43_5846;
 const VERSION: u16 = 1;
@@ -203,12 +203,14 @@ pub struct Channel {
     outgoing: Mutex<Vec<u8>>,
     /// Bytes received that do not make a whole frame yet.
     received: Mutex<Vec<u8>>,
+    /// Bytes received so far. Written under the lock of `received`, read by the thread that receives: Relaxed.
+    heard: AtomicU64,
 }
 
 impl Channel {
     /// Takes over the lane socket of a finished handshake.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, outgoing: Mutex::default(), received: Mutex::default() }
+        Self { stream, outgoing: Mutex::default(), received: Mutex::default(), heard: AtomicU64::new(0) }
     }
 
     /// The other end.
@@ -246,6 +248,16 @@ impl Channel {
         Ok(true)
     }
 
+    /// Sends a frame at once, unless others wait for the socket; false if it was not sent, or not whole: the rest is sent by
+    /// [`Channel::flush`].
+    pub fn say_now(&self, frame: &ChannelFrame) -> io::Result<bool> {
+        if !self.flush()? {
+            return Ok(false);
+        }
+        self.queue(frame);
+        self.flush()
+    }
+
     /// The next frame that has arrived whole. Never blocks.
     ///
     /// `UnexpectedEof`: the peer has closed. `InvalidData`: it speaks something else. Both are final.
@@ -262,9 +274,22 @@ impl Channel {
             match self.stream.try_read(&mut buffer)? {
                 None => return Ok(Heard::Nothing),
                 Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Some(count) => received.extend(buffer.iter().take(count)),
+                Some(count) => {
+                    self.heard.fetch_add(count as u64, Ordering::Relaxed);
+                    received.extend(buffer.iter().take(count));
+                }
             }
         }
+    }
+
+    /// Bytes that [`Channel::try_read`] has received so far, of whole frames and of others.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing waits to be read, not even the peer's end.
+    pub fn is_quiet(&self) -> bool {
+        self.stream.is_quiet()
     }
 
     /// Whether the peer has closed its end, as far as this host knows.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::{Accepted, Engine, EngineError};
-use crate::connection::{Connection, Context, Established, LaneBuilder, PeerInfo};
+use crate::connection::{Connection, Context, Established, LaneBuilder, PeerInfo, Presence};
 use crate::control::wire::{Features, RegionEntry, SliceSettings};
 use crate::control::{
     self, Channel, Dial, DialError, Dialed, HandshakeError, Limits, LocalSide, Peer, Reason, Step, Stream,
@@ -116,6 +116,7 @@ impl Engine {
             capabilities: peer.capabilities,
             heals,
             leads: role == Role::Initiator,
+            presence: Presence::of(&self.config, peer.features.as_ref()),
             channel: Channel::new(peer.channel),
             notify,
             connected_host: Some(peer.connected_host),
@@ -152,7 +153,7 @@ impl Engine {
 
     fn features(&self) -> Features {
         Features {
-            bits: Features::CHANNEL | Features::REBUILD | Features::REGIONS,
+            bits: Features::CHANNEL | Features::REBUILD | Features::REGIONS | Features::LIVENESS,
             max_notification: u32::try_from(self.config.notif_max_bytes).unwrap_or(u32::MAX),
             incarnation: self.incarnation,
             ..Features::default()

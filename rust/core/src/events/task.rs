@@ -7,7 +7,10 @@ use super::Wakeup;
 
 /// A future that runs on the event loop for as long as this lives: dropping the task stops it.
 #[derive(Debug)]
-pub(crate) struct Task(Arc<Shared>);
+pub(crate) struct Task(
+    /// `None` only while it is being dropped.
+    Option<Arc<Shared>>,
+);
 
 /// Seen by the owner and by the future.
 #[derive(Debug)]
@@ -28,20 +31,28 @@ impl Task {
             ended: Mutex::default(),
             changed: Condvar::new(),
         });
-        (Self(Arc::clone(&shared)), Running(shared))
+        (Self(Some(Arc::clone(&shared))), Running(shared))
     }
 
     /// Whether the future has been dropped.
     pub(crate) fn is_ended(&self) -> bool {
-        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.as_ref().is_none_or(|shared| *shared.ended.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Stops the future without waiting for it: it is dropped soon after. For owners that are dropped under locks.
+    pub(crate) fn stop_soon(mut self) {
+        if let Some(shared) = self.0.take() {
+            shared.stop.wake();
+        }
     }
 
     /// Stops the future. When this returns the future has been dropped; on the loop's own thread it is dropped soon after.
     pub(crate) fn stop(&self) {
-        self.0.stop.wake();
-        if std::thread::current().id() != self.0.thread {
-            let ended = self.0.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(self.0.changed.wait_while(ended, |ended| !*ended));
+        let Some(shared) = &self.0 else { return };
+        shared.stop.wake();
+        if std::thread::current().id() != shared.thread {
+            let ended = shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(shared.changed.wait_while(ended, |ended| !*ended));
         }
     }
 }

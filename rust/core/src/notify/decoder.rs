@@ -12,8 +12,9 @@
 //! ```
 
 use crate::auth::{AuthError, AuthKey, NONCE_SIZE, Nonce, Nonces, PROOF_SIZE, Proof, Purpose, Responder};
-use crate::control::wire::notification::{HEADER_SIZE, Header, NAME_SIZE, decode_message};
+use crate::control::wire::notification::{FINGERPRINT_SIZE, HEADER_SIZE, Header, NAME_SIZE, decode_message};
 use crate::control::wire::{PREAMBLE_SIZE, SocketKind, WireError};
+use crate::process::Claim;
 
 use super::{LargeMessage, Message};
 
@@ -37,6 +38,8 @@ pub enum Event {
     Challenge(Nonce),
     /// Messages of the sender are taken from now on. When it has proven the key, this proof of ours must be sent to it.
     Admitted(Option<Proof>),
+    /// To which process the socket belongs, as the sender says.
+    Owner(Claim),
     /// A message.
     Message(Box<Message>),
     /// A large message.
@@ -48,6 +51,8 @@ pub enum Event {
 pub struct Decoder {
     phase: Phase,
     nonce: Nonce,
+    /// The sender has said to which process the socket belongs.
+    owned: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +68,7 @@ enum Phase {
 impl Decoder {
     /// A decoder at the start of a socket. `nonce` is random, and sent when [`Event::Challenge`] asks for it.
     pub fn new(nonce: Nonce) -> Self {
-        Self { phase: Phase::Preamble, nonce }
+        Self { phase: Phase::Preamble, nonce, owned: false }
     }
 
     /// Whether messages of this sender are taken.
@@ -78,7 +83,14 @@ impl Decoder {
             Phase::Preamble => self.preamble(bytes, policy),
             Phase::Unproven => self.first_header(bytes, policy),
             Phase::Proof(nonces) => self.proof(bytes, nonces, policy),
-            Phase::Admitted => message(bytes, policy),
+            Phase::Admitted => match owner(bytes)? {
+                Some(_) if self.owned => Err(WireError::new("notification socket", "a second owner")),
+                Some(claim) => {
+                    self.owned = true;
+                    Ok(Some((Event::Owner(claim), HEADER_SIZE + FINGERPRINT_SIZE)))
+                }
+                None => message(bytes, policy),
+            },
         }
     }
 
@@ -113,7 +125,7 @@ impl Decoder {
                 self.phase = Phase::Admitted;
                 Ok(Some((Event::Admitted(None), 0)))
             }
-            Header::Message | Header::Large(_) => Err(refused(AuthError::KeyMissing)),
+            Header::Message | Header::Large(_) | Header::Owner(_) => Err(refused(AuthError::KeyMissing)),
         }
     }
 
@@ -135,6 +147,14 @@ fn refused(error: AuthError) -> WireError {
     WireError::new("notification socket", error.to_string())
 }
 
+/// The owner of the socket, if that is what comes, and it is there whole.
+fn owner(bytes: &[u8]) -> Result<Option<Claim>, WireError> {
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
+    let Header::Owner(pid) = Header::decode(header)? else { return Ok(None) };
+    let fingerprint = rest.first_chunk::<FINGERPRINT_SIZE>().copied().map(u64::from_le_bytes);
+    Ok(fingerprint.map(|fingerprint| Claim { pid, fingerprint }))
+}
+
 fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
     let header = Header::decode(header)?;
@@ -144,6 +164,8 @@ fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>
             return Err(WireError::new("large notification", problem));
         }
         Header::Hello => return Err(WireError::new("notification socket", "a second hello")),
+        // Not there whole.
+        Header::Owner(_) => return Ok(None),
         Header::Message | Header::Large(_) => {}
     }
     let size = header.body_size();

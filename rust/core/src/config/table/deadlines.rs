@@ -33,7 +33,7 @@ variables! {
     KEEPALIVE_MS = Variable::integer("FLAGCX_P2P_KEEPALIVE_MS", 10_000, 0, DAY_MS)
         .unit("ms")
         .read_by("connection, control, notify")
-        .changes("A peer whose host is gone is noticed within about this time; 0 turns the check off.")
-        .when("Lower to notice a dead host sooner.")
+        .changes("How soon a peer is noticed whose host is gone. A peer of this engine on another host is asked whether it is there, after each ninth of this time (50 ms at least) in which it has said nothing, and given up within a third; so is one that is stopped. Others are noticed within about this time, by the kernel's probes. 0 turns both off.")
+        .when("Lower to notice a dead host sooner; higher where processes or virtual machines are stopped for seconds.")
         .example("2000");
 }

@@ -3,6 +3,8 @@
 //! The task waits for the peer's frames, for a wake-up (a lane or the device has changed, a command has ended) and for
 //! the machine's deadline. It never blocks: commands of the device go to helper threads, connects wait on the loop.
 
+mod command;
+mod presence;
 mod regions;
 
 use std::io;
@@ -10,16 +12,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use scopeguard::ScopeGuard;
-
+use self::command::Command;
 use super::rebuilds::{Half, Rebuilds};
 use super::{Action, LostReason, Machine, STEP_LIMIT};
 use crate::connection::regions::Exchange;
-use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth};
+use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, Heard};
-use crate::events::{Handle, Waiter, Wakeup, Watched, first, with_upgraded};
-use crate::fabric::QueuePair;
+use crate::events::{Handle, Wakeup, Watched, first, with_upgraded};
 use crate::pool::LaneHealth;
 use crate::sync::{Mutex, lock};
 
@@ -51,7 +51,26 @@ pub(in crate::connection) struct Driver {
     urgent: bool,
     /// When it must be out. Regions may wait as long as the peer reads nothing.
     send_by: Option<Instant>,
+    /// Tells of the peer's end.
+    presence: Presence,
+    /// The peer may ask whether we are.
+    answers: bool,
+    /// Bytes of the peer that have been counted as life.
+    heard: u64,
     handle: Handle,
+}
+
+/// What the task of a connection is made of.
+#[derive(Debug)]
+pub(in crate::connection) struct Parts {
+    pub(in crate::connection) channel: Arc<Channel>,
+    pub(in crate::connection) wakeup: Arc<Wakeup>,
+    pub(in crate::connection) machine: Machine,
+    pub(in crate::connection) rebuilds: Arc<Rebuilds>,
+    pub(in crate::connection) exchange: Option<Exchange>,
+    pub(in crate::connection) presence: Presence,
+    /// The peer takes frames.
+    pub(in crate::connection) heals: bool,
 }
 
 /// A command that has ended.
@@ -83,13 +102,10 @@ enum Next {
 impl Driver {
     pub(in crate::connection) fn new(
         connection: &Weak<Connection>,
-        socket: Arc<Channel>,
-        wakeup: Arc<Wakeup>,
-        machine: Machine,
-        rebuilds: Arc<Rebuilds>,
-        exchange: Option<Exchange>,
+        parts: Parts,
         handle: Handle,
     ) -> io::Result<Self> {
+        let Parts { channel: socket, wakeup, machine, rebuilds, exchange, presence, heals } = parts;
         Ok(Self {
             connection: Weak::clone(connection),
             channel: handle.watch(Arc::clone(&socket))?,
@@ -103,6 +119,9 @@ impl Driver {
             writable: None,
             urgent: false,
             send_by: None,
+            presence,
+            answers: heals,
+            heard: 0,
             handle,
         })
     }
@@ -134,11 +153,14 @@ impl Driver {
         let Some(seen) = with_upgraded(&self.handle, &self.connection, |connection| look(connection)) else {
             return Next::End;
         };
+        // Before anything is begun for lanes that failed because of it.
+        self.look_at_peer(&seen);
         for seen in seen {
             self.notice(seen);
             self.act().await;
         }
         let more = self.hear().await;
+        self.note_life();
         let ended = std::mem::take(&mut *lock(&self.ended));
         for ended in ended {
             self.take(ended);
@@ -262,7 +284,7 @@ impl Driver {
             Action::Break { lane, reason } => {
                 self.command(move |connection| connection.break_lane(lane, reason)).await;
             }
-            Action::Close { lane, reason } => self.close_lane(lane, reason.to_string()).await,
+            Action::Close { lane, reason } => self.answering(self.close_lane(lane, reason.to_string())).await,
             Action::Install { lane, attempt } => {
                 let rebuilds = Arc::clone(&self.rebuilds);
                 self.command(move |connection| {
@@ -318,7 +340,7 @@ impl Driver {
                 call(&connection);
             }
         };
-        self.handle.blocking(call).await;
+        self.answering(self.handle.blocking(call)).await;
     }
 
     /// Creates a queue pair, and connects it if the peer's is known already.
@@ -389,53 +411,6 @@ fn look(connection: &Connection) -> Vec<Seen> {
     seen
 }
 
-/// The making of one half, a task of its own.
-struct Command {
-    connection: Weak<Connection>,
-    half: Half,
-    rebuilds: Arc<Rebuilds>,
-    handle: Handle,
-}
-
-impl Command {
-    async fn create(&self) -> Result<(Box<dyn QueuePair>, LaneRecord), String> {
-        let (connection, lane) = (Weak::clone(&self.connection), self.half.lane);
-        let create = move || -> Result<_, String> {
-            let connection = connection.upgrade().ok_or_else(gone)?;
-            connection.fresh_queue_pair(lane).map_err(|error| error.to_string())
-        };
-        self.handle.blocking(create).await
-    }
-
-    /// Connects a queue pair, and keeps it for the lane. One that cannot be connected is kept too, until it is discarded.
-    async fn connect(&self, queue_pair: Box<dyn QueuePair>, peer: LaneRecord) -> Result<(), String> {
-        let deadline = Instant::now() + STEP_LIMIT;
-        let put = |queue_pair| self.rebuilds.put(self.half, queue_pair);
-        // Kept also when this task is stopped meanwhile: the end of the connection destroys it.
-        let mut queue_pair = scopeguard::guard(queue_pair, put);
-        let options =
-            with_upgraded(&self.handle, &self.connection, |connection| connection.path_options(deadline));
-        let options = options.ok_or_else(gone)?;
-        if !queue_pair.connects_by_commands() {
-            let waiter = Waiter::on_loop(&self.handle);
-            let connected = queue_pair.connect_with(&peer.address, &options, &waiter).await;
-            return connected.map_err(|error| error.to_string());
-        }
-        let (mut queue_pair, half) = (ScopeGuard::into_inner(queue_pair), self.half);
-        let rebuilds = Arc::clone(&self.rebuilds);
-        let connect = move || {
-            let connected = queue_pair.connect(&peer.address, &options);
-            rebuilds.put(half, queue_pair);
-            connected.map_err(|error| error.to_string())
-        };
-        self.handle.blocking(connect).await
-    }
-}
-
-fn gone() -> String {
-    "the connection has ended".to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -462,9 +437,17 @@ mod tests {
                     let machine = Machine::new(Role { leads: true, heals: true }, 1);
                     let (channel, rest) = (Arc::new(channel), Default::default());
                     let (nothing, rebuilds) = (Weak::new(), Arc::default());
-                    let mut driver =
-                        Driver::new(&nothing, channel, rest, machine, rebuilds, None, handle.clone())
-                            .unwrap();
+                    let presence = Presence::Sockets;
+                    let parts = Parts {
+                        channel,
+                        wakeup: rest,
+                        machine,
+                        rebuilds,
+                        exchange: None,
+                        presence,
+                        heals: true,
+                    };
+                    let mut driver = Driver::new(&nothing, parts, handle.clone()).unwrap();
                     let (mut full, deadline) = (0, soon());
                     while !driver.machine.is_over() {
                         assert!(Instant::now() < deadline, "the goodbye was not read");

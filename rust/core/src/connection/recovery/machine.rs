@@ -1,7 +1,7 @@
 //! The rules of one connection.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::actions::Actions;
 use super::lane::{Lane, Turn};
@@ -83,6 +83,16 @@ impl Machine {
     /// The control connection has ended or failed; reading it, or sending within [`STEP_LIMIT`](super::STEP_LIMIT).
     pub(in crate::connection) fn channel_lost(&mut self, error: &io::Error) {
         self.lose(LostReason::of_channel(error));
+    }
+
+    /// The peer's process, which has this pid, has ended.
+    pub(in crate::connection) fn peer_died(&mut self, pid: i32) {
+        self.lose(LostReason::Died(pid));
+    }
+
+    /// The peer has said nothing for so long that it is taken to be gone.
+    pub(in crate::connection) fn peer_silent(&mut self, time: Duration) {
+        self.lose(LostReason::Silent(time));
     }
 
     /// How the device is now.

@@ -40,7 +40,7 @@ mod rebuilds;
 
 use std::time::Duration;
 
-pub(super) use driver::Driver;
+pub(super) use driver::{Driver, Parts};
 pub(super) use machine::{Machine, Role};
 pub(super) use rebuilds::Rebuilds;
 

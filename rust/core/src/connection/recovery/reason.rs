@@ -1,6 +1,7 @@
 //! Why a lane was closed, or a connection lost.
 
 use std::io;
+use std::time::Duration;
 
 use super::{FOLLOW_LIMIT, PORT_LIMIT, STEP_LIMIT};
 
@@ -13,6 +14,18 @@ pub(in crate::connection) enum LostReason {
     /// The control connection ended without a goodbye.
     #[error("the peer has closed the connection or died")]
     HungUp,
+    /// The peer's process has ended, whatever its sockets say.
+    #[error("the peer's process ({0}) has ended")]
+    Died(
+        /// Its pid.
+        i32,
+    ),
+    /// The peer has not answered pings.
+    #[error(
+        "the peer was silent for {} ms and has answered no ping: it, its host or the network is down, or it is stopped",
+        .0.as_millis()
+    )]
+    Silent(Duration),
     /// The control connection failed, with the errno's text.
     #[error("the control connection failed: {0}")]
     Channel(String),
@@ -116,6 +129,8 @@ mod tests {
         for (reason, text) in [
             (LostReason::Goodbye, "the peer has closed the connection"),
             (LostReason::HungUp, "closed the connection or died"),
+            (LostReason::Died(7), "the peer's process (7) has ended"),
+            (LostReason::Silent(Duration::from_millis(3333)), "silent for 3333 ms and has answered no ping"),
             (
                 LostReason::NotRebuilt { attempts: 3, failure: Failure::Unanswered, cause: cause() },
                 "3 rebuilds did not help, at last the peer did not answer within 3 s; the lane had failed: retries",

@@ -32,6 +32,7 @@ use super::psk::prove;
 use super::{Limits, LocalSide, Role, locality};
 use crate::auth::{AuthError, AuthKey, Nonces, Session, random};
 use crate::control::wire::{Features, HANDLE_SIZE, Handle, Tag};
+use crate::process::Claim;
 
 /// What the peer has said of itself.
 #[derive(Debug)]
@@ -76,6 +77,7 @@ fn own_features(local: &LocalSide<'_>, limits: &Limits) -> io::Result<Features> 
         bits: local.features.bits & !(Features::AUTH | Features::ADVERTISED) | auth | advertised,
         process: process_token(),
         host: locality::host_token(),
+        claim: Claim::own(),
         nonce: random()?,
         ..local.features
     })

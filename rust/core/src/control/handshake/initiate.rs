@@ -53,11 +53,21 @@ async fn initiate_with(
     let looks_local = locality::looks_local(local, local.address, ip, entry.features.as_ref());
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local).await?;
     let key = limits.auth.as_ref().filter(|_| session.is_some());
+    let owner = notify_link::owner(entry.features.as_ref());
     let notify = match meta.notify_port {
         0 => None,
         _ if meta.same_process => None,
         port => {
-            notify_link::connect(&channel, &[channel.peer().ip()], port, key, limits, deadline, waiter).await
+            notify_link::connect(
+                &channel,
+                &[channel.peer().ip()],
+                port,
+                (key, owner),
+                limits,
+                deadline,
+                waiter,
+            )
+            .await
         }
     };
     let named = local.tells_changes(entry.features.as_ref());

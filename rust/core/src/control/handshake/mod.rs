@@ -95,8 +95,8 @@ pub struct LocalSide<'a> {
     pub address: IpAddr,
     /// What the peer is told instead: that of a forwarder before us.
     pub advertise: Option<IpAddr>,
-    /// Bits, largest notification, incarnation. The handshake fills in `nonce`, `process`, `host` and the bits AUTH and
-    /// ADVERTISED itself.
+    /// Bits, largest notification, incarnation. The handshake fills in `nonce`, `process`, `host`, `claim` and the bits AUTH
+    /// and ADVERTISED itself.
     pub features: Features,
     /// The regions to announce, asked for when they are sent.
     pub regions: &'a dyn Fn() -> Vec<RegionEntry>,

@@ -8,18 +8,26 @@ use super::Limits;
 use crate::auth::{AuthError, AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, random};
 use crate::control::Stream;
 use crate::control::socket::connect_from;
+use crate::control::wire::Features;
 use crate::control::wire::SocketKind;
-use crate::control::wire::notification::Header;
+use crate::control::wire::notification::{Header, encode_owner};
 use crate::events::Waiter;
+use crate::process::Claim;
+
+/// What a receiver of an engine with these features is told of our process.
+pub(super) fn owner(theirs: Option<&Features>) -> Option<Claim> {
+    theirs.filter(|theirs| theirs.has(Features::LIVENESS)).map(|_| Claim::own())
+}
 
 /// Connects to the receiver on `port` of the peer at the other end of the lane socket, at the first of `hosts` where it is.
 /// A peer without one that answers is no reason to give up the connection: the failure is logged, and notifications then
-/// have no channel. `key` is that of the session, when both sides have proven it.
+/// have no channel. `key` is that of the session, when both sides have proven it; `owner` is what the receiver is told of
+/// our process.
 pub(super) async fn connect(
     channel: &Stream,
     hosts: &[IpAddr],
     port: u16,
-    key: Option<&AuthKey>,
+    (key, owner): (Option<&AuthKey>, Option<Claim>),
     limits: &Limits,
     deadline: Instant,
     waiter: &Waiter,
@@ -31,7 +39,7 @@ pub(super) async fn connect(
             peer if peer.ip() == host => super::with_port(peer, port),
             _ => SocketAddr::new(host, port),
         };
-        match attempt(channel, receiver, key, limits, deadline, waiter).await {
+        match attempt(channel, receiver, (key, owner), limits, deadline, waiter).await {
             Ok(stream) => return Some(stream),
             Err(error) => failures.push(format!("{receiver}: {error}")),
         }
@@ -46,7 +54,7 @@ pub(super) async fn connect(
 async fn attempt(
     channel: &Stream,
     receiver: SocketAddr,
-    key: Option<&AuthKey>,
+    (key, owner): (Option<&AuthKey>, Option<Claim>),
     limits: &Limits,
     deadline: Instant,
     waiter: &Waiter,
@@ -61,6 +69,9 @@ async fn attempt(
     stream.write_all(&SocketKind::Notifications.encode(), deadline, waiter).await?;
     if let Some(key) = key {
         authenticate(&stream, key, deadline, waiter).await?;
+    }
+    if let Some(owner) = owner {
+        stream.write_all(&encode_owner(owner), deadline, waiter).await?;
     }
     Ok(stream)
 }

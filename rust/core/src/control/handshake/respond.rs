@@ -66,12 +66,13 @@ pub(crate) async fn respond_with(
     let local = &LocalSide { same_process: false, ..*local };
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local).await?;
     let key = limits.auth.as_ref().filter(|_| session.is_some());
+    let owner = notify_link::owner(entry.features.as_ref());
     let notify = match meta.notify_port {
         0 => None,
         _ if meta.same_process => None,
         port => {
             let hosts = notification_hosts(ip, &entry);
-            notify_link::connect(&channel, &hosts, port, key, limits, deadline, waiter).await
+            notify_link::connect(&channel, &hosts, port, (key, owner), limits, deadline, waiter).await
         }
     };
     let named = local.tells_changes(entry.features.as_ref());

@@ -3,11 +3,12 @@
 //! ```text
 //! 0 magic (8)   8 version (u16)   10 payload length (u16)   12 CRC-32C of bytes 8..12 and the payload   16 payload
 //! payload: 0 bits (u32)   4 largest notification (u32)   8 incarnation (u64)   16 process (u64)   24 nonce (16)
-//!          40 host (u64)
+//!          40 host (u64)   48 pid (u32)   52 fingerprint of the process (u64)
 //! ```
-//! Earlier versions end before the host. Later versions may lengthen the payload; what is known of it stays where it is.
+//! Earlier versions end before the host, or before the pid. Later versions may lengthen the payload; what is known of it stays where it is.
 
 use super::fields::{Fields, Record};
+use crate::process::Claim;
 
 /// Bytes of the handle that features may take.
 pub const FEATURES_SIZE: usize = 88;
@@ -16,7 +17,9 @@ pub const PROTOCOL_VERSION: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"fcx-p2p\x01";
 const HEADER: usize = 16;
-const PAYLOAD: usize = 48;
+const PAYLOAD: usize = 60;
+/// That of engines which do not say their process.
+const PAYLOAD_WITH_HOST: usize = 48;
 /// That of engines which do not say their host.
 const SHORTEST_PAYLOAD: usize = 40;
 
@@ -24,7 +27,7 @@ const SHORTEST_PAYLOAD: usize = 40;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`], [`Features::ADVERTISED`],
-    /// [`Features::REGIONS`].
+    /// [`Features::REGIONS`], [`Features::LIVENESS`].
     pub bits: u32,
     /// Largest notification taken in one frame, in bytes; 0 for the original's 512 only.
     pub max_notification: u32,
@@ -36,6 +39,8 @@ pub struct Features {
     pub nonce: [u8; 16],
     /// The same in all processes of one network namespace of a running kernel; 0 if it is not known.
     pub host: u64,
+    /// The process, for peers that can see it.
+    pub claim: Claim,
 }
 
 impl Features {
@@ -49,6 +54,8 @@ impl Features {
     pub const ADVERTISED: u32 = 8;
     /// Changes of regions are told over that channel, and asked for.
     pub const REGIONS: u32 = 16;
+    /// Pings are answered on that channel, and a notification socket may say to which process it belongs.
+    pub const LIVENESS: u32 = 32;
 
     /// Whether all of `bits` are set.
     pub fn has(&self, bits: u32) -> bool {
@@ -66,7 +73,9 @@ impl Features {
             .put(HEADER + 8, &self.incarnation.to_le_bytes())
             .put(HEADER + 16, &self.process.to_le_bytes())
             .put(HEADER + 24, &self.nonce)
-            .put(HEADER + 40, &self.host.to_le_bytes());
+            .put(HEADER + 40, &self.host.to_le_bytes())
+            .put(HEADER + 48, &self.claim.pid.to_le_bytes())
+            .put(HEADER + 52, &self.claim.fingerprint.to_le_bytes());
         let checksum = checksum(&record.0, PAYLOAD).unwrap_or_default();
         record.put(12, &checksum.to_le_bytes()).0
     }
@@ -80,13 +89,18 @@ impl Features {
         if !known || fields.u32(12).ok()? != checksum(bytes, length)? {
             return None;
         }
+        let claim = match length >= PAYLOAD {
+            true => Claim { pid: fields.u32(HEADER + 48).ok()?, fingerprint: fields.u64(HEADER + 52).ok()? },
+            false => Claim::default(),
+        };
         Some(Self {
             bits: fields.u32(HEADER).ok()?,
             max_notification: fields.u32(HEADER + 4).ok()?,
             incarnation: fields.u64(HEADER + 8).ok()?,
             process: fields.u64(HEADER + 16).ok()?,
             nonce: fields.array(HEADER + 24).ok()?,
-            host: if length >= PAYLOAD { fields.u64(HEADER + 40).ok()? } else { 0 },
+            host: if length >= PAYLOAD_WITH_HOST { fields.u64(HEADER + 40).ok()? } else { 0 },
+            claim,
         })
     }
 }

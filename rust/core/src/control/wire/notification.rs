@@ -4,10 +4,13 @@
 //! * A large message: `LARGE_MAGIC`, length, name, and `length` bytes. Only towards engines that announced a limit.
 //! * With a key, first of all: `HELLO_MAGIC` and the sender's random number. The receiver answers with its own, the sender
 //!   with its proof, the receiver with its own: the exchange of [`crate::auth`]. Else the receiver says nothing.
+//! * Before the first message, once: `OWNER_MAGIC`, the pid of the sender's process and its fingerprint (u64). Only towards
+//!   engines with [`super::Features::LIVENESS`].
 
 use super::WireError;
 use super::fields::{Fields, Record};
 use crate::auth::NONCE_SIZE;
+use crate::process::Claim;
 
 /// First word of a message.
 pub const MESSAGE_MAGIC: u32 = 0xdead_dead;
@@ -16,8 +19,13 @@ pub const LARGE_MAGIC: u32 = 0xdead_b16d;
 /// First word of a hello.
 pub const HELLO_MAGIC: u32 = 0xdead_4e10;
 
+/// First word of what says to which process the socket belongs.
+pub const OWNER_MAGIC: u32 = 0xdead_9d0d;
+
 /// Bytes of the words in front of every kind.
 pub const HEADER_SIZE: usize = 8;
+/// Bytes of a process's fingerprint.
+pub const FINGERPRINT_SIZE: usize = 8;
 /// Bytes of a name, and of the text of a message.
 pub const NAME_SIZE: usize = 256;
 /// Bytes of a message on the wire.
@@ -32,6 +40,8 @@ pub enum Header {
     Large(u32),
     /// The sender's random number follows.
     Hello,
+    /// The socket belongs to the process with this pid, whose fingerprint follows.
+    Owner(u32),
 }
 
 impl Header {
@@ -41,6 +51,7 @@ impl Header {
             Self::Message => (MESSAGE_MAGIC, 0),
             Self::Large(length) => (LARGE_MAGIC, length),
             Self::Hello => (HELLO_MAGIC, 0),
+            Self::Owner(pid) => (OWNER_MAGIC, pid),
         };
         Record::new().put(0, &magic.to_le_bytes()).put(4, &word.to_le_bytes()).0
     }
@@ -52,6 +63,7 @@ impl Header {
             MESSAGE_MAGIC => Ok(Self::Message),
             LARGE_MAGIC => Ok(Self::Large(fields.u32(4)?)),
             HELLO_MAGIC => Ok(Self::Hello),
+            OWNER_MAGIC => Ok(Self::Owner(fields.u32(4)?)),
             other => {
                 let problem = format!("magic {other:#010x}, expected {MESSAGE_MAGIC:#010x}");
                 Err(WireError::new("notification", problem))
@@ -65,8 +77,14 @@ impl Header {
             Self::Message => 2 * NAME_SIZE,
             Self::Large(length) => NAME_SIZE.saturating_add(length as usize),
             Self::Hello => NONCE_SIZE,
+            Self::Owner(_) => FINGERPRINT_SIZE,
         }
     }
+}
+
+/// Writes to which process a socket belongs.
+pub fn encode_owner(claim: Claim) -> Vec<u8> {
+    [&Header::Owner(claim.pid).encode()[..], &claim.fingerprint.to_le_bytes()].concat()
 }
 
 /// Splits the body of a message into name and text.

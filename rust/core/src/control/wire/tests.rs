@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fabric::QpAddress;
+use crate::process::Claim;
 
 /// Bytes from a text of hexadecimal digits; blanks are for the eye.
 fn hex(text: &str) -> Vec<u8> {
@@ -72,6 +73,7 @@ fn features() -> Features {
         process: 0x99aa_bbcc_ddee_ff00,
         nonce: *b"sixteen bytes ok",
         host: 0x0102_0304_0506_0708,
+        claim: Claim { pid: 0x0001_0203, fingerprint: 0x1020_3040_5060_7080 },
     }
 }
 
@@ -79,13 +81,14 @@ fn features() -> Features {
 fn features_travel_behind_byte_40() {
     let handle = Handle { address: SocketAddr::from(([127, 0, 0, 1], 9)), features: Some(features()) };
     let bytes = handle.encode();
-    assert_eq!(bytes[40..52], hex("66 63 78 2d 70 32 70 01 01 00 30 00"));
+    assert_eq!(bytes[40..52], hex("66 63 78 2d 70 32 70 01 01 00 3c 00"));
     assert_eq!(
-        bytes[56..104],
+        bytes[56..116],
         hex("05 00 00 00 03 02 01 00 88 77 66 55 44 33 22 11 00 ff ee dd cc bb aa 99
-             73 69 78 74 65 65 6e 20 62 79 74 65 73 20 6f 6b 08 07 06 05 04 03 02 01")
+             73 69 78 74 65 65 6e 20 62 79 74 65 73 20 6f 6b 08 07 06 05 04 03 02 01
+             03 02 01 00 80 70 60 50 40 30 20 10")
     );
-    assert!(bytes[104..].iter().all(|byte| *byte == 0));
+    assert!(bytes[116..].iter().all(|byte| *byte == 0));
     assert_eq!(Handle::decode(&bytes), Ok(handle));
     assert_eq!(Handle::decode_raw(&bytes), Ok(handle.address));
 }
@@ -93,7 +96,7 @@ fn features_travel_behind_byte_40() {
 #[test]
 fn anything_else_behind_byte_40_is_an_original_engine() {
     let handle = Handle { address: SocketAddr::from(([127, 0, 0, 1], 9)), features: Some(features()) };
-    for offset in (40..104).filter(|offset| *offset != 50) {
+    for offset in (40..116).filter(|offset| *offset != 50) {
         let mut bytes = handle.encode();
         bytes[offset] ^= 0x10;
         assert_eq!(Handle::decode(&bytes).unwrap().features, None, "byte {offset}");
@@ -107,21 +110,24 @@ fn anything_else_behind_byte_40_is_an_original_engine() {
 fn a_longer_payload_of_a_later_version_is_read() {
     let mut bytes = features().encode();
     bytes[8] = 2;
-    bytes[10] = 56;
-    bytes[64..72].fill(7);
-    let checksum = crc32c::crc32c(&[&bytes[8..12], &bytes[16..72]].concat());
+    bytes[10] = 68;
+    bytes[76..84].fill(7);
+    let checksum = crc32c::crc32c(&[&bytes[8..12], &bytes[16..84]].concat());
     bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
     assert_eq!(Features::decode(&bytes), Some(features()));
 }
 
 #[test]
-fn a_payload_of_an_earlier_version_says_no_host() {
-    let mut bytes = features().encode();
-    bytes[10] = 40;
-    bytes[56..64].fill(0);
-    let checksum = crc32c::crc32c(&[&bytes[8..12], &bytes[16..56]].concat());
-    bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
-    assert_eq!(Features::decode(&bytes), Some(Features { host: 0, ..features() }));
+fn a_payload_of_an_earlier_version_says_no_host_or_no_process() {
+    let without_process = Features { claim: Claim::default(), ..features() };
+    for (length, expected) in [(48, without_process), (40, Features { host: 0, ..without_process })] {
+        let mut bytes = features().encode();
+        bytes[10] = length as u8;
+        bytes[16 + length..].fill(0);
+        let checksum = crc32c::crc32c(&[&bytes[8..12], &bytes[16..16 + length]].concat());
+        bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(Features::decode(&bytes), Some(expected));
+    }
 }
 
 #[test]
@@ -288,6 +294,9 @@ fn notification_bytes() {
     let header = notification::Header::decode(&hex("ad de ad de 01 02 03 04"));
     assert_eq!(header, Ok(notification::Header::Message));
     assert!(notification::Header::decode(&hex("ad de ad df 00 00 00 00")).is_err());
+    let owner = notification::Header::Owner(0x0001_0203);
+    assert_eq!(owner.encode().as_slice(), hex("0d 9d ad de 03 02 01 00"));
+    assert_eq!(notification::Header::decode(&owner.encode()), Ok(owner));
     let mut body = vec![1; 256];
     body.extend([2; 256]);
     assert_eq!(notification::decode_message(&body), Ok(([1; 256], [2; 256])));
@@ -310,8 +319,10 @@ proptest! {
         nonce: [u8; 16],
         (bits, max_notification) in any::<(u32, u32)>(),
         (incarnation, process, host) in any::<(u64, u64, u64)>(),
+        (pid, fingerprint) in any::<(u32, u64)>(),
     ) {
-        let features = Some(Features { bits, max_notification, incarnation, process, nonce, host });
+        let claim = Claim { pid, fingerprint };
+        let features = Some(Features { bits, max_notification, incarnation, process, nonce, host, claim });
         let handle = Handle { address, features };
         prop_assert_eq!(Handle::decode(&handle.encode()), Ok(handle));
     }

@@ -120,9 +120,7 @@ async fn over_socket(
     let socket = WatchedSocket::new(stream, completions, endpoint.qpn(), link.is_none())
         .map_err(|error| refusal(peer, &format!("cannot watch its socket: {error}")))?;
     let Some(link) = link else { return Ok(Transport::Tcp(Initiator::new(Arc::new(socket)))) };
-    core.responder
-        .watch(link.process(), endpoint)
-        .map_err(|errno| refusal(peer, &format!("cannot watch its process: {errno}")))?;
+    link.process().watch(endpoint);
     let forced = force == Some(PathKind::CrossMemory);
     let same_host = SameHost::new(link, socket, answer.slot as usize, peer.qpn, forced);
     Ok(Transport::SameHost(Box::new(same_host)))

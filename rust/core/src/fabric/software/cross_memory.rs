@@ -212,7 +212,12 @@ impl CrossMemory {
                 Err(errno) if is_denial(errno) => {
                     return Err((0, self.give_up(opcode, &errno.to_string())));
                 }
-                Err(errno) => return Err(failed(self.explain(errno, batch))),
+                Err(errno) => {
+                    if errno == Errno::SRCH {
+                        work.endpoint.set_peer_gone();
+                    }
+                    return Err(failed(self.explain(errno, batch)));
+                }
             };
             // Both regions are pinned, so this can fail only if an owner gave up waiting for us.
             if !(local.all_live() && remote.all_live()) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use super::signal::Signal;
 use super::table::Counterpart;
 use crate::fabric::QpAddress;
+use crate::process::EndWatcher;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The shared face of a queue pair.
@@ -98,6 +99,13 @@ impl Endpoint {
             }
             Some(_) => Counterpart::Gone,
         }
+    }
+}
+
+impl EndWatcher for Endpoint {
+    /// The peer's sockets alone would not say: a child that it has forked keeps them open.
+    fn process_ended(&self) {
+        self.set_peer_gone();
     }
 }
 

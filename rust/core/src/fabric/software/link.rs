@@ -3,13 +3,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::Pid;
 
 use super::denial::{self, Denied, call_of, is_denial};
 use super::descriptors;
@@ -21,6 +21,7 @@ use super::socket::{Range, peer_pid};
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView};
 use crate::events::{Interest, Waiter};
 use crate::fabric::Opcode;
+use crate::process::PeerProcess;
 use std::sync::atomic::AtomicU32;
 
 const MAGIC: [u8; 8] = *b"FCXP2Ptb";
@@ -86,9 +87,7 @@ fn number_after_head(bytes: &[u8]) -> Option<u64> {
 pub(super) struct Link {
     listener: SocketAddr,
     incarnation: u64,
-    pid: Pid,
-    /// Becomes readable when the process ends.
-    process: OwnedFd,
+    process: Arc<PeerProcess>,
     /// While it is open, our pins count there.
     _socket: OwnedFd,
     regions: SharedArray<RegionEntry>,
@@ -115,11 +114,11 @@ impl Link {
             .map_err(failed("its Unix socket cannot be reached (another network namespace?)"))?;
         let pid = peer_pid(&socket).ok_or("its process is not visible here (another pid namespace)")?;
         // Before the request: the answer to it shows that the process that listens, whose number this is, was there after.
-        let process = retry_on_intr(|| pidfd_open(pid, PidfdFlags::empty())).map_err(|errno| {
-            if is_denial(errno) {
-                denial::tell("pidfd_open", &errno.to_string(), "peers of this host are reached over TCP");
+        let process = PeerProcess::of_pid(pid).map_err(|error| {
+            if Errno::from_io_error(&error).is_some_and(is_denial) {
+                denial::tell("pidfd_open", &error.to_string(), "peers of this host are reached over TCP");
             }
-            failed("pidfd_open")(errno)
+            format!("pidfd_open: {error}")
         })?;
         let (pins, pins_file) = SharedArray::published("flagcx-p2p-pins", REGION_SLOTS)
             .map_err(|error| format!("no shared memory for pins: {error}"))?;
@@ -133,7 +132,6 @@ impl Link {
         let link = Self {
             listener,
             incarnation: answer.identity.incarnation,
-            pid,
             process,
             _socket: socket,
             regions: SharedArray::open(regions.as_fd(), REGION_SLOTS).map_err(unusable)?,
@@ -151,12 +149,11 @@ impl Link {
     }
 
     pub(super) fn pid(&self) -> Pid {
-        self.pid
+        self.process.pid()
     }
 
-    /// Becomes readable when the process ends.
-    pub(super) fn process(&self) -> BorrowedFd<'_> {
-        self.process.as_fd()
+    pub(super) fn process(&self) -> &PeerProcess {
+        &self.process
     }
 
     /// Its regions, with our pins.
@@ -170,7 +167,7 @@ impl Link {
 
     /// False once the process has ended. Asked before every batch: a process number may be used again.
     pub(super) fn is_alive(&self) -> bool {
-        is_alive(self.process.as_fd())
+        self.process.is_alive()
     }
 
     /// The directions that the kernel denies, so far.
@@ -194,7 +191,7 @@ impl Link {
                 denial::tell("process_vm_readv/writev", &read, "processes of this host use TCP");
                 Err(format!(
                     "the kernel refuses access to process {}: process_vm_readv: {read}, process_vm_writev: {write}",
-                    self.pid
+                    self.pid()
                 ))
             }
             (Some(reason), None) => {
@@ -212,11 +209,11 @@ impl Link {
     fn prove_read(&self, answer: &Answer) -> Result<Option<String>, String> {
         let mut seen = [0; 16];
         let from = Range::new(answer.identity.probe_address, 16);
-        match foreign::read(self.pid, &[from], &mut seen) {
+        match foreign::read(self.pid(), &[from], &mut seen) {
             Ok(16) if seen == answer.identity.probe => Ok(None),
             Ok(0) => Ok(Some(NO_BYTES.to_owned())),
             Err(errno) if is_denial(errno) => Ok(Some(errno.to_string())),
-            Ok(_) | Err(_) => Err(format!("process {} is not the one that answered", self.pid)),
+            Ok(_) | Err(_) => Err(format!("process {} is not the one that answered", self.pid())),
         }
     }
 
@@ -227,23 +224,16 @@ impl Link {
         let entry = self.queue_pairs.get(slot).ok_or("its answer names no queue pair of its table")?;
         let number = u64::from_ne_bytes(random()) | 1;
         let to = Range::new(QueuePairEntry::proof_address(entries, slot), 8);
-        match foreign::write(self.pid, &number.to_ne_bytes(), &[to]) {
+        match foreign::write(self.pid(), &number.to_ne_bytes(), &[to]) {
             Ok(8) if entry.proof() == number => Ok(None),
             Ok(0) => Ok(Some(NO_BYTES.to_owned())),
             Err(errno) if is_denial(errno) => Ok(Some(errno.to_string())),
-            Ok(_) | Err(_) => Err(format!("what is written to process {} does not arrive", self.pid)),
+            Ok(_) | Err(_) => Err(format!("what is written to process {} does not arrive", self.pid())),
         }
     }
 }
 
 const NO_BYTES: &str = "it moves no bytes";
-
-/// Whether the process of a pidfd has not ended yet.
-pub(super) fn is_alive(process: BorrowedFd<'_>) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut fds = [PollFd::new(&process, PollFlags::IN)];
-    matches!(retry_on_intr(|| poll(&mut fds, Some(&now))), Ok(0))
-}
 
 async fn dial(name: &[u8], deadline: Instant, waiter: &Waiter) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

@@ -1,11 +1,8 @@
 //! How a device reaches its data thread.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use super::endpoint::Endpoint;
 use super::tcp::server::Server;
@@ -28,16 +25,8 @@ pub(super) struct Wake {
 pub(super) struct Waiting {
     /// Peers that have been greeted.
     pub(super) servers: Vec<Server>,
-    pub(super) processes: Vec<WatchedProcess>,
     /// Numbers of queue pairs that were connected, or went to ERROR.
     pub(super) changed: Vec<u32>,
-}
-
-/// A process (its pidfd) whose end is the end of a queue pair's peer.
-#[derive(Debug)]
-pub(super) struct WatchedProcess {
-    pub(super) process: OwnedFd,
-    pub(super) endpoint: Arc<Endpoint>,
 }
 
 impl Wake {
@@ -53,15 +42,6 @@ impl Wake {
     /// Lets the thread serve a peer that has been greeted.
     pub(super) fn hand_over(&self, server: Server) {
         self.leave(|waiting| waiting.servers.push(server));
-    }
-
-    /// Lets the thread tell `endpoint` when the process ends. Its sockets alone would not say: a child that it forked
-    /// keeps them open.
-    pub(super) fn watch(&self, process: BorrowedFd<'_>, endpoint: &Arc<Endpoint>) -> Result<(), Errno> {
-        let process = fcntl_dupfd_cloexec(process, 0)?;
-        let watched = WatchedProcess { process, endpoint: Arc::clone(endpoint) };
-        self.leave(|waiting| waiting.processes.push(watched));
-        Ok(())
     }
 
     fn leave(&self, what: impl FnOnce(&mut Waiting)) {

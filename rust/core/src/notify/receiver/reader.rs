@@ -11,6 +11,7 @@ use super::ReceiverOptions;
 use crate::auth::{Proof, random};
 use crate::control::{Listener, STARVED_PAUSE, Stream, is_starved};
 use crate::events::{Group, Handle, Wakeup, first};
+use crate::process::PeerProcess;
 
 /// Clients that may be on their way to being admitted; the oldest goes when another one comes.
 const MAX_UNPROVEN: usize = 64;
@@ -24,7 +25,7 @@ pub(super) struct Reader {
     listener: Listener,
     options: ReceiverOptions,
     queue: Arc<Queue>,
-    /// Woken when there is room in the queue again.
+    /// Woken when there is room in the queue again, or the process of a sender has ended.
     room: Arc<Wakeup>,
     sockets: Group,
     /// The listener is not watched until then.
@@ -44,6 +45,8 @@ struct Peer {
     held_back: Option<Arrival>,
     /// The peer has closed its end.
     ended: bool,
+    /// Its process, if it is one of this host.
+    process: Option<Arc<PeerProcess>>,
     since: Instant,
     /// When it last said something.
     heard: Instant,
@@ -121,6 +124,21 @@ impl Reader {
                 number => self.serve(number),
             }
         }
+        self.drop_ended();
+    }
+
+    /// Gives the places back of senders whose processes have ended, when all that they have said is read: their sockets may
+    /// be held open by children that they have forked.
+    fn drop_ended(&mut self) {
+        let over = |peer: &Peer| {
+            let has_ended = peer.process.as_ref().is_some_and(|process| process.has_ended());
+            has_ended && peer.held_back.is_none() && peer.stream.is_quiet()
+        };
+        let over: Vec<_> =
+            self.peers.iter().filter(|(_, peer)| over(peer)).map(|(number, _)| *number).collect();
+        for number in over {
+            self.remove(number);
+        }
     }
 
     fn accept(&mut self) {
@@ -164,6 +182,7 @@ impl Reader {
                     bytes: Vec::new(),
                     held_back: None,
                     ended: false,
+                    process: None,
                     since: now,
                     heard: now,
                 };
@@ -196,7 +215,7 @@ impl Reader {
     fn digest(&mut self, number: u64) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let was_waiting = peer.held_back.is_some();
-        let mut fate = peer.digest(&self.options, &self.queue);
+        let mut fate = peer.digest(&self.options, &self.queue, &self.room);
         if let Fate::Admitted(proof) = fate {
             fate = self.admit(number, proof);
         }
@@ -233,7 +252,7 @@ impl Reader {
             if proof.is_some_and(|proof| !peer.send(&proof)) {
                 return Fate::Goes;
             }
-            return peer.digest(&self.options, &self.queue);
+            return peer.digest(&self.options, &self.queue, &self.room);
         }
         let peer = peer.stream.peer();
         tracing::warn!(
@@ -300,7 +319,7 @@ impl Peer {
             && (self.bytes.is_empty() || self.heard.elapsed() >= limit)
     }
 
-    fn digest(&mut self, options: &ReceiverOptions, queue: &Queue) -> Fate {
+    fn digest(&mut self, options: &ReceiverOptions, queue: &Queue, room: &Arc<Wakeup>) -> Fate {
         if let Some(arrival) = self.held_back.take()
             && let Err(arrival) = queue.try_push(arrival)
         {
@@ -320,6 +339,13 @@ impl Peer {
                         Event::Large(message) => Arrival::Large(message),
                         Event::Admitted(proof) => break Fate::Admitted(proof),
                         Event::Greeted => continue,
+                        Event::Owner(claim) => {
+                            self.process = PeerProcess::of_claim(claim);
+                            if let Some(process) = &self.process {
+                                process.watch(room);
+                            }
+                            continue;
+                        }
                         Event::Challenge(nonce) => match self.send(&nonce) {
                             true => continue,
                             false => break Fate::Goes,

@@ -16,7 +16,7 @@ impl Driver {
         let regions = Arc::clone(exchange.theirs());
         let applied = match regions.is_quick(&changes) {
             true => regions.apply(&changes),
-            false => self.handle.blocking(move || regions.apply(&changes)).await,
+            false => self.answering(self.handle.blocking(move || regions.apply(&changes))).await,
         };
         match applied {
             Ok(false) => {}

@@ -96,8 +96,15 @@ fn an_original_engine_enters_where_it_is_let_in() {
 }
 
 const CLAIM: Features = Features { bits: Features::AUTH, nonce: [3; 16], ..ZERO };
-const ZERO: Features =
-    Features { bits: 0, max_notification: 0, incarnation: 0, process: 0, nonce: [0; 16], host: 0 };
+const ZERO: Features = Features {
+    bits: 0,
+    max_notification: 0,
+    incarnation: 0,
+    process: 0,
+    nonce: [0; 16],
+    host: 0,
+    claim: crate::process::Claim { pid: 0, fingerprint: 0 },
+};
 
 /// The 136 bytes that a blank handle takes: nothing in them is about us, the random number aside.
 fn blank_frame(nonce: [u8; 16]) -> Vec<u8> {

@@ -12,9 +12,10 @@ use rustix::io::Errno;
 
 use super::greeter::{Greeted, Greeter};
 use super::tables::{TableKeeper, TableListener};
-use crate::events::{Group, Handle, first};
+use crate::events::{Group, Handle, Wakeup, first};
 use crate::fabric::software::device::Core;
 use crate::fabric::software::tcp::server::{Server, Wish};
+use crate::process::PeerProcess;
 
 /// Tokens of the listeners; clients count from [`FIRST_CLIENT`].
 const LISTENER: u64 = 0;
@@ -39,6 +40,8 @@ pub(super) struct Acceptor {
     /// `None` when the host does not let us have one: then the cross-memory path is not offered.
     tables: Option<TableListener>,
     clients: HashMap<u64, Client>,
+    /// The process of a client has ended.
+    ended: Arc<Wakeup>,
     next_token: u64,
     /// The listeners are not watched until then.
     paused: Option<Instant>,
@@ -73,6 +76,7 @@ impl Acceptor {
             listener,
             tables,
             clients: HashMap::new(),
+            ended: Arc::default(),
             next_token: FIRST_CLIENT,
             paused: None,
         })
@@ -87,11 +91,33 @@ impl Acceptor {
                 return;
             }
         };
+        let ended = Arc::clone(&self.ended);
         loop {
             let next_look = self.next_look();
-            first(watched.readable(), handle.sleep_until(next_look)).await;
+            let news = first(watched.readable(), handle.sleep_until(next_look));
+            let (news, process) = (
+                async {
+                    news.await;
+                    false
+                },
+                async {
+                    ended.wait().await;
+                    true
+                },
+            );
+            if first(news, process).await {
+                self.drop_ended();
+            }
             self.turn();
         }
+    }
+
+    /// Closes the clients whose processes have ended: a child of theirs may hold their sockets.
+    fn drop_ended(&mut self) {
+        let has_ended = |client: &Client| client.process().is_some_and(PeerProcess::has_ended);
+        let ended: Vec<_> =
+            self.clients.iter().filter(|(_, client)| has_ended(client)).map(|(token, _)| *token).collect();
+        ended.into_iter().for_each(|token| self.serve(token));
     }
 
     fn next_look(&self) -> Option<Instant> {
@@ -189,14 +215,13 @@ impl Acceptor {
     fn add(&mut self, client: Client) {
         let token = self.next_token;
         self.next_token += 1;
-        let watched = self
-            .sockets
-            .add(client.socket(), token)
-            .and_then(|()| client.process().map_or(Ok(()), |process| self.sockets.add(process, token)));
-        if let Err(error) = watched {
+        if let Err(error) = self.sockets.add(client.socket(), token) {
             tracing::warn!(device = self.core.name(), %error, "cannot watch a data connection");
             self.forget(client);
             return;
+        }
+        if let Some(process) = client.process() {
+            process.watch(&self.ended);
         }
         self.clients.insert(token, client);
         self.serve(token);
@@ -231,9 +256,8 @@ impl Acceptor {
     }
 
     fn forget(&self, client: Client) {
-        // Not by closing alone: a child that this process has forked may hold the same sockets.
+        // Not by closing alone: a child that this process has forked may hold the same socket.
         let _ = self.sockets.remove(client.socket());
-        let _ = client.process().map(|process| self.sockets.remove(process));
         if let Client::Tables(keeper) = client {
             keeper.close(&self.core);
         }
@@ -256,8 +280,8 @@ impl Client {
         }
     }
 
-    /// Another descriptor to look at it for: readable when its process ends.
-    fn process(&self) -> Option<BorrowedFd<'_>> {
+    /// Its process, where its end is watched.
+    fn process(&self) -> Option<&PeerProcess> {
         match self {
             Self::Tables(keeper) => keeper.process(),
             Self::Ungreeted(_) => None,

@@ -1,10 +1,10 @@
-//! The data thread of a device: serves the TCP path of its queue pairs, and watches the processes of their peers.
+//! The data thread of a device: serves the TCP path of its queue pairs.
 //!
 //! It sleeps in epoll, never blocks on a peer, and holds no lock while it works.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,10 +13,8 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use crate::fabric::software::device::Core;
-use crate::fabric::software::endpoint::Endpoint;
-use crate::fabric::software::link::is_alive;
 use crate::fabric::software::tcp::server::{Server, Wish};
-use crate::fabric::software::wake::{Waiting, WatchedProcess};
+use crate::fabric::software::wake::Waiting;
 
 /// Token of the notifier; connections count from [`FIRST_CONNECTION`].
 const WAKE: u64 = 0;
@@ -26,18 +24,11 @@ const FIRST_CONNECTION: u64 = 1;
 const TICK: Duration = Duration::from_millis(100);
 const EVENTS: usize = 64;
 
-/// What the thread waits for.
-#[derive(Debug)]
-enum Connection {
-    Data(Box<Server>),
-    Process(WatchedProcess),
-}
-
 #[derive(Debug)]
 pub(super) struct Loop {
     core: Arc<Core>,
     epoll: OwnedFd,
-    connections: HashMap<u64, Connection>,
+    connections: HashMap<u64, Box<Server>>,
     next_token: u64,
     /// Connections of each queue pair.
     by_queue_pair: HashMap<u32, Vec<u64>>,
@@ -107,16 +98,15 @@ impl Loop {
     /// Something was handed over, or queue pairs have changed: what is served for them may want something else now.
     fn woken(&mut self) {
         self.core.responder.acknowledge();
-        let Waiting { servers, processes, changed } = self.core.responder.take_over();
-        servers.into_iter().for_each(|server| self.add(Connection::Data(Box::new(server))));
-        processes.into_iter().for_each(|process| self.add(Connection::Process(process)));
+        let Waiting { servers, changed } = self.core.responder.take_over();
+        servers.into_iter().for_each(|server| self.add(Box::new(server)));
         for queue_pair in changed {
             let concerned = self.by_queue_pair.get(&queue_pair).cloned().unwrap_or_default();
             concerned.into_iter().for_each(|token| self.serve(token));
         }
     }
 
-    fn add(&mut self, connection: Connection) {
+    fn add(&mut self, connection: Box<Server>) {
         let token = self.next_token;
         self.next_token += 1;
         let data = epoll::EventData::new_u64(token);
@@ -132,10 +122,7 @@ impl Loop {
     /// Gives a connection its turn.
     fn serve(&mut self, token: u64) {
         let Some(mut connection) = self.connections.remove(&token) else { return };
-        let wish = match &mut connection {
-            Connection::Data(server) => server.serve(&self.core),
-            Connection::Process(process) => process.serve(),
-        };
+        let wish = connection.serve(&self.core);
         let flags = match wish {
             Wish::Read | Wish::Again => epoll::EventFlags::IN,
             Wish::Write => epoll::EventFlags::OUT,
@@ -149,13 +136,13 @@ impl Loop {
         }
         if wish == Wish::Again {
             self.again.insert(token);
-        } else if connection.has_deadline() {
+        } else if connection.is_draining() || connection.is_parked() {
             self.timed.insert(token);
         }
         self.connections.insert(token, connection);
     }
 
-    fn forget(&mut self, token: u64, connection: &Connection) {
+    fn forget(&mut self, token: u64, connection: &Server) {
         // Not by closing alone: a child that this process has forked may hold the same socket.
         let _ = epoll::delete(&self.epoll, connection.socket());
         if let Entry::Occupied(mut tokens) = self.by_queue_pair.entry(connection.endpoint().qpn()) {
@@ -163,43 +150,6 @@ impl Loop {
             if tokens.get().is_empty() {
                 tokens.remove();
             }
-        }
-    }
-}
-
-impl WatchedProcess {
-    fn serve(&self) -> Wish {
-        if self.endpoint.is_error() {
-            return Wish::Close;
-        }
-        if is_alive(self.process.as_fd()) {
-            return Wish::Read;
-        }
-        self.endpoint.set_peer_gone();
-        Wish::Close
-    }
-}
-
-impl Connection {
-    fn socket(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Data(server) => server.socket(),
-            Self::Process(process) => process.process.as_fd(),
-        }
-    }
-
-    /// The queue pair that it is about.
-    fn endpoint(&self) -> &Endpoint {
-        match self {
-            Self::Data(server) => server.endpoint(),
-            Self::Process(process) => &process.endpoint,
-        }
-    }
-
-    fn has_deadline(&self) -> bool {
-        match self {
-            Self::Data(server) => server.is_draining() || server.is_parked(),
-            Self::Process(_) => false,
         }
     }
 }

@@ -8,17 +8,17 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
 };
-use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::accept::HELLO_LIMIT;
 use crate::fabric::software::descriptors;
 use crate::fabric::software::device::Core;
 use crate::fabric::software::hello::SocketName;
 use crate::fabric::software::identity::random;
-use crate::fabric::software::link::{LinkReply, LinkRequest, REQUEST_SIZE, is_alive};
+use crate::fabric::software::link::{LinkReply, LinkRequest, REQUEST_SIZE};
 use crate::fabric::software::region::PeerPins;
 use crate::fabric::software::socket::peer_pid;
 use crate::fabric::software::tcp::server::Wish;
+use crate::process::PeerProcess;
 
 /// The abstract Unix socket where peers ask.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl TableListener {
         Ok(TableKeeper {
             socket,
             pid: pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs()),
-            process: pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()),
+            process: pid.and_then(|pid| PeerProcess::of_pid(pid).ok()),
             pins: None,
             deadline: Instant::now() + HELLO_LIMIT,
         })
@@ -69,7 +69,7 @@ impl AsFd for TableListener {
 pub(super) struct TableKeeper {
     socket: OwnedFd,
     pid: u32,
-    process: Option<OwnedFd>,
+    process: Option<Arc<PeerProcess>>,
     pins: Option<Arc<PeerPins>>,
     deadline: Instant,
 }
@@ -79,8 +79,8 @@ impl TableKeeper {
         self.socket.as_fd()
     }
 
-    pub(super) fn process(&self) -> Option<BorrowedFd<'_>> {
-        self.process.as_ref().map(AsFd::as_fd)
+    pub(super) fn process(&self) -> Option<&PeerProcess> {
+        self.process.as_deref()
     }
 
     /// By when it must have said what it wants; `None` once it has.
@@ -89,7 +89,7 @@ impl TableKeeper {
     }
 
     pub(super) fn serve(&mut self, core: &Core) -> Wish {
-        if self.process().is_some_and(|process| !is_alive(process)) {
+        if self.process().is_some_and(|process| !process.is_alive()) {
             return Wish::Close;
         }
         match self.take_request(core) {

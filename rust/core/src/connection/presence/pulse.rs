@@ -1,0 +1,143 @@
+//! The pings to one process that cannot be seen from here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use once_cell::sync::Lazy;
+
+use super::liveness::{Liveness, Look};
+use crate::control::{Channel, ChannelFrame};
+use crate::events::{EventLoop, Handle, Task, Wakeup};
+use crate::sync::{Mutex, lock};
+
+/// Asks a peer's process whether it is there, for all connections to it: what it says on any of them is life, and one
+/// question at a time is under way. So connections that are idle cost next to nothing, however many lead to it.
+#[derive(Debug)]
+pub struct Pulse {
+    shared: Arc<Shared>,
+    asking: Option<(Task, Arc<EventLoop>)>,
+}
+
+#[derive(Debug)]
+struct Shared(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    liveness: Liveness,
+    /// The control channels of the connections, the one first that was asked longest ago, and what wakes their tasks.
+    members: Vec<(Weak<Channel>, Weak<Wakeup>)>,
+    gone: bool,
+}
+
+/// By the number that names the process, and the keepalive time.
+type Pulses = Mutex<HashMap<(u64, Duration), Weak<Pulse>>>;
+static PULSES: Lazy<Pulses> = Lazy::new(Pulses::default);
+
+/// Of the beats of the process.
+static EPOCH: Lazy<Instant> = Lazy::new(Instant::now);
+
+impl Pulse {
+    /// That of the process which calls itself `process`; it is missed within a third of `keepalive`.
+    pub(super) fn of(process: u64, keepalive: Duration) -> std::io::Result<Arc<Self>> {
+        // Dropped after the lock is given back.
+        let _former;
+        let mut pulses = lock(&PULSES);
+        match pulses.get(&(process, keepalive)).and_then(Weak::upgrade) {
+            Some(known) if !known.is_gone() => return Ok(known),
+            former => _former = former,
+        }
+        let liveness = Liveness::new(keepalive, *EPOCH, Instant::now());
+        let shared = Arc::new(Shared(Mutex::new(State { liveness, members: Vec::new(), gone: false })));
+        let (events, asked) = (EventLoop::acquire()?, Arc::clone(&shared));
+        let task = events.spawn(move |handle| ask(asked, handle.clone()));
+        let pulse = Arc::new(Self { shared, asking: Some((task, events)) });
+        pulses.retain(|_, pulse| pulse.strong_count() > 0);
+        pulses.insert((process, keepalive), Arc::downgrade(&pulse));
+        Ok(pulse)
+    }
+
+    /// A connection to the process; `wakeup` is woken if that is given up.
+    pub(in crate::connection) fn add(&self, channel: &Arc<Channel>, wakeup: &Arc<Wakeup>) {
+        let mut state = lock(&self.shared.0);
+        // It has answered a handshake just now.
+        state.liveness.heard(Instant::now());
+        state.members.retain(|(channel, _)| channel.strong_count() > 0);
+        state.members.push((Arc::downgrade(channel), Arc::downgrade(wakeup)));
+    }
+
+    /// The process has said something.
+    pub(in crate::connection) fn heard(&self) {
+        lock(&self.shared.0).liveness.heard(Instant::now());
+    }
+
+    /// Whether it has been given up.
+    pub(in crate::connection) fn is_gone(&self) -> bool {
+        lock(&self.shared.0).gone
+    }
+
+    /// How long it is silent when it is.
+    pub(in crate::connection) fn limit(&self) -> Duration {
+        lock(&self.shared.0).liveness.limit()
+    }
+}
+
+impl Drop for Pulse {
+    fn drop(&mut self) {
+        if let Some((task, _events)) = self.asking.take() {
+            task.stop_soon();
+        }
+    }
+}
+
+impl State {
+    /// Looks once; false when the process is gone.
+    fn look(&mut self, now: Instant) -> bool {
+        match self.liveness.look(now) {
+            Look::Wait => {}
+            Look::Ask => self.ask(),
+            // What has come, its connection's task may not have had the time to read.
+            Look::Gone if self.has_unread() => self.liveness.heard(now),
+            Look::Gone => self.gone = true,
+        }
+        !self.gone
+    }
+
+    /// Sends a ping where the socket takes it: over another connection than the last time, for one way may be broken.
+    fn ask(&mut self) {
+        for _ in 0..self.members.len() {
+            let (channel, wakeup) = self.members.remove(0);
+            let Some(open) = channel.upgrade() else { continue };
+            let asked = open.say_now(&ChannelFrame::Ping(0));
+            if asked.is_err() {
+                // Its connection ends.
+                continue;
+            }
+            self.members.push((channel, Weak::clone(&wakeup)));
+            match asked {
+                Ok(true) => return,
+                // Its task waits for room in the socket, or has to.
+                _ => drop(wakeup.upgrade().map(|wakeup| wakeup.wake())),
+            }
+        }
+    }
+
+    fn has_unread(&self) -> bool {
+        self.members.iter().filter_map(|(channel, _)| channel.upgrade()).any(|channel| !channel.is_quiet())
+    }
+}
+
+/// Asks until the process is gone, and tells its connections then.
+async fn ask(shared: Arc<Shared>, handle: Handle) {
+    loop {
+        let next = lock(&shared.0).liveness.next();
+        handle.sleep_until(Some(next)).await;
+        let mut state = lock(&shared.0);
+        if !state.look(Instant::now()) {
+            let members = std::mem::take(&mut state.members);
+            drop(state);
+            members.iter().filter_map(|(_, wakeup)| wakeup.upgrade()).for_each(|wakeup| wakeup.wake());
+            return;
+        }
+    }
+}

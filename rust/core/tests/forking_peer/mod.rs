@@ -1,0 +1,188 @@
+//! A peer in another process that forks a helper, which holds what the peer holds.
+#![allow(dead_code, unreachable_pub, reason = "a module of each test that includes it, which uses its share")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+
+use flagcx_p2p::engine::Engine;
+use flagcx_p2p::notify::Message;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support;
+
+/// Bytes of the peer's buffer.
+pub const LENGTH: usize = 64 << 10;
+
+/// Set in the environment of the process that plays the peer: its settings, one a line.
+const ROLE: &str = "FLAGCX_P2P_TEST_FORKING_PEER";
+
+pub struct Peer {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    is_out_of_sight: bool,
+    helper: Option<Pid>,
+    pub port: u16,
+    pub address: u64,
+}
+
+impl Peer {
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_by(Command::new(std::env::current_exe().unwrap()), false, settings)
+    }
+
+    /// The same in a pid namespace of its own, as on another host: its process cannot be seen from here.
+    pub fn out_of_sight(settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]).arg(std::env::current_exe().unwrap());
+        Self::start_by(command, true, settings)
+    }
+
+    fn start_by(mut command: Command, is_out_of_sight: bool, settings: &[(&str, &str)]) -> Self {
+        let lines: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut child = command
+            .args(["--exact", "peer_process", "--nocapture", "--test-threads=1"])
+            .env(ROLE, lines.join("\n"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut peer = Self { child, input, output, is_out_of_sight, helper: None, port: 0, address: 0 };
+        let numbers = peer.answer();
+        (peer.port, peer.address) = (numbers[0] as u16, numbers[1]);
+        peer
+    }
+
+    /// The peer forks a helper, which has all of its descriptors.
+    pub fn fork(&mut self) {
+        let helper = self.ask("fork")[0];
+        self.helper = Pid::from_raw(helper as i32);
+    }
+
+    /// The peer connects to `port`.
+    pub fn connect(&mut self, port: u16) {
+        self.ask(&format!("connect {port}"));
+    }
+
+    /// The peer sends `number` over the connections that it has accepted.
+    pub fn notify(&mut self, number: u64) {
+        self.ask(&format!("notify {number}"));
+    }
+
+    /// Kills the peer and not its helper, and does not wait for its end.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.process(), signal).unwrap();
+    }
+
+    /// The peer's process; that of one out of sight is a child of the one that was started.
+    fn process(&self) -> Pid {
+        let started = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{started}/task/{started}/children")).unwrap();
+        let inner = children.split_whitespace().next().filter(|_| self.is_out_of_sight);
+        inner.map_or_else(|| Pid::from_child(&self.child), |pid| Pid::from_raw(pid.parse().unwrap()).unwrap())
+    }
+
+    /// The helper ends too.
+    pub fn end_helper(&mut self) {
+        if let Some(helper) = self.helper.take() {
+            let _ = kill_process(helper, Signal::KILL);
+        }
+    }
+
+    fn ask(&mut self, command: &str) -> Vec<u64> {
+        writeln!(self.input, "{command}").unwrap();
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Vec<u64> {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the peer has ended");
+            // What the test harness prints is not for us.
+            if let Some((_, answer)) = line.split_once("answer:") {
+                return answer.split_whitespace().map(|word| word.parse().unwrap()).collect();
+            }
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.end_helper();
+    }
+}
+
+/// An engine with `settings`; over verbs on the stand-in.
+pub fn engine(settings: &[(&str, &str)]) -> Arc<Engine> {
+    #[cfg(feature = "verbs")]
+    if settings.contains(&("FLAGCX_P2P_FABRIC", "verbs")) {
+        use flagcx_p2p::engine::EngineOptions;
+        use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions};
+
+        let standin = crate::nullverbs::Standin::new(&[]);
+        let verbs = standin.options();
+        let options = FabricOptions { choice: FabricChoice::Verbs, verbs, ..FabricOptions::default() };
+        let devices = Some(Arc::new(DeviceList::open(&options).unwrap()));
+        return Engine::open(support::config(settings), EngineOptions { gpu_index: 0, devices }).unwrap();
+    }
+    support::engine(settings)
+}
+
+/// What the other process does, if this is it.
+#[allow(clippy::print_stdout, reason = "the parent process reads it, or it says why a test does nothing")]
+pub fn play() {
+    let Ok(role) = std::env::var(ROLE) else {
+        println!("not run: it is what the other process of the tests here runs");
+        return;
+    };
+    let settings: Vec<_> = role.lines().filter_map(|line| line.split_once('=')).collect();
+    let engine = engine(&settings);
+    let buffer = engine.allocate(LENGTH).unwrap();
+    let accepting = Arc::clone(&engine);
+    let (accepted, connections) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        while let Ok(peer) = accepting.accept() {
+            accepted.send(peer.connection).unwrap();
+        }
+    });
+    let mut kept = Vec::new();
+    println!("\nanswer: {} {}", engine.rpc_port().unwrap(), buffer.address());
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            // SAFETY: the child does nothing but wait to be killed.
+            ["fork"] => match unsafe { libc::fork() } {
+                0 => wait_to_be_killed(),
+                child => println!("\nanswer: {child}"),
+            },
+            ["connect", port] => {
+                kept.push(engine.connect("127.0.0.1", port.parse().unwrap(), 0, false).unwrap());
+                println!("\nanswer:");
+            }
+            ["notify", number] => {
+                kept.push(connections.recv().unwrap());
+                let message = Message::new(b"killed", number.as_bytes());
+                kept.last().unwrap().send_notification(&message).unwrap();
+                println!("\nanswer:");
+            }
+            _ => panic!("unknown command {line}"),
+        }
+    }
+}
+
+/// Not for long if the test has died.
+fn wait_to_be_killed() -> ! {
+    // SAFETY: neither call touches memory.
+    unsafe { libc::alarm(60) };
+    loop {
+        // SAFETY: as above.
+        unsafe { libc::pause() };
+    }
+}

@@ -1,0 +1,110 @@
+//! Peers whose processes cannot be seen from here, as on another host: they are asked whether they are there.
+//!
+//! Each runs in a pid namespace of its own, and the network between both is a loopback interface of the test's.
+#![allow(unsafe_code, reason = "turns a network interface off")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is how it tells"
+)]
+
+mod forking_peer;
+mod loopback;
+#[cfg(feature = "verbs")]
+mod nullverbs;
+mod support;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::connection::Connection;
+use flagcx_p2p::engine::Engine;
+use flagcx_p2p::fabric::Opcode;
+use flagcx_p2p::transfer::{Iov, Outcome};
+use forking_peer::{LENGTH, Peer};
+use rustix::process::Signal;
+
+/// Set in the namespace of a test.
+const INSIDE: &str = "FLAGCX_P2P_TEST_SILENT_HOST";
+
+/// A third of it is far from what the kernel's probes take, and longer than a busy machine keeps a process waiting.
+const KEEPALIVE: (&str, &str) = ("FLAGCX_P2P_KEEPALIVE_MS", "4500");
+const THIRD: Duration = Duration::from_millis(1500);
+
+/// How late it may be noticed on a busy machine; the kernel would take twice as long.
+const LATE: Duration = Duration::from_millis(1200);
+
+/// Runs `body`, that of the test called `test`, in a network namespace of its own.
+fn play(test: &str, body: impl FnOnce()) {
+    const NAMESPACES: &[&str] = &["--user", "--map-root-user", "--net"];
+    if std::env::var_os(INSIDE).is_some() {
+        loopback::switch(true);
+        return body();
+    }
+    let tried = Command::new("unshare").args(NAMESPACES).args(["--pid", "--fork", "true"]).output();
+    match tried.map(|tried| (tried.status.success(), String::from_utf8_lossy(&tried.stderr).into_owned())) {
+        Ok((true, _)) => {}
+        Ok((false, reason)) => return println!("skipped: no namespaces can be made: {}", reason.trim()),
+        Err(error) => return println!("skipped: no namespaces can be made: unshare: {error}"),
+    }
+    let mut inside = Command::new("unshare");
+    inside.args(NAMESPACES).arg(std::env::current_exe().unwrap());
+    let output = inside.args(["--exact", test, "--nocapture"]).env(INSIDE, test).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}");
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("1 passed"), "there is no test {test}");
+}
+
+/// A peer out of sight, a connection to it, and whose it is.
+fn connected(keepalive: (&'static str, &'static str)) -> (Peer, Arc<Connection>, Arc<Engine>) {
+    let settings = [("FLAGCX_P2P_PATH", "tcp"), ("FLAGCX_P2P_XFER_TIMEOUT_MS", "60000"), keepalive];
+    let peer = Peer::out_of_sight(&settings);
+    let engine = support::engine(&settings);
+    let source = engine.allocate(LENGTH).unwrap();
+    let here = engine.connect("127.0.0.1", peer.port, 0, false).unwrap();
+    let remote = here.describe_remote(peer.address, 4096).unwrap();
+    let iov = Iov { local: source.address(), length: 4096, region: Some(source.region()), remote };
+    assert_eq!(support::outcome(&here, here.submit(Opcode::Write, &[iov][..]).unwrap()), Outcome::Done);
+    (peer, here, engine)
+}
+
+fn expect_to_be_missed(here: &Connection, since: Instant) {
+    support::eventually("the peer is missed", || !here.is_usable());
+    let taken = since.elapsed();
+    println!("missed after {taken:?}, a third of the keepalive time is {THIRD:?}");
+    assert!((THIRD / 2..THIRD + LATE).contains(&taken), "missed after {taken:?}");
+}
+
+#[test]
+fn a_host_that_vanishes_is_missed_within_a_third_of_the_keepalive_time() {
+    play("a_host_that_vanishes_is_missed_within_a_third_of_the_keepalive_time", || {
+        let (_peer, here, _engine) = connected(KEEPALIVE);
+        let (_other, unasked, _other_engine) = connected(("FLAGCX_P2P_KEEPALIVE_MS", "0"));
+        loopback::switch(false);
+        expect_to_be_missed(&here, Instant::now());
+        assert!(unasked.is_usable(), "0 turns the pings off");
+    });
+}
+
+/// It cannot be told from one whose host has gone. One that only has nothing to say is left alone.
+#[test]
+fn a_peer_that_answers_stays_and_one_that_is_stopped_goes() {
+    play("a_peer_that_answers_stays_and_one_that_is_stopped_goes", || {
+        let (peer, here, _engine) = connected(KEEPALIVE);
+        std::thread::sleep(2 * THIRD);
+        assert!(here.is_usable(), "it has answered");
+        peer.signal(Signal::STOP);
+        expect_to_be_missed(&here, Instant::now());
+    });
+}
+
+/// Not a test of its own: what the other processes of the tests above run.
+#[test]
+fn peer_process() {
+    forking_peer::play();
+}
