@@ -96,8 +96,9 @@ class Consumers : public testing::Test {
   }
 
   // What each consumer is told of one transfer, all of them at once and then the same by several threads of each.
-  std::vector<Told> ask(const FlagcxP2pRdmaDesc &desc, const std::vector<Consumer> &consumers,
-                        const std::function<void()> &meanwhile = [] {}) {
+  std::vector<Told> ask(
+      const FlagcxP2pRdmaDesc &desc, const std::vector<Consumer> &consumers,
+      const std::function<void()> &meanwhile = [] {}) {
     std::vector<Told> told(consumers.size() * kThreads);
     std::vector<std::thread> threads;
     for (size_t i = 0; i < told.size(); ++i)
@@ -151,7 +152,8 @@ TEST_F(Consumers, AKilledPeerHasNoSuccessForOneThread) {
   EXPECT_GE(steady_clock::now() - begin, kHold);
   FlagcxP2pNotifyMsg message = {};
   EXPECT_EQ(flagcxP2pEngineSendNotif(conn, &message), -1);
-  EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("is not done"), std::string::npos) << flagcxP2pEngineLastError();
+  EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("is not done"), std::string::npos)
+      << flagcxP2pEngineLastError();
 }
 
 TEST_F(Consumers, ABadKeyHasNoSuccessBesideGoodTransfers) {
