@@ -342,7 +342,7 @@ impl Connection {
             return Err(NotifyError::TransferFailed {
                 id: id.0,
                 peer: self.peer.control.to_string(),
-                outcome,
+                end: outcome.to_string(),
             });
         }
         self.notify.as_ref().filter(|_| !self.is_closed()).ok_or(NotifyError::NoChannel)

@@ -63,15 +63,15 @@ pub enum NotifyError {
     /// A transfer failed of which the calling thread knows only that it has ended: nothing was sent. Each such transfer
     /// refuses one notification.
     #[error(
-        "nothing was sent to {peer}, because transfer {id:#x}, which was reported as ended, is not done: {outcome}"
+        "nothing was sent to {peer}, because transfer {id:#x}, which was reported as ended, is not done: {end}"
     )]
     TransferFailed {
         /// The transfer.
         id: u64,
         /// The peer.
         peer: String,
-        /// How it ended.
-        outcome: crate::transfer::Outcome,
+        /// How it ended, in words.
+        end: String,
     },
     /// The peer does not read fast enough, or is gone, or takes no such message.
     #[error("notification to {peer}: {reason}")]
