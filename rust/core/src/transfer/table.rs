@@ -276,7 +276,7 @@ impl Table {
     }
 }
 
-/// Failed transfers whose caller asks only whether they have ended; see [`FailedTransfers`].
+/// Failed transfers whose caller asks only whether they have ended.
 impl Table {
     /// Frees the slot of a transfer that has ended. One that failed or timed out is kept, and its hold begins; answers
     /// that outcome.
