@@ -371,5 +371,6 @@ fn check(
     }
     remote
         .check(request.rkey, request.remote_address, request.length, remote_right)
-        .map_err(refuse(CompletionStatus::RemoteAccess))
+        .map_err(refuse(CompletionStatus::RemoteAccess))?;
+    Ok(())
 }

@@ -97,15 +97,15 @@ impl InProcess {
             return Ok(());
         }
         let (local_right, remote_right) = rights(request.opcode);
-        check(remote, request.rkey, request.remote_address, request.length, remote_right)
-            .map_err(|_| CompletionStatus::RemoteAccess)?;
-        let plain = remote.is_anonymous(request.rkey);
+        let far_is_anonymous =
+            check(remote, request.rkey, request.remote_address, request.length, remote_right)
+                .map_err(|_| CompletionStatus::RemoteAccess)?;
         for piece in work.queue.pieces(index, self.offset) {
             let length = piece.length.min(work.budget.bytes);
             if length == 0 {
                 break;
             }
-            check(local, piece.lkey, piece.address, piece.length, local_right)
+            let is_anonymous = check(local, piece.lkey, piece.address, piece.length, local_right)
                 .map_err(|_| CompletionStatus::LocalProtection)?;
             work.faults.hold();
             let far = request.remote_address + self.offset;
@@ -113,7 +113,7 @@ impl InProcess {
                 Opcode::Write => (piece.address, far),
                 Opcode::Read => (far, piece.address),
             };
-            if plain && local.is_anonymous(piece.lkey) {
+            if far_is_anonymous && is_anonymous {
                 // SAFETY: both ranges were checked against their regions. Both are pinned until after the copy, so neither
                 // registration ends before, and whoever registered them promised that they stay mapped until then.
                 // Nobody else can take them away: they are anonymous.
@@ -168,7 +168,7 @@ fn status_of(error: CopyError, opcode: Opcode) -> CompletionStatus {
 }
 
 /// [`PinSet::check`], letting go of the other regions when the set is full: one at a time is enough here.
-fn check(pins: &mut PinSet<'_>, key: u32, address: u64, length: u64, right: Right) -> Result<(), Unpinned> {
+fn check(pins: &mut PinSet<'_>, key: u32, address: u64, length: u64, right: Right) -> Result<bool, Unpinned> {
     match pins.check(key, address, length, right) {
         Err(Unpinned::Full) => {
             pins.clear();

@@ -113,20 +113,18 @@ impl<'a> PinSet<'a> {
         Self { view, pins: [const { None }; PINS], last: 0 }
     }
 
-    /// Pins the region of `key`, if it is not yet, and checks that `length` bytes at `address` may be used so.
+    /// Pins the region of `key`, if it is not yet, and checks that `length` bytes at `address` may be used so. Answers
+    /// whether only its owner can take the memory of the region away.
     pub(super) fn check(
         &mut self,
         key: u32,
         address: u64,
         length: u64,
         right: Right,
-    ) -> Result<(), Unpinned> {
-        Ok(self.get(key)?.check(address, length, right)?)
-    }
-
-    /// Whether only its owner can take the memory of the region away.
-    pub(super) fn is_anonymous(&mut self, key: u32) -> bool {
-        self.get(key).is_ok_and(Pinned::is_anonymous)
+    ) -> Result<bool, Unpinned> {
+        let pinned = self.get(key)?;
+        pinned.check(address, length, right)?;
+        Ok(pinned.is_anonymous())
     }
 
     /// Lets go of all regions.

@@ -120,6 +120,6 @@ impl Initiator {
     }
 }
 
-fn check_piece(pins: &mut PinSet<'_>, piece: &Piece, right: Right) -> Result<(), Unpinned> {
+fn check_piece(pins: &mut PinSet<'_>, piece: &Piece, right: Right) -> Result<bool, Unpinned> {
     pins.check(piece.lkey, piece.address, piece.length, right)
 }

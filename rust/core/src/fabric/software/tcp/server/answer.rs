@@ -121,7 +121,7 @@ impl Answer {
                 continue;
             }
             match pins.check(segment.rkey, segment.address, segment.length, Right::RemoteRead) {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(Unpinned::Full) => return ranges,
                 Err(Unpinned::Violation) if ranges.to_first == 0 => {
                     self.cannot_read(done.max(start));
