@@ -86,8 +86,16 @@ class Transfer:
         return True
 
 
+#: Seconds for which a call that starts a transfer waits for room: the default of ``FLAGCX_P2P_XFER_TIMEOUT_MS``.
+START_LIMIT = 30.0
+
+
 def start(connection: "Connection", function: str, pieces: "list[Piece]") -> Transfer:
-    """Starts a transfer by one of the library's calls that never wait, trying again while its queue is full."""
+    """Starts a transfer by one of the library's calls that never wait, trying again while there is no room.
+
+    Raises `P2pError` after `START_LIMIT`: its caller may be the one that keeps the places, of transfers that it has not asked
+    about.
+    """
     if not pieces:
         raise ValueError("a transfer needs at least one piece")
     library, count = connection._library, len(pieces)
@@ -102,6 +110,7 @@ def start(connection: "Connection", function: str, pieces: "list[Piece]") -> Tra
             raise library.error()
     number = ctypes.c_uint64()
     call = getattr(library, function)
+    deadline = time.monotonic() + START_LIMIT
     while True:
         lengths = (ctypes.c_size_t * count)(*sizes)
         answer = connection._call(call, regions, local, lengths, descs, count, ctypes.byref(number))
@@ -109,6 +118,11 @@ def start(connection: "Connection", function: str, pieces: "list[Piece]") -> Tra
             return Transfer(connection, number.value)
         if answer != _library.WOULD_BLOCK:
             raise library.error()
+        if time.monotonic() >= deadline:
+            raise P2pError(
+                f"no room for another transfer for {START_LIMIT:g} s: the queues are full, or as many transfers as an engine "
+                "has places for were not asked how they ended (Transfer.wait, Transfer.done)"
+            )
         time.sleep(0.0001)
 
 

@@ -11,11 +11,12 @@ import tempfile
 import threading
 import time
 import unittest
+from unittest import mock
 
 from pair import Pair
 
 import flagcx_p2p
-from flagcx_p2p import Piece
+from flagcx_p2p import Piece, _library, _transfer
 
 EXAMPLE = pathlib.Path(flagcx_p2p.__file__).parent.parent / "examples" / "move_array.py"
 
@@ -128,6 +129,14 @@ class Transfers(Pair):
                 # The engine looks at all of it: nothing else is wrong with a write that ends a byte too far.
                 with self.assertRaisesRegex(flagcx_p2p.P2pError, "outside the peer's region"):
                     self.connection.start_write([Piece(local, remote.address + 1)])
+
+    def test_a_start_that_finds_no_room_ends(self) -> None:
+        library = self.connection._library
+        full = mock.Mock(return_value=_library.WOULD_BLOCK)
+        with mock.patch.object(library, "try_write", full), mock.patch.object(_transfer, "START_LIMIT", 0.05):
+            with self.assertRaisesRegex(flagcx_p2p.P2pError, "no room for another transfer"):
+                self.connection.start_write([Piece(self.local, self.remote.address)])
+        self.assertGreater(full.call_count, 1)
 
     def test_a_transfer_that_fails_says_why(self) -> None:
         failure = None
