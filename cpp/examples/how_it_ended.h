@@ -4,7 +4,7 @@
 
 #include "flagcx_p2p.h"
 
-#ifndef FLAGCX_P2P_EXT_H_
+#ifndef FLAGCX_P2P_EXT_H_ // a program that has that header includes it before this
 struct FlagcxP2pXferResult {
   uint32_t size, state;
   uint64_t iov;
@@ -17,11 +17,10 @@ extern "C" __attribute__((weak)) int flagcxP2pEngineXferResult(FlagcxP2pConn *, 
 enum class Transfer { Pending, Done, Failed };
 
 inline Transfer howItEnded(FlagcxP2pConn *conn, uint64_t id) {
-  if (flagcxP2pEngineXferResult == nullptr)
-    return flagcxP2pEngineXferStatus(conn, id) ? Transfer::Done : Transfer::Pending;
   FlagcxP2pXferResult result{};
   result.size = sizeof(result);
-  if (flagcxP2pEngineXferResult(conn, id, &result) != 0)
-    return Transfer::Failed;
+  // Refused for a connection of another transport (ACCL).
+  if (flagcxP2pEngineXferResult == nullptr || flagcxP2pEngineXferResult(conn, id, &result) != 0)
+    return flagcxP2pEngineXferStatus(conn, id) ? Transfer::Done : Transfer::Pending;
   return result.state == 0 ? Transfer::Pending : result.state == 1 ? Transfer::Done : Transfer::Failed;
 }

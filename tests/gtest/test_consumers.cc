@@ -20,10 +20,16 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// A 60th of the real limits. Before main, so before anything reads the configuration.
-constexpr auto kTransferLimit = 200ms;
-constexpr auto kHold = 700ms;
-constexpr auto kMooncakeLimit = 500ms; // of 30 s; the hold must be longer
+// In the order of the real ones, which are 30 s, 30 s and 35 s. A device that is emulated takes its time.
+const bool overVerbs = [] {
+  const char *const fabric = getenv("FLAGCX_P2P_FABRIC");
+  return fabric != nullptr && std::string(fabric) == "verbs";
+}();
+const auto kTransferLimit = overVerbs ? 8000ms : 200ms;
+const auto kMooncakeLimit = overVerbs ? 9000ms : 300ms; // from its call on
+const auto kHold = overVerbs ? 12000ms : 900ms;
+
+// Before main, so before anything reads the configuration.
 const bool prepared = [] {
   setenv("FLAGCX_P2P_BIND", "127.0.0.1", 1);
   setenv("FLAGCX_P2P_PATH", "tcp", 1);
@@ -51,10 +57,10 @@ Told nixl(FlagcxP2pConn *conn, const Buffer &local, size_t bytes, const FlagcxP2
 
 // Mooncake's transport over FlagCX: true within its limit is success.
 Told mooncake(FlagcxP2pConn *conn, const Buffer &local, size_t bytes, const FlagcxP2pRdmaDesc &desc) {
+  const auto limit = steady_clock::now() + kMooncakeLimit;
   uint64_t id = 0;
   if (!start(conn, local, bytes, desc, &id))
     return Told::Refused;
-  const auto limit = steady_clock::now() + kTransferLimit + kMooncakeLimit;
   while (!flagcxP2pEngineXferStatus(conn, id)) {
     if (steady_clock::now() >= limit)
       return Told::Failed;
@@ -119,11 +125,15 @@ class Consumers : public testing::Test {
 };
 
 TEST_F(Consumers, AStoppedPeerHasNoSuccess) {
+  if (overVerbs)
+    GTEST_SKIP() << "not run over verbs: a device moves bytes from and to a process that is stopped";
   peer.signal(SIGSTOP);
   EXPECT_EQ(successes(ask(peer.desc(), {nixl, mooncake, ctypes, informed})), 0u);
 }
 
 TEST_F(Consumers, APeerThatGoesOnAfterTheDeadlineHasNoSuccess) {
+  if (overVerbs)
+    GTEST_SKIP() << "not run over verbs: a device moves bytes from and to a process that is stopped";
   peer.signal(SIGSTOP);
   const auto goOn = [this] {
     std::this_thread::sleep_for(kTransferLimit + 200ms);
@@ -178,7 +188,7 @@ TEST_F(Consumers, ABadKeyHasNoSuccessBesideGoodTransfers) {
           uint64_t id = 0;
           EXPECT_EQ(flagcxP2pEngineRead(conn, 0, back.data(), kPiece, good, &id), 0) << flagcxP2pEngineLastError();
           EXPECT_TRUE(succeeds(conn, id));
-          EXPECT_EQ(bytes(back, 0, kPiece), bytes(mine, 0, kPiece)) << "round " << round;
+          EXPECT_TRUE(bytes(back, 0, kPiece) == bytes(mine, 0, kPiece)) << "round " << round;
         }
       });
     }

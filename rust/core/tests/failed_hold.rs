@@ -201,16 +201,49 @@ fn a_call_that_waits_inside_leaves_nothing_to_tell() {
 }
 
 #[test]
-fn a_handle_that_is_gone_has_its_failures_forgotten() {
-    let pair = pair(&[("FLAGCX_P2P_FAILED_HOLD_MS", "60000")]);
+fn a_failure_met_through_a_handle_that_is_gone_is_held_for_the_others() {
+    let pair = pair(&[]);
     let (other, _there) = connect(&pair.client, &pair.server);
     let id = fail(&pair);
-    assert!(!pair.here.has_ended(id));
+    assert!(!other.has_ended(id));
     // What fails after it has ended after it.
     assert!(matches!(outcome(&pair.here, fail(&pair)), Outcome::Failed(_)));
+    assert!(!other.has_ended(id));
+    other.close();
+    other.forget_failed();
     assert!(!pair.here.has_ended(id));
-    pair.here.close();
-    assert!(!other.has_ended(id), "a connection may be lost and its failures asked about");
-    pair.here.forget_failed();
-    assert!(other.has_ended(id));
+    ask_until_ended(&pair.here, id);
+    assert_tells_of(notify(&pair.here), id);
+}
+
+#[test]
+fn what_one_thread_is_told_of_the_outcome_another_is_not() {
+    let pair = pair(&[("FLAGCX_P2P_FAILED_HOLD_MS", "0")]);
+    let id = fail(&pair);
+    ask_until_ended(&pair.here, id);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(matches!(pair.here.status(id), Status::Ended(Outcome::Failed(_))));
+            assert!(notify(&pair.here).is_ok());
+        });
+    });
+    assert_tells_of(notify(&pair.here), id);
+    assert!(notify(&pair.here).is_ok());
+}
+
+#[test]
+fn a_failed_transfer_that_is_cancelled_is_not_held() {
+    let pair = pair(&[("FLAGCX_P2P_FAILED_HOLD_MS", "60000")]);
+    for asked_before in [false, true] {
+        let id = fail(&pair);
+        // What fails after it has ended after it.
+        assert!(matches!(outcome(&pair.here, fail(&pair)), Outcome::Failed(_)));
+        if asked_before {
+            assert!(!pair.here.has_ended(id));
+        }
+        assert!(pair.here.cancel(id), "{asked_before}");
+        assert!(pair.here.has_ended(id), "{asked_before}");
+        assert!(notify(&pair.here).is_ok(), "{asked_before}");
+        assert!(matches!(pair.here.status(id), Status::Ended(Outcome::Failed(_))), "{asked_before}");
+    }
 }

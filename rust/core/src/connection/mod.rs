@@ -348,7 +348,7 @@ impl Connection {
         self.notify.as_ref().filter(|_| !self.is_closed()).ok_or(NotifyError::NoChannel)
     }
 
-    /// Forgets the failed transfers of callers of [`Connection::has_ended`]: its handle is gone, and nobody asks any more.
+    /// Its handle is gone: forgets what [`Connection::has_ended`] told through it.
     pub fn forget_failed(&self) {
         self.context.transfers.forget_failed(self.number);
     }
@@ -359,10 +359,12 @@ impl Connection {
         if self.is_closed() {
             return Err(self.down("it is closed"));
         }
+        // Before the question: what another thread finds after it must not be undone.
+        self.gate.fetch_and(!FAILURES_HELD, Ordering::Relaxed);
         if !self.context.transfers.has_room_for_failures(self.number) {
+            self.gate.fetch_or(FAILURES_HELD, Ordering::Relaxed);
             return Err(SubmitError::TooManyFailures { peer: self.peer.control.to_string() });
         }
-        self.gate.fetch_and(!FAILURES_HELD, Ordering::Relaxed);
         Ok(())
     }
 

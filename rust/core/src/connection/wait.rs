@@ -101,7 +101,7 @@ impl Connection {
             None => None,
         };
         let Some(outcome) = released else {
-            let known = transfers.take_failed(id).or_else(|| transfers.outcome(id));
+            let known = transfers.take_failed(id, thread_hint()).or_else(|| transfers.outcome(id));
             return known.map_or(Status::Unknown, Status::Ended);
         };
         if outcome != Outcome::Done {
@@ -153,9 +153,13 @@ impl Connection {
     }
 
     /// Ends a transfer early: when this answers true it has ended, as cancelled unless it was over before, and nothing
-    /// touches its memory any more. False for an id that is not in flight.
+    /// touches its memory any more. One that had failed is not held any longer: see [`Connection::has_ended`]. False for an
+    /// id that is not in flight.
     pub fn cancel(&self, id: TransferId) -> bool {
-        let Some(live) = self.context.transfers.find(id) else { return false };
+        let transfers = &self.context.transfers;
+        let Some(live) = transfers.find(id) else {
+            return transfers.take_failed(id, thread_hint()).is_some();
+        };
         let life = live.task().life();
         if !live.is_current() {
             // Released meanwhile: the task may be another transfer's by now.
@@ -173,6 +177,10 @@ impl Connection {
                 self.context.pool.early_ends().note();
                 self.sleep(&live, Instant::now() + Duration::from_millis(1));
             }
+        }
+        if matches!(live.task().verdict(), Verdict::Failed | Verdict::TimedOut) && live.is_current() {
+            // The caller wants nothing more of it: its failure is told by its outcome alone.
+            let _ = self.status(id);
         }
         true
     }

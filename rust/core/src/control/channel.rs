@@ -287,9 +287,9 @@ impl Channel {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing waits to be read, not even the peer's end.
-    pub fn is_quiet(&self) -> bool {
-        self.stream.is_quiet()
+    /// Whether something that the peer has said waits to be read; its end is nothing said.
+    pub fn has_unread(&self) -> bool {
+        self.stream.has_unread()
     }
 
     /// Whether the peer has closed its end, as far as this host knows.

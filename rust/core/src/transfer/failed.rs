@@ -43,21 +43,24 @@ pub(super) struct FailedTransfers {
     limits: Limits,
     by_id: HashMap<TransferId, Entry>,
     connections: HashMap<u64, OfConnection>,
-    /// Whose notifications are refused: (connection, thread, order).
+    /// Notifications to be refused: by connection, thread and order.
     refusals: BTreeMap<(u64, usize, u64), TransferId>,
     /// Numbers the entries.
     next: u64,
     /// Of the last entry; most failures of a time have the same.
     texts: Arc<Texts>,
+    /// The first transfer of a connection that was forgotten, until that has been logged.
+    forgotten: Option<TransferId>,
 }
 
 #[derive(Debug)]
 struct Entry {
+    /// The connection that met the failure, or [`NO_CONNECTION`].
     connection: u64,
     order: u64,
     failed: Failed,
-    /// The connection and thread that have been told that it has ended, and not how.
-    told: Option<(u64, usize)>,
+    /// The connections and threads that have been told that it has ended, and not how.
+    told: Vec<(u64, usize)>,
 }
 
 /// The ids of one connection in the order in which their failures were met.
@@ -70,6 +73,9 @@ struct OfConnection {
     /// The loss of some has been logged.
     warned: bool,
 }
+
+/// The number of no connection: what a destroyed connection has met, other connections may still ask about.
+const NO_CONNECTION: u64 = 0;
 
 /// An [`Outcome`] that is neither done nor cancelled, in little memory.
 #[derive(Debug)]
@@ -97,6 +103,7 @@ impl FailedTransfers {
             refusals: BTreeMap::new(),
             next: 0,
             texts: Arc::default(),
+            forgotten: None,
         }
     }
 
@@ -107,7 +114,7 @@ impl FailedTransfers {
         self.next += 1;
         let of_connection = self.connections.entry(asked.connection).or_default();
         of_connection.held.insert(order, (asked.now + self.hold, id));
-        self.by_id.insert(id, Entry { connection: asked.connection, order, failed, told: None });
+        self.by_id.insert(id, Entry { connection: asked.connection, order, failed, told: Vec::new() });
         self.expire(asked.connection, asked.now);
     }
 
@@ -120,37 +127,40 @@ impl FailedTransfers {
         if self.connections.get(&connection).is_some_and(|of| of.held.contains_key(&entry.order)) {
             return Some(false);
         }
-        if entry.told.is_none() {
-            entry.told = Some((asked.connection, asked.thread));
-            self.refusals.insert((asked.connection, asked.thread, entry.order), id);
+        let asker = (asked.connection, asked.thread);
+        if !entry.told.contains(&asker) {
+            entry.told.push(asker);
+            self.refusals.insert((asker.0, asker.1, entry.order), id);
         }
         Some(true)
     }
 
-    /// How a kept transfer ended, which is not kept from now on.
-    pub(super) fn take(&mut self, id: TransferId) -> Option<(End, Outcome)> {
-        let entry = self.by_id.remove(&id)?;
-        if let Some(of) = self.connections.get_mut(&entry.connection) {
-            of.held.remove(&entry.order);
-            of.past.remove(&entry.order);
+    /// How a kept transfer ended, for a thread that is told so. It is not kept from now on, unless another thread was told
+    /// that it has ended and has sent no notification since.
+    pub(super) fn take(&mut self, id: TransferId, thread: usize) -> Option<(End, Outcome)> {
+        let entry = self.by_id.get(&id)?;
+        let (order, outcome) = (entry.order, (entry.failed.end, entry.failed.outcome()));
+        let (own, others): (Vec<_>, Vec<_>) =
+            entry.told.iter().copied().partition(|(_, told)| *told == thread);
+        for (connection, thread) in own {
+            self.refusals.remove(&(connection, thread, order));
         }
-        if let Some((connection, thread)) = entry.told {
-            self.refusals.remove(&(connection, thread, entry.order));
+        if !others
+            .iter()
+            .any(|(connection, thread)| self.refusals.contains_key(&(*connection, *thread, order)))
+        {
+            self.drop_entry(id);
         }
-        Some((entry.failed.end, entry.failed.outcome()))
+        Some(outcome)
     }
 
     /// The first failed transfer that a thread was told to have ended on a connection and whose failure it has not been
-    /// told yet; it is taken.
-    pub(super) fn take_refusal(
-        &mut self,
-        connection: u64,
-        thread: usize,
-    ) -> Option<(TransferId, End, Outcome)> {
+    /// told yet. It stays kept, for other threads that ask.
+    pub(super) fn take_refusal(&mut self, connection: u64, thread: usize) -> Option<(TransferId, Outcome)> {
         let of_thread = (connection, thread, 0)..=(connection, thread, u64::MAX);
-        let id = *self.refusals.range(of_thread).next()?.1;
-        let (end, outcome) = self.take(id)?;
-        Some((id, end, outcome))
+        let (key, id) = self.refusals.range(of_thread).next().map(|(key, id)| (*key, *id))?;
+        self.refusals.remove(&key);
+        Some((id, self.by_id.get(&id)?.failed.outcome()))
     }
 
     /// Whether a connection may start transfers: fewer than the limit of its failed ones are within their hold.
@@ -159,11 +169,54 @@ impl FailedTransfers {
         self.connections.get(&connection).is_none_or(|of| of.held.len() < self.limits.held)
     }
 
-    /// Forgets the transfers of a connection, whose handle is gone.
+    /// The handle of a connection is gone: what was told through it is forgotten. It may have met failures of transfers
+    /// of other connections, so the latest of the rest are kept for those.
     pub(super) fn forget(&mut self, connection: u64) {
         let Some(of) = self.connections.remove(&connection) else { return };
-        for id in of.held.into_values().map(|(_, id)| id).chain(of.past.into_values()) {
-            let _ = self.take(id);
+        let mut rest = self.connections.remove(&NO_CONNECTION).unwrap_or_default();
+        for (order, (end, id)) in of.held {
+            self.disown(id);
+            rest.held.insert(order, (end, id));
+        }
+        for (order, id) in of.past {
+            if self.by_id.get(&id).is_some_and(|entry| entry.told.iter().all(|(told, _)| *told == connection))
+            {
+                self.drop_entry(id);
+            } else {
+                self.disown(id);
+                rest.past.insert(order, id);
+            }
+        }
+        while rest.held.len() + rest.past.len() > self.limits.past {
+            let oldest = rest.past.pop_first().map(|(_, id)| id);
+            let oldest = oldest.or_else(|| rest.held.pop_first().map(|(_, (_, id))| id));
+            oldest.into_iter().for_each(|id| self.drop_entry(id));
+        }
+        self.connections.insert(NO_CONNECTION, rest);
+        if self.by_id.is_empty() {
+            self.by_id.shrink_to_fit();
+        }
+    }
+
+    /// A transfer that was forgotten because too many of its connection were kept, once for each connection.
+    pub(super) fn take_forgotten(&mut self) -> Option<TransferId> {
+        self.forgotten.take()
+    }
+
+    fn disown(&mut self, id: TransferId) {
+        if let Some(entry) = self.by_id.get_mut(&id) {
+            entry.connection = NO_CONNECTION;
+        }
+    }
+
+    fn drop_entry(&mut self, id: TransferId) {
+        let Some(entry) = self.by_id.remove(&id) else { return };
+        if let Some(of) = self.connections.get_mut(&entry.connection) {
+            of.held.remove(&entry.order);
+            of.past.remove(&entry.order);
+        }
+        for (connection, thread) in entry.told {
+            self.refusals.remove(&(connection, thread, entry.order));
         }
     }
 
@@ -181,18 +234,10 @@ impl FailedTransfers {
                 forgotten.extend(of.past.pop_first().map(|(_, id)| id));
             }
         }
-        let Some(first) = forgotten.first() else { return };
-        if !std::mem::replace(&mut of.warned, true) {
-            tracing::warn!(
-                transfer = first.0,
-                "more than {} failed transfers of a connection are past their hold and were not asked about: the oldest \
-                 ones are forgotten, and flagcxP2pEngineXferStatus reads true for them; ask flagcxP2pEngineXferResult",
-                self.limits.past
-            );
+        if !forgotten.is_empty() && !std::mem::replace(&mut of.warned, true) {
+            self.forgotten = forgotten.first().copied();
         }
-        for id in forgotten {
-            let _ = self.take(id);
-        }
+        forgotten.into_iter().for_each(|id| self.drop_entry(id));
     }
 
     fn shorten(&mut self, outcome: &Outcome) -> Option<Failed> {

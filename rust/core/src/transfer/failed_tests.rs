@@ -53,11 +53,13 @@ fn a_failure_reads_as_not_ended_for_the_hold_whoever_asks_and_then_refuses_one_n
     }
     assert_eq!(table.has_ended(id, clock.at(A, 0, 35)), Some(true));
     assert_eq!(table.has_ended(id, clock.at(A, 1, 36)), Some(true), "and from then on to every thread");
-    assert_eq!(table.take_refusal(A, 1), None, "that was told second");
+    assert_eq!(table.take_refusal(A, 2), None, "that was not told");
     assert_eq!(table.take_refusal(B, 0), None, "another handle");
-    assert_eq!(table.take_refusal(A, 0), Some((id, End::Failed, failed("gone"))));
-    assert_eq!(table.take_refusal(A, 0), None, "once");
-    assert_eq!(table.has_ended(id, clock.at(A, 0, 36)), None);
+    for thread in [0, 1] {
+        assert_eq!(table.take_refusal(A, thread), Some((id, failed("gone"))));
+        assert_eq!(table.has_ended(id, clock.at(A, thread, 36)), Some(true));
+        assert_eq!(table.take_refusal(A, thread), None, "once");
+    }
 }
 
 #[test]
@@ -71,7 +73,7 @@ fn refusals_queue_in_the_order_of_the_failures() {
         assert_eq!(table.has_ended(id, clock.at(A, 0, 40)), Some(true));
     }
     for id in ids {
-        assert_eq!(table.take_refusal(A, 0), Some((id, End::TimedOut, Outcome::TimedOut)));
+        assert_eq!(table.take_refusal(A, 0), Some((id, Outcome::TimedOut)));
     }
     assert_eq!(table.take_refusal(A, 0), None);
 }
@@ -83,8 +85,8 @@ fn the_outcome_ends_the_hold_and_the_refusal() {
     table.keep(told, &failed("a"), clock.at(A, 0, 0));
     table.keep(held, &failed("b"), clock.at(A, 0, 30));
     assert_eq!(table.has_ended(told, clock.at(A, 0, 40)), Some(true));
-    assert_eq!(table.take(told), Some((End::Failed, failed("a"))));
-    assert_eq!(table.take(held), Some((End::Failed, failed("b"))));
+    assert_eq!(table.take(told, 0), Some((End::Failed, failed("a"))));
+    assert_eq!(table.take(held, 1), Some((End::Failed, failed("b"))));
     assert_eq!(table.take_refusal(A, 0), None);
     assert_eq!(table.has_ended(held, clock.at(A, 0, 40)), None);
     assert!(table.by_id.is_empty() && table.refusals.is_empty());
@@ -106,18 +108,49 @@ fn done_and_cancelled_transfers_are_not_kept() {
     assert!(table.by_id.is_empty());
 }
 
+/// An answer to one thread is none to another: that has its notification refused all the same.
 #[test]
-fn a_connection_forgets_its_own_only() {
+fn the_outcome_is_told_to_the_thread_that_asks_for_it() {
     let (mut table, clock) = (transfers(), clock());
-    table.keep(TransferId(1), &failed("a"), clock.at(A, 0, 0));
-    table.keep(TransferId(2), &failed("a"), clock.at(B, 0, 0));
-    table.keep(TransferId(3), &failed("a"), clock.at(A, 0, 1));
+    let id = TransferId(1);
+    table.keep(id, &failed("a"), clock.at(A, 0, 0));
+    assert_eq!(table.has_ended(id, clock.at(A, 0, 40)), Some(true));
+    assert!(table.take(id, 1).is_some());
+    assert_eq!(table.has_ended(id, clock.at(A, 1, 40)), Some(true));
+    assert_eq!(table.take_refusal(A, 0), Some((id, failed("a"))));
+    assert!(table.take(id, 1).is_some() && table.by_id.is_empty());
+}
+
+#[test]
+fn a_connection_forgets_what_was_told_through_it_only() {
+    let (mut table, clock) = (transfers(), clock());
+    for (id, connection, seconds) in [(1, A, 0), (2, B, 0), (4, A, 0), (3, A, 1)] {
+        table.keep(TransferId(id), &failed("a"), clock.at(connection, 0, seconds));
+    }
     assert_eq!(table.has_ended(TransferId(1), clock.at(A, 0, 35)), Some(true));
+    assert_eq!(table.has_ended(TransferId(4), clock.at(B, 0, 35)), Some(true));
     table.forget(A);
-    assert_eq!(table.has_ended(TransferId(1), clock.at(A, 0, 35)), None);
-    assert_eq!(table.has_ended(TransferId(3), clock.at(A, 0, 35)), None);
+    assert_eq!(table.has_ended(TransferId(1), clock.at(B, 0, 35)), None, "told");
+    assert_eq!(table.has_ended(TransferId(3), clock.at(B, 0, 35)), Some(false), "within its hold");
+    assert_eq!(table.has_ended(TransferId(3), clock.at(B, 0, 36)), Some(true));
     assert_eq!(table.take_refusal(A, 0), None);
+    for id in [4, 3] {
+        assert_eq!(table.take_refusal(B, 0), Some((TransferId(id), failed("a"))));
+    }
     assert_eq!(table.has_ended(TransferId(2), clock.at(A, 0, 34)), Some(false));
+}
+
+#[test]
+fn of_destroyed_connections_a_bounded_number_is_kept() {
+    let (mut table, clock) = (limited(100, 4), clock());
+    for connection in 1..50 {
+        for id in 0..10 {
+            table.keep(TransferId(connection * 16 + id), &failed("a"), clock.at(connection, 0, connection));
+        }
+        table.forget(connection);
+        assert_eq!(table.by_id.len(), 4);
+    }
+    assert_eq!(table.has_ended(TransferId(49 * 16 + 9), clock.at(99, 0, 83)), Some(false));
 }
 
 #[test]
@@ -136,7 +169,7 @@ fn within_their_hold_none_is_dropped_and_the_connection_has_no_room() {
     assert!(table.has_room(A, now(38)));
     assert_eq!(table.has_ended(TransferId(1), clock.at(A, 0, 38)), None, "3 are past their hold, 2 are kept");
     assert_eq!(table.has_ended(TransferId(2), clock.at(A, 0, 38)), Some(true));
-    table.take(TransferId(5)).unwrap();
+    table.take(TransferId(5), 0).unwrap();
     assert_eq!(table.connections[&A].held.len(), 2);
 }
 
@@ -172,28 +205,25 @@ fn a_million_failures_within_the_hold_are_all_kept() {
 enum Step {
     Keep(u64),
     Ask(u64, u64, usize),
-    Take(u64),
+    Take(u64, usize),
     Refuse(u64, usize),
-    Forget(u64),
     Pass(u64),
 }
 
 /// A kept transfer as the rules see it.
 struct Model {
-    connection: u64,
     /// Of the hold, in seconds.
     end: u64,
-    /// Connection and thread whose notification is refused.
-    told: Option<(u64, usize)>,
+    /// Connections and threads that were told that it has ended, and whether their notification was refused since.
+    told: HashMap<(u64, usize), bool>,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (1..3u64).prop_map(Step::Keep),
         6 => (0..30u64, 1..3u64, 0..2usize).prop_map(|(id, connection, thread)| Step::Ask(id, connection, thread)),
-        2 => (0..30u64).prop_map(Step::Take),
+        2 => (0..30u64, 0..2usize).prop_map(|(id, thread)| Step::Take(id, thread)),
         2 => (1..3u64, 0..2usize).prop_map(|(connection, thread)| Step::Refuse(connection, thread)),
-        1 => (1..3u64).prop_map(Step::Forget),
         3 => (1..20u64).prop_map(Step::Pass),
     ];
     prop::collection::vec(step, 1..200)
@@ -210,33 +240,37 @@ proptest! {
             match step {
                 Step::Keep(connection) => {
                     table.keep(TransferId(next), &failed("x"), clock.at(connection, 0, seconds));
-                    model.insert(next, Model { connection, end: seconds + 35, told: None });
+                    model.insert(next, Model { end: seconds + 35, told: HashMap::new() });
                     next += 1;
                 }
                 Step::Ask(id, connection, thread) => {
                     let expected = model.get_mut(&id).map(|kept| {
                         let ended = seconds >= kept.end;
-                        if ended && kept.told.is_none() {
-                            kept.told = Some((connection, thread));
+                        if ended {
+                            kept.told.entry((connection, thread)).or_insert(false);
                         }
                         ended
                     });
                     let answer = table.has_ended(TransferId(id), clock.at(connection, thread, seconds));
                     prop_assert_eq!(answer, expected);
                 }
-                Step::Take(id) => {
-                    prop_assert_eq!(table.take(TransferId(id)).is_some(), model.remove(&id).is_some());
+                Step::Take(id, thread) => {
+                    prop_assert_eq!(table.take(TransferId(id), thread).is_some(), model.contains_key(&id));
+                    if let Some(kept) = model.get_mut(&id) {
+                        kept.told.iter_mut().filter(|((_, told), _)| *told == thread).for_each(|(_, refused)| *refused = true);
+                        if kept.told.values().all(|refused| *refused) {
+                            model.remove(&id);
+                        }
+                    }
                 }
                 Step::Refuse(connection, thread) => {
-                    let told = Some((connection, thread));
-                    let first = model.iter().filter(|(_, kept)| kept.told == told).map(|(id, _)| *id).min();
+                    let told = (connection, thread);
+                    let first = model.iter().filter(|(_, kept)| kept.told.get(&told) == Some(&false)).map(|(id, _)| *id).min();
                     let refused = table.take_refusal(connection, thread).map(|(id, ..)| id.0);
                     prop_assert_eq!(refused, first);
-                    first.map(|id| model.remove(&id));
-                }
-                Step::Forget(connection) => {
-                    table.forget(connection);
-                    model.retain(|_, kept| kept.connection != connection);
+                    if let Some(kept) = first.and_then(|id| model.get_mut(&id)) {
+                        kept.told.insert(told, true);
+                    }
                 }
                 Step::Pass(time) => seconds += time,
             }

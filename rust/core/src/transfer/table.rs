@@ -288,48 +288,63 @@ impl Table {
             return None;
         }
         // Under the lock until the slot is free, so that each reader finds the transfer here or there, and once.
-        let mut failed = lock(&self.failed);
-        if !live.is_current() {
-            return None;
-        }
-        failed.keep(live.id, &outcome, asked);
-        if !self.free(live) {
-            failed.take(live.id);
-            return None;
-        }
-        Some(outcome)
+        self.with_failed(|failed| {
+            if !live.is_current() {
+                return None;
+            }
+            failed.keep(live.id, &outcome, asked);
+            if !self.free(live) {
+                failed.take(live.id, asked.thread);
+                return None;
+            }
+            Some(outcome)
+        })
     }
 
     /// Whether a failed transfer that was set aside reads as ended; `None` for any other.
     pub fn has_failed_ended(&self, id: TransferId, asked: Asked) -> Option<bool> {
-        lock(&self.failed).has_ended(id, asked)
+        self.with_failed(|failed| failed.has_ended(id, asked))
     }
 
-    /// The outcome of a failed transfer that was set aside, which is then remembered as others are.
-    pub fn take_failed(&self, id: TransferId) -> Option<Outcome> {
-        let mut failed = lock(&self.failed);
-        let (end, outcome) = failed.take(id)?;
-        // Before the lock is given back: each reader finds the outcome here or there.
-        self.remember(id, end, &outcome);
-        Some(outcome)
+    /// The outcome of a failed transfer that was set aside, told to `thread`; it is then remembered as others are.
+    pub fn take_failed(&self, id: TransferId, thread: usize) -> Option<Outcome> {
+        self.with_failed(|failed| {
+            let (end, outcome) = failed.take(id, thread)?;
+            // Before the lock is given back: each reader finds the outcome here or there.
+            self.remember(id, end, &outcome);
+            Some(outcome)
+        })
     }
 
     /// The next failed transfer of a connection that the thread was told to have ended, and not that it failed.
     pub fn take_refusal(&self, connection: u64, thread: usize) -> Option<(TransferId, Outcome)> {
-        let mut failed = lock(&self.failed);
-        let (id, end, outcome) = failed.take_refusal(connection, thread)?;
-        self.remember(id, end, &outcome);
-        Some((id, outcome))
+        self.with_failed(|failed| failed.take_refusal(connection, thread))
     }
 
     /// Whether a connection may start transfers, as far as its failed ones are concerned.
     pub fn has_room_for_failures(&self, connection: u64) -> bool {
-        lock(&self.failed).has_room(connection, Instant::now())
+        self.with_failed(|failed| failed.has_room(connection, Instant::now()))
     }
 
-    /// Forgets the failed transfers that were set aside for a connection.
+    /// The handle of a connection is gone, through which failed transfers were asked about.
     pub fn forget_failed(&self, connection: u64) {
-        lock(&self.failed).forget(connection);
+        self.with_failed(|failed| failed.forget(connection));
+    }
+
+    fn with_failed<T>(&self, act: impl FnOnce(&mut FailedTransfers) -> T) -> T {
+        let mut failed = lock(&self.failed);
+        let answer = act(&mut failed);
+        let forgotten = failed.take_forgotten();
+        drop(failed);
+        // Not under the lock: what writes the log may ask about transfers.
+        if let Some(id) = forgotten {
+            tracing::warn!(
+                transfer = id.0,
+                "more failed transfers of a connection than an engine keeps are past their hold: the oldest ones are \
+                 forgotten, and flagcxP2pEngineXferStatus reads true for them; ask flagcxP2pEngineXferResult in time"
+            );
+        }
+        answer
     }
 
     fn remember(&self, id: TransferId, end: End, outcome: &Outcome) {

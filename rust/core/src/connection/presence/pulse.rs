@@ -44,7 +44,8 @@ impl Pulse {
         let _former;
         let mut pulses = lock(&PULSES);
         match pulses.get(&(process, keepalive)).and_then(Weak::upgrade) {
-            Some(known) if !known.is_gone() => return Ok(known),
+            // Heard: it has just answered a handshake, and must not be given up before the connection is added.
+            Some(known) if known.is_heard() => return Ok(known),
             former => _former = former,
         }
         let liveness = Liveness::new(keepalive, *EPOCH, Instant::now());
@@ -71,6 +72,13 @@ impl Pulse {
         lock(&self.shared.0).liveness.heard(Instant::now());
     }
 
+    /// Notes that the process has said something; false when it has been given up before.
+    fn is_heard(&self) -> bool {
+        let mut state = lock(&self.shared.0);
+        state.liveness.heard(Instant::now());
+        !state.gone
+    }
+
     /// Whether it has been given up.
     pub(in crate::connection) fn is_gone(&self) -> bool {
         lock(&self.shared.0).gone
@@ -95,7 +103,8 @@ impl State {
     fn look(&mut self, now: Instant) -> bool {
         match self.liveness.look(now) {
             Look::Wait => {}
-            Look::Ask => self.ask(),
+            Look::Ask => self.ask(1),
+            Look::AskAll => self.ask(self.members.len()),
             // What has come, its connection's task may not have had the time to read.
             Look::Gone if self.has_unread() => self.liveness.heard(now),
             Look::Gone => self.gone = true,
@@ -103,8 +112,9 @@ impl State {
         !self.gone
     }
 
-    /// Sends a ping where the socket takes it: over another connection than the last time, for one way may be broken.
-    fn ask(&mut self) {
+    /// Sends so many pings where sockets take them: over other connections than the last time, for one way may be broken.
+    fn ask(&mut self, count: usize) {
+        let mut sent = 0;
         for _ in 0..self.members.len() {
             let (channel, wakeup) = self.members.remove(0);
             let Some(open) = channel.upgrade() else { continue };
@@ -115,15 +125,18 @@ impl State {
             }
             self.members.push((channel, Weak::clone(&wakeup)));
             match asked {
-                Ok(true) => return,
+                Ok(true) => sent += 1,
                 // Its task waits for room in the socket, or has to.
                 _ => drop(wakeup.upgrade().map(|wakeup| wakeup.wake())),
+            }
+            if sent == count {
+                return;
             }
         }
     }
 
     fn has_unread(&self) -> bool {
-        self.members.iter().filter_map(|(channel, _)| channel.upgrade()).any(|channel| !channel.is_quiet())
+        self.members.iter().filter_map(|(channel, _)| channel.upgrade()).any(|channel| channel.has_unread())
     }
 }
 

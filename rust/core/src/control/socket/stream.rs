@@ -89,6 +89,11 @@ impl Stream {
         matches!(self.peek(), Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
+    /// Whether bytes wait to be read.
+    pub fn has_unread(&self) -> bool {
+        matches!(self.peek(), Ok(1..))
+    }
+
     fn peek(&self) -> io::Result<usize> {
         uninterrupted(|| self.socket.peek(&mut [0]))
     }

@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::RecvFlags;
 use rustix::process::Pid;
 
@@ -101,8 +101,9 @@ impl CrossMemory {
 
     /// Nothing is ever said on the socket but its end.
     fn look_at_socket(&mut self, work: &Work<'_>) {
-        let answer = rustix::net::recv(&self.socket, &mut [0_u8; 1][..], RecvFlags::DONTWAIT);
-        if !matches!(answer, Err(Errno::AGAIN | Errno::INTR)) {
+        let mut byte = [0_u8; 1];
+        let answer = retry_on_intr(|| rustix::net::recv(&self.socket, &mut byte[..], RecvFlags::DONTWAIT));
+        if !matches!(answer, Err(Errno::AGAIN)) {
             self.closed = true;
             work.endpoint.set_peer_gone();
         }

@@ -8,7 +8,7 @@ use super::device::Core;
 use super::endpoint::Endpoint;
 use super::faults::Verdict;
 use super::kernel_copy::{self, CopyError};
-use super::send_queue::Request;
+use super::send_queue::{Piece, Request};
 use super::socket::Range;
 use super::table::Right;
 use super::transport::{MAX_MESSAGE, Next, Patience, PinSet, Step, Unpinned, Work, rights};
@@ -98,15 +98,13 @@ impl InProcess {
         }
         let (local_right, remote_right) = rights(request.opcode);
         let far_is_anonymous =
-            check(remote, request.rkey, request.remote_address, request.length, remote_right)
-                .map_err(|_| CompletionStatus::RemoteAccess)?;
+            check_remote(remote, request, remote_right).map_err(|_| CompletionStatus::RemoteAccess)?;
         for piece in work.queue.pieces(index, self.offset) {
             let length = piece.length.min(work.budget.bytes);
             if length == 0 {
                 break;
             }
-            let is_anonymous = check(local, piece.lkey, piece.address, piece.length, local_right)
-                .map_err(|_| CompletionStatus::LocalProtection)?;
+            let is_anonymous = self.check_local(local, &piece, request.opcode, local_right)?;
             work.faults.hold();
             let far = request.remote_address + self.offset;
             let (from, to) = match request.opcode {
@@ -125,8 +123,34 @@ impl InProcess {
             work.budget.bytes -= length;
             work.faults.moved(length);
         }
+        self.copy_by_kernel(request.opcode)
+    }
+
+    /// Whether only its owner can take the memory of a local piece away. Lets go of the other regions when the set is full:
+    /// one at a time is enough here.
+    fn check_local(
+        &mut self,
+        pins: &mut PinSet<'_>,
+        piece: &Piece,
+        opcode: Opcode,
+        right: Right,
+    ) -> Result<bool, CompletionStatus> {
+        let checked = match pins.check(piece.lkey, piece.address, piece.length, right) {
+            Err(Unpinned::Full) => {
+                // What waits for the kernel is in regions that are let go now.
+                self.copy_by_kernel(opcode)?;
+                pins.clear();
+                pins.check(piece.lkey, piece.address, piece.length, right)
+            }
+            answer => answer,
+        };
+        checked.map_err(|_| CompletionStatus::LocalProtection)
+    }
+
+    /// Has the kernel copy what waits for it.
+    fn copy_by_kernel(&mut self, opcode: Opcode) -> Result<(), CompletionStatus> {
         // SAFETY: the ranges were checked against their regions, which are pinned until after the call.
-        unsafe { self.for_kernel.copy() }.map_err(|error| status_of(error, request.opcode))
+        unsafe { self.for_kernel.copy() }.map_err(|error| status_of(error, opcode))
     }
 }
 
@@ -167,12 +191,14 @@ fn status_of(error: CopyError, opcode: Opcode) -> CompletionStatus {
     }
 }
 
-/// [`PinSet::check`], letting go of the other regions when the set is full: one at a time is enough here.
-fn check(pins: &mut PinSet<'_>, key: u32, address: u64, length: u64, right: Right) -> Result<bool, Unpinned> {
-    match pins.check(key, address, length, right) {
+/// Whether only its owner can take the remote memory of a request away. Nothing waits for the kernel yet, so the other
+/// regions may go when the set is full.
+fn check_remote(pins: &mut PinSet<'_>, request: &Request, right: Right) -> Result<bool, Unpinned> {
+    let Request { rkey, remote_address, length, .. } = *request;
+    match pins.check(rkey, remote_address, length, right) {
         Err(Unpinned::Full) => {
             pins.clear();
-            pins.check(key, address, length, right)
+            pins.check(rkey, remote_address, length, right)
         }
         answer => answer,
     }

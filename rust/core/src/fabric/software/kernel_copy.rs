@@ -76,9 +76,9 @@ unsafe fn copy_one(mut source: Range, mut target: Range) -> Result<(), CopyError
 pub(super) fn is_readable(address: u64) -> bool {
     let byte = Range::new(address, 1);
     match foreign::read(getpid(), &[byte], &mut [0]) {
-        Ok(_) => true,
+        Ok(1) => true,
         Err(Errno::FAULT) => false,
-        Err(_) => pipe::is_readable(byte),
+        Ok(_) | Err(_) => pipe::is_readable(byte),
     }
 }
 

@@ -90,6 +90,11 @@ impl SameHost {
         };
         work.end = all;
         match step.next {
+            // A child of the peer may hold the socket after its end.
+            Next::Blocked if !self.link.is_alive() => {
+                work.endpoint.set_peer_gone();
+                Step { next: Next::Failed(CompletionStatus::RetryExceeded), ..step }
+            }
             Next::Idle if begin + step.executed < all => Step { next: Next::More, ..step },
             _ => step,
         }

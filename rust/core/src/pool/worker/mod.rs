@@ -155,7 +155,9 @@ impl WorkerState {
 
     /// Begins a part whose list was built outside the lock. Answers the list that its slot had, for reuse.
     pub fn adopt(&mut self, key: LaneKey, task: &'static Task, mut list: RequestList) -> RequestList {
-        let Some(lane) = self.lanes.get(key).filter(|lane| lane.takes_parts() && !list.is_empty()) else {
+        // What told this worker of an early end may have been seen already, and does not come again for this part.
+        let goes_on = !list.is_empty() && !task.ends_early();
+        let Some(lane) = self.lanes.get(key).filter(|lane| lane.takes_parts() && goes_on) else {
             self.refuse(task, &mut list);
             return list;
         };
@@ -168,7 +170,7 @@ impl WorkerState {
         spare
     }
 
-    /// Ends a part that is not begun, because its lane is down or because it has nothing to move.
+    /// Ends a part that is not begun, because its lane is down, its transfer has failed elsewhere, or it has nothing to move.
     #[cold]
     fn refuse(&self, task: &Task, list: &mut RequestList) {
         if !list.is_empty() {

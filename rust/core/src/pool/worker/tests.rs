@@ -245,6 +245,28 @@ fn parts_on_other_lanes_end_with_the_first_that_fails() {
     assert!(bench.state.close_lane(first, Verdict::Cancelled, "test"));
 }
 
+/// A part is still in a queue when another one fails: it ends when it is taken out, although the worker has looked at what
+/// ends early before.
+#[test]
+fn a_part_taken_out_of_a_queue_after_another_has_failed_ends_at_once() {
+    let mut bench = Bench::new();
+    let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: true };
+    let other = bench.state.add_lane(bench.nic.pair(CAPS).0, setup).unwrap();
+    bench.state.break_lane(other, "test");
+    let task = Task::lasting();
+    task.start(2, TimeLimit::NEVER);
+    bench.begin_part(task);
+    let waiting = bench.begin();
+    bench.step(10);
+    bench.complete(0, CompletionStatus::RemoteAccess);
+    bench.step(10);
+    assert!(!task.is_ended(), "one part is still in a queue");
+    let mut list = RequestList::default();
+    fill(&mut list, 4096);
+    bench.state.adopt(other, task, list);
+    assert_eq!((task.is_ended(), task.verdict(), waiting.is_ended()), (true, Verdict::Failed, false));
+}
+
 #[test]
 fn memory_is_taken_back_from_transfers_that_do_not_end() {
     let mut bench = Bench::new();

@@ -138,11 +138,14 @@ impl Server {
     }
 
     fn step(&mut self, core: &Core, budget: &mut u64) -> Result<(), Stop> {
+        if self.draining.is_some_and(|until| Instant::now() >= until) {
+            return self.end_drain(core);
+        }
         if self.outgoing.is_some() {
             return self.send(core, budget);
         }
-        if let Some(until) = self.draining {
-            return self.drain(core, until);
+        if self.draining.is_some() {
+            return self.drain(core, budget);
         }
         match self.endpoint.counterpart(&self.sender) {
             Counterpart::Ready => {}
@@ -263,19 +266,25 @@ impl Server {
         }
     }
 
-    fn drain(&self, core: &Core, until: Instant) -> Result<(), Stop> {
-        let ended = || {
-            core.queue_pair_fatal(&self.endpoint);
-            Err(Stop(Wish::Close))
-        };
-        if Instant::now() >= until {
-            return ended();
+    /// Throws away what the peer sends, until it has closed.
+    fn drain(&self, core: &Core, budget: &mut u64) -> Result<(), Stop> {
+        if *budget == 0 {
+            return Err(Stop(Wish::Again));
         }
         let mut scratch = [0_u8; SCRATCH];
         match retry_on_intr(|| rustix::net::recv(&self.socket, &mut scratch[..], RecvFlags::DONTWAIT)) {
-            Ok((received, _)) if received > 0 => Ok(()),
+            Ok((received, _)) if received > 0 => {
+                *budget = budget.saturating_sub(received as u64);
+                Ok(())
+            }
             Err(Errno::AGAIN) => Err(Stop(Wish::Read)),
-            _ => ended(),
+            _ => self.end_drain(core),
         }
+    }
+
+    /// The peer has closed, or had its time to.
+    fn end_drain(&self, core: &Core) -> Result<(), Stop> {
+        core.queue_pair_fatal(&self.endpoint);
+        Err(Stop(Wish::Close))
     }
 }

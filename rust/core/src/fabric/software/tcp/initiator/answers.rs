@@ -106,6 +106,8 @@ impl Initiator {
             self.done = sequence.min(self.limit());
             self.incoming = None;
             self.fail(sequence, status);
+            // Nothing comes after it.
+            self.closed = true;
         })
     }
 
