@@ -291,7 +291,7 @@ int flagcxP2pEngineWriteVectorSync(FlagcxP2pConn *conn, const std::vector<Flagcx
 // Whether a transfer has ended; asking helps it along. The first true releases the id. True as well for id 0, an id that
 // was never given out or was released, and a NULL connection.
 // A transfer that failed or timed out reads false for FLAGCX_P2P_FAILED_HOLD_MS (35 s) from the first call that meets its
-// failure, unless flagcx_p2p_ext.h is asked how it ended, so that a caller who takes true for success runs into its own
+// failure, unless flagcx_p2p_ext.h is asked how it ended, so that a caller that takes true for success runs into its own
 // limit. After that it reads true, and the calling thread's next notification on this connection is refused, once.
 // One that was cancelled reads true.
 bool flagcxP2pEngineXferStatus(FlagcxP2pConn *conn, uint64_t transferId);

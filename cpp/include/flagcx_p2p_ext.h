@@ -80,7 +80,8 @@ int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2
  * at their deadline). 0: it has, see `out` (which may be NULL); 1: still pending. */
 int flagcxP2pEngineXferWait(FlagcxP2pConn *conn, uint64_t transferId, int timeoutMs, FlagcxP2pXferResult *out);
 
-/* Ends a transfer early. 0: it has ended, as CANCELLED unless it was done before, and nothing touches its memory. */
+/* Ends a transfer early. 0: it has ended, as CANCELLED unless it was over before, and nothing touches its memory. One that
+ * had failed is not held any longer: flagcxP2pEngineXferStatus reads true. */
 int flagcxP2pEngineXferCancel(FlagcxP2pConn *conn, uint64_t transferId);
 
 /* Asks about `count` transfers in one pass: writes a FlagcxP2pXferState for each to `states`, and how many are not
@@ -101,7 +102,8 @@ int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, s
 #define FLAGCX_P2P_WOULD_BLOCK 1
 
 /* flagcxP2pEngineReadVector and flagcxP2pEngineWriteVector that never wait. `count` of at least 1 pieces: region,
- * local address, bytes, and the peer's range of each. As there, a piece may have 4 GiB and more. */
+ * local address, bytes, and the peer's range of each. As there, a piece may have 4 GiB and more. Of a list that mixes GPU
+ * memory and host memory, between two ends of one process, the pieces of host memory are moved before the call returns. */
 int flagcxP2pEngineTryReadVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
                                  const size_t *sizes, const struct FlagcxP2pRdmaDesc *descs, size_t count,
                                  uint64_t *transferId);

@@ -195,21 +195,51 @@ fn in_process_the_request_fails_and_nobody_dies() {
     in_process();
 }
 
-/// Where a filter of system calls denies `process_vm_writev`, as some containers do: through a pipe.
-#[test]
-fn in_process_it_fails_where_process_vm_is_denied() {
+/// Runs the test `name` in a process of its own, in which the kernel refuses these calls.
+fn where_denied(name: &str, calls: [libc::c_long; 2], test: impl FnOnce()) {
     const ROLE: &str = "FLAGCX_P2P_TEST_DENIED";
     if std::env::var(ROLE).is_err() {
         let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "in_process_it_fails_where_process_vm_is_denied", "--nocapture"])
+            .args(["--exact", name, "--nocapture"])
             .env(ROLE, "1")
             .status()
             .unwrap();
         assert!(status.success());
         return;
     }
-    vanishing_peer::deny_process_vm();
-    in_process();
+    vanishing_peer::deny(calls);
+    test();
+}
+
+/// Where a filter of system calls denies the copies, as some containers do: through a pipe.
+#[test]
+fn in_process_it_fails_where_process_vm_is_denied() {
+    let calls = [libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
+    where_denied("in_process_it_fails_where_process_vm_is_denied", calls, in_process);
+}
+
+/// READs take one path and WRITEs the other, on one lane.
+fn mixed(path: &'static str) -> impl FnOnce() {
+    move || {
+        // The peer has the same filter, from the process that starts it.
+        let mut rig = Rig::new(support::engine(&settings("auto")), Peer::start("auto"));
+        let paths = rig.here.info().paths;
+        assert_eq!(format!("{} {}", paths.read, paths.write), path);
+        cases(can_vanish).filter(|case| case.length < MOST).for_each(|case| rig.run(case));
+        rig.far.expect_alive();
+    }
+}
+
+#[test]
+fn where_writes_take_tcp_the_request_fails_and_nobody_dies() {
+    let calls = [libc::SYS_process_vm_writev; 2];
+    where_denied("where_writes_take_tcp_the_request_fails_and_nobody_dies", calls, mixed("cross-memory tcp"));
+}
+
+#[test]
+fn where_reads_take_tcp_the_request_fails_and_nobody_dies() {
+    let calls = [libc::SYS_process_vm_readv; 2];
+    where_denied("where_reads_take_tcp_the_request_fails_and_nobody_dies", calls, mixed("tcp cross-memory"));
 }
 
 /// Many pieces, of which one cannot be read: the failure names it, wherever in a frame or a segment it lies.

@@ -283,7 +283,9 @@ fn start(
         };
         // SAFETY: the local end is inside a region that is held until the transfer ends, whose owner promised that it
         // stays mapped; the remote end is inside memory that was opened until then, or inside a region that an engine
-        // of this process has registered, whose owner promised the same. The kinds are what the runtime says of them.
+        // of this process had registered when the transfer was submitted, whose owner promised that it stays allocated
+        // until transfers that its peers have started have ended: deregistering does not wait for these copies. The
+        // kinds are what the runtime says of them.
         unsafe { stream.copies().copy(to.0, from.0, piece.iov.length, direction) }
             .map_err(|error| refuse(piece.index, &error))?;
         *started += 1;

@@ -1,4 +1,4 @@
-//! Who carries a transfer: the lanes, or the GPU's runtime. Every entry point decides here.
+//! The route of a transfer: the lanes, or the GPU's runtime. Every entry point decides here.
 //!
 //! The runtime copies what lies in GPU memory at either end if both ends are in one process, or if the caller brings what
 //! the peer, on the same host, tells of its GPU memory. The lanes carry the rest: host memory, and GPU memory that a NIC

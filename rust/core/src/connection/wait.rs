@@ -88,7 +88,7 @@ impl Connection {
         Look::Other
     }
 
-    /// The status of a transfer that has not ended well, or that somebody else has released.
+    /// The status of a transfer that has not ended well, or that another thread has released.
     #[cold]
     fn other_status(&self, id: TransferId) -> Status {
         if id == TransferId::COMPLETE {

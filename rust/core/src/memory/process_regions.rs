@@ -25,7 +25,7 @@ type Regions = BTreeMap<(u32, u64, u64), (u64, RegionInProcess)>;
 
 static REGIONS: Mutex<Regions> = Mutex::new(BTreeMap::new());
 
-/// Regions of GPU memory in `REGIONS`. Written under its lock, read without: Relaxed, for who registers memory and then
+/// Regions of GPU memory in `REGIONS`. Written under its lock, read without: Relaxed, a program that registers memory and then
 /// starts a transfer on another thread has told that thread by other means.
 static GPU_REGIONS: AtomicUsize = AtomicUsize::new(0);
 
@@ -40,7 +40,12 @@ pub fn region_in_process(rkey: u32, address: u64, length: u64) -> Option<RegionI
     let regions = lock();
     let before = regions.range((rkey, 0, 0)..=(rkey, address, u64::MAX)).rev();
     let mut found = before.filter(|((_, start, _), (size, _))| holds(*start, *size, address, length));
-    found.next().map(|(_, (_, region))| *region)
+    let (_, (_, nearest)) = found.next()?;
+    // The key of GPU memory is 0 for all engines of the process: one that does not want it changed is enough.
+    Some(RegionInProcess {
+        read_only: nearest.read_only || found.any(|(_, (_, region))| region.read_only),
+        ..*nearest
+    })
 }
 
 pub(super) fn add(region: &Region) {

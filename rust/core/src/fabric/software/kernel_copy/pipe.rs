@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::super::socket::Range;
 use super::{CopyError, behind};
 
-/// Copies a range through a pipe, which is made for it: who fails for want of `process_vm_writev` is not in a hurry.
+/// Copies a range through a pipe, which is made for it: where `process_vm_writev` is denied, this is not the cost that matters.
 ///
 /// # Safety
 /// As [`super::copy`].
