@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conformance::initiator::{reads, request};
-use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps};
+use conformance::{Initiator, LocalPeer, Rig, Window, caps};
 use flagcx_p2p::fabric::{Access, Backing, PathKind, SoftwareOptions, WorkRequest, software};
 
 /// How long each copy takes.
