@@ -36,9 +36,12 @@ foreach(_name IN LISTS _long)
   set_tests_properties(cargo.${_name} PROPERTIES COST 100)
 endforeach()
 
-# The chaos suite with all of its faults, and the decoders with more inputs.
+# The chaos suite with all of its faults, a million failed transfers, and the decoders with more inputs.
 add_test(NAME proof.chaos COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.chaos_sources)
 set_tests_properties(proof.chaos PROPERTIES LABELS proof TIMEOUT 1200 PROCESSORS 2 FIXTURES_REQUIRED cargo
+  ENVIRONMENT FLAGCX_P2P_TEST_SHARE=1)
+add_test(NAME proof.failed_hold COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.failed_hold)
+set_tests_properties(proof.failed_hold PROPERTIES LABELS proof TIMEOUT 300 FIXTURES_REQUIRED cargo
   ENVIRONMENT FLAGCX_P2P_TEST_SHARE=1)
 add_test(NAME proof.fuzz COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.corpus_mutation)
 set_tests_properties(proof.fuzz PROPERTIES LABELS proof TIMEOUT 600 FIXTURES_REQUIRED cargo

@@ -4,7 +4,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a panic is how a test fails"
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is how it tells"
 )]
 
 mod support;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::fabric::Opcode;
 use flagcx_p2p::notify::{LargeMessage, Message, NotifyError};
-use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
+use flagcx_p2p::transfer::{Iov, Outcome, Status, SubmitError, TransferId};
 use support::{Pair, connect, has_faults, outcome, pattern};
 
 const HOLD: Duration = Duration::from_millis(300);
@@ -246,4 +247,49 @@ fn a_failed_transfer_that_is_cancelled_is_not_held() {
         assert!(notify(&pair.here).is_ok(), "{asked_before}");
         assert!(matches!(pair.here.status(id), Status::Ended(Outcome::Failed(_))), "{asked_before}");
     }
+}
+
+/// The limit of the engine, for real. Takes a while, so `./x proofs` runs it.
+#[test]
+fn a_connection_with_a_million_failures_within_their_hold_starts_no_others() {
+    const LIMIT: usize = 1 << 20;
+    if support::share_or(2, 2) < 2 {
+        println!("not run: a million failures take a while: ./x proofs");
+        return;
+    }
+    if !has_faults() {
+        return;
+    }
+    let settings = [
+        ("FLAGCX_P2P_FAILED_HOLD_MS", "60000"),
+        ("FLAGCX_P2P_XFER_TIMEOUT_MS", "100"),
+        ("FLAGCX_P2P_FAULTS", "delay=us:10000000"),
+    ];
+    let pair = Pair::with(1 << 16, &settings);
+    let iov = [pair.iov(0, 0, 64)];
+    let mut asked = Vec::with_capacity(LIMIT);
+    while asked.len() < LIMIT {
+        let ids: Vec<_> = (0..(LIMIT - asked.len()).min(1 << 17))
+            .map(|_| pair.here.submit(Opcode::Write, iov.as_slice()).unwrap())
+            .collect();
+        for id in &ids {
+            assert!(!pair.here.has_ended(*id));
+        }
+        // The first question that meets the failure begins the hold.
+        std::thread::sleep(Duration::from_millis(300));
+        for id in &ids {
+            assert!(!pair.here.has_ended(*id));
+        }
+        asked.extend(ids);
+    }
+    let refused = pair.here.submit(Opcode::Write, iov.as_slice());
+    assert!(matches!(refused, Err(SubmitError::TooManyFailures { .. })), "{refused:?}");
+    let refused = pair.here.try_submit(Opcode::Write, iov.as_slice());
+    assert!(matches!(refused, Err(SubmitError::TooManyFailures { .. })), "{refused:?}");
+    let (other, _there) = connect(&pair.client, &pair.server);
+    assert!(other.submit(Opcode::Write, iov.as_slice()).is_ok(), "another connection");
+    // An outcome that is told makes room.
+    assert_eq!(pair.here.status(asked[0]), Status::Ended(Outcome::TimedOut));
+    assert!(pair.here.submit(Opcode::Write, iov.as_slice()).is_ok());
+    assert!(asked.iter().skip(1).all(|id| !pair.here.has_ended(*id)), "none is dropped");
 }
