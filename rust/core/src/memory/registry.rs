@@ -190,9 +190,10 @@ impl Registry {
         // A dma-buf or a device lies behind what a NIC can read and the CPU cannot.
         let of_host = kind == MemoryKind::Host && dma_buf.is_none();
         let look = if of_host { HostLook::at(address, length) } else { HostLook::default() };
-        if let Some(inaccessible) = look.inaccessible
-            && (software || declared == MemoryKind::Host)
-        {
+        // A NIC may know better what only it can access. Not of memory for reading only: there the kernel pins pages of
+        // the process whatever their protection says (FOLL_FORCE), and refuses none.
+        let nic_decides = !software && declared != MemoryKind::Host && access.local_write;
+        if let Some(inaccessible) = look.inaccessible.filter(|_| !nic_decides) {
             return Err(inaccessible.into());
         }
         let access = if look.read_only { access.for_reading() } else { access };
