@@ -122,7 +122,7 @@ fn a_call_that_nothing_replaces_is_named_in_the_refusal() {
     }
 }
 
-/// Whoever forces the path wants no other one.
+/// A forced path is not replaced by another one.
 #[test]
 fn a_forced_path_that_is_denied_one_direction_is_refused() {
     for call in [READ, WRITE] {

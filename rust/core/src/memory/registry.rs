@@ -390,7 +390,7 @@ mod tests {
         assert!(registry.snapshot().by_id(second).is_some());
     }
 
-    /// One id for one range: whoever asks again must want the rights that it has.
+    /// One id for one range: a second registration must ask for the rights that it has.
     #[test]
     fn the_same_range_with_other_rights_is_refused() {
         let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);

@@ -119,7 +119,7 @@ impl<'a> Sides<'a> {
         if region.kind == MemoryKind::Device && !self.scope.carries_gpu {
             return Err(local_error(iov, index, LOCAL_GPU));
         }
-        // One that is only read is looked up by each transfer: whoever finds the recent one does not ask what it is for.
+        // One that is only read is looked up by each transfer: the short way that finds the recent one does not ask what it is for.
         if region.access.local_write
             && let Some(recent) = self.recent.as_deref_mut()
         {

@@ -113,8 +113,8 @@ impl InProcess {
             };
             if far_is_anonymous && is_anonymous {
                 // SAFETY: both ranges were checked against their regions. Both are pinned until after the copy, so neither
-                // registration ends before, and whoever registered them promised that they stay mapped until then.
-                // Nobody else can take them away: they are anonymous.
+                // registration ends before, and their owners promised that they stay mapped until then.
+                // No other process can take them away: they are anonymous.
                 unsafe { copy::copy(from, to, length) };
             } else {
                 self.for_kernel.push(from, to, length);

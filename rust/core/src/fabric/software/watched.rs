@@ -31,7 +31,7 @@ impl WatchedSocket {
         Ok(Self { stream, completions, qpn, carries_bytes: AtomicBool::new(carries_bytes) })
     }
 
-    /// From now on bytes travel on it. Its news up to now need not be heard of again: whoever calls looks at it.
+    /// From now on bytes travel on it. Its news up to now may not be reported again: the caller looks at the socket.
     pub(super) fn carry_bytes(&self) -> io::Result<()> {
         if self.carries_bytes.swap(true, Ordering::Relaxed) {
             return Ok(());
