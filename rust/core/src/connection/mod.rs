@@ -6,6 +6,7 @@ mod device_events;
 mod device_path;
 mod lanes;
 mod metrics;
+mod notifications;
 mod presence;
 mod recovery;
 mod regions;
@@ -33,7 +34,7 @@ use crate::control::{Channel, ChannelFrame, ConnectedHost, LaneSetup as _, PeerC
 use crate::events::{EventLoop, Task, Wakeup};
 use crate::fabric::{FabricError, PathKind, PathOptions, Paths, QueuePair};
 use crate::memory::{Cursor, RemoteRegions};
-use crate::notify::{LargeMessage, Message, NotifyError, Sender};
+use crate::notify::Sender;
 use crate::observe;
 use crate::pool::{LaneHealth, LaneWatcher, PoolError, SlicePolicy, Verdict};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
@@ -153,9 +154,6 @@ const CLOSED: u32 = 1;
 
 /// [`Connection::gate`]: as many of its failed transfers are within their hold as an engine keeps.
 const FAILURES_HELD: u32 = 2;
-
-/// How long a notification may wait for a peer that does not read.
-const NOTIFY_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a queue pair may take to flush before it is destroyed instead.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
@@ -318,34 +316,6 @@ impl Connection {
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.gate.load(Ordering::Relaxed) & CLOSED != 0
-    }
-
-    /// Sends a notification; answers the bytes handed over. It arrives after the data of transfers that had ended.
-    ///
-    /// Refused once for each failed transfer that [`Connection::has_ended`] told the calling thread to have ended.
-    pub fn send_notification(&self, message: &Message) -> Result<usize, NotifyError> {
-        let sent = self.sender()?.send(message, Instant::now() + NOTIFY_LIMIT)?;
-        self.notified.fetch_add(1, Ordering::Relaxed);
-        Ok(sent)
-    }
-
-    /// Sends a notification of any size up to what the peer takes. Only towards a peer that runs this engine. Refused as
-    /// [`Connection::send_notification`] is.
-    pub fn send_large_notification(&self, message: &LargeMessage) -> Result<usize, NotifyError> {
-        let sent = self.sender()?.send_large(message, Instant::now() + NOTIFY_LIMIT)?;
-        self.notified.fetch_add(1, Ordering::Relaxed);
-        Ok(sent)
-    }
-
-    fn sender(&self) -> Result<&Sender, NotifyError> {
-        if let Some((id, outcome)) = self.context.transfers.take_refusal(self.number, submit::thread_hint()) {
-            return Err(NotifyError::TransferFailed {
-                id: id.0,
-                peer: self.peer.control.to_string(),
-                end: outcome.to_string(),
-            });
-        }
-        self.notify.as_ref().filter(|_| !self.is_closed()).ok_or(NotifyError::NoChannel)
     }
 
     /// Its handle is gone: forgets what [`Connection::has_ended`] told through it.
