@@ -109,7 +109,12 @@ impl Drop for RegisteredBuffer {
         // Also when the engine was closed before, and deregistered it then.
         let owned = self.engine.deregister(self.region.id);
         if !owned || self.region.in_use() || self.region.memory().revoke(Instant::now()).is_err() {
-            tracing::warn!("{} bytes stay mapped: something still uses them", self.length);
+            // Ending the registration has told what.
+            tracing::info!(
+                region = self.region.id.0,
+                "{} bytes stay mapped: something still uses them",
+                self.length
+            );
             return;
         }
         // SAFETY: mapped in `allocate` with this length, deregistered above, and no reference into it exists.

@@ -456,6 +456,18 @@ pub enum FabricError {
         /// More, empty or starting with `: `.
         detail: String,
     },
+    /// Accesses to memory go on after its registration has ended, and did not end in time.
+    #[error(
+        "memory {address:#x}+{length} is still in use by {holders}: it must stay mapped and not be used for anything else"
+    )]
+    StillInUse {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// This process, or other ones with their pids and whether they are stopped.
+        holders: String,
+    },
     /// The library is not there or lacks a symbol.
     #[error("cannot load {library}: {reason}")]
     Library {

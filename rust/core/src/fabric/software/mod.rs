@@ -50,6 +50,7 @@ mod kernel_copy;
 mod link;
 mod links;
 mod mapping;
+mod pins;
 mod probe;
 mod queue_pair;
 mod region;

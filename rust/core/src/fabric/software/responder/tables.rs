@@ -15,7 +15,7 @@ use crate::fabric::software::device::Core;
 use crate::fabric::software::hello::SocketName;
 use crate::fabric::software::identity::random;
 use crate::fabric::software::link::{LinkReply, LinkRequest, REQUEST_SIZE};
-use crate::fabric::software::region::PeerPins;
+use crate::fabric::software::pins::PeerPins;
 use crate::fabric::software::socket::peer_pid;
 use crate::fabric::software::tcp::server::Wish;
 use crate::process::PeerProcess;
