@@ -53,7 +53,7 @@ fn a_drain_is_bounded_and_leaves_nothing() {
         server.signal(signal);
         assert_eq!(server.ended().code(), Some(0), "{signal}");
         assert!(signalled.elapsed() < Duration::from_secs(10), "{signal}: {:?}", signalled.elapsed());
-        finish(put).failed(1, "put in to");
+        finish(put).failed(1, "the server is ending");
         assert!(server.names().is_empty(), "{signal}: {:?}", server.names());
     }
 }

@@ -106,11 +106,11 @@ impl Session<'_> {
         let limit = self.server.idle_limit;
         let deadline = Instant::now() + limit;
         loop {
-            if let Some(frame) = self.control.receive_by(deadline.min(Instant::now() + GLANCE))? {
-                return Ok(frame);
-            }
             if self.server.places.phase() > phase {
                 return Err(ControlError::Ending);
+            }
+            if let Some(frame) = self.control.receive_by(deadline.min(Instant::now() + GLANCE))? {
+                return Ok(frame);
             }
             if Instant::now() >= deadline {
                 return Err(ControlError::Idle(limit));
