@@ -73,7 +73,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
         .map_err(|error| CliError::other(error.to_string()))
         .doing(|| "handle signals".into())?;
     output::line(&format!("{READY}{bound} serves {}", options.directory.display()));
-    // Without this line nobody learns the port.
+    // Without this line the port stays unknown.
     output::check()?;
     if options.until_stdin_closes {
         thread::Builder::new()

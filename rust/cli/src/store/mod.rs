@@ -101,7 +101,7 @@ impl Directory {
 
     /// Removes temporary files of processes that were killed. Those of living ones are locked, and stay.
     pub(crate) fn remove_stale(&self) {
-        // What cannot be listed or removed is in nobody's way.
+        // What cannot be listed or removed stays.
         let Ok(entries) = rustix::fs::Dir::read_from(&*self.fd) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
