@@ -46,7 +46,7 @@ impl Window {
         let bytes = vec![fill; length].into_boxed_slice();
         let address = bytes.as_ptr() as u64;
         let length = length as u64;
-        let range = MemoryRange { address, length, access, dma_buf: None, cpu_address: None, backing };
+        let range = MemoryRange { address, length, access, dma_buf: None, cpu_address: None, backing, announced: true };
         Self { region: device.register(&range).unwrap(), bytes }
     }
 

@@ -363,7 +363,7 @@ fn check(
     let refuse = |status| {
         move |problem| match problem {
             Unpinned::Full => Refused::BatchFull,
-            Unpinned::Violation => Refused::Failed(status),
+            Unpinned::Violation(_) => Refused::Failed(status),
         }
     };
     let (local_right, remote_right) = rights(request.opcode);

@@ -47,6 +47,7 @@ mod identity;
 mod in_process;
 mod keepalive;
 mod kernel_copy;
+mod keys;
 mod link;
 mod links;
 mod mapping;

@@ -1,6 +1,5 @@
 //! Registered memory: the device's region table as its owner sees it.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -9,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::identity::random;
+use super::keys::Keys;
 use super::mapping::SharedArray;
 use super::probe;
-use super::table::{REGION_SLOTS, RegionEntry, RegionView, key_of};
+use super::table::{REGION_SLOTS, RegionEntry, RegionView, slot_of};
+use crate::auth::random;
 use crate::fabric::{Backing, FabricError, MemoryRange, MemoryRegion};
 use crate::sync::{Mutex, lock};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -24,14 +24,17 @@ const DROP_PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct RegionTable {
     device: String,
+    /// All of them, for this process alone.
     entries: SharedArray<RegionEntry>,
-    /// `None` where it cannot be shared.
+    /// Those that peers are told of, for the processes that copy in and out by themselves.
+    shared: SharedArray<RegionEntry>,
+    /// Descriptor of `shared`; `None` where it cannot be shared.
     file: Option<OwnedFd>,
     /// Pins of this process's own threads: in-process copies, local buffers, the TCP responder.
     own_pins: SharedArray<AtomicU32>,
     /// Pins of the processes that copy in and out by themselves.
     peers: Mutex<Vec<Arc<PeerPins>>>,
-    slots: Mutex<Slots>,
+    keys: Mutex<Keys>,
 }
 
 /// The pins that one peer process holds on our regions.
@@ -45,32 +48,17 @@ pub(super) struct PeerPins {
     void: AtomicBool,
 }
 
-/// Slots are used once each before any is used again, and then in the order in which they became free, so that a
-/// key comes back as late as 32 bits allow.
-#[derive(Debug)]
-struct Slots {
-    /// The first key: random, so that those of a former process at the same address are void.
-    first_slot: usize,
-    first_generation: u32,
-    fresh: usize,
-    free: VecDeque<(usize, u32)>,
-}
-
 impl RegionTable {
     pub(super) fn new(device: &str) -> io::Result<Self> {
-        let (entries, file) = SharedArray::published_if_allowed("flagcx-p2p-regions", REGION_SLOTS)?;
+        let (shared, file) = SharedArray::published_if_allowed("flagcx-p2p-regions", REGION_SLOTS)?;
         Ok(Self {
             device: device.to_owned(),
-            entries,
+            entries: SharedArray::private(REGION_SLOTS)?,
+            shared,
             file,
             own_pins: SharedArray::private(REGION_SLOTS)?,
             peers: Mutex::new(Vec::new()),
-            slots: Mutex::new(Slots {
-                first_slot: u16::from_ne_bytes(random()).into(),
-                first_generation: u32::from_ne_bytes(random()) >> 1,
-                fresh: 0,
-                free: VecDeque::new(),
-            }),
+            keys: Mutex::new(Keys::new()),
         })
     }
 
@@ -118,15 +106,29 @@ impl RegionTable {
         {
             return refuse(errno, "the range must be mapped from end to end");
         }
-        let Some((slot, generation)) = lock(&self.slots).take() else {
+        let random = match random() {
+            Ok(bytes) => u64::from_ne_bytes(bytes),
+            Err(error) => return refuse(Errno::IO, &format!("its key would not be safe: {error}")),
+        };
+        let Some(key) = lock(&self.keys).acquire(random) else {
             return refuse(Errno::NOMEM, "the device's region table is full");
         };
-        let key = key_of(slot, generation);
+        let slot = slot_of(key);
         if let Some(entry) = self.entries.get(slot) {
-            entry.publish(key, range.address, range.length, range.access, range.backing);
+            entry.publish(key, range);
+        }
+        if let Some(entry) = self.shared.get(slot).filter(|_| range.announced) {
+            entry.publish(key, range);
         }
         let state = Mutex::new(State::Live);
-        Ok(Arc::new(Region { table: Arc::clone(self), slot, generation, key, range: *range, state }))
+        Ok(Arc::new(Region { table: Arc::clone(self), slot, key, range: *range, state }))
+    }
+
+    /// Takes the key of `slot` away: pins made from now on fail.
+    fn revoke(&self, slot: usize) {
+        for entry in [self.entries.get(slot), self.shared.get(slot)].into_iter().flatten() {
+            entry.revoke();
+        }
     }
 
     /// Who holds a pin on `slot` now, in words.
@@ -147,22 +149,11 @@ impl RegionTable {
     }
 }
 
-impl Slots {
-    fn take(&mut self) -> Option<(usize, u32)> {
-        if self.fresh < REGION_SLOTS {
-            self.fresh += 1;
-            return Some(((self.first_slot + self.fresh - 1) % REGION_SLOTS, self.first_generation));
-        }
-        self.free.pop_front()
-    }
-}
-
 /// One registered range.
 #[derive(Debug)]
 pub(super) struct Region {
     table: Arc<RegionTable>,
     slot: usize,
-    generation: u32,
     key: u32,
     range: MemoryRange,
     state: Mutex<State>,
@@ -189,15 +180,13 @@ impl MemoryRegion for Region {
     fn revoke(&self, deadline: Instant) -> Result<(), FabricError> {
         let mut state = lock(&self.state);
         if *state == State::Live {
-            if let Some(entry) = self.table.entries.get(self.slot) {
-                entry.revoke();
-            }
+            self.table.revoke(self.slot);
             *state = State::Revoked;
         }
         let mut pause = Duration::from_micros(20);
         while *state == State::Revoked {
             let Some(holders) = self.table.holders(self.slot) else {
-                lock(&self.table.slots).free.push_back((self.slot, self.generation.wrapping_add(1)));
+                lock(&self.table.keys).release(self.key);
                 *state = State::Ended;
                 break;
             };
@@ -236,6 +225,7 @@ mod tests {
             dma_buf: None,
             cpu_address: None,
             backing: Backing::Unknown,
+            announced: true,
         }
     }
 
@@ -260,12 +250,29 @@ mod tests {
         let region = table.register(&range(&buffer)).unwrap();
         let (pins, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
         let peer = table.add_peer(4711, file.as_fd()).unwrap();
-        let pin = RegionView { entries: &table.entries, pins: &pins }.pin(region.rkey()).unwrap();
+        let pin = RegionView { entries: &table.shared, pins: &pins }.pin(region.rkey()).unwrap();
         let error = region.revoke(Instant::now()).unwrap_err().to_string();
         assert!(error.contains("process 4711"), "{error}");
         table.remove_peer(&peer);
         region.revoke(Instant::now()).unwrap();
         drop(pin);
+    }
+
+    #[test]
+    fn only_announced_regions_are_in_the_shared_table() {
+        let table = Arc::new(RegionTable::new("sw0").unwrap());
+        let buffer = vec![0_u8; 128];
+        let announced = table.register(&range(&buffer)).unwrap();
+        let hidden = table.register(&MemoryRange { announced: false, ..range(&buffer) }).unwrap();
+        let Some(file) = table.file() else { return };
+        let seen = SharedArray::<RegionEntry>::open(file, REGION_SLOTS).unwrap();
+        let pins = SharedArray::private(REGION_SLOTS).unwrap();
+        let peers = RegionView { entries: &seen, pins: &pins };
+        assert!(peers.pin(announced.rkey()).is_ok());
+        assert!(peers.pin(hidden.rkey()).is_err());
+        assert!(table.view().pin(hidden.rkey()).is_ok_and(|pin| !pin.is_announced()));
+        announced.revoke(Instant::now()).unwrap();
+        assert!(peers.pin(announced.rkey()).is_err() && table.view().pin(announced.rkey()).is_err());
     }
 
     #[test]

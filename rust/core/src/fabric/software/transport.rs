@@ -97,14 +97,14 @@ pub(super) struct PinSet<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unpinned {
     /// The key or the range does not fit.
-    Violation,
+    Violation(Violation),
     /// The batch uses as many regions as the set holds: carry it out first.
     Full,
 }
 
 impl From<Violation> for Unpinned {
-    fn from(_: Violation) -> Self {
-        Self::Violation
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
     }
 }
 
@@ -146,7 +146,7 @@ impl<'a> PinSet<'a> {
                 None => self.insert(self.view.pin(key)?)?,
             };
         }
-        self.pins.get(self.last).and_then(Option::as_ref).ok_or(Unpinned::Violation)
+        self.pins.get(self.last).and_then(Option::as_ref).ok_or(Unpinned::Violation(Violation::UnknownKey))
     }
 
     fn insert(&mut self, pinned: Pinned<'a>) -> Result<usize, Unpinned> {
