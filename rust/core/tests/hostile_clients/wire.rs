@@ -129,7 +129,7 @@ const ANSWER_SIZE: usize = PROOF_SIZE + 24 + IDENTITY_SIZE + 64;
 const IDENTITY_SIZE: usize = 64;
 
 /// Version of the data hello.
-const DATA_VERSION: u8 = 3;
+pub const DATA_VERSION: u8 = 4;
 
 /// The first message on a data socket, of either side.
 pub fn greeting(keyed: bool, nonce: [u8; 16]) -> Vec<u8> {
@@ -215,20 +215,40 @@ impl Client {
 
     /// A data socket of a lane, welcomed by the victim.
     pub fn data(&self, lane: usize) -> io::Result<TcpStream> {
-        let (qpn, target) = &self.lanes[lane];
-        let mut stream = connect(target.lid as u16)?;
-        stream.write_all(&greeting(false, [0; 16]))?;
-        read_array::<GREETING_SIZE>(&mut stream)?;
-        let sender = encode_address(&address(*qpn, self.device));
-        let target = [&target.qpn.to_le_bytes()[..], &[0; 4]].concat();
-        let offer = [&[0; PROOF_SIZE][..], &sender, &target, &identity()].concat();
-        stream.write_all(&offer)?;
-        let answer = read_array::<ANSWER_SIZE>(&mut stream)?;
-        match answer[PROOF_SIZE] {
+        let (stream, answer) = self.hello(lane, None)?;
+        match answer.reception {
             0 => Ok(stream),
             other => Err(io::Error::other(format!("the data listener's reception is {other}"))),
         }
     }
+
+    /// A data socket of a lane, to the victim's queue pair of that lane or of this number, and what is said to it.
+    pub fn hello(&self, lane: usize, target: Option<u32>) -> io::Result<(TcpStream, DataAnswer)> {
+        let (qpn, counterpart) = &self.lanes[lane];
+        let mut stream = connect(counterpart.lid as u16)?;
+        stream.write_all(&greeting(false, [0; 16]))?;
+        read_array::<GREETING_SIZE>(&mut stream)?;
+        let sender = encode_address(&address(*qpn, self.device));
+        let target = [&target.unwrap_or(counterpart.qpn).to_le_bytes()[..], &[0; 4]].concat();
+        let offer = [&[0; PROOF_SIZE][..], &sender, &target, &identity()].concat();
+        stream.write_all(&offer)?;
+        let answer = read_array::<ANSWER_SIZE>(&mut stream)?;
+        let body = answer[PROOF_SIZE..].to_vec();
+        let name = body[24 + IDENTITY_SIZE..][..usize::from(body[2])].to_vec();
+        let token = u64::from_le_bytes(body[16..24].try_into().unwrap());
+        Ok((stream, DataAnswer { reception: body[0], token, name, body }))
+    }
+}
+
+/// What a data listener says to an offer.
+pub struct DataAnswer {
+    /// 0: welcome.
+    pub reception: u8,
+    pub token: u64,
+    /// Abstract name of its Unix socket.
+    pub name: Vec<u8>,
+    /// All of it, behind the seal.
+    pub body: Vec<u8>,
 }
 
 pub const WRITE: u64 = 1;

@@ -43,6 +43,8 @@ pub(super) struct PeerPins {
     /// Who, for messages.
     pub(super) pid: u32,
     pins: SharedArray<AtomicU32>,
+    /// The regions that it alone sees, because it has named their keys. Written under the lock of the table's `peers`.
+    grants: SharedArray<RegionEntry>,
     /// Set by the responder when the peer's link is closed, read by revocations; Relaxed, for a revocation looks
     /// again until it sees it.
     void: AtomicBool,
@@ -72,12 +74,25 @@ impl RegionTable {
         self.file.as_ref().map(AsFd::as_fd)
     }
 
-    /// From now on revocations wait for this peer's pins too. `pins` is the array that the peer published.
-    pub(super) fn add_peer(&self, pid: u32, pins: BorrowedFd<'_>) -> io::Result<Arc<PeerPins>> {
+    /// From now on revocations wait for this peer's pins too. `pins` is the array that the peer published. Comes with the
+    /// read-only descriptor of the table of what [`RegionTable::grant`] lets it see.
+    pub(super) fn add_peer(&self, pid: u32, pins: BorrowedFd<'_>) -> io::Result<(Arc<PeerPins>, OwnedFd)> {
         let pins = SharedArray::open(pins, REGION_SLOTS)?;
-        let peer = Arc::new(PeerPins { pid, pins, void: AtomicBool::new(false) });
+        let (grants, file) = SharedArray::published("flagcx-p2p-grants", REGION_SLOTS)?;
+        let peer = Arc::new(PeerPins { pid, pins, grants, void: AtomicBool::new(false) });
         lock(&self.peers).push(Arc::clone(&peer));
-        Ok(peer)
+        Ok((peer, file))
+    }
+
+    /// Lets a peer see the region of `key`, which it has named, until that ends. False: no region has it.
+    pub(super) fn grant(&self, peer: &PeerPins, key: u32) -> bool {
+        // A revocation takes the key away first and then, under this lock, the grants: it sees this one, or this sees that.
+        let _peers = lock(&self.peers);
+        let Ok(pinned) = self.view().pin(key) else { return false };
+        if let Some(entry) = peer.grants.get(slot_of(key)) {
+            pinned.publish_to(entry);
+        }
+        true
     }
 
     /// The peer is gone, or has closed its link: what it has pinned counts no more.
@@ -127,6 +142,9 @@ impl RegionTable {
     /// Takes the key of `slot` away: pins made from now on fail.
     fn revoke(&self, slot: usize) {
         for entry in [self.entries.get(slot), self.shared.get(slot)].into_iter().flatten() {
+            entry.revoke();
+        }
+        for entry in lock(&self.peers).iter().filter_map(|peer| peer.grants.get(slot)) {
             entry.revoke();
         }
     }
@@ -215,6 +233,7 @@ impl Drop for Region {
 mod tests {
     use super::*;
     use crate::fabric::Access;
+    use crate::fabric::software::table::Right;
 
     fn range(buffer: &[u8]) -> MemoryRange {
         let address = buffer.as_ptr() as u64;
@@ -249,7 +268,7 @@ mod tests {
         let buffer = vec![0_u8; 128];
         let region = table.register(&range(&buffer)).unwrap();
         let (pins, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
-        let peer = table.add_peer(4711, file.as_fd()).unwrap();
+        let (peer, _) = table.add_peer(4711, file.as_fd()).unwrap();
         let pin = RegionView { entries: &table.shared, pins: &pins }.pin(region.rkey()).unwrap();
         let error = region.revoke(Instant::now()).unwrap_err().to_string();
         assert!(error.contains("process 4711"), "{error}");
@@ -273,6 +292,34 @@ mod tests {
         assert!(table.view().pin(hidden.rkey()).is_ok_and(|pin| !pin.is_announced()));
         announced.revoke(Instant::now()).unwrap();
         assert!(peers.pin(announced.rkey()).is_err() && table.view().pin(announced.rkey()).is_err());
+    }
+
+    #[test]
+    fn a_region_that_is_not_announced_is_seen_by_the_peer_that_named_its_key_until_it_ends() {
+        let table = Arc::new(RegionTable::new("sw0").unwrap());
+        let buffer = vec![0_u8; 128];
+        let region = table.register(&MemoryRange { announced: false, ..range(&buffer) }).unwrap();
+        let peers = [1, 2].map(|pid| {
+            let (pins, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
+            let (peer, grants) = table.add_peer(pid, file.as_fd()).unwrap();
+            (peer, pins, SharedArray::<RegionEntry>::open(grants.as_fd(), REGION_SLOTS).unwrap())
+        });
+        let [first, second] = &peers;
+        let pin = |peer: &(_, SharedArray<AtomicU32>, _)| {
+            RegionView { entries: &peer.2, pins: &peer.1 }.pin(region.rkey()).map(|pin| {
+                assert_eq!(pin.check(buffer.as_ptr() as u64, 128, Right::RemoteRead), Ok(()));
+                std::mem::forget(pin);
+            })
+        };
+        assert!(!table.grant(&first.0, region.rkey() ^ 1 << 31));
+        assert!(pin(first).is_err());
+        assert!(table.grant(&first.0, region.rkey()));
+        assert!(pin(first).is_ok() && pin(second).is_err());
+        let error = region.revoke(Instant::now()).unwrap_err().to_string();
+        assert!(error.contains("process 1:") || error.contains("process 1;"), "{error}");
+        assert!(pin(first).is_err() && !table.grant(&first.0, region.rkey()));
+        table.remove_peer(&first.0);
+        region.revoke(Instant::now()).unwrap();
     }
 
     #[test]

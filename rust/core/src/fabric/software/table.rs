@@ -80,6 +80,14 @@ impl RegionEntry {
         self.key.store(key, Ordering::SeqCst);
     }
 
+    /// Makes the slot stand for what `other`, which is pinned, stands for. Owner only, as [`RegionEntry::publish`].
+    fn copy_of(&self, other: &Pinned<'_>) {
+        self.base.store(other.base, Ordering::Relaxed);
+        self.length.store(other.length, Ordering::Relaxed);
+        self.access.store(other.access, Ordering::Relaxed);
+        self.key.store(other.key, Ordering::SeqCst);
+    }
+
     /// Takes the key away: pins made from now on fail. Owner only.
     pub(super) fn revoke(&self) {
         self.key.store(0, Ordering::SeqCst);
@@ -219,6 +227,11 @@ impl Pinned<'_> {
     /// Whether only its owner can take the memory away.
     pub(super) fn is_anonymous(&self) -> bool {
         self.access & ANONYMOUS != 0
+    }
+
+    /// Shows it in a further table, too, at the slot of its key. Owner only.
+    pub(super) fn publish_to(&self, entry: &RegionEntry) {
+        entry.copy_of(self);
     }
 
     /// Whether peers are told of it.
