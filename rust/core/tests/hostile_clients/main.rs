@@ -13,8 +13,10 @@
 )]
 
 mod descriptors;
+mod keys;
 #[path = "../support/mod.rs"]
 mod support;
+mod tables;
 mod victim;
 mod wire;
 

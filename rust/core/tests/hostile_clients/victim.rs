@@ -4,12 +4,17 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use flagcx_p2p::engine::RegisterOptions;
+use flagcx_p2p::memory::MemoryKind;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support;
 
 /// Bytes of its buffer, which is announced.
 pub const LENGTH: usize = 1 << 20;
+/// What is in memory that is not, and how much.
+pub const HIDDEN: u8 = 0xdd;
+pub const HIDDEN_LENGTH: usize = 4096;
 
 /// Set in the environment of the process that plays it: settings, one a line; `nofile=N` limits its descriptors.
 const ROLE: &str = "FLAGCX_P2P_TEST_VICTIM";
@@ -99,6 +104,12 @@ impl Victim {
         self.ask(&format!("byte {offset}"))[0] as u8
     }
 
+    /// Has it register memory that peers are not told of, all bytes of it [`HIDDEN`]: its address and its key.
+    pub fn hide(&mut self) -> (u64, u32) {
+        let answer = self.ask("hide");
+        (answer[0], answer[1] as u32)
+    }
+
     /// Notifications that have arrived since it was asked last.
     pub fn notifications(&mut self) -> usize {
         self.ask("notifications")[0] as usize
@@ -157,6 +168,19 @@ pub fn play() {
                 let mut byte = [0];
                 assert!(buffer.read(offset.parse().unwrap(), &mut byte));
                 println!("\nanswer: {}", byte[0]);
+            }
+            ["hide"] => {
+                let hidden = Vec::leak(vec![HIDDEN; HIDDEN_LENGTH]);
+                let options = RegisterOptions {
+                    kind: MemoryKind::Host,
+                    announced: false,
+                    ..RegisterOptions::default()
+                };
+                let (address, length) = (hidden.as_ptr() as u64, HIDDEN_LENGTH as u64);
+                // SAFETY: it is mapped for as long as the process runs, and nothing here looks at it.
+                let region = unsafe { engine.register(address, length, options) }.unwrap();
+                let rkey = engine.describe(region, address, length).unwrap().rkey;
+                println!("\nanswer: {address} {rkey}");
             }
             ["notifications"] => println!("\nanswer: {}", engine.take_notifications().len()),
             _ => panic!("unknown command {line}"),
