@@ -109,6 +109,9 @@ pub struct MemoryRange {
     pub cpu_address: Option<u64>,
     /// What is behind it, as far as the caller has looked.
     pub backing: Backing,
+    /// Whether peers are told of it. The software fabric shows a range that is not announced to no process that has not
+    /// named its key; a NIC makes no difference.
+    pub announced: bool,
 }
 
 /// What is behind a range of memory.

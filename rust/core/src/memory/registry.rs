@@ -196,8 +196,8 @@ impl Registry {
             return Err(inaccessible.into());
         }
         let access = if look.read_only { access.for_reading() } else { access };
-        let range =
-            MemoryRange { address, length, access, dma_buf, cpu_address: None, backing: look.backing };
+        let backing = look.backing;
+        let range = MemoryRange { address, length, access, dma_buf, cpu_address: None, backing, announced };
         let registered = match (kind, declared) {
             // No CPU may touch it: only the device runtime moves it.
             (MemoryKind::Device, _) if software => Ok(Arc::new(UnreachableMemory) as Arc<dyn MemoryRegion>),

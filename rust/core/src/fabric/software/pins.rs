@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::mapping::SharedArray;
-use super::table::REGION_SLOTS;
+use super::table::{Pinned, REGION_SLOTS, RegionEntry, slot_of};
 use crate::process;
 use crate::sync::{Mutex, lock};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -32,6 +32,8 @@ pub(super) struct PeerPins {
     /// Whose.
     pid: u32,
     pins: SharedArray<AtomicU32>,
+    /// The regions that it alone sees, because it has named their keys. Written under the lock of [`Pins::peers`].
+    grants: SharedArray<RegionEntry>,
     /// Set by the responder when the peer's link is closed, read by revocations; Relaxed, for a revocation looks
     /// again until it sees it.
     void: AtomicBool,
@@ -55,12 +57,32 @@ impl Pins {
         &self.own
     }
 
-    /// From now on this peer's pins count too. `pins` is the array that the peer published.
-    pub(super) fn add_peer(&self, pid: u32, pins: BorrowedFd<'_>) -> io::Result<Arc<PeerPins>> {
+    /// From now on this peer's pins count too. `pins` is the array that the peer published. Comes with the descriptor of the
+    /// table of what is granted to it.
+    pub(super) fn add_peer(&self, pid: u32, pins: BorrowedFd<'_>) -> io::Result<(Arc<PeerPins>, OwnedFd)> {
         let pins = SharedArray::open(pins, REGION_SLOTS)?;
-        let peer = Arc::new(PeerPins { pid, pins, void: AtomicBool::new(false) });
+        let (grants, file) = SharedArray::published("flagcx-p2p-grants", REGION_SLOTS)?;
+        let peer = Arc::new(PeerPins { pid, pins, grants, void: AtomicBool::new(false) });
         lock(&self.peers).push(Arc::clone(&peer));
-        Ok(peer)
+        Ok((peer, file))
+    }
+
+    /// Shows the region that `find` pins to one peer. False: there is none.
+    pub(super) fn grant<'a>(&self, peer: &PeerPins, find: impl FnOnce() -> Option<Pinned<'a>>) -> bool {
+        // A revocation takes the key away first and then, under this lock, the grants: it sees this one, or this sees that.
+        let _peers = lock(&self.peers);
+        let Some(pinned) = find() else { return false };
+        if let Some(entry) = peer.grants.get(slot_of(pinned.key())) {
+            pinned.publish_to(entry);
+        }
+        true
+    }
+
+    /// Takes what was granted of `slot` back from all peers.
+    pub(super) fn revoke_grants(&self, slot: usize) {
+        for entry in lock(&self.peers).iter().filter_map(|peer| peer.grants.get(slot)) {
+            entry.revoke();
+        }
     }
 
     /// The peer is gone, or has closed its link: what it has pinned counts no more.

@@ -1,6 +1,5 @@
 //! Registered memory: the device's region table as its owner sees it.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -9,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::identity::random;
+use super::keys::Keys;
 use super::mapping::SharedArray;
 use super::pins::{Holders, PeerPins, Pins};
 use super::probe;
-use super::table::{REGION_SLOTS, RegionEntry, RegionView, key_of};
+use super::table::{REGION_SLOTS, RegionEntry, RegionView, slot_of};
+use crate::auth::random;
 use crate::fabric::{Backing, FabricError, MemoryRange, MemoryRegion};
 use crate::sync::{Mutex, lock};
 
@@ -30,41 +30,34 @@ const PATIENCE_WITH_LATE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct RegionTable {
     device: String,
+    /// All of them, for this process alone.
     entries: SharedArray<RegionEntry>,
-    /// `None` where it cannot be shared.
+    /// Those that peers are told of, for the processes that copy in and out by themselves.
+    shared: SharedArray<RegionEntry>,
+    /// Descriptor of `shared`; `None` where it cannot be shared.
     file: Option<OwnedFd>,
     pins: Pins,
     slots: Mutex<Slots>,
 }
 
-/// Slots are used once each before any is used again, and then in the order in which they became free, so that a
-/// key comes back as late as 32 bits allow.
+/// The keys that are in use.
 #[derive(Debug)]
 struct Slots {
-    /// The first key: random, so that those of a former process at the same address are void.
-    first_slot: usize,
-    first_generation: u32,
-    fresh: usize,
-    free: VecDeque<(usize, u32)>,
-    /// Slots of regions that are gone and still pinned: free once they are not.
-    pinned: Vec<(usize, u32)>,
+    keys: Keys,
+    /// Of regions that are gone and still pinned: free once they are not.
+    pinned: Vec<u32>,
 }
 
 impl RegionTable {
     pub(super) fn new(device: &str) -> io::Result<Self> {
-        let (entries, file) = SharedArray::published_if_allowed("flagcx-p2p-regions", REGION_SLOTS)?;
+        let (shared, file) = SharedArray::published_if_allowed("flagcx-p2p-regions", REGION_SLOTS)?;
         Ok(Self {
             device: device.to_owned(),
-            entries,
+            entries: SharedArray::private(REGION_SLOTS)?,
+            shared,
             file,
             pins: Pins::new()?,
-            slots: Mutex::new(Slots {
-                first_slot: u16::from_ne_bytes(random()).into(),
-                first_generation: u32::from_ne_bytes(random()) >> 1,
-                fresh: 0,
-                free: VecDeque::new(),
-                pinned: Vec::new(),
-            }),
+            slots: Mutex::new(Slots { keys: Keys::new(), pinned: Vec::new() }),
         })
     }
 
@@ -78,9 +71,15 @@ impl RegionTable {
         self.file.as_ref().map(AsFd::as_fd)
     }
 
-    /// From now on revocations wait for this peer's pins too. `pins` is the array that the peer published.
-    pub(super) fn add_peer(&self, pid: u32, pins: BorrowedFd<'_>) -> io::Result<Arc<PeerPins>> {
+    /// From now on revocations wait for this peer's pins too. `pins` is the array that the peer published. Comes with the
+    /// read-only descriptor of the table of what [`RegionTable::grant`] lets it see.
+    pub(super) fn add_peer(&self, pid: u32, pins: BorrowedFd<'_>) -> io::Result<(Arc<PeerPins>, OwnedFd)> {
         self.pins.add_peer(pid, pins)
+    }
+
+    /// Lets a peer see the region of `key`, which it has named, until that ends. False: no region has it.
+    pub(super) fn grant(&self, peer: &PeerPins, key: u32) -> bool {
+        self.pins.grant(peer, || self.view().pin(key).ok())
     }
 
     /// The peer is gone, or has closed its link: what it has pinned counts no more.
@@ -109,36 +108,48 @@ impl RegionTable {
         {
             return refuse(errno, "the range must be mapped from end to end");
         }
-        let Some((slot, generation)) = lock(&self.slots).take(&self.pins) else {
+        let random = match random() {
+            Ok(bytes) => u64::from_ne_bytes(bytes),
+            Err(error) => return refuse(Errno::IO, &format!("its key would not be safe: {error}")),
+        };
+        let Some(key) = lock(&self.slots).acquire(random, &self.pins) else {
             return refuse(Errno::NOMEM, "the device's region table is full");
         };
-        let key = key_of(slot, generation);
+        let slot = slot_of(key);
         if let Some(entry) = self.entries.get(slot) {
-            entry.publish(key, range.address, range.length, range.access, range.backing);
+            entry.publish(key, range);
+        }
+        if let Some(entry) = self.shared.get(slot).filter(|_| range.announced) {
+            entry.publish(key, range);
         }
         let state = Mutex::new(State::Live);
-        Ok(Arc::new(Region { table: Arc::clone(self), slot, generation, key, range: *range, state }))
+        Ok(Arc::new(Region { table: Arc::clone(self), slot, key, range: *range, state }))
+    }
+
+    /// Takes the key of `slot` away: pins made from now on fail.
+    fn revoke(&self, slot: usize) {
+        for entry in [self.entries.get(slot), self.shared.get(slot)].into_iter().flatten() {
+            entry.revoke();
+        }
+        self.pins.revoke_grants(slot);
     }
 }
 
 impl Slots {
-    fn take(&mut self, pins: &Pins) -> Option<(usize, u32)> {
-        if self.fresh < REGION_SLOTS {
-            self.fresh += 1;
-            return Some(((self.first_slot + self.fresh - 1) % REGION_SLOTS, self.first_generation));
-        }
-        if self.free.is_empty() {
+    fn acquire(&mut self, random: u64, pins: &Pins) -> Option<u32> {
+        self.keys.acquire(random).or_else(|| {
             self.free_unpinned(pins);
-        }
-        self.free.pop_front()
+            self.keys.acquire(random)
+        })
     }
 
     /// Takes back the slots of former regions that are not pinned any more.
     fn free_unpinned(&mut self, pins: &Pins) {
-        let (pinned, free): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.pinned).into_iter().partition(|(slot, _)| pins.holders(*slot).is_some());
+        let (pinned, free): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pinned)
+            .into_iter()
+            .partition(|key| pins.holders(slot_of(*key)).is_some());
         self.pinned = pinned;
-        self.free.extend(free);
+        free.into_iter().for_each(|key| self.keys.release(key));
     }
 }
 
@@ -147,7 +158,6 @@ impl Slots {
 pub(super) struct Region {
     table: Arc<RegionTable>,
     slot: usize,
-    generation: u32,
     key: u32,
     range: MemoryRange,
     state: Mutex<State>,
@@ -174,9 +184,7 @@ impl MemoryRegion for Region {
     fn close(&self) {
         let mut state = lock(&self.state);
         if *state == State::Live {
-            if let Some(entry) = self.table.entries.get(self.slot) {
-                entry.revoke();
-            }
+            self.table.revoke(self.slot);
             *state = State::Revoked(Instant::now());
         }
     }
@@ -210,14 +218,9 @@ impl Region {
         let holders = self.table.pins.holders(self.slot);
         if holders.is_none() {
             *state = State::Ended;
-            lock(&self.table.slots).free.push_back(self.next_use());
+            lock(&self.table.slots).keys.release(self.key);
         }
         Some((holders?, since))
-    }
-
-    /// Its slot as the next region has it.
-    fn next_use(&self) -> (usize, u32) {
-        (self.slot, self.generation.wrapping_add(1))
     }
 }
 
@@ -227,7 +230,7 @@ impl Drop for Region {
         // A failed revocation has been reported to whoever asked for it.
         let deadline = Instant::now() + if was_live { DROP_PATIENCE } else { Duration::ZERO };
         if let Err(error) = self.revoke(deadline) {
-            lock(&self.table.slots).pinned.push(self.next_use());
+            lock(&self.table.slots).pinned.push(self.key);
             if was_live {
                 tracing::warn!(device = self.table.device, "{error}");
             }
@@ -241,6 +244,7 @@ mod tests {
 
     use super::*;
     use crate::fabric::Access;
+    use crate::fabric::software::table::Right;
 
     fn range(buffer: &[u8]) -> MemoryRange {
         let address = buffer.as_ptr() as u64;
@@ -251,6 +255,7 @@ mod tests {
             dma_buf: None,
             cpu_address: None,
             backing: Backing::Unknown,
+            announced: true,
         }
     }
 
@@ -274,8 +279,8 @@ mod tests {
         let buffer = vec![0_u8; 128];
         let region = table.register(&range(&buffer)).unwrap();
         let (pins, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
-        let peer = table.add_peer(4711, file.as_fd()).unwrap();
-        let pin = RegionView { entries: &table.entries, pins: &pins }.pin(region.rkey()).unwrap();
+        let (peer, _) = table.add_peer(4711, file.as_fd()).unwrap();
+        let pin = RegionView { entries: &table.shared, pins: &pins }.pin(region.rkey()).unwrap();
         let error = region.revoke(Instant::now()).unwrap_err().to_string();
         assert!(error.contains("process 4711"), "{error}");
         table.remove_peer(&peer);
@@ -294,20 +299,20 @@ mod tests {
             regions.iter().for_each(|region| pins.get(region.slot).unwrap().store(count, Ordering::SeqCst))
         };
         pinned(1);
-        let mut peer = table.add_peer(4711, file.as_fd()).unwrap();
+        let (mut peer, _) = table.add_peer(4711, file.as_fd()).unwrap();
         let begun = Instant::now();
         for (number, region) in regions.iter().enumerate() {
             assert!(region.revoke(Instant::now() + LATE + Duration::from_millis(100)).is_err());
             if number == 20 {
                 // Another link of the process changes nothing.
-                let next = table.add_peer(4711, file.as_fd()).unwrap();
+                let (next, _) = table.add_peer(4711, file.as_fd()).unwrap();
                 table.remove_peer(&std::mem::replace(&mut peer, next));
             }
         }
         assert!(begun.elapsed() < LATE * 4, "{:?}", begun.elapsed());
         // A second process that has not been late has its time.
         let (others, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
-        let other = table.add_peer(4712, file.as_fd()).unwrap();
+        let (other, _) = table.add_peer(4712, file.as_fd()).unwrap();
         let region = table.register(&range(&buffer)).unwrap();
         let pin = RegionView { entries: &table.entries, pins: &others }.pin(region.rkey()).unwrap();
         thread::scope(|scope| {
@@ -320,18 +325,60 @@ mod tests {
         table.remove_peer(&other);
         assert_eq!(lock(&table.slots).pinned.len(), 0);
         pinned(1);
-        let slots: Vec<_> = regions.iter().map(|region| region.slot).collect();
         let count = regions.len();
-        let in_list = |table: &RegionTable| {
-            let slots_of = lock(&table.slots);
-            let free =
-                slots.iter().filter(|slot| slots_of.free.iter().any(|(free, _)| free == *slot)).count();
-            (slots_of.pinned.len(), free)
+        let slots = |table: &RegionTable| {
+            let slots = lock(&table.slots);
+            (slots.pinned.len(), slots.keys.live())
         };
         drop(regions);
-        assert_eq!(in_list(&table), (count, 0), "a slot that is pinned is not used again");
+        assert_eq!(slots(&table), (count, count), "a slot that is pinned is not used again");
         table.remove_peer(&peer);
-        assert_eq!(in_list(&table), (0, count), "it is once its process is gone");
+        assert_eq!(slots(&table), (0, 0), "it is once its process is gone");
+    }
+
+    #[test]
+    fn only_announced_regions_are_in_the_shared_table() {
+        let table = Arc::new(RegionTable::new("sw0").unwrap());
+        let buffer = vec![0_u8; 128];
+        let announced = table.register(&range(&buffer)).unwrap();
+        let hidden = table.register(&MemoryRange { announced: false, ..range(&buffer) }).unwrap();
+        let Some(file) = table.file() else { return };
+        let seen = SharedArray::<RegionEntry>::open(file, REGION_SLOTS).unwrap();
+        let pins = SharedArray::private(REGION_SLOTS).unwrap();
+        let peers = RegionView { entries: &seen, pins: &pins };
+        assert!(peers.pin(announced.rkey()).is_ok());
+        assert!(peers.pin(hidden.rkey()).is_err());
+        assert!(table.view().pin(hidden.rkey()).is_ok_and(|pin| !pin.is_announced()));
+        announced.revoke(Instant::now()).unwrap();
+        assert!(peers.pin(announced.rkey()).is_err() && table.view().pin(announced.rkey()).is_err());
+    }
+
+    #[test]
+    fn a_region_that_is_not_announced_is_seen_by_the_peer_that_named_its_key_until_it_ends() {
+        let table = Arc::new(RegionTable::new("sw0").unwrap());
+        let buffer = vec![0_u8; 128];
+        let region = table.register(&MemoryRange { announced: false, ..range(&buffer) }).unwrap();
+        let peers = [1, 2].map(|pid| {
+            let (pins, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
+            let (peer, grants) = table.add_peer(pid, file.as_fd()).unwrap();
+            (peer, pins, SharedArray::<RegionEntry>::open(grants.as_fd(), REGION_SLOTS).unwrap())
+        });
+        let [first, second] = &peers;
+        let pin = |peer: &(_, SharedArray<AtomicU32>, _)| {
+            RegionView { entries: &peer.2, pins: &peer.1 }.pin(region.rkey()).map(|pin| {
+                assert_eq!(pin.check(buffer.as_ptr() as u64, 128, Right::RemoteRead), Ok(()));
+                std::mem::forget(pin);
+            })
+        };
+        assert!(!table.grant(&first.0, region.rkey() ^ 1 << 31));
+        assert!(pin(first).is_err());
+        assert!(table.grant(&first.0, region.rkey()));
+        assert!(pin(first).is_ok() && pin(second).is_err());
+        let error = region.revoke(Instant::now()).unwrap_err().to_string();
+        assert!(error.contains("process 1:") || error.contains("process 1;"), "{error}");
+        assert!(pin(first).is_err() && !table.grant(&first.0, region.rkey()));
+        table.remove_peer(&first.0);
+        region.revoke(Instant::now()).unwrap();
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Acceptor {
     }
 
     fn next_look(&self) -> Option<Instant> {
-        self.paused.into_iter().chain(self.clients.values().filter_map(Client::deadline)).min()
+        self.paused.into_iter().chain(self.clients.values().filter_map(Client::next_turn)).min()
     }
 
     fn turn(&mut self) {
@@ -137,7 +137,7 @@ impl Acceptor {
         let overdue: Vec<_> = self
             .clients
             .iter()
-            .filter(|(_, client)| client.deadline().is_some_and(|deadline| now >= deadline))
+            .filter(|(_, client)| client.next_turn().is_some_and(|turn| now >= turn))
             .map(|(token, _)| *token)
             .collect();
         overdue.into_iter().for_each(|token| self.serve(token));
@@ -194,7 +194,8 @@ impl Acceptor {
     fn accept_tables(&mut self) {
         for _ in 0..ACCEPTED_PER_TURN {
             match self.tables.as_ref().map(TableListener::accept) {
-                Some(Ok(keeper)) if !self.has_too_many() => self.add(Client::Tables(keeper)),
+                Some(Ok(None)) => {}
+                Some(Ok(Some(keeper))) if !self.has_too_many() => self.add(Client::Tables(keeper)),
                 Some(Ok(_)) => {
                     tracing::warn!(device = self.core.name(), "too many requests for the shared tables")
                 }
@@ -285,6 +286,14 @@ impl Client {
         match self {
             Self::Tables(keeper) => keeper.process(),
             Self::Ungreeted(_) => None,
+        }
+    }
+
+    /// When it is to be served although it has said nothing more.
+    fn next_turn(&self) -> Option<Instant> {
+        match self {
+            Self::Ungreeted(greeter) => Some(greeter.deadline()),
+            Self::Tables(keeper) => keeper.next_turn(),
         }
     }
 
