@@ -13,6 +13,7 @@
 )]
 
 mod descriptors;
+mod fairness;
 #[path = "../support/mod.rs"]
 mod support;
 mod victim;

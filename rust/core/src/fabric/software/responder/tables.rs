@@ -10,6 +10,7 @@ use rustix::net::{
 };
 
 use super::accept::HELLO_LIMIT;
+use crate::admission::{Permit, Source};
 use crate::fabric::software::descriptors;
 use crate::fabric::software::device::Core;
 use crate::fabric::software::hello::SocketName;
@@ -43,11 +44,13 @@ impl TableListener {
     }
 
     /// `EAGAIN`: no peer waits.
-    pub(super) fn accept(&self) -> Result<TableKeeper, Errno> {
+    pub(super) fn accept(&self, permit: Permit) -> Result<TableKeeper, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = retry_on_intr(|| accept_with(&self.socket, flags))?;
+        permit.describe(Source::Unix, socket.as_fd());
         let pid = peer_pid(&socket);
         Ok(TableKeeper {
+            permit,
             socket,
             pid: pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs()),
             process: pid.and_then(|pid| PeerProcess::of_pid(pid).ok()),
@@ -67,6 +70,8 @@ impl AsFd for TableListener {
 /// that it forked may keep the connection open for longer.
 #[derive(Debug)]
 pub(super) struct TableKeeper {
+    /// Before the socket: it ends first.
+    permit: Permit,
     socket: OwnedFd,
     pid: u32,
     process: Option<Arc<PeerProcess>>,
@@ -117,6 +122,7 @@ impl TableKeeper {
         }
         let pins = core.regions.add_peer(self.pid, pins.as_fd()).map_err(|_| Errno::PROTO)?;
         self.pins = Some(pins);
+        self.permit.release();
         let reply = LinkReply { entries: core.entries_address() }.encode();
         descriptors::send(&self.socket, &reply, &core.table_files().ok_or(Errno::PROTO)?)
     }
