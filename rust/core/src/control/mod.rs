@@ -44,5 +44,4 @@ pub use interface::{
 pub use metadata::Metadata;
 pub use resolver::{ResolveError, resolve};
 pub use socket::{Listener, Miss, Patience, Stream, Unreached, connect, connect_any};
-pub(crate) use socket::{STARVED_PAUSE, is_starved};
 pub use wire::LaneCapabilities;

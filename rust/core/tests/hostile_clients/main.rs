@@ -13,6 +13,7 @@
 )]
 
 mod descriptors;
+mod fairness;
 mod keys;
 #[path = "../support/mod.rs"]
 mod support;

@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use super::super::decoder::{Decoder, Event};
 use super::super::queue::{Arrival, Queue};
 use super::ReceiverOptions;
+use crate::admission;
 use crate::auth::{Proof, random};
-use crate::control::{Listener, STARVED_PAUSE, Stream, is_starved};
+use crate::control::{Listener, Stream};
 use crate::events::{Group, Handle, Wakeup, first};
 use crate::process::PeerProcess;
 
-/// Clients that may be on their way to being admitted; the oldest goes when another one comes.
-const MAX_UNPROVEN: usize = 64;
 /// Bytes read from one peer before it is another one's turn.
 const CHUNK: usize = 64 * 1024;
 
@@ -116,7 +115,9 @@ impl Reader {
     fn turn(&mut self) {
         if self.paused.is_some_and(|until| Instant::now() >= until) {
             let again = self.sockets.add(&self.listener, LISTENER);
-            self.paused = again.err().map(|_| Instant::now() + STARVED_PAUSE);
+            self.paused = again
+                .err()
+                .map(|error| Instant::now() + admission::pause_after(self.listener.local(), &error));
         }
         for number in self.sockets.ready() {
             match number {
@@ -145,27 +146,17 @@ impl Reader {
         let stream = match self.listener.try_accept() {
             Ok(Some(stream)) => stream,
             Ok(None) => return,
-            Err(error) if is_starved(&error) => {
-                if self.sockets.remove(&self.listener).is_ok() {
-                    self.paused = Some(Instant::now() + STARVED_PAUSE);
-                }
-                return;
-            }
             Err(error) => {
-                tracing::warn!("notification listener: {error}");
+                let pause = admission::pause_after(self.listener.local(), &error);
+                if self.sockets.remove(&self.listener).is_ok() {
+                    self.paused = Some(Instant::now() + pause);
+                }
                 return;
             }
         };
         // A host that loses its power closes nothing: only the kernel's probes can tell that its place is free.
         if let Err(error) = stream.set_keepalive(self.options.keepalive) {
             tracing::debug!("no keepalive towards {}: {error}", stream.peer());
-        }
-        let unproven = self.peers.iter().filter(|(_, peer)| !peer.decoder.is_admitted());
-        if unproven.clone().count() >= MAX_UNPROVEN {
-            let oldest = unproven.min_by_key(|(_, peer)| peer.since).map(|(number, _)| *number);
-            if let Some(oldest) = oldest {
-                self.remove(oldest);
-            }
         }
         let number = self.next_peer;
         self.next_peer += 1;
@@ -249,6 +240,7 @@ impl Reader {
         let has_place = admitted <= limit || self.make_room(number);
         let Some(peer) = self.peers.get_mut(&number) else { return Fate::Goes };
         if has_place {
+            peer.stream.release_permit();
             if proof.is_some_and(|proof| !peer.send(&proof)) {
                 return Fate::Goes;
             }

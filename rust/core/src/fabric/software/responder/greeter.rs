@@ -7,6 +7,7 @@ use std::time::Instant;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
 
+use crate::admission::Permit;
 use crate::auth::{Session, random};
 use crate::fabric::software::device::Core;
 use crate::fabric::software::endpoint::Endpoint;
@@ -22,6 +23,8 @@ use crate::fabric::software::tcp::server::Server;
 /// A client that has connected and not said yet what it wants.
 #[derive(Debug)]
 pub(super) struct Greeter {
+    /// Before the socket: it ends first.
+    permit: Permit,
     socket: OwnedFd,
     peer: SocketAddr,
     buffer: ReceiveBuffer,
@@ -39,6 +42,7 @@ pub(super) enum Greeted {
 impl Greeter {
     pub(super) fn new(
         core: &Core,
+        permit: Permit,
         stream: TcpStream,
         peer: SocketAddr,
         deadline: Instant,
@@ -49,7 +53,7 @@ impl Greeter {
         keepalive::apply(&stream)?;
         let buffer = ReceiveBuffer::new(GREETING_SIZE.max(OFFER_SIZE));
         let hello = Responder::new(key, nonce);
-        Ok(Self { socket: stream.into(), peer, buffer, hello, deadline })
+        Ok(Self { permit, socket: stream.into(), peer, buffer, hello, deadline })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -101,6 +105,7 @@ impl Greeter {
         let sent = self.send(&answer.encode(session));
         match target {
             Some(endpoint) if sent && answer.reception == Reception::Welcome => {
+                self.permit.release();
                 let suspect = core.wrong_keys.of(self.peer.ip(), Instant::now());
                 Greeted::Welcome(Server::new(self.socket, endpoint, offer.sender, suspect))
             }

@@ -11,6 +11,7 @@ use rustix::net::{
 };
 
 use super::accept::HELLO_LIMIT;
+use crate::admission::{Permit, Source};
 use crate::fabric::software::descriptors;
 use crate::fabric::software::device::Core;
 use crate::fabric::software::hello::SocketName;
@@ -47,7 +48,7 @@ impl TableListener {
     }
 
     /// `EAGAIN`: no peer waits. `None`: one was refused, for its user may not reach the memory of this process.
-    pub(super) fn accept(&self) -> Result<Option<TableKeeper>, Errno> {
+    pub(super) fn accept(&self, permit: Permit) -> Result<Option<TableKeeper>, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = retry_on_intr(|| accept_with(&self.socket, flags))?;
         let user = peer_user(&socket);
@@ -61,8 +62,10 @@ impl TableListener {
             }
             return Ok(None);
         }
+        permit.describe(Source::Unix, socket.as_fd());
         let pid = peer_pid(&socket);
         Ok(Some(TableKeeper {
+            permit,
             socket,
             pid: pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs()),
             process: pid.and_then(|pid| PeerProcess::of_pid(pid).ok()),
@@ -88,6 +91,8 @@ impl AsFd for TableListener {
 /// that it forked may keep the connection open for longer.
 #[derive(Debug)]
 pub(super) struct TableKeeper {
+    /// Before the socket: it ends first.
+    permit: Permit,
     socket: OwnedFd,
     pid: u32,
     process: Option<Arc<PeerProcess>>,
@@ -114,7 +119,7 @@ impl TableKeeper {
     }
 
     /// By when it must have said what it wants; `None` once it has.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         self.link.is_none().then_some(self.deadline)
     }
 
@@ -158,6 +163,7 @@ impl TableKeeper {
         let address = core.tokens.redeem(request.token, now).ok_or(Errno::PROTO)?;
         let (pins, grants) = core.regions.add_peer(self.pid, pins.as_fd()).map_err(|_| Errno::PROTO)?;
         self.link = Some(Established { pins, suspect: core.wrong_keys.of(address, now), asked: None });
+        self.permit.release();
         let reply = LinkReply { entries: core.entries_address() }.encode();
         let [regions, queue_pairs] = core.table_files().ok_or(Errno::PROTO)?;
         descriptors::send(&self.socket, &reply, &[regions, queue_pairs, grants.as_fd()])

@@ -27,6 +27,8 @@ use guesses::is_unknown;
 
 /// Bytes that one turn moves before other peers have theirs.
 const TURN: u64 = 1 << 20;
+/// The same for what is thrown away: it has nobody waiting for it. 64 KiB take some 10 us.
+const DRAIN_TURN: u64 = 64 << 10;
 /// How long what a peer still sends is thrown away after a failure, so that it can read what failed.
 const DRAIN: Duration = Duration::from_secs(2);
 /// In pieces of this size.
@@ -138,7 +140,7 @@ impl Server {
 
     /// Serves for one turn.
     pub(in super::super) fn serve(&mut self, core: &Core) -> Wish {
-        let mut budget = TURN;
+        let mut budget = if self.is_draining() { DRAIN_TURN } else { TURN };
         self.emptied = false;
         if !(self.pending.is_empty() && self.buffer.is_empty()) {
             self.look_for_the_end();
