@@ -3,15 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::reader::{Reader, Setting, Severity, Warning};
 use super::table::{
     RETIRED, deadlines, fabric, groups, logging, network, notifications, queues, rdma, security, slices,
 };
 use super::variable::{Kind, Variable};
 use super::{AddressFamily, Config, Transport};
-use crate::control::Advertise;
+use crate::control::{Advertise, parse_networks};
 use crate::fabric::{FabricChoice, PathKind};
 
 pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
@@ -161,23 +159,6 @@ fn parse_port_range(text: &str) -> Result<(u16, u16), String> {
         (Ok(low), Ok(high)) if 0 < low && low <= high => Ok((low, high)),
         _ => Err("expected low-high with 1 <= low <= high <= 65535".to_owned()),
     }
-}
-
-fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
-    let items: Vec<_> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
-    if items.is_empty() {
-        return Err("the list is empty; unset the variable to allow everyone".to_owned());
-    }
-    items
-        .into_iter()
-        .map(|item| match item.parse::<IpNet>() {
-            Ok(network) => Ok(network),
-            Err(_) => item
-                .parse::<IpAddr>()
-                .map(IpNet::from)
-                .map_err(|_| format!("{item:?} is neither an address nor address/prefix length")),
-        })
-        .collect()
 }
 
 fn note_retired(reader: &mut Reader<'_>) {
