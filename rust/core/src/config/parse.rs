@@ -8,7 +8,7 @@ use super::table::{
     RETIRED, deadlines, fabric, groups, logging, network, notifications, queues, rdma, security, slices,
 };
 use super::variable::{Kind, Variable};
-use super::{AddressFamily, Config, Transport};
+use super::{AddressFamily, Config, NameList, Transport};
 use crate::control::{Advertise, parse_networks};
 use crate::fabric::{FabricChoice, PathKind};
 
@@ -54,13 +54,13 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         },
         ib_disable: read.switch(&rdma::IB_DISABLE),
         ibverbs: read.text(&rdma::IBVERBS),
-        ib_hca: read.text(&rdma::IB_HCA).unwrap_or_default(),
+        ib_hca: read.parsed(&rdma::IB_HCA, NameList::check).unwrap_or_default(),
         ib_port: read.set_integer(&rdma::IB_PORT).and_then(|port| u8::try_from(port).ok()),
         gid_index: u8::try_from(gid_index.unwrap_or(ib_gid_index)).ok(),
         p2p_gid_index: gid_index.and_then(|index| i32::try_from(index).ok()).unwrap_or(-1),
         roce_version: read.number(&rdma::ROCE_VERSION),
         prefer_ipv6: read.word(&rdma::IB_ADDR_FAMILY) == "AF_INET6",
-        ib_addr_range: read.text(&rdma::IB_ADDR_RANGE).unwrap_or_default(),
+        ib_addr_range: read.parsed(&rdma::IB_ADDR_RANGE, parse_range).unwrap_or_default(),
         mtu: read.number(&rdma::MTU),
         traffic_class: traffic_class.and_then(|class| u8::try_from(class).ok()).unwrap_or(ib_traffic_class),
         p2p_traffic_class: traffic_class.and_then(|class| i32::try_from(class).ok()).unwrap_or(-1),
@@ -91,7 +91,7 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         bind: read.parsed(&network::BIND, parse_address),
         advertise: read.parsed(&network::ADVERTISE, Advertise::parse),
         port_range: read.parsed(&network::PORT_RANGE, parse_port_range),
-        socket_ifname: read.text(&network::SOCKET_IFNAME),
+        socket_ifname: read.parsed(&network::SOCKET_IFNAME, NameList::check),
         socket_family: match read.word(&network::SOCKET_FAMILY) {
             "AF_INET" => Some(AddressFamily::V4),
             "AF_INET6" => Some(AddressFamily::V6),
@@ -151,6 +151,13 @@ fn optional_millis(read: &mut Reader<'_>, variable: &'static Variable) -> Option
 fn parse_address(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     bare.parse().map_err(|_| "expected a numeric IP address".to_owned())
+}
+
+fn parse_range(text: &str) -> Result<String, String> {
+    match parse_networks(text)?.len() {
+        1 => Ok(text.to_owned()),
+        _ => Err("expected one network, address/prefix length".to_owned()),
+    }
 }
 
 fn parse_port_range(text: &str) -> Result<(u16, u16), String> {

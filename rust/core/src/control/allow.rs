@@ -39,7 +39,9 @@ fn normalised(network: IpNet) -> [Option<IpNet>; 2] {
 /// Reads a list as it is set: addresses and networks, separated by commas. Bits behind the prefix length do not count. The
 /// error names the element that is none.
 pub(crate) fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
-    text.split(',').enumerate().map(|(index, item)| parse_network(item.trim(), index + 1)).collect()
+    let networks = text.split(',').enumerate().map(|(index, item)| parse_network(item.trim(), index + 1));
+    let networks: Vec<_> = networks.collect::<Result<_, _>>()?;
+    Ok(networks.into_iter().flat_map(normalised).flatten().collect())
 }
 
 fn parse_network(item: &str, number: usize) -> Result<IpNet, String> {
