@@ -6,11 +6,10 @@ const PREFIX: &str = "FLAGCX_P2P_";
 /// Read by other programs than the engine: the Python package, the tests and `x`.
 const OF_OTHERS: &[&str] = &[
     "FLAGCX_P2P_LIBRARY",
-    "FLAGCX_P2P_METRICS",
     "FLAGCX_P2P_SECONDS",
+    "FLAGCX_P2P_SEED",
     "FLAGCX_P2P_NULLVERBS",
     "FLAGCX_P2P_TEST_",
-    "FLAGCX_P2P_GPU_",
 ];
 /// Changes of a letter beyond which a name is not taken for a mistyped one.
 const FAR: usize = 4;

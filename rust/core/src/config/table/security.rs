@@ -24,7 +24,7 @@ variables! {
     ALLOW = Variable::text("FLAGCX_P2P_ALLOW", "every address", "list of `address` or `address/prefix length`")
         .refuses()
         .read_by("control, notify, fabric::software")
-        .changes("Connections from other addresses are closed unread.")
+        .changes("Connections from other addresses are closed unread. `::ffff:a.b.c.d/n` is the IPv4 network of `n - 96` bits; `::/0` covers no IPv4 address. Bits behind the prefix length do not count. An element that is empty or no network keeps the engine from opening.")
         .when("The peers' networks are known.")
         .example("10.0.0.0/8,2001:db8::/32");
 }
