@@ -217,9 +217,8 @@ impl<W: Write> Write for CountedLine<W> {
             && let Some(mut kinds) = kinds()
             && let Some(kind) = kinds.as_mut().and_then(|kinds| kinds.0.get_mut(&kind))
         {
-            let line = String::from_utf8_lossy(
-                text.trim_ascii_end().get(..EXAMPLE).unwrap_or(text.trim_ascii_end()),
-            );
+            let line = text.trim_ascii_end();
+            let line = String::from_utf8_lossy(line.get(..EXAMPLE).unwrap_or(line));
             kind.example = line.into_owned();
         }
         if suffix.is_empty() {
