@@ -185,7 +185,7 @@ int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const v
   if (conn == nullptr || name == nullptr || (content == nullptr && bytes > 0))
     return refuseNull(call, conn == nullptr ? "conn" : name == nullptr ? "name" : "content");
   REFUSE_ACCL(conn, call);
-  return ffi::conn_notify_large(*conn, text(name), slice(static_cast<const uint8_t *>(content), bytes));
+  return ffi::conn_notify_bytes(*conn, text(name), slice(static_cast<const uint8_t *>(content), bytes));
 }
 
 int flagcxP2pSetDeviceTable(const FlagcxP2pDeviceTable *table) {
@@ -198,9 +198,7 @@ int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink,
   if (engine == nullptr || sink == nullptr)
     return refuseNull(call, engine == nullptr ? "engine" : "sink");
   REFUSE_ACCL(engine, call);
-  for (const FlagcxP2pNotifyMsg &message : ffi::engine_take_notifications(*engine))
-    sink(context, message.name, message.msg, sizeof(message.msg));
-  for (const ffi::LargeNotification &message : ffi::engine_take_large_notifications(*engine))
+  for (const ffi::AnyNotification &message : ffi::engine_take_notifications(*engine))
     sink(context, reinterpret_cast<const char *>(message.name.data()), message.content.data(),
          message.content.size());
   return 0;

@@ -148,7 +148,7 @@ class Engine:
         return Connection(self, handle)
 
     def notifications(self) -> List[Notification]:
-        """Takes all notifications that this engine has received, each kind (see :meth:`Connection.notify`) in order."""
+        """Takes all notifications that this engine has received, in the order of their arrival."""
         received: List[Notification] = []
 
         def take(_context: Any, name: int, content: int, size: int) -> None:
@@ -292,19 +292,15 @@ class Connection:
     def notify(self, name: bytes, content: bytes = b"") -> None:
         """Sends a notification with a name of at most 256 bytes.
 
-        It may overtake transfers: wait for those first. More than 256 bytes of content go only to a peer that runs this
-        engine, up to its FLAGCX_P2P_NOTIF_MAX_BYTES, and arrive in an order of their own.
+        It may overtake transfers: wait for those first. A peer that runs this engine gets exactly this content, up to its
+        FLAGCX_P2P_NOTIF_MAX_BYTES: in Python from :meth:`Engine.notifications`, in C++ from flagcxP2pEngineGetNotifsOf. The
+        original engine gets at most 256 bytes, filled up with zeros. The name must have no NUL.
         """
         if len(name) > 256:
             raise ValueError(f"the name of a notification has at most 256 bytes, got {len(name)}")
-        if len(content) > 256:
-            if self._call(self._library.notify_bytes, name, content, len(content)) < 0:
-                raise self._library.error()
-            return
-        message = _library.NotifyMsg()
-        ctypes.memmove(message.name, name, len(name))
-        ctypes.memmove(message.msg, content, len(content))
-        if self._call(self._library.notify, ctypes.byref(message)) < 0:
+        if b"\0" in name:
+            raise ValueError("the name of a notification must have no NUL")
+        if self._call(self._library.notify_bytes, name, content, len(content)) < 0:
             raise self._library.error()
 
     def info(self) -> ConnectionInfo:

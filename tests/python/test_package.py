@@ -168,19 +168,19 @@ class Transfers(Pair):
             self.assertEqual((info.path, info.read_path, info.write_path), ("in-process",) * 3)
 
     def test_notifications(self) -> None:
-        large = os.urandom(5000)
-        self.connection.notify(b"small", b"text\0more")
-        self.connection.notify(b"large", large)
+        sent = [(b"n", content) for content in (b"", b"text\0more\0", b"\0" * 256, os.urandom(5000), bytes(1 << 20), b"last")]
+        for name, content in sent:
+            self.connection.notify(name, content)
         received: list = []
         deadline = time.monotonic() + 10
-        while len(received) < 2 and time.monotonic() < deadline:
+        while len(received) < len(sent) and time.monotonic() < deadline:
             received += self.server.notifications()
-        self.assertEqual(
-            sorted(received), [(b"large", large), (b"small", b"text\0more".ljust(256, b"\0"))]
-        )
+        self.assertTrue(received == sent, [(name, len(content)) for name, content in received])
         self.assertEqual(self.server.notifications(), [])
         with self.assertRaises(ValueError):
             self.connection.notify(b"x" * 257)
+        with self.assertRaises(ValueError):
+            self.connection.notify(b"x\0")
 
 
 class Memory(unittest.TestCase):

@@ -22,7 +22,12 @@ impl ConnectedHosts {
 
     /// Whether there is a connection with `host`.
     pub fn contains(&self, host: IpAddr) -> bool {
-        lock(&self.0).contains_key(&host)
+        self.count(host) > 0
+    }
+
+    /// How many connections with `host` there are.
+    pub fn count(&self, host: IpAddr) -> usize {
+        lock(&self.0).get(&host).copied().unwrap_or_default()
     }
 
     fn remove(&self, host: IpAddr) {

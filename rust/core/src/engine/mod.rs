@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::connection::{Connection, Context};
 use crate::control::{Abort, ConnectedHosts, LocalAddress, Metadata, Openings};
 use crate::fabric::Device;
-use crate::notify::{LargeMessage, Message, Receiver};
+use crate::notify::{Message, Notification, Receiver};
 
 /// An engine. Owns its regions, listeners, sessions and transfers: dropping it never disturbs another engine. Every
 /// method may be called from any thread.
@@ -100,14 +100,14 @@ impl Engine {
         &self.config
     }
 
-    /// Takes the notifications of this engine in the order of their arrival.
+    /// Takes the notifications of 512 bytes of this engine in the order of their arrival; those of any size keep their places.
     pub fn take_notifications(&self) -> Vec<Message> {
         self.notifications.as_ref().map_or_else(Vec::new, Receiver::take)
     }
 
-    /// Takes the large ones.
-    pub fn take_large_notifications(&self) -> Vec<LargeMessage> {
-        self.notifications.as_ref().map_or_else(Vec::new, Receiver::take_large)
+    /// Takes all notifications of this engine, of 512 bytes and of any size, in the order of their arrival.
+    pub fn take_all_notifications(&self) -> Vec<Notification> {
+        self.notifications.as_ref().map_or_else(Vec::new, Receiver::take_all)
     }
 
     /// Stops listeners, closes every connection, ends every transfer and registration. Idempotent; also done on drop.
