@@ -8,10 +8,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard, TryLockError};
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flagcx_p2p::fork::PerProcess;
 use tracing::subscriber::Interest;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
@@ -26,7 +26,8 @@ const MAX_KINDS: usize = 1024;
 /// Bytes of a line that are kept as the example of its kind.
 const EXAMPLE: usize = 256;
 
-static KINDS: Mutex<Option<Kinds>> = Mutex::new(None);
+/// A forked child counts anew: a thread that does not exist there may have held the lock of its parent.
+static KINDS: PerProcess<Mutex<Kinds>> = PerProcess::new(Mutex::default);
 
 thread_local! {
     /// Tells lines of one place in the source apart, while such a line is written.
@@ -115,9 +116,8 @@ pub(crate) fn of_kind(detail: &str, write: impl FnOnce()) {
 
 /// Writes how many lines were left out since the last of their kind: nothing is lost with the engine that ends.
 pub(crate) fn flush() {
-    let left_out =
-        kinds().and_then(|mut kinds| kinds.as_mut().map(|kinds| kinds.take_left_out(Instant::now())));
-    for (example, count, since) in left_out.unwrap_or_default() {
+    let left_out = kinds().take_left_out(Instant::now());
+    for (example, count, since) in left_out {
         tracing::info!(target: SUMMARY, "{count} more in the last {} s: {example}", seconds(since));
     }
 }
@@ -139,13 +139,13 @@ impl<S: Subscriber> Filter<S> for Repeats {
             return say(0, String::new());
         }
         let kind = hash(&(metadata.callsite(), DETAIL.try_with(Cell::get).unwrap_or_default()));
-        let verdict = kinds().map(|mut kinds| kinds.get_or_insert_default().judge(kind, Instant::now()));
+        let verdict = kinds().judge(kind, Instant::now());
         match verdict {
-            Some(Verdict::LeaveOut) => false,
-            Some(Verdict::PrintAfter(count, since)) => {
+            Verdict::LeaveOut => false,
+            Verdict::PrintAfter(count, since) => {
                 say(kind, format!(" ({count} more in the last {} s)", seconds(since)))
             }
-            Some(Verdict::Print) | None => say(kind, String::new()),
+            Verdict::Print => say(kind, String::new()),
         }
     }
 
@@ -176,17 +176,8 @@ fn hash(of: &(impl Hash + ?Sized)) -> u64 {
     hasher.finish()
 }
 
-/// The counts; `None` when they stay locked. A child that was forked while another thread held the lock would wait for ever,
-/// so nothing waits for long here: the line is printed then.
-fn kinds() -> Option<MutexGuard<'static, Option<Kinds>>> {
-    for _ in 0..1000 {
-        match KINDS.try_lock() {
-            Ok(kinds) => return Some(kinds),
-            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => thread::yield_now(),
-        }
-    }
-    None
+fn kinds() -> MutexGuard<'static, Kinds> {
+    KINDS.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes lines, with what [`Repeats`] has to say behind them.
@@ -214,8 +205,7 @@ impl<W: Write> Write for CountedLine<W> {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
         let (kind, suffix) = PRINTED.try_with(RefCell::take).unwrap_or_default();
         if kind != 0
-            && let Some(mut kinds) = kinds()
-            && let Some(kind) = kinds.as_mut().and_then(|kinds| kinds.0.get_mut(&kind))
+            && let Some(kind) = kinds().0.get_mut(&kind)
         {
             let line = text.trim_ascii_end();
             let line = String::from_utf8_lossy(line.get(..EXAMPLE).unwrap_or(line));

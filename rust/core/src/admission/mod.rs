@@ -21,12 +21,14 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use once_cell::sync::OnceCell;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, getrlimit};
 
+use crate::fork::PerProcess;
 use crate::observe::{self, Snapshot, metrics};
 use ledger::Ledger;
 
@@ -211,8 +213,8 @@ impl observe::Source for Shared {
 }
 
 fn lock() -> MutexGuard<'static, State> {
-    static SHARED: OnceLock<Arc<Shared>> = OnceLock::new();
-    let shared = SHARED.get_or_init(|| {
+    static SHARED: PerProcess<OnceCell<Arc<Shared>>> = PerProcess::new(OnceCell::new);
+    let shared = SHARED.get().get_or_init(|| {
         let state = State {
             ledger: Ledger::default(),
             told: report::Told::default(),

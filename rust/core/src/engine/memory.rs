@@ -60,7 +60,7 @@ impl Engine {
     /// stopped process of this host is in the middle of a copy (logged). An id of another engine, or an unknown one,
     /// is a logged no-op.
     pub fn deregister(&self, id: RegionId) -> bool {
-        let Ok(context) = &self.context else { return true };
+        let Ok(context) = self.context() else { return true };
         match context.registry.remove(id) {
             Ok(Some(region)) => context.retire(vec![region], Instant::now()),
             Ok(None) => false,
@@ -86,16 +86,16 @@ impl Engine {
 
     /// The region that holds a range; `None` if none does.
     pub fn find_region(&self, address: u64, length: u64) -> Option<Arc<Region>> {
-        self.context.as_ref().ok()?.registry.snapshot().by_address(address, length).cloned()
+        self.context().ok()?.registry.snapshot().by_address(address, length).cloned()
     }
 
     pub(super) fn find_region_by_id(&self, id: RegionId) -> Option<Arc<Region>> {
-        self.context.as_ref().ok()?.registry.snapshot().by_id(id).cloned()
+        self.context().ok()?.registry.snapshot().by_id(id).cloned()
     }
 
     /// Ends every registration, of all regions at once; `begun` is when the engine began to close.
     pub(super) fn deregister_all(&self, begun: Instant) {
-        if let Ok(context) = &self.context {
+        if let Ok(context) = self.context() {
             // What is left is in the log.
             let _ = context.retire(context.registry.remove_all(), begun);
         }

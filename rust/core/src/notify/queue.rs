@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use once_cell::sync::Lazy;
-
 use super::{Message, Notification};
 use crate::events::Wakeup;
+use crate::fork::PerProcess;
 use crate::observe::{self, Snapshot, Source, metrics};
 
 /// Messages of no engine in particular that may wait: local ones, and those of 512 bytes that closed engines have left.
@@ -19,11 +18,11 @@ const PROCESS_LIMIT: usize = 65_536;
 static ARRIVALS: AtomicU64 = AtomicU64::new(0);
 
 /// Queues of the engines that are open.
-static QUEUES: Mutex<Vec<Arc<Queue>>> = Mutex::new(Vec::new());
+static QUEUES: PerProcess<Mutex<Vec<Arc<Queue>>>> = PerProcess::new(Mutex::default);
 
 /// What belongs to no open engine.
-static PROCESS: Lazy<Queue> =
-    Lazy::new(|| Queue::new(0, Limits { messages: PROCESS_LIMIT, exact_bytes: usize::MAX }, None));
+static PROCESS: PerProcess<Queue> =
+    PerProcess::new(|| Queue::new(0, Limits { messages: PROCESS_LIMIT, exact_bytes: usize::MAX }, None));
 
 impl Source for Queue {
     fn collect(&self, out: &mut Snapshot) {
@@ -90,7 +89,7 @@ impl Queue {
     /// A queue of an engine, part of the process-wide view from now on.
     pub(super) fn open(incarnation: u64, limits: Limits, receiver: Arc<Wakeup>) -> Arc<Self> {
         let queue = Arc::new(Self::new(incarnation, limits, Some(receiver)));
-        lock(&QUEUES).push(queue.clone());
+        lock(QUEUES.get()).push(queue.clone());
         observe::registry().add(&queue);
         queue
     }
@@ -98,7 +97,7 @@ impl Queue {
     /// Leaves the process-wide view. Messages of 512 bytes that have not been fetched are kept for [`take_all`]; the others,
     /// which only this engine's own calls could fetch, are freed.
     pub(super) fn close(self: &Arc<Self>) {
-        let mut queues = lock(&QUEUES);
+        let mut queues = lock(QUEUES.get());
         queues.retain(|queue| !Arc::ptr_eq(queue, self));
         let mut state = lock(&self.state);
         state.closed = true;
@@ -106,12 +105,12 @@ impl Queue {
         (state.fixed, state.bytes) = (0, 0);
         drop(state);
         self.room.notify_all();
-        PROCESS.adopt(left);
+        PROCESS.get().adopt(left);
     }
 
     /// The queue of the engine with this incarnation, if it is open in this process.
     pub(super) fn of(incarnation: u64) -> Option<Arc<Self>> {
-        lock(&QUEUES).iter().find(|queue| queue.incarnation == incarnation).cloned()
+        lock(QUEUES.get()).iter().find(|queue| queue.incarnation == incarnation).cloned()
     }
 
     /// Adds a message, or gives it back when there is no room: then the receiver is woken once there is.
@@ -258,9 +257,9 @@ impl State {
 /// are taken from their engine.
 pub fn take_all() -> Vec<Message> {
     // Under one lock, so that of two callers neither gets what came between the other's messages.
-    let queues = lock(&QUEUES);
+    let queues = lock(QUEUES.get());
     let mut taken: Vec<_> =
-        queues.iter().flat_map(|queue| queue.take_fixed()).chain(PROCESS.take_fixed()).collect();
+        queues.iter().flat_map(|queue| queue.take_fixed()).chain(PROCESS.get().take_fixed()).collect();
     drop(queues);
     taken.sort_by_key(|(number, _)| *number);
     taken.into_iter().map(|(_, message)| message).collect()
@@ -269,7 +268,7 @@ pub fn take_all() -> Vec<Message> {
 /// Adds a message from within the process, for the next [`take_all`]. False when far too many wait already: the
 /// message is dropped then.
 pub fn append(message: &Message) -> bool {
-    let added = PROCESS.try_push(Notification::Fixed(Box::new(*message))).is_ok();
+    let added = PROCESS.get().try_push(Notification::Fixed(Box::new(*message))).is_ok();
     if !added {
         tracing::warn!("{PROCESS_LIMIT} notifications wait to be fetched already; another one is dropped");
     }

@@ -11,6 +11,7 @@ use super::Stream;
 use crate::admission::{self, Source};
 use crate::control::AllowList;
 use crate::events::{Abort, Interest, Waiter, run_blocking};
+use crate::fork::OwnSocket;
 use crate::ports::listen_on_first_free;
 
 /// Connections that may wait to be accepted.
@@ -21,7 +22,7 @@ const REFUSED_PER_CALL: usize = 32;
 /// A listening socket whose waits have a deadline and can be aborted.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    socket: OwnSocket<TcpListener>,
     local: SocketAddr,
     allow: AllowList,
     abort: Abort,
@@ -32,7 +33,7 @@ impl Listener {
     /// error says what holds them. Waits end with
     /// `abort`; accepted streams inherit it.
     pub fn bind(address: IpAddr, ports: Option<(u16, u16)>, abort: &Abort) -> io::Result<Self> {
-        let socket = listen_on_first_free(address, ports, listen)?;
+        let socket = OwnSocket::new(listen_on_first_free(address, ports, listen)?);
         let local = socket.local_addr()?;
         Ok(Self { socket, local, allow: AllowList::default(), abort: abort.clone() })
     }
@@ -80,7 +81,7 @@ impl Listener {
                 Err(error) => return Err(error),
             };
             let socket = match self.socket.accept() {
-                Ok((socket, _)) => socket,
+                Ok((socket, _)) => OwnSocket::new(socket),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if admission::concerns_one_client(&error) => continue,
                 Err(error) => return Err(error),

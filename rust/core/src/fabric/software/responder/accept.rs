@@ -15,6 +15,7 @@ use crate::admission::{self, Permit, Source};
 use crate::events::{Group, Handle, Wakeup, first};
 use crate::fabric::software::device::Core;
 use crate::fabric::software::tcp::server::{Server, Wish};
+use crate::fork::OwnSocket;
 use crate::process::PeerProcess;
 
 /// Tokens of the listeners; clients count from [`FIRST_CLIENT`].
@@ -32,7 +33,7 @@ const ACCEPTED_PER_TURN: usize = 32;
 pub(super) struct Acceptor {
     core: Arc<Core>,
     sockets: Group,
-    listener: TcpListener,
+    listener: OwnSocket<TcpListener>,
     /// `None` when the host does not let us have one: then the cross-memory path is not offered.
     tables: Option<TableListener>,
     clients: HashMap<u64, Client>,
@@ -51,7 +52,7 @@ enum Client {
 }
 
 impl Acceptor {
-    pub(super) fn new(core: Arc<Core>, listener: TcpListener) -> std::io::Result<Self> {
+    pub(super) fn new(core: Arc<Core>, listener: OwnSocket<TcpListener>) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
         let sockets = Group::new()?;
         sockets.add(&listener, LISTENER)?;
@@ -168,7 +169,7 @@ impl Acceptor {
                 Ok((_, _, peer)) if !permits(&self.core.options.allow, peer.ip()) => {
                     tracing::info!(device = self.core.name(), %peer, "connection refused: not in FLAGCX_P2P_ALLOW");
                 }
-                Ok((permit, stream, peer)) => self.greet(permit, stream, peer),
+                Ok((permit, stream, peer)) => self.greet(permit, OwnSocket::new(stream), peer),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if admission::concerns_one_client(&error) => {}
                 Err(error) => return self.pause("data listener", &error),
@@ -176,7 +177,7 @@ impl Acceptor {
         }
     }
 
-    fn greet(&mut self, permit: Permit, stream: TcpStream, peer: SocketAddr) {
+    fn greet(&mut self, permit: Permit, stream: OwnSocket<TcpStream>, peer: SocketAddr) {
         permit.describe(Source::Address(peer.ip().to_canonical()), stream.as_fd());
         match Greeter::new(&self.core, permit, stream, peer, Instant::now() + HELLO_LIMIT) {
             Ok(greeter) => self.add(Client::Ungreeted(greeter)),

@@ -19,13 +19,14 @@ use crate::fabric::software::keepalive;
 use crate::fabric::software::socket::ReceiveBuffer;
 use crate::fabric::software::table::Counterpart;
 use crate::fabric::software::tcp::server::Server;
+use crate::fork::OwnSocket;
 
 /// A client that has connected and not said yet what it wants.
 #[derive(Debug)]
 pub(super) struct Greeter {
     /// Before the socket: it ends first.
     permit: Permit,
-    socket: OwnedFd,
+    socket: OwnSocket<OwnedFd>,
     peer: SocketAddr,
     buffer: ReceiveBuffer,
     hello: Responder,
@@ -43,7 +44,7 @@ impl Greeter {
     pub(super) fn new(
         core: &Core,
         permit: Permit,
-        stream: TcpStream,
+        stream: OwnSocket<TcpStream>,
         peer: SocketAddr,
         deadline: Instant,
     ) -> std::io::Result<Self> {
@@ -53,7 +54,7 @@ impl Greeter {
         keepalive::apply(&stream)?;
         let buffer = ReceiveBuffer::new(GREETING_SIZE.max(OFFER_SIZE));
         let hello = Responder::new(key, nonce);
-        Ok(Self { permit, socket: stream.into(), peer, buffer, hello, deadline })
+        Ok(Self { permit, socket: stream.map(OwnedFd::from), peer, buffer, hello, deadline })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {

@@ -21,12 +21,13 @@ use crate::fabric::software::pins::PeerPins;
 use crate::fabric::software::socket::{peer_pid, peer_user};
 use crate::fabric::software::tcp::server::Wish;
 use crate::fabric::software::wrong_keys::Suspect;
+use crate::fork::OwnSocket;
 use crate::process::PeerProcess;
 
 /// The abstract Unix socket where peers ask.
 #[derive(Debug)]
 pub(super) struct TableListener {
-    socket: OwnedFd,
+    socket: OwnSocket<OwnedFd>,
     name: SocketName,
     /// Whether it was said that another user is refused. One thread at a time uses it: Relaxed.
     has_refused: AtomicBool,
@@ -37,9 +38,9 @@ impl TableListener {
         let text = format!("flagcx-p2p/{}/{:032x}", core.name(), u128::from_ne_bytes(random()));
         let name = SocketName::new(&text).ok_or(Errno::NAMETOOLONG)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        bind(&socket, &SocketAddrUnix::new_abstract_name(text.as_bytes())?)?;
-        listen(&socket, 128)?;
+        let socket = OwnSocket::new(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?);
+        bind(&*socket, &SocketAddrUnix::new_abstract_name(text.as_bytes())?)?;
+        listen(&*socket, 128)?;
         Ok(Self { socket, name, has_refused: AtomicBool::new(false) })
     }
 
@@ -50,7 +51,7 @@ impl TableListener {
     /// `EAGAIN`: no peer waits. `None`: one was refused, for its user may not reach the memory of this process.
     pub(super) fn accept(&self, permit: Permit) -> Result<Option<TableKeeper>, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = retry_on_intr(|| accept_with(&self.socket, flags))?;
+        let socket = OwnSocket::new(retry_on_intr(|| accept_with(&*self.socket, flags))?);
         let user = peer_user(&socket);
         if !user.is_some_and(is_permitted) {
             if !self.has_refused.swap(true, Ordering::Relaxed) {
@@ -93,7 +94,7 @@ impl AsFd for TableListener {
 pub(super) struct TableKeeper {
     /// Before the socket: it ends first.
     permit: Permit,
-    socket: OwnedFd,
+    socket: OwnSocket<OwnedFd>,
     pid: u32,
     process: Option<Arc<PeerProcess>>,
     link: Option<Established>,

@@ -22,6 +22,7 @@ use crate::fabric::software::table::Counterpart;
 use crate::fabric::software::transport::CONNECT_PATIENCE;
 use crate::fabric::software::wrong_keys::Suspect;
 use crate::fabric::{CompletionStatus, QpAddress};
+use crate::fork::OwnSocket;
 use answer::{Answer, Segment};
 use guesses::is_unknown;
 
@@ -52,7 +53,7 @@ pub(in super::super) enum Wish {
 /// One peer's way to one of our queue pairs.
 #[derive(Debug)]
 pub(in super::super) struct Server {
-    socket: OwnedFd,
+    socket: OwnSocket<OwnedFd>,
     endpoint: Arc<Endpoint>,
     sender: QpAddress,
     /// Headers of one group, and never a byte of a payload.
@@ -91,7 +92,7 @@ struct Stop(Wish);
 
 impl Server {
     pub(in super::super) fn new(
-        socket: OwnedFd,
+        socket: OwnSocket<OwnedFd>,
         endpoint: Arc<Endpoint>,
         sender: QpAddress,
         suspect: Arc<Suspect>,
