@@ -29,8 +29,10 @@ class NotifyMsg(ctypes.Structure):
     _fields_ = [("name", c_uint8 * 256), ("msg", c_uint8 * 256)]
 
 
-#: ``FlagcxP2pNotifSink``: context, name (256 bytes), content and its length.
-NotifSink = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_void_p, c_size_t)
+class NotifBlock(ctypes.Structure):
+    """What ``flagcxP2pEngineTakeNotifs`` answers: notifications one behind the other, in memory for ``free``."""
+
+    _fields_ = [("address", c_void_p), ("bytes", c_size_t)]
 
 
 class XferResult(ctypes.Structure):
@@ -94,7 +96,7 @@ _PROTOTYPES: Dict[str, _Prototype] = {
     "make_desc": (
         "_Z23flagcxP2pEngineMakeDescP13FlagcxP2pConnmjP17FlagcxP2pRdmaDesc",
         c_int,
-        [c_void_p, c_uint64, c_uint32, POINTER(Desc)],
+        [c_void_p, c_uint64, c_uint32, c_void_p],
     ),
     "write_sync": (
         "flagcxP2pRpcBatchWriteSync",
@@ -119,7 +121,7 @@ _PROTOTYPES: Dict[str, _Prototype] = {
         [c_void_p, POINTER(NotifyMsg)],
     ),
     "notify_bytes": ("flagcxP2pEngineSendNotifBytes", c_int, [c_void_p, c_char_p, c_void_p, c_size_t]),
-    "notifications": ("flagcxP2pEngineGetNotifsOf", c_int, [c_void_p, NotifSink, c_void_p]),
+    "notifications": ("flagcxP2pEngineTakeNotifs", c_int, [c_void_p, c_void_p, c_void_p]),
 }
 
 
@@ -136,6 +138,8 @@ class Library:
             function.restype = result
             function.argtypes = arguments
             setattr(self, name, function)
+        self.free = handle.free  # the C library's, by whose memory it hands out blocks
+        self.free.restype, self.free.argtypes = None, [c_void_p]
         self.path = path
 
     def __getattr__(self, name: str) -> Any:  # for type checkers: the functions are set above
