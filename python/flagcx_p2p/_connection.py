@@ -59,8 +59,7 @@ class Connection(Single):
 
     def write_many(self, pieces: Sequence[Piece]) -> None:
         """Writes many ranges and waits for all. Nothing is sent unless every piece makes sense. Ctrl-C: as in write."""
-        transfer = Transfer(self)
-        transfer.run("try_write", pieces, skip_empty=True)
+        Transfer(self)._run("try_write", pieces)
 
     def read(self, region: Region, remote_address: int, offset: int = 0, size: Optional[int] = None) -> None:
         """Reads ``size`` bytes of the peer's memory into ``region``; they are there when this returns. Ctrl-C: as in write."""
@@ -68,19 +67,18 @@ class Connection(Single):
 
     def read_many(self, pieces: Sequence[Piece]) -> None:
         """Reads many ranges and waits for all. Nothing is read unless every piece makes sense. Ctrl-C: as in write."""
-        transfer = Transfer(self)
-        transfer.run("try_read", pieces, skip_empty=True)
+        Transfer(self)._run("try_read", pieces)
 
     def start_write(self, pieces: Sequence[Piece]) -> Transfer:
         """Starts writing many ranges as one transfer."""
         transfer = Transfer(self)
-        transfer.start("try_write", pieces)
+        transfer._begin("try_write", pieces)
         return transfer
 
     def start_read(self, pieces: Sequence[Piece]) -> Transfer:
         """Starts reading many ranges as one transfer."""
         transfer = Transfer(self)
-        transfer.start("try_read", pieces)
+        transfer._begin("try_read", pieces)
         return transfer
 
     def notify(self, name: bytes, content: bytes = b"") -> None:

@@ -11,8 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections import deque
-from typing import Any, Deque, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 from ._errors import P2pError
 from ._library import Library
@@ -40,9 +39,8 @@ class EngineHandle(Single):
         self.library = library
         #: What keeps registered memory alive, by registration.
         self.memory: Dict[object, Any] = {}
+        #: Whether nothing touches the memory any more.
         self.ended = False
-        #: Transfers, each with its connection, that were dropped before anybody asked how they ended.
-        self.dropped: Deque[Tuple[int, int]] = deque()
         self._pid = os.getpid()
         self._closing = False
         # The thread of each call that is inside the library with this engine's pointer or one of its connections'.
@@ -50,18 +48,22 @@ class EngineHandle(Single):
         # Held while the engine is destroyed; taken twice by a thread whose signal handler closes it as well.
         self._ending = threading.RLock()
         self._destroyer: Optional[int] = None
+        self._made: List[Optional[int]] = []
+        # The memory lives until the library is done with it, whatever becomes of this object.
+        _keep(self.memory)
         # One call, so that an exception cannot come between the library's engine and the list that holds it.
-        made: List[Optional[int]] = []
-        made.extend(itertools.starmap(library.engine_create, ((),)))
-        self.pointer = made[0]
+        self._made.extend(itertools.starmap(library.engine_create, ((),)))
         if self.pointer is None:
             self.ended = True
             raise library.error()
-        # The memory lives until the library is done with it, whatever becomes of this object.
-        _keep(self.memory)
+
+    @property
+    def pointer(self) -> Optional[int]:
+        """The library's engine."""
+        return self._made[0]
 
     def __del__(self) -> None:
-        if hasattr(self, "pointer"):
+        if getattr(self, "_made", None) and not self.ended:
             self.close()
 
     def check_process(self) -> None:
@@ -107,13 +109,6 @@ class EngineHandle(Single):
                 return
             self._pause(0.002)
 
-    def ask_about_dropped(self) -> None:
-        """Gives back the places of dropped transfers that have ended, of a thousand at most."""
-        for _ in range(min(1000, len(self.dropped))):
-            connection, number = self.dropped.popleft()
-            if self.call(self.library.xfer_wait, connection, number, 0, None) == 1:
-                self.dropped.append((connection, number))
-
     def _destroy_unused(self) -> None:
         """Destroys the engine of a closing handle, unless there are calls: the last one comes here as well."""
         if self._finalizing():
@@ -124,12 +119,12 @@ class EngineHandle(Single):
                 self._destroy()
 
     def _destroy(self) -> None:
-        mine = self._thread()
+        mine, pointer = self._thread(), self.pointer
         if self._callers or self._destroyer is not None:
             return
         try:
             self._destroyer = mine
-            self.library.engine_destroy(self.pointer)
+            self.library.engine_destroy(pointer)
         finally:
             memory, self.memory, self.ended = self.memory, {}, True
         self._release(memory)

@@ -41,10 +41,7 @@ class Piece(NamedTuple):
 
 
 class Transfer(Single):
-    """A transfer in flight. Its regions stay registered at least until it has ended.
-
-    One that is dropped goes on; its place among the engine's transfers is given back when others need it.
-    """
+    """A transfer in flight. Its regions stay registered at least until it has ended. One that is dropped goes on."""
 
     _advice = "wait for it here, and tell the other process how it ended"
 
@@ -55,10 +52,6 @@ class Transfer(Single):
         self._parts: Sequence[Part] = ()
         self._ended = False
         self._error: Optional[TransferFailed] = None
-
-    def __del__(self) -> None:
-        if not self._ended and self._number.value:
-            self._connection._handle.dropped.append((self._connection._pointer, self._number.value))
 
     def done(self) -> bool:
         """Whether it has ended, well or not. Asking helps it along."""
@@ -86,28 +79,39 @@ class Transfer(Single):
         """Stops it. When this returns it has ended, and nothing touches its memory any more."""
         if self._ended or not self._number.value:
             return
-        if self._connection._call(self._connection._library.xfer_cancel, self._number) != 0:
-            # It ended in the meantime.
-            self.done()
+        self._connection._call(self._connection._library.xfer_cancel, self._number)
+        # Also if it has ended in the meantime; asking gives its place in the engine back.
+        self.done()
 
-    def run(self, function: str, pieces: Sequence[Piece], skip_empty: bool) -> None:
-        """Starts it and waits. Whatever exception ends that, nothing touches its memory for it afterwards."""
+    def _run(self, function: str, pieces: Sequence[Piece]) -> None:
+        """Starts it and waits, if there are any bytes. Whatever exception ends that, nothing uses its memory afterwards."""
         try:
-            self.start(function, pieces, skip_empty)
+            self._start(function, pieces, skip_empty=True)
             self.wait()
         except BaseException:
-            with suppress(P2pError):
-                self.cancel()
+            self._abandon()
             raise
 
-    def start(self, function: str, pieces: Sequence[Piece], skip_empty: bool = False) -> None:
+    def _begin(self, function: str, pieces: Sequence[Piece]) -> None:
+        """Starts it. Whatever exception ends that, nothing is under way afterwards."""
+        if not pieces:
+            raise ValueError("a transfer needs at least one piece")
+        try:
+            self._start(function, pieces, skip_empty=False)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        with suppress(P2pError):  # of a closed engine
+            self.cancel()
+
+    def _start(self, function: str, pieces: Sequence[Piece], skip_empty: bool) -> None:
         """Starts it by one of the library's calls that never wait, trying again while there is no room.
 
         Raises `P2pError` after `START_LIMIT`: its caller may be the one that keeps the places, of transfers that it has not
         asked about.
         """
-        if not pieces and not skip_empty:
-            raise ValueError("a transfer needs at least one piece")
         handle, library = self._connection._handle, self._connection._library
         self._parts = parts = cut(handle, pieces, skip_empty)
         if not parts:
@@ -125,7 +129,6 @@ class Transfer(Single):
                 return
             if answer != _library.WOULD_BLOCK:
                 raise P2pError(named_by_piece(str(library.error()), parts))
-            handle.ask_about_dropped()
             if time.monotonic() >= deadline:
                 raise P2pError(
                     f"no room for another transfer for {START_LIMIT:g} s: the queues are full, or as many transfers as an "
@@ -138,8 +141,8 @@ class Transfer(Single):
         descs = (_library.Desc * len(parts))()
 
         def describe(pointer: int) -> Optional[Part]:
-            places = range(ctypes.addressof(descs), ctypes.addressof(descs) + ctypes.sizeof(descs), ctypes.sizeof(_library.Desc))
-            for place, part in zip(places, parts):
+            first, size = ctypes.addressof(descs), ctypes.sizeof(_library.Desc)
+            for place, part in zip(range(first, first + ctypes.sizeof(descs), size), parts):
                 if library.make_desc(pointer, part.remote_address, part.size, place) != 0:
                     return part
             return None

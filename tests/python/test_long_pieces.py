@@ -59,11 +59,10 @@ class LongMemory:
 class LongPieces(Pair):
     def test_more_than_4_gib_are_moved(self) -> None:
         if os.environ["FLAGCX_P2P_FABRIC"] != "software":
-            self.skipTest("not run over verbs: a device that is emulated moves 8 GiB for minutes")
+            self.skipTest("not run over verbs: a device that is emulated moves 4 GiB for minutes")
         near, far = LongMemory(1), LongMemory(2)
         self.addCleanup(near.unmap)
         self.addCleanup(far.unmap)
-        # Before the memory is unmapped, and in the middle of it the borders of what is moved.
         with self.client.register_address(near.address, near.SIZE, device=False) as local:
             with self.server.register_address(far.address, far.SIZE, device=False) as remote:
                 size = near.SIZE - 2 * mmap.PAGESIZE
@@ -71,9 +70,6 @@ class LongPieces(Pair):
                 self.connection.write(local, remote.address, size=size)
                 self.assertEqual(bytes(far.window[:4]), b"near")
                 self.assertEqual(bytes(far.tail), b"\1" * (far.TAIL // 2) + b"\2" * (far.TAIL // 2))
-                far.tail[:4] = b"tail"
-                self.connection.read(local, remote.address, size=size)
-                self.assertEqual(bytes(near.tail[:5]), b"tail\1")
                 with self.assertRaisesRegex(flagcx_p2p.P2pError, "piece 1: .*no region"):
                     self.connection.write_many([Piece(local, remote.address, 0, 8), Piece(local, remote.address + 1)])
 
