@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::engine::{Engine as CoreEngine, EngineError};
+use flagcx_p2p::fork::{OfProcess, PerProcess};
 use flagcx_p2p::notify::Message;
 use flagcx_p2p::transfer::RdmaDesc;
 
@@ -18,7 +19,7 @@ const KIND: u32 = 0x1B2C_0001;
 pub(crate) struct Engine {
     kind: u32,
     // Shared, so that a call which is still blocked while the engine is destroyed keeps what it works on.
-    state: Arc<EngineState>,
+    state: OfProcess<Arc<EngineState>>,
 }
 
 /// Target of `FlagcxP2pConn *`. Only ever reached through `&`; it lives in an `Arc`, so its address stays.
@@ -41,11 +42,11 @@ enum Owner {
 const _: () = assert!(offset_of!(Engine, kind) == 0 && offset_of!(Conn, kind) == 0);
 
 /// Every engine of the process, for the calls that name none.
-static ENGINES: Mutex<Vec<Weak<EngineState>>> = Mutex::new(Vec::new());
+static ENGINES: PerProcess<Mutex<Vec<Weak<EngineState>>>> = PerProcess::new(Mutex::default);
 
 /// The engines of the process, in the order that they were made in.
 pub(crate) fn engines() -> Vec<Arc<EngineState>> {
-    lock(&ENGINES).iter().filter_map(Weak::upgrade).collect()
+    lock(ENGINES.get()).iter().filter_map(Weak::upgrade).collect()
 }
 
 /// What an engine's calls work on.
@@ -66,21 +67,23 @@ impl Engine {
     /// Hands a new engine to C++.
     pub(crate) fn into_raw(core: Arc<CoreEngine>) -> *mut Self {
         let state = Arc::new(EngineState { core, sessions: Mutex::default() });
-        let mut engines = lock(&ENGINES);
+        let mut engines = lock(ENGINES.get());
         engines.retain(|engine| engine.strong_count() > 0);
         engines.push(Arc::downgrade(&state));
         drop(engines);
-        Box::into_raw(Box::new(Self { kind: KIND, state }))
+        Box::into_raw(Box::new(Self { kind: KIND, state: OfProcess::new(state) }))
     }
 
-    /// Takes an engine back from C++ and ends it.
+    /// Takes an engine back from C++ and ends it; in a forked child it is forgotten.
     ///
     /// # Safety
     /// `raw` comes from [`Engine::into_raw`] and is not used again.
     pub(crate) unsafe fn destroy(raw: *mut Self) {
         // SAFETY: the caller's promise.
         let handle = unsafe { Box::from_raw(raw) };
-        handle.state.core.close();
+        if let Ok(state) = OfProcess::here(&handle.state) {
+            state.core.close();
+        }
     }
 
     /// What this handle's calls work on.
@@ -119,7 +122,7 @@ impl Conn {
         Arc::into_raw(conn).cast_mut()
     }
 
-    /// Takes a connection back from C++ and closes it. False, and nothing is done, if its engine owns it.
+    /// Takes a connection back from C++ and closes it; in a forked child it is forgotten. False, and nothing is done, if its engine owns it.
     ///
     /// # Safety
     /// `raw` comes from [`Conn::into_raw`] and is not used again, or from [`EngineState::session`] of a live engine.
@@ -130,6 +133,11 @@ impl Conn {
         }
         // SAFETY: the caller's promise, and a handle of this owner comes from `Arc::into_raw`.
         let conn = unsafe { Arc::from_raw(raw.cast_const()) };
+        if conn.connection.here().is_err() {
+            // What else refers to it is as it was at the fork.
+            std::mem::forget(conn);
+            return true;
+        }
         conn.connection.close();
         conn.connection.forget_failed();
         true

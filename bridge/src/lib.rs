@@ -171,6 +171,7 @@ mod ffi {
         fn engine_rpc_port(engine: &Engine) -> i32;
         fn engine_start_rpc_server(engine: &Engine) -> i32;
         fn engine_metadata(engine: &Engine, out: &mut String) -> i32;
+        fn engine_here(engine: &Engine, call: &str) -> i32;
     }
 
     // Connections.
@@ -187,6 +188,7 @@ mod ffi {
         unsafe fn conn_destroy(conn: *mut Conn);
         fn conn_is_local(conn: &Conn) -> bool;
         fn conn_info(conn: &Conn) -> ConnInfo;
+        fn conn_here(conn: &Conn, call: &str) -> i32;
     }
 
     // Memory.

@@ -63,6 +63,12 @@ pub(crate) fn decline(call: &str, reason: &dyn Display) {
     remember(text);
 }
 
+/// Remembers, without a log line, that `call` was refused: for calls that are repeated until they answer otherwise.
+#[cold]
+pub(crate) fn note(call: &str, reason: &dyn Display) {
+    remember(format!("{call}: {reason}"));
+}
+
 fn remember(text: String) {
     // A thread that is ending has no last error any more.
     let _ = LAST_ERROR.try_with(|last| last.replace(text));

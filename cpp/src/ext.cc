@@ -106,6 +106,8 @@ int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2
   if (conn == nullptr || out == nullptr)
     return refuseNull(call, conn == nullptr ? "conn" : "out");
   REFUSE_ACCL(conn, call);
+  if (ffi::conn_here(*conn, call) != 0)
+    return -1;
   return copyOut(call, toC(ffi::conn_result(*conn, transferId)), out);
 }
 
@@ -114,6 +116,8 @@ int flagcxP2pEngineXferWait(FlagcxP2pConn *conn, uint64_t transferId, int timeou
   if (conn == nullptr)
     return refuseNull(call, "conn");
   REFUSE_ACCL(conn, call);
+  if (ffi::conn_here(*conn, call) != 0)
+    return -1;
   const ffi::XferResult result = ffi::conn_wait(*conn, transferId, timeoutMs);
   if (result.state == ffi::XferState::Pending)
     return 1;
@@ -136,6 +140,8 @@ int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, s
   if (count > 0 && (transferIds == nullptr || states == nullptr))
     return refuseNull(call, transferIds == nullptr ? "transferIds" : "states");
   REFUSE_ACCL(conn, call);
+  if (ffi::conn_here(*conn, call) != 0)
+    return -1;
   *ended = ffi::conn_test_batch(*conn, slice(transferIds, count), {states, count});
   return 0;
 }
@@ -159,6 +165,8 @@ int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out) {
   if (conn == nullptr || out == nullptr)
     return refuseNull(call, conn == nullptr ? "conn" : "out");
   REFUSE_ACCL(conn, call);
+  if (ffi::conn_here(*conn, call) != 0)
+    return -1;
   const ffi::ConnInfo info = ffi::conn_info(*conn);
   FlagcxP2pConnInfo full = {};
   full.path = number(info.path);
@@ -200,6 +208,8 @@ int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink,
   if (engine == nullptr || sink == nullptr)
     return refuseNull(call, engine == nullptr ? "engine" : "sink");
   REFUSE_ACCL(engine, call);
+  if (ffi::engine_here(*engine, call) != 0)
+    return -1;
   for (const FlagcxP2pNotifyMsg &message : ffi::engine_take_notifications(*engine))
     sink(context, message.name, message.msg, sizeof(message.msg));
   for (const ffi::LargeNotification &message : ffi::engine_take_large_notifications(*engine))

@@ -5,11 +5,12 @@ use std::ptr;
 use std::sync::Arc;
 
 use flagcx_p2p::engine::{Engine as CoreEngine, EngineError, EngineOptions};
+use flagcx_p2p::fork::Forked;
 use flagcx_p2p::{config, device};
 
 use super::text;
 use crate::handles::{Conn, Engine};
-use crate::refusal::{OrRefuse, REFUSED, decline, refuse};
+use crate::refusal::{OK, OrRefuse, REFUSED, decline, note, refuse};
 
 pub(crate) fn engine_create() -> *mut Engine {
     let gpu_index = device::runtime().current_device().unwrap_or(0);
@@ -25,7 +26,10 @@ pub(crate) unsafe fn engine_destroy(engine: *mut Engine) {
 }
 
 pub(crate) fn engine_stop_accept(engine: &Engine) {
-    engine.state().core().stop_accept();
+    let state = engine.state();
+    if state.core().here().or_refuse("flagcxP2pEngineStopAccept").is_some() {
+        state.core().stop_accept();
+    }
 }
 
 pub(crate) fn engine_connect(
@@ -59,7 +63,9 @@ pub(crate) fn engine_accept(engine: &Engine, ip: &mut String, remote_gpu: &mut i
 }
 
 pub(crate) fn engine_rpc_port(engine: &Engine) -> i32 {
-    engine.state().core().rpc_port().map_or(REFUSED, i32::from)
+    let state = engine.state();
+    let here = state.core().here().or_refuse("flagcxP2pEngineGetRpcPort");
+    here.and_then(|()| state.core().rpc_port()).map_or(REFUSED, i32::from)
 }
 
 pub(crate) fn engine_start_rpc_server(engine: &Engine) -> i32 {
@@ -86,4 +92,20 @@ pub(crate) unsafe fn conn_destroy(conn: *mut Conn) {
 
 pub(crate) fn conn_is_local(conn: &Conn) -> bool {
     conn.connection().is_local()
+}
+
+/// -1, with the reason remembered, in a child of the process that made the engine. No log line: some callers ask for ever.
+pub(crate) fn engine_here(engine: &Engine, call: &str) -> i32 {
+    here(call, engine.state().core().here())
+}
+
+/// The same for a connection.
+pub(crate) fn conn_here(conn: &Conn, call: &str) -> i32 {
+    here(call, conn.connection().here())
+}
+
+fn here(call: &str, here: Result<(), Forked>) -> i32 {
+    let Err(forked) = here else { return OK };
+    note(call, &forked);
+    REFUSED
 }

@@ -7,7 +7,7 @@ use flagcx_p2p::fabric::Access;
 use flagcx_p2p::memory::{MemoryKind, RegionId};
 
 use crate::handles::{self, Conn, Desc, Engine};
-use crate::refusal::OrRefuse;
+use crate::refusal::{OrRefuse, REFUSED};
 
 /// Registration flags of `flagcx_p2p_ext.h`.
 const HOST: u32 = 1;
@@ -33,7 +33,10 @@ pub(crate) unsafe fn engine_register(
 }
 
 pub(crate) fn engine_deregister(engine: &Engine, id: u64) {
-    engine.state().core().deregister(RegionId(id));
+    let state = engine.state();
+    if state.core().here().or_refuse("flagcxP2pEngineMrDestroy").is_some() {
+        state.core().deregister(RegionId(id));
+    }
 }
 
 pub(crate) fn engine_describe(engine: &Engine, id: u64, address: usize, size: usize, out: &mut Desc) -> i32 {
@@ -45,6 +48,9 @@ pub(crate) fn engine_describe(engine: &Engine, id: u64, address: usize, size: us
 }
 
 pub(crate) fn conn_describe_remote(conn: &Conn, address: u64, size: u32, out: &mut Desc) -> i32 {
+    if conn.connection().here().or_refuse("flagcxP2pEngineMakeDesc").is_none() {
+        return REFUSED;
+    }
     conn.connection()
         .describe_remote(address, size)
         .ok_or_else(|| format!("the peer announced no region that holds {address:#x}+{size}"))

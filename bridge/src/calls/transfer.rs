@@ -15,7 +15,7 @@ use super::local;
 use crate::ffi::{Operation, Pieces, XferResult, XferState};
 use crate::handles::{Conn, Desc};
 use crate::pieces::{VectorPieces, one_piece};
-use crate::refusal::{OK, OrRefuse, REFUSED, refuse};
+use crate::refusal::{OK, OrRefuse, REFUSED, note, refuse};
 
 /// Answer of the non-blocking calls when the submission queue is full, or no id is free.
 const WOULD_BLOCK: i32 = 1;
@@ -162,7 +162,11 @@ pub(crate) fn conn_batch_write_sync(conn: &Conn, local: &[u64], remote: &[u64], 
 }
 
 pub(crate) fn conn_has_ended(conn: &Conn, id: u64) -> bool {
-    conn.connection().has_ended(TransferId(id))
+    let has_ended = conn.connection().has_ended(TransferId(id));
+    if !has_ended && let Err(forked) = conn.connection().here() {
+        note("flagcxP2pEngineXferStatus", &forked);
+    }
+    has_ended
 }
 
 pub(crate) fn conn_result(conn: &Conn, id: u64) -> XferResult {
@@ -181,7 +185,10 @@ pub(crate) fn conn_cancel(conn: &Conn, id: u64) -> i32 {
     if conn.connection().cancel(TransferId(id)) {
         return OK;
     }
-    refuse("flagcxP2pEngineXferCancel", &format_args!("transfer {id:#x} is not known"));
+    match conn.connection().here() {
+        Err(forked) => refuse("flagcxP2pEngineXferCancel", &forked),
+        Ok(()) => refuse("flagcxP2pEngineXferCancel", &format_args!("transfer {id:#x} is not known")),
+    }
     REFUSED
 }
 
@@ -247,6 +254,7 @@ fn describe_piece(
     size: u64,
     pieces: &mut Vec<Iov>,
 ) -> Result<(), String> {
+    connection.here().map_err(|forked| forked.to_string())?;
     let rkey = connection
         .remote_key(remote, size)
         .ok_or_else(|| format!("the peer announced no region that holds {remote:#x}+{size}"))?;

@@ -2,25 +2,27 @@
 #![allow(unsafe_code, reason = "calls the C++ function that takes log lines")]
 
 mod sink;
+mod stderr;
 
-use std::io;
 use std::sync::{Arc, Once};
 
 use flagcx_p2p::config::{Files, LogSettings};
+use flagcx_p2p::fork::PerProcess;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use sink::Sink;
+use stderr::Stderr;
 
 /// Sets up logging at the first call; later ones do nothing. A subscriber that is set already is left alone.
 ///
 /// # Safety
 /// `sink` is 0 or the address of a C function of type [`sink::Function`] that may be called from any thread, for ever.
 pub(crate) unsafe fn start_logging(sink: usize) {
-    static STARTED: Once = Once::new();
-    STARTED.call_once(|| {
+    static STARTED: PerProcess<Once> = PerProcess::new(Once::new);
+    STARTED.get().call_once(|| {
         // Read apart from the engine's configuration, which logs while it is being read.
         let files = Files::load();
         let settings = LogSettings::read(&|name| files.layered(name));
@@ -49,8 +51,8 @@ fn install_flagcx(settings: &LogSettings, sink: Sink) {
 fn install_stand_alone(settings: LogSettings) {
     let (writer, complaint) = match settings.open_file() {
         Ok(Some(file)) => (BoxMakeWriter::new(Arc::new(file)), None),
-        Ok(None) => (BoxMakeWriter::new(io::stderr), None),
-        Err(error) => (BoxMakeWriter::new(io::stderr), Some(error)),
+        Ok(None) => (BoxMakeWriter::new(|| Stderr), None),
+        Err(error) => (BoxMakeWriter::new(|| Stderr), Some(error)),
     };
     let layer = tracing_subscriber::fmt::layer()
         .with_ansi(false)

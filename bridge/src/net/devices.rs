@@ -11,6 +11,7 @@ use flagcx_p2p::control::{Limits, LocalAddress, local_address};
 use flagcx_p2p::engine;
 use flagcx_p2p::engine::EngineError;
 use flagcx_p2p::fabric::{Device, FabricChoice, FabricError, Provider};
+use flagcx_p2p::fork::PerProcess;
 use once_cell::sync::OnceCell;
 
 use super::answer::{NetError, answer};
@@ -25,8 +26,8 @@ pub(super) struct NetDevice {
     context: OnceCell<Arc<Context>>,
 }
 
-/// Set by the first [`init`] that succeeds.
-static DEVICES: OnceCell<Vec<NetDevice>> = OnceCell::new();
+/// Set by the first [`init`] that succeeds; a forked child calls it for itself.
+static DEVICES: PerProcess<OnceCell<Vec<NetDevice>>> = PerProcess::new(OnceCell::new);
 
 impl NetDevice {
     fn new(device: &Arc<dyn Device>) -> Self {
@@ -62,7 +63,10 @@ impl NetDevice {
 
 /// The device with this index; an error before [`init`].
 pub(super) fn device(index: i32) -> Result<&'static NetDevice, NetError> {
-    let devices = DEVICES.get().ok_or_else(|| NetError::internal("init was not called or failed"))?;
+    let devices = DEVICES
+        .get()
+        .get()
+        .ok_or_else(|| NetError::internal("init was not called in this process or failed"))?;
     usize::try_from(index).ok().and_then(|index| devices.get(index)).ok_or_else(|| {
         NetError::invalid(format_args!("device {index} does not exist, there are {}", devices.len()))
     })
@@ -79,12 +83,12 @@ pub(super) fn limits(config: &Config) -> Result<Limits, NetError> {
 }
 
 pub(super) fn init() -> Answer {
-    answer("init", DEVICES.get_or_try_init(|| find_devices(config::global())), drop)
+    answer("init", DEVICES.get().get_or_try_init(|| find_devices(config::global())), drop)
 }
 
 /// -1 before [`init`].
 pub(super) fn device_count() -> i32 {
-    DEVICES.get().map_or(-1, |devices| int(devices.len()))
+    DEVICES.get().get().map_or(-1, |devices| int(devices.len()))
 }
 
 pub(super) fn device_properties(index: i32, out: &mut Properties) -> Answer {
@@ -92,7 +96,7 @@ pub(super) fn device_properties(index: i32, out: &mut Properties) -> Answer {
 }
 
 pub(super) fn device_named(name: &[u8], index: &mut i32) -> Answer {
-    let devices = DEVICES.get().map(Vec::as_slice).unwrap_or_default();
+    let devices = DEVICES.get().get().map(Vec::as_slice).unwrap_or_default();
     let found = devices.iter().position(|device| device.name.as_bytes() == name).ok_or_else(|| {
         NetError::internal(format_args!("there is no device {:?}", String::from_utf8_lossy(name)))
     });

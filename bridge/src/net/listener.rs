@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use flagcx_p2p::config;
 use flagcx_p2p::connection::LaneBuilder;
 use flagcx_p2p::control::RawListener;
+use flagcx_p2p::fork::OfProcess;
 
 use super::answer::{NetError, answer};
 use super::comm::Comm;
@@ -19,7 +20,7 @@ use super::ffi::Answer;
 pub(crate) struct Listener {
     device: i32,
     /// `None` once aborted: the port is closed then.
-    raw: Mutex<Option<Arc<RawListener>>>,
+    raw: OfProcess<Mutex<Option<Arc<RawListener>>>>,
 }
 
 impl Listener {
@@ -28,11 +29,12 @@ impl Listener {
         // Asked for now, so that a bad index is not found out by the first peer.
         device(index)?.context()?;
         let raw = Arc::new(RawListener::bind(&listen_address(config)?, &limits(config)?)?);
-        Ok((Self { device: index, raw: Mutex::new(Some(Arc::clone(&raw))) }, raw))
+        Ok((Self { device: index, raw: OfProcess::new(Mutex::new(Some(Arc::clone(&raw)))) }, raw))
     }
 
     fn accept(&self) -> Result<Comm, NetError> {
         let limits = limits(config::global())?;
+        OfProcess::here(&self.raw).map_err(NetError::internal)?;
         let raw = self.lock().clone().ok_or_else(|| NetError::internal("the listener was aborted"))?;
         let context = device(self.device)?.context()?;
         let mut lanes = LaneBuilder::new(Arc::clone(context));
@@ -41,7 +43,9 @@ impl Listener {
     }
 
     fn abort(&self) {
-        if let Some(raw) = self.lock().take() {
+        if OfProcess::is_here(&self.raw)
+            && let Some(raw) = self.lock().take()
+        {
             raw.abort();
         }
     }

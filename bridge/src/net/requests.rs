@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
 use flagcx_p2p::connection::Connection;
+use flagcx_p2p::fork::{Generation, PerProcess};
 use flagcx_p2p::transfer::TransferId;
-use once_cell::sync::{Lazy, OnceCell};
+use once_cell::sync::OnceCell;
 
 /// The requests of the process.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ const MARK: usize = 1;
 const _: () = assert!(CHUNKS * CHUNK == 1 << SLOT_BITS);
 
 /// The requests of the process.
-pub(super) static REQUESTS: Lazy<Requests> = Lazy::new(Requests::default);
+pub(super) static REQUESTS: PerProcess<Requests> = PerProcess::new(Requests::default);
 
 impl Default for Requests {
     fn default() -> Self {
@@ -90,6 +91,10 @@ impl Requests {
     /// Asks `look` about a request, and frees its slot when that is not pending any more.
     pub(super) fn poll(&self, name: usize, look: impl FnOnce(&Request) -> Poll) -> Poll {
         let index = (name >> 1) & ((1 << SLOT_BITS) - 1);
+        if (name >> (1 + SLOT_BITS)) as u8 != process() {
+            // Of a process from which this one was forked.
+            return Poll::Failed;
+        }
         let Some(slot) = self.slot(index as u32) else { return Poll::Done(0) };
         let mut slot = lock(slot);
         if self::name(index as u32, slot.generation) != name {
@@ -131,9 +136,17 @@ impl Requests {
     }
 }
 
-/// Comes round again after 2^47 uses of the same slot.
+/// Comes round again after 2^39 uses of the same slot.
 fn name(index: u32, generation: u64) -> usize {
-    (generation as usize) << (SLOT_BITS + 1) | (index as usize) << 1 | MARK
+    (generation as usize) << (SLOT_BITS + 9)
+        | (process() as usize) << (SLOT_BITS + 1)
+        | (index as usize) << 1
+        | MARK
+}
+
+/// Tells a process from those that it was forked from, 255 of them in a line.
+fn process() -> u8 {
+    Generation::current().number() as u8
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

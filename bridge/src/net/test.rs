@@ -39,7 +39,7 @@ pub(super) fn test_batch(requests: &mut [usize], done: &mut [i32], count: &mut i
 }
 
 fn poll(request: usize) -> Poll {
-    let state = REQUESTS.poll(request, |request| match request.connection.status(request.transfer) {
+    let state = REQUESTS.get().poll(request, |request| match request.connection.status(request.transfer) {
         Status::Pending => Poll::Pending,
         Status::Ended(Outcome::Done) => Poll::Done(request.bytes),
         Status::Ended(_) | Status::Unknown => Poll::Failed,

@@ -61,7 +61,7 @@ fn post(comm: &Comm, opcode: Opcode, pieces: &impl PieceSource) -> Result<usize,
     let bytes = (0..pieces.len()).filter_map(|index| pieces.piece(index)).map(|piece| piece.length).sum();
     let transfer = connection.submit(opcode, pieces)?;
     let request = Request { connection: Arc::clone(connection), transfer, bytes };
-    REQUESTS.insert(request).ok_or_else(|| {
+    REQUESTS.get().insert(request).ok_or_else(|| {
         // Not to be polled by anybody, so it must not go on.
         connection.cancel(transfer);
         NetError::internal("65,536 requests wait to be polled: test the old ones first")

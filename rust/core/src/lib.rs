@@ -10,7 +10,7 @@
 //! * [`fabric`] is the contract a provider fulfils: real RDMA devices, or a software fabric without a NIC.
 //!
 //! Dependencies point down that list only; `auth`, `config`, `memory`, `topology`, `device`, `control`, `notify`, `ports`,
-//! `process` and `observe` stand beside it and never call back up (`tests/layering.rs` holds the table).
+//! `process`, `fork` and `observe` stand beside it and never call back up (`tests/layering.rs` holds the table).
 #![deny(unsafe_code)]
 
 /// The README's Rust, run as a test of the documentation.
@@ -26,6 +26,7 @@ pub mod device;
 pub mod engine;
 pub mod events;
 pub mod fabric;
+pub mod fork;
 pub mod memory;
 pub mod notify;
 pub mod observe;

@@ -11,9 +11,12 @@ const LAYERS: &[&str] = &["engine", "connection", "transfer", "pool", "fabric"];
 
 /// Beside the layers: they use each other freely, and a layer only by an entry in [`EXCEPTIONS`].
 const BESIDE: &[&str] = &[
-    "auth", "config", "memory", "topology", "device", "control", "events", "notify", "observe", "ports",
-    "process", "sync",
+    "auth", "config", "memory", "topology", "device", "control", "events", "fork", "notify", "observe",
+    "ports", "process", "sync",
 ];
+
+/// Beneath everything, and used even by those that know nothing else.
+const LOWEST: &[&str] = &["fork", "sync"];
 
 /// Further uses, each with its reason: (user, used, why).
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
@@ -28,6 +31,7 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("fabric", "memory", "a provider knows ranges and keys, not what the engine keeps of them"),
     ("fabric", "control", "what a provider says to its peer is its own protocol"),
     ("fabric", "notify", "notifications travel beside the fabric"),
+    ("fork", "*", "what every module keeps its state in knows none of them"),
     ("events", "*", "waits for what others give it, and knows none of them"),
     ("auth", "*", "the same proofs serve control plane, fabric and notifications: it knows none of them"),
     ("sync", "*", "the lowest of all: the same names over std or loom"),
@@ -101,7 +105,7 @@ fn check_text(file: &str, text: &str) -> Vec<String> {
 
 /// Why `user` may not use `used`; `None` when it may.
 fn objection(user: &str, used: &str) -> Option<String> {
-    if user == used || !is_known(used) {
+    if user == used || !is_known(used) || LOWEST.contains(&used) {
         return None;
     }
     if let Some((_, _, why)) =

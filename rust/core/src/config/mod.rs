@@ -26,6 +26,7 @@ use once_cell::sync::OnceCell;
 use crate::auth::AuthKey;
 use crate::control::Advertise;
 use crate::fabric::{FabricChoice, FabricOptions, PathKind, SoftwareOptions, VerbsOptions};
+use crate::fork::PerProcess;
 
 pub use docs::markdown;
 pub use files::Files;
@@ -288,8 +289,8 @@ impl Default for Config {
 
 /// The process's configuration: read at the first call, logged once, constant from then on.
 pub fn global() -> &'static Arc<Config> {
-    static GLOBAL: OnceCell<Arc<Config>> = OnceCell::new();
-    GLOBAL.get_or_init(|| {
+    static GLOBAL: PerProcess<OnceCell<Arc<Config>>> = PerProcess::new(OnceCell::new);
+    GLOBAL.get().get_or_init(|| {
         let files = Files::load();
         let config = Config::from_source(&|name| files.layered(name));
         config.log();

@@ -9,11 +9,10 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use once_cell::sync::Lazy;
-
 use super::Connection;
 use crate::events::{EventLoop, Handle, Task};
 use crate::fabric::{Device, DeviceEvent};
+use crate::fork::PerProcess;
 use crate::observe::{self, Label, Snapshot, Source, metrics};
 
 /// The events of one device. They are read for as long as this lives.
@@ -51,7 +50,7 @@ struct State {
 
 /// Listeners by the address of their device, which lives as long as they do.
 type Listeners = Mutex<HashMap<usize, Weak<DeviceEvents>>>;
-static LISTENERS: Lazy<Listeners> = Lazy::new(Listeners::default);
+static LISTENERS: PerProcess<Listeners> = PerProcess::new(Listeners::default);
 
 /// How long to wait when the device announces an event and then has none.
 const FALSE_ALARM: Duration = Duration::from_millis(10);
@@ -60,7 +59,7 @@ impl DeviceEvents {
     /// The listener of `device`, started if there is none.
     pub fn of_device(device: &Arc<dyn Device>) -> std::io::Result<Arc<Self>> {
         let key = Arc::as_ptr(device).cast::<()>() as usize;
-        let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = LISTENERS.get().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(listener) = listeners.get(&key).and_then(Weak::upgrade) {
             return Ok(listener);
         }

@@ -15,6 +15,7 @@ mod submit;
 mod wait;
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, ConnectedHost, LaneSetup as _, PeerCapabilities};
 use crate::events::{EventLoop, Task, Wakeup};
 use crate::fabric::{FabricError, PathKind, PathOptions, Paths, QueuePair};
+use crate::fork::{Forked, OfProcess};
 use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
 use crate::observe;
@@ -41,8 +43,16 @@ use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
 use crate::transfer::{RdmaDesc, SubmitError};
 
 /// A connection to one peer. Symmetric: both ends may start transfers. Every method may be called from any thread.
+///
+/// It is of the process that made it. In a forked child every method refuses, answers that nothing is there, or does nothing,
+/// and to drop it changes nothing for the parent and the peer.
 #[derive(Debug)]
-pub struct Connection {
+pub struct Connection(OfProcess<Inner>);
+
+/// What a connection is made of.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Inner {
     context: Arc<Context>,
     lanes: Vec<LaneHandle>,
     /// How transfers are cut for these lanes, but for the sizes: see [`Connection::policy`].
@@ -189,7 +199,7 @@ impl Connection {
         tracing::info!(
             peer = %peer.control, path = %paths, lanes = lanes.len(), regions = remote.table().len(), local = peer.local, "connected"
         );
-        let connection = Arc::new(Self {
+        let connection = Arc::new(Self(OfProcess::new(Inner {
             context,
             lanes,
             policy,
@@ -213,7 +223,7 @@ impl Connection {
             notified: AtomicU64::new(0),
             gate: AtomicU32::new(0),
             ended: Once::new(),
-        });
+        })));
         connection.start_recovery(told, presence)?;
         if let Some(events) = &connection.context.device_events {
             events.watch(&connection);
@@ -260,6 +270,17 @@ impl Connection {
         Ok(())
     }
 
+    /// Refuses in a child of the process that made the connection.
+    #[inline]
+    pub fn here(&self) -> Result<(), Forked> {
+        OfProcess::here(&self.0).map(drop)
+    }
+
+    #[inline(always)]
+    fn is_here(&self) -> bool {
+        OfProcess::is_here(&self.0)
+    }
+
     /// A descriptor for a range of the peer's memory, as [`Connection::remote_key`] finds it.
     pub fn describe_remote(&self, address: u64, size: u32) -> Option<RdmaDesc> {
         let rkey = self.remote_key(address, u64::from(size))?;
@@ -282,7 +303,7 @@ impl Connection {
             healthy_lanes: self
                 .lanes
                 .iter()
-                .filter(|lane| lane.status.health() == LaneHealth::Healthy)
+                .filter(|lane| self.is_here() && lane.status.health() == LaneHealth::Healthy)
                 .count(),
             local: self.peer.local,
             ours: self.peer.ours,
@@ -292,6 +313,9 @@ impl Connection {
 
     /// How bytes travel now: a lane that has left a path for another one speaks for all.
     fn paths(&self) -> Paths {
+        if !self.is_here() {
+            return self.paths;
+        }
         let of_lane = |lane: &LaneHandle| lane.worker.with_state(|state| state.paths(lane.key));
         let mut lanes = self.lanes.iter().filter_map(of_lane);
         let Some(first) = lanes.next() else { return self.paths };
@@ -305,7 +329,8 @@ impl Connection {
 
     /// Whether transfers can still be started: not closed, and a lane in working order or being rebuilt.
     pub fn is_usable(&self) -> bool {
-        !self.is_closed()
+        self.is_here()
+            && !self.is_closed()
             && self.lanes.iter().any(|lane| match lane.status.health() {
                 LaneHealth::Healthy => true,
                 LaneHealth::Broken | LaneHealth::Drained => self.heals,
@@ -320,12 +345,16 @@ impl Connection {
 
     /// Its handle is gone: forgets what [`Connection::has_ended`] told through it.
     pub fn forget_failed(&self) {
+        if !self.is_here() {
+            return;
+        }
         self.context.transfers.forget_failed(self.number);
     }
 
     /// Refuses when no transfer can be started.
     #[cold]
     fn require_open(&self) -> Result<(), SubmitError> {
+        self.here()?;
         if self.is_closed() {
             return Err(self.down("it is closed"));
         }
@@ -341,12 +370,15 @@ impl Connection {
     /// Whether transfers are started without asking [`Connection::require_open`] first.
     #[inline]
     fn is_open(&self) -> bool {
-        self.gate.load(Ordering::Relaxed) == 0
+        self.gate.load(Ordering::Relaxed) == 0 && self.is_here()
     }
 
     /// Ends every transfer in flight on it (drained first), closes queue pairs and sockets. Idempotent; also done
-    /// when the last reference is dropped.
+    /// when the last reference is dropped. In a forked child it does nothing.
     pub fn close(&self) {
+        if !self.is_here() {
+            return;
+        }
         self.end(Verdict::Cancelled, "the connection was closed", Instant::now() + DRAIN_LIMIT);
     }
 
@@ -469,6 +501,15 @@ impl Connection {
 
     fn path_options(&self, deadline: Instant) -> PathOptions {
         LaneBuilder::path_options(&self.context, self.capabilities, deadline)
+    }
+}
+
+impl Deref for Connection {
+    type Target = Inner;
+
+    #[inline(always)]
+    fn deref(&self) -> &Inner {
+        &self.0
     }
 }
 

@@ -29,6 +29,7 @@ impl Connection {
     }
 
     fn sender(&self) -> Result<&Sender, NotifyError> {
+        self.here()?;
         if let Some((id, outcome)) = self.context.transfers.take_refusal(self.number, thread_hint()) {
             return Err(NotifyError::TransferFailed {
                 id: id.0,

@@ -20,7 +20,8 @@ const CANCEL_GRACE: Duration = Duration::from_millis(20);
 
 impl Connection {
     /// The state of a transfer of this connection's engine; helps progress if it is pending. The first `Ended`
-    /// answer releases the id, whose outcome stays readable for the engine's last 4,096 transfers.
+    /// answer releases the id, whose outcome stays readable for the engine's last 4,096 transfers. In a forked child:
+    /// [`Status::Unknown`].
     #[inline]
     pub fn status(&self, id: TransferId) -> Status {
         match self.look(id) {
@@ -48,6 +49,9 @@ impl Connection {
     /// Whether a transfer that has not ended well, or that another thread has released, reads as ended.
     #[cold]
     fn has_ended_otherwise(&self, id: TransferId) -> bool {
+        if !self.is_here() {
+            return false;
+        }
         if id == TransferId::COMPLETE {
             return true;
         }
@@ -75,6 +79,9 @@ impl Connection {
     /// The quick part of a status: what most transfers are, most of the time.
     #[inline(always)]
     fn look(&self, id: TransferId) -> Look {
+        if !self.is_here() {
+            return Look::Other;
+        }
         let Some(live) = self.context.transfers.find(id) else { return Look::Other };
         if !live.task().is_ended() {
             self.help(live);
@@ -91,6 +98,9 @@ impl Connection {
     /// The status of a transfer that has not ended well, or that another thread has released.
     #[cold]
     fn other_status(&self, id: TransferId) -> Status {
+        if !self.is_here() {
+            return Status::Unknown;
+        }
         if id == TransferId::COMPLETE {
             return Status::Ended(Outcome::Done);
         }
@@ -156,6 +166,9 @@ impl Connection {
     /// touches its memory any more. One that had failed is not held any longer: see [`Connection::has_ended`]. False for an
     /// id that is not in flight.
     pub fn cancel(&self, id: TransferId) -> bool {
+        if !self.is_here() {
+            return false;
+        }
         let transfers = &self.context.transfers;
         let Some(live) = transfers.find(id) else {
             return transfers.take_failed(id, thread_hint()).is_some();

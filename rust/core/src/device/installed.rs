@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use once_cell::sync::{Lazy, OnceCell};
+use once_cell::sync::OnceCell;
 
 use super::{CudaRuntime, DeviceRuntime, HostRuntime};
+use crate::fork::PerProcess;
 
 /// What the host program installed. Written by [`install`], read at each use.
-static INSTALLED: Lazy<ArcSwapOption<Arc<dyn DeviceRuntime>>> = Lazy::new(ArcSwapOption::empty);
+/// A forked child has it too: who installed it answers for that. No lock is in it.
+static INSTALLED: ArcSwapOption<Arc<dyn DeviceRuntime>> = ArcSwapOption::const_empty();
 
 /// Takes `runtime` from now on; `None` goes back to finding one.
 pub fn install(runtime: Option<Arc<dyn DeviceRuntime>>) {
@@ -18,11 +20,11 @@ pub fn install(runtime: Option<Arc<dyn DeviceRuntime>>) {
 /// The runtime in use: the installed one, else CUDA when this process has the driver loaded already, else the host's.
 /// Ask again at each use: programs load their GPU driver, or replace their device adaptor, when it suits them.
 pub fn runtime() -> Arc<dyn DeviceRuntime> {
-    static CUDA: OnceCell<Arc<CudaRuntime>> = OnceCell::new();
+    static CUDA: PerProcess<OnceCell<Arc<CudaRuntime>>> = PerProcess::new(OnceCell::new);
     if let Some(installed) = &*INSTALLED.load() {
         return Arc::clone(installed);
     }
-    match CUDA.get_or_try_init(|| CudaRuntime::of_process().map(Arc::new)) {
+    match CUDA.get().get_or_try_init(|| CudaRuntime::of_process().map(Arc::new)) {
         Ok(cuda) => Arc::<CudaRuntime>::clone(cuda),
         Err(_) => Arc::new(HostRuntime),
     }

@@ -166,13 +166,14 @@ impl Engine {
 
     /// Ends waiting and future accepts for good; connections and notifications go on. Idempotent.
     pub fn stop_accept(&self) {
-        if let Ok(acceptor) = &self.acceptor {
+        if let Ok(acceptor) = self.acceptor() {
             acceptor.stop();
         }
     }
 
     /// Accepts in the background and keeps the connections until the engine closes. Idempotent.
     pub fn start_rpc_server(self: &Arc<Self>) -> Result<(), EngineError> {
+        self.here()?;
         let Ok(acceptor) = &self.acceptor else { return Ok(()) };
         if self.context.is_err() {
             // As in the original: without a device there is nothing to serve, and that is no error.
@@ -189,6 +190,7 @@ impl Engine {
     }
 
     pub(super) fn acceptor(&self) -> Result<&Arc<Acceptor>, EngineError> {
+        self.here()?;
         self.acceptor
             .as_ref()
             .map_err(|reason| EngineError::Unavailable(format!("this engine cannot be reached: {reason}")))

@@ -9,15 +9,16 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use super::memory::RegisterOptions;
 use super::{Engine, EngineError};
+use crate::fork::OfProcess;
 use crate::memory::{MemoryKind, Region, RegionId};
 
 /// Anonymous memory, registered. Deregistered and unmapped when dropped. Peers may change it at any time, so its
-/// bytes are read and written by copy only.
+/// bytes are read and written by copy only. A forked child has a copy of the bytes, which no peer sees.
 #[derive(Debug)]
 pub struct RegisteredBuffer {
     start: NonNull<u8>,
     length: usize,
-    region: Arc<Region>,
+    region: OfProcess<Arc<Region>>,
     engine: Arc<Engine>,
 }
 
@@ -43,9 +44,12 @@ impl Engine {
         let registered = unsafe { self.register(mapping as u64, length as u64, options) };
         let region = registered.map(|id| self.find_region_by_id(id));
         match (region, NonNull::new(mapping.cast())) {
-            (Ok(Some(region)), Some(start)) => {
-                Ok(RegisteredBuffer { start, length, region, engine: Arc::clone(self) })
-            }
+            (Ok(Some(region)), Some(start)) => Ok(RegisteredBuffer {
+                start,
+                length,
+                region: OfProcess::new(region),
+                engine: Arc::clone(self),
+            }),
             (registered, _) => {
                 // SAFETY: mapped above, and nobody knows of it.
                 let _ = unsafe { munmap(mapping, length) };
@@ -106,9 +110,12 @@ impl RegisteredBuffer {
 
 impl Drop for RegisteredBuffer {
     fn drop(&mut self) {
+        let is_here = OfProcess::is_here(&self.region);
         // Also when the engine was closed before, and deregistered it then.
         let owned = self.engine.deregister(self.region.id);
-        if !owned || self.region.in_use() || self.region.memory().revoke(Instant::now()).is_err() {
+        // A forked child has a copy of the bytes, which nothing else uses.
+        if !owned || is_here && (self.region.in_use() || self.region.memory().revoke(Instant::now()).is_err())
+        {
             tracing::warn!("{} bytes stay mapped: something still uses them", self.length);
             return;
         }

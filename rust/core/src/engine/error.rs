@@ -2,6 +2,7 @@
 
 use crate::config::ConfigError;
 use crate::fabric::FabricError;
+use crate::fork::Forked;
 use crate::memory::RegistryError;
 use crate::pool::PoolError;
 
@@ -20,6 +21,9 @@ pub enum EngineError {
     /// A memory range cannot be registered.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The engine is of a process from which this one was forked.
+    #[error(transparent)]
+    Forked(#[from] Forked),
     /// A memory range cannot be named so.
     #[error("memory {address:#x}+{length}: {problem}")]
     Memory {

@@ -59,7 +59,7 @@ impl Engine {
     /// stopped process of this host is in the middle of a copy (logged). An id of another engine, or an unknown one,
     /// is a logged no-op.
     pub fn deregister(&self, id: RegionId) -> bool {
-        let Ok(context) = &self.context else { return true };
+        let Ok(context) = self.context() else { return true };
         match context.registry.remove(id) {
             Ok(Some(region)) => context.retire(&region),
             Ok(None) => false,
@@ -85,15 +85,15 @@ impl Engine {
 
     /// The region that holds a range; `None` if none does.
     pub fn find_region(&self, address: u64, length: u64) -> Option<Arc<Region>> {
-        self.context.as_ref().ok()?.registry.snapshot().by_address(address, length).cloned()
+        self.context().ok()?.registry.snapshot().by_address(address, length).cloned()
     }
 
     pub(super) fn find_region_by_id(&self, id: RegionId) -> Option<Arc<Region>> {
-        self.context.as_ref().ok()?.registry.snapshot().by_id(id).cloned()
+        self.context().ok()?.registry.snapshot().by_id(id).cloned()
     }
 
     pub(super) fn deregister_all(&self) {
-        let Ok(context) = &self.context else { return };
+        let Ok(context) = self.context() else { return };
         for region in context.registry.remove_all() {
             let _ = context.retire(&region);
         }

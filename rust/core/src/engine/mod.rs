@@ -13,6 +13,7 @@ mod sessions;
 mod transfer_ids_tests;
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use acceptor::Acceptor;
@@ -26,12 +27,21 @@ use crate::config::Config;
 use crate::connection::{Connection, Context};
 use crate::control::{Abort, ConnectedHosts, LocalAddress, Metadata, Openings};
 use crate::fabric::Device;
+use crate::fork::{Forked, OfProcess};
 use crate::notify::{LargeMessage, Message, Receiver};
 
 /// An engine. Owns its regions, listeners, sessions and transfers: dropping it never disturbs another engine. Every
 /// method may be called from any thread.
+///
+/// It is of the process that opened it. In a forked child every method refuses, answers that nothing is there, or does
+/// nothing, and to drop it changes nothing for the parent and its peers: a child that wants to transfer opens one of its own.
 #[derive(Debug)]
-pub struct Engine {
+pub struct Engine(OfProcess<Inner>);
+
+/// What an engine is made of.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Inner {
     config: Arc<Config>,
     gpu_index: i32,
     address: LocalAddress,
@@ -76,7 +86,7 @@ impl Engine {
 
     /// Port of the control listener on this host, `None` without one. Peers are told that of `FLAGCX_P2P_ADVERTISE`.
     pub fn rpc_port(&self) -> Option<u16> {
-        self.acceptor.as_ref().ok().map(|acceptor| acceptor.local().port())
+        self.acceptor().ok().map(|acceptor| acceptor.local().port())
     }
 
     /// The address that peers are told.
@@ -91,7 +101,7 @@ impl Engine {
 
     /// The device in use, `None` without one.
     pub fn device(&self) -> Option<&Arc<dyn Device>> {
-        self.context.as_ref().ok().map(|context| context.pool.device())
+        self.context().ok().map(|context| context.pool.device())
     }
 
     /// The configuration it was opened with.
@@ -101,16 +111,20 @@ impl Engine {
 
     /// Takes the notifications of this engine in the order of their arrival.
     pub fn take_notifications(&self) -> Vec<Message> {
-        self.notifications.as_ref().map_or_else(Vec::new, Receiver::take)
+        self.receiver().map_or_else(Vec::new, Receiver::take)
     }
 
     /// Takes the large ones.
     pub fn take_large_notifications(&self) -> Vec<LargeMessage> {
-        self.notifications.as_ref().map_or_else(Vec::new, Receiver::take_large)
+        self.receiver().map_or_else(Vec::new, Receiver::take_large)
     }
 
-    /// Stops listeners, closes every connection, ends every transfer and registration. Idempotent; also done on drop.
+    /// Stops listeners, closes every connection, ends every transfer and registration. Idempotent; also done on drop. In a
+    /// forked child it does nothing.
     pub fn close(&self) {
+        if self.here().is_err() {
+            return;
+        }
         self.abort.abort();
         if let Ok(acceptor) = &self.acceptor {
             acceptor.stop();
@@ -128,7 +142,18 @@ impl Engine {
         self.deregister_all();
     }
 
+    /// Refuses in a child of the process that opened the engine.
+    pub fn here(&self) -> Result<(), Forked> {
+        OfProcess::here(&self.0).map(drop)
+    }
+
+    fn receiver(&self) -> Option<&Receiver> {
+        self.here().ok()?;
+        self.notifications.as_ref()
+    }
+
     fn context(&self) -> Result<&Arc<Context>, EngineError> {
+        self.here()?;
         self.context
             .as_ref()
             .map_err(|reason| EngineError::Unavailable(format!("this engine has no device: {reason}")))
@@ -145,6 +170,14 @@ impl Engine {
 
     fn notify_port(&self) -> u16 {
         self.notifications.as_ref().map_or(0, Receiver::port)
+    }
+}
+
+impl Deref for Engine {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
     }
 }
 

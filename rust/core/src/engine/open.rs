@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use super::acceptor::Acceptor;
 use super::sessions::Sessions;
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, Inner};
 use crate::auth::random;
 use crate::config::Config;
 use crate::connection::Context;
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, Openings, local_address};
 use crate::device;
 use crate::fabric::{self, Device, DeviceList, FabricChoice, FabricError};
+use crate::fork::OfProcess;
 use crate::notify::{Receiver, ReceiverOptions};
 use crate::topology::{Nic, Sysfs, choose_nic};
 
@@ -46,7 +47,7 @@ impl Engine {
         let incarnation = random_u64()?;
         let connected_hosts = ConnectedHosts::default();
         let notifications = open_receiver(&config, bind, incarnation, &connected_hosts)?;
-        let engine = Arc::new(Self {
+        let engine = Arc::new(Self(OfProcess::new(Inner {
             gpu_index: options.gpu_index,
             address,
             incarnation,
@@ -59,7 +60,7 @@ impl Engine {
             connections: Mutex::new(Some(Vec::new())),
             abort,
             config,
-        });
+        })));
         tracing::info!(
             device = engine.device().map_or("none", |device| device.attributes().name.as_str()),
             address = %engine.address(),

@@ -95,6 +95,7 @@ impl Engine {
     /// After a connect that failed, calls for the same peer fail at once for 100 ms, and for twice as long after each
     /// further failure, up to 5 s; then one caller tries again. Other peers are not concerned.
     pub fn session(self: &Arc<Self>, session: &str) -> Result<Arc<Connection>, EngineError> {
+        self.here()?;
         let (host, port) = split_session(session).map_err(|error| EngineError::Invalid(error.to_string()))?;
         if let Some(connection) = self.sessions.enter(session).map_err(|open| refused(session, &open))? {
             return Ok(connection);

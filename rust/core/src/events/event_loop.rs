@@ -14,6 +14,7 @@ use futures_lite::{StreamExt, future};
 use super::handle::into_io;
 use super::helpers::Helpers;
 use super::{Handle, Task, Wakeup};
+use crate::fork::PerProcess;
 
 /// The event loop of the process. Ends, with every task that is still on it, when the last reference is dropped.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(crate) struct EventLoop {
 /// Something to begin on the loop's thread.
 type Command = Box<dyn FnOnce(&Handle) + Send>;
 
-static CURRENT: Mutex<Weak<EventLoop>> = Mutex::new(Weak::new());
+static CURRENT: PerProcess<Mutex<Weak<EventLoop>>> = PerProcess::new(Mutex::default);
 
 /// Pause after the system has refused to wait, so that this fills neither the log nor a processor.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
@@ -35,7 +36,7 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 impl EventLoop {
     /// The loop of this process, started if there is none.
     pub(crate) fn acquire() -> io::Result<Arc<Self>> {
-        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = CURRENT.get().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = current.upgrade() {
             return Ok(running);
         }

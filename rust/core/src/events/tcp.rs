@@ -8,6 +8,7 @@ use std::time::Instant;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Interest, Waiter};
+use crate::fork::OwnSocket;
 
 /// Connects to `target` with `source` as our end, if there is one. The stream is non-blocking.
 ///
@@ -17,17 +18,17 @@ pub(crate) async fn connect(
     target: SocketAddr,
     deadline: Instant,
     waiter: &Waiter,
-) -> io::Result<TcpStream> {
+) -> io::Result<OwnSocket<TcpStream>> {
     let socket = begin_connect(source, target)?;
     while !is_connected(&socket)? {
         waiter.ready(socket.as_fd(), Interest::Write, Some(deadline)).await?;
     }
-    Ok(socket.into())
+    Ok(socket.map(TcpStream::from))
 }
 
 /// Begins to connect, and waits for nothing.
-pub(crate) fn begin_connect(source: Option<SocketAddr>, target: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+pub(crate) fn begin_connect(source: Option<SocketAddr>, target: SocketAddr) -> io::Result<OwnSocket<Socket>> {
+    let socket = OwnSocket::new(Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?);
     socket.set_nonblocking(true)?;
     if let Some(source) = source {
         socket.bind(&source.into())?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use once_cell::sync::OnceCell;
 
 use super::{Device, FabricChoice, FabricError, FabricOptions, Provider, software};
+use crate::fork::PerProcess;
 
 /// The devices of the process, in the order of their index.
 #[derive(Debug)]
@@ -114,6 +115,6 @@ fn open_verbs(_: &FabricOptions) -> Result<Opened, FabricError> {
 /// The process-wide list, opened at the first call with that call's options; a failure is repeated to every caller
 /// until an attempt succeeds.
 pub(crate) fn devices(options: &FabricOptions) -> Result<&'static DeviceList, FabricError> {
-    static LIST: OnceCell<DeviceList> = OnceCell::new();
-    LIST.get_or_try_init(|| DeviceList::open(options))
+    static LIST: PerProcess<OnceCell<DeviceList>> = PerProcess::new(OnceCell::new);
+    LIST.get().get_or_try_init(|| DeviceList::open(options))
 }

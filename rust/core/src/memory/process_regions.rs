@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::range_index::holds;
 use super::region::{MemoryKind, Region};
+use crate::fork::PerProcess;
 
 /// A region of this process, as far as transfers with it depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,16 +24,16 @@ pub struct RegionInProcess {
 /// By key, start and id: the length, and what the region is.
 type Regions = BTreeMap<(u32, u64, u64), (u64, RegionInProcess)>;
 
-static REGIONS: Mutex<Regions> = Mutex::new(BTreeMap::new());
+static REGIONS: PerProcess<Mutex<Regions>> = PerProcess::new(Mutex::default);
 
 /// Regions of GPU memory in `REGIONS`. Written under its lock, read without: Relaxed, a program that registers memory and then
 /// starts a transfer on another thread has told that thread by other means.
-static GPU_REGIONS: AtomicUsize = AtomicUsize::new(0);
+static GPU_REGIONS: PerProcess<AtomicUsize> = PerProcess::new(AtomicUsize::default);
 
 /// Whether any region of this process is GPU memory.
 #[inline]
 pub fn has_gpu_regions() -> bool {
-    GPU_REGIONS.load(Ordering::Relaxed) != 0
+    GPU_REGIONS.get().load(Ordering::Relaxed) != 0
 }
 
 /// The region with this key that holds `address..address + length`.
@@ -54,7 +55,7 @@ pub(super) fn add(region: &Region) {
     let known = RegionInProcess { kind: region.kind, read_only };
     let before = regions.insert(name(region), (region.length, known));
     if before.is_none() && region.kind == MemoryKind::Device {
-        GPU_REGIONS.fetch_add(1, Ordering::Relaxed);
+        GPU_REGIONS.get().fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -63,7 +64,7 @@ pub(super) fn remove(region: &Region) {
     let mut regions = lock();
     let removed = regions.remove(&name(region));
     if removed.is_some_and(|(_, known)| known.kind == MemoryKind::Device) {
-        GPU_REGIONS.fetch_sub(1, Ordering::Relaxed);
+        GPU_REGIONS.get().fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -72,7 +73,7 @@ fn name(region: &Region) -> (u32, u64, u64) {
 }
 
 fn lock() -> MutexGuard<'static, Regions> {
-    REGIONS.lock().unwrap_or_else(PoisonError::into_inner)
+    REGIONS.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(all(test, not(flagcx_p2p_loom)))]

@@ -12,6 +12,7 @@ mod sender;
 use std::fmt;
 
 use crate::control::wire::notification::NAME_SIZE;
+use crate::fork::Forked;
 
 pub use decoder::{Decoder, Event, SenderPolicy};
 pub use queue::{append, take_all, take_all_large};
@@ -57,6 +58,9 @@ impl LargeMessage {
 /// Why a notification was not sent.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NotifyError {
+    /// The connection is of a process from which this one was forked.
+    #[error(transparent)]
+    Forked(#[from] Forked),
     /// The peer offered no notification channel, or it is closed.
     #[error("the connection has no notification channel")]
     NoChannel,

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use once_cell::sync::Lazy;
-
 use super::{LargeMessage, Message};
 use crate::events::Wakeup;
+use crate::fork::PerProcess;
 use crate::observe::{self, Snapshot, Source, metrics};
 
 /// Messages of no engine in particular that may wait: local ones, and what closed engines have left behind.
@@ -19,11 +18,11 @@ const PROCESS_LIMIT: usize = 65_536;
 static ARRIVALS: AtomicU64 = AtomicU64::new(0);
 
 /// Queues of the engines that are open.
-static QUEUES: Mutex<Vec<Arc<Queue>>> = Mutex::new(Vec::new());
+static QUEUES: PerProcess<Mutex<Vec<Arc<Queue>>>> = PerProcess::new(Mutex::default);
 
 /// What belongs to no open engine.
-static PROCESS: Lazy<Queue> =
-    Lazy::new(|| Queue::new(0, Limits { messages: PROCESS_LIMIT, large_bytes: usize::MAX }, None));
+static PROCESS: PerProcess<Queue> =
+    PerProcess::new(|| Queue::new(0, Limits { messages: PROCESS_LIMIT, large_bytes: usize::MAX }, None));
 
 impl Source for Queue {
     fn collect(&self, out: &mut Snapshot) {
@@ -81,26 +80,26 @@ impl Queue {
     /// A queue of an engine, part of the process-wide view from now on.
     pub(super) fn open(incarnation: u64, limits: Limits, receiver: Arc<Wakeup>) -> Arc<Self> {
         let queue = Arc::new(Self::new(incarnation, limits, Some(receiver)));
-        lock(&QUEUES).push(queue.clone());
+        lock(QUEUES.get()).push(queue.clone());
         observe::registry().add(&queue);
         queue
     }
 
     /// Leaves the process-wide view; what has not been fetched is kept for [`take_all`].
     pub(super) fn close(self: &Arc<Self>) {
-        let mut queues = lock(&QUEUES);
+        let mut queues = lock(QUEUES.get());
         queues.retain(|queue| !Arc::ptr_eq(queue, self));
         let mut state = lock(&self.state);
         state.closed = true;
         let (small, large) = (std::mem::take(&mut state.small), std::mem::take(&mut state.large));
         drop(state);
         self.room.notify_all();
-        PROCESS.adopt(small, large);
+        PROCESS.get().adopt(small, large);
     }
 
     /// The queue of the engine with this incarnation, if it is open in this process.
     pub(super) fn of(incarnation: u64) -> Option<Arc<Self>> {
-        lock(&QUEUES).iter().find(|queue| queue.incarnation == incarnation).cloned()
+        lock(QUEUES.get()).iter().find(|queue| queue.incarnation == incarnation).cloned()
     }
 
     /// Adds a message, or gives it back when there is no room: then the receiver is woken once there is.
@@ -216,7 +215,7 @@ pub fn take_all_large() -> Vec<LargeMessage> {
 /// Adds a message from within the process, for the next [`take_all`]. False when far too many wait already: the
 /// message is dropped then.
 pub fn append(message: &Message) -> bool {
-    let added = PROCESS.try_push(Arrival::Small(Box::new(*message))).is_ok();
+    let added = PROCESS.get().try_push(Arrival::Small(Box::new(*message))).is_ok();
     if !added {
         tracing::warn!("{PROCESS_LIMIT} notifications wait to be fetched already; another one is dropped");
     }
@@ -224,8 +223,8 @@ pub fn append(message: &Message) -> bool {
 }
 
 fn in_order<T>(take: impl Fn(&Queue) -> VecDeque<(u64, T)>) -> Vec<T> {
-    let queues = lock(&QUEUES);
-    let mut taken: Vec<_> = queues.iter().flat_map(|queue| take(queue)).chain(take(&PROCESS)).collect();
+    let queues = lock(QUEUES.get());
+    let mut taken: Vec<_> = queues.iter().flat_map(|queue| take(queue)).chain(take(PROCESS.get())).collect();
     drop(queues);
     taken.sort_by_key(|(number, _)| *number);
     taken.into_iter().map(|(_, message)| message).collect()

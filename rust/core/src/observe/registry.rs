@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use once_cell::sync::Lazy;
+use crate::fork::PerProcess;
 
 use super::Snapshot;
 
@@ -20,8 +20,8 @@ pub struct Registry {
 
 /// The process's registry.
 pub fn registry() -> &'static Registry {
-    static REGISTRY: Lazy<Registry> = Lazy::new(Registry::default);
-    &REGISTRY
+    static REGISTRY: PerProcess<Registry> = PerProcess::new(Registry::default);
+    REGISTRY.get()
 }
 
 impl Registry {

@@ -5,14 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use once_cell::sync::Lazy;
-
 use super::early_ends::EarlyEnds;
 use super::shared_worker::Worker;
 use super::spare_lists::SpareLists;
 use super::worker::{WorkerLimits, WorkerState};
 use super::{PoolError, thread};
 use crate::fabric::{Device, Provider};
+use crate::fork::PerProcess;
 use crate::observe::{self, WorkerCounters};
 use crate::topology::{self, CpuSet};
 
@@ -52,13 +51,13 @@ pub struct WorkerPool {
 
 /// Pools by the address of their device, which lives as long as the pool does.
 type Pools = Mutex<HashMap<usize, Weak<WorkerPool>>>;
-static POOLS: Lazy<Pools> = Lazy::new(Pools::default);
+static POOLS: PerProcess<Pools> = PerProcess::new(Pools::default);
 
 impl WorkerPool {
     /// The pool of `device`, made with `options` if there is none.
     pub fn of_device(device: &Arc<dyn Device>, options: &PoolOptions) -> Result<Arc<Self>, PoolError> {
         let key = Arc::as_ptr(device).cast::<()>() as usize;
-        let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = POOLS.get().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get(&key).and_then(Weak::upgrade) {
             return Ok(pool);
         }

@@ -6,13 +6,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
-use once_cell::sync::Lazy;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use super::Claim;
 use crate::events::{EventLoop, Handle, Task, Wakeup};
+use crate::fork::PerProcess;
 
 /// Told that a process has ended. Called once, on the thread of the event loop or of [`PeerProcess::watch`]: must only pass
 /// it on.
@@ -51,14 +51,14 @@ struct Watchers {
 
 /// Processes by pid.
 type Processes = Mutex<HashMap<Pid, Weak<PeerProcess>>>;
-static PROCESSES: Lazy<Processes> = Lazy::new(Processes::default);
+static PROCESSES: PerProcess<Processes> = PerProcess::new(Processes::default);
 
 impl PeerProcess {
     /// The process that has this pid now. The caller knows, or finds out afterwards, that it is the one which is meant.
     pub(crate) fn of_pid(pid: Pid) -> io::Result<Arc<Self>> {
         // Dropped after the lock is given back: to drop the last reference to a process takes other locks.
         let _former;
-        let mut processes = PROCESSES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut processes = PROCESSES.get().lock().unwrap_or_else(PoisonError::into_inner);
         match processes.get(&pid).and_then(Weak::upgrade) {
             // Alive, so that no other process has its pid.
             Some(known) if known.is_alive() => return Ok(known),
@@ -180,8 +180,8 @@ async fn watch(process: Arc<Shared>, handle: Handle) {
 
 /// Says once that the ends of peers' processes are noticed by other means only.
 fn note_unwatched(pid: Pid, error: &io::Error) {
-    static SAID: Once = Once::new();
-    SAID.call_once(|| {
+    static SAID: PerProcess<Once> = PerProcess::new(Once::new);
+    SAID.get().call_once(|| {
         tracing::info!(
             "pidfd_open of a peer's process ({pid}): {error}; the ends of peers are noticed by their sockets and by pings"
         );

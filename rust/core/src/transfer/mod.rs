@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::fork::Forked;
+
 mod build;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod build_tests;
@@ -126,6 +128,9 @@ pub enum Status {
 /// some pieces may have been moved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
+    /// The connection is of a process from which this one was forked.
+    #[error(transparent)]
+    Forked(#[from] Forked),
     /// No pieces.
     #[error("a transfer needs at least one piece")]
     Empty,

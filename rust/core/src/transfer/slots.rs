@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use crate::fork::PerProcess;
 use crate::pool::{Task, Verdict};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -86,7 +87,7 @@ impl Slot {
 pub(super) struct SpareChunks(Mutex<Vec<&'static Chunk>>);
 
 /// Those of the process.
-pub(super) static SPARE: SpareChunks = SpareChunks::new();
+pub(super) static SPARE: PerProcess<SpareChunks> = PerProcess::new(SpareChunks::new);
 
 impl SpareChunks {
     const fn new() -> Self {
@@ -185,7 +186,7 @@ mod tests {
         assert!(std::ptr::eq(first, spare.take()));
         assert_eq!(first[7].id.load(Ordering::Relaxed), 0);
         // The process keeps them, so that they are not taken for leaks.
-        SPARE.give(first);
-        SPARE.give(second);
+        SPARE.get().give(first);
+        SPARE.get().give(second);
     }
 }

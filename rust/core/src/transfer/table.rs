@@ -65,7 +65,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        self.chunks.iter().filter_map(OnceRef::get).for_each(|chunk| SPARE.give(chunk));
+        self.chunks.iter().filter_map(OnceRef::get).for_each(|chunk| SPARE.get().give(chunk));
     }
 }
 
@@ -267,9 +267,9 @@ impl Table {
 
     /// More slots, and the index of the first one; `made` is how many there are.
     fn add_chunk(&self, made: &mut usize) -> Option<(&'static Chunk, u32)> {
-        let slots = SPARE.take();
+        let slots = SPARE.get().take();
         let Some(Ok(())) = self.chunks.get(*made / CHUNK).map(|chunk| chunk.set(slots)) else {
-            SPARE.give(slots);
+            SPARE.get().give(slots);
             return None;
         };
         let first = *made as u32;

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use once_cell::sync::Lazy;
-
 use super::liveness::{Liveness, Look};
 use crate::control::{Channel, ChannelFrame};
 use crate::events::{EventLoop, Handle, Task, Wakeup};
+use crate::fork::PerProcess;
 use crate::sync::{Mutex, lock};
 
 /// Asks a peer's process whether it is there, for all connections to it: what it says on any of them is life, and one
@@ -32,23 +31,23 @@ struct State {
 
 /// By the number that names the process, and the keepalive time.
 type Pulses = Mutex<HashMap<(u64, Duration), Weak<Pulse>>>;
-static PULSES: Lazy<Pulses> = Lazy::new(Pulses::default);
+static PULSES: PerProcess<Pulses> = PerProcess::new(Pulses::default);
 
 /// Of the beats of the process.
-static EPOCH: Lazy<Instant> = Lazy::new(Instant::now);
+static EPOCH: PerProcess<Instant> = PerProcess::new(Instant::now);
 
 impl Pulse {
     /// That of the process which calls itself `process`; it is missed within a third of `keepalive`.
     pub(super) fn of(process: u64, keepalive: Duration) -> std::io::Result<Arc<Self>> {
         // Dropped after the lock is given back.
         let _former;
-        let mut pulses = lock(&PULSES);
+        let mut pulses = lock(PULSES.get());
         match pulses.get(&(process, keepalive)).and_then(Weak::upgrade) {
             // Heard: it has just answered a handshake, and must not be given up before the connection is added.
             Some(known) if known.is_heard() => return Ok(known),
             former => _former = former,
         }
-        let liveness = Liveness::new(keepalive, *EPOCH, Instant::now());
+        let liveness = Liveness::new(keepalive, *EPOCH.get(), Instant::now());
         let shared = Arc::new(Shared(Mutex::new(State { liveness, members: Vec::new(), gone: false })));
         let (events, asked) = (EventLoop::acquire()?, Arc::clone(&shared));
         let task = events.spawn(move |handle| ask(asked, handle.clone()));

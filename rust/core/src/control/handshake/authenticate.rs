@@ -32,6 +32,7 @@ use super::psk::prove;
 use super::{Limits, LocalSide, Role, locality};
 use crate::auth::{AuthError, AuthKey, Nonces, Session, random};
 use crate::control::wire::{Features, HANDLE_SIZE, Handle, Tag};
+use crate::fork::PerProcess;
 use crate::process::Claim;
 
 /// What the peer has said of itself.
@@ -183,7 +184,7 @@ fn nonces(role: Role, ours: Features, theirs: Features) -> Nonces {
 
 /// Random per process, the same for all its engines.
 pub(super) fn process_token() -> u64 {
-    static TOKEN: once_cell::sync::OnceCell<u64> = once_cell::sync::OnceCell::new();
+    static TOKEN: PerProcess<u64> = PerProcess::new(|| random().map(u64::from_le_bytes).unwrap_or(0));
     // Without randomness the handshake fails at the nonce, so that 0 never meets another 0.
-    *TOKEN.get_or_init(|| random().map(u64::from_le_bytes).unwrap_or(0))
+    *TOKEN.get()
 }

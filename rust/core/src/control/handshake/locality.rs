@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use once_cell::sync::OnceCell;
 use sha2::{Digest, Sha256};
 
 use super::LocalSide;
 use crate::control::wire::Features;
+use crate::fork::PerProcess;
 
 /// Whether the peer at `ip` is on this host, whose own address is `own`, as far as this side can see.
 ///
@@ -26,8 +26,7 @@ pub(super) fn looks_local(local: &LocalSide<'_>, own: IpAddr, ip: IpAddr, theirs
 /// The same for all processes of one network namespace, hence of one address, and different elsewhere; 0 where the
 /// kernel does not say. Not to be guessed back to what it comes from.
 pub(super) fn host_token() -> u64 {
-    static TOKEN: OnceCell<u64> = OnceCell::new();
-    *TOKEN.get_or_init(|| {
+    static TOKEN: PerProcess<u64> = PerProcess::new(|| {
         let boot = std::fs::read("/proc/sys/kernel/random/boot_id").ok();
         let namespace = std::fs::read_link(Path::new("/proc/self/ns/net")).ok();
         let (Some(boot), Some(namespace)) = (boot, namespace) else { return 0 };
@@ -35,7 +34,8 @@ pub(super) fn host_token() -> u64 {
         hash.update(boot);
         hash.update(namespace.as_os_str().as_encoded_bytes());
         hash.finalize().first_chunk().copied().map_or(0, u64::from_le_bytes)
-    })
+    });
+    *TOKEN.get()
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@ mod system;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::Abort;
 use super::host;
 use crate::events::{Interest, Notifier, Waiter, run_blocking};
+use crate::fork::PerProcess;
 
 pub use error::ResolveError;
 
@@ -24,11 +25,11 @@ pub fn resolve(
     deadline: Instant,
     abort: Option<&Abort>,
 ) -> Result<Vec<SocketAddr>, ResolveError> {
-    static OF_THE_PROCESS: LazyLock<Resolver> = LazyLock::new(|| Resolver::new(system::look_up));
+    static OF_THE_PROCESS: PerProcess<Resolver> = PerProcess::new(|| Resolver::new(system::look_up));
     if let Some(address) = host::numeric(host, port)? {
         return Ok(vec![address]);
     }
-    OF_THE_PROCESS.resolve(host, port, deadline, abort)
+    OF_THE_PROCESS.get().resolve(host, port, deadline, abort)
 }
 
 /// Looks names up, each once at a time. Callers of one name share its look-up, also one that has been hanging since

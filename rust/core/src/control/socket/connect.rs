@@ -8,6 +8,7 @@ use super::Stream;
 use super::connect_any::{Unreached, connect_any};
 use super::schedule::Patience;
 use crate::events::{Abort, Waiter, tcp};
+use crate::fork::OwnSocket;
 
 /// Connects to `target`. A refused port is tried again, with growing pauses, until `deadline`: peers that start
 /// together still meet. The stream's later waits end with `abort` too.
@@ -47,7 +48,7 @@ pub(in crate::control) fn connect_once(
 }
 
 /// Takes over a socket that is connected.
-pub(super) fn connected(socket: TcpStream, abort: Option<&Abort>) -> io::Result<Stream> {
+pub(super) fn connected(socket: OwnSocket<TcpStream>, abort: Option<&Abort>) -> io::Result<Stream> {
     let stream = Stream::new(socket, abort.cloned())?;
     if stream.local() == stream.peer() {
         // The kernel had picked the target's own port for our end and connected the socket to itself.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use super::Stream;
 use super::connect::connected;
 use super::schedule::{Next, Patience, Schedule};
 use crate::events::{Abort, Interest, Waiter, run_blocking, tcp};
+use crate::fork::OwnSocket;
 
 /// Connects to the first of `targets` that answers. They are tried in their order: the next one is started when the one
 /// before it has failed, or has been silent for 250 ms (less if the time until `deadline` is short). A silent address
@@ -119,7 +120,7 @@ struct Attempts(Vec<Attempt>);
 struct Attempt {
     target: SocketAddr,
     tries: u32,
-    under_way: Option<(Socket, Instant)>,
+    under_way: Option<(OwnSocket<Socket>, Instant)>,
     last: Option<io::Error>,
 }
 
@@ -154,7 +155,7 @@ impl Attempts {
             let Some((socket, begun)) = attempt.under_way.take() else { continue };
             match tcp::is_connected(&socket) {
                 Ok(false) => attempt.under_way = Some((socket, begun)),
-                Ok(true) => match connected(socket.into(), abort) {
+                Ok(true) => match connected(socket.map(TcpStream::from), abort) {
                     Ok(stream) => return Some((attempt.target, stream)),
                     Err(error) => attempt.fail(error, index, schedule),
                 },

@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Stream;
 use crate::control::AllowList;
 use crate::events::{Abort, Interest, Waiter, run_blocking};
+use crate::fork::OwnSocket;
 use crate::ports::listen_on_first_free;
 
 /// Connections that may wait to be accepted.
@@ -23,7 +24,7 @@ const REFUSED_PER_CALL: usize = 32;
 /// A listening socket whose waits have a deadline and can be aborted.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    socket: OwnSocket<TcpListener>,
     local: SocketAddr,
     allow: AllowList,
     abort: Abort,
@@ -34,7 +35,7 @@ impl Listener {
     /// error says what holds them. Waits end with
     /// `abort`; accepted streams inherit it.
     pub fn bind(address: IpAddr, ports: Option<(u16, u16)>, abort: &Abort) -> io::Result<Self> {
-        let socket = listen_on_first_free(address, ports, listen)?;
+        let socket = OwnSocket::new(listen_on_first_free(address, ports, listen)?);
         let local = socket.local_addr()?;
         Ok(Self { socket, local, allow: AllowList::default(), abort: abort.clone() })
     }
@@ -74,7 +75,7 @@ impl Listener {
         // A flood of connections that are refused must not keep a caller that has others to look after.
         for _ in 0..REFUSED_PER_CALL {
             let socket = match self.socket.accept() {
-                Ok((socket, _)) => socket,
+                Ok((socket, _)) => OwnSocket::new(socket),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => return Ok(None),
                     _ if is_starved(&error) => {

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::events::{Abort, Waiter, run_blocking, tcp, uninterrupted};
+use crate::fork::OwnSocket;
 
 /// A TCP stream. Methods take `&self`: one thread may read while another writes; two writers need a lock of their own.
 #[derive(Debug)]
 pub struct Stream {
-    socket: TcpStream,
+    socket: OwnSocket<TcpStream>,
     local: SocketAddr,
     peer: SocketAddr,
     abort: Option<Abort>,
@@ -20,11 +21,11 @@ pub struct Stream {
 
 impl Stream {
     /// Takes over a connected socket.
-    pub(super) fn new(socket: TcpStream, abort: Option<Abort>) -> io::Result<Self> {
+    pub(super) fn new(socket: OwnSocket<TcpStream>, abort: Option<Abort>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         // Urgent data would make the socket ready for ever, with nothing to read.
-        SockRef::from(&socket).set_out_of_band_inline(true)?;
+        SockRef::from(&*socket).set_out_of_band_inline(true)?;
         let (local, peer) = (canonical(socket.local_addr()?), canonical(socket.peer_addr()?));
         Ok(Self { socket, local, peer, abort })
     }
@@ -62,7 +63,7 @@ impl Stream {
 
     /// Reads what is there: `None` when nothing is, `Some(0)` when the peer has closed.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match uninterrupted(|| (&self.socket).read(buffer)) {
+        match uninterrupted(|| (&*self.socket).read(buffer)) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             answer => answer.map(Some),
         }
@@ -70,7 +71,7 @@ impl Stream {
 
     /// Writes what the socket takes: `None` when that is nothing.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        match uninterrupted(|| (&self.socket).write(bytes)) {
+        match uninterrupted(|| (&*self.socket).write(bytes)) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             answer => answer.map(Some),
         }
@@ -105,7 +106,7 @@ impl Stream {
 
     /// Lets the kernel notice within about `period` that the peer's host is gone; `None` turns it off.
     pub fn set_keepalive(&self, period: Option<Duration>) -> io::Result<()> {
-        let socket = SockRef::from(&self.socket);
+        let socket = SockRef::from(&*self.socket);
         let Some(period) = period else { return socket.set_keepalive(false) };
         // Half of the time idle, the rest for three probes. The kernel counts in whole seconds.
         let second = Duration::from_secs(1);
@@ -125,7 +126,7 @@ impl Stream {
     /// The socket alone, as a blocking one without deadlines.
     pub fn into_blocking(self) -> io::Result<TcpStream> {
         self.socket.set_nonblocking(false)?;
-        Ok(self.socket)
+        self.socket.into_inner().ok_or_else(|| ErrorKind::NotConnected.into())
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::io::Errno;
 
 use crate::fabric::{FabricError, Opcode};
+use crate::fork::PerProcess;
 
 /// Whether the system forbids a call, or does not have it, rather than fails to do what was asked.
 pub(super) fn is_denial(errno: Errno) -> bool {
@@ -17,8 +18,8 @@ pub(super) fn is_denial(errno: Errno) -> bool {
 
 /// Says once in this process that `call` is denied for `reason`, and what comes of it.
 pub(super) fn tell(call: &'static str, reason: &str, consequence: &str) {
-    static TOLD: Mutex<BTreeSet<(&'static str, String)>> = Mutex::new(BTreeSet::new());
-    if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert((call, reason.to_owned())) {
+    static TOLD: PerProcess<Mutex<BTreeSet<(&'static str, String)>>> = PerProcess::new(Mutex::default);
+    if TOLD.get().lock().unwrap_or_else(PoisonError::into_inner).insert((call, reason.to_owned())) {
         tracing::warn!("{call} is denied ({reason}): {consequence}. {}", advice(call));
     }
 }

@@ -24,6 +24,7 @@ use crate::fabric::{
     MemoryRange, MemoryRegion, PortAttributes, Provider, QpAddress, QueuePair, QueuePairCaps,
     SoftwareOptions,
 };
+use crate::fork::PerProcess;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const MAX_QUEUE_DEPTH: u32 = 16_384;
@@ -99,7 +100,7 @@ impl SoftwareDevice {
         }
         let started = Responder::start(&self.core)?;
         let address = SocketAddr::new(self.core.ip(), started.port());
-        lock(&LOCAL_DEVICES).push((address, Arc::downgrade(&self.core)));
+        lock(LOCAL_DEVICES.get()).push((address, Arc::downgrade(&self.core)));
         *responder = Some(started);
         Ok(address)
     }
@@ -193,7 +194,7 @@ impl Device for SoftwareDevice {
 
 impl Drop for SoftwareDevice {
     fn drop(&mut self) {
-        lock(&LOCAL_DEVICES).retain(|(_, core)| !std::ptr::eq(core.as_ptr(), Arc::as_ptr(&self.core)));
+        lock(LOCAL_DEVICES.get()).retain(|(_, core)| !std::ptr::eq(core.as_ptr(), Arc::as_ptr(&self.core)));
     }
 }
 
@@ -338,11 +339,14 @@ impl Core {
 
 /// The device of this process whose data listener is at `listener`, if it is one of ours.
 pub(super) fn local_device(listener: SocketAddr) -> Option<Arc<Core>> {
-    lock(&LOCAL_DEVICES).iter().find(|(address, _)| *address == listener).and_then(|(_, core)| core.upgrade())
+    lock(LOCAL_DEVICES.get())
+        .iter()
+        .find(|(address, _)| *address == listener)
+        .and_then(|(_, core)| core.upgrade())
 }
 
 /// Data listeners of this process, where peers find them.
-static LOCAL_DEVICES: Mutex<Vec<(SocketAddr, Weak<Core>)>> = Mutex::new(Vec::new());
+static LOCAL_DEVICES: PerProcess<Mutex<Vec<(SocketAddr, Weak<Core>)>>> = PerProcess::new(Mutex::default);
 
 /// A number that no other queue pair of this process has, whatever its device.
 fn next_queue_pair_number() -> u32 {

@@ -10,6 +10,7 @@ use super::hello::{ANSWER_SIZE, Answer, GREETING_SIZE, Greeting, HelloError, Off
 use super::keepalive;
 use crate::auth::{AuthError, AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, Session, random};
 use crate::events::{Waiter, tcp};
+use crate::fork::OwnSocket;
 
 /// Why the peer could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -31,10 +32,10 @@ pub(super) async fn dial(
     key: Option<&AuthKey>,
     deadline: Instant,
     waiter: &Waiter,
-) -> Result<(TcpStream, Answer), DialError> {
+) -> Result<(OwnSocket<TcpStream>, Answer), DialError> {
     let stream = tcp::connect(None, listener, deadline, waiter).await.map_err(timed_out);
     let stream = stream.map_err(io(CONNECTING))?;
-    SockRef::from(&stream).set_out_of_band_inline(true).map_err(io("setting socket options"))?;
+    SockRef::from(&*stream).set_out_of_band_inline(true).map_err(io("setting socket options"))?;
     keepalive::apply(&stream).map_err(io("setting socket options"))?;
     let exchange = Exchange { stream: &stream, deadline, waiter };
 

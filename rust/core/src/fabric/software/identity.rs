@@ -1,6 +1,6 @@
 //! Who this process is to its peers.
 
-use std::sync::OnceLock;
+use crate::fork::PerProcess;
 
 /// Said to every peer in the hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +19,9 @@ pub(super) struct Identity {
 impl Identity {
     /// This process.
     pub(super) fn own() -> Self {
-        static PROBE: OnceLock<([u8; 16], u64)> = OnceLock::new();
-        let (probe, incarnation) = PROBE.get_or_init(|| (random(), u64::from_ne_bytes(random())));
+        static PROBE: PerProcess<([u8; 16], u64)> =
+            PerProcess::new(|| (random(), u64::from_ne_bytes(random())));
+        let (probe, incarnation) = PROBE.get();
         Self {
             pid: std::process::id(),
             uid: rustix::process::getuid().as_raw(),
@@ -53,11 +54,11 @@ pub(super) fn random<const N: usize>() -> [u8; N] {
 }
 
 fn boot_id() -> [u8; 16] {
-    static BOOT_ID: OnceLock<[u8; 16]> = OnceLock::new();
-    *BOOT_ID.get_or_init(|| {
+    static BOOT_ID: PerProcess<[u8; 16]> = PerProcess::new(|| {
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         parse_boot_id(&text).unwrap_or_default()
-    })
+    });
+    *BOOT_ID.get()
 }
 
 fn parse_boot_id(text: &str) -> Option<[u8; 16]> {

@@ -21,6 +21,7 @@ use super::socket::{Range, peer_pid};
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView};
 use crate::events::{Interest, Waiter};
 use crate::fabric::Opcode;
+use crate::fork::OwnSocket;
 use crate::process::PeerProcess;
 use std::sync::atomic::AtomicU32;
 
@@ -89,7 +90,7 @@ pub(super) struct Link {
     incarnation: u64,
     process: Arc<PeerProcess>,
     /// While it is open, our pins count there.
-    _socket: OwnedFd,
+    _socket: OwnSocket<OwnedFd>,
     regions: SharedArray<RegionEntry>,
     queue_pairs: SharedArray<QueuePairEntry>,
     pins: SharedArray<AtomicU32>,
@@ -235,12 +236,12 @@ impl Link {
 
 const NO_BYTES: &str = "it moves no bytes";
 
-async fn dial(name: &[u8], deadline: Instant, waiter: &Waiter) -> Result<OwnedFd, Errno> {
+async fn dial(name: &[u8], deadline: Instant, waiter: &Waiter) -> Result<OwnSocket<OwnedFd>, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let socket = OwnSocket::new(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?);
     let address = SocketAddrUnix::new_abstract_name(name)?;
     loop {
-        match retry_on_intr(|| connect(&socket, &address)) {
+        match retry_on_intr(|| connect(&*socket, &address)) {
             // An interrupted one had done it.
             Err(Errno::ISCONN) => return Ok(socket),
             // Its backlog is full, and nothing tells when it is not any more.

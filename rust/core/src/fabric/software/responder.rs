@@ -14,6 +14,7 @@ use super::denial;
 use super::device::Core;
 use crate::events::{EventLoop, Task};
 use crate::fabric::FabricError;
+use crate::fork::OwnSocket;
 use crate::ports::listen_on_first_free;
 
 /// The data listener at work. Dropping it closes the listener and every socket that came from it.
@@ -58,13 +59,13 @@ impl Drop for Responder {
     }
 }
 
-fn bind(core: &Core) -> Result<(TcpListener, u16), FabricError> {
+fn bind(core: &Core) -> Result<(OwnSocket<TcpListener>, u16), FabricError> {
     let (ip, ports) = (core.bind(), core.options.ports);
     let listen = |address: SocketAddr| {
         TcpListener::bind(address).and_then(|listener| Ok((listener.local_addr()?.port(), listener)))
     };
     match listen_on_first_free(ip, ports, listen) {
-        Ok((port, listener)) => Ok((listener, port)),
+        Ok((port, listener)) => Ok((OwnSocket::new(listener), port)),
         Err(error) => {
             let what = format!("{} ({ip})", core.name());
             let failed = |errno| FabricError::call("bind the data listener", what, errno);

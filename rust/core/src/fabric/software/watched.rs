@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::completion_queue::Shared;
+use crate::fork::OwnSocket;
 
 /// A connected socket whose news wake the completion queue. Closed when dropped.
 #[derive(Debug)]
 pub(super) struct WatchedSocket {
-    stream: TcpStream,
+    stream: OwnSocket<TcpStream>,
     completions: Arc<Shared>,
     qpn: u32,
     /// Set by the thread that polls, under the lock of the completion queue; read when it is dropped. Relaxed: dropping comes
@@ -21,7 +22,7 @@ pub(super) struct WatchedSocket {
 
 impl WatchedSocket {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: OwnSocket<TcpStream>,
         completions: &Arc<Shared>,
         qpn: u32,
         carries_bytes: bool,

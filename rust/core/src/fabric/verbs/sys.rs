@@ -12,8 +12,6 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::mem::{offset_of, size_of};
 use std::sync::{Mutex, PoisonError};
 
-use once_cell::sync::Lazy;
-
 pub(super) use rdma_sys::{
     ibv_access_flags, ibv_ah_attr, ibv_async_event, ibv_comp_channel, ibv_context, ibv_cq, ibv_device,
     ibv_device_attr, ibv_event_type, ibv_gid, ibv_global_route, ibv_mr, ibv_pd, ibv_port_attr,
@@ -23,6 +21,7 @@ pub(super) use rdma_sys::{
 };
 
 use crate::fabric::{FabricError, Sge};
+use crate::fork::PerProcess;
 
 /// Library that is loaded when nothing else is asked for.
 const DEFAULT_LIBRARY: &str = "libibverbs.so.1";
@@ -122,10 +121,10 @@ impl std::fmt::Debug for Library {
 impl Library {
     /// Loads `file`, or the system's libibverbs, once per process and name.
     pub(super) fn load(file: Option<&str>) -> Result<&'static Self, FabricError> {
-        static LOADED: Lazy<Mutex<HashMap<String, &'static Library>>> = Lazy::new(Mutex::default);
+        static LOADED: PerProcess<Mutex<HashMap<String, &'static Library>>> = PerProcess::new(Mutex::default);
 
         let file = file.unwrap_or(DEFAULT_LIBRARY);
-        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = LOADED.get().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(library) = loaded.get(file) {
             return Ok(library);
         }

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{FileType, Stat, major, minor, stat};
 
 use super::mapping::{MappedFile, Mapping};
+use crate::fork::PerProcess;
 
 /// Descriptors that are looked through for a file at most.
 const MAX_DESCRIPTORS: usize = 4096;
@@ -36,9 +37,9 @@ fn by_link(mapping: &Mapping) -> Option<Stat> {
 /// Remembers the last file and where it was: many regions lie in one. What is remembered is checked, except that a file
 /// without a descriptor is not looked for again while it is the last one.
 fn by_descriptor(file: &MappedFile) -> Option<Stat> {
-    static LAST: Mutex<Option<LastFile>> = Mutex::new(None);
+    static LAST: PerProcess<Mutex<Option<LastFile>>> = PerProcess::new(Mutex::default);
     let name = (file.device, file.inode);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut last = LAST.get().lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = last.as_ref().filter(|known| known.name == name) {
         match &known.descriptor {
             None => return None,

@@ -15,6 +15,7 @@ use super::tables::{TableKeeper, TableListener};
 use crate::events::{Group, Handle, Wakeup, first};
 use crate::fabric::software::device::Core;
 use crate::fabric::software::tcp::server::{Server, Wish};
+use crate::fork::OwnSocket;
 use crate::process::PeerProcess;
 
 /// Tokens of the listeners; clients count from [`FIRST_CLIENT`].
@@ -36,7 +37,7 @@ const ACCEPTED_PER_TURN: usize = 32;
 pub(super) struct Acceptor {
     core: Arc<Core>,
     sockets: Group,
-    listener: TcpListener,
+    listener: OwnSocket<TcpListener>,
     /// `None` when the host does not let us have one: then the cross-memory path is not offered.
     tables: Option<TableListener>,
     clients: HashMap<u64, Client>,
@@ -55,7 +56,7 @@ enum Client {
 }
 
 impl Acceptor {
-    pub(super) fn new(core: Arc<Core>, listener: TcpListener) -> std::io::Result<Self> {
+    pub(super) fn new(core: Arc<Core>, listener: OwnSocket<TcpListener>) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
         let sockets = Group::new()?;
         sockets.add(&listener, LISTENER)?;
@@ -169,7 +170,7 @@ impl Acceptor {
                 Ok((_, peer)) if !permits(&self.core.options.allow, peer.ip()) => {
                     tracing::info!(device = self.core.name(), %peer, "connection refused: not in FLAGCX_P2P_ALLOW");
                 }
-                Ok((stream, peer)) => self.greet(stream, peer),
+                Ok((stream, peer)) => self.greet(OwnSocket::new(stream), peer),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {
                     tracing::warn!(device = self.core.name(), %error, "cannot accept a data connection");
@@ -180,7 +181,7 @@ impl Acceptor {
         }
     }
 
-    fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn greet(&mut self, stream: OwnSocket<TcpStream>, peer: SocketAddr) {
         if self.has_too_many() {
             tracing::warn!(device = self.core.name(), %peer, "too many connections without a hello");
             return;

@@ -18,11 +18,12 @@ use crate::fabric::software::keepalive;
 use crate::fabric::software::socket::ReceiveBuffer;
 use crate::fabric::software::table::Counterpart;
 use crate::fabric::software::tcp::server::Server;
+use crate::fork::OwnSocket;
 
 /// A client that has connected and not said yet what it wants.
 #[derive(Debug)]
 pub(super) struct Greeter {
-    socket: OwnedFd,
+    socket: OwnSocket<OwnedFd>,
     peer: SocketAddr,
     buffer: ReceiveBuffer,
     hello: Responder,
@@ -39,7 +40,7 @@ pub(super) enum Greeted {
 impl Greeter {
     pub(super) fn new(
         core: &Core,
-        stream: TcpStream,
+        stream: OwnSocket<TcpStream>,
         peer: SocketAddr,
         deadline: Instant,
     ) -> std::io::Result<Self> {
@@ -49,7 +50,7 @@ impl Greeter {
         keepalive::apply(&stream)?;
         let buffer = ReceiveBuffer::new(GREETING_SIZE.max(OFFER_SIZE));
         let hello = Responder::new(key, nonce);
-        Ok(Self { socket: stream.into(), peer, buffer, hello, deadline })
+        Ok(Self { socket: stream.map(OwnedFd::from), peer, buffer, hello, deadline })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {

@@ -18,12 +18,13 @@ use crate::fabric::software::link::{LinkReply, LinkRequest, REQUEST_SIZE};
 use crate::fabric::software::region::PeerPins;
 use crate::fabric::software::socket::peer_pid;
 use crate::fabric::software::tcp::server::Wish;
+use crate::fork::OwnSocket;
 use crate::process::PeerProcess;
 
 /// The abstract Unix socket where peers ask.
 #[derive(Debug)]
 pub(super) struct TableListener {
-    socket: OwnedFd,
+    socket: OwnSocket<OwnedFd>,
     name: SocketName,
 }
 
@@ -32,9 +33,9 @@ impl TableListener {
         let text = format!("flagcx-p2p/{}/{:032x}", core.name(), u128::from_ne_bytes(random()));
         let name = SocketName::new(&text).ok_or(Errno::NAMETOOLONG)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        bind(&socket, &SocketAddrUnix::new_abstract_name(text.as_bytes())?)?;
-        listen(&socket, 128)?;
+        let socket = OwnSocket::new(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?);
+        bind(&*socket, &SocketAddrUnix::new_abstract_name(text.as_bytes())?)?;
+        listen(&*socket, 128)?;
         Ok(Self { socket, name })
     }
 
@@ -45,7 +46,7 @@ impl TableListener {
     /// `EAGAIN`: no peer waits.
     pub(super) fn accept(&self) -> Result<TableKeeper, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = retry_on_intr(|| accept_with(&self.socket, flags))?;
+        let socket = OwnSocket::new(retry_on_intr(|| accept_with(&*self.socket, flags))?);
         let pid = peer_pid(&socket);
         Ok(TableKeeper {
             socket,
@@ -67,7 +68,7 @@ impl AsFd for TableListener {
 /// that it forked may keep the connection open for longer.
 #[derive(Debug)]
 pub(super) struct TableKeeper {
-    socket: OwnedFd,
+    socket: OwnSocket<OwnedFd>,
     pid: u32,
     process: Option<Arc<PeerProcess>>,
     pins: Option<Arc<PeerPins>>,

@@ -20,6 +20,7 @@ use crate::fabric::software::socket::ReceiveBuffer;
 use crate::fabric::software::table::Counterpart;
 use crate::fabric::software::transport::CONNECT_PATIENCE;
 use crate::fabric::{CompletionStatus, QpAddress};
+use crate::fork::OwnSocket;
 use answer::{Answer, Segment};
 
 /// Bytes that one turn moves before other peers have theirs.
@@ -47,7 +48,7 @@ pub(in super::super) enum Wish {
 /// One peer's way to one of our queue pairs.
 #[derive(Debug)]
 pub(in super::super) struct Server {
-    socket: OwnedFd,
+    socket: OwnSocket<OwnedFd>,
     endpoint: Arc<Endpoint>,
     sender: QpAddress,
     /// Headers of one group, and never a byte of a payload.
@@ -79,7 +80,11 @@ pub(in super::super) struct Server {
 struct Stop(Wish);
 
 impl Server {
-    pub(in super::super) fn new(socket: OwnedFd, endpoint: Arc<Endpoint>, sender: QpAddress) -> Self {
+    pub(in super::super) fn new(
+        socket: OwnSocket<OwnedFd>,
+        endpoint: Arc<Endpoint>,
+        sender: QpAddress,
+    ) -> Self {
         Self {
             socket,
             endpoint,
