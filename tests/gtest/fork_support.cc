@@ -16,6 +16,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
+// The peer process is met at loopback. Before main, so before anything reads the configuration.
+const bool prepared = setenv("FLAGCX_P2P_BIND", "127.0.0.1", 0) == 0;
+
 // As a program with a global engine has it.
 struct DestroysAtExit {
   FlagcxP2pEngine *engine = nullptr;
@@ -140,6 +143,7 @@ std::string refusedAsForked(const std::string &call, pid_t parent) {
 }
 
 void Forked::SetUp() {
+  ASSERT_TRUE(prepared);
   parent = getpid();
   peer = std::make_unique<PeerProcess>();
   engine = createEngine();
