@@ -245,8 +245,7 @@ TEST_F(Forked, WhileOtherThreadsAreInEveryCall) {
       while (!stop) work();
     });
   };
-  const std::string own = addressOf(engine).session();
-  Buffer from(engine, kBytes), to(engine, kBytes);
+  const Buffer from(engine, kBytes);
   const FlagcxP2pRdmaDesc theirs = peer->desc();
   std::atomic<uint64_t> wrong{0}, moved{0};
   repeat([&] { // transfers
@@ -262,8 +261,13 @@ TEST_F(Forked, WhileOtherThreadsAreInEveryCall) {
   repeat([&] { // registrations, which the peer is told of
     const Buffer brief(engine, 4096);
   });
-  repeat([&] { // connections, and engines
-    if (!newEngineWorks(own, to.desc(0, kBytes), 11).empty())
+  // Engines were created before: each looks for the GPU's driver, and a child of a process that is inside dlopen at the
+  // fork cannot call it.
+  const Engine other = createEngine();
+  const Address address = addressOf(engine);
+  repeat([&] { // connections
+    const Conn brief(flagcxP2pEngineConnect(other.get(), address.host.c_str(), 0, address.port));
+    if (brief == nullptr)
       ++wrong;
   });
   repeat([&] { // refusals, which are logged

@@ -141,9 +141,9 @@ class ForkedNet : public NetPair {};
 
 TEST_F(ForkedNet, EveryCallOfTheTableIsRefused) {
   NetMemory from(sendComm, kBytes, 1), to(recvComm, kBytes, 2);
-  void *fromHandles[] = {from.handle()}, *toHandles[] = {to.handle()};
+  void **const fromHandles = from.handles(), **const toHandles = to.handles();
   void *request = nullptr, *comm = nullptr, *handle = nullptr;
-  ASSERT_EQ(net.iput(sendComm, 0, 0, 64, 0, 0, fromHandles, toHandles, &request), flagcxSuccess)
+  ASSERT_EQ(net.iput(sendComm, 0, 0, 64, 0, 1, fromHandles, toHandles, &request), flagcxSuccess)
       << flagcxP2pEngineLastError();
   Memory memory(4096);
   const uint64_t offset = 0;
@@ -152,29 +152,31 @@ TEST_F(ForkedNet, EveryCallOfTheTableIsRefused) {
   void *other = nullptr;
   const std::vector<Call> calls{
       {"accept", [&] { return net.accept(listenComm, &comm) != flagcxSuccess; }},
-      {"regMr", [&] { return net.regMr(sendComm, memory.data(), 4096, FLAGCX_PTR_HOST, 0, &handle) != flagcxSuccess; }},
-      {"iput", [&] { return net.iput(sendComm, 0, 0, 64, 0, 0, fromHandles, toHandles, &other) != flagcxSuccess; }},
-      {"iget", [&] { return net.iget(sendComm, 0, 0, 64, 0, 0, fromHandles, toHandles, &other) != flagcxSuccess; }},
-      {"iputSignal",
-       [&] {
-         return net.iputSignal(sendComm, 0, 0, 64, 0, 0, fromHandles, toHandles, 128, toHandles, 1, &other) !=
-                flagcxSuccess;
-       }},
+      {"iput", [&] { return net.iput(sendComm, 0, 0, 64, 0, 1, fromHandles, toHandles, &other) != flagcxSuccess; }},
+      {"iget", [&] { return net.iget(sendComm, 0, 0, 64, 0, 1, fromHandles, toHandles, &other) != flagcxSuccess; }},
       {"iputBatch",
        [&] {
-         return net.iputBatch(sendComm, 1, &offset, &offset, &size, 0, 0, fromHandles, toHandles, &other, &posted) !=
+         return net.iputBatch(sendComm, 1, &offset, &offset, &size, 0, 1, fromHandles, toHandles, &other, &posted) !=
                 flagcxSuccess;
        }},
       {"igetBatch",
        [&] {
-         return net.igetBatch(sendComm, 1, &offset, &offset, &size, 0, 0, fromHandles, toHandles, &other) !=
+         return net.igetBatch(sendComm, 1, &offset, &offset, &size, 0, 1, fromHandles, toHandles, &other) !=
                 flagcxSuccess;
        }},
-      {"test", [&] { return net.test(request, &done, nullptr) != flagcxSuccess; }},
-      {"testBatch",
-       [&, request]() mutable { return net.testBatch(&request, 1, &done, &count) != flagcxSuccess; }},
   };
   EXPECT_EQ(refusalsOf(calls), "");
+  // Asking about a request of the parent's ends, and as no success.
+  Child asks([&] {
+    alarm(10);
+    void *one = request, *all[] = {request};
+    // The child is a process that has not called init.
+    const bool refused = net.regMr(sendComm, memory.data(), 4096, FLAGCX_PTR_HOST, 0, &handle) != flagcxSuccess &&
+                         net.test(one, &done, nullptr) != flagcxSuccess &&
+                         net.testBatch(all, 1, &done, &count) != flagcxSuccess;
+    return std::string(refused ? "" : "a request of the parent's is a success");
+  });
+  EXPECT_EQ(asks.wait(), "");
   Child closes([&] {
     alarm(10);
     (void)net.deregMr(sendComm, from.handle());
@@ -186,7 +188,7 @@ TEST_F(ForkedNet, EveryCallOfTheTableIsRefused) {
   }, End::ByExit);
   EXPECT_EQ(closes.wait(), "");
   EXPECT_EQ(finish(request), flagcxSuccess);
-  ASSERT_EQ(net.iput(sendComm, 0, 0, kBytes, 0, 0, fromHandles, toHandles, &request), flagcxSuccess);
+  ASSERT_EQ(net.iput(sendComm, 0, 0, kBytes, 0, 1, fromHandles, toHandles, &request), flagcxSuccess);
   EXPECT_EQ(finish(request), flagcxSuccess);
   EXPECT_EQ(memcmp(from.data(), to.data(), kBytes), 0);
   void *sender = nullptr, *receiver = nullptr;
