@@ -260,3 +260,19 @@ void ibv_ack_async_event(struct ibv_async_event *event) {
       break;
   }
 }
+
+static _Atomic uint64_t fork_inits;
+
+// Nothing here needs it: it tells that it was called, and when.
+int ibv_fork_init(void) {
+  fork_inits += counters.contexts ? 1000 : 1;
+  if (!settings.fork_errno)
+    settings.fork_status = IBV_FORK_ENABLED;
+  return (int)settings.fork_errno;
+}
+enum ibv_fork_status ibv_is_fork_initialized(void) {
+  return (enum ibv_fork_status)settings.fork_status;
+}
+uint64_t nullverbs_fork_inits(void) {
+  return fork_inits;
+}

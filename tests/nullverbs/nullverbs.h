@@ -38,6 +38,8 @@ struct settings {
   uint64_t link_layer;     // 1 InfiniBand, 2 Ethernet
   uint64_t locked_bytes;   // bytes that can be registered before ENOMEM
   uint64_t address;        // IPv4 address of the mapped GID, host order; 0: the host's own
+  uint64_t fork_status;    // enum ibv_fork_status
+  uint64_t fork_errno;     // answer of ibv_fork_init
 };
 extern struct settings settings;
 
@@ -49,6 +51,9 @@ struct nullverbs_live {
   int64_t contexts, domains, regions, completion_queues, queue_pairs;
 };
 void nullverbs_live(struct nullverbs_live *out);
+
+// How often ibv_fork_init was called; a call with a context open counts 1000.
+uint64_t nullverbs_fork_inits(void);
 
 // What a device would say on its own, to each of its contexts: an event of its port, of the device, or of every queue
 // pair (which goes to ERROR). `device` is its index; -1 stands for all, whose port state then follows.

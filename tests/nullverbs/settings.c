@@ -18,6 +18,7 @@ struct settings settings = {
     .port_state = IBV_PORT_ACTIVE,
     .link_layer = IBV_LINK_LAYER_ETHERNET,
     .locked_bytes = UINT64_MAX,
+    .fork_status = IBV_FORK_UNNEEDED,
 };
 struct counters counters;
 
@@ -39,6 +40,8 @@ static const struct {
     {"link_layer", offsetof(struct settings, link_layer)},
     {"locked_bytes", offsetof(struct settings, locked_bytes)},
     {"address", offsetof(struct settings, address)},
+    {"fork_status", offsetof(struct settings, fork_status)},
+    {"fork_errno", offsetof(struct settings, fork_errno)},
 };
 static const size_t table_length = sizeof table / sizeof *table;
 

@@ -4,12 +4,6 @@
 
 #include <errno.h>
 
-int ibv_fork_init(void) {
-  return 0;
-}
-enum ibv_fork_status ibv_is_fork_initialized(void) {
-  return IBV_FORK_UNNEEDED;
-}
 
 int ibv_get_pkey_index(struct ibv_context *context, uint8_t port, __be16 key) {
   (void)context, (void)port;

@@ -152,6 +152,22 @@ fn a_library_that_is_none_is_refused() {
     expect(&refusal(&other), &["libc.so.6", "ibv_get_device_list"]);
 }
 
+/// Before the first device is opened, once, and only where the library says that it is needed.
+#[test]
+fn the_library_is_told_of_forks_where_that_is_needed() {
+    let _alone = alone();
+    let unneeded = Standin::new(&[]);
+    drop(open(&unneeded));
+    assert_eq!(unneeded.fork_inits(), 0);
+    let needed = Standin::new(&[("fork_status", 0)]);
+    drop((open(&needed), open(&needed)));
+    assert_eq!(needed.fork_inits(), 1);
+    // It is said, and no reason to do without the devices.
+    let refused = Standin::new(&[("fork_status", 0), ("fork_errno", libc::EINVAL as u64)]);
+    assert_eq!(open(&refused).len(), 1);
+    assert_eq!(refused.fork_inits(), 1);
+}
+
 #[test]
 fn limits_are_named() {
     let _alone = alone();

@@ -78,7 +78,7 @@ fn ensure_word() {
         tracing::warn!("pthread_atfork: error {refused}; forked children keep the sockets of engines open");
     }
     let page = map_cleared_in_children();
-    let made = page.map_or((&raw const WITHOUT_PAGE).cast_mut(), NonNull::as_ptr);
+    let made = page.map_or_else(|| (&raw const WITHOUT_PAGE).cast_mut(), NonNull::as_ptr);
     let is_first = WORD.compare_exchange(unset, made, Ordering::AcqRel, Ordering::Acquire).is_ok();
     if let (false, Some(page)) = (is_first, page) {
         // SAFETY: mapped here, and nothing has seen it.

@@ -105,6 +105,12 @@ impl Standin {
     }
 
     /// What is alive now.
+    /// Calls of `ibv_fork_init`; one with a context open counts 1000.
+    pub(crate) fn fork_inits(&self) -> u64 {
+        // SAFETY: the prototype is that of nullverbs.h.
+        unsafe { self.library.get::<unsafe extern "C" fn() -> u64>(b"nullverbs_fork_inits").unwrap()() }
+    }
+
     pub(crate) fn live(&self) -> Live {
         let mut live = Live::default();
         // SAFETY: the prototype is that of nullverbs.h, and the structures are alike.

@@ -345,8 +345,11 @@ pub(super) fn local_device(listener: SocketAddr) -> Option<Arc<Core>> {
         .and_then(|(_, core)| core.upgrade())
 }
 
+/// Devices by their data listener.
+type LocalDevices = Vec<(SocketAddr, Weak<Core>)>;
+
 /// Data listeners of this process, where peers find them.
-static LOCAL_DEVICES: PerProcess<Mutex<Vec<(SocketAddr, Weak<Core>)>>> = PerProcess::new(Mutex::default);
+static LOCAL_DEVICES: PerProcess<Mutex<LocalDevices>> = PerProcess::new(Mutex::default);
 
 /// A number that no other queue pair of this process has, whatever its device.
 fn next_queue_pair_number() -> u32 {

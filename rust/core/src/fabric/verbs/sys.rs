@@ -29,6 +29,10 @@ const DEFAULT_LIBRARY: &str = "libibverbs.so.1";
 /// `__VERBS_ABI_IS_EXTENDED`: the mark of a context that is the tail of a `verbs_context`.
 const EXTENDED_ABI: usize = usize::MAX;
 
+/// Two of `enum ibv_fork_status`.
+const FORK_ENABLED: c_uint = 1;
+const FORK_UNNEEDED: c_uint = 2;
+
 pub(super) type PostSend =
     unsafe extern "C" fn(*mut ibv_qp, *mut ibv_send_wr, *mut *mut ibv_send_wr) -> c_int;
 pub(super) type PollCq = unsafe extern "C" fn(*mut ibv_cq, c_int, *mut ibv_wc) -> c_int;
@@ -107,6 +111,9 @@ library! {
     optional {
         // IBVERBS_1.8: knows the optional access flags (relaxed ordering) and drops those the kernel cannot do.
         ibv_reg_mr_iova2: fn(*mut ibv_pd, *mut c_void, usize, u64, c_uint) -> *mut ibv_mr;
+        // IBVERBS_1.1, where it is; its answer is an `enum ibv_fork_status`, IBVERBS_1.13.
+        ibv_fork_init: fn() -> c_int;
+        ibv_is_fork_initialized: fn() -> c_uint;
         // IBVERBS_1.12.
         ibv_reg_dmabuf_mr: fn(*mut ibv_pd, u64, usize, u64, c_int, c_int) -> *mut ibv_mr;
     }
@@ -134,8 +141,29 @@ impl Library {
             reason: format!("{error}; install libibverbs1 and ibverbs-providers for RDMA devices"),
         })?;
         let library: &'static Self = Box::leak(Box::new(Self::from_handle(handle, file)?));
+        library.allow_forks();
         loaded.insert(file.to_owned(), library);
         Ok(library)
+    }
+
+    /// Where the kernel would let a forked child take pages away from the NIC (before 5.12), the library has to mark them, from
+    /// before the first device is opened.
+    fn allow_forks(&self) {
+        // SAFETY: neither takes an argument.
+        let status = self.ibv_is_fork_initialized.map(|ask| unsafe { ask() });
+        if matches!(status, Some(FORK_ENABLED | FORK_UNNEEDED)) {
+            return;
+        }
+        // SAFETY: as above.
+        let refused = self.ibv_fork_init.map_or(libc::ENOSYS, |init| errno_of(unsafe { init() }));
+        if refused != 0 {
+            let error = std::io::Error::from_raw_os_error(refused);
+            tracing::warn!(
+                "ibv_fork_init of {}: {error}; memory that is registered may go wrong in this process when it forks: start \
+                 other programs by posix_spawn, or use Linux 5.12 or later",
+                self.file
+            );
+        }
     }
 
     /// `ibv_query_port` as the C macro does it: through the context's own entry where there is one, which alone
