@@ -26,7 +26,8 @@ enum class End {
 // A forked process. What it says in `work`, and how it ends, is the answer of `wait`: empty if all was well.
 class Child {
  public:
-  explicit Child(const std::function<std::string()> &work, End end = End::Quick, FlagcxP2pEngine *destroyed = nullptr);
+  explicit Child(const std::function<std::string()> &work, End end = End::Quick,
+                 FlagcxP2pEngine *destroyed = nullptr);
   ~Child();
   Child(const Child &) = delete;
   Child &operator=(const Child &) = delete;

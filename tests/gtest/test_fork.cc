@@ -156,7 +156,8 @@ TEST_F(Forked, AChildServesPeersOfItsOwn) {
     const FlagcxP2pRdmaDesc desc = memory.desc(0, kBytes);
     const int port = flagcxP2pEngineGetRpcPort(own.get());
     char any;
-    if (write(told[1], &desc, sizeof(desc)) < 0 || write(told[1], &port, sizeof(port)) < 0 || read(go[0], &any, 1) < 0)
+    if (write(told[1], &desc, sizeof(desc)) < 0 || write(told[1], &port, sizeof(port)) < 0 ||
+        read(go[0], &any, 1) < 0)
       return std::string("pipe");
     return std::string();
   });
@@ -261,13 +262,12 @@ TEST_F(Forked, WhileOtherThreadsAreInEveryCall) {
   repeat([&] { // registrations, which the peer is told of
     const Buffer brief(engine, 4096);
   });
-  // Engines were created before: each looks for the GPU's driver, and a child of a process that is inside dlopen at the
-  // fork cannot call it.
   const Engine other = createEngine();
   const Address address = addressOf(engine);
-  repeat([&] { // connections
-    const Conn brief(flagcxP2pEngineConnect(other.get(), address.host.c_str(), 0, address.port));
-    if (brief == nullptr)
+  repeat([&] { // engines, which look for the GPU's driver, and connections
+    const Engine brief(flagcxP2pEngineCreate());
+    const Conn way(flagcxP2pEngineConnect(other.get(), address.host.c_str(), 0, address.port));
+    if (brief == nullptr || way == nullptr)
       ++wrong;
   });
   repeat([&] { // refusals, which are logged

@@ -30,7 +30,8 @@ std::string refusalsOf(const std::vector<Call> &calls) {
         wrong += std::string(call.name) + " is not refused\n";
       wrong += refusedAsForked(call.name);
       FlagcxP2pRdmaDesc none;
-      (void)flagcxP2pEngineMakeDesc(nullptr, 0, 0, &none); // another reason, so that the next is not taken for this one
+      (void)flagcxP2pEngineMakeDesc(nullptr, 0, 0,
+                                    &none); // another reason, so that the next is not taken for this one
     }
     return wrong;
   });
@@ -77,8 +78,7 @@ TEST_F(Forked, EveryCallOfTheEngineIsRefused) {
       {"MakeDesc", [&] { return flagcxP2pEngineMakeDesc(conn, to, 64, &desc) == -1; }},
       {"Read", [&] { return flagcxP2pEngineRead(conn, mr, data, 64, desc, &id) == -1; }},
       {"Write", [&] { return flagcxP2pEngineWrite(conn, mr, data, 64, desc, &id) == -1; }},
-      {"ReadVector",
-       [&] { return flagcxP2pEngineReadVector(conn, regions, addresses, sizes, descs, 1, &id) == -1; }},
+      {"ReadVector", [&] { return flagcxP2pEngineReadVector(conn, regions, addresses, sizes, descs, 1, &id) == -1; }},
       {"WriteVector",
        [&] { return flagcxP2pEngineWriteVector(conn, regions, addresses, sizes, descs, 1, &id) == -1; }},
       {"WriteVectorSync",
@@ -177,15 +177,17 @@ TEST_F(ForkedNet, EveryCallOfTheTableIsRefused) {
     return std::string(refused ? "" : "a request of the parent's is a success");
   });
   EXPECT_EQ(asks.wait(), "");
-  Child closes([&] {
-    alarm(10);
-    (void)net.deregMr(sendComm, from.handle());
-    (void)net.closeSend(sendComm);
-    (void)net.closeRecv(recvComm);
-    (void)flagcxNetIbP2pAbortListen(listenComm);
-    (void)net.closeListen(listenComm);
-    return std::string();
-  }, End::ByExit);
+  Child closes(
+      [&] {
+        alarm(10);
+        (void)net.deregMr(sendComm, from.handle());
+        (void)net.closeSend(sendComm);
+        (void)net.closeRecv(recvComm);
+        (void)flagcxNetIbP2pAbortListen(listenComm);
+        (void)net.closeListen(listenComm);
+        return std::string();
+      },
+      End::ByExit);
   EXPECT_EQ(closes.wait(), "");
   EXPECT_EQ(finish(request), flagcxSuccess);
   ASSERT_EQ(net.iput(sendComm, 0, 0, kBytes, 0, 1, fromHandles, toHandles, &request), flagcxSuccess);
