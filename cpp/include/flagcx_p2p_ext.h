@@ -223,6 +223,11 @@ typedef void (*FlagcxP2pNotifSink)(void *context, const char *name, const void *
  * freed, except for what flagcxP2pEngineGetNotifs takes. */
 int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink, void *context);
 
+/* flagcxP2pEngineGetNotifsOf for languages in which a callback may be interrupted: all of them as one block of `*bytes`
+ * bytes, which the caller ends with free(). Each is 256 bytes of name, the length of its content as a uint64_t of the host's
+ * byte order, and the content; the next one follows without a gap. None: `*block` is NULL and `*bytes` 0. */
+int flagcxP2pEngineTakeNotifs(FlagcxP2pEngine *engine, void **block, size_t *bytes);
+
 /* Writes the metrics of the process in the Prometheus text format, NUL-terminated, to `text` when `capacity` bytes
  * suffice, and the bytes that it takes, with the NUL, to `needed`. 1: too small, nothing written. */
 int flagcxP2pMetricsText(char *text, size_t capacity, size_t *needed);

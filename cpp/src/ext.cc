@@ -4,6 +4,8 @@
 #include "flagcx_p2p_ext.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <new>
 #include <string>
 
 #include "accl.h"
@@ -211,6 +213,32 @@ int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink,
   for (const ffi::AnyNotification &message : ffi::engine_take_notifications(*engine))
     sink(context, reinterpret_cast<const char *>(message.name.data()), message.content.data(),
          message.content.size());
+  return 0;
+}
+
+int flagcxP2pEngineTakeNotifs(FlagcxP2pEngine *engine, void **block, size_t *bytes) {
+  const char *const call = "flagcxP2pEngineTakeNotifs";
+  if (engine == nullptr || block == nullptr || bytes == nullptr)
+    return refuseNull(call, engine == nullptr ? "engine" : block == nullptr ? "block" : "bytes");
+  REFUSE_ACCL(engine, call);
+  std::string all;
+  const auto append = [](void *context, const char *name, const void *content, size_t size) {
+    const uint64_t length = size;
+    std::string &to = *static_cast<std::string *>(context);
+    to.append(name, FLAGCX_P2P_MSG_SIZE).append(reinterpret_cast<const char *>(&length), sizeof(length));
+    to.append(static_cast<const char *>(content), size);
+  };
+  if (flagcxP2pEngineGetNotifsOf(engine, append, &all) != 0)
+    return -1;
+  void *copy = nullptr;
+  if (!all.empty()) {
+    copy = std::malloc(all.size());
+    if (copy == nullptr)
+      throw std::bad_alloc(); // as the string above: nothing of the process goes on without memory
+    std::memcpy(copy, all.data(), all.size());
+  }
+  *block = copy;
+  *bytes = all.size();
   return 0;
 }
 

@@ -20,9 +20,11 @@ Everything may be called from any thread at any time, :meth:`Engine.close` too; 
 The shared library is found as :func:`load` describes.
 """
 
-from ._engine import Connection, ConnectionInfo, Engine, Notification, Region
+from ._connection import Connection, ConnectionInfo
+from ._engine import Engine, Notification
 from ._errors import P2pError, TransferCancelled, TransferFailed, TransferTimedOut
 from ._library import FabricInfo, fabric_info, load, metrics_text, version
+from ._region import Region
 from ._transfer import Piece, Transfer
 
 __all__ = [

@@ -2,6 +2,7 @@
 //
 // Notifications: small messages beside the data.
 #include <cstdio>
+#include <map>
 #include <thread>
 
 #include "support.h"
@@ -224,6 +225,36 @@ TEST_F(Notify, LargerThanThePeerTakesAreRefused) {
   EXPECT_EQ(flagcxP2pEngineGetNotifsOf(server.get(), nullptr, nullptr), -1);
   ASSERT_EQ(send(conn, "still", "works"), 512);
   EXPECT_EQ(takeOf(server, 1).size(), 1u);
+}
+
+TEST_F(Notify, AreTakenAsOneBlock) {
+  const std::string large(1000, 'x');
+  ASSERT_EQ(send(conn, "small", "text"), 512);
+  ASSERT_EQ(flagcxP2pEngineSendNotifBytes(conn, "large", large.data(), large.size()), 0);
+  std::string all;
+  const auto deadline = std::chrono::steady_clock::now() + 10s;
+  constexpr size_t kHead = FLAGCX_P2P_MSG_SIZE + sizeof(uint64_t);
+  while (all.size() < 2 * kHead + FLAGCX_P2P_MSG_SIZE + large.size() && std::chrono::steady_clock::now() < deadline) {
+    void *block = nullptr;
+    size_t bytes = 0;
+    ASSERT_EQ(flagcxP2pEngineTakeNotifs(server.get(), &block, &bytes), 0) << flagcxP2pEngineLastError();
+    EXPECT_EQ(block == nullptr, bytes == 0);
+    all.append(static_cast<const char *>(block), bytes);
+    free(block);
+  }
+  std::map<std::string, std::string> received;
+  for (size_t at = 0; at + kHead <= all.size();) {
+    uint64_t length = 0;
+    memcpy(&length, &all[at + FLAGCX_P2P_MSG_SIZE], sizeof(length));
+    received[all.c_str() + at] = all.substr(at + kHead, length);
+    at += kHead + length;
+  }
+  ASSERT_EQ(received.size(), 2u);
+  EXPECT_STREQ(received["small"].c_str(), "text");
+  EXPECT_EQ(received["small"].size(), size_t{FLAGCX_P2P_MSG_SIZE});
+  EXPECT_EQ(received["large"], large);
+  size_t bytes = 0;
+  EXPECT_EQ(flagcxP2pEngineTakeNotifs(server.get(), nullptr, &bytes), -1);
 }
 
 TEST_F(Notify, OfSameProcessConnectionsArriveAsWell) {
