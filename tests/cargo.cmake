@@ -1,6 +1,6 @@
 # The Rust tests, in the cargo profile and target directory of this build. cargo.build builds the programs; each is then
 # an entry of its own: cargo.core.unit holds the tests inside the crate of rust/core, cargo.core.NAME those of its
-# tests/NAME.rs.
+# tests/NAME.rs or tests/NAME/main.rs.
 
 set(_cargo_test ${CMAKE_COMMAND} -E env ${FLAGCX_P2P_CARGO_ENVIRONMENT} ${FLAGCX_P2P_CARGO} test --workspace
   ${FLAGCX_P2P_CARGO_OPTIONS})
@@ -13,9 +13,10 @@ set(_busy core.chaos_sources core.costs)
 set(_long core.chaos_sources core.dead_peers core.device_events cli.files)
 
 file(GLOB _sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/rust/*/Cargo.toml
-  ${PROJECT_SOURCE_DIR}/rust/*/tests/*.rs ${PROJECT_SOURCE_DIR}/bridge/Cargo.toml ${PROJECT_SOURCE_DIR}/bridge/tests/*.rs)
+  ${PROJECT_SOURCE_DIR}/rust/*/tests/*.rs ${PROJECT_SOURCE_DIR}/rust/*/tests/*/main.rs
+  ${PROJECT_SOURCE_DIR}/bridge/Cargo.toml ${PROJECT_SOURCE_DIR}/bridge/tests/*.rs)
 string(REGEX REPLACE "(rust/)?([^/;]+)/Cargo.toml" "\\2.unit" _names "${_sources}")
-string(REGEX REPLACE "(rust/)?([^/;]+)/tests/([^/;]+).rs" "\\2.\\3" _names "${_names}")
+string(REGEX REPLACE "(rust/)?([^/;]+)/tests/([^/;]+)(/main)?.rs" "\\2.\\3" _names "${_names}")
 list(JOIN _names "\n" _lines)
 file(WRITE ${_registered} "${_lines}\n")
 

@@ -105,7 +105,7 @@ mod ffi {
     }
 
     /// A notification of any size.
-    struct LargeNotification {
+    struct AnyNotification {
         name: [u8; 256],
         content: Vec<u8>,
     }
@@ -247,9 +247,8 @@ mod ffi {
         fn conn_notify(conn: &Conn, message: &NotifyMessage) -> i32;
         fn take_notifications() -> Vec<NotifyMessage>;
         fn append_notification(message: &NotifyMessage);
-        fn conn_notify_large(conn: &Conn, name: &[u8], content: &[u8]) -> i32;
-        fn engine_take_notifications(engine: &Engine) -> Vec<NotifyMessage>;
-        fn engine_take_large_notifications(engine: &Engine) -> Vec<LargeNotification>;
+        fn conn_notify_bytes(conn: &Conn, name: &[u8], content: &[u8]) -> i32;
+        fn engine_take_notifications(engine: &Engine) -> Vec<AnyNotification>;
     }
 
     impl Vec<NotifyMessage> {}

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::fmt::Display;
 use std::ptr;
 
+use crate::logging::of_kind;
+
 /// The answer of a call that did what it was asked.
 pub(crate) const OK: i32 = 0;
 /// The answer of a refused call.
@@ -47,11 +49,11 @@ impl<T, E: Display> OrRefuse<T> for Result<T, E> {
     }
 }
 
-/// Logs and remembers that `call` was refused.
+/// Logs and remembers that `call` was refused. Refusals in a row are counted by call in the log, and each is remembered.
 #[cold]
 pub(crate) fn refuse(call: &str, reason: &dyn Display) {
     let text = format!("{call}: {reason}");
-    tracing::warn!(target: "flagcx_p2p", "{text}");
+    of_kind(call, || tracing::warn!(target: "flagcx_p2p", "{text}"));
     remember(text);
 }
 
@@ -59,7 +61,7 @@ pub(crate) fn refuse(call: &str, reason: &dyn Display) {
 #[cold]
 pub(crate) fn decline(call: &str, reason: &dyn Display) {
     let text = format!("{call}: {reason}");
-    tracing::info!(target: "flagcx_p2p", "{text}");
+    of_kind(call, || tracing::info!(target: "flagcx_p2p", "{text}"));
     remember(text);
 }
 

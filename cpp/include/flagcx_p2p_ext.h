@@ -200,19 +200,33 @@ int flagcxP2pSetDeviceTable(const FlagcxP2pDeviceTable *table);
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* Notifications and metrics                                                                                        */
 
-/* Sends a notification of any size that the peer takes (FLAGCX_P2P_NOTIF_MAX_BYTES there). `name` is cut to 256
- * bytes. Only towards a peer that runs this engine. Not ordered with transfers or other notifications. Refused after a
- * failed transfer as flagcxP2pEngineSendNotif is. */
+/* Sends a notification of 0 to FLAGCX_P2P_NOTIF_MAX_BYTES (of the peer) bytes. The peer's flagcxP2pEngineGetNotifsOf gets
+ * exactly these bytes, in the order in which this connection's notifications of both kinds were sent; its
+ * flagcxP2pEngineGetNotifs does not take it. `name` ends at its NUL and has at most 256 bytes. -1, before anything is read
+ * of the content, for sizes beyond these. A peer that runs the original engine gets at most 256 bytes, as from
+ * flagcxP2pEngineSendNotif: filled up with zeros. Not ordered with transfers. Refused after a failed transfer as
+ * flagcxP2pEngineSendNotif is. */
 int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const void *content, size_t bytes);
 
 /* Takes one notification: 256 bytes of name, not necessarily NUL-terminated, and its content. Both are gone when it
  * returns. It must not throw. */
 typedef void (*FlagcxP2pNotifSink)(void *context, const char *name, const void *content, size_t bytes);
 
-/* Hands every notification that this engine has received and nobody has taken to `sink`, on the calling thread: first
- * those of flagcxP2pEngineSendNotif (256 bytes of content), then those of flagcxP2pEngineSendNotifBytes, each kind in
- * order of arrival. flagcxP2pEngineGetNotifs takes those of the first kind from all engines. */
+/* Hands every notification that this engine has received and no call has taken to `sink`, on the calling thread, in order of
+ * arrival: those of flagcxP2pEngineSendNotif with 256 bytes of content, those of flagcxP2pEngineSendNotifBytes with what
+ * was sent. Safe from several threads: each notification goes to one of them.
+ *
+ * flagcxP2pEngineGetNotifs takes those of flagcxP2pEngineSendNotif, of all engines. Those of flagcxP2pEngineSendNotifBytes
+ * wait beside them, up to four times FLAGCX_P2P_NOTIF_MAX_BYTES and FLAGCX_P2P_NOTIF_QUEUE messages; beyond that the peer's
+ * sends wait. In a program that has called flagcxP2pEngineGetNotifs, and never this function for the engine, the oldest of
+ * them are dropped instead, with a warning, so that they hold nothing else back. What waits when the engine is destroyed is
+ * freed, except for what flagcxP2pEngineGetNotifs takes. */
 int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink, void *context);
+
+/* flagcxP2pEngineGetNotifsOf for languages in which a callback may be interrupted: all of them as one block of `*bytes`
+ * bytes, which the caller ends with free(). Each is 256 bytes of name, the length of its content as a uint64_t of the host's
+ * byte order, and the content; the next one follows without a gap. None: `*block` is NULL and `*bytes` 0. */
+int flagcxP2pEngineTakeNotifs(FlagcxP2pEngine *engine, void **block, size_t *bytes);
 
 /* Writes the metrics of the process in the Prometheus text format, NUL-terminated, to `text` when `capacity` bytes
  * suffice, and the bytes that it takes, with the NUL, to `needed`. 1: too small, nothing written. */

@@ -4,6 +4,8 @@
 #include "flagcx_p2p_ext.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <new>
 #include <string>
 
 #include "accl.h"
@@ -193,7 +195,7 @@ int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const v
   if (conn == nullptr || name == nullptr || (content == nullptr && bytes > 0))
     return refuseNull(call, conn == nullptr ? "conn" : name == nullptr ? "name" : "content");
   REFUSE_ACCL(conn, call);
-  return ffi::conn_notify_large(*conn, text(name), slice(static_cast<const uint8_t *>(content), bytes));
+  return ffi::conn_notify_bytes(*conn, text(name), slice(static_cast<const uint8_t *>(content), bytes));
 }
 
 int flagcxP2pSetDeviceTable(const FlagcxP2pDeviceTable *table) {
@@ -208,11 +210,35 @@ int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink,
   REFUSE_ACCL(engine, call);
   if (ffi::engine_here(*engine, call) != 0)
     return -1;
-  for (const FlagcxP2pNotifyMsg &message : ffi::engine_take_notifications(*engine))
-    sink(context, message.name, message.msg, sizeof(message.msg));
-  for (const ffi::LargeNotification &message : ffi::engine_take_large_notifications(*engine))
+  for (const ffi::AnyNotification &message : ffi::engine_take_notifications(*engine))
     sink(context, reinterpret_cast<const char *>(message.name.data()), message.content.data(),
          message.content.size());
+  return 0;
+}
+
+int flagcxP2pEngineTakeNotifs(FlagcxP2pEngine *engine, void **block, size_t *bytes) {
+  const char *const call = "flagcxP2pEngineTakeNotifs";
+  if (engine == nullptr || block == nullptr || bytes == nullptr)
+    return refuseNull(call, engine == nullptr ? "engine" : block == nullptr ? "block" : "bytes");
+  REFUSE_ACCL(engine, call);
+  std::string all;
+  const auto append = [](void *context, const char *name, const void *content, size_t size) {
+    const uint64_t length = size;
+    std::string &to = *static_cast<std::string *>(context);
+    to.append(name, FLAGCX_P2P_MSG_SIZE).append(reinterpret_cast<const char *>(&length), sizeof(length));
+    to.append(static_cast<const char *>(content), size);
+  };
+  if (flagcxP2pEngineGetNotifsOf(engine, append, &all) != 0)
+    return -1;
+  void *copy = nullptr;
+  if (!all.empty()) {
+    copy = std::malloc(all.size());
+    if (copy == nullptr)
+      throw std::bad_alloc(); // as the string above: nothing of the process goes on without memory
+    std::memcpy(copy, all.data(), all.size());
+  }
+  *block = copy;
+  *bytes = all.size();
   return 0;
 }
 

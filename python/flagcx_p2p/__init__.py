@@ -13,16 +13,20 @@ Everything may be called from any thread at any time, :meth:`Engine.close` too; 
 ``close`` refuses new calls and waits for those that other threads are in. They end by their own deadlines:
 
 - ``connect`` after FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS;
-- ``write``, ``write_many`` and ``Region.close`` after FLAGCX_P2P_XFER_TIMEOUT_MS; where that is 0, ``close`` waits as
-  long as the write takes;
-- ``read`` and ``Transfer.wait`` look up five times a second, and give up when the engine is closed.
+- ``Region.close`` after FLAGCX_P2P_XFER_TIMEOUT_MS;
+- ``write``, ``read`` and ``Transfer.wait`` look up five times a second, and give up when the engine is closed or a signal
+  handler raises, as that of Ctrl-C does.
+
+In a forked process, create an engine of its own: the parent's objects may be closed and dropped there, and nothing else.
 
 The shared library is found as :func:`load` describes.
 """
 
-from ._engine import Connection, ConnectionInfo, Engine, Notification, Region
+from ._connection import Connection, ConnectionInfo
+from ._engine import Engine, Notification
 from ._errors import P2pError, TransferCancelled, TransferFailed, TransferTimedOut
 from ._library import FabricInfo, fabric_info, load, metrics_text, version
+from ._region import Region
 from ._transfer import Piece, Transfer
 
 __all__ = [

@@ -25,7 +25,7 @@ class _PyBuffer(ctypes.Structure):
 class ExportedBuffer:
     """Contiguous memory that can neither be freed nor resized while this lives.
 
-    ``ctypes`` exports writable buffers by itself, and has no word for others.
+    ``ctypes`` exports writable buffers by itself, and does not tell the address of others.
     """
 
     def __init__(self, buffer: Any, writable: bool) -> None:
@@ -34,17 +34,12 @@ class ExportedBuffer:
         if self.size == 0:
             raise ValueError("an empty buffer cannot be registered")
         if writable:
-            self._exported = (ctypes.c_uint8 * self.size).from_buffer(buffer)
-            self.address = ctypes.addressof(self._exported)
+            self._exported: Any = (ctypes.c_uint8 * self.size).from_buffer(buffer)
+            self.address: int = ctypes.addressof(self._exported)
             return
-        exported = _PyBuffer()
+        self._exported = memoryview(buffer)
         # Flags 0, PyBUF_SIMPLE: contiguous, writable or not. It raises what the object does.
-        ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(buffer), ctypes.byref(exported), 0)
-        self._view = exported
-        self.address = exported.buf
-
-    def __del__(self) -> None:
-        view = getattr(self, "_view", None)
-        if view is not None:
-            self._view = None
-            ctypes.pythonapi.PyBuffer_Release(ctypes.byref(view))
+        told = _PyBuffer()
+        ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(self._exported), ctypes.byref(told), 0)
+        self.address = told.buf
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(told))

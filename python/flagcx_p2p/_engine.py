@@ -1,20 +1,17 @@
-"""Engines, their regions and connections."""
+"""Engines."""
 
 import ctypes
+import struct
 import threading
 from types import TracebackType
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Type
+from typing import Any, List, NamedTuple, Optional, Type
 
 from . import _library
 from ._buffer import ExportedBuffer
-from ._errors import P2pError
-from ._transfer import Piece, Transfer, start
-
-_PATHS = ("none", "rdma", "in-process", "cross-memory", "tcp")
-
-
-def _path(number: int) -> str:
-    return _PATHS[number] if number < len(_PATHS) else f"path {number}"
+from ._connection import Connection
+from ._handle import EngineHandle
+from ._region import Region
+from ._single import Single
 
 
 class Notification(NamedTuple):
@@ -25,48 +22,24 @@ class Notification(NamedTuple):
     content: bytes
 
 
-class ConnectionInfo(NamedTuple):
-    """How a connection fares."""
-
-    #: How bytes travel now: "rdma", "in-process", "cross-memory", "tcp", or "none" when not connected. The slower path
-    #: where reads and writes take different ones.
-    path: str
-    #: Queue pairs agreed with the peer, and how many of them are in working order now.
-    lanes: int
-    healthy_lanes: int
-    #: Whether the peer is on this host.
-    local: bool
-    #: Whether the peer runs this engine, not the original one.
-    ours: bool
-    #: The peer's GPU index.
-    gpu_index: int
-    #: Control address of the peer, "ip:port".
-    peer: str
-    #: The path of reads and that of writes. They differ where a sandbox denies one of the copies between two processes.
-    read_path: str
-    write_path: str
-
-
-class Engine:
+class Engine(Single):
     """Registers memory and meets peers. Close it, or use it in a ``with`` statement.
 
     Closing ends its connections, transfers and registrations. Objects that it gave out are of no use afterwards, and
-    say so.
+    say so. In a process that was forked from its own, closing or dropping it does nothing, and every other call is
+    refused; create another one there.
     """
+
+    _advice = 'create one in the other process, and connect the two by "host:port"'
 
     def __init__(self) -> None:
         self._library = _library.load()
-        self._handle: Optional[int] = self._library.engine_create()
-        self._regions: Dict[int, "Region"] = {}
-        # Guards what follows. A signal handler may run, and use this engine, while its own thread holds the lock: so it
-        # is one that a thread can take twice, as a condition's is.
-        self._changed = threading.Condition()
-        self._closing = False
-        self._ended = False
-        # The thread of each call that is inside the library with this engine's handle or one of its connections'.
-        self._callers: List[int] = []
-        if self._handle is None:
-            raise self._library.error()
+        self._handle = EngineHandle(self._library)
+        # Notifications that have been taken from the library: as it hands them out, and those that are not yet returned.
+        self._block = _library.NotifBlock()
+        self._received: List[Notification] = []
+        # Held by the thread that takes them; twice by one whose signal handler does so as well.
+        self._receiving, self._taking = threading.RLock(), False
 
     def __enter__(self) -> "Engine":
         return self
@@ -76,35 +49,27 @@ class Engine:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None:
-            self.close()
-
     def close(self) -> None:
         """Ends the engine; when this returns, nothing touches its regions' memory any more. Repeats do nothing.
 
         New calls are refused at once. Those that other threads are in are waited for, because the library frees what
         they work with: each ends by its own deadline, see :mod:`flagcx_p2p`. Called from inside a call, as a signal
-        handler may do, this returns at once, and the engine ends with that call.
+        handler may do, this returns at once, and the engine ends with that call. Interrupted by Ctrl-C, it may be called
+        again. An engine that is dropped is closed; one that lives when the interpreter ends is as well.
         """
-        with self._changed:
-            self._closing = True
-        self._end_when_unused()
-        with self._changed:
-            while not self._ended and threading.get_ident() not in self._callers:
-                self._changed.wait()
+        self._handle.close()
 
     @property
     def port(self) -> int:
         """The TCP port that peers connect to."""
-        port: int = self._call(self._library.engine_port, self._handle)
+        port: int = self._call(self._library.engine_port)
         if port < 0:
             raise self._library.error()
         return port
 
     def start_server(self) -> None:
         """Accepts peers in the background, which may then read and write this engine's regions. Repeats do nothing."""
-        if self._call(self._library.engine_start_server, self._handle) != 0:
+        if self._call(self._library.engine_start_server) != 0:
             raise self._library.error()
 
     def register(self, buffer: Any, announced: bool = True, read_only: bool = False) -> "Region":
@@ -137,192 +102,72 @@ class Engine:
         kind = {None: 0, False: _library.REG_HOST, True: _library.REG_DEVICE}[device]
         return self._register(address, size, kind | (_library.REG_READ_ONLY if read_only else 0), announced, None)
 
-    def connect(self, session: str) -> "Connection":
+    def connect(self, session: str) -> Connection:
         """The connection to the engine that listens at "host:port" or "[v6]:port", made at the first call.
 
         Later calls answer the same connection as long as it works.
         """
-        handle = self._call(self._library.connect, self._handle, session.encode())
-        if handle is None:
+        pointer = self._call(self._library.connect, session.encode())
+        if pointer is None:
             raise self._library.error()
-        return Connection(self, handle)
+        return Connection(self._handle, pointer)
 
     def notifications(self) -> List[Notification]:
-        """Takes all notifications that this engine has received, each kind (see :meth:`Connection.notify`) in order."""
+        """Takes all notifications that this engine has received, in the order of their arrival.
+
+        An exception of a signal handler, such as ``KeyboardInterrupt``, loses none: the next call returns them.
+        """
+        self._handle.check_process()
         received: List[Notification] = []
+        try:
+            with self._receiving:
+                if not self._taking:  # else this is a signal handler in the middle of it
+                    try:
+                        self._taking = True
+                        self._take()
+                    finally:
+                        self._taking = False
+                received, self._received = self._received, received
+            return received
+        except BaseException:
+            self._received[:0] = received
+            raise
 
-        def take(_context: Any, name: int, content: int, size: int) -> None:
-            received.append(Notification(ctypes.string_at(name, 256).rstrip(b"\0"), ctypes.string_at(content, size)))
+    def _take(self) -> None:
+        """Moves what the library has to ``self._received``; what an exception leaves is moved the next time."""
+        block = self._block
+        if block.address is None:
+            address, size = ctypes.byref(block), ctypes.byref(block, _library.NotifBlock.bytes.offset)
+            if self._call(self._library.notifications, address, size) != 0:
+                raise self._library.error()
+            if block.address is None:
+                return
+        batch = _unpack(ctypes.string_at(block.address, block.bytes))
+        taken = block.address
+        self._received += batch
+        block.address = None
+        self._library.free(taken)
 
-        if self._call(self._library.notifications, self._handle, _library.NotifSink(take), None) != 0:
-            raise self._library.error()
-        return received
-
-    def _register(self, address: int, size: int, flags: int, announced: bool, owner: Any) -> "Region":
-        flags |= 0 if announced else _library.REG_UNANNOUNCED
-        number = ctypes.c_uint64()
-        if self._call(self._library.register, self._handle, address, size, flags, ctypes.byref(number)) != 0:
-            raise self._library.error()
-        region = Region(self, number.value, address, size, owner)
-        with self._changed:
-            self._regions[id(region)] = region
+    def _register(self, address: int, size: int, flags: int, announced: bool, owner: Any) -> Region:
+        if not (0 <= address < 1 << 64 and 0 <= size < 1 << 64):
+            raise ValueError(f"{size} bytes at address {address:#x} are no range of memory: both have 64 bits")
+        region = Region(self._handle, address, size)
+        region._register(flags | (0 if announced else _library.REG_UNANNOUNCED), owner)
         return region
 
-    def _deregister(self, region: "Region") -> bool:
-        """Whether the library is done with the region's memory."""
-        try:
-            self._call(self._library.deregister, self._handle, region.number)
-        except P2pError:  # the engine is closed, perhaps only just
-            self.close()
-            return self._ended
-        with self._changed:
-            self._regions.pop(id(region), None)
-        return True
-
     def _call(self, function: Any, *arguments: Any) -> Any:
-        """Calls the library with this engine's handle, or one of its connections', which stay valid until it returns.
-
-        All calls with such a handle go through here.
-        """
-        caller = threading.get_ident()
-        with self._changed:
-            # Before the look at `_closing`: a signal handler that closes in between finds that it must not end it yet.
-            self._callers.append(caller)
-        try:
-            if self._closing:
-                raise P2pError("the engine is closed")
-            return function(*arguments)
-        finally:
-            with self._changed:
-                self._callers.remove(caller)
-            if self._closing:
-                self._end_when_unused()
-
-    def _end_when_unused(self) -> None:
-        """Ends a closing engine. While there are calls, does nothing: the last one comes here as well."""
-        with self._changed:
-            handle = self._handle
-            if self._callers or handle is None:
-                return
-            self._handle = None
-            # Lets a signal handler on this thread see that it cannot wait for the end.
-            caller = threading.get_ident()
-            self._callers.append(caller)
-        try:
-            self._library.engine_destroy(handle)
-        finally:
-            with self._changed:
-                self._ended = True
-                self._callers.remove(caller)
-                regions, self._regions = self._regions, {}
-                for region in regions.values():
-                    region._owner = None
-                self._changed.notify_all()
+        return self._handle.call(function, self._handle.pointer, *arguments)
 
 
-class Region:
-    """Registered memory. Close it, or use it in a ``with`` statement; its engine's end closes it as well."""
-
-    def __init__(self, engine: Engine, number: int, address: int, size: int, owner: Any) -> None:
-        self._engine = engine
-        self._owner = owner
-        # Taken by who closes it, so that others wait; twice by a thread whose signal handler closes it as well.
-        self._closing = threading.RLock()
-        self._open = True
-        #: Its id in the engine.
-        self.number = number
-        #: Its first byte, which peers name.
-        self.address = address
-        #: Bytes.
-        self.size = size
-
-    def __enter__(self) -> "Region":
-        return self
-
-    def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"Region({self.address:#x}, {self.size} bytes)"
-
-    def close(self) -> None:
-        """Ends the registration. Waits for this engine's transfers on it. Repeats do nothing."""
-        with self._closing:
-            was_open, self._open = self._open, False
-            if was_open and self._engine._deregister(self):
-                self._owner = None
+#: How each notification of a block begins: its name, and the length of the content that follows.
+_HEAD = struct.Struct("=256sQ")
 
 
-class Connection:
-    """The way to one peer. Its engine owns it; there is nothing to close."""
-
-    def __init__(self, engine: Engine, handle: int) -> None:
-        self._engine = engine
-        self._library = engine._library
-        self._handle = handle
-
-    def write(self, region: Region, remote_address: int, offset: int = 0, size: Optional[int] = None) -> None:
-        """Writes ``size`` bytes of ``region`` to the peer's memory; they are there when this returns."""
-        self.write_many([Piece(region, remote_address, offset, size)])
-
-    def write_many(self, pieces: Sequence[Piece]) -> None:
-        """Writes many ranges and waits for all. Nothing is sent unless every piece makes sense."""
-        count = len(pieces)
-        array = ctypes.c_uint64 * count
-        sizes = array(*[piece.bytes() for piece in pieces])
-        sources = array(*[piece.local_address() for piece in pieces])
-        targets = array(*[piece.remote_address for piece in pieces])
-        if self._call(self._library.write_sync, count, sources, targets, sizes) != 0:
-            raise self._library.error()
-
-    def read(self, region: Region, remote_address: int, offset: int = 0, size: Optional[int] = None) -> None:
-        """Reads ``size`` bytes of the peer's memory into ``region``; they are there when this returns."""
-        self.start_read([Piece(region, remote_address, offset, size)]).wait()
-
-    def start_write(self, pieces: Sequence[Piece]) -> Transfer:
-        """Starts writing many ranges as one transfer."""
-        return start(self, "try_write", list(pieces))
-
-    def start_read(self, pieces: Sequence[Piece]) -> Transfer:
-        """Starts reading many ranges as one transfer."""
-        return start(self, "try_read", list(pieces))
-
-    def notify(self, name: bytes, content: bytes = b"") -> None:
-        """Sends a notification with a name of at most 256 bytes.
-
-        It may overtake transfers: wait for those first. More than 256 bytes of content go only to a peer that runs this
-        engine, up to its FLAGCX_P2P_NOTIF_MAX_BYTES, and arrive in an order of their own.
-        """
-        if len(name) > 256:
-            raise ValueError(f"the name of a notification has at most 256 bytes, got {len(name)}")
-        if len(content) > 256:
-            if self._call(self._library.notify_bytes, name, content, len(content)) < 0:
-                raise self._library.error()
-            return
-        message = _library.NotifyMsg()
-        ctypes.memmove(message.name, name, len(name))
-        ctypes.memmove(message.msg, content, len(content))
-        if self._call(self._library.notify, ctypes.byref(message)) < 0:
-            raise self._library.error()
-
-    def info(self) -> ConnectionInfo:
-        """Tells how the connection fares."""
-        info = _library.ConnInfo(size=ctypes.sizeof(_library.ConnInfo))
-        if self._call(self._library.conn_info, ctypes.byref(info)) != 0:
-            raise self._library.error()
-        return ConnectionInfo(
-            path=_path(info.path),
-            lanes=info.lanes,
-            healthy_lanes=info.healthyLanes,
-            local=bool(info.local),
-            ours=bool(info.ours),
-            gpu_index=info.gpuIndex,
-            peer=info.peer.decode(errors="replace"),
-            read_path=_path(info.readPath),
-            write_path=_path(info.writePath),
-        )
-
-    def _call(self, function: Any, *arguments: Any) -> Any:
-        return self._engine._call(function, self._handle, *arguments)
+def _unpack(block: bytes) -> List[Notification]:
+    notifications, at = [], 0
+    while at < len(block):
+        name, size = _HEAD.unpack_from(block, at)
+        at += _HEAD.size
+        notifications.append(Notification(name.rstrip(b"\0"), block[at : at + size]))
+        at += size
+    return notifications

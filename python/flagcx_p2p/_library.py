@@ -23,14 +23,10 @@ class Desc(ctypes.Structure):
     ]
 
 
-class NotifyMsg(ctypes.Structure):
-    """``FlagcxP2pNotifyMsg``. Bytes, not text: a NUL does not end them."""
+class NotifBlock(ctypes.Structure):
+    """What ``flagcxP2pEngineTakeNotifs`` answers: notifications one behind the other, in memory for ``free``."""
 
-    _fields_ = [("name", c_uint8 * 256), ("msg", c_uint8 * 256)]
-
-
-#: ``FlagcxP2pNotifSink``: context, name (256 bytes), content and its length.
-NotifSink = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_void_p, c_size_t)
+    _fields_ = [("address", c_void_p), ("bytes", c_size_t)]
 
 
 class XferResult(ctypes.Structure):
@@ -94,7 +90,7 @@ _PROTOTYPES: Dict[str, _Prototype] = {
     "make_desc": (
         "_Z23flagcxP2pEngineMakeDescP13FlagcxP2pConnmjP17FlagcxP2pRdmaDesc",
         c_int,
-        [c_void_p, c_uint64, c_uint32, POINTER(Desc)],
+        [c_void_p, c_uint64, c_uint32, c_void_p],
     ),
     "write_sync": (
         "flagcxP2pRpcBatchWriteSync",
@@ -113,13 +109,8 @@ _PROTOTYPES: Dict[str, _Prototype] = {
     ),
     "xfer_wait": ("flagcxP2pEngineXferWait", c_int, [c_void_p, c_uint64, c_int, POINTER(XferResult)]),
     "xfer_cancel": ("flagcxP2pEngineXferCancel", c_int, [c_void_p, c_uint64]),
-    "notify": (
-        "_Z24flagcxP2pEngineSendNotifP13FlagcxP2pConnP18FlagcxP2pNotifyMsg",
-        c_int,
-        [c_void_p, POINTER(NotifyMsg)],
-    ),
     "notify_bytes": ("flagcxP2pEngineSendNotifBytes", c_int, [c_void_p, c_char_p, c_void_p, c_size_t]),
-    "notifications": ("flagcxP2pEngineGetNotifsOf", c_int, [c_void_p, NotifSink, c_void_p]),
+    "notifications": ("flagcxP2pEngineTakeNotifs", c_int, [c_void_p, c_void_p, c_void_p]),
 }
 
 
@@ -136,6 +127,8 @@ class Library:
             function.restype = result
             function.argtypes = arguments
             setattr(self, name, function)
+        self.free = handle.free  # the C library's, by whose memory it hands out blocks
+        self.free.restype, self.free.argtypes = None, [c_void_p]
         self.path = path
 
     def __getattr__(self, name: str) -> Any:  # for type checkers: the functions are set above

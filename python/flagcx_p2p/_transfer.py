@@ -2,22 +2,26 @@
 
 import ctypes
 import time
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, Optional, Sequence
 
 from . import _library
 from ._errors import P2pError, TransferCancelled, TransferFailed, TransferTimedOut
+from ._parts import Part, cut, named_by_piece
+from ._region import Region
+from ._single import Single
 
 if TYPE_CHECKING:
-    from ._engine import Connection, Region
+    from ._connection import Connection
 
 
 class Piece(NamedTuple):
     """One contiguous range of a transfer: ``size`` bytes of ``region`` from ``offset`` on, and their place at the peer.
 
-    ``size`` None: to the end of the region.
+    ``size`` None: to the end of the region. Any size will do, also 4 GiB and more.
     """
 
-    region: "Region"
+    region: Region
     remote_address: int
     offset: int = 0
     size: Optional[int] = None
@@ -27,19 +31,25 @@ class Piece(NamedTuple):
         return self.region.address + self.offset
 
     def bytes(self) -> int:
-        """How long it is, checked against the region."""
+        """How long it is, checked against the region and the address space."""
         size = self.region.size - self.offset if self.size is None else self.size
         if self.offset < 0 or size < 0 or self.offset + size > self.region.size:
             raise ValueError(f"{size} bytes from offset {self.offset} on are not inside {self.region}")
+        if not 0 <= self.remote_address < 1 << 64:
+            raise ValueError(f"the peer's address {self.remote_address:#x} is none: addresses have 64 bits")
         return size
 
 
-class Transfer:
-    """A transfer in flight. Its regions stay registered at least until it has ended."""
+class Transfer(Single):
+    """A transfer in flight. Its regions stay registered at least until it has ended. One that is dropped goes on."""
 
-    def __init__(self, connection: "Connection", number: int) -> None:
+    _advice = "wait for it here, and tell the other process how it ended"
+
+    def __init__(self, connection: "Connection") -> None:
         self._connection = connection
-        self._number = number
+        # Written by the library; 0, a transfer that has ended, until one has been started.
+        self._number = ctypes.c_uint64()
+        self._parts: Sequence[Part] = ()
         self._ended = False
         self._error: Optional[TransferFailed] = None
 
@@ -51,7 +61,8 @@ class Transfer:
         """Waits until all bytes are where they belong.
 
         Raises :class:`TransferFailed` (or a kind of it) if they never will be, and :class:`TimeoutError` after
-        ``timeout`` seconds, in which case the transfer goes on. Without ``timeout`` the engine's deadline bounds it.
+        ``timeout`` seconds, in which case the transfer goes on. So it does when Ctrl-C ends the wait, which takes a
+        fraction of a second: wait again, or :meth:`cancel` it. Without ``timeout`` the engine's deadline bounds it.
         A plain :class:`P2pError` says that the engine was closed first: how the transfer ended is unknown then, and its
         memory is in use until :meth:`Engine.close` has returned.
         """
@@ -66,10 +77,80 @@ class Transfer:
 
     def cancel(self) -> None:
         """Stops it. When this returns it has ended, and nothing touches its memory any more."""
+        if self._ended or not self._number.value:
+            return
+        self._connection._call(self._connection._library.xfer_cancel, self._number)
+        # Also if it has ended in the meantime; asking gives its place in the engine back.
+        self.done()
+
+    def _run(self, function: str, pieces: Sequence[Piece]) -> None:
+        """Starts it and waits, if there are any bytes. Whatever exception ends that, nothing uses its memory afterwards."""
+        try:
+            self._start(function, pieces, skip_empty=True)
+            self.wait()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _begin(self, function: str, pieces: Sequence[Piece]) -> None:
+        """Starts it. Whatever exception ends that, nothing is under way afterwards."""
+        if not pieces:
+            raise ValueError("a transfer needs at least one piece")
+        try:
+            self._start(function, pieces, skip_empty=False)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        with suppress(P2pError):  # of a closed engine
+            self.cancel()
+
+    def _start(self, function: str, pieces: Sequence[Piece], skip_empty: bool) -> None:
+        """Starts it by one of the library's calls that never wait, trying again while there is no room.
+
+        Raises `P2pError` after `START_LIMIT`: its caller may be the one that keeps the places, of transfers that it has not
+        asked about.
+        """
+        handle, library = self._connection._handle, self._connection._library
+        self._parts = parts = cut(handle, pieces, skip_empty)
+        if not parts:
+            return
+        descs = self._describe(parts)
+        count = len(parts)
+        regions = (ctypes.c_uint64 * count)(*[part.region.number for part in parts])
+        local = (ctypes.c_void_p * count)(*[part.local_address for part in parts])
+        sizes = (ctypes.c_size_t * count)(*[part.size for part in parts])
+        number = ctypes.byref(self._number)
+        deadline = time.monotonic() + START_LIMIT
+        while True:
+            answer = self._connection._call(getattr(library, function), regions, local, sizes, descs, count, number)
+            if answer == 0:
+                return
+            if answer != _library.WOULD_BLOCK:
+                raise P2pError(named_by_piece(str(library.error()), parts))
+            if time.monotonic() >= deadline:
+                raise P2pError(
+                    f"no room for another transfer for {START_LIMIT:g} s: the queues are full, or as many transfers as an "
+                    "engine has places for were not asked how they ended (Transfer.wait, Transfer.done)"
+                )
+            time.sleep(0.0001)
+
+    def _describe(self, parts: Sequence[Part]) -> "ctypes.Array[_library.Desc]":
         library = self._connection._library
-        if not self._ended and self._connection._call(library.xfer_cancel, self._number) != 0:
-            # It ended in the meantime.
-            self.done()
+        descs = (_library.Desc * len(parts))()
+
+        def describe(pointer: int) -> Optional[Part]:
+            first, size = ctypes.addressof(descs), ctypes.sizeof(_library.Desc)
+            for place, part in zip(range(first, first + ctypes.sizeof(descs), size), parts):
+                if library.make_desc(pointer, part.remote_address, part.size, place) != 0:
+                    return part
+            return None
+
+        refused = self._connection._call(describe)
+        if refused is not None:
+            raise P2pError(f"piece {refused.piece}: {library.error()}")
+        return descs
 
     def _settle(self, milliseconds: int) -> bool:
         library = self._connection._library
@@ -80,7 +161,7 @@ class Transfer:
         if answer == 1:
             return False
         if result.state != _library.DONE:
-            self._error = _error(result)
+            self._error = _error(result, self._parts)
         # Only now: another thread that sees it looks at the error next.
         self._ended = True
         return True
@@ -90,52 +171,14 @@ class Transfer:
 START_LIMIT = 30.0
 
 
-def start(connection: "Connection", function: str, pieces: "list[Piece]") -> Transfer:
-    """Starts a transfer by one of the library's calls that never wait, trying again while there is no room.
-
-    Raises `P2pError` after `START_LIMIT`: its caller may be the one that keeps the places, of transfers that it has not asked
-    about.
-    """
-    if not pieces:
-        raise ValueError("a transfer needs at least one piece")
-    library, count = connection._library, len(pieces)
-    sizes = [piece.bytes() for piece in pieces]
-    regions = (ctypes.c_uint64 * count)(*[piece.region.number for piece in pieces])
-    local = (ctypes.c_void_p * count)(*[piece.local_address() for piece in pieces])
-    descs = (_library.Desc * count)()
-    for desc, piece, size in zip(descs, pieces, sizes):
-        # A descriptor says at most 4 GiB - 1; a longer piece is checked against the peer's regions when it starts.
-        named = min(size, 0xFFFFFFFF)
-        if connection._call(library.make_desc, piece.remote_address, named, ctypes.byref(desc)) != 0:
-            raise library.error()
-    number = ctypes.c_uint64()
-    call = getattr(library, function)
-    deadline = time.monotonic() + START_LIMIT
-    while True:
-        lengths = (ctypes.c_size_t * count)(*sizes)
-        answer = connection._call(call, regions, local, lengths, descs, count, ctypes.byref(number))
-        if answer == 0:
-            return Transfer(connection, number.value)
-        if answer != _library.WOULD_BLOCK:
-            raise library.error()
-        if time.monotonic() >= deadline:
-            raise P2pError(
-                f"no room for another transfer for {START_LIMIT:g} s: the queues are full, or as many transfers as an engine "
-                "has places for were not asked how they ended (Transfer.wait, Transfer.done)"
-            )
-        time.sleep(0.0001)
-
-
-def _error(result: "_library.XferResult") -> TransferFailed:
-    reason = result.reason.decode(errors="replace")
-    details = (result.iov, result.status, result.peer.decode(errors="replace"))
+def _error(result: "_library.XferResult", parts: Sequence[Part]) -> TransferFailed:
+    piece = parts[result.iov].piece if result.iov < len(parts) else result.iov
+    reason = named_by_piece(result.reason.decode(errors="replace"), parts)
+    details = (piece, result.status, result.peer.decode(errors="replace"))
     if result.state == _library.TIMED_OUT:
         return TransferTimedOut("the transfer was not over at its deadline", *details)
     if result.state == _library.CANCELLED:
         return TransferCancelled("the transfer was cancelled", *details)
     if result.state == _library.UNKNOWN:
         return TransferFailed("the engine does not know the transfer any more", *details)
-    return TransferFailed(f"the transfer failed at piece {result.iov}: {reason}", *details)
-
-
-__all__ = ["P2pError", "Piece", "Transfer", "start"]
+    return TransferFailed(f"the transfer failed at piece {piece}: {reason}", *details)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Notifications: small messages beside the data.
+#include <cstdio>
+#include <map>
 #include <thread>
 
 #include "support.h"
@@ -151,6 +153,68 @@ TEST_F(Notify, MayBeOfAnySize) {
   }
 }
 
+TEST_F(Notify, OfBothKindsArriveExactlyAndInOrder) {
+  const std::string contents[] = {"", std::string(1, '\0'), std::string("end\0\0", 5), std::string(256, 'x'),
+                                  std::string(1 << 20, 'y')};
+  std::vector<std::string> sent;
+  for (const std::string &content : contents) {
+    ASSERT_EQ(flagcxP2pEngineSendNotifBytes(conn, "n", content.data(), content.size()), 0)
+        << flagcxP2pEngineLastError();
+    ASSERT_EQ(send(conn, "n", "fixed"), 512);
+    sent.push_back(content);
+    sent.push_back(std::string("fixed") + std::string(FLAGCX_P2P_MSG_SIZE - 5, '\0'));
+  }
+  const std::vector<Received> received = takeOf(server, sent.size());
+  ASSERT_EQ(received.size(), sent.size());
+  for (size_t i = 0; i < sent.size(); ++i) EXPECT_TRUE(received[i].content == sent[i]) << i;
+}
+
+TEST_F(Notify, OfAnySizeStayForTheCallThatTakesThem) {
+  ASSERT_EQ(flagcxP2pEngineSendNotifBytes(conn, "exact", "1", 1), 0);
+  ASSERT_EQ(send(conn, "fixed", "2"), 512);
+  const auto fixed = take(1);
+  ASSERT_EQ(fixed.size(), 1u);
+  EXPECT_STREQ(fixed[0].msg, "2");
+  const std::vector<Received> exact = takeOf(server, 1);
+  ASSERT_EQ(exact.size(), 1u);
+  EXPECT_EQ(exact[0].content, "1");
+}
+
+// Bytes of memory that the process has in use.
+static size_t resident() {
+  size_t pages = 0, total = 0;
+  std::FILE *file = std::fopen("/proc/self/statm", "r");
+  if (file == nullptr || std::fscanf(file, "%zu %zu", &total, &pages) != 2)
+    pages = 0;
+  if (file != nullptr)
+    std::fclose(file);
+  return pages * 4096;
+}
+
+TEST_F(Notify, OfClosedEnginesAreFreed) {
+  const std::string content(1 << 20, 'x');
+  size_t before = 0;
+  for (int round = 0; round < 24; ++round) {
+    if (round == 4)
+      before = resident();
+    const Engine receiver = createEngine();
+    const Ends more = connect(client, receiver);
+    ASSERT_NE(more.connected, nullptr);
+    for (int i = 0; i < 3; ++i)
+      ASSERT_EQ(flagcxP2pEngineSendNotifBytes(more.connected.get(), "n", content.data(), content.size()), 0);
+  }
+  EXPECT_LT(resident(), before + (20 << 20)) << "20 engines were closed with 60 MiB";
+}
+
+TEST_F(Notify, BeyondEveryLimitAreRefusedUnread) {
+  // Not even mapped: the size is looked at first.
+  void *const nowhere = reinterpret_cast<void *>(4096);
+  EXPECT_EQ(flagcxP2pEngineSendNotifBytes(conn, "huge", nowhere, size_t(8) << 30), -1);
+  EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("at most 1048576"), std::string::npos)
+      << flagcxP2pEngineLastError();
+  EXPECT_EQ(flagcxP2pEngineSendNotifBytes(conn, std::string(257, 'n').c_str(), "x", 1), -1);
+}
+
 TEST_F(Notify, LargerThanThePeerTakesAreRefused) {
   const Memory content(64 << 20);
   EXPECT_EQ(flagcxP2pEngineSendNotifBytes(conn, "huge", content.data(), content.size()), -1);
@@ -161,6 +225,36 @@ TEST_F(Notify, LargerThanThePeerTakesAreRefused) {
   EXPECT_EQ(flagcxP2pEngineGetNotifsOf(server.get(), nullptr, nullptr), -1);
   ASSERT_EQ(send(conn, "still", "works"), 512);
   EXPECT_EQ(takeOf(server, 1).size(), 1u);
+}
+
+TEST_F(Notify, AreTakenAsOneBlock) {
+  const std::string large(1000, 'x');
+  ASSERT_EQ(send(conn, "small", "text"), 512);
+  ASSERT_EQ(flagcxP2pEngineSendNotifBytes(conn, "large", large.data(), large.size()), 0);
+  std::string all;
+  const auto deadline = std::chrono::steady_clock::now() + 10s;
+  constexpr size_t kHead = FLAGCX_P2P_MSG_SIZE + sizeof(uint64_t);
+  while (all.size() < 2 * kHead + FLAGCX_P2P_MSG_SIZE + large.size() && std::chrono::steady_clock::now() < deadline) {
+    void *block = nullptr;
+    size_t bytes = 0;
+    ASSERT_EQ(flagcxP2pEngineTakeNotifs(server.get(), &block, &bytes), 0) << flagcxP2pEngineLastError();
+    EXPECT_EQ(block == nullptr, bytes == 0);
+    all.append(static_cast<const char *>(block), bytes);
+    free(block);
+  }
+  std::map<std::string, std::string> received;
+  for (size_t at = 0; at + kHead <= all.size();) {
+    uint64_t length = 0;
+    memcpy(&length, &all[at + FLAGCX_P2P_MSG_SIZE], sizeof(length));
+    received[all.c_str() + at] = all.substr(at + kHead, length);
+    at += kHead + length;
+  }
+  ASSERT_EQ(received.size(), 2u);
+  EXPECT_STREQ(received["small"].c_str(), "text");
+  EXPECT_EQ(received["small"].size(), size_t{FLAGCX_P2P_MSG_SIZE});
+  EXPECT_EQ(received["large"], large);
+  size_t bytes = 0;
+  EXPECT_EQ(flagcxP2pEngineTakeNotifs(server.get(), nullptr, &bytes), -1);
 }
 
 TEST_F(Notify, OfSameProcessConnectionsArriveAsWell) {

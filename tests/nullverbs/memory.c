@@ -122,6 +122,8 @@ struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *domain, uint64_t offset, size_t 
 
 int ibv_dereg_mr(struct ibv_mr *verbs) {
   struct region *region = &regions[verbs->handle];
+  if (settings.dereg_ns)
+    nanosleep(&(struct timespec){settings.dereg_ns / 1000000000, settings.dereg_ns % 1000000000}, NULL);
   atomic_store(&region->key, 0);
   while (atomic_load(&region->users)) sched_yield(); // copies under way finish first
   lock(&regions_lock);

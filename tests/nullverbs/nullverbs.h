@@ -28,6 +28,7 @@ struct settings {
   uint64_t copy;           // 0: check everything, move nothing
   uint64_t doorbell_errno; // lists are taken whole, and then refused with this, as if the device could not be told
   uint64_t delay_ns;       // a completion becomes visible this long after its post
+  uint64_t dereg_ns;       // ibv_dereg_mr takes so long
   uint64_t stats;          // print counters at exit
   uint64_t trace;          // print state changes and errors
   uint64_t max_message;    // bytes of one request

@@ -30,6 +30,7 @@ static const struct {
     {"copy", offsetof(struct settings, copy)},
     {"doorbell_errno", offsetof(struct settings, doorbell_errno)},
     {"delay_ns", offsetof(struct settings, delay_ns)},
+    {"dereg_ns", offsetof(struct settings, dereg_ns)},
     {"stats", offsetof(struct settings, stats)},
     {"trace", offsetof(struct settings, trace)},
     {"maxmsg", offsetof(struct settings, max_message)},

@@ -8,9 +8,11 @@ import unittest
 
 SKIPPED = 77  # SKIP_RETURN_CODE in ../python.cmake
 
-result = unittest.main(module=sys.argv[1], argv=sys.argv[1:], verbosity=2, exit=False).result
-for test, reason in result.skipped:
-    print(f"skipped: {test}: {reason}")
-if result.testsRun == 0 or not result.wasSuccessful():
-    sys.exit(1)
-sys.exit(SKIPPED if result.skipped else 0)
+# multiprocessing imports this file once more.
+if __name__ == "__main__":
+    result = unittest.main(module=sys.argv[1], argv=sys.argv[1:], verbosity=2, exit=False).result
+    for test, reason in result.skipped:
+        print(f"skipped: {test}: {reason}")
+    if result.testsRun == 0 or not result.wasSuccessful():
+        sys.exit(1)
+    sys.exit(SKIPPED if result.skipped else 0)

@@ -58,7 +58,7 @@ class Transfers(Pair):
                 with self.assertRaisesRegex(flagcx_p2p.P2pError, "for reading only"):
                     self.connection.write(self.local, remote.address)
                 self.source[:] = buffer
-        with self.connection._engine.register(bytes(self.source), read_only=True) as ours:
+        with self.client.register(bytes(self.source), read_only=True) as ours:
             self.connection.write(ours, self.remote.address)
             self.assertEqual(self.target, self.source)
             with self.assertRaisesRegex(flagcx_p2p.P2pError, "for reading only"):
@@ -120,16 +120,6 @@ class Transfers(Pair):
             self.connection.start_read([])
         self.assertEqual(self.target, before)
 
-    def test_a_piece_may_be_longer_than_a_descriptor_says(self) -> None:
-        size = (1 << 32) + mmap.PAGESIZE
-        # Never touched, so that it takes no memory.
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
-        with mmap.mmap(-1, size, flags) as near, mmap.mmap(-1, size, flags) as far:
-            with self.client.register(near) as local, self.server.register(far) as remote:
-                # The engine looks at all of it: nothing else is wrong with a write that ends a byte too far.
-                with self.assertRaisesRegex(flagcx_p2p.P2pError, "outside the peer's region"):
-                    self.connection.start_write([Piece(local, remote.address + 1)])
-
     def test_a_start_that_finds_no_room_ends(self) -> None:
         library = self.connection._library
         full = mock.Mock(return_value=_library.WOULD_BLOCK)
@@ -168,19 +158,19 @@ class Transfers(Pair):
             self.assertEqual((info.path, info.read_path, info.write_path), ("in-process",) * 3)
 
     def test_notifications(self) -> None:
-        large = os.urandom(5000)
-        self.connection.notify(b"small", b"text\0more")
-        self.connection.notify(b"large", large)
+        sent = [(b"n", content) for content in (b"", b"text\0more\0", b"\0" * 256, os.urandom(5000), bytes(1 << 20), b"last")]
+        for name, content in sent:
+            self.connection.notify(name, content)
         received: list = []
         deadline = time.monotonic() + 10
-        while len(received) < 2 and time.monotonic() < deadline:
+        while len(received) < len(sent) and time.monotonic() < deadline:
             received += self.server.notifications()
-        self.assertEqual(
-            sorted(received), [(b"large", large), (b"small", b"text\0more".ljust(256, b"\0"))]
-        )
+        self.assertTrue(received == sent, [(name, len(content)) for name, content in received])
         self.assertEqual(self.server.notifications(), [])
         with self.assertRaises(ValueError):
             self.connection.notify(b"x" * 257)
+        with self.assertRaises(ValueError):
+            self.connection.notify(b"x\0")
 
 
 class Memory(unittest.TestCase):

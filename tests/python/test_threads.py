@@ -164,11 +164,11 @@ class WaitingForATransfer(Threads):
             except flagcx_p2p.TransferFailed:
                 self.events.append("failure")
 
-        def interrupted(result: Any) -> Any:
+        def interrupted(result: Any, parts: Any) -> Any:
             # Another thread runs, which has time for a whole wait, before the first one knows what went wrong.
             if threading.current_thread() is threading.main_thread():
                 self.join(self.run_in_thread(wait))
-            return make_error(result)
+            return make_error(result, parts)
 
         with mock.patch.object(_transfer, "_error", interrupted):
             wait()

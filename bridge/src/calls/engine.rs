@@ -10,6 +10,7 @@ use flagcx_p2p::{config, device};
 
 use super::text;
 use crate::handles::{Conn, Engine};
+use crate::logging;
 use crate::refusal::{OK, OrRefuse, REFUSED, decline, note, refuse};
 
 pub(crate) fn engine_create() -> *mut Engine {
@@ -22,7 +23,8 @@ pub(crate) fn engine_create() -> *mut Engine {
 /// `engine` comes from [`engine_create`] and is not used again.
 pub(crate) unsafe fn engine_destroy(engine: *mut Engine) {
     // SAFETY: the caller's promise.
-    unsafe { Engine::destroy(engine) }
+    unsafe { Engine::destroy(engine) };
+    logging::flush();
 }
 
 pub(crate) fn engine_stop_accept(engine: &Engine) {

@@ -1,8 +1,8 @@
 //! Notifications.
 
-use flagcx_p2p::notify::{self, LargeMessage, Message};
+use flagcx_p2p::notify::{self, Message, Notification};
 
-use crate::ffi::LargeNotification;
+use crate::ffi::AnyNotification;
 use crate::handles::{Conn, Engine, NotifyMessage};
 use crate::refusal::{OK, OrRefuse, REFUSED};
 
@@ -13,9 +13,9 @@ pub(crate) fn conn_notify(conn: &Conn, message: &NotifyMessage) -> i32 {
     }
 }
 
-pub(crate) fn conn_notify_large(conn: &Conn, name: &[u8], content: &[u8]) -> i32 {
-    let message = LargeMessage::new(name, content.to_vec());
-    match conn.connection().send_large_notification(&message).or_refuse("flagcxP2pEngineSendNotifBytes") {
+pub(crate) fn conn_notify_bytes(conn: &Conn, name: &[u8], content: &[u8]) -> i32 {
+    let sent = conn.connection().send_notification_bytes(name, content);
+    match sent.or_refuse("flagcxP2pEngineSendNotifBytes") {
         Some(_) => OK,
         None => REFUSED,
     }
@@ -29,16 +29,14 @@ pub(crate) fn append_notification(message: &NotifyMessage) {
     notify::append(&message.0);
 }
 
-pub(crate) fn engine_take_notifications(engine: &Engine) -> Vec<NotifyMessage> {
-    engine.state().core().take_notifications().into_iter().map(NotifyMessage).collect()
-}
-
-pub(crate) fn engine_take_large_notifications(engine: &Engine) -> Vec<LargeNotification> {
-    engine
-        .state()
-        .core()
-        .take_large_notifications()
-        .into_iter()
-        .map(|message| LargeNotification { name: message.name, content: message.content })
+pub(crate) fn engine_take_notifications(engine: &Engine) -> Vec<AnyNotification> {
+    let taken = engine.state().core().take_all_notifications().into_iter();
+    taken
+        .map(|notification| match notification {
+            Notification::Fixed(message) => {
+                AnyNotification { name: message.name, content: message.text.to_vec() }
+            }
+            Notification::Exact(message) => AnyNotification { name: message.name, content: message.content },
+        })
         .collect()
 }

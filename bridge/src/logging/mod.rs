@@ -1,6 +1,7 @@
 //! Where log lines go: into the surrounding FlagCX if there is one, else to stderr or `FLAGCX_DEBUG_FILE`.
 #![allow(unsafe_code, reason = "calls the C++ function that takes log lines")]
 
+mod repeats;
 mod sink;
 mod stderr;
 
@@ -8,13 +9,16 @@ use std::sync::{Arc, Once};
 
 use flagcx_p2p::config::{Files, LogSettings};
 use flagcx_p2p::fork::PerProcess;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use repeats::{Counted, Repeats};
 use sink::Sink;
 use stderr::Stderr;
+
+pub(crate) use repeats::{flush, of_kind};
 
 /// Sets up logging at the first call; later ones do nothing. A subscriber that is set already is left alone.
 ///
@@ -42,8 +46,8 @@ fn install_flagcx(settings: &LogSettings, sink: Sink) {
         .with_level(false)
         .with_target(false)
         .with_ansi(false)
-        .with_writer(sink)
-        .with_filter(filter_fn(move |metadata| *metadata.level() <= level));
+        .with_writer(Counted(sink))
+        .with_filter(filter_fn(move |metadata| *metadata.level() <= level).and(Repeats));
     // A global subscriber of someone else has precedence.
     let _ = tracing_subscriber::registry().with(layer).try_init();
 }
@@ -54,10 +58,9 @@ fn install_stand_alone(settings: LogSettings) {
         Ok(None) => (BoxMakeWriter::new(|| Stderr), None),
         Err(error) => (BoxMakeWriter::new(|| Stderr), Some(error)),
     };
-    let layer = tracing_subscriber::fmt::layer()
-        .with_ansi(false)
-        .with_writer(writer)
-        .with_filter(filter_fn(move |metadata| settings.allows(*metadata.level(), metadata.target())));
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Counted(writer)).with_filter(
+        filter_fn(move |metadata| settings.allows(*metadata.level(), metadata.target())).and(Repeats),
+    );
     if tracing_subscriber::registry().with(layer).try_init().is_ok()
         && let Some(error) = complaint
     {

@@ -1,6 +1,8 @@
 //! Registration. An mhandle names a region of its device's context.
 #![allow(unsafe_code, reason = "registers memory on the C++ caller's word")]
 
+use std::time::Instant;
+
 use flagcx_p2p::fabric::{Access, DmaBuf};
 use flagcx_p2p::memory::{MemoryKind, RegionId};
 
@@ -45,7 +47,7 @@ fn deregister_region(handle: &MemoryHandle) -> Result<(), NetError> {
     let Some(region) = context.registry.remove(RegionId(handle.region)).map_err(unknown)? else {
         return Ok(());
     };
-    match context.retire(&region) {
+    match context.retire(vec![region], Instant::now()) {
         true => Ok(()),
         false => Err(NetError::internal("a peer still uses the memory, which must stay mapped")),
     }

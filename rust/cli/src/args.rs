@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use flagcx_p2p::control::{self, HostError};
@@ -22,7 +23,7 @@ const PORT: u16 = 7733;
     name = "flagcx-p2p",
     version,
     after_help = "The engine is configured by FLAGCX_* variables; `flagcx-p2p doctor` shows them.\n\
-    Exit status: 0 done, 1 failed, 2 wrong usage."
+    Exit status: 0 done, 1 failed (also when the results cannot be printed), 2 wrong usage."
 )]
 pub(crate) struct Cli {
     /// Say more on stderr (-v information, -vv everything). Else RUST_LOG or FLAGCX_DEBUG and FLAGCX_DEBUG_SUBSYS decide
@@ -38,7 +39,9 @@ pub(crate) enum Command {
     /// Offer the files of a directory, and take new ones
     ///
     /// There is no authentication unless FLAGCX_P2P_AUTH_KEY_FILE names a key: everyone who reaches the port may read and add files.
-    /// At most 16 clients are served at a time; further ones are told so.
+    /// At most 16 clients are served at a time; further ones are told so. One that has not opened its session, and proven the key if there is one, within 2 s is dropped, and takes none of these places.
+    ///
+    /// SIGTERM, SIGINT and SIGHUP end it, unless they were ignored when it started: new clients are turned away, and what is being moved may end within --drain-limit; then the status is 0. A second signal ends it at once, with status 128 + its number.
     Serve(ServeArgs),
     /// Store a file on a server
     Put(PutArgs),
@@ -65,6 +68,12 @@ pub(crate) struct ServeArgs {
     /// Most registered memory per client
     #[arg(long, default_value = "64M", value_parser = parse_ring_limit, value_name = "SIZE")]
     ring_limit: u64,
+    /// Seconds without a request, or without progress of one, after which a client is dropped, 1 to 3600
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=3600), value_name = "S")]
+    idle_limit: u16,
+    /// Seconds that transfers may go on after a signal to end, 0 to 3600
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(0..=3600), value_name = "S")]
+    drain_limit: u16,
     /// End when standard input ends
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
@@ -164,8 +173,11 @@ impl From<RingArgs> for Shape {
 
 impl From<ServeArgs> for ServeOptions {
     fn from(args: ServeArgs) -> Self {
-        let ServeArgs { directory, listen, port, ring_limit, until_stdin_closes } = args;
-        Self { directory, listen, port, ring_limit, until_stdin_closes }
+        let ServeArgs { directory, listen, port, ring_limit, idle_limit, drain_limit, until_stdin_closes } =
+            args;
+        let [idle_limit, drain_limit] =
+            [idle_limit, drain_limit].map(|seconds| Duration::from_secs(seconds.into()));
+        Self { directory, listen, port, ring_limit, idle_limit, drain_limit, until_stdin_closes }
     }
 }
 
@@ -222,7 +234,7 @@ fn size_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
     if (least..=most).contains(&size) {
         Ok(size)
     } else {
-        Err(format!("{} is not within {} to {}", bytes(size), bytes(least), bytes(most)))
+        Err(format!("`{text}` is not within {} to {}", bytes(least), bytes(most)))
     }
 }
 

@@ -51,7 +51,10 @@ impl CliError {
 
     /// A file or directory that the command line names is not there or cannot be used: most likely mistyped.
     pub(crate) fn argument(error: StoreError) -> Self {
-        Self::usage(format!("{error}; check the path on the command line"))
+        match error {
+            StoreError::SizeUnknown(_) | StoreError::Changed { .. } => error.into(),
+            error => Self::usage(format!("{error}; check the path on the command line")),
+        }
     }
 
     /// Anything that has no case of its own.

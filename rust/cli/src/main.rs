@@ -16,6 +16,7 @@ mod settings;
 mod store;
 mod wire;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -23,7 +24,10 @@ use clap::Parser;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => return explain(&message),
+    };
     settings::start_logging(cli.verbose, !matches!(cli.command, Command::Serve(_)));
     let done = match cli.command {
         Command::Serve(args) => server::serve(&args.into()),
@@ -33,6 +37,20 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args.into()),
         Command::Doctor => doctor::run(),
     };
+    ended(done.and_then(|()| output::check()))
+}
+
+/// Prints what clap has to say: help and version on stdout, wrong usage on stderr.
+fn explain(message: &clap::Error) -> ExitCode {
+    let printed = message.print().and_then(|()| std::io::stdout().flush());
+    if message.use_stderr() {
+        return ExitCode::from(2);
+    }
+    output::printed(printed);
+    ended(output::check())
+}
+
+fn ended(done: error::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -5,12 +5,10 @@
 //!   Source:  disk ──▶ hash ──▶ next()          Sink:  push() ──▶ hash ──▶ disk
 //! ```
 
-use std::fs::File;
-use std::io::Read;
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::thread::{self, JoinHandle};
 
-use crate::store::{Incoming, StoreError};
+use crate::store::{Content, Incoming, StoreError};
 use crate::wire::Hash;
 
 /// Chunks that a stage may be ahead of the next.
@@ -46,12 +44,12 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Starts to read `size` bytes of `file` (called `name` in errors) in chunks of `chunk` bytes.
-    pub(crate) fn start(file: File, name: String, size: u64, chunk: usize) -> std::io::Result<Self> {
+    /// Starts to read `content` in chunks of `chunk` bytes.
+    pub(crate) fn start(content: Content, chunk: usize) -> std::io::Result<Self> {
         let (to_hash, from_disk) = mpsc::sync_channel(AHEAD);
         let (to_caller, chunks) = mpsc::sync_channel(AHEAD);
         let (spent, free) = mpsc::sync_channel(3 * AHEAD);
-        let disk = spawn("read", move || read_chunks(file, &name, size, chunk, &free, &to_hash))?;
+        let disk = spawn("read", move || read_chunks(content, chunk, &free, &to_hash))?;
         let hash = spawn("hash", move || hash_chunks(&from_disk, &to_caller))?;
         Ok(Self { chunks, spent, disk, hash })
     }
@@ -125,30 +123,23 @@ impl Sink {
 }
 
 fn read_chunks(
-    mut file: File,
-    name: &str,
-    size: u64,
+    mut content: Content,
     chunk: usize,
     free: &Receiver<Vec<u8>>,
     out: &SyncSender<Vec<u8>>,
 ) -> Result<(), StoreError> {
-    let mut left = size;
+    let mut left = content.size();
     while left > 0 {
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(chunk);
         let mut buffer = free.try_recv().unwrap_or_default();
         buffer.resize(length, 0);
-        file.read_exact(&mut buffer).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => {
-                StoreError::Changed { name: name.to_owned(), expected: size, had: size - left }
-            }
-            _ => StoreError::Io { operation: "read", path: name.to_owned(), reason: error.to_string() },
-        })?;
+        content.fill(&mut buffer)?;
         left -= length as u64;
         if out.send(buffer).is_err() {
-            break; // Nobody wants the rest.
+            return Ok(()); // Nobody wants the rest.
         }
     }
-    Ok(())
+    content.check_unchanged()
 }
 
 fn hash_chunks(chunks: &Receiver<Vec<u8>>, out: &SyncSender<Vec<u8>>) -> Digest {
@@ -197,9 +188,8 @@ mod tests {
     use super::*;
     use crate::store::{Directory, FileName, open_local};
 
-    fn source(path: &Path, size: u64) -> Source {
-        let (file, _) = open_local(path).unwrap();
-        Source::start(file, path.display().to_string(), size, 1000).unwrap()
+    fn source(path: &Path) -> Source {
+        Source::start(open_local(path).unwrap(), 1000).unwrap()
     }
 
     #[test]
@@ -209,7 +199,7 @@ mod tests {
         for size in [0_usize, 1, 999, 1000, 1001, 12_345] {
             let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
             std::fs::write(temp.path().join("in"), &content).unwrap();
-            let source = source(&temp.path().join("in"), size as u64);
+            let source = source(&temp.path().join("in"));
             let file = directory.create(&FileName::new("out").unwrap(), size as u64, true).unwrap();
             let sink = Sink::start(file).unwrap();
             while let Some(chunk) = source.next() {
@@ -228,21 +218,33 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_shrank_is_an_error() {
+    fn a_file_that_changes_is_an_error() {
         let temp = tempfile::tempdir().unwrap();
-        std::fs::write(temp.path().join("in"), [0; 1500]).unwrap();
-        let source = source(&temp.path().join("in"), 3000);
-        while let Some(chunk) = source.next() {
-            source.recycle(chunk);
+        let path = temp.path().join("in");
+        for (length, what) in [(150_000, "it shrank"), (300_001, "it grew"), (300_000, "it was written to")] {
+            std::fs::write(&path, vec![0; 300_000]).unwrap();
+            let content = open_local(&path).unwrap();
+            thread::sleep(std::time::Duration::from_millis(20));
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(length).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, b"x", 1).unwrap();
+            let source = Source::start(content, 1000).unwrap();
+            while let Some(chunk) = source.next() {
+                source.recycle(chunk);
+            }
+            let error = source.finish().unwrap_err();
+            assert!(
+                matches!(error, StoreError::Changed { .. }) && error.to_string().contains(what),
+                "{error}"
+            );
         }
-        assert!(matches!(source.finish(), Err(StoreError::Changed { expected: 3000, .. })));
     }
 
     #[test]
     fn leaving_early_ends_the_threads() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::write(temp.path().join("in"), vec![0; 100_000]).unwrap();
-        let source = source(&temp.path().join("in"), 100_000);
+        let source = source(&temp.path().join("in"));
         assert!(source.next().is_some());
         source.finish().unwrap();
     }

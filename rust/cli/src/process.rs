@@ -30,7 +30,8 @@ impl ServerProcess {
     fn spawn(directory: &Path) -> Result<Self> {
         let program = std::env::current_exe().map_err(|error| CliError::other(error.to_string()))?;
         let mut command = Command::new(program);
-        command.args(["serve", "--port", "0", "--until-stdin-closes", "--"]).arg(directory);
+        let arguments = ["serve", "--port", "0", "--idle-limit", "3600", "--until-stdin-closes", "--"];
+        command.args(arguments).arg(directory);
         // This process has looked for a NIC, and has said so if there is none: once for each run is enough.
         if engine::devices(&*settings::config(None)?)?.selection().provider == Some(Provider::Software) {
             command.env("FLAGCX_P2P_FABRIC", "software");

@@ -18,6 +18,7 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+pub(crate) mod admission;
 pub mod auth;
 pub mod config;
 pub mod connection;

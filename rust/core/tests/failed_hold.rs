@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::notify::{LargeMessage, Message, NotifyError};
+use flagcx_p2p::notify::{Message, NotifyError};
 use flagcx_p2p::transfer::{Iov, Outcome, Status, SubmitError, TransferId};
 use support::{Pair, connect, has_faults, outcome, pattern};
 
@@ -89,8 +89,7 @@ fn notifications_of_any_size_are_refused_once_for_each_failed_transfer() {
     for id in ids {
         ask_until_ended(&pair.here, id);
     }
-    let large = LargeMessage::new(b"name", vec![1; 1000]);
-    assert_tells_of(pair.here.send_large_notification(&large), ids[0]);
+    assert_tells_of(pair.here.send_notification_bytes(b"name", &[1; 1000]), ids[0]);
     assert_tells_of(notify(&pair.here), ids[1]);
     assert!(notify(&pair.here).is_ok());
 }

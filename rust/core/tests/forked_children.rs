@@ -1,5 +1,6 @@
 //! Children of `fork`: whatever one does with the engine that it has inherited, its parent and their peer do not notice, and
 //! one of its own works. Two programs: this process is the peer, the one that it starts forks.
+#![allow(clippy::expect_used, reason = "set-up that fails ends the test")]
 #![allow(unsafe_code, reason = "forks, and drops what is not its own")]
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::engine::{Engine, RegisterOptions, RegisteredBuffer};
-use flagcx_p2p::notify::{self, LargeMessage, Message};
+use flagcx_p2p::notify::{self, Message};
 use flagcx_p2p::transfer::{Opcode, Status, TransferId};
 use flagcx_p2p::{fabric::PathKind, observe};
 use forking_program::{
@@ -201,7 +202,7 @@ fn expect_refusals(program: &Program) {
     assert!(engine.rpc_port().is_none() && engine.device().is_none());
     assert!(engine.find_region(program.buffer.address(), 1).is_none());
     assert!(engine.ipc_info(program.buffer.address()).is_none());
-    assert!(engine.take_notifications().is_empty() && engine.take_large_notifications().is_empty());
+    assert!(engine.take_notifications().is_empty() && engine.take_all_notifications().is_empty());
     expect_refusals_of_connection(program, connection, &refused);
     // What names no handle is of this process.
     assert!(notify::take_all().is_empty());
@@ -224,8 +225,7 @@ fn expect_refusals_of_connection(program: &Program, connection: &Connection, ref
     refused(connection.submit_at_once_in_process(Opcode::Read, &piece).unwrap_err().to_string());
     refused(connection.submit_and_wait(Opcode::Read, &piece).unwrap_err().to_string());
     refused(connection.send_notification(&Message::new(b"child", b"")).unwrap_err().to_string());
-    let large = LargeMessage::new(b"child", vec![0; 1000]);
-    refused(connection.send_large_notification(&large).unwrap_err().to_string());
+    refused(connection.send_notification_bytes(b"child", &[0; 1000]).unwrap_err().to_string());
     // Nothing is ever said to be done.
     for id in [TransferId(1 << 20), TransferId::COMPLETE] {
         assert!(!connection.has_ended(id) && !connection.cancel(id));

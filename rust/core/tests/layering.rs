@@ -11,8 +11,20 @@ const LAYERS: &[&str] = &["engine", "connection", "transfer", "pool", "fabric"];
 
 /// Beside the layers: they use each other freely, and a layer only by an entry in [`EXCEPTIONS`].
 const BESIDE: &[&str] = &[
-    "auth", "config", "memory", "topology", "device", "control", "events", "fork", "notify", "observe",
-    "ports", "process", "sync",
+    "admission",
+    "auth",
+    "config",
+    "memory",
+    "topology",
+    "device",
+    "control",
+    "events",
+    "fork",
+    "notify",
+    "observe",
+    "ports",
+    "process",
+    "sync",
 ];
 
 /// Beneath everything, and used even by those that know nothing else.

@@ -399,6 +399,7 @@ fn revoked_memory_can_be_unmapped_while_peers_keep_writing() {
                 dma_buf: None,
                 cpu_address: None,
                 backing: Backing::Unknown,
+                announced: true,
             };
             let region = (Arc::clone(&target) as Arc<dyn Device>).register(&range).unwrap();
             let mut peer = LocalPeer::new(Arc::clone(&target) as Arc<dyn Device>);

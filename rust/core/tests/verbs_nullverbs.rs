@@ -188,6 +188,7 @@ fn limits_are_named() {
         dma_buf: None,
         cpu_address: None,
         backing: Backing::Unknown,
+        announced: true,
     };
     let error = device.register(&large).unwrap_err().to_string();
     expect(&error, &["1048577", "1048576", "max_mr_size"]);
@@ -216,6 +217,7 @@ fn failed_registrations_say_what_to_do() {
         dma_buf: None,
         cpu_address: None,
         backing: Backing::Unknown,
+        announced: true,
     };
     let error = device.register(&range(1 << 17)).unwrap_err();
     assert!(matches!(error, FabricError::Call { errno: libc::ENOMEM, .. }), "{error:?}");
@@ -228,6 +230,7 @@ fn failed_registrations_say_what_to_do() {
         dma_buf: None,
         cpu_address: None,
         backing: Backing::Unknown,
+        announced: true,
     };
     let error = device.register(&unmapped).unwrap_err();
     assert!(matches!(error, FabricError::Call { errno: libc::EFAULT, .. }), "{error:?}");
@@ -416,6 +419,7 @@ fn objects_keep_what_they_were_made_from() {
         dma_buf: None,
         cpu_address: None,
         backing: Backing::Unknown,
+        announced: true,
     };
     let region = device.register(&range).unwrap();
     let mut queue = Arc::clone(&device).create_completion_queue(16).unwrap();

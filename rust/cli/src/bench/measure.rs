@@ -14,6 +14,8 @@ use crate::settings::processor_time;
 const SAMPLES: usize = 1 << 20;
 /// Longest wait for one transfer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often the server is asked something meanwhile: it drops a client that asks for nothing.
+const SPEAK: Duration = Duration::from_secs(10);
 
 /// The result of one case and direction.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +81,12 @@ fn one(
     let started = Instant::now();
     let end = started + Duration::from_secs_f64(options.seconds);
     let mut transfers = 0;
+    let mut spoken = started;
     while Instant::now() < end || !posted.is_empty() {
+        if spoken.elapsed() > SPEAK {
+            client.server_usage()?;
+            spoken = Instant::now();
+        }
         while posted.len() < options.depth && Instant::now() < end {
             let now = Instant::now();
             posted.push_back((client.connection().submit(opcode, pieces)?, now));

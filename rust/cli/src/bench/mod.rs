@@ -6,6 +6,7 @@ mod report;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
+use std::time::Duration;
 
 use crate::client::Client;
 use crate::error::{CliError, Result, While};
@@ -67,6 +68,8 @@ pub(crate) fn serve_here(directory: std::path::PathBuf) -> Result<String> {
         listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port: 0,
         ring_limit: u64::from(u32::MAX),
+        idle_limit: Duration::from_secs(3600),
+        drain_limit: Duration::ZERO,
         until_stdin_closes: false,
     };
     let (server, bound) = Server::open(&options)?;

@@ -69,9 +69,9 @@ pub(crate) struct Moved {
 pub(crate) fn put(options: &PutOptions) -> Result<()> {
     let name = put::name_of(options)?;
     // Before the server is asked for anything.
-    store::open_local(&options.file).map_err(CliError::argument)?;
+    let content = store::open_local(&options.file).map_err(CliError::argument)?;
     run("put", &name, "to", &options.server, options.shape, |client| {
-        client.put(&options.file, &name, options.force)
+        client.put(content, &name, options.force)
     })
 }
 

@@ -1,7 +1,6 @@
 //! Sending a file: WRITE chunk after chunk into the server's slots.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::time::Instant;
 
 use flagcx_p2p::transfer::Opcode;
@@ -11,7 +10,7 @@ use crate::error::{CliError, Problem, Result};
 use crate::output::progress::Progress;
 use crate::output::units;
 use crate::pipeline::{Digest, Next, Source};
-use crate::store::{self, FileName};
+use crate::store::{Content, FileName};
 use crate::wire::Frame;
 
 /// The name to store a file under: `--name`, or the file's own.
@@ -25,9 +24,9 @@ pub(super) fn name_of(options: &PutOptions) -> Result<String> {
 }
 
 impl Client {
-    /// Stores `file` on the server as `name`.
-    pub(crate) fn put(&self, file: &Path, name: &str, force: bool) -> Result<Moved> {
-        let (opened, size) = store::open_local(file)?;
+    /// Stores `content` on the server as `name`.
+    pub(crate) fn put(&self, content: Content, name: &str, force: bool) -> Result<Moved> {
+        let size = content.size();
         self.control.send(&Frame::Put { name: name.to_owned(), size, force })?;
         match self.control.receive()? {
             Frame::Ready { size: agreed } if agreed == size => {}
@@ -35,8 +34,7 @@ impl Client {
         }
         let started = Instant::now();
         let chunk = self.ring.shape().chunk as usize;
-        let source = Source::start(opened, file.display().to_string(), size, chunk)
-            .map_err(|error| CliError::other(error.to_string()))?;
+        let source = Source::start(content, chunk).map_err(|error| CliError::other(error.to_string()))?;
         let progress = Progress::new(&format!("put {name}"), size);
         let mut sender = Sender::new(self, &progress);
         let sent = sender.send_all(&source);

@@ -13,7 +13,7 @@ use crate::error::{CliError, Problem, Result, While};
 use crate::output::{self, units};
 use crate::process::ServerProcess;
 use crate::ring::Shape;
-use crate::store::Directory;
+use crate::store::{self, Directory};
 use crate::wire::Hash;
 
 use input::Item;
@@ -134,7 +134,10 @@ fn put_all(client: &Client, items: &[Item]) -> Result<(Total, Vec<Hash>)> {
     let mut total = Total::default();
     let mut hashes = Vec::with_capacity(items.len());
     for item in items {
-        let moved = client.put(&item.path, &item.name, false).doing(|| format!("put {}", item.name))?;
+        let moved = store::open_local(&item.path)
+            .map_err(CliError::from)
+            .and_then(|content| client.put(content, &item.name, false))
+            .doing(|| format!("put {}", item.name))?;
         total.add(moved);
         hashes.push(moved.hash);
     }

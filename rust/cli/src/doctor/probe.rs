@@ -10,6 +10,7 @@ use crate::client::{Client, Target};
 use crate::error::{CliError, Problem, Result};
 use crate::process::ServerProcess;
 use crate::ring::Shape;
+use crate::store;
 
 /// Starts a server process and moves a small file both ways; says whether that worked.
 pub(super) fn report(findings: &mut Findings) -> bool {
@@ -36,7 +37,7 @@ fn attempt(findings: &mut Findings) -> Result<String> {
     let started = Instant::now();
     let client = Client::connect(&server.address, Shape { chunk: 64 << 10, slots: 2 })?;
     let connected = started.elapsed();
-    let put = client.put(&file, "probe", false)?;
+    let put = client.put(store::open_local(&file)?, "probe", false)?;
     let got = client.get("probe", &Target::new("probe", Some(&back), false)?)?;
     if put.hash != got.hash {
         return Err(Problem::Mismatch("probe".to_owned()).into());

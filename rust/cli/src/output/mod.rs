@@ -3,17 +3,40 @@
 pub(crate) mod progress;
 pub(crate) mod units;
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::OnceLock;
 
-/// Prints a line of results on stdout. A reader that went away (`| head`) is no error of this tool's.
+use crate::error::{CliError, Result};
+
+/// Why results could not be printed, the first time that this happened. The command goes on and fails at its end.
+static UNPRINTED: OnceLock<String> = OnceLock::new();
+
+/// Prints a line of results on stdout. A failure is kept for [`check`].
 pub(crate) fn line(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    let mut out = io::stdout().lock();
+    printed(writeln!(out, "{text}").and_then(|()| out.flush()));
+}
+
+/// Keeps the first failure of writing to stdout.
+pub(crate) fn printed(result: io::Result<()>) {
+    if let Err(error) = result
+        && UNPRINTED.set(error.to_string()).is_ok()
+    {
+        tracing::debug!(%error, "stdout failed");
+    }
+}
+
+/// An error if anything could not be printed: a disk that is full, a reader that has left.
+pub(crate) fn check() -> Result<()> {
+    match UNPRINTED.get() {
+        None => Ok(()),
+        Some(error) => Err(CliError::other(format!("cannot write to standard output: {error}"))),
+    }
 }
 
 /// Prints a remark on stderr.
 pub(crate) fn remark(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// A table of results, in the one style that the tool has.

@@ -1,13 +1,14 @@
 //! The passive side: offers files of one directory, and memory for clients to move them through.
 
+mod places;
 mod session;
+mod signals;
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flagcx_p2p::auth::AuthKey;
 use flagcx_p2p::config::Config;
@@ -17,11 +18,12 @@ use crate::error::{CliError, Result, While};
 use crate::output;
 use crate::settings;
 use crate::store::Directory;
-use crate::wire::Frame;
 use crate::wire::control::Control;
 
-/// Clients served at the same time. Each has a ring of its own.
-const MAX_SESSIONS: usize = 16;
+use places::{Phase, Place, Places};
+
+/// How long sessions may take to clean up once they are cut off.
+const CLEAN_UP: Duration = Duration::from_secs(1);
 
 /// How the line begins that `serve` prints once it listens; the address follows.
 pub(crate) const READY: &str = "listening on ";
@@ -37,6 +39,10 @@ pub(crate) struct ServeOptions {
     pub(crate) port: u16,
     /// Most bytes of a client's ring.
     pub(crate) ring_limit: u64,
+    /// Longest time without a request, or without progress of one.
+    pub(crate) idle_limit: Duration,
+    /// How long transfers may go on after a signal to end.
+    pub(crate) drain_limit: Duration,
     /// End when standard input does: for a server that another process started.
     pub(crate) until_stdin_closes: bool,
 }
@@ -53,15 +59,22 @@ pub(crate) struct Server {
     key: Option<AuthKey>,
     /// `FLAGCX_P2P_ALLOW` is in here.
     config: Arc<Config>,
-    /// Running sessions. Written by the accept loop (up) and ending sessions (down), read by the accept loop only;
-    /// it guards no other memory, so relaxed ordering is enough.
-    sessions: AtomicUsize,
+    idle_limit: Duration,
+    drain_limit: Duration,
+    places: Arc<Places>,
 }
 
-/// Runs `serve`: prints one line once it listens, then serves until it is killed.
+/// Runs `serve`: prints one line once it listens, then serves until a signal ends it.
 pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let (server, bound) = Server::open(options)?;
+    server.directory.remove_stale();
+    let draining = Arc::clone(&server);
+    signals::handle(move |signal| draining.drain(signal))
+        .map_err(|error| CliError::other(error.to_string()))
+        .doing(|| "handle signals".into())?;
     output::line(&format!("{READY}{bound} serves {}", options.directory.display()));
+    // Without this line the port stays unknown.
+    output::check()?;
     if options.until_stdin_closes {
         thread::Builder::new()
             .name("stdin".into())
@@ -72,7 +85,9 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
             })
             .map_err(|error| CliError::other(error.to_string()))?;
     }
-    server.run()
+    server.run();
+    server.finish();
+    Ok(())
 }
 
 impl Server {
@@ -90,18 +105,27 @@ impl Server {
             .doing(|| "open the engine".into())?;
         engine.start_rpc_server().doing(|| "start the engine's listener".into())?;
         let metadata = engine.metadata()?;
-        let (ring_limit, sessions) = (options.ring_limit, AtomicUsize::new(0));
-        Ok((
-            Arc::new(Self { listener, directory, engine, metadata, ring_limit, key, config, sessions }),
-            bound,
-        ))
+        let server = Self {
+            listener,
+            directory,
+            engine,
+            metadata,
+            ring_limit: options.ring_limit,
+            key,
+            config,
+            idle_limit: options.idle_limit,
+            drain_limit: options.drain_limit,
+            places: Places::new(),
+        };
+        Ok((Arc::new(server), bound))
     }
 
-    /// Serves until the process ends.
-    pub(crate) fn run(self: &Arc<Self>) -> ! {
-        loop {
+    /// Serves until [`Server::drain`].
+    pub(crate) fn run(self: &Arc<Self>) {
+        while let Some(place) = self.places.next() {
             match self.listener.accept() {
-                Ok((stream, peer)) => admit(self, stream, peer),
+                Ok((stream, peer)) => admit(self, stream, peer, place),
+                Err(_) if self.places.phase() != Phase::Serving => return,
                 Err(error) => {
                     // Out of file descriptors, most likely: it passes when a session ends.
                     tracing::warn!(%error, "cannot accept a client");
@@ -110,9 +134,33 @@ impl Server {
             }
         }
     }
+
+    /// Turns new clients away, and lets [`Server::run`] return.
+    fn drain(&self, signal: &str) {
+        let sessions = self.places.enter(Phase::Draining);
+        // An accept that waits ends by it.
+        if let Err(error) = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both) {
+            tracing::warn!(%error, "cannot stop listening");
+        }
+        let seconds = self.drain_limit.as_secs();
+        output::remark(&format!(
+            "{signal}: ending; sessions: {sessions}, whose transfers may go on for {seconds} s; another signal ends at once"
+        ));
+    }
+
+    /// Waits for what is being moved, for a bounded time.
+    fn finish(&self) {
+        if self.places.wait_empty(Instant::now() + self.drain_limit) {
+            return;
+        }
+        let cut = self.places.enter(Phase::Cut);
+        tracing::warn!("sessions cut off: {cut}; --drain-limit gives them longer");
+        // So that no temporary file stays.
+        self.places.wait_empty(Instant::now() + CLEAN_UP);
+    }
 }
 
-fn admit(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) {
+fn admit(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, mut place: Place) {
     let ip = peer.ip().to_canonical();
     if !server.config.allow.is_empty() && !server.config.allow.iter().any(|net| net.contains(&ip)) {
         return tracing::warn!(%peer, "refused: not in FLAGCX_P2P_ALLOW");
@@ -121,20 +169,11 @@ fn admit(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) {
         Ok(control) => control,
         Err(error) => return tracing::warn!(%peer, %error, "client lost"),
     };
-    if server.sessions.load(Ordering::Relaxed) >= MAX_SESSIONS {
-        let text = format!("{MAX_SESSIONS} clients are served already; try again later");
-        // Best effort: the client sees a closed connection otherwise.
-        let _ = control.send(&Frame::Refused { text });
-        return;
-    }
-    server.sessions.fetch_add(1, Ordering::Relaxed);
     let shared = Arc::clone(server);
     let spawned = thread::Builder::new().name("session".into()).spawn(move || {
-        session::run(&shared, control);
-        shared.sessions.fetch_sub(1, Ordering::Relaxed);
+        session::run(&shared, control, &mut place);
     });
     if let Err(error) = spawned {
-        server.sessions.fetch_sub(1, Ordering::Relaxed);
         tracing::warn!(%peer, %error, "cannot start a session");
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Server;
+use super::places::{MAX_SESSIONS, Phase, Place};
 use crate::error::{CliError, Problem, Result, While};
 use crate::output;
 use crate::output::units;
@@ -13,11 +14,13 @@ use crate::store::{FileName, Incoming, StoreError};
 use crate::wire::control::{Control, ControlError};
 use crate::wire::{Frame, authenticate};
 
-/// How long a client may take to ask for a ring and to prove the key. Until then it holds one of a few places.
-const ADMISSION: Duration = Duration::from_secs(5);
+/// How long a client may take to ask for a ring and to prove the key, whatever it says meanwhile.
+const ADMISSION: Duration = Duration::from_secs(2);
+/// How often a session looks whether the server ends.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// Serves a client until it leaves.
-pub(super) fn run(server: &Server, control: Control) {
+pub(super) fn run(server: &Server, control: Control, place: &mut Place) {
     let peer = control.peer();
     tracing::info!(%peer, "client connected");
     let session = Session { server, control: &control };
@@ -33,6 +36,11 @@ pub(super) fn run(server: &Server, control: Control) {
             return;
         }
     };
+    if !place.prove() {
+        let text = format!("{MAX_SESSIONS} clients are served already; try again later");
+        tracing::warn!(%peer, "refused: {text}");
+        return refuse(control, &CliError::other(text));
+    }
     match session.serve(shape) {
         Ok(()) => tracing::info!(%peer, "client left"),
         Err(error) => {
@@ -44,7 +52,10 @@ pub(super) fn run(server: &Server, control: Control) {
 
 /// Tells the client why it is served no longer. What it said or did itself it knows already.
 fn refuse(control: Control, error: &CliError) {
-    if !matches!(error.problem(), Problem::Control(ControlError::Closed | ControlError::Silent)) {
+    if !matches!(
+        error.problem(),
+        Problem::Control(ControlError::Closed | ControlError::Silent | ControlError::NotOpened)
+    ) {
         // Best effort: the client may be gone.
         let _ = control.send(&Frame::Refused { text: error.to_string() });
         control.finish();
@@ -61,8 +72,9 @@ impl Session<'_> {
     fn admit(&self) -> Result<Option<Shape>> {
         let deadline = Instant::now() + ADMISSION;
         let (shape, nonce) = match self.control.receive_by(deadline) {
-            Ok(Frame::Open { chunk, slots, nonce }) => (Shape { chunk, slots }, nonce),
-            Ok(other) => return Err(unexpected(&other)),
+            Ok(Some(Frame::Open { chunk, slots, nonce })) => (Shape { chunk, slots }, nonce),
+            Ok(Some(other)) => return Err(unexpected(&other)),
+            Ok(None) => return Err(ControlError::NotOpened.into()),
             Err(ControlError::Closed) => return Ok(None), // A port scan, or a health check.
             Err(error) => return Err(error.into()),
         };
@@ -75,7 +87,7 @@ impl Session<'_> {
     fn serve(&self, wanted: Shape) -> Result<()> {
         let ring = self.open(wanted)?;
         loop {
-            match self.control.receive() {
+            match self.next(Phase::Serving) {
                 Ok(Frame::Put { name, size, force }) => self.put(&ring, &name, size, force)?,
                 Ok(Frame::Get { name }) => self.get(&ring, &name)?,
                 Ok(Frame::AskUsage) => {
@@ -85,6 +97,23 @@ impl Session<'_> {
                 Ok(other) => return Err(unexpected(&other)),
                 Err(ControlError::Closed) => return Ok(()),
                 Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The client's next frame. It must come within the idle limit, and before the server is past `phase`.
+    fn next(&self, phase: Phase) -> Result<Frame, ControlError> {
+        let limit = self.server.idle_limit;
+        let deadline = Instant::now() + limit;
+        loop {
+            if self.server.places.phase() > phase {
+                return Err(ControlError::Ending);
+            }
+            if let Some(frame) = self.control.receive_by(deadline.min(Instant::now() + GLANCE))? {
+                return Ok(frame);
+            }
+            if Instant::now() >= deadline {
+                return Err(ControlError::Idle(limit));
             }
         }
     }
@@ -126,7 +155,7 @@ impl Session<'_> {
     fn take_chunks(&self, ring: &Ring, sink: &Sink, size: u64) -> Result<Digest> {
         let (mut expected, mut left) = (0, size);
         loop {
-            match self.control.receive()? {
+            match self.next(Phase::Draining)? {
                 Frame::Filled { sequence, length }
                     if sequence == expected
                         && (1..=ring.shape().chunk).contains(&length)
@@ -150,10 +179,10 @@ impl Session<'_> {
     /// Offers a file, like [`Session::put`] the other way round.
     fn get(&self, ring: &Ring, name: &str) -> Result<()> {
         let opened = FileName::new(name).and_then(|name| self.server.directory.read(&name));
-        let Some((file, size)) = self.accepted("get", name, opened)? else { return Ok(()) };
-        self.control.send(&Frame::Ready { size })?;
+        let Some(content) = self.accepted("get", name, opened)? else { return Ok(()) };
+        self.control.send(&Frame::Ready { size: content.size() })?;
         let started = Instant::now();
-        let source = Source::start(file, name.to_owned(), size, ring.shape().chunk as usize)
+        let source = Source::start(content, ring.shape().chunk as usize)
             .map_err(|error| CliError::other(error.to_string()))?;
         let offered = self.offer_chunks(ring, &source);
         // A file that cannot be read to its end is the cause of whatever else went wrong.
@@ -184,7 +213,7 @@ impl Session<'_> {
     }
 
     fn take_credit(&self, credited: u64, sequence: u64) -> Result<u64> {
-        match self.control.receive()? {
+        match self.next(Phase::Draining)? {
             Frame::Credit { sequence: at } if at == credited && at < sequence => Ok(credited + 1),
             other => Err(unexpected(&other)),
         }

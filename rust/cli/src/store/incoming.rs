@@ -4,10 +4,13 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::{Directory, FileName, StoreError, TEMPORARY};
+
+/// Disk space that is reserved before the first data.
+const STEP: u64 = 1 << 20;
 
 /// A file that is being received. It gets its name in [`Incoming::commit`]; dropped before, nothing of it stays.
 ///
@@ -21,6 +24,10 @@ pub(crate) struct Incoming {
     /// Its temporary name, if it has one.
     temporary: Option<String>,
     force: bool,
+    size: u64,
+    written: u64,
+    /// Disk space that it has: more is reserved as data arrives. A sender that sends nothing holds next to none.
+    reserved: u64,
 }
 
 impl Incoming {
@@ -30,18 +37,27 @@ impl Incoming {
         size: u64,
         force: bool,
     ) -> Result<Self, StoreError> {
-        let (fd, temporary) =
-            open_unnamed(&directory).or_else(|_| open_temporary(&directory)).map_err(|errno| {
-                StoreError::io("create a file in", directory.path.display().to_string(), errno)
-            })?;
-        let incoming = Self { directory, name, file: File::from(fd), temporary, force };
-        incoming.reserve(size)?;
+        let open = || if has_proc() { open_unnamed(&directory) } else { open_temporary(&directory) };
+        let (fd, temporary) = open().or_else(|_| open_temporary(&directory)).map_err(|errno| {
+            StoreError::io("create a file in", directory.path.display().to_string(), errno)
+        })?;
+        let file = File::from(fd);
+        let mut incoming = Self { directory, name, file, temporary, force, size, written: 0, reserved: 0 };
+        if incoming.reserve(size.min(STEP))? {
+            incoming.check_space()?;
+        }
         Ok(incoming)
     }
 
     /// Appends.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all(bytes).map_err(|error| self.failed("write", error))
+        let end = self.written + bytes.len() as u64;
+        if end > self.reserved {
+            self.reserve(self.size.min(end.saturating_mul(2)).max(end))?;
+        }
+        self.file.write_all(bytes).map_err(|error| self.failed("write", error))?;
+        self.written = end;
+        Ok(())
     }
 
     /// Syncs the file to disk, gives it its name, and syncs the directory.
@@ -54,15 +70,32 @@ impl Incoming {
             .map_err(|errno| self.failed("sync the directory of", errno))
     }
 
-    /// Reserves space, so that a full disk shows before the data is sent.
-    fn reserve(&self, size: u64) -> Result<(), StoreError> {
+    /// Reserves space for the first `size` bytes. False: the file system cannot, and a full disk shows later.
+    fn reserve(&mut self, size: u64) -> Result<bool, StoreError> {
         if size == 0 {
-            return Ok(());
+            return Ok(true);
         }
         match retry_on_intr(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, size)) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Ok(()) => {
+                self.reserved = size;
+                Ok(true)
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                self.reserved = u64::MAX;
+                Ok(false)
+            }
             Err(errno) => Err(self.failed("reserve space for", errno)),
         }
+    }
+
+    /// So that a disk that is too small shows before the data is sent.
+    fn check_space(&self) -> Result<(), StoreError> {
+        let free = self.directory.free_space()?;
+        if self.size - self.reserved > free {
+            let path = self.directory.path_of(&self.name);
+            return Err(StoreError::Full { path, needed: self.size, free: free + self.reserved });
+        }
+        Ok(())
     }
 
     /// Makes sure that there is a temporary name to rename from.
@@ -113,17 +146,47 @@ impl Drop for Incoming {
     }
 }
 
+/// Whether an open file can be given a name, which goes through /proc.
+fn has_proc() -> bool {
+    rustix::fs::access("/proc/self/fd", rustix::fs::Access::EXISTS).is_ok()
+}
+
 fn open_unnamed(directory: &Directory) -> Result<(OwnedFd, Option<String>), Errno> {
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
     let open = || rustix::fs::openat(&*directory.fd, ".", flags, Mode::from_raw_mode(0o644));
-    Ok((retry_on_intr(open)?, None))
+    let fd = retry_on_intr(open)?;
+    lock(&fd)?;
+    Ok((fd, None))
 }
 
 fn open_temporary(directory: &Directory) -> Result<(OwnedFd, Option<String>), Errno> {
     let name = temporary_name()?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = || rustix::fs::openat(&*directory.fd, name.as_str(), flags, Mode::from_raw_mode(0o644));
-    Ok((retry_on_intr(open)?, Some(name)))
+    let fd = retry_on_intr(open)?;
+    lock(&fd)?;
+    // A server that starts may have taken it for one that nobody writes to, before it was locked.
+    if rustix::fs::fstat(&fd)?.st_nlink == 0 {
+        return Err(Errno::AGAIN);
+    }
+    Ok((fd, Some(name)))
+}
+
+/// Marks the file as one that a living process writes to.
+fn lock(fd: &OwnedFd) -> Result<(), Errno> {
+    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        // Where there are no locks, nothing is removed as stale either.
+        Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
+        locked => locked,
+    }
+}
+
+#[cfg(test)]
+pub(super) fn named_for_test(directory: &Directory) -> Incoming {
+    let (fd, temporary) = open_temporary(directory).unwrap();
+    let (directory, name) = (directory.clone(), FileName::new("a").unwrap());
+    let file = File::from(fd);
+    Incoming { directory, name, file, temporary, force: false, size: 0, written: 0, reserved: 0 }
 }
 
 /// A name that nobody else has.
@@ -141,15 +204,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let directory = Directory::open(temp.path()).unwrap();
         for (commit, left) in [(false, 0), (true, 1)] {
-            let (fd, temporary) = open_temporary(&directory).unwrap();
-            let name = FileName::new("a").unwrap();
-            let incoming = Incoming {
-                directory: directory.clone(),
-                name,
-                file: File::from(fd),
-                temporary,
-                force: false,
-            };
+            let incoming = named_for_test(&directory);
             assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
             if commit {
                 incoming.commit().unwrap();
@@ -159,5 +214,25 @@ mod tests {
             assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), left);
         }
         assert!(temp.path().join("a").exists());
+    }
+
+    #[test]
+    fn space_is_reserved_as_data_arrives() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temp.path()).unwrap();
+        let create = |size| directory.create(&FileName::new("a").unwrap(), size, true);
+        let mut incoming = create(8 << 20).unwrap();
+        if incoming.reserved == u64::MAX {
+            return eprintln!("skipped: this file system reserves no space");
+        }
+        assert_eq!(incoming.reserved, STEP);
+        incoming.write(&vec![7; 3 << 20]).unwrap();
+        assert_eq!(incoming.reserved, 6 << 20);
+        incoming.write(&vec![7; 5 << 20]).unwrap();
+        assert_eq!(incoming.reserved, 8 << 20);
+        incoming.commit().unwrap();
+        assert_eq!(std::fs::read(temp.path().join("a")).unwrap(), vec![7; 8 << 20]);
+        assert!(matches!(create(1 << 60), Err(StoreError::Full { .. })));
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
     }
 }

@@ -1,17 +1,20 @@
 //! Files in one directory, by name: no link is followed, and a new file appears whole or not at all.
 
+mod content;
 mod incoming;
 mod name;
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
+pub(crate) use content::Content;
 pub(crate) use incoming::Incoming;
 pub(crate) use name::FileName;
 
@@ -29,10 +32,15 @@ pub(crate) enum StoreError {
     Link(String),
     #[error("{0} is not a regular file")]
     NotAFile(String),
-    #[error("{0} says that it is empty and is not, as files of /proc do; copy it to a regular file first")]
+    #[error(
+        "{0} has more than {most} MiB and does not say how much, as files of /proc do; copy it to a regular file first",
+        most = content::MOST >> 20
+    )]
     SizeUnknown(String),
-    #[error("{name} changed while it was read: {had} of {expected} bytes were there")]
-    Changed { name: String, expected: u64, had: u64 },
+    #[error("{name} changed while it was read: {what}; nothing was stored")]
+    Changed { name: String, what: String },
+    #[error("no space for {path}: {needed} bytes are needed, {free} are free")]
+    Full { path: String, needed: u64, free: u64 },
     #[error("cannot {operation} {path}: {reason}")]
     Io { operation: &'static str, path: String, reason: String },
 }
@@ -59,16 +67,17 @@ impl Directory {
         Ok(Self { fd: Arc::new(fd), path: path.to_owned() })
     }
 
-    /// Opens a file for reading and says how long it is. Links and anything that is no regular file are refused.
-    pub(crate) fn read(&self, name: &FileName) -> Result<(File, u64), StoreError> {
+    /// Opens a file for reading. Links and anything that is no regular file are refused.
+    pub(crate) fn read(&self, name: &FileName) -> Result<Content, StoreError> {
         // NONBLOCK: opening a FIFO must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(&*self.fd, name.as_str(), flags, Mode::empty()))
             .map_err(|errno| match errno {
                 Errno::LOOP => StoreError::Link(self.path_of(name)),
+                Errno::NXIO => StoreError::NotAFile(self.path_of(name)), // A socket.
                 errno => StoreError::io("open", self.path_of(name), errno),
             })?;
-        regular(File::from(fd), &self.path_of(name))
+        Content::new(File::from(fd), self.path_of(name))
     }
 
     /// Starts a new file of `size` bytes. An existing name is refused unless `force`.
@@ -90,6 +99,27 @@ impl Directory {
         }
     }
 
+    /// Removes temporary files of processes that were killed. Those of living ones are locked, and stay.
+    pub(crate) fn remove_stale(&self) {
+        // What cannot be listed or removed stays.
+        let Ok(entries) = rustix::fs::Dir::read_from(&*self.fd) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let ours =
+                name.to_bytes().starts_with(TEMPORARY.as_bytes()) && name.to_bytes().ends_with(b".part");
+            if ours && self.remove_unlocked(name).is_ok() {
+                tracing::info!(?name, "removed a file that a killed process has left");
+            }
+        }
+    }
+
+    fn remove_unlocked(&self, name: &CStr) -> Result<(), Errno> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&*self.fd, name, flags, Mode::empty())?;
+        rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
+        rustix::fs::unlinkat(&*self.fd, name, AtFlags::empty())
+    }
+
     /// Bytes that an unprivileged process may still write here.
     pub(crate) fn free_space(&self) -> Result<u64, StoreError> {
         let stat = rustix::fs::fstatvfs(&*self.fd)
@@ -103,26 +133,17 @@ impl Directory {
 }
 
 /// Opens a file that the user named on the command line; links are the user's own business there.
-pub(crate) fn open_local(path: &Path) -> Result<(File, u64), StoreError> {
+pub(crate) fn open_local(path: &Path) -> Result<Content, StoreError> {
     let text = path.display().to_string();
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let fd = retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))
-        .map_err(|errno| StoreError::io("open", text.as_str(), errno))?;
-    regular(File::from(fd), &text)
-}
-
-fn regular(file: File, path: &str) -> Result<(File, u64), StoreError> {
-    let metadata = file.metadata().map_err(|error| StoreError::io("query", path, error))?;
-    if !metadata.is_file() {
-        return Err(StoreError::NotAFile(path.to_owned()));
-    }
-    // What is moved is what the file says to be its size.
-    if metadata.len() == 0
-        && retry_on_intr(|| rustix::io::pread(&file, &mut [0_u8], 0)).is_ok_and(|bytes| bytes > 0)
-    {
-        return Err(StoreError::SizeUnknown(path.to_owned()));
-    }
-    Ok((file, metadata.len()))
+    let fd =
+        retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty())).map_err(
+            |errno| match errno {
+                Errno::NXIO => StoreError::NotAFile(text.clone()), // A socket.
+                errno => StoreError::io("open", text.as_str(), errno),
+            },
+        )?;
+    Content::new(File::from(fd), text)
 }
 
 #[cfg(test)]
@@ -153,16 +174,29 @@ mod tests {
         symlink("file", temp.path().join("link")).unwrap();
         fs::create_dir(temp.path().join("dir")).unwrap();
         rustix::fs::mkfifoat(CWD, temp.path().join("fifo"), Mode::RWXU).unwrap();
-        assert_eq!(directory.read(&name("file")).unwrap().1, 5);
+        assert_eq!(directory.read(&name("file")).unwrap().size(), 5);
         assert!(matches!(directory.read(&name("link")), Err(StoreError::Link(_))));
         assert!(matches!(directory.read(&name("dir")), Err(StoreError::NotAFile(_))));
         assert!(matches!(directory.read(&name("fifo")), Err(StoreError::NotAFile(_))));
         assert!(matches!(directory.read(&name("none")), Err(StoreError::Io { .. })));
-        assert_eq!(open_local(&temp.path().join("link")).unwrap().1, 5);
+        assert_eq!(open_local(&temp.path().join("link")).unwrap().size(), 5);
         assert!(matches!(open_local(temp.path()), Err(StoreError::NotAFile(_))));
         fs::write(temp.path().join("empty"), b"").unwrap();
-        assert_eq!(open_local(&temp.path().join("empty")).unwrap().1, 0);
-        assert!(matches!(open_local(Path::new("/proc/version")), Err(StoreError::SizeUnknown(_))));
+        assert_eq!(open_local(&temp.path().join("empty")).unwrap().size(), 0);
+    }
+
+    #[test]
+    fn only_the_files_of_killed_processes_are_stale() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temp.path()).unwrap();
+        for left in [".flagcx-p2p-0123.part", "mine.part", ".flagcx-p2p-notes"] {
+            fs::write(temp.path().join(left), b"x").unwrap();
+        }
+        let living = incoming::named_for_test(&directory);
+        directory.remove_stale();
+        assert_eq!(names(temp.path()).len(), 3, "{:?}", names(temp.path()));
+        drop(living);
+        assert_eq!(names(temp.path()), [".flagcx-p2p-notes", "mine.part"]);
     }
 
     #[test]
@@ -225,7 +259,7 @@ mod tests {
         let directory = Directory::open(temp.path()).unwrap();
         assert!(directory.free_space().unwrap() > 0);
         let error = directory.create(&name("a"), 1 << 60, false).unwrap_err();
-        assert!(matches!(error, StoreError::Io { .. }), "{error}");
+        assert!(matches!(error, StoreError::Full { .. }), "{error}");
         assert_eq!(names(temp.path()), [""; 0]);
     }
 }

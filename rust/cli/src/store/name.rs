@@ -11,6 +11,11 @@ const MAX: usize = 255;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileName(String);
 
+/// Whether a name with this character may look like another one: `exe.jpg` for `gpj.exe`.
+fn turns_text(character: char) -> bool {
+    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 impl FileName {
     /// Checks a name: no directory part, not `.` or `..`, no control characters, none of the tool's own temporaries.
     pub(crate) fn new(name: &str) -> Result<Self, StoreError> {
@@ -24,6 +29,8 @@ impl FileName {
             "is longer than 255 bytes"
         } else if name.chars().any(char::is_control) {
             "contains a control character"
+        } else if name.contains(turns_text) {
+            "contains a character that changes the direction of text"
         } else if name.starts_with(super::TEMPORARY) {
             "is kept for temporary files of this tool"
         } else {
@@ -67,6 +74,7 @@ mod tests {
             "a\0b",
             "a\nb",
             "a\u{1b}[2Jb",
+            "\u{202e}gpj.exe",
             ".flagcx-p2p-1.part",
             too_long.as_str(),
         ] {

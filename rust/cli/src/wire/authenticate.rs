@@ -21,7 +21,7 @@ pub(crate) fn admit(
 ) -> Result<(), ControlError> {
     let server = nonce()?;
     control.send(&Frame::Challenge { nonce: server })?;
-    let proof = match control.receive_by(deadline)? {
+    let proof = match control.receive_by(deadline)?.ok_or(ControlError::NotOpened)? {
         Frame::Proof { proof } => proof,
         other => return Err(ControlError::Protocol(format!("expected its proof, not {other:?}"))),
     };
@@ -45,8 +45,8 @@ pub(crate) fn enter(key: Option<&AuthKey>, control: &Control, client: Nonce) -> 
 
 fn prove(key: &AuthKey, control: &Control, nonces: Nonces) -> Result<(), ControlError> {
     let (initiator, proof) = Initiator::prove(key, PURPOSE, nonces);
-    control.send(&Frame::Proof { proof })?;
-    let answer = control.receive().map_err(|error| match error {
+    let sent = control.send(&Frame::Proof { proof });
+    let answer = sent.and_then(|()| control.receive()).map_err(|error| match error {
         ControlError::Closed => AuthError::Refused.into(),
         error => error,
     })?;

@@ -38,8 +38,12 @@ pub(crate) enum ControlError {
     Closed,
     #[error("no sign of life from the peer for {} s; it is stopped or cut off", SILENCE.as_secs())]
     Silent,
-    #[error("the client has not opened its session in time")]
+    #[error("the client has not opened its session, and proven the key if there is one, in time")]
     NotOpened,
+    #[error("no request, or no progress of one, for {} s", .0.as_secs())]
+    Idle(Duration),
+    #[error("the server is ending")]
+    Ending,
     #[error("{0}")]
     Io(String),
     #[error(transparent)]
@@ -115,7 +119,8 @@ impl Control {
     pub(crate) fn finish(self) {
         let stream = self.writer.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Write);
         let until = Instant::now() + LINGER;
-        while stream.is_ok() && matches!(self.frames.recv_timeout(until - Instant::now()), Ok(Ok(_))) {}
+        let left = || until.saturating_duration_since(Instant::now());
+        while stream.is_ok() && !left().is_zero() && matches!(self.frames.recv_timeout(left()), Ok(Ok(_))) {}
     }
 
     /// The next frame. Ends within [`SILENCE`] of the peer's last sign of life.
@@ -123,11 +128,11 @@ impl Control {
         self.frames.recv().unwrap_or(Err(ControlError::Closed)).and_then(accepted)
     }
 
-    /// The next frame, if it comes before `deadline`: signs of life do not prolong it.
-    pub(crate) fn receive_by(&self, deadline: Instant) -> Result<Frame, ControlError> {
+    /// The next frame, if it comes before `deadline`: signs of life do not prolong it. `None`: it has not come.
+    pub(crate) fn receive_by(&self, deadline: Instant) -> Result<Option<Frame>, ControlError> {
         match self.frames.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(frame) => frame.and_then(accepted),
-            Err(RecvTimeoutError::Timeout) => Err(ControlError::NotOpened),
+            Ok(frame) => frame.and_then(accepted).map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(ControlError::Closed),
         }
     }

@@ -2,8 +2,9 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest time for anything here; a test that needs longer hangs.
@@ -43,7 +44,7 @@ impl Server {
         Self::spawn(&[], arguments)
     }
 
-    fn spawn(environment: &[(&str, &str)], arguments: &[&str]) -> Self {
+    pub(crate) fn spawn(environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let mut child = program()
             .args(["serve", "--port", "0", "--until-stdin-closes"])
@@ -61,6 +62,29 @@ impl Server {
         let address = rest.split_whitespace().next().unwrap().to_owned();
         std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
         Self { child, address, path: temp.path().to_owned(), _temp: temp }
+    }
+
+    /// With a connection of its own, over which nothing was said.
+    pub(crate) fn connect(&self) -> TcpStream {
+        TcpStream::connect(&self.address).unwrap()
+    }
+
+    /// Sends a signal such as `-TERM`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < LIMIT, "the server did not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub(crate) fn put(&self, file: &Path, more: &[&str]) -> Ended {
@@ -82,6 +106,23 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The bytes of a frame of the control stream.
+pub(crate) fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+    [b"F2", &[2, kind][..], &length, payload].concat()
+}
+
+/// The frame by which a client opens a session: chunks of 4 KiB, one slot.
+pub(crate) fn open_frame() -> Vec<u8> {
+    frame(1, &[&4096_u32.to_le_bytes()[..], &1_u16.to_le_bytes(), &[0; 16]].concat())
+}
+
+/// The frame by which a client announces a file.
+pub(crate) fn put_frame(name: &str, size: u64) -> Vec<u8> {
+    let length = u16::try_from(name.len()).unwrap().to_le_bytes();
+    frame(3, &[&length[..], name.as_bytes(), &size.to_le_bytes(), &[0]].concat())
 }
 
 pub(crate) fn names(path: &Path) -> Vec<String> {

@@ -64,6 +64,7 @@ impl RawLoop {
                 dma_buf: None,
                 cpu_address: None,
                 backing: Backing::Unknown,
+                announced: true,
             };
             device.register(&range).unwrap()
         });

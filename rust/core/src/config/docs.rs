@@ -15,8 +15,10 @@ Every setting is an environment variable. Variables that are not in the environm
 They are read once per process.
 
 Numbers are read as C's `strtoll` does with base 0: decimal, `0x` hexadecimal or `0` octal; text behind the digits is
-ignored, and text without digits is 0. A value outside its range is replaced by the default, with a line in the log.
-An empty value counts as unset.
+ignored, with a line in the log. A value outside its range, or without digits, is replaced by the default, with a line in the
+log. Not so where a guess would change what carries the data, or who may connect: with such a value of a variable that is
+marked \u{2020} no engine opens, and the error names variable, value and what is allowed. An empty value counts as unset.
+A name that begins with `FLAGCX_P2P_` and is none of these is pointed out once, with the one that may have been meant.
 
 `flagcx-p2p doctor` prints the settings that are in effect.
 ";
@@ -44,7 +46,7 @@ pub fn markdown() -> String {
 
 fn row(variable: &Variable) -> String {
     let cells = [
-        format!("`{}`", variable.name),
+        format!("`{}`{}", variable.name, if variable.refuses { " \u{2020}" } else { "" }),
         variable.default_text(),
         variable.range_text(),
         variable.unit.to_owned(),

@@ -32,6 +32,12 @@ impl Files {
         }
     }
 
+    /// The names in the environment and in the files.
+    pub(super) fn names(&self) -> impl Iterator<Item = String> + '_ {
+        let environment = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+        environment.chain(self.values.keys().cloned())
+    }
+
     /// The environment, with the files under it.
     pub fn layered(&self, name: &str) -> Option<String> {
         std::env::var_os(name)

@@ -13,6 +13,7 @@ mod number;
 mod parse;
 mod reader;
 mod table;
+mod unknown;
 mod variable;
 
 use std::net::IpAddr;
@@ -294,6 +295,9 @@ pub fn global() -> &'static Arc<Config> {
         let files = Files::load();
         let config = Config::from_source(&|name| files.layered(name));
         config.log();
+        for remark in unknown::remarks(files.names()) {
+            tracing::warn!("{remark}");
+        }
         Arc::new(config)
     })
 }

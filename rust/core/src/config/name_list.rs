@@ -27,6 +27,22 @@ impl NameList {
         Self { exclude, exact, names }
     }
 
+    /// The text, if it is a list as an operator means it: it has names, none is empty, and each is one that a device can have.
+    pub fn check(text: &str) -> Result<String, String> {
+        let (_, rest) = strip_flag(text, '^');
+        let (_, rest) = strip_flag(rest, '=');
+        for (index, element) in rest.split(',').enumerate() {
+            let (name, port) =
+                element.split_once(':').map_or((element, None), |(name, port)| (name, Some(port)));
+            let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'@');
+            let is_port = |port: &str| port == "-1" || port.parse::<u8>().is_ok();
+            if name.is_empty() || !name.bytes().all(known) || !port.is_none_or(is_port) {
+                return Err(format!("element {}, {element:?}, is no name or name:port", index + 1));
+            }
+        }
+        Ok(text.to_owned())
+    }
+
     /// Whether it has no names: then it matches everything.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()

@@ -3,15 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::reader::{Reader, Setting, Severity, Warning};
 use super::table::{
     RETIRED, deadlines, fabric, groups, logging, network, notifications, queues, rdma, security, slices,
 };
 use super::variable::{Kind, Variable};
-use super::{AddressFamily, Config, Transport};
-use crate::control::Advertise;
+use super::{AddressFamily, Config, NameList, Transport};
+use crate::control::{Advertise, parse_networks};
 use crate::fabric::{FabricChoice, PathKind};
 
 pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
@@ -56,13 +54,13 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         },
         ib_disable: read.switch(&rdma::IB_DISABLE),
         ibverbs: read.text(&rdma::IBVERBS),
-        ib_hca: read.text(&rdma::IB_HCA).unwrap_or_default(),
+        ib_hca: read.parsed(&rdma::IB_HCA, NameList::check).unwrap_or_default(),
         ib_port: read.set_integer(&rdma::IB_PORT).and_then(|port| u8::try_from(port).ok()),
         gid_index: u8::try_from(gid_index.unwrap_or(ib_gid_index)).ok(),
         p2p_gid_index: gid_index.and_then(|index| i32::try_from(index).ok()).unwrap_or(-1),
         roce_version: read.number(&rdma::ROCE_VERSION),
         prefer_ipv6: read.word(&rdma::IB_ADDR_FAMILY) == "AF_INET6",
-        ib_addr_range: read.text(&rdma::IB_ADDR_RANGE).unwrap_or_default(),
+        ib_addr_range: read.parsed(&rdma::IB_ADDR_RANGE, parse_range).unwrap_or_default(),
         mtu: read.number(&rdma::MTU),
         traffic_class: traffic_class.and_then(|class| u8::try_from(class).ok()).unwrap_or(ib_traffic_class),
         p2p_traffic_class: traffic_class.and_then(|class| i32::try_from(class).ok()).unwrap_or(-1),
@@ -93,7 +91,7 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         bind: read.parsed(&network::BIND, parse_address),
         advertise: read.parsed(&network::ADVERTISE, Advertise::parse),
         port_range: read.parsed(&network::PORT_RANGE, parse_port_range),
-        socket_ifname: read.text(&network::SOCKET_IFNAME),
+        socket_ifname: read.parsed(&network::SOCKET_IFNAME, NameList::check),
         socket_family: match read.word(&network::SOCKET_FAMILY) {
             "AF_INET" => Some(AddressFamily::V4),
             "AF_INET6" => Some(AddressFamily::V6),
@@ -155,29 +153,19 @@ fn parse_address(text: &str) -> Result<IpAddr, String> {
     bare.parse().map_err(|_| "expected a numeric IP address".to_owned())
 }
 
+fn parse_range(text: &str) -> Result<String, String> {
+    match parse_networks(text)?.len() {
+        1 => Ok(text.to_owned()),
+        _ => Err("expected one network, address/prefix length".to_owned()),
+    }
+}
+
 fn parse_port_range(text: &str) -> Result<(u16, u16), String> {
     let (low, high) = text.split_once('-').unwrap_or((text, text));
     match (low.trim().parse::<u16>(), high.trim().parse::<u16>()) {
         (Ok(low), Ok(high)) if 0 < low && low <= high => Ok((low, high)),
         _ => Err("expected low-high with 1 <= low <= high <= 65535".to_owned()),
     }
-}
-
-fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
-    let items: Vec<_> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
-    if items.is_empty() {
-        return Err("the list is empty; unset the variable to allow everyone".to_owned());
-    }
-    items
-        .into_iter()
-        .map(|item| match item.parse::<IpNet>() {
-            Ok(network) => Ok(network),
-            Err(_) => item
-                .parse::<IpAddr>()
-                .map(IpNet::from)
-                .map_err(|_| format!("{item:?} is neither an address nor address/prefix length")),
-        })
-        .collect()
 }
 
 fn note_retired(reader: &mut Reader<'_>) {

@@ -65,13 +65,23 @@ impl<'a> Reader<'a> {
             Kind::OneOf { values, .. } => values.contains(number),
             Kind::Switch { .. } | Kind::Word { .. } | Kind::Text { .. } => true,
         };
-        let number = parse_integer(&text).filter(accepted);
-        if number.is_none() {
-            let severity = match variable.kind {
-                Kind::OneOf { .. } => Severity::Warn,
-                _ => Severity::Info,
-            };
-            self.reject(severity, variable, &text);
+        let number = parse_integer(&text).filter(|number| accepted(number) && has_digits(&text));
+        match number {
+            None => {
+                let severity = match variable.kind {
+                    Kind::OneOf { .. } => Severity::Warn,
+                    _ => Severity::Info,
+                };
+                self.reject(severity, variable, &text);
+            }
+            Some(number) if !is_whole_number(&text) => {
+                let text = format!(
+                    "{}={text:?} is taken as {number}: the text behind the digits is ignored",
+                    variable.name
+                );
+                self.warnings.push(Warning { severity: Severity::Info, variable: variable.name, text });
+            }
+            Some(_) => {}
         }
         number
     }
@@ -121,13 +131,39 @@ impl<'a> Reader<'a> {
             .ok()
     }
 
+    /// A value that is none: the default is used, or no engine opens where a guess would change what carries the data or who
+    /// may connect.
     fn reject(&mut self, severity: Severity, variable: &'static Variable, text: &str) {
-        let text = format!(
-            "{}={text:?} is outside {}; using the default {}",
-            variable.name,
-            variable.range_text(),
-            variable.default_text()
-        );
+        let (name, range, default) = (variable.name, variable.range_text(), variable.default_text());
+        let (severity, text) = match variable.refuses {
+            true => (
+                Severity::Fatal,
+                format!(
+                    "{name}={text:?} is none of its values: {range}. Set one of them, or unset it ({default})"
+                ),
+            ),
+            false => (severity, format!("{name}={text:?} is outside {range}; using the default {default}")),
+        };
         self.warnings.push(Warning { severity, variable: variable.name, text });
     }
+}
+
+/// Whether a number begins the text, as `strtoll` reads it.
+fn has_digits(text: &str) -> bool {
+    unsigned(text).starts_with(|character: char| character.is_ascii_digit())
+}
+
+/// Whether nothing but a number is in the text.
+fn is_whole_number(text: &str) -> bool {
+    let digits = unsigned(text.trim_end());
+    match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(rest) => !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None if digits.starts_with('0') => digits.bytes().all(|byte| matches!(byte, b'0'..=b'7')),
+        None => !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()),
+    }
+}
+
+fn unsigned(text: &str) -> &str {
+    let text = text.trim_start();
+    text.strip_prefix(['-', '+']).unwrap_or(text)
 }

@@ -17,6 +17,8 @@ pub struct Variable {
     pub when: &'static str,
     /// A valid value other than the default.
     pub example: &'static str,
+    /// With a value that is none no engine opens: a guess would change what carries the data, or who may connect.
+    pub refuses: bool,
 }
 
 /// Form, default and range of a variable.
@@ -61,7 +63,7 @@ pub enum Kind {
 
 impl Variable {
     pub(super) const fn new(name: &'static str, kind: Kind) -> Self {
-        Self { name, kind, unit: "", read_by: "", changes: "", when: "", example: "" }
+        Self { name, kind, unit: "", read_by: "", changes: "", when: "", example: "", refuses: false }
     }
 
     pub(super) const fn integer(name: &'static str, default: i64, min: i64, max: i64) -> Self {
@@ -106,6 +108,11 @@ impl Variable {
 
     pub(super) const fn example(mut self, example: &'static str) -> Self {
         self.example = example;
+        self
+    }
+
+    pub(super) const fn refuses(mut self) -> Self {
+        self.refuses = true;
         self
     }
 

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::device_copies::DeviceCopies;
 use super::device_events::{DeviceEvents, DeviceHealth};
 use crate::config::Config;
 use crate::fabric::{Device, FabricError};
-use crate::memory::{Region, Registry};
+use crate::memory::Registry;
 use crate::pool::{PoolError, PoolOptions, SlicePolicy, SliceSizes, TimeLimit, WorkerPool};
 use crate::topology::{Sysfs, cpus_near};
 use crate::transfer::Table;
@@ -56,13 +56,6 @@ pub struct TransferSettings {
     /// Inline bytes.
     pub max_inline: u32,
 }
-
-/// How long deregistering waits for transfers that have no time-out.
-const NO_TIMEOUT_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long ending the transfers of a region may take: longer than a worker waits for a flush before it destroys the
-/// queue pair instead.
-const ABORT_LIMIT: Duration = Duration::from_secs(4);
 
 impl Context {
     /// A context over `pool`, with regions on its device.
@@ -159,31 +152,6 @@ impl Context {
                 "{name} cannot be used any more: {reason}; start the process again once it is back"
             ))),
         }
-    }
-
-    /// Waits until nothing uses `region`, which was taken out of the registry before, at most for the transfer
-    /// time-out (else 30 s); then ends its transfers as timed out by moving their queue pairs to ERROR. False when it
-    /// must stay mapped all the same: a stopped process of this host is in the middle of a copy, or a device cannot say
-    /// whether one of its own is over (logged).
-    pub fn retire(&self, region: &Region) -> bool {
-        let limit = Instant::now() + self.settings.timeout.unwrap_or(NO_TIMEOUT_LIMIT);
-        for worker in self.pool.workers() {
-            worker.with_state(|state| state.forget_region(region.id));
-        }
-        let retired = Registry::retire(region, limit, || self.drive_all()).or_else(|_| {
-            tracing::warn!(region = region.id.0, "deregistering memory in use: its transfers are ended");
-            let help = || {
-                for worker in self.pool.workers() {
-                    worker.with_state(|state| state.abort_users(region.id));
-                }
-                self.drive_all();
-            };
-            Registry::retire(region, Instant::now() + ABORT_LIMIT, help)
-        });
-        if let Err(error) = &retired {
-            tracing::warn!(region = region.id.0, "deregistering: {error}");
-        }
-        retired.is_ok()
     }
 
     /// Runs a step on every worker that is free: for callers that wait for something of no particular worker.

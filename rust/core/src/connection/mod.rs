@@ -1,5 +1,6 @@
 //! The way to one peer: lanes, the peer's region table, locality.
 
+mod close_all;
 mod context;
 mod device_copies;
 mod device_events;
@@ -10,6 +11,7 @@ mod notifications;
 mod presence;
 mod recovery;
 mod regions;
+mod retire;
 mod route;
 mod submit;
 mod wait;
@@ -164,6 +166,9 @@ const CLOSED: u32 = 1;
 
 /// [`Connection::gate`]: as many of its failed transfers are within their hold as an engine keeps.
 const FAILURES_HELD: u32 = 2;
+
+/// Why the transfers of a connection end that is closed here.
+const CLOSED_HERE: &str = "the connection was closed";
 
 /// How long a queue pair may take to flush before it is destroyed instead.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
@@ -379,7 +384,7 @@ impl Connection {
         if !self.is_here() {
             return;
         }
-        self.end(Verdict::Cancelled, "the connection was closed", Instant::now() + DRAIN_LIMIT);
+        self.end(Verdict::Cancelled, CLOSED_HERE, Instant::now() + DRAIN_LIMIT);
     }
 
     /// The peer is gone: every transfer in flight fails. What is not drained by `deadline` is destroyed.
@@ -399,15 +404,12 @@ impl Connection {
     /// nothing of the connection touches memory any more.
     fn end(&self, verdict: Verdict, reason: &str, deadline: Instant) {
         self.ended.call_once_force(|_| {
-            self.gate.fetch_or(CLOSED, Ordering::SeqCst);
-            self.questions.end();
-            if let Some((recovery, _)) = self.recovery.get() {
-                recovery.stop();
-            }
+            self.stop();
             if self.peer.ours && verdict == Verdict::Cancelled {
                 // A courtesy: the peer sees the socket close anyway. Not before this: it hangs up at once, and the
                 // recovery must not notice that first and fail what is to be cancelled.
-                let _ = self.channel.send(&ChannelFrame::Goodbye, Instant::now() + Duration::from_millis(100));
+                let patience = deadline.min(Instant::now() + Duration::from_millis(100));
+                let _ = self.channel.send(&ChannelFrame::Goodbye, patience);
             }
             self.channel.shutdown();
             for lane in &self.lanes {

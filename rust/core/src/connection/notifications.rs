@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use super::submit::thread_hint;
-use crate::notify::{LargeMessage, Message, NotifyError, Sender};
+use crate::notify::{Message, NotifyError, Sender};
 use crate::sync::Ordering;
 
 /// How long a notification may wait for a peer that does not read.
@@ -20,10 +20,11 @@ impl Connection {
         Ok(sent)
     }
 
-    /// Sends a notification of any size up to what the peer takes. Only towards a peer that runs this engine. Refused as
-    /// [`Connection::send_notification`] is.
-    pub fn send_large_notification(&self, message: &LargeMessage) -> Result<usize, NotifyError> {
-        let sent = self.sender()?.send_large(message, Instant::now() + NOTIFY_LIMIT)?;
+    /// Sends a notification with a name of at most 256 bytes and a content of any length up to what the peer takes, and the
+    /// peer gets exactly those bytes. One that runs the original engine takes at most 256, filled up with zeros. Sizes are
+    /// checked before anything is copied. Refused as [`Connection::send_notification`] is.
+    pub fn send_notification_bytes(&self, name: &[u8], content: &[u8]) -> Result<usize, NotifyError> {
+        let sent = self.sender()?.send_bytes(name, content, Instant::now() + NOTIFY_LIMIT)?;
         self.notified.fetch_add(1, Ordering::Relaxed);
         Ok(sent)
     }

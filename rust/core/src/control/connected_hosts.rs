@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::admission::Held;
+use crate::events::Wakeup;
 use crate::sync::{Mutex, lock};
 
 /// Hosts with which a connection, or a handshake that has got as far as the lane socket, exists. A notification socket
@@ -15,12 +17,17 @@ impl ConnectedHosts {
     /// Counts a connection with `host` for as long as the answer lives.
     pub fn add(&self, host: IpAddr) -> ConnectedHost {
         *lock(&self.0).entry(host).or_default() += 1;
-        ConnectedHost { host, set: self.clone() }
+        ConnectedHost { host, set: self.clone(), held: None, on_end: None }
     }
 
     /// Whether there is a connection with `host`.
     pub fn contains(&self, host: IpAddr) -> bool {
-        lock(&self.0).contains_key(&host)
+        self.count(host) > 0
+    }
+
+    /// How many connections with `host` there are.
+    pub fn count(&self, host: IpAddr) -> usize {
+        lock(&self.0).get(&host).copied().unwrap_or_default()
     }
 
     fn remove(&self, host: IpAddr) {
@@ -37,10 +44,32 @@ impl ConnectedHosts {
 pub struct ConnectedHost {
     host: IpAddr,
     set: ConnectedHosts,
+    /// Its descriptors, if they count.
+    held: Option<Held>,
+    /// Woken at its end.
+    on_end: Option<Arc<Wakeup>>,
+}
+
+impl ConnectedHost {
+    /// Counts its descriptors until the connection has ended.
+    pub(crate) fn holding(mut self, held: Option<Held>) -> Self {
+        self.held = held;
+        self
+    }
+
+    /// Wakes a task when the connection has ended.
+    pub(crate) fn waking(mut self, task: Arc<Wakeup>) -> Self {
+        self.on_end = Some(task);
+        self
+    }
 }
 
 impl Drop for ConnectedHost {
     fn drop(&mut self) {
         self.set.remove(self.host);
+        drop(self.held.take());
+        if let Some(task) = &self.on_end {
+            task.wake();
+        }
     }
 }

@@ -26,6 +26,7 @@ pub mod wire;
 pub use crate::events::Abort;
 pub use advertise::{Advertise, AdvertiseError, Advertised};
 pub use allow::AllowList;
+pub(crate) use allow::parse_networks;
 #[cfg(test)]
 pub(crate) use channel::tests as channel_tests;
 pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME, RegionFrame};
@@ -44,5 +45,4 @@ pub use interface::{
 pub use metadata::Metadata;
 pub use resolver::{ResolveError, resolve};
 pub use socket::{Listener, Miss, Patience, Stream, Unreached, connect, connect_any};
-pub(crate) use socket::{STARVED_PAUSE, is_starved};
 pub use wire::LaneCapabilities;

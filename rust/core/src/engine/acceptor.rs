@@ -10,13 +10,11 @@ use std::time::Instant;
 use scopeguard::ScopeGuard;
 
 use super::{Accepted, Engine, EngineError};
+use crate::admission;
 use crate::connection::{Connection, LaneBuilder};
-use crate::control::{Abort, Listener, Peer, SILENCE_LIMIT, STARVED_PAUSE, Stream, is_starved};
+use crate::control::{Abort, Listener, Peer, SILENCE_LIMIT, Stream};
 use crate::events::{EventLoop, Handle, Interest, Task, Waiter, Wakeup, first, off_loop};
 use crate::memory::Cursor;
-
-/// Handshakes at one time: bounds what a flood of half-open clients can cost.
-const MAX_HANDSHAKES: usize = 64;
 
 /// The control listener and what came of it.
 #[derive(Debug)]
@@ -43,8 +41,6 @@ struct Inbox {
     serving: bool,
     /// Callers in `accept`.
     waiting: usize,
-    /// Handshakes under way.
-    handshakes: usize,
     /// For callers of `accept`.
     ready: VecDeque<Result<Accepted, EngineError>>,
     /// Kept by the server.
@@ -53,10 +49,9 @@ struct Inbox {
 
 impl Inbox {
     /// Whether another peer is wanted now: a socket is only taken while a caller waits, but then every one, because
-    /// the first may be a silent client's.
+    /// the first may be a silent client's. How many handshakes there may be at one time is a matter of [`admission`].
     fn wants_peer(&self) -> bool {
-        let wanted = self.serving || self.waiting > self.ready.len();
-        wanted && self.handshakes < MAX_HANDSHAKES
+        self.serving || self.waiting > self.ready.len()
     }
 }
 
@@ -96,6 +91,15 @@ impl Acceptor {
         std::mem::take(&mut self.lock().kept)
     }
 
+    /// Takes out those that have ended: a peer that hangs up leaves no descriptors behind.
+    fn take_ended(&self) -> Vec<Arc<Connection>> {
+        let mut inbox = self.lock();
+        let kept = std::mem::take(&mut inbox.kept);
+        let (usable, ended) = kept.into_iter().partition(|connection| connection.is_usable());
+        inbox.kept = usable;
+        ended
+    }
+
     /// Waits until another peer is wanted.
     async fn wait_for_demand(&self) {
         while !self.lock().wants_peer() {
@@ -115,13 +119,7 @@ impl Acceptor {
         match outcome {
             Ok(None) => {}
             Ok(Some(accepted)) if inbox.serving => {
-                let kept = std::mem::take(&mut inbox.kept);
-                let (usable, gone) = kept.into_iter().partition(|connection| connection.is_usable());
-                inbox.kept = usable;
                 inbox.kept.push(accepted.connection);
-                // Outside the lock: to drop a connection waits for the loop, and the loop may wait for this lock.
-                drop(inbox);
-                drop::<Vec<_>>(gone);
             }
             Ok(Some(accepted)) => inbox.ready.push_back(Ok(accepted)),
             Err(error) => {
@@ -224,9 +222,14 @@ async fn listen(acceptor: Arc<Acceptor>, listener: Arc<Listener>, engine: Weak<E
     };
     loop {
         acceptor.wait_for_demand().await;
+        let ended = acceptor.take_ended();
+        if !ended.is_empty() {
+            // Not here: to drop a connection waits for the loop.
+            handle.detach(move || drop(ended));
+        }
         match listener.try_accept() {
             Ok(Some(stream)) => {
-                let under_way = UnderWay::new(Arc::clone(&acceptor));
+                let under_way = UnderWay(Arc::clone(&acceptor));
                 let (engine, waiting) = (Weak::clone(&engine), handle.clone());
                 let begun = handle.spawn(handshake(under_way, engine, stream, waiting));
                 let mut handshakes = lock(&acceptor.handshakes);
@@ -235,28 +238,17 @@ async fn listen(acceptor: Arc<Acceptor>, listener: Arc<Listener>, engine: Weak<E
             }
             Ok(None) => first(watched.readable(), acceptor.demand.wait()).await,
             Err(error) => {
-                if !is_starved(&error) {
-                    tracing::warn!("accepting a socket failed: {error}");
-                }
-                handle.sleep(STARVED_PAUSE).await;
+                handle.sleep(admission::pause_after(acceptor.local, &error)).await;
             }
         }
     }
 }
 
-/// A handshake that counts until it has been delivered.
+/// A handshake; its end, whatever it is, is told to those who wait for one.
 struct UnderWay(Arc<Acceptor>);
-
-impl UnderWay {
-    fn new(acceptor: Arc<Acceptor>) -> Self {
-        acceptor.lock().handshakes += 1;
-        Self(acceptor)
-    }
-}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.lock().handshakes -= 1;
         self.0.notify();
     }
 }
@@ -281,7 +273,8 @@ async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, ha
         Err(error) => Err(error),
     };
     handle.detach(move || {
-        under_way.0.deliver(outcome.and_then(|peer| accepted(&engine, peer)));
+        let demand = &under_way.0.demand;
+        under_way.0.deliver(outcome.and_then(|peer| accepted(&engine, peer, demand)));
         drop(under_way);
     });
 }
@@ -289,10 +282,26 @@ async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, ha
 fn accepted(
     engine: &Weak<Engine>,
     peer: Option<(LaneBuilder, Peer, Cursor)>,
+    on_end: &Arc<Wakeup>,
 ) -> Result<Option<Accepted>, EngineError> {
     let Some((lanes, peer, told)) = peer else { return Ok(None) };
     let engine = engine.upgrade().ok_or_else(stopped)?;
+    let held = match engine.config().auth_key_file {
+        Some(_) => None,
+        None => Some(admission::hold(descriptors(peer.lanes)).map_err(|reason| EngineError::Peer {
+            operation: "keep the connection of",
+            peer: peer.control.to_string(),
+            reason,
+        })?),
+    };
+    let connected_host = peer.connected_host.holding(held).waking(Arc::clone(on_end));
+    let peer = Peer { connected_host, ..peer };
     engine.accepted(lanes, peer, told).map(Some)
+}
+
+/// Of a connection with so many lanes: its channel, the notification sockets of both sides, and a data socket for each lane.
+fn descriptors(lanes: u32) -> usize {
+    3 + lanes as usize
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -116,7 +116,12 @@ impl Drop for RegisteredBuffer {
         // A forked child has a copy of the bytes, which nothing else uses.
         if !owned || is_here && (self.region.in_use() || self.region.memory().revoke(Instant::now()).is_err())
         {
-            tracing::warn!("{} bytes stay mapped: something still uses them", self.length);
+            // Ending the registration has told what.
+            tracing::info!(
+                region = self.region.id.0,
+                "{} bytes stay mapped: something still uses them",
+                self.length
+            );
             return;
         }
         // SAFETY: mapped in `allocate` with this length, deregistered above, and no reference into it exists.

@@ -1,6 +1,7 @@
 //! Registering memory and describing it to peers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Engine, EngineError};
 use crate::device::{self, CurrentDevice};
@@ -61,7 +62,7 @@ impl Engine {
     pub fn deregister(&self, id: RegionId) -> bool {
         let Ok(context) = self.context() else { return true };
         match context.registry.remove(id) {
-            Ok(Some(region)) => context.retire(&region),
+            Ok(Some(region)) => context.retire(vec![region], Instant::now()),
             Ok(None) => false,
             Err(()) => {
                 tracing::info!(region = id.0, "deregister: this engine has no such region, nothing to do");
@@ -92,10 +93,11 @@ impl Engine {
         self.context().ok()?.registry.snapshot().by_id(id).cloned()
     }
 
-    pub(super) fn deregister_all(&self) {
-        let Ok(context) = self.context() else { return };
-        for region in context.registry.remove_all() {
-            let _ = context.retire(&region);
+    /// Ends every registration, of all regions at once; `begun` is when the engine began to close.
+    pub(super) fn deregister_all(&self, begun: Instant) {
+        if let Ok(context) = self.context() {
+            // What is left is in the log.
+            let _ = context.retire(context.registry.remove_all(), begun);
         }
     }
 }

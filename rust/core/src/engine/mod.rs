@@ -15,6 +15,7 @@ mod transfer_ids_tests;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use acceptor::Acceptor;
 pub use buffer::RegisteredBuffer;
@@ -28,7 +29,7 @@ use crate::connection::{Connection, Context};
 use crate::control::{Abort, ConnectedHosts, LocalAddress, Metadata, Openings};
 use crate::fabric::Device;
 use crate::fork::{Forked, OfProcess};
-use crate::notify::{LargeMessage, Message, Receiver};
+use crate::notify::{Message, Notification, Receiver};
 
 /// An engine. Owns its regions, listeners, sessions and transfers: dropping it never disturbs another engine. Every
 /// method may be called from any thread.
@@ -109,37 +110,39 @@ impl Engine {
         &self.config
     }
 
-    /// Takes the notifications of this engine in the order of their arrival.
+    /// Takes the notifications of 512 bytes of this engine in the order of their arrival; those of any size keep their places.
     pub fn take_notifications(&self) -> Vec<Message> {
         self.receiver().map_or_else(Vec::new, Receiver::take)
     }
 
-    /// Takes the large ones.
-    pub fn take_large_notifications(&self) -> Vec<LargeMessage> {
-        self.receiver().map_or_else(Vec::new, Receiver::take_large)
+    /// Takes all notifications of this engine, of 512 bytes and of any size, in the order of their arrival.
+    pub fn take_all_notifications(&self) -> Vec<Notification> {
+        self.receiver().map_or_else(Vec::new, Receiver::take_all)
     }
 
     /// Stops listeners, closes every connection, ends every transfer and registration. Idempotent; also done on drop. In a
     /// forked child it does nothing.
+    ///
+    /// Takes the transfer time-out (else 30 s) and 4 s at most, however many connections and regions there are and whatever
+    /// peers do. Memory that a stopped process of this host may still write then is named in one line of the log.
     pub fn close(&self) {
         if self.here().is_err() {
             return;
         }
+        let begun = Instant::now();
         self.abort.abort();
         if let Ok(acceptor) = &self.acceptor {
             acceptor.stop();
         }
-        self.sessions.clear();
-        let kept = self.acceptor.as_ref().ok().map(|acceptor| acceptor.take_kept());
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for connection in connections.iter().flatten().filter_map(Weak::upgrade) {
-            connection.close();
-        }
-        drop(kept);
+        let connections: Vec<_> = connections.iter().flatten().filter_map(Weak::upgrade).collect();
+        Connection::close_all(&connections);
+        self.sessions.clear();
+        drop(self.acceptor.as_ref().ok().map(|acceptor| acceptor.take_kept()));
         if let Ok(context) = &self.context {
             context.close();
         }
-        self.deregister_all();
+        self.deregister_all(begun);
     }
 
     /// Refuses in a child of the process that opened the engine.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use super::acceptor::Acceptor;
 use super::sessions::Sessions;
@@ -108,7 +108,11 @@ fn choose_device(
         Err(EngineError::Fabric(error @ FabricError::Unsupported(_)))
             if config.fabric == FabricChoice::Verbs && !config.ib_disable =>
         {
-            tracing::warn!("engine without a device: {error}");
+            // A line for the process: every engine meets the same devices.
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                tracing::warn!("no RDMA device: engines open without one, and refuse to connect: {error}")
+            });
             Ok(Err(error.to_string()))
         }
         Err(error) => Err(error),

@@ -90,9 +90,13 @@ pub trait MemoryRegion: Send + Sync + Debug {
     fn lkey(&self) -> u32;
     /// Key that a peer presents.
     fn rkey(&self) -> u32;
-    /// Ends remote access and waits until no access is under way, at the latest until `deadline`.
+    /// Lets no access begin any more, where that takes no time. Those under way go on until [`MemoryRegion::revoke`] says
+    /// that they have ended. Whoever ends many ranges calls this for all of them before it waits for one. Idempotent.
+    fn close(&self) {}
+    /// Ends access and waits until none is under way, at the latest until `deadline`. A process that has not let go in a
+    /// second once is waited for much shorter from then on: it must not cost its patience for each range.
     ///
-    /// An error says who still holds the range (a stopped peer in the middle of a copy); the range must then stay
+    /// [`FabricError::StillInUse`] says what holds the range (a stopped peer in the middle of a copy); the range must then stay
     /// mapped. Idempotent.
     fn revoke(&self, deadline: Instant) -> Result<(), FabricError>;
 }

@@ -109,6 +109,9 @@ pub struct MemoryRange {
     pub cpu_address: Option<u64>,
     /// What is behind it, as far as the caller has looked.
     pub backing: Backing,
+    /// Whether peers are told of it. The software fabric shows a range that is not announced to no process that has not
+    /// named its key; a NIC makes no difference.
+    pub announced: bool,
 }
 
 /// What is behind a range of memory.
@@ -455,6 +458,18 @@ pub enum FabricError {
         operation: &'static str,
         /// More, empty or starting with `: `.
         detail: String,
+    },
+    /// Accesses to memory go on after its registration has ended, and did not end in time.
+    #[error(
+        "memory {address:#x}+{length} is still in use by {holders}: it must stay mapped and not be used for anything else"
+    )]
+    StillInUse {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// This process, or other ones with their pids and whether they are stopped.
+        holders: String,
     },
     /// The library is not there or lacks a symbol.
     #[error("cannot load {library}: {reason}")]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-use super::own_socket;
+use super::{loading, own_socket};
 
 /// The number of a process in its line of forks: a child's is higher than that of its parent.
 ///
@@ -73,7 +73,9 @@ fn ensure_word() {
         return;
     }
     // SAFETY: the handler does nothing that is not allowed in the child of a process with threads. Twice does no harm.
-    let refused = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    let refused = unsafe {
+        libc::pthread_atfork(Some(loading::before_fork), Some(loading::after_fork), Some(in_child))
+    };
     if refused != 0 {
         tracing::warn!("pthread_atfork: error {refused}; forked children keep the sockets of engines open");
     }
@@ -105,5 +107,6 @@ fn map_cleared_in_children() -> Option<NonNull<AtomicU32>> {
 /// Runs in each child of `fork`, before `fork` returns there: takes no lock and allocates nothing.
 extern "C" fn in_child() {
     word().store(0, Ordering::Relaxed);
+    loading::renew_in_child();
     own_socket::close_inherited();
 }

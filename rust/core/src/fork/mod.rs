@@ -11,11 +11,13 @@
 //!   become free.
 
 mod generation;
+mod loading;
 mod of_process;
 mod own_socket;
 mod per_process;
 
 pub use generation::Generation;
+pub(crate) use loading::load_apart_from_forks;
 pub use of_process::{Forked, OfProcess};
 pub(crate) use own_socket::OwnSocket;
 pub use per_process::PerProcess;

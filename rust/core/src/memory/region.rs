@@ -1,7 +1,6 @@
 //! One registered range, and the hold that keeps it registered while a transfer uses it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::process_regions;
 use crate::fabric::{Access, Backing, MemoryRange, MemoryRegion};
@@ -107,20 +106,6 @@ impl Region {
     /// Whether a transfer uses it now.
     pub fn in_use(&self) -> bool {
         self.users.load(Ordering::SeqCst) != 0
-    }
-
-    /// Waits until no transfer uses it, calling `help` between looks; false if `deadline` came first.
-    pub(super) fn wait_unused(&self, deadline: Instant, mut help: impl FnMut()) -> bool {
-        let mut pause = Duration::from_micros(10);
-        while self.in_use() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            help();
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(2));
-        }
-        true
     }
 }
 

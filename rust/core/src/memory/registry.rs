@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use super::announced::Announced;
 use super::device_memory::{CpuMapping, export, probe};
@@ -197,8 +196,8 @@ impl Registry {
             return Err(inaccessible.into());
         }
         let access = if look.read_only { access.for_reading() } else { access };
-        let range =
-            MemoryRange { address, length, access, dma_buf, cpu_address: None, backing: look.backing };
+        let backing = look.backing;
+        let range = MemoryRange { address, length, access, dma_buf, cpu_address: None, backing, announced };
         let registered = match (kind, declared) {
             // No CPU may touch it: only the device runtime moves it.
             (MemoryKind::Device, _) if software => Ok(Arc::new(UnreachableMemory) as Arc<dyn MemoryRegion>),
@@ -294,18 +293,6 @@ impl Registry {
         }
         self.regions.changed(&state);
         Ok(removed.map(|entry| entry.region))
-    }
-
-    /// Waits until `region` (taken out before) is not in use, then ends remote access. `help` is called while
-    /// waiting. An error says who still uses it.
-    pub fn retire(region: &Region, deadline: Instant, help: impl FnMut()) -> Result<(), FabricError> {
-        if !region.wait_unused(deadline, help) {
-            return Err(FabricError::TimedOut {
-                operation: "deregister memory",
-                detail: format!(": a transfer still uses {:#x}+{}", region.address, region.length),
-            });
-        }
-        region.memory().revoke(deadline)
     }
 
     /// Takes every region out.

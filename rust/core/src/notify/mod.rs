@@ -2,7 +2,8 @@
 //!
 //! Each engine has a [`Receiver`]: one task of the event loop, any number of peers, a bounded queue. A full queue is back-pressure:
 //! its peers are read no further until messages have been fetched. [`take_all`] fetches those of every engine of the
-//! process in the order of their arrival, as FlagCX's interface wants it.
+//! process in the order of their arrival, as FlagCX's interface wants it: those of the fixed 512 bytes. Notifications of any
+//! size wait in the same queue, and are taken from their engine, all in the order of arrival.
 
 mod decoder;
 mod queue;
@@ -15,7 +16,7 @@ use crate::control::wire::notification::NAME_SIZE;
 use crate::fork::Forked;
 
 pub use decoder::{Decoder, Event, SenderPolicy};
-pub use queue::{append, take_all, take_all_large};
+pub use queue::{append, take_all};
 pub use receiver::{Receiver, ReceiverOptions};
 pub use sender::Sender;
 
@@ -39,7 +40,7 @@ impl Message {
     }
 }
 
-/// A notification of more than 512 bytes. Only between engines of this kind.
+/// A notification of any size, of which the receiver learns the exact length. Only between engines of this kind.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LargeMessage {
     /// Name of the sender or topic.
@@ -52,6 +53,33 @@ impl LargeMessage {
     /// A message of this name, filled up with zeros (what does not fit is cut off), and content.
     pub fn new(name: &[u8], content: Vec<u8>) -> Self {
         Self { name: padded(name), content }
+    }
+}
+
+/// A notification that has arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notification {
+    /// 256 bytes of name and of text, as every engine sends them.
+    Fixed(Box<Message>),
+    /// A content of exactly the length with which it was sent.
+    Exact(Box<LargeMessage>),
+}
+
+impl Notification {
+    /// The name, filled up with zeros to 256 bytes.
+    pub fn name(&self) -> &[u8; NAME_SIZE] {
+        match self {
+            Self::Fixed(message) => &message.name,
+            Self::Exact(message) => &message.name,
+        }
+    }
+
+    /// The content: 256 bytes of a message of fixed size, else what was sent.
+    pub fn content(&self) -> &[u8] {
+        match self {
+            Self::Fixed(message) => &message.text,
+            Self::Exact(message) => &message.content,
+        }
     }
 }
 
@@ -76,6 +104,37 @@ pub enum NotifyError {
         peer: String,
         /// How it ended, in words.
         end: String,
+    },
+    /// The name has more than 256 bytes. Nothing was copied or sent.
+    #[error("the name of a notification to {peer} has {bytes} bytes, and may have at most {NAME_SIZE}")]
+    NameTooLong {
+        /// The peer.
+        peer: String,
+        /// Bytes of the name.
+        bytes: usize,
+    },
+    /// The content has more bytes than the peer takes. Nothing was copied or sent.
+    #[error(
+        "a notification of {bytes} bytes to {peer}, which takes at most {limit}: send less, or raise \
+         FLAGCX_P2P_NOTIF_MAX_BYTES there"
+    )]
+    TooLarge {
+        /// The peer.
+        peer: String,
+        /// Bytes of the content.
+        bytes: usize,
+        /// Bytes that the peer takes.
+        limit: usize,
+    },
+    /// The peer runs the original engine, which takes 256 bytes at most.
+    #[error(
+        "a notification of {bytes} bytes to {peer}, which runs the original engine: it takes at most {NAME_SIZE}"
+    )]
+    OriginalPeer {
+        /// The peer.
+        peer: String,
+        /// Bytes of the content.
+        bytes: usize,
     },
     /// The peer does not read fast enough, or is gone, or takes no such message.
     #[error("notification to {peer}: {reason}")]

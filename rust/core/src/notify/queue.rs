@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::{LargeMessage, Message};
+use super::{Message, Notification};
 use crate::events::Wakeup;
 use crate::fork::PerProcess;
 use crate::observe::{self, Snapshot, Source, metrics};
 
-/// Messages of no engine in particular that may wait: local ones, and what closed engines have left behind.
+/// Messages of no engine in particular that may wait: local ones, and those of 512 bytes that closed engines have left.
 const PROCESS_LIMIT: usize = 65_536;
 
 /// Orders arrivals over all queues. Drawn under the lock of the queue that a message enters, read only with it;
@@ -22,14 +22,14 @@ static QUEUES: PerProcess<Mutex<Vec<Arc<Queue>>>> = PerProcess::new(Mutex::defau
 
 /// What belongs to no open engine.
 static PROCESS: PerProcess<Queue> =
-    PerProcess::new(|| Queue::new(0, Limits { messages: PROCESS_LIMIT, large_bytes: usize::MAX }, None));
+    PerProcess::new(|| Queue::new(0, Limits { messages: PROCESS_LIMIT, exact_bytes: usize::MAX }, None));
 
 impl Source for Queue {
     fn collect(&self, out: &mut Snapshot) {
         let state = lock(&self.state);
         let labels = [("engine", format!("{:016x}", self.incarnation))];
         out.number(&metrics::NOTIFICATIONS_RECEIVED, &labels, state.received);
-        out.number(&metrics::NOTIFICATIONS_WAITING, &labels, (state.small.len() + state.large.len()) as u64);
+        out.number(&metrics::NOTIFICATIONS_WAITING, &labels, state.waiting.len() as u64);
     }
 }
 
@@ -37,15 +37,8 @@ impl Source for Queue {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) messages: usize,
-    /// Bytes that large messages may have together.
-    pub(super) large_bytes: usize,
-}
-
-/// A message that arrived.
-#[derive(Debug)]
-pub(super) enum Arrival {
-    Small(Box<Message>),
-    Large(Box<LargeMessage>),
+    /// Bytes that the contents of messages of any size may have together.
+    pub(super) exact_bytes: usize,
 }
 
 /// The queue of one engine.
@@ -62,14 +55,30 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    small: VecDeque<(u64, Message)>,
-    large: VecDeque<(u64, LargeMessage)>,
-    large_bytes: usize,
+    /// In the order of arrival, with their numbers in the order of the process.
+    waiting: VecDeque<(u64, Notification)>,
+    /// How many of them have 512 bytes.
+    fixed: usize,
+    /// Bytes of the others' contents.
+    bytes: usize,
+    reader: Reader,
     /// Messages that have ever been added.
     received: u64,
     /// The receiver holds a message back.
     starved: bool,
     closed: bool,
+}
+
+/// Which messages are known to be fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reader {
+    /// Nothing has been fetched yet.
+    #[default]
+    Unknown,
+    /// Those of 512 bytes.
+    FixedOnly,
+    /// All, at least once.
+    All,
 }
 
 impl Queue {
@@ -85,16 +94,18 @@ impl Queue {
         queue
     }
 
-    /// Leaves the process-wide view; what has not been fetched is kept for [`take_all`].
+    /// Leaves the process-wide view. Messages of 512 bytes that have not been fetched are kept for [`take_all`]; the others,
+    /// which only this engine's own calls could fetch, are freed.
     pub(super) fn close(self: &Arc<Self>) {
         let mut queues = lock(QUEUES.get());
         queues.retain(|queue| !Arc::ptr_eq(queue, self));
         let mut state = lock(&self.state);
         state.closed = true;
-        let (small, large) = (std::mem::take(&mut state.small), std::mem::take(&mut state.large));
+        let left = std::mem::take(&mut state.waiting);
+        (state.fixed, state.bytes) = (0, 0);
         drop(state);
         self.room.notify_all();
-        PROCESS.get().adopt(small, large);
+        PROCESS.get().adopt(left);
     }
 
     /// The queue of the engine with this incarnation, if it is open in this process.
@@ -103,9 +114,9 @@ impl Queue {
     }
 
     /// Adds a message, or gives it back when there is no room: then the receiver is woken once there is.
-    pub(super) fn try_push(&self, arrival: Arrival) -> Result<(), Arrival> {
+    pub(super) fn try_push(&self, arrival: Notification) -> Result<(), Notification> {
         let mut state = lock(&self.state);
-        if !self.has_room(&state, &arrival) {
+        if !self.has_room(&mut state, &arrival) {
             state.starved = true;
             return Err(arrival);
         }
@@ -114,9 +125,9 @@ impl Queue {
     }
 
     /// Adds a message, waiting for room until `deadline`; false if there was none, or the queue is closed.
-    pub(super) fn push_by(&self, arrival: Arrival, deadline: Instant) -> bool {
+    pub(super) fn push_by(&self, arrival: Notification, deadline: Instant) -> bool {
         let mut state = lock(&self.state);
-        while !state.closed && !self.has_room(&state, &arrival) {
+        while !state.closed && !self.has_room(&mut state, &arrival) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -132,32 +143,50 @@ impl Queue {
         !state.closed
     }
 
-    /// Takes the messages of 512 bytes.
-    pub(super) fn take(&self) -> VecDeque<(u64, Message)> {
+    /// Takes the messages of 512 bytes; the others keep their places.
+    pub(super) fn take_fixed(&self) -> Vec<(u64, Message)> {
         let mut state = lock(&self.state);
-        let taken = std::mem::take(&mut state.small);
+        if state.reader == Reader::Unknown {
+            state.reader = Reader::FixedOnly;
+        }
+        let taken = state.take_fixed();
         self.make_room(state);
         taken
     }
 
-    /// Takes the large messages.
-    pub(super) fn take_large(&self) -> VecDeque<(u64, LargeMessage)> {
+    /// Takes all messages.
+    pub(super) fn take(&self) -> Vec<Notification> {
         let mut state = lock(&self.state);
-        let taken = std::mem::take(&mut state.large);
-        state.large_bytes = 0;
+        state.reader = Reader::All;
+        let taken = std::mem::take(&mut state.waiting);
+        (state.fixed, state.bytes) = (0, 0);
         self.make_room(state);
-        taken
+        taken.into_iter().map(|(_, notification)| notification).collect()
     }
 
     /// Each kind has its own room, so that a process that fetches one kind only is not cut off from it by the other.
-    fn has_room(&self, state: &State, arrival: &Arrival) -> bool {
+    ///
+    /// Where only messages of 512 bytes have ever been fetched, others make room by dropping the oldest of their kind: held
+    /// back, they would keep the messages that follow them on their socket from a program that knows of no others.
+    fn has_room(&self, state: &mut State, arrival: &Notification) -> bool {
         match arrival {
-            Arrival::Small(_) => state.small.len() < self.limits.messages,
-            // Judged before the message is added, so that one always fits into an empty queue.
-            Arrival::Large(_) => {
-                state.large.len() < self.limits.messages && state.large_bytes < self.limits.large_bytes
+            Notification::Fixed(_) => state.fixed < self.limits.messages,
+            Notification::Exact(_) if self.has_room_for_exact(state) => true,
+            Notification::Exact(_) if state.reader == Reader::FixedOnly => {
+                while !self.has_room_for_exact(state) && state.drop_oldest_exact() {}
+                tracing::warn!(
+                    "a notification of flagcxP2pEngineSendNotifBytes is dropped: more of them wait than may, and this \
+                     program has only called flagcxP2pEngineGetNotifs, which does not take them"
+                );
+                true
             }
+            Notification::Exact(_) => false,
         }
+    }
+
+    /// Judged before the message is added, so that one always fits into an empty queue.
+    fn has_room_for_exact(&self, state: &State) -> bool {
+        state.waiting.len() - state.fixed < self.limits.messages && state.bytes < self.limits.exact_bytes
     }
 
     fn make_room(&self, mut state: MutexGuard<'_, State>) {
@@ -169,19 +198,17 @@ impl Queue {
         }
     }
 
-    fn adopt(&self, small: VecDeque<(u64, Message)>, large: VecDeque<(u64, LargeMessage)>) {
+    /// Takes over the messages of 512 bytes of a queue that is closed.
+    fn adopt(&self, left: VecDeque<(u64, Notification)>) {
         let mut state = lock(&self.state);
-        state.small.extend(small);
-        state.large.extend(large);
-        let mut lost = 0;
-        while state.small.len() > self.limits.messages {
-            state.small.pop_front();
-            lost += 1;
+        for (number, notification) in left {
+            if matches!(notification, Notification::Fixed(_)) {
+                state.waiting.push_back((number, notification));
+            }
         }
-        while state.large.len() > self.limits.messages {
-            state.large.pop_front();
-            lost += 1;
-        }
+        let lost = state.waiting.len().saturating_sub(self.limits.messages);
+        state.waiting.drain(..lost);
+        state.fixed = state.waiting.len();
         if lost > 0 {
             tracing::warn!("{lost} notifications of closed engines were never fetched and are dropped");
         }
@@ -189,45 +216,63 @@ impl Queue {
 }
 
 impl State {
-    fn push(&mut self, arrival: Arrival) {
+    fn push(&mut self, arrival: Notification) {
         self.received += 1;
         let number = ARRIVALS.fetch_add(1, Ordering::Relaxed);
-        match arrival {
-            Arrival::Small(message) => self.small.push_back((number, *message)),
-            Arrival::Large(message) => {
-                self.large_bytes = self.large_bytes.saturating_add(message.content.len());
-                self.large.push_back((number, *message));
+        match &arrival {
+            Notification::Fixed(_) => self.fixed += 1,
+            Notification::Exact(message) => self.bytes = self.bytes.saturating_add(message.content.len()),
+        }
+        self.waiting.push_back((number, arrival));
+    }
+
+    fn take_fixed(&mut self) -> Vec<(u64, Message)> {
+        let mut taken = Vec::with_capacity(self.fixed);
+        if self.fixed > 0 {
+            let waiting = std::mem::take(&mut self.waiting);
+            for (number, notification) in waiting {
+                match notification {
+                    Notification::Fixed(message) => taken.push((number, *message)),
+                    exact @ Notification::Exact(_) => self.waiting.push_back((number, exact)),
+                }
             }
         }
+        self.fixed = 0;
+        taken
+    }
+
+    /// False if there is none.
+    fn drop_oldest_exact(&mut self) -> bool {
+        let oldest = self.waiting.iter().position(|(_, message)| matches!(message, Notification::Exact(_)));
+        let Some((_, Notification::Exact(message))) = oldest.and_then(|oldest| self.waiting.remove(oldest))
+        else {
+            return false;
+        };
+        self.bytes = self.bytes.saturating_sub(message.content.len());
+        true
     }
 }
 
-/// Takes the messages of every engine of the process, in the order in which they arrived.
+/// Takes the messages of 512 bytes of every engine of the process, in the order in which they arrived. Those of any size
+/// are taken from their engine.
 pub fn take_all() -> Vec<Message> {
-    in_order(Queue::take)
-}
-
-/// The same for large messages.
-pub fn take_all_large() -> Vec<LargeMessage> {
-    in_order(Queue::take_large)
+    // Under one lock, so that of two callers neither gets what came between the other's messages.
+    let queues = lock(QUEUES.get());
+    let mut taken: Vec<_> =
+        queues.iter().flat_map(|queue| queue.take_fixed()).chain(PROCESS.get().take_fixed()).collect();
+    drop(queues);
+    taken.sort_by_key(|(number, _)| *number);
+    taken.into_iter().map(|(_, message)| message).collect()
 }
 
 /// Adds a message from within the process, for the next [`take_all`]. False when far too many wait already: the
 /// message is dropped then.
 pub fn append(message: &Message) -> bool {
-    let added = PROCESS.get().try_push(Arrival::Small(Box::new(*message))).is_ok();
+    let added = PROCESS.get().try_push(Notification::Fixed(Box::new(*message))).is_ok();
     if !added {
         tracing::warn!("{PROCESS_LIMIT} notifications wait to be fetched already; another one is dropped");
     }
     added
-}
-
-fn in_order<T>(take: impl Fn(&Queue) -> VecDeque<(u64, T)>) -> Vec<T> {
-    let queues = lock(QUEUES.get());
-    let mut taken: Vec<_> = queues.iter().flat_map(|queue| take(queue)).chain(take(PROCESS.get())).collect();
-    drop(queues);
-    taken.sort_by_key(|(number, _)| *number);
-    taken.into_iter().map(|(_, message)| message).collect()
 }
 
 /// The data behind these locks is whole after every statement, so a panic elsewhere spoils nothing.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::decoder::SenderPolicy;
 use super::queue::{Limits, Queue};
-use super::{LargeMessage, Message};
+use super::{Message, Notification};
 use crate::config::{Config, ConfigError};
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener};
 use crate::events::{EventLoop, Task, Wakeup};
@@ -63,8 +63,8 @@ impl ReceiverOptions {
     }
 }
 
-/// Receives the notifications of one engine. Dropping it closes its sockets; messages that have
-/// not been fetched go to the next [`super::take_all`].
+/// Receives the notifications of one engine. Dropping it closes its sockets; messages of 512
+/// bytes that have not been fetched go to the next [`super::take_all`], others are freed.
 #[derive(Debug)]
 pub struct Receiver {
     local: SocketAddr,
@@ -83,7 +83,7 @@ impl Receiver {
         let limits = Limits {
             messages: options.queue,
             // A queue full of the largest messages would be far more than anyone meant to allow.
-            large_bytes: options.policy.max_bytes.saturating_mul(4),
+            exact_bytes: options.policy.max_bytes.saturating_mul(4),
         };
         let queue = Queue::open(options.incarnation, limits, Arc::clone(&room));
         match reader::Reader::new(listener, options, Arc::clone(&queue), room) {
@@ -103,14 +103,14 @@ impl Receiver {
         self.local.port()
     }
 
-    /// Takes the messages of this engine, in the order in which they arrived.
+    /// Takes the messages of 512 bytes of this engine, in the order in which they arrived.
     pub fn take(&self) -> Vec<Message> {
-        self.queue.take().into_iter().map(|(_, message)| message).collect()
+        self.queue.take_fixed().into_iter().map(|(_, message)| message).collect()
     }
 
-    /// Takes the large messages of this engine, in the order in which they arrived.
-    pub fn take_large(&self) -> Vec<LargeMessage> {
-        self.queue.take_large().into_iter().map(|(_, message)| message).collect()
+    /// Takes all messages of this engine, of 512 bytes and of any size, in the order in which they arrived.
+    pub fn take_all(&self) -> Vec<Notification> {
+        self.queue.take()
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::queue::{Arrival, Queue};
-use super::{LargeMessage, Message, NotifyError};
+use super::queue::Queue;
+use super::{LargeMessage, Message, Notification, NotifyError};
 use crate::control::Stream;
-use crate::control::wire::notification::{Header, MESSAGE_SIZE};
+use crate::control::wire::notification::{Header, MESSAGE_SIZE, NAME_SIZE};
 
 /// The way to one peer's receiver. Any thread may send; messages go out whole, in the order in which senders got
 /// their turn.
@@ -44,43 +44,56 @@ impl Sender {
     /// the channel is closed, because the peer could not tell where the next one begins.
     pub fn send(&self, message: &Message, deadline: Instant) -> Result<usize, NotifyError> {
         match &self.way {
-            Way::SameProcess(queue) => self.push(queue, Arrival::Small(Box::new(*message)), deadline)?,
+            Way::SameProcess(queue) => self.push(queue, Notification::Fixed(Box::new(*message)), deadline)?,
             Way::Socket { stream, turn } => {
                 let mut bytes = Vec::with_capacity(MESSAGE_SIZE);
                 bytes.extend(Header::Message.encode());
                 bytes.extend(message.name);
                 bytes.extend(message.text);
-                self.write(stream, turn, &bytes, deadline)?;
+                self.write(stream, turn, &[&bytes], deadline)?;
             }
         }
         Ok(Message::SIZE)
     }
 
-    /// Sends a message of any size up to the peer's limit; answers the bytes of its content.
-    pub fn send_large(&self, message: &LargeMessage, deadline: Instant) -> Result<usize, NotifyError> {
-        let size = message.content.len();
-        let length = u32::try_from(size).ok().filter(|_| size <= self.max_bytes).ok_or_else(|| {
-            let limit = self.max_bytes;
-            match limit {
-                0 => self.failed("the peer takes messages of 512 bytes only".to_owned()),
-                _ => self.failed(format!("{size} bytes, and the peer takes at most {limit}")),
-            }
-        })?;
+    /// Sends a message of any size up to the peer's limit, of which the peer learns the exact length; answers the bytes of its
+    /// content. To a peer that runs the original engine it goes as one of 512 bytes, filled up with zeros, if it fits.
+    ///
+    /// Sizes are checked before anything is copied.
+    pub fn send_bytes(&self, name: &[u8], content: &[u8], deadline: Instant) -> Result<usize, NotifyError> {
+        let length = self.check(name, content)?;
+        if self.max_bytes == 0 {
+            self.send(&Message::new(name, content), deadline)?;
+            return Ok(content.len());
+        }
         match &self.way {
             Way::SameProcess(queue) => {
-                self.push(queue, Arrival::Large(Box::new(message.clone())), deadline)?
+                let message = LargeMessage::new(name, content.to_vec());
+                self.push(queue, Notification::Exact(Box::new(message)), deadline)?;
             }
             Way::Socket { stream, turn } => {
-                let mut bytes = Header::Large(length).encode().to_vec();
-                bytes.extend(message.name);
-                bytes.extend(&message.content);
-                self.write(stream, turn, &bytes, deadline)?;
+                let mut front = Header::Large(length).encode().to_vec();
+                front.extend(super::padded(name));
+                self.write(stream, turn, &[&front, content], deadline)?;
             }
         }
-        Ok(size)
+        Ok(content.len())
     }
 
-    fn push(&self, queue: &Queue, arrival: Arrival, deadline: Instant) -> Result<(), NotifyError> {
+    /// The length of the content on the wire, if name and content may be sent.
+    fn check(&self, name: &[u8], content: &[u8]) -> Result<u32, NotifyError> {
+        let (peer, bytes, limit) = (self.peer.clone(), content.len(), self.max_bytes);
+        if name.len() > NAME_SIZE {
+            return Err(NotifyError::NameTooLong { peer, bytes: name.len() });
+        }
+        if limit == 0 && bytes > NAME_SIZE {
+            return Err(NotifyError::OriginalPeer { peer, bytes });
+        }
+        let fits = |_: &u32| limit == 0 || bytes <= limit;
+        u32::try_from(bytes).ok().filter(fits).ok_or(NotifyError::TooLarge { peer, bytes, limit })
+    }
+
+    fn push(&self, queue: &Queue, arrival: Notification, deadline: Instant) -> Result<(), NotifyError> {
         match queue.push_by(arrival, deadline) {
             true => Ok(()),
             false => Err(self.failed("its queue stayed full, or it is closed".to_owned())),
@@ -91,7 +104,7 @@ impl Sender {
         &self,
         stream: &Stream,
         turn: &Turn,
-        bytes: &[u8],
+        parts: &[&[u8]],
         deadline: Instant,
     ) -> Result<(), NotifyError> {
         if !turn.begin(deadline) {
@@ -100,7 +113,8 @@ impl Sender {
         let result = if stream.is_closed() {
             Err(NotifyError::NoChannel)
         } else {
-            stream.write_all_by(bytes, deadline).map_err(|error| {
+            let mut parts = parts.iter();
+            parts.try_for_each(|part| stream.write_all_by(part, deadline)).map_err(|error| {
                 stream.shutdown();
                 self.failed(format!("{error}; the channel is closed now"))
             })

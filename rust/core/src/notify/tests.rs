@@ -213,17 +213,17 @@ fn closed_elsewhere(mut stream: &TcpStream) -> bool {
 }
 
 #[test]
-fn the_number_of_peers_is_bounded() {
-    let options = ReceiverOptions { max_peers: 2, ..options() };
-    let _connected_host = options.connected_hosts.add(LOOPBACK);
+fn the_number_of_senders_without_a_connection_is_bounded() {
+    let options = ReceiverOptions { max_peers: 2, hello_timeout: Duration::from_secs(60), ..options() };
     let receiver = Receiver::open(options).unwrap();
-    let senders = [sender(&receiver), sender(&receiver)];
-    for sender in &senders {
-        sender.send(&message(1), soon()).unwrap();
+    let mut busy: Vec<_> = (0..2).map(|_| from_elsewhere(&receiver)).collect();
+    for client in &mut busy {
+        // In the middle of a message, so that neither gives its place to another one.
+        client.write_all(&Header::Message.encode()).unwrap();
     }
-    wait_for(2, || receiver.take());
+    thread::sleep(Duration::from_millis(20));
     assert!(closed_by_peer(&greeted(&receiver)));
-    drop(senders);
+    drop(busy);
     let deadline = soon();
     while Instant::now() < deadline {
         let next = greeted(&receiver);
@@ -234,6 +234,45 @@ fn the_number_of_peers_is_bounded() {
         }
     }
     assert_eq!(wait_for(1, || receiver.take()), [message(2)]);
+}
+
+/// The limit is for senders without a connection: peers have their places beside them, and lose nothing.
+#[test]
+fn connected_peers_are_not_counted() {
+    const PEERS: u32 = 80;
+    let options = ReceiverOptions { max_peers: 1, ..options() };
+    let connected: Vec<_> = (0..PEERS).map(|_| options.connected_hosts.add(LOOPBACK)).collect();
+    let receiver = Receiver::open(options).unwrap();
+    let peers: Vec<_> = (0..PEERS).map(|_| sender(&receiver)).collect();
+    for (number, peer) in peers.iter().enumerate() {
+        peer.send(&message(number as u32), soon()).unwrap();
+    }
+    let mut taken = wait_for(PEERS as usize, || receiver.take());
+    taken.sort_by_key(|message| shown(&message.text).parse::<u32>().unwrap());
+    assert_eq!(taken, (0..PEERS).map(message).collect::<Vec<_>>());
+    drop((connected, peers));
+}
+
+/// They came first and hold every place that a host with one connection has: it gets its own all the same.
+#[test]
+fn clients_on_the_host_of_a_peer_do_not_take_its_place() {
+    let options = ReceiverOptions { max_peers: 4, ..options() };
+    let connected_hosts = options.connected_hosts.clone();
+    let receiver = Receiver::open(options).unwrap();
+    let clients: Vec<_> = (0..4).map(|_| greeted(&receiver)).collect();
+    thread::sleep(Duration::from_millis(20));
+    let _connected: Vec<_> = (0..2).map(|_| connected_hosts.add(LOOPBACK)).collect();
+    let peers: Vec<_> = (0..2).map(|_| greeted(&receiver)).collect();
+    for peer in &peers {
+        peer.write_all_by(&encode_owner(Claim { pid: 1, fingerprint: 1 }), soon()).unwrap();
+    }
+    let more: Vec<_> = (0..20).map(|_| greeted(&receiver)).collect();
+    thread::sleep(Duration::from_millis(20));
+    for peer in peers {
+        Sender::new(peer, 0).send(&message(7), soon()).unwrap();
+    }
+    assert_eq!(wait_for(2, || receiver.take()), [message(7), message(7)]);
+    drop((clients, more));
 }
 
 #[test]
@@ -316,41 +355,116 @@ fn many_threads_may_use_one_sender() {
     assert_eq!(taken, expected);
 }
 
+fn exact(name: &[u8], content: &[u8]) -> Notification {
+    Notification::Exact(Box::new(LargeMessage::new(name, content.to_vec())))
+}
+
+fn fixed(number: u32) -> Notification {
+    Notification::Fixed(Box::new(message(number)))
+}
+
+/// Of every size, zeros at the end among them, and in one order with those of 512 bytes.
 #[test]
-fn large_messages_up_to_the_limit() {
+fn contents_arrive_as_they_were_sent_and_in_order() {
+    let receiver = Receiver::open(ReceiverOptions { incarnation: 91, ..options() }).unwrap();
+    let contents = [vec![], vec![0], b"end\0\0".to_vec(), vec![0; 256], vec![1; 257], vec![7; 1 << 20]];
+    for sending in [sender(&receiver), Sender::same_process(91, 1 << 20).unwrap()] {
+        let mut expected = Vec::new();
+        for (number, content) in contents.iter().enumerate() {
+            assert_eq!(sending.send_bytes(b"name", content, soon()).unwrap(), content.len());
+            sending.send(&message(number as u32), soon()).unwrap();
+            expected.extend([exact(b"name", content), fixed(number as u32)]);
+        }
+        assert!(wait_for(expected.len(), || receiver.take_all()) == expected);
+    }
+}
+
+#[test]
+fn sizes_are_checked_before_anything_is_sent() {
     let receiver = Receiver::open(options()).unwrap();
     let sending = sender(&receiver);
-    for size in [0, 1, 512, 1 << 20] {
-        let large = LargeMessage::new(b"large", vec![size as u8 | 1; size]);
-        assert_eq!(sending.send_large(&large, soon()).unwrap(), size);
-        sending.send(&message(size as u32), soon()).unwrap();
-        assert_eq!(wait_for(1, || receiver.take_large()), [large]);
-        wait_for(1, || receiver.take());
-    }
-    let error = sending.send_large(&LargeMessage::new(b"", vec![0; (1 << 20) + 1]), soon()).unwrap_err();
+    let error = sending.send_bytes(b"", &vec![0; (1 << 20) + 1], soon()).unwrap_err();
     assert!(error.to_string().contains("at most 1048576"), "{error}");
+    let error = sending.send_bytes(&[b'n'; 257], b"", soon()).unwrap_err();
+    assert!(error.to_string().contains("257 bytes, and may have at most 256"), "{error}");
+    sending.send_bytes(&[b'n'; 256], b"", soon()).unwrap();
+    assert_eq!(wait_for(1, || receiver.take_all()), [exact(&[b'n'; 256], b"")]);
+
     let to_original = Sender::new(greeted(&receiver), 0);
-    assert!(to_original.send_large(&LargeMessage::new(b"", vec![0; 600]), soon()).is_err());
+    assert!(matches!(to_original.send_bytes(b"", &[0; 257], soon()), Err(NotifyError::OriginalPeer { .. })));
+    to_original.send_bytes(b"number", b"5", soon()).unwrap();
+    assert_eq!(wait_for(1, || receiver.take()), [message(5)]);
 
     let liar = greeted(&receiver);
     liar.write_all_by(&Header::Large(u32::MAX).encode(), soon()).unwrap();
     assert!(closed_by_peer(&liar));
 }
 
-/// Large messages that nobody fetches hold back their sender, and nobody else.
+/// Those of any size that are not fetched hold back their sender, and no other one.
 #[test]
-fn large_messages_have_a_room_of_their_own() {
+fn messages_of_any_size_have_a_room_of_their_own() {
     let policy = SenderPolicy { max_bytes: 1000, ..SenderPolicy::default() };
     let receiver = Receiver::open(ReceiverOptions { policy, ..options() }).unwrap();
     let (large, small) = (sender(&receiver), sender(&receiver));
+    assert!(receiver.take_all().is_empty());
     for _ in 0..20 {
-        large.send_large(&LargeMessage::new(b"", vec![1; 1000]), soon()).unwrap();
+        large.send_bytes(b"", &[1; 1000], soon()).unwrap();
     }
     thread::sleep(Duration::from_millis(20));
     small.send(&message(1), soon()).unwrap();
     wait_for(1, || receiver.take());
-    assert_eq!(receiver.take_large().len(), 4);
-    wait_for(16, || receiver.take_large());
+    assert_eq!(receiver.take_all().len(), 4);
+    wait_for(16, || receiver.take_all());
+}
+
+/// A program that fetches only those of 512 bytes gets all of these, whatever else their sender sends.
+#[test]
+fn where_only_fixed_messages_are_fetched_others_hold_nothing_back() {
+    let policy = SenderPolicy { max_bytes: 1000, ..SenderPolicy::default() };
+    let receiver = Receiver::open(ReceiverOptions { policy, ..options() }).unwrap();
+    let sending = sender(&receiver);
+    for number in 0..50 {
+        sending.send_bytes(b"", &[number as u8; 1000], soon()).unwrap();
+        sending.send(&message(number), soon()).unwrap();
+    }
+    assert_eq!(wait_for(50, || receiver.take()), (0..50).map(message).collect::<Vec<_>>());
+    let kept: Vec<_> = (46..50).map(|number| exact(b"", &[number; 1000])).collect();
+    assert_eq!(receiver.take_all(), kept);
+}
+
+#[test]
+fn threads_that_fetch_at_once_get_each_message_once() {
+    const COUNT: usize = 2000;
+    let receiver = Receiver::open(ReceiverOptions { queue: 10_000, ..options() }).unwrap();
+    let sending = sender(&receiver);
+    let mut taken = thread::scope(|scope| {
+        let taker = || {
+            let (mut taken, deadline) = (Vec::new(), soon());
+            while !taken.contains(&Vec::new()) && Instant::now() < deadline {
+                let all = receiver.take_all();
+                let ends = all.iter().filter(|one| one.content().is_empty()).count();
+                taken.extend(all.into_iter().map(|one| one.content().to_vec()));
+                // One end for each thread; those that this one has taken for others are sent again.
+                for _ in 1..ends {
+                    sending.send_bytes(b"", b"", soon()).unwrap();
+                }
+            }
+            taken
+        };
+        let takers: Vec<_> = (0..4).map(|_| scope.spawn(taker)).collect();
+        for number in 0..COUNT {
+            sending.send_bytes(b"", number.to_string().as_bytes(), soon()).unwrap();
+        }
+        for _ in 0..4 {
+            sending.send_bytes(b"", b"", soon()).unwrap();
+        }
+        takers.into_iter().flat_map(|taker| taker.join().unwrap()).collect::<Vec<_>>()
+    });
+    taken.retain(|content| !content.is_empty());
+    taken.sort();
+    let mut expected: Vec<_> = (0..COUNT).map(|number| number.to_string().into_bytes()).collect();
+    expected.sort();
+    assert!(taken == expected);
 }
 
 fn key(byte: u8) -> AuthKey {
@@ -437,17 +551,15 @@ fn a_sender_without_the_key_gets_a_random_number_and_nothing_else() {
     assert!(receiver.take().is_empty());
 }
 
-/// A sender learns from the proof that it has a place.
+/// However many others there are: the limit is for those that have proven nothing.
 #[test]
-fn a_sender_without_a_place_gets_no_proof() {
-    let options = with_key(1);
-    let _connected_host = options.connected_hosts.add(LOOPBACK);
-    let receiver = Receiver::open(options).unwrap();
-    let _first = proven(&receiver);
-    let (stream, nonces) = hello(&receiver);
-    let (_, proof) = Initiator::prove(&key(7), Purpose::NOTIFICATIONS, nonces);
-    stream.write_all_by(&proof, soon()).unwrap();
-    assert_closed(&stream);
+fn a_sender_with_the_key_always_has_a_place() {
+    let receiver = Receiver::open(with_key(1)).unwrap();
+    let senders: Vec<_> = (0..10).map(|_| Sender::new(proven(&receiver).0, 1000)).collect();
+    for sender in &senders {
+        sender.send(&message(1), soon()).unwrap();
+    }
+    wait_for(10, || receiver.take());
 }
 
 #[test]
@@ -463,11 +575,11 @@ fn engines_of_one_process_need_no_socket() {
     assert!(Sender::same_process(78, 0).is_none());
     let sender = Sender::same_process(77, 1000).unwrap();
     assert_eq!(sender.send(&message(1), soon()).unwrap(), 512);
-    assert_eq!(sender.send_large(&LargeMessage::new(b"", vec![1; 1000]), soon()).unwrap(), 1000);
+    assert_eq!(sender.send_bytes(b"", &[1; 1000], soon()).unwrap(), 1000);
     sender.send(&message(2), soon()).unwrap();
     assert!(sender.send(&message(3), Instant::now() + Duration::from_millis(20)).is_err());
     assert_eq!(receiver.take(), [message(1), message(2)]);
-    assert_eq!(receiver.take_large().len(), 1);
+    assert_eq!(receiver.take_all().len(), 1);
     let waiting = {
         sender.send(&message(4), soon()).unwrap();
         sender.send(&message(5), soon()).unwrap();

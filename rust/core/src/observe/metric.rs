@@ -53,6 +53,8 @@ metrics! {
     REBUILDS = Counter "flagcx_p2p_connection_rebuilds": "Lanes rebuilt after an error";
     NOTIFICATIONS_SENT = Counter "flagcx_p2p_notifications_sent": "Notifications handed to the network";
     NOTIFICATIONS_RECEIVED = Counter "flagcx_p2p_notifications_received": "Notifications taken from the network";
+    UNPROVEN_CLIENTS = Gauge "flagcx_p2p_unproven_clients": "Clients of all listeners that have neither proven the key nor ended their handshake";
+    DISPLACED_CLIENTS = Counter "flagcx_p2p_displaced_clients": "Such clients that were dropped because others waited";
     NOTIFICATIONS_WAITING = Gauge "flagcx_p2p_notifications_waiting": "Notifications that the program has not fetched";
 }
 

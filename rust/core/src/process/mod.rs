@@ -9,7 +9,9 @@
 
 mod claim;
 mod peer_process;
+mod state;
 
 pub use claim::Claim;
 pub(crate) use peer_process::EndWatcher;
 pub use peer_process::PeerProcess;
+pub(crate) use state::describe;

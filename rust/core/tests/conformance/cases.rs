@@ -26,6 +26,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("rights", rights),
     ("local errors", local_errors),
     ("stale key after revoke", stale_key_after_revoke),
+    ("memory that is not announced", memory_that_is_not_announced),
     ("flush after set_error", flush_after_set_error),
     ("peer in error", peer_in_error),
     ("send queue full", send_queue_full),
@@ -321,6 +322,33 @@ fn stale_key_after_revoke(rig: &mut Rig) {
     local_fill(rig, remote.index, 7);
     expect_failure(rig, Opcode::Write, &write, &[local.sge(0, 16)], CompletionStatus::RemoteAccess);
     assert!(rig.peer.bytes(remote.index).iter().all(|byte| *byte == 7));
+}
+
+/// The program got its key by other means.
+fn memory_that_is_not_announced(rig: &mut Rig) {
+    let mut side = Initiator::new(rig);
+    let local = Window::new(&rig.device, 64, 1);
+    let announced = rig.peer.buffer(16, SENTINEL, Access::FULL);
+    let [first, second] = [2, 3].map(|fill| rig.peer.unannounced(16, fill));
+    let places = [announced, first, announced, second];
+    let all: Vec<_> = (0..).zip(places).map(|(at, place)| request(place.address, place.rkey, at)).collect();
+    let entries: Vec<_> = (0..4).map(|at| local.sge(16 * at, 16)).collect();
+    for round in 0..2 {
+        side.post_all(&reads(4 * round, &all, &entries));
+        assert_eq!(side.wait(4), (0..4).map(|at| success(4 * round + at)).collect::<Vec<_>>());
+        assert_eq!(*local.bytes(), [[SENTINEL; 16], [2; 16], [SENTINEL; 16], [3; 16]].concat());
+    }
+    let write = request(first.address, first.rkey, 0);
+    side.post_all(&writes(9, &[write], &entries));
+    assert_eq!(side.wait(1), [success(9)]);
+    assert_eq!(rig.peer.bytes(first.index), [SENTINEL; 16]);
+    let beyond = request(first.address + 1, first.rkey, 0);
+    expect_failure(rig, Opcode::Read, &beyond, &entries[..1], CompletionStatus::RemoteAccess);
+    rig.peer.revoke(first.index);
+    expect_failure(rig, Opcode::Write, &write, &entries[1..2], CompletionStatus::RemoteAccess);
+    assert_eq!(rig.peer.bytes(first.index), [SENTINEL; 16]);
+    side.post_all(&reads(10, &all[3..], &entries));
+    assert_eq!(side.wait(1), [success(10)]);
 }
 
 fn local_fill(rig: &mut Rig, index: usize, value: u8) {

@@ -43,10 +43,26 @@ impl Window {
         access: Access,
         backing: Backing,
     ) -> Self {
+        Self::registered(device, length, fill, (access, backing), true)
+    }
+
+    /// Peers are not told of it.
+    pub fn unannounced(device: &Arc<dyn Device>, length: usize, fill: u8) -> Self {
+        Self::registered(device, length, fill, (Access::FULL, Backing::Anonymous), false)
+    }
+
+    fn registered(
+        device: &Arc<dyn Device>,
+        length: usize,
+        fill: u8,
+        (access, backing): (Access, Backing),
+        announced: bool,
+    ) -> Self {
         let bytes = vec![fill; length].into_boxed_slice();
         let address = bytes.as_ptr() as u64;
         let length = length as u64;
-        let range = MemoryRange { address, length, access, dma_buf: None, cpu_address: None, backing };
+        let range =
+            MemoryRange { address, length, access, dma_buf: None, cpu_address: None, backing, announced };
         Self { region: device.register(&range).unwrap(), bytes }
     }
 

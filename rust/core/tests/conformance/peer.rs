@@ -23,6 +23,8 @@ pub struct RemoteBuffer {
 pub trait Peer {
     /// Registers `length` bytes, all `fill`.
     fn buffer(&mut self, length: usize, fill: u8, access: Access) -> RemoteBuffer;
+    /// The same with all rights, but it is not announced.
+    fn unannounced(&mut self, length: usize, fill: u8) -> RemoteBuffer;
     /// The bytes of a buffer now.
     fn bytes(&mut self, index: usize) -> Vec<u8>;
     /// Overwrites a buffer.
@@ -67,6 +69,13 @@ impl LocalPeer {
         Self { device, queue_pairs: Vec::new(), completions, buffers: Vec::new(), backing, fatal: Vec::new() }
     }
 
+    fn keep(&mut self, window: Window) -> RemoteBuffer {
+        let (address, length) = (window.address(), window.bytes().len() as u64);
+        let rkey = window.region.rkey();
+        self.buffers.push(window);
+        RemoteBuffer { index: self.buffers.len() - 1, address, length, rkey }
+    }
+
     /// A responder may learn of its queue pair's end by the device's events only.
     fn take_events(&mut self) {
         let events = std::iter::from_fn(|| self.device.poll_event());
@@ -79,10 +88,11 @@ impl LocalPeer {
 
 impl Peer for LocalPeer {
     fn buffer(&mut self, length: usize, fill: u8, access: Access) -> RemoteBuffer {
-        let window = Window::with_backing(&self.device, length, fill, access, self.backing);
-        let (address, rkey) = (window.address(), window.region.rkey());
-        self.buffers.push(window);
-        RemoteBuffer { index: self.buffers.len() - 1, address, length: length as u64, rkey }
+        self.keep(Window::with_backing(&self.device, length, fill, access, self.backing))
+    }
+
+    fn unannounced(&mut self, length: usize, fill: u8) -> RemoteBuffer {
+        self.keep(Window::unannounced(&self.device, length, fill))
     }
 
     fn bytes(&mut self, index: usize) -> Vec<u8> {

@@ -62,6 +62,20 @@ impl RemotePeer {
     }
 }
 
+impl RemotePeer {
+    fn ask_for_buffer(&mut self, length: usize, command: &str) -> RemoteBuffer {
+        let answer = self.ask(command);
+        let buffer = RemoteBuffer {
+            index: answer[0].parse().unwrap(),
+            address: answer[1].parse().unwrap(),
+            length: length as u64,
+            rkey: answer[2].parse().unwrap(),
+        };
+        self.buffers.push(buffer);
+        buffer
+    }
+}
+
 impl Drop for RemotePeer {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -73,15 +87,14 @@ impl Peer for RemotePeer {
     fn buffer(&mut self, length: usize, fill: u8, access: Access) -> RemoteBuffer {
         let [local_write, remote_write, remote_read] =
             [access.local_write, access.remote_write, access.remote_read].map(u8::from);
-        let answer = self.ask(&format!("buffer {length} {fill} {local_write} {remote_write} {remote_read}"));
-        let buffer = RemoteBuffer {
-            index: answer[0].parse().unwrap(),
-            address: answer[1].parse().unwrap(),
-            length: length as u64,
-            rkey: answer[2].parse().unwrap(),
-        };
-        self.buffers.push(buffer);
-        buffer
+        self.ask_for_buffer(
+            length,
+            &format!("buffer {length} {fill} {local_write} {remote_write} {remote_read}"),
+        )
+    }
+
+    fn unannounced(&mut self, length: usize, fill: u8) -> RemoteBuffer {
+        self.ask_for_buffer(length, &format!("unannounced {length} {fill}"))
     }
 
     /// Straight from the other process: some tests look at megabytes, in emulated machines.
@@ -149,6 +162,10 @@ pub fn serve(mut peer: impl Peer, mut extra: impl FnMut(&mut dyn Peer, &[&str]) 
                     ..Access::FULL
                 };
                 let buffer = peer.buffer(number(1), words[2].parse().unwrap(), access);
+                format!("{} {} {}", buffer.index, buffer.address, buffer.rkey)
+            }
+            "unannounced" => {
+                let buffer = peer.unannounced(number(1), words[2].parse().unwrap());
                 format!("{} {} {}", buffer.index, buffer.address, buffer.rkey)
             }
             "set_bytes" => {

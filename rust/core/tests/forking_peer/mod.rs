@@ -4,9 +4,13 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use flagcx_p2p::connection::Connection;
 use flagcx_p2p::engine::Engine;
+use flagcx_p2p::fabric::Opcode;
 use flagcx_p2p::notify::Message;
+use flagcx_p2p::transfer::Iov;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support;
@@ -71,6 +75,16 @@ impl Peer {
         self.ask(&format!("notify {number}"));
     }
 
+    /// The peer writes a pin by hand on every region of every device that it is connected to on this host.
+    pub fn forge_pins(&mut self) {
+        self.ask("forge");
+    }
+
+    /// The peer, which has connected, begins a WRITE of bytes 0x5a to that range; answered once it has pinned the region.
+    pub fn begin_write(&mut self, address: u64, length: u64) {
+        self.ask(&format!("write {address} {length}"));
+    }
+
     /// Kills the peer and not its helper, and does not wait for its end.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -78,6 +92,24 @@ impl Peer {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(self.process(), signal).unwrap();
+    }
+
+    /// Stops it (SIGSTOP); each of its threads has stopped when this returns.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let is_stopped = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('T')
+        };
+        support::eventually("it has stopped", || {
+            let mut tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+            tasks.all(|task| is_stopped(task.unwrap()))
+        });
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.process().as_raw_nonzero().get().unsigned_abs()
     }
 
     /// The peer's process; that of one out of sight is a child of the one that was started.
@@ -172,9 +204,40 @@ pub fn play() {
                 kept.last().unwrap().send_notification(&message).unwrap();
                 println!("\nanswer:");
             }
+            ["forge"] => {
+                pins().iter().for_each(|pin| pin.store(1, Ordering::SeqCst));
+                println!("\nanswer:");
+            }
+            ["write", address, length] => {
+                let (address, length) = (address.parse().unwrap(), length.parse().unwrap());
+                assert!(buffer.write(0, &vec![0x5a; length as usize]));
+                let connection: Arc<Connection> = Arc::clone(kept.last().unwrap());
+                let remote = connection.describe_remote(address, length as u32).unwrap();
+                let iov = Iov { local: buffer.address(), length, region: Some(buffer.region()), remote };
+                // It may copy at once, on this thread.
+                std::thread::spawn(move || connection.submit(Opcode::Write, &[iov][..]));
+                let pins = pins();
+                support::eventually("it is pinned", || {
+                    pins.iter().any(|pin| pin.load(Ordering::SeqCst) != 0)
+                });
+                println!("\nanswer:");
+            }
             _ => panic!("unknown command {line}"),
         }
     }
+}
+
+/// The pins of this process on the regions of its peers, as it shares them with these: its mappings of them that it may write.
+fn pins() -> Vec<&'static AtomicU32> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let ours = maps.lines().filter(|line| line.contains("flagcx-p2p-pins") && line.contains(" rw"));
+    let words = ours.flat_map(|line| {
+        let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let parse = |text| usize::from_str_radix(text, 16).unwrap();
+        (parse(start)..parse(end)).step_by(4)
+    });
+    // SAFETY: mapped until the process ends, as the connection is kept, and made of such words.
+    words.map(|word| unsafe { &*(word as *const AtomicU32) }).collect()
 }
 
 /// Not for long if the test has died.

@@ -185,11 +185,56 @@ fn texts_are_parsed() {
 }
 
 #[test]
-fn an_unknown_word_gives_the_default_and_a_warning() {
+fn an_unknown_word_keeps_the_engine_from_opening() {
     let config = config_of(&[("FLAGCX_P2P_FABRIC", "sofware")]);
-    assert_eq!(config.fabric, FabricChoice::Auto);
-    assert_eq!(config.warnings()[0].severity, Severity::Warn);
-    assert!(config.warnings()[0].text.contains("auto, verbs, software"));
+    let error = config.check().unwrap_err();
+    assert_eq!(error.variable, "FLAGCX_P2P_FABRIC");
+    assert!(
+        error.text.contains("\"sofware\"") && error.text.contains("auto, verbs, software"),
+        "{}",
+        error.text
+    );
+}
+
+/// What any text is a value of, or what is looked at only when it is used.
+const ANY_TEXT: &[&str] = &[
+    "FLAGCX_P2P_IBVERBS",
+    "FLAGCX_COMM_ID",
+    "FLAGCX_P2P_FAULTS",
+    "FLAGCX_P2P_AUTH_KEY_FILE",
+    "FLAGCX_DEBUG",
+    "FLAGCX_DEBUG_SUBSYS",
+    "FLAGCX_DEBUG_FILE",
+];
+
+/// A value that is none keeps the engine from opening where the table says so, and is one line and the default elsewhere.
+#[test]
+fn nonsense_is_refused_or_pointed_out_by_every_variable() {
+    for variable in all_variables() {
+        if ANY_TEXT.contains(&variable.name) {
+            continue;
+        }
+        for text in ["no such thing!", ",,", "?"] {
+            let config = config_of(&[(variable.name, text)]);
+            let warnings = config.warnings();
+            assert_eq!(warnings.len(), 1, "{}={text}: {warnings:?}", variable.name);
+            assert_eq!(warnings[0].severity == Severity::Fatal, variable.refuses, "{}={text}", variable.name);
+            assert!(warnings[0].text.contains(variable.name) && warnings[0].text.contains(text));
+            assert_eq!(config.check().is_err(), variable.refuses);
+        }
+    }
+    for text in ["4 096", "12k", "089"] {
+        assert_eq!(config_of(&[("FLAGCX_P2P_SPIN_US", text)]).warnings().len(), 1, "{text}");
+    }
+    for text in ["0x10", " 7 ", "010", "0"] {
+        assert_eq!(config_of(&[("FLAGCX_P2P_SPIN_US", text)]).warnings(), [], "{text}");
+    }
+    for text in ["mlx5_0,", "^", "=,mlx5", "mlx5:x", "mlx 5"] {
+        assert!(config_of(&[("FLAGCX_IB_HCA", text)]).check().is_err(), "{text}");
+    }
+    for text in ["=mlx5_0:1,mlx5_1", "^mlx5", "^=ib0:-1"] {
+        assert!(config_of(&[("FLAGCX_IB_HCA", text)]).check().is_ok(), "{text}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::config::{Kind, Variable};
 
 variables! {
     IB_DISABLE = Variable::switch("FLAGCX_IB_DISABLE", false)
+        .refuses()
         .read_by("fabric")
         .changes("No RDMA device is used, whatever else is asked.")
         .when("To compare with the software fabric, or to keep a broken NIC out.")
@@ -14,6 +15,7 @@ variables! {
         .when("The library lives outside the loader's path, or a stand-in is wanted.")
         .example("/opt/rdma/lib/libibverbs.so.1");
     IB_HCA = Variable::text("FLAGCX_IB_HCA", "every device", "`[^][=]name[:port],...`, at most 32 names")
+        .refuses()
         .read_by("fabric::verbs")
         .changes("Which devices and ports are used: `^` excludes, `=` matches names exactly instead of by prefix.")
         .when("The host has NICs that must not carry this traffic.")
@@ -39,11 +41,13 @@ variables! {
         .when("Fabrics that route RoCE v1 only.")
         .example("1");
     IB_ADDR_FAMILY = Variable::word("FLAGCX_IB_ADDR_FAMILY", "AF_INET", &["AF_INET", "AF_INET6"])
+        .refuses()
         .read_by("fabric::verbs")
         .changes("The address family that is wanted when a GID is chosen.")
         .when("Fabrics with IPv6 addresses only.")
         .example("AF_INET6");
     IB_ADDR_RANGE = Variable::text("FLAGCX_IB_ADDR_RANGE", "any address", "`address/prefix length`")
+        .refuses()
         .read_by("fabric::verbs")
         .changes("A chosen GID must lie in this network.")
         .when("A NIC has addresses in several networks.")
@@ -98,6 +102,7 @@ variables! {
         .when("0 on platforms whose relaxed ordering is broken.")
         .example("0");
     DEST_DEV_AFFINITY = Variable::switch("FLAGCX_P2P_DEST_DEV_AFFINITY", false)
+        .refuses()
         .read_by("engine")
         .changes(
             "The engine of GPU `g` uses NIC number `g` (in the order of names, modulo their number) instead of the \

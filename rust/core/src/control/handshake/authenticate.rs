@@ -137,6 +137,7 @@ async fn exchange_with_psk<L>(
         Some(features) if features.has(Features::AUTH) => {
             let nonces = nonces(dialogue.role, ours, features);
             let (handle, session, listener) = prove(dialogue, make, key, nonces).await?;
+            dialogue.stream.release_permit();
             Ok((Entry::new(handle, Some(session)), listener))
         }
         Some(_) => Err(dialogue.fail(Step::Authentication, AuthError::KeyMissing)),

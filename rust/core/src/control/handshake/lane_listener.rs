@@ -7,8 +7,9 @@ use std::os::fd::AsFd;
 use super::Limits;
 use super::candidates::Candidates;
 use super::dialogue::Dialogue;
+use crate::admission;
 use crate::auth::{PROOF_SIZE, Session};
-use crate::control::socket::{STARVED_PAUSE, is_starved};
+use crate::control::socket::is_starved;
 use crate::control::wire::{MAX_LANES, PREAMBLE_SIZE, SocketKind};
 use crate::control::{Abort, Listener, Stream};
 use crate::events::{Interest, Waiter};
@@ -51,7 +52,9 @@ impl LaneListener {
             bootstrap.waiter.any(&fds, Some(bootstrap.deadline)).await?;
             match self.0.try_accept() {
                 Ok(stream) => stream.into_iter().for_each(|stream| candidates.push(stream)),
-                Err(error) if is_starved(&error) => bootstrap.waiter.pause(STARVED_PAUSE).await?,
+                Err(error) if is_starved(&error) => {
+                    bootstrap.waiter.pause(admission::pause_after(self.local(), &error)).await?
+                }
                 Err(error) => return Err(error),
             }
             while let Some((stream, hello)) = candidates.take_ready() {

@@ -223,6 +223,7 @@ fn finish(peer: Peer, limits: &Limits) -> Peer {
 
 /// A socket that outlives the handshake: no longer ended by its switch, but watched by the kernel.
 fn long_lived(mut stream: Stream, limits: &Limits) -> Stream {
+    stream.release_permit();
     stream.set_abort(None);
     if let Err(error) = stream.set_keepalive(limits.keepalive) {
         tracing::debug!("no keepalive towards {}: {error}", stream.peer());

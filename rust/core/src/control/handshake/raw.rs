@@ -10,7 +10,8 @@ use super::candidates::Candidates;
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, PEER_TOLD, Reason, Step};
 use super::{LaneSetup, Limits, PeerCapabilities, Role, lanes};
-use crate::control::socket::{STARVED_PAUSE, connect, is_starved};
+use crate::admission;
+use crate::control::socket::{connect, is_starved};
 use crate::control::wire::{Handle, PREAMBLE_SIZE, RAW_HANDLE_SIZE, SocketKind};
 use crate::control::{Abort, Listener, LocalAddress, Stream};
 use crate::events::{Interest, Waiter, run_blocking};
@@ -98,7 +99,9 @@ impl RawListener {
             run_blocking(waiter.any(&fds, None))?;
             match self.listener.try_accept() {
                 Ok(stream) => stream.into_iter().for_each(|stream| candidates.push(stream)),
-                Err(error) if is_starved(&error) => run_blocking(waiter.pause(STARVED_PAUSE))?,
+                Err(error) if is_starved(&error) => {
+                    run_blocking(waiter.pause(admission::pause_after(self.listener.local(), &error)))?;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -45,6 +45,7 @@ pub(crate) async fn respond_with(
     // A forwarder may come in on any address that we are to listen on.
     let address = if local.advertise.is_some() { local.address } else { own };
     let bind = async || {
+        bootstrap.begin_permit(DESCRIPTORS);
         let listener = LaneListener::bind(address, limits, waiter).await?;
         Ok((SocketAddr::new(told, listener.local().port()), listener))
     };
@@ -56,6 +57,10 @@ pub(crate) async fn respond_with(
         .accept(&dialogue, session)
         .await
         .map_err(|error| dialogue.fail(Step::LaneSocket, Reason::not_found(announced, error)))?;
+    match session {
+        Some(_) => channel.release_permit(),
+        None => channel.begin_permit(1),
+    }
     let connected_host = limits.connected_hosts.add(channel.peer().ip());
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, Some(offer)).await?;
@@ -96,6 +101,10 @@ pub(crate) async fn respond_with(
         limits,
     ))
 }
+
+/// What a handshake holds beside its lane socket, which has a permit of its own: bootstrap socket, lane listener, and our
+/// socket of notifications.
+const DESCRIPTORS: usize = 3;
 
 /// Where an initiator may have its notification receiver. The lane socket's source is a way back to its host, but its
 /// listeners are bound to the address that it tells, which is another one if it has several interfaces. What it

@@ -3,11 +3,12 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Stream;
+use crate::admission::{self, Source};
 use crate::control::AllowList;
 use crate::events::{Abort, Interest, Waiter, run_blocking};
 use crate::fork::OwnSocket;
@@ -15,9 +16,6 @@ use crate::ports::listen_on_first_free;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// Pause after running out of file descriptors or memory.
-pub(crate) const STARVED_PAUSE: Duration = Duration::from_millis(20);
-
 /// Connections that one call of `try_accept` may refuse.
 const REFUSED_PER_CALL: usize = 32;
 
@@ -63,34 +61,36 @@ impl Listener {
                 match self.try_accept() {
                     Ok(Some(stream)) => return Ok(stream),
                     Ok(None) => waiter.ready(self.as_fd(), Interest::Read, deadline).await?,
-                    Err(error) if is_starved(&error) => waiter.pause(STARVED_PAUSE).await?,
+                    Err(error) if is_starved(&error) => {
+                        waiter.pause(admission::pause_after(self.local, &error)).await?
+                    }
                     Err(error) => return Err(error),
                 }
             }
         })
     }
 
-    /// Takes a connection that waits already, if one does. After an error for want of descriptors or memory it still waits.
+    /// Takes a connection that waits already, if one does. After an error that [`is_starved`] it waits on, and the listener
+    /// is not to be looked at for [`admission::pause_after`].
     pub fn try_accept(&self) -> io::Result<Option<Stream>> {
         // A flood of connections that are refused must not keep a caller that has others to look after.
         for _ in 0..REFUSED_PER_CALL {
+            let permit = match admission::enter(self.as_fd()) {
+                Ok(permit) => permit,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            };
             let socket = match self.socket.accept() {
                 Ok((socket, _)) => OwnSocket::new(socket),
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return Ok(None),
-                    _ if is_starved(&error) => {
-                        tracing::warn!("cannot accept on {}: {error}; trying again", self.local);
-                        return Err(error);
-                    }
-                    // The connection failed before it was accepted: that is the other end's affair.
-                    Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => continue,
-                    _ => return Err(error),
-                },
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if admission::concerns_one_client(&error) => continue,
+                Err(error) => return Err(error),
             };
             // A peer that has gone in the meantime has no address any more.
             let Ok(stream) = Stream::new(socket, Some(self.abort.clone())) else { continue };
             if self.allow.permits(stream.peer().ip()) {
-                return Ok(Some(stream));
+                permit.describe(Source::Address(stream.peer().ip()), stream.as_fd());
+                return Ok(Some(stream.with_permit(permit)));
             }
             tracing::info!("connection from {} refused: not in FLAGCX_P2P_ALLOW", stream.peer());
         }
@@ -105,10 +105,13 @@ impl AsFd for Listener {
     }
 }
 
-/// Whether the process has run out of descriptors or memory, so that the listener stays readable: without a pause
-/// ([`STARVED_PAUSE`]) the next try would come at once, and fail.
+/// Whether a connection waits on although it could not be accepted: there is no permit, no descriptor or no memory for it, or
+/// a sandbox forbids it.
 pub(crate) fn is_starved(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EPERM)
+    )
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -13,7 +13,7 @@ pub(super) use connect::connect_once;
 pub(super) use connect_any::listed;
 pub use connect_any::{Miss, Unreached, connect_any};
 pub use listener::Listener;
-pub(crate) use listener::{STARVED_PAUSE, is_starved};
+pub(super) use listener::is_starved;
 pub use schedule::Patience;
 pub use stream::Stream;
 

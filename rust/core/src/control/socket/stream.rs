@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::admission::Permit;
 use crate::events::{Abort, Waiter, run_blocking, tcp, uninterrupted};
 use crate::fork::OwnSocket;
 
 /// A TCP stream. Methods take `&self`: one thread may read while another writes; two writers need a lock of their own.
 #[derive(Debug)]
 pub struct Stream {
+    /// Of a client that has proven nothing yet. Before the socket: it ends first.
+    permit: Option<Permit>,
     socket: OwnSocket<TcpStream>,
     local: SocketAddr,
     peer: SocketAddr,
@@ -27,7 +30,27 @@ impl Stream {
         // Urgent data would make the socket ready for ever, with nothing to read.
         SockRef::from(&*socket).set_out_of_band_inline(true)?;
         let (local, peer) = (canonical(socket.local_addr()?), canonical(socket.peer_addr()?));
-        Ok(Self { socket, local, peer, abort })
+        Ok(Self { permit: None, socket, local, peer, abort })
+    }
+
+    /// It has been accepted by this permit.
+    pub(super) fn with_permit(mut self, permit: Permit) -> Self {
+        self.permit = Some(permit);
+        self
+    }
+
+    /// The client has proven the key, or has ended its handshake: it is a peer, and no longer counted among the others.
+    pub(crate) fn release_permit(&self) {
+        if let Some(permit) = &self.permit {
+            permit.release();
+        }
+    }
+
+    /// The client has begun a handshake, for which so many descriptors are held.
+    pub(crate) fn begin_permit(&self, descriptors: usize) {
+        if let Some(permit) = &self.permit {
+            permit.begin(descriptors);
+        }
     }
 
     /// The other end; an IPv4 address as such even on an IPv6 socket.

@@ -6,6 +6,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::super::DeviceError;
+use crate::fork::load_apart_from_forks;
 
 /// File name of the driver's library.
 const LIBRARY: &str = "libcuda.so.1";
@@ -85,7 +86,10 @@ impl Symbols {
 
     fn open(library: &str, flags: c_int) -> Result<Self, DeviceError> {
         // SAFETY: the driver's library may be loaded at any time, from any thread.
-        Self::from_library(unsafe { Library::open(Some(library), flags) }.map_err(|error| missing(&error))?)
+        Self::from_library(
+            load_apart_from_forks(|| unsafe { Library::open(Some(library), flags) })
+                .map_err(|error| missing(&error))?,
+        )
     }
 
     /// A result in words, empty or starting with `, `.

@@ -13,9 +13,10 @@ use super::faults::Verdict;
 use super::foreign::{self, MAX_RANGES};
 use super::kernel_copy;
 use super::link::Link;
+use super::questions::Resolved;
 use super::send_queue::{Piece, Request};
 use super::socket::{self, Range};
-use super::table::Counterpart;
+use super::table::{Counterpart, Violation};
 use super::tcp::frame::{Action, RequestHeader};
 use super::transport::{MAX_MESSAGE, Next, Patience, PinSet, Step, Unpinned, Work, rights};
 use super::watched::WatchedSocket;
@@ -116,7 +117,7 @@ impl CrossMemory {
         let mut local = PinSet::new(regions.view());
         let mut remote = PinSet::new(link.view());
         let mut batch = std::mem::take(&mut self.batch);
-        let stop = self.collect(work, first, &mut local, &mut remote, &mut batch);
+        let stop = self.collect(work, first, &link, &mut local, &mut remote, &mut batch);
         let outcome = self.copy(work, first, &batch, &local, &remote);
         batch.clear();
         self.batch = batch;
@@ -128,12 +129,13 @@ impl CrossMemory {
     }
 
     /// Fills the batch. `Some`: what to do once it is copied.
-    fn collect(
+    fn collect<'a>(
         &mut self,
         work: &mut Work<'_>,
         first: u64,
+        link: &'a Link,
         local: &mut PinSet<'_>,
-        remote: &mut PinSet<'_>,
+        remote: &mut PinSet<'a>,
         batch: &mut Batch,
     ) -> Option<Next> {
         let mut index = first;
@@ -153,6 +155,11 @@ impl CrossMemory {
                 // The regions are let go after this batch, and the next one begins here.
                 Err(Refused::BatchFull) => return None,
                 Err(Refused::Failed(status)) => return Some(Next::Failed(status)),
+                Err(Refused::UnknownKey) => match resolve(link, request.rkey, remote) {
+                    Ok(true) => continue,
+                    Ok(false) => return None,
+                    Err(next) => return Some(next),
+                },
             }
             if !batch.push(work, index, request, offset) {
                 return None;
@@ -344,6 +351,8 @@ fn is_local(batch: &Batch, pid: Pid) -> bool {
 
 enum Refused {
     BatchFull,
+    /// The remote key is not among those that the set's table has.
+    UnknownKey,
     Failed(CompletionStatus),
 }
 
@@ -363,8 +372,12 @@ fn check(
     let refuse = |status| {
         move |problem| match problem {
             Unpinned::Full => Refused::BatchFull,
-            Unpinned::Violation => Refused::Failed(status),
+            Unpinned::Violation(_) => Refused::Failed(status),
         }
+    };
+    let refuse_remote = |problem| match problem {
+        Unpinned::Violation(Violation::UnknownKey) => Refused::UnknownKey,
+        problem => refuse(CompletionStatus::RemoteAccess)(problem),
     };
     let (local_right, remote_right) = rights(request.opcode);
     for Piece { address, length, lkey } in work.queue.pieces(index, 0) {
@@ -372,6 +385,23 @@ fn check(
     }
     remote
         .check(request.rkey, request.remote_address, request.length, remote_right)
-        .map_err(refuse(CompletionStatus::RemoteAccess))?;
+        .map_err(refuse_remote)?;
     Ok(())
+}
+
+/// Adds a region that the peer has not announced, once the peer has shown it to us. False: the batch has no room for it.
+fn resolve<'a>(link: &'a Link, key: u32, remote: &mut PinSet<'a>) -> Result<bool, Next> {
+    if let Ok(pinned) = link.granted().pin(key) {
+        return Ok(remote.adopt(pinned));
+    }
+    match link.resolve(key) {
+        Resolved::Granted => link
+            .granted()
+            .pin(key)
+            .map(|pinned| remote.adopt(pinned))
+            .map_err(|_| Next::Failed(CompletionStatus::RemoteAccess)),
+        Resolved::Absent => Err(Next::Failed(CompletionStatus::RemoteAccess)),
+        Resolved::NotYet(time) => Err(Next::Later(time)),
+        Resolved::Never => Err(Next::Failed(CompletionStatus::RetryExceeded)),
+    }
 }

@@ -13,13 +13,13 @@ use rustix::net::{
 use super::denial::{is_denial, tell};
 
 /// Descriptors in one message at most.
-pub(super) const MAX_DESCRIPTORS: usize = 2;
+pub(super) const MAX_DESCRIPTORS: usize = 3;
 
 /// Sends `bytes` and `descriptors` as one message.
 pub(super) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Errno::INVAL);
     }
     let message = [IoSlice::new(bytes)];

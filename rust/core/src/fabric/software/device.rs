@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use super::completion_queue::SoftwareCompletionQueue;
 use super::denial;
@@ -15,9 +16,10 @@ use super::queue_pair::SoftwareQueuePair;
 use super::region::RegionTable;
 use super::responder::Responder;
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry};
+use super::tokens::Tokens;
 use super::transport::MAX_MESSAGE;
 use super::wake::Wake;
-use crate::auth::random;
+use super::wrong_keys::{Suspect, WrongKeys};
 use crate::events::Notifier;
 use crate::fabric::{
     CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, LINK_SOFTWARE, MAX_SGE,
@@ -63,7 +65,9 @@ pub(super) struct Core {
     has_event: Notifier,
     pub(super) responder: Wake,
     /// Shown by peers at the Unix socket to prove that they were welcomed at the data listener.
-    token: u64,
+    pub(super) tokens: Tokens,
+    /// What peers have guessed.
+    pub(super) wrong_keys: WrongKeys,
     pub(super) links: Links,
 }
 
@@ -214,7 +218,8 @@ impl Core {
             events: Mutex::default(),
             has_event: Notifier::new()?,
             responder: Wake::new()?,
-            token: u64::from_ne_bytes(random()?),
+            tokens: Tokens::default(),
+            wrong_keys: WrongKeys::default(),
             links: Links::default(),
         })
     }
@@ -231,10 +236,6 @@ impl Core {
     /// Where peers find it.
     fn ip(&self) -> IpAddr {
         self.options.advertise.unwrap_or_else(|| self.bind())
-    }
-
-    pub(super) fn token(&self) -> u64 {
-        self.token
     }
 
     /// The live queue pair of that number.
@@ -277,6 +278,18 @@ impl Core {
     pub(super) fn queue_pair_fatal(&self, endpoint: &Endpoint) {
         if self.break_queue_pair(endpoint) {
             self.raise(DeviceEvent::QueuePairFatal(endpoint.qpn()));
+        }
+    }
+
+    /// A peer has named a key that no region has.
+    pub(super) fn note_wrong_key(&self, peer: &Suspect) {
+        if peer.note_wrong_key(Instant::now()) {
+            tracing::warn!(
+                device = self.name,
+                peer = %peer.address(),
+                "a peer has named 16 keys that no registered memory has: each further one that is not announced costs it 1 s. \
+                 It guesses, or goes on using memory that was deregistered"
+            );
         }
     }
 

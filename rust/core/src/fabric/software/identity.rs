@@ -17,6 +17,10 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// In place of a process that says nothing of itself.
+    pub(super) const NONE: Self =
+        Self { pid: 0, uid: 0, boot_id: [0; 16], incarnation: 0, probe: [0; 16], probe_address: 0 };
+
     /// This process.
     pub(super) fn own() -> Self {
         static PROBE: PerProcess<([u8; 16], u64)> =

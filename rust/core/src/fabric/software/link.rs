@@ -14,9 +14,11 @@ use rustix::process::Pid;
 use super::denial::{self, Denied, call_of, is_denial};
 use super::descriptors;
 use super::foreign;
-use super::hello::{Answer, VERSION};
+use super::hello::Answer;
 use super::identity::{Identity, random};
+use super::link_messages::{LinkReply, LinkRequest, REQUEST_SIZE};
 use super::mapping::SharedArray;
+use super::questions::{Questions, Resolved};
 use super::socket::{Range, peer_pid};
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView};
 use crate::events::{Interest, Waiter};
@@ -25,64 +27,6 @@ use crate::fork::OwnSocket;
 use crate::process::PeerProcess;
 use std::sync::atomic::AtomicU32;
 
-const MAGIC: [u8; 8] = *b"FCXP2Ptb";
-/// Size of a [`LinkRequest`] on the wire.
-pub(super) const REQUEST_SIZE: usize = 24;
-const HEAD_SIZE: usize = 16;
-const REPLY_SIZE: usize = 24;
-
-/// Asks for the tables; comes with the descriptor of the asker's pins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LinkRequest {
-    /// From the hello's answer: proves that the asker has been welcomed.
-    pub(super) token: u64,
-}
-
-impl LinkRequest {
-    pub(super) fn encode(self) -> [u8; REQUEST_SIZE] {
-        let mut bytes = [0; REQUEST_SIZE];
-        let (to_head, tail) = bytes.split_at_mut(HEAD_SIZE);
-        to_head.copy_from_slice(&head());
-        tail.copy_from_slice(&self.token.to_le_bytes());
-        bytes
-    }
-
-    pub(super) fn decode(bytes: &[u8; REQUEST_SIZE]) -> Option<Self> {
-        Some(Self { token: number_after_head(bytes)? })
-    }
-}
-
-/// Comes with the descriptors of the region table and of the queue pair table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LinkReply {
-    /// Where the queue pair table lies in the memory of its owner.
-    pub(super) entries: u64,
-}
-
-impl LinkReply {
-    pub(super) fn encode(self) -> [u8; REPLY_SIZE] {
-        LinkRequest { token: self.entries }.encode()
-    }
-
-    pub(super) fn decode(bytes: &[u8; REPLY_SIZE]) -> Option<Self> {
-        Some(Self { entries: number_after_head(bytes)? })
-    }
-}
-
-/// What both messages begin with.
-fn head() -> [u8; HEAD_SIZE] {
-    let mut bytes = [0; HEAD_SIZE];
-    let (magic, version) = bytes.split_at_mut(MAGIC.len());
-    magic.copy_from_slice(&MAGIC);
-    version.copy_from_slice(&u64::from(VERSION).to_le_bytes());
-    bytes
-}
-
-fn number_after_head(bytes: &[u8]) -> Option<u64> {
-    let (begin, number) = bytes.split_first_chunk()?;
-    (*begin == head()).then(|| number.try_into().ok().map(u64::from_le_bytes))?
-}
-
 /// Another process of this host, as far as one of our devices reaches one of its devices.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -90,8 +34,12 @@ pub(super) struct Link {
     incarnation: u64,
     process: Arc<PeerProcess>,
     /// While it is open, our pins count there.
-    _socket: OwnSocket<OwnedFd>,
+    socket: OwnSocket<OwnedFd>,
+    /// What it has announced.
     regions: SharedArray<RegionEntry>,
+    /// What it shows to us alone, for we have named its key.
+    granted: SharedArray<RegionEntry>,
+    questions: Questions,
     queue_pairs: SharedArray<QueuePairEntry>,
     pins: SharedArray<AtomicU32>,
     denied: Denied,
@@ -125,7 +73,7 @@ impl Link {
             .map_err(|error| format!("no shared memory for pins: {error}"))?;
         descriptors::send(&socket, &LinkRequest { token: answer.token }.encode(), &[pins_file.as_fd()])
             .map_err(failed("it does not take the request for its tables"))?;
-        let (reply, [regions, queue_pairs]) = receive_tables(&socket, deadline, waiter)
+        let (reply, [regions, queue_pairs, granted]) = receive_tables(&socket, deadline, waiter)
             .await
             .map_err(failed("it does not give its tables out"))?;
         let reply = LinkReply::decode(&reply).ok_or("its tables have another layout")?;
@@ -134,8 +82,10 @@ impl Link {
             listener,
             incarnation: answer.identity.incarnation,
             process,
-            _socket: socket,
+            socket,
             regions: SharedArray::open(regions.as_fd(), REGION_SLOTS).map_err(unusable)?,
+            granted: SharedArray::open(granted.as_fd(), REGION_SLOTS).map_err(unusable)?,
+            questions: Questions::default(),
             queue_pairs: SharedArray::open(queue_pairs.as_fd(), QUEUE_PAIR_SLOTS).map_err(unusable)?,
             pins,
             denied: Denied::default(),
@@ -157,9 +107,19 @@ impl Link {
         &self.process
     }
 
-    /// Its regions, with our pins.
+    /// Its announced regions, with our pins.
     pub(super) fn view(&self) -> RegionView<'_> {
         RegionView { entries: &self.regions, pins: &self.pins }
+    }
+
+    /// Those of its other regions that it was asked for.
+    pub(super) fn granted(&self) -> RegionView<'_> {
+        RegionView { entries: &self.granted, pins: &self.pins }
+    }
+
+    /// Asks for a region that is in neither of them. Called again, it says what has become of it.
+    pub(super) fn resolve(&self, key: u32) -> Resolved {
+        self.questions.resolve(&self.socket, key, Instant::now())
     }
 
     pub(super) fn queue_pair(&self, slot: usize) -> Option<&QueuePairEntry> {
@@ -258,7 +218,7 @@ async fn receive_tables(
     socket: &OwnedFd,
     deadline: Instant,
     waiter: &Waiter,
-) -> Result<([u8; REPLY_SIZE], [OwnedFd; 2]), Errno> {
+) -> Result<([u8; REQUEST_SIZE], [OwnedFd; 3]), Errno> {
     loop {
         match descriptors::receive(socket, RecvFlags::DONTWAIT) {
             Err(Errno::AGAIN) => {
@@ -279,22 +239,3 @@ fn errno_of(error: &io::Error) -> Errno {
 
 /// Longer than a loop that is not busy takes to accept.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn requests_survive_the_wire(token: u64) {
-            let request = LinkRequest { token };
-            prop_assert_eq!(LinkRequest::decode(&request.encode()), Some(request));
-        }
-
-        #[test]
-        fn other_bytes_are_refused(bytes: [u8; REQUEST_SIZE]) {
-            prop_assert_eq!(LinkRequest::decode(&bytes), None);
-        }
-    }
-}

@@ -47,10 +47,14 @@ mod identity;
 mod in_process;
 mod keepalive;
 mod kernel_copy;
+mod keys;
 mod link;
+mod link_messages;
 mod links;
 mod mapping;
+mod pins;
 mod probe;
+mod questions;
 mod queue_pair;
 mod region;
 mod responder;
@@ -60,9 +64,11 @@ mod signal;
 mod socket;
 mod table;
 mod tcp;
+mod tokens;
 mod transport;
 mod wake;
 mod watched;
+mod wrong_keys;
 
 pub use device::SoftwareDevice;
 #[doc(hidden)]

@@ -1,6 +1,5 @@
 //! Registered memory: the device's region table as its owner sees it.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -9,74 +8,62 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::identity::random;
+use super::keys::Keys;
 use super::mapping::SharedArray;
+use super::pins::{Holders, PeerPins, Pins};
 use super::probe;
-use super::table::{REGION_SLOTS, RegionEntry, RegionView, key_of};
+use super::table::{REGION_SLOTS, RegionEntry, RegionView, slot_of};
+use crate::auth::random;
 use crate::fabric::{Backing, FabricError, MemoryRange, MemoryRegion};
 use crate::sync::{Mutex, lock};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// How long dropping a region waits for accesses under way before it gives its slot up.
-const DROP_PATIENCE: Duration = Duration::from_secs(30);
+/// How long dropping a region that has not been revoked waits for accesses under way.
+const DROP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A copy takes milliseconds; a process that has not let go by then is stopped, or forges its pins.
+const LATE: Duration = Duration::from_secs(1);
+
+/// How long after its end a region is waited for if only processes have pinned it that have been late before.
+const PATIENCE_WITH_LATE: Duration = Duration::from_millis(20);
 
 /// All regions of one device.
 #[derive(Debug)]
 pub(super) struct RegionTable {
     device: String,
+    /// All of them, for this process alone.
     entries: SharedArray<RegionEntry>,
-    /// `None` where it cannot be shared.
+    /// Those that peers are told of, for the processes that copy in and out by themselves.
+    shared: SharedArray<RegionEntry>,
+    /// Descriptor of `shared`; `None` where it cannot be shared.
     file: Option<OwnedFd>,
-    /// Pins of this process's own threads: in-process copies, local buffers, the TCP responder.
-    own_pins: SharedArray<AtomicU32>,
-    /// Pins of the processes that copy in and out by themselves.
-    peers: Mutex<Vec<Arc<PeerPins>>>,
+    pins: Pins,
     slots: Mutex<Slots>,
 }
 
-/// The pins that one peer process holds on our regions.
-#[derive(Debug)]
-pub(super) struct PeerPins {
-    /// Who, for messages.
-    pub(super) pid: u32,
-    pins: SharedArray<AtomicU32>,
-    /// Set by the responder when the peer's link is closed, read by revocations; Relaxed, for a revocation looks
-    /// again until it sees it.
-    void: AtomicBool,
-}
-
-/// Slots are used once each before any is used again, and then in the order in which they became free, so that a
-/// key comes back as late as 32 bits allow.
+/// The keys that are in use.
 #[derive(Debug)]
 struct Slots {
-    /// The first key: random, so that those of a former process at the same address are void.
-    first_slot: usize,
-    first_generation: u32,
-    fresh: usize,
-    free: VecDeque<(usize, u32)>,
+    keys: Keys,
+    /// Of regions that are gone and still pinned: free once they are not.
+    pinned: Vec<u32>,
 }
 
 impl RegionTable {
     pub(super) fn new(device: &str) -> io::Result<Self> {
-        let (entries, file) = SharedArray::published_if_allowed("flagcx-p2p-regions", REGION_SLOTS)?;
+        let (shared, file) = SharedArray::published_if_allowed("flagcx-p2p-regions", REGION_SLOTS)?;
         Ok(Self {
             device: device.to_owned(),
-            entries,
+            entries: SharedArray::private(REGION_SLOTS)?,
+            shared,
             file,
-            own_pins: SharedArray::private(REGION_SLOTS)?,
-            peers: Mutex::new(Vec::new()),
-            slots: Mutex::new(Slots {
-                first_slot: u16::from_ne_bytes(random()).into(),
-                first_generation: u32::from_ne_bytes(random()) >> 1,
-                fresh: 0,
-                free: VecDeque::new(),
-            }),
+            pins: Pins::new()?,
+            slots: Mutex::new(Slots { keys: Keys::new(), pinned: Vec::new() }),
         })
     }
 
     /// The table as this process's own threads access it.
     pub(super) fn view(&self) -> RegionView<'_> {
-        RegionView { entries: &self.entries, pins: &self.own_pins }
+        RegionView { entries: &self.entries, pins: self.pins.own() }
     }
 
     /// The read-only descriptor for peers of the same host; `None` where the table cannot be shared.
@@ -84,18 +71,21 @@ impl RegionTable {
         self.file.as_ref().map(AsFd::as_fd)
     }
 
-    /// From now on revocations wait for this peer's pins too. `pins` is the array that the peer published.
-    pub(super) fn add_peer(&self, pid: u32, pins: BorrowedFd<'_>) -> io::Result<Arc<PeerPins>> {
-        let pins = SharedArray::open(pins, REGION_SLOTS)?;
-        let peer = Arc::new(PeerPins { pid, pins, void: AtomicBool::new(false) });
-        lock(&self.peers).push(Arc::clone(&peer));
-        Ok(peer)
+    /// From now on revocations wait for this peer's pins too. `pins` is the array that the peer published. Comes with the
+    /// read-only descriptor of the table of what [`RegionTable::grant`] lets it see.
+    pub(super) fn add_peer(&self, pid: u32, pins: BorrowedFd<'_>) -> io::Result<(Arc<PeerPins>, OwnedFd)> {
+        self.pins.add_peer(pid, pins)
+    }
+
+    /// Lets a peer see the region of `key`, which it has named, until that ends. False: no region has it.
+    pub(super) fn grant(&self, peer: &PeerPins, key: u32) -> bool {
+        self.pins.grant(peer, || self.view().pin(key).ok())
     }
 
     /// The peer is gone, or has closed its link: what it has pinned counts no more.
     pub(super) fn remove_peer(&self, peer: &Arc<PeerPins>) {
-        peer.void.store(true, Ordering::Relaxed);
-        lock(&self.peers).retain(|other| !Arc::ptr_eq(other, peer));
+        self.pins.remove_peer(peer);
+        lock(&self.slots).free_unpinned(&self.pins);
     }
 
     /// Registers `range`; see [`crate::fabric::Device::register`].
@@ -118,42 +108,48 @@ impl RegionTable {
         {
             return refuse(errno, "the range must be mapped from end to end");
         }
-        let Some((slot, generation)) = lock(&self.slots).take() else {
+        let random = match random() {
+            Ok(bytes) => u64::from_ne_bytes(bytes),
+            Err(error) => return refuse(Errno::IO, &format!("its key would not be safe: {error}")),
+        };
+        let Some(key) = lock(&self.slots).acquire(random, &self.pins) else {
             return refuse(Errno::NOMEM, "the device's region table is full");
         };
-        let key = key_of(slot, generation);
+        let slot = slot_of(key);
         if let Some(entry) = self.entries.get(slot) {
-            entry.publish(key, range.address, range.length, range.access, range.backing);
+            entry.publish(key, range);
+        }
+        if let Some(entry) = self.shared.get(slot).filter(|_| range.announced) {
+            entry.publish(key, range);
         }
         let state = Mutex::new(State::Live);
-        Ok(Arc::new(Region { table: Arc::clone(self), slot, generation, key, range: *range, state }))
+        Ok(Arc::new(Region { table: Arc::clone(self), slot, key, range: *range, state }))
     }
 
-    /// Who holds a pin on `slot` now, in words.
-    fn holders(&self, slot: usize) -> Option<String> {
-        let held = |pins: &SharedArray<AtomicU32>| {
-            pins.get(slot).is_some_and(|count| count.load(Ordering::SeqCst) != 0)
-        };
-        let mut holders = Vec::new();
-        if held(&self.own_pins) {
-            holders.push("this process".to_owned());
+    /// Takes the key of `slot` away: pins made from now on fail.
+    fn revoke(&self, slot: usize) {
+        for entry in [self.entries.get(slot), self.shared.get(slot)].into_iter().flatten() {
+            entry.revoke();
         }
-        for peer in lock(&self.peers).iter() {
-            if held(&peer.pins) && !peer.void.load(Ordering::Relaxed) {
-                holders.push(format!("process {}", peer.pid));
-            }
-        }
-        (!holders.is_empty()).then(|| holders.join(", "))
+        self.pins.revoke_grants(slot);
     }
 }
 
 impl Slots {
-    fn take(&mut self) -> Option<(usize, u32)> {
-        if self.fresh < REGION_SLOTS {
-            self.fresh += 1;
-            return Some(((self.first_slot + self.fresh - 1) % REGION_SLOTS, self.first_generation));
-        }
-        self.free.pop_front()
+    fn acquire(&mut self, random: u64, pins: &Pins) -> Option<u32> {
+        self.keys.acquire(random).or_else(|| {
+            self.free_unpinned(pins);
+            self.keys.acquire(random)
+        })
+    }
+
+    /// Takes back the slots of former regions that are not pinned any more.
+    fn free_unpinned(&mut self, pins: &Pins) {
+        let (pinned, free): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pinned)
+            .into_iter()
+            .partition(|key| pins.holders(slot_of(*key)).is_some());
+        self.pinned = pinned;
+        free.into_iter().for_each(|key| self.keys.release(key));
     }
 }
 
@@ -162,7 +158,6 @@ impl Slots {
 pub(super) struct Region {
     table: Arc<RegionTable>,
     slot: usize,
-    generation: u32,
     key: u32,
     range: MemoryRange,
     state: Mutex<State>,
@@ -171,8 +166,8 @@ pub(super) struct Region {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Live,
-    /// No new access; some may still be under way.
-    Revoked,
+    /// No new access since then; some may still be under way.
+    Revoked(Instant),
     /// Nothing touches the memory, and the slot may serve another region.
     Ended,
 }
@@ -186,46 +181,70 @@ impl MemoryRegion for Region {
         self.key
     }
 
-    fn revoke(&self, deadline: Instant) -> Result<(), FabricError> {
+    fn close(&self) {
         let mut state = lock(&self.state);
         if *state == State::Live {
-            if let Some(entry) = self.table.entries.get(self.slot) {
-                entry.revoke();
-            }
-            *state = State::Revoked;
+            self.table.revoke(self.slot);
+            *state = State::Revoked(Instant::now());
         }
+    }
+
+    fn revoke(&self, deadline: Instant) -> Result<(), FabricError> {
+        self.close();
         let mut pause = Duration::from_micros(20);
-        while *state == State::Revoked {
-            let Some(holders) = self.table.holders(self.slot) else {
-                lock(&self.table.slots).free.push_back((self.slot, self.generation.wrapping_add(1)));
-                *state = State::Ended;
-                break;
-            };
-            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
-            else {
-                let range = format!("{:#x}+{}", self.range.address, self.range.length);
-                let detail = format!(": {range} is still in use by {holders}; it must stay mapped");
-                return Err(FabricError::TimedOut { operation: "deregister memory", detail });
-            };
-            thread::sleep(pause.min(left));
+        loop {
+            let Some((holders, since)) = self.holders() else { return Ok(()) };
+            let now = Instant::now();
+            let late = self.table.pins.are_late(&holders);
+            let until = if late { deadline.min(since + PATIENCE_WITH_LATE) } else { deadline };
+            if now >= until {
+                if now - since >= LATE {
+                    self.table.pins.note_late(&holders);
+                }
+                let MemoryRange { address, length, .. } = self.range;
+                return Err(FabricError::StillInUse { address, length, holders: holders.to_string() });
+            }
+            thread::sleep(pause.min(until - now));
             pause = (pause * 2).min(Duration::from_millis(1));
         }
-        Ok(())
+    }
+}
+
+impl Region {
+    /// What still accesses it, and when it was closed; its slot is free once that is nothing.
+    fn holders(&self) -> Option<(Holders, Instant)> {
+        let mut state = lock(&self.state);
+        let State::Revoked(since) = *state else { return None };
+        let holders = self.table.pins.holders(self.slot);
+        if holders.is_none() {
+            *state = State::Ended;
+            lock(&self.table.slots).keys.release(self.key);
+        }
+        Some((holders?, since))
     }
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
-        if let Err(error) = self.revoke(Instant::now() + DROP_PATIENCE) {
-            tracing::error!(device = self.table.device, "{error}");
+        let was_live = *lock(&self.state) == State::Live;
+        // A failed revocation has been reported to whoever asked for it.
+        let deadline = Instant::now() + if was_live { DROP_PATIENCE } else { Duration::ZERO };
+        if let Err(error) = self.revoke(deadline) {
+            lock(&self.table.slots).pinned.push(self.key);
+            if was_live {
+                tracing::warn!(device = self.table.device, "{error}");
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
     use crate::fabric::Access;
+    use crate::fabric::software::table::Right;
 
     fn range(buffer: &[u8]) -> MemoryRange {
         let address = buffer.as_ptr() as u64;
@@ -236,6 +255,7 @@ mod tests {
             dma_buf: None,
             cpu_address: None,
             backing: Backing::Unknown,
+            announced: true,
         }
     }
 
@@ -259,13 +279,106 @@ mod tests {
         let buffer = vec![0_u8; 128];
         let region = table.register(&range(&buffer)).unwrap();
         let (pins, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
-        let peer = table.add_peer(4711, file.as_fd()).unwrap();
-        let pin = RegionView { entries: &table.entries, pins: &pins }.pin(region.rkey()).unwrap();
+        let (peer, _) = table.add_peer(4711, file.as_fd()).unwrap();
+        let pin = RegionView { entries: &table.shared, pins: &pins }.pin(region.rkey()).unwrap();
         let error = region.revoke(Instant::now()).unwrap_err().to_string();
         assert!(error.contains("process 4711"), "{error}");
         table.remove_peer(&peer);
         region.revoke(Instant::now()).unwrap();
         drop(pin);
+    }
+
+    /// Pins that are never given back cost the patience of one region, and its slot until they are.
+    #[test]
+    fn a_peer_that_was_late_is_not_waited_for_again() {
+        let table = Arc::new(RegionTable::new("sw0").unwrap());
+        let buffer = vec![0_u8; 128];
+        let (pins, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
+        let regions: Vec<_> = (0..50).map(|_| table.register(&range(&buffer)).unwrap()).collect();
+        let pinned = |count| {
+            regions.iter().for_each(|region| pins.get(region.slot).unwrap().store(count, Ordering::SeqCst))
+        };
+        pinned(1);
+        let (mut peer, _) = table.add_peer(4711, file.as_fd()).unwrap();
+        let begun = Instant::now();
+        for (number, region) in regions.iter().enumerate() {
+            assert!(region.revoke(Instant::now() + LATE + Duration::from_millis(100)).is_err());
+            if number == 20 {
+                // Another link of the process changes nothing.
+                let (next, _) = table.add_peer(4711, file.as_fd()).unwrap();
+                table.remove_peer(&std::mem::replace(&mut peer, next));
+            }
+        }
+        assert!(begun.elapsed() < LATE * 4, "{:?}", begun.elapsed());
+        // A second process that has not been late has its time.
+        let (others, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
+        let (other, _) = table.add_peer(4712, file.as_fd()).unwrap();
+        let region = table.register(&range(&buffer)).unwrap();
+        let pin = RegionView { entries: &table.entries, pins: &others }.pin(region.rkey()).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(100));
+                drop(pin);
+            });
+            region.revoke(begun + LATE * 20).unwrap();
+        });
+        table.remove_peer(&other);
+        assert_eq!(lock(&table.slots).pinned.len(), 0);
+        pinned(1);
+        let count = regions.len();
+        let slots = |table: &RegionTable| {
+            let slots = lock(&table.slots);
+            (slots.pinned.len(), slots.keys.live())
+        };
+        drop(regions);
+        assert_eq!(slots(&table), (count, count), "a slot that is pinned is not used again");
+        table.remove_peer(&peer);
+        assert_eq!(slots(&table), (0, 0), "it is once its process is gone");
+    }
+
+    #[test]
+    fn only_announced_regions_are_in_the_shared_table() {
+        let table = Arc::new(RegionTable::new("sw0").unwrap());
+        let buffer = vec![0_u8; 128];
+        let announced = table.register(&range(&buffer)).unwrap();
+        let hidden = table.register(&MemoryRange { announced: false, ..range(&buffer) }).unwrap();
+        let Some(file) = table.file() else { return };
+        let seen = SharedArray::<RegionEntry>::open(file, REGION_SLOTS).unwrap();
+        let pins = SharedArray::private(REGION_SLOTS).unwrap();
+        let peers = RegionView { entries: &seen, pins: &pins };
+        assert!(peers.pin(announced.rkey()).is_ok());
+        assert!(peers.pin(hidden.rkey()).is_err());
+        assert!(table.view().pin(hidden.rkey()).is_ok_and(|pin| !pin.is_announced()));
+        announced.revoke(Instant::now()).unwrap();
+        assert!(peers.pin(announced.rkey()).is_err() && table.view().pin(announced.rkey()).is_err());
+    }
+
+    #[test]
+    fn a_region_that_is_not_announced_is_seen_by_the_peer_that_named_its_key_until_it_ends() {
+        let table = Arc::new(RegionTable::new("sw0").unwrap());
+        let buffer = vec![0_u8; 128];
+        let region = table.register(&MemoryRange { announced: false, ..range(&buffer) }).unwrap();
+        let peers = [1, 2].map(|pid| {
+            let (pins, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
+            let (peer, grants) = table.add_peer(pid, file.as_fd()).unwrap();
+            (peer, pins, SharedArray::<RegionEntry>::open(grants.as_fd(), REGION_SLOTS).unwrap())
+        });
+        let [first, second] = &peers;
+        let pin = |peer: &(_, SharedArray<AtomicU32>, _)| {
+            RegionView { entries: &peer.2, pins: &peer.1 }.pin(region.rkey()).map(|pin| {
+                assert_eq!(pin.check(buffer.as_ptr() as u64, 128, Right::RemoteRead), Ok(()));
+                std::mem::forget(pin);
+            })
+        };
+        assert!(!table.grant(&first.0, region.rkey() ^ 1 << 31));
+        assert!(pin(first).is_err());
+        assert!(table.grant(&first.0, region.rkey()));
+        assert!(pin(first).is_ok() && pin(second).is_err());
+        let error = region.revoke(Instant::now()).unwrap_err().to_string();
+        assert!(error.contains("process 1:") || error.contains("process 1;"), "{error}");
+        assert!(pin(first).is_err() && !table.grant(&first.0, region.rkey()));
+        table.remove_peer(&first.0);
+        region.revoke(Instant::now()).unwrap();
     }
 
     #[test]

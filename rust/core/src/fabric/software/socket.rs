@@ -113,6 +113,16 @@ unsafe fn receive_first(socket: BorrowedFd<'_>, ranges: &[Range]) -> Result<usiz
 /// The process at the other end of a Unix socket (of the listening side: who called `listen`), as a number of this
 /// process's own pid namespace; `None` when it is not visible in it.
 pub(super) fn peer_pid(socket: impl AsFd) -> Option<Pid> {
+    // 0 stands for a process of another namespace.
+    peer_credentials(socket).and_then(|credentials| Pid::from_raw(credentials.pid))
+}
+
+/// The effective user of the process at the other end of a Unix socket, when it connected.
+pub(super) fn peer_user(socket: impl AsFd) -> Option<u32> {
+    peer_credentials(socket).map(|credentials| credentials.uid)
+}
+
+fn peer_credentials(socket: impl AsFd) -> Option<libc::ucred> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut size = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: both pointers are to locals, and `size` is the size of the first.
@@ -125,8 +135,7 @@ pub(super) fn peer_pid(socket: impl AsFd) -> Option<Pid> {
             &raw mut size,
         )
     };
-    // 0 stands for a process of another namespace.
-    Pid::from_raw(credentials.pid).filter(|_| answer == 0)
+    (answer == 0).then_some(credentials)
 }
 
 fn last_errno() -> Errno {

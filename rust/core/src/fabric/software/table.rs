@@ -7,7 +7,7 @@
 use std::mem::offset_of;
 
 use super::mapping::{Shared, SharedArray};
-use crate::fabric::{Access, Backing};
+use crate::fabric::{Access, Backing, MemoryRange};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Regions that a device can hold at a time.
@@ -16,8 +16,8 @@ pub(super) const REGION_SLOTS: usize = 1 << SLOT_BITS;
 pub(super) const QUEUE_PAIR_SLOTS: usize = 1 << 14;
 
 const SLOT_BITS: u32 = 18;
-/// Generations of a slot run from 1, so that no key is ever 0.
-const GENERATIONS: u32 = 1 << (32 - SLOT_BITS);
+/// Generations of a slot run from 1 to below this, so that no key is ever 0.
+pub(super) const GENERATIONS: u32 = 1 << (32 - SLOT_BITS);
 
 /// What a region may be used for, as bits of [`RegionEntry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +35,17 @@ pub(super) enum Right {
 
 /// Among the bits of [`Right`]: only this process can take the memory away, by unmapping or protecting it.
 const ANONYMOUS: u32 = 8;
+/// Among the bits of [`Right`]: peers are told of the region and its key.
+const ANNOUNCED: u32 = 16;
 
 /// Why a key and a range do not give access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Violation;
+pub(super) enum Violation {
+    /// No live region of the table has the key.
+    UnknownKey,
+    /// The region does not hold the range, or does not give the right.
+    Range,
+}
 
 /// One slot of the region table.
 ///
@@ -64,12 +71,21 @@ unsafe impl Shared for RegionEntry {}
 
 impl RegionEntry {
     /// Makes the slot stand for a region. Owner only, on a slot that has no key and no pins.
-    pub(super) fn publish(&self, key: u32, base: u64, length: u64, access: Access, backing: Backing) {
-        let anonymous = if backing == Backing::Anonymous { ANONYMOUS } else { 0 };
-        self.base.store(base, Ordering::Relaxed);
-        self.length.store(length, Ordering::Relaxed);
-        self.access.store(access_bits(access) | anonymous, Ordering::Relaxed);
+    pub(super) fn publish(&self, key: u32, range: &MemoryRange) {
+        let anonymous = if range.backing == Backing::Anonymous { ANONYMOUS } else { 0 };
+        let announced = if range.announced { ANNOUNCED } else { 0 };
+        self.base.store(range.address, Ordering::Relaxed);
+        self.length.store(range.length, Ordering::Relaxed);
+        self.access.store(access_bits(range.access) | anonymous | announced, Ordering::Relaxed);
         self.key.store(key, Ordering::SeqCst);
+    }
+
+    /// Makes the slot stand for what `other`, which is pinned, stands for. Owner only, as [`RegionEntry::publish`].
+    fn copy_of(&self, other: &Pinned<'_>) {
+        self.base.store(other.base, Ordering::Relaxed);
+        self.length.store(other.length, Ordering::Relaxed);
+        self.access.store(other.access, Ordering::Relaxed);
+        self.key.store(other.key, Ordering::SeqCst);
     }
 
     /// Takes the key away: pins made from now on fail. Owner only.
@@ -166,13 +182,13 @@ impl<'a> RegionView<'a> {
     pub(super) fn pin(self, key: u32) -> Result<Pinned<'a>, Violation> {
         let slot = slot_of(key);
         let (Some(entry), Some(count)) = (self.entries.get(slot), self.pins.get(slot)) else {
-            return Err(Violation);
+            return Err(Violation::UnknownKey);
         };
         count.fetch_add(1, Ordering::SeqCst);
         // Dropped on every way out below, which gives the count back.
         let mut pinned = Pinned { entry, count, key, base: 0, length: 0, access: 0 };
         if key == 0 || !pinned.is_live() {
-            return Err(Violation);
+            return Err(Violation::UnknownKey);
         }
         pinned.base = entry.base.load(Ordering::Relaxed);
         pinned.length = entry.length.load(Ordering::Relaxed);
@@ -200,10 +216,10 @@ impl Pinned<'_> {
 
     /// Whether `length` bytes at `address` lie inside and `right` is given.
     pub(super) fn check(&self, address: u64, length: u64, right: Right) -> Result<(), Violation> {
-        let offset = address.checked_sub(self.base).ok_or(Violation)?;
-        let end = offset.checked_add(length).ok_or(Violation)?;
+        let offset = address.checked_sub(self.base).ok_or(Violation::Range)?;
+        let end = offset.checked_add(length).ok_or(Violation::Range)?;
         if end > self.length || self.access & right as u32 != right as u32 {
-            return Err(Violation);
+            return Err(Violation::Range);
         }
         Ok(())
     }
@@ -211,6 +227,16 @@ impl Pinned<'_> {
     /// Whether only its owner can take the memory away.
     pub(super) fn is_anonymous(&self) -> bool {
         self.access & ANONYMOUS != 0
+    }
+
+    /// Shows it in a further table, too, at the slot of its key. Owner only.
+    pub(super) fn publish_to(&self, entry: &RegionEntry) {
+        entry.copy_of(self);
+    }
+
+    /// Whether peers are told of it.
+    pub(super) fn is_announced(&self) -> bool {
+        self.access & ANNOUNCED != 0
     }
 
     /// False once the owner has begun to revoke the region.
@@ -225,10 +251,14 @@ impl Drop for Pinned<'_> {
     }
 }
 
-/// The key of `slot` in its `generation`-th use.
+/// The key of `slot` in a generation of it, from 1 to below [`GENERATIONS`].
 pub(super) fn key_of(slot: usize, generation: u32) -> u32 {
-    let generation = 1 + generation % (GENERATIONS - 1);
     (generation << SLOT_BITS) | (slot as u32 & (REGION_SLOTS as u32 - 1))
+}
+
+/// The generation of its slot that `key` names.
+pub(super) fn generation_of(key: u32) -> u32 {
+    key >> SLOT_BITS
 }
 
 /// The slot that `key` names.
@@ -255,13 +285,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn range(address: u64, length: u64, access: Access, backing: Backing) -> MemoryRange {
+        MemoryRange { address, length, access, dma_buf: None, cpu_address: None, backing, announced: true }
+    }
+
     proptest! {
         #[test]
-        fn keys_name_their_slot_and_are_never_zero(slot in 0..REGION_SLOTS, generation: u32) {
+        fn keys_name_their_slot_and_are_never_zero(slot in 0..REGION_SLOTS, generation in 1..GENERATIONS) {
             let key = key_of(slot, generation);
             prop_assert_ne!(key, 0);
-            prop_assert_eq!(slot_of(key), slot);
-            prop_assert_ne!(key, key_of(slot, generation.wrapping_add(1)));
+            prop_assert_eq!((slot_of(key), generation_of(key)), (slot, generation));
         }
 
         #[test]
@@ -269,14 +302,18 @@ mod tests {
             let entries = SharedArray::<RegionEntry>::private(4).unwrap();
             let pins = SharedArray::<AtomicU32>::private(4).unwrap();
             let key = key_of(2, 9);
-            entries.get(2).unwrap().publish(key, base, size, Access { remote_write: false, ..Access::FULL }, Backing::Anonymous);
+            let access = Access { remote_write: false, ..Access::FULL };
+            let announced = address & 1 == 1;
+            let range = MemoryRange { announced, ..range(base, size, access, Backing::Anonymous) };
+            entries.get(2).unwrap().publish(key, &range);
             let view = RegionView { entries: &entries, pins: &pins };
             let pinned = view.pin(key).unwrap();
             let (low, high) = (u128::from(address), u128::from(address) + u128::from(length));
             let inside = low >= u128::from(base) && high <= u128::from(base) + u128::from(size);
             prop_assert_eq!(pinned.check(address, length, Right::RemoteRead).is_ok(), inside);
-            prop_assert_eq!(pinned.check(base, size, Right::RemoteWrite), Err(Violation));
+            prop_assert_eq!(pinned.check(base, size, Right::RemoteWrite), Err(Violation::Range));
             prop_assert!(pinned.is_anonymous());
+            prop_assert_eq!(pinned.is_announced(), announced);
         }
     }
 
@@ -285,12 +322,11 @@ mod tests {
         let entries = SharedArray::<RegionEntry>::private(4).unwrap();
         let pins = SharedArray::<AtomicU32>::private(4).unwrap();
         let view = RegionView { entries: &entries, pins: &pins };
-        let key = key_of(1, 0);
-        assert!(view.pin(key).is_err());
-        entries.get(1).unwrap().publish(key, 64, 64, Access::FULL, Backing::Unknown);
-        assert!(view.pin(key_of(1, 1)).is_err());
-        assert!(view.pin(key_of(3, 0)).is_err());
-        assert!(view.pin(0).is_err());
+        let key = key_of(1, 1);
+        let refused = |key| view.pin(key).is_err_and(|reason| reason == Violation::UnknownKey);
+        assert!(refused(key));
+        entries.get(1).unwrap().publish(key, &range(64, 64, Access::FULL, Backing::Unknown));
+        assert!(refused(key_of(1, 2)) && refused(key_of(3, 1)) && refused(0));
         let pinned = view.pin(key).unwrap();
         assert!(!pinned.is_anonymous());
         assert_eq!(pins.get(1).unwrap().load(Ordering::SeqCst), 1);

@@ -97,14 +97,14 @@ pub(super) struct PinSet<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unpinned {
     /// The key or the range does not fit.
-    Violation,
+    Violation(Violation),
     /// The batch uses as many regions as the set holds: carry it out first.
     Full,
 }
 
 impl From<Violation> for Unpinned {
-    fn from(_: Violation) -> Self {
-        Self::Violation
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
     }
 }
 
@@ -127,6 +127,11 @@ impl<'a> PinSet<'a> {
         Ok(pinned.is_anonymous())
     }
 
+    /// Adds a region that was pinned elsewhere. False: the set is full.
+    pub(super) fn adopt(&mut self, pinned: Pinned<'a>) -> bool {
+        self.insert(pinned).is_ok()
+    }
+
     /// Lets go of all regions.
     pub(super) fn clear(&mut self) {
         self.pins = [const { None }; PINS];
@@ -146,7 +151,7 @@ impl<'a> PinSet<'a> {
                 None => self.insert(self.view.pin(key)?)?,
             };
         }
-        self.pins.get(self.last).and_then(Option::as_ref).ok_or(Unpinned::Violation)
+        self.pins.get(self.last).and_then(Option::as_ref).ok_or(Unpinned::Violation(Violation::UnknownKey))
     }
 
     fn insert(&mut self, pinned: Pinned<'a>) -> Result<usize, Unpinned> {
@@ -179,11 +184,16 @@ impl Patience {
                 if waited >= CONNECT_PATIENCE {
                     return Some(Next::Failed(CompletionStatus::RetryExceeded));
                 }
-                // Nobody tells when the peer is there: look often at first.
-                Some(Next::Later(now + (waited / 8).clamp(SHORTEST_LOOK, LONGEST_LOOK)))
+                Some(Next::Later(look_again(now - waited, now)))
             }
         }
     }
+}
+
+/// When to look again for something that nothing tells of, after a wait since `since`: often at first.
+pub(super) fn look_again(since: Instant, now: Instant) -> Instant {
+    let waited = now.saturating_duration_since(since);
+    now + (waited / 8).clamp(SHORTEST_LOOK, LONGEST_LOOK)
 }
 
 /// What a request needs of its local and of its remote range.

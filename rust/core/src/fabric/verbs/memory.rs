@@ -191,6 +191,7 @@ mod tests {
             dma_buf: None,
             cpu_address: None,
             backing: Backing::Unknown,
+            announced: true,
         }
     }
 

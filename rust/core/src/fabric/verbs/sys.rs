@@ -21,7 +21,7 @@ pub(super) use rdma_sys::{
 };
 
 use crate::fabric::{FabricError, Sge};
-use crate::fork::PerProcess;
+use crate::fork::{PerProcess, load_apart_from_forks};
 
 /// Library that is loaded when nothing else is asked for.
 const DEFAULT_LIBRARY: &str = "libibverbs.so.1";
@@ -136,10 +136,13 @@ impl Library {
             return Ok(library);
         }
         // SAFETY: the initialisers of libibverbs (and of a stand-in chosen by the operator) are sound to run.
-        let handle = unsafe { libloading::Library::new(file) }.map_err(|error| FabricError::Library {
-            library: file.to_owned(),
-            reason: format!("{error}; install libibverbs1 and ibverbs-providers for RDMA devices"),
-        })?;
+        let handle =
+            load_apart_from_forks(|| unsafe { libloading::Library::new(file) }).map_err(|error| {
+                FabricError::Library {
+                    library: file.to_owned(),
+                    reason: format!("{error}; install libibverbs1 and ibverbs-providers for RDMA devices"),
+                }
+            })?;
         let library: &'static Self = Box::leak(Box::new(Self::from_handle(handle, file)?));
         library.allow_forks();
         loaded.insert(file.to_owned(), library);

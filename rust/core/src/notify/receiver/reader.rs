@@ -5,16 +5,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::Notification;
 use super::super::decoder::{Decoder, Event};
-use super::super::queue::{Arrival, Queue};
+use super::super::queue::Queue;
 use super::ReceiverOptions;
+use crate::admission;
 use crate::auth::{Proof, random};
-use crate::control::{Listener, STARVED_PAUSE, Stream, is_starved};
+use crate::control::{Listener, Stream};
 use crate::events::{Group, Handle, Wakeup, first};
 use crate::process::PeerProcess;
 
-/// Clients that may be on their way to being admitted; the oldest goes when another one comes.
-const MAX_UNPROVEN: usize = 64;
 /// Bytes read from one peer before it is another one's turn.
 const CHUNK: usize = 64 * 1024;
 
@@ -42,9 +42,13 @@ struct Peer {
     /// Bytes that do not make a whole message yet, or wait for room in the queue.
     bytes: Vec<u8>,
     /// Refused by the full queue. Meanwhile the socket is not waited for.
-    held_back: Option<Arrival>,
+    held_back: Option<Notification>,
     /// The peer has closed its end.
     ended: bool,
+    /// It has proven the key.
+    proven: bool,
+    /// It has said to which process it belongs, as the peers of connections do.
+    owned: bool,
     /// Its process, if it is one of this host.
     process: Option<Arc<PeerProcess>>,
     since: Instant,
@@ -116,7 +120,9 @@ impl Reader {
     fn turn(&mut self) {
         if self.paused.is_some_and(|until| Instant::now() >= until) {
             let again = self.sockets.add(&self.listener, LISTENER);
-            self.paused = again.err().map(|_| Instant::now() + STARVED_PAUSE);
+            self.paused = again
+                .err()
+                .map(|error| Instant::now() + admission::pause_after(self.listener.local(), &error));
         }
         for number in self.sockets.ready() {
             match number {
@@ -145,27 +151,17 @@ impl Reader {
         let stream = match self.listener.try_accept() {
             Ok(Some(stream)) => stream,
             Ok(None) => return,
-            Err(error) if is_starved(&error) => {
-                if self.sockets.remove(&self.listener).is_ok() {
-                    self.paused = Some(Instant::now() + STARVED_PAUSE);
-                }
-                return;
-            }
             Err(error) => {
-                tracing::warn!("notification listener: {error}");
+                let pause = admission::pause_after(self.listener.local(), &error);
+                if self.sockets.remove(&self.listener).is_ok() {
+                    self.paused = Some(Instant::now() + pause);
+                }
                 return;
             }
         };
         // A host that loses its power closes nothing: only the kernel's probes can tell that its place is free.
         if let Err(error) = stream.set_keepalive(self.options.keepalive) {
             tracing::debug!("no keepalive towards {}: {error}", stream.peer());
-        }
-        let unproven = self.peers.iter().filter(|(_, peer)| !peer.decoder.is_admitted());
-        if unproven.clone().count() >= MAX_UNPROVEN {
-            let oldest = unproven.min_by_key(|(_, peer)| peer.since).map(|(number, _)| *number);
-            if let Some(oldest) = oldest {
-                self.remove(oldest);
-            }
         }
         let number = self.next_peer;
         self.next_peer += 1;
@@ -182,6 +178,8 @@ impl Reader {
                     bytes: Vec::new(),
                     held_back: None,
                     ended: false,
+                    proven: false,
+                    owned: false,
                     process: None,
                     since: now,
                     heard: now,
@@ -245,10 +243,13 @@ impl Reader {
     /// Finds a place for a peer that has just been admitted, and goes on with what it says.
     fn admit(&mut self, number: u64, proof: Option<Proof>) -> Fate {
         let limit = self.options.max_peers;
-        let admitted = self.peers.values().filter(|peer| peer.decoder.is_admitted()).count();
-        let has_place = admitted <= limit || self.make_room(number);
+        if let Some(peer) = self.peers.get_mut(&number) {
+            peer.proven = proof.is_some();
+        }
+        let has_place = proof.is_some() || self.fits(number, limit);
         let Some(peer) = self.peers.get_mut(&number) else { return Fate::Goes };
         if has_place {
+            peer.stream.release_permit();
             if proof.is_some_and(|proof| !peer.send(&proof)) {
                 return Fate::Goes;
             }
@@ -256,23 +257,60 @@ impl Reader {
         }
         let peer = peer.stream.peer();
         tracing::warn!(
-            "{peer} refused: {limit} peers send notifications already (FLAGCX_P2P_NOTIF_MAX_PEERS)"
+            "{peer} refused: {limit} unauthenticated peers send notifications already (FLAGCX_P2P_NOTIF_MAX_PEERS)"
         );
         Fate::Goes
+    }
+
+    /// Whether no more than `limit` unauthenticated senders are left with the newcomer. A connection that has ended may have
+    /// left more than one too many.
+    fn fits(&mut self, newcomer: u64, limit: usize) -> bool {
+        while self.unauthenticated().len() > limit {
+            if !self.make_room(newcomer) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The senders that count against the limit: those that have proven nothing and do not belong to a connection. A socket
+    /// does not say to which connection it belongs, so a host has as many places as it has connections, and the sockets
+    /// that have said to which process they belong, as those of peers do, come first in them.
+    fn unauthenticated(&self) -> Vec<u64> {
+        let mut by_host: HashMap<_, Vec<_>> = HashMap::new();
+        for (&number, peer) in
+            self.peers.iter().filter(|(_, peer)| peer.decoder.is_admitted() && !peer.proven)
+        {
+            by_host.entry(peer.stream.peer().ip()).or_default().push((!peer.owned, number));
+        }
+        let beyond = by_host.into_iter().flat_map(|(host, mut senders)| {
+            senders.sort_unstable();
+            senders.into_iter().skip(self.options.connected_hosts.count(host)).map(|(_, number)| number)
+        });
+        beyond.collect()
     }
 
     /// Closes the socket of the client without a connection that has been silent longest; false when there is none.
     ///
     /// Not a peer's: senders are told nothing of what becomes of a message, so a peer that lost its place while it
-    /// has a connection would lose what it sends before it notices.
+    /// has a connection would lose what it sends before it notices. Of a host that has connections only a socket goes that
+    /// has not said whose it is, and only when there is none of another host, for another socket of that host: one of the
+    /// two belongs to no connection, and the other one's peer has just come.
     fn make_room(&mut self, newcomer: u64) -> bool {
         let limit = self.options.hello_timeout;
-        let candidates = self.peers.iter().filter(|(number, peer)| {
-            **number != newcomer
-                && peer.owes_nothing(limit)
-                && !self.options.connected_hosts.contains(peer.stream.peer().ip())
+        let Some(host) = self.peers.get(&newcomer).map(|peer| peer.stream.peer().ip()) else { return false };
+        let connected = |host| self.options.connected_hosts.count(host) > 0;
+        let candidates = self.unauthenticated().into_iter().filter_map(|number| {
+            let peer =
+                self.peers.get(&number).filter(|peer| number != newcomer && peer.owes_nothing(limit))?;
+            let of_connected_host = connected(peer.stream.peer().ip());
+            (!of_connected_host || (!peer.owned && connected(host))).then_some((
+                of_connected_host,
+                peer.heard,
+                number,
+            ))
         });
-        let silent = candidates.min_by_key(|(_, peer)| peer.heard).map(|(number, _)| *number);
+        let silent = candidates.min().map(|(_, _, number)| number);
         let Some(gone) = silent.and_then(|number| self.remove(number)) else { return false };
         tracing::info!("{} gives its place to another sender: no connection, and silent", gone.stream.peer());
         true
@@ -335,11 +373,12 @@ impl Peer {
                 Ok(Some((event, size))) => {
                     used += size;
                     match event {
-                        Event::Message(message) => Arrival::Small(message),
-                        Event::Large(message) => Arrival::Large(message),
+                        Event::Message(message) => Notification::Fixed(message),
+                        Event::Large(message) => Notification::Exact(message),
                         Event::Admitted(proof) => break Fate::Admitted(proof),
                         Event::Greeted => continue,
                         Event::Owner(claim) => {
+                            self.owned = true;
                             self.process = PeerProcess::of_claim(claim);
                             if let Some(process) = &self.process {
                                 process.watch(room);

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use rustix::io::Errno;
 
 use super::greeter::{Greeted, Greeter};
 use super::tables::{TableKeeper, TableListener};
+use crate::admission::{self, Permit, Source};
 use crate::events::{Group, Handle, Wakeup, first};
 use crate::fabric::software::device::Core;
 use crate::fabric::software::tcp::server::{Server, Wish};
@@ -25,10 +25,6 @@ const FIRST_CLIENT: u64 = 2;
 
 /// How long a client may take to say hello.
 pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(5);
-/// Pause after a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-/// Clients that have not said what they want; more are closed at once.
-const MAX_UNGREETED: usize = 1024;
 /// Connections accepted before the loop looks at anything else.
 const ACCEPTED_PER_TURN: usize = 32;
 
@@ -122,7 +118,7 @@ impl Acceptor {
     }
 
     fn next_look(&self) -> Option<Instant> {
-        self.paused.into_iter().chain(self.clients.values().filter_map(Client::deadline)).min()
+        self.paused.into_iter().chain(self.clients.values().filter_map(Client::next_turn)).min()
     }
 
     fn turn(&mut self) {
@@ -138,18 +134,19 @@ impl Acceptor {
         let overdue: Vec<_> = self
             .clients
             .iter()
-            .filter(|(_, client)| client.deadline().is_some_and(|deadline| now >= deadline))
+            .filter(|(_, client)| client.next_turn().is_some_and(|turn| now >= turn))
             .map(|(token, _)| *token)
             .collect();
         overdue.into_iter().for_each(|token| self.serve(token));
     }
 
-    /// Accepts no more for a moment: most likely no descriptors are left. What waits stays in the backlog and the listeners
-    /// readable, so without the pause the loop would spin.
-    fn pause(&mut self) {
+    /// Accepts no more for a moment. What waits stays in the backlog and the listeners readable, so without the pause the
+    /// loop would spin.
+    fn pause(&mut self, listener: &str, error: &std::io::Error) {
         let _ = self.sockets.remove(&self.listener);
         let _ = self.tables.as_ref().map(|tables| self.sockets.remove(tables));
-        self.paused = Some(Instant::now() + ACCEPT_PAUSE);
+        let listener = format_args!("the {listener} of {}", self.core.name());
+        self.paused = Some(Instant::now() + admission::pause_after(listener, error));
     }
 
     fn resume(&mut self, now: Instant) {
@@ -159,34 +156,30 @@ impl Acceptor {
         let listener = self.sockets.add(&self.listener, LISTENER);
         let tables = self.tables.as_ref().map_or(Ok(()), |tables| self.sockets.add(tables, TABLES));
         self.paused = None;
-        if listener.and(tables).is_err() {
-            self.pause();
+        if let Err(error) = listener.and(tables) {
+            self.pause("data listener", &error);
         }
     }
 
     fn accept(&mut self) {
         for _ in 0..ACCEPTED_PER_TURN {
-            match self.listener.accept() {
-                Ok((_, peer)) if !permits(&self.core.options.allow, peer.ip()) => {
+            let accepted = admission::enter(self.listener.as_fd())
+                .and_then(|permit| self.listener.accept().map(|(stream, peer)| (permit, stream, peer)));
+            match accepted {
+                Ok((_, _, peer)) if !permits(&self.core.options.allow, peer.ip()) => {
                     tracing::info!(device = self.core.name(), %peer, "connection refused: not in FLAGCX_P2P_ALLOW");
                 }
-                Ok((stream, peer)) => self.greet(OwnSocket::new(stream), peer),
+                Ok((permit, stream, peer)) => self.greet(permit, OwnSocket::new(stream), peer),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    tracing::warn!(device = self.core.name(), %error, "cannot accept a data connection");
-                    self.pause();
-                    return;
-                }
+                Err(error) if admission::concerns_one_client(&error) => {}
+                Err(error) => return self.pause("data listener", &error),
             }
         }
     }
 
-    fn greet(&mut self, stream: OwnSocket<TcpStream>, peer: SocketAddr) {
-        if self.has_too_many() {
-            tracing::warn!(device = self.core.name(), %peer, "too many connections without a hello");
-            return;
-        }
-        match Greeter::new(&self.core, stream, peer, Instant::now() + HELLO_LIMIT) {
+    fn greet(&mut self, permit: Permit, stream: OwnSocket<TcpStream>, peer: SocketAddr) {
+        permit.describe(Source::Address(peer.ip().to_canonical()), stream.as_fd());
+        match Greeter::new(&self.core, permit, stream, peer, Instant::now() + HELLO_LIMIT) {
             Ok(greeter) => self.add(Client::Ungreeted(greeter)),
             Err(errno) => tracing::warn!(device = self.core.name(), %peer, %errno, "cannot greet"),
         }
@@ -194,23 +187,16 @@ impl Acceptor {
 
     fn accept_tables(&mut self) {
         for _ in 0..ACCEPTED_PER_TURN {
-            match self.tables.as_ref().map(TableListener::accept) {
-                Some(Ok(keeper)) if !self.has_too_many() => self.add(Client::Tables(keeper)),
-                Some(Ok(_)) => {
-                    tracing::warn!(device = self.core.name(), "too many requests for the shared tables")
-                }
-                Some(Err(Errno::AGAIN)) | None => return,
-                Some(Err(errno)) => {
-                    tracing::warn!(device = self.core.name(), %errno, "cannot accept a request for the shared tables");
-                    return self.pause();
-                }
+            let Some(tables) = &self.tables else { return };
+            let accepted = admission::enter(tables.as_fd())
+                .and_then(|permit| tables.accept(permit).map_err(std::io::Error::from));
+            match accepted {
+                Ok(None) => {}
+                Ok(Some(keeper)) => self.add(Client::Tables(keeper)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => return self.pause("listener of the shared tables", &error),
             }
         }
-    }
-
-    /// Whether too many clients have not said what they want.
-    fn has_too_many(&self) -> bool {
-        self.clients.values().filter(|client| client.deadline().is_some()).count() >= MAX_UNGREETED
     }
 
     fn add(&mut self, client: Client) {
@@ -289,11 +275,11 @@ impl Client {
         }
     }
 
-    /// By when it must have said what it wants.
-    fn deadline(&self) -> Option<Instant> {
+    /// When it is to be served although it has said nothing more.
+    fn next_turn(&self) -> Option<Instant> {
         match self {
             Self::Ungreeted(greeter) => Some(greeter.deadline()),
-            Self::Tables(keeper) => keeper.deadline(),
+            Self::Tables(keeper) => keeper.next_turn(),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The responder's half of the hello.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
 
+use crate::admission::Permit;
 use crate::auth::{Session, random};
 use crate::fabric::software::device::Core;
 use crate::fabric::software::endpoint::Endpoint;
@@ -23,6 +24,8 @@ use crate::fork::OwnSocket;
 /// A client that has connected and not said yet what it wants.
 #[derive(Debug)]
 pub(super) struct Greeter {
+    /// Before the socket: it ends first.
+    permit: Permit,
     socket: OwnSocket<OwnedFd>,
     peer: SocketAddr,
     buffer: ReceiveBuffer,
@@ -40,6 +43,7 @@ pub(super) enum Greeted {
 impl Greeter {
     pub(super) fn new(
         core: &Core,
+        permit: Permit,
         stream: OwnSocket<TcpStream>,
         peer: SocketAddr,
         deadline: Instant,
@@ -50,7 +54,7 @@ impl Greeter {
         keepalive::apply(&stream)?;
         let buffer = ReceiveBuffer::new(GREETING_SIZE.max(OFFER_SIZE));
         let hello = Responder::new(key, nonce);
-        Ok(Self { socket: stream.map(OwnedFd::from), peer, buffer, hello, deadline })
+        Ok(Self { permit, socket: stream.map(OwnedFd::from), peer, buffer, hello, deadline })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -98,11 +102,13 @@ impl Greeter {
         tables: Option<SocketName>,
     ) -> Greeted {
         let target = core.queue_pair(offer.target);
-        let answer = answer(core, offer, target.as_deref(), tables);
+        let answer = answer(core, offer, target.as_deref(), tables, self.peer.ip());
         let sent = self.send(&answer.encode(session));
         match target {
             Some(endpoint) if sent && answer.reception == Reception::Welcome => {
-                Greeted::Welcome(Server::new(self.socket, endpoint, offer.sender))
+                self.permit.release();
+                let suspect = core.wrong_keys.of(self.peer.ip(), Instant::now());
+                Greeted::Welcome(Server::new(self.socket, endpoint, offer.sender, suspect))
             }
             _ => self.refuse(core, answer.reception.explain()),
         }
@@ -120,18 +126,23 @@ impl Greeter {
     }
 }
 
-fn answer(core: &Core, offer: &Offer, target: Option<&Endpoint>, tables: Option<SocketName>) -> Answer {
+/// An offer that is not accepted is told why, and of this process no more than that.
+fn answer(
+    core: &Core,
+    offer: &Offer,
+    target: Option<&Endpoint>,
+    tables: Option<SocketName>,
+    peer: IpAddr,
+) -> Answer {
     let reception = match target.map(|endpoint| endpoint.counterpart(&offer.sender)) {
         None => Reception::NoSuchQueuePair,
         Some(Counterpart::Ready | Counterpart::NotYet) => Reception::Welcome,
         Some(Counterpart::Gone) if target.is_some_and(Endpoint::is_error) => Reception::InError,
         Some(Counterpart::Gone) => Reception::ConnectedElsewhere,
     };
-    Answer {
-        reception,
-        slot: target.map_or(0, |endpoint| endpoint.slot as u32),
-        token: core.token(),
-        identity: Identity::own(),
-        name: tables.unwrap_or(SocketName::NONE),
-    }
+    let refused = Answer { reception, slot: 0, token: 0, identity: Identity::NONE, name: SocketName::NONE };
+    let Some(endpoint) = target.filter(|_| reception == Reception::Welcome) else { return refused };
+    let tables = tables.and_then(|name| Some((name, core.tokens.give(peer, Instant::now()).ok()?)));
+    let (name, token) = tables.unwrap_or((SocketName::NONE, 0));
+    Answer { slot: endpoint.slot as u32, token, identity: Identity::own(), name, ..refused }
 }

@@ -69,15 +69,19 @@ impl Loop {
             Err(Errno::INTR) => return Ok(()),
             Err(errno) => return Err(errno),
         };
-        let again = std::mem::take(&mut self.again);
+        // Each connection has one turn, whatever it is looked at for: one that always has news gets no more than others.
+        let mut others = std::mem::take(&mut self.again);
+        others.append(&mut self.timed);
         for event in events {
             match event.data.u64() {
                 WAKE => self.woken(),
-                token => self.serve(token),
+                token => {
+                    others.remove(&token);
+                    self.serve(token);
+                }
             }
         }
-        again.into_iter().for_each(|token| self.serve(token));
-        std::mem::take(&mut self.timed).into_iter().for_each(|token| self.serve(token));
+        others.into_iter().for_each(|token| self.serve(token));
         Ok(())
     }
 

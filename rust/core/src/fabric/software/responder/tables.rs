@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rustix::io::{Errno, retry_on_intr};
@@ -10,14 +11,16 @@ use rustix::net::{
 };
 
 use super::accept::HELLO_LIMIT;
+use crate::admission::{Permit, Source};
 use crate::fabric::software::descriptors;
 use crate::fabric::software::device::Core;
 use crate::fabric::software::hello::SocketName;
 use crate::fabric::software::identity::random;
-use crate::fabric::software::link::{LinkReply, LinkRequest, REQUEST_SIZE};
-use crate::fabric::software::region::PeerPins;
-use crate::fabric::software::socket::peer_pid;
+use crate::fabric::software::link_messages::{KeyReply, KeyRequest, LinkReply, LinkRequest, REQUEST_SIZE};
+use crate::fabric::software::pins::PeerPins;
+use crate::fabric::software::socket::{peer_pid, peer_user};
 use crate::fabric::software::tcp::server::Wish;
+use crate::fabric::software::wrong_keys::Suspect;
 use crate::fork::OwnSocket;
 use crate::process::PeerProcess;
 
@@ -26,6 +29,8 @@ use crate::process::PeerProcess;
 pub(super) struct TableListener {
     socket: OwnSocket<OwnedFd>,
     name: SocketName,
+    /// Whether it was said that another user is refused. One thread at a time uses it: Relaxed.
+    has_refused: AtomicBool,
 }
 
 impl TableListener {
@@ -36,26 +41,45 @@ impl TableListener {
         let socket = OwnSocket::new(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?);
         bind(&*socket, &SocketAddrUnix::new_abstract_name(text.as_bytes())?)?;
         listen(&*socket, 128)?;
-        Ok(Self { socket, name })
+        Ok(Self { socket, name, has_refused: AtomicBool::new(false) })
     }
 
     pub(super) fn name(&self) -> SocketName {
         self.name
     }
 
-    /// `EAGAIN`: no peer waits.
-    pub(super) fn accept(&self) -> Result<TableKeeper, Errno> {
+    /// `EAGAIN`: no peer waits. `None`: one was refused, for its user may not reach the memory of this process.
+    pub(super) fn accept(&self, permit: Permit) -> Result<Option<TableKeeper>, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = OwnSocket::new(retry_on_intr(|| accept_with(&*self.socket, flags))?);
+        let user = peer_user(&socket);
+        if !user.is_some_and(is_permitted) {
+            if !self.has_refused.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    user = user.unwrap_or(u32::MAX),
+                    "another user of this host was refused at the Unix socket, as all are: only processes of this one and of \
+                     root are shown the tables"
+                );
+            }
+            return Ok(None);
+        }
+        permit.describe(Source::Unix, socket.as_fd());
         let pid = peer_pid(&socket);
-        Ok(TableKeeper {
+        Ok(Some(TableKeeper {
+            permit,
             socket,
             pid: pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs()),
             process: pid.and_then(|pid| PeerProcess::of_pid(pid).ok()),
-            pins: None,
+            link: None,
             deadline: Instant::now() + HELLO_LIMIT,
-        })
+        }))
     }
+}
+
+/// Whether a process of `user` may be shown where memory of this process is. The kernel lets it access that memory only
+/// if the users are the same, or it has `CAP_SYS_PTRACE`, as root has.
+fn is_permitted(user: u32) -> bool {
+    user == 0 || user == rustix::process::geteuid().as_raw()
 }
 
 impl AsFd for TableListener {
@@ -68,11 +92,22 @@ impl AsFd for TableListener {
 /// that it forked may keep the connection open for longer.
 #[derive(Debug)]
 pub(super) struct TableKeeper {
+    /// Before the socket: it ends first.
+    permit: Permit,
     socket: OwnSocket<OwnedFd>,
     pid: u32,
     process: Option<Arc<PeerProcess>>,
-    pins: Option<Arc<PeerPins>>,
+    link: Option<Established>,
     deadline: Instant,
+}
+
+/// What a peer that has the tables has besides.
+#[derive(Debug)]
+struct Established {
+    pins: Arc<PeerPins>,
+    suspect: Arc<Suspect>,
+    /// A key that it asks for, and when that is looked at.
+    asked: Option<(u32, Instant)>,
 }
 
 impl TableKeeper {
@@ -85,15 +120,27 @@ impl TableKeeper {
     }
 
     /// By when it must have said what it wants; `None` once it has.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.pins.is_none().then_some(self.deadline)
+    fn deadline(&self) -> Option<Instant> {
+        self.link.is_none().then_some(self.deadline)
+    }
+
+    /// When it is to be served although it has said nothing more.
+    pub(super) fn next_turn(&self) -> Option<Instant> {
+        match &self.link {
+            None => Some(self.deadline),
+            Some(link) => link.asked.map(|(_, turn)| turn),
+        }
     }
 
     pub(super) fn serve(&mut self, core: &Core) -> Wish {
         if self.process().is_some_and(|process| !process.is_alive()) {
             return Wish::Close;
         }
-        match self.take_request(core) {
+        let heard = match &mut self.link {
+            None => self.take_request(core),
+            Some(link) => link.serve(&self.socket, core),
+        };
+        match heard {
             Ok(()) | Err(Errno::AGAIN)
                 if self.deadline().is_none_or(|deadline| Instant::now() < deadline) =>
             {
@@ -105,20 +152,51 @@ impl TableKeeper {
 
     /// What it has pinned counts no more.
     pub(super) fn close(self, core: &Core) {
-        if let Some(pins) = self.pins {
-            core.regions.remove_peer(&pins);
+        if let Some(link) = self.link {
+            core.regions.remove_peer(&link.pins);
         }
     }
 
     fn take_request(&mut self, core: &Core) -> Result<(), Errno> {
         let (bytes, [pins]) = descriptors::receive::<REQUEST_SIZE, 1>(&self.socket, RecvFlags::DONTWAIT)?;
         let request = LinkRequest::decode(&bytes).ok_or(Errno::PROTO)?;
-        if self.pins.is_some() || request.token != core.token() {
-            return Err(Errno::PROTO);
-        }
-        let pins = core.regions.add_peer(self.pid, pins.as_fd()).map_err(|_| Errno::PROTO)?;
-        self.pins = Some(pins);
+        let now = Instant::now();
+        let address = core.tokens.redeem(request.token, now).ok_or(Errno::PROTO)?;
+        let (pins, grants) = core.regions.add_peer(self.pid, pins.as_fd()).map_err(|_| Errno::PROTO)?;
+        self.link = Some(Established { pins, suspect: core.wrong_keys.of(address, now), asked: None });
+        self.permit.release();
         let reply = LinkReply { entries: core.entries_address() }.encode();
-        descriptors::send(&self.socket, &reply, &core.table_files().ok_or(Errno::PROTO)?)
+        let [regions, queue_pairs] = core.table_files().ok_or(Errno::PROTO)?;
+        descriptors::send(&self.socket, &reply, &[regions, queue_pairs, grants.as_fd()])
     }
+}
+
+impl Established {
+    /// Answers the question for a key, in its turn. A peer asks for one at a time.
+    fn serve(&mut self, socket: &OwnedFd, core: &Core) -> Result<(), Errno> {
+        let now = Instant::now();
+        match (descriptors::receive::<REQUEST_SIZE, 0>(socket, RecvFlags::DONTWAIT), self.asked) {
+            (Ok((bytes, [])), None) => {
+                let key = KeyRequest::decode(&bytes).ok_or(Errno::PROTO)?.key;
+                let turn = if self.suspect.is_limited() { self.suspect.turn(now) } else { Some(now) };
+                match turn {
+                    Some(turn) => self.asked = Some((key, turn)),
+                    None => return answer(socket, key, false),
+                }
+            }
+            (Err(Errno::AGAIN), Some(_)) => {}
+            (Err(errno), _) => return Err(errno),
+            (Ok(_), Some(_)) => return Err(Errno::PROTO),
+        }
+        let Some((key, _)) = self.asked.take_if(|(_, turn)| now >= *turn) else { return Ok(()) };
+        let granted = core.regions.grant(&self.pins, key);
+        if !granted {
+            core.note_wrong_key(&self.suspect);
+        }
+        answer(socket, key, granted)
+    }
+}
+
+fn answer(socket: &OwnedFd, key: u32, granted: bool) -> Result<(), Errno> {
+    descriptors::send(socket, &KeyReply { key, granted }.encode(), &[])
 }

@@ -1,6 +1,7 @@
 //! The responder's half of the TCP path: one peer's requests to one queue pair.
 
 mod answer;
+mod guesses;
 mod reads;
 mod writes;
 
@@ -19,12 +20,16 @@ use crate::fabric::software::endpoint::Endpoint;
 use crate::fabric::software::socket::ReceiveBuffer;
 use crate::fabric::software::table::Counterpart;
 use crate::fabric::software::transport::CONNECT_PATIENCE;
+use crate::fabric::software::wrong_keys::Suspect;
 use crate::fabric::{CompletionStatus, QpAddress};
 use crate::fork::OwnSocket;
 use answer::{Answer, Segment};
+use guesses::is_unknown;
 
 /// Bytes that one turn moves before other peers have theirs.
 const TURN: u64 = 1 << 20;
+/// The same for what is thrown away: it has nobody waiting for it. 64 KiB take some 10 us.
+const DRAIN_TURN: u64 = 64 << 10;
 /// How long what a peer still sends is thrown away after a failure, so that it can read what failed.
 const DRAIN: Duration = Duration::from_secs(2);
 /// In pieces of this size.
@@ -39,7 +44,7 @@ pub(in super::super) enum Wish {
     Write,
     /// Another turn: there is work left.
     Again,
-    /// Our side to be connected.
+    /// Our side to be connected, or its turn.
     Parked,
     /// Nothing: close it.
     Close,
@@ -72,6 +77,12 @@ pub(in super::super) struct Server {
     parked: bool,
     /// When the peer first asked for something although our side was not connected.
     asking_since: Option<Instant>,
+    /// What wrong keys have cost this peer.
+    suspect: Arc<Suspect>,
+    /// A key that may be guessed, and when it is looked at.
+    held: Option<(u32, Instant)>,
+    /// The last one that was: the requests that go on with it do not wait.
+    admitted: Option<u32>,
     /// The peer has closed: it has given up what it was not told to be done, so nothing more of that is carried out.
     abandoned: bool,
 }
@@ -84,6 +95,7 @@ impl Server {
         socket: OwnSocket<OwnedFd>,
         endpoint: Arc<Endpoint>,
         sender: QpAddress,
+        suspect: Arc<Suspect>,
     ) -> Self {
         Self {
             socket,
@@ -101,6 +113,9 @@ impl Server {
             draining: None,
             parked: false,
             asking_since: None,
+            suspect,
+            held: None,
+            admitted: None,
             abandoned: false,
         }
     }
@@ -114,7 +129,7 @@ impl Server {
         &self.endpoint
     }
 
-    /// Whether it waits for our side to be connected.
+    /// Whether it waits for our side to be connected, or for its turn.
     pub(in super::super) fn is_parked(&self) -> bool {
         self.parked
     }
@@ -126,7 +141,7 @@ impl Server {
 
     /// Serves for one turn.
     pub(in super::super) fn serve(&mut self, core: &Core) -> Wish {
-        let mut budget = TURN;
+        let mut budget = if self.is_draining() { DRAIN_TURN } else { TURN };
         self.emptied = false;
         if !(self.pending.is_empty() && self.buffer.is_empty()) {
             self.look_for_the_end();
@@ -161,6 +176,7 @@ impl Server {
             self.tell();
             return if self.outgoing.is_some() { Ok(()) } else { Err(Stop(Wish::Again)) };
         }
+        let must_wait = self.suspect.is_limited() && self.headers_left == 0 && !self.may_be_looked_at(core);
         match self.pending.front().filter(|_| self.headers_left == 0) {
             None => self.take_header(core, budget),
             Some(_) if self.abandoned => Err(Stop(Wish::Close)),
@@ -168,6 +184,7 @@ impl Server {
                 self.next_request();
                 Ok(())
             }
+            Some(_) if must_wait => self.wait_for_turn(),
             Some(header) if header.action == Action::Read => {
                 self.answer_reads(core);
                 Ok(())
@@ -250,7 +267,10 @@ impl Server {
     }
 
     /// Request `done` has no access: says so.
-    fn refuse(&mut self) {
+    fn refuse(&mut self, core: &Core) {
+        if self.pending.front().is_some_and(|header| is_unknown(core, header.rkey)) {
+            core.note_wrong_key(&self.suspect);
+        }
         let failure = ResponseHeader::Failed { sequence: self.done, status: CompletionStatus::RemoteAccess };
         self.outgoing = Some(Answer::header(failure));
         self.fail();

@@ -221,7 +221,7 @@ fn check_request(
     for piece in work.queue.pieces(index, 0) {
         check_piece(pins, &piece, local).map_err(|problem| match problem {
             Unpinned::Full => Refused::GroupFull,
-            Unpinned::Violation => Refused::Failed(CompletionStatus::LocalProtection),
+            Unpinned::Violation(_) => Refused::Failed(CompletionStatus::LocalProtection),
         })?;
     }
     Ok(())

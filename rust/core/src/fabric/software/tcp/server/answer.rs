@@ -123,12 +123,12 @@ impl Answer {
             match pins.check(segment.rkey, segment.address, segment.length, Right::RemoteRead) {
                 Ok(_) => {}
                 Err(Unpinned::Full) => return ranges,
-                Err(Unpinned::Violation) if ranges.to_first == 0 => {
+                Err(Unpinned::Violation(_)) if ranges.to_first == 0 => {
                     self.cannot_read(done.max(start));
                     break;
                 }
                 // What is before it goes first.
-                Err(Unpinned::Violation) => return ranges,
+                Err(Unpinned::Violation(_)) => return ranges,
             }
             let skip = done.saturating_sub(start);
             ranges.push(Range::new(segment.address + skip, segment.length - skip));

@@ -20,7 +20,7 @@ impl Server {
         let mut pins = PinSet::new(core.regions.view());
         let mut segments = std::mem::take(&mut self.segments);
         let (mut total, mut offset, mut whole) = (0, self.offset, true);
-        for header in &self.pending {
+        for header in self.pending.iter().take(self.most_at_once()) {
             let left = u64::from(header.length) - offset;
             let fits = left <= CHUNK - total;
             let is_good = header.action == Action::Read && left > 0 && may_read(&mut pins, header);
@@ -42,7 +42,7 @@ impl Server {
             offset = 0;
         }
         if segments.is_empty() {
-            self.refuse();
+            self.refuse(core);
             return;
         }
         // The answer says that all before it is done.

@@ -31,7 +31,7 @@ impl Server {
         let mut pins = PinSet::new(core.regions.view());
         let mut places = self.places(&mut pins, *budget);
         if places.used == 0 {
-            self.refuse();
+            self.refuse(core);
             return Ok(());
         }
         if places.ends_group {
@@ -47,7 +47,7 @@ impl Server {
             answer = unsafe { receive(self.socket.as_fd(), places.ranges()) };
         }
         if answer == Err(Errno::FAULT) {
-            self.refuse();
+            self.refuse(core);
             return Ok(());
         }
         let received = self.note_receipt(answer)?;
@@ -62,8 +62,8 @@ impl Server {
     fn places(&self, pins: &mut PinSet<'_>, budget: u64) -> Places {
         let mut places =
             Places { ranges: [Range::default(); GROUP + 1], used: 0, length: 0, ends_group: false };
-        let mut offset = self.offset;
-        for header in &self.pending {
+        let (mut offset, most) = (self.offset, self.most_at_once());
+        for header in self.pending.iter().take(most) {
             let left = u64::from(header.length) - offset;
             let length = left.min(budget - places.length);
             let may = |pins: &mut PinSet<'_>| {
@@ -81,7 +81,7 @@ impl Server {
             }
             offset = 0;
         }
-        places.ends_group = true;
+        places.ends_group = self.pending.len() <= most;
         places
     }
 

@@ -1,0 +1,124 @@
+//! Clients that say nothing, or not enough: they hold neither sessions nor disk space.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, outside #[test] functions"
+)]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use common::{Ended, Server, frame, open_frame, program, put_frame, run};
+
+const SESSIONS: usize = 16;
+
+fn alive() -> Vec<u8> {
+    frame(10, &[])
+}
+
+/// A client that has a session, as the server's answer shows.
+fn session(server: &Server) -> TcpStream {
+    let mut client = server.connect();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    client.write_all(&open_frame()).unwrap();
+    client.read_exact(&mut [0; 8]).unwrap();
+    client
+}
+
+fn put(server: &Server, name: &str) -> Ended {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("a"), b"content").unwrap();
+    server.put(&temp.path().join("a"), &["--name", name])
+}
+
+/// The limit that the guide names.
+#[test]
+fn the_seventeenth_client_is_told_why() {
+    let server = Server::start();
+    let _clients: Vec<_> = (0..SESSIONS).map(|_| session(&server)).collect();
+    put(&server, "a").failed(1, "16 clients are served already");
+}
+
+/// As many as there are sessions: they say that they are alive and nothing else, and are dropped within 2 s.
+#[test]
+fn clients_that_prove_nothing_hold_no_session() {
+    let temp = tempfile::tempdir().unwrap();
+    let (key, file) = (temp.path().join("key"), temp.path().join("a"));
+    fs::write(&key, "a secret of some length").unwrap();
+    fs::write(&file, b"content").unwrap();
+    for key in [Some(key.to_str().unwrap()), None] {
+        let environment: Vec<_> = key.map(|key| ("FLAGCX_P2P_AUTH_KEY_FILE", key)).into_iter().collect();
+        let server = Server::start_with(&environment);
+        let started = Instant::now();
+        let mut silent: Vec<_> = (0..SESSIONS).map(|_| server.connect()).collect();
+        // With a key, opening a session is not enough.
+        if key.is_some() {
+            silent[0].write_all(&open_frame()).unwrap();
+        }
+        let talking = std::thread::spawn(move || {
+            while !silent.is_empty() {
+                silent.retain_mut(|client| client.write_all(&alive()).is_ok());
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            started.elapsed()
+        });
+        let put = run(program().arg("put").arg(&file).arg(&server.address).envs(environment));
+        put.succeeded();
+        let dropped = talking.join().unwrap();
+        assert!(dropped > Duration::from_millis(1500) && dropped < Duration::from_secs(6), "{dropped:?}");
+    }
+}
+
+#[test]
+fn sessions_without_a_request_make_room() {
+    let server = Server::start_with_arguments(&["--idle-limit", "1"]);
+    let mut clients: Vec<_> = (0..SESSIONS).map(|_| session(&server)).collect();
+    for client in &mut clients {
+        client.write_all(&alive()).unwrap();
+    }
+    let mut bytes = Vec::new();
+    clients[0].read_to_end(&mut bytes).unwrap();
+    let told = String::from_utf8_lossy(&bytes);
+    assert!(told.contains("no request, or no progress of one, for 1 s"), "{told:?}");
+    // They are given 2 s to read why.
+    let started = Instant::now();
+    while put(&server, "a").code != Some(0) {
+        assert!(started.elapsed() < Duration::from_secs(10), "they hold their sessions");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// It announces half of what the disk has, sends nothing, and is dropped.
+#[test]
+fn an_announced_file_without_data_holds_no_space() {
+    let server = Server::start_with_arguments(&["--idle-limit", "1"]);
+    let free = || {
+        let stat = rustix::fs::statvfs(&server.path).unwrap();
+        stat.f_bavail * stat.f_frsize
+    };
+    let before = free();
+    let mut client = session(&server);
+    client.write_all(&put_frame("large", before / 2)).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    // Other programs use the disk as well.
+    assert!(free() > before - before / 4, "{} of {before} are free", free());
+    put(&server, "a").succeeded();
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).unwrap();
+    let told = String::from_utf8_lossy(&bytes);
+    assert!(told.contains("no progress"), "{told:?}");
+    assert_eq!(server.names(), ["a"]);
+
+    let mut client = session(&server);
+    client.write_all(&put_frame("huge", 1 << 60)).unwrap();
+    let mut bytes = [0; 4096];
+    let told = (0..20).map(|_| client.read(&mut bytes).map(|read| bytes[..read].to_vec()).unwrap());
+    let told = told.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(told.take_while(|text| !text.is_empty()).any(|text| text.contains("no space for")));
+}

@@ -1,0 +1,207 @@
+//! Who holds how many descriptors without having proven anything: pure, with time as an argument.
+
+use std::collections::BTreeMap;
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+use super::{GRACE, GRACE_OF_HANDSHAKES, Source};
+
+/// The clients, oldest first: at most [`super::MOST`], so they are looked through.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    clients: BTreeMap<u64, Client>,
+    next: u64,
+    /// A source holds more than its half, and all of its clients are within their time: nobody enters until then.
+    held_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Client {
+    /// `None` until its socket is accepted.
+    holder: Option<(Source, RawFd)>,
+    descriptors: usize,
+    /// It has said what a peer says first.
+    has_begun: bool,
+    since: Instant,
+    /// Its socket has been shut down.
+    leaves: bool,
+}
+
+impl Ledger {
+    /// A number for the next client; else who makes room for it, if somebody does.
+    pub(super) fn reserve(&mut self, limit: usize, now: Instant) -> Result<u64, Option<RawFd>> {
+        if self.is_full(limit, now) {
+            let crowd = self.largest().map(|(source, _)| source);
+            return Err(crowd.and_then(|source| self.displace(source, now)));
+        }
+        self.held_until = None;
+        let number = self.next;
+        self.next += 1;
+        let client = Client { holder: None, descriptors: 1, has_begun: false, since: now, leaves: false };
+        self.clients.insert(number, client);
+        Ok(number)
+    }
+
+    /// Whether the next client has to wait.
+    pub(super) fn is_full(&self, limit: usize, now: Instant) -> bool {
+        self.held_until.is_some_and(|until| now < until) || self.used() >= limit
+    }
+
+    /// Says of whom a number is; answers who makes room when that source has more than `share` now.
+    pub(super) fn describe(
+        &mut self,
+        number: u64,
+        source: Source,
+        socket: RawFd,
+        share: usize,
+        now: Instant,
+    ) -> Option<RawFd> {
+        self.clients.get_mut(&number)?.holder = Some((source, socket));
+        if self.used_by(source) <= share {
+            return None;
+        }
+        let victim = self.displace(source, now);
+        if victim.is_none() {
+            self.held_until = self.of(source).map(Client::safe_until).min();
+        }
+        victim
+    }
+
+    /// A client has begun like a peer, and holds so many descriptors now.
+    pub(super) fn begin(&mut self, number: u64, descriptors: usize) {
+        if let Some(client) = self.clients.get_mut(&number) {
+            client.descriptors = descriptors;
+            client.has_begun = true;
+        }
+    }
+
+    pub(super) fn release(&mut self, number: u64) {
+        self.clients.remove(&number);
+        // Whoever waits for the oldest of a source may go on: it is looked at again.
+        self.held_until = None;
+    }
+
+    pub(super) fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Descriptors held.
+    fn used(&self) -> usize {
+        self.clients.values().map(|client| client.descriptors).sum()
+    }
+
+    /// The source with the most clients, and how many those are.
+    pub(super) fn largest(&self) -> Option<(Source, usize)> {
+        let mut counts: Vec<(Source, usize)> = Vec::new();
+        for (source, _) in self.clients.values().filter_map(|client| client.holder) {
+            match counts.iter_mut().find(|(other, _)| *other == source) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((source, 1)),
+            }
+        }
+        counts.into_iter().max_by_key(|(_, count)| *count)
+    }
+
+    /// Those of a source that stay.
+    fn of(&self, source: Source) -> impl Iterator<Item = &Client> {
+        self.clients
+            .values()
+            .filter(move |client| !client.leaves && client.holder.is_some_and(|(other, _)| other == source))
+    }
+
+    fn used_by(&self, source: Source) -> usize {
+        self.of(source).map(|client| client.descriptors).sum()
+    }
+
+    /// A client of a source goes, if one has had its time: the oldest of those that have not begun, else of the others.
+    fn displace(&mut self, source: Source, now: Instant) -> Option<RawFd> {
+        let late = self.clients.values_mut().filter(|client| {
+            let is_of_source = client.holder.is_some_and(|(other, _)| other == source);
+            is_of_source && !client.leaves && now >= client.safe_until()
+        });
+        let victim = late.min_by_key(|client| (client.has_begun, client.since))?;
+        victim.leaves = true;
+        victim.holder.map(|(_, socket)| socket)
+    }
+}
+
+impl Client {
+    fn safe_until(&self) -> Instant {
+        self.since + if self.has_begun { GRACE_OF_HANDSHAKES } else { GRACE }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    use super::*;
+
+    const LIMIT: usize = 8;
+
+    fn host(number: u8) -> Source {
+        Source::Address(IpAddr::V4(Ipv4Addr::new(10, 0, 0, number)))
+    }
+
+    fn enter(ledger: &mut Ledger, source: Source, socket: RawFd, now: Instant) -> (u64, Option<RawFd>) {
+        let number = ledger.reserve(LIMIT, now).unwrap();
+        (number, ledger.describe(number, source, socket, LIMIT / 2, now))
+    }
+
+    #[test]
+    fn one_source_has_half_of_the_places() {
+        let (mut ledger, begin) = (Ledger::default(), Instant::now());
+        for socket in 0..4 {
+            assert_eq!(enter(&mut ledger, host(1), socket, begin).1, None);
+        }
+        assert!(!ledger.is_full(LIMIT, begin));
+        // One more: it waits here, and what comes next in the backlog, until the oldest has had its time.
+        assert_eq!(enter(&mut ledger, host(1), 4, begin).1, None);
+        assert_eq!(ledger.reserve(LIMIT, begin + GRACE / 2), Err(None));
+        // Then each newcomer takes the place of the oldest.
+        let late = begin + GRACE;
+        assert_eq!(enter(&mut ledger, host(1), 5, late).1, Some(0));
+        assert_eq!(enter(&mut ledger, host(2), 6, late).1, None, "another source displaces nobody");
+    }
+
+    #[test]
+    fn a_peer_that_ends_its_handshake_makes_room_at_once() {
+        let (mut ledger, begin) = (Ledger::default(), Instant::now());
+        let entered: Vec<_> = (0..5).map(|socket| enter(&mut ledger, host(1), socket, begin).0).collect();
+        assert_eq!(ledger.reserve(LIMIT, begin), Err(None));
+        ledger.release(entered[2]);
+        assert_eq!(enter(&mut ledger, host(1), 9, begin).1, None);
+    }
+
+    #[test]
+    fn when_all_places_are_taken_the_largest_source_makes_room() {
+        let (mut ledger, begin) = (Ledger::default(), Instant::now());
+        enter(&mut ledger, host(2), 20, begin);
+        for socket in 0..4 {
+            enter(&mut ledger, host(1), socket, begin);
+        }
+        for socket in 30..33 {
+            enter(&mut ledger, Source::Unix, socket, begin);
+        }
+        assert_eq!(ledger.reserve(LIMIT, begin), Err(None));
+        assert_eq!(ledger.reserve(LIMIT, begin + GRACE), Err(Some(0)));
+        assert_eq!(
+            ledger.reserve(LIMIT, begin + GRACE),
+            Err(Some(1)),
+            "the place is free once its owner says so"
+        );
+        ledger.release(1);
+        assert!(ledger.reserve(LIMIT, begin + GRACE).is_ok());
+    }
+
+    #[test]
+    fn descriptors_count_not_clients() {
+        let (mut ledger, begin) = (Ledger::default(), Instant::now());
+        let (number, _) = enter(&mut ledger, host(1), 1, begin);
+        ledger.begin(number, LIMIT);
+        assert!(ledger.is_full(LIMIT, begin + Duration::from_secs(9)));
+        ledger.begin(number, 2);
+        assert!(!ledger.is_full(LIMIT, begin));
+    }
+}

@@ -1,0 +1,172 @@
+//! Ending registrations: those of one call all together, within one bound.
+
+use std::fmt::Write;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use super::Context;
+use crate::fabric::{FabricError, Provider};
+use crate::memory::Region;
+
+/// How long deregistering waits for transfers that have no time-out.
+const NO_TIMEOUT_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long ending the transfers of a region may take: longer than a worker waits for a flush before it destroys the
+/// queue pair instead.
+const ABORT_LIMIT: Duration = Duration::from_secs(4);
+
+/// Threads that end registrations by commands of a device: one command may take as long as all others together.
+const COMMAND_THREADS: usize = 4;
+
+/// Regions named in the log; the others are counted.
+const NAMED: usize = 8;
+
+/// A region that is still in use, and what uses it.
+type Left = (Arc<Region>, String);
+
+impl Context {
+    /// Waits until nothing uses `regions`, which were taken out of the registry before, at most for the transfer
+    /// time-out (else 30 s) after `begun`; then ends their transfers as timed out by moving their queue pairs to ERROR. Takes
+    /// 4 s more at most, however many regions there are and whatever peers do.
+    ///
+    /// False when some of them must stay mapped all the same: a stopped process of this host is in the middle of a copy, or a
+    /// device cannot say whether one of its own is over. One line of the log names them.
+    pub fn retire(&self, regions: Vec<Arc<Region>>, begun: Instant) -> bool {
+        if regions.is_empty() {
+            return true;
+        }
+        let limit = begun + self.settings.timeout.unwrap_or(NO_TIMEOUT_LIMIT);
+        for worker in self.pool.workers() {
+            worker.with_state(|state| regions.iter().for_each(|region| state.forget_region(region.id)));
+        }
+        let mut left = self.end_registrations(regions, limit, |_| self.drive_all());
+        if !left.is_empty() {
+            let in_use = left.iter().filter(|(region, _)| region.in_use()).count();
+            if in_use > 0 {
+                tracing::warn!(regions = in_use, "deregistering memory in use: its transfers are ended");
+            }
+            let regions = left.into_iter().map(|(region, _)| region).collect();
+            left = self.end_registrations(regions, limit + ABORT_LIMIT, |used| self.abort_users(used));
+        }
+        if !left.is_empty() {
+            tracing::warn!("{}", report(&left, begun.elapsed()));
+        }
+        left.is_empty()
+    }
+
+    /// Ends what can be ended by `deadline`, and answers the rest. `help` is called with the regions that transfers use
+    /// while these are waited for.
+    fn end_registrations(
+        &self,
+        regions: Vec<Arc<Region>>,
+        deadline: Instant,
+        help: impl Fn(&[Arc<Region>]),
+    ) -> Vec<Left> {
+        let (mut unused, mut used) = (Vec::with_capacity(regions.len()), regions);
+        let mut pause = Duration::from_micros(10);
+        loop {
+            let (still, ended): (Vec<_>, Vec<_>) = used.into_iter().partition(|region| region.in_use());
+            // All before the first is waited for: what is under way on them ends meanwhile.
+            ended.iter().for_each(|region| region.memory().close());
+            unused.extend(ended);
+            used = still;
+            if used.is_empty() || Instant::now() >= deadline {
+                break;
+            }
+            help(&used);
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(2));
+        }
+        let mut left = self.revoke(unused, deadline);
+        left.extend(used.into_iter().map(|region| (region, "a transfer of this process".to_owned())));
+        left
+    }
+
+    fn abort_users(&self, regions: &[Arc<Region>]) {
+        for worker in self.pool.workers() {
+            worker.with_state(|state| regions.iter().for_each(|region| state.abort_users(region.id)));
+        }
+        self.drive_all();
+    }
+
+    /// Ends access by peers. A device takes a command for each region, which nothing can interrupt: of many regions the caller
+    /// does not wait for commands beyond the deadline.
+    fn revoke(&self, regions: Vec<Arc<Region>>, deadline: Instant) -> Vec<Left> {
+        let by_commands = self.pool.device().attributes().provider == Provider::Verbs;
+        if by_commands && regions.len() > 1 {
+            return revoke_by_threads(&regions, deadline);
+        }
+        regions.into_iter().filter_map(|region| revoke_one(region, deadline)).collect()
+    }
+}
+
+fn revoke_one(region: Arc<Region>, deadline: Instant) -> Option<Left> {
+    let left = match region.memory().revoke(deadline) {
+        Ok(()) => return None,
+        Err(FabricError::StillInUse { holders, .. }) => holders,
+        Err(error) => error.to_string(),
+    };
+    Some((region, left))
+}
+
+fn revoke_by_threads(regions: &[Arc<Region>], deadline: Instant) -> Vec<Left> {
+    let (results, ended) = mpsc::channel();
+    let queue: Arc<crossbeam::queue::SegQueue<_>> = Arc::default();
+    regions.iter().cloned().enumerate().for_each(|region| queue.push(region));
+    for _ in 0..COMMAND_THREADS.min(regions.len()) {
+        let (queue, results) = (Arc::clone(&queue), results.clone());
+        let work = move || {
+            while let Some((index, region)) = queue.pop() {
+                let _ = results.send((index, revoke_one(region, deadline)));
+            }
+        };
+        let work = Arc::new(work);
+        let named = std::thread::Builder::new().name("p2p-deregister".to_owned());
+        let by_thread = Arc::clone(&work);
+        if named.spawn(move || by_thread()).is_err() {
+            // No thread is to be had: here, then.
+            work();
+        }
+    }
+    drop(results);
+    let mut waiting: Vec<Option<Left>> = regions
+        .iter()
+        .map(|region| {
+            Some((Arc::clone(region), "its device, which has not ended the registration yet".to_owned()))
+        })
+        .collect();
+    loop {
+        let time = deadline.saturating_duration_since(Instant::now());
+        match ended.recv_timeout(time) {
+            Ok((index, left)) => {
+                if let Some(place) = waiting.get_mut(index) {
+                    *place = left;
+                }
+            }
+            Err(_) => return waiting.into_iter().flatten().collect(),
+        }
+    }
+}
+
+/// What is still in use, in one line.
+fn report(left: &[Left], time: Duration) -> String {
+    let mut text = format!(
+        "memory of {} regions is still in use {} ms after it was to be given back, and must not be unmapped or used for \
+         anything else until the processes named here go on or end:",
+        left.len(),
+        time.as_millis()
+    );
+    for (number, (region, holders)) in left.iter().take(NAMED).enumerate() {
+        let separator = if number == 0 { "" } else { ";" };
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "{separator} region {} ({:#x}+{}) by {holders}",
+            region.id.0, region.address, region.length
+        );
+    }
+    if left.len() > NAMED {
+        let _ = write!(text, "; and {} more", left.len() - NAMED);
+    }
+    text
+}

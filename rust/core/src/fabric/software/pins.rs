@@ -1,0 +1,130 @@
+//! Who has pinned the regions of a device: threads of this process, and processes that copy in and out by themselves.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::mapping::SharedArray;
+use super::table::{Pinned, REGION_SLOTS, RegionEntry, slot_of};
+use crate::process;
+use crate::sync::{Mutex, lock};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+/// Processes remembered as late; with more of them all are forgotten, which costs no more than their patience again.
+const MAX_LATE: usize = 4096;
+
+/// All pins on the regions of one device.
+#[derive(Debug)]
+pub(super) struct Pins {
+    /// Pins of this process's own threads: in-process copies, local buffers, the TCP responder.
+    own: SharedArray<AtomicU32>,
+    /// Pins of the processes that copy in and out by themselves.
+    peers: Mutex<Vec<Arc<PeerPins>>>,
+    /// Processes that have kept a pin for too long, by their pids. Kept when a link ends, or a process that forges pins would
+    /// only have to connect again.
+    late: Mutex<BTreeSet<u32>>,
+}
+
+/// The pins that one peer process holds on our regions.
+#[derive(Debug)]
+pub(super) struct PeerPins {
+    /// Whose.
+    pid: u32,
+    pins: SharedArray<AtomicU32>,
+    /// The regions that it alone sees, because it has named their keys. Written under the lock of [`Pins::peers`].
+    grants: SharedArray<RegionEntry>,
+    /// Set by the responder when the peer's link is closed, read by revocations; Relaxed, for a revocation looks
+    /// again until it sees it.
+    void: AtomicBool,
+}
+
+/// Who holds a pin on a slot: never nobody.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Holders {
+    this_process: bool,
+    peers: BTreeSet<u32>,
+}
+
+impl Pins {
+    pub(super) fn new() -> io::Result<Self> {
+        let own = SharedArray::private(REGION_SLOTS)?;
+        Ok(Self { own, peers: Mutex::default(), late: Mutex::default() })
+    }
+
+    /// Those of this process.
+    pub(super) fn own(&self) -> &SharedArray<AtomicU32> {
+        &self.own
+    }
+
+    /// From now on this peer's pins count too. `pins` is the array that the peer published. Comes with the descriptor of the
+    /// table of what is granted to it.
+    pub(super) fn add_peer(&self, pid: u32, pins: BorrowedFd<'_>) -> io::Result<(Arc<PeerPins>, OwnedFd)> {
+        let pins = SharedArray::open(pins, REGION_SLOTS)?;
+        let (grants, file) = SharedArray::published("flagcx-p2p-grants", REGION_SLOTS)?;
+        let peer = Arc::new(PeerPins { pid, pins, grants, void: AtomicBool::new(false) });
+        lock(&self.peers).push(Arc::clone(&peer));
+        Ok((peer, file))
+    }
+
+    /// Shows the region that `find` pins to one peer. False: there is none.
+    pub(super) fn grant<'a>(&self, peer: &PeerPins, find: impl FnOnce() -> Option<Pinned<'a>>) -> bool {
+        // A revocation takes the key away first and then, under this lock, the grants: it sees this one, or this sees that.
+        let _peers = lock(&self.peers);
+        let Some(pinned) = find() else { return false };
+        if let Some(entry) = peer.grants.get(slot_of(pinned.key())) {
+            pinned.publish_to(entry);
+        }
+        true
+    }
+
+    /// Takes what was granted of `slot` back from all peers.
+    pub(super) fn revoke_grants(&self, slot: usize) {
+        for entry in lock(&self.peers).iter().filter_map(|peer| peer.grants.get(slot)) {
+            entry.revoke();
+        }
+    }
+
+    /// The peer is gone, or has closed its link: what it has pinned counts no more.
+    pub(super) fn remove_peer(&self, peer: &Arc<PeerPins>) {
+        peer.void.store(true, Ordering::Relaxed);
+        lock(&self.peers).retain(|other| !Arc::ptr_eq(other, peer));
+    }
+
+    /// Who holds a pin on `slot` now.
+    pub(super) fn holders(&self, slot: usize) -> Option<Holders> {
+        let held = |pins: &SharedArray<AtomicU32>| {
+            pins.get(slot).is_some_and(|count| count.load(Ordering::SeqCst) != 0)
+        };
+        let this_process = held(&self.own);
+        let peers: BTreeSet<_> = lock(&self.peers)
+            .iter()
+            .filter(|peer| held(&peer.pins) && !peer.void.load(Ordering::Relaxed))
+            .map(|peer| peer.pid)
+            .collect();
+        (this_process || !peers.is_empty()).then_some(Holders { this_process, peers })
+    }
+
+    /// These have not let go in time.
+    pub(super) fn note_late(&self, holders: &Holders) {
+        let mut late = lock(&self.late);
+        if late.len() >= MAX_LATE {
+            late.clear();
+        }
+        late.extend(&holders.peers);
+    }
+
+    /// Whether each of these has been late before.
+    pub(super) fn are_late(&self, holders: &Holders) -> bool {
+        !holders.this_process && holders.peers.is_subset(&lock(&self.late))
+    }
+}
+
+impl std::fmt::Display for Holders {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let own = self.this_process.then(|| "this process".to_owned());
+        let all: Vec<_> =
+            own.into_iter().chain(self.peers.iter().map(|pid| process::describe(*pid))).collect();
+        f.write_str(&all.join(", "))
+    }
+}

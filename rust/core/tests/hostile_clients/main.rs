@@ -1,0 +1,28 @@
+//! Clients that mean harm, at every listener of an engine. They speak the wire by hand: what an engine does with them must not
+//! depend on what an engine would say.
+//!
+//! The engine under attack runs in a process of its own ([`victim`]), so that its limits and its descriptors are its own.
+#![allow(unsafe_code, reason = "a thread takes another uid")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is how it tells"
+)]
+
+mod descriptors;
+mod fairness;
+mod keys;
+#[path = "../support/mod.rs"]
+mod support;
+mod tables;
+mod victim;
+mod wire;
+
+/// What the process under attack runs; see [`victim::Victim`].
+#[test]
+fn victim_process() {
+    victim::play();
+}

@@ -1,0 +1,125 @@
+"""How an interpreter ends that has engines, in every order: at once, without a word, with its own status."""
+
+import time
+import unittest
+from typing import Dict, Tuple
+
+from programs import PAIR, Peer, Program
+
+#: Each is the end of a program that has two connected engines, with the status that it ends with.
+ENDS: Dict[str, Tuple[str, int]] = {
+    "nothing is closed": ("", 0),
+    "everything is closed": ("local.close(); client.close(); server.close()", 0),
+    "the peer's engine goes first": ("del server, remote; gc.collect()", 0),
+    "sys.exit within a with statement": ("with client, server, local: sys.exit(3)", 3),
+    "os._exit": ("os._exit(4)", 4),
+    "cycles among engines and buffers": (
+        "class Buffer(bytearray): pass\n"
+        "more = Buffer(4096); more.engine = client; client.more = [client.register(more), server]; server.client = client",
+        0,
+    ),
+    "an atexit handler of before the import": (
+        "atexit.register(lambda: (connection.write(local, remote.address), client.close()))",
+        0,
+    ),
+    "an atexit handler that creates an engine": ("atexit.register(lambda: setattr(sys, 'engine', Engine()))", 0),
+    "an engine that outlives the modules": (
+        "import ctypes\n"
+        "ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))\n"
+        "ctypes.pythonapi.Py_IncRef(ctypes.py_object(vars(flagcx_p2p._handle)))",
+        0,
+    ),
+    "a destructor that uses an engine at the very end": (
+        "class Last:\n"
+        "    def __init__(self): self.write, self.arguments = connection.write, (local, remote.address)\n"
+        "    def __del__(self): self.write(*self.arguments)\n"
+        "sys.last = Last()",
+        0,
+    ),
+    "daemon threads that write, register and connect": (
+        "def repeat(work):\n"
+        "    def run():\n"
+        "        while True: work()\n"
+        "    threading.Thread(target=run, daemon=True).start()\n"
+        "repeat(lambda: connection.write(local, remote.address))\n"
+        "repeat(lambda: client.register(bytearray(64)).close())\n"
+        "repeat(lambda: client.connect(f'127.0.0.1:{server.port}'))\n"
+        "repeat(lambda: connection.start_read([Piece(local, remote.address)]).wait())\n"
+        "time.sleep(0.1)",
+        0,
+    ),
+    "daemon threads that send and take notifications": (
+        "def repeat(work):\n"
+        "    def run():\n"
+        "        while True: work()\n"
+        "    threading.Thread(target=run, daemon=True).start()\n"
+        "for size in (1, 5000): repeat(lambda size=size: (connection.notify(b'n', bytes(size)), time.sleep(0.0001)))\n"
+        "for _ in range(2): repeat(server.notifications)\n"
+        "time.sleep(0.1)",
+        0,
+    ),
+    "a daemon thread that closes": (
+        "for engine in (client, server): threading.Thread(target=engine.close, daemon=True).start()",
+        0,
+    ),
+    "a daemon thread inside a connect to a peer that is silent": (
+        "silent = socket.create_server(('127.0.0.1', 0))\n"
+        "session = f'127.0.0.1:{silent.getsockname()[1]}'\n"
+        "threading.Thread(target=client.connect, args=(session,), daemon=True).start()\n"
+        "silent.accept()",
+        0,
+    ),
+    "a thread that still waits": (
+        "threading.Thread(target=lambda: (time.sleep(0.2), connection.write(local, remote.address))).start()",
+        0,
+    ),
+}
+
+#: A daemon thread is in the middle of a WRITE to a peer that is stopped, and the main thread of another one.
+STOPPED = """
+import sys, threading, time
+from flagcx_p2p import Engine, Piece
+engine = Engine()
+region = engine.register(bytearray(1 << 26))
+peer, address = engine.connect(sys.argv[1]), int(sys.argv[2])
+peer.write(region, address, size=8)
+print("ready", flush=True)
+sys.stdin.readline()
+threading.Thread(target=peer.write, args=(region, address), daemon=True).start()
+transfer = peer.start_read([Piece(region, address)])
+time.sleep(0.2)
+"""
+
+
+class Exit(unittest.TestCase):
+    def test_every_end_is_quick_and_silent(self) -> None:
+        programs = {name: Program(PAIR + text, status) for name, (text, status) in ENDS.items()}
+        for name, program in programs.items():
+            with self.subTest(name):
+                _, errors = program.end(max(1, program.started + 60 - time.monotonic()))
+                self.assertEqual(errors, "")
+
+    def test_ctrl_c_ends_a_program_that_catches_nothing(self) -> None:
+        program = Program(PAIR + "print('ready', flush=True)\nwhile True: connection.write(local, remote.address)", -2)
+        assert program.process.stdout is not None
+        program.process.stdout.readline()
+        program.process.send_signal(2)
+        _, errors = program.end(20)
+        self.assertTrue(errors.endswith("KeyboardInterrupt"), errors)
+        self.assertNotIn("ignored", errors)
+
+    def test_a_stopped_peer_holds_nobody(self) -> None:
+        for path in ("tcp", "auto"):
+            with self.subTest(path), Peer(1 << 26) as peer:
+                program = Program(STOPPED, arguments=(peer.session, str(peer.address)), FLAGCX_P2P_PATH=path)
+                assert program.process.stdout is not None
+                program.process.stdout.readline()
+                peer.stop()
+                begun = time.monotonic()
+                _, errors = program.end(20)
+                self.assertLess(time.monotonic() - begun, 8)
+                self.assertEqual(errors, "")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,206 @@
+"""Ctrl-C, and other signal handlers that raise, at any moment of any call."""
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+import unittest
+import unittest.mock
+from typing import Any, Callable, Dict, Iterator
+
+from pair import Pair
+from programs import Peer
+
+# Before the library reads its configuration: between two processes of a host only TCP needs the peer's help.
+os.environ["FLAGCX_P2P_PATH"] = "tcp"
+
+import flagcx_p2p
+from flagcx_p2p import Connection, Engine, Piece, Region
+
+SIZE = 64 << 20
+
+
+@contextlib.contextmanager
+def interrupts(first: float, every: float = 0.0) -> Iterator[None]:
+    """KeyboardInterrupt after `first` seconds, and again after `every`."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, first, every)
+    try:
+        yield
+    finally:
+        # The last one may come in between.
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class AStoppedPeer(unittest.TestCase):
+    """Its transfers last until their deadline of 30 s."""
+
+    #: Waits that leave nothing under way.
+    CALLS: Dict[str, Callable[[Connection, Region, int], Any]] = {
+        "write": lambda peer, region, address: peer.write(region, address),
+        "write_many": lambda peer, region, address: peer.write_many([Piece(region, address, 0, SIZE)]),
+        "read": lambda peer, region, address: peer.read(region, address),
+        "read_many": lambda peer, region, address: peer.read_many([Piece(region, address, 0, SIZE)]),
+    }
+
+    def setUp(self) -> None:
+        if os.environ["FLAGCX_P2P_FABRIC"] != "software":
+            self.skipTest("not run over verbs: a device moves bytes from and to a process that is stopped")
+        self.peer = self.enterContext(Peer(SIZE)) if hasattr(self, "enterContext") else self._enter(Peer(SIZE))
+        self.engine = Engine()
+        self.addCleanup(self.engine.close)
+        self.memory = bytearray(SIZE)
+        self.connection = self.engine.connect(self.peer.session)
+
+    def _enter(self, peer: Peer) -> Peer:  # enterContext of Python 3.11
+        self.addCleanup(peer.__exit__)
+        return peer
+
+    def interrupted(self, call: Callable[[], Any]) -> None:
+        begun = time.monotonic()
+        with interrupts(0.3), self.assertRaises(KeyboardInterrupt):
+            call()
+        self.assertLess(time.monotonic() - begun, 3, "0.3 s, a turn of 0.2 s, the end of the transfer")
+
+    def test_ctrl_c_ends_every_call_that_waits_and_its_transfer(self) -> None:
+        for name, call in self.CALLS.items():
+            with self.subTest(name):
+                region = self.engine.register(self.memory)
+                self.peer.stop()
+                self.interrupted(lambda: call(self.connection, region, self.peer.address))
+                begun = time.monotonic()
+                region.close()
+                self.assertLess(time.monotonic() - begun, 1, "nothing uses the region")
+                self.memory.append(0)  # nor its memory
+                self.memory.pop()
+                self.peer.go_on()
+                self.bytes_arrive()
+
+    def test_a_started_transfer_goes_on_after_ctrl_c(self) -> None:
+        with self.engine.register(self.memory) as region:
+            self.memory[:4], self.memory[-4:] = b"head", b"tail"
+            self.peer.stop()
+            transfer = self.connection.start_write([Piece(region, self.peer.address)])
+            self.interrupted(transfer.wait)
+            self.assertFalse(transfer.done())
+            self.peer.go_on()
+            transfer.wait(20)
+            self.memory[:] = bytes(SIZE)
+            self.connection.read(region, self.peer.address)
+            self.assertEqual((bytes(self.memory[:4]), bytes(self.memory[-4:])), (b"head", b"tail"))
+
+    def bytes_arrive(self) -> None:
+        """Once the lanes have been rebuilt, which takes a moment."""
+        sent = os.urandom(4096)
+        with self.engine.register(bytearray(sent)) as source, self.engine.register(bytearray(4096)) as target:
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    self.connection.write(source, self.peer.address)
+                    break
+                except flagcx_p2p.P2pError:
+                    self.assertLess(time.monotonic(), deadline)
+            self.connection.read(target, self.peer.address, size=4096)
+            self.assertEqual(flagcx_p2p._engine.ctypes.string_at(target.address, 4096), sent)
+
+
+class AnyMoment(Pair):
+    """Interrupts every few hundred microseconds."""
+
+    def repeat(self, work: Callable[[], None], seconds: float = 0.4) -> None:
+        """Until there were interrupts enough, each in a loop of `work` at a moment of its own."""
+        count, deadline = 0, time.monotonic() + seconds
+        while time.monotonic() < deadline or count < 20:
+            self.assertLess(time.monotonic(), deadline + 30)
+            try:
+                # Again, should the first one come in a destructor, which Python reports and goes on.
+                with interrupts(random.uniform(0.0001, 0.002), 0.05):
+                    while True:
+                        work()
+            except KeyboardInterrupt:
+                count += 1
+
+    def tearDown(self) -> None:
+        handle = self.client._handle
+        self.assertEqual(handle._callers, {}, "calls that close would wait for")
+        closing = threading.Thread(target=self.client.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        self.assertFalse(closing.is_alive(), "close hangs")
+
+    def test_no_notification_is_lost(self) -> None:
+        sent, received = 0, []
+        for size in (10, 1000):  # the two kinds
+            for _ in range(15):
+                for _ in range(300):
+                    self.connection.notify(b"%d" % sent, bytes(size))
+                    sent += 1
+                time.sleep(0.005)
+                try:
+                    with interrupts(random.uniform(0.0001, 0.004)):
+                        while True:
+                            taken = self.server.notifications()
+                            received.append(taken)  # no other call between the two
+                except KeyboardInterrupt:
+                    pass
+        deadline = time.monotonic() + 10
+        while sum(map(len, received)) < sent and time.monotonic() < deadline:
+            received.append(self.server.notifications())
+        names = sorted(int(one.name) for batch in received for one in batch)
+        self.assertEqual(names, list(range(sent)))
+
+    def test_transfers(self) -> None:
+        piece = [Piece(self.local, self.remote.address)]
+        self.repeat(lambda: self.connection.write_many(piece))
+        self.repeat(lambda: self.connection.read_many(piece))
+        self.repeat(lambda: self.connection.start_write(piece).wait())
+        self.connection.write(self.local, self.remote.address)
+        self.assertEqual(self.target, self.source)
+
+    def test_registered_memory_stays_and_what_is_closed_goes(self) -> None:
+        def work() -> None:
+            self.client.register(bytearray(4096)).close()
+
+        self.repeat(work)
+        # What an interrupt left registered is still held; new registrations of the same memory show that the rest is not.
+        self.assertLess(len(self.client._handle.memory), 200)
+        self.connection.write(self.local, self.remote.address)
+        self.assertEqual(self.target, self.source)
+
+    def test_engines(self) -> None:
+        def work() -> None:
+            with Engine() as engine:
+                engine.register(bytearray(64))
+
+        self.repeat(work, 1)
+        with Engine() as engine:
+            self.assertGreater(engine.port, 0)
+
+    def test_close_that_was_interrupted_may_be_repeated(self) -> None:
+        going, go_on = threading.Event(), threading.Event()
+        port = self.client._library.engine_port
+
+        def slow(pointer: int) -> int:
+            going.set()
+            go_on.wait(10)
+            return int(port(pointer))
+
+        with unittest.mock.patch.object(self.client._library, "engine_port", slow):
+            thread = threading.Thread(target=lambda: self.client.port, daemon=True)
+            thread.start()
+            going.wait(10)
+            with interrupts(0.1), self.assertRaises(KeyboardInterrupt):
+                self.client.close()
+            go_on.set()
+            thread.join(10)
+        self.client.close()
+        self.assertTrue(self.local.closed)
+
+
+if __name__ == "__main__":
+    unittest.main()
