@@ -13,7 +13,7 @@ use crate::connection::Context;
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, Openings, local_address};
 use crate::device;
 use crate::fabric::{self, Device, DeviceList, FabricChoice, FabricError};
-use crate::fork::OfProcess;
+use crate::fork::{OfProcess, PerProcess};
 use crate::notify::{Receiver, ReceiverOptions};
 use crate::topology::{Nic, Sysfs, choose_nic};
 
@@ -109,8 +109,8 @@ fn choose_device(
             if config.fabric == FabricChoice::Verbs && !config.ib_disable =>
         {
             // A line for the process: every engine meets the same devices.
-            static SAID: Once = Once::new();
-            SAID.call_once(|| {
+            static SAID: PerProcess<Once> = PerProcess::new(Once::new);
+            SAID.get().call_once(|| {
                 tracing::warn!("no RDMA device: engines open without one, and refuse to connect: {error}")
             });
             Ok(Err(error.to_string()))
