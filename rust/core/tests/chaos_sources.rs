@@ -1,4 +1,4 @@
-//! Eleven sources of chaos: nothing lies, nothing hangs, nothing is damaged, nothing is left behind.
+//! Thirteen sources of chaos: nothing lies, nothing hangs, nothing is damaged, nothing is left behind.
 //!
 //! Each test prints its row of the table of `docs/reliability.md`. `FLAGCX_P2P_SEED` chooses another run,
 //! `FLAGCX_P2P_TEST_SHARE=1` injects all faults and not a tenth of them.
@@ -66,6 +66,11 @@ fn signals_interrupt_every_thread() {
 #[test]
 fn memory_vanishes() {
     chaos::run(&sources::MEMORY);
+}
+
+#[test]
+fn the_process_forks() {
+    chaos::run(&sources::FORKS);
 }
 
 /// An engine whose every third completion lies must be found out by the same harness.

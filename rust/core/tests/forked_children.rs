@@ -25,11 +25,11 @@ use flagcx_p2p::engine::{Engine, RegisterOptions, RegisteredBuffer};
 use flagcx_p2p::notify::{self, Message};
 use flagcx_p2p::transfer::{Opcode, Status, TransferId};
 use flagcx_p2p::{fabric::PathKind, observe};
-use forking_program::{
-    LENGTH, Numbers, Part, Program, expect_pair_works, expect_success, fork, open_sockets, refusal_of_parent,
-    start,
-};
+use forking_program::{LENGTH, Numbers, Part, Program, open_sockets, refusal_of_parent, start};
 use rustix::process::{Pid, Signal, kill_process};
+#[cfg(feature = "verbs")]
+use support::children::expect_pair_works;
+use support::children::{expect_success, fork};
 use support::{content, eventually};
 
 /// The ways between the two programs.

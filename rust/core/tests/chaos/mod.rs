@@ -1,4 +1,4 @@
-//! The chaos harness: eleven sources of trouble, each seeded and repeatable, and what must hold under all of them.
+//! The chaos harness: thirteen sources of trouble, each seeded and repeatable, and what must hold under all of them.
 //!
 //! A source makes [`rig::Rig`]s, runs [`round`]s of transfers through every API family while it injects faults, and
 //! notes everything in a [`tally::Tally`]. What counts: transfers said to be done whose bytes are wrong, calls that do

@@ -1,18 +1,17 @@
 //! A program that forks with an engine open: what it does, and what its children do.
 #![allow(dead_code, unreachable_pub, reason = "a module of each test that includes it, which uses its share")]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
 
 use flagcx_p2p::connection::Connection;
 use flagcx_p2p::engine::{Engine, EngineOptions, RegisteredBuffer};
 use flagcx_p2p::fabric::PathKind;
 use flagcx_p2p::transfer::{Iov, Opcode, Outcome};
-use rustix::process::{Pid, Signal, WaitOptions, getpid, getppid, kill_process, waitpid};
+use rustix::process::{getpid, getppid};
 
-use crate::support::{self, LIMIT, config, content, outcome, pattern};
+use crate::support::children::{expect_success, fork};
+use crate::support::{config, content, outcome, pattern};
 
 /// Bytes that each process writes at a time.
 pub const PART: usize = 5000;
@@ -160,37 +159,6 @@ impl Program {
     }
 }
 
-/// Runs `child` in a child process, which ends with status 0 unless it panics.
-pub fn fork(child: impl FnOnce()) -> Pid {
-    // SAFETY: the child uses what the engine promises to work in one, and of the standard library what has no locks that
-    // other threads hold.
-    match unsafe { libc::fork() } {
-        0 => {
-            // SAFETY: touches no memory.
-            unsafe { libc::alarm(60) };
-            let ended = catch_unwind(AssertUnwindSafe(child));
-            // SAFETY: ends the process, and runs nothing of the parent's.
-            unsafe { libc::_exit(i32::from(ended.is_err())) }
-        }
-        pid => Pid::from_raw(pid).unwrap(),
-    }
-}
-
-/// Waits for the end of a child, which must be a good one.
-pub fn expect_success(pid: Pid) {
-    let begun = Instant::now();
-    loop {
-        match waitpid(Some(pid), WaitOptions::NOHANG).unwrap() {
-            Some((_, status)) => return assert_eq!(status.exit_status(), Some(0), "the child: {status:?}"),
-            None if begun.elapsed() > LIMIT => {
-                let _ = kill_process(pid, Signal::KILL);
-                panic!("the child has not ended after {LIMIT:?}");
-            }
-            None => std::thread::sleep(std::time::Duration::from_millis(1)),
-        }
-    }
-}
-
 /// What a refusal in this process says of the one that made the handle.
 pub fn refusal_of_parent() -> String {
     format!("forked from process {}", getppid().unwrap_or_else(getpid).as_raw_nonzero())
@@ -223,17 +191,4 @@ impl Numbers {
         assert_eq!(rustix::io::read(&self.0, &mut bytes), Ok(8));
         u64::from_ne_bytes(bytes)
     }
-}
-
-/// Whether two engines of this process move bytes between them.
-pub fn expect_pair_works(settings: &[(&str, &str)], devices: Option<Arc<flagcx_p2p::fabric::DeviceList>>) {
-    let open = || {
-        let options = EngineOptions { gpu_index: 0, devices: devices.clone() };
-        Engine::open(config(settings), options).unwrap()
-    };
-    let pair = support::Pair::between(open(), open(), LENGTH);
-    assert!(pair.source.write(0, &Part::Child.bytes()));
-    let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, PART as u64)]).unwrap();
-    assert_eq!(outcome(&pair.here, id), Outcome::Done);
-    assert_eq!(content(&pair.target)[..PART], Part::Child.bytes());
 }

@@ -8,6 +8,7 @@
     reason = "a panic is how a test fails, and its output is how it tells"
 )]
 
+pub mod children;
 pub mod vanishing;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,6 @@
-//! The eleven sources.
+//! The thirteen sources.
 
+mod forks;
 mod lifetimes;
 mod memory;
 mod pressure;
@@ -64,6 +65,8 @@ pub const MEMORY: Source = Source {
     ..of_families("memory vanishes", memory::vanish)
 };
 
+pub const FORKS: Source = Source { slow: true, ..source("forks", forks::FORKS, forks::fork_children) };
+
 pub const ALL: &[Source] = &[
     FAILING_REQUESTS,
     REFUSED_POSTS,
@@ -77,6 +80,7 @@ pub const ALL: &[Source] = &[
     REGIONS,
     SIGNALS,
     MEMORY,
+    FORKS,
 ];
 
 /// What a process keeps after its first transfer it keeps for good: that is no leak.
