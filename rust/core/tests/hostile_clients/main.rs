@@ -12,6 +12,7 @@
     reason = "a panic is how a test fails, and its output is how it tells"
 )]
 
+mod answers;
 mod descriptors;
 mod fairness;
 mod keys;
