@@ -305,6 +305,8 @@ fn fork_while_busy(program: &Program) {
     };
     program.write(Part::Before);
     std::thread::scope(|scope| {
+        // Also when a child fails, so that the threads are not waited for.
+        let _stop = scopeguard::guard((), |()| stop.store(true, Ordering::Relaxed));
         scope.spawn(|| repeat(&|| program.write(Part::During)));
         scope.spawn(|| repeat(&|| drop(program.engine.allocate(8192).unwrap())));
         scope.spawn(|| repeat(&|| drop(observe::registry().snapshot())));
@@ -323,7 +325,6 @@ fn fork_while_busy(program: &Program) {
             });
             expect_success(child);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     program.expect_undisturbed();
 }
