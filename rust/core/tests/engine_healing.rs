@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::control::wire::SocketKind;
+use flagcx_p2p::control::wire::notification::Header;
 use flagcx_p2p::fabric::Opcode;
 use flagcx_p2p::notify::Message;
 use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, Status};
@@ -117,7 +118,7 @@ fn notifications_reach_their_engine_both_ways() {
     assert!(at_server.iter().zip(0u8..).all(|(message, round)| message.text == [round; 256]));
 }
 
-/// With every place taken, a sender that we are connected with keeps its own: it could not know that what it sends next
+/// With every place for others taken, a sender that we are connected with keeps its own: it could not know that what it sends next
 /// is lost.
 #[test]
 fn strangers_do_not_take_a_peers_place() {
@@ -127,6 +128,10 @@ fn strangers_do_not_take_a_peers_place() {
     let host = server.address();
     let here = client.connect(&host.to_string(), server.rpc_port().unwrap(), 0, false).unwrap();
     let port: u16 = server.metadata().unwrap().rsplit_once('?').unwrap().1.parse().unwrap();
+    // In the middle of a message, so that it does not give up the one place for those without a connection.
+    let mut busy = std::net::TcpStream::connect((host, port)).unwrap();
+    busy.write_all(&[&SocketKind::Notifications.encode()[..], &Header::Message.encode()].concat()).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
     for _ in 0..10 {
         let mut stranger = std::net::TcpStream::connect((host, port)).unwrap();
         stranger.write_all(&SocketKind::Notifications.encode()).unwrap();

@@ -41,6 +41,9 @@ pub(crate) const GRACE: Duration = Duration::from_millis(250);
 /// The same for one that has begun a handshake. That takes some 5 ms on one host and a second between continents; and one without
 /// a key connects to the data listener on the way, where it may have to wait too.
 pub(crate) const GRACE_OF_HANDSHAKES: Duration = Duration::from_secs(2);
+/// How long a client of any listener may be silent where a peer goes on at once: before its first words and, with a key, at each
+/// step until it has proven that. Also when nobody waits.
+pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 /// Until a listener looks again for a permit.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Pauses after errors double up to this.

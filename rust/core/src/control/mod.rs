@@ -32,11 +32,11 @@ pub(crate) use channel::tests as channel_tests;
 pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME, RegionFrame};
 pub use connected_hosts::{ConnectedHost, ConnectedHosts};
 pub use dial::{Dial, DialError, Dialed};
+pub(crate) use handshake::respond_with;
 pub use handshake::{
     HandshakeError, LaneFuture, LaneSetup, Limits, LocalSide, Openings, Peer, PeerCapabilities, RawListener,
     RawPeer, Reason, Step, initiate, initiate_raw, respond,
 };
-pub(crate) use handshake::{SILENCE_LIMIT, respond_with};
 pub use host::{HostError, numeric, parse_address, split_session};
 pub use interface::{
     AddressError, Interface, InterfaceRules, Kind, Link, LocalAddress, Preference, Ranked, Unfit, interfaces,

@@ -12,7 +12,7 @@ use scopeguard::ScopeGuard;
 use super::{Accepted, Engine, EngineError};
 use crate::admission;
 use crate::connection::{Connection, LaneBuilder};
-use crate::control::{Abort, Listener, Peer, SILENCE_LIMIT, Stream};
+use crate::control::{Abort, Listener, Peer, Stream};
 use crate::events::{EventLoop, Handle, Interest, Task, Waiter, Wakeup, first, off_loop};
 use crate::memory::Cursor;
 
@@ -211,6 +211,9 @@ impl Engine {
     }
 }
 
+/// Clients accepted before others on the loop have their turn, the handshakes of those clients among them.
+const ACCEPTED_PER_TURN: usize = 32;
+
 /// The accepting task. It does not keep the engine alive.
 async fn listen(acceptor: Arc<Acceptor>, listener: Arc<Listener>, engine: Weak<Engine>, handle: Handle) {
     let mut watched = match handle.watch(Arc::clone(&listener)) {
@@ -220,8 +223,13 @@ async fn listen(acceptor: Arc<Acceptor>, listener: Arc<Listener>, engine: Weak<E
             return;
         }
     };
+    let mut accepted = 0;
     loop {
         acceptor.wait_for_demand().await;
+        if accepted == ACCEPTED_PER_TURN {
+            accepted = 0;
+            handle.give_way().await;
+        }
         let ended = acceptor.take_ended();
         if !ended.is_empty() {
             // Not here: to drop a connection waits for the loop.
@@ -229,6 +237,7 @@ async fn listen(acceptor: Arc<Acceptor>, listener: Arc<Listener>, engine: Weak<E
         }
         match listener.try_accept() {
             Ok(Some(stream)) => {
+                accepted += 1;
                 let under_way = UnderWay(Arc::clone(&acceptor));
                 let (engine, waiting) = (Weak::clone(&engine), handle.clone());
                 let begun = handle.spawn(handshake(under_way, engine, stream, waiting));
@@ -257,9 +266,13 @@ impl Drop for UnderWay {
 /// lanes to their workers, and destroying the queue pairs of one that fails.
 async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, handle: Handle) {
     let waiter = Waiter::on_loop(&handle);
-    let first_words = Instant::now() + SILENCE_LIMIT;
+    let first_words = Instant::now() + admission::SILENCE_LIMIT;
     if waiter.ready(stream.as_fd(), Interest::Read, Some(first_words)).await.is_err() {
-        tracing::info!("{} is no peer: it said nothing for {} s", stream.peer(), SILENCE_LIMIT.as_secs());
+        tracing::info!(
+            "{} is no peer: it said nothing for {} s",
+            stream.peer(),
+            admission::SILENCE_LIMIT.as_secs()
+        );
         return;
     }
     let owner = Weak::clone(&engine);

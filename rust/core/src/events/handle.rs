@@ -89,6 +89,14 @@ impl Handle {
         self.sleep_until(Some(Instant::now() + time)).await;
     }
 
+    /// Lets everything else on the loop have its turn first: every task that may go on, and every descriptor that has become
+    /// ready meanwhile. For a task that has more to do and did not wait. To yield to the executor is not enough: it looks at
+    /// descriptors again only when no task is left that may go on, or after 200 turns of tasks.
+    pub(crate) async fn give_way(&self) {
+        // A timer is told of by the same look that tells of descriptors.
+        self.sleep_until(Some(Instant::now())).await;
+    }
+
     /// Runs `call`, which may block, on a helper thread. A task that is stopped meanwhile does not end the call; its result
     /// is then dropped by the helper.
     pub(crate) async fn blocking<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> T {

@@ -51,6 +51,10 @@ pub(crate) fn is_connected(socket: &Socket) -> io::Result<bool> {
     }
 }
 
+/// Bytes that are moved without waiting before others on the loop have their turn: a peer that is as fast as this host never
+/// makes a read or write wait, and a table of regions has megabytes. 64 KiB take some 20 us.
+const SHARE: usize = 64 << 10;
+
 /// Fills `buffer`. `UnexpectedEof` when the peer closes before, `TimedOut`, `ConnectionAborted`, or the system's error.
 pub(crate) async fn read_exact(
     stream: &TcpStream,
@@ -58,11 +62,16 @@ pub(crate) async fn read_exact(
     deadline: Instant,
     waiter: &Waiter,
 ) -> io::Result<()> {
-    let (mut missing, mut reader) = (buffer, stream);
-    while !missing.is_empty() {
-        match reader.read(missing) {
+    let (mut filled, mut share, mut reader) = (0, SHARE, stream);
+    while filled < buffer.len() {
+        if share == 0 {
+            waiter.give_way().await;
+            share = SHARE;
+        }
+        let end = buffer.len().min(filled + share);
+        match reader.read(buffer.get_mut(filled..end).unwrap_or_default()) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(count) => missing = missing.get_mut(count..).unwrap_or_default(),
+            Ok(count) => (filled, share) = (filled + count, share - count),
             Err(error) => wait(stream, error, Interest::Read, deadline, waiter).await?,
         }
     }
@@ -76,10 +85,15 @@ pub(crate) async fn write_all(
     deadline: Instant,
     waiter: &Waiter,
 ) -> io::Result<()> {
-    let (mut rest, mut writer) = (bytes, stream);
-    while !rest.is_empty() {
-        match writer.write(rest) {
-            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+    let (mut written, mut share, mut writer) = (0, SHARE, stream);
+    while written < bytes.len() {
+        if share == 0 {
+            waiter.give_way().await;
+            share = SHARE;
+        }
+        let end = bytes.len().min(written + share);
+        match writer.write(bytes.get(written..end).unwrap_or_default()) {
+            Ok(count) => (written, share) = (written + count, share - count),
             Err(error) => wait(stream, error, Interest::Write, deadline, waiter).await?,
         }
     }

@@ -226,3 +226,77 @@ fn the_last_reference_dropped_on_the_loop_is_dropped_by_a_helper() {
     });
     assert_ne!(receiver.recv_timeout(LONG).unwrap(), loop_thread.recv_timeout(LONG).unwrap());
 }
+
+/// A task that yields to the executor alone has 200 turns before descriptors are looked at again.
+#[test]
+fn a_task_that_gives_way_lets_descriptors_be_looked_at() {
+    let events = EventLoop::start_alone();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let (report, turns) = mpsc::channel();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let noticed = Arc::clone(&seen);
+    let _waiting = events.spawn(move |handle| {
+        let handle = handle.clone();
+        async move {
+            handle.watch(OwnedFd::from(theirs)).unwrap().readable().await;
+            noticed.store(1, Ordering::Relaxed);
+        }
+    });
+    let _busy = events.spawn(move |handle| {
+        let handle = handle.clone();
+        async move {
+            // The other one waits by then.
+            handle.sleep(Duration::from_millis(5)).await;
+            std::io::Write::write_all(&mut ours, b"x").unwrap();
+            let mut turns = 0;
+            while seen.load(Ordering::Relaxed) == 0 {
+                handle.give_way().await;
+                turns += 1;
+            }
+            report.send(turns).unwrap();
+        }
+    });
+    let turns = turns.recv_timeout(LONG).unwrap();
+    assert!(turns <= 4, "{turns} turns");
+}
+
+/// A read that finds all of its bytes never waits, and a write that finds room.
+#[test]
+fn a_long_read_or_write_lets_others_have_their_turn() {
+    const LENGTH: usize = 512 << 10;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let writer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let reader = listener.accept().unwrap().0;
+    for socket in [&writer, &reader] {
+        socket.set_nonblocking(true).unwrap();
+    }
+    let events = EventLoop::start_alone();
+    let (report, heard) = mpsc::channel();
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&turns);
+    let _other = events.spawn(move |handle| {
+        let handle = handle.clone();
+        async move {
+            loop {
+                handle.give_way().await;
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let _task = events.spawn(move |handle| {
+        let waiter = Waiter::on_loop(handle);
+        async move {
+            let deadline = Instant::now() + LONG;
+            let mut bytes = vec![7; LENGTH];
+            let before = turns.load(Ordering::Relaxed);
+            // All of it fits into the sockets' buffers.
+            tcp::write_all(&writer, &bytes, deadline, &waiter).await.unwrap();
+            let between = turns.load(Ordering::Relaxed);
+            tcp::read_exact(&reader, &mut bytes, deadline, &waiter).await.unwrap();
+            let after = turns.load(Ordering::Relaxed);
+            report.send((between - before, after - between)).unwrap();
+        }
+    });
+    let (while_written, while_read) = heard.recv_timeout(LONG).unwrap();
+    assert!(while_written >= 6 && while_read >= 6, "{while_written}, {while_read}");
+}

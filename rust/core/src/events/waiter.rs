@@ -75,6 +75,13 @@ impl Waiter {
         }
     }
 
+    /// The caller has done much without waiting: others on the loop have their turn. A thread of its own keeps nobody from it.
+    pub(crate) async fn give_way(&self) {
+        if let Kind::Task(handle) = &self.0 {
+            handle.give_way().await;
+        }
+    }
+
     /// Runs a call that blocks: here, or on a helper thread.
     pub(crate) async fn call<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> T {
         match &self.0 {

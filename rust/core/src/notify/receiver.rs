@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::decoder::SenderPolicy;
 use super::queue::{Limits, Queue};
 use super::{Message, Notification};
+use crate::admission;
 use crate::config::{Config, ConfigError};
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener};
 use crate::events::{EventLoop, Task, Wakeup};
@@ -29,7 +30,8 @@ pub struct ReceiverOptions {
     pub max_peers: usize,
     /// Messages that may wait to be fetched.
     pub queue: usize,
-    /// How long a client may take to say who it is.
+    /// How long a client may take to say who it is, where it need not prove a key, and for the rest of a message that has
+    /// begun. Who must prove one has 2 s at most for each step of that.
     pub hello_timeout: Duration,
     /// Idle time after which the kernel checks whether a sender's host still lives.
     pub keepalive: Option<Duration>,
@@ -40,6 +42,14 @@ pub struct ReceiverOptions {
 }
 
 impl ReceiverOptions {
+    /// How long a client may be silent before it is admitted.
+    fn first_words(&self) -> Duration {
+        match self.policy.key {
+            Some(_) if !self.policy.allow_original => self.hello_timeout.min(admission::SILENCE_LIMIT),
+            _ => self.hello_timeout,
+        }
+    }
+
     /// As the configuration says, and no connected hosts; reads the key file.
     pub fn from_config(config: &Config, bind: IpAddr, incarnation: u64) -> Result<Self, ConfigError> {
         config.check()?;

@@ -37,7 +37,7 @@ fn a_client_without_a_key_speaks_the_whole_wire() {
 }
 
 /// Sockets of the attacker at each listener.
-const SOCKETS: usize = 1100; // dbg
+const SOCKETS: usize = 1100;
 /// The victim's limit of descriptors, the usual default.
 const NOFILE: usize = 1024;
 /// Peers that connect meanwhile.
@@ -205,7 +205,7 @@ fn raise_own_limit() {
 
 /// Clients without a key that have ended their handshakes, and then sit there.
 #[test]
-fn complete_handshakes_without_a_key_are_bounded_and_end_with_any_of_their_sockets() {
+fn complete_handshakes_without_a_key_are_bounded_and_end_with_their_channel() {
     const NOFILE: usize = 256;
     const LANES: usize = 4;
     const MOST: usize = NOFILE / 2 / (3 + LANES);

@@ -12,9 +12,12 @@
     reason = "a panic is how a test fails, and its output is how it tells"
 )]
 
+mod answers;
 mod descriptors;
 mod fairness;
 mod keys;
+mod notifications;
+mod silence;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;

@@ -16,6 +16,9 @@ pub const LENGTH: usize = 1 << 20;
 pub const HIDDEN: u8 = 0xdd;
 pub const HIDDEN_LENGTH: usize = 4096;
 
+/// With what the names of a peer's notifications begin.
+pub const PEER: &[u8] = b"peer";
+
 /// Set in the environment of the process that plays it: settings, one a line; `nofile=N` limits its descriptors.
 const ROLE: &str = "FLAGCX_P2P_TEST_VICTIM";
 
@@ -115,6 +118,12 @@ impl Victim {
         self.ask("notifications")[0] as usize
     }
 
+    /// The same of any size: how many whose name is [`PEER`], and how many others.
+    pub fn received(&mut self) -> (usize, usize) {
+        let answer = self.ask("received");
+        (answer[0] as usize, answer[1] as usize)
+    }
+
     /// Whether its process still runs.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -183,6 +192,11 @@ pub fn play() {
                 println!("\nanswer: {address} {rkey}");
             }
             ["notifications"] => println!("\nanswer: {}", engine.take_notifications().len()),
+            ["received"] => {
+                let all = engine.take_all_notifications();
+                let of_peer = all.iter().filter(|message| message.name().starts_with(PEER)).count();
+                println!("\nanswer: {of_peer} {}", all.len() - of_peer);
+            }
             _ => panic!("unknown command {line}"),
         }
     }

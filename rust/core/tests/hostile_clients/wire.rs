@@ -105,6 +105,11 @@ impl FakeDevice {
         Self { port, sockets }
     }
 
+    /// One that it has answered.
+    pub fn take_socket(&self) -> Option<TcpStream> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
     /// Hangs up on those that it has answered.
     pub fn close_sockets(&self) {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -148,7 +153,8 @@ fn encode_address(address: &QpAddress) -> Vec<u8> {
     [&address.qpn.to_le_bytes()[..], &address.gid, &address.lid.to_le_bytes(), &end].concat()
 }
 
-fn address(qpn: u32, port: u16) -> QpAddress {
+/// Of a queue pair of the device with this data listener.
+pub fn address(qpn: u32, port: u16) -> QpAddress {
     QpAddress {
         qpn,
         gid: Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets(),

@@ -130,7 +130,7 @@ impl Driver {
         loop {
             match self.turn().await {
                 Next::Wait => self.wait().await,
-                Next::GoOn => futures_lite::future::yield_now().await,
+                Next::GoOn => self.handle.give_way().await,
                 Next::End => return,
             }
         }

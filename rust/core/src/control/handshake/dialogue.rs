@@ -1,14 +1,12 @@
 //! One socket of a handshake: reads and writes under its deadline, with errors that name peer and step.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::error::{HandshakeError, Reason, Step};
 use super::{Role, SocketAddr, Stream};
+use crate::admission::SILENCE_LIMIT;
 use crate::control::wire::{FRAME_HEADER_SIZE, FrameHeader, PREAMBLE_SIZE, SocketKind, Tag, WireError};
 use crate::events::Waiter;
-
-/// How long a client of the control listener may be silent where a peer goes on at once.
-pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A socket of a handshake, and where the handshake stands.
 #[derive(Clone, Copy, Debug)]

@@ -44,7 +44,6 @@ use crate::config::{Config, ConfigError};
 use crate::events::Waiter;
 use crate::fabric::{FabricError, QpAddress};
 
-pub(crate) use dialogue::SILENCE_LIMIT;
 pub use error::{HandshakeError, Reason, Step};
 pub use initiate::initiate;
 pub use openings::Openings;

@@ -17,6 +17,9 @@ use crate::process::PeerProcess;
 
 /// Bytes read from one peer before it is another one's turn.
 const CHUNK: usize = 64 * 1024;
+/// Bytes taken from peers before others on the event loop have their turn. Four full reads are about a
+/// thousand of the shortest messages; without an end to them 64 senders would keep the loop for 4 MiB each time.
+const TURN: usize = 4 * CHUNK;
 
 const LISTENER: u64 = 0;
 const FIRST_PEER: u64 = 1;
@@ -51,6 +54,7 @@ struct Peer {
     owned: bool,
     /// Its process, if it is one of this host.
     process: Option<Arc<PeerProcess>>,
+    /// Since when it is waited for its first words, or its proof.
     since: Instant,
     /// When it last said something.
     heard: Instant,
@@ -111,23 +115,28 @@ impl Reader {
             };
             // Full queues are looked at after each timeout as well, which costs nothing and happens rarely.
             if first(news, other).await {
-                self.resume();
+                self.resume(&handle).await;
             }
-            self.turn();
+            self.turn(&handle).await;
         }
     }
 
-    fn turn(&mut self) {
+    async fn turn(&mut self, handle: &Handle) {
         if self.paused.is_some_and(|until| Instant::now() >= until) {
             let again = self.sockets.add(&self.listener, LISTENER);
             self.paused = again
                 .err()
                 .map(|error| Instant::now() + admission::pause_after(self.listener.local(), &error));
         }
+        let mut taken = 0;
         for number in self.sockets.ready() {
+            if taken >= TURN {
+                taken = 0;
+                handle.give_way().await;
+            }
             match number {
                 LISTENER => self.accept(),
-                number => self.serve(number),
+                number => taken += self.serve(number),
             }
         }
         self.drop_ended();
@@ -190,14 +199,16 @@ impl Reader {
         }
     }
 
-    /// Reads once from a peer that has something to say.
-    fn serve(&mut self, number: u64) {
+    /// Reads once from a peer that has something to say; answers how many bytes.
+    fn serve(&mut self, number: u64) -> usize {
         // Events of this round may be about a peer that an earlier one has removed.
-        let Some(peer) = self.peers.get_mut(&number) else { return };
+        let Some(peer) = self.peers.get_mut(&number) else { return 0 };
+        let mut read = 0;
         match peer.stream.try_read(&mut self.chunk) {
-            Ok(None) => return,
+            Ok(None) => return 0,
             Ok(Some(0)) => peer.ended = true,
             Ok(Some(count)) => {
+                read = count;
                 peer.bytes.extend_from_slice(self.chunk.get(..count).unwrap_or_default());
                 peer.heard = Instant::now();
             }
@@ -207,6 +218,7 @@ impl Reader {
             }
         }
         self.digest(number);
+        read
     }
 
     /// Delivers what has been read, and decides what becomes of the peer.
@@ -317,21 +329,33 @@ impl Reader {
     }
 
     /// There is room in the queue again.
-    fn resume(&mut self) {
+    async fn resume(&mut self, handle: &Handle) {
         let waiting: Vec<u64> = self
             .peers
             .iter()
             .filter(|(_, peer)| peer.held_back.is_some())
             .map(|(number, _)| *number)
             .collect();
+        let mut taken = 0;
         for number in waiting {
+            if taken >= TURN {
+                taken = 0;
+                handle.give_way().await;
+            }
+            let held = self.held(number);
             self.digest(number);
+            taken += held.saturating_sub(self.held(number));
         }
+    }
+
+    /// Bytes of a peer that are not delivered.
+    fn held(&self, number: u64) -> usize {
+        self.peers.get(&number).map_or(0, |peer| peer.bytes.len())
     }
 
     /// Drops clients that take too long to say who they are; answers when the next one will be overdue.
     fn drop_overdue(&mut self) -> Option<Duration> {
-        let limit = self.options.hello_timeout;
+        let limit = self.options.first_words();
         let overdue: Vec<_> = self
             .peers
             .iter()
@@ -386,7 +410,11 @@ impl Peer {
                             continue;
                         }
                         Event::Challenge(nonce) => match self.send(&nonce) {
-                            true => continue,
+                            // The proof is another step, with a time of its own.
+                            true => {
+                                self.since = Instant::now();
+                                continue;
+                            }
                             false => break Fate::Goes,
                         },
                     }
@@ -414,3 +442,6 @@ impl Peer {
         matches!(self.stream.try_write(bytes), Ok(Some(count)) if count == bytes.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

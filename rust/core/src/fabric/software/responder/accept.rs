@@ -23,8 +23,8 @@ const LISTENER: u64 = 0;
 const TABLES: u64 = 1;
 const FIRST_CLIENT: u64 = 2;
 
-/// How long a client may take to say hello.
-pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// How long a client may take to say hello, where it need not prove a key.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// Connections accepted before the loop looks at anything else.
 const ACCEPTED_PER_TURN: usize = 32;
 
@@ -179,7 +179,7 @@ impl Acceptor {
 
     fn greet(&mut self, permit: Permit, stream: OwnSocket<TcpStream>, peer: SocketAddr) {
         permit.describe(Source::Address(peer.ip().to_canonical()), stream.as_fd());
-        match Greeter::new(&self.core, permit, stream, peer, Instant::now() + HELLO_LIMIT) {
+        match Greeter::new(&self.core, permit, stream, peer) {
             Ok(greeter) => self.add(Client::Ungreeted(greeter)),
             Err(errno) => tracing::warn!(device = self.core.name(), %peer, %errno, "cannot greet"),
         }
@@ -188,8 +188,9 @@ impl Acceptor {
     fn accept_tables(&mut self) {
         for _ in 0..ACCEPTED_PER_TURN {
             let Some(tables) = &self.tables else { return };
-            let accepted = admission::enter(tables.as_fd())
-                .and_then(|permit| tables.accept(permit).map_err(std::io::Error::from));
+            let accepted = admission::enter(tables.as_fd()).and_then(|permit| {
+                tables.accept(permit, next_words(&self.core)).map_err(std::io::Error::from)
+            });
             match accepted {
                 Ok(None) => {}
                 Ok(Some(keeper)) => self.add(Client::Tables(keeper)),
@@ -282,6 +283,12 @@ impl Client {
             Self::Tables(keeper) => keeper.next_turn(),
         }
     }
+}
+
+/// By when a client is to go on: soon, where it must prove a key.
+pub(super) fn next_words(core: &Core) -> Instant {
+    let limit = if core.options.auth_key.is_some() { admission::SILENCE_LIMIT } else { HELLO_LIMIT };
+    Instant::now() + limit
 }
 
 /// Whether an address is in one of the networks; no networks mean that every address may connect.

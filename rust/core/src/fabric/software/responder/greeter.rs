@@ -7,6 +7,7 @@ use std::time::Instant;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
 
+use super::accept::next_words;
 use crate::admission::Permit;
 use crate::auth::{Session, random};
 use crate::fabric::software::device::Core;
@@ -46,7 +47,6 @@ impl Greeter {
         permit: Permit,
         stream: OwnSocket<TcpStream>,
         peer: SocketAddr,
-        deadline: Instant,
     ) -> std::io::Result<Self> {
         let key = core.options.auth_key.clone();
         let nonce = key.as_ref().map(|_| random()).transpose()?.unwrap_or_default();
@@ -54,7 +54,8 @@ impl Greeter {
         keepalive::apply(&stream)?;
         let buffer = ReceiveBuffer::new(GREETING_SIZE.max(OFFER_SIZE));
         let hello = Responder::new(key, nonce);
-        Ok(Self { permit, socket: stream.map(OwnedFd::from), peer, buffer, hello, deadline })
+        let socket = stream.map(OwnedFd::from);
+        Ok(Self { permit, socket, peer, buffer, hello, deadline: next_words(core) })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -77,7 +78,12 @@ impl Greeter {
         }
         while let Some(message) = self.buffer.take_exactly(self.hello.expects()) {
             match self.hello.hear(message) {
-                Ok(Heard::Reply(reply)) if self.send(&reply) => {}
+                // With a key the proof is another step, with a time of its own.
+                Ok(Heard::Reply(reply)) if self.send(&reply) => {
+                    if core.options.auth_key.is_some() {
+                        self.deadline = next_words(core);
+                    }
+                }
                 Ok(Heard::Reply(_)) => return Greeted::Refused(self),
                 Ok(Heard::Offer(offer, session)) => {
                     return self.receive(core, &offer, session.as_ref(), tables);

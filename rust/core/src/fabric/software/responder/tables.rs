@@ -10,7 +10,6 @@ use rustix::net::{
     AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
 };
 
-use super::accept::HELLO_LIMIT;
 use crate::admission::{Permit, Source};
 use crate::fabric::software::descriptors;
 use crate::fabric::software::device::Core;
@@ -48,8 +47,9 @@ impl TableListener {
         self.name
     }
 
-    /// `EAGAIN`: no peer waits. `None`: one was refused, for its user may not reach the memory of this process.
-    pub(super) fn accept(&self, permit: Permit) -> Result<Option<TableKeeper>, Errno> {
+    /// A client, which must say what it wants by `deadline`. `EAGAIN`: no peer waits. `None`: one was refused, for its user may
+    /// not reach the memory of this process.
+    pub(super) fn accept(&self, permit: Permit, deadline: Instant) -> Result<Option<TableKeeper>, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = OwnSocket::new(retry_on_intr(|| accept_with(&*self.socket, flags))?);
         let user = peer_user(&socket);
@@ -71,7 +71,7 @@ impl TableListener {
             pid: pid.map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs()),
             process: pid.and_then(|pid| PeerProcess::of_pid(pid).ok()),
             link: None,
-            deadline: Instant::now() + HELLO_LIMIT,
+            deadline,
         }))
     }
 }

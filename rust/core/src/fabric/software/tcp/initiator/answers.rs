@@ -73,7 +73,10 @@ impl Initiator {
         0
     }
 
-    fn take_answer(&mut self, work: &Work<'_>, bytes: &[u8; RESPONSE_SIZE]) {
+    /// Counts as a request: a peer may bring what a READ asks for a byte at a time, each with a header of its own, and would
+    /// keep its caller for as many system calls as a poll may move bytes.
+    fn take_answer(&mut self, work: &mut Work<'_>, bytes: &[u8; RESPONSE_SIZE]) {
+        work.budget.requests = work.budget.requests.saturating_sub(1);
         let index = |sequence: u64| sequence.checked_add(self.skipped);
         let accepted = match ResponseHeader::decode(bytes) {
             Ok(ResponseHeader::Done { sequence }) => {
