@@ -8,6 +8,9 @@
  * smaller size and gets that many bytes; a newer one finds in `size` how many bytes were filled. Handles that FlagCX's
  * ACCL transport has made are refused, except by flagcxP2pEngineRegFlags without FLAGCX_P2P_REG_UNANNOUNCED and
  * FLAGCX_P2P_REG_READ_ONLY.
+ *
+ * In a forked child every handle of the parent's is refused ("this process was forked from process ..."), except to be
+ * destroyed, which does nothing; flagcxP2pEngineXferStatus answers false. Create an engine there.
  */
 #ifndef FLAGCX_P2P_EXT_H_
 #define FLAGCX_P2P_EXT_H_

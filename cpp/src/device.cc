@@ -5,7 +5,7 @@
 // engine finds a GPU driver by itself, or does without.
 #include "facade.h"
 
-#include <mutex>
+#include <atomic>
 
 #include "flagcx_p2p_ext.h"
 
@@ -25,8 +25,13 @@ static_assert(offsetof(FlagcxP2pDeviceTable, getLastError) == 8 + 19 * sizeof(vo
 constexpr size_t kAdaptorOffsets[kCallbacks] = {40,  72,  80,  88,  160, 168, 176, 184, 248, 256,
                                                 264, 280, 296, 304, 312, 320, 328, 376, 384, 504};
 
-std::mutex installedMutex;
-FlagcxP2pDeviceTable installed;
+// What the program installed last, and before. Read without a lock, which another thread could hold when the process is
+// forked; never freed, because who reads it may still be about it.
+struct Installed {
+  FlagcxP2pDeviceTable table;
+  const Installed *former;
+};
+std::atomic<const Installed *> installed{nullptr};
 
 extern "C" void readAdaptor(void *out) {
   const char *const adaptor = deviceAdaptor;
@@ -37,8 +42,8 @@ extern "C" void readAdaptor(void *out) {
 }
 
 extern "C" void readInstalled(void *out) {
-  const std::lock_guard<std::mutex> guard(installedMutex);
-  std::memcpy(out, &installed.deviceMemcpy, sizeof(Callbacks));
+  if (const Installed *const now = installed.load(std::memory_order_acquire))
+    std::memcpy(out, &now->table.deviceMemcpy, sizeof(Callbacks));
 }
 
 bool useAdaptor() {
@@ -65,12 +70,12 @@ int setDeviceTable(const FlagcxP2pDeviceTable *table) {
     ffi::refuse_call("flagcxP2pSetDeviceTable", "the table's size is not set");
     return -1;
   }
-  {
-    // A smaller table is an older program's: what it lacks is not offered.
-    const std::lock_guard<std::mutex> guard(installedMutex);
-    installed = {};
-    std::memcpy(static_cast<void *>(&installed), table,
-                table->size < sizeof(installed) ? table->size : sizeof(installed));
+  // A smaller table is an older program's: what it lacks is not offered.
+  Installed *const next = new Installed{};
+  std::memcpy(static_cast<void *>(&next->table), table,
+              table->size < sizeof(next->table) ? table->size : sizeof(next->table));
+  next->former = installed.load(std::memory_order_acquire);
+  while (!installed.compare_exchange_weak(next->former, next, std::memory_order_acq_rel)) {
   }
   ffi::install_devices(reinterpret_cast<size_t>(&readInstalled));
   return 0;

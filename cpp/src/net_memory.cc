@@ -3,8 +3,6 @@
 // Registration through the net adaptor's table. An mhandle is a block of 32 bytes of malloc, as in the original engine,
 // because FlagCX reads and copies its first 16.
 #include <cstdlib>
-#include <mutex>
-#include <unordered_set>
 
 #include "net.h"
 
@@ -14,33 +12,6 @@ static_assert(sizeof(MemoryHandle) == 32, "");
 static_assert(offsetof(MemoryHandle, base) == 0 && offsetof(MemoryHandle, lkey) == 8, "");
 static_assert(offsetof(MemoryHandle, rkey) == 12 && offsetof(MemoryHandle, region) == 16, "");
 static_assert(offsetof(MemoryHandle, device) == 24, "");
-
-namespace {
-
-// The mhandles that were given out and not taken back: what is freed is not looked into to find that out.
-class LiveHandles {
- public:
-  void add(const void *handle) {
-    const std::lock_guard<std::mutex> guard(mutex_);
-    handles_.insert(handle);
-  }
-  bool remove(const void *handle) {
-    const std::lock_guard<std::mutex> guard(mutex_);
-    return handles_.erase(handle) != 0;
-  }
-
- private:
-  std::mutex mutex_;
-  std::unordered_set<const void *> handles_;
-};
-
-// Never destroyed: memory may be deregistered while the process ends.
-LiveHandles &liveHandles() {
-  static LiveHandles *const handles = new LiveHandles;
-  return *handles;
-}
-
-} // namespace
 
 flagcxResult_t regMr(void *comm, void *data, size_t size, int type, int mrFlags, void **mhandle) {
   return regMrDmaBuf(comm, data, size, type, 0, -1, mrFlags, mhandle);
@@ -69,13 +40,13 @@ flagcxResult_t regMrDmaBuf(void *comm, void *data, size_t size, int type, uint64
     std::free(handle);
     return answer;
   }
-  liveHandles().add(handle);
+  keep_handle(reinterpret_cast<size_t>(handle));
   *mhandle = handle;
   return flagcxSuccess;
 }
 
 flagcxResult_t deregMr(void *, void *mhandle) {
-  if (mhandle == nullptr || !liveHandles().remove(mhandle))
+  if (mhandle == nullptr || !take_handle(reinterpret_cast<size_t>(mhandle)))
     return refuse("deregMr", mhandle == nullptr ? "mhandle is NULL" : "mhandle is not registered, or not any more");
   MemoryHandle *const handle = static_cast<MemoryHandle *>(mhandle);
   const flagcxResult_t answer = result(deregister_memory(*handle));

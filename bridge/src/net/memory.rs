@@ -3,7 +3,11 @@
 
 use std::time::Instant;
 
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use flagcx_p2p::fabric::{Access, DmaBuf};
+use flagcx_p2p::fork::PerProcess;
 use flagcx_p2p::memory::{MemoryKind, RegionId};
 
 use super::answer::{NetError, answer};
@@ -51,4 +55,21 @@ fn deregister_region(handle: &MemoryHandle) -> Result<(), NetError> {
         true => Ok(()),
         false => Err(NetError::internal("a peer still uses the memory, which must stay mapped")),
     }
+}
+
+/// The addresses of the mhandles that were given out and not taken back: what is freed is not looked into to find that out.
+static LIVE: PerProcess<Mutex<HashSet<usize>>> = PerProcess::new(Mutex::default);
+
+/// An mhandle is given out.
+pub(super) fn keep_handle(address: usize) {
+    live().insert(address);
+}
+
+/// An mhandle is taken back; false if it is none of this process, or not any more.
+pub(super) fn take_handle(address: usize) -> bool {
+    live().remove(&address)
+}
+
+fn live() -> MutexGuard<'static, HashSet<usize>> {
+    LIVE.get().lock().unwrap_or_else(PoisonError::into_inner)
 }

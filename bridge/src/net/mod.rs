@@ -21,7 +21,7 @@ use comm::{close_comm, connect};
 use devices::{device_count, device_named, device_properties, init};
 pub(crate) use listener::Listener;
 use listener::{abort_listener, accept, close_listener, listen};
-use memory::{deregister_memory, register_memory};
+use memory::{deregister_memory, keep_handle, register_memory, take_handle};
 use test::{test, test_batch};
 use transfer::{start, start_each};
 
@@ -119,6 +119,8 @@ pub(crate) mod ffi {
     extern "Rust" {
         unsafe fn register_memory(device: i32, range: &Range, out: &mut MemoryHandle) -> Answer;
         fn deregister_memory(handle: &MemoryHandle) -> Answer;
+        fn keep_handle(address: usize);
+        fn take_handle(address: usize) -> bool;
     }
 
     // Transfers. A request is never 0.
