@@ -268,6 +268,8 @@ fn begin_anew(program: &Program) {
         eventually("the parent writes to its child", || {
             content(&anew.buffer)[Part::During.range()] == Part::During.bytes()
         });
+        // Not before the parent knows that it is done.
+        assert_eq!(numbers.receive(), DONE);
     };
     program.with_child(child, || {
         let (port, address) = (numbers.receive() as u16, numbers.receive());
@@ -276,8 +278,12 @@ fn begin_anew(program: &Program) {
         assert_ne!(connection.info().path, PathKind::InProcess);
         let part = Part::During;
         program.transfer(&connection, Opcode::Write, part, address + part.range().start as u64);
+        numbers.send(DONE);
     });
 }
+
+/// What the parent tells its child in the end.
+const DONE: u64 = 1;
 
 fn parent_pid() -> u32 {
     rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs())
