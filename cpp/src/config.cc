@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The settings in force.
+#include <atomic>
+
 #include "facade.h"
 
 using namespace flagcx::p2p;
@@ -35,8 +37,16 @@ FlagcxP2pGlobalConfig load() {
 } // namespace
 
 const FlagcxP2pGlobalConfig &flagcxP2pGlobalConfig() {
-  static const FlagcxP2pGlobalConfig config = load();
-  return config;
+  // Not a local static that is initialised here: its guard may be held by another thread while the process forks.
+  static std::atomic<const FlagcxP2pGlobalConfig *> config{nullptr};
+  const FlagcxP2pGlobalConfig *known = config.load(std::memory_order_acquire);
+  if (known != nullptr)
+    return *known;
+  const FlagcxP2pGlobalConfig *const loaded = new FlagcxP2pGlobalConfig(load());
+  if (config.compare_exchange_strong(known, loaded, std::memory_order_acq_rel))
+    return *loaded;
+  delete loaded;
+  return *known;
 }
 
 void flagcxP2pDumpGlobalConfig() {

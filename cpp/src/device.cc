@@ -46,9 +46,8 @@ extern "C" void readInstalled(void *out) {
     std::memcpy(out, &now->table.deviceMemcpy, sizeof(Callbacks));
 }
 
-bool useAdaptor() {
+void useAdaptor() {
   flagcx::p2p::ffi::install_devices(&deviceAdaptor != nullptr ? reinterpret_cast<size_t>(&readAdaptor) : 0);
-  return true;
 }
 
 } // namespace
@@ -56,8 +55,15 @@ bool useAdaptor() {
 namespace flagcx::p2p {
 
 void startDevices() {
-  static const bool started = useAdaptor();
-  (void)started;
+  // Not a local static that is initialised here: its guard may be held by another thread while the process forks.
+  static std::atomic<bool> started{false};
+  if (started.load(std::memory_order_acquire))
+    return;
+  useAdaptor();
+  // What another thread has installed meanwhile stays.
+  if (installed.load(std::memory_order_acquire) != nullptr)
+    ffi::install_devices(reinterpret_cast<size_t>(&readInstalled));
+  started.store(true, std::memory_order_release);
 }
 
 int setDeviceTable(const FlagcxP2pDeviceTable *table) {

@@ -72,6 +72,7 @@ class Region(Single):
     def _register(self, flags: int, owner: Any) -> None:
         """Registers it; what has happened is known in any case, also when an exception comes in between."""
         handle = self._handle
+        handle.check_process()
         handle.memory[self._key] = owner
         try:
             number = ctypes.byref(self._number)

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 
-
 int ibv_get_pkey_index(struct ibv_context *context, uint8_t port, __be16 key) {
   (void)context, (void)port;
   return be16toh(key) == 0xffff ? 0 : -1;

@@ -36,6 +36,8 @@ pub(super) enum Poll {
     Done(u64),
     /// It has ended and something failed, which has been logged.
     Failed,
+    /// It was made by a process from which this one was forked.
+    Inherited,
 }
 
 #[derive(Debug, Default)]
@@ -91,9 +93,8 @@ impl Requests {
     /// Asks `look` about a request, and frees its slot when that is not pending any more.
     pub(super) fn poll(&self, name: usize, look: impl FnOnce(&Request) -> Poll) -> Poll {
         let index = (name >> 1) & ((1 << SLOT_BITS) - 1);
-        if (name >> (1 + SLOT_BITS)) as u8 != process() {
-            // Of a process from which this one was forked.
-            return Poll::Failed;
+        if is_inherited(name, Generation::current().number()) {
+            return Poll::Inherited;
         }
         let Some(slot) = self.slot(index as u32) else { return Poll::Done(0) };
         let mut slot = lock(slot);
@@ -108,7 +109,7 @@ impl Requests {
         slot.content = match state {
             Poll::Pending => return state,
             Poll::Done(_) => Content::Empty,
-            Poll::Failed => Content::Failed,
+            Poll::Failed | Poll::Inherited => Content::Failed,
         };
         drop(slot);
         let _ = self.free.push(index as u32);
@@ -149,6 +150,37 @@ fn process() -> u8 {
     Generation::current().number() as u8
 }
 
+/// Whether a request of that name was made by an ancestor of the process with this number in its line of forks. What never was
+/// a request is not: that is done.
+fn is_inherited(name: usize, process: u32) -> bool {
+    let maker = (name >> (1 + SLOT_BITS)) as u8;
+    let has_other_ancestors = process > u8::MAX.into();
+    name & MARK != 0
+        && maker != process as u8
+        && (has_other_ancestors || (1..process).contains(&maker.into()))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_ancestors_are_told_from_what_never_was_a_request() {
+        let name_of = |process: usize| 7 << (SLOT_BITS + 9) | process << (SLOT_BITS + 1) | 5 << 1 | MARK;
+        for of_none in [1, 2, 0x7fff_1234_5678, usize::MAX, name_of(1), name_of(9)] {
+            assert!(!is_inherited(of_none, 1), "{of_none:#x}");
+        }
+        assert!(is_inherited(name_of(1), 3) && is_inherited(name_of(2), 3));
+        assert!(
+            !is_inherited(name_of(3), 3)
+                && !is_inherited(name_of(4), 3)
+                && !is_inherited(name_of(1) - MARK, 3)
+        );
+        // Numbers come round again after 255 forks in a line: then every other one is an ancestor's.
+        assert!(is_inherited(name_of(1), 256 + 7) && !is_inherited(name_of(7), 256 + 7));
+    }
 }

@@ -16,6 +16,7 @@ pub(super) fn test(request: usize, done: &mut bool, bytes: &mut u64) -> Answer {
         Poll::Pending => *done = false,
         Poll::Done(moved) => *bytes = moved,
         Poll::Failed => return failed("test"),
+        Poll::Inherited => return inherited("test"),
     }
     Answer::Success
 }
@@ -31,8 +32,10 @@ pub(super) fn test_batch(requests: &mut [usize], done: &mut [i32], count: &mut i
         if *done != 0 {
             *request = 0;
         }
-        if matches!(state, Poll::Failed) {
-            answer = failed("testBatch");
+        match state {
+            Poll::Failed => answer = failed("testBatch"),
+            Poll::Inherited => answer = inherited("testBatch"),
+            Poll::Pending | Poll::Done(_) => {}
         }
     }
     answer
@@ -52,6 +55,11 @@ fn poll(request: usize) -> Poll {
 
 fn failed(call: &str) -> Answer {
     answer(call, Err::<(), _>(NetError::internal("a transfer failed, as logged before")), drop)
+}
+
+fn inherited(call: &str) -> Answer {
+    let reason = "the request was made by a process from which this one was forked, which alone can test it";
+    answer(call, Err::<(), _>(NetError::internal(reason)), drop)
 }
 
 /// Callers poll in tight loops that count turns, not time: on a machine with few processors whoever must still do

@@ -12,6 +12,8 @@ unsafe impl Sync for Lock {}
 
 /// Taken twice by a thread that forks while it loads: in a constructor of the library.
 const UNLOCKED: libc::pthread_mutex_t = libc::PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+/// Seconds that a fork waits for a load, which takes milliseconds.
+const LONGEST_LOAD: libc::time_t = 1;
 static LOADING: Lock = Lock(UnsafeCell::new(UNLOCKED));
 
 /// Runs `load`, which calls `dlopen`, while no thread of this process is inside `fork`.
@@ -22,15 +24,24 @@ pub(crate) fn load_apart_from_forks<T>(load: impl FnOnce() -> T) -> T {
             after_fork();
         }
     }
-    before_fork();
+    // SAFETY: a mutex that is never destroyed.
+    let _ = unsafe { libc::pthread_mutex_lock(LOADING.0.get()) };
     let _held = Held;
     load()
 }
 
 /// For `pthread_atfork`, in the thread that forks: waits for loads, and keeps others from beginning.
+///
+/// Not for ever: a load waits for the loader's own lock, and the thread that has it may be the one that forks, or wait for it
+/// (glibc before 2.36 registers handlers under a lock that a fork holds).
 pub(super) extern "C" fn before_fork() {
-    // SAFETY: a mutex that is never destroyed.
-    let _ = unsafe { libc::pthread_mutex_lock(LOADING.0.get()) };
+    let mut until = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a mutex that is never destroyed, and a time of this function.
+    unsafe {
+        let _ = libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut until);
+        until.tv_sec += LONGEST_LOAD;
+        let _ = libc::pthread_mutex_timedlock(LOADING.0.get(), &raw const until);
+    }
 }
 
 /// In the parent, once the child is there.

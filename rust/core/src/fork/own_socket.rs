@@ -86,8 +86,13 @@ fn inode(fd: RawFd) -> Option<u64> {
 pub(super) fn close_inherited() {
     for (fd, place) in SOCKETS.iter().enumerate().take(USED.swap(0, Ordering::Relaxed)) {
         let fd = fd as RawFd;
-        let noted = place.swap(0, Ordering::Relaxed);
-        if noted != 0 && inode(fd) == Some(noted) {
+        let noted = place.load(Ordering::Relaxed);
+        if noted == 0 {
+            // Not written: that would make a copy of the page.
+            continue;
+        }
+        place.store(0, Ordering::Relaxed);
+        if inode(fd) == Some(noted) {
             // SAFETY: a socket of the parent's engines, which nothing in this process uses: their handles are refused here.
             let _ = unsafe { libc::close(fd) };
         }

@@ -20,6 +20,7 @@ use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, Heard};
 use crate::events::{Handle, Wakeup, Watched, first, with_upgraded};
+use crate::fork::OwnSocket;
 use crate::pool::LaneHealth;
 use crate::sync::{Mutex, lock};
 
@@ -46,7 +47,7 @@ pub(in crate::connection) struct Driver {
     /// Part of a frame waits for the socket, which is then watched under a second descriptor: the peer may wait for us to
     /// read in the same way.
     blocked: bool,
-    writable: Option<Watched<OwnedFd>>,
+    writable: Option<Watched<OwnSocket<OwnedFd>>>,
     /// Something other than regions is among what waits.
     urgent: bool,
     /// When it must be out. Regions may wait as long as the peer reads nothing.
@@ -255,7 +256,7 @@ impl Driver {
         self.blocked = true;
         if self.writable.is_none() {
             let descriptor = self.socket.as_fd().try_clone_to_owned();
-            match descriptor.and_then(|descriptor| self.handle.watch(descriptor)) {
+            match descriptor.and_then(|descriptor| self.handle.watch(OwnSocket::new(descriptor))) {
                 Ok(writable) => self.writable = Some(writable),
                 Err(error) => return self.fail(&error),
             }

@@ -33,7 +33,7 @@ impl Listener {
     /// error says what holds them. Waits end with
     /// `abort`; accepted streams inherit it.
     pub fn bind(address: IpAddr, ports: Option<(u16, u16)>, abort: &Abort) -> io::Result<Self> {
-        let socket = OwnSocket::new(listen_on_first_free(address, ports, listen)?);
+        let socket = listen_on_first_free(address, ports, listen)?;
         let local = socket.local_addr()?;
         Ok(Self { socket, local, allow: AllowList::default(), abort: abort.clone() })
     }
@@ -114,12 +114,13 @@ pub(crate) fn is_starved(error: &io::Error) -> bool {
     )
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn listen(address: SocketAddr) -> io::Result<OwnSocket<TcpListener>> {
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map(OwnSocket::new)?;
     // A fixed port must be usable again at once after a restart.
     socket.set_reuse_address(address.port() != 0)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket.map(TcpListener::from))
 }

@@ -281,14 +281,14 @@ impl Core {
         }
     }
 
-    /// A peer has named a key that no region has.
+    /// A peer has named a key that no region has or had.
     pub(super) fn note_wrong_key(&self, peer: &Suspect) {
         if peer.note_wrong_key(Instant::now()) {
             tracing::warn!(
                 device = self.name,
                 peer = %peer.address(),
-                "a peer has named 16 keys that no registered memory has: each further one that is not announced costs it 1 s. \
-                 It guesses, or goes on using memory that was deregistered"
+                "a peer has named 16 keys that no registered memory has or had: it guesses, or uses keys of another process. Each \
+                 further key that is not announced costs it 1 s"
             );
         }
     }

@@ -51,6 +51,12 @@ impl Keys {
         }
     }
 
+    /// Whether `key` is the last that its slot had: that of a live region, or of one that has ended since a peer was told.
+    pub(super) fn is_or_was(&self, key: u32) -> bool {
+        let last = self.slots.get(slot_of(key)).map(|state| u32::from(state & !IN_USE));
+        generation_of(key) != 0 && last == Some(generation_of(key))
+    }
+
     #[cfg(test)]
     pub(super) fn live(&self) -> usize {
         self.live
@@ -81,7 +87,9 @@ mod tests {
                 // Few slots and steps, so that they collide.
                 let random = random & !0xffff_fff8;
                 if release && !live.is_empty() {
-                    keys.release(live.swap_remove(random as usize % live.len()));
+                    let gone = live.swap_remove(random as usize % live.len());
+                    keys.release(gone);
+                    prop_assert!(keys.is_or_was(gone) && !keys.is_or_was(gone ^ 1 << 31));
                     continue;
                 }
                 let key = keys.acquire(random).unwrap();
@@ -89,6 +97,7 @@ mod tests {
                 prop_assert_ne!(last.insert(slot_of(key), key), Some(key));
                 prop_assert!(!live.iter().any(|other| slot_of(*other) == slot_of(key)));
                 live.push(key);
+                prop_assert!(live.iter().all(|key| keys.is_or_was(*key)) && !keys.is_or_was(slot_of(key) as u32));
             }
         }
 

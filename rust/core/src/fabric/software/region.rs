@@ -126,6 +126,12 @@ impl RegionTable {
         Ok(Arc::new(Region { table: Arc::clone(self), slot, key, range: *range, state }))
     }
 
+    /// Whether no region has or had `key`: a peer has guessed it. One that goes on using what was deregistered has not, unless
+    /// its slot has served another region since.
+    pub(super) fn is_guess(&self, key: u32) -> bool {
+        self.view().pin(key).is_err() && !lock(&self.slots).keys.is_or_was(key)
+    }
+
     /// Takes the key of `slot` away: pins made from now on fail.
     fn revoke(&self, slot: usize) {
         for entry in [self.entries.get(slot), self.shared.get(slot)].into_iter().flatten() {

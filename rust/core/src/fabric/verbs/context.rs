@@ -18,6 +18,7 @@ use super::sys::{
     ibv_port_attr, last_errno,
 };
 use crate::fabric::FabricError;
+use crate::fork::load_apart_from_forks;
 
 /// libibverbs' list of the machine's devices.
 pub(super) struct DeviceTable {
@@ -30,8 +31,9 @@ impl DeviceTable {
     /// Asks the library. An error carries its errno.
     pub(super) fn read(library: &'static Library) -> Result<Self, FabricError> {
         let mut count = 0;
+        // The library loads the devices' own libraries here, under a lock of its own.
         // SAFETY: the library fills the count; the list is freed in `drop`.
-        let list = unsafe { (library.ibv_get_device_list)(&raw mut count) };
+        let list = load_apart_from_forks(|| unsafe { (library.ibv_get_device_list)(&raw mut count) });
         let list = NonNull::new(list).ok_or_else(|| match last_errno() {
             libc::ENOSYS => FabricError::Unsupported(
                 "no RDMA device: the kernel offers no verbs; load the NIC's driver and ib_uverbs, and pass \

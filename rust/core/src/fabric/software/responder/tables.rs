@@ -190,7 +190,7 @@ impl Established {
         }
         let Some((key, _)) = self.asked.take_if(|(_, turn)| now >= *turn) else { return Ok(()) };
         let granted = core.regions.grant(&self.pins, key);
-        if !granted {
+        if !granted && core.regions.is_guess(key) {
             core.note_wrong_key(&self.suspect);
         }
         answer(socket, key, granted)

@@ -24,7 +24,6 @@ use crate::fabric::software::wrong_keys::Suspect;
 use crate::fabric::{CompletionStatus, QpAddress};
 use crate::fork::OwnSocket;
 use answer::{Answer, Segment};
-use guesses::is_unknown;
 
 /// Bytes that one turn moves before other peers have theirs.
 const TURN: u64 = 1 << 20;
@@ -268,7 +267,7 @@ impl Server {
 
     /// Request `done` has no access: says so.
     fn refuse(&mut self, core: &Core) {
-        if self.pending.front().is_some_and(|header| is_unknown(core, header.rkey)) {
+        if self.pending.front().is_some_and(|header| core.regions.is_guess(header.rkey)) {
             core.note_wrong_key(&self.suspect);
         }
         let failure = ResponseHeader::Failed { sequence: self.done, status: CompletionStatus::RemoteAccess };

@@ -44,8 +44,3 @@ impl Server {
         Err(Stop(if self.held.is_some() { Wish::Parked } else { Wish::Close }))
     }
 }
-
-/// Whether no region has the key. One that ended in this moment counts, too: nobody can tell.
-pub(super) fn is_unknown(core: &Core, key: u32) -> bool {
-    core.regions.view().pin(key).is_err()
-}
