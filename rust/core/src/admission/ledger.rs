@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{GRACE, GRACE_OF_HANDSHAKES, Source};
+use crate::events::Wakeup;
 
 /// The clients, oldest first: at most [`super::MOST`], so they are looked through.
 #[derive(Debug, Default)]
@@ -25,6 +27,8 @@ struct Client {
     since: Instant,
     /// Its socket has been shut down.
     leaves: bool,
+    /// Woken then.
+    displaced: Arc<Wakeup>,
 }
 
 impl Ledger {
@@ -37,7 +41,14 @@ impl Ledger {
         self.held_until = None;
         let number = self.next;
         self.next += 1;
-        let client = Client { holder: None, descriptors: 1, has_begun: false, since: now, leaves: false };
+        let client = Client {
+            holder: None,
+            descriptors: 1,
+            has_begun: false,
+            since: now,
+            leaves: false,
+            displaced: Arc::default(),
+        };
         self.clients.insert(number, client);
         Ok(number)
     }
@@ -62,7 +73,7 @@ impl Ledger {
         }
         let victim = self.displace(source, now);
         if victim.is_none() {
-            self.held_until = self.of(source).map(Client::safe_until).min();
+            self.held_until = self.of(source).filter(|client| !client.leaves).map(Client::safe_until).min();
         }
         victim
     }
@@ -73,6 +84,20 @@ impl Ledger {
             client.descriptors = descriptors;
             client.has_begun = true;
         }
+    }
+
+    /// What is woken when a client has to leave; `None` once it has been released.
+    pub(super) fn displaced(&self, number: u64) -> Option<Arc<Wakeup>> {
+        self.clients.get(&number).map(|client| Arc::clone(&client.displaced))
+    }
+
+    /// The same by the socket of one that leaves.
+    pub(super) fn displaced_from(&self, socket: RawFd) -> Option<Arc<Wakeup>> {
+        let client = self
+            .clients
+            .values()
+            .find(|client| client.leaves && client.holder.is_some_and(|(_, other)| other == socket));
+        client.map(|client| Arc::clone(&client.displaced))
     }
 
     pub(super) fn release(&mut self, number: u64) {
@@ -102,13 +127,12 @@ impl Ledger {
         counts.into_iter().max_by_key(|(_, count)| *count)
     }
 
-    /// Those of a source that stay.
+    /// Those of a source.
     fn of(&self, source: Source) -> impl Iterator<Item = &Client> {
-        self.clients
-            .values()
-            .filter(move |client| !client.leaves && client.holder.is_some_and(|(other, _)| other == source))
+        self.clients.values().filter(move |client| client.holder.is_some_and(|(other, _)| other == source))
     }
 
+    /// Those that leave count until they are gone: their descriptors are open.
     fn used_by(&self, source: Source) -> usize {
         self.of(source).map(|client| client.descriptors).sum()
     }
@@ -193,6 +217,21 @@ mod tests {
         );
         ledger.release(1);
         assert!(ledger.reserve(LIMIT, begin + GRACE).is_ok());
+    }
+
+    #[test]
+    fn those_that_leave_count_for_their_source_until_they_are_gone() {
+        let (mut ledger, begin) = (Ledger::default(), Instant::now());
+        let (first, _) = enter(&mut ledger, host(1), 0, begin);
+        ledger.begin(first, LIMIT / 2);
+        let late = begin + GRACE_OF_HANDSHAKES;
+        assert_eq!(enter(&mut ledger, host(1), 1, late).1, Some(0));
+        // It has not closed yet: no further client of that source enters on its account.
+        assert_eq!(enter(&mut ledger, host(1), 2, late).1, None);
+        assert!(ledger.is_full(LIMIT, late));
+        ledger.release(first);
+        assert!(!ledger.is_full(LIMIT, late));
+        assert!(ledger.displaced(first).is_none());
     }
 
     #[test]

@@ -28,6 +28,7 @@ use once_cell::sync::OnceCell;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, getrlimit};
 
+use crate::events::Wakeup;
 use crate::fork::PerProcess;
 use crate::observe::{self, Snapshot, metrics};
 use ledger::Ledger;
@@ -77,13 +78,21 @@ impl Permit {
     pub(crate) fn describe(&self, source: Source, socket: BorrowedFd<'_>) {
         let mut state = lock();
         let victim = state.ledger.describe(self.0, source, socket.as_raw_fd(), limit() / 2, Instant::now());
-        state.shut_down(victim);
+        let displaced = state.shut_down(victim);
         state.failures = 0;
+        drop(state);
+        // Without the lock: waking a task that ends meanwhile may drop it, and with it permits.
+        displaced.inspect(|displaced| displaced.wake());
     }
 
     /// It has begun like a peer; so many descriptors are held for it now.
     pub(crate) fn begin(&self, descriptors: usize) {
         lock().ledger.begin(self.0, descriptors);
+    }
+
+    /// Woken when the client has to make room. For an owner that does not always wait for its socket, which is shut down then.
+    pub(crate) fn displaced(&self) -> Option<Arc<Wakeup>> {
+        lock().ledger.displaced(self.0)
     }
 
     /// The client is a peer. Idempotent.
@@ -135,11 +144,13 @@ pub(crate) fn enter(listener: BorrowedFd<'_>) -> io::Result<Permit> {
     match state.ledger.reserve(limit, Instant::now()) {
         Ok(number) => Ok(Permit(number)),
         Err(victim) => {
-            state.shut_down(victim);
+            let displaced = state.shut_down(victim);
             let State { told, ledger, .. } = &mut *state;
             if let Some(line) = told.full(ledger, limit, Instant::now()) {
                 tracing::warn!("{line}");
             }
+            drop(state);
+            displaced.inspect(|displaced| displaced.wake());
             Err(io::Error::from_raw_os_error(libc::EMFILE))
         }
     }
@@ -194,14 +205,17 @@ struct State {
 }
 
 impl State {
-    fn shut_down(&mut self, socket: Option<RawFd>) {
-        let Some(socket) = socket else { return };
+    /// Answers what is to be woken then.
+    fn shut_down(&mut self, socket: Option<RawFd>) -> Option<Arc<Wakeup>> {
+        let socket = socket?;
         self.displaced += 1;
+        let displaced = self.ledger.displaced_from(socket);
         // SAFETY: the permit is still in the ledger, under whose lock we are, and its owner takes it out before the socket
         // is closed.
         let socket = unsafe { BorrowedFd::borrow_raw(socket) };
         // One that the client has closed already needs none.
         let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        displaced
     }
 }
 
