@@ -263,3 +263,27 @@ fn unfinished_handshakes_with_unread_bytes_make_room() {
     assert!(victim.descriptors() < NOFILE * 3 / 4, "{}", victim.descriptors());
     drop(clients);
 }
+
+/// One handshake, then many data connections of the same sender to the same queue pair.
+#[test]
+fn a_sender_has_one_data_connection_to_a_queue_pair() {
+    const CONNECTIONS: usize = 40;
+    let _alone = alone();
+    let mut victim = Victim::start(&[]);
+    let device = FakeDevice::start();
+    let client = Client::connect(victim.port, &device, 1, 1000).unwrap();
+    let mut newest = client.data(0).unwrap();
+    let before = victim.descriptors();
+    let mut older = Vec::new();
+    for _ in 0..CONNECTIONS {
+        older.push(std::mem::replace(&mut newest, client.data(0).unwrap()));
+    }
+    support::eventually("the older ones are closed", || older.iter_mut().all(wire::is_closed));
+    support::eventually("their descriptors are free", || victim.descriptors() <= before + 1);
+    // The newest is served.
+    let region = client.regions.iter().find(|region| region.base == victim.address).unwrap();
+    newest.write_all(&wire::request(wire::WRITE, region.rkey, region.base, 1, 0)).unwrap();
+    newest.write_all(&[7]).unwrap();
+    wire::read_array::<16>(&mut newest).unwrap();
+    assert_eq!(victim.byte(0), 7);
+}
