@@ -19,7 +19,7 @@ mod report;
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -51,18 +51,33 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(640);
 
 /// Where a client comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
-    /// A host, or what hides hosts behind one address.
+    /// A host, or what hides hosts behind one address: see [`network_of`].
     Address(IpAddr),
     /// This host, by a Unix socket.
     Unix,
 }
 
+impl Source {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        Self::Address(network_of(address))
+    }
+}
+
+/// What stands for a client's address: an IPv4 address, or the /64 network of an IPv6 one, of which a host has all addresses.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(address) => write!(f, "{address}"),
+            Self::Address(address @ IpAddr::V4(_)) => write!(f, "{address}"),
+            Self::Address(network) => write!(f, "{network}/64"),
             Self::Unix => f.write_str("processes of this host (Unix socket)"),
         }
     }
@@ -249,6 +264,16 @@ fn lock() -> MutexGuard<'static, State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_is_an_address_or_a_network() {
+        let source = |address: &str| Source::of(address.parse().unwrap());
+        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:1"));
+        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
+        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
+        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
+        assert_eq!(source("2001:db8::1").to_string(), "2001:db8::/64");
+    }
 
     #[test]
     fn starved_listeners_pause_longer_and_longer() {
