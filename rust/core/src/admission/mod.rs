@@ -14,6 +14,7 @@
 //! listeners pause, see [`pause_after`].
 #![allow(unsafe_code, reason = "shuts down sockets that others own, which their permits outlive")]
 
+mod kept;
 mod ledger;
 mod report;
 
@@ -31,6 +32,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::events::Wakeup;
 use crate::fork::PerProcess;
 use crate::observe::{self, Snapshot, metrics};
+use kept::Kept;
 use ledger::Ledger;
 
 /// Clients at most, whatever the limit of descriptors is.
@@ -124,27 +126,23 @@ impl Drop for Permit {
 
 /// Descriptors of one connection that was accepted without a key.
 #[derive(Debug)]
-pub(crate) struct Held(usize);
+pub(crate) struct Held {
+    source: Source,
+    descriptors: usize,
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        lock().held -= self.0;
+        lock().kept.remove(self.source, self.descriptors);
     }
 }
 
 /// Counts `descriptors` of a connection that was accepted without a key, for as long as the answer lives. An error, in words,
-/// when such connections would hold more than half of `RLIMIT_NOFILE`: anyone may open them.
-pub(crate) fn hold(descriptors: usize) -> Result<Held, String> {
-    let (mut state, most) = (lock(), nofile() / 2);
-    if state.held.saturating_add(descriptors) > most {
-        return Err(format!(
-            "connections accepted without a key hold {} of the {most} descriptors that they may have, half of `ulimit -n`: \
-             raise that, or set a key (FLAGCX_P2P_AUTH_KEY_FILE)",
-            state.held
-        ));
-    }
-    state.held += descriptors;
-    Ok(Held(descriptors))
+/// when such connections would hold more than half of `RLIMIT_NOFILE`, or those of one source a quarter: anyone may open them.
+pub(crate) fn hold(address: IpAddr, descriptors: usize) -> Result<Held, String> {
+    let source = Source::of(address);
+    lock().kept.add(source, descriptors, nofile() / 2)?;
+    Ok(Held { source, descriptors })
 }
 
 /// A permit for the next client of `listener`. `WouldBlock` when none waits, `EMFILE` when one waits and has to wait on: then
@@ -213,8 +211,7 @@ struct State {
     told: report::Told,
     /// Errors in a row.
     failures: u32,
-    /// By connections that were accepted without a key.
-    held: usize,
+    kept: Kept,
     /// Clients that have made room since the process began.
     displaced: u64,
 }
@@ -251,7 +248,7 @@ fn lock() -> MutexGuard<'static, State> {
             ledger: Ledger::default(),
             told: report::Told::default(),
             failures: 0,
-            held: 0,
+            kept: Kept::default(),
             displaced: 0,
         };
         let shared = Arc::new(Shared(Mutex::new(state)));

@@ -310,13 +310,14 @@ fn accepted(
 ) -> Result<Option<Accepted>, EngineError> {
     let Some((lanes, peer, told)) = peer else { return Ok(None) };
     let engine = engine.upgrade().ok_or_else(stopped)?;
-    let held = match engine.config().auth_key_file {
-        Some(_) => None,
-        None => Some(admission::hold(descriptors(peer.lanes)).map_err(|reason| EngineError::Peer {
+    let held = if peer.proven {
+        None
+    } else {
+        Some(admission::hold(peer.ip, descriptors(peer.lanes)).map_err(|reason| EngineError::Peer {
             operation: "keep the connection of",
             peer: peer.control.to_string(),
             reason,
-        })?),
+        })?)
     };
     let connected_host = peer.connected_host.holding(held).waking(Arc::clone(on_end));
     let peer = Peer { connected_host, ..peer };
