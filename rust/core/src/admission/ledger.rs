@@ -1,10 +1,13 @@
 //! Who holds how many descriptors without having proven anything: pure, with time as an argument.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{GRACE, GRACE_OF_HANDSHAKES, Source};
+use crate::events::Wakeup;
 
 /// The clients, oldest first: at most [`super::MOST`], so they are looked through.
 #[derive(Debug, Default)]
@@ -25,19 +28,27 @@ struct Client {
     since: Instant,
     /// Its socket has been shut down.
     leaves: bool,
+    /// Woken then.
+    displaced: Arc<Wakeup>,
 }
 
 impl Ledger {
     /// A number for the next client; else who makes room for it, if somebody does.
     pub(super) fn reserve(&mut self, limit: usize, now: Instant) -> Result<u64, Option<RawFd>> {
         if self.is_full(limit, now) {
-            let crowd = self.largest().map(|(source, _)| source);
-            return Err(crowd.and_then(|source| self.displace(source, now)));
+            return Err(self.crowd(now).and_then(|source| self.displace(source, now)));
         }
         self.held_until = None;
         let number = self.next;
         self.next += 1;
-        let client = Client { holder: None, descriptors: 1, has_begun: false, since: now, leaves: false };
+        let client = Client {
+            holder: None,
+            descriptors: 1,
+            has_begun: false,
+            since: now,
+            leaves: false,
+            displaced: Arc::default(),
+        };
         self.clients.insert(number, client);
         Ok(number)
     }
@@ -62,7 +73,7 @@ impl Ledger {
         }
         let victim = self.displace(source, now);
         if victim.is_none() {
-            self.held_until = self.of(source).map(Client::safe_until).min();
+            self.held_until = self.of(source).filter(|client| !client.leaves).map(Client::safe_until).min();
         }
         victim
     }
@@ -73,6 +84,20 @@ impl Ledger {
             client.descriptors = descriptors;
             client.has_begun = true;
         }
+    }
+
+    /// What is woken when a client has to leave; `None` once it has been released.
+    pub(super) fn displaced(&self, number: u64) -> Option<Arc<Wakeup>> {
+        self.clients.get(&number).map(|client| Arc::clone(&client.displaced))
+    }
+
+    /// The same by the socket of one that leaves.
+    pub(super) fn displaced_from(&self, socket: RawFd) -> Option<Arc<Wakeup>> {
+        let client = self
+            .clients
+            .values()
+            .find(|client| client.leaves && client.holder.is_some_and(|(_, other)| other == socket));
+        client.map(|client| Arc::clone(&client.displaced))
     }
 
     pub(super) fn release(&mut self, number: u64) {
@@ -90,6 +115,21 @@ impl Ledger {
         self.clients.values().map(|client| client.descriptors).sum()
     }
 
+    /// The source that is to make room: of those with a client that has had its time the one with the most descriptors, and
+    /// of several such the one whose client came first. Were it another, a newcomer would make room for the next one as soon
+    /// as it has had its time, and those that came before it never.
+    fn crowd(&self, now: Instant) -> Option<Source> {
+        let mut used: BTreeMap<Source, usize> = BTreeMap::new();
+        for client in self.clients.values() {
+            let Some((source, _)) = client.holder else { continue };
+            *used.entry(source).or_default() += client.descriptors;
+        }
+        let late = self.clients.values().filter(|client| !client.leaves && now >= client.safe_until());
+        let late = late.filter_map(|client| Some((client.holder?.0, client.since)));
+        let crowd = late.max_by_key(|(source, since)| (used.get(source), Reverse(*since)));
+        crowd.map(|(source, _)| source)
+    }
+
     /// The source with the most clients, and how many those are.
     pub(super) fn largest(&self) -> Option<(Source, usize)> {
         let mut counts: Vec<(Source, usize)> = Vec::new();
@@ -102,13 +142,12 @@ impl Ledger {
         counts.into_iter().max_by_key(|(_, count)| *count)
     }
 
-    /// Those of a source that stay.
+    /// Those of a source.
     fn of(&self, source: Source) -> impl Iterator<Item = &Client> {
-        self.clients
-            .values()
-            .filter(move |client| !client.leaves && client.holder.is_some_and(|(other, _)| other == source))
+        self.clients.values().filter(move |client| client.holder.is_some_and(|(other, _)| other == source))
     }
 
+    /// Those that leave count until they are gone: their descriptors are open.
     fn used_by(&self, source: Source) -> usize {
         self.of(source).map(|client| client.descriptors).sum()
     }
@@ -141,7 +180,7 @@ mod tests {
     const LIMIT: usize = 8;
 
     fn host(number: u8) -> Source {
-        Source::Address(IpAddr::V4(Ipv4Addr::new(10, 0, 0, number)))
+        Source::of(IpAddr::V4(Ipv4Addr::new(10, 0, 0, number)))
     }
 
     fn enter(ledger: &mut Ledger, source: Source, socket: RawFd, now: Instant) -> (u64, Option<RawFd>) {
@@ -193,6 +232,44 @@ mod tests {
         );
         ledger.release(1);
         assert!(ledger.reserve(LIMIT, begin + GRACE).is_ok());
+    }
+
+    #[test]
+    fn those_that_leave_count_for_their_source_until_they_are_gone() {
+        let (mut ledger, begin) = (Ledger::default(), Instant::now());
+        let (first, _) = enter(&mut ledger, host(1), 0, begin);
+        ledger.begin(first, LIMIT / 2);
+        let late = begin + GRACE_OF_HANDSHAKES;
+        assert_eq!(enter(&mut ledger, host(1), 1, late).1, Some(0));
+        // It has not closed yet: no further client of that source enters on its account.
+        assert_eq!(enter(&mut ledger, host(1), 2, late).1, None);
+        assert!(ledger.is_full(LIMIT, late));
+        ledger.release(first);
+        assert!(!ledger.is_full(LIMIT, late));
+        assert!(ledger.displaced(first).is_none());
+    }
+
+    #[test]
+    fn of_many_sources_with_a_client_each_the_one_that_came_first_makes_room() {
+        let (mut ledger, begin) = (Ledger::default(), Instant::now());
+        let millisecond = Duration::from_millis(1);
+        let enter_next =
+            |ledger: &mut Ledger, number: u8, now| enter(ledger, host(number), number.into(), now).0;
+        let first: Vec<_> = (0..8)
+            .map(|number| enter_next(&mut ledger, number, begin + millisecond * number.into()))
+            .collect();
+        // A peer has begun its handshake, for which more is held, and has its time for that.
+        ledger.release(first[7]);
+        let late = begin + GRACE + millisecond * 10;
+        let peer = enter_next(&mut ledger, 100, late);
+        ledger.begin(peer, 3);
+        assert_eq!(ledger.reserve(LIMIT, late), Err(Some(0)));
+        ledger.release(first[0]);
+        // Also when it is late itself, as one among many.
+        ledger.begin(peer, 1);
+        let later = late + GRACE_OF_HANDSHAKES;
+        enter_next(&mut ledger, 101, later);
+        assert_eq!(ledger.reserve(LIMIT, later), Err(Some(1)));
     }
 
     #[test]

@@ -14,12 +14,13 @@
 //! listeners pause, see [`pause_after`].
 #![allow(unsafe_code, reason = "shuts down sockets that others own, which their permits outlive")]
 
+mod kept;
 mod ledger;
 mod report;
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,8 +29,10 @@ use once_cell::sync::OnceCell;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, getrlimit};
 
+use crate::events::Wakeup;
 use crate::fork::PerProcess;
 use crate::observe::{self, Snapshot, metrics};
+use kept::Kept;
 use ledger::Ledger;
 
 /// Clients at most, whatever the limit of descriptors is.
@@ -50,18 +53,33 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(640);
 
 /// Where a client comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
-    /// A host, or what hides hosts behind one address.
+    /// A host, or what hides hosts behind one address: see [`network_of`].
     Address(IpAddr),
     /// This host, by a Unix socket.
     Unix,
 }
 
+impl Source {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        Self::Address(network_of(address))
+    }
+}
+
+/// What stands for a client's address: an IPv4 address, or the /64 network of an IPv6 one, of which a host has all addresses.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(address) => write!(f, "{address}"),
+            Self::Address(address @ IpAddr::V4(_)) => write!(f, "{address}"),
+            Self::Address(network) => write!(f, "{network}/64"),
             Self::Unix => f.write_str("processes of this host (Unix socket)"),
         }
     }
@@ -77,13 +95,21 @@ impl Permit {
     pub(crate) fn describe(&self, source: Source, socket: BorrowedFd<'_>) {
         let mut state = lock();
         let victim = state.ledger.describe(self.0, source, socket.as_raw_fd(), limit() / 2, Instant::now());
-        state.shut_down(victim);
+        let displaced = state.shut_down(victim);
         state.failures = 0;
+        drop(state);
+        // Without the lock: waking a task that ends meanwhile may drop it, and with it permits.
+        displaced.inspect(|displaced| displaced.wake());
     }
 
     /// It has begun like a peer; so many descriptors are held for it now.
     pub(crate) fn begin(&self, descriptors: usize) {
         lock().ledger.begin(self.0, descriptors);
+    }
+
+    /// Woken when the client has to make room. For an owner that does not always wait for its socket, which is shut down then.
+    pub(crate) fn displaced(&self) -> Option<Arc<Wakeup>> {
+        lock().ledger.displaced(self.0)
     }
 
     /// The client is a peer. Idempotent.
@@ -100,27 +126,23 @@ impl Drop for Permit {
 
 /// Descriptors of one connection that was accepted without a key.
 #[derive(Debug)]
-pub(crate) struct Held(usize);
+pub(crate) struct Held {
+    source: Source,
+    descriptors: usize,
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        lock().held -= self.0;
+        lock().kept.remove(self.source, self.descriptors);
     }
 }
 
 /// Counts `descriptors` of a connection that was accepted without a key, for as long as the answer lives. An error, in words,
-/// when such connections would hold more than half of `RLIMIT_NOFILE`: anyone may open them.
-pub(crate) fn hold(descriptors: usize) -> Result<Held, String> {
-    let (mut state, most) = (lock(), nofile() / 2);
-    if state.held.saturating_add(descriptors) > most {
-        return Err(format!(
-            "connections accepted without a key hold {} of the {most} descriptors that they may have, half of `ulimit -n`: \
-             raise that, or set a key (FLAGCX_P2P_AUTH_KEY_FILE)",
-            state.held
-        ));
-    }
-    state.held += descriptors;
-    Ok(Held(descriptors))
+/// when such connections would hold more than half of `RLIMIT_NOFILE`, or those of one source a quarter: anyone may open them.
+pub(crate) fn hold(address: IpAddr, descriptors: usize) -> Result<Held, String> {
+    let source = Source::of(address);
+    lock().kept.add(source, descriptors, nofile() / 2)?;
+    Ok(Held { source, descriptors })
 }
 
 /// A permit for the next client of `listener`. `WouldBlock` when none waits, `EMFILE` when one waits and has to wait on: then
@@ -135,11 +157,13 @@ pub(crate) fn enter(listener: BorrowedFd<'_>) -> io::Result<Permit> {
     match state.ledger.reserve(limit, Instant::now()) {
         Ok(number) => Ok(Permit(number)),
         Err(victim) => {
-            state.shut_down(victim);
+            let displaced = state.shut_down(victim);
             let State { told, ledger, .. } = &mut *state;
             if let Some(line) = told.full(ledger, limit, Instant::now()) {
                 tracing::warn!("{line}");
             }
+            drop(state);
+            displaced.inspect(|displaced| displaced.wake());
             Err(io::Error::from_raw_os_error(libc::EMFILE))
         }
     }
@@ -187,21 +211,23 @@ struct State {
     told: report::Told,
     /// Errors in a row.
     failures: u32,
-    /// By connections that were accepted without a key.
-    held: usize,
+    kept: Kept,
     /// Clients that have made room since the process began.
     displaced: u64,
 }
 
 impl State {
-    fn shut_down(&mut self, socket: Option<RawFd>) {
-        let Some(socket) = socket else { return };
+    /// Answers what is to be woken then.
+    fn shut_down(&mut self, socket: Option<RawFd>) -> Option<Arc<Wakeup>> {
+        let socket = socket?;
         self.displaced += 1;
+        let displaced = self.ledger.displaced_from(socket);
         // SAFETY: the permit is still in the ledger, under whose lock we are, and its owner takes it out before the socket
         // is closed.
         let socket = unsafe { BorrowedFd::borrow_raw(socket) };
         // One that the client has closed already needs none.
         let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        displaced
     }
 }
 
@@ -222,7 +248,7 @@ fn lock() -> MutexGuard<'static, State> {
             ledger: Ledger::default(),
             told: report::Told::default(),
             failures: 0,
-            held: 0,
+            kept: Kept::default(),
             displaced: 0,
         };
         let shared = Arc::new(Shared(Mutex::new(state)));
@@ -235,6 +261,16 @@ fn lock() -> MutexGuard<'static, State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_is_an_address_or_a_network() {
+        let source = |address: &str| Source::of(address.parse().unwrap());
+        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:1"));
+        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
+        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
+        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
+        assert_eq!(source("2001:db8::1").to_string(), "2001:db8::/64");
+    }
 
     #[test]
     fn starved_listeners_pause_longer_and_longer() {

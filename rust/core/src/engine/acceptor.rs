@@ -2,6 +2,7 @@
 //! silent client delays no other.
 
 use std::collections::VecDeque;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -280,7 +281,17 @@ async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, ha
     let outcome = match responding {
         Ok(responding) => {
             let mut lanes = off_loop(&handle, responding.lanes());
-            let peer = responding.handshake(stream, &mut lanes, &waiter).await;
+            let (source, displaced) = (stream.peer(), stream.displaced());
+            let peer = first(responding.handshake(stream, &mut lanes, &waiter), async {
+                match displaced {
+                    Some(displaced) => displaced.wait().await,
+                    None => pending().await,
+                }
+                // Whatever the handshake waits for: another socket, or this one with bytes that are not due yet.
+                tracing::info!("{source} has not ended its handshake in time, and others wait");
+                Ok(None)
+            })
+            .await;
             peer.map(|peer| peer.map(|(peer, told)| (ScopeGuard::into_inner(lanes), peer, told)))
         }
         Err(error) => Err(error),
@@ -299,13 +310,14 @@ fn accepted(
 ) -> Result<Option<Accepted>, EngineError> {
     let Some((lanes, peer, told)) = peer else { return Ok(None) };
     let engine = engine.upgrade().ok_or_else(stopped)?;
-    let held = match engine.config().auth_key_file {
-        Some(_) => None,
-        None => Some(admission::hold(descriptors(peer.lanes)).map_err(|reason| EngineError::Peer {
+    let held = if peer.proven {
+        None
+    } else {
+        Some(admission::hold(peer.ip, descriptors(peer.lanes)).map_err(|reason| EngineError::Peer {
             operation: "keep the connection of",
             peer: peer.control.to_string(),
             reason,
-        })?),
+        })?)
     };
     let connected_host = peer.connected_host.holding(held).waking(Arc::clone(on_end));
     let peer = Peer { connected_host, ..peer };

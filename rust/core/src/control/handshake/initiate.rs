@@ -81,6 +81,7 @@ async fn initiate_with(
             local: meta.local,
             same_process: meta.same_process,
             regions,
+            proven: session.is_some(),
             features: entry.features,
             capabilities,
             lanes: count,

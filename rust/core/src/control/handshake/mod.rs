@@ -184,6 +184,8 @@ pub struct Peer {
     pub same_process: bool,
     /// The regions that it announced.
     pub regions: Vec<RegionEntry>,
+    /// It has proven the key. Not so without one, and not an original engine, which may be let in beside a key.
+    pub proven: bool,
     /// What it says about itself; `None` for an original engine.
     pub features: Option<Features>,
     /// What its lanes can do.

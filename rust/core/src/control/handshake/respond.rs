@@ -91,6 +91,7 @@ pub(crate) async fn respond_with(
             local: meta.local,
             same_process: meta.same_process,
             regions,
+            proven: session.is_some(),
             features: entry.features,
             capabilities,
             lanes: count,

@@ -89,7 +89,7 @@ impl Listener {
             // A peer that has gone in the meantime has no address any more.
             let Ok(stream) = Stream::new(socket, Some(self.abort.clone())) else { continue };
             if self.allow.permits(stream.peer().ip()) {
-                permit.describe(Source::Address(stream.peer().ip()), stream.as_fd());
+                permit.describe(Source::of(stream.peer().ip()), stream.as_fd());
                 return Ok(Some(stream.with_permit(permit)));
             }
             tracing::info!("connection from {} refused: not in FLAGCX_P2P_ALLOW", stream.peer());

@@ -3,12 +3,13 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::admission::Permit;
-use crate::events::{Abort, Waiter, run_blocking, tcp, uninterrupted};
+use crate::events::{Abort, Waiter, Wakeup, run_blocking, tcp, uninterrupted};
 use crate::fork::OwnSocket;
 
 /// A TCP stream. Methods take `&self`: one thread may read while another writes; two writers need a lock of their own.
@@ -51,6 +52,11 @@ impl Stream {
         if let Some(permit) = &self.permit {
             permit.begin(descriptors);
         }
+    }
+
+    /// See [`Permit::displaced`]; `None` without a permit.
+    pub(crate) fn displaced(&self) -> Option<Arc<Wakeup>> {
+        self.permit.as_ref()?.displaced()
     }
 
     /// The other end; an IPv4 address as such even on an IPv6 socket.

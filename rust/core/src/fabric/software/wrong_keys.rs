@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::admission::network_of;
 use crate::sync::{Mutex, lock};
 
 /// Wrong keys that cost nothing.
@@ -124,14 +125,6 @@ impl Record {
         self.counted =
             Some(if self.wrong == 0 { now } else { counted + FORGIVEN_AFTER.saturating_mul(forgiven) });
         self.wrong
-    }
-}
-
-/// What stands for a peer: its IPv4 address, or the network of its IPv6 address, of which a host has all addresses.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address @ IpAddr::V4(_) => address,
     }
 }
 

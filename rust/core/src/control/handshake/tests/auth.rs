@@ -20,7 +20,9 @@ fn shake_with(initiator: Limits, responder: Limits) -> [Result<Peer, HandshakeEr
 #[test]
 fn the_same_key_is_accepted() {
     for peer in shake_with(limits_with_key(7), limits_with_key(7)) {
-        let features = peer.unwrap().features.unwrap();
+        let peer = peer.unwrap();
+        assert!(peer.proven);
+        let features = peer.features.unwrap();
         assert!(features.has(Features::AUTH | Features::CHANNEL));
         assert!(features.incarnation > 1000);
     }

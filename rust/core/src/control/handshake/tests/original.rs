@@ -55,6 +55,7 @@ const META: [u8; 16] = [6, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
 
 pub(super) fn check(peer: &Peer, lanes: &FakeLanes) {
     assert_eq!(peer.features, None);
+    assert!(!peer.proven, "whatever key we have");
     let original = PeerCapabilities { ours: false, lanes: LaneCapabilities::ORIGINAL };
     assert_eq!((peer.capabilities, lanes.peer), (original, Some(original)));
     assert_eq!((peer.gpu_index, peer.lanes, peer.local, peer.same_process), (6, 2, true, false));

@@ -178,8 +178,8 @@ impl Acceptor {
     }
 
     fn greet(&mut self, permit: Permit, stream: OwnSocket<TcpStream>, peer: SocketAddr) {
-        permit.describe(Source::Address(peer.ip().to_canonical()), stream.as_fd());
-        match Greeter::new(&self.core, permit, stream, peer) {
+        permit.describe(Source::of(peer.ip()), stream.as_fd());
+        match Greeter::new(&self.core, stream, peer, permit) {
             Ok(greeter) => self.add(Client::Ungreeted(greeter)),
             Err(errno) => tracing::warn!(device = self.core.name(), %peer, %errno, "cannot greet"),
         }

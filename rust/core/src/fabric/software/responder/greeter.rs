@@ -44,9 +44,10 @@ pub(super) enum Greeted {
 impl Greeter {
     pub(super) fn new(
         core: &Core,
-        permit: Permit,
         stream: OwnSocket<TcpStream>,
         peer: SocketAddr,
+        // Behind the socket: of parameters the last is dropped first.
+        permit: Permit,
     ) -> std::io::Result<Self> {
         let key = core.options.auth_key.clone();
         let nonce = key.as_ref().map(|_| random()).transpose()?.unwrap_or_default();

@@ -111,6 +111,7 @@ impl Loop {
     }
 
     fn add(&mut self, connection: Box<Server>) {
+        self.replace(&connection);
         let token = self.next_token;
         self.next_token += 1;
         let data = epoll::EventData::new_u64(token);
@@ -121,6 +122,18 @@ impl Loop {
         self.by_queue_pair.entry(connection.endpoint().qpn()).or_default().push(token);
         self.connections.insert(token, connection);
         self.serve(token);
+    }
+
+    /// Closes the connection that the same sender has to the same queue pair already: a queue pair connects once, by one
+    /// connection, so that its initiator has given up the older one. Otherwise a client could open any number of them.
+    fn replace(&mut self, newer: &Server) {
+        let tokens = self.by_queue_pair.get(&newer.endpoint().qpn()).cloned().unwrap_or_default();
+        for token in tokens {
+            let older = self.connections.get(&token).is_some_and(|older| older.is_of_same_sender(newer));
+            if let Some(older) = older.then(|| self.connections.remove(&token)).flatten() {
+                self.forget(token, &older);
+            }
+        }
     }
 
     /// Gives a connection its turn.

@@ -16,7 +16,7 @@ use rustix::net::RecvFlags;
 
 use super::frame::{Action, GROUP, REQUEST_SIZE, RequestHeader, ResponseHeader};
 use crate::fabric::software::device::Core;
-use crate::fabric::software::endpoint::Endpoint;
+use crate::fabric::software::endpoint::{Endpoint, listener_of};
 use crate::fabric::software::socket::ReceiveBuffer;
 use crate::fabric::software::table::Counterpart;
 use crate::fabric::software::transport::CONNECT_PATIENCE;
@@ -126,6 +126,12 @@ impl Server {
     /// The queue pair that it serves, and who asks.
     pub(in super::super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Whether both serve one sender's requests to one queue pair.
+    pub(in super::super) fn is_of_same_sender(&self, other: &Self) -> bool {
+        let key = |server: &Self| (server.endpoint.qpn(), server.sender.qpn, listener_of(&server.sender));
+        key(self) == key(other)
     }
 
     /// Whether it waits for our side to be connected, or for its turn.
