@@ -138,7 +138,7 @@ impl Drop for Held {
 }
 
 /// Counts `descriptors` of a connection that was accepted without a key, for as long as the answer lives. An error, in words,
-/// when such connections would hold more than half of `RLIMIT_NOFILE`, or those of one source a quarter: anyone may open them.
+/// when such connections would hold more than half of `RLIMIT_NOFILE`, or those of one source seven eighths of that: anyone may open them.
 pub(crate) fn hold(address: IpAddr, descriptors: usize) -> Result<Held, String> {
     let source = Source::of(address);
     lock().kept.add(source, descriptors, nofile() / 2)?;

@@ -209,8 +209,8 @@ fn raise_own_limit() {
 fn complete_handshakes_without_a_key_are_bounded_and_end_with_their_channel() {
     const NOFILE: usize = 256;
     const LANES: usize = 4;
-    // Of one address: half of what all of them may hold.
-    const MOST: usize = NOFILE / 4 / (3 + LANES);
+    // Of one address: seven eighths of what all of them may hold.
+    const MOST: usize = NOFILE / 2 / 8 * 7 / (3 + LANES);
     let _alone = alone();
     let victim = Victim::start(&[("nofile", "256")]);
     let device = FakeDevice::start();
