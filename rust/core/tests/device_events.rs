@@ -205,10 +205,17 @@ fn a_quiet_device_costs_nothing() {
     let standin = Standin::new(&[]);
     let pair = pair(&standin);
     write(&pair, 1);
-    let before = wake_ups();
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(!before.is_empty());
-    assert_eq!(wake_ups(), before, "a thread that listens to a quiet device sleeps");
+    // What the connect and the transfer have left to do may take a moment on a busy machine.
+    let (mut before, mut after) = (wake_ups(), Vec::new());
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(300));
+        after = wake_ups();
+        if after == before {
+            break;
+        }
+        before = std::mem::take(&mut after);
+    }
+    assert!(!after.is_empty(), "a thread that listens to a quiet device sleeps; awake so often: {before:?}");
     drop(pair);
 }
 

@@ -161,10 +161,10 @@ pub struct ConnectionInfo {
     pub gpu_index: i32,
 }
 
-/// [`Connection::gate`]: the connection has been closed.
+/// `gate`: the connection has been closed.
 const CLOSED: u32 = 1;
 
-/// [`Connection::gate`]: as many of its failed transfers are within their hold as an engine keeps.
+/// `gate`: as many of its failed transfers are within their hold as an engine keeps.
 const FAILURES_HELD: u32 = 2;
 
 /// Why the transfers of a connection end that is closed here.

@@ -7,7 +7,7 @@
 //! * [`Generation`] tells processes of one line of forks apart, for the price of two loads;
 //! * [`PerProcess`] holds what there is one of in a process: a child gets a fresh one;
 //! * [`OfProcess`] holds what belongs to a handle: in a child it is refused, and forgotten where it would be dropped;
-//! * [`OwnSocket`] is a socket that a child closes at once, so that the end of the parent is seen by its peers, and its ports
+//! * `OwnSocket` is a socket that a child closes at once, so that the end of the parent is seen by its peers, and its ports
 //!   become free.
 
 mod generation;

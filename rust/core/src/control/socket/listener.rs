@@ -70,8 +70,8 @@ impl Listener {
         })
     }
 
-    /// Takes a connection that waits already, if one does. After an error that [`is_starved`] it waits on, and the listener
-    /// is not to be looked at for [`admission::pause_after`].
+    /// Takes a connection that waits already, if one does. After an error that `is_starved` it waits on, and the listener
+    /// is not to be looked at for `admission::pause_after`.
     pub fn try_accept(&self) -> io::Result<Option<Stream>> {
         // A flood of connections that are refused must not keep a caller that has others to look after.
         for _ in 0..REFUSED_PER_CALL {
