@@ -1,6 +1,6 @@
 //! The way to one peer: lanes, the peer's region table, locality.
 
-mod close_all;
+mod close;
 mod context;
 mod device_copies;
 mod device_events;
@@ -33,7 +33,7 @@ use regions::{Exchange, Questions};
 use route::Reach;
 
 use crate::control::wire::LaneRecord;
-use crate::control::{Channel, ChannelFrame, ConnectedHost, LaneSetup as _, PeerCapabilities};
+use crate::control::{Channel, ConnectedHost, LaneSetup as _, PeerCapabilities};
 use crate::events::{EventLoop, Task, Wakeup};
 use crate::fabric::{FabricError, PathKind, PathOptions, Paths, QueuePair};
 use crate::fork::{Forked, OfProcess};
@@ -41,7 +41,7 @@ use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
 use crate::observe;
 use crate::pool::{LaneHealth, LaneWatcher, PoolError, SlicePolicy, Verdict};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::transfer::{RdmaDesc, SubmitError};
 
 /// A connection to one peer. Symmetric: both ends may start transfers. Every method may be called from any thread.
@@ -385,66 +385,6 @@ impl Connection {
             return;
         }
         self.end(Verdict::Cancelled, CLOSED_HERE, Instant::now() + DRAIN_LIMIT);
-    }
-
-    /// The peer is gone: every transfer in flight fails. What is not drained by `deadline` is destroyed.
-    fn lose(&self, reason: &str, deadline: Instant) {
-        if !self.is_closed() {
-            // A peer that leaves while nothing is under way is no trouble.
-            if self.lanes.iter().any(|lane| lane.status.health() != LaneHealth::Healthy) {
-                tracing::warn!(peer = %self.peer.control, "connection lost: {reason}");
-            } else {
-                tracing::info!(peer = %self.peer.control, "connection ended: {reason}");
-            }
-        }
-        self.end(Verdict::Failed, reason, deadline);
-    }
-
-    /// Ends every transfer, once. A second caller (we close while the peer does) waits for the first: when this returns,
-    /// nothing of the connection touches memory any more.
-    fn end(&self, verdict: Verdict, reason: &str, deadline: Instant) {
-        self.ended.call_once_force(|_| {
-            self.stop();
-            if self.peer.ours && verdict == Verdict::Cancelled {
-                // A courtesy: the peer sees the socket close anyway. Not before this: it hangs up at once, and the
-                // recovery must not notice that first and fail what is to be cancelled.
-                let patience = deadline.min(Instant::now() + Duration::from_millis(100));
-                let _ = self.channel.send(&ChannelFrame::Goodbye, patience);
-            }
-            self.channel.shutdown();
-            for lane in &self.lanes {
-                self.close_lane(lane, verdict, reason, deadline);
-            }
-            self.rebuilds.end();
-            drop(lock(&self.connected_host).take());
-            if !self.context.device_copies.finish(self.number, deadline) {
-                tracing::warn!(peer = %self.peer.control, "copies of device memory go on after the connection has ended");
-            }
-        });
-    }
-
-    /// Closes a lane: ERROR, drained, gone.
-    fn close_lane(&self, lane: &LaneHandle, verdict: Verdict, reason: &str, deadline: Instant) {
-        while !self.try_close_lane(lane, verdict, reason, deadline) {
-            std::thread::yield_now();
-        }
-    }
-
-    /// One step of it; false while the queue pair is being drained. A flush that does not come by `deadline` ends with the
-    /// queue pair's destruction.
-    fn try_close_lane(&self, lane: &LaneHandle, verdict: Verdict, reason: &str, deadline: Instant) -> bool {
-        if lane.worker.with_state(|state| state.close_lane(lane.key, verdict, reason)) {
-            return true;
-        }
-        let _ = lane.worker.drive_as_caller();
-        // Nothing comes from a lost device.
-        let is_lost = matches!(self.context.device_health(), DeviceHealth::Lost(_));
-        let is_late = is_lost || Instant::now() >= deadline;
-        if is_late {
-            tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed");
-            lane.worker.with_state(|state| state.destroy_lane(lane.key, verdict, reason));
-        }
-        is_late
     }
 }
 

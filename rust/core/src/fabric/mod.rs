@@ -33,6 +33,7 @@ use crate::auth::AuthKey;
 use crate::events::{Waiter, run_blocking};
 
 mod batch;
+mod error;
 mod hca_filter;
 mod path;
 mod registry;
@@ -42,6 +43,7 @@ mod types;
 pub mod verbs;
 
 pub use batch::{Batch, Posted};
+pub use error::FabricError;
 pub use hca_filter::HcaFilter;
 pub use path::{PathKind, Paths};
 pub(crate) use registry::devices;

@@ -1,5 +1,8 @@
 //! Receivers and senders over loopback. Nothing in here fetches process-wide: that would take other tests' messages.
 
+mod keys;
+mod places;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -8,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use socket2::{Domain, Socket, Type};
+
+use keys::policy_with_key;
 
 use super::*;
 use crate::auth::{AuthKey, Initiator, Nonces, Proof, Purpose};
@@ -193,143 +198,6 @@ fn a_message_held_back_survives_its_senders_end() {
     assert_eq!(taken, (0..50).map(message).collect::<Vec<_>>());
 }
 
-/// One that says who it is from another address of this host, so that it passes for another host's.
-fn from_elsewhere(receiver: &Receiver) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((ELSEWHERE, 0)).into()).unwrap();
-    socket.connect(&SocketAddr::new(LOOPBACK, receiver.port()).into()).unwrap();
-    let mut stream = TcpStream::from(socket);
-    stream.write_all(&SocketKind::Notifications.encode()).unwrap();
-    stream
-}
-
-/// Waits for the receiver's end of `stream`.
-fn closed_elsewhere(mut stream: &TcpStream) -> bool {
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    match stream.read(&mut [0]) {
-        Ok(count) => count == 0,
-        Err(error) => error.kind() == ErrorKind::ConnectionReset,
-    }
-}
-
-#[test]
-fn the_number_of_senders_without_a_connection_is_bounded() {
-    let options = ReceiverOptions { max_peers: 2, hello_timeout: Duration::from_secs(60), ..options() };
-    let receiver = Receiver::open(options).unwrap();
-    let mut busy: Vec<_> = (0..2).map(|_| from_elsewhere(&receiver)).collect();
-    for client in &mut busy {
-        // In the middle of a message, so that neither gives its place to another one.
-        client.write_all(&Header::Message.encode()).unwrap();
-    }
-    thread::sleep(Duration::from_millis(20));
-    assert!(closed_by_peer(&greeted(&receiver)));
-    drop(busy);
-    let deadline = soon();
-    while Instant::now() < deadline {
-        let next = greeted(&receiver);
-        thread::sleep(Duration::from_millis(5));
-        if !next.is_closed() {
-            Sender::new(next, 0).send(&message(2), soon()).unwrap();
-            break;
-        }
-    }
-    assert_eq!(wait_for(1, || receiver.take()), [message(2)]);
-}
-
-/// The limit is for senders without a connection: peers have their places beside them, and lose nothing.
-#[test]
-fn connected_peers_are_not_counted() {
-    const PEERS: u32 = 80;
-    let options = ReceiverOptions { max_peers: 1, ..options() };
-    let connected: Vec<_> = (0..PEERS).map(|_| options.connected_hosts.add(LOOPBACK)).collect();
-    let receiver = Receiver::open(options).unwrap();
-    let peers: Vec<_> = (0..PEERS).map(|_| sender(&receiver)).collect();
-    for (number, peer) in peers.iter().enumerate() {
-        peer.send(&message(number as u32), soon()).unwrap();
-    }
-    let mut taken = wait_for(PEERS as usize, || receiver.take());
-    taken.sort_by_key(|message| shown(&message.text).parse::<u32>().unwrap());
-    assert_eq!(taken, (0..PEERS).map(message).collect::<Vec<_>>());
-    drop((connected, peers));
-}
-
-/// They came first and hold every place that a host with one connection has: it gets its own all the same.
-#[test]
-fn clients_on_the_host_of_a_peer_do_not_take_its_place() {
-    let options = ReceiverOptions { max_peers: 4, ..options() };
-    let connected_hosts = options.connected_hosts.clone();
-    let receiver = Receiver::open(options).unwrap();
-    let clients: Vec<_> = (0..4).map(|_| greeted(&receiver)).collect();
-    thread::sleep(Duration::from_millis(20));
-    let _connected: Vec<_> = (0..2).map(|_| connected_hosts.add(LOOPBACK)).collect();
-    let peers: Vec<_> = (0..2).map(|_| greeted(&receiver)).collect();
-    for peer in &peers {
-        peer.write_all_by(&encode_owner(Claim { pid: 1, fingerprint: 1 }), soon()).unwrap();
-    }
-    let more: Vec<_> = (0..20).map(|_| greeted(&receiver)).collect();
-    thread::sleep(Duration::from_millis(20));
-    for peer in peers {
-        Sender::new(peer, 0).send(&message(7), soon()).unwrap();
-    }
-    assert_eq!(wait_for(2, || receiver.take()), [message(7), message(7)]);
-    drop((clients, more));
-}
-
-#[test]
-fn silent_clients_in_every_place_do_not_stop_a_newcomer() {
-    let receiver = Receiver::open(options()).unwrap();
-    let clients: Vec<_> = (0..64).map(|_| from_elsewhere(&receiver)).collect();
-    thread::sleep(Duration::from_millis(20));
-    let sender = sender(&receiver);
-    sender.send(&message(1), soon()).unwrap();
-    assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
-    // One of them has made room, and nobody else.
-    let here = |client: &&TcpStream| {
-        client.set_nonblocking(true).unwrap();
-        matches!(client.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
-    };
-    assert_eq!(clients.iter().filter(here).count(), 63);
-}
-
-/// Else a byte more than the preamble would hold a place for ever.
-#[test]
-fn clients_in_the_middle_of_a_message_hold_their_places_for_a_while_only() {
-    let hello_timeout = Duration::from_millis(100);
-    let receiver = Receiver::open(ReceiverOptions { max_peers: 1, hello_timeout, ..options() }).unwrap();
-    let mut client = from_elsewhere(&receiver);
-    client.write_all(&Header::Message.encode()).unwrap();
-    thread::sleep(Duration::from_millis(20));
-    assert!(closed_by_peer(&greeted(&receiver)));
-    thread::sleep(2 * hello_timeout);
-    sender(&receiver).send(&message(1), soon()).unwrap();
-    assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
-    assert!(closed_elsewhere(&client));
-}
-
-/// However long they are silent: they could not know that what they send next is lost.
-#[test]
-fn a_connected_host_keeps_its_place() {
-    let options = ReceiverOptions { max_peers: 3, ..options() };
-    let connected_hosts = options.connected_hosts.clone();
-    let connected_host = connected_hosts.add(ELSEWHERE);
-    let receiver = Receiver::open(options).unwrap();
-    let mut peer = from_elsewhere(&receiver);
-    thread::sleep(Duration::from_millis(20));
-    let mut clients = Vec::new();
-    for number in 0..20 {
-        let sender = sender(&receiver);
-        sender.send(&message(number), soon()).unwrap();
-        wait_for(1, || receiver.take());
-        clients.push(sender);
-    }
-    peer.write_all(&[&Header::Message.encode()[..], &[b'x'; 512]].concat()).unwrap();
-    assert_eq!(wait_for(1, || receiver.take()), [Message { name: [b'x'; 256], text: [b'x'; 256] }]);
-    drop(connected_host);
-    let silent: Vec<_> = (0..3).map(|_| greeted(&receiver)).collect();
-    assert!(closed_elsewhere(&peer));
-    drop(silent);
-}
-
 #[test]
 fn many_threads_may_use_one_sender() {
     let receiver = Receiver::open(ReceiverOptions { queue: 100_000, ..options() }).unwrap();
@@ -465,108 +333,6 @@ fn threads_that_fetch_at_once_get_each_message_once() {
     let mut expected: Vec<_> = (0..COUNT).map(|number| number.to_string().into_bytes()).collect();
     expected.sort();
     assert!(taken == expected);
-}
-
-fn key(byte: u8) -> AuthKey {
-    AuthKey::new(&[byte; 32])
-}
-
-fn policy_with_key(allow_original: bool) -> SenderPolicy {
-    SenderPolicy { key: Some(key(7)), allow_original, max_bytes: 1000 }
-}
-
-fn with_key(max_peers: usize) -> ReceiverOptions {
-    ReceiverOptions { policy: policy_with_key(false), max_peers, ..options() }
-}
-
-fn bytes<const N: usize>(stream: &Stream) -> [u8; N] {
-    let mut bytes = [0; N];
-    stream.read_exact_by(&mut bytes, soon()).unwrap();
-    bytes
-}
-
-/// Says hello, and reads the receiver's 16 bytes.
-fn hello(receiver: &Receiver) -> (Stream, Nonces) {
-    let (stream, initiator) = (greeted(receiver), [5; 16]);
-    stream.write_all_by(&[&Header::Hello.encode()[..], &initiator].concat(), soon()).unwrap();
-    let nonces = Nonces { initiator, responder: bytes(&stream) };
-    (stream, nonces)
-}
-
-/// Goes through the exchange of a sender that knows the key; answers the socket and the proof that it got.
-fn proven(receiver: &Receiver) -> (Stream, Initiator, Proof) {
-    let (stream, nonces) = hello(receiver);
-    let (initiator, proof) = Initiator::prove(&key(7), Purpose::NOTIFICATIONS, nonces);
-    stream.write_all_by(&proof, soon()).unwrap();
-    let proof = bytes(&stream);
-    (stream, initiator, proof)
-}
-
-/// Nothing more comes, and the connection is closed. That it is so with bytes that were not read makes it a reset.
-fn assert_closed(stream: &Stream) {
-    let end = stream.read_exact_by(&mut [0], soon()).unwrap_err();
-    assert!(matches!(end.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{end}");
-}
-
-#[test]
-fn with_a_key_both_sides_must_prove_it() {
-    let receiver = Receiver::open(with_key(8)).unwrap();
-    let (stream, initiator, proof) = proven(&receiver);
-    initiator.verify(&proof).unwrap();
-    Sender::new(stream, 1000).send(&message(1), soon()).unwrap();
-    assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
-    let original = greeted(&receiver);
-    let _ = Sender::new(original, 0).send(&message(2), soon());
-    thread::sleep(Duration::from_millis(20));
-    assert!(receiver.take().is_empty());
-}
-
-#[test]
-fn a_sender_without_the_key_gets_a_random_number_and_nothing_else() {
-    let receiver = Receiver::open(with_key(8)).unwrap();
-    let (recorded, nonces) = hello(&receiver);
-    let (_, old) = Initiator::prove(&key(7), Purpose::NOTIFICATIONS, nonces);
-    drop(recorded);
-    let mut numbers = vec![nonces.responder];
-    let (_, elsewhere) = Initiator::prove(&key(7), Purpose::CONTROL, nonces);
-    for answer in [&old[..], &elsewhere, &[0; 32], b"GET / HTTP/1.1\r\nHost: localhost\r\n"] {
-        let (stream, nonces) = hello(&receiver);
-        numbers.push(nonces.responder);
-        stream.write_all_by(answer, soon()).unwrap();
-        assert_closed(&stream);
-    }
-    let (stream, nonces) = hello(&receiver);
-    let (_, guess) = Initiator::prove(&key(8), Purpose::NOTIFICATIONS, nonces);
-    stream.write_all_by(&guess, soon()).unwrap();
-    assert_closed(&stream);
-    // Not even a random number for what is no hello.
-    for garbage in [&[0x41; 520][..], &Header::Message.encode(), &Header::Large(1).encode()] {
-        let stream = greeted(&receiver);
-        stream.write_all_by(garbage, soon()).unwrap();
-        assert_closed(&stream);
-    }
-    numbers.sort_unstable();
-    numbers.dedup();
-    assert_eq!(numbers.len(), 5, "a random number was used twice");
-    assert!(receiver.take().is_empty());
-}
-
-/// However many others there are: the limit is for those that have proven nothing.
-#[test]
-fn a_sender_with_the_key_always_has_a_place() {
-    let receiver = Receiver::open(with_key(1)).unwrap();
-    let senders: Vec<_> = (0..10).map(|_| Sender::new(proven(&receiver).0, 1000)).collect();
-    for sender in &senders {
-        sender.send(&message(1), soon()).unwrap();
-    }
-    wait_for(10, || receiver.take());
-}
-
-#[test]
-fn original_engines_may_send_where_they_are_let_in() {
-    let receiver = Receiver::open(ReceiverOptions { policy: policy_with_key(true), ..options() }).unwrap();
-    sender(&receiver).send(&message(1), soon()).unwrap();
-    assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
 }
 
 #[test]
