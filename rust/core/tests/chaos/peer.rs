@@ -1,11 +1,16 @@
 //! A peer in another process: the test binary run again. It can be stopped and killed.
 
-use std::io::{BufRead, BufReader, Read};
+#[path = "../other_process/mod.rs"]
+mod other_process;
+
+use std::io::Read as _;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use other_process::OtherProcess;
 
 use super::rig::{LENGTH, Settings};
 use super::seccomp;
@@ -22,11 +27,8 @@ pub const INTERRUPTED: &str = "FLAGCX_P2P_TEST_INTERRUPTED";
 pub const DENY: &str = "FLAGCX_P2P_TEST_DENY";
 
 pub struct Peer {
-    child: Child,
-    /// Its end is the peer's sign to go.
-    _input: ChildStdin,
-    /// Kept open for what its test harness has to say at the end.
-    _output: BufReader<ChildStdout>,
+    /// The end of its input is the peer's sign to go.
+    process: OtherProcess,
     pub port: u16,
     pub address: u64,
 }
@@ -34,39 +36,20 @@ pub struct Peer {
 impl Peer {
     pub fn start(settings: &Settings<'_>) -> Self {
         let lines: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let mut child = Command::new(executable())
-            .args(["--exact", "peer_process", "--nocapture", "--test-threads=1"])
-            .env(ROLE, lines.join("\n"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take().unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let answer = output.by_ref().lines().map_while(Result::ok).find_map(|line| {
-            let (_, answer) = line.split_once("answer:")?;
-            Some(answer.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        });
-        let Some(answer) = answer else { panic!("the peer process did not start") };
-        let number = |at: usize| answer[at].parse::<u64>().unwrap();
-        Self { child, _input: input, _output: output, port: number(0) as u16, address: number(1) }
+        let mut command = Command::new(executable());
+        let mut process = OtherProcess::start(command.env(ROLE, lines.join("\n")), "peer_process");
+        let numbers = process.numbers();
+        Self { process, port: numbers[0] as u16, address: numbers[1] }
     }
 
     pub fn pid(&self) -> i32 {
-        self.child.id() as i32
+        self.process.pid() as i32
     }
 
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = Pid::from_raw(self.pid()) {
             let _ = kill_process(pid, signal);
         }
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

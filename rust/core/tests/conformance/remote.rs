@@ -1,9 +1,14 @@
 //! A peer in another process: the test binary run again, told what to do through its standard input.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+#[path = "../other_process/mod.rs"]
+mod other_process;
+
+use std::io::{BufRead as _, Write as _};
+use std::process::Command;
 
 use flagcx_p2p::fabric::{Access, QpAddress};
+
+use other_process::OtherProcess;
 
 use super::peer::{Peer, RemoteBuffer};
 
@@ -12,53 +17,35 @@ pub const ROLE: &str = "FLAGCX_P2P_TEST_PEER";
 
 /// A handle on the other process. It is killed when dropped.
 pub struct RemotePeer {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    process: OtherProcess,
     buffers: Vec<RemoteBuffer>,
 }
 
 impl RemotePeer {
     /// Runs test `entry` of this binary in a process of its own, with [`ROLE`] set to `role`.
     pub fn start(entry: &str, role: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", entry, "--nocapture", "--test-threads=1"])
-            .env(ROLE, role)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, input, output, buffers: Vec::new() }
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let process = OtherProcess::start(command.env(ROLE, role), entry);
+        Self { process, buffers: Vec::new() }
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.child.kill().unwrap();
+        self.process.child.wait().unwrap();
     }
 
     /// Sends one command without waiting for its answer, which may never come.
     pub fn tell(&mut self, command: &str) {
-        writeln!(self.input, "{command}").unwrap();
-        self.input.flush().unwrap();
+        self.process.tell(command);
     }
 
     /// Sends one command and gives the words of its answer.
     pub fn ask(&mut self, command: &str) -> Vec<String> {
-        self.tell(command);
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the peer is gone after `{command}`");
-            // What the test harness prints is not for us.
-            if let Some((_, answer)) = line.split_once("answer:") {
-                return answer.split_whitespace().map(str::to_owned).collect();
-            }
-        }
+        self.process.ask(command)
     }
 }
 
@@ -73,13 +60,6 @@ impl RemotePeer {
         };
         self.buffers.push(buffer);
         buffer
-    }
-}
-
-impl Drop for RemotePeer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

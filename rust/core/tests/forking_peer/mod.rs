@@ -1,8 +1,10 @@
 //! A peer in another process that forks a helper, which holds what the peer holds.
 #![allow(dead_code, unreachable_pub, reason = "a module of each test that includes it, which uses its share")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+#[path = "../other_process/mod.rs"]
+mod other_process;
+
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,6 +15,8 @@ use flagcx_p2p::notify::Message;
 use flagcx_p2p::transfer::Iov;
 use rustix::process::{Pid, Signal, kill_process};
 
+use other_process::OtherProcess;
+
 use crate::support;
 
 /// Bytes of the peer's buffer.
@@ -22,9 +26,7 @@ pub const LENGTH: usize = 64 << 10;
 const ROLE: &str = "FLAGCX_P2P_TEST_FORKING_PEER";
 
 pub struct Peer {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    process: OtherProcess,
     is_out_of_sight: bool,
     helper: Option<Pid>,
     pub port: u16,
@@ -45,16 +47,9 @@ impl Peer {
 
     fn start_by(mut command: Command, is_out_of_sight: bool, settings: &[(&str, &str)]) -> Self {
         let lines: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let mut child = command
-            .args(["--exact", "peer_process", "--nocapture", "--test-threads=1"])
-            .env(ROLE, lines.join("\n"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut peer = Self { child, input, output, is_out_of_sight, helper: None, port: 0, address: 0 };
-        let numbers = peer.answer();
+        let process = OtherProcess::start(command.env(ROLE, lines.join("\n")), "peer_process");
+        let mut peer = Self { process, is_out_of_sight, helper: None, port: 0, address: 0 };
+        let numbers = peer.process.numbers();
         (peer.port, peer.address) = (numbers[0] as u16, numbers[1]);
         peer
     }
@@ -87,7 +82,7 @@ impl Peer {
 
     /// Kills the peer and not its helper, and does not wait for its end.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
+        self.process.child.kill().unwrap();
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -114,10 +109,13 @@ impl Peer {
 
     /// The peer's process; that of one out of sight is a child of the one that was started.
     fn process(&self) -> Pid {
-        let started = self.child.id();
+        let started = self.process.pid();
         let children = std::fs::read_to_string(format!("/proc/{started}/task/{started}/children")).unwrap();
         let inner = children.split_whitespace().next().filter(|_| self.is_out_of_sight);
-        inner.map_or_else(|| Pid::from_child(&self.child), |pid| Pid::from_raw(pid.parse().unwrap()).unwrap())
+        inner.map_or_else(
+            || Pid::from_child(&self.process.child),
+            |pid| Pid::from_raw(pid.parse().unwrap()).unwrap(),
+        )
     }
 
     /// The helper ends too.
@@ -128,26 +126,12 @@ impl Peer {
     }
 
     fn ask(&mut self, command: &str) -> Vec<u64> {
-        writeln!(self.input, "{command}").unwrap();
-        self.answer()
-    }
-
-    fn answer(&mut self) -> Vec<u64> {
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the peer has ended");
-            // What the test harness prints is not for us.
-            if let Some((_, answer)) = line.split_once("answer:") {
-                return answer.split_whitespace().map(|word| word.parse().unwrap()).collect();
-            }
-        }
+        self.process.ask_numbers(command)
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         self.end_helper();
     }
 }

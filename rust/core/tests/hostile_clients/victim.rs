@@ -1,12 +1,16 @@
 //! The engine under attack, in a process of its own.
 #![allow(dead_code, unreachable_pub, reason = "each attack uses its share")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+#[path = "../other_process/mod.rs"]
+mod other_process;
+
+use std::process::Command;
 
 use flagcx_p2p::engine::RegisterOptions;
 use flagcx_p2p::memory::MemoryKind;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use other_process::OtherProcess;
 
 use crate::support;
 
@@ -23,9 +27,7 @@ pub const PEER: &[u8] = b"peer";
 const ROLE: &str = "FLAGCX_P2P_TEST_VICTIM";
 
 pub struct Victim {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    process: OtherProcess,
     pub port: u16,
     pub notify_port: u16,
     pub address: u64,
@@ -35,23 +37,17 @@ impl Victim {
     /// An engine that serves peers; `settings` as for [`support::engine`].
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let lines: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "victim_process", "--nocapture", "--test-threads=1"])
-            .env(ROLE, lines.join("\n"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut victim = Self { child, input, output, port: 0, notify_port: 0, address: 0 };
-        let numbers = victim.answer();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let process = OtherProcess::start(command.env(ROLE, lines.join("\n")), "victim_process");
+        let mut victim = Self { process, port: 0, notify_port: 0, address: 0 };
+        let numbers = victim.process.numbers();
         (victim.port, victim.notify_port, victim.address) =
             (numbers[0] as u16, numbers[1] as u16, numbers[2]);
         victim
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// Descriptors that it has open.
@@ -126,30 +122,11 @@ impl Victim {
 
     /// Whether its process still runs.
     pub fn is_alive(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.process.child.try_wait().unwrap().is_none()
     }
 
     fn ask(&mut self, command: &str) -> Vec<u64> {
-        writeln!(self.input, "{command}").unwrap();
-        self.answer()
-    }
-
-    fn answer(&mut self) -> Vec<u64> {
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the victim has ended");
-            // What the test harness prints is not for us.
-            if let Some((_, answer)) = line.split_once("answer:") {
-                return answer.split_whitespace().map(|word| word.parse().unwrap()).collect();
-            }
-        }
-    }
-}
-
-impl Drop for Victim {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.ask_numbers(command)
     }
 }
 

@@ -1,7 +1,10 @@
 //! The host at the other end of a link: a process in a network namespace of its own, told by lines what to do.
 
-use std::io::{BufRead, BufReader, Write, stdin};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+#[path = "../other_process/mod.rs"]
+mod other_process;
+
+use std::io::stdin;
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -13,6 +16,8 @@ use flagcx_p2p::fabric::{Opcode, PathKind};
 use flagcx_p2p::notify::Message;
 use flagcx_p2p::transfer::{Iov, Outcome};
 
+use other_process::OtherProcess;
+
 use super::{UP_LIMIT, chosen, config, ip, show_own_sysfs};
 use crate::support::{content, eventually, outcome, pattern};
 
@@ -21,9 +26,7 @@ const LENGTH: usize = 256 << 10;
 
 /// The other host, from here.
 pub struct Peer {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    process: OtherProcess,
     /// Address of its buffer.
     buffer: u64,
 }
@@ -45,7 +48,10 @@ impl Peer {
         command.args(["--net", "--mount"]).arg(std::env::current_exe().unwrap());
         let mut peer = Self::start(command, settings);
         let far = format!("far-{ours}");
-        ip(&format!("link add {ours} type veth peer name {far}; link set {far} netns {}", peer.child.id()));
+        ip(&format!(
+            "link add {ours} type veth peer name {far}; link set {far} netns {}",
+            peer.process.pid()
+        ));
         peer.ask(&format!("ip link set {far} name {theirs}; {setup}"));
         peer
     }
@@ -57,16 +63,9 @@ impl Peer {
 
     fn start(mut command: Command, settings: &[(&str, &str)]) -> Self {
         let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let mut child = command
-            .args(["--exact", "peer_of_an_odd_host", "--nocapture"])
-            .env(SETTINGS, settings.join(" "))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut peer = Self { child, input, output, buffer: 0 };
-        assert_eq!(peer.answer(), "here", "the namespace is made");
+        let process = OtherProcess::start(command.env(SETTINGS, settings.join(" ")), "peer_of_an_odd_host");
+        let mut peer = Self { process, buffer: 0 };
+        assert_eq!(peer.process.answer(), ["here"], "the namespace is made");
         peer
     }
 
@@ -89,27 +88,7 @@ impl Peer {
     }
 
     fn ask(&mut self, request: &str) -> String {
-        writeln!(self.input, "{request}").unwrap();
-        self.answer()
-    }
-
-    fn answer(&mut self) -> String {
-        let mut all = String::new();
-        let lines = (&mut self.output).lines().map_while(Result::ok);
-        for line in lines {
-            if let Some((_, answer)) = line.split_once("answer:") {
-                return answer.trim().to_owned();
-            }
-            all += &format!("{line}\n");
-        }
-        panic!("the other host has ended: {all}")
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.ask(request).join(" ")
     }
 }
 

@@ -9,12 +9,16 @@
     reason = "tests"
 )]
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+#[path = "../other_process/mod.rs"]
+mod other_process;
+
+use std::process::Command;
 use std::sync::Arc;
 
 use flagcx_p2p::engine::{Engine, RegisterOptions, RegisteredBuffer};
 use flagcx_p2p::memory::RegionId;
+
+use other_process::OtherProcess;
 
 use crate::support;
 use crate::support::vanishing::{How, Vanishing};
@@ -76,43 +80,24 @@ impl Far for FarEngine {
 
 /// In another process, killed when dropped.
 pub struct Peer {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    process: OtherProcess,
     port: u16,
     buffer: u64,
 }
 
 impl Peer {
     pub fn start(path: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "peer_process", "--nocapture", "--test-threads=1"])
-            .env(ROLE, path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let mut peer = Self { child, input, output, port: 0, buffer: 0 };
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let process = OtherProcess::start(command.env(ROLE, path), "peer_process");
+        let mut peer = Self { process, port: 0, buffer: 0 };
         let started = peer.ask("start");
         peer.port = started[0] as u16;
         peer.buffer = started[1];
         peer
     }
 
-    /// Sends one command and gives the numbers of its answer.
     fn ask(&mut self, command: &str) -> Vec<u64> {
-        writeln!(self.input, "{command}").unwrap();
-        loop {
-            let mut line = String::new();
-            let read = self.output.read_line(&mut line).unwrap();
-            assert_ne!(read, 0, "the peer is gone after `{command}`: {:?}", self.child.wait());
-            // What the test harness prints is not for us.
-            if let Some((_, answer)) = line.split_once("answer:") {
-                return answer.split_whitespace().map(|word| word.parse().unwrap()).collect();
-            }
-        }
+        self.process.ask_numbers(command)
     }
 
     pub fn expect_alive(&mut self) {
@@ -135,13 +120,6 @@ impl Far for Peer {
 
     fn forget(&mut self) {
         self.ask("forget");
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
