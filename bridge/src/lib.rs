@@ -233,6 +233,13 @@ mod ffi {
             id: &mut u64,
         ) -> i32;
         unsafe fn conn_try_start(conn: &Conn, operation: Operation, pieces: &Pieces, id: &mut u64) -> i32;
+        unsafe fn conn_try_start_ranges(
+            conn: &Conn,
+            operation: Operation,
+            pieces: &Pieces,
+            remote: &[u64],
+            id: &mut u64,
+        ) -> i32;
         unsafe fn conn_write_sync(conn: &Conn, pieces: &Pieces) -> i32;
         fn conn_batch_write_sync(conn: &Conn, local: &[u64], remote: &[u64], sizes: &[u64]) -> i32;
         fn conn_has_ended(conn: &Conn, id: u64) -> bool;

@@ -114,6 +114,16 @@ int flagcxP2pEngineTryWriteVector(FlagcxP2pConn *conn, const uint64_t *mrIds, vo
                                   const size_t *sizes, const struct FlagcxP2pRdmaDesc *descs, size_t count,
                                   uint64_t *transferId);
 
+/* The two above for memory that the peer has announced, by addresses: what flagcxP2pEngineMakeDesc does for each range is
+ * part of the call. Where none of the announced regions holds a range the peer is asked, for a second at most, and then
+ * nothing is started: -1. */
+int flagcxP2pEngineTryReadRanges(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
+                                 const size_t *sizes, const uint64_t *remoteAddresses, size_t count,
+                                 uint64_t *transferId);
+int flagcxP2pEngineTryWriteRanges(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *sources,
+                                  const size_t *sizes, const uint64_t *remoteAddresses, size_t count,
+                                  uint64_t *transferId);
+
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* Connections                                                                                                      */
 

@@ -70,6 +70,22 @@ int tryStart(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, co
   return ffi::conn_try_start(*conn, operation, pieces, *transferId);
 }
 
+int tryStartRanges(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const uint64_t *mrIds,
+                   void *const *local, const size_t *sizes, const uint64_t *remote, size_t count,
+                   uint64_t *transferId) {
+  if (conn == nullptr || mrIds == nullptr || local == nullptr || sizes == nullptr || remote == nullptr ||
+      transferId == nullptr)
+    return refuseNull(call, conn == nullptr     ? "conn"
+                            : mrIds == nullptr  ? "mrIds"
+                            : local == nullptr  ? "the array of local addresses"
+                            : sizes == nullptr  ? "sizes"
+                            : remote == nullptr ? "remoteAddresses"
+                                                : "transferId");
+  REFUSE_ACCL(conn, call);
+  const ffi::Pieces pieces{mrIds, addresses(local), sizes, nullptr, nullptr, count, count, count, 0, 0};
+  return ffi::conn_try_start_ranges(*conn, operation, pieces, slice(remote, count), *transferId);
+}
+
 } // namespace
 
 extern "C" {
@@ -158,6 +174,20 @@ int flagcxP2pEngineTryWriteVector(FlagcxP2pConn *conn, const uint64_t *mrIds, vo
                                   uint64_t *transferId) {
   return tryStart("flagcxP2pEngineTryWriteVector", ffi::Operation::Write, conn, mrIds, sources, sizes, descs, count,
                   transferId);
+}
+
+int flagcxP2pEngineTryReadRanges(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
+                                 const size_t *sizes, const uint64_t *remoteAddresses, size_t count,
+                                 uint64_t *transferId) {
+  return tryStartRanges("flagcxP2pEngineTryReadRanges", ffi::Operation::Read, conn, mrIds, destinations, sizes,
+                        remoteAddresses, count, transferId);
+}
+
+int flagcxP2pEngineTryWriteRanges(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *sources,
+                                  const size_t *sizes, const uint64_t *remoteAddresses, size_t count,
+                                  uint64_t *transferId) {
+  return tryStartRanges("flagcxP2pEngineTryWriteRanges", ffi::Operation::Write, conn, mrIds, sources, sizes,
+                        remoteAddresses, count, transferId);
 }
 
 int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out) {

@@ -3,24 +3,10 @@
 import ctypes
 import ctypes.util
 import os
-from ctypes import POINTER, c_char, c_char_p, c_int, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ._errors import P2pError
-
-
-class Desc(ctypes.Structure):
-    """``FlagcxP2pRdmaDesc``: names a range of a peer's memory."""
-
-    _fields_ = [
-        ("addr", c_uint64),
-        ("size", c_uint32),
-        ("rkey", c_uint32),
-        ("nmsgs", c_uint32),
-        ("rid", c_uint32),
-        ("idx", c_uint64),
-        ("padding", c_char * 32),
-    ]
 
 
 class NotifBlock(ctypes.Structure):
@@ -87,25 +73,15 @@ _PROTOTYPES: Dict[str, _Prototype] = {
     "deregister": ("_Z24flagcxP2pEngineMrDestroyP15FlagcxP2pEnginem", None, [c_void_p, c_uint64]),
     "connect": ("flagcxP2pRpcGetConn", c_void_p, [c_void_p, c_char_p]),
     "conn_info": ("flagcxP2pEngineGetConnInfo", c_int, [c_void_p, POINTER(ConnInfo)]),
-    "make_desc": (
-        "_Z23flagcxP2pEngineMakeDescP13FlagcxP2pConnmjP17FlagcxP2pRdmaDesc",
-        c_int,
-        [c_void_p, c_uint64, c_uint32, c_void_p],
-    ),
-    "write_sync": (
-        "flagcxP2pRpcBatchWriteSync",
-        c_int,
-        [c_void_p, c_int, POINTER(c_uint64), POINTER(c_uint64), POINTER(c_uint64)],
-    ),
     "try_read": (
-        "flagcxP2pEngineTryReadVector",
+        "flagcxP2pEngineTryReadRanges",
         c_int,
-        [c_void_p, POINTER(c_uint64), POINTER(c_void_p), POINTER(c_size_t), POINTER(Desc), c_size_t, POINTER(c_uint64)],
+        [c_void_p, POINTER(c_uint64), POINTER(c_void_p), POINTER(c_size_t), POINTER(c_uint64), c_size_t, POINTER(c_uint64)],
     ),
     "try_write": (
-        "flagcxP2pEngineTryWriteVector",
+        "flagcxP2pEngineTryWriteRanges",
         c_int,
-        [c_void_p, POINTER(c_uint64), POINTER(c_void_p), POINTER(c_size_t), POINTER(Desc), c_size_t, POINTER(c_uint64)],
+        [c_void_p, POINTER(c_uint64), POINTER(c_void_p), POINTER(c_size_t), POINTER(c_uint64), c_size_t, POINTER(c_uint64)],
     ),
     "xfer_wait": ("flagcxP2pEngineXferWait", c_int, [c_void_p, c_uint64, c_int, POINTER(XferResult)]),
     "xfer_cancel": ("flagcxP2pEngineXferCancel", c_int, [c_void_p, c_uint64]),

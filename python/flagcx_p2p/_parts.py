@@ -46,10 +46,11 @@ def cut(handle: "EngineHandle", pieces: "Sequence[Piece]", skip_empty: bool) -> 
 
 
 def named_by_piece(text: str, parts: Sequence[Part]) -> str:
-    """A text of the library with the numbers of the caller's pieces in place of those of parts."""
+    """A refusal of the library, without the name of its function, and with the numbers of the caller's pieces for those of parts."""
 
     def rename(found: "re.Match[str]") -> str:
         number = int(found[1])
         return f"piece {parts[number].piece}" if number < len(parts) else found[0]
 
+    text = re.sub(r"^flagcxP2pEngineTry\w+: ", "", text)
     return re.sub(r"\bpiece (\d+)\b", rename, text)

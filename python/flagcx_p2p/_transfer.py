@@ -116,15 +116,15 @@ class Transfer(Single):
         self._parts = parts = cut(handle, pieces, skip_empty)
         if not parts:
             return
-        descs = self._describe(parts)
         count = len(parts)
         regions = (ctypes.c_uint64 * count)(*[part.region.number for part in parts])
         local = (ctypes.c_void_p * count)(*[part.local_address for part in parts])
         sizes = (ctypes.c_size_t * count)(*[part.size for part in parts])
+        remote = (ctypes.c_uint64 * count)(*[part.remote_address for part in parts])
         number = ctypes.byref(self._number)
         deadline = time.monotonic() + START_LIMIT
         while True:
-            answer = self._connection._call(getattr(library, function), regions, local, sizes, descs, count, number)
+            answer = self._connection._call(getattr(library, function), regions, local, sizes, remote, count, number)
             if answer == 0:
                 return
             if answer != _library.WOULD_BLOCK:
@@ -135,22 +135,6 @@ class Transfer(Single):
                     "engine has places for were not asked how they ended (Transfer.wait, Transfer.done)"
                 )
             time.sleep(0.0001)
-
-    def _describe(self, parts: Sequence[Part]) -> "ctypes.Array[_library.Desc]":
-        library = self._connection._library
-        descs = (_library.Desc * len(parts))()
-
-        def describe(pointer: int) -> Optional[Part]:
-            first, size = ctypes.addressof(descs), ctypes.sizeof(_library.Desc)
-            for place, part in zip(range(first, first + ctypes.sizeof(descs), size), parts):
-                if library.make_desc(pointer, part.remote_address, part.size, place) != 0:
-                    return part
-            return None
-
-        refused = self._connection._call(describe)
-        if refused is not None:
-            raise P2pError(f"piece {refused.piece}: {library.error()}")
-        return descs
 
     def _settle(self, milliseconds: int) -> bool:
         library = self._connection._library

@@ -170,6 +170,30 @@ TEST_F(ExtPair, NonBlockingVectorsMoveData) {
   EXPECT_EQ(bytes(*local, 0, 100), bytes(*remote, 10, 100));
 }
 
+TEST_F(ExtPair, NonBlockingRangesMoveDataOfAnnouncedMemory) {
+  local->scramble(1);
+  const uint64_t regions[] = {local->region(), local->region()};
+  void *const addresses[] = {local->data(), local->data() + 5000};
+  const size_t sizes[] = {100, 200};
+  const uint64_t base = remote->address();
+  const uint64_t far[] = {base + 10, base + 7000};
+  uint64_t transfer = 0;
+  ASSERT_EQ(flagcxP2pEngineTryWriteRanges(conn, regions, addresses, sizes, far, 2, &transfer), 0)
+      << flagcxP2pEngineLastError();
+  ASSERT_TRUE(succeeds(conn, transfer));
+  EXPECT_EQ(bytes(*remote, 10, 100), bytes(*local, 0, 100));
+  EXPECT_EQ(bytes(*remote, 7000, 200), bytes(*local, 5000, 200));
+  local->scramble(2);
+  ASSERT_EQ(flagcxP2pEngineTryReadRanges(conn, regions, addresses, sizes, far, 2, &transfer), 0);
+  ASSERT_TRUE(succeeds(conn, transfer));
+  EXPECT_EQ(bytes(*local, 5000, 200), bytes(*remote, 7000, 200));
+  const uint64_t elsewhere[] = {base, 4096};
+  EXPECT_EQ(flagcxP2pEngineTryWriteRanges(conn, regions, addresses, sizes, elsewhere, 2, &transfer), -1);
+  EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("piece 1: the peer announced no region"), std::string::npos);
+  EXPECT_EQ(flagcxP2pEngineTryReadRanges(conn, regions, addresses, sizes, far, 0, &transfer), -1);
+  EXPECT_EQ(flagcxP2pEngineTryReadRanges(conn, regions, addresses, sizes, nullptr, 2, &transfer), -1);
+}
+
 TEST_F(ExtPair, NonBlockingCallsNeverBlockAndLoseNothing) {
   // Faster than the fabric: some calls are turned away, all that were taken arrive.
   std::vector<uint64_t> taken;

@@ -91,6 +91,10 @@ TEST_F(Forked, EveryCallOfTheEngineIsRefused) {
        [&] {
          return flagcxP2pEngineTryWriteVector(conn, &mr, addresses.data(), sizes.data(), descs.data(), 1, &id) == -1;
        }},
+      {"TryReadRanges",
+       [&] { return flagcxP2pEngineTryReadRanges(conn, &mr, addresses.data(), sizes.data(), &to, 1, &id) == -1; }},
+      {"TryWriteRanges",
+       [&] { return flagcxP2pEngineTryWriteRanges(conn, &mr, addresses.data(), sizes.data(), &to, 1, &id) == -1; }},
       {"XferStatus", [&] { return !flagcxP2pEngineXferStatus(conn, id); }},
       {"XferResult", [&] { return flagcxP2pEngineXferResult(conn, id, &result) == -1; }},
       {"XferWait", [&] { return flagcxP2pEngineXferWait(conn, id, -1, &result) == -1; }},

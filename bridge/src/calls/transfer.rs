@@ -124,7 +124,60 @@ pub(crate) unsafe fn conn_try_start(conn: &Conn, operation: Operation, pieces: &
     let Some(pieces) = unsafe { VectorPieces::whole(pieces) }.or_refuse(call) else {
         return REFUSED;
     };
-    match conn.connection().try_submit(opcode(operation), &pieces) {
+    try_start(call, conn.connection(), operation, &pieces, id)
+}
+
+/// Of `pieces` without descriptors, whose remote ends begin at `remote`.
+///
+/// # Safety
+/// The pointers of `pieces` are to as many elements as `remote` has.
+pub(crate) unsafe fn conn_try_start_ranges(
+    conn: &Conn,
+    operation: Operation,
+    pieces: &Pieces,
+    remote: &[u64],
+    id: &mut u64,
+) -> i32 {
+    let call = if operation == Operation::Read {
+        "flagcxP2pEngineTryReadRanges"
+    } else {
+        "flagcxP2pEngineTryWriteRanges"
+    };
+    let count = remote.len();
+    if count == 0 {
+        refuse(call, &"a transfer needs at least one piece");
+        return REFUSED;
+    }
+    // SAFETY: the caller's promise.
+    let (regions, local, sizes) = unsafe {
+        (
+            std::slice::from_raw_parts(pieces.regions, count),
+            std::slice::from_raw_parts(pieces.local, count),
+            std::slice::from_raw_parts(pieces.sizes, count),
+        )
+    };
+    let mut pieces = Vec::with_capacity(count);
+    let ranges = regions.iter().zip(local).zip(sizes).zip(remote).enumerate();
+    for (index, (((&region, &local), &size), &remote)) in ranges {
+        let region = Some(RegionId(region));
+        let described =
+            describe_piece(conn.connection(), region, local as u64, remote, size as u64, &mut pieces);
+        if let Err(problem) = described {
+            refuse(call, &format_args!("piece {index}: {problem}"));
+            return REFUSED;
+        }
+    }
+    try_start(call, conn.connection(), operation, pieces.as_slice(), id)
+}
+
+fn try_start(
+    call: &'static str,
+    connection: &Connection,
+    operation: Operation,
+    pieces: &(impl PieceSource + ?Sized),
+    id: &mut u64,
+) -> i32 {
+    match connection.try_submit(opcode(operation), pieces) {
         // Not a refusal: the caller asked to be told.
         Err(SubmitError::WouldBlock) => WOULD_BLOCK,
         answer => answer.status(call, |transfer| *id = transfer.0),
@@ -153,7 +206,7 @@ pub(crate) fn conn_batch_write_sync(conn: &Conn, local: &[u64], remote: &[u64], 
     }
     let mut pieces = Vec::with_capacity(sizes.len());
     for (index, ((&local, &remote), &size)) in local.iter().zip(remote).zip(sizes).enumerate() {
-        if let Err(problem) = describe_piece(conn.connection(), local, remote, size, &mut pieces) {
+        if let Err(problem) = describe_piece(conn.connection(), None, local, remote, size, &mut pieces) {
             refuse(call, &format_args!("piece {index}: {problem}"));
             return REFUSED;
         }
@@ -249,6 +302,7 @@ fn wait_for_end(connection: &Connection, transfer: TransferId) -> Status {
 /// Adds the pieces of one range: more than one where a descriptor cannot name the whole of it.
 fn describe_piece(
     connection: &Connection,
+    region: Option<RegionId>,
     local: u64,
     remote: u64,
     size: u64,
@@ -265,7 +319,7 @@ fn describe_piece(
     loop {
         let length = (size - offset).min(LONGEST_PIECE);
         let remote = RdmaDesc { address: remote + offset, size: length as u32, rkey, ..RdmaDesc::default() };
-        pieces.push(Iov { local: local + offset, length, region: None, remote });
+        pieces.push(Iov { local: local + offset, length, region, remote });
         offset += length;
         if offset == size {
             return Ok(());
