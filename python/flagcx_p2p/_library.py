@@ -3,7 +3,7 @@
 import ctypes
 import ctypes.util
 import os
-from ctypes import POINTER, c_char, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_char, c_char_p, c_int, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ._errors import P2pError
@@ -76,12 +76,12 @@ _PROTOTYPES: Dict[str, _Prototype] = {
     "try_read": (
         "flagcxP2pEngineTryReadRanges",
         c_int,
-        [c_void_p, POINTER(c_uint64), POINTER(c_void_p), POINTER(c_size_t), POINTER(c_uint64), c_size_t, POINTER(c_uint64)],
+        [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, POINTER(c_uint64)],
     ),
     "try_write": (
         "flagcxP2pEngineTryWriteRanges",
         c_int,
-        [c_void_p, POINTER(c_uint64), POINTER(c_void_p), POINTER(c_size_t), POINTER(c_uint64), c_size_t, POINTER(c_uint64)],
+        [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_size_t, POINTER(c_uint64)],
     ),
     "xfer_wait": ("flagcxP2pEngineXferWait", c_int, [c_void_p, c_uint64, c_int, POINTER(XferResult)]),
     "xfer_cancel": ("flagcxP2pEngineXferCancel", c_int, [c_void_p, c_uint64]),

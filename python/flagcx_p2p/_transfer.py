@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional, Sequence
 
 from . import _library
 from ._errors import P2pError, TransferCancelled, TransferFailed, TransferTimedOut
-from ._parts import Part, cut, named_by_piece
+from ._parts import Parts, cut
 from ._region import Region
 from ._single import Single
 
@@ -49,7 +49,7 @@ class Transfer(Single):
         self._connection = connection
         # Written by the library; 0, a transfer that has ended, until one has been started.
         self._number = ctypes.c_uint64()
-        self._parts: Sequence[Part] = ()
+        self._parts = Parts(())
         self._ended = False
         self._error: Optional[TransferFailed] = None
 
@@ -117,10 +117,7 @@ class Transfer(Single):
         if not parts:
             return
         count = len(parts)
-        regions = (ctypes.c_uint64 * count)(*[part.region.number for part in parts])
-        local = (ctypes.c_void_p * count)(*[part.local_address for part in parts])
-        sizes = (ctypes.c_size_t * count)(*[part.size for part in parts])
-        remote = (ctypes.c_uint64 * count)(*[part.remote_address for part in parts])
+        regions, local, remote, sizes = [(ctypes.c_uint64 * count).from_buffer(column) for column in parts.columns()]
         number = ctypes.byref(self._number)
         deadline = time.monotonic() + START_LIMIT
         while True:
@@ -128,7 +125,7 @@ class Transfer(Single):
             if answer == 0:
                 return
             if answer != _library.WOULD_BLOCK:
-                raise P2pError(named_by_piece(str(library.error()), parts))
+                raise P2pError(parts.named_by_piece(str(library.error())))
             if time.monotonic() >= deadline:
                 raise P2pError(
                     f"no room for another transfer for {START_LIMIT:g} s: the queues are full, or as many transfers as an "
@@ -155,9 +152,9 @@ class Transfer(Single):
 START_LIMIT = 30.0
 
 
-def _error(result: "_library.XferResult", parts: Sequence[Part]) -> TransferFailed:
-    piece = parts[result.iov].piece if result.iov < len(parts) else result.iov
-    reason = named_by_piece(result.reason.decode(errors="replace"), parts)
+def _error(result: "_library.XferResult", parts: Parts) -> TransferFailed:
+    piece = parts.piece_of(result.iov)
+    reason = parts.named_by_piece(result.reason.decode(errors="replace"))
     details = (piece, result.status, result.peer.decode(errors="replace"))
     if result.state == _library.TIMED_OUT:
         return TransferTimedOut("the transfer was not over at its deadline", *details)
