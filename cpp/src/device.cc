@@ -26,7 +26,7 @@ constexpr size_t kAdaptorOffsets[kCallbacks] = {40,  72,  80,  88,  160, 168, 17
                                                 264, 280, 296, 304, 312, 320, 328, 376, 384, 504};
 
 // What the program installed last, and before. Read without a lock, which another thread could hold when the process is
-// forked; never freed, because who reads it may still be about it.
+// forked; never freed, because another thread may be reading it.
 struct Installed {
   FlagcxP2pDeviceTable table;
   const Installed *former;

@@ -82,7 +82,7 @@ class EngineHandle(Single):
         self.check_process()
         call = object()
         try:
-            # Before the look at `_closing`: who closes in between finds this call, or is seen by it.
+            # Before the look at `_closing`: a thread that closes in between finds this call, or is seen by it.
             self._callers[call] = self._thread()
             if self._closing:
                 raise P2pError("the engine is closed")

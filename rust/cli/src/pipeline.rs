@@ -136,7 +136,7 @@ fn read_chunks(
         content.fill(&mut buffer)?;
         left -= length as u64;
         if out.send(buffer).is_err() {
-            return Ok(()); // Nobody wants the rest.
+            return Ok(()); // The rest has no receiver.
         }
     }
     content.check_unchanged()

@@ -165,7 +165,7 @@ fn open_temporary(directory: &Directory) -> Result<(OwnedFd, Option<String>), Er
     let open = || rustix::fs::openat(&*directory.fd, name.as_str(), flags, Mode::from_raw_mode(0o644));
     let fd = retry_on_intr(open)?;
     lock(&fd)?;
-    // A server that starts may have taken it for one that nobody writes to, before it was locked.
+    // A server that starts may have taken it for one without a writer, before it was locked.
     if rustix::fs::fstat(&fd)?.st_nlink == 0 {
         return Err(Errno::AGAIN);
     }

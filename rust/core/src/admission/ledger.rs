@@ -1,4 +1,4 @@
-//! Who holds how many descriptors without having proven anything: pure, with time as an argument.
+//! How many descriptors clients hold that have proven nothing, by source: pure, with time as an argument.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::events::Wakeup;
 pub(super) struct Ledger {
     clients: BTreeMap<u64, Client>,
     next: u64,
-    /// A source holds more than its half, and all of its clients are within their time: nobody enters until then.
+    /// A source holds more than its half, and all of its clients are within their time: no client enters until then.
     held_until: Option<Instant>,
 }
 
@@ -33,7 +33,7 @@ struct Client {
 }
 
 impl Ledger {
-    /// A number for the next client; else who makes room for it, if somebody does.
+    /// A number for the next client; else the one that makes room for it, if there is one.
     pub(super) fn reserve(&mut self, limit: usize, now: Instant) -> Result<u64, Option<RawFd>> {
         if self.is_full(limit, now) {
             return Err(self.crowd(now).and_then(|source| self.displace(source, now)));
@@ -58,7 +58,7 @@ impl Ledger {
         self.held_until.is_some_and(|until| now < until) || self.used() >= limit
     }
 
-    /// Says of whom a number is; answers who makes room when that source has more than `share` now.
+    /// Sets the source of a number; answers the client that makes room when that source has more than `share` now.
     pub(super) fn describe(
         &mut self,
         number: u64,
@@ -102,7 +102,7 @@ impl Ledger {
 
     pub(super) fn release(&mut self, number: u64) {
         self.clients.remove(&number);
-        // Whoever waits for the oldest of a source may go on: it is looked at again.
+        // A listener that waits for the oldest of a source may go on: it is looked at again.
         self.held_until = None;
     }
 
@@ -201,7 +201,7 @@ mod tests {
         // Then each newcomer takes the place of the oldest.
         let late = begin + GRACE;
         assert_eq!(enter(&mut ledger, host(1), 5, late).1, Some(0));
-        assert_eq!(enter(&mut ledger, host(2), 6, late).1, None, "another source displaces nobody");
+        assert_eq!(enter(&mut ledger, host(2), 6, late).1, None, "another source displaces no client");
     }
 
     #[test]

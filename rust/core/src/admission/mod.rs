@@ -37,7 +37,7 @@ use ledger::Ledger;
 
 /// Clients at most, whatever the limit of descriptors is.
 const MOST: usize = 1024;
-/// At least, or nobody could connect.
+/// At least, or no client could connect.
 const FEWEST: usize = 16;
 /// How long a client that has said nothing keeps its permit although others wait. Peers speak at once.
 pub(crate) const GRACE: Duration = Duration::from_millis(250);
@@ -45,7 +45,7 @@ pub(crate) const GRACE: Duration = Duration::from_millis(250);
 /// a key connects to the data listener on the way, where it may have to wait too.
 pub(crate) const GRACE_OF_HANDSHAKES: Duration = Duration::from_secs(2);
 /// How long a client of any listener may be silent where a peer goes on at once: before its first words and, with a key, at each
-/// step until it has proven that. Also when nobody waits.
+/// step until it has proven that. Also when no other client waits.
 pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 /// Until a listener looks again for a permit.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -85,13 +85,13 @@ impl fmt::Display for Source {
     }
 }
 
-/// One client that has proven nothing yet. Whoever owns the client's socket drops this, or calls [`Permit::release`], before
+/// One client that has proven nothing yet. The owner of the client's socket drops this, or calls [`Permit::release`], before
 /// the socket is closed: fields are dropped in the order of their declaration.
 #[derive(Debug)]
 pub(crate) struct Permit(u64);
 
 impl Permit {
-    /// Tells of whom it is, and which socket ends it.
+    /// Tells its source, and which socket ends it.
     pub(crate) fn describe(&self, source: Source, socket: BorrowedFd<'_>) {
         let mut state = lock();
         let victim = state.ledger.describe(self.0, source, socket.as_raw_fd(), limit() / 2, Instant::now());

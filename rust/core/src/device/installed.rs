@@ -9,7 +9,7 @@ use super::{CudaRuntime, DeviceRuntime, HostRuntime};
 use crate::fork::PerProcess;
 
 /// What the host program installed. Written by [`install`], read at each use.
-/// A forked child has it too: who installed it answers for that. No lock is in it.
+/// A forked child has it too: the program that installed it answers for that. No lock is in it.
 static INSTALLED: ArcSwapOption<Arc<dyn DeviceRuntime>> = ArcSwapOption::const_empty();
 
 /// Takes `runtime` from now on; `None` goes back to finding one.

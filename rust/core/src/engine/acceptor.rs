@@ -254,7 +254,7 @@ async fn listen(acceptor: Arc<Acceptor>, listener: Arc<Listener>, engine: Weak<E
     }
 }
 
-/// A handshake; its end, whatever it is, is told to those who wait for one.
+/// A handshake; its end, whatever it is, is told to the callers that wait for one.
 struct UnderWay(Arc<Acceptor>);
 
 impl Drop for UnderWay {

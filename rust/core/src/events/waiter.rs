@@ -75,7 +75,7 @@ impl Waiter {
         }
     }
 
-    /// The caller has done much without waiting: others on the loop have their turn. A thread of its own keeps nobody from it.
+    /// The caller has done much without waiting: others on the loop have their turn. On a thread of its own this does nothing.
     pub(crate) async fn give_way(&self) {
         if let Kind::Task(handle) = &self.0 {
             handle.give_way().await;

@@ -23,7 +23,7 @@ pub enum FabricError {
     /// The peer cannot be reached this way, or says something else than expected.
     #[error("peer {peer}: {reason}")]
     Peer {
-        /// Who.
+        /// Its address.
         peer: String,
         /// What went wrong.
         reason: String,

@@ -93,7 +93,7 @@ pub trait MemoryRegion: Send + Sync + Debug {
     /// Key that a peer presents.
     fn rkey(&self) -> u32;
     /// Lets no access begin any more, where that takes no time. Those under way go on until [`MemoryRegion::revoke`] says
-    /// that they have ended. Whoever ends many ranges calls this for all of them before it waits for one. Idempotent.
+    /// that they have ended. A caller that ends many ranges calls this for all of them before it waits for one. Idempotent.
     fn close(&self) {}
     /// Ends access and waits until none is under way, at the latest until `deadline`. A process that has not let go in a
     /// second once is waited for much shorter from then on: it must not cost its patience for each range.

@@ -63,7 +63,7 @@ impl<T> OfProcess<T> {
     }
 }
 
-/// Whoever reads a value in a child sees what it was at the fork.
+/// A value that is read in a child is what it was at the fork.
 impl<T> Deref for OfProcess<T> {
     type Target = T;
 

@@ -30,8 +30,8 @@ pub struct ReceiverOptions {
     pub max_peers: usize,
     /// Messages that may wait to be fetched.
     pub queue: usize,
-    /// How long a client may take to say who it is, where it need not prove a key, and for the rest of a message that has
-    /// begun. Who must prove one has 2 s at most for each step of that.
+    /// How long a client may take for its first bytes, where it need not prove a key, and for the rest of a message that has
+    /// begun. One that must prove it has 2 s at most for each step of that.
     pub hello_timeout: Duration,
     /// Idle time after which the kernel checks whether a sender's host still lives.
     pub keepalive: Option<Duration>,

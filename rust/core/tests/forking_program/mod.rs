@@ -16,7 +16,7 @@ use crate::support::{config, content, outcome, pattern};
 /// Bytes that each process writes at a time.
 pub const PART: usize = 5000;
 
-/// Who writes which part of the peer's buffer.
+/// Which process writes which part of the peer's buffer.
 #[derive(Clone, Copy, Debug)]
 pub enum Part {
     Before,

@@ -92,7 +92,7 @@ fn a_peers_notifications_arrive_beside_senders_without_a_connection() {
         flooded.load(Ordering::Relaxed)
     );
     // Every place was taken, so that some were refused or gave theirs up.
-    assert!(silent.len() < SENDERS, "nobody was refused");
+    assert!(silent.len() < SENDERS, "none was refused");
     assert!(of_others > 0, "no flood has reached the victim");
     assert_eq!(of_peer, OF_PEER);
     assert!(victim.is_alive());

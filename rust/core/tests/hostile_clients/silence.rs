@@ -38,7 +38,7 @@ fn clients([control, data, notifications]: [u16; 3], unix: &[u8]) -> Vec<(&'stat
     ]
 }
 
-/// Nobody waits for their places here.
+/// No other client waits for their places here.
 #[test]
 fn with_a_key_silent_clients_of_every_listener_are_closed_after_two_seconds() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Who has pinned the regions of a device: threads of this process, and processes that copy in and out by themselves.
+//! The pins on the regions of a device: of threads of this process, and of processes that copy in and out by themselves.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -29,7 +29,7 @@ pub(super) struct Pins {
 /// The pins that one peer process holds on our regions.
 #[derive(Debug)]
 pub(super) struct PeerPins {
-    /// Whose.
+    /// The process.
     pid: u32,
     pins: SharedArray<AtomicU32>,
     /// The regions that it alone sees, because it has named their keys. Written under the lock of [`Pins::peers`].
@@ -39,7 +39,7 @@ pub(super) struct PeerPins {
     void: AtomicBool,
 }
 
-/// Who holds a pin on a slot: never nobody.
+/// The holders of a pin on a slot: at least one.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Holders {
     this_process: bool,
@@ -91,7 +91,7 @@ impl Pins {
         lock(&self.peers).retain(|other| !Arc::ptr_eq(other, peer));
     }
 
-    /// Who holds a pin on `slot` now.
+    /// The holders of a pin on `slot` now.
     pub(super) fn holders(&self, slot: usize) -> Option<Holders> {
         let held = |pins: &SharedArray<AtomicU32>| {
             pins.get(slot).is_some_and(|count| count.load(Ordering::SeqCst) != 0)

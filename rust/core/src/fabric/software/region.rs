@@ -233,7 +233,7 @@ impl Region {
 impl Drop for Region {
     fn drop(&mut self) {
         let was_live = *lock(&self.state) == State::Live;
-        // A failed revocation has been reported to whoever asked for it.
+        // A failed revocation has been reported to its caller.
         let deadline = Instant::now() + if was_live { DROP_PATIENCE } else { Duration::ZERO };
         if let Err(error) = self.revoke(deadline) {
             lock(&self.table.slots).pinned.push(self.key);

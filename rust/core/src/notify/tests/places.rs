@@ -92,7 +92,7 @@ fn silent_clients_in_every_place_do_not_stop_a_newcomer() {
     let sender = sender(&receiver);
     sender.send(&message(1), soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
-    // One of them has made room, and nobody else.
+    // One of them has made room, and no other.
     let here = |client: &&TcpStream| {
         client.set_nonblocking(true).unwrap();
         matches!(client.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)

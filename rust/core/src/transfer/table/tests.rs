@@ -89,7 +89,7 @@ fn a_worker_takes_its_own_slots_in_turn_and_others_while_they_are_in_use() {
     end(&table, long);
 }
 
-/// Chunks of slots go from table to table, and a worker's own to whoever needs some next.
+/// Chunks of slots go from table to table, and a worker's own to the next that needs some.
 #[test]
 fn slots_are_at_home_only_as_long_as_their_table_lives() {
     let used = |table: &Table| {

@@ -27,7 +27,7 @@ use answer::{Answer, Segment};
 
 /// Bytes that one turn moves before other peers have theirs.
 const TURN: u64 = 1 << 20;
-/// The same for what is thrown away: it has nobody waiting for it. 64 KiB take some 10 us.
+/// The same for what is thrown away: no request waits for it. 64 KiB take some 10 us.
 const DRAIN_TURN: u64 = 64 << 10;
 /// How long what a peer still sends is thrown away after a failure, so that it can read what failed.
 const DRAIN: Duration = Duration::from_secs(2);
