@@ -48,6 +48,17 @@ int awaitEnd(pid_t pid, int seconds);
 // "" if the last refusal of this thread names the parent as the reason, else what it says.
 std::string refusedAsForked(const std::string &call, pid_t parent = 0);
 
+// Skips every test of a program that forks where children cannot be relied on. Each such program registers one.
+class WholeAllocator : public testing::Environment {
+ public:
+  void SetUp() override {
+    if (__sanitizer_get_current_allocated_bytes != nullptr)
+      GTEST_SKIP()
+          << "not run under AddressSanitizer: its allocator keeps locks in a child for threads that only the "
+             "parent has, so that children hang in malloc";
+  }
+};
+
 // An engine that accepts peers, connected to a peer process; a forked process must change nothing of that.
 class Forked : public testing::Test {
  protected:

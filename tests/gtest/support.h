@@ -15,6 +15,9 @@
 #include "flagcx_p2p.h"
 #include "flagcx_p2p_ext.h"
 
+// AddressSanitizer's: what its allocator has given out and not got back. Null in a program without it.
+extern "C" __attribute__((weak)) size_t __sanitizer_get_current_allocated_bytes();
+
 namespace support {
 
 struct DestroyEngine {

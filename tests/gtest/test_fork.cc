@@ -20,6 +20,8 @@ using namespace std::chrono_literals;
 
 namespace {
 
+const testing::Environment *const environment = testing::AddGlobalTestEnvironment(new WholeAllocator);
+
 // The virtual machine with soft-RoCE is emulated, and slow.
 const bool overVerbs = [] {
   const char *const fabric = getenv("FLAGCX_P2P_FABRIC");

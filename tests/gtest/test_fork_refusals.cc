@@ -15,6 +15,8 @@ using namespace support;
 
 namespace {
 
+const testing::Environment *const environment = testing::AddGlobalTestEnvironment(new WholeAllocator);
+
 struct Call {
   const char *name;
   std::function<bool()> isRefused;
