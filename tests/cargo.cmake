@@ -9,8 +9,9 @@ set(_registered ${CMAKE_CURRENT_BINARY_DIR}/rust_programs_registered)
 
 # These keep several processors busy for as long as they run.
 set(_busy core.chaos_sources core.costs)
-# Begun first, because the longest ones decide when all have ended.
-set(_long core.chaos_sources core.dead_peers core.device_events cli.files)
+# Begun first, because the longest ones decide when all have ended; and not among the quick ones.
+set(_long core.chaos_sources core.corpus_mutation core.dead_peers core.destroy core.device_events core.hostile_clients
+  core.many_connections core.regions_come_and_go cli.files)
 
 file(GLOB _sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/rust/*/Cargo.toml
   ${PROJECT_SOURCE_DIR}/rust/*/tests/*.rs ${PROJECT_SOURCE_DIR}/rust/*/tests/*/main.rs
@@ -34,7 +35,7 @@ foreach(_name IN LISTS _busy)
   set_tests_properties(cargo.${_name} PROPERTIES PROCESSORS 2)
 endforeach()
 foreach(_name IN LISTS _long)
-  set_tests_properties(cargo.${_name} PROPERTIES COST 100)
+  set_tests_properties(cargo.${_name} PROPERTIES COST 100 LABELS cargo)
 endforeach()
 
 # The chaos suite with all of its faults, a million failed transfers, and the decoders with more inputs.

@@ -22,6 +22,8 @@ foreach(_suite IN LISTS _suites)
     set_tests_properties(gtest.${_name} PROPERTIES LABELS "gtest;quick" TIMEOUT 120 PROCESSORS 2 SKIP_RETURN_CODE 77)
   endif()
 endforeach()
+# Not among the quick ones: it waits for time-outs.
+set_tests_properties(gtest.names PROPERTIES LABELS gtest)
 
 # Once more where only the caller can say that both ends are in one process.
 add_test(NAME gtest.gpu_entry_points_tcp COMMAND test_gpu_entry_points --gtest_filter=Ways/*)

@@ -16,3 +16,5 @@ foreach(_suite IN LISTS _suites)
     SKIP_RETURN_CODE 77
     ENVIRONMENT "FLAGCX_P2P_LIBRARY=${CMAKE_CURRENT_BINARY_DIR}/embed/shared/prefix/lib/libflagcx_p2p.so;PYTHONPATH=${PROJECT_SOURCE_DIR}/python")
 endforeach()
+# Not among the quick ones: it waits for time-outs.
+set_tests_properties(python.threads PROPERTIES LABELS python)
