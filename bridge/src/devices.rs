@@ -4,27 +4,27 @@
 use std::mem;
 use std::sync::Arc;
 
-use flagcx_p2p::device::{self, DeviceTable, TableRuntime};
+use flagcx_p2p::internals::gpu::{self, GpuTable, TableRuntime};
 
 /// Writes the table as it is now.
-type ReadTable = extern "C" fn(out: *mut DeviceTable);
+type ReadTable = extern "C" fn(out: *mut GpuTable);
 
 /// Takes the host program's callbacks from now on; 0 goes back to finding a runtime.
 ///
 /// # Safety
 /// `read` is 0 or the address of a function of type [`ReadTable`] that may be called from any thread, for ever, and
-/// the callbacks that it gives conform to [`DeviceTable`].
+/// the callbacks that it gives conform to [`GpuTable`].
 pub(crate) unsafe fn install_devices(read: usize) {
     // SAFETY: the caller's promise; an `Option` of a function pointer has the size of one, with null for `None`.
     let read: Option<ReadTable> = unsafe { mem::transmute(read) };
     let runtime = read.map(|read| {
         let table = move || {
-            let mut table = DeviceTable::default();
+            let mut table = GpuTable::default();
             read(&raw mut table);
             table
         };
         // SAFETY: the caller's promise.
-        Arc::new(unsafe { TableRuntime::new(table) }) as Arc<dyn device::DeviceRuntime>
+        Arc::new(unsafe { TableRuntime::new(table) }) as Arc<dyn gpu::GpuRuntime>
     });
-    device::install(runtime);
+    gpu::install(runtime);
 }

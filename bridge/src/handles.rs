@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::{Engine as CoreEngine, EngineError};
-use flagcx_p2p::fork::{OfProcess, PerProcess};
-use flagcx_p2p::notify::Message;
-use flagcx_p2p::transfer::RdmaDesc;
+use crate::desc::RdmaDesc;
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine as CoreEngine, EngineError};
+use flagcx_p2p::internals::fork::{OfProcess, PerProcess};
+use flagcx_p2p::internals::notify::Message;
 
 /// First word of both handles, by which FlagCX tells this transport's handles from others'.
 const KIND: u32 = 0x1B2C_0001;

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 mod calls;
+mod desc;
 mod devices;
 mod handles;
 mod logging;

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use flagcx_p2p::memory::RegionId;
-use flagcx_p2p::transfer::{Piece, PieceSource};
+use flagcx_p2p::internals::memory::RegionId;
+use flagcx_p2p::internals::transfer::{Iov, IovSource};
 
 use crate::ffi::Pieces;
 use crate::handles::Desc;
@@ -62,7 +62,7 @@ impl<'a> VectorPieces<'a> {
     }
 }
 
-impl PieceSource for VectorPieces<'_> {
+impl IovSource for VectorPieces<'_> {
     #[inline]
     fn len(&self) -> usize {
         self.regions.len()
@@ -70,7 +70,7 @@ impl PieceSource for VectorPieces<'_> {
 
     /// Zipped: one test for the end instead of four per piece.
     #[inline]
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Piece> {
+    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
         let regions = self.regions.get(range.clone()).unwrap_or_default();
         let local = self.local.get(range.clone()).unwrap_or_default();
         let sizes = self.sizes.get(range.clone()).unwrap_or_default();
@@ -106,8 +106,8 @@ fn fetch(desc: *const Desc) {
 
 /// `size` bytes at `address`, to or from `desc`. Without a region it is found by the address.
 #[inline]
-pub(crate) fn one_piece(region: Option<RegionId>, address: usize, size: usize, desc: &Desc) -> Piece {
-    Piece { local: address as u64, length: size as u64, region, remote: (&desc.0).into() }
+pub(crate) fn one_piece(region: Option<RegionId>, address: usize, size: usize, desc: &Desc) -> Iov {
+    Iov { local: address as u64, length: size as u64, region, remote: (&desc.0).into() }
 }
 
 /// Why vectors are no pieces.
@@ -149,7 +149,7 @@ unsafe fn first<'a, T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flagcx_p2p::transfer::RdmaDesc;
+    use crate::desc::RdmaDesc;
 
     fn descs(count: usize) -> Vec<Desc> {
         (0..count).map(|i| Desc(RdmaDesc { address: 0x1000 + i as u64, ..RdmaDesc::default() })).collect()

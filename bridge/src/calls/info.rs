@@ -1,8 +1,8 @@
 //! What operators and tools ask: settings, devices, connections, metrics.
 
-use flagcx_p2p::config::{self, Transport};
-use flagcx_p2p::fabric::PathKind;
-use flagcx_p2p::{engine, observe};
+use flagcx_p2p::internals::config::{self, Transport};
+use flagcx_p2p::internals::fabric::PathKind;
+use flagcx_p2p::internals::{engine, observe};
 
 use crate::ffi::{ConnInfo, FabricInfo, GlobalConfig, Path};
 use crate::handles::Conn;
@@ -40,10 +40,10 @@ pub(crate) fn dump_global_config() {
     for setting in config::global().settings() {
         let name = setting.variable.name;
         match &setting.text {
-            Some(text) => tracing::info!(target: "flagcx_p2p::config", "{name}={text}"),
+            Some(text) => tracing::info!(target: "flagcx_p2p::internals::config", "{name}={text}"),
             None => {
                 let default = setting.variable.default_text();
-                tracing::info!(target: "flagcx_p2p::config", "{name} unset, default {default}");
+                tracing::info!(target: "flagcx_p2p::internals::config", "{name} unset, default {default}");
             }
         }
     }

@@ -1,12 +1,12 @@
 //! What transfers with a peer of this host take beside their pieces.
 #![allow(unsafe_code, reason = "reads the C++ caller's IPC information")]
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::device::{IPC_INFO_BYTES, IpcInfo};
-use flagcx_p2p::transfer::{Opcode, PieceSource, SubmitError, TransferId};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::gpu::{IPC_INFO_BYTES, IpcInfo};
+use flagcx_p2p::internals::transfer::{IovSource, Opcode, SubmitError, TransferId};
 
 /// Starts a transfer. Between host memory of one process it is over when this returns, which callers rely on.
-pub(super) fn start<S: PieceSource + ?Sized>(
+pub(super) fn start<S: IovSource + ?Sized>(
     connection: &Connection,
     opcode: Opcode,
     pieces: &S,

@@ -1,10 +1,10 @@
 //! Registration and descriptors.
 #![allow(unsafe_code, reason = "registers memory on the C++ caller's word")]
 
-use flagcx_p2p::device::IPC_INFO_BYTES;
-use flagcx_p2p::engine::{EngineError, RegisterOptions};
-use flagcx_p2p::fabric::Access;
-use flagcx_p2p::memory::{MemoryKind, RegionId};
+use flagcx_p2p::internals::engine::{EngineError, RegisterOptions};
+use flagcx_p2p::internals::fabric::Access;
+use flagcx_p2p::internals::gpu::IPC_INFO_BYTES;
+use flagcx_p2p::internals::memory::{MemoryKind, RegionId};
 
 use crate::handles::{self, Conn, Desc, Engine};
 use crate::refusal::{OrRefuse, REFUSED};
@@ -44,7 +44,7 @@ pub(crate) fn engine_describe(engine: &Engine, id: u64, address: usize, size: us
         .state()
         .core()
         .describe(RegionId(id), address as u64, size as u64)
-        .status("flagcxP2pEnginePrepareDesc", |desc| *out = Desc(desc))
+        .status("flagcxP2pEnginePrepareDesc", |desc| *out = Desc(desc.into()))
 }
 
 pub(crate) fn conn_describe_remote(conn: &Conn, address: u64, size: u32, out: &mut Desc) -> i32 {
@@ -54,7 +54,7 @@ pub(crate) fn conn_describe_remote(conn: &Conn, address: u64, size: u32, out: &m
     conn.connection()
         .describe_remote(address, size)
         .ok_or_else(|| format!("the peer announced no region that holds {address:#x}+{size}"))
-        .status("flagcxP2pEngineMakeDesc", |desc| *out = Desc(desc))
+        .status("flagcxP2pEngineMakeDesc", |desc| *out = Desc(desc.into()))
 }
 
 /// 0 if a region of any engine holds `address`; `found` and `out` tell whether and how other processes can open it.

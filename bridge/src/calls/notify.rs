@@ -1,6 +1,6 @@
 //! Notifications.
 
-use flagcx_p2p::notify::{self, Message, Notification};
+use flagcx_p2p::internals::notify::{self, Message, Notification};
 
 use crate::ffi::AnyNotification;
 use crate::handles::{Conn, Engine, NotifyMessage};

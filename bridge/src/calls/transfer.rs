@@ -4,11 +4,11 @@
 use std::slice::from_ref;
 use std::time::Duration;
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::device::IpcInfo;
-use flagcx_p2p::memory::RegionId;
-use flagcx_p2p::transfer::{
-    Iov, Opcode, Outcome, Piece, PieceSource, RdmaDesc, Status, SubmitError, TransferId,
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::gpu::IpcInfo;
+use flagcx_p2p::internals::memory::RegionId;
+use flagcx_p2p::internals::transfer::{
+    Iov, IovSource, Opcode, Outcome, RemoteRange, Status, SubmitError, TransferId,
 };
 
 use super::local;
@@ -48,7 +48,7 @@ pub(crate) fn conn_start_one_in(
 
 /// A transfer of one piece, the short way if that fits.
 #[inline(always)]
-fn start_one(connection: &Connection, operation: Operation, piece: Piece, id: &mut u64) -> i32 {
+fn start_one(connection: &Connection, operation: Operation, piece: Iov, id: &mut u64) -> i32 {
     if !connection.peer().same_process
         && let Some(transfer) = connection.submit_one(opcode(operation), &piece)
     {
@@ -60,7 +60,7 @@ fn start_one(connection: &Connection, operation: Operation, piece: Piece, id: &m
 
 /// Apart, so that the short way does not pay for what this keeps on the stack.
 #[inline(never)]
-fn start_one_any(connection: &Connection, operation: Operation, piece: Piece, id: &mut u64) -> i32 {
+fn start_one_any(connection: &Connection, operation: Operation, piece: Iov, id: &mut u64) -> i32 {
     let pieces = from_ref(&piece);
     let started = local::start(connection, opcode(operation), pieces, &[]);
     // Only the calls with vectors name the region.
@@ -174,7 +174,7 @@ fn try_start(
     call: &'static str,
     connection: &Connection,
     operation: Operation,
-    pieces: &(impl PieceSource + ?Sized),
+    pieces: &(impl IovSource + ?Sized),
     id: &mut u64,
 ) -> i32 {
     match connection.try_submit(opcode(operation), pieces) {
@@ -272,7 +272,7 @@ fn opcode(operation: Operation) -> Opcode {
     if operation == Operation::Read { Opcode::Read } else { Opcode::Write }
 }
 
-fn write_and_wait(call: &'static str, connection: &Connection, pieces: &(impl PieceSource + ?Sized)) -> i32 {
+fn write_and_wait(call: &'static str, connection: &Connection, pieces: &(impl IovSource + ?Sized)) -> i32 {
     let Some(transfer) = local::start(connection, Opcode::Write, pieces, &[]).or_refuse(call) else {
         return REFUSED;
     };
@@ -318,7 +318,7 @@ fn describe_piece(
     let mut offset = 0;
     loop {
         let length = (size - offset).min(LONGEST_PIECE);
-        let remote = RdmaDesc { address: remote + offset, size: length as u32, rkey, ..RdmaDesc::default() };
+        let remote = RemoteRange { address: remote + offset, size: length as u32, rkey };
         pieces.push(Iov { local: local + offset, length, region, remote });
         offset += length;
         if offset == size {
@@ -368,7 +368,7 @@ mod tests {
     fn the_header_has_the_engines_numbers() {
         let header = include_str!("../../../cpp/include/flagcx_p2p_ext.h");
         let numbers = [
-            ("FLAGCX_P2P_MAX_TRANSFERS", flagcx_p2p::transfer::MOST_TRANSFERS.to_string()),
+            ("FLAGCX_P2P_MAX_TRANSFERS", flagcx_p2p::internals::transfer::MOST_TRANSFERS.to_string()),
             ("FLAGCX_P2P_WOULD_BLOCK", WOULD_BLOCK.to_string()),
         ];
         for (name, number) in numbers {

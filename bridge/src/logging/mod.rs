@@ -7,8 +7,8 @@ mod stderr;
 
 use std::sync::{Arc, Once};
 
-use flagcx_p2p::config::{Files, LogSettings};
-use flagcx_p2p::fork::PerProcess;
+use flagcx_p2p::internals::config::{Files, LogSettings};
+use flagcx_p2p::internals::fork::PerProcess;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::fork::PerProcess;
+use flagcx_p2p::internals::fork::PerProcess;
 use tracing::subscriber::Interest;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
@@ -125,7 +125,7 @@ pub(crate) fn flush() {
 /// Lines of this target are never left out.
 const SUMMARY: &str = "flagcx_p2p::repeats";
 /// The settings: each is printed once, from one place.
-const CONFIG: &str = "flagcx_p2p::config";
+const CONFIG: &str = "flagcx_p2p::internals::config";
 
 /// Lets a line pass unless many of its kind were printed already. Before it is formatted: what is left out costs a look-up.
 #[derive(Clone, Copy, Debug)]

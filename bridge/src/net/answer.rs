@@ -2,12 +2,12 @@
 
 use std::fmt::Display;
 
-use flagcx_p2p::control::{HandshakeError, Reason, Step};
-use flagcx_p2p::engine::EngineError;
-use flagcx_p2p::fabric::FabricError;
-use flagcx_p2p::memory::RegistryError;
-use flagcx_p2p::pool::PoolError;
-use flagcx_p2p::transfer::SubmitError;
+use flagcx_p2p::internals::control::{HandshakeError, Reason, Step};
+use flagcx_p2p::internals::engine::EngineError;
+use flagcx_p2p::internals::fabric::FabricError;
+use flagcx_p2p::internals::memory::RegistryError;
+use flagcx_p2p::internals::pool::PoolError;
+use flagcx_p2p::internals::transfer::SubmitError;
 
 use super::ffi::Answer;
 use crate::refusal::refuse;

@@ -5,10 +5,10 @@ use std::mem::offset_of;
 use std::ptr;
 use std::sync::Arc;
 
-use flagcx_p2p::config;
-use flagcx_p2p::connection::{Connection, Context, Established, LaneBuilder, PeerInfo, Presence};
-use flagcx_p2p::control::{self, Channel, RawPeer, own_address};
-use flagcx_p2p::memory::RemoteRegions;
+use flagcx_p2p::internals::config;
+use flagcx_p2p::internals::connection::{Connection, Context, Established, LaneBuilder, PeerInfo, Presence};
+use flagcx_p2p::internals::control::{self, Channel, RawPeer, own_address};
+use flagcx_p2p::internals::memory::RemoteRegions;
 
 use super::answer::{NetError, answer};
 use super::devices::{device, limits};

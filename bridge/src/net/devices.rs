@@ -5,13 +5,13 @@ use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
-use flagcx_p2p::config::{self, Config};
-use flagcx_p2p::connection::Context;
-use flagcx_p2p::control::{Limits, LocalAddress, local_address};
-use flagcx_p2p::engine;
-use flagcx_p2p::engine::EngineError;
-use flagcx_p2p::fabric::{Device, FabricChoice, FabricError, Provider};
-use flagcx_p2p::fork::PerProcess;
+use flagcx_p2p::internals::config::{self, Config};
+use flagcx_p2p::internals::connection::Context;
+use flagcx_p2p::internals::control::{Limits, LocalAddress, local_address};
+use flagcx_p2p::internals::engine;
+use flagcx_p2p::internals::engine::EngineError;
+use flagcx_p2p::internals::fabric::{Device, FabricChoice, FabricError, Provider};
+use flagcx_p2p::internals::fork::PerProcess;
 use once_cell::sync::OnceCell;
 
 use super::answer::{NetError, answer};

@@ -4,10 +4,10 @@
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use flagcx_p2p::config;
-use flagcx_p2p::connection::LaneBuilder;
-use flagcx_p2p::control::RawListener;
-use flagcx_p2p::fork::OfProcess;
+use flagcx_p2p::internals::config;
+use flagcx_p2p::internals::connection::LaneBuilder;
+use flagcx_p2p::internals::control::RawListener;
+use flagcx_p2p::internals::fork::OfProcess;
 
 use super::answer::{NetError, answer};
 use super::comm::Comm;

@@ -6,9 +6,9 @@ use std::time::Instant;
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use flagcx_p2p::fabric::{Access, DmaBuf};
-use flagcx_p2p::fork::PerProcess;
-use flagcx_p2p::memory::{MemoryKind, RegionId};
+use flagcx_p2p::internals::fabric::{Access, DmaBuf};
+use flagcx_p2p::internals::fork::PerProcess;
+use flagcx_p2p::internals::memory::{MemoryKind, RegionId};
 
 use super::answer::{NetError, answer};
 use super::devices::device;

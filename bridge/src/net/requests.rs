@@ -4,9 +4,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::fork::{Generation, PerProcess};
-use flagcx_p2p::transfer::TransferId;
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::fork::{PerProcess, ProcessGeneration};
+use flagcx_p2p::internals::transfer::TransferId;
 use once_cell::sync::OnceCell;
 
 /// The requests of the process.
@@ -93,7 +93,7 @@ impl Requests {
     /// Asks `look` about a request, and frees its slot when that is not pending any more.
     pub(super) fn poll(&self, name: usize, look: impl FnOnce(&Request) -> Poll) -> Poll {
         let index = (name >> 1) & ((1 << SLOT_BITS) - 1);
-        if is_inherited(name, Generation::current().number()) {
+        if is_inherited(name, ProcessGeneration::current().number()) {
             return Poll::Inherited;
         }
         let Some(slot) = self.slot(index as u32) else { return Poll::Done(0) };
@@ -147,7 +147,7 @@ fn name(index: u32, generation: u64) -> usize {
 
 /// Tells a process from those that it was forked from, 255 of them in a line.
 fn process() -> u8 {
-    Generation::current().number() as u8
+    ProcessGeneration::current().number() as u8
 }
 
 /// Whether a request of that name was made by an ancestor of the process with this number in its line of forks. What never was

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use flagcx_p2p::transfer::{Outcome, Status};
+use flagcx_p2p::internals::transfer::{Outcome, Status};
 
 use super::answer::{NetError, answer};
 use super::ffi::Answer;

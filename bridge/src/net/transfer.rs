@@ -4,8 +4,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use flagcx_p2p::memory::RegionId;
-use flagcx_p2p::transfer::{Opcode, Piece, PieceSource, RemoteRange};
+use flagcx_p2p::internals::memory::RegionId;
+use flagcx_p2p::internals::transfer::{Iov, IovSource, Opcode, RemoteRange};
 
 use super::answer::{NetError, answer};
 use super::comm::Comm;
@@ -56,7 +56,7 @@ pub(super) unsafe fn start_each(
     answer("iputBatch", result, drop)
 }
 
-fn post(comm: &Comm, opcode: Opcode, pieces: &impl PieceSource) -> Result<usize, NetError> {
+fn post(comm: &Comm, opcode: Opcode, pieces: &impl IovSource) -> Result<usize, NetError> {
     let connection = comm.connection();
     let bytes = (0..pieces.len()).filter_map(|index| pieces.piece(index)).map(|piece| piece.length).sum();
     let transfer = connection.submit(opcode, pieces)?;
@@ -72,7 +72,7 @@ fn post(comm: &Comm, opcode: Opcode, pieces: &impl PieceSource) -> Result<usize,
 struct Pieces<'a>(&'a Batch<'a>);
 
 /// One piece of it.
-struct Single(Option<Piece>);
+struct Single(Option<Iov>);
 
 impl<'a> Pieces<'a> {
     /// # Safety
@@ -100,14 +100,14 @@ impl<'a> Pieces<'a> {
     }
 }
 
-impl PieceSource for Pieces<'_> {
+impl IovSource for Pieces<'_> {
     #[inline]
     fn len(&self) -> usize {
         self.0.sizes.len()
     }
 
     #[inline]
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Piece> {
+    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
         range.map_while(|index| self.at(index))
     }
 
@@ -119,13 +119,13 @@ impl PieceSource for Pieces<'_> {
 
 impl Pieces<'_> {
     #[inline]
-    fn at(&self, index: usize) -> Option<Piece> {
+    fn at(&self, index: usize) -> Option<Iov> {
         let batch = self.0;
         // SAFETY: the promise of `new`, which also found none of them null.
         let (local, remote) =
             unsafe { (handle(batch.local_handles, index)?, handle(batch.remote_handles, index)?) };
         let size = *batch.sizes.get(index)?;
-        Some(Piece {
+        Some(Iov {
             local: local.base.wrapping_add(*batch.local_offsets.get(index)?),
             length: size as u64,
             // A copy that somebody made of the first 16 bytes alone still finds its region.
@@ -139,14 +139,14 @@ impl Pieces<'_> {
     }
 }
 
-impl PieceSource for Single {
+impl IovSource for Single {
     #[inline]
     fn len(&self) -> usize {
         1
     }
 
     #[inline]
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Piece> {
+    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
         self.0.filter(|_| range == (0..1)).into_iter()
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use flagcx_p2p::control::{self, HostError};
+use flagcx_p2p::internals::control::{self, HostError};
 
 use crate::bench::BenchOptions;
 use crate::client::{GetOptions, PutOptions};

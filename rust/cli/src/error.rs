@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use flagcx_p2p::engine::EngineError;
-use flagcx_p2p::fabric::FabricError;
-use flagcx_p2p::transfer::SubmitError;
+use flagcx_p2p::internals::engine::EngineError;
+use flagcx_p2p::internals::fabric::FabricError;
+use flagcx_p2p::internals::transfer::SubmitError;
 
 use crate::store::StoreError;
 use crate::wire::control::ControlError;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use flagcx_p2p::engine;
-use flagcx_p2p::fabric::Provider;
+use flagcx_p2p::internals::engine;
+use flagcx_p2p::internals::fabric::Provider;
 
 use crate::error::{CliError, Result, While};
 use crate::server::READY;

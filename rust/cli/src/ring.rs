@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use flagcx_p2p::engine::{Engine, RegisteredBuffer};
-use flagcx_p2p::transfer::{Iov, RdmaDesc};
+use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
+use flagcx_p2p::internals::transfer::{Iov, RemoteRange};
 
 use crate::error::{CliError, Result, While};
 use crate::output::units;
@@ -69,7 +69,7 @@ impl Ring {
     }
 
     /// Descriptors of all slots, for the peer.
-    pub(crate) fn describe(&self) -> Result<Vec<RdmaDesc>> {
+    pub(crate) fn describe(&self) -> Result<Vec<RemoteRange>> {
         (0..u64::from(self.shape.slots))
             .map(|sequence| {
                 let address = self.buffer.address() + self.offset(sequence) as u64;
@@ -97,7 +97,7 @@ impl Ring {
     }
 
     /// The piece that moves chunk `sequence` between this ring's slot and the peer's.
-    pub(crate) fn piece(&self, sequence: u64, length: u32, peer: &[RdmaDesc]) -> Result<Iov> {
+    pub(crate) fn piece(&self, sequence: u64, length: u32, peer: &[RemoteRange]) -> Result<Iov> {
         let remote = peer
             .get(self.shape.slot_of(sequence))
             .ok_or_else(|| CliError::protocol("the peer announced fewer slots than agreed"))?;
@@ -110,8 +110,8 @@ impl Ring {
     }
 
     /// A piece at `offset` of the whole ring, towards the same offset of the peer's first slot.
-    pub(crate) fn piece_at(&self, offset: u32, length: u32, peer: &RdmaDesc) -> Iov {
-        let remote = RdmaDesc {
+    pub(crate) fn piece_at(&self, offset: u32, length: u32, peer: &RemoteRange) -> Iov {
+        let remote = RemoteRange {
             address: peer.address + u64::from(offset),
             size: peer.size.saturating_sub(offset),
             ..*peer

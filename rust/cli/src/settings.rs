@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagcx_p2p::auth::AuthKey;
-use flagcx_p2p::config::{self, Config, Files, LogSettings};
-use flagcx_p2p::engine::EngineOptions;
-use flagcx_p2p::fabric::{DeviceList, FabricChoice, PathKind};
+use flagcx_p2p::internals::auth::AuthKey;
+use flagcx_p2p::internals::config::{self, Config, Files, LogSettings};
+use flagcx_p2p::internals::engine::EngineOptions;
+use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, PathKind};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Filter, Layer, SubscriberExt};

@@ -10,9 +10,9 @@ use std::error::Error;
 use std::time::Duration;
 use std::{env, io, process};
 
-use flagcx_p2p::config;
-use flagcx_p2p::engine::{Engine, EngineOptions};
-use flagcx_p2p::transfer::{Iov, Opcode, Outcome, Status};
+use flagcx_p2p::internals::config;
+use flagcx_p2p::internals::engine::{Engine, EngineOptions};
+use flagcx_p2p::internals::transfer::{Iov, Opcode, Outcome, Status};
 
 const SIZE: usize = 4096;
 

@@ -19,21 +19,94 @@
 struct Readme;
 
 pub(crate) mod admission;
-pub mod auth;
-pub mod config;
-pub mod connection;
-pub mod control;
-pub mod device;
-pub mod engine;
-pub mod events;
-pub mod fabric;
-pub mod fork;
-pub mod memory;
-pub mod notify;
-pub mod observe;
-pub mod pool;
-pub mod ports;
-pub mod process;
+mod auth;
+mod config;
+mod connection;
+mod control;
+mod engine;
+mod events;
+mod fabric;
+mod fork;
+mod gpu;
+mod memory;
+mod notify;
+mod observe;
+mod pool;
+mod ports;
+mod process;
 pub(crate) mod sync;
-pub mod topology;
-pub mod transfer;
+mod topology;
+mod transfer;
+
+/// What the crates of this workspace use of the engine beside its public interface. No promise is made about it.
+#[doc(hidden)]
+pub mod internals {
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod auth {
+        pub use crate::auth::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod config {
+        pub use crate::config::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod connection {
+        pub use crate::connection::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod control {
+        pub use crate::control::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod gpu {
+        pub use crate::gpu::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod engine {
+        pub use crate::engine::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod events {
+        pub use crate::events::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod fabric {
+        pub use crate::fabric::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod fork {
+        pub use crate::fork::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod memory {
+        pub use crate::memory::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod notify {
+        pub use crate::notify::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod observe {
+        pub use crate::observe::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod pool {
+        pub use crate::pool::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod ports {
+        pub use crate::ports::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod process {
+        pub use crate::process::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod topology {
+        pub use crate::topology::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod transfer {
+        pub use crate::transfer::*;
+    }
+}

@@ -14,9 +14,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::auth::PROOF_SIZE;
-use flagcx_p2p::control::wire::{Features, FrameHeader, HANDLE_SIZE, Handle, SocketKind, Tag};
-use flagcx_p2p::engine::{Engine, RegisteredBuffer};
+use flagcx_p2p::internals::auth::PROOF_SIZE;
+use flagcx_p2p::internals::control::wire::{Features, FrameHeader, HANDLE_SIZE, Handle, SocketKind, Tag};
+use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
 
 /// Refusals come far sooner than any time-out of the handshake.
 const SOON: Duration = Duration::from_secs(2);

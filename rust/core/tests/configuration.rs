@@ -5,7 +5,7 @@ use std::path::Path;
 #[test]
 fn the_page_is_generated_from_the_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-    let expected = flagcx_p2p::config::markdown();
+    let expected = flagcx_p2p::internals::config::markdown();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &expected).unwrap();
     }

@@ -5,15 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::config::Config;
-use flagcx_p2p::control::wire::{Features, RegionEntry, SliceSettings};
-use flagcx_p2p::control::{
+use flagcx_p2p::internals::config::Config;
+use flagcx_p2p::internals::control::wire::{Features, RegionEntry, SliceSettings};
+use flagcx_p2p::internals::control::{
     Abort, LaneCapabilities, LaneFuture, LaneSetup, Limits, Listener, LocalSide, Peer, PeerCapabilities,
     connect, initiate, respond,
 };
-use flagcx_p2p::events::Waiter;
-use flagcx_p2p::fabric::{LINK_SOFTWARE, QpAddress};
-use flagcx_p2p::notify::{Message, Receiver, ReceiverOptions, Sender};
+use flagcx_p2p::internals::events::Waiter;
+use flagcx_p2p::internals::fabric::{LINK_SOFTWARE, QpAddress};
+use flagcx_p2p::internals::notify::{Message, Receiver, ReceiverOptions, Sender};
 
 struct Lanes;
 

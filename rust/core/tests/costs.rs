@@ -17,9 +17,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use flagcx_p2p::engine::{Engine, EngineOptions};
-use flagcx_p2p::fabric::{DeviceList, Opcode, verbs};
-use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
+use flagcx_p2p::internals::engine::{Engine, EngineOptions};
+use flagcx_p2p::internals::fabric::{DeviceList, Opcode, verbs};
+use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
 use nullverbs::Standin;
 use support::{Pair, config};
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conformance::{LocalPeer, Peer, caps, peer};
-use flagcx_p2p::auth::{self, AuthError, AuthKey, Nonces, Purpose};
-use flagcx_p2p::fabric::software::{self, SoftwareDevice};
-use flagcx_p2p::fabric::{Device, PathKind, SoftwareOptions};
+use flagcx_p2p::internals::auth::{self, AuthError, AuthKey, Nonces, Purpose};
+use flagcx_p2p::internals::fabric::software::{self, SoftwareDevice};
+use flagcx_p2p::internals::fabric::{Device, PathKind, SoftwareOptions};
 
 fn device(key: Option<&str>) -> Arc<SoftwareDevice> {
     let auth_key = key.map(|key| AuthKey::new(key.as_bytes()));

@@ -20,10 +20,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::control::wire::SocketKind;
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::{Iov, Outcome, Status};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::control::wire::SocketKind;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, Status};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use support::{Pair, outcome};
 

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 use chaos::peer::{DENY, Peer, executable};
 use chaos::rig::{LENGTH, Way, settings_for};
 use chaos::seccomp;
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::{Engine, EngineOptions, RegisteredBuffer};
-use flagcx_p2p::fabric::{Opcode, PathKind, Paths};
-use flagcx_p2p::transfer::{Iov, Outcome, Status};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisteredBuffer};
+use flagcx_p2p::internals::fabric::{Opcode, PathKind, Paths};
+use flagcx_p2p::internals::transfer::{Iov, Outcome, Status};
 use support::pattern;
 
 /// In the environment of a case's process: what the case is.

@@ -19,10 +19,10 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::{Engine, RegisteredBuffer};
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::Iov;
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::Iov;
 use forking_peer::Peer;
 use log::Log;
 use rustix::process::Signal;
@@ -210,8 +210,8 @@ fn threads_that_wait_for_an_engine_do_not_hold_its_end_up() {
 #[cfg(feature = "verbs")]
 #[test]
 fn commands_of_a_slow_device_are_not_waited_for_beyond_the_bound() {
-    use flagcx_p2p::engine::EngineOptions;
-    use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions};
+    use flagcx_p2p::internals::engine::EngineOptions;
+    use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions};
 
     let log = Log::of_process();
     let standin = nullverbs::Standin::new(&[]);
@@ -238,8 +238,8 @@ fn commands_of_a_slow_device_are_not_waited_for_beyond_the_bound() {
 #[cfg(feature = "verbs")]
 #[test]
 fn queue_pairs_that_do_not_drain_cost_an_engine_one_bound() {
-    use flagcx_p2p::engine::EngineOptions;
-    use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions};
+    use flagcx_p2p::internals::engine::EngineOptions;
+    use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions};
 
     let standin = nullverbs::Standin::new(&[]);
     let options =

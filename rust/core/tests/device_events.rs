@@ -16,11 +16,11 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::{Engine, EngineError, EngineOptions};
-use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode, VerbsOptions};
-use flagcx_p2p::observe;
-use flagcx_p2p::transfer::{Outcome, Status};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine, EngineError, EngineOptions};
+use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode, VerbsOptions};
+use flagcx_p2p::internals::observe;
+use flagcx_p2p::internals::transfer::{Outcome, Status};
 use nullverbs::{Event, Standin};
 use support::{Pair, content, eventually, outcome, pattern};
 

@@ -5,8 +5,8 @@ mod support;
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use flagcx_p2p::engine::{self, Engine, EngineOptions};
-use flagcx_p2p::fabric::Provider;
+use flagcx_p2p::internals::engine::{self, Engine, EngineOptions};
+use flagcx_p2p::internals::fabric::Provider;
 
 /// One test, for the list is made once.
 #[test]

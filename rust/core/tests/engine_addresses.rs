@@ -5,7 +5,7 @@ mod support;
 
 use std::net::TcpListener;
 
-use flagcx_p2p::engine::{Engine, EngineOptions};
+use flagcx_p2p::internals::engine::{Engine, EngineOptions};
 
 #[test]
 fn an_advertised_host_without_an_address_keeps_the_engine_from_opening() {

@@ -7,11 +7,11 @@ mod support;
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::control::wire::SocketKind;
-use flagcx_p2p::control::wire::notification::Header;
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::notify::Message;
-use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, Status};
+use flagcx_p2p::internals::control::wire::SocketKind;
+use flagcx_p2p::internals::control::wire::notification::Header;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::notify::Message;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, Status};
 use support::{Pair, content, eventually, has_faults, outcome, pattern};
 
 /// Moves `rounds` patterns and answers how many transfers failed. Every transfer that is said to be done is compared.
@@ -52,7 +52,7 @@ fn a_lane_that_failed_for_good_reason_serves_the_next_transfer() {
     let pair = Pair::new(1 << 20);
     let good = pair.iov(0, 0, 1000);
     for _ in 0..10 {
-        let wrong = Iov { remote: RdmaDesc { rkey: 0x00ab_cdef, ..good.remote }, ..good };
+        let wrong = Iov { remote: RemoteRange { rkey: 0x00ab_cdef, ..good.remote }, ..good };
         let id = pair.here.submit(Opcode::Write, &[wrong]).unwrap();
         assert!(matches!(outcome(&pair.here, id), Outcome::Failed(_)));
         let id = pair.here.submit(Opcode::Write, &[good]).unwrap();
@@ -153,7 +153,10 @@ fn operators_are_told_what_happened() {
     assert_eq!(hammer(&pair, 20), 0);
     pair.here.send_notification(&Message::new(b"n", b"t")).unwrap();
     eventually("the notification arrives", || !pair.server.take_notifications().is_empty());
-    let page = flagcx_p2p::observe::prometheus_text(&flagcx_p2p::observe::registry().snapshot()).unwrap();
+    let page = flagcx_p2p::internals::observe::prometheus_text(
+        &flagcx_p2p::internals::observe::registry().snapshot(),
+    )
+    .unwrap();
     let peer = pair.here.info().peer;
     let value = |name: &str| {
         let line =

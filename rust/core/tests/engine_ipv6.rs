@@ -12,9 +12,9 @@ mod support;
 
 use std::net::{Ipv6Addr, TcpListener};
 
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::notify::Message;
-use flagcx_p2p::transfer::{Iov, Outcome};
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::notify::Message;
+use flagcx_p2p::internals::transfer::{Iov, Outcome};
 use support::{Pair, content, eventually, outcome, pattern};
 
 const LENGTH: usize = 64 << 10;

@@ -6,17 +6,17 @@ mod support;
 
 use std::time::Duration;
 
-use flagcx_p2p::engine::{Engine, RegisterOptions};
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::memory::RegionId;
-use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, Status, SubmitError, TransferId};
+use flagcx_p2p::internals::engine::{Engine, RegisterOptions};
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::memory::RegionId;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, Status, SubmitError, TransferId};
 use support::{Pair, content, outcome, pattern};
 
 #[test]
 fn is_send_and_sync() {
     fn check<T: Send + Sync>() {}
     check::<Engine>();
-    check::<flagcx_p2p::connection::Connection>();
+    check::<flagcx_p2p::internals::connection::Connection>();
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn bad_ranges_are_refused_before_anything_moves() {
     let pair = Pair::new(8192);
     assert!(pair.source.write(0, &[7; 8192]));
     let good = pair.iov(0, 0, 4096);
-    let desc = |address: u64, size: u32, rkey: u32| RdmaDesc { address, size, rkey, ..RdmaDesc::default() };
+    let desc = |address: u64, size: u32, rkey: u32| RemoteRange { address, size, rkey };
     let bad_local = [
         Iov { region: Some(RegionId(0)), ..good },
         Iov { region: Some(RegionId(u64::MAX)), ..good },
@@ -136,11 +136,11 @@ fn bad_ranges_are_refused_before_anything_moves() {
 fn a_wrong_key_fails_the_transfer_and_names_the_piece() {
     let pair = Pair::new(1 << 20);
     let good = pair.iov(0, 0, 100);
-    let wrong = Iov { remote: RdmaDesc { rkey: 0x00ab_cdef, ..good.remote }, ..good };
+    let wrong = Iov { remote: RemoteRange { rkey: 0x00ab_cdef, ..good.remote }, ..good };
     let id = pair.here.submit(Opcode::Write, &[pair.iov(500, 500, 100), wrong][..]).unwrap();
     let Outcome::Failed(failure) = outcome(&pair.here, id) else { panic!("a wrong key went through") };
     assert_eq!(failure.iov, 1);
-    assert_eq!(failure.status, flagcx_p2p::fabric::CompletionStatus::RemoteAccess);
+    assert_eq!(failure.status, flagcx_p2p::internals::fabric::CompletionStatus::RemoteAccess);
     // The outcome stays readable after the release.
     assert_eq!(pair.here.status(id), Status::Ended(Outcome::Failed(failure)));
 }
@@ -175,7 +175,7 @@ fn stale_and_unknown_ids_are_harmless() {
 fn test_batch_tells_each_and_counts_all() {
     let pair = Pair::new(1 << 20);
     let good = pair.iov(0, 0, 1000);
-    let wrong = Iov { remote: RdmaDesc { rkey: 0x00ab_cdef, ..good.remote }, ..good };
+    let wrong = Iov { remote: RemoteRange { rkey: 0x00ab_cdef, ..good.remote }, ..good };
     let mut ids: Vec<TransferId> = (0..20)
         .map(|i| pair.here.submit(Opcode::Write, &[pair.iov(i * 2000, i * 2000, 1000)][..]).unwrap())
         .collect();

@@ -14,13 +14,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::control::wire::{Features, FrameHeader, Handle, SocketKind, Tag};
-use flagcx_p2p::control::{
+use flagcx_p2p::internals::control::wire::{Features, FrameHeader, Handle, SocketKind, Tag};
+use flagcx_p2p::internals::control::{
     LaneCapabilities, LaneFuture, LaneSetup, Limits, LocalSide, PeerCapabilities, connect, initiate,
 };
-use flagcx_p2p::engine::{Engine, EngineOptions};
-use flagcx_p2p::events::Waiter;
-use flagcx_p2p::fabric::{DeviceList, FabricError, LINK_SOFTWARE, QpAddress};
+use flagcx_p2p::internals::engine::{Engine, EngineOptions};
+use flagcx_p2p::internals::events::Waiter;
+use flagcx_p2p::internals::fabric::{DeviceList, FabricError, LINK_SOFTWARE, QpAddress};
 use recorder::Recorder;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

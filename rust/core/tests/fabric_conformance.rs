@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use conformance::remote::{ROLE, RemotePeer, serve};
 use conformance::{LocalPeer, Rig, run};
-use flagcx_p2p::fabric::{Backing, PathKind, SoftwareOptions, software};
+use flagcx_p2p::internals::fabric::{Backing, PathKind, SoftwareOptions, software};
 
 fn options(force: Option<PathKind>) -> SoftwareOptions {
     SoftwareOptions { force, device_count: 2, ..SoftwareOptions::default() }

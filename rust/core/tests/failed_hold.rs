@@ -13,10 +13,10 @@ mod support;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::notify::{Message, NotifyError};
-use flagcx_p2p::transfer::{Iov, Outcome, Status, SubmitError, TransferId};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::notify::{Message, NotifyError};
+use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, SubmitError, TransferId};
 use support::{Pair, connect, has_faults, outcome, pattern};
 
 const HOLD: Duration = Duration::from_millis(300);

@@ -20,11 +20,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::{Engine, RegisterOptions, RegisteredBuffer};
-use flagcx_p2p::notify::{self, Message};
-use flagcx_p2p::transfer::{Opcode, Status, TransferId};
-use flagcx_p2p::{fabric::PathKind, observe};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine, RegisterOptions, RegisteredBuffer};
+use flagcx_p2p::internals::notify::{self, Message};
+use flagcx_p2p::internals::transfer::{Opcode, Status, TransferId};
+use flagcx_p2p::internals::{fabric::PathKind, observe};
 use forking_program::{LENGTH, Numbers, Part, Program, open_sockets, refusal_of_parent, start};
 use rustix::process::{Pid, Signal, kill_process};
 #[cfg(feature = "verbs")]
@@ -213,9 +213,10 @@ fn expect_refusals(program: &Program) {
 }
 
 fn expect_refusals_of_connection(program: &Program, connection: &Connection, refused: &dyn Fn(String)) {
-    let remote = flagcx_p2p::transfer::RdmaDesc::default();
+    let remote = flagcx_p2p::internals::transfer::RemoteRange::default();
     let region = Some(program.buffer.region());
-    let iov = flagcx_p2p::transfer::Iov { local: program.buffer.address(), length: 64, region, remote };
+    let iov =
+        flagcx_p2p::internals::transfer::Iov { local: program.buffer.address(), length: 64, region, remote };
     let piece = [iov];
     refused(connection.here().unwrap_err().to_string());
     refused(connection.submit(Opcode::Write, &piece).unwrap_err().to_string());
@@ -344,8 +345,8 @@ fn end_first(program: &Program) {
 
 #[cfg(feature = "verbs")]
 fn leave_devices_alone() {
-    use flagcx_p2p::engine::EngineOptions;
-    use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions};
+    use flagcx_p2p::internals::engine::EngineOptions;
+    use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions};
 
     let settings = [("FLAGCX_P2P_FABRIC", "verbs"), ("FLAGCX_P2P_BIND", "127.0.0.1")];
     let standin = nullverbs::Standin::new(&[]);
@@ -374,7 +375,7 @@ fn leave_devices_alone() {
     expect_success(child);
     assert!(pair.source.write(0, &Part::Before.bytes()));
     let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, Part::Before.bytes().len() as u64)]).unwrap();
-    assert_eq!(support::outcome(&pair.here, id), flagcx_p2p::transfer::Outcome::Done);
+    assert_eq!(support::outcome(&pair.here, id), flagcx_p2p::internals::transfer::Outcome::Done);
     assert_eq!(content(&pair.target)[Part::Before.range()], Part::Before.bytes());
     drop(pair);
 }

@@ -18,11 +18,11 @@ mod support;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::{Engine, RegisteredBuffer};
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::notify::Message;
-use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::notify::Message;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
 use forking_peer::{LENGTH, Peer};
 use rustix::process::Signal;
 

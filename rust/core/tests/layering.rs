@@ -16,7 +16,7 @@ const BESIDE: &[&str] = &[
     "config",
     "memory",
     "topology",
-    "device",
+    "gpu",
     "control",
     "events",
     "fork",

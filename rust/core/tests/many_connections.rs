@@ -17,8 +17,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::Engine;
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::Engine;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Set in the process that accepts.
@@ -167,8 +167,8 @@ fn cpu_time() -> Duration {
 #[cfg(feature = "verbs")]
 #[test]
 fn a_port_that_flaps_under_a_thousand_connections_starts_no_threads() {
-    use flagcx_p2p::engine::EngineOptions;
-    use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions};
+    use flagcx_p2p::internals::engine::EngineOptions;
+    use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions};
     use nullverbs::{Event, Standin};
 
     let _alone = alone();

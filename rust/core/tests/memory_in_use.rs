@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::{Engine, RegisterOptions};
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::memory::RegionId;
-use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine, RegisterOptions};
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::memory::RegionId;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
 use support::{LIMIT, Pair, connect, outcome};
 
 const BYTES: usize = 64 << 10;

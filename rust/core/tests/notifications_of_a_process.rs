@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::config::Config;
-use flagcx_p2p::control::{connect, wire::SocketKind};
-use flagcx_p2p::notify::{Message, Receiver, ReceiverOptions, Sender, append, take_all};
+use flagcx_p2p::internals::config::Config;
+use flagcx_p2p::internals::control::{connect, wire::SocketKind};
+use flagcx_p2p::internals::notify::{Message, Receiver, ReceiverOptions, Sender, append, take_all};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)

@@ -3,9 +3,9 @@
 
 mod support;
 
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::observe::{Metric, Value, metrics, prometheus_text, registry};
-use flagcx_p2p::transfer::Outcome;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::observe::{Metric, Value, metrics, prometheus_text, registry};
+use flagcx_p2p::internals::transfer::Outcome;
 use support::{Pair, outcome};
 
 fn numbers(metric: &'static Metric) -> Vec<u64> {

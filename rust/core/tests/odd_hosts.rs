@@ -14,7 +14,7 @@
 mod odd_host;
 mod support;
 
-use flagcx_p2p::control::local_address;
+use flagcx_p2p::internals::control::local_address;
 use odd_host::peer::{Peer, connect_on_one_host, connect_to};
 use odd_host::{chosen, config, forward, ip, link, play, tunnel, wait_until_up};
 

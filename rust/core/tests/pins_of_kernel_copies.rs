@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use conformance::initiator::{reads, request};
 use conformance::{Initiator, LocalPeer, Rig, Window, caps};
-use flagcx_p2p::fabric::{Access, Backing, PathKind, SoftwareOptions, WorkRequest, software};
+use flagcx_p2p::internals::fabric::{Access, Backing, PathKind, SoftwareOptions, WorkRequest, software};
 
 /// How long each copy takes.
 const COPY: Duration = Duration::from_millis(20);

@@ -16,15 +16,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::control::wire::{Features, LaneRecord, SliceSettings};
-use flagcx_p2p::control::{
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::control::wire::{Features, LaneRecord, SliceSettings};
+use flagcx_p2p::internals::control::{
     Channel, ChannelFrame, Heard, LaneCapabilities, LaneFuture, LaneSetup, Limits, LocalSide,
     PeerCapabilities, connect, initiate,
 };
-use flagcx_p2p::engine::{Engine, EngineOptions};
-use flagcx_p2p::events::Waiter;
-use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions, QpAddress};
+use flagcx_p2p::internals::engine::{Engine, EngineOptions};
+use flagcx_p2p::internals::events::Waiter;
+use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, QpAddress};
 use nullverbs::{Event, Standin};
 use support::eventually;
 
@@ -74,7 +74,7 @@ struct Dialogue {
     channel: Channel,
     lanes: Named,
     // Ends the connection when dropped.
-    _connected_host: flagcx_p2p::control::ConnectedHost,
+    _connected_host: flagcx_p2p::internals::control::ConnectedHost,
 }
 
 impl Dialogue {

@@ -14,13 +14,13 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::control::RegionFrame;
-use flagcx_p2p::control::wire::{AnnouncedRegion, Change, RegionChanges};
-use flagcx_p2p::engine::{Engine, RegisterOptions};
-use flagcx_p2p::fabric::{CompletionStatus, Opcode};
-use flagcx_p2p::memory::{MemoryKind, RegionId};
-use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, SubmitError};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::control::RegionFrame;
+use flagcx_p2p::internals::control::wire::{AnnouncedRegion, Change, RegionChanges};
+use flagcx_p2p::internals::engine::{Engine, RegisterOptions};
+use flagcx_p2p::internals::fabric::{CompletionStatus, Opcode};
+use flagcx_p2p::internals::memory::{MemoryKind, RegionId};
+use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, SubmitError};
 use region_dialogue::Dialogue;
 use support::{Pair, connect, eventually, outcome};
 
@@ -54,7 +54,7 @@ impl Memory {
     }
 }
 
-fn write(pair: &Pair, remote: RdmaDesc) -> Result<Outcome, SubmitError> {
+fn write(pair: &Pair, remote: RemoteRange) -> Result<Outcome, SubmitError> {
     let length = u64::from(remote.size);
     let iov = Iov { local: pair.source.address(), length, region: None, remote };
     pair.here.submit(Opcode::Write, &[iov][..]).map(|id| outcome(&pair.here, id))

@@ -17,10 +17,10 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::engine::{Engine, EngineError, EngineOptions, RegisterOptions};
-use flagcx_p2p::fabric::{Access, CompletionStatus, DeviceList, Opcode};
-use flagcx_p2p::memory::{InaccessibleReason, MemoryKind, RegionId, RegistryError};
-use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, SubmitError};
+use flagcx_p2p::internals::engine::{Engine, EngineError, EngineOptions, RegisterOptions};
+use flagcx_p2p::internals::fabric::{Access, CompletionStatus, DeviceList, Opcode};
+use flagcx_p2p::internals::memory::{InaccessibleReason, MemoryKind, RegionId, RegistryError};
+use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, SubmitError};
 use pages::{PAGE, Pages, Rights};
 use support::{Pair, eventually, outcome, pattern};
 
@@ -62,7 +62,7 @@ fn ways() -> Vec<Way> {
     #[cfg(feature = "verbs")]
     {
         let standin = nullverbs::Standin::new(&[]);
-        let devices = flagcx_p2p::fabric::verbs::open(&standin.options()).unwrap();
+        let devices = flagcx_p2p::internals::fabric::verbs::open(&standin.options()).unwrap();
         ways.push(Way {
             name: "verbs",
             devices: Some(Arc::new(DeviceList::of(devices))),
@@ -167,7 +167,7 @@ fn what_is_for_reading_only_is_sent_and_not_received_into() {
             let before = memory.bytes();
             for (named, length) in [(None, LENGTH), (Some(region), LENGTH), (None, 48), (Some(region), 48)] {
                 assert!(pair.target.write(0, &vec![0; LENGTH as usize]));
-                let remote: RdmaDesc =
+                let remote: RemoteRange =
                     pair.here.describe_remote(pair.target.address(), length as u32).unwrap();
                 let iov = Iov { local: memory.address(), length, region: named, remote };
                 for _ in 0..2 {

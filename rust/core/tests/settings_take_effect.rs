@@ -17,12 +17,12 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Context;
-use flagcx_p2p::control::local_address;
-use flagcx_p2p::engine::{Engine, EngineOptions};
-use flagcx_p2p::fabric::{DeviceList, Opcode, verbs};
-use flagcx_p2p::pool::{RequestList, Submission};
-use flagcx_p2p::transfer::{Outcome, SubmitError};
+use flagcx_p2p::internals::connection::Context;
+use flagcx_p2p::internals::control::local_address;
+use flagcx_p2p::internals::engine::{Engine, EngineOptions};
+use flagcx_p2p::internals::fabric::{DeviceList, Opcode, verbs};
+use flagcx_p2p::internals::pool::{RequestList, Submission};
+use flagcx_p2p::internals::transfer::{Outcome, SubmitError};
 use nullverbs::Standin;
 use recorder::{Record, Recorder};
 use support::{Pair, config, outcome};
@@ -197,12 +197,12 @@ fn shard_count_and_queue_depth_bound_what_waits() {
         ]);
         let context = Context::open(&config, &device).unwrap();
         let worker = &context.pool.workers()[0];
-        let lane = flagcx_p2p::pool::LaneKey::default();
+        let lane = flagcx_p2p::internals::pool::LaneKey::default();
         worker.with_state(|_| {
             (0..100)
                 .filter(|hint| {
                     let task = context.transfers.claim().unwrap().task();
-                    task.start(1, flagcx_p2p::pool::TimeLimit::NEVER);
+                    task.start(1, flagcx_p2p::internals::pool::TimeLimit::NEVER);
                     worker.submit(Submission { lane, task, list: RequestList::default() }, *hint).is_ok()
                 })
                 .count()

@@ -23,8 +23,8 @@ use chaos::rig::{Rig, Settings, Way, settings_for};
 use chaos::round::{self, FAMILIES};
 use chaos::storm::Storm;
 use chaos::tally::Tally;
-use flagcx_p2p::fabric::{PathKind, Paths};
-use flagcx_p2p::notify::Message;
+use flagcx_p2p::internals::fabric::{PathKind, Paths};
+use flagcx_p2p::internals::notify::Message;
 
 /// Over the path that is found, and over the other one.
 const WAYS: [(Way, PathKind); 2] =

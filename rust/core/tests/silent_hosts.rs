@@ -21,10 +21,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::Engine;
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::{Iov, Outcome};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::Engine;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::{Iov, Outcome};
 use forking_peer::{LENGTH, Peer};
 use rustix::process::Signal;
 

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use conformance::initiator::{request, writes};
 use conformance::remote::{ROLE, RemotePeer, address_from_text, address_to_text, serve};
 use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps, peer};
-use flagcx_p2p::fabric::software::{self, SoftwareDevice};
-use flagcx_p2p::fabric::{
+use flagcx_p2p::internals::fabric::software::{self, SoftwareDevice};
+use flagcx_p2p::internals::fabric::{
     Access, Backing, Batch, Completion, CompletionQueue, CompletionStatus, Device, DeviceEvent, MemoryRange,
     Opcode, PathKind, Posted, QueuePairCaps, SoftwareOptions,
 };
@@ -369,13 +369,13 @@ fn a_path_that_cannot_be_had_is_an_error_that_says_why() {
     };
     let error = connect(forced(PathKind::InProcess), address).unwrap_err();
     assert!(error.contains("forced path in-process"), "{error}");
-    let nobody = flagcx_p2p::fabric::QpAddress { qpn: 0xABCDEF, ..address };
+    let nobody = flagcx_p2p::internals::fabric::QpAddress { qpn: 0xABCDEF, ..address };
     let error = connect(SoftwareOptions::default(), nobody).unwrap_err();
     assert!(error.contains("no such queue pair"), "{error}");
-    let closed = flagcx_p2p::fabric::QpAddress { lid: 1, ..address };
+    let closed = flagcx_p2p::internals::fabric::QpAddress { lid: 1, ..address };
     let error = connect(SoftwareOptions::default(), closed).unwrap_err();
     assert!(error.contains("refused") && error.contains("the peer announced this address"), "{error}");
-    let ethernet = flagcx_p2p::fabric::QpAddress { link_layer: 2, ..address };
+    let ethernet = flagcx_p2p::internals::fabric::QpAddress { link_layer: 2, ..address };
     let error = connect(SoftwareOptions::default(), ethernet).unwrap_err();
     assert!(error.contains("link layer"), "{error}");
     assert!(software::open(&forced(PathKind::Rdma)).is_err());

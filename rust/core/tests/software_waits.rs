@@ -13,9 +13,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::{Iov, Outcome};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::{Iov, Outcome};
 use rustix::time::{ClockId, clock_gettime};
 use support::{Pair, outcome};
 

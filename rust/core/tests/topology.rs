@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use flagcx_p2p::topology::{Distance, Nic, Sysfs, choose_nic, distance};
+use flagcx_p2p::internals::topology::{Distance, Nic, Sysfs, choose_nic, distance};
 
 /// Two sockets. On the first, GPU `1a:00.0` shares a switch with mlx5_0, and mlx5_1 hangs on the host bridge; on the
 /// second are GPU `b3:00.0`, mlx5_2, and a card in a narrow slot. A soft-RoCE device sits on a virtio interface.

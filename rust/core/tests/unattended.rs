@@ -8,9 +8,9 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagcx_p2p::engine::{Engine, EngineOptions};
-use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
-use flagcx_p2p::transfer::{Outcome, Status};
+use flagcx_p2p::internals::engine::{Engine, EngineOptions};
+use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
+use flagcx_p2p::internals::transfer::{Outcome, Status};
 use nullverbs::Standin;
 use support::Pair;
 

@@ -14,10 +14,10 @@ mod vanishing_peer;
 
 use std::sync::Arc;
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::{Engine, RegisterOptions, RegisteredBuffer};
-use flagcx_p2p::fabric::{CompletionStatus, Opcode};
-use flagcx_p2p::transfer::{Iov, Outcome, TransferId};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine, RegisterOptions, RegisteredBuffer};
+use flagcx_p2p::internals::fabric::{CompletionStatus, Opcode};
+use flagcx_p2p::internals::transfer::{Iov, Outcome, TransferId};
 use support::outcome;
 use support::vanishing::{How, PAGE, Vanishing};
 use vanishing_peer::{Far, FarEngine, Peer};

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use conformance::initiator::{request, writes};
 use conformance::{Initiator, LocalPeer, Rig, Window, caps, run};
-use flagcx_p2p::fabric::*;
+use flagcx_p2p::internals::fabric::*;
 use nullverbs::{Live, Standin};
 
 /// Tests that count file descriptors must not run beside others, so none does.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use conformance::initiator::{request, writes};
 use conformance::remote::{ROLE, RemotePeer, serve};
 use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps, run};
-use flagcx_p2p::fabric::*;
+use flagcx_p2p::internals::fabric::*;
 
 /// About a second until an unreachable peer is given up: 4.096 us * 2^16, four times.
 const GIVES_UP: VerbsOptionsOf = VerbsOptionsOf { timeout: 16, retry_count: 3 };

@@ -18,9 +18,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::observe;
-use flagcx_p2p::transfer::{Outcome, Status};
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::observe;
+use flagcx_p2p::internals::transfer::{Outcome, Status};
 use support::{Pair, content, eventually, outcome, pattern};
 
 /// The interface below the guest's soft-RoCE device, and its address.
@@ -66,7 +66,7 @@ impl Drop for Restored {
 }
 
 /// Starts a WRITE of fresh bytes and gives them too.
-fn start(pair: &Pair, seed: u64) -> (flagcx_p2p::transfer::TransferId, Vec<u8>) {
+fn start(pair: &Pair, seed: u64) -> (flagcx_p2p::internals::transfer::TransferId, Vec<u8>) {
     let bytes = pattern(seed, LENGTH);
     assert!(pair.source.write(0, &bytes));
     (pair.here.submit(Opcode::Write, &[pair.iov(0, 0, LENGTH as u64)]).unwrap(), bytes)

@@ -109,7 +109,7 @@ fn debug_lines_and_settings_are_all_printed() {
     let lines = printed(|| {
         for number in 0..100 {
             tracing::debug!("detail {number}");
-            tracing::info!(target: "flagcx_p2p::config", "setting {number}");
+            tracing::info!(target: "flagcx_p2p::internals::config", "setting {number}");
             tracing::info!("peer {number}");
         }
     });

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::{Connection, ConnectionInfo};
-use flagcx_p2p::engine::Engine;
-use flagcx_p2p::fabric::PathKind;
-use flagcx_p2p::transfer::{Opcode, Outcome, RdmaDesc, Status, TransferId};
+use flagcx_p2p::internals::connection::{Connection, ConnectionInfo};
+use flagcx_p2p::internals::engine::Engine;
+use flagcx_p2p::internals::fabric::PathKind;
+use flagcx_p2p::internals::transfer::{Opcode, Outcome, RemoteRange, Status, TransferId};
 
 use crate::error::{CliError, Problem, Result, While};
 use crate::output::{self, units};
@@ -117,7 +117,7 @@ pub(crate) struct Client {
     control: Control,
     connection: Arc<Connection>,
     ring: Ring,
-    slots: Vec<RdmaDesc>,
+    slots: Vec<RemoteRange>,
     /// Held so that the engine outlives everything above.
     _engine: Arc<Engine>,
 }
@@ -180,7 +180,7 @@ impl Client {
     }
 
     /// The server's slots.
-    pub(crate) fn slots(&self) -> &[RdmaDesc] {
+    pub(crate) fn slots(&self) -> &[RemoteRange] {
         &self.slots
     }
 

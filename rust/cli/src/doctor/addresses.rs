@@ -1,7 +1,7 @@
 //! The address that peers are told, and why it and not another one.
 
-use flagcx_p2p::config::Config;
-use flagcx_p2p::control::{InterfaceRules, interfaces, local_address, rank_interfaces};
+use flagcx_p2p::internals::config::Config;
+use flagcx_p2p::internals::control::{InterfaceRules, interfaces, local_address, rank_interfaces};
 
 use super::{Findings, fact, heading};
 

@@ -2,9 +2,11 @@
 
 use std::net::Ipv6Addr;
 
-use flagcx_p2p::config::Config;
-use flagcx_p2p::engine;
-use flagcx_p2p::fabric::{Device, GidEntry, LINK_ETHERNET, LINK_INFINIBAND, PortAttributes, Provider};
+use flagcx_p2p::internals::config::Config;
+use flagcx_p2p::internals::engine;
+use flagcx_p2p::internals::fabric::{
+    Device, GidEntry, LINK_ETHERNET, LINK_INFINIBAND, PortAttributes, Provider,
+};
 
 use super::{Findings, fact, heading};
 use crate::error::Result;

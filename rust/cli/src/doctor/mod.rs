@@ -5,7 +5,7 @@ mod devices;
 mod limits;
 mod probe;
 
-use flagcx_p2p::config::{self, Config, Severity};
+use flagcx_p2p::internals::config::{self, Config, Severity};
 
 use crate::error::{CliError, Result};
 use crate::output;
@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<()> {
     addresses::report(config, &mut findings);
     let devices = devices::report(config, &mut findings);
     limits::report(
-        devices.is_ok_and(|provider| provider == Some(flagcx_p2p::fabric::Provider::Verbs)),
+        devices.is_ok_and(|provider| provider == Some(flagcx_p2p::internals::fabric::Provider::Verbs)),
         &mut findings,
     );
     let works = probe::report(&mut findings);

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use flagcx_p2p::config;
-use flagcx_p2p::fabric::{PathKind, Paths};
+use flagcx_p2p::internals::config;
+use flagcx_p2p::internals::fabric::{PathKind, Paths};
 
 use super::{Findings, fact, heading};
 use crate::client::{Client, Target};

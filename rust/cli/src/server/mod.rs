@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::auth::AuthKey;
-use flagcx_p2p::config::Config;
-use flagcx_p2p::engine::Engine;
+use flagcx_p2p::internals::auth::AuthKey;
+use flagcx_p2p::internals::config::Config;
+use flagcx_p2p::internals::engine::Engine;
 
 use crate::error::{CliError, Result, While};
 use crate::output;

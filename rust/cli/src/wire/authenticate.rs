@@ -1,10 +1,10 @@
 //! Authentication of the control stream: with `FLAGCX_P2P_AUTH_KEY_FILE` set, both sides prove that they know the key
-//! before any name, address or memory key is told. It is the exchange of [`flagcx_p2p::auth`]: the client proves first,
+//! before any name, address or memory key is told. It is the exchange of [`flagcx_p2p::internals::auth`]: the client proves first,
 //! and one that does not know the key gets a random number and nothing else.
 
 use std::time::Instant;
 
-use flagcx_p2p::auth::{AuthError, AuthKey, Initiator, Nonce, Nonces, Purpose, Responder, random};
+use flagcx_p2p::internals::auth::{AuthError, AuthKey, Initiator, Nonce, Nonces, Purpose, Responder, random};
 
 use super::Frame;
 use super::control::{Control, ControlError};

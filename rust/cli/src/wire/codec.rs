@@ -3,7 +3,7 @@
 //! A frame is an 8-byte header (`F2`, version, type, payload length as u32) and a payload of at most
 //! [`MAX_PAYLOAD`] bytes; integers are little-endian, text is a u16 length and UTF-8.
 
-use flagcx_p2p::transfer::RdmaDesc;
+use flagcx_p2p::internals::transfer::RemoteRange;
 
 use super::{Frame, MAX_SLOTS, MAX_TEXT};
 
@@ -167,13 +167,10 @@ fn put_text(payload: &mut Vec<u8>, text: &str) {
     payload.extend(bytes);
 }
 
-fn put_descriptor(payload: &mut Vec<u8>, slot: &RdmaDesc) {
+fn put_descriptor(payload: &mut Vec<u8>, slot: &RemoteRange) {
     payload.extend(slot.address.to_le_bytes());
-    for word in [slot.size, slot.rkey, slot.nmsgs, slot.rid] {
-        payload.extend(word.to_le_bytes());
-    }
-    payload.extend(slot.idx.to_le_bytes());
-    payload.extend(slot.padding);
+    payload.extend(slot.size.to_le_bytes());
+    payload.extend(slot.rkey.to_le_bytes());
 }
 
 /// What is left of a payload.
@@ -210,16 +207,8 @@ impl Reader<'_> {
         self.0 = rest;
         String::from_utf8(text.to_vec()).ok()
     }
-    fn descriptor(&mut self) -> Option<RdmaDesc> {
-        Some(RdmaDesc {
-            address: self.u64()?,
-            size: self.u32()?,
-            rkey: self.u32()?,
-            nmsgs: self.u32()?,
-            rid: self.u32()?,
-            idx: self.u64()?,
-            padding: self.array()?,
-        })
+    fn descriptor(&mut self) -> Option<RemoteRange> {
+        Some(RemoteRange { address: self.u64()?, size: self.u32()?, rkey: self.u32()? })
     }
 }
 
@@ -236,18 +225,8 @@ mod tests {
         decode_payload(kind, payload)
     }
 
-    fn descriptor() -> impl Strategy<Value = RdmaDesc> {
-        (any::<(u64, u32, u32, u32, u32, u64)>(), any::<[u8; 32]>()).prop_map(
-            |((address, size, rkey, nmsgs, rid, idx), padding)| RdmaDesc {
-                address,
-                size,
-                rkey,
-                nmsgs,
-                rid,
-                idx,
-                padding,
-            },
-        )
+    fn descriptor() -> impl Strategy<Value = RemoteRange> {
+        any::<(u64, u32, u32)>().prop_map(|(address, size, rkey)| RemoteRange { address, size, rkey })
     }
 
     fn frame() -> impl Strategy<Value = Frame> {
@@ -343,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_largest_ring_fits() {
-        let slots = vec![RdmaDesc::default(); MAX_SLOTS];
+        let slots = vec![RemoteRange::default(); MAX_SLOTS];
         let bytes = encode(&Frame::Ring { metadata: "m".repeat(MAX_TEXT), chunk: 1, slots });
         assert!(bytes.len() - HEADER <= MAX_PAYLOAD);
         assert!(decode(&bytes).is_ok());

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::auth::AuthError;
-use flagcx_p2p::control::{self, Patience};
+use flagcx_p2p::internals::auth::AuthError;
+use flagcx_p2p::internals::control::{self, Patience};
 
 use super::Frame;
 use super::codec::{self, FrameError, HEADER};

@@ -27,8 +27,8 @@ pub(crate) mod authenticate;
 pub(crate) mod codec;
 pub(crate) mod control;
 
-use flagcx_p2p::auth::{Nonce, Proof};
-use flagcx_p2p::transfer::RdmaDesc;
+use flagcx_p2p::internals::auth::{Nonce, Proof};
+use flagcx_p2p::internals::transfer::RemoteRange;
 
 /// Most slots that a ring may have.
 pub(crate) const MAX_SLOTS: usize = 256;
@@ -43,7 +43,7 @@ pub(crate) enum Frame {
     /// Client: give me a ring of about this shape. First frame of a stream.
     Open { chunk: u32, slots: u16, nonce: Nonce },
     /// Server: my engine listens at `metadata`; these are my slots, `chunk` bytes each.
-    Ring { metadata: String, chunk: u32, slots: Vec<RdmaDesc> },
+    Ring { metadata: String, chunk: u32, slots: Vec<RemoteRange> },
     /// Client: I want to store a file.
     Put { name: String, size: u64, force: bool },
     /// Client: I want to fetch a file.

@@ -19,11 +19,11 @@ mod raw;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::config::Config;
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::{Engine, EngineOptions, RegisteredBuffer};
-use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
-use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
+use flagcx_p2p::internals::config::Config;
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisteredBuffer};
+use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
+use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
 
 const POOL: usize = 256 << 20;
 const PIECE: u64 = 4096;

@@ -4,8 +4,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::fabric::{Device, Opcode};
-use flagcx_p2p::transfer::Status;
+use flagcx_p2p::internals::fabric::{Device, Opcode};
+use flagcx_p2p::internals::transfer::Status;
 
 use super::Pair;
 use super::raw::RawLoop;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::fabric::{
+use flagcx_p2p::internals::fabric::{
     Access, Backing, Batch, Completion, CompletionQueue, Device, MemoryRange, MemoryRegion, Opcode,
     PathOptions, QueuePair, QueuePairCaps, Sge, WorkRequest,
 };

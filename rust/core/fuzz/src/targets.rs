@@ -1,17 +1,17 @@
 //! One function per decoder. Each must survive any input, and what it accepts must survive being written again.
 
-use flagcx_p2p::auth::{AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, Responder};
-use flagcx_p2p::config::{Config, Files, NameList, parse_integer};
-use flagcx_p2p::control::wire::notification::{Header, decode_message};
-use flagcx_p2p::control::wire::{
+use flagcx_p2p::internals::auth::{AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, Responder};
+use flagcx_p2p::internals::config::{Config, Files, NameList, parse_integer};
+use flagcx_p2p::internals::control::wire::notification::{Header, decode_message};
+use flagcx_p2p::internals::control::wire::{
     ControlMeta, Features, FrameHeader, Handle, Hello, LaneRecord, RegionChanges, SliceSettings, SocketKind,
     Tag, decode_address, decode_regions, encode_address, encode_regions,
 };
-use flagcx_p2p::control::{Heard, Metadata, numeric, parse_address, split_session};
-use flagcx_p2p::fabric::HcaFilter;
-use flagcx_p2p::fabric::software::replies_to;
-use flagcx_p2p::notify::{Decoder, SenderPolicy};
-use flagcx_p2p::topology::{CpuSet, gid_interface, roce_version};
+use flagcx_p2p::internals::control::{Heard, Metadata, numeric, parse_address, split_session};
+use flagcx_p2p::internals::fabric::HcaFilter;
+use flagcx_p2p::internals::fabric::software::replies_to;
+use flagcx_p2p::internals::notify::{Decoder, SenderPolicy};
+use flagcx_p2p::internals::topology::{CpuSet, gid_interface, roce_version};
 
 /// A target: its name, which is that of its corpus and of its file under `fuzz_targets/`, and its body.
 pub type Target = (&'static str, fn(&[u8]));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, LaneHandle};
 use crate::control::ChannelFrame;
-use crate::pool::{LaneHealth, Verdict};
+use crate::pool::{EndState, LaneHealth};
 use crate::sync::{Ordering, lock};
 
 impl Connection {
@@ -18,11 +18,11 @@ impl Connection {
                 // True or false: what is not drained yet is closed below.
                 let _ = lane
                     .worker
-                    .with_state(|state| state.close_lane(lane.key, Verdict::Cancelled, CLOSED_HERE));
+                    .with_state(|state| state.close_lane(lane.key, EndState::Cancelled, CLOSED_HERE));
             }
         }
         for connection in connections {
-            connection.end(Verdict::Cancelled, CLOSED_HERE, deadline);
+            connection.end(EndState::Cancelled, CLOSED_HERE, deadline);
         }
     }
 
@@ -45,15 +45,15 @@ impl Connection {
                 tracing::info!(peer = %self.peer.control, "connection ended: {reason}");
             }
         }
-        self.end(Verdict::Failed, reason, deadline);
+        self.end(EndState::Failed, reason, deadline);
     }
 
     /// Ends every transfer, once. A second caller (we close while the peer does) waits for the first: when this returns,
     /// nothing of the connection touches memory any more.
-    pub(super) fn end(&self, verdict: Verdict, reason: &str, deadline: Instant) {
+    pub(super) fn end(&self, verdict: EndState, reason: &str, deadline: Instant) {
         self.ended.call_once_force(|_| {
             self.stop();
-            if self.peer.ours && verdict == Verdict::Cancelled {
+            if self.peer.ours && verdict == EndState::Cancelled {
                 // A courtesy: the peer sees the socket close anyway. Not before this: it hangs up at once, and the
                 // recovery must not notice that first and fail what is to be cancelled.
                 let patience = deadline.min(Instant::now() + Duration::from_millis(100));
@@ -72,7 +72,7 @@ impl Connection {
     }
 
     /// Closes a lane: ERROR, drained, gone.
-    pub(super) fn close_lane(&self, lane: &LaneHandle, verdict: Verdict, reason: &str, deadline: Instant) {
+    pub(super) fn close_lane(&self, lane: &LaneHandle, verdict: EndState, reason: &str, deadline: Instant) {
         while !self.try_close_lane(lane, verdict, reason, deadline) {
             std::thread::yield_now();
         }
@@ -83,7 +83,7 @@ impl Connection {
     pub(super) fn try_close_lane(
         &self,
         lane: &LaneHandle,
-        verdict: Verdict,
+        verdict: EndState,
         reason: &str,
         deadline: Instant,
     ) -> bool {

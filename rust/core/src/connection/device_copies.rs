@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::device::{CopyStream, CurrentDevice, DeviceError, DeviceRuntime, IPC_HANDLE_BYTES};
+use crate::gpu::{CopyStream, CurrentDevice, GpuError, GpuRuntime, IPC_HANDLE_BYTES};
 use crate::memory::Hold;
 use crate::pool::{RequestFailure, Task};
 use crate::sync::{Mutex, lock};
@@ -60,7 +60,7 @@ pub(super) struct Copies {
 /// A stream of one device of one runtime.
 #[derive(Debug)]
 pub(super) struct Stream {
-    runtime: Arc<dyn DeviceRuntime>,
+    runtime: Arc<dyn GpuRuntime>,
     device: i32,
     stream: Box<dyn CopyStream>,
 }
@@ -68,14 +68,14 @@ pub(super) struct Stream {
 /// Device memory of another process, closed when dropped.
 #[derive(Debug)]
 pub(super) struct OpenedMemory {
-    runtime: Arc<dyn DeviceRuntime>,
+    runtime: Arc<dyn GpuRuntime>,
     device: i32,
     pub(super) address: u64,
 }
 
 impl DeviceCopies {
     /// A stream of `device` that was used before.
-    pub(super) fn idle_stream(&self, runtime: &Arc<dyn DeviceRuntime>, device: i32) -> Option<Stream> {
+    pub(super) fn idle_stream(&self, runtime: &Arc<dyn GpuRuntime>, device: i32) -> Option<Stream> {
         let fits = |stream: &Stream| Arc::ptr_eq(&stream.runtime, runtime) && stream.device == device;
         self.release_abandoned();
         let mut idle = lock(&self.idle);
@@ -165,7 +165,7 @@ impl DeviceCopies {
         running.iter().filter(|(_, running)| wanted(running)).map(|(id, _)| *id).collect()
     }
 
-    fn end(&self, transfer: Running, error: Option<DeviceError>) {
+    fn end(&self, transfer: Running, error: Option<GpuError>) {
         let Running { task, copies: Copies { stream, opened, holds }, .. } = transfer;
         match error {
             None => self.keep(stream),
@@ -193,7 +193,7 @@ impl Drop for DeviceCopies {
 
 impl Stream {
     /// A new stream of `device`, which is current.
-    pub(super) fn open(runtime: &Arc<dyn DeviceRuntime>, device: i32) -> Result<Self, DeviceError> {
+    pub(super) fn open(runtime: &Arc<dyn GpuRuntime>, device: i32) -> Result<Self, GpuError> {
         Ok(Self { runtime: Arc::clone(runtime), device, stream: runtime.open_stream()? })
     }
 
@@ -220,10 +220,10 @@ impl Stream {
 impl OpenedMemory {
     /// Opens what `handle` names. `device` is current.
     pub(super) fn open(
-        runtime: &Arc<dyn DeviceRuntime>,
+        runtime: &Arc<dyn GpuRuntime>,
         device: i32,
         handle: &[u8; IPC_HANDLE_BYTES],
-    ) -> Result<Self, DeviceError> {
+    ) -> Result<Self, GpuError> {
         Ok(Self { address: runtime.ipc_open(handle)?, device, runtime: Arc::clone(runtime) })
     }
 }
@@ -242,7 +242,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::device::{Direction, HostRuntime};
+    use crate::gpu::{Direction, HostRuntime};
     use crate::pool::TimeLimit;
 
     /// What it answers, and whether its stream was closed.
@@ -258,18 +258,14 @@ mod tests {
 
     impl CopyStream for Slow {
         #[allow(unsafe_code, reason = "moves nothing")]
-        unsafe fn copy(&mut self, _: u64, _: u64, _: u64, _: Direction) -> Result<(), DeviceError> {
+        unsafe fn copy(&mut self, _: u64, _: u64, _: u64, _: Direction) -> Result<(), GpuError> {
             Ok(())
         }
-        fn mark(&mut self) -> Result<(), DeviceError> {
+        fn mark(&mut self) -> Result<(), GpuError> {
             let refuses = self.0.refuses.load(Ordering::SeqCst);
-            if refuses {
-                Err(DeviceError::Unsupported { runtime: "test", operation: "mark" })
-            } else {
-                Ok(())
-            }
+            if refuses { Err(GpuError::Unsupported { runtime: "test", operation: "mark" }) } else { Ok(()) }
         }
-        fn is_done(&mut self) -> Result<bool, DeviceError> {
+        fn is_done(&mut self) -> Result<bool, GpuError> {
             Ok(self.0.done.load(Ordering::SeqCst))
         }
     }

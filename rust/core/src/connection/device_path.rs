@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::Connection;
 use super::device_copies::{Copies, OpenedMemory, Stream};
 use super::submit::WhenFull;
-use crate::device::{self, CurrentDevice, DeviceError, DeviceRuntime, Direction, IpcInfo};
 use crate::fabric::Opcode;
+use crate::gpu::{self, CurrentDevice, Direction, GpuError, GpuRuntime, IpcInfo};
 use crate::memory::{Hold, MemoryKind, RemoteCheck, region_in_process};
 use crate::pool::TimeLimit;
 use crate::transfer::{
-    Claim, MOST_TRANSFERS, Piece, PieceSource, READ_ONLY_THERE, SubmitError, TransferId, find_local,
+    Claim, Iov, IovSource, MOST_TRANSFERS, READ_ONLY_THERE, SubmitError, TransferId, find_local,
 };
 
 /// How the peer's ends of the pieces are reached.
@@ -33,7 +33,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// A piece of which both ends are known.
 #[derive(Clone, Copy, Debug)]
 struct Move {
-    iov: Piece,
+    iov: Iov,
     index: usize,
     local: MemoryKind,
     remote: MemoryKind,
@@ -47,7 +47,7 @@ impl Connection {
     ///
     /// Copies cannot be stopped: such a transfer has no deadline, and cancelling it waits for its end.
     #[inline(never)]
-    pub(super) fn start_on_gpu<S: PieceSource + ?Sized>(
+    pub(super) fn start_on_gpu<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -74,11 +74,11 @@ impl Connection {
         if moves.iter().all(on_host) {
             return Ok(None);
         }
-        if let Some((iov, Piece { remote, length, .. })) = unknown {
+        if let Some((iov, Iov { remote, length, .. })) = unknown {
             let problem = "is in no region of the peer, which is in this process";
             return Err(SubmitError::Remote { iov, address: remote.address, length, problem });
         }
-        let runtime = device::runtime();
+        let runtime = gpu::runtime();
         let device = self.context.gpu_index;
         let _entered = CurrentDevice::ensure(&*runtime, device);
         let opened = match remote {
@@ -87,7 +87,7 @@ impl Connection {
         };
         let stream = match self.copy_stream(&runtime) {
             // The NIC has the memory of both ends, and a runtime need not know how to copy.
-            Err(DeviceError::Unsupported { .. }) if self.reach.lanes_carry_gpu && opened.is_empty() => {
+            Err(GpuError::Unsupported { .. }) if self.reach.lanes_carry_gpu && opened.is_empty() => {
                 return Ok(None);
             }
             stream => stream.map_err(|error| refuse(0, &error))?,
@@ -106,7 +106,7 @@ impl Connection {
         }
     }
 
-    fn local_end(&self, iov: &Piece, index: usize, opcode: Opcode) -> Result<Hold, SubmitError> {
+    fn local_end(&self, iov: &Iov, index: usize, opcode: Opcode) -> Result<Hold, SubmitError> {
         let snapshot = self.context.registry.snapshot();
         let region = find_local(iov, index, opcode, &snapshot)?;
         region.hold().ok_or(SubmitError::Local {
@@ -121,7 +121,7 @@ impl Connection {
     /// process that no region there holds.
     fn remote_end(
         &self,
-        iov: &Piece,
+        iov: &Iov,
         index: usize,
         opcode: Opcode,
         remote: RemoteEnd<'_>,
@@ -132,7 +132,7 @@ impl Connection {
         if iov.length > u64::from(iov.remote.size) && iov.length <= u64::from(u32::MAX) {
             return problem("is longer than its descriptor");
         }
-        let Piece { remote: desc, length, .. } = *iov;
+        let Iov { remote: desc, length, .. } = *iov;
         match remote {
             RemoteEnd::Ipc(infos) => match infos.get(index) {
                 None => problem("has no IPC information"),
@@ -161,7 +161,7 @@ impl Connection {
         when_full: WhenFull,
     ) -> Result<(), SubmitError> {
         let on_host = |piece: &&Move| piece.local == MemoryKind::Host && piece.remote == MemoryKind::Host;
-        let (indices, pieces): (Vec<usize>, Vec<Piece>) =
+        let (indices, pieces): (Vec<usize>, Vec<Iov>) =
             moves.iter().filter(on_host).map(|piece| (piece.index, piece.iov)).unzip();
         if pieces.is_empty() {
             return Ok(());
@@ -171,7 +171,7 @@ impl Connection {
     }
 
     /// A stream of the engine's device, which is current, and whether it is a new one.
-    fn copy_stream(&self, runtime: &Arc<dyn DeviceRuntime>) -> Result<(Stream, bool), DeviceError> {
+    fn copy_stream(&self, runtime: &Arc<dyn GpuRuntime>) -> Result<(Stream, bool), GpuError> {
         let device = self.context.gpu_index;
         match self.context.device_copies.idle_stream(runtime, device) {
             Some(stream) => Ok((stream, false)),
@@ -181,7 +181,7 @@ impl Connection {
 
     fn start_copies(
         &self,
-        runtime: &Arc<dyn DeviceRuntime>,
+        runtime: &Arc<dyn GpuRuntime>,
         (mut stream, mut is_new): (Stream, bool),
         opcode: Opcode,
         moves: &[Move],
@@ -238,7 +238,7 @@ impl Connection {
 
 /// Opens the peer's memory, each allocation once, and tells each piece its address.
 fn open_all(
-    runtime: &Arc<dyn DeviceRuntime>,
+    runtime: &Arc<dyn GpuRuntime>,
     device: i32,
     infos: &[IpcInfo],
     moves: &mut [Move],
@@ -293,6 +293,6 @@ fn start(
     stream.copies().mark().map_err(|error| refuse(0, &error))
 }
 
-fn refuse(iov: usize, error: &DeviceError) -> SubmitError {
+fn refuse(iov: usize, error: &GpuError) -> SubmitError {
     SubmitError::Device { iov, reason: error.to_string() }
 }

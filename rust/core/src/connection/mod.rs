@@ -40,9 +40,9 @@ use crate::fork::{Forked, OfProcess};
 use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
 use crate::observe;
-use crate::pool::{LaneHealth, LaneWatcher, PoolError, SlicePolicy, Verdict};
+use crate::pool::{EndState, LaneHealth, LaneWatcher, PoolError, SlicePolicy};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
-use crate::transfer::{RdmaDesc, SubmitError};
+use crate::transfer::{RemoteRange, SubmitError};
 
 /// A connection to one peer. Symmetric: both ends may start transfers. Every method may be called from any thread.
 ///
@@ -287,9 +287,9 @@ impl Connection {
     }
 
     /// A descriptor for a range of the peer's memory, as [`Connection::remote_key`] finds it.
-    pub fn describe_remote(&self, address: u64, size: u32) -> Option<RdmaDesc> {
+    pub fn describe_remote(&self, address: u64, size: u32) -> Option<RemoteRange> {
         let rkey = self.remote_key(address, u64::from(size))?;
-        Some(RdmaDesc { address, size, rkey, ..RdmaDesc::default() })
+        Some(RemoteRange { address, size, rkey })
     }
 
     /// Who the peer is.
@@ -384,7 +384,7 @@ impl Connection {
         if !self.is_here() {
             return;
         }
-        self.end(Verdict::Cancelled, CLOSED_HERE, Instant::now() + DRAIN_LIMIT);
+        self.end(EndState::Cancelled, CLOSED_HERE, Instant::now() + DRAIN_LIMIT);
     }
 }
 
@@ -402,7 +402,7 @@ impl Connection {
         if lane.status.health() == LaneHealth::Closed {
             return true;
         }
-        let is_closed = self.try_close_lane(lane, Verdict::Failed, reason, deadline);
+        let is_closed = self.try_close_lane(lane, EndState::Failed, reason, deadline);
         if is_closed {
             tracing::warn!(peer = %self.peer.control, lane = index, "a lane is given up: {reason}");
         }

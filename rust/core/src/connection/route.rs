@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::Connection;
 use super::device_path::RemoteEnd;
 use super::submit::WhenFull;
-use crate::device::IpcInfo;
 use crate::fabric::{PathKind, Paths, Provider};
+use crate::gpu::IpcInfo;
 use crate::memory::has_gpu_regions;
-use crate::transfer::{Opcode, Outcome, PieceSource, Status, SubmitError, TransferId};
+use crate::transfer::{IovSource, Opcode, Outcome, Status, SubmitError, TransferId};
 
 /// Where a connection leads, as far as routes depend on it.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,7 @@ impl Connection {
     /// each iov, all of which are GPU memory there.
     ///
     /// Copies cannot be stopped: such a transfer has no deadline, and cancelling it waits for its end.
-    pub fn submit_by_ipc<S: PieceSource + ?Sized>(
+    pub fn submit_by_ipc<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -51,7 +51,7 @@ impl Connection {
 
     /// As [`Connection::submit`], but that between host memory of this process, with a peer that was connected to as one of
     /// this process, the transfer has ended well when this returns, and is [`TransferId::COMPLETE`].
-    pub fn submit_at_once_in_process<S: PieceSource + ?Sized>(
+    pub fn submit_at_once_in_process<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -69,7 +69,7 @@ impl Connection {
     }
 
     /// A transfer that is over when this returns.
-    pub fn submit_and_wait<S: PieceSource + ?Sized>(
+    pub fn submit_and_wait<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,

@@ -10,11 +10,11 @@ use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::memory::Recent;
 use crate::pool::{
-    Begun, Chunk, LaneHealth, OneRequest, RequestFailure, RequestList, SlicePolicy, Submission, Task, Verdict,
+    Begun, Chunk, EndState, LaneHealth, OneRequest, RequestFailure, RequestList, SlicePolicy, Submission,
+    Task,
 };
 use crate::transfer::{
-    Claim, MOST_TRANSFERS, Piece, PieceSource, Plan, Scope, Share, SubmitError, TransferId, build,
-    chunk_of_one,
+    Claim, Iov, IovSource, MOST_TRANSFERS, Plan, Scope, Share, SubmitError, TransferId, build, chunk_of_one,
 };
 
 /// Whether a full queue, or that no id is free, is an answer or a reason to wait.
@@ -42,17 +42,13 @@ impl Connection {
     /// program that starts more and asks about none waits for itself: the call then ends with [`SubmitError::NoId`]. Any
     /// thread may call it.
     #[inline]
-    pub fn submit<S: PieceSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-    ) -> Result<TransferId, SubmitError> {
+    pub fn submit<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> Result<TransferId, SubmitError> {
         self.start(opcode, iovs, WhenFull::Wait)
     }
 
     /// The same, answering [`SubmitError::WouldBlock`] instead of parking. A transfer that would go over several lanes goes
     /// over one when their workers have no room for all of it.
-    pub fn try_submit<S: PieceSource + ?Sized>(
+    pub fn try_submit<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -61,7 +57,7 @@ impl Connection {
     }
 
     #[inline]
-    fn start<S: PieceSource + ?Sized>(
+    fn start<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -78,7 +74,7 @@ impl Connection {
 
     // Apart, because `submit_one` is inlined wherever it is called.
     #[inline(never)]
-    fn try_one(&self, opcode: Opcode, piece: &Piece) -> Option<TransferId> {
+    fn try_one(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
         self.submit_one(opcode, piece)
     }
 
@@ -87,7 +83,7 @@ impl Connection {
     /// which tries this first, then says what, or takes a longer way. Inlined by force: a caller that is about speed
     /// should do little else.
     #[inline(always)]
-    pub fn submit_one(&self, opcode: Opcode, piece: &Piece) -> Option<TransferId> {
+    pub fn submit_one(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
         if piece.length >= Plan::SPREAD_FROM || !self.is_open() {
             return None;
         }
@@ -99,7 +95,7 @@ impl Connection {
     }
 
     /// As [`Connection::submit`], for who has tried [`Connection::submit_one`].
-    pub fn submit_any<S: PieceSource + ?Sized>(
+    pub fn submit_any<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -108,7 +104,7 @@ impl Connection {
     }
 
     #[inline(never)]
-    fn start_any<S: PieceSource + ?Sized>(
+    fn start_any<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -124,7 +120,7 @@ impl Connection {
 
     /// Starts a transfer that the lanes carry, or refuses it.
     #[inline]
-    pub(super) fn start_on_lanes<S: PieceSource + ?Sized>(
+    pub(super) fn start_on_lanes<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -147,7 +143,7 @@ impl Connection {
     /// ended.
     #[cold]
     #[inline(never)]
-    fn start_when_free<S: PieceSource + ?Sized>(
+    fn start_when_free<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -177,7 +173,7 @@ impl Connection {
     }
 
     #[inline(always)]
-    fn start_claimed<S: PieceSource + ?Sized>(
+    fn start_claimed<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -203,7 +199,7 @@ impl Connection {
 
     /// A transfer for one lane: built in the place where the worker keeps it, if a worker is free.
     #[inline]
-    fn start_whole<S: PieceSource + ?Sized>(
+    fn start_whole<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -225,7 +221,7 @@ impl Connection {
 
     /// The same when the workers of all lanes that work are busy.
     #[cold]
-    fn start_queued<S: PieceSource + ?Sized>(
+    fn start_queued<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -248,7 +244,7 @@ impl Connection {
 
     /// Inlined by force where it matters: a call takes the answer through memory.
     #[inline(always)]
-    fn begin_on<S: PieceSource + ?Sized>(
+    fn begin_on<S: IovSource + ?Sized>(
         &self,
         lane: &LaneHandle,
         opcode: Opcode,
@@ -268,7 +264,7 @@ impl Connection {
     /// A transfer over several lanes: built whole first, because a bad iov must keep all of it from being posted. Never
     /// inlined: its lists would make the stack frame of a small transfer 3 KiB large.
     #[inline(never)]
-    fn start_parts<S: PieceSource + ?Sized>(
+    fn start_parts<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -298,7 +294,7 @@ impl Connection {
         let mut workers = 0;
         for (part, list) in lists.into_iter().flatten().enumerate() {
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
-            if task.verdict() != Verdict::Fine {
+            if task.verdict() != EndState::Done {
                 self.context.pool.spare_lists().keep(list);
                 task.end_part();
                 continue;
@@ -419,7 +415,7 @@ struct OnePiece<'a> {
     connection: &'a Connection,
     policy: SlicePolicy,
     opcode: Opcode,
-    piece: &'a Piece,
+    piece: &'a Iov,
     /// Index of the worker.
     worker: usize,
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::submit::thread_hint;
 use super::{Connection, FAILURES_HELD, device_copies};
-use crate::pool::Verdict;
+use crate::pool::EndState;
 use crate::sync::Ordering;
 use crate::transfer::{Asked, Live, Outcome, Status, TransferId};
 
@@ -173,13 +173,13 @@ impl Connection {
         let Some(live) = transfers.find(id) else {
             return transfers.take_failed(id, thread_hint()).is_some();
         };
-        let life = live.task().life();
+        let life = live.task().generation();
         if !live.is_current() {
             // Released meanwhile: the task may be another transfer's by now.
             return false;
         }
         if !live.task().is_ended() {
-            live.task().condemn_life(life, Verdict::Cancelled);
+            live.task().condemn_generation(life, EndState::Cancelled);
             self.context.pool.early_ends().note();
         }
         let grace = Instant::now() + CANCEL_GRACE;
@@ -191,7 +191,7 @@ impl Connection {
                 self.sleep(&live, Instant::now() + Duration::from_millis(1));
             }
         }
-        if matches!(live.task().verdict(), Verdict::Failed | Verdict::TimedOut) && live.is_current() {
+        if matches!(live.task().verdict(), EndState::Failed | EndState::TimedOut) && live.is_current() {
             // The caller wants nothing more of it: its failure is told by its outcome alone.
             let _ = self.status(id);
         }

@@ -1,7 +1,7 @@
 //! Device memory of this engine, for other processes of this host.
 
 use super::Engine;
-use crate::device::{self, CurrentDevice, IpcInfo};
+use crate::gpu::{self, CurrentDevice, IpcInfo};
 use crate::memory::MemoryKind;
 
 impl Engine {
@@ -14,7 +14,7 @@ impl Engine {
         if region.kind != MemoryKind::Device || !region.access.remote_write {
             return Some(None);
         }
-        let runtime = device::runtime();
+        let runtime = gpu::runtime();
         let _entered = CurrentDevice::ensure(&*runtime, self.gpu_index);
         let info = match runtime.ipc_export(region.address) {
             Ok(export) => {

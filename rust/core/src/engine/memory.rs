@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Engine, EngineError};
-use crate::device::{self, CurrentDevice};
 use crate::fabric::{Access, DmaBuf};
+use crate::gpu::{self, CurrentDevice};
 use crate::memory::{MemoryKind, Region, RegionId, holds};
-use crate::transfer::RdmaDesc;
+use crate::transfer::RemoteRange;
 
 /// How to register memory.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,7 @@ impl Engine {
         let registry = &self.context()?.registry;
         let RegisterOptions { kind, access, announced, dma_buf } = options;
         // The runtime is asked with the engine's device current; then the caller's own choice holds again.
-        let runtime = device::runtime();
+        let runtime = gpu::runtime();
         let _entered = match kind {
             MemoryKind::Host => None,
             MemoryKind::Probe => CurrentDevice::instead_of_another(&*runtime, self.gpu_index),
@@ -72,7 +72,7 @@ impl Engine {
     }
 
     /// A descriptor for `size` bytes at `address` inside a region of this engine.
-    pub fn describe(&self, id: RegionId, address: u64, size: u64) -> Result<RdmaDesc, EngineError> {
+    pub fn describe(&self, id: RegionId, address: u64, size: u64) -> Result<RemoteRange, EngineError> {
         let error =
             |problem: &str| EngineError::Memory { address, length: size, problem: problem.to_owned() };
         let snapshot = self.context()?.registry.snapshot();
@@ -81,7 +81,7 @@ impl Engine {
         if !holds(region.address, region.length, address, u64::from(size)) {
             return Err(error("is not inside the region that it names"));
         }
-        Ok(RdmaDesc { address, size, rkey: region.rkey(), ..RdmaDesc::default() })
+        Ok(RemoteRange { address, size, rkey: region.rkey() })
     }
 
     /// The region that holds a range; `None` if none does.

@@ -11,9 +11,9 @@ use crate::auth::random;
 use crate::config::Config;
 use crate::connection::Context;
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, Openings, local_address};
-use crate::device;
 use crate::fabric::{self, Device, DeviceList, FabricChoice, FabricError};
 use crate::fork::{OfProcess, PerProcess};
+use crate::gpu;
 use crate::notify::{Receiver, ReceiverOptions};
 use crate::topology::{Nic, Sysfs, choose_nic};
 
@@ -122,7 +122,7 @@ fn choose_device(
 /// The device for a GPU, by its place in the machine where that is known.
 fn nearest(devices: &[Arc<dyn Device>], gpu_index: i32) -> Option<Arc<dyn Device>> {
     let sysfs = Sysfs::default();
-    let bus_id = device::runtime().pci_bus_id(gpu_index).ok();
+    let bus_id = gpu::runtime().pci_bus_id(gpu_index).ok();
     let gpu = bus_id.and_then(|bus_id| sysfs.pci_path(&bus_id));
     let as_nic = |device: &Arc<dyn Device>| Nic {
         pci_path: device.attributes().pci_path.as_deref().map(PathBuf::from),

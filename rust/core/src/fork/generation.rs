@@ -12,7 +12,7 @@ use super::{loading, own_socket};
 ///
 /// A child of `vfork` has the parent's, as it has the parent's memory: it must only exec or exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generation(u32);
+pub struct ProcessGeneration(u32);
 
 /// The word that holds the number of this process: in a page which the kernel clears in a child, before that runs. 0 until
 /// the child needs a number. Stored once, by the thread whose page it becomes (Release); read by all (Acquire).
@@ -28,7 +28,7 @@ static WITHOUT_PAGE: AtomicU32 = AtomicU32::new(0);
 /// parent was in between does not get it again; only its value matters: Relaxed.
 static HIGHEST: AtomicU32 = AtomicU32::new(0);
 
-impl Generation {
+impl ProcessGeneration {
     /// That of this process. Two loads, no system call but for the first time.
     #[inline(always)]
     pub fn current() -> Self {

@@ -4,7 +4,7 @@
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 
-use super::Generation;
+use super::ProcessGeneration;
 
 /// A handle is used in a child of the process that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,14 +22,18 @@ pub struct Forked {
 #[derive(Debug)]
 pub struct OfProcess<T> {
     value: ManuallyDrop<T>,
-    generation: Generation,
+    generation: ProcessGeneration,
     pid: u32,
 }
 
 impl<T> OfProcess<T> {
     /// A value of this process.
     pub fn new(value: T) -> Self {
-        Self { value: ManuallyDrop::new(value), generation: Generation::current(), pid: std::process::id() }
+        Self {
+            value: ManuallyDrop::new(value),
+            generation: ProcessGeneration::current(),
+            pid: std::process::id(),
+        }
     }
 
     /// Whether this is the process that made it.

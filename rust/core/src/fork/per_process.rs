@@ -4,7 +4,7 @@
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::Generation;
+use super::ProcessGeneration;
 
 /// A static of which a forked child has one of its own, made when it is first needed. That of the parent is never touched
 /// in the child, whose copy of it may be locked or half changed; it is kept, so that leak checkers still find it.
@@ -17,7 +17,7 @@ pub struct PerProcess<T: 'static> {
 
 #[derive(Debug)]
 struct Held<T> {
-    generation: Generation,
+    generation: ProcessGeneration,
     value: T,
     /// That of the parent.
     _former: *const Self,
@@ -43,7 +43,7 @@ impl<T: Sync> PerProcess<T> {
 
     #[cold]
     fn begin(&'static self) -> &'static T {
-        let generation = Generation::current();
+        let generation = ProcessGeneration::current();
         let mut former = self.held.load(Ordering::Acquire);
         let made = Box::into_raw(Box::new(Held { generation, value: (self.make)(), _former: former }));
         loop {

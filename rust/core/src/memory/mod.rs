@@ -1,7 +1,7 @@
 //! Registered memory of one engine: ids, look-up by id and by address, and what is in use.
 
 mod announced;
-mod device_memory;
+mod gpu_memory;
 mod history;
 mod host_look;
 mod inspect;

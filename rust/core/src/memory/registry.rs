@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::announced::Announced;
-use super::device_memory::{CpuMapping, export, probe};
+use super::gpu_memory::{CpuMapping, export, probe};
 use super::host_look::HostLook;
 use super::inspect::Inaccessible;
 use super::process_regions;

@@ -29,7 +29,7 @@ pub use shared_worker::{Begun, Submission, Worker};
 pub use slice::{Chunk, Cutter, Placed, Run, SlicePolicy, TooManyRequests};
 pub use slice_sizes::SliceSizes;
 pub use spare_lists::SpareLists;
-pub use task::{Life, RequestFailure, Task, TimeLimit, Verdict};
+pub use task::{EndState, RequestFailure, Task, TaskGeneration, TimeLimit};
 pub use worker::{OneRequest, StepReport, WorkerLimits, WorkerState};
 pub use worker_pool::{PoolOptions, WorkerPool};
 

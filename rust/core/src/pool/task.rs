@@ -4,12 +4,12 @@ use crate::fabric::CompletionStatus;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering};
 use std::time::{Duration, Instant};
 
-/// Why a transfer did not simply succeed.
+/// How a transfer ended, or has gone so far, without the details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Verdict {
-    /// Nothing went wrong so far.
-    Fine = 0,
+pub enum EndState {
+    /// All its requests succeeded, of those that have ended.
+    Done = 0,
     /// A request failed.
     Failed = 1,
     /// The deadline passed.
@@ -18,10 +18,10 @@ pub enum Verdict {
     Cancelled = 3,
 }
 
-impl Verdict {
+impl EndState {
     fn from_code(code: u8) -> Self {
         match code {
-            0 => Self::Fine,
+            0 => Self::Done,
             1 => Self::Failed,
             2 => Self::TimedOut,
             _ => Self::Cancelled,
@@ -31,9 +31,9 @@ impl Verdict {
 
 /// Names one life of a task. A task is recycled, and who comes late must not harm the transfer that has it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Life(u64);
+pub struct TaskGeneration(u64);
 
-impl Life {
+impl TaskGeneration {
     fn of(word: u64) -> Self {
         Self(word >> 8)
     }
@@ -43,7 +43,7 @@ impl Life {
         Self(self.0 + 1)
     }
 
-    fn with(self, verdict: Verdict) -> u64 {
+    fn with(self, verdict: EndState) -> u64 {
         self.0 << 8 | verdict as u64
     }
 }
@@ -93,7 +93,7 @@ pub struct Task {
     /// under the lock of the one whose part is the last: either that sees it, or the caller, who looks at `parts` after
     /// setting it, sees 0. The locks order it: Relaxed. Cleared by the submitter for the next life.
     watched: AtomicBool,
-    /// A [`Verdict`] in the low byte, the number of the task's life above it; the first to leave `Fine` wins. Written
+    /// A [`EndState`] in the low byte, the number of the task's life above it; the first to leave `Done` wins. Written
     /// by workers and callers, read by both; published by `parts` for the final reader, and only a hint before that,
     /// so Relaxed does for verdicts. A new life is stored with Release, and readers that have found the task by an id load
     /// with Acquire: who reads a later life then finds, in the second look at the id, that the transfer is gone.
@@ -141,10 +141,10 @@ impl Task {
     #[inline(always)]
     pub fn start(&self, parts: u32, limit: TimeLimit) {
         let last = self.verdict.load(Ordering::Relaxed);
-        if last as u8 != Verdict::Fine as u8 {
+        if last as u8 != EndState::Done as u8 {
             *lock(&self.failure) = None;
         }
-        self.verdict.store(Life::of(last).next().with(Verdict::Fine), Ordering::Release);
+        self.verdict.store(TaskGeneration::of(last).next().with(EndState::Done), Ordering::Release);
         // The clock is not read here: that took a tenth of the time of a small transfer.
         self.deadline.store(limit.0, Ordering::Relaxed);
         self.watched.store(false, Ordering::Relaxed);
@@ -164,13 +164,13 @@ impl Task {
 
     /// The verdict so far; final once [`Task::is_ended`].
     #[inline]
-    pub fn verdict(&self) -> Verdict {
-        Verdict::from_code(self.verdict.load(Ordering::Acquire) as u8)
+    pub fn verdict(&self) -> EndState {
+        EndState::from_code(self.verdict.load(Ordering::Acquire) as u8)
     }
 
-    /// Names the present life, for [`Task::condemn_life`].
-    pub fn life(&self) -> Life {
-        Life::of(self.verdict.load(Ordering::Acquire))
+    /// Names the present life, for [`Task::condemn_generation`].
+    pub fn generation(&self) -> TaskGeneration {
+        TaskGeneration::of(self.verdict.load(Ordering::Acquire))
     }
 
     /// Whether its time is over at `now`; counts from the first look on. For workers that have a part of it.
@@ -190,37 +190,37 @@ impl Task {
 
     /// Says that something went wrong. The first verdict stands; true if it was this one. For those who know the task
     /// to be in the life that they mean: it has a part with them.
-    pub fn condemn(&self, verdict: Verdict) -> bool {
-        self.condemn_life(self.life(), verdict)
+    pub fn condemn(&self, verdict: EndState) -> bool {
+        self.condemn_generation(self.generation(), verdict)
     }
 
     /// The same by somebody who has no part of it: nothing happens when that life is over.
-    pub fn condemn_life(&self, life: Life, verdict: Verdict) -> bool {
-        let (fine, condemned) = (life.with(Verdict::Fine), life.with(verdict));
+    pub fn condemn_generation(&self, life: TaskGeneration, verdict: EndState) -> bool {
+        let (fine, condemned) = (life.with(EndState::Done), life.with(verdict));
         self.verdict.compare_exchange(fine, condemned, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Records a failed request. The first one stands.
     pub fn fail(&self, failure: RequestFailure) {
         let mut first = lock(&self.failure);
-        if self.condemn(Verdict::Failed) {
+        if self.condemn(EndState::Failed) {
             *first = Some(failure);
         }
     }
 
     /// Asks workers to end that life even at the price of its queue pairs. Nothing happens when it is over.
-    pub fn abort(&self, life: Life) {
+    pub fn abort(&self, life: TaskGeneration) {
         self.abort.store(life.0, Ordering::Relaxed);
     }
 
     /// Whether [`Task::abort`] was called for the present life.
     pub fn is_aborted(&self) -> bool {
-        self.abort.load(Ordering::Relaxed) == self.life().0
+        self.abort.load(Ordering::Relaxed) == self.generation().0
     }
 
     /// Whether its parts are to end now rather than be moved.
     pub(super) fn ends_early(&self) -> bool {
-        self.verdict() != Verdict::Fine || self.is_aborted()
+        self.verdict() != EndState::Done || self.is_aborted()
     }
 
     /// A part has ended: nothing touches its memory any more. The last one wakes the sleepers. Called under the lock of
@@ -286,13 +286,13 @@ mod tests {
             vendor_error: 0,
             reason: String::new(),
         });
-        assert!(!task.condemn(Verdict::TimedOut));
+        assert!(!task.condemn(EndState::TimedOut));
         task.end_part();
         assert!(task.is_ended());
-        assert_eq!(task.verdict(), Verdict::Failed);
+        assert_eq!(task.verdict(), EndState::Failed);
         assert_eq!(task.failure().map(|f| f.iov), Some(3));
         task.start(1, TimeLimit::NEVER);
-        assert_eq!((task.verdict(), task.failure()), (Verdict::Fine, None));
+        assert_eq!((task.verdict(), task.failure()), (EndState::Done, None));
     }
 
     #[test]
@@ -308,14 +308,14 @@ mod tests {
     fn who_comes_late_does_not_harm_the_next_transfer() {
         let task = Task::default();
         task.start(1, TimeLimit::NEVER);
-        let first = task.life();
+        let first = task.generation();
         task.end_part();
         task.start(1, TimeLimit::NEVER);
-        assert!(!task.condemn_life(first, Verdict::Cancelled));
+        assert!(!task.condemn_generation(first, EndState::Cancelled));
         task.abort(first);
-        assert!(!task.is_aborted() && task.verdict() == Verdict::Fine);
-        task.abort(task.life());
-        assert!(task.is_aborted() && task.condemn(Verdict::Cancelled));
+        assert!(!task.is_aborted() && task.verdict() == EndState::Done);
+        task.abort(task.generation());
+        assert!(task.is_aborted() && task.condemn(EndState::Cancelled));
     }
 }
 
@@ -371,10 +371,10 @@ mod models {
                 });
                 other.end_part();
             });
-            let cancelled = task.condemn(Verdict::Cancelled);
+            let cancelled = task.condemn(EndState::Cancelled);
             worker.join().unwrap();
             assert!(task.is_ended());
-            assert_eq!(task.verdict() == Verdict::Cancelled, cancelled);
+            assert_eq!(task.verdict() == EndState::Cancelled, cancelled);
             assert_eq!(task.failure().is_some(), !cancelled);
         });
     }

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::plan::stripe;
-use super::sides::{Sides, chunk, holds_remote};
-use super::{Piece, PieceSource, Scope, Share, SubmitError};
+use super::region_resolver::{RegionResolver, chunk, holds_remote};
+use super::{Iov, IovSource, Scope, Share, SubmitError};
 use crate::fabric::Opcode;
 use crate::memory::Recent;
 use crate::pool::{Chunk, Cutter, Placed, RequestList, SlicePolicy, TooManyRequests};
@@ -12,7 +12,7 @@ use crate::pool::{Chunk, Cutter, Placed, RequestList, SlicePolicy, TooManyReques
 /// The chunk of a single piece that is like the one before it on its lane, sharing the lane's recent region; `None`, and
 /// nothing is shared, if it is not, or is not to be one request.
 #[inline(always)]
-pub fn chunk_of_one(piece: &Piece, policy: &SlicePolicy, recent: &mut Recent) -> Option<Chunk> {
+pub fn chunk_of_one(piece: &Iov, policy: &SlicePolicy, recent: &mut Recent) -> Option<Chunk> {
     if !holds_remote(&recent.remote, piece) || !policy.takes_whole(piece.length) {
         return None;
     }
@@ -24,7 +24,7 @@ pub fn chunk_of_one(piece: &Piece, policy: &SlicePolicy, recent: &mut Recent) ->
 /// says. `recent` is that of the lane which will post them, if its worker's lock is held.
 ///
 /// The first bad iov ends it with an error; the list is then to be thrown away.
-pub fn build<S: PieceSource + ?Sized>(
+pub fn build<S: IovSource + ?Sized>(
     source: &S,
     share: Share,
     scope: Scope<'_>,
@@ -33,37 +33,37 @@ pub fn build<S: PieceSource + ?Sized>(
     recent: Option<&mut Recent>,
 ) -> Result<(), SubmitError> {
     // Apart from the list while the cutter has that.
-    let mut sides = Sides::new(scope, recent, std::mem::take(&mut list.holds));
+    let mut resolver = RegionResolver::new(scope, recent, std::mem::take(&mut list.holds));
     let built = match share {
         Share::Range { start, end } => {
             let mut cutter = Cutter::new(list, *scope.policy, opcode, end - start);
-            cut_range(source, start..end, &mut sides, &mut cutter)
+            cut_range(source, start..end, &mut resolver, &mut cutter)
         }
         Share::Stripe { part, of } => {
             let mut cutter = Cutter::new(list, *scope.policy, opcode, source.len().div_ceil(of));
-            cut_stripes(source, (part, of), &mut sides, &mut cutter)
+            cut_stripes(source, (part, of), &mut resolver, &mut cutter)
         }
     };
-    (list.holds, list.shares_recent) = sides.into_uses();
+    (list.holds, list.shares_recent) = resolver.into_uses();
     built
 }
 
 /// Iovs that are like those before them go in runs, which cost a third of what [`Cutter::push`] does.
 #[inline]
-fn cut_range<S: PieceSource + ?Sized>(
+fn cut_range<S: IovSource + ?Sized>(
     source: &S,
     Range { start: mut at, end }: Range<usize>,
-    sides: &mut Sides<'_>,
+    resolver: &mut RegionResolver<'_>,
     cutter: &mut Cutter<'_>,
 ) -> Result<(), SubmitError> {
     while at < end {
         let Some(iov) = source.piece(at) else { break };
-        let chunk = sides.check(&iov, at, cutter.opcode())?;
+        let chunk = resolver.check(&iov, at, cutter.opcode())?;
         at += 1;
         let placed = if chunk.length == 0 { Placed::Joined } else { push(cutter, &chunk)? };
         // Behind one that was gathered comes another such, most often.
         if at < end && placed == Placed::Apart {
-            let like = sides.like();
+            let like = resolver.like();
             at += cutter.push_joined(&like, source.pieces(at..end));
             at += cutter.push_apart(&like, source.pieces(at..end), at as u32);
         }
@@ -71,14 +71,14 @@ fn cut_range<S: PieceSource + ?Sized>(
     Ok(())
 }
 
-fn cut_stripes<S: PieceSource + ?Sized>(
+fn cut_stripes<S: IovSource + ?Sized>(
     source: &S,
     (part, of): (usize, usize),
-    sides: &mut Sides<'_>,
+    resolver: &mut RegionResolver<'_>,
     cutter: &mut Cutter<'_>,
 ) -> Result<(), SubmitError> {
     for (index, iov) in source.pieces(0..source.len()).enumerate() {
-        let chunk = sides.check(&iov, index, cutter.opcode())?;
+        let chunk = resolver.check(&iov, index, cutter.opcode())?;
         let (offset, length) = stripe(iov.length, index, part, of);
         if length > 0 {
             let stripe =

@@ -8,7 +8,7 @@
 
 use proptest::prelude::*;
 
-use super::sides::chunk;
+use super::region_resolver::chunk;
 use super::*;
 use crate::control::wire::RegionEntry;
 use crate::fabric::{Access, SoftwareOptions, software};
@@ -71,10 +71,10 @@ struct Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let sides = prop::sample::select(vec![(0, 0), (0, 0), (0, 0), (1, 0), (0, 1), (1, 1)]);
+    let resolver = prop::sample::select(vec![(0, 0), (0, 0), (0, 0), (1, 0), (0, 1), (1, 1)]);
     let behind = prop::sample::select(vec![(true, true), (false, true), (true, false), (false, false)]);
     let length = prop_oneof![8 => 1u64..200, 1 => Just(0u64), 1 => 200u64..2000];
-    let step = (sides, behind, length, any::<bool>()).prop_map(|(regions, behind, length, named)| Step {
+    let step = (resolver, behind, length, any::<bool>()).prop_map(|(regions, behind, length, named)| Step {
         regions,
         behind,
         length,
@@ -86,7 +86,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-fn pieces(scene: &Scene, steps: &[Step]) -> Vec<Piece> {
+fn pieces(scene: &Scene, steps: &[Step]) -> Vec<Iov> {
     let (mut local, mut remote) = ([0u64; 2], [0u64; 2]);
     steps
         .iter()
@@ -100,7 +100,7 @@ fn pieces(scene: &Scene, steps: &[Step]) -> Vec<Piece> {
             }
             local[near] += step.length;
             remote[far] += step.length;
-            Some(Piece {
+            Some(Iov {
                 local: scene.local(near) + at,
                 length: step.length,
                 region: step.named.then_some(scene.regions[near]),
@@ -164,7 +164,7 @@ proptest! {
         let (mut list, mut recent) = (RequestList::default(), Recent::default());
         build(&pieces[..1], Share::Range { start: 0, end: 1 }, scope, opcode, &mut list, Some(&mut recent)).unwrap();
         for piece in &pieces[1..] {
-            let shifted = Piece {
+            let shifted = Iov {
                 local: piece.local.wrapping_add_signed(off.0),
                 remote: RemoteRange {
                     address: piece.remote.address.wrapping_add_signed(off.1),
@@ -203,7 +203,7 @@ fn what_is_for_reading_only_is_not_written() {
     // Of each side the second region is for reading only.
     let [plain, from, to] = [(0, 0), (1, 0), (0, 1)].map(|regions| pieces(&scene, &[step(regions)])[0]);
     let mut recent = Recent::default();
-    let mut start = |pieces: &[Piece], opcode| {
+    let mut start = |pieces: &[Iov], opcode| {
         for piece in pieces {
             // The short way does not ask what a region is for.
             if chunk_of_one(piece, &policy, &mut recent).is_some() {
@@ -247,15 +247,15 @@ fn bad_iovs_are_refused_wherever_they_stand() {
     let far = |address, size, rkey| RemoteRange { address, size, rkey };
     for at in [0, 1, 5, 11] {
         let bad = [
-            Piece { local: outside, ..good[at] },
-            Piece { local: outside, region: None, ..good[at] },
-            Piece { region: Some(RegionId(0)), ..good[at] },
-            Piece { region: Some(scene.regions[1]), ..good[at] },
-            Piece { length: u64::MAX, ..good[at] },
-            Piece { remote: far(BASE + REGION - 63, 64, 7), ..good[at] },
-            Piece { remote: far(BASE, 63, 7), ..good[at] },
-            Piece { remote: far(BASE, 64, 8), ..good[at] },
-            Piece { remote: far(u64::MAX - 62, 64, 9), ..good[at] },
+            Iov { local: outside, ..good[at] },
+            Iov { local: outside, region: None, ..good[at] },
+            Iov { region: Some(RegionId(0)), ..good[at] },
+            Iov { region: Some(scene.regions[1]), ..good[at] },
+            Iov { length: u64::MAX, ..good[at] },
+            Iov { remote: far(BASE + REGION - 63, 64, 7), ..good[at] },
+            Iov { remote: far(BASE, 63, 7), ..good[at] },
+            Iov { remote: far(BASE, 64, 8), ..good[at] },
+            Iov { remote: far(u64::MAX - 62, 64, 9), ..good[at] },
         ];
         for bad in bad {
             let mut pieces = good.clone();

@@ -8,26 +8,26 @@ use crate::fork::Forked;
 mod build;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod build_tests;
-mod desc;
 mod failed;
 mod free_list;
-mod home;
+mod iovs;
 mod outcomes;
-mod pieces;
 mod plan;
-mod sides;
+mod region_resolver;
+mod remote_range;
 mod slots;
 mod table;
+mod worker_slots;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
 pub use build::{build, chunk_of_one};
-pub use desc::{RdmaDesc, RemoteRange};
 pub use failed::Asked;
+pub use iovs::IovSource;
 pub use outcomes::REMEMBERED;
-pub use pieces::PieceSource;
 pub use plan::{Plan, Share};
-pub use sides::Scope;
-pub(crate) use sides::{READ_ONLY_THERE, find_local};
+pub use region_resolver::Scope;
+pub(crate) use region_resolver::{READ_ONLY_THERE, find_local};
+pub use remote_range::RemoteRange;
 pub use table::{Claim, Live, MOST_TRANSFERS, Table};
 
 /// One piece of a transfer as the caller names it.
@@ -35,40 +35,13 @@ pub use table::{Claim, Live, MOST_TRANSFERS, Table};
 pub struct Iov {
     /// Local address: source of a WRITE, destination of a READ.
     pub local: u64,
-    /// Bytes. No more than the descriptor's size, unless they are more than its 32 bits can say: 4 GiB and more are checked
+    /// Bytes. No more than the remote range's size, unless they are more than its 32 bits can say: 4 GiB and more are checked
     /// against the regions that the peer announced alone, and by the fabric towards memory that it did not announce.
     pub length: u64,
     /// Local region; `None` looks it up by address.
     pub region: Option<crate::memory::RegionId>,
     /// Remote range; the piece begins where it does.
-    pub remote: RdmaDesc,
-}
-
-/// An iov without the reserved part of its descriptor: 48 bytes instead of 96 to hand round.
-#[derive(Clone, Copy, Debug)]
-pub struct Piece {
-    /// Local address.
-    pub local: u64,
-    /// Bytes.
-    pub length: u64,
-    /// Local region; `None` looks it up by address.
-    pub region: Option<crate::memory::RegionId>,
-    /// Remote range.
     pub remote: RemoteRange,
-}
-
-impl From<&Self> for Piece {
-    #[inline(always)]
-    fn from(piece: &Self) -> Self {
-        *piece
-    }
-}
-
-impl From<&Iov> for Piece {
-    #[inline(always)]
-    fn from(iov: &Iov) -> Self {
-        Self { local: iov.local, length: iov.length, region: iov.region, remote: (&iov.remote).into() }
-    }
 }
 
 /// Names a transfer of one engine. Not given again before 2^44 other transfers; 0 means "already complete".

@@ -1,6 +1,6 @@
 //! How a transfer is spread over lanes.
 
-use super::PieceSource;
+use super::IovSource;
 
 /// Which share of the iovs one part gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Share {
 impl Share {
     /// All of them.
     #[inline]
-    pub fn all(source: &(impl PieceSource + ?Sized)) -> Self {
+    pub fn all(source: &(impl IovSource + ?Sized)) -> Self {
         Self::Range { start: 0, end: source.len() }
     }
 }
@@ -49,7 +49,7 @@ impl Plan {
 
     /// Spreads `source` over at most `lanes` lanes.
     #[inline]
-    pub fn new(source: &(impl PieceSource + ?Sized), lanes: usize) -> Self {
+    pub fn new(source: &(impl IovSource + ?Sized), lanes: usize) -> Self {
         let iovs = source.len();
         // Two sums that the compiler makes several at a time; `any`, all lengths or-ed, is no less than the longest.
         let (sum, any) = source

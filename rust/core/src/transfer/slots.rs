@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::fork::PerProcess;
-use crate::pool::{Task, Verdict};
+use crate::pool::{EndState, Task};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Low bits of an id: the slot's index. The rest is a sequence number: of the taking of the slot.
@@ -29,7 +29,7 @@ pub(super) struct Slot {
     /// published, by the submitter or for good when a worker takes the slot as its own; read by callers that drive: Relaxed under `id`'s ordering.
     pub(super) workers: AtomicU32,
     /// The list of free slots goes on there, see [`FreeList`](super::free_list::FreeList); or whose it is for good, see
-    /// [`Home`](super::home::Home), stored before the first id (Relaxed). Both only as long as its table lives.
+    /// [`WorkerSlots`](super::worker_slots::WorkerSlots), stored before the first id (Relaxed). Both only as long as its table lives.
     pub(super) next_free: AtomicU32,
     /// What workers share.
     pub(super) task: Task,
@@ -38,7 +38,7 @@ pub(super) struct Slot {
 #[cfg(not(flagcx_p2p_loom))]
 const _: () = assert!(size_of::<Slot>() == 128);
 
-/// [`Slot::next_free`] of a slot that is at home with a worker, plus that worker's index: no slot's index, and no end of
+/// [`Slot::next_free`] of a slot that is at worker_slots with a worker, plus that worker's index: no slot's index, and no end of
 /// the list either.
 const AT_HOME: u32 = 1 << 31;
 
@@ -51,7 +51,7 @@ impl Slot {
 
     /// The worker whose own it is, if it is one's.
     #[inline(always)]
-    pub(super) fn home(&self) -> Option<usize> {
+    pub(super) fn worker_slots(&self) -> Option<usize> {
         self.next_free.load(Ordering::Relaxed).checked_sub(AT_HOME).map(|worker| worker as usize)
     }
 
@@ -69,7 +69,7 @@ impl Slot {
 
     /// The verdict on the transfer with this id; `None` if the slot is not that transfer's any more.
     #[inline(always)]
-    pub(super) fn verdict(&self, id: u64) -> Option<Verdict> {
+    pub(super) fn verdict(&self, id: u64) -> Option<EndState> {
         let verdict = self.task.verdict();
         (self.id() == id).then_some(verdict)
     }
@@ -133,7 +133,7 @@ mod models {
         model.check(|| {
             let slot = Arc::new(Slot::default());
             slot.task.start(1, TimeLimit::NEVER);
-            slot.task.condemn(Verdict::TimedOut);
+            slot.task.condemn(EndState::TimedOut);
             slot.task.end_part();
             slot.publish(FIRST);
             let ask = |slot: Arc<Slot>| {
@@ -141,7 +141,7 @@ mod models {
                     return false;
                 }
                 let Some(verdict) = slot.verdict(FIRST) else { return false };
-                assert_eq!(verdict, Verdict::TimedOut);
+                assert_eq!(verdict, EndState::TimedOut);
                 slot.clear(FIRST)
             };
             let other = {

@@ -10,11 +10,11 @@ use once_cell::race::OnceRef;
 
 use super::failed::{FailedTransfers, Limits};
 use super::free_list::{FreeList, Taken};
-use super::home::{HOMES, Home};
 use super::outcomes::{End, Ends, Failures};
 use super::slots::{CHUNK, Chunk, SLOT_BITS, SLOT_MASK, SPARE, Slot};
+use super::worker_slots::{WORKERS, WorkerSlots};
 use super::{Failure, Outcome, TransferId};
-use crate::pool::{Task, TimeLimit, Verdict, Worker};
+use crate::pool::{EndState, Task, TimeLimit, Worker};
 use crate::sync::{Mutex, Ordering, lock};
 
 /// One less than indices allow: the highest index means none.
@@ -31,13 +31,13 @@ pub struct Table {
     chunks: Box<[OnceRef<'static, Chunk>]>,
     free: FreeList,
     growth: Mutex<usize>,
-    /// How transfers ended that were in none of `homes`.
+    /// How transfers ended that were in none of `worker_slots`.
     ends: Box<Ends>,
     failures: Failures,
     /// Those that are not to read as ended yet.
     failed: Mutex<FailedTransfers>,
     /// One for each worker.
-    homes: [Home; HOMES],
+    worker_slots: [WorkerSlots; WORKERS],
 }
 
 impl Default for Table {
@@ -58,7 +58,7 @@ impl Table {
             ends: Box::default(),
             failures: Failures::default(),
             failed: Mutex::new(FailedTransfers::new(failed_hold, Limits::DEFAULT)),
-            homes: Default::default(),
+            worker_slots: Default::default(),
         }
     }
 }
@@ -98,7 +98,7 @@ impl Table {
     /// [`Table::claim`].
     #[inline(always)]
     pub fn begin_one(&self, worker: usize, limit: TimeLimit) -> Option<(TransferId, &'static Task)> {
-        let Some((slot, id)) = self.homes.get(worker).and_then(Home::take) else {
+        let Some((slot, id)) = self.worker_slots.get(worker).and_then(WorkerSlots::take) else {
             return self.begin_elsewhere(worker, limit);
         };
         slot.task.start(1, limit);
@@ -108,11 +108,11 @@ impl Table {
 
     #[inline(never)]
     fn begin_elsewhere(&self, worker: usize, limit: TimeLimit) -> Option<(TransferId, &'static Task)> {
-        if let Some(home) = self.homes.get(worker)
-            && home.is_empty()
+        if let Some(worker_slots) = self.worker_slots.get(worker)
+            && worker_slots.is_empty()
             && let Some((slots, first)) = self.add_chunk(&mut lock(&self.growth))
         {
-            home.fill(worker, slots, first);
+            worker_slots.fill(worker, slots, first);
         }
         let claim = self.claim()?;
         let task = claim.task();
@@ -144,7 +144,7 @@ impl Table {
     /// Releases an ended transfer if it has ended well; false if it has not, or somebody else just did.
     #[inline]
     pub fn release_done(&self, live: &Live) -> bool {
-        live.slot.verdict(live.id.0) == Some(Verdict::Fine) && self.record_and_free(live, End::Done)
+        live.slot.verdict(live.id.0) == Some(EndState::Done) && self.record_and_free(live, End::Done)
     }
 
     /// Releases an ended transfer and answers its outcome; `None` if somebody else just did.
@@ -158,15 +158,15 @@ impl Table {
     /// How an ended transfer ended; `None` if its slot is not its own any more.
     fn outcome_of(&self, live: &Live, peer: impl FnOnce() -> String) -> Option<(End, Outcome)> {
         let verdict = live.slot.task.verdict();
-        let failure = if verdict == Verdict::Failed { live.slot.task.failure() } else { None };
+        let failure = if verdict == EndState::Failed { live.slot.task.failure() } else { None };
         if !live.is_current() {
             return None;
         }
         Some(match verdict {
-            Verdict::Fine => (End::Done, Outcome::Done),
-            Verdict::TimedOut => (End::TimedOut, Outcome::TimedOut),
-            Verdict::Cancelled => (End::Cancelled, Outcome::Cancelled),
-            Verdict::Failed => {
+            EndState::Done => (End::Done, Outcome::Done),
+            EndState::TimedOut => (End::TimedOut, Outcome::TimedOut),
+            EndState::Cancelled => (End::Cancelled, Outcome::Cancelled),
+            EndState::Failed => {
                 let failure = Failure {
                     iov: failure.as_ref().map_or(0, |failure| failure.iov as usize),
                     status: failure.as_ref().map_or(crate::fabric::CompletionStatus::General, |f| f.status),
@@ -204,16 +204,16 @@ impl Table {
     /// Frees the slot of a transfer; false if another thread just did.
     fn free(&self, live: &Live) -> bool {
         let cleared = live.slot.clear(live.id.0);
-        if cleared && live.slot.home().is_none() {
+        if cleared && live.slot.worker_slots().is_none() {
             self.recycle((live.id.0 & SLOT_MASK) as u32, live.slot);
         }
         cleared
     }
 
-    /// How transfers ended where the slot is at home, if it is with a worker.
+    /// How transfers ended where the slot is at worker_slots, if it is with a worker.
     #[inline(always)]
     fn ends_at_home(&self, slot: &Slot) -> Option<&Ends> {
-        self.homes.get(slot.home()?)?.ends()
+        self.worker_slots.get(slot.worker_slots()?)?.ends()
     }
 
     #[inline]

@@ -1,6 +1,6 @@
 //! The two buffers that transfers move bytes between: one near, one far, in this process or in another.
 
-use flagcx_p2p::engine::RegisteredBuffer;
+use flagcx_p2p::internals::engine::RegisteredBuffer;
 
 /// Fills whatever no transfer may touch.
 pub const GUARD: u8 = 0xa5;

@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::Engine;
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::Engine;
 
 use super::arena::{Arena, Far};
 use super::peer::Peer;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, Status, SubmitError, TransferId};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, Status, SubmitError, TransferId};
 
 use super::arena::{Arena, GUARD, content};
 use super::random::Random;
@@ -161,7 +161,7 @@ impl<'a> Round<'a> {
             let mut iovs: Vec<Iov> =
                 self.transfers[index].windows.iter().map(|window| self.iov(window)).collect();
             if let (0, Some(rkey)) = (index, wrong_key) {
-                iovs[0].remote = RdmaDesc { rkey, ..iovs[0].remote };
+                iovs[0].remote = RemoteRange { rkey, ..iovs[0].remote };
             }
             match self.start(&iovs) {
                 Ok(id) => self.transfers[index].id = Some(id),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use flagcx_p2p::transfer::Outcome;
+use flagcx_p2p::internals::transfer::Outcome;
 
 use super::census::Leaks;
 use super::round::Family;

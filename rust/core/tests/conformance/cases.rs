@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::fabric::{
+use flagcx_p2p::internals::fabric::{
     Access, Batch, Completion, CompletionStatus, Opcode, Posted, QueuePairCaps, Sge, WorkRequest,
 };
 

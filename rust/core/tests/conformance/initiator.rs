@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::fabric::{
+use flagcx_p2p::internals::fabric::{
     Access, Backing, Batch, Completion, CompletionQueue, Device, MemoryRange, MemoryRegion, Opcode, Posted,
     QueuePair, QueuePairCaps, Sge, WorkRequest,
 };

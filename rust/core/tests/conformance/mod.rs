@@ -23,7 +23,7 @@ pub use peer::{LocalPeer, Peer};
 
 use std::sync::Arc;
 
-use flagcx_p2p::fabric::{Device, PathKind};
+use flagcx_p2p::internals::fabric::{Device, PathKind};
 
 /// One setting to test in.
 pub struct Rig {

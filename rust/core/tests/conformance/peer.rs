@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use flagcx_p2p::fabric::{
+use flagcx_p2p::internals::fabric::{
     Access, Backing, Completion, CompletionQueue, Device, DeviceEvent, MemoryRange, MemoryRegion,
     PathOptions, QpAddress, QueuePair,
 };

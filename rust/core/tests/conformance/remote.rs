@@ -6,7 +6,7 @@ mod other_process;
 use std::io::{BufRead as _, Write as _};
 use std::process::Command;
 
-use flagcx_p2p::fabric::{Access, QpAddress};
+use flagcx_p2p::internals::fabric::{Access, QpAddress};
 
 use other_process::OtherProcess;
 

@@ -8,11 +8,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::Engine;
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::notify::Message;
-use flagcx_p2p::transfer::Iov;
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::Engine;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::notify::Message;
+use flagcx_p2p::internals::transfer::Iov;
 use rustix::process::{Pid, Signal, kill_process};
 
 use other_process::OtherProcess;
@@ -140,8 +140,8 @@ impl Drop for Peer {
 pub fn engine(settings: &[(&str, &str)]) -> Arc<Engine> {
     #[cfg(feature = "verbs")]
     if settings.contains(&("FLAGCX_P2P_FABRIC", "verbs")) {
-        use flagcx_p2p::engine::EngineOptions;
-        use flagcx_p2p::fabric::{DeviceList, FabricChoice, FabricOptions};
+        use flagcx_p2p::internals::engine::EngineOptions;
+        use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions};
 
         let standin = crate::nullverbs::Standin::new(&[]);
         let verbs = standin.options();

@@ -4,10 +4,10 @@
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::{Engine, EngineOptions, RegisteredBuffer};
-use flagcx_p2p::fabric::PathKind;
-use flagcx_p2p::transfer::{Iov, Opcode, Outcome};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisteredBuffer};
+use flagcx_p2p::internals::fabric::PathKind;
+use flagcx_p2p::internals::transfer::{Iov, Opcode, Outcome};
 use rustix::process::{getpid, getppid};
 
 use crate::support::children::{expect_success, fork};

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::Outcome;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::Outcome;
 
 use super::calls::{Call, Engines};
 use super::cuda::{cuda, is_stand_in};

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::Engine;
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, Status, SubmitError, TransferId};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::Engine;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, Status, SubmitError, TransferId};
 
 use super::memory::{Registered, keeps};
 use crate::support::{self, LIMIT};
@@ -101,7 +101,7 @@ impl Engines {
         Iov { local: local.0.memory.address + local.1, length, region: Some(local.0.region), remote }
     }
 
-    fn describe(&self, remote: &Registered, offset: u64, length: u64) -> RdmaDesc {
+    fn describe(&self, remote: &Registered, offset: u64, length: u64) -> RemoteRange {
         self.server.describe(remote.region, remote.memory.address + offset, length).unwrap()
     }
 }

@@ -1,7 +1,7 @@
 //! Every call that starts transfers, with every kind of memory at both ends, in one process: bytes compared.
 
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::Outcome;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::Outcome;
 
 use super::calls::{Call, Engines, poll};
 use super::group::Group;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use flagcx_p2p::engine::{Engine, RegisterOptions};
-use flagcx_p2p::memory::RegionId;
+use flagcx_p2p::internals::engine::{Engine, RegisterOptions};
+use flagcx_p2p::internals::memory::RegionId;
 
 use super::cuda::{Context, cuda};
 

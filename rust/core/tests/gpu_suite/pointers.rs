@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use flagcx_p2p::device::{self, PointerKind};
-use flagcx_p2p::engine::RegisterOptions;
-use flagcx_p2p::memory::MemoryKind;
+use flagcx_p2p::internals::engine::RegisterOptions;
+use flagcx_p2p::internals::gpu::{self, PointerKind};
+use flagcx_p2p::internals::memory::MemoryKind;
 
 use super::cuda::cuda;
 use super::group::Group;
@@ -15,9 +15,9 @@ const LENGTH: usize = 1 << 20;
 
 pub fn run(group: &mut Group) {
     group.check("the engine finds the driver that the process has loaded", || {
-        assert_eq!(device::runtime().name(), "host", "nothing is loaded yet");
+        assert_eq!(gpu::runtime().name(), "host", "nothing is loaded yet");
         let described = cuda().describe();
-        assert_eq!(device::runtime().name(), "cuda");
+        assert_eq!(gpu::runtime().name(), "cuda");
         format!("{described}, {} devices", cuda().devices())
     });
     for kind in Kind::ALL {
@@ -28,7 +28,7 @@ pub fn run(group: &mut Group) {
     }
     group.check("a freed device pointer is no device memory", || {
         let address = freed();
-        assert_eq!(device::runtime().pointer_kind(address), Ok(PointerKind::Host));
+        assert_eq!(gpu::runtime().pointer_kind(address), Ok(PointerKind::Host));
         mapping_of(address)
     });
     group.check("registering a freed device pointer is refused", || {
@@ -55,7 +55,7 @@ fn expect_kind(kind: Kind) -> String {
     let memory = Memory::new(kind, LENGTH);
     let expected = if kind == Kind::Gpu { PointerKind::Device(Some(0)) } else { PointerKind::Host };
     let places = [0, LENGTH as u64 / 2 + 1, LENGTH as u64 - 1];
-    let ask = || places.map(|at| device::runtime().pointer_kind(memory.address + at).unwrap());
+    let ask = || places.map(|at| gpu::runtime().pointer_kind(memory.address + at).unwrap());
     assert_eq!(ask(), [expected; 3]);
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| keeps("pointer_kind", ask)).join().unwrap();

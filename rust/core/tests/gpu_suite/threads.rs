@@ -1,7 +1,7 @@
 //! Threads without a context, and threads with one of their own: every call works on them, and leaves them as they are.
 
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::Outcome;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::Outcome;
 
 use super::calls::{Call, Engines, finish, poll};
 use super::cuda::cuda;
@@ -79,14 +79,18 @@ fn expect_foreign_context() -> String {
     let sent = pattern(3, LENGTH);
     // SAFETY: both ranges are valid.
     unsafe { cuda().copy(from, sent.as_ptr() as u64, LENGTH) };
-    let register = |engine: &flagcx_p2p::engine::Engine, address| {
+    let register = |engine: &flagcx_p2p::internals::engine::Engine, address| {
         // SAFETY: the memory lives until it is deregistered below.
         keeps("register", || unsafe { engine.register(address, LENGTH as u64, Default::default()) }).unwrap()
     };
     let regions = (register(&engines.client, from), register(&engines.server, to));
     let remote = engines.server.describe(regions.1, to, LENGTH as u64).unwrap();
-    let iov =
-        flagcx_p2p::transfer::Iov { local: from, length: LENGTH as u64, region: Some(regions.0), remote };
+    let iov = flagcx_p2p::internals::transfer::Iov {
+        local: from,
+        length: LENGTH as u64,
+        region: Some(regions.0),
+        remote,
+    };
     for context in [own, cuda().primary(0), std::ptr::null_mut()] {
         cuda().set_context(context);
         assert_eq!(Call::Submit.carry(&engines.here, Opcode::Write, &[iov]), Ok(Outcome::Done));

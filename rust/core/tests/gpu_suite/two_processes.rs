@@ -4,11 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::device::IpcInfo;
-use flagcx_p2p::engine::Engine;
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, SubmitError, TransferId};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::Engine;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::gpu::IpcInfo;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, SubmitError, TransferId};
 
 use super::calls::{Call, finish, poll};
 use super::cuda;
@@ -62,9 +62,9 @@ impl Bench {
         Self { peer, engine, here }
     }
 
-    fn desc(&self, kind: Kind, offset: u64, length: u64) -> RdmaDesc {
+    fn desc(&self, kind: Kind, offset: u64, length: u64) -> RemoteRange {
         let (address, rkey) = self.peer.memory[kind as usize];
-        RdmaDesc { address: address + offset, size: length as u32, rkey, ..RdmaDesc::default() }
+        RemoteRange { address: address + offset, size: length as u32, rkey }
     }
 
     fn ipc(&self, offset: u64, length: u64) -> IpcInfo {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::fabric::{
+use flagcx_p2p::internals::fabric::{
     Access, Backing, Batch, Completion, Device, MemoryRange, Opcode, PathOptions, QueuePairCaps, Sge,
     SoftwareOptions, WorkRequest, software,
 };

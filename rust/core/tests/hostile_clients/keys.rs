@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::Iov;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::Iov;
 
 use crate::victim::{HIDDEN, Victim};
 use crate::wire::{self, Client, FakeDevice, PATIENCE, READ, request};
@@ -79,7 +79,7 @@ fn slowest_write(victim: &Victim, done: &AtomicBool) -> (usize, Duration) {
         let begin = Instant::now();
         let iov = Iov { local: source.address(), length: 64, region: None, remote };
         let id = connection.submit(Opcode::Write, &[iov][..]).unwrap();
-        assert_eq!(support::outcome(&connection, id), flagcx_p2p::transfer::Outcome::Done);
+        assert_eq!(support::outcome(&connection, id), flagcx_p2p::internals::transfer::Outcome::Done);
         slowest = slowest.max(begin.elapsed());
         count += 1;
         std::thread::sleep(Duration::from_millis(5));

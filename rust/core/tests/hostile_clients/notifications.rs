@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::control::wire::notification::{Header, MESSAGE_MAGIC, NAME_SIZE};
-use flagcx_p2p::notify::Message;
+use flagcx_p2p::internals::control::wire::notification::{Header, MESSAGE_MAGIC, NAME_SIZE};
+use flagcx_p2p::internals::notify::Message;
 
 use crate::support;
 use crate::victim::{PEER, Victim};
@@ -158,7 +158,7 @@ fn flood(port: u16, over: &AtomicBool, sent: &AtomicU64) {
 /// A byte of a message each second on several sockets, from the preamble on.
 fn write_slowly(port: u16, over: &AtomicBool) {
     let mut clients: Vec<_> = (0..4).map(|_| wire::connect(port).unwrap()).collect();
-    for byte in flagcx_p2p::control::wire::SocketKind::Notifications.encode() {
+    for byte in flagcx_p2p::internals::control::wire::SocketKind::Notifications.encode() {
         for client in &mut clients {
             // It may have been closed.
             let _ = client.write_all(&[byte]);

@@ -5,9 +5,9 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::auth::random;
-use flagcx_p2p::control::wire::SocketKind;
-use flagcx_p2p::control::wire::notification::Header;
+use flagcx_p2p::internals::auth::random;
+use flagcx_p2p::internals::control::wire::SocketKind;
+use flagcx_p2p::internals::control::wire::notification::Header;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::victim::Victim;

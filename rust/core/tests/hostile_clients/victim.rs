@@ -6,8 +6,8 @@ mod other_process;
 
 use std::process::Command;
 
-use flagcx_p2p::engine::RegisterOptions;
-use flagcx_p2p::memory::MemoryKind;
+use flagcx_p2p::internals::engine::RegisterOptions;
+use flagcx_p2p::internals::memory::MemoryKind;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use other_process::OtherProcess;

@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use flagcx_p2p::auth::{AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, random};
-use flagcx_p2p::control::wire::{
+use flagcx_p2p::internals::auth::{AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, random};
+use flagcx_p2p::internals::control::wire::{
     ControlMeta, Features, FrameHeader, HANDLE_SIZE, Handle, LANE_RECORD_SIZE, LaneCapabilities, LaneRecord,
     REGION_SIZE, RegionEntry, SocketKind, Tag, decode_regions, notification,
 };
-use flagcx_p2p::fabric::{LINK_SOFTWARE, QpAddress};
+use flagcx_p2p::internals::fabric::{LINK_SOFTWARE, QpAddress};
 
 /// No answer takes longer unless there is none.
 pub const PATIENCE: Duration = Duration::from_secs(10);

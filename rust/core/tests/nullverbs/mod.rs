@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use flagcx_p2p::fabric::VerbsOptions;
+use flagcx_p2p::internals::fabric::VerbsOptions;
 
 /// The stand-in's file: that named by `FLAGCX_P2P_NULLVERBS`, else one built from the sources.
 pub(crate) fn library() -> &'static Path {

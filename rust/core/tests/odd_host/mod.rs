@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::config::Config;
-use flagcx_p2p::control::{Link, interfaces, local_address};
+use flagcx_p2p::internals::config::Config;
+use flagcx_p2p::internals::control::{Link, interfaces, local_address};
 
 /// Set in the namespace of a test.
 const INSIDE: &str = "FLAGCX_P2P_TEST_ODD_HOST";

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::control::Metadata;
-use flagcx_p2p::engine::{Engine, EngineOptions, RegisteredBuffer};
-use flagcx_p2p::fabric::{Opcode, PathKind};
-use flagcx_p2p::notify::Message;
-use flagcx_p2p::transfer::{Iov, Outcome};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::control::Metadata;
+use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisteredBuffer};
+use flagcx_p2p::internals::fabric::{Opcode, PathKind};
+use flagcx_p2p::internals::notify::Message;
+use flagcx_p2p::internals::transfer::{Iov, Outcome};
 
 use other_process::OtherProcess;
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use flagcx_p2p::events::Waiter;
-use flagcx_p2p::fabric::{
+use flagcx_p2p::internals::events::Waiter;
+use flagcx_p2p::internals::fabric::{
     Batch, Completion, CompletionQueue, Connecting, Device, DeviceAttributes, DeviceEvent, FabricError,
     GidEntry, MemoryRange, MemoryRegion, PathOptions, Paths, PortAttributes, Posted, QpAddress, QueuePair,
     QueuePairCaps,

@@ -14,11 +14,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use flagcx_p2p::connection::{Connection, Context, LaneBuilder};
-use flagcx_p2p::control::wire::Features;
-use flagcx_p2p::control::{Channel, ConnectedHost, Heard, Limits, LocalSide, RegionFrame, connect, initiate};
-use flagcx_p2p::engine::{Engine, EngineOptions};
-use flagcx_p2p::memory::RemoteRegions;
+use flagcx_p2p::internals::connection::{Connection, Context, LaneBuilder};
+use flagcx_p2p::internals::control::wire::Features;
+use flagcx_p2p::internals::control::{
+    Channel, ConnectedHost, Heard, Limits, LocalSide, RegionFrame, connect, initiate,
+};
+use flagcx_p2p::internals::engine::{Engine, EngineOptions};
+use flagcx_p2p::internals::memory::RemoteRegions;
 
 use crate::support::{self, LIMIT, eventually};
 

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use flagcx_p2p::engine::Engine;
+use flagcx_p2p::internals::engine::Engine;
 
 /// What each bootstrap socket begins with.
 pub(crate) const PREAMBLE: &[u8] = b"\x6c\x9d\x4b\xfc\xf2\xb9\x4a\x56\x01\0\0\0";

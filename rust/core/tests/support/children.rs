@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::engine::{Engine, EngineOptions};
-use flagcx_p2p::fabric::DeviceList;
-use flagcx_p2p::transfer::{Opcode, Outcome};
+use flagcx_p2p::internals::engine::{Engine, EngineOptions};
+use flagcx_p2p::internals::fabric::DeviceList;
+use flagcx_p2p::internals::transfer::{Opcode, Outcome};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::{LIMIT, Pair, config, content, outcome, pattern};

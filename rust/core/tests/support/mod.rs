@@ -14,11 +14,11 @@ pub mod vanishing;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::config::Config;
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::{Engine, EngineOptions, RegisteredBuffer};
-use flagcx_p2p::fabric::{DeviceList, FabricChoice};
-use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
+use flagcx_p2p::internals::config::Config;
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisteredBuffer};
+use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice};
+use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
 
 /// Nothing in these tests takes longer unless it hangs.
 pub const LIMIT: Duration = Duration::from_secs(20);

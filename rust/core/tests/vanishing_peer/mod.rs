@@ -15,8 +15,8 @@ mod other_process;
 use std::process::Command;
 use std::sync::Arc;
 
-use flagcx_p2p::engine::{Engine, RegisterOptions, RegisteredBuffer};
-use flagcx_p2p::memory::RegionId;
+use flagcx_p2p::internals::engine::{Engine, RegisterOptions, RegisteredBuffer};
+use flagcx_p2p::internals::memory::RegionId;
 
 use other_process::OtherProcess;
 

@@ -21,13 +21,13 @@ use crate::fabric::FabricError;
 use crate::fork::load_apart_from_forks;
 
 /// libibverbs' list of the machine's devices.
-pub(super) struct DeviceTable {
+pub(super) struct GpuTable {
     library: &'static Library,
     list: NonNull<*mut ibv_device>,
     count: usize,
 }
 
-impl DeviceTable {
+impl GpuTable {
     /// Asks the library. An error carries its errno.
     pub(super) fn read(library: &'static Library) -> Result<Self, FabricError> {
         let mut count = 0;
@@ -68,7 +68,7 @@ impl DeviceTable {
     }
 }
 
-impl Drop for DeviceTable {
+impl Drop for GpuTable {
     fn drop(&mut self) {
         // SAFETY: made by `ibv_get_device_list`, freed once. Opened devices stay valid.
         unsafe { (self.library.ibv_free_device_list)(self.list.as_ptr()) }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::registry::Opened;
 use super::{Device, FabricError, HcaFilter, VerbsOptions};
-use context::{Context, DeviceTable};
+use context::{Context, GpuTable};
 use device::VerbsDevice;
 use gid::GidWish;
 use port::LocalPort;
@@ -65,7 +65,7 @@ struct Opener<'a> {
     filter: HcaFilter,
     wish: GidWish,
     max_mtu: u8,
-    table: DeviceTable,
+    table: GpuTable,
 }
 
 impl<'a> Opener<'a> {
@@ -79,7 +79,7 @@ impl<'a> Opener<'a> {
             ))
         })?;
         let library = Library::load(options.library.as_deref())?;
-        let table = DeviceTable::read(library)?;
+        let table = GpuTable::read(library)?;
         Ok(Self { options, filter, wish, max_mtu, table })
     }
 

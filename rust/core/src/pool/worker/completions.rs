@@ -1,6 +1,6 @@
 //! Completions: what they retire, what they fail, and what becomes of a lane in ERROR.
 
-use super::{RequestFailure, Verdict, WorkerState, condemn, fail};
+use super::{EndState, RequestFailure, WorkerState, condemn, fail};
 use crate::fabric::{Completion, CompletionStatus, FabricError};
 use crate::observe::WorkerCounters;
 use crate::pool::lane::{Lane, LaneHealth, LaneKey, break_lane, make_ready};
@@ -78,7 +78,7 @@ impl WorkerState {
             fail(&self.early_ends, task, failure);
             self.counters.failed();
         }
-        let part_over = part.outstanding == 0 && part.task.is_some_and(|t| t.verdict() != Verdict::Fine);
+        let part_over = part.outstanding == 0 && part.task.is_some_and(|t| t.verdict() != EndState::Done);
         if lane.is_healthy() {
             break_lane(lane, &completion.status.to_string());
         }
@@ -114,7 +114,7 @@ impl WorkerState {
             }
         }
         if !heals {
-            self.fail_waiting(index, Verdict::Failed, &reason);
+            self.fail_waiting(index, EndState::Failed, &reason);
         }
         if let Some(lane) = self.lanes.at(index) {
             lane.set_health(LaneHealth::Drained, &reason);
@@ -123,7 +123,7 @@ impl WorkerState {
 
     /// Ends what waits on a lane; parts with something outstanding end when that is drained.
     #[cold]
-    pub(super) fn fail_waiting(&mut self, index: u16, verdict: Verdict, reason: &str) {
+    pub(super) fn fail_waiting(&mut self, index: u16, verdict: EndState, reason: &str) {
         let Some(lane) = self.lanes.at(index) else {
             return;
         };
@@ -152,7 +152,7 @@ impl WorkerState {
         tracing::error!("completion queue failed, its lanes are closed: {error}");
         for index in self.lanes.places() {
             let Some(key) = self.lanes.at(index).map(|lane| lane.key) else { continue };
-            self.destroy_lane(key, Verdict::Failed, &error.to_string());
+            self.destroy_lane(key, EndState::Failed, &error.to_string());
         }
         self.posted = 0;
     }

@@ -178,7 +178,7 @@ impl Bench {
         assert!(!nic.cq_overrun, "the completion queue overran");
         assert!(!nic.sq_overrun, "a send queue overran");
         for transfer in self.transfers.extract_if(.., |transfer| transfer.task.is_ended()) {
-            if transfer.task.verdict() == Verdict::Fine {
+            if transfer.task.verdict() == EndState::Done {
                 assert!(transfer.notes.clone().all(|note| nic.done.contains(&note)), "a false success");
             }
         }
@@ -215,7 +215,7 @@ fn a_part_cut_short_ends_although_the_rest_of_its_transfer_failed() {
     bench.act(Act::Run(0, 1));
     bench.act(Act::Fail(1, true));
     bench.settle();
-    assert_eq!(task.verdict(), Verdict::Failed);
+    assert_eq!(task.verdict(), EndState::Failed);
 }
 
 /// The same, and the lane is broken before anything else is posted on it: what was not taken is posted to get a flush, and
@@ -228,7 +228,7 @@ fn a_part_cut_short_goes_on_although_its_lane_is_broken() {
     bench.act(Act::Run(0, 1));
     bench.act(Act::Break(0));
     bench.settle();
-    assert_eq!(task.verdict(), Verdict::Fine);
+    assert_eq!(task.verdict(), EndState::Done);
 }
 
 proptest! {

@@ -1,6 +1,6 @@
 //! What must not go on for ever: transfers past their deadline or aborted, lanes that do not drain.
 
-use super::{Task, Verdict, WorkerState};
+use super::{EndState, Task, WorkerState};
 use crate::pool::clock;
 use crate::pool::lane::{LaneHealth, break_lane};
 
@@ -62,7 +62,7 @@ impl WorkerState {
         while let Some(part) = self.parts.get(next) {
             let Some(task) = part.task.filter(|task| task.is_late(now)) else { return };
             let part_index = std::mem::replace(&mut next, part.behind());
-            if task.condemn(Verdict::TimedOut) {
+            if task.condemn(EndState::TimedOut) {
                 self.counters.timed_out();
                 self.early_ends.note_others(task);
             }
@@ -120,7 +120,7 @@ impl WorkerState {
             if now - *lane.broken_since.get_or_insert(now) > DRAIN_LIMIT_MS {
                 let key = lane.key;
                 tracing::warn!("a queue pair was not drained within {DRAIN_LIMIT_MS} ms and is destroyed");
-                self.destroy_lane(key, Verdict::Failed, "its queue pair was not drained in time");
+                self.destroy_lane(key, EndState::Failed, "its queue pair was not drained in time");
             } else {
                 self.flush_behind_cut(index);
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Verdict, WorkerState, condemn};
+use super::{EndState, WorkerState, condemn};
 use crate::fabric::{Paths, QueuePair};
 use crate::memory::{RegionId, RemoteRegion};
 use crate::pool::PoolError;
@@ -68,7 +68,7 @@ impl WorkerState {
 
     /// Closes a lane for good: ERROR, and every part on it that has nothing outstanding ends with `reason`.
     /// True when it is drained and gone; else call again after more steps.
-    pub fn close_lane(&mut self, key: LaneKey, verdict: Verdict, reason: &str) -> bool {
+    pub fn close_lane(&mut self, key: LaneKey, verdict: EndState, reason: &str) -> bool {
         let Some(lane) = self.lanes.get(key) else { return true };
         lane.heals = false;
         break_lane(lane, reason);
@@ -86,7 +86,7 @@ impl WorkerState {
 
     /// Gives up waiting for a flush that does not come: destroys the queue pair, after which the device touches
     /// nothing of it, and ends its parts.
-    pub fn destroy_lane(&mut self, key: LaneKey, verdict: Verdict, reason: &str) {
+    pub fn destroy_lane(&mut self, key: LaneKey, verdict: EndState, reason: &str) {
         let Some(mut lane) = self.lanes.take(key) else { return };
         let _ = lane.queue_pair.set_error();
         let status = Arc::clone(&lane.status);
@@ -99,7 +99,7 @@ impl WorkerState {
     }
 
     /// Ends the parts of a lane that was taken out, from `first`, its oldest, on.
-    fn end_all(&mut self, first: u32, verdict: Verdict, reason: &str) {
+    fn end_all(&mut self, first: u32, verdict: EndState, reason: &str) {
         let mut next = first;
         while let Some(part) = self.parts.get(next) {
             let part_index = std::mem::replace(&mut next, part.behind());
@@ -135,8 +135,8 @@ impl WorkerState {
             let shared = part.list.shares_recent
                 && self.lanes.at(part.lane).is_some_and(|lane| lane.recent.is_shared(region));
             if shared || part.list.holds.iter().any(|hold| hold.region().id == region) {
-                task.condemn(Verdict::TimedOut);
-                task.abort(task.life());
+                task.condemn(EndState::TimedOut);
+                task.abort(task.generation());
                 self.early_ends.note();
                 self.next_deadline_check = 0;
             }

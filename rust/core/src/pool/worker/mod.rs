@@ -24,7 +24,7 @@ use super::early_ends::EarlyEnds;
 use super::lane::{LaneKey, Lanes};
 use super::part::Parts;
 use super::request_list::RequestList;
-use super::task::{RequestFailure, Task, Verdict};
+use super::task::{EndState, RequestFailure, Task};
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus};
 use crate::memory::Recent;
 use crate::observe::WorkerCounters;
@@ -174,7 +174,7 @@ impl WorkerState {
     #[cold]
     fn refuse(&self, task: &Task, list: &mut RequestList) {
         if !list.is_empty() {
-            condemn(&self.early_ends, task, Verdict::Failed, "the lane is down");
+            condemn(&self.early_ends, task, EndState::Failed, "the lane is down");
         }
         // Before the end is known: its memory may be taken away then.
         list.clear();
@@ -246,8 +246,8 @@ impl WorkerState {
     }
 }
 
-fn condemn(early_ends: &EarlyEnds, task: &Task, verdict: Verdict, reason: &str) {
-    if verdict == Verdict::Failed {
+fn condemn(early_ends: &EarlyEnds, task: &Task, verdict: EndState, reason: &str) {
+    if verdict == EndState::Failed {
         fail(
             early_ends,
             task,

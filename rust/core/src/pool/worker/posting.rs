@@ -9,7 +9,7 @@ use crate::observe::WorkerCounters;
 use crate::pool::groups::Group;
 use crate::pool::lane::{Lane, LaneKey, break_lane, make_ready};
 use crate::pool::part::Part;
-use crate::pool::task::Verdict;
+use crate::pool::task::EndState;
 
 /// What became of one list.
 enum ListEnd {
@@ -84,7 +84,7 @@ impl WorkerState {
         let Some(part) = self.parts.get(part_index) else { return ListEnd::Posted(0) };
         part.waiting = false;
         self.unposted -= 1;
-        let failed = part.task.is_some_and(|task| task.verdict() != Verdict::Fine);
+        let failed = part.task.is_some_and(|task| task.verdict() != EndState::Done);
         // Something else of the transfer failed: what is not posted is dropped. But for one request, if nothing else will
         // tell that those outstanding are done.
         let mut limits = self.limits;

@@ -110,7 +110,7 @@ fn a_lane_whose_requests_had_all_succeeded_when_it_broke_is_drained() {
     bench.state.break_lane(bench.lane, "test");
     assert_eq!(bench.status.health(), LaneHealth::Broken);
     bench.complete(0, CompletionStatus::Success);
-    assert!(task.is_ended() && task.verdict() == Verdict::Fine);
+    assert!(task.is_ended() && task.verdict() == EndState::Done);
     assert_eq!(bench.status.health(), LaneHealth::Drained);
 }
 
@@ -124,7 +124,7 @@ fn destroying_a_lane_ends_parts_that_were_flushed_already() {
     bench.step(10);
     bench.step(10_000);
     assert!(stuck.is_ended() && flushed.is_ended(), "the flush did not come");
-    assert_eq!((flushed.verdict(), bench.state.part_count()), (Verdict::Failed, 0));
+    assert_eq!((flushed.verdict(), bench.state.part_count()), (EndState::Failed, 0));
     assert_eq!(bench.status.health(), LaneHealth::Closed);
 }
 
@@ -138,7 +138,7 @@ fn many_waiting_parts_end_together() {
     task.start(PARTS, TimeLimit::NEVER);
     (0..PARTS).for_each(|_| bench.begin_part(task));
     let after = bench.begin();
-    task.condemn(Verdict::Cancelled);
+    task.condemn(EndState::Cancelled);
     bench.state.early_ends.note();
     let start = std::time::Instant::now();
     bench.step(10);
@@ -172,7 +172,7 @@ fn of_many_that_wait_those_that_are_late_end_and_the_others_cost_nothing() {
     for late in tasks.chunks(AT_A_TIME) {
         assert!(late.iter().all(|task| !task.is_ended()));
         bench.step(10);
-        assert!(late.iter().all(|task| task.is_ended() && task.verdict() == Verdict::TimedOut));
+        assert!(late.iter().all(|task| task.is_ended() && task.verdict() == EndState::TimedOut));
     }
     assert_eq!((bench.state.part_count(), bench.state.has_backlog()), (0, false));
     assert!(start.elapsed().as_secs() < 5, "took {:?}", start.elapsed());
@@ -196,7 +196,7 @@ fn a_part_that_was_interrupted_keeps_its_deadline_before_younger_ones() {
             assert!(bench.now < 200);
             bench.step(5);
         }
-        assert_eq!(late.verdict(), Verdict::TimedOut);
+        assert_eq!(late.verdict(), EndState::TimedOut);
         assert!(others.iter().all(|task| !task.is_ended()), "at {}", bench.now);
     }
     assert_eq!(bench.state.part_count(), 0);
@@ -216,12 +216,12 @@ fn each_lane_has_a_limit_of_its_own() {
     bench.step(20);
     assert!(!quick.is_ended(), "the device has it");
     bench.complete(2, CompletionStatus::Flushed);
-    assert_eq!((quick.is_ended(), quick.verdict()), (true, Verdict::TimedOut));
+    assert_eq!((quick.is_ended(), quick.verdict()), (true, EndState::TimedOut));
     assert_eq!(bench.status.health(), LaneHealth::Healthy);
     for index in [0, 1] {
         bench.complete(index, CompletionStatus::Success);
     }
-    assert!(forever.is_ended() && slow.is_ended() && slow.verdict() == Verdict::Fine);
+    assert!(forever.is_ended() && slow.is_ended() && slow.verdict() == EndState::Done);
 }
 
 /// One part of it fails on one lane; what waits on another is told, and ends although nothing is late or posted there.
@@ -241,8 +241,8 @@ fn parts_on_other_lanes_end_with_the_first_that_fails() {
     bench.complete(0, CompletionStatus::RemoteAccess);
     assert_eq!((task.is_ended(), bench.status.health()), (false, LaneHealth::Drained));
     bench.step(10);
-    assert_eq!((task.is_ended(), task.verdict(), waiting.is_ended()), (true, Verdict::Failed, false));
-    assert!(bench.state.close_lane(first, Verdict::Cancelled, "test"));
+    assert_eq!((task.is_ended(), task.verdict(), waiting.is_ended()), (true, EndState::Failed, false));
+    assert!(bench.state.close_lane(first, EndState::Cancelled, "test"));
 }
 
 /// A part is still in a queue when another one fails: it ends when it is taken out, although the worker has looked at what
@@ -264,7 +264,7 @@ fn a_part_taken_out_of_a_queue_after_another_has_failed_ends_at_once() {
     let mut list = RequestList::default();
     fill(&mut list, 4096);
     bench.state.adopt(other, task, list);
-    assert_eq!((task.is_ended(), task.verdict(), waiting.is_ended()), (true, Verdict::Failed, false));
+    assert_eq!((task.is_ended(), task.verdict(), waiting.is_ended()), (true, EndState::Failed, false));
 }
 
 #[test]
@@ -278,14 +278,14 @@ fn memory_is_taken_back_from_transfers_that_do_not_end() {
     assert!(!using.is_ended() && region.in_use(), "not before the device has let go");
     assert_eq!(bench.status.health(), LaneHealth::Broken);
     bench.complete(0, CompletionStatus::Flushed);
-    assert_eq!((using.is_ended(), using.verdict(), region.in_use()), (true, Verdict::TimedOut, false));
+    assert_eq!((using.is_ended(), using.verdict(), region.in_use()), (true, EndState::TimedOut, false));
     bench.complete(1, CompletionStatus::Flushed);
     bench.heal();
     bench.step(0);
     bench.complete(2, CompletionStatus::Success);
     assert_eq!(
         (other.is_ended(), other.verdict()),
-        (true, Verdict::Fine),
+        (true, EndState::Done),
         "others only wait for the rebuild"
     );
 }
@@ -345,7 +345,7 @@ fn the_time_to_drain_counts_from_the_last_break() {
     let task = bench.begin();
     bench.state.break_lane(bench.lane, "test");
     bench.step(10);
-    task.condemn(Verdict::Cancelled);
+    task.condemn(EndState::Cancelled);
     bench.complete(0, CompletionStatus::Flushed);
     assert!(task.is_ended() && bench.status.health() == LaneHealth::Drained);
     bench.heal();
@@ -358,7 +358,7 @@ fn the_time_to_drain_counts_from_the_last_break() {
     bench.heal();
     bench.step(0);
     bench.complete(2, CompletionStatus::Success);
-    assert_eq!((second.is_ended(), second.verdict()), (true, Verdict::Fine));
+    assert_eq!((second.is_ended(), second.verdict()), (true, EndState::Done));
 }
 
 #[test]

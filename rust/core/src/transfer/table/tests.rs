@@ -68,13 +68,13 @@ fn end(table: &Table, id: TransferId) {
 fn a_worker_takes_its_own_slots_in_turn_and_others_while_they_are_in_use() {
     let table = Table::default();
     let slot = |id: TransferId| id.0 & SLOT_MASK;
-    end(&table, begin_for(&table, 3)); // its home is made
+    end(&table, begin_for(&table, 3)); // its worker_slots is made
     let long = begin_for(&table, 3);
-    let home = slot(long) / CHUNK as u64;
+    let worker_slots = slot(long) / CHUNK as u64;
     let ids: Vec<_> = (1..2 * CHUNK).map(|_| begin_for(&table, 3)).collect();
-    let at_home = ids.iter().filter(|id| slot(**id) / CHUNK as u64 == home).count();
+    let at_home = ids.iter().filter(|id| slot(**id) / CHUNK as u64 == worker_slots).count();
     assert_eq!(at_home, CHUNK - 1, "all of its own, and then others");
-    assert_ne!(slot(begin_for(&table, 4)) / CHUNK as u64, home);
+    assert_ne!(slot(begin_for(&table, 4)) / CHUNK as u64, worker_slots);
     for id in &ids {
         end(&table, *id);
         assert_eq!(table.outcome(*id), Some(Outcome::Done));
@@ -93,11 +93,12 @@ fn a_worker_takes_its_own_slots_in_turn_and_others_while_they_are_in_use() {
 #[test]
 fn slots_are_at_home_only_as_long_as_their_table_lives() {
     let used = |table: &Table| {
-        end(table, begin_for(table, 0)); // its home is made
+        end(table, begin_for(table, 0)); // its worker_slots is made
         let own = begin_for(table, 0);
         let other = finish(table);
         end(table, own);
-        [own, other].map(|id| (table.slot((id.0 & SLOT_MASK) as u32).unwrap().home(), table.outcome(id)))
+        [own, other]
+            .map(|id| (table.slot((id.0 & SLOT_MASK) as u32).unwrap().worker_slots(), table.outcome(id)))
     };
     let expected = [(Some(0), Some(Outcome::Done)), (None, Some(Outcome::Done))];
     for round in 0..4 {
@@ -108,10 +109,10 @@ fn slots_are_at_home_only_as_long_as_their_table_lives() {
 #[test]
 fn outcomes_at_home_are_remembered_as_long_as_others() {
     let table = Table::default();
-    end(&table, begin_for(&table, 0)); // its home is made
+    end(&table, begin_for(&table, 0)); // its worker_slots is made
     let failed = begin_for(&table, 0);
     let live = table.find(failed).unwrap();
-    live.task().condemn(Verdict::TimedOut);
+    live.task().condemn(EndState::TimedOut);
     live.task().end_part();
     assert_eq!(table.release(&live, String::new), Some(Outcome::TimedOut));
     for n in 0..2 * REMEMBERED {
@@ -128,7 +129,7 @@ fn outcomes_at_home_are_remembered_as_long_as_others() {
 #[test]
 fn the_outcome_of_a_transfer_that_ran_long_is_remembered() {
     let table = Table::default();
-    end(&table, begin_for(&table, 0)); // a home is made
+    end(&table, begin_for(&table, 0)); // a worker_slots is made
     let elsewhere = || {
         let claim = table.claim().unwrap();
         claim.task().start(1, TimeLimit::NEVER);
@@ -141,7 +142,7 @@ fn the_outcome_of_a_transfer_that_ran_long_is_remembered() {
     }
     for long in [general, at_home] {
         let live = table.find(long).unwrap();
-        live.task().condemn(Verdict::Cancelled);
+        live.task().condemn(EndState::Cancelled);
         live.task().end_part();
         assert_eq!(table.release(&live, String::new), Some(Outcome::Cancelled));
     }

@@ -3,9 +3,9 @@
 
 use std::time::Instant;
 
-use flagcx_p2p::engine::{Engine, EngineOptions};
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc};
+use flagcx_p2p::internals::engine::{Engine, EngineOptions};
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange};
 
 use crate::chaos::random::Random;
 use crate::chaos::rig::{LENGTH, Rig, Way, settings_for, ways};
@@ -94,7 +94,7 @@ fn drop_copy(rig: &Rig) {
 
 fn refuse(rig: &Rig) {
     let region = Some(rig.arena.near.region());
-    let iov = Iov { local: rig.arena.near.address(), length: 64, region, remote: RdmaDesc::default() };
+    let iov = Iov { local: rig.arena.near.address(), length: 64, region, remote: RemoteRange::default() };
     let refusal = rig.here.submit(Opcode::Write, &[iov]).unwrap_err();
     assert!(refusal.to_string().contains("forked from process"), "{refusal}");
     assert!(rig.client.here().is_err());

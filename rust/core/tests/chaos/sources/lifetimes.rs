@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::transfer::{Status, TransferId};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::transfer::{Status, TransferId};
 
 use crate::chaos::arena::{Far, content};
 use crate::chaos::random::Random;

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use flagcx_p2p::engine::{Engine, RegisterOptions, RegisteredBuffer};
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::memory::RegionId;
-use flagcx_p2p::transfer::{Iov, Outcome, Status, TransferId};
+use flagcx_p2p::internals::engine::{Engine, RegisterOptions, RegisteredBuffer};
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::memory::RegionId;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
 
 use crate::chaos::arena::content;
 use crate::chaos::random::Random;

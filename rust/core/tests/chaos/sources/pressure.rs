@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::{Iov, Outcome, Status, SubmitError};
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, SubmitError};
 
 use crate::chaos::random::Random;
 use crate::chaos::rig::{LENGTH, Rig, Way};
@@ -67,7 +67,7 @@ pub fn full_queue(seed: u64, tally: &mut Tally) {
 /// What the threads of a crowd share: the connection and the buffers, not the rig's bookkeeping.
 #[derive(Clone, Copy)]
 struct Shared<'a> {
-    connection: &'a flagcx_p2p::connection::Connection,
+    connection: &'a flagcx_p2p::internals::connection::Connection,
     near: u64,
     far: u64,
 }

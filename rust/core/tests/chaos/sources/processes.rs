@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::connection::Connection;
-use flagcx_p2p::engine::Engine;
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::{Iov, Outcome, Status};
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::Engine;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, Status};
 use rustix::process::Signal;
 
 use crate::chaos::arena::{Arena, Far};

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use flagcx_p2p::engine::RegisteredBuffer;
-use flagcx_p2p::fabric::Opcode;
-use flagcx_p2p::transfer::{Iov, Outcome, RdmaDesc, Status, TransferId};
+use flagcx_p2p::internals::engine::RegisteredBuffer;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, Status, TransferId};
 
 use crate::chaos::arena::{Far, GUARD, content};
 use crate::chaos::random::Random;
@@ -56,7 +56,7 @@ fn renew(rig: &mut Rig, family: Family, random: &mut Random, tally: &mut Tally) 
     // The key of a region that is gone: refused, or failed, and nothing is written.
     assert!(rig.arena.far.fill(&[GUARD; LENGTH]));
     if let Some(remote) = old {
-        let gone = RdmaDesc { address: rig.arena.far.address(), ..remote };
+        let gone = RemoteRange { address: rig.arena.far.address(), ..remote };
         match start(rig, gone).map(|id| rig.here.wait(id, support::LIMIT)) {
             None => tally.refused += 1,
             Some(Status::Ended(Outcome::Done)) => tally.false_successes += 1,
@@ -80,7 +80,7 @@ fn renew(rig: &mut Rig, family: Family, random: &mut Random, tally: &mut Tally) 
 }
 
 /// Writes to the range; `None` if that is refused.
-fn start(rig: &Rig, remote: RdmaDesc) -> Option<TransferId> {
+fn start(rig: &Rig, remote: RemoteRange) -> Option<TransferId> {
     let iov = Iov { local: rig.arena.near.address(), length: LENGTH as u64, region: None, remote };
     rig.here.submit(Opcode::Write, &[iov][..]).ok()
 }

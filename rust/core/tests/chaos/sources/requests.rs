@@ -1,6 +1,6 @@
 //! Requests that fail, and posts that are refused.
 
-use flagcx_p2p::fabric::software::faults_injected;
+use flagcx_p2p::internals::fabric::software::faults_injected;
 
 use crate::chaos::random::Random;
 use crate::chaos::rig::{Rig, Way, ways};

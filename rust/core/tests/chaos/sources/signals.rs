@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::fabric::{PathKind, Paths};
+use flagcx_p2p::internals::fabric::{PathKind, Paths};
 
 use crate::chaos::peer::STORM_US;
 use crate::chaos::random::Random;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::notify::Message;
+use flagcx_p2p::internals::notify::Message;
 
 use crate::chaos::random::Random;
 use crate::chaos::rig::{Rig, Way};
@@ -121,7 +121,7 @@ fn knock_until(kind: Kind, first: u16, mut random: Random, over: &AtomicBool) ->
 
 /// A valid preamble of one of the socket kinds.
 fn preamble(port: u16) -> Vec<u8> {
-    use flagcx_p2p::control::wire::SocketKind;
+    use flagcx_p2p::internals::control::wire::SocketKind;
     match port % 2 {
         0 => SocketKind::Bootstrap.encode().to_vec(),
         _ => SocketKind::Lanes.encode().to_vec(),

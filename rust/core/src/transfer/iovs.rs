@@ -2,19 +2,19 @@
 
 use std::ops::Range;
 
-use super::{Iov, Piece};
+use super::Iov;
 
 /// The iovs of a transfer, wherever they are: a slice, or the four vectors of a C++ caller.
-pub trait PieceSource {
+pub trait IovSource {
     /// Number of iovs.
     fn len(&self) -> usize;
     /// The iovs of `range`; none if it is not within `len`.
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Piece>;
+    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov>;
     /// The lengths of all iovs, in bytes.
     fn lengths(&self) -> impl Iterator<Item = u64>;
     /// The iov at `index`; `None` from `len` on.
     #[inline]
-    fn piece(&self, index: usize) -> Option<Piece> {
+    fn piece(&self, index: usize) -> Option<Iov> {
         self.pieces(index..index.checked_add(1)?).next()
     }
     /// Whether there are none.
@@ -24,31 +24,28 @@ pub trait PieceSource {
     }
 }
 
-impl<T> PieceSource for [T]
-where
-    for<'a> Piece: From<&'a T>,
-{
+impl IovSource for [Iov] {
     #[inline]
     fn len(&self) -> usize {
-        <[T]>::len(self)
+        <[Iov]>::len(self)
     }
     #[inline]
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Piece> {
-        self.get(range).unwrap_or_default().iter().map(Piece::from)
+    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+        self.get(range).unwrap_or_default().iter().copied()
     }
     #[inline]
     fn lengths(&self) -> impl Iterator<Item = u64> {
-        self.iter().map(|iov| Piece::from(iov).length)
+        self.iter().map(|iov| iov.length)
     }
 }
 
-impl<const N: usize> PieceSource for [Iov; N] {
+impl<const N: usize> IovSource for [Iov; N] {
     #[inline]
     fn len(&self) -> usize {
         N
     }
     #[inline]
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Piece> {
+    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
         self.as_slice().pieces(range)
     }
     #[inline]

@@ -6,10 +6,9 @@ use std::fmt;
 use std::ptr;
 
 use super::super::{
-    CopyStream, DeviceError, DeviceRuntime, DmaBufExport, IPC_HANDLE_BYTES, IpcExport, PointerKind,
-    SavedDevice,
+    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedDevice,
 };
-use super::DeviceTable;
+use super::GpuTable;
 use super::stream::TableStream;
 
 /// Name in errors.
@@ -21,25 +20,25 @@ const NOTHING_SAVED: u64 = u64::MAX;
 
 /// A runtime over C callbacks. The table is read anew at each use, since its owner may replace it at run time.
 pub struct TableRuntime {
-    read: Box<dyn Fn() -> DeviceTable + Send + Sync>,
+    read: Box<dyn Fn() -> GpuTable + Send + Sync>,
 }
 
 impl TableRuntime {
     /// `read` gives the table as it is now; an empty one stands for "no GPU runtime".
     ///
     /// # Safety
-    /// Every callback of every table that `read` gives must behave as [`DeviceTable`] says, from any thread, for as
+    /// Every callback of every table that `read` gives must behave as [`GpuTable`] says, from any thread, for as
     /// long as this runtime or a stream of it exists.
-    pub unsafe fn new(read: impl Fn() -> DeviceTable + Send + Sync + 'static) -> Self {
+    pub unsafe fn new(read: impl Fn() -> GpuTable + Send + Sync + 'static) -> Self {
         Self { read: Box::new(read) }
     }
 
-    fn table(&self) -> DeviceTable {
+    fn table(&self) -> GpuTable {
         (self.read)()
     }
 
     /// Fills a handle object for `address` and hands its bytes on. `Ok(None)`: not device memory.
-    fn probe(&self, address: u64) -> Result<Option<[u8; IPC_HANDLE_BYTES]>, DeviceError> {
+    fn probe(&self, address: u64) -> Result<Option<[u8; IPC_HANDLE_BYTES]>, GpuError> {
         let table = self.table();
         let (Some(create), Some(get), Some(free)) =
             (table.ipc_mem_handle_create, table.ipc_mem_handle_get, table.ipc_mem_handle_free)
@@ -68,13 +67,13 @@ impl TableRuntime {
         }
         if !usable {
             let answer = format!("a handle of {size} bytes, at most {IPC_HANDLE_BYTES} fit");
-            return Err(DeviceError::Nonsense { runtime: NAME, operation: "ipcMemHandleCreate", answer });
+            return Err(GpuError::Nonsense { runtime: NAME, operation: "ipcMemHandleCreate", answer });
         }
         check("ipcMemHandleFree", freed)?;
         Ok(Some(bytes))
     }
 
-    fn current(&self) -> Result<Option<i32>, DeviceError> {
+    fn current(&self) -> Result<Option<i32>, GpuError> {
         let Some(get_device) = self.table().get_device else { return Ok(None) };
         let mut device = 0;
         // SAFETY: the table's owner promised a conforming callback; the out parameter is valid.
@@ -82,26 +81,26 @@ impl TableRuntime {
         Ok(Some(device))
     }
 
-    fn set(&self, device: i32) -> Result<(), DeviceError> {
+    fn set(&self, device: i32) -> Result<(), GpuError> {
         let set_device = self.table().set_device.ok_or_else(|| unsupported("choose a device"))?;
         // SAFETY: the table's owner promised a conforming callback.
         check("setDevice", unsafe { set_device(device) })
     }
 }
 
-impl DeviceRuntime for TableRuntime {
+impl GpuRuntime for TableRuntime {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn pointer_kind(&self, address: u64) -> Result<PointerKind, DeviceError> {
+    fn pointer_kind(&self, address: u64) -> Result<PointerKind, GpuError> {
         Ok(match self.probe(address)? {
             Some(_) => PointerKind::Device(None),
             None => PointerKind::Host,
         })
     }
 
-    fn device_count(&self) -> Result<u32, DeviceError> {
+    fn device_count(&self) -> Result<u32, GpuError> {
         let Some(count) = self.table().get_device_count else { return Ok(0) };
         let mut devices = 0;
         // SAFETY: the table's owner promised a conforming callback; the out parameter is valid.
@@ -109,7 +108,7 @@ impl DeviceRuntime for TableRuntime {
         u32::try_from(devices).map_err(|_| nonsense("getDeviceCount", devices))
     }
 
-    fn current_device(&self) -> Result<i32, DeviceError> {
+    fn current_device(&self) -> Result<i32, GpuError> {
         self.current()?.ok_or_else(|| unsupported("tell the current device"))
     }
 
@@ -117,7 +116,7 @@ impl DeviceRuntime for TableRuntime {
         self.current().is_ok_and(|current| current.is_none_or(|current| current == device))
     }
 
-    fn pci_bus_id(&self, device: i32) -> Result<String, DeviceError> {
+    fn pci_bus_id(&self, device: i32) -> Result<String, GpuError> {
         let bus_id = self.table().get_device_pci_bus_id.ok_or_else(|| unsupported("name a device"))?;
         let mut text = [0_u8; 64];
         // One byte less than there is: the text ends with NUL even if the callback fills all it may.
@@ -128,24 +127,24 @@ impl DeviceRuntime for TableRuntime {
         String::from_utf8(text.to_vec()).map_err(|_| nonsense("getDevicePciBusId", "no text"))
     }
 
-    fn enter(&self, device: i32) -> Result<SavedDevice, DeviceError> {
+    fn enter(&self, device: i32) -> Result<SavedDevice, GpuError> {
         let before = self.current()?;
         self.set(device)?;
         Ok(SavedDevice(before.map_or(NOTHING_SAVED, |device| u64::from(device as u32))))
     }
 
-    fn restore(&self, SavedDevice(saved): SavedDevice) -> Result<(), DeviceError> {
+    fn restore(&self, SavedDevice(saved): SavedDevice) -> Result<(), GpuError> {
         match u32::try_from(saved) {
             Ok(device) => self.set(device as i32),
             Err(_) => Ok(()),
         }
     }
 
-    fn open_stream(&self) -> Result<Box<dyn CopyStream>, DeviceError> {
+    fn open_stream(&self) -> Result<Box<dyn CopyStream>, GpuError> {
         Ok(Box::new(TableStream::open(&self.table())?))
     }
 
-    fn ipc_export(&self, address: u64) -> Result<IpcExport, DeviceError> {
+    fn ipc_export(&self, address: u64) -> Result<IpcExport, GpuError> {
         let table = self.table();
         if table.ipc_mem_handle_get.is_none() {
             return Err(unsupported("export memory to other processes"));
@@ -154,7 +153,7 @@ impl DeviceRuntime for TableRuntime {
         Ok(IpcExport { handle, base: None })
     }
 
-    fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, DeviceError> {
+    fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, GpuError> {
         let open =
             self.table().ipc_mem_handle_open.ok_or_else(|| unsupported("open memory of other processes"))?;
         // Handle objects hold words: align the bytes for them.
@@ -167,7 +166,7 @@ impl DeviceRuntime for TableRuntime {
         if address.is_null() { Err(nonsense("ipcMemHandleOpen", "NULL")) } else { Ok(address as u64) }
     }
 
-    fn ipc_close(&self, address: u64) -> Result<(), DeviceError> {
+    fn ipc_close(&self, address: u64) -> Result<(), GpuError> {
         let close = self
             .table()
             .ipc_mem_handle_close
@@ -176,11 +175,11 @@ impl DeviceRuntime for TableRuntime {
         check("ipcMemHandleClose", unsafe { close(address as *mut c_void) })
     }
 
-    fn dma_buf(&self, _address: u64, _length: u64) -> Result<DmaBufExport, DeviceError> {
+    fn dma_buf(&self, _address: u64, _length: u64) -> Result<DmaBufExport, GpuError> {
         Err(unsupported("export a dma-buf"))
     }
 
-    fn map_for_cpu(&self, address: u64, length: u64) -> Result<Option<u64>, DeviceError> {
+    fn map_for_cpu(&self, address: u64, length: u64) -> Result<Option<u64>, GpuError> {
         let table = self.table();
         let (Some(map), Some(_)) = (table.gdr_ptr_mmap, table.gdr_ptr_munmap) else { return Ok(None) };
         let mut mapped = ptr::null_mut();
@@ -190,7 +189,7 @@ impl DeviceRuntime for TableRuntime {
         if mapped.is_null() { Err(nonsense("gdrPtrMmap", "NULL")) } else { Ok(Some(mapped as u64)) }
     }
 
-    fn unmap_for_cpu(&self, mapped: u64, length: u64) -> Result<(), DeviceError> {
+    fn unmap_for_cpu(&self, mapped: u64, length: u64) -> Result<(), GpuError> {
         let Some(unmap) = self.table().gdr_ptr_munmap else { return Ok(()) };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         // SAFETY: the table's owner promised a conforming callback; the mapping came from `map_for_cpu`.
@@ -207,18 +206,18 @@ impl fmt::Debug for TableRuntime {
 #[repr(C, align(16))]
 struct Aligned([u8; IPC_HANDLE_BYTES]);
 
-pub(super) fn check(operation: &'static str, code: c_int) -> Result<(), DeviceError> {
+pub(super) fn check(operation: &'static str, code: c_int) -> Result<(), GpuError> {
     if code == SUCCESS {
         Ok(())
     } else {
-        Err(DeviceError::Call { runtime: NAME, operation, code, text: String::new() })
+        Err(GpuError::Call { runtime: NAME, operation, code, text: String::new() })
     }
 }
 
-pub(super) fn unsupported(operation: &'static str) -> DeviceError {
-    DeviceError::Unsupported { runtime: NAME, operation }
+pub(super) fn unsupported(operation: &'static str) -> GpuError {
+    GpuError::Unsupported { runtime: NAME, operation }
 }
 
-fn nonsense(operation: &'static str, answer: impl fmt::Display) -> DeviceError {
-    DeviceError::Nonsense { runtime: NAME, operation, answer: answer.to_string() }
+fn nonsense(operation: &'static str, answer: impl fmt::Display) -> GpuError {
+    GpuError::Nonsense { runtime: NAME, operation, answer: answer.to_string() }
 }

@@ -6,5 +6,5 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use layout::DeviceTable;
+pub use layout::GpuTable;
 pub use runtime::TableRuntime;

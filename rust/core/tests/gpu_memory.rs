@@ -15,11 +15,11 @@ mod support;
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use flagcx_p2p::device::{self, DeviceTable, TableRuntime};
-use flagcx_p2p::engine::{Engine, EngineOptions, RegisterOptions};
-use flagcx_p2p::fabric::{Access, DeviceList, FabricChoice, FabricOptions, Opcode};
-use flagcx_p2p::memory::{MemoryKind, RegionId, Registry};
-use flagcx_p2p::transfer::{Iov, Outcome};
+use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisterOptions};
+use flagcx_p2p::internals::fabric::{Access, DeviceList, FabricChoice, FabricOptions, Opcode};
+use flagcx_p2p::internals::gpu::{self, GpuTable, TableRuntime};
+use flagcx_p2p::internals::memory::{MemoryKind, RegionId, Registry};
+use flagcx_p2p::internals::transfer::{Iov, Outcome};
 use nullverbs::Standin;
 use support::{outcome, pattern};
 
@@ -124,7 +124,7 @@ unsafe extern "C" fn handle_free(handle: *mut c_void) -> c_int {
     0
 }
 
-const FULL: DeviceTable = {
+const FULL: GpuTable = {
     let mut table = NOTHING;
     table.gdr_ptr_mmap = Some(map);
     table.gdr_ptr_munmap = Some(unmap);
@@ -143,12 +143,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(table: DeviceTable) -> Self {
+    fn new(table: GpuTable) -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         *calls() = Calls::default();
         // SAFETY: the callbacks above conform.
-        device::install(Some(Arc::new(unsafe { TableRuntime::new(move || table) })));
+        gpu::install(Some(Arc::new(unsafe { TableRuntime::new(move || table) })));
         let standin = Standin::new(&[]);
         let options = FabricOptions {
             choice: FabricChoice::Verbs,
@@ -175,7 +175,7 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        device::install(None);
+        gpu::install(None);
     }
 }
 
@@ -248,7 +248,7 @@ fn host_memory_is_not_mapped() {
 
 #[test]
 fn either_callback_alone_maps_nothing() {
-    for table in [DeviceTable { gdr_ptr_munmap: None, ..FULL }, DeviceTable { gdr_ptr_mmap: None, ..FULL }] {
+    for table in [GpuTable { gdr_ptr_munmap: None, ..FULL }, GpuTable { gdr_ptr_mmap: None, ..FULL }] {
         let bench = Bench::new(table);
         bench.register(gpu().device, PAGE, MemoryKind::Device).unwrap();
         assert_eq!(counts(), (0, 0));
@@ -257,7 +257,7 @@ fn either_callback_alone_maps_nothing() {
 
 #[test]
 fn a_table_that_cannot_tell_device_memory_is_asked_to_map_it() {
-    let bench = Bench::new(DeviceTable { ipc_mem_handle_get: None, ..FULL });
+    let bench = Bench::new(GpuTable { ipc_mem_handle_get: None, ..FULL });
     bench.register(gpu().device, PAGE, MemoryKind::Probe).unwrap();
     assert_eq!(counts(), (1, 1));
 }
@@ -265,7 +265,7 @@ fn a_table_that_cannot_tell_device_memory_is_asked_to_map_it() {
 /// As short as it is, the CPU is not to read it: that would be the end of the process.
 #[test]
 fn a_small_write_of_device_memory_that_no_runtime_knows_is_not_sent_inline() {
-    let bench = Bench::new(DeviceTable { ipc_mem_handle_get: None, ..FULL });
+    let bench = Bench::new(GpuTable { ipc_mem_handle_get: None, ..FULL });
     let gpu = gpu();
     // SAFETY: the played GPU's mappings are never unmapped.
     let region = unsafe { bench.client.register(gpu.device as u64, PAGE as u64, RegisterOptions::default()) };
@@ -281,7 +281,7 @@ fn a_small_write_of_device_memory_that_no_runtime_knows_is_not_sent_inline() {
 #[test]
 fn a_registration_apart_is_mapped_each_time() {
     let bench = Bench::new(FULL);
-    let devices = flagcx_p2p::fabric::verbs::open(&bench.standin.options()).unwrap();
+    let devices = flagcx_p2p::internals::fabric::verbs::open(&bench.standin.options()).unwrap();
     let registry = Registry::new(Arc::clone(&devices[0]));
     let whole = (gpu().device as u64, BYTES as u64);
     for round in 1..=2 {
@@ -291,7 +291,7 @@ fn a_registration_apart_is_mapped_each_time() {
 }
 
 /// No callback at all.
-const NOTHING: DeviceTable = DeviceTable {
+const NOTHING: GpuTable = GpuTable {
     device_memcpy: None,
     set_device: None,
     get_device: None,

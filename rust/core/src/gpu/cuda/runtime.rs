@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use once_cell::sync::OnceCell;
 
 use super::super::{
-    CopyStream, DeviceError, DeviceRuntime, DmaBufExport, IPC_HANDLE_BYTES, IpcExport, PointerKind,
-    SavedDevice,
+    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedDevice,
 };
 use super::stream::CudaStream;
 use super::symbols::{IpcMemHandle, Symbols};
@@ -40,12 +39,12 @@ pub struct CudaRuntime {
 
 impl CudaRuntime {
     /// The driver that this process has loaded already. A process that has not has no device memory either.
-    pub fn of_process() -> Result<Self, DeviceError> {
+    pub fn of_process() -> Result<Self, GpuError> {
         Symbols::of_process().map(Self::over)
     }
 
     /// The driver in the file `library` (`libcuda.so.1`), loaded now if need be.
-    pub fn load(library: &str) -> Result<Self, DeviceError> {
+    pub fn load(library: &str) -> Result<Self, GpuError> {
         Symbols::load(library).map(Self::over)
     }
 
@@ -54,7 +53,7 @@ impl CudaRuntime {
     }
 
     /// The functions, after the driver has been initialised.
-    fn driver(&self) -> Result<&Symbols, DeviceError> {
+    fn driver(&self) -> Result<&Symbols, GpuError> {
         let initialise = || {
             // SAFETY: takes no pointer, and may be called again after the program itself has.
             let code = unsafe { (self.symbols.init)(0) };
@@ -64,14 +63,14 @@ impl CudaRuntime {
         Ok(&self.symbols)
     }
 
-    fn device(&self, ordinal: i32) -> Result<c_int, DeviceError> {
+    fn device(&self, ordinal: i32) -> Result<c_int, GpuError> {
         let (driver, mut device) = (self.driver()?, 0);
         // SAFETY: the out parameter is valid.
         driver.check("cuDeviceGet", unsafe { (driver.device_get)(&raw mut device, ordinal) })?;
         Ok(device)
     }
 
-    fn primary_context(&self, ordinal: i32) -> Result<*mut c_void, DeviceError> {
+    fn primary_context(&self, ordinal: i32) -> Result<*mut c_void, GpuError> {
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(context) = contexts.get(&ordinal) {
             return Ok(*context as *mut c_void);
@@ -85,7 +84,7 @@ impl CudaRuntime {
     }
 
     /// An integer attribute of a pointer; `None` when the driver does not know the pointer.
-    fn attribute(&self, attribute: c_int, address: u64) -> Result<Option<u32>, DeviceError> {
+    fn attribute(&self, attribute: c_int, address: u64) -> Result<Option<u32>, GpuError> {
         let mut value = 0_u32;
         // SAFETY: every attribute asked for here is a 32-bit integer (or a bool); the address is only looked up.
         let code = unsafe {
@@ -99,12 +98,12 @@ impl CudaRuntime {
     }
 }
 
-impl DeviceRuntime for CudaRuntime {
+impl GpuRuntime for CudaRuntime {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn pointer_kind(&self, address: u64) -> Result<PointerKind, DeviceError> {
+    fn pointer_kind(&self, address: u64) -> Result<PointerKind, GpuError> {
         match self.attribute(ATTRIBUTE_MEMORY_TYPE, address)? {
             None | Some(0 | MEMORY_TYPE_HOST) => return Ok(PointerKind::Host),
             Some(_) => {}
@@ -117,21 +116,21 @@ impl DeviceRuntime for CudaRuntime {
         Ok(PointerKind::Device(ordinal.map(|ordinal| ordinal as i32)))
     }
 
-    fn device_count(&self) -> Result<u32, DeviceError> {
+    fn device_count(&self) -> Result<u32, GpuError> {
         let (driver, mut count) = (self.driver()?, 0);
         // SAFETY: the out parameter is valid.
         driver.check("cuDeviceGetCount", unsafe { (driver.device_count)(&raw mut count) })?;
         Ok(u32::try_from(count).unwrap_or(0))
     }
 
-    fn current_device(&self) -> Result<i32, DeviceError> {
+    fn current_device(&self) -> Result<i32, GpuError> {
         let driver = self.driver()?;
         let mut device = 0;
         // SAFETY: the driver's function by its documented type; the out parameter is valid.
         driver.check("cuCtxGetDevice", unsafe { (driver.context_device)(&raw mut device) })?;
         let ordinals = 0..i32::try_from(self.device_count()?).unwrap_or(i32::MAX);
         let mut known = ordinals.filter(|&ordinal| self.device(ordinal).is_ok_and(|other| other == device));
-        known.next().ok_or_else(|| DeviceError::NotAvailable(format!("device {device} is not listed")))
+        known.next().ok_or_else(|| GpuError::NotAvailable(format!("device {device} is not listed")))
     }
 
     /// In the primary context: streams that are made in another one end with it.
@@ -142,7 +141,7 @@ impl DeviceRuntime for CudaRuntime {
         unsafe { (driver.get_context)(&raw mut current) == 0 && current == context }
     }
 
-    fn pci_bus_id(&self, device: i32) -> Result<String, DeviceError> {
+    fn pci_bus_id(&self, device: i32) -> Result<String, GpuError> {
         let (driver, device, mut text) = (self.driver()?, self.device(device)?, [0_u8; 32]);
         let room = c_int::try_from(text.len()).unwrap_or(0);
         // SAFETY: the driver writes at most `room` bytes, NUL included.
@@ -151,7 +150,7 @@ impl DeviceRuntime for CudaRuntime {
         Ok(text.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect())
     }
 
-    fn enter(&self, device: i32) -> Result<SavedDevice, DeviceError> {
+    fn enter(&self, device: i32) -> Result<SavedDevice, GpuError> {
         let (context, driver, mut before) = (self.primary_context(device)?, self.driver()?, ptr::null_mut());
         // SAFETY: the out parameter is valid.
         driver.check("cuCtxGetCurrent", unsafe { (driver.get_context)(&raw mut before) })?;
@@ -160,17 +159,17 @@ impl DeviceRuntime for CudaRuntime {
         Ok(SavedDevice(before as u64))
     }
 
-    fn restore(&self, SavedDevice(saved): SavedDevice) -> Result<(), DeviceError> {
+    fn restore(&self, SavedDevice(saved): SavedDevice) -> Result<(), GpuError> {
         // SAFETY: the context was current when it was saved; the driver checks whether it still exists.
         self.symbols.check("cuCtxSetCurrent", unsafe { (self.symbols.set_context)(saved as *mut c_void) })
     }
 
-    fn open_stream(&self) -> Result<Box<dyn CopyStream>, DeviceError> {
+    fn open_stream(&self) -> Result<Box<dyn CopyStream>, GpuError> {
         self.driver()?;
         Ok(Box::new(CudaStream::open(&self.symbols)?))
     }
 
-    fn ipc_export(&self, address: u64) -> Result<IpcExport, DeviceError> {
+    fn ipc_export(&self, address: u64) -> Result<IpcExport, GpuError> {
         let (driver, mut handle) = (self.driver()?, IpcMemHandle([0; IPC_HANDLE_BYTES]));
         let (mut base, mut length) = (0, 0);
         // SAFETY: the out parameters are valid; the address is only looked up.
@@ -181,7 +180,7 @@ impl DeviceRuntime for CudaRuntime {
         Ok(IpcExport { handle: handle.0, base: Some(base) })
     }
 
-    fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, DeviceError> {
+    fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, GpuError> {
         let (driver, mut address) = (self.driver()?, 0);
         // SAFETY: the out parameter is valid; the driver itself checks handles, which come from other processes.
         let code =
@@ -190,22 +189,22 @@ impl DeviceRuntime for CudaRuntime {
         Ok(address)
     }
 
-    fn ipc_close(&self, address: u64) -> Result<(), DeviceError> {
+    fn ipc_close(&self, address: u64) -> Result<(), GpuError> {
         let driver = self.driver()?;
         // SAFETY: the caller promises that the mapping is unused; the driver refuses what is no mapping.
         driver.check("cuIpcCloseMemHandle", unsafe { (driver.ipc_close)(address) })
     }
 
-    fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, DeviceError> {
+    fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError> {
         let driver = self.driver()?;
         let operation = "export a dma-buf";
-        let export = driver.handle_for_range.ok_or(DeviceError::Unsupported { runtime: NAME, operation })?;
+        let export = driver.handle_for_range.ok_or(GpuError::Unsupported { runtime: NAME, operation })?;
         // The driver wants whole pages of the host.
         let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
         let offset = address % page;
         let pages = offset.checked_add(length).and_then(|bytes| bytes.checked_next_multiple_of(page));
         let bytes = pages.and_then(|bytes| usize::try_from(bytes).ok());
-        let bytes = bytes.ok_or_else(|| DeviceError::Nonsense {
+        let bytes = bytes.ok_or_else(|| GpuError::Nonsense {
             runtime: NAME,
             operation,
             answer: format!("no range of {length} bytes at {address:#x}"),
@@ -217,11 +216,7 @@ impl DeviceRuntime for CudaRuntime {
         };
         driver.check("cuMemGetHandleForAddressRange", code)?;
         if fd < 0 {
-            return Err(DeviceError::Nonsense {
-                runtime: NAME,
-                operation,
-                answer: format!("descriptor {fd}"),
-            });
+            return Err(GpuError::Nonsense { runtime: NAME, operation, answer: format!("descriptor {fd}") });
         }
         // SAFETY: the driver has just made this descriptor for us, and nobody else knows it.
         Ok(DmaBufExport { fd: unsafe { OwnedFd::from_raw_fd(fd) }, offset })

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use rustix::param::page_size;
 
 use super::MemoryKind;
-use crate::device::{self, DeviceRuntime, DmaBufExport, PointerKind};
 use crate::fabric::DmaBuf;
+use crate::gpu::{self, DmaBufExport, GpuRuntime, PointerKind};
 
 /// What lies at `address`.
 pub(super) fn probe(address: u64) -> MemoryKind {
-    match device::runtime().pointer_kind(address) {
+    match gpu::runtime().pointer_kind(address) {
         Ok(PointerKind::Device(_)) => MemoryKind::Device,
         Ok(PointerKind::Host) => MemoryKind::Host,
         Err(error) => {
@@ -23,14 +23,14 @@ pub(super) fn probe(address: u64) -> MemoryKind {
 
 /// The dma-buf behind a range of device memory, and what keeps it open; `None` if the runtime offers none.
 pub(super) fn export(address: u64, length: u64) -> Option<(DmaBuf, DmaBufExport)> {
-    let export = device::runtime().dma_buf(address, length).ok()?;
+    let export = gpu::runtime().dma_buf(address, length).ok()?;
     Some((DmaBuf { fd: export.fd.as_raw_fd(), offset: export.offset }, export))
 }
 
 /// A range as the CPU sees it, while it is being registered: unmapped when dropped.
 #[derive(Debug)]
 pub(super) struct CpuMapping {
-    runtime: Arc<dyn DeviceRuntime>,
+    runtime: Arc<dyn GpuRuntime>,
     /// Start and length of the pages that were mapped.
     pages: (u64, u64),
     /// Where the range begins in them.
@@ -44,7 +44,7 @@ impl CpuMapping {
         let page = page_size() as u64;
         let first = address - address % page;
         let whole = address.checked_add(length)?.checked_next_multiple_of(page)?.checked_sub(first)?;
-        let runtime = device::runtime();
+        let runtime = gpu::runtime();
         match runtime.map_for_cpu(first, whole) {
             Ok(mapped) => {
                 mapped.map(|mapped| Self { runtime, pages: (mapped, whole), offset: address - first })

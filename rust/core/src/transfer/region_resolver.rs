@@ -1,8 +1,8 @@
-//! The regions on both sides of a transfer: which iovs lie in which, checked one by one or in runs.
+//! The regions on both resolver of a transfer: which iovs lie in which, checked one by one or in runs.
 
 use std::sync::Arc;
 
-use super::{Piece, SubmitError};
+use super::{Iov, SubmitError};
 use crate::fabric::Opcode;
 use crate::memory::{
     Hold, LocalRange, MemoryKind, NO_KEY, Recent, Region, RegionId, Registry, RemoteCheck, RemoteRegion,
@@ -29,9 +29,9 @@ pub struct Scope<'a> {
     pub carries_gpu: bool,
 }
 
-/// The regions on both sides: those of the last iov, which neighbours mostly share, those before, and where others are
+/// The regions on both resolver: those of the last iov, which neighbours mostly share, those before, and where others are
 /// found.
-pub(super) struct Sides<'a> {
+pub(super) struct RegionResolver<'a> {
     scope: Scope<'a>,
     recent: Option<&'a mut Recent>,
     /// Our regions, once one had to be looked up.
@@ -48,7 +48,7 @@ pub(super) struct Sides<'a> {
     other_remote: RemoteRegion,
 }
 
-impl<'a> Sides<'a> {
+impl<'a> RegionResolver<'a> {
     /// Knows nothing yet; `holds` is empty.
     pub(super) fn new(scope: Scope<'a>, recent: Option<&'a mut Recent>, holds: Vec<Hold>) -> Self {
         Self {
@@ -70,9 +70,9 @@ impl<'a> Sides<'a> {
         (self.holds, self.shares_recent)
     }
 
-    /// The chunk of an iov, valid on both sides.
+    /// The chunk of an iov, valid on both resolver.
     #[inline(always)]
-    pub(super) fn check(&mut self, iov: &Piece, index: usize, opcode: Opcode) -> Result<Chunk, SubmitError> {
+    pub(super) fn check(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<Chunk, SubmitError> {
         if !self.local.holds(iov.region, iov.local, iov.length) {
             std::mem::swap(&mut self.local, &mut self.other_local);
             if !self.local.holds(iov.region, iov.local, iov.length) {
@@ -95,12 +95,7 @@ impl<'a> Sides<'a> {
     }
 
     #[inline]
-    fn look_up_local(
-        &mut self,
-        iov: &Piece,
-        index: usize,
-        opcode: Opcode,
-    ) -> Result<LocalRange, SubmitError> {
+    fn look_up_local(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<LocalRange, SubmitError> {
         if !self.shares_recent
             && let Some(recent) = self.recent.as_deref_mut()
             && let Some(local) = recent.share(iov.region, iov.local, iov.length)
@@ -112,7 +107,7 @@ impl<'a> Sides<'a> {
     }
 
     #[inline(never)]
-    fn find_local(&mut self, iov: &Piece, index: usize, opcode: Opcode) -> Result<LocalRange, SubmitError> {
+    fn find_local(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<LocalRange, SubmitError> {
         let registry = self.scope.local;
         let snapshot = self.snapshot.get_or_insert_with(|| registry.snapshot());
         let region = find_local(iov, index, opcode, snapshot)?;
@@ -143,7 +138,7 @@ impl<'a> Sides<'a> {
     }
 
     #[inline]
-    fn look_up_remote(&mut self, iov: &Piece, index: usize, opcode: Opcode) -> Result<(), SubmitError> {
+    fn look_up_remote(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<(), SubmitError> {
         if let Some(recent) = &self.recent
             && holds_remote(&recent.remote, iov)
         {
@@ -154,7 +149,7 @@ impl<'a> Sides<'a> {
     }
 
     #[inline(never)]
-    fn find_remote(&mut self, iov: &Piece, index: usize, opcode: Opcode) -> Result<(), SubmitError> {
+    fn find_remote(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<(), SubmitError> {
         // A descriptor's size is 32 bits wide; longer iovs are checked against the peer's table alone.
         if iov.length > u64::from(iov.remote.size) && iov.length <= u64::from(u32::MAX) {
             return Err(remote_error(iov, index, "is longer than its descriptor"));
@@ -187,32 +182,32 @@ impl<'a> Sides<'a> {
     }
 }
 
-/// See [`Sides::like`].
+/// See [`RegionResolver::like`].
 pub(super) struct Like {
     local: LocalRange,
     remote: RemoteRegion,
 }
 
-impl Run<Piece> for Like {
+impl Run<Iov> for Like {
     #[inline(always)]
     fn is_readable(&self) -> bool {
         self.local.readable
     }
 
     #[inline(always)]
-    fn chunk(&self, iov: &Piece, index: u32) -> Option<Chunk> {
+    fn chunk(&self, iov: &Iov, index: u32) -> Option<Chunk> {
         let valid = self.local.holds(iov.region, iov.local, iov.length) && holds_remote(&self.remote, iov);
         valid.then(|| chunk(iov, index, &self.local))
     }
 }
 
 #[inline(always)]
-pub(super) fn holds_remote(region: &RemoteRegion, iov: &Piece) -> bool {
+pub(super) fn holds_remote(region: &RemoteRegion, iov: &Iov) -> bool {
     iov.length <= u64::from(iov.remote.size) && region.holds(iov.remote.rkey, iov.remote.address, iov.length)
 }
 
 #[inline(always)]
-pub(super) fn chunk(iov: &Piece, index: u32, local: &LocalRange) -> Chunk {
+pub(super) fn chunk(iov: &Iov, index: u32, local: &LocalRange) -> Chunk {
     Chunk {
         local: iov.local,
         remote: iov.remote.address,
@@ -227,7 +222,7 @@ pub(super) fn chunk(iov: &Piece, index: u32, local: &LocalRange) -> Chunk {
 /// The region of `regions` that holds the local range of iov `index`, which `opcode` reads or writes.
 #[cold]
 pub(crate) fn find_local<'a>(
-    iov: &Piece,
+    iov: &Iov,
     index: usize,
     opcode: Opcode,
     regions: &'a Snapshot,
@@ -239,11 +234,7 @@ pub(crate) fn find_local<'a>(
     }
 }
 
-fn find_holding<'a>(
-    iov: &Piece,
-    index: usize,
-    regions: &'a Snapshot,
-) -> Result<&'a Arc<Region>, SubmitError> {
+fn find_holding<'a>(iov: &Iov, index: usize, regions: &'a Snapshot) -> Result<&'a Arc<Region>, SubmitError> {
     match iov.region {
         Some(RegionId(0)) => Err(local_error(iov, index, "names region 0, which never exists")),
         Some(id) => match regions.by_id(id) {
@@ -263,11 +254,11 @@ const READ_ONLY_HERE: &str = "is in a region that is registered for reading only
 pub(crate) const READ_ONLY_THERE: &str = "is in a region that the peer has registered for reading only";
 
 #[cold]
-fn local_error(iov: &Piece, index: usize, problem: &'static str) -> SubmitError {
+fn local_error(iov: &Iov, index: usize, problem: &'static str) -> SubmitError {
     SubmitError::Local { iov: index, address: iov.local, length: iov.length, problem }
 }
 
 #[cold]
-fn remote_error(iov: &Piece, index: usize, problem: &'static str) -> SubmitError {
+fn remote_error(iov: &Iov, index: usize, problem: &'static str) -> SubmitError {
     SubmitError::Remote { iov: index, address: iov.remote.address, length: iov.length, problem }
 }

@@ -224,16 +224,16 @@ fn a_dma_buf_covers_whole_pages() {
     let export = cuda.dma_buf(GPU + 100, 2 * page as u64).unwrap();
     assert_eq!(export.offset, 100);
     assert_eq!(driver(|driver| driver.range), Some((GPU, 3 * page)));
-    assert!(matches!(cuda.dma_buf(u64::MAX, u64::MAX), Err(DeviceError::Nonsense { .. })));
+    assert!(matches!(cuda.dma_buf(u64::MAX, u64::MAX), Err(GpuError::Nonsense { .. })));
 }
 
 #[test]
 fn an_absent_driver_is_not_available() {
     let error = CudaRuntime::load("libcuda-that-is-not-there.so").unwrap_err();
-    assert!(matches!(error, DeviceError::NotAvailable(_)), "{error}");
+    assert!(matches!(error, GpuError::NotAvailable(_)), "{error}");
     // Some other library: there, but without the functions.
     let error = CudaRuntime::load("libc.so.6").unwrap_err();
-    assert!(matches!(&error, DeviceError::NotAvailable(text) if text.contains("cuInit")), "{error}");
+    assert!(matches!(&error, GpuError::NotAvailable(text) if text.contains("cuInit")), "{error}");
 }
 
 #[test]

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use once_cell::sync::OnceCell;
 
-use super::{CudaRuntime, DeviceRuntime, HostRuntime};
+use super::{CudaRuntime, GpuRuntime, HostRuntime};
 use crate::fork::PerProcess;
 
 /// What the host program installed. Written by [`install`], read at each use.
 /// A forked child has it too: the program that installed it answers for that. No lock is in it.
-static INSTALLED: ArcSwapOption<Arc<dyn DeviceRuntime>> = ArcSwapOption::const_empty();
+static INSTALLED: ArcSwapOption<Arc<dyn GpuRuntime>> = ArcSwapOption::const_empty();
 
 /// Takes `runtime` from now on; `None` goes back to finding one.
-pub fn install(runtime: Option<Arc<dyn DeviceRuntime>>) {
+pub fn install(runtime: Option<Arc<dyn GpuRuntime>>) {
     INSTALLED.store(runtime.map(Arc::new));
 }
 
 /// The runtime in use: the installed one, else CUDA when this process has the driver loaded already, else the host's.
 /// Ask again at each use: programs load their GPU driver, or replace their device adaptor, when it suits them.
-pub fn runtime() -> Arc<dyn DeviceRuntime> {
+pub fn runtime() -> Arc<dyn GpuRuntime> {
     static CUDA: PerProcess<OnceCell<Arc<CudaRuntime>>> = PerProcess::new(OnceCell::new);
     if let Some(installed) = &*INSTALLED.load() {
         return Arc::clone(installed);

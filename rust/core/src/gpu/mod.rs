@@ -17,18 +17,18 @@ use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 
 pub use cuda::CudaRuntime;
-pub use error::DeviceError;
+pub use error::GpuError;
 pub use guard::CurrentDevice;
 pub use host::HostRuntime;
 pub use installed::{install, runtime};
 pub use ipc_info::{IPC_INFO_BYTES, IpcInfo};
-pub use table::{DeviceTable, TableRuntime};
+pub use table::{GpuTable, TableRuntime};
 
 /// Bytes of an IPC handle, as it travels between processes.
 pub const IPC_HANDLE_BYTES: usize = 64;
 
 /// A GPU runtime. Any thread may call it; calls act on the calling thread's current device.
-pub trait DeviceRuntime: Send + Sync + Debug {
+pub trait GpuRuntime: Send + Sync + Debug {
     /// Name for logs: `host`, `cuda`, or what the host program's table says.
     fn name(&self) -> &'static str;
 
@@ -38,52 +38,52 @@ pub trait DeviceRuntime: Send + Sync + Debug {
     }
 
     /// What lies at `address`. Memory that the runtime does not know is host memory, never an error.
-    fn pointer_kind(&self, address: u64) -> Result<PointerKind, DeviceError>;
+    fn pointer_kind(&self, address: u64) -> Result<PointerKind, GpuError>;
 
     /// Number of devices.
-    fn device_count(&self) -> Result<u32, DeviceError>;
+    fn device_count(&self) -> Result<u32, GpuError>;
 
     /// The calling thread's current device.
-    fn current_device(&self) -> Result<i32, DeviceError>;
+    fn current_device(&self) -> Result<i32, GpuError>;
 
-    /// Whether the calling thread works on `device` in the way that [`DeviceRuntime::enter`] would have it. True also
+    /// Whether the calling thread works on `device` in the way that [`GpuRuntime::enter`] would have it. True also
     /// where the runtime cannot say: what cannot be restored is not changed.
     fn is_current(&self, device: i32) -> bool {
         self.current_device().is_ok_and(|current| current == device)
     }
 
     /// Bus id of a device, as in `0000:3b:00.0`.
-    fn pci_bus_id(&self, device: i32) -> Result<String, DeviceError>;
+    fn pci_bus_id(&self, device: i32) -> Result<String, GpuError>;
 
     /// Makes `device` the calling thread's current one; gives what was current before. [`CurrentDevice`] undoes it.
-    fn enter(&self, device: i32) -> Result<SavedDevice, DeviceError>;
+    fn enter(&self, device: i32) -> Result<SavedDevice, GpuError>;
 
-    /// Makes what was current before [`DeviceRuntime::enter`] current again.
-    fn restore(&self, saved: SavedDevice) -> Result<(), DeviceError>;
+    /// Makes what was current before [`GpuRuntime::enter`] current again.
+    fn restore(&self, saved: SavedDevice) -> Result<(), GpuError>;
 
     /// A stream of the current device for copies.
-    fn open_stream(&self) -> Result<Box<dyn CopyStream>, DeviceError>;
+    fn open_stream(&self) -> Result<Box<dyn CopyStream>, GpuError>;
 
     /// A handle by which another process of this host opens the allocation around `address`.
-    fn ipc_export(&self, address: u64) -> Result<IpcExport, DeviceError>;
+    fn ipc_export(&self, address: u64) -> Result<IpcExport, GpuError>;
 
-    /// Maps another process's allocation; gives its start here. Ended by [`DeviceRuntime::ipc_close`].
-    fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, DeviceError>;
+    /// Maps another process's allocation; gives its start here. Ended by [`GpuRuntime::ipc_close`].
+    fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, GpuError>;
 
-    /// Ends a mapping that [`DeviceRuntime::ipc_open`] made. Nothing may use it any more.
-    fn ipc_close(&self, address: u64) -> Result<(), DeviceError>;
+    /// Ends a mapping that [`GpuRuntime::ipc_open`] made. Nothing may use it any more.
+    fn ipc_close(&self, address: u64) -> Result<(), GpuError>;
 
     /// The dma-buf behind a range of device memory, for registering it with a NIC.
-    fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, DeviceError>;
+    fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError>;
 
     /// A CPU address to register instead of a range of device memory, where the platform works so; `None` elsewhere.
-    /// Ended by [`DeviceRuntime::unmap_for_cpu`] once the range is registered.
-    fn map_for_cpu(&self, _address: u64, _length: u64) -> Result<Option<u64>, DeviceError> {
+    /// Ended by [`GpuRuntime::unmap_for_cpu`] once the range is registered.
+    fn map_for_cpu(&self, _address: u64, _length: u64) -> Result<Option<u64>, GpuError> {
         Ok(None)
     }
 
-    /// Ends what [`DeviceRuntime::map_for_cpu`] made.
-    fn unmap_for_cpu(&self, _mapped: u64, _length: u64) -> Result<(), DeviceError> {
+    /// Ends what [`GpuRuntime::map_for_cpu`] made.
+    fn unmap_for_cpu(&self, _mapped: u64, _length: u64) -> Result<(), GpuError> {
         Ok(())
     }
 }
@@ -102,14 +102,14 @@ pub trait CopyStream: Send + Debug {
         source: u64,
         length: u64,
         direction: Direction,
-    ) -> Result<(), DeviceError>;
+    ) -> Result<(), GpuError>;
 
     /// Marks this point: [`CopyStream::is_done`] speaks of every copy started before it.
-    fn mark(&mut self) -> Result<(), DeviceError>;
+    fn mark(&mut self) -> Result<(), GpuError>;
 
     /// Whether every copy before the last mark is done. Never blocks. An error means that they have failed, and that
     /// nothing of the stream touches the memory any more.
-    fn is_done(&mut self) -> Result<bool, DeviceError>;
+    fn is_done(&mut self) -> Result<bool, GpuError>;
 }
 
 /// Where an address lies.
@@ -133,7 +133,7 @@ pub enum Direction {
     DeviceToDevice = 2,
 }
 
-/// What was current before [`DeviceRuntime::enter`]; only the runtime that gave it knows what it means.
+/// What was current before [`GpuRuntime::enter`]; only the runtime that gave it knows what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SavedDevice(u64);
 

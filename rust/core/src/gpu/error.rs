@@ -2,7 +2,7 @@
 
 /// Why a GPU runtime could not do something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DeviceError {
+pub enum GpuError {
     /// The runtime has no such function.
     #[error("the {runtime} device runtime cannot {operation}")]
     Unsupported {

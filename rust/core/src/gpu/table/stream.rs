@@ -4,8 +4,8 @@
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use super::super::{CopyStream, DeviceError, Direction};
-use super::DeviceTable;
+use super::super::{CopyStream, Direction, GpuError};
+use super::GpuTable;
 use super::layout::MemcpyFn;
 use super::runtime::{SUCCESS, check, unsupported};
 
@@ -35,7 +35,7 @@ pub(super) struct TableStream {
 unsafe impl Send for TableStream {}
 
 impl TableStream {
-    pub(super) fn open(table: &DeviceTable) -> Result<Self, DeviceError> {
+    pub(super) fn open(table: &GpuTable) -> Result<Self, GpuError> {
         let unsupported_copy = || unsupported("copy device memory");
         let copy = table.device_memcpy.ok_or_else(unsupported_copy)?;
         let create_stream = table.stream_create.ok_or_else(unsupported_copy)?;
@@ -69,7 +69,7 @@ impl CopyStream for TableStream {
         source: u64,
         length: u64,
         direction: Direction,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<(), GpuError> {
         let (destination, source) = (destination as *mut c_void, source as *mut c_void);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         // SAFETY: the caller promises both ranges; the stream is this table's own.
@@ -78,12 +78,12 @@ impl CopyStream for TableStream {
         })
     }
 
-    fn mark(&mut self) -> Result<(), DeviceError> {
+    fn mark(&mut self) -> Result<(), GpuError> {
         // SAFETY: event and stream are this table's own and alive.
         check("eventRecord", unsafe { (self.record)(self.event, self.stream) })
     }
 
-    fn is_done(&mut self) -> Result<bool, DeviceError> {
+    fn is_done(&mut self) -> Result<bool, GpuError> {
         // SAFETY: the event is this table's own and alive.
         match unsafe { (self.query)(self.event) } {
             SUCCESS => Ok(true),

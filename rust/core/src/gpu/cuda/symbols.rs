@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use super::super::DeviceError;
+use super::super::GpuError;
 use crate::fork::load_apart_from_forks;
 
 /// File name of the driver's library.
@@ -31,7 +31,7 @@ macro_rules! symbols {
         }
 
         impl Symbols {
-            fn from_library(library: Library) -> Result<Self, DeviceError> {
+            fn from_library(library: Library) -> Result<Self, GpuError> {
                 Ok(Self {
                     $(
                         // SAFETY: the type is that of the driver's documentation for this name.
@@ -75,16 +75,16 @@ symbols! {
 
 impl Symbols {
     /// Of the driver that this process has loaded already.
-    pub(super) fn of_process() -> Result<Self, DeviceError> {
+    pub(super) fn of_process() -> Result<Self, GpuError> {
         Self::open(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD)
     }
 
     /// Of a driver, loaded now if it was not.
-    pub(super) fn load(library: &str) -> Result<Self, DeviceError> {
+    pub(super) fn load(library: &str) -> Result<Self, GpuError> {
         Self::open(library, RTLD_NOW | RTLD_LOCAL)
     }
 
-    fn open(library: &str, flags: c_int) -> Result<Self, DeviceError> {
+    fn open(library: &str, flags: c_int) -> Result<Self, GpuError> {
         // SAFETY: the driver's library may be loaded at any time, from any thread.
         Self::from_library(
             load_apart_from_forks(|| unsafe { Library::open(Some(library), flags) })
@@ -105,19 +105,16 @@ impl Symbols {
     }
 
     /// An error unless `code` is success.
-    pub(super) fn check(&self, operation: &'static str, code: c_int) -> Result<(), DeviceError> {
+    pub(super) fn check(&self, operation: &'static str, code: c_int) -> Result<(), GpuError> {
         match code {
             0 => Ok(()),
-            _ => Err(DeviceError::Call {
-                runtime: super::runtime::NAME,
-                operation,
-                code,
-                text: self.text(code),
-            }),
+            _ => {
+                Err(GpuError::Call { runtime: super::runtime::NAME, operation, code, text: self.text(code) })
+            }
         }
     }
 }
 
-fn missing(error: &libloading::Error) -> DeviceError {
-    DeviceError::NotAvailable(error.to_string())
+fn missing(error: &libloading::Error) -> GpuError {
+    GpuError::NotAvailable(error.to_string())
 }

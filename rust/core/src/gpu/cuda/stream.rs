@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_uint, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-use super::super::{CopyStream, DeviceError, Direction};
+use super::super::{CopyStream, Direction, GpuError};
 use super::symbols::Symbols;
 
 const ERROR_NOT_READY: c_int = 600;
@@ -27,7 +27,7 @@ pub(super) struct CudaStream {
 unsafe impl Send for CudaStream {}
 
 impl CudaStream {
-    pub(super) fn open(driver: &Arc<Symbols>) -> Result<Self, DeviceError> {
+    pub(super) fn open(driver: &Arc<Symbols>) -> Result<Self, GpuError> {
         let context = ptr::null_mut();
         let mut opened =
             Self { driver: Arc::clone(driver), context, stream: ptr::null_mut(), event: ptr::null_mut() };
@@ -42,7 +42,7 @@ impl CudaStream {
         Ok(opened)
     }
 
-    fn enter(&self) -> Result<Entered<'_>, DeviceError> {
+    fn enter(&self) -> Result<Entered<'_>, GpuError> {
         Entered::new(&self.driver, self.context)
     }
 }
@@ -56,7 +56,7 @@ struct Entered<'a> {
 }
 
 impl<'a> Entered<'a> {
-    fn new(driver: &'a Symbols, context: *mut c_void) -> Result<Self, DeviceError> {
+    fn new(driver: &'a Symbols, context: *mut c_void) -> Result<Self, GpuError> {
         let mut before = ptr::null_mut();
         // SAFETY: the out parameter is valid.
         driver.check("cuCtxGetCurrent", unsafe { (driver.get_context)(&raw mut before) })?;
@@ -87,7 +87,7 @@ impl CopyStream for CudaStream {
         source: u64,
         length: u64,
         _direction: Direction,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<(), GpuError> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let _entered = self.enter()?;
         // SAFETY: the caller promises both ranges. Addresses are unified: the driver sees their kinds itself.
@@ -95,13 +95,13 @@ impl CopyStream for CudaStream {
         self.driver.check("cuMemcpyAsync", code)
     }
 
-    fn mark(&mut self) -> Result<(), DeviceError> {
+    fn mark(&mut self) -> Result<(), GpuError> {
         let _entered = self.enter()?;
         // SAFETY: both are this object's own and alive.
         self.driver.check("cuEventRecord", unsafe { (self.driver.event_record)(self.event, self.stream) })
     }
 
-    fn is_done(&mut self) -> Result<bool, DeviceError> {
+    fn is_done(&mut self) -> Result<bool, GpuError> {
         let _entered = self.enter()?;
         // SAFETY: the event is this object's own and alive.
         match unsafe { (self.driver.event_query)(self.event) } {

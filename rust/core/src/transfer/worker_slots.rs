@@ -8,12 +8,12 @@ use super::slots::{CHUNK, Chunk, SLOT_BITS, Slot};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Workers that may have one: as many as a slot's bit set names.
-pub(super) const HOMES: usize = 32;
+pub(super) const WORKERS: usize = 32;
 
 /// The slots of one worker. Empty until they are needed.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(super) struct Home {
+pub(super) struct WorkerSlots {
     slots: OnceRef<'static, Chunk>,
     /// The index of the first of them. Written once, before `slots`, which publishes it: Relaxed.
     first: AtomicU32,
@@ -23,7 +23,7 @@ pub(super) struct Home {
     ends: OnceBox<Ends>,
 }
 
-impl Home {
+impl WorkerSlots {
     /// Takes the slot whose turn it is, and answers it with the id of a new transfer. `None` if that slot is in use, or if
     /// there are none yet. Called under the worker's lock.
     #[inline(always)]

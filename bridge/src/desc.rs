@@ -1,12 +1,14 @@
 //! The 64-byte descriptor of a remote range, as C++ callers exchange it.
 
+use flagcx_p2p::internals::transfer::RemoteRange;
+
 /// Names a range of a peer's memory. Same layout as `FlagcxP2pRdmaDesc` (contract 1.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RdmaDesc {
     /// Remote address.
     pub address: u64,
-    /// Bytes from there on; see [`Iov::length`](super::Iov::length) for pieces longer than it can say.
+    /// Bytes from there on; pieces longer than it can say are checked against the announced regions.
     pub size: u32,
     /// Remote key.
     pub rkey: u32,
@@ -20,21 +22,16 @@ pub struct RdmaDesc {
     pub padding: [u8; 32],
 }
 
-/// What a descriptor says: the part of it that means something.
-#[derive(Clone, Copy, Debug)]
-pub struct RemoteRange {
-    /// Remote address.
-    pub address: u64,
-    /// Bytes from there on.
-    pub size: u32,
-    /// Remote key.
-    pub rkey: u32,
-}
-
 impl From<&RdmaDesc> for RemoteRange {
     #[inline(always)]
     fn from(desc: &RdmaDesc) -> Self {
         Self { address: desc.address, size: desc.size, rkey: desc.rkey }
+    }
+}
+
+impl From<RemoteRange> for RdmaDesc {
+    fn from(range: RemoteRange) -> Self {
+        Self { address: range.address, size: range.size, rkey: range.rkey, ..Self::default() }
     }
 }
 

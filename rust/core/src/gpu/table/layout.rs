@@ -9,7 +9,7 @@ use std::ffi::{c_char, c_int, c_void};
 /// events and IPC handles are opaque pointers. Callbacks may be called from any thread.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct DeviceTable {
+pub struct GpuTable {
     /// `deviceMemcpy(dst, src, size, type, stream, args)`: type 0 host to device, 1 device to host, 2 device to
     /// device; `args` is NULL.
     pub device_memcpy: Option<MemcpyFn>,
@@ -53,13 +53,13 @@ pub struct DeviceTable {
     pub get_last_error: Option<unsafe extern "C" fn() -> c_int>,
 }
 
-/// Type of [`DeviceTable::device_memcpy`].
+/// Type of [`GpuTable::device_memcpy`].
 pub(super) type MemcpyFn =
     unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_int, *mut c_void, *mut c_void) -> c_int;
 
 const _: () = {
-    assert!(size_of::<DeviceTable>() == 20 * size_of::<usize>());
-    assert!(core::mem::offset_of!(DeviceTable, stream_create) == 6 * size_of::<usize>());
-    assert!(core::mem::offset_of!(DeviceTable, ipc_mem_handle_create) == 12 * size_of::<usize>());
-    assert!(core::mem::offset_of!(DeviceTable, get_last_error) == 19 * size_of::<usize>());
+    assert!(size_of::<GpuTable>() == 20 * size_of::<usize>());
+    assert!(core::mem::offset_of!(GpuTable, stream_create) == 6 * size_of::<usize>());
+    assert!(core::mem::offset_of!(GpuTable, ipc_mem_handle_create) == 12 * size_of::<usize>());
+    assert!(core::mem::offset_of!(GpuTable, get_last_error) == 19 * size_of::<usize>());
 };

@@ -144,8 +144,8 @@ unsafe extern "C" fn gdr_unmap(_address: *mut c_void, _size: usize) -> c_int {
     0
 }
 
-fn full() -> DeviceTable {
-    DeviceTable {
+fn full() -> GpuTable {
+    GpuTable {
         device_memcpy: Some(memcpy),
         set_device: Some(set_device),
         get_device: Some(get_device),
@@ -169,7 +169,7 @@ fn full() -> DeviceTable {
     }
 }
 
-fn over(table: DeviceTable) -> TableRuntime {
+fn over(table: GpuTable) -> TableRuntime {
     // SAFETY: the callbacks above conform.
     unsafe { TableRuntime::new(move || table) }
 }
@@ -180,7 +180,7 @@ fn copy(
     from: u64,
     length: usize,
     way: Direction,
-) -> Result<(), DeviceError> {
+) -> Result<(), GpuError> {
     // SAFETY: the tests name host buffers and played device memory of this length.
     unsafe { stream.copy(to, from, length as u64, way) }
 }
@@ -203,9 +203,9 @@ fn pointers_are_told_apart_and_nothing_leaks() {
 #[test]
 fn without_a_way_to_probe_everything_is_host_memory() {
     for strip in [
-        |table: &mut DeviceTable| table.ipc_mem_handle_create = None,
-        |table: &mut DeviceTable| table.ipc_mem_handle_get = None,
-        |table: &mut DeviceTable| table.ipc_mem_handle_free = None,
+        |table: &mut GpuTable| table.ipc_mem_handle_create = None,
+        |table: &mut GpuTable| table.ipc_mem_handle_get = None,
+        |table: &mut GpuTable| table.ipc_mem_handle_free = None,
     ] {
         let mut table = full();
         strip(&mut table);
@@ -234,9 +234,8 @@ fn failures_carry_the_call_and_its_code() {
     let runtime = over(full());
     let mut stream = runtime.open_stream().unwrap();
     let buffer = [0_u8; 4];
-    let failed = |operation| {
-        Err(DeviceError::Call { runtime: "callback", operation, code: FAILED, text: String::new() })
-    };
+    let failed =
+        |operation| Err(GpuError::Call { runtime: "callback", operation, code: FAILED, text: String::new() });
     let fail = |name| gpu(|gpu| gpu.fails = name);
     fail("memcpy");
     assert_eq!(
@@ -271,7 +270,7 @@ fn the_current_device_is_restored() {
     gpu(|gpu| gpu.fails = "set_device");
     assert!(CurrentDevice::enter(&runtime, 0).is_err());
     gpu(|gpu| gpu.fails = "");
-    let blind = over(DeviceTable { get_device: None, ..full() });
+    let blind = over(GpuTable { get_device: None, ..full() });
     drop(CurrentDevice::enter(&blind, 0).unwrap());
     assert_eq!(gpu(|gpu| gpu.current), 0, "unknown before, so left");
 }
@@ -284,18 +283,17 @@ fn ipc_handles_travel_as_bytes() {
     runtime.ipc_close(GPU + 64).unwrap();
     assert!(runtime.ipc_export(64).is_err(), "host memory");
     played(|played| played.handle_bytes = 65);
-    assert!(matches!(runtime.ipc_export(GPU), Err(DeviceError::Nonsense { .. })));
+    assert!(matches!(runtime.ipc_export(GPU), Err(GpuError::Nonsense { .. })));
     assert_eq!(live_objects(), 0);
 }
 
 #[test]
 fn an_empty_table_is_a_host_without_gpu() {
-    let runtime = over(DeviceTable::default());
+    let runtime = over(GpuTable::default());
     assert_eq!(runtime.pointer_kind(GPU), Ok(PointerKind::Host));
     assert_eq!(runtime.device_count(), Ok(0));
     assert_eq!(runtime.map_for_cpu(GPU, 64), Ok(None));
-    let unsupported =
-        |error: DeviceError| assert!(matches!(error, DeviceError::Unsupported { .. }), "{error}");
+    let unsupported = |error: GpuError| assert!(matches!(error, GpuError::Unsupported { .. }), "{error}");
     unsupported(runtime.open_stream().map(|_| ()).unwrap_err());
     unsupported(runtime.current_device().unwrap_err());
     unsupported(runtime.pci_bus_id(0).unwrap_err());
@@ -312,7 +310,7 @@ fn the_table_is_read_at_each_use() {
     static PLUGGED: AtomicBool = AtomicBool::new(false);
     // SAFETY: the callbacks above conform.
     let runtime = unsafe {
-        TableRuntime::new(|| if PLUGGED.load(Ordering::Relaxed) { full() } else { DeviceTable::default() })
+        TableRuntime::new(|| if PLUGGED.load(Ordering::Relaxed) { full() } else { GpuTable::default() })
     };
     assert_eq!(runtime.device_count(), Ok(0));
     PLUGGED.store(true, Ordering::Relaxed);
