@@ -14,7 +14,7 @@
 //! listeners pause, see [`pause_after`].
 #![allow(unsafe_code, reason = "shuts down sockets that others own, which their permits outlive")]
 
-mod kept;
+mod by_source;
 mod ledger;
 mod report;
 
@@ -32,7 +32,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::events::Wakeup;
 use crate::fork::PerProcess;
 use crate::observe::{self, Snapshot, metrics};
-use kept::Kept;
+use by_source::Kept;
 use ledger::Ledger;
 
 /// Clients at most, whatever the limit of descriptors is.

@@ -3,7 +3,7 @@
 mod announced;
 mod gpu_memory;
 mod history;
-mod host_look;
+mod host_inspection;
 mod inspect;
 mod process_regions;
 mod published;

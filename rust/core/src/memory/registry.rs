@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::announced::Announced;
 use super::gpu_memory::{CpuMapping, export, probe};
-use super::host_look::HostLook;
+use super::host_inspection::HostLook;
 use super::inspect::Inaccessible;
 use super::process_regions;
 use super::published::Published;

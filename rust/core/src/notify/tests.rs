@@ -1,7 +1,7 @@
 //! Receivers and senders over loopback. Nothing in here fetches process-wide: that would take other tests' messages.
 
 mod keys;
-mod places;
+mod sender_limit;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};

@@ -7,11 +7,11 @@
 //! * [`Claim`] is what a peer says about its process, and what must be true of it before its pid is believed;
 //! * [`PeerProcess`] is a process of this host, with those who are told of its end.
 
-mod claim;
+mod identity;
 mod peer_process;
 mod state;
 
-pub use claim::Claim;
+pub use identity::Claim;
 pub(crate) use peer_process::EndWatcher;
 pub use peer_process::PeerProcess;
 pub(crate) use state::describe;

@@ -14,7 +14,7 @@
 )]
 
 pub mod arena;
-pub mod census;
+pub mod process_resources;
 pub mod interrupts;
 pub mod peer;
 pub mod random;
@@ -30,7 +30,7 @@ use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use census::Census;
+use process_resources::Census;
 use tally::Tally;
 
 /// One at a time: faults, descriptors and threads are counted for the whole process.

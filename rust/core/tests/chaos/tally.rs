@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flagcx_p2p::internals::transfer::Outcome;
 
-use super::census::Leaks;
+use super::process_resources::Leaks;
 use super::round::Family;
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! How the end of a peer is noticed where its sockets do not tell.
 
 mod liveness;
-mod pulse;
+mod pinger;
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::control::wire::Features;
 use crate::process::PeerProcess;
 
-pub use pulse::Pulse;
+pub use pinger::Pulse;
 
 /// What tells, besides the control connection, that the peer is gone. A process that the peer has forked may hold its
 /// sockets, and a host that has lost its power closes none.

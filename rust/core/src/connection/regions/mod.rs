@@ -9,10 +9,10 @@
 //! is new meanwhile is the difference that the next one tells.
 
 mod exchange;
-mod questions;
+mod sync_requests;
 
 pub(super) use exchange::Exchange;
-pub(super) use questions::Questions;
+pub(super) use sync_requests::Questions;
 
 use std::time::Duration;
 

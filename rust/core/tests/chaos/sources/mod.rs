@@ -8,7 +8,7 @@ mod processes;
 mod regions;
 mod requests;
 mod signals;
-mod strangers;
+mod unrelated_clients;
 
 use super::random::Random;
 use super::rig::{Rig, ways};
@@ -47,7 +47,7 @@ pub const DESTRUCTION: Source =
     Source { slow: true, ..of_families("destroyed while busy", lifetimes::destroy_busy) };
 pub const RESTARTS: Source =
     Source { slow: true, ..of_families("peer restarted on its port", processes::restart) };
-pub const STRANGERS: Source = source("strangers at every listener", 500, strangers::knock);
+pub const STRANGERS: Source = source("strangers at every listener", 500, unrelated_clients::knock);
 pub const RECONNECTS: Source = source("1000 times connect and close", 1000, lifetimes::reconnect);
 pub const FULL_QUEUE: Source = source("full queue", 500, pressure::full_queue);
 pub const SLOW_PEER: Source = Source {
