@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::control::wire::{Features, LaneRecord, SliceSettings};
 use flagcx_p2p::internals::control::{
-    Channel, ChannelFrame, Heard, LaneCapabilities, LaneFuture, LaneSetup, Limits, LocalSide,
-    PeerCapabilities, connect, initiate,
+    Channel, ChannelFrame, LaneCapabilities, LaneFuture, LaneSetup, Limits, LocalSide, PeerCapabilities,
+    Received, connect, initiate,
 };
 use flagcx_p2p::internals::engine::{Engine, EngineOptions};
 use flagcx_p2p::internals::events::Waiter;
@@ -130,8 +130,8 @@ impl Dialogue {
         let mut heard = None;
         eventually("the follower says something", || {
             heard = match self.channel.try_read().unwrap() {
-                Heard::Frame(frame) => Some(frame),
-                Heard::Unknown | Heard::Regions(_) | Heard::Nothing => None,
+                Received::Frame(frame) => Some(frame),
+                Received::Unknown | Received::Regions(_) | Received::Nothing => None,
             };
             heard.is_some()
         });

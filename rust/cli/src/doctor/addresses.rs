@@ -30,11 +30,11 @@ pub(super) fn report(config: &Config, findings: &mut Findings) {
         }
     }
     for one in rank_interfaces(&interfaces(), &InterfaceRules::from_config(config)) {
-        let verdict = match one.verdict {
+        let choice = match one.choice {
             Ok(preference) => preference.to_string(),
             Err(unfit) => format!("never: {unfit}"),
         };
         let address = one.interface.network.to_string();
-        fact(&one.interface.name, &format!("{address:<24} {verdict}"));
+        fact(&one.interface.name, &format!("{address:<24} {choice}"));
     }
 }

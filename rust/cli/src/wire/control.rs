@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::auth::AuthError;
-use flagcx_p2p::internals::control::{self, Patience};
+use flagcx_p2p::internals::control::{self, RefusalPolicy};
 
 use super::Frame;
 use super::codec::{self, FrameError, HEADER};
@@ -76,7 +76,7 @@ impl Control {
         let (host, port) = control::split_session(address).map_err(|error| unknown(error.to_string()))?;
         let addresses =
             control::resolve(host, port, deadline, None).map_err(|error| unknown(error.to_string()))?;
-        let connected = control::connect_any(&addresses, deadline, Patience::Once, None);
+        let connected = control::connect_any(&addresses, deadline, RefusalPolicy::Once, None);
         let (_, stream) = connected.map_err(|error| ControlError::Connect(error.to_string()))?;
         let as_io = |error: io::Error| ControlError::Io(error.to_string());
         stream.into_blocking().and_then(Self::new).map_err(as_io)

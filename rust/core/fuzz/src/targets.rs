@@ -7,7 +7,7 @@ use flagcx_p2p::internals::control::wire::{
     ControlMeta, Features, FrameHeader, Handle, Hello, LaneRecord, RegionChanges, SliceSettings, SocketKind,
     Tag, decode_address, decode_regions, encode_address, encode_regions,
 };
-use flagcx_p2p::internals::control::{Heard, Metadata, numeric, parse_address, split_session};
+use flagcx_p2p::internals::control::{Metadata, Received, numeric, parse_address, split_session};
 use flagcx_p2p::internals::fabric::HcaFilter;
 use flagcx_p2p::internals::fabric::software::replies_to;
 use flagcx_p2p::internals::notify::{Decoder, SenderPolicy};
@@ -160,14 +160,14 @@ pub fn hello(data: &[u8]) {
 /// Frames of the control channel.
 pub fn channel(data: &[u8]) {
     let mut rest = data;
-    while let Ok(Some((heard, size))) = Heard::decode(rest) {
+    while let Ok(Some((heard, size))) = Received::decode(rest) {
         let again = match &heard {
-            Heard::Frame(frame) => frame.encode(),
-            Heard::Regions(frame) => frame.encode(),
-            Heard::Unknown | Heard::Nothing => Vec::new(),
+            Received::Frame(frame) => frame.encode(),
+            Received::Regions(frame) => frame.encode(),
+            Received::Unknown | Received::Nothing => Vec::new(),
         };
         if !again.is_empty() {
-            assert_eq!(Heard::decode(&again), Ok(Some((heard, again.len()))));
+            assert_eq!(Received::decode(&again), Ok(Some((heard, again.len()))));
         }
         rest = rest.get(size..).unwrap_or_default();
     }

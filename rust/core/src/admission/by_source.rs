@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::Source;
 
 #[derive(Debug, Default)]
-pub(super) struct Kept(BTreeMap<Source, usize>);
+pub(super) struct DescriptorsBySource(BTreeMap<Source, usize>);
 
-impl Kept {
+impl DescriptorsBySource {
     /// Counts `descriptors` of one more connection. An error, in words, when all would hold more than `most`, or those of its
     /// source leave less than an eighth of that to others. Not half, as of clients that have proven nothing: one host with many
     /// processes is a source too. With a limit of 1,024 it keeps 64 connections of four lanes.
@@ -48,20 +48,21 @@ mod tests {
 
     #[test]
     fn one_source_leaves_an_eighth_to_others() {
-        let (mut kept, one, two) = (Kept::default(), Source::Unix, Source::of([192, 0, 2, 1].into()));
+        let (mut accepted, one, two) =
+            (DescriptorsBySource::default(), Source::Unix, Source::of([192, 0, 2, 1].into()));
         let three = Source::of([192, 0, 2, 2].into());
-        kept.add(one, 7, 16).unwrap();
-        kept.add(one, 7, 16).unwrap();
-        let error = kept.add(one, 1, 16).unwrap_err();
+        accepted.add(one, 7, 16).unwrap();
+        accepted.add(one, 7, 16).unwrap();
+        let error = accepted.add(one, 1, 16).unwrap_err();
         assert!(error.contains("14 of the 14") && error.contains("ulimit -n"), "{error}");
-        kept.add(two, 2, 16).unwrap();
-        let error = kept.add(three, 1, 16).unwrap_err();
+        accepted.add(two, 2, 16).unwrap();
+        let error = accepted.add(three, 1, 16).unwrap_err();
         assert!(error.contains("16 of the 16"), "{error}");
-        kept.remove(two, 2);
-        kept.add(three, 1, 16).unwrap();
-        kept.remove(one, 7);
-        kept.add(one, 7, 16).unwrap();
-        assert!(kept.add(one, 1, 16).is_err());
-        kept.remove(two, 2);
+        accepted.remove(two, 2);
+        accepted.add(three, 1, 16).unwrap();
+        accepted.remove(one, 7);
+        accepted.add(one, 7, 16).unwrap();
+        assert!(accepted.add(one, 1, 16).is_err());
+        accepted.remove(two, 2);
     }
 }

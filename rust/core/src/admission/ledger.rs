@@ -15,7 +15,7 @@ pub(super) struct Ledger {
     clients: BTreeMap<u64, Client>,
     next: u64,
     /// A source holds more than its half, and all of its clients are within their time: no client enters until then.
-    held_until: Option<Instant>,
+    blocked_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ struct Client {
     has_begun: bool,
     since: Instant,
     /// Its socket has been shut down.
-    leaves: bool,
+    is_displaced: bool,
     /// Woken then.
     displaced: Arc<Wakeup>,
 }
@@ -36,9 +36,9 @@ impl Ledger {
     /// A number for the next client; else the one that makes room for it, if there is one.
     pub(super) fn reserve(&mut self, limit: usize, now: Instant) -> Result<u64, Option<RawFd>> {
         if self.is_full(limit, now) {
-            return Err(self.crowd(now).and_then(|source| self.displace(source, now)));
+            return Err(self.source_to_displace(now).and_then(|source| self.displace(source, now)));
         }
-        self.held_until = None;
+        self.blocked_until = None;
         let number = self.next;
         self.next += 1;
         let client = Client {
@@ -46,7 +46,7 @@ impl Ledger {
             descriptors: 1,
             has_begun: false,
             since: now,
-            leaves: false,
+            is_displaced: false,
             displaced: Arc::default(),
         };
         self.clients.insert(number, client);
@@ -55,7 +55,7 @@ impl Ledger {
 
     /// Whether the next client has to wait.
     pub(super) fn is_full(&self, limit: usize, now: Instant) -> bool {
-        self.held_until.is_some_and(|until| now < until) || self.used() >= limit
+        self.blocked_until.is_some_and(|until| now < until) || self.used() >= limit
     }
 
     /// Sets the source of a number; answers the client that makes room when that source has more than `share` now.
@@ -73,7 +73,8 @@ impl Ledger {
         }
         let victim = self.displace(source, now);
         if victim.is_none() {
-            self.held_until = self.of(source).filter(|client| !client.leaves).map(Client::safe_until).min();
+            self.blocked_until =
+                self.of(source).filter(|client| !client.is_displaced).map(Client::safe_until).min();
         }
         victim
     }
@@ -96,14 +97,14 @@ impl Ledger {
         let client = self
             .clients
             .values()
-            .find(|client| client.leaves && client.holder.is_some_and(|(_, other)| other == socket));
+            .find(|client| client.is_displaced && client.holder.is_some_and(|(_, other)| other == socket));
         client.map(|client| Arc::clone(&client.displaced))
     }
 
     pub(super) fn release(&mut self, number: u64) {
         self.clients.remove(&number);
         // A listener that waits for the oldest of a source may go on: it is looked at again.
-        self.held_until = None;
+        self.blocked_until = None;
     }
 
     pub(super) fn clients(&self) -> usize {
@@ -118,16 +119,16 @@ impl Ledger {
     /// The source that is to make room: of those with a client that has had its time the one with the most descriptors, and
     /// of several such the one whose client came first. Were it another, a newcomer would make room for the next one as soon
     /// as it has had its time, and those that came before it never.
-    fn crowd(&self, now: Instant) -> Option<Source> {
+    fn source_to_displace(&self, now: Instant) -> Option<Source> {
         let mut used: BTreeMap<Source, usize> = BTreeMap::new();
         for client in self.clients.values() {
             let Some((source, _)) = client.holder else { continue };
             *used.entry(source).or_default() += client.descriptors;
         }
-        let late = self.clients.values().filter(|client| !client.leaves && now >= client.safe_until());
+        let late = self.clients.values().filter(|client| !client.is_displaced && now >= client.safe_until());
         let late = late.filter_map(|client| Some((client.holder?.0, client.since)));
-        let crowd = late.max_by_key(|(source, since)| (used.get(source), Reverse(*since)));
-        crowd.map(|(source, _)| source)
+        let source_to_displace = late.max_by_key(|(source, since)| (used.get(source), Reverse(*since)));
+        source_to_displace.map(|(source, _)| source)
     }
 
     /// The source with the most clients, and how many those are.
@@ -156,10 +157,10 @@ impl Ledger {
     fn displace(&mut self, source: Source, now: Instant) -> Option<RawFd> {
         let late = self.clients.values_mut().filter(|client| {
             let is_of_source = client.holder.is_some_and(|(other, _)| other == source);
-            is_of_source && !client.leaves && now >= client.safe_until()
+            is_of_source && !client.is_displaced && now >= client.safe_until()
         });
         let victim = late.min_by_key(|client| (client.has_begun, client.since))?;
-        victim.leaves = true;
+        victim.is_displaced = true;
         victim.holder.map(|(_, socket)| socket)
     }
 }

@@ -32,7 +32,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::events::Wakeup;
 use crate::fork::PerProcess;
 use crate::observe::{self, Snapshot, metrics};
-use by_source::Kept;
+use by_source::DescriptorsBySource;
 use ledger::Ledger;
 
 /// Clients at most, whatever the limit of descriptors is.
@@ -126,23 +126,23 @@ impl Drop for Permit {
 
 /// Descriptors of one connection that was accepted without a key.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct DescriptorHold {
     source: Source,
     descriptors: usize,
 }
 
-impl Drop for Held {
+impl Drop for DescriptorHold {
     fn drop(&mut self) {
-        lock().kept.remove(self.source, self.descriptors);
+        lock().accepted.remove(self.source, self.descriptors);
     }
 }
 
 /// Counts `descriptors` of a connection that was accepted without a key, for as long as the answer lives. An error, in words,
 /// when such connections would hold more than half of `RLIMIT_NOFILE`, or those of one source seven eighths of that: anyone may open them.
-pub(crate) fn hold(address: IpAddr, descriptors: usize) -> Result<Held, String> {
+pub(crate) fn acquire_descriptors(address: IpAddr, descriptors: usize) -> Result<DescriptorHold, String> {
     let source = Source::of(address);
-    lock().kept.add(source, descriptors, nofile() / 2)?;
-    Ok(Held { source, descriptors })
+    lock().accepted.add(source, descriptors, nofile() / 2)?;
+    Ok(DescriptorHold { source, descriptors })
 }
 
 /// A permit for the next client of `listener`. `WouldBlock` when none waits, `EMFILE` when one waits and has to wait on: then
@@ -208,10 +208,10 @@ fn nofile() -> usize {
 
 struct State {
     ledger: Ledger,
-    told: report::Told,
+    told: report::LogLimiter,
     /// Errors in a row.
     failures: u32,
-    kept: Kept,
+    accepted: DescriptorsBySource,
     /// Clients that have made room since the process began.
     displaced: u64,
 }
@@ -246,9 +246,9 @@ fn lock() -> MutexGuard<'static, State> {
     let shared = SHARED.get().get_or_init(|| {
         let state = State {
             ledger: Ledger::default(),
-            told: report::Told::default(),
+            told: report::LogLimiter::default(),
             failures: 0,
-            kept: Kept::default(),
+            accepted: DescriptorsBySource::default(),
             displaced: 0,
         };
         let shared = Arc::new(Shared(Mutex::new(state)));

@@ -11,7 +11,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// When the last line of each kind was written, and what was not said since.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct LogLimiter {
     full: Line,
     failed: Line,
 }
@@ -35,7 +35,7 @@ impl Line {
     }
 }
 
-impl Told {
+impl LogLimiter {
     /// A client has to wait because of others that have proven nothing.
     pub(super) fn full(&mut self, ledger: &Ledger, limit: usize, now: Instant) -> Option<String> {
         self.full.due(now)?;
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn one_line_stands_for_many() {
-        let (mut told, ledger, now) = (Told::default(), Ledger::default(), Instant::now());
+        let (mut told, ledger, now) = (LogLimiter::default(), Ledger::default(), Instant::now());
         let error = io::Error::from_raw_os_error(libc::EMFILE);
         let mut tell = |now| told.failed(&"127.0.0.1:9", &error, &ledger, 1024, now);
         let line = tell(now).unwrap();

@@ -75,7 +75,7 @@ pub enum ChannelFrame {
 
 /// What a look at a channel finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Received {
     /// A frame.
     Frame(ChannelFrame),
     /// A frame about regions.
@@ -132,7 +132,7 @@ impl ChannelFrame {
     }
 }
 
-impl Heard {
+impl Received {
     /// Reads the frame at the start of `bytes`, if it is there whole; answers it with the bytes that it takes.
     pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, WireError> {
         let Some((kind, payload)) = split_frame(bytes)? else { return Ok(None) };
@@ -250,7 +250,7 @@ impl Channel {
 
     /// Sends a frame at once, unless others wait for the socket; false if it was not sent, or not whole: the rest is sent by
     /// [`Channel::flush`].
-    pub fn say_now(&self, frame: &ChannelFrame) -> io::Result<bool> {
+    pub fn try_send(&self, frame: &ChannelFrame) -> io::Result<bool> {
         if !self.flush()? {
             return Ok(false);
         }
@@ -261,18 +261,18 @@ impl Channel {
     /// The next frame that has arrived whole. Never blocks.
     ///
     /// `UnexpectedEof`: the peer has closed. `InvalidData`: it speaks something else. Both are final.
-    pub fn try_read(&self) -> io::Result<Heard> {
+    pub fn try_read(&self) -> io::Result<Received> {
         let mut received = lock(&self.received);
         loop {
             let decoded =
-                Heard::decode(&received).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+                Received::decode(&received).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
             if let Some((heard, size)) = decoded {
                 received.drain(..size);
                 return Ok(heard);
             }
             let mut buffer = [0; READ];
             match self.stream.try_read(&mut buffer)? {
-                None => return Ok(Heard::Nothing),
+                None => return Ok(Received::Nothing),
                 Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Some(count) => {
                     self.heard.fetch_add(count as u64, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::admission::Held;
+use crate::admission::DescriptorHold;
 use crate::events::Wakeup;
 use crate::sync::{Mutex, lock};
 
@@ -45,14 +45,14 @@ pub struct ConnectedHost {
     host: IpAddr,
     set: ConnectedHosts,
     /// Its descriptors, if they count.
-    held: Option<Held>,
+    held: Option<DescriptorHold>,
     /// Woken at its end.
     on_end: Option<Arc<Wakeup>>,
 }
 
 impl ConnectedHost {
     /// Counts its descriptors until the connection has ended.
-    pub(crate) fn holding(mut self, held: Option<Held>) -> Self {
+    pub(crate) fn holding(mut self, held: Option<DescriptorHold>) -> Self {
         self.held = held;
         self
     }

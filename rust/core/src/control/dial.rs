@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::socket::{Miss, Patience, Stream, Unreached, connect_any, listed};
+use super::socket::{AddressFailure, ConnectError, RefusalPolicy, Stream, connect_any, listed};
 use super::{Abort, HandshakeError, Limits, ResolveError, Step, parse_address, resolve};
 
 /// One call that connects to `host:port`. Its deadlines are absolute and set when it begins:
@@ -25,7 +25,7 @@ pub struct Dial {
     end: Instant,
     /// When the last connection was there.
     connected: Instant,
-    patience: Patience,
+    refusals: RefusalPolicy,
     abort: Option<Abort>,
     /// The addresses that accepted, and why each was of no use.
     failed: Vec<String>,
@@ -79,7 +79,7 @@ impl Dial {
             connect_by,
             end: connect_by + limits.handshake_timeout,
             connected: begun,
-            patience: Patience::UntilDeadline,
+            refusals: RefusalPolicy::UntilDeadline,
             abort: limits.abort.clone(),
             failed: Vec::new(),
             origin: GIVEN.to_owned(),
@@ -88,16 +88,16 @@ impl Dial {
 
     /// Connects to one of the addresses that are left. Refused ports are tried again until the deadline.
     pub fn connect(&mut self) -> Result<Dialed, DialError> {
-        match connect_any(&self.targets, self.connect_by, self.patience, self.abort.as_ref()) {
+        match connect_any(&self.targets, self.connect_by, self.refusals, self.abort.as_ref()) {
             Ok((target, stream)) => {
                 self.connected = Instant::now();
                 Ok(Dialed { stream, target, deadline: self.handshake_by() })
             }
-            Err(Unreached::Wait(error)) if error.kind() == ErrorKind::ConnectionAborted => {
+            Err(ConnectError::Wait(error)) if error.kind() == ErrorKind::ConnectionAborted => {
                 Err(DialError::Aborted)
             }
-            Err(Unreached::Wait(error)) => Err(DialError::Unreached(error.to_string())),
-            Err(Unreached::Addresses(misses)) => Err(self.unreached(&misses)),
+            Err(ConnectError::Wait(error)) => Err(DialError::Unreached(error.to_string())),
+            Err(ConnectError::Addresses(failures)) => Err(self.unreached(&failures)),
         }
     }
 
@@ -108,7 +108,7 @@ impl Dial {
         self.failed.push(error.to_string());
         // A peer was running there: there is no need to wait for one to start.
         if !matches!(error.step, Step::Preamble | Step::Hello | Step::Handles) {
-            self.patience = Patience::Once;
+            self.refusals = RefusalPolicy::Once;
         }
     }
 
@@ -120,10 +120,11 @@ impl Dial {
         self.end.min(self.connected + share)
     }
 
-    fn unreached(&self, misses: &[Miss]) -> DialError {
-        let mut text = listed(self.failed.iter().cloned().chain(misses.iter().map(Miss::to_string)));
+    fn unreached(&self, failures: &[AddressFailure]) -> DialError {
+        let mut text =
+            listed(self.failed.iter().cloned().chain(failures.iter().map(AddressFailure::to_string)));
         text += &format!(" ({})", self.origin);
-        if !misses.is_empty() && self.patience == Patience::UntilDeadline {
+        if !failures.is_empty() && self.refusals == RefusalPolicy::UntilDeadline {
             let timeout = self.connect_timeout.as_millis();
             text += &format!(
                 "; is the peer running there? It is waited for as FLAGCX_P2P_CONNECT_TIMEOUT_MS says ({timeout} ms)"

@@ -29,7 +29,7 @@ pub use allow::AllowList;
 pub(crate) use allow::parse_networks;
 #[cfg(test)]
 pub(crate) use channel::tests as channel_tests;
-pub use channel::{Channel, ChannelFrame, Heard, MAX_FRAME, RegionFrame};
+pub use channel::{Channel, ChannelFrame, MAX_FRAME, Received, RegionFrame};
 pub use connected_hosts::{ConnectedHost, ConnectedHosts};
 pub use dial::{Dial, DialError, Dialed};
 pub(crate) use handshake::respond_with;
@@ -39,10 +39,10 @@ pub use handshake::{
 };
 pub use host::{HostError, numeric, parse_address, split_session};
 pub use interface::{
-    AddressError, Interface, InterfaceRules, Kind, Link, LocalAddress, Preference, Ranked, Unfit, interfaces,
-    local_address, own_address, rank_interfaces,
+    AddressError, Exclusion, Interface, InterfaceRules, Kind, Link, LocalAddress, Preference, Ranked,
+    interfaces, local_address, own_address, rank_interfaces,
 };
 pub use metadata::Metadata;
 pub use resolver::{ResolveError, resolve};
-pub use socket::{Listener, Miss, Patience, Stream, Unreached, connect, connect_any};
+pub use socket::{AddressFailure, ConnectError, Listener, RefusalPolicy, Stream, connect, connect_any};
 pub use wire::LaneCapabilities;

@@ -313,10 +313,8 @@ fn accepted(
     let held = if peer.proven {
         None
     } else {
-        Some(admission::hold(peer.ip, descriptors(peer.lanes)).map_err(|reason| EngineError::Peer {
-            operation: "keep the connection of",
-            peer: peer.control.to_string(),
-            reason,
+        Some(admission::acquire_descriptors(peer.ip, descriptors(peer.lanes)).map_err(|reason| {
+            EngineError::Peer { operation: "keep the connection of", peer: peer.control.to_string(), reason }
         })?)
     };
     let connected_host = peer.connected_host.holding(held).waking(Arc::clone(on_end));

@@ -14,7 +14,7 @@
 use crate::auth::{AuthError, AuthKey, NONCE_SIZE, Nonce, Nonces, PROOF_SIZE, Proof, Purpose, Responder};
 use crate::control::wire::notification::{FINGERPRINT_SIZE, HEADER_SIZE, Header, NAME_SIZE, decode_message};
 use crate::control::wire::{PREAMBLE_SIZE, SocketKind, WireError};
-use crate::process::Claim;
+use crate::process::ProcessIdentity;
 
 use super::{LargeMessage, Message};
 
@@ -39,7 +39,7 @@ pub enum Event {
     /// Messages of the sender are taken from now on. When it has proven the key, this proof of ours must be sent to it.
     Admitted(Option<Proof>),
     /// To which process the socket belongs, as the sender says.
-    Owner(Claim),
+    Owner(ProcessIdentity),
     /// A message.
     Message(Box<Message>),
     /// A large message.
@@ -85,9 +85,9 @@ impl Decoder {
             Phase::Proof(nonces) => self.proof(bytes, nonces, policy),
             Phase::Admitted => match owner(bytes)? {
                 Some(_) if self.owned => Err(WireError::new("notification socket", "a second owner")),
-                Some(claim) => {
+                Some(identity) => {
                     self.owned = true;
-                    Ok(Some((Event::Owner(claim), HEADER_SIZE + FINGERPRINT_SIZE)))
+                    Ok(Some((Event::Owner(identity), HEADER_SIZE + FINGERPRINT_SIZE)))
                 }
                 None => message(bytes, policy),
             },
@@ -148,11 +148,11 @@ fn refused(error: AuthError) -> WireError {
 }
 
 /// The owner of the socket, if that is what comes, and it is there whole.
-fn owner(bytes: &[u8]) -> Result<Option<Claim>, WireError> {
+fn owner(bytes: &[u8]) -> Result<Option<ProcessIdentity>, WireError> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
     let Header::Owner(pid) = Header::decode(header)? else { return Ok(None) };
     let fingerprint = rest.first_chunk::<FINGERPRINT_SIZE>().copied().map(u64::from_le_bytes);
-    Ok(fingerprint.map(|fingerprint| Claim { pid, fingerprint }))
+    Ok(fingerprint.map(|fingerprint| ProcessIdentity { pid, fingerprint }))
 }
 
 fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {

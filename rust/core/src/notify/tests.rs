@@ -19,7 +19,7 @@ use crate::auth::{AuthKey, Initiator, Nonces, Proof, Purpose};
 use crate::control::wire::SocketKind;
 use crate::control::wire::notification::{Header, encode_owner};
 use crate::control::{AllowList, ConnectedHosts, Stream, connect};
-use crate::process::Claim;
+use crate::process::ProcessIdentity;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -372,15 +372,15 @@ fn a_receiver_ends_promptly_with_peers_connected() {
 /// Once, before or between messages, and not before the key is proven.
 #[test]
 fn a_sender_may_say_to_which_process_it_belongs() {
-    let claim = Claim { pid: 7, fingerprint: 0x0102_0304_0506_0708 };
-    let (owner, policy) = (encode_owner(claim), SenderPolicy::default());
+    let identity = ProcessIdentity { pid: 7, fingerprint: 0x0102_0304_0506_0708 };
+    let (owner, policy) = (encode_owner(identity), SenderPolicy::default());
     let mut decoder = Decoder::new([1; 16]);
     let preamble = SocketKind::Notifications.encode();
     assert_eq!(decoder.next(&preamble, &policy).unwrap(), Some((Event::Admitted(None), preamble.len())));
     for cut in 0..owner.len() {
         assert_eq!(decoder.next(&owner[..cut], &policy).unwrap(), None);
     }
-    assert_eq!(decoder.next(&owner, &policy).unwrap(), Some((Event::Owner(claim), owner.len())));
+    assert_eq!(decoder.next(&owner, &policy).unwrap(), Some((Event::Owner(identity), owner.len())));
     assert!(decoder.next(&owner, &policy).is_err(), "a second one");
 
     let (mut keyed, policy) = (Decoder::new([1; 16]), policy_with_key(true));

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 /// A process as it names itself to peers. A pid alone says little: another host, container or later process may have it
 /// too, and the end of that one must not end a healthy connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Claim {
+pub struct ProcessIdentity {
     /// In the process's own pid namespace; 0 if nothing is claimed.
     pub pid: u32,
     /// Hash over what tells the process from every other one with that pid: the running kernel, the pid namespace, and
@@ -14,7 +14,7 @@ pub struct Claim {
     pub fingerprint: u64,
 }
 
-impl Claim {
+impl ProcessIdentity {
     /// That of this process, asked anew each time: a forked child is a process of its own.
     pub fn own() -> Self {
         let pid = getpid();
@@ -36,7 +36,7 @@ impl Claim {
 
     /// Whether the process that has the pid here and now is the one that has claimed so. It must be known to live on after
     /// this, or another one may have taken its pid meanwhile.
-    pub(super) fn is_true(self) -> bool {
+    pub(super) fn matches_running_process(self) -> bool {
         self.pid().and_then(fingerprint) == Some(self.fingerprint)
     }
 }
@@ -68,17 +68,20 @@ mod tests {
 
     #[test]
     fn this_process_is_told_from_others() {
-        let own = Claim::own();
-        assert_eq!(own, Claim::own());
+        let own = ProcessIdentity::own();
+        assert_eq!(own, ProcessIdentity::own());
         assert_eq!(own.pid, std::process::id());
-        assert!(own.is_true());
-        assert!(!Claim { fingerprint: own.fingerprint ^ 1, ..own }.is_true());
+        assert!(own.matches_running_process());
+        assert!(!ProcessIdentity { fingerprint: own.fingerprint ^ 1, ..own }.matches_running_process());
         let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get().unsigned_abs();
-        assert!(!Claim { pid: parent, ..own }.is_true(), "the fingerprint is that of another process");
-        for nothing in [Claim::default(), Claim { pid: u32::MAX, fingerprint: 1 }] {
-            assert!(nothing.pid().is_none() && !nothing.is_true());
+        assert!(
+            !ProcessIdentity { pid: parent, ..own }.matches_running_process(),
+            "the fingerprint is that of another process"
+        );
+        for nothing in [ProcessIdentity::default(), ProcessIdentity { pid: u32::MAX, fingerprint: 1 }] {
+            assert!(nothing.pid().is_none() && !nothing.matches_running_process());
         }
-        assert!(Claim { fingerprint: 0, ..own }.pid().is_none());
+        assert!(ProcessIdentity { fingerprint: 0, ..own }.pid().is_none());
     }
 
     #[test]

@@ -4,14 +4,14 @@
 //! of them open. A pidfd tells of the process itself. There is one for each peer process, shared by everything that has to
 //! do with it, and watched by the event loop.
 //!
-//! * [`Claim`] is what a peer says about its process, and what must be true of it before its pid is believed;
+//! * [`ProcessIdentity`] is what a peer says about its process, and what must be true of it before its pid is believed;
 //! * [`PeerProcess`] is a process of this host, with those who are told of its end.
 
 mod identity;
 mod peer_process;
 mod state;
 
-pub use identity::Claim;
+pub use identity::ProcessIdentity;
 pub(crate) use peer_process::EndWatcher;
 pub use peer_process::PeerProcess;
 pub(crate) use state::describe;

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
-use super::Claim;
+use super::ProcessIdentity;
 use crate::events::{EventLoop, Handle, Task, Wakeup};
 use crate::fork::PerProcess;
 
@@ -71,15 +71,15 @@ impl PeerProcess {
     }
 
     /// The process that claims to be so, if it is another one of this host, can be seen from here, and lives.
-    pub(crate) fn of_claim(claim: Claim) -> Option<Arc<Self>> {
-        let pid = claim.pid().filter(|pid| *pid != getpid())?;
+    pub(crate) fn of_identity(identity: ProcessIdentity) -> Option<Arc<Self>> {
+        let pid = identity.pid().filter(|pid| *pid != getpid())?;
         // Most claims from elsewhere end here, before anything is opened.
-        if !claim.is_true() {
+        if !identity.matches_running_process() {
             return None;
         }
         let process = Self::of_pid(pid).inspect_err(|error| note_unwatched(pid, error)).ok()?;
         // Alive after it was looked at: what was seen was this process.
-        (claim.is_true() && process.is_alive()).then_some(process)
+        (identity.matches_running_process() && process.is_alive()).then_some(process)
     }
 
     fn open(pid: Pid) -> io::Result<Self> {
@@ -251,10 +251,10 @@ mod tests {
     fn a_claim_is_believed_only_of_the_process_that_made_it() {
         let (mut child, pid) = sleeper();
         let raw = pid.as_raw_nonzero().get().unsigned_abs();
-        let own = Claim::own();
-        assert!(PeerProcess::of_claim(own).is_none(), "this process needs no watching");
-        assert!(PeerProcess::of_claim(Claim { pid: raw, ..own }).is_none());
-        assert!(PeerProcess::of_claim(Claim::default()).is_none());
+        let own = ProcessIdentity::own();
+        assert!(PeerProcess::of_identity(own).is_none(), "this process needs no watching");
+        assert!(PeerProcess::of_identity(ProcessIdentity { pid: raw, ..own }).is_none());
+        assert!(PeerProcess::of_identity(ProcessIdentity::default()).is_none());
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -14,9 +14,9 @@
 )]
 
 pub mod arena;
-pub mod process_resources;
 pub mod interrupts;
 pub mod peer;
+pub mod process_resources;
 pub mod random;
 pub mod rig;
 pub mod round;

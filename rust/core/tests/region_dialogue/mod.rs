@@ -17,7 +17,7 @@ use std::time::Instant;
 use flagcx_p2p::internals::connection::{Connection, Context, LaneBuilder};
 use flagcx_p2p::internals::control::wire::Features;
 use flagcx_p2p::internals::control::{
-    Channel, ConnectedHost, Heard, Limits, LocalSide, RegionFrame, connect, initiate,
+    Channel, ConnectedHost, Limits, LocalSide, Received, RegionFrame, connect, initiate,
 };
 use flagcx_p2p::internals::engine::{Engine, EngineOptions};
 use flagcx_p2p::internals::memory::RemoteRegions;
@@ -98,8 +98,8 @@ impl Dialogue {
         let mut heard = None;
         eventually("the engine says something", || {
             heard = match self.channel.try_read().unwrap() {
-                Heard::Regions(frame) => Some(frame),
-                Heard::Frame(_) | Heard::Unknown | Heard::Nothing => None,
+                Received::Regions(frame) => Some(frame),
+                Received::Frame(_) | Received::Unknown | Received::Nothing => None,
             };
             heard.is_some()
         });

@@ -27,10 +27,10 @@ impl Presence {
     /// Of a peer with these features.
     pub fn of(config: &Config, features: Option<&Features>) -> Self {
         let Some(features) = features else { return Self::Sockets };
-        if let Some(process) = PeerProcess::of_claim(features.claim) {
+        if let Some(process) = PeerProcess::of_identity(features.identity) {
             return Self::Process(process);
         }
-        let asks = features.has(Features::CHANNEL | Features::LIVENESS) && !features.claim.is_own();
+        let asks = features.has(Features::CHANNEL | Features::LIVENESS) && !features.identity.is_own();
         let Some(keepalive) = config.keepalive.filter(|_| asks) else { return Self::Sockets };
         Pulse::of(features.process, keepalive)
             .inspect_err(|error| tracing::warn!("a peer cannot be pinged: {error}"))

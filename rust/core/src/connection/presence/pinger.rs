@@ -117,7 +117,7 @@ impl State {
         for _ in 0..self.members.len() {
             let (channel, wakeup) = self.members.remove(0);
             let Some(open) = channel.upgrade() else { continue };
-            let asked = open.say_now(&ChannelFrame::Ping(0));
+            let asked = open.try_send(&ChannelFrame::Ping(0));
             if asked.is_err() {
                 // Its connection ends.
                 continue;

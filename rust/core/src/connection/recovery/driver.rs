@@ -18,7 +18,7 @@ use super::{Action, LostReason, Machine, STEP_LIMIT};
 use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
 use crate::control::wire::LaneRecord;
-use crate::control::{Channel, ChannelFrame, Heard};
+use crate::control::{Channel, ChannelFrame, Received};
 use crate::events::{Handle, Wakeup, Watched, first, with_upgraded};
 use crate::fork::OwnSocket;
 use crate::pool::LaneHealth;
@@ -193,10 +193,10 @@ impl Driver {
     async fn hear(&mut self) -> bool {
         for _ in 0..FRAMES_PER_TURN {
             match self.socket.try_read() {
-                Ok(Heard::Frame(frame)) => self.machine.frame(frame, Instant::now()),
-                Ok(Heard::Regions(frame)) => self.hear_of_regions(frame).await,
-                Ok(Heard::Unknown) => {}
-                Ok(Heard::Nothing) => return false,
+                Ok(Received::Frame(frame)) => self.machine.frame(frame, Instant::now()),
+                Ok(Received::Regions(frame)) => self.hear_of_regions(frame).await,
+                Ok(Received::Unknown) => {}
+                Ok(Received::Nothing) => return false,
                 Err(error) => self.machine.channel_lost(&error),
             }
             self.act().await;

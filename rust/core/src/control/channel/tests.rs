@@ -23,9 +23,9 @@ fn next(channel: &Channel) -> io::Result<ChannelFrame> {
     let deadline = soon();
     while Instant::now() < deadline {
         match channel.try_read()? {
-            Heard::Frame(frame) => return Ok(frame),
-            Heard::Unknown | Heard::Regions(_) => {}
-            Heard::Nothing => std::thread::sleep(Duration::from_millis(1)),
+            Received::Frame(frame) => return Ok(frame),
+            Received::Unknown | Received::Regions(_) => {}
+            Received::Nothing => std::thread::sleep(Duration::from_millis(1)),
         }
     }
     Err(ErrorKind::TimedOut.into())
@@ -50,7 +50,7 @@ fn frames() -> Vec<ChannelFrame> {
 #[test]
 fn frames_survive_in_any_cut() {
     let (channel, client) = pair();
-    assert_eq!(channel.try_read().unwrap(), Heard::Nothing);
+    assert_eq!(channel.try_read().unwrap(), Received::Nothing);
     let bytes: Vec<u8> = frames().iter().flat_map(ChannelFrame::encode).collect();
     for part in bytes.chunks(7) {
         client.write_all_by(part, soon()).unwrap();
@@ -82,7 +82,7 @@ fn unknown_kinds_are_skipped_and_garbage_is_not() {
 
     let mut long = ChannelFrame::Ping(1).encode();
     long[10] = 1;
-    assert!(Heard::decode(&long).is_err());
+    assert!(Received::decode(&long).is_err());
 }
 
 /// Longer than any other, and in any cut.
@@ -103,16 +103,16 @@ fn frames_about_regions_survive() {
         client.write_all_by(part, soon()).unwrap();
     }
     for frame in frames {
-        let mut heard = Heard::Nothing;
-        while heard == Heard::Nothing {
+        let mut heard = Received::Nothing;
+        while heard == Received::Nothing {
             heard = channel.try_read().unwrap();
         }
-        assert_eq!(heard, Heard::Regions(frame));
+        assert_eq!(heard, Received::Regions(frame));
     }
     let mut long = RegionFrame::Sync(1).encode();
     long[6] = 9;
     long[8..12].copy_from_slice(&(MAX_REGION_CHANGES as u32 + 1).to_le_bytes());
-    assert!(Heard::decode(&long).is_err());
+    assert!(Received::decode(&long).is_err());
 }
 
 #[test]
@@ -130,11 +130,11 @@ fn a_channel_that_could_not_send_is_shut_down() {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>, kind: u16, payload in proptest::collection::vec(any::<u8>(), 0..64)) {
-        let _ = Heard::decode(&bytes);
+        let _ = Received::decode(&bytes);
         let mut frame = ChannelFrame::Goodbye.encode();
         frame[6..8].copy_from_slice(&kind.to_le_bytes());
         frame[8] = payload.len() as u8;
         frame.extend(payload);
-        let _ = Heard::decode(&frame);
+        let _ = Received::decode(&frame);
     }
 }

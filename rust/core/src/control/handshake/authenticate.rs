@@ -33,7 +33,7 @@ use super::{Limits, LocalSide, Role, locality};
 use crate::auth::{AuthError, AuthKey, Nonces, Session, random};
 use crate::control::wire::{Features, HANDLE_SIZE, Handle, Tag};
 use crate::fork::PerProcess;
-use crate::process::Claim;
+use crate::process::ProcessIdentity;
 
 /// What the peer has said of itself.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ fn own_features(local: &LocalSide<'_>, limits: &Limits) -> io::Result<Features> 
         bits: local.features.bits & !(Features::AUTH | Features::ADVERTISED) | auth | advertised,
         process: process_token(),
         host: locality::host_token(),
-        claim: Claim::own(),
+        identity: ProcessIdentity::own(),
         nonce: random()?,
         ..local.features
     })
@@ -124,7 +124,7 @@ async fn exchange_with_psk<L>(
             receive_handle(dialogue).await?
         }
         Role::Responder => {
-            let theirs = receive_opening(&dialogue.impatient(), local, limits).await?;
+            let theirs = receive_opening(&dialogue.with_short_deadline(), local, limits).await?;
             // Also to one that has no key: it is told so that one is required. An original engine would take it for an
             // address.
             if theirs.features.is_some() {

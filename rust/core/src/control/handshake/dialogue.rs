@@ -22,7 +22,7 @@ pub(super) struct Dialogue<'a> {
 
 impl Dialogue<'_> {
     /// The same for what a peer says at once: who does not may not take a place for as long as a handshake may take.
-    pub(super) fn impatient(&self) -> Self {
+    pub(super) fn with_short_deadline(&self) -> Self {
         Self { deadline: self.deadline.min(Instant::now() + SILENCE_LIMIT), ..*self }
     }
 

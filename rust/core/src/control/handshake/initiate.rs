@@ -70,7 +70,7 @@ async fn initiate_with(
             .await
         }
     };
-    let named = local.tells_changes(entry.features.as_ref());
+    let named = local.announces_changes(entry.features.as_ref());
     let regions = tables::exchange_regions(&dialogue, local, named).await?;
 
     Ok(super::finish(
@@ -132,7 +132,7 @@ async fn begin(
         // It takes neither, so the first says as much as the second.
         Err(error) if opening.is_refused_by(&error) => Err(first),
         Ok(begun) => {
-            limits.openings.remember(target, opening);
+            limits.openings.record(target, opening);
             Ok(begun)
         }
         error => error,

@@ -94,7 +94,7 @@ pub struct LocalSide<'a> {
     pub address: IpAddr,
     /// What the peer is told instead: that of a forwarder before us.
     pub advertise: Option<IpAddr>,
-    /// Bits, largest notification, incarnation. The handshake fills in `nonce`, `process`, `host`, `claim` and the bits AUTH
+    /// Bits, largest notification, incarnation. The handshake fills in `nonce`, `process`, `host`, `identity` and the bits AUTH
     /// and ADVERTISED itself.
     pub features: Features,
     /// The regions to announce, asked for when they are sent.
@@ -105,7 +105,7 @@ pub struct LocalSide<'a> {
 
 impl LocalSide<'_> {
     /// Whether both sides tell each other how their regions change.
-    fn tells_changes(&self, peer: Option<&Features>) -> bool {
+    fn announces_changes(&self, peer: Option<&Features>) -> bool {
         let bits = Features::CHANNEL | Features::REGIONS;
         self.features.has(bits) && peer.is_some_and(|peer| peer.has(bits))
     }

@@ -12,11 +12,11 @@ use crate::control::wire::Features;
 use crate::control::wire::SocketKind;
 use crate::control::wire::notification::{Header, encode_owner};
 use crate::events::Waiter;
-use crate::process::Claim;
+use crate::process::ProcessIdentity;
 
 /// What a receiver of an engine with these features is told of our process.
-pub(super) fn owner(theirs: Option<&Features>) -> Option<Claim> {
-    theirs.filter(|theirs| theirs.has(Features::LIVENESS)).map(|_| Claim::own())
+pub(super) fn owner(theirs: Option<&Features>) -> Option<ProcessIdentity> {
+    theirs.filter(|theirs| theirs.has(Features::LIVENESS)).map(|_| ProcessIdentity::own())
 }
 
 /// Connects to the receiver on `port` of the peer at the other end of the lane socket, at the first of `hosts` where it is.
@@ -27,7 +27,7 @@ pub(super) async fn connect(
     channel: &Stream,
     hosts: &[IpAddr],
     port: u16,
-    (key, owner): (Option<&AuthKey>, Option<Claim>),
+    (key, owner): (Option<&AuthKey>, Option<ProcessIdentity>),
     limits: &Limits,
     deadline: Instant,
     waiter: &Waiter,
@@ -54,7 +54,7 @@ pub(super) async fn connect(
 async fn attempt(
     channel: &Stream,
     receiver: SocketAddr,
-    (key, owner): (Option<&AuthKey>, Option<Claim>),
+    (key, owner): (Option<&AuthKey>, Option<ProcessIdentity>),
     limits: &Limits,
     deadline: Instant,
     waiter: &Waiter,

@@ -21,7 +21,7 @@ impl Openings {
     }
 
     /// What the peer has answered.
-    pub(super) fn remember(&self, peer: SocketAddr, opening: Opening) {
+    pub(super) fn record(&self, peer: SocketAddr, opening: Opening) {
         let mut peers = lock(&self.0);
         match opening {
             Opening::Handle => peers.retain(|other| *other != peer),
@@ -41,17 +41,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn openings_on_record_are_bounded() {
         let openings = Openings::default();
         let peer = |port: usize| SocketAddr::from(([127, 0, 0, 1], port as u16));
         for port in 0..=LIMIT {
-            openings.remember(peer(port), Opening::Hello);
-            openings.remember(peer(port), Opening::Hello);
+            openings.record(peer(port), Opening::Hello);
+            openings.record(peer(port), Opening::Hello);
         }
         assert_eq!((openings.of(peer(0)), openings.of(peer(1))), (Opening::Handle, Opening::Hello));
         assert_eq!(lock(&openings.0).len(), LIMIT);
-        openings.remember(peer(1), Opening::Handle);
-        openings.remember(peer(1), Opening::Handle);
+        openings.record(peer(1), Opening::Handle);
+        openings.record(peer(1), Opening::Handle);
         assert_eq!((openings.of(peer(1)), openings.of(peer(2))), (Opening::Handle, Opening::Hello));
     }
 }

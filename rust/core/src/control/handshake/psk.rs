@@ -28,7 +28,7 @@ pub(super) async fn prove<L>(
         }
         Role::Responder => {
             let responder = Responder::new(key, Purpose::CONTROL, nonces);
-            let theirs = receive_proof(&dialogue.impatient()).await?;
+            let theirs = receive_proof(&dialogue.with_short_deadline()).await?;
             let (session, proof) = responder.verify(&theirs).map_err(fail)?;
             let (handle, listener) = make().await?;
             send_proof(dialogue, &proof).await?;

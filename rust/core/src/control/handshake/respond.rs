@@ -38,7 +38,7 @@ pub(crate) async fn respond_with(
     let control = bootstrap.peer();
     let dialogue = Dialogue { stream: &bootstrap, waiter, peer: control, role: Role::Responder, deadline };
 
-    dialogue.impatient().expect_preamble(SocketKind::Bootstrap).await?;
+    dialogue.with_short_deadline().expect_preamble(SocketKind::Bootstrap).await?;
     // "Any address" is none that a peer could connect to; the one under which it has found us is.
     let own = if local.address.is_unspecified() { bootstrap.local().ip() } else { local.address };
     let told = local.advertise.unwrap_or(own);
@@ -80,7 +80,7 @@ pub(crate) async fn respond_with(
             notify_link::connect(&channel, &hosts, port, (key, owner), limits, deadline, waiter).await
         }
     };
-    let named = local.tells_changes(entry.features.as_ref());
+    let named = local.announces_changes(entry.features.as_ref());
     let regions = tables::exchange_regions(&dialogue, local, named).await?;
 
     Ok(super::finish(

@@ -14,7 +14,7 @@ pub(super) async fn answer(
     local: &LocalSide<'_>,
     limits: &Limits,
 ) -> HandshakeError {
-    let (dialogue, client) = (dialogue.impatient(), dialogue.peer);
+    let (dialogue, client) = (dialogue.with_short_deadline(), dialogue.peer);
     let refusal = refusal(client.ip(), limits);
     if let Some(problem) = refusal.filter(|_| limits.requires_key()) {
         tracing::warn!("runtime control by {client} refused: {problem}");

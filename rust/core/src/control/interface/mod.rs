@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-pub use rank::{Preference, Ranked, Unfit, rank_interfaces};
+pub use rank::{Exclusion, Preference, Ranked, rank_interfaces};
 
 use super::advertise::{AdvertiseError, Advertised};
 use super::host;
@@ -173,14 +173,14 @@ pub fn interfaces() -> Vec<Interface> {
 fn choose(interfaces: &[Interface], config: &Config) -> Result<(IpAddr, String), AddressError> {
     let rules = InterfaceRules::from_config(config);
     let ranked = rank_interfaces(interfaces, &rules);
-    if let Some(Ranked { interface, verdict: Ok(preference) }) = ranked.first() {
+    if let Some(Ranked { interface, choice: Ok(preference) }) = ranked.first() {
         return Ok((interface.network.addr(), format!("{}: {preference}", interface.name)));
     }
     let names = config.socket_ifname.as_deref().unwrap_or("any name");
     let wanted = format!("FLAGCX_SOCKET_IFNAME={names}, FLAGCX_SOCKET_FAMILY={:?}", rules.family);
     let against = |one: &Ranked<'_>| {
-        let unfit = one.verdict.err().map_or_else(String::new, |unfit| format!(" ({unfit})"));
-        format!("{} {}{unfit}", one.interface.name, one.interface.network.addr())
+        let exclusion = one.choice.err().map_or_else(String::new, |exclusion| format!(" ({exclusion})"));
+        format!("{} {}{exclusion}", one.interface.name, one.interface.network.addr())
     };
     let found: Vec<_> = ranked.iter().map(against).collect();
     Err(AddressError::NoInterface { wanted, found: found.join(", ") })

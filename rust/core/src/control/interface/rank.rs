@@ -12,7 +12,7 @@ pub struct Ranked<'a> {
     /// The address and its interface.
     pub interface: &'a Interface,
     /// Why it may be chosen, or why never.
-    pub verdict: Result<Preference, Unfit>,
+    pub choice: Result<Preference, Exclusion>,
 }
 
 /// Why an address is chosen, the best reason first.
@@ -40,7 +40,7 @@ pub enum Preference {
 
 /// Why an address is never chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum Exclusion {
     /// Its interface carries nothing.
     Link(Link),
     /// `FLAGCX_SOCKET_IFNAME` names others.
@@ -60,23 +60,23 @@ pub enum Unfit {
 /// bridges, IPv4 link-local addresses, loopback. An interface that is down or without carrier is never chosen.
 pub fn rank_interfaces<'a>(interfaces: &'a [Interface], rules: &InterfaceRules) -> Vec<Ranked<'a>> {
     let mut ranked: Vec<_> =
-        interfaces.iter().map(|interface| Ranked { interface, verdict: judge(interface, rules) }).collect();
+        interfaces.iter().map(|interface| Ranked { interface, choice: judge(interface, rules) }).collect();
     // The sort is stable.
-    ranked.sort_by_key(|one| match one.verdict {
+    ranked.sort_by_key(|one| match one.choice {
         Ok(preference) => (0, Some(preference), tie_break(one.interface, preference, rules)),
         Err(_) => (1, None, 0),
     });
     ranked
 }
 
-fn judge(one: &Interface, rules: &InterfaceRules) -> Result<Preference, Unfit> {
+fn judge(one: &Interface, rules: &InterfaceRules) -> Result<Preference, Exclusion> {
     let address = one.network.addr();
     if rules.names.as_ref().is_some_and(|names| !names.matches(&one.name, None)) {
-        return Err(Unfit::NotNamed);
+        return Err(Exclusion::NotNamed);
     }
     check_family(address, rules.family)?;
     if one.link != Link::Up {
-        return Err(Unfit::Link(one.link));
+        return Err(Exclusion::Link(one.link));
     }
     if rules.names.is_some() {
         return Ok(Preference::Named);
@@ -98,13 +98,13 @@ fn judge(one: &Interface, rules: &InterfaceRules) -> Result<Preference, Unfit> {
     })
 }
 
-fn check_family(address: IpAddr, family: Option<AddressFamily>) -> Result<(), Unfit> {
+fn check_family(address: IpAddr, family: Option<AddressFamily>) -> Result<(), Exclusion> {
     match (address, family) {
         (IpAddr::V4(_), Some(AddressFamily::V6)) | (IpAddr::V6(_), Some(AddressFamily::V4)) => {
-            Err(Unfit::Family)
+            Err(Exclusion::Family)
         }
-        (IpAddr::V6(v6), _) if v6.is_loopback() => Err(Unfit::LoopbackV6),
-        (IpAddr::V6(v6), _) if v6.is_unicast_link_local() => Err(Unfit::LinkLocalV6),
+        (IpAddr::V6(v6), _) if v6.is_loopback() => Err(Exclusion::LoopbackV6),
+        (IpAddr::V6(v6), _) if v6.is_unicast_link_local() => Err(Exclusion::LinkLocalV6),
         _ => Ok(()),
     }
 }
@@ -143,7 +143,7 @@ impl fmt::Display for Preference {
     }
 }
 
-impl fmt::Display for Unfit {
+impl fmt::Display for Exclusion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Link(link) => write!(f, "{link}"),

@@ -56,12 +56,12 @@ struct State {
 }
 
 struct Name {
-    question: Arc<Question>,
+    look_up: Arc<PendingLookUp>,
     callers: usize,
 }
 
 /// One look-up of one name.
-struct Question {
+struct PendingLookUp {
     name: String,
     /// When its thread began; empty while it waits for one.
     begun: OnceLock<Instant>,
@@ -89,20 +89,20 @@ impl Resolver {
         }
         let failed =
             |reason: String| ResolveError::Failed { name: name.to_owned(), reason, waited: came.elapsed() };
-        let question = self.ask(name).map_err(failed)?;
+        let look_up = self.join(name).map_err(failed)?;
         let waited = run_blocking(Waiter::blocking(abort).ready(
-            question.answered.as_fd(),
+            look_up.answered.as_fd(),
             Interest::Read,
             Some(deadline),
         ));
-        self.leave(&question);
-        match (question.answer.get(), waited) {
+        self.release(&look_up);
+        match (look_up.answer.get(), waited) {
             (Some(Ok(addresses)), _) if addresses.is_empty() => Err(failed("it has no address".to_owned())),
             (Some(Ok(addresses)), _) => Ok(with_port(addresses, port)),
             (Some(Err(reason)), _) => Err(failed(reason.clone())),
             (None, Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
                 let (name, waited) = (name.to_owned(), came.elapsed());
-                Err(match question.begun.get() {
+                Err(match look_up.begun.get() {
                     Some(begun) => ResolveError::Silent { name, waited, running: begun.elapsed() },
                     None => ResolveError::Busy { name, waited, limit: MAX_THREADS },
                 })
@@ -116,46 +116,46 @@ impl Resolver {
     }
 
     /// Joins the look-up of `name`, or begins one.
-    fn ask(&self, name: &str) -> Result<Arc<Question>, String> {
+    fn join(&self, name: &str) -> Result<Arc<PendingLookUp>, String> {
         let mut state = self.0.lock();
         if let Some(known) = state.names.get_mut(name) {
             known.callers += 1;
-            return Ok(Arc::clone(&known.question));
+            return Ok(Arc::clone(&known.look_up));
         }
-        let question = Question::new(name).map_err(|error| format!("cannot open an eventfd: {error}"))?;
+        let look_up = PendingLookUp::new(name).map_err(|error| format!("cannot open an eventfd: {error}"))?;
         if state.threads < MAX_THREADS {
-            self.start(&question).map_err(|error| format!("cannot start a thread: {error}"))?;
+            self.start(&look_up).map_err(|error| format!("cannot start a thread: {error}"))?;
             state.threads += 1;
         } else {
             state.waiting.push_back(name.to_owned());
         }
-        state.names.insert(name.to_owned(), Name { question: Arc::clone(&question), callers: 1 });
-        Ok(question)
+        state.names.insert(name.to_owned(), Name { look_up: Arc::clone(&look_up), callers: 1 });
+        Ok(look_up)
     }
 
     /// The caller waits no longer. A look-up without callers is not begun.
-    fn leave(&self, question: &Arc<Question>) {
+    fn release(&self, look_up: &Arc<PendingLookUp>) {
         let mut state = self.0.lock();
-        let Some(known) = state.names.get_mut(&question.name) else { return };
-        if !Arc::ptr_eq(&known.question, question) {
+        let Some(known) = state.names.get_mut(&look_up.name) else { return };
+        if !Arc::ptr_eq(&known.look_up, look_up) {
             return;
         }
         known.callers -= 1;
-        if known.callers == 0 && question.begun.get().is_none() {
-            state.names.remove(&question.name);
-            state.waiting.retain(|name| *name != question.name);
+        if known.callers == 0 && look_up.begun.get().is_none() {
+            state.names.remove(&look_up.name);
+            state.waiting.retain(|name| *name != look_up.name);
         }
     }
 
     /// The thread is never joined, so one that hangs holds up neither a caller nor the end of the process.
-    fn start(&self, question: &Arc<Question>) -> std::io::Result<()> {
-        question.begin();
-        let (shared, first) = (Arc::clone(&self.0), Arc::clone(question));
+    fn start(&self, look_up: &Arc<PendingLookUp>) -> std::io::Result<()> {
+        look_up.begin();
+        let (shared, first) = (Arc::clone(&self.0), Arc::clone(look_up));
         std::thread::Builder::new().name("p2p-resolve".to_owned()).stack_size(STACK).spawn(move || {
             let mut next = Some(first);
-            while let Some(question) = next {
-                let answer = (shared.look_up)(&question.name);
-                next = shared.finish(&question, answer);
+            while let Some(look_up) = next {
+                let answer = (shared.look_up)(&look_up.name);
+                next = shared.finish(&look_up, answer);
             }
         })?;
         Ok(())
@@ -174,14 +174,18 @@ impl Shared {
     }
 
     /// Tells the callers, and takes the next name for the thread that is free now.
-    fn finish(&self, question: &Question, answer: Result<Vec<SocketAddr>, String>) -> Option<Arc<Question>> {
+    fn finish(
+        &self,
+        look_up: &PendingLookUp,
+        answer: Result<Vec<SocketAddr>, String>,
+    ) -> Option<Arc<PendingLookUp>> {
         let mut state = self.lock();
-        state.names.remove(&question.name);
-        let _ = question.answer.set(answer);
+        state.names.remove(&look_up.name);
+        let _ = look_up.answer.set(answer);
         // Of a counter that was 0 there is no failure.
-        question.answered.notify();
+        look_up.answered.notify();
         let next = state.waiting.pop_front().and_then(|name| state.names.get(&name));
-        let next = next.map(|next| Arc::clone(&next.question));
+        let next = next.map(|next| Arc::clone(&next.look_up));
         match &next {
             Some(next) => next.begin(),
             None => state.threads -= 1,
@@ -190,7 +194,7 @@ impl Shared {
     }
 }
 
-impl Question {
+impl PendingLookUp {
     fn new(name: &str) -> std::io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             name: name.to_owned(),

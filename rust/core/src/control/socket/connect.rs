@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use super::Stream;
-use super::connect_any::{Unreached, connect_any};
-use super::schedule::Patience;
+use super::connect_any::{ConnectError, connect_any};
+use super::schedule::RefusalPolicy;
 use crate::events::{Abort, Waiter, tcp};
 use crate::fork::OwnSocket;
 
@@ -15,11 +15,11 @@ use crate::fork::OwnSocket;
 ///
 /// `ConnectionRefused` when no process listened, `TimedOut` when no answer came, or the system's error.
 pub fn connect(target: SocketAddr, deadline: Instant, abort: Option<&Abort>) -> io::Result<Stream> {
-    match connect_any(&[target], deadline, Patience::UntilDeadline, abort) {
+    match connect_any(&[target], deadline, RefusalPolicy::UntilDeadline, abort) {
         Ok((_, stream)) => Ok(stream),
-        Err(Unreached::Wait(error)) => Err(error),
-        Err(Unreached::Addresses(misses)) => {
-            Err(misses.into_iter().next().map_or_else(|| ErrorKind::TimedOut.into(), io::Error::from))
+        Err(ConnectError::Wait(error)) => Err(error),
+        Err(ConnectError::Addresses(failures)) => {
+            Err(failures.into_iter().next().map_or_else(|| ErrorKind::TimedOut.into(), io::Error::from))
         }
     }
 }

@@ -10,22 +10,22 @@ use socket2::Socket;
 
 use super::Stream;
 use super::connect::connected;
-use super::schedule::{Next, Patience, Schedule};
+use super::schedule::{Next, RefusalPolicy, Schedule};
 use crate::events::{Abort, Interest, Waiter, run_blocking, tcp};
 use crate::fork::OwnSocket;
 
 /// Connects to the first of `targets` that answers. They are tried in their order: the next one is started when the one
 /// before it has failed, or has been silent for 250 ms (less if the time until `deadline` is short). A silent address
-/// stays under way beside the others. What was refused is tried again as `patience` says. The stream's later waits end
+/// stays under way beside the others. What was refused is tried again as `refusals` says. The stream's later waits end
 /// with `abort` too.
 pub fn connect_any(
     targets: &[SocketAddr],
     deadline: Instant,
-    patience: Patience,
+    refusals: RefusalPolicy,
     abort: Option<&Abort>,
-) -> Result<(SocketAddr, Stream), Unreached> {
+) -> Result<(SocketAddr, Stream), ConnectError> {
     let begun = Instant::now();
-    let mut schedule = Schedule::new(targets.len(), deadline.saturating_duration_since(begun), patience);
+    let mut schedule = Schedule::new(targets.len(), deadline.saturating_duration_since(begun), refusals);
     let mut attempts = Attempts(targets.iter().copied().map(Attempt::new).collect());
     loop {
         let now = Instant::now();
@@ -42,7 +42,7 @@ pub fn connect_any(
         };
         match attempts.wait(until, abort) {
             Err(error) if error.kind() == ErrorKind::TimedOut => {}
-            other => other.map_err(Unreached::Wait)?,
+            other => other.map_err(ConnectError::Wait)?,
         }
         if let Some(connected) = attempts.first_connected(abort, &mut schedule) {
             return Ok(connected);
@@ -51,18 +51,18 @@ pub fn connect_any(
             break;
         }
     }
-    Err(Unreached::Addresses(attempts.misses()))
+    Err(ConnectError::Addresses(attempts.failures()))
 }
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreached {
+pub enum ConnectError {
     /// The wait itself ended: `ConnectionAborted` by our switch, or the system's error.
     #[error("{0}")]
     Wait(io::Error),
     /// What became of each address.
-    #[error("{}", listed(.0.iter().map(Miss::to_string)))]
-    Addresses(Vec<Miss>),
+    #[error("{}", listed(.0.iter().map(AddressFailure::to_string)))]
+    Addresses(Vec<AddressFailure>),
 }
 
 /// What is to be said of each address, as one text of bounded length.
@@ -77,7 +77,7 @@ pub(in crate::control) fn listed(mut texts: impl Iterator<Item = String>) -> Str
 
 /// What became of one address.
 #[derive(Debug)]
-pub struct Miss {
+pub struct AddressFailure {
     /// The address.
     pub target: SocketAddr,
     /// How often it was tried.
@@ -88,7 +88,7 @@ pub struct Miss {
     pub error: Option<io::Error>,
 }
 
-impl fmt::Display for Miss {
+impl fmt::Display for AddressFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { target, tries, silent, error } = self;
         match (silent, error) {
@@ -105,8 +105,8 @@ impl fmt::Display for Miss {
     }
 }
 
-impl From<Miss> for io::Error {
-    fn from(miss: Miss) -> Self {
+impl From<AddressFailure> for io::Error {
+    fn from(miss: AddressFailure) -> Self {
         miss.error.filter(|_| miss.silent.is_none()).unwrap_or_else(|| ErrorKind::TimedOut.into())
     }
 }
@@ -165,9 +165,9 @@ impl Attempts {
         None
     }
 
-    fn misses(self) -> Vec<Miss> {
+    fn failures(self) -> Vec<AddressFailure> {
         let now = Instant::now();
-        let miss = |attempt: Attempt| Miss {
+        let miss = |attempt: Attempt| AddressFailure {
             target: attempt.target,
             tries: attempt.tries,
             silent: attempt.under_way.map(|(_, begun)| now - begun),

@@ -11,10 +11,10 @@ pub(super) use connect::connect_from;
 #[cfg(test)]
 pub(super) use connect::connect_once;
 pub(super) use connect_any::listed;
-pub use connect_any::{Miss, Unreached, connect_any};
+pub use connect_any::{AddressFailure, ConnectError, connect_any};
 pub use listener::Listener;
 pub(super) use listener::is_starved;
-pub use schedule::Patience;
+pub use schedule::RefusalPolicy;
 pub use stream::Stream;
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// By the number of their address.
-    standings: Vec<Standing>,
+    standings: Vec<AddressState>,
     stagger: Duration,
-    patience: Patience,
+    refusals: RefusalPolicy,
     /// The address that was started last, and when.
     latest: Option<(usize, Instant)>,
     /// When the next round begins, once this one is over.
@@ -19,7 +19,7 @@ pub(super) struct Schedule {
 
 /// What to do about ports at which no process listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum RefusalPolicy {
     /// Try them again until the deadline: peers that start together still meet.
     UntilDeadline,
     /// Each address is tried once.
@@ -41,7 +41,7 @@ pub(super) enum Next {
 
 /// Where an address stands in this round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum AddressState {
     Due,
     /// Possibly since an earlier round: the kernel asks a silent address again by itself.
     UnderWay,
@@ -53,12 +53,12 @@ enum Standing {
 
 impl Schedule {
     /// For `count` addresses and the time that there is. A short one starts all of them all the same.
-    pub(super) fn new(count: usize, time: Duration, patience: Patience) -> Self {
+    pub(super) fn new(count: usize, time: Duration, refusals: RefusalPolicy) -> Self {
         let share = time / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
         Self {
-            standings: vec![Standing::Due; count],
+            standings: vec![AddressState::Due; count],
             stagger: STAGGER.min(share),
-            patience,
+            refusals,
             latest: None,
             resume: None,
             pause: FIRST_PAUSE,
@@ -70,15 +70,15 @@ impl Schedule {
         if self.resume.is_some_and(|resume| resume <= now) {
             self.begin_round();
         }
-        if let Some(due) = self.standings.iter().position(|standing| *standing == Standing::Due) {
+        if let Some(due) = self.standings.iter().position(|standing| *standing == AddressState::Due) {
             return self.start_in_turn(due, now);
         }
-        let is_under_way = self.standings.contains(&Standing::UnderWay);
-        let is_hopeful = self.standings.contains(&Standing::Failed { hopeful: true });
-        let has_failed = is_hopeful || self.standings.contains(&Standing::Failed { hopeful: false });
-        match self.patience {
+        let is_under_way = self.standings.contains(&AddressState::UnderWay);
+        let is_hopeful = self.standings.contains(&AddressState::Failed { hopeful: true });
+        let has_failed = is_hopeful || self.standings.contains(&AddressState::Failed { hopeful: false });
+        match self.refusals {
             _ if !is_under_way && !is_hopeful => Next::Over,
-            Patience::UntilDeadline if has_failed => {
+            RefusalPolicy::UntilDeadline if has_failed => {
                 Next::WaitUntil(*self.resume.get_or_insert(now + self.pause))
             }
             _ if is_under_way => Next::Wait,
@@ -89,7 +89,7 @@ impl Schedule {
     /// The address has failed; `hopeful` if it is worth another try.
     pub(super) fn failed(&mut self, index: usize, hopeful: bool) {
         if let Some(standing) = self.standings.get_mut(index) {
-            *standing = Standing::Failed { hopeful };
+            *standing = AddressState::Failed { hopeful };
         }
     }
 
@@ -97,12 +97,12 @@ impl Schedule {
     fn start_in_turn(&mut self, due: usize, now: Instant) -> Next {
         if let Some((latest, begun)) = self.latest {
             let turn = begun + self.stagger;
-            if self.standings.get(latest) == Some(&Standing::UnderWay) && now < turn {
+            if self.standings.get(latest) == Some(&AddressState::UnderWay) && now < turn {
                 return Next::WaitUntil(turn);
             }
         }
         if let Some(standing) = self.standings.get_mut(due) {
-            *standing = Standing::UnderWay;
+            *standing = AddressState::UnderWay;
         }
         self.latest = Some((due, now));
         Next::Start(due)
@@ -111,8 +111,8 @@ impl Schedule {
     /// Every address that has failed, for whatever reason, is tried again.
     fn begin_round(&mut self) {
         for standing in &mut self.standings {
-            if *standing != Standing::UnderWay {
-                *standing = Standing::Due;
+            if *standing != AddressState::UnderWay {
+                *standing = AddressState::Due;
             }
         }
         self.resume = None;
@@ -132,13 +132,13 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const TIME: Duration = Duration::from_secs(10);
 
-    fn schedule(count: usize, patience: Patience) -> (Schedule, Instant) {
-        (Schedule::new(count, TIME, patience), Instant::now())
+    fn schedule(count: usize, refusals: RefusalPolicy) -> (Schedule, Instant) {
+        (Schedule::new(count, TIME, refusals), Instant::now())
     }
 
     #[test]
     fn silent_addresses_are_staggered() {
-        let (mut schedule, start) = schedule(3, Patience::UntilDeadline);
+        let (mut schedule, start) = schedule(3, RefusalPolicy::UntilDeadline);
         assert_eq!(schedule.next(start), Next::Start(0));
         assert_eq!(schedule.next(start), Next::WaitUntil(start + STAGGER));
         assert_eq!(schedule.next(start + STAGGER), Next::Start(1));
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_failure_gives_the_turn_to_the_next() {
-        let (mut schedule, start) = schedule(3, Patience::UntilDeadline);
+        let (mut schedule, start) = schedule(3, RefusalPolicy::UntilDeadline);
         for index in 0..3 {
             assert_eq!(schedule.next(start), Next::Start(index));
             schedule.failed(index, true);
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_silent_address_does_not_hold_up_the_rounds_of_the_others() {
-        let (mut schedule, start) = schedule(2, Patience::UntilDeadline);
+        let (mut schedule, start) = schedule(2, RefusalPolicy::UntilDeadline);
         assert_eq!(schedule.next(start), Next::Start(0));
         assert_eq!(schedule.next(start + STAGGER), Next::Start(1));
         schedule.failed(1, true);
@@ -183,18 +183,18 @@ mod tests {
 
     #[test]
     fn it_is_over_when_nothing_can_change() {
-        let (mut schedule, start) = schedule(2, Patience::UntilDeadline);
+        let (mut schedule, start) = schedule(2, RefusalPolicy::UntilDeadline);
         for index in 0..2 {
             assert_eq!(schedule.next(start), Next::Start(index));
             schedule.failed(index, false);
         }
         assert_eq!(schedule.next(start), Next::Over);
-        assert_eq!(Schedule::new(0, TIME, Patience::UntilDeadline).next(start), Next::Over);
+        assert_eq!(Schedule::new(0, TIME, RefusalPolicy::UntilDeadline).next(start), Next::Over);
     }
 
     #[test]
     fn without_patience_there_is_one_round() {
-        let (mut schedule, start) = schedule(2, Patience::Once);
+        let (mut schedule, start) = schedule(2, RefusalPolicy::Once);
         assert_eq!(schedule.next(start), Next::Start(0));
         assert_eq!(schedule.next(start + STAGGER), Next::Start(1));
         schedule.failed(1, true);
@@ -209,7 +209,7 @@ mod tests {
     /// Runs a schedule in virtual time: the starts, as (time since the beginning, address).
     fn run(refusals: &[Refusal], time: Duration) -> Vec<(Duration, usize)> {
         let start = Instant::now();
-        let mut schedule = Schedule::new(refusals.len(), time, Patience::UntilDeadline);
+        let mut schedule = Schedule::new(refusals.len(), time, RefusalPolicy::UntilDeadline);
         let (mut now, mut starts, mut failing) = (start, Vec::new(), Vec::<(Instant, usize)>::new());
         while now < start + time {
             failing.retain(|&(at, index)| {

@@ -1,4 +1,4 @@
-//! Deadlines, aborts and patience, over loopback.
+//! Deadlines, aborts and refusals, over loopback.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -189,7 +189,7 @@ fn a_silent_address_does_not_take_the_time_of_the_next() {
     let silent = Silent::at(host(3), listener.local().port());
     let start = Instant::now();
     let targets = [silent.address, listener.local()];
-    let (target, stream) = connect_any(&targets, soon(), Patience::UntilDeadline, None).unwrap();
+    let (target, stream) = connect_any(&targets, soon(), RefusalPolicy::UntilDeadline, None).unwrap();
     assert_eq!((target, stream.peer()), (listener.local(), listener.local()));
     let took = start.elapsed().as_millis();
     assert!((250..2000).contains(&took), "{took} ms");
@@ -204,7 +204,7 @@ fn a_refused_address_costs_nothing() {
     // Of several tries the quickest counts: a machine that stalls slows some.
     let quickest = (0..5).map(|_| {
         let start = Instant::now();
-        connect_any(&targets, soon(), Patience::UntilDeadline, None).unwrap();
+        connect_any(&targets, soon(), RefusalPolicy::UntilDeadline, None).unwrap();
         start.elapsed()
     });
     let quickest = quickest.min().unwrap();
@@ -218,18 +218,18 @@ fn one_deadline_holds_for_all_addresses() {
     let targets: Vec<_> = silent.iter().map(|one| one.address).chain([refused]).collect();
     let start = Instant::now();
     let deadline = start + Duration::from_secs(1);
-    let error = connect_any(&targets, deadline, Patience::UntilDeadline, None).unwrap_err();
+    let error = connect_any(&targets, deadline, RefusalPolicy::UntilDeadline, None).unwrap_err();
     let took = start.elapsed().as_millis();
     assert!((1000..1500).contains(&took), "{took} ms");
-    let Unreached::Addresses(misses) = error else { panic!("{error:?}") };
-    assert_eq!(misses.iter().map(|miss| miss.target).collect::<Vec<_>>(), targets);
-    let texts: Vec<_> = misses.iter().map(Miss::to_string).collect();
+    let ConnectError::Addresses(failures) = error else { panic!("{error:?}") };
+    assert_eq!(failures.iter().map(|miss| miss.target).collect::<Vec<_>>(), targets);
+    let texts: Vec<_> = failures.iter().map(AddressFailure::to_string).collect();
     for (text, target) in texts.iter().zip(&targets) {
         assert!(text.starts_with(&target.to_string()), "{texts:?}");
     }
     // Each has had its turn, the last of them after three quarters of the time.
     assert!(texts[..3].iter().all(|text| text.contains("timed out after")), "{texts:?}");
-    assert!(texts[3].contains("refused") && misses[3].tries > 1, "{texts:?}");
+    assert!(texts[3].contains("refused") && failures[3].tries > 1, "{texts:?}");
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn an_address_that_starts_to_listen_is_found_beside_a_silent_one() {
         Listener::bind(LOOPBACK, ports, &Abort::new().unwrap()).unwrap()
     });
     let targets = [silent.address, free];
-    let (target, _) = connect_any(&targets, soon(), Patience::UntilDeadline, None).unwrap();
+    let (target, _) = connect_any(&targets, soon(), RefusalPolicy::UntilDeadline, None).unwrap();
     assert_eq!(target, free);
     drop(late.join().unwrap());
 }
@@ -255,14 +255,14 @@ fn an_abort_ends_all_that_is_under_way() {
     let connecting = {
         let abort = abort.clone();
         thread::spawn(move || {
-            connect_any(&targets, soon(), Patience::UntilDeadline, Some(&abort)).unwrap_err()
+            connect_any(&targets, soon(), RefusalPolicy::UntilDeadline, Some(&abort)).unwrap_err()
         })
     };
     thread::sleep(Duration::from_millis(30));
     let start = Instant::now();
     abort.abort();
     let error = connecting.join().unwrap();
-    assert!(matches!(&error, Unreached::Wait(error) if error.kind() == ErrorKind::ConnectionAborted));
+    assert!(matches!(&error, ConnectError::Wait(error) if error.kind() == ErrorKind::ConnectionAborted));
     assert!(start.elapsed() < Duration::from_secs(2));
 }
 
@@ -270,8 +270,8 @@ fn an_abort_ends_all_that_is_under_way() {
 fn without_patience_a_refusal_is_told_at_once() {
     let free = Listener::bind(LOOPBACK, None, &Abort::new().unwrap()).unwrap().local();
     let start = Instant::now();
-    let error = connect_any(&[free], soon(), Patience::Once, None).unwrap_err();
-    let Unreached::Addresses(misses) = error else { panic!("{error:?}") };
-    assert_eq!(misses[0].to_string(), format!("{free} refused"));
+    let error = connect_any(&[free], soon(), RefusalPolicy::Once, None).unwrap_err();
+    let ConnectError::Addresses(failures) = error else { panic!("{error:?}") };
+    assert_eq!(failures[0].to_string(), format!("{free} refused"));
     assert!(start.elapsed() < Duration::from_secs(2));
 }

@@ -8,7 +8,7 @@
 //! Earlier versions end before the host, or before the pid. Later versions may lengthen the payload; what is known of it stays where it is.
 
 use super::fields::{Fields, Record};
-use crate::process::Claim;
+use crate::process::ProcessIdentity;
 
 /// Bytes of the handle that features may take.
 pub const FEATURES_SIZE: usize = 88;
@@ -40,7 +40,7 @@ pub struct Features {
     /// The same in all processes of one network namespace of a running kernel; 0 if it is not known.
     pub host: u64,
     /// The process, for peers that can see it.
-    pub claim: Claim,
+    pub identity: ProcessIdentity,
 }
 
 impl Features {
@@ -74,8 +74,8 @@ impl Features {
             .put(HEADER + 16, &self.process.to_le_bytes())
             .put(HEADER + 24, &self.nonce)
             .put(HEADER + 40, &self.host.to_le_bytes())
-            .put(HEADER + 48, &self.claim.pid.to_le_bytes())
-            .put(HEADER + 52, &self.claim.fingerprint.to_le_bytes());
+            .put(HEADER + 48, &self.identity.pid.to_le_bytes())
+            .put(HEADER + 52, &self.identity.fingerprint.to_le_bytes());
         let checksum = checksum(&record.0, PAYLOAD).unwrap_or_default();
         record.put(12, &checksum.to_le_bytes()).0
     }
@@ -89,9 +89,12 @@ impl Features {
         if !known || fields.u32(12).ok()? != checksum(bytes, length)? {
             return None;
         }
-        let claim = match length >= PAYLOAD {
-            true => Claim { pid: fields.u32(HEADER + 48).ok()?, fingerprint: fields.u64(HEADER + 52).ok()? },
-            false => Claim::default(),
+        let identity = match length >= PAYLOAD {
+            true => ProcessIdentity {
+                pid: fields.u32(HEADER + 48).ok()?,
+                fingerprint: fields.u64(HEADER + 52).ok()?,
+            },
+            false => ProcessIdentity::default(),
         };
         Some(Self {
             bits: fields.u32(HEADER).ok()?,
@@ -100,7 +103,7 @@ impl Features {
             process: fields.u64(HEADER + 16).ok()?,
             nonce: fields.array(HEADER + 24).ok()?,
             host: if length >= PAYLOAD_WITH_HOST { fields.u64(HEADER + 40).ok()? } else { 0 },
-            claim,
+            identity,
         })
     }
 }

@@ -10,7 +10,7 @@
 use super::WireError;
 use super::fields::{Fields, Record};
 use crate::auth::NONCE_SIZE;
-use crate::process::Claim;
+use crate::process::ProcessIdentity;
 
 /// First word of a message.
 pub const MESSAGE_MAGIC: u32 = 0xdead_dead;
@@ -83,8 +83,8 @@ impl Header {
 }
 
 /// Writes to which process a socket belongs.
-pub fn encode_owner(claim: Claim) -> Vec<u8> {
-    [&Header::Owner(claim.pid).encode()[..], &claim.fingerprint.to_le_bytes()].concat()
+pub fn encode_owner(identity: ProcessIdentity) -> Vec<u8> {
+    [&Header::Owner(identity.pid).encode()[..], &identity.fingerprint.to_le_bytes()].concat()
 }
 
 /// Splits the body of a message into name and text.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fabric::QpAddress;
-use crate::process::Claim;
+use crate::process::ProcessIdentity;
 
 /// Bytes from a text of hexadecimal digits; blanks are for the eye.
 fn hex(text: &str) -> Vec<u8> {
@@ -73,7 +73,7 @@ fn features() -> Features {
         process: 0x99aa_bbcc_ddee_ff00,
         nonce: *b"sixteen bytes ok",
         host: 0x0102_0304_0506_0708,
-        claim: Claim { pid: 0x0001_0203, fingerprint: 0x1020_3040_5060_7080 },
+        identity: ProcessIdentity { pid: 0x0001_0203, fingerprint: 0x1020_3040_5060_7080 },
     }
 }
 
@@ -119,7 +119,7 @@ fn a_longer_payload_of_a_later_version_is_read() {
 
 #[test]
 fn a_payload_of_an_earlier_version_says_no_host_or_no_process() {
-    let without_process = Features { claim: Claim::default(), ..features() };
+    let without_process = Features { identity: ProcessIdentity::default(), ..features() };
     for (length, expected) in [(48, without_process), (40, Features { host: 0, ..without_process })] {
         let mut bytes = features().encode();
         bytes[10] = length as u8;
@@ -321,8 +321,8 @@ proptest! {
         (incarnation, process, host) in any::<(u64, u64, u64)>(),
         (pid, fingerprint) in any::<(u32, u64)>(),
     ) {
-        let claim = Claim { pid, fingerprint };
-        let features = Some(Features { bits, max_notification, incarnation, process, nonce, host, claim });
+        let identity = ProcessIdentity { pid, fingerprint };
+        let features = Some(Features { bits, max_notification, incarnation, process, nonce, host, identity });
         let handle = Handle { address, features };
         prop_assert_eq!(Handle::decode(&handle.encode()), Ok(handle));
     }

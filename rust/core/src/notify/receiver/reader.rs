@@ -401,9 +401,9 @@ impl Peer {
                         Event::Large(message) => Notification::Exact(message),
                         Event::Admitted(proof) => break Fate::Admitted(proof),
                         Event::Greeted => continue,
-                        Event::Owner(claim) => {
+                        Event::Owner(identity) => {
                             self.owned = true;
-                            self.process = PeerProcess::of_claim(claim);
+                            self.process = PeerProcess::of_identity(identity);
                             if let Some(process) = &self.process {
                                 process.watch(room);
                             }

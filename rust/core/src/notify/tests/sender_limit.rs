@@ -73,7 +73,7 @@ fn clients_on_the_host_of_a_peer_do_not_take_its_place() {
     let _connected: Vec<_> = (0..2).map(|_| connected_hosts.add(LOOPBACK)).collect();
     let peers: Vec<_> = (0..2).map(|_| greeted(&receiver)).collect();
     for peer in &peers {
-        peer.write_all_by(&encode_owner(Claim { pid: 1, fingerprint: 1 }), soon()).unwrap();
+        peer.write_all_by(&encode_owner(ProcessIdentity { pid: 1, fingerprint: 1 }), soon()).unwrap();
     }
     let more: Vec<_> = (0..20).map(|_| greeted(&receiver)).collect();
     thread::sleep(Duration::from_millis(20));

@@ -47,7 +47,7 @@ impl Driver {
                 self.handle.sleep(STILL_THERE).await;
                 if self.answers {
                     // An error is found by the next turn.
-                    let _ = self.socket.say_now(&ChannelFrame::Pong(0));
+                    let _ = self.socket.try_send(&ChannelFrame::Pong(0));
                 }
             }
         };

@@ -105,7 +105,7 @@ const ZERO: Features = Features {
     process: 0,
     nonce: [0; 16],
     host: 0,
-    claim: crate::process::Claim { pid: 0, fingerprint: 0 },
+    identity: crate::process::ProcessIdentity { pid: 0, fingerprint: 0 },
 };
 
 /// The 136 bytes that a blank handle takes: nothing in them is about us, the random number aside.

@@ -232,7 +232,7 @@ fn with_a_key_no_hello_is_sent() {
         });
         let limits = Limits { allow_original: lenient, ..limits_with_key(7) };
         // Not even to a peer that took one before the key was set.
-        limits.openings.remember(target, opening::Opening::Hello);
+        limits.openings.record(target, opening::Opening::Hello);
         assert!(matches!(dial(target, &limits).0.unwrap_err().reason, Reason::Closed));
         assert_eq!(scripted.join().unwrap().try_accept().unwrap().map(|stream| stream.peer()), None);
     }

@@ -14,7 +14,7 @@ fn list(entries: &[(&str, &str)]) -> Vec<Interface> {
 
 fn best(interfaces: &[Interface], rules: &InterfaceRules) -> Option<(String, Preference)> {
     let first = *rank_interfaces(interfaces, rules).first()?;
-    Some((first.interface.network.addr().to_string(), first.verdict.ok()?))
+    Some((first.interface.network.addr().to_string(), first.choice.ok()?))
 }
 
 fn chosen(entries: &[(&str, &str)], rules: &InterfaceRules) -> Option<String> {
@@ -73,7 +73,7 @@ fn an_interface_that_carries_nothing_is_never_chosen() {
         assert_eq!(best(&host, &named("eth")), Some(("198.51.100.7".into(), Preference::Named)));
         assert_eq!(best(&host, &named("eth0")), None);
         let ranked = rank_interfaces(&host, &named("eth0"));
-        assert!(ranked.iter().any(|one| one.verdict == Err(Unfit::Link(link))), "{ranked:?}");
+        assert!(ranked.iter().any(|one| one.choice == Err(Exclusion::Link(link))), "{ranked:?}");
     }
 }
 
@@ -106,7 +106,7 @@ fn tunnels_come_after_ordinary_interfaces_and_link_local_addresses_after_bridges
     host[2].kind = Kind::Tunnel;
     host.push(interface("eth1", "192.0.2.7/24"));
     host.push(interface("lo", "127.0.0.1/8"));
-    let order: Vec<_> = rank_interfaces(&host, &no_rules()).iter().map(|one| one.verdict.unwrap()).collect();
+    let order: Vec<_> = rank_interfaces(&host, &no_rules()).iter().map(|one| one.choice.unwrap()).collect();
     assert_eq!(
         order,
         [
@@ -176,10 +176,10 @@ proptest! {
             let v6 = matches!(address, IpAddr::V6(v6) if v6.is_loopback() || v6.is_unicast_link_local());
             one.link == Link::Up && !v6 && rules.names.as_ref().is_none_or(|names| names.matches(&one.name, None))
         };
-        prop_assert_eq!(ranked.iter().filter(|one| one.verdict.is_ok()).count(), host.iter().filter(|one| fit(one)).count());
-        prop_assert!(ranked.iter().all(|one| one.verdict.is_ok() == fit(one.interface)));
+        prop_assert_eq!(ranked.iter().filter(|one| one.choice.is_ok()).count(), host.iter().filter(|one| fit(one)).count());
+        prop_assert!(ranked.iter().all(|one| one.choice.is_ok() == fit(one.interface)));
         // What fits stands before what does not, and a better reason before a worse one.
-        prop_assert!(ranked.is_sorted_by_key(|one| one.verdict.map_or((1, None), |reason| (0, Some(reason)))));
+        prop_assert!(ranked.is_sorted_by_key(|one| one.choice.map_or((1, None), |reason| (0, Some(reason)))));
     }
 
     /// An address that is added changes nothing unless it is chosen itself.
@@ -188,6 +188,6 @@ proptest! {
         let before = rank_interfaces(&host, &InterfaceRules::default())[0];
         let with = [host.clone(), vec![more.clone()]].concat();
         let after = rank_interfaces(&with, &InterfaceRules::default())[0];
-        prop_assert!(after.verdict.is_err() || after.interface == before.interface || *after.interface == more);
+        prop_assert!(after.choice.is_err() || after.interface == before.interface || *after.interface == more);
     }
 }
