@@ -29,7 +29,7 @@ impl Connection {
     /// Allows no new transfer, and no rebuild of a lane.
     pub(super) fn stop(&self) {
         self.gate.fetch_or(CLOSED, Ordering::SeqCst);
-        self.questions.end();
+        self.sync_requests.end();
         if let Some((recovery, _)) = self.recovery.get() {
             recovery.stop();
         }

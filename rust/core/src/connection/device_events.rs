@@ -134,13 +134,13 @@ impl Listener {
         let mut found = false;
         while let Some(event) = self.device.poll_event() {
             found = true;
-            self.note(event).tell();
+            self.note(event).notify();
         }
         found
     }
 
     /// Notes the device's health after `event`, and which connections the event may be about.
-    fn note(&self, event: DeviceEvent) -> Concerned {
+    fn note(&self, event: DeviceEvent) -> AffectedConnections {
         let device = &self.device.attributes().name;
         match event {
             DeviceEvent::PortDown | DeviceEvent::CompletionQueueFatal | DeviceEvent::DeviceFatal => {
@@ -151,7 +151,7 @@ impl Listener {
         let mut state = self.lock();
         *state.counts.entry(event.kind()).or_default() += 1;
         state.health = after(state.health, event);
-        Concerned { event, connections: state.connections.clone() }
+        AffectedConnections { event, connections: state.connections.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -160,14 +160,14 @@ impl Listener {
 }
 
 /// Connections that an event may be about.
-struct Concerned {
+struct AffectedConnections {
     event: DeviceEvent,
     connections: Vec<Weak<Connection>>,
 }
 
-impl Concerned {
+impl AffectedConnections {
     /// Tells them.
-    fn tell(self) {
+    fn notify(self) {
         for connection in self.connections.iter().filter_map(Weak::upgrade) {
             connection.device_event(self.event);
         }

@@ -26,10 +26,10 @@ use once_cell::sync::OnceCell;
 pub use context::{Context, TransferSettings};
 pub use device_events::{DeviceEvents, DeviceHealth};
 pub use lanes::{LaneBuilder, LaneHandle};
-pub use presence::{Presence, Pulse};
+pub use presence::{Pinger, Presence};
 
-use recovery::{Driver, Machine, Parts, Rebuilds, Role};
-use regions::{Exchange, Questions};
+use recovery::{Driver, Machine, Parts, RebuildPolicy, Rebuilds};
+use regions::{Exchange, SyncRequests};
 use route::Reach;
 
 use crate::control::wire::LaneRecord;
@@ -65,7 +65,7 @@ pub struct Inner {
     /// The peer's regions.
     remote: Arc<RemoteRegions>,
     /// Asks it for more.
-    questions: Arc<Questions>,
+    sync_requests: Arc<SyncRequests>,
     peer: PeerInfo,
     /// What queue pairs towards the peer are connected with.
     capabilities: PeerCapabilities,
@@ -211,7 +211,7 @@ impl Connection {
             paths,
             reach: Reach::new(peer.same_process, paths, provider),
             remote: Arc::new(remote),
-            questions: Arc::new(Questions::new(told.is_some())),
+            sync_requests: Arc::new(SyncRequests::new(told.is_some())),
             peer,
             capabilities,
             heals,
@@ -242,18 +242,18 @@ impl Connection {
     fn start_recovery(self: &Arc<Self>, told: Option<Cursor>, presence: Presence) -> Result<(), PoolError> {
         let events = EventLoop::acquire()
             .map_err(|error| PoolError::Thread(format!("starting the event loop: {error}")))?;
-        let machine = Machine::new(Role { leads: self.leads, heals: self.heals }, self.lanes.len());
+        let machine = Machine::new(RebuildPolicy { leads: self.leads, heals: self.heals }, self.lanes.len());
         let connection = Arc::downgrade(self);
         let wakeup = Arc::clone(&self.wakeup);
         let exchange = told.map(|told| {
             let ours = self.context.registry.announced().subscribe(told, Arc::clone(&wakeup));
-            Exchange::new(ours, Arc::clone(&self.remote), Arc::clone(&self.questions))
+            Exchange::new(ours, Arc::clone(&self.remote), Arc::clone(&self.sync_requests))
         });
         let (channel, rebuilds) = (Arc::clone(&self.channel), Arc::clone(&self.rebuilds));
         match &presence {
             Presence::Sockets => {}
             Presence::Process(process) => process.watch(&wakeup),
-            Presence::Pinged(pulse) => pulse.add(&channel, &wakeup),
+            Presence::Pinged(pinger) => pinger.add(&channel, &wakeup),
         }
         let parts = Parts { channel, wakeup, machine, rebuilds, exchange, presence, heals: self.heals };
         let task = events.spawn(move |handle| {

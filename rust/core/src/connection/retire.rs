@@ -22,7 +22,7 @@ const COMMAND_THREADS: usize = 4;
 const NAMED: usize = 8;
 
 /// A region that is still in use, and what uses it.
-type Left = (Arc<Region>, String);
+type RegionInUse = (Arc<Region>, String);
 
 impl Context {
     /// Waits until nothing uses `regions`, which were taken out of the registry before, at most for the transfer
@@ -61,7 +61,7 @@ impl Context {
         regions: Vec<Arc<Region>>,
         deadline: Instant,
         help: impl Fn(&[Arc<Region>]),
-    ) -> Vec<Left> {
+    ) -> Vec<RegionInUse> {
         let (mut unused, mut used) = (Vec::with_capacity(regions.len()), regions);
         let mut pause = Duration::from_micros(10);
         loop {
@@ -91,7 +91,7 @@ impl Context {
 
     /// Ends access by peers. A device takes a command for each region, which nothing can interrupt: of many regions the caller
     /// does not wait for commands beyond the deadline.
-    fn revoke(&self, regions: Vec<Arc<Region>>, deadline: Instant) -> Vec<Left> {
+    fn revoke(&self, regions: Vec<Arc<Region>>, deadline: Instant) -> Vec<RegionInUse> {
         let by_commands = self.pool.device().attributes().provider == Provider::Verbs;
         if by_commands && regions.len() > 1 {
             return revoke_by_threads(&regions, deadline);
@@ -100,7 +100,7 @@ impl Context {
     }
 }
 
-fn revoke_one(region: Arc<Region>, deadline: Instant) -> Option<Left> {
+fn revoke_one(region: Arc<Region>, deadline: Instant) -> Option<RegionInUse> {
     let left = match region.memory().revoke(deadline) {
         Ok(()) => return None,
         Err(FabricError::StillInUse { holders, .. }) => holders,
@@ -109,7 +109,7 @@ fn revoke_one(region: Arc<Region>, deadline: Instant) -> Option<Left> {
     Some((region, left))
 }
 
-fn revoke_by_threads(regions: &[Arc<Region>], deadline: Instant) -> Vec<Left> {
+fn revoke_by_threads(regions: &[Arc<Region>], deadline: Instant) -> Vec<RegionInUse> {
     let (results, ended) = mpsc::channel();
     let queue: Arc<crossbeam::queue::SegQueue<_>> = Arc::default();
     regions.iter().cloned().enumerate().for_each(|region| queue.push(region));
@@ -129,7 +129,7 @@ fn revoke_by_threads(regions: &[Arc<Region>], deadline: Instant) -> Vec<Left> {
         }
     }
     drop(results);
-    let mut waiting: Vec<Option<Left>> = regions
+    let mut waiting: Vec<Option<RegionInUse>> = regions
         .iter()
         .map(|region| {
             Some((Arc::clone(region), "its device, which has not ended the registration yet".to_owned()))
@@ -149,7 +149,7 @@ fn revoke_by_threads(regions: &[Arc<Region>], deadline: Instant) -> Vec<Left> {
 }
 
 /// What is still in use, in one line.
-fn report(left: &[Left], time: Duration) -> String {
+fn report(left: &[RegionInUse], time: Duration) -> String {
     let mut text = format!(
         "memory of {} regions is still in use {} ms after it was to be given back, and must not be unmapped or used for \
          anything else until the processes named here go on or end:",

@@ -283,7 +283,7 @@ impl Channel {
     }
 
     /// Bytes that [`Channel::try_read`] has received so far, of whole frames and of others.
-    pub fn heard(&self) -> u64 {
+    pub fn bytes_received(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
     }
 

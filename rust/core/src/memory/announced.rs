@@ -29,7 +29,7 @@ impl Announced {
         let mut state = lock(&self.state);
         let id = state.history.add(region);
         if id.is_some() {
-            state.tell();
+            state.wake_subscribers();
         }
         id
     }
@@ -38,14 +38,14 @@ impl Announced {
     pub(super) fn remove(&self, id: u64) {
         let mut state = lock(&self.state);
         state.history.remove(id);
-        state.tell();
+        state.wake_subscribers();
     }
 
     /// Memory that is not announced has been given this key.
     pub(super) fn key_in_use(&self, rkey: u32) {
         let mut state = lock(&self.state);
         if state.history.key_in_use(rkey) {
-            state.tell();
+            state.wake_subscribers();
         }
     }
 
@@ -65,7 +65,7 @@ impl Announced {
 }
 
 impl State {
-    fn tell(&self) {
+    fn wake_subscribers(&self) {
         for listener in &self.listeners {
             if listener.dirty.mark() {
                 listener.wakeup.wake();
@@ -87,7 +87,7 @@ pub(crate) struct Subscription {
 impl Subscription {
     /// The next changes for the peer; `None` if it knows everything.
     pub(crate) fn next(&mut self) -> Option<RegionChanges> {
-        if !self.listener.dirty.take() && !self.has_more {
+        if !self.listener.dirty.clear() && !self.has_more {
             return None;
         }
         let state = lock(&self.announced.state);
@@ -107,7 +107,7 @@ impl Subscription {
     }
 
     /// The version up to which the peer has been told everything.
-    pub(crate) fn told(&self) -> u64 {
+    pub(crate) fn sent_version(&self) -> u64 {
         self.cursor.version()
     }
 }
@@ -143,7 +143,7 @@ impl Dirty {
     }
 
     /// Before a look.
-    fn take(&self) -> bool {
+    fn clear(&self) -> bool {
         self.set.swap(false, Ordering::AcqRel)
     }
 }
@@ -173,7 +173,7 @@ mod models {
                 .collect();
             // The task, as it does at any time.
             shared.2.swap(false, Ordering::Acquire);
-            let looked = shared.1.take();
+            let looked = shared.1.clear();
             let told = if looked { *lock(&shared.0) } else { 0 };
             for other in others {
                 other.join().unwrap();
@@ -197,7 +197,7 @@ mod models {
             };
             let mine = dirty.mark();
             assert!(mine != other.join().unwrap());
-            assert!(dirty.take() && !dirty.take());
+            assert!(dirty.clear() && !dirty.clear());
         });
     }
 }

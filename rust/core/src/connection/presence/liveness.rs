@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Liveness {
     period: Duration,
     /// When the peer was last heard, or last given the benefit of the doubt.
-    heard: Instant,
+    received: Instant,
     /// Periods of silence since that were acted on.
     silent: u32,
     /// Where the times of all connections of the process fall on the same beats.
@@ -20,13 +20,13 @@ pub(super) struct Liveness {
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum LivenessStep {
     /// Nothing yet.
     Wait,
     /// Ask whether it is there.
-    Ask,
+    Ping,
     /// Ask on every way that there is: it is the last time.
-    AskAll,
+    PingAll,
     /// It is gone.
     Gone,
 }
@@ -36,48 +36,48 @@ impl Liveness {
     /// shortest periods. `epoch` is the same for all connections.
     pub(super) fn new(keepalive: Duration, epoch: Instant, now: Instant) -> Self {
         let period = (keepalive / PERIODS).max(SHORTEST_PERIOD);
-        Self { period, heard: now, silent: 0, epoch }
+        Self { period, received: now, silent: 0, epoch }
     }
 
     /// The peer has said something.
-    pub(super) fn heard(&mut self, now: Instant) {
-        self.heard = now;
+    pub(super) fn received(&mut self, now: Instant) {
+        self.received = now;
         self.silent = 0;
     }
 
     /// What is to be done now. Everything that the peer has said until then has been reported before.
-    pub(super) fn look(&mut self, now: Instant) -> Look {
+    pub(super) fn check(&mut self, now: Instant) -> LivenessStep {
         let due = self.next();
         if now < due {
-            return Look::Wait;
+            return LivenessStep::Wait;
         }
         // Nobody has looked for so long that this process, or the machine, has been stopped, maybe together with the peer.
         // What it would have said meanwhile may not be here yet.
         if now >= due + self.period {
-            self.heard(now);
-        } else if self.silent == LAST_CHANCE {
-            return Look::Gone;
+            self.received(now);
+        } else if self.silent == UNANSWERED_PINGS {
+            return LivenessStep::Gone;
         }
         self.silent += 1;
-        if self.silent == LAST_CHANCE { Look::AskAll } else { Look::Ask }
+        if self.silent == UNANSWERED_PINGS { LivenessStep::PingAll } else { LivenessStep::Ping }
     }
 
     /// When to look next.
     pub(super) fn next(&self) -> Instant {
-        let due = self.heard + self.period * (self.silent + 1);
-        if self.silent == LAST_CHANCE { due } else { self.beat_before(due) }
+        let due = self.received + self.period * (self.silent + 1);
+        if self.silent == UNANSWERED_PINGS { due } else { self.tick_before(due) }
     }
 
     /// How long a peer is silent when it is given up.
     pub(super) fn limit(&self) -> Duration {
-        self.period * (LAST_CHANCE + 1)
+        self.period * (UNANSWERED_PINGS + 1)
     }
 
     /// Questions wait for no beat, they come sooner: so many connections that are idle wake the loop a few times a period,
     /// and not once each.
-    fn beat_before(&self, time: Instant) -> Instant {
-        let beat = (self.period / BEATS).as_nanos().max(1);
-        let over = time.saturating_duration_since(self.epoch).as_nanos() % beat;
+    fn tick_before(&self, time: Instant) -> Instant {
+        let tick = (self.period / TICKS).as_nanos().max(1);
+        let over = time.saturating_duration_since(self.epoch).as_nanos() % tick;
         time - Duration::from_nanos(u64::try_from(over).unwrap_or_default())
     }
 }
@@ -86,13 +86,13 @@ impl Liveness {
 const PERIODS: u32 = 9;
 
 /// Questions without an answer before the end.
-const LAST_CHANCE: u32 = 2;
+const UNANSWERED_PINGS: u32 = 2;
 
 /// Shorter ones would take a busy process for a dead one.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
 
 /// Beats in a period.
-const BEATS: u32 = 8;
+const TICKS: u32 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -106,17 +106,17 @@ mod tests {
     const PERIOD: Duration = Duration::from_secs(1);
 
     /// What a driver that looks when it is told to does, until the peer is given up.
-    fn run(liveness: &mut Liveness, heard: impl Fn(Instant) -> Option<Instant>) -> (Instant, usize) {
+    fn run(liveness: &mut Liveness, received: impl Fn(Instant) -> Option<Instant>) -> (Instant, usize) {
         let mut asked = 0;
         loop {
             let now = liveness.next();
-            if let Some(time) = heard(now) {
-                liveness.heard(time);
+            if let Some(time) = received(now) {
+                liveness.received(time);
             }
-            match liveness.look(now) {
-                Look::Wait => {}
-                Look::Ask | Look::AskAll => asked += 1,
-                Look::Gone => return (now, asked),
+            match liveness.check(now) {
+                LivenessStep::Wait => {}
+                LivenessStep::Ping | LivenessStep::PingAll => asked += 1,
+                LivenessStep::Gone => return (now, asked),
             }
         }
     }
@@ -127,7 +127,7 @@ mod tests {
         let start = epoch + Duration::from_millis(4321);
         let mut liveness = Liveness::new(KEEPALIVE, epoch, start);
         assert_eq!(liveness.limit(), KEEPALIVE / 3);
-        assert_eq!(liveness.look(start + PERIOD / 2), Look::Wait);
+        assert_eq!(liveness.check(start + PERIOD / 2), LivenessStep::Wait);
         assert_eq!(run(&mut liveness, |_| None), (start + KEEPALIVE / 3, 2));
     }
 
@@ -139,11 +139,11 @@ mod tests {
         let mut now = start;
         for _ in 0..1000 {
             now = liveness.next();
-            assert_eq!(liveness.look(now), Look::Ask);
-            assert_eq!(liveness.look(liveness.next()), Look::AskAll);
+            assert_eq!(liveness.check(now), LivenessStep::Ping);
+            assert_eq!(liveness.check(liveness.next()), LivenessStep::PingAll);
             let answered = now + 2 * PERIOD - Duration::from_millis(1);
-            assert_eq!(liveness.look(answered), Look::Wait);
-            liveness.heard(answered);
+            assert_eq!(liveness.check(answered), LivenessStep::Wait);
+            liveness.received(answered);
         }
         assert!(now > start + 1000 * PERIOD);
     }
@@ -154,21 +154,21 @@ mod tests {
         let mut liveness = Liveness::new(KEEPALIVE, start, start);
         for tenth in 0..1000 {
             let now = start + tenth * (PERIOD / 10);
-            assert_eq!(liveness.look(now), Look::Wait);
-            liveness.heard(now);
+            assert_eq!(liveness.check(now), LivenessStep::Wait);
+            liveness.received(now);
         }
     }
 
     #[test]
     fn a_process_that_was_stopped_itself_asks_before_it_gives_up() {
         let start = Instant::now();
-        for questions in 0..=LAST_CHANCE {
+        for questions in 0..=UNANSWERED_PINGS {
             let mut liveness = Liveness::new(KEEPALIVE, start, start);
             for _ in 0..questions {
-                assert_ne!(liveness.look(liveness.next()), Look::Wait);
+                assert_ne!(liveness.check(liveness.next()), LivenessStep::Wait);
             }
             let woken = start + Duration::from_secs(3600);
-            assert_eq!(liveness.look(woken), Look::Ask);
+            assert_eq!(liveness.check(woken), LivenessStep::Ping);
             assert_eq!(run(&mut liveness, |_| None).0, woken + KEEPALIVE / 3);
         }
     }
@@ -180,7 +180,7 @@ mod tests {
             (0..1000).map(|n| Liveness::new(KEEPALIVE, epoch, epoch + n * Duration::from_micros(1777)));
         let wakes: BTreeSet<_> = connections.map(|liveness| liveness.next()).collect();
         // They were made within 1.8 periods.
-        assert!(wakes.len() <= 2 * BEATS as usize, "{} times", wakes.len());
+        assert!(wakes.len() <= 2 * TICKS as usize, "{} times", wakes.len());
     }
 
     proptest! {
@@ -202,13 +202,13 @@ mod tests {
                 // In thousandths of the limit: longer gaps end it.
                 let word = now + limit * gap.min(999) as u32 / 1000;
                 while liveness.next() < word {
-                    prop_assert!(matches!(liveness.look(liveness.next()), Look::Ask | Look::AskAll));
+                    prop_assert!(matches!(liveness.check(liveness.next()), LivenessStep::Ping | LivenessStep::PingAll));
                 }
-                liveness.heard(word);
+                liveness.received(word);
                 now = word;
             }
             let (end, asked) = run(&mut liveness, |_| None);
-            prop_assert_eq!((end, asked), (now + limit, LAST_CHANCE as usize));
+            prop_assert_eq!((end, asked), (now + limit, UNANSWERED_PINGS as usize));
         }
     }
 }

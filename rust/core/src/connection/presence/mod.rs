@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::control::wire::Features;
 use crate::process::PeerProcess;
 
-pub use pinger::Pulse;
+pub use pinger::Pinger;
 
 /// What tells, besides the control connection, that the peer is gone. A process that the peer has forked may hold its
 /// sockets, and a host that has lost its power closes none.
@@ -20,7 +20,7 @@ pub enum Presence {
     /// Its process can be seen from here. One that is stopped is there.
     Process(Arc<PeerProcess>),
     /// It answers pings.
-    Pinged(Arc<Pulse>),
+    Pinged(Arc<Pinger>),
 }
 
 impl Presence {
@@ -32,7 +32,7 @@ impl Presence {
         }
         let asks = features.has(Features::CHANNEL | Features::LIVENESS) && !features.identity.is_own();
         let Some(keepalive) = config.keepalive.filter(|_| asks) else { return Self::Sockets };
-        Pulse::of(features.process, keepalive)
+        Pinger::of(features.process, keepalive)
             .inspect_err(|error| tracing::warn!("a peer cannot be pinged: {error}"))
             .map_or(Self::Sockets, Self::Pinged)
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::liveness::{Liveness, Look};
+use super::liveness::{Liveness, LivenessStep};
 use crate::control::{Channel, ChannelFrame};
 use crate::events::{EventLoop, Handle, Task, Wakeup};
 use crate::fork::PerProcess;
@@ -13,9 +13,9 @@ use crate::sync::{Mutex, lock};
 /// Asks a peer's process whether it is there, for all connections to it: what it says on any of them is life, and one
 /// question at a time is under way. So connections that are idle cost next to nothing, however many lead to it.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Pinger {
     shared: Arc<Shared>,
-    asking: Option<(Task, Arc<EventLoop>)>,
+    task: Option<(Task, Arc<EventLoop>)>,
 }
 
 #[derive(Debug)]
@@ -30,51 +30,51 @@ struct State {
 }
 
 /// By the number that names the process, and the keepalive time.
-type Pulses = Mutex<HashMap<(u64, Duration), Weak<Pulse>>>;
-static PULSES: PerProcess<Pulses> = PerProcess::new(Pulses::default);
+type Pingers = Mutex<HashMap<(u64, Duration), Weak<Pinger>>>;
+static PINGERS: PerProcess<Pingers> = PerProcess::new(Pingers::default);
 
 /// Of the beats of the process.
 static EPOCH: PerProcess<Instant> = PerProcess::new(Instant::now);
 
-impl Pulse {
+impl Pinger {
     /// That of the process which calls itself `process`; it is missed within a third of `keepalive`.
     pub(super) fn of(process: u64, keepalive: Duration) -> std::io::Result<Arc<Self>> {
         // Dropped after the lock is given back.
         let _former;
-        let mut pulses = lock(PULSES.get());
-        match pulses.get(&(process, keepalive)).and_then(Weak::upgrade) {
+        let mut pingers = lock(PINGERS.get());
+        match pingers.get(&(process, keepalive)).and_then(Weak::upgrade) {
             // Heard: it has just answered a handshake, and must not be given up before the connection is added.
-            Some(known) if known.is_heard() => return Ok(known),
+            Some(known) if known.note_received() => return Ok(known),
             former => _former = former,
         }
         let liveness = Liveness::new(keepalive, *EPOCH.get(), Instant::now());
         let shared = Arc::new(Shared(Mutex::new(State { liveness, members: Vec::new(), gone: false })));
         let (events, asked) = (EventLoop::acquire()?, Arc::clone(&shared));
-        let task = events.spawn(move |handle| ask(asked, handle.clone()));
-        let pulse = Arc::new(Self { shared, asking: Some((task, events)) });
-        pulses.retain(|_, pulse| pulse.strong_count() > 0);
-        pulses.insert((process, keepalive), Arc::downgrade(&pulse));
-        Ok(pulse)
+        let task = events.spawn(move |handle| ping(asked, handle.clone()));
+        let pinger = Arc::new(Self { shared, task: Some((task, events)) });
+        pingers.retain(|_, pinger| pinger.strong_count() > 0);
+        pingers.insert((process, keepalive), Arc::downgrade(&pinger));
+        Ok(pinger)
     }
 
     /// A connection to the process; `wakeup` is woken if that is given up.
     pub(in crate::connection) fn add(&self, channel: &Arc<Channel>, wakeup: &Arc<Wakeup>) {
         let mut state = lock(&self.shared.0);
         // It has answered a handshake just now.
-        state.liveness.heard(Instant::now());
+        state.liveness.received(Instant::now());
         state.members.retain(|(channel, _)| channel.strong_count() > 0);
         state.members.push((Arc::downgrade(channel), Arc::downgrade(wakeup)));
     }
 
     /// The process has said something.
-    pub(in crate::connection) fn heard(&self) {
-        lock(&self.shared.0).liveness.heard(Instant::now());
+    pub(in crate::connection) fn received(&self) {
+        lock(&self.shared.0).liveness.received(Instant::now());
     }
 
     /// Notes that the process has said something; false when it has been given up before.
-    fn is_heard(&self) -> bool {
+    fn note_received(&self) -> bool {
         let mut state = lock(&self.shared.0);
-        state.liveness.heard(Instant::now());
+        state.liveness.received(Instant::now());
         !state.gone
     }
 
@@ -89,9 +89,9 @@ impl Pulse {
     }
 }
 
-impl Drop for Pulse {
+impl Drop for Pinger {
     fn drop(&mut self) {
-        if let Some((task, _events)) = self.asking.take() {
+        if let Some((task, _events)) = self.task.take() {
             task.stop_soon();
         }
     }
@@ -99,20 +99,20 @@ impl Drop for Pulse {
 
 impl State {
     /// Looks once; false when the process is gone.
-    fn look(&mut self, now: Instant) -> bool {
-        match self.liveness.look(now) {
-            Look::Wait => {}
-            Look::Ask => self.ask(1),
-            Look::AskAll => self.ask(self.members.len()),
+    fn check(&mut self, now: Instant) -> bool {
+        match self.liveness.check(now) {
+            LivenessStep::Wait => {}
+            LivenessStep::Ping => self.send_pings(1),
+            LivenessStep::PingAll => self.send_pings(self.members.len()),
             // What has come, its connection's task may not have had the time to read.
-            Look::Gone if self.has_unread() => self.liveness.heard(now),
-            Look::Gone => self.gone = true,
+            LivenessStep::Gone if self.has_unread() => self.liveness.received(now),
+            LivenessStep::Gone => self.gone = true,
         }
         !self.gone
     }
 
     /// Sends so many pings where sockets take them: over other connections than the last time, for one way may be broken.
-    fn ask(&mut self, count: usize) {
+    fn send_pings(&mut self, count: usize) {
         let mut sent = 0;
         for _ in 0..self.members.len() {
             let (channel, wakeup) = self.members.remove(0);
@@ -140,12 +140,12 @@ impl State {
 }
 
 /// Asks until the process is gone, and tells its connections then.
-async fn ask(shared: Arc<Shared>, handle: Handle) {
+async fn ping(shared: Arc<Shared>, handle: Handle) {
     loop {
         let next = lock(&shared.0).liveness.next();
         handle.sleep_until(Some(next)).await;
         let mut state = lock(&shared.0);
-        if !state.look(Instant::now()) {
+        if !state.check(Instant::now()) {
             let members = std::mem::take(&mut state.members);
             drop(state);
             members.iter().filter_map(|(_, wakeup)| wakeup.upgrade()).for_each(|wakeup| wakeup.wake());

@@ -91,7 +91,7 @@ impl Actions {
     }
 
     /// Adds a frame, in the place of one on the same subject.
-    pub(super) fn say(&mut self, frame: ChannelFrame) {
+    pub(super) fn push_frame(&mut self, frame: ChannelFrame) {
         match self.frames.iter_mut().find(|waiting| subject(waiting) == subject(&frame)) {
             Some(waiting) => *waiting = frame,
             None => self.frames.push_back(frame),
@@ -145,9 +145,9 @@ mod tests {
     fn a_newer_frame_takes_the_place_of_an_older_one() {
         let mut actions = Actions::default();
         for number in 0..100 {
-            actions.say(ChannelFrame::Pong(number));
-            actions.say(ChannelFrame::Ready { lane: 1, attempt: number as u32 });
-            actions.say(ChannelFrame::Broken { lane: 0 });
+            actions.push_frame(ChannelFrame::Pong(number));
+            actions.push_frame(ChannelFrame::Ready { lane: 1, attempt: number as u32 });
+            actions.push_frame(ChannelFrame::Broken { lane: 0 });
         }
         assert_eq!(actions.len(), 3);
         let frames: Vec<_> = std::iter::from_fn(|| actions.next_frame()).collect();

@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use self::command::Command;
-use super::rebuilds::{Half, Rebuilds};
+use super::rebuilds::{AttemptId, Rebuilds};
 use super::{Action, LostReason, Machine, STEP_LIMIT};
 use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
@@ -41,7 +41,7 @@ pub(in crate::connection) struct Driver {
     machine: Machine,
     rebuilds: Arc<Rebuilds>,
     /// Creations and connects that have ended since the last turn.
-    ended: Arc<Mutex<Vec<Ended>>>,
+    ended: Arc<Mutex<Vec<CommandResult>>>,
     /// The exchange of regions, with a peer that tells changes.
     exchange: Option<Exchange>,
     /// Part of a frame waits for the socket, which is then watched under a second descriptor: the peer may wait for us to
@@ -57,7 +57,7 @@ pub(in crate::connection) struct Driver {
     /// The peer may ask whether we are.
     answers: bool,
     /// Bytes of the peer that have been counted as life.
-    heard: u64,
+    received: u64,
     handle: Handle,
 }
 
@@ -76,14 +76,14 @@ pub(in crate::connection) struct Parts {
 
 /// A command that has ended.
 #[derive(Debug)]
-enum Ended {
-    Created { half: Half, result: Result<LaneRecord, String> },
-    Connected { half: Half, result: Result<(), String> },
+enum CommandResult {
+    Created { id: AttemptId, result: Result<LaneRecord, String> },
+    Connected { id: AttemptId, result: Result<(), String> },
 }
 
 /// State of the device, or of a lane that is not healthy.
 #[derive(Debug)]
-enum Seen {
+enum Observation {
     Device(DeviceHealth),
     Broken { lane: usize, reason: String },
     Drained { lane: usize, reason: String },
@@ -122,7 +122,7 @@ impl Driver {
             send_by: None,
             presence,
             answers: heals,
-            heard: 0,
+            received: 0,
             handle,
         })
     }
@@ -142,36 +142,37 @@ impl Driver {
         let pause = self.exchange.as_ref().filter(|_| !self.blocked).and_then(Exchange::deadline);
         let deadline = self.machine.deadline().into_iter().chain(self.send_by).chain(pause).min();
         let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
-        let heard = first(timed, self.channel.readable());
+        let received = first(timed, self.channel.readable());
         match &mut self.writable {
-            Some(writable) if self.blocked => first(heard, writable.writable()).await,
-            _ => heard.await,
+            Some(writable) if self.blocked => first(received, writable.writable()).await,
+            _ => received.await,
         }
     }
 
     /// Tells the machine what has happened, and carries out what it wants done after each event.
     async fn turn(&mut self) -> Next {
-        let Some(seen) = with_upgraded(&self.handle, &self.connection, |connection| look(connection)) else {
+        let Some(seen) = with_upgraded(&self.handle, &self.connection, |connection| observe(connection))
+        else {
             return Next::End;
         };
         // Before anything is begun for lanes that failed because of it.
-        self.look_at_peer(&seen);
+        self.check_peer(&seen);
         for seen in seen {
-            self.notice(seen);
+            self.report_observation(seen);
             self.act().await;
         }
-        let more = self.hear().await;
-        self.note_life();
+        let more = self.receive().await;
+        self.note_activity();
         let ended = std::mem::take(&mut *lock(&self.ended));
         for ended in ended {
-            self.take(ended);
+            self.report_command(ended);
             self.act().await;
         }
         if self.machine.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
             self.machine.timeout(Instant::now());
         }
         self.act().await;
-        let more = self.tell_regions() || more;
+        let more = self.send_regions() || more;
         match (self.machine.is_over(), more) {
             (true, _) => Next::End,
             (false, true) => Next::GoOn,
@@ -179,22 +180,22 @@ impl Driver {
         }
     }
 
-    fn notice(&mut self, seen: Seen) {
+    fn report_observation(&mut self, seen: Observation) {
         let now = Instant::now();
         match seen {
-            Seen::Device(health) => self.machine.device(health, now),
-            Seen::Broken { lane, reason } => self.machine.lane_broken(lane, &reason, now),
-            Seen::Drained { lane, reason } => self.machine.lane_drained(lane, &reason, now),
-            Seen::Closed { lane } => self.machine.lane_closed(lane, now),
+            Observation::Device(health) => self.machine.device(health, now),
+            Observation::Broken { lane, reason } => self.machine.lane_broken(lane, &reason, now),
+            Observation::Drained { lane, reason } => self.machine.lane_drained(lane, &reason, now),
+            Observation::Closed { lane } => self.machine.lane_closed(lane, now),
         }
     }
 
     /// Passes on what the peer has said, up to the limit of a turn; true if there may be more.
-    async fn hear(&mut self) -> bool {
+    async fn receive(&mut self) -> bool {
         for _ in 0..FRAMES_PER_TURN {
             match self.socket.try_read() {
                 Ok(Received::Frame(frame)) => self.machine.frame(frame, Instant::now()),
-                Ok(Received::Regions(frame)) => self.hear_of_regions(frame).await,
+                Ok(Received::Regions(frame)) => self.receive_regions(frame).await,
                 Ok(Received::Unknown) => {}
                 Ok(Received::Nothing) => return false,
                 Err(error) => self.machine.channel_lost(&error),
@@ -207,11 +208,13 @@ impl Driver {
         true
     }
 
-    fn take(&mut self, ended: Ended) {
+    fn report_command(&mut self, ended: CommandResult) {
         let now = Instant::now();
         match ended {
-            Ended::Created { half, result } => self.machine.created(half.lane, half.attempt, result, now),
-            Ended::Connected { half, result } => self.machine.connected(half.lane, half.attempt, result, now),
+            CommandResult::Created { id, result } => self.machine.created(id.lane, id.attempt, result, now),
+            CommandResult::Connected { id, result } => {
+                self.machine.connected(id.lane, id.attempt, result, now)
+            }
         }
     }
 
@@ -289,19 +292,20 @@ impl Driver {
             Action::Install { lane, attempt } => {
                 let rebuilds = Arc::clone(&self.rebuilds);
                 self.command(move |connection| {
-                    rebuilds.install(Half { lane, attempt }, |queue_pair| connection.heal(lane, queue_pair));
+                    rebuilds
+                        .install(AttemptId { lane, attempt }, |queue_pair| connection.heal(lane, queue_pair));
                 })
                 .await;
             }
             Action::Discard { lane, attempt } => {
                 let rebuilds = Arc::clone(&self.rebuilds);
-                self.handle.detach(move || drop(rebuilds.take(Half { lane, attempt })));
+                self.handle.detach(move || drop(rebuilds.take(AttemptId { lane, attempt })));
             }
-            Action::Create { lane, attempt } => self.create(Half { lane, attempt }, None),
+            Action::Create { lane, attempt } => self.create(AttemptId { lane, attempt }, None),
             Action::CreateConnected { lane, attempt, peer } => {
-                self.create(Half { lane, attempt }, Some(peer));
+                self.create(AttemptId { lane, attempt }, Some(peer));
             }
-            Action::Connect { lane, attempt, peer } => self.connect(Half { lane, attempt }, peer),
+            Action::Connect { lane, attempt, peer } => self.connect(AttemptId { lane, attempt }, peer),
             Action::Lose(reason) => self.lose(&reason),
         }
     }
@@ -345,47 +349,47 @@ impl Driver {
     }
 
     /// Creates a queue pair, and connects it if the peer's is known already.
-    fn create(&mut self, half: Half, peer: Option<LaneRecord>) {
-        let (command, report) = (self.new_command(half), self.report());
+    fn create(&mut self, id: AttemptId, peer: Option<LaneRecord>) {
+        let (command, report) = (self.new_command(id), self.report());
         self.rebuilds.add_command(self.handle.spawn(async move {
             let (queue_pair, record) = match command.create().await {
                 Ok(created) => created,
-                Err(error) => return report(Ended::Created { half, result: Err(error) }),
+                Err(error) => return report(CommandResult::Created { id, result: Err(error) }),
             };
             let connected = match peer {
                 Some(peer) => command.connect(queue_pair, peer).await,
                 None => {
-                    command.rebuilds.put(half, queue_pair);
+                    command.rebuilds.put(id, queue_pair);
                     Ok(())
                 }
             };
             report(match connected {
-                Ok(()) => Ended::Created { half, result: Ok(record) },
-                Err(error) => Ended::Connected { half, result: Err(error) },
+                Ok(()) => CommandResult::Created { id, result: Ok(record) },
+                Err(error) => CommandResult::Connected { id, result: Err(error) },
             });
         }));
     }
 
     /// Connects a queue pair that was created before.
-    fn connect(&mut self, half: Half, peer: LaneRecord) {
-        let Some(queue_pair) = self.rebuilds.take(half) else { return };
-        let (command, report) = (self.new_command(half), self.report());
+    fn connect(&mut self, id: AttemptId, peer: LaneRecord) {
+        let Some(queue_pair) = self.rebuilds.take(id) else { return };
+        let (command, report) = (self.new_command(id), self.report());
         self.rebuilds.add_command(self.handle.spawn(async move {
             let result = command.connect(queue_pair, peer).await;
-            report(Ended::Connected { half, result });
+            report(CommandResult::Connected { id, result });
         }));
     }
 
-    fn new_command(&self, half: Half) -> Command {
+    fn new_command(&self, id: AttemptId) -> Command {
         Command {
             connection: Weak::clone(&self.connection),
-            half,
+            id,
             rebuilds: Arc::clone(&self.rebuilds),
             handle: self.handle.clone(),
         }
     }
 
-    fn report(&self) -> impl FnOnce(Ended) + 'static {
+    fn report(&self) -> impl FnOnce(CommandResult) + 'static {
         let (ended, wakeup) = (Arc::clone(&self.ended), Arc::clone(&self.wakeup));
         move |what| {
             lock(&ended).push(what);
@@ -395,18 +399,18 @@ impl Driver {
 }
 
 /// What the device and the lanes say now.
-fn look(connection: &Connection) -> Vec<Seen> {
-    let mut seen = vec![Seen::Device(connection.context.device_health())];
+fn observe(connection: &Connection) -> Vec<Observation> {
+    let mut seen = vec![Observation::Device(connection.context.device_health())];
     for (lane, handle) in connection.lanes.iter().enumerate() {
         match handle.status.health() {
             LaneHealth::Healthy => {}
             LaneHealth::Broken => {
-                seen.push(Seen::Broken { lane, reason: handle.status.reason() });
+                seen.push(Observation::Broken { lane, reason: handle.status.reason() });
                 // Its worker drains it, also when nothing else is to be done.
                 handle.worker.kick();
             }
-            LaneHealth::Drained => seen.push(Seen::Drained { lane, reason: handle.status.reason() }),
-            LaneHealth::Closed => seen.push(Seen::Closed { lane }),
+            LaneHealth::Drained => seen.push(Observation::Drained { lane, reason: handle.status.reason() }),
+            LaneHealth::Closed => seen.push(Observation::Closed { lane }),
         }
     }
     seen
@@ -416,7 +420,7 @@ fn look(connection: &Connection) -> Vec<Seen> {
 mod tests {
     use std::sync::mpsc;
 
-    use super::super::Role;
+    use super::super::RebuildPolicy;
     use super::*;
     use crate::control::channel_tests::{pair, soon};
     use crate::events::EventLoop;
@@ -435,7 +439,7 @@ mod tests {
             let task = events.spawn(move |handle| {
                 let handle = handle.clone();
                 async move {
-                    let machine = Machine::new(Role { leads: true, heals: true }, 1);
+                    let machine = Machine::new(RebuildPolicy { leads: true, heals: true }, 1);
                     let (channel, rest) = (Arc::new(channel), Default::default());
                     let (nothing, rebuilds) = (Weak::new(), Arc::default());
                     let presence = Presence::Sockets;
@@ -452,7 +456,7 @@ mod tests {
                     let (mut full, deadline) = (0, soon());
                     while !driver.machine.is_over() {
                         assert!(Instant::now() < deadline, "the goodbye was not read");
-                        full += usize::from(driver.hear().await);
+                        full += usize::from(driver.receive().await);
                         handle.sleep(Duration::from_micros(10)).await;
                     }
                     report.send(full).unwrap();

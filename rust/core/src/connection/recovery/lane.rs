@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::actions::Actions;
 use super::limit::Limit;
-use super::{Action, DRIVER_LIMIT, Failure, LostReason, PORT_LIMIT, Role, STEP_LIMIT};
+use super::{Action, DRIVER_LIMIT, Failure, LostReason, PORT_LIMIT, RebuildPolicy, STEP_LIMIT};
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
@@ -13,7 +13,7 @@ use crate::control::wire::LaneRecord;
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) index: usize,
-    pub(super) role: Role,
+    pub(super) policy: RebuildPolicy,
     pub(super) state: State,
     /// The last attempt that the leader began, or that the follower was asked for.
     pub(super) attempt: u32,
@@ -32,7 +32,7 @@ pub(super) enum State {
     Broken {
         until: Limit,
         /// Follower: what the leader has asked for meanwhile.
-        ask: Option<Ask>,
+        ask: Option<RebuildRequest>,
     },
     /// Leader: drained, and waits for the port. Of the attempts so far `tried` failed.
     Waiting { tried: u32 },
@@ -43,7 +43,7 @@ pub(super) enum State {
     /// Leader: the peer has answered; the new queue pair is being connected to the peer's.
     Connecting { tried: u32, until: Limit },
     /// Follower: drained, and waits to be asked.
-    Told {
+    PeerInformed {
         until: Instant,
         /// The attempt for which it had answered and given its new queue pair up.
         missed: Option<u32>,
@@ -53,7 +53,7 @@ pub(super) enum State {
         attempt: u32,
         until: Limit,
         /// A newer request of the leader, which comes next.
-        next: Option<Ask>,
+        next: Option<RebuildRequest>,
         /// When the lane is given up at the latest.
         give_up_at: Instant,
     },
@@ -65,14 +65,14 @@ pub(super) enum State {
 
 /// What a leader has asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ask {
+pub(super) struct RebuildRequest {
     pub(super) attempt: u32,
     pub(super) record: LaneRecord,
 }
 
 /// One event: when it is, how the device is, and where the consequences go.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
+pub(super) struct EventContext<'a> {
     pub(super) now: Instant,
     pub(super) device: DeviceHealth,
     pub(super) actions: &'a mut Actions,
@@ -80,7 +80,7 @@ pub(super) struct Turn<'a> {
     pub(super) closed: Option<LostReason>,
 }
 
-impl Turn<'_> {
+impl EventContext<'_> {
     pub(super) fn port_is_down(&self) -> bool {
         matches!(self.device, DeviceHealth::PortDown(_))
     }
@@ -88,8 +88,8 @@ impl Turn<'_> {
 
 impl Lane {
     /// A healthy one.
-    pub(super) fn new(index: usize, role: Role) -> Self {
-        Self { index, role, state: State::Healthy, attempt: 0, cause: String::new(), failure: None }
+    pub(super) fn new(index: usize, policy: RebuildPolicy) -> Self {
+        Self { index, policy, state: State::Healthy, attempt: 0, cause: String::new(), failure: None }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -97,130 +97,144 @@ impl Lane {
     }
 
     /// Its queue pair is in ERROR.
-    pub(super) fn broken(&mut self, reason: &str, turn: &mut Turn<'_>) {
+    pub(super) fn broken(&mut self, reason: &str, context: &mut EventContext<'_>) {
         if self.state == State::Healthy {
             reason.clone_into(&mut self.cause);
-            self.state = State::Broken { until: Limit::after(STEP_LIMIT, turn.now), ask: None };
+            self.state = State::Broken { until: Limit::after(STEP_LIMIT, context.now), ask: None };
         }
     }
 
     /// Its queue pair is in ERROR and drained.
-    pub(super) fn drained(&mut self, reason: &str, turn: &mut Turn<'_>) {
-        self.broken(reason, turn);
+    pub(super) fn drained(&mut self, reason: &str, context: &mut EventContext<'_>) {
+        self.broken(reason, context);
         let State::Broken { ask, .. } = self.state else { return };
-        if !self.role.heals {
-            self.close(LostReason::NotHealed(self.cause.clone()), turn);
-        } else if self.role.leads {
-            self.try_again(0, turn);
+        if !self.policy.heals {
+            self.close(LostReason::NotHealed(self.cause.clone()), context);
+        } else if self.policy.leads {
+            self.try_again(0, context);
         } else {
-            self.await_leader(ask, turn);
+            self.wait_for_leader(ask, context);
         }
     }
 
     /// Its queue pair was destroyed by the lane's worker.
-    pub(super) fn destroyed(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn destroyed(&mut self, context: &mut EventContext<'_>) {
         if !self.is_closed() {
-            self.end(LostReason::Destroyed, turn);
-            self.tell_closed(turn);
+            self.end(LostReason::Destroyed, context);
+            self.send_refused(context);
         }
     }
 
     /// The peer has closed its end.
-    pub(super) fn refused(&mut self, turn: &mut Turn<'_>) {
-        if self.role.heals && !self.is_closed() {
-            turn.actions.push(Action::Close { lane: self.index, reason: LostReason::Refused });
-            self.end(LostReason::Refused, turn);
+    pub(super) fn refused(&mut self, context: &mut EventContext<'_>) {
+        if self.policy.heals && !self.is_closed() {
+            context.actions.push(Action::Close { lane: self.index, reason: LostReason::Refused });
+            self.end(LostReason::Refused, context);
         }
     }
 
     /// The port went down or came back. Queue pairs that are to replace a broken one do not outlast it either.
-    pub(super) fn device_changed(&mut self, turn: &mut Turn<'_>) {
-        if !turn.port_is_down() {
+    pub(super) fn device_changed(&mut self, context: &mut EventContext<'_>) {
+        if !context.port_is_down() {
             if let State::Waiting { tried } = self.state {
-                self.try_again(tried, turn);
+                self.try_again(tried, context);
             }
             return;
         }
         match self.state {
             // Where lanes are not rebuilt, the device's own retries are the better chance.
-            State::Healthy if self.role.heals => self.break_off("the port is down", None, turn),
+            State::Healthy if self.policy.heals => self.set_error("the port is down", None, context),
             State::Creating { tried, .. } | State::Asked { tried, .. } | State::Connecting { tried, .. } => {
-                self.discard(turn.actions);
+                self.discard(context.actions);
                 // It failed for no fault of the peer: a port that flaps must not use up the attempts.
                 self.state = State::Waiting { tried: tried.saturating_sub(1) };
             }
             State::Making { give_up_at, .. } => {
-                self.discard(turn.actions);
-                self.state = State::Told { until: give_up_at, missed: None };
+                self.discard(context.actions);
+                self.state = State::PeerInformed { until: give_up_at, missed: None };
             }
             State::Answered { attempt, give_up_at, .. } => {
-                self.discard(turn.actions);
-                self.state = State::Told { until: give_up_at, missed: Some(attempt) };
+                self.discard(context.actions);
+                self.state = State::PeerInformed { until: give_up_at, missed: Some(attempt) };
             }
             _ => {}
         }
     }
 
     /// A new queue pair was created, or was not.
-    pub(super) fn created(&mut self, attempt: u32, result: Result<LaneRecord, String>, turn: &mut Turn<'_>) {
+    pub(super) fn created(
+        &mut self,
+        attempt: u32,
+        result: Result<LaneRecord, String>,
+        context: &mut EventContext<'_>,
+    ) {
         match self.state {
-            State::Creating { tried, .. } if attempt == self.attempt => self.ask(tried, result, turn),
+            State::Creating { tried, .. } if attempt == self.attempt => self.ask(tried, result, context),
             State::Making { attempt: under_way, next, give_up_at, .. } if attempt == under_way => {
-                self.answer(result, next, give_up_at, turn);
+                self.answer(result, next, give_up_at, context);
             }
-            _ => self.discard_late(attempt, turn),
+            _ => self.discard_late(attempt, context),
         }
     }
 
     /// A new queue pair was connected, or was not.
-    pub(super) fn connected(&mut self, attempt: u32, result: Result<(), String>, turn: &mut Turn<'_>) {
+    pub(super) fn connected(
+        &mut self,
+        attempt: u32,
+        result: Result<(), String>,
+        context: &mut EventContext<'_>,
+    ) {
         match (self.state, result) {
             (State::Connecting { .. }, Ok(())) if attempt == self.attempt => {
-                self.declare_ready(attempt, turn)
+                self.declare_ready(attempt, context)
             }
             (State::Connecting { tried, .. }, Err(error)) if attempt == self.attempt => {
-                self.fail(Failure::NotConnected(error), tried, turn);
+                self.fail(Failure::NotConnected(error), tried, context);
             }
             (State::Making { attempt: under_way, .. }, Err(error)) if attempt == under_way => {
-                self.not_connected(error, turn);
+                self.not_connected(error, context);
             }
-            _ => self.discard_late(attempt, turn),
+            _ => self.discard_late(attempt, context),
         }
     }
 
     /// Does what its time has come for.
-    pub(super) fn timeout(&mut self, turn: &mut Turn<'_>) {
-        if self.deadline(turn.device).is_none_or(|deadline| turn.now < deadline) || self.look_again(turn) {
+    pub(super) fn timeout(&mut self, context: &mut EventContext<'_>) {
+        if self.deadline(context.device).is_none_or(|deadline| context.now < deadline)
+            || self.defer_once(context)
+        {
             return;
         }
         match self.state {
             State::Healthy | State::Closed => {}
-            State::Broken { .. } => self.close(LostReason::NotDrained { cause: self.cause.clone() }, turn),
-            State::Waiting { .. } => self.close(LostReason::PortDown, turn),
-            State::Creating { .. } => self.close_without_queue_pair(too_slow("created"), turn),
-            State::Asked { tried, .. } => self.fail(Failure::Unanswered, tried, turn),
+            State::Broken { .. } => self.close(LostReason::NotDrained { cause: self.cause.clone() }, context),
+            State::Waiting { .. } => self.close(LostReason::PortDown, context),
+            State::Creating { .. } => self.close_without_queue_pair(too_slow("created"), context),
+            State::Asked { tried, .. } => self.fail(Failure::Unanswered, tried, context),
             State::Connecting { tried, .. } => {
-                self.fail(Failure::NotConnected(too_slow("connected")), tried, turn);
+                self.fail(Failure::NotConnected(too_slow("connected")), tried, context);
             }
             State::Making { next: None, .. } => {
-                self.close_without_queue_pair(too_slow("created and connected"), turn);
+                self.close_without_queue_pair(too_slow("created and connected"), context);
             }
             State::Making { next: Some(ask), give_up_at, .. } => {
-                self.discard(turn.actions);
-                self.make(ask, give_up_at, turn);
+                self.discard(context.actions);
+                self.make(ask, give_up_at, context);
             }
-            State::Answered { attempt, give_up_at, .. } => self.give_half_up(attempt, give_up_at, turn),
-            State::Told { .. } => self.close_unasked(turn),
+            State::Answered { attempt, give_up_at, .. } => {
+                self.discard_unconfirmed(attempt, give_up_at, context)
+            }
+            State::PeerInformed { .. } => self.close_without_request(context),
         }
     }
 
     /// Looks again in a moment, if this was the first look.
-    fn look_again(&mut self, turn: &Turn<'_>) -> bool {
+    fn defer_once(&mut self, context: &EventContext<'_>) -> bool {
         match &mut self.state {
             State::Broken { until, .. }
             | State::Creating { until, .. }
             | State::Connecting { until, .. }
-            | State::Making { until, .. } => until.look_again(turn.now),
+            | State::Making { until, .. } => until.defer_once(context.now),
             _ => false,
         }
     }
@@ -236,23 +250,28 @@ impl Lane {
             State::Broken { until, .. }
             | State::Creating { until, .. }
             | State::Connecting { until, .. }
-            | State::Making { until, .. } => Some(until.next_look()),
-            State::Asked { until, .. } | State::Told { until, .. } | State::Answered { until, .. } => {
-                Some(until)
-            }
+            | State::Making { until, .. } => Some(until.next_check()),
+            State::Asked { until, .. }
+            | State::PeerInformed { until, .. }
+            | State::Answered { until, .. } => Some(until),
         }
     }
 
     /// Moves a healthy lane to ERROR.
-    pub(super) fn break_off(&mut self, reason: &'static str, ask: Option<Ask>, turn: &mut Turn<'_>) {
+    pub(super) fn set_error(
+        &mut self,
+        reason: &'static str,
+        ask: Option<RebuildRequest>,
+        context: &mut EventContext<'_>,
+    ) {
         reason.clone_into(&mut self.cause);
-        self.state = State::Broken { until: Limit::after(STEP_LIMIT, turn.now), ask };
-        turn.actions.push(Action::Break { lane: self.index, reason });
+        self.state = State::Broken { until: Limit::after(STEP_LIMIT, context.now), ask };
+        context.actions.push(Action::Break { lane: self.index, reason });
     }
 
     /// The queue pair of `attempt` takes the lane's place.
-    pub(super) fn install(&mut self, attempt: u32, turn: &mut Turn<'_>) {
-        turn.actions.push(Action::Install { lane: self.index, attempt });
+    pub(super) fn install(&mut self, attempt: u32, context: &mut EventContext<'_>) {
+        context.actions.push(Action::Install { lane: self.index, attempt });
         self.state = State::Healthy;
         self.failure = None;
         self.cause.clear();
@@ -266,34 +285,36 @@ impl Lane {
     }
 
     /// The same for one that comes when it is not waited for.
-    pub(super) fn discard_late(&mut self, attempt: u32, turn: &mut Turn<'_>) {
+    pub(super) fn discard_late(&mut self, attempt: u32, context: &mut EventContext<'_>) {
         if self.under_way() != Some(attempt) {
-            turn.actions.push(Action::Discard { lane: self.index, attempt });
+            context.actions.push(Action::Discard { lane: self.index, attempt });
         }
     }
 
     /// Closes it for good, and says so to the peer.
-    pub(super) fn close(&mut self, reason: LostReason, turn: &mut Turn<'_>) {
-        turn.actions.push(Action::Close { lane: self.index, reason: reason.clone() });
-        self.end(reason, turn);
-        self.tell_closed(turn);
+    pub(super) fn close(&mut self, reason: LostReason, context: &mut EventContext<'_>) {
+        context.actions.push(Action::Close { lane: self.index, reason: reason.clone() });
+        self.end(reason, context);
+        self.send_refused(context);
     }
 
-    pub(super) fn close_without_queue_pair(&mut self, error: String, turn: &mut Turn<'_>) {
-        self.close(LostReason::NoQueuePair { error, cause: self.cause.clone() }, turn);
+    pub(super) fn close_without_queue_pair(&mut self, error: String, context: &mut EventContext<'_>) {
+        self.close(LostReason::NoQueuePair { error, cause: self.cause.clone() }, context);
     }
 
     /// Tells the peer that this end is closed.
-    pub(super) fn tell_closed(&self, turn: &mut Turn<'_>) {
-        if self.role.heals {
-            turn.actions.say(ChannelFrame::Refused { lane: self.index as u32, attempt: self.attempt });
+    pub(super) fn send_refused(&self, context: &mut EventContext<'_>) {
+        if self.policy.heals {
+            context
+                .actions
+                .push_frame(ChannelFrame::Refused { lane: self.index as u32, attempt: self.attempt });
         }
     }
 
-    fn end(&mut self, reason: LostReason, turn: &mut Turn<'_>) {
-        self.discard(turn.actions);
+    fn end(&mut self, reason: LostReason, context: &mut EventContext<'_>) {
+        self.discard(context.actions);
         self.state = State::Closed;
-        turn.closed = Some(reason);
+        context.closed = Some(reason);
     }
 
     /// The attempt whose queue pair exists, or is being made.
@@ -304,7 +325,7 @@ impl Lane {
             State::Healthy
             | State::Broken { .. }
             | State::Waiting { .. }
-            | State::Told { .. }
+            | State::PeerInformed { .. }
             | State::Closed => None,
         }
     }

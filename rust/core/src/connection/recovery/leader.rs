@@ -1,6 +1,6 @@
 //! The side that connected: it begins the rebuilds.
 
-use super::lane::{Lane, State, Turn};
+use super::lane::{EventContext, Lane, State};
 use super::limit::Limit;
 use super::{Action, DRIVER_LIMIT, Failure, LostReason, MAX_ATTEMPTS, STEP_LIMIT};
 use crate::control::ChannelFrame;
@@ -8,66 +8,71 @@ use crate::control::wire::LaneRecord;
 
 impl Lane {
     /// The next attempt, after `tried` in a row; once the port is up.
-    pub(super) fn try_again(&mut self, tried: u32, turn: &mut Turn<'_>) {
-        if turn.port_is_down() {
+    pub(super) fn try_again(&mut self, tried: u32, context: &mut EventContext<'_>) {
+        if context.port_is_down() {
             self.state = State::Waiting { tried };
             return;
         }
         if tried >= MAX_ATTEMPTS {
             let failure = self.failure.take().unwrap_or(Failure::Unanswered);
             let cause = self.cause.clone();
-            return self.close(LostReason::NotRebuilt { attempts: tried, failure, cause }, turn);
+            return self.close(LostReason::NotRebuilt { attempts: tried, failure, cause }, context);
         }
         self.attempt = self.attempt.wrapping_add(1);
-        self.state = State::Creating { tried: tried + 1, until: Limit::after(DRIVER_LIMIT, turn.now) };
-        turn.actions.push(Action::Create { lane: self.index, attempt: self.attempt });
+        self.state = State::Creating { tried: tried + 1, until: Limit::after(DRIVER_LIMIT, context.now) };
+        context.actions.push(Action::Create { lane: self.index, attempt: self.attempt });
     }
 
     /// The attempt under way has failed.
-    pub(super) fn fail(&mut self, failure: Failure, tried: u32, turn: &mut Turn<'_>) {
-        self.discard(turn.actions);
+    pub(super) fn fail(&mut self, failure: Failure, tried: u32, context: &mut EventContext<'_>) {
+        self.discard(context.actions);
         self.failure = Some(failure);
         // Of no attempt, until there is the next.
         self.state = State::Waiting { tried };
-        self.try_again(tried, turn);
+        self.try_again(tried, context);
     }
 
     /// The new queue pair exists, or does not: asks the peer for its half.
-    pub(super) fn ask(&mut self, tried: u32, result: Result<LaneRecord, String>, turn: &mut Turn<'_>) {
+    pub(super) fn ask(
+        &mut self,
+        tried: u32,
+        result: Result<LaneRecord, String>,
+        context: &mut EventContext<'_>,
+    ) {
         match result {
             Ok(record) => {
-                self.state = State::Asked { tried, until: turn.now + STEP_LIMIT };
+                self.state = State::Asked { tried, until: context.now + STEP_LIMIT };
                 let (lane, attempt) = (self.index as u32, self.attempt);
-                turn.actions.say(ChannelFrame::Rebuild { lane, attempt, record });
+                context.actions.push_frame(ChannelFrame::Rebuild { lane, attempt, record });
             }
-            Err(error) => self.close_without_queue_pair(error, turn),
+            Err(error) => self.close_without_queue_pair(error, context),
         }
     }
 
     /// The peer has answered: connects to its half.
-    pub(super) fn rebuilt(&mut self, attempt: u32, record: LaneRecord, turn: &mut Turn<'_>) {
+    pub(super) fn rebuilt(&mut self, attempt: u32, record: LaneRecord, context: &mut EventContext<'_>) {
         let State::Asked { tried, .. } = self.state else { return };
         if attempt == self.attempt {
-            self.state = State::Connecting { tried, until: Limit::after(DRIVER_LIMIT, turn.now) };
-            turn.actions.push(Action::Connect { lane: self.index, attempt, peer: record });
+            self.state = State::Connecting { tried, until: Limit::after(DRIVER_LIMIT, context.now) };
+            context.actions.push(Action::Connect { lane: self.index, attempt, peer: record });
         }
     }
 
     /// The new queue pair is connected: says so to the peer, and uses it.
-    pub(super) fn declare_ready(&mut self, attempt: u32, turn: &mut Turn<'_>) {
-        self.install(attempt, turn);
-        turn.actions.say(ChannelFrame::Ready { lane: self.index as u32, attempt });
+    pub(super) fn declare_ready(&mut self, attempt: u32, context: &mut EventContext<'_>) {
+        self.install(attempt, context);
+        context.actions.push_frame(ChannelFrame::Ready { lane: self.index as u32, attempt });
     }
 
     /// The peer's end has failed, or has given up its half. Said before the peer has answered an attempt, it is about
     /// the lane as it was before.
-    pub(super) fn broken_at_peer(&mut self, turn: &mut Turn<'_>) {
-        if !self.role.leads || !self.role.heals {
+    pub(super) fn broken_at_peer(&mut self, context: &mut EventContext<'_>) {
+        if !self.policy.leads || !self.policy.heals {
             return;
         }
         match self.state {
-            State::Healthy => self.break_off("the peer's end of the lane has failed", None, turn),
-            State::Connecting { tried, .. } => self.fail(Failure::GivenUp, tried, turn),
+            State::Healthy => self.set_error("the peer's end of the lane has failed", None, context),
+            State::Connecting { tried, .. } => self.fail(Failure::GivenUp, tried, context),
             _ => {}
         }
     }

@@ -24,14 +24,14 @@ impl Limit {
     }
 
     /// When to look at it next.
-    pub(super) fn next_look(self) -> Instant {
+    pub(super) fn next_check(self) -> Instant {
         match self {
             Self::First(at) | Self::Last(at) => at,
         }
     }
 
     /// Puts the end off for a moment, if this is the first look; false if it has come.
-    pub(super) fn look_again(&mut self, now: Instant) -> bool {
+    pub(super) fn defer_once(&mut self, now: Instant) -> bool {
         let first = matches!(self, Self::First(_));
         if first {
             *self = Self::Last(now + MOMENT);

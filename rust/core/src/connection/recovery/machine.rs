@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::actions::Actions;
-use super::lane::{Lane, Turn};
+use super::lane::{EventContext, Lane};
 use super::{Action, LostReason};
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
@@ -27,7 +27,7 @@ pub(in crate::connection) struct Machine {
 
 /// What our end of a connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::connection) struct Role {
+pub(in crate::connection) struct RebuildPolicy {
     /// We connected, so rebuilds are ours to begin.
     pub(in crate::connection) leads: bool,
     /// Failed lanes are rebuilt; only with a peer that can do it too.
@@ -36,9 +36,9 @@ pub(in crate::connection) struct Role {
 
 impl Machine {
     /// A connection's, all of whose lanes are healthy.
-    pub(in crate::connection) fn new(role: Role, lanes: usize) -> Self {
+    pub(in crate::connection) fn new(policy: RebuildPolicy, lanes: usize) -> Self {
         Self {
-            lanes: (0..lanes).map(|index| Lane::new(index, role)).collect(),
+            lanes: (0..lanes).map(|index| Lane::new(index, policy)).collect(),
             device: DeviceHealth::Up,
             actions: Actions::default(),
             over: false,
@@ -47,12 +47,12 @@ impl Machine {
 
     /// The lane's queue pair is in ERROR and not drained. Said of a lane that is not healthy, it means nothing.
     pub(in crate::connection) fn lane_broken(&mut self, lane: usize, reason: &str, now: Instant) {
-        self.with_lane(lane, now, |lane, turn| lane.broken(reason, turn));
+        self.with_lane(lane, now, |lane, context| lane.broken(reason, context));
     }
 
     /// The lane's queue pair is in ERROR and drained. Said of a lane again, it means nothing.
     pub(in crate::connection) fn lane_drained(&mut self, lane: usize, reason: &str, now: Instant) {
-        self.with_lane(lane, now, |lane, turn| lane.drained(reason, turn));
+        self.with_lane(lane, now, |lane, context| lane.drained(reason, context));
     }
 
     /// The lane is closed, and not because of an [`Action::Close`]: its queue pair was destroyed.
@@ -63,17 +63,17 @@ impl Machine {
     /// The peer has said something.
     pub(in crate::connection) fn frame(&mut self, frame: ChannelFrame, now: Instant) {
         match frame {
-            ChannelFrame::Ping(number) if !self.over => self.actions.say(ChannelFrame::Pong(number)),
+            ChannelFrame::Ping(number) if !self.over => self.actions.push_frame(ChannelFrame::Pong(number)),
             ChannelFrame::Ping(_) | ChannelFrame::Pong(_) => {}
             ChannelFrame::Goodbye => self.lose(LostReason::Goodbye),
             ChannelFrame::Rebuild { lane, attempt, record } => {
-                self.with_lane(lane as usize, now, |lane, turn| lane.rebuild(attempt, record, turn));
+                self.with_lane(lane as usize, now, |lane, context| lane.rebuild(attempt, record, context));
             }
             ChannelFrame::Rebuilt { lane, attempt, record } => {
-                self.with_lane(lane as usize, now, |lane, turn| lane.rebuilt(attempt, record, turn));
+                self.with_lane(lane as usize, now, |lane, context| lane.rebuilt(attempt, record, context));
             }
             ChannelFrame::Ready { lane, attempt } => {
-                self.with_lane(lane as usize, now, |lane, turn| lane.ready(attempt, turn));
+                self.with_lane(lane as usize, now, |lane, context| lane.ready(attempt, context));
             }
             ChannelFrame::Broken { lane } => self.with_lane(lane as usize, now, Lane::broken_at_peer),
             ChannelFrame::Refused { lane, .. } => self.with_lane(lane as usize, now, Lane::refused),
@@ -112,7 +112,7 @@ impl Machine {
         result: Result<LaneRecord, String>,
         now: Instant,
     ) {
-        self.with_lane(lane, now, |lane, turn| lane.created(attempt, result, turn));
+        self.with_lane(lane, now, |lane, context| lane.created(attempt, result, context));
     }
 
     /// The end of [`Action::Connect`], or an [`Action::CreateConnected`] that did not connect.
@@ -123,7 +123,7 @@ impl Machine {
         result: Result<(), String>,
         now: Instant,
     ) {
-        self.with_lane(lane, now, |lane, turn| lane.connected(attempt, result, turn));
+        self.with_lane(lane, now, |lane, context| lane.connected(attempt, result, context));
     }
 
     /// Does what waits for the time. Before [`Machine::deadline`] that is nothing.
@@ -160,20 +160,25 @@ impl Machine {
         self.over
     }
 
-    fn with_lane(&mut self, index: usize, now: Instant, change: impl FnOnce(&mut Lane, &mut Turn<'_>)) {
+    fn with_lane(
+        &mut self,
+        index: usize,
+        now: Instant,
+        change: impl FnOnce(&mut Lane, &mut EventContext<'_>),
+    ) {
         if self.over {
             return;
         }
         // A peer may name any number.
         let Some(lane) = self.lanes.get_mut(index) else { return };
-        let mut turn = Turn { now, device: self.device, actions: &mut self.actions, closed: None };
-        change(lane, &mut turn);
-        if let Some(reason) = turn.closed {
+        let mut context = EventContext { now, device: self.device, actions: &mut self.actions, closed: None };
+        change(lane, &mut context);
+        if let Some(reason) = context.closed {
             self.lose_without_lanes(reason);
         }
     }
 
-    fn with_lanes(&mut self, now: Instant, change: impl Fn(&mut Lane, &mut Turn<'_>)) {
+    fn with_lanes(&mut self, now: Instant, change: impl Fn(&mut Lane, &mut EventContext<'_>)) {
         for index in 0..self.lanes.len() {
             self.with_lane(index, now, &change);
         }

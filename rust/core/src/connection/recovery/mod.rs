@@ -41,7 +41,7 @@ mod rebuilds;
 use std::time::Duration;
 
 pub(super) use driver::{Driver, Parts};
-pub(super) use machine::{Machine, Role};
+pub(super) use machine::{Machine, RebuildPolicy};
 pub(super) use rebuilds::Rebuilds;
 
 use actions::Action;

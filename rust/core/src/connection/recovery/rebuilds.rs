@@ -6,7 +6,7 @@ use crate::sync::{Mutex, lock};
 
 /// Our half of one attempt to rebuild a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::connection) struct Half {
+pub(in crate::connection) struct AttemptId {
     pub(in crate::connection) lane: usize,
     pub(in crate::connection) attempt: u32,
 }
@@ -19,7 +19,7 @@ pub(in crate::connection) struct Rebuilds(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     /// Created, and not installed.
-    halves: Vec<(Half, Box<dyn QueuePair>)>,
+    halves: Vec<(AttemptId, Box<dyn QueuePair>)>,
     /// Creations and connects under way, or ended since another one began.
     commands: Vec<Task>,
     ended: bool,
@@ -27,21 +27,21 @@ struct State {
 
 impl Rebuilds {
     /// Keeps a queue pair; destroys it once the connection has ended.
-    pub(super) fn put(&self, half: Half, queue_pair: Box<dyn QueuePair>) {
+    pub(super) fn put(&self, id: AttemptId, queue_pair: Box<dyn QueuePair>) {
         let mut state = lock(&self.0);
         if !state.ended {
-            state.halves.push((half, queue_pair));
+            state.halves.push((id, queue_pair));
         }
     }
 
-    pub(super) fn take(&self, half: Half) -> Option<Box<dyn QueuePair>> {
-        lock(&self.0).take(half)
+    pub(super) fn take(&self, id: AttemptId) -> Option<Box<dyn QueuePair>> {
+        lock(&self.0).take(id)
     }
 
     /// Calls `install` with a queue pair that is still here. The end of the connection waits for it.
-    pub(super) fn install(&self, half: Half, install: impl FnOnce(Box<dyn QueuePair>)) {
+    pub(super) fn install(&self, id: AttemptId, install: impl FnOnce(Box<dyn QueuePair>)) {
         let mut state = lock(&self.0);
-        if let Some(queue_pair) = state.take(half) {
+        if let Some(queue_pair) = state.take(id) {
             install(queue_pair);
         }
     }
@@ -67,8 +67,8 @@ impl Rebuilds {
 }
 
 impl State {
-    fn take(&mut self, half: Half) -> Option<Box<dyn QueuePair>> {
-        let index = self.halves.iter().position(|(kept, _)| *kept == half)?;
+    fn take(&mut self, id: AttemptId) -> Option<Box<dyn QueuePair>> {
+        let index = self.halves.iter().position(|(kept, _)| *kept == id)?;
         Some(self.halves.swap_remove(index).1)
     }
 }

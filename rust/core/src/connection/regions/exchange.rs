@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Questions;
+use super::SyncRequests;
 use crate::control::RegionFrame;
 use crate::control::wire::RegionChanges;
 use crate::memory::{RemoteRegions, Subscription};
@@ -12,9 +12,9 @@ use crate::memory::{RemoteRegions, Subscription};
 #[derive(Debug)]
 pub(in crate::connection) struct Exchange {
     /// Our regions, as far as the peer has been told.
-    ours: Subscription,
-    theirs: Arc<RemoteRegions>,
-    questions: Arc<Questions>,
+    local: Subscription,
+    remote: Arc<RemoteRegions>,
+    sync_requests: Arc<SyncRequests>,
     /// The peer's last question that is not answered, and the version of our regions when it came.
     asked: Option<(u64, u64)>,
     /// Nothing is told before, unless the peer asks.
@@ -27,27 +27,27 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 impl Exchange {
     pub(in crate::connection) fn new(
-        ours: Subscription,
-        theirs: Arc<RemoteRegions>,
-        questions: Arc<Questions>,
+        local: Subscription,
+        remote: Arc<RemoteRegions>,
+        sync_requests: Arc<SyncRequests>,
     ) -> Self {
-        Self { ours, theirs, questions, asked: None, pause: None }
+        Self { local, remote, sync_requests, asked: None, pause: None }
     }
 
     /// The next frame for the peer; `None` if there is nothing to say.
     pub(in crate::connection) fn next(&mut self) -> Option<RegionFrame> {
-        if let Some(number) = self.questions.next() {
+        if let Some(number) = self.sync_requests.next() {
             return Some(RegionFrame::Sync(number));
         }
-        if let Some((number, _)) = self.asked.filter(|(_, version)| self.ours.told() >= *version) {
+        if let Some((number, _)) = self.asked.filter(|(_, version)| self.local.sent_version() >= *version) {
             self.asked = None;
             return Some(RegionFrame::Synced(number));
         }
-        let is_urgent = self.asked.is_some() || self.ours.has_more();
+        let is_urgent = self.asked.is_some() || self.local.has_more();
         if !is_urgent && self.pause.is_some_and(|end| Instant::now() < end) {
             return None;
         }
-        let changes = self.ours.next();
+        let changes = self.local.next();
         self.pause = changes.as_ref().map(|_| Instant::now() + PAUSE);
         changes.map(RegionFrame::Changes)
     }
@@ -57,19 +57,19 @@ impl Exchange {
         self.pause
     }
 
-    /// The peer has said something. Answers the changes that are to be applied to [`Exchange::theirs`], which may take
+    /// The peer has said something. Answers the changes that are to be applied to [`Exchange::remote`], which may take
     /// long.
-    pub(in crate::connection) fn hear(&mut self, frame: RegionFrame) -> Option<RegionChanges> {
+    pub(in crate::connection) fn receive(&mut self, frame: RegionFrame) -> Option<RegionChanges> {
         match frame {
             RegionFrame::Changes(changes) => return Some(changes),
-            RegionFrame::Sync(number) => self.asked = Some((number, self.ours.version())),
-            RegionFrame::Synced(number) => self.questions.answered(number),
+            RegionFrame::Sync(number) => self.asked = Some((number, self.local.version())),
+            RegionFrame::Synced(number) => self.sync_requests.answered(number),
         }
         None
     }
 
     /// The peer's regions.
-    pub(in crate::connection) fn theirs(&self) -> &Arc<RemoteRegions> {
-        &self.theirs
+    pub(in crate::connection) fn remote(&self) -> &Arc<RemoteRegions> {
+        &self.remote
     }
 }

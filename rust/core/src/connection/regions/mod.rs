@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   register, deregister ──▶ Announced ── wakes ──▶ Exchange ── Changes ──▶  peer's Exchange ──▶ RemoteRegions
-//!   a miss ──▶ Questions ─────────────── wakes ──▶ (the task)  ── Sync ───▶
+//!   a miss ──▶ SyncRequests ─────────────── wakes ──▶ (the task)  ── Sync ───▶
 //!          ◀── Synced ──────────────────────────────────────── ◀── what has changed, then Synced ──
 //! ```
 //! Both run on the connection's task. Nothing waits for a peer that does not read: one frame waits in the channel, and what
@@ -12,7 +12,7 @@ mod exchange;
 mod sync_requests;
 
 pub(super) use exchange::Exchange;
-pub(super) use sync_requests::Questions;
+pub(super) use sync_requests::SyncRequests;
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Connection {
         self.here().ok()?;
         let find = || self.remote.table().find(address, length).map(|region| region.rkey);
         find().or_else(|| {
-            self.ask_for_regions();
+            self.request_regions();
             find()
         })
     }
@@ -45,13 +45,13 @@ impl Connection {
     }
 
     /// Waits until all is known that the peer has registered before the call; false if it does not say.
-    fn ask_for_regions(&self) -> bool {
+    fn request_regions(&self) -> bool {
         let on_loop = self.recovery.get().is_none_or(|(_, events)| events.is_current_thread());
-        !on_loop && !self.is_closed() && self.questions.ask(QUESTION_LIMIT, || self.wakeup.wake())
+        !on_loop && !self.is_closed() && self.sync_requests.ask(QUESTION_LIMIT, || self.wakeup.wake())
     }
 
     /// Regions of the peer are gone: the lanes take none of them for granted any more.
-    pub(super) fn forget_remote_regions(&self) {
+    pub(super) fn invalidate_remote_regions(&self) {
         for lane in &self.lanes {
             lane.worker.with_state(|state| state.forget_remote(lane.key));
         }

@@ -6,12 +6,12 @@ use crate::sync::{Condvar, Mutex, lock, wait};
 
 /// The questions of one connection.
 #[derive(Debug)]
-pub(in crate::connection) struct Questions {
+pub(in crate::connection) struct SyncRequests {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-/// Questions are numbered from 1.
+/// SyncRequests are numbered from 1.
 #[derive(Debug, Default)]
 struct State {
     /// The last one that somebody waits for.
@@ -22,7 +22,7 @@ struct State {
     ended: bool,
 }
 
-impl Questions {
+impl SyncRequests {
     /// `possible`: the peer answers questions.
     pub(in crate::connection) fn new(possible: bool) -> Self {
         let state = State { ended: !possible, ..State::default() };
@@ -95,20 +95,20 @@ mod models {
     #[test]
     fn every_question_is_answered() {
         loom::model(|| {
-            let questions = Arc::new(Questions::new(true));
+            let sync_requests = Arc::new(SyncRequests::new(true));
             let asking = {
-                let questions = Arc::clone(&questions);
-                loom::thread::spawn(move || questions.ask(LONG, || ()))
+                let sync_requests = Arc::clone(&sync_requests);
+                loom::thread::spawn(move || sync_requests.ask(LONG, || ()))
             };
             // As the task does once it is woken.
             let number = loop {
-                match questions.next() {
+                match sync_requests.next() {
                     Some(number) => break number,
                     None => loom::thread::yield_now(),
                 }
             };
-            questions.answered(number);
-            questions.end();
+            sync_requests.answered(number);
+            sync_requests.end();
             assert!(asking.join().unwrap());
         });
     }
@@ -116,14 +116,14 @@ mod models {
     #[test]
     fn an_end_is_seen_by_all_who_wait() {
         loom::model(|| {
-            let questions = Arc::new(Questions::new(true));
+            let sync_requests = Arc::new(SyncRequests::new(true));
             let asking: Vec<_> = (0..2)
                 .map(|_| {
-                    let questions = Arc::clone(&questions);
-                    loom::thread::spawn(move || questions.ask(LONG, || ()))
+                    let sync_requests = Arc::clone(&sync_requests);
+                    loom::thread::spawn(move || sync_requests.ask(LONG, || ()))
                 })
                 .collect();
-            questions.end();
+            sync_requests.end();
             assert!(asking.into_iter().all(|asking| !asking.join().unwrap()));
         });
     }
@@ -140,37 +140,37 @@ mod tests {
 
     #[test]
     fn all_who_ask_while_a_question_is_under_way_share_the_next() {
-        let questions = Questions::new(true);
+        let sync_requests = SyncRequests::new(true);
         let woken = Cell::new(0);
-        let want = || questions.want(|| woken.set(woken.get() + 1));
-        assert_eq!((want(), questions.next(), woken.get()), (1, Some(1), 1));
+        let want = || sync_requests.want(|| woken.set(woken.get() + 1));
+        assert_eq!((want(), sync_requests.next(), woken.get()), (1, Some(1), 1));
         for _ in 0..8 {
             assert_eq!(want(), 2);
         }
-        assert_eq!((questions.next(), woken.get()), (None, 2), "one is under way");
-        questions.answered(7);
-        assert_eq!(questions.next(), None, "an answer to a question that was not sent");
-        questions.answered(1);
-        assert_eq!((questions.next(), questions.next()), (Some(2), None));
+        assert_eq!((sync_requests.next(), woken.get()), (None, 2), "one is under way");
+        sync_requests.answered(7);
+        assert_eq!(sync_requests.next(), None, "an answer to a question that was not sent");
+        sync_requests.answered(1);
+        assert_eq!((sync_requests.next(), sync_requests.next()), (Some(2), None));
         assert_eq!((want(), woken.get()), (3, 3));
     }
 
     #[test]
     fn an_answer_ends_the_wait_of_all_who_share_it() {
-        let questions = Questions::new(true);
+        let sync_requests = SyncRequests::new(true);
         let (send, woken) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let ask = || {
                 let send = send.clone();
-                let questions = &questions;
-                scope.spawn(move || questions.ask(Duration::from_secs(20), || send.send(()).unwrap()))
+                let sync_requests = &sync_requests;
+                scope.spawn(move || sync_requests.ask(Duration::from_secs(20), || send.send(()).unwrap()))
             };
             let asking: Vec<_> = (0..8).map(|_| ask()).collect();
             // Those that start late ask again: each question is answered until none waits.
             while !asking.iter().all(|asking| asking.is_finished()) {
                 if woken.recv_timeout(Duration::from_millis(1)).is_ok() {
-                    let number = questions.next().unwrap();
-                    questions.answered(number);
+                    let number = sync_requests.next().unwrap();
+                    sync_requests.answered(number);
                 }
             }
             assert!(asking.into_iter().all(|asking| asking.join().unwrap()));
@@ -179,12 +179,12 @@ mod tests {
 
     #[test]
     fn no_answer_costs_its_time_and_an_end_none() {
-        let questions = Questions::new(true);
+        let sync_requests = SyncRequests::new(true);
         let start = Instant::now();
-        assert!(!questions.ask(Duration::from_millis(20), || ()));
+        assert!(!sync_requests.ask(Duration::from_millis(20), || ()));
         assert!(start.elapsed() >= Duration::from_millis(20));
-        questions.end();
-        assert!(!questions.ask(Duration::from_secs(20), || panic!("nobody is there")));
-        assert!(!Questions::new(false).ask(Duration::from_secs(20), || panic!("it cannot answer")));
+        sync_requests.end();
+        assert!(!sync_requests.ask(Duration::from_secs(20), || panic!("nobody is there")));
+        assert!(!SyncRequests::new(false).ask(Duration::from_secs(20), || panic!("it cannot answer")));
     }
 }

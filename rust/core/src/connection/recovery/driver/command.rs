@@ -6,7 +6,7 @@ use std::time::Instant;
 use scopeguard::ScopeGuard;
 
 use super::super::STEP_LIMIT;
-use super::super::rebuilds::{Half, Rebuilds};
+use super::super::rebuilds::{AttemptId, Rebuilds};
 use crate::connection::Connection;
 use crate::control::wire::LaneRecord;
 use crate::events::{Handle, Waiter, with_upgraded};
@@ -15,14 +15,14 @@ use crate::fabric::QueuePair;
 /// The making of one half, a task of its own.
 pub(super) struct Command {
     pub(super) connection: Weak<Connection>,
-    pub(super) half: Half,
+    pub(super) id: AttemptId,
     pub(super) rebuilds: Arc<Rebuilds>,
     pub(super) handle: Handle,
 }
 
 impl Command {
     pub(super) async fn create(&self) -> Result<(Box<dyn QueuePair>, LaneRecord), String> {
-        let (connection, lane) = (Weak::clone(&self.connection), self.half.lane);
+        let (connection, lane) = (Weak::clone(&self.connection), self.id.lane);
         let create = move || -> Result<_, String> {
             let connection = connection.upgrade().ok_or_else(gone)?;
             connection.fresh_queue_pair(lane).map_err(|error| error.to_string())
@@ -37,7 +37,7 @@ impl Command {
         peer: LaneRecord,
     ) -> Result<(), String> {
         let deadline = Instant::now() + STEP_LIMIT;
-        let put = |queue_pair| self.rebuilds.put(self.half, queue_pair);
+        let put = |queue_pair| self.rebuilds.put(self.id, queue_pair);
         // Kept also when this task is stopped meanwhile: the end of the connection destroys it.
         let mut queue_pair = scopeguard::guard(queue_pair, put);
         let options =
@@ -48,11 +48,11 @@ impl Command {
             let connected = queue_pair.connect_with(&peer.address, &options, &waiter).await;
             return connected.map_err(|error| error.to_string());
         }
-        let (mut queue_pair, half) = (ScopeGuard::into_inner(queue_pair), self.half);
+        let (mut queue_pair, id) = (ScopeGuard::into_inner(queue_pair), self.id);
         let rebuilds = Arc::clone(&self.rebuilds);
         let connect = move || {
             let connected = queue_pair.connect(&peer.address, &options);
-            rebuilds.put(half, queue_pair);
+            rebuilds.put(id, queue_pair);
             connected.map_err(|error| error.to_string())
         };
         self.handle.blocking(connect).await

@@ -2,41 +2,41 @@
 
 use std::time::Duration;
 
-use super::{Driver, Seen};
+use super::{Driver, Observation};
 use crate::connection::Presence;
 use crate::control::ChannelFrame;
 use crate::events::first;
 
 /// While the task waits for a helper it reads no questions. A peer that asks all the same hears of it that often: more often
 /// than the shortest of its periods.
-const STILL_THERE: Duration = Duration::from_millis(40);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_millis(40);
 
 impl Driver {
     /// The end of the peer ends the connection. A lane that fails may be the first to tell of it.
-    pub(super) fn look_at_peer(&mut self, seen: &[Seen]) {
+    pub(super) fn check_peer(&mut self, seen: &[Observation]) {
         match &self.presence {
             Presence::Sockets => {}
             Presence::Process(process) => {
-                let may_be_dead = seen.iter().any(|seen| !matches!(seen, Seen::Device(_)));
+                let may_be_dead = seen.iter().any(|seen| !matches!(seen, Observation::Device(_)));
                 if process.has_ended() || may_be_dead && !process.is_alive() {
                     self.machine.peer_died(process.pid().as_raw_nonzero().get());
                 }
             }
-            Presence::Pinged(pulse) => {
-                if pulse.is_gone() {
-                    self.machine.peer_silent(pulse.limit());
+            Presence::Pinged(pinger) => {
+                if pinger.is_gone() {
+                    self.machine.peer_silent(pinger.limit());
                 }
             }
         }
     }
 
     /// What has been read is a sign of life.
-    pub(super) fn note_life(&mut self) {
-        let heard = self.socket.heard();
-        if heard != std::mem::replace(&mut self.heard, heard)
-            && let Presence::Pinged(pulse) = &self.presence
+    pub(super) fn note_activity(&mut self) {
+        let received = self.socket.bytes_received();
+        if received != std::mem::replace(&mut self.received, received)
+            && let Presence::Pinged(pinger) = &self.presence
         {
-            pulse.heard();
+            pinger.received();
         }
     }
 
@@ -44,7 +44,7 @@ impl Driver {
     pub(super) async fn answering<T>(&self, work: impl Future<Output = T>) -> T {
         let answers = async {
             loop {
-                self.handle.sleep(STILL_THERE).await;
+                self.handle.sleep(KEEPALIVE_INTERVAL).await;
                 if self.answers {
                     // An error is found by the next turn.
                     let _ = self.socket.try_send(&ChannelFrame::Pong(0));

@@ -10,10 +10,10 @@ use crate::control::RegionFrame;
 
 impl Driver {
     /// What the peer says of regions. A large table is changed by a helper thread.
-    pub(super) async fn hear_of_regions(&mut self, frame: RegionFrame) {
+    pub(super) async fn receive_regions(&mut self, frame: RegionFrame) {
         let Some(exchange) = &mut self.exchange else { return };
-        let Some(changes) = exchange.hear(frame) else { return };
-        let regions = Arc::clone(exchange.theirs());
+        let Some(changes) = exchange.receive(frame) else { return };
+        let regions = Arc::clone(exchange.remote());
         let applied = match regions.is_quick(&changes) {
             true => regions.apply(&changes),
             false => self.answering(self.handle.blocking(move || regions.apply(&changes))).await,
@@ -21,13 +21,13 @@ impl Driver {
         match applied {
             Ok(false) => {}
             // Before anything else that the peer says: after an answer to a question its old keys are refused.
-            Ok(true) => self.command(Connection::forget_remote_regions).await,
+            Ok(true) => self.command(Connection::invalidate_remote_regions).await,
             Err(error) => self.machine.channel_lost(&io::Error::new(io::ErrorKind::InvalidData, error)),
         }
     }
 
     /// Tells the peer of regions what the socket takes, up to the limit of a turn; true if there may be more.
-    pub(super) fn tell_regions(&mut self) -> bool {
+    pub(super) fn send_regions(&mut self) -> bool {
         for _ in 0..REGION_FRAMES_PER_TURN {
             if self.machine.is_over() || !self.flush() {
                 return false;

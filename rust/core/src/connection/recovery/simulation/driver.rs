@@ -118,7 +118,7 @@ impl World {
         } else if let Some(reason) = pending.peer.and_then(|peer| self.refusal(peer)) {
             self.tally.faults += 1;
             return self
-                .tell(end, |machine, now| machine.connected(lane, attempt, Err(reason.to_owned()), now));
+                .report(end, |machine, now| machine.connected(lane, attempt, Err(reason.to_owned()), now));
         } else {
             let queue_pair = self.add_queue_pair(end, lane);
             self.queue_pairs[queue_pair as usize].peer = pending.peer;
@@ -130,7 +130,7 @@ impl World {
             }
             Ok(record(queue_pair))
         };
-        self.tell(end, |machine, now| machine.created(lane, attempt, result, now));
+        self.report(end, |machine, now| machine.created(lane, attempt, result, now));
     }
 
     /// A helper has connected a queue pair.
@@ -150,7 +150,7 @@ impl World {
         if discarded {
             self.discard(end, lane, attempt);
         }
-        self.tell(end, |machine, now| machine.connected(lane, attempt, result, now));
+        self.report(end, |machine, now| machine.connected(lane, attempt, result, now));
     }
 
     /// Why a queue pair does not connect to another.
@@ -182,7 +182,7 @@ impl World {
     }
 
     /// A frame has arrived.
-    pub(super) fn hear(&mut self, end: usize, mut frame: ChannelFrame) {
+    pub(super) fn receive(&mut self, end: usize, mut frame: ChannelFrame) {
         if let ChannelFrame::Rebuilt { attempt, .. } = &mut frame
             && self.mutation == Mutation::TakesOldAnswers
         {
@@ -190,7 +190,7 @@ impl World {
             let latest = self.ends[end].pending.last();
             *attempt = latest.map_or(*attempt, |pending| pending.attempt);
         }
-        self.tell(end, |machine, now| machine.frame(frame, now));
+        self.report(end, |machine, now| machine.frame(frame, now));
     }
 
     fn send(&mut self, end: usize, frame: ChannelFrame) {

@@ -174,7 +174,7 @@ impl World {
         let early = mine.queue_pair == queue_pair && mine.health == LaneHealth::Broken;
         // A driver may as well look only after the drain.
         if early && self.ends[end].stopped_until <= self.now && self.random.percent(70) {
-            self.tell(end, |machine, now| machine.lane_broken(lane, reason, now));
+            self.report(end, |machine, now| machine.lane_broken(lane, reason, now));
         }
     }
 
@@ -233,7 +233,7 @@ impl World {
         }
         if self.ends[end].lanes[lane].queue_pair == queue_pair {
             self.ends[end].lanes[lane].health = LaneHealth::Drained;
-            self.tell(end, |machine, now| machine.lane_drained(lane, "it failed", now));
+            self.report(end, |machine, now| machine.lane_drained(lane, "it failed", now));
         }
     }
 
@@ -246,7 +246,7 @@ impl World {
         }
         if state == State::Error && self.ends[end].lanes[lane].health != LaneHealth::Closed {
             self.close_lane(end, lane);
-            self.tell(end, |machine, now| machine.lane_closed(lane, now));
+            self.report(end, |machine, now| machine.lane_closed(lane, now));
         }
     }
 

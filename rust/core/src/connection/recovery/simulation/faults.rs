@@ -363,7 +363,7 @@ impl World {
             }
             Fault::Frame { end } => {
                 let frame = self.wrong_frame(end);
-                self.tell(end, |machine, now| machine.frame(frame, now));
+                self.report(end, |machine, now| machine.frame(frame, now));
                 if self.ends[end].machine.backlog() > 2 * self.ends[end].lanes.len() + 1 {
                     self.violation(Violation::Unbounded, "a peer makes the machine's memory grow");
                 }

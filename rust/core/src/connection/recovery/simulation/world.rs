@@ -12,7 +12,7 @@ use super::faults::{Conditions, Fault};
 use super::random::Random;
 use super::{Mutation, Tally, Violation, millis};
 use crate::connection::DeviceHealth;
-use crate::connection::recovery::{Machine, Role};
+use crate::connection::recovery::{Machine, RebuildPolicy};
 use crate::control::ChannelFrame;
 use crate::pool::LaneHealth;
 
@@ -170,7 +170,7 @@ impl World {
         let mut random = Random::new(seed);
         let lanes = 1 + random.below(3) as usize;
         let ends = [true, false].map(|leads| End {
-            machine: Machine::new(Role { leads, heals: conditions.heals }, lanes),
+            machine: Machine::new(RebuildPolicy { leads, heals: conditions.heals }, lanes),
             lanes: Vec::new(),
             pending: Vec::new(),
             device: DeviceHealth::Up,
@@ -237,7 +237,7 @@ impl World {
     }
 
     /// Reports something to the machine of an end, and carries out what it wants.
-    pub(super) fn tell(&mut self, end: usize, report: impl FnOnce(&mut Machine, Instant)) {
+    pub(super) fn report(&mut self, end: usize, report: impl FnOnce(&mut Machine, Instant)) {
         if self.ends[end].is_over() {
             return;
         }
@@ -309,7 +309,7 @@ impl World {
 
     fn expire(&mut self, end: usize) {
         self.note(|| format!("end {end}: its time has come"));
-        self.tell(end, Machine::timeout);
+        self.report(end, Machine::timeout);
         let now = instant(self.now);
         if self.ends[end].machine.deadline().is_some_and(|deadline| deadline <= now) {
             self.violation(Violation::Unsettled, "a deadline lies in the past");
@@ -341,7 +341,7 @@ impl World {
             Event::Cancel { part } => self.cancel(part),
             Event::Delivery { end } => self.deliver(end),
             Event::KeepaliveLost { end } => {
-                self.tell(end, |machine, _| machine.channel_lost(&io::ErrorKind::TimedOut.into()));
+                self.report(end, |machine, _| machine.channel_lost(&io::ErrorKind::TimedOut.into()));
             }
             Event::Unblocked { end } => self.carry_out(end),
             Event::PortUp { end, since } => {
@@ -352,7 +352,7 @@ impl World {
             Event::DeviceSays { end } => {
                 // How it is now: who was stopped does not hear of all that was between.
                 let health = self.ends[end].device;
-                self.tell(end, |machine, now| machine.device(health, now));
+                self.report(end, |machine, now| machine.device(health, now));
             }
             Event::Settled => self.settled(),
             Event::Arrives { part, post, queue_pair } => self.arrives(part, post, queue_pair),
@@ -361,7 +361,7 @@ impl World {
             Event::Drains { queue_pair } => self.drains(queue_pair),
             Event::SaysDrained { queue_pair } => {
                 let QueuePair { end, lane, .. } = self.queue_pairs[queue_pair as usize];
-                self.tell(end, |machine, now| machine.lane_drained(lane, "it failed", now));
+                self.report(end, |machine, now| machine.lane_drained(lane, "it failed", now));
             }
             Event::DrainLimit { queue_pair } => self.drain_limit(queue_pair),
             Event::Created { end, lane, attempt } => self.created(end, lane, attempt),
@@ -411,9 +411,9 @@ impl World {
 
     fn deliver(&mut self, end: usize) {
         match self.lines[end].frames.pop_front() {
-            Some(Some(frame)) => self.hear(end, frame),
+            Some(Some(frame)) => self.receive(end, frame),
             Some(None) => {
-                self.tell(end, |machine, _| machine.channel_lost(&io::ErrorKind::UnexpectedEof.into()));
+                self.report(end, |machine, _| machine.channel_lost(&io::ErrorKind::UnexpectedEof.into()));
             }
             None => {}
         }
