@@ -34,8 +34,8 @@ fn peers_are_restarted() {
 }
 
 #[test]
-fn strangers_knock() {
-    chaos::run(&sources::STRANGERS);
+fn unrelated_clients_disturb_no_peer() {
+    chaos::run(&sources::UNRELATED_CLIENTS);
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn notifications_reach_their_engine_both_ways() {
 /// With every place for others taken, a sender that we are connected with keeps its own: it could not know that what it sends next
 /// is lost.
 #[test]
-fn strangers_do_not_take_a_peers_place() {
+fn unrelated_senders_do_not_displace_a_peer() {
     let client = support::engine(&[]);
     let server = support::engine(&[("FLAGCX_P2P_NOTIF_MAX_PEERS", "1")]);
     server.start_rpc_server().unwrap();

@@ -33,9 +33,9 @@ fn engine() -> (Arc<Engine>, Arc<Recorder>) {
 }
 
 /// Lanes that exist in name only, and cannot be connected to.
-struct Nowhere;
+struct UnconnectableLanes;
 
-impl LaneSetup for Nowhere {
+impl LaneSetup for UnconnectableLanes {
     fn offer(&self) -> u32 {
         4
     }
@@ -80,7 +80,7 @@ fn queue_pairs_of_a_failed_handshake_are_created_and_destroyed_by_helpers() {
     let target = SocketAddr::new(LOOPBACK, engine.rpc_port().unwrap());
     let deadline = Instant::now() + support::LIMIT;
     let stream = connect(target, deadline, None).unwrap();
-    assert!(initiate(stream, target, &local, &mut Nowhere, &limits, deadline).is_err());
+    assert!(initiate(stream, target, &local, &mut UnconnectableLanes, &limits, deadline).is_err());
     let count = |call| recorder.record().blocking.iter().filter(|(called, _)| *called == call).count();
     support::eventually("the queue pairs are destroyed", || {
         let created = count("create a queue pair");

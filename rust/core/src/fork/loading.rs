@@ -18,15 +18,15 @@ static LOADING: Lock = Lock(UnsafeCell::new(UNLOCKED));
 
 /// Runs `load`, which calls `dlopen`, while no thread of this process is inside `fork`.
 pub(crate) fn load_apart_from_forks<T>(load: impl FnOnce() -> T) -> T {
-    struct Held;
-    impl Drop for Held {
+    struct Unlock;
+    impl Drop for Unlock {
         fn drop(&mut self) {
             after_fork();
         }
     }
     // SAFETY: a mutex that is never destroyed.
     let _ = unsafe { libc::pthread_mutex_lock(LOADING.0.get()) };
-    let _held = Held;
+    let _unlock = Unlock;
     load()
 }
 

@@ -11,12 +11,12 @@ use super::ProcessGeneration;
 #[derive(Debug)]
 pub struct PerProcess<T: 'static> {
     /// The newest. Stored by the thread that made it (Release), read by all (Acquire); never freed.
-    held: AtomicPtr<Held<T>>,
+    held: AtomicPtr<Instance<T>>,
     make: fn() -> T,
 }
 
 #[derive(Debug)]
-struct Held<T> {
+struct Instance<T> {
     generation: ProcessGeneration,
     value: T,
     /// That of the parent.
@@ -45,7 +45,7 @@ impl<T: Sync> PerProcess<T> {
     fn begin(&'static self) -> &'static T {
         let generation = ProcessGeneration::current();
         let mut former = self.held.load(Ordering::Acquire);
-        let made = Box::into_raw(Box::new(Held { generation, value: (self.make)(), _former: former }));
+        let made = Box::into_raw(Box::new(Instance { generation, value: (self.make)(), _former: former }));
         loop {
             // SAFETY: null, or stored below and never freed.
             if let Some(held) = unsafe { former.as_ref() }

@@ -22,7 +22,7 @@ pub struct History {
     /// Where in `removed` a key is: several regions may have had the same one.
     removed_keys: BTreeSet<(u32, u64)>,
     /// The version of the last removal that is no longer among `removed`.
-    forgotten: u64,
+    pruned: u64,
 }
 
 /// How much a history holds.
@@ -80,7 +80,7 @@ impl History {
             regions: BTreeMap::new(),
             removed: BTreeMap::new(),
             removed_keys: BTreeSet::new(),
-            forgotten: 0,
+            pruned: 0,
         }
     }
 
@@ -97,7 +97,7 @@ impl History {
     /// The region with this id is gone.
     pub fn remove(&mut self, id: u64) {
         if let Some(region) = self.regions.remove(&id) {
-            self.keep_removed(Removed { id, region, flags: 0 });
+            self.record_removed(Removed { id, region, flags: 0 });
         }
     }
 
@@ -109,7 +109,7 @@ impl History {
         for version in &versions {
             self.removed_keys.remove(&(rkey, *version));
             if let Some(removed) = self.removed.remove(version) {
-                self.keep_removed(Removed { flags: AnnouncedRegion::KEY_IN_USE, ..removed });
+                self.record_removed(Removed { flags: AnnouncedRegion::KEY_IN_USE, ..removed });
             }
         }
         !versions.is_empty()
@@ -151,7 +151,7 @@ impl History {
         }
         let Cursor { since, removals } = *cursor;
         let told = since.max(removals);
-        if told < self.forgotten {
+        if told < self.pruned {
             *cursor = Cursor { since: 0, removals: self.version };
             return Some(RegionChanges { version: self.version, change: Change::Reset, entries: Vec::new() });
         }
@@ -186,7 +186,7 @@ impl History {
         Some(RegionChanges { version: self.version, change, entries })
     }
 
-    fn keep_removed(&mut self, removed: Removed) {
+    fn record_removed(&mut self, removed: Removed) {
         self.version += 1;
         if removed.flags & AnnouncedRegion::KEY_IN_USE == 0 {
             self.removed_keys.insert((removed.region.rkey, self.version));
@@ -195,7 +195,7 @@ impl History {
         if self.removed.len() > self.limits.removed
             && let Some((version, removed)) = self.removed.pop_first()
         {
-            self.forgotten = version;
+            self.pruned = version;
             self.removed_keys.remove(&(removed.region.rkey, version));
         }
     }

@@ -7,7 +7,7 @@ use crate::fabric::{Backing, FabricError};
 
 /// A look at a range before it is registered. The default has seen nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct HostLook {
+pub(super) struct HostInspection {
     /// The CPU cannot access all of it. A NIC may: it can be memory of a device that no runtime of the process knows.
     pub(super) inaccessible: Option<Inaccessible>,
     /// Some of it is not writable.
@@ -17,7 +17,7 @@ pub(super) struct HostLook {
     doubtful: bool,
 }
 
-impl HostLook {
+impl HostInspection {
     pub(super) fn at(address: u64, length: u64) -> Self {
         match inspect(address, length) {
             Err(inaccessible) => Self { inaccessible: Some(inaccessible), ..Self::default() },

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::announced::Announced;
 use super::gpu_memory::{CpuMapping, export, probe};
-use super::host_inspection::HostLook;
+use super::host_inspection::HostInspection;
 use super::inspect::Inaccessible;
 use super::process_regions;
 use super::published::Published;
@@ -188,7 +188,7 @@ impl Registry {
         let software = self.device.attributes().provider == Provider::Software;
         // A dma-buf or a device lies behind what a NIC can read and the CPU cannot.
         let of_host = kind == MemoryKind::Host && dma_buf.is_none();
-        let look = if of_host { HostLook::at(address, length) } else { HostLook::default() };
+        let look = if of_host { HostInspection::at(address, length) } else { HostInspection::default() };
         // A NIC may know better what only it can access. Not of memory for reading only: there the kernel pins pages of
         // the process whatever their protection says (FOLL_FORCE), and refuses none.
         let nic_decides = !software && declared != MemoryKind::Host && access.local_write;
@@ -335,7 +335,7 @@ fn gives(region: &Region, asked: Access) -> bool {
         Access { relaxed_ordering: region.access.relaxed_ordering, ..rights } == region.access
     };
     let is_read_only =
-        || region.kind == MemoryKind::Host && HostLook::at(region.address, region.length).read_only;
+        || region.kind == MemoryKind::Host && HostInspection::at(region.address, region.length).read_only;
     has(asked) || has(asked.for_reading()) && is_read_only()
 }
 

@@ -12,14 +12,14 @@ use crate::control::wire::notification::{Header, MESSAGE_SIZE, NAME_SIZE};
 /// their turn.
 #[derive(Debug)]
 pub struct Sender {
-    way: Way,
+    transport: Transport,
     peer: String,
     max_bytes: usize,
 }
 
 #[derive(Debug)]
-enum Way {
-    Socket { stream: Stream, turn: Turn },
+enum Transport {
+    Socket { stream: Stream, turn: TimedLock },
     SameProcess(Arc<Queue>),
 }
 
@@ -28,14 +28,18 @@ impl Sender {
     /// engine.
     pub fn new(stream: Stream, max_bytes: u32) -> Self {
         let peer = stream.peer().to_string();
-        Self { way: Way::Socket { stream, turn: Turn::default() }, peer, max_bytes: max_bytes as usize }
+        Self {
+            transport: Transport::Socket { stream, turn: TimedLock::default() },
+            peer,
+            max_bytes: max_bytes as usize,
+        }
     }
 
     /// A sender to an engine of this process, named by its incarnation; `None` when there is none.
     pub fn same_process(incarnation: u64, max_bytes: u32) -> Option<Self> {
         let queue = Queue::of(incarnation)?;
         let peer = "an engine of this process".to_owned();
-        Some(Self { way: Way::SameProcess(queue), peer, max_bytes: max_bytes as usize })
+        Some(Self { transport: Transport::SameProcess(queue), peer, max_bytes: max_bytes as usize })
     }
 
     /// Sends a message; answers its 512 bytes. That they are handed over does not mean that the peer has read them.
@@ -43,9 +47,11 @@ impl Sender {
     /// A peer that does not read makes this wait until `deadline`. If only part of a message could be sent by then,
     /// the channel is closed, because the peer could not tell where the next one begins.
     pub fn send(&self, message: &Message, deadline: Instant) -> Result<usize, NotifyError> {
-        match &self.way {
-            Way::SameProcess(queue) => self.push(queue, Notification::Fixed(Box::new(*message)), deadline)?,
-            Way::Socket { stream, turn } => {
+        match &self.transport {
+            Transport::SameProcess(queue) => {
+                self.push(queue, Notification::Fixed(Box::new(*message)), deadline)?
+            }
+            Transport::Socket { stream, turn } => {
                 let mut bytes = Vec::with_capacity(MESSAGE_SIZE);
                 bytes.extend(Header::Message.encode());
                 bytes.extend(message.name);
@@ -66,12 +72,12 @@ impl Sender {
             self.send(&Message::new(name, content), deadline)?;
             return Ok(content.len());
         }
-        match &self.way {
-            Way::SameProcess(queue) => {
+        match &self.transport {
+            Transport::SameProcess(queue) => {
                 let message = LargeMessage::new(name, content.to_vec());
                 self.push(queue, Notification::Exact(Box::new(message)), deadline)?;
             }
-            Way::Socket { stream, turn } => {
+            Transport::Socket { stream, turn } => {
                 let mut front = Header::Large(length).encode().to_vec();
                 front.extend(super::padded(name));
                 self.write(stream, turn, &[&front, content], deadline)?;
@@ -103,7 +109,7 @@ impl Sender {
     fn write(
         &self,
         stream: &Stream,
-        turn: &Turn,
+        turn: &TimedLock,
         parts: &[&[u8]],
         deadline: Instant,
     ) -> Result<(), NotifyError> {
@@ -130,12 +136,12 @@ impl Sender {
 
 /// A lock that is waited for until a deadline only.
 #[derive(Debug, Default)]
-struct Turn {
+struct TimedLock {
     taken: Mutex<bool>,
     free: Condvar,
 }
 
-impl Turn {
+impl TimedLock {
     fn begin(&self, deadline: Instant) -> bool {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let left = deadline.saturating_duration_since(Instant::now());

@@ -47,14 +47,14 @@ fn raw(receiver: &Receiver) -> Stream {
     connect(SocketAddr::new(LOOPBACK, receiver.port()), soon(), None).unwrap()
 }
 
-fn greeted(receiver: &Receiver) -> Stream {
+fn with_preamble(receiver: &Receiver) -> Stream {
     let stream = raw(receiver);
     stream.write_all_by(&SocketKind::Notifications.encode(), soon()).unwrap();
     stream
 }
 
 fn sender(receiver: &Receiver) -> Sender {
-    Sender::new(greeted(receiver), 1 << 20)
+    Sender::new(with_preamble(receiver), 1 << 20)
 }
 
 fn message(number: u32) -> Message {
@@ -133,7 +133,7 @@ fn clients_of_no_use_harm_nobody() {
     half.write_all_by(&SocketKind::Notifications.encode()[..7], soon()).unwrap();
     let garbage = raw(&receiver);
     garbage.write_all_by(&[0x41; 4096], soon()).unwrap();
-    let wrong_magic = greeted(&receiver);
+    let wrong_magic = with_preamble(&receiver);
     wrong_magic.write_all_by(&[0x42; 520], soon()).unwrap();
     let other_kind = raw(&receiver);
     other_kind.write_all_by(&SocketKind::Bootstrap.encode(), soon()).unwrap();
@@ -258,12 +258,12 @@ fn sizes_are_checked_before_anything_is_sent() {
     sending.send_bytes(&[b'n'; 256], b"", soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take_all()), [exact(&[b'n'; 256], b"")]);
 
-    let to_original = Sender::new(greeted(&receiver), 0);
+    let to_original = Sender::new(with_preamble(&receiver), 0);
     assert!(matches!(to_original.send_bytes(b"", &[0; 257], soon()), Err(NotifyError::OriginalPeer { .. })));
     to_original.send_bytes(b"number", b"5", soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(5)]);
 
-    let liar = greeted(&receiver);
+    let liar = with_preamble(&receiver);
     liar.write_all_by(&Header::Large(u32::MAX).encode(), soon()).unwrap();
     assert!(closed_by_peer(&liar));
 }
@@ -426,9 +426,9 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes: Vec<u8>, greeted: bool, hello: bool, key: bool) {
+    fn arbitrary_bytes_never_panic(bytes: Vec<u8>, with_preamble: bool, hello: bool, key: bool) {
         let policy = if key { policy_with_key(true) } else { SenderPolicy { max_bytes: 1000, ..SenderPolicy::default() } };
-        let mut stream = if greeted { SocketKind::Notifications.encode().to_vec() } else { Vec::new() };
+        let mut stream = if with_preamble { SocketKind::Notifications.encode().to_vec() } else { Vec::new() };
         if hello {
             stream.extend(Header::Hello.encode());
         }

@@ -30,7 +30,7 @@ use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use process_resources::Census;
+use process_resources::ProcessResources;
 use tally::Tally;
 
 /// One at a time: faults, descriptors and threads are counted for the whole process.
@@ -97,7 +97,7 @@ fn run_behind_gate(source: &sources::Source, seed: u64, rows: &mut Vec<String>) 
     }
     watchdog::step("warming up");
     sources::warm_up();
-    let before = Census::take();
+    let before = ProcessResources::take();
     let start = Instant::now();
     let mut tally = Tally::new(source.name, seed);
     (source.run)(seed, &mut tally);

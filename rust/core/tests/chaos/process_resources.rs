@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SLACK: i64 = if cfg!(thread_sanitizer) { 512 << 10 } else { 64 << 10 };
 
 #[derive(Clone, Debug)]
-pub struct Census {
+pub struct ProcessResources {
     descriptors: i64,
     threads: i64,
     tables: i64,
@@ -30,7 +30,7 @@ pub struct Leaks {
     pub verbs: i64,
 }
 
-impl Census {
+impl ProcessResources {
     pub fn take() -> Self {
         give_back();
         let lines = |path: &str| std::fs::read_to_string(path).unwrap_or_default();

@@ -229,7 +229,7 @@ impl Client {
     }
 
     /// A data socket of a lane, to the victim's queue pair of that lane or of this number, and what is said to it.
-    pub fn hello(&self, lane: usize, target: Option<u32>) -> io::Result<(TcpStream, DataAnswer)> {
+    pub fn hello(&self, lane: usize, target: Option<u32>) -> io::Result<(TcpStream, DataHelloAnswer)> {
         let (qpn, counterpart) = &self.lanes[lane];
         let mut stream = connect(counterpart.lid as u16)?;
         stream.write_all(&greeting(false, [0; 16]))?;
@@ -242,12 +242,12 @@ impl Client {
         let body = answer[PROOF_SIZE..].to_vec();
         let name = body[24 + IDENTITY_SIZE..][..usize::from(body[2])].to_vec();
         let token = u64::from_le_bytes(body[16..24].try_into().unwrap());
-        Ok((stream, DataAnswer { reception: body[0], token, name, body }))
+        Ok((stream, DataHelloAnswer { reception: body[0], token, name, body }))
     }
 }
 
 /// What a data listener says to an offer.
-pub struct DataAnswer {
+pub struct DataHelloAnswer {
     /// 0: welcome.
     pub reception: u8,
     pub token: u64,

@@ -128,7 +128,7 @@ impl VerbsCompletionQueue {
     /// # Safety
     /// The library has filled at least `out.len()` entries there.
     #[inline]
-    unsafe fn hand_out(&self, from: usize, out: &mut [Completion]) {
+    unsafe fn translate(&self, from: usize, out: &mut [Completion]) {
         for (completion, entry) in out.iter_mut().zip(self.entries.iter().skip(from)) {
             // SAFETY: filled, as the caller promises.
             let entry = unsafe { entry.assume_init_ref() };
@@ -144,11 +144,11 @@ impl VerbsCompletionQueue {
     }
 
     #[cold]
-    fn hand_out_found(&mut self, out: &mut [Completion]) -> usize {
+    fn translate_found(&mut self, out: &mut [Completion]) -> usize {
         let count = self.found.len().min(out.len());
         let (out, _) = out.split_at_mut(count);
         // SAFETY: `arm` noted how many the library filled, and nothing has been written there since.
-        unsafe { self.hand_out(self.found.start, out) };
+        unsafe { self.translate(self.found.start, out) };
         self.found.start += count;
         count
     }
@@ -157,7 +157,7 @@ impl VerbsCompletionQueue {
 impl CompletionQueue for VerbsCompletionQueue {
     fn poll(&mut self, out: &mut [Completion]) -> Result<usize, FabricError> {
         if !self.found.is_empty() {
-            return Ok(self.hand_out_found(out));
+            return Ok(self.translate_found(out));
         }
         let mut filled = 0;
         for chunk in out.chunks_mut(POLL_BATCH) {
@@ -170,7 +170,7 @@ impl CompletionQueue for VerbsCompletionQueue {
             let whole = got >= chunk.len();
             let (chunk, _) = chunk.split_at_mut(got.min(chunk.len()));
             // SAFETY: the library has just filled `got` entries.
-            unsafe { self.hand_out(0, chunk) };
+            unsafe { self.translate(0, chunk) };
             filled += got;
             if !whole {
                 break;

@@ -21,13 +21,13 @@ use crate::fabric::FabricError;
 use crate::fork::load_apart_from_forks;
 
 /// libibverbs' list of the machine's devices.
-pub(super) struct GpuTable {
+pub(super) struct VerbsDeviceList {
     library: &'static Library,
     list: NonNull<*mut ibv_device>,
     count: usize,
 }
 
-impl GpuTable {
+impl VerbsDeviceList {
     /// Asks the library. An error carries its errno.
     pub(super) fn read(library: &'static Library) -> Result<Self, FabricError> {
         let mut count = 0;
@@ -68,7 +68,7 @@ impl GpuTable {
     }
 }
 
-impl Drop for GpuTable {
+impl Drop for VerbsDeviceList {
     fn drop(&mut self) {
         // SAFETY: made by `ibv_get_device_list`, freed once. Opened devices stay valid.
         unsafe { (self.library.ibv_free_device_list)(self.list.as_ptr()) }
@@ -84,11 +84,11 @@ pub(super) struct Context {
     pub(super) name: String,
     /// Every live queue pair, by number. Taken when one comes, goes or fails: never on the way of a request that
     /// succeeds.
-    queue_pairs: Mutex<HashMap<u32, QueuePairNote>>,
+    queue_pairs: Mutex<HashMap<u32, QueuePairEntry>>,
 }
 
 /// What a context knows of a queue pair made from it.
-struct QueuePairNote {
+struct QueuePairEntry {
     /// Shared with the queue pair; see there.
     broken: Arc<AtomicBool>,
     /// Where in the table of which port its GID stands.
@@ -186,33 +186,33 @@ impl Context {
     /// Notes a new queue pair; the flag is set once it is known to be in ERROR.
     pub(super) fn add_queue_pair(&self, number: u32, port: &LocalPort) -> Arc<AtomicBool> {
         let broken = Arc::new(AtomicBool::new(false));
-        let note = QueuePairNote {
+        let note = QueuePairEntry {
             broken: Arc::clone(&broken),
             port: port.number,
             gid_index: port.gid.index,
             gid: port.gid.gid,
         };
-        self.notes().insert(number, note);
+        self.queue_pairs().insert(number, note);
         broken
     }
 
     /// Forgets a queue pair that is about to be destroyed.
     pub(super) fn remove_queue_pair(&self, number: u32) {
-        self.notes().remove(&number);
+        self.queue_pairs().remove(&number);
     }
 
     /// Remembers that queue pair `number` is in ERROR.
     #[cold]
     pub(super) fn mark_broken(&self, number: u32) {
-        if let Some(note) = self.notes().get(&number) {
+        if let Some(note) = self.queue_pairs().get(&number) {
             // Relaxed: the flag stands alone, nothing is published with it.
             note.broken.store(true, Ordering::Relaxed);
         }
     }
 
     /// Remembers as broken those queue pairs whose GID is no longer where it was: nothing that is sent to it arrives.
-    pub(super) fn mark_gone_addresses(&self) {
-        for note in self.notes().values() {
+    pub(super) fn mark_stale_addresses(&self) {
+        for note in self.queue_pairs().values() {
             if self.query_gid(note.port, u32::from(note.gid_index)) != Some(note.gid) {
                 // Relaxed: as in `mark_broken`.
                 note.broken.store(true, Ordering::Relaxed);
@@ -225,7 +225,7 @@ impl Context {
         if code == 0 { Ok(()) } else { Err(FabricError::call(operation, &self.name, errno_of(code))) }
     }
 
-    fn notes(&self) -> MutexGuard<'_, HashMap<u32, QueuePairNote>> {
+    fn queue_pairs(&self) -> MutexGuard<'_, HashMap<u32, QueuePairEntry>> {
         self.queue_pairs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

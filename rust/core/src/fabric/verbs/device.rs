@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::completion_queue::VerbsCompletionQueue;
 use super::context::Context;
-use super::gid::GidWish;
+use super::gid::GidPreference;
 use super::memory::VerbsMemoryRegion;
 use super::port::{LocalPort, gid_table};
 use super::queue_pair::VerbsQueuePair;
@@ -24,7 +24,7 @@ pub(super) struct VerbsDevice {
     files: DeviceFiles,
     attributes: DeviceAttributes,
     settings: QueuePairSettings,
-    wish: GidWish,
+    preference: GidPreference,
     max_mtu: u8,
     relaxed_ordering: bool,
     /// The port as last read: at the start, and again after an event that may have changed its address.
@@ -38,7 +38,7 @@ impl VerbsDevice {
         files: DeviceFiles,
         port: LocalPort,
         options: &VerbsOptions,
-        wish: GidWish,
+        preference: GidPreference,
         max_mtu: u8,
     ) -> Result<Self, FabricError> {
         let limits = context.query_device()?;
@@ -50,7 +50,7 @@ impl VerbsDevice {
         );
         let relaxed_ordering = options.relaxed_ordering && context.library.ibv_reg_mr_iova2.is_some();
         let port = Mutex::new(port);
-        Ok(Self { context, files, attributes, settings, wish, max_mtu, relaxed_ordering, port })
+        Ok(Self { context, files, attributes, settings, preference, max_mtu, relaxed_ordering, port })
     }
 
     fn local_port(&self) -> LocalPort {
@@ -60,7 +60,7 @@ impl VerbsDevice {
     /// Reads the port again. New queue pairs use what is found; those that exist keep their address.
     fn refresh(&self) {
         let read =
-            LocalPort::read(&self.context, &self.files, self.attributes.port, &self.wish, self.max_mtu);
+            LocalPort::read(&self.context, &self.files, self.attributes.port, &self.preference, self.max_mtu);
         match read {
             Ok(Some(port)) => {
                 let mut current = self.port.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,7 +156,7 @@ impl Device for VerbsDevice {
                 DeviceEvent::QueuePairFatal(number) => self.context.mark_broken(number),
                 DeviceEvent::AddressChange | DeviceEvent::PortUp => {
                     self.refresh();
-                    self.context.mark_gone_addresses();
+                    self.context.mark_stale_addresses();
                 }
                 _ => {}
             }

@@ -22,7 +22,7 @@ pub(super) struct GidChoice {
 
 /// What is wanted of the GID.
 #[derive(Clone, Debug)]
-pub(super) struct GidWish {
+pub(super) struct GidPreference {
     index: Option<u8>,
     roce_version: u8,
     prefer_ipv6: bool,
@@ -37,7 +37,7 @@ enum Reach {
     Routable,
 }
 
-impl GidWish {
+impl GidPreference {
     /// Takes the wishes out of the provider's options.
     pub(super) fn from_options(options: &VerbsOptions) -> Result<Self, FabricError> {
         let text = options.address_range.trim();
@@ -80,7 +80,7 @@ impl GidWish {
             .filter(|entry| self.in_range(entry))
             .max_by_key(|entry| (self.rank(entry), std::cmp::Reverse(entry.index)))
             .ok_or_else(|| self.none(port, table))?;
-        let mut reason = format!("best of {}: {}", table.len(), Described(best));
+        let mut reason = format!("best of {}: {}", table.len(), GidText(best));
         for shortfall in self.shortfalls(best) {
             reason.push_str(&shortfall);
         }
@@ -119,7 +119,7 @@ impl GidWish {
             "an empty GID table".to_owned()
         } else {
             let entries: Vec<_> =
-                table.iter().map(|entry| format!("[{}] {}", entry.index, Described(entry))).collect();
+                table.iter().map(|entry| format!("[{}] {}", entry.index, GidText(entry))).collect();
             entries.join(", ")
         };
         let wanted = self.range.map_or_else(|| "a GID".to_owned(), |range| format!("a GID within {range}"));
@@ -136,7 +136,7 @@ impl GidWish {
 
 fn by_index(index: u8, port: &str, table_length: u32, table: &[GidEntry]) -> Result<GidChoice, FabricError> {
     if let Some(entry) = table.iter().find(|entry| entry.index == index) {
-        return Ok(chosen(entry, format!("set by FLAGCX_IB_GID_INDEX: {}", Described(entry))));
+        return Ok(chosen(entry, format!("set by FLAGCX_IB_GID_INDEX: {}", GidText(entry))));
     }
     let found = if u32::from(index) >= table_length {
         format!("the table ends at index {}", table_length.saturating_sub(1))
@@ -170,9 +170,9 @@ fn reach(address: IpAddr) -> Reach {
 }
 
 /// `::ffff:10.0.0.1`, `RoCE v2`, `eth0`: an entry in words.
-struct Described<'a>(&'a GidEntry);
+struct GidText<'a>(&'a GidEntry);
 
-impl fmt::Display for Described<'_> {
+impl fmt::Display for GidText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Ipv6Addr::from(self.0.gid))?;
         match self.0.roce_version {

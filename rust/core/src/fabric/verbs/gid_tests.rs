@@ -3,8 +3,8 @@
 use super::*;
 use crate::fabric::LINK_ETHERNET;
 
-fn wish(options: &VerbsOptions) -> GidWish {
-    GidWish::from_options(options).unwrap()
+fn preference(options: &VerbsOptions) -> GidPreference {
+    GidPreference::from_options(options).unwrap()
 }
 
 fn table(entries: &[(u8, &str, Option<u8>)]) -> Vec<GidEntry> {
@@ -20,7 +20,7 @@ fn table(entries: &[(u8, &str, Option<u8>)]) -> Vec<GidEntry> {
 }
 
 fn choose(options: &VerbsOptions, table: &[GidEntry]) -> Result<GidChoice, FabricError> {
-    wish(options).choose("mlx5_0 port 1", LINK_ETHERNET, 16, table)
+    preference(options).choose("mlx5_0 port 1", LINK_ETHERNET, 16, table)
 }
 
 fn index(options: &VerbsOptions, entries: &[(u8, &str, Option<u8>)]) -> u8 {
@@ -41,7 +41,7 @@ fn routable_roce_v2_over_ipv4_by_default() {
 }
 
 #[test]
-fn wishes_are_honoured() {
+fn preferences_are_honoured() {
     let v1 = VerbsOptions { roce_version: 1, ..VerbsOptions::default() };
     assert_eq!(index(&v1, USUAL), 2);
     let both = &[USUAL, &[(4, "2001:db8::7", Some(1)), (5, "2001:db8::7", Some(2))]].concat();
@@ -121,7 +121,7 @@ fn a_range_picks_among_several_networks() {
 #[test]
 fn a_range_without_prefix_is_refused() {
     let options = VerbsOptions { address_range: "10.1.0.0".to_owned(), ..VerbsOptions::default() };
-    let error = GidWish::from_options(&options).unwrap_err().to_string();
+    let error = GidPreference::from_options(&options).unwrap_err().to_string();
     assert!(error.contains("address/prefix"), "{error}");
 }
 
@@ -146,7 +146,7 @@ fn a_set_index_must_exist() {
 fn infiniband_takes_the_first() {
     let entries = table(&[(0, "fe80::2:c903:0:1", Some(1)), (1, "fe80::2:c903:0:2", Some(1))]);
     let choice =
-        wish(&VerbsOptions::default()).choose("mlx5_0 port 1", LINK_INFINIBAND, 8, &entries).unwrap();
+        preference(&VerbsOptions::default()).choose("mlx5_0 port 1", LINK_INFINIBAND, 8, &entries).unwrap();
     assert_eq!(choice.index, 0);
 }
 

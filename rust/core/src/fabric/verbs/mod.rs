@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use super::registry::Opened;
 use super::{Device, FabricError, HcaFilter, VerbsOptions};
-use context::{Context, GpuTable};
+use context::{Context, VerbsDeviceList};
 use device::VerbsDevice;
-use gid::GidWish;
+use gid::GidPreference;
 use port::LocalPort;
 use sys::Library;
 use sysfs::DeviceFiles;
@@ -63,15 +63,15 @@ pub(super) fn open_and_report(options: &VerbsOptions) -> Result<Opened, FabricEr
 struct Opener<'a> {
     options: &'a VerbsOptions,
     filter: HcaFilter,
-    wish: GidWish,
+    preference: GidPreference,
     max_mtu: u8,
-    table: GpuTable,
+    table: VerbsDeviceList,
 }
 
 impl<'a> Opener<'a> {
     fn new(options: &'a VerbsOptions) -> Result<Self, FabricError> {
         let filter = HcaFilter::parse(&options.hca)?;
-        let wish = GidWish::from_options(options)?;
+        let preference = GidPreference::from_options(options)?;
         let max_mtu = port::mtu_code(options.max_mtu).ok_or_else(|| {
             FabricError::Unsupported(format!(
                 "an MTU of {} bytes cannot be had: set FLAGCX_P2P_MTU to 256, 512, 1024, 2048 or 4096",
@@ -79,8 +79,8 @@ impl<'a> Opener<'a> {
             ))
         })?;
         let library = Library::load(options.library.as_deref())?;
-        let table = GpuTable::read(library)?;
-        Ok(Self { options, filter, wish, max_mtu, table })
+        let table = VerbsDeviceList::read(library)?;
+        Ok(Self { options, filter, preference, max_mtu, table })
     }
 
     /// Opens each wanted port of `name`; a port that cannot be used adds a line to `refusals`.
@@ -110,7 +110,7 @@ impl<'a> Opener<'a> {
     fn open_port(&self, name: &str, number: u8) -> Result<VerbsDevice, FabricError> {
         let context = self.context(name)?;
         let files = DeviceFiles::new(Path::new(SYSFS), name);
-        let Some(port) = LocalPort::read(&context, &files, number, &self.wish, self.max_mtu)? else {
+        let Some(port) = LocalPort::read(&context, &files, number, &self.preference, self.max_mtu)? else {
             let state = port::state_name(&context.query_port(number)?);
             return Err(FabricError::Unsupported(format!("{name} port {number} is {state}, not ACTIVE")));
         };
@@ -122,7 +122,7 @@ impl<'a> Opener<'a> {
             "RDMA port opened; GID {}",
             port.gid.reason
         );
-        VerbsDevice::new(context, files, port, self.options, self.wish.clone(), self.max_mtu)
+        VerbsDevice::new(context, files, port, self.options, self.preference.clone(), self.max_mtu)
     }
 
     fn context(&self, name: &str) -> Result<Arc<Context>, FabricError> {

@@ -1,7 +1,7 @@
 //! One port of a device: its state, its address, and the units that libibverbs counts in.
 
 use super::context::Context;
-use super::gid::{GidChoice, GidWish};
+use super::gid::{GidChoice, GidPreference};
 use super::sys::{ibv_port_attr, ibv_port_state};
 use super::sysfs::DeviceFiles;
 use crate::fabric::{FabricError, GidEntry, LINK_INFINIBAND, PortAttributes};
@@ -24,7 +24,7 @@ impl LocalPort {
         context: &Context,
         files: &DeviceFiles,
         number: u8,
-        wish: &GidWish,
+        preference: &GidPreference,
         max_mtu: u8,
     ) -> Result<Option<Self>, FabricError> {
         let attributes = context.query_port(number)?;
@@ -34,7 +34,7 @@ impl LocalPort {
         let link_layer = link_layer(&attributes);
         let name = format!("{} port {number}", context.name);
         let table = gid_table(context, files, number, &attributes);
-        let gid = wish.choose(&name, link_layer, gid_table_length(&attributes), &table)?;
+        let gid = preference.choose(&name, link_layer, gid_table_length(&attributes), &table)?;
         let mtu = u8::try_from(attributes.active_mtu).unwrap_or(u8::MAX).min(max_mtu);
         if mtu_bytes(mtu) == 0 {
             return Err(FabricError::Unsupported(format!("{name} reports no valid MTU: check its link")));

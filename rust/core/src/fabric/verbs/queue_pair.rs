@@ -132,7 +132,7 @@ impl VerbsQueuePair {
         if !self.list.fill_one(batch, request) {
             return Posted::cut(0, libc::EINVAL);
         }
-        match self.hand_over() {
+        match self.post_filled() {
             Ok(()) => Posted { accepted: 1, errno: None },
             Err(refusal) => self.refused(refusal, 1),
         }
@@ -143,7 +143,7 @@ impl VerbsQueuePair {
     fn post_list(&mut self, batch: &Batch<'_>) -> Posted {
         let filled = self.list.fill(batch);
         if filled > 0
-            && let Err(refusal) = self.hand_over()
+            && let Err(refusal) = self.post_filled()
         {
             return self.refused(refusal, filled);
         }
@@ -152,7 +152,7 @@ impl VerbsQueuePair {
 
     /// Gives the list, as it is filled, to the library.
     #[inline(always)]
-    fn hand_over(&mut self) -> Result<(), Refusal> {
+    fn post_filled(&mut self) -> Result<(), Refusal> {
         let mut request = null_mut();
         // SAFETY: the queue pair is alive. The chain is of live slots, ends in null, and each slot's entries lie within the
         // batch's, which outlives the call; the library keeps none of these pointers. That an inline request's addresses

@@ -1,7 +1,7 @@
 //! The list of send requests that is handed to the library.
 //!
-//! The slots are allocated once and linked once. Posting fills in what differs from request to request, points each
-//! slot's scatter/gather list straight into the caller's entries, and cuts the chain behind the last one.
+//! The work requests are allocated once and linked once. Posting fills in what differs from request to request, points each
+//! work request's scatter/gather list straight into the caller's entries, and cuts the chain behind the last one.
 #![allow(unsafe_code, reason = "links a C list")]
 
 use std::ffi::c_uint;
@@ -11,28 +11,28 @@ use std::slice::from_ref;
 use super::sys::{ibv_send_flags as flag, ibv_send_wr, ibv_wr_opcode, rdma_t};
 use crate::fabric::{Batch, Opcode, Sge, WorkRequest};
 
-/// Requests that go to the library in one call at most: 128 KiB of slots.
+/// Requests that go to the library in one call at most: 128 KiB of work requests.
 pub(super) const LONGEST: usize = 1024;
 /// Slots at the start; the list grows to the longest one seen.
 const SHORTEST: usize = 64;
 
 const SIGNALED: c_uint = flag::IBV_SEND_SIGNALED.0;
 
-/// One slot, on cache lines of its own: everything that is written per request lies in the first of the two.
+/// One work request, on cache lines of its own: everything that is written per request lies in the first of the two.
 #[repr(C, align(64))]
-struct Slot(ibv_send_wr);
+struct SendWr(ibv_send_wr);
 
-impl Slot {
+impl SendWr {
     /// `entries` are at most as many as a request has, and outlive the post.
     #[inline(always)]
     fn fill(&mut self, kind: Kind, request: &WorkRequest, entries: &[Sge], id: u64, flags: c_uint) {
-        let Self(slot) = self;
-        slot.wr_id = id;
-        slot.sg_list = entries.as_ptr().cast_mut().cast();
-        slot.num_sge = entries.len() as i32;
-        slot.opcode = kind.opcode;
-        slot.send_flags = flags | if request.inline { kind.inline } else { 0 };
-        slot.wr.rdma = rdma_t { remote_addr: request.remote_address, rkey: request.rkey };
+        let Self(wr) = self;
+        wr.wr_id = id;
+        wr.sg_list = entries.as_ptr().cast_mut().cast();
+        wr.num_sge = entries.len() as i32;
+        wr.opcode = kind.opcode;
+        wr.send_flags = flags | if request.inline { kind.inline } else { 0 };
+        wr.wr.rdma = rdma_t { remote_addr: request.remote_address, rkey: request.rkey };
     }
 }
 
@@ -57,9 +57,9 @@ impl Kind {
     }
 }
 
-/// A chain of slots. `slots[i].next` is `slots[i + 1]` everywhere but at `end`, where it is null.
+/// A chain of work requests. `work requests[i].next` is `work requests[i + 1]` everywhere but at `end`, where it is null.
 pub(super) struct SendList {
-    slots: Vec<Slot>,
+    wrs: Vec<SendWr>,
     end: usize,
     max_sge: u8,
 }
@@ -67,7 +67,7 @@ pub(super) struct SendList {
 impl SendList {
     /// A list for a queue pair that takes `max_sge` entries per request.
     pub(super) fn new(max_sge: u32) -> Self {
-        let mut list = Self { slots: Vec::new(), end: 0, max_sge: u8::try_from(max_sge).unwrap_or(u8::MAX) };
+        let mut list = Self { wrs: Vec::new(), end: 0, max_sge: u8::try_from(max_sge).unwrap_or(u8::MAX) };
         list.grow(SHORTEST);
         list
     }
@@ -75,7 +75,7 @@ impl SendList {
     /// Fills in the requests of `batch`, at most [`LONGEST`], and says how many: fewer than offered if a request is
     /// malformed (no entries, more than the queue pair takes, or entries that are not there).
     pub(super) fn fill(&mut self, batch: &Batch<'_>) -> usize {
-        if batch.requests.len() > self.slots.len() {
+        if batch.requests.len() > self.wrs.len() {
             self.grow(batch.requests.len().min(LONGEST));
         }
         let filled = match batch.in_order() {
@@ -95,8 +95,8 @@ impl SendList {
     fn fill_in_order(&mut self, batch: &Batch<'_>, entries: &[Sge]) -> usize {
         let kind = Kind::of(batch.opcode);
         let mut filled = 0;
-        for (slot, (request, entry)) in self.slots.iter_mut().zip(batch.requests.iter().zip(entries)) {
-            slot.fill(kind, request, from_ref(entry), batch.id(filled), 0);
+        for (wr, (request, entry)) in self.wrs.iter_mut().zip(batch.requests.iter().zip(entries)) {
+            wr.fill(kind, request, from_ref(entry), batch.id(filled), 0);
             filled += 1;
         }
         filled
@@ -105,9 +105,9 @@ impl SendList {
     fn fill_each(&mut self, batch: &Batch<'_>) -> usize {
         let kind = Kind::of(batch.opcode);
         let mut filled = 0;
-        for (slot, request) in self.slots.iter_mut().zip(batch.requests) {
+        for (wr, request) in self.wrs.iter_mut().zip(batch.requests) {
             let Some(entries) = entries_of(request, batch.entries, self.max_sge) else { break };
-            slot.fill(kind, request, entries, batch.id(filled), 0);
+            wr.fill(kind, request, entries, batch.id(filled), 0);
             filled += 1;
         }
         filled
@@ -116,34 +116,34 @@ impl SendList {
     /// The same for the only request of `batch`: false if it is malformed.
     #[inline(always)]
     pub(super) fn fill_one(&mut self, batch: &Batch<'_>, request: &WorkRequest) -> bool {
-        let Some(slot) = self.slots.first_mut() else { return false };
+        let Some(wr) = self.wrs.first_mut() else { return false };
         let Some(entries) = entries_of(request, batch.entries, self.max_sge) else { return false };
-        slot.fill(Kind::of(batch.opcode), request, entries, batch.first_id, SIGNALED);
+        wr.fill(Kind::of(batch.opcode), request, entries, batch.first_id, SIGNALED);
         self.cut_behind(0);
         true
     }
 
-    /// Marks those of the `filled` first slots whose requests are signaled: so few that testing each would cost more.
+    /// Marks those of the `filled` first work requests whose requests are signaled: so few that testing each would cost more.
     fn signal(&mut self, batch: &Batch<'_>, filled: usize) {
-        let mark = |Slot(slot): &mut Slot| slot.send_flags |= SIGNALED;
+        let mark = |SendWr(wr): &mut SendWr| wr.send_flags |= SIGNALED;
         let every = batch.signal_every as usize;
         if (1..=filled).contains(&every) {
-            self.slots.iter_mut().take(filled).skip(every - 1).step_by(every).for_each(mark);
+            self.wrs.iter_mut().take(filled).skip(every - 1).step_by(every).for_each(mark);
         }
         if filled == batch.requests.len() {
-            self.slots.get_mut(..filled).and_then(<[_]>::last_mut).into_iter().for_each(mark);
+            self.wrs.get_mut(..filled).and_then(<[_]>::last_mut).into_iter().for_each(mark);
         }
     }
 
-    /// The first slot, for the library.
+    /// The first work request, for the library.
     pub(super) fn head(&mut self) -> *mut ibv_send_wr {
-        self.slots.as_mut_ptr().cast()
+        self.wrs.as_mut_ptr().cast()
     }
 
-    /// Which slot `request` is, of the `filled` first ones; zero if it is none of them.
+    /// Which work request `request` is, of the `filled` first ones; zero if it is none of them.
     pub(super) fn position(&mut self, request: *const ibv_send_wr, filled: usize) -> usize {
         let distance = (request as usize).wrapping_sub(self.head() as usize);
-        let position = distance / size_of::<Slot>();
+        let position = distance / size_of::<SendWr>();
         if position < filled { position } else { 0 }
     }
 
@@ -157,13 +157,13 @@ impl SendList {
     #[inline(never)]
     fn end_at(&mut self, last: usize) {
         let base = self.head();
-        // The slot that ended the chain before goes on to its neighbour again.
-        let successor = base.wrapping_byte_add((self.end + 1) * size_of::<Slot>());
-        if let Some(Slot(slot)) = self.slots.get_mut(self.end) {
-            slot.next = successor;
+        // The work request that ended the chain before goes on to its neighbour again.
+        let successor = base.wrapping_byte_add((self.end + 1) * size_of::<SendWr>());
+        if let Some(SendWr(wr)) = self.wrs.get_mut(self.end) {
+            wr.next = successor;
         }
-        if let Some(Slot(slot)) = self.slots.get_mut(last) {
-            slot.next = null_mut();
+        if let Some(SendWr(wr)) = self.wrs.get_mut(last) {
+            wr.next = null_mut();
         }
         self.end = last;
     }
@@ -171,14 +171,14 @@ impl SendList {
     #[cold]
     fn grow(&mut self, length: usize) {
         // SAFETY: integers, null pointers, and unions of them: zero is a value.
-        self.slots.resize_with(length, || Slot(unsafe { std::mem::zeroed() }));
+        self.wrs.resize_with(length, || SendWr(unsafe { std::mem::zeroed() }));
         let base = self.head();
-        for (index, Slot(slot)) in self.slots.iter_mut().enumerate() {
-            slot.next = base.wrapping_byte_add((index + 1) * size_of::<Slot>());
+        for (index, SendWr(wr)) in self.wrs.iter_mut().enumerate() {
+            wr.next = base.wrapping_byte_add((index + 1) * size_of::<SendWr>());
         }
         self.end = length - 1;
-        if let Some(Slot(slot)) = self.slots.last_mut() {
-            slot.next = null_mut();
+        if let Some(SendWr(wr)) = self.wrs.last_mut() {
+            wr.next = null_mut();
         }
     }
 }
@@ -214,20 +214,20 @@ mod tests {
         let mut seen = Vec::new();
         let mut next = list.head();
         while !next.is_null() {
-            // SAFETY: the chain consists of slots of the list, which is alive.
-            let slot = unsafe { &*next };
+            // SAFETY: the chain consists of work requests of the list, which is alive.
+            let wr = unsafe { &*next };
             // SAFETY: the list fills the rdma member.
-            let rdma = unsafe { slot.wr.rdma };
+            let rdma = unsafe { wr.wr.rdma };
             assert_eq!(rdma.rkey, 7);
             seen.push((
-                slot.wr_id,
-                slot.sg_list as usize,
-                slot.num_sge,
-                slot.opcode,
-                slot.send_flags,
+                wr.wr_id,
+                wr.sg_list as usize,
+                wr.num_sge,
+                wr.opcode,
+                wr.send_flags,
                 rdma.remote_addr,
             ));
-            next = slot.next;
+            next = wr.next;
         }
         seen
     }
@@ -298,15 +298,15 @@ mod tests {
     }
 
     #[test]
-    fn positions_are_found_and_strangers_are_not() {
+    fn positions_are_found_and_foreign_pointers_are_not() {
         let entries = [Sge::default(); 1];
         let requests: Vec<_> = (0..10).map(|id| request(id, 0, 1)).collect();
         let mut list = SendList::new(1);
         let filled = list.fill(&batch(&requests, &entries));
         let head = list.head();
         for position in 0..filled {
-            let slot = head.wrapping_byte_add(position * size_of::<Slot>());
-            assert_eq!(list.position(slot, filled), position);
+            let wr = head.wrapping_byte_add(position * size_of::<SendWr>());
+            assert_eq!(list.position(wr, filled), position);
         }
         assert_eq!(list.position(std::ptr::null(), filled), 0);
         assert_eq!(list.position(head.wrapping_byte_add(4096 * 64), filled), 0);

@@ -62,7 +62,7 @@ struct Peer {
 
 /// What becomes of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum Disposition {
     Stays,
     Waits,
     /// Has just been admitted; stays if there is a place for it, and is then sent our proof.
@@ -217,27 +217,27 @@ impl Reader {
                 peer.ended = true;
             }
         }
-        self.digest(number);
+        self.process_input(number);
         read
     }
 
     /// Delivers what has been read, and decides what becomes of the peer.
-    fn digest(&mut self, number: u64) {
+    fn process_input(&mut self, number: u64) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let was_waiting = peer.held_back.is_some();
-        let mut fate = peer.digest(&self.options, &self.queue, &self.room);
-        if let Fate::Admitted(proof) = fate {
+        let mut fate = peer.process_input(&self.options, &self.queue, &self.room);
+        if let Disposition::Admitted(proof) = fate {
             fate = self.admit(number, proof);
         }
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let registered = match (was_waiting, fate) {
-            (_, Fate::Goes | Fate::Admitted(_)) => {
+            (_, Disposition::Goes | Disposition::Admitted(_)) => {
                 self.remove(number);
                 return;
             }
-            (false, Fate::Waits) => self.sockets.remove(&peer.stream),
-            (true, Fate::Stays) => self.sockets.add(&peer.stream, number),
-            (true, Fate::Waits) | (false, Fate::Stays) => Ok(()),
+            (false, Disposition::Waits) => self.sockets.remove(&peer.stream),
+            (true, Disposition::Stays) => self.sockets.add(&peer.stream, number),
+            (true, Disposition::Waits) | (false, Disposition::Stays) => Ok(()),
         };
         if let Err(error) = registered {
             tracing::warn!("notification socket from {}: {error}", peer.stream.peer());
@@ -253,25 +253,25 @@ impl Reader {
     }
 
     /// Finds a place for a peer that has just been admitted, and goes on with what it says.
-    fn admit(&mut self, number: u64, proof: Option<Proof>) -> Fate {
+    fn admit(&mut self, number: u64, proof: Option<Proof>) -> Disposition {
         let limit = self.options.max_peers;
         if let Some(peer) = self.peers.get_mut(&number) {
             peer.proven = proof.is_some();
         }
         let has_place = proof.is_some() || self.fits(number, limit);
-        let Some(peer) = self.peers.get_mut(&number) else { return Fate::Goes };
+        let Some(peer) = self.peers.get_mut(&number) else { return Disposition::Goes };
         if has_place {
             peer.stream.release_permit();
             if proof.is_some_and(|proof| !peer.send(&proof)) {
-                return Fate::Goes;
+                return Disposition::Goes;
             }
-            return peer.digest(&self.options, &self.queue, &self.room);
+            return peer.process_input(&self.options, &self.queue, &self.room);
         }
         let peer = peer.stream.peer();
         tracing::warn!(
             "{peer} refused: {limit} unauthenticated peers send notifications already (FLAGCX_P2P_NOTIF_MAX_PEERS)"
         );
-        Fate::Goes
+        Disposition::Goes
     }
 
     /// Whether no more than `limit` unauthenticated senders are left with the newcomer. A connection that has ended may have
@@ -313,8 +313,7 @@ impl Reader {
         let Some(host) = self.peers.get(&newcomer).map(|peer| peer.stream.peer().ip()) else { return false };
         let connected = |host| self.options.connected_hosts.count(host) > 0;
         let candidates = self.unauthenticated().into_iter().filter_map(|number| {
-            let peer =
-                self.peers.get(&number).filter(|peer| number != newcomer && peer.owes_nothing(limit))?;
+            let peer = self.peers.get(&number).filter(|peer| number != newcomer && peer.is_drained(limit))?;
             let of_connected_host = connected(peer.stream.peer().ip());
             (!of_connected_host || (!peer.owned && connected(host))).then_some((
                 of_connected_host,
@@ -343,7 +342,7 @@ impl Reader {
                 handle.give_way().await;
             }
             let held = self.held(number);
-            self.digest(number);
+            self.process_input(number);
             taken += held.saturating_sub(self.held(number));
         }
     }
@@ -374,32 +373,32 @@ impl Reader {
 impl Peer {
     /// Whether it is admitted and nothing that it said is still to be delivered. The rest of a message that has
     /// begun counts until `limit`.
-    fn owes_nothing(&self, limit: Duration) -> bool {
+    fn is_drained(&self, limit: Duration) -> bool {
         self.decoder.is_admitted()
             && self.held_back.is_none()
             && self.stream.is_quiet()
             && (self.bytes.is_empty() || self.heard.elapsed() >= limit)
     }
 
-    fn digest(&mut self, options: &ReceiverOptions, queue: &Queue, room: &Arc<Wakeup>) -> Fate {
+    fn process_input(&mut self, options: &ReceiverOptions, queue: &Queue, room: &Arc<Wakeup>) -> Disposition {
         if let Some(arrival) = self.held_back.take()
             && let Err(arrival) = queue.try_push(arrival)
         {
             self.held_back = Some(arrival);
-            return Fate::Waits;
+            return Disposition::Waits;
         }
         let mut used = 0;
         let fate = loop {
             let rest = self.bytes.get(used..).unwrap_or_default();
             let arrival = match self.decoder.next(rest, &options.policy) {
-                Ok(None) if self.ended => break Fate::Goes,
-                Ok(None) => break Fate::Stays,
+                Ok(None) if self.ended => break Disposition::Goes,
+                Ok(None) => break Disposition::Stays,
                 Ok(Some((event, size))) => {
                     used += size;
                     match event {
                         Event::Message(message) => Notification::Fixed(message),
                         Event::Large(message) => Notification::Exact(message),
-                        Event::Admitted(proof) => break Fate::Admitted(proof),
+                        Event::Admitted(proof) => break Disposition::Admitted(proof),
                         Event::Greeted => continue,
                         Event::Owner(identity) => {
                             self.owned = true;
@@ -415,18 +414,18 @@ impl Peer {
                                 self.since = Instant::now();
                                 continue;
                             }
-                            false => break Fate::Goes,
+                            false => break Disposition::Goes,
                         },
                     }
                 }
                 Err(error) => {
                     tracing::warn!("notification socket from {} closed: {error}", self.stream.peer());
-                    break Fate::Goes;
+                    break Disposition::Goes;
                 }
             };
             if let Err(arrival) = queue.try_push(arrival) {
                 self.held_back = Some(arrival);
-                break Fate::Waits;
+                break Disposition::Waits;
             }
         };
         self.bytes.drain(..used);

@@ -22,7 +22,7 @@ fn bytes<const N: usize>(stream: &Stream) -> [u8; N] {
 
 /// Says hello, and reads the receiver's 16 bytes.
 fn hello(receiver: &Receiver) -> (Stream, Nonces) {
-    let (stream, initiator) = (greeted(receiver), [5; 16]);
+    let (stream, initiator) = (with_preamble(receiver), [5; 16]);
     stream.write_all_by(&[&Header::Hello.encode()[..], &initiator].concat(), soon()).unwrap();
     let nonces = Nonces { initiator, responder: bytes(&stream) };
     (stream, nonces)
@@ -50,7 +50,7 @@ fn with_a_key_both_sides_must_prove_it() {
     initiator.verify(&proof).unwrap();
     Sender::new(stream, 1000).send(&message(1), soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
-    let original = greeted(&receiver);
+    let original = with_preamble(&receiver);
     let _ = Sender::new(original, 0).send(&message(2), soon());
     thread::sleep(Duration::from_millis(20));
     assert!(receiver.take().is_empty());
@@ -76,7 +76,7 @@ fn a_sender_without_the_key_gets_a_random_number_and_nothing_else() {
     assert_closed(&stream);
     // Not even a random number for what is no hello.
     for garbage in [&[0x41; 520][..], &Header::Message.encode(), &Header::Large(1).encode()] {
-        let stream = greeted(&receiver);
+        let stream = with_preamble(&receiver);
         stream.write_all_by(garbage, soon()).unwrap();
         assert_closed(&stream);
     }

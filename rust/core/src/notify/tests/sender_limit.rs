@@ -31,11 +31,11 @@ fn the_number_of_senders_without_a_connection_is_bounded() {
         client.write_all(&Header::Message.encode()).unwrap();
     }
     thread::sleep(Duration::from_millis(20));
-    assert!(closed_by_peer(&greeted(&receiver)));
+    assert!(closed_by_peer(&with_preamble(&receiver)));
     drop(busy);
     let deadline = soon();
     while Instant::now() < deadline {
-        let next = greeted(&receiver);
+        let next = with_preamble(&receiver);
         thread::sleep(Duration::from_millis(5));
         if !next.is_closed() {
             Sender::new(next, 0).send(&message(2), soon()).unwrap();
@@ -68,14 +68,14 @@ fn clients_on_the_host_of_a_peer_do_not_take_its_place() {
     let options = ReceiverOptions { max_peers: 4, ..options() };
     let connected_hosts = options.connected_hosts.clone();
     let receiver = Receiver::open(options).unwrap();
-    let clients: Vec<_> = (0..4).map(|_| greeted(&receiver)).collect();
+    let clients: Vec<_> = (0..4).map(|_| with_preamble(&receiver)).collect();
     thread::sleep(Duration::from_millis(20));
     let _connected: Vec<_> = (0..2).map(|_| connected_hosts.add(LOOPBACK)).collect();
-    let peers: Vec<_> = (0..2).map(|_| greeted(&receiver)).collect();
+    let peers: Vec<_> = (0..2).map(|_| with_preamble(&receiver)).collect();
     for peer in &peers {
         peer.write_all_by(&encode_owner(ProcessIdentity { pid: 1, fingerprint: 1 }), soon()).unwrap();
     }
-    let more: Vec<_> = (0..20).map(|_| greeted(&receiver)).collect();
+    let more: Vec<_> = (0..20).map(|_| with_preamble(&receiver)).collect();
     thread::sleep(Duration::from_millis(20));
     for peer in peers {
         Sender::new(peer, 0).send(&message(7), soon()).unwrap();
@@ -108,7 +108,7 @@ fn clients_in_the_middle_of_a_message_hold_their_places_for_a_while_only() {
     let mut client = from_elsewhere(&receiver);
     client.write_all(&Header::Message.encode()).unwrap();
     thread::sleep(Duration::from_millis(20));
-    assert!(closed_by_peer(&greeted(&receiver)));
+    assert!(closed_by_peer(&with_preamble(&receiver)));
     thread::sleep(2 * hello_timeout);
     sender(&receiver).send(&message(1), soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
@@ -134,7 +134,7 @@ fn a_connected_host_keeps_its_place() {
     peer.write_all(&[&Header::Message.encode()[..], &[b'x'; 512]].concat()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [Message { name: [b'x'; 256], text: [b'x'; 256] }]);
     drop(connected_host);
-    let silent: Vec<_> = (0..3).map(|_| greeted(&receiver)).collect();
+    let silent: Vec<_> = (0..3).map(|_| with_preamble(&receiver)).collect();
     assert!(closed_elsewhere(&peer));
     drop(silent);
 }

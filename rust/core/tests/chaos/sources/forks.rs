@@ -20,7 +20,7 @@ pub const FORKS: u64 = 1400;
 
 /// What a child does.
 #[derive(Clone, Copy, Debug)]
-enum Deed {
+enum ChildAction {
     Ends,
     Exits,
     Drops,
@@ -29,7 +29,14 @@ enum Deed {
     BeginsAnew,
 }
 
-const DEEDS: [Deed; 6] = [Deed::Ends, Deed::Exits, Deed::Drops, Deed::Closes, Deed::Forks, Deed::BeginsAnew];
+const DEEDS: [ChildAction; 6] = [
+    ChildAction::Ends,
+    ChildAction::Exits,
+    ChildAction::Drops,
+    ChildAction::Closes,
+    ChildAction::Forks,
+    ChildAction::BeginsAnew,
+];
 
 /// A fault is a fork while a round of transfers is under way; the round is done as if there had been none.
 pub fn fork_children(seed: u64, tally: &mut Tally) {
@@ -48,13 +55,13 @@ pub fn fork_children(seed: u64, tally: &mut Tally) {
 }
 
 fn fork_within_a_round(way: Way, rig: &Rig, family: Family, random: &mut Random, tally: &mut Tally) {
-    let deed = *random.pick(&DEEDS);
+    let action = *random.pick(&DEEDS);
     let begin = Instant::now();
     let mut round = Round::prepare(&rig.here, &rig.arena, family, random);
     round.submit(None, tally);
-    let child = fork(|| act(deed, way, rig));
+    let child = fork(|| act(action, way, rig));
     round.finish(tally);
-    assert!(round.all_done(), "{deed:?} in a child of {way:?} disturbs a transfer");
+    assert!(round.all_done(), "{action:?} in a child of {way:?} disturbs a transfer");
     watchdog::step("the end of a forked child");
     expect_success(child);
     tally.recovery.push(begin.elapsed());
@@ -62,22 +69,22 @@ fn fork_within_a_round(way: Way, rig: &Rig, family: Family, random: &mut Random,
 }
 
 /// In the child.
-fn act(deed: Deed, way: Way, rig: &Rig) {
-    match deed {
-        Deed::Ends => {}
+fn act(action: ChildAction, way: Way, rig: &Rig) {
+    match action {
+        ChildAction::Ends => {}
         // SAFETY: ends the process.
-        Deed::Exits => unsafe { libc::exit(0) },
-        Deed::Drops => drop_copy(rig),
-        Deed::Closes => {
+        ChildAction::Exits => unsafe { libc::exit(0) },
+        ChildAction::Drops => drop_copy(rig),
+        ChildAction::Closes => {
             rig.here.close();
             rig.client.close();
             drop_copy(rig);
         }
-        Deed::Forks => expect_success(fork(|| {
+        ChildAction::Forks => expect_success(fork(|| {
             refuse(rig);
             begin_anew(way, rig);
         })),
-        Deed::BeginsAnew => {
+        ChildAction::BeginsAnew => {
             refuse(rig);
             begin_anew(way, rig);
             refuse(rig);

@@ -29,7 +29,7 @@ const BUSY: &Settings<'static> =
 
 /// What goes while transfers are in flight.
 #[derive(Clone, Copy, Debug)]
-enum Blow {
+enum Teardown {
     CloseHere,
     CloseThere,
     DeregisterNear,
@@ -39,28 +39,30 @@ enum Blow {
 }
 
 pub fn destroy_busy(seed: u64, tally: &mut Tally) {
-    use Blow::{CloseClient, CloseHere, CloseServer, CloseThere, DeregisterFar, DeregisterNear};
+    use Teardown::{CloseClient, CloseHere, CloseServer, CloseThere, DeregisterFar, DeregisterNear};
     let mut random = Random::new(seed);
     // Each first once, and each pair in both orders.
-    let blows = [CloseHere, CloseThere, DeregisterNear, DeregisterFar, CloseClient, CloseServer];
-    let orders: Vec<_> = blows.iter().flat_map(|first| blows.map(|second| [*first, second])).collect();
+    let teardowns = [CloseHere, CloseThere, DeregisterNear, DeregisterFar, CloseClient, CloseServer];
+    let orders: Vec<_> =
+        teardowns.iter().flat_map(|first| teardowns.map(|second| [*first, second])).collect();
     for turn in 0..share_of_slow(DESTRUCTIONS) as usize / 2 {
         let way = ways()[turn % ways().len()];
         destroy(way, orders[turn % orders.len()], FAMILIES[turn % FAMILIES.len()], &mut random, tally);
     }
 }
 
-fn destroy(way: Way, blows: [Blow; 2], family: Family, random: &mut Random, tally: &mut Tally) {
+fn destroy(way: Way, teardowns: [Teardown; 2], family: Family, random: &mut Random, tally: &mut Tally) {
     watchdog::step("destroying what is busy");
     let rig = Rig::new(way, BUSY);
     let mut round = Round::prepare(&rig.here, &rig.arena, family, random);
     round.submit(None, tally);
     let begin = Instant::now();
-    for blow in blows {
-        strike(&rig, blow, random);
+    for teardown in teardowns {
+        tear_down(&rig, teardown, random);
         tally.fault(family, 1);
     }
-    let near_is_ours = blows.iter().any(|blow| matches!(blow, Blow::DeregisterNear | Blow::CloseClient));
+    let near_is_ours =
+        teardowns.iter().any(|teardown| matches!(teardown, Teardown::DeregisterNear | Teardown::CloseClient));
     let before = near_is_ours.then(|| content(&rig.arena.near));
     round.finish(tally);
     tally.detection.push(begin.elapsed());
@@ -80,23 +82,23 @@ fn destroy(way: Way, blows: [Blow; 2], family: Family, random: &mut Random, tall
     }
 }
 
-fn strike(rig: &Rig, blow: Blow, random: &mut Random) {
+fn tear_down(rig: &Rig, teardown: Teardown, random: &mut Random) {
     if random.below(2) == 0 {
         std::thread::sleep(std::time::Duration::from_micros(random.below(400)));
     }
-    match blow {
-        Blow::CloseHere => rig.here.close(),
-        Blow::CloseThere => rig.there.as_ref().unwrap().close(),
-        Blow::DeregisterNear => {
+    match teardown {
+        Teardown::CloseHere => rig.here.close(),
+        Teardown::CloseThere => rig.there.as_ref().unwrap().close(),
+        Teardown::DeregisterNear => {
             rig.client.deregister(rig.arena.near.region());
         }
-        Blow::DeregisterFar => {
+        Teardown::DeregisterFar => {
             if let (Far::Here(far), Some(server)) = (&rig.arena.far, &rig.server) {
                 server.deregister(far.region());
             }
         }
-        Blow::CloseClient => rig.client.close(),
-        Blow::CloseServer => rig.server.as_ref().unwrap().close(),
+        Teardown::CloseClient => rig.client.close(),
+        Teardown::CloseServer => rig.server.as_ref().unwrap().close(),
     }
 }
 

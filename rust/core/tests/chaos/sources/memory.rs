@@ -31,15 +31,15 @@ pub fn vanish(seed: u64, tally: &mut Tally) {
         let spare = rig.client.allocate(LENGTH).unwrap();
         for turn in 0..share(TIMES).div_ceil(ways.len() as u64).next_multiple_of(FAMILIES.len() as u64) {
             let family = FAMILIES[turn as usize % FAMILIES.len()];
-            let doomed = Doomed::new(&rig, way, &mut random);
-            doomed.run(&rig, &spare, family, &mut random, tally);
+            let vanishing = VanishingTransfer::new(&rig, way, &mut random);
+            vanishing.run(&rig, &spare, family, &mut random, tally);
             tally.fault(family, 1);
         }
     }
 }
 
 /// A transfer with memory that goes.
-struct Doomed {
+struct VanishingTransfer {
     memory: Vanishing,
     owner: Arc<Engine>,
     region: RegionId,
@@ -51,7 +51,7 @@ struct Doomed {
     whole: bool,
 }
 
-impl Doomed {
+impl VanishingTransfer {
     fn new(rig: &Rig, way: Way, random: &mut Random) -> Self {
         // In process, memory of no file is the program's own to keep.
         let hows: &[How] = match way {

@@ -47,7 +47,8 @@ pub const DESTRUCTION: Source =
     Source { slow: true, ..of_families("destroyed while busy", lifetimes::destroy_busy) };
 pub const RESTARTS: Source =
     Source { slow: true, ..of_families("peer restarted on its port", processes::restart) };
-pub const STRANGERS: Source = source("strangers at every listener", 500, unrelated_clients::knock);
+pub const UNRELATED_CLIENTS: Source =
+    source("unrelated clients at every listener", 500, unrelated_clients::connect_unrelated);
 pub const RECONNECTS: Source = source("1000 times connect and close", 1000, lifetimes::reconnect);
 pub const FULL_QUEUE: Source = source("full queue", 500, pressure::full_queue);
 pub const SLOW_PEER: Source = Source {
@@ -73,7 +74,7 @@ pub const ALL: &[Source] = &[
     KILLED_PEERS,
     DESTRUCTION,
     RESTARTS,
-    STRANGERS,
+    UNRELATED_CLIENTS,
     RECONNECTS,
     FULL_QUEUE,
     SLOW_PEER,

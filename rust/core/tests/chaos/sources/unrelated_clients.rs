@@ -36,48 +36,48 @@ enum Kind {
 const KINDS: [Kind; 4] = [Kind::Garbage, Kind::Pretender, Kind::Slow, Kind::HalfOpen];
 
 /// Peers are served meanwhile: new ones get in, transfers are done, notifications arrive.
-pub fn knock(seed: u64, tally: &mut Tally) {
+pub fn connect_unrelated(seed: u64, tally: &mut Tally) {
     let way = if crate::chaos::over_verbs() { Way::Verbs } else { Way::Tcp };
     let mut random = Random::new(seed);
     for kind in KINDS {
-        watchdog::step("strangers knock");
+        watchdog::step("unrelated clients connect");
         let first = 30_000 + random.below(2_000) as u16;
         let ports = format!("{first}-{}", first + PORTS - 1);
         let rig =
             Rig::new(way, &[("FLAGCX_P2P_PORT_RANGE", &ports), ("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", "4000")]);
         let over = AtomicBool::new(false);
-        let knocks = std::thread::scope(|scope| {
+        let connects = std::thread::scope(|scope| {
             let strangers: Vec<_> = (0..2)
                 .map(|index| {
                     let random = Random::new(seed ^ index << 32 ^ kind as u64);
                     let over = &over;
-                    scope.spawn(move || knock_until(kind, first, random, over))
+                    scope.spawn(move || connect_until(kind, first, random, over))
                 })
                 .collect();
-            let served = Over(&over);
+            let served = StopOnDrop(&over);
             serve_peers(&rig, &mut random, tally);
             drop(served);
             strangers.into_iter().map(|stranger| stranger.join().unwrap()).sum::<u64>()
         });
-        assert!(knocks >= EACH, "{kind:?}: only {knocks} got through to a listener");
-        tally.faults += knocks;
+        assert!(connects >= EACH, "{kind:?}: only {connects} got through to a listener");
+        tally.faults += connects;
     }
 }
 
 /// Sends the strangers home, also when what they are to disturb has failed: else that is never heard of.
-struct Over<'a>(&'a AtomicBool);
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Over<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 /// Knocks at every port of the range, over and over; answers how often somebody was there.
-fn knock_until(kind: Kind, first: u16, mut random: Random, over: &AtomicBool) -> u64 {
-    let mut knocks = 0;
+fn connect_until(kind: Kind, first: u16, mut random: Random, over: &AtomicBool) -> u64 {
+    let mut connects = 0;
     let mut open = Vec::new();
-    while knocks < EACH || !over.load(Ordering::Relaxed) {
+    while connects < EACH || !over.load(Ordering::Relaxed) {
         for port in first..first + PORTS {
             let Ok(mut stream) = TcpStream::connect_timeout(
                 &SocketAddr::from(([127, 0, 0, 1], port)),
@@ -85,7 +85,7 @@ fn knock_until(kind: Kind, first: u16, mut random: Random, over: &AtomicBool) ->
             ) else {
                 continue;
             };
-            knocks += 1;
+            connects += 1;
             let _ = stream.set_read_timeout(Some(Duration::from_micros(200)));
             let length = 1 + random.below(300) as usize;
             let garbage = random.bytes(length);
@@ -116,7 +116,7 @@ fn knock_until(kind: Kind, first: u16, mut random: Random, over: &AtomicBool) ->
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    knocks
+    connects
 }
 
 /// A valid preamble of one of the socket kinds.
@@ -138,7 +138,7 @@ fn serve_peers(rig: &Rig, random: &mut Random, tally: &mut Tally) {
         tally.recovery.push(begin.elapsed());
         assert!(newcomer.is_usable());
         for family in FAMILIES {
-            assert!(round::run(rig, family, random, tally), "strangers disturb a transfer");
+            assert!(round::run(rig, family, random, tally), "unrelated clients disturb a transfer");
         }
         let message = Message::new(b"chaos", &[turn; 32]);
         assert!(newcomer.send_notification(&message).is_ok());
