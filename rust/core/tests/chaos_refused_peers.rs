@@ -60,7 +60,7 @@ impl Side {
         vec![desc.address.to_le_bytes().to_vec(), desc.rkey.to_le_bytes().to_vec()]
     }
 
-    fn assert_not_told(&self, bytes: &[u8], who: &str) {
+    fn assert_no_secret_in(&self, bytes: &[u8], who: &str) {
         for secret in self.secrets() {
             let told = bytes.windows(secret.len()).any(|window| window == secret);
             assert!(!told, "{who} was told {secret:x?} in {bytes:x?}");
@@ -118,7 +118,7 @@ fn proof_frame(size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_client_without_the_key_is_told_nothing() {
+fn a_client_without_the_key_learns_nothing() {
     let server = side(Some(KEY), &[]).serve();
     // An original peer, one of our kind without a key, one that claims a key, and one that then makes up a proof.
     let made_up = [handle_frame(features(Features::AUTH)), proof_frame(PROOF_SIZE)].concat();
@@ -137,12 +137,12 @@ fn a_client_without_the_key_is_told_nothing() {
         let (told, time) = listen_to(stream);
         assert!(time < SOON, "{who}: {time:?}");
         assert!(told.len() <= answer, "{who} was told {} bytes", told.len());
-        server.assert_not_told(&told, who);
+        server.assert_no_secret_in(&told, who);
     }
 }
 
 #[test]
-fn a_listener_without_the_key_is_told_nothing() {
+fn a_listener_without_the_key_learns_nothing() {
     for bits in [0, Features::AUTH] {
         let client = side(Some(KEY), &[]);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -157,7 +157,7 @@ fn a_listener_without_the_key_is_told_nothing() {
         let begin = Instant::now();
         assert!(client.engine.connect("127.0.0.1", port, 0, false).is_err());
         assert!(begin.elapsed() < SOON, "it took {:?}", begin.elapsed());
-        client.assert_not_told(&fake.join().unwrap(), "a listener without the key");
+        client.assert_no_secret_in(&fake.join().unwrap(), "a listener without the key");
     }
 }
 
@@ -183,7 +183,7 @@ fn every_listener_asks_for_the_key() {
         let hello = SocketKind::Notifications.encode();
         let _ = socket.write_all(&hello).and_then(|()| socket.write_all(&[0; 1024]));
         let (told, _) = listen_to(socket);
-        server.assert_not_told(&told, &format!("a client of port {port}"));
+        server.assert_no_secret_in(&told, &format!("a client of port {port}"));
         assert!(
             told.len() <= handle_frame(None).len(),
             "a client of port {port} was told {} bytes",

@@ -75,7 +75,7 @@ fn the_process_forks() {
 
 /// An engine whose every third completion lies must be found out by the same harness.
 #[test]
-fn a_liar_is_caught() {
+fn a_fabric_that_reports_false_success_is_detected() {
     if chaos::over_verbs() {
         println!("not run over verbs: only the software fabric can be made to lie");
         return;

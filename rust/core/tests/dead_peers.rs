@@ -66,7 +66,7 @@ fn expect_to_be_given_up(connection: &Connection, iov: Iov, bounds: Range<Durati
 }
 
 #[test]
-fn who_connected_gives_up_after_three_unanswered_rebuilds() {
+fn the_leader_closes_after_three_unanswered_rebuilds() {
     let peer = chaos::peer::Peer::start(SETTINGS);
     let engine = support::engine(SETTINGS);
     let source = engine.allocate(4096).unwrap();
@@ -79,7 +79,7 @@ fn who_connected_gives_up_after_three_unanswered_rebuilds() {
 }
 
 #[test]
-fn who_accepted_gives_up_when_nobody_asks_for_a_rebuild() {
+fn the_follower_closes_when_no_rebuild_is_requested() {
     let engine = support::engine(SETTINGS);
     let source = engine.allocate(4096).unwrap();
     let port = engine.rpc_port().unwrap();

@@ -10,7 +10,7 @@ use flagcx_p2p::internals::fabric::Provider;
 
 /// One test, for the list is made once.
 #[test]
-fn who_asks_first_for_the_devices_does_not_decide_how_they_are_reached() {
+fn the_first_caller_for_the_devices_does_not_decide_how_they_are_reached() {
     engines_without_a_device_say_why();
 
     // As tools do, which look at the devices before there is an engine.

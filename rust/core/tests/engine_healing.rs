@@ -145,7 +145,7 @@ fn unrelated_senders_do_not_displace_a_peer() {
 }
 
 #[test]
-fn operators_are_told_what_happened() {
+fn metrics_report_what_happened() {
     if !has_faults() {
         return;
     }

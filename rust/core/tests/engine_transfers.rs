@@ -192,7 +192,7 @@ fn test_batch_tells_each_and_counts_all() {
 }
 
 #[test]
-fn nobody_needs_to_poll_for_data_to_arrive() {
+fn data_arrives_without_a_poll() {
     let pair = Pair::new(1 << 20);
     let bytes = pattern(9, 1 << 20);
     assert!(pair.source.write(0, &bytes));
@@ -242,7 +242,7 @@ fn many_threads_share_one_connection() {
 }
 
 #[test]
-fn registering_counts_owners_and_refuses_nonsense() {
+fn registering_counts_owners_and_refuses_invalid_ranges() {
     let pair = Pair::new(4096);
     let memory = vec![0u8; 65_536];
     let (address, length) = (memory.as_ptr() as u64, memory.len() as u64);
@@ -318,7 +318,7 @@ fn accept_ends_when_stopped() {
 }
 
 #[test]
-fn what_was_just_registered_is_found_whoever_looks_at_the_same_time() {
+fn a_new_region_is_found_by_concurrent_look_ups() {
     let engine = support::engine(&[]);
     std::thread::scope(|scope| {
         for _ in 0..4 {

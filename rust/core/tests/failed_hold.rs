@@ -50,7 +50,7 @@ fn notify(connection: &Connection) -> Result<usize, NotifyError> {
     connection.send_notification(&Message::new(b"name", b"text"))
 }
 
-fn assert_tells_of(refusal: Result<usize, NotifyError>, transfer: TransferId) {
+fn assert_names(refusal: Result<usize, NotifyError>, transfer: TransferId) {
     let Err(error) = refusal else { panic!("a notification was sent") };
     assert!(error.to_string().contains(&format!("{:#x}", transfer.0)), "{error}");
     let NotifyError::TransferFailed { id, end, .. } = error else { panic!("{error}") };
@@ -76,7 +76,7 @@ fn a_failed_transfer_does_not_read_as_ended_within_its_hold_and_its_notification
     });
     std::thread::scope(|scope| scope.spawn(|| assert!(notify(&pair.here).is_ok())).join().unwrap());
     assert!(notify(&other).is_ok(), "on another connection");
-    assert_tells_of(notify(&pair.here), id);
+    assert_names(notify(&pair.here), id);
     assert!(notify(&pair.here).is_ok(), "refused once");
     assert!(pair.here.has_ended(id));
     assert!(matches!(pair.here.status(id), Status::Ended(Outcome::Failed(_))), "the outcome stays readable");
@@ -89,13 +89,13 @@ fn notifications_of_any_size_are_refused_once_for_each_failed_transfer() {
     for id in ids {
         ask_until_ended(&pair.here, id);
     }
-    assert_tells_of(pair.here.send_notification_bytes(b"name", &[1; 1000]), ids[0]);
-    assert_tells_of(notify(&pair.here), ids[1]);
+    assert_names(pair.here.send_notification_bytes(b"name", &[1; 1000]), ids[0]);
+    assert_names(notify(&pair.here), ids[1]);
     assert!(notify(&pair.here).is_ok());
 }
 
 #[test]
-fn an_answer_that_tells_the_outcome_ends_the_hold() {
+fn an_answer_with_the_outcome_ends_the_hold() {
     let pair = pair(&[("FLAGCX_P2P_FAILED_HOLD_MS", "60000")]);
     let tell: [fn(&Connection, TransferId) -> Status; 3] = [
         |connection, id| connection.status(id),
@@ -152,7 +152,7 @@ fn a_cancelled_transfer_reads_as_ended() {
 
 /// Threads that ask in either way, good transfers beside failing ones: a yes that nothing refuses is of bytes that arrived.
 #[test]
-fn good_transfers_beside_failing_ones_are_told_apart_by_every_thread() {
+fn every_thread_distinguishes_good_transfers_from_failing_ones() {
     const THREADS: usize = 4;
     const EACH: usize = 12;
     const BYTES: usize = 256;
@@ -194,7 +194,7 @@ fn good_transfers_beside_failing_ones_are_told_apart_by_every_thread() {
 }
 
 #[test]
-fn a_call_that_waits_inside_leaves_nothing_to_tell() {
+fn a_call_that_waits_inside_leaves_nothing_to_report() {
     let pair = pair(&[("FLAGCX_P2P_FAILED_HOLD_MS", "0")]);
     assert!(pair.here.submit_and_wait(Opcode::Write, [refused(&pair)].as_slice()).is_err());
     assert!(notify(&pair.here).is_ok());
@@ -213,11 +213,11 @@ fn a_failure_met_through_a_handle_that_is_gone_is_held_for_the_others() {
     other.forget_failed();
     assert!(!pair.here.has_ended(id));
     ask_until_ended(&pair.here, id);
-    assert_tells_of(notify(&pair.here), id);
+    assert_names(notify(&pair.here), id);
 }
 
 #[test]
-fn what_one_thread_is_told_of_the_outcome_another_is_not() {
+fn an_outcome_reported_to_one_thread_is_not_reported_to_another() {
     let pair = pair(&[("FLAGCX_P2P_FAILED_HOLD_MS", "0")]);
     let id = fail(&pair);
     ask_until_ended(&pair.here, id);
@@ -227,7 +227,7 @@ fn what_one_thread_is_told_of_the_outcome_another_is_not() {
             assert!(notify(&pair.here).is_ok());
         });
     });
-    assert_tells_of(notify(&pair.here), id);
+    assert_names(notify(&pair.here), id);
     assert!(notify(&pair.here).is_ok());
 }
 

@@ -99,7 +99,7 @@ fn many_threads_use_it() {
 /// Transfers without a deadline that do not end: after 30 s they are ended by force.
 #[test]
 #[ignore = "a soak: ./x soak"]
-fn soak_nobody_holds_memory_for_ever() {
+fn soak_no_transfer_holds_memory_for_ever() {
     let settings = [("FLAGCX_P2P_FAULTS", "seed=1;delay=us:90000000"), ("FLAGCX_P2P_XFER_TIMEOUT_MS", "0")];
     let pair = Pair::with(BYTES, &settings);
     let shared = Shared::new(&pair.client);
@@ -130,7 +130,7 @@ fn soak_nobody_holds_memory_for_ever() {
 /// The peer hangs up in the very moment in which we close: whoever of the two notices first, a close that has returned
 /// has ended everything.
 #[test]
-fn a_close_returns_when_everything_has_ended_whoever_began() {
+fn a_close_returns_when_everything_has_ended_whichever_side_began() {
     for round in 0..60_u64 {
         let pair = Pair::with(BYTES, &[("FLAGCX_P2P_FAULTS", "seed=1;delay=us:1000000")]);
         let shared = Shared::new(&pair.client);

@@ -155,7 +155,7 @@ impl Dialogue {
 /// A leader that was stopped for a while takes the lane to be ready, and the follower has given its queue pair up: it
 /// says so, and both try again.
 #[test]
-fn a_leader_that_is_ready_too_late_is_told() {
+fn a_leader_that_is_ready_too_late_gets_broken() {
     let dialogue = Dialogue::new();
     dialogue.standin.raise(Event::QueuePairFatal);
     assert_eq!(dialogue.hear(), ChannelFrame::Broken { lane: 0 });

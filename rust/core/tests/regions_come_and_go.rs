@@ -222,7 +222,7 @@ fn a_peer_that_does_not_answer_costs_a_look_up_one_second() {
 }
 
 #[test]
-fn nonsense_about_regions_ends_the_connection_and_no_other() {
+fn malformed_region_frames_end_their_connection_and_no_other() {
     let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };
     let frame = |version, change, entries: &[AnnouncedRegion]| {
         RegionFrame::Changes(RegionChanges { version, change, entries: entries.to_vec() }).encode()
@@ -245,7 +245,7 @@ fn nonsense_about_regions_ends_the_connection_and_no_other() {
 
 /// What it is told waits as a difference, in no memory but that of the history.
 #[test]
-fn a_peer_that_never_reads_keeps_nobody_waiting() {
+fn a_peer_that_never_reads_delays_no_caller() {
     let dialogue = Dialogue::new();
     let memory = Memory::new(64 << 10);
     let (_other, there) = {

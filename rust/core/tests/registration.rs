@@ -194,7 +194,7 @@ fn what_is_for_reading_only_is_sent_and_not_received_into() {
 
 /// And registers once it can be accessed.
 #[test]
-fn what_nobody_can_access_is_refused_with_the_offset() {
+fn inaccessible_memory_is_refused_with_the_offset() {
     for way in ways() {
         let engine = way.pair().server;
         for kind in [MemoryKind::Host, MemoryKind::Probe] {

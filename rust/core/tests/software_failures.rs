@@ -333,7 +333,7 @@ fn silent_requests_count_for_the_completion_queue_once_they_are_flushed() {
 }
 
 #[test]
-fn other_clients_of_the_data_listener_harm_nobody() {
+fn other_clients_of_the_data_listener_disturb_no_peer() {
     let (mut rig, _) = rig(forced(PathKind::Tcp));
     let mut side = Initiator::new(&mut rig);
     let address = side.queue_pair.address();

@@ -181,17 +181,17 @@ fn in_process() {
 }
 
 #[test]
-fn over_tcp_the_request_fails_and_nobody_dies() {
+fn over_tcp_the_request_fails_and_no_process_dies() {
     between_processes("tcp");
 }
 
 #[test]
-fn in_cross_memory_the_request_fails_and_nobody_dies() {
+fn in_cross_memory_the_request_fails_and_no_process_dies() {
     between_processes("cross-memory");
 }
 
 #[test]
-fn in_process_the_request_fails_and_nobody_dies() {
+fn in_process_the_request_fails_and_no_process_dies() {
     in_process();
 }
 
@@ -231,15 +231,23 @@ fn mixed(path: &'static str) -> impl FnOnce() {
 }
 
 #[test]
-fn where_writes_take_tcp_the_request_fails_and_nobody_dies() {
+fn where_writes_take_tcp_the_request_fails_and_no_process_dies() {
     let calls = [libc::SYS_process_vm_writev; 2];
-    where_denied("where_writes_take_tcp_the_request_fails_and_nobody_dies", calls, mixed("cross-memory tcp"));
+    where_denied(
+        "where_writes_take_tcp_the_request_fails_and_no_process_dies",
+        calls,
+        mixed("cross-memory tcp"),
+    );
 }
 
 #[test]
-fn where_reads_take_tcp_the_request_fails_and_nobody_dies() {
+fn where_reads_take_tcp_the_request_fails_and_no_process_dies() {
     let calls = [libc::SYS_process_vm_readv; 2];
-    where_denied("where_reads_take_tcp_the_request_fails_and_nobody_dies", calls, mixed("tcp cross-memory"));
+    where_denied(
+        "where_reads_take_tcp_the_request_fails_and_no_process_dies",
+        calls,
+        mixed("tcp cross-memory"),
+    );
 }
 
 /// Many pieces, of which one cannot be read: the failure names it, wherever in a frame or a segment it lies.

@@ -154,7 +154,7 @@ fn a_library_that_is_none_is_refused() {
 
 /// Before the first device is opened, once, and only where the library says that it is needed.
 #[test]
-fn the_library_is_told_of_forks_where_that_is_needed() {
+fn fork_support_of_the_library_is_enabled_where_needed() {
     let _alone = alone();
     let unneeded = Standin::new(&[]);
     drop(open(&unneeded));

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_several_addresses_is_told() {
+    fn one_of_several_addresses_is_advertised() {
         let found: Vec<SocketAddr> =
             ["[fe80::1%3]:0", "[2001:db8::7]:0", "203.0.113.7:0"].map(|text| text.parse().unwrap()).to_vec();
         let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());

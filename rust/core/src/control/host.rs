@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_told_from_names() {
+    fn addresses_are_distinguished_from_names() {
         for (host, address) in [
             ("192.0.2.2", "192.0.2.2:9"),
             ("2001:db8::1", "[2001:db8::1]:9"),

@@ -155,7 +155,7 @@ mod models {
 
     /// A change is either seen by the task's look or comes with a wake-up that is still to be heard.
     #[test]
-    fn no_change_is_left_untold() {
+    fn no_change_is_left_unannounced() {
         loom::model(|| {
             let shared = Arc::new((Mutex::new(0_u32), Dirty::new(false), AtomicBool::new(false)));
             let change = |shared: &(Mutex<u32>, Dirty, AtomicBool)| {

@@ -123,7 +123,7 @@ fn each_engine_has_its_own_messages() {
 }
 
 #[test]
-fn clients_of_no_use_harm_nobody() {
+fn malformed_clients_disturb_no_peer() {
     let options = ReceiverOptions { hello_timeout: Duration::from_secs(1), ..options() };
     let receiver = Receiver::open(options).unwrap();
     let sender = sender(&receiver);
@@ -169,7 +169,7 @@ fn a_full_queue_holds_senders_back_and_loses_nothing() {
 }
 
 #[test]
-fn nobody_fetching_ends_a_send_at_its_deadline_and_other_peers_go_on() {
+fn without_a_fetch_a_send_ends_at_its_deadline_and_other_peers_go_on() {
     let full = Receiver::open(ReceiverOptions { queue: 1, ..options() }).unwrap();
     let other = Receiver::open(options()).unwrap();
     let (sender_to_full, sender_to_other) = (sender(&full), sender(&other));

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dead_do_not_pile_up() {
+    fn dropped_sources_do_not_pile_up() {
         let registry = Registry::default();
         for _ in 0..10_000 {
             registry.add(&Arc::new(Lanes(0)));

@@ -114,7 +114,7 @@ mod tests {
 ";
 
     #[test]
-    fn listeners_are_told_apart() {
+    fn listeners_of_this_process_and_of_others_are_distinguished() {
         let listening: Vec<_> = TABLE.lines().filter_map(parse).collect();
         assert_eq!(listening.len(), 3);
         let holders = Holders::new(20_000, 20_002, &listening, &HashSet::from([111]));

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_told_from_others() {
+    fn this_process_is_distinguished_from_others() {
         let own = ProcessIdentity::own();
         assert_eq!(own, ProcessIdentity::own());
         assert_eq!(own.pid, std::process::id());

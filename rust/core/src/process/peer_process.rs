@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn all_watchers_are_told_once_of_the_end() {
+    fn each_watcher_is_notified_once_of_the_end() {
         let (mut child, pid) = sleeper();
         let process = PeerProcess::of_pid(pid).unwrap();
         assert!(Arc::ptr_eq(&process, &PeerProcess::of_pid(pid).unwrap()), "one for each process");
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_believed_only_of_the_process_that_made_it() {
+    fn an_identity_matches_only_the_process_that_announced_it() {
         let (mut child, pid) = sleeper();
         let raw = pid.as_raw_nonzero().get().unsigned_abs();
         let own = ProcessIdentity::own();

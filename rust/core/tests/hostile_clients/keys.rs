@@ -129,7 +129,7 @@ fn sixteen_wrong_keys_are_free_and_each_further_guess_costs_a_second_and_others_
 }
 
 #[test]
-fn an_offer_that_is_refused_is_told_nothing_of_the_process() {
+fn a_refused_offer_learns_nothing_of_the_process() {
     let victim = Victim::start(&[]);
     let device = FakeDevice::start();
     let client = Client::connect(victim.port, &device, LANES, 1000).unwrap();

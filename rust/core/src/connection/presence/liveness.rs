@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn who_hears_something_all_the_time_asks_nothing() {
+    fn a_peer_that_sends_all_the_time_is_not_pinged() {
         let start = Instant::now();
         let mut liveness = Liveness::new(KEEPALIVE, start, start);
         for tenth in 0..1000 {

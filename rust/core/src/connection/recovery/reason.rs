@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_channel_are_told_apart() {
+    fn errors_of_the_channel_are_distinguished() {
         let malformed = io::Error::new(io::ErrorKind::InvalidData, "magic 0");
         assert_eq!(LostReason::of_channel(&malformed), LostReason::Malformed("magic 0".to_owned()));
         assert_eq!(LostReason::of_channel(&io::ErrorKind::UnexpectedEof.into()), LostReason::HungUp);

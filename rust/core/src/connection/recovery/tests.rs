@@ -318,7 +318,7 @@ fn a_lane_that_is_never_drained_is_closed() {
 }
 
 #[test]
-fn who_asks_for_a_lane_that_is_not_drained_is_refused_after_three_seconds() {
+fn a_rebuild_of_a_lane_that_is_not_drained_is_refused_after_three_seconds() {
     let mut fixture = Fixture::new(FOLLOWER, 2);
     fixture.machine.lane_broken(0, "retries exceeded", fixture.now);
     fixture.now += SECOND;
@@ -341,7 +341,7 @@ fn a_destroyed_lane_takes_its_new_queue_pair_with_it() {
 }
 
 #[test]
-fn who_is_not_asked_closes_the_lane_after_twelve_seconds() {
+fn a_follower_without_a_request_closes_the_lane_after_twelve_seconds() {
     let mut fixture = Fixture::new(FOLLOWER, 2);
     assert_eq!(fixture.drain(0), [broken()]);
     let end = close(LostReason::NotAsked { failure: None, cause: cause() });
@@ -361,7 +361,7 @@ fn requests_that_lead_to_nothing_do_not_put_the_end_off() {
 }
 
 #[test]
-fn a_leader_that_is_ready_too_late_is_told() {
+fn a_leader_that_is_ready_too_late_gets_broken() {
     let mut fixture = Fixture::answered();
     assert_eq!(fixture.expire(STEP_LIMIT), [discard(1), broken()]);
     assert_eq!(fixture.receive(ready(1)), [broken()]);
@@ -428,7 +428,7 @@ fn a_port_that_is_down_breaks_the_lanes_and_has_eight_seconds() {
 }
 
 #[test]
-fn a_port_that_flaps_uses_no_attempts_up() {
+fn a_flapping_port_uses_no_attempts() {
     let mut fixture = Fixture::asked();
     for attempt in 1..50 {
         assert_eq!(fixture.port_down()[0], discard(attempt));
@@ -443,7 +443,7 @@ fn a_port_that_flaps_uses_no_attempts_up() {
 }
 
 #[test]
-fn a_follower_whose_port_is_down_says_nothing() {
+fn a_follower_with_its_port_down_sends_nothing() {
     let mut fixture = Fixture::new(FOLLOWER, 1);
     fixture.drain(0);
     fixture.port_down();

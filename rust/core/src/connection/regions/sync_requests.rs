@@ -93,7 +93,7 @@ mod models {
 
     /// The task sends, the peer answers and the connection ends at any time: a thread that has asked is not left waiting.
     #[test]
-    fn every_question_is_answered() {
+    fn every_request_is_answered() {
         loom::model(|| {
             let sync_requests = Arc::new(SyncRequests::new(true));
             let asking = {
@@ -114,7 +114,7 @@ mod models {
     }
 
     #[test]
-    fn an_end_is_seen_by_all_who_wait() {
+    fn the_end_wakes_all_waiters() {
         loom::model(|| {
             let sync_requests = Arc::new(SyncRequests::new(true));
             let asking: Vec<_> = (0..2)
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_who_ask_while_a_question_is_under_way_share_the_next() {
+    fn callers_during_a_request_share_the_next_one() {
         let sync_requests = SyncRequests::new(true);
         let woken = Cell::new(0);
         let want = || sync_requests.want(|| woken.set(woken.get() + 1));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_ends_the_wait_of_all_who_share_it() {
+    fn an_answer_wakes_all_callers_that_share_it() {
         let sync_requests = SyncRequests::new(true);
         let (send, woken) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {

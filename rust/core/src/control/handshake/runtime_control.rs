@@ -77,7 +77,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn who_may_ask() {
+    fn clients_that_may_use_runtime_control() {
         let with = |key: bool, everywhere: bool, allow_original: bool| Limits {
             auth: key.then(|| AuthKey::new(&[7; 32])),
             runtime_control: everywhere,

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_told_what_is_to_be_advertised_and_listeners_stay_where_they_are() {
+    fn the_advertised_address_is_announced_and_listeners_stay_where_they_are() {
         let settings = [("FLAGCX_P2P_BIND", "127.0.0.1"), ("FLAGCX_P2P_ADVERTISE", "203.0.113.7:80")];
         let local = local_address(&config_of(&settings)).unwrap();
         let loopback: IpAddr = "127.0.0.1".parse().unwrap();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_is_asked_for_and_down_is_told_to_be_down() {
+    fn a_named_interface_that_is_down_is_reported_as_down() {
         let down = Interface { link: Link::Down, ..Interface::new("eth1", "192.0.2.7/24".parse().unwrap()) };
         let up = Interface::new("eth0", "198.51.100.7/24".parse().unwrap());
         let config = config_of(&[("FLAGCX_SOCKET_IFNAME", "=eth1")]);

@@ -63,7 +63,7 @@ eth0\t000200C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0
 ";
 
     #[test]
-    fn default_routes_are_told_from_others() {
+    fn default_routes_are_distinguished_from_others() {
         let found = parse_v4(V4);
         assert_eq!(found, HashMap::from([("eth0".to_owned(), 20), ("wlan0".to_owned(), 600)]));
     }

@@ -175,7 +175,7 @@ fn an_abort_ends_the_wait() {
 }
 
 #[test]
-fn the_resolvers_own_error_is_told() {
+fn the_resolvers_own_error_is_reported() {
     let resolver = Resolver::new(|name: &str| match name {
         "empty" => Ok(Vec::new()),
         _ => Err("Temporary failure in name resolution (EAI_AGAIN, -3)".to_owned()),

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn without_patience_there_is_one_round() {
+    fn with_a_single_try_there_is_one_round() {
         let (mut schedule, start) = schedule(2, RefusalPolicy::Once);
         assert_eq!(schedule.next(start), Next::Start(0));
         assert_eq!(schedule.next(start + STAGGER), Next::Start(1));

@@ -267,7 +267,7 @@ fn an_abort_ends_all_that_is_under_way() {
 }
 
 #[test]
-fn without_patience_a_refusal_is_told_at_once() {
+fn with_a_single_try_a_refusal_is_reported_at_once() {
     let free = Listener::bind(LOOPBACK, None, &Abort::new().unwrap()).unwrap().local();
     let start = Instant::now();
     let error = connect_any(&[free], soon(), RefusalPolicy::Once, None).unwrap_err();

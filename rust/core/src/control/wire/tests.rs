@@ -228,7 +228,7 @@ fn unknown_attributes_of_a_region_are_skipped() {
 }
 
 #[test]
-fn region_changes_that_make_no_sense_are_refused() {
+fn malformed_region_changes_are_refused() {
     let entry = AnnouncedRegion { id: 8, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(7) };
     let bytes = |entry| RegionChanges { version: 1, change: Change::Add, entries: vec![entry] }.encode();
     let good = bytes(entry);

@@ -19,7 +19,7 @@ fn tell(history: &History, cursor: &mut Cursor) -> Vec<RegionChanges> {
 }
 
 #[test]
-fn a_peer_is_told_what_is_new_to_it() {
+fn a_peer_gets_the_changes_that_are_new_to_it() {
     let mut history = History::default();
     for number in 1..=3 {
         history.add(region(number));
@@ -45,7 +45,7 @@ fn a_peer_is_told_what_is_new_to_it() {
 }
 
 #[test]
-fn what_the_table_has_no_room_for_is_told_afterwards() {
+fn regions_beyond_the_table_are_announced_afterwards() {
     let mut history = History::new(Limits { table: 2, ..Limits::default() });
     for number in 1..=5 {
         history.add(region(number));
@@ -95,7 +95,7 @@ fn too_many_regions_are_not_announced() {
 }
 
 #[test]
-fn peers_hear_of_a_key_that_is_in_use_again() {
+fn peers_learn_of_a_key_that_is_in_use_again() {
     let mut history = History::default();
     history.add(region(7));
     let (_, mut cursor) = history.table();
@@ -107,7 +107,7 @@ fn peers_hear_of_a_key_that_is_in_use_again() {
 }
 
 #[test]
-fn peers_hear_what_they_may_only_read() {
+fn peers_learn_what_is_read_only() {
     let mut history = History::default();
     let mut cursor = history.table().1;
     history.add(RemoteRegion { read_only: true, ..region(1) });
@@ -191,7 +191,7 @@ proptest! {
 
 /// All memory of one kind may have the same key. Each region that is gone keeps it, also behind one that came after it.
 #[test]
-fn a_key_in_use_is_told_of_every_region_that_had_it() {
+fn a_key_in_use_is_announced_for_every_region_that_had_it() {
     let mut history = History::default();
     let same_key = |number| RemoteRegion { rkey: 0, ..region(number) };
     let ids_of = [1, 2].map(|number| history.add(same_key(number)).unwrap());

@@ -237,7 +237,7 @@ fn what_was_recorded_is_worth_nothing_later() {
 
 /// Neither a place for as long as a handshake may take, nor a port.
 #[test]
-fn who_does_not_prove_the_key_is_dropped_soon_and_has_no_port_opened() {
+fn clients_without_proof_are_dropped_soon_and_no_port_is_opened() {
     let silent_at_once = |target| {
         let stream = connect(target, soon(), None).unwrap();
         stream.write_all_by(&SocketKind::Bootstrap.encode(), soon()).unwrap();

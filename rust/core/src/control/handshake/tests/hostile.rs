@@ -35,7 +35,7 @@ fn a_slow_client_is_dropped_at_the_deadline() {
 }
 
 #[test]
-fn garbage_and_other_kinds_of_socket_are_told_apart() {
+fn garbage_and_other_kinds_of_socket_are_distinguished() {
     let (target, responding) = responder(limits());
     connect(target, soon(), None).unwrap().write_all_by(b"GET / HTTP/1.1\r\n\r\n", soon()).unwrap();
     let error = responding.join().unwrap().0.unwrap_err();
@@ -97,7 +97,7 @@ fn a_wrong_number_of_lanes_is_refused() {
 }
 
 #[test]
-fn other_clients_of_the_lane_listener_are_refused_and_hold_nobody_up() {
+fn other_clients_of_the_lane_listener_are_refused_and_delay_no_peer() {
     let (target, responding) = responder(limits());
     let (_bootstrap, address) = begin(target);
     let start = Instant::now();

@@ -199,7 +199,7 @@ fn full_region_tables_are_exchanged_quickly() {
 }
 
 #[test]
-fn a_side_bound_to_any_address_tells_the_one_that_it_was_found_under() {
+fn a_side_bound_to_any_address_announces_the_one_it_was_reached_at() {
     let listener = listener();
     let target = listener.local();
     let accepting = thread::spawn(move || {

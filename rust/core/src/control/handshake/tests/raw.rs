@@ -86,7 +86,7 @@ fn an_original_acceptor_is_understood() {
 }
 
 #[test]
-fn other_clients_and_silent_sockets_hold_nobody_up() {
+fn other_clients_and_silent_sockets_delay_no_peer() {
     let (listener, accepting) = accepting();
     let target = address(&listener);
     let _silent = connect(target, soon(), None).unwrap();

@@ -64,7 +64,7 @@ fn requests_over_loopback_are_met() {
 }
 
 #[test]
-fn what_is_malformed_changes_nothing_and_is_told_why() {
+fn malformed_requests_change_nothing_and_are_answered_with_the_reason() {
     for (size, text, named) in [
         (0, &b""[..], "0 bytes, expected 1 to 256"),
         (257, &[b'x'; 257], "257 bytes"),
@@ -106,7 +106,9 @@ fn where_original_engines_are_let_in_beside_a_key_a_request_is_refused() {
 fn from_afar_a_request_is_refused_unless_it_is_let_in() {
     let own = crate::control::local_address(&Config::from_source(&|_| None)).unwrap().own;
     if own.is_loopback() {
-        println!("not run: this host has no address but loopback; `who_may_ask` covers the rule");
+        println!(
+            "not run: this host has no address but loopback; `clients_that_may_use_runtime_control` covers the rule"
+        );
         return;
     }
     let (answer, changes, _) = ask(&limits(), own, &request(3, b"GET"));
