@@ -8,9 +8,10 @@ use super::Source;
 pub(super) struct DescriptorsBySource(BTreeMap<Source, usize>);
 
 impl DescriptorsBySource {
-    /// Counts `descriptors` of one more connection. An error, in words, when all would hold more than `most`, or those of its
-    /// source leave less than an eighth of that to others. Not half, as of clients that have proven nothing: one host with many
-    /// processes is a source too. With a limit of 1,024 it keeps 64 connections of four lanes.
+    /// Counts `descriptors` of one more connection. Fails, with the reason as text, when all connections together
+    /// would hold more than `most`, or those of this source more than seven eighths of it. The share of one source is
+    /// larger than that of unauthenticated clients (half), because one host with many processes is one source: with a
+    /// limit of 1,024 it has 64 connections of four lanes.
     pub(super) fn add(&mut self, source: Source, descriptors: usize, most: usize) -> Result<(), String> {
         let all: usize = self.0.values().sum();
         let of_source = self.0.get(&source).copied().unwrap_or_default();
@@ -33,7 +34,7 @@ impl DescriptorsBySource {
     }
 
     pub(super) fn remove(&mut self, source: Source, descriptors: usize) {
-        // A child that was forked has none of those that its parent counted.
+        // A forked child has none of the connections that its parent counted.
         let Some(held) = self.0.get_mut(&source) else { return };
         *held = held.saturating_sub(descriptors);
         if *held == 0 {

@@ -1,4 +1,4 @@
-//! How many descriptors clients hold that have proven nothing, by source: pure, with time as an argument.
+//! Descriptors held by unauthenticated clients, by source: pure, with time as an argument.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -9,12 +9,13 @@ use std::time::Instant;
 use super::{GRACE, GRACE_OF_HANDSHAKES, Source};
 use crate::events::Wakeup;
 
-/// The clients, oldest first: at most [`super::MOST`], so they are looked through.
+/// The clients, oldest first: at most [`super::MOST`], so a linear search is enough.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     clients: BTreeMap<u64, Client>,
     next: u64,
-    /// A source holds more than its half, and all of its clients are within their time: no client enters until then.
+    /// Set when a source holds more than its half and all of its clients are within their grace period: no client is
+    /// accepted before this time.
     blocked_until: Option<Instant>,
 }
 
@@ -23,17 +24,18 @@ struct Client {
     /// `None` until its socket is accepted.
     holder: Option<(Source, RawFd)>,
     descriptors: usize,
-    /// It has said what a peer says first.
+    /// It has sent a valid first message.
     has_begun: bool,
     since: Instant,
     /// Its socket has been shut down.
     is_displaced: bool,
-    /// Woken then.
+    /// Woken when the client is displaced.
     displaced: Arc<Wakeup>,
 }
 
 impl Ledger {
-    /// A number for the next client; else the one that makes room for it, if there is one.
+    /// Reserves a number for the next client. When the limit is reached: the socket of the client to displace, if
+    /// there is one.
     pub(super) fn reserve(&mut self, limit: usize, now: Instant) -> Result<u64, Option<RawFd>> {
         if self.is_full(limit, now) {
             return Err(self.source_to_displace(now).and_then(|source| self.displace(source, now)));
@@ -58,7 +60,7 @@ impl Ledger {
         self.blocked_until.is_some_and(|until| now < until) || self.used() >= limit
     }
 
-    /// Sets the source of a number; answers the client that makes room when that source has more than `share` now.
+    /// Sets the source of a client. When that source now holds more than `share`: the socket of its client to displace.
     pub(super) fn describe(
         &mut self,
         number: u64,
@@ -79,7 +81,7 @@ impl Ledger {
         victim
     }
 
-    /// A client has begun like a peer, and holds so many descriptors now.
+    /// Notes that a client has sent a valid first message and holds `descriptors` now.
     pub(super) fn begin(&mut self, number: u64, descriptors: usize) {
         if let Some(client) = self.clients.get_mut(&number) {
             client.descriptors = descriptors;
@@ -87,12 +89,12 @@ impl Ledger {
         }
     }
 
-    /// What is woken when a client has to leave; `None` once it has been released.
+    /// What is woken when the client is displaced; `None` once it has been released.
     pub(super) fn displaced(&self, number: u64) -> Option<Arc<Wakeup>> {
         self.clients.get(&number).map(|client| Arc::clone(&client.displaced))
     }
 
-    /// The same by the socket of one that leaves.
+    /// The wakeup of a displaced client, by its socket.
     pub(super) fn displaced_from(&self, socket: RawFd) -> Option<Arc<Wakeup>> {
         let client = self
             .clients
@@ -103,7 +105,7 @@ impl Ledger {
 
     pub(super) fn release(&mut self, number: u64) {
         self.clients.remove(&number);
-        // A listener that waits for the oldest of a source may go on: it is looked at again.
+        // A listener that waits for a grace period to end may accept again.
         self.blocked_until = None;
     }
 
@@ -116,9 +118,9 @@ impl Ledger {
         self.clients.values().map(|client| client.descriptors).sum()
     }
 
-    /// The source that is to make room: of those with a client that has had its time the one with the most descriptors, and
-    /// of several such the one whose client came first. Were it another, a newcomer would make room for the next one as soon
-    /// as it has had its time, and those that came before it never.
+    /// The source that loses a client: of the sources with a client past its grace period, the one that holds the
+    /// most descriptors; among equals, the one with the oldest client. With any other choice among equals each new
+    /// client would be displaced by the next, and older ones never.
     fn source_to_displace(&self, now: Instant) -> Option<Source> {
         let mut used: BTreeMap<Source, usize> = BTreeMap::new();
         for client in self.clients.values() {
@@ -143,17 +145,17 @@ impl Ledger {
         counts.into_iter().max_by_key(|(_, count)| *count)
     }
 
-    /// Those of a source.
+    /// The clients of a source.
     fn of(&self, source: Source) -> impl Iterator<Item = &Client> {
         self.clients.values().filter(move |client| client.holder.is_some_and(|(other, _)| other == source))
     }
 
-    /// Those that leave count until they are gone: their descriptors are open.
+    /// Displaced clients count until they are released: their descriptors are still open.
     fn used_by(&self, source: Source) -> usize {
         self.of(source).map(|client| client.descriptors).sum()
     }
 
-    /// A client of a source goes, if one has had its time: the oldest of those that have not begun, else of the others.
+    /// Displaces a client of a source that is past its grace period: the oldest that has sent nothing, else the oldest.
     fn displace(&mut self, source: Source, now: Instant) -> Option<RawFd> {
         let late = self.clients.values_mut().filter(|client| {
             let is_of_source = client.holder.is_some_and(|(other, _)| other == source);
@@ -196,10 +198,10 @@ mod tests {
             assert_eq!(enter(&mut ledger, host(1), socket, begin).1, None);
         }
         assert!(!ledger.is_full(LIMIT, begin));
-        // One more: it waits here, and what comes next in the backlog, until the oldest has had its time.
+        // One more waits here, and later ones in the backlog, until the grace period of the oldest ends.
         assert_eq!(enter(&mut ledger, host(1), 4, begin).1, None);
         assert_eq!(ledger.reserve(LIMIT, begin + GRACE / 2), Err(None));
-        // Then each newcomer takes the place of the oldest.
+        // Then each new client displaces the oldest.
         let late = begin + GRACE;
         assert_eq!(enter(&mut ledger, host(1), 5, late).1, Some(0));
         assert_eq!(enter(&mut ledger, host(2), 6, late).1, None, "another source displaces no client");
@@ -229,7 +231,7 @@ mod tests {
         assert_eq!(
             ledger.reserve(LIMIT, begin + GRACE),
             Err(Some(1)),
-            "the place is free once its owner says so"
+            "the descriptors are free once their owner releases the client"
         );
         ledger.release(1);
         assert!(ledger.reserve(LIMIT, begin + GRACE).is_ok());
@@ -242,7 +244,7 @@ mod tests {
         ledger.begin(first, LIMIT / 2);
         let late = begin + GRACE_OF_HANDSHAKES;
         assert_eq!(enter(&mut ledger, host(1), 1, late).1, Some(0));
-        // It has not closed yet: no further client of that source enters on its account.
+        // It has not closed yet: its descriptors are not available to another client of that source.
         assert_eq!(enter(&mut ledger, host(1), 2, late).1, None);
         assert!(ledger.is_full(LIMIT, late));
         ledger.release(first);
@@ -259,14 +261,14 @@ mod tests {
         let first: Vec<_> = (0..8)
             .map(|number| enter_next(&mut ledger, number, begin + millisecond * number.into()))
             .collect();
-        // A peer has begun its handshake, for which more is held, and has its time for that.
+        // A peer has begun its handshake, holds more descriptors, and has the longer grace period.
         ledger.release(first[7]);
         let late = begin + GRACE + millisecond * 10;
         let peer = enter_next(&mut ledger, 100, late);
         ledger.begin(peer, 3);
         assert_eq!(ledger.reserve(LIMIT, late), Err(Some(0)));
         ledger.release(first[0]);
-        // Also when it is late itself, as one among many.
+        // The same when the peer itself is past its grace period.
         ledger.begin(peer, 1);
         let later = late + GRACE_OF_HANDSHAKES;
         enter_next(&mut ledger, 101, later);

@@ -1,18 +1,19 @@
-//! The descriptors that clients may hold which have proven nothing yet, over all listeners of the process.
+//! Limits for the descriptors of unauthenticated clients, over all listeners of the process.
 //!
 //! ```text
 //!   listener ── enter ──▶ Permit ── describe ──▶ (socket accepted) ── release ──▶ a peer
 //! ```
-//! A listener takes a [`Permit`] before it accepts a socket, and gives it back when the client has proven the key, or, without
-//! a key, has ended its handshake. Together such clients hold at most a quarter of `RLIMIT_NOFILE`, those of one source half
-//! of that, and never more than [`MOST`]. What comes beyond waits in the listener's backlog. A client that has held its permit
-//! for [`GRACE`] and said nothing, or for [`GRACE_OF_HANDSHAKES`], makes room when others wait: its socket is shut down, and its owner closes it as one that has hung up. So a
-//! peer, which needs milliseconds, waits for as long as the clients before it in the backlog take, in turns of [`GRACE`],
-//! also behind an address from which a thousand silent clients come.
+//! A listener acquires a [`Permit`] before it accepts a socket, and releases it when the client has proven the key,
+//! or, without a key, has completed its handshake. Unauthenticated clients together hold at most a quarter of
+//! `RLIMIT_NOFILE`, those of one source half of that, and never more than [`MOST`]. Further connections wait in the
+//! listener's backlog. A client that has sent nothing for [`GRACE`], or has not completed its handshake within
+//! [`GRACE_OF_HANDSHAKES`], is displaced when others wait: its socket is shut down, and its owner closes it like one
+//! that the client has closed. So a peer, which needs milliseconds, waits one [`GRACE`] for each full set of clients
+//! before it in the backlog, even behind an address with a thousand silent clients.
 //!
-//! Accepting fails for want of descriptors or memory in spite of it when the program itself has used them up: then the
+//! Accepting can still fail for lack of descriptors or memory when the program itself has used them up: then the
 //! listeners pause, see [`pause_after`].
-#![allow(unsafe_code, reason = "shuts down sockets that others own, which their permits outlive")]
+#![allow(unsafe_code, reason = "shuts down sockets by number, which are open while their permits are held")]
 
 mod by_source;
 mod ledger;
@@ -37,27 +38,27 @@ use ledger::Ledger;
 
 /// Clients at most, whatever the limit of descriptors is.
 const MOST: usize = 1024;
-/// At least, or no client could connect.
+/// The least number of descriptors: with fewer no client could connect.
 const FEWEST: usize = 16;
-/// How long a client that has said nothing keeps its permit although others wait. Peers speak at once.
+/// How long a client that has sent nothing keeps its permit while others wait. Peers send at once.
 pub(crate) const GRACE: Duration = Duration::from_millis(250);
-/// The same for one that has begun a handshake. That takes some 5 ms on one host and a second between continents; and one without
-/// a key connects to the data listener on the way, where it may have to wait too.
+/// The same for a client that has begun a handshake. A handshake takes some 5 ms on one host and a second between
+/// continents; without a key it includes a connect to the data listener, where it may have to wait too.
 pub(crate) const GRACE_OF_HANDSHAKES: Duration = Duration::from_secs(2);
-/// How long a client of any listener may be silent where a peer goes on at once: before its first words and, with a key, at each
-/// step until it has proven that. Also when no other client waits.
+/// How long a client of any listener may take for a step that a peer does at once: its first message and, with a key,
+/// each step until it has proven it. Applies also when no other client waits.
 pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(2);
-/// Until a listener looks again for a permit.
+/// How long a listener waits before it asks for a permit again.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Pauses after errors double up to this.
+/// Upper limit of the pause after errors, which doubles with each.
 const LONGEST_PAUSE: Duration = Duration::from_millis(640);
 
-/// Where a client comes from.
+/// The origin of a client, for the limits by source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
-    /// A host, or what hides hosts behind one address: see [`network_of`].
+    /// A host, or the network that stands for its address: see [`network_of`].
     Address(IpAddr),
-    /// This host, by a Unix socket.
+    /// A process of this host, connected by a Unix socket.
     Unix,
 }
 
@@ -67,7 +68,8 @@ impl Source {
     }
 }
 
-/// What stands for a client's address: an IPv4 address, or the /64 network of an IPv6 one, of which a host has all addresses.
+/// The network that counts as one source: an IPv4 address, or the /64 network of an IPv6 address, all of which one
+/// host may use.
 pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -85,34 +87,35 @@ impl fmt::Display for Source {
     }
 }
 
-/// One client that has proven nothing yet. The owner of the client's socket drops this, or calls [`Permit::release`], before
-/// the socket is closed: fields are dropped in the order of their declaration.
+/// The permit of one unauthenticated client. The owner of the client's socket drops it, or calls [`Permit::release`],
+/// before it closes the socket (fields are dropped in the order of their declaration).
 #[derive(Debug)]
 pub(crate) struct Permit(u64);
 
 impl Permit {
-    /// Tells its source, and which socket ends it.
+    /// Sets the client's source and the socket that is shut down to displace it.
     pub(crate) fn describe(&self, source: Source, socket: BorrowedFd<'_>) {
         let mut state = lock();
         let victim = state.ledger.describe(self.0, source, socket.as_raw_fd(), limit() / 2, Instant::now());
         let displaced = state.shut_down(victim);
         state.failures = 0;
         drop(state);
-        // Without the lock: waking a task that ends meanwhile may drop it, and with it permits.
+        // Without the lock: the woken task may end and drop permits, which takes the lock.
         displaced.inspect(|displaced| displaced.wake());
     }
 
-    /// It has begun like a peer; so many descriptors are held for it now.
+    /// Notes that the client has sent a valid first message and that `descriptors` are held for it now.
     pub(crate) fn begin(&self, descriptors: usize) {
         lock().ledger.begin(self.0, descriptors);
     }
 
-    /// Woken when the client has to make room. For an owner that does not always wait for its socket, which is shut down then.
+    /// Woken when the client is displaced and its socket is shut down. For owners that do not always wait for the
+    /// socket.
     pub(crate) fn displaced(&self) -> Option<Arc<Wakeup>> {
         lock().ledger.displaced(self.0)
     }
 
-    /// The client is a peer. Idempotent.
+    /// Releases the permit: the client is a peer now. Idempotent.
     pub(crate) fn release(&self) {
         lock().ledger.release(self.0);
     }
@@ -137,16 +140,17 @@ impl Drop for DescriptorHold {
     }
 }
 
-/// Counts `descriptors` of a connection that was accepted without a key, for as long as the answer lives. An error, in words,
-/// when such connections would hold more than half of `RLIMIT_NOFILE`, or those of one source seven eighths of that: anyone may open them.
+/// Counts `descriptors` of a connection that was accepted without a key until the returned value is dropped. Fails,
+/// with the reason as text, when such connections would hold more than half of `RLIMIT_NOFILE`, or those of one
+/// source seven eighths of that: any client can open them.
 pub(crate) fn acquire_descriptors(address: IpAddr, descriptors: usize) -> Result<DescriptorHold, String> {
     let source = Source::of(address);
     lock().accepted.add(source, descriptors, nofile() / 2)?;
     Ok(DescriptorHold { source, descriptors })
 }
 
-/// A permit for the next client of `listener`. `WouldBlock` when none waits, `EMFILE` when one waits and has to wait on: then
-/// the listener is not looked at for [`pause_after`].
+/// Acquires a permit for the next client of `listener`. `WouldBlock` when no client waits; `EMFILE` when the limit is
+/// reached: then the listener is not polled for [`pause_after`].
 pub(crate) fn enter(listener: BorrowedFd<'_>) -> io::Result<Permit> {
     let mut waiting = [PollFd::new(&listener, PollFlags::IN)];
     if !matches!(poll(&mut waiting, Some(&Timespec::default())), Ok(1..)) {
@@ -169,9 +173,9 @@ pub(crate) fn enter(listener: BorrowedFd<'_>) -> io::Result<Permit> {
     }
 }
 
-/// How long a listener is not to be looked at after [`enter`] or accepting failed with `error`: what waits stays in the
-/// backlog, and the listener readable, so that without a pause the next try would come at once. Errors of the system are
-/// logged, one line for many, and the pauses grow while they go on.
+/// How long a listener is not to be polled after [`enter`] or accepting failed with `error`. Waiting connections stay
+/// in the backlog and keep the listener readable, so that without a pause the next try would follow at once. System
+/// errors are logged at a limited rate, and the pause grows while they repeat.
 pub(crate) fn pause_after(listener: impl fmt::Display, error: &io::Error) -> Duration {
     let mut state = lock();
     if state.ledger.is_full(limit(), Instant::now()) {
@@ -186,22 +190,22 @@ pub(crate) fn pause_after(listener: impl fmt::Display, error: &io::Error) -> Dur
     pause
 }
 
-/// After so many errors in a row.
+/// The pause after this many errors in a row.
 fn pause(failures: u32) -> Duration {
     PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE)
 }
 
-/// Whether accepting failed for a reason of that one connection, which has gone: the next one may be better.
+/// Whether accepting failed because of that one connection, which is closed: the next one may succeed.
 pub(crate) fn concerns_one_client(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO))
 }
 
-/// Descriptors for clients that have proven nothing.
+/// The limit of descriptors for unauthenticated clients.
 fn limit() -> usize {
     (nofile() / 4).clamp(FEWEST, MOST)
 }
 
-/// Asked for each time: a program may raise it.
+/// Read each time: the program may raise it.
 fn nofile() -> usize {
     getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
@@ -212,20 +216,20 @@ struct State {
     /// Errors in a row.
     failures: u32,
     accepted: DescriptorsBySource,
-    /// Clients that have made room since the process began.
+    /// Clients displaced since the process began.
     displaced: u64,
 }
 
 impl State {
-    /// Answers what is to be woken then.
+    /// Shuts the socket of a displaced client down; returns the wakeup of its owner.
     fn shut_down(&mut self, socket: Option<RawFd>) -> Option<Arc<Wakeup>> {
         let socket = socket?;
         self.displaced += 1;
         let displaced = self.ledger.displaced_from(socket);
-        // SAFETY: the permit is still in the ledger, under whose lock we are, and its owner takes it out before the socket
-        // is closed.
+        // SAFETY: the permit is still in the ledger, whose lock is held, and its owner removes it before it closes
+        // the socket.
         let socket = unsafe { BorrowedFd::borrow_raw(socket) };
-        // One that the client has closed already needs none.
+        // Fails harmlessly when the client has closed already.
         let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
         displaced
     }

@@ -1,4 +1,4 @@
-//! What the log says when clients have to wait: one line for many.
+//! Rate-limited log lines about clients that wait or cannot be accepted.
 
 use std::fmt;
 use std::io;
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
 
-/// At most one line of each kind in this time.
+/// The interval of log lines: at most one of each kind.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// When the last line of each kind was written, and what was not said since.
+/// When the last line of each kind was written, and the number of suppressed events since.
 #[derive(Debug, Default)]
 pub(super) struct LogLimiter {
     full: Line,
@@ -19,12 +19,12 @@ pub(super) struct LogLimiter {
 #[derive(Debug, Default)]
 struct Line {
     last: Option<Instant>,
-    /// Events since.
+    /// Events since the last line.
     count: u64,
 }
 
 impl Line {
-    /// Counts an event; says how many there were since the last line if one is due.
+    /// Counts an event; if a line is due, returns the number of events since the last one.
     fn due(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
         if self.last.is_some_and(|last| now < last + INTERVAL) {
@@ -36,7 +36,7 @@ impl Line {
 }
 
 impl LogLimiter {
-    /// A client has to wait because of others that have proven nothing.
+    /// A client has to wait because unauthenticated clients hold all permits.
     pub(super) fn full(&mut self, ledger: &Ledger, limit: usize, now: Instant) -> Option<String> {
         self.full.due(now)?;
         Some(format!(
@@ -60,13 +60,15 @@ impl LogLimiter {
             Some(libc::EMFILE) => {
                 format!("the process has used up its {nofile} descriptors; raise `ulimit -n`")
             }
-            Some(libc::ENFILE) => "the host has used up its files; see /proc/sys/fs/file-max".to_owned(),
+            Some(libc::ENFILE) => {
+                "the host has used up its open files; raise /proc/sys/fs/file-max".to_owned()
+            }
             Some(libc::ENOMEM | libc::ENOBUFS) => "the host is short of memory".to_owned(),
-            Some(libc::EPERM) => "a firewall or a sandbox forbids it".to_owned(),
-            _ => "trying again".to_owned(),
+            Some(libc::EPERM) => "a firewall or a sandbox denies it; allow accept4".to_owned(),
+            _ => "it is tried again".to_owned(),
         };
         Some(format!(
-            "cannot accept on {listener}: {error} ({count} times); {advice}. Clients that have proven nothing: {}",
+            "cannot accept on {listener}: {error} ({count} times); {advice}. Unauthenticated clients: {}",
             ledger.clients()
         ))
     }

@@ -1,12 +1,12 @@
 //! Why authentication failed.
 
-/// Why two sides are not authenticated to each other.
+/// Why an authentication between two sides failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// The peer's proof was made with another key.
     #[error("authentication failed: the peer's pre-shared key differs from ours (FLAGCX_P2P_AUTH_KEY_FILE)")]
     WrongKey,
-    /// The peer has closed the connection where its proof was due: it does so when ours is wrong, and says nothing.
+    /// The peer has closed the connection instead of sending its proof, as it does when ours is wrong.
     #[error(
         "authentication failed: the peer closed the connection after our proof; most likely its pre-shared key differs from ours (FLAGCX_P2P_AUTH_KEY_FILE)"
     )]
@@ -19,7 +19,7 @@ pub enum AuthError {
     /// This side has a key and the peer has none.
     #[error("the peer has no key, and this side requires one; set FLAGCX_P2P_AUTH_KEY_FILE at the peer")]
     KeyMissing,
-    /// A message does not fit its seal.
-    #[error("authentication failed: a message of the peer was changed on its way")]
+    /// The seal of a message is invalid.
+    #[error("authentication failed: the seal of a message of the peer is invalid: it was changed on its way")]
     Changed,
 }

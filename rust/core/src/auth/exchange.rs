@@ -1,8 +1,8 @@
-//! The exchange of proofs. Who calls it sends what it gives, and gives it what has come.
+//! The exchange of proofs. It does no input or output: the caller sends what it returns and passes on what arrives.
 
 use super::{AuthError, AuthKey, Nonce, Proof, Session};
 
-/// What a socket is for. A proof for one purpose is none for another.
+/// What a socket is for. A proof for one purpose is invalid for every other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purpose(&'static str);
 
@@ -14,7 +14,7 @@ impl Purpose {
     /// A connection to a notification receiver.
     pub const NOTIFICATIONS: Self = Self("notifications");
 
-    /// A purpose of a program around the engine; `name` is none of those above.
+    /// A purpose of a program around the engine; `name` must differ from the constants above.
     pub const fn new(name: &'static str) -> Self {
         Self(name)
     }
@@ -89,7 +89,7 @@ impl Responder {
     }
 }
 
-/// What a proof covers, its sender's role aside.
+/// What a proof covers, apart from its sender's role.
 #[derive(Debug)]
 struct Transcript {
     key: AuthKey,
@@ -170,7 +170,7 @@ mod tests {
             refuse(other, [first, second]);
             refuse(&good, proofs(&other.0, other.1, other.2));
         }
-        // Sent back to where they came from, and none at all.
+        // Reflected to their sender, and all zeros.
         refuse(&good, [second, first]);
         refuse(&good, [[0; 32]; 2]);
         assert_ne!(first, second);

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 /// Bytes of a [`Proof`].
 pub const PROOF_SIZE: usize = 32;
 
-/// An HMAC-SHA-256: shows that its sender knows a key, to those who know it too.
+/// An HMAC-SHA-256: proves to a holder of the same key that its sender has the key.
 pub type Proof = [u8; PROOF_SIZE];
 
 /// A key. Its `Debug` form does not show it.
@@ -16,18 +16,18 @@ pub type Proof = [u8; PROOF_SIZE];
 pub struct AuthKey([u8; PROOF_SIZE]);
 
 impl AuthKey {
-    /// The key that is made of these bytes, of any number. How many are enough is for the caller to say; see
+    /// The key made of `bytes`, of any length. The caller checks the least length; see
     /// [`crate::config::Config::auth_key`].
     pub fn new(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The key that only those can make who know this one.
+    /// Derives a key that only holders of this one can derive.
     pub(super) fn derive(&self, statement: &[&[u8]]) -> Self {
         Self(self.prove(statement))
     }
 
-    /// A proof over `statement`, whose parts are told apart by their lengths.
+    /// A proof over `statement`; the length of each part is part of the proof.
     pub(super) fn prove(&self, statement: &[&[u8]]) -> Proof {
         self.mac(statement).finalize().into_bytes().into()
     }
@@ -56,7 +56,7 @@ impl fmt::Debug for AuthKey {
     }
 }
 
-/// Keeps these proofs apart from every other use of the same key.
+/// Domain separation: these proofs differ from every other use of the same key.
 const DOMAIN: &[u8] = b"flagcx-p2p/auth/1/";
 /// Bytes of a block of SHA-256, which HMAC fills with the key.
 const BLOCK: usize = 64;

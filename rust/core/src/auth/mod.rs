@@ -1,4 +1,4 @@
-//! Authentication: two sides prove that they know the same pre-shared key, without ever sending it.
+//! Authentication: two sides prove that they hold the same pre-shared key, without sending it.
 //!
 //! One exchange serves every socket: the control plane's, the software fabric's and the notification receiver's.
 //!
@@ -11,15 +11,15 @@
 //!   messages, each with a seal ◀─────────▶
 //! ```
 //!
-//! The initiator proves first, so that a client without the key gets a random number and nothing else. In particular it
-//! gets no proof, which it could test guesses of the key against. A [`Responder`] has no proof to give before it has
-//! verified one.
+//! The initiator proves first, so that a client without the key gets a random number and nothing else. In particular
+//! it gets no proof that guesses of the key could be tested against. A [`Responder`] makes its proof only after it
+//! has verified the initiator's.
 //!
-//! A proof covers the purpose of the socket, the role of its sender and both random numbers: it is worth nothing on
-//! another socket, in the other direction, or at another time. After both proofs each side has the same [`Session`],
-//! whose seals cover what is said next.
+//! A proof covers the purpose of the socket, the role of its sender and both random numbers: it is invalid on another
+//! socket, in the other direction, or at another time. After both proofs each side has the same [`Session`], whose
+//! seals cover the messages that follow.
 //!
-//! There is no input or output in here, and nothing of the rest of the crate.
+//! This module does no input or output and uses nothing of the rest of the crate.
 
 mod error;
 mod exchange;

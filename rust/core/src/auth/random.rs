@@ -8,12 +8,13 @@ pub const NONCE_SIZE: usize = 16;
 /// A random number of one side, used for one exchange.
 pub type Nonce = [u8; NONCE_SIZE];
 
-/// Unpredictable bytes from the kernel; an error when it has none. There is nothing to fall back on: an exchange with a
-/// number that can be guessed proves nothing.
+/// Unpredictable bytes from the kernel, or its error. There is no fallback: an exchange with a predictable number
+/// proves nothing.
 pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| io::Error::other(format!("the system has no random numbers: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| {
+        io::Error::other(format!("cannot get random bytes from the kernel (getrandom): {error}"))
+    })?;
     Ok(bytes)
 }
 

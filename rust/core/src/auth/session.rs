@@ -1,9 +1,9 @@
-//! What two sides share that have proven the key to each other.
+//! The session of two sides that have proven the key to each other.
 
 use super::exchange::Role;
 use super::{AuthError, AuthKey, Proof};
 
-/// The key of one session, and which side of it we are. Its seals are good within the session only.
+/// The key of one session, and this side's role. Its seals are valid within the session only.
 #[derive(Debug)]
 pub struct Session {
     key: AuthKey,
@@ -15,13 +15,13 @@ impl Session {
         Self { key, role }
     }
 
-    /// Shows that `body` comes from this side of the session, as what `label` says. Two messages of one label and one
-    /// body have the same seal: nothing in it tells how often one was sent.
+    /// Seals `body` as a message of this side with the purpose `label`. Two messages of the same label and body have
+    /// the same seal: seals do not detect a repetition.
     pub fn seal(&self, label: &str, body: &[u8]) -> Proof {
         self.key.prove(&[self.role.name(), label.as_bytes(), body])
     }
 
-    /// Checks, in constant time, that the peer has sealed `body` as what `label` says.
+    /// Checks, in constant time, that the peer has sealed `body` with the purpose `label`.
     pub fn verify(&self, label: &str, body: &[u8], seal: &Proof) -> Result<(), AuthError> {
         match self.key.verify(&[self.role.other().name(), label.as_bytes(), body], seal) {
             true => Ok(()),

@@ -1,4 +1,4 @@
-//! How connections end: closed here, one or all of an engine at once, or lost with their peer.
+//! The end of connections: closed by this side, one or all of an engine, or lost with the peer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,13 +9,14 @@ use crate::pool::{EndState, LaneHealth};
 use crate::sync::{Ordering, lock};
 
 impl Connection {
-    /// [`Connection::close`] of many, which are drained at the same time: no longer than one of them may take.
+    /// [`Connection::close`] for many connections, which are drained concurrently: takes no longer than one of them
+    /// may take.
     pub(crate) fn close_all(connections: &[Arc<Self>]) {
         let deadline = Instant::now() + DRAIN_LIMIT;
         for connection in connections {
             connection.stop();
             for lane in &connection.lanes {
-                // True or false: what is not drained yet is closed below.
+                // The result is ignored: what is not drained yet is closed below.
                 let _ = lane
                     .worker
                     .with_state(|state| state.close_lane(lane.key, EndState::Cancelled, CLOSED_HERE));
@@ -26,7 +27,7 @@ impl Connection {
         }
     }
 
-    /// Allows no new transfer, and no rebuild of a lane.
+    /// Refuses new transfers and rebuilds of lanes from now on.
     pub(super) fn stop(&self) {
         self.gate.fetch_or(CLOSED, Ordering::SeqCst);
         self.sync_requests.end();
@@ -35,10 +36,11 @@ impl Connection {
         }
     }
 
-    /// The peer is gone: every transfer in flight fails. What is not drained by `deadline` is destroyed.
+    /// The peer has ended: every transfer in flight fails. Queue pairs that are not drained by `deadline` are
+    /// destroyed.
     pub(super) fn lose(&self, reason: &str, deadline: Instant) {
         if !self.is_closed() {
-            // A peer that leaves while nothing is under way is no trouble.
+            // A peer that ends while no transfer is in flight is not worth a warning.
             if self.lanes.iter().any(|lane| lane.status.health() != LaneHealth::Healthy) {
                 tracing::warn!(peer = %self.peer.control, "connection lost: {reason}");
             } else {
@@ -48,14 +50,14 @@ impl Connection {
         self.end(EndState::Failed, reason, deadline);
     }
 
-    /// Ends every transfer, once. A second caller (we close while the peer does) waits for the first: when this returns,
-    /// nothing of the connection touches memory any more.
+    /// Ends every transfer, once. A second caller (this side closes while the peer does) waits for the first: when
+    /// this returns, no transfer of the connection accesses memory any more.
     pub(super) fn end(&self, verdict: EndState, reason: &str, deadline: Instant) {
         self.ended.call_once_force(|_| {
             self.stop();
             if self.peer.ours && verdict == EndState::Cancelled {
-                // A courtesy: the peer sees the socket close anyway. Not before this: it hangs up at once, and the
-                // recovery must not notice that first and fail what is to be cancelled.
+                // Optional: the peer also sees the socket close. Not earlier: the peer closes its end at once, and
+                // the recovery must not see that first and fail the transfers that are to be cancelled.
                 let patience = deadline.min(Instant::now() + Duration::from_millis(100));
                 let _ = self.channel.send(&ChannelFrame::Goodbye, patience);
             }
@@ -66,20 +68,20 @@ impl Connection {
             self.rebuilds.end();
             drop(lock(&self.connected_host).take());
             if !self.context.device_copies.finish(self.number, deadline) {
-                tracing::warn!(peer = %self.peer.control, "copies of device memory go on after the connection has ended");
+                tracing::warn!(peer = %self.peer.control, "copies of GPU memory continue after the connection has ended");
             }
         });
     }
 
-    /// Closes a lane: ERROR, drained, gone.
+    /// Closes a lane: moves its queue pair to ERROR, drains and destroys it.
     pub(super) fn close_lane(&self, lane: &LaneHandle, verdict: EndState, reason: &str, deadline: Instant) {
         while !self.try_close_lane(lane, verdict, reason, deadline) {
             std::thread::yield_now();
         }
     }
 
-    /// One step of it; false while the queue pair is being drained. A flush that does not come by `deadline` ends with the
-    /// queue pair's destruction.
+    /// One step of [`Connection::close_lane`]; false while the queue pair is being drained. A queue pair that is not
+    /// flushed by `deadline` is destroyed.
     pub(super) fn try_close_lane(
         &self,
         lane: &LaneHandle,
@@ -91,11 +93,11 @@ impl Connection {
             return true;
         }
         let _ = lane.worker.drive_as_caller();
-        // Nothing comes from a lost device.
+        // A lost device reports no completions.
         let is_lost = matches!(self.context.device_health(), DeviceHealth::Lost(_));
         let is_late = is_lost || Instant::now() >= deadline;
         if is_late {
-            tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed");
+            tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed with its requests outstanding");
             lane.worker.with_state(|state| state.destroy_lane(lane.key, verdict, reason));
         }
         is_late

@@ -1,8 +1,8 @@
 //! Asynchronous events of a device: its port goes down and comes back, a queue pair fails, the address changes, the
 //! device is lost.
 //!
-//! One task of the event loop for each device, whatever the number of engines. It notes the device's health and has a
-//! helper thread move the lanes in question to ERROR, which wakes the recovery of their connections.
+//! One task of the event loop for each device, whatever the number of engines. It records the device's health and has
+//! a helper thread move the affected lanes to ERROR, which wakes the recovery of their connections.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
@@ -23,14 +23,14 @@ pub struct DeviceEvents {
     listener: Arc<Listener>,
 }
 
-/// How a device is, as far as its events tell.
+/// The health of a device, according to its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceHealth {
     /// Its port is up.
     Up,
-    /// Its port is down since then. It may come back.
+    /// Its port is down since this time. It may come up again.
     PortDown(Instant),
-    /// It is lost to this process, for this reason.
+    /// It can no longer be used by this process, for this reason.
     Lost(&'static str),
 }
 
@@ -43,7 +43,7 @@ struct Listener {
 #[derive(Debug)]
 struct State {
     health: DeviceHealth,
-    /// How often each kind of event came, by its name.
+    /// Count of each kind of event, by its name.
     counts: BTreeMap<&'static str, u64>,
     connections: Vec<Weak<Connection>>,
 }
@@ -52,7 +52,7 @@ struct State {
 type Listeners = Mutex<HashMap<usize, Weak<DeviceEvents>>>;
 static LISTENERS: PerProcess<Listeners> = PerProcess::new(Listeners::default);
 
-/// How long to wait when the device announces an event and then has none.
+/// Pause after the device's descriptor was readable without an event.
 const FALSE_ALARM: Duration = Duration::from_millis(10);
 
 impl DeviceEvents {
@@ -82,12 +82,12 @@ impl DeviceEvents {
         Ok(Self { _task: task, listener })
     }
 
-    /// How the device is.
+    /// The health of the device.
     pub fn health(&self) -> DeviceHealth {
         self.listener.lock().health
     }
 
-    /// Tells `connection` of events from now on, as long as it lives.
+    /// Notifies `connection` of events from now on, for as long as it exists.
     pub(super) fn watch(&self, connection: &Arc<Connection>) {
         let mut state = self.listener.lock();
         state.connections.retain(|connection| connection.strong_count() > 0);
@@ -128,8 +128,8 @@ async fn listen(listener: Arc<Listener>, descriptor: OwnedFd, handle: Handle) {
 }
 
 impl Listener {
-    /// Reads what there is, and tells the connections; false when there was nothing. Blocks: the device is asked for its
-    /// port and addresses, and each queue pair that is moved to ERROR is a command.
+    /// Reads one event and notifies the connections; false when there was none. Blocks: it queries the device's port
+    /// and addresses, and each queue pair that is moved to ERROR is a command.
     fn read(&self) -> bool {
         let mut found = false;
         while let Some(event) = self.device.poll_event() {
@@ -139,7 +139,7 @@ impl Listener {
         found
     }
 
-    /// Notes the device's health after `event`, and which connections the event may be about.
+    /// Records the device's health after `event`; returns the connections that may be affected.
     fn note(&self, event: DeviceEvent) -> AffectedConnections {
         let device = &self.device.attributes().name;
         match event {
@@ -159,14 +159,14 @@ impl Listener {
     }
 }
 
-/// Connections that an event may be about.
+/// Connections that an event may affect.
 struct AffectedConnections {
     event: DeviceEvent,
     connections: Vec<Weak<Connection>>,
 }
 
 impl AffectedConnections {
-    /// Tells them.
+    /// Notifies them.
     fn notify(self) {
         for connection in self.connections.iter().filter_map(Weak::upgrade) {
             connection.device_event(self.event);
@@ -174,7 +174,7 @@ impl AffectedConnections {
     }
 }
 
-/// How a device is after an event. What is lost stays lost.
+/// The health of a device after an event. A lost device stays lost.
 fn after(health: DeviceHealth, event: DeviceEvent) -> DeviceHealth {
     match (health, event) {
         (DeviceHealth::Lost(_), _) => health,
@@ -187,7 +187,7 @@ fn after(health: DeviceHealth, event: DeviceEvent) -> DeviceHealth {
 }
 
 impl Connection {
-    /// Moves the lanes that `event` is about to ERROR, and wakes the recovery, which finds out about the port by itself.
+    /// Moves the lanes that `event` affects to ERROR, and wakes the recovery, which queries the port itself.
     fn device_event(&self, event: DeviceEvent) {
         let reason = event.to_string();
         for lane in &self.lanes {

@@ -1,4 +1,4 @@
-//! What a connection tells operators.
+//! The metrics of a connection.
 
 use super::Connection;
 use crate::observe::{Snapshot, Source, metrics};

@@ -7,22 +7,25 @@ use super::submit::thread_hint;
 use crate::notify::{Message, NotifyError, Sender};
 use crate::sync::Ordering;
 
-/// How long a notification may wait for a peer that does not read.
+/// How long sending a notification may wait for a peer that does not read.
 const NOTIFY_LIMIT: Duration = Duration::from_secs(5);
 
 impl Connection {
-    /// Sends a notification; answers the bytes handed over. It arrives after the data of transfers that had ended.
+    /// Sends a notification; returns the number of bytes handed over. It arrives after the data of transfers that had
+    /// ended.
     ///
-    /// Refused once for each failed transfer that [`Connection::has_ended`] told the calling thread to have ended.
+    /// Refused once for each failed transfer that [`Connection::has_ended`] has reported to the calling thread as
+    /// ended.
     pub fn send_notification(&self, message: &Message) -> Result<usize, NotifyError> {
         let sent = self.sender()?.send(message, Instant::now() + NOTIFY_LIMIT)?;
         self.notified.fetch_add(1, Ordering::Relaxed);
         Ok(sent)
     }
 
-    /// Sends a notification with a name of at most 256 bytes and a content of any length up to what the peer takes, and the
-    /// peer gets exactly those bytes. One that runs the original engine takes at most 256, filled up with zeros. Sizes are
-    /// checked before anything is copied. Refused as [`Connection::send_notification`] is.
+    /// Sends a notification with a name of at most 256 bytes and a content of any length up to the peer's limit; the
+    /// peer gets exactly those bytes. A peer that runs the original engine takes at most 256 bytes of content, padded
+    /// with zeros. Sizes are checked before anything is copied. Refused under the same condition as
+    /// [`Connection::send_notification`].
     pub fn send_notification_bytes(&self, name: &[u8], content: &[u8]) -> Result<usize, NotifyError> {
         let sent = self.sender()?.send_bytes(name, content, Instant::now() + NOTIFY_LIMIT)?;
         self.notified.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Ending registrations: those of one call all together, within one bound.
+//! Deregistration: all regions of one call together, within one time limit.
 
 use std::fmt::Write;
 use std::sync::{Arc, mpsc};
@@ -15,13 +15,13 @@ const NO_TIMEOUT_LIMIT: Duration = Duration::from_secs(30);
 /// queue pair instead.
 const ABORT_LIMIT: Duration = Duration::from_secs(4);
 
-/// Threads that end registrations by commands of a device: one command may take as long as all others together.
+/// Threads that deregister by commands of a device: one command may take as long as all others together.
 const COMMAND_THREADS: usize = 4;
 
 /// Regions named in the log; the others are counted.
 const NAMED: usize = 8;
 
-/// A region that is still in use, and what uses it.
+/// A region that is still in use, and its user in words.
 type RegionInUse = (Arc<Region>, String);
 
 impl Context {
@@ -29,8 +29,8 @@ impl Context {
     /// time-out (else 30 s) after `begun`; then ends their transfers as timed out by moving their queue pairs to ERROR. Takes
     /// 4 s more at most, however many regions there are and whatever peers do.
     ///
-    /// False when some of them must stay mapped all the same: a stopped process of this host is in the middle of a copy, or a
-    /// device cannot say whether one of its own is over. One line of the log names them.
+    /// False when some of them must stay mapped: a stopped process of this host is in the middle of a copy, or a
+    /// device has not confirmed the end of its accesses. One log line names them.
     pub fn retire(&self, regions: Vec<Arc<Region>>, begun: Instant) -> bool {
         if regions.is_empty() {
             return true;
@@ -54,8 +54,8 @@ impl Context {
         left.is_empty()
     }
 
-    /// Ends what can be ended by `deadline`, and answers the rest. `help` is called with the regions that transfers use
-    /// while these are waited for.
+    /// Deregisters what can be by `deadline`; returns the rest. `help` is called with the regions in use while this
+    /// waits for their transfers.
     fn end_registrations(
         &self,
         regions: Vec<Arc<Region>>,
@@ -66,7 +66,7 @@ impl Context {
         let mut pause = Duration::from_micros(10);
         loop {
             let (still, ended): (Vec<_>, Vec<_>) = used.into_iter().partition(|region| region.in_use());
-            // All before the first is waited for: what is under way on them ends meanwhile.
+            // All of them before the first wait: their transfers end meanwhile.
             ended.iter().for_each(|region| region.memory().close());
             unused.extend(ended);
             used = still;
@@ -89,7 +89,7 @@ impl Context {
         self.drive_all();
     }
 
-    /// Ends access by peers. A device takes a command for each region, which nothing can interrupt: of many regions the caller
+    /// Ends access by peers. A device takes an uninterruptible command for each region: with many regions the caller
     /// does not wait for commands beyond the deadline.
     fn revoke(&self, regions: Vec<Arc<Region>>, deadline: Instant) -> Vec<RegionInUse> {
         let by_commands = self.pool.device().attributes().provider == Provider::Verbs;
@@ -124,7 +124,7 @@ fn revoke_by_threads(regions: &[Arc<Region>], deadline: Instant) -> Vec<RegionIn
         let named = std::thread::Builder::new().name("p2p-deregister".to_owned());
         let by_thread = Arc::clone(&work);
         if named.spawn(move || by_thread()).is_err() {
-            // No thread is to be had: here, then.
+            // No thread can be started: run it here.
             work();
         }
     }
@@ -148,7 +148,7 @@ fn revoke_by_threads(regions: &[Arc<Region>], deadline: Instant) -> Vec<RegionIn
     }
 }
 
-/// What is still in use, in one line.
+/// The regions still in use, as one log line.
 fn report(left: &[RegionInUse], time: Duration) -> String {
     let mut text = format!(
         "memory of {} regions is still in use {} ms after it was to be given back, and must not be unmapped or used for \

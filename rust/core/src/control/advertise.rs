@@ -1,4 +1,4 @@
-//! The address that peers are told instead of this host's own: that of a port forwarder before it.
+//! The address that is announced to peers instead of this host's own: that of a port forwarder in front of it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -12,20 +12,20 @@ use crate::config::AddressFamily;
 pub struct Advertise {
     /// A name or an address.
     pub host: String,
-    /// The control port that peers are told; all others are told as they are.
+    /// The control port that is announced; all other ports are announced unchanged.
     pub port: Option<u16>,
 }
 
-/// The same, with the name looked up.
+/// An [`Advertise`] whose name has been resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Advertised {
-    /// What peers are told.
+    /// The announced address.
     pub ip: IpAddr,
     /// As in [`Advertise`].
     pub port: Option<u16>,
 }
 
-/// No peer can be told the host of `FLAGCX_P2P_ADVERTISE`.
+/// The host of `FLAGCX_P2P_ADVERTISE` cannot be announced to peers.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AdvertiseError {
     /// It has no address.
@@ -43,13 +43,13 @@ pub enum AdvertiseError {
         host: String,
         /// Its addresses.
         found: String,
-        /// What was asked for, if that is why.
+        /// The required family, if that is the reason.
         family: String,
     },
 }
 
 impl Advertise {
-    /// Reads the text. Of an IPv6 address without brackets all groups are the address.
+    /// Parses the text. In an IPv6 address without brackets all groups belong to the address.
     pub fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "expected host, host:port or [IPv6 address]:port";
         let (host, port) = match parse_address(text) {
@@ -75,7 +75,7 @@ impl Advertise {
 }
 
 impl Advertised {
-    /// Looks the host up. Of several addresses the first one of the family of `own` counts, else the first.
+    /// Resolves the host. Of several addresses the first one of the family of `own` is taken, else the first.
     pub(super) fn resolve(
         setting: &Advertise,
         own: IpAddr,

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 /// Bits of an IPv4-mapped IPv6 address in front of the IPv4 address.
 const MAPPED_BITS: u8 = 96;
 
-/// Networks that may connect; an empty list lets every address in. Cheap to clone.
+/// Networks that may connect; an empty list permits every address. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct AllowList(Arc<[IpNet]>);
 
@@ -36,8 +36,8 @@ fn normalised(network: IpNet) -> [Option<IpNet>; 2] {
     }
 }
 
-/// Reads a list as it is set: addresses and networks, separated by commas. Bits behind the prefix length do not count. The
-/// error names the element that is none.
+/// Parses a list: addresses and networks, separated by commas. Bits behind the prefix length are ignored. The error
+/// names the malformed element.
 pub(crate) fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
     let networks = text.split(',').enumerate().map(|(index, item)| parse_network(item.trim(), index + 1));
     let networks: Vec<_> = networks.collect::<Result<_, _>>()?;
@@ -52,15 +52,16 @@ fn parse_network(item: &str, number: usize) -> Result<IpNet, String> {
         ));
     }
     let (address, bits) = item.split_once('/').map_or((item, None), |(address, bits)| (address, Some(bits)));
-    let address: IpAddr = address
-        .parse()
-        .map_err(|_| format!("element {number}, {item:?}: {address:?} is no numeric IPv4 or IPv6 address"))?;
+    let address: IpAddr = address.parse().map_err(|_| {
+        format!("element {number}, {item:?}: {address:?} is not a numeric IPv4 or IPv6 address")
+    })?;
     let most = if address.is_ipv4() { 32 } else { 128 };
     let Some(bits) = bits else { return Ok(IpNet::from(address)) };
     let is_number = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
     let length = bits.parse().ok().filter(|length| is_number && *length <= most);
     let network = length.and_then(|length| IpNet::new(address, length).ok());
-    network.ok_or_else(|| format!("element {number}, {item:?}: {bits:?} is no prefix length of 0 to {most}"))
+    network
+        .ok_or_else(|| format!("element {number}, {item:?}: {bits:?} is not a prefix length of 0 to {most}"))
 }
 
 #[cfg(test)]
@@ -101,7 +102,7 @@ mod tests {
             ("", "element 1 is empty"),
             ("10.0.0.0/8,", "element 2 is empty"),
             ("10.0.0.0/8,,::1", "element 2 is empty"),
-            ("10.0.0.0/33", "\"33\" is no prefix length of 0 to 32"),
+            ("10.0.0.0/33", "\"33\" is not a prefix length of 0 to 32"),
             ("::/129", "\"129\""),
             ("::1,10.0.0.0/", "element 2"),
             ("10.0.0.0/+8", "\"+8\""),

@@ -1,4 +1,5 @@
-//! The connection that stays open between two engines of this kind: liveness, recovery of lanes, regions, orderly end.
+//! The control channel that stays open between two engines of this kind: liveness, recovery of lanes, regions,
+//! orderly end.
 //!
 //! Frames have a 12-byte header: magic (u32), version (u16), kind (u16), payload length (u32). Unknown kinds of a
 //! later version are skipped.
@@ -24,15 +25,15 @@ pub const MAX_FRAME: usize = 1024;
 /// Bytes that are read at a time.
 const READ: usize = 16 << 10;
 
-/// What is said on a channel.
+/// The frames of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelFrame {
-    /// Are you there? Answered by a [`ChannelFrame::Pong`] with the same number.
+    /// A liveness request, answered by a [`ChannelFrame::Pong`] of the same number.
     Ping(u64),
-    /// Yes.
+    /// The answer to a [`ChannelFrame::Ping`].
     Pong(u64),
-    /// Lane `lane` of the sender has failed and is drained; here is its new queue pair. `attempt` counts up, so that
-    /// an answer to an older request is recognised.
+    /// Requests a rebuild: lane `lane` of the sender has failed and is drained, and this is its new queue pair.
+    /// `attempt` counts up, so that an answer to an older request is recognised.
     Rebuild {
         /// Index of the lane.
         lane: u32,
@@ -41,7 +42,7 @@ pub enum ChannelFrame {
         /// The new queue pair.
         record: LaneRecord,
     },
-    /// The answer: the receiver's lane is drained as well, and this is its new queue pair.
+    /// Answers [`ChannelFrame::Rebuild`]: the sender's lane is drained as well, and this is its new queue pair.
     Rebuilt {
         /// Index of the lane.
         lane: u32,
@@ -50,19 +51,20 @@ pub enum ChannelFrame {
         /// The new queue pair.
         record: LaneRecord,
     },
-    /// The last word: the sender's new queue pair is connected as well, the lane may be used.
+    /// Completes a rebuild: the sender's new queue pair is connected as well, and the lane may be used.
     Ready {
         /// Index of the lane.
         lane: u32,
         /// Number of the attempt that has succeeded.
         attempt: u32,
     },
-    /// Lane `lane` of the sender has failed; please ask for a rebuild. Only one side asks, or both would.
+    /// Lane `lane` of the sender has failed, and the receiver is to request a rebuild. Only one side requests
+    /// rebuilds, so that both never do at once.
     Broken {
         /// Index of the lane.
         lane: u32,
     },
-    /// Lane `lane` of the sender is closed for good: it cannot be rebuilt, or was given up.
+    /// Lane `lane` of the sender is closed for good: it could not be rebuilt.
     Refused {
         /// Index of the lane.
         lane: u32,
@@ -73,7 +75,7 @@ pub enum ChannelFrame {
     Goodbye,
 }
 
-/// What a look at a channel finds.
+/// What [`Channel::try_read`] has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     /// A frame.
@@ -87,7 +89,7 @@ pub enum Received {
 }
 
 impl ChannelFrame {
-    /// Writes the frame.
+    /// Encodes the frame.
     pub fn encode(&self) -> Vec<u8> {
         let (kind, payload): (u16, Vec<u8>) = match self {
             Self::Ping(number) => (1, number.to_le_bytes().to_vec()),
@@ -133,7 +135,7 @@ impl ChannelFrame {
 }
 
 impl Received {
-    /// Reads the frame at the start of `bytes`, if it is there whole; answers it with the bytes that it takes.
+    /// Decodes the frame at the start of `bytes`, if it is complete; returns it with its length in bytes.
     pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, WireError> {
         let Some((kind, payload)) = split_frame(bytes)? else { return Ok(None) };
         let heard = match ChannelFrame::decode_payload(kind, payload)? {
@@ -154,7 +156,7 @@ fn encode_frame(kind: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Kind and payload of the frame at the start of `bytes`, if it is there whole.
+/// Kind and payload of the frame at the start of `bytes`, if it is complete.
 fn split_frame(bytes: &[u8]) -> Result<Option<(u16, &[u8])>, WireError> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
     let [m0, m1, m2, m3, _, _, k0, k1, l0, l1, l2, l3] = *header;
@@ -199,7 +201,7 @@ fn number(payload: &[u8]) -> Result<u64, WireError> {
 #[derive(Debug)]
 pub struct Channel {
     stream: Stream,
-    /// Bytes of frames that the socket has not taken yet. Frames go out whole: whatever is sent waits behind them.
+    /// Bytes of frames that the socket has not accepted yet. Frames are sent whole: later ones wait behind them.
     outgoing: Mutex<Vec<u8>>,
     /// Bytes received that do not make a whole frame yet.
     received: Mutex<Vec<u8>>,
@@ -226,17 +228,17 @@ impl Channel {
         self.stream.write_all_by(&bytes, deadline).inspect_err(|_| self.stream.shutdown())
     }
 
-    /// Leaves a frame for [`Channel::flush`].
+    /// Queues a frame for [`Channel::flush`].
     pub fn queue(&self, frame: &ChannelFrame) {
         lock(&self.outgoing).extend(frame.encode());
     }
 
-    /// The same for a frame about regions.
+    /// Queues a frame about regions for [`Channel::flush`].
     pub fn queue_regions(&self, frame: &RegionFrame) {
         lock(&self.outgoing).extend(frame.encode());
     }
 
-    /// Sends what is queued as far as the socket takes it, without waiting; true once nothing is left.
+    /// Sends queued frames as far as the socket accepts them, without waiting; true once nothing is left.
     pub fn flush(&self) -> io::Result<bool> {
         let mut outgoing = lock(&self.outgoing);
         while !outgoing.is_empty() {
@@ -248,8 +250,8 @@ impl Channel {
         Ok(true)
     }
 
-    /// Sends a frame at once, unless others wait for the socket; false if it was not sent, or not whole: the rest is sent by
-    /// [`Channel::flush`].
+    /// Sends a frame without waiting, unless other frames are queued; false if it was not sent, or not completely:
+    /// [`Channel::flush`] sends the rest.
     pub fn try_send(&self, frame: &ChannelFrame) -> io::Result<bool> {
         if !self.flush()? {
             return Ok(false);
@@ -258,9 +260,9 @@ impl Channel {
         self.flush()
     }
 
-    /// The next frame that has arrived whole. Never blocks.
+    /// The next complete frame that has arrived. Never blocks.
     ///
-    /// `UnexpectedEof`: the peer has closed. `InvalidData`: it speaks something else. Both are final.
+    /// `UnexpectedEof`: the peer has closed. `InvalidData`: a malformed frame. Both are final.
     pub fn try_read(&self) -> io::Result<Received> {
         let mut received = lock(&self.received);
         loop {
@@ -287,7 +289,7 @@ impl Channel {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// Whether something that the peer has said waits to be read; its end is nothing said.
+    /// Whether received bytes wait to be read. The peer's end alone does not count.
     pub fn has_unread(&self) -> bool {
         self.stream.has_unread()
     }
@@ -304,7 +306,7 @@ impl Channel {
 }
 
 impl AsFd for Channel {
-    /// Readable when [`Channel::try_read`] has something to say.
+    /// Readable when [`Channel::try_read`] has a result.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }

@@ -1,4 +1,4 @@
-//! The hosts that we are connected with.
+//! The hosts with which this process has connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,13 +8,13 @@ use crate::admission::DescriptorHold;
 use crate::events::Wakeup;
 use crate::sync::{Mutex, lock};
 
-/// Hosts with which a connection, or a handshake that has got as far as the lane socket, exists. A notification socket
-/// says nothing of the connection that it belongs to: this tells the sockets of peers from those of other clients.
+/// Hosts with a connection, or with a handshake that has reached the lane socket. A notification socket does not name
+/// its connection: this set distinguishes the sockets of peers from those of other clients.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectedHosts(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
 impl ConnectedHosts {
-    /// Counts a connection with `host` for as long as the answer lives.
+    /// Counts a connection with `host` until the returned value is dropped.
     pub fn add(&self, host: IpAddr) -> ConnectedHost {
         *lock(&self.0).entry(host).or_default() += 1;
         ConnectedHost { host, set: self.clone(), held: None, on_end: None }

@@ -12,24 +12,25 @@ use super::{Abort, HandshakeError, Limits, ResolveError, Step, parse_address, re
 /// * the look-up of the name and the TCP connections, over all addresses, end within the connect timeout;
 /// * everything, handshakes included, ends within the connect timeout plus the handshake timeout.
 ///
-/// What accepts at an address may be no peer. Then the other addresses are tried with the time that is left.
+/// The service that accepts at an address may not be a peer. Then the other addresses are tried within the remaining
+/// time.
 #[derive(Debug)]
 pub struct Dial {
-    /// The addresses that are still worth a try.
+    /// The addresses that are still to be tried.
     targets: Vec<SocketAddr>,
     connect_timeout: Duration,
     handshake_timeout: Duration,
-    /// When the next connection must be there. Time that failed handshakes took is added.
+    /// When the next connection must be established. The time of failed handshakes is added.
     connect_by: Instant,
     /// When everything must have ended.
     end: Instant,
-    /// When the last connection was there.
+    /// When the last connection was established.
     connected: Instant,
     refusals: RefusalPolicy,
     abort: Option<Abort>,
-    /// The addresses that accepted, and why each was of no use.
+    /// The addresses that accepted, and why each handshake failed.
     failed: Vec<String>,
-    /// Where the addresses are from, for errors.
+    /// The origin of the addresses, for errors.
     origin: String,
 }
 
@@ -44,13 +45,13 @@ pub struct Dialed {
     pub deadline: Instant,
 }
 
-/// Why no address led to a peer.
+/// Why no peer was reached.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DialError {
     /// There are no addresses.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// No address could be connected to, or none of those that could led to a peer. Names each with its error.
+    /// No address could be connected to, or every handshake failed. Names each address with its error.
     #[error("{0}")]
     Unreached(String),
     /// This process ended it.
@@ -59,7 +60,7 @@ pub enum DialError {
 }
 
 impl Dial {
-    /// Looks the host up; the time runs from here.
+    /// Resolves the host; the time runs from here.
     pub fn new(host: &str, port: u16, limits: &Limits) -> Result<Self, DialError> {
         let begun = Instant::now();
         let connect_by = begun + limits.connect_timeout;
@@ -86,7 +87,7 @@ impl Dial {
         }
     }
 
-    /// Connects to one of the addresses that are left. Refused ports are tried again until the deadline.
+    /// Connects to one of the remaining addresses. Refused ports are tried again until the deadline.
     pub fn connect(&mut self) -> Result<Dialed, DialError> {
         match connect_any(&self.targets, self.connect_by, self.refusals, self.abort.as_ref()) {
             Ok((target, stream)) => {
@@ -106,13 +107,13 @@ impl Dial {
         self.connect_by = (self.connect_by + self.connected.elapsed()).min(self.end);
         self.targets.retain(|other| *other != target);
         self.failed.push(error.to_string());
-        // A peer was running there: there is no need to wait for one to start.
+        // A peer is running, so there is no need to wait for one to start.
         if !matches!(error.step, Step::Preamble | Step::Hello | Step::Handles) {
             self.refusals = RefusalPolicy::Once;
         }
     }
 
-    /// A service that accepts and says nothing may not take the time of the addresses behind it.
+    /// The deadline of one handshake: a silent service must not take the time of later addresses.
     fn handshake_by(&self) -> Instant {
         let left = self.end.saturating_duration_since(self.connected);
         let count = u32::try_from(self.targets.len().max(1)).unwrap_or(u32::MAX);
@@ -127,14 +128,14 @@ impl Dial {
         if !failures.is_empty() && self.refusals == RefusalPolicy::UntilDeadline {
             let timeout = self.connect_timeout.as_millis();
             text += &format!(
-                "; is the peer running there? It is waited for as FLAGCX_P2P_CONNECT_TIMEOUT_MS says ({timeout} ms)"
+                "; check that the peer is running there. The wait is set by FLAGCX_P2P_CONNECT_TIMEOUT_MS ({timeout} ms)"
             );
         }
         DialError::Unreached(text)
     }
 }
 
-/// Where the addresses of `host` are from.
+/// The origin of the addresses of `host`.
 fn origin(host: &str) -> String {
     match parse_address(host) {
         Some(_) => GIVEN.to_owned(),
@@ -144,7 +145,8 @@ fn origin(host: &str) -> String {
 
 const GIVEN: &str = "the address that was given";
 
-/// What a handshake gets even if there are many more addresses: a peer answers within this unless its host is very busy.
+/// The least time of a handshake, however many addresses remain: a peer answers within this unless its host is very
+/// busy.
 const LEAST_HANDSHAKE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-/// A text that names no host.
+/// A text that does not name a host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
     /// It is not written as `host:port`.
-    #[error("{0:?} is not written as host:port or [IPv6 address]:port")]
+    #[error("malformed session {0:?}: expected host:port or [IPv6 address]:port")]
     Session(String),
     /// It looks like an IPv4 address and is none.
     #[error("{0:?} is not an IPv4 address")]
@@ -34,7 +34,7 @@ pub fn numeric(host: &str, port: u16) -> Result<Option<SocketAddr>, HostError> {
         address.set_port(port);
         return Ok(Some(address));
     }
-    // A resolver would take some of these for addresses, and ask name servers about the others.
+    // A resolver would take some of these for addresses, and query name servers for the others.
     let looks_numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     if looks_numeric { Err(HostError::Address(host.to_owned())) } else { Ok(None) }
 }

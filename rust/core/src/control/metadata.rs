@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::host::{self, HostError};
 
-/// What an engine tells about itself out of band.
+/// The metadata of an engine, exchanged out of band.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata {
     /// Its control listener. IPv6 is written in brackets, with `%scope` if there is one.

@@ -1,4 +1,4 @@
-//! The control plane: how two engines find each other, agree on lanes and exchange their region tables.
+//! The control plane: two engines connect, agree on lanes and exchange their region tables.
 //!
 //! * [`wire`] holds the byte formats, as pure functions over slices;
 //! * [`Stream`], [`Listener`] and [`connect`] are blocking TCP in which every wait has a deadline and can be aborted;
@@ -6,9 +6,11 @@
 //! * [`initiate`] and [`respond`] are the two roles of the handshake, [`initiate_raw`] and [`RawListener`] its lane
 //!   part alone;
 //! * [`Channel`] is the connection that stays open afterwards between two engines of this kind;
-//! * [`crate::auth::AuthKey`] and [`AllowList`] say who may connect, and [`ConnectedHosts`] which hosts are peers;
-//! * [`rank_interfaces`] and [`local_address`] choose the address that peers are told, or [`Advertised`] replaces it;
-//! * [`resolve`], [`split_session`] and [`Metadata`] deal with addresses as people write them.
+//! * [`crate::auth::AuthKey`] and [`AllowList`] define the clients that may connect, and [`ConnectedHosts`] the hosts
+//!   of peers;
+//! * [`rank_interfaces`] and [`local_address`] choose the address that is announced to peers, or [`Advertised`]
+//!   replaces it;
+//! * [`resolve`], [`split_session`] and [`Metadata`] parse and resolve addresses in text form.
 
 mod advertise;
 mod allow;

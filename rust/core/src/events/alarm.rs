@@ -10,12 +10,12 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-/// What a sleeper waits on besides events.
+/// A timerfd with an absolute time.
 #[derive(Debug)]
 pub(crate) struct Alarm {
     timer: OwnedFd,
-    /// It was set and not acknowledged since, so it may be readable. Written by the threads that poll and acknowledge, both
-    /// under the worker's lock; Relaxed, as it saves a system call and no more.
+    /// Set and not acknowledged since, so it may be readable. Written by the threads that poll and acknowledge, both
+    /// under the worker's lock; Relaxed, as it only saves a system call.
     is_set: AtomicBool,
 }
 
@@ -25,7 +25,7 @@ impl Alarm {
         Ok(Self { timer: timerfd_create(TimerfdClockId::Monotonic, flags)?, is_set: AtomicBool::new(false) })
     }
 
-    /// Rings at `time`, or at once when that is past. Takes the place of an earlier setting.
+    /// Makes the descriptor readable at `time`, or at once when that is past. Replaces an earlier time.
     pub(crate) fn set(&self, time: Instant) -> Result<(), Errno> {
         // Zero would turn it off.
         let left = time.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
@@ -39,7 +39,7 @@ impl Alarm {
     /// Makes the descriptor unreadable again.
     pub(crate) fn acknowledge(&self) {
         if self.is_set.swap(false, Ordering::Relaxed) {
-            // EAGAIN: it has not rung yet, and a thread that waits for it sets it again before it sleeps.
+            // EAGAIN: it has not expired yet, and a thread that waits for it sets it again before it sleeps.
             let _ = retry_on_intr(|| rustix::io::read(&self.timer, &mut [0_u8; 8]));
         }
     }

@@ -1,4 +1,4 @@
-//! The thread.
+//! The event loop's thread.
 
 use std::io;
 use std::pin::pin;
@@ -25,12 +25,12 @@ pub(crate) struct EventLoop {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Something to begin on the loop's thread.
+/// A call to run on the loop's thread.
 type Command = Box<dyn FnOnce(&Handle) + Send>;
 
 static CURRENT: PerProcess<Mutex<Weak<EventLoop>>> = PerProcess::new(Mutex::default);
 
-/// Pause after the system has refused to wait, so that this fills neither the log nor a processor.
+/// Pause after an error of the wait, so that repeated errors fill neither the log nor a CPU.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
 impl EventLoop {
@@ -64,7 +64,8 @@ impl EventLoop {
         Ok(Self { commands, stop, helpers, thread: Some(thread) })
     }
 
-    /// Runs the future that `make` answers on the loop, for as long as the answer lives. `make` runs on the loop's thread.
+    /// Runs the future that `make` returns on the loop, until it ends or the returned task is dropped. `make` runs on
+    /// the loop's thread.
     pub(crate) fn spawn<F>(&self, make: impl FnOnce(&Handle) -> F + Send + 'static) -> Task
     where
         F: Future<Output = ()> + 'static,
@@ -72,12 +73,12 @@ impl EventLoop {
         let thread = self.thread.as_ref().map(|thread| thread.thread().id());
         let (task, running) = Task::new(thread.unwrap_or_else(|| std::thread::current().id()));
         let start: Command = Box::new(move |handle| handle.schedule(running.run(make(handle))));
-        // Fails only once the loop has ended, when nothing refers to it any more.
+        // Fails only when the loop has ended, which is when it has no references left.
         let _ = self.commands.unbounded_send(start);
         task
     }
 
-    /// Whether the caller is a task of the loop, which must not wait for another one.
+    /// Whether the caller runs on the loop's thread, where it must not wait for a task.
     pub(crate) fn is_current_thread(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| thread.thread().id() == std::thread::current().id())
     }
@@ -85,7 +86,7 @@ impl EventLoop {
 
 #[cfg(test)]
 impl EventLoop {
-    /// A loop beside the process's.
+    /// A loop of its own, beside the process's.
     pub(super) fn start_alone() -> Self {
         Self::start().unwrap_or_else(|error| panic!("{error}"))
     }
@@ -95,8 +96,8 @@ impl Drop for EventLoop {
     fn drop(&mut self) {
         self.stop.wake();
         let helpers = self.helpers.stop();
-        // A task may drop the last reference. The loop's thread then ends by itself, and so do the helpers, of which one may
-        // wait for it.
+        // A task may drop the last reference: the loop's thread then ends by itself, and so do the helpers, one of
+        // which may wait for it.
         let thread = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id());
         if let Some(thread) = thread {
             if thread.join().is_err() {
@@ -121,10 +122,10 @@ fn run(
         }
     };
     let mut all = pin!(tasks.run(future::or(stop.wait(), begin)));
-    // An error of the system, of which it may recover; the tasks are as they were.
+    // A system error, which may be temporary; the tasks are unaffected.
     while let Err(error) = waiting.block_on(all.as_mut(), &mut (), |()| ()) {
         tracing::error!("the event loop cannot wait: {error}");
         std::thread::sleep(REFUSED_PAUSE);
     }
-    // The tasks that are left are dropped with `tasks`, before what they wait with.
+    // Remaining tasks are dropped with `tasks`, before the descriptors and timers that they use.
 }

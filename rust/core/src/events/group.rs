@@ -1,4 +1,4 @@
-//! Descriptors that one task waits for together.
+//! A set of descriptors that one task waits for.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::{Handle, Watched};
 
-/// Descriptors with news that one look hears of; the others are heard of in the next.
+/// Ready descriptors that one call returns; the next call returns others.
 const EVENTS: usize = 64;
 
 /// Any number of descriptors, each under a number of its own, that the loop watches as one. Level-triggered. A descriptor
@@ -45,7 +45,7 @@ impl Group {
             match epoll::wait(&self.0, &mut room, Some(&Timespec::default())) {
                 Ok((events, _)) => return events.iter().map(|event| event.data.u64()).collect(),
                 Err(Errno::INTR) => {}
-                // What it hides is found by the next look.
+                // Errors are found by the next call.
                 Err(_) => return Vec::new(),
             }
         }

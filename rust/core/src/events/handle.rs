@@ -1,4 +1,4 @@
-//! What a task has of the loop that it runs on.
+//! The handle of a task to the loop that it runs on.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -37,7 +37,7 @@ impl Handle {
         Self { inner, tasks, helpers }
     }
 
-    /// Runs `future` beside the calling task, for as long as the answer lives.
+    /// Runs `future` beside the calling task, until it ends or the returned task is dropped.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> Task {
         let (task, running) = Task::new(std::thread::current().id());
         self.schedule(running.run(future));
@@ -45,7 +45,7 @@ impl Handle {
     }
 
     pub(super) fn schedule(&self, future: impl Future<Output = ()> + 'static) {
-        // Without it the loop has ended, and `future` with it.
+        // If it is gone the loop has ended, and `future` is dropped.
         if let Some(tasks) = self.tasks.upgrade() {
             tasks.spawn(future).detach();
         }
@@ -70,7 +70,7 @@ impl Handle {
                 }
                 TimeoutAction::Drop
             });
-        // A timer needs nothing of the system: it is always taken.
+        // Inserting a timer makes no system call and cannot fail.
         let Ok(token) = inserted else { return };
         let _timer = RemovedOnDrop { handle: self, token };
         poll_fn(|context| {
@@ -89,27 +89,27 @@ impl Handle {
         self.sleep_until(Some(Instant::now() + time)).await;
     }
 
-    /// Lets everything else on the loop have its turn first: every task that may go on, and every descriptor that has become
-    /// ready meanwhile. For a task that has more to do and did not wait. To yield to the executor is not enough: it looks at
-    /// descriptors again only when no task is left that may go on, or after 200 turns of tasks.
+    /// Yields to everything else on the loop: every runnable task, and every descriptor that has become ready
+    /// meanwhile. For a task that has more to do and did not wait. Yielding to the executor is not enough: it polls
+    /// descriptors again only when no task is runnable, or after 200 task polls.
     pub(crate) async fn give_way(&self) {
-        // A timer is told of by the same look that tells of descriptors.
+        // Timers are dispatched by the same poll as descriptors.
         self.sleep_until(Some(Instant::now())).await;
     }
 
-    /// Runs `call`, which may block, on a helper thread. A task that is stopped meanwhile does not end the call; its result
-    /// is then dropped by the helper.
+    /// Runs `call`, which may block, on a helper thread. Stopping the task meanwhile does not end the call; the
+    /// helper then drops its result.
     pub(crate) async fn blocking<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> T {
         let (sender, receiver) = futures_channel::oneshot::channel();
         self.helpers.run(move || drop(sender.send(call())));
         match receiver.await {
             Ok(result) => result,
-            // The helpers have been stopped, and so has the loop: this task will be dropped where it waits.
+            // The helpers and the loop have been stopped: this task will be dropped while it waits.
             Err(_) => pending().await,
         }
     }
 
-    /// Runs `call`, which may block, on a helper thread, whatever becomes of this task.
+    /// Runs `call`, which may block, on a helper thread, also when this task is stopped.
     pub(crate) fn detach(&self, call: impl FnOnce() + Send + 'static) {
         self.helpers.run(call);
     }

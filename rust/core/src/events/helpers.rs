@@ -1,4 +1,4 @@
-//! The threads for calls that block.
+//! Helper threads for calls that block.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,10 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Helper threads at most: the calls are short, and a device carries out its commands one after the other anyway.
+/// Limit of helper threads: the calls are short, and a device executes its commands one after the other.
 const MAX_THREADS: usize = 4;
 
-/// How long a thread without work stays, except for the last.
+/// How long an idle thread stays, except for the last.
 const IDLE: Duration = Duration::from_secs(5);
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -36,7 +36,8 @@ struct State {
 }
 
 impl Helpers {
-    /// With one thread, which stays: a loop that has to do a job itself might wait for another that waits for the loop.
+    /// Starts with one thread, which stays, so that a job never runs on the loop, where it could wait for a job that
+    /// waits for the loop.
     pub(super) fn start() -> io::Result<Self> {
         let helpers = Self(Arc::default());
         helpers.0.start(&mut helpers.0.lock())?;
@@ -60,7 +61,7 @@ impl Helpers {
         self.0.changed.notify_one();
     }
 
-    /// Drops what has not begun. The threads end after what they are at.
+    /// Drops jobs that have not begun. The threads end after their current jobs.
     pub(super) fn stop(&self) -> Ending {
         let mut state = self.0.lock();
         state.stopped = true;
@@ -73,7 +74,7 @@ impl Helpers {
     }
 }
 
-/// Threads that have been told to end.
+/// Threads that are ending.
 pub(super) struct Ending(Vec<JoinHandle<()>>);
 
 impl Ending {
@@ -118,7 +119,7 @@ impl Shared {
             state = after;
             state.idle -= 1;
             if waited.timed_out() && state.jobs.is_empty() && state.running > 1 {
-                // Under the lock: two that end together must not both take the other for the last.
+                // Under the lock: of two threads that end together one must stay.
                 state.running -= 1;
                 std::mem::forget(counted);
                 return;

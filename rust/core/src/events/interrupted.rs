@@ -1,9 +1,9 @@
 //! Calls that a signal has interrupted.
 //!
-//! A program's signals (a profiler's timer, a child's end) reach any thread, and their handlers may be installed without
-//! `SA_RESTART`; some calls answer `EINTR` in any case. It says nothing of what was asked, so every call is repeated where
-//! it is made: calls of rustix through `rustix::io::retry_on_intr`, those that answer [`io::Error`] through
-//! [`uninterrupted`]. Three kinds are not:
+//! A program's signals (a profiler's timer, a child's end) reach any thread, and their handlers may be installed
+//! without `SA_RESTART`; some calls answer `EINTR` in any case. It is no result of the call, so every call is
+//! repeated where it is made: calls of rustix through `rustix::io::retry_on_intr`, those that answer [`io::Error`]
+//! through [`uninterrupted`]. Three kinds are not:
 //!
 //! * a wait with a time-out is repeated by its loop, with what is left until its deadline;
 //! * an interrupted `connect` of TCP goes on in the kernel: it is waited for, like one in progress;

@@ -1,4 +1,4 @@
-//! Values that tasks hold, and that a helper thread drops because that may block.
+//! Values of tasks that a helper thread drops, because dropping them may block.
 
 use std::sync::{Arc, Weak};
 
@@ -6,8 +6,8 @@ use scopeguard::ScopeGuard;
 
 use super::Handle;
 
-/// Calls `with` with the value if it still exists. If all other references go meanwhile, a helper thread drops the value:
-/// to do that in a task might block the loop.
+/// Calls `with` with the value if it still exists. If all other references are dropped meanwhile, a helper thread
+/// drops the value: dropping it in a task might block the loop.
 pub(crate) fn with_upgraded<T, R>(
     handle: &Handle,
     value: &Weak<T>,

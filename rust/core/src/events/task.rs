@@ -1,4 +1,4 @@
-//! A future on the event loop, as its owner sees it.
+//! A task of the event loop, as its owner holds it.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::ThreadId;
@@ -12,7 +12,7 @@ pub(crate) struct Task(
     Option<Arc<Shared>>,
 );
 
-/// Seen by the owner and by the future.
+/// Shared by the owner and the future.
 #[derive(Debug)]
 struct Shared {
     stop: Wakeup,
@@ -23,7 +23,7 @@ struct Shared {
 }
 
 impl Task {
-    /// A task of the loop on `thread`, and what its future runs under.
+    /// A task of the loop on `thread`, and the guard that its future runs under.
     pub(super) fn new(thread: ThreadId) -> (Self, Running) {
         let shared = Arc::new(Shared {
             stop: Wakeup::default(),
@@ -63,7 +63,7 @@ impl Drop for Task {
     }
 }
 
-/// The future's end of a task. Dropped with the future, or without one that never began: then the task has ended.
+/// The future's side of a task. Dropped with the future, also with one that never began: then the task has ended.
 #[derive(Debug)]
 pub(super) struct Running(Arc<Shared>);
 

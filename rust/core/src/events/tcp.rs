@@ -1,4 +1,4 @@
-//! TCP over a `Waiter`: what both ends of every exchange with a peer are made of.
+//! TCP over a `Waiter`: used by both sides of every exchange with a peer.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -26,7 +26,7 @@ pub(crate) async fn connect(
     Ok(socket.map(TcpStream::from))
 }
 
-/// Begins to connect, and waits for nothing.
+/// Begins to connect without waiting.
 pub(crate) fn begin_connect(source: Option<SocketAddr>, target: SocketAddr) -> io::Result<OwnSocket<Socket>> {
     let socket = OwnSocket::new(Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?);
     socket.set_nonblocking(true)?;
@@ -34,7 +34,7 @@ pub(crate) fn begin_connect(source: Option<SocketAddr>, target: SocketAddr) -> i
         socket.bind(&source.into())?;
     }
     match socket.connect(&target.into()).map_err(|error| (error.raw_os_error(), error)) {
-        // Interrupted, it goes on all the same.
+        // An interrupted connect continues in the kernel.
         Ok(()) | Err((Some(libc::EINPROGRESS | libc::EINTR), _)) => Ok(socket),
         Err((_, error)) => Err(error),
     }
@@ -51,8 +51,8 @@ pub(crate) fn is_connected(socket: &Socket) -> io::Result<bool> {
     }
 }
 
-/// Bytes that are moved without waiting before others on the loop have their turn: a peer that is as fast as this host never
-/// makes a read or write wait, and a table of regions has megabytes. 64 KiB take some 20 us.
+/// Bytes moved without waiting before the task yields to others on the loop: with a peer as fast as this host no read
+/// or write waits, and a region table has megabytes. 64 KiB take some 20 us.
 const SHARE: usize = 64 << 10;
 
 /// Fills `buffer`. `UnexpectedEof` when the peer closes before, `TimedOut`, `ConnectionAborted`, or the system's error.
@@ -78,7 +78,7 @@ pub(crate) async fn read_exact(
     Ok(())
 }
 
-/// Writes all of `bytes`. After an error it is not known how many of them the peer will see.
+/// Writes all of `bytes`. After an error it is not known how many of them the peer will receive.
 pub(crate) async fn write_all(
     stream: &TcpStream,
     bytes: &[u8],

@@ -38,7 +38,7 @@ fn a_task_waits_for_descriptors_times_and_wakeups() {
     assert!(before.elapsed() >= Duration::from_millis(5));
 }
 
-/// So that what would wait for a task of the loop can refuse to.
+/// So that calls that would wait for a task of the loop can be refused.
 #[test]
 fn the_loop_knows_its_own_thread() {
     let events = EventLoop::acquire().unwrap();
@@ -49,7 +49,7 @@ fn the_loop_knows_its_own_thread() {
     assert!(!events.is_current_thread());
 }
 
-/// Of a wake-up that comes before the task waits nothing is lost, and several count as one.
+/// A wake-up before the task waits is not lost, and several count as one.
 #[test]
 fn a_wakeup_is_remembered_once() {
     let wakeup = Wakeup::default();
@@ -133,7 +133,7 @@ fn calls_that_block_take_four_threads_and_delay_no_task() {
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (entered, inside) = mpsc::channel();
     let (done, ended) = mpsc::channel();
-    // Calls wait until they are let go, so four are inside together whatever the machine is busy with.
+    // Calls wait until they are released, so four are inside together on a busy machine too.
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let tasks: Vec<_> = (0..12)
         .map(|_| {
@@ -169,7 +169,7 @@ fn calls_that_block_take_four_threads_and_delay_no_task() {
     drop((other, tasks));
 }
 
-/// A task whose beginning the loop never came to has ended too: its owner waits for nothing.
+/// A task that the loop never started has ended too: its owner does not wait.
 #[test]
 fn a_task_that_never_began_can_be_stopped() {
     let events = EventLoop::start_alone();
@@ -220,14 +220,14 @@ fn the_last_reference_dropped_on_the_loop_is_dropped_by_a_helper() {
         let handle = handle.clone();
         async move {
             loop_sender.send(std::thread::current().id()).unwrap();
-            // The value's other owner goes while the task looks at it.
+            // The value's other owner drops it while the task uses it.
             with_upgraded(&handle, &value, |_| drop(other));
         }
     });
     assert_ne!(receiver.recv_timeout(LONG).unwrap(), loop_thread.recv_timeout(LONG).unwrap());
 }
 
-/// A task that yields to the executor alone has 200 turns before descriptors are looked at again.
+/// A task that yields only to the executor is polled 200 times before descriptors are polled again.
 #[test]
 fn a_task_that_gives_way_lets_descriptors_be_looked_at() {
     let events = EventLoop::start_alone();

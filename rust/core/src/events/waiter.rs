@@ -12,8 +12,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Abort, Handle};
 
-/// How code that talks to a peer waits for it. The same functions serve callers that may block and tasks that may not: in a
-/// thread every wait blocks, so their futures end when they are polled first ([`run_blocking`]).
+/// How code waits for a peer. The same functions serve callers that may block and tasks that may not: in a thread
+/// every wait blocks, so their futures complete at the first poll ([`run_blocking`]).
 #[derive(Clone)]
 pub struct Waiter(Kind);
 
@@ -33,7 +33,7 @@ pub enum Interest {
 }
 
 impl Waiter {
-    /// Blocks the calling thread. Waits end with `ConnectionAborted` once `abort` is thrown.
+    /// Blocks the calling thread. Waits end with `ConnectionAborted` once `abort` is triggered.
     pub fn blocking(abort: Option<&Abort>) -> Self {
         Self(Kind::Thread(abort.cloned()))
     }
@@ -75,14 +75,14 @@ impl Waiter {
         }
     }
 
-    /// The caller has done much without waiting: others on the loop have their turn. On a thread of its own this does nothing.
+    /// Yields to others on the loop after much work without waiting. On a blocking thread this does nothing.
     pub(crate) async fn give_way(&self) {
         if let Kind::Task(handle) = &self.0 {
             handle.give_way().await;
         }
     }
 
-    /// Runs a call that blocks: here, or on a helper thread.
+    /// Runs a call that blocks: on the calling thread if it may block, else on a helper thread.
     pub(crate) async fn call<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> T {
         match &self.0 {
             Kind::Thread(_) => call(),
@@ -127,7 +127,7 @@ fn block(
     }
 }
 
-/// Time left, rounded up to the kernel's resolution so that nothing polls in circles; `TimedOut` when there is none.
+/// Time left, rounded up to the kernel's resolution, so that no caller polls repeatedly; `TimedOut` when there is none.
 fn remaining(deadline: Instant) -> io::Result<Timespec> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {

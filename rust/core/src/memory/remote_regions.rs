@@ -257,7 +257,7 @@ fn region_of(entry: &AnnouncedRegion, rkey: u32) -> RemoteRegion {
 }
 
 fn error(problem: String) -> WireError {
-    WireError::new("the peer's region changes", problem)
+    WireError::new("region changes of the peer", problem)
 }
 
 /// Above one of these, changes are taken by a helper thread: a table of 4,096 regions is made in less than a millisecond.

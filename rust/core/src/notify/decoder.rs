@@ -84,7 +84,7 @@ impl Decoder {
             Phase::Unproven => self.first_header(bytes, policy),
             Phase::Proof(nonces) => self.proof(bytes, nonces, policy),
             Phase::Admitted => match owner(bytes)? {
-                Some(_) if self.owned => Err(WireError::new("notification socket", "a second owner")),
+                Some(_) if self.owned => Err(WireError::refused("notification socket", "a second owner")),
                 Some(identity) => {
                     self.owned = true;
                     Ok(Some((Event::Owner(identity), HEADER_SIZE + FINGERPRINT_SIZE)))
@@ -98,7 +98,9 @@ impl Decoder {
         let Some(preamble) = bytes.first_chunk::<PREAMBLE_SIZE>() else { return Ok(None) };
         match SocketKind::decode(preamble)? {
             Ok(SocketKind::Notifications) => {}
-            other => return Err(WireError::new("notification socket", format!("socket of kind {other:?}"))),
+            other => {
+                return Err(WireError::refused("notification socket", format!("socket of kind {other:?}")));
+            }
         }
         let (phase, event) = match policy.key {
             None => (Phase::Admitted, Event::Admitted(None)),
@@ -144,7 +146,7 @@ impl Decoder {
 }
 
 fn refused(error: AuthError) -> WireError {
-    WireError::new("notification socket", error.to_string())
+    WireError::refused("notification socket", error.to_string())
 }
 
 /// The owner of the socket, if that is what comes, and it is there whole.
@@ -163,7 +165,7 @@ fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>
             let problem = format!("{length} bytes, expected at most {}", policy.max_bytes);
             return Err(WireError::new("large notification", problem));
         }
-        Header::Hello => return Err(WireError::new("notification socket", "a second hello")),
+        Header::Hello => return Err(WireError::refused("notification socket", "a second hello")),
         // Not there whole.
         Header::Owner(_) => return Ok(None),
         Header::Message | Header::Large(_) => {}

@@ -1,58 +1,57 @@
-//! Whether a peer whose process cannot be watched is still there: the rules alone.
+//! Liveness of a peer whose process cannot be watched: the rules alone.
 
 use std::time::{Duration, Instant};
 
-/// Pings while nothing is heard, and the end after that. Has no clock and no socket.
+/// Decides when to ping a silent peer and when to declare it lost. Has no clock and no socket.
 ///
-/// The peer is asked when it has been silent for a period and once more a period later; after the third one it is taken to
-/// be gone. Whatever it says counts as life, so of two that ask each other one mostly hears the other's question and need
-/// not ask.
+/// The peer is pinged after one period without data from it and again a period later; after the third period it is
+/// declared lost. Any data from the peer counts, so of two sides that watch each other mostly only one sends pings.
 #[derive(Debug)]
 pub(super) struct Liveness {
     period: Duration,
-    /// When the peer was last heard, or last given the benefit of the doubt.
+    /// When data of the peer was last received, or when the silence was last excused by a stop of this process.
     received: Instant,
-    /// Periods of silence since that were acted on.
+    /// Pings sent since.
     silent: u32,
-    /// Where the times of all connections of the process fall on the same beats.
+    /// Start of the ticks, which are the same for all connections of the process.
     epoch: Instant,
 }
 
-/// What is to be done.
+/// The step to take now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LivenessStep {
-    /// Nothing yet.
+    /// Nothing is due.
     Wait,
-    /// Ask whether it is there.
+    /// Send a ping on one connection.
     Ping,
-    /// Ask on every way that there is: it is the last time.
+    /// Send a ping on every connection: it is the last one.
     PingAll,
-    /// It is gone.
+    /// The peer is lost.
     Gone,
 }
 
 impl Liveness {
-    /// A peer that is there now, and is missed within a third of `keepalive`; but not within less than three of the
-    /// shortest periods. `epoch` is the same for all connections.
+    /// A peer that is alive now, and is declared lost after a third of `keepalive` without data, but not before three
+    /// of the shortest periods. `epoch` is the same for all connections.
     pub(super) fn new(keepalive: Duration, epoch: Instant, now: Instant) -> Self {
         let period = (keepalive / PERIODS).max(SHORTEST_PERIOD);
         Self { period, received: now, silent: 0, epoch }
     }
 
-    /// The peer has said something.
+    /// Data of the peer was received.
     pub(super) fn received(&mut self, now: Instant) {
         self.received = now;
         self.silent = 0;
     }
 
-    /// What is to be done now. Everything that the peer has said until then has been reported before.
+    /// The step to take at `now`. Data received until then must have been reported before.
     pub(super) fn check(&mut self, now: Instant) -> LivenessStep {
         let due = self.next();
         if now < due {
             return LivenessStep::Wait;
         }
-        // Nobody has looked for so long that this process, or the machine, has been stopped, maybe together with the peer.
-        // What it would have said meanwhile may not be here yet.
+        // This check is so late that the process or the machine must have been stopped, maybe together with the peer.
+        // The peer's data may not have arrived yet.
         if now >= due + self.period {
             self.received(now);
         } else if self.silent == UNANSWERED_PINGS {
@@ -62,19 +61,18 @@ impl Liveness {
         if self.silent == UNANSWERED_PINGS { LivenessStep::PingAll } else { LivenessStep::Ping }
     }
 
-    /// When to look next.
+    /// When to call [`Liveness::check`] next.
     pub(super) fn next(&self) -> Instant {
         let due = self.received + self.period * (self.silent + 1);
         if self.silent == UNANSWERED_PINGS { due } else { self.tick_before(due) }
     }
 
-    /// How long a peer is silent when it is given up.
+    /// The silence after which a peer is declared lost.
     pub(super) fn limit(&self) -> Duration {
         self.period * (UNANSWERED_PINGS + 1)
     }
 
-    /// Questions wait for no beat, they come sooner: so many connections that are idle wake the loop a few times a period,
-    /// and not once each.
+    /// Rounds down to a tick: so many idle connections wake the loop a few times per period, not once each.
     fn tick_before(&self, time: Instant) -> Instant {
         let tick = (self.period / TICKS).as_nanos().max(1);
         let over = time.saturating_duration_since(self.epoch).as_nanos() % tick;
@@ -82,16 +80,16 @@ impl Liveness {
     }
 }
 
-/// Periods in the time after which the kernel, too, gives up a host that is silent.
+/// Periods in the keepalive time, after which the kernel gives up a silent host as well.
 const PERIODS: u32 = 9;
 
-/// Questions without an answer before the end.
+/// Unanswered pings before a peer is declared lost.
 const UNANSWERED_PINGS: u32 = 2;
 
-/// Shorter ones would take a busy process for a dead one.
+/// The shortest period: with a shorter one a busy process would be taken for a dead one.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
 
-/// Beats in a period.
+/// Ticks in a period.
 const TICKS: u32 = 8;
 
 #[cfg(test)]
@@ -105,7 +103,7 @@ mod tests {
     const KEEPALIVE: Duration = Duration::from_secs(9);
     const PERIOD: Duration = Duration::from_secs(1);
 
-    /// What a driver that looks when it is told to does, until the peer is given up.
+    /// Runs checks at the times that `next` gives, until the peer is declared lost.
     fn run(liveness: &mut Liveness, received: impl Fn(Instant) -> Option<Instant>) -> (Instant, usize) {
         let mut asked = 0;
         loop {
@@ -131,7 +129,7 @@ mod tests {
         assert_eq!(run(&mut liveness, |_| None), (start + KEEPALIVE / 3, 2));
     }
 
-    /// Such as one that drains a lane meanwhile.
+    /// For example from a peer that drains a lane meanwhile.
     #[test]
     fn an_answer_within_two_periods_of_the_first_question_is_early_enough() {
         let start = Instant::now();
@@ -184,8 +182,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the peer says and when, it is given up at the third part of the keepalive time after its last word and
-        /// not before, and nobody looks more often than there are periods and words.
+        /// Whatever the peer sends and when, it is declared lost a third of the keepalive time after its last data
+        /// and not before, and checks are not more frequent than periods and data.
         #[test]
         fn silence_is_what_ends_it(
             keepalive_ms in 1u64..100_000,

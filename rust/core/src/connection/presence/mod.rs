@@ -1,4 +1,4 @@
-//! How the end of a peer is noticed where its sockets do not tell.
+//! Detection of a peer's end where its sockets do not show it.
 
 mod liveness;
 mod pinger;
@@ -11,20 +11,20 @@ use crate::process::PeerProcess;
 
 pub use pinger::Pinger;
 
-/// What tells, besides the control connection, that the peer is gone. A process that the peer has forked may hold its
-/// sockets, and a host that has lost its power closes none.
+/// How the peer's end is detected besides the control connection. A process that the peer has forked may hold its
+/// sockets open, and a host without power closes none.
 #[derive(Clone, Debug)]
 pub enum Presence {
-    /// Nothing: an original engine, or one of this process.
+    /// By sockets alone: an original engine, or one of this process.
     Sockets,
-    /// Its process can be seen from here. One that is stopped is there.
+    /// By a pidfd: its process is visible from here. A stopped process counts as alive.
     Process(Arc<PeerProcess>),
-    /// It answers pings.
+    /// By pings, which it answers.
     Pinged(Arc<Pinger>),
 }
 
 impl Presence {
-    /// Of a peer with these features.
+    /// The detection for a peer with these features.
     pub fn of(config: &Config, features: Option<&Features>) -> Self {
         let Some(features) = features else { return Self::Sockets };
         if let Some(process) = PeerProcess::of_identity(features.identity) {
@@ -33,7 +33,9 @@ impl Presence {
         let asks = features.has(Features::CHANNEL | Features::LIVENESS) && !features.identity.is_own();
         let Some(keepalive) = config.keepalive.filter(|_| asks) else { return Self::Sockets };
         Pinger::of(features.process, keepalive)
-            .inspect_err(|error| tracing::warn!("a peer cannot be pinged: {error}"))
+            .inspect_err(|error| {
+                tracing::warn!("cannot ping a peer, whose end is detected by its sockets only: {error}")
+            })
             .map_or(Self::Sockets, Self::Pinged)
     }
 }

@@ -1,4 +1,4 @@
-//! The pings to one process that cannot be seen from here.
+//! Pings to one peer process that is not visible from here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -10,8 +10,8 @@ use crate::events::{EventLoop, Handle, Task, Wakeup};
 use crate::fork::PerProcess;
 use crate::sync::{Mutex, lock};
 
-/// Asks a peer's process whether it is there, for all connections to it: what it says on any of them is life, and one
-/// question at a time is under way. So connections that are idle cost next to nothing, however many lead to it.
+/// Pings a peer's process for all connections to it: data on any of them counts, and one ping at a time is
+/// outstanding. So idle connections cost next to nothing, however many lead to the process.
 #[derive(Debug)]
 pub struct Pinger {
     shared: Arc<Shared>,
@@ -24,26 +24,27 @@ struct Shared(Mutex<State>);
 #[derive(Debug)]
 struct State {
     liveness: Liveness,
-    /// The control channels of the connections, the one first that was asked longest ago, and what wakes their tasks.
+    /// The control channels of the connections, least recently pinged first, with the wakeups of their tasks.
     members: Vec<(Weak<Channel>, Weak<Wakeup>)>,
     gone: bool,
 }
 
-/// By the number that names the process, and the keepalive time.
+/// By the token of the process and the keepalive time.
 type Pingers = Mutex<HashMap<(u64, Duration), Weak<Pinger>>>;
 static PINGERS: PerProcess<Pingers> = PerProcess::new(Pingers::default);
 
-/// Of the beats of the process.
+/// Start of the ticks of the process.
 static EPOCH: PerProcess<Instant> = PerProcess::new(Instant::now);
 
 impl Pinger {
-    /// That of the process which calls itself `process`; it is missed within a third of `keepalive`.
+    /// The pinger of the process with the token `process`, which is declared lost after a third of `keepalive`
+    /// without data.
     pub(super) fn of(process: u64, keepalive: Duration) -> std::io::Result<Arc<Self>> {
-        // Dropped after the lock is given back.
+        // Dropped after the lock is released.
         let _former;
         let mut pingers = lock(PINGERS.get());
         match pingers.get(&(process, keepalive)).and_then(Weak::upgrade) {
-            // Heard: it has just answered a handshake, and must not be given up before the connection is added.
+            // It has just answered a handshake, and must not be declared lost before the connection is added.
             Some(known) if known.note_received() => return Ok(known),
             former => _former = former,
         }
@@ -57,33 +58,33 @@ impl Pinger {
         Ok(pinger)
     }
 
-    /// A connection to the process; `wakeup` is woken if that is given up.
+    /// Adds a connection to the process; `wakeup` is woken when the process is declared lost.
     pub(in crate::connection) fn add(&self, channel: &Arc<Channel>, wakeup: &Arc<Wakeup>) {
         let mut state = lock(&self.shared.0);
-        // It has answered a handshake just now.
+        // The peer has just answered a handshake.
         state.liveness.received(Instant::now());
         state.members.retain(|(channel, _)| channel.strong_count() > 0);
         state.members.push((Arc::downgrade(channel), Arc::downgrade(wakeup)));
     }
 
-    /// The process has said something.
+    /// Data of the process was received.
     pub(in crate::connection) fn received(&self) {
         lock(&self.shared.0).liveness.received(Instant::now());
     }
 
-    /// Notes that the process has said something; false when it has been given up before.
+    /// Records data of the process; false when the process was declared lost before.
     fn note_received(&self) -> bool {
         let mut state = lock(&self.shared.0);
         state.liveness.received(Instant::now());
         !state.gone
     }
 
-    /// Whether it has been given up.
+    /// Whether the process was declared lost.
     pub(in crate::connection) fn is_gone(&self) -> bool {
         lock(&self.shared.0).gone
     }
 
-    /// How long it is silent when it is.
+    /// The silence after which the process is declared lost.
     pub(in crate::connection) fn limit(&self) -> Duration {
         lock(&self.shared.0).liveness.limit()
     }
@@ -98,20 +99,21 @@ impl Drop for Pinger {
 }
 
 impl State {
-    /// Looks once; false when the process is gone.
+    /// Takes the step that is due; false when the process is lost.
     fn check(&mut self, now: Instant) -> bool {
         match self.liveness.check(now) {
             LivenessStep::Wait => {}
             LivenessStep::Ping => self.send_pings(1),
             LivenessStep::PingAll => self.send_pings(self.members.len()),
-            // What has come, its connection's task may not have had the time to read.
+            // Data has arrived that the connection's task has not read yet.
             LivenessStep::Gone if self.has_unread() => self.liveness.received(now),
             LivenessStep::Gone => self.gone = true,
         }
         !self.gone
     }
 
-    /// Sends so many pings where sockets take them: over other connections than the last time, for one way may be broken.
+    /// Sends `count` pings where sockets accept them, over other connections than the last time, because one path may
+    /// be broken.
     fn send_pings(&mut self, count: usize) {
         let mut sent = 0;
         for _ in 0..self.members.len() {
@@ -119,13 +121,13 @@ impl State {
             let Some(open) = channel.upgrade() else { continue };
             let asked = open.try_send(&ChannelFrame::Ping(0));
             if asked.is_err() {
-                // Its connection ends.
+                // The connection is about to end.
                 continue;
             }
             self.members.push((channel, Weak::clone(&wakeup)));
             match asked {
                 Ok(true) => sent += 1,
-                // Its task waits for room in the socket, or has to.
+                // The connection's task waits for room in the socket, or has to.
                 _ => drop(wakeup.upgrade().map(|wakeup| wakeup.wake())),
             }
             if sent == count {
@@ -139,7 +141,7 @@ impl State {
     }
 }
 
-/// Asks until the process is gone, and tells its connections then.
+/// Pings until the process is lost, then wakes the tasks of its connections.
 async fn ping(shared: Arc<Shared>, handle: Handle) {
     loop {
         let next = lock(&shared.0).liveness.next();

@@ -1,4 +1,4 @@
-//! What a machine wants done.
+//! The actions that a machine asks its driver to carry out.
 
 use std::collections::VecDeque;
 
@@ -6,15 +6,15 @@ use super::LostReason;
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
 
-/// Something that the driver carries out.
+/// An action that the driver carries out.
 ///
 /// `Create`, `CreateConnected` and `Connect` may take long; the driver answers with `Machine::created` or
 /// `Machine::connected` of the same lane and attempt, within [`STEP_LIMIT`](super::STEP_LIMIT).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::connection) enum Action {
-    /// Say this to the peer.
+    /// Send this frame to the peer.
     Send(ChannelFrame),
-    /// Move the lane's queue pair to ERROR. Its drain is reported as that of any other.
+    /// Move the lane's queue pair to ERROR. Its drain is reported like any other.
     Break {
         /// Index of the lane.
         lane: usize,
@@ -28,8 +28,9 @@ pub(in crate::connection) enum Action {
         /// Names the queue pair, with the lane.
         attempt: u32,
     },
-    /// Create a queue pair and connect it to the peer's. The answer is `Machine::created`, or `Machine::connected` with
-    /// an error, if it was created and could not be connected: then the peer may ask again.
+    /// Create a queue pair and connect it to the peer's. The driver reports `Machine::created`, or
+    /// `Machine::connected` with an error when it was created and could not be connected: then the peer may ask
+    /// again.
     CreateConnected {
         /// Index of the lane that it is for.
         lane: usize,
@@ -55,7 +56,7 @@ pub(in crate::connection) enum Action {
         attempt: u32,
     },
     /// Destroy the queue pair, if it exists. One that is being created or connected is destroyed as soon as that is
-    /// done; the result is of no interest any more, and harmless when it is reported.
+    /// done; its result may be reported and is ignored.
     Discard {
         /// Index of the lane.
         lane: usize,
@@ -69,15 +70,15 @@ pub(in crate::connection) enum Action {
         /// Why.
         reason: LostReason,
     },
-    /// End the connection and everything on it. Nothing follows.
+    /// End the connection and everything on it. No action follows.
     Lose(LostReason),
 }
 
 /// Actions that wait for the driver.
 ///
-/// Frames stand in a line of their own that holds one for each lane and one Pong: a newer frame takes the place of an
-/// older one that the driver has not taken, which it makes void. So a peer that asks without end and reads nothing
-/// costs a fixed amount of memory. Of the other actions there are few before the driver's answers call for more.
+/// Frames have a queue of their own with one entry for each lane and one Pong: a newer frame replaces an older one
+/// that the driver has not taken. So a peer that sends requests without end and reads nothing costs a fixed amount of
+/// memory. The number of other actions is bounded by the driver's reports.
 #[derive(Debug, Default)]
 pub(super) struct Actions {
     local: VecDeque<Action>,
@@ -85,12 +86,12 @@ pub(super) struct Actions {
 }
 
 impl Actions {
-    /// Adds something that is no frame.
+    /// Adds an action other than a frame.
     pub(super) fn push(&mut self, action: Action) {
         self.local.push_back(action);
     }
 
-    /// Adds a frame, in the place of one on the same subject.
+    /// Adds a frame; it replaces one of the same lane.
     pub(super) fn push_frame(&mut self, frame: ChannelFrame) {
         match self.frames.iter_mut().find(|waiting| subject(waiting) == subject(&frame)) {
             Some(waiting) => *waiting = frame,
@@ -103,7 +104,7 @@ impl Actions {
         self.frames.clear();
     }
 
-    /// The next one that is no frame.
+    /// The next action other than a frame.
     pub(super) fn next_local(&mut self) -> Option<Action> {
         self.local.pop_front()
     }

@@ -1,4 +1,4 @@
-//! The task of one connection on the event loop: tells the machine what happens, and carries out what it wants done.
+//! The task of one connection on the event loop: reports events to the machine, and carries out its actions.
 //!
 //! The task waits for the peer's frames, for a wake-up (a lane or the device has changed, a command has ended) and for
 //! the machine's deadline. It never blocks: commands of the device go to helper threads, connects wait on the loop.
@@ -24,14 +24,14 @@ use crate::fork::OwnSocket;
 use crate::pool::LaneHealth;
 use crate::sync::{Mutex, lock};
 
-/// Frames of the peer that are read before it is the lanes' turn again: a peer that sends without end must not keep the
-/// task from lanes that wait to be drained or given up, nor the loop from other connections.
+/// Frames of the peer that are read per turn: a peer that sends without end must not keep the task from its lanes,
+/// nor the loop from other connections.
 const FRAMES_PER_TURN: usize = 64;
 
-/// How often a lane that is closed is looked at while it is being drained.
+/// Interval at which a closing lane is checked while it is being drained.
 const DRAIN_LOOK: Duration = Duration::from_millis(1);
 
-/// Watches a connection, and heals its lanes, until it is lost or the task is stopped.
+/// Watches a connection and recovers its lanes, until it is lost or the task is stopped.
 pub(in crate::connection) struct Driver {
     /// Weak: a connection that its owners have dropped ends, and stops this task.
     connection: Weak<Connection>,
@@ -42,26 +42,26 @@ pub(in crate::connection) struct Driver {
     rebuilds: Arc<Rebuilds>,
     /// Creations and connects that have ended since the last turn.
     ended: Arc<Mutex<Vec<CommandResult>>>,
-    /// The exchange of regions, with a peer that tells changes.
+    /// The exchange of regions, with a peer that announces changes.
     exchange: Option<Exchange>,
-    /// Part of a frame waits for the socket, which is then watched under a second descriptor: the peer may wait for us to
-    /// read in the same way.
+    /// Part of a frame waits for room in the socket, which is then watched for writing through a second descriptor,
+    /// while the task goes on reading: the peer may be blocked in the same way.
     blocked: bool,
     writable: Option<Watched<OwnSocket<OwnedFd>>>,
-    /// Something other than regions is among what waits.
+    /// A frame other than one about regions is waiting.
     urgent: bool,
-    /// When it must be out. Regions may wait as long as the peer reads nothing.
+    /// When that frame must be sent. Frames about regions may wait for as long as the peer does not read.
     send_by: Option<Instant>,
-    /// Tells of the peer's end.
+    /// Detects the peer's end.
     presence: Presence,
-    /// The peer may ask whether we are.
+    /// The peer may send pings.
     answers: bool,
-    /// Bytes of the peer that have been counted as life.
+    /// Received bytes that have been counted as signs of life.
     received: u64,
     handle: Handle,
 }
 
-/// What the task of a connection is made of.
+/// The parts that a driver is made of.
 #[derive(Debug)]
 pub(in crate::connection) struct Parts {
     pub(in crate::connection) channel: Arc<Channel>,
@@ -90,13 +90,13 @@ enum Observation {
     Closed { lane: usize },
 }
 
-/// What a turn leaves.
+/// What the task does after a turn.
 enum Next {
     /// Wait for something to happen.
     Wait,
-    /// Go on at once, after the others on the loop: the peer has said more than a turn takes.
+    /// Continue at once, after other tasks of the loop: the peer has sent more than a turn reads.
     GoOn,
-    /// The connection is lost, or gone.
+    /// The connection is lost or dropped.
     End,
 }
 
@@ -138,7 +138,7 @@ impl Driver {
     }
 
     async fn wait(&mut self) {
-        // Without the socket there is nothing to be said of regions.
+        // While the socket is blocked no frame about regions can be sent.
         let pause = self.exchange.as_ref().filter(|_| !self.blocked).and_then(Exchange::deadline);
         let deadline = self.machine.deadline().into_iter().chain(self.send_by).chain(pause).min();
         let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
@@ -149,13 +149,13 @@ impl Driver {
         }
     }
 
-    /// Tells the machine what has happened, and carries out what it wants done after each event.
+    /// Reports events to the machine, and carries out its actions after each.
     async fn turn(&mut self) -> Next {
         let Some(seen) = with_upgraded(&self.handle, &self.connection, |connection| observe(connection))
         else {
             return Next::End;
         };
-        // Before anything is begun for lanes that failed because of it.
+        // Before any recovery of lanes that failed because of it.
         self.check_peer(&seen);
         for seen in seen {
             self.report_observation(seen);
@@ -190,7 +190,7 @@ impl Driver {
         }
     }
 
-    /// Passes on what the peer has said, up to the limit of a turn; true if there may be more.
+    /// Reads and reports frames of the peer, up to the limit of a turn; true if there may be more.
     async fn receive(&mut self) -> bool {
         for _ in 0..FRAMES_PER_TURN {
             match self.socket.try_read() {
@@ -218,7 +218,7 @@ impl Driver {
         }
     }
 
-    /// Carries out the machine's actions in their order; frames when the socket takes them.
+    /// Carries out the machine's actions in their order; frames when the socket accepts them.
     async fn act(&mut self) {
         loop {
             while let Some(action) = self.machine.next_local_action() {
@@ -237,7 +237,7 @@ impl Driver {
         self.socket.queue(frame);
     }
 
-    /// Sends what is queued; false if the socket takes no more now, or the connection is lost.
+    /// Sends queued frames; false if the socket accepts no more now, or the connection is lost.
     fn flush(&mut self) -> bool {
         match self.socket.flush() {
             Ok(true) => {
@@ -325,10 +325,10 @@ impl Driver {
         }
     }
 
-    /// The connection ends, whatever becomes of the task.
+    /// Ends the connection, also when the task is stopped meanwhile.
     fn lose(&self, reason: &LostReason) {
         let (connection, reason) = (Weak::clone(&self.connection), reason.to_string());
-        // From now, not from when a helper has time for it: those of many connections must not add up.
+        // From now, not from the start of the helper: the time of many connections must not add up.
         let deadline = Instant::now() + DRAIN_LIMIT;
         self.handle.detach(move || {
             if let Some(connection) = connection.upgrade() {
@@ -398,7 +398,7 @@ impl Driver {
     }
 }
 
-/// What the device and the lanes say now.
+/// The state of the device and of the lanes that are not healthy.
 fn observe(connection: &Connection) -> Vec<Observation> {
     let mut seen = vec![Observation::Device(connection.context.device_health())];
     for (lane, handle) in connection.lanes.iter().enumerate() {
@@ -406,7 +406,7 @@ fn observe(connection: &Connection) -> Vec<Observation> {
             LaneHealth::Healthy => {}
             LaneHealth::Broken => {
                 seen.push(Observation::Broken { lane, reason: handle.status.reason() });
-                // Its worker drains it, also when nothing else is to be done.
+                // Wakes the worker to drain it, which it may not do on its own when it has no requests.
                 handle.worker.kick();
             }
             LaneHealth::Drained => seen.push(Observation::Drained { lane, reason: handle.status.reason() }),
@@ -425,7 +425,7 @@ mod tests {
     use crate::control::channel_tests::{pair, soon};
     use crate::events::EventLoop;
 
-    /// Also with frames of a kind that a later version may know.
+    /// Also with frames of an unknown kind, as of a later version.
     #[test]
     fn a_peer_that_sends_without_end_has_its_share_of_a_turn() {
         let mut unknown = ChannelFrame::Pong(0).encode();
@@ -462,7 +462,7 @@ mod tests {
                     report.send(full).unwrap();
                 }
             });
-            // Turns that find nothing may come between, when not all has arrived yet.
+            // Turns without a frame may come between, when not all has arrived yet.
             assert!(full_turns.recv().unwrap() >= 3);
             drop(task);
         }

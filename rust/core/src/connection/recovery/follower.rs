@@ -1,4 +1,4 @@
-//! The side that was connected to: it makes the other half of a rebuild when the leader asks for it.
+//! The follower, which accepted the connection: it makes its part of a rebuild when the leader requests it.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
 
 impl Lane {
-    /// The lane is drained: makes the other half if the leader has asked for it, else says that it should.
+    /// The lane is drained: creates the new queue pair if the leader has requested it, else sends Broken.
     pub(super) fn wait_for_leader(&mut self, ask: Option<RebuildRequest>, context: &mut EventContext<'_>) {
         let give_up_at = context.now + FOLLOW_LIMIT;
         self.state = State::PeerInformed { until: give_up_at, missed: None };
@@ -19,7 +19,7 @@ impl Lane {
         }
     }
 
-    /// The leader asks for a rebuild. Its attempts count up: what is not newer was asked before.
+    /// The leader requests a rebuild. Its attempts count up: one that is not newer is a repetition.
     pub(super) fn rebuild(&mut self, attempt: u32, record: LaneRecord, context: &mut EventContext<'_>) {
         if self.policy.leads || !self.policy.heals || !is_newer(attempt, self.attempt) {
             return;
@@ -29,12 +29,12 @@ impl Lane {
         match &mut self.state {
             State::Healthy => self.set_error("the peer asks for a rebuild", Some(ask), context),
             State::Broken { until, ask: asked } => {
-                // The time runs from the first request: a peer cannot put the end off.
+                // The time runs from the first request: a peer cannot postpone the end.
                 if asked.replace(ask).is_none() {
                     *until = Limit::after(STEP_LIMIT, context.now);
                 }
             }
-            // One at a time is made, whatever the peer asks for.
+            // One queue pair at a time is created, whatever the peer requests.
             State::Making { next, .. } => *next = Some(ask),
             &mut State::PeerInformed { until, .. } => self.make(ask, until, context),
             &mut State::Answered { give_up_at, .. } => {
@@ -49,14 +49,14 @@ impl Lane {
         }
     }
 
-    /// Makes the half that the leader asks for, where nothing else is under way.
+    /// Creates the queue pair for the leader's request. No other creation is under way.
     pub(super) fn make(&mut self, ask: RebuildRequest, give_up_at: Instant, context: &mut EventContext<'_>) {
         self.state = State::PeerInformed { until: give_up_at, missed: None };
         if context.now >= give_up_at {
             return self.close_without_request(context);
         }
         if context.port_is_down() {
-            // Without an answer the leader asks again: by then the port may be back.
+            // Without an answer the leader requests again: by then the port may be up.
             return;
         }
         let until = Limit::after(DRIVER_LIMIT, context.now);
@@ -65,7 +65,7 @@ impl Lane {
         context.actions.push(Action::CreateConnected { lane, attempt, peer: ask.record });
     }
 
-    /// The new queue pair is there, or is not: answers the leader, or goes on with what it asked for meanwhile.
+    /// The creation has ended: answers the leader, or continues with a newer request.
     pub(super) fn answer(
         &mut self,
         result: Result<LaneRecord, String>,
@@ -91,8 +91,8 @@ impl Lane {
         }
     }
 
-    /// The new queue pair does not connect to the leader's. That one may be gone: a leader that has given an attempt up
-    /// begins another. If it has not, it gets no answer, and does so then.
+    /// The new queue pair does not connect to the leader's, which may be destroyed: a leader that has abandoned an
+    /// attempt begins another. A leader that still waits gets no answer and then begins another.
     pub(super) fn not_connected(&mut self, error: String, context: &mut EventContext<'_>) {
         let State::Making { next, give_up_at, .. } = self.state else { return };
         self.discard(context.actions);
@@ -103,8 +103,8 @@ impl Lane {
         }
     }
 
-    /// The leader is connected too. If it says so when we have given our half up, it takes a lane to be ready that
-    /// leads nowhere, and must be told.
+    /// The leader is connected too. If this side has discarded its queue pair meanwhile, the leader's lane is
+    /// connected to nothing, and gets Broken.
     pub(super) fn ready(&mut self, attempt: u32, context: &mut EventContext<'_>) {
         match self.state {
             State::Answered { attempt: answered, .. } if attempt == answered => {
@@ -118,7 +118,7 @@ impl Lane {
         }
     }
 
-    /// The leader was not ready in time. It may believe that it is, and is told.
+    /// The leader was not ready in time. It may consider the lane healthy, and gets Broken.
     pub(super) fn discard_unconfirmed(
         &mut self,
         attempt: u32,
@@ -143,7 +143,7 @@ impl Lane {
     }
 }
 
-/// Whether an attempt was begun after another, also when the numbers start over.
+/// Whether an attempt was begun after another, also across a wrap of the numbers.
 fn is_newer(attempt: u32, other: u32) -> bool {
     (1..=u32::MAX / 2).contains(&attempt.wrapping_sub(other))
 }

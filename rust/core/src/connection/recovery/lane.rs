@@ -1,4 +1,4 @@
-//! One lane: its states, and what both sides do alike.
+//! One lane: its states, and the transitions common to both sides.
 
 use std::time::Instant;
 
@@ -15,62 +15,62 @@ pub(super) struct Lane {
     pub(super) index: usize,
     pub(super) policy: RebuildPolicy,
     pub(super) state: State,
-    /// The last attempt that the leader began, or that the follower was asked for.
+    /// The last attempt that the leader began, or that was requested of the follower.
     pub(super) attempt: u32,
     /// Why it is not healthy.
     pub(super) cause: String,
-    /// What became of the last attempt that failed, since it was healthy.
+    /// The failure of the last attempt since the lane was healthy.
     pub(super) failure: Option<Failure>,
 }
 
-/// Where a lane stands. A state with `until` ends at that time, if nothing else has ended it.
+/// The state of a lane. A state with `until` ends at that time at the latest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// In working order.
+    /// Healthy.
     Healthy,
     /// The queue pair is in ERROR and not drained.
     Broken {
         until: Limit,
-        /// Follower: what the leader has asked for meanwhile.
+        /// Follower: the leader's request, if it has come already.
         ask: Option<RebuildRequest>,
     },
-    /// Leader: drained, and waits for the port. Of the attempts so far `tried` failed.
+    /// Leader: drained, and waits for the port. `tried` attempts have failed so far.
     Waiting { tried: u32 },
     /// Leader: a new queue pair is being created, for attempt `tried` in a row.
     Creating { tried: u32, until: Limit },
-    /// Leader: the peer was asked for its half.
+    /// Leader: the rebuild was requested, and the peer's answer is awaited.
     Asked { tried: u32, until: Instant },
     /// Leader: the peer has answered; the new queue pair is being connected to the peer's.
     Connecting { tried: u32, until: Limit },
-    /// Follower: drained, and waits to be asked.
+    /// Follower: drained, and waits for a request.
     PeerInformed {
         until: Instant,
-        /// The attempt for which it had answered and given its new queue pair up.
+        /// The answered attempt whose queue pair was discarded.
         missed: Option<u32>,
     },
     /// Follower: a new queue pair is being created and connected to the leader's.
     Making {
         attempt: u32,
         until: Limit,
-        /// A newer request of the leader, which comes next.
+        /// A newer request of the leader, to be handled next.
         next: Option<RebuildRequest>,
-        /// When the lane is given up at the latest.
+        /// When the lane is closed at the latest.
         give_up_at: Instant,
     },
-    /// Follower: the new queue pair is connected, and the leader knows; it has to be ready.
+    /// Follower: the new queue pair is connected and Rebuilt is sent; the leader's Ready is awaited.
     Answered { attempt: u32, until: Instant, give_up_at: Instant },
     /// Closed for good.
     Closed,
 }
 
-/// What a leader has asked for.
+/// A leader's request for a rebuild.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RebuildRequest {
     pub(super) attempt: u32,
     pub(super) record: LaneRecord,
 }
 
-/// One event: when it is, how the device is, and where the consequences go.
+/// The context of one event: the time, the health of the device, and the queue for actions.
 #[derive(Debug)]
 pub(super) struct EventContext<'a> {
     pub(super) now: Instant,
@@ -117,7 +117,7 @@ impl Lane {
         }
     }
 
-    /// Its queue pair was destroyed by the lane's worker.
+    /// The lane's worker has destroyed its queue pair.
     pub(super) fn destroyed(&mut self, context: &mut EventContext<'_>) {
         if !self.is_closed() {
             self.end(LostReason::Destroyed, context);
@@ -133,7 +133,7 @@ impl Lane {
         }
     }
 
-    /// The port went down or came back. Queue pairs that are to replace a broken one do not outlast it either.
+    /// The port went down or came up. Queue pairs that are to replace a broken one do not survive that either.
     pub(super) fn device_changed(&mut self, context: &mut EventContext<'_>) {
         if !context.port_is_down() {
             if let State::Waiting { tried } = self.state {
@@ -142,11 +142,11 @@ impl Lane {
             return;
         }
         match self.state {
-            // Where lanes are not rebuilt, the device's own retries are the better chance.
+            // Where lanes are not rebuilt, the device's own retries may still succeed.
             State::Healthy if self.policy.heals => self.set_error("the port is down", None, context),
             State::Creating { tried, .. } | State::Asked { tried, .. } | State::Connecting { tried, .. } => {
                 self.discard(context.actions);
-                // It failed for no fault of the peer: a port that flaps must not use up the attempts.
+                // The attempt failed because of the local port: a flapping port must not use up the attempts.
                 self.state = State::Waiting { tried: tried.saturating_sub(1) };
             }
             State::Making { give_up_at, .. } => {
@@ -161,7 +161,7 @@ impl Lane {
         }
     }
 
-    /// A new queue pair was created, or was not.
+    /// The creation of a new queue pair has ended.
     pub(super) fn created(
         &mut self,
         attempt: u32,
@@ -177,7 +177,7 @@ impl Lane {
         }
     }
 
-    /// A new queue pair was connected, or was not.
+    /// Connecting a new queue pair has ended.
     pub(super) fn connected(
         &mut self,
         attempt: u32,
@@ -198,7 +198,7 @@ impl Lane {
         }
     }
 
-    /// Does what its time has come for.
+    /// Handles the deadline of the current state, if it has passed.
     pub(super) fn timeout(&mut self, context: &mut EventContext<'_>) {
         if self.deadline(context.device).is_none_or(|deadline| context.now < deadline)
             || self.defer_once(context)
@@ -228,7 +228,7 @@ impl Lane {
         }
     }
 
-    /// Looks again in a moment, if this was the first look.
+    /// Defers the deadline once by a moment; true if it did. See [`Limit`].
     fn defer_once(&mut self, context: &EventContext<'_>) -> bool {
         match &mut self.state {
             State::Broken { until, .. }
@@ -269,7 +269,7 @@ impl Lane {
         context.actions.push(Action::Break { lane: self.index, reason });
     }
 
-    /// The queue pair of `attempt` takes the lane's place.
+    /// Installs the queue pair of `attempt`: the lane is healthy.
     pub(super) fn install(&mut self, attempt: u32, context: &mut EventContext<'_>) {
         context.actions.push(Action::Install { lane: self.index, attempt });
         self.state = State::Healthy;
@@ -277,21 +277,21 @@ impl Lane {
         self.cause.clear();
     }
 
-    /// Gives up the queue pair that was to take the lane's place.
+    /// Discards the queue pair that was to be installed.
     pub(super) fn discard(&mut self, actions: &mut Actions) {
         if let Some(attempt) = self.under_way() {
             actions.push(Action::Discard { lane: self.index, attempt });
         }
     }
 
-    /// The same for one that comes when it is not waited for.
+    /// Discards a queue pair that is reported when no attempt waits for it.
     pub(super) fn discard_late(&mut self, attempt: u32, context: &mut EventContext<'_>) {
         if self.under_way() != Some(attempt) {
             context.actions.push(Action::Discard { lane: self.index, attempt });
         }
     }
 
-    /// Closes it for good, and says so to the peer.
+    /// Closes the lane for good, and sends Refused to the peer.
     pub(super) fn close(&mut self, reason: LostReason, context: &mut EventContext<'_>) {
         context.actions.push(Action::Close { lane: self.index, reason: reason.clone() });
         self.end(reason, context);
@@ -302,7 +302,7 @@ impl Lane {
         self.close(LostReason::NoQueuePair { error, cause: self.cause.clone() }, context);
     }
 
-    /// Tells the peer that this end is closed.
+    /// Sends Refused: this end of the lane is closed.
     pub(super) fn send_refused(&self, context: &mut EventContext<'_>) {
         if self.policy.heals {
             context
@@ -317,7 +317,7 @@ impl Lane {
         context.closed = Some(reason);
     }
 
-    /// The attempt whose queue pair exists, or is being made.
+    /// The attempt whose queue pair exists or is being created.
     fn under_way(&self) -> Option<u32> {
         match self.state {
             State::Creating { .. } | State::Asked { .. } | State::Connecting { .. } => Some(self.attempt),

@@ -1,4 +1,4 @@
-//! The side that connected: it begins the rebuilds.
+//! The leader, which opened the connection: it begins the rebuilds.
 
 use super::lane::{EventContext, Lane, State};
 use super::limit::Limit;
@@ -27,12 +27,12 @@ impl Lane {
     pub(super) fn fail(&mut self, failure: Failure, tried: u32, context: &mut EventContext<'_>) {
         self.discard(context.actions);
         self.failure = Some(failure);
-        // Of no attempt, until there is the next.
+        // No attempt is current until the next one begins.
         self.state = State::Waiting { tried };
         self.try_again(tried, context);
     }
 
-    /// The new queue pair exists, or does not: asks the peer for its half.
+    /// The creation of the new queue pair has ended: requests the rebuild from the peer.
     pub(super) fn ask(
         &mut self,
         tried: u32,
@@ -49,7 +49,7 @@ impl Lane {
         }
     }
 
-    /// The peer has answered: connects to its half.
+    /// The peer has answered: connects to its new queue pair.
     pub(super) fn rebuilt(&mut self, attempt: u32, record: LaneRecord, context: &mut EventContext<'_>) {
         let State::Asked { tried, .. } = self.state else { return };
         if attempt == self.attempt {
@@ -58,14 +58,14 @@ impl Lane {
         }
     }
 
-    /// The new queue pair is connected: says so to the peer, and uses it.
+    /// The new queue pair is connected: sends Ready and installs it.
     pub(super) fn declare_ready(&mut self, attempt: u32, context: &mut EventContext<'_>) {
         self.install(attempt, context);
         context.actions.push_frame(ChannelFrame::Ready { lane: self.index as u32, attempt });
     }
 
-    /// The peer's end has failed, or has given up its half. Said before the peer has answered an attempt, it is about
-    /// the lane as it was before.
+    /// The peer's end has failed, or has discarded its new queue pair. Received before the peer has answered an
+    /// attempt, it refers to the lane as it was before.
     pub(super) fn broken_at_peer(&mut self, context: &mut EventContext<'_>) {
         if !self.policy.leads || !self.policy.heals {
             return;

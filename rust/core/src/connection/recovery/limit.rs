@@ -1,20 +1,21 @@
-//! Limits for what other threads of this process do.
+//! Time limits for work of other threads of this process.
 
 use std::time::{Duration, Instant};
 
-/// The end of the time that the driver, its helpers or a lane's worker have for something.
+/// A deadline for the driver, its helpers or a lane's worker.
 ///
-/// They may have been stopped together with the thread that looks at the clock (SIGSTOP, a paused virtual machine), and
-/// that one may be the first to go on. So it looks twice, with enough time in between for the others to report.
+/// These threads may have been stopped together with the thread that checks the deadline (SIGSTOP, a paused virtual
+/// machine), and that one may run first. So the deadline is checked twice, with enough time in between for the others
+/// to report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Limit {
-    /// To be looked at for the first time then.
+    /// To be checked for the first time at this time.
     First(Instant),
-    /// It has passed then.
+    /// Passed at this time.
     Last(Instant),
 }
 
-/// Between both looks.
+/// Time between both checks.
 const MOMENT: Duration = Duration::from_millis(100);
 
 impl Limit {
@@ -23,14 +24,14 @@ impl Limit {
         Self::First(now + time.saturating_sub(MOMENT))
     }
 
-    /// When to look at it next.
+    /// When to check it next.
     pub(super) fn next_check(self) -> Instant {
         match self {
             Self::First(at) | Self::Last(at) => at,
         }
     }
 
-    /// Puts the end off for a moment, if this is the first look; false if it has come.
+    /// Defers the deadline by a moment at the first check; false if it has passed.
     pub(super) fn defer_once(&mut self, now: Instant) -> bool {
         let first = matches!(self, Self::First(_));
         if first {

@@ -1,4 +1,4 @@
-//! The rules of one connection.
+//! The recovery machine of one connection.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -10,32 +10,32 @@ use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
 
-/// What is to be done about the lanes of one connection.
+/// Decides about the recovery of one connection's lanes.
 ///
-/// The driver reports each event with the time at which it does so, in order, and carries out what
-/// [`Machine::next_action`] answers before it reports the next one. [`Machine::timeout`] is called once
-/// [`Machine::deadline`] has passed, and everything that has happened until then is reported: what waits in the socket
-/// comes first. Lanes begin healthy, and the device with its port up.
+/// The driver reports events in order, each with the current time, and carries out what [`Machine::next_action`]
+/// returns before it reports the next one. [`Machine::timeout`] is called once [`Machine::deadline`] has passed and
+/// all earlier events are reported, frames in the socket included. Lanes begin healthy, and the device with its port
+/// up.
 #[derive(Debug)]
 pub(in crate::connection) struct Machine {
     lanes: Vec<Lane>,
     device: DeviceHealth,
     actions: Actions,
-    /// The connection is lost; nothing matters any more.
+    /// The connection is lost; further events are ignored.
     over: bool,
 }
 
-/// What our end of a connection does.
+/// Which part this end of a connection has in rebuilds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::connection) struct RebuildPolicy {
-    /// We connected, so rebuilds are ours to begin.
+    /// This end opened the connection, so it begins rebuilds.
     pub(in crate::connection) leads: bool,
-    /// Failed lanes are rebuilt; only with a peer that can do it too.
+    /// Failed lanes are rebuilt. Only with a peer that supports it.
     pub(in crate::connection) heals: bool,
 }
 
 impl Machine {
-    /// A connection's, all of whose lanes are healthy.
+    /// A machine for a connection of `lanes` healthy lanes.
     pub(in crate::connection) fn new(policy: RebuildPolicy, lanes: usize) -> Self {
         Self {
             lanes: (0..lanes).map(|index| Lane::new(index, policy)).collect(),
@@ -45,12 +45,12 @@ impl Machine {
         }
     }
 
-    /// The lane's queue pair is in ERROR and not drained. Said of a lane that is not healthy, it means nothing.
+    /// The lane's queue pair is in ERROR and not drained. Ignored for a lane that is not healthy.
     pub(in crate::connection) fn lane_broken(&mut self, lane: usize, reason: &str, now: Instant) {
         self.with_lane(lane, now, |lane, context| lane.broken(reason, context));
     }
 
-    /// The lane's queue pair is in ERROR and drained. Said of a lane again, it means nothing.
+    /// The lane's queue pair is in ERROR and drained. Ignored when it was reported before.
     pub(in crate::connection) fn lane_drained(&mut self, lane: usize, reason: &str, now: Instant) {
         self.with_lane(lane, now, |lane, context| lane.drained(reason, context));
     }
@@ -60,7 +60,7 @@ impl Machine {
         self.with_lane(lane, now, Lane::destroyed);
     }
 
-    /// The peer has said something.
+    /// A frame of the peer was received.
     pub(in crate::connection) fn frame(&mut self, frame: ChannelFrame, now: Instant) {
         match frame {
             ChannelFrame::Ping(number) if !self.over => self.actions.push_frame(ChannelFrame::Pong(number)),
@@ -80,22 +80,23 @@ impl Machine {
         }
     }
 
-    /// The control connection has ended or failed; reading it, or sending within [`STEP_LIMIT`](super::STEP_LIMIT).
+    /// The control connection has ended or failed: in reading, or by not sending within
+    /// [`STEP_LIMIT`](super::STEP_LIMIT).
     pub(in crate::connection) fn channel_lost(&mut self, error: &io::Error) {
         self.lose(LostReason::of_channel(error));
     }
 
-    /// The peer's process, which has this pid, has ended.
+    /// The peer's process with this pid has ended.
     pub(in crate::connection) fn peer_died(&mut self, pid: i32) {
         self.lose(LostReason::Died(pid));
     }
 
-    /// The peer has said nothing for so long that it is taken to be gone.
+    /// No data of the peer was received for `time`, and its pings are unanswered.
     pub(in crate::connection) fn peer_silent(&mut self, time: Duration) {
         self.lose(LostReason::Silent(time));
     }
 
-    /// How the device is now.
+    /// The health of the device has been queried.
     pub(in crate::connection) fn device(&mut self, health: DeviceHealth, now: Instant) {
         if let DeviceHealth::Lost(reason) = health {
             return self.lose(LostReason::Device(reason));
@@ -126,12 +127,12 @@ impl Machine {
         self.with_lane(lane, now, |lane, context| lane.connected(attempt, result, context));
     }
 
-    /// Does what waits for the time. Before [`Machine::deadline`] that is nothing.
+    /// Handles deadlines that have passed. Does nothing before [`Machine::deadline`].
     pub(in crate::connection) fn timeout(&mut self, now: Instant) {
         self.with_lanes(now, Lane::timeout);
     }
 
-    /// When to call [`Machine::timeout`]; never, if `None`.
+    /// When to call [`Machine::timeout`]; `None`: no deadline is set.
     pub(in crate::connection) fn deadline(&self) -> Option<Instant> {
         if self.over {
             return None;
@@ -139,13 +140,13 @@ impl Machine {
         self.lanes.iter().filter_map(|lane| lane.deadline(self.device)).min()
     }
 
-    /// What to do next: frames after everything else.
+    /// The next action: frames after all others.
     pub(in crate::connection) fn next_action(&mut self) -> Option<Action> {
         self.next_local_action().or_else(|| self.actions.next_frame().map(Action::Send))
     }
 
-    /// The same without frames, for a driver whose socket takes none now. They wait, at most one for each lane and a
-    /// Pong, and newer ones take their place.
+    /// The next action other than a frame, for a driver whose socket accepts none now. Frames wait, at most one for
+    /// each lane and a Pong, and newer ones replace them.
     pub(in crate::connection) fn next_local_action(&mut self) -> Option<Action> {
         self.actions.next_local()
     }
@@ -169,7 +170,7 @@ impl Machine {
         if self.over {
             return;
         }
-        // A peer may name any number.
+        // A peer may send any index.
         let Some(lane) = self.lanes.get_mut(index) else { return };
         let mut context = EventContext { now, device: self.device, actions: &mut self.actions, closed: None };
         change(lane, &mut context);

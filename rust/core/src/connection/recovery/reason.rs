@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use super::{FOLLOW_LIMIT, PORT_LIMIT, STEP_LIMIT};
 
-/// Why a lane was closed for good, or a connection lost: what its transfers fail with, and what operators read.
+/// Why a lane was closed for good, or a connection lost: the reason of its failed transfers, and of the log line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::connection) enum LostReason {
-    /// The peer said goodbye.
+    /// The peer has sent Goodbye.
     #[error("the peer has closed the connection")]
     Goodbye,
-    /// The control connection ended without a goodbye.
+    /// The control connection ended without a Goodbye.
     #[error("the peer has closed the connection or died")]
     HungUp,
-    /// The peer's process has ended, whatever its sockets say.
+    /// The peer's process has ended, whatever the state of its sockets.
     #[error("the peer's process ({0}) has ended")]
     Died(
         /// Its pid.
@@ -22,15 +22,15 @@ pub(in crate::connection) enum LostReason {
     ),
     /// The peer has not answered pings.
     #[error(
-        "the peer was silent for {} ms and has answered no ping: it, its host or the network is down, or it is stopped",
+        "no data from the peer for {} ms, and its pings are unanswered: the peer, its host or the network is down, or the process is stopped",
         .0.as_millis()
     )]
     Silent(Duration),
     /// The control connection failed, with the errno's text.
     #[error("the control connection failed: {0}")]
     Channel(String),
-    /// The peer sent what is no frame.
-    #[error("the control connection failed: the peer sent a malformed frame: {0}")]
+    /// The peer sent a malformed frame.
+    #[error("the control connection failed on data from the peer: {0}")]
     Malformed(String),
     /// The device is lost to this process.
     #[error("{0}")]
@@ -38,29 +38,29 @@ pub(in crate::connection) enum LostReason {
     /// Every lane is closed.
     #[error("no lane is left; the last one was closed: {0}")]
     NoLane(Box<Self>),
-    /// A lane failed, and the peer is one with which lanes are not rebuilt.
+    /// A lane failed, and the peer does not support rebuilds.
     #[error("{0}")]
     NotHealed(
         /// Why the lane had failed.
         String,
     ),
     /// The last of the rebuilds that are tried in a row failed.
-    #[error("{attempts} rebuilds did not help, at last {failure}; the lane had failed: {cause}")]
+    #[error("{attempts} rebuilds failed, the last one because {failure}; the lane had failed: {cause}")]
     NotRebuilt {
         /// How many were tried.
         attempts: u32,
-        /// What became of the last one.
+        /// The failure of the last one.
         failure: Failure,
         /// Why the lane had failed.
         cause: String,
     },
-    /// We follow, and the peer did nothing for the lane.
+    /// This side follows, and the peer did not rebuild the lane.
     #[error(
-        "the peer did not ask for a rebuild within {} s, or finish it{}; the lane had failed: {cause}",
+        "the peer did not request a rebuild within {} s, or complete it{}; the lane had failed: {cause}",
         FOLLOW_LIMIT.as_secs(), after(.failure)
     )]
     NotAsked {
-        /// What became of the last one that it asked for.
+        /// The failure of the last one that it requested.
         failure: Option<Failure>,
         /// Why the lane had failed.
         cause: String,
@@ -68,15 +68,15 @@ pub(in crate::connection) enum LostReason {
     /// The peer has closed its end of the lane.
     #[error("the peer could not rebuild the lane")]
     Refused,
-    /// The device gave no queue pair, or a lesser one.
-    #[error("no queue pair for a rebuild: {error}; the lane had failed: {cause}")]
+    /// The device created no queue pair, or one of smaller capabilities.
+    #[error("cannot create a queue pair for a rebuild: {error}; the lane had failed: {cause}")]
     NoQueuePair {
-        /// What the device, or the fabric, said.
+        /// The error of the device or the fabric.
         error: String,
         /// Why the lane had failed.
         cause: String,
     },
-    /// The port did not come back.
+    /// The port did not come up again.
     #[error("the port has been down for {} s", PORT_LIMIT.as_secs())]
     PortDown,
     /// The old queue pair did not flush.
@@ -93,19 +93,19 @@ pub(in crate::connection) enum LostReason {
 /// Why one attempt to rebuild a lane failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::connection) enum Failure {
-    /// No answer came.
+    /// The peer did not answer.
     #[error("the peer did not answer within {} s", STEP_LIMIT.as_secs())]
     Unanswered,
     /// Our new queue pair did not connect to the peer's.
     #[error("the new queue pair did not connect: {0}")]
     NotConnected(String),
-    /// The peer had answered, and gave its new queue pair up before we were connected to it.
-    #[error("the peer gave its new queue pair up")]
+    /// The peer had answered, and discarded its new queue pair before this side was connected to it.
+    #[error("the peer discarded its new queue pair")]
     GivenUp,
 }
 
 impl LostReason {
-    /// What an error of the control connection means.
+    /// The reason for an error of the control connection.
     pub(in crate::connection) fn of_channel(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::HungUp,
@@ -130,24 +130,27 @@ mod tests {
             (LostReason::Goodbye, "the peer has closed the connection"),
             (LostReason::HungUp, "closed the connection or died"),
             (LostReason::Died(7), "the peer's process (7) has ended"),
-            (LostReason::Silent(Duration::from_millis(3333)), "silent for 3333 ms and has answered no ping"),
+            (
+                LostReason::Silent(Duration::from_millis(3333)),
+                "no data from the peer for 3333 ms, and its pings are unanswered",
+            ),
             (
                 LostReason::NotRebuilt { attempts: 3, failure: Failure::Unanswered, cause: cause() },
-                "3 rebuilds did not help, at last the peer did not answer within 3 s; the lane had failed: retries",
+                "3 rebuilds failed, the last one because the peer did not answer within 3 s; the lane had failed: retries",
             ),
             (
                 LostReason::NotAsked { failure: None, cause: cause() },
-                "did not ask for a rebuild within 12 s, or finish it; the",
+                "did not request a rebuild within 12 s, or complete it; the",
             ),
             (
                 LostReason::NotAsked { failure: Some(Failure::GivenUp), cause: cause() },
-                "or finish it, after the peer gave its new queue pair up; the lane",
+                "or complete it, after the peer discarded its new queue pair; the lane",
             ),
             (LostReason::NotDrained { cause: cause() }, "not drained within 3 s"),
             (LostReason::PortDown, "the port has been down for 8 s"),
             (
                 LostReason::NoQueuePair { error: "ENOMEM".to_owned(), cause: cause() },
-                "no queue pair for a rebuild: ENOMEM; the lane had failed: retries exceeded",
+                "cannot create a queue pair for a rebuild: ENOMEM; the lane had failed: retries exceeded",
             ),
             (
                 LostReason::NoLane(Box::new(LostReason::Refused)),

@@ -1,36 +1,36 @@
-//! Queue pairs that are to take the place of broken ones, until they do.
+//! New queue pairs that are to replace broken ones, until they are installed.
 
 use crate::events::Task;
 use crate::fabric::QueuePair;
 use crate::sync::{Mutex, lock};
 
-/// Our half of one attempt to rebuild a lane.
+/// Identifies one attempt to rebuild a lane, and its new queue pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::connection) struct AttemptId {
     pub(in crate::connection) lane: usize,
     pub(in crate::connection) attempt: u32,
 }
 
-/// The halves of a connection, and the commands that make them. The connection's task fills it; the end of the connection
-/// stops the commands and destroys what there is, because the peer may be connected to it.
+/// The new queue pairs of a connection, and the commands that create them. Filled by the connection's task; the end
+/// of the connection stops the commands and destroys the queue pairs, because the peer may be connected to them.
 #[derive(Debug, Default)]
 pub(in crate::connection) struct Rebuilds(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     /// Created, and not installed.
-    halves: Vec<(AttemptId, Box<dyn QueuePair>)>,
-    /// Creations and connects under way, or ended since another one began.
+    queue_pairs: Vec<(AttemptId, Box<dyn QueuePair>)>,
+    /// Commands under way, or ended since another one began.
     commands: Vec<Task>,
     ended: bool,
 }
 
 impl Rebuilds {
-    /// Keeps a queue pair; destroys it once the connection has ended.
+    /// Stores a queue pair; destroys it when the connection has ended.
     pub(super) fn put(&self, id: AttemptId, queue_pair: Box<dyn QueuePair>) {
         let mut state = lock(&self.0);
         if !state.ended {
-            state.halves.push((id, queue_pair));
+            state.queue_pairs.push((id, queue_pair));
         }
     }
 
@@ -38,7 +38,8 @@ impl Rebuilds {
         lock(&self.0).take(id)
     }
 
-    /// Calls `install` with a queue pair that is still here. The end of the connection waits for it.
+    /// Calls `install` with the queue pair of `id`, if it is still stored. The end of the connection waits for the
+    /// call.
     pub(super) fn install(&self, id: AttemptId, install: impl FnOnce(Box<dyn QueuePair>)) {
         let mut state = lock(&self.0);
         if let Some(queue_pair) = state.take(id) {
@@ -46,29 +47,29 @@ impl Rebuilds {
         }
     }
 
-    /// Keeps a command until it has ended.
+    /// Stores a command until it has ended.
     pub(super) fn add_command(&self, command: Task) {
         let mut state = lock(&self.0);
         state.commands.retain(|command| !command.is_ended());
         state.commands.push(command);
     }
 
-    /// The connection has ended: stops what is under way, and destroys the queue pairs.
+    /// The connection has ended: stops the commands and destroys the queue pairs.
     pub(in crate::connection) fn end(&self) {
-        // Stopped commands give back what they hold, so not under the lock.
+        // Stopped commands store their queue pairs, which takes the lock: so not under it.
         let commands = std::mem::take(&mut lock(&self.0).commands);
         drop(commands);
         let mut state = lock(&self.0);
         state.ended = true;
-        let halves = std::mem::take(&mut state.halves);
+        let queue_pairs = std::mem::take(&mut state.queue_pairs);
         drop(state);
-        drop(halves);
+        drop(queue_pairs);
     }
 }
 
 impl State {
     fn take(&mut self, id: AttemptId) -> Option<Box<dyn QueuePair>> {
-        let index = self.halves.iter().position(|(kept, _)| *kept == id)?;
-        Some(self.halves.swap_remove(index).1)
+        let index = self.queue_pairs.iter().position(|(kept, _)| *kept == id)?;
+        Some(self.queue_pairs.swap_remove(index).1)
     }
 }

@@ -1,4 +1,4 @@
-//! Each rule by itself, and what holds whatever happens.
+//! Each rule by itself, and properties that hold for any sequence of events.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ impl Fixture {
         Self { machine: Machine::new(policy, lanes), start: now, now }
     }
 
-    /// A leader that has asked its peer to rebuild lane 0, in attempt 1.
+    /// A leader that has requested the rebuild of lane 0, in attempt 1.
     fn asked() -> Self {
         let mut fixture = Self::new(LEADER, 2);
         assert_eq!(fixture.drain(0), [Action::Create { lane: 0, attempt: 1 }]);
@@ -86,7 +86,7 @@ impl Fixture {
         self.device(DeviceHealth::PortDown(self.now))
     }
 
-    /// Goes to the time at which the machine next does something, which must be `after` the start.
+    /// Advances to the machine's next deadline, which must be `after` the start.
     fn expire(&mut self, after: Duration) -> Vec<Action> {
         while let Some(first_look) = self.machine.deadline().filter(|&at| at < self.start + after) {
             self.machine.timeout(first_look);
@@ -249,7 +249,7 @@ fn a_leader_breaks_a_lane_that_its_peer_calls_broken() {
     assert_eq!(fixture.receive(frame), [], "it is being rebuilt");
     let mut fixture = Fixture::connecting();
     let next = Action::Create { lane: 0, attempt: 2 };
-    assert_eq!(fixture.receive(frame), [discard(1), next], "the peer has given its half up");
+    assert_eq!(fixture.receive(frame), [discard(1), next], "the peer has discarded its queue pair");
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn a_driver_that_does_not_answer_is_not_waited_for() {
     assert_eq!(fixture.create(2), [rebuild(2)]);
 }
 
-/// Threads that were stopped together with it may not have gone on yet.
+/// Threads that were stopped together with it may not have run yet.
 #[test]
 fn a_timer_that_comes_late_closes_nothing_at_once() {
     let mut fixture = Fixture::new(LEADER, 2);
@@ -324,7 +324,7 @@ fn a_rebuild_of_a_lane_that_is_not_drained_is_refused_after_three_seconds() {
     fixture.now += SECOND;
     assert_eq!(fixture.receive(ask(7)), []);
     fixture.now += SECOND;
-    assert_eq!(fixture.receive(ask(8)), [], "which puts nothing off");
+    assert_eq!(fixture.receive(ask(8)), [], "which postpones nothing");
     let end = close(LostReason::NotDrained { cause: cause() });
     assert_eq!(fixture.expire(SECOND + STEP_LIMIT), [end, refused(8)]);
     assert_eq!(fixture.receive(ask(9)), [refused(9)]);
@@ -379,11 +379,11 @@ fn one_half_is_made_at_a_time() {
     }
     assert_eq!(fixture.create(1), [discard(1), create_connected(999)]);
     assert_eq!(fixture.create(999), [Action::Send(rebuilt(999))]);
-    // Asked again when it has answered: the leader has given up what it asked for before.
+    // Requested again after its answer: the leader has abandoned the earlier attempt.
     assert_eq!(fixture.receive(ask(1000)), [discard(999), create_connected(1000)]);
 }
 
-/// The leader may have given that attempt up.
+/// The leader may have abandoned that attempt.
 #[test]
 fn a_half_that_does_not_connect_is_not_the_end() {
     let mut fixture = Fixture::new(FOLLOWER, 2);
@@ -451,7 +451,7 @@ fn a_follower_with_its_port_down_sends_nothing() {
     fixture.now += STEP_LIMIT;
     assert_eq!(fixture.device(DeviceHealth::Up), []);
     assert_eq!(fixture.receive(ask(2)), [create_connected(2)]);
-    assert_eq!(fixture.port_down(), [discard(2)], "it would not outlast this");
+    assert_eq!(fixture.port_down(), [discard(2)], "it would not survive this");
     fixture.device(DeviceHealth::Up);
     assert_eq!(fixture.create(2), [discard(2)]);
 }
@@ -498,7 +498,7 @@ fn frames_for_the_other_side_or_for_no_lane_are_ignored() {
     }
 }
 
-/// And then nothing is done any more.
+/// After that the machine does nothing.
 #[test]
 fn connections_are_lost_at_once_where_there_is_no_way_on() {
     let lost = |event: &dyn Fn(&mut Fixture)| {
@@ -532,11 +532,11 @@ fn frames_wait_apart_for_a_socket_that_takes_none() {
     assert_eq!(fixture.machine.next_local_action(), None);
     fixture.machine.created(0, 1, Ok(record(101)), fixture.now);
     assert_eq!(fixture.machine.next_local_action(), None);
-    // That it was broken is of no interest any more.
+    // The Broken frame is obsolete.
     assert_eq!(fixture.actions(), [Action::Send(rebuilt(1)), Action::Send(ChannelFrame::Pong(1))]);
 }
 
-/// What may be reported to a machine.
+/// Inputs of a machine.
 #[derive(Clone, Debug)]
 enum Input {
     Frame(ChannelFrame),
@@ -584,7 +584,7 @@ fn policies() -> impl Strategy<Value = RebuildPolicy> {
 }
 
 proptest! {
-    /// A peer alone cannot make a machine grow, although nobody takes its actions.
+    /// A peer alone cannot make a machine grow, also when its actions are not taken.
     #[test]
     fn frames_take_a_fixed_amount_of_memory(policy in policies(), drained: [bool; LANES], frames in vec(frames(), 0..400)) {
         let now = Instant::now();
@@ -599,7 +599,7 @@ proptest! {
         }
     }
 
-    /// Whatever the driver and the peer report, in whatever order.
+    /// For any reports of the driver and the peer, in any order.
     #[test]
     fn nothing_makes_it_panic_or_act_without_end(policy in policies(), inputs in vec(inputs(), 0..300)) {
         let mut now = Instant::now();

@@ -1,4 +1,4 @@
-//! What is to be said to the peer about regions, and what becomes of what it says: the part of the connection's task.
+//! The exchange of region changes with the peer, as part of the connection's task.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,21 +8,21 @@ use crate::control::RegionFrame;
 use crate::control::wire::RegionChanges;
 use crate::memory::{RemoteRegions, Subscription};
 
-/// The exchange with a peer that tells changes.
+/// The exchange with a peer that announces changes.
 #[derive(Debug)]
 pub(in crate::connection) struct Exchange {
-    /// Our regions, as far as the peer has been told.
+    /// The local regions, up to the version that was sent to the peer.
     local: Subscription,
     remote: Arc<RemoteRegions>,
     sync_requests: Arc<SyncRequests>,
-    /// The peer's last question that is not answered, and the version of our regions when it came.
+    /// The peer's last unanswered Sync, and the version of the local regions when it came.
     asked: Option<(u64, u64)>,
-    /// Nothing is told before, unless the peer asks.
+    /// No changes are sent before this time, unless the peer has sent a Sync.
     pause: Option<Instant>,
 }
 
-/// Between two frames that tell all there is: registrations in a row go in few frames, not in one each. Who cannot wait
-/// for them asks.
+/// Pause after a frame with all changes: registrations in a row go in few frames, not in one each. A peer that needs
+/// them at once sends a Sync.
 const PAUSE: Duration = Duration::from_millis(1);
 
 impl Exchange {
@@ -34,7 +34,7 @@ impl Exchange {
         Self { local, remote, sync_requests, asked: None, pause: None }
     }
 
-    /// The next frame for the peer; `None` if there is nothing to say.
+    /// The next frame for the peer; `None` if there is none to send.
     pub(in crate::connection) fn next(&mut self) -> Option<RegionFrame> {
         if let Some(number) = self.sync_requests.next() {
             return Some(RegionFrame::Sync(number));
@@ -52,13 +52,12 @@ impl Exchange {
         changes.map(RegionFrame::Changes)
     }
 
-    /// When to look again although nothing has happened.
+    /// When to call [`Exchange::next`] again without another event.
     pub(in crate::connection) fn deadline(&self) -> Option<Instant> {
         self.pause
     }
 
-    /// The peer has said something. Answers the changes that are to be applied to [`Exchange::remote`], which may take
-    /// long.
+    /// Handles a frame of the peer. Returns changes to be applied to [`Exchange::remote`], which may take long.
     pub(in crate::connection) fn receive(&mut self, frame: RegionFrame) -> Option<RegionChanges> {
         match frame {
             RegionFrame::Changes(changes) => return Some(changes),

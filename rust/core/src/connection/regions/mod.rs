@@ -1,12 +1,12 @@
-//! How the two ends of a connection keep knowing each other's regions.
+//! The exchange of region changes between the two ends of a connection.
 //!
 //! ```text
 //!   register, deregister ──▶ Announced ── wakes ──▶ Exchange ── Changes ──▶  peer's Exchange ──▶ RemoteRegions
 //!   a miss ──▶ SyncRequests ─────────────── wakes ──▶ (the task)  ── Sync ───▶
 //!          ◀── Synced ──────────────────────────────────────── ◀── what has changed, then Synced ──
 //! ```
-//! Both run on the connection's task. Nothing waits for a peer that does not read: one frame waits in the channel, and what
-//! is new meanwhile is the difference that the next one tells.
+//! Both run on the connection's task. No caller waits for a peer that does not read: at most one frame waits in the
+//! channel, and the next one carries all changes since.
 
 mod exchange;
 mod sync_requests;
@@ -18,14 +18,14 @@ use std::time::Duration;
 
 use super::Connection;
 
-/// How long a look-up waits for what the peer has not told yet.
+/// How long a look-up waits for regions that the peer has not announced yet.
 const QUESTION_LIMIT: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// The key for a range of the peer's memory, from the regions that it has announced; `None` if none holds it.
     ///
-    /// If none does, this asks the peer whether there are more, and waits for its answer for at most a second: whatever
-    /// the peer registered before the call is found. It does not ask where that would block the event loop, nor an
+    /// If none holds it, this sends a Sync to the peer and waits for the answer for at most a second: a region that
+    /// the peer registered before the call is found. It sends none on the event loop, which must not block, nor to an
     /// original engine.
     pub fn remote_key(&self, address: u64, length: u64) -> Option<u32> {
         self.here().ok()?;
@@ -36,7 +36,8 @@ impl Connection {
         })
     }
 
-    /// How many regions of the peer are known, and up to which of its versions. Of a peer that tells no changes: 0, 0.
+    /// The number of known regions of the peer, and the version that they are of. 0, 0 for a peer that announces no
+    /// changes.
     pub fn known_regions(&self) -> (usize, u64) {
         if !self.is_here() {
             return (0, 0);
@@ -44,13 +45,13 @@ impl Connection {
         self.remote.known()
     }
 
-    /// Waits until all is known that the peer has registered before the call; false if it does not say.
+    /// Waits until all regions that the peer registered before the call are known; false if it does not answer.
     fn request_regions(&self) -> bool {
         let on_loop = self.recovery.get().is_none_or(|(_, events)| events.is_current_thread());
         !on_loop && !self.is_closed() && self.sync_requests.ask(QUESTION_LIMIT, || self.wakeup.wake())
     }
 
-    /// Regions of the peer are gone: the lanes take none of them for granted any more.
+    /// Regions of the peer were deregistered: the lanes drop their cached look-ups.
     pub(super) fn invalidate_remote_regions(&self) {
         for lane in &self.lanes {
             lane.worker.with_state(|state| state.forget_remote(lane.key));

@@ -1,36 +1,36 @@
-//! Asking a peer for what it has not told yet: one question at a time, shared by all who ask meanwhile.
+//! Requests for the region changes that a peer has not announced yet: one at a time, shared by all callers meanwhile.
 
 use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, Mutex, lock, wait};
 
-/// The questions of one connection.
+/// The Sync requests of one connection.
 #[derive(Debug)]
 pub(in crate::connection) struct SyncRequests {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-/// SyncRequests are numbered from 1.
+/// Numbers of requests, which start at 1.
 #[derive(Debug, Default)]
 struct State {
-    /// The last one that somebody waits for.
+    /// The last one that a caller waits for.
     wanted: u64,
     sent: u64,
     answered: u64,
-    /// There will be no more answers.
+    /// No more answers will come.
     ended: bool,
 }
 
 impl SyncRequests {
-    /// `possible`: the peer answers questions.
+    /// `possible`: the peer answers Sync requests.
     pub(in crate::connection) fn new(possible: bool) -> Self {
         let state = State { ended: !possible, ..State::default() };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Waits, for at most `limit`, for the answer to a question that has not been sent when this is called; `wake` wakes
-    /// the task that sends it. False without an answer.
+    /// Waits, for at most `limit`, for the answer to a request that is sent after the call; `wake` wakes the task
+    /// that sends it. False without an answer.
     pub(in crate::connection) fn ask(&self, limit: Duration, wake: impl FnOnce()) -> bool {
         let deadline = Instant::now() + limit;
         let mine = self.want(wake);
@@ -45,10 +45,10 @@ impl SyncRequests {
         state.answered >= mine
     }
 
-    /// The number of the next question to be sent. The first call for it wakes the task.
+    /// The number of the next request to be sent. The first call for a number wakes the task.
     fn want(&self, wake: impl FnOnce()) -> u64 {
         let mut state = lock(&self.state);
-        // One that is under way may have been answered before what the caller looks for was registered.
+        // The peer may have answered an outstanding request before it registered the region that the caller looks for.
         let mine = state.sent + 1;
         if !state.ended && state.wanted < mine {
             state.wanted = mine;
@@ -58,7 +58,7 @@ impl SyncRequests {
         mine
     }
 
-    /// The question to send now, which is taken to be sent. `None` while one is under way.
+    /// The request to send now; the caller must send it. `None` while one is outstanding.
     pub(in crate::connection) fn next(&self) -> Option<u64> {
         let mut state = lock(&self.state);
         if state.wanted == state.sent || state.sent != state.answered {
@@ -68,7 +68,7 @@ impl SyncRequests {
         Some(state.sent)
     }
 
-    /// The peer has answered a question. An answer to none means nothing.
+    /// The peer has answered a request. Other numbers are ignored.
     pub(in crate::connection) fn answered(&self, number: u64) {
         let mut state = lock(&self.state);
         if number == state.sent && number > state.answered {
@@ -78,7 +78,7 @@ impl SyncRequests {
         }
     }
 
-    /// The connection has ended: nobody waits any longer.
+    /// The connection has ended: wakes all waiting callers.
     pub(in crate::connection) fn end(&self) {
         lock(&self.state).ended = true;
         self.changed.notify_all();
@@ -91,7 +91,7 @@ mod models {
     use super::*;
     use crate::sync::Arc;
 
-    /// The task sends, the peer answers and the connection ends at any time: a thread that has asked is not left waiting.
+    /// The task sends, the peer answers and the connection ends at any time: no caller is left waiting.
     #[test]
     fn every_request_is_answered() {
         loom::model(|| {
@@ -100,7 +100,7 @@ mod models {
                 let sync_requests = Arc::clone(&sync_requests);
                 loom::thread::spawn(move || sync_requests.ask(LONG, || ()))
             };
-            // As the task does once it is woken.
+            // As the woken task does.
             let number = loop {
                 match sync_requests.next() {
                     Some(number) => break number,
@@ -147,9 +147,9 @@ mod tests {
         for _ in 0..8 {
             assert_eq!(want(), 2);
         }
-        assert_eq!((sync_requests.next(), woken.get()), (None, 2), "one is under way");
+        assert_eq!((sync_requests.next(), woken.get()), (None, 2), "one is outstanding");
         sync_requests.answered(7);
-        assert_eq!(sync_requests.next(), None, "an answer to a question that was not sent");
+        assert_eq!(sync_requests.next(), None, "an answer to a request that was not sent");
         sync_requests.answered(1);
         assert_eq!((sync_requests.next(), sync_requests.next()), (Some(2), None));
         assert_eq!((want(), woken.get()), (3, 3));
@@ -166,7 +166,7 @@ mod tests {
                 scope.spawn(move || sync_requests.ask(Duration::from_secs(20), || send.send(()).unwrap()))
             };
             let asking: Vec<_> = (0..8).map(|_| ask()).collect();
-            // Those that start late ask again: each question is answered until none waits.
+            // Callers that start late make another request: each is answered until no caller waits.
             while !asking.iter().all(|asking| asking.is_finished()) {
                 if woken.recv_timeout(Duration::from_millis(1)).is_ok() {
                     let number = sync_requests.next().unwrap();
@@ -184,7 +184,7 @@ mod tests {
         assert!(!sync_requests.ask(Duration::from_millis(20), || ()));
         assert!(start.elapsed() >= Duration::from_millis(20));
         sync_requests.end();
-        assert!(!sync_requests.ask(Duration::from_secs(20), || panic!("nobody is there")));
-        assert!(!SyncRequests::new(false).ask(Duration::from_secs(20), || panic!("it cannot answer")));
+        assert!(!sync_requests.ask(Duration::from_secs(20), || panic!("no task to wake")));
+        assert!(!SyncRequests::new(false).ask(Duration::from_secs(20), || panic!("the peer cannot answer")));
     }
 }

@@ -1,4 +1,4 @@
-//! What is said on a channel of the regions of the two engines.
+//! Frames of a channel about the regions of the two engines.
 
 use super::{encode_frame, number};
 use crate::control::wire::{RegionChanges, WireError};
@@ -8,10 +8,10 @@ use crate::control::wire::{RegionChanges, WireError};
 pub enum RegionFrame {
     /// Regions of the sender have changed.
     Changes(RegionChanges),
-    /// Tell me what has changed until now, then answer with a [`RegionFrame::Synced`] of the same number. A newer one
-    /// takes the place of one that is not answered.
+    /// Requests all changes until now, followed by a [`RegionFrame::Synced`] of the same number. A newer one replaces
+    /// one that is not answered.
     Sync(u64),
-    /// Everything has been told that had changed when the [`RegionFrame::Sync`] of that number came.
+    /// All changes have been sent that were made before the [`RegionFrame::Sync`] of that number arrived.
     Synced(u64),
 }
 

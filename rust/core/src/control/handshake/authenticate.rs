@@ -8,7 +8,7 @@
 //!     ◀───────────────────────────── handle
 //! ```
 //!
-//! With a key no side says where it listens or which engine it is before the other one has proven the key. The first
+//! With a key neither side sends its address or identity before the other one has proven the key. The first
 //! handles are blank: they carry a random number and the bit that a key exists, and nothing else.
 //!
 //! ```text
@@ -20,7 +20,7 @@
 //!   sealed handle ──────────────────────▶
 //! ```
 //!
-//! The last handle costs no time: the initiator opens the lane socket right after it.
+//! The last handle adds no round trip: the initiator opens the lane socket right after it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,14 +35,14 @@ use crate::control::wire::{Features, HANDLE_SIZE, Handle, Tag};
 use crate::fork::PerProcess;
 use crate::process::ProcessIdentity;
 
-/// What the peer has said of itself.
+/// The peer's handle, and the session if there is a key.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// Where the peer's lane socket listens; from an initiator its address, with port 0.
     pub(super) address: SocketAddr,
-    /// What it says about itself.
+    /// Its features.
     pub(super) features: Option<Features>,
-    /// The session of the key, when both sides have proven to know it.
+    /// The session, when both sides have proven the key.
     pub(super) session: Option<Session>,
 }
 
@@ -52,8 +52,8 @@ impl Entry {
     }
 }
 
-/// Exchanges handles, with proofs of the key when there is one. `bind` opens our lane socket and says where it listens:
-/// called once, when that is to be told, so that a client which may not know it makes us open nothing.
+/// Exchanges handles, with proofs of the key when there is one. `bind` opens our lane listener and returns its
+/// address: called once, when the address is to be sent, so that an unauthenticated client opens nothing here.
 pub(super) async fn authenticate<L>(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
@@ -84,7 +84,7 @@ fn own_features(local: &LocalSide<'_>, limits: &Limits) -> io::Result<Features> 
     })
 }
 
-/// Without a key: handles are exchanged, and that is all.
+/// Without a key: exchanges handles.
 async fn exchange<L>(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
@@ -110,7 +110,7 @@ async fn exchange<L>(
     Ok((Entry::new(theirs, None), listener))
 }
 
-/// With a key: random numbers first, then proofs, then handles.
+/// With a key: exchanges random numbers, then proofs, then handles.
 async fn exchange_with_psk<L>(
     dialogue: &Dialogue<'_>,
     (local, limits): (&LocalSide<'_>, &Limits),
@@ -125,8 +125,8 @@ async fn exchange_with_psk<L>(
         }
         Role::Responder => {
             let theirs = receive_opening(&dialogue.with_short_deadline(), local, limits).await?;
-            // Also to one that has no key: it is told so that one is required. An original engine would take it for an
-            // address.
+            // Sent also to a peer of this kind without a key, which learns from it that one is required. Not sent to
+            // an original engine, which would read it as an address.
             if theirs.features.is_some() {
                 send_handle(dialogue, &blank(ours)).await?;
             }
@@ -170,7 +170,7 @@ fn decode(dialogue: &Dialogue<'_>, handle: &[u8]) -> Result<Handle, HandshakeErr
     Handle::decode(handle).map_err(|error| dialogue.fail(Step::Handles, error))
 }
 
-/// A handle that says only that there is a key: random number, no address, no incarnation.
+/// A blank handle: random number and the key bit, no address, no incarnation.
 fn blank(ours: Features) -> Handle {
     let features = Features { bits: Features::AUTH, nonce: ours.nonce, ..Features::default() };
     Handle { address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), features: Some(features) }
@@ -186,6 +186,6 @@ fn nonces(role: Role, ours: Features, theirs: Features) -> Nonces {
 /// Random per process, the same for all its engines.
 pub(super) fn process_token() -> u64 {
     static TOKEN: PerProcess<u64> = PerProcess::new(|| random().map(u64::from_le_bytes).unwrap_or(0));
-    // Without randomness the handshake fails at the nonce, so that 0 never meets another 0.
+    // Without random numbers the handshake fails at the nonce, so that two processes never share the token 0.
     *TOKEN.get()
 }

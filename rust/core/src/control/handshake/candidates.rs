@@ -1,13 +1,13 @@
-//! Sockets of which the hello has not been read whole: none of them holds the others up.
+//! Sockets whose hello is incomplete: none of them delays the others.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::control::Stream;
 
-/// Connections that may be half-way through their hello; the oldest goes when another one comes.
+/// Limit of connections with an incomplete hello; the oldest is closed when another one is accepted.
 const MAX_CANDIDATES: usize = 16;
 
-/// Sockets that a listener has accepted and knows nothing of yet.
+/// Accepted sockets whose hello is incomplete.
 #[derive(Debug)]
 pub(super) struct Candidates {
     /// Bytes of a hello.
@@ -15,7 +15,7 @@ pub(super) struct Candidates {
     waiting: Vec<Candidate>,
 }
 
-/// A socket of which part of the hello has been read.
+/// A socket and the received part of its hello.
 #[derive(Debug)]
 struct Candidate {
     stream: Stream,
@@ -23,12 +23,12 @@ struct Candidate {
 }
 
 impl Candidates {
-    /// None yet; each will say `size` bytes first.
+    /// An empty set; each socket's hello has `size` bytes.
     pub(super) fn new(size: usize) -> Self {
         Self { size, waiting: Vec::new() }
     }
 
-    /// Adds one of which nothing has been read.
+    /// Adds a socket of which nothing has been read.
     pub(super) fn push(&mut self, stream: Stream) {
         if self.waiting.len() == MAX_CANDIDATES {
             self.waiting.remove(0);
@@ -36,12 +36,12 @@ impl Candidates {
         self.waiting.push(Candidate { stream, hello: Vec::with_capacity(self.size) });
     }
 
-    /// To be waited on: readable when one of them says more.
+    /// Descriptors to wait on: readable when more of a hello has arrived.
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.waiting.iter().map(|candidate| candidate.stream.as_fd())
     }
 
-    /// Reads what is there, without waiting, and takes out one whose hello is whole.
+    /// Reads without waiting, and removes and returns one socket whose hello is complete.
     pub(super) fn take_ready(&mut self) -> Option<(Stream, Vec<u8>)> {
         let mut index = 0;
         while let Some(candidate) = self.waiting.get_mut(index) {

@@ -8,20 +8,21 @@ use crate::admission::SILENCE_LIMIT;
 use crate::control::wire::{FRAME_HEADER_SIZE, FrameHeader, PREAMBLE_SIZE, SocketKind, Tag, WireError};
 use crate::events::Waiter;
 
-/// A socket of a handshake, and where the handshake stands.
+/// A socket of a handshake, with its deadline and the peer's name for errors.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dialogue<'a> {
     pub(super) stream: &'a Stream,
-    /// How to wait for the peer.
+    /// How reads and writes wait.
     pub(super) waiter: &'a Waiter,
-    /// Who errors name: the peer's control address, whichever socket this is.
+    /// The address that errors name: the peer's control address, whichever socket this is.
     pub(super) peer: SocketAddr,
     pub(super) role: Role,
     pub(super) deadline: Instant,
 }
 
 impl Dialogue<'_> {
-    /// The same for what a peer says at once: who does not may not take a place for as long as a handshake may take.
+    /// A dialogue with the short deadline of steps that a peer does at once, so that a silent client holds its
+    /// descriptors only briefly.
     pub(super) fn with_short_deadline(&self) -> Self {
         Self { deadline: self.deadline.min(Instant::now() + SILENCE_LIMIT), ..*self }
     }
@@ -57,7 +58,7 @@ impl Dialogue<'_> {
         self.check_preamble(&self.read::<PREAMBLE_SIZE>(Step::Preamble).await?, expected)
     }
 
-    /// The same for one that has been read already.
+    /// Checks a preamble that has been read already.
     pub(super) fn check_preamble(&self, bytes: &[u8], expected: SocketKind) -> Result<(), HandshakeError> {
         let found = match SocketKind::decode(bytes).map_err(|error| self.fail(Step::Preamble, error))? {
             Ok(kind) if kind == expected => return Ok(()),
@@ -95,7 +96,7 @@ impl Dialogue<'_> {
         FrameHeader::decode(&header).map_err(|error| self.fail(step, error))
     }
 
-    /// What follows a header: an error unless that is of the expected tag and size.
+    /// The payload after a header; an error unless the header has the expected tag and size.
     pub(super) async fn receive_payload(
         &self,
         step: Step,
@@ -122,8 +123,8 @@ impl Dialogue<'_> {
         self.receive_payload(step, header, tag, limit).await
     }
 
-    /// Both sides send a frame; the initiator speaks first. `payload` is asked for when it is our turn, and sees
-    /// what the peer said if it spoke first.
+    /// Both sides send a frame, the initiator first. `payload` is called when it is our turn, with the peer's payload
+    /// if the peer sent first.
     pub(super) async fn exchange_frames(
         &self,
         step: Step,

@@ -8,7 +8,7 @@ use crate::auth::AuthError;
 use crate::control::wire::WireError;
 use crate::fabric::FabricError;
 
-/// Which peer, at which step, why.
+/// A failed handshake: peer, step and reason.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("handshake with {peer}, {step}: {reason}")]
 pub struct HandshakeError {
@@ -25,8 +25,7 @@ impl HandshakeError {
         Self { peer: peer.to_string(), step, reason: reason.into() }
     }
 
-    /// Whether the other end does not speak this protocol at all, or said nothing: an acceptor goes on as if it had
-    /// never come.
+    /// Whether the other end does not speak this protocol, or sent nothing: an acceptor ignores it and continues.
     pub fn is_stray(&self) -> bool {
         match self.reason {
             Reason::Aborted | Reason::SocketKind { .. } => false,
@@ -40,7 +39,7 @@ impl HandshakeError {
     }
 }
 
-/// Where in the handshake it failed.
+/// The steps of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// TCP connection to the control listener.
@@ -63,7 +62,7 @@ pub enum Step {
     LaneRecords,
     /// Connection of our queue pairs to the peer's.
     LaneConnection,
-    /// Both sides saying that their lanes are ready.
+    /// Both sides report that their lanes are ready.
     Ready,
     /// Exchange of control metas.
     Meta,
@@ -104,7 +103,7 @@ pub enum Reason {
     #[error("the peer closed the connection without an answer")]
     Unanswered,
     /// The client has asked for runtime control and has been answered.
-    #[error("the client is no peer and has had its answer")]
+    #[error("the client is not a peer: its runtime control request was answered")]
     RuntimeControl,
     /// The peer did not answer in time.
     #[error("no answer within the deadline (FLAGCX_P2P_CONNECT_TIMEOUT_MS, FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS)")]
@@ -126,28 +125,28 @@ pub enum Reason {
         /// What was expected.
         expected: i32,
     },
-    /// The two sides did not prove one key to each other.
+    /// The two sides have not proven the same key.
     #[error(transparent)]
     Authentication(#[from] AuthError),
-    /// The peer may not connect, or does not let us.
+    /// One side refuses the connection.
     #[error("{0}")]
     Refused(&'static str),
     /// The two sides cannot reach each other.
-    #[error("peer offers {theirs}, we have {ours}")]
+    #[error("different link layers: the peer offers {theirs}, this side has {ours}")]
     LinkLayer {
         /// The peer's link layer.
         theirs: String,
         /// Ours.
         ours: String,
     },
-    /// An address that one side told the other leads nowhere.
+    /// An announced address cannot be reached.
     #[error("{address} {problem} ({origin})")]
     Unreached {
         /// The address.
         address: SocketAddr,
-        /// What became of the attempt.
+        /// The result of the attempt.
         problem: String,
-        /// Who told it, and how to change that.
+        /// The side that announced it, and how to change it.
         origin: &'static str,
     },
     /// A device failed.
@@ -156,7 +155,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// We could not connect to an address that we know from `origin`.
+    /// This side could not connect to an address, which it has from `origin`.
     pub(super) fn unreached(address: SocketAddr, origin: &'static str, error: io::Error) -> Self {
         let problem = match error.kind() {
             ErrorKind::ConnectionAborted => return Self::Aborted,
@@ -167,10 +166,12 @@ impl Reason {
         Self::Unreached { address, problem, origin }
     }
 
-    /// The peer has not come to an address that we told it.
+    /// The peer has not connected to an address that this side announced.
     pub(super) fn not_found(address: SocketAddr, error: io::Error) -> Self {
         let problem = match error.kind() {
-            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => "was not connected to: the peer gave up",
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
+                "was not connected to: the peer closed the connection"
+            }
             ErrorKind::TimedOut => "was not connected to within the deadline",
             _ => return error.into(),
         };
@@ -178,7 +179,7 @@ impl Reason {
     }
 }
 
-/// Where the address of an [`Reason::Unreached`] comes from.
+/// Origins of the address of a [`Reason::Unreached`].
 pub(super) const PEER_TOLD: &str = "announced by the peer: its chosen interface's, or its FLAGCX_P2P_ADVERTISE; \
     FLAGCX_SOCKET_IFNAME or FLAGCX_P2P_ADVERTISE there changes it";
 const WE_TOLD: &str = "announced by us: flagcx-p2p doctor tells why; FLAGCX_SOCKET_IFNAME or \
@@ -195,7 +196,7 @@ impl From<io::Error> for Reason {
         match error.kind() {
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Self::Closed,
             ErrorKind::TimedOut => Self::TimedOut,
-            // Sockets report a peer's abort as a reset; this kind comes from our own switch only.
+            // A peer's abort shows as a reset; this kind comes from this process's abort only.
             ErrorKind::ConnectionAborted => Self::Aborted,
             _ => Self::Io(error.to_string()),
         }

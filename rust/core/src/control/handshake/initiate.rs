@@ -13,7 +13,7 @@ use crate::control::socket::connect_from;
 use crate::control::wire::SocketKind;
 use crate::events::{Waiter, run_blocking};
 
-/// Goes through the handshake on `bootstrap`, which is connected to the control listener `target`. Blocks until
+/// Performs the handshake on `bootstrap`, which is connected to the control listener `target`. Blocks until
 /// `deadline` at most.
 pub fn initiate(
     bootstrap: Stream,
@@ -39,7 +39,7 @@ async fn initiate_with(
     let (bootstrap, entry) = begin(bootstrap, target, local, limits, deadline, waiter).await?;
     let dialogue = Dialogue { stream: &bootstrap, waiter, peer: target, role: Role::Initiator, deadline };
 
-    // The peer has told this address just now: if it refuses, it is gone.
+    // The peer has just announced this address: if it refuses, the peer has ended.
     let channel = connect_from(None, entry.address, deadline, limits.abort.as_ref(), waiter).await.map_err(
         |error| dialogue.fail(Step::LaneSocket, Reason::unreached(entry.address, PEER_TOLD, error)),
     )?;
@@ -93,8 +93,8 @@ async fn initiate_with(
     ))
 }
 
-/// Goes through the exchange of handles: with the opening that the peer took last, and, if it closes the socket without
-/// an answer, once more with the other one. Answers the socket on which that worked.
+/// Exchanges handles: with the opening that the peer accepted last, and, if it closes the socket without an answer,
+/// once more with the other one. Returns the socket on which that succeeded.
 ///
 /// With a key there is one opening, and one attempt: the other one is for peers that cannot prove a key.
 async fn begin(
@@ -129,7 +129,7 @@ async fn begin(
         return Err(first);
     };
     match attempt(bootstrap, opening).await {
-        // It takes neither, so the first says as much as the second.
+        // The peer accepts neither: the first error says as much as the second.
         Err(error) if opening.is_refused_by(&error) => Err(first),
         Ok(begun) => {
             limits.openings.record(target, opening);

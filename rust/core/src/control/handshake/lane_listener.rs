@@ -22,7 +22,8 @@ impl LaneListener {
         let abort = limits.abort.clone().map_or_else(Abort::new, Ok)?;
         let listener = match limits.ports {
             None => Listener::bind(address, None, &abort)?,
-            // A range that is used up costs a try for each port, and a look at all sockets of the host.
+            // By a helper: when the range is used up, this tries each port and reads the table of all sockets of the
+            // host.
             ports => waiter.call(move || Listener::bind(address, ports, &abort)).await?,
         };
         Ok(Self(listener.with_allow_list(limits.allow.clone())))
@@ -32,9 +33,9 @@ impl LaneListener {
         self.0.local()
     }
 
-    /// The first connection that says the right hello, and how many lanes it offers: the preamble of a lane socket, which
-    /// every client may know, the initiator's seal if there is a session, and a number of lanes that there can be.
-    /// `UnexpectedEof` when the peer closes its bootstrap socket meanwhile.
+    /// The first connection with a valid hello, and the number of lanes that it offers. The hello is the preamble of
+    /// a lane socket, which any client can send, the initiator's seal if there is a session, and a valid number of
+    /// lanes. `UnexpectedEof` when the peer closes its bootstrap socket meanwhile.
     pub(super) async fn accept(
         self,
         bootstrap: &Dialogue<'_>,
@@ -42,8 +43,8 @@ impl LaneListener {
     ) -> io::Result<(Stream, u32)> {
         let seal = if session.is_some() { PROOF_SIZE } else { 0 };
         let mut candidates = Candidates::new(PREAMBLE_SIZE + seal + size_of::<u32>());
-        // Nothing is due on the bootstrap socket now: readable, it has most likely been closed. One that says something
-        // all the same is not looked at again, for that would keep us busy.
+        // No data is due on the bootstrap socket now: if it is readable, it has most likely been closed. One with
+        // unexpected data is not polled again, because it would stay readable.
         let mut watches_bootstrap = true;
         loop {
             let mut fds = vec![(self.0.as_fd(), Interest::Read)];
@@ -71,13 +72,13 @@ impl LaneListener {
     }
 }
 
-/// What an initiator says first on its lane socket.
+/// The hello of an initiator on its lane socket.
 pub(super) fn hello(session: Option<&Session>) -> Vec<u8> {
     let seal = session.map(|session| session.seal(LABEL, &[]));
     SocketKind::Lanes.encode().into_iter().chain(seal.into_iter().flatten()).collect()
 }
 
-/// The number of lanes that a client offers after the right hello; `None` for any other.
+/// The number of lanes that a client offers after a valid hello; `None` for any other.
 fn accepted(hello: &[u8], session: Option<&Session>) -> Option<u32> {
     let rest = hello.strip_prefix(&SocketKind::Lanes.encode())?;
     let offer = match session {

@@ -1,4 +1,4 @@
-//! The lane socket's part: agree on a number, exchange records, connect, say ready.
+//! The part of the handshake on the lane socket: agree on a number, exchange records, connect, report ready.
 
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Reason, Step};
@@ -6,14 +6,14 @@ use super::{LaneSetup, PeerCapabilities, Role};
 use crate::control::wire::{LANE_RECORD_SIZE, LaneCapabilities, LaneRecord, MAX_LANES, WireError};
 use crate::fabric::{LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, QpAddress};
 
-/// Sets up the lanes of a connection; answers what the peer can do and how many lanes there are. `heard` is the peer's
-/// offer if it has been read already.
+/// Sets up the lanes of a connection; returns the peer's capabilities and the number of lanes. `received` is the
+/// peer's offer if it has been read already.
 pub(super) async fn set_up(
     dialogue: &Dialogue<'_>,
     lanes: &mut dyn LaneSetup,
-    heard: Option<u32>,
+    received: Option<u32>,
 ) -> Result<(PeerCapabilities, u32), HandshakeError> {
-    let agreed = agree_on_count(dialogue, lanes.offer(), heard).await?;
+    let agreed = agree_on_count(dialogue, lanes.offer(), received).await?;
     let ours = lanes
         .create(agreed, dialogue.waiter)
         .await
@@ -33,10 +33,10 @@ pub(super) async fn set_up(
 async fn agree_on_count(
     dialogue: &Dialogue<'_>,
     offer: u32,
-    heard: Option<u32>,
+    received: Option<u32>,
 ) -> Result<u32, HandshakeError> {
     let offer = offer.clamp(1, MAX_LANES);
-    let theirs = match heard {
+    let theirs = match received {
         Some(theirs) => {
             dialogue.write(Step::LaneCount, &offer.to_le_bytes()).await?;
             theirs
@@ -79,7 +79,7 @@ async fn exchange_records(
         .map_err(|error| dialogue.fail(step, error))
 }
 
-/// Both ends must be on the same kind of link: nothing else could ever connect.
+/// Both ends must have the same link layer: others cannot connect.
 fn check_link_layers(ours: &[QpAddress], theirs: &[LaneRecord]) -> Result<(), Reason> {
     for (our, their) in ours.iter().zip(theirs) {
         let (our, their) = (our.link_layer, their.address.link_layer);
@@ -99,7 +99,7 @@ fn link_name(link_layer: u8) -> String {
     }
 }
 
-/// A peer is of our kind only if every lane says so.
+/// A peer is an engine of this kind only if every lane record says so.
 fn capabilities(records: &[LaneRecord]) -> PeerCapabilities {
     let announced: Option<Vec<_>> = records.iter().map(|record| record.capabilities).collect();
     match announced.and_then(|all| all.into_iter().reduce(smaller)) {
@@ -115,7 +115,7 @@ fn smaller(one: LaneCapabilities, other: LaneCapabilities) -> LaneCapabilities {
     }
 }
 
-/// The value means nothing; that it comes says that the peer's lanes are connected.
+/// The value has no meaning: its arrival shows that the peer's lanes are connected.
 async fn say_ready(dialogue: &Dialogue<'_>) -> Result<(), HandshakeError> {
     exchange(dialogue, Step::Ready, 1_i32.to_le_bytes()).await.map(|_| ())
 }

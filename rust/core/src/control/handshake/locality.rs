@@ -11,9 +11,9 @@ use crate::fork::PerProcess;
 
 /// Whether the peer at `ip` is on this host, whose own address is `own`, as far as this side can see.
 ///
-/// Like the original engine by addresses, unless one of the sides advertises another address than its own: then hosts
-/// behind one forwarder have the same address, and a tunnel's end on loopback leads to another host, so that what both
-/// say of their host decides.
+/// By addresses, like the original engine, unless one side advertises another address than its own: then hosts behind
+/// one forwarder have the same address, and a tunnel's end on loopback leads to another host, so that the host tokens
+/// of both sides decide.
 pub(super) fn looks_local(local: &LocalSide<'_>, own: IpAddr, ip: IpAddr, theirs: Option<&Features>) -> bool {
     match theirs {
         Some(theirs) if local.advertise.is_some() || theirs.has(Features::ADVERTISED) => {
@@ -23,8 +23,8 @@ pub(super) fn looks_local(local: &LocalSide<'_>, own: IpAddr, ip: IpAddr, theirs
     }
 }
 
-/// The same for all processes of one network namespace, hence of one address, and different elsewhere; 0 where the
-/// kernel does not say. Not to be guessed back to what it comes from.
+/// A token that is equal for all processes of one network namespace, hence of one address, and different elsewhere; 0
+/// where the kernel does not give the namespace. A hash, from which the namespace cannot be derived.
 pub(super) fn host_token() -> u64 {
     static TOKEN: PerProcess<u64> = PerProcess::new(|| {
         let boot = std::fs::read("/proc/sys/kernel/random/boot_id").ok();
@@ -63,7 +63,7 @@ mod tests {
         let here = Features { host: host_token(), ..Features::default() };
         let advertising = |features| Features { bits: Features::ADVERTISED, ..features };
         assert_ne!(host_token(), 0);
-        // By addresses, whatever is said of the host: as original engines do.
+        // By addresses, whatever the host tokens are: as original engines do.
         for theirs in [None, Some(here), Some(elsewhere)] {
             assert!(see(None, "192.0.2.1", theirs) && see(None, "127.0.0.1", theirs));
             assert!(!see(None, "192.0.2.2", theirs));
@@ -74,7 +74,7 @@ mod tests {
         // Two processes of one host, which find each other through the forwarder.
         assert!(see(Some("203.0.113.7"), "203.0.113.7", Some(advertising(here))));
         assert!(see(Some("203.0.113.7"), "192.0.2.1", Some(here)));
-        // A host that says nothing is not ours.
+        // A peer without a host token is on another host.
         assert!(!see(Some("203.0.113.7"), "203.0.113.7", Some(Features::default())));
     }
 }

@@ -1,10 +1,10 @@
-//! The handshake: two engines agree on lanes and exchange what they need to know of each other.
+//! The handshake: two engines agree on lanes and exchange addresses, features and region tables.
 //!
 //! ```text
 //! initiator                                       responder
 //!   bootstrap socket: preamble, handle ─────────▶
 //!     ◀───────────────────────── handle of this session's lane listener
-//!   [with a key: both prove that they know it before handles carry addresses]
+//!   [with a key: both prove it before handles carry addresses]
 //!   lane socket: preamble [, seal] ─────────────▶
 //!     lane counts, lane records, both connect their lanes, ready
 //!   bootstrap socket: control meta; each side connects to the other's notification receiver;
@@ -51,22 +51,22 @@ pub use raw::{RawListener, RawPeer, initiate_raw};
 pub use respond::respond;
 pub(crate) use respond::respond_with;
 
-/// What is known of the peer when lanes are connected.
+/// The capabilities of the peer, known when lanes are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCapabilities {
     /// Whether the peer is an engine of this kind.
     pub ours: bool,
-    /// What its lanes can do: [`LaneCapabilities::ORIGINAL`] unless it says more.
+    /// The capabilities of its lanes: [`LaneCapabilities::ORIGINAL`] unless it announces more.
     pub lanes: LaneCapabilities,
 }
 
-/// What the handshake asks of the engine: queue pairs. When the handshake fails, the engine drops them.
+/// The queue pairs that the engine provides for a handshake. When the handshake fails, the engine drops them.
 pub trait LaneSetup {
     /// Lanes wanted, 1 to [`super::wire::MAX_LANES`].
     fn offer(&self) -> u32;
-    /// What our lanes can do; announced to the peer.
+    /// The capabilities of our lanes, announced to the peer.
     fn capabilities(&self) -> LaneCapabilities;
-    /// Creates `agreed` queue pairs in INIT and answers their addresses. Called once.
+    /// Creates `agreed` queue pairs in INIT and returns their addresses. Called once.
     fn create<'a>(&'a mut self, agreed: u32, waiter: &'a Waiter) -> LaneFuture<'a, Vec<QpAddress>>;
     /// Connects queue pair i to `peers[i]`. Link layers have been compared already. Called once.
     fn connect<'a>(
@@ -78,33 +78,33 @@ pub trait LaneSetup {
     ) -> LaneFuture<'a, ()>;
 }
 
-/// What [`LaneSetup`] does, which may have to wait.
+/// The result of a [`LaneSetup`] call, which may have to wait.
 pub type LaneFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, FabricError>> + 'a>>;
 
-/// What our side brings along.
+/// The local side of a handshake.
 #[derive(Clone, Copy)]
 pub struct LocalSide<'a> {
     /// Our GPU index.
     pub gpu_index: i32,
     /// Port of our notification receiver, 0 for none.
     pub notify_port: u16,
-    /// The caller says that the peer is in this process. Believed only if the peer proves to be.
+    /// The caller states that the peer is in this process. Verified by the peer's process token.
     pub same_process: bool,
-    /// Our address: told to the peer, compared for locality; [`respond()`] listens on it for the lane socket.
+    /// Our address: announced to the peer, compared for locality; [`respond()`] listens on it for the lane socket.
     pub address: IpAddr,
-    /// What the peer is told instead: that of a forwarder before us.
+    /// The address announced instead of it: that of a forwarder in front of this host.
     pub advertise: Option<IpAddr>,
     /// Bits, largest notification, incarnation. The handshake fills in `nonce`, `process`, `host`, `identity` and the bits AUTH
     /// and ADVERTISED itself.
     pub features: Features,
-    /// The regions to announce, asked for when they are sent.
+    /// The regions to announce; called when they are sent.
     pub regions: &'a dyn Fn() -> Vec<RegionEntry>,
-    /// Changes how transfers are cut, and answers how they are cut then: for clients of the runtime control.
+    /// Applies slice settings and returns the ones in effect: for clients of the runtime control.
     pub slices: &'a dyn Fn(SliceSettings) -> SliceSettings,
 }
 
 impl LocalSide<'_> {
-    /// Whether both sides tell each other how their regions change.
+    /// Whether both sides announce changes of their regions.
     fn announces_changes(&self, peer: Option<&Features>) -> bool {
         let bits = Features::CHANNEL | Features::REGIONS;
         self.features.has(bits) && peer.is_some_and(|peer| peer.has(bits))
@@ -117,7 +117,7 @@ impl fmt::Debug for LocalSide<'_> {
     }
 }
 
-/// Bounds of a handshake, and who may connect.
+/// Limits of a handshake, and the clients that may connect.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// For the look-up of a name and the TCP connection, over all its addresses.
@@ -130,22 +130,23 @@ pub struct Limits {
     pub ports: Option<(u16, u16)>,
     /// Networks that may connect to the lane listener.
     pub allow: AllowList,
-    /// The key that peers must know.
+    /// The key that peers must prove.
     pub auth: Option<AuthKey>,
-    /// With a key: let original engines in all the same.
+    /// With a key: accept original engines without a proof.
     pub allow_original: bool,
     /// Clients of other hosts may use the runtime control too, where no key is set.
     pub runtime_control: bool,
-    /// What peers want to be asked first.
+    /// The openings that peers accept.
     pub openings: Openings,
-    /// Where the peer's host is entered once its lane socket is there, so before it is told our notification port.
+    /// The set to which the peer's host is added once its lane socket is accepted, so before our notification port is
+    /// sent to it.
     pub connected_hosts: ConnectedHosts,
     /// Ends the handshake early.
     pub abort: Option<Abort>,
 }
 
 impl Limits {
-    /// As the configuration says, with sets of connected hosts and of openings of its own; reads the key file.
+    /// The limits of a configuration, with new sets of connected hosts and of openings; reads the key file.
     pub fn from_config(config: &Config, abort: Option<Abort>) -> Result<Self, ConfigError> {
         config.check()?;
         Ok(Self {
@@ -163,7 +164,7 @@ impl Limits {
         })
     }
 
-    /// Whether each peer must prove to know a key.
+    /// Whether each peer must prove a key.
     fn requires_key(&self) -> bool {
         self.auth.is_some() && !self.allow_original
     }
@@ -180,35 +181,36 @@ pub struct Peer {
     pub gpu_index: i32,
     /// It is on this host.
     pub local: bool,
-    /// It is in this process: the caller said so, and it proved to be. Then there is no notification socket.
+    /// It is in this process: the caller stated so, and its process token is ours. Then there is no notification
+    /// socket.
     pub same_process: bool,
     /// The regions that it announced.
     pub regions: Vec<RegionEntry>,
-    /// It has proven the key. Not so without one, and not an original engine, which may be let in beside a key.
+    /// It has proven the key. False without a key, and for an original engine that is accepted without a proof.
     pub proven: bool,
-    /// What it says about itself; `None` for an original engine.
+    /// Its features; `None` for an original engine.
     pub features: Option<Features>,
-    /// What its lanes can do.
+    /// The capabilities of its lanes.
     pub capabilities: PeerCapabilities,
     /// Lanes agreed.
     pub lanes: u32,
-    /// Our way to send it notifications; `None` when it offers none, or could not be reached there.
+    /// Our socket for notifications to it; `None` when it has no receiver, or it could not be reached.
     pub notify: Option<Stream>,
     /// The lane socket. It stays open: its end is the peer's end, and between engines of this kind it is the
     /// [`super::Channel`].
     pub channel: Stream,
-    /// Keeps the places of its host's notification sockets for as long as it lives.
+    /// While it exists, notification sockets of the peer's host are not displaced.
     pub connected_host: ConnectedHost,
 }
 
-/// Which side of the handshake we are. In each exchange the initiator speaks first.
+/// The role in the handshake. In each exchange the initiator sends first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Initiator,
     Responder,
 }
 
-/// The same host, another port.
+/// The address with another port.
 fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
     address.set_port(port);
     address
@@ -222,12 +224,13 @@ fn finish(peer: Peer, limits: &Limits) -> Peer {
     }
 }
 
-/// A socket that outlives the handshake: no longer ended by its switch, but watched by the kernel.
+/// Prepares a socket that outlives the handshake: no longer ended by the handshake's abort, with keepalive probes of
+/// the kernel.
 fn long_lived(mut stream: Stream, limits: &Limits) -> Stream {
     stream.release_permit();
     stream.set_abort(None);
     if let Err(error) = stream.set_keepalive(limits.keepalive) {
-        tracing::debug!("no keepalive towards {}: {error}", stream.peer());
+        tracing::debug!("cannot set keepalive on the socket to {}: {error}", stream.peer());
     }
     stream
 }

@@ -14,15 +14,14 @@ use crate::control::wire::notification::{Header, encode_owner};
 use crate::events::Waiter;
 use crate::process::ProcessIdentity;
 
-/// What a receiver of an engine with these features is told of our process.
+/// The identity of our process for the receiver of an engine with these features.
 pub(super) fn owner(theirs: Option<&Features>) -> Option<ProcessIdentity> {
     theirs.filter(|theirs| theirs.has(Features::LIVENESS)).map(|_| ProcessIdentity::own())
 }
 
-/// Connects to the receiver on `port` of the peer at the other end of the lane socket, at the first of `hosts` where it is.
-/// A peer without one that answers is no reason to give up the connection: the failure is logged, and notifications then
-/// have no channel. `key` is that of the session, when both sides have proven it; `owner` is what the receiver is told of
-/// our process.
+/// Connects to the receiver on `port` of the peer at the other end of the lane socket, at the first of `hosts` where
+/// it is. A failure does not end the handshake: it is logged, and the connection has no notification channel. `key`
+/// is that of the session, when both sides have proven it; `owner` is the identity of our process for the receiver.
 pub(super) async fn connect(
     channel: &Stream,
     hosts: &[IpAddr],
@@ -45,7 +44,7 @@ pub(super) async fn connect(
         }
     }
     tracing::warn!(
-        "no notification channel to the port that the peer has announced: {}",
+        "cannot connect to the peer's notification port, so the connection has no notification channel: {}",
         failures.join(", ")
     );
     None
@@ -59,9 +58,10 @@ async fn attempt(
     deadline: Instant,
     waiter: &Waiter,
 ) -> io::Result<Stream> {
-    // From the address that the peer knows us by: it keeps the places of those that it is connected with.
+    // From the address that the peer has of this host: its receiver does not displace senders of connected hosts.
     let source = super::with_port(channel.local(), 0);
-    // Not where it stands on another side of us than the lane socket, as behind a forwarder of this host.
+    // Not where the receiver is reached through another interface than the lane socket, as behind a forwarder of this
+    // host.
     let same_side =
         source.is_ipv4() == receiver.is_ipv4() && source.ip().is_loopback() == receiver.ip().is_loopback();
     let source = same_side.then_some(source);
@@ -76,7 +76,7 @@ async fn attempt(
     Ok(stream)
 }
 
-/// Proves the key to the receiver, and waits until it has done the same: it does so once it has a place for us.
+/// Proves the key to the receiver, and waits for its proof, which it sends once it has admitted this sender.
 async fn authenticate(stream: &Stream, key: &AuthKey, deadline: Instant, waiter: &Waiter) -> io::Result<()> {
     let initiator = random()?;
     stream.write_all(&[&Header::Hello.encode()[..], &initiator].concat(), deadline, waiter).await?;

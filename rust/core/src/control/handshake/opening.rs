@@ -1,7 +1,7 @@
 //! The first frame of a bootstrap socket.
 //!
 //! Engines of this kind and today's original begin with their handles. FlagCX's next version exchanges a [`Hello`] before
-//! that, and refuses a peer that does not. So a responder takes both, and an initiator tries the one and then the other:
+//! that, and refuses a peer that does not. So a responder accepts both, and an initiator tries one and then the other:
 //!
 //! ```text
 //! initiator                               responder
@@ -10,14 +10,14 @@
 //!   handle ─────────────────────────────▶  from here on as ever
 //! ```
 //!
-//! A client that begins with a request of the runtime control is no peer; see [`super::runtime_control`].
+//! A client that begins with a request of the runtime control is not a peer; see [`super::runtime_control`].
 
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Reason, Step};
 use super::{Limits, LocalSide, runtime_control};
 use crate::control::wire::{HANDLE_SIZE, HELLO_SIZE, Handle, Hello, Tag};
 
-/// With what a bootstrap socket begins.
+/// The first frame of a bootstrap socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opening {
     /// A handle.
@@ -35,7 +35,7 @@ impl Opening {
         }
     }
 
-    /// Whether a peer that fails a handshake so may take the other opening.
+    /// Whether a peer whose handshake failed with `error` may accept the other opening.
     pub(super) fn is_refused_by(self, error: &HandshakeError) -> bool {
         let step = match self {
             Self::Handle => Step::Handles,
@@ -51,8 +51,8 @@ pub(super) async fn say_hello(dialogue: &Dialogue<'_>) -> Result<(), HandshakeEr
     check(dialogue, &dialogue.open(Step::Hello, Tag::Hello, &ours, HELLO_SIZE).await?)
 }
 
-/// Receives the handle of an initiator, whichever its opening is. Fails with [`Reason::RuntimeControl`] once a client that
-/// is no peer has its answer.
+/// Receives the handle of an initiator, with either opening. Fails with [`Reason::RuntimeControl`] once the request
+/// of a runtime control client is answered.
 pub(super) async fn receive_opening(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
@@ -63,12 +63,12 @@ pub(super) async fn receive_opening(
         return Err(runtime_control::answer(dialogue, header, local, limits).await);
     }
     if header.has(Tag::Hello) {
-        // Not a byte before a proof: see `docs/security.md`.
+        // Nothing is sent before a proof: see `docs/security.md`.
         if limits.requires_key() {
             return Err(dialogue.fail(Step::Hello, Reason::Refused(NO_KEY)));
         }
         let theirs = dialogue.receive_payload(Step::Hello, header, Tag::Hello, HELLO_SIZE).await?;
-        // A peer of another version is told ours all the same: so both sides can say why they part.
+        // A peer of another version gets our hello too, so that both sides can report the mismatch.
         if Hello::decode(&theirs).is_ok() {
             dialogue.send_frame(Step::Hello, Tag::Hello, &Hello::OURS.encode()).await?;
         }

@@ -1,4 +1,4 @@
-//! Which opening peers take.
+//! The openings that peers accept.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -7,20 +7,20 @@ use std::sync::Arc;
 use super::opening::Opening;
 use crate::sync::{Mutex, lock};
 
-/// The peers that want a hello first, by address: the next connection to one begins with that. Remembers the latest 1,024;
-/// forgetting one costs an attempt more.
+/// Peers that require a hello first, by address: the next connection to one begins with it. Holds the latest 1,024; a
+/// peer that is no longer in it costs one more attempt.
 #[derive(Clone, Debug, Default)]
 pub struct Openings(Arc<Mutex<VecDeque<SocketAddr>>>);
 
 const LIMIT: usize = 1024;
 
 impl Openings {
-    /// What to begin with.
+    /// The opening to begin with.
     pub(super) fn of(&self, peer: SocketAddr) -> Opening {
         if lock(&self.0).contains(&peer) { Opening::Hello } else { Opening::Handle }
     }
 
-    /// What the peer has answered.
+    /// Records the opening that the peer has accepted.
     pub(super) fn record(&self, peer: SocketAddr, opening: Opening) {
         let mut peers = lock(&self.0);
         match opening {

@@ -1,4 +1,4 @@
-//! Proofs of the pre-shared key on the bootstrap socket, and the handles that are given to a peer that has proven it.
+//! Proofs of the pre-shared key on the bootstrap socket, and the sealed handles that follow them.
 
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Reason, Step};
@@ -6,8 +6,8 @@ use super::{Handle, Role};
 use crate::auth::{AuthError, AuthKey, Initiator, Nonces, PROOF_SIZE, Proof, Purpose, Responder, Session};
 use crate::control::wire::{HANDLE_SIZE, Tag, WireError};
 
-/// Exchanges proofs, the initiator's first, and then handles, the responder's first. `make` opens what our handle tells
-/// of; a responder calls it after the peer has proven the key.
+/// Exchanges proofs, the initiator's first, and then handles, the responder's first. `make` opens the lane listener
+/// and makes our handle; a responder calls it after the peer has proven the key.
 pub(super) async fn prove<L>(
     dialogue: &Dialogue<'_>,
     make: impl AsyncFnOnce() -> Result<(Handle, L), HandshakeError>,
@@ -71,7 +71,7 @@ async fn receive_handle(dialogue: &Dialogue<'_>, session: &Session) -> Result<Ha
     Handle::decode(handle).map_err(|error| dialogue.fail(step, error))
 }
 
-/// A responder that does not accept our proof closes, and says nothing.
+/// A responder that rejects our proof closes the socket without an answer.
 fn refused(mut error: HandshakeError) -> HandshakeError {
     if matches!(error.reason, Reason::Closed) {
         error.reason = AuthError::Refused.into();

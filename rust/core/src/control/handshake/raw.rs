@@ -27,19 +27,19 @@ pub struct RawPeer {
     pub stream: Stream,
 }
 
-/// Where peers of the raw functions are accepted. Any thread may accept, several at once.
+/// A listener for peers of the raw functions. Any thread may accept, several at once.
 #[derive(Debug)]
 pub struct RawListener {
     listener: Listener,
     advertised: SocketAddr,
     abort: Abort,
-    /// Peers that came while another one was being accepted are still here for the next call.
+    /// Peers that connected while another one was being accepted, for the next call.
     candidates: Mutex<Candidates>,
 }
 
 impl RawListener {
-    /// Listens as `local` says, on a port of `limits`. Refused when a key is required: the raw functions have no place
-    /// for a proof.
+    /// Listens as `local` says, on a port of `limits`. Refused when a key is required: the raw functions have no
+    /// message for a proof.
     pub fn bind(local: &LocalAddress, limits: &Limits) -> Result<Self, HandshakeError> {
         let here = SocketAddr::new(local.bind, 0);
         check_no_key(here, limits)?;
@@ -63,8 +63,8 @@ impl RawListener {
         self.abort.abort();
     }
 
-    /// Waits without limit for a peer, then at most for the handshake timeout for its lanes. Sockets of other programs are
-    /// closed, silent ones wait aside.
+    /// Waits without limit for a peer, then at most for the handshake timeout for its lanes. Sockets of other
+    /// programs are closed; silent ones delay no peer.
     pub fn accept(&self, lanes: &mut dyn LaneSetup, limits: &Limits) -> Result<RawPeer, HandshakeError> {
         let here = self.listener.local();
         let (stream, hello) =
@@ -133,7 +133,7 @@ pub fn initiate_raw(
     Ok(finish(stream, capabilities, count, limits))
 }
 
-/// The raw functions have no place for a proof.
+/// The raw functions have no message for a proof.
 fn check_no_key(peer: SocketAddr, limits: &Limits) -> Result<(), HandshakeError> {
     match limits.auth {
         Some(_) if !limits.allow_original => Err(HandshakeError::new(

@@ -15,7 +15,7 @@ use crate::events::{Waiter, run_blocking};
 /// Answers a handshake on an accepted bootstrap socket, of which nothing has been read yet. Blocks at most for the
 /// handshake timeout.
 ///
-/// Each handshake has a lane listener of its own, so that concurrent ones never mix up their peers; any number may
+/// Each handshake has a lane listener of its own, so that concurrent ones do not mix up their peers; any number may
 /// run at once.
 pub fn respond(
     bootstrap: Stream,
@@ -39,10 +39,10 @@ pub(crate) async fn respond_with(
     let dialogue = Dialogue { stream: &bootstrap, waiter, peer: control, role: Role::Responder, deadline };
 
     dialogue.with_short_deadline().expect_preamble(SocketKind::Bootstrap).await?;
-    // "Any address" is none that a peer could connect to; the one under which it has found us is.
+    // A peer cannot connect to the unspecified address; it can to the one by which it has reached this host.
     let own = if local.address.is_unspecified() { bootstrap.local().ip() } else { local.address };
     let told = local.advertise.unwrap_or(own);
-    // A forwarder may come in on any address that we are to listen on.
+    // A forwarder may connect to any address that this side listens on.
     let address = if local.advertise.is_some() { local.address } else { own };
     let bind = async || {
         bootstrap.begin_permit(DESCRIPTORS);
@@ -67,7 +67,7 @@ pub(crate) async fn respond_with(
 
     let ip = channel.peer().ip();
     let looks_local = locality::looks_local(local, own, ip, entry.features.as_ref());
-    // Only the initiator's caller knows whether both ends are in one process.
+    // Only the initiator's caller states whether both ends are in one process.
     let local = &LocalSide { same_process: false, ..*local };
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local).await?;
     let key = limits.auth.as_ref().filter(|_| session.is_some());
@@ -103,13 +103,13 @@ pub(crate) async fn respond_with(
     ))
 }
 
-/// What a handshake holds beside its lane socket, which has a permit of its own: bootstrap socket, lane listener, and our
-/// socket of notifications.
+/// Descriptors of a handshake besides its lane socket, which has a permit of its own: bootstrap socket, lane
+/// listener, and our notification socket.
 const DESCRIPTORS: usize = 3;
 
-/// Where an initiator may have its notification receiver. The lane socket's source is a way back to its host, but its
-/// listeners are bound to the address that it tells, which is another one if it has several interfaces. What it
-/// advertises is that of a forwarder, and the source then that of another host.
+/// Addresses at which an initiator may have its notification receiver. The lane socket's source leads back to its
+/// host, but its listeners are bound to the address that it announces, which is another one if the host has several
+/// interfaces. An advertised address is that of a forwarder, and the source may then be another host's.
 fn notification_hosts(source: IpAddr, entry: &Entry) -> Vec<IpAddr> {
     let told = entry.address.ip();
     match &entry.features {

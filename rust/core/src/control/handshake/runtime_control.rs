@@ -7,7 +7,7 @@ use super::error::{HandshakeError, Reason, Step};
 use super::{Limits, LocalSide};
 use crate::control::wire::{FrameHeader, MAX_RUNTIME_REQUEST, SliceSettings, Tag, WireError};
 
-/// Answers the request that `header` announces, and says as what kind of handshake that counts: as none.
+/// Answers the request that `header` announces; always returns an error, because such a socket carries no handshake.
 pub(super) async fn answer(
     dialogue: &Dialogue<'_>,
     header: FrameHeader,
@@ -35,7 +35,7 @@ pub(super) async fn answer(
         }
         Err(problem) => {
             tracing::warn!("runtime control by {client} refused: {problem}");
-            // What it is here, not every client may know.
+            // The settings are not sent to a client that may not read them.
             SliceSettings::default().encode_answer(&problem)
         }
     };
@@ -50,7 +50,7 @@ async fn receive_request(
     dialogue: &Dialogue<'_>,
     header: FrameHeader,
 ) -> Result<Result<SliceSettings, WireError>, HandshakeError> {
-    // What is longer is left unread.
+    // A longer request is not read.
     if let Err(error) = header.expect(Tag::RuntimeControl, MAX_RUNTIME_REQUEST) {
         return Ok(Err(error));
     }
@@ -59,7 +59,7 @@ async fn receive_request(
     Ok(SliceSettings::parse_request(&bytes))
 }
 
-/// Why such a client may ask for nothing; `None` if it may.
+/// Why a client may not use the runtime control; `None` if it may.
 fn refusal(client: IpAddr, limits: &Limits) -> Option<&'static str> {
     if limits.auth.is_some() {
         return Some("a key is set (FLAGCX_P2P_AUTH_KEY_FILE), and a request carries no proof of it");
@@ -67,7 +67,9 @@ fn refusal(client: IpAddr, limits: &Limits) -> Option<&'static str> {
     if client.to_canonical().is_loopback() || limits.runtime_control {
         return None;
     }
-    Some("only this host may ask, through its loopback address; FLAGCX_P2P_RUNTIME_CONTROL=1 lets others")
+    Some(
+        "only clients of this host may, through its loopback address; FLAGCX_P2P_RUNTIME_CONTROL=1 permits others",
+    )
 }
 
 #[cfg(test)]

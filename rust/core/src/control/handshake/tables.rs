@@ -8,7 +8,7 @@ use crate::control::wire::{
     encode_regions,
 };
 
-/// Where the two ends are to each other, agreed by both.
+/// The peer's control meta and the locality that both sides have agreed on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PeerMeta {
     pub(super) gpu_index: i32,
@@ -17,7 +17,7 @@ pub(super) struct PeerMeta {
     pub(super) same_process: bool,
 }
 
-/// Exchanges control metas. The initiator joins both sides' views of locality; the responder takes its word.
+/// Exchanges control metas. The initiator combines both sides' views of locality; the responder adopts the result.
 pub(super) async fn exchange_metas(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
@@ -27,7 +27,10 @@ pub(super) async fn exchange_metas(
     let in_this_process = features.is_some_and(|features| features.process == authenticate::process_token());
     let same_process = local.same_process && in_this_process;
     if local.same_process && !in_this_process {
-        tracing::warn!("peer {} is not in this process, although the caller says so", dialogue.peer);
+        tracing::warn!(
+            "peer {} is not in this process, although the caller stated so; it is treated as another process",
+            dialogue.peer
+        );
     }
     let ours = |theirs: Option<ControlMeta>| ControlMeta {
         gpu_index: local.gpu_index,
@@ -53,7 +56,7 @@ pub(super) async fn exchange_metas(
     Ok(PeerMeta { gpu_index: theirs.gpu_index, notify_port: theirs.notify_port, local, same_process })
 }
 
-/// Exchanges region tables. The regions have ids only if both sides tell of changes: `named`.
+/// Exchanges region tables. Regions have ids only if both sides announce changes: `named`.
 pub(super) async fn exchange_regions(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
@@ -69,7 +72,7 @@ pub(super) async fn exchange_regions(
         ours.truncate(MAX_REGIONS);
     }
     match named {
-        // What has no id cannot be taken away again: it is told afterwards, with its long one.
+        // A region without an id could not be removed later: it is announced afterwards, with its long id.
         true => ours.retain(|entry| entry.id != 0),
         false => take_extras_off(&mut ours),
     }

@@ -1,7 +1,8 @@
-//! What this host's interfaces are: the kernel's list of addresses, its routes, and what sysfs says of each.
+//! This host's interfaces: the kernel's list of addresses, its routes, and the attributes in sysfs.
 //!
-//! The list and the routes are those of the calling thread's network namespace. `/sys` may be another one's, as in a
-//! container that shares its host's: what it says of an interface counts only if the number of the interface is the same.
+//! The list and the routes are those of the calling thread's network namespace. `/sys` may show another namespace, as
+//! in a container that shares its host's: its attributes of an interface are used only if the index of the interface
+//! is the same.
 
 use std::fs::File;
 use std::io::Read;
@@ -52,7 +53,7 @@ struct Sysfs(Option<PathBuf>);
 
 impl Sysfs {
     fn of(name: &str, index: Option<u32>) -> Self {
-        // No interface has such a name; a path made of it would lead elsewhere.
+        // No interface has such a name; a path made of it would leave the folder.
         let is_name = !name.is_empty() && !name.contains('/') && !name.starts_with('.');
         let folder = is_name.then(|| Path::new("/sys/class/net").join(name));
         Self(folder.filter(|folder| {
@@ -93,7 +94,7 @@ impl Sysfs {
 fn read_bounded(path: &Path) -> String {
     let mut bytes = Vec::new();
     if let Ok(file) = File::open(path) {
-        // A part is as good as it can be.
+        // After an error the part read so far is used.
         let _ = file.take(MOST_READ).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
@@ -102,7 +103,7 @@ fn read_bounded(path: &Path) -> String {
 const MOST_READ: u64 = 1 << 20;
 const IFF_UP: u32 = 1;
 
-/// Bridges of container and virtual machine managers, for when sysfs cannot be asked.
+/// Bridges of container and virtual machine managers, where sysfs is not available.
 const BRIDGES: &[&str] =
     &["docker", "br-", "br0", "virbr", "cni", "podman", "lxcbr", "lxdbr", "vmbr", "xenbr"];
 

@@ -1,4 +1,4 @@
-//! Which of this host's addresses listeners bind to, and which one peers are told.
+//! Selection of the addresses that listeners bind to and that is announced to peers.
 
 mod facts;
 mod rank;
@@ -16,14 +16,14 @@ use super::advertise::{AdvertiseError, Advertised};
 use super::host;
 use crate::config::{AddressFamily, Config, NameList};
 
-/// An address of a network interface, and what is known of the interface.
+/// An address of a network interface, with the state of the interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Name of the interface.
     pub name: String,
     /// The address and its network.
     pub network: IpNet,
-    /// Whether it carries anything.
+    /// Its link state.
     pub link: Link,
     /// What it is.
     pub kind: Kind,
@@ -33,20 +33,20 @@ pub struct Interface {
     pub default_v6: Option<u32>,
 }
 
-/// Whether an interface carries anything.
+/// The link state of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// It does.
+    /// Up, with carrier.
     Up,
-    /// It was turned off, or never on.
+    /// Administratively down.
     Down,
-    /// It is on, and no cable, partner or reader is at its other end.
+    /// Up, without carrier.
     NoCarrier,
-    /// One of these two, or its driver is not ready.
+    /// Down, without carrier, or with a driver that is not ready.
     NotRunning,
 }
 
-/// What an interface is. Bonds, VLANs and the ends of containers' links are ordinary: they lead to other hosts.
+/// The kind of an interface. Bonds, VLANs and veth ends are ordinary: they lead to other hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// None of the others.
@@ -78,7 +78,7 @@ impl fmt::Display for Link {
     }
 }
 
-/// What an interface must be like.
+/// The rules by which an interface is chosen.
 #[derive(Clone, Debug, Default)]
 pub struct InterfaceRules {
     /// `FLAGCX_SOCKET_IFNAME`: the names that may be chosen; `None` chooses by itself.
@@ -90,7 +90,7 @@ pub struct InterfaceRules {
 }
 
 impl InterfaceRules {
-    /// As the configuration says.
+    /// The rules of a configuration.
     pub fn from_config(config: &Config) -> Self {
         Self {
             // Shorter texts count as unset, as in the original engine.
@@ -101,44 +101,44 @@ impl InterfaceRules {
     }
 }
 
-/// Where listeners bind, and what peers are told.
+/// Addresses for listeners and for peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalAddress {
     /// For the control and notification listeners; may be unspecified (`0.0.0.0`, `::`).
     pub bind: IpAddr,
     /// This host's own address; never unspecified.
     pub own: IpAddr,
-    /// What it was chosen by, for an operator.
+    /// The reason for the choice, for an operator.
     pub reason: String,
-    /// `FLAGCX_P2P_ADVERTISE`: what peers are told instead of `own`.
+    /// `FLAGCX_P2P_ADVERTISE`: what is announced to peers instead of `own`.
     pub advertised: Option<Advertised>,
 }
 
 impl LocalAddress {
-    /// The address that peers are told; never unspecified.
+    /// The address that is announced to peers; never unspecified.
     pub fn told(&self) -> IpAddr {
         self.advertised.map_or(self.own, |advertised| advertised.ip)
     }
 
-    /// Where listeners bind whose address peers learn from this engine: those for lanes and data. What a forwarder
-    /// stands before has to be reachable for it on every address that `FLAGCX_P2P_BIND` allows.
+    /// The address for listeners that this engine announces itself: those for lanes and data. With an advertised
+    /// address all addresses that `FLAGCX_P2P_BIND` allows, because the forwarder may connect to any of them.
     pub fn listen(&self) -> IpAddr {
         if self.advertised.is_some() { self.bind } else { self.own }
     }
 }
 
-/// There is no address that peers could be told.
+/// There is no address that could be announced to peers.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AddressError {
     /// No interface fits.
-    #[error("no network interface fits ({wanted}); this host has {found}")]
+    #[error("no usable network interface for {wanted}; this host has {found}")]
     NoInterface {
-        /// What it must be like.
+        /// The rules.
         wanted: String,
-        /// What there is, and why it does not fit.
+        /// The addresses of this host, and why each is excluded.
         found: String,
     },
-    /// The address to be told has no address.
+    /// `FLAGCX_P2P_ADVERTISE` cannot be used.
     #[error(transparent)]
     Advertise(#[from] AdvertiseError),
 }
@@ -157,7 +157,7 @@ pub fn local_address(config: &Config) -> Result<LocalAddress, AddressError> {
     Ok(LocalAddress { bind, own, reason, advertised })
 }
 
-/// This host's own address, and what it was chosen by. Looks nothing up.
+/// This host's own address, and the reason for the choice. Resolves no name.
 pub fn own_address(config: &Config) -> Result<(IpAddr, String), AddressError> {
     match config.bind.filter(|bind| !bind.is_unspecified()) {
         Some(bind) => Ok((bind, "FLAGCX_P2P_BIND".to_owned())),

@@ -1,4 +1,4 @@
-//! The order in which interfaces are chosen, over their description alone.
+//! The order in which interfaces are chosen: a pure function of their descriptions.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use super::{Interface, InterfaceRules, Kind, Link};
 use crate::config::AddressFamily;
 
-/// An address, and what speaks for it or against it.
+/// An address, and its preference or the reason for its exclusion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ranked<'a> {
     /// The address and its interface.
     pub interface: &'a Interface,
-    /// Why it may be chosen, or why never.
+    /// Why it may be chosen, or why it is excluded.
     pub choice: Result<Preference, Exclusion>,
 }
 
@@ -32,22 +32,22 @@ pub enum Preference {
     Tunnel,
     /// A bridge to this host's containers and virtual machines.
     Bridge,
-    /// An IPv4 link-local address, which the host has given itself.
+    /// An IPv4 link-local address, which the host has assigned itself.
     LinkLocal,
     /// Loopback: peers of this host alone.
     Loopback,
 }
 
-/// Why an address is never chosen.
+/// Why an address is excluded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exclusion {
-    /// Its interface carries nothing.
+    /// Its interface is not up with carrier.
     Link(Link),
     /// `FLAGCX_SOCKET_IFNAME` names others.
     NotNamed,
     /// `FLAGCX_SOCKET_FAMILY` asks for the other family.
     Family,
-    /// IPv6 link-local: means nothing without an interface of the reader's own.
+    /// IPv6 link-local: valid only together with an interface of the peer.
     LinkLocalV6,
     /// IPv6 loopback: the original engine never takes it.
     LoopbackV6,

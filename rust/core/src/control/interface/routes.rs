@@ -29,7 +29,7 @@ pub(super) fn parse_v6(table: &str) -> HashMap<String, u32> {
     }))
 }
 
-/// Up, and not there to reject.
+/// Up, and not a reject route.
 fn leads_out(flags: &str) -> Option<()> {
     let flags = u32::from_str_radix(flags, 16).ok()?;
     (flags & RTF_UP != 0 && flags & RTF_REJECT == 0).then_some(())

@@ -1,16 +1,16 @@
-//! Why a name has no addresses.
+//! Errors of resolving a name.
 
 use std::time::Duration;
 
 use crate::control::HostError;
 
-/// Why there are no addresses for a host.
+/// Why a host could not be resolved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// It is not written as a host.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// Longer than any name may be.
+    /// The name is too long.
     #[error("cannot resolve a host name of {length} bytes: the system takes {limit} at most")]
     TooLong {
         /// Its length in bytes.
@@ -18,7 +18,7 @@ pub enum ResolveError {
         /// The longest.
         limit: usize,
     },
-    /// The resolver answered that there are none.
+    /// The resolver has answered with an error.
     #[error(
         "cannot resolve host {name:?}: {reason}, said the system's resolver after {} ms; check the spelling, and what \
          `getent ahosts` says on this host, or use an address", waited.as_millis()
@@ -26,7 +26,7 @@ pub enum ResolveError {
     Failed {
         /// The name.
         name: String,
-        /// The resolver's words.
+        /// The resolver's error.
         reason: String,
         /// How long the caller has waited.
         waited: Duration,
@@ -44,7 +44,7 @@ pub enum ResolveError {
         /// How long the look-up has been running, possibly for earlier callers.
         running: Duration,
     },
-    /// Other names have taken every thread, and kept them.
+    /// Look-ups of other names occupy every thread.
     #[error(
         "cannot resolve host {name:?}: {limit} other names are being looked up, which is the limit, and none of them \
          has ended within {} ms; check the name servers in /etc/resolv.conf, or use an address", waited.as_millis()

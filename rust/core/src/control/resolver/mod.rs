@@ -1,4 +1,5 @@
-//! Looking up names, in threads of their own: a resolver that hangs holds its thread, and callers until their deadline.
+//! Name resolution in threads of its own: a resolver that hangs blocks its thread, and callers only until their
+//! deadline.
 
 mod error;
 mod system;
@@ -32,8 +33,8 @@ pub fn resolve(
     OF_THE_PROCESS.get().resolve(host, port, deadline, abort)
 }
 
-/// Looks names up, each once at a time. Callers of one name share its look-up, also one that has been hanging since
-/// before they came. Nothing is kept of a name that has been answered.
+/// Resolves names, each once at a time. Callers of one name share its look-up, also one that was already hanging.
+/// Answers are not cached.
 struct Resolver(Arc<Shared>);
 
 struct Shared {
@@ -46,12 +47,12 @@ type LookUp = dyn Fn(&str) -> Result<Vec<SocketAddr>, String> + Send + Sync;
 
 #[derive(Default)]
 struct State {
-    /// Of this process: threads of the one that it was forked from do not exist here.
+    /// The process of this state: a forked child has none of its parent's threads.
     process: u32,
     threads: usize,
-    /// What is looked up, and what waits for a thread.
+    /// Names with a look-up under way, or that wait for a thread.
     names: HashMap<String, Name>,
-    /// The latter, in the order in which they came.
+    /// Names that wait for a thread, oldest first.
     waiting: VecDeque<String>,
 }
 
@@ -133,7 +134,7 @@ impl Resolver {
         Ok(look_up)
     }
 
-    /// The caller waits no longer. A look-up without callers is not begun.
+    /// The caller waits no longer. A look-up that has no callers left is not started.
     fn release(&self, look_up: &Arc<PendingLookUp>) {
         let mut state = self.0.lock();
         let Some(known) = state.names.get_mut(&look_up.name) else { return };
@@ -147,7 +148,7 @@ impl Resolver {
         }
     }
 
-    /// The thread is never joined, so one that hangs holds up neither a caller nor the end of the process.
+    /// The thread is never joined, so a hanging one delays neither a caller nor the end of the process.
     fn start(&self, look_up: &Arc<PendingLookUp>) -> std::io::Result<()> {
         look_up.begin();
         let (shared, first) = (Arc::clone(&self.0), Arc::clone(look_up));
@@ -163,7 +164,7 @@ impl Resolver {
 }
 
 impl Shared {
-    /// Locks; in a child of a fork, forgets what the parent's threads are doing.
+    /// Locks; in a forked child, resets the state first.
     fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let process = std::process::id();
@@ -173,7 +174,7 @@ impl Shared {
         state
     }
 
-    /// Tells the callers, and takes the next name for the thread that is free now.
+    /// Wakes the callers, and takes the next name for the thread.
     fn finish(
         &self,
         look_up: &PendingLookUp,
@@ -182,7 +183,7 @@ impl Shared {
         let mut state = self.lock();
         state.names.remove(&look_up.name);
         let _ = look_up.answer.set(answer);
-        // Of a counter that was 0 there is no failure.
+        // Cannot fail: the eventfd's counter was 0.
         look_up.answered.notify();
         let next = state.waiting.pop_front().and_then(|name| state.names.get(&name));
         let next = next.map(|next| Arc::clone(&next.look_up));
@@ -209,7 +210,7 @@ impl PendingLookUp {
     }
 }
 
-/// Each address once, and not more than anybody could try.
+/// Each address once, and at most [`MAX_ADDRESSES`].
 fn with_port(addresses: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
     let mut all = Vec::new();
     for &(mut address) in addresses {

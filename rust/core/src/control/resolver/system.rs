@@ -1,4 +1,4 @@
-//! The system's resolver, with its own words for what went wrong.
+//! The system's resolver, with its own error texts.
 #![allow(
     unsafe_code,
     reason = "calls getaddrinfo: the standard library's wrapper hides the code of its errors"
@@ -10,12 +10,12 @@ use std::{io, ptr};
 
 use socket2::SockAddr;
 
-/// The addresses of `name`, with port 0, in the resolver's order. Takes as long as the resolver likes.
+/// The addresses of `name`, with port 0, in the resolver's order. May block without limit.
 pub(super) fn look_up(name: &str) -> Result<Vec<SocketAddr>, String> {
-    let name = CString::new(name).map_err(|_| "there is a NUL in the name".to_owned())?;
+    let name = CString::new(name).map_err(|_| "the name contains a NUL byte".to_owned())?;
     // SAFETY: a structure of numbers and null pointers, which is what unused hints must be.
     let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };
-    // Otherwise each address comes once for every type of socket.
+    // Otherwise each address is returned once for every type of socket.
     hints.ai_socktype = libc::SOCK_STREAM;
     let mut first = ptr::null_mut();
     loop {
@@ -60,7 +60,7 @@ fn address(entry: &libc::addrinfo) -> Option<SocketAddr> {
     address.as_socket()
 }
 
-/// The resolver's text and its code, and errno where that is where the reason is.
+/// The resolver's text and code, with errno for EAI_SYSTEM.
 fn words(code: i32, system: &io::Error) -> String {
     // SAFETY: gai_strerror answers a constant string for every number.
     let text = unsafe { CStr::from_ptr(libc::gai_strerror(code)) }.to_string_lossy();
@@ -95,7 +95,7 @@ mod tests {
         assert!(words(libc::EAI_AGAIN, &system).ends_with("(EAI_AGAIN, -3)"));
         assert!(words(libc::EAI_SYSTEM, &system).contains("Connection refused"));
         assert!(look_up("a\0b").unwrap_err().contains("NUL"));
-        // No resolver asks anybody about a name with an empty label.
+        // No resolver queries a server for a name with an empty label.
         let error = look_up("a..b").unwrap_err();
         assert!(error.contains("EAI_"), "{error}");
     }

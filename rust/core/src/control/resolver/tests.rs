@@ -1,4 +1,4 @@
-//! Look-ups that hang, fail and answer late: none of them asks a name server.
+//! Look-ups that hang, fail and answer late; none of them queries a name server.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Condvar;
@@ -31,7 +31,7 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Lets look-ups through once it is opened.
+/// Blocks look-ups until it is opened.
 #[derive(Default)]
 struct Gate {
     is_open: Mutex<bool>,
@@ -89,7 +89,7 @@ fn a_resolver_that_never_answers_costs_each_caller_its_own_deadline() {
         text.contains("\"node\"") && text.contains("no answer") && text.contains("resolv.conf"),
         "{text}"
     );
-    // The next caller joins the look-up, and is told since when it has been running.
+    // The next caller joins the look-up, and its error has the time since the start.
     let ResolveError::Silent { waited, running, .. } =
         resolver.resolve("node", 1, shortly(), None).unwrap_err()
     else {
@@ -97,7 +97,7 @@ fn a_resolver_that_never_answers_costs_each_caller_its_own_deadline() {
     };
     assert!(running > waited && running >= SHORT * 2, "{running:?}, {waited:?}");
     assert_eq!(gate.passing(), 1);
-    // An answer that comes at last is for nobody, and nothing is kept of it.
+    // A late answer has no callers and is not cached.
     gate.open();
     eventually("nothing is left", || resolver.0.lock().threads == 0);
     assert!(resolver.0.lock().names.is_empty());
@@ -132,7 +132,7 @@ fn the_seventeenth_name_waits_for_a_place() {
     assert!((50..2000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     assert!(matches!(error, ResolveError::Busy { limit: MAX_THREADS, .. }), "{error}");
     assert!(error.to_string().contains("16 other names"), "{error}");
-    // It is forgotten with its caller.
+    // It is removed with its caller.
     assert!(resolver.0.lock().waiting.is_empty());
     assert_eq!(resolver.0.lock().names.len(), MAX_THREADS);
 
@@ -154,7 +154,7 @@ fn other_names_and_numbers_do_not_wait_for_those_that_hang() {
     hang(&resolver, &gate, MAX_THREADS - 1);
     assert!(resolver.resolve("quick", 1, soon(), None).is_ok());
     gate.open();
-    // The one of the process is not even asked.
+    // The resolver of the process is not used.
     let long_ago = Instant::now();
     assert_eq!(resolve("192.0.2.9", 9, long_ago, None), Ok(vec!["192.0.2.9:9".parse().unwrap()]));
     assert!(matches!(resolve("1.2.3", 9, long_ago, None), Err(ResolveError::Host(_))));

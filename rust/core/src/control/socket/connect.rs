@@ -24,7 +24,7 @@ pub fn connect(target: SocketAddr, deadline: Instant, abort: Option<&Abort>) -> 
     }
 }
 
-/// Connects if a process listens there now, with `source` as our end if there is one. Waits by `waiter`; the stream's
+/// Connects once, from `source` if there is one. Waits by `waiter`; the stream's
 /// later blocking waits end with `abort`.
 pub(in crate::control) async fn connect_from(
     source: Option<SocketAddr>,
@@ -36,7 +36,7 @@ pub(in crate::control) async fn connect_from(
     connected(tcp::connect(source, target, deadline, waiter).await?, abort)
 }
 
-/// The same for tests, which block.
+/// [`connect_from`] for tests, which block.
 #[cfg(test)]
 pub(in crate::control) fn connect_once(
     target: SocketAddr,
@@ -51,7 +51,7 @@ pub(in crate::control) fn connect_once(
 pub(super) fn connected(socket: OwnSocket<TcpStream>, abort: Option<&Abort>) -> io::Result<Stream> {
     let stream = Stream::new(socket, abort.cloned())?;
     if stream.local() == stream.peer() {
-        // The kernel had picked the target's own port for our end and connected the socket to itself.
+        // The kernel chose the target's port as source port and connected the socket to itself.
         return Err(ErrorKind::ConnectionRefused.into());
     }
     Ok(stream)

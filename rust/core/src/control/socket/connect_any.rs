@@ -1,4 +1,4 @@
-//! Connecting to one of several addresses, to that which answers first (RFC 8305, "Happy Eyeballs").
+//! Connecting to the first of several addresses that answers (RFC 8305, "Happy Eyeballs").
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -14,10 +14,10 @@ use super::schedule::{Next, RefusalPolicy, Schedule};
 use crate::events::{Abort, Interest, Waiter, run_blocking, tcp};
 use crate::fork::OwnSocket;
 
-/// Connects to the first of `targets` that answers. They are tried in their order: the next one is started when the one
-/// before it has failed, or has been silent for 250 ms (less if the time until `deadline` is short). A silent address
-/// stays under way beside the others. What was refused is tried again as `refusals` says. The stream's later waits end
-/// with `abort` too.
+/// Connects to the first of `targets` that answers. They are tried in their order: the next one is started when the
+/// one before it has failed, or has been silent for 250 ms (less if the time until `deadline` is short). A silent
+/// address stays under way beside the others. Refused addresses are tried again according to `refusals`. The stream's
+/// later waits end with `abort` too.
 pub fn connect_any(
     targets: &[SocketAddr],
     deadline: Instant,
@@ -54,18 +54,18 @@ pub fn connect_any(
     Err(ConnectError::Addresses(attempts.failures()))
 }
 
-/// Why there is no connection.
+/// Why no connection was made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The wait itself ended: `ConnectionAborted` by our switch, or the system's error.
+    /// The wait failed: `ConnectionAborted` by this process, or the system's error.
     #[error("{0}")]
     Wait(io::Error),
-    /// What became of each address.
+    /// The result of each address.
     #[error("{}", listed(.0.iter().map(AddressFailure::to_string)))]
     Addresses(Vec<AddressFailure>),
 }
 
-/// What is to be said of each address, as one text of bounded length.
+/// Joins the texts of addresses to one of bounded length.
 pub(in crate::control) fn listed(mut texts: impl Iterator<Item = String>) -> String {
     let mut list = texts.by_ref().take(MAX_LISTED).collect::<Vec<_>>().join(", ");
     let more = texts.count();
@@ -75,14 +75,14 @@ pub(in crate::control) fn listed(mut texts: impl Iterator<Item = String>) -> Str
     list
 }
 
-/// What became of one address.
+/// The result of one address.
 #[derive(Debug)]
 pub struct AddressFailure {
     /// The address.
     pub target: SocketAddr,
     /// How often it was tried.
     pub tries: u32,
-    /// For how long the last try has been waiting for an answer, if it has.
+    /// How long the last try has been waiting for an answer, if it still is.
     pub silent: Option<Duration>,
     /// The error of the last try that had one.
     pub error: Option<io::Error>,
@@ -145,7 +145,7 @@ impl Attempts {
         run_blocking(Waiter::blocking(abort).any(&fds, Some(until)))
     }
 
-    /// The first that is connected. Those that have failed are told to the schedule.
+    /// The first that is connected. Failures are reported to the schedule.
     fn first_connected(
         &mut self,
         abort: Option<&Abort>,
@@ -182,7 +182,7 @@ impl Attempt {
         Self { target, tries: 0, under_way: None, last: None }
     }
 
-    /// A process may still come to listen where a connect was refused or not answered; other errors do not pass so soon.
+    /// A process may still start to listen where a connect was refused or not answered; other errors are permanent.
     fn fail(&mut self, error: io::Error, index: usize, schedule: &mut Schedule) {
         let hopeful = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::TimedOut);
         schedule.failed(index, hopeful);
@@ -190,5 +190,5 @@ impl Attempt {
     }
 }
 
-/// Addresses that an error names.
+/// Number of addresses that an error names.
 const MAX_LISTED: usize = 8;

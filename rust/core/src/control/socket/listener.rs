@@ -70,10 +70,10 @@ impl Listener {
         })
     }
 
-    /// Takes a connection that waits already, if one does. After an error that `is_starved` it waits on, and the listener
-    /// is not to be looked at for `admission::pause_after`.
+    /// Accepts a waiting connection, if there is one. After an error that [`is_starved`] the connection stays in the
+    /// backlog, and the listener is not to be polled for `admission::pause_after`.
     pub fn try_accept(&self) -> io::Result<Option<Stream>> {
-        // A flood of connections that are refused must not keep a caller that has others to look after.
+        // A flood of refused connections must not keep the caller from its other work.
         for _ in 0..REFUSED_PER_CALL {
             let permit = match admission::enter(self.as_fd()) {
                 Ok(permit) => permit,
@@ -86,13 +86,16 @@ impl Listener {
                 Err(error) if admission::concerns_one_client(&error) => continue,
                 Err(error) => return Err(error),
             };
-            // A peer that has gone in the meantime has no address any more.
+            // A peer that has closed meanwhile has no address any more.
             let Ok(stream) = Stream::new(socket, Some(self.abort.clone())) else { continue };
             if self.allow.permits(stream.peer().ip()) {
                 permit.describe(Source::of(stream.peer().ip()), stream.as_fd());
                 return Ok(Some(stream.with_permit(permit)));
             }
-            tracing::info!("connection from {} refused: not in FLAGCX_P2P_ALLOW", stream.peer());
+            tracing::info!(
+                "connection from {} refused: the address is not in FLAGCX_P2P_ALLOW",
+                stream.peer()
+            );
         }
         Ok(None)
     }
@@ -105,8 +108,8 @@ impl AsFd for Listener {
     }
 }
 
-/// Whether a connection waits on although it could not be accepted: there is no permit, no descriptor or no memory for it, or
-/// a sandbox forbids it.
+/// Whether a connection that could not be accepted stays in the backlog: there is no permit, no descriptor or no
+/// memory for it, or a sandbox denies it.
 pub(crate) fn is_starved(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

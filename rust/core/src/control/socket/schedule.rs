@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// The schedule of one connect. Told what happens and what time it is, it says what comes next; it does nothing itself.
+/// The schedule of one connect: a pure state machine over reported events and times.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// By the number of their address.
+    /// By the index of the address.
     standings: Vec<AddressState>,
     stagger: Duration,
     refusals: RefusalPolicy,
@@ -13,37 +13,37 @@ pub(super) struct Schedule {
     latest: Option<(usize, Instant)>,
     /// When the next round begins, once this one is over.
     resume: Option<Instant>,
-    /// Before that.
+    /// The pause before the next round.
     pause: Duration,
 }
 
-/// What to do about ports at which no process listens.
+/// How refused connects are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalPolicy {
-    /// Try them again until the deadline: peers that start together still meet.
+    /// They are tried again until the deadline, so that peers may start in any order.
     UntilDeadline,
     /// Each address is tried once.
     Once,
 }
 
-/// What comes next.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Try this address now; it counts as under way from here on.
+    /// Try this address now; it is under way from here on.
     Start(usize),
-    /// Nothing before this time, unless something under way ends.
+    /// Wait until this time, or until an attempt under way ends.
     WaitUntil(Instant),
-    /// Nothing before something under way ends.
+    /// Wait until an attempt under way ends.
     Wait,
-    /// There is nothing left to try.
+    /// No address is left to try.
     Over,
 }
 
-/// Where an address stands in this round.
+/// The state of an address in this round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AddressState {
     Due,
-    /// Possibly since an earlier round: the kernel asks a silent address again by itself.
+    /// Possibly since an earlier round: the kernel repeats its SYN to a silent address.
     UnderWay,
     Failed {
         /// Whether it may succeed later.
@@ -52,7 +52,7 @@ enum AddressState {
 }
 
 impl Schedule {
-    /// For `count` addresses and the time that there is. A short one starts all of them all the same.
+    /// A schedule for `count` addresses within `time`. All of them are started even when the time is short.
     pub(super) fn new(count: usize, time: Duration, refusals: RefusalPolicy) -> Self {
         let share = time / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
         Self {
@@ -65,7 +65,7 @@ impl Schedule {
         }
     }
 
-    /// What comes next.
+    /// The next step.
     pub(super) fn next(&mut self, now: Instant) -> Next {
         if self.resume.is_some_and(|resume| resume <= now) {
             self.begin_round();
@@ -86,14 +86,14 @@ impl Schedule {
         }
     }
 
-    /// The address has failed; `hopeful` if it is worth another try.
+    /// The address has failed; `hopeful` if another try may succeed.
     pub(super) fn failed(&mut self, index: usize, hopeful: bool) {
         if let Some(standing) = self.standings.get_mut(index) {
             *standing = AddressState::Failed { hopeful };
         }
     }
 
-    /// An address has its turn when the one before it has failed, or has been silent for a while.
+    /// An address is started when the one before it has failed, or has been silent for the delay.
     fn start_in_turn(&mut self, due: usize, now: Instant) -> Next {
         if let Some((latest, begun)) = self.latest {
             let turn = begun + self.stagger;

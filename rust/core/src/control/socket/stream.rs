@@ -12,10 +12,10 @@ use crate::admission::Permit;
 use crate::events::{Abort, Waiter, Wakeup, run_blocking, tcp, uninterrupted};
 use crate::fork::OwnSocket;
 
-/// A TCP stream. Methods take `&self`: one thread may read while another writes; two writers need a lock of their own.
+/// A TCP stream. One thread may read while another writes; two writers need a lock of their own.
 #[derive(Debug)]
 pub struct Stream {
-    /// Of a client that has proven nothing yet. Before the socket: it ends first.
+    /// The permit of an unauthenticated client. Declared before the socket, so that it is dropped first.
     permit: Option<Permit>,
     socket: OwnSocket<TcpStream>,
     local: SocketAddr,
@@ -28,26 +28,26 @@ impl Stream {
     pub(super) fn new(socket: OwnSocket<TcpStream>, abort: Option<Abort>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
-        // Urgent data would make the socket ready for ever, with nothing to read.
+        // Urgent data would make the socket readable for ever, with nothing to read.
         SockRef::from(&*socket).set_out_of_band_inline(true)?;
         let (local, peer) = (canonical(socket.local_addr()?), canonical(socket.peer_addr()?));
         Ok(Self { permit: None, socket, local, peer, abort })
     }
 
-    /// It has been accepted by this permit.
+    /// Stores the permit with which it was accepted.
     pub(super) fn with_permit(mut self, permit: Permit) -> Self {
         self.permit = Some(permit);
         self
     }
 
-    /// The client has proven the key, or has ended its handshake: it is a peer, and no longer counted among the others.
+    /// Releases the permit: the client has proven the key, or has completed its handshake.
     pub(crate) fn release_permit(&self) {
         if let Some(permit) = &self.permit {
             permit.release();
         }
     }
 
-    /// The client has begun a handshake, for which so many descriptors are held.
+    /// Notes that the client has begun a handshake, for which `descriptors` are held.
     pub(crate) fn begin_permit(&self, descriptors: usize) {
         if let Some(permit) = &self.permit {
             permit.begin(descriptors);
@@ -74,7 +74,8 @@ impl Stream {
         tcp::read_exact(&self.socket, buffer, deadline, waiter).await
     }
 
-    /// Writes all of `bytes`, waiting by `waiter`. After an error it is not known how many of them the peer will see.
+    /// Writes all of `bytes`, waiting by `waiter`. After an error it is not known how many of them the peer will
+    /// receive.
     pub async fn write_all(&self, bytes: &[u8], deadline: Instant, waiter: &Waiter) -> io::Result<()> {
         tcp::write_all(&self.socket, bytes, deadline, waiter).await
     }
@@ -85,12 +86,12 @@ impl Stream {
         run_blocking(self.read_exact(buffer, deadline, &Waiter::blocking(self.abort.as_ref())))
     }
 
-    /// Writes all of `bytes`. After an error it is not known how many of them the peer will see.
+    /// Writes all of `bytes`. After an error it is not known how many of them the peer will receive.
     pub fn write_all_by(&self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
         run_blocking(self.write_all(bytes, deadline, &Waiter::blocking(self.abort.as_ref())))
     }
 
-    /// Reads what is there: `None` when nothing is, `Some(0)` when the peer has closed.
+    /// Reads without waiting: `None` when no data has arrived, `Some(0)` when the peer has closed.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match uninterrupted(|| (&*self.socket).read(buffer)) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
@@ -98,7 +99,7 @@ impl Stream {
         }
     }
 
-    /// Writes what the socket takes: `None` when that is nothing.
+    /// Writes without waiting: `None` when the socket accepts no data now.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
         match uninterrupted(|| (&*self.socket).write(bytes)) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
@@ -133,7 +134,8 @@ impl Stream {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
 
-    /// Lets the kernel notice within about `period` that the peer's host is gone; `None` turns it off.
+    /// Sets keepalive probes by which the kernel detects within about `period` that the peer's host is down; `None`
+    /// turns them off.
     pub fn set_keepalive(&self, period: Option<Duration>) -> io::Result<()> {
         let socket = SockRef::from(&*self.socket);
         let Some(period) = period else { return socket.set_keepalive(false) };
@@ -147,7 +149,7 @@ impl Stream {
         socket.set_tcp_user_timeout(Some(period.max(second)))
     }
 
-    /// From now on waits end when this switch is thrown.
+    /// Waits end with `abort` from now on.
     pub fn set_abort(&mut self, abort: Option<Abort>) {
         self.abort = abort;
     }

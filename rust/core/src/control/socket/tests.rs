@@ -1,4 +1,4 @@
-//! Deadlines, aborts and refusals, over loopback.
+//! Deadlines, aborts and repeated connects, over loopback.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,11 +1,12 @@
-//! What an engine of this kind says about itself, in the bytes of the listen handle that the original leaves unused.
+//! The features of an engine of this kind, in the bytes of the listen handle that the original leaves unused.
 //!
 //! ```text
 //! 0 magic (8)   8 version (u16)   10 payload length (u16)   12 CRC-32C of bytes 8..12 and the payload   16 payload
 //! payload: 0 bits (u32)   4 largest notification (u32)   8 incarnation (u64)   16 process (u64)   24 nonce (16)
 //!          40 host (u64)   48 pid (u32)   52 fingerprint of the process (u64)
 //! ```
-//! Earlier versions end before the host, or before the pid. Later versions may lengthen the payload; what is known of it stays where it is.
+//! Earlier versions end before the host, or before the pid. Later versions may lengthen the payload; known fields
+//! keep their offsets.
 
 use super::fields::{Fields, Record};
 use crate::process::ProcessIdentity;
@@ -18,12 +19,12 @@ pub const PROTOCOL_VERSION: u16 = 1;
 const MAGIC: [u8; 8] = *b"fcx-p2p\x01";
 const HEADER: usize = 16;
 const PAYLOAD: usize = 60;
-/// That of engines which do not say their process.
+/// Length of the payload without the process's identity.
 const PAYLOAD_WITH_HOST: usize = 48;
-/// That of engines which do not say their host.
+/// Length of the payload without the host.
 const SHORTEST_PAYLOAD: usize = 40;
 
-/// What an engine of this kind says about itself.
+/// The features of an engine of this kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`], [`Features::ADVERTISED`],
@@ -33,13 +34,13 @@ pub struct Features {
     pub max_notification: u32,
     /// Random per engine: an engine that was started again has another one.
     pub incarnation: u64,
-    /// Random per process: tells for certain whether both ends are in one.
+    /// Random per process: equal on both ends only within one process.
     pub process: u64,
     /// Random per session and side.
     pub nonce: [u8; 16],
     /// The same in all processes of one network namespace of a running kernel; 0 if it is not known.
     pub host: u64,
-    /// The process, for peers that can see it.
+    /// The process's identity, for peers on the same host.
     pub identity: ProcessIdentity,
 }
 
@@ -48,13 +49,13 @@ impl Features {
     pub const CHANNEL: u32 = 1;
     /// Failed lanes can be rebuilt over that channel.
     pub const REBUILD: u32 = 2;
-    /// A key is set: both sides must prove that they know it.
+    /// A key is set: both sides must prove it.
     pub const AUTH: u32 = 4;
-    /// The address in the handle is that of a forwarder before the engine.
+    /// The address in the handle is that of a forwarder in front of the engine.
     pub const ADVERTISED: u32 = 8;
-    /// Changes of regions are told over that channel, and asked for.
+    /// Changes of regions are announced over that channel, on request too.
     pub const REGIONS: u32 = 16;
-    /// Pings are answered on that channel, and a notification socket may say to which process it belongs.
+    /// Pings are answered on that channel, and a notification socket may name its process.
     pub const LIVENESS: u32 = 32;
 
     /// Whether all of `bits` are set.
@@ -80,7 +81,7 @@ impl Features {
         record.put(12, &checksum.to_le_bytes()).0
     }
 
-    /// Reads features. `None` for anything else, in particular for what an original engine leaves there.
+    /// Decodes features. `None` for anything else, in particular for the bytes of an original engine.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let fields = Fields::new("features", bytes, HEADER + PAYLOAD).ok()?;
         let version = fields.u16(8).ok()?;

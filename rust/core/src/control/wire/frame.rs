@@ -6,7 +6,7 @@ use super::fields::{Fields, Record};
 /// Bytes of the header.
 pub const FRAME_HEADER_SIZE: usize = 8;
 
-/// What a frame carries.
+/// The kinds of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Tag {
@@ -20,7 +20,7 @@ pub enum Tag {
     Handle = 4,
     /// Proof of the key, 32 bytes. This and what follows only between engines of this kind.
     Proof = 0x4650_0001,
-    /// The handle that is given to a peer that has proven the key, behind its seal of 32 bytes.
+    /// The handle for a peer that has proven the key, behind its seal of 32 bytes.
     SealedHandle = 0x4650_0002,
     /// [`super::Hello`]: the first frame of FlagCX's next version, "FXP1".
     Hello = 0x4658_5031,
@@ -31,7 +31,7 @@ pub enum Tag {
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What it carries.
+    /// Its kind.
     pub tag: i32,
     /// Bytes behind the header.
     pub size: i32,

@@ -17,7 +17,7 @@ pub const RAW_HANDLE_SIZE: usize = 40;
 pub struct Handle {
     /// Where the lane socket listens.
     pub address: SocketAddr,
-    /// What the engine says about itself; `None` for an original one.
+    /// The engine's features; `None` for an original one.
     pub features: Option<Features>,
 }
 
@@ -42,7 +42,7 @@ impl Handle {
         Ok(Self { address, features: bytes.get(RAW_HANDLE_SIZE..).and_then(Features::decode) })
     }
 
-    /// Reads what a raw `listen` has announced: what lies behind byte 40 means nothing.
+    /// Decodes the handle of a raw `listen`: bytes after the 40th are ignored.
     pub fn decode_raw(bytes: &[u8]) -> Result<SocketAddr, WireError> {
         let fields = Fields::new("listen handle", bytes, RAW_HANDLE_SIZE)?;
         let magic = fields.u64(32)?;

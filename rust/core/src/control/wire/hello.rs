@@ -15,7 +15,7 @@ pub const HELLO_SIZE: usize = 16;
 
 const MAGIC: u32 = 0x4658_5031;
 
-/// What a side says of itself. A session needs two equal ones.
+/// The hello of one side. Both sides of a session must send equal ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// Version of the protocol: 3 for the layouts of this module, 5 for others.
@@ -31,7 +31,7 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// What this engine speaks.
+    /// The hello of this engine.
     pub const OURS: Self =
         Self { version: 3, implementation: 1, transport: 1, reserved: 0, wire_size: HELLO_SIZE as u32 };
 
@@ -63,12 +63,15 @@ impl Hello {
         })
     }
 
-    /// Refuses a peer's hello that is not like ours, and names both.
+    /// Fails for a peer's hello that differs from ours; the error names both.
     pub fn check(&self) -> Result<(), WireError> {
         if *self == Self::OURS {
             return Ok(());
         }
-        Err(WireError::new("hello", format!("the peer has {self}; this engine has {}", Self::OURS)))
+        let ours = Self::OURS;
+        let problem =
+            format!("the peer has {self}; this engine has {ours}; use the same version on both sides");
+        Err(WireError::refused("incompatible hello", problem))
     }
 }
 

@@ -24,7 +24,7 @@ pub struct LaneCapabilities {
 }
 
 impl LaneCapabilities {
-    /// What an original engine can do, which never says so.
+    /// The capabilities of an original engine, which announces none.
     pub const ORIGINAL: Self = Self { rd_atomic_initiator: 1, rd_atomic_responder: 1 };
 }
 
@@ -33,7 +33,7 @@ impl LaneCapabilities {
 pub struct LaneRecord {
     /// Where the queue pair is.
     pub address: QpAddress,
-    /// What it can do; `None` from an original engine.
+    /// Its capabilities; `None` from an original engine.
     pub capabilities: Option<LaneCapabilities>,
 }
 
@@ -56,7 +56,7 @@ impl LaneRecord {
         }
     }
 
-    /// Reads the record. Whether link layer and numbers make sense is for the caller to judge.
+    /// Decodes the record. The caller checks link layer and numbers.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let fields = Fields::new("lane record", bytes, LANE_RECORD_SIZE)?;
         let mtu = fields.i32(32)?;

@@ -1,4 +1,4 @@
-//! The control meta: who the peer is beyond its lanes.
+//! The control meta: GPU index, notification port and locality of a side.
 
 use super::WireError;
 use super::fields::{Fields, Record};
@@ -39,7 +39,7 @@ impl ControlMeta {
             .0
     }
 
-    /// Reads the record. A notification port that is none counts as none.
+    /// Reads the record. An invalid notification port is read as 0.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let fields = Fields::new("control meta", bytes, META_SIZE)?;
         let flags = fields.u32(8)?;

@@ -30,19 +30,27 @@ pub use region::{MAX_REGIONS, REGION_SIZE, RegionEntry, decode_regions, encode_r
 pub use region_changes::{AnnouncedRegion, Change, MAX_ANNOUNCED, MAX_REGION_CHANGES, RegionChanges};
 pub use runtime_control::{MAX_RUNTIME_REQUEST, SliceSettings};
 
-/// Bytes that are not what they should be.
+/// A message that is malformed, or well-formed and refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}: {problem}")]
+#[error("{}{what}: {problem}", if *.is_malformed { "malformed " } else { "" })]
 pub struct WireError {
-    /// What was being read.
+    /// The kind of message.
     pub what: &'static str,
     /// What was found and what was expected.
     pub problem: String,
+    /// False for a well-formed message that is refused.
+    pub is_malformed: bool,
 }
 
 impl WireError {
+    /// A malformed message.
     pub(crate) fn new(what: &'static str, problem: impl Into<String>) -> Self {
-        Self { what, problem: problem.into() }
+        Self { what, problem: problem.into(), is_malformed: true }
+    }
+
+    /// A well-formed message that is refused.
+    pub(crate) fn refused(what: &'static str, problem: impl Into<String>) -> Self {
+        Self { what, problem: problem.into(), is_malformed: false }
     }
 }
 

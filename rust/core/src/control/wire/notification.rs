@@ -1,9 +1,9 @@
-//! What travels on a notification socket after the preamble.
+//! Formats of a notification socket after the preamble.
 //!
 //! * A message of the original engine: 520 bytes, `0xDEADDEAD`, a reserved word, name and text.
 //! * A large message: `LARGE_MAGIC`, length, name, and `length` bytes. Only towards engines that announced a limit.
 //! * With a key, first of all: `HELLO_MAGIC` and the sender's random number. The receiver answers with its own, the sender
-//!   with its proof, the receiver with its own: the exchange of [`crate::auth`]. Else the receiver says nothing.
+//!   with its proof, the receiver with its own: the exchange of [`crate::auth`]. Otherwise the receiver sends nothing.
 //! * Before the first message, once: `OWNER_MAGIC`, the pid of the sender's process and its fingerprint (u64). Only towards
 //!   engines with [`super::Features::LIVENESS`].
 
@@ -19,7 +19,7 @@ pub const LARGE_MAGIC: u32 = 0xdead_b16d;
 /// First word of a hello.
 pub const HELLO_MAGIC: u32 = 0xdead_4e10;
 
-/// First word of what says to which process the socket belongs.
+/// First word of an owner message, which names the sender's process.
 pub const OWNER_MAGIC: u32 = 0xdead_9d0d;
 
 /// Bytes of the words in front of every kind.
@@ -31,7 +31,7 @@ pub const NAME_SIZE: usize = 256;
 /// Bytes of a message on the wire.
 pub const MESSAGE_SIZE: usize = HEADER_SIZE + 2 * NAME_SIZE;
 
-/// What comes next on the socket, as its first 8 bytes say.
+/// The kind of the next message on the socket, from its first 8 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
     /// Name and text follow.
@@ -56,7 +56,7 @@ impl Header {
         Record::new().put(0, &magic.to_le_bytes()).put(4, &word.to_le_bytes()).0
     }
 
-    /// Reads a header. The reserved word of a message is not looked at.
+    /// Decodes a header. The reserved word of a message is ignored.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let fields = Fields::new("notification", bytes, HEADER_SIZE)?;
         match fields.u32(0)? {
@@ -82,7 +82,7 @@ impl Header {
     }
 }
 
-/// Writes to which process a socket belongs.
+/// Encodes an owner message.
 pub fn encode_owner(identity: ProcessIdentity) -> Vec<u8> {
     [&Header::Owner(identity.pid).encode()[..], &identity.fingerprint.to_le_bytes()].concat()
 }

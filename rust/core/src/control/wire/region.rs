@@ -17,8 +17,8 @@ pub struct RegionEntry {
     pub size: u64,
     /// Remote key.
     pub rkey: u32,
-    /// Names it in the changes that are told later, see [`super::AnnouncedRegion::id`]; 0 for a region that they do not
-    /// name. Less than 2^31. In bytes that the original engine leaves unused, as is `read_only`.
+    /// Its id in later changes, see [`super::AnnouncedRegion::id`]; 0 for a region that they do not name. Less than
+    /// 2^31. In bytes that the original engine leaves unused, as is `read_only`.
     pub id: u32,
     /// Its peers may read it only.
     pub read_only: bool,

@@ -1,4 +1,4 @@
-//! What an engine says of its regions after the handshake: which are new, changed or gone.
+//! Changes of an engine's regions after the handshake: added, changed and removed.
 //!
 //! ```text
 //! 0 version (u64)   8 change (u8)   9 zero (3)   12 number of entries (u32)   16 entries
@@ -26,25 +26,26 @@ const WRITTEN: usize = ENTRY + ATTRIBUTE + size_of::<u32>();
 /// Changes of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionChanges {
-    /// With these changes the peer knows everything up to this version. [`Change::Reset`]: the version that the changes
-    /// which follow lead to.
+    /// The version of the regions with these changes applied. [`Change::Reset`]: the version that the following
+    /// changes lead to.
     pub version: u64,
-    /// What has happened to the regions.
+    /// The kind of change.
     pub change: Change,
     /// The regions; none with [`Change::Reset`].
     pub entries: Vec<AnnouncedRegion>,
 }
 
-/// What has happened to regions.
+/// Kinds of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// They are new.
     Add,
     /// They have other attributes than before.
     Update,
-    /// They are gone.
+    /// They were deregistered.
     Remove,
-    /// The peer has missed changes: all regions follow, from version 0 on. What is not among them is gone.
+    /// The peer has missed changes: all regions follow, from version 0 on. Regions that are not among them were
+    /// deregistered.
     Reset,
 }
 
@@ -64,9 +65,9 @@ pub struct AnnouncedRegion {
 }
 
 impl AnnouncedRegion {
-    /// Of a region that is gone: its key names other memory by now, which is not announced.
+    /// For a removed region: its key now belongs to other memory, which is not announced.
     pub const KEY_IN_USE: u32 = 1;
-    /// Peers may read it only. An engine that does not know the flag meets the refusal of the fabric.
+    /// Peers may only read it. For an engine that ignores the flag the fabric refuses the WRITE.
     pub const READ_ONLY: u32 = 2;
 }
 
@@ -92,7 +93,7 @@ impl RegionChanges {
         let change = Change::of_number(fields.byte(8)?)?;
         let count = fields.u32(12)? as usize;
         let mut rest = bytes.get(HEADER..).unwrap_or_default();
-        // Before any memory is taken for them.
+        // Checked before memory is allocated for them.
         if count > rest.len() / ENTRY || change == Change::Reset && count > 0 {
             return Err(error(format!("{count} entries in {} bytes of {change:?}", rest.len())));
         }

@@ -1,4 +1,4 @@
-//! Runtime control: a client that is no peer reads or changes how an engine cuts transfers, with one frame each way.
+//! Runtime control: a client reads or changes an engine's slice settings, with one frame each way.
 //!
 //! The request is text: `GET`, or one or both of the lines `FLAGCX_P2P_SLICE_SIZE=decimal` and
 //! `FLAGCX_P2P_FRAGMENT_LIMIT=decimal`. The answer is a JSON object of four members. It is written by hand: a JSON library
@@ -51,7 +51,7 @@ impl SliceSettings {
                 _ => return Err(error(format!("{name:?} cannot be changed at run time"))),
             };
             if place.replace(parse_bytes(name, value)?).is_some() {
-                return Err(error(format!("{name} is there twice")));
+                return Err(error(format!("{name} is given twice")));
             }
         }
         let slice_size = slice_size.unwrap_or_default();

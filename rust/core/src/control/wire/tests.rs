@@ -202,7 +202,7 @@ fn region_changes_bytes() {
     assert_eq!(RegionChanges::decode(&bytes), Ok(reset));
 }
 
-/// A later version may say more of a region; what is known of it is found all the same.
+/// A later version may add attributes of a region; known ones are still found.
 #[test]
 fn unknown_attributes_of_a_region_are_skipped() {
     let region = "01 00 00 00 00 00 00 00 00 10 00 00 00 00 00 00 10 00 00 00 00 00 00 00 00 00 00 80";
@@ -242,7 +242,7 @@ fn malformed_region_changes_are_refused() {
     assert!(problem(&with(12, 2)).contains("2 entries in 38 bytes"));
     assert!(problem(&with(12, 0)).contains("38 bytes behind"));
     assert!(problem(&with(8, 5)).contains("change 5"));
-    assert!(problem(&with(8, 4)).contains("1 entries"), "a reset says no more");
+    assert!(problem(&with(8, 4)).contains("1 entries"), "a reset has no entries");
     assert!(problem(&bytes(AnnouncedRegion { id: 0, ..entry })).contains("region 0"));
     assert!(problem(&bytes(AnnouncedRegion { base: u64::MAX, ..entry })).contains("wraps"));
     assert!(problem(&good[..10]).contains("10 bytes"));
@@ -464,8 +464,8 @@ fn requests_of_the_runtime_control() {
         ("\nFLAGCX_P2P_SLICE_SIZE=65536", "\"\" is not"),
         (" FLAGCX_P2P_SLICE_SIZE=65536", "cannot be changed"),
         ("FLAGCX_P2P_MAX_SGE=2", "\"FLAGCX_P2P_MAX_SGE\" cannot be changed"),
-        ("FLAGCX_P2P_SLICE_SIZE=4096\nFLAGCX_P2P_SLICE_SIZE=8192", "there twice"),
-        ("FLAGCX_P2P_SLICE_SIZE=0\nFLAGCX_P2P_SLICE_SIZE=0", "there twice"),
+        ("FLAGCX_P2P_SLICE_SIZE=4096\nFLAGCX_P2P_SLICE_SIZE=8192", "given twice"),
+        ("FLAGCX_P2P_SLICE_SIZE=0\nFLAGCX_P2P_SLICE_SIZE=0", "given twice"),
         ("FLAGCX_P2P_SLICE_SIZE=4095", "at least 4096"),
         ("FLAGCX_P2P_SLICE_SIZE=1073741825", "at most 1073741824"),
         ("FLAGCX_P2P_FRAGMENT_LIMIT=99999999999999999999999", "at most"),

@@ -13,7 +13,7 @@ use super::context::{Context, set_nonblocking};
 use super::sys::{PollCq, ReqNotifyCq, ibv_comp_channel, ibv_cq, ibv_wc, ibv_wc_status, last_errno};
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus, FabricError};
 
-/// Completions taken from the library in one call.
+/// Completions polled from the library in one call.
 const POLL_BATCH: usize = 64;
 
 /// The library's queue and its channel, kept alive by the queue's owner and by every queue pair on it.
@@ -76,9 +76,9 @@ pub(super) struct VerbsCompletionQueue {
     /// Copies of the context's entries: one load instead of three on every poll.
     poll_cq: PollCq,
     req_notify_cq: ReqNotifyCq,
-    /// Where the library writes; kept to spare 3 KiB of stack traffic per poll.
+    /// Where the library writes; kept in the queue to save 3 KiB of stack writes per poll.
     entries: Box<[MaybeUninit<ibv_wc>]>,
-    /// Those of `entries` that `arm` found and no poll has handed out yet.
+    /// Those of `entries` that `arm` found and no poll has returned yet.
     found: Range<usize>,
     depth: u32,
 }
@@ -89,7 +89,7 @@ impl VerbsCompletionQueue {
         let wanted =
             c_int::try_from(depth).ok().filter(|_| (1..=most).contains(&depth)).ok_or_else(|| {
                 FabricError::Unsupported(format!(
-                    "a completion queue of {depth} entries was asked for, {} can do 1 to {most} (max_cqe); \
+                    "a completion queue of {depth} entries was asked for, {} supports 1 to {most} (max_cqe); \
                  set FLAGCX_P2P_CQ_DEPTH",
                     context.name
                 ))
@@ -107,14 +107,14 @@ impl VerbsCompletionQueue {
         Ok(Self { raw, poll_cq, req_notify_cq, entries, found: 0..0, depth })
     }
 
-    /// What queue pairs hold.
+    /// The raw queue, which queue pairs hold.
     pub(super) fn raw(&self) -> &Arc<RawCompletionQueue> {
         &self.raw
     }
 }
 
 impl VerbsCompletionQueue {
-    /// Has the library write up to `most` completions into `entries`, and says how many.
+    /// Polls up to `most` completions from the library into `entries`; returns how many.
     #[inline]
     fn take(&mut self, most: usize) -> Result<usize, FabricError> {
         let most = most.min(POLL_BATCH) as c_int;
@@ -123,7 +123,7 @@ impl VerbsCompletionQueue {
         usize::try_from(got).map_err(|_| FabricError::call("ibv_poll_cq", &self.raw.context.name, libc::EIO))
     }
 
-    /// Translates `entries[from..]` into `out`, as far as both go.
+    /// Translates `entries[from..]` into `out`, as far as both reach.
     ///
     /// # Safety
     /// The library has filled at least `out.len()` entries there.
@@ -163,7 +163,7 @@ impl CompletionQueue for VerbsCompletionQueue {
         for chunk in out.chunks_mut(POLL_BATCH) {
             let got = match self.take(chunk.len()) {
                 Ok(got) => got,
-                // What was polled before counts first; the failure comes again with the next call.
+                // Completions polled before are returned first; the next call fails again.
                 Err(_) if filled > 0 => break,
                 Err(error) => return Err(error),
             };
@@ -179,8 +179,8 @@ impl CompletionQueue for VerbsCompletionQueue {
         Ok(filled)
     }
 
-    /// A completion that came before the queue was armed wakes nobody, so this looks for one afterwards. What it
-    /// finds is kept for the next poll.
+    /// A completion from before the queue was armed raises no event, so this polls once afterwards. What it finds is
+    /// kept for the next poll.
     fn arm(&mut self) -> Result<bool, FabricError> {
         if !self.found.is_empty() {
             return Ok(false);

@@ -1,4 +1,4 @@
-//! One opened device: its context, its protection domain, and the questions that can be put to it.
+//! An opened device: its context, its protection domain, and its queries.
 #![allow(unsafe_code, reason = "calls libibverbs")]
 
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ pub(super) struct VerbsDeviceList {
 }
 
 impl VerbsDeviceList {
-    /// Asks the library. An error carries its errno.
+    /// Reads the list from the library. An error has its errno.
     pub(super) fn read(library: &'static Library) -> Result<Self, FabricError> {
         let mut count = 0;
         // The library loads the devices' own libraries here, under a lock of its own.
@@ -82,16 +82,16 @@ pub(super) struct Context {
     pub(super) domain: NonNull<ibv_pd>,
     /// Kernel name of the device.
     pub(super) name: String,
-    /// Every live queue pair, by number. Taken when one comes, goes or fails: never on the way of a request that
-    /// succeeds.
+    /// Every live queue pair, by number. Locked when one is created, destroyed or fails: never on the path of a
+    /// request that succeeds.
     queue_pairs: Mutex<HashMap<u32, QueuePairEntry>>,
 }
 
-/// What a context knows of a queue pair made from it.
+/// The context's entry for a queue pair made from it.
 struct QueuePairEntry {
     /// Shared with the queue pair; see there.
     broken: Arc<AtomicBool>,
-    /// Where in the table of which port its GID stands.
+    /// The port and index of its GID.
     port: u8,
     gid_index: u8,
     gid: [u8; 16],
@@ -153,7 +153,7 @@ impl Context {
         (code == 0).then_some(unsafe { gid.raw })
     }
 
-    /// Readable when [`Context::next_event`] has something.
+    /// Readable when [`Context::next_event`] has an event.
     pub(super) fn async_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the fd belongs to the context, which lives as long as the borrow of `self`.
         unsafe { BorrowedFd::borrow_raw((*self.raw.as_ptr()).async_fd) }
@@ -183,7 +183,7 @@ impl Context {
         Some(event)
     }
 
-    /// Notes a new queue pair; the flag is set once it is known to be in ERROR.
+    /// Adds a new queue pair; the returned flag is set once it is known to be in ERROR.
     pub(super) fn add_queue_pair(&self, number: u32, port: &LocalPort) -> Arc<AtomicBool> {
         let broken = Arc::new(AtomicBool::new(false));
         let note = QueuePairEntry {
@@ -196,12 +196,12 @@ impl Context {
         broken
     }
 
-    /// Forgets a queue pair that is about to be destroyed.
+    /// Removes a queue pair that is about to be destroyed.
     pub(super) fn remove_queue_pair(&self, number: u32) {
         self.queue_pairs().remove(&number);
     }
 
-    /// Remembers that queue pair `number` is in ERROR.
+    /// Marks queue pair `number` as in ERROR.
     #[cold]
     pub(super) fn mark_broken(&self, number: u32) {
         if let Some(note) = self.queue_pairs().get(&number) {
@@ -210,7 +210,7 @@ impl Context {
         }
     }
 
-    /// Remembers as broken those queue pairs whose GID is no longer where it was: nothing that is sent to it arrives.
+    /// Marks as broken the queue pairs whose GID is no longer at its index: packets sent to it do not arrive.
     pub(super) fn mark_stale_addresses(&self) {
         for note in self.queue_pairs().values() {
             if self.query_gid(note.port, u32::from(note.gid_index)) != Some(note.gid) {
@@ -232,13 +232,13 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: all that was made from the domain and the context held an `Arc` to `self`, so it is gone.
+        // SAFETY: everything made from the domain and the context held an `Arc` to `self`, so it was dropped before.
         let codes = unsafe {
             let domain = (self.library.ibv_dealloc_pd)(self.domain.as_ptr());
             (domain, (self.library.ibv_close_device)(self.raw.as_ptr()))
         };
         if codes != (0, 0) {
-            tracing::warn!(device = %self.name, ?codes, "closing the device failed: the library keeps what it holds");
+            tracing::warn!(device = %self.name, ?codes, "cannot close the device: its context and protection domain leak");
         }
     }
 }

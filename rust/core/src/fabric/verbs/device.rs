@@ -32,7 +32,7 @@ pub(super) struct VerbsDevice {
 }
 
 impl VerbsDevice {
-    /// Puts together what was found out about an active port.
+    /// A device for an active port.
     pub(super) fn new(
         context: Arc<Context>,
         files: DeviceFiles,
@@ -57,7 +57,7 @@ impl VerbsDevice {
         self.port.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the port again. New queue pairs use what is found; those that exist keep their address.
+    /// Reads the port again. New queue pairs use the result; existing ones keep their address.
     fn refresh(&self) {
         let read =
             LocalPort::read(&self.context, &self.files, self.attributes.port, &self.preference, self.max_mtu);
@@ -74,9 +74,11 @@ impl VerbsDevice {
                 }
                 *current = port;
             }
-            // Not active: it says so again when it is.
+            // Not active: another event follows when it is.
             Ok(None) => {}
-            Err(error) => tracing::warn!("keeping the old address of a port that changed: {error}"),
+            Err(error) => {
+                tracing::warn!("cannot read a port that has changed, its former address is kept: {error}")
+            }
         }
     }
 
@@ -85,13 +87,13 @@ impl VerbsDevice {
         let (depth, sge) = (self.attributes.max_queue_depth, self.attributes.max_sge);
         if !(1..=depth).contains(&caps.send_depth) {
             return Err(FabricError::Unsupported(format!(
-                "a queue pair of {} requests was asked for, {name} can do 1 to {depth} (max_qp_wr)",
+                "a queue pair of {} requests was asked for, {name} supports 1 to {depth} (max_qp_wr)",
                 caps.send_depth
             )));
         }
         if !(1..=sge).contains(&caps.max_sge) {
             return Err(FabricError::Unsupported(format!(
-                "requests of {} scatter/gather entries were asked for, {name} can do 1 to {sge} (max_sge)",
+                "requests of {} scatter/gather entries were asked for, {name} supports 1 to {sge} (max_sge)",
                 caps.max_sge
             )));
         }
@@ -181,7 +183,7 @@ fn attributes(
         provider: Provider::Verbs,
         name: context.name.clone(),
         port,
-        // Never zero, even from a driver that has none to give.
+        // Never zero, even from a driver that reports zero.
         guid: u64::from_be(limits.node_guid).max(1),
         pci_path: files.device_path(),
         max_queue_depth: count(limits.max_qp_wr),

@@ -1,4 +1,4 @@
-//! What asynchronous events of libibverbs mean, as pure functions over their numbers.
+//! The meaning of libibverbs' asynchronous events, as pure functions of their numbers.
 
 use super::sys::ibv_event_type as kind;
 use crate::fabric::DeviceEvent;
@@ -36,7 +36,7 @@ const LAST_WQE_REACHED: u32 = kind::IBV_EVENT_QP_LAST_WQE_REACHED as u32;
 const CLIENT_REREGISTER: u32 = kind::IBV_EVENT_CLIENT_REREGISTER as u32;
 const GID_CHANGE: u32 = kind::IBV_EVENT_GID_CHANGE as u32;
 
-/// What an event of this number is about.
+/// The subject of an event with this number.
 pub(super) fn subject(number: u32) -> Subject {
     match number {
         QP_FATAL | QP_REQ_ERR | QP_ACCESS_ERR | COMM_EST | SQ_DRAINED | PATH_MIG | PATH_MIG_ERR

@@ -16,11 +16,11 @@ use crate::fabric::{FabricError, GidEntry, LINK_INFINIBAND, VerbsOptions};
 pub(super) struct GidChoice {
     pub(super) index: u8,
     pub(super) gid: [u8; 16],
-    /// Why this one, in words for an operator.
+    /// The reason for the choice, for an operator.
     pub(super) reason: String,
 }
 
-/// What is wanted of the GID.
+/// The preferences for the GID.
 #[derive(Clone, Debug)]
 pub(super) struct GidPreference {
     index: Option<u8>,
@@ -38,7 +38,7 @@ enum Reach {
 }
 
 impl GidPreference {
-    /// Takes the wishes out of the provider's options.
+    /// The preferences of the provider's options.
     pub(super) fn from_options(options: &VerbsOptions) -> Result<Self, FabricError> {
         let text = options.address_range.trim();
         let range = if text.is_empty() {
@@ -96,7 +96,7 @@ impl GidPreference {
         (reach(address), entry.roce_version == Some(self.roce_version), address.is_ipv6() == self.prefer_ipv6)
     }
 
-    /// What the best entry lacks of the wish, as additions to the reason.
+    /// The preferences that the best entry does not meet, as additions to the reason.
     fn shortfalls(&self, entry: &GidEntry) -> Vec<String> {
         let (reach, _, family) = self.rank(entry);
         let mut shortfalls = Vec::new();
@@ -169,7 +169,7 @@ fn reach(address: IpAddr) -> Reach {
     }
 }
 
-/// `::ffff:10.0.0.1`, `RoCE v2`, `eth0`: an entry in words.
+/// An entry as text: `::ffff:10.0.0.1 RoCE v2 on eth0`.
 struct GidText<'a>(&'a GidEntry);
 
 impl fmt::Display for GidText<'_> {

@@ -1,4 +1,4 @@
-//! Tables as they are met in the field, among them those that other engines choose wrongly from.
+//! GID tables of real machines, among them ones from which other engines choose a wrong entry.
 
 use super::*;
 use crate::fabric::LINK_ETHERNET;

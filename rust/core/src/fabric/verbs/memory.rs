@@ -54,7 +54,7 @@ impl VerbsMemoryRegion {
         if relaxed && range.access.relaxed_ordering && library.ibv_reg_mr_iova2.is_some() {
             access |= flag::IBV_ACCESS_RELAXED_ORDERING.0;
         }
-        // The newer call is needed for the optional rights, and to give the bytes another address than the CPU's.
+        // The newer call is needed for optional access flags, and for an IOVA that differs from the CPU's address.
         let newer = access & flag::IBV_ACCESS_RELAXED_ORDERING.0 != 0 || range.cpu_address.is_some();
         let start = with_exposed_provenance_mut::<c_void>(address);
         let domain = context.domain.as_ptr();
@@ -98,7 +98,7 @@ impl VerbsMemoryRegion {
     fn deregister(&self) -> Result<(), FabricError> {
         let mut slot = self.raw.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(raw) = *slot else { return Ok(()) };
-        // SAFETY: made by this library, not deregistered yet: the slot is emptied once it is.
+        // SAFETY: made by this library, not deregistered yet: it is taken out when it is.
         let code = unsafe { (self.context.library.ibv_dereg_mr)(raw.as_ptr()) };
         if code != 0 {
             return Err(FabricError::call("ibv_dereg_mr", &self.context.name, errno_of(code)));
@@ -126,7 +126,7 @@ impl MemoryRegion for VerbsMemoryRegion {
 impl Drop for VerbsMemoryRegion {
     fn drop(&mut self) {
         if let Err(error) = self.deregister() {
-            tracing::warn!("a memory region stays registered: {error}");
+            tracing::warn!("cannot deregister a memory region, which leaks: {error}");
         }
     }
 }
@@ -174,7 +174,7 @@ fn hint(errno: i32, range: &MemoryRange) -> String {
         libc::EOPNOTSUPP if range.dma_buf.is_some() => {
             "neither the kernel nor the device's driver can register a dma-buf".to_owned()
         }
-        _ => "see the kernel's log".to_owned(),
+        _ => "check the kernel's log (dmesg)".to_owned(),
     }
 }
 

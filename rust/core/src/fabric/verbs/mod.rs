@@ -44,7 +44,7 @@ pub fn open(options: &VerbsOptions) -> Result<Vec<Arc<dyn Device>>, FabricError>
     open_and_report(options).map(|opened| opened.devices)
 }
 
-/// The same, with a line for each port that is not used.
+/// [`open`], with a line for each port that is not used.
 pub(super) fn open_and_report(options: &VerbsOptions) -> Result<Opened, FabricError> {
     let opener = Opener::new(options)?;
     let names = opener.table.names();
@@ -59,7 +59,7 @@ pub(super) fn open_and_report(options: &VerbsOptions) -> Result<Opened, FabricEr
     Ok(Opened { devices, not_used: refusals })
 }
 
-/// The options, read.
+/// The parsed options.
 struct Opener<'a> {
     options: &'a VerbsOptions,
     filter: HcaFilter,
@@ -74,7 +74,7 @@ impl<'a> Opener<'a> {
         let preference = GidPreference::from_options(options)?;
         let max_mtu = port::mtu_code(options.max_mtu).ok_or_else(|| {
             FabricError::Unsupported(format!(
-                "an MTU of {} bytes cannot be had: set FLAGCX_P2P_MTU to 256, 512, 1024, 2048 or 4096",
+                "unsupported MTU of {} bytes: set FLAGCX_P2P_MTU to 256, 512, 1024, 2048 or 4096",
                 options.max_mtu
             ))
         })?;

@@ -6,8 +6,8 @@ use super::sys::{ibv_port_attr, ibv_port_state};
 use super::sysfs::DeviceFiles;
 use crate::fabric::{FabricError, GidEntry, LINK_INFINIBAND, PortAttributes};
 
-/// What connecting needs to know of the local port. Queue pairs keep a copy from their creation, so that the address
-/// that the peer was told and the one that is used stay one.
+/// The local port as connecting needs it. Queue pairs keep a copy from their creation, so that the address announced
+/// to the peer and the one in use stay the same.
 #[derive(Clone, Debug)]
 pub(super) struct LocalPort {
     pub(super) number: u8,
@@ -37,12 +37,12 @@ impl LocalPort {
         let gid = preference.choose(&name, link_layer, gid_table_length(&attributes), &table)?;
         let mtu = u8::try_from(attributes.active_mtu).unwrap_or(u8::MAX).min(max_mtu);
         if mtu_bytes(mtu) == 0 {
-            return Err(FabricError::Unsupported(format!("{name} reports no valid MTU: check its link")));
+            return Err(FabricError::Unsupported(format!("{name} reports an invalid MTU: check its link")));
         }
         Ok(Some(Self { number, link_layer, lid: attributes.lid, mtu, gid }))
     }
 
-    /// The port's public description, from what it says now.
+    /// The port's public description, from its current attributes.
     pub(super) fn describe(&self, attributes: &ibv_port_attr) -> PortAttributes {
         PortAttributes {
             active: is_active(attributes),
@@ -82,7 +82,7 @@ pub(super) fn is_active(attributes: &ibv_port_attr) -> bool {
     attributes.state == ibv_port_state::IBV_PORT_ACTIVE
 }
 
-/// The state in the words of the kernel's tools.
+/// The state by the names of the kernel's tools.
 pub(super) fn state_name(attributes: &ibv_port_attr) -> &'static str {
     match attributes.state {
         ibv_port_state::IBV_PORT_DOWN => "DOWN",

@@ -27,8 +27,8 @@ pub(super) struct VerbsQueuePair {
     raw: NonNull<ibv_qp>,
     post_send: PostSend,
     list: SendList,
-    /// Written by whoever learns that the queue pair is in ERROR (a poll, an event, `set_error`) or has lost its
-    /// address (an event), read by its owner. Relaxed: nothing is published with it.
+    /// Written by the threads that find the queue pair in ERROR (a poll, an event, `set_error`) or without its
+    /// address (an event), read by its owner. Relaxed: no other memory is published with it.
     broken: Arc<AtomicBool>,
     connected: bool,
     caps: QueuePairCaps,
@@ -38,10 +38,10 @@ pub(super) struct VerbsQueuePair {
     queue: Arc<RawCompletionQueue>,
 }
 
-/// The library's answer to a list that it did not take whole.
+/// The library's error for a list that it did not accept completely.
 struct Refusal {
     code: c_int,
-    /// The first request that it did not take; null if it took all.
+    /// The first request that it did not accept; null if it accepted all.
     request: *mut ibv_send_wr,
 }
 
@@ -126,7 +126,7 @@ impl VerbsQueuePair {
         context.check(operation, code)
     }
 
-    /// Posts a batch of one request, as small transfers are: without all that is set up for lists.
+    /// Posts a batch of one request, as small transfers are, without the setup for lists.
     #[inline]
     fn post_one(&mut self, batch: &Batch<'_>, request: &WorkRequest) -> Posted {
         if !self.list.fill_one(batch, request) {
@@ -150,13 +150,13 @@ impl VerbsQueuePair {
         if filled < batch.requests.len() { Posted::cut(filled, libc::EINVAL) } else { Posted::all(batch) }
     }
 
-    /// Gives the list, as it is filled, to the library.
+    /// Posts the filled list.
     #[inline(always)]
     fn post_filled(&mut self) -> Result<(), Refusal> {
         let mut request = null_mut();
-        // SAFETY: the queue pair is alive. The chain is of live slots, ends in null, and each slot's entries lie within the
-        // batch's, which outlives the call; the library keeps none of these pointers. That an inline request's addresses
-        // are readable is the promise of whoever made the request.
+        // SAFETY: the queue pair is alive. The chain is of live slots, ends in null, and each slot's entries lie
+        // within the batch's, which outlives the call; the library keeps none of these pointers. That an inline
+        // request's addresses are readable is promised by the maker of the request.
         let code = unsafe { (self.post_send)(self.raw.as_ptr(), self.list.head(), &raw mut request) };
         if code == 0 { Ok(()) } else { Err(Refusal { code, request }) }
     }
@@ -165,16 +165,16 @@ impl VerbsQueuePair {
     fn refused(&mut self, refusal: Refusal, filled: usize) -> Posted {
         let errno = errno_of(refusal.code);
         if refusal.request.is_null() {
-            // The library took the list and could not start the device: what it holds ends with a flush, and must not be
-            // posted again, which is what ENOMEM would ask for.
+            // The library accepted the list and could not start the device: its requests end with a flush and must
+            // not be posted again, which ENOMEM would cause.
             self.broken.store(true, Ordering::Relaxed);
             return Posted::cut(filled, if errno == libc::ENOMEM { libc::EIO } else { errno });
         }
         Posted::cut(self.list.position(refusal.request, filled), errno)
     }
 
-    /// Posts a batch that is longer than the library's list. The last request of each list is signaled: completions to
-    /// spare, for which there is room, as each request may complete.
+    /// Posts a batch that is longer than the library's list. The last request of each list is signaled: additional
+    /// completions, for which there is room, because each request may complete.
     #[cold]
     fn post_lists(&mut self, batch: &Batch<'_>) -> Posted {
         let mut accepted = 0;
@@ -193,7 +193,7 @@ impl VerbsQueuePair {
             let (theirs, ours) = (link_name(peer.link_layer), link_name(self.port.link_layer));
             format!("it offers {theirs}, {} port {} is {ours}", self.context().name, self.port.number)
         } else if mtu_bytes(peer.mtu) == 0 {
-            format!("it offers the MTU number {}, which is none of 1 (256 bytes) to 5 (4096)", peer.mtu)
+            format!("it offers the MTU number {}, expected 1 (256 bytes) to 5 (4096)", peer.mtu)
         } else {
             return Ok(());
         };
@@ -243,7 +243,7 @@ impl QueuePair for VerbsQueuePair {
 
     fn post(&mut self, batch: &Batch<'_>) -> Posted {
         if !self.connected {
-            // Libraries differ in what they do with a request before RTS; none of it is useful.
+            // Libraries handle a request before RTS in different ways, none of them useful.
             return if batch.requests.is_empty() { Posted::all(batch) } else { Posted::cut(0, libc::EINVAL) };
         }
         match batch.requests {
@@ -274,7 +274,7 @@ impl Drop for VerbsQueuePair {
         // which `Context::next_event` does before it returns.
         let code = unsafe { (self.context().library.ibv_destroy_qp)(self.raw.as_ptr()) };
         if let Err(error) = self.context().check("ibv_destroy_qp", code) {
-            tracing::warn!("a queue pair stays: {error}");
+            tracing::warn!("cannot destroy a queue pair, which leaks: {error}");
         }
     }
 }
@@ -290,7 +290,7 @@ impl std::fmt::Debug for VerbsQueuePair {
     }
 }
 
-/// Asks the library for a queue pair; with less inline room where it has not as much as wanted.
+/// Creates a queue pair; with less inline room where the device does not have as much.
 fn create_raw(
     queue: &RawCompletionQueue,
     wanted: &QueuePairCaps,
@@ -325,7 +325,7 @@ fn create_raw(
         )
     };
     if let Err(error) = context.check("ibv_query_qp", code) {
-        // SAFETY: made above, not used by anybody.
+        // SAFETY: made above and not used yet.
         unsafe { (context.library.ibv_destroy_qp)(raw.as_ptr()) };
         return Err(error);
     }

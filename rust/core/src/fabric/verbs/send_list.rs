@@ -1,7 +1,7 @@
-//! The list of send requests that is handed to the library.
+//! The list of send work requests that is posted to the library.
 //!
-//! The work requests are allocated once and linked once. Posting fills in what differs from request to request, points each
-//! work request's scatter/gather list straight into the caller's entries, and cuts the chain behind the last one.
+//! The `ibv_send_wr`s are allocated once and linked once. Posting fills in the fields that differ, points each
+//! scatter/gather list into the caller's entries, and cuts the chain behind the last one.
 #![allow(unsafe_code, reason = "links a C list")]
 
 use std::ffi::c_uint;
@@ -18,7 +18,7 @@ const SHORTEST: usize = 64;
 
 const SIGNALED: c_uint = flag::IBV_SEND_SIGNALED.0;
 
-/// One work request, on cache lines of its own: everything that is written per request lies in the first of the two.
+/// One `ibv_send_wr`, on cache lines of its own: all fields that are written per request lie in the first of the two.
 #[repr(C, align(64))]
 struct SendWr(ibv_send_wr);
 
@@ -57,7 +57,7 @@ impl Kind {
     }
 }
 
-/// A chain of work requests. `work requests[i].next` is `work requests[i + 1]` everywhere but at `end`, where it is null.
+/// A chain of `ibv_send_wr`s. `wrs[i].next` is `wrs[i + 1]` everywhere but at `end`, where it is null.
 pub(super) struct SendList {
     wrs: Vec<SendWr>,
     end: usize,
@@ -123,7 +123,7 @@ impl SendList {
         true
     }
 
-    /// Marks those of the `filled` first work requests whose requests are signaled: so few that testing each would cost more.
+    /// Marks the signaled ones of the `filled` first: so few that testing each would cost more.
     fn signal(&mut self, batch: &Batch<'_>, filled: usize) {
         let mark = |SendWr(wr): &mut SendWr| wr.send_flags |= SIGNALED;
         let every = batch.signal_every as usize;
@@ -157,7 +157,7 @@ impl SendList {
     #[inline(never)]
     fn end_at(&mut self, last: usize) {
         let base = self.head();
-        // The work request that ended the chain before goes on to its neighbour again.
+        // The former last one gets its successor back.
         let successor = base.wrapping_byte_add((self.end + 1) * size_of::<SendWr>());
         if let Some(SendWr(wr)) = self.wrs.get_mut(self.end) {
             wr.next = successor;

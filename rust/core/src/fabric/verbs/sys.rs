@@ -3,7 +3,7 @@
 //! This is the only file that names `rdma_sys`. Only its types and constants are used: one reference to a function
 //! of it would make libibverbs a load-time dependency, and the program would not start on a machine without it.
 //!
-//! What C gets as macros or inline functions is spelled out here: [`Library::query_port`] for `ibv_query_port`,
+//! Macros and inline functions of the C header are written out here: [`Library::query_port`] for `ibv_query_port`,
 //! the function pointers in `ibv_context::ops` for posting, polling and arming.
 #![allow(unsafe_code, reason = "loads a C library and describes its functions")]
 
@@ -26,7 +26,7 @@ use crate::fork::{PerProcess, load_apart_from_forks};
 /// Library that is loaded when nothing else is asked for.
 const DEFAULT_LIBRARY: &str = "libibverbs.so.1";
 
-/// `__VERBS_ABI_IS_EXTENDED`: the mark of a context that is the tail of a `verbs_context`.
+/// `__VERBS_ABI_IS_EXTENDED`: marks a context that is the tail of a `verbs_context`.
 const EXTENDED_ABI: usize = usize::MAX;
 
 /// Two of `enum ibv_fork_status`.
@@ -109,7 +109,8 @@ library! {
         ibv_destroy_qp: fn(*mut ibv_qp) -> c_int;
     }
     optional {
-        // IBVERBS_1.8: knows the optional access flags (relaxed ordering) and drops those the kernel cannot do.
+        // IBVERBS_1.8: supports the optional access flags (relaxed ordering) and drops those that the kernel does not
+        // support.
         ibv_reg_mr_iova2: fn(*mut ibv_pd, *mut c_void, usize, u64, c_uint) -> *mut ibv_mr;
         // IBVERBS_1.1, where it is; its answer is an `enum ibv_fork_status`, IBVERBS_1.13.
         ibv_fork_init: fn() -> c_int;
@@ -149,8 +150,8 @@ impl Library {
         Ok(library)
     }
 
-    /// Where the kernel would let a forked child take pages away from the NIC (before 5.12), the library has to mark them, from
-    /// before the first device is opened.
+    /// On kernels before 5.12 a fork can detach pages from the NIC's mapping; there the library has to mark them,
+    /// starting before the first device is opened.
     fn allow_forks(&self) {
         // SAFETY: neither takes an argument.
         let status = self.ibv_is_fork_initialized.map(|ask| unsafe { ask() });
@@ -181,8 +182,8 @@ impl Library {
     ) -> Result<ibv_port_attr, i32> {
         // SAFETY: plain integers, for which zero is a value.
         let mut attributes: ibv_port_attr = unsafe { std::mem::zeroed() };
-        // SAFETY: `context` is open; the library fills attributes of the size that it is told, or of the older, smaller
-        // structure that the plain symbol knows.
+        // SAFETY: `context` is open; the library fills attributes of the size passed, or of the older, smaller
+        // structure of the plain symbol.
         let code = unsafe {
             match Self::query_port_entry(context) {
                 Some(query_port) => {
@@ -194,7 +195,7 @@ impl Library {
         if code == 0 { Ok(attributes) } else { Err(errno_of(code)) }
     }
 
-    /// The `query_port` of an extended context, if it is one and new enough to have it.
+    /// The `query_port` of an extended context, if `context` is one and has it.
     ///
     /// # Safety
     /// `context` is an open context of this library.
@@ -230,7 +231,7 @@ unsafe fn required<T: Copy>(library: &libloading::Library, file: &str, name: &st
     // SAFETY: passed on to the caller.
     unsafe { optional(library, name) }.ok_or_else(|| FabricError::Library {
         library: file.to_owned(),
-        reason: format!("it has no symbol {name}; it is not a libibverbs, or one older than version 1.1"),
+        reason: format!("it has no symbol {name}: it is not libibverbs, or older than version 1.1"),
     })
 }
 

@@ -1,4 +1,4 @@
-//! What only the kernel's files say about a device. Each may be missing: in containers, or under a stand-in library.
+//! Attributes of a device that only sysfs has. Each may be missing: in containers, or under a stand-in library.
 
 use std::path::{Path, PathBuf};
 

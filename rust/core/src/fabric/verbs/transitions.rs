@@ -1,4 +1,4 @@
-//! What `ibv_modify_qp` is given on the way INIT, RTR, RTS, ERROR: pure functions of the settings, the local port and
+//! The arguments of `ibv_modify_qp` for INIT, RTR, RTS and ERROR: pure functions of the settings, the local port and
 //! the peer's address.
 #![allow(unsafe_code, reason = "a zeroed C structure")]
 
@@ -12,17 +12,17 @@ use crate::fabric::{FabricError, LINK_ETHERNET, PathOptions, QpAddress, VerbsOpt
 /// Rights of peers at a queue pair: what a region allows is checked on top.
 const REMOTE_ACCESS: u32 =
     access::IBV_ACCESS_REMOTE_WRITE.0 | access::IBV_ACCESS_REMOTE_READ.0 | access::IBV_ACCESS_REMOTE_ATOMIC.0;
-/// 0.64 ms: how long a peer waits after a receiver-not-ready answer. READ and WRITE never draw one.
+/// 0.64 ms: how long a peer waits after a receiver-not-ready answer. READ and WRITE never cause one.
 const MIN_RNR_TIMER: u8 = 12;
 /// Retry a receiver-not-ready answer for ever.
 const RNR_RETRY: u8 = 7;
 /// Routers a RoCE packet may pass.
 const HOP_LIMIT: u8 = 255;
 
-/// Attributes and which of them count.
+/// Attributes and the mask of those that are set.
 pub(super) type Transition = (ibv_qp_attr, mask);
 
-/// What the options and the device say about every queue pair.
+/// The settings of every queue pair, from the options and the device.
 #[derive(Clone, Debug)]
 pub(super) struct QueuePairSettings {
     pub(super) timeout: u8,
@@ -37,7 +37,7 @@ pub(super) struct QueuePairSettings {
 }
 
 impl QueuePairSettings {
-    /// Takes the path's settings out of the provider's options.
+    /// The settings of the provider's options.
     pub(super) fn new(options: &VerbsOptions, max_initiator: u8, max_responder: u8) -> Self {
         Self {
             timeout: options.timeout,
@@ -106,13 +106,14 @@ impl QueuePairSettings {
         (attributes, fields)
     }
 
-    /// How packets find the peer. The local port and its link layer decide, not what the peer says of its own.
+    /// The address handle to the peer. The local port and its link layer decide, not the link layer that the peer
+    /// announces.
     fn address_handle(&self, port: &LocalPort, peer: &QpAddress) -> Result<ibv_ah_attr, FabricError> {
         let routed = port.link_layer == LINK_ETHERNET;
         let dlid = if routed { Ok(0) } else { u16::try_from(peer.lid) };
         let dlid = dlid.map_err(|_| FabricError::Peer {
             peer: peer.ip().to_string(),
-            reason: format!("its LID {} is not a 16-bit number", peer.lid),
+            reason: format!("its LID {} does not fit 16 bits", peer.lid),
         })?;
         Ok(ibv_ah_attr {
             grh: ibv_global_route {
@@ -144,7 +145,7 @@ pub(super) fn path_mtu(port: &LocalPort, peer: &QpAddress) -> u8 {
     peer.mtu.min(port.mtu)
 }
 
-/// Attributes that say nothing, to be filled.
+/// Zeroed attributes, to be filled.
 pub(super) fn no_attributes() -> ibv_qp_attr {
     // SAFETY: integers and a union of bytes: zero is a value.
     unsafe { std::mem::zeroed() }

@@ -118,7 +118,7 @@ fn a_reset_takes_away_what_is_not_named_again() {
 fn what_makes_no_sense_is_an_error() {
     let regions = RemoteRegions::with_limits(&[entry(1), entry(9)], 3, 9);
     let error = regions.apply(&changes(8, Change::Add, &[named(8)])).unwrap_err();
-    assert_eq!(error.to_string(), "the peer's region changes: version 8 after version 9");
+    assert_eq!(error.to_string(), "malformed region changes of the peer: version 8 after version 9");
     regions.apply(&changes(10, Change::Add, &[named(10)])).unwrap();
     let error = regions.apply(&changes(11, Change::Add, &[named(11)])).unwrap_err();
     assert!(error.to_string().contains("more than 3 regions"), "{error}");

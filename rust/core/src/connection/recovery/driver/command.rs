@@ -1,4 +1,4 @@
-//! The making of a queue pair that is to take a lane's place.
+//! The creation and connection of a queue pair that is to replace a lane's.
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::control::wire::LaneRecord;
 use crate::events::{Handle, Waiter, with_upgraded};
 use crate::fabric::QueuePair;
 
-/// The making of one half, a task of its own.
+/// Creates and connects the queue pair of one attempt, as a task of its own.
 pub(super) struct Command {
     pub(super) connection: Weak<Connection>,
     pub(super) id: AttemptId,
@@ -30,7 +30,7 @@ impl Command {
         self.handle.blocking(create).await
     }
 
-    /// Connects a queue pair, and keeps it for the lane. One that cannot be connected is kept too, until it is discarded.
+    /// Connects a queue pair and stores it for the lane, also when connecting fails, until it is discarded.
     pub(super) async fn connect(
         &self,
         queue_pair: Box<dyn QueuePair>,
@@ -38,7 +38,7 @@ impl Command {
     ) -> Result<(), String> {
         let deadline = Instant::now() + STEP_LIMIT;
         let put = |queue_pair| self.rebuilds.put(self.id, queue_pair);
-        // Kept also when this task is stopped meanwhile: the end of the connection destroys it.
+        // Stored also when this task is stopped meanwhile: the end of the connection destroys it.
         let mut queue_pair = scopeguard::guard(queue_pair, put);
         let options =
             with_upgraded(&self.handle, &self.connection, |connection| connection.path_options(deadline));

@@ -1,4 +1,4 @@
-//! Whether the peer is still there, as part of the task of a connection.
+//! Detection of the peer's end, as part of the task of a connection.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::connection::Presence;
 use crate::control::ChannelFrame;
 use crate::events::first;
 
-/// While the task waits for a helper it reads no questions. A peer that asks all the same hears of it that often: more often
-/// than the shortest of its periods.
+/// Interval of Pongs while the task waits for a helper and reads no pings: shorter than the shortest period of the
+/// peer's checks.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_millis(40);
 
 impl Driver {
-    /// The end of the peer ends the connection. A lane that fails may be the first to tell of it.
+    /// Ends the connection when the peer has ended. A failed lane may be the first sign of that.
     pub(super) fn check_peer(&mut self, seen: &[Observation]) {
         match &self.presence {
             Presence::Sockets => {}
@@ -30,7 +30,7 @@ impl Driver {
         }
     }
 
-    /// What has been read is a sign of life.
+    /// Reports received bytes as a sign of life.
     pub(super) fn note_activity(&mut self) {
         let received = self.socket.bytes_received();
         if received != std::mem::replace(&mut self.received, received)
@@ -40,13 +40,13 @@ impl Driver {
         }
     }
 
-    /// Waits for `work`, and lets the peer know meanwhile that we are there: a drain may take seconds.
+    /// Waits for `work`, and sends Pongs meanwhile: a drain may take seconds.
     pub(super) async fn answering<T>(&self, work: impl Future<Output = T>) -> T {
         let answers = async {
             loop {
                 self.handle.sleep(KEEPALIVE_INTERVAL).await;
                 if self.answers {
-                    // An error is found by the next turn.
+                    // The next turn finds the error.
                     let _ = self.socket.try_send(&ChannelFrame::Pong(0));
                 }
             }

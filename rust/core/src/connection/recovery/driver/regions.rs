@@ -9,7 +9,7 @@ use crate::connection::regions::Exchange;
 use crate::control::RegionFrame;
 
 impl Driver {
-    /// What the peer says of regions. A large table is changed by a helper thread.
+    /// Handles a frame about regions. A helper thread applies large changes.
     pub(super) async fn receive_regions(&mut self, frame: RegionFrame) {
         let Some(exchange) = &mut self.exchange else { return };
         let Some(changes) = exchange.receive(frame) else { return };
@@ -20,13 +20,13 @@ impl Driver {
         };
         match applied {
             Ok(false) => {}
-            // Before anything else that the peer says: after an answer to a question its old keys are refused.
+            // Before any other frame of the peer: once a Sync is answered, keys of removed regions must be refused.
             Ok(true) => self.command(Connection::invalidate_remote_regions).await,
             Err(error) => self.machine.channel_lost(&io::Error::new(io::ErrorKind::InvalidData, error)),
         }
     }
 
-    /// Tells the peer of regions what the socket takes, up to the limit of a turn; true if there may be more.
+    /// Sends changes of regions while the socket accepts them, up to the limit of a turn; true if there may be more.
     pub(super) fn send_regions(&mut self) -> bool {
         for _ in 0..REGION_FRAMES_PER_TURN {
             if self.machine.is_over() || !self.flush() {
@@ -39,5 +39,5 @@ impl Driver {
     }
 }
 
-/// Frames about regions that are sent before it is the turn of the others on the loop.
+/// Frames about regions that are sent per turn.
 const REGION_FRAMES_PER_TURN: usize = 4;

@@ -1,4 +1,4 @@
-//! What carries out the actions of a machine.
+//! The simulated driver: carries out the actions of a machine.
 
 use super::fabric::State;
 use super::world::{Event, World};
@@ -9,7 +9,7 @@ use crate::control::wire::LaneRecord;
 use crate::fabric::QpAddress;
 use crate::pool::LaneHealth;
 
-/// A queue pair that is to take a lane's place.
+/// A queue pair that is to replace a lane's.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) lane: usize,
@@ -24,7 +24,7 @@ pub(super) struct Pending {
 }
 
 impl World {
-    /// Carries out what the machine wants.
+    /// Carries out the machine's actions.
     pub(super) fn carry_out(&mut self, end: usize) {
         // For each lane three, and a frame that waited; a Pong, and the end.
         let limit = 4 * self.ends[end].lanes.len() + 2;
@@ -55,7 +55,10 @@ impl World {
             }
             Action::Connect { lane, attempt, peer } => {
                 let Some(pending) = self.pending(end, lane, attempt) else {
-                    return self.violation(Violation::NotConnected, "what does not exist is to be connected");
+                    return self.violation(
+                        Violation::NotConnected,
+                        "a queue pair that does not exist is to be connected",
+                    );
                 };
                 pending.busy = true;
                 pending.peer = Some(peer.address.qpn);
@@ -82,7 +85,9 @@ impl World {
             Some(Pending { queue_pair: Some(queue_pair), busy: false, .. }) => {
                 self.install(end, lane, queue_pair);
             }
-            _ => self.violation(Violation::NotConnected, "what does not exist is to be installed"),
+            _ => {
+                self.violation(Violation::NotConnected, "a queue pair that does not exist is to be installed")
+            }
         }
     }
 
@@ -114,7 +119,7 @@ impl World {
         let Some(pending) = self.take_pending(end, lane, attempt) else { return };
         let result = if self.random.percent(self.conditions.create_fails) {
             self.tally.faults += 1;
-            Err("the device says no".to_owned())
+            Err("the device refuses".to_owned())
         } else if let Some(reason) = pending.peer.and_then(|peer| self.refusal(peer)) {
             self.tally.faults += 1;
             return self
@@ -156,14 +161,14 @@ impl World {
     /// Why a queue pair does not connect to another.
     fn refusal(&mut self, peer: u32) -> Option<&'static str> {
         if self.random.percent(self.conditions.connect_fails) {
-            return Some("the device says no");
+            return Some("the device refuses");
         }
-        // Some fabrics find out at once that there is nothing at the other end, some never.
+        // Some fabrics detect at once that the other end does not exist, some never.
         let gone = self.queue_pairs.get(peer as usize).is_none_or(|other| other.state == State::Gone);
         (gone && self.conditions.dials).then_some("there is no such queue pair")
     }
 
-    /// Tells the peer by closing the socket, behind what was said before.
+    /// Closes the socket, which the peer sees behind all earlier frames.
     fn end_connection(&mut self, end: usize) {
         for lane in 0..self.ends[end].lanes.len() {
             self.close_lane(end, lane);
@@ -186,7 +191,7 @@ impl World {
         if let ChannelFrame::Rebuilt { attempt, .. } = &mut frame
             && self.mutation == Mutation::TakesOldAnswers
         {
-            // As if the leader did not compare: it hears the attempt that it waits for.
+            // As if the leader did not compare: it gets the attempt that it waits for.
             let latest = self.ends[end].pending.last();
             *attempt = latest.map_or(*attempt, |pending| pending.attempt);
         }
@@ -210,7 +215,7 @@ impl World {
         Some(all.remove(index))
     }
 
-    /// Whether both ends agree about a lane, once nothing goes on any more.
+    /// Whether both ends agree about a lane, once all events are handled.
     pub(super) fn agree_about(&self, lane: usize) -> bool {
         let [ours, theirs] = [0, 1].map(|end| &self.ends[end].lanes[lane]);
         let pair = |queue_pair: u32| &self.queue_pairs[queue_pair as usize];

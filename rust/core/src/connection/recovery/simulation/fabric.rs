@@ -128,7 +128,7 @@ impl World {
         self.after(wire, Event::Completes { part: index, queue_pair });
     }
 
-    /// How long something is under way. Some things are held up where nobody sees them.
+    /// The time of a packet on the wire. Some packets are delayed.
     fn wire(&mut self) -> u64 {
         if self.random.percent(10) {
             return self.random.below(HELD_UP);
@@ -163,7 +163,7 @@ impl World {
         }
     }
 
-    /// Moves a queue pair to ERROR, and has its machine told, if it is a lane's.
+    /// Moves a queue pair to ERROR, and reports it to its machine if it is a lane's.
     pub(super) fn fail(&mut self, queue_pair: u32, reason: &str) {
         let QueuePair { end, lane, state, .. } = self.queue_pairs[queue_pair as usize];
         if state != State::Live || self.ends[end].is_over() {
@@ -172,13 +172,13 @@ impl World {
         self.break_queue_pair(queue_pair);
         let mine = &self.ends[end].lanes[lane];
         let early = mine.queue_pair == queue_pair && mine.health == LaneHealth::Broken;
-        // A driver may as well look only after the drain.
+        // A driver may also check only after the drain.
         if early && self.ends[end].stopped_until <= self.now && self.random.percent(70) {
             self.report(end, |machine, now| machine.lane_broken(lane, reason, now));
         }
     }
 
-    /// The same without a word.
+    /// The same without a report.
     pub(super) fn break_queue_pair(&mut self, queue_pair: u32) {
         let pair = &mut self.queue_pairs[queue_pair as usize];
         if pair.state != State::Live {
@@ -186,7 +186,7 @@ impl World {
         }
         let (end, index) = (pair.end, pair.lane);
         if self.mutation == Mutation::AnswersUnbroken && end == 1 {
-            // The lane calls itself drained, and its queue pair works on.
+            // The lane reports itself drained, and its queue pair continues to work.
             self.ends[end].lanes[index].health = LaneHealth::Drained;
             return self.after(0, Event::SaysDrained { queue_pair });
         }

@@ -1,4 +1,4 @@
-//! What goes wrong, and under which conditions.
+//! The faults of the simulation, and the conditions of a run.
 
 use super::driver::record;
 use super::random::Random;
@@ -7,7 +7,7 @@ use super::{Violation, millis};
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
 
-/// A kind of trouble.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scenario {
     pub(super) name: &'static str,
@@ -21,9 +21,9 @@ pub(super) struct Scenario {
 #[derive(Clone, Debug)]
 pub(super) struct Conditions {
     pub(super) heals: bool,
-    /// All trouble passes soon enough for every lane to come back.
+    /// All faults end soon enough for every lane to be rebuilt.
     pub(super) curable: bool,
-    /// Frames arrive that the other machine has not said.
+    /// Frames arrive that the other machine has not sent.
     pub(super) hostile: bool,
     /// One way of a request.
     pub(super) wire: u64,
@@ -63,7 +63,7 @@ impl Conditions {
         }
     }
 
-    /// Whether both ends have to be of one mind in the end.
+    /// Whether both ends must agree in the end.
     pub(super) fn agrees(&self) -> bool {
         self.heals && !self.hostile
     }
@@ -112,7 +112,7 @@ pub(super) enum Fault {
     },
     /// The control connection fails at both ends.
     ChannelCut,
-    /// The peer says something that it should not.
+    /// The peer sends a frame that it should not.
     Frame {
         end: usize,
     },
@@ -185,7 +185,7 @@ pub(super) const SCENARIOS: [Scenario; 11] = [
     },
     Scenario {
         name: "short flaps",
-        // The fabric that dials has no ports: flaps would use up the attempts of who dials.
+        // The fabric that dials has no ports: flaps would use up the attempts of the side that dials.
         conditions: |random| Conditions { curable: true, dials: false, ..Conditions::draw(random) },
         faults: |random| {
             let mut faults = queue_pairs(random, 4, millis(6000));
@@ -335,7 +335,7 @@ impl World {
             Fault::QueuePair { end, lane } => {
                 let lane = (lane % self.ends[end].lanes.len() as u64) as usize;
                 let queue_pair = self.ends[end].lanes[lane].queue_pair;
-                self.fail(queue_pair, "the device gave it up");
+                self.fail(queue_pair, "the device moved it to ERROR");
             }
             Fault::Port { end, lasts } => {
                 if !self.ends[end].port_is_down() {

@@ -10,7 +10,7 @@
 //! 5. No lane is closed where all trouble passes in less time than the limits allow.
 //! 6. One event has a fixed number of actions at most, a machine's memory does not grow, no queue pair is left over.
 //!
-//! With a hostile peer, or one that rebuilds nothing, nobody can promise what needs both ends: 3, and the other's half
+//! With a hostile peer, or one that rebuilds nothing, rules that need both ends do not hold: 3, and the other's half
 //! of 2.
 
 mod driver;
@@ -25,7 +25,7 @@ use faults::{SCENARIOS, Scenario};
 use random::Random;
 use world::World;
 
-/// What came of one run or of many.
+/// Results of one run or of many.
 #[derive(Debug, Default)]
 struct Tally {
     runs: u64,
@@ -39,7 +39,7 @@ struct Tally {
     violations: Vec<(Violation, &'static str)>,
 }
 
-/// What must not happen.
+/// Violations of the rules above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Violation {
     AfterItsEnd,
@@ -52,7 +52,7 @@ enum Violation {
     Leak,
 }
 
-/// A defect that is put in between a machine and its world, to see that it is found.
+/// A defect that is injected between a machine and its world, to show that it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mutation {
     None,
@@ -62,9 +62,9 @@ enum Mutation {
     AnswersUnbroken,
     /// Takes an answer to an older attempt.
     TakesOldAnswers,
-    /// Does not forget an `Install` when the lane is closed.
+    /// Does not drop an `Install` when the lane is closed.
     InstallsLate,
-    /// Does not say that a lane is closed.
+    /// Does not report that a lane is closed.
     HidesRefusals,
     KeepsDiscarded,
     NeverTimesOut,
@@ -100,7 +100,7 @@ fn world(scenario: &Scenario, seed: u64, mutation: Mutation) -> World {
     world
 }
 
-/// Runs a scenario with seeds of its own; tells about the first run in which something happened that must not.
+/// Runs a scenario with seeds of its own; prints the log of the first run with a violation.
 fn simulate(scenario: &Scenario, runs: u64, seed: u64, mutation: Mutation) -> Tally {
     let mut seeds = Random::new(seed);
     let mut tally = Tally::default();
@@ -119,7 +119,7 @@ fn simulate(scenario: &Scenario, runs: u64, seed: u64, mutation: Mutation) -> Ta
     tally
 }
 
-/// Prints the rows, and answers how many things happened that must not.
+/// Prints the rows; returns the number of violations.
 fn report(rows: &[(&str, Tally)], took: Duration) -> usize {
     println!(
         "| scenario | runs | faults | rebuilds | replays | lanes closed | connections lost | settled after, at most | \
@@ -157,7 +157,7 @@ fn nothing_is_replayed_after_its_end_and_all_comes_to_an_end() {
     }
 }
 
-/// The model finds what it is there for.
+/// The model finds injected defects.
 #[test]
 fn defects_are_found() {
     for (scenario, mutation, expected) in [

@@ -34,9 +34,9 @@ pub(super) struct World {
     lines: [Line; 2],
     agenda: BinaryHeap<Entry>,
     entries: u64,
-    /// When a machine last wanted something.
+    /// When a machine last had an action.
     pub(super) last_action: u64,
-    /// What happened, if somebody wants to read it.
+    /// The log of events, if it is recorded.
     pub(super) log: Option<Vec<String>>,
 }
 
@@ -47,15 +47,15 @@ pub(super) struct End {
     pub(super) lanes: Vec<Lane>,
     pub(super) pending: Vec<Pending>,
     pub(super) device: DeviceHealth,
-    /// Its host is gone.
+    /// Its host is down.
     pub(super) dead: bool,
-    /// Its process does nothing any more, and its device and its kernel work on.
+    /// Its process is stopped for good; its device and its kernel continue to work.
     pub(super) hung: bool,
     /// It has lost the connection.
     pub(super) ended: bool,
     /// Its process does not run until then.
     pub(super) stopped_until: u64,
-    /// Its socket takes nothing until then.
+    /// Its socket accepts nothing until then.
     pub(super) blocked_until: u64,
     /// How late its timers are.
     lateness: u64,
@@ -82,7 +82,7 @@ struct Line {
     closed: bool,
 }
 
-/// What happens at some time.
+/// An event with its time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     Fault(Fault),
@@ -156,13 +156,13 @@ struct Entry {
     event: Event,
 }
 
-/// More than a run takes: what goes on longer turns in circles.
+/// More events than a run takes: a run with more does not end.
 const MAX_EVENTS: usize = 200_000;
 
-/// How long it may take from the last fault until nothing goes on any more.
+/// Limit of the time from the last fault to the last event.
 pub(super) const SETTLED_AFTER: u64 = millis(60_000);
 
-/// How long a host is silent before its peer's kernel gives the socket up.
+/// How long a host is silent before its peer's kernel closes the socket.
 const KEEPALIVE: u64 = millis(10_000);
 
 impl World {
@@ -208,7 +208,7 @@ impl World {
         world
     }
 
-    /// Runs until nothing goes on any more, and looks at what is left.
+    /// Runs until no event is left, and checks the final state.
     pub(super) fn run(&mut self) {
         for _ in 0..MAX_EVENTS {
             let next = self.agenda.peek().map(|entry| entry.at);
@@ -227,7 +227,7 @@ impl World {
                 },
             }
         }
-        self.violation(Violation::Unsettled, "it turns in circles");
+        self.violation(Violation::Unsettled, "it does not end");
     }
 
     /// Puts an event on the agenda.
@@ -236,7 +236,7 @@ impl World {
         self.agenda.push(Entry { at: self.now + delay, number: self.entries, event });
     }
 
-    /// Reports something to the machine of an end, and carries out what it wants.
+    /// Reports an event to the machine of an end, and carries out its actions.
     pub(super) fn report(&mut self, end: usize, report: impl FnOnce(&mut Machine, Instant)) {
         if self.ends[end].is_over() {
             return;
@@ -261,11 +261,11 @@ impl World {
         self.put_on_line(from, Some(frame));
     }
 
-    /// Closes the socket: the other end learns it after the last frame.
+    /// Closes the socket: the other end sees it after the last frame.
     pub(super) fn hang_up(&mut self, from: usize) {
         self.put_on_line(from, None);
         self.lines[1 - from].closed = true;
-        // What is on its way to us is read no more.
+        // Frames on their way to this end are not read any more.
         self.lines[from].closed = true;
     }
 
@@ -350,7 +350,7 @@ impl World {
                 }
             }
             Event::DeviceSays { end } => {
-                // How it is now: who was stopped does not hear of all that was between.
+                // The state now: an end that was stopped does not see the states between.
                 let health = self.ends[end].device;
                 self.report(end, |machine, now| machine.device(health, now));
             }
@@ -370,8 +370,8 @@ impl World {
         }
     }
 
-    /// How long it takes until something is noticed after its process was stopped. The driver reads the socket and the
-    /// device before all else, and a worker looks for completions before it looks at the clock.
+    /// The delay until an event is noticed after its process was stopped. The driver reads the socket and the device
+    /// first, and a worker polls completions before it checks the clock.
     fn hesitation(&mut self, event: Event) -> u64 {
         match event {
             Event::Completes { .. }
@@ -426,14 +426,14 @@ impl World {
         }
     }
 
-    /// The host of an end is gone. The other one hears nothing of it but, in the end, its own kernel.
+    /// Takes the host of an end down. The other end notices nothing until its own kernel closes the socket.
     pub(super) fn kill(&mut self, end: usize) {
         self.ends[end].dead = true;
         self.lines[end].closed = true;
         self.after(KEEPALIVE, Event::KeepaliveLost { end: 1 - end });
     }
 
-    /// Nothing may go on any more; and what says that it works has to work.
+    /// Checks that nothing is under way, and that healthy lanes work.
     fn settled(&mut self) {
         let due = self.conditions.last_fault + SETTLED_AFTER;
         if self.now < due {
@@ -499,7 +499,7 @@ impl PartialOrd for Entry {
 }
 
 impl Ord for Entry {
-    /// The earliest is the greatest, which the heap gives first.
+    /// The earliest is the greatest, which the heap returns first.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.at, other.number).cmp(&(self.at, self.number))
     }

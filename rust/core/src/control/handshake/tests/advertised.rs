@@ -1,10 +1,10 @@
-//! Engines that tell another address than their own.
+//! Engines that advertise another address than their own.
 
 use super::*;
 
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
-/// A side that tells `ELSEWHERE`, and listens on `address`.
+/// A side that advertises `ELSEWHERE`, and listens on `address`.
 fn advertising<'a>(
     gpu_index: i32,
     address: IpAddr,
@@ -30,9 +30,9 @@ fn both_sides_go_where_the_other_one_says() {
     let their_peer = accepting.join().unwrap();
     assert_eq!(peer.ip, ELSEWHERE);
     assert_eq!(peer.notify.as_ref().unwrap().peer(), their_receiver.local());
-    // The lane socket came from elsewhere, but that is not what the initiator told.
+    // The lane socket came from another address than the initiator announced.
     assert_eq!(their_peer.notify.as_ref().unwrap().peer(), receiver.local());
-    assert!(peer.local && their_peer.local, "one host, whatever it tells");
+    assert!(peer.local && their_peer.local, "one host, whatever it announces");
 }
 
 #[test]

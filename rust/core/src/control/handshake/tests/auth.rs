@@ -50,7 +50,7 @@ fn a_missing_key_is_named_on_both_sides() {
     assert_eq!(peers.each_ref().map(reason), [AuthError::KeyMissing, AuthError::KeyRequired]);
 }
 
-/// An initiator of our kind must prove the key even where original engines may enter without.
+/// An initiator of our kind must prove the key even where original engines are accepted without.
 #[test]
 fn letting_originals_in_does_not_excuse_our_own_kind() {
     let lenient = Limits { allow_original: true, ..limits_with_key(7) };
@@ -93,7 +93,7 @@ fn an_original_engine_enters_where_it_is_let_in() {
     drop(stream);
     let error = responding.join().unwrap().0.unwrap_err();
     assert!(matches!(error.reason, Reason::Unreached { .. }), "{error}");
-    assert!(error.to_string().contains("the peer gave up"), "{error}");
+    assert!(error.to_string().contains("the peer closed the connection"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(1), "the end of the bootstrap socket is noticed at once");
 }
 
@@ -127,8 +127,8 @@ fn blank_from(stream: &Stream) -> [u8; 16] {
     nonce
 }
 
-/// Whatever a client without the key says, it gets 136 bytes at most, of which only a random number is not the same each
-/// time. Then the connection is closed.
+/// Whatever a client without the key sends, it gets 136 bytes at most, of which only a random number is not the same
+/// each time. Then the connection is closed.
 #[test]
 fn a_client_without_the_key_gets_a_random_number_and_nothing_else() {
     let (_, guess) =
@@ -151,7 +151,7 @@ fn a_client_without_the_key_gets_a_random_number_and_nothing_else() {
         assert_closed(&stream);
         assert_eq!(responding.join().unwrap().0.unwrap_err().step, Step::Authentication);
     }
-    // One of our kind that has no key is told that one is required, and closed at once.
+    // A peer of our kind without a key learns that one is required, and is closed at once.
     let (target, responding) = responder(limits_with_key(7));
     let stream = send_handle(target, Some(Features { bits: 0, ..CLAIM }));
     nonces.push(blank_from(&stream));
@@ -162,7 +162,7 @@ fn a_client_without_the_key_gets_a_random_number_and_nothing_else() {
     assert_eq!(nonces.len(), 8, "a random number was used twice");
 }
 
-/// Who listens in a peer's place and only claims to have the key: a random number and a proof, but no address, no
+/// A listener in a peer's place that only claims to have the key gets a random number and a proof, but no address, no
 /// incarnation, no token of the process.
 #[test]
 fn a_listener_without_the_key_gets_a_random_number_and_a_proof_and_nothing_else() {
@@ -185,7 +185,7 @@ fn a_listener_without_the_key_gets_a_random_number_and_a_proof_and_nothing_else(
     }
 }
 
-/// The exchange of an initiator that knows the key, byte for byte.
+/// The exchange of an initiator with the key, byte for byte.
 #[test]
 fn an_initiator_with_the_key_is_answered() {
     let (target, responding) = responder(limits_with_key(7));
@@ -235,7 +235,7 @@ fn what_was_recorded_is_worth_nothing_later() {
     assert_eq!(responding.join().unwrap().0.unwrap_err().step, Step::Authentication);
 }
 
-/// Neither a place for as long as a handshake may take, nor a port.
+/// Such a client holds descriptors for less than a handshake may take, and no port.
 #[test]
 fn clients_without_proof_are_dropped_soon_and_no_port_is_opened() {
     let silent_at_once = |target| {
@@ -267,7 +267,7 @@ fn clients_without_proof_are_dropped_soon_and_no_port_is_opened() {
     }
 }
 
-/// A responder that sends our own proof back does not know the key.
+/// A responder that sends our own proof back does not have the key.
 #[test]
 fn a_reflected_proof_is_refused() {
     let listener = listener();
@@ -286,7 +286,7 @@ fn a_reflected_proof_is_refused() {
     reflecting.join().unwrap();
 }
 
-/// A handle that somebody on the way has changed is not believed.
+/// A handle that was changed on the wire is refused.
 #[test]
 fn a_changed_handle_is_refused() {
     let listener = listener();

@@ -1,4 +1,4 @@
-//! Clients that are no peers: silent, slow, garbage, and almost right.
+//! Clients that are not peers: silent, slow, malformed, and almost valid.
 
 use super::*;
 use crate::control::socket::connect;

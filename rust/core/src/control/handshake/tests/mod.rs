@@ -1,4 +1,5 @@
-//! Both roles against each other, against scripted original engines of both versions, and against clients that are no peers, over loopback.
+//! Both roles against each other, against scripted original engines of both versions, and against clients that are
+//! not peers, over loopback.
 
 mod advertised;
 mod auth;
@@ -22,7 +23,7 @@ use crate::fabric::LINK_SOFTWARE;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Queue pairs that only remember what they were connected to.
+/// Queue pairs that only record what they were connected to.
 #[derive(Clone, Debug)]
 struct FakeLanes {
     offer: u32,
@@ -109,7 +110,7 @@ fn regions(count: u64) -> Vec<RegionEntry> {
         .collect()
 }
 
-/// The same with what only an engine of ours is told.
+/// The regions with the fields that only an engine of this kind gets.
 fn regions_of_ours(count: u64) -> Vec<RegionEntry> {
     (1..).zip(regions(count)).map(|(id, region)| RegionEntry { id, read_only: true, ..region }).collect()
 }
@@ -133,7 +134,7 @@ fn side<'a>(gpu_index: i32, regions: &'a dyn Fn() -> Vec<RegionEntry>) -> LocalS
     }
 }
 
-/// Those of an engine that lets nothing change them.
+/// Slice settings that cannot be changed.
 fn keep_slices(_: SliceSettings) -> SliceSettings {
     SliceSettings { slice_size: 1 << 30, fragment_limit: 4096 }
 }

@@ -9,7 +9,7 @@ const HELLO: [u8; 24] = [
     0x31, 0x50, 0x58, 0x46, 3, 0, 1, 0, 1, 0, 0, 0, 16, 0, 0, 0,
 ];
 
-/// A bootstrap socket on which the hello has been said, with one byte of it changed.
+/// A bootstrap socket on which the hello was sent, with one byte of it changed.
 fn open_with(target: SocketAddr, byte: usize, value: u8) -> Stream {
     let bootstrap = connect(target, soon(), None).unwrap();
     let mut hello = HELLO;
@@ -102,7 +102,7 @@ fn with_a_key_a_hello_gets_no_byte() {
     assert!(error.to_string().contains("FLAGCX_P2P_AUTH_ALLOW_ORIGINAL=1"), "{error}");
 }
 
-/// Takes a bootstrap socket and hangs up at its first frame, as one that knows no such tag does; answers that tag.
+/// Accepts a bootstrap socket and closes it at its first frame, like an engine without that tag; returns the tag.
 fn refuse_first_frame(listener: &Listener) -> Vec<u8> {
     let bootstrap = listener.accept_by(Some(soon())).unwrap();
     assert_eq!(bytes(&bootstrap, 12), [&MAGIC[..], &[1, 0, 0, 0]].concat());
@@ -117,7 +117,7 @@ fn take_hello(listener: &Listener) -> Stream {
     bootstrap
 }
 
-/// Connects with openings that were remembered, within two seconds in all.
+/// Connects with the recorded openings, within two seconds in all.
 fn dial(target: SocketAddr, limits: &Limits) -> Outcome {
     let mut lanes = FakeLanes::new(100);
     (initiate(target, &side(1, &Vec::new), &mut lanes, limits), lanes)
@@ -132,7 +132,7 @@ fn its_responder_is_tried_again_with_a_hello_and_remembered() {
         respond_on(&take_hello(&control));
         // The next connection begins with what worked.
         respond_on(&take_hello(&control));
-        // Today's original has taken its place: a hello is refused, and the handle after it is not.
+        // Today's original now listens there: a hello is refused, and the handle after it is not.
         assert_eq!(refuse_first_frame(&control), HELLO[..4]);
         for _ in 0..2 {
             let bootstrap = control.accept_by(Some(soon())).unwrap();
@@ -238,7 +238,7 @@ fn with_a_key_no_hello_is_sent() {
     }
 }
 
-/// Our own engines are asked first what they have always been asked.
+/// The first frame between engines of this kind is unchanged.
 #[test]
 fn between_engines_of_this_kind_nothing_changes() {
     let ((peer, _), _) = shake((FakeLanes::new(100), limits()), (FakeLanes::new(200), limits()));

@@ -131,7 +131,7 @@ fn understand_an_original_responder(limits: Limits) {
         (bootstrap, lane)
     });
     let mut lanes = FakeLanes::new(100);
-    // The caller's claim of one process is not believed of a peer that cannot prove it.
+    // The caller states one process, which a peer without a process token cannot prove.
     let local = LocalSide { same_process: true, ..side(1, &Vec::new) };
     let peer = initiate(target, &local, &mut lanes, &limits).unwrap();
     scripted.join().unwrap();

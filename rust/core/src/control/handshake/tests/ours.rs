@@ -101,8 +101,8 @@ fn notification_sockets_are_opened_both_ways() {
     }
 }
 
-/// On a host with several addresses too, where the kernel would choose another one: a receiver keeps the places of the
-/// hosts that the handshake has entered.
+/// Also on a host with several addresses, where the kernel would choose another one: a receiver does not displace
+/// senders of the hosts that the handshake has recorded.
 #[test]
 fn a_notification_socket_comes_from_the_host_that_was_entered() {
     let receiver = listener();
@@ -193,7 +193,7 @@ fn full_region_tables_are_exchanged_quickly() {
     println!("two tables of 65,536 regions: {:?}", start.elapsed());
     assert_eq!(peer.regions, table[..65_536]);
     assert_eq!(their_peer.regions.len(), 65_536);
-    // Optimised it is some milliseconds; the other limit only keeps an unoptimised build on a busy machine honest.
+    // Optimised it takes some milliseconds; the other limit is for an unoptimised build on a busy machine.
     let limit = if cfg!(debug_assertions) { 2000 } else { 100 };
     assert!(start.elapsed() < Duration::from_millis(limit));
 }

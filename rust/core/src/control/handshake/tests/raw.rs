@@ -99,7 +99,7 @@ fn other_clients_and_silent_sockets_delay_no_peer() {
     accepting.join().unwrap().0.unwrap();
     assert!(start.elapsed() < limits().handshake_timeout);
 
-    // Who came meanwhile is not lost: the one that was half-way finishes with the next accept.
+    // Sockets that connected meanwhile are kept: the one with half a hello finishes with the next accept.
     let next = {
         let listener = Arc::clone(&listener);
         thread::spawn(move || listener.accept(&mut FakeLanes::new(200), &limits()))

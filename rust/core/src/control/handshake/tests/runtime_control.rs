@@ -11,7 +11,7 @@ fn request(size: i32, text: &[u8]) -> Vec<u8> {
     [&MAGIC[..], &[1, 0, 0, 0], b"1TXF", &size.to_le_bytes(), text].concat()
 }
 
-/// What a client gets, and the changes that were made for it.
+/// The answer that a client gets, and the changes that its request made.
 fn ask(limits: &Limits, address: IpAddr, sent: &[u8]) -> (String, Vec<SliceSettings>, HandshakeError) {
     let listener = Listener::bind(address, None, &Abort::new().unwrap()).unwrap();
     let (target, sent) = (listener.local(), sent.to_vec());
@@ -93,7 +93,7 @@ fn with_a_key_a_request_gets_no_byte() {
     assert!(error.to_string().contains("FLAGCX_P2P_AUTH_KEY_FILE"), "{error}");
 }
 
-/// It is told why, as peers that cannot prove the key are let in: but it may change nothing.
+/// It gets the reason, as peers without a proof are accepted, but it may change nothing.
 #[test]
 fn where_original_engines_are_let_in_beside_a_key_a_request_is_refused() {
     let limits = Limits { allow_original: true, runtime_control: true, ..limits_with_key(7) };
