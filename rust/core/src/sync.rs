@@ -1,4 +1,4 @@
-//! The one place that atomics and locks of lock-free code come from: std, or loom's models under `--cfg flagcx_p2p_loom`.
+//! Atomics and locks of lock-free code: from std, or loom's models under `--cfg flagcx_p2p_loom`.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ pub(crate) use std::sync::{
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
 };
 
-/// A pointer that is replaced while others read through it.
+/// A pointer that is replaced while other threads read through it.
 #[cfg(not(flagcx_p2p_loom))]
 pub(crate) use arc_swap::ArcSwap as Swap;
 
-/// What [`Swap`] gives to read through.
+/// A read guard of [`Swap`].
 #[cfg(not(flagcx_p2p_loom))]
 pub(crate) type SwapGuard<T> = arc_swap::Guard<std::sync::Arc<T>>;
 #[cfg(flagcx_p2p_loom)]
 pub(crate) type SwapGuard<T> = Box<std::sync::Arc<T>>;
 
-/// The model of it: loom explores who comes first, not the library's insides.
+/// The model of it: loom explores the order of threads, not the library's internals.
 #[cfg(flagcx_p2p_loom)]
 #[derive(Debug)]
 pub(crate) struct Swap<T>(Mutex<std::sync::Arc<T>>);
@@ -44,7 +44,7 @@ impl<T> Swap<T> {
     }
 }
 
-/// Locks; a poisoned lock is taken over, since no code of ours leaves broken state behind a panic.
+/// Locks; a poisoned lock is used anyway, because no code under these locks leaves inconsistent state after a panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

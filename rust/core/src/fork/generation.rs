@@ -1,4 +1,4 @@
-//! Which process of a line of forks this is.
+//! The generation of a process in its line of forks.
 #![allow(unsafe_code, reason = "maps a page that the kernel clears in children")]
 
 use std::ptr::{self, NonNull};
@@ -10,36 +10,36 @@ use super::{loading, own_socket};
 
 /// The number of a process in its line of forks: a child's is higher than that of its parent.
 ///
-/// A child of `vfork` has the parent's, as it has the parent's memory: it must only exec or exit.
+/// A child of `vfork` shares the parent's memory and generation: it must only exec or exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessGeneration(u32);
 
-/// The word that holds the number of this process: in a page which the kernel clears in a child, before that runs. 0 until
-/// the child needs a number. Stored once, by the thread whose page it becomes (Release); read by all (Acquire).
+/// Pointer to the number of this process, in a page that the kernel clears in a child before it runs. 0 until the
+/// child needs a number. Stored once, by the thread that maps the page (Release); read by all (Acquire).
 static WORD: AtomicPtr<AtomicU32> = AtomicPtr::new((&raw const UNSET).cast_mut());
 
-/// What [`WORD`] leads to before there is a page; stays 0.
+/// Target of [`WORD`] before the page is mapped; stays 0.
 static UNSET: AtomicU32 = AtomicU32::new(0);
 
-/// What it leads to where the kernel clears no pages (before 4.14): the handler for children clears it.
+/// Target of [`WORD`] on kernels that clear no pages (before 4.14): the fork handler clears it.
 static WITHOUT_PAGE: AtomicU32 = AtomicU32::new(0);
 
-/// The highest number that was given out in this line of forks. Raised before the number is used, so that a child whose
-/// parent was in between does not get it again; only its value matters: Relaxed.
+/// The highest number in use in this line of forks. Raised before the number is used, so that a child forked in
+/// between does not get it again; only its value matters: Relaxed.
 static HIGHEST: AtomicU32 = AtomicU32::new(0);
 
 impl ProcessGeneration {
-    /// That of this process. Two loads, no system call but for the first time.
+    /// The generation of this process. Two loads; a system call only the first time.
     #[inline(always)]
     pub fn current() -> Self {
         let number = word().load(Ordering::Relaxed);
         if number == 0 { Self::begin() } else { Self(number) }
     }
 
-    /// Whether it is that of this process.
+    /// Whether it is the generation of this process.
     #[inline(always)]
     pub fn is_current(self) -> bool {
-        // 0 in a child that has no number yet, which nothing has.
+        // 0 in a child that has no number yet, which no generation has.
         word().load(Ordering::Relaxed) == self.0
     }
 
@@ -62,22 +62,25 @@ impl ProcessGeneration {
 
 #[inline(always)]
 fn word() -> &'static AtomicU32 {
-    // SAFETY: it leads to a static, or to a page that is never unmapped once it was stored.
+    // SAFETY: it points to a static, or to a page that is never unmapped once stored.
     unsafe { &*WORD.load(Ordering::Acquire) }
 }
 
-/// Makes the page, once in a line of forks.
+/// Maps the page, once in a line of forks.
 fn ensure_word() {
     let unset = (&raw const UNSET).cast_mut();
     if WORD.load(Ordering::Acquire) != unset {
         return;
     }
-    // SAFETY: the handler does nothing that is not allowed in the child of a process with threads. Twice does no harm.
+    // SAFETY: the handler does nothing that is not allowed in the child of a process with threads. Registering twice
+    // is harmless.
     let refused = unsafe {
         libc::pthread_atfork(Some(loading::before_fork), Some(loading::after_fork), Some(in_child))
     };
     if refused != 0 {
-        tracing::warn!("pthread_atfork: error {refused}; forked children keep the sockets of engines open");
+        tracing::warn!(
+            "cannot register fork handlers (pthread_atfork: error {refused}): forked children keep the sockets of engines open"
+        );
     }
     let page = map_cleared_in_children();
     let made = page.map_or_else(|| (&raw const WITHOUT_PAGE).cast_mut(), NonNull::as_ptr);

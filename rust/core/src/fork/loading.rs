@@ -1,18 +1,18 @@
-//! Libraries are not loaded while the process forks: the loader's tables are then half changed in the child, where the next
-//! `dlopen` ends by a signal. Only the loads of this library are kept apart from forks; those of the program are its own.
+//! Loading of libraries apart from forks: after a fork during a `dlopen` the loader's tables are half changed in the
+//! child, where the next `dlopen` crashes. Covers only the loads of this library, not those of the program.
 #![allow(unsafe_code, reason = "a lock of the C library, which is held across fork")]
 
 use std::cell::UnsafeCell;
 
-/// Not one of Rust's, which cannot be taken in one function and released in another.
+/// A pthread mutex, because Rust's cannot be locked in one function and unlocked in another.
 struct Lock(UnsafeCell<libc::pthread_mutex_t>);
 
-// SAFETY: only the functions of the C library touch it, but for the child of a fork, which has one thread.
+// SAFETY: only functions of the C library access it, except in the child of a fork, which has one thread.
 unsafe impl Sync for Lock {}
 
-/// Taken twice by a thread that forks while it loads: in a constructor of the library.
+/// Recursive: a constructor of the loaded library may fork on the loading thread.
 const UNLOCKED: libc::pthread_mutex_t = libc::PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
-/// Seconds that a fork waits for a load, which takes milliseconds.
+/// Limit in seconds for a fork that waits for a load, which takes milliseconds.
 const LONGEST_LOAD: libc::time_t = 1;
 static LOADING: Lock = Lock(UnsafeCell::new(UNLOCKED));
 
@@ -30,10 +30,10 @@ pub(crate) fn load_apart_from_forks<T>(load: impl FnOnce() -> T) -> T {
     load()
 }
 
-/// For `pthread_atfork`, in the thread that forks: waits for loads, and keeps others from beginning.
+/// For `pthread_atfork`, in the thread that forks: waits for loads, and blocks new ones.
 ///
-/// Not for ever: a load waits for the loader's own lock, and the thread that has it may be the one that forks, or wait for it
-/// (glibc before 2.36 registers handlers under a lock that a fork holds).
+/// With a limit: a load waits for the loader's own lock, and the thread that holds it may be the one that forks, or
+/// wait for it (glibc before 2.36 registers handlers under a lock that a fork holds).
 pub(super) extern "C" fn before_fork() {
     let mut until = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a mutex that is never destroyed, and a time of this function.
@@ -44,14 +44,14 @@ pub(super) extern "C" fn before_fork() {
     }
 }
 
-/// In the parent, once the child is there.
+/// In the parent, after the fork.
 pub(super) extern "C" fn after_fork() {
-    // SAFETY: as above; without a lock of this thread's it is refused.
+    // SAFETY: as above; it fails if this thread does not hold the lock.
     let _ = unsafe { libc::pthread_mutex_unlock(LOADING.0.get()) };
 }
 
-/// In the child, whose thread has another id than the one that took the lock.
+/// In the child, whose thread has another id than the one that locked the mutex.
 pub(super) fn renew_in_child() {
-    // SAFETY: no other thread of the child is there.
+    // SAFETY: the child has no other thread.
     unsafe { *LOADING.0.get() = UNLOCKED };
 }

@@ -1,13 +1,13 @@
-//! What `fork()` means here: a child starts anew, and its parent and their peers do not notice.
+//! Support for `fork()`: a child starts with fresh state, and its parent and their peers are unaffected.
 //!
-//! A child has a copy of the parent's memory and one thread. Locks may be held for ever in that copy, by threads that only
-//! the parent has; sockets, epoll instances, shared tables and NIC contexts are still the parent's. So nothing that was
-//! made before the fork is used after it:
+//! A child has a copy of the parent's memory and one thread. Locks in that copy may be held for ever, by threads that
+//! only the parent has; sockets, epoll instances, shared tables and NIC contexts belong to the parent. So a child
+//! uses nothing that was made before the fork:
 //!
-//! * [`ProcessGeneration`] tells processes of one line of forks apart, for the price of two loads;
-//! * [`PerProcess`] holds what there is one of in a process: a child gets a fresh one;
-//! * [`OfProcess`] holds what belongs to a handle: in a child it is refused, and forgotten where it would be dropped;
-//! * `OwnSocket` is a socket that a child closes at once, so that the end of the parent is seen by its peers, and its ports
+//! * [`ProcessGeneration`] identifies a process in its line of forks, for the cost of two loads;
+//! * [`PerProcess`] holds a value of which each process has its own: a child gets a fresh one;
+//! * [`OfProcess`] holds the state of a handle: in a child, use is refused and drop does nothing;
+//! * `OwnSocket` is a socket that a child closes at once, so that peers see the end of the parent, and its ports
 //!   become free.
 
 mod generation;

@@ -1,12 +1,12 @@
-//! What belongs to a handle of one process.
-#![allow(unsafe_code, reason = "drops by hand what is dropped in its own process only")]
+//! The state of a handle, bound to the process that made it.
+#![allow(unsafe_code, reason = "drops by hand, in the owning process only")]
 
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 
 use super::ProcessGeneration;
 
-/// A handle is used in a child of the process that made it.
+/// A handle was used in a forked child of the process that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this process was forked from process {pid}, which made this handle and alone can use it: create an engine in this \
@@ -17,7 +17,7 @@ pub struct Forked {
     pub pid: u32,
 }
 
-/// A value of the process that made it. In a forked child [`OfProcess::here`] refuses it, and to drop it does nothing: its
+/// A value bound to the process that made it. In a forked child [`OfProcess::here`] fails and drop does nothing: its
 /// locks may be held there for ever, and its sockets, threads and shared memory are the parent's.
 #[derive(Debug)]
 pub struct OfProcess<T> {
@@ -42,32 +42,32 @@ impl<T> OfProcess<T> {
         this.generation.is_current()
     }
 
-    /// The value, in the process that made it.
+    /// The value, in the process that made it; an error in a forked child.
     #[inline]
     pub fn here(this: &Self) -> Result<&T, Forked> {
         if Self::is_here(this) { Ok(&this.value) } else { Err(Forked { pid: this.pid }) }
     }
 
-    /// The same value as another type, of the same process.
+    /// Converts the value; the process stays.
     pub(super) fn map<U>(self, into: fn(T) -> U) -> OfProcess<U> {
         let (generation, pid) = (self.generation, self.pid);
         let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is not dropped, so that nothing else takes or drops the value.
+        // SAFETY: `this` is not dropped, so nothing else takes or drops the value.
         let value = unsafe { ManuallyDrop::take(&mut this.value) };
         OfProcess { value: ManuallyDrop::new(into(value)), generation, pid }
     }
 
-    /// The value, taken out; `None` in a child, where it stays undropped.
+    /// Takes the value out; `None` in a child, where it is never dropped.
     pub fn into_inner(mut this: Self) -> Option<T> {
         let is_here = Self::is_here(&this);
-        // SAFETY: `this` is forgotten, so that nothing else takes or drops the value.
+        // SAFETY: `this` is not dropped, so nothing else takes or drops the value.
         let value = is_here.then(|| unsafe { ManuallyDrop::take(&mut this.value) });
         std::mem::forget(this);
         value
     }
 }
 
-/// A value that is read in a child is what it was at the fork.
+/// A read in a child sees the value as it was at the fork.
 impl<T> Deref for OfProcess<T> {
     type Target = T;
 
@@ -80,7 +80,7 @@ impl<T> Deref for OfProcess<T> {
 impl<T> Drop for OfProcess<T> {
     fn drop(&mut self) {
         if Self::is_here(self) {
-            // SAFETY: nothing uses it after it was dropped.
+            // SAFETY: nothing uses the value after this.
             unsafe { ManuallyDrop::drop(&mut self.value) };
         }
     }

@@ -1,4 +1,4 @@
-//! Sockets that do not outlive their process in its children.
+//! Sockets that forked children do not keep open.
 #![allow(unsafe_code, reason = "looks at descriptors by number, and closes them")]
 
 use std::mem::MaybeUninit;
@@ -12,16 +12,16 @@ use super::OfProcess;
 #[derive(Debug)]
 pub(crate) struct OwnSocket<S: AsFd>(OfProcess<S>);
 
-/// By descriptor: the inode of the last [`OwnSocket`] that had it; 0 for none. What is closed stays here, because a fork takes
-/// the descriptors first and the memory a while later: a socket that is closed in between would stay open in the child. The
-/// inode tells whether a descriptor is still that socket. Stored by the owner, read in a child, which has one thread
-/// then. Relaxed: `fork` copies what was stored.
+/// By descriptor: the inode of the last [`OwnSocket`] that had it; 0 for none. Closed ones stay listed, because a
+/// fork copies the descriptors first and the memory later: a socket that is closed in between would stay open in the
+/// child. The inode shows whether a descriptor is still that socket. Stored by the owner, read in a child, which has
+/// one thread then. Relaxed: `fork` copies what was stored.
 static SOCKETS: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
 
-/// Places of [`SOCKETS`] that were ever used: a child looks at those alone. Only grows: Relaxed.
+/// Length of the used part of [`SOCKETS`], all that a child checks. Only grows: Relaxed.
 static USED: AtomicUsize = AtomicUsize::new(0);
 
-/// A million descriptors, as many as Linux gives a process unless it is told otherwise. Sockets beyond stay open in children.
+/// A million descriptors, Linux's default limit (`fs.nr_open`). Sockets with higher numbers stay open in children.
 const PLACES: usize = 1 << 20;
 
 impl<S: AsFd> OwnSocket<S> {
@@ -35,7 +35,7 @@ impl<S: AsFd> OwnSocket<S> {
         Self(OfProcess::new(socket))
     }
 
-    /// The socket, which children will keep; `None` in a child.
+    /// Takes the socket out, so that later children keep it; `None` in a child.
     pub(crate) fn into_inner(self) -> Option<S> {
         let Self(socket) = self;
         if let (true, Some(place)) = (OfProcess::is_here(&socket), place(socket.as_fd().as_raw_fd())) {
@@ -44,7 +44,7 @@ impl<S: AsFd> OwnSocket<S> {
         OfProcess::into_inner(socket)
     }
 
-    /// The same socket as another type.
+    /// Converts the socket's type.
     pub(crate) fn map<T: AsFd>(self, into: fn(S) -> T) -> OwnSocket<T> {
         OwnSocket(self.0.map(into))
     }
@@ -82,18 +82,19 @@ fn inode(fd: RawFd) -> Option<u64> {
     (about.st_mode & libc::S_IFMT == libc::S_IFSOCK).then_some(about.st_ino)
 }
 
-/// Closes, in a child, what it has inherited. Takes no lock and allocates nothing.
+/// Closes the inherited sockets in a child. Takes no lock and allocates nothing.
 pub(super) fn close_inherited() {
     for (fd, place) in SOCKETS.iter().enumerate().take(USED.swap(0, Ordering::Relaxed)) {
         let fd = fd as RawFd;
         let noted = place.load(Ordering::Relaxed);
         if noted == 0 {
-            // Not written: that would make a copy of the page.
+            // Not cleared: a write would copy the page.
             continue;
         }
         place.store(0, Ordering::Relaxed);
         if inode(fd) == Some(noted) {
-            // SAFETY: a socket of the parent's engines, which nothing in this process uses: their handles are refused here.
+            // SAFETY: a socket of the parent's engines, which this process does not use: their handles are refused
+            // here.
             let _ = unsafe { libc::close(fd) };
         }
     }

@@ -1,4 +1,4 @@
-//! What there is one of in a process.
+//! Values of which each process has its own.
 #![allow(unsafe_code, reason = "hands out references to what a process keeps for ever")]
 
 use std::ptr;
@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::ProcessGeneration;
 
-/// A static of which a forked child has one of its own, made when it is first needed. That of the parent is never touched
-/// in the child, whose copy of it may be locked or half changed; it is kept, so that leak checkers still find it.
+/// A static of which each forked child makes its own instance at first use. The child never accesses the parent's
+/// instance, which may be locked or half changed in its copy, but keeps it reachable for leak checkers.
 #[derive(Debug)]
 pub struct PerProcess<T: 'static> {
-    /// The newest. Stored by the thread that made it (Release), read by all (Acquire); never freed.
+    /// The newest instance. Stored by the thread that made it (Release), read by all (Acquire); never freed.
     held: AtomicPtr<Instance<T>>,
     make: fn() -> T,
 }
@@ -19,18 +19,18 @@ pub struct PerProcess<T: 'static> {
 struct Instance<T> {
     generation: ProcessGeneration,
     value: T,
-    /// That of the parent.
+    /// The instance of the parent.
     _former: *const Self,
 }
 
 impl<T: Sync> PerProcess<T> {
-    /// One that `make` makes in each process. Two threads may both call it at the first use; the process keeps one value. So
-    /// it must do nothing but make a value: what is done once goes into a `OnceCell` in here.
+    /// An instance made by `make` in each process. Two threads may both call `make` at the first use, and one value
+    /// is kept. So it must have no other effect: put one-time effects into a `OnceCell` inside.
     pub const fn new(make: fn() -> T) -> Self {
         Self { held: AtomicPtr::new(ptr::null_mut()), make }
     }
 
-    /// That of this process. Waits for nothing.
+    /// The instance of this process. Never blocks.
     #[inline]
     pub fn get(&'static self) -> &'static T {
         let held = self.held.load(Ordering::Acquire);

@@ -1,7 +1,7 @@
-//! The history of an engine's announced regions, and the subscriptions through which peers are told of it.
+//! The history of an engine's announced regions, and the subscriptions by which connections send changes to peers.
 //!
-//! A call that changes the regions never waits for a peer: it notes the change and wakes the tasks of the connections, each
-//! once until that task has looked.
+//! A call that changes the regions never waits for a peer: it records the change and wakes the tasks of the
+//! connections, each once until that task has read the history.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ struct State {
 }
 
 impl Announced {
-    /// A region is new. Answers its id; `None` if there are too many to announce it.
+    /// Adds a region. Returns its id; `None` if there are too many to announce it.
     pub(super) fn add(&self, region: RemoteRegion) -> Option<u64> {
         let mut state = lock(&self.state);
         let id = state.history.add(region);
@@ -34,14 +34,14 @@ impl Announced {
         id
     }
 
-    /// The region with this id is gone.
+    /// Removes the region with this id.
     pub(super) fn remove(&self, id: u64) {
         let mut state = lock(&self.state);
         state.history.remove(id);
         state.wake_subscribers();
     }
 
-    /// Memory that is not announced has been given this key.
+    /// Records that memory which is not announced has this key.
     pub(super) fn key_in_use(&self, rkey: u32) {
         let mut state = lock(&self.state);
         if state.history.key_in_use(rkey) {
@@ -54,10 +54,10 @@ impl Announced {
         lock(&self.state).history.table()
     }
 
-    /// Wakes the task behind `wakeup` when something has changed, for as long as the answer lives. `cursor` is what its
-    /// peer has been told.
+    /// Wakes a task by `wakeup` on changes, until the returned subscription is dropped. `cursor` is the state that
+    /// its peer has.
     pub(crate) fn subscribe(self: &Arc<Self>, cursor: Cursor, wakeup: Arc<Wakeup>) -> Subscription {
-        // It looks once in any case.
+        // The first read happens in any case.
         let listener = Arc::new(Listener { dirty: Dirty::new(true), wakeup });
         lock(&self.state).listeners.push(Arc::clone(&listener));
         Subscription { announced: Arc::clone(self), listener, cursor, has_more: true }
@@ -74,18 +74,18 @@ impl State {
     }
 }
 
-/// What one peer is told.
+/// The changes for one peer.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     announced: Arc<Announced>,
     listener: Arc<Listener>,
     cursor: Cursor,
-    /// The last look did not take all.
+    /// The last read did not return all changes.
     has_more: bool,
 }
 
 impl Subscription {
-    /// The next changes for the peer; `None` if it knows everything.
+    /// The next changes for the peer; `None` if it has all.
     pub(crate) fn next(&mut self) -> Option<RegionChanges> {
         if !self.listener.dirty.clear() && !self.has_more {
             return None;
@@ -96,7 +96,7 @@ impl Subscription {
         next
     }
 
-    /// Whether the last look did not take all.
+    /// Whether the last read did not return all changes.
     pub(crate) fn has_more(&self) -> bool {
         self.has_more
     }
@@ -106,7 +106,7 @@ impl Subscription {
         lock(&self.announced.state).history.version()
     }
 
-    /// The version up to which the peer has been told everything.
+    /// The version up to which all changes were returned for the peer.
     pub(crate) fn sent_version(&self) -> u64 {
         self.cursor.version()
     }
@@ -124,11 +124,12 @@ struct Listener {
     wakeup: Arc<Wakeup>,
 }
 
-/// Whether something has changed since the last look.
+/// Whether the history has changed since the last read.
 #[derive(Debug)]
 struct Dirty {
-    /// Set by the thread that has changed the history, under its lock; taken by the task before it looks, under that lock. AcqRel
-    /// on both sides: who finds it set leaves the wake-up to the one that set it, whose task has not looked since.
+    /// Set by the thread that has changed the history, under its lock; cleared by the task before it reads, without
+    /// the lock. AcqRel on both sides: a thread that finds it set need not wake, because the thread that set it does,
+    /// and the task has not read since.
     set: AtomicBool,
 }
 
@@ -142,7 +143,7 @@ impl Dirty {
         !self.set.swap(true, Ordering::AcqRel)
     }
 
-    /// Before a look.
+    /// Clears it before a read; true if it was set.
     fn clear(&self) -> bool {
         self.set.swap(false, Ordering::AcqRel)
     }
@@ -153,7 +154,7 @@ impl Dirty {
 mod models {
     use super::*;
 
-    /// A change is either seen by the task's look or comes with a wake-up that is still to be heard.
+    /// A change is either seen by the task's read or comes with a pending wake-up.
     #[test]
     fn no_change_is_left_unannounced() {
         loom::model(|| {
@@ -171,7 +172,7 @@ mod models {
                     loom::thread::spawn(move || change(&shared))
                 })
                 .collect();
-            // The task, as it does at any time.
+            // The task reads at any time.
             shared.2.swap(false, Ordering::Acquire);
             let looked = shared.1.clear();
             let told = if looked { *lock(&shared.0) } else { 0 };
@@ -181,12 +182,12 @@ mod models {
             let all = *lock(&shared.0);
             assert!(
                 told == all || shared.2.load(Ordering::Acquire),
-                "{told} of {all}, and nobody wakes the task"
+                "{told} of {all}, and no wake-up is pending"
             );
         });
     }
 
-    /// While the task has not looked, it is woken once, however much changes.
+    /// Until the task has read, it is woken once, however many changes there are.
     #[test]
     fn many_changes_wake_once() {
         loom::model(|| {

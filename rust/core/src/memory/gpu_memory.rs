@@ -1,4 +1,4 @@
-//! What registration asks the device runtime.
+//! Queries of the GPU runtime for registration.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -9,25 +9,27 @@ use super::MemoryKind;
 use crate::fabric::DmaBuf;
 use crate::gpu::{self, DmaBufExport, GpuRuntime, PointerKind};
 
-/// What lies at `address`.
+/// The kind of memory at `address`.
 pub(super) fn probe(address: u64) -> MemoryKind {
     match gpu::runtime().pointer_kind(address) {
         Ok(PointerKind::Device(_)) => MemoryKind::Device,
         Ok(PointerKind::Host) => MemoryKind::Host,
         Err(error) => {
-            tracing::warn!("memory at {address:#x} is taken for host memory: {error}");
+            tracing::warn!(
+                "cannot query the kind of memory at {address:#x}, it is registered as host memory: {error}"
+            );
             MemoryKind::Host
         }
     }
 }
 
-/// The dma-buf behind a range of device memory, and what keeps it open; `None` if the runtime offers none.
+/// The dma-buf of a range of GPU memory, and the export that keeps it open; `None` if the runtime offers none.
 pub(super) fn export(address: u64, length: u64) -> Option<(DmaBuf, DmaBufExport)> {
     let export = gpu::runtime().dma_buf(address, length).ok()?;
     Some((DmaBuf { fd: export.fd.as_raw_fd(), offset: export.offset }, export))
 }
 
-/// A range as the CPU sees it, while it is being registered: unmapped when dropped.
+/// A CPU mapping of a range of GPU memory, for its registration; unmapped when dropped.
 #[derive(Debug)]
 pub(super) struct CpuMapping {
     runtime: Arc<dyn GpuRuntime>,
@@ -38,8 +40,8 @@ pub(super) struct CpuMapping {
 }
 
 impl CpuMapping {
-    /// Maps whole pages around the range. `None` where the runtime has no use for it, or refuses: there the range is
-    /// registered by its own address, as host memory must be.
+    /// Maps whole pages around the range. `None` where the runtime needs no mapping, or refuses one: there the range
+    /// is registered by its own address.
     pub(super) fn of(address: u64, length: u64) -> Option<Self> {
         let page = page_size() as u64;
         let first = address - address % page;
@@ -56,7 +58,7 @@ impl CpuMapping {
         }
     }
 
-    /// Where the CPU sees the range.
+    /// The CPU's address of the range.
     pub(super) fn address(&self) -> u64 {
         self.pages.0.saturating_add(self.offset)
     }
@@ -66,7 +68,7 @@ impl Drop for CpuMapping {
     fn drop(&mut self) {
         let (mapped, length) = self.pages;
         if let Err(error) = self.runtime.unmap_for_cpu(mapped, length) {
-            tracing::warn!("the mapping {mapped:#x}+{length} of device memory stays: {error}");
+            tracing::warn!("cannot unmap {mapped:#x}+{length} of GPU memory, which leaks: {error}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What has become of the announced regions of one engine, by version: so a peer is told what is new to it, and no more.
+//! The history of the announced regions of one engine, by version: so a peer gets the changes that it does not have,
+//! and no more.
 //!
-//! Each change gives the history its next version. A region is kept under the version that added it, which is its id as
-//! well; a region that is gone under the version that removed it. So the history holds as many entries as there are
-//! regions, and the last [`Limits::removed`] that are gone. A peer that has missed a removal which is no longer among
-//! them is told to begin anew.
+//! Each change gives the history its next version. A region is stored under the version that added it, which is its
+//! id as well; a removed one under the version that removed it. So the history holds one entry per region, and the
+//! last [`Limits::removed`] removals. A peer that lacks an older removal gets a reset and all regions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,29 +19,29 @@ pub struct History {
     regions: BTreeMap<u64, RemoteRegion>,
     /// By version.
     removed: BTreeMap<u64, Removed>,
-    /// Where in `removed` a key is: several regions may have had the same one.
+    /// Versions in `removed` by key: several regions may have had the same one.
     removed_keys: BTreeSet<(u32, u64)>,
     /// The version of the last removal that is no longer among `removed`.
     pruned: u64,
 }
 
-/// How much a history holds.
+/// Limits of a history.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Regions that are announced.
     pub announced: usize,
     /// Regions of the table of the handshake.
     pub table: usize,
-    /// Regions that are gone.
+    /// Removed regions.
     pub removed: usize,
     /// Entries of one frame.
     pub entries: usize,
 }
 
-/// What one peer has been told.
+/// The changes that one peer has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// It knows all changes up to this version.
+    /// It has all additions up to this version.
     since: u64,
     /// It has no region that was removed up to this version.
     removals: u64,
@@ -72,7 +72,7 @@ impl Default for History {
 }
 
 impl History {
-    /// Nothing has happened yet.
+    /// An empty history.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -101,8 +101,8 @@ impl History {
         }
     }
 
-    /// Memory that is not announced has been given this key; true if peers have to know, because they may remember it as
-    /// the key of regions that are gone.
+    /// Records that memory which is not announced has this key; true if peers need the change, because they may hold
+    /// it as the key of removed regions.
     pub fn key_in_use(&mut self, rkey: u32) -> bool {
         let of_key = (rkey, 0)..=(rkey, u64::MAX);
         let versions: Vec<_> = self.removed_keys.range(of_key).map(|(_, version)| *version).collect();
@@ -120,9 +120,9 @@ impl History {
         self.version
     }
 
-    /// The regions for the table of a handshake, the oldest first, and what a peer that gets it has been told. What does
-    /// not fit is told afterwards. An id of more than 31 bits does not fit: its entry has the id 0, and is for peers that get
-    /// no ids.
+    /// The regions for the table of a handshake, oldest first, and the cursor of a peer that gets it. Regions that do
+    /// not fit are announced afterwards. An id of more than 31 bits does not fit: its entry has the id 0, and is for
+    /// peers that get no ids.
     pub fn table(&self) -> (Vec<RegionEntry>, Cursor) {
         let entries: Vec<_> = self
             .regions
@@ -144,7 +144,7 @@ impl History {
         (entries, Cursor { since, removals: self.version })
     }
 
-    /// The next changes for a peer, which is taken to have been told them; `None` if it knows everything.
+    /// The next changes for a peer; advances the cursor. `None` if it has all.
     pub fn next(&self, cursor: &mut Cursor) -> Option<RegionChanges> {
         if cursor.since == self.version {
             return None;
@@ -156,7 +156,7 @@ impl History {
             return Some(RegionChanges { version: self.version, change: Change::Reset, entries: Vec::new() });
         }
         let mut added = self.regions.range(since + 1..).peekable();
-        // What was added after `since` and is gone has never been told.
+        // A region that was added after `since` and removed was never announced.
         let mut removed =
             self.removed.range(told + 1..).filter(|(_, removed)| removed.id <= since).peekable();
         let (mut entries, mut change, mut version) = (Vec::new(), Change::Add, self.version);
@@ -202,7 +202,7 @@ impl History {
 }
 
 impl Cursor {
-    /// The version up to which all changes have been told.
+    /// The version up to which the peer has all changes.
     pub fn version(&self) -> u64 {
         self.since
     }

@@ -1,14 +1,14 @@
-//! What registration finds out about host memory, and what it makes of that.
+//! Inspection of host memory for registration.
 
 use super::inspect::{CpuAccess, Inaccessible, inspect};
 use super::readable::is_readable;
 use super::registry::RegistryError;
 use crate::fabric::{Backing, FabricError};
 
-/// A look at a range before it is registered. The default has seen nothing.
+/// The result of inspecting a range before its registration. The default knows nothing of the range.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HostInspection {
-    /// The CPU cannot access all of it. A NIC may: it can be memory of a device that no runtime of the process knows.
+    /// The CPU cannot access all of it. A NIC may: it can be memory of a device without a runtime in this process.
     pub(super) inaccessible: Option<Inaccessible>,
     /// Some of it is not writable.
     pub(super) read_only: bool,
@@ -44,7 +44,7 @@ impl HostInspection {
         self.inaccessible.is_none() && (!self.doubtful || is_readable(address, length))
     }
 
-    /// The error of a provider that has refused the range, with the place where it cannot be accessed if that is why.
+    /// The error of a provider that has refused the range, with the inaccessible byte if that is the reason.
     pub(super) fn explain(&self, error: FabricError) -> RegistryError {
         match (&error, self.inaccessible) {
             (FabricError::Call { errno: libc::EFAULT, .. }, Some(inaccessible)) => inaccessible.into(),

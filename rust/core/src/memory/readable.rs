@@ -1,22 +1,22 @@
-//! Can the CPU read a range? Asked once, when it is registered.
+//! A check whether the CPU can read a range, made once when it is registered.
 #![allow(unsafe_code, reason = "a system call that takes an address")]
 
 use std::ffi::c_void;
 
 use crate::events::uninterrupted;
 
-/// Whether the CPU may read the first and the last byte of a range of at least one. False too where the kernel does not
-/// say, in a container that forbids the call.
+/// Whether the CPU may read the first and the last byte of a range of at least one. False too where the kernel does
+/// not answer, as in a container that denies the call.
 ///
-/// A device runtime's word is not enough: FlagCX's table knows device memory by its being exported to another process,
-/// which some allocators' memory cannot be.
+/// The GPU runtime alone is not enough: FlagCX's table recognises GPU memory by exporting it to another process,
+/// which fails for the memory of some allocators.
 pub(super) fn is_readable(address: u64, length: u64) -> bool {
     [address, address.saturating_add(length - 1)].into_iter().all(|address| {
         let mut byte = 0_u8;
         let here = libc::iovec { iov_base: (&raw mut byte).cast::<c_void>(), iov_len: 1 };
         let there = libc::iovec { iov_base: address as *mut c_void, iov_len: 1 };
         let copied = uninterrupted(|| {
-            // SAFETY: the kernel writes one byte into `byte`; what it cannot read there makes it answer EFAULT.
+            // SAFETY: the kernel writes one byte into `byte`; for what it cannot read it returns EFAULT.
             let copied =
                 unsafe { libc::process_vm_readv(libc::getpid(), &raw const here, 1, &raw const there, 1, 0) };
             if copied < 0 { Err(std::io::Error::last_os_error()) } else { Ok(copied) }

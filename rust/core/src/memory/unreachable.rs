@@ -1,15 +1,15 @@
-//! Device memory that the software fabric cannot reach.
+//! GPU memory that the software fabric cannot reach.
 
 use std::time::Instant;
 
 use crate::fabric::{FabricError, MemoryRegion};
 
-/// A registration that gives no access: the range is known, so that the device runtime can be asked to copy to and
-/// from it, but its keys open nothing.
+/// A registration that gives no access: the range is known, so that the GPU runtime can copy to and from it, but its
+/// keys are invalid.
 #[derive(Debug)]
 pub(super) struct UnreachableMemory;
 
-/// The key of such a registration. No other one of the software fabric has it.
+/// The key of such a registration. No other registration of the software fabric has it.
 pub const NO_KEY: u32 = 0;
 
 impl MemoryRegion for UnreachableMemory {

@@ -1,13 +1,13 @@
-//! What arrives on one notification socket, as a state machine over bytes: no input or output in here.
+//! The decoder of one notification socket: a state machine over bytes, without input or output.
 //!
-//! With a key, the sender must prove it before anything that it says is taken:
+//! With a key, the sender must prove it before any message is accepted:
 //!
 //! ```text
 //! sender                                  receiver
 //!   preamble, hello, random number ─────▶
 //!     ◀─────────────────────── random number
 //!   proof ──────────────────────────────▶  wrong: closes without another byte
-//!     ◀─────────────────────────────── proof, once there is a place for the sender
+//!     ◀─────────────────────────────── proof, once the sender is admitted
 //!   messages ───────────────────────────▶
 //! ```
 
@@ -18,27 +18,27 @@ use crate::process::ProcessIdentity;
 
 use super::{LargeMessage, Message};
 
-/// Who may send, and how much.
+/// Which senders are accepted, and how much they may send.
 #[derive(Clone, Debug, Default)]
 pub struct SenderPolicy {
     /// The key that senders must prove.
     pub key: Option<AuthKey>,
-    /// With a key: let original engines, which cannot prove anything, send all the same.
+    /// With a key: accept original engines, which cannot prove it.
     pub allow_original: bool,
     /// Bytes that a large message may have.
     pub max_bytes: usize,
 }
 
-/// What the bytes amount to.
+/// A decoded event.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The preamble is right; the sender has proven nothing yet.
+    /// The preamble is valid; the sender is not authenticated yet.
     Greeted,
     /// This random number must be sent to it.
     Challenge(Nonce),
-    /// Messages of the sender are taken from now on. When it has proven the key, this proof of ours must be sent to it.
+    /// Messages of the sender are accepted from now on. When it has proven the key, this proof must be sent to it.
     Admitted(Option<Proof>),
-    /// To which process the socket belongs, as the sender says.
+    /// The process of the socket, as announced by the sender.
     Owner(ProcessIdentity),
     /// A message.
     Message(Box<Message>),
@@ -51,7 +51,7 @@ pub enum Event {
 pub struct Decoder {
     phase: Phase,
     nonce: Nonce,
-    /// The sender has said to which process the socket belongs.
+    /// The sender has announced the process of the socket.
     owned: bool,
 }
 
@@ -71,13 +71,13 @@ impl Decoder {
         Self { phase: Phase::Preamble, nonce, owned: false }
     }
 
-    /// Whether messages of this sender are taken.
+    /// Whether messages of this sender are accepted.
     pub fn is_admitted(&self) -> bool {
         matches!(self.phase, Phase::Admitted)
     }
 
-    /// Reads the next event from the front of `bytes`; answers it with the bytes that it takes. `None`: more bytes
-    /// are needed. After an error the socket must be closed.
+    /// Decodes the next event at the start of `bytes`; returns it with its length in bytes. `None`: more bytes are
+    /// needed. After an error the socket must be closed.
     pub fn next(&mut self, bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {
         match self.phase {
             Phase::Preamble => self.preamble(bytes, policy),
@@ -149,7 +149,7 @@ fn refused(error: AuthError) -> WireError {
     WireError::refused("notification socket", error.to_string())
 }
 
-/// The owner of the socket, if that is what comes, and it is there whole.
+/// The owner message at the start of `bytes`, if it is one and complete.
 fn owner(bytes: &[u8]) -> Result<Option<ProcessIdentity>, WireError> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
     let Header::Owner(pid) = Header::decode(header)? else { return Ok(None) };
@@ -166,7 +166,7 @@ fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>
             return Err(WireError::new("large notification", problem));
         }
         Header::Hello => return Err(WireError::refused("notification socket", "a second hello")),
-        // Not there whole.
+        // Incomplete.
         Header::Owner(_) => return Ok(None),
         Header::Message | Header::Large(_) => {}
     }

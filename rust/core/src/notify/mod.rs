@@ -1,9 +1,9 @@
 //! Notifications: small messages beside the data.
 //!
-//! Each engine has a [`Receiver`]: one task of the event loop, any number of peers, a bounded queue. A full queue is back-pressure:
-//! its peers are read no further until messages have been fetched. [`take_all`] fetches those of every engine of the
-//! process in the order of their arrival, as FlagCX's interface wants it: those of the fixed 512 bytes. Notifications of any
-//! size wait in the same queue, and are taken from their engine, all in the order of arrival.
+//! Each engine has a [`Receiver`]: one task of the event loop, any number of peers, a bounded queue. A full queue is
+//! back-pressure: its peers are read no further until messages have been fetched. [`take_all`] fetches those of every
+//! engine of the process in the order of their arrival, as FlagCX's interface requires: those of the fixed 512 bytes.
+//! Notifications of any size wait in the same queue, and are fetched from their engine, all in the order of arrival.
 
 mod decoder;
 mod queue;
@@ -34,7 +34,7 @@ impl Message {
     /// Bytes of a message as callers count them.
     pub const SIZE: usize = size_of::<Self>();
 
-    /// A message of these texts, filled up with zeros; what does not fit is cut off.
+    /// A message of these texts, padded with zeros; longer ones are truncated.
     pub fn new(name: &[u8], text: &[u8]) -> Self {
         Self { name: padded(name), text: padded(text) }
     }
@@ -50,7 +50,7 @@ pub struct LargeMessage {
 }
 
 impl LargeMessage {
-    /// A message of this name, filled up with zeros (what does not fit is cut off), and content.
+    /// A message of this name, padded with zeros (a longer one is truncated), and content.
     pub fn new(name: &[u8], content: Vec<u8>) -> Self {
         Self { name: padded(name), content }
     }
@@ -66,7 +66,7 @@ pub enum Notification {
 }
 
 impl Notification {
-    /// The name, filled up with zeros to 256 bytes.
+    /// The name, padded with zeros to 256 bytes.
     pub fn name(&self) -> &[u8; NAME_SIZE] {
         match self {
             Self::Fixed(message) => &message.name,
@@ -74,7 +74,7 @@ impl Notification {
         }
     }
 
-    /// The content: 256 bytes of a message of fixed size, else what was sent.
+    /// The content: 256 bytes of a message of fixed size, else exactly the bytes sent.
     pub fn content(&self) -> &[u8] {
         match self {
             Self::Fixed(message) => &message.text,
@@ -86,16 +86,16 @@ impl Notification {
 /// Why a notification was not sent.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NotifyError {
-    /// The connection is of a process from which this one was forked.
+    /// The connection belongs to a process from which this one was forked.
     #[error(transparent)]
     Forked(#[from] Forked),
-    /// The peer offered no notification channel, or it is closed.
-    #[error("the connection has no notification channel")]
+    /// The peer has no notification receiver, or the channel is closed.
+    #[error("cannot send a notification: the connection has no notification channel")]
     NoChannel,
-    /// A transfer failed of which the calling thread knows only that it has ended: nothing was sent. Each such transfer
-    /// refuses one notification.
+    /// A transfer failed whose outcome was not reported to the calling thread, only that it has ended: nothing was
+    /// sent. Each such transfer refuses one notification.
     #[error(
-        "nothing was sent to {peer}, because transfer {id:#x}, which was reported as ended, is not done: {end}"
+        "notification to {peer} not sent, because transfer {id:#x}, which was reported as ended, is not done: {end}"
     )]
     TransferFailed {
         /// The transfer.
@@ -106,7 +106,7 @@ pub enum NotifyError {
         end: String,
     },
     /// The name has more than 256 bytes. Nothing was copied or sent.
-    #[error("the name of a notification to {peer} has {bytes} bytes, and may have at most {NAME_SIZE}")]
+    #[error("notification to {peer} not sent: its name has {bytes} bytes, and may have at most {NAME_SIZE}")]
     NameTooLong {
         /// The peer.
         peer: String,
@@ -128,7 +128,7 @@ pub enum NotifyError {
     },
     /// The peer runs the original engine, which takes 256 bytes at most.
     #[error(
-        "a notification of {bytes} bytes to {peer}, which runs the original engine: it takes at most {NAME_SIZE}"
+        "notification of {bytes} bytes to {peer} not sent: the peer runs the original engine, which takes at most {NAME_SIZE}"
     )]
     OriginalPeer {
         /// The peer.
@@ -136,10 +136,10 @@ pub enum NotifyError {
         /// Bytes of the content.
         bytes: usize,
     },
-    /// The peer does not read fast enough, or is gone, or takes no such message.
-    #[error("notification to {peer}: {reason}")]
+    /// Sending failed: the peer does not read fast enough, has ended, or does not support the message.
+    #[error("cannot send a notification to {peer}: {reason}")]
     Send {
-        /// Who.
+        /// The peer.
         peer: String,
         /// Why.
         reason: String,

@@ -10,7 +10,7 @@ use crate::events::Wakeup;
 use crate::fork::PerProcess;
 use crate::observe::{self, Snapshot, Source, metrics};
 
-/// Messages of no engine in particular that may wait: local ones, and those of 512 bytes that closed engines have left.
+/// Limit of waiting messages without an engine: local ones, and those of 512 bytes of closed engines.
 const PROCESS_LIMIT: usize = 65_536;
 
 /// Orders arrivals over all queues. Drawn under the lock of the queue that a message enters, read only with it;
@@ -20,7 +20,7 @@ static ARRIVALS: AtomicU64 = AtomicU64::new(0);
 /// Queues of the engines that are open.
 static QUEUES: PerProcess<Mutex<Vec<Arc<Queue>>>> = PerProcess::new(Mutex::default);
 
-/// What belongs to no open engine.
+/// Messages that belong to no open engine.
 static PROCESS: PerProcess<Queue> =
     PerProcess::new(|| Queue::new(0, Limits { messages: PROCESS_LIMIT, exact_bytes: usize::MAX }, None));
 
@@ -49,33 +49,33 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// Signalled when there is room again.
     room: Condvar,
-    /// Tells the receiver that there is room again.
+    /// Wakes the receiver when there is room again.
     receiver: Option<Arc<Wakeup>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// In the order of arrival, with their numbers in the order of the process.
+    /// In the order of arrival, with their process-wide sequence numbers.
     waiting: VecDeque<(u64, Notification)>,
     /// How many of them have 512 bytes.
     fixed: usize,
     /// Bytes of the others' contents.
     bytes: usize,
     reader: Reader,
-    /// Messages that have ever been added.
+    /// Total of messages added.
     received: u64,
     /// The receiver holds a message back.
     starved: bool,
     closed: bool,
 }
 
-/// Which messages are known to be fetched.
+/// Which kinds of messages the program fetches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Reader {
     /// Nothing has been fetched yet.
     #[default]
     Unknown,
-    /// Those of 512 bytes.
+    /// Messages of 512 bytes.
     FixedOnly,
     /// All, at least once.
     All,
@@ -94,8 +94,8 @@ impl Queue {
         queue
     }
 
-    /// Leaves the process-wide view. Messages of 512 bytes that have not been fetched are kept for [`take_all`]; the others,
-    /// which only this engine's own calls could fetch, are freed.
+    /// Removes the queue from the process-wide view. Messages of 512 bytes that have not been fetched are kept for
+    /// [`take_all`]; the others, which only this engine's own calls could fetch, are freed.
     pub(super) fn close(self: &Arc<Self>) {
         let mut queues = lock(QUEUES.get());
         queues.retain(|queue| !Arc::ptr_eq(queue, self));
@@ -113,7 +113,7 @@ impl Queue {
         lock(QUEUES.get()).iter().find(|queue| queue.incarnation == incarnation).cloned()
     }
 
-    /// Adds a message, or gives it back when there is no room: then the receiver is woken once there is.
+    /// Adds a message, or returns it when there is no room: then the receiver is woken once there is.
     pub(super) fn try_push(&self, arrival: Notification) -> Result<(), Notification> {
         let mut state = lock(&self.state);
         if !self.has_room(&mut state, &arrival) {
@@ -143,7 +143,7 @@ impl Queue {
         !state.closed
     }
 
-    /// Takes the messages of 512 bytes; the others keep their places.
+    /// Takes the messages of 512 bytes; the others stay queued.
     pub(super) fn take_fixed(&self) -> Vec<(u64, Message)> {
         let mut state = lock(&self.state);
         if state.reader == Reader::Unknown {
@@ -166,8 +166,9 @@ impl Queue {
 
     /// Each kind has its own room, so that a process that fetches one kind only is not cut off from it by the other.
     ///
-    /// Where only messages of 512 bytes have ever been fetched, others make room by dropping the oldest of their kind: held
-    /// back, they would keep the messages that follow them on their socket from a program that knows of no others.
+    /// Where only messages of 512 bytes have ever been fetched, the oldest of the others is dropped when their room
+    /// is full: held back, they would block the messages that follow them on their socket for a program that never
+    /// fetches them.
     fn has_room(&self, state: &mut State, arrival: &Notification) -> bool {
         match arrival {
             Notification::Fixed(_) => state.fixed < self.limits.messages,
@@ -184,7 +185,7 @@ impl Queue {
         }
     }
 
-    /// Judged before the message is added, so that one always fits into an empty queue.
+    /// Checked before the message is added, so that one always fits into an empty queue.
     fn has_room_for_exact(&self, state: &State) -> bool {
         state.waiting.len() - state.fixed < self.limits.messages && state.bytes < self.limits.exact_bytes
     }
@@ -256,7 +257,7 @@ impl State {
 /// Takes the messages of 512 bytes of every engine of the process, in the order in which they arrived. Those of any size
 /// are taken from their engine.
 pub fn take_all() -> Vec<Message> {
-    // Under one lock, so that of two callers neither gets what came between the other's messages.
+    // Under one lock, so that the messages of two concurrent callers do not interleave.
     let queues = lock(QUEUES.get());
     let mut taken: Vec<_> =
         queues.iter().flat_map(|queue| queue.take_fixed()).chain(PROCESS.get().take_fixed()).collect();
@@ -265,17 +266,19 @@ pub fn take_all() -> Vec<Message> {
     taken.into_iter().map(|(_, message)| message).collect()
 }
 
-/// Adds a message from within the process, for the next [`take_all`]. False when far too many wait already: the
-/// message is dropped then.
+/// Adds a message from within the process, for the next [`take_all`]. False when the limit is reached: then the
+/// message is dropped.
 pub fn append(message: &Message) -> bool {
     let added = PROCESS.get().try_push(Notification::Fixed(Box::new(*message))).is_ok();
     if !added {
-        tracing::warn!("{PROCESS_LIMIT} notifications wait to be fetched already; another one is dropped");
+        tracing::warn!(
+            "a notification is dropped: {PROCESS_LIMIT} wait already; fetch them with flagcxP2pEngineGetNotifs"
+        );
     }
     added
 }
 
-/// The data behind these locks is whole after every statement, so a panic elsewhere spoils nothing.
+/// The data behind these locks is consistent after every statement, so a poisoned lock is usable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -24,18 +24,18 @@ pub struct ReceiverOptions {
     pub ports: Option<(u16, u16)>,
     /// Networks that may connect.
     pub allow: AllowList,
-    /// Who may send, and how much.
+    /// Which senders are accepted, and how much they may send.
     pub policy: SenderPolicy,
     /// Peers that may send at the same time.
     pub max_peers: usize,
     /// Messages that may wait to be fetched.
     pub queue: usize,
-    /// How long a client may take for its first bytes, where it need not prove a key, and for the rest of a message that has
-    /// begun. One that must prove it has 2 s at most for each step of that.
+    /// How long a client may take for its first bytes, where no key is set, and for the rest of a message that has
+    /// begun. With a key, each step of the proof has 2 s at most.
     pub hello_timeout: Duration,
-    /// Idle time after which the kernel checks whether a sender's host still lives.
+    /// Idle time after which the kernel probes whether a sender's host is up.
     pub keepalive: Option<Duration>,
-    /// Hosts whose senders keep their places, however long they are silent.
+    /// Hosts with connections, whose senders are not displaced, however long they are silent.
     pub connected_hosts: ConnectedHosts,
     /// Names the engine towards senders of the same process.
     pub incarnation: u64,
@@ -50,7 +50,7 @@ impl ReceiverOptions {
         }
     }
 
-    /// As the configuration says, and no connected hosts; reads the key file.
+    /// The options of a configuration, with no connected hosts; reads the key file.
     pub fn from_config(config: &Config, bind: IpAddr, incarnation: u64) -> Result<Self, ConfigError> {
         config.check()?;
         let key = config.auth_key()?;
@@ -92,7 +92,7 @@ impl Receiver {
         let (room, events) = (Arc::new(Wakeup::default()), EventLoop::acquire()?);
         let limits = Limits {
             messages: options.queue,
-            // A queue full of the largest messages would be far more than anyone meant to allow.
+            // A queue full of the largest messages would exceed any sensible amount of memory.
             exact_bytes: options.policy.max_bytes.saturating_mul(4),
         };
         let queue = Queue::open(options.incarnation, limits, Arc::clone(&room));

@@ -8,8 +8,8 @@ use super::{LargeMessage, Message, Notification, NotifyError};
 use crate::control::Stream;
 use crate::control::wire::notification::{Header, MESSAGE_SIZE, NAME_SIZE};
 
-/// The way to one peer's receiver. Any thread may send; messages go out whole, in the order in which senders got
-/// their turn.
+/// A sender to one peer's receiver. Any thread may send; messages are sent whole, in the order in which threads
+/// acquired the lock.
 #[derive(Debug)]
 pub struct Sender {
     transport: Transport,
@@ -35,17 +35,17 @@ impl Sender {
         }
     }
 
-    /// A sender to an engine of this process, named by its incarnation; `None` when there is none.
+    /// A sender to the engine of this process with this incarnation; `None` when there is none.
     pub fn same_process(incarnation: u64, max_bytes: u32) -> Option<Self> {
         let queue = Queue::of(incarnation)?;
         let peer = "an engine of this process".to_owned();
         Some(Self { transport: Transport::SameProcess(queue), peer, max_bytes: max_bytes as usize })
     }
 
-    /// Sends a message; answers its 512 bytes. That they are handed over does not mean that the peer has read them.
+    /// Sends a message; returns its size, 512 bytes. The peer may not have read it yet.
     ///
-    /// A peer that does not read makes this wait until `deadline`. If only part of a message could be sent by then,
-    /// the channel is closed, because the peer could not tell where the next one begins.
+    /// Waits until `deadline` for a peer that does not read. If only part of a message was sent by then, the channel
+    /// is closed, because the peer could not find the start of the next one.
     pub fn send(&self, message: &Message, deadline: Instant) -> Result<usize, NotifyError> {
         match &self.transport {
             Transport::SameProcess(queue) => {
@@ -62,8 +62,8 @@ impl Sender {
         Ok(Message::SIZE)
     }
 
-    /// Sends a message of any size up to the peer's limit, of which the peer learns the exact length; answers the bytes of its
-    /// content. To a peer that runs the original engine it goes as one of 512 bytes, filled up with zeros, if it fits.
+    /// Sends a message of any size up to the peer's limit, with its exact length; returns the bytes of its content. A
+    /// peer that runs the original engine gets it as one of 512 bytes, padded with zeros, if it fits.
     ///
     /// Sizes are checked before anything is copied.
     pub fn send_bytes(&self, name: &[u8], content: &[u8], deadline: Instant) -> Result<usize, NotifyError> {
@@ -102,7 +102,7 @@ impl Sender {
     fn push(&self, queue: &Queue, arrival: Notification, deadline: Instant) -> Result<(), NotifyError> {
         match queue.push_by(arrival, deadline) {
             true => Ok(()),
-            false => Err(self.failed("its queue stayed full, or it is closed".to_owned())),
+            false => Err(self.failed("its queue stayed full until the deadline, or is closed".to_owned())),
         }
     }
 
@@ -134,7 +134,7 @@ impl Sender {
     }
 }
 
-/// A lock that is waited for until a deadline only.
+/// A lock with a deadline for waiting.
 #[derive(Debug, Default)]
 struct TimedLock {
     taken: Mutex<bool>,

@@ -1,4 +1,4 @@
-//! Receivers and senders over loopback. Nothing in here fetches process-wide: that would take other tests' messages.
+//! Receivers and senders over loopback. None of them fetches process-wide, which would take other tests' messages.
 
 mod keys;
 mod sender_limit;
@@ -180,7 +180,7 @@ fn without_a_fetch_a_send_ends_at_its_deadline_and_other_peers_go_on() {
     assert!(error.to_string().contains("127.0.0.1"), "{error}");
     sender_to_other.send(&message(1), soon()).unwrap();
     wait_for(1, || other.take());
-    // Half a message may be out, so the channel stays closed.
+    // Half a message may have been sent, so the channel stays closed.
     assert!(sender_to_full.send(&message(0), soon()).is_err());
     drop(full);
 }
@@ -254,7 +254,7 @@ fn sizes_are_checked_before_anything_is_sent() {
     let error = sending.send_bytes(b"", &vec![0; (1 << 20) + 1], soon()).unwrap_err();
     assert!(error.to_string().contains("at most 1048576"), "{error}");
     let error = sending.send_bytes(&[b'n'; 257], b"", soon()).unwrap_err();
-    assert!(error.to_string().contains("257 bytes, and may have at most 256"), "{error}");
+    assert!(error.to_string().contains("has 257 bytes, and may have at most 256"), "{error}");
     sending.send_bytes(&[b'n'; 256], b"", soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take_all()), [exact(&[b'n'; 256], b"")]);
 
@@ -268,7 +268,7 @@ fn sizes_are_checked_before_anything_is_sent() {
     assert!(closed_by_peer(&liar));
 }
 
-/// Those of any size that are not fetched hold back their sender, and no other one.
+/// Messages of any size that are not fetched hold back their sender, and no other one.
 #[test]
 fn messages_of_any_size_have_a_room_of_their_own() {
     let policy = SenderPolicy { max_bytes: 1000, ..SenderPolicy::default() };
@@ -312,7 +312,7 @@ fn threads_that_fetch_at_once_get_each_message_once() {
                 let all = receiver.take_all();
                 let ends = all.iter().filter(|one| one.content().is_empty()).count();
                 taken.extend(all.into_iter().map(|one| one.content().to_vec()));
-                // One end for each thread; those that this one has taken for others are sent again.
+                // One end message for each thread; those that this one took for others are sent again.
                 for _ in 1..ends {
                     sending.send_bytes(b"", b"", soon()).unwrap();
                 }
@@ -389,7 +389,7 @@ fn a_sender_may_say_to_which_process_it_belongs() {
 }
 
 proptest! {
-    /// However the bytes are cut, the same events come out.
+    /// The events do not depend on how the bytes are cut.
     #[test]
     fn cuts_do_not_matter(cuts in proptest::collection::vec(1usize..700, 1..20), key: bool) {
         let policy = if key { policy_with_key(true) } else { SenderPolicy { max_bytes: 1000, ..SenderPolicy::default() } };

@@ -5,13 +5,13 @@
 pub struct Metric {
     /// Name, without the suffixes that the text format adds.
     pub name: &'static str,
-    /// How its values behave.
+    /// Its type.
     pub kind: Kind,
-    /// What it says.
+    /// Its meaning.
     pub help: &'static str,
 }
 
-/// How a metric's values behave.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows.

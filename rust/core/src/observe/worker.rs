@@ -1,4 +1,4 @@
-//! What a worker counts.
+//! The counters of a worker.
 
 use std::time::Duration;
 
@@ -6,11 +6,12 @@ use crossbeam::utils::CachePadded;
 
 use super::{Counter, Histogram};
 
-/// One transfer in this many has its latency recorded: often enough for percentiles, too rarely to be felt.
+/// One transfer in this many has its latency recorded: often enough for percentiles, too rarely to cost measurable
+/// time.
 pub const SAMPLE_EVERY: u64 = 64;
 
-/// What a worker counts. Written by whoever holds the worker's lock, read by anyone. On cache lines of its own, so
-/// that counting never slows a neighbour.
+/// The counters of a worker. Written by the holder of the worker's lock, read by any thread. On cache lines of its
+/// own, to avoid false sharing.
 #[derive(Debug, Default)]
 pub struct WorkerCounters(CachePadded<Counters>);
 

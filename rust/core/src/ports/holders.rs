@@ -1,11 +1,11 @@
-//! Which sockets listen on the ports of a range, as `/proc/net/tcp` lists them.
+//! The sockets that listen on the ports of a range, from `/proc/net/tcp`.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 
-/// What holds the ports of a range.
+/// The holders of the ports of a range.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Holders {
     /// How many ports there are.
@@ -25,7 +25,7 @@ struct Socket {
 }
 
 impl Holders {
-    /// Asks the kernel. Ports held by something else than a listener are told as such.
+    /// Reads the kernel's tables. Ports without a listener count as held by connections.
     pub(super) fn of(low: u16, high: u16) -> Self {
         let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"].map(read_bounded);
         let listening: Vec<_> = tables.iter().flat_map(|table| table.lines().filter_map(parse)).collect();
@@ -60,7 +60,7 @@ impl fmt::Display for Holders {
         if let Some((port, user)) = others.first() {
             let count = others.len();
             parts.push(format!(
-                "{count} by those of others (port {port} by user {user}'s; ss -tlnp names them)"
+                "{count} by listeners of other processes (port {port} by user {user}; ss -tlnp lists them)"
             ));
         }
         if rest > 0 {
@@ -90,13 +90,13 @@ fn own_inodes() -> HashSet<u64> {
 fn read_bounded(path: &str) -> String {
     let mut bytes = Vec::new();
     if let Ok(file) = File::open(path) {
-        // A part is as good as it can be.
+        // After an error the part read so far is used.
         let _ = file.take(MOST_READ).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Listening sockets stand first in the table; a line has 150 bytes.
+/// Listening sockets come first in the table; a line has 150 bytes.
 const MOST_READ: u64 = 1 << 20;
 /// The state of a listening socket.
 const LISTEN: &str = "0A";
@@ -122,7 +122,7 @@ mod tests {
         let text = holders.to_string();
         assert_eq!(
             text,
-            "of 3 held 1 by listeners of this process, 1 by those of others (port 20001 by user 7's; ss -tlnp names \
+            "of 3 held 1 by listeners of this process, 1 by listeners of other processes (port 20001 by user 7; ss -tlnp lists \
              them), 1 by connections"
         );
     }

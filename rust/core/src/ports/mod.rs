@@ -39,7 +39,7 @@ pub struct PortsTaken {
     pub low: u16,
     /// Last port.
     pub high: u16,
-    /// What holds them, as far as the kernel tells.
+    /// Their holders, as far as the kernel reports them.
     pub held: String,
 }
 

@@ -1,21 +1,21 @@
-//! Which process an engine says that it runs in.
+//! The identity of an engine's process.
 
 use rustix::process::{Pid, getpid};
 use sha2::{Digest, Sha256};
 
-/// A process as it names itself to peers. A pid alone says little: another host, container or later process may have it
-/// too, and the end of that one must not end a healthy connection.
+/// The identity of a process, announced to peers. A pid alone is not enough: another host, container or later process
+/// may have it too, and its end must not end a healthy connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessIdentity {
-    /// In the process's own pid namespace; 0 if nothing is claimed.
+    /// The pid in the process's own pid namespace; 0 if none is announced.
     pub pid: u32,
-    /// Hash over what tells the process from every other one with that pid: the running kernel, the pid namespace, and
-    /// when the process started. 0 if the system does not tell them.
+    /// Hash over the running kernel, the pid namespace and the start time of the process, which distinguish it from
+    /// every other process with that pid. 0 if the system does not report them.
     pub fingerprint: u64,
 }
 
 impl ProcessIdentity {
-    /// That of this process, asked anew each time: a forked child is a process of its own.
+    /// The identity of this process, read anew each time, because a forked child has its own.
     pub fn own() -> Self {
         let pid = getpid();
         match fingerprint(pid) {
@@ -24,18 +24,18 @@ impl ProcessIdentity {
         }
     }
 
-    /// Whether it is that of this process.
+    /// Whether it is the identity of this process.
     pub(crate) fn is_own(self) -> bool {
         self.pid().is_some() && self == Self::own()
     }
 
-    /// The pid, unless nothing is claimed.
+    /// The pid, if one is announced.
     pub(super) fn pid(self) -> Option<Pid> {
         Pid::from_raw(i32::try_from(self.pid).ok()?).filter(|_| self.fingerprint != 0)
     }
 
-    /// Whether the process that has the pid here and now is the one that has claimed so. It must be known to live on after
-    /// this, or another one may have taken its pid meanwhile.
+    /// Whether the process that has the pid here and now is the announced one. The caller must check afterwards that
+    /// it is still alive, because another one may have got its pid meanwhile.
     pub(super) fn matches_running_process(self) -> bool {
         self.pid().and_then(fingerprint) == Some(self.fingerprint)
     }
@@ -51,12 +51,12 @@ fn fingerprint(pid: Pid) -> Option<u64> {
     hash.update(namespace.as_os_str().as_encoded_bytes());
     hash.update(pid.to_le_bytes());
     hash.update(start.to_le_bytes());
-    // Of all numbers only 0 has another meaning.
+    // 0 means that no fingerprint is known.
     hash.finalize().first_chunk().map(|bytes| u64::from_le_bytes(*bytes).max(1))
 }
 
-/// The field `starttime` of `/proc/PID/stat`, in clock ticks since boot. The name of the program stands in parentheses
-/// before it, and may hold any characters.
+/// The field `starttime` of `/proc/PID/stat`, in clock ticks since boot. The name of the program precedes it in
+/// parentheses, and may contain any characters.
 fn start_time(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(") ")?;
     fields.split(' ').nth(19)?.parse().ok()

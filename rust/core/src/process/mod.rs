@@ -1,11 +1,11 @@
-//! Other processes of this host: which process a peer is, and when it ends.
+//! Other processes of this host: the process of a peer, and its end.
 //!
-//! A socket tells of the end of its process only if no other one holds it; a helper that the peer has forked may keep all
-//! of them open. A pidfd tells of the process itself. There is one for each peer process, shared by everything that has to
-//! do with it, and watched by the event loop.
+//! A socket shows the end of its process only if no other process holds it; a helper that the peer has forked may
+//! keep all of them open. A pidfd shows the end of the process itself. There is one for each peer process, shared by
+//! all of its connections and watched by the event loop.
 //!
-//! * [`ProcessIdentity`] is what a peer says about its process, and what must be true of it before its pid is believed;
-//! * [`PeerProcess`] is a process of this host, with those who are told of its end.
+//! * [`ProcessIdentity`] is the identity that a peer announces, and the check of it before its pid is used;
+//! * [`PeerProcess`] is a process of this host, with the watchers of its end.
 
 mod identity;
 mod peer_process;

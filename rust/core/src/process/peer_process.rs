@@ -1,4 +1,4 @@
-//! A process of this host, and those who are told of its end.
+//! A process of this host, and the watchers of its end.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,8 +14,8 @@ use super::ProcessIdentity;
 use crate::events::{EventLoop, Handle, Task, Wakeup};
 use crate::fork::PerProcess;
 
-/// Told that a process has ended. Called once, on the thread of the event loop or of [`PeerProcess::watch`]: must only pass
-/// it on.
+/// A watcher of a process's end. Called once, on the thread of the event loop or of [`PeerProcess::watch`], so it
+/// must not block or take locks of its caller.
 pub(crate) trait EndWatcher: Send + Sync {
     /// The process has ended.
     fn process_ended(&self);
@@ -45,7 +45,7 @@ struct Shared {
 struct Watchers {
     ended: bool,
     list: Vec<Weak<dyn EndWatcher>>,
-    /// Those that are gone are taken out of the list when it is that long.
+    /// Dropped watchers are removed from the list when it is that long.
     prune_at: usize,
 }
 
@@ -54,13 +54,13 @@ type Processes = Mutex<HashMap<Pid, Weak<PeerProcess>>>;
 static PROCESSES: PerProcess<Processes> = PerProcess::new(Processes::default);
 
 impl PeerProcess {
-    /// The process that has this pid now. The caller knows, or finds out afterwards, that it is the one which is meant.
+    /// The process that has this pid now. The caller must verify before or afterwards that it is the intended one.
     pub(crate) fn of_pid(pid: Pid) -> io::Result<Arc<Self>> {
-        // Dropped after the lock is given back: to drop the last reference to a process takes other locks.
+        // Dropped after the lock is released: dropping the last reference to a process takes other locks.
         let _former;
         let mut processes = PROCESSES.get().lock().unwrap_or_else(PoisonError::into_inner);
         match processes.get(&pid).and_then(Weak::upgrade) {
-            // Alive, so that no other process has its pid.
+            // Alive, so no other process has its pid.
             Some(known) if known.is_alive() => return Ok(known),
             former => _former = former,
         }
@@ -70,15 +70,15 @@ impl PeerProcess {
         Ok(process)
     }
 
-    /// The process that claims to be so, if it is another one of this host, can be seen from here, and lives.
+    /// The process with this identity, if it is another process of this host, visible from here, and alive.
     pub(crate) fn of_identity(identity: ProcessIdentity) -> Option<Arc<Self>> {
         let pid = identity.pid().filter(|pid| *pid != getpid())?;
-        // Most claims from elsewhere end here, before anything is opened.
+        // Identities of other hosts mostly end here, before a pidfd is opened.
         if !identity.matches_running_process() {
             return None;
         }
         let process = Self::of_pid(pid).inspect_err(|error| note_unwatched(pid, error)).ok()?;
-        // Alive after it was looked at: what was seen was this process.
+        // Alive after the check: so the check saw this process.
         (identity.matches_running_process() && process.is_alive()).then_some(process)
     }
 
@@ -95,17 +95,17 @@ impl PeerProcess {
         self.shared.pid
     }
 
-    /// False once the process has ended: a system call, which knows it before the event loop does.
+    /// False once the process has ended. A system call, which sees it before the event loop does.
     pub(crate) fn is_alive(&self) -> bool {
         self.shared.is_alive()
     }
 
-    /// Whether its watchers have been told that it has ended.
+    /// Whether its watchers have been notified of its end.
     pub(crate) fn has_ended(&self) -> bool {
         self.shared.watchers().ended
     }
 
-    /// Tells `watcher` of the end, for as long as it lives; at once if that has come.
+    /// Notifies `watcher` of the end, unless it is dropped before; at once if the process has ended.
     pub(crate) fn watch<W: EndWatcher + 'static>(&self, watcher: &Arc<W>) {
         let mut watchers = self.shared.watchers();
         if watchers.ended {
@@ -123,7 +123,7 @@ impl PeerProcess {
 
 impl Drop for PeerProcess {
     fn drop(&mut self) {
-        // Not waited for: it may be dropped under a lock, and the task holds nothing of anyone's.
+        // Not waited for: this may be dropped under a lock, and the task borrows nothing.
         if let Some((task, _events)) = self.watching.take() {
             task.stop_soon();
         }
@@ -178,17 +178,17 @@ async fn watch(process: Arc<Shared>, handle: Handle) {
     process.tell();
 }
 
-/// Says once that the ends of peers' processes are noticed by other means only.
+/// Logs once that the ends of peers' processes are detected by sockets and pings only.
 fn note_unwatched(pid: Pid, error: &io::Error) {
     static SAID: PerProcess<Once> = PerProcess::new(Once::new);
     SAID.get().call_once(|| {
         tracing::info!(
-            "pidfd_open of a peer's process ({pid}): {error}; the ends of peers are noticed by their sockets and by pings"
+            "cannot watch a peer's process {pid} (pidfd_open): {error}; the ends of peers are detected by their sockets and by pings"
         );
     });
 }
 
-/// Watchers before the list is looked through for the first time.
+/// Length of the list at which it is pruned for the first time.
 const FIRST_PRUNE: usize = 16;
 
 #[cfg(test)]
@@ -212,7 +212,7 @@ mod tests {
         fn wait_for(&self, count: usize) {
             let start = Instant::now();
             while self.0.load(Ordering::SeqCst) < count {
-                assert!(start.elapsed() < Duration::from_secs(10), "the end was not noticed");
+                assert!(start.elapsed() < Duration::from_secs(10), "the end was not detected");
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
@@ -232,12 +232,12 @@ mod tests {
         let watcher = Arc::new(Counts::default());
         let gone = Arc::new(Counts::default());
         (0..40).for_each(|_| process.watch(&Arc::new(Counts::default())));
-        assert!(process.shared.watchers().list.len() <= 2 * FIRST_PRUNE, "those that are gone are forgotten");
+        assert!(process.shared.watchers().list.len() <= 2 * FIRST_PRUNE, "dropped watchers are removed");
         process.watch(&watcher);
         process.watch(&gone);
         drop(gone);
         assert!(process.is_alive() && !process.has_ended());
-        // Not reaped until later: the end counts, not that somebody has asked for it.
+        // Not reaped until later: the end counts, not the wait for it.
         child.kill().unwrap();
         watcher.wait_for(1);
         assert!(!process.is_alive() && process.has_ended());

@@ -1,6 +1,6 @@
-//! What a process of this host is doing, in words for an operator.
+//! Description of a process of this host, for error texts.
 
-/// Names a process, and says whether it is stopped, where that can be seen: it goes on only when it is told to.
+/// Names a process, with `(stopped)` if it is, where that is visible: a stopped process continues only after SIGCONT.
 pub(crate) fn describe(pid: u32) -> String {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let is_stopped = stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with(['T', 't']));

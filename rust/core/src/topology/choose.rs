@@ -1,4 +1,4 @@
-//! Which NIC an engine uses for its GPU.
+//! The choice of an engine's NIC for its GPU.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub struct Nic {
 /// The same rule as the original engine: the greatest bandwidth towards the GPU at `gpu_path`, then the nearest, and
 /// among equals the GPUs of a machine are spread: entry `gpu_index` modulo their number, with the bits of the index
 /// mirrored when that number is a power of two, so that neighbouring GPUs use NICs far from each other.
-/// Without `gpu_path` (host memory, or a GPU that does not say) every NIC is equally near.
+/// Without `gpu_path` (host memory, or a GPU without a PCI path) every NIC is equally near.
 pub fn choose_nic(sysfs: &Sysfs, gpu_path: Option<&Path>, gpu_index: i32, nics: &[Nic]) -> Option<usize> {
     let ranks: Vec<_> = nics.iter().map(|nic| rank(sysfs, gpu_path, nic)).collect();
     let best = ranks.iter().max()?;

@@ -1,6 +1,6 @@
-//! Where devices sit in this machine, which NIC suits a GPU, and which CPUs suit a NIC.
+//! The topology of the machine: the NIC for a GPU, and the CPUs for a NIC.
 //!
-//! Everything is read from sysfs below a root that the caller gives, so a recorded tree stands for another machine.
+//! All of it is read from sysfs below a root that the caller gives, so that tests use recorded trees.
 
 mod affinity;
 mod choose;

@@ -1,4 +1,4 @@
-//! Readers of sysfs. What is missing or odd reads as `None`: virtual machines and containers show little of it.
+//! Readers of sysfs. Missing or malformed attributes read as `None`: virtual machines and containers have few of them.
 
 use std::path::{Path, PathBuf};
 
@@ -22,8 +22,8 @@ impl Sysfs {
         Self { root: root.into() }
     }
 
-    /// The resolved path of the hardware behind an RDMA device. Software RDMA devices give that of the network
-    /// interface which they sit on.
+    /// The resolved path of the hardware behind an RDMA device. Software RDMA devices have the path of their network
+    /// interface.
     pub fn rdma_device_path(&self, name: &str) -> Option<PathBuf> {
         let class = self.below("class/infiniband", name)?;
         let interface = || {
@@ -47,7 +47,7 @@ impl Sysfs {
         self.below("bus/pci/devices", short)?.canonicalize().ok()
     }
 
-    /// The NUMA node of the device at `path`; `None` when the machine has none or does not say.
+    /// The NUMA node of the device at `path`; `None` when the machine has none or does not report it.
     pub fn numa_node(&self, path: &Path) -> Option<u32> {
         read_upwards(path, "numa_node")?.parse().ok()
     }
@@ -59,7 +59,7 @@ impl Sysfs {
         list.or_else(mask).filter(|set| !set.is_empty())
     }
 
-    /// What the device's PCI link carries in one direction, in Mbit/s.
+    /// The bandwidth of the device's PCI link in one direction, in Mbit/s.
     pub fn link_mbps(&self, path: &Path) -> Option<u32> {
         let speed = read_upwards(path, "current_link_speed")?;
         let width: u32 = read_upwards(path, "current_link_width")?.parse().ok()?;

@@ -13,7 +13,7 @@ fn ids(changes: &RegionChanges) -> Vec<u64> {
     changes.entries.iter().map(|entry| entry.id).collect()
 }
 
-/// Everything that a peer is told, until it knows all.
+/// All changes for a peer, until it has all.
 fn tell(history: &History, cursor: &mut Cursor) -> Vec<RegionChanges> {
     std::iter::from_fn(|| history.next(cursor)).collect()
 }
@@ -29,14 +29,14 @@ fn a_peer_gets_the_changes_that_are_new_to_it() {
         table.iter().map(|entry| (entry.id, entry.rkey)).collect::<Vec<_>>(),
         [(1, 1), (2, 2), (3, 3)]
     );
-    assert_eq!(history.next(&mut cursor), None, "the table says it all");
+    assert_eq!(history.next(&mut cursor), None, "the table has all");
     history.remove(2);
     history.add(region(9));
     let told = tell(&history, &mut cursor);
     let [gone, new] = &told[..] else { panic!("{told:?}") };
     assert_eq!((gone.change, ids(gone), gone.version), (Change::Remove, vec![2], 4));
     assert_eq!((new.change, ids(new), new.version), (Change::Add, vec![5], 5));
-    // What has come and gone between two looks is not told.
+    // A region that is added and removed between two reads is not announced.
     history.add(region(10));
     history.remove(6);
     let told = tell(&history, &mut cursor);
@@ -53,7 +53,7 @@ fn regions_beyond_the_table_are_announced_afterwards() {
     let (table, mut cursor) = history.table();
     assert_eq!(table.len(), 2);
     history.remove(1);
-    // The peer hears of its end alone, which means nothing to it.
+    // The peer gets its removal alone, which it ignores.
     history.remove(4);
     let told = tell(&history, &mut cursor);
     assert_eq!(
@@ -74,7 +74,7 @@ fn a_peer_that_has_missed_too_much_begins_anew() {
     }
     let first = history.next(&mut cursor).unwrap();
     assert_eq!((first.change, first.version), (Change::Reset, 11));
-    // Removals go on meanwhile, so many that the history forgets some of them.
+    // Removals continue meanwhile, so many that the history drops some of them.
     assert_eq!(ids(&history.next(&mut cursor).unwrap()), [4, 5]);
     history.remove(4);
     history.remove(6);
@@ -118,7 +118,7 @@ fn peers_learn_what_is_read_only() {
     assert_eq!(table.iter().map(|entry| entry.read_only).collect::<Vec<_>>(), [true, false]);
 }
 
-/// What happens to a history and to the peers of its engine.
+/// Events of a history and of the peers of its engine.
 #[derive(Clone, Debug)]
 enum Event {
     Add,
@@ -139,7 +139,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 proptest! {
-    /// Peers connect and read whenever they like, and the history forgets much: in the end each knows what there is.
+    /// Peers connect and read at any time, and the history drops much: in the end each has the current regions.
     #[test]
     fn every_peer_knows_all_in_the_end(events in events(), table in 0..6_usize, removed in 1..6_usize, entries in 1..4_usize) {
         let mut history = History::new(Limits { table, removed, entries, announced: 1000 });
@@ -189,7 +189,8 @@ proptest! {
     }
 }
 
-/// All memory of one kind may have the same key. Each region that is gone keeps it, also behind one that came after it.
+/// All memory of one kind may have the same key. Each removed region keeps it, also after a later one with the same
+/// key.
 #[test]
 fn a_key_in_use_is_announced_for_every_region_that_had_it() {
     let mut history = History::default();
@@ -207,7 +208,7 @@ fn a_key_in_use_is_announced_for_every_region_that_had_it() {
     assert!(!history.key_in_use(0), "region {third} is still there");
 }
 
-/// A peer that gets no ids is told of everything in the table, however long ids have become.
+/// A peer that gets no ids has all regions in the table, however long ids have become.
 #[test]
 fn long_ids_are_for_peers_that_get_none() {
     let mut history = History::default();

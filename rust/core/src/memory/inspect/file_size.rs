@@ -1,7 +1,7 @@
-//! How many bytes the file behind a mapping has.
+//! The size of the file behind a mapping.
 //!
-//! A path leads to a file on a disk or in /dev/shm. To one that is deleted, and to a memfd, lead only the kernel's own link,
-//! for which a capability is needed, and the descriptors of the process, if it has kept one.
+//! A file on a disk or in /dev/shm is found by its path. A deleted file and a memfd are found only by the kernel's
+//! own link, which needs a capability, and by a descriptor of the process, if it has one open.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use rustix::fs::{FileType, Stat, major, minor, stat};
 use super::mapping::{MappedFile, Mapping};
 use crate::fork::PerProcess;
 
-/// Descriptors that are looked through for a file at most.
+/// Limit of descriptors that are searched for a file.
 const MAX_DESCRIPTORS: usize = 4096;
 
-/// The bytes of a mapping's file; `None` if it is none that ends (a device), or if they cannot be found out.
+/// The size of a mapping's file in bytes; `None` for files without an end (devices), or if it cannot be determined.
 pub(super) fn of(mapping: &Mapping, file: &MappedFile) -> Option<u64> {
     if !file.may_have_an_end() {
         return None;
@@ -25,7 +25,7 @@ pub(super) fn of(mapping: &Mapping, file: &MappedFile) -> Option<u64> {
     is_regular.then(|| u64::try_from(found.st_size).ok())?
 }
 
-/// The inode alone is compared: file systems of several volumes tell `stat` another device than the maps.
+/// Compares the inode alone: file systems of several volumes report another device in `stat` than in the maps.
 fn by_path(file: &MappedFile) -> Option<Stat> {
     stat(file.path()?).ok().filter(|found| found.st_ino == file.inode)
 }
@@ -34,8 +34,8 @@ fn by_link(mapping: &Mapping) -> Option<Stat> {
     stat(format!("/proc/self/map_files/{:x}-{:x}", mapping.start, mapping.end)).ok()
 }
 
-/// Remembers the last file and where it was: many regions lie in one. What is remembered is checked, except that a file
-/// without a descriptor is not looked for again while it is the last one.
+/// Caches the last file and its descriptor, because many regions lie in one file. A cached descriptor is checked, but
+/// a file without a descriptor is not searched for again while it is the last one.
 fn by_descriptor(file: &MappedFile) -> Option<Stat> {
     static LAST: PerProcess<Mutex<Option<LastFile>>> = PerProcess::new(Mutex::default);
     let name = (file.device, file.inode);
@@ -111,7 +111,7 @@ mod tests {
         }
         assert_eq!(size(&first), Some(0));
         drop(one);
-        // What has its number now is another file.
+        // Its number now belongs to another file.
         let _successor = File::open("/dev/null").unwrap();
         for _ in 0..2 {
             assert_eq!(size(&first), None);

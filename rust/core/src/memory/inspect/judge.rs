@@ -1,4 +1,4 @@
-//! What the mappings of a range say of it. Pure: mappings and file sizes come from the caller.
+//! The properties of a range, from its mappings. Pure: mappings and file sizes come from the caller.
 
 use rustix::param::page_size;
 
@@ -6,8 +6,9 @@ use super::mapping::{MappedFile, Mapping};
 use super::source::Covering;
 use super::{CpuAccess, Inaccessible, InaccessibleReason, Inspection};
 
-/// What `address..address + length` is. `covering` answers the mapping that holds an address, if one does; it is asked in
-/// ascending order. `size` answers the bytes of a mapping's file; `None` if they do not matter, or are not known.
+/// Inspects `address..address + length`. `covering` returns the mapping that holds an address, if one does, and is
+/// called with ascending addresses. `size` returns the size of a mapping's file; `None` if it does not matter, or is
+/// not known.
 ///
 /// `Ok(None)`: `covering` failed.
 pub(super) fn judge(
@@ -46,7 +47,7 @@ pub(super) fn judge(
     Ok(Some(inspection))
 }
 
-/// The address behind the last page of the mapping that the file has bytes for: all of that page can be accessed.
+/// The end of the last page of the mapping that the file has bytes for: all of that page can be accessed.
 fn accessible_end(mapping: &Mapping, file: &MappedFile, file_size: u64) -> u64 {
     let whole_pages = file_size.checked_next_multiple_of(page_size() as u64).unwrap_or(u64::MAX);
     mapping.start.saturating_add(whole_pages.saturating_sub(file.offset))
@@ -132,7 +133,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a look at every byte's page.
+        /// Compared with a check of every byte's page.
         #[test]
         fn says_what_byte_by_byte_would(kinds in kinds(), first in 0_u64..20 * PAGE, length in 1_u64..20 * PAGE) {
             let layout = laid_out(&kinds);

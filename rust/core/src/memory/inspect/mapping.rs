@@ -1,4 +1,4 @@
-//! One mapping of the address space, and how a line of `/proc/PID/maps` tells of it.
+//! One mapping of the address space, parsed from a line of `/proc/PID/maps`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -13,36 +13,36 @@ pub(super) struct Mapping {
     pub(super) end: u64,
     pub(super) readable: bool,
     pub(super) writable: bool,
-    /// What is behind it; `None` for private anonymous memory, and for what the kernel itself puts there (vdso).
+    /// Its file; `None` for private anonymous memory, and for the kernel's own mappings (vdso).
     pub(super) file: Option<MappedFile>,
 }
 
 /// A file as the kernel sees it: on a disk, a memfd, shared memory, huge pages, a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MappedFile {
-    /// Where the mapping begins in it.
+    /// The offset of the mapping in it.
     pub(super) offset: u64,
     pub(super) inode: u64,
     pub(super) device: (u32, u32),
-    /// As the kernel tells it; empty if it does not.
+    /// As the kernel reports it; empty if it does not.
     pub(super) name: PathBuf,
 }
 
 impl MappedFile {
-    /// The path that leads to it, if any does: the kernel says when it is deleted.
+    /// Its path, if it has one: the kernel marks deleted files.
     pub(super) fn path(&self) -> Option<&Path> {
         let name = self.name.as_os_str().as_encoded_bytes();
         (self.may_have_an_end() && !name.ends_with(b" (deleted)")).then_some(&self.name)
     }
 
-    /// Whether an end of the file is the end of what can be accessed. Files of the kernel's own (`/proc`, `/sys`,
-    /// `anon_inode:..`, `socket:..`) have other rules; devices are told apart when the file is looked at.
+    /// Whether access ends with the file's size. The kernel's own files (`/proc`, `/sys`, `anon_inode:..`,
+    /// `socket:..`) have other rules; devices are recognised when the file is opened.
     pub(super) fn may_have_an_end(&self) -> bool {
         self.is_named(&["/"]) && !self.is_named(&["/proc/", "/sys/", "/dmabuf:"])
     }
 
-    /// Whether a driver has made the mapping, by its name: all that is no file of a file system, and devices. Shared memory
-    /// stands under `/dev` as well.
+    /// Whether a driver has made the mapping, judged by its name: not a file of a file system, or a device. Shared
+    /// memory is listed under `/dev` as well.
     pub(super) fn is_device(&self) -> bool {
         let on_dev =
             self.is_named(&["/dev/"]) && !self.is_named(&["/dev/zero", "/dev/shm/", "/dev/hugepages/"]);
@@ -92,7 +92,7 @@ impl Mapping {
     }
 }
 
-/// Takes the next word off.
+/// Removes and returns the next word.
 fn field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let text = rest.trim_ascii_start();
     let end = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
@@ -106,7 +106,7 @@ fn hexadecimal(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u64::from_str_radix(text, 16).ok())?
 }
 
-/// The kernel writes a newline of a name as `\012`, and everything else as it is.
+/// The kernel escapes a newline of a name as `\012`, and nothing else.
 fn unescape(name: &[u8]) -> Vec<u8> {
     const NEWLINE: &[u8] = b"\\012";
     let mut plain = Vec::with_capacity(name.len());
@@ -193,7 +193,7 @@ mod tests {
                 "{start:08x}-{end:08x} {rights} {offset:08x} {:02x}:{:02x} {inode} {:>20}{escaped}",
                 device.0, device.1, ""
             );
-            // A backslash of the name itself is not escaped by the kernel: what it says then cannot be told apart.
+            // The kernel does not escape a backslash of the name itself: such names are ambiguous.
             prop_assume!(!name.contains("\\012"));
             let expected = Mapping {
                 start, end, readable: read, writable: write,

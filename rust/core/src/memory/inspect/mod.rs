@@ -1,9 +1,9 @@
-//! What lies at a range of addresses: asked of the kernel when the range is registered, and no page is touched.
+//! Inspection of a range of addresses by the kernel's tables when it is registered; no page is touched.
 //!
-//! The answer is that of the moment: memory that the program unmaps, protects or truncates afterwards is an error of the
-//! transfer that meets it. Not seen: the size of a file that is deleted or a memfd, unless the process has a descriptor of
-//! it or the capability to look (`CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE`, for `/proc/self/map_files`); protection
-//! keys; guard pages of `MADV_GUARD_INSTALL`; a full file system or an empty pool of huge pages.
+//! The result holds at that moment: memory that the program unmaps, protects or truncates afterwards fails the
+//! transfer that accesses it. Not detected: the size of a deleted file or a memfd, unless the process has a
+//! descriptor of it or the capability (`CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE`, for `/proc/self/map_files`);
+//! protection keys; guard pages of `MADV_GUARD_INSTALL`; a full file system or an empty pool of huge pages.
 
 mod file_size;
 mod judge;
@@ -19,21 +19,21 @@ pub enum CpuAccess {
     ReadOnly,
 }
 
-/// What a range is, all of it.
+/// The properties of a whole range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inspection {
     /// What the CPU may do with every byte of it.
     pub access: CpuAccess,
     /// All of it is private anonymous memory: heap, stack, `mmap` with `MAP_PRIVATE | MAP_ANONYMOUS`. Its bytes stay
-    /// accessible until the program itself unmaps or protects them. A file can be truncated by others, and so can what
-    /// looks like one to the kernel: memfds, shared anonymous memory, System V and POSIX shared memory; huge pages may be
-    /// short when they are first used. False if it is not known.
+    /// accessible until the program itself unmaps or protects them. False for files, which others can truncate, and
+    /// for what is a file to the kernel: memfds, shared anonymous memory, System V and POSIX shared memory, and huge
+    /// pages, which may run out at first use. False if it is not known.
     pub anonymous: bool,
-    /// Some of it is mapped by a driver: the CPU may be allowed to access it and fail all the same.
+    /// Some of it is mapped by a driver: a CPU access may fail although the mapping permits it.
     pub device: bool,
 }
 
-/// Nobody can access a range: the first byte that cannot be read, and why.
+/// A range is inaccessible: the first byte that cannot be read, and the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot register memory {address:#x}+{length}: Bad address (EFAULT) from byte {offset} on: {reason}")]
 pub struct Inaccessible {
@@ -51,7 +51,7 @@ pub struct Inaccessible {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InaccessibleReason {
     /// There is no mapping.
-    #[error("no memory is mapped there; register what mmap or the allocator gave, and no more")]
+    #[error("no memory is mapped there; register only memory that mmap or the allocator has returned")]
     NotMapped,
     /// The mapping has no `PROT_READ`.
     #[error(
@@ -68,14 +68,14 @@ pub enum InaccessibleReason {
     },
 }
 
-/// Asks the kernel what lies at `address..address + length`, a range of at least one byte that does not wrap.
+/// Inspects `address..address + length`, a range of at least one byte that does not wrap, by the kernel's tables.
 ///
-/// Costs three system calls, one more for each further mapping in the range, and one or two for each file, where the kernel
-/// can be asked about one mapping (the `PROCMAP_QUERY` ioctl of Linux 6.11): 7 to 13 us on a virtual machine. An older
-/// kernel's `/proc/thread-self/maps` is read up to the range: 0.5 us for each mapping before it, 40 us in a process of 37,
-/// 0.9 ms in one of 2,036. Nothing is remembered from one call to the next: what is mapped changes without notice.
+/// Costs three system calls, one more for each further mapping in the range, and one or two for each file, where the
+/// kernel can query one mapping (the `PROCMAP_QUERY` ioctl of Linux 6.11): 7 to 13 us on a virtual machine. An older
+/// kernel's `/proc/thread-self/maps` is read up to the range: 0.5 us for each mapping before it, 40 us in a process
+/// of 37, 0.9 ms in one of 2,036. Nothing is cached between calls: mappings change without notice.
 ///
-/// `Ok(None)`: the kernel does not say, as where /proc is not mounted.
+/// `Ok(None)`: not known, as where /proc is not mounted.
 pub fn inspect(address: u64, length: u64) -> Result<Option<Inspection>, Inaccessible> {
     source::with_mappings(&|covering| judge::judge(address, length, covering, file_size::of))
 }

@@ -1,4 +1,4 @@
-//! Where mappings are looked up: one by one by an ioctl, or in the text of all of them.
+//! Sources of mappings: an ioctl for each, or the text of all of them.
 #![allow(unsafe_code, reason = "an ioctl that takes a struct with an address")]
 
 use std::ffi::{OsStr, c_ulong};
@@ -11,17 +11,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::mapping::{MappedFile, Mapping};
 
-/// The mappings of the calling process. Not `/proc/self`, which shows nothing once the main thread has ended; opened for
-/// each use, because a descriptor that a fork has inherited shows the parent's.
+/// The mappings of the calling process. Not `/proc/self`, which is empty once the main thread has ended. Opened for
+/// each use, because a descriptor inherited by a fork shows the parent's.
 pub(super) const MAPS: &str = "/proc/thread-self/maps";
 
-/// The kernel has no such ioctl. Set by the first registration, read by later ones; Relaxed, for it only saves a call.
+/// The kernel has no such ioctl. Set by the first registration, read by later ones; Relaxed, because it only saves a
+/// call.
 static NO_QUERY: AtomicBool = AtomicBool::new(false);
 
-/// What answers the mapping that covers an address, if one does. It is to be asked in ascending order.
+/// Returns the mapping that covers an address, if one does. To be called with ascending addresses.
 pub(super) type Covering<'a> = &'a mut dyn FnMut(u64) -> io::Result<Option<Mapping>>;
 
-/// Has `look` ask for mappings, until it answers something. `Ok(None)`: they cannot be seen.
+/// Calls `look` with each source until it returns a result. `Ok(None)`: no source is available.
 pub(super) fn with_mappings<T, E>(
     look: &dyn Fn(Covering<'_>) -> Result<Option<T>, E>,
 ) -> Result<Option<T>, E> {
@@ -34,7 +35,7 @@ pub(super) fn with_mappings<T, E>(
     in_text(maps, look)
 }
 
-/// [`with_mappings`] on a kernel that cannot be asked about one.
+/// [`with_mappings`] on a kernel without the ioctl.
 pub(super) fn in_text<T, E>(
     maps: File,
     look: &dyn Fn(Covering<'_>) -> Result<Option<T>, E>,
@@ -43,11 +44,11 @@ pub(super) fn in_text<T, E>(
     look(&mut |address| text.covering(address))
 }
 
-/// Asks for the mapping that covers `address`. An error: this kernel cannot be asked so, or a filter does not let it.
+/// Queries the mapping that covers `address`. Fails on a kernel without the ioctl, or where a filter denies it.
 fn query(maps: &File, address: u64) -> io::Result<Option<Mapping>> {
     let mut name = [0_u8; libc::PATH_MAX as usize];
     let mut query = Query::new(address, &mut name);
-    // SAFETY: the kernel reads and writes the struct, whose size it is told, and writes at most `name_size` bytes at
+    // SAFETY: the kernel reads and writes the struct, whose size is in it, and writes at most `name_size` bytes at
     // `name_address`; both outlive the call.
     let answer = unsafe { libc::ioctl(maps.as_raw_fd(), PROCMAP_QUERY as _, &raw mut query) };
     if answer != 0 {
@@ -76,7 +77,7 @@ fn query(maps: &File, address: u64) -> io::Result<Option<Mapping>> {
     }))
 }
 
-/// The text of all mappings, read as far as they are asked for.
+/// The text of all mappings, read as far as needed.
 struct Text {
     lines: BufReader<File>,
     line: Vec<u8>,
@@ -88,7 +89,7 @@ impl Text {
     }
 
     fn covering(&mut self, address: u64) -> io::Result<Option<Mapping>> {
-        // The line of the last answer, or the first behind a hole, is still here.
+        // The last line is kept: it may cover this address too.
         while Mapping::end_of_line(&self.line).is_none_or(|end| end <= address) {
             self.line.clear();
             if self.lines.read_until(b'\n', &mut self.line)? == 0 {
@@ -145,7 +146,7 @@ impl Query {
     }
 }
 
-/// `_IOWR('f', 17, struct procmap_query)`, as most architectures compose it; another one answers that it is none.
+/// `_IOWR('f', 17, struct procmap_query)`, as most architectures compose it; another one returns ENOTTY.
 const PROCMAP_QUERY: c_ulong = 0xC000_0000 | ((size_of::<Query>() as c_ulong) << 16) | 0x6611;
 const READABLE: u64 = 1;
 const WRITABLE: u64 = 2;
@@ -165,7 +166,7 @@ mod tests {
     fn the_ioctl_and_the_text_agree() {
         let maps = || File::open(MAPS).unwrap();
         if let Err(error) = query(&maps(), 0) {
-            println!("not run: this kernel cannot be asked about one mapping: {error}");
+            println!("not run: this kernel cannot query one mapping: {error}");
             return;
         }
         let code = the_number_is_the_kernels as fn() as usize as u64;
@@ -174,7 +175,7 @@ mod tests {
         {
             let (asked, read) =
                 (query(&maps(), address).unwrap(), Text::new(maps()).covering(address).unwrap());
-            // Other tests map memory meanwhile, which may be joined to a neighbour's.
+            // Other tests map memory meanwhile, which may be merged with a neighbour.
             let what = |mapping: &Mapping| {
                 (mapping.readable, mapping.writable, mapping.file.clone().map(|file| file.name))
             };

@@ -1,4 +1,4 @@
-//! What the kernel of this machine says of real memory.
+//! Inspection of real memory by this machine's kernel.
 #![allow(unsafe_code, reason = "maps memory")]
 
 use std::fs::File;
@@ -47,7 +47,7 @@ impl Mapped {
         look(self.address, self.pages * PAGE)
     }
 
-    /// Pages that are in memory: the look must have brought in none.
+    /// Resident pages: an inspection must bring in none.
     fn resident(&self) -> usize {
         let mut pages = vec![0_u8; self.pages as usize];
         // SAFETY: looks at the page tables only, and writes one byte for each page.
@@ -177,7 +177,7 @@ fn the_end_of_a_file_is_the_end() {
     }
 }
 
-/// A look sees the file as it is now, though it remembers where the last one was.
+/// An inspection sees the file as it is now, although the last file's descriptor is cached.
 #[test]
 fn a_file_that_changes_is_seen_as_it_is() {
     let (first, second) = (memfd(4 * PAGE), memfd(4 * PAGE));

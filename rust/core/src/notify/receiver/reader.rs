@@ -1,4 +1,4 @@
-//! The receiver's task of the event loop: waits on all sockets at once and reads what comes.
+//! The receiver's task of the event loop: waits on all sockets at once and reads them.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,10 +15,10 @@ use crate::control::{Listener, Stream};
 use crate::events::{Group, Handle, Wakeup, first};
 use crate::process::PeerProcess;
 
-/// Bytes read from one peer before it is another one's turn.
+/// Bytes read from one peer per turn.
 const CHUNK: usize = 64 * 1024;
-/// Bytes taken from peers before others on the event loop have their turn. Four full reads are about a
-/// thousand of the shortest messages; without an end to them 64 senders would keep the loop for 4 MiB each time.
+/// Bytes read from all peers before the task yields to others on the event loop. Four full reads are about a thousand
+/// of the shortest messages; without this limit 64 senders would occupy the loop for 4 MiB each time.
 const TURN: usize = 4 * CHUNK;
 
 const LISTENER: u64 = 0;
@@ -31,7 +31,7 @@ pub(super) struct Reader {
     /// Woken when there is room in the queue again, or the process of a sender has ended.
     room: Arc<Wakeup>,
     sockets: Group,
-    /// The listener is not watched until then.
+    /// The listener is not polled before this time.
     paused: Option<Instant>,
     /// By the number under which the kernel reports their sockets; never reused.
     peers: HashMap<u64, Peer>,
@@ -42,30 +42,30 @@ pub(super) struct Reader {
 struct Peer {
     stream: Stream,
     decoder: Decoder,
-    /// Bytes that do not make a whole message yet, or wait for room in the queue.
+    /// Bytes of an incomplete message, or of one that waits for room in the queue.
     bytes: Vec<u8>,
-    /// Refused by the full queue. Meanwhile the socket is not waited for.
+    /// A message that the full queue refused. Meanwhile the socket is not watched.
     held_back: Option<Notification>,
     /// The peer has closed its end.
     ended: bool,
     /// It has proven the key.
     proven: bool,
-    /// It has said to which process it belongs, as the peers of connections do.
+    /// It has announced its process, as the peers of connections do.
     owned: bool,
-    /// Its process, if it is one of this host.
+    /// Its process, if it runs on this host.
     process: Option<Arc<PeerProcess>>,
-    /// Since when it is waited for its first words, or its proof.
+    /// Since when its first bytes or its proof are awaited.
     since: Instant,
-    /// When it last said something.
+    /// When it last sent data.
     heard: Instant,
 }
 
-/// What becomes of a peer.
+/// What to do with a peer after its input was processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Disposition {
     Stays,
     Waits,
-    /// Has just been admitted; stays if there is a place for it, and is then sent our proof.
+    /// It has just been admitted: it stays if the limit permits, and then gets our proof.
     Admitted(Option<Proof>),
     Goes,
 }
@@ -97,7 +97,9 @@ impl Reader {
         let mut watched = match self.sockets.watch(&handle) {
             Ok(watched) => watched,
             Err(error) => {
-                tracing::error!("no notifications are received: the event loop cannot watch them: {error}");
+                tracing::error!(
+                    "cannot receive notifications: the event loop cannot watch the sockets: {error}"
+                );
                 return;
             }
         };
@@ -113,7 +115,7 @@ impl Reader {
                 first(look, room.wait()).await;
                 true
             };
-            // Full queues are looked at after each timeout as well, which costs nothing and happens rarely.
+            // Full queues are checked after each timeout as well, which is cheap and rare.
             if first(news, other).await {
                 self.resume(&handle).await;
             }
@@ -142,8 +144,8 @@ impl Reader {
         self.drop_ended();
     }
 
-    /// Gives the places back of senders whose processes have ended, when all that they have said is read: their sockets may
-    /// be held open by children that they have forked.
+    /// Removes senders whose processes have ended, once all of their data is read: children that they have forked may
+    /// hold their sockets open.
     fn drop_ended(&mut self) {
         let over = |peer: &Peer| {
             let has_ended = peer.process.as_ref().is_some_and(|process| process.has_ended());
@@ -168,9 +170,9 @@ impl Reader {
                 return;
             }
         };
-        // A host that loses its power closes nothing: only the kernel's probes can tell that its place is free.
+        // A host without power closes no socket: only the kernel's probes detect its end.
         if let Err(error) = stream.set_keepalive(self.options.keepalive) {
-            tracing::debug!("no keepalive towards {}: {error}", stream.peer());
+            tracing::debug!("cannot set keepalive on the socket to {}: {error}", stream.peer());
         }
         let number = self.next_peer;
         self.next_peer += 1;
@@ -199,9 +201,9 @@ impl Reader {
         }
     }
 
-    /// Reads once from a peer that has something to say; answers how many bytes.
+    /// Reads once from a readable peer; returns the number of bytes.
     fn serve(&mut self, number: u64) -> usize {
-        // Events of this round may be about a peer that an earlier one has removed.
+        // An earlier event of this round may have removed the peer.
         let Some(peer) = self.peers.get_mut(&number) else { return 0 };
         let mut read = 0;
         match peer.stream.try_read(&mut self.chunk) {
@@ -221,7 +223,7 @@ impl Reader {
         read
     }
 
-    /// Delivers what has been read, and decides what becomes of the peer.
+    /// Delivers the messages read, and keeps, admits or removes the peer.
     fn process_input(&mut self, number: u64) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let was_waiting = peer.held_back.is_some();
@@ -247,12 +249,12 @@ impl Reader {
 
     fn remove(&mut self, number: u64) -> Option<Peer> {
         let peer = self.peers.remove(&number)?;
-        // Fails for one that waits for room in the queue.
+        // Fails for a peer that waits for room in the queue and is not watched.
         let _ = self.sockets.remove(&peer.stream);
         Some(peer)
     }
 
-    /// Finds a place for a peer that has just been admitted, and goes on with what it says.
+    /// Applies the limit to a peer that has just been admitted, and processes its further input.
     fn admit(&mut self, number: u64, proof: Option<Proof>) -> Disposition {
         let limit = self.options.max_peers;
         if let Some(peer) = self.peers.get_mut(&number) {
@@ -269,13 +271,13 @@ impl Reader {
         }
         let peer = peer.stream.peer();
         tracing::warn!(
-            "{peer} refused: {limit} unauthenticated peers send notifications already (FLAGCX_P2P_NOTIF_MAX_PEERS)"
+            "notification sender {peer} refused: {limit} unauthenticated senders are connected (raise FLAGCX_P2P_NOTIF_MAX_PEERS)"
         );
         Disposition::Goes
     }
 
-    /// Whether no more than `limit` unauthenticated senders are left with the newcomer. A connection that has ended may have
-    /// left more than one too many.
+    /// Removes silent senders until at most `limit` unauthenticated ones are left, the new one included; false if
+    /// that is not possible. A connection that has ended may leave several too many.
     fn fits(&mut self, newcomer: u64, limit: usize) -> bool {
         while self.unauthenticated().len() > limit {
             if !self.make_room(newcomer) {
@@ -285,9 +287,9 @@ impl Reader {
         true
     }
 
-    /// The senders that count against the limit: those that have proven nothing and do not belong to a connection. A socket
-    /// does not say to which connection it belongs, so a host has as many places as it has connections, and the sockets
-    /// that have said to which process they belong, as those of peers do, come first in them.
+    /// The senders that count against the limit: unauthenticated ones without a connection. A socket does not name
+    /// its connection, so for each connection of a host one of its sockets is exempt; sockets that have announced
+    /// their process, as those of peers do, are exempt first.
     fn unauthenticated(&self) -> Vec<u64> {
         let mut by_host: HashMap<_, Vec<_>> = HashMap::new();
         for (&number, peer) in
@@ -302,12 +304,12 @@ impl Reader {
         beyond.collect()
     }
 
-    /// Closes the socket of the client without a connection that has been silent longest; false when there is none.
+    /// Closes the socket of the sender without a connection that has been silent longest; false when there is none.
     ///
-    /// Not a peer's: senders are told nothing of what becomes of a message, so a peer that lost its place while it
-    /// has a connection would lose what it sends before it notices. Of a host that has connections only a socket goes that
-    /// has not said whose it is, and only when there is none of another host, for another socket of that host: one of the
-    /// two belongs to no connection, and the other one's peer has just come.
+    /// Never a peer's: senders get no acknowledgement, so a displaced peer would lose the messages that it sends
+    /// before it notices. A socket of a host with connections is closed only if it has not announced its process, no
+    /// socket of another host can be closed, and the new sender is of the same host: then one of the two belongs to
+    /// no connection, and the new one is a peer's.
     fn make_room(&mut self, newcomer: u64) -> bool {
         let limit = self.options.hello_timeout;
         let Some(host) = self.peers.get(&newcomer).map(|peer| peer.stream.peer().ip()) else { return false };
@@ -323,11 +325,14 @@ impl Reader {
         });
         let silent = candidates.min().map(|(_, _, number)| number);
         let Some(gone) = silent.and_then(|number| self.remove(number)) else { return false };
-        tracing::info!("{} gives its place to another sender: no connection, and silent", gone.stream.peer());
+        tracing::info!(
+            "notification sender {} displaced by another one: it has no connection and is silent",
+            gone.stream.peer()
+        );
         true
     }
 
-    /// There is room in the queue again.
+    /// Delivers held messages after room in the queue became free.
     async fn resume(&mut self, handle: &Handle) {
         let waiting: Vec<u64> = self
             .peers
@@ -347,12 +352,12 @@ impl Reader {
         }
     }
 
-    /// Bytes of a peer that are not delivered.
+    /// Undelivered bytes of a peer.
     fn held(&self, number: u64) -> usize {
         self.peers.get(&number).map_or(0, |peer| peer.bytes.len())
     }
 
-    /// Drops clients that take too long to say who they are; answers when the next one will be overdue.
+    /// Drops clients that take too long for their first messages; returns when the next one is due.
     fn drop_overdue(&mut self) -> Option<Duration> {
         let limit = self.options.first_words();
         let overdue: Vec<_> = self
@@ -365,14 +370,13 @@ impl Reader {
             self.remove(number);
         }
         let unproven = self.peers.values().filter(|peer| !peer.decoder.is_admitted());
-        // A millisecond more, so that the next look does not come a moment too early.
+        // A millisecond more, so that the next check is not too early.
         unproven.map(|peer| limit.saturating_sub(peer.since.elapsed()) + Duration::from_millis(1)).min()
     }
 }
 
 impl Peer {
-    /// Whether it is admitted and nothing that it said is still to be delivered. The rest of a message that has
-    /// begun counts until `limit`.
+    /// Whether it is admitted and has no undelivered data. An incomplete message counts as data until `limit`.
     fn is_drained(&self, limit: Duration) -> bool {
         self.decoder.is_admitted()
             && self.held_back.is_none()
@@ -409,7 +413,7 @@ impl Peer {
                             continue;
                         }
                         Event::Challenge(nonce) => match self.send(&nonce) {
-                            // The proof is another step, with a time of its own.
+                            // The proof is another step with its own time limit.
                             true => {
                                 self.since = Instant::now();
                                 continue;
@@ -430,13 +434,13 @@ impl Peer {
         };
         self.bytes.drain(..used);
         if self.bytes.is_empty() {
-            // A large message must not keep its room for the rest of the connection.
+            // The buffer of a large message must not stay allocated for the rest of the connection.
             self.bytes.shrink_to(CHUNK);
         }
         fate
     }
 
-    /// Sends part of the exchange of proofs. This side never sends anything else, so it fits into the socket's buffer.
+    /// Sends a message of the exchange of proofs. This side sends nothing else, so it fits into the socket's buffer.
     fn send(&self, bytes: &[u8]) -> bool {
         matches!(self.stream.try_write(bytes), Ok(Some(count)) if count == bytes.len())
     }

@@ -28,7 +28,7 @@ fn hello(receiver: &Receiver) -> (Stream, Nonces) {
     (stream, nonces)
 }
 
-/// Goes through the exchange of a sender that knows the key; answers the socket and the proof that it got.
+/// Performs the exchange of a sender with the key; returns the socket and the receiver's proof.
 fn proven(receiver: &Receiver) -> (Stream, Initiator, Proof) {
     let (stream, nonces) = hello(receiver);
     let (initiator, proof) = Initiator::prove(&key(7), Purpose::NOTIFICATIONS, nonces);
@@ -74,7 +74,7 @@ fn a_sender_without_the_key_gets_a_random_number_and_nothing_else() {
     let (_, guess) = Initiator::prove(&key(8), Purpose::NOTIFICATIONS, nonces);
     stream.write_all_by(&guess, soon()).unwrap();
     assert_closed(&stream);
-    // Not even a random number for what is no hello.
+    // Not even a random number for a message other than a hello.
     for garbage in [&[0x41; 520][..], &Header::Message.encode(), &Header::Large(1).encode()] {
         let stream = with_preamble(&receiver);
         stream.write_all_by(garbage, soon()).unwrap();
@@ -86,7 +86,7 @@ fn a_sender_without_the_key_gets_a_random_number_and_nothing_else() {
     assert!(receiver.take().is_empty());
 }
 
-/// However many others there are: the limit is for those that have proven nothing.
+/// However many others there are: the limit is for unauthenticated senders.
 #[test]
 fn a_sender_with_the_key_always_has_a_place() {
     let receiver = Receiver::open(with_key(1)).unwrap();

@@ -1,8 +1,8 @@
-//! Which senders have a place at a receiver.
+//! The limit of unauthenticated senders of a receiver.
 
 use super::*;
 
-/// One that says who it is from another address of this host, so that it passes for another host's.
+/// A sender from another address of this host, which counts as another host.
 fn from_elsewhere(receiver: &Receiver) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((ELSEWHERE, 0)).into()).unwrap();
@@ -27,7 +27,7 @@ fn the_number_of_senders_without_a_connection_is_bounded() {
     let receiver = Receiver::open(options).unwrap();
     let mut busy: Vec<_> = (0..2).map(|_| from_elsewhere(&receiver)).collect();
     for client in &mut busy {
-        // In the middle of a message, so that neither gives its place to another one.
+        // In the middle of a message, so that neither is displaced.
         client.write_all(&Header::Message.encode()).unwrap();
     }
     thread::sleep(Duration::from_millis(20));
@@ -45,7 +45,7 @@ fn the_number_of_senders_without_a_connection_is_bounded() {
     assert_eq!(wait_for(1, || receiver.take()), [message(2)]);
 }
 
-/// The limit is for senders without a connection: peers have their places beside them, and lose nothing.
+/// The limit is for senders without a connection: peers are not counted, and lose nothing.
 #[test]
 fn connected_peers_are_not_counted() {
     const PEERS: u32 = 80;
@@ -62,7 +62,7 @@ fn connected_peers_are_not_counted() {
     drop((connected, peers));
 }
 
-/// They came first and hold every place that a host with one connection has: it gets its own all the same.
+/// They connected first and hold the exemption of the host's one connection: the peer is admitted nevertheless.
 #[test]
 fn clients_on_the_host_of_a_peer_do_not_take_its_place() {
     let options = ReceiverOptions { max_peers: 4, ..options() };
@@ -92,7 +92,7 @@ fn silent_clients_in_every_place_do_not_stop_a_newcomer() {
     let sender = sender(&receiver);
     sender.send(&message(1), soon()).unwrap();
     assert_eq!(wait_for(1, || receiver.take()), [message(1)]);
-    // One of them has made room, and no other.
+    // One of them was displaced, and no other.
     let here = |client: &&TcpStream| {
         client.set_nonblocking(true).unwrap();
         matches!(client.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
@@ -100,7 +100,7 @@ fn silent_clients_in_every_place_do_not_stop_a_newcomer() {
     assert_eq!(clients.iter().filter(here).count(), 63);
 }
 
-/// Else a byte more than the preamble would hold a place for ever.
+/// Otherwise one byte after the preamble would prevent displacement for ever.
 #[test]
 fn clients_in_the_middle_of_a_message_hold_their_places_for_a_while_only() {
     let hello_timeout = Duration::from_millis(100);
@@ -115,7 +115,7 @@ fn clients_in_the_middle_of_a_message_hold_their_places_for_a_while_only() {
     assert!(closed_elsewhere(&client));
 }
 
-/// However long they are silent: they could not know that what they send next is lost.
+/// However long it is silent: it could not know that its next message is lost.
 #[test]
 fn a_connected_host_keeps_its_place() {
     let options = ReceiverOptions { max_peers: 3, ..options() };

@@ -54,7 +54,7 @@ fn many_senders_at_once_let_others_have_their_turn() {
             for sender in &senders {
                 assert_eq!(sender.try_write(&bytes).unwrap(), Some(bytes.len()));
             }
-            // All of them are read in one turn, and each pause of that is a turn of others.
+            // All of them are read in one turn of the task, which yields at each pause.
             let (mut pauses, mut turn) = (0, pin!(reader.turn(&handle)));
             poll_fn(|context| {
                 let polled = turn.as_mut().poll(context);
