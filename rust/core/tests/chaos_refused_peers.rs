@@ -54,16 +54,16 @@ impl Side {
         SocketAddr::new(self.engine.address(), self.engine.rpc_port().unwrap())
     }
 
-    /// What must not be among bytes that somebody without the key has got: the region's address and key.
+    /// Bytes that a client without the key must not get: the region's address and key.
     fn secrets(&self) -> Vec<Vec<u8>> {
         let desc = self.engine.describe(self.buffer.region(), self.buffer.address(), 64).unwrap();
         vec![desc.address.to_le_bytes().to_vec(), desc.rkey.to_le_bytes().to_vec()]
     }
 
-    fn assert_no_secret_in(&self, bytes: &[u8], who: &str) {
+    fn assert_no_secret_in(&self, bytes: &[u8], client: &str) {
         for secret in self.secrets() {
-            let told = bytes.windows(secret.len()).any(|window| window == secret);
-            assert!(!told, "{who} was told {secret:x?} in {bytes:x?}");
+            let received = bytes.windows(secret.len()).any(|window| window == secret);
+            assert!(!received, "{client} received {secret:x?} in {bytes:x?}");
         }
     }
 }
@@ -96,20 +96,20 @@ fn features(bits: u32) -> Option<Features> {
     Some(Features { bits, nonce: [7; 16], ..Features::default() })
 }
 
-/// All that the other end says until it closes; how long that took.
+/// All bytes of the other end until it closes, and the time that took.
 fn listen_to(mut stream: TcpStream) -> (Vec<u8>, Duration) {
     stream.set_read_timeout(Some(support::LIMIT)).unwrap();
     let begin = Instant::now();
-    let (mut told, mut buffer) = (Vec::new(), [0; 4096]);
+    let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => break,
-            Ok(count) => told.extend_from_slice(&buffer[..count]),
+            Ok(count) => received.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
             Err(error) => panic!("still open after {:?}: {error}", begin.elapsed()),
         }
     }
-    (told, begin.elapsed())
+    (received, begin.elapsed())
 }
 
 fn proof_frame(size: usize) -> Vec<u8> {
@@ -123,9 +123,9 @@ fn a_client_without_the_key_learns_nothing() {
     // An original peer, one of our kind without a key, one that claims a key, and one that then makes up a proof.
     let made_up = [handle_frame(features(Features::AUTH)), proof_frame(PROOF_SIZE)].concat();
     let longer = [handle_frame(features(Features::AUTH)), proof_frame(PROOF_SIZE + HANDLE_SIZE)].concat();
-    // A random number, in a handle that says nothing else, is all that anybody gets.
+    // A client gets only a random number, in a handle without other content.
     let random_number = handle_frame(None).len();
-    for (who, hello, answer) in [
+    for (client, hello, answer) in [
         ("an original peer", handle_frame(None), 0),
         ("a peer without a key", handle_frame(features(0)), random_number),
         ("a peer with a made-up proof", made_up, random_number),
@@ -134,10 +134,10 @@ fn a_client_without_the_key_learns_nothing() {
         let mut stream = TcpStream::connect(server.address()).unwrap();
         stream.write_all(&SocketKind::Bootstrap.encode()).unwrap();
         stream.write_all(&hello).unwrap();
-        let (told, time) = listen_to(stream);
-        assert!(time < SOON, "{who}: {time:?}");
-        assert!(told.len() <= answer, "{who} was told {} bytes", told.len());
-        server.assert_no_secret_in(&told, who);
+        let (received, time) = listen_to(stream);
+        assert!(time < SOON, "{client}: {time:?}");
+        assert!(received.len() <= answer, "{client} received {} bytes", received.len());
+        server.assert_no_secret_in(&received, client);
     }
 }
 
@@ -182,12 +182,12 @@ fn every_listener_asks_for_the_key() {
         let port = socket.peer_addr().unwrap().port();
         let hello = SocketKind::Notifications.encode();
         let _ = socket.write_all(&hello).and_then(|()| socket.write_all(&[0; 1024]));
-        let (told, _) = listen_to(socket);
-        server.assert_no_secret_in(&told, &format!("a client of port {port}"));
+        let (received, _) = listen_to(socket);
+        server.assert_no_secret_in(&received, &format!("a client of port {port}"));
         assert!(
-            told.len() <= handle_frame(None).len(),
-            "a client of port {port} was told {} bytes",
-            told.len()
+            received.len() <= handle_frame(None).len(),
+            "a client of port {port} received {} bytes",
+            received.len()
         );
     }
 }
@@ -206,7 +206,7 @@ fn every_listener_keeps_to_the_list_of_networks() {
     assert!(sockets.len() >= expected, "only {} listen; {connected:?}", sockets.len());
     for socket in sockets {
         let port = socket.peer_addr().unwrap().port();
-        let (told, time) = listen_to(socket);
-        assert!(told.is_empty() && time < SOON, "port {port}: {} bytes, {time:?}", told.len());
+        let (received, time) = listen_to(socket);
+        assert!(received.is_empty() && time < SOON, "port {port}: {} bytes, {time:?}", received.len());
     }
 }

@@ -1,4 +1,4 @@
-//! Thirteen sources of chaos: nothing lies, nothing hangs, nothing is damaged, nothing is left behind.
+//! Thirteen sources of faults: no false success, no hang, no damaged bytes, no leak.
 //!
 //! Each test prints its row of the table of `docs/reliability.md`. `FLAGCX_P2P_SEED` chooses another run,
 //! `FLAGCX_P2P_TEST_SHARE=1` injects all faults and not a tenth of them.
@@ -73,11 +73,11 @@ fn the_process_forks() {
     chaos::run(&sources::FORKS);
 }
 
-/// An engine whose every third completion lies must be found out by the same harness.
+/// The harness must detect a fabric whose every third completion is a false success.
 #[test]
 fn a_fabric_that_reports_false_success_is_detected() {
     if chaos::over_verbs() {
-        println!("not run over verbs: only the software fabric can be made to lie");
+        println!("not run over verbs: only the software fabric can report false successes");
         return;
     }
     assert!(chaos::count_lies() > 0);

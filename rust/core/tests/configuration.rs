@@ -1,4 +1,4 @@
-//! `docs/configuration.md` is what the table of variables says. `UPDATE_DOCS=1` rewrites it.
+//! `docs/configuration.md` matches the table of variables. `UPDATE_DOCS=1` rewrites it.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Handshake and notifications together, between two ends that know each other only through their sockets.
+//! Handshake and notifications together, between two ends connected only by sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up fails")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

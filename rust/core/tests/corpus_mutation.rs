@@ -3,7 +3,7 @@
 //! `FLAGCX_P2P_SEED` chooses other inputs, `PROPTEST_CASES` how many. libFuzzer, which looks for inputs that reach new
 //! code, needs a nightly toolchain: `./x nightly`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
-#![allow(clippy::print_stdout, reason = "its output is how it tells")]
+#![allow(clippy::print_stdout, reason = "its output is its report")]
 
 mod corpus;
 
@@ -85,7 +85,7 @@ impl Edit {
     }
 }
 
-/// The same inputs every time, unless `FLAGCX_P2P_SEED` says otherwise.
+/// The same inputs every time, unless `FLAGCX_P2P_SEED` is set.
 fn runner() -> TestRunner {
     let seed = std::env::var("FLAGCX_P2P_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_251_u64);
     let mut bytes = [0; 32];

@@ -1,4 +1,4 @@
-//! The software fabric's data connections with a pre-shared key: what each side is told before the other has proven it.
+//! The software fabric's data connections with a pre-shared key: what each side sends before the other has proven it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 mod conformance;
@@ -47,23 +47,24 @@ fn greeting(keyed: bool, nonce: [u8; 16]) -> Vec<u8> {
     [&b"FCXP2Psw"[..], &[4, 0, u8::from(keyed), 0, 0, 0, 0, 0], &nonce].concat()
 }
 
-/// What a client of the data listener is told that says `parts`, one after each answer, until the connection is closed.
-fn told(listener: SocketAddr, parts: &[&[u8]]) -> Vec<u8> {
+/// The bytes that a client of the data listener gets which sends `parts`, one after each answer, until the connection
+/// is closed.
+fn received(listener: SocketAddr, parts: &[&[u8]]) -> Vec<u8> {
     let mut stream = TcpStream::connect(listener).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let (mut told, mut buffer) = (Vec::new(), [0; 4096]);
+    let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
     for part in parts {
         stream.write_all(part).unwrap();
         match stream.read(&mut buffer) {
-            Ok(count) => told.extend_from_slice(&buffer[..count]),
+            Ok(count) => received.extend_from_slice(&buffer[..count]),
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
         }
     }
-    match stream.read_to_end(&mut told) {
+    match stream.read_to_end(&mut received) {
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
-    told
+    received
 }
 
 #[test]
@@ -81,12 +82,12 @@ fn a_client_without_the_key_gets_a_random_number_and_nothing_else() {
         vec![&keyed, &[0; 400]],
         vec![&greeting(false, [0; 16])],
     ] {
-        let told = told(listener, &parts);
-        let number = told[16..].try_into().unwrap();
-        assert_eq!(told, greeting(true, number));
+        let received = received(listener, &parts);
+        let number = received[16..].try_into().unwrap();
+        assert_eq!(received, greeting(true, number));
         numbers.push(number);
     }
-    assert_eq!(told(listener, &[&[0x41; 32]]), []);
+    assert_eq!(received(listener, &[&[0x41; 32]]), []);
     numbers.sort_unstable();
     numbers.dedup();
     assert_eq!(numbers.len(), 4, "a random number was used twice");

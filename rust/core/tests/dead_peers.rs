@@ -1,4 +1,4 @@
-//! Peers that do not say goodbye: how long until they are missed.
+//! Peers that end without Goodbye: the time until that is detected.
 //!
 //! The bounds of `docs/reliability.md`, measured with the product's own constants where no setting shortens them.
 #![allow(unsafe_code, reason = "turns a network interface off")]
@@ -7,7 +7,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod chaos;
@@ -36,7 +36,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("FLAGCX_P2P_KEEPALIVE_MS", "0"),
 ];
 
-/// Who plays what in another process.
+/// The role of another process.
 const ROLE: &str = "FLAGCX_P2P_TEST_DEAD_PEER";
 
 fn seconds(range: Range<u64>) -> Range<Duration> {
@@ -50,14 +50,14 @@ fn stop(child: Pid) {
     assert!(status.stopped(), "{status:?}");
 }
 
-/// A write that breaks the lane because its peer is stopped; then waits until the connection is given up, which must
-/// take a time in `bounds`.
+/// A write that breaks the lane because its peer is stopped; then waits until the connection ends, which must take a
+/// time in `bounds`.
 fn expect_to_be_given_up(connection: &Connection, iov: Iov, bounds: Range<Duration>) {
     let start = Instant::now();
     let id = connection.submit(Opcode::Write, &[iov][..]).unwrap();
     assert_eq!(outcome(connection, id), Outcome::TimedOut);
     while connection.is_usable() {
-        assert!(start.elapsed() < bounds.end, "still believed in after {:?}", start.elapsed());
+        assert!(start.elapsed() < bounds.end, "still usable after {:?}", start.elapsed());
         std::thread::sleep(Duration::from_millis(5));
     }
     println!("given up after {:?}", start.elapsed());
@@ -125,8 +125,8 @@ fn expect_to_be_missed(role: &str) {
 
 const KEEPALIVE_MS: u64 = 2000;
 
-/// Two engines connected through a loopback interface that then goes down: for each the other's host is gone. Answers
-/// the milliseconds until both know, and a transfer under way has ended.
+/// Two engines connected through a loopback interface that then goes down: for each the other's host is down. Returns
+/// the milliseconds until both have detected it and a transfer under way has ended.
 fn vanish() -> u64 {
     loopback::switch(true);
     let keepalive = KEEPALIVE_MS.to_string();
@@ -146,13 +146,13 @@ fn vanish() -> u64 {
     loopback::switch(false);
     let start = Instant::now();
     let ended = |connection: &Arc<Connection>| !connection.is_usable();
-    support::eventually("both ends know", || ended(&pair.here) && ended(&pair.there));
+    support::eventually("both ends have detected it", || ended(&pair.here) && ended(&pair.there));
     assert!(matches!(pair.here.wait(under_way, Duration::from_secs(3)), Status::Ended(Outcome::Failed(_))));
     start.elapsed().as_millis() as u64
 }
 
-/// A sender of notifications that says nothing after its preamble, seen by the receiver alone: its own end asks nobody.
-/// Answers the milliseconds until the receiver's end of the socket is gone.
+/// A sender of notifications that sends nothing after its preamble; only the receiver probes. Returns the
+/// milliseconds until the receiver's end of the socket is closed.
 fn vanish_notifying() -> u64 {
     loopback::switch(true);
     let engine = support::engine(&[("FLAGCX_P2P_KEEPALIVE_MS", &KEEPALIVE_MS.to_string())]);
@@ -193,7 +193,7 @@ impl Other {
     fn number(&mut self) -> u64 {
         let mut lines = self.output.by_ref().lines().map_while(Result::ok);
         let answer = lines.find_map(|line| line.split_once("answer:")?.1.trim().parse().ok());
-        answer.unwrap_or_else(|| panic!("the other process said nothing"))
+        answer.unwrap_or_else(|| panic!("the other process gave no answer"))
     }
 }
 

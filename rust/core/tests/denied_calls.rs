@@ -7,7 +7,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod chaos;
@@ -39,7 +39,7 @@ const TCP: Paths = Paths { read: PathKind::Tcp, write: PathKind::Tcp };
 const READS_BY_TCP: Paths = Paths { read: PathKind::Tcp, write: PathKind::CrossMemory };
 const WRITES_BY_TCP: Paths = Paths { read: PathKind::CrossMemory, write: PathKind::Tcp };
 
-/// Who may not make the call.
+/// The processes that may not make the call.
 const INITIATOR: &str = "initiator";
 const PEER: &str = "peer";
 const BOTH: &str = "both";
@@ -49,14 +49,14 @@ const LATE: &str = "late";
 #[derive(Clone, Copy, Debug)]
 struct Case {
     calls: &'static [&'static str],
-    whom: &'static str,
+    denied: &'static str,
     expected: Paths,
     /// Lines of the initiator's log about what is denied.
     lines: usize,
 }
 
-const fn case(calls: &'static [&'static str], whom: &'static str, expected: Paths, lines: usize) -> Case {
-    Case { calls, whom, expected, lines }
+const fn case(calls: &'static [&'static str], denied: &'static str, expected: Paths, lines: usize) -> Case {
+    Case { calls, denied, expected, lines }
 }
 
 const READ: &str = "process_vm_readv";
@@ -88,7 +88,7 @@ fn a_denied_call_costs_a_path_and_no_transfer() {
     let each = |(position, case): (usize, &Case)| {
         let errnos: &[_] = match case.calls {
             [] => &[libc::EPERM],
-            // 0: a sandbox that does nothing and says that it went well.
+            // 0: a sandbox that does nothing and reports success.
             [READ | WRITE, ..] => &[libc::EPERM, libc::ENOSYS, 0],
             _ => &[libc::EPERM, libc::ENOSYS],
         };
@@ -235,11 +235,11 @@ fn play(case: Case, errno: i32, log: &Log) {
     let mut settings = settings_for(Way::CrossMemory, &[]);
     settings.retain(|(name, _)| *name != "FLAGCX_P2P_PATH");
     let mut of_peer = settings.clone();
-    if [PEER, BOTH].contains(&case.whom) {
+    if [PEER, BOTH].contains(&case.denied) {
         of_peer.push((DENY, &denied));
     }
     let peer = Peer::start(&of_peer);
-    if [INITIATOR, BOTH].contains(&case.whom) {
+    if [INITIATOR, BOTH].contains(&case.denied) {
         seccomp::deny(case.calls, errno);
     }
     let engine = support::engine(&settings);
@@ -250,11 +250,11 @@ fn play(case: Case, errno: i32, log: &Log) {
             let connection = engine.connect("127.0.0.1", peer.port, 0, false).unwrap();
             assert!(start.elapsed() < PROMPT, "connected after {:?}", start.elapsed());
             // Before any transfer: the connect has found out.
-            assert_eq!(connection.info().paths, if case.whom == LATE { CROSS } else { case.expected });
+            assert_eq!(connection.info().paths, if case.denied == LATE { CROSS } else { case.expected });
             connection
         })
         .collect();
-    if case.whom == LATE {
+    if case.denied == LATE {
         for connection in &connections {
             there_and_back(connection, &buffer, &peer, 1);
         }

@@ -7,7 +7,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod forking_peer;
@@ -115,9 +115,7 @@ fn forged_pins_cost_single_deregistrations_one_bound_in_all() {
     }
     assert!(begun.elapsed() < SLACK, "{:?} one after the other", begun.elapsed());
     peer.kill();
-    support::eventually("what a process that is gone has pinned counts no more", || {
-        engine.deregister(buffers[40].region())
-    });
+    support::eventually("pins of an ended process do not count", || engine.deregister(buffers[40].region()));
     assert!(close(&engine) < SLACK);
 }
 
@@ -181,7 +179,7 @@ fn stopped_peers_cost_an_engine_one_bound_over_tcp() {
 fn threads_that_wait_for_an_engine_do_not_hold_its_end_up() {
     let pair = support::Pair::with(4096, &[TIMEOUT]);
     let (server, client) = (Arc::clone(&pair.server), Arc::clone(&pair.client));
-    // Accepts and says nothing.
+    // Accepts and sends nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     std::thread::scope(|scope| {

@@ -1,5 +1,4 @@
-//! What a device says on its own reaches the connections over it: over the stand-in libibverbs, which can be made to
-//! say anything.
+//! Asynchronous events of a device reach its connections: over the stand-in libibverbs, which can raise any event.
 #![cfg(feature = "verbs")]
 #![allow(
     clippy::unwrap_used,
@@ -127,7 +126,7 @@ fn a_peer_waits_for_the_port_of_the_other_end() {
     let pair = Pair::between(client, server, 1 << 16);
     write(&pair, 1);
     standin.raise_on(Event::PortDown, 1);
-    eventually("both ends know", || {
+    eventually("both ends have seen it", || {
         pair.here.info().healthy_lanes == 0 && pair.there.info().healthy_lanes == 0
     });
     let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, 64)]).unwrap();
@@ -187,7 +186,7 @@ fn lanes_move_to_a_new_address() {
     let lanes = pair.here.info().lanes as u64;
     let gid = || pair.client.device().unwrap().port().unwrap().gid;
     assert_eq!(gid(), Ipv4Addr::new(10, 77, 0, 1).to_ipv6_mapped().octets());
-    // Something else has changed: nobody has to move.
+    // Another address has changed: no lane has to move.
     standin.raise(Event::AddressChange);
     eventually("the event is seen", || number("flagcx_p2p_device_events", "kind=\"address-change\"") > 0);
     assert_eq!(rebuilds(&pair), 0);

@@ -1,4 +1,5 @@
-//! Addresses that an engine cannot tell, listen on or reach: each error says which one, where it is from, what to set.
+//! Addresses that an engine cannot announce, listen on or reach: each error names the address, its origin, and what
+//! to set.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod support;

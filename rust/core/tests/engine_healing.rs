@@ -1,4 +1,4 @@
-//! Lanes fail and come back; peers go and are missed.
+//! Lanes fail and are rebuilt; the end of peers is detected.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -14,7 +14,8 @@ use flagcx_p2p::internals::notify::Message;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, Status};
 use support::{Pair, content, eventually, has_faults, outcome, pattern};
 
-/// Moves `rounds` patterns and answers how many transfers failed. Every transfer that is said to be done is compared.
+/// Moves `rounds` patterns and answers how many transfers failed. The bytes of every transfer reported as done are
+/// compared.
 fn hammer(pair: &Pair, rounds: u64) -> usize {
     const LENGTH: usize = 64 << 10;
     let mut failed = 0;
@@ -118,8 +119,8 @@ fn notifications_reach_their_engine_both_ways() {
     assert!(at_server.iter().zip(0u8..).all(|(message, round)| message.text == [round; 256]));
 }
 
-/// With every place for others taken, a sender that we are connected with keeps its own: it could not know that what it sends next
-/// is lost.
+/// When the limit of unauthenticated senders is reached, a sender with a connection is not displaced: it could not
+/// know that its next message is lost.
 #[test]
 fn unrelated_senders_do_not_displace_a_peer() {
     let client = support::engine(&[]);
@@ -128,15 +129,15 @@ fn unrelated_senders_do_not_displace_a_peer() {
     let host = server.address();
     let here = client.connect(&host.to_string(), server.rpc_port().unwrap(), 0, false).unwrap();
     let port: u16 = server.metadata().unwrap().rsplit_once('?').unwrap().1.parse().unwrap();
-    // In the middle of a message, so that it does not give up the one place for those without a connection.
+    // In the middle of a message, so that it is not displaced.
     let mut busy = std::net::TcpStream::connect((host, port)).unwrap();
     busy.write_all(&[&SocketKind::Notifications.encode()[..], &Header::Message.encode()].concat()).unwrap();
     std::thread::sleep(Duration::from_millis(50));
     for _ in 0..10 {
-        let mut stranger = std::net::TcpStream::connect((host, port)).unwrap();
-        stranger.write_all(&SocketKind::Notifications.encode()).unwrap();
-        stranger.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let end = stranger.read(&mut [0]);
+        let mut client = std::net::TcpStream::connect((host, port)).unwrap();
+        client.write_all(&SocketKind::Notifications.encode()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let end = client.read(&mut [0]);
         assert!(!matches!(&end, Err(error) if error.kind() == ErrorKind::WouldBlock), "it was let in");
     }
     let message = Message::new(b"name", b"text");

@@ -1,4 +1,4 @@
-//! Two engines move data, and refuse what makes no sense.
+//! Two engines move data, and refuse invalid requests.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -150,7 +150,7 @@ fn a_transfer_that_is_done_cannot_be_cancelled() {
     let pair = Pair::with(4096, &[("FLAGCX_P2P_QPS_PER_CONN", "1")]);
     let write = |at| pair.here.submit(Opcode::Write, &[pair.iov(at, at, 64)][..]).unwrap();
     let (first, second) = (write(0), write(64));
-    // One queue pair carries them out in order; nobody has asked about the first one.
+    // One queue pair carries them out in order; the first one was not polled.
     assert_eq!(outcome(&pair.here, second), Outcome::Done);
     assert!(pair.here.cancel(first));
     assert_eq!(pair.here.status(first), Status::Ended(Outcome::Done));
@@ -247,7 +247,7 @@ fn registering_counts_owners_and_refuses_invalid_ranges() {
     let memory = vec![0u8; 65_536];
     let (address, length) = (memory.as_ptr() as u64, memory.len() as u64);
     let register = |address, length| {
-        // SAFETY: `memory` outlives the registrations below; nobody writes to it.
+        // SAFETY: `memory` outlives the registrations below and is not written to.
         #[allow(unsafe_code, reason = "registers a vector of this test")]
         unsafe {
             pair.client.register(address, length, RegisterOptions::default())

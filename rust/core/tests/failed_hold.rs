@@ -1,11 +1,11 @@
-//! Callers that ask only whether a transfer has ended are not told "yes" for one that failed, until its hold is over; then
-//! their next notification tells. FLAGCX_P2P_FAILED_HOLD_MS.
+//! Calls that ask only whether a transfer has ended return no for a failed one until its hold is over; then the next
+//! notification is refused (FLAGCX_P2P_FAILED_HOLD_MS).
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod support;
@@ -97,7 +97,7 @@ fn notifications_of_any_size_are_refused_once_for_each_failed_transfer() {
 #[test]
 fn an_answer_with_the_outcome_ends_the_hold() {
     let pair = pair(&[("FLAGCX_P2P_FAILED_HOLD_MS", "60000")]);
-    let tell: [fn(&Connection, TransferId) -> Status; 3] = [
+    let query: [fn(&Connection, TransferId) -> Status; 3] = [
         |connection, id| connection.status(id),
         |connection, id| connection.wait(id, support::LIMIT),
         |connection, id| {
@@ -106,20 +106,20 @@ fn an_answer_with_the_outcome_ends_the_hold() {
             ended[0].clone().unwrap_or(Status::Pending)
         },
     ];
-    for tell in tell {
+    for query in query {
         let id = fail(&pair);
         for _ in 0..1000 {
             assert!(!pair.here.has_ended(id));
         }
-        let mut told = Status::Pending;
-        support::eventually("the outcome is told", || {
-            told = tell(&pair.here, id);
-            !matches!(told, Status::Pending)
+        let mut reported = Status::Pending;
+        support::eventually("the outcome is reported", || {
+            reported = query(&pair.here, id);
+            !matches!(reported, Status::Pending)
         });
-        assert!(matches!(told, Status::Ended(Outcome::Failed(_))), "{told:?}");
+        assert!(matches!(reported, Status::Ended(Outcome::Failed(_))), "{reported:?}");
         assert!(pair.here.has_ended(id));
-        assert_eq!(tell(&pair.here, id), told, "it stays readable");
-        assert!(notify(&pair.here).is_ok(), "nothing is left to tell");
+        assert_eq!(query(&pair.here, id), reported, "it stays readable");
+        assert!(notify(&pair.here).is_ok(), "nothing is left to report");
     }
 }
 
@@ -173,14 +173,14 @@ fn every_thread_distinguishes_good_transfers_from_failing_ones() {
                     }
                     let id = pair.here.submit(Opcode::Write, [iov].as_slice()).unwrap();
                     let took = ask_until_ended(&pair.here, id);
-                    let told = match notify(&pair.here) {
+                    let reported = match notify(&pair.here) {
                         Ok(_) => false,
                         Err(NotifyError::TransferFailed { id: of, .. }) => of == id.0,
                         Err(error) => panic!("{error}"),
                     };
                     // A good one may be flushed by a failing neighbour and repeated; it must not read as failed.
                     let held = took >= Duration::from_millis(100);
-                    if told != fails || fails && !held {
+                    if reported != fails || fails && !held {
                         wrong.fetch_add(1, Ordering::Relaxed);
                     }
                     let mut arrived = vec![0; BYTES];
@@ -287,7 +287,7 @@ fn a_connection_with_a_million_failures_within_their_hold_starts_no_others() {
     assert!(matches!(refused, Err(SubmitError::TooManyFailures { .. })), "{refused:?}");
     let (other, _there) = connect(&pair.client, &pair.server);
     assert!(other.submit(Opcode::Write, iov.as_slice()).is_ok(), "another connection");
-    // An outcome that is told makes room.
+    // A reported outcome makes room.
     assert_eq!(pair.here.status(asked[0]), Status::Ended(Outcome::TimedOut));
     assert!(pair.here.submit(Opcode::Write, iov.as_slice()).is_ok());
     assert!(asked.iter().skip(1).all(|id| !pair.here.has_ended(*id)), "none is dropped");

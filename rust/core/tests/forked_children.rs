@@ -7,7 +7,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "tests, which say what they could not run"
+    reason = "tests report what they could not run"
 )]
 
 mod forking_program;
@@ -227,7 +227,7 @@ fn expect_refusals_of_connection(program: &Program, connection: &Connection, ref
     refused(connection.submit_and_wait(Opcode::Read, &piece).unwrap_err().to_string());
     refused(connection.send_notification(&Message::new(b"child", b"")).unwrap_err().to_string());
     refused(connection.send_notification_bytes(b"child", &[0; 1000]).unwrap_err().to_string());
-    // Nothing is ever said to be done.
+    // No transfer is reported as done.
     for id in [TransferId(1 << 20), TransferId::COMPLETE] {
         assert!(!connection.has_ended(id) && !connection.cancel(id));
         assert!(matches!(connection.status(id), Status::Unknown));
@@ -283,7 +283,7 @@ fn begin_anew(program: &Program) {
     });
 }
 
-/// What the parent tells its child in the end.
+/// The parent's last number to its child.
 const DONE: u64 = 1;
 
 fn parent_pid() -> u32 {

@@ -1,5 +1,5 @@
-//! Peers that are killed while a process that they have forked keeps all of their sockets open. The sockets say nothing, and
-//! the death is noticed at once all the same.
+//! Peers that are killed while a process that they have forked keeps all of their sockets open. The sockets stay
+//! open, and the end is detected at once nevertheless.
 #![allow(unsafe_code, reason = "forks, and asks for the time that this process has used")]
 #![allow(
     clippy::unwrap_used,
@@ -7,7 +7,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod forking_peer;
@@ -203,7 +203,7 @@ fn a_session_finds_the_next_process() {
     assert!(second.is_usable() && !Arc::ptr_eq(&first, &second));
 }
 
-/// The place of a dead peer among the senders is free, also where its host is still connected; what it said is not lost.
+/// A dead peer no longer counts among the senders, also where its host is still connected; its messages are not lost.
 #[test]
 fn the_place_of_a_dead_sender_is_given_back() {
     let _alone = alone();
@@ -214,12 +214,12 @@ fn the_place_of_a_dead_sender_is_given_back() {
         let mut pair = Pair::towards(Peer::start(&settings), Arc::clone(&engine));
         pair.peer.notify(number);
         pair.kill();
-        let mut heard = Vec::new();
-        support::eventually("what the peer said arrives", || {
-            heard.extend(engine.take_notifications());
-            !heard.is_empty()
+        let mut received = Vec::new();
+        support::eventually("the peer's message arrives", || {
+            received.extend(engine.take_notifications());
+            !received.is_empty()
         });
-        assert_eq!(heard, [Message::new(b"killed", number.to_string().as_bytes())]);
+        assert_eq!(received, [Message::new(b"killed", number.to_string().as_bytes())]);
     }
     assert!(staying.here.is_usable());
 }

@@ -27,7 +27,7 @@ const BESIDE: &[&str] = &[
     "sync",
 ];
 
-/// Beneath everything, and used even by those that know nothing else.
+/// Beneath everything, and used even by modules that use nothing else.
 const LOWEST: &[&str] = &["fork", "sync"];
 
 /// Further uses, each with its reason: (user, used, why).
@@ -40,12 +40,12 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 /// Uses that the rules above would allow and that are not wanted: (user, used, why).
 const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("fabric", "config", "a provider takes plain options, so that it can be used and tested alone"),
-    ("fabric", "memory", "a provider knows ranges and keys, not what the engine keeps of them"),
-    ("fabric", "control", "what a provider says to its peer is its own protocol"),
+    ("fabric", "memory", "a provider has ranges and keys, not the engine's records of them"),
+    ("fabric", "control", "a provider has its own protocol"),
     ("fabric", "notify", "notifications travel beside the fabric"),
-    ("fork", "*", "what every module keeps its state in knows none of them"),
-    ("events", "*", "waits for what others give it, and knows none of them"),
-    ("auth", "*", "the same proofs serve control plane, fabric and notifications: it knows none of them"),
+    ("fork", "*", "it holds the state of every module and uses none of them"),
+    ("events", "*", "it waits for descriptors of other modules and uses none of them"),
+    ("auth", "*", "the same proofs serve control plane, fabric and notifications: it uses none of them"),
     ("sync", "*", "the lowest of all: the same names over std or loom"),
 ];
 

@@ -5,7 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 #[cfg(feature = "verbs")]
@@ -36,7 +36,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Raises the soft limit of descriptors; false, and says so, where the hard one is too low.
+/// Raises the soft limit of descriptors; false, with a message, where the hard one is too low.
 fn raise_descriptor_limit() -> bool {
     let limit = getrlimit(Resource::Nofile);
     if limit.maximum.is_some_and(|maximum| maximum < DESCRIPTORS) {
@@ -94,7 +94,7 @@ impl Server {
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut lines = output.lines().map_while(Result::ok);
         let port = lines.find_map(|line| line.split_once("port:")?.1.trim().parse().ok());
-        Self { child, port: port.unwrap_or_else(|| panic!("the other process said nothing")) }
+        Self { child, port: port.unwrap_or_else(|| panic!("the other process gave no answer")) }
     }
 }
 

@@ -28,7 +28,7 @@ impl Shared {
     fn new(engine: &Engine) -> Self {
         let bytes: Vec<_> = (0..BYTES).map(|_| AtomicU8::new(0)).collect();
         let (address, options) = (bytes.as_ptr().expose_provenance() as u64, RegisterOptions::default());
-        // SAFETY: mapped until the tests have deregistered it, and made of atomics, which anyone may change.
+        // SAFETY: mapped until the tests have deregistered it, and made of atomics, which any thread may change.
         let region = unsafe { engine.register(address, BYTES as u64, options) }.unwrap();
         Self { bytes, region }
     }
@@ -127,8 +127,8 @@ fn soak_no_transfer_holds_memory_for_ever() {
     assert!(start.elapsed() < Duration::from_secs(40) + LIMIT);
 }
 
-/// The peer hangs up in the very moment in which we close: whoever of the two notices first, a close that has returned
-/// has ended everything.
+/// The peer closes at the same moment as this side: whichever side is first, a close that has returned has ended
+/// everything.
 #[test]
 fn a_close_returns_when_everything_has_ended_whichever_side_began() {
     for round in 0..60_u64 {

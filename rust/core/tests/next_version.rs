@@ -1,10 +1,10 @@
-//! What FlagCX's next version and its runtime control meet at an engine's door.
+//! Connections of FlagCX's next version and of its runtime control to an engine.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod runtime_client;

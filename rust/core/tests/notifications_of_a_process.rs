@@ -1,4 +1,4 @@
-//! The process-wide view over the notifications of all engines. One test only: it takes everybody's messages.
+//! The process-wide view over the notifications of all engines. One test only: it takes the messages of all engines.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up fails")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -64,7 +64,7 @@ fn messages_of_all_engines_come_in_the_order_of_their_arrival() {
     Sender::same_process(1, 10).unwrap().send_bytes(b"", &[1; 10], soon()).unwrap();
     drop(first);
     senders[1].send(&message(4), soon()).unwrap();
-    assert!(senders[0].send(&message(5), soon()).is_err(), "the engine is gone");
+    assert!(senders[0].send(&message(5), soon()).is_err(), "the engine is closed");
     assert_eq!(take_all(), [message(3), message(4)]);
 
     // Destroying one engine disturbs no other.

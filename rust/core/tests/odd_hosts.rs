@@ -1,4 +1,4 @@
-//! Hosts with several interfaces, some of which lead nowhere: which address an engine tells, and that peers reach it.
+//! Hosts with several interfaces, some of them unusable: the address that an engine announces, and that peers reach it.
 //!
 //! Each host is a network namespace made for the test; the table of `docs/addresses.md` lists them.
 #![allow(unsafe_code, reason = "makes a tunnel, which has to be held open")]
@@ -8,7 +8,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod odd_host;
@@ -150,10 +150,10 @@ fn both_behind_nat() {
             )
         };
         let range = ("FLAGCX_P2P_PORT_RANGE", "20000-20015");
-        let tells = [("FLAGCX_P2P_ADVERTISE", "203.0.113.1:7000"), range];
-        let mut server = Peer::with_settings("eth0", &inside("eth0", "10.0.0"), &tells);
-        let tells = [("FLAGCX_P2P_ADVERTISE", "203.0.113.2"), range];
-        let mut client = Peer::with_settings("eth1", &inside("eth1", "10.0.1"), &tells);
+        let advertised = [("FLAGCX_P2P_ADVERTISE", "203.0.113.1:7000"), range];
+        let mut server = Peer::with_settings("eth0", &inside("eth0", "10.0.0"), &advertised);
+        let advertised = [("FLAGCX_P2P_ADVERTISE", "203.0.113.2"), range];
+        let mut client = Peer::with_settings("eth1", &inside("eth1", "10.0.1"), &advertised);
         private("eth0", "10.0.0");
         private("eth1", "10.0.1");
         for port in 20_000..=20_015 {
@@ -161,16 +161,16 @@ fn both_behind_nat() {
             forward("203.0.113.2", port, "10.0.1.2", port);
         }
         forward("203.0.113.1", 7000, "10.0.0.2", 20_000);
-        let told = server.open("203.0.113.1 eth0: interface of the default route");
-        assert!(told.starts_with("203.0.113.1:7000?0?200"), "{told}");
-        let told_by_client = client.open("203.0.113.2 eth1: interface of the default route");
-        assert!(told_by_client.starts_with("203.0.113.2:20000?0?200"), "{told_by_client}");
+        let metadata = server.open("203.0.113.1 eth0: interface of the default route");
+        assert!(metadata.starts_with("203.0.113.1:7000?0?200"), "{metadata}");
+        let client_metadata = client.open("203.0.113.2 eth1: interface of the default route");
+        assert!(client_metadata.starts_with("203.0.113.2:20000?0?200"), "{client_metadata}");
         server.accept();
-        client.connect(&told, &server);
+        client.connect(&metadata, &server);
     });
 }
 
-/// Two processes that tell one address find each other through its forwarder, and are still known to be on one host.
+/// Two processes that advertise one address connect through its forwarder, and are still recognised as on one host.
 #[test]
 fn one_host_behind_nat() {
     play("one_host_behind_nat", || {

@@ -29,7 +29,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "INSTALLED",
         "a swap without a lock; what the program installed is the child's as well",
     ),
-    ("fork/generation.rs", "WORD", "leads to the page by which the rest is told apart"),
+    ("fork/generation.rs", "WORD", "points to the page by which processes are distinguished"),
     ("fork/loading.rs", "LOADING", "renewed in the child before fork returns there"),
     ("pool/task.rs", "KEPT", "of unit tests"),
 ];

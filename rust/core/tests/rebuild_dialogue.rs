@@ -28,7 +28,7 @@ use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, QpA
 use nullverbs::{Event, Standin};
 use support::eventually;
 
-/// Longer than a follower keeps a queue pair for a leader that says nothing.
+/// Longer than a follower keeps a queue pair for a silent leader.
 const TOO_LATE: Duration = Duration::from_millis(3500);
 
 /// Queue pairs that exist in name only.
@@ -122,20 +122,20 @@ impl Dialogue {
         }
     }
 
-    fn say(&self, frame: &ChannelFrame) {
+    fn send(&self, frame: &ChannelFrame) {
         self.channel.send(frame, Instant::now() + support::LIMIT).unwrap();
     }
 
-    fn hear(&self) -> ChannelFrame {
-        let mut heard = None;
-        eventually("the follower says something", || {
-            heard = match self.channel.try_read().unwrap() {
+    fn receive(&self) -> ChannelFrame {
+        let mut received = None;
+        eventually("the follower sends a frame", || {
+            received = match self.channel.try_read().unwrap() {
                 Received::Frame(frame) => Some(frame),
                 Received::Unknown | Received::Regions(_) | Received::Nothing => None,
             };
-            heard.is_some()
+            received.is_some()
         });
-        heard.unwrap()
+        received.unwrap()
     }
 
     fn ask(&self, attempt: u32) {
@@ -143,8 +143,8 @@ impl Dialogue {
             address: self.lanes.address(2000 + attempt),
             capabilities: Some(self.lanes.capabilities()),
         };
-        self.say(&ChannelFrame::Rebuild { lane: 0, attempt, record });
-        let answer = self.hear();
+        self.send(&ChannelFrame::Rebuild { lane: 0, attempt, record });
+        let answer = self.receive();
         assert!(
             matches!(answer, ChannelFrame::Rebuilt { lane: 0, attempt: n, .. } if n == attempt),
             "{answer:?}"
@@ -152,20 +152,20 @@ impl Dialogue {
     }
 }
 
-/// A leader that was stopped for a while takes the lane to be ready, and the follower has given its queue pair up: it
-/// says so, and both try again.
+/// A leader that was stopped for a while sends Ready, and the follower has discarded its queue pair: it sends Broken,
+/// and both try again.
 #[test]
 fn a_leader_that_is_ready_too_late_gets_broken() {
     let dialogue = Dialogue::new();
     dialogue.standin.raise(Event::QueuePairFatal);
-    assert_eq!(dialogue.hear(), ChannelFrame::Broken { lane: 0 });
+    assert_eq!(dialogue.receive(), ChannelFrame::Broken { lane: 0 });
     dialogue.ask(1);
     thread::sleep(TOO_LATE);
-    assert_eq!(dialogue.hear(), ChannelFrame::Broken { lane: 0 }, "the queue pair is given up");
-    dialogue.say(&ChannelFrame::Ready { lane: 0, attempt: 1 });
-    assert_eq!(dialogue.hear(), ChannelFrame::Broken { lane: 0 });
+    assert_eq!(dialogue.receive(), ChannelFrame::Broken { lane: 0 }, "the queue pair is discarded");
+    dialogue.send(&ChannelFrame::Ready { lane: 0, attempt: 1 });
+    assert_eq!(dialogue.receive(), ChannelFrame::Broken { lane: 0 });
     dialogue.ask(2);
-    dialogue.say(&ChannelFrame::Ready { lane: 0, attempt: 2 });
+    dialogue.send(&ChannelFrame::Ready { lane: 0, attempt: 2 });
     eventually("the lane is back", || dialogue.follower.info().healthy_lanes == 1);
 }
 
@@ -191,9 +191,9 @@ fn lanes_that_do_not_exist_cost_nothing() {
         ChannelFrame::Ready { lane, attempt },
         ChannelFrame::Refused { lane, attempt },
     ] {
-        dialogue.say(&frame);
+        dialogue.send(&frame);
     }
-    dialogue.say(&ChannelFrame::Ping(7));
-    assert_eq!(dialogue.hear(), ChannelFrame::Pong(7));
+    dialogue.send(&ChannelFrame::Ping(7));
+    assert_eq!(dialogue.receive(), ChannelFrame::Pong(7));
     assert_eq!(dialogue.follower.info().healthy_lanes, 1);
 }

@@ -5,7 +5,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod region_dialogue;
@@ -89,7 +89,7 @@ fn a_region_registered_again_at_the_same_address_is_found_under_its_new_key() {
     for _ in 0..100 {
         assert_eq!(write(&pair, before).unwrap(), Outcome::Done);
         assert!(pair.server.deregister(region));
-        eventually("the peer knows of its end", || {
+        eventually("the peer has the removal", || {
             pair.here.describe_remote(memory.address(), 64) != Some(before)
         });
         let refused = write(&pair, before).unwrap_err();
@@ -103,7 +103,8 @@ fn a_region_registered_again_at_the_same_address_is_found_under_its_new_key() {
     assert_eq!(write(&pair, before).unwrap(), Outcome::Done);
 }
 
-/// A transfer may be faster than the news: then the fabric refuses it, and the memory that is there now is untouched.
+/// A transfer may be faster than the announcement of the removal: then the fabric refuses it, and the new memory is
+/// untouched.
 #[test]
 fn a_transfer_that_meets_the_end_of_its_region_fails_as_remote_access() {
     let pair = Pair::new(PAGE as usize);
@@ -130,7 +131,7 @@ fn a_transfer_that_meets_the_end_of_its_region_fails_as_remote_access() {
     eventually("the lanes are back", || pair.here.info().healthy_lanes == pair.here.info().lanes);
 }
 
-/// Also the key of memory that peers are not told of, which a device may use again.
+/// Also with the key of memory that is not announced, which a device may reuse.
 #[test]
 fn unannounced_memory_is_reached_by_its_descriptor_as_ever() {
     let pair = Pair::new(PAGE as usize);
@@ -193,7 +194,7 @@ fn many_misses_share_their_questions() {
     });
 }
 
-/// A connection whose peer is the test, which asks nothing and answers what it likes.
+/// A connection whose peer is the test, which sends any frames.
 fn is_alive(dialogue: &Dialogue) -> bool {
     dialogue.follower.is_usable()
 }
@@ -205,17 +206,17 @@ fn a_peer_that_does_not_answer_costs_a_look_up_one_second() {
     assert_eq!(dialogue.follower.describe_remote(0x1000, 1), None);
     let took = start.elapsed();
     assert!((900..2000).contains(&took.as_millis()), "{took:?}");
-    assert_eq!(dialogue.hear(), RegionFrame::Sync(1));
+    assert_eq!(dialogue.receive(), RegionFrame::Sync(1));
     // Wrong answers are none, and the right one is one even if it is late.
-    dialogue.say(&RegionFrame::Synced(7));
-    dialogue.say(&RegionFrame::Synced(1));
+    dialogue.send(&RegionFrame::Synced(7));
+    dialogue.send(&RegionFrame::Synced(1));
     let late = std::thread::scope(|scope| {
         let asked = scope.spawn(|| dialogue.follower.describe_remote(0x1000, 1));
-        assert_eq!(dialogue.hear(), RegionFrame::Sync(2));
+        assert_eq!(dialogue.receive(), RegionFrame::Sync(2));
         let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };
         let changes = RegionChanges { version: 5, change: Change::Add, entries: vec![region] };
-        dialogue.say(&RegionFrame::Changes(changes));
-        dialogue.say(&RegionFrame::Synced(2));
+        dialogue.send(&RegionFrame::Changes(changes));
+        dialogue.send(&RegionFrame::Synced(2));
         asked.join().unwrap()
     });
     assert_eq!(late.map(|desc| desc.rkey), Some(9));
@@ -237,13 +238,13 @@ fn malformed_region_frames_end_their_connection_and_no_other() {
     for bytes in [absurd, long, older, wrapping] {
         let other = Dialogue::new();
         let dialogue = Dialogue::new();
-        dialogue.say_bytes(&bytes);
+        dialogue.send_bytes(&bytes);
         eventually("it is noticed", || !is_alive(&dialogue));
         assert!(is_alive(&other));
     }
 }
 
-/// What it is told waits as a difference, in no memory but that of the history.
+/// Its changes wait in the history alone.
 #[test]
 fn a_peer_that_never_reads_delays_no_caller() {
     let dialogue = Dialogue::new();
@@ -255,7 +256,7 @@ fn a_peer_that_never_reads_delays_no_caller() {
     };
     dialogue.take_little();
     let start = Instant::now();
-    // Each round tells of as many regions that are new and that are gone, in more bytes than the sockets take.
+    // Each round announces as many added and removed regions, in more bytes than the sockets accept.
     for _ in 0..5 {
         let regions: Vec<_> = (0..2048).map(|at| memory.register(&dialogue.engine, at * 16, 16)).collect();
         for region in regions {
@@ -279,11 +280,11 @@ fn a_peer_that_never_reads_delays_no_caller() {
 fn a_peer_that_asks_without_end_is_answered_and_no_more() {
     let dialogue = Dialogue::new();
     for number in 1..=10_000 {
-        dialogue.say(&RegionFrame::Sync(number));
+        dialogue.send(&RegionFrame::Sync(number));
     }
     let mut answers = 0;
     loop {
-        match dialogue.hear() {
+        match dialogue.receive() {
             RegionFrame::Synced(number) => {
                 answers += 1;
                 if number == 10_000 {
@@ -321,7 +322,7 @@ fn many_regions_are_announced_to_many_peers() {
     }
     let registered = start.elapsed();
     for (_, here, _) in &peers {
-        eventually("the peer knows all", || knows_all(here));
+        eventually("the peer has all regions", || knows_all(here));
     }
     let known = start.elapsed() - registered;
     assert!(
@@ -334,7 +335,7 @@ fn many_regions_are_announced_to_many_peers() {
     let start = Instant::now();
     let peers = fan(&server, 10);
     for (_, here, _) in &peers {
-        eventually("the peer knows all", || knows_all(here));
+        eventually("the peer has all regions", || knows_all(here));
     }
     println!("{COUNT} regions announced to 10 new peers, with their connects, in {:?}", start.elapsed());
 }

@@ -6,7 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 #[cfg(feature = "verbs")]
@@ -72,7 +72,7 @@ fn ways() -> Vec<Way> {
     ways
 }
 
-/// Memory that registers for reading only: by itself, or because the flag says so.
+/// Memory that registers for reading only: by its mapping, or by the flag.
 fn read_only_kinds() -> Vec<(&'static str, Pages, Access)> {
     let content = pattern(5, LENGTH as usize);
     let protected = |pages: Pages| {
@@ -102,7 +102,8 @@ fn register(
     announced: bool,
 ) -> Result<RegionId, EngineError> {
     let options = RegisterOptions { kind, access, announced, dma_buf: None };
-    // SAFETY: the tests keep what they register mapped until its engine is gone, and look at it past the compiler's back.
+    // SAFETY: the tests keep what they register mapped until its engine is dropped, and look at it past the
+    // compiler's back.
     unsafe { engine.register(address, length, options) }
 }
 
@@ -133,11 +134,11 @@ fn peers_read_what_is_for_reading_only_and_do_not_write_it() {
                 assert!(refused.to_string().contains("for reading only"), "{case}: {refused}");
             }
             let before = memory.bytes();
-            // Of a region that it is told nothing of, the peer learns it from the fabric.
+            // For a region that is not announced, the peer learns it from the fabric.
             assert!(pair.server.deregister(region), "{case}");
             let region = register(&pair.server, memory.range(), kind, access, false).unwrap();
             let remote = pair.server.describe(region, memory.address() + 2 * PAGE, 64).unwrap();
-            eventually("the peer knows that the announced one is gone", || {
+            eventually("the peer has the removal of the announced one", || {
                 pair.here.describe_remote(memory.address(), 64).is_none()
             });
             let small = Iov { local: pair.source.address(), length: 64, region: None, remote };

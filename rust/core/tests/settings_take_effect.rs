@@ -6,7 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod nullverbs;
@@ -211,8 +211,8 @@ fn shard_count_and_queue_depth_bound_what_waits() {
     assert_eq!((taken("1", "16"), taken("3", "16"), taken("3", "20")), (16, 48, 60));
 }
 
-/// Somebody keeps the worker's lock, and its queue has one place: what goes over several lanes does not wait for each of
-/// its parts anew, and not at all if it was told not to.
+/// A thread holds the worker's lock, and its queue has one entry: a transfer over several lanes waits once, not for
+/// each of its parts, and not at all with `try_submit`.
 #[test]
 fn a_full_queue_is_waited_for_once() {
     const LIMIT: Duration = Duration::from_secs(1);
@@ -248,8 +248,8 @@ fn a_full_queue_is_waited_for_once() {
     assert!(failure.reason.contains("stayed full"), "{failure}");
 }
 
-/// What waits in a worker's queue belongs to its connection too. In many engines at once, so that the peer, which hangs up
-/// as soon as it is told, often does so before the closing thread goes on.
+/// What waits in a worker's queue belongs to its connection too. In many engines at once, so that the peer, which
+/// closes as soon as it gets Goodbye, often does so before the closing thread continues.
 #[test]
 fn closing_cancels_what_is_still_in_a_queue() {
     let settings = [("FLAGCX_P2P_WORKERS_PER_POOL", "1")];

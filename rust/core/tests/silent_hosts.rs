@@ -1,4 +1,4 @@
-//! Peers whose processes cannot be seen from here, as on another host: they are asked whether they are there.
+//! Peers whose processes are not visible from here, as on another host: they are pinged.
 //!
 //! Each runs in a pid namespace of its own, and the network between both is a loopback interface of the test's.
 #![allow(unsafe_code, reason = "turns a network interface off")]
@@ -8,7 +8,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod forking_peer;
@@ -60,7 +60,7 @@ fn play(test: &str, body: impl FnOnce()) {
     assert!(text.contains("1 passed"), "there is no test {test}");
 }
 
-/// A peer out of sight, a connection to it, and whose it is.
+/// A peer out of sight, a connection to it, and the engine of the connection.
 fn connected(keepalive: (&'static str, &'static str)) -> (Peer, Arc<Connection>, Arc<Engine>) {
     let settings = [("FLAGCX_P2P_PATH", "tcp"), ("FLAGCX_P2P_XFER_TIMEOUT_MS", "60000"), keepalive];
     let peer = Peer::out_of_sight(&settings);
@@ -91,7 +91,7 @@ fn a_host_that_vanishes_is_missed_within_a_third_of_the_keepalive_time() {
     });
 }
 
-/// It cannot be told from one whose host has gone. One that only has nothing to say is left alone.
+/// A stopped peer cannot be distinguished from one whose host is down. An idle one stays connected.
 #[test]
 fn a_peer_that_answers_stays_and_one_that_is_stopped_goes() {
     play("a_peer_that_answers_stays_and_one_that_is_stopped_goes", || {

@@ -80,7 +80,7 @@ fn peer_process() {
             queue_pair.connect(&address_from_text(words[1]), &peer::path()).unwrap();
             String::new()
         }
-        // Writes and says nothing more for a minute: the write pins its region that long.
+        // Writes and then holds for a minute: the write pins its region that long.
         "initiator_write" => {
             let write = request(words[1].parse().unwrap(), words[2].parse().unwrap(), 0);
             assert_eq!(queue_pair.post(&writes(1, &[write], &[local.sge(0, 64)])).accepted, 1);
@@ -136,7 +136,7 @@ fn a_killed_peer_is_noticed_by_an_idle_queue_pair_within_a_second() {
         let remote = rig.peer.buffer(64, 0, Access::FULL);
         assert!(!side.queue_pair.is_broken());
         kill_process(pid, Signal::KILL).unwrap();
-        // Nobody polls: the responder's thread notices.
+        // No thread polls: the responder's thread detects it.
         within(Duration::from_secs(1), "the queue pair is broken", || side.queue_pair.is_broken());
         let write = request(remote.address, remote.rkey, 0);
         side.post_all(&writes(1, &[write; 2], &[local.sge(0, 64)]));
@@ -224,7 +224,7 @@ fn a_stopped_peer_keeps_what_it_pinned_until_it_is_gone() {
     let window = Window::new(&(Arc::clone(&device) as Arc<dyn Device>), 64, 0);
     let untouched = Window::new(&(Arc::clone(&device) as Arc<dyn Device>), 64, 0);
     let rkey = window.region.rkey();
-    remote.tell(&format!("initiator_write {} {rkey}", window.address()));
+    remote.send(&format!("initiator_write {} {rkey}", window.address()));
     // The peer pins and then sleeps, so from some moment on the region cannot be revoked.
     let mut message = String::new();
     std::thread::sleep(Duration::from_millis(200));
@@ -352,7 +352,7 @@ fn other_clients_of_the_data_listener_disturb_no_peer() {
     let remote = rig.peer.buffer(64, 0, Access::FULL);
     side.post_all(&writes(1, &[request(remote.address, remote.rkey, 0)], &[local.sge(0, 64)]));
     assert_eq!(statuses(&side.wait(1)), [CompletionStatus::Success]);
-    // One that says nothing is sent away.
+    // A silent one is closed.
     silent.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert!(matches!(silent.read(&mut [0; 64]), Ok(0)));
 }
@@ -369,8 +369,8 @@ fn a_path_that_cannot_be_had_is_an_error_that_says_why() {
     };
     let error = connect(forced(PathKind::InProcess), address).unwrap_err();
     assert!(error.contains("forced path in-process"), "{error}");
-    let nobody = flagcx_p2p::internals::fabric::QpAddress { qpn: 0xABCDEF, ..address };
-    let error = connect(SoftwareOptions::default(), nobody).unwrap_err();
+    let missing = flagcx_p2p::internals::fabric::QpAddress { qpn: 0xABCDEF, ..address };
+    let error = connect(SoftwareOptions::default(), missing).unwrap_err();
     assert!(error.contains("no such queue pair"), "{error}");
     let closed = flagcx_p2p::internals::fabric::QpAddress { lid: 1, ..address };
     let error = connect(SoftwareOptions::default(), closed).unwrap_err();

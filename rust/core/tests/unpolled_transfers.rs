@@ -1,4 +1,4 @@
-//! Transfers that nobody asks about, over a device that needs nobody to carry them out.
+//! Transfers that are not polled, over a device that needs no polling to execute them.
 #![cfg(feature = "verbs")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 

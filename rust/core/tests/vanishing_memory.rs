@@ -1,12 +1,12 @@
-//! Memory that goes away while it is registered: the request that names it fails, with the side whose memory it was; its
-//! neighbours do not, nobody dies, and the lanes come back.
+//! Memory that goes away while it is registered: the request that names it fails, with the side of the memory; its
+//! neighbours do not, no process dies, and the lanes are rebuilt.
 #![allow(unsafe_code, reason = "registers memory by address, and filters system calls")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "tests, which say what they could not run"
+    reason = "tests report what they could not run"
 )]
 
 mod support;
@@ -27,7 +27,7 @@ const MOST: usize = 64 << 20;
 /// Bytes of each transfer that is to be done beside the one that fails.
 const GOOD: usize = 5000;
 
-/// Whose memory goes.
+/// The side whose memory vanishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Initiator,
@@ -148,7 +148,7 @@ impl<F: Far> Rig<F> {
                 assert!(self.engine.deregister(id), "{case:?}");
                 drop(memory);
             }
-            None => self.far.forget(),
+            None => self.far.deregister(),
         }
     }
 }
@@ -157,7 +157,7 @@ fn settings(path: &str) -> Vec<(&str, &str)> {
     vec![("FLAGCX_P2P_PATH", path), ("FLAGCX_P2P_QPS_PER_CONN", "1"), ("FLAGCX_P2P_WORKERS_PER_POOL", "1")]
 }
 
-/// What can be done here; says what cannot.
+/// Whether this way can be tested here; prints the reason if not.
 fn can_vanish(how: How) -> bool {
     match Vanishing::new(how, PAGE, 0) {
         Ok(_) => true,
@@ -287,7 +287,7 @@ fn over_tcp_the_failure_names_the_piece() {
                 }
                 assert!(rig.engine.deregister(id));
                 if side == Side::Target {
-                    rig.far.forget();
+                    rig.far.deregister();
                 }
             }
         }

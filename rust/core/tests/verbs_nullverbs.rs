@@ -6,7 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod conformance;
@@ -152,7 +152,7 @@ fn a_library_that_is_none_is_refused() {
     expect(&refusal(&other), &["libc.so.6", "ibv_get_device_list"]);
 }
 
-/// Before the first device is opened, once, and only where the library says that it is needed.
+/// Before the first device is opened, once, and only where the library reports that it is needed.
 #[test]
 fn fork_support_of_the_library_is_enabled_where_needed() {
     let _alone = alone();
@@ -162,7 +162,7 @@ fn fork_support_of_the_library_is_enabled_where_needed() {
     let needed = Standin::new(&[("fork_status", 0)]);
     drop((open(&needed), open(&needed)));
     assert_eq!(needed.fork_inits(), 1);
-    // It is said, and no reason to do without the devices.
+    // A failure is logged, and the devices are used nevertheless.
     let refused = Standin::new(&[("fork_status", 0), ("fork_errno", libc::EINVAL as u64)]);
     assert_eq!(open(&refused).len(), 1);
     assert_eq!(refused.fork_inits(), 1);
@@ -314,8 +314,8 @@ fn nothing_is_posted_before_connecting_and_nothing_malformed_after() {
     assert_eq!(rig.peer.bytes(remote.index), local.bytes());
 }
 
-/// A library that has taken a list and cannot tell the device of it, as rdma-core's rxe, names no request that it did not
-/// take: all of them are its own, and their completions are ours to wait for.
+/// A library that has accepted a list and cannot notify the device, as rdma-core's rxe, names no request that it did
+/// not accept: all of them are posted, and their completions follow.
 #[test]
 fn a_list_that_was_taken_before_the_post_failed_counts_as_posted() {
     let _alone = alone();
@@ -327,10 +327,13 @@ fn a_list_that_was_taken_before_the_post_failed_counts_as_posted() {
     let good = request(remote.address, remote.rkey, 0);
     let entries = [local.sge(0, 64)];
     let mut side = Initiator::new(&mut rig);
-    for (errno, told) in [(libc::EINVAL, libc::EINVAL), (libc::ENOMEM, libc::EIO)] {
+    for (errno, errno_of_post) in [(libc::EINVAL, libc::EINVAL), (libc::ENOMEM, libc::EIO)] {
         for count in [1, 3] {
             standin.set("doorbell_errno", errno as u64);
-            assert_eq!(side.post(&writes(1, &vec![good; count], &entries)), Posted::cut(count, told));
+            assert_eq!(
+                side.post(&writes(1, &vec![good; count], &entries)),
+                Posted::cut(count, errno_of_post)
+            );
             standin.set("doorbell_errno", 0);
             assert!(side.queue_pair.is_broken());
             assert_eq!(side.wait(count).len(), count);
@@ -393,7 +396,7 @@ fn the_descriptor_wakes_once_per_arming() {
     side.completions.acknowledge().unwrap();
     side.completions.acknowledge().unwrap();
     assert!(!readable(&*side.completions));
-    assert!(!side.completions.arm().unwrap(), "two completions wait, so nobody may sleep");
+    assert!(!side.completions.arm().unwrap(), "two completions wait, so no thread may sleep");
     assert_eq!(side.completions.poll(&mut out[..1]).unwrap(), 1);
     assert!(!side.completions.arm().unwrap(), "one is left");
     assert_eq!(side.completions.poll(&mut out).unwrap(), 1);

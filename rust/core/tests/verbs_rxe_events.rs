@@ -1,5 +1,5 @@
-//! What the kernel's soft-RoCE device says on its own reaches the engine's connections: the network interface below it
-//! is turned off and on, and loses its address.
+//! Asynchronous events of the kernel's soft-RoCE device reach the engine's connections: the network interface below
+//! it is turned off and on, and loses its address.
 //!
 //! Runs where `FLAGCX_P2P_TEST_RXE=1`, as in the guest of `tests/rdma-vm`, whose interface may be played with.
 #![cfg(feature = "verbs")]
@@ -9,7 +9,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod support;
@@ -33,7 +33,7 @@ const GIVEN_UP: Duration = Duration::from_secs(15);
 
 const LENGTH: usize = 1 << 16;
 
-/// The interface and the metrics are everybody's: one test at a time, and none outside the guest.
+/// The interface and the metrics are shared: one test at a time, and none outside the guest.
 fn alone() -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
     if std::env::var_os("FLAGCX_P2P_TEST_RXE").is_none() {

@@ -34,7 +34,7 @@ impl Far {
         }
     }
 
-    /// Overwrites all of it; false when the other process is gone.
+    /// Overwrites all of it; false when the other process has ended.
     pub fn fill(&self, bytes: &[u8]) -> bool {
         match self {
             Self::Here(buffer) => buffer.write(0, bytes),
@@ -45,7 +45,7 @@ impl Far {
         }
     }
 
-    /// All of it; `None` when the other process is gone.
+    /// All of it; `None` when the other process has ended.
     pub fn content(&self) -> Option<Vec<u8>> {
         match self {
             Self::Here(buffer) => {

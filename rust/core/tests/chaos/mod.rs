@@ -1,7 +1,7 @@
-//! The chaos harness: thirteen sources of trouble, each seeded and repeatable, and what must hold under all of them.
+//! The chaos harness: thirteen sources of faults, each seeded and repeatable, and what must hold under all of them.
 //!
 //! A source makes [`rig::Rig`]s, runs [`round`]s of transfers through every API family while it injects faults, and
-//! notes everything in a [`tally::Tally`]. What counts: transfers said to be done whose bytes are wrong, calls that do
+//! notes everything in a [`tally::Tally`]. What counts: transfers reported as done whose bytes are wrong, calls that do
 //! not end, bytes changed outside a transfer's windows, and file descriptors, threads or mappings left behind.
 #![allow(dead_code, unreachable_pub, reason = "a module of each test that includes it, which uses its share")]
 #![allow(missing_debug_implementations, missing_docs, reason = "helpers of tests")]
@@ -10,7 +10,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 pub mod arena;
@@ -81,7 +81,7 @@ pub fn soak(seconds: u64) {
     }
 }
 
-/// Lets the engine lie, and answers how many of its lies the harness has counted.
+/// Makes the fabric report false successes; returns how many the harness has counted.
 pub fn count_lies() -> u64 {
     let _turn = gate();
     let lies = sources::lie();

@@ -53,14 +53,14 @@ impl Peer {
     }
 }
 
-/// This program. Without /proc only its first argument tells, which is absolute where it was started by itself.
+/// This program. Without /proc by its first argument, which is absolute where it was started by itself.
 pub fn executable() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| std::env::args_os().next().unwrap().into())
 }
 
 /// What the other process does, if this is it.
 pub fn play() {
-    #[allow(clippy::print_stdout, reason = "says why a test does nothing")]
+    #[allow(clippy::print_stdout, reason = "reports why a test does nothing")]
     let Ok(role) = std::env::var(ROLE) else {
         println!("not run: it is what the other process of the tests here runs");
         return;

@@ -1,4 +1,4 @@
-//! A connected pair of engines to make trouble for.
+//! A connected pair of engines for fault injection.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -127,17 +127,17 @@ impl Rig {
         }
     }
 
-    /// Waits until nothing of a WRITE that was not done can still arrive: its lanes are rebuilt, or the connection is
-    /// gone.
+    /// Waits until nothing of a WRITE that was not done can still arrive: its lanes are rebuilt, or the connection
+    /// has ended.
     pub fn settle(&self) {
         let settled = || {
             let info = self.here.info();
             info.healthy_lanes == info.lanes || !self.here.is_usable()
         };
-        support::eventually("the lanes are back, or the connection is gone", settled);
+        support::eventually("the lanes are rebuilt, or the connection has ended", settled);
     }
 
-    /// After a round that began at `since`: how long it took to know, or to be well again.
+    /// After a round that began at `since`: how long it took to be reported, or to recover.
     pub fn note(&self, all_done: bool, since: Instant, tally: &mut Tally) {
         match (all_done, self.broken_since.get()) {
             (true, Some(broken)) => {

@@ -30,7 +30,7 @@ pub enum Family {
     TestBatch,
     /// `wait` with a time-out that passes many times.
     Wait,
-    /// `status` until it says something.
+    /// `status` until it returns an outcome.
     Status,
 }
 
@@ -83,7 +83,7 @@ pub struct Round<'a> {
     /// The far side could be prepared.
     visible: bool,
     since: Instant,
-    /// `try_submit` said WouldBlock that often.
+    /// How often `try_submit` returned WouldBlock.
     pub would_block: u64,
 }
 
@@ -239,7 +239,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Byte by byte: what was said to be done is there, and nothing but windows has changed.
+    /// Byte by byte: transfers reported as done have arrived, and nothing but windows has changed.
     fn inspect(&self, tally: &mut Tally) {
         let near = content(&self.arena.near);
         let far = self.arena.far.content().filter(|_| self.visible);
@@ -263,8 +263,8 @@ impl<'a> Round<'a> {
             let (from, to) = place(window);
             self.bytes[from..from + window.length] == target[to..to + window.length]
         };
-        let lies = done().filter(|transfer| !transfer.windows.iter().all(is_there)).count();
-        tally.false_successes += lies as u64;
+        let false_successes = done().filter(|transfer| !transfer.windows.iter().all(is_there)).count();
+        tally.false_successes += false_successes as u64;
         for window in self.transfers.iter().filter(|transfer| transfer.id.is_some()).flat_map(|t| &t.windows)
         {
             let (_, to) = place(window);

@@ -20,9 +20,9 @@ pub struct Tally {
     pub failed: u64,
     pub timed_out: u64,
     pub cancelled: u64,
-    /// Not accepted: the call itself said no.
+    /// Not accepted: refused by the call itself.
     pub refused: u64,
-    /// Said to be done, and the peer died before its memory could be looked at.
+    /// Reported as done, and the peer ended before its memory could be checked.
     pub unseen: u64,
     pub false_successes: u64,
     pub hangs: u64,
@@ -77,7 +77,7 @@ impl Tally {
 
     /// What must hold. `minimum` faults in all, and for each family that the source uses its part of them.
     pub fn check(&self, minimum: u64) {
-        assert_eq!(self.false_successes, 0, "{}: transfers said to be done are not", self.source);
+        assert_eq!(self.false_successes, 0, "{}: transfers reported as done are not", self.source);
         assert_eq!(self.damaged, 0, "{}: bytes outside the windows changed", self.source);
         assert_eq!(self.hangs, 0, "{}: transfers did not end", self.source);
         assert_eq!(self.leaks, Leaks::default(), "{}: something was left behind", self.source);

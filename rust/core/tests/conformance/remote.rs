@@ -39,8 +39,8 @@ impl RemotePeer {
     }
 
     /// Sends one command without waiting for its answer, which may never come.
-    pub fn tell(&mut self, command: &str) {
-        self.process.tell(command);
+    pub fn send(&mut self, command: &str) {
+        self.process.send(command);
     }
 
     /// Sends one command and gives the words of its answer.

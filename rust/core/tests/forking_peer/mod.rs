@@ -153,7 +153,7 @@ pub fn engine(settings: &[(&str, &str)]) -> Arc<Engine> {
 }
 
 /// What the other process does, if this is it.
-#[allow(clippy::print_stdout, reason = "the parent process reads it, or it says why a test does nothing")]
+#[allow(clippy::print_stdout, reason = "the parent process reads it, or it reports why a test does nothing")]
 pub fn play() {
     let Ok(role) = std::env::var(ROLE) else {
         println!("not run: it is what the other process of the tests here runs");

@@ -150,7 +150,7 @@ impl Program {
     /// Reads a part of the buffer of `parent`, whose process is that which this one was forked from.
     pub fn read_from(&self, parent: &Self, parent_port: u16, part: Part) {
         let host = parent.engine.address().to_string();
-        // It says that it is in the same process, and is not believed.
+        // The caller states one process, which the process token refutes.
         let connection = self.engine.connect(&host, parent_port, 0, true).unwrap();
         assert_ne!(connection.info().path, PathKind::InProcess);
         assert!(!connection.peer().same_process);
@@ -159,7 +159,7 @@ impl Program {
     }
 }
 
-/// What a refusal in this process says of the one that made the handle.
+/// The text of a refusal in this process about the one that made the handle.
 pub fn refusal_of_parent() -> String {
     format!("forked from process {}", getppid().unwrap_or_else(getpid).as_raw_nonzero())
 }

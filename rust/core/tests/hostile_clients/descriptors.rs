@@ -71,7 +71,7 @@ fn with_a_key_too() {
     }
 }
 
-/// Peers connect while an attacker behind the same address has opened [`SOCKETS`] sockets at one listener and says nothing.
+/// Peers connect while an attacker behind the same address has opened [`SOCKETS`] silent sockets at one listener.
 fn besiege(target: Target, key: Option<&str>) {
     let _alone = alone();
     raise_own_limit();
@@ -137,7 +137,7 @@ const EACH: usize = 16;
 /// What handshakes under way hold beyond their permits for a moment.
 const SPARE: usize = 32;
 
-/// Opens [`SOCKETS`] sockets and says nothing on them, as another user of the host where that is possible.
+/// Opens [`SOCKETS`] silent sockets, as another user of the host where that is possible.
 fn attack(victim: &Victim, target: Target) -> Vec<OwnedFd> {
     let ports = (victim.port, victim.notify_port, victim.data_port());
     let name = victim.unix_name();
@@ -167,9 +167,9 @@ fn attack(victim: &Victim, target: Target) -> Vec<OwnedFd> {
 
 /// This thread alone; the process keeps its user.
 fn become_another_user() {
-    const NOBODY: libc::uid_t = 65_534;
+    const UNPRIVILEGED: libc::uid_t = 65_534;
     // SAFETY: the raw call changes the credentials of the calling thread and touches no memory.
-    let answer = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+    let answer = unsafe { libc::syscall(libc::SYS_setresuid, UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED) };
     if answer != 0 {
         println!("the attacker is the victim's user: not root ({})", io::Error::last_os_error());
     }
@@ -218,7 +218,7 @@ fn complete_handshakes_without_a_key_are_bounded_and_end_with_their_channel() {
     drop(open(0).unwrap());
     std::thread::sleep(Duration::from_millis(300));
     let before = victim.descriptors();
-    // The handshake of one too many ends as well; then the victim hangs up, and says why in its log.
+    // The handshake of one too many ends as well; then the victim closes them and logs the reason.
     let mut clients: Vec<_> = (1..=MOST as u32 + 3).filter_map(|index| open(index).ok()).collect();
     support::eventually("the surplus is dropped", || {
         clients.retain_mut(|client| !wire::is_closed(&mut client.channel));
@@ -238,8 +238,8 @@ fn complete_handshakes_without_a_key_are_bounded_and_end_with_their_channel() {
     assert!(open(500).is_ok());
 }
 
-/// Clients that say a valid hello and a byte more, and never open the lane socket: that byte keeps their sockets readable, so
-/// that their end does not show by reading.
+/// Clients that send a valid hello and a byte more, and never open the lane socket: that byte keeps their sockets
+/// readable, so that their end does not show by reading.
 #[test]
 fn unfinished_handshakes_with_unread_bytes_make_room() {
     const NOFILE: usize = 256;

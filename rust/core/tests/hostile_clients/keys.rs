@@ -1,4 +1,4 @@
-//! Clients that want memory of which they were not told.
+//! Clients that try to access memory that was not announced to them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

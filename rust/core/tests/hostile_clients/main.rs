@@ -1,5 +1,5 @@
-//! Clients that mean harm, at every listener of an engine. They speak the wire by hand: what an engine does with them must not
-//! depend on what an engine would say.
+//! Hostile clients, at every listener of an engine. They encode the wire format by hand, because they must send what
+//! an engine would not.
 //!
 //! The engine under attack runs in a process of its own ([`victim`]), so that its limits and its descriptors are its own.
 #![allow(unsafe_code, reason = "a thread takes another uid")]
@@ -9,7 +9,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 mod answers;

@@ -33,8 +33,8 @@ fn odd_message() -> Vec<u8> {
     bytes
 }
 
-/// What a client says, and whether it is closed for that.
-fn lies() -> Vec<(&'static str, Vec<u8>, bool)> {
+/// Bytes that a client sends, and whether it is closed for them.
+fn malformed() -> Vec<(&'static str, Vec<u8>, bool)> {
     vec![
         ("as large as can be", large(MOST, &vec![b'c'; MOST as usize]), false),
         ("empty", large(0, &[]), false),
@@ -105,7 +105,7 @@ fn notifications_whose_size_lies_close_their_socket_and_no_other() {
     let connection = engine.connect("127.0.0.1", victim.port, 0, false).unwrap();
     let before = victim.descriptors();
     let mut clients = Vec::new();
-    for (what, bytes, is_closed) in lies() {
+    for (what, bytes, is_closed) in malformed() {
         let mut client = wire::notifications(victim.notify_port).unwrap();
         // One that is refused may be closed before all of it is written.
         assert!(client.write_all(&bytes).is_ok() || is_closed, "{what}");
@@ -130,7 +130,7 @@ fn notifications_whose_size_lies_close_their_socket_and_no_other() {
     drop(clients);
     support::eventually("their descriptors are free", || victim.descriptors() <= before);
     assert_eq!(victim.received(), (0, 0), "something that was not whole has arrived");
-    println!("{} senders, of which {of_others} sent whole messages", lies().len());
+    println!("{} senders, of which {of_others} sent whole messages", malformed().len());
 }
 
 /// Sends as fast as the victim reads. One that is closed comes again.

@@ -1,4 +1,4 @@
-//! Clients that would have to prove a key and say nothing.
+//! Clients that must prove a key and send nothing.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -17,9 +17,9 @@ use crate::{support, tables, wire};
 const LIMIT: Duration = Duration::from_secs(2);
 const LATE: Duration = Duration::from_secs(1);
 
-/// Of every listener, with nothing said and with as much as a client without the key can say.
+/// Clients of every listener, silent and after as much as a client without the key can send.
 fn clients([control, data, notifications]: [u16; 3], unix: &[u8]) -> Vec<(&'static str, OwnedFd)> {
-    let says = |port: u16, bytes: &[u8]| {
+    let sends = |port: u16, bytes: &[u8]| {
         let mut socket: TcpStream = wire::connect(port).unwrap();
         socket.write_all(bytes).unwrap();
         OwnedFd::from(socket)
@@ -27,13 +27,13 @@ fn clients([control, data, notifications]: [u16; 3], unix: &[u8]) -> Vec<(&'stat
     let (preamble, hello) = (SocketKind::Notifications.encode(), Header::Hello.encode());
     let notification_hello = [&preamble[..], &hello, &random::<16>().unwrap()].concat();
     vec![
-        ("control, nothing", says(control, &[])),
-        ("control, preamble", says(control, &SocketKind::Bootstrap.encode())),
-        ("data, nothing", says(data, &[])),
-        ("data, greeting", says(data, &wire::greeting(true, random().unwrap()))),
-        ("notifications, nothing", says(notifications, &[])),
-        ("notifications, preamble", says(notifications, &preamble)),
-        ("notifications, hello", says(notifications, &notification_hello)),
+        ("control, nothing", sends(control, &[])),
+        ("control, preamble", sends(control, &SocketKind::Bootstrap.encode())),
+        ("data, nothing", sends(data, &[])),
+        ("data, greeting", sends(data, &wire::greeting(true, random().unwrap()))),
+        ("notifications, nothing", sends(notifications, &[])),
+        ("notifications, preamble", sends(notifications, &preamble)),
+        ("notifications, hello", sends(notifications, &notification_hello)),
         ("Unix socket, nothing", tables::dial(unix).unwrap()),
     ]
 }
@@ -63,7 +63,7 @@ fn with_a_key_silent_clients_of_every_listener_are_closed_after_two_seconds() {
     assert!(begin.elapsed() >= LIMIT, "{:?}", begin.elapsed());
 }
 
-/// Waits for the end of a socket on which the victim may have said something before.
+/// Waits for the end of a socket on which the victim may have sent data before.
 fn closed_by(socket: &OwnedFd, deadline: Instant) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
     let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).unwrap();

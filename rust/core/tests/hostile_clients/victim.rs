@@ -103,7 +103,7 @@ impl Victim {
         self.ask(&format!("byte {offset}"))[0] as u8
     }
 
-    /// Has it register memory that peers are not told of, all bytes of it [`HIDDEN`]: its address and its key.
+    /// Makes it register memory that is not announced to peers, all bytes of it [`HIDDEN`]: its address and its key.
     pub fn hide(&mut self) -> (u64, u32) {
         let answer = self.ask("hide");
         (answer[0], answer[1] as u32)

@@ -16,7 +16,7 @@ use flagcx_p2p::internals::fabric::{LINK_SOFTWARE, QpAddress};
 /// No answer takes longer unless there is none.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A socket to a listener of this host; nothing has been said.
+/// A socket to a listener of this host; nothing has been sent.
 pub fn connect(port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -25,7 +25,7 @@ pub fn connect(port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// One that has said what kind of socket it is.
+/// A socket that has sent the preamble of its kind.
 pub fn open(port: u16, kind: SocketKind) -> io::Result<TcpStream> {
     let mut stream = connect(port)?;
     stream.write_all(&kind.encode())?;
@@ -52,7 +52,7 @@ pub fn read_frame(stream: &mut TcpStream, tag: Tag) -> io::Result<Vec<u8>> {
     Ok(payload)
 }
 
-/// Whether the other end has closed, after reading what it said before.
+/// Whether the other end has closed, after reading its earlier data.
 pub fn is_closed(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let closed = loop {
@@ -66,7 +66,7 @@ pub fn is_closed(stream: &mut TcpStream) -> bool {
     closed
 }
 
-/// What a client says of itself in a handle, without a key.
+/// The features of a client in its handle, without a key.
 pub fn features() -> Features {
     Features {
         bits: Features::CHANNEL | Features::REBUILD | Features::REGIONS,
@@ -190,8 +190,8 @@ impl Client {
         bootstrap.write_all(&frame(Tag::Handle, &handle.encode()))?;
         let answer = read_frame(&mut bootstrap, Tag::Handle)?;
         assert_eq!(answer.len(), HANDLE_SIZE);
-        let told = Handle::decode(&answer).map_err(io::Error::other)?;
-        let mut channel = open(told.address.port(), SocketKind::Lanes)?;
+        let handle = Handle::decode(&answer).map_err(io::Error::other)?;
+        let mut channel = open(handle.address.port(), SocketKind::Lanes)?;
         channel.write_all(&lanes.to_le_bytes())?;
         let count = u32::from_le_bytes(read_array(&mut channel)?).min(lanes);
         for qpn in first..first + count {
@@ -228,7 +228,7 @@ impl Client {
         }
     }
 
-    /// A data socket of a lane, to the victim's queue pair of that lane or of this number, and what is said to it.
+    /// A data socket of a lane, to the victim's queue pair of that lane or of this number, and the answer to its offer.
     pub fn hello(&self, lane: usize, target: Option<u32>) -> io::Result<(TcpStream, DataHelloAnswer)> {
         let (qpn, counterpart) = &self.lanes[lane];
         let mut stream = connect(counterpart.lid as u16)?;
@@ -246,7 +246,7 @@ impl Client {
     }
 }
 
-/// What a data listener says to an offer.
+/// The answer of a data listener to an offer.
 pub struct DataHelloAnswer {
     /// 0: welcome.
     pub reception: u8,

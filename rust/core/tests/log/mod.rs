@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Lines of the log at WARN and above, of all tests of the process: they are told apart by regions and peers.
+/// Lines of the log at WARN and above, of all tests of the process: they are distinguished by regions and peers.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 

@@ -37,7 +37,7 @@ pub(crate) struct Live {
     pub(crate) queue_pairs: i64,
 }
 
-/// What the stand-in can be made to say, by the numbers of `enum ibv_event_type`.
+/// Events that the stand-in can raise, by the numbers of `enum ibv_event_type`.
 #[derive(Clone, Copy, Debug)]
 #[repr(i32)]
 pub(crate) enum Event {
@@ -89,12 +89,12 @@ impl Standin {
         assert_eq!(code, 0, "the stand-in has no setting {name:?}");
     }
 
-    /// Has every device say `event`.
+    /// Raises `event` on every device.
     pub(crate) fn raise(&self, event: Event) {
         self.raise_on(event, -1);
     }
 
-    /// Has one device say `event`.
+    /// Raises `event` on one device.
     pub(crate) fn raise_on(&self, event: Event, device: i32) {
         // SAFETY: the prototype is that of nullverbs.h.
         unsafe {

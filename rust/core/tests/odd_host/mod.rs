@@ -116,7 +116,7 @@ pub fn config(settings: &[(&str, &str)]) -> Arc<Config> {
     }))
 }
 
-/// The address that peers are told, and why.
+/// The address that is announced to peers, and the reason.
 pub fn chosen(settings: &[(&str, &str)]) -> String {
     let local = local_address(&config(settings)).unwrap();
     format!("{} {}", local.told(), local.reason)

@@ -1,4 +1,4 @@
-//! The host at the other end of a link: a process in a network namespace of its own, told by lines what to do.
+//! The host at the other end of a link: a process in a network namespace of its own, controlled by lines of text.
 
 #[path = "../other_process/mod.rs"]
 mod other_process;
@@ -82,9 +82,9 @@ impl Peer {
         self.ask("accept");
     }
 
-    /// Lets it connect to `other`, whose metadata is `told`, and move bytes both ways.
-    pub fn connect(&mut self, told: &str, other: &Self) {
-        assert_eq!(self.ask(&format!("connect {told} {}", other.buffer)), "moved");
+    /// Makes it connect to `other`, with this metadata, and move bytes both ways.
+    pub fn connect(&mut self, metadata: &str, other: &Self) {
+        assert_eq!(self.ask(&format!("connect {metadata} {}", other.buffer)), "moved");
     }
 
     fn ask(&mut self, request: &str) -> String {
@@ -94,20 +94,20 @@ impl Peer {
 
 /// Opens an engine here, connects it to `peer`, which has to choose `expected`, and moves bytes both ways.
 pub fn connect_to(peer: &mut Peer, expected: &str) {
-    let told = peer.open(expected);
+    let metadata = peer.open(expected);
     peer.accept();
     let engine = open(&[]);
-    let connection = exchange(&engine, &told, peer.buffer);
-    assert_eq!((connection.info().path, connection.peer().local), (PathKind::Tcp, false), "{told}");
+    let connection = exchange(&engine, &metadata, peer.buffer);
+    assert_eq!((connection.info().path, connection.peer().local), (PathKind::Tcp, false), "{metadata}");
 }
 
 /// The same for another process of this host.
 pub fn connect_on_one_host(peer: &mut Peer, expected: &str, settings: &[(&str, &str)]) {
-    let told = peer.open(expected);
+    let metadata = peer.open(expected);
     peer.accept();
     let engine = open(settings);
-    let connection = exchange(&engine, &told, peer.buffer);
-    assert!(connection.peer().local, "{told}");
+    let connection = exchange(&engine, &metadata, peer.buffer);
+    assert!(connection.peer().local, "{metadata}");
     // Where the kernel lets one process reach the other's memory.
     assert_ne!(connection.info().path, PathKind::InProcess);
 }
@@ -117,38 +117,38 @@ pub fn play() {
     let Ok(settings) = std::env::var(SETTINGS) else { return };
     let settings: Vec<_> = settings.split_whitespace().filter_map(|one| one.split_once('=')).collect();
     show_own_sysfs();
-    say("here");
+    answer("here");
     let mut held: Option<(Arc<Engine>, RegisteredBuffer)> = None;
     for line in stdin().lines().map_while(Result::ok) {
         let (request, rest) = line.split_once(' ').unwrap_or((&line, ""));
         match (request, &held) {
             ("ip", _) => {
                 ip(rest);
-                say("done");
+                answer("done");
             }
             ("open", _) => {
                 wait_until_chosen(rest, &settings);
                 let engine = open(&settings);
                 let buffer = engine.allocate(LENGTH).unwrap();
-                say(&format!("{} {}", engine.metadata().unwrap(), buffer.address()));
+                answer(&format!("{} {}", engine.metadata().unwrap(), buffer.address()));
                 held = Some((engine, buffer));
             }
             ("accept", Some((engine, _))) => {
                 accept(Arc::clone(engine));
-                say("done");
+                answer("done");
             }
             ("connect", Some((engine, _))) => {
-                let (told, buffer) = rest.split_once(' ').unwrap();
-                let connection = exchange(engine, told, buffer.parse().unwrap());
-                assert!(!connection.peer().local, "{told}");
-                say("moved");
+                let (metadata, buffer) = rest.split_once(' ').unwrap();
+                let connection = exchange(engine, metadata, buffer.parse().unwrap());
+                assert!(!connection.peer().local, "{metadata}");
+                answer("moved");
             }
             _ => panic!("{line}"),
         }
     }
 }
 
-fn say(answer: &str) {
+fn answer(answer: &str) {
     println!("\nanswer: {answer}");
 }
 
@@ -173,9 +173,9 @@ fn accept(engine: Arc<Engine>) {
     });
 }
 
-/// Writes and reads the buffer of the engine that `told` leads to, and gets a notification from it.
-fn exchange(engine: &Arc<Engine>, told: &str, buffer: u64) -> Arc<Connection> {
-    let control = told.parse::<Metadata>().unwrap().control;
+/// Writes and reads the buffer of the engine with this metadata, and gets a notification from it.
+fn exchange(engine: &Arc<Engine>, metadata: &str, buffer: u64) -> Arc<Connection> {
+    let control = metadata.parse::<Metadata>().unwrap().control;
     let connection = engine.connect(&control.ip().to_string(), control.port(), 0, false).unwrap();
     let (source, back) = (engine.allocate(LENGTH).unwrap(), engine.allocate(LENGTH).unwrap());
     assert!(source.write(0, &pattern(9, LENGTH)));

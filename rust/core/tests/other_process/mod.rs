@@ -29,36 +29,36 @@ impl OtherProcess {
     }
 
     /// Sends a command without waiting for its answer, which may never come.
-    pub fn tell(&mut self, command: &str) {
+    pub fn send(&mut self, command: &str) {
         writeln!(self.input, "{command}").unwrap();
         self.input.flush().unwrap();
     }
 
     /// Sends a command and gives the words of its answer.
     pub fn ask(&mut self, command: &str) -> Vec<String> {
-        self.tell(command);
+        self.send(command);
         self.answer()
     }
 
     /// The same of an answer that is all numbers.
     pub fn ask_numbers(&mut self, command: &str) -> Vec<u64> {
-        self.tell(command);
+        self.send(command);
         self.numbers()
     }
 
     /// The words of the next answer: what stands behind `answer:` in a line.
     pub fn answer(&mut self) -> Vec<String> {
-        let mut heard = String::new();
+        let mut output = String::new();
         loop {
             let mut line = String::new();
             if self.output.read_line(&mut line).unwrap() == 0 {
-                panic!("the other process has ended, {:?}: {heard}", self.child.wait());
+                panic!("the other process has ended, {:?}: {output}", self.child.wait());
             }
             // What the test harness prints is not for us.
             if let Some((_, answer)) = line.split_once("answer:") {
                 return answer.split_whitespace().map(str::to_owned).collect();
             }
-            heard += &line;
+            output += &line;
         }
     }
 

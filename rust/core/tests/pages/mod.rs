@@ -50,7 +50,7 @@ impl Pages {
     }
 
     fn of(file: File, length: u64, rights: Rights, flags: MapFlags) -> Self {
-        // SAFETY: a fresh mapping aliases nothing; who truncates the file does not access what is gone.
+        // SAFETY: a fresh mapping aliases nothing; a test that truncates the file does not access the truncated pages.
         let address = unsafe { mmap(null_mut(), length as usize, rights.0, flags, &file, 0) };
         Self { address: address.unwrap() as u64, length, file: Some(file) }
     }
@@ -106,7 +106,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this object's own; pages that are gone already do no harm.
+        // SAFETY: the mapping is this object's own; unmapped pages are harmless.
         let _ = unsafe { munmap(self.address as *mut _, self.length as usize) };
     }
 }

@@ -1,4 +1,4 @@
-//! A peer that speaks about regions as the test likes, on the control connection alone: no data moves.
+//! A peer whose frames about regions the test controls, on the control connection alone: no data moves.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,
@@ -77,7 +77,7 @@ impl Dialogue {
         }
     }
 
-    pub fn say(&self, frame: &RegionFrame) {
+    pub fn send(&self, frame: &RegionFrame) {
         self.channel.queue_regions(frame);
         eventually("the engine reads", || self.channel.flush().unwrap());
     }
@@ -88,28 +88,28 @@ impl Dialogue {
     }
 
     /// Bytes that no frame is made of.
-    pub fn say_bytes(&self, bytes: &[u8]) {
+    pub fn send_bytes(&self, bytes: &[u8]) {
         let descriptor = self.channel.as_fd().try_clone_to_owned().unwrap();
         TcpStream::from(descriptor).write_all(bytes).unwrap();
     }
 
     /// The next frame about regions.
-    pub fn hear(&self) -> RegionFrame {
-        let mut heard = None;
-        eventually("the engine says something", || {
-            heard = match self.channel.try_read().unwrap() {
+    pub fn receive(&self) -> RegionFrame {
+        let mut received = None;
+        eventually("the engine sends a frame", || {
+            received = match self.channel.try_read().unwrap() {
                 Received::Regions(frame) => Some(frame),
                 Received::Frame(_) | Received::Unknown | Received::Nothing => None,
             };
-            heard.is_some()
+            received.is_some()
         });
-        heard.unwrap()
+        received.unwrap()
     }
 
-    /// Takes what the engine says of its regions until they are what is expected.
+    /// Receives the engine's changes of regions until the result is as expected.
     pub fn listen(&self, mut expected: impl FnMut(&RemoteRegions) -> bool) -> &RemoteRegions {
         while !expected(&self.regions) {
-            if let RegionFrame::Changes(changes) = self.hear() {
+            if let RegionFrame::Changes(changes) = self.receive() {
                 self.regions.apply(&changes).unwrap();
             }
         }

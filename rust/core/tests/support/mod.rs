@@ -5,7 +5,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a panic is how a test fails, and its output is how it tells"
+    reason = "a panic is how a test fails, and its output is its report"
 )]
 
 pub mod children;
@@ -38,7 +38,7 @@ pub fn config(settings: &[(&str, &str)]) -> Arc<Config> {
     Arc::new(config)
 }
 
-/// Whether the fabric under test injects the faults of `FLAGCX_P2P_FAULTS`; says so if not.
+/// Whether the fabric under test injects the faults of `FLAGCX_P2P_FAULTS`; prints the reason if not.
 pub fn has_faults() -> bool {
     let verbs = std::env::var("FLAGCX_P2P_FABRIC").is_ok_and(|fabric| fabric == "verbs");
     if verbs {

@@ -40,7 +40,7 @@ impl How {
         Self::ReadOnly,
     ];
 
-    /// Whether somebody else can do it to a program, which is at no fault then.
+    /// Whether another process can cause it, without a fault of the program.
     pub fn is_of_a_file(self) -> bool {
         matches!(self, Self::Truncated | Self::TruncatedPrivate | Self::FullTmpfs)
     }
@@ -107,7 +107,7 @@ impl Vanishing {
             // Its file system has been full all along.
             (_, How::FullTmpfs) => {}
             (Some(file), _) => ftruncate(file, self.from as u64).unwrap(),
-            // SAFETY: memory of this object, of which nobody has a reference.
+            // SAFETY: memory of this object, without references.
             (_, How::Unmapped) => unsafe { munmap(rest, left) }.unwrap(),
             // SAFETY: as above.
             (_, How::Protected) => unsafe { mprotect(rest, left, MprotectFlags::empty()) }.unwrap(),
@@ -125,8 +125,8 @@ impl Drop for Vanishing {
     }
 }
 
-/// Where no other mapping comes to lie, not even after this one has gone: far below where the kernel begins, and each time
-/// elsewhere, so that no peer that has not heard of its end takes it for the one before.
+/// An address that no other mapping gets, not even after this one is unmapped: far below where the kernel allocates,
+/// and each time another, so that a peer with an outdated table does not take it for the former one.
 fn lonely_address(length: usize) -> *mut libc::c_void {
     static NEXT: AtomicU64 = AtomicU64::new(0x7d00_0000_0000);
     let room = length.next_multiple_of(1 << 20) as u64 + (1 << 20);

@@ -34,7 +34,7 @@ pub trait Far {
     /// Maps memory, registers it, lets it go from `from` on, and answers where it was.
     fn vanish(&mut self, how: How, length: usize, from: usize) -> u64;
     /// Deregisters it.
-    fn forget(&mut self);
+    fn deregister(&mut self);
 }
 
 /// In this process.
@@ -71,7 +71,7 @@ impl Far for FarEngine {
         start
     }
 
-    fn forget(&mut self) {
+    fn deregister(&mut self) {
         let (memory, id) = self.vanished.take().unwrap();
         assert!(self.engine.deregister(id));
         drop(memory);
@@ -118,8 +118,8 @@ impl Far for Peer {
         self.ask(&format!("vanish {how:?} {length} {from}"))[0]
     }
 
-    fn forget(&mut self) {
-        self.ask("forget");
+    fn deregister(&mut self) {
+        self.ask("deregister");
     }
 }
 
@@ -137,8 +137,8 @@ pub fn play(most: usize) {
             ["vanish", how, length, from] => {
                 far.vanish(How::named(how), length.parse().unwrap(), from.parse().unwrap()).to_string()
             }
-            ["forget"] => {
-                far.forget();
+            ["deregister"] => {
+                far.deregister();
                 String::new()
             }
             ["alive"] => String::new(),

@@ -1,4 +1,4 @@
-//! Things that go while they are in use, and connections that come and go.
+//! Objects that are destroyed while in use, and connections that are opened and closed.
 
 use std::time::Instant;
 
@@ -102,7 +102,7 @@ fn tear_down(rig: &Rig, teardown: Teardown, random: &mut Random) {
     }
 }
 
-/// Ids of an engine that is gone mean nothing, and harm nobody.
+/// Ids of a destroyed engine are unknown and harmless.
 fn after_the_end(connection: &Connection) {
     for id in [1, 77, u64::MAX] {
         assert!(!matches!(connection.status(TransferId(id)), Status::Pending));

@@ -96,8 +96,8 @@ impl VanishingTransfer {
             Status::Ended(outcome) => {
                 tally.outcome(&outcome);
                 let done = outcome == Outcome::Done;
-                let lies = done && (self.before || !self.is_true(spare, opcode));
-                tally.false_successes += u64::from(lies);
+                let false_successes = done && (self.before || !self.is_true(spare, opcode));
+                tally.false_successes += u64::from(false_successes);
             }
             Status::Pending | Status::Unknown => tally.hangs += 1,
         }
@@ -120,7 +120,7 @@ impl VanishingTransfer {
         rig.here.submit(opcode, &[iov][..]).unwrap()
     }
 
-    /// Whether what is said to be done can be seen to be, where it can be seen.
+    /// Whether a transfer reported as done is done, where that can be checked.
     fn is_true(&self, spare: &RegisteredBuffer, opcode: Opcode) -> bool {
         let seen = !self.near && opcode == Opcode::Read;
         !seen || content(spare).iter().all(|byte| *byte == 0x5a)

@@ -93,7 +93,7 @@ pub fn warm_up() {
     }
 }
 
-/// Shows that the harness catches an engine that lies: answers the false successes that it counted.
+/// Shows that the harness detects false successes: returns how many it counted.
 pub fn lie() -> u64 {
     requests::lie()
 }

@@ -76,11 +76,14 @@ fn kill(
             round::run(&rig, family, random, tally);
         }
     });
-    watchdog::step("noticing a peer's death");
-    support::eventually("the death is noticed", || !rig.here.is_usable());
+    watchdog::step("detecting a peer's end");
+    support::eventually("the end is detected", || !rig.here.is_usable());
     tally.detection.push(fault.elapsed());
     let iov = [first_piece(&rig.arena, &rig)];
-    assert!(rig.here.submit(Opcode::Write, &iov[..]).is_err(), "a connection to the dead takes nothing");
+    assert!(
+        rig.here.submit(Opcode::Write, &iov[..]).is_err(),
+        "a connection to an ended peer accepts no transfer"
+    );
     tally.fault(family, 1);
 }
 
@@ -153,7 +156,7 @@ fn restart_engines(client: &Arc<Engine>, way: Way, random: &mut Random, tally: &
         let session = format!("127.0.0.1:{}", server.rpc_port().unwrap());
         let key = meet(client, &session, Far::Here(far), FAMILIES[turn % FAMILIES.len()], random, tally);
         // The former engine's key opens nothing, even where the new one's memory is at the same place.
-        assert_ne!(old.replace(key), Some(key), "a key of a former life");
+        assert_ne!(old.replace(key), Some(key), "a key of the former engine");
         if turn % 2 == 0 {
             server.close();
         }
@@ -187,7 +190,7 @@ fn meet(
                 }
             }
             Ok((None, connection)) => {
-                // Still the former peer's: using it ends in a failure, never in somebody else's memory.
+                // Still the former peer's: using it ends in a failure, never in another process's memory.
                 last = "connected to the former peer".to_owned();
                 let known = connection.describe_remote(arena.far.address(), 64);
                 if let Some(remote) = known {

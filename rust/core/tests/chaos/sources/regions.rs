@@ -44,7 +44,7 @@ fn renew(rig: &mut Rig, family: Family, random: &mut Random, tally: &mut Tally) 
     let after = (random.below(2) == 0).then(|| server.allocate(LENGTH).unwrap());
     let nowhere = Far::There { pid: 0, address: 0, length: 0 };
     drop(std::mem::replace(&mut rig.arena.far, nowhere));
-    // If it comes after the old one has gone, mostly to the same address.
+    // If it is registered after the old one was deregistered, mostly at the same address.
     rig.arena.far = Far::Here(after.unwrap_or_else(|| server.allocate(LENGTH).unwrap()));
     if let Some(id) = racing {
         match rig.here.wait(id, support::LIMIT) {
@@ -53,7 +53,7 @@ fn renew(rig: &mut Rig, family: Family, random: &mut Random, tally: &mut Tally) 
         }
     }
     let others: Vec<RegisteredBuffer> = (0..random.below(4)).map(|_| server.allocate(64).unwrap()).collect();
-    // The key of a region that is gone: refused, or failed, and nothing is written.
+    // The key of a deregistered region: refused, or failed, and nothing is written.
     assert!(rig.arena.far.fill(&[GUARD; LENGTH]));
     if let Some(remote) = old {
         let gone = RemoteRange { address: rig.arena.far.address(), ..remote };
@@ -71,7 +71,7 @@ fn renew(rig: &mut Rig, family: Family, random: &mut Random, tally: &mut Tally) 
     // What interrupted transfers did to the lanes is over.
     rig.settle();
     let again = Instant::now();
-    // A look-up may still find the one before it, for as long as the news takes: then this fails, and nothing is written.
+    // A look-up may still find the former one until the change arrives: then this fails, and nothing is written.
     while !round::run(rig, family, random, tally) {
         assert!(again.elapsed() < support::LIMIT, "the region that has come is not found");
     }

@@ -14,7 +14,7 @@ const QUOTA: u64 = 500;
 /// A key that no region has.
 const NO_KEY: u32 = !0;
 
-/// Interruptions, which are healed, and failures for good reason, which are told.
+/// Interruptions, which are retried, and permanent failures, which are reported.
 pub fn fail_every(seed: u64, tally: &mut Tally) {
     let mut random = Random::new(seed);
     if over_verbs() {
@@ -58,7 +58,7 @@ pub fn refuse_posts(seed: u64, tally: &mut Tally) {
         let rig = Rig::new(*way, &[("FLAGCX_P2P_FAULTS", &faults)]);
         let failed = tally.failed;
         until_quota(&rig, share(QUOTA) * (turn as u64 + 1) / turns, &mut random, tally);
-        assert_eq!(tally.failed, failed, "a refused post is tried again, not told");
+        assert_eq!(tally.failed, failed, "a refused post is tried again, not reported");
     }
 }
 
@@ -83,7 +83,7 @@ pub fn lie() -> u64 {
         for family in FAMILIES.into_iter().cycle().take(21) {
             round::run(&rig, family, &mut random, &mut tally);
         }
-        assert!(tally.false_successes > before, "{way:?}: lies went unnoticed");
+        assert!(tally.false_successes > before, "{way:?}: false successes were not detected");
         assert_eq!((tally.hangs, tally.damaged), (0, 0));
     }
     tally.false_successes

@@ -1,4 +1,4 @@
-//! Clients that are no peers, at every listener that an engine has: control, lanes, notifications, data.
+//! Clients that are not peers, at every listener of an engine: control, lanes, notifications, data.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use crate::chaos::tally::Tally;
 use crate::chaos::watchdog;
 use crate::support;
 
-/// Strangers of each kind.
+/// Clients of each kind.
 const EACH: u64 = 180;
 
 /// Everything that an engine listens on, the lane listeners of handshakes too, is in this many ports.
@@ -23,13 +23,13 @@ const PORTS: u16 = 48;
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// Says something that makes no sense and goes.
+    /// Sends malformed bytes and closes.
     Garbage,
     /// Begins like a peer and goes on with garbage.
     Pretender,
-    /// Says one byte now and then.
+    /// Sends one byte now and then.
     Slow,
-    /// Says nothing and stays.
+    /// Sends nothing and stays.
     HalfOpen,
 }
 
@@ -47,7 +47,7 @@ pub fn connect_unrelated(seed: u64, tally: &mut Tally) {
             Rig::new(way, &[("FLAGCX_P2P_PORT_RANGE", &ports), ("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", "4000")]);
         let over = AtomicBool::new(false);
         let connects = std::thread::scope(|scope| {
-            let strangers: Vec<_> = (0..2)
+            let clients: Vec<_> = (0..2)
                 .map(|index| {
                     let random = Random::new(seed ^ index << 32 ^ kind as u64);
                     let over = &over;
@@ -57,14 +57,14 @@ pub fn connect_unrelated(seed: u64, tally: &mut Tally) {
             let served = StopOnDrop(&over);
             serve_peers(&rig, &mut random, tally);
             drop(served);
-            strangers.into_iter().map(|stranger| stranger.join().unwrap()).sum::<u64>()
+            clients.into_iter().map(|client| client.join().unwrap()).sum::<u64>()
         });
         assert!(connects >= EACH, "{kind:?}: only {connects} got through to a listener");
         tally.faults += connects;
     }
 }
 
-/// Sends the strangers home, also when what they are to disturb has failed: else that is never heard of.
+/// Stops the clients, also when the test has failed, so that the failure is reported.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -73,7 +73,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Knocks at every port of the range, over and over; answers how often somebody was there.
+/// Connects to every port of the range, over and over; returns how often a listener accepted.
 fn connect_until(kind: Kind, first: u16, mut random: Random, over: &AtomicBool) -> u64 {
     let mut connects = 0;
     let mut open = Vec::new();
@@ -94,7 +94,7 @@ fn connect_until(kind: Kind, first: u16, mut random: Random, over: &AtomicBool) 
                     let _ = stream.write_all(garbage);
                 }
                 Kind::Pretender => {
-                    // The preamble of a bootstrap socket, as any peer says it.
+                    // The preamble of a bootstrap socket, as any peer sends it.
                     let _ = stream.write_all(&preamble(port));
                     let _ = stream.write_all(garbage);
                     let _ = stream.read(&mut [0; 64]);
