@@ -73,7 +73,7 @@ fn the_process_forks() {
     chaos::run(&sources::FORKS);
 }
 
-/// The harness must detect a fabric whose every third completion is a false success.
+/// The harness must detect a fabric that reports a false success with every third completion.
 #[test]
 fn a_fabric_that_reports_false_success_is_detected() {
     if chaos::over_verbs() {

@@ -204,7 +204,7 @@ fn threads_that_wait_for_an_engine_do_not_hold_its_end_up() {
     });
 }
 
-/// As of a device whose commands queue up behind others: 40 of them take 10 s, four at a time.
+/// As with a device that executes commands one after the other: 40 of them take 10 s, four at a time.
 #[cfg(feature = "verbs")]
 #[test]
 fn commands_of_a_slow_device_are_not_waited_for_beyond_the_bound() {

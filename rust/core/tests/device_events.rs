@@ -74,7 +74,7 @@ fn rebuilds(pair: &Pair) -> u64 {
     number("flagcx_p2p_connection_rebuilds", &format!("peer=\"{}\"", pair.here.info().peer))
 }
 
-/// The value of a metric whose labels hold `label`, 0 if there is none.
+/// The value of a metric with `label` among its labels, 0 if there is none.
 fn number(name: &str, label: &str) -> u64 {
     let page = observe::prometheus_text(&observe::registry().snapshot()).unwrap();
     page.lines()

@@ -38,7 +38,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A connection to a peer in another process, whose helper holds what the peer holds.
+/// A connection to a peer in another process, with a helper that holds the peer's descriptors.
 struct Pair {
     here: Arc<Connection>,
     source: RegisteredBuffer,

@@ -163,7 +163,7 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Over the stand-in NIC, whose port goes down and comes back three times.
+/// Over the stand-in NIC; its port goes down and comes back three times.
 #[cfg(feature = "verbs")]
 #[test]
 fn a_port_that_flaps_under_a_thousand_connections_starts_no_threads() {

@@ -194,7 +194,7 @@ fn many_misses_share_their_questions() {
     });
 }
 
-/// A connection whose peer is the test, which sends any frames.
+/// A connection to a peer that sends the test's frames.
 fn is_alive(dialogue: &Dialogue) -> bool {
     dialogue.follower.is_usable()
 }

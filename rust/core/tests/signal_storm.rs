@@ -30,7 +30,7 @@ use flagcx_p2p::internals::notify::Message;
 const WAYS: [(Way, PathKind); 2] =
     [(Way::CrossMemory, PathKind::CrossMemory), (Way::TcpBetweenProcesses, PathKind::Tcp)];
 
-/// In the environment of the process whose every other call is interrupted.
+/// In the environment of the process in which every other call is interrupted.
 const ROLE: &str = "FLAGCX_P2P_TEST_INTERRUPTED_CALLS";
 
 /// Signals of a profiler: as many as the threads take, by chance in every place.

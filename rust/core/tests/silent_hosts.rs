@@ -1,4 +1,4 @@
-//! Peers whose processes are not visible from here, as on another host: they are pinged.
+//! Peers with processes that are not visible from here, as on another host: they are pinged.
 //!
 //! Each runs in a pid namespace of its own, and the network between both is a loopback interface of the test's.
 #![allow(unsafe_code, reason = "turns a network interface off")]
@@ -91,7 +91,7 @@ fn a_host_that_vanishes_is_missed_within_a_third_of_the_keepalive_time() {
     });
 }
 
-/// A stopped peer cannot be distinguished from one whose host is down. An idle one stays connected.
+/// A stopped peer cannot be distinguished from one on a host that is down. An idle one stays connected.
 #[test]
 fn a_peer_that_answers_stays_and_one_that_is_stopped_goes() {
     play("a_peer_that_answers_stays_and_one_that_is_stopped_goes", || {

@@ -27,7 +27,7 @@ const MOST: usize = 64 << 20;
 /// Bytes of each transfer that is to be done beside the one that fails.
 const GOOD: usize = 5000;
 
-/// The side whose memory vanishes.
+/// The side of the vanishing memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Initiator,
@@ -76,7 +76,7 @@ fn cases(is_meant: impl Fn(How) -> bool) -> impl Iterator<Item = Case> {
     cases.into_iter().filter(|case| case.how != How::ReadOnly || case.writes())
 }
 
-/// This side of a connection of one lane, whose other side is `far`.
+/// This side of a connection of one lane; the other side is `far`.
 struct Rig<F> {
     engine: Arc<Engine>,
     here: Arc<Connection>,

@@ -144,7 +144,7 @@ fn conformance_between_two_processes() {
     }
 }
 
-/// A rig whose peer process can be signalled, one connection, and buffers on both sides.
+/// A rig with a peer process that can be signalled, one connection, and buffers on both sides.
 struct Connected {
     peer: RemotePeer,
     side: Initiator,

@@ -1,7 +1,7 @@
 //! Asynchronous events of the kernel's soft-RoCE device reach the engine's connections: the network interface below
 //! it is turned off and on, and loses its address.
 //!
-//! Runs where `FLAGCX_P2P_TEST_RXE=1`, as in the guest of `tests/rdma-vm`, whose interface may be played with.
+//! Runs where `FLAGCX_P2P_TEST_RXE=1`, as in the guest of `tests/rdma-vm`; the tests reconfigure its interface.
 #![cfg(feature = "verbs")]
 #![allow(
     clippy::unwrap_used,
@@ -43,7 +43,7 @@ fn alone() -> Option<MutexGuard<'static, ()>> {
     Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Two engines whose control plane does not depend on the interface.
+/// Two engines with a control plane that does not depend on the interface.
 fn pair() -> Pair {
     // Soft-RoCE takes the default number of retries, 7, for ever.
     Pair::with(LENGTH, &[("FLAGCX_P2P_BIND", "127.0.0.1"), ("FLAGCX_IB_RETRY_CNT", "6")])

@@ -226,8 +226,8 @@ impl State {
         let socket = socket?;
         self.displaced += 1;
         let displaced = self.ledger.displaced_from(socket);
-        // SAFETY: the permit is still in the ledger, whose lock is held, and its owner removes it before it closes
-        // the socket.
+        // SAFETY: the permit is still in the ledger (its lock is held), and its owner removes it before it closes the
+        // socket.
         let socket = unsafe { BorrowedFd::borrow_raw(socket) };
         // Fails harmlessly when the client has closed already.
         let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);

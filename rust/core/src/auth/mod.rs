@@ -16,7 +16,7 @@
 //! has verified the initiator's.
 //!
 //! A proof covers the purpose of the socket, the role of its sender and both random numbers: it is invalid on another
-//! socket, in the other direction, or at another time. After both proofs each side has the same [`Session`], whose
+//! socket, in the other direction, or at another time. After both proofs each side has the same [`Session`]; its
 //! seals cover the messages that follow.
 //!
 //! This module does no input or output and uses nothing of the rest of the crate.

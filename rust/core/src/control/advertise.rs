@@ -16,7 +16,7 @@ pub struct Advertise {
     pub port: Option<u16>,
 }
 
-/// An [`Advertise`] whose name has been resolved.
+/// An [`Advertise`] with its name resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Advertised {
     /// The announced address.

@@ -134,7 +134,7 @@ mod tests {
             }
         }
 
-        /// A network of IPv6 permits the addresses whose first bits are its own.
+        /// A network of IPv6 permits the addresses that have its first bits.
         #[test]
         fn ipv6_networks(network: u128, bits in 0u8..=128, flip in 0u32..128) {
             let network = network | (1 << 127);

@@ -100,7 +100,7 @@ impl fmt::Debug for Waiter {
     }
 }
 
-/// Runs a future whose every wait goes through a blocking [`Waiter`].
+/// Runs a future in which every wait goes through a blocking [`Waiter`].
 pub fn run_blocking<T>(future: impl Future<Output = T>) -> T {
     futures_lite::future::block_on(future)
 }

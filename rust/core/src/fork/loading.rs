@@ -50,7 +50,7 @@ pub(super) extern "C" fn after_fork() {
     let _ = unsafe { libc::pthread_mutex_unlock(LOADING.0.get()) };
 }
 
-/// In the child, whose thread has another id than the one that locked the mutex.
+/// In the child: its thread has another id than the one that locked the mutex.
 pub(super) fn renew_in_child() {
     // SAFETY: the child has no other thread.
     unsafe { *LOADING.0.get() = UNLOCKED };

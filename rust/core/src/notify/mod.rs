@@ -92,8 +92,8 @@ pub enum NotifyError {
     /// The peer has no notification receiver, or the channel is closed.
     #[error("cannot send a notification: the connection has no notification channel")]
     NoChannel,
-    /// A transfer failed whose outcome was not reported to the calling thread, only that it has ended: nothing was
-    /// sent. Each such transfer refuses one notification.
+    /// A transfer failed, and the calling thread got only that it has ended, not its outcome: nothing was sent. Each
+    /// such transfer refuses one notification.
     #[error(
         "notification to {peer} not sent, because transfer {id:#x}, which was reported as ended, is not done: {end}"
     )]

@@ -35,7 +35,7 @@ pub struct ReceiverOptions {
     pub hello_timeout: Duration,
     /// Idle time after which the kernel probes whether a sender's host is up.
     pub keepalive: Option<Duration>,
-    /// Hosts with connections, whose senders are not displaced, however long they are silent.
+    /// Hosts with connections: their senders are not displaced, however long they are silent.
     pub connected_hosts: ConnectedHosts,
     /// Names the engine towards senders of the same process.
     pub incarnation: u64,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{CpuSet, Sysfs};
 
-/// The CPUs for workers of a NIC whose neighbours are `local`, in a process that may use `inherited`.
+/// The CPUs for workers of a NIC with the near CPUs `local`, in a process that may use `inherited`.
 ///
 /// Both sets together; all of `inherited` when they have nothing in common or `local` is unknown (empty). Workers are
 /// bound to the whole set, never each to one CPU of it: a busy core must not stall a NIC.

@@ -1,7 +1,7 @@
 //! The chaos harness: thirteen sources of faults, each seeded and repeatable, and what must hold under all of them.
 //!
 //! A source makes [`rig::Rig`]s, runs [`round`]s of transfers through every API family while it injects faults, and
-//! notes everything in a [`tally::Tally`]. What counts: transfers reported as done whose bytes are wrong, calls that do
+//! notes everything in a [`tally::Tally`]. What counts: transfers reported as done with wrong bytes, calls that do
 //! not end, bytes changed outside a transfer's windows, and file descriptors, threads or mappings left behind.
 #![allow(dead_code, unreachable_pub, reason = "a module of each test that includes it, which uses its share")]
 #![allow(missing_debug_implementations, missing_docs, reason = "helpers of tests")]
@@ -52,7 +52,7 @@ pub fn share(count: u64) -> u64 {
     crate::support::share_or(count, 10)
 }
 
-/// The share of a source whose every fault takes long: a seventh of the others' over verbs, in an emulated guest, and under
+/// The share of a source with slow faults: a seventh of the others' over verbs, in an emulated machine, and under
 /// the thread sanitizer, which maps and unmaps its shadow memory with each engine.
 pub fn share_of_slow(count: u64) -> u64 {
     share(if over_verbs() || cfg!(thread_sanitizer) { count.div_ceil(7) } else { count })

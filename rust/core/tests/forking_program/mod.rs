@@ -147,7 +147,7 @@ impl Program {
         other.connect(&self.engine.address().to_string(), self.port(), 0, false).unwrap();
     }
 
-    /// Reads a part of the buffer of `parent`, whose process is that which this one was forked from.
+    /// Reads a part of the buffer of `parent`, in the process that this one was forked from.
     pub fn read_from(&self, parent: &Self, parent_port: u16, part: Part) {
         let host = parent.engine.address().to_string();
         // The caller states one process, which the process token refutes.

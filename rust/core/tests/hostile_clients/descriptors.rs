@@ -150,7 +150,7 @@ fn attack(victim: &Victim, target: Target) -> Vec<OwnedFd> {
             Target::Unix => dial_unix(&name),
         };
         let mut sockets = Vec::new();
-        // A Unix socket whose backlog is full refuses; TCP goes on trying by itself.
+        // A Unix socket with a full backlog refuses; TCP repeats its SYN.
         for _ in 0..4 * SOCKETS {
             match open() {
                 Ok(socket) => sockets.push(socket),

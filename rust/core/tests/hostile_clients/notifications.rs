@@ -25,7 +25,7 @@ fn large(length: u32, bytes: &[u8]) -> Vec<u8> {
     [&Header::Large(length).encode()[..], &[b'n'; NAME_SIZE], bytes].concat()
 }
 
-/// A message whose first word is right and whose second, which is reserved, has all bits set.
+/// A message with a valid first word and all bits set in the second, which is reserved.
 fn odd_message() -> Vec<u8> {
     let mut bytes = wire::message(&[b'o'; NAME_SIZE], &[b'o'; NAME_SIZE]);
     bytes[..4].copy_from_slice(&MESSAGE_MAGIC.to_le_bytes());

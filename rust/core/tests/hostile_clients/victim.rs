@@ -114,7 +114,7 @@ impl Victim {
         self.ask("notifications")[0] as usize
     }
 
-    /// The same of any size: how many whose name is [`PEER`], and how many others.
+    /// The same of any size: how many with the name [`PEER`], and how many others.
     pub fn received(&mut self) -> (usize, usize) {
         let answer = self.ask("received");
         (answer[0] as usize, answer[1] as usize)

@@ -179,8 +179,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A handshake with the control listener on `port`, with so many lanes to `device`, whose queue pairs are numbered from
-    /// `first`. Announces nothing.
+    /// A handshake with the control listener on `port`, with so many lanes to `device`; its queue pairs are numbered
+    /// from `first`. Announces nothing.
     pub fn connect(port: u16, device: &FakeDevice, lanes: u32, first: u32) -> io::Result<Self> {
         let mut bootstrap = open(port, SocketKind::Bootstrap)?;
         let handle = Handle {

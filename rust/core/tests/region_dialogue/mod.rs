@@ -1,4 +1,4 @@
-//! A peer whose frames about regions the test controls, on the control connection alone: no data moves.
+//! A peer that sends the test's frames about regions, on the control connection alone: no data moves.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Liveness of a peer whose process cannot be watched: the rules alone.
+//! Liveness of a peer without a visible process: the rules alone.
 
 use std::time::{Duration, Instant};
 

@@ -34,7 +34,7 @@ impl Presence {
         let Some(keepalive) = config.keepalive.filter(|_| asks) else { return Self::Sockets };
         Pinger::of(features.process, keepalive)
             .inspect_err(|error| {
-                tracing::warn!("cannot ping a peer, whose end is detected by its sockets only: {error}")
+                tracing::warn!("cannot ping a peer, its end is detected by its sockets only: {error}")
             })
             .map_or(Self::Sockets, Self::Pinged)
     }

@@ -45,7 +45,7 @@ pub(super) enum State {
     /// Follower: drained, and waits for a request.
     PeerInformed {
         until: Instant,
-        /// The answered attempt whose queue pair was discarded.
+        /// The answered attempt with the discarded queue pair.
         missed: Option<u32>,
     },
     /// Follower: a new queue pair is being created and connected to the leader's.
@@ -317,7 +317,7 @@ impl Lane {
         context.closed = Some(reason);
     }
 
-    /// The attempt whose queue pair exists or is being created.
+    /// The attempt with a queue pair that exists or is being created.
     fn under_way(&self) -> Option<u32> {
         match self.state {
             State::Creating { .. } | State::Asked { .. } | State::Connecting { .. } => Some(self.attempt),

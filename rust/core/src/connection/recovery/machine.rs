@@ -145,7 +145,7 @@ impl Machine {
         self.next_local_action().or_else(|| self.actions.next_frame().map(Action::Send))
     }
 
-    /// The next action other than a frame, for a driver whose socket accepts none now. Frames wait, at most one for
+    /// The next action other than a frame, for a driver with a full socket. Frames wait, at most one for
     /// each lane and a Pong, and newer ones replace them.
     pub(in crate::connection) fn next_local_action(&mut self) -> Option<Action> {
         self.actions.next_local()

@@ -24,9 +24,10 @@
 //!         connects its own, lane healthy  ◀── Rebuilt ──
 //!                                          ── Ready ──▶           lane healthy
 //! ```
-//! A follower whose lane fails first sends Broken and waits for a request. Interrupted requests are posted again only
-//! after this, when the old queue pairs of both ends are in ERROR and drained, so that no request of the old ones can
-//! still arrive. The side that closes a lane for good sends Refused, so that the other does not wait for it.
+//! If a lane fails at the follower first, the follower sends Broken and waits for a request. Interrupted requests are
+//! posted again only after this, when the old queue pairs of both ends are in ERROR and drained, so that no request
+//! of the old ones can still arrive. The side that closes a lane for good sends Refused, so that the other does not
+//! wait for it.
 
 mod actions;
 mod driver;

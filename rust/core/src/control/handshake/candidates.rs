@@ -1,4 +1,4 @@
-//! Sockets whose hello is incomplete: none of them delays the others.
+//! Sockets with an incomplete hello: none of them delays the others.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -7,7 +7,7 @@ use crate::control::Stream;
 /// Limit of connections with an incomplete hello; the oldest is closed when another one is accepted.
 const MAX_CANDIDATES: usize = 16;
 
-/// Accepted sockets whose hello is incomplete.
+/// Accepted sockets with an incomplete hello.
 #[derive(Debug)]
 pub(super) struct Candidates {
     /// Bytes of a hello.
@@ -41,7 +41,7 @@ impl Candidates {
         self.waiting.iter().map(|candidate| candidate.stream.as_fd())
     }
 
-    /// Reads without waiting, and removes and returns one socket whose hello is complete.
+    /// Reads without waiting, and removes and returns one socket with a complete hello.
     pub(super) fn take_ready(&mut self) -> Option<(Stream, Vec<u8>)> {
         let mut index = 0;
         while let Some(candidate) = self.waiting.get_mut(index) {

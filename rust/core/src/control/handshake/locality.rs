@@ -9,7 +9,7 @@ use super::LocalSide;
 use crate::control::wire::Features;
 use crate::fork::PerProcess;
 
-/// Whether the peer at `ip` is on this host, whose own address is `own`, as far as this side can see.
+/// Whether the peer at `ip` is on this host, which has the address `own`, as far as this side can see.
 ///
 /// By addresses, like the original engine, unless one side advertises another address than its own: then hosts behind
 /// one forwarder have the same address, and a tunnel's end on loopback leads to another host, so that the host tokens
@@ -68,7 +68,7 @@ mod tests {
             assert!(see(None, "192.0.2.1", theirs) && see(None, "127.0.0.1", theirs));
             assert!(!see(None, "192.0.2.2", theirs));
         }
-        // Two hosts behind one forwarder, and one whose port is published on our loopback.
+        // Two hosts behind one forwarder, and one with its port published on our loopback.
         assert!(!see(Some("203.0.113.7"), "203.0.113.7", Some(advertising(elsewhere))));
         assert!(!see(None, "127.0.0.1", Some(advertising(elsewhere))));
         // Two processes of one host, which find each other through the forwarder.

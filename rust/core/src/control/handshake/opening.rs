@@ -35,7 +35,7 @@ impl Opening {
         }
     }
 
-    /// Whether a peer whose handshake failed with `error` may accept the other opening.
+    /// Whether a peer may accept the other opening after its handshake failed with `error`.
     pub(super) fn is_refused_by(self, error: &HandshakeError) -> bool {
         let step = match self {
             Self::Handle => Step::Handles,

@@ -56,7 +56,7 @@ impl Gate {
     }
 }
 
-/// A resolver whose look-ups hang until the gate is opened. `quick` names do not.
+/// A resolver that hangs until the gate is opened. `quick` names do not.
 fn gated() -> (Arc<Resolver>, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
     let of_resolver = Arc::clone(&gate);

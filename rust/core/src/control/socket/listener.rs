@@ -19,7 +19,7 @@ const BACKLOG: i32 = 1024;
 /// Connections that one call of `try_accept` may refuse.
 const REFUSED_PER_CALL: usize = 32;
 
-/// A listening socket whose waits have a deadline and can be aborted.
+/// A listening socket; its waits have a deadline and can be aborted.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnSocket<TcpListener>,

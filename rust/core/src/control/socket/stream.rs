@@ -1,4 +1,4 @@
-//! A TCP stream whose every wait has a deadline.
+//! A TCP stream with a deadline for every wait.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};

@@ -40,7 +40,7 @@ pub enum Header {
     Large(u32),
     /// The sender's random number follows.
     Hello,
-    /// The socket belongs to the process with this pid, whose fingerprint follows.
+    /// The socket belongs to the process with this pid; its fingerprint follows.
     Owner(u32),
 }
 

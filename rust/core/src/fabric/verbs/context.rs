@@ -210,7 +210,7 @@ impl Context {
         }
     }
 
-    /// Marks as broken the queue pairs whose GID is no longer at its index: packets sent to it do not arrive.
+    /// Marks queue pairs as broken if their GID is no longer at its index: packets sent to it do not arrive.
     pub(super) fn mark_stale_addresses(&self) {
         for note in self.queue_pairs().values() {
             if self.query_gid(note.port, u32::from(note.gid_index)) != Some(note.gid) {

@@ -58,8 +58,8 @@ impl GidPreference {
         })
     }
 
-    /// Chooses from `table`, the filled entries of `port` (named as in `mlx5_0 port 1`), whose table has
-    /// `table_length` places.
+    /// Chooses from `table`, the filled entries of `port` (named as in `mlx5_0 port 1`); the whole table has
+    /// `table_length` entries.
     pub(super) fn choose(
         &self,
         port: &str,

@@ -206,8 +206,8 @@ impl Library {
         }
         let outer = context.wrapping_byte_sub(offset_of!(verbs_context, context)).cast::<verbs_context>();
         let needed = size_of::<verbs_context>() - offset_of!(verbs_context, query_port);
-        // SAFETY: the mark says that the context lies at the end of a `verbs_context`, whose `sz` always exists and
-        // tells how much does before it.
+        // SAFETY: the mark says that the context lies at the end of a `verbs_context`; its `sz` always exists and
+        // gives the size of the fields before it.
         unsafe { if (*outer).sz >= needed { (*outer).query_port } else { None } }
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn in_text<T, E>(
 fn query(maps: &File, address: u64) -> io::Result<Option<Mapping>> {
     let mut name = [0_u8; libc::PATH_MAX as usize];
     let mut query = Query::new(address, &mut name);
-    // SAFETY: the kernel reads and writes the struct, whose size is in it, and writes at most `name_size` bytes at
+    // SAFETY: the kernel reads and writes the struct, which contains its size, and writes at most `name_size` bytes at
     // `name_address`; both outlive the call.
     let answer = unsafe { libc::ioctl(maps.as_raw_fd(), PROCMAP_QUERY as _, &raw mut query) };
     if answer != 0 {

@@ -144,8 +144,8 @@ impl Reader {
         self.drop_ended();
     }
 
-    /// Removes senders whose processes have ended, once all of their data is read: children that they have forked may
-    /// hold their sockets open.
+    /// Removes senders after the end of their processes, once all of their data is read: children that they have
+    /// forked may hold their sockets open.
     fn drop_ended(&mut self) {
         let over = |peer: &Peer| {
             let has_ended = peer.process.as_ref().is_some_and(|process| process.has_ended());

@@ -1,4 +1,4 @@
-//! Forks of a process whose transfers are under way, and what its children do.
+//! Forks of a process with transfers under way, and actions of its children.
 #![allow(unsafe_code, reason = "forks, and drops in the child what is not its own")]
 
 use std::time::Instant;

@@ -28,7 +28,7 @@ pub(super) struct World {
     pub(super) ends: [End; 2],
     pub(super) queue_pairs: Vec<QueuePair>,
     pub(super) parts: Vec<Part>,
-    /// Parts whose callers wait no longer.
+    /// Parts without a waiting caller.
     pub(super) cancelled: Vec<u32>,
     /// What is on its way to each end.
     lines: [Line; 2],
@@ -384,7 +384,7 @@ impl World {
         }
     }
 
-    /// The end whose process has to run for an event to matter.
+    /// The end that has to run for an event to matter.
     fn process_of(&self, event: Event) -> Option<usize> {
         match event {
             Event::Submit { end }
