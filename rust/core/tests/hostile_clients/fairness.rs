@@ -13,7 +13,7 @@ const BOUND: Duration = Duration::from_millis(50);
 /// A WRITE without access is refused, and its payload thrown away for a while so that the peer can read the reason. It must
 /// not cost others their turn.
 #[test]
-fn a_peer_whose_refused_write_is_thrown_away_delays_no_other() {
+fn a_peer_with_a_refused_write_delays_no_other() {
     let victim = Victim::start(&[]);
     let device = FakeDevice::start();
     let peer = Client::connect(victim.port, &device, 1, 1000).unwrap();

@@ -99,7 +99,7 @@ fn a_peers_notifications_arrive_beside_senders_without_a_connection() {
 }
 
 #[test]
-fn notifications_whose_size_lies_close_their_socket_and_no_other() {
+fn notifications_with_a_wrong_size_close_their_socket_and_no_other() {
     let mut victim = Victim::start(&[]);
     let engine = support::engine(&[]);
     let connection = engine.connect("127.0.0.1", victim.port, 0, false).unwrap();
