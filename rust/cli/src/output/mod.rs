@@ -42,6 +42,6 @@ pub(crate) fn remark(text: &str) {
 /// A table of results, in the one style that the tool has.
 pub(crate) fn table<const N: usize>(header: [&str; N]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header);
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header);
     table
 }

@@ -74,9 +74,9 @@ impl HistogramSnapshot {
         Some(if bucket == BOUNDED { Duration::MAX } else { Duration::from_micros(1 << bucket) })
     }
 
-    /// Ends of the buckets in seconds (the last one's is `f64::MAX`) with their counts.
+    /// Ends of the buckets in seconds (infinite for the last one) with their counts.
     pub(super) fn in_seconds(&self) -> Vec<(f64, u64)> {
-        let end = |bucket| if bucket == BOUNDED { f64::MAX } else { (1_u64 << bucket) as f64 / 1e6 };
+        let end = |bucket| if bucket == BOUNDED { f64::INFINITY } else { (1_u64 << bucket) as f64 / 1e6 };
         self.counts.iter().enumerate().map(|(bucket, count)| (end(bucket), *count)).collect()
     }
 }
