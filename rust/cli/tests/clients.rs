@@ -14,13 +14,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{Ended, Server, frame, open_frame, program, put_frame, run};
+use common::{Ended, Server, frame, keep_alive_frame, open_frame, program, put_frame, run};
 
 const SESSIONS: usize = 16;
-
-fn alive() -> Vec<u8> {
-    frame(10, &[])
-}
 
 /// A client that has a session, as the server's answer shows.
 fn session(server: &Server) -> TcpStream {
@@ -63,7 +59,7 @@ fn clients_that_prove_nothing_hold_no_session() {
         }
         let talking = std::thread::spawn(move || {
             while !silent.is_empty() {
-                silent.retain_mut(|client| client.write_all(&alive()).is_ok());
+                silent.retain_mut(|client| client.write_all(&keep_alive_frame()).is_ok());
                 std::thread::sleep(Duration::from_millis(50));
             }
             started.elapsed()
@@ -80,7 +76,7 @@ fn sessions_without_a_request_make_room() {
     let server = Server::start_with_arguments(&["--idle-limit", "1"]);
     let mut clients: Vec<_> = (0..SESSIONS).map(|_| session(&server)).collect();
     for client in &mut clients {
-        client.write_all(&alive()).unwrap();
+        client.write_all(&keep_alive_frame()).unwrap();
     }
     let mut bytes = Vec::new();
     clients[0].read_to_end(&mut bytes).unwrap();
@@ -92,6 +88,32 @@ fn sessions_without_a_request_make_room() {
         assert!(started.elapsed() < Duration::from_secs(10), "they hold their sessions");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Each ends the stream with the reason, and the server serves the next client.
+#[test]
+fn malformed_frames_are_refused_with_the_reason() {
+    let server = Server::start();
+    let header = |version: u8, length: u32| [b"F2", &[version][..], &length.to_le_bytes()].concat();
+    let mut cut = frame(&(3_u8, 200_u8)); // A name of 200 bytes that are not there.
+    cut.extend([0; 16]);
+    for (bytes, reason) in [
+        (header(3, u32::MAX), "malformed frame: 4294967295 bytes, at most 32768"),
+        (header(2, 4), "control stream has version 2"),
+        (frame(&200_u8), "malformed frame: "),
+        (cut, "malformed frame: "),
+        (frame(&(9_u8, 7_u8)), "malformed frame: 1 bytes follow"),
+        (frame(&(3_u8, "x".repeat(1025))), "malformed frame: text of 1025 bytes"),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "not a flagcx-p2p control stream"),
+    ] {
+        let mut client = server.connect();
+        client.write_all(&bytes).unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains(reason), "expected {reason:?}: {answer:?}");
+    }
+    put(&server, "a").succeeded();
 }
 
 /// It announces half of what the disk has, sends nothing, and is dropped.

@@ -125,7 +125,7 @@ fn another_program_on_the_port_is_a_clear_error() {
     });
     let temp = tempfile::tempdir().unwrap();
     run(program().args(["get", "a", &address, "-o"]).arg(temp.path().join("back")))
-        .failed(1, "something else");
+        .failed(1, "the peer is another program");
     drop(other.join());
 }
 

@@ -135,7 +135,7 @@ impl Client {
         let nonce = authenticate::nonce()?;
         control.send(&Frame::Open { chunk: shape.chunk, slots: shape.slots, nonce })?;
         let key = settings::auth_key(&config)?;
-        let Frame::Ring { metadata, chunk, slots } = authenticate::enter(key.as_ref(), &control, nonce)?
+        let Frame::Ring { metadata, chunk, slots } = authenticate::initiate(key.as_ref(), &control, nonce)?
         else {
             return Err(CliError::protocol("expected its ring first"));
         };
@@ -152,6 +152,7 @@ impl Client {
         let peer = settings::PeerAddress::parse(&metadata, control.peer().ip())?;
         let connection =
             engine.connect(&peer.host, peer.port, peer.gpu, false).doing(|| "connect the engines".into())?;
+        let slots = slots.into_iter().map(RemoteRange::from).collect();
         Ok(Self { control, connection, ring, slots, _engine: engine })
     }
 
@@ -162,7 +163,7 @@ impl Client {
 
     /// Processor time that the server's process has used so far.
     pub(crate) fn server_usage(&self) -> Result<Duration> {
-        self.control.send(&Frame::AskUsage)?;
+        self.control.send(&Frame::UsageRequest)?;
         match self.control.receive()? {
             Frame::Usage { micros } => Ok(Duration::from_micros(micros)),
             other => Err(unexpected(&other)),

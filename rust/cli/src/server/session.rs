@@ -11,11 +11,9 @@ use crate::pipeline::{Digest, Sink, Source};
 use crate::ring::{Ring, Shape};
 use crate::settings;
 use crate::store::{FileName, Incoming, StoreError};
-use crate::wire::control::{Control, ControlError};
-use crate::wire::{Frame, authenticate};
+use crate::wire::control::{Control, ControlError, OPEN_TIMEOUT};
+use crate::wire::{Frame, Slot, authenticate};
 
-/// How long a client may take to ask for a ring and to prove the key, whatever it says meanwhile.
-const ADMISSION: Duration = Duration::from_secs(2);
 /// How often a session looks whether the server ends.
 const GLANCE: Duration = Duration::from_millis(200);
 
@@ -54,10 +52,10 @@ pub(super) fn run(server: &Server, control: Control, place: &mut Place) {
 fn refuse(control: Control, error: &CliError) {
     if !matches!(
         error.problem(),
-        Problem::Control(ControlError::Closed | ControlError::Silent | ControlError::NotOpened)
+        Problem::Control(ControlError::Closed | ControlError::PeerTimeout | ControlError::NotOpened)
     ) {
         // Best effort: the client may be gone.
-        let _ = control.send(&Frame::Refused { text: error.to_string() });
+        let _ = control.send(&Frame::refused(&error.to_string()));
         control.finish();
     }
 }
@@ -70,7 +68,7 @@ struct Session<'a> {
 impl Session<'_> {
     /// Waits for a client that asks for a ring, and knows the key if there is one. `None`: it is gone again.
     fn admit(&self) -> Result<Option<Shape>> {
-        let deadline = Instant::now() + ADMISSION;
+        let deadline = Instant::now() + OPEN_TIMEOUT;
         let (shape, nonce) = match self.control.receive_by(deadline) {
             Ok(Some(Frame::Open { chunk, slots, nonce })) => (Shape { chunk, slots }, nonce),
             Ok(Some(other)) => return Err(unexpected(&other)),
@@ -79,7 +77,7 @@ impl Session<'_> {
             Err(error) => return Err(error.into()),
         };
         if let Some(key) = &self.server.key {
-            authenticate::admit(key, self.control, nonce, deadline)?;
+            authenticate::respond(key, self.control, nonce, deadline)?;
         }
         Ok(Some(shape))
     }
@@ -90,7 +88,7 @@ impl Session<'_> {
             match self.next(Phase::Serving) {
                 Ok(Frame::Put { name, size, force }) => self.put(&ring, &name, size, force)?,
                 Ok(Frame::Get { name }) => self.get(&ring, &name)?,
-                Ok(Frame::AskUsage) => {
+                Ok(Frame::UsageRequest) => {
                     let micros = u64::try_from(settings::processor_time().as_micros()).unwrap_or(u64::MAX);
                     self.control.send(&Frame::Usage { micros })?;
                 }
@@ -121,7 +119,7 @@ impl Session<'_> {
     fn open(&self, wanted: Shape) -> Result<Ring> {
         let ring = Ring::allocate(&self.server.engine, wanted.fitted(self.server.ring_limit))?;
         let metadata = self.server.metadata.clone();
-        let slots = ring.describe()?;
+        let slots = ring.describe()?.into_iter().map(Slot::from).collect();
         self.control.send(&Frame::Ring { metadata, chunk: ring.shape().chunk, slots })?;
         Ok(ring)
     }
@@ -225,7 +223,7 @@ impl Session<'_> {
             Ok(made) => Ok(Some(made)),
             Err(error) => {
                 tracing::info!(peer = %self.control.peer(), "{verb} {} refused: {error}", name.escape_debug());
-                self.control.send(&Frame::Refused { text: error.to_string() })?;
+                self.control.send(&Frame::refused(&error.to_string()))?;
                 Ok(None)
             }
         }
