@@ -50,7 +50,7 @@ fn sizes_that_cannot_be() {
         ("4095", "`4095` is not within 4.00 KiB to"),
         ("0", "not within 4.00 KiB to 64.00 MiB"),
         ("8G", "`8G` is not within 4.00 KiB to 64.00 MiB"),
-        ("1X", "is no size"),
+        ("1X", "is not a size"),
     ] {
         refused(&["put", "/etc/hostname", "127.0.0.1:1", "--chunk", chunk], text);
         refused(&["get", "model.bin", "127.0.0.1:1", "--chunk", chunk], text);
@@ -59,7 +59,7 @@ fn sizes_that_cannot_be() {
     refused(&["put", "/etc/hostname", "127.0.0.1:1", "--slots", "257"], "1..=256");
     refused(&["serve", ".", "--ring-limit", "0"], "not within");
     refused(&["demo", "--size", "2"], "not within 1.00 MiB");
-    refused(&["demo", "--size", "two"], "is no size");
+    refused(&["demo", "--size", "two"], "is not a size");
     refused(&["bench", "--cases", "4K"], "expected BATCHxSIZE");
     for seconds in ["0", "-1", "1e9", "inf", "NaN", "one"] {
         refused(&["bench", &format!("--seconds={seconds}")], "within 0.01 to 600");
