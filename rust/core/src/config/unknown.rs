@@ -34,25 +34,11 @@ pub(super) fn remarks(names: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let near =
-        known.iter().map(|known| (distance(name, known), *known)).filter(|(distance, _)| *distance <= FAR);
+    let near = known
+        .iter()
+        .map(|known| (strsim::levenshtein(name, known), *known))
+        .filter(|(distance, _)| *distance <= FAR);
     near.min().map(|(_, known)| known)
-}
-
-/// Letters to insert, remove or replace to get from one name to the other (Levenshtein).
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (index, letter) in from.bytes().enumerate() {
-        let mut left = index + 1;
-        let mut next = vec![left];
-        for (pair, other) in row.windows(2).zip(to.bytes()) {
-            let &[diagonal, above] = pair else { continue };
-            left = (diagonal + usize::from(letter != other)).min(above + 1).min(left + 1);
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -76,14 +62,5 @@ mod tests {
         let others = OF_OTHERS.iter().map(|name| (*name).to_owned());
         assert_eq!(remarks(read.chain(others)), Vec::<String>::new());
         assert!(!remarks(["FLAGCX_P2P_SOMETHING_ELSE_ENTIRELY".to_owned()].into_iter())[0].contains(';'));
-    }
-
-    #[test]
-    fn distances() {
-        for (from, to, expected) in
-            [("", "", 0), ("abc", "", 3), ("", "abc", 3), ("kitten", "sitting", 3), ("a", "a", 0)]
-        {
-            assert_eq!(distance(from, to), expected, "{from} to {to}");
-        }
     }
 }

@@ -54,9 +54,8 @@ impl Sysfs {
 
     /// The CPUs near the device at `path`.
     pub fn local_cpus(&self, path: &Path) -> Option<CpuSet> {
-        let list = read_upwards(path, "local_cpulist").and_then(|text| CpuSet::parse_list(&text).ok());
-        let mask = || read_upwards(path, "local_cpus").and_then(|text| CpuSet::parse_mask(&text).ok());
-        list.or_else(mask).filter(|set| !set.is_empty())
+        let list = read_upwards(path, "local_cpulist")?;
+        CpuSet::parse_list(&list).ok().filter(|set| !set.is_empty())
     }
 
     /// What the device's PCI link carries in one direction, in Mbit/s.
