@@ -1,6 +1,6 @@
 //! The passive side: offers files of one directory, and memory for clients to move them through.
 
-mod places;
+mod admission;
 mod session;
 mod signals;
 
@@ -20,7 +20,7 @@ use crate::settings;
 use crate::store::Directory;
 use crate::wire::control::Control;
 
-use places::{Phase, Place, Places};
+use admission::{Phase, Place, Places};
 
 /// How long sessions may take to clean up once they are cut off.
 const CLEAN_UP: Duration = Duration::from_secs(1);

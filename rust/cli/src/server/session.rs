@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Server;
-use super::places::{MAX_SESSIONS, Phase, Place};
+use super::admission::{MAX_SESSIONS, Phase, Place};
 use crate::error::{CliError, Problem, Result, While};
 use crate::output;
 use crate::output::units;
