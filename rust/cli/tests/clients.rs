@@ -1,4 +1,4 @@
-//! Clients that say nothing, or not enough: they hold neither sessions nor disk space.
+//! Clients that send nothing, too little or malformed frames: they hold neither sessions nor disk space.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,13 +35,13 @@ fn put(server: &Server, name: &str) -> Ended {
 
 /// The limit that the guide names.
 #[test]
-fn the_seventeenth_client_is_told_why() {
+fn the_seventeenth_client_is_refused_with_the_reason() {
     let server = Server::start();
     let _clients: Vec<_> = (0..SESSIONS).map(|_| session(&server)).collect();
     put(&server, "a").failed(1, "16 clients are served already");
 }
 
-/// As many as there are sessions: they say that they are alive and nothing else, and are dropped within 2 s.
+/// As many as there are sessions: they send nothing but keep-alive frames, and are dropped within 2 s.
 #[test]
 fn clients_that_prove_nothing_hold_no_session() {
     let temp = tempfile::tempdir().unwrap();
@@ -57,7 +57,7 @@ fn clients_that_prove_nothing_hold_no_session() {
         if key.is_some() {
             silent[0].write_all(&open_frame()).unwrap();
         }
-        let talking = std::thread::spawn(move || {
+        let sending = std::thread::spawn(move || {
             while !silent.is_empty() {
                 silent.retain_mut(|client| client.write_all(&keep_alive_frame()).is_ok());
                 std::thread::sleep(Duration::from_millis(50));
@@ -66,7 +66,7 @@ fn clients_that_prove_nothing_hold_no_session() {
         });
         let put = run(program().arg("put").arg(&file).arg(&server.address).envs(environment));
         put.succeeded();
-        let dropped = talking.join().unwrap();
+        let dropped = sending.join().unwrap();
         assert!(dropped > Duration::from_millis(1500) && dropped < Duration::from_secs(6), "{dropped:?}");
     }
 }
@@ -80,9 +80,9 @@ fn sessions_without_a_request_make_room() {
     }
     let mut bytes = Vec::new();
     clients[0].read_to_end(&mut bytes).unwrap();
-    let told = String::from_utf8_lossy(&bytes);
-    assert!(told.contains("no request, or no progress of one, for 1 s"), "{told:?}");
-    // They are given 2 s to read why.
+    let reason = String::from_utf8_lossy(&bytes);
+    assert!(reason.contains("no request, or no progress of one, for 1 s"), "{reason:?}");
+    // They have 2 s to read the reason.
     let started = Instant::now();
     while put(&server, "a").code != Some(0) {
         assert!(started.elapsed() < Duration::from_secs(10), "they hold their sessions");
@@ -133,14 +133,14 @@ fn an_announced_file_without_data_holds_no_space() {
     put(&server, "a").succeeded();
     let mut bytes = Vec::new();
     client.read_to_end(&mut bytes).unwrap();
-    let told = String::from_utf8_lossy(&bytes);
-    assert!(told.contains("no progress"), "{told:?}");
+    let reason = String::from_utf8_lossy(&bytes);
+    assert!(reason.contains("no progress"), "{reason:?}");
     assert_eq!(server.names(), ["a"]);
 
     let mut client = session(&server);
     client.write_all(&put_frame("huge", 1 << 60)).unwrap();
     let mut bytes = [0; 4096];
-    let told = (0..20).map(|_| client.read(&mut bytes).map(|read| bytes[..read].to_vec()).unwrap());
-    let told = told.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(told.take_while(|text| !text.is_empty()).any(|text| text.contains("no space for")));
+    let reason = (0..20).map(|_| client.read(&mut bytes).map(|read| bytes[..read].to_vec()).unwrap());
+    let reason = reason.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(reason.take_while(|text| !text.is_empty()).any(|text| text.contains("no space for")));
 }

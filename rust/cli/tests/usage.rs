@@ -67,7 +67,7 @@ fn sizes_that_cannot_be() {
 }
 
 #[test]
-fn places_that_do_not_exist() {
+fn paths_that_do_not_exist() {
     refused(&["serve", "./flies"], "./flies: No such file or directory");
     refused(&["serve", ".", "--listen", "192.0.2.700"], "--listen <IP>");
     refused(&["put", "modle.bin", "127.0.0.1:1"], "cannot open modle.bin: No such file or directory");
@@ -84,7 +84,7 @@ fn places_that_do_not_exist() {
 
 /// Not typing errors that can be seen here: status 1, and the reason that the failing call gives.
 #[test]
-fn what_others_refuse_is_a_failure() {
+fn what_the_peer_refuses_is_a_failure() {
     let temp = tempfile::tempdir().unwrap();
     let back = temp.path().join("back");
     let get = |server: &str| run(program().args(["get", "model.bin", server, "-o"]).arg(&back));
@@ -95,7 +95,7 @@ fn what_others_refuse_is_a_failure() {
 }
 
 #[test]
-fn a_smaller_ring_than_asked_for_is_said() {
+fn a_smaller_ring_than_requested_is_reported() {
     let server = Server::start_with_arguments(&["--ring-limit", "64K"]);
     let temp = tempfile::tempdir().unwrap();
     fs::write(temp.path().join("a"), b"content").unwrap();

@@ -36,32 +36,32 @@ pub(crate) struct Measured {
 pub(super) fn all(client: &Client, options: &BenchOptions) -> Result<Vec<Measured>> {
     let mut measured = Vec::new();
     for (seed, case) in (1..).zip(&options.cases) {
-        let pieces = pieces(client, *case)?;
-        check(client, *case, &pieces, seed)?;
+        let iovs = iovs(client, *case)?;
+        check(client, *case, &iovs, seed)?;
         for opcode in [Opcode::Write, Opcode::Read] {
-            measured.push(one(client, options, *case, &pieces, opcode)?);
+            measured.push(one(client, options, *case, &iovs, opcode)?);
         }
     }
     Ok(measured)
 }
 
-fn pieces(client: &Client, case: Case) -> Result<Vec<Iov>> {
+fn iovs(client: &Client, case: Case) -> Result<Vec<Iov>> {
     let slot = client.slots().first().filter(|_| case.bytes() <= u64::from(client.ring().shape().chunk));
     let slot = slot.ok_or_else(|| {
         CliError::other(format!("{case} is more than the server's ring; raise its --ring-limit"))
     })?;
-    Ok((0..case.batch).map(|at| client.ring().piece_at(at * case.size, case.size, slot)).collect())
+    Ok((0..case.batch).map(|at| client.ring().iov_at(at * case.size, case.size, slot)).collect())
 }
 
-/// Writes a pattern to the peer, forgets it here, reads it back and compares.
-fn check(client: &Client, case: Case, pieces: &[Iov], seed: u8) -> Result<()> {
+/// Writes a pattern to the peer, overwrites it here, reads it back and compares.
+fn check(client: &Client, case: Case, iovs: &[Iov], seed: u8) -> Result<()> {
     let length = usize::try_from(case.bytes()).unwrap_or(0);
     let pattern: Vec<u8> = (0..length).map(|at| (at % 251) as u8 ^ (at >> 12) as u8 ^ seed).collect();
     client.ring().write(0, &pattern)?;
-    wait(client, client.connection().submit(Opcode::Write, pieces)?)?;
+    wait(client, client.connection().submit(Opcode::Write, iovs)?)?;
     let mut back = vec![!seed; length];
     client.ring().write(0, &back)?;
-    wait(client, client.connection().submit(Opcode::Read, pieces)?)?;
+    wait(client, client.connection().submit(Opcode::Read, iovs)?)?;
     client.ring().read(0, &mut back)?;
     if back == pattern { Ok(()) } else { Err(Problem::Mismatch(format!("case {case}")).into()) }
 }
@@ -70,7 +70,7 @@ fn one(
     client: &Client,
     options: &BenchOptions,
     case: Case,
-    pieces: &[Iov],
+    iovs: &[Iov],
     opcode: Opcode,
 ) -> Result<Measured> {
     let mut latencies = Latencies::new()?;
@@ -88,7 +88,7 @@ fn one(
         }
         while posted.len() < options.depth && Instant::now() < end {
             let now = Instant::now();
-            posted.push_back((client.connection().submit(opcode, pieces)?, now));
+            posted.push_back((client.connection().submit(opcode, iovs)?, now));
         }
         if let Some((id, since)) = posted.pop_front() {
             wait(client, id)?;

@@ -1,4 +1,4 @@
-//! The one place that writes to the terminal: results on stdout, progress and errors on stderr.
+//! All output to the terminal: results on stdout, progress and errors on stderr.
 
 pub(crate) mod progress;
 pub(crate) mod units;
@@ -26,7 +26,7 @@ pub(crate) fn printed(result: io::Result<()>) {
     }
 }
 
-/// An error if anything could not be printed: a disk that is full, a reader that has left.
+/// An error if anything could not be printed: a full disk, a closed pipe.
 pub(crate) fn check() -> Result<()> {
     match UNPRINTED.get() {
         None => Ok(()),

@@ -58,13 +58,13 @@ impl Server {
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         out.read_line(&mut line).unwrap();
-        let rest = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("server said {line:?}"));
+        let rest = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("server printed {line:?}"));
         let address = rest.split_whitespace().next().unwrap().to_owned();
         std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
         Self { child, address, path: temp.path().to_owned(), _temp: temp }
     }
 
-    /// With a connection of its own, over which nothing was said.
+    /// A connection over which nothing has been sent.
     pub(crate) fn connect(&self) -> TcpStream {
         TcpStream::connect(&self.address).unwrap()
     }
