@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts up, wrapping after 2^64. One thread at a time may add: whoever owns it, or holds the lock of whatever owns
-/// it. Any thread may read.
+/// Counts up, wrapping after 2^64. One thread at a time may add: the owner, or the holder of the owner's lock. Any thread
+/// may read.
 #[derive(Debug, Default)]
 pub struct Counter {
-    /// Written by the one writer, read by anyone. It guards no other memory, so every access is Relaxed; handing the
+    /// Written by the one writer, read by any thread. It guards no other memory, so every access is Relaxed; handing the
     /// writer's role on is ordered by the lock that goes with it.
     value: AtomicU64,
 }

@@ -1,8 +1,8 @@
 //! What the engine counts, and how an operator reads it.
 //!
-//! Counting costs nothing worth measuring: whoever does the work owns plain counters on a cache line of its own and
-//! writes them without a locked instruction. Reading is rare: [`registry()`] asks every live [`Source`] for a
-//! [`Snapshot`], and [`prometheus_text`] writes one in the text format of OpenMetrics.
+//! Counting costs no measurable time: the thread that does the work owns plain counters on a cache line of its own and
+//! writes them without a locked instruction. Reading is rare: [`registry()`] collects a [`Snapshot`] from every live
+//! [`Source`], and [`prometheus_text`] writes one in the text format of OpenMetrics.
 
 mod counter;
 mod histogram;

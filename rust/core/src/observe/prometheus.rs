@@ -90,6 +90,6 @@ mod tests {
         ] {
             assert!(page.lines().any(|found| found == line), "{line}\nnot in\n{page}");
         }
-        assert!(!page.contains("rebuilds"), "what nobody counts is not written");
+        assert!(!page.contains("rebuilds"), "a metric without values is not written");
     }
 }

@@ -10,13 +10,13 @@ pub type Label = (&'static str, String);
 pub struct Sample {
     /// Which metric.
     pub metric: &'static Metric,
-    /// What it is about.
+    /// The object that it describes.
     pub labels: Vec<Label>,
     /// The value.
     pub value: Value,
 }
 
-/// A value, of the kind that its metric says.
+/// A value, of its metric's kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Counters and gauges.
@@ -25,7 +25,7 @@ pub enum Value {
     Histogram(Box<HistogramSnapshot>),
 }
 
-/// What every source said, in the order of asking.
+/// The values of all sources, in the order of their registration.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     samples: Vec<Sample>,

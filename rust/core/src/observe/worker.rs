@@ -6,11 +6,11 @@ use crossbeam::utils::CachePadded;
 
 use super::{Counter, Histogram};
 
-/// One transfer in this many has its latency recorded: often enough for percentiles, too rarely to be felt.
+/// One transfer in this many has its latency recorded: often enough for percentiles, too rarely to cost measurable time.
 pub const SAMPLE_EVERY: u64 = 64;
 
-/// What a worker counts. Written by whoever holds the worker's lock, read by anyone. On cache lines of its own, so
-/// that counting never slows a neighbour.
+/// What a worker counts. Written by the holder of the worker's lock, read by any thread. On cache lines of its own, so
+/// that counting does not slow other threads.
 #[derive(Debug, Default)]
 pub struct WorkerCounters(CachePadded<Counters>);
 
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_latency_in_so_many_is_asked_for() {
+    fn one_latency_in_so_many_is_measured() {
         let counters = WorkerCounters::default();
         let measured = (0..3 * SAMPLE_EVERY).filter(|_| counters.begun()).count();
         counters.ended(Duration::from_micros(5));

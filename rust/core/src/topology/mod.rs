@@ -1,6 +1,6 @@
-//! Where devices sit in this machine, which NIC suits a GPU, and which CPUs suit a NIC.
+//! The PCI and NUMA position of devices, the NIC for a GPU, and the CPUs for a NIC's workers.
 //!
-//! Everything is read from sysfs below a root that the caller gives, so a recorded tree stands for another machine.
+//! Everything is read from sysfs below a root that the caller passes, so a recorded tree can stand for another machine.
 
 mod affinity;
 mod choose;

@@ -1,4 +1,4 @@
-//! Readers of sysfs. What is missing or odd reads as `None`: virtual machines and containers show little of it.
+//! Readers of sysfs. A missing or malformed attribute reads as `None`: virtual machines and containers show few of them.
 
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,7 @@ impl Sysfs {
         self.below("bus/pci/devices", short)?.canonicalize().ok()
     }
 
-    /// The NUMA node of the device at `path`; `None` when the machine has none or does not say.
+    /// The NUMA node of the device at `path`; `None` when the machine has none or does not report it.
     pub fn numa_node(&self, path: &Path) -> Option<u32> {
         read_upwards(path, "numa_node")?.parse().ok()
     }
@@ -77,7 +77,7 @@ impl Sysfs {
     }
 }
 
-/// An attribute of the device at `path`, or of the nearest parent that has it: network and virtio devices lie a few
+/// An attribute of the device at `path`, or of the nearest parent that has it: network and virtio devices are a few
 /// levels below their PCI device.
 fn read_upwards(path: &Path, attribute: &str) -> Option<String> {
     path.ancestors()
