@@ -26,7 +26,7 @@ const PORT: u16 = 7733;
     Exit status: 0 done, 1 failed (also when the results cannot be printed), 2 wrong usage."
 )]
 pub(crate) struct Cli {
-    /// Say more on stderr (-v information, -vv everything). Else RUST_LOG or FLAGCX_DEBUG and FLAGCX_DEBUG_SUBSYS decide
+    /// Log more to stderr (-v information, -vv everything). Else RUST_LOG or FLAGCX_DEBUG and FLAGCX_DEBUG_SUBSYS decide
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
@@ -38,10 +38,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Offer the files of a directory, and take new ones
     ///
-    /// There is no authentication unless FLAGCX_P2P_AUTH_KEY_FILE names a key: everyone who reaches the port may read and add files.
-    /// At most 16 clients are served at a time; further ones are told so. One that has not opened its session, and proven the key if there is one, within 2 s is dropped, and takes none of these places.
+    /// There is no authentication unless FLAGCX_P2P_AUTH_KEY_FILE names a key: every client that reaches the port may read and add files.
+    /// At most 16 clients are served at a time; further ones are refused with the reason. One that has not opened its session, and proven the key if there is one, within 2 s is dropped, and does not count among them.
     ///
-    /// SIGTERM, SIGINT and SIGHUP end it, unless they were ignored when it started: new clients are turned away, and what is being moved may end within --drain-limit; then the status is 0. A second signal ends it at once, with status 128 + its number.
+    /// SIGTERM, SIGINT and SIGHUP end it, unless they were ignored when it started: new clients are refused, and running requests may finish within --drain-limit; then the status is 0. A second signal ends it at once, with status 128 + its number.
     Serve(ServeArgs),
     /// Store a file on a server
     Put(PutArgs),
@@ -51,7 +51,7 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Measure transfers between two processes
     Bench(BenchArgs),
-    /// Say what the engine finds here: devices, limits, settings, and what would fail
+    /// Report what the engine finds here: devices, limits, settings, and what would fail
     Doctor,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct RingArgs {
     /// Bytes per chunk, 4K to 64M
     #[arg(long, default_value = "4M", value_parser = parse_chunk, value_name = "SIZE")]
     chunk: u32,
-    /// Chunks on their way at the same time, 1 to 256
+    /// Chunks in flight at the same time, 1 to 256
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     slots: u16,
 }
@@ -128,7 +128,7 @@ pub(crate) struct DemoArgs {
     /// How many bytes of files to move, at least 1M
     #[arg(long, default_value = "2G", value_parser = parse_demo_size, value_name = "SIZE")]
     size: u64,
-    /// Directory whose files are moved; the default is the Rust toolchain, else /usr/lib
+    /// Directory of the files to move; the default is the Rust toolchain, else /usr/lib
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
     /// Where to keep the files meanwhile; the default is the system's temporary directory
@@ -154,7 +154,7 @@ pub(crate) struct BenchArgs {
         default_value = "1x4K,64x4K,64x64K,1x1M,16x1M,1x32M"
     )]
     cases: Vec<crate::bench::Case>,
-    /// Transfers under way at the same time
+    /// Transfers in flight at the same time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     depth: u16,
     /// Seconds per measurement, 0.01 to 600
@@ -240,7 +240,7 @@ fn size_within(text: &str, least: u64, most: u64) -> Result<u64, String> {
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds: Option<f64> = text.parse().ok().filter(|seconds| (0.01..=600.0).contains(seconds));
-    seconds.ok_or_else(|| format!("`{text}` is no number of seconds within 0.01 to 600"))
+    seconds.ok_or_else(|| format!("`{text}` is not a number of seconds within 0.01 to 600"))
 }
 
 #[cfg(test)]
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn serve_binds_to_loopback_unless_told() {
+    fn serve_binds_to_loopback_by_default() {
         let cli = Cli::try_parse_from(["flagcx-p2p", "serve", "."]).unwrap();
         let Command::Serve(args) = cli.command else { panic!("not serve") };
         assert!(ServeOptions::from(args).listen.is_loopback());

@@ -12,7 +12,7 @@ use crate::wire::control::ControlError;
 /// Why a command failed, and during what.
 #[derive(Debug)]
 pub(crate) struct CliError {
-    /// What was attempted and with whom (`put a.bin to 10.0.0.2:7733`), outermost last.
+    /// What was attempted, with which peer (`put a.bin to 10.0.0.2:7733`), outermost last.
     doing: Vec<String>,
     problem: Box<Problem>,
 }
@@ -49,7 +49,7 @@ impl CliError {
         Problem::Usage(text.into()).into()
     }
 
-    /// A file or directory that the command line names is not there or cannot be used: most likely mistyped.
+    /// A file or directory of the command line is missing or cannot be used: most likely mistyped.
     pub(crate) fn argument(error: StoreError) -> Self {
         match error {
             StoreError::SizeUnknown(_) | StoreError::Changed { .. } => error.into(),
@@ -62,7 +62,7 @@ impl CliError {
         Problem::Other(text.into()).into()
     }
 
-    /// The peer broke the protocol.
+    /// An unexpected or malformed frame of the peer.
     pub(crate) fn protocol(text: impl Into<String>) -> Self {
         ControlError::Protocol(text.into()).into()
     }

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     ended(done.and_then(|()| output::check()))
 }
 
-/// Prints what clap has to say: help and version on stdout, wrong usage on stderr.
+/// Prints clap's message: help and version on stdout, wrong usage on stderr.
 fn explain(message: &clap::Error) -> ExitCode {
     let printed = message.print().and_then(|()| std::io::stdout().flush());
     if message.use_stderr() {

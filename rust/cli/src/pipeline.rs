@@ -1,5 +1,5 @@
 //! Reading and writing files beside the transfer: each stage is a thread, linked by short bounded queues, so that
-//! disk, hash and transfer overlap. Buffers go round; a stage that falls behind holds the others back.
+//! disk, hash and transfer overlap. Buffers are reused; a slow stage blocks the others.
 //!
 //! ```text
 //!   Source:  disk ──▶ hash ──▶ next()          Sink:  push() ──▶ hash ──▶ disk
@@ -14,7 +14,7 @@ use crate::wire::Hash;
 /// Chunks that a stage may be ahead of the next.
 const AHEAD: usize = 2;
 
-/// What a finished stream amounted to.
+/// Size and hash of a finished stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Digest {
     /// Bytes.
@@ -68,13 +68,14 @@ impl Source {
         }
     }
 
-    /// Takes a used chunk back, to be filled again.
+    /// Returns a used chunk, to be filled again.
     pub(crate) fn recycle(&self, chunk: Vec<u8>) {
         // A full or closed queue only means that the memory is freed instead.
         let _ = self.spent.try_send(chunk);
     }
 
-    /// The digest, or why reading failed. Call it at the end; earlier it waits for nobody and reports a short read.
+    /// The digest, or why reading failed. Call it at the end; a source that is not at its end ends its threads and gives the
+    /// digest of what was read.
     pub(crate) fn finish(self) -> Result<Digest, StoreError> {
         drop((self.chunks, self.spent));
         joined(self.disk)??;
@@ -109,7 +110,7 @@ impl Sink {
         buffer
     }
 
-    /// Appends a chunk; waits while the disk is behind. False when writing has failed: [`Sink::finish`] says why.
+    /// Appends a chunk; waits while the disk is behind. False when writing has failed: [`Sink::finish`] has the reason.
     pub(crate) fn push(&self, chunk: Vec<u8>) -> bool {
         self.chunks.send(chunk).is_ok()
     }
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn leaving_early_ends_the_threads() {
+    fn finishing_early_ends_the_threads() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::write(temp.path().join("in"), vec![0; 100_000]).unwrap();
         let source = source(&temp.path().join("in"));

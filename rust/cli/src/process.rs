@@ -32,7 +32,7 @@ impl ServerProcess {
         let mut command = Command::new(program);
         let arguments = ["serve", "--port", "0", "--idle-limit", "3600", "--until-stdin-closes", "--"];
         command.args(arguments).arg(directory);
-        // This process has looked for a NIC, and has said so if there is none: once for each run is enough.
+        // This process has looked for a NIC, and has logged if there is none: once for each run is enough.
         if engine::devices(&*settings::config(None)?)?.selection().provider == Some(Provider::Software) {
             command.env("FLAGCX_P2P_FABRIC", "software");
         }
@@ -50,9 +50,9 @@ impl ServerProcess {
         started.address = first
             .strip_prefix(READY)
             .and_then(|rest| rest.split_whitespace().next())
-            .ok_or_else(|| CliError::other("it ended before it listened; its own message says why"))?
+            .ok_or_else(|| CliError::other("it ended before it listened; see its message above"))?
             .to_owned();
-        // Its reports are not shown, and must not fill the pipe.
+        // Its output is not shown, and must not fill the pipe.
         thread::Builder::new()
             .name("server-output".into())
             .spawn(move || lines.map(|mut lines| std::io::copy(&mut lines, &mut std::io::sink())))

@@ -15,17 +15,17 @@ pub(crate) const CHUNK: std::ops::RangeInclusive<u32> = 4096..=64 << 20;
 /// Bytes of the largest ring.
 pub(crate) const LARGEST: u64 = MAX_SLOTS as u64 * (64 << 20);
 
-/// How a ring is cut.
+/// The layout of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     /// Bytes of a slot.
     pub(crate) chunk: u32,
-    /// Number of slots, which is the number of chunks that may be on their way.
+    /// Number of slots, which is the number of chunks in flight.
     pub(crate) slots: u16,
 }
 
 impl Shape {
-    /// This shape made to fit: chunk within limits, and at most `limit` bytes altogether.
+    /// This shape within the limits: chunk within limits, and at most `limit` bytes altogether.
     pub(crate) fn fitted(self, limit: u64) -> Self {
         let most = u32::try_from(limit).unwrap_or(u32::MAX).clamp(*CHUNK.start(), *CHUNK.end());
         let chunk = self.chunk.clamp(*CHUNK.start(), most);
@@ -45,7 +45,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// Registered slots. Chunk number `n` lives in slot `n` modulo their number.
+/// Registered slots. Chunk number `n` uses slot `n` modulo their number.
 #[derive(Debug)]
 pub(crate) struct Ring {
     engine: Arc<Engine>,
@@ -63,7 +63,7 @@ impl Ring {
         Ok(Self { engine: Arc::clone(engine), buffer, shape })
     }
 
-    /// How it is cut.
+    /// Its layout.
     pub(crate) fn shape(&self) -> Shape {
         self.shape
     }
@@ -96,11 +96,11 @@ impl Ring {
         }
     }
 
-    /// The piece that moves chunk `sequence` between this ring's slot and the peer's.
-    pub(crate) fn piece(&self, sequence: u64, length: u32, peer: &[RemoteRange]) -> Result<Iov> {
+    /// The iov that moves chunk `sequence` between this ring's slot and the peer's.
+    pub(crate) fn iov(&self, sequence: u64, length: u32, peer: &[RemoteRange]) -> Result<Iov> {
         let remote = peer
             .get(self.shape.slot_of(sequence))
-            .ok_or_else(|| CliError::protocol("the peer announced fewer slots than agreed"))?;
+            .ok_or_else(|| CliError::protocol("its ring has fewer slots than agreed"))?;
         Ok(Iov {
             local: self.buffer.address() + self.offset(sequence) as u64,
             length: u64::from(length),
@@ -109,8 +109,8 @@ impl Ring {
         })
     }
 
-    /// A piece at `offset` of the whole ring, towards the same offset of the peer's first slot.
-    pub(crate) fn piece_at(&self, offset: u32, length: u32, peer: &RemoteRange) -> Iov {
+    /// An iov at `offset` of the whole ring, towards the same offset of the peer's first slot.
+    pub(crate) fn iov_at(&self, offset: u32, length: u32, peer: &RemoteRange) -> Iov {
         let remote = RemoteRange {
             address: peer.address + u64::from(offset),
             size: peer.size.saturating_sub(offset),

@@ -43,7 +43,7 @@ pub(crate) fn engine_options() -> EngineOptions {
     EngineOptions::default()
 }
 
-/// Options of an engine whose transfers take `path` of the software fabric, or fail to connect. `own` is this side's
+/// Options of an engine that uses only `path` of the software fabric, and fails to connect without it. `own` is this side's
 /// address towards the peer.
 pub(crate) fn engine_options_over(path: PathKind, config: &Config, own: IpAddr) -> Result<EngineOptions> {
     let mut options = config.fabric_options().map_err(|error| CliError::other(error.to_string()))?;
@@ -54,21 +54,21 @@ pub(crate) fn engine_options_over(path: PathKind, config: &Config, own: IpAddr) 
     Ok(EngineOptions { devices: Some(Arc::new(devices)), ..EngineOptions::default() })
 }
 
-/// Starts logging to the file of `FLAGCX_DEBUG_FILE`, else to stderr. What is logged: as `--verbose` says, else as
-/// `RUST_LOG`, else as `FLAGCX_DEBUG` and `FLAGCX_DEBUG_SUBSYS`, else warnings.
+/// Starts logging to the file of `FLAGCX_DEBUG_FILE`, else to stderr. The levels are those of `--verbose`, else of
+/// `RUST_LOG`, else of `FLAGCX_DEBUG` and `FLAGCX_DEBUG_SUBSYS`, else warnings.
 ///
-/// Warnings of a command that ends soon carry no time: on a terminal it is longer than what they say.
+/// Warnings of a command that ends soon carry no time: on a terminal it is longer than their text.
 pub(crate) fn start_logging(verbose: u8, ends_soon: bool) {
     let files = Files::load();
     let settings = LogSettings::read(&|name| files.layered(name));
-    let (writer, is_file, complaint) = match settings.open_file() {
+    let (writer, is_file, failed) = match settings.open_file() {
         Ok(Some(file)) => (BoxMakeWriter::new(Arc::new(file)), true, None),
         Ok(None) => (BoxMakeWriter::new(io::stderr), false, None),
         Err(error) => (BoxMakeWriter::new(io::stderr), false, Some(error)),
     };
     let layer = tracing_subscriber::fmt::layer()
         .with_target(false)
-        .with_ansi(!is_file && wants_colour())
+        .with_ansi(!is_file && use_colour())
         .with_writer(writer);
     let layer =
         if ends_soon && !is_file && verbose == 0 { layer.without_time().boxed() } else { layer.boxed() };
@@ -81,13 +81,13 @@ pub(crate) fn start_logging(verbose: u8, ends_soon: bool) {
         (2.., _) => Box::new(LevelFilter::TRACE),
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
-    if let Some(error) = complaint {
+    if let Some(error) = failed {
         tracing::warn!("FLAGCX_DEBUG_FILE: {error}; logging to stderr");
     }
 }
 
-/// Whether stderr is a terminal whose user has not turned colours off (<https://no-color.org>).
-fn wants_colour() -> bool {
+/// Whether stderr is a terminal, and colours are not turned off (<https://no-color.org>).
+fn use_colour() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
@@ -109,7 +109,7 @@ impl PeerAddress {
     /// Reads metadata. A peer that listens everywhere is reached at `reached`, where its control stream is.
     pub(crate) fn parse(metadata: &str, reached: IpAddr) -> Result<Self> {
         Self::read(metadata, reached).ok_or_else(|| {
-            CliError::protocol(format!("its engine address `{}` is malformed", metadata.escape_debug()))
+            CliError::protocol(format!("malformed engine address `{}`", metadata.escape_debug()))
         })
     }
 

@@ -1,4 +1,4 @@
-//! Clients that say nothing, or not enough: they hold neither sessions nor disk space.
+//! Clients that send nothing, too little or malformed frames: they hold neither sessions nor disk space.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,13 +14,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{Ended, Server, frame, open_frame, program, put_frame, run};
+use common::{Ended, Server, frame, keep_alive_frame, open_frame, program, put_frame, run};
 
 const SESSIONS: usize = 16;
-
-fn alive() -> Vec<u8> {
-    frame(10, &[])
-}
 
 /// A client that has a session, as the server's answer shows.
 fn session(server: &Server) -> TcpStream {
@@ -39,13 +35,13 @@ fn put(server: &Server, name: &str) -> Ended {
 
 /// The limit that the guide names.
 #[test]
-fn the_seventeenth_client_is_told_why() {
+fn the_seventeenth_client_is_refused_with_the_reason() {
     let server = Server::start();
     let _clients: Vec<_> = (0..SESSIONS).map(|_| session(&server)).collect();
     put(&server, "a").failed(1, "16 clients are served already");
 }
 
-/// As many as there are sessions: they say that they are alive and nothing else, and are dropped within 2 s.
+/// As many as there are sessions: they send nothing but keep-alive frames, and are dropped within 2 s.
 #[test]
 fn clients_that_prove_nothing_hold_no_session() {
     let temp = tempfile::tempdir().unwrap();
@@ -61,16 +57,16 @@ fn clients_that_prove_nothing_hold_no_session() {
         if key.is_some() {
             silent[0].write_all(&open_frame()).unwrap();
         }
-        let talking = std::thread::spawn(move || {
+        let sending = std::thread::spawn(move || {
             while !silent.is_empty() {
-                silent.retain_mut(|client| client.write_all(&alive()).is_ok());
+                silent.retain_mut(|client| client.write_all(&keep_alive_frame()).is_ok());
                 std::thread::sleep(Duration::from_millis(50));
             }
             started.elapsed()
         });
         let put = run(program().arg("put").arg(&file).arg(&server.address).envs(environment));
         put.succeeded();
-        let dropped = talking.join().unwrap();
+        let dropped = sending.join().unwrap();
         assert!(dropped > Duration::from_millis(1500) && dropped < Duration::from_secs(6), "{dropped:?}");
     }
 }
@@ -80,18 +76,44 @@ fn sessions_without_a_request_make_room() {
     let server = Server::start_with_arguments(&["--idle-limit", "1"]);
     let mut clients: Vec<_> = (0..SESSIONS).map(|_| session(&server)).collect();
     for client in &mut clients {
-        client.write_all(&alive()).unwrap();
+        client.write_all(&keep_alive_frame()).unwrap();
     }
     let mut bytes = Vec::new();
     clients[0].read_to_end(&mut bytes).unwrap();
-    let told = String::from_utf8_lossy(&bytes);
-    assert!(told.contains("no request, or no progress of one, for 1 s"), "{told:?}");
-    // They are given 2 s to read why.
+    let reason = String::from_utf8_lossy(&bytes);
+    assert!(reason.contains("no request, or no progress of one, for 1 s"), "{reason:?}");
+    // They have 2 s to read the reason.
     let started = Instant::now();
     while put(&server, "a").code != Some(0) {
         assert!(started.elapsed() < Duration::from_secs(10), "they hold their sessions");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Each ends the stream with the reason, and the server serves the next client.
+#[test]
+fn malformed_frames_are_refused_with_the_reason() {
+    let server = Server::start();
+    let header = |version: u8, length: u32| [b"F2", &[version][..], &length.to_le_bytes()].concat();
+    let mut cut = frame(&(3_u8, 200_u8)); // A name of 200 bytes that are not there.
+    cut.extend([0; 16]);
+    for (bytes, reason) in [
+        (header(3, u32::MAX), "malformed frame: 4294967295 bytes, at most 32768"),
+        (header(2, 4), "control stream has version 2"),
+        (frame(&200_u8), "malformed frame: "),
+        (cut, "malformed frame: "),
+        (frame(&(9_u8, 7_u8)), "malformed frame: 1 bytes follow"),
+        (frame(&(3_u8, "x".repeat(1025))), "malformed frame: text of 1025 bytes"),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "not a flagcx-p2p control stream"),
+    ] {
+        let mut client = server.connect();
+        client.write_all(&bytes).unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains(reason), "expected {reason:?}: {answer:?}");
+    }
+    put(&server, "a").succeeded();
 }
 
 /// It announces half of what the disk has, sends nothing, and is dropped.
@@ -111,14 +133,14 @@ fn an_announced_file_without_data_holds_no_space() {
     put(&server, "a").succeeded();
     let mut bytes = Vec::new();
     client.read_to_end(&mut bytes).unwrap();
-    let told = String::from_utf8_lossy(&bytes);
-    assert!(told.contains("no progress"), "{told:?}");
+    let reason = String::from_utf8_lossy(&bytes);
+    assert!(reason.contains("no progress"), "{reason:?}");
     assert_eq!(server.names(), ["a"]);
 
     let mut client = session(&server);
     client.write_all(&put_frame("huge", 1 << 60)).unwrap();
     let mut bytes = [0; 4096];
-    let told = (0..20).map(|_| client.read(&mut bytes).map(|read| bytes[..read].to_vec()).unwrap());
-    let told = told.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(told.take_while(|text| !text.is_empty()).any(|text| text.contains("no space for")));
+    let reason = (0..20).map(|_| client.read(&mut bytes).map(|read| bytes[..read].to_vec()).unwrap());
+    let reason = reason.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(reason.take_while(|text| !text.is_empty()).any(|text| text.contains("no space for")));
 }

@@ -1,4 +1,4 @@
-//! How the tool ends: a server by a signal, and any command whose results cannot be printed.
+//! How the tool ends: a server by a signal, and any command with results that cannot be printed.
 
 #![allow(
     clippy::unwrap_used,

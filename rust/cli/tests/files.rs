@@ -125,7 +125,7 @@ fn another_program_on_the_port_is_a_clear_error() {
     });
     let temp = tempfile::tempdir().unwrap();
     run(program().args(["get", "a", &address, "-o"]).arg(temp.path().join("back")))
-        .failed(1, "something else");
+        .failed(1, "the peer is another program");
     drop(other.join());
 }
 
@@ -231,7 +231,7 @@ fn bench_measures_and_checks() {
 }
 
 #[test]
-fn doctor_says_what_it_finds() {
+fn doctor_reports_what_it_finds() {
     let ended = run(program().arg("doctor").env("FLAGCX_P2P_SLICE_SIZE", "65536")).succeeded();
     for word in ["provider", "FLAGCX_P2P_SLICE_SIZE", "65536", "memlock", "GID in use", "because"] {
         assert!(ended.out.contains(word), "{word}: {}", ended.out);
@@ -239,7 +239,7 @@ fn doctor_says_what_it_finds() {
 }
 
 #[test]
-fn with_a_key_only_those_who_know_it_get_in() {
+fn clients_without_the_right_key_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     let key = |name: &str| {
         let path = temp.path().join(name);
@@ -263,7 +263,7 @@ fn with_a_key_only_those_who_know_it_get_in() {
 }
 
 #[test]
-fn addresses_outside_the_allow_list_are_turned_away() {
+fn addresses_outside_the_allow_list_are_refused() {
     let server = Server::start_with(&[("FLAGCX_P2P_ALLOW", "192.0.2.0/24")]);
     let temp = tempfile::tempdir().unwrap();
     server.get("a", &temp.path().join("back"), &[]).failed(1, "closed the connection");

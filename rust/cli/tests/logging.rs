@@ -16,7 +16,7 @@ use common::{program, run};
 const BENCH: &[&str] = &["bench", "--seconds", "0.01", "--cases", "1x4K"];
 
 #[test]
-fn the_missing_nic_is_said_once_and_in_one_short_line() {
+fn the_missing_nic_is_logged_once_and_in_one_short_line() {
     let mut bench = program();
     // As on a host without a NIC, also where there is one.
     bench.args(BENCH).env("FLAGCX_P2P_FABRIC", "auto").env("FLAGCX_IB_DISABLE", "1");

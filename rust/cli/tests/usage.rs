@@ -50,7 +50,7 @@ fn sizes_that_cannot_be() {
         ("4095", "`4095` is not within 4.00 KiB to"),
         ("0", "not within 4.00 KiB to 64.00 MiB"),
         ("8G", "`8G` is not within 4.00 KiB to 64.00 MiB"),
-        ("1X", "is no size"),
+        ("1X", "is not a size"),
     ] {
         refused(&["put", "/etc/hostname", "127.0.0.1:1", "--chunk", chunk], text);
         refused(&["get", "model.bin", "127.0.0.1:1", "--chunk", chunk], text);
@@ -59,7 +59,7 @@ fn sizes_that_cannot_be() {
     refused(&["put", "/etc/hostname", "127.0.0.1:1", "--slots", "257"], "1..=256");
     refused(&["serve", ".", "--ring-limit", "0"], "not within");
     refused(&["demo", "--size", "2"], "not within 1.00 MiB");
-    refused(&["demo", "--size", "two"], "is no size");
+    refused(&["demo", "--size", "two"], "is not a size");
     refused(&["bench", "--cases", "4K"], "expected BATCHxSIZE");
     for seconds in ["0", "-1", "1e9", "inf", "NaN", "one"] {
         refused(&["bench", &format!("--seconds={seconds}")], "within 0.01 to 600");
@@ -67,7 +67,7 @@ fn sizes_that_cannot_be() {
 }
 
 #[test]
-fn places_that_do_not_exist() {
+fn paths_that_do_not_exist() {
     refused(&["serve", "./flies"], "./flies: No such file or directory");
     refused(&["serve", ".", "--listen", "192.0.2.700"], "--listen <IP>");
     refused(&["put", "modle.bin", "127.0.0.1:1"], "cannot open modle.bin: No such file or directory");
@@ -84,7 +84,7 @@ fn places_that_do_not_exist() {
 
 /// Not typing errors that can be seen here: status 1, and the reason that the failing call gives.
 #[test]
-fn what_others_refuse_is_a_failure() {
+fn what_the_peer_refuses_is_a_failure() {
     let temp = tempfile::tempdir().unwrap();
     let back = temp.path().join("back");
     let get = |server: &str| run(program().args(["get", "model.bin", server, "-o"]).arg(&back));
@@ -95,7 +95,7 @@ fn what_others_refuse_is_a_failure() {
 }
 
 #[test]
-fn a_smaller_ring_than_asked_for_is_said() {
+fn a_smaller_ring_than_requested_is_reported() {
     let server = Server::start_with_arguments(&["--ring-limit", "64K"]);
     let temp = tempfile::tempdir().unwrap();
     fs::write(temp.path().join("a"), b"content").unwrap();

@@ -26,7 +26,7 @@ pub(crate) struct BenchOptions {
     pub(crate) in_process: bool,
     /// What to measure.
     pub(crate) cases: Vec<Case>,
-    /// Transfers under way at the same time.
+    /// Transfers in flight at the same time.
     pub(crate) depth: usize,
     /// Seconds per measurement.
     pub(crate) seconds: f64,

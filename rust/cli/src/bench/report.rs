@@ -53,7 +53,7 @@ pub(super) fn print(client: &Client, options: &BenchOptions, all: &[Measured]) {
         ]);
     }
     output::line(&format!(
-        "path {}, {} lanes, {} under way; data checked",
+        "path {}, {} lanes, {} in flight; data checked",
         info.path, info.lanes, options.depth
     ));
     if options.cases.iter().any(|case| case.batch > 1) {

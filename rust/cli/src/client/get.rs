@@ -14,7 +14,7 @@ use crate::pipeline::{Digest, Sink};
 use crate::store::{Directory, FileName};
 use crate::wire::Frame;
 
-/// Where a fetched file goes.
+/// The destination of a fetched file.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     directory: Directory,
@@ -62,13 +62,13 @@ impl Client {
         let progress = Progress::new(&format!("get {name}"), size);
         let mut receiver =
             Receiver { client: self, progress: &progress, posted: VecDeque::new(), sequence: 0, size };
-        let offered = receiver.receive_all(&sink);
-        receiver.abandon();
-        // A disk that cannot take the file is the cause of whatever else went wrong.
+        let announced = receiver.receive_all(&sink);
+        receiver.cancel_rest();
+        // A disk that cannot store the file is the cause of any other error.
         let (file, stored) = sink.finish()?;
-        let offered = offered?;
-        if stored != offered {
-            let text = format!("sent {}, arrived {}", units::hex(&offered.hash), units::hex(&stored.hash));
+        let announced = announced?;
+        if stored != announced {
+            let text = format!("sent {}, arrived {}", units::hex(&announced.hash), units::hex(&stored.hash));
             return Err(Problem::Mismatch(text).into());
         }
         file.commit()?;
@@ -77,40 +77,42 @@ impl Client {
     }
 }
 
-/// The state of one file on its way in.
+/// The state of one file that is being received.
 struct Receiver<'a> {
     client: &'a Client,
     progress: &'a Progress,
     /// Chunks being read, oldest first.
     posted: VecDeque<Posted>,
-    /// Next chunk that the server may offer.
+    /// Number of the next chunk that the server may announce.
     sequence: u64,
-    /// Bytes still to be offered.
+    /// Bytes that are still to be announced.
     size: u64,
 }
 
 impl Receiver<'_> {
-    /// Fetches every chunk that the server offers; gives what the server says they amount to.
+    /// Fetches every chunk that the server announces; returns the server's digest of them.
     fn receive_all(&mut self, sink: &Sink) -> Result<Digest> {
         let mut finished = None;
         loop {
             while let Some(frame) = self.client.control.try_receive()? {
-                self.take(frame, &mut finished)?;
+                self.handle(frame, &mut finished)?;
             }
             match (self.posted.front().copied(), finished) {
                 (Some(oldest), _) => self.collect(oldest, sink)?,
                 (None, Some(digest)) => return Ok(digest),
                 (None, None) => {
                     let frame = self.client.control.receive()?;
-                    self.take(frame, &mut finished)?;
+                    self.handle(frame, &mut finished)?;
                 }
             }
         }
     }
 
-    fn take(&mut self, frame: Frame, finished: &mut Option<Digest>) -> Result<()> {
+    fn handle(&mut self, frame: Frame, finished: &mut Option<Digest>) -> Result<()> {
         match frame {
-            Frame::Filled { sequence, length } if finished.is_none() && self.may_offer(sequence, length) => {
+            Frame::Filled { sequence, length }
+                if finished.is_none() && self.may_announce(sequence, length) =>
+            {
                 self.posted.push_back(self.client.start(Opcode::Read, sequence, length)?);
                 self.sequence += 1;
                 self.size -= u64::from(length);
@@ -123,7 +125,7 @@ impl Receiver<'_> {
         Ok(())
     }
 
-    fn may_offer(&self, sequence: u64, length: u32) -> bool {
+    fn may_announce(&self, sequence: u64, length: u32) -> bool {
         let shape = self.client.ring.shape();
         sequence == self.sequence
             && self.posted.len() < usize::from(shape.slots)
@@ -131,7 +133,7 @@ impl Receiver<'_> {
             && u64::from(length) <= self.size
     }
 
-    /// Hands the oldest chunk on once it has arrived; waits a moment for it.
+    /// Passes the oldest chunk to `sink` if its READ has ended; waits a short time for that.
     fn collect(&mut self, oldest: Posted, sink: &Sink) -> Result<()> {
         if !self.client.is_done(&oldest, true)? {
             return Ok(());
@@ -144,8 +146,8 @@ impl Receiver<'_> {
         if sink.push(chunk) { Ok(()) } else { Err(CliError::other("the file cannot be written")) }
     }
 
-    /// Ends what is still on its way, so that nothing writes to the ring any more.
-    fn abandon(&mut self) {
+    /// Cancels the transfers that are left after an error, so that none writes to the ring any more.
+    fn cancel_rest(&mut self) {
         for posted in self.posted.drain(..) {
             self.client.connection.cancel(posted.id);
         }

@@ -22,8 +22,8 @@ use crate::wire::{Frame, Hash, authenticate};
 
 pub(crate) use get::Target;
 
-/// How long to wait for a transfer before looking at the control stream again.
-const GLANCE: Duration = Duration::from_millis(1);
+/// How long to wait for a transfer before the control stream is read again.
+const WAIT_STEP: Duration = Duration::from_millis(1);
 /// Longest time that a single chunk may take. The engine's own deadline usually ends it sooner.
 const CHUNK_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -57,7 +57,7 @@ pub(crate) struct GetOptions {
     pub(crate) shape: Shape,
 }
 
-/// What a finished put or get amounted to. Both sides computed `hash` on their own, and they agree.
+/// The result of a finished put or get. Both sides computed `hash` on their own, and the two are equal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moved {
     pub(crate) bytes: u64,
@@ -68,7 +68,7 @@ pub(crate) struct Moved {
 /// Runs `put`.
 pub(crate) fn put(options: &PutOptions) -> Result<()> {
     let name = put::name_of(options)?;
-    // Before the server is asked for anything.
+    // Before the server gets a request.
     let content = store::open_local(&options.file).map_err(CliError::argument)?;
     run("put", &name, "to", &options.server, options.shape, |client| {
         client.put(content, &name, options.force)
@@ -128,20 +128,20 @@ impl Client {
         Self::connect_over(server, shape, None)
     }
 
-    /// The same over one path of the software fabric; `None` is the way that the engine chooses.
+    /// Connects over one path of the software fabric; `None` is the path that the engine chooses.
     pub(crate) fn connect_over(server: &str, shape: Shape, path: Option<PathKind>) -> Result<Self> {
         let control = Control::connect(server)?;
         let config = settings::config(Some(control.local().ip()))?;
         let nonce = authenticate::nonce()?;
         control.send(&Frame::Open { chunk: shape.chunk, slots: shape.slots, nonce })?;
         let key = settings::auth_key(&config)?;
-        let Frame::Ring { metadata, chunk, slots } = authenticate::enter(key.as_ref(), &control, nonce)?
+        let Frame::Ring { metadata, chunk, slots } = authenticate::initiate(key.as_ref(), &control, nonce)?
         else {
-            return Err(CliError::protocol("expected its ring first"));
+            return Err(CliError::protocol("expected Ring as the first frame"));
         };
         let agreed = Shape { chunk, slots: u16::try_from(slots.len()).unwrap_or(0) };
         if agreed != agreed.fitted(u64::from(u32::MAX)) {
-            return Err(CliError::protocol(format!("its ring of {agreed} is malformed")));
+            return Err(CliError::protocol(format!("malformed ring: {agreed}")));
         }
         let options = match path {
             Some(path) => settings::engine_options_over(path, &config, control.local().ip())?,
@@ -152,17 +152,18 @@ impl Client {
         let peer = settings::PeerAddress::parse(&metadata, control.peer().ip())?;
         let connection =
             engine.connect(&peer.host, peer.port, peer.gpu, false).doing(|| "connect the engines".into())?;
+        let slots = slots.into_iter().map(RemoteRange::from).collect();
         Ok(Self { control, connection, ring, slots, _engine: engine })
     }
 
-    /// What is known of the engine connection.
+    /// Path and lanes of the engine connection.
     pub(crate) fn info(&self) -> ConnectionInfo {
         self.connection.info()
     }
 
     /// Processor time that the server's process has used so far.
     pub(crate) fn server_usage(&self) -> Result<Duration> {
-        self.control.send(&Frame::AskUsage)?;
+        self.control.send(&Frame::UsageRequest)?;
         match self.control.receive()? {
             Frame::Usage { micros } => Ok(Duration::from_micros(micros)),
             other => Err(unexpected(&other)),
@@ -185,28 +186,28 @@ impl Client {
     }
 
     fn start(&self, opcode: Opcode, sequence: u64, length: u32) -> Result<Posted> {
-        let piece = self.ring.piece(sequence, length, &self.slots)?;
-        let id = self.connection.submit(opcode, [piece].as_slice())?;
+        let iov = self.ring.iov(sequence, length, &self.slots)?;
+        let id = self.connection.submit(opcode, [iov].as_slice())?;
         Ok(Posted { id, sequence, length, deadline: Instant::now() + CHUNK_DEADLINE })
     }
 
-    /// True when `posted` is done; waits a moment for it if `patiently`.
-    fn is_done(&self, posted: &Posted, patiently: bool) -> Result<bool> {
+    /// True when `posted` is done; with `wait` it waits for that for [`WAIT_STEP`] at most.
+    fn is_done(&self, posted: &Posted, wait: bool) -> Result<bool> {
         let id = posted.id;
-        let status = if patiently { self.connection.wait(id, GLANCE) } else { self.connection.status(id) };
+        let status = if wait { self.connection.wait(id, WAIT_STEP) } else { self.connection.status(id) };
         let outcome = match status {
             _ if id == TransferId::COMPLETE => return Ok(true),
             Status::Ended(Outcome::Done) => return Ok(true),
             Status::Pending if Instant::now() < posted.deadline => return Ok(false),
             Status::Pending => "made no progress".to_owned(),
             Status::Ended(outcome) => outcome.to_string(),
-            Status::Unknown => "is not known to the engine any more".to_owned(),
+            Status::Unknown => "has an id that the engine does not know any more".to_owned(),
         };
         Err(Problem::Transfer { sequence: posted.sequence, outcome }.into())
     }
 }
 
-/// A chunk on its way.
+/// A chunk with its submitted transfer.
 #[derive(Clone, Copy, Debug)]
 struct Posted {
     id: TransferId,

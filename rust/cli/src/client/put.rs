@@ -38,8 +38,8 @@ impl Client {
         let progress = Progress::new(&format!("put {name}"), size);
         let mut sender = Sender::new(self, &progress);
         let sent = sender.send_all(&source);
-        sender.abandon();
-        // A file that cannot be read to its end is the cause of whatever else went wrong.
+        sender.cancel_rest();
+        // A file that cannot be read to its end is the cause of any other error.
         let digest = source.finish()?;
         sent?;
         self.finish_put(digest)?;
@@ -63,7 +63,7 @@ impl Client {
     }
 }
 
-/// The state of one file on its way out.
+/// The state of one file that is being sent.
 struct Sender<'a> {
     client: &'a Client,
     progress: &'a Progress,
@@ -71,7 +71,7 @@ struct Sender<'a> {
     posted: VecDeque<Posted>,
     /// Next chunk to start.
     sequence: u64,
-    /// Chunks whose slot the server has emptied.
+    /// Chunks that the server has copied out of their slots.
     credited: u64,
 }
 
@@ -131,13 +131,13 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Tells the server of chunks that have arrived, oldest first; waits a moment for the first if `patiently`.
-    fn report_done(&mut self, mut patiently: bool) -> Result<()> {
+    /// Announces chunks that have been written to the server, oldest first; with `wait` it waits a short time for the first.
+    fn report_done(&mut self, mut wait: bool) -> Result<()> {
         while let Some(oldest) = self.posted.front().copied() {
-            if !self.client.is_done(&oldest, patiently)? {
+            if !self.client.is_done(&oldest, wait)? {
                 break;
             }
-            patiently = false;
+            wait = false;
             self.posted.pop_front();
             self.client.control.send(&Frame::Filled { sequence: oldest.sequence, length: oldest.length })?;
             self.progress.advance(u64::from(oldest.length));
@@ -145,8 +145,8 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// Ends what is still on its way after an error, so that nothing reads the ring any more.
-    fn abandon(&mut self) {
+    /// Cancels the transfers that are left after an error, so that none reads the ring any more.
+    fn cancel_rest(&mut self) {
         for posted in self.posted.drain(..) {
             self.client.connection.cancel(posted.id);
         }

@@ -18,7 +18,7 @@ use crate::wire::Hash;
 
 use input::Item;
 
-/// Disk space to leave alone.
+/// Disk space to leave free.
 const MARGIN: u64 = 256 << 20;
 /// Files smaller than this take longer to open and to sync than to move.
 const SMALL: u64 = 1 << 20;
@@ -28,7 +28,7 @@ const SMALL: u64 = 1 << 20;
 pub(crate) struct DemoOptions {
     /// Bytes to move, at most.
     pub(crate) size: u64,
-    /// Whose files; `None` chooses.
+    /// Directory of the files; `None` chooses one.
     pub(crate) from: Option<PathBuf>,
     /// Where to keep the files meanwhile.
     pub(crate) dir: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub(crate) struct DemoOptions {
     pub(crate) shape: Shape,
 }
 
-/// How the files fared, both ways.
+/// The rates of the files, both ways.
 #[derive(Clone, Debug)]
 struct Files {
     path: String,
@@ -44,7 +44,7 @@ struct Files {
     got: Total,
 }
 
-/// What one direction amounted to.
+/// Bytes and time of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 struct Total {
     bytes: u64,
@@ -84,18 +84,21 @@ pub(crate) fn run(options: &DemoOptions) -> Result<()> {
 }
 
 /// Chooses files of `root`, shrunk to what the disk can take.
-fn choose(root: &Path, wanted: u64, work: &Path) -> Result<Vec<Item>> {
+fn choose(root: &Path, requested: u64, work: &Path) -> Result<Vec<Item>> {
     let files = input::files(root);
     let (Some(largest), Some(smallest)) = (files.first(), files.last()) else {
         let text = format!("--from {}: no file with content that can be read is in it", root.display());
         return Err(CliError::usage(text));
     };
-    if smallest.size > wanted {
-        let text =
-            format!("--size {}: the smallest file has {}", units::bytes(wanted), units::bytes(smallest.size));
+    if smallest.size > requested {
+        let text = format!(
+            "--size {}: the smallest file has {}",
+            units::bytes(requested),
+            units::bytes(smallest.size)
+        );
         return Err(CliError::usage(text));
     }
-    let items = input::plan(&files, wanted);
+    let items = input::plan(&files, requested);
     let free = Directory::open(work)?.free_space()?.saturating_sub(MARGIN);
     // One file at a time is there a second time.
     let twice = items.iter().map(|item| item.size).max().unwrap_or(0);
@@ -106,7 +109,7 @@ fn choose(root: &Path, wanted: u64, work: &Path) -> Result<Vec<Item>> {
             units::bytes(free),
             work.display(),
             units::bytes(size),
-            units::bytes(wanted)
+            units::bytes(requested)
         ));
         input::plan(&files, size)
     } else {

@@ -13,7 +13,7 @@ pub(super) fn print(case: Case, memory: &[Rate], files: &Files, (copied, copying
     for Rate { path, write, read } in memory {
         table.add_row(["memory", path.as_str(), &format!("{write:.2}"), &format!("{read:.2}"), "bytes"]);
     }
-    // What is not verified has ended the demo before.
+    // A file that fails its verification has ended the demo before.
     table.add_row(["files", files.path.as_str(), &rate(files.put), &rate(files.got), "blake3"]);
     let copy = format!("{:.2}", units::gigabytes_per_second(copied, copying));
     table.add_row(["disk alone", "no engine", &copy, "-", "-"]);

@@ -1,4 +1,4 @@
-//! The address that peers are told, and why it and not another one.
+//! The address that is advertised to peers, and the reason for it.
 
 use flagcx_p2p::internals::config::Config;
 use flagcx_p2p::internals::control::{InterfaceRules, interfaces, local_address, rank_interfaces};
@@ -15,17 +15,17 @@ pub(super) fn report(config: &Config, findings: &mut Findings) {
                     let port =
                         advertised.port.map_or_else(String::new, |port| format!(", control port {port}"));
                     fact(
-                        "peers are told",
+                        "advertised address",
                         &format!("{}{port}, because: FLAGCX_P2P_ADVERTISE", advertised.ip),
                     );
                     fact("this host's own", &format!("{}, because: {}", local.own, local.reason));
                 }
-                None => fact("peers are told", &format!("{}, because: {}", local.told(), local.reason)),
+                None => fact("advertised address", &format!("{}, because: {}", local.told(), local.reason)),
             }
             fact("listeners bind to", &local.bind.to_string());
         }
         Err(error) => {
-            fact("peers are told", "nothing");
+            fact("advertised address", "nothing");
             findings.add(format!("no engine opens: {error}"));
         }
     }

@@ -12,7 +12,7 @@ use super::{Findings, fact, heading};
 use crate::error::Result;
 use crate::output::units;
 
-/// Reports them; gives the provider in use.
+/// Reports them; returns the provider in use.
 pub(super) fn report(config: &Config, findings: &mut Findings) -> Result<Option<Provider>> {
     heading("fabric");
     fact("devices in the kernel", &kernel_devices());
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gid_is_told_with_all_that_is_known() {
+    fn a_gid_is_printed_with_all_that_is_known() {
         let mapped = "::ffff:10.0.0.1".parse::<Ipv6Addr>().unwrap().octets();
         let entry =
             GidEntry { index: 3, gid: mapped, roce_version: Some(2), netdev: Some("eth0".to_owned()) };

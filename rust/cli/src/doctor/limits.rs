@@ -6,16 +6,16 @@ use super::{Findings, fact, heading};
 use crate::output::units;
 
 /// Locked memory below which ordinary registrations fail.
-const MEMLOCK_WANTED: u64 = 1 << 30;
+const MEMLOCK_RECOMMENDED: u64 = 1 << 30;
 /// Descriptors below which a few hundred connections fail.
-const FILES_WANTED: u64 = 1024;
+const FILES_RECOMMENDED: u64 = 1024;
 
 /// Reports them. Locked memory matters to `verbs` only.
 pub(super) fn report(verbs: bool, findings: &mut Findings) {
     heading("limits");
     let memlock = getrlimit(Resource::Memlock);
     fact("memlock", &show(memlock, units::bytes));
-    if let Some(limit) = memlock.current.filter(|limit| verbs && *limit < MEMLOCK_WANTED) {
+    if let Some(limit) = memlock.current.filter(|limit| verbs && *limit < MEMLOCK_RECOMMENDED) {
         findings.add(format!(
             "registering more than {} fails: raise memlock (ulimit -l unlimited, or LimitMEMLOCK=infinity)",
             units::bytes(limit)
@@ -23,7 +23,7 @@ pub(super) fn report(verbs: bool, findings: &mut Findings) {
     }
     let files = getrlimit(Resource::Nofile);
     fact("open files", &show(files, |limit| limit.to_string()));
-    if let Some(limit) = files.current.filter(|limit| *limit < FILES_WANTED) {
+    if let Some(limit) = files.current.filter(|limit| *limit < FILES_RECOMMENDED) {
         findings.add(format!("only {limit} open files: many connections fail; raise nofile (ulimit -n)"));
     }
     let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok();
@@ -39,7 +39,7 @@ fn show(limit: Rlimit, text: impl Fn(u64) -> String) -> String {
     format!("{} (hard limit {})", text(limit.current), text(limit.maximum))
 }
 
-/// What Yama's setting means for copies between processes.
+/// The effect of Yama's setting on copies between processes.
 fn cross_memory(scope: Option<&str>) -> (&'static str, Option<String>) {
     let slower =
         |why: &str| Some(format!("processes of this host use TCP instead of cross-memory copies: {why}"));

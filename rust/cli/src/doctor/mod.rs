@@ -10,7 +10,7 @@ use flagcx_p2p::internals::config::{self, Config, Severity};
 use crate::error::{CliError, Result};
 use crate::output;
 
-/// What is in the way, collected while looking around.
+/// The problems found so far.
 #[derive(Debug, Default)]
 struct Findings(Vec<String>);
 

@@ -1,4 +1,4 @@
-//! The proof: a second process, and bytes that go there and back.
+//! The check with data: a second process, and bytes that go there and back.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::process::ServerProcess;
 use crate::ring::Shape;
 use crate::store;
 
-/// Starts a server process and moves a small file both ways; says whether that worked.
+/// Starts a server process and moves a small file both ways; true if that worked.
 pub(super) fn report(findings: &mut Findings) -> bool {
     heading("two processes on this machine");
     match attempt(findings) {
@@ -47,15 +47,14 @@ fn attempt(findings: &mut Findings) -> Result<String> {
     Ok(format!("path {}, {} lanes, connected in {} ms", info.paths, info.lanes, connected.as_millis()))
 }
 
-/// Says which requests between two processes of this host take TCP, if nobody has asked for that.
+/// Reports which requests between two processes of this host take TCP, unless the configuration forces TCP.
 fn slower_paths(paths: Paths, findings: &mut Findings) {
     let Some(requests) = by_tcp(paths).filter(|_| config::global().path != Some(PathKind::Tcp)) else {
         return;
     };
     findings.add(format!(
         "{requests} between processes of this host take TCP instead of cross-memory copies: something denies \
-         process_vm_readv, process_vm_writev, memfd_create, pidfd_open, or descriptors in messages (the warnings of the log \
-         say what)"
+         process_vm_readv, process_vm_writev, memfd_create, pidfd_open, or descriptors in messages (see the warnings of the log)"
     ));
 }
 

@@ -1,4 +1,4 @@
-//! The one place that writes to the terminal: results on stdout, progress and errors on stderr.
+//! All output to the terminal: results on stdout, progress and errors on stderr.
 
 pub(crate) mod progress;
 pub(crate) mod units;
@@ -26,7 +26,7 @@ pub(crate) fn printed(result: io::Result<()>) {
     }
 }
 
-/// An error if anything could not be printed: a disk that is full, a reader that has left.
+/// An error if anything could not be printed: a full disk, a closed pipe.
 pub(crate) fn check() -> Result<()> {
     match UNPRINTED.get() {
         None => Ok(()),
@@ -42,6 +42,6 @@ pub(crate) fn remark(text: &str) {
 /// A table of results, in the one style that the tool has.
 pub(crate) fn table<const N: usize>(header: [&str; N]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header);
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header);
     table
 }

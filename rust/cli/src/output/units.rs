@@ -1,8 +1,10 @@
-//! Numbers for people, and sizes from people.
+//! Numbers as they are printed, and sizes as they are given on the command line.
 
 use std::time::Duration;
 
-/// `2.0 GiB`.
+use parse_size::Config;
+
+/// `2.00 GiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
@@ -22,28 +24,15 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads `4096`, `64K`, `64KiB`, `1M`, `2G`: powers of 1024, any case.
+/// Reads `4096`, `64K`, `64KiB`, `1.5M`, `2G`: powers of 1024 with or without the `i`, any case.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let lower = text.trim().to_ascii_lowercase();
-    let number = lower.trim_end_matches("ib").trim_end_matches('b');
-    let (digits, shift) = match number.strip_suffix(['k', 'm', 'g', 't']) {
-        Some(digits) => (digits, number.chars().last()),
-        None => (number, None),
-    };
-    let shift = match shift {
-        Some('k') => 10,
-        Some('m') => 20,
-        Some('g') => 30,
-        Some('t') => 40,
-        _ => 0,
-    };
-    digits
-        .trim()
-        .parse::<u64>()
-        .ok()
-        .and_then(|value| value.checked_mul(1 << shift))
-        .ok_or_else(|| format!("`{text}` is no size; expected a number with K, M, G or T, such as 64M"))
+    SIZES.parse_size(text.trim()).map_err(|error| {
+        format!("`{text}` is not a size ({error}); expected a number with K, M, G or T, such as 64M")
+    })
 }
+
+/// `64K` is 65,536: chunks and rings are counted in pages.
+const SIZES: Config = Config::new().with_binary();
 
 #[cfg(test)]
 mod tests {
@@ -55,16 +44,19 @@ mod tests {
             ("0", 0),
             ("4096", 4096),
             ("64K", 65536),
-            ("64 KiB", 65536),
+            ("64KB", 65536),
+            (" 64 KiB ", 65536),
             ("1m", 1 << 20),
+            ("1.5M", 3 << 19),
             ("2G", 2 << 30),
             ("1T", 1 << 40),
             ("7B", 7),
         ] {
             assert_eq!(parse_size(text), Ok(size), "{text}");
         }
-        for text in ["", "G", "1.5G", "-1", "1X", "99999999T", "1 2"] {
-            assert!(parse_size(text).is_err(), "{text}");
+        for text in ["", "G", "-1", "1X", "99999999T", "1K1", "0x10"] {
+            let error = parse_size(text).unwrap_err();
+            assert!(error.starts_with(&format!("`{text}` is not a size")), "{error}");
         }
     }
 

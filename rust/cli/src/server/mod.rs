@@ -1,6 +1,6 @@
 //! The passive side: offers files of one directory, and memory for clients to move them through.
 
-mod places;
+mod admission;
 mod session;
 mod signals;
 
@@ -20,12 +20,12 @@ use crate::settings;
 use crate::store::Directory;
 use crate::wire::control::Control;
 
-use places::{Phase, Place, Places};
+use admission::{Admission, Permit, Phase};
 
-/// How long sessions may take to clean up once they are cut off.
+/// How long aborted sessions may take to clean up.
 const CLEAN_UP: Duration = Duration::from_secs(1);
 
-/// How the line begins that `serve` prints once it listens; the address follows.
+/// The start of the line that `serve` prints once it listens; the address follows.
 pub(crate) const READY: &str = "listening on ";
 
 /// `flagcx-p2p serve`.
@@ -61,7 +61,7 @@ pub(crate) struct Server {
     config: Arc<Config>,
     idle_limit: Duration,
     drain_limit: Duration,
-    places: Arc<Places>,
+    admission: Arc<Admission>,
 }
 
 /// Runs `serve`: prints one line once it listens, then serves until a signal ends it.
@@ -91,7 +91,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
 }
 
 impl Server {
-    /// Listens, without serving anyone yet; says where.
+    /// Listens, without accepting clients yet; returns the address.
     pub(crate) fn open(options: &ServeOptions) -> Result<(Arc<Self>, SocketAddr)> {
         let directory = Directory::open(&options.directory).map_err(CliError::argument)?;
         let address = SocketAddr::new(options.listen, options.port);
@@ -115,17 +115,17 @@ impl Server {
             config,
             idle_limit: options.idle_limit,
             drain_limit: options.drain_limit,
-            places: Places::new(),
+            admission: Admission::new(),
         };
         Ok((Arc::new(server), bound))
     }
 
     /// Serves until [`Server::drain`].
     pub(crate) fn run(self: &Arc<Self>) {
-        while let Some(place) = self.places.next() {
+        while let Some(permit) = self.admission.acquire() {
             match self.listener.accept() {
-                Ok((stream, peer)) => admit(self, stream, peer, place),
-                Err(_) if self.places.phase() != Phase::Serving => return,
+                Ok((stream, peer)) => start_session(self, stream, peer, permit),
+                Err(_) if self.admission.phase() != Phase::Serving => return,
                 Err(error) => {
                     // Out of file descriptors, most likely: it passes when a session ends.
                     tracing::warn!(%error, "cannot accept a client");
@@ -135,43 +135,45 @@ impl Server {
         }
     }
 
-    /// Turns new clients away, and lets [`Server::run`] return.
+    /// Stops accepting clients, and lets [`Server::run`] return.
     fn drain(&self, signal: &str) {
-        let sessions = self.places.enter(Phase::Draining);
-        // An accept that waits ends by it.
+        let sessions = self.admission.enter(Phase::Draining);
+        // Ends an accept that waits.
         if let Err(error) = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both) {
             tracing::warn!(%error, "cannot stop listening");
         }
         let seconds = self.drain_limit.as_secs();
         output::remark(&format!(
-            "{signal}: ending; sessions: {sessions}, whose transfers may go on for {seconds} s; another signal ends at once"
+            "{signal}: ending; {sessions} sessions may finish their request within {seconds} s, a second signal ends them at once"
         ));
     }
 
-    /// Waits for what is being moved, for a bounded time.
+    /// Waits for running requests, for a bounded time, then aborts them.
     fn finish(&self) {
-        if self.places.wait_empty(Instant::now() + self.drain_limit) {
+        if self.admission.wait_empty(Instant::now() + self.drain_limit) {
             return;
         }
-        let cut = self.places.enter(Phase::Cut);
-        tracing::warn!("sessions cut off: {cut}; --drain-limit gives them longer");
+        let aborted = self.admission.enter(Phase::Aborting);
+        tracing::warn!(
+            "aborted {aborted} sessions that did not finish within --drain-limit; raise it for longer transfers"
+        );
         // So that no temporary file stays.
-        self.places.wait_empty(Instant::now() + CLEAN_UP);
+        self.admission.wait_empty(Instant::now() + CLEAN_UP);
     }
 }
 
-fn admit(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, mut place: Place) {
+fn start_session(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, mut permit: Permit) {
     let ip = peer.ip().to_canonical();
     if !server.config.allow.is_empty() && !server.config.allow.iter().any(|net| net.contains(&ip)) {
         return tracing::warn!(%peer, "refused: not in FLAGCX_P2P_ALLOW");
     }
     let control = match Control::new(stream) {
         Ok(control) => control,
-        Err(error) => return tracing::warn!(%peer, %error, "client lost"),
+        Err(error) => return tracing::warn!(%peer, %error, "cannot serve a client"),
     };
     let shared = Arc::clone(server);
     let spawned = thread::Builder::new().name("session".into()).spawn(move || {
-        session::run(&shared, control, &mut place);
+        session::run(&shared, control, &mut permit);
     });
     if let Err(error) = spawned {
         tracing::warn!(%peer, %error, "cannot start a session");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Server;
-use super::places::{MAX_SESSIONS, Phase, Place};
+use super::admission::{MAX_SESSIONS, Permit, Phase};
 use crate::error::{CliError, Problem, Result, While};
 use crate::output;
 use crate::output::units;
@@ -11,38 +11,36 @@ use crate::pipeline::{Digest, Sink, Source};
 use crate::ring::{Ring, Shape};
 use crate::settings;
 use crate::store::{FileName, Incoming, StoreError};
-use crate::wire::control::{Control, ControlError};
-use crate::wire::{Frame, authenticate};
+use crate::wire::control::{Control, ControlError, OPEN_TIMEOUT};
+use crate::wire::{Frame, Slot, authenticate};
 
-/// How long a client may take to ask for a ring and to prove the key, whatever it says meanwhile.
-const ADMISSION: Duration = Duration::from_secs(2);
-/// How often a session looks whether the server ends.
-const GLANCE: Duration = Duration::from_millis(200);
+/// How often a session checks whether the server is ending.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Serves a client until it leaves.
-pub(super) fn run(server: &Server, control: Control, place: &mut Place) {
+/// Serves a client until it closes its connection.
+pub(super) fn run(server: &Server, control: Control, permit: &mut Permit) {
     let peer = control.peer();
     tracing::info!(%peer, "client connected");
     let session = Session { server, control: &control };
-    let shape = match session.admit() {
+    let shape = match session.authenticate() {
         Ok(Some(shape)) => shape,
         Ok(None) => return,
         Err(error) => {
             tracing::warn!(%peer, "{error}");
-            // A client that has not proven the key is not even told what is wrong.
+            // A client that has not proven the key gets no reason.
             if server.key.is_none() {
                 refuse(control, &error);
             }
             return;
         }
     };
-    if !place.prove() {
+    if !permit.open_session() {
         let text = format!("{MAX_SESSIONS} clients are served already; try again later");
         tracing::warn!(%peer, "refused: {text}");
         return refuse(control, &CliError::other(text));
     }
     match session.serve(shape) {
-        Ok(()) => tracing::info!(%peer, "client left"),
+        Ok(()) => tracing::info!(%peer, "client disconnected"),
         Err(error) => {
             tracing::warn!(%peer, "{error}");
             refuse(control, &error);
@@ -50,14 +48,14 @@ pub(super) fn run(server: &Server, control: Control, place: &mut Place) {
     }
 }
 
-/// Tells the client why it is served no longer. What it said or did itself it knows already.
+/// Sends the client the reason why its session ends, unless the client itself closed it or sent nothing.
 fn refuse(control: Control, error: &CliError) {
     if !matches!(
         error.problem(),
-        Problem::Control(ControlError::Closed | ControlError::Silent | ControlError::NotOpened)
+        Problem::Control(ControlError::Closed | ControlError::PeerTimeout | ControlError::NotOpened)
     ) {
         // Best effort: the client may be gone.
-        let _ = control.send(&Frame::Refused { text: error.to_string() });
+        let _ = control.send(&Frame::refused(&error.to_string()));
         control.finish();
     }
 }
@@ -68,9 +66,9 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Waits for a client that asks for a ring, and knows the key if there is one. `None`: it is gone again.
-    fn admit(&self) -> Result<Option<Shape>> {
-        let deadline = Instant::now() + ADMISSION;
+    /// Waits for the request for a ring, and for the proof where a key is set. `None`: the client closed the connection.
+    fn authenticate(&self) -> Result<Option<Shape>> {
+        let deadline = Instant::now() + OPEN_TIMEOUT;
         let (shape, nonce) = match self.control.receive_by(deadline) {
             Ok(Some(Frame::Open { chunk, slots, nonce })) => (Shape { chunk, slots }, nonce),
             Ok(Some(other)) => return Err(unexpected(&other)),
@@ -79,18 +77,18 @@ impl Session<'_> {
             Err(error) => return Err(error.into()),
         };
         if let Some(key) = &self.server.key {
-            authenticate::admit(key, self.control, nonce, deadline)?;
+            authenticate::respond(key, self.control, nonce, deadline)?;
         }
         Ok(Some(shape))
     }
 
-    fn serve(&self, wanted: Shape) -> Result<()> {
-        let ring = self.open(wanted)?;
+    fn serve(&self, requested: Shape) -> Result<()> {
+        let ring = self.open(requested)?;
         loop {
             match self.next(Phase::Serving) {
                 Ok(Frame::Put { name, size, force }) => self.put(&ring, &name, size, force)?,
                 Ok(Frame::Get { name }) => self.get(&ring, &name)?,
-                Ok(Frame::AskUsage) => {
+                Ok(Frame::UsageRequest) => {
                     let micros = u64::try_from(settings::processor_time().as_micros()).unwrap_or(u64::MAX);
                     self.control.send(&Frame::Usage { micros })?;
                 }
@@ -106,10 +104,10 @@ impl Session<'_> {
         let limit = self.server.idle_limit;
         let deadline = Instant::now() + limit;
         loop {
-            if self.server.places.phase() > phase {
+            if self.server.admission.phase() > phase {
                 return Err(ControlError::Ending);
             }
-            if let Some(frame) = self.control.receive_by(deadline.min(Instant::now() + GLANCE))? {
+            if let Some(frame) = self.control.receive_by(deadline.min(Instant::now() + CHECK_INTERVAL))? {
                 return Ok(frame);
             }
             if Instant::now() >= deadline {
@@ -118,30 +116,30 @@ impl Session<'_> {
         }
     }
 
-    fn open(&self, wanted: Shape) -> Result<Ring> {
-        let ring = Ring::allocate(&self.server.engine, wanted.fitted(self.server.ring_limit))?;
+    fn open(&self, requested: Shape) -> Result<Ring> {
+        let ring = Ring::allocate(&self.server.engine, requested.fitted(self.server.ring_limit))?;
         let metadata = self.server.metadata.clone();
-        let slots = ring.describe()?;
+        let slots = ring.describe()?.into_iter().map(Slot::from).collect();
         self.control.send(&Frame::Ring { metadata, chunk: ring.shape().chunk, slots })?;
         Ok(ring)
     }
 
-    /// Takes a file. A request that is refused at once leaves the stream in order; later errors end it.
+    /// Receives a file. The stream goes on after a request that is refused at once; a later error ends it.
     fn put(&self, ring: &Ring, name: &str, size: u64, force: bool) -> Result<()> {
         let created = FileName::new(name).and_then(|name| self.server.directory.create(&name, size, force));
         let Some(file) = self.accepted("put", name, created)? else { return Ok(()) };
         self.control.send(&Frame::Ready { size })?;
         let started = Instant::now();
-        let stored = self.take_file(ring, file, size).doing(|| format!("store {name}"))?;
+        let stored = self.receive_file(ring, file, size).doing(|| format!("store {name}"))?;
         self.control.send(&Frame::Finish { bytes: stored.bytes, hash: stored.hash })?;
         report("stored", name, stored, started.elapsed());
         Ok(())
     }
 
-    fn take_file(&self, ring: &Ring, file: Incoming, size: u64) -> Result<Digest> {
+    fn receive_file(&self, ring: &Ring, file: Incoming, size: u64) -> Result<Digest> {
         let sink = Sink::start(file).map_err(|error| CliError::other(error.to_string()))?;
-        let announced = self.take_chunks(ring, &sink, size);
-        // A disk that cannot take the file is the cause of whatever else went wrong.
+        let announced = self.receive_chunks(ring, &sink, size);
+        // A disk that cannot store the file is the cause of any other error.
         let (file, stored) = sink.finish()?;
         let announced = announced?;
         if stored != announced {
@@ -152,7 +150,7 @@ impl Session<'_> {
         Ok(stored)
     }
 
-    fn take_chunks(&self, ring: &Ring, sink: &Sink, size: u64) -> Result<Digest> {
+    fn receive_chunks(&self, ring: &Ring, sink: &Sink, size: u64) -> Result<Digest> {
         let (mut expected, mut left) = (0, size);
         loop {
             match self.next(Phase::Draining)? {
@@ -176,7 +174,7 @@ impl Session<'_> {
         }
     }
 
-    /// Offers a file, like [`Session::put`] the other way round.
+    /// Sends a file: [`Session::put`] in the other direction.
     fn get(&self, ring: &Ring, name: &str) -> Result<()> {
         let opened = FileName::new(name).and_then(|name| self.server.directory.read(&name));
         let Some(content) = self.accepted("get", name, opened)? else { return Ok(()) };
@@ -184,8 +182,8 @@ impl Session<'_> {
         let started = Instant::now();
         let source = Source::start(content, ring.shape().chunk as usize)
             .map_err(|error| CliError::other(error.to_string()))?;
-        let offered = self.offer_chunks(ring, &source);
-        // A file that cannot be read to its end is the cause of whatever else went wrong.
+        let offered = self.send_chunks(ring, &source);
+        // A file that cannot be read to its end is the cause of any other error.
         let sent = source.finish()?;
         offered?;
         self.control.send(&Frame::Finish { bytes: sent.bytes, hash: sent.hash })?;
@@ -194,11 +192,11 @@ impl Session<'_> {
     }
 
     /// Fills slots and waits until all of them have been fetched.
-    fn offer_chunks(&self, ring: &Ring, source: &Source) -> Result<()> {
+    fn send_chunks(&self, ring: &Ring, source: &Source) -> Result<()> {
         let (mut sequence, mut credited) = (0, 0);
         while let Some(chunk) = source.next() {
             while sequence - credited >= u64::from(ring.shape().slots) {
-                credited = self.take_credit(credited, sequence)?;
+                credited = self.receive_credit(credited, sequence)?;
             }
             let length = u32::try_from(chunk.len()).map_err(|_| CliError::other("chunk of over 4 GiB"))?;
             ring.write(sequence, &chunk)?;
@@ -207,25 +205,25 @@ impl Session<'_> {
             sequence += 1;
         }
         while credited < sequence {
-            credited = self.take_credit(credited, sequence)?;
+            credited = self.receive_credit(credited, sequence)?;
         }
         Ok(())
     }
 
-    fn take_credit(&self, credited: u64, sequence: u64) -> Result<u64> {
+    fn receive_credit(&self, credited: u64, sequence: u64) -> Result<u64> {
         match self.next(Phase::Draining)? {
             Frame::Credit { sequence: at } if at == credited && at < sequence => Ok(credited + 1),
             other => Err(unexpected(&other)),
         }
     }
 
-    /// What a request needs, or `None` after telling the client why it cannot be had.
+    /// The result of opening a request's file, or `None` after the reason was sent to the client.
     fn accepted<T>(&self, verb: &str, name: &str, made: Result<T, StoreError>) -> Result<Option<T>> {
         match made {
             Ok(made) => Ok(Some(made)),
             Err(error) => {
                 tracing::info!(peer = %self.control.peer(), "{verb} {} refused: {error}", name.escape_debug());
-                self.control.send(&Frame::Refused { text: error.to_string() })?;
+                self.control.send(&Frame::refused(&error.to_string()))?;
                 Ok(None)
             }
         }

@@ -13,8 +13,8 @@ use signal_hook::iterator::Signals;
 pub(super) fn handle(drain: impl FnOnce(&'static str) + Send + 'static) -> io::Result<()> {
     let ignored = ignored(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
     // What the parent had ignored stays so: `nohup`, and Ctrl-C for a command in the background of a script.
-    let wanted = [SIGTERM, SIGINT, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
-    let mut signals = Signals::new(wanted)?;
+    let handled = [SIGTERM, SIGINT, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
+    let mut signals = Signals::new(handled)?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         let mut drain = Some(drain);
         for signal in signals.forever() {

@@ -1,4 +1,4 @@
-//! What a file holds, read once through one descriptor: its size is known before the first byte is sent, and a file
+//! The content of a file, read once through one descriptor: its size is known before the first byte is sent, and a file
 //! that changes meanwhile is an error.
 
 use std::fs::{File, Metadata};
@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 
 use super::StoreError;
 
-/// Files that say to have so many bytes at most are read at once: those of /proc and /sys have another size than they say.
+/// Files of at most this reported size are read at once: the size that /proc and /sys report is not that of the content.
 const SMALL: u64 = 64 << 10;
-/// Most bytes of a file that says to be small.
+/// Most bytes of a file with a small reported size.
 pub(super) const MOST: u64 = 16 << 20;
 
 /// An open file.
@@ -56,7 +56,7 @@ impl Content {
         })
     }
 
-    /// After the last byte: whether the file is still the one that was opened. What is in memory was looked at before.
+    /// After the last byte: whether the file is still the one that was opened. Content in memory was checked when it was read.
     pub(crate) fn check_unchanged(&self) -> Result<(), StoreError> {
         if self.all.is_some() {
             return Ok(());
@@ -73,7 +73,7 @@ impl Content {
         Read::take(&self.file, MOST + 1)
             .read_to_end(&mut bytes)
             .map_err(|error| StoreError::io("read", self.path.as_str(), error))?;
-        // Files of /proc and /sys do not say when they change; each read of them is what was true then.
+        // Files of /proc and /sys report no changes; one read of them is one consistent content.
         self.check_unchanged()?;
         self.size = bytes.len() as u64;
         if self.size > MOST {
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_say_another_size_are_read_to_their_end() {
+    fn files_with_another_reported_size_are_read_to_their_end() {
         let mut seen = 0;
         for path in ["/proc/version", "/proc/self/cmdline", "/sys/kernel/mm/transparent_hugepage/enabled"] {
             let path = Path::new(path);

@@ -12,7 +12,7 @@ use super::{Directory, FileName, StoreError, TEMPORARY};
 /// Disk space that is reserved before the first data.
 const STEP: u64 = 1 << 20;
 
-/// A file that is being received. It gets its name in [`Incoming::commit`]; dropped before, nothing of it stays.
+/// A file that is being received. It gets its name in [`Incoming::commit`]; dropped before that, it leaves nothing.
 ///
 /// The file has no name at all while it is written (`O_TMPFILE`), so that even a killed process leaves nothing
 /// behind; file systems without that get a temporary name.
@@ -26,7 +26,7 @@ pub(crate) struct Incoming {
     force: bool,
     size: u64,
     written: u64,
-    /// Disk space that it has: more is reserved as data arrives. A sender that sends nothing holds next to none.
+    /// Disk space that it has: more is reserved as data arrives. A client that sends nothing holds almost none.
     reserved: u64,
 }
 
@@ -88,7 +88,7 @@ impl Incoming {
         }
     }
 
-    /// So that a disk that is too small shows before the data is sent.
+    /// Refuses a file that the disk has no space for, before its data is sent.
     fn check_space(&self) -> Result<(), StoreError> {
         let free = self.directory.free_space()?;
         if self.size - self.reserved > free {
@@ -172,7 +172,7 @@ fn open_temporary(directory: &Directory) -> Result<(OwnedFd, Option<String>), Er
     Ok((fd, Some(name)))
 }
 
-/// Marks the file as one that a living process writes to.
+/// Marks the file as one that a running process writes to.
 fn lock(fd: &OwnedFd) -> Result<(), Errno> {
     match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
         // Where there are no locks, nothing is removed as stale either.
@@ -189,7 +189,7 @@ pub(super) fn named_for_test(directory: &Directory) -> Incoming {
     Incoming { directory, name, file, temporary, force: false, size: 0, written: 0, reserved: 0 }
 }
 
-/// A name that nobody else has.
+/// A name that no other file has.
 fn temporary_name() -> Result<String, Errno> {
     let random = getrandom::u64().map_err(|_| Errno::IO)?;
     Ok(format!("{TEMPORARY}{random:016x}.part"))

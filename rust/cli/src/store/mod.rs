@@ -18,7 +18,7 @@ pub(crate) use content::Content;
 pub(crate) use incoming::Incoming;
 pub(crate) use name::FileName;
 
-/// How the names of temporary files begin.
+/// Prefix of the names of temporary files.
 const TEMPORARY: &str = ".flagcx-p2p-";
 
 /// Why a file cannot be read or stored.
@@ -33,7 +33,7 @@ pub(crate) enum StoreError {
     #[error("{0} is not a regular file")]
     NotAFile(String),
     #[error(
-        "{0} has more than {most} MiB and does not say how much, as files of /proc do; copy it to a regular file first",
+        "{0} has more than {most} MiB and reports another size, as files of /proc do; copy it to a regular file first",
         most = content::MOST >> 20
     )]
     SizeUnknown(String),
@@ -99,16 +99,16 @@ impl Directory {
         }
     }
 
-    /// Removes temporary files of processes that were killed. Those of living ones are locked, and stay.
+    /// Removes temporary files of processes that were killed. Those of running processes are locked, and stay.
     pub(crate) fn remove_stale(&self) {
-        // What cannot be listed or removed stays.
+        // An entry that cannot be listed or removed stays.
         let Ok(entries) = rustix::fs::Dir::read_from(&*self.fd) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let ours =
+            let is_temporary =
                 name.to_bytes().starts_with(TEMPORARY.as_bytes()) && name.to_bytes().ends_with(b".part");
-            if ours && self.remove_unlocked(name).is_ok() {
-                tracing::info!(?name, "removed a file that a killed process has left");
+            if is_temporary && self.remove_unlocked(name).is_ok() {
+                tracing::info!(?name, "removed the temporary file of a killed process");
             }
         }
     }
@@ -132,7 +132,7 @@ impl Directory {
     }
 }
 
-/// Opens a file that the user named on the command line; links are the user's own business there.
+/// Opens a file of the command line; links are followed there.
 pub(crate) fn open_local(path: &Path) -> Result<Content, StoreError> {
     let text = path.display().to_string();
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -32,7 +32,7 @@ impl FileName {
         } else if name.contains(turns_text) {
             "contains a character that changes the direction of text"
         } else if name.starts_with(super::TEMPORARY) {
-            "is kept for temporary files of this tool"
+            "is reserved for temporary files of this tool"
         } else {
             return Ok(Self(name.to_owned()));
         };

@@ -1,6 +1,6 @@
 //! Authentication of the control stream: with `FLAGCX_P2P_AUTH_KEY_FILE` set, both sides prove that they know the key
-//! before any name, address or memory key is told. It is the exchange of [`flagcx_p2p::internals::auth`]: the client proves first,
-//! and one that does not know the key gets a random number and nothing else.
+//! before any name, address or memory key is sent. It is the exchange of [`flagcx_p2p::internals::auth`]: the client proves
+//! first, and one that does not know the key gets a random number and nothing else.
 
 use std::time::Instant;
 
@@ -9,11 +9,11 @@ use flagcx_p2p::internals::auth::{AuthError, AuthKey, Initiator, Nonce, Nonces, 
 use super::Frame;
 use super::control::{Control, ControlError};
 
-/// Keeps these proofs apart from those of the engine.
+/// Makes these proofs invalid for the engine's own exchanges, and the other way round.
 const PURPOSE: Purpose = Purpose::new("command line tool");
 
 /// The server's side, after `Open` has come with the client's nonce. The client's proof must come before `deadline`.
-pub(crate) fn admit(
+pub(crate) fn respond(
     key: &AuthKey,
     control: &Control,
     client: Nonce,
@@ -23,15 +23,19 @@ pub(crate) fn admit(
     control.send(&Frame::Challenge { nonce: server })?;
     let proof = match control.receive_by(deadline)?.ok_or(ControlError::NotOpened)? {
         Frame::Proof { proof } => proof,
-        other => return Err(ControlError::Protocol(format!("expected its proof, not {other:?}"))),
+        other => return Err(ControlError::Protocol(format!("expected a proof, not {other:?}"))),
     };
     let nonces = Nonces { initiator: client, responder: server };
     let (_session, proof) = Responder::new(key, PURPOSE, nonces).verify(&proof)?;
     control.send(&Frame::Proof { proof })
 }
 
-/// The client's side: takes what the server said after `Open`, and gives its next frame once both are sure.
-pub(crate) fn enter(key: Option<&AuthKey>, control: &Control, client: Nonce) -> Result<Frame, ControlError> {
+/// The client's side: takes the server's answer to `Open`, and returns its next frame once both sides have proven the key.
+pub(crate) fn initiate(
+    key: Option<&AuthKey>,
+    control: &Control,
+    client: Nonce,
+) -> Result<Frame, ControlError> {
     match (control.receive()?, key) {
         (Frame::Challenge { nonce: server }, Some(key)) => {
             prove(key, control, Nonces { initiator: client, responder: server })?;
@@ -51,7 +55,7 @@ fn prove(key: &AuthKey, control: &Control, nonces: Nonces) -> Result<(), Control
         error => error,
     })?;
     let Frame::Proof { proof } = answer else {
-        return Err(ControlError::Protocol(format!("expected its proof, not {answer:?}")));
+        return Err(ControlError::Protocol(format!("expected a proof, not {answer:?}")));
     };
     initiator.verify(&proof)?;
     Ok(())
@@ -86,15 +90,16 @@ mod tests {
         (client, Control::new(listener.accept().unwrap().0).unwrap())
     }
 
-    /// What the client is told that has this key; the answers of client and server.
-    fn meet(
-        theirs: Option<&'static str>,
-        ours: &str,
+    /// The results of a client with the first key, and of the server with the second.
+    fn exchange(
+        client_key: Option<&'static str>,
+        server_key: &str,
     ) -> (Result<Frame, ControlError>, Result<(), ControlError>) {
         let (client, server) = pair();
-        let client =
-            thread::spawn(move || enter(theirs.map(key).as_ref(), &Control::new(client).unwrap(), [1; 16]));
-        let admitted = admit(&key(ours), &server, [1; 16], soon());
+        let client = thread::spawn(move || {
+            initiate(client_key.map(key).as_ref(), &Control::new(client).unwrap(), [1; 16])
+        });
+        let admitted = respond(&key(server_key), &server, [1; 16], soon());
         if admitted.is_ok() {
             server.send(&Frame::Ready { size: 7 }).unwrap();
             server.finish();
@@ -105,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_must_know_one_key() {
-        let (frame, admitted) = meet(Some("one"), "one");
+    fn both_sides_must_know_the_same_key() {
+        let (frame, admitted) = exchange(Some("one"), "one");
         assert_eq!(frame.unwrap(), Frame::Ready { size: 7 });
         admitted.unwrap();
-        let (frame, admitted) = meet(Some("other"), "one");
+        let (frame, admitted) = exchange(Some("other"), "one");
         assert!(matches!(frame, Err(ControlError::Auth(AuthError::Refused))), "{frame:?}");
         assert!(matches!(admitted, Err(ControlError::Auth(AuthError::WrongKey))), "{admitted:?}");
-        let (frame, admitted) = meet(None, "one");
+        let (frame, admitted) = exchange(None, "one");
         assert!(matches!(frame, Err(ControlError::Auth(AuthError::KeyRequired))), "{frame:?}");
         admitted.unwrap_err();
     }
@@ -126,12 +131,12 @@ mod tests {
         );
         for proof in [[0; 32], another_purpose] {
             let (mut client, server) = pair();
-            let admitting = thread::spawn(move || admit(&key("one"), &server, [1; 16], soon()));
-            let mut told = [0; codec::HEADER + 16];
-            client.read_exact(&mut told).unwrap();
-            let nonce = told[codec::HEADER..].try_into().unwrap();
-            assert_eq!(told.to_vec(), codec::encode(&Frame::Challenge { nonce }));
-            client.write_all(&codec::encode(&Frame::Proof { proof })).unwrap();
+            let admitting = thread::spawn(move || respond(&key("one"), &server, [1; 16], soon()));
+            let mut received = codec::encode(&Frame::Challenge { nonce: [0; 16] }).unwrap();
+            client.read_exact(&mut received).unwrap();
+            let challenge = codec::decode_payload(&received[codec::HEADER..]);
+            assert!(matches!(challenge, Ok(Frame::Challenge { .. })), "{challenge:?}");
+            client.write_all(&codec::encode(&Frame::Proof { proof }).unwrap()).unwrap();
             assert_eq!(client.read_to_end(&mut Vec::new()).unwrap(), 0);
             assert!(matches!(admitting.join().unwrap(), Err(ControlError::Auth(AuthError::WrongKey))));
         }

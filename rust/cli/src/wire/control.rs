@@ -1,7 +1,7 @@
 //! A control stream on a TCP socket: frames in order, and a bound on silence.
 //!
-//! Two threads serve it: one reads frames into a bounded queue, one says [`Frame::Alive`] when nothing else is said.
-//! A peer that is killed, stopped or cut off therefore shows within [`SILENCE`], whatever this side is busy with.
+//! Two threads serve it: one reads frames into a bounded queue, one sends [`Frame::KeepAlive`] at intervals. A peer that is
+//! killed, stopped or not reachable any more is therefore noticed within [`PEER_TIMEOUT`], whatever this side is busy with.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -16,13 +16,15 @@ use flagcx_p2p::internals::control::{self, RefusalPolicy};
 use super::Frame;
 use super::codec::{self, FrameError, HEADER};
 
-/// Silence after which a peer counts as dead.
-pub(crate) const SILENCE: Duration = Duration::from_secs(10);
-/// How often a side says that it is alive.
-const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Time without a frame after which a peer counts as lost.
+pub(crate) const PEER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to open its session and to prove the key, whatever else it sends meanwhile.
+pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two keep-alive frames.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest wait for a TCP connection, with the look-up of the name and over all its addresses.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long an ending side waits for the peer to read its last words.
+/// How long an ending side waits for the peer to read its last frames.
 const LINGER: Duration = Duration::from_secs(2);
 /// Frames read ahead; beyond that TCP holds the peer back.
 const QUEUE: usize = 2 * super::MAX_SLOTS;
@@ -36,9 +38,9 @@ pub(crate) enum ControlError {
     Connect(String),
     #[error("the peer closed the connection (it ended or was killed)")]
     Closed,
-    #[error("no sign of life from the peer for {} s; it is stopped or cut off", SILENCE.as_secs())]
-    Silent,
-    #[error("the client has not opened its session, and proven the key if there is one, in time")]
+    #[error("no frame from the peer for {} s: its process is stopped, or the network between is down", PEER_TIMEOUT.as_secs())]
+    PeerTimeout,
+    #[error("the client did not open its session, and prove the pre-shared key where one is set, within {} s", OPEN_TIMEOUT.as_secs())]
     NotOpened,
     #[error("no request, or no progress of one, for {} s", .0.as_secs())]
     Idle(Duration),
@@ -52,7 +54,7 @@ pub(crate) enum ControlError {
     Auth(#[from] AuthError),
     #[error("the peer refused: {0}")]
     Refused(String),
-    #[error("the peer broke the protocol: {0}")]
+    #[error("protocol error of the peer: {0}")]
     Protocol(String),
 }
 
@@ -61,7 +63,7 @@ pub(crate) enum ControlError {
 pub(crate) struct Control {
     writer: Arc<Mutex<TcpStream>>,
     frames: Receiver<Result<Frame, ControlError>>,
-    /// Dropped to end the heartbeat.
+    /// Dropped to end the keep-alive thread.
     stop: Option<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
     peer: SocketAddr,
@@ -85,17 +87,19 @@ impl Control {
     /// Takes over a connected socket.
     pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(SILENCE))?;
-        stream.set_write_timeout(Some(SILENCE))?;
+        stream.set_read_timeout(Some(PEER_TIMEOUT))?;
+        stream.set_write_timeout(Some(PEER_TIMEOUT))?;
         let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
         let reader = stream.try_clone()?;
         let writer = Arc::new(Mutex::new(stream));
         let (sender, frames) = mpsc::sync_channel(QUEUE);
         let (stop, stopped) = mpsc::channel();
-        let beat = Arc::clone(&writer);
+        let keep_alive = Arc::clone(&writer);
         let threads = vec![
             thread::Builder::new().name("control-read".into()).spawn(move || read_frames(reader, &sender))?,
-            thread::Builder::new().name("control-alive".into()).spawn(move || say_alive(&beat, &stopped))?,
+            thread::Builder::new()
+                .name("control-alive".into())
+                .spawn(move || send_keep_alives(&keep_alive, &stopped))?,
         ];
         Ok(Self { writer, frames, stop: Some(stop), threads, peer, local })
     }
@@ -110,9 +114,9 @@ impl Control {
         self.local
     }
 
-    /// Sends a frame; waits at most [`SILENCE`] for room.
+    /// Sends a frame; waits at most [`PEER_TIMEOUT`] for room.
     pub(crate) fn send(&self, frame: &Frame) -> Result<(), ControlError> {
-        send(&self.writer, frame).map_err(|error| self.last_words().unwrap_or(error))
+        send(&self.writer, frame).map_err(|error| self.refusal().unwrap_or(error))
     }
 
     /// Ends the stream so that the peer still reads what was sent last: closing with unread input would reset it.
@@ -123,12 +127,12 @@ impl Control {
         while stream.is_ok() && !left().is_zero() && matches!(self.frames.recv_timeout(left()), Ok(Ok(_))) {}
     }
 
-    /// The next frame. Ends within [`SILENCE`] of the peer's last sign of life.
+    /// The next frame. Fails once the peer has sent nothing for [`PEER_TIMEOUT`].
     pub(crate) fn receive(&self) -> Result<Frame, ControlError> {
         self.frames.recv().unwrap_or(Err(ControlError::Closed)).and_then(accepted)
     }
 
-    /// The next frame, if it comes before `deadline`: signs of life do not prolong it. `None`: it has not come.
+    /// The next frame, if it comes before `deadline`, which keep-alive frames do not extend. `None`: it has not come.
     pub(crate) fn receive_by(&self, deadline: Instant) -> Result<Option<Frame>, ControlError> {
         match self.frames.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(frame) => frame.and_then(accepted).map(Some),
@@ -147,7 +151,7 @@ impl Control {
     }
 
     /// The refusal that the peer sent before it closed, if it did: a better reason than "closed".
-    fn last_words(&self) -> Option<ControlError> {
+    fn refusal(&self) -> Option<ControlError> {
         self.frames.iter().find_map(|frame| match frame {
             Ok(Frame::Refused { text }) => Some(ControlError::Refused(text)),
             _ => None,
@@ -172,7 +176,7 @@ impl Drop for Control {
     }
 }
 
-/// A refusal is an error where something else is waited for.
+/// A refusal is an error where another frame is expected.
 fn accepted(frame: Frame) -> Result<Frame, ControlError> {
     match frame {
         Frame::Refused { text } => Err(ControlError::Refused(text)),
@@ -181,14 +185,14 @@ fn accepted(frame: Frame) -> Result<Frame, ControlError> {
 }
 
 fn send(writer: &Mutex<TcpStream>, frame: &Frame) -> Result<(), ControlError> {
-    let bytes = codec::encode(frame);
+    let bytes = codec::encode(frame)?;
     let mut stream = writer.lock().unwrap_or_else(PoisonError::into_inner);
     stream.write_all(&bytes).map_err(|error| from_io(&error))
 }
 
-fn say_alive(writer: &Mutex<TcpStream>, stopped: &Receiver<()>) {
-    while stopped.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
-        if send(writer, &Frame::Alive).is_err() {
+fn send_keep_alives(writer: &Mutex<TcpStream>, stopped: &Receiver<()>) {
+    while stopped.recv_timeout(KEEP_ALIVE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        if send(writer, &Frame::KeepAlive).is_err() {
             return;
         }
     }
@@ -198,7 +202,7 @@ fn read_frames(mut stream: TcpStream, frames: &SyncSender<Result<Frame, ControlE
     loop {
         let frame = read_frame(&mut stream);
         let ended = frame.is_err();
-        if matches!(frame, Ok(Frame::Alive)) {
+        if matches!(frame, Ok(Frame::KeepAlive)) {
             continue;
         }
         if frames.send(frame).is_err() || ended {
@@ -210,10 +214,9 @@ fn read_frames(mut stream: TcpStream, frames: &SyncSender<Result<Frame, ControlE
 fn read_frame(stream: &mut TcpStream) -> Result<Frame, ControlError> {
     let mut header = [0; HEADER];
     stream.read_exact(&mut header).map_err(|error| from_io(&error))?;
-    let (kind, length) = codec::decode_header(&header)?;
-    let mut payload = vec![0; length];
+    let mut payload = vec![0; codec::decode_header(header)?];
     stream.read_exact(&mut payload).map_err(|error| from_io(&error))?;
-    Ok(codec::decode_payload(kind, &payload)?)
+    Ok(codec::decode_payload(&payload)?)
 }
 
 fn from_io(error: &io::Error) -> ControlError {
@@ -223,7 +226,7 @@ fn from_io(error: &io::Error) -> ControlError {
         | ErrorKind::ConnectionAborted
         | ErrorKind::BrokenPipe
         | ErrorKind::NotConnected => ControlError::Closed,
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => ControlError::Silent,
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => ControlError::PeerTimeout,
         _ => ControlError::Io(error.to_string()),
     }
 }
@@ -241,12 +244,12 @@ mod tests {
     }
 
     #[test]
-    fn frames_arrive_in_order_and_alive_is_swallowed() {
+    fn frames_arrive_in_order_without_keep_alives() {
         let (control, mut peer) = pair();
         for frame in
-            [Frame::Alive, Frame::Credit { sequence: 1 }, Frame::Alive, Frame::Credit { sequence: 2 }]
+            [Frame::KeepAlive, Frame::Credit { sequence: 1 }, Frame::KeepAlive, Frame::Credit { sequence: 2 }]
         {
-            peer.write_all(&codec::encode(&frame)).unwrap();
+            peer.write_all(&codec::encode(&frame).unwrap()).unwrap();
         }
         assert_eq!(control.receive().unwrap(), Frame::Credit { sequence: 1 });
         assert_eq!(control.receive().unwrap(), Frame::Credit { sequence: 2 });
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_peer_and_another_program_are_told_apart() {
+    fn a_closed_peer_and_another_program_are_different_errors() {
         let (control, peer) = pair();
         drop(peer);
         assert!(matches!(control.receive(), Err(ControlError::Closed)));
@@ -266,7 +269,7 @@ mod tests {
     #[test]
     fn a_refusal_is_an_error_with_its_text() {
         let (control, mut peer) = pair();
-        peer.write_all(&codec::encode(&Frame::Refused { text: "no such file".into() })).unwrap();
+        peer.write_all(&codec::encode(&Frame::refused("no such file")).unwrap()).unwrap();
         let error = control.receive().unwrap_err();
         assert!(error.to_string().contains("no such file"), "{error}");
     }
@@ -274,14 +277,14 @@ mod tests {
     #[test]
     fn dropping_with_a_full_queue_ends() {
         let (control, mut peer) = pair();
-        let frames = codec::encode(&Frame::Credit { sequence: 0 }).repeat(QUEUE + 10);
+        let frames = codec::encode(&Frame::Credit { sequence: 0 }).unwrap().repeat(QUEUE + 10);
         peer.write_all(&frames).unwrap();
         thread::sleep(Duration::from_millis(50));
         drop(control);
     }
 
     #[test]
-    fn nobody_listens() {
+    fn a_port_without_a_listener_is_a_connect_error() {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let error = Control::connect(&format!("127.0.0.1:{port}")).unwrap_err();
         assert!(matches!(error, ControlError::Connect(_)), "{error}");

@@ -58,13 +58,13 @@ impl Server {
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         out.read_line(&mut line).unwrap();
-        let rest = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("server said {line:?}"));
+        let rest = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("server printed {line:?}"));
         let address = rest.split_whitespace().next().unwrap().to_owned();
         std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
         Self { child, address, path: temp.path().to_owned(), _temp: temp }
     }
 
-    /// With a connection of its own, over which nothing was said.
+    /// A connection over which nothing has been sent.
     pub(crate) fn connect(&self) -> TcpStream {
         TcpStream::connect(&self.address).unwrap()
     }
@@ -108,21 +108,26 @@ impl Drop for Server {
     }
 }
 
-/// The bytes of a frame of the control stream.
-pub(crate) fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+/// The bytes of a frame of the control stream: the number of its variant, then its fields.
+pub(crate) fn frame(content: &impl serde::Serialize) -> Vec<u8> {
+    let payload = postcard::to_allocvec(content).unwrap();
     let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
-    [b"F2", &[2, kind][..], &length, payload].concat()
+    [b"F2", &[3][..], &length, &payload].concat()
+}
+
+/// The frame without content.
+pub(crate) fn keep_alive_frame() -> Vec<u8> {
+    frame(&9_u8)
 }
 
 /// The frame by which a client opens a session: chunks of 4 KiB, one slot.
 pub(crate) fn open_frame() -> Vec<u8> {
-    frame(1, &[&4096_u32.to_le_bytes()[..], &1_u16.to_le_bytes(), &[0; 16]].concat())
+    frame(&(0_u8, 4096_u32, 1_u16, [0_u8; 16]))
 }
 
 /// The frame by which a client announces a file.
 pub(crate) fn put_frame(name: &str, size: u64) -> Vec<u8> {
-    let length = u16::try_from(name.len()).unwrap().to_le_bytes();
-    frame(3, &[&length[..], name.as_bytes(), &size.to_le_bytes(), &[0]].concat())
+    frame(&(2_u8, name, size, false))
 }
 
 pub(crate) fn names(path: &Path) -> Vec<String> {

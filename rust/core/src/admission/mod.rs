@@ -240,7 +240,7 @@ struct Shared(Mutex<State>);
 impl observe::Source for Shared {
     fn collect(&self, out: &mut Snapshot) {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        out.number(&metrics::UNPROVEN_CLIENTS, &[], state.ledger.clients() as u64);
+        out.number(&metrics::UNAUTHENTICATED_CLIENTS, &[], state.ledger.clients() as u64);
         out.number(&metrics::DISPLACED_CLIENTS, &[], state.displaced);
     }
 }

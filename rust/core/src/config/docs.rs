@@ -18,7 +18,7 @@ Numbers are read as C's `strtoll` does with base 0: decimal, `0x` hexadecimal or
 ignored, with a line in the log. A value outside its range, or without digits, is replaced by the default, with a line in the
 log. Not so where a guess would change what carries the data, or which peers may connect: with such a value of a variable that is
 marked \u{2020} no engine opens, and the error names variable, value and what is allowed. An empty value counts as unset.
-A name that begins with `FLAGCX_P2P_` and is none of these is pointed out once, with the one that may have been meant.
+An unknown name that begins with `FLAGCX_P2P_` is logged once, with the most similar known one.
 
 `flagcx-p2p doctor` prints the settings that are in effect.
 ";

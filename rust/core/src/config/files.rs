@@ -1,4 +1,4 @@
-//! The configuration files that lie under the environment: `~/.flagcx.conf`, then `/etc/flagcx.conf`.
+//! The configuration files for what the environment does not set: `~/.flagcx.conf`, then `/etc/flagcx.conf`.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ impl Files {
         let home = home::directory().map(|home| home.join(".flagcx.conf"));
         let mut files = Self::default();
         for path in home.into_iter().chain([PathBuf::from("/etc/flagcx.conf")]) {
-            // Bytes that are no UTF-8 can only be in values that no variable takes.
+            // Bytes outside UTF-8 can only be in values that no variable accepts.
             if let Ok(bytes) = std::fs::read(&path) {
                 files.add(&String::from_utf8_lossy(&bytes));
             }
@@ -38,7 +38,7 @@ impl Files {
         environment.chain(self.values.keys().cloned())
     }
 
-    /// The environment, with the files under it.
+    /// The value in the environment, else in the files.
     pub fn layered(&self, name: &str) -> Option<String> {
         std::env::var_os(name)
             .map(|value| value.to_string_lossy().into_owned())
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_lies_on_top() {
+    fn the_environment_wins() {
         let mut files = Files::default();
         files.add("PATH=from the file");
         assert_ne!(files.layered("PATH").as_deref(), Some("from the file"));

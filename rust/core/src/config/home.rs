@@ -37,7 +37,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "Miri has no getpwuid_r")]
     fn the_directory_is_absolute() {
-        // A user that the database does not know has none, which is fine as well.
+        // A user that is not in the database has none, which is valid as well.
         if let Some(directory) = super::directory() {
             assert!(directory.is_absolute(), "{directory:?}");
         }

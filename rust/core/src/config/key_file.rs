@@ -10,11 +10,11 @@ use crate::auth::AuthKey;
 
 /// Bytes that a key must have at least: 128 bits.
 pub const MIN_KEY: usize = 16;
-/// Bytes that a key may have at most: more is surely the wrong file.
+/// Bytes that a key may have at most: a larger file is not a key file.
 pub const MAX_KEY: usize = 4096;
 
-/// Reads a key. Line ends at the end of the file do not count. Others than the owner being able to read the file is
-/// worth a warning.
+/// Reads a key. Line ends at the end of the file do not count. A file that other users can read is a line of
+/// the log at WARN.
 pub fn read_key_file(path: &Path) -> Result<AuthKey, ConfigError> {
     let problem = |reason: String| ConfigError {
         variable: "FLAGCX_P2P_AUTH_KEY_FILE",
@@ -24,7 +24,7 @@ pub fn read_key_file(path: &Path) -> Result<AuthKey, ConfigError> {
     let metadata = file.metadata().map_err(|error| problem(error.to_string()))?;
     if metadata.mode() & 0o077 != 0 {
         tracing::warn!(
-            "key file {} is open to others (mode {:o}); chmod 600 it",
+            "key file {} is readable or writable by other users (mode {:o}); run chmod 600 on it",
             path.display(),
             metadata.mode() & 0o777
         );

@@ -75,17 +75,21 @@ impl LogSettings {
 
 /// The subsystem that the lines of a module count as.
 pub fn subsystem_of(target: &str) -> u64 {
-    match target.strip_prefix("flagcx_p2p::").and_then(|path| path.split("::").next()) {
-        Some("engine" | "device") => INIT,
-        Some("config") => ENV,
-        Some("control") => BOOTSTRAP,
-        Some("memory") => REG,
-        Some("topology") => GRAPH,
-        Some("fabric") => INIT | NET,
-        Some("notify") => NET,
-        _ => P2P,
-    }
+    let module = target.strip_prefix("flagcx_p2p::").and_then(|path| path.split("::").next());
+    MODULES.iter().find(|(name, _)| Some(*name) == module).map_or(P2P, |(_, subsystem)| *subsystem)
 }
+
+/// The modules of this crate with lines of another subsystem than `P2P`.
+const MODULES: [(&str, u64); 8] = [
+    ("engine", INIT),
+    ("gpu", INIT),
+    ("config", ENV),
+    ("control", BOOTSTRAP),
+    ("memory", REG),
+    ("topology", GRAPH),
+    ("fabric", INIT | NET),
+    ("notify", NET),
+];
 
 fn level(name: Option<&str>) -> Level {
     match name.map(str::to_ascii_uppercase).as_deref() {
@@ -166,6 +170,18 @@ mod tests {
         assert!(default.allows(Level::INFO, "flagcx_p2p::config"));
         assert!(!default.allows(Level::INFO, "flagcx_p2p::pool"));
         assert!(default.allows(Level::WARN, "flagcx_p2p::pool"));
+    }
+
+    /// A renamed module would fall back to `P2P` unnoticed.
+    #[test]
+    fn every_listed_module_exists() {
+        let crate_root = include_str!("../lib.rs");
+        for (name, subsystem) in MODULES {
+            assert!(crate_root.contains(&format!("mod {name};")), "there is no module {name}");
+            assert_eq!(subsystem_of(&format!("flagcx_p2p::{name}::inner")), subsystem);
+        }
+        assert_eq!(subsystem_of("flagcx_p2p::pool"), P2P);
+        assert_eq!(subsystem_of("other::engine"), P2P);
     }
 
     #[test]

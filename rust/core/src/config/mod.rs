@@ -44,7 +44,7 @@ pub use variable::{Kind, Variable};
 pub struct Config {
     /// `FLAGCX_P2P_FABRIC`.
     pub fabric: FabricChoice,
-    /// `FLAGCX_P2P_PATH`; `None` takes the best that works.
+    /// `FLAGCX_P2P_PATH`; `None` chooses the best that works.
     pub path: Option<PathKind>,
     /// `FLAGCX_P2P_SOFTWARE_DEVICES`.
     pub software_devices: u32,
@@ -155,7 +155,7 @@ pub struct Config {
     pub auth_allow_original: bool,
     /// `FLAGCX_P2P_RUNTIME_CONTROL`.
     pub runtime_control: bool,
-    /// `FLAGCX_P2P_ALLOW`; empty for everyone.
+    /// `FLAGCX_P2P_ALLOW`; empty for every address.
     pub allow: Vec<IpNet>,
 
     /// `FLAGCX_DEBUG`.
@@ -199,12 +199,12 @@ pub struct ConfigError {
 
 impl Config {
     /// Reads every variable of the table from `source`. Never fails: what was wrong is in [`Config::warnings`], and
-    /// [`Config::check`] says whether an engine may open with it.
+    /// [`Config::check`] tests whether an engine may open with it.
     pub fn from_source(source: &dyn Fn(&str) -> Option<String>) -> Self {
         parse::config(source)
     }
 
-    /// What could not be taken as it was written.
+    /// The values that were not used as written.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
@@ -214,7 +214,7 @@ impl Config {
         &self.settings
     }
 
-    /// An error if a setting is so wrong that no engine may open with it.
+    /// An error if no engine may open with these settings.
     pub fn check(&self) -> Result<(), ConfigError> {
         match self.warnings.iter().find(|warning| warning.severity == Severity::Fatal) {
             Some(warning) => Err(ConfigError { variable: warning.variable, text: warning.text.clone() }),
@@ -242,7 +242,7 @@ impl Config {
         self.auth_key_file.as_deref().map(read_key_file).transpose()
     }
 
-    /// What the fabric needs to know.
+    /// The settings of the fabric.
     pub fn fabric_options(&self) -> Result<FabricOptions, ConfigError> {
         Ok(FabricOptions {
             choice: self.fabric,

@@ -37,7 +37,7 @@ impl NameList {
             let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'@');
             let is_port = |port: &str| port == "-1" || port.parse::<u8>().is_ok();
             if name.is_empty() || !name.bytes().all(known) || !port.is_none_or(is_port) {
-                return Err(format!("element {}, {element:?}, is no name or name:port", index + 1));
+                return Err(format!("element {} ({element:?}) is not a name or name:port", index + 1));
             }
         }
         Ok(text.to_owned())
@@ -59,7 +59,7 @@ impl NameList {
 }
 
 impl Name {
-    /// A port that is -1, missing or no number means any port.
+    /// A port that is -1, missing or not a number means any port.
     fn parse(text: &str) -> Self {
         let (name, port) = match text.split_once(':') {
             Some((name, port)) => (name, port.parse().ok()),
@@ -71,7 +71,7 @@ impl Name {
     fn matches(&self, name: &str, port: Option<u32>, exact: bool) -> bool {
         let same_name = if exact { name == self.text } else { name.starts_with(&self.text) };
         let same_port = match (self.port, port) {
-            (Some(wanted), Some(port)) => wanted == port,
+            (Some(expected), Some(port)) => expected == port,
             _ => true,
         };
         same_name && same_port

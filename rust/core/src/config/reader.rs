@@ -8,13 +8,13 @@ use super::variable::{Kind, Variable};
 pub enum Severity {
     /// The default is used instead.
     Info,
-    /// The same, for settings whose loss is noticed late.
+    /// The default is used instead, with a warning: the loss of this setting is noticed late.
     Warn,
     /// An engine with this setting does not open.
     Fatal,
 }
 
-/// A value that could not be taken as it was written.
+/// A value that was not used as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// How serious.
@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
         (self.source)(name).filter(|text| !text.is_empty())
     }
 
-    /// The same for a variable of the table.
+    /// The text of a variable of the table, which is recorded as read.
     pub(super) fn text(&mut self, variable: &'static Variable) -> Option<String> {
         let text = self.lookup(variable.name);
         self.settings.push(Setting { variable, text: text.clone() });
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
             }
             Some(number) if !is_whole_number(&text) => {
                 let text = format!(
-                    "{}={text:?} is taken as {number}: the text behind the digits is ignored",
+                    "{}={text:?} is read as {number}: the text behind the digits is ignored",
                     variable.name
                 );
                 self.warnings.push(Warning { severity: Severity::Info, variable: variable.name, text });
@@ -96,7 +96,7 @@ impl<'a> Reader<'a> {
         self.set_integer(variable).unwrap_or(default)
     }
 
-    /// The same as another type. The table's ranges fit the types they are read as (a test goes through all limits).
+    /// The number as another type. The table's ranges fit the types they are read as (a test goes through all limits).
     pub(super) fn number<T: TryFrom<i64> + Default>(&mut self, variable: &'static Variable) -> T {
         T::try_from(self.integer(variable)).unwrap_or_default()
     }
@@ -131,15 +131,15 @@ impl<'a> Reader<'a> {
             .ok()
     }
 
-    /// A value that is none: the default is used, or no engine opens where a guess would change what carries the data or who
-    /// may connect.
+    /// An invalid value: the default is used, or no engine opens where a guess would change what carries the data, or which
+    /// peers may connect.
     fn reject(&mut self, severity: Severity, variable: &'static Variable, text: &str) {
         let (name, range, default) = (variable.name, variable.range_text(), variable.default_text());
         let (severity, text) = match variable.refuses {
             true => (
                 Severity::Fatal,
                 format!(
-                    "{name}={text:?} is none of its values: {range}. Set one of them, or unset it ({default})"
+                    "{name}={text:?} is not an allowed value ({range}); set one of them, or unset the variable ({default})"
                 ),
             ),
             false => (severity, format!("{name}={text:?} is outside {range}; using the default {default}")),

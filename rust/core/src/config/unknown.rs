@@ -1,58 +1,46 @@
-//! Names that look like variables of this engine and are none: mistyped ones, mostly.
+//! Names that look like variables of this engine and are not: mistyped ones, mostly.
 
 use super::table::{RETIRED, groups};
 
 const PREFIX: &str = "FLAGCX_P2P_";
 /// Read by other programs than the engine: the Python package, the tests and `x`.
-const OF_OTHERS: &[&str] = &[
+const OF_OTHER_PROGRAMS: &[&str] = &[
     "FLAGCX_P2P_LIBRARY",
     "FLAGCX_P2P_SECONDS",
     "FLAGCX_P2P_SEED",
     "FLAGCX_P2P_NULLVERBS",
     "FLAGCX_P2P_TEST_",
 ];
-/// Changes of a letter beyond which a name is not taken for a mistyped one.
-const FAR: usize = 4;
+/// Most letters in which a mistyped name differs.
+const MAX_DISTANCE: usize = 4;
 
-/// What is said of the names among `names` that nothing reads, a line for each.
+/// A line for each of `names` that nothing reads.
 pub(super) fn remarks(names: impl Iterator<Item = String>) -> Vec<String> {
     let known: Vec<_> =
         groups().iter().flat_map(|group| group.variables).map(|variable| variable.name).collect();
     let is_known = |name: &str| {
         known.contains(&name)
             || RETIRED.iter().any(|(retired, _)| *retired == name)
-            || OF_OTHERS.iter().any(|other| name.starts_with(other))
+            || OF_OTHER_PROGRAMS.iter().any(|other| name.starts_with(other))
     };
     let mut unknown: Vec<_> = names.filter(|name| name.starts_with(PREFIX) && !is_known(name)).collect();
     unknown.sort_unstable();
     unknown.dedup();
     let remark = |name: String| match closest(&name, &known) {
-        Some(meant) => format!("{name} is no variable of this engine and has no effect; {meant} is one"),
-        None => format!("{name} is no variable of this engine and has no effect"),
+        Some(meant) => {
+            format!("{name} is not a variable of this engine and has no effect; did you mean {meant}?")
+        }
+        None => format!("{name} is not a variable of this engine and has no effect"),
     };
     unknown.into_iter().map(remark).collect()
 }
 
 fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let near =
-        known.iter().map(|known| (distance(name, known), *known)).filter(|(distance, _)| *distance <= FAR);
+    let near = known
+        .iter()
+        .map(|known| (strsim::levenshtein(name, known), *known))
+        .filter(|(distance, _)| *distance <= MAX_DISTANCE);
     near.min().map(|(_, known)| known)
-}
-
-/// Letters to insert, remove or replace to get from one name to the other (Levenshtein).
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (index, letter) in from.bytes().enumerate() {
-        let mut left = index + 1;
-        let mut next = vec![left];
-        for (pair, other) in row.windows(2).zip(to.bytes()) {
-            let &[diagonal, above] = pair else { continue };
-            left = (diagonal + usize::from(letter != other)).min(above + 1).min(left + 1);
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -65,25 +53,17 @@ mod tests {
         let remarks = remarks(names.map(str::to_owned).into_iter());
         assert_eq!(remarks.len(), 1);
         assert!(
-            remarks[0].contains("FLAGCX_P2P_FABRC ") && remarks[0].ends_with("; FLAGCX_P2P_FABRIC is one")
+            remarks[0].contains("FLAGCX_P2P_FABRC ")
+                && remarks[0].ends_with("; did you mean FLAGCX_P2P_FABRIC?")
         );
     }
 
     #[test]
-    fn nothing_is_said_of_names_that_are_read() {
+    fn names_that_are_read_give_no_line() {
         let read =
             groups().into_iter().flat_map(|group| group.variables).map(|variable| variable.name.to_owned());
-        let others = OF_OTHERS.iter().map(|name| (*name).to_owned());
+        let others = OF_OTHER_PROGRAMS.iter().map(|name| (*name).to_owned());
         assert_eq!(remarks(read.chain(others)), Vec::<String>::new());
         assert!(!remarks(["FLAGCX_P2P_SOMETHING_ELSE_ENTIRELY".to_owned()].into_iter())[0].contains(';'));
-    }
-
-    #[test]
-    fn distances() {
-        for (from, to, expected) in
-            [("", "", 0), ("abc", "", 3), ("", "abc", 3), ("kitten", "sitting", 3), ("a", "a", 0)]
-        {
-            assert_eq!(distance(from, to), expected, "{from} to {to}");
-        }
     }
 }

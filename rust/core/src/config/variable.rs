@@ -17,7 +17,7 @@ pub struct Variable {
     pub when: &'static str,
     /// A valid value other than the default.
     pub example: &'static str,
-    /// With a value that is none no engine opens: a guess would change what carries the data, or which peers may connect.
+    /// With an invalid value no engine opens: a guess would change what carries the data, or which peers may connect.
     pub refuses: bool,
 }
 

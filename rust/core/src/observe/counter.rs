@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts up, wrapping after 2^64. One thread at a time may add: its owner, or the holder of its owner's lock. Any
-/// thread may read.
+/// Counts up, wrapping after 2^64. One thread at a time may add: the owner, or the holder of the owner's lock. Any thread
+/// may read.
 #[derive(Debug, Default)]
 pub struct Counter {
-    /// Written by the one writer, read by any thread. It guards no other memory, so every access is Relaxed; a change
-    /// of the writer is ordered by the owner's lock.
+    /// Written by the one writer, read by any thread. It guards no other memory, so every access is Relaxed; handing the
+    /// writer's role on is ordered by the lock that goes with it.
     value: AtomicU64,
 }
 
@@ -18,7 +18,7 @@ impl Counter {
         self.value.store(self.value.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
 
-    /// The count, which may be slightly out of date.
+    /// The count as of now, or of a moment ago.
     pub fn get(&self) -> u64 {
         self.value.load(Ordering::Relaxed)
     }

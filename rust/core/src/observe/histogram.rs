@@ -1,10 +1,13 @@
-//! How long things take: counts by powers of two.
+//! Latencies: counts by powers of two.
+//!
+//! One writer adds without a lock or a locked instruction while any thread reads, and the buckets are those that Prometheus
+//! gets. The crate `hdrhistogram`, which the tool's `bench` uses, needs an exclusive reference for that, or a channel.
 
 use std::time::Duration;
 
 use super::Counter;
 
-/// Buckets with an upper bound: 1 us, 2 us, 4 us, ... 16.8 s. One more takes what is longer.
+/// Buckets with an upper bound: 1 us, 2 us, 4 us, ... 16.8 s. One more counts what is longer.
 const BOUNDED: usize = 25;
 
 /// Durations by power of two of microseconds. One writer at a time, like [`Counter`].
@@ -74,9 +77,9 @@ impl HistogramSnapshot {
         Some(if bucket == BOUNDED { Duration::MAX } else { Duration::from_micros(1 << bucket) })
     }
 
-    /// Ends of the buckets in seconds (the last one's is `f64::MAX`) with their counts.
+    /// Ends of the buckets in seconds (infinite for the last one) with their counts.
     pub(super) fn in_seconds(&self) -> Vec<(f64, u64)> {
-        let end = |bucket| if bucket == BOUNDED { f64::MAX } else { (1_u64 << bucket) as f64 / 1e6 };
+        let end = |bucket| if bucket == BOUNDED { f64::INFINITY } else { (1_u64 << bucket) as f64 / 1e6 };
         self.counts.iter().enumerate().map(|(bucket, count)| (end(bucket), *count)).collect()
     }
 }

@@ -36,11 +36,11 @@ macro_rules! metrics {
 
 metrics! {
     DEVICE = Gauge "flagcx_p2p_device_info": "Devices in use; the labels name provider, device, port";
-    DEVICE_UP = Gauge "flagcx_p2p_device_up": "1 while a device's port is up, as far as its events tell";
-    DEVICE_EVENTS = Counter "flagcx_p2p_device_events": "Asynchronous events of a device; the label kind says which";
+    DEVICE_UP = Gauge "flagcx_p2p_device_up": "1 while a device's port is up, by its events";
+    DEVICE_EVENTS = Counter "flagcx_p2p_device_events": "Asynchronous events of a device; the label kind is their type";
     WORKERS = Gauge "flagcx_p2p_workers": "Workers of a device's pool";
     POSTED = Counter "flagcx_p2p_requests_posted": "Work requests posted";
-    REFUSED = Counter "flagcx_p2p_posts_refused": "Posts that a full send queue refused, and that were tried again";
+    REFUSED = Counter "flagcx_p2p_posts_refused": "Posts that a full send queue refused, and that were repeated";
     FAILED = Counter "flagcx_p2p_requests_failed": "Work requests that completed with an error";
     TIMED_OUT = Counter "flagcx_p2p_transfers_timed_out": "Transfers that did not end within their deadline";
     QUEUED = Gauge "flagcx_p2p_queue_depth": "Transfers that wait in a device's submission queues";
@@ -53,8 +53,8 @@ metrics! {
     REBUILDS = Counter "flagcx_p2p_connection_rebuilds": "Lanes rebuilt after an error";
     NOTIFICATIONS_SENT = Counter "flagcx_p2p_notifications_sent": "Notifications handed to the network";
     NOTIFICATIONS_RECEIVED = Counter "flagcx_p2p_notifications_received": "Notifications taken from the network";
-    UNPROVEN_CLIENTS = Gauge "flagcx_p2p_unproven_clients": "Clients of all listeners that have neither proven the key nor ended their handshake";
-    DISPLACED_CLIENTS = Counter "flagcx_p2p_displaced_clients": "Such clients that were dropped because others waited";
+    UNAUTHENTICATED_CLIENTS = Gauge "flagcx_p2p_unauthenticated_clients": "Clients of all listeners that have neither proven the key nor ended their handshake";
+    DISPLACED_CLIENTS = Counter "flagcx_p2p_displaced_clients": "Unauthenticated clients that were closed to admit waiting ones";
     NOTIFICATIONS_WAITING = Gauge "flagcx_p2p_notifications_waiting": "Notifications that the program has not fetched";
 }
 

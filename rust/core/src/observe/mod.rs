@@ -1,6 +1,6 @@
-//! Counters of the engine, and their export for operators.
+//! What the engine counts, and how an operator reads it.
 //!
-//! Counting has no measurable cost: the thread that does the work owns plain counters on a cache line of its own and
+//! Counting costs no measurable time: the thread that does the work owns plain counters on a cache line of its own and
 //! writes them without a locked instruction. Reading is rare: [`registry()`] collects a [`Snapshot`] from every live
 //! [`Source`], and [`prometheus_text`] writes one in the text format of OpenMetrics.
 

@@ -1,4 +1,4 @@
-//! The registry of sources of metrics.
+//! The list of everything that counts.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -6,13 +6,13 @@ use crate::fork::PerProcess;
 
 use super::Snapshot;
 
-/// A source of metrics.
+/// An object with counters.
 pub trait Source: Send + Sync {
     /// Adds its values to `out`. Called from the reader's thread; must not block on work in progress.
     fn collect(&self, out: &mut Snapshot);
 }
 
-/// The sources of a process. It holds weak references: dropped sources are skipped and need not unregister.
+/// The sources of a process. It holds them weakly, so a source needs no call at its end.
 #[derive(Default)]
 pub struct Registry {
     sources: Mutex<Vec<Weak<dyn Source>>>,
@@ -25,18 +25,18 @@ pub fn registry() -> &'static Registry {
 }
 
 impl Registry {
-    /// Adds `source`, which is collected from until it is dropped.
+    /// Adds `source`, for as long as it lives.
     pub fn add<S: Source + 'static>(&self, source: &Arc<S>) {
         let weak: Weak<dyn Source> = Arc::<S>::downgrade(source);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        // Drop dead references when the list would have to grow, so that adding stays cheap.
+        // Ended sources are removed when the list would have to grow, so that adding stays cheap.
         if sources.len() == sources.capacity() {
             sources.retain(|source| source.strong_count() > 0);
         }
         sources.push(weak);
     }
 
-    /// Collects from every live source. The lock is not held meanwhile: a source may drop others, or add some.
+    /// The values of every live source now. The lock is not held meanwhile: a source may drop others, or add some.
     pub fn snapshot(&self) -> Snapshot {
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut snapshot = Snapshot::default();
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn only_live_sources_are_asked() {
+    fn only_live_sources_are_collected() {
         let registry = Registry::default();
         let (one, two) = (Arc::new(Lanes(1)), Arc::new(Lanes(2)));
         registry.add(&one);
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_sources_do_not_pile_up() {
+    fn ended_sources_are_removed() {
         let registry = Registry::default();
         for _ in 0..10_000 {
             registry.add(&Arc::new(Lanes(0)));

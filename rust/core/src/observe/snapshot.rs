@@ -10,7 +10,7 @@ pub type Label = (&'static str, String);
 pub struct Sample {
     /// Which metric.
     pub metric: &'static Metric,
-    /// Its labels.
+    /// The object that it describes.
     pub labels: Vec<Label>,
     /// The value.
     pub value: Value,
@@ -25,7 +25,7 @@ pub enum Value {
     Histogram(Box<HistogramSnapshot>),
 }
 
-/// The samples of all sources, in the order of collection.
+/// The values of all sources, in the order of their registration.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     samples: Vec<Sample>,

@@ -1,4 +1,4 @@
-//! The counters of a worker.
+//! What a worker counts.
 
 use std::time::Duration;
 
@@ -6,12 +6,11 @@ use crossbeam::utils::CachePadded;
 
 use super::{Counter, Histogram};
 
-/// One transfer in this many has its latency recorded: often enough for percentiles, too rarely to cost measurable
-/// time.
+/// One transfer in this many has its latency recorded: often enough for percentiles, too rarely to cost measurable time.
 pub const SAMPLE_EVERY: u64 = 64;
 
-/// The counters of a worker. Written by the holder of the worker's lock, read by any thread. On cache lines of its
-/// own, to avoid false sharing.
+/// What a worker counts. Written by the holder of the worker's lock, read by any thread. On cache lines of its own, so
+/// that counting does not slow other threads.
 #[derive(Debug, Default)]
 pub struct WorkerCounters(CachePadded<Counters>);
 
@@ -91,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_latency_in_so_many_is_asked_for() {
+    fn one_latency_in_so_many_is_measured() {
         let counters = WorkerCounters::default();
         let measured = (0..3 * SAMPLE_EVERY).filter(|_| counters.begun()).count();
         counters.ended(Duration::from_micros(5));

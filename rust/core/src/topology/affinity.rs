@@ -1,21 +1,21 @@
-//! The CPUs on which a NIC's workers run.
+//! On which CPUs a NIC's workers run.
 
 use std::io;
 use std::path::Path;
 
 use super::{CpuSet, Sysfs};
 
-/// The CPUs for workers of a NIC with the near CPUs `local`, in a process that may use `inherited`.
+/// The CPUs for workers of a NIC near the CPUs `local`, in a process that may use `inherited`.
 ///
-/// Both sets together; all of `inherited` when they have nothing in common or `local` is unknown (empty). Workers are
-/// bound to the whole set, never each to one CPU of it: a busy core must not stall a NIC.
+/// The intersection of both; all of `inherited` when that is empty or `local` is unknown (empty). Workers are bound to the
+/// whole set, never each to one CPU of it: a core that another process uses must not stall a NIC.
 pub fn worker_cpus(local: &CpuSet, inherited: &CpuSet) -> CpuSet {
     let both = local.intersection(inherited);
     if both.is_empty() { inherited.clone() } else { both }
 }
 
-/// The CPUs for workers of the NIC at a sysfs path, within those of the calling thread. Empty when the system does
-/// not report them.
+/// The CPUs for workers of the NIC at a sysfs path, within those of the calling thread. Empty when the system does not
+/// report those.
 pub fn cpus_near(sysfs: &Sysfs, nic_path: Option<&Path>) -> CpuSet {
     let local = nic_path.and_then(|path| sysfs.local_cpus(path)).unwrap_or_default();
     current_affinity().map(|inherited| worker_cpus(&local, &inherited)).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The choice of an engine's NIC for its GPU.
+//! Which NIC an engine uses for its GPU.
 
 use std::path::{Path, PathBuf};
 
@@ -18,14 +18,14 @@ pub struct Nic {
 /// The same rule as the original engine: the greatest bandwidth towards the GPU at `gpu_path`, then the nearest, and
 /// among equals the GPUs of a machine are spread: entry `gpu_index` modulo their number, with the bits of the index
 /// mirrored when that number is a power of two, so that neighbouring GPUs use NICs far from each other.
-/// Without `gpu_path` (host memory, or a GPU without a PCI path) every NIC is equally near.
+/// Without `gpu_path` (host memory, or a GPU with an unknown path) every NIC is equally near.
 pub fn choose_nic(sysfs: &Sysfs, gpu_path: Option<&Path>, gpu_index: i32, nics: &[Nic]) -> Option<usize> {
     let ranks: Vec<_> = nics.iter().map(|nic| rank(sysfs, gpu_path, nic)).collect();
     let best = ranks.iter().max()?;
     let equals: Vec<_> =
         ranks.iter().enumerate().filter(|(_, rank)| *rank == best).map(|(at, _)| at).collect();
-    let wanted = usize::try_from(gpu_index).unwrap_or(0);
-    equals.get(spread(wanted, equals.len())).copied()
+    let index = usize::try_from(gpu_index).unwrap_or(0);
+    equals.get(spread(index, equals.len())).copied()
 }
 
 /// Greater is better: bandwidth first, then nearness.
@@ -43,7 +43,7 @@ fn rank(sysfs: &Sysfs, gpu: Option<&Path>, nic: &Nic) -> (u32, std::cmp::Reverse
     (bandwidth, std::cmp::Reverse(distance))
 }
 
-/// Deals `index` to one of `count` places.
+/// Maps `index` to one of `count` entries.
 fn spread(index: usize, count: usize) -> usize {
     if !count.is_power_of_two() {
         return index.checked_rem(count).unwrap_or(0);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_is_used() {
+    fn every_entry_is_used() {
         for count in 1..40 {
             let mut used: Vec<_> = (0..count).map(|index| spread(index, count)).collect();
             used.sort_unstable();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-/// What lies between two devices, nearest first. The names in parentheses are those of GPU tools.
+/// The path between two devices, nearest first. The names in parentheses are those of GPU tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Distance {
     /// The same device (LOC).
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pci_device_is_far_from_everything() {
+    fn other_devices_are_at_the_largest_distance() {
         let gpu = format!("{ROOT}/0000:18:00.0");
         assert_eq!(between(&gpu, "/sys/devices/virtual/net/lo", false), Distance::System);
         assert_eq!(between("", "", false), Distance::System);

@@ -1,4 +1,4 @@
-//! Attributes of an entry of a port's GID table in sysfs.
+//! What sysfs reports of an entry of a port's GID table.
 
 /// RoCE version of a GID, 1 or 2, from the text of `gid_attrs/types/<index>`; `None` for a text that names neither.
 pub fn roce_version(text: &str) -> Option<u8> {

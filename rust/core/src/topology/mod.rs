@@ -1,6 +1,6 @@
-//! The topology of the machine: the NIC for a GPU, and the CPUs for a NIC.
+//! The PCI and NUMA position of devices, the NIC for a GPU, and the CPUs for a NIC's workers.
 //!
-//! All of it is read from sysfs below a root that the caller gives, so that tests use recorded trees.
+//! Everything is read from sysfs below a root that the caller passes, so a recorded tree can stand for another machine.
 
 mod affinity;
 mod choose;

@@ -1,4 +1,4 @@
-//! Readers of sysfs. Missing or malformed attributes read as `None`: virtual machines and containers have few of them.
+//! Readers of sysfs. A missing or malformed attribute reads as `None`: virtual machines and containers show few of them.
 
 use std::path::{Path, PathBuf};
 
@@ -22,8 +22,8 @@ impl Sysfs {
         Self { root: root.into() }
     }
 
-    /// The resolved path of the hardware behind an RDMA device. Software RDMA devices have the path of their network
-    /// interface.
+    /// The resolved path of the hardware behind an RDMA device. Software RDMA devices give that of the network
+    /// interface which they sit on.
     pub fn rdma_device_path(&self, name: &str) -> Option<PathBuf> {
         let class = self.below("class/infiniband", name)?;
         let interface = || {
@@ -54,12 +54,11 @@ impl Sysfs {
 
     /// The CPUs near the device at `path`.
     pub fn local_cpus(&self, path: &Path) -> Option<CpuSet> {
-        let list = read_upwards(path, "local_cpulist").and_then(|text| CpuSet::parse_list(&text).ok());
-        let mask = || read_upwards(path, "local_cpus").and_then(|text| CpuSet::parse_mask(&text).ok());
-        list.or_else(mask).filter(|set| !set.is_empty())
+        let list = read_upwards(path, "local_cpulist")?;
+        CpuSet::parse_list(&list).ok().filter(|set| !set.is_empty())
     }
 
-    /// The bandwidth of the device's PCI link in one direction, in Mbit/s.
+    /// What the device's PCI link carries in one direction, in Mbit/s.
     pub fn link_mbps(&self, path: &Path) -> Option<u32> {
         let speed = read_upwards(path, "current_link_speed")?;
         let width: u32 = read_upwards(path, "current_link_width")?.parse().ok()?;
@@ -78,7 +77,7 @@ impl Sysfs {
     }
 }
 
-/// An attribute of the device at `path`, or of the nearest parent that has it: network and virtio devices lie a few
+/// An attribute of the device at `path`, or of the nearest parent that has it: network and virtio devices are a few
 /// levels below their PCI device.
 fn read_upwards(path: &Path, attribute: &str) -> Option<String> {
     path.ancestors()

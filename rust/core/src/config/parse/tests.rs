@@ -207,7 +207,7 @@ const ANY_TEXT: &[&str] = &[
     "FLAGCX_DEBUG_FILE",
 ];
 
-/// A value that is none keeps the engine from opening where the table says so, and is one line and the default elsewhere.
+/// An invalid value keeps the engine from opening where the table says so, and is one line and the default elsewhere.
 #[test]
 fn nonsense_is_refused_or_pointed_out_by_every_variable() {
     for variable in all_variables() {

@@ -2,7 +2,7 @@
 
 use crate::config::Variable;
 
-/// A day: longer deadlines help nobody, and sums of deadlines stay far from overflow.
+/// A day: longer deadlines have no use, and sums of deadlines stay far from overflow.
 const DAY_MS: i64 = 86_400_000;
 
 variables! {
@@ -21,7 +21,7 @@ variables! {
     CONNECT_TIMEOUT_MS = Variable::integer("FLAGCX_P2P_CONNECT_TIMEOUT_MS", 10_000, 1, DAY_MS)
         .unit("ms")
         .read_by("control")
-        .changes("How long a connect keeps trying while the peer's port is refused or silent: one limit for the look-up of a name and for all its addresses together.")
+        .changes("How long a connect keeps trying while the peer's port refuses or does not answer: one limit for the look-up of a name and for all its addresses together.")
         .when("Higher when peers start far apart in time, or where name servers are slow.")
         .example("2000");
     HANDSHAKE_TIMEOUT_MS = Variable::integer("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", 10_000, 1, DAY_MS)
@@ -33,7 +33,7 @@ variables! {
     KEEPALIVE_MS = Variable::integer("FLAGCX_P2P_KEEPALIVE_MS", 10_000, 0, DAY_MS)
         .unit("ms")
         .read_by("connection, control, notify")
-        .changes("How soon a peer is noticed whose host is gone. A peer of this engine on another host is asked whether it is there, after each ninth of this time (50 ms at least) in which it has said nothing, and given up within a third; so is one that is stopped. Others are noticed within about this time, by the kernel's probes. 0 turns both off.")
-        .when("Lower to notice a dead host sooner; higher where processes or virtual machines are stopped for seconds.")
+        .changes("How soon the loss of a peer's host is detected. A peer of this engine on another host gets a ping after each ninth of this time (50 ms at least) without a message from it, and counts as lost after a third without one; so does a stopped process. Other peers are detected within about this time, by the kernel's probes. 0 turns both off.")
+        .when("Lower to detect the loss of a host sooner; higher where processes or virtual machines are stopped for seconds.")
         .example("2000");
 }

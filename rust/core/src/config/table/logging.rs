@@ -16,6 +16,6 @@ variables! {
     DEBUG_FILE = Variable::text("FLAGCX_DEBUG_FILE", "stdout in FlagCX, else stderr", "path; `%h` host, `%p` process, `%%`")
         .read_by("the bridge's and the command line's log set-up")
         .changes("Where the log goes.")
-        .when("One file per process is wanted.")
+        .when("Each process logs to a file of its own.")
         .example("/tmp/flagcx.%h.%p.log");
 }

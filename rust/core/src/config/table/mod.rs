@@ -52,14 +52,10 @@ pub fn groups() -> [Group; 9] {
             variables: queues::ALL,
         },
         Group { title: "Slices", about: "How a transfer is cut into work requests.", variables: slices::ALL },
-        Group {
-            title: "Deadlines",
-            about: "Nothing waits for ever: these say for how long.",
-            variables: deadlines::ALL,
-        },
+        Group { title: "Deadlines", about: "The limits of every wait.", variables: deadlines::ALL },
         Group {
             title: "Network",
-            about: "Where the control, data and notification listeners live.",
+            about: "Addresses and ports of the control, data and notification listeners.",
             variables: network::ALL,
         },
         Group {
@@ -69,8 +65,8 @@ pub fn groups() -> [Group; 9] {
         },
         Group {
             title: "Security",
-            about: "Who may connect. A malformed value here keeps the engine from opening: a typing error \
-                    never lets in more than was meant.",
+            about: "Which peers may connect. With a malformed value here no engine opens: a typing error \
+                    never admits more than intended.",
             variables: security::ALL,
         },
         Group { title: "Logging", about: "What is written, and where.", variables: logging::ALL },

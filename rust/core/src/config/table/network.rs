@@ -6,13 +6,13 @@ variables! {
     BIND = Variable::text("FLAGCX_P2P_BIND", "the chosen interface's address", "IP address")
         .refuses()
         .read_by("engine, control")
-        .changes("The address that all listeners bind to and that is told to peers, unless `FLAGCX_P2P_ADVERTISE` is.")
+        .changes("The address that all listeners bind to and that is announced to peers, unless `FLAGCX_P2P_ADVERTISE` is set.")
         .when("To stay on loopback, or when the choice of interface is wrong.")
         .example("127.0.0.1");
     ADVERTISE = Variable::text("FLAGCX_P2P_ADVERTISE", "the address that is bound to", "`host`, `host:port` or `[IPv6 address]:port`")
         .refuses()
         .read_by("engine, control, fabric::software")
-        .changes("What peers are told instead of this host's own address. The port replaces the control port alone; a forwarder publishes the others of `FLAGCX_P2P_PORT_RANGE` one to one. A name is looked up when an engine opens, within `FLAGCX_P2P_CONNECT_TIMEOUT_MS`; if it has no address the engine does not open.")
+        .changes("The address that is announced to peers instead of this host's own. The port replaces the control port alone; a forwarder publishes the others of `FLAGCX_P2P_PORT_RANGE` one to one. A name is looked up when an engine opens, within `FLAGCX_P2P_CONNECT_TIMEOUT_MS`; if it has no address the engine does not open.")
         .when("Behind NAT, or in a container whose ports are published: [addresses](addresses.md).")
         .example("203.0.113.7:20000");
     PORT_RANGE = Variable::text("FLAGCX_P2P_PORT_RANGE", "ports chosen by the kernel", "`low-high`")

@@ -6,7 +6,7 @@ variables! {
     NOTIF_MAX_PEERS = Variable::integer("FLAGCX_P2P_NOTIF_MAX_PEERS", 64, 1, 1024)
         .unit("peers")
         .read_by("notify")
-        .changes("Unauthenticated senders, those that have neither proven the key nor belong to a connection, that may have a notification socket open to one engine; further ones are refused, unless one that is silent can be closed. Peers with a connection and senders with the key always have their places beside them.")
+        .changes("Unauthenticated senders, those that have neither proven the key nor belong to a connection, that may have a notification socket open to one engine; further ones are refused, unless an idle one can be closed. Peers with a connection and senders with the key do not count among them.")
         .when("Original engines that send from other addresses than they connect from.")
         .example("2");
     NOTIF_QUEUE = Variable::integer("FLAGCX_P2P_NOTIF_QUEUE", 16_384, 1, 1 << 20)

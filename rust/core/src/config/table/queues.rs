@@ -25,7 +25,7 @@ variables! {
         .unit("transfers")
         .read_by("pool")
         .changes("Transfers, or parts of one, that may wait in one submission queue while its worker is busy with others. When it is full, blocking calls wait and `try_` calls answer WouldBlock.")
-        .when("Higher for bursts from many threads at once, lower to be told sooner that a worker is held up.")
+        .when("Higher for bursts from many threads at once, lower to be refused sooner while a worker is blocked.")
         .example("64");
     CQ_DEPTH = Variable::integer("FLAGCX_P2P_CQ_DEPTH", 4096, 1, 1 << 20)
         .unit("entries")

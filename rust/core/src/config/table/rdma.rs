@@ -12,7 +12,7 @@ variables! {
     IBVERBS = Variable::text("FLAGCX_P2P_IBVERBS", "libibverbs.so.1", "library name or path")
         .read_by("fabric::verbs")
         .changes("The libibverbs that is loaded at run time.")
-        .when("The library lives outside the loader's path, or a stand-in is wanted.")
+        .when("The library lives outside the loader's path, or another one is to be used.")
         .example("/opt/rdma/lib/libibverbs.so.1");
     IB_HCA = Variable::text("FLAGCX_IB_HCA", "every device", "`[^][=]name[:port],...`, at most 32 names")
         .refuses()
@@ -37,19 +37,19 @@ variables! {
         .example("3");
     ROCE_VERSION = Variable::integer("FLAGCX_IB_ROCE_VERSION_NUM", 2, 1, 2)
         .read_by("fabric::verbs")
-        .changes("The RoCE version that is wanted when a GID is chosen.")
+        .changes("The RoCE version of the GID that is chosen.")
         .when("Fabrics that route RoCE v1 only.")
         .example("1");
     IB_ADDR_FAMILY = Variable::word("FLAGCX_IB_ADDR_FAMILY", "AF_INET", &["AF_INET", "AF_INET6"])
         .refuses()
         .read_by("fabric::verbs")
-        .changes("The address family that is wanted when a GID is chosen.")
+        .changes("The address family of the GID that is chosen.")
         .when("Fabrics with IPv6 addresses only.")
         .example("AF_INET6");
     IB_ADDR_RANGE = Variable::text("FLAGCX_IB_ADDR_RANGE", "any address", "`address/prefix length`")
         .refuses()
         .read_by("fabric::verbs")
-        .changes("A chosen GID must lie in this network.")
+        .changes("The network of the GID that is chosen.")
         .when("A NIC has addresses in several networks.")
         .example("192.0.2.0/24");
     MTU = Variable::new("FLAGCX_P2P_MTU", Kind::OneOf { default: 4096, values: &[512, 1024, 2048, 4096] })

@@ -12,14 +12,14 @@ variables! {
     AUTH_ALLOW_ORIGINAL = Variable::switch("FLAGCX_P2P_AUTH_ALLOW_ORIGINAL", false)
         .refuses()
         .read_by("control, notify")
-        .changes("With a key set, peers that run the original engine, which cannot prove anything, are let in all the same.")
-        .when("During a migration only: everyone may say that it runs the original engine.")
+        .changes("With a key set, peers that run the original engine, which cannot prove the key, are accepted too.")
+        .when("During a migration only: every peer can claim to run the original engine.")
         .example("1");
     RUNTIME_CONTROL = Variable::switch("FLAGCX_P2P_RUNTIME_CONTROL", false)
         .refuses()
         .read_by("control")
         .changes("Clients of other hosts may read and change `FLAGCX_P2P_SLICE_SIZE` and `FLAGCX_P2P_FRAGMENT_LIMIT` of a running engine, not only those that come over loopback. With a key set no client may.")
-        .when("Slices are tuned from another host, on a network where everyone may slow transfers down.")
+        .when("Slices are tuned from another host, on a network where every host may slow transfers down.")
         .example("1");
     ALLOW = Variable::text("FLAGCX_P2P_ALLOW", "every address", "list of `address` or `address/prefix length`")
         .refuses()

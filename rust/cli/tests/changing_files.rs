@@ -1,4 +1,4 @@
-//! What is stored is what the source held: files that do not say their size, and files that change meanwhile.
+//! What is stored is the content that was read: files that report another size, and files that change meanwhile.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ use std::time::Duration;
 use common::{Server, finish, names, program};
 
 #[test]
-fn files_that_do_not_say_their_size_arrive_whole() {
+fn files_that_report_another_size_arrive_whole() {
     let server = Server::start();
     let temp = tempfile::tempdir().unwrap();
     for (at, path) in ["/proc/version", "/proc/cpuinfo", "/sys/kernel/mm/transparent_hugepage/enabled"]
@@ -69,7 +69,7 @@ fn changed(change: impl Fn(&Path) + Sync, what: &str) {
             ended.failed(1, what);
         });
         fs::remove_file(&file).unwrap();
-        assert!(names(temp.path()).is_empty() && server.names().is_empty(), "something was stored");
+        assert!(names(temp.path()).is_empty() && server.names().is_empty(), "a file was stored");
     }
 }
 
