@@ -57,14 +57,10 @@ FlagcxP2pXferResult toC(const ffi::XferResult &from) {
 int tryStart(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const uint64_t *mrIds,
              void *const *local, const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
              uint64_t *transferId) {
-  if (conn == nullptr || mrIds == nullptr || local == nullptr || sizes == nullptr || descs == nullptr ||
-      transferId == nullptr)
-    return refuseNull(call, conn == nullptr    ? "conn"
-                            : mrIds == nullptr ? "mrIds"
-                            : local == nullptr ? "the array of local addresses"
-                            : sizes == nullptr ? "sizes"
-                            : descs == nullptr ? "descs"
-                                               : "transferId");
+  if (conn == nullptr || transferId == nullptr)
+    return refuseNull(call, conn == nullptr ? "conn" : "transferId");
+  if (const char *const array = firstNullArray(mrIds, local, sizes, descs))
+    return refuseNull(call, array);
   REFUSE_ACCL(conn, call);
   const ffi::Pieces pieces{mrIds, addresses(local), sizes, descs, nullptr, count, count, count, count, 0};
   return ffi::conn_try_start(*conn, operation, pieces, *transferId);

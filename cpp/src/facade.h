@@ -40,6 +40,16 @@ rust::Slice<const T> slice(const std::vector<T> &elements) {
   return {elements.data(), elements.size()};
 }
 
+// The name of the first array that is NULL, of those that describe a transfer's pieces; nullptr if none is.
+inline const char *firstNullArray(const uint64_t *mrIds, void *const *local, const size_t *sizes,
+                                  const FlagcxP2pRdmaDesc *descs) {
+  return mrIds == nullptr   ? "mrIds"
+         : local == nullptr ? "the array of local addresses"
+         : sizes == nullptr ? "sizes"
+         : descs == nullptr ? "descs"
+                            : nullptr;
+}
+
 // Local addresses. The bridge knows no `void *`; both pointers have one representation, and nothing is read through
 // them on this side.
 inline const uint8_t *const *addresses(const void *pointers) {
