@@ -6,7 +6,7 @@
 
 mod calls;
 mod desc;
-mod devices;
+mod gpu;
 mod handles;
 mod logging;
 mod net;
@@ -18,7 +18,7 @@ use calls::info::*;
 use calls::memory::*;
 use calls::notify::*;
 use calls::transfer::*;
-use devices::install_devices;
+use gpu::install_gpu_table;
 use handles::{Conn, Desc, Engine, NotifyMessage};
 use logging::start_logging;
 use refusal::{last_error, refuse_call};
@@ -153,7 +153,7 @@ mod ffi {
     // The process: logging, errors, settings, devices.
     extern "Rust" {
         unsafe fn start_logging(sink: usize);
-        unsafe fn install_devices(read: usize);
+        unsafe fn install_gpu_table(read: usize);
         fn refuse_call(call: &str, reason: &str);
         fn last_error() -> String;
         fn version() -> &'static str;

@@ -226,7 +226,7 @@ int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const v
 
 int flagcxP2pSetDeviceTable(const FlagcxP2pDeviceTable *table) {
   startLogging();
-  return setDeviceTable(table);
+  return setGpuTable(table);
 }
 
 int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink, void *context) {

@@ -19,10 +19,10 @@ void startLogging();
 
 // Lets the engine use FlagCX's device adaptor, if this is FlagCX. Cheap after the first call; whatever may ask about
 // memory for the first time calls it.
-void startDevices();
+void startGpu();
 
 // flagcxP2pSetDeviceTable.
-int setDeviceTable(const FlagcxP2pDeviceTable *table);
+int setGpuTable(const FlagcxP2pDeviceTable *table);
 
 // Logs and remembers that `call` was refused, and why; answers -1.
 int refuse(const char *call, const std::string &reason);

@@ -25,7 +25,7 @@ constexpr size_t kHandleBytes = 40;
 
 flagcxResult_t initDevices() {
   startLogging();
-  startDevices();
+  startGpu();
   return net::result(net::init());
 }
 

@@ -27,7 +27,7 @@ void *deviceAdaptor = &empty;
 
 namespace {
 
-TEST(FlagcxDevice, TheAdaptorIsReadAtEachUse) {
+TEST(FlagcxGpu, TheAdaptorIsReadAtEachUse) {
   const FlagcxP2pDeviceTable table = FakeGpu::table();
   full.set(40, table.deviceMemcpy);
   full.set(72, table.setDevice);
