@@ -117,10 +117,10 @@ mod tests {
             .with_writer(sink)
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            tracing::error!(target: "flagcx_p2p::internals::pool", "a queue is gone");
-            tracing::warn!(target: "flagcx_p2p::internals::memory", "region {}", 7);
-            tracing::info!(target: "flagcx_p2p::internals::config", "one\0two");
-            tracing::info!(target: "flagcx_p2p::internals::memory", "region 8");
+            tracing::error!(target: "flagcx_p2p::pool", "a queue is gone");
+            tracing::warn!(target: "flagcx_p2p::memory", "region {}", 7);
+            tracing::info!(target: "flagcx_p2p::config", "one\0two");
+            tracing::info!(target: "flagcx_p2p::memory", "region 8");
         });
         let lines = LINES.lock().unwrap();
         let expected =

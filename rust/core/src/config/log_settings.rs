@@ -76,7 +76,7 @@ impl LogSettings {
 /// The subsystem that the lines of a module count as.
 pub fn subsystem_of(target: &str) -> u64 {
     match target.strip_prefix("flagcx_p2p::").and_then(|path| path.split("::").next()) {
-        Some("engine" | "device") => INIT,
+        Some("engine" | "gpu") => INIT,
         Some("config") => ENV,
         Some("control") => BOOTSTRAP,
         Some("memory") => REG,
