@@ -1,6 +1,6 @@
 //! What the C++ facade calls: declarations only. Each body, in `calls`, is one conversion and one call of the engine.
 //!
-//! Nothing throws across this border: a refused call answers -1 or null, and `last_error` says why (`refusal`).
+//! Nothing throws across this border: a refused call answers -1 or null, and `last_error` has the reason (`refusal`).
 //! A panic that reaches it aborts the process; the engine's code is linted not to have any.
 #![deny(unsafe_code)]
 
@@ -85,7 +85,7 @@ mod ffi {
         Tcp,
     }
 
-    /// How a connection fares.
+    /// The state of a connection.
     struct ConnInfo {
         path: Path,
         read_path: Path,

@@ -110,12 +110,13 @@ typedef struct FlagcxP2pXferResult {
   char reason[168];     /* FAILED: what happened, in words, cut to fit */
 } FlagcxP2pXferResult;
 
-/* Tells how a transfer stands and helps it along. As with flagcxP2pEngineXferStatus, the first answer other than
+/* Writes how a transfer stands to `out` and helps it along. As with flagcxP2pEngineXferStatus, the first answer other than
  * PENDING releases the id; the outcome stays readable for the engine's last 4,096 transfers. Id 0 is DONE.
  *
- * Of a transfer that failed or timed out, this and the other calls that tell how transfers ended let
- * flagcxP2pEngineXferStatus read true at once, which otherwise reads false for FLAGCX_P2P_FAILED_HOLD_MS, and refuses the
- * notification that follows. When 1,048,576 failed transfers of a connection are within that time, it starts no others. */
+ * Of a transfer that failed or timed out, this and the other calls that report how transfers ended make
+ * flagcxP2pEngineXferStatus read true at once; otherwise it reads false for FLAGCX_P2P_FAILED_HOLD_MS, and the
+ * notification that follows is refused. When 1,048,576 failed transfers of a connection are within that time, it starts no
+ * others. */
 int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2pXferResult *out);
 
 /* Waits until a transfer has ended, for at most `timeoutMs` milliseconds (negative: without limit, but transfers end
@@ -126,21 +127,21 @@ int flagcxP2pEngineXferWait(FlagcxP2pConn *conn, uint64_t transferId, int timeou
  * had failed is not held any longer: flagcxP2pEngineXferStatus reads true. */
 int flagcxP2pEngineXferCancel(FlagcxP2pConn *conn, uint64_t transferId);
 
-/* Asks about `count` transfers in one pass: writes a FlagcxP2pXferState for each to `states`, and how many are not
+/* Polls `count` transfers in one pass: writes a FlagcxP2pXferState for each to `states`, and how many are not
  * PENDING to `ended`. Releases ids as flagcxP2pEngineXferResult does. `count` 0: 0 with `*ended` 0. */
 int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, size_t count, uint32_t *states,
                              size_t *ended);
 
-/* Transfers that one engine may have at a time. One counts from the call that starts it until its end has been asked for:
- * the first answer of flagcxP2pEngineXferStatus, XferResult, XferWait or TestBatch that says that it is over gives its
- * place back. Beyond this many the calls of flagcx_p2p.h that start transfers sleep until a place is free, at most for
+/* Transfers that one engine may have at a time. One counts from the call that starts it until its end has been polled:
+ * the first answer of flagcxP2pEngineXferStatus, XferResult, XferWait or TestBatch that it has ended releases its
+ * place. Beyond this many the calls of flagcx_p2p.h that start transfers sleep until a place is free, at most for
  * FLAGCX_P2P_XFER_TIMEOUT_MS, and are then refused with this reason; those below answer FLAGCX_P2P_WOULD_BLOCK. A
- * program whose only thread starts more without asking waits in vain. 64 of the places for each worker are only taken by
- * transfers of one piece. */
+ * program whose only thread starts more without polling waits until that refusal. 64 of the places for each worker are
+ * only taken by transfers of one piece. */
 #define FLAGCX_P2P_MAX_TRANSFERS 1048512
 
 /* The answer of the calls below when the submission queue is full or FLAGCX_P2P_MAX_TRANSFERS is reached: try again after
- * some transfer has ended and has been asked about. */
+ * some transfer has ended and has been polled. */
 #define FLAGCX_P2P_WOULD_BLOCK 1
 
 /* flagcxP2pEngineReadVector and flagcxP2pEngineWriteVector that never wait. `count` of at least 1 pieces: region,
@@ -193,19 +194,19 @@ int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out);
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* Memory                                                                                                           */
 
-/* For flagcxP2pEngineRegFlags. Neither HOST nor DEVICE: the device runtime is asked. */
+/* For flagcxP2pEngineRegFlags. Neither HOST nor DEVICE: the GPU runtime is queried. */
 #define FLAGCX_P2P_REG_HOST 1u          /* host memory */
-#define FLAGCX_P2P_REG_DEVICE 2u        /* device memory */
-#define FLAGCX_P2P_REG_UNANNOUNCED 256u /* peers are not told of it: only a descriptor opens it */
+#define FLAGCX_P2P_REG_DEVICE 2u        /* GPU memory */
+#define FLAGCX_P2P_REG_UNANNOUNCED 256u /* not announced to peers: only a descriptor opens it */
 #define FLAGCX_P2P_REG_READ_ONLY \
   512u /* peers may READ it, and WRITEs may take their bytes from it; nothing changes it */
 
-/* flagcxP2pEngineReg with flags: the kind of memory, whether peers are told of it, and what it may be used for.
+/* flagcxP2pEngineReg with flags: the kind of memory, whether it is announced to peers, and what it may be used for.
  *
  * -1, with EFAULT, the offset of the first such byte and the reason in flagcxP2pEngineLastError, for memory of the host
  * that cannot be accessed: not mapped, without PROT_READ, beyond the end of its file. Memory that is not writable, or of
  * which a page is not, is registered as with READ_ONLY whatever the flags say. To such a region a peer's WRITE ends as
- * FAILED with status 10, a remote access error (or is refused at once by a peer that has been told of it), and a READ of
+ * FAILED with status 10, a remote access error (or is refused at once by a peer that knows of it), and a READ of
  * this engine into it is refused.
  *
  * The same range again answers the same id and counts one more owner; not if it was registered with READ_ONLY and is
@@ -215,7 +216,7 @@ int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t by
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* GPU memory                                                                                                       */
 
-/* What the engine asks of a GPU runtime, for programs that are not FlagCX and whose GPU is not driven by CUDA. Any
+/* What the engine needs of a GPU runtime, for programs outside FlagCX with a GPU that CUDA does not drive. Any
  * callback may be NULL: what needs it is then not offered. Names, arguments and meaning are those of FlagCX's device
  * adaptor. Answers: 0 done, 7 still running (eventQuery only), anything else a failure. Streams, events and handles are
  * the runtime's own objects. The callbacks are called from any thread and must outlive the process's last engine. */
@@ -236,7 +237,7 @@ typedef struct FlagcxP2pDeviceTable {
   int (*eventRecord)(void *event, void *stream);
   int (*eventQuery)(void *event);
   int (*ipcMemHandleCreate)(void **handle, size_t *size); /* an empty object of at most 64 bytes */
-  int (*ipcMemHandleGet)(void *handle, void *devPtr);     /* 0: `devPtr` is device memory */
+  int (*ipcMemHandleGet)(void *handle, void *devPtr);     /* 0: `devPtr` is GPU memory */
   int (*ipcMemHandleOpen)(void *handle, void **devPtr);
   int (*ipcMemHandleClose)(void *devPtr);
   int (*ipcMemHandleFree)(void *handle);
@@ -260,7 +261,7 @@ int flagcxP2pSetDeviceTable(const FlagcxP2pDeviceTable *table);
  * flagcxP2pEngineSendNotif is. */
 int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const void *content, size_t bytes);
 
-/* Takes one notification: 256 bytes of name, not necessarily NUL-terminated, and its content. Both are gone when it
+/* Takes one notification: 256 bytes of name, not necessarily NUL-terminated, and its content. Both are freed when it
  * returns. It must not throw. */
 typedef void (*FlagcxP2pNotifSink)(void *context, const char *name, const void *content, size_t bytes);
 
@@ -298,7 +299,7 @@ int flagcxP2pMetricsText(char *text, size_t capacity, size_t *needed);
  *   flagcxP2pGlobalConfig              flagcxP2pCDumpGlobalConfig logs the settings
  *   flagcxP2pEngineStartListener       not needed: it does nothing
  *   Send, SendVector, Recv             not offered: they always refuse
- *   flagcxP2pRpc...                    functions of C linkage in flagcx_p2p.h, for callers that know no types
+ *   flagcxP2pRpc...                    functions of C linkage in flagcx_p2p.h with void pointers, for ctypes
  *
  * Handles of FlagCX's ACCL transport are taken too, except by the three calls with arrays. */
 
@@ -329,7 +330,7 @@ int flagcxP2pCEngineStartRpcServer(FlagcxP2pEngine *engine);
 void flagcxP2pCEngineStopAccept(FlagcxP2pEngine *engine);
 
 /* Connects to the engine whose RPC port is `remotePort`, 1 to 65535, at `ipAddr`: an IPv4 or IPv6 address or a name.
- * `remoteGpuIdx` counts only if the peer tells none. `sameProcess`: the peer is an engine of this process. NULL, with the
+ * `remoteGpuIdx` counts only if the peer reports none. `sameProcess`: the peer is an engine of this process. NULL, with the
  * reason, after FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS at the latest. The caller owns the
  * connection: flagcxP2pCEngineConnDestroy. */
 FlagcxP2pConn *flagcxP2pCEngineConnect(FlagcxP2pEngine *engine, const char *ipAddr, int remoteGpuIdx, int remotePort,
@@ -368,7 +369,7 @@ int flagcxP2pCEngineUpdateDesc(FlagcxP2pRdmaDesc *desc, uint64_t remoteAddress, 
 
 /* Start a transfer of `bytes` bytes, of any number, between local memory and the start of `desc`, and write its id to
  * `*transferId`. -1, with nothing moved, when a range is outside its region or its descriptor. They wait for a place, at most
- * for FLAGCX_P2P_XFER_TIMEOUT_MS; FLAGCX_P2P_MAX_TRANSFERS says how many there are. Until the transfer has ended the local
+ * for FLAGCX_P2P_XFER_TIMEOUT_MS; FLAGCX_P2P_MAX_TRANSFERS is their number. Until the transfer has ended the local
  * memory must not be touched and must stay registered. Transfers, and the pieces of one, are in no order. The local region is
  * found by the address: `mrId` is not looked at, and may be 0. */
 int flagcxP2pCEngineRead(FlagcxP2pConn *conn, uint64_t mrId, void *data, size_t bytes, const FlagcxP2pRdmaDesc *desc,

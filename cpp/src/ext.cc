@@ -33,7 +33,7 @@ static_assert(number(ffi::Path::InProcess) == FLAGCX_P2P_PATH_IN_PROCESS, "");
 static_assert(number(ffi::Path::CrossMemory) == FLAGCX_P2P_PATH_CROSS_MEMORY, "");
 static_assert(number(ffi::Path::Tcp) == FLAGCX_P2P_PATH_TCP, "");
 
-// Gives the caller as much of `full` as its version of the struct holds, and tells it how much that was.
+// Copies as much of `full` as the caller's version of the struct holds, and writes that number to its `size`.
 template <typename T>
 int copyOut(const char *call, T full, T *out) {
   if (out->size < sizeof(out->size))

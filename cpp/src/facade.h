@@ -17,8 +17,8 @@ namespace flagcx::p2p {
 // the first of a process calls it.
 void startLogging();
 
-// Lets the engine use FlagCX's device adaptor, if this is FlagCX. Cheap after the first call; whatever may ask about
-// memory for the first time calls it.
+// Installs FlagCX's device adaptor as the GPU runtime, if this is FlagCX. Cheap after the first call; every function that
+// may be the first to query the kind of memory calls it.
 void startGpu();
 
 // flagcxP2pSetDeviceTable.
@@ -27,7 +27,7 @@ int setGpuTable(const FlagcxP2pDeviceTable *table);
 // Logs and remembers that `call` was refused, and why; answers -1.
 int refuse(const char *call, const std::string &reason);
 
-// The same: `argument` is NULL.
+// refuse, because `argument` is NULL.
 int refuseNull(const char *call, const char *argument);
 
 // The elements of an array or a vector as the bridge takes them: not copied.
@@ -50,7 +50,7 @@ inline const char *firstNullArray(const uint64_t *mrIds, void *const *local, con
                             : nullptr;
 }
 
-// Local addresses. The bridge knows no `void *`; both pointers have one representation, and nothing is read through
+// Local addresses. The bridge has no `void *`; both pointers have one representation, and nothing is read through
 // them on this side.
 inline const uint8_t *const *addresses(const void *pointers) {
   return static_cast<const uint8_t *const *>(pointers);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// GPU memory: whose callbacks the engine uses. Inside FlagCX those of its device adaptor, found by the weak symbol and
+// GPU memory: which callbacks the engine uses. Inside FlagCX those of its device adaptor, found by the weak symbol and
 // read at each use, because a plugin may replace it; a table that the program installed goes before it. With neither the
 // engine finds a GPU driver by itself, or does without.
 #include "facade.h"

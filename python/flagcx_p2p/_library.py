@@ -102,7 +102,7 @@ class Library:
             function.restype = result
             function.argtypes = arguments
             setattr(self, name, function)
-        self.free = handle.free  # the C library's, by whose memory it hands out blocks
+        self.free = handle.free  # the C library's, which allocated the blocks
         self.free.restype, self.free.argtypes = None, [c_void_p]
         self.path = path
 

@@ -95,7 +95,7 @@ static void refuseMemory(void) {
   REFUSED(flagcxP2pCEngineUpdateIpcInfo(NULL, 1, 1, 1), "ipcBuf is NULL");
   REFUSED(flagcxP2pCEngineUpdateIpcInfo(ipc, 1, 2, 1), "addr lies before baseAddr");
   CHECK(!has);
-  /* Quietly. */
+  /* These have no answer. */
   flagcxP2pCEngineMrDestroy(NULL, pair.localMr);
   flagcxP2pCEngineMrDestroy(engine, 0);
   flagcxP2pCEngineMrDestroy(engine, pair.remoteMr);

@@ -41,7 +41,7 @@ void connectAndMove(void) {
   CHECK(ends(pair.conn, id));
   CHECK(memcmp(pair.local, pair.remote, BUFFER_BYTES) == 0);
 
-  /* The accepted end is as good as the other. */
+  /* From the accepted end. */
   fill(pair.remote, BUFFER_BYTES, 4);
   REQUIRE(flagcxP2pCEngineMakeDesc(pair.accepted, (uintptr_t)pair.local, BUFFER_BYTES, &desc) == 0);
   REQUIRE(flagcxP2pCEngineWrite(pair.accepted, pair.remoteMr, pair.remote, BUFFER_BYTES, &desc, &id) == 0);
@@ -55,7 +55,7 @@ void connectAndMove(void) {
   CHECK(flagcxP2pEngineXferResult(pair.accepted, id, &result) == 0);
   CHECK(result.state == FLAGCX_P2P_XFER_DONE || result.state == FLAGCX_P2P_XFER_CANCELLED);
 
-  /* A region that is gone: the transfer fails, and says so. */
+  /* A deregistered region: the transfer fails, with the reason. */
   uint8_t *const gone = malloc(4096);
   REQUIRE(gone != NULL);
   const uint64_t mrId = registerMemory(pair.server, gone, 4096);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// GPU memory, played by a table of callbacks: registration, IPC information, and the copies between two ends of a host.
+// GPU memory of a stand-in, a table of callbacks: registration, IPC information, and the copies between two ends of a host.
 #include <thread>
 
 #include "fake_gpu.h"
@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kHalf = FakeGpu::kBytes / 2;
 
-// A registered range of the played GPU.
+// A registered range of the stand-in's memory.
 struct GpuBuffer {
   GpuBuffer(const Engine &engine, size_t offset, size_t bytes) : engine(engine.get()), offset(offset), bytes(bytes) {
     EXPECT_EQ(flagcxP2pEngineReg(this->engine, address(), bytes, region), 0) << flagcxP2pEngineLastError();
@@ -34,7 +34,7 @@ struct GpuBuffer {
   FlagcxP2pMr region = 0;
 };
 
-// What the owner of device memory tells a peer of this host.
+// What the owner of GPU memory sends to a peer of this host.
 struct Ipc {
   Ipc(const GpuBuffer &buffer, size_t from, size_t count) {
     bool found = false;
@@ -50,7 +50,7 @@ class Gpu : public testing::Test {
  protected:
   virtual bool sameProcess() const { return false; }
   void SetUp() override {
-    setenv("FLAGCX_P2P_FABRIC", "software", 1); // no NIC can reach the played memory
+    setenv("FLAGCX_P2P_FABRIC", "software", 1); // no NIC can reach the stand-in's memory
     FakeGpu::reset();
     const FlagcxP2pDeviceTable table = FakeGpu::table();
     ASSERT_EQ(flagcxP2pSetDeviceTable(&table), 0);
@@ -209,7 +209,7 @@ TEST_F(Gpu, OneBadPieceMovesNothing) {
   const std::vector<void *> local = {host->data(), host->data() + 64};
   EXPECT_EQ(write(local, {64, 64}, {good.bytes, nullptr}), -1);
   EXPECT_EQ(write(local, {64, 64}, {good.bytes}), -1) << "too few";
-  EXPECT_EQ(write(local, {64, 64}, {good.bytes, host_info}), -1) << "not of device memory";
+  EXPECT_EQ(write(local, {64, 64}, {good.bytes, host_info}), -1) << "not of GPU memory";
   EXPECT_EQ(write(local, {64, 64}, {good.bytes, shorter.bytes}), -1) << "longer than the information";
   EXPECT_EQ(write(local, {64, 65}, {good.bytes, good.bytes}), -1) << "longer than the descriptor";
   EXPECT_EQ(write({host->data(), host->data() + kHalf - 63}, {64, 64}, {good.bytes, good.bytes}), -1)
@@ -312,7 +312,7 @@ TEST_F(Gpu, ADestroyedEngineKeepsNoStreams) {
   gpu.reset();
   host.reset();
   client.reset();
-  EXPECT_EQ(FakeGpu::streams, 0) << "although the connection's handle lives on";
+  EXPECT_EQ(FakeGpu::streams, 0) << "although the connection's handle still exists";
 }
 
 TEST_F(Gpu, ThreadsCopyAtOnce) {
@@ -330,7 +330,7 @@ TEST_F(Gpu, ThreadsCopyAtOnce) {
   EXPECT_EQ(remoteGpu->read(0, 4000), bytes(*host, 0, 4000));
 }
 
-// Both ends said to be in one process: addresses are used as they are.
+// With `sameProcess`: addresses are used as they are.
 class GpuInProcess : public Gpu {
   bool sameProcess() const override { return true; }
 };

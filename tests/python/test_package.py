@@ -272,7 +272,7 @@ class Library(unittest.TestCase):
 
 class Example(unittest.TestCase):
     def run_it(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        # As a user runs it, who has not been told where engines listen.
+        # As a user runs it, without a setting of where engines listen.
         environment = {name: value for name, value in os.environ.items() if name != "FLAGCX_P2P_BIND"}
         run = subprocess.run(
             [sys.executable, *arguments],
