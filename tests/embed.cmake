@@ -61,6 +61,7 @@ flagcx_p2p_add_embed_test(embed.consumer_so ${_embed}/consumer_so/run.sh
 set_tests_properties(embed.makefile_flagcx embed.consumer_so PROPERTIES FIXTURES_REQUIRED static)
 
 flagcx_p2p_add_embed_test(abi.headers ${_abi}/headers.sh ${PROJECT_SOURCE_DIR}/cpp/include ${CMAKE_CXX_COMPILER})
+flagcx_p2p_add_embed_test(abi.c_functions ${_abi}/c_functions.sh ${PROJECT_SOURCE_DIR})
 flagcx_p2p_add_embed_test(abi.exported_symbols ${_abi}/exported_symbols.sh
   ${_work}/shared/prefix ${PROJECT_SOURCE_DIR}/cpp/exports.txt)
 flagcx_p2p_add_embed_test(abi.needed_libraries ${_abi}/needed_libraries.sh
@@ -69,6 +70,6 @@ set_tests_properties(abi.exported_symbols PROPERTIES FIXTURES_REQUIRED shared)
 set_tests_properties(abi.needed_libraries PROPERTIES FIXTURES_REQUIRED "shared;cargo")
 
 # Of the selection `quick`: what compiles little.
-foreach(_name embed.install_shared embed.cmake_installed_shared embed.c_installed_shared abi.headers abi.exported_symbols abi.needed_libraries)
+foreach(_name embed.install_shared embed.cmake_installed_shared embed.c_installed_shared abi.headers abi.c_functions abi.exported_symbols abi.needed_libraries)
   set_property(TEST ${_name} APPEND PROPERTY LABELS quick)
 endforeach()

@@ -8,7 +8,7 @@ use flagcx_p2p::internals::transfer::RemoteRange;
 pub struct RdmaDesc {
     /// Remote address.
     pub address: u64,
-    /// Bytes from there on; pieces longer than it can say are checked against the announced regions.
+    /// Bytes from there on; pieces longer than it can express are checked against the announced regions.
     pub size: u32,
     /// Remote key.
     pub rkey: u32,

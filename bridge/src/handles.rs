@@ -11,14 +11,14 @@ use flagcx_p2p::internals::engine::{Engine as CoreEngine, EngineError};
 use flagcx_p2p::internals::fork::{OfProcess, PerProcess};
 use flagcx_p2p::internals::notify::Message;
 
-/// First word of both handles, by which FlagCX tells this transport's handles from others'.
+/// First 4 bytes of both handles, by which FlagCX distinguishes this transport's handles from others'.
 const KIND: u32 = 0x1B2C_0001;
 
 /// Target of `FlagcxP2pEngine *`.
 #[repr(C)]
 pub(crate) struct Engine {
     kind: u32,
-    // Shared, so that a call which is still blocked while the engine is destroyed keeps what it works on.
+    // Shared, so that a call which is still blocked while the engine is destroyed keeps its state.
     state: OfProcess<Arc<EngineState>>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Conn {
     connection: Arc<Connection>,
 }
 
-/// Who ends a connection's handle.
+/// Which side ends a connection's handle.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
     /// The caller, by `flagcxP2pEngineConnDestroy`.
@@ -56,7 +56,7 @@ pub(crate) struct EngineState {
 }
 
 /// Handles of the engine's own connections. A handle once given out stays until the engine ends, so that a caller
-/// who kept its pointer gets failing calls, never freed memory.
+/// with an old pointer gets failing calls, never freed memory.
 #[derive(Default)]
 struct Sessions {
     current: HashMap<String, Arc<Conn>>,
@@ -149,7 +149,7 @@ impl Conn {
     }
 }
 
-/// `FlagcxP2pRdmaDesc`, whose layout is [`RdmaDesc`]'s.
+/// `FlagcxP2pRdmaDesc`, with the layout of [`RdmaDesc`].
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Desc(pub(crate) RdmaDesc);
@@ -161,7 +161,7 @@ unsafe impl cxx::ExternType for Desc {
     type Kind = cxx::kind::Trivial;
 }
 
-/// `FlagcxP2pNotifyMsg`, whose layout is [`Message`]'s.
+/// `FlagcxP2pNotifyMsg`, with the layout of [`Message`].
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct NotifyMessage(pub(crate) Message);

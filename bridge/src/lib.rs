@@ -1,12 +1,12 @@
 //! What the C++ facade calls: declarations only. Each body, in `calls`, is one conversion and one call of the engine.
 //!
-//! Nothing throws across this border: a refused call answers -1 or null, and `last_error` says why (`refusal`).
+//! Nothing throws across this border: a refused call answers -1 or null, and `last_error` has the reason (`refusal`).
 //! A panic that reaches it aborts the process; the engine's code is linted not to have any.
 #![deny(unsafe_code)]
 
 mod calls;
 mod desc;
-mod devices;
+mod gpu;
 mod handles;
 mod logging;
 mod net;
@@ -18,7 +18,7 @@ use calls::info::*;
 use calls::memory::*;
 use calls::notify::*;
 use calls::transfer::*;
-use devices::install_devices;
+use gpu::install_gpu_table;
 use handles::{Conn, Desc, Engine, NotifyMessage};
 use logging::start_logging;
 use refusal::{last_error, refuse_call};
@@ -85,7 +85,7 @@ mod ffi {
         Tcp,
     }
 
-    /// How a connection fares.
+    /// The state of a connection.
     struct ConnInfo {
         path: Path,
         read_path: Path,
@@ -153,7 +153,7 @@ mod ffi {
     // The process: logging, errors, settings, devices.
     extern "Rust" {
         unsafe fn start_logging(sink: usize);
-        unsafe fn install_devices(read: usize);
+        unsafe fn install_gpu_table(read: usize);
         fn refuse_call(call: &str, reason: &str);
         fn last_error() -> String;
         fn version() -> &'static str;

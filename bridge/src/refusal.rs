@@ -6,7 +6,7 @@ use std::ptr;
 
 use crate::logging::of_kind;
 
-/// The answer of a call that did what it was asked.
+/// The answer of a call that succeeded.
 pub(crate) const OK: i32 = 0;
 /// The answer of a refused call.
 pub(crate) const REFUSED: i32 = -1;
@@ -57,7 +57,7 @@ pub(crate) fn refuse(call: &str, reason: &dyn Display) {
     remember(text);
 }
 
-/// The same for what a sound program meets as well: no warning.
+/// [`refuse`] for what a correct program causes as well: an info line, not a warning.
 #[cold]
 pub(crate) fn decline(call: &str, reason: &dyn Display) {
     let text = format!("{call}: {reason}");
@@ -76,7 +76,7 @@ fn remember(text: String) {
     let _ = LAST_ERROR.try_with(|last| last.replace(text));
 }
 
-/// The same for the facade, which refuses null arguments by itself.
+/// [`refuse`] for the facade, which checks for null arguments by itself.
 pub(crate) fn refuse_call(call: &str, reason: &str) {
     refuse(call, &reason);
 }

@@ -1,4 +1,4 @@
-/* Writes a text into the memory of another process.
+/* Writes a text into the memory of another process, and reads it back.
  *
  *   hello receive                      # prints its port and the address of its memory; a line of input ends it
  *   hello send HOST:PORT ADDRESS       # on any machine that reaches it
@@ -10,16 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* flagcx_p2p.h cannot be included by C. These are its functions of C linkage, as it declares them. */
-void *flagcxP2pRpcEngineCreate(void);
-void flagcxP2pRpcEngineDestroy(void *engine);
-int flagcxP2pRpcGetPort(void *engine);
-int flagcxP2pRpcStartServer(void *engine);
-int flagcxP2pRpcRegisterHost(void *engine, uint64_t addr, uint64_t size, uint64_t *mrIdOut);
-void *flagcxP2pRpcGetConn(void *engine, const char *session);
-int flagcxP2pRpcBatchWriteSync(void *conn, int count, const uint64_t *srcVa, const uint64_t *dstVa,
-                               const uint64_t *sizes);
-
 static char memory[4096];
 
 static int failed(const char *what) {
@@ -27,26 +17,44 @@ static int failed(const char *what) {
   return 1;
 }
 
-static int receive(void *engine) {
-  if (flagcxP2pRpcStartServer(engine) != 0)
+static int receive(FlagcxP2pEngine *engine) {
+  if (flagcxP2pCEngineStartRpcServer(engine) != 0)
     return failed("cannot serve");
-  printf("port %d, address %p\n", flagcxP2pRpcGetPort(engine), (void *)memory);
+  printf("port %d, address %p\n", flagcxP2pCEngineGetRpcPort(engine), (void *)memory);
   fflush(stdout);
   getchar();
   printf("received: %s\n", memory);
   return 0;
 }
 
-static int send(void *engine, const char *session, uint64_t address) {
-  const uint64_t source = (uint64_t)(uintptr_t)memory, size = sizeof(memory);
-  strcpy(memory, "hello from C");
-  void *peer = flagcxP2pRpcGetConn(engine, session);
+/* Waits for a transfer, and tells how it ended. */
+static int done(FlagcxP2pConn *peer, uint64_t id) {
+  FlagcxP2pXferResult result = {.size = sizeof(result)};
+  if (flagcxP2pEngineXferWait(peer, id, 60000, &result) == 0 && result.state == FLAGCX_P2P_XFER_DONE)
+    return 1;
+  fprintf(stderr, "hello: state %u: %s\n", result.state, result.reason);
+  return 0;
+}
+
+static int send(FlagcxP2pEngine *engine, uint64_t region, const char *session, uint64_t address) {
+  FlagcxP2pConn *peer = flagcxP2pCEngineGetConn(engine, session);
   if (peer == NULL)
     return failed("cannot connect");
-  /* All bytes are in the peer's memory when this answers 0. Any number of pieces may go at once. */
-  if (flagcxP2pRpcBatchWriteSync(peer, 1, &source, &address, &size) != 0)
+  /* From the regions that the peer has registered by now. */
+  FlagcxP2pRdmaDesc remote;
+  if (flagcxP2pCEngineMakeDesc(peer, address, sizeof(memory), &remote) != 0)
+    return failed("no such remote memory");
+  strcpy(memory, "hello from C");
+  uint64_t id = 0;
+  if (flagcxP2pCEngineWrite(peer, region, memory, sizeof(memory), &remote, &id) != 0)
     return failed("cannot write");
-  puts("written");
+  if (!done(peer, id))
+    return 1;
+  if (flagcxP2pCEngineRead(peer, region, memory, sizeof(memory), &remote, &id) != 0)
+    return failed("cannot read");
+  if (!done(peer, id))
+    return 1;
+  printf("written and read back: %s\n", memory);
   return 0;
 }
 
@@ -57,13 +65,15 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: hello receive | hello send HOST:PORT ADDRESS\n");
     return 2;
   }
-  void *engine = flagcxP2pRpcEngineCreate();
+  FlagcxP2pEngine *engine = flagcxP2pCEngineCreate();
   uint64_t region = 0;
   if (engine == NULL)
     return failed("no engine");
   /* Memory registered before a peer connects is announced to it. */
-  int status = flagcxP2pRpcRegisterHost(engine, (uint64_t)(uintptr_t)memory, sizeof(memory), &region);
-  status = status != 0 ? failed("cannot register") : receives ? receive(engine) : send(engine, argv[2], address);
-  flagcxP2pRpcEngineDestroy(engine);
+  int status = flagcxP2pEngineRegFlags(engine, (uintptr_t)memory, sizeof(memory), FLAGCX_P2P_REG_HOST, &region);
+  status = status != 0 ? failed("cannot register")
+           : receives  ? receive(engine)
+                       : send(engine, region, argv[2], address);
+  flagcxP2pCEngineDestroy(engine);
   return status;
 }

@@ -2,7 +2,7 @@
 //
 // FlagCX point-to-point engine: one-sided READ and WRITE of registered memory between two processes.
 //
-// An *engine* registers memory and meets peers; a *connection* is the way to one peer; a *transfer* moves bytes
+// An *engine* registers memory and connects to peers; a *connection* leads to one peer; a *transfer* moves bytes
 // between a local and a remote range. A remote range is named by a 64-byte *descriptor*, which either the peer made
 // (flagcxP2pEnginePrepareDesc) and sent here by any means, or which is looked up in the table of regions that the
 // peer announces (flagcxP2pEngineMakeDesc).
@@ -17,7 +17,7 @@
 //   flagcxP2pEngineWrite(conn, region, data, size, desc, &transfer);
 //   while (!flagcxP2pEngineXferStatus(conn, transfer)) {}
 //
-// Common rules, unless a function says otherwise:
+// Common rules, unless a function is documented otherwise:
 //  - `int` functions answer 0, or -1 when they refuse; then nothing was done and no output was written. The reason
 //    goes to the log and to flagcxP2pEngineLastError() of flagcx_p2p_ext.h. Nothing throws and errno means nothing.
 //  - Every function may be called from any thread at any time, except that a handle must not be used while or after
@@ -36,7 +36,7 @@
 #define FLAGCX_P2P_MSG_SIZE 256
 // Bytes of a serialized descriptor.
 #define FLAGCX_P2P_DESC_SIZE 64
-// Bytes of the information that lets another process of this host open device memory.
+// Bytes of the information by which another process of this host opens GPU memory.
 #define FLAGCX_P2P_IPC_INFO_SIZE 128
 
 // Most queue pairs that one connection may have per engine.
@@ -78,7 +78,7 @@ inline void flagcxP2pDeserializeRdmaDesc(const char *buf, FlagcxP2pRdmaDesc *des
 // Slices and tasks: counting how the parts of a transfer ended. Kept for source compatibility; the engine keeps its
 // own books and never touches these.
 
-// Counts the slices of one task. Any number of threads may mark slices while others ask.
+// Counts the slices of one task. Any number of threads may mark slices while others read the counts.
 struct FlagcxTransferTask {
   std::atomic<uint64_t> sliceCount{0};     // slices that the task consists of
   std::atomic<uint64_t> doneSliceCount{0}; // slices that ended, either way
@@ -128,8 +128,8 @@ struct FlagcxSlice {
 
 // A message beside the data: two byte fields, NUL-terminated only if the sender did so.
 struct FlagcxP2pNotifyMsg {
-  char name[FLAGCX_P2P_MSG_SIZE]; // who sends, or about what
-  char msg[FLAGCX_P2P_MSG_SIZE];  // what is said
+  char name[FLAGCX_P2P_MSG_SIZE]; // the sender, or the subject
+  char msg[FLAGCX_P2P_MSG_SIZE];  // the content
 };
 
 // Metadata that may travel with a transfer. Not used by the engine.
@@ -162,9 +162,9 @@ struct FlagcxP2pGlobalConfig {
 // -------------------------------------------------------------------------------------------------------------------
 // Engine
 
-// Creates an engine on the NIC nearest to the calling thread's current device. Without any NIC it uses the software
+// Creates an engine on the NIC nearest to the calling thread's current GPU. Without any NIC it uses the software
 // fabric; with FLAGCX_P2P_FABRIC=verbs it then has metadata and refuses everything else, with the reason. NULL when
-// libibverbs, asked for so, cannot be loaded, or a setting makes no sense. Takes milliseconds.
+// libibverbs, asked for so, cannot be loaded, or a setting is invalid. Takes milliseconds.
 // The caller owns the engine: flagcxP2pEngineDestroy.
 FlagcxP2pEngine *flagcxP2pEngineCreate();
 
@@ -183,7 +183,7 @@ void flagcxP2pEngineStopAccept(FlagcxP2pEngine *engine);
 
 // Connects to the engine whose RPC port (flagcxP2pEngineGetRpcPort, or its metadata) is `ipAddr`:`remotePort`.
 // `ipAddr`: an IPv4 or IPv6 literal (brackets optional), or a name. `remoteGpuIdx` counts only if the peer does not
-// say. `sameProcess`: the peer is an engine of this very process. A refused port is retried for
+// report one. `sameProcess`: the peer is an engine of this process. A refused port is retried for
 // FLAGCX_P2P_CONNECT_TIMEOUT_MS; a name is looked up and all of its addresses are tried within the same time, and the
 // call ends within that plus FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS. NULL on any failure. The regions that the peer has
 // registered by now are known to the connection; later ones are not. The caller owns the connection:
@@ -222,11 +222,11 @@ FlagcxP2pConn *flagcxP2pEngineGetConn(FlagcxP2pEngine *engine, const char *sessi
 // -------------------------------------------------------------------------------------------------------------------
 // Memory
 
-// Registers `size` bytes at `data`, host or device memory, for reads and writes by this engine and its peers, and
+// Registers `size` bytes at `data`, host or GPU memory, for reads and writes by this engine and its peers, and
 // writes the region's id to `mrId`. The memory must stay mapped until flagcxP2pEngineMrDestroy has returned. The same
 // range again answers the same id and counts: as many destroys end it. The same address with another size, size 0
 // and address 0 are refused, and so is memory of the host that cannot be read. Memory that is not writable can be read by
-// peers and sent by this engine; flagcxP2pEngineRegFlags says more.
+// peers and sent by this engine; flagcxP2pEngineRegFlags has the details.
 int flagcxP2pEngineReg(FlagcxP2pEngine *engine, uintptr_t data, size_t size, FlagcxP2pMr &mrId);
 
 // Ends a registration. Waits for local transfers in flight on it, at most for their deadline. An unknown id, or one
@@ -249,9 +249,9 @@ int flagcxP2pEngineMakeDesc(FlagcxP2pConn *conn, uint64_t remoteVa, uint32_t siz
 // -------------------------------------------------------------------------------------------------------------------
 // One-sided transfers
 //
-// The calls start a transfer and write its id to `*transferId`; flagcxP2pEngineXferStatus tells when it has ended.
+// The calls start a transfer and write its id to `*transferId`; flagcxP2pEngineXferStatus answers whether it has ended.
 // Everything is checked before the first byte moves: a range outside its region or descriptor refuses the call. A piece
-// may have any length: one of 4 GiB or more, longer than the 32 bits of a descriptor's `size` can say, begins where the
+// may have any length: one of 4 GiB or more, longer than a descriptor's `size` of 32 bits can express, begins where the
 // descriptor does and is checked against the regions that the peer announced, not against `size`; towards memory that
 // it did not announce, by the fabric. (The original engine refuses it in Read and Write.)
 // The calls wait for room in the submission queue and for a free id, at most until the transfer deadline. Local memory
@@ -270,7 +270,7 @@ int flagcxP2pEngineWrite(FlagcxP2pConn *conn, FlagcxP2pMr mr, const void *data, 
 
 // Reads `numIovs` pieces as one transfer: piece i fills `sizeVec[i]` bytes at `dstVec[i]`, inside region `mrIds[i]`,
 // from `descs[i]`. Refused when `numIovs` is below 1 or a vector is shorter; elements beyond are ignored.
-// `ipcBufs`: for device memory of a peer on this host, the information of flagcxP2pEngineGetIpcInfo, one per piece.
+// `ipcBufs`: for GPU memory of a peer on this host, the information of flagcxP2pEngineGetIpcInfo, one per piece.
 int flagcxP2pEngineReadVector(FlagcxP2pConn *conn, std::vector<FlagcxP2pMr> mrIds, std::vector<void *> dstVec,
                               std::vector<size_t> sizeVec, std::vector<FlagcxP2pRdmaDesc> descs, int numIovs,
                               uint64_t *transferId, std::vector<char *> ipcBufs = {});
@@ -290,8 +290,8 @@ int flagcxP2pEngineWriteVectorSync(FlagcxP2pConn *conn, const std::vector<Flagcx
 
 // Whether a transfer has ended; asking helps it along. The first true releases the id. True as well for id 0, an id that
 // was never given out or was released, and a NULL connection.
-// A transfer that failed or timed out reads false for FLAGCX_P2P_FAILED_HOLD_MS (35 s) from the first call that meets its
-// failure, unless flagcx_p2p_ext.h is asked how it ended, so that a caller that takes true for success runs into its own
+// A transfer that failed or timed out reads false for FLAGCX_P2P_FAILED_HOLD_MS (35 s) from the first call that finds it
+// failed, unless flagcx_p2p_ext.h is asked how it ended, so that a caller that takes true for success runs into its own
 // limit. After that it reads true, and the calling thread's next notification on this connection is refused, once.
 // One that was cancelled reads true.
 bool flagcxP2pEngineXferStatus(FlagcxP2pConn *conn, uint64_t transferId);
@@ -305,9 +305,9 @@ int flagcxP2pEngineSendVector(FlagcxP2pConn *conn, std::vector<FlagcxP2pMr> mrId
 int flagcxP2pEngineRecv(FlagcxP2pConn *conn, FlagcxP2pMr mr, void *data, size_t maxSize);
 
 // -------------------------------------------------------------------------------------------------------------------
-// Metadata, notifications, device memory of the same host, configuration
+// Metadata, notifications, GPU memory of the same host, configuration
 
-// Tells how to reach this engine: "ip:port?gpu?notificationPort", an IPv6 address in brackets. `*metadataStr` comes
+// Writes how to reach this engine: "ip:port?gpu?notificationPort", an IPv6 address in brackets. `*metadataStr` comes
 // from `new char[]`: the caller frees it with `delete[]`.
 int flagcxP2pEngineGetMetadata(FlagcxP2pEngine *engine, char **metadataStr);
 
@@ -315,11 +315,11 @@ int flagcxP2pEngineGetMetadata(FlagcxP2pEngine *engine, char **metadataStr);
 std::vector<FlagcxP2pNotifyMsg> flagcxP2pEngineGetNotifs();
 
 // Sends a notification and answers the bytes handed over, 512, or -1. Not ordered with transfers: notify about one
-// only after it has ended. Not acknowledged. -1, once for each, and nothing is sent, after flagcxP2pEngineXferStatus told
-// the calling thread that a transfer has ended which failed; flagcxP2pEngineLastError names it.
+// only after it has ended. Not acknowledged. -1, once for each, and nothing is sent, after flagcxP2pEngineXferStatus
+// answered true to the calling thread for a transfer that failed; flagcxP2pEngineLastError names it.
 int flagcxP2pEngineSendNotif(FlagcxP2pConn *conn, FlagcxP2pNotifyMsg *notifyMsg);
 
-// Fills the 128 bytes at `ipcBuf` with what another process of this host needs to open the device memory at `addr`
+// Fills the 128 bytes at `ipcBuf` with what another process of this host needs to open the GPU memory at `addr`
 // and sets `*hasIpc`. Host memory: 0 with `*hasIpc` false and the buffer untouched. Memory in no region: -1 with
 // `*hasIpc` false. `engine` is not looked at and may be NULL.
 int flagcxP2pEngineGetIpcInfo(FlagcxP2pEngine *engine, uintptr_t addr, char *ipcBuf, bool *hasIpc);
@@ -355,7 +355,7 @@ int flagcxP2pRpcStartServer(void *engine);
 // flagcxP2pEngineReg. `mrIdOut` NULL is refused.
 int flagcxP2pRpcRegister(void *engine, uint64_t addr, uint64_t size, uint64_t *mrIdOut);
 
-// The same for memory that is known to be host memory: the device runtime is not asked.
+// flagcxP2pRpcRegister for memory that is known to be host memory: the GPU runtime is not queried.
 int flagcxP2pRpcRegisterHost(void *engine, uint64_t addr, uint64_t size, uint64_t *mrIdOut);
 
 // flagcxP2pEngineGetConn.

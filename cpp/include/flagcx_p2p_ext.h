@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What flagcx_p2p.h cannot say: how a transfer ended, why a call was refused, how a connection fares. Plain C types
- * throughout, so that C, ctypes and other languages can use it; handles and ids are those of flagcx_p2p.h.
+ * What flagcx_p2p.h cannot report: how a transfer ended, why a call was refused, the state of a connection. And, for C
+ * and other languages that cannot use a C++ header, the functions of flagcx_p2p.h in C form: their names begin with
+ * flagcxP2pC, and the last part of this header has a list. Plain C types throughout; handles and ids are those of
+ * flagcx_p2p.h, and calls of the two headers may be mixed. This header is C99 and C++11.
+ *
+ * Every function may be called from any thread at any time, except that a handle must not be used while or after it is
+ * destroyed. Addresses are virtual addresses, sizes are bytes. Nothing throws, and errno means nothing.
  *
  * Answers: 0, or -1 for a refused call (flagcxP2pEngineLastError tells why), or a positive code where a function
  * names one. Structs begin with `size`: set it to sizeof the struct before the call. An older program passes a
  * smaller size and gets that many bytes; a newer one finds in `size` how many bytes were filled. Handles that FlagCX's
  * ACCL transport has made are refused, except by flagcxP2pEngineRegFlags without FLAGCX_P2P_REG_UNANNOUNCED and
- * FLAGCX_P2P_REG_READ_ONLY.
+ * FLAGCX_P2P_REG_READ_ONLY, and by the functions in C form.
  *
  * In a forked child every handle of the parent's is refused ("this process was forked from process ..."), except to be
  * destroyed, which does nothing; flagcxP2pEngineXferStatus answers false. Create an engine there.
@@ -17,15 +22,49 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#ifndef __cplusplus
+#include <stdbool.h>
+#endif
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+/* An engine: flagcxP2pCEngineCreate to flagcxP2pCEngineDestroy. */
 typedef struct FlagcxP2pEngine FlagcxP2pEngine;
+/* A connection to one peer; either end may read, write and notify over it. */
 typedef struct FlagcxP2pConn FlagcxP2pConn;
-/* 64 bytes, as flagcxP2pEnginePrepareDesc writes them. */
-struct FlagcxP2pRdmaDesc;
+typedef struct FlagcxP2pRdmaDesc FlagcxP2pRdmaDesc;
+typedef struct FlagcxP2pNotifyMsg FlagcxP2pNotifyMsg;
+
+#ifndef __cplusplus /* C++ has them from flagcx_p2p.h, with the same layout */
+
+/* Bytes of a notification's name, and of its text. */
+#define FLAGCX_P2P_MSG_SIZE 256
+/* Bytes of a serialized descriptor. */
+#define FLAGCX_P2P_DESC_SIZE 64
+/* Bytes of the information by which another process of this host opens GPU memory. */
+#define FLAGCX_P2P_IPC_INFO_SIZE 128
+
+/* Names a range of a peer's memory and the key to it. Its 64 bytes are its serialized form, in host byte order: they may
+ * be sent to a peer by any means, and copied back into such a struct there. */
+struct FlagcxP2pRdmaDesc {
+  uint64_t addr;    /* first byte, an address of the peer */
+  uint32_t size;    /* bytes from there on */
+  uint32_t rkey;    /* the peer's key for the region that holds the range */
+  uint32_t nmsgs;   /* reserved, 0 */
+  uint32_t rid;     /* reserved, 0 */
+  uint64_t idx;     /* reserved, 0 */
+  char padding[32]; /* reserved, 0 */
+};
+
+/* A notification of fixed size: two byte fields, NUL-terminated only if the sender did so. */
+struct FlagcxP2pNotifyMsg {
+  char name[FLAGCX_P2P_MSG_SIZE]; /* the sender, or the subject */
+  char msg[FLAGCX_P2P_MSG_SIZE];  /* the content */
+};
+
+#endif
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* Errors and identity                                                                                              */
@@ -71,12 +110,13 @@ typedef struct FlagcxP2pXferResult {
   char reason[168];     /* FAILED: what happened, in words, cut to fit */
 } FlagcxP2pXferResult;
 
-/* Tells how a transfer stands and helps it along. As with flagcxP2pEngineXferStatus, the first answer other than
+/* Writes how a transfer stands to `out` and helps it along. As with flagcxP2pEngineXferStatus, the first answer other than
  * PENDING releases the id; the outcome stays readable for the engine's last 4,096 transfers. Id 0 is DONE.
  *
- * Of a transfer that failed or timed out, this and the other calls that tell how transfers ended let
- * flagcxP2pEngineXferStatus read true at once, which otherwise reads false for FLAGCX_P2P_FAILED_HOLD_MS, and refuses the
- * notification that follows. When 1,048,576 failed transfers of a connection are within that time, it starts no others. */
+ * Of a transfer that failed or timed out, this and the other calls that report how transfers ended make
+ * flagcxP2pEngineXferStatus read true at once; otherwise it reads false for FLAGCX_P2P_FAILED_HOLD_MS, and the
+ * notification that follows is refused. When 1,048,576 failed transfers of a connection are within that time, it starts no
+ * others. */
 int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2pXferResult *out);
 
 /* Waits until a transfer has ended, for at most `timeoutMs` milliseconds (negative: without limit, but transfers end
@@ -87,31 +127,31 @@ int flagcxP2pEngineXferWait(FlagcxP2pConn *conn, uint64_t transferId, int timeou
  * had failed is not held any longer: flagcxP2pEngineXferStatus reads true. */
 int flagcxP2pEngineXferCancel(FlagcxP2pConn *conn, uint64_t transferId);
 
-/* Asks about `count` transfers in one pass: writes a FlagcxP2pXferState for each to `states`, and how many are not
+/* Polls `count` transfers in one pass: writes a FlagcxP2pXferState for each to `states`, and how many are not
  * PENDING to `ended`. Releases ids as flagcxP2pEngineXferResult does. `count` 0: 0 with `*ended` 0. */
 int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, size_t count, uint32_t *states,
                              size_t *ended);
 
-/* Transfers that one engine may have at a time. One counts from the call that starts it until its end has been asked for:
- * the first answer of flagcxP2pEngineXferStatus, XferResult, XferWait or TestBatch that says that it is over gives its
- * place back. Beyond this many the calls of flagcx_p2p.h that start transfers sleep until a place is free, at most for
+/* Transfers that one engine may have at a time. One counts from the call that starts it until its end has been polled:
+ * the first answer of flagcxP2pEngineXferStatus, XferResult, XferWait or TestBatch that it has ended releases its
+ * place. Beyond this many the calls of flagcx_p2p.h that start transfers sleep until a place is free, at most for
  * FLAGCX_P2P_XFER_TIMEOUT_MS, and are then refused with this reason; those below answer FLAGCX_P2P_WOULD_BLOCK. A
- * program whose only thread starts more without asking waits in vain. 64 of the places for each worker are only taken by
- * transfers of one piece. */
+ * program whose only thread starts more without polling waits until that refusal. 64 of the places for each worker are
+ * only taken by transfers of one piece. */
 #define FLAGCX_P2P_MAX_TRANSFERS 1048512
 
 /* The answer of the calls below when the submission queue is full or FLAGCX_P2P_MAX_TRANSFERS is reached: try again after
- * some transfer has ended and has been asked about. */
+ * some transfer has ended and has been polled. */
 #define FLAGCX_P2P_WOULD_BLOCK 1
 
 /* flagcxP2pEngineReadVector and flagcxP2pEngineWriteVector that never wait. `count` of at least 1 pieces: region,
  * local address, bytes, and the peer's range of each. As there, a piece may have 4 GiB and more. Of a list that mixes GPU
  * memory and host memory, between two ends of one process, the pieces of host memory are moved before the call returns. */
 int flagcxP2pEngineTryReadVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
-                                 const size_t *sizes, const struct FlagcxP2pRdmaDesc *descs, size_t count,
+                                 const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
                                  uint64_t *transferId);
 int flagcxP2pEngineTryWriteVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *sources,
-                                  const size_t *sizes, const struct FlagcxP2pRdmaDesc *descs, size_t count,
+                                  const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
                                   uint64_t *transferId);
 
 /* The two above for memory that the peer has announced, by addresses: what flagcxP2pEngineMakeDesc does for each range is
@@ -148,25 +188,25 @@ typedef struct FlagcxP2pConnInfo {
   char peer[64];         /* control address of the peer, "ip:port" */
 } FlagcxP2pConnInfo;
 
-/* Tells how a connection fares. */
+/* Writes the state of a connection, as it is now, to `out`. */
 int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out);
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* Memory                                                                                                           */
 
-/* For flagcxP2pEngineRegFlags. Neither HOST nor DEVICE: the device runtime is asked. */
+/* For flagcxP2pEngineRegFlags. Neither HOST nor DEVICE: the GPU runtime is queried. */
 #define FLAGCX_P2P_REG_HOST 1u          /* host memory */
-#define FLAGCX_P2P_REG_DEVICE 2u        /* device memory */
-#define FLAGCX_P2P_REG_UNANNOUNCED 256u /* peers are not told of it: only a descriptor opens it */
+#define FLAGCX_P2P_REG_DEVICE 2u        /* GPU memory */
+#define FLAGCX_P2P_REG_UNANNOUNCED 256u /* not announced to peers: only a descriptor opens it */
 #define FLAGCX_P2P_REG_READ_ONLY \
   512u /* peers may READ it, and WRITEs may take their bytes from it; nothing changes it */
 
-/* flagcxP2pEngineReg with a word on the kind of memory, on who may find it, and on what it may be used for.
+/* flagcxP2pEngineReg with flags: the kind of memory, whether it is announced to peers, and what it may be used for.
  *
  * -1, with EFAULT, the offset of the first such byte and the reason in flagcxP2pEngineLastError, for memory of the host
  * that cannot be accessed: not mapped, without PROT_READ, beyond the end of its file. Memory that is not writable, or of
  * which a page is not, is registered as with READ_ONLY whatever the flags say. To such a region a peer's WRITE ends as
- * FAILED with status 10, a remote access error (or is refused at once by a peer that has been told of it), and a READ of
+ * FAILED with status 10, a remote access error (or is refused at once by a peer that knows of it), and a READ of
  * this engine into it is refused.
  *
  * The same range again answers the same id and counts one more owner; not if it was registered with READ_ONLY and is
@@ -176,7 +216,7 @@ int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t by
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* GPU memory                                                                                                       */
 
-/* What the engine asks of a GPU runtime, for programs that are not FlagCX and whose GPU is not driven by CUDA. Any
+/* What the engine needs of a GPU runtime, for programs outside FlagCX with a GPU that CUDA does not drive. Any
  * callback may be NULL: what needs it is then not offered. Names, arguments and meaning are those of FlagCX's device
  * adaptor. Answers: 0 done, 7 still running (eventQuery only), anything else a failure. Streams, events and handles are
  * the runtime's own objects. The callbacks are called from any thread and must outlive the process's last engine. */
@@ -197,7 +237,7 @@ typedef struct FlagcxP2pDeviceTable {
   int (*eventRecord)(void *event, void *stream);
   int (*eventQuery)(void *event);
   int (*ipcMemHandleCreate)(void **handle, size_t *size); /* an empty object of at most 64 bytes */
-  int (*ipcMemHandleGet)(void *handle, void *devPtr);     /* 0: `devPtr` is device memory */
+  int (*ipcMemHandleGet)(void *handle, void *devPtr);     /* 0: `devPtr` is GPU memory */
   int (*ipcMemHandleOpen)(void *handle, void **devPtr);
   int (*ipcMemHandleClose)(void *devPtr);
   int (*ipcMemHandleFree)(void *handle);
@@ -221,7 +261,7 @@ int flagcxP2pSetDeviceTable(const FlagcxP2pDeviceTable *table);
  * flagcxP2pEngineSendNotif is. */
 int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const void *content, size_t bytes);
 
-/* Takes one notification: 256 bytes of name, not necessarily NUL-terminated, and its content. Both are gone when it
+/* Takes one notification: 256 bytes of name, not necessarily NUL-terminated, and its content. Both are freed when it
  * returns. It must not throw. */
 typedef void (*FlagcxP2pNotifSink)(void *context, const char *name, const void *content, size_t bytes);
 
@@ -244,6 +284,132 @@ int flagcxP2pEngineTakeNotifs(FlagcxP2pEngine *engine, void **block, size_t *byt
 /* Writes the metrics of the process in the Prometheus text format, NUL-terminated, to `text` when `capacity` bytes
  * suffice, and the bytes that it takes, with the NUL, to `needed`. 1: too small, nothing written. */
 int flagcxP2pMetricsText(char *text, size_t capacity, size_t *needed);
+
+/* ---------------------------------------------------------------------------------------------------------------- */
+/* flagcx_p2p.h in C form                                                                                           */
+
+/* flagcxP2pEngineX of flagcx_p2p.h is flagcxP2pCEngineX here, and does the same. Vectors are arrays of `count` elements,
+ * references are pointers. A refusal that both share names the C++ function in flagcxP2pEngineLastError.
+ *
+ * What has no function of this kind:
+ *   flagcxP2pEngineReg                 flagcxP2pEngineRegFlags with flags 0
+ *   flagcxP2pEngineConnIsLocal         `local` of flagcxP2pEngineGetConnInfo
+ *   flagcxP2pEngineGetNotifs           flagcxP2pEngineGetNotifsOf or flagcxP2pEngineTakeNotifs, for each engine
+ *   flagcxP2pSerializeRdmaDesc         memcpy: the struct is the serialized form
+ *   flagcxP2pGlobalConfig              flagcxP2pCDumpGlobalConfig logs the settings
+ *   flagcxP2pEngineStartListener       not needed: it does nothing
+ *   Send, SendVector, Recv             not offered: they always refuse
+ *   flagcxP2pRpc...                    functions of C linkage in flagcx_p2p.h with void pointers, for ctypes
+ *
+ * Handles of FlagCX's ACCL transport are taken too, except by the three calls with arrays. */
+
+/* Creates an engine on the NIC nearest to the calling thread's current GPU; without a NIC it uses the software fabric.
+ * NULL if the fabric that was asked for cannot be loaded or a setting is invalid. Takes milliseconds. The caller owns
+ * it: flagcxP2pCEngineDestroy. */
+FlagcxP2pEngine *flagcxP2pCEngineCreate(void);
+
+/* Ends an engine, its transfers and its registrations: when it returns nothing touches their memory any more. Connections
+ * of flagcxP2pCEngineGetConn and of the RPC server end with it. Those of Connect and Accept are closed, and are still to be
+ * given to flagcxP2pCEngineConnDestroy, before or after. NULL does nothing. */
+void flagcxP2pCEngineDestroy(FlagcxP2pEngine *engine);
+
+/* The TCP port that peers connect to, or -1. */
+int flagcxP2pCEngineGetRpcPort(FlagcxP2pEngine *engine);
+
+/* Writes how to reach this engine, "ip:port?gpu?notificationPort" with a NUL and an IPv6 address in brackets, to `text` when
+ * `capacity` bytes suffice, and the bytes that it takes, with the NUL, to `needed`. 1: too small, nothing written to `text`,
+ * which may be NULL if `capacity` is 0. */
+int flagcxP2pCEngineGetMetadata(FlagcxP2pEngine *engine, char *text, size_t capacity, size_t *needed);
+
+/* Starts a thread that accepts peers and keeps their connections until the engine ends: peers may then read and write
+ * this engine's regions without further calls here. A second call does nothing. */
+int flagcxP2pCEngineStartRpcServer(FlagcxP2pEngine *engine);
+
+/* Ends accepting for good: a blocked flagcxP2pCEngineAccept answers NULL, and so do later ones; the RPC server ends.
+ * Connections go on. Repeats and NULL do nothing. */
+void flagcxP2pCEngineStopAccept(FlagcxP2pEngine *engine);
+
+/* Connects to the engine whose RPC port is `remotePort`, 1 to 65535, at `ipAddr`: an IPv4 or IPv6 address or a name.
+ * `remoteGpuIdx` counts only if the peer reports none. `sameProcess`: the peer is an engine of this process. NULL, with the
+ * reason, after FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS at the latest. The caller owns the
+ * connection: flagcxP2pCEngineConnDestroy. */
+FlagcxP2pConn *flagcxP2pCEngineConnect(FlagcxP2pEngine *engine, const char *ipAddr, int remoteGpuIdx, int remotePort,
+                                       bool sameProcess);
+
+/* Waits for one peer to connect. `ipAddrBuf` gets its numeric address with a NUL, cut to `ipAddrBufLen` bytes, and
+ * `*remoteGpuIdx` its GPU index. NULL, with neither written, when the handshake with a peer failed (call again) or accepting
+ * has been stopped. The caller owns the connection. */
+FlagcxP2pConn *flagcxP2pCEngineAccept(FlagcxP2pEngine *engine, char *ipAddrBuf, size_t ipAddrBufLen,
+                                      int *remoteGpuIdx);
+
+/* The engine's own connection to `session`, "host:port" or "[v6]:port". The first call with this string connects, as
+ * flagcxP2pCEngineConnect does; later ones answer the same connection while it works. The engine owns it. */
+FlagcxP2pConn *flagcxP2pCEngineGetConn(FlagcxP2pEngine *engine, const char *session);
+
+/* Closes a connection of Connect or Accept. Its transfers end first: when it returns nothing touches their memory any more.
+ * A connection that the engine owns is left alone, with a warning. NULL does nothing. */
+void flagcxP2pCEngineConnDestroy(FlagcxP2pConn *conn);
+
+/* Ends a registration, of which the same range may have several. Waits for local transfers in flight on it, at most for
+ * their deadline. An id that is not one of this engine's does nothing but a line in the log. */
+void flagcxP2pCEngineMrDestroy(FlagcxP2pEngine *engine, uint64_t mrId);
+
+/* Writes a descriptor of `bytes` bytes at `data`, inside region `mrId`, for a peer to use. -1 for a range that is not
+ * inside, or longer than 4 GiB - 1. `bytes` may be 0. */
+int flagcxP2pCEnginePrepareDesc(FlagcxP2pEngine *engine, uint64_t mrId, const void *data, size_t bytes,
+                                FlagcxP2pRdmaDesc *desc);
+
+/* Makes a descriptor of `bytes` bytes at the peer's address `remoteAddress` from the regions that the peer announces. -1 when
+ * none of them holds the whole range; a peer that runs this engine is asked first for regions registered since, for a second
+ * at most. */
+int flagcxP2pCEngineMakeDesc(FlagcxP2pConn *conn, uint64_t remoteAddress, uint32_t bytes, FlagcxP2pRdmaDesc *desc);
+
+/* Narrows `desc` to a range inside the one that it names. -1, and `desc` is left as it is, for a range that is not. */
+int flagcxP2pCEngineUpdateDesc(FlagcxP2pRdmaDesc *desc, uint64_t remoteAddress, uint32_t bytes);
+
+/* Start a transfer of `bytes` bytes, of any number, between local memory and the start of `desc`, and write its id to
+ * `*transferId`. -1, with nothing moved, when a range is outside its region or its descriptor. They wait for a place, at most
+ * for FLAGCX_P2P_XFER_TIMEOUT_MS; FLAGCX_P2P_MAX_TRANSFERS is their number. Until the transfer has ended the local
+ * memory must not be touched and must stay registered. Transfers, and the pieces of one, are in no order. The local region is
+ * found by the address: `mrId` is not looked at, and may be 0. */
+int flagcxP2pCEngineRead(FlagcxP2pConn *conn, uint64_t mrId, void *data, size_t bytes, const FlagcxP2pRdmaDesc *desc,
+                         uint64_t *transferId);
+int flagcxP2pCEngineWrite(FlagcxP2pConn *conn, uint64_t mrId, const void *data, size_t bytes,
+                          const FlagcxP2pRdmaDesc *desc, uint64_t *transferId);
+
+/* Start one transfer of `count` pieces, 1 to INT32_MAX: `sizes[i]` bytes between the local address i, inside region
+ * `mrIds[i]`, and the start of `descs[i]`. `ipcBufs`: NULL, or for each piece the information of flagcxP2pCEngineGetIpcInfo,
+ * for GPU memory of a peer on this host. Otherwise as above. The arrays may be reused when the call returns. */
+int flagcxP2pCEngineReadVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
+                               const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
+                               uint64_t *transferId, char *const *ipcBufs);
+int flagcxP2pCEngineWriteVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *sources, const size_t *sizes,
+                                const FlagcxP2pRdmaDesc *descs, size_t count, uint64_t *transferId,
+                                char *const *ipcBufs);
+
+/* Writes `count` pieces and waits: 0 when all bytes are in the peer's memory, -1 when it was refused or anything failed, at
+ * the transfer deadline at the latest. `count` 0: 0. */
+int flagcxP2pCEngineWriteVectorSync(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *sources,
+                                    const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count);
+
+/* Whether a transfer has ended. Not how: one that failed reads false for FLAGCX_P2P_FAILED_HOLD_MS and then true.
+ * flagcxP2pEngineXferResult and flagcxP2pEngineXferWait are the calls to use in new programs. */
+bool flagcxP2pCEngineXferStatus(FlagcxP2pConn *conn, uint64_t transferId);
+
+/* Sends a notification of fixed size and answers the bytes handed over, 512, or -1. Not ordered with transfers: notify about
+ * one only after it has ended. Not acknowledged. Peers of this kind get it by flagcxP2pEngineGetNotifs,
+ * flagcxP2pEngineGetNotifsOf and flagcxP2pEngineTakeNotifs. */
+int flagcxP2pCEngineSendNotif(FlagcxP2pConn *conn, const FlagcxP2pNotifyMsg *notifyMsg);
+
+/* Fills the FLAGCX_P2P_IPC_INFO_SIZE bytes at `ipcBuf` with what another process of this host needs to open the GPU memory
+ * at `address`, and sets `*hasIpc`. Host memory: 0 with `*hasIpc` false. Memory in no region: -1. `engine` may be NULL. */
+int flagcxP2pCEngineGetIpcInfo(FlagcxP2pEngine *engine, uint64_t address, char *ipcBuf, bool *hasIpc);
+
+/* Narrows the information in `ipcBuf`, made for `baseAddr`, to `bytes` bytes at `addr`. -1 when `addr` is below. */
+int flagcxP2pCEngineUpdateIpcInfo(char *ipcBuf, uint64_t addr, uint64_t baseAddr, size_t bytes);
+
+/* Logs the settings in force at level INFO. docs/configuration.md explains them. */
+void flagcxP2pCDumpGlobalConfig(void);
 
 #ifdef __cplusplus
 }

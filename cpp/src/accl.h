@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// FlagCX's other transport, ACCL, lives behind the same public functions: a handle that it made starts with its own
-// tag, and the call is handed over. Only builds with USE_ACCL_BAREX have it.
+// FlagCX's other transport, ACCL, is reached by the same public functions: a handle that it made starts with its own
+// tag, and the call is forwarded. Only builds with USE_ACCL_BAREX have it.
 #ifndef FLAGCX_P2P_FACADE_ACCL_H_
 #define FLAGCX_P2P_FACADE_ACCL_H_
 

@@ -8,7 +8,7 @@ using namespace flagcx::p2p;
 
 FlagcxP2pEngine *flagcxP2pEngineCreate() {
   startLogging();
-  startDevices();
+  startGpu();
   if (ffi::accl_wanted()) {
 #ifdef USE_ACCL_BAREX
     return flagcxAcclEngineCreate();

@@ -33,7 +33,7 @@ static_assert(number(ffi::Path::InProcess) == FLAGCX_P2P_PATH_IN_PROCESS, "");
 static_assert(number(ffi::Path::CrossMemory) == FLAGCX_P2P_PATH_CROSS_MEMORY, "");
 static_assert(number(ffi::Path::Tcp) == FLAGCX_P2P_PATH_TCP, "");
 
-// Gives the caller as much of `full` as its version of the struct holds, and tells it how much that was.
+// Copies as much of `full` as the caller's version of the struct holds, and writes that number to its `size`.
 template <typename T>
 int copyOut(const char *call, T full, T *out) {
   if (out->size < sizeof(out->size))
@@ -57,14 +57,10 @@ FlagcxP2pXferResult toC(const ffi::XferResult &from) {
 int tryStart(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const uint64_t *mrIds,
              void *const *local, const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
              uint64_t *transferId) {
-  if (conn == nullptr || mrIds == nullptr || local == nullptr || sizes == nullptr || descs == nullptr ||
-      transferId == nullptr)
-    return refuseNull(call, conn == nullptr    ? "conn"
-                            : mrIds == nullptr ? "mrIds"
-                            : local == nullptr ? "the array of local addresses"
-                            : sizes == nullptr ? "sizes"
-                            : descs == nullptr ? "descs"
-                                               : "transferId");
+  if (conn == nullptr || transferId == nullptr)
+    return refuseNull(call, conn == nullptr ? "conn" : "transferId");
+  if (const char *const array = firstNullArray(mrIds, local, sizes, descs))
+    return refuseNull(call, array);
   REFUSE_ACCL(conn, call);
   const ffi::Pieces pieces{mrIds, addresses(local), sizes, descs, nullptr, count, count, count, count, 0};
   return ffi::conn_try_start(*conn, operation, pieces, *transferId);
@@ -230,7 +226,7 @@ int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const v
 
 int flagcxP2pSetDeviceTable(const FlagcxP2pDeviceTable *table) {
   startLogging();
-  return setDeviceTable(table);
+  return setGpuTable(table);
 }
 
 int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink, void *context) {

@@ -17,17 +17,17 @@ namespace flagcx::p2p {
 // the first of a process calls it.
 void startLogging();
 
-// Lets the engine use FlagCX's device adaptor, if this is FlagCX. Cheap after the first call; whatever may ask about
-// memory for the first time calls it.
-void startDevices();
+// Installs FlagCX's device adaptor as the GPU runtime, if this is FlagCX. Cheap after the first call; every function that
+// may be the first to query the kind of memory calls it.
+void startGpu();
 
 // flagcxP2pSetDeviceTable.
-int setDeviceTable(const FlagcxP2pDeviceTable *table);
+int setGpuTable(const FlagcxP2pDeviceTable *table);
 
 // Logs and remembers that `call` was refused, and why; answers -1.
 int refuse(const char *call, const std::string &reason);
 
-// The same: `argument` is NULL.
+// refuse, because `argument` is NULL.
 int refuseNull(const char *call, const char *argument);
 
 // The elements of an array or a vector as the bridge takes them: not copied.
@@ -40,7 +40,17 @@ rust::Slice<const T> slice(const std::vector<T> &elements) {
   return {elements.data(), elements.size()};
 }
 
-// Local addresses. The bridge knows no `void *`; both pointers have one representation, and nothing is read through
+// The name of the first array that is NULL, of those that describe a transfer's pieces; nullptr if none is.
+inline const char *firstNullArray(const uint64_t *mrIds, void *const *local, const size_t *sizes,
+                                  const FlagcxP2pRdmaDesc *descs) {
+  return mrIds == nullptr   ? "mrIds"
+         : local == nullptr ? "the array of local addresses"
+         : sizes == nullptr ? "sizes"
+         : descs == nullptr ? "descs"
+                            : nullptr;
+}
+
+// Local addresses. The bridge has no `void *`; both pointers have one representation, and nothing is read through
 // them on this side.
 inline const uint8_t *const *addresses(const void *pointers) {
   return static_cast<const uint8_t *const *>(pointers);

@@ -7,7 +7,7 @@
 #include "flagcx_p2p.h"
 
 // flagcxP2pEngineReg with a hint on the kind of memory: FlagCX's FLAGCX_PTR_HOST (1) or FLAGCX_PTR_CUDA (2), which
-// are the values of FLAGCX_P2P_REG_HOST and FLAGCX_P2P_REG_DEVICE; 0 asks the device runtime.
+// are the values of FLAGCX_P2P_REG_HOST and FLAGCX_P2P_REG_DEVICE; 0 queries the GPU runtime.
 int flagcxP2pEngineRegEx(FlagcxP2pEngine *engine, uintptr_t data, size_t size, int hintType, FlagcxP2pMr &mrId);
 
 // Adds a message to those that flagcxP2pEngineGetNotifs takes. For FlagCX's other transport.

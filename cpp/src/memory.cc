@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Registered memory, descriptors, and device memory of the same host.
+// Registered memory, descriptors, and GPU memory of the same host.
 #include "accl.h"
 #include "facade.h"
 #include "internal.h"
@@ -15,7 +15,7 @@ struct IpcRange {
   uint64_t offset;
   uint64_t size;
 };
-constexpr size_t kIpcRangeOffset = 64; // after the device runtime's handle
+constexpr size_t kIpcRangeOffset = 64; // after the GPU runtime's handle
 
 } // namespace
 
@@ -51,7 +51,7 @@ int flagcxP2pEnginePrepareDesc(FlagcxP2pEngine *engine, FlagcxP2pMr mr, const vo
 }
 
 int flagcxP2pEngineUpdateDesc(FlagcxP2pRdmaDesc &desc, uint64_t remoteAddr, uint32_t size) {
-  // In this order no subtraction wraps, whatever the descriptor says.
+  // In this order no subtraction wraps, whatever the descriptor's fields are.
   const bool inside =
       remoteAddr >= desc.addr && size <= desc.size && remoteAddr - desc.addr <= uint64_t(desc.size - size);
   if (!inside) {

@@ -20,12 +20,12 @@ namespace {
 
 using net::refuse;
 
-// Bytes that listen writes. What lies behind them in the caller's handle is left alone.
+// Bytes that listen writes. The rest of the caller's handle is not written.
 constexpr size_t kHandleBytes = 40;
 
 flagcxResult_t initDevices() {
   startLogging();
-  startDevices();
+  startGpu();
   return net::result(net::init());
 }
 
@@ -66,7 +66,7 @@ flagcxResult_t getDevFromName(char *name, int *dev) {
   return net::result(net::device_named(text(name), *dev));
 }
 
-// Hands over a new object, or says why there is none.
+// Hands over a new object, or answers why there is none.
 template <typename T>
 flagcxResult_t give(T *made, net::Answer answer, void **out) {
   if (made != nullptr)

@@ -116,7 +116,7 @@ static_assert(offsetof(flagcxNetAdaptor_latest, iputBatch) == 168, "iputBatch");
 static_assert(offsetof(flagcxNetAdaptor_latest, igetBatch) == 184, "igetBatch");
 
 // Ends a listener's accepts, now and in future, and closes its port. NULL and repeats are fine. In no header of FlagCX
-// either: who calls it declares it.
+// either: its callers declare it.
 flagcxResult_t flagcxNetIbP2pAbortListen(void *listenComm);
 
 #endif // FLAGCX_P2P_FACADE_NET_TYPES_H_

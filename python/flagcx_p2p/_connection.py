@@ -17,7 +17,7 @@ def _path(number: int) -> str:
 
 
 class ConnectionInfo(NamedTuple):
-    """How a connection fares."""
+    """The state of a connection."""
 
     #: How bytes travel now: "rdma", "in-process", "cross-memory", "tcp", or "none" when not connected. The slower path
     #: where reads and writes take different ones.
@@ -39,7 +39,7 @@ class ConnectionInfo(NamedTuple):
 
 
 class Connection(Single):
-    """The way to one peer. Its engine owns it; there is nothing to close."""
+    """A connection to one peer. Its engine owns it; there is nothing to close."""
 
     _advice = 'connect an Engine of the other process to the peer, by its "host:port"'
 
@@ -58,7 +58,7 @@ class Connection(Single):
         self.write_many([Piece(region, remote_address, offset, size)])
 
     def write_many(self, pieces: Sequence[Piece]) -> None:
-        """Writes many ranges and waits for all. Nothing is sent unless every piece makes sense. Ctrl-C: as in write."""
+        """Writes many ranges and waits for all. Nothing is sent unless every piece is valid. Ctrl-C: as in write."""
         Transfer(self)._run("try_write", pieces)
 
     def read(self, region: Region, remote_address: int, offset: int = 0, size: Optional[int] = None) -> None:
@@ -66,7 +66,7 @@ class Connection(Single):
         self.read_many([Piece(region, remote_address, offset, size)])
 
     def read_many(self, pieces: Sequence[Piece]) -> None:
-        """Reads many ranges and waits for all. Nothing is read unless every piece makes sense. Ctrl-C: as in write."""
+        """Reads many ranges and waits for all. Nothing is read unless every piece is valid. Ctrl-C: as in write."""
         Transfer(self)._run("try_read", pieces)
 
     def start_write(self, pieces: Sequence[Piece]) -> Transfer:
@@ -96,7 +96,7 @@ class Connection(Single):
             raise self._library.error()
 
     def info(self) -> ConnectionInfo:
-        """Tells how the connection fares."""
+        """The state of the connection, as it is now."""
         info = _library.ConnInfo(size=ctypes.sizeof(_library.ConnInfo))
         if self._call(self._library.conn_info, ctypes.byref(info)) != 0:
             raise self._library.error()

@@ -23,10 +23,10 @@ class Notification(NamedTuple):
 
 
 class Engine(Single):
-    """Registers memory and meets peers. Close it, or use it in a ``with`` statement.
+    """Registers memory and connects to peers. Close it, or use it in a ``with`` statement.
 
-    Closing ends its connections, transfers and registrations. Objects that it gave out are of no use afterwards, and
-    say so. In a process that was forked from its own, closing or dropping it does nothing, and every other call is
+    Closing ends its connections, transfers and registrations. Calls of objects that it returned raise an error
+    afterwards. In a process that was forked from its own, closing or dropping it does nothing, and every other call is
     refused; create another one there.
     """
 
@@ -38,7 +38,7 @@ class Engine(Single):
         # Notifications that have been taken from the library: as it hands them out, and those that are not yet returned.
         self._block = _library.NotifBlock()
         self._received: List[Notification] = []
-        # Held by the thread that takes them; twice by one whose signal handler does so as well.
+        # Held by the thread that takes them; reentrant, for a signal handler that takes them in that thread.
         self._receiving, self._taking = threading.RLock(), False
 
     def __enter__(self) -> "Engine":

@@ -2,7 +2,7 @@
 
 
 class P2pError(RuntimeError):
-    """The engine refused a call or could not do what it was asked; the text says why."""
+    """The engine refused a call or could not complete it; the text has the reason."""
 
 
 class TransferFailed(P2pError):

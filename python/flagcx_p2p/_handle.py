@@ -45,7 +45,7 @@ class EngineHandle(Single):
         self._closing = False
         # The thread of each call that is inside the library with this engine's pointer or one of its connections'.
         self._callers: Dict[object, int] = {}
-        # Held while the engine is destroyed; taken twice by a thread whose signal handler closes it as well.
+        # Held while the engine is destroyed; reentrant, for a signal handler that closes it in that thread.
         self._ending = threading.RLock()
         self._destroyer: Optional[int] = None
         self._made: List[Optional[int]] = []

@@ -59,19 +59,18 @@ REG_HOST, REG_DEVICE, REG_UNANNOUNCED, REG_READ_ONLY = 1, 2, 256, 512
 
 _Prototype = Tuple[str, Any, List[Any]]
 
-# Those with C++ names have plain arguments, and the names are part of the library's interface.
 _PROTOTYPES: Dict[str, _Prototype] = {
     "last_error": ("flagcxP2pEngineLastError", c_char_p, []),
     "version": ("flagcxP2pVersion", c_char_p, []),
     "fabric_info": ("flagcxP2pGetFabricInfo", c_int, [POINTER(_FabricInfo)]),
     "metrics_text": ("flagcxP2pMetricsText", c_int, [c_char_p, c_size_t, POINTER(c_size_t)]),
-    "engine_create": ("flagcxP2pRpcEngineCreate", c_void_p, []),
-    "engine_destroy": ("flagcxP2pRpcEngineDestroy", None, [c_void_p]),
-    "engine_port": ("flagcxP2pRpcGetPort", c_int, [c_void_p]),
-    "engine_start_server": ("flagcxP2pRpcStartServer", c_int, [c_void_p]),
+    "engine_create": ("flagcxP2pCEngineCreate", c_void_p, []),
+    "engine_destroy": ("flagcxP2pCEngineDestroy", None, [c_void_p]),
+    "engine_port": ("flagcxP2pCEngineGetRpcPort", c_int, [c_void_p]),
+    "engine_start_server": ("flagcxP2pCEngineStartRpcServer", c_int, [c_void_p]),
     "register": ("flagcxP2pEngineRegFlags", c_int, [c_void_p, c_uint64, c_size_t, c_uint32, POINTER(c_uint64)]),
-    "deregister": ("_Z24flagcxP2pEngineMrDestroyP15FlagcxP2pEnginem", None, [c_void_p, c_uint64]),
-    "connect": ("flagcxP2pRpcGetConn", c_void_p, [c_void_p, c_char_p]),
+    "deregister": ("flagcxP2pCEngineMrDestroy", None, [c_void_p, c_uint64]),
+    "connect": ("flagcxP2pCEngineGetConn", c_void_p, [c_void_p, c_char_p]),
     "conn_info": ("flagcxP2pEngineGetConnInfo", c_int, [c_void_p, POINTER(ConnInfo)]),
     "try_read": (
         "flagcxP2pEngineTryReadRanges",
@@ -103,7 +102,7 @@ class Library:
             function.restype = result
             function.argtypes = arguments
             setattr(self, name, function)
-        self.free = handle.free  # the C library's, by whose memory it hands out blocks
+        self.free = handle.free  # the C library's, which allocated the blocks
         self.free.restype, self.free.argtypes = None, [c_void_p]
         self.path = path
 

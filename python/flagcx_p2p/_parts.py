@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ._handle import EngineHandle
     from ._transfer import Piece
 
-#: Bytes of the longest part. A descriptor says at most 4 GiB - 1; this keeps parts aligned as their piece is.
+#: Bytes of the longest part. A descriptor names at most 4 GiB - 1; this keeps parts aligned as their piece is.
 LONGEST = 1 << 31
 
 

@@ -18,7 +18,7 @@ class Region(Single):
     def __init__(self, handle: EngineHandle, address: int, size: int) -> None:
         self._handle = handle
         self._number = ctypes.c_uint64()
-        # Taken by the thread that closes it, so that others wait; twice by one whose signal handler closes it as well.
+        # Taken by the thread that closes it, so that others wait; reentrant, for a signal handler that closes it in that thread.
         self._closing = threading.RLock()
         self._open = False
         # Names what keeps its memory alive: its own id may be another region's once it is gone.

@@ -8,7 +8,10 @@ for header in flagcx_p2p.h flagcx_p2p_ext.h; do
     echo "#include \"$header\"" | "$cxx" -std=$standard -fsyntax-only -Wall -Wextra -Wvla -Wpedantic -Werror -I"$include" -x c++ -
   done
 done
-echo '#include "flagcx_p2p_ext.h"' | "${CC:-cc}" -std=c99 -fsyntax-only -Wall -Wextra -Wpedantic -Werror -I"$include" -x c -
+for standard in c99 c11 c17; do
+  echo '#include "flagcx_p2p_ext.h"' |
+    "${CC:-cc}" -std=$standard -fsyntax-only -Wall -Wextra -Wpedantic -Wstrict-prototypes -Werror -I"$include" -x c -
+done
 
 # FlagCX's types of the net adaptor, as the facade declares them, and some of its names that ours must not take.
 flagcx='#include "../src/net_types.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A GPU played by host memory: its addresses are reserved and cannot be touched, only copies through the callbacks reach
-// what lies behind them. Counts what is made and not given back, and fails on demand.
+// A stand-in for a GPU, of host memory: its addresses are reserved and cannot be accessed, only copies through the
+// callbacks reach its memory. Counts objects that are created and not released, and fails on demand.
 #ifndef FLAGCX_P2P_TESTS_FAKE_GPU_H_
 #define FLAGCX_P2P_TESTS_FAKE_GPU_H_
 
@@ -18,7 +18,7 @@ struct FakeGpu {
 
   // The callbacks, all of them.
   static FlagcxP2pDeviceTable table();
-  // Begins anew: zeroed memory, device 0, no failures, counters at 0. Objects that are still alive stay counted.
+  // Starts again: zeroed memory, device 0, no failures, counters at 0. Objects that still exist stay counted.
   static void reset();
   // The address of a byte as the GPU's owner knows it.
   static uintptr_t address(size_t offset = 0);

@@ -16,7 +16,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-// The peer process is met at loopback. Before main, so before anything reads the configuration.
+// The peer process listens at loopback. Before main, so before anything reads the configuration.
 const bool prepared = setenv("FLAGCX_P2P_BIND", "127.0.0.1", 0) == 0;
 
 // As a program with a global engine has it.
@@ -28,17 +28,18 @@ struct DestroysAtExit {
   }
 } destroysAtExit;
 
-[[noreturn]] void runChild(const std::function<std::string()> &work, End end, FlagcxP2pEngine *destroyed, int says) {
+[[noreturn]] void runChild(const std::function<std::string()> &work, End end, FlagcxP2pEngine *destroyed,
+                           int report) {
   signal(SIGALRM, SIG_DFL);
   alarm(100); // none outlives the tests
   const std::string wrong = work();
   for (size_t at = 0; at < wrong.size();) {
-    const ssize_t written = write(says, wrong.data() + at, wrong.size() - at);
+    const ssize_t written = write(report, wrong.data() + at, wrong.size() - at);
     if (written <= 0)
       _exit(2);
     at += static_cast<size_t>(written);
   }
-  close(says);
+  close(report);
   if (end == End::Quick)
     _exit(0);
   if (end == End::StaticObject)
@@ -85,7 +86,7 @@ Child::Child(const std::function<std::string()> &work, End end, FlagcxP2pEngine 
     runChild(work, end, destroyed, ends[1]);
   }
   close(ends[1]);
-  says_ = ends[0];
+  report_ = ends[0];
 }
 
 Child::~Child() {
@@ -93,8 +94,8 @@ Child::~Child() {
     kill();
     waitpid(pid_, nullptr, 0);
   }
-  if (says_ >= 0)
-    close(says_);
+  if (report_ >= 0)
+    close(report_);
 }
 
 void Child::kill() {
@@ -123,8 +124,8 @@ std::string Child::wait(int seconds) {
   pid_ = -1;
   std::string wrong;
   char part[4096];
-  for (pollfd one{says_, POLLIN, 0}; poll(&one, 1, 0) > 0;) {
-    const ssize_t count = read(says_, part, sizeof(part));
+  for (pollfd one{report_, POLLIN, 0}; poll(&one, 1, 0) > 0;) {
+    const ssize_t count = read(report_, part, sizeof(part));
     if (count <= 0)
       break;
     wrong.append(part, static_cast<size_t>(count));
@@ -139,7 +140,7 @@ std::string Child::wait(int seconds) {
 std::string refusedAsForked(const std::string &call, pid_t parent) {
   const std::string reason = flagcxP2pEngineLastError();
   const std::string expected = "forked from process " + std::to_string(parent == 0 ? getppid() : parent);
-  return reason.find(expected) != std::string::npos ? "" : call + " says '" + reason + "'\n";
+  return reason.find(expected) != std::string::npos ? "" : call + " answers '" + reason + "'\n";
 }
 
 void Forked::SetUp() {

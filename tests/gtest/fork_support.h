@@ -16,14 +16,14 @@
 
 namespace support {
 
-// How a child ends when it has said what went wrong.
+// How a child ends after its report of what went wrong.
 enum class End {
   Quick,        // by _exit
   ByExit,       // by exit, which runs static destructors and what was given to atexit
   StaticObject, // by exit, with an engine that a static object destroys
 };
 
-// A forked process. What it says in `work`, and how it ends, is the answer of `wait`: empty if all was well.
+// A forked process. What `work` returns, and how the process ends, is the answer of `wait`: empty if all was well.
 class Child {
  public:
   explicit Child(const std::function<std::string()> &work, End end = End::Quick,
@@ -39,13 +39,13 @@ class Child {
 
  private:
   pid_t pid_ = -1;
-  int says_ = -1;
+  int report_ = -1;
 };
 
-// Waits for a process, at most that long; -1 if it lives on. Otherwise its status.
+// Waits for a process, at most that long; -1 if it goes on. Otherwise its status.
 int awaitEnd(pid_t pid, int seconds);
 
-// "" if the last refusal of this thread names the parent as the reason, else what it says.
+// "" if the last refusal of this thread names the parent as the reason, else that refusal.
 std::string refusedAsForked(const std::string &call, pid_t parent = 0);
 
 // Skips every test of a program that forks where children cannot be relied on. Each such program registers one.
@@ -80,7 +80,7 @@ class Forked : public testing::Test {
   pid_t parent = 0;
 };
 
-// Transfers of an engine of the calling process with `session`, whose memory at `desc` may be overwritten.
+// Transfers of an engine of the calling process with `session`. The peer's memory at `desc` may be overwritten.
 std::string newEngineWorks(const std::string &session, const FlagcxP2pRdmaDesc &desc, uint32_t seed);
 
 } // namespace support

@@ -15,7 +15,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// A test that has not ended by then hangs: say which, and stop the program with a core of all its threads.
+// A test that has not ended by then hangs: print which, and stop the program with a core of all its threads.
 constexpr unsigned kTestSeconds = 60;
 constexpr auto kPatience = 10s;
 
@@ -122,7 +122,7 @@ Ends connect(const Engine &from, const Engine &to, bool sameProcess) {
   const Address peer = addressOf(to);
   ends.connected.reset(flagcxP2pEngineConnect(from.get(), peer.host.c_str(), 0, peer.port, sameProcess));
   if (ends.connected == nullptr)
-    flagcxP2pEngineStopAccept(to.get()); // or the thread would wait for ever
+    flagcxP2pEngineStopAccept(to.get()); // or the thread would wait without end
   acceptor.join();
   return ends;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the suites share: owned handles, registered buffers, a connected pair of engines. support.cc also lets every
-// test run over the software fabric unless FLAGCX_P2P_FABRIC says otherwise, and ends a test that hangs.
+// What the suites share: owned handles, registered buffers, a connected pair of engines. support.cc also sets the
+// software fabric for every test unless FLAGCX_P2P_FABRIC is set, and ends a test that hangs.
 #ifndef FLAGCX_P2P_TESTS_SUPPORT_H_
 #define FLAGCX_P2P_TESTS_SUPPORT_H_
 
@@ -93,7 +93,7 @@ Ends connect(const Engine &from, const Engine &to, bool sameProcess = false);
 bool await(FlagcxP2pConn *conn, uint64_t transfer);
 // How a transfer ended, waiting for it at most 10 s.
 FlagcxP2pXferResult resultOf(FlagcxP2pConn *conn, uint64_t transfer);
-// True when it is all done; otherwise says why not.
+// True when it is done; otherwise the reason.
 testing::AssertionResult succeeds(FlagcxP2pConn *conn, uint64_t transfer);
 
 // Two connected engines, each with a registered buffer that the other one knows of.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Arguments that make no sense: each answers what the header says, with a reason, and touches nothing.
+// Invalid arguments: each call answers as the header documents, with a reason, and changes nothing.
 #include <functional>
 
 #include "support.h"
@@ -285,15 +285,16 @@ TEST_F(BadInput, NullHandles) {
       {"connect", [&] { return isNull(flagcxP2pEngineConnect(nullptr, "127.0.0.1", 0, 1)); }, "engine is NULL"},
       {"connect to", [&] { return isNull(flagcxP2pEngineConnect(engine, nullptr, 0, 1)); }, "ipAddr is NULL"},
       {"accept", [&] { return isNull(flagcxP2pEngineAccept(nullptr, address, 16, &gpu)); }, "engine is NULL"},
-      {"accept whom", [&] { return isNull(flagcxP2pEngineAccept(engine, nullptr, 16, &gpu)); }, "ipAddrBuf is NULL"},
-      {"accept which", [&] { return isNull(flagcxP2pEngineAccept(engine, address, 16, nullptr)); },
+      {"accept, no buffer", [&] { return isNull(flagcxP2pEngineAccept(engine, nullptr, 16, &gpu)); },
+       "ipAddrBuf is NULL"},
+      {"accept, no index", [&] { return isNull(flagcxP2pEngineAccept(engine, address, 16, nullptr)); },
        "remoteGpuIdx is NULL"},
       {"session", [&] { return isNull(flagcxP2pEngineGetConn(nullptr, "127.0.0.1:1")); }, "engine is NULL"},
       {"no session", [&] { return isNull(flagcxP2pEngineGetConn(engine, nullptr)); }, "session is NULL"},
       {"metadata", [&] { return flagcxP2pEngineGetMetadata(nullptr, &metadata); }, "engine is NULL"},
       {"no place for metadata", [&] { return flagcxP2pEngineGetMetadata(engine, nullptr); }, "metadataStr is NULL"},
       {"notify", [&] { return flagcxP2pEngineSendNotif(nullptr, &message); }, "conn is NULL"},
-      {"notify what", [&] { return flagcxP2pEngineSendNotif(conn, nullptr); }, "notifyMsg is NULL"},
+      {"no message", [&] { return flagcxP2pEngineSendNotif(conn, nullptr); }, "notifyMsg is NULL"},
   });
   EXPECT_EQ(metadata, nullptr);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Two engines meet, and what else may knock at an engine's port.
+// Two engines connect; other clients at an engine's port, and other servers.
 #include <atomic>
 #include <thread>
 
@@ -25,24 +25,24 @@ sockaddr_in inetAddress(const std::string &host, int port) {
   return address;
 }
 
-// A client that is no engine: connects, sends `greeting`, and hangs up when destroyed.
-class Stranger {
+// A client that is no engine: connects, sends `bytes`, and closes its socket when destroyed.
+class OtherClient {
  public:
-  Stranger(const Address &to, const std::string &greeting) : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
+  OtherClient(const Address &to, const std::string &bytes) : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
     const sockaddr_in address = inetAddress(to.host, to.port);
     EXPECT_EQ(connect(socket_, reinterpret_cast<const sockaddr *>(&address), sizeof(address)), 0);
-    EXPECT_EQ(send(socket_, greeting.data(), greeting.size(), MSG_NOSIGNAL), static_cast<ssize_t>(greeting.size()));
+    EXPECT_EQ(send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
   }
-  ~Stranger() { close(socket_); }
+  ~OtherClient() { close(socket_); }
 
  private:
   int socket_;
 };
 
 // A TCP server that is no engine.
-class StrangeServer {
+class OtherServer {
  public:
-  StrangeServer() : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
+  OtherServer() : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
     sockaddr_in address = inetAddress("127.0.0.1", 0);
     socklen_t size = sizeof(address);
     EXPECT_EQ(bind(socket_, reinterpret_cast<sockaddr *>(&address), size), 0);
@@ -50,7 +50,7 @@ class StrangeServer {
     EXPECT_EQ(getsockname(socket_, reinterpret_cast<sockaddr *>(&address), &size), 0);
     port_ = ntohs(address.sin_port);
   }
-  ~StrangeServer() { close(socket_); }
+  ~OtherServer() { close(socket_); }
   int port() const { return port_; }
   // Takes one client and answers it.
   void answerOne(const std::string &answer) {
@@ -198,25 +198,25 @@ TEST(ConnectAccept, PortsThatCannotBeAreRefused) {
 TEST(ConnectAccept, APortWhereSomethingElseListensAnswersNull) {
   const Engine client = createEngine();
   for (const char *answer : {"", "HTTP/1.1 400 Bad Request\r\n\r\n"}) {
-    StrangeServer stranger;
-    std::thread server([&] { stranger.answerOne(answer); });
+    OtherServer other;
+    std::thread server([&] { other.answerOne(answer); });
     const auto start = Clock::now();
-    EXPECT_EQ(flagcxP2pEngineConnect(client.get(), "127.0.0.1", 0, stranger.port()), nullptr);
+    EXPECT_EQ(flagcxP2pEngineConnect(client.get(), "127.0.0.1", 0, other.port()), nullptr);
     EXPECT_LT(Clock::now() - start, 10s);
     EXPECT_STRNE(flagcxP2pEngineLastError(), "");
     server.join();
   }
 }
 
-TEST(ConnectAccept, StrangersDoNotKeepPeersOut) {
+TEST(ConnectAccept, OtherClientsDoNotBlockPeers) {
   const Engine client = createEngine(), server = createEngine();
   const Address address = addressOf(server);
   Conn accepted;
   std::atomic<bool> stop{false};
   std::thread acceptor([&] { accepted = acceptAny(server, stop); });
-  { const Stranger hangsUp(address, ""); }
-  { const Stranger talksNonsense(address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); }
-  const Stranger saysNothing(address, "");
+  { const OtherClient closes(address, ""); }
+  { const OtherClient malformed(address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); }
+  const OtherClient silent(address, "");
   const Conn conn(flagcxP2pEngineConnect(client.get(), address.host.c_str(), 0, address.port));
   EXPECT_NE(conn, nullptr) << flagcxP2pEngineLastError();
   if (conn == nullptr) {

@@ -45,7 +45,8 @@ bool start(FlagcxP2pConn *conn, const Buffer &local, size_t bytes, FlagcxP2pRdma
   return flagcxP2pEngineWriteVector(conn, {local.region()}, {local.data()}, {bytes}, {desc}, 1, id) == 0;
 }
 
-// FlagCX's plugin for NIXL: a transfer that has ended is followed by a notification, whose failure is the transfer's.
+// FlagCX's plugin for NIXL: it sends a notification after each transfer that has ended, and takes a failure of that for
+// the transfer's.
 Told nixl(FlagcxP2pConn *conn, const Buffer &local, size_t bytes, const FlagcxP2pRdmaDesc &desc) {
   uint64_t id = 0;
   if (!start(conn, local, bytes, desc, &id))

@@ -37,7 +37,7 @@ TEST(Ext, FillsNoMoreThanTheCallersVersionOfAStruct) {
   EXPECT_EQ(info.provider[0], 0x5a);
   info.size = 0;
   EXPECT_EQ(flagcxP2pGetFabricInfo(&info), -1);
-  info.size = sizeof(info) + 100; // a caller of the future
+  info.size = sizeof(info) + 100; // a caller with a newer header
   ASSERT_EQ(flagcxP2pGetFabricInfo(&info), 0);
   EXPECT_EQ(info.size, sizeof(info));
 }
@@ -67,7 +67,7 @@ class ExtPair : public Pair {
   }
 };
 
-TEST_F(ExtPair, AConnectionTellsHowItFares) {
+TEST_F(ExtPair, TheStateOfAConnectionIsReported) {
   FlagcxP2pConnInfo info = {};
   info.size = sizeof(info);
   ASSERT_EQ(flagcxP2pEngineGetConnInfo(conn, &info), 0);
@@ -243,7 +243,7 @@ void expectRefusal(const Engine &engine, const Memory &memory, const std::string
 
 } // namespace
 
-TEST_F(ExtPair, MemoryThatNobodyCanAccessIsRefused) {
+TEST_F(ExtPair, MemoryThatCannotBeAccessedIsRefused) {
   const Memory memory(4 * 4096);
   ASSERT_EQ(mprotect(memory.data() + 2 * 4096, 4096, PROT_NONE), 0);
   expectRefusal(client, memory, "from byte 8192 on");

@@ -333,7 +333,7 @@ pid_t runSelf(const std::string &filter, int output) {
   return pid;
 }
 
-// The child returns from its test and so from main, whose fixture and static objects destroy everything on the way.
+// The child returns from its test and so from main: its fixture and static objects destroy everything on the way.
 class ForkProgram : public Forked {};
 
 TEST_F(ForkProgram, DISABLED_ChildReturnsFromMain) {
@@ -354,18 +354,18 @@ TEST(ForkPrograms, AChildMayReturnFromMain) {
 TEST_F(ForkProgram, DISABLED_BecomesADaemon) {
   const std::string session = peer->session();
   const FlagcxP2pRdmaDesc theirs = peer->desc();
-  int says = dup(STDOUT_FILENO);
+  int report = dup(STDOUT_FILENO);
   std::fflush(nullptr);
   const pid_t pid = fork(); // as daemon(3) does, but for the parent's end: it keeps the peer
   if (pid == 0) {
     if (daemon(1, 1) != 0)
       _exit(1);
     const std::string wrong = "daemon: " + newEngineWorks(session, theirs, 13) + "\n";
-    (void)!write(says, wrong.data(), wrong.size());
+    (void)!write(report, wrong.data(), wrong.size());
     exit(0);
   }
   EXPECT_EQ(awaitEnd(pid, 40), 0);
-  close(says);
+  close(report);
   std::this_thread::sleep_for(kTimeToConnect); // the daemon uses the peer
   parentIsUnharmed();
 }
@@ -377,17 +377,17 @@ TEST(ForkPrograms, ADaemonMakesItsEngineAnew) {
   close(ends[1]);
   FILE *const output = fdopen(ends[0], "r");
   char line[512];
-  std::string said;
+  std::string reported;
   while (std::fgets(line, sizeof(line), output) != nullptr) {
     if (std::string(line).find("daemon: ") == 0)
-      said = line;
+      reported = line;
   }
   std::fclose(output);
-  EXPECT_EQ(said, "daemon: \n");
+  EXPECT_EQ(reported, "daemon: \n");
   EXPECT_EQ(awaitEnd(pid, 50), 0);
 }
 
-// Serves, forks a child that lives on, and ends.
+// Serves, forks a child that outlives it, and ends.
 TEST(ForkProgramServer, DISABLED_EndsBeforeItsChild) {
   const Engine engine = createEngine();
   const Buffer buffer(engine, 4096);
@@ -430,7 +430,7 @@ TEST(ForkPrograms, ThePeersOfAParentThatEndsAreToldThoughItsChildLives) {
   } while (info.healthyLanes > 0 && std::chrono::steady_clock::now() - ended < 2 * kNoticed);
   EXPECT_EQ(info.healthyLanes, 0u);
   EXPECT_LT(std::chrono::steady_clock::now() - ended, kNoticed) << "not when the child ends, nor by the keepalive";
-  EXPECT_EQ(kill(child, 0), 0) << "the child lives";
+  EXPECT_EQ(kill(child, 0), 0) << "the child goes on";
   std::fclose(output);
   kill(child, SIGKILL);
 }

@@ -114,6 +114,21 @@ TEST_F(Forked, EveryCallOfTheEngineIsRefused) {
       {"RpcRegisterHost", [&] { return flagcxP2pRpcRegisterHost(e, memory.address(), 4096, &region) == -1; }},
       {"RpcGetConn", [&] { return flagcxP2pRpcGetConn(e, session.c_str()) == nullptr; }},
       {"RpcBatchWriteSync", [&] { return flagcxP2pRpcBatchWriteSync(conn, 1, &from, &to, &size) == -1; }},
+      {"CEngineGetMetadata", [&] { return flagcxP2pCEngineGetMetadata(e, text, sizeof(text), &count) == -1; }},
+      {"CEngineReadVector",
+       [&] {
+         return flagcxP2pCEngineReadVector(conn, &mr, addresses.data(), sizes.data(), descs.data(), 1, &id,
+                                           nullptr) == -1;
+       }},
+      {"CEngineWriteVector",
+       [&] {
+         return flagcxP2pCEngineWriteVector(conn, &mr, addresses.data(), sizes.data(), descs.data(), 1, &id,
+                                            nullptr) == -1;
+       }},
+      {"CEngineWriteVectorSync",
+       [&] {
+         return flagcxP2pCEngineWriteVectorSync(conn, &mr, addresses.data(), sizes.data(), descs.data(), 1) == -1;
+       }},
   };
   EXPECT_EQ(refusalsOf(calls), "");
   EXPECT_TRUE(succeeds(conn, id));

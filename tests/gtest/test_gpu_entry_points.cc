@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Every call that moves bytes, with host memory and GPU memory at either end. The GPU is played; two processes, and the
+// Every call that moves bytes, with host memory and GPU memory at either end. The GPU is a stand-in; two processes, and the
 // calls of Rust, are in rust/core/tests/gpu.rs.
 #include <functional>
 #include <map>
@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t kHalf = FakeGpu::kBytes / 2;
 
-// With FLAGCX_P2P_PATH=tcp nothing finds out that both ends are in one process, unless the caller says so.
+// With FLAGCX_P2P_PATH=tcp both ends are known to be in one process only by the caller's `sameProcess`.
 bool overTcp() {
   const char *const path = getenv("FLAGCX_P2P_PATH");
   return path != nullptr && std::string(path) == "tcp";
@@ -80,11 +80,11 @@ const std::map<std::string, std::function<int(Call &)>> kReads = {
      [](Call &c) { return flagcxP2pEngineTryReadVector(c.conn, &c.region, &c.local, &c.bytes, &c.desc, 1, &c.id); }},
 };
 
-// Whether the caller says that both ends are in one process.
+// The caller's `sameProcess`.
 class EntryPoints : public testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
-    setenv("FLAGCX_P2P_FABRIC", "software", 1); // no NIC can reach the played memory
+    setenv("FLAGCX_P2P_FABRIC", "software", 1); // no NIC can reach the stand-in's memory
     FakeGpu::reset();
     FakeGpu::delay(2);
     const FlagcxP2pDeviceTable table = FakeGpu::table();
@@ -196,7 +196,7 @@ TEST(GpuEntryPoints, ARegionIsKnownAsSoonAsItIsRegistered) {
   flagcxP2pSetDeviceTable(nullptr);
 }
 
-// The net adaptor's table: both comms are of this process, and its regions are told to nobody.
+// The net adaptor's table: both comms are of this process, and its regions are not announced.
 class NetEntryPoints : public NetPair {
  protected:
   void SetUp() override {

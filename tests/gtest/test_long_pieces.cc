@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Pieces of 4 GiB and more, longer than the 32 bits of a descriptor's size say: every call moves all of their bytes.
+// Pieces of 4 GiB and more, longer than a descriptor's size of 32 bits can express: every call moves all of their bytes.
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -147,7 +147,7 @@ TEST_F(LongPieces, AreMovedByEveryCall) {
   });
 }
 
-// A descriptor cannot say how long they are, so what the peer announced is what counts.
+// A descriptor cannot express their length, so the announced regions are what counts.
 TEST_F(LongPieces, AreRefusedOutsideTheRegions) {
   const Buffer small(server, 1 << 20);
   const size_t beyond = LongMemory::kBytes + 1;

@@ -85,8 +85,8 @@ int silentNameServer() {
   return -1;
 }
 
-// A TCP server that is no engine, at `port` of ::1; -1 with errno when there can be none. Its clients are answered by
-// nobody until it is closed.
+// A TCP server that is no engine, at `port` of ::1; -1 with errno when there can be none. Its clients get no
+// answer until it is closed.
 int foreignServer(int port) {
   const int server = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in6 address = {};
@@ -182,7 +182,7 @@ constexpr int kDeadPort = 1;
 
 } // namespace
 
-TEST_F(Names, AddressesWhereNobodyListensCostNothing) {
+TEST_F(Names, RefusedAddressesCostNoTime) {
   for (const char *host : {"localhost", "both", "four"}) {
     EXPECT_LT(quickest(host).count(), kAtOnce.count()) << host;
     const std::string session = std::string(host) + ":" + std::to_string(port);
@@ -205,23 +205,23 @@ TEST_F(Names, AnAddressWithoutAPeerLeadsToTheNext) {
   const int foreign = foreignServer(port);
   if (foreign < 0)
     GTEST_SKIP() << "no socket at ::1: " << strerror(errno);
-  // One that says nothing takes its share of the time for the handshake.
+  // One that sends nothing takes its share of the time for the handshake.
   const Result silent = connect("both", port);
   EXPECT_TRUE(silent.connected) << silent.error;
   EXPECT_GE(silent.took.count(), 1000);
-  // One that hangs up takes none.
-  std::thread hanging([&] {
+  // One that closes the socket takes none.
+  std::thread closing([&] {
     int client;
     while ((client = accept(foreign, nullptr, nullptr)) >= 0) close(client);
   });
   EXPECT_LT(quickest("both").count(), kAtOnce.count());
   shutdown(foreign, SHUT_RDWR);
-  hanging.join();
+  closing.join();
   close(foreign);
 }
 
 // The last one: what it begins hangs for 25 s.
-TEST_F(Names, NameServersThatNeverAnswerCostOnlyThoseWhoAskThem) {
+TEST_F(Names, NameServersThatNeverAnswerDelayOnlyCallsThatNeedThem) {
   const Result silent = connect("silent-0.example.org", port);
   EXPECT_TRUE(tookTheLimit(silent));
   EXPECT_NE(silent.error.find("no answer from the system's resolver"), std::string::npos) << silent.error;
@@ -235,7 +235,7 @@ TEST_F(Names, NameServersThatNeverAnswerCostOnlyThoseWhoAskThem) {
   EXPECT_LT(quickest("both").count(), kAtOnce.count());
   EXPECT_TRUE(tookTheLimit(connect("silent-last.example.org", port)));
 
-  // Now there is none, which is no concern of those who name an address.
+  // Now there is none. Calls that name an address need none.
   EXPECT_LT(quickest("127.0.0.1").count(), kAtOnce.count());
   const Result late = connect("both", port);
   EXPECT_TRUE(tookTheLimit(late));

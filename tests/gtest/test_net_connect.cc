@@ -117,20 +117,20 @@ int dial(const char *handle) {
   return fd;
 }
 
-TEST_F(NetConnect, StrangersAreTurnedAway) {
+TEST_F(NetConnect, OtherClientsAreClosed) {
   const int silent = dial(handle);
-  const int stranger = dial(handle);
-  ASSERT_EQ(write(stranger, "GET / HTTP/1.1\r\n\r\n", 18), 18);
+  const int malformed = dial(handle);
+  ASSERT_EQ(write(malformed, "GET / HTTP/1.1\r\n\r\n", 18), 18);
   void *send = nullptr, *recv = nullptr;
   connectTo(listenComm, handle, &send, &recv);
   EXPECT_TRUE(send != nullptr && recv != nullptr);
   net.closeSend(send);
   net.closeRecv(recv);
   close(silent);
-  close(stranger);
+  close(malformed);
 }
 
-TEST_F(NetConnect, APeerThatHangsUpIsARemoteError) {
+TEST_F(NetConnect, APeerThatClosesItsSocketIsARemoteError) {
   const int listening = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address = {};
   address.sin_family = AF_INET;

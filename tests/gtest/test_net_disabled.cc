@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// FLAGCX_IB_DISABLE=1: init fails, and says so each time it is asked.
+// FLAGCX_IB_DISABLE=1: init fails, at each call.
 #include <cstdlib>
 
 #include "net_support.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Inside FlagCX, over verbs: device memory is registered by the mapping that FlagCX's device adaptor makes of it, through
+// Inside FlagCX, over verbs: GPU memory is registered by the mapping that FlagCX's device adaptor makes of it, through
 // the net adaptor's table and through the engine's functions alike.
 #include "fake_gpu.h"
 #include "net_support.h"
@@ -56,7 +56,7 @@ class NetGdr : public NetPair {
         << flagcxP2pEngineLastError();
     return handle;
   }
-  // Without a mapping the GPU's address itself is tried. A real NIC does not know the played one; the stand-in takes it.
+  // Without a mapping the GPU's address itself is tried. A real NIC cannot register it; the stand-in can.
   void registerByAddress() {
     void *handle = nullptr;
     void *const pointer = reinterpret_cast<void *>(FakeGpu::address());

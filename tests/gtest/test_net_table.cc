@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The net adaptor's table as such: its members, its devices, and what makes no sense.
+// The net adaptor's table as such: its members, its devices, and invalid arguments.
 #include <climits>
 #include <cstdlib>
 

@@ -279,7 +279,7 @@ TEST_F(Notify, ToAPeerThatIsGoneAreRefusedInTheEnd) {
   const auto deadline = std::chrono::steady_clock::now() + 10s;
   int sent = 512;
   while (sent == 512 && std::chrono::steady_clock::now() < deadline) {
-    sent = send(conn, "to", "nobody");
+    sent = send(conn, "to", "the closed peer");
     std::this_thread::sleep_for(1ms);
   }
   EXPECT_EQ(sent, -1);

@@ -115,7 +115,7 @@ TEST(Sessions, WithAPeerThatIsGoneAreDroppedWithoutBeingUsed) {
   server.reset();
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   while (flagcxP2pEngineGetConn(client.get(), session.c_str()) != nullptr)
-    ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "the dead connection is still given out";
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "the closed connection is still returned";
 }
 
 TEST(Sessions, WithoutHostOrPortAreRefused) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Calls that answer when the bytes are at the peer, or say that they are not.
+// Calls that answer when the bytes are at the peer, or that they are not.
 #include <atomic>
 #include <thread>
 
@@ -34,7 +34,7 @@ TEST_F(Sync, NoPiecesAreDoneAtOnce) {
 }
 
 TEST_F(Sync, AFailedTransferIsNoSuccess) {
-  // The key of a region that is gone: the fabric must refuse it, and the call must say so.
+  // The key of a deregistered region: the fabric must refuse it, and the call must answer -1.
   FlagcxP2pRdmaDesc stale;
   {
     const Buffer gone(server, 4096);

@@ -1,4 +1,4 @@
-"""How an interpreter ends that has engines, in every order: at once, without a word, with its own status."""
+"""How an interpreter ends that has engines, in every order: at once, without output, with its own status."""
 
 import time
 import unittest

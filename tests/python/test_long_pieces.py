@@ -1,4 +1,4 @@
-"""Pieces longer than a descriptor can say: the package cuts them."""
+"""Pieces longer than a descriptor can express: the package cuts them."""
 
 import ctypes
 import mmap

@@ -21,6 +21,16 @@ from flagcx_p2p import Piece, _library, _transfer
 EXAMPLE = pathlib.Path(flagcx_p2p.__file__).parent.parent / "examples" / "move_array.py"
 
 
+class Functions(unittest.TestCase):
+    def test_all_are_of_c_linkage(self) -> None:
+        for short, (symbol, _, _) in _library._PROTOTYPES.items():
+            self.assertRegex(symbol, r"\AflagcxP2p[A-Za-z]+\Z", short)
+
+    def test_a_library_without_one_of_them_is_named(self) -> None:
+        with self.assertRaisesRegex(flagcx_p2p.P2pError, "libc.so.6 has no flagcxP2p"):
+            _library.Library("libc.so.6")
+
+
 class Transfers(Pair):
     def test_write_and_read_move_their_window(self) -> None:
         before = bytes(self.source)
@@ -262,7 +272,7 @@ class Library(unittest.TestCase):
 
 class Example(unittest.TestCase):
     def run_it(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        # As a user runs it, who has not been told where engines listen.
+        # As a user runs it, without a setting of where engines listen.
         environment = {name: value for name, value in os.environ.items() if name != "FLAGCX_P2P_BIND"}
         run = subprocess.run(
             [sys.executable, *arguments],

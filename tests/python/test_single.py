@@ -1,4 +1,4 @@
-"""What cannot be copied or sent to another process, and says so."""
+"""Objects that can be neither copied nor pickled, and raise the reason."""
 
 import copy
 import gc

@@ -51,7 +51,7 @@ pub(crate) fn engine_connect(
 
 pub(crate) fn engine_accept(engine: &Engine, ip: &mut String, remote_gpu: &mut i32) -> *mut Conn {
     match engine.state().core().accept() {
-        // How every accepting thread ends: worth a word, not a warning.
+        // How every accepting thread ends: an info line, not a warning.
         Err(error @ EngineError::Unavailable(_)) => {
             decline("flagcxP2pEngineAccept", &error);
             ptr::null_mut()
@@ -96,12 +96,12 @@ pub(crate) fn conn_is_local(conn: &Conn) -> bool {
     conn.connection().is_local()
 }
 
-/// -1, with the reason remembered, in a child of the process that made the engine. No log line: some callers ask for ever.
+/// -1, with the reason remembered, in a child of the process that made the engine. No log line: callers may poll without end.
 pub(crate) fn engine_here(engine: &Engine, call: &str) -> i32 {
     here(call, engine.state().core().here())
 }
 
-/// The same for a connection.
+/// [`engine_here`] for a connection.
 pub(crate) fn conn_here(conn: &Conn, call: &str) -> i32 {
     here(call, conn.connection().here())
 }

@@ -1,4 +1,4 @@
-//! What operators and tools ask: settings, devices, connections, metrics.
+//! Queries of operators and tools: settings, devices, connections, metrics.
 
 use flagcx_p2p::internals::config::{self, Transport};
 use flagcx_p2p::internals::fabric::PathKind;
@@ -40,16 +40,16 @@ pub(crate) fn dump_global_config() {
     for setting in config::global().settings() {
         let name = setting.variable.name;
         match &setting.text {
-            Some(text) => tracing::info!(target: "flagcx_p2p::internals::config", "{name}={text}"),
+            Some(text) => tracing::info!(target: "flagcx_p2p::config", "{name}={text}"),
             None => {
                 let default = setting.variable.default_text();
-                tracing::info!(target: "flagcx_p2p::internals::config", "{name} unset, default {default}");
+                tracing::info!(target: "flagcx_p2p::config", "{name} unset, default {default}");
             }
         }
     }
 }
 
-/// Whether FLAGCX_P2P_TRANSPORT asks for the transport that the facade hands over to.
+/// Whether FLAGCX_P2P_TRANSPORT selects the transport that the facade forwards to.
 pub(crate) fn accl_wanted() -> bool {
     config::global().transport == Transport::Accl
 }

@@ -1,5 +1,5 @@
 //! Registration and descriptors.
-#![allow(unsafe_code, reason = "registers memory on the C++ caller's word")]
+#![allow(unsafe_code, reason = "registers memory that the C++ caller promises to keep mapped")]
 
 use flagcx_p2p::internals::engine::{EngineError, RegisterOptions};
 use flagcx_p2p::internals::fabric::Access;
@@ -57,7 +57,7 @@ pub(crate) fn conn_describe_remote(conn: &Conn, address: u64, size: u32, out: &m
         .status("flagcxP2pEngineMakeDesc", |desc| *out = Desc(desc.into()))
 }
 
-/// 0 if a region of any engine holds `address`; `found` and `out` tell whether and how other processes can open it.
+/// 0 if a region of any engine holds `address`; `found`: other processes can open it, by `out`.
 pub(crate) fn ipc_info(address: usize, out: &mut [u8; IPC_INFO_BYTES], found: &mut bool) -> i32 {
     *found = false;
     handles::engines()

@@ -38,7 +38,7 @@ pub(crate) unsafe fn start_logging(sink: usize) {
     });
 }
 
-/// FlagCX decides what it prints; here only levels are left out that it cannot want.
+/// FlagCX decides what it prints; here only levels are left out that it never prints.
 fn install_flagcx(settings: &LogSettings, sink: Sink) {
     let level = settings.level;
     let layer = tracing_subscriber::fmt::layer()
@@ -48,7 +48,7 @@ fn install_flagcx(settings: &LogSettings, sink: Sink) {
         .with_ansi(false)
         .with_writer(Counted(sink))
         .with_filter(filter_fn(move |metadata| *metadata.level() <= level).and(Repeats));
-    // A global subscriber of someone else has precedence.
+    // A global subscriber that the program has installed has precedence.
     let _ = tracing_subscriber::registry().with(layer).try_init();
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The kind of a line is where it stands in the source, and for a refused call its name as well; texts differ by what a client
 //! sends, so they do not count. The first [`BURST`] lines of a kind are printed; then one after each pause, which doubles
-//! up to [`LONGEST`], with the number of those that were left out. A kind that has been silent for that long begins anew.
+//! up to [`LONGEST`], with the number of those that were left out. A kind without a line for that long begins anew.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use tracing_subscriber::layer::{Context, Filter};
 const BURST: u32 = 10;
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(64);
-/// Kinds that are told apart; further ones share the count of one.
+/// Kinds with a count of their own; further ones share one.
 const MAX_KINDS: usize = 1024;
 /// Bytes of a line that are kept as the example of its kind.
 const EXAMPLE: usize = 256;
@@ -30,16 +30,16 @@ const EXAMPLE: usize = 256;
 static KINDS: PerProcess<Mutex<Kinds>> = PerProcess::new(Mutex::default);
 
 thread_local! {
-    /// Tells lines of one place in the source apart, while such a line is written.
+    /// Distinguishes lines of one place in the source, while such a line is written.
     static DETAIL: Cell<u64> = const { Cell::new(0) };
-    /// What is said behind the line that is being printed, and the kind of which it is an example.
+    /// The kind of the line that is being printed, and the suffix for it.
     static PRINTED: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
 }
 
 #[derive(Debug, Default)]
 struct Kinds(HashMap<u64, Kind>);
 
-/// What is known of the lines of one kind.
+/// The count of the lines of one kind.
 #[derive(Debug)]
 struct Kind {
     printed: u32,
@@ -50,9 +50,9 @@ struct Kind {
     example: String,
 }
 
-/// What becomes of a line.
+/// Whether a line is printed.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum Decision {
     Print,
     /// So many were left out, in this time.
     PrintAfter(u64, Duration),
@@ -60,10 +60,10 @@ enum Verdict {
 }
 
 impl Kinds {
-    fn judge(&mut self, kind: u64, now: Instant) -> Verdict {
+    fn decide(&mut self, kind: u64, now: Instant) -> Decision {
         let kind = if self.0.len() < MAX_KINDS || self.0.contains_key(&kind) { kind } else { 0 };
         let kind = self.0.entry(kind).or_insert_with(|| Kind::new(now));
-        kind.judge(now)
+        kind.decide(now)
     }
 
     /// The kinds of which lines were left out since one was printed, each with an example and the number. Their counts begin
@@ -86,14 +86,14 @@ impl Kind {
         Self { printed: 0, left_out: 0, last: now, pause: SHORTEST, example: String::new() }
     }
 
-    fn judge(&mut self, now: Instant) -> Verdict {
+    fn decide(&mut self, now: Instant) -> Decision {
         let since = now.saturating_duration_since(self.last);
         if since >= LONGEST && self.left_out == 0 {
             (self.printed, self.pause) = (0, SHORTEST);
         }
         if self.printed >= BURST && since < self.pause {
             self.left_out += 1;
-            return Verdict::LeaveOut;
+            return Decision::LeaveOut;
         }
         if self.printed >= BURST {
             self.pause = (2 * self.pause).min(LONGEST);
@@ -101,8 +101,8 @@ impl Kind {
         self.printed = self.printed.saturating_add(1);
         self.last = now;
         match std::mem::take(&mut self.left_out) {
-            0 => Verdict::Print,
-            count => Verdict::PrintAfter(count, since),
+            0 => Decision::Print,
+            count => Decision::PrintAfter(count, since),
         }
     }
 }
@@ -125,27 +125,27 @@ pub(crate) fn flush() {
 /// Lines of this target are never left out.
 const SUMMARY: &str = "flagcx_p2p::repeats";
 /// The settings: each is printed once, from one place.
-const CONFIG: &str = "flagcx_p2p::internals::config";
+const CONFIG: &str = "flagcx_p2p::config";
 
-/// Lets a line pass unless many of its kind were printed already. Before it is formatted: what is left out costs a look-up.
+/// Passes a line unless many of its kind were printed already. Before it is formatted: what is left out costs a look-up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Repeats;
 
 impl<S: Subscriber> Filter<S> for Repeats {
-    /// Asked once for each line, since [`Filter::callsite_enabled`] answers "sometimes". Not `event_enabled`: a filter of one
+    /// Called once for each line, since [`Filter::callsite_enabled`] answers "sometimes". Not `event_enabled`: a filter of one
     /// layer that refuses there leaves the subscriber's note that it did, until the thread's next line.
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         if !is_counted(metadata) {
-            return say(0, String::new());
+            return set_suffix(0, String::new());
         }
         let kind = hash(&(metadata.callsite(), DETAIL.try_with(Cell::get).unwrap_or_default()));
-        let verdict = kinds().judge(kind, Instant::now());
-        match verdict {
-            Verdict::LeaveOut => false,
-            Verdict::PrintAfter(count, since) => {
-                say(kind, format!(" ({count} more in the last {} s)", seconds(since)))
+        let decision = kinds().decide(kind, Instant::now());
+        match decision {
+            Decision::LeaveOut => false,
+            Decision::PrintAfter(count, since) => {
+                set_suffix(kind, format!(" ({count} more in the last {} s)", seconds(since)))
             }
-            Verdict::Print => say(kind, String::new()),
+            Decision::Print => set_suffix(kind, String::new()),
         }
     }
 
@@ -154,14 +154,14 @@ impl<S: Subscriber> Filter<S> for Repeats {
     }
 }
 
-/// Debug lines are asked for, each of them.
+/// Debug lines are all printed.
 fn is_counted(metadata: &Metadata<'_>) -> bool {
     let every = metadata.target() == SUMMARY || metadata.target().starts_with(CONFIG);
     metadata.is_event() && *metadata.level() <= Level::INFO && !every
 }
 
-/// Notes what is said behind the next line of this thread. True.
-fn say(kind: u64, suffix: String) -> bool {
+/// Sets the suffix of this thread's next line. True.
+fn set_suffix(kind: u64, suffix: String) -> bool {
     let _ = PRINTED.try_with(|printed| printed.replace((kind, suffix)));
     true
 }
@@ -180,7 +180,7 @@ fn kinds() -> MutexGuard<'static, Kinds> {
     KINDS.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes lines, with what [`Repeats`] has to say behind them.
+/// Writes lines with the suffixes of [`Repeats`].
 #[derive(Clone, Debug)]
 pub(super) struct Counted<M>(pub(super) M);
 

@@ -117,14 +117,20 @@ mod tests {
             .with_writer(sink)
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            tracing::error!(target: "flagcx_p2p::internals::pool", "a queue is gone");
-            tracing::warn!(target: "flagcx_p2p::internals::memory", "region {}", 7);
-            tracing::info!(target: "flagcx_p2p::internals::config", "one\0two");
-            tracing::info!(target: "flagcx_p2p::internals::memory", "region 8");
+            tracing::error!(target: "flagcx_p2p::pool", "a queue is gone");
+            tracing::warn!(target: "flagcx_p2p::memory", "region {}", 7);
+            tracing::info!(target: "flagcx_p2p::config", "one\0two");
+            tracing::info!(target: "flagcx_p2p::memory", "region 8");
+            tracing::info!(target: "flagcx_p2p::gpu::driver", "found");
         });
         let lines = LINES.lock().unwrap();
-        let expected =
-            [(2, !0, "a queue is gone"), (2, !0, "region 7"), (3, 128, "one"), (3, 8192, "region 8")];
+        let expected = [
+            (2, !0, "a queue is gone"),
+            (2, !0, "region 7"),
+            (3, 128, "one"),
+            (3, 8192, "region 8"),
+            (3, 1, "found"),
+        ];
         assert_eq!(*lines, expected.map(|(level, flags, text)| (level, flags, text.to_owned())));
     }
 

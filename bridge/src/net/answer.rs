@@ -12,7 +12,7 @@ use flagcx_p2p::internals::transfer::SubmitError;
 use super::ffi::Answer;
 use crate::refusal::refuse;
 
-/// Why a function of the table did not do what it was asked.
+/// Why a function of the table failed.
 #[derive(Debug)]
 pub(super) struct NetError {
     answer: Answer,

@@ -36,7 +36,7 @@ impl Comm {
     ) -> Result<Self, NetError> {
         let (control, ours) = (peer.stream.peer(), peer.capabilities.ours);
         let ip = control.ip();
-        // Not the one that peers are told: hosts behind one forwarder have it in common.
+        // Not the advertised one: hosts behind one forwarder have it in common.
         let (own, _) = own_address(config::global()).map_err(NetError::internal)?;
         let local = ip.is_loopback() || ip == own;
         let established = Established {

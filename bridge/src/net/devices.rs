@@ -72,12 +72,12 @@ pub(super) fn device(index: i32) -> Result<&'static NetDevice, NetError> {
     })
 }
 
-/// Where this process listens, as the configuration says.
+/// Where this process listens, by the configuration.
 pub(super) fn listen_address(config: &Config) -> Result<LocalAddress, NetError> {
     local_address(config).map_err(NetError::internal)
 }
 
-/// Bounds of a handshake, as the configuration says.
+/// Bounds of a handshake, by the configuration.
 pub(super) fn limits(config: &Config) -> Result<Limits, NetError> {
     Limits::from_config(config, None).map_err(NetError::internal)
 }
@@ -117,7 +117,7 @@ fn find_devices(config: &Config) -> Result<Vec<NetDevice>, NetError> {
     if selection.provider != Some(Provider::Software) || config.fabric == FabricChoice::Software {
         return Ok(list.devices().iter().map(NetDevice::new).collect());
     }
-    // Programs read "no device" as "no RDMA here", so software is shown to those alone that ask for it by name.
+    // Programs take "no device" for "no RDMA here", so software is shown only where the configuration names it.
     match &selection.refusal {
         Some(error @ FabricError::Library { .. }) => Err(NetError::internal(error)),
         _ => Ok(no_device(&selection.reason)),

@@ -26,7 +26,7 @@ pub(crate) struct Listener {
 impl Listener {
     fn bind(index: i32) -> Result<(Self, Arc<RawListener>), NetError> {
         let config = config::global();
-        // Asked for now, so that a bad index is not found out by the first peer.
+        // Checked now, so that a bad index fails this call and not the first accept.
         device(index)?.context()?;
         let raw = Arc::new(RawListener::bind(&listen_address(config)?, &limits(config)?)?);
         Ok((Self { device: index, raw: OfProcess::new(Mutex::new(Some(Arc::clone(&raw)))) }, raw))

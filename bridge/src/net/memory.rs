@@ -1,5 +1,5 @@
 //! Registration. An mhandle names a region of its device's context.
-#![allow(unsafe_code, reason = "registers memory on the C++ caller's word")]
+#![allow(unsafe_code, reason = "registers memory that the C++ caller promises to keep mapped")]
 
 use std::time::Instant;
 

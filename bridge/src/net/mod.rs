@@ -78,7 +78,7 @@ pub(crate) mod ffi {
     struct Range {
         address: usize,
         size: usize,
-        /// Host memory for sure; else the device runtime is asked.
+        /// Declared to be host memory; else the GPU runtime is queried.
         host_memory: bool,
         relaxed_ordering: bool,
         /// -1 for none.

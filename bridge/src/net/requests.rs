@@ -1,4 +1,4 @@
-//! What a `void **request` holds: not an address but a number that names a slot and says how often the slot was used.
+//! What a `void **request` holds: not an address but a number of a slot and its generation.
 //! So a request that is polled again after it was done is recognised, and nothing is allocated for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,7 +52,7 @@ enum Content {
     #[default]
     Empty,
     InFlight(Request),
-    /// Free; its last request is one that failed, and stays so for who asks again.
+    /// Free; its last request failed, and reads so when it is polled again.
     Failed,
 }
 
@@ -90,7 +90,7 @@ impl Requests {
         Some(name(index, slot.generation))
     }
 
-    /// Asks `look` about a request, and frees its slot when that is not pending any more.
+    /// Polls a request by `look`, and frees its slot when it is not pending any more.
     pub(super) fn poll(&self, name: usize, look: impl FnOnce(&Request) -> Poll) -> Poll {
         let index = (name >> 1) & ((1 << SLOT_BITS) - 1);
         if is_inherited(name, ProcessGeneration::current().number()) {
@@ -145,7 +145,7 @@ fn name(index: u32, generation: u64) -> usize {
         | MARK
 }
 
-/// Tells a process from those that it was forked from, 255 of them in a line.
+/// Distinguishes a process from its ancestors by fork, up to 255 generations.
 fn process() -> u8 {
     ProcessGeneration::current().number() as u8
 }

@@ -8,7 +8,7 @@ use super::answer::{NetError, answer};
 use super::ffi::Answer;
 use super::requests::{Poll, REQUESTS};
 
-/// Asks about one request and helps it along. `done` frees it; asked again, it is done with 0 bytes, or has failed still.
+/// Polls one request and helps it along. `done` frees it; polled again, it is done with 0 bytes, or has failed still.
 pub(super) fn test(request: usize, done: &mut bool, bytes: &mut u64) -> Answer {
     *bytes = 0;
     *done = true;

@@ -12,7 +12,7 @@ use super::comm::Comm;
 use super::ffi::{Answer, Batch, Direction, MemoryHandle};
 use super::requests::{REQUESTS, Request};
 
-/// One request for all pieces of the batch. Nothing is posted unless all of them make sense.
+/// One request for all pieces of the batch. Nothing is posted unless all of them are valid.
 ///
 /// # Safety
 /// The handles that are not null point at memory handles.
@@ -32,8 +32,8 @@ pub(super) unsafe fn start(
     answer(call, pieces.and_then(|pieces| post(comm, opcode, &pieces)), |made| *request = made)
 }
 
-/// One request for each piece of a batch of puts. Nothing is posted unless all of them make sense; when the engine
-/// takes only the first ones, `posted` says how many.
+/// One request for each piece of a batch of puts. Nothing is posted unless all of them are valid; when the engine
+/// takes only the first ones, `posted` is their number.
 ///
 /// # Safety
 /// As for [`start`].
@@ -62,13 +62,13 @@ fn post(comm: &Comm, opcode: Opcode, pieces: &impl IovSource) -> Result<usize, N
     let transfer = connection.submit(opcode, pieces)?;
     let request = Request { connection: Arc::clone(connection), transfer, bytes };
     REQUESTS.get().insert(request).ok_or_else(|| {
-        // Not to be polled by anybody, so it must not go on.
+        // No caller can poll it, so it must not go on.
         connection.cancel(transfer);
         NetError::internal("65,536 requests wait to be polled: test the old ones first")
     })
 }
 
-/// A batch that has been looked through: every piece makes sense on its own.
+/// A batch that has been checked: every piece is valid by itself.
 struct Pieces<'a>(&'a Batch<'a>);
 
 /// One piece of it.
@@ -128,7 +128,7 @@ impl Pieces<'_> {
         Some(Iov {
             local: local.base.wrapping_add(*batch.local_offsets.get(index)?),
             length: size as u64,
-            // A copy that somebody made of the first 16 bytes alone still finds its region.
+            // A caller's copy of the first 16 bytes alone still finds its region.
             region: (local.region != 0).then_some(RegionId(local.region)),
             remote: RemoteRange {
                 address: remote.base.wrapping_add(*batch.remote_offsets.get(index)?),

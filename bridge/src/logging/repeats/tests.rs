@@ -40,21 +40,21 @@ fn printed(write: impl FnOnce()) -> Vec<String> {
 fn the_first_lines_are_printed_and_the_rest_counted() {
     let (mut kinds, start) = (Kinds::default(), Instant::now());
     for _ in 0..BURST {
-        assert_eq!(kinds.judge(1, start), Verdict::Print);
+        assert_eq!(kinds.decide(1, start), Decision::Print);
     }
     for _ in 0..24_990 {
-        assert_eq!(kinds.judge(1, start), Verdict::LeaveOut);
+        assert_eq!(kinds.decide(1, start), Decision::LeaveOut);
     }
-    assert_eq!(kinds.judge(2, start), Verdict::Print, "of another kind");
+    assert_eq!(kinds.decide(2, start), Decision::Print, "of another kind");
     let second = start + SHORTEST;
-    assert_eq!(kinds.judge(1, second), Verdict::PrintAfter(24_990, SHORTEST));
+    assert_eq!(kinds.decide(1, second), Decision::PrintAfter(24_990, SHORTEST));
     // The pauses grow.
-    assert_eq!(kinds.judge(1, second + SHORTEST), Verdict::LeaveOut);
-    assert_eq!(kinds.judge(1, second + 2 * SHORTEST), Verdict::PrintAfter(1, 2 * SHORTEST));
-    // One of a kind that was silent for long is news again.
+    assert_eq!(kinds.decide(1, second + SHORTEST), Decision::LeaveOut);
+    assert_eq!(kinds.decide(1, second + 2 * SHORTEST), Decision::PrintAfter(1, 2 * SHORTEST));
+    // One of a kind without a line for long is printed again.
     let later = second + 2 * SHORTEST + LONGEST;
     for _ in 0..BURST {
-        assert_eq!(kinds.judge(1, later), Verdict::Print);
+        assert_eq!(kinds.decide(1, later), Decision::Print);
     }
 }
 
@@ -62,7 +62,7 @@ fn the_first_lines_are_printed_and_the_rest_counted() {
 fn a_count_ends_with_a_line_of_its_own_and_only_once() {
     let (mut kinds, start) = (Kinds::default(), Instant::now());
     for _ in 0..BURST + 5 {
-        kinds.judge(1, start);
+        kinds.decide(1, start);
     }
     let left_out = kinds.take_left_out(start + SHORTEST);
     assert_eq!(left_out, [(String::new(), 5, SHORTEST)]);
@@ -73,7 +73,7 @@ fn a_count_ends_with_a_line_of_its_own_and_only_once() {
 fn the_table_does_not_grow_without_bound() {
     let (mut kinds, now) = (Kinds::default(), Instant::now());
     for kind in 0..10 * MAX_KINDS as u64 {
-        kinds.judge(kind, now);
+        kinds.decide(kind, now);
     }
     assert!(kinds.0.len() <= MAX_KINDS + 1);
 }
@@ -109,10 +109,10 @@ fn debug_lines_and_settings_are_all_printed() {
     let lines = printed(|| {
         for number in 0..100 {
             tracing::debug!("detail {number}");
-            tracing::info!(target: "flagcx_p2p::internals::config", "setting {number}");
+            tracing::info!(target: "flagcx_p2p::config", "setting {number}");
             tracing::info!("peer {number}");
         }
     });
-    let of = |word: &str| lines.iter().filter(|line| line.starts_with(word)).count();
+    let of = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
     assert_eq!((of("detail"), of("setting"), of("peer")), (100, 100, BURST as usize));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// GPU memory, played by a table of callbacks: registration, IPC information, and the copies between two ends of a host.
+// GPU memory of a stand-in, a table of callbacks: registration, IPC information, and the copies between two ends of a host.
 #include <thread>
 
 #include "fake_gpu.h"
@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kHalf = FakeGpu::kBytes / 2;
 
-// A registered range of the played GPU.
+// A registered range of the stand-in's memory.
 struct GpuBuffer {
   GpuBuffer(const Engine &engine, size_t offset, size_t bytes) : engine(engine.get()), offset(offset), bytes(bytes) {
     EXPECT_EQ(flagcxP2pEngineReg(this->engine, address(), bytes, region), 0) << flagcxP2pEngineLastError();
@@ -34,7 +34,7 @@ struct GpuBuffer {
   FlagcxP2pMr region = 0;
 };
 
-// What the owner of device memory tells a peer of this host.
+// What the owner of GPU memory sends to a peer of this host.
 struct Ipc {
   Ipc(const GpuBuffer &buffer, size_t from, size_t count) {
     bool found = false;
@@ -46,11 +46,11 @@ struct Ipc {
 };
 
 // Client and server, each with half of the GPU's memory and with host memory.
-class Device : public testing::Test {
+class Gpu : public testing::Test {
  protected:
   virtual bool sameProcess() const { return false; }
   void SetUp() override {
-    setenv("FLAGCX_P2P_FABRIC", "software", 1); // no NIC can reach the played memory
+    setenv("FLAGCX_P2P_FABRIC", "software", 1); // no NIC can reach the stand-in's memory
     FakeGpu::reset();
     const FlagcxP2pDeviceTable table = FakeGpu::table();
     ASSERT_EQ(flagcxP2pSetDeviceTable(&table), 0);
@@ -99,7 +99,7 @@ class Device : public testing::Test {
   FlagcxP2pConn *conn = nullptr;
 };
 
-TEST_F(Device, IpcInformationIsForDeviceMemory) {
+TEST_F(Gpu, IpcInformationIsForGpuMemory) {
   char info[FLAGCX_P2P_IPC_INFO_SIZE];
   memset(info, 0x5a, sizeof(info));
   bool found = true;
@@ -124,7 +124,7 @@ TEST_F(Device, IpcInformationIsForDeviceMemory) {
   EXPECT_EQ(flagcxP2pEngineGetIpcInfo(nullptr, gpu->address(), info, nullptr), -1);
 }
 
-TEST_F(Device, TheCallersDeviceIsRestored) {
+TEST_F(Gpu, TheCallersGpuIsRestored) {
   FakeGpu::setCurrentDevice(1);
   const Engine other = createEngine(); // of device 1
   FakeGpu::setCurrentDevice(0);
@@ -141,7 +141,7 @@ TEST_F(Device, TheCallersDeviceIsRestored) {
   EXPECT_EQ(FakeGpu::currentDevice(), 1);
 }
 
-TEST_F(Device, EveryDirectionIsCopied) {
+TEST_F(Gpu, EveryDirectionIsCopied) {
   uint64_t id = 0;
   ASSERT_EQ(move(true, host->region(), host->data() + 100, 10, 1000, &id), 0) << flagcxP2pEngineLastError();
   EXPECT_TRUE(succeeds(conn, id));
@@ -163,7 +163,7 @@ TEST_F(Device, EveryDirectionIsCopied) {
   EXPECT_EQ(FakeGpu::opened, 0);
 }
 
-TEST_F(Device, CopiesRunOnWhileTheCallerDoesOtherThings) {
+TEST_F(Gpu, CopiesRunOnWhileTheCallerDoesOtherThings) {
   FakeGpu::delay(20);
   uint64_t id = 0;
   ASSERT_EQ(move(true, host->region(), host->data(), 0, 4096, &id), 0);
@@ -178,7 +178,7 @@ TEST_F(Device, CopiesRunOnWhileTheCallerDoesOtherThings) {
   EXPECT_EQ(resultOf(conn, id).state, FLAGCX_P2P_XFER_DONE + 0u);
 }
 
-TEST_F(Device, StreamsAreReusedAndAllocationsOpenedOnce) {
+TEST_F(Gpu, StreamsAreReusedAndAllocationsOpenedOnce) {
   for (int i = 0; i < 5; ++i) {
     const size_t from = 64 * i;
     Ipc first(*remoteGpu, from, 64), second(*remoteGpu, 8192 + from, 64);
@@ -195,7 +195,7 @@ TEST_F(Device, StreamsAreReusedAndAllocationsOpenedOnce) {
   EXPECT_EQ(FakeGpu::opens, 5);
 }
 
-TEST_F(Device, OneBadPieceMovesNothing) {
+TEST_F(Gpu, OneBadPieceMovesNothing) {
   Ipc good(*remoteGpu, 0, 64), shorter(*remoteGpu, 64, 63);
   char host_info[FLAGCX_P2P_IPC_INFO_SIZE] = {};
   const FlagcxP2pRdmaDesc first = remoteGpu->desc(0, 64), second = remoteGpu->desc(64, 64);
@@ -209,7 +209,7 @@ TEST_F(Device, OneBadPieceMovesNothing) {
   const std::vector<void *> local = {host->data(), host->data() + 64};
   EXPECT_EQ(write(local, {64, 64}, {good.bytes, nullptr}), -1);
   EXPECT_EQ(write(local, {64, 64}, {good.bytes}), -1) << "too few";
-  EXPECT_EQ(write(local, {64, 64}, {good.bytes, host_info}), -1) << "not of device memory";
+  EXPECT_EQ(write(local, {64, 64}, {good.bytes, host_info}), -1) << "not of GPU memory";
   EXPECT_EQ(write(local, {64, 64}, {good.bytes, shorter.bytes}), -1) << "longer than the information";
   EXPECT_EQ(write(local, {64, 65}, {good.bytes, good.bytes}), -1) << "longer than the descriptor";
   EXPECT_EQ(write({host->data(), host->data() + kHalf - 63}, {64, 64}, {good.bytes, good.bytes}), -1)
@@ -219,7 +219,7 @@ TEST_F(Device, OneBadPieceMovesNothing) {
   EXPECT_EQ(remoteGpu->read(0, 128), std::string(128, '\0'));
 }
 
-TEST_F(Device, FailuresOfTheRuntimeRefuseTheCall) {
+TEST_F(Gpu, FailuresOfTheRuntimeRefuseTheCall) {
   uint64_t id = 77;
   const auto refused = [&](const char *callback) {
     FakeGpu::fail(callback);
@@ -239,7 +239,7 @@ TEST_F(Device, FailuresOfTheRuntimeRefuseTheCall) {
   EXPECT_EQ(FakeGpu::opened, 0);
 }
 
-TEST_F(Device, AnEndThatIsNotKnownIsAskedForAgainWhenTheEngineEnds) {
+TEST_F(Gpu, AnEndThatIsNotKnownIsAskedForAgainWhenTheEngineEnds) {
   FakeGpu::fail("eventRecord");
   uint64_t id = 0;
   EXPECT_EQ(move(true, host->region(), host->data(), 0, 64, &id), -1);
@@ -247,7 +247,7 @@ TEST_F(Device, AnEndThatIsNotKnownIsAskedForAgainWhenTheEngineEnds) {
   FakeGpu::fail(""); // what is open afterwards, TearDown counts
 }
 
-TEST_F(Device, ACopyThatFailsHalfwayClosesWhatItOpened) {
+TEST_F(Gpu, ACopyThatFailsHalfwayClosesWhatItOpened) {
   Ipc first(*remoteGpu, 0, 64), second(*remoteGpu, 64, 64);
   FakeGpu::fail("deviceMemcpy", 1);
   uint64_t id = 0;
@@ -258,7 +258,7 @@ TEST_F(Device, ACopyThatFailsHalfwayClosesWhatItOpened) {
   EXPECT_EQ(FakeGpu::opened, 0);
 }
 
-TEST_F(Device, AFailureOnTheWayEndsTheTransfer) {
+TEST_F(Gpu, AFailureOnTheWayEndsTheTransfer) {
   FakeGpu::delay(3);
   uint64_t id = 0;
   ASSERT_EQ(move(true, host->region(), host->data(), 0, 64, &id), 0);
@@ -270,7 +270,7 @@ TEST_F(Device, AFailureOnTheWayEndsTheTransfer) {
   EXPECT_EQ(FakeGpu::opened, 0);
 }
 
-TEST_F(Device, ForgedInformationIsRefused) {
+TEST_F(Gpu, ForgedInformationIsRefused) {
   Ipc ipc(*remoteGpu, 0, 64);
   ipc.bytes[9] ^= 1; // the runtime's own check
   uint64_t id = 0;
@@ -285,7 +285,7 @@ TEST_F(Device, ForgedInformationIsRefused) {
   EXPECT_EQ(FakeGpu::opened, 0);
 }
 
-TEST_F(Device, EndsWaitForCopies) {
+TEST_F(Gpu, EndsWaitForCopies) {
   FakeGpu::delay(50);
   uint64_t first = 0, second = 0, third = 0;
   ASSERT_EQ(move(true, host->region(), host->data(), 0, 64, &first), 0);
@@ -304,7 +304,7 @@ TEST_F(Device, EndsWaitForCopies) {
   EXPECT_EQ(remoteGpu->read(128, 64), gpu->read(128, 64));
 }
 
-TEST_F(Device, ADestroyedEngineKeepsNoStreams) {
+TEST_F(Gpu, ADestroyedEngineKeepsNoStreams) {
   uint64_t id = 0;
   ASSERT_EQ(move(true, host->region(), host->data(), 0, 64, &id), 0);
   EXPECT_TRUE(succeeds(conn, id));
@@ -312,10 +312,10 @@ TEST_F(Device, ADestroyedEngineKeepsNoStreams) {
   gpu.reset();
   host.reset();
   client.reset();
-  EXPECT_EQ(FakeGpu::streams, 0) << "although the connection's handle lives on";
+  EXPECT_EQ(FakeGpu::streams, 0) << "although the connection's handle still exists";
 }
 
-TEST_F(Device, ThreadsCopyAtOnce) {
+TEST_F(Gpu, ThreadsCopyAtOnce) {
   FakeGpu::delay(2);
   std::vector<std::thread> threads;
   for (size_t t = 0; t < 4; ++t)
@@ -330,12 +330,12 @@ TEST_F(Device, ThreadsCopyAtOnce) {
   EXPECT_EQ(remoteGpu->read(0, 4000), bytes(*host, 0, 4000));
 }
 
-// Both ends said to be in one process: addresses are used as they are.
-class DeviceInProcess : public Device {
+// With `sameProcess`: addresses are used as they are.
+class GpuInProcess : public Gpu {
   bool sameProcess() const override { return true; }
 };
 
-TEST_F(DeviceInProcess, ScalarsAreCopiedByAddress) {
+TEST_F(GpuInProcess, ScalarsAreCopiedByAddress) {
   uint64_t id = 0;
   ASSERT_EQ(flagcxP2pEngineWrite(conn, 0, host->data(), 4096, remoteGpu->desc(100, 4096), &id), 0)
       << flagcxP2pEngineLastError();
@@ -350,7 +350,7 @@ TEST_F(DeviceInProcess, ScalarsAreCopiedByAddress) {
   EXPECT_EQ(FakeGpu::opens, 0);
 }
 
-TEST_F(DeviceInProcess, HostMemoryIsMovedWithinTheCall) {
+TEST_F(GpuInProcess, HostMemoryIsMovedWithinTheCall) {
   uint64_t id = 77;
   ASSERT_EQ(flagcxP2pEngineWrite(conn, 0, host->data(), 4096, remoteHost->desc(0, 4096), &id), 0);
   EXPECT_EQ(id, 0u);
@@ -359,7 +359,7 @@ TEST_F(DeviceInProcess, HostMemoryIsMovedWithinTheCall) {
   EXPECT_EQ(FakeGpu::streamsMade, 0);
 }
 
-TEST_F(DeviceInProcess, KindsOfMemoryMayBeMixed) {
+TEST_F(GpuInProcess, KindsOfMemoryMayBeMixed) {
   uint64_t id = 0;
   ASSERT_EQ(
       flagcxP2pEngineWriteVector(conn, {host->region(), gpu->region, host->region()},
@@ -373,7 +373,7 @@ TEST_F(DeviceInProcess, KindsOfMemoryMayBeMixed) {
   EXPECT_EQ(remoteGpu->read(64, 64), bytes(*host, 64, 64));
 }
 
-TEST_F(DeviceInProcess, AFailureNamesThePieceOfTheWhole) {
+TEST_F(GpuInProcess, AFailureNamesThePieceOfTheWhole) {
   const FlagcxP2pRdmaDesc gone = remoteHost->desc(0, 64);
   flagcxP2pEngineMrDestroy(server.get(), remoteHost->region()); // Buffer destroys it once more, which is harmless
   uint64_t id = 0;
@@ -383,7 +383,7 @@ TEST_F(DeviceInProcess, AFailureNamesThePieceOfTheWhole) {
   EXPECT_NE(strstr(flagcxP2pEngineLastError(), "piece 1"), nullptr) << flagcxP2pEngineLastError();
 }
 
-TEST_F(DeviceInProcess, SyncCallsWaitForTheCopies) {
+TEST_F(GpuInProcess, SyncCallsWaitForTheCopies) {
   FakeGpu::delay(10);
   EXPECT_EQ(flagcxP2pEngineWriteVectorSync(conn, {host->region()}, {host->data()}, {64}, {remoteGpu->desc(0, 64)}),
             0);
@@ -395,13 +395,13 @@ TEST_F(DeviceInProcess, SyncCallsWaitForTheCopies) {
   EXPECT_EQ(flagcxP2pRpcBatchWriteSync(conn, 1, &from, &to, &size), -1);
 }
 
-TEST(DeviceTable, WithoutASizeItIsRefused) {
+TEST(GpuTable, WithoutASizeItIsRefused) {
   FlagcxP2pDeviceTable table = {};
   EXPECT_EQ(flagcxP2pSetDeviceTable(&table), -1);
   EXPECT_EQ(flagcxP2pSetDeviceTable(nullptr), 0);
 }
 
-TEST(DeviceTable, CallbacksThatAreMissingAreNotOffered) {
+TEST(GpuTable, CallbacksThatAreMissingAreNotOffered) {
   FlagcxP2pDeviceTable table = FakeGpu::table();
   table.size = offsetof(FlagcxP2pDeviceTable, ipcMemHandleCreate); // an older program's
   ASSERT_EQ(flagcxP2pSetDeviceTable(&table), 0);

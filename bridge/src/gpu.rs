@@ -14,7 +14,7 @@ type ReadTable = extern "C" fn(out: *mut GpuTable);
 /// # Safety
 /// `read` is 0 or the address of a function of type [`ReadTable`] that may be called from any thread, for ever, and
 /// the callbacks that it gives conform to [`GpuTable`].
-pub(crate) unsafe fn install_devices(read: usize) {
+pub(crate) unsafe fn install_gpu_table(read: usize) {
     // SAFETY: the caller's promise; an `Option` of a function pointer has the size of one, with null for `None`.
     let read: Option<ReadTable> = unsafe { mem::transmute(read) };
     let runtime = read.map(|read| {

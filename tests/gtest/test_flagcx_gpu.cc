@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Inside FlagCX: this program has a deviceAdaptor, whose callbacks the engine uses, as they are at each use.
+// Inside FlagCX: this program has a deviceAdaptor, and the engine uses its callbacks, as they are at each use.
 #include "fake_gpu.h"
 #include "support.h"
 
@@ -27,7 +27,7 @@ void *deviceAdaptor = &empty;
 
 namespace {
 
-TEST(FlagcxDevice, TheAdaptorIsReadAtEachUse) {
+TEST(FlagcxGpu, TheAdaptorIsReadAtEachUse) {
   const FlagcxP2pDeviceTable table = FakeGpu::table();
   full.set(40, table.deviceMemcpy);
   full.set(72, table.setDevice);
@@ -53,7 +53,7 @@ TEST(FlagcxDevice, TheAdaptorIsReadAtEachUse) {
   FlagcxP2pMr region = 0;
   for (void *adaptor : {static_cast<void *>(&empty), static_cast<void *>(nullptr)}) {
     deviceAdaptor = adaptor;
-    // Nothing says that this is device memory, and host memory must be accessible.
+    // Nothing identifies this as GPU memory, and host memory must be accessible.
     ASSERT_EQ(flagcxP2pEngineReg(engine.get(), FakeGpu::address(), 4096, region), -1);
     EXPECT_NE(std::string(flagcxP2pEngineLastError()).find("EFAULT"), std::string::npos)
         << flagcxP2pEngineLastError();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// GPU memory: whose callbacks the engine uses. Inside FlagCX those of its device adaptor, found by the weak symbol and
+// GPU memory: which callbacks the engine uses. Inside FlagCX those of its device adaptor, found by the weak symbol and
 // read at each use, because a plugin may replace it; a table that the program installed goes before it. With neither the
 // engine finds a GPU driver by itself, or does without.
 #include "facade.h"
@@ -47,14 +47,14 @@ extern "C" void readInstalled(void *out) {
 }
 
 void useAdaptor() {
-  flagcx::p2p::ffi::install_devices(&deviceAdaptor != nullptr ? reinterpret_cast<size_t>(&readAdaptor) : 0);
+  flagcx::p2p::ffi::install_gpu_table(&deviceAdaptor != nullptr ? reinterpret_cast<size_t>(&readAdaptor) : 0);
 }
 
 } // namespace
 
 namespace flagcx::p2p {
 
-void startDevices() {
+void startGpu() {
   // Not a local static that is initialised here: its guard may be held by another thread while the process forks.
   static std::atomic<bool> started{false};
   if (started.load(std::memory_order_acquire))
@@ -62,12 +62,12 @@ void startDevices() {
   useAdaptor();
   // What another thread has installed meanwhile stays.
   if (installed.load(std::memory_order_acquire) != nullptr)
-    ffi::install_devices(reinterpret_cast<size_t>(&readInstalled));
+    ffi::install_gpu_table(reinterpret_cast<size_t>(&readInstalled));
   started.store(true, std::memory_order_release);
 }
 
-int setDeviceTable(const FlagcxP2pDeviceTable *table) {
-  startDevices();
+int setGpuTable(const FlagcxP2pDeviceTable *table) {
+  startGpu();
   if (table == nullptr) {
     useAdaptor();
     return 0;
@@ -83,7 +83,7 @@ int setDeviceTable(const FlagcxP2pDeviceTable *table) {
   next->former = installed.load(std::memory_order_acquire);
   while (!installed.compare_exchange_weak(next->former, next, std::memory_order_acq_rel)) {
   }
-  ffi::install_devices(reinterpret_cast<size_t>(&readInstalled));
+  ffi::install_gpu_table(reinterpret_cast<size_t>(&readInstalled));
   return 0;
 }
 
