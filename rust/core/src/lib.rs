@@ -38,6 +38,16 @@ pub(crate) mod sync;
 mod topology;
 mod transfer;
 
+pub use config::{Config, ConfigError};
+pub use connection::{Connection, ConnectionInfo, Ended, PeerInfo, Transfer};
+pub use engine::{Accepted, Engine, EngineError, EngineOptions, RegisterOptions, RegisteredBuffer};
+pub use fabric::{Access, CompletionStatus, DmaBuf, FabricError, Opcode, PathKind, Paths};
+pub use fork::Forked;
+pub use memory::{MemoryKind, RegionId, RegistryError};
+pub use notify::{LargeMessage, Message, Notification, NotifyError};
+pub use pool::PoolError;
+pub use transfer::{Failure, Iov, IovSource, Outcome, RemoteRange, Status, SubmitError, TransferId};
+
 /// What the crates of this workspace use of the engine beside its public interface. No promise is made about it.
 #[doc(hidden)]
 pub mod internals {

@@ -198,6 +198,11 @@ pub struct ConfigError {
 }
 
 impl Config {
+    /// The settings of the process: its environment, with the configuration files under it, read at the first call.
+    pub fn global() -> Arc<Self> {
+        Arc::clone(global())
+    }
+
     /// Reads every variable of the table from `source`. Never fails: what was wrong is in [`Config::warnings`], and
     /// [`Config::check`] says whether an engine may open with it.
     pub fn from_source(source: &dyn Fn(&str) -> Option<String>) -> Self {

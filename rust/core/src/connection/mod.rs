@@ -5,6 +5,8 @@ mod context;
 mod device_copies;
 mod device_events;
 mod device_path;
+mod end_notices;
+mod ended;
 mod lanes;
 mod metrics;
 mod notifications;
@@ -14,6 +16,7 @@ mod regions;
 mod retire;
 mod route;
 mod submit;
+mod transfer_future;
 mod wait;
 
 use std::net::{IpAddr, SocketAddr};
@@ -25,8 +28,10 @@ use once_cell::sync::OnceCell;
 
 pub use context::{Context, TransferSettings};
 pub use device_events::{DeviceEvents, DeviceHealth};
+pub use ended::Ended;
 pub use lanes::{LaneBuilder, LaneHandle};
 pub use presence::{Presence, Pulse};
+pub use transfer_future::Transfer;
 
 use recovery::{Driver, Machine, Parts, Rebuilds, Role};
 use regions::{Exchange, Questions};

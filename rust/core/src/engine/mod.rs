@@ -4,6 +4,8 @@ mod acceptor;
 mod breaker;
 mod buffer;
 mod connect;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod ended_ids_tests;
 mod error;
 mod ipc;
 mod memory;
@@ -25,7 +27,7 @@ pub use open::{EngineOptions, devices};
 use sessions::Sessions;
 
 use crate::config::Config;
-use crate::connection::{Connection, Context};
+use crate::connection::{Connection, Context, Ended};
 use crate::control::{Abort, ConnectedHosts, LocalAddress, Metadata, Openings};
 use crate::fabric::Device;
 use crate::fork::{Forked, OfProcess};
@@ -118,6 +120,18 @@ impl Engine {
     /// Takes all notifications of this engine, of 512 bytes and of any size, in the order of their arrival.
     pub fn take_all_notifications(&self) -> Vec<Notification> {
         self.receiver().map_or_else(Vec::new, Receiver::take_all)
+    }
+
+    /// Opens a queue for transfers that have ended, for a program with an event loop of its own; see
+    /// [`Connection::try_submit_to`]. There may be several, such as one for each loop.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] when the process has no descriptor left, [`EngineError::Forked`] in a forked child.
+    pub fn ended(&self) -> Result<Ended, EngineError> {
+        self.here()?;
+        Ended::open().map_err(|error| {
+            EngineError::Unavailable(format!("cannot open an eventfd: {error}; see `ulimit -n`"))
+        })
     }
 
     /// Stops listeners, closes every connection, ends every transfer and registration. Idempotent; also done on drop. In a
