@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Connection, device_copies};
-use crate::pool::{AtEnd, EndNotice, Worker};
+use crate::pool::{AtEnd, EndNotice, TaskGeneration, Worker};
 use crate::transfer::{Live, TransferId};
 
 impl Connection {
@@ -18,32 +18,22 @@ impl Connection {
         let workers = self.context.pool.workers();
         let attending = live.workers().filter_map(|index| workers.get(index));
         let attending = attending.map(|worker| worker.attend_until_end(task)).collect();
-        match task.set_notice(Box::new(EndNotice::new(generation, at_end, attending))) {
-            Ok(Some(former)) if former.generation() != generation => former.fire(),
-            Ok(_) => {}
-            Err(late) => return late.fire(),
+        if !live.has_workers() {
+            self.poll_until_end(live, generation);
         }
-        if task.is_ended() || !live.is_current() {
-            // What ended it may have looked for a notice before this one was there.
-            if let Some(notice) = task.take_notice(generation) {
-                notice.fire();
-            }
-        } else if !live.has_workers() {
-            self.poll_until_end(live);
-        }
+        task.tell_at_end(Box::new(EndNotice::new(generation, at_end, attending)));
     }
 
-    /// Copies by the GPU's runtime only end when they are polled.
-    fn poll_until_end(self: &Arc<Self>, live: Live) {
-        let (connection, task, generation) = (Arc::clone(self), live.task(), live.task().generation());
+    /// Copies by the GPU's runtime only end when they are polled: a thread does, until this one has ended. No worker's lock
+    /// orders their ends, so that a notice may be missed: the thread tells of it then.
+    fn poll_until_end(self: &Arc<Self>, live: Live, generation: TaskGeneration) {
+        let connection = Arc::clone(self);
         let poll = move || {
-            while live.is_current() && !task.is_ended() {
+            while live.is_current() && !live.task().is_ended() {
                 connection.context.device_copies.poll(live.id());
                 std::thread::sleep(device_copies::LOOK);
             }
-            if let Some(notice) = task.take_notice(generation) {
-                notice.fire();
-            }
+            live.task().tell_missed(generation);
         };
         if let Err(error) = std::thread::Builder::new().name("p2p-copy".to_owned()).spawn(poll) {
             // A later poll by a caller ends it.

@@ -11,18 +11,29 @@ use crate::sync::Ordering;
 const NOTIFY_LIMIT: Duration = Duration::from_secs(5);
 
 impl Connection {
-    /// Sends a notification; answers the bytes handed over. It arrives after the data of transfers that had ended.
+    /// Sends a notification of fixed size, and answers the number of bytes that were handed over.
     ///
-    /// Refused once for each failed transfer that [`Connection::has_ended`] told the calling thread to have ended.
+    /// It arrives after the data of transfers that had ended before. Waits for at most 5 s for a peer that does not read.
+    ///
+    /// # Errors
+    /// [`NotifyError::Send`] when the peer does not read or is gone, [`NotifyError::NoChannel`] when it takes none, and
+    /// [`NotifyError::TransferFailed`] once for each failed transfer that was reported to the calling thread as ended
+    /// without how: only FlagCX's header does so.
     pub fn send_notification(&self, message: &Message) -> Result<usize, NotifyError> {
         let sent = self.sender()?.send(message, Instant::now() + NOTIFY_LIMIT)?;
         self.notified.fetch_add(1, Ordering::Relaxed);
         Ok(sent)
     }
 
-    /// Sends a notification with a name of at most 256 bytes and a content of any length up to what the peer takes, and the
-    /// peer gets exactly those bytes. One that runs the original engine takes at most 256, filled up with zeros. Sizes are
-    /// checked before anything is copied. Refused as [`Connection::send_notification`] is.
+    /// Sends a notification with a name of at most 256 bytes and a content of any length up to what the peer takes, which gets
+    /// exactly those bytes.
+    ///
+    /// A peer that runs the original engine takes at most 256, filled up with zeros. Sizes are checked before anything is
+    /// copied.
+    ///
+    /// # Errors
+    /// [`NotifyError::NameTooLong`], [`NotifyError::TooLarge`] and [`NotifyError::OriginalPeer`] for sizes; and those of
+    /// [`Connection::send_notification`].
     pub fn send_notification_bytes(&self, name: &[u8], content: &[u8]) -> Result<usize, NotifyError> {
         let sent = self.sender()?.send_bytes(name, content, Instant::now() + NOTIFY_LIMIT)?;
         self.notified.fetch_add(1, Ordering::Relaxed);

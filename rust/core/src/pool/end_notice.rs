@@ -28,11 +28,11 @@ impl EndNotice {
         Self { generation, at_end, _attending: attending }
     }
 
-    pub(crate) fn generation(&self) -> TaskGeneration {
+    pub(super) fn generation(&self) -> TaskGeneration {
         self.generation
     }
 
-    pub(crate) fn fire(self: Box<Self>) {
+    pub(super) fn fire(self: Box<Self>) {
         self.at_end.ended();
     }
 }

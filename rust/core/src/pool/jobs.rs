@@ -52,7 +52,9 @@ mod models {
                 .map(|_| {
                     let (jobs, made, woken) = (jobs.clone(), made.clone(), woken.clone());
                     loom::thread::spawn(move || {
-                        let call = move || drop(made.fetch_add(1, Ordering::Relaxed));
+                        let call = move || {
+                            made.fetch_add(1, Ordering::Relaxed);
+                        };
                         if jobs.push(call) {
                             woken.store(true, Ordering::Release);
                         }

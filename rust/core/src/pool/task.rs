@@ -251,19 +251,34 @@ impl Task {
         // A caller that finds the task not ended holds the gate until it waits.
         let notice = self.take_notice(generation);
         self.ended.notify_all();
-        if let Some(notice) = notice {
+        notice.into_iter().for_each(|notice| notice.fire());
+    }
+
+    /// Has `notice` told of the end of the generation that it names; at once if that is over. The task is being
+    /// [watched](Task::watch). A notice of the same generation is dropped for it.
+    pub(crate) fn tell_at_end(&self, notice: Box<EndNotice>) {
+        let generation = notice.generation();
+        match self.set_notice(notice) {
+            // It is over, and was not told of: its end came before it was there.
+            Ok(Some(former)) if former.generation() != generation => former.fire(),
+            Ok(_) => {}
+            Err(late) => return late.fire(),
+        }
+        // What has ended it may have looked for a notice before this one was there.
+        if self.is_ended() || self.generation() != generation {
+            self.tell_missed(generation);
+        }
+    }
+
+    /// Tells of the end of a generation that is over, if a notice of it is still there.
+    pub(crate) fn tell_missed(&self, generation: TaskGeneration) {
+        if let Some(notice) = self.take_notice(generation) {
             notice.fire();
         }
     }
 
-    /// Has `notice` told of the end of the generation that it names. Gives it back if that is over. The caller then has the
-    /// task [watched](Task::watch), and looks once more whether it has ended: an end in between finds no notice.
-    ///
-    /// Answers the notice that was here before: of the same generation, or of one that is over and was not told of its end.
-    pub(crate) fn set_notice(
-        &self,
-        notice: Box<EndNotice>,
-    ) -> Result<Option<Box<EndNotice>>, Box<EndNotice>> {
+    /// Answers the notice that was here before; gives the new one back if its generation is over.
+    fn set_notice(&self, notice: Box<EndNotice>) -> Result<Option<Box<EndNotice>>, Box<EndNotice>> {
         let mut gate = lock(&self.gate);
         if notice.generation() != self.generation() {
             return Err(notice);
@@ -272,7 +287,7 @@ impl Task {
     }
 
     /// Takes the notice of a generation, if it has one.
-    pub(crate) fn take_notice(&self, generation: TaskGeneration) -> Option<Box<EndNotice>> {
+    fn take_notice(&self, generation: TaskGeneration) -> Option<Box<EndNotice>> {
         lock(&self.gate).take_if(|notice| notice.generation() == generation)
     }
 
@@ -398,24 +413,12 @@ mod models {
             }
         }
 
-        fn tell_at_end(
-            task: &Task,
-            worker: &Mutex<()>,
-            generation: TaskGeneration,
-            count: &std::sync::Arc<Count>,
-        ) {
-            let notice = Box::new(EndNotice::new(generation, count.clone(), Vec::new()));
+        fn tell(task: &Task, worker: &Mutex<()>, generation: TaskGeneration, count: &std::sync::Arc<Count>) {
             {
                 let _held = lock(worker);
                 task.watch();
             }
-            match task.set_notice(notice) {
-                Ok(former) => former.into_iter().for_each(|former| former.fire()),
-                Err(late) => late.fire(),
-            }
-            if task.is_ended() || task.generation() != generation {
-                task.take_notice(generation).into_iter().for_each(|notice| notice.fire());
-            }
+            task.tell_at_end(Box::new(EndNotice::new(generation, count.clone(), Vec::new())));
         }
 
         let mut model = loom::model::Builder::new();
@@ -434,11 +437,11 @@ mod models {
                     };
                     end();
                     task.start(1, TimeLimit::NEVER);
-                    tell_at_end(&task, &worker, task.generation(), &second);
+                    tell(&task, &worker, task.generation(), &second);
                     end();
                 })
             };
-            tell_at_end(&task, &worker, first, &counts[0]);
+            tell(&task, &worker, first, &counts[0]);
             next.join().unwrap();
             assert_eq!(counts.map(|count| count.0.load(Ordering::Relaxed)), [1, 1]);
         });

@@ -27,6 +27,7 @@ impl Connection {
     /// If none does, this asks the peer whether there are more, and waits for its answer for at most a second: whatever
     /// the peer registered before the call is found. It does not ask where that would block the event loop, nor an
     /// original engine.
+    #[doc(hidden)]
     pub fn remote_key(&self, address: u64, length: u64) -> Option<u32> {
         self.here().ok()?;
         let find = || self.remote.table().find(address, length).map(|region| region.rkey);
@@ -37,6 +38,7 @@ impl Connection {
     }
 
     /// How many regions of the peer are known, and up to which of its versions. Of a peer that tells no changes: 0, 0.
+    #[doc(hidden)]
     pub fn known_regions(&self) -> (usize, u64) {
         if !self.is_here() {
             return (0, 0);
