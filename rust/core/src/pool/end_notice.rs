@@ -32,7 +32,7 @@ impl EndNotice {
         self.generation
     }
 
-    pub(super) fn fire(self: Box<Self>) {
+    pub(super) fn fire(self) {
         self.at_end.ended();
     }
 }
