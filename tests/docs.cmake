@@ -26,6 +26,13 @@ add_test(NAME cargo.examples WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
 set_tests_properties(cargo.examples PROPERTIES LABELS "cargo;quick" TIMEOUT 300 FIXTURES_REQUIRED cargo
   FIXTURES_SETUP examples)
 
+# The programs of rust/core/examples that need no other one; hello is among the programs below.
+foreach(_example two_processes futures event_loop)
+  add_test(NAME docs.rust_${_example} COMMAND ${FLAGCX_P2P_CARGO_OUTPUT_DIR}/examples/${_example})
+  set_tests_properties(docs.rust_${_example} PROPERTIES LABELS "docs;quick" TIMEOUT 60 FIXTURES_REQUIRED "cargo;examples"
+    ENVIRONMENT "FLAGCX_P2P_FABRIC=software;FLAGCX_P2P_BIND=127.0.0.1")
+endforeach()
+
 set(_prefix ${CMAKE_CURRENT_BINARY_DIR}/embed/shared/prefix)
 file(GLOB _suites CONFIGURE_DEPENDS docs/test_*.py)
 foreach(_suite IN LISTS _suites)

@@ -10,14 +10,12 @@ use std::error::Error;
 use std::time::Duration;
 use std::{env, io, process};
 
-use flagcx_p2p::internals::config;
-use flagcx_p2p::internals::engine::{Engine, EngineOptions};
-use flagcx_p2p::internals::transfer::{Iov, Opcode, Outcome, Status};
+use flagcx_p2p::{Config, Engine, EngineOptions, Iov, Opcode, Outcome, Status};
 
 const SIZE: usize = 4096;
 
 fn receive() -> Result<(), Box<dyn Error>> {
-    let engine = Engine::open(config::global().clone(), EngineOptions::default())?;
+    let engine = Engine::open(Config::global(), EngineOptions::default())?;
     // Memory registered before a peer connects is announced to it.
     let memory = engine.allocate(SIZE)?;
     engine.start_rpc_server()?;
@@ -30,14 +28,14 @@ fn receive() -> Result<(), Box<dyn Error>> {
 }
 
 fn send(session: &str, address: u64) -> Result<(), Box<dyn Error>> {
-    let engine = Engine::open(config::global().clone(), EngineOptions::default())?;
+    let engine = Engine::open(Config::global(), EngineOptions::default())?;
     let memory = engine.allocate(SIZE)?;
     memory.write(0, b"hello from Rust");
     let peer = engine.session(session)?;
     let remote = peer.describe_remote(address, SIZE as u32).ok_or("the peer has announced no such memory")?;
     let piece = Iov { local: memory.address(), length: SIZE as u64, region: Some(memory.region()), remote };
     for opcode in [Opcode::Write, Opcode::Read] {
-        let id = peer.submit(opcode, &[piece][..])?;
+        let id = peer.submit(opcode, &[piece])?;
         match peer.wait(id, Duration::from_secs(60)) {
             Status::Ended(Outcome::Done) => println!("{opcode:?} done, path {}", peer.info().path),
             Status::Ended(outcome) => return Err(outcome.to_string().into()),

@@ -1,16 +1,31 @@
-//! The point-to-point engine of FlagCX: one-sided READ and WRITE of registered memory between two processes.
+//! Moves registered memory between two processes by one-sided READ and WRITE: over RDMA where there is a NIC, and over a
+//! software fabric where there is none.
 //!
 //! ```text
-//!   caller ── Iov ──▶ transfer ── Slice ──▶ pool ── WorkRequest ──▶ fabric (verbs | software)
-//!          ◀─ Outcome ─        ◀──────────      ◀── Completion ──
+//!  this process                                                  its peer
+//!  Engine ── allocate, register ──▶ RegisteredBuffer, RegionId
+//!     └──── session, connect ─────▶ Connection ◀── accept ────── Engine
+//!                                       │ describe_remote ─▶ RemoteRange
+//!            submit(Opcode, &[Iov]) ─▶ TransferId ─▶ Outcome     memory, announced to its peers
 //! ```
 //!
-//! * [`engine`] owns registered memory, listeners and sessions; [`connection`] is the way to one peer;
-//! * [`transfer`] cuts what the caller asked for and remembers how it ended; [`pool`] posts and polls;
-//! * [`fabric`] is the contract a provider fulfils: real RDMA devices, or a software fabric without a NIC.
+//! * An [`Engine`] owns memory, listeners and connections; there may be several in a process.
+//! * A [`Connection`] leads to one peer. [`Iov`] names a piece of local memory and a piece of the peer's.
+//! * A transfer ends exactly once, with an [`Outcome`]; nothing touches its memory any more then. A caller may wait, ask, await
+//!   a [`Transfer`], or take what has ended from a queue with a descriptor, [`Ended`].
+//! * [`Config`] has the settings, most often those of the environment.
 //!
-//! Dependencies point down that list only; `auth`, `config`, `memory`, `topology`, `device`, `control`, `notify`, `ports`,
-//! `process`, `fork` and `observe` stand beside it and never call back up (`tests/layering.rs` holds the table).
+//! [`Engine`] has an example, and `examples/` has programs: `hello` between two machines, `two_processes`, `futures`,
+//! `event_loop`.
+//!
+//! Every type may be used from any thread. The calls that block say so, and for how long. What a call is refused for is a
+//! typed error, and loses nothing. Units are bytes, addresses are those of the process that owns the memory.
+//!
+//! Runs on Linux, x86-64. The feature `verbs`, on by default, is the provider for RDMA devices: it needs the headers of
+//! libibverbs to build, and finds the library when it runs.
+//!
+//! The API is what this page lists; [semantic versioning](https://semver.org) holds for that.
+// How the modules depend on each other: docs/design.md, held by tests/layering.rs.
 #![deny(unsafe_code)]
 
 /// The README's Rust, run as a test of the documentation.
@@ -37,6 +52,17 @@ mod process;
 pub(crate) mod sync;
 mod topology;
 mod transfer;
+
+pub use config::{Config, ConfigError};
+pub use connection::{Connection, ConnectionInfo, Ended, PeerInfo, Transfer};
+pub use engine::{Accepted, Engine, EngineError, EngineOptions, RegisterOptions, RegisteredBuffer};
+pub use fabric::{Access, CompletionStatus, DmaBuf, FabricError, Opcode, PathKind, Paths};
+pub use fork::Forked;
+pub use gpu::IpcInfo;
+pub use memory::{Inaccessible, InaccessibleReason, MemoryKind, RegionId, RegistryError};
+pub use notify::{LargeMessage, Message, Notification, NotifyError};
+pub use pool::PoolError;
+pub use transfer::{Failure, Iov, IovSource, Outcome, RemoteRange, Status, SubmitError, TransferId};
 
 /// What the crates of this workspace use of the engine beside its public interface. No promise is made about it.
 #[doc(hidden)]

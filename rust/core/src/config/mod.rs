@@ -39,7 +39,8 @@ pub use reader::{Setting, Severity, Warning};
 pub use table::{Group, RETIRED, groups};
 pub use variable::{Kind, Variable};
 
-/// All settings, parsed. Each field names the variable that it comes from; the table says what it means.
+/// All settings of an engine. Each field names the variable that it comes from; `docs/configuration.md` says what each means,
+/// with its unit, range and default.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `FLAGCX_P2P_FABRIC`.
@@ -198,23 +199,33 @@ pub struct ConfigError {
 }
 
 impl Config {
-    /// Reads every variable of the table from `source`. Never fails: what was wrong is in [`Config::warnings`], and
-    /// [`Config::check`] tests whether an engine may open with it.
+    /// The settings of the process: its environment, with the configuration files under it, read at the first call.
+    pub fn global() -> Arc<Self> {
+        Arc::clone(global())
+    }
+
+    /// Settings from `source`, which answers the text of a variable by its name, `None` if it is not set.
+    ///
+    /// Never fails: a text that is no value of its variable is replaced by the default. With some of those
+    /// [`Engine::open`](crate::Engine::open) refuses, and says why.
     pub fn from_source(source: &dyn Fn(&str) -> Option<String>) -> Self {
         parse::config(source)
     }
 
-    /// The values that were not used as written.
+    /// What could not be taken as it was written.
+    #[doc(hidden)]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
     /// Every variable with the text that it was set to, in the order of the table.
+    #[doc(hidden)]
     pub fn settings(&self) -> &[Setting] {
         &self.settings
     }
 
-    /// An error if no engine may open with these settings.
+    /// An error if a setting is so wrong that no engine may open with it.
+    #[doc(hidden)]
     pub fn check(&self) -> Result<(), ConfigError> {
         match self.warnings.iter().find(|warning| warning.severity == Severity::Fatal) {
             Some(warning) => Err(ConfigError { variable: warning.variable, text: warning.text.clone() }),
@@ -223,6 +234,7 @@ impl Config {
     }
 
     /// Writes the warnings, and the settings that differ from the defaults, to the log.
+    #[doc(hidden)]
     pub fn log(&self) {
         for warning in &self.warnings {
             match warning.severity {
@@ -238,11 +250,13 @@ impl Config {
     }
 
     /// The pre-shared key, `None` when no file is named. Read anew at each call.
+    #[doc(hidden)]
     pub fn auth_key(&self) -> Result<Option<AuthKey>, ConfigError> {
         self.auth_key_file.as_deref().map(read_key_file).transpose()
     }
 
-    /// The settings of the fabric.
+    /// What the fabric needs to know.
+    #[doc(hidden)]
     pub fn fabric_options(&self) -> Result<FabricOptions, ConfigError> {
         Ok(FabricOptions {
             choice: self.fabric,

@@ -5,6 +5,8 @@ mod context;
 mod device_copies;
 mod device_events;
 mod device_path;
+mod end_notices;
+mod ended;
 mod lanes;
 mod metrics;
 mod notifications;
@@ -14,6 +16,7 @@ mod regions;
 mod retire;
 mod route;
 mod submit;
+mod transfer_future;
 mod wait;
 
 use std::net::{IpAddr, SocketAddr};
@@ -25,8 +28,10 @@ use once_cell::sync::OnceCell;
 
 pub use context::{Context, TransferSettings};
 pub use device_events::{DeviceEvents, DeviceHealth};
+pub use ended::Ended;
 pub use lanes::{LaneBuilder, LaneHandle};
 pub use presence::{Pinger, Presence};
+pub use transfer_future::Transfer;
 
 use recovery::{Driver, Machine, Parts, RebuildPolicy, Rebuilds};
 use regions::{Exchange, SyncRequests};
@@ -44,10 +49,14 @@ use crate::pool::{EndState, LaneHealth, LaneWatcher, PoolError, SlicePolicy};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::transfer::{RemoteRange, SubmitError};
 
-/// A connection to one peer. Symmetric: both ends may start transfers. Every method may be called from any thread.
+/// A connection to one peer, over which both ends may start transfers. Every method may be called from any thread.
 ///
-/// It is of the process that made it. In a forked child every method refuses, answers that nothing is there, or does nothing,
-/// and to drop it changes nothing for the parent and the peer.
+/// There are four ways to learn how a transfer ended: [`Connection::wait`] blocks, [`Connection::status`] asks,
+/// [`Connection::transfer`] is a future, and [`Connection::try_submit_to`] reports to a queue with a descriptor.
+///
+/// A connection ends when it is closed, when the last reference to it is dropped, and when its engine is closed. It belongs
+/// to the process that made it: in a forked child every method refuses, answers that nothing is there, or does nothing, and
+/// dropping it changes nothing for the parent and the peer.
 #[derive(Debug)]
 pub struct Connection(OfProcess<Inner>);
 
@@ -121,7 +130,7 @@ pub struct Established {
     pub connected_host: Option<ConnectedHost>,
 }
 
-/// Who the peer is.
+/// The peer of a connection, as the handshake told.
 #[derive(Clone, Debug)]
 pub struct PeerInfo {
     /// Its control address.
@@ -175,6 +184,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 impl Connection {
     /// A connection over connected queue pairs, which become its lanes; watched by the event loop from now on.
+    #[doc(hidden)]
     pub fn new(
         context: Arc<Context>,
         lanes: LaneBuilder,
@@ -276,6 +286,7 @@ impl Connection {
     }
 
     /// Refuses in a child of the process that made the connection.
+    #[doc(hidden)]
     #[inline]
     pub fn here(&self) -> Result<(), Forked> {
         OfProcess::here(&self.0).map(drop)
@@ -286,18 +297,22 @@ impl Connection {
         OfProcess::is_here(&self.0)
     }
 
-    /// A descriptor for a range of the peer's memory, as [`Connection::remote_key`] finds it.
+    /// A descriptor for `size` bytes at `address` in the peer's memory; `None` if no region that the peer has announced holds
+    /// them.
+    ///
+    /// If none does, this asks the peer whether there are more, and waits for its answer for at most a second: whatever the
+    /// peer registered before the call is found. A peer that runs the original engine is not asked.
     pub fn describe_remote(&self, address: u64, size: u32) -> Option<RemoteRange> {
         let rkey = self.remote_key(address, u64::from(size))?;
         Some(RemoteRange { address, size, rkey })
     }
 
-    /// Who the peer is.
+    /// The peer, as the handshake told.
     pub fn peer(&self) -> &PeerInfo {
         &self.peer
     }
 
-    /// What is known of this connection.
+    /// What is known of the connection now: its path, and how many of its lanes work.
     pub fn info(&self) -> ConnectionInfo {
         let paths = self.paths();
         ConnectionInfo {
@@ -328,11 +343,12 @@ impl Connection {
     }
 
     /// Whether the peer is on this host.
+    #[doc(hidden)]
     pub fn is_local(&self) -> bool {
         self.peer.local
     }
 
-    /// Whether transfers can still be started: not closed, and a lane in working order or being rebuilt.
+    /// Whether transfers can still be started: it is not closed, and a lane works or is being rebuilt.
     pub fn is_usable(&self) -> bool {
         self.is_here()
             && !self.is_closed()
@@ -349,6 +365,7 @@ impl Connection {
     }
 
     /// Its handle is gone: forgets what [`Connection::has_ended`] told through it.
+    #[doc(hidden)]
     pub fn forget_failed(&self) {
         if !self.is_here() {
             return;
@@ -378,8 +395,10 @@ impl Connection {
         self.gate.load(Ordering::Relaxed) == 0 && self.is_here()
     }
 
-    /// Ends every transfer in flight on it (drained first), closes queue pairs and sockets. Idempotent; also done
-    /// when the last reference is dropped. In a forked child it does nothing.
+    /// Closes the connection: its transfers end as cancelled, and when this returns nothing of it touches memory any more.
+    ///
+    /// Takes at most 2 s, for a queue pair that does not drain. Done once, however often it is called, and when the last
+    /// reference is dropped. In a forked child it does nothing.
     pub fn close(&self) {
         if !self.is_here() {
             return;

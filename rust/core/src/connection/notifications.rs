@@ -11,20 +11,28 @@ use crate::sync::Ordering;
 const NOTIFY_LIMIT: Duration = Duration::from_secs(5);
 
 impl Connection {
-    /// Sends a notification; returns the number of bytes handed over. It arrives after the data of transfers that had
-    /// ended.
+    /// Sends a notification of fixed size, and answers the number of bytes that were handed over.
     ///
-    /// Refused once for each failed transfer that [`Connection::has_ended`] has reported to the calling thread as
-    /// ended.
+    /// It arrives after the data of transfers that had ended before. Waits for at most 5 s for a peer that does not read.
+    ///
+    /// # Errors
+    /// [`NotifyError::Send`] when the peer does not read or is gone, [`NotifyError::NoChannel`] when it takes none, and
+    /// [`NotifyError::TransferFailed`] once for each failed transfer that was reported to the calling thread as ended
+    /// without how: only FlagCX's header does so.
     pub fn send_notification(&self, message: &Message) -> Result<usize, NotifyError> {
         let sent = self.sender()?.send(message, Instant::now() + NOTIFY_LIMIT)?;
         self.notified.fetch_add(1, Ordering::Relaxed);
         Ok(sent)
     }
 
-    /// Sends a notification with a name of at most 256 bytes and a content of any length up to the peer's limit; the
-    /// peer gets exactly those bytes. A peer that runs the original engine takes at most 256 bytes of content, padded
-    /// with zeros. Sizes are checked before anything is copied. Refused under the same condition as
+    /// Sends a notification with a name of at most 256 bytes and a content of any length up to what the peer takes, which gets
+    /// exactly those bytes.
+    ///
+    /// A peer that runs the original engine takes at most 256, filled up with zeros. Sizes are checked before anything is
+    /// copied.
+    ///
+    /// # Errors
+    /// [`NotifyError::NameTooLong`], [`NotifyError::TooLarge`] and [`NotifyError::OriginalPeer`] for sizes; and those of
     /// [`Connection::send_notification`].
     pub fn send_notification_bytes(&self, name: &[u8], content: &[u8]) -> Result<usize, NotifyError> {
         let sent = self.sender()?.send_bytes(name, content, Instant::now() + NOTIFY_LIMIT)?;

@@ -33,10 +33,13 @@ impl Reach {
 }
 
 impl Connection {
-    /// As [`Connection::submit`], with what the peer, another process of this host, told of its GPU memory: one record for
-    /// each iov, all of which are GPU memory there.
+    /// Starts a transfer with GPU memory of a peer that is another process of this host, by what the peer's
+    /// [`Engine::ipc_info`](crate::Engine::ipc_info) told of it: one record for each iov.
     ///
-    /// Copies cannot be stopped: such a transfer has no deadline, and cancelling it waits for its end.
+    /// The GPU copies. A copy cannot be stopped: such a transfer has no deadline, and cancelling it waits for its end.
+    ///
+    /// # Errors
+    /// Those of [`Connection::submit`], and [`SubmitError::Device`] when the GPU's runtime refuses.
     pub fn submit_by_ipc<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
@@ -51,6 +54,7 @@ impl Connection {
 
     /// As [`Connection::submit`], but that between host memory of this process, with a peer that was connected to as one of
     /// this process, the transfer has ended well when this returns, and is [`TransferId::COMPLETE`].
+    #[doc(hidden)]
     pub fn submit_at_once_in_process<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
@@ -68,7 +72,10 @@ impl Connection {
         self.wait_for(id).map(|()| TransferId::COMPLETE)
     }
 
-    /// A transfer that is over when this returns.
+    /// Makes a transfer and waits for its end, for as long as that takes.
+    ///
+    /// # Errors
+    /// Those of [`Connection::submit`], and [`SubmitError::Ended`] when the transfer ended otherwise than done.
     pub fn submit_and_wait<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,

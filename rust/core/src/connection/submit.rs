@@ -34,20 +34,59 @@ impl WhenFull {
 }
 
 impl Connection {
-    /// Starts a transfer of at least one iov. Everything is validated before anything is posted. Of two ends in one process
-    /// either may be GPU memory, which the GPU's runtime then copies.
+    /// Starts a transfer of at least one iov, and answers its id. Never waits for its end.
     ///
-    /// Never waits for completions. When the waiting queues are full, or [`MOST_TRANSFERS`] ids are in use, it sleeps until
+    /// Everything is checked before anything is moved. Of two ends in one process either may be GPU memory, which the GPU's
+    /// runtime then copies. The memory of both ends must stay registered, and its bytes unused, until the transfer has ended.
+    ///
+    /// ```
+    /// # use flagcx_p2p::{Config, Engine, EngineOptions, Iov, Opcode, Outcome, Status};
+    /// # let setting = |name: &str| match name {
+    /// #     "FLAGCX_P2P_FABRIC" => Some("software".to_owned()),
+    /// #     "FLAGCX_P2P_BIND" => Some("127.0.0.1".to_owned()),
+    /// #     _ => None,
+    /// # };
+    /// # let config = std::sync::Arc::new(Config::from_source(&setting));
+    /// # let server = Engine::open(config.clone(), EngineOptions::default())?;
+    /// # let client = Engine::open(config, EngineOptions::default())?;
+    /// # let (target, source) = (server.allocate(8192)?, client.allocate(8192)?);
+    /// # server.start_rpc_server()?;
+    /// # let peer = client.session(&format!("127.0.0.1:{}", server.rpc_port().ok_or("no listener")?))?;
+    /// // Two pieces of one transfer: `source` and `target` are registered here and there.
+    /// let piece = |offset: u64, length: u32| {
+    ///     let remote = peer.describe_remote(target.address() + offset, length)?;
+    ///     let (local, length) = (source.address() + offset, u64::from(length));
+    ///     Some(Iov { local, length, region: Some(source.region()), remote })
+    /// };
+    /// let pieces = [piece(0, 100).ok_or("not announced")?, piece(4096, 200).ok_or("not announced")?];
+    /// let id = peer.submit(Opcode::Read, &pieces)?;
+    /// while peer.status(id) == Status::Pending {
+    ///     // Something else.
+    /// }
+    /// // Asked for once more: the outcome of a transfer that has ended stays readable for a while.
+    /// assert_eq!(peer.status(id), Status::Ended(Outcome::Done));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// When the waiting queues are full, or [`MOST_TRANSFERS`] ids are in use, it sleeps until
     /// there is room, at most for the transfer time-out. A transfer keeps its id until its end has been asked for, so a
     /// program that starts more and asks about none waits for itself: the call then ends with [`SubmitError::NoId`]. Any
     /// thread may call it.
+    ///
+    /// # Errors
+    /// [`SubmitError`] says for each case what is wrong with which piece, or why the connection takes none. Nothing was moved
+    /// then, but for [`SubmitError::Device`].
     #[inline]
     pub fn submit<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> Result<TransferId, SubmitError> {
         self.start(opcode, iovs, WhenFull::Wait)
     }
 
-    /// The same, answering [`SubmitError::WouldBlock`] instead of parking. A transfer that would go over several lanes goes
-    /// over one when their workers have no room for all of it.
+    /// As [`Connection::submit`], but answers [`SubmitError::WouldBlock`] instead of sleeping for room.
+    ///
+    /// A transfer that would go over several lanes goes over one when their workers have no room for all of it.
+    ///
+    /// # Errors
+    /// [`SubmitError::WouldBlock`], and those of [`Connection::submit`].
     pub fn try_submit<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
@@ -82,6 +121,7 @@ impl Connection {
     /// whose worker is free, and not to be cut. `None`, and nothing is done, if anything is not: [`Connection::submit`],
     /// which tries this first, then says what, or takes a longer way. Inlined by force: a caller that is about speed
     /// should do little else.
+    #[doc(hidden)]
     #[inline(always)]
     pub fn submit_one(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
         if piece.length >= Plan::SPREAD_FROM || !self.is_open() {
@@ -94,7 +134,8 @@ impl Connection {
         )
     }
 
-    /// As [`Connection::submit`], for who has tried [`Connection::submit_one`].
+    /// As [`Connection::submit`], after [`Connection::submit_one`] has been tried.
+    #[doc(hidden)]
     pub fn submit_any<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,

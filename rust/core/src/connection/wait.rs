@@ -19,9 +19,10 @@ const COPY_SPIN: Duration = Duration::from_micros(300);
 const CANCEL_GRACE: Duration = Duration::from_millis(20);
 
 impl Connection {
-    /// The state of a transfer of this connection's engine; helps progress if it is pending. The first `Ended`
-    /// answer releases the id, whose outcome stays readable for the engine's last 4,096 transfers. In a forked child:
-    /// [`Status::Unknown`].
+    /// The state of a transfer of this connection's engine. Never waits, and moves bytes meanwhile if it is pending.
+    ///
+    /// The first answer that it has ended gives its id back; how it ended stays readable for the engine's last 4,096
+    /// transfers. In a forked child: [`Status::Unknown`].
     #[inline]
     pub fn status(&self, id: TransferId) -> Status {
         match self.look(id) {
@@ -37,6 +38,7 @@ impl Connection {
     /// One that failed or timed out reads as not ended for `FLAGCX_P2P_FAILED_HOLD_MS` from the first question on, or
     /// until [`Connection::status`], [`Connection::wait`] or [`Connection::test_batch`] has told how it ended. After the hold
     /// it reads as ended, and the calling thread's next notification on this connection is refused with the failure.
+    #[doc(hidden)]
     #[inline]
     pub fn has_ended(&self, id: TransferId) -> bool {
         match self.look(id) {
@@ -130,8 +132,9 @@ impl Connection {
         }
     }
 
-    /// Waits until a transfer has ended, at most `timeout`; `Pending` if it has not. Drives the workers for a
-    /// moment, then sleeps while their threads drive.
+    /// Waits until a transfer has ended, at most for `timeout`: [`Status::Pending`] if it has not ended then.
+    ///
+    /// Moves bytes itself for the time of `FLAGCX_P2P_SPIN_US`, then sleeps while the workers' threads do.
     pub fn wait(&self, id: TransferId, timeout: Duration) -> Status {
         let began = Instant::now();
         // A far deadline stands for "no limit", which an Instant cannot express.
@@ -162,9 +165,11 @@ impl Connection {
         }
     }
 
-    /// Ends a transfer early: when this answers true it has ended, as cancelled unless it was over before, and nothing
-    /// touches its memory any more. One that had failed is not held any longer: see [`Connection::has_ended`]. False for an
-    /// id that is not in flight.
+    /// Ends a transfer early. When this answers true it has ended, as cancelled unless it was over before, and nothing touches
+    /// its memory any more. False for an id that is not in flight.
+    ///
+    /// Waits: most often for some microseconds; for 20 ms and the drain of a queue pair, 2 s at most, if the peer does not
+    /// answer.
     pub fn cancel(&self, id: TransferId) -> bool {
         if !self.is_here() {
             return false;
@@ -198,8 +203,10 @@ impl Connection {
         true
     }
 
-    /// One pass over many ids: `ended[i]` is set when `ids[i]` has ended, and stays set. Answers how many have.
-    /// Ids and answers are paired up to the shorter of the two.
+    /// Asks about many transfers in one pass, and answers how many have ended: `ended[i]` is set when `ids[i]` has, and is not
+    /// asked about again.
+    ///
+    /// Ids and answers are paired up to the shorter of the two. Never waits.
     pub fn test_batch(&self, ids: &[TransferId], ended: &mut [Option<Status>]) -> usize {
         let mut count = 0;
         for (id, slot) in ids.iter().zip(ended) {

@@ -142,7 +142,13 @@ impl Acceptor {
 }
 
 impl Engine {
-    /// Waits for one peer. Ends with an error when a peer's handshake failed, or after [`Engine::stop_accept`].
+    /// Waits for one peer to connect, for as long as it takes.
+    ///
+    /// Several threads may wait; each gets another peer. A client that is silent or no peer delays none of them.
+    ///
+    /// # Errors
+    /// [`EngineError::Peer`] when a peer's handshake failed: others may still come. [`EngineError::Unavailable`] after
+    /// [`Engine::stop_accept`] and [`Engine::close`], and for an engine without a device or a control listener.
     pub fn accept(self: &Arc<Self>) -> Result<Accepted, EngineError> {
         self.context()?;
         let acceptor = self.acceptor()?;
@@ -163,14 +169,22 @@ impl Engine {
         outcome
     }
 
-    /// Ends waiting and future accepts for good; connections and notifications go on. Idempotent.
+    /// Accepts no peers any more: calls that wait in [`Engine::accept`] end, the port is free when this returns.
+    ///
+    /// Connections and notifications go on. It cannot be undone; a second call does nothing.
     pub fn stop_accept(&self) {
         if let Ok(acceptor) = self.acceptor() {
             acceptor.stop();
         }
     }
 
-    /// Accepts in the background and keeps the connections until the engine closes. Idempotent.
+    /// Accepts peers in the background, and keeps their connections until they end or the engine closes.
+    ///
+    /// Returns at once; a second call does nothing. An engine without a device or a control listener serves nothing, and that
+    /// is no error.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] when the event loop cannot be started, [`EngineError::Forked`] in a forked child.
     pub fn start_rpc_server(self: &Arc<Self>) -> Result<(), EngineError> {
         self.here()?;
         let Ok(acceptor) = &self.acceptor else { return Ok(()) };

@@ -12,8 +12,12 @@ use super::{Engine, EngineError};
 use crate::fork::OfProcess;
 use crate::memory::{MemoryKind, Region, RegionId};
 
-/// Anonymous memory, registered. Deregistered and unmapped when dropped. Peers may change it at any time, so its
-/// bytes are read and written by copy only. A forked child has a copy of the bytes, which no peer sees.
+/// Memory of an engine that is registered for as long as it lives.
+///
+/// Dropping it waits for transfers that use it, deregisters it and unmaps it: [`Engine::deregister`] says how long that may
+/// take. Peers that it was announced to may change it at any time, so its bytes are read and written by copy only; of bytes
+/// that a peer writes at the same moment, a read finds either. It keeps its engine alive. A forked child has a copy of the
+/// bytes, which no peer sees.
 #[derive(Debug)]
 pub struct RegisteredBuffer {
     start: NonNull<u8>,
@@ -28,7 +32,11 @@ unsafe impl Send for RegisteredBuffer {}
 unsafe impl Sync for RegisteredBuffer {}
 
 impl Engine {
-    /// Allocates page-aligned, zeroed memory and registers it.
+    /// Maps zeroed memory of `length` bytes, aligned to a page, and registers it with all rights, announced to peers.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] for no bytes, [`EngineError::Unavailable`] when the system maps no memory, and those of
+    /// [`Engine::register`].
     pub fn allocate(self: &Arc<Self>, length: usize) -> Result<RegisteredBuffer, EngineError> {
         if length == 0 {
             return Err(EngineError::Invalid("a registered buffer needs at least one byte".to_owned()));
@@ -62,12 +70,12 @@ impl Engine {
 }
 
 impl RegisteredBuffer {
-    /// Start address.
+    /// The address of the first byte, in this process: what [`Iov::local`](crate::Iov::local) takes and peers name.
     pub fn address(&self) -> u64 {
         self.start.as_ptr() as u64
     }
 
-    /// Bytes.
+    /// The number of bytes.
     pub fn len(&self) -> usize {
         self.length
     }
@@ -77,12 +85,12 @@ impl RegisteredBuffer {
         false
     }
 
-    /// Its region.
+    /// The id of its registration.
     pub fn region(&self) -> RegionId {
         self.region.id
     }
 
-    /// Copies `bytes` in at `offset`; false if they do not fit.
+    /// Copies `bytes` into the buffer from `offset` on. False, and nothing is copied, if they do not fit.
     pub fn write(&self, offset: usize, bytes: &[u8]) -> bool {
         if !self.fits(offset, bytes.len()) {
             return false;
@@ -93,7 +101,7 @@ impl RegisteredBuffer {
         true
     }
 
-    /// Fills `bytes` from `offset` on; false if out of range.
+    /// Fills `bytes` with the content from `offset` on. False, and nothing is copied, if the buffer has fewer.
     pub fn read(&self, offset: usize, bytes: &mut [u8]) -> bool {
         if !self.fits(offset, bytes.len()) {
             return false;

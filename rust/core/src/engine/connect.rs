@@ -15,11 +15,18 @@ use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
 
 impl Engine {
-    /// Connects to a peer's control listener. `remote_gpu` counts only if the peer reports none;
-    /// `same_process` says that the peer is in this process, and is verified.
+    /// Makes a new connection to the control listener of a peer at `host`, a name or an address, and `port`.
     ///
-    /// A name is looked up, and each of its addresses tried. Look-up and TCP connection end within the connect timeout,
-    /// the call within that plus the handshake timeout, however many addresses there are.
+    /// `remote_gpu` is the GPU index of a peer that reports none; -1 if it is not known. `same_process` says that the peer is
+    /// an engine of this process, which is verified. [`Engine::session`] finds a connection again instead of making one.
+    ///
+    /// A name is looked up, and each of its addresses tried. Look-up and TCP connection end within
+    /// `FLAGCX_P2P_CONNECT_TIMEOUT_MS`, the call within that plus `FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS`, however many addresses
+    /// there are.
+    ///
+    /// # Errors
+    /// [`EngineError::Peer`] with what was tried at each address; [`EngineError::Unavailable`] for an engine without a device,
+    /// or one that was closed meanwhile; [`EngineError::Config`] when the key file cannot be read.
     pub fn connect(
         self: &Arc<Self>,
         host: &str,

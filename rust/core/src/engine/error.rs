@@ -39,7 +39,7 @@ pub enum EngineError {
     Peer {
         /// What was attempted (`connect to`, `accept from`).
         operation: &'static str,
-        /// Who.
+        /// The peer, `host:port`.
         peer: String,
         /// Why not.
         reason: String,

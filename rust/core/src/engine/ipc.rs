@@ -5,9 +5,11 @@ use crate::gpu::{self, CurrentDevice, IpcInfo};
 use crate::memory::MemoryKind;
 
 impl Engine {
-    /// What another process of this host needs to open the device memory at `address`. `None`: no region of this
-    /// engine holds it. `Some(None)`: host memory, memory that peers may only read, or that the runtime does not
-    /// share.
+    /// What another process of this host needs to copy from and to the GPU memory at `address`: it passes that to
+    /// [`Connection::submit_by_ipc`](crate::Connection::submit_by_ipc).
+    ///
+    /// `None` if no region of this engine holds the address. `Some(None)` for host memory, memory that peers may only read,
+    /// and memory that the GPU's runtime does not share.
     pub fn ipc_info(&self, address: u64) -> Option<Option<IpcInfo>> {
         let region = self.find_region(address, 1)?;
         // Who opens a handle may write: what is for reading only goes by the lanes.

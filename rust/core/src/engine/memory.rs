@@ -9,16 +9,16 @@ use crate::gpu::{self, CurrentDevice};
 use crate::memory::{MemoryKind, Region, RegionId, holds};
 use crate::transfer::RemoteRange;
 
-/// How to register memory.
+/// How memory is registered. The default finds out what kind it is, gives all rights, and announces it.
 #[derive(Clone, Copy, Debug)]
 pub struct RegisterOptions {
-    /// What the caller knows of it.
+    /// What kind of memory it is, as far as the caller knows.
     pub kind: MemoryKind,
-    /// Rights.
+    /// What it may be used for. Of memory that is mapped for reading only, the rights to write are left out.
     pub access: Access,
-    /// Whether peers are told of it. If not, they need a descriptor.
+    /// Whether peers are told of it. They need a descriptor otherwise: [`Engine::describe`].
     pub announced: bool,
-    /// A dma-buf behind it.
+    /// The dma-buf that the memory is a part of, if its exporter gave one: what a NIC needs for some GPU memory.
     pub dma_buf: Option<DmaBuf>,
 }
 
@@ -29,7 +29,14 @@ impl Default for RegisterOptions {
 }
 
 impl Engine {
-    /// Registers memory for local and remote use. The same range again answers the same id and counts one more owner.
+    /// Registers `length` bytes of memory at `address` for local and remote use.
+    ///
+    /// The same range again answers the same id and counts one more owner. Peers that are connected already are told of it
+    /// too. No page of it is touched.
+    ///
+    /// # Errors
+    /// [`EngineError::Registry`] when the range wraps, is registered with another length or other rights, cannot be
+    /// accessed, or the device refuses it; [`EngineError::Unavailable`] for an engine without a device.
     ///
     /// # Safety
     /// `address..address + length` must stay mapped until [`Engine::deregister`] has been called as often as this and
@@ -53,8 +60,10 @@ impl Engine {
         Ok(registry.register((address, length), kind, access, announced, dma_buf)?)
     }
 
-    /// Ends a registration. Waits for transfers in flight on it, at most for the transfer time-out (else 30 s); then
-    /// they are ended as timed out by moving their queue pairs to ERROR, which takes a few seconds at most.
+    /// Ends a registration, or the use of it by one of its owners.
+    ///
+    /// Waits for transfers in flight on it, at most for the transfer time-out (else 30 s); then they are ended as timed out by
+    /// moving their queue pairs to ERROR, which takes a few seconds at most.
     ///
     /// True when nothing touches the memory any more. False when it must stay mapped: it has other owners, or a
     /// stopped process of this host is in the middle of a copy (logged). An id of another engine, or an unknown one,
@@ -71,7 +80,11 @@ impl Engine {
         }
     }
 
-    /// A descriptor for `size` bytes at `address` inside a region of this engine.
+    /// A descriptor for `size` bytes at `address` inside a region of this engine, for a peer to name in its
+    /// [`Iov`](crate::Iov): how it gets there is the program's matter.
+    ///
+    /// # Errors
+    /// [`EngineError::Memory`] when the region is unknown or does not hold the range, or `size` is 4 GiB or more.
     pub fn describe(&self, id: RegionId, address: u64, size: u64) -> Result<RemoteRange, EngineError> {
         let error =
             |problem: &str| EngineError::Memory { address, length: size, problem: problem.to_owned() };
@@ -85,6 +98,7 @@ impl Engine {
     }
 
     /// The region that holds a range; `None` if none does.
+    #[doc(hidden)]
     pub fn find_region(&self, address: u64, length: u64) -> Option<Arc<Region>> {
         self.context().ok()?.registry.snapshot().by_address(address, length).cloned()
     }

@@ -4,6 +4,8 @@ mod acceptor;
 mod breaker;
 mod buffer;
 mod connect;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod ended_ids_tests;
 mod error;
 mod ipc;
 mod memory;
@@ -25,17 +27,49 @@ pub use open::{EngineOptions, devices};
 use sessions::Sessions;
 
 use crate::config::Config;
-use crate::connection::{Connection, Context};
+use crate::connection::{Connection, Context, Ended};
 use crate::control::{Abort, ConnectedHosts, LocalAddress, Metadata, Openings};
 use crate::fabric::Device;
 use crate::fork::{Forked, OfProcess};
 use crate::notify::{Message, Notification, Receiver};
 
-/// An engine. Owns its regions, listeners, sessions and transfers: dropping it never disturbs another engine. Every
-/// method may be called from any thread.
+/// An engine moves registered memory of this process to and from the memory of its peers, by one-sided READ and WRITE.
 ///
-/// It is of the process that opened it. In a forked child every method refuses, answers that nothing is there, or does
-/// nothing, and to drop it changes nothing for the parent and its peers: a child that wants to transfer opens one of its own.
+/// It owns its regions, its listeners, its connections and their transfers, and shares the NIC's worker threads with the
+/// other engines of the process: dropping one never disturbs another. Every method may be called from any thread.
+///
+/// An engine belongs to the process that opened it. In a forked child every method refuses, answers that nothing is there,
+/// or does nothing, and dropping it changes nothing for the parent and its peers. A child that is to transfer opens its own.
+///
+/// ```
+/// use flagcx_p2p::{Config, Engine, EngineOptions, Iov, Opcode, Outcome, Status};
+/// use std::{sync::Arc, time::Duration};
+///
+/// // A program that runs on RDMA takes `Config::global()`: the environment. This runs anywhere.
+/// let config = Arc::new(Config::from_source(&|name| match name {
+///     "FLAGCX_P2P_FABRIC" => Some("software".to_owned()),
+///     "FLAGCX_P2P_BIND" => Some("127.0.0.1".to_owned()),
+///     _ => None,
+/// }));
+/// let server = Engine::open(config.clone(), EngineOptions::default())?;
+/// let target = server.allocate(8192)?;
+/// server.start_rpc_server()?;
+///
+/// // Another process, as a rule.
+/// let client = Engine::open(config, EngineOptions::default())?;
+/// let source = client.allocate(8192)?;
+/// let peer = client.session(&format!("127.0.0.1:{}", server.rpc_port().ok_or("no listener")?))?;
+/// assert!(source.write(0, b"hello"));
+/// let remote = peer.describe_remote(target.address(), 8192).ok_or("the peer has no such memory")?;
+/// let iov = Iov { local: source.address(), length: 8192, region: Some(source.region()), remote };
+/// let id = peer.submit(Opcode::Write, &[iov])?;
+/// assert_eq!(peer.wait(id, Duration::from_secs(30)), Status::Ended(Outcome::Done));
+///
+/// let mut bytes = [0; 5];
+/// assert!(target.read(0, &mut bytes));
+/// assert_eq!(&bytes, b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Engine(OfProcess<Inner>);
 
@@ -64,19 +98,24 @@ pub struct Inner {
     abort: Abort,
 }
 
-/// Who was accepted.
+/// A peer that has connected to this engine.
 #[derive(Clone, Debug)]
 pub struct Accepted {
-    /// The connection, symmetric to the peer's.
+    /// The connection to it. Both ends may start transfers.
     pub connection: Arc<Connection>,
-    /// The peer's address.
+    /// The address that it came from.
     pub ip: IpAddr,
-    /// The peer's GPU index.
+    /// The GPU index that it reports; -1 if it reports none.
     pub gpu_index: i32,
 }
 
 impl Engine {
-    /// `ip:port?gpu?notifPort`: what peers need to connect.
+    /// The text by which peers of FlagCX's own programs find this engine: `ip:port?gpu?notifPort`.
+    ///
+    /// The part before the first `?` is what [`Engine::session`] of a peer takes.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] when the engine has no control listener.
     pub fn metadata(&self) -> Result<String, EngineError> {
         let port = self.acceptor()?.local().port();
         let told = self.address.advertised.and_then(|advertised| advertised.port).unwrap_or(port);
@@ -85,46 +124,67 @@ impl Engine {
             .to_string())
     }
 
-    /// Port of the control listener on this host, `None` without one. Peers are told that of `FLAGCX_P2P_ADVERTISE`.
+    /// The port of the control listener on this host; `None` without one, and in a forked child.
+    ///
+    /// Peers that reach this host by a translated address take the port of `FLAGCX_P2P_ADVERTISE` instead.
     pub fn rpc_port(&self) -> Option<u16> {
         self.acceptor().ok().map(|acceptor| acceptor.local().port())
     }
 
-    /// The address that peers are told.
+    /// The address that peers are told: that of `FLAGCX_P2P_ADVERTISE`, else the one that the listeners are bound to.
     pub fn address(&self) -> IpAddr {
         self.address.told()
     }
 
     /// Where listeners are bound, what peers are told, and why.
+    #[doc(hidden)]
     pub fn local_address(&self) -> &LocalAddress {
         &self.address
     }
 
     /// The device in use, `None` without one.
+    #[doc(hidden)]
     pub fn device(&self) -> Option<&Arc<dyn Device>> {
         self.context().ok().map(|context| context.pool.device())
     }
 
-    /// The configuration it was opened with.
+    /// The configuration that the engine was opened with.
     pub fn config(&self) -> &Arc<Config> {
         &self.config
     }
 
     /// Takes the notifications of 512 bytes of this engine in the order of their arrival; those of any size keep their places.
+    #[doc(hidden)]
     pub fn take_notifications(&self) -> Vec<Message> {
         self.receiver().map_or_else(Vec::new, Receiver::take)
     }
 
-    /// Takes all notifications of this engine, of 512 bytes and of any size, in the order of their arrival.
+    /// Takes the notifications that have arrived from the peers of this engine, in the order of their arrival.
+    ///
+    /// Never waits; empty if there are none, if the engine has no notification listener, and in a forked child. At most
+    /// `FLAGCX_P2P_NOTIF_QUEUE` wait to be taken: peers are read no further until some are.
     pub fn take_all_notifications(&self) -> Vec<Notification> {
         self.receiver().map_or_else(Vec::new, Receiver::take_all)
     }
 
-    /// Stops listeners, closes every connection, ends every transfer and registration. Idempotent; also done on drop. In a
-    /// forked child it does nothing.
+    /// Opens a queue for transfers that have ended, for a program with an event loop of its own; see
+    /// [`Connection::try_submit_to`]. There may be several, such as one for each loop.
     ///
-    /// Takes the transfer time-out (else 30 s) and 4 s at most, however many connections and regions there are and whatever
-    /// peers do. Memory that a stopped process of this host may still write then is named in one line of the log.
+    /// # Errors
+    /// [`EngineError::Unavailable`] when the process has no descriptor left, [`EngineError::Forked`] in a forked child.
+    pub fn ended(&self) -> Result<Ended, EngineError> {
+        self.here()?;
+        Ended::open().map_err(|error| {
+            EngineError::Unavailable(format!("cannot open an eventfd: {error}; see `ulimit -n`"))
+        })
+    }
+
+    /// Closes the engine: stops listeners, closes every connection, ends every transfer and every registration.
+    ///
+    /// Done once, however often it is called, and by the drop of the engine. In a forked child it does nothing.
+    ///
+    /// Takes at most the transfer time-out (else 30 s) and 4 s more, however many connections and regions there are and
+    /// whatever peers do. Memory that a stopped process of this host may still write then is named in one line of the log.
     pub fn close(&self) {
         if self.here().is_err() {
             return;
@@ -146,6 +206,7 @@ impl Engine {
     }
 
     /// Refuses in a child of the process that opened the engine.
+    #[doc(hidden)]
     pub fn here(&self) -> Result<(), Forked> {
         OfProcess::here(&self.0).map(drop)
     }

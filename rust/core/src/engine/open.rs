@@ -17,20 +17,27 @@ use crate::gpu;
 use crate::notify::{Receiver, ReceiverOptions};
 use crate::topology::{Nic, Sysfs, choose_nic};
 
-/// How to open an engine.
+/// How an engine is opened. The default is that of GPU 0, on the devices of the process.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
-    /// Index of the GPU whose NIC is wanted, and that is reported to peers.
+    /// The index of the GPU near which a NIC is chosen, and that peers are told; 0 in a process without a GPU.
     pub gpu_index: i32,
     /// Devices to choose from; `None` takes the process-wide list.
+    #[doc(hidden)]
     pub devices: Option<Arc<DeviceList>>,
 }
 
 impl Engine {
-    /// Opens an engine: device, listeners, region table. With a `FLAGCX_P2P_ADVERTISE` that has no address it does not
-    /// open, as with a `FLAGCX_SOCKET_IFNAME` that fits no interface: every peer would be told what leads nowhere. Where
-    /// only verbs are allowed and no port is active, it opens without a device: it reports its metadata, and refuses
+    /// Opens an engine: chooses a device, starts its worker threads if no other engine has, and opens the listeners.
+    ///
+    /// Where only verbs are allowed and no port is active, it opens without a device: it reports its metadata, and refuses
     /// everything else with the reason. A control listener that cannot be opened leaves it alive but unreachable.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`] for a setting with which no engine may open. [`EngineError::Unavailable`] for a
+    /// `FLAGCX_P2P_ADVERTISE` that has no address or a `FLAGCX_SOCKET_IFNAME` that fits no interface, because peers would be
+    /// told an address that leads nowhere, and when descriptors are used up. [`EngineError::Fabric`] and
+    /// [`EngineError::Pool`] when the device refuses.
     pub fn open(config: Arc<Config>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
         config.check()?;
         let address = own_address(&config)?;

@@ -89,11 +89,15 @@ impl Sessions {
 }
 
 impl Engine {
-    /// The cached connection of `host:port` (or `[v6]:port`), connecting at the first call and again when the cached
-    /// one is dead. Two threads that race for a new session get the same connection.
+    /// The connection to the peer at `host:port` (or `[v6]:port`): connects at the first call, and again when the
+    /// connection has ended.
     ///
-    /// After a connect that failed, calls for the same peer fail at once for 100 ms, and for twice as long after each
-    /// further failure, up to 5 s; then one caller tries again. Other peers are not concerned.
+    /// Two threads that ask for a new session at the same time get the same connection. After a connect that failed, calls
+    /// for the same peer fail at once for 100 ms, and for twice as long after each further failure, up to 5 s; then one
+    /// caller tries again. Other peers are not concerned.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] when `session` is not written as `host:port`, and those of [`Engine::connect`].
     pub fn session(self: &Arc<Self>, session: &str) -> Result<Arc<Connection>, EngineError> {
         self.here()?;
         let (host, port) = split_session(session).map_err(|error| EngineError::Invalid(error.to_string()))?;

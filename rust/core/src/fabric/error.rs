@@ -60,6 +60,7 @@ pub enum FabricError {
 
 impl FabricError {
     /// A failed call, with errno's text filled in.
+    #[doc(hidden)]
     pub fn call(operation: &'static str, device: impl Into<String>, errno: i32) -> Self {
         Self::Call {
             operation,
@@ -70,7 +71,8 @@ impl FabricError {
         }
     }
 
-    /// The same with a hint on what to try.
+    /// This error with a hint on what to try.
+    #[doc(hidden)]
     pub fn with_hint(mut self, text: &str) -> Self {
         if let Self::Call { hint, .. } = &mut self {
             *hint = format!("; {text}");

@@ -39,12 +39,12 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// The same for both.
+    /// One path for READs and WRITEs.
     pub fn both(path: PathKind) -> Self {
         Self { read: path, write: path }
     }
 
-    /// The one of them that is slower.
+    /// The slower of the two.
     pub fn slower(self) -> PathKind {
         if self.read == PathKind::Tcp { self.read } else { self.write }
     }

@@ -336,6 +336,7 @@ pub enum CompletionStatus {
 
 impl CompletionStatus {
     /// From the number of `enum ibv_wc_status`; unknown ones become [`CompletionStatus::General`].
+    #[doc(hidden)]
     pub fn from_code(code: u32) -> Self {
         match code {
             0 => Self::Success,

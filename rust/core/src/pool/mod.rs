@@ -6,7 +6,9 @@
 
 pub mod clock;
 mod early_ends;
+mod end_notice;
 mod groups;
+mod jobs;
 mod lane;
 mod metrics;
 mod parking;
@@ -23,6 +25,7 @@ mod worker;
 mod worker_pool;
 
 pub use early_ends::EarlyEnds;
+pub(crate) use end_notice::{AtEnd, EndNotice};
 pub use lane::{LaneHealth, LaneKey, LaneSetup, LaneStatus, LaneWatcher};
 pub use request_list::RequestList;
 pub use shared_worker::{Begun, Submission, Worker};

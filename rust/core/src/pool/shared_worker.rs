@@ -2,13 +2,16 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::{Backoff, CachePadded};
+use once_cell::sync::OnceCell;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::PoolError;
+use super::jobs::Jobs;
 use super::lane::LaneKey;
 use super::parking::Parking;
 use super::request_list::RequestList;
@@ -54,8 +57,9 @@ pub struct Worker {
     /// A caller found the lock taken. Set by callers, taken by the thread, which then lets them have it: a hint, so
     /// Relaxed.
     contended: AtomicBool,
-    /// Callers that sleep until a transfer ends: the thread must drive even if callers did a moment ago. Written by
-    /// those callers, read by the thread; a hint with a wake-up behind it, so Relaxed.
+    /// Callers that sleep until a transfer ends, and transfers of whose end something is told: the thread must drive even
+    /// if callers did a moment ago. Written by those callers and at such ends, read by the thread; a hint with a wake-up
+    /// behind it, so Relaxed.
     sleepers: AtomicU32,
     /// Those who wait for the lock, control work and callers going to sleep: the thread leaves them a gap, for its own
     /// next try comes too soon for anybody else to get between. Written by those who wait, read by the thread; a hint, so
@@ -63,6 +67,10 @@ pub struct Worker {
     control: AtomicU32,
     /// Set once by the pool's drop, read by the thread after each wake-up.
     stopping: AtomicBool,
+    /// Calls for the thread.
+    jobs: Jobs,
+    /// Set by the thread when it begins.
+    thread: OnceCell<ThreadId>,
     wake: Notifier,
     /// Duplicate of the completion queue's fd, to wait on without the lock.
     completions: OwnedFd,
@@ -92,6 +100,8 @@ impl Worker {
             sleepers: AtomicU32::new(0),
             control: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
+            jobs: Jobs::default(),
+            thread: OnceCell::new(),
             wake,
             completions,
             device_needs_polling,
@@ -239,6 +249,38 @@ impl Worker {
         Attendance { worker: self }
     }
 
+    /// The worker's thread drives until the answer is dropped, and the end of `task` is seen to be watched. For transfers of
+    /// whose end something is told. Waits for the worker's lock, however long that is held.
+    pub(crate) fn attend_until_end(self: &Arc<Self>, task: &Task) -> Attending {
+        let is_first = self.sleepers.fetch_add(1, Ordering::Relaxed) == 0;
+        let attending = Attending { worker: Arc::clone(self) };
+        while self.lock_until(None).map(|_state| task.watch()).is_none() {}
+        if is_first {
+            self.kick();
+        } else {
+            self.wake_if_parked();
+        }
+        attending
+    }
+
+    /// Has the worker's thread call `job` soon, without the worker's lock.
+    pub(crate) fn run_soon(&self, job: impl FnOnce() + Send + 'static) {
+        // The thread itself looks after each of its turns.
+        if self.jobs.push(job) && self.thread.get() != Some(&std::thread::current().id()) {
+            self.wake.notify();
+        }
+    }
+
+    /// What the thread says when it begins.
+    pub(super) fn enter_thread(&self) {
+        // The cell is empty: a worker has one thread.
+        let _ = self.thread.set(std::thread::current().id());
+    }
+
+    pub(super) fn run_jobs(&self) {
+        self.jobs.run();
+    }
+
     /// Wakes the thread whatever it does.
     pub fn kick(&self) {
         self.parking.cancel();
@@ -342,6 +384,18 @@ pub struct Attendance<'a> {
 }
 
 impl Drop for Attendance<'_> {
+    fn drop(&mut self) {
+        self.worker.sleepers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// As [`Attendance`], for as long as a transfer takes. May be dropped under the worker's lock: others have references.
+#[derive(Debug)]
+pub(crate) struct Attending {
+    worker: Arc<Worker>,
+}
+
+impl Drop for Attending {
     fn drop(&mut self) {
         self.worker.sleepers.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,5 +1,6 @@
 //! The end of a transfer: shared by the workers that move its parts and the callers that ask about it.
 
+use super::end_notice::EndNotice;
 use crate::fabric::CompletionStatus;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering};
 use std::time::{Duration, Instant};
@@ -107,7 +108,8 @@ pub struct Task {
     deadline: AtomicU64,
     // What most transfers do not need comes last.
     failure: Mutex<Option<RequestFailure>>,
-    gate: Mutex<()>,
+    /// Held by sleepers until they wait, and by the last part before it wakes them. What is told of the end, if anything is.
+    gate: Mutex<Option<Box<EndNotice>>>,
     ended: Condvar,
 }
 
@@ -120,7 +122,7 @@ impl Default for Task {
             abort: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
             failure: Mutex::new(None),
-            gate: Mutex::new(()),
+            gate: Mutex::new(None),
             ended: Condvar::new(),
         }
     }
@@ -228,23 +230,65 @@ impl Task {
     #[inline]
     pub fn end_part(&self) {
         // Before the count: after it, the task may be another transfer's.
-        let watched = self.watched.load(Ordering::Relaxed);
+        if self.watched.load(Ordering::Relaxed) {
+            return self.end_watched_part();
+        }
         // The last part has no other beside it that would write here: no need for a locked instruction.
         if self.parts.load(Ordering::Acquire) == 1 {
             self.parts.store(0, Ordering::Release);
-        } else if self.parts.fetch_sub(1, Ordering::AcqRel) != 1 {
-            return;
-        }
-        if watched {
-            self.wake();
+        } else {
+            self.parts.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
     #[cold]
-    fn wake(&self) {
-        // Whoever finds the task not ended holds the gate until it waits.
-        drop(lock(&self.gate));
+    fn end_watched_part(&self) {
+        // Before the count as well.
+        let generation = self.generation();
+        if self.parts.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        // A caller that finds the task not ended holds the gate until it waits.
+        let notice = self.take_notice(generation);
         self.ended.notify_all();
+        notice.into_iter().for_each(|notice| notice.fire());
+    }
+
+    /// Has `notice` told of the end of the generation that it names; at once if that is over. The task is being
+    /// [watched](Task::watch). A notice of the same generation is dropped for it.
+    pub(crate) fn tell_at_end(&self, notice: Box<EndNotice>) {
+        let generation = notice.generation();
+        match self.set_notice(notice) {
+            // It is over, and was not told of: its end came before it was there.
+            Ok(Some(former)) if former.generation() != generation => former.fire(),
+            Ok(_) => {}
+            Err(late) => return late.fire(),
+        }
+        // What has ended it may have looked for a notice before this one was there.
+        if self.is_ended() || self.generation() != generation {
+            self.tell_missed(generation);
+        }
+    }
+
+    /// Tells of the end of a generation that is over, if a notice of it is still there.
+    pub(crate) fn tell_missed(&self, generation: TaskGeneration) {
+        if let Some(notice) = self.take_notice(generation) {
+            notice.fire();
+        }
+    }
+
+    /// Answers the notice that was here before; gives the new one back if its generation is over.
+    fn set_notice(&self, notice: Box<EndNotice>) -> Result<Option<Box<EndNotice>>, Box<EndNotice>> {
+        let mut gate = lock(&self.gate);
+        if notice.generation() != self.generation() {
+            return Err(notice);
+        }
+        Ok(gate.replace(notice))
+    }
+
+    /// Takes the notice of a generation, if it has one.
+    fn take_notice(&self, generation: TaskGeneration) -> Option<Box<EndNotice>> {
+        lock(&self.gate).take_if(|notice| notice.generation() == generation)
     }
 
     /// A caller is going to sleep until it has ended. Called under the lock of each worker that has a part of it.
@@ -352,6 +396,54 @@ mod models {
             for worker in workers {
                 worker.join().unwrap();
             }
+        });
+    }
+
+    /// A transfer ends while a notice of its end is set, and another one takes the task at once: the notice is told once, by
+    /// the part that ends, by the thread that set it, or by the thread that sets the next one.
+    #[test]
+    fn a_notice_is_told_once() {
+        use crate::pool::end_notice::{AtEnd, EndNotice};
+
+        #[derive(Debug, Default)]
+        struct Count(AtomicU32);
+        impl AtEnd for Count {
+            fn ended(self: std::sync::Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        fn tell(task: &Task, worker: &Mutex<()>, generation: TaskGeneration, count: &std::sync::Arc<Count>) {
+            {
+                let _held = lock(worker);
+                task.watch();
+            }
+            task.tell_at_end(Box::new(EndNotice::new(generation, count.clone(), Vec::new())));
+        }
+
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let (task, worker) = (Arc::new(Task::default()), Arc::new(Mutex::new(())));
+            let counts = [std::sync::Arc::new(Count::default()), std::sync::Arc::new(Count::default())];
+            task.start(1, TimeLimit::NEVER);
+            let first = task.generation();
+            let next = {
+                let (task, worker, second) = (task.clone(), worker.clone(), counts[1].clone());
+                loom::thread::spawn(move || {
+                    let end = || {
+                        let _held = lock(&worker);
+                        task.end_part();
+                    };
+                    end();
+                    task.start(1, TimeLimit::NEVER);
+                    tell(&task, &worker, task.generation(), &second);
+                    end();
+                })
+            };
+            tell(&task, &worker, first, &counts[0]);
+            next.join().unwrap();
+            assert_eq!(counts.map(|count| count.0.load(Ordering::Relaxed)), [1, 1]);
         });
     }
 

@@ -32,9 +32,12 @@ const PARKED: Duration = Duration::from_millis(250);
 
 /// Runs until the pool stops. `spin` is how long it keeps polling without progress before it arms and sleeps.
 pub(super) fn run(worker: &Arc<Worker>, spin: Duration) {
+    worker.enter_thread();
     let mut rest = Rest { nap: FIRST_NAP, caller_steps: 0, idle_since: None };
     while !worker.is_stopping() {
-        match turn(worker, &mut rest, spin) {
+        let turn = turn(worker, &mut rest, spin);
+        worker.run_jobs();
+        match turn {
             // Ended early by whoever has had the lock and wants the thread to drive on.
             Turn::Again if worker.has_control_waiting() => worker.sleep(false, Some(GAP)),
             Turn::Again => {}

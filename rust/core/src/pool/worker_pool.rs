@@ -160,8 +160,9 @@ impl Drop for WorkerPool {
             worker.stop();
         }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            // A pool may be dropped by its own worker's thread only if a task owned it, which none does; joining is safe.
+        // A job of a worker's thread may drop the last reference: that thread ends by itself.
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != std::thread::current().id())
+        {
             let _ = thread.join();
         }
     }

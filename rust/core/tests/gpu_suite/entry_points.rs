@@ -6,7 +6,7 @@ use flagcx_p2p::internals::transfer::Outcome;
 use super::calls::{Call, Engines, poll};
 use super::group::Group;
 use super::memory::{Kind, Registered, keeps};
-use crate::support::pattern;
+use crate::support::{eventually, pattern};
 
 /// More than a page, a slice, and what one lane takes alone; no multiple of anything.
 const LENGTH: usize = (3 << 20) + 77;
@@ -30,6 +30,9 @@ pub fn run(group: &mut Group) {
         });
     }
     group.check("transfers that are polled, many at a time", || expect_many(&engines, &local[3], &remote[3]));
+    group.check("transfers that are awaited, dropped, or taken from a queue", || {
+        expect_told(&engines, &local[3], &remote[3])
+    });
     keeps("close", || {
         engines.here.close();
         engines.there.close();
@@ -100,4 +103,35 @@ fn expect_many(engines: &Engines, here: &Registered, there: &Registered) -> Stri
     }
     assert!(there.memory.read()[..64 * PIECE as usize] == sent[..64 * PIECE as usize]);
     format!("{} transfers", started.len())
+}
+
+/// As futures, and for a queue: no thread of the program asks about them.
+fn expect_told(engines: &Engines, here: &Registered, there: &Registered) -> String {
+    const PIECE: u64 = 32 << 10;
+    const EACH: u64 = 8;
+    let sent = pattern(11, LENGTH);
+    here.memory.write(&sent);
+    there.memory.write(&vec![0; LENGTH]);
+    let iov = |at: u64| [engines.iov((here, at * PIECE), (there, at * PIECE), PIECE)];
+    let ended = engines.client.ended().unwrap();
+    let start = |at| keeps("transfer", || engines.here.transfer(Opcode::Write, &iov(at))).unwrap();
+    let dropped: Vec<_> = (0..EACH).map(start).collect();
+    let awaited: Vec<_> = (EACH..2 * EACH).map(start).collect();
+    for at in 2 * EACH..3 * EACH {
+        keeps("try_submit_to", || engines.here.try_submit_to(&ended, Opcode::Write, &iov(at))).unwrap();
+    }
+    drop(dropped);
+    for transfer in awaited {
+        assert_eq!(futures_lite::future::block_on(transfer), Outcome::Done);
+    }
+    let mut taken = Vec::new();
+    eventually("all are taken", || {
+        ended.take_ended(&mut taken);
+        taken.len() as u64 == EACH
+    });
+    assert!(taken.iter().all(|(_, outcome)| *outcome == Outcome::Done), "{taken:?}");
+    eventually("all bytes are there", || {
+        there.memory.read()[..(3 * EACH * PIECE) as usize] == sent[..(3 * EACH * PIECE) as usize]
+    });
+    format!("{} transfers", 3 * EACH)
 }

@@ -27,6 +27,7 @@ impl Connection {
     /// If none holds it, this sends a Sync to the peer and waits for the answer for at most a second: a region that
     /// the peer registered before the call is found. It sends none on the event loop, which must not block, nor to an
     /// original engine.
+    #[doc(hidden)]
     pub fn remote_key(&self, address: u64, length: u64) -> Option<u32> {
         self.here().ok()?;
         let find = || self.remote.table().find(address, length).map(|region| region.rkey);
@@ -38,6 +39,7 @@ impl Connection {
 
     /// The number of known regions of the peer, and the version that they are of. 0, 0 for a peer that announces no
     /// changes.
+    #[doc(hidden)]
     pub fn known_regions(&self) -> (usize, u64) {
         if !self.is_here() {
             return (0, 0);
