@@ -239,6 +239,14 @@ fn doctor_reports_what_it_finds() {
 }
 
 #[test]
+fn a_missing_library_is_named_with_the_loaders_reason() {
+    let mut doctor = program();
+    doctor.arg("doctor").env("FLAGCX_P2P_FABRIC", "verbs").env("FLAGCX_P2P_IBVERBS", "libmissing.so");
+    let ended = run(&mut doctor);
+    assert!(ended.out.contains("libmissing.so: cannot open shared object file"), "{ended:?}");
+}
+
+#[test]
 fn clients_without_the_right_key_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     let key = |name: &str| {

@@ -11,12 +11,14 @@
 //!   become free.
 
 mod generation;
+mod loader_error;
 mod loading;
 mod of_process;
 mod own_socket;
 mod per_process;
 
 pub use generation::ProcessGeneration;
+pub(crate) use loader_error::loader_error;
 pub(crate) use loading::load_apart_from_forks;
 pub use of_process::{Forked, OfProcess};
 pub(crate) use own_socket::OwnSocket;

@@ -21,7 +21,7 @@ pub(super) use rdma_sys::{
 };
 
 use crate::fabric::{FabricError, Sge};
-use crate::fork::{PerProcess, load_apart_from_forks};
+use crate::fork::{PerProcess, load_apart_from_forks, loader_error};
 
 /// Library that is loaded when nothing else is asked for.
 const DEFAULT_LIBRARY: &str = "libibverbs.so.1";
@@ -141,7 +141,10 @@ impl Library {
             load_apart_from_forks(|| unsafe { libloading::Library::new(file) }).map_err(|error| {
                 FabricError::Library {
                     library: file.to_owned(),
-                    reason: format!("{error}; install libibverbs1 and ibverbs-providers for RDMA devices"),
+                    reason: format!(
+                        "{}; install libibverbs1 and ibverbs-providers for RDMA devices",
+                        loader_error(&error)
+                    ),
                 }
             })?;
         let library: &'static Self = Box::leak(Box::new(Self::from_handle(handle, file)?));

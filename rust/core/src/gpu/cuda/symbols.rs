@@ -6,7 +6,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::super::GpuError;
-use crate::fork::load_apart_from_forks;
+use crate::fork::{load_apart_from_forks, loader_error};
 
 /// File name of the driver's library.
 const LIBRARY: &str = "libcuda.so.1";
@@ -116,5 +116,5 @@ impl Symbols {
 }
 
 fn missing(error: &libloading::Error) -> GpuError {
-    GpuError::NotAvailable(error.to_string())
+    GpuError::NotAvailable(loader_error(error))
 }
