@@ -46,21 +46,8 @@ pub(crate) fn conn_start_one_in(
     start_one(conn.connection(), operation, one_piece(Some(RegionId(region)), address, size, desc), id)
 }
 
-/// A transfer of one piece, the short way if that fits.
-#[inline(always)]
+/// A transfer of one piece.
 fn start_one(connection: &Connection, operation: Operation, piece: Iov, id: &mut u64) -> i32 {
-    if !connection.peer().same_process
-        && let Some(transfer) = connection.submit_one(opcode(operation), &piece)
-    {
-        *id = transfer.0;
-        return OK;
-    }
-    start_one_any(connection, operation, piece, id)
-}
-
-/// Apart, so that the short way does not pay for what this keeps on the stack.
-#[inline(never)]
-fn start_one_any(connection: &Connection, operation: Operation, piece: Iov, id: &mut u64) -> i32 {
     let pieces = from_ref(&piece);
     let started = local::start(connection, opcode(operation), pieces, &[]);
     // Only the calls with vectors name the region.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::gpu::{CopyStream, CurrentDevice, GpuError, GpuRuntime, IPC_HANDLE_BYTES};
 use crate::memory::Hold;
-use crate::pool::{RequestFailure, Task};
+use crate::pool::{PartOwner, RequestFailure, Task};
 use crate::sync::{Mutex, lock};
 use crate::transfer::{CompletionStatus, TransferId};
 

@@ -8,13 +8,11 @@ use super::Connection;
 use super::device_path::RemoteEnd;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
-use crate::memory::Recent;
 use crate::pool::{
-    Begun, Chunk, EndState, LaneHealth, OneRequest, RequestFailure, RequestList, SlicePolicy, Submission,
-    Task,
+    EndState, LaneHealth, PartOwner, RequestFailure, RequestList, SlicePolicy, Submission, Task,
 };
 use crate::transfer::{
-    Claim, Iov, IovSource, MOST_TRANSFERS, Plan, Scope, Share, SubmitError, TransferId, build, chunk_of_one,
+    IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SubmitError, TransferId, build,
 };
 
 /// Whether a full queue, or that no id is free, is an answer or a reason to wait.
@@ -63,38 +61,10 @@ impl Connection {
         iovs: &S,
         when_full: WhenFull,
     ) -> Result<TransferId, SubmitError> {
-        if iovs.len() == 1
-            && let Some(piece) = iovs.piece(0)
-            && let Some(id) = self.try_one(opcode, &piece)
-        {
-            return Ok(id);
-        }
         self.start_any(opcode, iovs, when_full)
     }
 
-    // Apart, because `submit_one` is inlined wherever it is called.
-    #[inline(never)]
-    fn try_one(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
-        self.submit_one(opcode, piece)
-    }
-
-    /// Starts a transfer of one piece if all about it is as it mostly is: like the one before it on the thread's own lane,
-    /// whose worker is free, and not to be cut. `None`, and nothing is done, if anything is not: [`Connection::submit`],
-    /// which tries this first, then says what, or takes a longer way. Inlined by force: a caller that is about speed
-    /// should do little else.
-    #[inline(always)]
-    pub fn submit_one(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
-        if piece.length >= Plan::SPREAD_FROM || !self.is_open() {
-            return None;
-        }
-        let lane = self.lanes.get(self.own_lane(thread_hint()))?;
-        lane.worker.try_begin_one(
-            lane.key,
-            &OnePiece { connection: self, policy: self.policy(), opcode, piece, worker: lane.worker_index },
-        )
-    }
-
-    /// As [`Connection::submit`], for who has tried [`Connection::submit_one`].
+    /// As [`Connection::submit`].
     pub fn submit_any<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
@@ -132,7 +102,7 @@ impl Connection {
         if !self.is_open() {
             self.require_open()?;
         }
-        match self.context.transfers.claim() {
+        match self.context.transfers.acquire() {
             Some(claim) => self.start_claimed(opcode, iovs, claim, when_full),
             None if when_full == WhenFull::Refuse => Err(SubmitError::WouldBlock),
             None => self.start_when_free(opcode, iovs),
@@ -154,14 +124,7 @@ impl Connection {
             if self.is_closed() {
                 return Err(self.down("it is closed"));
             }
-            // A worker's own places are only found so.
-            if iovs.len() == 1
-                && let Some(piece) = iovs.piece(0)
-                && let Some(id) = self.try_one(opcode, &piece)
-            {
-                return Ok(id);
-            }
-            if let Some(claim) = self.context.transfers.claim() {
+            if let Some(claim) = self.context.transfers.acquire() {
                 return self.start_claimed(opcode, iovs, claim, WhenFull::WaitSince(since));
             }
             if since.elapsed() >= limit {
@@ -177,7 +140,7 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
-        claim: Claim,
+        claim: NewTransfer,
         when_full: WhenFull,
     ) -> Result<TransferId, SubmitError> {
         let plan = Plan::new(iovs, self.lanes.len());
@@ -191,7 +154,7 @@ impl Connection {
         match started {
             Ok(workers) => Ok(self.context.transfers.publish(claim, workers)),
             Err(error) => {
-                self.context.transfers.abandon(claim);
+                self.context.transfers.release_new(claim);
                 Err(error)
             }
         }
@@ -203,17 +166,15 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
-        claim: &Claim,
+        claim: &NewTransfer,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
         let task = claim.task();
         task.start(1, self.context.time_limit);
         for lane in self.lanes_from(hint) {
-            match self.begin_on(lane, opcode, iovs, task) {
-                Begun::Yes => return Ok(1 << lane.worker_index),
-                Begun::Refused(error) => return Err(error),
-                Begun::Busy => {}
+            if self.begin_on(lane, opcode, iovs, task)? {
+                return Ok(1 << lane.worker_index);
             }
         }
         self.start_queued(opcode, iovs, task, when_full)
@@ -230,19 +191,19 @@ impl Connection {
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
         let lane = self.pick_lane(hint)?;
-        let mut list = self.context.pool.spare_lists().take();
-        list.first = true;
+        let mut list = self.context.pool.spare_lists().acquire();
         let policy = self.policy();
         if let Err(error) = build(iovs, Share::all(iovs), self.scope(&policy), opcode, &mut list, None) {
-            self.context.pool.spare_lists().keep(list);
+            self.context.pool.spare_lists().release(list);
             return Err(error);
         }
         let limit = if when_full == WhenFull::Refuse { Duration::ZERO } else { self.room_limit() };
-        self.hand_over(lane, task, list, when_full.since(), limit)?;
+        let part = Submission { lane: lane.key, owner: task, list, first: true };
+        self.hand_over(lane, part, when_full.since(), limit)?;
         Ok(1 << lane.worker_index)
     }
 
-    /// Inlined by force where it matters: a call takes the answer through memory.
+    /// Builds and posts it on a lane; false, and nothing is done, if the lane's worker is busy.
     #[inline(always)]
     fn begin_on<S: IovSource + ?Sized>(
         &self,
@@ -250,15 +211,17 @@ impl Connection {
         opcode: Opcode,
         iovs: &S,
         task: &'static Task,
-    ) -> Begun<SubmitError> {
+    ) -> Result<bool, SubmitError> {
         if lane.status.health() != LaneHealth::Healthy {
-            return Begun::Busy;
+            return Ok(false);
         }
-        lane.worker.try_begin(lane.key, task, |list, recent| {
-            list.first = true;
+        let Some(mut part) = lane.worker.try_begin(lane.key) else { return Ok(false) };
+        if let Some((list, recent)) = part.contents() {
             let policy = self.policy();
-            build(iovs, Share::all(iovs), self.scope(&policy), opcode, list, recent)
-        })
+            build(iovs, Share::all(iovs), self.scope(&policy), opcode, list, Some(recent))?;
+        }
+        part.start(task, true);
+        Ok(true)
     }
 
     /// A transfer over several lanes: built whole first, because a bad iov must keep all of it from being posted. Never
@@ -268,7 +231,7 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
-        claim: &Claim,
+        claim: &NewTransfer,
         plan: &Plan,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
@@ -277,12 +240,11 @@ impl Connection {
         let hint = thread_hint();
         let mut lists: [Option<RequestList>; MAX_PARTS] = Default::default();
         for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
-            let mut list = self.context.pool.spare_lists().take();
-            list.first = part == 0;
+            let mut list = self.context.pool.spare_lists().acquire();
             let built = build(iovs, plan.share(part), scope, opcode, &mut list, None);
             *slot = Some(list);
             if let Err(error) = built {
-                lists.into_iter().flatten().for_each(|list| self.context.pool.spare_lists().keep(list));
+                lists.into_iter().flatten().for_each(|list| self.context.pool.spare_lists().release(list));
                 return Err(error);
             }
         }
@@ -294,13 +256,14 @@ impl Connection {
         let mut workers = 0;
         for (part, list) in lists.into_iter().flatten().enumerate() {
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
-            if task.verdict() != EndState::Done {
-                self.context.pool.spare_lists().keep(list);
+            if task.end_state() != EndState::Done {
+                self.context.pool.spare_lists().release(list);
                 task.end_part();
                 continue;
             }
             let handed = self.pick_lane(hint.wrapping_add(part)).and_then(|lane| {
-                self.hand_over(lane, task, list, started, limit).map(|()| lane.worker_index)
+                let part = Submission { lane: lane.key, owner: task, list, first: part == 0 };
+                self.hand_over(lane, part, started, limit).map(|()| lane.worker_index)
             });
             match handed {
                 Ok(worker) => workers |= 1 << worker,
@@ -325,17 +288,15 @@ impl Connection {
         self.context.settings.timeout.unwrap_or(Duration::MAX)
     }
 
-    /// Gives a built list to a lane's worker, waiting for room in its queue until `limit` after `started`.
+    /// Gives a part to its lane's worker, waiting for room in its queue until `limit` after `started`.
     fn hand_over(
         &self,
         lane: &LaneHandle,
-        task: &'static Task,
-        list: RequestList,
+        mut submission: Submission,
         started: Instant,
         limit: Duration,
     ) -> Result<(), SubmitError> {
         let hint = thread_hint();
-        let mut submission = Submission { lane: lane.key, task, list };
         let mut pause = Duration::from_micros(20);
         loop {
             submission = match lane.worker.submit(submission, hint) {
@@ -343,7 +304,7 @@ impl Connection {
                 Err(refused) => refused,
             };
             if started.elapsed() >= limit {
-                self.context.pool.spare_lists().keep(submission.list);
+                self.context.pool.spare_lists().release(submission.list);
                 return Err(if limit.is_zero() {
                     SubmitError::WouldBlock
                 } else {
@@ -407,41 +368,6 @@ impl Connection {
     #[cold]
     pub(super) fn down(&self, reason: &str) -> SubmitError {
         SubmitError::Down { peer: self.peer.control.to_string(), reason: reason.to_owned() }
-    }
-}
-
-/// A piece on its short way; see [`Connection::submit_one`].
-struct OnePiece<'a> {
-    connection: &'a Connection,
-    policy: SlicePolicy,
-    opcode: Opcode,
-    piece: &'a Iov,
-    /// Index of the worker.
-    worker: usize,
-}
-
-impl OneRequest for OnePiece<'_> {
-    type Name = TransferId;
-
-    #[inline(always)]
-    fn opcode(&self) -> Opcode {
-        self.opcode
-    }
-
-    #[inline(always)]
-    fn policy(&self) -> &SlicePolicy {
-        &self.policy
-    }
-
-    #[inline(always)]
-    fn chunk(&self, recent: &mut Recent) -> Option<Chunk> {
-        chunk_of_one(self.piece, self.policy(), recent)
-    }
-
-    #[inline(always)]
-    fn claim(&self) -> Option<(TransferId, &'static Task)> {
-        let context = &self.connection.context;
-        context.transfers.begin_one(self.worker, context.time_limit)
     }
 }
 

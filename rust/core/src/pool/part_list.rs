@@ -114,15 +114,15 @@ mod tests {
                     0 => {
                         let first = (!model.is_empty()).then(|| model.remove(0));
                         prop_assert_eq!(list.pop_front(&mut parts), first);
-                        first.into_iter().for_each(|index| parts.give(index));
+                        first.map(|index| parts.release(index));
                     }
                     1 if !model.is_empty() => {
                         let index = model.remove(place.index(model.len()));
                         list.remove(&mut parts, index);
-                        parts.give(index);
+                        parts.release(index);
                     }
                     _ => {
-                        let index = parts.claim();
+                        let index = parts.acquire();
                         list.push_back(&mut parts, index);
                         model.push(index);
                     }

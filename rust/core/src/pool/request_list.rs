@@ -1,7 +1,7 @@
 //! What a worker is given to move: work requests, cut and checked, and what must stay alive until they are done.
 
 use crate::fabric::{Batch, Opcode, Sge, WorkRequest};
-use crate::memory::Hold;
+use crate::memory::{Hold, Lease, RegionId};
 
 /// The work requests of one part of a transfer, in posting order. Made once, when the transfer is checked; posting takes
 /// the next so many of them, and a repetition takes them again. A slice costs the 40 bytes of a request with one entry.
@@ -18,12 +18,10 @@ pub struct RequestList {
     entry_count: usize,
     /// Bytes of all requests.
     pub(super) bytes: u64,
-    /// Keeps the local regions registered until the part has ended.
+    /// Keeps the lane's recent region registered until the part has ended, if the part uses it.
+    pub lease: Option<Lease>,
+    /// Keeps the other local regions registered until the part has ended.
     pub holds: Vec<Hold>,
-    /// It also uses the lane's recent region.
-    pub shares_recent: bool,
-    /// This is the first part of its transfer: where the transfer is counted.
-    pub first: bool,
 }
 
 impl RequestList {
@@ -33,6 +31,11 @@ impl RequestList {
     const KEEP: usize = 1 << 15;
     /// Room is made for at least so many: no list is grown twice for a short transfer.
     const SHORTEST: usize = 16;
+
+    /// Whether it keeps this region registered.
+    pub(super) fn uses(&self, region: RegionId) -> bool {
+        self.lease.as_deref().into_iter().chain(&self.holds).any(|hold| hold.region().id == region)
+    }
 
     /// Number of requests.
     #[inline]
@@ -52,7 +55,7 @@ impl RequestList {
         self.len = 0;
         self.entry_count = 0;
         self.bytes = 0;
-        self.shares_recent = false;
+        self.lease = None;
         if !self.holds.is_empty() {
             self.holds.clear();
         }
@@ -123,14 +126,6 @@ impl RequestList {
         let requests = self.requests.get_mut(self.len..end).unwrap_or_default();
         let entries = self.entries.get_mut(self.entry_count..).unwrap_or_default();
         (requests, entries, self.entry_count as u32)
-    }
-
-    /// The first place of an empty list, counted as if it were filled; `None` if the list never had one.
-    #[inline(always)]
-    pub(super) fn only(&mut self, opcode: Opcode) -> Option<(&mut WorkRequest, &mut Sge)> {
-        let places = (self.requests.first_mut()?, self.entries.first_mut()?);
-        (self.opcode, self.len, self.entry_count) = (opcode, 1, 1);
-        Some(places)
     }
 
     /// Counts requests that were written to vacant places, and their entries.

@@ -127,9 +127,6 @@ proptest! {
         let (mut list, mut recent) = (RequestList::default(), Recent::default());
         // Twice: the second time with what the first has left.
         for _ in 0..2 {
-            if list.shares_recent {
-                recent.give_back();
-            }
             list.clear();
             let share = Share::Range { start: 0, end: pieces.len() };
             build(&pieces[..], share, scope, opcode, &mut list, shared.then_some(&mut recent)).unwrap();
@@ -145,43 +142,6 @@ proptest! {
                 let used = steps.iter().any(|step| step.regions.0 == region);
                 prop_assert!(scene.is_held(region) || !used, "region {} is not held", region);
                 prop_assert!(!scene.is_held(region) || used, "region {} is held for nothing", region);
-            }
-        }
-    }
-}
-
-proptest! {
-    /// A single piece on its short way is the request that the long way makes, and is only taken if that takes it.
-    #[test]
-    fn the_short_way_makes_the_same_request(
-        steps in steps(), policy in policies(), write: bool, off in (-70i64..70, -70i64..70), size in 0u32..300,
-    ) {
-        let scene = Scene::new();
-        let pieces = pieces(&scene, &steps);
-        prop_assume!(pieces.len() > 1);
-        let opcode = if write { Opcode::Write } else { Opcode::Read };
-        let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy, carries_gpu: true };
-        let (mut list, mut recent) = (RequestList::default(), Recent::default());
-        build(&pieces[..1], Share::Range { start: 0, end: 1 }, scope, opcode, &mut list, Some(&mut recent)).unwrap();
-        for piece in &pieces[1..] {
-            let shifted = Iov {
-                local: piece.local.wrapping_add_signed(off.0),
-                remote: RemoteRange {
-                    address: piece.remote.address.wrapping_add_signed(off.1),
-                    size,
-                    ..piece.remote
-                },
-                ..*piece
-            };
-            for piece in [piece, &shifted] {
-                let (mut plain, mut short) = (RequestList::default(), RequestList::default());
-                let all = Share::Range { start: 0, end: 1 };
-                let built = build(std::slice::from_ref(piece), all, scope, opcode, &mut plain, None);
-                let Some(chunk) = chunk_of_one(piece, &policy, &mut recent) else { continue };
-                Cutter::new(&mut short, policy, opcode, 1).push(&chunk).unwrap();
-                prop_assert!(built.is_ok() && short.len() == 1);
-                prop_assert_eq!(short.contents(), plain.contents());
-                recent.give_back();
             }
         }
     }
@@ -204,20 +164,9 @@ fn what_is_for_reading_only_is_not_written() {
     let [plain, from, to] = [(0, 0), (1, 0), (0, 1)].map(|regions| pieces(&scene, &[step(regions)])[0]);
     let mut recent = Recent::default();
     let mut start = |pieces: &[Iov], opcode| {
-        for piece in pieces {
-            // The short way does not ask what a region is for.
-            if chunk_of_one(piece, &policy, &mut recent).is_some() {
-                recent.give_back();
-                assert_eq!((piece.region, piece.remote.rkey), (plain.region, plain.remote.rkey));
-            }
-        }
         let mut list = RequestList::default();
         let share = Share::Range { start: 0, end: pieces.len() };
-        let built = build(pieces, share, scope, opcode, &mut list, Some(&mut recent));
-        if list.shares_recent {
-            recent.give_back();
-        }
-        built
+        build(pieces, share, scope, opcode, &mut list, Some(&mut recent))
     };
     for _ in 0..3 {
         start(&[plain, from, plain, from], Opcode::Write).unwrap();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::fork::Forked;
+use crate::pool::EndState;
 
 mod build;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
@@ -17,10 +18,9 @@ mod region_resolver;
 mod remote_range;
 mod slots;
 mod table;
-mod worker_slots;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
-pub use build::{build, chunk_of_one};
+pub use build::build;
 pub use failed::Asked;
 pub use iovs::IovSource;
 pub use outcomes::REMEMBERED;
@@ -28,7 +28,7 @@ pub use plan::{Plan, Share};
 pub use region_resolver::Scope;
 pub(crate) use region_resolver::{READ_ONLY_THERE, find_local};
 pub use remote_range::RemoteRange;
-pub use table::{Claim, Live, MOST_TRANSFERS, Table};
+pub use table::{Live, MOST_TRANSFERS, NewTransfer, Table};
 
 /// One piece of a transfer as the caller names it.
 #[derive(Clone, Copy, Debug)]
@@ -203,6 +203,24 @@ impl SubmitError {
             *iov = indices.get(*iov).copied().unwrap_or(*iov);
         }
         self
+    }
+}
+
+impl Outcome {
+    /// Of an ended transfer; `failure` says what failed, if a request did.
+    fn new(state: EndState, failure: Option<Failure>) -> Self {
+        match state {
+            EndState::Done => Self::Done,
+            EndState::TimedOut => Self::TimedOut,
+            EndState::Cancelled => Self::Cancelled,
+            EndState::Failed => Self::Failed(failure.unwrap_or_else(|| Failure {
+                iov: 0,
+                status: CompletionStatus::General,
+                vendor_error: 0,
+                peer: String::new(),
+                reason: String::new(),
+            })),
+        }
     }
 }
 

@@ -3,13 +3,12 @@
 use std::num::NonZeroI32;
 use std::time::Instant;
 
-use super::{RequestFailure, WorkerLimits, WorkerState, fail};
+use super::{EndState, RequestFailure, WorkerLimits, WorkerState, fail};
 use crate::fabric::CompletionStatus;
 use crate::observe::WorkerCounters;
 use crate::pool::groups::Group;
 use crate::pool::lane::{Lane, LaneKey, break_lane, make_ready};
 use crate::pool::part::Part;
-use crate::pool::task::EndState;
 
 /// What became of one list.
 enum ListEnd {
@@ -22,12 +21,12 @@ enum ListEnd {
 }
 
 impl WorkerState {
-    /// Puts a part, its list made, on its lane: posts at once what may be posted, and queues it for the rest.
+    /// Posts at once of a new part what may be posted, and queues it for the rest.
     #[inline(always)]
-    pub(super) fn start(&mut self, key: LaneKey, part_index: u32) {
+    pub(super) fn post_new(&mut self, key: LaneKey, part_index: u32) {
         let Some(part) = self.parts.get(part_index) else { return };
         let Some(lane) = self.lanes.get(key) else { return };
-        count(lane, part.list.first, part.list.bytes, &mut part.begun, &self.counters);
+        count(lane, part, &self.counters);
         if !lane.posts_at_once() {
             self.queue_part(key.index(), part_index);
             self.post_ready();
@@ -84,7 +83,7 @@ impl WorkerState {
         let Some(part) = self.parts.get(part_index) else { return ListEnd::Posted(0) };
         part.waiting = false;
         self.unposted -= 1;
-        let failed = part.task.is_some_and(|task| task.verdict() != EndState::Done);
+        let failed = part.owner.is_some_and(|owner| owner.end_state() != EndState::Done);
         // Something else of the transfer failed: what is not posted is dropped. But for one request, if nothing else will
         // tell that those outstanding are done.
         let mut limits = self.limits;
@@ -128,14 +127,14 @@ impl WorkerState {
     pub(super) fn post_refused(&mut self, index: u16, part_index: u32, errno: i32) {
         let (Some(lane), Some(part)) = (self.lanes.at(index), self.parts.get(part_index)) else { return };
         let reason = format!("post refused: {}", std::io::Error::from_raw_os_error(errno));
-        if let Some(task) = part.task {
+        if let Some(owner) = part.owner {
             let failure = RequestFailure {
                 iov: part.list.iov(part.cursor),
                 status: CompletionStatus::LocalQpOperation,
                 vendor_error: 0,
                 reason: reason.clone(),
             };
-            fail(&self.early_ends, task, failure);
+            fail(&self.early_ends, owner, failure);
         }
         break_lane(lane, &reason);
         if part.outstanding == 0 {
@@ -147,18 +146,12 @@ impl WorkerState {
 
 /// Counts a part as begun, and notes when that was if it is one of those whose latency is measured.
 #[inline(always)]
-pub(super) fn count(
-    lane: &Lane,
-    first: bool,
-    bytes: u64,
-    begun: &mut Option<Instant>,
-    counters: &WorkerCounters,
-) {
+fn count(lane: &Lane, part: &mut Part, counters: &WorkerCounters) {
     if counters.begun() {
-        *begun = Some(Instant::now());
+        part.begun = Some(Instant::now());
     }
-    lane.status.transfers.add(u64::from(first));
-    lane.status.bytes.add(bytes);
+    lane.status.transfers.add(u64::from(part.first));
+    lane.status.bytes.add(part.list.bytes);
 }
 
 /// Posts the next list of a part.
