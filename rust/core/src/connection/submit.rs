@@ -172,17 +172,19 @@ impl Connection {
         let hint = thread_hint();
         let task = claim.task();
         task.start(1, self.context.time_limit);
-        for lane in self.lanes_from(hint) {
-            if self.begin_on(lane, opcode, iovs, task)? {
-                return Ok(1 << lane.worker_index);
-            }
+        if let Some(lane) = self.lanes.get(self.own_lane(hint))
+            && self.begin_on(lane, opcode, iovs, task)?
+        {
+            return Ok(1 << lane.worker_index);
         }
-        self.start_queued(opcode, iovs, task, when_full)
+        self.start_elsewhere(opcode, iovs, task, when_full)
     }
 
-    /// The same when the workers of all lanes that work are busy.
+    /// As [`Connection::start_whole`], when the worker of the thread's own lane is busy: on another lane, or through a
+    /// queue if all workers are.
     #[cold]
-    fn start_queued<S: IovSource + ?Sized>(
+    #[inline(never)]
+    fn start_elsewhere<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -190,6 +192,11 @@ impl Connection {
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
+        for lane in self.lanes_from(hint).skip(1) {
+            if self.begin_on(lane, opcode, iovs, task)? {
+                return Ok(1 << lane.worker_index);
+            }
+        }
         let lane = self.pick_lane(hint)?;
         let mut list = self.context.pool.spare_lists().acquire();
         let policy = self.policy();

@@ -30,7 +30,7 @@ pub use new_part::NewPart;
 pub use part_owner::{EndState, PartOwner, RequestFailure};
 pub use request_list::RequestList;
 pub use shared_worker::{Submission, Worker};
-pub use slice::{Chunk, Cutter, Placed, Run, SlicePolicy, TooManyRequests};
+pub use slice::{Chunk, Cutter, Placed, Run, SlicePolicy, TooManyRequests, set_only};
 pub use slice_sizes::SliceSizes;
 pub use spare_lists::SpareLists;
 pub use task::{Task, TaskGeneration, TimeLimit};

@@ -16,8 +16,6 @@ pub(super) struct Part {
     links: [Links; 2],
     /// What it is a part of; `None` while it is filled, or free.
     pub(super) owner: Option<&'static dyn PartOwner>,
-    /// It counts as the beginning of its transfer on its lane.
-    pub(super) first: bool,
     pub(super) list: RequestList,
     /// Requests posted: index of the next one.
     pub(super) cursor: usize,
@@ -42,7 +40,6 @@ impl Default for Part {
         Self {
             links: [Links { before: NONE, behind: NONE }; 2],
             owner: None,
-            first: false,
             list: RequestList::default(),
             cursor: 0,
             outstanding: 0,

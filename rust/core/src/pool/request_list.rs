@@ -128,6 +128,18 @@ impl RequestList {
         (requests, entries, self.entry_count as u32)
     }
 
+    /// Makes an empty list one of one request with one entry; false, and nothing is done, if the list never had room.
+    #[inline(always)]
+    pub(super) fn set_only(&mut self, opcode: Opcode, (request, entry): (WorkRequest, Sge)) -> bool {
+        let (Some(first), Some(first_entry)) = (self.requests.first_mut(), self.entries.first_mut()) else {
+            return false;
+        };
+        self.bytes = u64::from(entry.length);
+        (*first, *first_entry) = (request, entry);
+        (self.opcode, self.len, self.entry_count) = (opcode, 1, 1);
+        true
+    }
+
     /// Counts requests that were written to vacant places, and their entries.
     #[inline]
     pub(super) fn append(&mut self, requests: usize, entries: usize) {

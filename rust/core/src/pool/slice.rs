@@ -154,6 +154,13 @@ pub enum Placed {
     Joined,
 }
 
+/// Makes an empty list one of a single chunk, which [takes one request](SlicePolicy::takes_whole); false, and nothing is
+/// done, if the list never had room.
+#[inline(always)]
+pub fn set_only(list: &mut RequestList, policy: &SlicePolicy, opcode: Opcode, chunk: &Chunk) -> bool {
+    list.set_only(opcode, policy.request(chunk, 0, opcode))
+}
+
 /// Appends chunks to a list as work requests.
 #[derive(Debug)]
 pub struct Cutter<'a> {

@@ -122,14 +122,14 @@ impl WorkerState {
 
     /// A free part, to be filled and started on a lane. `None` if the lane takes no parts.
     #[inline(always)]
-    pub(super) fn acquire_part(&mut self, key: LaneKey) -> Option<u32> {
+    pub(in crate::pool) fn acquire_part(&mut self, key: LaneKey) -> Option<u32> {
         self.lanes.get(key).filter(|lane| lane.takes_parts())?;
         Some(self.parts.acquire())
     }
 
     /// The list of a part that is not started, and the recent regions of its lane.
     #[inline(always)]
-    pub(super) fn part_contents(
+    pub(in crate::pool) fn part_contents(
         &mut self,
         key: LaneKey,
         index: u32,
@@ -137,31 +137,9 @@ impl WorkerState {
         Some((&mut self.parts.get(index)?.list, &mut self.lanes.get(key)?.recent))
     }
 
-    /// Begins a part that was acquired for this lane: posts what credits allow. `first` is whether it counts as the
-    /// beginning of its transfer on the lane.
-    #[inline(always)]
-    pub(super) fn start_part(
-        &mut self,
-        key: LaneKey,
-        index: u32,
-        owner: &'static dyn PartOwner,
-        first: bool,
-    ) {
-        let (Some(lane), Some(part)) = (self.lanes.get(key), self.parts.get(index)) else { return };
-        if part.list.is_empty() {
-            // Nothing but empty pieces: done as soon as begun.
-            self.parts.release(index);
-            owner.end_part();
-            return;
-        }
-        (part.owner, part.lane, part.first) = (Some(owner), key.index(), first);
-        lane.parts.push_back(&mut self.parts, index);
-        self.post_new(key, index);
-    }
-
     /// Frees a part that was acquired and is not to be started.
     #[cold]
-    pub(super) fn release_unstarted(&mut self, index: u32) {
+    pub(in crate::pool) fn release_unstarted(&mut self, index: u32) {
         self.parts.release(index);
     }
 
