@@ -202,7 +202,7 @@ fn shard_count_and_queue_depth_bound_what_waits() {
             (0..100)
                 .filter(|hint| {
                     let task = context.transfers.acquire().unwrap().task();
-                    task.start(1, flagcx_p2p::internals::pool::TimeLimit::NEVER);
+                    task.start(1, flagcx_p2p::internals::transfer::TimeLimit::NEVER);
                     worker
                         .submit(
                             Submission { lane, owner: task, list: RequestList::default(), first: true },

@@ -13,9 +13,9 @@ use super::submit::WhenFull;
 use crate::fabric::Opcode;
 use crate::gpu::{self, CurrentDevice, Direction, GpuError, GpuRuntime, IpcInfo};
 use crate::memory::{Hold, MemoryKind, RemoteCheck, region_in_process};
-use crate::pool::TimeLimit;
 use crate::transfer::{
-    Iov, IovSource, MOST_TRANSFERS, NewTransfer, READ_ONLY_THERE, SubmitError, TransferId, find_local,
+    Iov, IovSource, MOST_TRANSFERS, NewTransfer, READ_ONLY_THERE, SubmitError, TimeLimit, TransferId,
+    find_local,
 };
 
 /// How the peer's ends of the pieces are reached.

@@ -8,11 +8,10 @@ use super::Connection;
 use super::device_path::RemoteEnd;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
-use crate::pool::{
-    EndState, LaneHealth, PartOwner, RequestFailure, RequestList, SlicePolicy, Submission, Task,
-};
+use crate::pool::{EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission};
 use crate::transfer::{
-    IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SubmitError, TransferId, build,
+    IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SlicePolicy, SubmitError, Task, TransferId,
+    build,
 };
 
 /// Whether a full queue, or that no id is free, is an answer or a reason to wait.

@@ -8,7 +8,7 @@ use crate::memory::{Hold, Lease, RegionId};
 #[derive(Debug, Default)]
 pub struct RequestList {
     /// What all of them do.
-    pub(super) opcode: Opcode,
+    pub(crate) opcode: Opcode,
     // Both vectors are longer than what is in use of them: writing over what is there spares the test for room with each
     // request, and emptying is to forget how much was in use.
     requests: Vec<WorkRequest>,
@@ -17,7 +17,7 @@ pub struct RequestList {
     entries: Vec<Sge>,
     entry_count: usize,
     /// Bytes of all requests.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// Keeps the lane's recent region registered until the part has ended, if the part uses it.
     pub lease: Option<Lease>,
     /// Keeps the other local regions registered until the part has ended.
@@ -74,7 +74,7 @@ impl RequestList {
 
     /// Makes room for so many more requests and entries.
     #[inline]
-    pub(super) fn reserve(&mut self, requests: usize, entries: usize) {
+    pub(crate) fn reserve(&mut self, requests: usize, entries: usize) {
         if self.requests.len() - self.len < requests || self.entries.len() - self.entry_count < entries {
             self.grow(requests, entries);
         }
@@ -100,19 +100,19 @@ impl RequestList {
     }
 
     /// The requests.
-    pub(super) fn requests(&self) -> &[WorkRequest] {
+    pub(crate) fn requests(&self) -> &[WorkRequest] {
         self.requests.get(..self.len).unwrap_or_default()
     }
 
     /// Their entries.
     #[cfg(all(test, not(flagcx_p2p_loom)))]
-    pub(super) fn entries(&self) -> &[Sge] {
+    pub(crate) fn entries(&self) -> &[Sge] {
         self.entries.get(..self.entry_count).unwrap_or_default()
     }
 
     /// The last request and its last entry.
     #[inline]
-    pub(super) fn last_mut(&mut self) -> Option<(&mut WorkRequest, &mut Sge)> {
+    pub(crate) fn last_mut(&mut self) -> Option<(&mut WorkRequest, &mut Sge)> {
         let request = self.requests.get_mut(self.len.checked_sub(1)?)?;
         let entry = self.entries.get_mut(self.entry_count.checked_sub(1)?)?;
         Some((request, entry))
@@ -121,7 +121,7 @@ impl RequestList {
     /// Places for requests and for entries, as far as there is room, and the index of the first entry. What is written
     /// there counts once [`RequestList::append`] says so.
     #[inline]
-    pub(super) fn vacant(&mut self) -> (&mut [WorkRequest], &mut [Sge], u32) {
+    pub(crate) fn vacant(&mut self) -> (&mut [WorkRequest], &mut [Sge], u32) {
         let end = self.requests.len().min(Self::LONGEST);
         let requests = self.requests.get_mut(self.len..end).unwrap_or_default();
         let entries = self.entries.get_mut(self.entry_count..).unwrap_or_default();
@@ -130,7 +130,7 @@ impl RequestList {
 
     /// Makes an empty list one of one request with one entry; false, and nothing is done, if the list never had room.
     #[inline(always)]
-    pub(super) fn set_only(&mut self, opcode: Opcode, (request, entry): (WorkRequest, Sge)) -> bool {
+    pub(crate) fn set_only(&mut self, opcode: Opcode, (request, entry): (WorkRequest, Sge)) -> bool {
         let (Some(first), Some(first_entry)) = (self.requests.first_mut(), self.entries.first_mut()) else {
             return false;
         };
@@ -142,7 +142,7 @@ impl RequestList {
 
     /// Counts requests that were written to vacant places, and their entries.
     #[inline]
-    pub(super) fn append(&mut self, requests: usize, entries: usize) {
+    pub(crate) fn append(&mut self, requests: usize, entries: usize) {
         self.len = (self.len + requests).min(self.requests.len());
         self.entry_count = (self.entry_count + entries).min(self.entries.len());
     }
@@ -150,7 +150,7 @@ impl RequestList {
     /// At most `most` requests from index `start` on, to be posted under ids from `first_id` on. Every `signal_every`-th
     /// is signaled, and the last one.
     #[inline]
-    pub(super) fn batch(&self, start: usize, most: usize, first_id: u64, signal_every: u32) -> Batch<'_> {
+    pub(crate) fn batch(&self, start: usize, most: usize, first_id: u64, signal_every: u32) -> Batch<'_> {
         let end = self.len.min(start.saturating_add(most));
         Batch {
             opcode: self.opcode,

@@ -318,8 +318,9 @@ impl Drop for Attendance<'_> {
 mod tests {
     use super::*;
     use crate::fabric::{SoftwareOptions, software};
-    use crate::pool::{PoolOptions, Task, TimeLimit, WorkerPool};
+    use crate::pool::{PoolOptions, WorkerPool};
     use crate::topology::CpuSet;
+    use crate::transfer::{Task, TimeLimit};
 
     /// A caller that goes to sleep while another thread has the lock for long, to destroy a queue pair perhaps, is back in
     /// time.

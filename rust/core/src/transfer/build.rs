@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use super::plan::stripe;
 use super::region_resolver::{RegionResolver, chunk, holds_remote};
+use super::slice::{Chunk, Cutter, Placed, SlicePolicy, TooManyRequests, set_only};
 use super::{Iov, IovSource, Scope, Share, SubmitError};
 use crate::fabric::Opcode;
 use crate::memory::Recent;
-use crate::pool::{Chunk, Cutter, Placed, RequestList, SlicePolicy, TooManyRequests, set_only};
+use crate::pool::RequestList;
 
 /// Validates the iovs of `share` and makes work requests of them in `list`, which is empty, cut and joined as the policy
 /// says. `recent` is that of the lane which will post them, if its worker's lock is held.

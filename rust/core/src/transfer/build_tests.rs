@@ -13,7 +13,7 @@ use super::*;
 use crate::control::wire::RegionEntry;
 use crate::fabric::{Access, SoftwareOptions, software};
 use crate::memory::{LocalRange, MemoryKind, Recent, RegionId, Registry, RemoteRegions};
-use crate::pool::{Cutter, RequestList, SlicePolicy};
+use crate::pool::RequestList;
 
 const REGION: u64 = 1 << 16;
 const BASE: u64 = 1 << 40;

@@ -16,8 +16,11 @@ mod outcomes;
 mod plan;
 mod region_resolver;
 mod remote_range;
+mod slice;
+mod slice_sizes;
 mod slots;
 mod table;
+mod task;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
 pub use build::build;
@@ -28,7 +31,10 @@ pub use plan::{Plan, Share};
 pub use region_resolver::Scope;
 pub(crate) use region_resolver::{READ_ONLY_THERE, find_local};
 pub use remote_range::RemoteRange;
+pub use slice::{Chunk, Cutter, Placed, Run, SlicePolicy, TooManyRequests};
+pub use slice_sizes::SliceSizes;
 pub use table::{Live, MOST_TRANSFERS, NewTransfer, Table};
+pub use task::{Task, TaskGeneration, TimeLimit};
 
 /// One piece of a transfer as the caller names it.
 #[derive(Clone, Copy, Debug)]

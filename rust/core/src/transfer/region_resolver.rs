@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use super::slice::{Chunk, Run, SlicePolicy};
 use super::{Iov, SubmitError};
 use crate::fabric::Opcode;
 use crate::memory::{
     Hold, Lease, LocalRange, MemoryKind, NO_KEY, Recent, Region, RegionId, Registry, RemoteCheck,
     RemoteRegion, RemoteRegions, RemoteTable, Snapshot, holds,
 };
-use crate::pool::{Chunk, Run, SlicePolicy};
 use crate::sync::SwapGuard;
 
 const LOCAL_GPU: &str = "is GPU memory, which the software fabric does not move: it needs a peer in this process, or GPU \

@@ -3,8 +3,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::task::Task;
 use crate::fork::PerProcess;
-use crate::pool::{EndState, PartOwner, Task};
+use crate::pool::{EndState, PartOwner};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Low bits of an id: the slot's index. The rest is a sequence number: of the taking of the slot.
@@ -101,8 +102,8 @@ impl SpareBlocks {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod models {
     use super::*;
-    use crate::pool::TimeLimit;
     use crate::sync::Arc;
+    use crate::transfer::TimeLimit;
 
     /// Two callers ask about a transfer that has timed out, while another one, which is fine, takes the slot as soon as it is
     /// free: one of the two callers releases it, and neither takes the other transfer's end state for the first one's.
@@ -154,7 +155,7 @@ mod models {
 #[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::pool::TimeLimit;
+    use crate::transfer::TimeLimit;
 
     #[test]
     fn a_block_is_used_again_once_its_transfers_have_ended() {

@@ -12,8 +12,9 @@ use super::failed::{FailedTransfers, Limits};
 use super::free_list::{FreeList, Taken};
 use super::outcomes::Outcomes;
 use super::slots::{BLOCK, Block, SLOT_BITS, SLOT_MASK, SPARE, Slot};
+use super::task::{Task, TimeLimit};
 use super::{Failure, Outcome, TransferId};
-use crate::pool::{EndState, PartOwner, Task, TimeLimit, Worker};
+use crate::pool::{EndState, PartOwner, Worker};
 use crate::sync::{Mutex, Ordering, lock};
 
 /// One less than indices allow: the highest index means none.

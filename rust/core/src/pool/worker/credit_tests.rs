@@ -12,8 +12,8 @@ use super::*;
 use crate::fabric::{Opcode, QueuePairCaps};
 use crate::observe::WorkerCounters;
 use crate::pool::lane::LaneHealth;
-use crate::pool::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
 use crate::pool::{LaneSetup, LaneStatus};
+use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
 
 #[derive(Clone, Copy, Debug)]
 enum Act {

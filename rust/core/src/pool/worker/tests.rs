@@ -8,8 +8,8 @@ use super::*;
 use crate::fabric::{Access, CompletionStatus, Opcode, QueuePairCaps, SoftwareOptions, software};
 use crate::memory::{MemoryKind, Region, Registry};
 use crate::observe::WorkerCounters;
-use crate::pool::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
 use crate::pool::{LaneHealth, LaneSetup, LaneStatus};
+use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
 
 const CAPS: QueuePairCaps = QueuePairCaps { send_depth: 16, max_sge: 4, max_inline: 0 };
 

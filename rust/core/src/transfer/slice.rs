@@ -1,7 +1,7 @@
 //! Cutting a transfer into work requests: long ranges into slices, neighbours joined into one request.
 
-use super::request_list::RequestList;
 use crate::fabric::{MAX_SGE, Opcode, Sge, WorkRequest};
+use crate::pool::RequestList;
 
 /// How ranges are cut and joined.
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +157,7 @@ pub enum Placed {
 /// Makes an empty list one of a single chunk, which [takes one request](SlicePolicy::takes_whole); false, and nothing is
 /// done, if the list never had room.
 #[inline(always)]
-pub fn set_only(list: &mut RequestList, policy: &SlicePolicy, opcode: Opcode, chunk: &Chunk) -> bool {
+pub(super) fn set_only(list: &mut RequestList, policy: &SlicePolicy, opcode: Opcode, chunk: &Chunk) -> bool {
     list.set_only(opcode, policy.request(chunk, 0, opcode))
 }
 

@@ -1,6 +1,6 @@
 //! The state of a transfer: shared by the workers that move its parts and the callers that ask about it.
 
-use super::part_owner::{EndState, PartOwner, RequestFailure};
+use crate::pool::{EndState, PartOwner, RequestFailure};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock, wait};
 use std::time::{Duration, Instant};
 
