@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use super::cutter::{Chunk, Cutter, Placed, TooManyRequests, set_only};
 use super::plan::stripe;
 use super::region_resolver::{RegionResolver, chunk, holds_remote};
-use super::slice::{Chunk, Cutter, Placed, SlicePolicy, TooManyRequests, set_only};
+use super::slice_policy::SlicePolicy;
 use super::{Iov, IovSource, Scope, Share, SubmitError};
 use crate::fabric::Opcode;
 use crate::memory::Recent;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::slice::{Chunk, Run, SlicePolicy};
+use super::cutter::{Chunk, Run};
+use super::slice_policy::SlicePolicy;
 use super::{Iov, SubmitError};
 use crate::fabric::Opcode;
 use crate::memory::{
