@@ -8,17 +8,18 @@ use super::Connection;
 use super::device_path::RemoteEnd;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
+use crate::memory::Recent;
 use crate::pool::{EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission};
 use crate::transfer::{
     IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SlicePolicy, SubmitError, Task, TransferId,
-    build,
+    build, build_one,
 };
 
 /// Whether a full queue, or that no id is free, is an answer or a reason to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WhenFull {
     Wait,
-    /// The same of a call that has waited since then.
+    /// As `Wait`, of a call that has waited since then.
     WaitSince(Instant),
     Refuse,
 }
@@ -43,7 +44,7 @@ impl Connection {
         self.start(opcode, iovs, WhenFull::Wait)
     }
 
-    /// The same, answering [`SubmitError::WouldBlock`] instead of parking. A transfer that would go over several lanes goes
+    /// As [`Connection::submit`], answering [`SubmitError::WouldBlock`] instead of parking. A transfer that would go over several lanes goes
     /// over one when their workers have no room for all of it.
     pub fn try_submit<S: IovSource + ?Sized>(
         &self,
@@ -53,27 +54,8 @@ impl Connection {
         self.start(opcode, iovs, WhenFull::Refuse)
     }
 
-    #[inline]
+    #[inline(always)]
     fn start<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-        when_full: WhenFull,
-    ) -> Result<TransferId, SubmitError> {
-        self.start_any(opcode, iovs, when_full)
-    }
-
-    /// As [`Connection::submit`].
-    pub fn submit_any<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-    ) -> Result<TransferId, SubmitError> {
-        self.start_any(opcode, iovs, WhenFull::Wait)
-    }
-
-    #[inline(never)]
-    fn start_any<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -87,8 +69,18 @@ impl Connection {
         self.start_on_lanes(opcode, iovs, when_full)
     }
 
-    /// Starts a transfer that the lanes carry, or refuses it.
+    /// As [`Connection::submit`].
     #[inline]
+    pub fn submit_any<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+    ) -> Result<TransferId, SubmitError> {
+        self.start(opcode, iovs, WhenFull::Wait)
+    }
+
+    /// Starts a transfer that the lanes carry, or refuses it.
+    #[inline(always)]
     pub(super) fn start_on_lanes<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
@@ -102,9 +94,34 @@ impl Connection {
             self.require_open()?;
         }
         match self.context.transfers.acquire() {
-            Some(claim) => self.start_claimed(opcode, iovs, claim, when_full),
+            Some(transfer) => self.start_new(opcode, iovs, transfer, when_full),
             None if when_full == WhenFull::Refuse => Err(SubmitError::WouldBlock),
             None => self.start_when_free(opcode, iovs),
+        }
+    }
+
+    #[inline(always)]
+    fn start_new<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        transfer: NewTransfer,
+        when_full: WhenFull,
+    ) -> Result<TransferId, SubmitError> {
+        let plan = Plan::new(iovs, self.lanes.len());
+        // Of several parts the first may find room and the next may not, and there is no way back then.
+        let whole = plan.parts() == 1 || when_full == WhenFull::Refuse && !self.has_room(plan.parts());
+        let started = if whole {
+            self.start_whole(opcode, iovs, transfer.task(), when_full)
+        } else {
+            self.start_parts(opcode, iovs, transfer.task(), &plan, when_full)
+        };
+        match started {
+            Ok(workers) => Ok(self.context.transfers.publish(transfer, workers)),
+            Err(error) => {
+                self.context.transfers.release_new(transfer);
+                Err(error)
+            }
         }
     }
 
@@ -123,8 +140,8 @@ impl Connection {
             if self.is_closed() {
                 return Err(self.down("it is closed"));
             }
-            if let Some(claim) = self.context.transfers.acquire() {
-                return self.start_claimed(opcode, iovs, claim, WhenFull::WaitSince(since));
+            if let Some(transfer) = self.context.transfers.acquire() {
+                return self.start_new(opcode, iovs, transfer, WhenFull::WaitSince(since));
             }
             if since.elapsed() >= limit {
                 return Err(SubmitError::NoId { most: MOST_TRANSFERS, waited: limit });
@@ -134,42 +151,16 @@ impl Connection {
         }
     }
 
+    /// A transfer for one lane: built in the part that the worker keeps, if the worker is free.
     #[inline(always)]
-    fn start_claimed<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-        claim: NewTransfer,
-        when_full: WhenFull,
-    ) -> Result<TransferId, SubmitError> {
-        let plan = Plan::new(iovs, self.lanes.len());
-        // Of several parts the first may find room and the next may not, and there is no way back then.
-        let whole = plan.parts() == 1 || when_full == WhenFull::Refuse && !self.has_room(plan.parts());
-        let started = if whole {
-            self.start_whole(opcode, iovs, &claim, when_full)
-        } else {
-            self.start_parts(opcode, iovs, &claim, &plan, when_full)
-        };
-        match started {
-            Ok(workers) => Ok(self.context.transfers.publish(claim, workers)),
-            Err(error) => {
-                self.context.transfers.release_new(claim);
-                Err(error)
-            }
-        }
-    }
-
-    /// A transfer for one lane: built in the place where the worker keeps it, if a worker is free.
-    #[inline]
     fn start_whole<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
-        claim: &NewTransfer,
+        task: &'static Task,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
-        let task = claim.task();
         task.start(1, self.context.time_limit);
         if let Some(lane) = self.lanes.get(self.own_lane(hint))
             && self.begin_on(lane, opcode, iovs, task)?
@@ -198,8 +189,7 @@ impl Connection {
         }
         let lane = self.pick_lane(hint)?;
         let mut list = self.context.pool.spare_lists().acquire();
-        let policy = self.policy();
-        if let Err(error) = build(iovs, Share::all(iovs), self.scope(&policy), opcode, &mut list, None) {
+        if let Err(error) = self.build(iovs, Share::all(iovs), opcode, &mut list, None) {
             self.context.pool.spare_lists().release(list);
             return Err(error);
         }
@@ -209,7 +199,7 @@ impl Connection {
         Ok(1 << lane.worker_index)
     }
 
-    /// Builds and posts it on a lane; false, and nothing is done, if the lane's worker is busy.
+    /// Builds and posts it on a lane; false, and nothing is done, if the lane is not healthy, or its worker is busy.
     #[inline(always)]
     fn begin_on<S: IovSource + ?Sized>(
         &self,
@@ -218,13 +208,13 @@ impl Connection {
         iovs: &S,
         task: &'static Task,
     ) -> Result<bool, SubmitError> {
-        if lane.status.health() != LaneHealth::Healthy {
-            return Ok(false);
-        }
         let Some(mut part) = lane.worker.try_begin(lane.key) else { return Ok(false) };
         if let Some((list, recent)) = part.contents() {
-            let policy = self.policy();
-            build(iovs, Share::all(iovs), self.scope(&policy), opcode, list, Some(recent))?;
+            let is_built = iovs.len() == 1
+                && iovs.piece(0).is_some_and(|iov| build_one(&iov, &self.policy(), opcode, list, recent));
+            if !is_built {
+                self.build(iovs, Share::all(iovs), opcode, list, Some(recent))?;
+            }
         }
         part.start(task, true);
         Ok(true)
@@ -237,17 +227,15 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
-        claim: &NewTransfer,
+        task: &'static Task,
         plan: &Plan,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
-        let policy = self.policy();
-        let scope = self.scope(&policy);
         let hint = thread_hint();
         let mut lists: [Option<RequestList>; MAX_PARTS] = Default::default();
         for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
             let mut list = self.context.pool.spare_lists().acquire();
-            let built = build(iovs, plan.share(part), scope, opcode, &mut list, None);
+            let built = self.build(iovs, plan.share(part), opcode, &mut list, None);
             *slot = Some(list);
             if let Err(error) = built {
                 lists.into_iter().flatten().for_each(|list| self.context.pool.spare_lists().release(list));
@@ -257,7 +245,6 @@ impl Connection {
         let started = when_full.since();
         // If it is not to wait there was room; others must have taken it since.
         let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
-        let task = claim.task();
         task.start(plan.parts() as u32, self.context.time_limit);
         let mut workers = 0;
         for (part, list) in lists.into_iter().flatten().enumerate() {
@@ -329,10 +316,23 @@ impl Connection {
         self.context.slice_sizes.apply(&self.policy)
     }
 
-    #[inline]
-    fn scope<'a>(&'a self, policy: &'a SlicePolicy) -> Scope<'a> {
-        let (local, remote) = (&self.context.registry, &*self.remote);
-        Scope { local, remote, policy, carries_gpu: self.reach.lanes_carry_gpu }
+    /// Makes the work requests of a share of the iovs. Never inlined: what it needs on the stack, [`build_one`] does not.
+    #[inline(never)]
+    fn build<S: IovSource + ?Sized>(
+        &self,
+        iovs: &S,
+        share: Share,
+        opcode: Opcode,
+        list: &mut RequestList,
+        recent: Option<&mut Recent>,
+    ) -> Result<(), SubmitError> {
+        let scope = Scope {
+            local: &self.context.registry,
+            remote: &self.remote,
+            policy: &self.policy(),
+            carries_gpu: self.reach.lanes_carry_gpu,
+        };
+        build(iovs, share, scope, opcode, list, recent)
     }
 
     /// Whether every worker would take so many parts from this thread, even if nobody empties its queue.
@@ -368,7 +368,13 @@ impl Connection {
     fn own_lane(&self, hint: usize) -> usize {
         let count = self.lanes.len();
         // A division takes longer than all the rest of it, and most often there are 1, 2, 4 or 8.
-        if count.is_power_of_two() { hint & (count - 1) } else { hint.checked_rem(count).unwrap_or(0) }
+        if hint < count {
+            hint
+        } else if count.is_power_of_two() {
+            hint & (count - 1)
+        } else {
+            hint.checked_rem(count).unwrap_or(0)
+        }
     }
 
     #[cold]

@@ -61,8 +61,10 @@ impl Recent {
     /// Our region, if it holds the range, with a lease on it.
     #[inline(always)]
     pub fn lease(&self, region: Option<RegionId>, address: u64, length: u64) -> Option<(LocalRange, Lease)> {
-        let lease = self.lease.as_ref().filter(|_| self.local.holds(region, address, length))?;
-        Some((self.local, Arc::clone(lease)))
+        if !self.local.holds(region, address, length) {
+            return None;
+        }
+        self.lease.as_ref().map(|lease| (self.local, Arc::clone(lease)))
     }
 
     /// Makes `region` the recent one, and leases it. `None` if it is being deregistered.

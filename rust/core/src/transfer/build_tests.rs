@@ -147,6 +147,42 @@ proptest! {
     }
 }
 
+proptest! {
+    /// The fast path of a single piece makes the request that the other makes, and is only taken if that takes it.
+    #[test]
+    fn the_fast_path_makes_the_same_request(
+        steps in steps(), policy in policies(), write: bool, off in (-70i64..70, -70i64..70), size in 0u32..300,
+    ) {
+        let scene = Scene::new();
+        let pieces = pieces(&scene, &steps);
+        prop_assume!(pieces.len() > 1);
+        let opcode = if write { Opcode::Write } else { Opcode::Read };
+        let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy, carries_gpu: true };
+        let (mut list, mut recent) = (RequestList::default(), Recent::default());
+        let all = Share::Range { start: 0, end: 1 };
+        build(&pieces[..1], all, scope, opcode, &mut list, Some(&mut recent)).unwrap();
+        for piece in &pieces[1..] {
+            let remote = piece.remote.address.wrapping_add_signed(off.1);
+            let shifted = Iov {
+                local: piece.local.wrapping_add_signed(off.0),
+                remote: RemoteRange { address: remote, size, ..piece.remote },
+                ..*piece
+            };
+            for piece in [piece, &shifted] {
+                let mut plain = RequestList::default();
+                let built = build(std::slice::from_ref(piece), all, scope, opcode, &mut plain, None);
+                list.clear();
+                if build_one(piece, &policy, opcode, &mut list, &recent) {
+                    prop_assert!(built.is_ok() && list.len() == 1 && list.lease.is_some());
+                    prop_assert_eq!(list.contents(), plain.contents());
+                } else {
+                    prop_assert!(list.is_empty() && list.lease.is_none());
+                }
+            }
+        }
+    }
+}
+
 fn policies() -> impl Strategy<Value = SlicePolicy> {
     (1usize..3000, 0usize..200, 1u32..5, prop::sample::select(vec![0u32, 100]))
         .prop_map(|(slice, fragment, sge, inline)| SlicePolicy::new(slice, fragment, 1 << 30, sge, inline))
@@ -165,6 +201,15 @@ fn what_is_for_reading_only_is_not_written() {
     let mut recent = Recent::default();
     let mut start = |pieces: &[Iov], opcode| {
         let mut list = RequestList::default();
+        build(&[plain], Share::Range { start: 0, end: 1 }, scope, opcode, &mut list, Some(&mut recent))?;
+        for piece in pieces {
+            list.clear();
+            // The fast path does not ask what a region is for.
+            if build_one(piece, &policy, opcode, &mut list, &recent) {
+                assert_eq!((piece.region, piece.remote.rkey), (plain.region, plain.remote.rkey));
+            }
+        }
+        list.clear();
         let share = Share::Range { start: 0, end: pieces.len() };
         build(pieces, share, scope, opcode, &mut list, Some(&mut recent))
     };

@@ -24,7 +24,7 @@ mod table;
 mod task;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
-pub use build::build;
+pub use build::{build, build_one};
 pub use cutter::{Chunk, Cutter, Placed, Run, TooManyRequests};
 pub use failed::Asked;
 pub use iovs::IovSource;
@@ -192,7 +192,7 @@ pub enum SubmitError {
     /// The connection is closed or broken beyond repair.
     #[error("connection to {peer} is down: {reason}")]
     Down {
-        /// Who.
+        /// Its control address.
         peer: String,
         /// Why.
         reason: String,
@@ -200,7 +200,7 @@ pub enum SubmitError {
 }
 
 impl SubmitError {
-    /// The same of the whole of which the pieces were a part: piece `i` is piece `indices[i]` of it.
+    /// As an error of the whole of which the pieces were a part: piece `i` is piece `indices[i]` of it.
     pub(crate) fn of_whole(mut self, indices: &[usize]) -> Self {
         if let Self::Local { iov, .. }
         | Self::Remote { iov, .. }

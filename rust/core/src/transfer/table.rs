@@ -9,7 +9,7 @@ use std::time::Duration;
 use once_cell::race::OnceRef;
 
 use super::failed::{FailedTransfers, Limits};
-use super::free_list::{FreeList, Taken};
+use super::free_list::FreeList;
 use super::outcomes::Outcomes;
 use super::slots::{BLOCK, Block, SLOT_BITS, SLOT_MASK, SPARE, Slot};
 use super::task::{Task, TimeLimit};
@@ -81,8 +81,8 @@ impl Table {
     /// A free slot; `None` when there are [`MOST_TRANSFERS`] slots and none is free.
     #[inline]
     pub fn acquire(&self) -> Option<NewTransfer> {
-        let Taken { index, slot, number } = self.pop_free().or_else(|| self.grow())?;
-        Some(NewTransfer { slot, id: number << SLOT_BITS | u64::from(index) })
+        let (slot, id) = self.pop_free().or_else(|| self.grow())?;
+        Some(NewTransfer { slot, id })
     }
 
     /// Takes a slot back that was not published, and whose task no worker has.
@@ -186,13 +186,13 @@ impl Table {
     }
 
     #[inline]
-    fn pop_free(&self) -> Option<Taken<'static, Slot>> {
+    fn pop_free(&self) -> Option<(&'static Slot, u64)> {
         self.free.pop(|index| self.slot(index), |slot| &slot.next_free)
     }
 
     /// A slot of one more block, if there may be one, and no other thread has made one.
     #[cold]
-    fn grow(&self) -> Option<Taken<'static, Slot>> {
+    fn grow(&self) -> Option<(&'static Slot, u64)> {
         let mut made = lock(&self.made);
         loop {
             if let Some(free) = self.pop_free() {
