@@ -1,6 +1,6 @@
 //! What is posted on a lane, in posting order.
 
-/// One posted list: who it belongs to and where it began.
+/// One posted list: which part it belongs to and where it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Group {
     /// The part that it belongs to.

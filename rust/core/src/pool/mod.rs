@@ -1,8 +1,8 @@
 //! The worker pool of a NIC, shared by all engines of the process.
 //!
 //! A pool has workers; a worker owns one completion queue and the lanes (queue pairs) that complete into it. Its
-//! [`WorkerState::step`] does all the work; who runs it is a matter of convenience: a caller that waits, or the
-//! worker's own thread when nobody waits.
+//! [`WorkerState::step`] does all the work; it is run by a caller that waits, or by the worker's own thread when
+//! none does. A pool moves lists of work requests, and reports to what they are parts of ([`PartOwner`]).
 
 pub mod clock;
 mod early_ends;

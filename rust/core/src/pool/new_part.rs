@@ -19,7 +19,7 @@ pub struct NewPart<'a> {
 }
 
 impl<'a> NewPart<'a> {
-    /// `None` if the lane takes no parts.
+    /// `None` if the lane is not healthy.
     #[inline(always)]
     pub(super) fn acquire(
         worker: &'a Worker,

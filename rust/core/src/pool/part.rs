@@ -122,7 +122,7 @@ impl Parts {
         owner
     }
 
-    /// Gives back the memory of a burst, if none is in use.
+    /// Releases the memory of a burst, if none is in use.
     pub(super) fn trim(&mut self) {
         if self.all.len() > MAX_IDLE && self.len() == 0 {
             *self = Self::default();

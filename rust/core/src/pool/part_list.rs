@@ -107,7 +107,7 @@ mod tests {
             let mut parts = Parts::default();
             let mut lists = [PartList::<AGE>::default(), PartList::default()];
             let mut models: [Vec<u32>; 2] = Default::default();
-            for (step, place) in steps {
+            for (step, at) in steps {
                 let which = usize::from(step % 2);
                 let (Some(list), Some(model)) = (lists.get_mut(which), models.get_mut(which)) else { continue };
                 match step / 2 {
@@ -117,7 +117,7 @@ mod tests {
                         first.map(|index| parts.release(index));
                     }
                     1 if !model.is_empty() => {
-                        let index = model.remove(place.index(model.len()));
+                        let index = model.remove(at.index(model.len()));
                         list.remove(&mut parts, index);
                         parts.release(index);
                     }

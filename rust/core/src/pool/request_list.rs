@@ -118,10 +118,10 @@ impl RequestList {
         Some((request, entry))
     }
 
-    /// Places for requests and for entries, as far as there is room, and the index of the first entry. What is written
-    /// there counts once [`RequestList::append`] says so.
+    /// Unused requests and entries, as far as there is room, and the index of the first entry. What is written there counts
+    /// once [`RequestList::append`] says so.
     #[inline]
-    pub(crate) fn vacant(&mut self) -> (&mut [WorkRequest], &mut [Sge], u32) {
+    pub(crate) fn unused(&mut self) -> (&mut [WorkRequest], &mut [Sge], u32) {
         let end = self.requests.len().min(Self::LONGEST);
         let requests = self.requests.get_mut(self.len..end).unwrap_or_default();
         let entries = self.entries.get_mut(self.entry_count..).unwrap_or_default();
@@ -140,7 +140,7 @@ impl RequestList {
         true
     }
 
-    /// Counts requests that were written to vacant places, and their entries.
+    /// Counts requests that were written to unused ones, and their entries.
     #[inline]
     pub(crate) fn append(&mut self, requests: usize, entries: usize) {
         self.len = (self.len + requests).min(self.requests.len());
@@ -149,7 +149,7 @@ impl RequestList {
 
     /// At most `most` requests from index `start` on, to be posted under ids from `first_id` on. Every `signal_every`-th
     /// is signaled, and the last one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn batch(&self, start: usize, most: usize, first_id: u64, signal_every: u32) -> Batch<'_> {
         let end = self.len.min(start.saturating_add(most));
         Batch {
@@ -169,6 +169,6 @@ impl RequestList {
     }
 }
 
-/// What lies in the places that are not in use.
+/// What requests are that are not in use.
 const BLANK: WorkRequest =
     WorkRequest { remote_address: 0, rkey: 0, first_sge: 0, origin: 0, sge_count: 0, inline: false };

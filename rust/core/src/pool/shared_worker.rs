@@ -90,7 +90,7 @@ impl Worker {
         })
     }
 
-    /// A part to be filled and started right here; `None` if the worker's lock is taken, or the lane takes no parts: build
+    /// A part to be filled and started right here; `None` if the worker's lock is taken, or the lane is not healthy: build
     /// the list outside then, and use [`Worker::submit`].
     #[inline(always)]
     pub fn try_begin(&self, lane: LaneKey) -> Option<NewPart<'_>> {

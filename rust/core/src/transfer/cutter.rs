@@ -124,7 +124,7 @@ impl<'a> Cutter<'a> {
         let policy = self.policy;
         let inline_limit = policy.inline_limit(self.list.opcode, run.is_readable());
         let (mut remote_end, mut bytes) = (self.remote_end, 0);
-        let (requests, entries, first_entry) = self.list.vacant();
+        let (requests, entries, first_entry) = self.list.unused();
         // The next iov and the next entry, in a word of both that counts both up: one addition and one store.
         let mut next = u64::from(iov) << 32 | u64::from(first_entry);
         // All zipped: one test for the end, and one count.
@@ -185,7 +185,7 @@ impl<'a> Cutter<'a> {
         }
         self.list.reserve(1, 1);
         let opcode = self.list.opcode;
-        if let ([request, ..], [entry, ..], first_sge) = self.list.vacant() {
+        if let ([request, ..], [entry, ..], first_sge) = self.list.unused() {
             let inline_limit = self.policy.inline_limit(opcode, chunk.readable);
             (*request, *entry) = chunk.request(first_sge, inline_limit);
             self.list.append(1, 1);
@@ -229,7 +229,7 @@ impl<'a> Cutter<'a> {
     /// Adds an entry of its own to the last request.
     fn gather(&mut self, chunk: &Chunk) {
         self.list.reserve(0, 1);
-        if let (_, [entry, ..], _) = self.list.vacant() {
+        if let (_, [entry, ..], _) = self.list.unused() {
             *entry = Sge { address: chunk.local, length: chunk.length as u32, lkey: chunk.lkey };
             self.list.append(0, 1);
         }

@@ -108,7 +108,7 @@ impl FailedTransfers {
     }
 
     /// Begins the hold of a transfer whose end as failed or timed out a caller without the outcome has just met.
-    pub(super) fn keep(&mut self, id: TransferId, outcome: &Outcome, asked: Asked) {
+    pub(super) fn insert(&mut self, id: TransferId, outcome: &Outcome, asked: Asked) {
         let Some(failed) = self.shorten(outcome) else { return };
         let order = self.next;
         self.next += 1;
@@ -137,7 +137,7 @@ impl FailedTransfers {
 
     /// How a kept transfer ended, for a thread that is told so. It is not kept from now on, unless another thread was told
     /// that it has ended and has sent no notification since.
-    pub(super) fn take(&mut self, id: TransferId, thread: usize) -> Option<(EndState, Outcome)> {
+    pub(super) fn tell(&mut self, id: TransferId, thread: usize) -> Option<(EndState, Outcome)> {
         let entry = self.by_id.get(&id)?;
         let (order, outcome) = (entry.order, (entry.failed.state, entry.failed.outcome()));
         let (own, others): (Vec<_>, Vec<_>) =

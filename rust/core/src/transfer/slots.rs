@@ -45,7 +45,7 @@ impl Slot {
         self.id.load(Ordering::Acquire)
     }
 
-    /// Gives it to a transfer, whose task has been started. Only while it is free and the caller's.
+    /// Makes it a transfer's, whose task has been started. Only while it is free and no other thread's.
     #[inline(always)]
     pub(super) fn publish(&self, id: u64) {
         self.id.store(id, Ordering::Release);

@@ -137,11 +137,18 @@ impl Bench {
 
     fn begin_part(&mut self, lane: usize, task: &'static Task, mut notes: Range<u32>) {
         let key = self.lanes[lane].0;
-        let part = self.state.acquire_part(key).unwrap();
-        let (list, _) = self.state.part_contents(key, part).unwrap();
-        let mut cutter = Cutter::new(list, policy(), Opcode::Write, notes.len());
-        notes.try_for_each(|iov| cutter.push(&chunk(iov)).map(drop)).unwrap();
-        self.state.start_part(key, part, task, true);
+        let mut fill = |list: &mut RequestList| {
+            let mut cutter = Cutter::new(list, policy(), Opcode::Write, notes.len());
+            notes.try_for_each(|iov| cutter.push(&chunk(iov)).map(drop)).unwrap();
+        };
+        if let Some(part) = self.state.acquire_part(key) {
+            fill(self.state.part_contents(key, part).unwrap().0);
+            self.state.start_part(key, part, task, true);
+        } else {
+            let mut list = RequestList::default();
+            fill(&mut list);
+            self.state.adopt(Submission { lane: key, owner: task, list, first: true });
+        }
     }
 
     fn heal(&mut self, lane: usize) {

@@ -94,7 +94,7 @@ impl WorkerState {
     }
 
     /// Ends a part if the device has nothing of it. If it has and there is a reason to `force` it, the lane goes to ERROR:
-    /// the only way to make the device let go of memory before it is done with it.
+    /// the only way to make the device stop using memory before it is done with it.
     fn end_now(&mut self, part_index: u32, force: Option<&str>) -> bool {
         let Some(part) = self.parts.get(part_index) else { return true };
         if part.outstanding == 0 {

@@ -48,7 +48,7 @@ impl WorkerState {
         self.lanes.get(key).is_none_or(|lane| lane.outstanding == 0)
     }
 
-    /// Puts a fresh, connected queue pair in the place of a drained one; interrupted parts go on.
+    /// Replaces a drained queue pair by a fresh, connected one; interrupted parts go on.
     /// Gives the queue pair back if the lane is not waiting for one.
     pub fn heal_lane(
         &mut self,
@@ -92,7 +92,7 @@ impl WorkerState {
         let status = Arc::clone(&lane.status);
         self.posted = self.posted.saturating_sub(lane.outstanding);
         let first = lane.parts.first();
-        // Destroying the queue pair is what makes the parts' memory safe to give back.
+        // Destroying the queue pair is what makes the parts' memory safe to release.
         drop(lane);
         self.end_all(first, state, reason);
         status.set(LaneHealth::Closed, reason);

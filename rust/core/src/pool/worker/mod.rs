@@ -70,8 +70,8 @@ pub struct WorkerState {
     posted: u32,
     /// Parts that stand in some lane's `turns`.
     unposted: u32,
-    /// Parts of transfers that were told to end early, and that could not be ended yet. May name others that have taken
-    /// their places.
+    /// Parts of owners that were told to end early, and that could not be ended yet. May name others that have their
+    /// indices now.
     condemned: Vec<u32>,
     early_ends: Arc<EarlyEnds>,
     /// Of `early_ends`: what has been looked for.
@@ -120,10 +120,12 @@ impl WorkerState {
         &mut *self.queue
     }
 
-    /// A free part, to be filled and started on a lane. `None` if the lane takes no parts.
+    /// A free part, to be filled and started on a lane. `None` if the lane is not healthy.
     #[inline(always)]
     pub(in crate::pool) fn acquire_part(&mut self, key: LaneKey) -> Option<u32> {
-        self.lanes.get(key).filter(|lane| lane.takes_parts())?;
+        if !self.lanes.get(key)?.is_healthy() {
+            return None;
+        }
         Some(self.parts.acquire())
     }
 
@@ -134,7 +136,7 @@ impl WorkerState {
         key: LaneKey,
         index: u32,
     ) -> Option<(&mut RequestList, &mut Recent)> {
-        Some((&mut self.parts.get(index)?.list, &mut self.lanes.get(key)?.recent))
+        Some((&mut self.parts.get(index)?.list, &mut self.lanes.at(key.index())?.recent))
     }
 
     /// Frees a part that was acquired and is not to be started.
@@ -148,7 +150,8 @@ impl WorkerState {
         let Submission { lane, owner, mut list, first } = submission;
         // What told this worker of an early end may have been seen already, and does not come again for this part.
         let goes_on = !list.is_empty() && !owner.ends_early();
-        if let Some(index) = goes_on.then(|| self.acquire_part(lane)).flatten() {
+        if goes_on && self.lanes.get(lane).is_some_and(|lane| lane.takes_parts()) {
+            let index = self.parts.acquire();
             if let Some(part) = self.parts.get(index) {
                 std::mem::swap(&mut part.list, &mut list);
             }
@@ -194,7 +197,7 @@ impl WorkerState {
         }
     }
 
-    /// Whether something waits to be posted: somebody must come back for it.
+    /// Whether something waits to be posted: another step must follow.
     #[inline]
     pub fn has_backlog(&self) -> bool {
         self.unposted > 0

@@ -31,7 +31,7 @@ impl WorkerState {
         owner: &'static dyn PartOwner,
         first: bool,
     ) {
-        let Some(lane) = self.lanes.get(key) else { return };
+        let Some(lane) = self.lanes.at(key.index()) else { return };
         lane.parts.push_back(&mut self.parts, index);
         let Some(part) = self.parts.get(index) else { return };
         (part.owner, part.lane) = (Some(owner), key.index());

@@ -58,7 +58,7 @@ impl Bench {
         task
     }
 
-    /// The same with so many milliseconds from the first look on.
+    /// As [`Bench::begin`], with so many milliseconds from the first look on.
     fn begin_within(&mut self, milliseconds: u64) -> &'static Task {
         let task = Task::lasting();
         task.start(1, TimeLimit::new(std::time::Duration::from_millis(milliseconds)));
@@ -73,9 +73,9 @@ impl Bench {
 
     /// Starts a part that `make` fills.
     fn start(&mut self, task: &'static Task, make: impl FnOnce(&mut RequestList)) {
-        let part = self.state.acquire_part(self.lane).unwrap();
-        make(self.state.part_contents(self.lane, part).unwrap().0);
-        self.state.start_part(self.lane, part, task, true);
+        let mut list = RequestList::default();
+        make(&mut list);
+        self.state.adopt(Submission { lane: self.lane, owner: task, list, first: true });
     }
 
     /// The device completes the `index`-th request posted.

@@ -21,9 +21,9 @@ impl Table {
             if !live.is_current() {
                 return None;
             }
-            failed.keep(live.id, &outcome, asked);
+            failed.insert(live.id, &outcome, asked);
             if !self.free(live) {
-                failed.take(live.id, asked.thread);
+                failed.tell(live.id, asked.thread);
                 return None;
             }
             Some(outcome)
@@ -38,8 +38,8 @@ impl Table {
     /// The outcome of a failed transfer that was set aside, told to `thread`; it is then remembered as others are.
     pub fn take_failed(&self, id: TransferId, thread: usize) -> Option<Outcome> {
         self.with_failed(|failed| {
-            let (state, outcome) = failed.take(id, thread)?;
-            // Before the lock is given back: each reader finds the outcome here or there.
+            let (state, outcome) = failed.tell(id, thread)?;
+            // Before the lock is released: each reader finds the outcome here or there.
             self.record_failure(id, &outcome);
             self.outcomes.record(id, state);
             Some(outcome)
