@@ -6,6 +6,7 @@ use flagcx_p2p::internals::gpu::{IPC_INFO_BYTES, IpcInfo};
 use flagcx_p2p::internals::transfer::{IovSource, Opcode, SubmitError, TransferId};
 
 /// Starts a transfer. Between host memory of one process it is over when this returns, which callers rely on.
+#[inline]
 pub(super) fn start<S: IovSource + ?Sized>(
     connection: &Connection,
     opcode: Opcode,

@@ -1,7 +1,6 @@
 //! Transfers. The calls that start and poll them neither copy the caller's vectors nor allocate when all is well.
 #![allow(unsafe_code, reason = "reads the C++ caller's IPC information")]
 
-use std::slice::from_ref;
 use std::time::Duration;
 
 use flagcx_p2p::internals::connection::Connection;
@@ -46,30 +45,25 @@ pub(crate) fn conn_start_one_in(
     start_one(conn.connection(), operation, one_piece(Some(RegionId(region)), address, size, desc), id)
 }
 
-/// A transfer of one piece, the short way if that fits.
-#[inline(always)]
+/// A transfer of one piece.
+#[inline]
 fn start_one(connection: &Connection, operation: Operation, piece: Iov, id: &mut u64) -> i32 {
-    if !connection.peer().same_process
-        && let Some(transfer) = connection.submit_one(opcode(operation), &piece)
-    {
-        *id = transfer.0;
-        return OK;
+    match local::start(connection, opcode(operation), &[piece], &[]) {
+        Ok(transfer) => {
+            *id = transfer.0;
+            OK
+        }
+        Err(error) => Err(error).status(single_call(operation, piece.region), |()| ()),
     }
-    start_one_any(connection, operation, piece, id)
 }
 
-/// Apart, so that the short way does not pay for what this keeps on the stack.
-#[inline(never)]
-fn start_one_any(connection: &Connection, operation: Operation, piece: Iov, id: &mut u64) -> i32 {
-    let pieces = from_ref(&piece);
-    let started = local::start(connection, opcode(operation), pieces, &[]);
-    // Only the calls with vectors name the region.
-    let call = match (piece.region, operation) {
+/// Only the calls with vectors name the region.
+fn single_call(operation: Operation, region: Option<RegionId>) -> &'static str {
+    match (region, operation) {
         (Some(_), _) => vector_call(operation),
         (None, Operation::Read) => "flagcxP2pEngineRead",
         (None, _) => "flagcxP2pEngineWrite",
-    };
-    started.status(call, |transfer| *id = transfer.0)
+    }
 }
 
 fn vector_call(operation: Operation) -> &'static str {

@@ -201,9 +201,14 @@ fn shard_count_and_queue_depth_bound_what_waits() {
         worker.with_state(|_| {
             (0..100)
                 .filter(|hint| {
-                    let task = context.transfers.claim().unwrap().task();
-                    task.start(1, flagcx_p2p::internals::pool::TimeLimit::NEVER);
-                    worker.submit(Submission { lane, task, list: RequestList::default() }, *hint).is_ok()
+                    let task = context.transfers.acquire().unwrap().task();
+                    task.start(1, flagcx_p2p::internals::transfer::TimeLimit::NEVER);
+                    worker
+                        .submit(
+                            Submission { lane, owner: task, list: RequestList::default(), first: true },
+                            *hint,
+                        )
+                        .is_ok()
                 })
                 .count()
         })

@@ -9,9 +9,9 @@ use super::device_events::{DeviceEvents, DeviceHealth};
 use crate::config::Config;
 use crate::fabric::{Device, FabricError};
 use crate::memory::Registry;
-use crate::pool::{PoolError, PoolOptions, SlicePolicy, SliceSizes, TimeLimit, WorkerPool};
+use crate::pool::{PoolError, PoolOptions, WorkerPool};
 use crate::topology::{Sysfs, cpus_near};
-use crate::transfer::Table;
+use crate::transfer::{SlicePolicy, SliceSizes, Table, TimeLimit};
 
 /// Shared by all connections of an engine, and kept alive by each.
 #[derive(Debug)]

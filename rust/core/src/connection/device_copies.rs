@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::gpu::{CopyStream, CurrentDevice, GpuError, GpuRuntime, IPC_HANDLE_BYTES};
 use crate::memory::Hold;
-use crate::pool::{RequestFailure, Task};
+use crate::pool::{PartOwner, RequestFailure};
 use crate::sync::{Mutex, lock};
-use crate::transfer::{CompletionStatus, TransferId};
+use crate::transfer::{CompletionStatus, Task, TransferId};
 
 /// Streams kept for reuse.
 const MAX_IDLE: usize = 16;
@@ -243,7 +243,7 @@ mod tests {
 
     use super::*;
     use crate::gpu::{Direction, HostRuntime};
-    use crate::pool::TimeLimit;
+    use crate::transfer::TimeLimit;
 
     /// What it answers, and whether its stream was closed.
     #[derive(Debug, Default)]

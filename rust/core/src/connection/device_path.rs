@@ -13,9 +13,9 @@ use super::submit::WhenFull;
 use crate::fabric::Opcode;
 use crate::gpu::{self, CurrentDevice, Direction, GpuError, GpuRuntime, IpcInfo};
 use crate::memory::{Hold, MemoryKind, RemoteCheck, region_in_process};
-use crate::pool::TimeLimit;
 use crate::transfer::{
-    Claim, Iov, IovSource, MOST_TRANSFERS, READ_ONLY_THERE, SubmitError, TransferId, find_local,
+    Iov, IovSource, MOST_TRANSFERS, NewTransfer, READ_ONLY_THERE, SubmitError, TimeLimit, TransferId,
+    find_local,
 };
 
 /// How the peer's ends of the pieces are reached.
@@ -100,7 +100,7 @@ impl Connection {
         match started {
             Ok(copies) => Ok(Some(self.track(claim, copies))),
             Err(error) => {
-                self.context.transfers.abandon(claim);
+                self.context.transfers.release_new(claim);
                 Err(error)
             }
         }
@@ -206,10 +206,10 @@ impl Connection {
     }
 
     /// An id, waiting for one as [`Connection::submit`] does.
-    fn claim(&self, when_full: WhenFull) -> Result<Claim, SubmitError> {
+    fn claim(&self, when_full: WhenFull) -> Result<NewTransfer, SubmitError> {
         let (since, limit) = (Instant::now(), self.room_limit());
         loop {
-            match self.context.transfers.claim() {
+            match self.context.transfers.acquire() {
                 Some(claim) => return Ok(claim),
                 None if when_full == WhenFull::Refuse => return Err(SubmitError::WouldBlock),
                 None if self.is_closed() => return Err(self.down("it is closed")),
@@ -222,9 +222,9 @@ impl Connection {
     }
 
     /// Names a transfer whose copies have been started.
-    fn track(&self, claim: Claim, mut copies: Copies) -> TransferId {
+    fn track(&self, claim: NewTransfer, mut copies: Copies) -> TransferId {
         if let Ok(true) = copies.stream.copies().is_done() {
-            self.context.transfers.abandon(claim);
+            self.context.transfers.release_new(claim);
             self.context.device_copies.keep(copies.stream);
             return TransferId::COMPLETE;
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Connection, device_copies};
-use crate::pool::{AtEnd, EndNotice, TaskGeneration, Worker};
-use crate::transfer::{Live, TransferId};
+use crate::pool::Worker;
+use crate::transfer::{AtEnd, EndNotice, Live, TaskGeneration, TransferId};
 
 impl Connection {
     /// Has `at_end` told of the end of a transfer, once; at once if it has ended. Takes the place of what was to be told of

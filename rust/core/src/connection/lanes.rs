@@ -8,7 +8,8 @@ use super::context::Context;
 use crate::control::{LaneCapabilities, LaneFuture, LaneSetup as HandshakeLanes, PeerCapabilities};
 use crate::events::Waiter;
 use crate::fabric::{FabricError, PathKind, PathOptions, Paths, QpAddress, QueuePair, QueuePairCaps};
-use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError, SlicePolicy, Worker};
+use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError, Worker};
+use crate::transfer::SlicePolicy;
 
 /// One lane of a connection, as its submitters see it.
 #[derive(Debug)]

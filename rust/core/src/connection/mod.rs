@@ -45,9 +45,9 @@ use crate::fork::{Forked, OfProcess};
 use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
 use crate::observe;
-use crate::pool::{EndState, LaneHealth, LaneWatcher, PoolError, SlicePolicy};
+use crate::pool::{EndState, LaneHealth, LaneWatcher, PoolError};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
-use crate::transfer::{RemoteRange, SubmitError};
+use crate::transfer::{RemoteRange, SlicePolicy, SubmitError};
 
 /// A connection to one peer, over which both ends may start transfers. Every method may be called from any thread.
 ///

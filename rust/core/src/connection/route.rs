@@ -55,6 +55,7 @@ impl Connection {
     /// As [`Connection::submit`], but that between host memory of this process, with a peer that was connected to as one of
     /// this process, the transfer has ended well when this returns, and is [`TransferId::COMPLETE`].
     #[doc(hidden)]
+    #[inline(always)]
     pub fn submit_at_once_in_process<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
@@ -63,6 +64,16 @@ impl Connection {
         if !self.peer.same_process {
             return self.submit_any(opcode, iovs);
         }
+        self.submit_in_process(opcode, iovs)
+    }
+
+    // Apart: other transfers would pay for its registers.
+    #[inline(never)]
+    fn submit_in_process<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+    ) -> Result<TransferId, SubmitError> {
         if self.may_need_gpu()
             && let Some(id) = self.start_on_gpu(opcode, iovs, RemoteEnd::SameProcess, WhenFull::Wait)?
         {

@@ -9,19 +9,17 @@ use super::device_path::RemoteEnd;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::memory::Recent;
-use crate::pool::{
-    Begun, Chunk, EndState, LaneHealth, OneRequest, RequestFailure, RequestList, SlicePolicy, Submission,
-    Task,
-};
+use crate::pool::{EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission};
 use crate::transfer::{
-    Claim, Iov, IovSource, MOST_TRANSFERS, Plan, Scope, Share, SubmitError, TransferId, build, chunk_of_one,
+    IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SlicePolicy, SubmitError, Task, TransferId,
+    build, build_one,
 };
 
 /// Whether a full queue, or that no id is free, is an answer or a reason to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WhenFull {
     Wait,
-    /// The same of a call that has waited since then.
+    /// As `Wait`, of a call that has waited since then.
     WaitSince(Instant),
     Refuse,
 }
@@ -95,57 +93,8 @@ impl Connection {
         self.start(opcode, iovs, WhenFull::Refuse)
     }
 
-    #[inline]
-    fn start<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-        when_full: WhenFull,
-    ) -> Result<TransferId, SubmitError> {
-        if iovs.len() == 1
-            && let Some(piece) = iovs.piece(0)
-            && let Some(id) = self.try_one(opcode, &piece)
-        {
-            return Ok(id);
-        }
-        self.start_any(opcode, iovs, when_full)
-    }
-
-    // Apart, because `submit_one` is inlined wherever it is called.
-    #[inline(never)]
-    fn try_one(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
-        self.submit_one(opcode, piece)
-    }
-
-    /// Starts a transfer of one piece if all about it is as it mostly is: like the one before it on the thread's own lane,
-    /// whose worker is free, and not to be cut. `None`, and nothing is done, if anything is not: [`Connection::submit`],
-    /// which tries this first, then says what, or takes a longer way. Inlined by force: a caller that is about speed
-    /// should do little else.
-    #[doc(hidden)]
     #[inline(always)]
-    pub fn submit_one(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
-        if piece.length >= Plan::SPREAD_FROM || !self.is_open() {
-            return None;
-        }
-        let lane = self.lanes.get(self.own_lane(thread_hint()))?;
-        lane.worker.try_begin_one(
-            lane.key,
-            &OnePiece { connection: self, policy: self.policy(), opcode, piece, worker: lane.worker_index },
-        )
-    }
-
-    /// As [`Connection::submit`], after [`Connection::submit_one`] has been tried.
-    #[doc(hidden)]
-    pub fn submit_any<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-    ) -> Result<TransferId, SubmitError> {
-        self.start_any(opcode, iovs, WhenFull::Wait)
-    }
-
-    #[inline(never)]
-    fn start_any<S: IovSource + ?Sized>(
+    fn start<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -159,8 +108,18 @@ impl Connection {
         self.start_on_lanes(opcode, iovs, when_full)
     }
 
-    /// Starts a transfer that the lanes carry, or refuses it.
+    /// As [`Connection::submit`].
     #[inline]
+    pub fn submit_any<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+    ) -> Result<TransferId, SubmitError> {
+        self.start(opcode, iovs, WhenFull::Wait)
+    }
+
+    /// Starts a transfer that the lanes carry, or refuses it.
+    #[inline(always)]
     pub(super) fn start_on_lanes<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
@@ -173,10 +132,35 @@ impl Connection {
         if !self.is_open() {
             self.require_open()?;
         }
-        match self.context.transfers.claim() {
-            Some(claim) => self.start_claimed(opcode, iovs, claim, when_full),
+        match self.context.transfers.acquire() {
+            Some(transfer) => self.start_new(opcode, iovs, transfer, when_full),
             None if when_full == WhenFull::Refuse => Err(SubmitError::WouldBlock),
             None => self.start_when_free(opcode, iovs),
+        }
+    }
+
+    #[inline(always)]
+    fn start_new<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        transfer: NewTransfer,
+        when_full: WhenFull,
+    ) -> Result<TransferId, SubmitError> {
+        let plan = Plan::new(iovs, self.lanes.len());
+        // Of several parts the first may find room and the next may not, and there is no way back then.
+        let whole = plan.parts() == 1 || when_full == WhenFull::Refuse && !self.has_room(plan.parts());
+        let started = if whole {
+            self.start_whole(opcode, iovs, transfer.task(), when_full)
+        } else {
+            self.start_parts(opcode, iovs, transfer.task(), &plan, when_full)
+        };
+        match started {
+            Ok(workers) => Ok(self.context.transfers.publish(transfer, workers)),
+            Err(error) => {
+                self.context.transfers.release_new(transfer);
+                Err(error)
+            }
         }
     }
 
@@ -195,15 +179,8 @@ impl Connection {
             if self.is_closed() {
                 return Err(self.down("it is closed"));
             }
-            // A worker's own places are only found so.
-            if iovs.len() == 1
-                && let Some(piece) = iovs.piece(0)
-                && let Some(id) = self.try_one(opcode, &piece)
-            {
-                return Ok(id);
-            }
-            if let Some(claim) = self.context.transfers.claim() {
-                return self.start_claimed(opcode, iovs, claim, WhenFull::WaitSince(since));
+            if let Some(transfer) = self.context.transfers.acquire() {
+                return self.start_new(opcode, iovs, transfer, WhenFull::WaitSince(since));
             }
             if since.elapsed() >= limit {
                 return Err(SubmitError::NoId { most: MOST_TRANSFERS, waited: limit });
@@ -213,56 +190,9 @@ impl Connection {
         }
     }
 
+    /// A transfer for one lane: built in the part that the worker keeps, if the worker is free.
     #[inline(always)]
-    fn start_claimed<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-        claim: Claim,
-        when_full: WhenFull,
-    ) -> Result<TransferId, SubmitError> {
-        let plan = Plan::new(iovs, self.lanes.len());
-        // Of several parts the first may find room and the next may not, and there is no way back then.
-        let whole = plan.parts() == 1 || when_full == WhenFull::Refuse && !self.has_room(plan.parts());
-        let started = if whole {
-            self.start_whole(opcode, iovs, &claim, when_full)
-        } else {
-            self.start_parts(opcode, iovs, &claim, &plan, when_full)
-        };
-        match started {
-            Ok(workers) => Ok(self.context.transfers.publish(claim, workers)),
-            Err(error) => {
-                self.context.transfers.abandon(claim);
-                Err(error)
-            }
-        }
-    }
-
-    /// A transfer for one lane: built in the place where the worker keeps it, if a worker is free.
-    #[inline]
     fn start_whole<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-        claim: &Claim,
-        when_full: WhenFull,
-    ) -> Result<u32, SubmitError> {
-        let hint = thread_hint();
-        let task = claim.task();
-        task.start(1, self.context.time_limit);
-        for lane in self.lanes_from(hint) {
-            match self.begin_on(lane, opcode, iovs, task) {
-                Begun::Yes => return Ok(1 << lane.worker_index),
-                Begun::Refused(error) => return Err(error),
-                Begun::Busy => {}
-            }
-        }
-        self.start_queued(opcode, iovs, task, when_full)
-    }
-
-    /// The same when the workers of all lanes that work are busy.
-    #[cold]
-    fn start_queued<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -270,20 +200,45 @@ impl Connection {
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
+        task.start(1, self.context.time_limit);
+        if let Some(lane) = self.lanes.get(self.own_lane(hint))
+            && self.begin_on(lane, opcode, iovs, task)?
+        {
+            return Ok(1 << lane.worker_index);
+        }
+        self.start_elsewhere(opcode, iovs, task, when_full)
+    }
+
+    /// As [`Connection::start_whole`], when the worker of the thread's own lane is busy: on another lane, or through a
+    /// queue if all workers are.
+    #[cold]
+    #[inline(never)]
+    fn start_elsewhere<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        task: &'static Task,
+        when_full: WhenFull,
+    ) -> Result<u32, SubmitError> {
+        let hint = thread_hint();
+        for lane in self.lanes_from(hint).skip(1) {
+            if self.begin_on(lane, opcode, iovs, task)? {
+                return Ok(1 << lane.worker_index);
+            }
+        }
         let lane = self.pick_lane(hint)?;
-        let mut list = self.context.pool.spare_lists().take();
-        list.first = true;
-        let policy = self.policy();
-        if let Err(error) = build(iovs, Share::all(iovs), self.scope(&policy), opcode, &mut list, None) {
-            self.context.pool.spare_lists().keep(list);
+        let mut list = self.context.pool.spare_lists().acquire();
+        if let Err(error) = self.build(iovs, Share::all(iovs), opcode, &mut list, None) {
+            self.context.pool.spare_lists().release(list);
             return Err(error);
         }
         let limit = if when_full == WhenFull::Refuse { Duration::ZERO } else { self.room_limit() };
-        self.hand_over(lane, task, list, when_full.since(), limit)?;
+        let part = Submission { lane: lane.key, owner: task, list, first: true };
+        self.hand_over(lane, part, when_full.since(), limit)?;
         Ok(1 << lane.worker_index)
     }
 
-    /// Inlined by force where it matters: a call takes the answer through memory.
+    /// Builds and posts it on a lane; false, and nothing is done, if the lane is not healthy, or its worker is busy.
     #[inline(always)]
     fn begin_on<S: IovSource + ?Sized>(
         &self,
@@ -291,15 +246,17 @@ impl Connection {
         opcode: Opcode,
         iovs: &S,
         task: &'static Task,
-    ) -> Begun<SubmitError> {
-        if lane.status.health() != LaneHealth::Healthy {
-            return Begun::Busy;
+    ) -> Result<bool, SubmitError> {
+        let Some(mut part) = lane.worker.try_begin(lane.key) else { return Ok(false) };
+        if let Some((list, recent)) = part.contents() {
+            let is_built = iovs.len() == 1
+                && iovs.piece(0).is_some_and(|iov| build_one(&iov, &self.policy(), opcode, list, recent));
+            if !is_built {
+                self.build(iovs, Share::all(iovs), opcode, list, Some(recent))?;
+            }
         }
-        lane.worker.try_begin(lane.key, task, |list, recent| {
-            list.first = true;
-            let policy = self.policy();
-            build(iovs, Share::all(iovs), self.scope(&policy), opcode, list, recent)
-        })
+        part.start(task, true);
+        Ok(true)
     }
 
     /// A transfer over several lanes: built whole first, because a bad iov must keep all of it from being posted. Never
@@ -309,39 +266,36 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
-        claim: &Claim,
+        task: &'static Task,
         plan: &Plan,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
-        let policy = self.policy();
-        let scope = self.scope(&policy);
         let hint = thread_hint();
         let mut lists: [Option<RequestList>; MAX_PARTS] = Default::default();
         for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
-            let mut list = self.context.pool.spare_lists().take();
-            list.first = part == 0;
-            let built = build(iovs, plan.share(part), scope, opcode, &mut list, None);
+            let mut list = self.context.pool.spare_lists().acquire();
+            let built = self.build(iovs, plan.share(part), opcode, &mut list, None);
             *slot = Some(list);
             if let Err(error) = built {
-                lists.into_iter().flatten().for_each(|list| self.context.pool.spare_lists().keep(list));
+                lists.into_iter().flatten().for_each(|list| self.context.pool.spare_lists().release(list));
                 return Err(error);
             }
         }
         let started = when_full.since();
         // If it is not to wait there was room; others must have taken it since.
         let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
-        let task = claim.task();
         task.start(plan.parts() as u32, self.context.time_limit);
         let mut workers = 0;
         for (part, list) in lists.into_iter().flatten().enumerate() {
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
-            if task.verdict() != EndState::Done {
-                self.context.pool.spare_lists().keep(list);
+            if task.end_state() != EndState::Done {
+                self.context.pool.spare_lists().release(list);
                 task.end_part();
                 continue;
             }
             let handed = self.pick_lane(hint.wrapping_add(part)).and_then(|lane| {
-                self.hand_over(lane, task, list, started, limit).map(|()| lane.worker_index)
+                let part = Submission { lane: lane.key, owner: task, list, first: part == 0 };
+                self.hand_over(lane, part, started, limit).map(|()| lane.worker_index)
             });
             match handed {
                 Ok(worker) => workers |= 1 << worker,
@@ -366,17 +320,15 @@ impl Connection {
         self.context.settings.timeout.unwrap_or(Duration::MAX)
     }
 
-    /// Gives a built list to a lane's worker, waiting for room in its queue until `limit` after `started`.
+    /// Gives a part to its lane's worker, waiting for room in its queue until `limit` after `started`.
     fn hand_over(
         &self,
         lane: &LaneHandle,
-        task: &'static Task,
-        list: RequestList,
+        mut submission: Submission,
         started: Instant,
         limit: Duration,
     ) -> Result<(), SubmitError> {
         let hint = thread_hint();
-        let mut submission = Submission { lane: lane.key, task, list };
         let mut pause = Duration::from_micros(20);
         loop {
             submission = match lane.worker.submit(submission, hint) {
@@ -384,7 +336,7 @@ impl Connection {
                 Err(refused) => refused,
             };
             if started.elapsed() >= limit {
-                self.context.pool.spare_lists().keep(submission.list);
+                self.context.pool.spare_lists().release(submission.list);
                 return Err(if limit.is_zero() {
                     SubmitError::WouldBlock
                 } else {
@@ -403,10 +355,23 @@ impl Connection {
         self.context.slice_sizes.apply(&self.policy)
     }
 
-    #[inline]
-    fn scope<'a>(&'a self, policy: &'a SlicePolicy) -> Scope<'a> {
-        let (local, remote) = (&self.context.registry, &*self.remote);
-        Scope { local, remote, policy, carries_gpu: self.reach.lanes_carry_gpu }
+    /// Makes the work requests of a share of the iovs. Never inlined: what it needs on the stack, [`build_one`] does not.
+    #[inline(never)]
+    fn build<S: IovSource + ?Sized>(
+        &self,
+        iovs: &S,
+        share: Share,
+        opcode: Opcode,
+        list: &mut RequestList,
+        recent: Option<&mut Recent>,
+    ) -> Result<(), SubmitError> {
+        let scope = Scope {
+            local: &self.context.registry,
+            remote: &self.remote,
+            policy: &self.policy(),
+            carries_gpu: self.reach.lanes_carry_gpu,
+        };
+        build(iovs, share, scope, opcode, list, recent)
     }
 
     /// Whether every worker would take so many parts from this thread, even if nobody empties its queue.
@@ -442,47 +407,18 @@ impl Connection {
     fn own_lane(&self, hint: usize) -> usize {
         let count = self.lanes.len();
         // A division takes longer than all the rest of it, and most often there are 1, 2, 4 or 8.
-        if count.is_power_of_two() { hint & (count - 1) } else { hint.checked_rem(count).unwrap_or(0) }
+        if hint < count {
+            hint
+        } else if count.is_power_of_two() {
+            hint & (count - 1)
+        } else {
+            hint.checked_rem(count).unwrap_or(0)
+        }
     }
 
     #[cold]
     pub(super) fn down(&self, reason: &str) -> SubmitError {
         SubmitError::Down { peer: self.peer.control.to_string(), reason: reason.to_owned() }
-    }
-}
-
-/// A piece on its short way; see [`Connection::submit_one`].
-struct OnePiece<'a> {
-    connection: &'a Connection,
-    policy: SlicePolicy,
-    opcode: Opcode,
-    piece: &'a Iov,
-    /// Index of the worker.
-    worker: usize,
-}
-
-impl OneRequest for OnePiece<'_> {
-    type Name = TransferId;
-
-    #[inline(always)]
-    fn opcode(&self) -> Opcode {
-        self.opcode
-    }
-
-    #[inline(always)]
-    fn policy(&self) -> &SlicePolicy {
-        &self.policy
-    }
-
-    #[inline(always)]
-    fn chunk(&self, recent: &mut Recent) -> Option<Chunk> {
-        chunk_of_one(self.piece, self.policy(), recent)
-    }
-
-    #[inline(always)]
-    fn claim(&self) -> Option<(TransferId, &'static Task)> {
-        let context = &self.connection.context;
-        context.transfers.begin_one(self.worker, context.time_limit)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::submit::thread_hint;
 use super::{Connection, FAILURES_HELD, device_copies};
-use crate::pool::EndState;
+use crate::pool::{EndState, PartOwner};
 use crate::sync::Ordering;
 use crate::transfer::{Asked, Live, Outcome, Status, TransferId};
 
@@ -191,12 +191,12 @@ impl Connection {
         while live.is_current() && !live.task().is_ended() {
             self.help(live);
             if Instant::now() >= grace {
-                live.task().abort(life);
+                live.task().abort_generation(life);
                 self.context.pool.early_ends().note();
                 self.sleep(&live, Instant::now() + Duration::from_millis(1));
             }
         }
-        if matches!(live.task().verdict(), EndState::Failed | EndState::TimedOut) && live.is_current() {
+        if matches!(live.task().end_state(), EndState::Failed | EndState::TimedOut) && live.is_current() {
             // The caller wants nothing more of it: its failure is told by its outcome alone.
             let _ = self.status(id);
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
-use crate::transfer::{Claim, Iov, MOST_TRANSFERS, Outcome, Status, SubmitError};
+use crate::transfer::{Iov, MOST_TRANSFERS, NewTransfer, Outcome, Status, SubmitError};
 
 const LIMIT: Duration = Duration::from_millis(500);
 
@@ -48,12 +48,12 @@ impl Pair {
     }
 
     /// Takes all ids that are left.
-    fn take_all(&self) -> Vec<Claim> {
-        std::iter::from_fn(|| self.client.context().unwrap().transfers.claim()).collect()
+    fn take_all(&self) -> Vec<NewTransfer> {
+        std::iter::from_fn(|| self.client.context().unwrap().transfers.acquire()).collect()
     }
 
-    fn give_back(&self, claim: Claim) {
-        self.client.context().unwrap().transfers.abandon(claim);
+    fn release(&self, transfer: NewTransfer) {
+        self.client.context().unwrap().transfers.release_new(transfer);
     }
 }
 
@@ -97,25 +97,5 @@ fn a_call_waits_for_an_id_until_one_is_free_or_its_time_is_over() {
         let refused = waiting.join().unwrap();
         assert!(matches!(refused, Err(SubmitError::Down { .. })), "{refused:?}");
     });
-    taken.into_iter().for_each(|claim| pair.give_back(claim));
-}
-
-/// Of a single piece it may be one of the places that a worker keeps to itself.
-#[test]
-fn a_place_of_a_worker_is_found_as_well() {
-    let pair = Pair::new();
-    let (here, iov) = (&pair.here, pair.iov());
-    // The worker keeps some as soon as a transfer goes the short way, as all do that are like the one before.
-    for _ in 0..20 {
-        let id = here.submit(Opcode::Write, &iov).unwrap();
-        assert_eq!(here.wait(id, LIMIT), Status::Ended(Outcome::Done));
-    }
-    let taken = pair.take_all();
-    let kept = MOST_TRANSFERS - taken.len();
-    assert!(kept > 0, "no place is kept by the worker");
-    for _ in 0..kept {
-        here.submit(Opcode::Write, &iov).unwrap();
-    }
-    assert_eq!(here.try_submit(Opcode::Write, &iov), Err(SubmitError::WouldBlock));
-    taken.into_iter().for_each(|claim| pair.give_back(claim));
+    taken.into_iter().for_each(|transfer| pair.release(transfer));
 }

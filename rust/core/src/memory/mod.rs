@@ -23,7 +23,7 @@ pub use history::{Cursor, History, Limits};
 pub use inspect::{CpuAccess, Inaccessible, InaccessibleReason, Inspection, inspect};
 pub use process_regions::{has_gpu_regions, region_in_process};
 pub use range_index::{RangeIndex, holds};
-pub use recent::{LocalRange, Recent};
+pub use recent::{Lease, LocalRange, Recent};
 pub use region::{Hold, MemoryKind, Region, RegionId};
 pub use registry::{Registry, RegistryError, Snapshot};
 pub use remote_regions::RemoteRegions;

@@ -39,7 +39,7 @@ impl RangeIndex {
         self.find_where(address, length, |_| true)
     }
 
-    /// The same among the ranges of which `counts` says so, by position.
+    /// As [`RangeIndex::find`], among the ranges of which `counts` says so, by position.
     pub fn find_where(&self, address: u64, length: u64, counts: impl Fn(usize) -> bool) -> Option<usize> {
         let end = address.checked_add(length)?;
         let candidates = self.entries.partition_point(|entry| entry.base <= address);

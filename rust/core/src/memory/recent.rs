@@ -40,67 +40,49 @@ impl LocalRange {
     }
 }
 
-/// A region of ours that stays held between transfers, and one of the peer. Owned by a lane, under its worker's lock.
+/// Keeps a lane's recent region registered for a part that uses it. Its count is the lane's own, so that lanes on other
+/// processors do not write to the same cache line for each transfer.
+pub type Lease = Arc<Hold>;
+
+/// A region of ours that stays registered between transfers, and one of the peer. Owned by a lane, under its worker's lock.
 ///
-/// One hold serves all parts that use the region at a time, and taking part in it costs a plain count. Whoever
-/// deregisters the region tells the lane to [forget](Recent::forget) it.
+/// Before a region is deregistered each lane is told to [forget](Recent::forget) it; parts that have begun keep their
+/// leases until they end.
 #[derive(Debug, Default)]
 pub struct Recent {
     local: LocalRange,
-    hold: Option<Hold>,
-    /// Parts that use what `hold` holds.
-    users: u32,
+    /// On the region that `local` is of.
+    lease: Option<Lease>,
     /// The peer's.
     pub remote: RemoteRegion,
 }
 
 impl Recent {
-    /// Our region, for one more part; [`Recent::give_back`] ends its use.
+    /// Our region, if it holds the range, with a lease on it.
     #[inline(always)]
-    pub fn share(&mut self, region: Option<RegionId>, address: u64, length: u64) -> Option<LocalRange> {
+    pub fn lease(&self, region: Option<RegionId>, address: u64, length: u64) -> Option<(LocalRange, Lease)> {
         if !self.local.holds(region, address, length) {
             return None;
         }
-        self.users += 1;
-        Some(self.local)
+        self.lease.as_ref().map(|lease| (self.local, Arc::clone(lease)))
     }
 
-    /// Makes `region` the recent one and shares it. `None` while another one is in use, or if `region` is being
-    /// deregistered.
-    pub fn replace(&mut self, region: &Arc<Region>) -> Option<LocalRange> {
-        // Makes room: the first transfer after the last of those that use it now takes its place.
-        self.local = LocalRange::default();
-        if self.users > 0 {
-            return None;
+    /// Makes `region` the recent one, and leases it. `None` if it is being deregistered.
+    pub fn replace(&mut self, region: &Arc<Region>) -> Option<(LocalRange, Lease)> {
+        let hold = region.hold()?;
+        // In the same allocation, if no part has a lease.
+        match self.lease.as_mut().and_then(Arc::get_mut) {
+            Some(unused) => *unused = hold,
+            None => self.lease = Some(Arc::new(hold)),
         }
-        self.hold = region.hold();
-        self.hold.as_ref()?;
         self.local = LocalRange::of(region);
-        self.users = 1;
-        Some(self.local)
+        self.lease.as_ref().map(|lease| (self.local, Arc::clone(lease)))
     }
 
-    /// A part that shared the region has ended.
-    #[inline]
-    pub fn give_back(&mut self) {
-        self.users = self.users.saturating_sub(1);
-        if self.users == 0 && self.local.id == 0 {
-            self.hold = None;
-        }
-    }
-
-    /// Whether parts use `region` by way of this.
-    pub fn is_shared(&self, region: RegionId) -> bool {
-        self.users > 0 && self.hold.as_ref().is_some_and(|hold| hold.region().id == region)
-    }
-
-    /// Holds `region` only as long as parts use it that have begun.
+    /// No part that begins from now on uses `region` by way of this.
     pub fn forget(&mut self, region: RegionId) {
-        if self.hold.as_ref().is_some_and(|hold| hold.region().id == region) {
-            self.local = LocalRange::default();
-            if self.users == 0 {
-                self.hold = None;
-            }
+        if self.local.id == region.0 {
+            (self.local, self.lease) = (LocalRange::default(), None);
         }
     }
 }
@@ -129,40 +111,52 @@ mod tests {
     fn is_held_between_uses_until_it_is_forgotten() {
         let region = regions(1).remove(0);
         let mut recent = Recent::default();
-        let share = |recent: &mut Recent| recent.share(Some(region.id), region.address, 1).is_some();
-        assert!(!share(&mut recent) && recent.replace(&region).is_some());
-        assert!(share(&mut recent) && recent.is_shared(region.id));
-        recent.give_back();
-        recent.give_back();
-        assert!(region.in_use() && !recent.is_shared(region.id));
+        let lease = |recent: &Recent| recent.lease(Some(region.id), region.address, 1);
+        assert!(lease(&recent).is_none() && recent.replace(&region).is_some());
+        assert!(lease(&recent).is_some() && region.in_use());
+        recent.forget(RegionId(region.id.0 + 1));
+        assert!(lease(&recent).is_some());
         recent.forget(region.id);
-        assert!(!region.in_use() && !share(&mut recent));
+        assert!(!region.in_use() && lease(&recent).is_none());
     }
 
     #[test]
-    fn what_is_forgotten_stays_held_for_those_who_use_it() {
+    fn what_is_forgotten_stays_held_for_the_parts_that_use_it() {
         let region = regions(1).remove(0);
         let mut recent = Recent::default();
-        assert!(recent.replace(&region).is_some());
+        let first = recent.replace(&region);
+        let second = recent.lease(None, region.address, 1);
         recent.forget(region.id);
-        assert!(region.in_use() && recent.is_shared(region.id));
-        assert!(recent.share(None, region.address, 1).is_none(), "no new use");
-        recent.give_back();
+        assert!(recent.lease(None, region.address, 1).is_none(), "no new use");
+        drop(first);
+        assert!(region.in_use());
+        drop(second);
         assert!(!region.in_use());
     }
 
     #[test]
-    fn another_region_takes_its_place_once_it_is_idle() {
+    fn another_region_takes_its_place_at_once() {
+        let [first, second] = &regions(2)[..] else { panic!("two regions") };
+        let mut recent = Recent::default();
+        let in_use = recent.replace(first);
+        assert!(recent.replace(second).is_some() && second.in_use());
+        assert!(first.in_use(), "a part has it");
+        drop(in_use);
+        assert!(!first.in_use());
+        recent.forget(first.id);
+        assert!(recent.lease(Some(second.id), second.address, 4096).is_some());
+        assert!(recent.lease(Some(first.id), second.address, 4096).is_none());
+        assert!(recent.lease(None, second.address, 4097).is_none());
+        assert!(recent.replace(first).is_some() && !second.in_use(), "no part has it");
+    }
+
+    #[test]
+    fn a_region_that_is_being_deregistered_is_not_leased() {
         let [first, second] = &regions(2)[..] else { panic!("two regions") };
         let mut recent = Recent::default();
         assert!(recent.replace(first).is_some());
+        second.revoke();
         assert!(recent.replace(second).is_none() && !second.in_use());
-        recent.give_back();
-        assert!(!first.in_use(), "it makes room");
-        assert!(recent.replace(second).is_some() && second.in_use());
-        recent.forget(first.id);
-        assert!(recent.share(Some(second.id), second.address, 4096).is_some());
-        assert!(recent.share(Some(first.id), second.address, 4096).is_none());
-        assert!(recent.share(None, second.address, 4097).is_none());
+        assert!(recent.lease(None, first.address, 1).is_some());
     }
 }

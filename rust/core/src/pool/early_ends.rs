@@ -1,26 +1,26 @@
 //! How workers learn that a transfer of which they have parts is to end early, without looking at all they have.
 
-use super::task::Task;
+use super::part_owner::PartOwner;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Counts, for one pool, the transfers that were told to end by something that does not know their parts: a caller that
 /// cancels, or a worker that has failed another part. A worker looks through its parts when the count has changed.
 #[derive(Debug, Default)]
 pub struct EarlyEnds {
-    /// Incremented by callers and workers (Release) after they have changed a task; workers load it (Acquire) before they
-    /// look at tasks, so they find the change.
+    /// Incremented by callers and workers (Release) after they have changed an owner; workers load it (Acquire) before they
+    /// look at owners, so they find the change.
     count: AtomicU64,
 }
 
 impl EarlyEnds {
-    /// A task was condemned or aborted, and a worker that may have parts of it has to be told.
+    /// An owner was condemned or aborted, and a worker that may have parts of it has to be told.
     pub fn note(&self) {
         self.count.fetch_add(1, Ordering::Release);
     }
 
-    /// The same by a worker that has one part of the task: nothing to tell if that is the only one left.
-    pub(super) fn note_others(&self, task: &Task) {
-        if task.parts_left() > 1 {
+    /// As [`EarlyEnds::note`], by a worker that has one part: nothing to tell if that is the only one left.
+    pub(super) fn note_others(&self, owner: &dyn PartOwner) {
+        if owner.parts_left() > 1 {
             self.note();
         }
     }

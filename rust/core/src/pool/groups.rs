@@ -1,6 +1,6 @@
 //! What is posted on a lane, in posting order.
 
-/// One posted list: who it belongs to and where it began.
+/// One posted list: which part it belongs to and where it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Group {
     /// The part that it belongs to.
@@ -28,7 +28,7 @@ impl Group {
 pub(super) struct Groups {
     /// Its length is a power of two.
     ring: Box<[Group]>,
-    /// Place of the first one, modulo the length of the ring.
+    /// Index of the first one, modulo the length of the ring.
     head: u32,
     len: u32,
 }
@@ -41,7 +41,7 @@ impl Default for Groups {
 
 impl Groups {
     #[inline(always)]
-    fn place(&self, index: u32) -> usize {
+    fn position(&self, index: u32) -> usize {
         self.head.wrapping_add(index) as usize & (self.ring.len() - 1)
     }
 
@@ -50,8 +50,8 @@ impl Groups {
         if self.len as usize == self.ring.len() {
             self.grow();
         }
-        let place = self.place(self.len);
-        if let Some(vacant) = self.ring.get_mut(place) {
+        let at = self.position(self.len);
+        if let Some(vacant) = self.ring.get_mut(at) {
             *vacant = group;
             self.len += 1;
         }
@@ -59,8 +59,8 @@ impl Groups {
 
     #[inline(always)]
     pub(super) fn front_mut(&mut self) -> Option<&mut Group> {
-        let place = self.place(0);
-        if self.len == 0 { None } else { self.ring.get_mut(place) }
+        let at = self.position(0);
+        if self.len == 0 { None } else { self.ring.get_mut(at) }
     }
 
     #[inline(always)]
@@ -72,13 +72,7 @@ impl Groups {
     }
 
     pub(super) fn back(&self) -> Option<&Group> {
-        self.ring.get(self.place(self.len.checked_sub(1)?))
-    }
-
-    /// The last one, taken out.
-    pub(super) fn pop_back(&mut self) -> Option<Group> {
-        self.len = self.len.checked_sub(1)?;
-        self.ring.get(self.place(self.len)).copied()
+        self.ring.get(self.position(self.len.checked_sub(1)?))
     }
 
     pub(super) fn clear(&mut self) {
@@ -86,7 +80,7 @@ impl Groups {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Group> {
-        (0..self.len).filter_map(|index| self.ring.get(self.place(index)))
+        (0..self.len).filter_map(|index| self.ring.get(self.position(index)))
     }
 
     #[cold]
@@ -107,15 +101,14 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// It does what the standard library's queue does, however often its places were used before.
+        /// It does what the standard library's queue does, however often its ring was used before.
         #[test]
         fn is_a_queue(steps in prop::collection::vec(0u8..10, 0..200), head: u32) {
             let mut groups = Groups { head, ..Groups::default() };
             let mut model = VecDeque::new();
             for (part, step) in (0..).zip(steps) {
                 match step {
-                    0 => prop_assert_eq!(groups.pop_back(), model.pop_back()),
-                    1..4 => {
+                    0..4 => {
                         groups.pop_front();
                         model.pop_front();
                     }

@@ -229,10 +229,10 @@ pub struct LaneSetup {
 
 /// All lanes of a worker.
 #[derive(Debug, Default)]
-pub(super) struct Lanes(Vec<Slot>);
+pub(super) struct Lanes(Vec<LaneEntry>);
 
 #[derive(Debug)]
-struct Slot {
+struct LaneEntry {
     generation: u16,
     // In a box: what moves when the table grows, or is looked through, is one word.
     lane: Option<Box<Lane>>,
@@ -245,46 +245,46 @@ impl Lanes {
         queue_pair: Box<dyn QueuePair>,
         setup: LaneSetup,
     ) -> Result<LaneKey, PoolError> {
-        let index = match self.0.iter().position(|slot| slot.lane.is_none()) {
+        let index = match self.0.iter().position(|entry| entry.lane.is_none()) {
             Some(index) => index,
             None => {
-                self.0.push(Slot { generation: 0, lane: None });
+                self.0.push(LaneEntry { generation: 0, lane: None });
                 self.0.len() - 1
             }
         };
-        let (Ok(index), Some(slot)) = (u16::try_from(index), self.0.get_mut(index)) else {
+        let (Ok(index), Some(entry)) = (u16::try_from(index), self.0.get_mut(index)) else {
             return Err(PoolError::TooManyLanes);
         };
-        slot.generation = slot.generation.wrapping_add(1);
-        let key = LaneKey::new(index, slot.generation);
-        slot.lane = Some(Box::new(Lane::new(key, queue_pair, setup)));
+        entry.generation = entry.generation.wrapping_add(1);
+        let key = LaneKey::new(index, entry.generation);
+        entry.lane = Some(Box::new(Lane::new(key, queue_pair, setup)));
         Ok(key)
     }
 
-    /// The lane in a place, whichever it is.
+    /// The lane with an index, of whatever generation.
     #[inline]
     pub(super) fn at(&mut self, index: u16) -> Option<&mut Lane> {
         self.0.get_mut(usize::from(index))?.lane.as_deref_mut()
     }
 
-    /// The lane of a name, unless it is gone.
+    /// The lane of a key, unless it is gone.
     #[inline]
     pub(super) fn get(&mut self, key: LaneKey) -> Option<&mut Lane> {
         self.at(key.index()).filter(|lane| lane.key == key)
     }
 
-    /// Takes the lane of a name out.
-    pub(super) fn take(&mut self, key: LaneKey) -> Option<Box<Lane>> {
+    /// Takes the lane of a key out.
+    pub(super) fn remove(&mut self, key: LaneKey) -> Option<Box<Lane>> {
         self.0.get_mut(usize::from(key.index()))?.lane.take_if(|lane| lane.key == key)
     }
 
     /// Whether there is none, healthy or not.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.iter().all(|slot| slot.lane.is_none())
+        self.0.iter().all(|entry| entry.lane.is_none())
     }
 
-    /// All places, with a lane or without.
-    pub(super) fn places(&self) -> impl Iterator<Item = u16> + use<> {
+    /// All indices, with a lane or without.
+    pub(super) fn indices(&self) -> impl Iterator<Item = u16> + use<> {
         (0..=u16::MAX).take(self.0.len())
     }
 }

@@ -1,39 +1,36 @@
 //! The worker pool of a NIC, shared by all engines of the process.
 //!
 //! A pool has workers; a worker owns one completion queue and the lanes (queue pairs) that complete into it. Its
-//! [`WorkerState::step`] does all the work; who runs it is a matter of convenience: a caller that waits, or the
-//! worker's own thread when nobody waits.
+//! [`WorkerState::step`] does all the work; it is run by a caller that waits, or by the worker's own thread when
+//! none does. A pool moves lists of work requests, and reports to what they are parts of ([`PartOwner`]).
 
 pub mod clock;
 mod early_ends;
-mod end_notice;
 mod groups;
 mod jobs;
 mod lane;
 mod metrics;
+mod new_part;
 mod parking;
 mod part;
 mod part_list;
+mod part_owner;
 mod request_list;
 mod shared_worker;
-mod slice;
-mod slice_sizes;
 mod spare_lists;
-mod task;
 mod thread;
 mod worker;
 mod worker_pool;
 
 pub use early_ends::EarlyEnds;
-pub(crate) use end_notice::{AtEnd, EndNotice};
 pub use lane::{LaneHealth, LaneKey, LaneSetup, LaneStatus, LaneWatcher};
+pub use new_part::NewPart;
+pub use part_owner::{EndState, PartOwner, RequestFailure};
 pub use request_list::RequestList;
-pub use shared_worker::{Begun, Submission, Worker};
-pub use slice::{Chunk, Cutter, Placed, Run, SlicePolicy, TooManyRequests};
-pub use slice_sizes::SliceSizes;
+pub(crate) use shared_worker::Attending;
+pub use shared_worker::{Submission, Worker};
 pub use spare_lists::SpareLists;
-pub use task::{EndState, RequestFailure, Task, TaskGeneration, TimeLimit};
-pub use worker::{OneRequest, StepReport, WorkerLimits, WorkerState};
+pub use worker::{StepReport, WorkerLimits, WorkerState};
 pub use worker_pool::{PoolOptions, WorkerPool};
 
 use crate::fabric::FabricError;

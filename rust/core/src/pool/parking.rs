@@ -1,6 +1,6 @@
 //! How a worker's thread sleeps and is woken without losing a wake-up.
 //!
-//! A submitter leaves work (under the worker's lock or in a submission queue) and then asks [`Parking::claim_wake`];
+//! A submitter leaves work (under the worker's lock or in a submission queue) and then asks [`Parking::must_wake`];
 //! the thread announces that it parks and then looks for work once more before it really sleeps.
 
 use crate::sync::{AtomicU32, Ordering, fence};
@@ -35,9 +35,9 @@ impl Parking {
         self.state.store(AWAKE, Ordering::Relaxed);
     }
 
-    /// After leaving work: true if the thread is parked and the caller, nobody else, must wake it.
+    /// After leaving work: true if the thread is parked and the caller, and no other, must wake it.
     #[inline]
-    pub(super) fn claim_wake(&self) -> bool {
+    pub(super) fn must_wake(&self) -> bool {
         fence(Ordering::SeqCst);
         self.state.load(Ordering::Relaxed) == PARKED
             && self.state.compare_exchange(PARKED, AWAKE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -59,7 +59,7 @@ mod models {
                 let shared = shared.clone();
                 loom::thread::spawn(move || {
                     shared.1.store(true, Ordering::Relaxed);
-                    if shared.0.claim_wake() {
+                    if shared.0.must_wake() {
                         shared.2.store(true, Ordering::Relaxed);
                     }
                 })
@@ -78,8 +78,8 @@ mod models {
             let parking = Arc::new(Parking::default());
             parking.announce();
             let other = parking.clone();
-            let submitter = loom::thread::spawn(move || other.claim_wake());
-            let mine = parking.claim_wake();
+            let submitter = loom::thread::spawn(move || other.must_wake());
+            let mine = parking.must_wake();
             assert!(mine != submitter.join().unwrap());
         });
     }

@@ -3,19 +3,19 @@
 use std::time::Instant;
 
 use super::part_list::{AGE, Links, NONE};
+use super::part_owner::PartOwner;
 use super::request_list::RequestList;
-use super::task::Task;
 
-/// Slots that are kept while none is in use.
+/// Parts that are kept while none is in use.
 const MAX_IDLE: usize = 4096;
 
-/// One part, in a worker's slab. The slot is reused, so its list's memory is too.
+/// One part, in a worker's slab. Reused, and so is its list's memory.
 #[derive(Debug)]
 pub(super) struct Part {
     /// Its neighbours in its lane's lists; see [`PartList`](super::part_list::PartList).
     links: [Links; 2],
-    /// The transfer; `None` for a free slot.
-    pub(super) task: Option<&'static Task>,
+    /// What it is a part of; `None` while it is filled, or free.
+    pub(super) owner: Option<&'static dyn PartOwner>,
     pub(super) list: RequestList,
     /// Requests posted: index of the next one.
     pub(super) cursor: usize,
@@ -39,7 +39,7 @@ impl Default for Part {
     fn default() -> Self {
         Self {
             links: [Links { before: NONE, behind: NONE }; 2],
-            task: None,
+            owner: None,
             list: RequestList::default(),
             cursor: 0,
             outstanding: 0,
@@ -54,9 +54,9 @@ impl Default for Part {
 }
 
 impl Part {
-    /// Empties it for another transfer; answers the task of the one that it was of.
+    /// Empties it for reuse; answers its owner.
     #[inline(always)]
-    pub(super) fn vacate(&mut self) -> Option<&'static Task> {
+    fn clear(&mut self) -> Option<&'static dyn PartOwner> {
         self.list.clear();
         self.cursor = 0;
         self.outstanding = 0;
@@ -65,7 +65,7 @@ impl Part {
         self.interruptions = 0;
         self.rewind = None;
         self.begun = None;
-        self.task.take()
+        self.owner.take()
     }
 
     /// The part of its lane that was begun next.
@@ -86,61 +86,56 @@ impl Part {
 /// All parts of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    slots: Vec<Part>,
+    all: Vec<Part>,
     free: Vec<u32>,
 }
 
 impl Parts {
-    /// A free slot's index.
+    /// The index of a part that was free, empty.
     #[inline(always)]
-    pub(super) fn claim(&mut self) -> u32 {
+    pub(super) fn acquire(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| self.grow())
     }
 
     #[cold]
     fn grow(&mut self) -> u32 {
-        self.slots.push(Part::default());
-        (self.slots.len() - 1) as u32
+        self.all.push(Part::default());
+        (self.all.len() - 1) as u32
     }
 
     #[inline]
     pub(super) fn get(&mut self, index: u32) -> Option<&mut Part> {
-        self.slots.get_mut(index as usize)
+        self.all.get_mut(index as usize)
     }
 
     /// A part's neighbours in the list of the kind `WHICH`.
     #[inline(always)]
     pub(super) fn links_mut<const WHICH: usize>(&mut self, index: u32) -> Option<&mut Links> {
-        self.slots.get_mut(index as usize)?.links.get_mut(WHICH)
+        self.all.get_mut(index as usize)?.links.get_mut(WHICH)
     }
 
-    /// Gives a slot back; answers its task.
-    pub(super) fn release(&mut self, index: u32) -> Option<&'static Task> {
-        let task = self.get(index)?.vacate();
-        self.give(index);
-        task
-    }
-
-    /// Gives an emptied slot back.
+    /// Empties a part, which is free then; answers its owner.
     #[inline(always)]
-    pub(super) fn give(&mut self, index: u32) {
+    pub(super) fn release(&mut self, index: u32) -> Option<&'static dyn PartOwner> {
+        let owner = self.get(index)?.clear();
         self.free.push(index);
+        owner
     }
 
-    /// Gives back the memory of a burst, if none is in use.
+    /// Releases the memory of a burst, if none is in use.
     pub(super) fn trim(&mut self) {
-        if self.slots.len() > MAX_IDLE && self.len() == 0 {
+        if self.all.len() > MAX_IDLE && self.len() == 0 {
             *self = Self::default();
         }
     }
 
     /// Parts in use.
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.all.len() - self.free.len()
     }
 
-    /// Slots, used and free: every part has an index below this.
-    pub(super) fn slots(&self) -> u32 {
-        self.slots.len() as u32
+    /// Parts, in use and free: each has an index below this.
+    pub(super) fn capacity(&self) -> u32 {
+        self.all.len() as u32
     }
 }

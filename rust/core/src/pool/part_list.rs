@@ -107,22 +107,22 @@ mod tests {
             let mut parts = Parts::default();
             let mut lists = [PartList::<AGE>::default(), PartList::default()];
             let mut models: [Vec<u32>; 2] = Default::default();
-            for (step, place) in steps {
+            for (step, at) in steps {
                 let which = usize::from(step % 2);
                 let (Some(list), Some(model)) = (lists.get_mut(which), models.get_mut(which)) else { continue };
                 match step / 2 {
                     0 => {
                         let first = (!model.is_empty()).then(|| model.remove(0));
                         prop_assert_eq!(list.pop_front(&mut parts), first);
-                        first.into_iter().for_each(|index| parts.give(index));
+                        first.map(|index| parts.release(index));
                     }
                     1 if !model.is_empty() => {
-                        let index = model.remove(place.index(model.len()));
+                        let index = model.remove(at.index(model.len()));
                         list.remove(&mut parts, index);
-                        parts.give(index);
+                        parts.release(index);
                     }
                     _ => {
-                        let index = parts.claim();
+                        let index = parts.acquire();
                         list.push_back(&mut parts, index);
                         model.push(index);
                     }

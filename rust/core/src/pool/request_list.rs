@@ -1,14 +1,14 @@
 //! What a worker is given to move: work requests, cut and checked, and what must stay alive until they are done.
 
 use crate::fabric::{Batch, Opcode, Sge, WorkRequest};
-use crate::memory::Hold;
+use crate::memory::{Hold, Lease, RegionId};
 
 /// The work requests of one part of a transfer, in posting order. Made once, when the transfer is checked; posting takes
 /// the next so many of them, and a repetition takes them again. A slice costs the 40 bytes of a request with one entry.
 #[derive(Debug, Default)]
 pub struct RequestList {
     /// What all of them do.
-    pub(super) opcode: Opcode,
+    pub(crate) opcode: Opcode,
     // Both vectors are longer than what is in use of them: writing over what is there spares the test for room with each
     // request, and emptying is to forget how much was in use.
     requests: Vec<WorkRequest>,
@@ -17,13 +17,11 @@ pub struct RequestList {
     entries: Vec<Sge>,
     entry_count: usize,
     /// Bytes of all requests.
-    pub(super) bytes: u64,
-    /// Keeps the local regions registered until the part has ended.
+    pub(crate) bytes: u64,
+    /// Keeps the lane's recent region registered until the part has ended, if the part uses it.
+    pub lease: Option<Lease>,
+    /// Keeps the other local regions registered until the part has ended.
     pub holds: Vec<Hold>,
-    /// It also uses the lane's recent region.
-    pub shares_recent: bool,
-    /// This is the first part of its transfer: where the transfer is counted.
-    pub first: bool,
 }
 
 impl RequestList {
@@ -33,6 +31,11 @@ impl RequestList {
     const KEEP: usize = 1 << 15;
     /// Room is made for at least so many: no list is grown twice for a short transfer.
     const SHORTEST: usize = 16;
+
+    /// Whether it keeps this region registered.
+    pub(super) fn uses(&self, region: RegionId) -> bool {
+        self.lease.as_deref().into_iter().chain(&self.holds).any(|hold| hold.region().id == region)
+    }
 
     /// Number of requests.
     #[inline]
@@ -52,7 +55,7 @@ impl RequestList {
         self.len = 0;
         self.entry_count = 0;
         self.bytes = 0;
-        self.shares_recent = false;
+        self.lease = None;
         if !self.holds.is_empty() {
             self.holds.clear();
         }
@@ -71,7 +74,7 @@ impl RequestList {
 
     /// Makes room for so many more requests and entries.
     #[inline]
-    pub(super) fn reserve(&mut self, requests: usize, entries: usize) {
+    pub(crate) fn reserve(&mut self, requests: usize, entries: usize) {
         if self.requests.len() - self.len < requests || self.entries.len() - self.entry_count < entries {
             self.grow(requests, entries);
         }
@@ -97,53 +100,57 @@ impl RequestList {
     }
 
     /// The requests.
-    pub(super) fn requests(&self) -> &[WorkRequest] {
+    pub(crate) fn requests(&self) -> &[WorkRequest] {
         self.requests.get(..self.len).unwrap_or_default()
     }
 
     /// Their entries.
     #[cfg(all(test, not(flagcx_p2p_loom)))]
-    pub(super) fn entries(&self) -> &[Sge] {
+    pub(crate) fn entries(&self) -> &[Sge] {
         self.entries.get(..self.entry_count).unwrap_or_default()
     }
 
     /// The last request and its last entry.
     #[inline]
-    pub(super) fn last_mut(&mut self) -> Option<(&mut WorkRequest, &mut Sge)> {
+    pub(crate) fn last_mut(&mut self) -> Option<(&mut WorkRequest, &mut Sge)> {
         let request = self.requests.get_mut(self.len.checked_sub(1)?)?;
         let entry = self.entries.get_mut(self.entry_count.checked_sub(1)?)?;
         Some((request, entry))
     }
 
-    /// Places for requests and for entries, as far as there is room, and the index of the first entry. What is written
-    /// there counts once [`RequestList::append`] says so.
+    /// Unused requests and entries, as far as there is room, and the index of the first entry. What is written there counts
+    /// once [`RequestList::append`] says so.
     #[inline]
-    pub(super) fn vacant(&mut self) -> (&mut [WorkRequest], &mut [Sge], u32) {
+    pub(crate) fn unused(&mut self) -> (&mut [WorkRequest], &mut [Sge], u32) {
         let end = self.requests.len().min(Self::LONGEST);
         let requests = self.requests.get_mut(self.len..end).unwrap_or_default();
         let entries = self.entries.get_mut(self.entry_count..).unwrap_or_default();
         (requests, entries, self.entry_count as u32)
     }
 
-    /// The first place of an empty list, counted as if it were filled; `None` if the list never had one.
+    /// Makes an empty list one of one request with one entry; false, and nothing is done, if the list never had room.
     #[inline(always)]
-    pub(super) fn only(&mut self, opcode: Opcode) -> Option<(&mut WorkRequest, &mut Sge)> {
-        let places = (self.requests.first_mut()?, self.entries.first_mut()?);
+    pub(crate) fn set_only(&mut self, opcode: Opcode, (request, entry): (WorkRequest, Sge)) -> bool {
+        let (Some(first), Some(first_entry)) = (self.requests.first_mut(), self.entries.first_mut()) else {
+            return false;
+        };
+        self.bytes = u64::from(entry.length);
+        (*first, *first_entry) = (request, entry);
         (self.opcode, self.len, self.entry_count) = (opcode, 1, 1);
-        Some(places)
+        true
     }
 
-    /// Counts requests that were written to vacant places, and their entries.
+    /// Counts requests that were written to unused ones, and their entries.
     #[inline]
-    pub(super) fn append(&mut self, requests: usize, entries: usize) {
+    pub(crate) fn append(&mut self, requests: usize, entries: usize) {
         self.len = (self.len + requests).min(self.requests.len());
         self.entry_count = (self.entry_count + entries).min(self.entries.len());
     }
 
     /// At most `most` requests from index `start` on, to be posted under ids from `first_id` on. Every `signal_every`-th
     /// is signaled, and the last one.
-    #[inline]
-    pub(super) fn batch(&self, start: usize, most: usize, first_id: u64, signal_every: u32) -> Batch<'_> {
+    #[inline(always)]
+    pub(crate) fn batch(&self, start: usize, most: usize, first_id: u64, signal_every: u32) -> Batch<'_> {
         let end = self.len.min(start.saturating_add(most));
         Batch {
             opcode: self.opcode,
@@ -162,6 +169,6 @@ impl RequestList {
     }
 }
 
-/// What lies in the places that are not in use.
+/// What requests are that are not in use.
 const BLANK: WorkRequest =
     WorkRequest { remote_address: 0, rkey: 0, first_sge: 0, origin: 0, sge_count: 0, inline: false };

@@ -13,13 +13,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::PoolError;
 use super::jobs::Jobs;
 use super::lane::LaneKey;
+use super::new_part::NewPart;
 use super::parking::Parking;
+use super::part_owner::PartOwner;
 use super::request_list::RequestList;
 use super::spare_lists::SpareLists;
-use super::task::Task;
-use super::worker::{OneRequest, StepReport, WorkerState};
+use super::worker::{StepReport, WorkerState};
 use crate::events::Notifier;
-use crate::memory::Recent;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// A part on its way to a worker whose lock was taken.
@@ -27,21 +27,12 @@ use crate::sync::{AtomicBool, AtomicU32, Ordering};
 pub struct Submission {
     /// Where it goes.
     pub lane: LaneKey,
-    /// The transfer, with this part counted.
-    pub task: &'static Task,
+    /// What it is a part of, with this part counted.
+    pub owner: &'static dyn PartOwner,
     /// What to move.
     pub list: RequestList,
-}
-
-/// Answer of [`Worker::try_begin`].
-#[derive(Debug)]
-pub enum Begun<E> {
-    /// The part is with the worker.
-    Yes,
-    /// The worker's lock is taken: build the list outside and use [`Worker::submit`].
-    Busy,
-    /// Building failed; nothing was posted.
-    Refused(E),
+    /// It counts as the beginning of its transfer on the lane.
+    pub first: bool,
 }
 
 /// One worker of a pool.
@@ -61,9 +52,9 @@ pub struct Worker {
     /// if callers did a moment ago. Written by those callers and at such ends, read by the thread; a hint with a wake-up
     /// behind it, so Relaxed.
     sleepers: AtomicU32,
-    /// Those who wait for the lock, control work and callers going to sleep: the thread leaves them a gap, for its own
-    /// next try comes too soon for anybody else to get between. Written by those who wait, read by the thread; a hint, so
-    /// Relaxed.
+    /// Threads that wait for the lock, control work and callers going to sleep: the worker's thread leaves them a gap, for
+    /// its own next try comes too soon for another to get between. Written by those that wait, read by the worker's thread;
+    /// a hint, so Relaxed.
     control: AtomicU32,
     /// Set once by the pool's drop, read by the thread after each wake-up.
     stopping: AtomicBool,
@@ -109,46 +100,15 @@ impl Worker {
         })
     }
 
-    /// Begins a part right here if the worker's lock is free; see [`WorkerState::begin`].
-    #[inline]
-    pub fn try_begin<E>(
-        &self,
-        lane: LaneKey,
-        task: &'static Task,
-        build: impl FnOnce(&mut RequestList, Option<&mut Recent>) -> Result<(), E>,
-    ) -> Begun<E> {
-        let Some(mut state) = self.caller_lock() else { return Begun::Busy };
+    /// A part to be filled and started right here; `None` if the worker's lock is taken, or the lane is not healthy: build
+    /// the list outside then, and use [`Worker::submit`].
+    #[inline(always)]
+    pub fn try_begin(&self, lane: LaneKey) -> Option<NewPart<'_>> {
+        let mut state = self.caller_lock()?;
         if !self.is_queue_empty() {
             self.take_submissions(&mut state);
         }
-        state.caller_steps = state.caller_steps.wrapping_add(1);
-        if let Err(error) = state.begin(lane, task, build) {
-            return Begun::Refused(error);
-        }
-        let unattended = self.device_needs_polling || state.has_backlog();
-        drop(state);
-        if unattended {
-            self.wake_if_parked();
-        }
-        Begun::Yes
-    }
-
-    /// Begins a part of one request right here, the short way; see [`WorkerState::begin_one`]. `None` also if the
-    /// worker's lock is taken, or others stand before it.
-    #[inline(always)]
-    pub fn try_begin_one<R: OneRequest>(&self, lane: LaneKey, wanted: &R) -> Option<R::Name> {
-        let mut state = self.state.try_lock()?;
-        if !self.is_queue_empty() {
-            return None;
-        }
-        let begun = state.begin_one(lane, wanted)?;
-        state.caller_steps = state.caller_steps.wrapping_add(1);
-        let unattended = self.device_needs_polling || state.has_backlog();
-        drop(state);
-        if unattended {
-            self.wake_if_parked();
-        }
-        Some(begun)
+        NewPart::acquire(self, state, lane)
     }
 
     /// Takes a part whose list was built outside: at once if the lock is free, else through a submission queue.
@@ -160,20 +120,18 @@ impl Worker {
                 self.take_submissions(&mut state);
             }
             state.caller_steps = state.caller_steps.wrapping_add(1);
-            let spare = state.adopt(submission.lane, submission.task, submission.list);
+            let spare = state.adopt(submission);
             let report = state.step();
             drop(state);
-            if self.device_needs_polling || report.backlog {
-                self.wake_if_parked();
-            }
-            self.spare_lists.keep(spare);
+            self.wake_for(report.backlog);
+            self.spare_lists.release(spare);
             return Ok(());
         }
         let Some(queue) = self.queues.get(hint % self.queues.len().max(1)) else { return Err(submission) };
         queue.push(submission)?;
         // A plain store would end what a submitter just before has released with its own.
         self.queued.swap(true, Ordering::AcqRel);
-        // Whoever holds the lock may have looked at the queues already: somebody must look again.
+        // The holder of the lock may have looked at the queues already: another look is needed.
         if self.drive_as_caller().is_none_or(|report| report.backlog) || self.device_needs_polling {
             self.wake_if_parked();
         }
@@ -190,7 +148,7 @@ impl Worker {
         self.queues.iter().map(ArrayQueue::len).sum()
     }
 
-    /// Runs one step on behalf of a caller that waits; `None` when somebody else holds the lock.
+    /// Runs one step on behalf of a caller that waits; `None` when another thread holds the lock.
     #[inline]
     pub fn drive_as_caller(&self) -> Option<StepReport> {
         let mut state = self.caller_lock()?;
@@ -238,23 +196,23 @@ impl Worker {
         state
     }
 
-    /// A caller is going to sleep until `task` ends, at most until `until`: until it drops the answer, the worker's thread
-    /// drives. Takes no longer than until then: somebody may hold the lock while the device destroys a queue pair.
-    pub fn attend(&self, task: &Task, until: Instant) -> Attendance<'_> {
+    /// A caller is going to sleep until `owner` ends, at most until `until`: until it drops the answer, the worker's thread
+    /// drives. Takes no longer than until then: another thread may hold the lock while the device destroys a queue pair.
+    pub fn attend(&self, owner: &dyn PartOwner, until: Instant) -> Attendance<'_> {
         self.sleepers.fetch_add(1, Ordering::Relaxed);
         if let Some(_state) = self.lock_until(Some(until)) {
-            task.watch();
+            owner.watch();
         }
         self.kick();
         Attendance { worker: self }
     }
 
-    /// The worker's thread drives until the answer is dropped, and the end of `task` is seen to be watched. For transfers of
+    /// The worker's thread drives until the answer is dropped, and the end of `owner` is seen to be watched. For transfers of
     /// whose end something is told. Waits for the worker's lock, however long that is held.
-    pub(crate) fn attend_until_end(self: &Arc<Self>, task: &Task) -> Attending {
+    pub(crate) fn attend_until_end(self: &Arc<Self>, owner: &dyn PartOwner) -> Attending {
         let is_first = self.sleepers.fetch_add(1, Ordering::Relaxed) == 0;
         let attending = Attending { worker: Arc::clone(self) };
-        while self.lock_until(None).map(|_state| task.watch()).is_none() {}
+        while self.lock_until(None).map(|_state| owner.watch()).is_none() {}
         if is_first {
             self.kick();
         } else {
@@ -359,14 +317,22 @@ impl Worker {
             // Bounded, so that submitters cannot keep the lock holder here for ever.
             for _ in 0..queue.len() {
                 let Some(submission) = queue.pop() else { break };
-                self.spare_lists.keep(state.adopt(submission.lane, submission.task, submission.list));
+                self.spare_lists.release(state.adopt(submission));
             }
+        }
+    }
+
+    /// Wakes the thread after a caller's step if there is something left for it: a backlog, or a device to poll.
+    #[inline]
+    pub(super) fn wake_for(&self, backlog: bool) {
+        if self.device_needs_polling || backlog {
+            self.wake_if_parked();
         }
     }
 
     #[inline]
     fn wake_if_parked(&self) {
-        if self.parking.claim_wake() {
+        if self.parking.must_wake() {
             self.wake.notify();
         }
     }
@@ -406,10 +372,12 @@ impl Drop for Attending {
 mod tests {
     use super::*;
     use crate::fabric::{SoftwareOptions, software};
-    use crate::pool::{PoolOptions, TimeLimit, WorkerPool};
+    use crate::pool::{PoolOptions, WorkerPool};
     use crate::topology::CpuSet;
+    use crate::transfer::{Task, TimeLimit};
 
-    /// Who goes to sleep while somebody has the lock for long, to destroy a queue pair perhaps, is back in time.
+    /// A caller that goes to sleep while another thread has the lock for long, to destroy a queue pair perhaps, is back in
+    /// time.
     #[test]
     fn going_to_sleep_takes_no_longer_than_the_sleep_may() {
         let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);

@@ -1,11 +1,11 @@
-//! The worker's own thread: drives when nobody else does, sleeps when there is nothing to do.
+//! The worker's own thread: drives when no caller does, sleeps when there is nothing to do.
 //!
 //! It has three ways to rest:
 //! * **parked**, with nothing in flight: woken by a submitter that leaves something to be done. To wake it for each
 //!   transfer would cost its caller more than the transfer, so where a device works by itself it looks now and then
-//!   whether there is one that nobody asks about: its failure would not be mended, nor its deadline seen, until somebody
+//!   whether there is one that no caller asks about: its failure would not be mended, nor its deadline seen, until one
 //!   does;
-//! * **armed**, with something in flight and nobody driving: woken by the completion queue's event or a submitter;
+//! * **armed**, with something in flight and no caller driving: woken by the completion queue's event or a submitter;
 //! * **napping**, with something in flight and callers driving it: a short sleep, longer each time, after which it
 //!   takes over if the callers have stopped. So a caller that polls never shares its core with a spinning thread.
 
@@ -26,7 +26,7 @@ const GAP: Duration = Duration::from_micros(100);
 /// How long an armed thread sleeps at most: bounds how late a deadline is noticed.
 const ARMED: Duration = Duration::from_millis(50);
 
-/// How long it stays parked at most while it has lanes: bounds how late a transfer is noticed that nobody asks about. Four
+/// How long it stays parked at most while it has lanes: bounds how late a transfer is noticed that no caller asks about. Four
 /// looks a second of two engines took 0.0005 processors.
 const PARKED: Duration = Duration::from_millis(250);
 
@@ -38,7 +38,7 @@ pub(super) fn run(worker: &Arc<Worker>, spin: Duration) {
         let turn = turn(worker, &mut rest, spin);
         worker.run_jobs();
         match turn {
-            // Ended early by whoever has had the lock and wants the thread to drive on.
+            // Ended early by the thread that has had the lock and wants this one to drive on.
             Turn::Again if worker.has_control_waiting() => worker.sleep(false, Some(GAP)),
             Turn::Again => {}
             Turn::Nap => {

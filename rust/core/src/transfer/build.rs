@@ -2,23 +2,14 @@
 
 use std::ops::Range;
 
+use super::cutter::{Chunk, Cutter, Placed, TooManyRequests, set_only};
 use super::plan::stripe;
 use super::region_resolver::{RegionResolver, chunk, holds_remote};
+use super::slice_policy::SlicePolicy;
 use super::{Iov, IovSource, Scope, Share, SubmitError};
 use crate::fabric::Opcode;
 use crate::memory::Recent;
-use crate::pool::{Chunk, Cutter, Placed, RequestList, SlicePolicy, TooManyRequests};
-
-/// The chunk of a single piece that is like the one before it on its lane, sharing the lane's recent region; `None`, and
-/// nothing is shared, if it is not, or is not to be one request.
-#[inline(always)]
-pub fn chunk_of_one(piece: &Iov, policy: &SlicePolicy, recent: &mut Recent) -> Option<Chunk> {
-    if !holds_remote(&recent.remote, piece) || !policy.takes_whole(piece.length) {
-        return None;
-    }
-    let local = recent.share(piece.region, piece.local, piece.length)?;
-    Some(chunk(piece, 0, &local))
-}
+use crate::pool::RequestList;
 
 /// Validates the iovs of `share` and makes work requests of them in `list`, which is empty, cut and joined as the policy
 /// says. `recent` is that of the lane which will post them, if its worker's lock is held.
@@ -44,7 +35,28 @@ pub fn build<S: IovSource + ?Sized>(
             cut_stripes(source, (part, of), &mut resolver, &mut cutter)
         }
     };
-    (list.holds, list.shares_recent) = resolver.into_uses();
+    (list.holds, list.lease) = resolver.into_uses();
+    built
+}
+
+/// The one fast path: the work request of a single iov that is like the last one of its lane, and is not to be cut. False,
+/// and nothing is done, if it is not so. Without this a WRITE alone costs 400 instructions more.
+#[inline(always)]
+pub fn build_one(
+    iov: &Iov,
+    policy: &SlicePolicy,
+    opcode: Opcode,
+    list: &mut RequestList,
+    recent: &Recent,
+) -> bool {
+    if !holds_remote(&recent.remote, iov) || !policy.takes_whole(iov.length) {
+        return false;
+    }
+    let Some((local, lease)) = recent.lease(iov.region, iov.local, iov.length) else { return false };
+    let built = set_only(list, policy, opcode, &chunk(iov, 0, &local));
+    if built {
+        list.lease = Some(lease);
+    }
     built
 }
 

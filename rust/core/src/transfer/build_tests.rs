@@ -13,7 +13,7 @@ use super::*;
 use crate::control::wire::RegionEntry;
 use crate::fabric::{Access, SoftwareOptions, software};
 use crate::memory::{LocalRange, MemoryKind, Recent, RegionId, Registry, RemoteRegions};
-use crate::pool::{Cutter, RequestList, SlicePolicy};
+use crate::pool::RequestList;
 
 const REGION: u64 = 1 << 16;
 const BASE: u64 = 1 << 40;
@@ -127,9 +127,6 @@ proptest! {
         let (mut list, mut recent) = (RequestList::default(), Recent::default());
         // Twice: the second time with what the first has left.
         for _ in 0..2 {
-            if list.shares_recent {
-                recent.give_back();
-            }
             list.clear();
             let share = Share::Range { start: 0, end: pieces.len() };
             build(&pieces[..], share, scope, opcode, &mut list, shared.then_some(&mut recent)).unwrap();
@@ -151,9 +148,9 @@ proptest! {
 }
 
 proptest! {
-    /// A single piece on its short way is the request that the long way makes, and is only taken if that takes it.
+    /// The fast path of a single piece makes the request that the other makes, and is only taken if that takes it.
     #[test]
-    fn the_short_way_makes_the_same_request(
+    fn the_fast_path_makes_the_same_request(
         steps in steps(), policy in policies(), write: bool, off in (-70i64..70, -70i64..70), size in 0u32..300,
     ) {
         let scene = Scene::new();
@@ -162,26 +159,25 @@ proptest! {
         let opcode = if write { Opcode::Write } else { Opcode::Read };
         let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy, carries_gpu: true };
         let (mut list, mut recent) = (RequestList::default(), Recent::default());
-        build(&pieces[..1], Share::Range { start: 0, end: 1 }, scope, opcode, &mut list, Some(&mut recent)).unwrap();
+        let all = Share::Range { start: 0, end: 1 };
+        build(&pieces[..1], all, scope, opcode, &mut list, Some(&mut recent)).unwrap();
         for piece in &pieces[1..] {
+            let remote = piece.remote.address.wrapping_add_signed(off.1);
             let shifted = Iov {
                 local: piece.local.wrapping_add_signed(off.0),
-                remote: RemoteRange {
-                    address: piece.remote.address.wrapping_add_signed(off.1),
-                    size,
-                    ..piece.remote
-                },
+                remote: RemoteRange { address: remote, size, ..piece.remote },
                 ..*piece
             };
             for piece in [piece, &shifted] {
-                let (mut plain, mut short) = (RequestList::default(), RequestList::default());
-                let all = Share::Range { start: 0, end: 1 };
+                let mut plain = RequestList::default();
                 let built = build(std::slice::from_ref(piece), all, scope, opcode, &mut plain, None);
-                let Some(chunk) = chunk_of_one(piece, &policy, &mut recent) else { continue };
-                Cutter::new(&mut short, policy, opcode, 1).push(&chunk).unwrap();
-                prop_assert!(built.is_ok() && short.len() == 1);
-                prop_assert_eq!(short.contents(), plain.contents());
-                recent.give_back();
+                list.clear();
+                if build_one(piece, &policy, opcode, &mut list, &recent) {
+                    prop_assert!(built.is_ok() && list.len() == 1 && list.lease.is_some());
+                    prop_assert_eq!(list.contents(), plain.contents());
+                } else {
+                    prop_assert!(list.is_empty() && list.lease.is_none());
+                }
             }
         }
     }
@@ -204,20 +200,18 @@ fn what_is_for_reading_only_is_not_written() {
     let [plain, from, to] = [(0, 0), (1, 0), (0, 1)].map(|regions| pieces(&scene, &[step(regions)])[0]);
     let mut recent = Recent::default();
     let mut start = |pieces: &[Iov], opcode| {
+        let mut list = RequestList::default();
+        build(&[plain], Share::Range { start: 0, end: 1 }, scope, opcode, &mut list, Some(&mut recent))?;
         for piece in pieces {
-            // The short way does not ask what a region is for.
-            if chunk_of_one(piece, &policy, &mut recent).is_some() {
-                recent.give_back();
+            list.clear();
+            // The fast path does not ask what a region is for.
+            if build_one(piece, &policy, opcode, &mut list, &recent) {
                 assert_eq!((piece.region, piece.remote.rkey), (plain.region, plain.remote.rkey));
             }
         }
-        let mut list = RequestList::default();
+        list.clear();
         let share = Share::Range { start: 0, end: pieces.len() };
-        let built = build(pieces, share, scope, opcode, &mut list, Some(&mut recent));
-        if list.shares_recent {
-            recent.give_back();
-        }
-        built
+        build(pieces, share, scope, opcode, &mut list, Some(&mut recent))
     };
     for _ in 0..3 {
         start(&[plain, from, plain, from], Opcode::Write).unwrap();

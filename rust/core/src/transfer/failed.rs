@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::outcomes::End;
 use super::{Failure, Outcome, TransferId};
 use crate::fabric::CompletionStatus;
+use crate::pool::EndState;
 
 /// How many failed transfers of one connection are kept.
 #[derive(Clone, Copy, Debug)]
@@ -80,14 +80,14 @@ const NO_CONNECTION: u64 = 0;
 /// An [`Outcome`] that is neither done nor cancelled, in little memory.
 #[derive(Debug)]
 struct Failed {
-    end: End,
+    state: EndState,
     iov: usize,
     status: CompletionStatus,
     vendor_error: u32,
     texts: Arc<Texts>,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Texts {
     peer: String,
     reason: String,
@@ -108,7 +108,7 @@ impl FailedTransfers {
     }
 
     /// Begins the hold of a transfer whose end as failed or timed out a caller without the outcome has just met.
-    pub(super) fn keep(&mut self, id: TransferId, outcome: &Outcome, asked: Asked) {
+    pub(super) fn insert(&mut self, id: TransferId, outcome: &Outcome, asked: Asked) {
         let Some(failed) = self.shorten(outcome) else { return };
         let order = self.next;
         self.next += 1;
@@ -137,9 +137,9 @@ impl FailedTransfers {
 
     /// How a kept transfer ended, for a thread that is told so. It is not kept from now on, unless another thread was told
     /// that it has ended and has sent no notification since.
-    pub(super) fn take(&mut self, id: TransferId, thread: usize) -> Option<(End, Outcome)> {
+    pub(super) fn tell(&mut self, id: TransferId, thread: usize) -> Option<(EndState, Outcome)> {
         let entry = self.by_id.get(&id)?;
-        let (order, outcome) = (entry.order, (entry.failed.end, entry.failed.outcome()));
+        let (order, outcome) = (entry.order, (entry.failed.state, entry.failed.outcome()));
         let (own, others): (Vec<_>, Vec<_>) =
             entry.told.iter().copied().partition(|(_, told)| *told == thread);
         for (connection, thread) in own {
@@ -242,7 +242,7 @@ impl FailedTransfers {
 
     fn shorten(&mut self, outcome: &Outcome) -> Option<Failed> {
         let nothing = Failed {
-            end: End::TimedOut,
+            state: EndState::TimedOut,
             iov: 0,
             status: CompletionStatus::General,
             vendor_error: 0,
@@ -258,7 +258,7 @@ impl FailedTransfers {
                 }
                 let Failure { iov, status, vendor_error, .. } = *failure;
                 let texts = Arc::clone(&self.texts);
-                Some(Failed { end: End::Failed, iov, status, vendor_error, texts })
+                Some(Failed { state: EndState::Failed, iov, status, vendor_error, texts })
             }
         }
     }
@@ -266,12 +266,9 @@ impl FailedTransfers {
 
 impl Failed {
     fn outcome(&self) -> Outcome {
-        if self.end == End::TimedOut {
-            return Outcome::TimedOut;
-        }
-        let Self { iov, status, vendor_error, .. } = *self;
-        let Texts { peer, reason } = &*self.texts;
-        Outcome::Failed(Failure { iov, status, vendor_error, peer: peer.clone(), reason: reason.clone() })
+        let Self { state, iov, status, vendor_error, .. } = *self;
+        let Texts { peer, reason } = (*self.texts).clone();
+        Outcome::new(state, Some(Failure { iov, status, vendor_error, peer, reason }))
     }
 }
 

@@ -43,10 +43,10 @@ fn clock() -> Clock {
 }
 
 #[test]
-fn a_failure_reads_as_not_ended_for_the_hold_whoever_asks_and_then_refuses_one_notification() {
+fn a_failure_reads_as_not_ended_for_the_hold_for_each_thread_and_then_refuses_one_notification() {
     let (mut table, clock) = (transfers(), clock());
     let id = TransferId(5);
-    table.keep(id, &failed("gone"), clock.at(A, 0, 0));
+    table.insert(id, &failed("gone"), clock.at(A, 0, 0));
     for (connection, thread, seconds) in [(A, 0, 0), (A, 1, 1), (B, 0, 20), (A, 0, 34)] {
         assert_eq!(table.has_ended(id, clock.at(connection, thread, seconds)), Some(false));
         assert_eq!(table.take_refusal(connection, thread), None);
@@ -67,7 +67,7 @@ fn refusals_queue_in_the_order_of_the_failures() {
     let (mut table, clock) = (transfers(), clock());
     let ids = [9, 4, 7].map(TransferId);
     for id in ids {
-        table.keep(id, &Outcome::TimedOut, clock.at(A, 0, 0));
+        table.insert(id, &Outcome::TimedOut, clock.at(A, 0, 0));
     }
     for id in ids.into_iter().rev() {
         assert_eq!(table.has_ended(id, clock.at(A, 0, 40)), Some(true));
@@ -82,11 +82,11 @@ fn refusals_queue_in_the_order_of_the_failures() {
 fn the_outcome_ends_the_hold_and_the_refusal() {
     let (mut table, clock) = (transfers(), clock());
     let [held, told] = [1, 2].map(TransferId);
-    table.keep(told, &failed("a"), clock.at(A, 0, 0));
-    table.keep(held, &failed("b"), clock.at(A, 0, 30));
+    table.insert(told, &failed("a"), clock.at(A, 0, 0));
+    table.insert(held, &failed("b"), clock.at(A, 0, 30));
     assert_eq!(table.has_ended(told, clock.at(A, 0, 40)), Some(true));
-    assert_eq!(table.take(told, 0), Some((End::Failed, failed("a"))));
-    assert_eq!(table.take(held, 1), Some((End::Failed, failed("b"))));
+    assert_eq!(table.tell(told, 0), Some((EndState::Failed, failed("a"))));
+    assert_eq!(table.tell(held, 1), Some((EndState::Failed, failed("b"))));
     assert_eq!(table.take_refusal(A, 0), None);
     assert_eq!(table.has_ended(held, clock.at(A, 0, 40)), None);
     assert!(table.by_id.is_empty() && table.refusals.is_empty());
@@ -95,7 +95,7 @@ fn the_outcome_ends_the_hold_and_the_refusal() {
 #[test]
 fn without_a_hold_only_the_notification_tells() {
     let (mut table, clock) = (FailedTransfers::new(Duration::ZERO, Limits::DEFAULT), clock());
-    table.keep(TransferId(1), &failed("a"), clock.at(A, 0, 0));
+    table.insert(TransferId(1), &failed("a"), clock.at(A, 0, 0));
     assert_eq!(table.has_ended(TransferId(1), clock.at(A, 0, 0)), Some(true));
     assert!(table.take_refusal(A, 0).is_some());
 }
@@ -103,8 +103,8 @@ fn without_a_hold_only_the_notification_tells() {
 #[test]
 fn done_and_cancelled_transfers_are_not_kept() {
     let (mut table, clock) = (transfers(), clock());
-    table.keep(TransferId(1), &Outcome::Done, clock.at(A, 0, 0));
-    table.keep(TransferId(2), &Outcome::Cancelled, clock.at(A, 0, 0));
+    table.insert(TransferId(1), &Outcome::Done, clock.at(A, 0, 0));
+    table.insert(TransferId(2), &Outcome::Cancelled, clock.at(A, 0, 0));
     assert!(table.by_id.is_empty());
 }
 
@@ -113,19 +113,19 @@ fn done_and_cancelled_transfers_are_not_kept() {
 fn the_outcome_is_told_to_the_thread_that_asks_for_it() {
     let (mut table, clock) = (transfers(), clock());
     let id = TransferId(1);
-    table.keep(id, &failed("a"), clock.at(A, 0, 0));
+    table.insert(id, &failed("a"), clock.at(A, 0, 0));
     assert_eq!(table.has_ended(id, clock.at(A, 0, 40)), Some(true));
-    assert!(table.take(id, 1).is_some());
+    assert!(table.tell(id, 1).is_some());
     assert_eq!(table.has_ended(id, clock.at(A, 1, 40)), Some(true));
     assert_eq!(table.take_refusal(A, 0), Some((id, failed("a"))));
-    assert!(table.take(id, 1).is_some() && table.by_id.is_empty());
+    assert!(table.tell(id, 1).is_some() && table.by_id.is_empty());
 }
 
 #[test]
 fn a_connection_forgets_what_was_told_through_it_only() {
     let (mut table, clock) = (transfers(), clock());
     for (id, connection, seconds) in [(1, A, 0), (2, B, 0), (4, A, 0), (3, A, 1)] {
-        table.keep(TransferId(id), &failed("a"), clock.at(connection, 0, seconds));
+        table.insert(TransferId(id), &failed("a"), clock.at(connection, 0, seconds));
     }
     assert_eq!(table.has_ended(TransferId(1), clock.at(A, 0, 35)), Some(true));
     assert_eq!(table.has_ended(TransferId(4), clock.at(B, 0, 35)), Some(true));
@@ -145,7 +145,7 @@ fn of_destroyed_connections_a_bounded_number_is_kept() {
     let (mut table, clock) = (limited(100, 4), clock());
     for connection in 1..50 {
         for id in 0..10 {
-            table.keep(TransferId(connection * 16 + id), &failed("a"), clock.at(connection, 0, connection));
+            table.insert(TransferId(connection * 16 + id), &failed("a"), clock.at(connection, 0, connection));
         }
         table.forget(connection);
         assert_eq!(table.by_id.len(), 4);
@@ -157,7 +157,7 @@ fn of_destroyed_connections_a_bounded_number_is_kept() {
 fn within_their_hold_none_is_dropped_and_the_connection_has_no_room() {
     let (mut table, clock) = (limited(4, 2), clock());
     for id in 1..=6 {
-        table.keep(TransferId(id), &failed("a"), clock.at(A, 0, id));
+        table.insert(TransferId(id), &failed("a"), clock.at(A, 0, id));
     }
     let now = |seconds| clock.at(A, 0, seconds).now;
     assert!(!table.has_room(A, now(35)), "6 of 4");
@@ -169,7 +169,7 @@ fn within_their_hold_none_is_dropped_and_the_connection_has_no_room() {
     assert!(table.has_room(A, now(38)));
     assert_eq!(table.has_ended(TransferId(1), clock.at(A, 0, 38)), None, "3 are past their hold, 2 are kept");
     assert_eq!(table.has_ended(TransferId(2), clock.at(A, 0, 38)), Some(true));
-    table.take(TransferId(5), 0).unwrap();
+    table.tell(TransferId(5), 0).unwrap();
     assert_eq!(table.connections[&A].held.len(), 2);
 }
 
@@ -177,7 +177,7 @@ fn within_their_hold_none_is_dropped_and_the_connection_has_no_room() {
 fn equal_reasons_are_kept_once() {
     let (mut table, clock) = (transfers(), clock());
     for id in 1..100 {
-        table.keep(TransferId(id), &failed("the same"), clock.at(A, 0, 0));
+        table.insert(TransferId(id), &failed("the same"), clock.at(A, 0, 0));
     }
     assert_eq!(Arc::strong_count(&table.texts), 100);
 }
@@ -189,7 +189,7 @@ fn a_million_failures_within_the_hold_are_all_kept() {
     let count = Limits::DEFAULT.held as u64;
     let outcome = failed("the peer is gone");
     for id in 1..=count {
-        table.keep(TransferId(id), &outcome, clock.at(A, 0, 0));
+        table.insert(TransferId(id), &outcome, clock.at(A, 0, 0));
     }
     assert!(!table.has_room(A, clock.0));
     assert_eq!(table.by_id.len() as u64, count);
@@ -203,9 +203,9 @@ fn a_million_failures_within_the_hold_are_all_kept() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Keep(u64),
+    Insert(u64),
     Ask(u64, u64, usize),
-    Take(u64, usize),
+    Tell(u64, usize),
     Refuse(u64, usize),
     Pass(u64),
 }
@@ -220,9 +220,9 @@ struct Model {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        4 => (1..3u64).prop_map(Step::Keep),
+        4 => (1..3u64).prop_map(Step::Insert),
         6 => (0..30u64, 1..3u64, 0..2usize).prop_map(|(id, connection, thread)| Step::Ask(id, connection, thread)),
-        2 => (0..30u64, 0..2usize).prop_map(|(id, thread)| Step::Take(id, thread)),
+        2 => (0..30u64, 0..2usize).prop_map(|(id, thread)| Step::Tell(id, thread)),
         2 => (1..3u64, 0..2usize).prop_map(|(connection, thread)| Step::Refuse(connection, thread)),
         3 => (1..20u64).prop_map(Step::Pass),
     ];
@@ -238,8 +238,8 @@ proptest! {
         let (mut seconds, mut next) = (0, 0);
         for step in steps {
             match step {
-                Step::Keep(connection) => {
-                    table.keep(TransferId(next), &failed("x"), clock.at(connection, 0, seconds));
+                Step::Insert(connection) => {
+                    table.insert(TransferId(next), &failed("x"), clock.at(connection, 0, seconds));
                     model.insert(next, Model { end: seconds + 35, told: HashMap::new() });
                     next += 1;
                 }
@@ -254,8 +254,8 @@ proptest! {
                     let answer = table.has_ended(TransferId(id), clock.at(connection, thread, seconds));
                     prop_assert_eq!(answer, expected);
                 }
-                Step::Take(id, thread) => {
-                    prop_assert_eq!(table.take(TransferId(id), thread).is_some(), model.contains_key(&id));
+                Step::Tell(id, thread) => {
+                    prop_assert_eq!(table.tell(TransferId(id), thread).is_some(), model.contains_key(&id));
                     if let Some(kept) = model.get_mut(&id) {
                         kept.told.iter_mut().filter(|((_, told), _)| *told == thread).for_each(|(_, refused)| *refused = true);
                         if kept.told.values().all(|refused| *refused) {

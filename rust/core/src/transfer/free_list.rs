@@ -5,29 +5,22 @@ use crossbeam::utils::CachePadded;
 use super::slots::SLOT_BITS;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// The rest of the head is the number of the last taking.
+/// The rest of the head, and of an id, is the number of a taking.
 const INDEX_BITS: u32 = SLOT_BITS;
 /// No slot's index.
 const NONE: u32 = INDEX_MASK as u32;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
+/// What a taking adds to the head.
+const ONE_TAKING: u64 = 1 << INDEX_BITS;
 
-/// A stack of slot indices (Treiber's) whose links lie in the slots themselves. It also numbers what is taken from it.
+/// A stack of slot indices (Treiber's) whose links lie in the slots themselves. It also numbers the slots taken from it.
 #[derive(Debug)]
 pub(super) struct FreeList {
     /// The topmost index in the low bits, and above them the number of the last taking: a thread that was interrupted
     /// between reading the top's link and taking the top so finds out that the link is an old one, for what it has read
-    /// can only be there again after the top was taken. Exchanged by whoever takes or gives a slot: Release when giving,
-    /// Acquire when taking, so that the taker sees the link and what the giver did with the slot.
+    /// can only be there again after the top was taken. Exchanged by threads that push or pop: Release when pushing,
+    /// Acquire when popping, so that the popping thread sees the link and what was done with the slot.
     head: CachePadded<AtomicU64>,
-}
-
-/// A slot that was taken.
-#[derive(Debug)]
-pub(super) struct Taken<'a, S> {
-    pub(super) index: u32,
-    pub(super) slot: &'a S,
-    /// Which taking of the list this is: never 0, and not given again before 2^44 others.
-    pub(super) number: u64,
 }
 
 impl Default for FreeList {
@@ -37,30 +30,30 @@ impl Default for FreeList {
 }
 
 impl FreeList {
-    /// Takes a slot; `slot` finds one by its index, `link` its link.
+    /// Takes a slot, and answers it with an id: its index, and above that the number of the taking, which is never 0 and not
+    /// given again before 2^44 others. `slot` finds one by its index, `link` its link.
     #[inline(always)]
     pub(super) fn pop<'a, S>(
         &self,
         slot: impl Fn(u32) -> Option<&'a S>,
         link: impl Fn(&S) -> &AtomicU32,
-    ) -> Option<Taken<'a, S>> {
+    ) -> Option<(&'a S, u64)> {
         let mut head = self.head.load(Ordering::Acquire);
         loop {
             let index = (head & INDEX_MASK) as u32;
             let slot = slot(index)?;
-            // A link read while somebody else takes and gives the slot may be any: the exchange then fails.
+            // A link read while another thread pops and pushes the slot may be any: the exchange then fails.
             let next = u64::from(link(slot).load(Ordering::Relaxed));
-            let number = (head >> INDEX_BITS).wrapping_add(1) << INDEX_BITS >> INDEX_BITS;
-            let number = if number == 0 { 1 } else { number };
-            let taken = number << INDEX_BITS | next;
-            match self.head.compare_exchange(head, taken, Ordering::Acquire, Ordering::Acquire) {
-                Ok(_) => return Some(Taken { index, slot, number }),
+            let number = (head & !INDEX_MASK).wrapping_add(ONE_TAKING);
+            let number = if number == 0 { ONE_TAKING } else { number };
+            match self.head.compare_exchange(head, number | next, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return Some((slot, number | u64::from(index))),
                 Err(other) => head = other,
             }
         }
     }
 
-    /// Gives a slot, whose link is `link`.
+    /// Frees a slot, whose link is `link`.
     #[inline]
     pub(super) fn push(&self, index: u32, link: &AtomicU32) {
         let mut head = self.head.load(Ordering::Relaxed);
@@ -81,16 +74,19 @@ mod models {
     use super::*;
     use crate::sync::Arc;
 
-    /// One thread takes a slot while another takes two and gives the first back, which looks to the one as if nothing had
-    /// happened: no slot is in two hands, and none gets lost.
+    /// One thread takes a slot while another takes two and pushes the first again, which looks to the one as if nothing had
+    /// happened: no slot has two owners, and none is missing.
     #[test]
-    fn no_slot_is_in_two_hands() {
+    fn no_slot_has_two_owners() {
         loom::model(|| {
             let shared = Arc::new((FreeList::default(), [AtomicU32::new(NONE), AtomicU32::new(NONE)]));
             (0..2).for_each(|index| shared.0.push(index, &shared.1[index as usize]));
             let take = |shared: &(FreeList, [AtomicU32; 2])| {
                 let links: Vec<_> = shared.1.iter().collect();
-                shared.0.pop(|index| links.get(index as usize).copied(), |link| link).map(|taken| taken.index)
+                shared
+                    .0
+                    .pop(|index| links.get(index as usize).copied(), |link| link)
+                    .map(|(_, id)| (id & INDEX_MASK) as u32)
             };
             let other = {
                 let shared = shared.clone();

@@ -4,10 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::fork::Forked;
+use crate::pool::EndState;
 
 mod build;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod build_tests;
+mod cutter;
+mod end_notice;
 mod failed;
 mod free_list;
 mod iovs;
@@ -15,12 +18,16 @@ mod outcomes;
 mod plan;
 mod region_resolver;
 mod remote_range;
+mod slice_policy;
+mod slice_sizes;
 mod slots;
 mod table;
-mod worker_slots;
+mod task;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
-pub use build::{build, chunk_of_one};
+pub use build::{build, build_one};
+pub use cutter::{Chunk, Cutter, Placed, Run, TooManyRequests};
+pub(crate) use end_notice::{AtEnd, EndNotice};
 pub use failed::Asked;
 pub use iovs::IovSource;
 pub use outcomes::REMEMBERED;
@@ -28,7 +35,10 @@ pub use plan::{Plan, Share};
 pub use region_resolver::Scope;
 pub(crate) use region_resolver::{READ_ONLY_THERE, find_local};
 pub use remote_range::RemoteRange;
-pub use table::{Claim, Live, MOST_TRANSFERS, Table};
+pub use slice_policy::SlicePolicy;
+pub use slice_sizes::SliceSizes;
+pub use table::{Live, MOST_TRANSFERS, NewTransfer, Table};
+pub use task::{Task, TaskGeneration, TimeLimit};
 
 /// One piece of a transfer as the caller names it.
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +194,7 @@ pub enum SubmitError {
     /// The connection is closed or broken beyond repair.
     #[error("connection to {peer} is down: {reason}")]
     Down {
-        /// Who.
+        /// Its control address.
         peer: String,
         /// Why.
         reason: String,
@@ -192,7 +202,7 @@ pub enum SubmitError {
 }
 
 impl SubmitError {
-    /// The same of the whole of which the pieces were a part: piece `i` is piece `indices[i]` of it.
+    /// As an error of the whole of which the pieces were a part: piece `i` is piece `indices[i]` of it.
     pub(crate) fn of_whole(mut self, indices: &[usize]) -> Self {
         if let Self::Local { iov, .. }
         | Self::Remote { iov, .. }
@@ -203,6 +213,24 @@ impl SubmitError {
             *iov = indices.get(*iov).copied().unwrap_or(*iov);
         }
         self
+    }
+}
+
+impl Outcome {
+    /// Of an ended transfer; `failure` says what failed, if a request did.
+    fn new(state: EndState, failure: Option<Failure>) -> Self {
+        match state {
+            EndState::Done => Self::Done,
+            EndState::TimedOut => Self::TimedOut,
+            EndState::Cancelled => Self::Cancelled,
+            EndState::Failed => Self::Failed(failure.unwrap_or_else(|| Failure {
+                iov: 0,
+                status: CompletionStatus::General,
+                vendor_error: 0,
+                peer: String::new(),
+                reason: String::new(),
+            })),
+        }
     }
 }
 

@@ -51,6 +51,9 @@ impl Plan {
     #[inline]
     pub fn new(source: &(impl IovSource + ?Sized), lanes: usize) -> Self {
         let iovs = source.len();
+        if iovs == 1 && source.lengths().all(|length| length < Self::SPREAD_FROM) {
+            return Self { parts: 1, striped: false, iovs };
+        }
         // Two sums that the compiler makes several at a time; `any`, all lengths or-ed, is no less than the longest.
         let (sum, any) = source
             .lengths()

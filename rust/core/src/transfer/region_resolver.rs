@@ -1,14 +1,15 @@
-//! The regions on both resolver of a transfer: which iovs lie in which, checked one by one or in runs.
+//! The regions on both sides of a transfer: which iovs lie in which, checked one by one or in runs.
 
 use std::sync::Arc;
 
+use super::cutter::{Chunk, Run};
+use super::slice_policy::SlicePolicy;
 use super::{Iov, SubmitError};
 use crate::fabric::Opcode;
 use crate::memory::{
-    Hold, LocalRange, MemoryKind, NO_KEY, Recent, Region, RegionId, Registry, RemoteCheck, RemoteRegion,
-    RemoteRegions, RemoteTable, Snapshot, holds,
+    Hold, Lease, LocalRange, MemoryKind, NO_KEY, Recent, Region, RegionId, Registry, RemoteCheck,
+    RemoteRegion, RemoteRegions, RemoteTable, Snapshot, holds,
 };
-use crate::pool::{Chunk, Run, SlicePolicy};
 use crate::sync::SwapGuard;
 
 const LOCAL_GPU: &str = "is GPU memory, which the software fabric does not move: it needs a peer in this process, or GPU \
@@ -29,7 +30,7 @@ pub struct Scope<'a> {
     pub carries_gpu: bool,
 }
 
-/// The regions on both resolver: those of the last iov, which neighbours mostly share, those before, and where others are
+/// The regions on both sides: those of the last iov, which neighbours mostly share, those before, and where others are
 /// found.
 pub(super) struct RegionResolver<'a> {
     scope: Scope<'a>,
@@ -38,9 +39,10 @@ pub(super) struct RegionResolver<'a> {
     snapshot: Option<SwapGuard<Snapshot>>,
     /// The peer's, once one had to be looked up.
     table: Option<SwapGuard<RemoteTable>>,
-    /// Of the regions in use that are not the lane's recent one.
+    /// On the lane's recent region, once an iov uses it.
+    lease: Option<Lease>,
+    /// Of the other regions in use.
     holds: Vec<Hold>,
-    shares_recent: bool,
     local: LocalRange,
     remote: RemoteRegion,
     /// Those before: keys and values, say, take turns.
@@ -57,7 +59,7 @@ impl<'a> RegionResolver<'a> {
             snapshot: None,
             table: None,
             holds,
-            shares_recent: false,
+            lease: None,
             local: LocalRange::default(),
             remote: RemoteRegion::default(),
             other_local: LocalRange::default(),
@@ -65,12 +67,12 @@ impl<'a> RegionResolver<'a> {
         }
     }
 
-    /// What the iovs use: holds, and whether the recent region is shared.
-    pub(super) fn into_uses(self) -> (Vec<Hold>, bool) {
-        (self.holds, self.shares_recent)
+    /// What keeps the regions registered that the iovs use.
+    pub(super) fn into_uses(self) -> (Vec<Hold>, Option<Lease>) {
+        (self.holds, self.lease)
     }
 
-    /// The chunk of an iov, valid on both resolver.
+    /// The chunk of an iov, valid on both sides.
     #[inline(always)]
     pub(super) fn check(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<Chunk, SubmitError> {
         if !self.local.holds(iov.region, iov.local, iov.length) {
@@ -96,11 +98,11 @@ impl<'a> RegionResolver<'a> {
 
     #[inline]
     fn look_up_local(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<LocalRange, SubmitError> {
-        if !self.shares_recent
-            && let Some(recent) = self.recent.as_deref_mut()
-            && let Some(local) = recent.share(iov.region, iov.local, iov.length)
+        if self.lease.is_none()
+            && let Some(recent) = self.recent.as_deref()
+            && let Some((local, lease)) = recent.lease(iov.region, iov.local, iov.length)
         {
-            self.shares_recent = true;
+            self.lease = Some(lease);
             return Ok(local);
         }
         self.find_local(iov, index, opcode)
@@ -114,22 +116,21 @@ impl<'a> RegionResolver<'a> {
         if region.kind == MemoryKind::Device && !self.scope.carries_gpu {
             return Err(local_error(iov, index, LOCAL_GPU));
         }
-        // One that is only read is looked up by each transfer: the short way that finds the recent one does not ask what it is for.
-        if region.access.local_write
+        // One that is for reading only is looked up by each transfer: what is found as the recent one is not asked what it
+        // is for.
+        if self.lease.is_none()
+            && region.access.local_write
             && let Some(recent) = self.recent.as_deref_mut()
         {
-            if self.shares_recent && recent.is_shared(region.id) {
-                return Ok(LocalRange::of(region));
-            }
-            if !self.shares_recent
-                && let Some(local) = recent.replace(region)
-            {
-                self.shares_recent = true;
-                return Ok(local);
-            }
+            let (local, lease) = recent
+                .replace(region)
+                .ok_or_else(|| local_error(iov, index, "is in a region being deregistered"))?;
+            self.lease = Some(lease);
+            return Ok(local);
         }
         // A short look back finds the common patterns; a region held twice only costs its entry.
-        if !self.holds.iter().rev().take(4).any(|hold| hold.region().id == region.id) {
+        let holds = self.lease.as_deref().into_iter().chain(self.holds.iter().rev().take(4));
+        if !holds.into_iter().any(|hold| hold.region().id == region.id) {
             let hold =
                 region.hold().ok_or_else(|| local_error(iov, index, "is in a region being deregistered"))?;
             self.holds.push(hold);

@@ -3,8 +3,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::task::Task;
 use crate::fork::PerProcess;
-use crate::pool::{EndState, Task};
+use crate::pool::{EndState, PartOwner};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Low bits of an id: the slot's index. The rest is a sequence number: of the taking of the slot.
@@ -12,24 +13,23 @@ pub(super) const SLOT_BITS: u32 = 20;
 pub(super) const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 
 /// Slots are made so many at a time.
-pub(super) const CHUNK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
-/// Slots that belong together.
-pub(super) type Chunk = [Slot; CHUNK];
+/// Slots that are made together.
+pub(super) type Block = [Slot; BLOCK];
 
-/// One transfer. What each one needs lies in one cache line, which no other transfer is in.
+/// Room for one transfer. What each one needs lies in one cache line, which no other transfer is in.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct Slot {
     /// The id of the transfer in it, 0 when free. Stored by the submitter (Release) once the task has been started and
-    /// `workers` is set; swapped to 0 by whoever releases it (AcqRel), which settles who that is. Readers load it before
+    /// `workers` is set; swapped to 0 by the thread that releases it (AcqRel), of which there is one so. Readers load it before
     /// (Acquire) and check it again after using the slot.
     id: AtomicU64,
-    /// Bit set of the workers that have a part of it, by their index in the pool. Written before `id` is
-    /// published, by the submitter or for good when a worker takes the slot as its own; read by callers that drive: Relaxed under `id`'s ordering.
+    /// Bit set of the workers that have a part of it, by their index in the pool. Written by the submitter before
+    /// `id` is published; read by callers that drive: Relaxed under `id`'s ordering.
     pub(super) workers: AtomicU32,
-    /// The list of free slots goes on there, see [`FreeList`](super::free_list::FreeList); or whose it is for good, see
-    /// [`WorkerSlots`](super::worker_slots::WorkerSlots), stored before the first id (Relaxed). Both only as long as its table lives.
+    /// The next free slot's index, see [`FreeList`](super::free_list::FreeList).
     pub(super) next_free: AtomicU32,
     /// What workers share.
     pub(super) task: Task,
@@ -38,79 +38,63 @@ pub(super) struct Slot {
 #[cfg(not(flagcx_p2p_loom))]
 const _: () = assert!(size_of::<Slot>() == 128);
 
-/// [`Slot::next_free`] of a slot that is at worker_slots with a worker, plus that worker's index: no slot's index, and no end of
-/// the list either.
-const AT_HOME: u32 = 1 << 31;
-
 impl Slot {
-    /// Makes it one of a worker's own. Before the first id, and not while it is in a list of free slots.
-    pub(super) fn settle(&self, worker: usize) {
-        self.next_free.store(AT_HOME + worker as u32, Ordering::Relaxed);
-        self.workers.store(1 << worker, Ordering::Relaxed);
-    }
-
-    /// The worker whose own it is, if it is one's.
-    #[inline(always)]
-    pub(super) fn worker_slots(&self) -> Option<usize> {
-        self.next_free.load(Ordering::Relaxed).checked_sub(AT_HOME).map(|worker| worker as usize)
-    }
-
     /// The id of the transfer in it; 0 when free.
     #[inline(always)]
     pub(super) fn id(&self) -> u64 {
         self.id.load(Ordering::Acquire)
     }
 
-    /// Gives it to a transfer, whose task has been started. Only while it is free and the caller's.
+    /// Makes it a transfer's, whose task has been started. Only while it is free and no other thread's.
     #[inline(always)]
     pub(super) fn publish(&self, id: u64) {
         self.id.store(id, Ordering::Release);
     }
 
-    /// The verdict on the transfer with this id; `None` if the slot is not that transfer's any more.
+    /// How the transfer with this id ended; `None` if the slot is not that transfer's any more.
     #[inline(always)]
-    pub(super) fn verdict(&self, id: u64) -> Option<EndState> {
-        let verdict = self.task.verdict();
-        (self.id() == id).then_some(verdict)
+    pub(super) fn end_state(&self, id: u64) -> Option<EndState> {
+        let state = self.task.end_state();
+        (self.id() == id).then_some(state)
     }
 
-    /// Frees it of a transfer; false if somebody else just did.
+    /// Frees it of a transfer; false if another thread just did.
     #[inline(always)]
     pub(super) fn clear(&self, id: u64) -> bool {
         self.id.compare_exchange(id, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
-/// Chunks that no table has. The process keeps as many as tables had at a time, and those with a transfer that never ends,
+/// Blocks that no table has. The process keeps as many as tables had at a time, and those with a transfer that never ends,
 /// as copies of device memory may that their connection gave up.
 #[derive(Debug)]
-pub(super) struct SpareChunks(Mutex<Vec<&'static Chunk>>);
+pub(super) struct SpareBlocks(Mutex<Vec<&'static Block>>);
 
 /// Those of the process.
-pub(super) static SPARE: PerProcess<SpareChunks> = PerProcess::new(SpareChunks::new);
+pub(super) static SPARE: PerProcess<SpareBlocks> = PerProcess::new(SpareBlocks::new);
 
-impl SpareChunks {
+impl SpareBlocks {
     const fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
 
-    /// A chunk of free slots.
-    pub(super) fn take(&self) -> &'static Chunk {
+    /// A block of free slots.
+    pub(super) fn acquire(&self) -> &'static Block {
         let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A worker may still be at the end of a transfer whose table is gone.
-        let position = spare.iter().rposition(|chunk| chunk.iter().all(|slot| slot.task.is_ended()));
-        let Some(chunk) = position.map(|position| spare.swap_remove(position)) else {
+        let position = spare.iter().rposition(|block| block.iter().all(|slot| slot.task.is_ended()));
+        let Some(block) = position.map(|position| spare.swap_remove(position)) else {
             return Box::leak(Box::new(std::array::from_fn(|_| Slot::default())));
         };
-        for slot in chunk {
+        for slot in block {
             slot.id.store(0, Ordering::Relaxed);
         }
-        chunk
+        block
     }
 
-    /// Gives a chunk back that nobody looks for transfers in any more. Workers may still have some of them.
-    pub(super) fn give(&self, chunk: &'static Chunk) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
+    /// Takes a block back in which no thread looks for transfers any more. Workers may still have parts of some.
+    pub(super) fn release(&self, block: &'static Block) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(block);
     }
 }
 
@@ -118,13 +102,13 @@ impl SpareChunks {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod models {
     use super::*;
-    use crate::pool::TimeLimit;
     use crate::sync::Arc;
+    use crate::transfer::TimeLimit;
 
     /// Two callers ask about a transfer that has timed out, while another one, which is fine, takes the slot as soon as it is
-    /// free: one of the two callers releases it, and neither takes the other transfer's verdict for the first one's.
+    /// free: one of the two callers releases it, and neither takes the other transfer's end state for the first one's.
     #[test]
-    fn a_verdict_is_of_the_transfer_that_was_asked_about() {
+    fn an_end_state_is_of_the_transfer_that_was_asked_about() {
         const FIRST: u64 = 1 << SLOT_BITS;
         const SECOND: u64 = 2 << SLOT_BITS;
         // All orders in which threads are interrupted at most three times; without the bound it takes 20 s.
@@ -140,8 +124,8 @@ mod models {
                 if slot.id() != FIRST || !slot.task.is_ended() {
                     return false;
                 }
-                let Some(verdict) = slot.verdict(FIRST) else { return false };
-                assert_eq!(verdict, EndState::TimedOut);
+                let Some(state) = slot.end_state(FIRST) else { return false };
+                assert_eq!(state, EndState::TimedOut);
                 slot.clear(FIRST)
             };
             let other = {
@@ -171,22 +155,22 @@ mod models {
 #[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::pool::TimeLimit;
+    use crate::transfer::TimeLimit;
 
     #[test]
-    fn a_chunk_is_used_again_once_its_transfers_have_ended() {
-        let spare = SpareChunks::new();
-        let first = spare.take();
+    fn a_block_is_used_again_once_its_transfers_have_ended() {
+        let spare = SpareBlocks::new();
+        let first = spare.acquire();
         first[7].id.store(9, Ordering::Relaxed);
         first[7].task.start(1, TimeLimit::NEVER);
-        spare.give(first);
-        let second = spare.take();
+        spare.release(first);
+        let second = spare.acquire();
         assert!(!std::ptr::eq(first, second), "a worker has a part of one");
         first[7].task.end_part();
-        assert!(std::ptr::eq(first, spare.take()));
+        assert!(std::ptr::eq(first, spare.acquire()));
         assert_eq!(first[7].id.load(Ordering::Relaxed), 0);
         // The process keeps them, so that they are not taken for leaks.
-        SPARE.get().give(first);
-        SPARE.get().give(second);
+        SPARE.get().release(first);
+        SPARE.get().release(second);
     }
 }

@@ -68,17 +68,18 @@ impl WorkerState {
             if part.rewind.is_none() {
                 part.rewind = Some(at);
             }
-        } else if let Some(task) = part.task {
+        } else if let Some(owner) = part.owner {
             let failure = RequestFailure {
                 iov: part.list.iov(at),
                 status: completion.status,
                 vendor_error: completion.vendor_error,
                 reason: lane.status.reason(),
             };
-            fail(&self.early_ends, task, failure);
+            fail(&self.early_ends, owner, failure);
             self.counters.failed();
         }
-        let part_over = part.outstanding == 0 && part.task.is_some_and(|t| t.verdict() != EndState::Done);
+        let part_over =
+            part.outstanding == 0 && part.owner.is_some_and(|owner| owner.end_state() != EndState::Done);
         if lane.is_healthy() {
             break_lane(lane, &completion.status.to_string());
         }
@@ -123,23 +124,23 @@ impl WorkerState {
 
     /// Ends what waits on a lane; parts with something outstanding end when that is drained.
     #[cold]
-    pub(super) fn fail_waiting(&mut self, index: u16, verdict: EndState, reason: &str) {
+    pub(super) fn fail_waiting(&mut self, index: u16, state: EndState, reason: &str) {
         let Some(lane) = self.lanes.at(index) else {
             return;
         };
         let waiting: Vec<u32> = std::iter::from_fn(|| lane.turns.pop_front(&mut self.parts)).collect();
         let posted: Vec<u32> = lane.groups.iter().map(|group| group.part).collect();
         for part_index in posted {
-            if let Some(task) = self.parts.get(part_index).and_then(|part| part.task) {
-                condemn(&self.early_ends, task, verdict, reason);
+            if let Some(owner) = self.parts.get(part_index).and_then(|part| part.owner) {
+                condemn(&self.early_ends, owner, state, reason);
             }
         }
         for part_index in waiting {
             let Some(part) = self.parts.get(part_index) else { continue };
             self.unposted -= u32::from(std::mem::take(&mut part.waiting));
             part.rewind = None;
-            if let Some(task) = part.task {
-                condemn(&self.early_ends, task, verdict, reason);
+            if let Some(owner) = part.owner {
+                condemn(&self.early_ends, owner, state, reason);
             }
             if part.outstanding == 0 {
                 self.end_part(part_index);
@@ -150,7 +151,7 @@ impl WorkerState {
     #[cold]
     fn queue_failed(&mut self, error: &FabricError) {
         tracing::error!("completion queue failed, its lanes are closed: {error}");
-        for index in self.lanes.places() {
+        for index in self.lanes.indices() {
             let Some(key) = self.lanes.at(index).map(|lane| lane.key) else { continue };
             self.destroy_lane(key, EndState::Failed, &error.to_string());
         }
@@ -192,14 +193,9 @@ fn retire(lane: &mut Lane, parts: &mut Parts, end: u32, counters: &WorkerCounter
             if let Some(begun) = part.begun {
                 counters.ended(begun.elapsed());
             }
-            if part.list.shares_recent {
-                lane.recent.give_back();
-            }
-            let task = part.vacate();
             lane.parts.remove(parts, part_index);
-            parts.give(part_index);
-            if let Some(task) = task {
-                task.end_part();
+            if let Some(owner) = parts.release(part_index) {
+                owner.end_part();
             }
         }
         if last {

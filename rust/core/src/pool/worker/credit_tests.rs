@@ -12,7 +12,8 @@ use super::*;
 use crate::fabric::{Opcode, QueuePairCaps};
 use crate::observe::WorkerCounters;
 use crate::pool::lane::LaneHealth;
-use crate::pool::{Chunk, Cutter, LaneSetup, LaneStatus, SlicePolicy, TimeLimit};
+use crate::pool::{LaneSetup, LaneStatus};
+use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -37,25 +38,6 @@ fn act(lanes: usize) -> impl Strategy<Value = Act> {
         2 => (0..lanes).prop_map(Act::Heal),
         6 => Just(Act::Step),
     ]
-}
-
-/// A transfer of one request, which the short way may take.
-struct One(Chunk, SlicePolicy, &'static Task);
-
-impl OneRequest for One {
-    type Name = ();
-    fn opcode(&self) -> Opcode {
-        Opcode::Write
-    }
-    fn policy(&self) -> &SlicePolicy {
-        &self.1
-    }
-    fn chunk(&self, _: &mut Recent) -> Option<Chunk> {
-        Some(self.0)
-    }
-    fn claim(&self) -> Option<((), &'static Task)> {
-        Some(((), self.2))
-    }
 }
 
 fn caps(send_depth: u32) -> QueuePairCaps {
@@ -131,10 +113,7 @@ impl Bench {
     /// A transfer of so many requests on one lane.
     fn begin(&mut self, lane: usize, count: usize) {
         let (task, notes) = self.transfer(1, count);
-        let one = One(chunk(notes.start), policy(), task);
-        if count > 1 || self.state.begin_one(self.lanes[lane].0, &one).is_none() {
-            self.begin_part(lane, task, notes);
-        }
+        self.begin_part(lane, task, notes);
     }
 
     /// A transfer of so many requests on each lane.
@@ -157,11 +136,19 @@ impl Bench {
     }
 
     fn begin_part(&mut self, lane: usize, task: &'static Task, mut notes: Range<u32>) {
-        let begun = self.state.begin(self.lanes[lane].0, task, |list, _| {
+        let key = self.lanes[lane].0;
+        let mut fill = |list: &mut RequestList| {
             let mut cutter = Cutter::new(list, policy(), Opcode::Write, notes.len());
-            notes.try_for_each(|iov| cutter.push(&chunk(iov)).map(drop))
-        });
-        assert!(begun.is_ok());
+            notes.try_for_each(|iov| cutter.push(&chunk(iov)).map(drop)).unwrap();
+        };
+        if let Some(part) = self.state.acquire_part(key) {
+            fill(self.state.part_contents(key, part).unwrap().0);
+            self.state.start_part(key, part, task, true);
+        } else {
+            let mut list = RequestList::default();
+            fill(&mut list);
+            self.state.adopt(Submission { lane: key, owner: task, list, first: true });
+        }
     }
 
     fn heal(&mut self, lane: usize) {
@@ -178,7 +165,7 @@ impl Bench {
         assert!(!nic.cq_overrun, "the completion queue overran");
         assert!(!nic.sq_overrun, "a send queue overran");
         for transfer in self.transfers.extract_if(.., |transfer| transfer.task.is_ended()) {
-            if transfer.task.verdict() == EndState::Done {
+            if transfer.task.end_state() == EndState::Done {
                 assert!(transfer.notes.clone().all(|note| nic.done.contains(&note)), "a false success");
             }
         }
@@ -215,10 +202,10 @@ fn a_part_cut_short_ends_although_the_rest_of_its_transfer_failed() {
     bench.act(Act::Run(0, 1));
     bench.act(Act::Fail(1, true));
     bench.settle();
-    assert_eq!(task.verdict(), EndState::Failed);
+    assert_eq!(task.end_state(), EndState::Failed);
 }
 
-/// The same, and the lane is broken before anything else is posted on it: what was not taken is posted to get a flush, and
+/// As above, and the lane is broken before anything else is posted on it: what was not taken is posted to get a flush, and
 /// its transfer goes on where it was interrupted.
 #[test]
 fn a_part_cut_short_goes_on_although_its_lane_is_broken() {
@@ -228,7 +215,7 @@ fn a_part_cut_short_goes_on_although_its_lane_is_broken() {
     bench.act(Act::Run(0, 1));
     bench.act(Act::Break(0));
     bench.settle();
-    assert_eq!(task.verdict(), EndState::Done);
+    assert_eq!(task.end_state(), EndState::Done);
 }
 
 proptest! {

@@ -1,6 +1,6 @@
 //! What must not go on for ever: transfers past their deadline or aborted, lanes that do not drain.
 
-use super::{EndState, Task, WorkerState};
+use super::{EndState, PartOwner, WorkerState};
 use crate::pool::clock;
 use crate::pool::lane::{LaneHealth, break_lane};
 
@@ -36,7 +36,7 @@ impl WorkerState {
             return;
         }
         self.check_drains(now);
-        for index in self.lanes.places() {
+        for index in self.lanes.indices() {
             self.start_clocks(index, now);
             self.end_late(index, now);
         }
@@ -48,8 +48,8 @@ impl WorkerState {
         let Some(mut next) = self.lanes.at(index).map(|lane| lane.parts.last()) else { return };
         while let Some(part) = self.parts.get(next).filter(|part| !part.clocked) {
             part.clocked = true;
-            if let Some(task) = part.task {
-                task.is_late(now);
+            if let Some(owner) = part.owner {
+                owner.is_late(now);
             }
             next = part.before();
         }
@@ -60,11 +60,11 @@ impl WorkerState {
     fn end_late(&mut self, index: u16, now: u64) {
         let Some(mut next) = self.lanes.at(index).map(|lane| lane.parts.first()) else { return };
         while let Some(part) = self.parts.get(next) {
-            let Some(task) = part.task.filter(|task| task.is_late(now)) else { return };
+            let Some(owner) = part.owner.filter(|owner| owner.is_late(now)) else { return };
             let part_index = std::mem::replace(&mut next, part.behind());
-            if task.condemn(EndState::TimedOut) {
+            if owner.condemn(EndState::TimedOut) {
                 self.counters.timed_out();
-                self.early_ends.note_others(task);
+                self.early_ends.note_others(owner);
             }
             self.end_now(part_index, Some("a transfer passed its deadline"));
         }
@@ -75,11 +75,11 @@ impl WorkerState {
         let mut condemned = std::mem::take(&mut self.condemned);
         if self.early_ends.changed(&mut self.early_ends_seen) {
             condemned.clear();
-            for index in self.lanes.places() {
+            for index in self.lanes.indices() {
                 let Some(mut next) = self.lanes.at(index).map(|lane| lane.parts.first()) else { continue };
                 while let Some(part) = self.parts.get(next) {
                     let part_index = std::mem::replace(&mut next, part.behind());
-                    if part.task.is_some_and(Task::ends_early) {
+                    if part.owner.is_some_and(PartOwner::ends_early) {
                         condemned.push(part_index);
                     }
                 }
@@ -87,14 +87,14 @@ impl WorkerState {
         }
         condemned.retain(|&part_index| {
             let Some(part) = self.parts.get(part_index) else { return false };
-            let Some(task) = part.task.filter(|task| task.ends_early()) else { return false };
-            !self.end_now(part_index, task.is_aborted().then_some("a transfer was cancelled"))
+            let Some(owner) = part.owner.filter(|owner| owner.ends_early()) else { return false };
+            !self.end_now(part_index, owner.is_aborted().then_some("a transfer was cancelled"))
         });
         self.condemned = condemned;
     }
 
     /// Ends a part if the device has nothing of it. If it has and there is a reason to `force` it, the lane goes to ERROR:
-    /// the only way to make the device let go of memory before it is done with it.
+    /// the only way to make the device stop using memory before it is done with it.
     fn end_now(&mut self, part_index: u32, force: Option<&str>) -> bool {
         let Some(part) = self.parts.get(part_index) else { return true };
         if part.outstanding == 0 {
@@ -111,7 +111,7 @@ impl WorkerState {
 
     /// A flush that does not come must not hold a transfer for ever.
     fn check_drains(&mut self, now: u64) {
-        for index in self.lanes.places() {
+        for index in self.lanes.indices() {
             let Some(lane) = self.lanes.at(index) else { continue };
             if lane.health() != LaneHealth::Broken {
                 lane.broken_since = None;

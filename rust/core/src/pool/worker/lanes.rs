@@ -36,7 +36,7 @@ impl WorkerState {
         }
     }
 
-    /// The same if the lane's queue pair is in ERROR already, which no completion tells where nothing is outstanding.
+    /// As [`WorkerState::break_lane`], if the lane's queue pair is in ERROR already, which no completion tells where nothing is outstanding.
     pub fn notice_broken(&mut self, key: LaneKey, reason: &str) {
         if self.lanes.get(key).is_some_and(|lane| lane.queue_pair.is_broken()) {
             self.break_lane(key, reason);
@@ -48,7 +48,7 @@ impl WorkerState {
         self.lanes.get(key).is_none_or(|lane| lane.outstanding == 0)
     }
 
-    /// Puts a fresh, connected queue pair in the place of a drained one; interrupted parts go on.
+    /// Replaces a drained queue pair by a fresh, connected one; interrupted parts go on.
     /// Gives the queue pair back if the lane is not waiting for one.
     pub fn heal_lane(
         &mut self,
@@ -68,51 +68,51 @@ impl WorkerState {
 
     /// Closes a lane for good: ERROR, and every part on it that has nothing outstanding ends with `reason`.
     /// True when it is drained and gone; else call again after more steps.
-    pub fn close_lane(&mut self, key: LaneKey, verdict: EndState, reason: &str) -> bool {
+    pub fn close_lane(&mut self, key: LaneKey, state: EndState, reason: &str) -> bool {
         let Some(lane) = self.lanes.get(key) else { return true };
         lane.heals = false;
         break_lane(lane, reason);
-        self.fail_waiting(key.index(), verdict, reason);
+        self.fail_waiting(key.index(), state, reason);
         let Some(lane) = self.lanes.get(key) else { return true };
         if lane.outstanding > 0 {
             return false;
         }
         lane.set_health(LaneHealth::Closed, reason);
         let left = lane.parts.first();
-        self.lanes.take(key);
-        self.end_all(left, verdict, reason);
+        self.lanes.remove(key);
+        self.end_all(left, state, reason);
         true
     }
 
     /// Gives up waiting for a flush that does not come: destroys the queue pair, after which the device touches
     /// nothing of it, and ends its parts.
-    pub fn destroy_lane(&mut self, key: LaneKey, verdict: EndState, reason: &str) {
-        let Some(mut lane) = self.lanes.take(key) else { return };
+    pub fn destroy_lane(&mut self, key: LaneKey, state: EndState, reason: &str) {
+        let Some(mut lane) = self.lanes.remove(key) else { return };
         let _ = lane.queue_pair.set_error();
         let status = Arc::clone(&lane.status);
         self.posted = self.posted.saturating_sub(lane.outstanding);
         let first = lane.parts.first();
-        // Destroying the queue pair is what makes the parts' memory safe to give back.
+        // Destroying the queue pair is what makes the parts' memory safe to release.
         drop(lane);
-        self.end_all(first, verdict, reason);
+        self.end_all(first, state, reason);
         status.set(LaneHealth::Closed, reason);
     }
 
     /// Ends the parts of a lane that was taken out, from `first`, its oldest, on.
-    fn end_all(&mut self, first: u32, verdict: EndState, reason: &str) {
+    fn end_all(&mut self, first: u32, state: EndState, reason: &str) {
         let mut next = first;
         while let Some(part) = self.parts.get(next) {
             let part_index = std::mem::replace(&mut next, part.behind());
-            if let Some(task) = part.task {
-                condemn(&self.early_ends, task, verdict, reason);
+            if let Some(owner) = part.owner {
+                condemn(&self.early_ends, owner, state, reason);
             }
             self.end_part(part_index);
         }
     }
 
-    /// Lets go of a region that is being deregistered, as soon as no part uses it.
+    /// No part that begins later uses a region that is being deregistered.
     pub fn forget_region(&mut self, region: RegionId) {
-        for index in self.lanes.places() {
+        for index in self.lanes.indices() {
             if let Some(lane) = self.lanes.at(index) {
                 lane.recent.forget(region);
             }
@@ -127,16 +127,14 @@ impl WorkerState {
     }
 
     /// Ends, as timed out, every part that uses a region, even if that costs its queue pairs: the way to get memory
-    /// back from a device that does not let go of it. Takes effect with the next steps.
+    /// back from a device that goes on using it. Takes effect with the next steps.
     pub fn abort_users(&mut self, region: RegionId) {
-        for part_index in 0..self.parts.slots() {
+        for part_index in 0..self.parts.capacity() {
             let Some(part) = self.parts.get(part_index) else { continue };
-            let Some(task) = part.task else { continue };
-            let shared = part.list.shares_recent
-                && self.lanes.at(part.lane).is_some_and(|lane| lane.recent.is_shared(region));
-            if shared || part.list.holds.iter().any(|hold| hold.region().id == region) {
-                task.condemn(EndState::TimedOut);
-                task.abort(task.generation());
+            let Some(owner) = part.owner else { continue };
+            if part.list.uses(region) {
+                owner.condemn(EndState::TimedOut);
+                owner.abort();
                 self.early_ends.note();
                 self.next_deadline_check = 0;
             }

@@ -7,7 +7,6 @@ mod completions;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod credit_tests;
 mod deadlines;
-mod express;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod fake_nic;
 mod lanes;
@@ -15,16 +14,15 @@ mod posting;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests;
 
-pub use express::OneRequest;
-
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::early_ends::EarlyEnds;
 use super::lane::{LaneKey, Lanes};
 use super::part::Parts;
+use super::part_owner::{EndState, PartOwner, RequestFailure};
 use super::request_list::RequestList;
-use super::task::{EndState, RequestFailure, Task};
+use super::shared_worker::Submission;
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus};
 use crate::memory::Recent;
 use crate::observe::WorkerCounters;
@@ -72,8 +70,8 @@ pub struct WorkerState {
     posted: u32,
     /// Parts that stand in some lane's `turns`.
     unposted: u32,
-    /// Parts of transfers that were told to end early, and that could not be ended yet. May name others that have taken
-    /// their places.
+    /// Parts of owners that were told to end early, and that could not be ended yet. May name others that have their
+    /// indices now.
     condemned: Vec<u32>,
     early_ends: Arc<EarlyEnds>,
     /// Of `early_ends`: what has been looked for.
@@ -122,63 +120,57 @@ impl WorkerState {
         &mut *self.queue
     }
 
-    /// Begins a part on a lane: `build` fills its (recycled) list, and may share the lane's recent regions; then it posts
-    /// what credits allow. An error of `build` leaves nothing behind. The caller has counted the part in `task`.
-    #[inline]
-    pub fn begin<E>(
-        &mut self,
-        key: LaneKey,
-        task: &'static Task,
-        build: impl FnOnce(&mut RequestList, Option<&mut Recent>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let Some(lane) = self.lanes.get(key).filter(|lane| lane.takes_parts()) else {
-            let mut list = RequestList::default();
-            return build(&mut list, None).map(|()| self.refuse(task, &mut list));
-        };
-        let index = self.parts.claim();
-        lane.parts.push_back(&mut self.parts, index);
-        let Some(part) = self.parts.get(index) else { return Ok(()) };
-        part.lane = key.index();
-        let built = build(&mut part.list, Some(&mut lane.recent));
-        if built.is_err() || part.list.is_empty() {
-            self.release(index);
-            if built.is_ok() {
-                // Nothing but empty pieces: done as soon as begun.
-                task.end_part();
-            }
-            return built;
+    /// A free part, to be filled and started on a lane. `None` if the lane is not healthy.
+    #[inline(always)]
+    pub(in crate::pool) fn acquire_part(&mut self, key: LaneKey) -> Option<u32> {
+        if !self.lanes.get(key)?.is_healthy() {
+            return None;
         }
-        part.task = Some(task);
-        self.start(key, index);
-        Ok(())
+        Some(self.parts.acquire())
     }
 
-    /// Begins a part whose list was built outside the lock. Answers the list that its slot had, for reuse.
-    pub fn adopt(&mut self, key: LaneKey, task: &'static Task, mut list: RequestList) -> RequestList {
+    /// The list of a part that is not started, and the recent regions of its lane.
+    #[inline(always)]
+    pub(in crate::pool) fn part_contents(
+        &mut self,
+        key: LaneKey,
+        index: u32,
+    ) -> Option<(&mut RequestList, &mut Recent)> {
+        Some((&mut self.parts.get(index)?.list, &mut self.lanes.at(key.index())?.recent))
+    }
+
+    /// Frees a part that was acquired and is not to be started.
+    #[cold]
+    pub(in crate::pool) fn release_unstarted(&mut self, index: u32) {
+        self.parts.release(index);
+    }
+
+    /// Begins a part whose list was built outside the lock. Answers another list for it, for reuse.
+    pub fn adopt(&mut self, submission: Submission) -> RequestList {
+        let Submission { lane, owner, mut list, first } = submission;
         // What told this worker of an early end may have been seen already, and does not come again for this part.
-        let goes_on = !list.is_empty() && !task.ends_early();
-        let Some(lane) = self.lanes.get(key).filter(|lane| lane.takes_parts() && goes_on) else {
-            self.refuse(task, &mut list);
-            return list;
-        };
-        let index = self.parts.claim();
-        lane.parts.push_back(&mut self.parts, index);
-        let Some(part) = self.parts.get(index) else { return list };
-        let spare = std::mem::replace(&mut part.list, list);
-        (part.task, part.lane) = (Some(task), key.index());
-        self.start(key, index);
-        spare
+        let goes_on = !list.is_empty() && !owner.ends_early();
+        if goes_on && self.lanes.get(lane).is_some_and(|lane| lane.takes_parts()) {
+            let index = self.parts.acquire();
+            if let Some(part) = self.parts.get(index) {
+                std::mem::swap(&mut part.list, &mut list);
+            }
+            self.start_part(lane, index, owner, first);
+        } else {
+            self.refuse(owner, &mut list);
+        }
+        list
     }
 
     /// Ends a part that is not begun, because its lane is down, its transfer has failed elsewhere, or it has nothing to move.
     #[cold]
-    fn refuse(&self, task: &Task, list: &mut RequestList) {
+    fn refuse(&self, owner: &dyn PartOwner, list: &mut RequestList) {
         if !list.is_empty() {
-            condemn(&self.early_ends, task, EndState::Failed, "the lane is down");
+            condemn(&self.early_ends, owner, EndState::Failed, "the lane is down");
         }
         // Before the end is known: its memory may be taken away then.
         list.clear();
-        task.end_part();
+        owner.end_part();
     }
 
     /// One turn: poll, retire, post, now and then look at deadlines.
@@ -205,7 +197,7 @@ impl WorkerState {
         }
     }
 
-    /// Whether something waits to be posted: somebody must come back for it.
+    /// Whether something waits to be posted: another step must follow.
     #[inline]
     pub fn has_backlog(&self) -> bool {
         self.unposted > 0
@@ -228,29 +220,27 @@ impl WorkerState {
                 lane.turns.remove(&mut self.parts, index);
             }
         }
-        if let Some(task) = self.release(index) {
-            task.end_part();
-        }
+        self.release(index);
     }
 
-    /// Gives a part's slot back, and what it holds; answers its task.
-    fn release(&mut self, index: u32) -> Option<&'static Task> {
-        let part = self.parts.get(index)?;
+    /// Frees a part whose requests are all over, and what it keeps registered; then tells its owner.
+    #[inline(always)]
+    fn release(&mut self, index: u32) {
+        let Some(part) = self.parts.get(index) else { return };
         if let Some(lane) = self.lanes.at(part.lane) {
-            if part.list.shares_recent {
-                lane.recent.give_back();
-            }
             lane.parts.remove(&mut self.parts, index);
         }
-        self.parts.release(index)
+        if let Some(owner) = self.parts.release(index) {
+            owner.end_part();
+        }
     }
 }
 
-fn condemn(early_ends: &EarlyEnds, task: &Task, verdict: EndState, reason: &str) {
-    if verdict == EndState::Failed {
+fn condemn(early_ends: &EarlyEnds, owner: &dyn PartOwner, state: EndState, reason: &str) {
+    if state == EndState::Failed {
         fail(
             early_ends,
-            task,
+            owner,
             RequestFailure {
                 iov: 0,
                 status: CompletionStatus::Flushed,
@@ -259,12 +249,12 @@ fn condemn(early_ends: &EarlyEnds, task: &Task, verdict: EndState, reason: &str)
             },
         );
     } else {
-        task.condemn(verdict);
-        early_ends.note_others(task);
+        owner.condemn(state);
+        early_ends.note_others(owner);
     }
 }
 
-fn fail(early_ends: &EarlyEnds, task: &Task, failure: RequestFailure) {
-    task.fail(failure);
-    early_ends.note_others(task);
+fn fail(early_ends: &EarlyEnds, owner: &dyn PartOwner, failure: RequestFailure) {
+    owner.fail(failure);
+    early_ends.note_others(owner);
 }

@@ -3,15 +3,14 @@
 use std::num::NonZeroI32;
 use std::time::Instant;
 
-use super::{RequestFailure, WorkerLimits, WorkerState, fail};
+use super::{EndState, PartOwner, RequestFailure, WorkerLimits, WorkerState, fail};
 use crate::fabric::CompletionStatus;
 use crate::observe::WorkerCounters;
 use crate::pool::groups::Group;
 use crate::pool::lane::{Lane, LaneKey, break_lane, make_ready};
 use crate::pool::part::Part;
-use crate::pool::task::EndState;
 
-/// What became of one list.
+/// How posting one list ended.
 enum ListEnd {
     /// So many requests were posted, as many as credits allowed.
     Posted(u32),
@@ -22,27 +21,40 @@ enum ListEnd {
 }
 
 impl WorkerState {
-    /// Puts a part, its list made, on its lane: posts at once what may be posted, and queues it for the rest.
+    /// Begins a part that was acquired for this lane: posts at once what may be posted, and queues it for the rest. `first`
+    /// is whether it counts as the beginning of its transfer on the lane.
     #[inline(always)]
-    pub(super) fn start(&mut self, key: LaneKey, part_index: u32) {
-        let Some(part) = self.parts.get(part_index) else { return };
-        let Some(lane) = self.lanes.get(key) else { return };
-        count(lane, part.list.first, part.list.bytes, &mut part.begun, &self.counters);
-        if !lane.posts_at_once() {
-            self.queue_part(key.index(), part_index);
-            self.post_ready();
-            return;
+    pub(in crate::pool) fn start_part(
+        &mut self,
+        key: LaneKey,
+        index: u32,
+        owner: &'static dyn PartOwner,
+        first: bool,
+    ) {
+        let Some(lane) = self.lanes.at(key.index()) else { return };
+        lane.parts.push_back(&mut self.parts, index);
+        let Some(part) = self.parts.get(index) else { return };
+        (part.owner, part.lane) = (Some(owner), key.index());
+        if part.list.is_empty() {
+            // Nothing but empty pieces: done as soon as begun.
+            return self.end_part(index);
         }
-        // Nothing stands before it: posted without the detour through the queues.
-        loop {
-            match post_list(lane, part, part_index, &mut self.posted, &self.limits, &self.counters) {
-                ListEnd::Posted(0) | ListEnd::Full => break,
-                ListEnd::Posted(_) if part.is_posted() => return,
-                ListEnd::Posted(_) => {}
-                ListEnd::Refused(errno) => return self.post_refused(key.index(), part_index, errno),
+        count(lane, part, first, &self.counters);
+        if lane.posts_at_once() {
+            // Nothing stands before it: posted without the detour through the queues.
+            loop {
+                match post_list(lane, part, index, &mut self.posted, &self.limits, &self.counters) {
+                    ListEnd::Posted(0) | ListEnd::Full => break,
+                    ListEnd::Posted(_) if part.is_posted() => return,
+                    ListEnd::Posted(_) => {}
+                    ListEnd::Refused(errno) => return self.post_refused(key.index(), index, errno),
+                }
             }
+            self.queue_part(key.index(), index);
+        } else {
+            self.queue_part(key.index(), index);
+            self.post_ready();
         }
-        self.queue_part(key.index(), part_index);
     }
 
     /// Appends a part to those that wait on its lane.
@@ -84,7 +96,7 @@ impl WorkerState {
         let Some(part) = self.parts.get(part_index) else { return ListEnd::Posted(0) };
         part.waiting = false;
         self.unposted -= 1;
-        let failed = part.task.is_some_and(|task| task.verdict() != EndState::Done);
+        let failed = part.owner.is_some_and(|owner| owner.end_state() != EndState::Done);
         // Something else of the transfer failed: what is not posted is dropped. But for one request, if nothing else will
         // tell that those outstanding are done.
         let mut limits = self.limits;
@@ -128,14 +140,14 @@ impl WorkerState {
     pub(super) fn post_refused(&mut self, index: u16, part_index: u32, errno: i32) {
         let (Some(lane), Some(part)) = (self.lanes.at(index), self.parts.get(part_index)) else { return };
         let reason = format!("post refused: {}", std::io::Error::from_raw_os_error(errno));
-        if let Some(task) = part.task {
+        if let Some(owner) = part.owner {
             let failure = RequestFailure {
                 iov: part.list.iov(part.cursor),
                 status: CompletionStatus::LocalQpOperation,
                 vendor_error: 0,
                 reason: reason.clone(),
             };
-            fail(&self.early_ends, task, failure);
+            fail(&self.early_ends, owner, failure);
         }
         break_lane(lane, &reason);
         if part.outstanding == 0 {
@@ -147,22 +159,16 @@ impl WorkerState {
 
 /// Counts a part as begun, and notes when that was if it is one of those whose latency is measured.
 #[inline(always)]
-pub(super) fn count(
-    lane: &Lane,
-    first: bool,
-    bytes: u64,
-    begun: &mut Option<Instant>,
-    counters: &WorkerCounters,
-) {
+fn count(lane: &Lane, part: &mut Part, first: bool, counters: &WorkerCounters) {
     if counters.begun() {
-        *begun = Some(Instant::now());
+        part.begun = Some(Instant::now());
     }
     lane.status.transfers.add(u64::from(first));
-    lane.status.bytes.add(bytes);
+    lane.status.bytes.add(part.list.bytes);
 }
 
 /// Posts the next list of a part.
-#[inline]
+#[inline(always)]
 fn post_list(
     lane: &mut Lane,
     part: &mut Part,

@@ -8,7 +8,8 @@ use super::*;
 use crate::fabric::{Access, CompletionStatus, Opcode, QueuePairCaps, SoftwareOptions, software};
 use crate::memory::{MemoryKind, Region, Registry};
 use crate::observe::WorkerCounters;
-use crate::pool::{Chunk, Cutter, LaneHealth, LaneSetup, LaneStatus, SlicePolicy, TimeLimit};
+use crate::pool::{LaneHealth, LaneSetup, LaneStatus};
+use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
 
 const CAPS: QueuePairCaps = QueuePairCaps { send_depth: 16, max_sge: 4, max_inline: 0 };
 
@@ -57,7 +58,7 @@ impl Bench {
         task
     }
 
-    /// The same with so many milliseconds from the first look on.
+    /// As [`Bench::begin`], with so many milliseconds from the first look on.
     fn begin_within(&mut self, milliseconds: u64) -> &'static Task {
         let task = Task::lasting();
         task.start(1, TimeLimit::new(std::time::Duration::from_millis(milliseconds)));
@@ -67,11 +68,14 @@ impl Bench {
 
     /// One of one request.
     fn begin_part(&mut self, task: &'static Task) {
-        let begun = self.state.begin(self.lane, task, |list, _| {
-            fill(list, 4096);
-            Ok::<(), ()>(())
-        });
-        assert_eq!(begun, Ok(()));
+        self.start(task, |list| fill(list, 4096));
+    }
+
+    /// Starts a part that `make` fills.
+    fn start(&mut self, task: &'static Task, make: impl FnOnce(&mut RequestList)) {
+        let mut list = RequestList::default();
+        make(&mut list);
+        self.state.adopt(Submission { lane: self.lane, owner: task, list, first: true });
     }
 
     /// The device completes the `index`-th request posted.
@@ -89,12 +93,10 @@ impl Bench {
     fn begin_holding(&mut self, region: &Arc<Region>) -> &'static Task {
         let task = Task::lasting();
         task.start(1, TimeLimit::NEVER);
-        let begun = self.state.begin(self.lane, task, |list, _| {
+        self.start(task, |list| {
             fill(list, region.address);
             list.holds.extend(region.hold());
-            Ok::<(), ()>(())
         });
-        assert_eq!(begun, Ok(()));
         task
     }
 
@@ -110,7 +112,7 @@ fn a_lane_whose_requests_had_all_succeeded_when_it_broke_is_drained() {
     bench.state.break_lane(bench.lane, "test");
     assert_eq!(bench.status.health(), LaneHealth::Broken);
     bench.complete(0, CompletionStatus::Success);
-    assert!(task.is_ended() && task.verdict() == EndState::Done);
+    assert!(task.is_ended() && task.end_state() == EndState::Done);
     assert_eq!(bench.status.health(), LaneHealth::Drained);
 }
 
@@ -124,7 +126,7 @@ fn destroying_a_lane_ends_parts_that_were_flushed_already() {
     bench.step(10);
     bench.step(10_000);
     assert!(stuck.is_ended() && flushed.is_ended(), "the flush did not come");
-    assert_eq!((flushed.verdict(), bench.state.part_count()), (EndState::Failed, 0));
+    assert_eq!((flushed.end_state(), bench.state.part_count()), (EndState::Failed, 0));
     assert_eq!(bench.status.health(), LaneHealth::Closed);
 }
 
@@ -150,9 +152,9 @@ fn many_waiting_parts_end_together() {
     bench.step(10);
     bench.complete(0, CompletionStatus::Success);
     assert!(after.is_ended());
-    assert!(bench.state.parts.slots() > PARTS);
+    assert!(bench.state.parts.capacity() > PARTS);
     bench.step(10);
-    assert_eq!(bench.state.parts.slots(), 0);
+    assert_eq!(bench.state.parts.capacity(), 0);
 }
 
 /// Each look costs what expires, however many wait: with looks at all of them this took minutes.
@@ -172,7 +174,7 @@ fn of_many_that_wait_those_that_are_late_end_and_the_others_cost_nothing() {
     for late in tasks.chunks(AT_A_TIME) {
         assert!(late.iter().all(|task| !task.is_ended()));
         bench.step(10);
-        assert!(late.iter().all(|task| task.is_ended() && task.verdict() == EndState::TimedOut));
+        assert!(late.iter().all(|task| task.is_ended() && task.end_state() == EndState::TimedOut));
     }
     assert_eq!((bench.state.part_count(), bench.state.has_backlog()), (0, false));
     assert!(start.elapsed().as_secs() < 5, "took {:?}", start.elapsed());
@@ -196,7 +198,7 @@ fn a_part_that_was_interrupted_keeps_its_deadline_before_younger_ones() {
             assert!(bench.now < 200);
             bench.step(5);
         }
-        assert_eq!(late.verdict(), EndState::TimedOut);
+        assert_eq!(late.end_state(), EndState::TimedOut);
         assert!(others.iter().all(|task| !task.is_ended()), "at {}", bench.now);
     }
     assert_eq!(bench.state.part_count(), 0);
@@ -216,12 +218,12 @@ fn each_lane_has_a_limit_of_its_own() {
     bench.step(20);
     assert!(!quick.is_ended(), "the device has it");
     bench.complete(2, CompletionStatus::Flushed);
-    assert_eq!((quick.is_ended(), quick.verdict()), (true, EndState::TimedOut));
+    assert_eq!((quick.is_ended(), quick.end_state()), (true, EndState::TimedOut));
     assert_eq!(bench.status.health(), LaneHealth::Healthy);
     for index in [0, 1] {
         bench.complete(index, CompletionStatus::Success);
     }
-    assert!(forever.is_ended() && slow.is_ended() && slow.verdict() == EndState::Done);
+    assert!(forever.is_ended() && slow.is_ended() && slow.end_state() == EndState::Done);
 }
 
 /// One part of it fails on one lane; what waits on another is told, and ends although nothing is late or posted there.
@@ -241,7 +243,7 @@ fn parts_on_other_lanes_end_with_the_first_that_fails() {
     bench.complete(0, CompletionStatus::RemoteAccess);
     assert_eq!((task.is_ended(), bench.status.health()), (false, LaneHealth::Drained));
     bench.step(10);
-    assert_eq!((task.is_ended(), task.verdict(), waiting.is_ended()), (true, EndState::Failed, false));
+    assert_eq!((task.is_ended(), task.end_state(), waiting.is_ended()), (true, EndState::Failed, false));
     assert!(bench.state.close_lane(first, EndState::Cancelled, "test"));
 }
 
@@ -263,8 +265,8 @@ fn a_part_taken_out_of_a_queue_after_another_has_failed_ends_at_once() {
     assert!(!task.is_ended(), "one part is still in a queue");
     let mut list = RequestList::default();
     fill(&mut list, 4096);
-    bench.state.adopt(other, task, list);
-    assert_eq!((task.is_ended(), task.verdict(), waiting.is_ended()), (true, EndState::Failed, false));
+    bench.state.adopt(Submission { lane: other, owner: task, list, first: true });
+    assert_eq!((task.is_ended(), task.end_state(), waiting.is_ended()), (true, EndState::Failed, false));
 }
 
 #[test]
@@ -275,68 +277,53 @@ fn memory_is_taken_back_from_transfers_that_do_not_end() {
     let (using, other) = (bench.begin_holding(&region), bench.begin());
     bench.state.abort_users(region.id);
     bench.step(1);
-    assert!(!using.is_ended() && region.in_use(), "not before the device has let go");
+    assert!(!using.is_ended() && region.in_use(), "not before the device has flushed it");
     assert_eq!(bench.status.health(), LaneHealth::Broken);
     bench.complete(0, CompletionStatus::Flushed);
-    assert_eq!((using.is_ended(), using.verdict(), region.in_use()), (true, EndState::TimedOut, false));
+    assert_eq!((using.is_ended(), using.end_state(), region.in_use()), (true, EndState::TimedOut, false));
     bench.complete(1, CompletionStatus::Flushed);
     bench.heal();
     bench.step(0);
     bench.complete(2, CompletionStatus::Success);
     assert_eq!(
-        (other.is_ended(), other.verdict()),
+        (other.is_ended(), other.end_state()),
         (true, EndState::Done),
         "others only wait for the rebuild"
     );
 }
 
-/// A transfer of one request that uses `region`, and for which there is no place.
-struct Placeless<'a>(&'a Arc<Region>, SlicePolicy);
-
-impl OneRequest for Placeless<'_> {
-    type Name = ();
-    fn opcode(&self) -> Opcode {
-        Opcode::Write
-    }
-    fn policy(&self) -> &SlicePolicy {
-        &self.1
-    }
-    fn chunk(&self, recent: &mut Recent) -> Option<Chunk> {
-        let range = recent.replace(self.0)?;
-        let local = self.0.address;
-        Some(Chunk { local, remote: 0, length: 64, lkey: range.lkey, rkey: 1, readable: true, iov: 0 })
-    }
-    fn claim(&self) -> Option<((), &'static Task)> {
-        None
-    }
-}
-
+/// Of the lane's recent region or not: what a part keeps registered ends with it, and so does what is not started.
 #[test]
-fn what_finds_no_place_gives_its_own_region_back() {
+fn a_lease_ends_with_its_part() {
     let mut bench = Bench::new();
     let memory = vec![0_u8; 4096];
     let (_registry, region) = register(&memory);
-    let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: true };
-    let other = bench.state.add_lane(bench.nic.pair(CAPS).0, setup).unwrap();
-    // The part that is taken next was one of the first lane, where the region is in use.
-    bench.begin();
-    bench.complete(0, CompletionStatus::Success);
-    assert!(bench.state.lanes.get(bench.lane).unwrap().recent.replace(&region).is_some());
-    let wanted = Placeless(&region, SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0));
-    assert_eq!(bench.state.begin_one(other, &wanted), None);
-    let mut is_shared = |lane| bench.state.lanes.get(lane).unwrap().recent.is_shared(region.id);
-    assert_eq!((is_shared(other), is_shared(bench.lane)), (false, true));
-}
+    let part = bench.state.acquire_part(bench.lane).unwrap();
+    let (list, recent) = bench.state.part_contents(bench.lane, part).unwrap();
+    list.lease = recent.replace(&region).map(|(_, lease)| lease);
+    assert!(list.lease.is_some());
+    bench.state.forget_region(region.id);
+    assert!(region.in_use(), "the part has it");
+    bench.state.release_unstarted(part);
+    assert!(!region.in_use());
 
-#[test]
-fn what_has_no_list_yet_gives_its_region_back() {
-    let mut bench = Bench::new();
-    let memory = vec![0_u8; 4096];
-    let (_registry, region) = register(&memory);
-    let wanted = Placeless(&region, SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0));
-    assert_eq!(bench.state.begin_one(bench.lane, &wanted), None, "the first part of the worker");
-    assert_eq!(bench.state.part_count(), 0);
-    assert!(!bench.state.lanes.get(bench.lane).unwrap().recent.is_shared(region.id));
+    let lane = bench.lane;
+    let recent = |bench: &mut Bench| {
+        bench.state.lanes.get(lane).unwrap().recent.replace(&region).map(|(_, lease)| lease)
+    };
+    let lease = recent(&mut bench);
+    let task = Task::lasting();
+    task.start(1, TimeLimit::NEVER);
+    bench.start(task, |list| {
+        fill(list, region.address);
+        list.lease = lease;
+    });
+    bench.state.forget_region(region.id);
+    assert!(region.in_use());
+    bench.state.abort_users(region.id);
+    bench.step(1);
+    bench.complete(0, CompletionStatus::Flushed);
+    assert_eq!((task.end_state(), region.in_use()), (EndState::TimedOut, false));
 }
 
 #[test]
@@ -358,7 +345,7 @@ fn the_time_to_drain_counts_from_the_last_break() {
     bench.heal();
     bench.step(0);
     bench.complete(2, CompletionStatus::Success);
-    assert_eq!((second.is_ended(), second.verdict()), (true, EndState::Done));
+    assert_eq!((second.is_ended(), second.end_state()), (true, EndState::Done));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{End, Live, Outcome, SLOT_MASK, Table, TransferId};
+use super::{EndState, Live, Outcome, Table, TransferId};
 use crate::sync::lock;
 use crate::transfer::failed::{Asked, FailedTransfers};
 
@@ -11,9 +11,9 @@ impl Table {
     /// that outcome.
     #[cold]
     pub fn set_aside(&self, live: &Live, asked: Asked, peer: impl FnOnce() -> String) -> Option<Outcome> {
-        let (end, outcome) = self.outcome_of(live, peer)?;
-        if matches!(end, End::Done | End::Cancelled) {
-            self.record_and_free(live, end);
+        let (state, outcome) = self.outcome_of(live, peer)?;
+        if matches!(state, EndState::Done | EndState::Cancelled) {
+            self.record_and_free(live, state);
             return None;
         }
         // Under the lock until the slot is free, so that each reader finds the transfer here or there, and once.
@@ -21,9 +21,9 @@ impl Table {
             if !live.is_current() {
                 return None;
             }
-            failed.keep(live.id, &outcome, asked);
+            failed.insert(live.id, &outcome, asked);
             if !self.free(live) {
-                failed.take(live.id, asked.thread);
+                failed.tell(live.id, asked.thread);
                 return None;
             }
             Some(outcome)
@@ -38,9 +38,10 @@ impl Table {
     /// The outcome of a failed transfer that was set aside, told to `thread`; it is then remembered as others are.
     pub fn take_failed(&self, id: TransferId, thread: usize) -> Option<Outcome> {
         self.with_failed(|failed| {
-            let (end, outcome) = failed.take(id, thread)?;
-            // Before the lock is given back: each reader finds the outcome here or there.
-            self.remember(id, end, &outcome);
+            let (state, outcome) = failed.tell(id, thread)?;
+            // Before the lock is released: each reader finds the outcome here or there.
+            self.record_failure(id, &outcome);
+            self.outcomes.record(id, state);
             Some(outcome)
         })
     }
@@ -74,12 +75,5 @@ impl Table {
             );
         }
         answer
-    }
-
-    fn remember(&self, id: TransferId, end: End, outcome: &Outcome) {
-        self.keep_details(id, outcome);
-        if let Some(slot) = self.slot((id.0 & SLOT_MASK) as u32) {
-            self.ends_at_home(slot).unwrap_or(&self.ends).record(id, end);
-        }
     }
 }

@@ -4,9 +4,7 @@ use super::*;
 use crate::transfer::REMEMBERED;
 
 fn finish(table: &Table) -> TransferId {
-    let claim = table.claim().unwrap();
-    claim.task().start(1, TimeLimit::NEVER);
-    let id = table.publish(claim, 1);
+    let id = begin(table);
     table.find(id).unwrap().task().end_part();
     let live = table.find(id).unwrap();
     assert_eq!(table.release(&live, String::new), Some(Outcome::Done));
@@ -33,13 +31,7 @@ fn an_old_id_is_known_as_ended_and_then_forgotten_but_never_live() {
 #[test]
 fn grows_to_what_is_in_flight_and_reuses_slots() {
     let table = Table::default();
-    let ids: Vec<_> = (0..1000)
-        .map(|_| {
-            let claim = table.claim().unwrap();
-            claim.task().start(1, TimeLimit::NEVER);
-            table.publish(claim, 1)
-        })
-        .collect();
+    let ids: Vec<_> = (0..1000).map(|_| begin(&table)).collect();
     assert_eq!(table.live_ids().len(), 1000);
     for id in &ids {
         let live = table.find(*id).unwrap();
@@ -51,115 +43,66 @@ fn grows_to_what_is_in_flight_and_reuses_slots() {
     assert!(finish(&table).0 & SLOT_MASK < 1024);
 }
 
-fn begin_for(table: &Table, worker: usize) -> TransferId {
-    let (id, _) = table.begin_one(worker, TimeLimit::NEVER).unwrap();
-    assert_eq!(table.find(id).unwrap().workers().collect::<Vec<_>>(), [worker]);
-    id
+fn begin(table: &Table) -> TransferId {
+    let transfer = table.acquire().unwrap();
+    transfer.task().start(1, TimeLimit::NEVER);
+    table.publish(transfer, 1)
 }
 
-fn end(table: &Table, id: TransferId) {
-    let live = table.find(id).unwrap();
-    live.task().end_part();
-    assert!(table.release_done(&live));
-    assert!(!table.release_done(&live), "released twice");
-}
-
+/// Blocks of slots go from table to table, and with them no id of another one.
 #[test]
-fn a_worker_takes_its_own_slots_in_turn_and_others_while_they_are_in_use() {
-    let table = Table::default();
-    let slot = |id: TransferId| id.0 & SLOT_MASK;
-    end(&table, begin_for(&table, 3)); // its worker_slots is made
-    let long = begin_for(&table, 3);
-    let worker_slots = slot(long) / CHUNK as u64;
-    let ids: Vec<_> = (1..2 * CHUNK).map(|_| begin_for(&table, 3)).collect();
-    let at_home = ids.iter().filter(|id| slot(**id) / CHUNK as u64 == worker_slots).count();
-    assert_eq!(at_home, CHUNK - 1, "all of its own, and then others");
-    assert_ne!(slot(begin_for(&table, 4)) / CHUNK as u64, worker_slots);
-    for id in &ids {
-        end(&table, *id);
-        assert_eq!(table.outcome(*id), Some(Outcome::Done));
-    }
-    let mut seen = std::collections::HashSet::new();
-    for _ in 0..3 * CHUNK {
-        let id = begin_for(&table, 3);
-        assert!(seen.insert(id) && !ids.contains(&id) && slot(id) != slot(long));
-        end(&table, id);
-    }
-    assert_eq!(table.find(long).map(|live| live.task().is_ended()), Some(false));
-    end(&table, long);
-}
-
-/// Chunks of slots go from table to table, and a worker's own to the next that needs some.
-#[test]
-fn slots_are_at_home_only_as_long_as_their_table_lives() {
-    let used = |table: &Table| {
-        end(table, begin_for(table, 0)); // its worker_slots is made
-        let own = begin_for(table, 0);
-        let other = finish(table);
-        end(table, own);
-        [own, other]
-            .map(|id| (table.slot((id.0 & SLOT_MASK) as u32).unwrap().worker_slots(), table.outcome(id)))
-    };
-    let expected = [(Some(0), Some(Outcome::Done)), (None, Some(Outcome::Done))];
+fn a_table_knows_no_id_of_the_one_before() {
+    let mut before = None;
     for round in 0..4 {
-        assert_eq!(used(&Table::default()), expected, "round {round}");
+        let table = Table::default();
+        assert_eq!(table.live_ids(), [], "round {round}");
+        let id = finish(&table);
+        assert!(before.is_none_or(|before| before == id), "numbers begin anew");
+        assert_eq!(table.outcome(id), Some(Outcome::Done));
+        before = Some(id);
     }
 }
 
 #[test]
-fn outcomes_at_home_are_remembered_as_long_as_others() {
+fn other_outcomes_are_remembered_as_long() {
     let table = Table::default();
-    end(&table, begin_for(&table, 0)); // its worker_slots is made
-    let failed = begin_for(&table, 0);
-    let live = table.find(failed).unwrap();
+    let late = begin(&table);
+    let live = table.find(late).unwrap();
     live.task().condemn(EndState::TimedOut);
     live.task().end_part();
     assert_eq!(table.release(&live, String::new), Some(Outcome::TimedOut));
     for n in 0..2 * REMEMBERED {
         if n < REMEMBERED {
-            assert_eq!(table.outcome(failed), Some(Outcome::TimedOut), "after {n}");
+            assert_eq!(table.outcome(late), Some(Outcome::TimedOut), "after {n}");
         }
-        end(&table, begin_for(&table, 0));
-        assert!(table.find(failed).is_none());
+        finish(&table);
+        assert!(table.find(late).is_none());
     }
-    assert_eq!(table.outcome(failed), None);
+    assert_eq!(table.outcome(late), None);
 }
 
 /// However many younger ones have ended before it did.
 #[test]
 fn the_outcome_of_a_transfer_that_ran_long_is_remembered() {
     let table = Table::default();
-    end(&table, begin_for(&table, 0)); // a worker_slots is made
-    let elsewhere = || {
-        let claim = table.claim().unwrap();
-        claim.task().start(1, TimeLimit::NEVER);
-        table.publish(claim, 1)
-    };
-    let (general, at_home) = (elsewhere(), begin_for(&table, 0));
+    let long = begin(&table);
     for _ in 0..5 * REMEMBERED {
         finish(&table);
-        end(&table, begin_for(&table, 0));
     }
-    for long in [general, at_home] {
-        let live = table.find(long).unwrap();
-        live.task().condemn(EndState::Cancelled);
-        live.task().end_part();
-        assert_eq!(table.release(&live, String::new), Some(Outcome::Cancelled));
-    }
+    let live = table.find(long).unwrap();
+    live.task().condemn(EndState::Cancelled);
+    live.task().end_part();
+    assert_eq!(table.release(&live, String::new), Some(Outcome::Cancelled));
     for _ in 0..REMEMBERED {
-        assert_eq!(table.outcome(general), Some(Outcome::Cancelled));
-        assert_eq!(table.outcome(at_home), Some(Outcome::Cancelled));
+        assert_eq!(table.outcome(long), Some(Outcome::Cancelled));
         finish(&table);
-        end(&table, begin_for(&table, 0));
     }
 }
 
 #[test]
 fn a_failure_keeps_its_details() {
     let table = Table::default();
-    let claim = table.claim().unwrap();
-    claim.task().start(1, TimeLimit::NEVER);
-    let id = table.publish(claim, 0);
+    let id = begin(&table);
     let live = table.find(id).unwrap();
     live.task().fail(crate::pool::RequestFailure {
         iov: 17,

@@ -1,101 +1,12 @@
 //! Cutting a transfer into work requests: long ranges into slices, neighbours joined into one request.
 
-use super::request_list::RequestList;
-use crate::fabric::{MAX_SGE, Opcode, Sge, WorkRequest};
-
-/// How ranges are cut and joined.
-#[derive(Clone, Copy, Debug)]
-pub struct SlicePolicy {
-    /// Bytes of one slice, at least 1.
-    slice: u32,
-    /// Longest request: a slice with a small remainder, within the port's message limit.
-    longest: u32,
-    /// Neighbours are joined up to this length.
-    join: u32,
-    /// Scatter/gather entries that one request may carry.
-    max_sge: u8,
-    /// Payloads up to this many bytes go inline.
-    max_inline: u32,
-}
-
-/// Requests longer than this gain nothing by joining, and leave nothing to spread.
-const JOIN_LIMIT: u32 = 1 << 20;
+use super::slice_policy::SlicePolicy;
+use crate::fabric::{Opcode, Sge, WorkRequest};
+use crate::pool::RequestList;
 
 /// Chunks longer than this are not joined: the cost of a request is nothing beside their bytes, and joining only loses. A
 /// stand-in NIC that copies moved 64 KiB chunks a third slower when they were joined to 1 MiB.
 const JOIN_BELOW: u64 = 32 << 10;
-
-/// The longest message of the InfiniBand architecture.
-const LONGEST: u32 = 1 << 31;
-
-impl SlicePolicy {
-    /// `slice_size` 0 cuts only at `max_message`, the port's limit. A last slice takes a remainder of up to
-    /// `fragment_limit` bytes along.
-    pub fn new(
-        slice_size: usize,
-        fragment_limit: usize,
-        max_message: u32,
-        max_sge: u32,
-        max_inline: u32,
-    ) -> Self {
-        let limit = max_message.clamp(1, LONGEST);
-        let wanted = u32::try_from(slice_size).unwrap_or(u32::MAX);
-        let slice = if wanted == 0 { limit } else { wanted.min(limit) };
-        let fragment = u32::try_from(fragment_limit).unwrap_or(u32::MAX);
-        Self {
-            slice,
-            longest: slice.saturating_add(fragment).min(limit),
-            join: slice.min(JOIN_LIMIT),
-            max_sge: max_sge.clamp(1, MAX_SGE as u32) as u8,
-            max_inline,
-        }
-    }
-
-    /// Slice and longest request in one word, for [`super::SliceSizes`].
-    pub(super) fn sizes(&self) -> u64 {
-        u64::from(self.slice) << 32 | u64::from(self.longest)
-    }
-
-    /// The same policy with other sizes.
-    #[inline(always)]
-    pub(super) fn with_sizes(self, sizes: u64) -> Self {
-        let slice = (sizes >> 32) as u32;
-        Self { slice, longest: sizes as u32, join: slice.min(JOIN_LIMIT), ..self }
-    }
-
-    /// Whether a queue pair that was granted so much takes every request that this makes.
-    pub fn fits(&self, max_sge: u32, max_inline: u32) -> bool {
-        u32::from(self.max_sge) <= max_sge && self.max_inline <= max_inline
-    }
-
-    /// Whether so many bytes are one request: at least one byte, and not to be cut.
-    #[inline]
-    pub fn takes_whole(&self, length: u64) -> bool {
-        length.wrapping_sub(1) < u64::from(self.longest)
-    }
-
-    /// Bytes up to which a chunk goes inline: none of a READ, which sends nothing along, nor of memory that the CPU may not
-    /// read.
-    #[inline(always)]
-    fn inline_limit(&self, opcode: Opcode, readable: bool) -> u32 {
-        if readable && opcode == Opcode::Write { self.max_inline } else { 0 }
-    }
-
-    /// The request of a chunk that is taken whole, and its entry, which is `first_sge` of its list.
-    #[inline(always)]
-    pub(super) fn request(&self, chunk: &Chunk, first_sge: u32, opcode: Opcode) -> (WorkRequest, Sge) {
-        chunk.request(first_sge, self.inline_limit(opcode, chunk.readable))
-    }
-
-    /// The same policy on a queue pair that was granted less.
-    pub fn granted(self, max_sge: u32, max_inline: u32) -> Self {
-        Self {
-            max_sge: u32::from(self.max_sge).min(max_sge).max(1) as u8,
-            max_inline: self.max_inline.min(max_inline),
-            ..self
-        }
-    }
-}
 
 /// A contiguous range on both sides.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +30,7 @@ pub struct Chunk {
 impl Chunk {
     /// Its request, with one entry: it is not longer than a request may be.
     #[inline(always)]
-    fn request(&self, first_sge: u32, inline_limit: u32) -> (WorkRequest, Sge) {
+    pub(super) fn request(&self, first_sge: u32, inline_limit: u32) -> (WorkRequest, Sge) {
         let request = WorkRequest {
             remote_address: self.remote,
             rkey: self.rkey,
@@ -152,6 +63,13 @@ pub enum Placed {
     Apart,
     /// It was joined to the request before.
     Joined,
+}
+
+/// Makes an empty list one of a single chunk, which [takes one request](SlicePolicy::takes_whole); false, and nothing is
+/// done, if the list never had room.
+#[inline(always)]
+pub(super) fn set_only(list: &mut RequestList, policy: &SlicePolicy, opcode: Opcode, chunk: &Chunk) -> bool {
+    list.set_only(opcode, chunk.request(0, policy.inline_limit(opcode, chunk.readable)))
 }
 
 /// Appends chunks to a list as work requests.
@@ -206,7 +124,7 @@ impl<'a> Cutter<'a> {
         let policy = self.policy;
         let inline_limit = policy.inline_limit(self.list.opcode, run.is_readable());
         let (mut remote_end, mut bytes) = (self.remote_end, 0);
-        let (requests, entries, first_entry) = self.list.vacant();
+        let (requests, entries, first_entry) = self.list.unused();
         // The next iov and the next entry, in a word of both that counts both up: one addition and one store.
         let mut next = u64::from(iov) << 32 | u64::from(first_entry);
         // All zipped: one test for the end, and one count.
@@ -267,8 +185,9 @@ impl<'a> Cutter<'a> {
         }
         self.list.reserve(1, 1);
         let opcode = self.list.opcode;
-        if let ([request, ..], [entry, ..], first_sge) = self.list.vacant() {
-            (*request, *entry) = self.policy.request(chunk, first_sge, opcode);
+        if let ([request, ..], [entry, ..], first_sge) = self.list.unused() {
+            let inline_limit = self.policy.inline_limit(opcode, chunk.readable);
+            (*request, *entry) = chunk.request(first_sge, inline_limit);
             self.list.append(1, 1);
         }
         self.length = 0;
@@ -310,7 +229,7 @@ impl<'a> Cutter<'a> {
     /// Adds an entry of its own to the last request.
     fn gather(&mut self, chunk: &Chunk) {
         self.list.reserve(0, 1);
-        if let (_, [entry, ..], _) = self.list.vacant() {
+        if let (_, [entry, ..], _) = self.list.unused() {
             *entry = Sge { address: chunk.local, length: chunk.length as u32, lkey: chunk.lkey };
             self.list.append(0, 1);
         }
@@ -376,14 +295,6 @@ mod tests {
         let unlimited = SlicePolicy::new(0, 0, 1 << 20, 1, 0);
         assert_eq!(lengths(unlimited, 3 << 20), [1 << 20; 3]);
         assert_eq!(lengths(SlicePolicy::new(0, 0, u32::MAX, 1, 0), 1 << 33), [1 << 31; 4]);
-    }
-
-    #[test]
-    fn a_queue_pair_that_was_granted_less_does_not_fit_until_the_policy_says_so() {
-        let policy = SlicePolicy::new(0, 0, 1 << 30, 4, 64);
-        assert!(policy.fits(4, 64) && policy.fits(5, 65));
-        assert!(!policy.fits(3, 64) && !policy.fits(4, 63));
-        assert!(policy.granted(3, 0).fits(3, 0));
     }
 
     #[test]

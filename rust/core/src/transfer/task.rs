@@ -1,36 +1,11 @@
-//! The end of a transfer: shared by the workers that move its parts and the callers that ask about it.
+//! The state of a transfer: shared by the workers that move its parts and the callers that ask about it.
 
 use super::end_notice::EndNotice;
-use crate::fabric::CompletionStatus;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering};
+use crate::pool::{EndState, PartOwner, RequestFailure};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock, wait};
 use std::time::{Duration, Instant};
 
-/// How a transfer ended, or has gone so far, without the details.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum EndState {
-    /// All its requests succeeded, of those that have ended.
-    Done = 0,
-    /// A request failed.
-    Failed = 1,
-    /// The deadline passed.
-    TimedOut = 2,
-    /// The caller, or the end of its connection, ended it.
-    Cancelled = 3,
-}
-
-impl EndState {
-    fn from_code(code: u8) -> Self {
-        match code {
-            0 => Self::Done,
-            1 => Self::Failed,
-            2 => Self::TimedOut,
-            _ => Self::Cancelled,
-        }
-    }
-}
-
-/// Names one life of a task. A task is recycled, and who comes late must not harm the transfer that has it now.
+/// Names one use of a task. Tasks are reused, and a thread that comes late must not change the transfer that has it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskGeneration(u64);
 
@@ -40,12 +15,12 @@ impl TaskGeneration {
     }
 
     fn next(self) -> Self {
-        // 56 bits: it does not wrap. 0 is no life, so that nothing is aborted by default.
+        // 56 bits: it does not wrap. 0 is no generation, so that nothing is aborted by default.
         Self(self.0 + 1)
     }
 
-    fn with(self, verdict: EndState) -> u64 {
-        self.0 << 8 | verdict as u64
+    fn with(self, state: EndState) -> u64 {
+        self.0 << 8 | state as u64
     }
 }
 
@@ -66,42 +41,30 @@ impl TimeLimit {
     }
 }
 
-/// The first failed request of a transfer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestFailure {
-    /// Index of the caller's iov.
-    pub iov: u32,
-    /// How its request completed.
-    pub status: CompletionStatus,
-    /// The vendor's own code.
-    pub vendor_error: u32,
-    /// In words, empty if the status says it all.
-    pub reason: String,
-}
-
-/// Completion state of one transfer. Recycled: [`Task::start`] begins a new life.
+/// The state of one transfer. Reused: [`Task::start`] begins a new generation.
 ///
-/// The life of a task: a submitter starts it with a number of parts and hands each to a worker; each part ends
-/// exactly once, when the fabric is done with its memory; the task has ended when the last part has.
+/// A submitter starts it with a number of parts and hands each to a worker; each part ends exactly once, when the fabric
+/// is done with its memory; the task has ended when the last part has.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Task {
     /// Parts that have not ended. Written by the submitter before the hand-over (the worker's lock or queue carries it
     /// across) and decremented by workers; callers load it. The Release store or decrement that makes it 0 pairs with the
-    /// Acquire load in `is_ended`, so whoever sees 0 sees the verdict and the moved bytes.
+    /// Acquire load in `is_ended`, so a thread that sees 0 sees the end state and the moved bytes.
     parts: AtomicU32,
     /// A caller sleeps until it has ended, or is about to. Set under the lock of each worker that has a part, and read
     /// under the lock of the one whose part is the last: either that sees it, or the caller, who looks at `parts` after
-    /// setting it, sees 0. The locks order it: Relaxed. Cleared by the submitter for the next life.
+    /// setting it, sees 0. The locks order it: Relaxed. Cleared by the submitter for the next generation.
     watched: AtomicBool,
-    /// A [`EndState`] in the low byte, the number of the task's life above it; the first to leave `Done` wins. Written
+    /// An [`EndState`] in the low byte, the number of the generation above it; the first to leave `Done` stands. Written
     /// by workers and callers, read by both; published by `parts` for the final reader, and only a hint before that,
-    /// so Relaxed does for verdicts. A new life is stored with Release, and readers that have found the task by an id load
-    /// with Acquire: who reads a later life then finds, in the second look at the id, that the transfer is gone.
-    verdict: AtomicU64,
-    /// The life that is to end now even if that costs its queue pairs. Set by callers, who may come too late, and read
-    /// by workers as a hint: Relaxed.
-    abort: AtomicU64,
+    /// so Relaxed does for end states. A new generation is stored with Release, and readers that have found the task by an
+    /// id load with Acquire: one that reads a later generation then finds, in the second look at the id, that the transfer
+    /// is gone.
+    state: AtomicU64,
+    /// The generation that is to end now even if that costs its queue pairs. Set by callers, who may come too late, and
+    /// read by workers as a hint: Relaxed.
+    aborted: AtomicU64,
     /// When it times out, in milliseconds of the pool's clock; a [`TimeLimit`] until a worker looks for the first time, and
     /// for one without. Written by the submitter before the hand-over and by workers that have a part of
     /// it, which mean the same moment: Relaxed.
@@ -118,8 +81,8 @@ impl Default for Task {
         Self {
             parts: AtomicU32::new(0),
             watched: AtomicBool::new(false),
-            verdict: AtomicU64::new(0),
-            abort: AtomicU64::new(0),
+            state: AtomicU64::new(0),
+            aborted: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
             failure: Mutex::new(None),
             gate: Mutex::new(None),
@@ -131,22 +94,22 @@ impl Default for Task {
 impl Task {
     /// One that is not freed, as those of a transfer table are, kept where it is not taken for a leak.
     #[cfg(all(test, not(flagcx_p2p_loom)))]
-    pub(super) fn lasting() -> &'static Self {
+    pub(crate) fn lasting() -> &'static Self {
         static KEPT: Mutex<Vec<&Task>> = Mutex::new(Vec::new());
         let task = Box::leak(Box::default());
         lock(&KEPT).push(task);
         task
     }
 
-    /// Begins a new life of `parts` parts, whose time counts from when a worker first looks at it. Only while nobody else
-    /// uses the task.
+    /// Begins a new generation of `parts` parts, whose time counts from when a worker first looks at it. Only while no other
+    /// thread uses the task.
     #[inline(always)]
     pub fn start(&self, parts: u32, limit: TimeLimit) {
-        let last = self.verdict.load(Ordering::Relaxed);
-        if last as u8 != EndState::Done as u8 {
+        let last = self.state.load(Ordering::Relaxed);
+        if EndState::from_code(last as u8) != EndState::Done {
             *lock(&self.failure) = None;
         }
-        self.verdict.store(TaskGeneration::of(last).next().with(EndState::Done), Ordering::Release);
+        self.state.store(TaskGeneration::of(last).next().with(EndState::Done), Ordering::Release);
         // The clock is not read here: that took a tenth of the time of a small transfer.
         self.deadline.store(limit.0, Ordering::Relaxed);
         self.watched.store(false, Ordering::Relaxed);
@@ -159,30 +122,9 @@ impl Task {
         self.parts.load(Ordering::Acquire) == 0
     }
 
-    /// Parts that have not ended.
-    pub(super) fn parts_left(&self) -> u32 {
-        self.parts.load(Ordering::Relaxed)
-    }
-
-    /// The verdict so far; final once [`Task::is_ended`].
-    #[inline]
-    pub fn verdict(&self) -> EndState {
-        EndState::from_code(self.verdict.load(Ordering::Acquire) as u8)
-    }
-
-    /// Names the present life, for [`Task::condemn_generation`].
+    /// The present generation, for [`Task::condemn_generation`].
     pub fn generation(&self) -> TaskGeneration {
-        TaskGeneration::of(self.verdict.load(Ordering::Acquire))
-    }
-
-    /// Whether its time is over at `now`; counts from the first look on. For workers that have a part of it.
-    pub fn is_late(&self, now: u64) -> bool {
-        let deadline = self.deadline.load(Ordering::Relaxed);
-        if deadline & TimeLimit::NOT_BEGUN != 0 {
-            self.deadline.store(now + (deadline & !TimeLimit::NOT_BEGUN), Ordering::Relaxed);
-            return false;
-        }
-        deadline != 0 && now >= deadline
+        TaskGeneration::of(self.state.load(Ordering::Acquire))
     }
 
     /// The first failure, if any request failed.
@@ -190,55 +132,29 @@ impl Task {
         lock(&self.failure).clone()
     }
 
-    /// Says that something went wrong. The first verdict stands; true if it was this one. For those who know the task
-    /// to be in the life that they mean: it has a part with them.
-    pub fn condemn(&self, verdict: EndState) -> bool {
-        self.condemn_generation(self.generation(), verdict)
+    /// As [`PartOwner::condemn`], by a thread that has no part of it: nothing happens when that generation is over.
+    pub fn condemn_generation(&self, generation: TaskGeneration, state: EndState) -> bool {
+        let (fine, condemned) = (generation.with(EndState::Done), generation.with(state));
+        self.state.compare_exchange(fine, condemned, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// The same by somebody who has no part of it: nothing happens when that life is over.
-    pub fn condemn_generation(&self, life: TaskGeneration, verdict: EndState) -> bool {
-        let (fine, condemned) = (life.with(EndState::Done), life.with(verdict));
-        self.verdict.compare_exchange(fine, condemned, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    /// As [`PartOwner::abort`], by a thread that has no part of it: nothing happens when that generation is over.
+    pub fn abort_generation(&self, generation: TaskGeneration) {
+        self.aborted.store(generation.0, Ordering::Relaxed);
     }
 
-    /// Records a failed request. The first one stands.
-    pub fn fail(&self, failure: RequestFailure) {
-        let mut first = lock(&self.failure);
-        if self.condemn(EndState::Failed) {
-            *first = Some(failure);
+    /// Blocks until it has ended, at most until `until`; true if it has. Only wakes early if the task is being
+    /// [watched](PartOwner::watch). Does not help progress.
+    pub fn sleep_until_ended(&self, until: Instant) -> bool {
+        let mut gate = lock(&self.gate);
+        while !self.is_ended() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return false;
+            }
+            gate = wait(&self.ended, gate, left);
         }
-    }
-
-    /// Asks workers to end that life even at the price of its queue pairs. Nothing happens when it is over.
-    pub fn abort(&self, life: TaskGeneration) {
-        self.abort.store(life.0, Ordering::Relaxed);
-    }
-
-    /// Whether [`Task::abort`] was called for the present life.
-    pub fn is_aborted(&self) -> bool {
-        self.abort.load(Ordering::Relaxed) == self.generation().0
-    }
-
-    /// Whether its parts are to end now rather than be moved.
-    pub(super) fn ends_early(&self) -> bool {
-        self.verdict() != EndState::Done || self.is_aborted()
-    }
-
-    /// A part has ended: nothing touches its memory any more. The last one wakes the sleepers. Called under the lock of
-    /// the worker that had the part, if one had it.
-    #[inline]
-    pub fn end_part(&self) {
-        // Before the count: after it, the task may be another transfer's.
-        if self.watched.load(Ordering::Relaxed) {
-            return self.end_watched_part();
-        }
-        // The last part has no other beside it that would write here: no need for a locked instruction.
-        if self.parts.load(Ordering::Acquire) == 1 {
-            self.parts.store(0, Ordering::Release);
-        } else {
-            self.parts.fetch_sub(1, Ordering::AcqRel);
-        }
+        true
     }
 
     #[cold]
@@ -255,7 +171,7 @@ impl Task {
     }
 
     /// Has `notice` told of the end of the generation that it names; at once if that is over. The task is being
-    /// [watched](Task::watch). A notice of the same generation is dropped for it.
+    /// [watched](PartOwner::watch). A notice of the same generation is dropped for it.
     pub(crate) fn tell_at_end(&self, notice: Box<EndNotice>) {
         let generation = notice.generation();
         match self.set_notice(notice) {
@@ -290,36 +206,74 @@ impl Task {
     fn take_notice(&self, generation: TaskGeneration) -> Option<Box<EndNotice>> {
         lock(&self.gate).take_if(|notice| notice.generation() == generation)
     }
-
-    /// A caller is going to sleep until it has ended. Called under the lock of each worker that has a part of it.
-    pub fn watch(&self) {
-        self.watched.store(true, Ordering::Relaxed);
-    }
-
-    /// Blocks until it has ended, at most until `until`; true if it has. Only wakes early if the task is being
-    /// [watched](Task::watch). Does not help progress.
-    pub fn sleep_until_ended(&self, until: Instant) -> bool {
-        let mut gate = lock(&self.gate);
-        while !self.is_ended() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left == Duration::ZERO {
-                return false;
-            }
-            gate = wait(&self.ended, gate, left);
-        }
-        true
-    }
 }
 
-use crate::sync::{lock, wait};
+impl PartOwner for Task {
+    /// The last part wakes the sleepers, and fires the notice.
+    #[inline]
+    fn end_part(&self) {
+        // Before the count: after it, the task may be another transfer's.
+        if self.watched.load(Ordering::Relaxed) {
+            return self.end_watched_part();
+        }
+        // The last part has no other beside it that would write here: no need for a locked instruction.
+        if self.parts.load(Ordering::Acquire) == 1 {
+            self.parts.store(0, Ordering::Release);
+        } else {
+            self.parts.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn parts_left(&self) -> u32 {
+        self.parts.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn end_state(&self) -> EndState {
+        EndState::from_code(self.state.load(Ordering::Acquire) as u8)
+    }
+
+    fn condemn(&self, state: EndState) -> bool {
+        self.condemn_generation(self.generation(), state)
+    }
+
+    fn fail(&self, failure: RequestFailure) {
+        let mut first = lock(&self.failure);
+        if self.condemn(EndState::Failed) {
+            *first = Some(failure);
+        }
+    }
+
+    fn abort(&self) {
+        self.abort_generation(self.generation());
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::Relaxed) == self.generation().0
+    }
+
+    fn is_late(&self, now: u64) -> bool {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        if deadline & TimeLimit::NOT_BEGUN != 0 {
+            self.deadline.store(now + (deadline & !TimeLimit::NOT_BEGUN), Ordering::Relaxed);
+            return false;
+        }
+        deadline != 0 && now >= deadline
+    }
+
+    fn watch(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+    }
+}
 
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::fabric::CompletionStatus;
 
     #[test]
-    fn ends_with_its_last_part_and_keeps_the_first_verdict() {
+    fn ends_with_its_last_part_and_keeps_the_first_end_state() {
         let task = Task::default();
         task.start(2, TimeLimit::new(Duration::from_millis(7)));
         assert!(!task.is_ended());
@@ -333,10 +287,10 @@ mod tests {
         assert!(!task.condemn(EndState::TimedOut));
         task.end_part();
         assert!(task.is_ended());
-        assert_eq!(task.verdict(), EndState::Failed);
+        assert_eq!(task.end_state(), EndState::Failed);
         assert_eq!(task.failure().map(|f| f.iov), Some(3));
         task.start(1, TimeLimit::NEVER);
-        assert_eq!((task.verdict(), task.failure()), (EndState::Done, None));
+        assert_eq!((task.end_state(), task.failure()), (EndState::Done, None));
     }
 
     #[test]
@@ -349,16 +303,16 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_late_does_not_harm_the_next_transfer() {
+    fn a_late_caller_does_not_change_the_next_transfer() {
         let task = Task::default();
         task.start(1, TimeLimit::NEVER);
         let first = task.generation();
         task.end_part();
         task.start(1, TimeLimit::NEVER);
         assert!(!task.condemn_generation(first, EndState::Cancelled));
-        task.abort(first);
-        assert!(!task.is_aborted() && task.verdict() == EndState::Done);
-        task.abort(task.generation());
+        task.abort_generation(first);
+        assert!(!task.is_aborted() && task.end_state() == EndState::Done);
+        task.abort();
         assert!(task.is_aborted() && task.condemn(EndState::Cancelled));
     }
 }
@@ -367,6 +321,7 @@ mod tests {
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod models {
     use super::*;
+    use crate::fabric::CompletionStatus;
     use crate::sync::Arc;
 
     /// Two workers end a part each while a caller goes to sleep: the caller always wakes.
@@ -403,10 +358,10 @@ mod models {
     /// the part that ends, by the thread that set it, or by the thread that sets the next one.
     #[test]
     fn a_notice_is_told_once() {
-        use crate::pool::end_notice::{AtEnd, EndNotice};
+        use crate::transfer::end_notice::{AtEnd, EndNotice};
 
         #[derive(Debug, Default)]
-        struct Count(AtomicU32);
+        struct Count(crate::sync::AtomicU32);
         impl AtEnd for Count {
             fn ended(self: std::sync::Arc<Self>) {
                 self.0.fetch_add(1, Ordering::Relaxed);
@@ -447,9 +402,9 @@ mod models {
         });
     }
 
-    /// A failing and a cancelling thread: one verdict, and a failure record exactly when it says so.
+    /// A failing and a cancelling thread: one end state, and a failure record exactly when it says so.
     #[test]
-    fn one_verdict() {
+    fn one_end_state() {
         loom::model(|| {
             let task = Arc::new(Task::default());
             task.start(1, TimeLimit::NEVER);
@@ -466,7 +421,7 @@ mod models {
             let cancelled = task.condemn(EndState::Cancelled);
             worker.join().unwrap();
             assert!(task.is_ended());
-            assert_eq!(task.verdict() == EndState::Cancelled, cancelled);
+            assert_eq!(task.end_state() == EndState::Cancelled, cancelled);
             assert_eq!(task.failure().is_some(), !cancelled);
         });
     }

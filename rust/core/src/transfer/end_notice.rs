@@ -3,14 +3,14 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::shared_worker::Attending;
-use super::task::TaskGeneration;
+use super::TaskGeneration;
+use crate::pool::Attending;
 
 /// Told once of the end of a transfer.
 pub(crate) trait AtEnd: Debug + Send + Sync {
     /// The transfer has ended. The calling thread may hold a worker's lock: nothing here may wait, run code of the program,
     /// or drop what may be the last reference to a connection. What must do so goes to
-    /// [`Worker::run_soon`](super::Worker::run_soon).
+    /// [`Worker::run_soon`](crate::pool::Worker::run_soon).
     fn ended(self: Arc<Self>);
 }
 

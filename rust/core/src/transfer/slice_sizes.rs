@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::slice::SlicePolicy;
+use super::slice_policy::SlicePolicy;
 
 /// Slice size and fragment limit of an engine. A change counts for transfers that are started after it.
 #[derive(Debug)]
