@@ -1,6 +1,6 @@
 //! The address that peers are told, and why it and not another one.
 
-use flagcx_p2p::internals::config::Config;
+use flagcx_p2p::Config;
 use flagcx_p2p::internals::control::{InterfaceRules, interfaces, local_address, rank_interfaces};
 
 use super::{Findings, fact, heading};

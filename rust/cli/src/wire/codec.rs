@@ -3,7 +3,7 @@
 //! A frame is an 8-byte header (`F2`, version, type, payload length as u32) and a payload of at most
 //! [`MAX_PAYLOAD`] bytes; integers are little-endian, text is a u16 length and UTF-8.
 
-use flagcx_p2p::internals::transfer::RemoteRange;
+use flagcx_p2p::RemoteRange;
 
 use super::{Frame, MAX_SLOTS, MAX_TEXT};
 
