@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use flagcx_p2p::internals::engine::EngineError;
-use flagcx_p2p::internals::fabric::FabricError;
-use flagcx_p2p::internals::transfer::SubmitError;
+use flagcx_p2p::{EngineError, FabricError, SubmitError};
 
 use crate::store::StoreError;
 use crate::wire::control::ControlError;

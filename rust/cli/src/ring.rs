@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
-use flagcx_p2p::internals::transfer::{Iov, RemoteRange};
+use flagcx_p2p::{Engine, Iov, RegisteredBuffer, RemoteRange};
 
 use crate::error::{CliError, Result, While};
 use crate::output::units;

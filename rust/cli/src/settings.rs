@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flagcx_p2p::EngineOptions;
 use flagcx_p2p::internals::auth::AuthKey;
 use flagcx_p2p::internals::config::{self, Config, Files, LogSettings};
-use flagcx_p2p::internals::engine::EngineOptions;
 use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, PathKind};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;

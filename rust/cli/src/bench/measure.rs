@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::internals::transfer::{Iov, Opcode, Outcome, Status, TransferId};
+use flagcx_p2p::{Iov, Opcode, Outcome, Status, TransferId};
 use hdrhistogram::Histogram;
 
 use super::{BenchOptions, Case};

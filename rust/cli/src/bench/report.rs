@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagcx_p2p::internals::transfer::Opcode;
+use flagcx_p2p::Opcode;
 use serde_json::json;
 
 use super::{BenchOptions, Measured};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Instant;
 
-use flagcx_p2p::internals::transfer::Opcode;
+use flagcx_p2p::Opcode;
 
 use super::{Client, Moved, Posted, unexpected};
 use crate::error::{CliError, Problem, Result};

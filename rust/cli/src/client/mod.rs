@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::internals::connection::{Connection, ConnectionInfo};
-use flagcx_p2p::internals::engine::Engine;
-use flagcx_p2p::internals::fabric::PathKind;
-use flagcx_p2p::internals::transfer::{Opcode, Outcome, RemoteRange, Status, TransferId};
+use flagcx_p2p::{
+    Connection, ConnectionInfo, Engine, Opcode, Outcome, PathKind, RemoteRange, Status, TransferId,
+};
 
 use crate::error::{CliError, Problem, Result, While};
 use crate::output::{self, units};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use flagcx_p2p::internals::transfer::Opcode;
+use flagcx_p2p::Opcode;
 
 use super::{Client, Moved, Posted, PutOptions, unexpected};
 use crate::error::{CliError, Problem, Result};

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use flagcx_p2p::Opcode;
 use flagcx_p2p::internals::engine;
 use flagcx_p2p::internals::fabric::{PathKind, Provider};
-use flagcx_p2p::internals::transfer::Opcode;
 
 use crate::bench::{self, Case, Measured};
 use crate::client::Client;

@@ -1,6 +1,6 @@
 //! The address that is advertised to peers, and the reason for it.
 
-use flagcx_p2p::internals::config::Config;
+use flagcx_p2p::Config;
 use flagcx_p2p::internals::control::{InterfaceRules, interfaces, local_address, rank_interfaces};
 
 use super::{Findings, fact, heading};

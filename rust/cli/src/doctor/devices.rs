@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use flagcx_p2p::internals::config::Config;
+use flagcx_p2p::Config;
 use flagcx_p2p::internals::engine;
 use flagcx_p2p::internals::fabric::{
     Device, GidEntry, LINK_ETHERNET, LINK_INFINIBAND, PortAttributes, Provider,

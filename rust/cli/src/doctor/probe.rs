@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use flagcx_p2p::internals::config;
-use flagcx_p2p::internals::fabric::{PathKind, Paths};
+use flagcx_p2p::{PathKind, Paths};
 
 use super::{Findings, fact, heading};
 use crate::client::{Client, Target};

@@ -11,8 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::auth::AuthKey;
-use flagcx_p2p::internals::config::Config;
-use flagcx_p2p::internals::engine::Engine;
+use flagcx_p2p::{Config, Engine};
 
 use crate::error::{CliError, Result, While};
 use crate::output;

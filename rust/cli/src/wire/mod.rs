@@ -27,8 +27,8 @@ pub(crate) mod authenticate;
 pub(crate) mod codec;
 pub(crate) mod control;
 
+use flagcx_p2p::RemoteRange;
 use flagcx_p2p::internals::auth::{Nonce, Proof};
-use flagcx_p2p::internals::transfer::RemoteRange;
 use serde::{Deserialize, Serialize};
 
 /// Most slots that a ring may have.

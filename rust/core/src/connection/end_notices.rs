@@ -41,7 +41,7 @@ impl Connection {
         }
     }
 
-    /// The worker whose thread calls what a notice must not.
+    /// The worker that has its thread call what a notice must not.
     pub(super) fn notice_worker(&self) -> Option<&Arc<Worker>> {
         self.lanes.first().map(|lane| &lane.worker)
     }

@@ -36,7 +36,7 @@ impl Ended {
     /// Appends the transfers that have ended to `into`, in the order of their ends, and answers how many. Their ids are given
     /// back. Never waits. After this the descriptor is not readable until another one ends.
     ///
-    /// One whose outcome was asked for elsewhere too is among them as long as the engine remembers that.
+    /// A transfer that was asked about elsewhere too is among them as long as the engine remembers that.
     pub fn take_ended(&self, into: &mut Vec<(TransferId, Outcome)>) -> usize {
         let Ok(queue) = OfProcess::here(&self.0) else { return 0 };
         let before = into.len();

@@ -15,7 +15,7 @@ use crate::transfer::{Failure, IovSource, Outcome, Status, SubmitError, Transfer
 /// A transfer under way, as a future of its [`Outcome`]. Works on any executor: the worker's thread, which drives the
 /// transfer meanwhile, wakes the task.
 ///
-/// Dropping it does not end the transfer, whose memory must stay as it is until then: the transfer goes on, keeps the
+/// Dropping it does not end the transfer, and its memory must stay as it is until then: the transfer goes on, keeps the
 /// connection open, and gives its id back when it ends. Memory that is registered with
 /// [`Engine::register`](crate::Engine::register) may be freed once [`Engine::deregister`](crate::Engine::deregister) says so.
 ///

@@ -38,7 +38,7 @@ pub(super) struct Open {
 }
 
 impl Breaker {
-    /// Whether a caller may connect now. Who may must report with [`Breaker::succeeded`] or [`Breaker::failed`].
+    /// Whether a caller may connect now. A caller that may must report with [`Breaker::succeeded`] or [`Breaker::failed`].
     pub(super) fn admit(&mut self, now: Instant) -> Result<(), Open> {
         let Some(until) = self.open_until else { return Ok(()) };
         if self.probing || now < until {

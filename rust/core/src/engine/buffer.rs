@@ -59,7 +59,7 @@ impl Engine {
                 engine: Arc::clone(self),
             }),
             (registered, _) => {
-                // SAFETY: mapped above, and nobody knows of it.
+                // SAFETY: mapped above, and nothing else has its address.
                 let _ = unsafe { munmap(mapping, length) };
                 Err(registered
                     .err()

@@ -12,7 +12,7 @@ use crate::transfer::Iov;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Two engines, each with 4 KiB, whose requests take 5 ms and of which each third fails.
+/// Two engines, each with 4 KiB. Requests take 5 ms, and each third fails.
 struct Pair {
     client: Arc<Engine>,
     here: Arc<Connection>,

@@ -12,7 +12,7 @@ impl Engine {
     /// and memory that the GPU's runtime does not share.
     pub fn ipc_info(&self, address: u64) -> Option<Option<IpcInfo>> {
         let region = self.find_region(address, 1)?;
-        // Who opens a handle may write: what is for reading only goes by the lanes.
+        // A process that opens a handle may write: what is for reading only goes by the lanes.
         if region.kind != MemoryKind::Device || !region.access.remote_write {
             return Some(None);
         }

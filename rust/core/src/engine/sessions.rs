@@ -127,7 +127,7 @@ fn refused(session: &str, open: &Open) -> EngineError {
     }
 }
 
-/// Makes room: drops the peer without connection whose breaker opened first.
+/// Makes room: of the peers without connection, drops the one with the breaker that opened first.
 fn forget_one(peers: &mut HashMap<String, Session>) {
     let oldest = peers
         .iter()

@@ -157,11 +157,12 @@ impl Task {
         true
     }
 
+    /// Ends a part of a transfer that has several, or is watched.
     #[cold]
-    fn end_watched_part(&self) {
-        // Before the count as well.
-        let generation = self.generation();
-        if self.parts.fetch_sub(1, Ordering::AcqRel) != 1 {
+    fn end_part_of_several(&self) {
+        // Before the count: after it, the task may be another transfer's.
+        let (watched, generation) = (self.watched.load(Ordering::Relaxed), self.generation());
+        if self.parts.fetch_sub(1, Ordering::AcqRel) != 1 || !watched {
             return;
         }
         // A caller that finds the task not ended holds the gate until it waits.
@@ -212,15 +213,11 @@ impl PartOwner for Task {
     /// The last part wakes the sleepers, and fires the notice.
     #[inline]
     fn end_part(&self) {
-        // Before the count: after it, the task may be another transfer's.
-        if self.watched.load(Ordering::Relaxed) {
-            return self.end_watched_part();
-        }
         // The last part has no other beside it that would write here: no need for a locked instruction.
-        if self.parts.load(Ordering::Acquire) == 1 {
+        if !self.watched.load(Ordering::Relaxed) && self.parts.load(Ordering::Acquire) == 1 {
             self.parts.store(0, Ordering::Release);
         } else {
-            self.parts.fetch_sub(1, Ordering::AcqRel);
+            self.end_part_of_several();
         }
     }
 

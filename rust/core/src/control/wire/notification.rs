@@ -3,7 +3,7 @@
 //! * A message of the original engine: 520 bytes, `0xDEADDEAD`, a reserved word, name and text.
 //! * A large message: `LARGE_MAGIC`, length, name, and `length` bytes. Only towards engines that announced a limit.
 //! * With a key, first of all: `HELLO_MAGIC` and the sender's random number. The receiver answers with its own, the sender
-//!   with its proof, the receiver with its own: the exchange of [`crate::auth`]. Otherwise the receiver sends nothing.
+//!   with its proof, the receiver with its own: the exchange of `auth`. Otherwise the receiver sends nothing.
 //! * Before the first message, once: `OWNER_MAGIC`, the pid of the sender's process and its fingerprint (u64). Only towards
 //!   engines with [`super::Features::LIVENESS`].
 
