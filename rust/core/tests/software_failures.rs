@@ -61,7 +61,7 @@ fn peer_process() {
     };
     let device: Arc<dyn Device> = open(options);
     let mut completions = Arc::clone(&device).create_completion_queue(16).unwrap();
-    let mut queue_pair = Arc::clone(&device).create_queue_pair(&mut *completions, &caps()).unwrap();
+    let mut queue_pair = Arc::clone(&device).create_queue_pair(&completions.handle(), &caps()).unwrap();
     let local = Window::new(&device, 64, 7);
     serve(LocalPeer::new(device), |_, words| match words[0] {
         // A child that holds every descriptor of this process.
@@ -170,7 +170,7 @@ fn a_side_that_connects_later_finds_what_was_posted_before() {
     for path in PATHS {
         let (mut rig, _) = rig(forced(path));
         let mut completions = Arc::clone(&rig.device).create_completion_queue(16).unwrap();
-        let mut queue_pair = Arc::clone(&rig.device).create_queue_pair(&mut *completions, &caps()).unwrap();
+        let mut queue_pair = Arc::clone(&rig.device).create_queue_pair(&completions.handle(), &caps()).unwrap();
         let (counterpart, address) = rig.peer.queue_pair();
         let local = Window::patterned(&rig.device, 64);
         let remote = rig.peer.buffer(64, 0, Access::FULL);
@@ -364,7 +364,7 @@ fn a_path_that_cannot_be_had_is_an_error_that_says_why() {
     let connect = |options, address| {
         let device: Arc<dyn Device> = open(options);
         let mut completions = Arc::clone(&device).create_completion_queue(4).unwrap();
-        let mut queue_pair = device.create_queue_pair(&mut *completions, &caps()).unwrap();
+        let mut queue_pair = device.create_queue_pair(&completions.handle(), &caps()).unwrap();
         queue_pair.connect(&address, &peer::path()).map_err(|error| error.to_string())
     };
     let error = connect(forced(PathKind::InProcess), address).unwrap_err();
@@ -413,7 +413,7 @@ fn revoked_memory_can_be_unmapped_while_peers_keep_writing() {
             let (counterpart, peer_address) = peer.queue_pair();
             let mut completions = Arc::clone(&rig.device).create_completion_queue(64).unwrap();
             let mut queue_pair =
-                Arc::clone(&rig.device).create_queue_pair(&mut *completions, &caps()).unwrap();
+                Arc::clone(&rig.device).create_queue_pair(&completions.handle(), &caps()).unwrap();
             queue_pair.connect(&peer_address, &peer::path()).unwrap();
             peer.connect(counterpart, &queue_pair.address());
             let opcode = if round % 2 == 0 { Opcode::Write } else { Opcode::Read };

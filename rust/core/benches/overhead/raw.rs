@@ -48,8 +48,8 @@ impl RawLoop {
         };
         let pairs = (0..pairs)
             .map(|_| {
-                let mut ours = device.clone().create_queue_pair(&mut *queue, &caps).unwrap();
-                let mut theirs = device.clone().create_queue_pair(&mut *queue, &caps).unwrap();
+                let mut ours = device.clone().create_queue_pair(&queue.handle(), &caps).unwrap();
+                let mut theirs = device.clone().create_queue_pair(&queue.handle(), &caps).unwrap();
                 ours.connect(&theirs.address(), &path).unwrap();
                 theirs.connect(&ours.address(), &path).unwrap();
                 RawPair { ours, _theirs: theirs, outstanding: 0 }

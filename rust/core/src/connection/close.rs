@@ -16,9 +16,7 @@ impl Connection {
             connection.stop();
             for lane in &connection.lanes {
                 // True or false: what is not drained yet is closed below.
-                let _ = lane
-                    .worker
-                    .with_state(|state| state.close_lane(lane.key, EndState::Cancelled, CLOSED_HERE));
+                let _ = lane.worker.close_lane(lane.key, EndState::Cancelled, CLOSED_HERE);
             }
         }
         for connection in connections {
@@ -87,7 +85,7 @@ impl Connection {
         reason: &str,
         deadline: Instant,
     ) -> bool {
-        if lane.worker.with_state(|state| state.close_lane(lane.key, verdict, reason)) {
+        if lane.worker.close_lane(lane.key, verdict, reason) {
             return true;
         }
         let _ = lane.worker.drive_as_caller();
@@ -96,7 +94,7 @@ impl Connection {
         let is_late = is_lost || Instant::now() >= deadline;
         if is_late {
             tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed");
-            lane.worker.with_state(|state| state.destroy_lane(lane.key, verdict, reason));
+            lane.worker.destroy_lane(lane.key, verdict, reason);
         }
         is_late
     }

@@ -19,7 +19,6 @@
 //!
 //! No type of a provider's own library leaves its folder. Objects keep what they were made from alive.
 
-use std::any::Any;
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
@@ -33,9 +32,11 @@ use crate::auth::AuthKey;
 use crate::events::{Waiter, run_blocking};
 
 mod batch;
+mod capabilities;
 mod error;
 mod hca_filter;
 mod path;
+mod queue_handle;
 mod registry;
 pub mod software;
 mod types;
@@ -43,9 +44,11 @@ mod types;
 pub mod verbs;
 
 pub use batch::{Batch, Posted};
+pub use capabilities::Capabilities;
 pub use error::FabricError;
 pub use hca_filter::HcaFilter;
 pub use path::{PathKind, Paths};
+pub use queue_handle::QueueHandle;
 pub(crate) use registry::devices;
 pub use registry::{DeviceList, Selection};
 pub use types::*;
@@ -71,10 +74,10 @@ pub trait Device: Send + Sync + Debug {
     fn create_completion_queue(self: Arc<Self>, depth: u32) -> Result<Box<dyn CompletionQueue>, FabricError>;
 
     /// Creates a reliable connected queue pair in state INIT, with all completions going to `queue`
-    /// (one of this device's own).
+    /// (one of this device's own). May block for a command of the device; the queue may be polled meanwhile.
     fn create_queue_pair(
         self: Arc<Self>,
-        queue: &mut dyn CompletionQueue,
+        queue: &QueueHandle,
         caps: &QueuePairCaps,
     ) -> Result<Box<dyn QueuePair>, FabricError>;
 
@@ -124,8 +127,8 @@ pub trait CompletionQueue: Send + Debug {
     /// Entries it was created with (what the provider granted, at least what was asked).
     fn depth(&self) -> u32;
 
-    /// For the provider's own downcast in [`Device::create_queue_pair`].
-    fn as_any_mut(&mut self) -> &mut dyn Any;
+    /// What [`Device::create_queue_pair`] takes, wherever the queue itself is.
+    fn handle(&self) -> QueueHandle;
 }
 
 /// A connect that has not ended.

@@ -30,7 +30,7 @@ pub use slice::{Chunk, Cutter, Placed, Run, SlicePolicy, TooManyRequests};
 pub use slice_sizes::SliceSizes;
 pub use spare_lists::SpareLists;
 pub use task::{EndState, RequestFailure, Task, TaskGeneration, TimeLimit};
-pub use worker::{OneRequest, StepReport, WorkerLimits, WorkerState};
+pub use worker::{LaneClose, OneRequest, StepReport, WorkerLimits, WorkerState};
 pub use worker_pool::{PoolOptions, WorkerPool};
 
 use crate::fabric::FabricError;

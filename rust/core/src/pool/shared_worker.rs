@@ -13,9 +13,10 @@ use super::lane::LaneKey;
 use super::parking::Parking;
 use super::request_list::RequestList;
 use super::spare_lists::SpareLists;
-use super::task::Task;
-use super::worker::{OneRequest, StepReport, WorkerState};
+use super::task::{EndState, Task};
+use super::worker::{DetachedLane, OneRequest, StepReport, WorkerState};
 use crate::events::Notifier;
+use crate::fabric::QueueHandle;
 use crate::memory::Recent;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
@@ -66,6 +67,8 @@ pub struct Worker {
     wake: Notifier,
     /// Duplicate of the completion queue's fd, to wait on without the lock.
     completions: OwnedFd,
+    /// The completion queue, to create queue pairs on without the lock.
+    queue_handle: QueueHandle,
     /// The device moves data only while its completion queue is polled.
     device_needs_polling: bool,
     /// The pool's.
@@ -83,6 +86,7 @@ impl Worker {
         let thread_error = |error: std::io::Error| PoolError::Thread(error.to_string());
         let wake = Notifier::new().map_err(thread_error)?;
         let completions = state.queue().fd().try_clone_to_owned().map_err(thread_error)?;
+        let queue_handle = state.queue().handle();
         Ok(Self {
             state: CachePadded::new(spin::Mutex::new(state)),
             queues: (0..queues.max(1)).map(|_| ArrayQueue::new(queue_depth.max(1))).collect(),
@@ -94,6 +98,7 @@ impl Worker {
             stopping: AtomicBool::new(false),
             wake,
             completions,
+            queue_handle,
             device_needs_polling,
             spare_lists,
         })
@@ -156,6 +161,7 @@ impl Worker {
             if self.device_needs_polling || report.backlog {
                 self.wake_if_parked();
             }
+            self.note_detached(report);
             self.spare_lists.keep(spare);
             return Ok(());
         }
@@ -190,6 +196,7 @@ impl Worker {
         if report.backlog {
             self.wake_if_parked();
         }
+        self.note_detached(report);
         Some(report)
     }
 
@@ -203,6 +210,54 @@ impl Worker {
                 }
                 return action(&mut state);
             }
+        }
+    }
+
+    /// What queue pairs of this worker's lanes are created on.
+    pub fn queue_handle(&self) -> &QueueHandle {
+        &self.queue_handle
+    }
+
+    /// Closes a lane, see [`WorkerState::close_lane`], and destroys its queue pair without the worker's lock. False while it is
+    /// being drained.
+    pub fn close_lane(&self, lane: LaneKey, verdict: EndState, reason: &str) -> bool {
+        let closing = self.with_state(|state| state.close_lane(lane, verdict, reason));
+        closing.is_closed()
+    }
+
+    /// Gives up waiting for a flush that does not come: destroys the queue pair, after which the device touches nothing of it,
+    /// and ends the lane's parts. Other lanes go on while the device destroys. Waits for the device, whichever thread has
+    /// begun it.
+    pub fn destroy_lane(&self, lane: LaneKey, verdict: EndState, reason: &str) {
+        let detached = self.with_state(|state| {
+            state.detach_lane(lane, verdict, reason);
+            state.take_detached()
+        });
+        self.destroy(detached);
+        while self.with_state(|state| state.is_detached(lane)) {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    /// Destroys the lanes that steps have found to be past their time.
+    #[cold]
+    pub(super) fn destroy_detached(&self) {
+        let detached = self.with_state(WorkerState::take_detached);
+        self.destroy(detached);
+    }
+
+    fn destroy(&self, lanes: Vec<DetachedLane>) {
+        for lane in lanes {
+            let destroyed = lane.destroy();
+            self.with_state(|state| state.end_destroyed(destroyed));
+        }
+    }
+
+    /// Has the thread destroy what a step of another thread's has detached.
+    #[inline]
+    fn note_detached(&self, report: StepReport) {
+        if report.detached {
+            self.kick();
         }
     }
 
@@ -229,7 +284,7 @@ impl Worker {
     }
 
     /// A caller is going to sleep until `task` ends, at most until `until`: until it drops the answer, the worker's thread
-    /// drives. Takes no longer than until then: somebody may hold the lock while the device destroys a queue pair.
+    /// drives. Takes no longer than until then, whatever holds the lock.
     pub fn attend(&self, task: &Task, until: Instant) -> Attendance<'_> {
         self.sleepers.fetch_add(1, Ordering::Relaxed);
         if let Some(_state) = self.lock_until(Some(until)) {
@@ -355,7 +410,7 @@ mod tests {
     use crate::pool::{PoolOptions, TimeLimit, WorkerPool};
     use crate::topology::CpuSet;
 
-    /// Who goes to sleep while somebody has the lock for long, to destroy a queue pair perhaps, is back in time.
+    /// A thread that goes to sleep while another one has the lock for long is back in time.
     #[test]
     fn going_to_sleep_takes_no_longer_than_the_sleep_may() {
         let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);

@@ -78,6 +78,11 @@ fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
     rest.caller_steps = state.caller_steps;
     state.look_at_clock();
     let report = worker.step(&mut state);
+    if report.detached {
+        drop(state);
+        worker.destroy_detached();
+        return Turn::Again;
+    }
     if !report.busy {
         return park(worker, state);
     }

@@ -1,6 +1,5 @@
 //! The completion queue: the place where requests are carried out, for nothing moves unless somebody polls.
 
-use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
@@ -18,7 +17,7 @@ use super::queue_pair::Inner;
 use super::signal::Signal;
 use super::transport::Budget;
 use crate::events::Alarm;
-use crate::fabric::{Completion, CompletionQueue, DeviceEvent, FabricError};
+use crate::fabric::{Completion, CompletionQueue, DeviceEvent, FabricError, QueueHandle};
 
 /// The token of the queue's own signal and alarm among the descriptors of its epoll; queue pair numbers are never 0.
 const SIGNAL_TOKEN: u64 = 0;
@@ -249,10 +248,6 @@ impl SoftwareCompletionQueue {
             .map_err(|error| denial::failure("create completion queue", &name, &error))?;
         Ok(Self { shared: Arc::new(shared) })
     }
-
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
 }
 
 impl CompletionQueue for SoftwareCompletionQueue {
@@ -278,7 +273,7 @@ impl CompletionQueue for SoftwareCompletionQueue {
         self.shared.depth
     }
 
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
+    fn handle(&self) -> QueueHandle {
+        QueueHandle::new(Arc::clone(&self.shared))
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-use super::completion_queue::SoftwareCompletionQueue;
+use super::completion_queue::{Shared, SoftwareCompletionQueue};
 use super::denial;
 use super::endpoint::{Endpoint, gid_of};
 use super::faults::{FaultPlan, Faults};
@@ -22,8 +22,8 @@ use super::wake::Wake;
 use super::wrong_keys::{Suspect, WrongKeys};
 use crate::events::Notifier;
 use crate::fabric::{
-    CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, LINK_SOFTWARE, MAX_SGE,
-    MemoryRange, MemoryRegion, PortAttributes, Provider, QpAddress, QueuePair, QueuePairCaps,
+    Capabilities, CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, LINK_SOFTWARE, MAX_SGE,
+    MemoryRange, MemoryRegion, PortAttributes, Provider, QpAddress, QueueHandle, QueuePair, QueuePairCaps,
     SoftwareOptions,
 };
 use crate::fork::PerProcess;
@@ -161,16 +161,13 @@ impl Device for SoftwareDevice {
 
     fn create_queue_pair(
         self: Arc<Self>,
-        queue: &mut dyn CompletionQueue,
+        queue: &QueueHandle,
         caps: &QueuePairCaps,
     ) -> Result<Box<dyn QueuePair>, FabricError> {
         let caps = self.check_caps(caps)?;
-        let completions = queue
-            .as_any_mut()
-            .downcast_ref::<SoftwareCompletionQueue>()
-            .map(SoftwareCompletionQueue::shared)
-            .filter(|shared| Arc::ptr_eq(shared.device(), &self.core));
-        let Some(completions) = completions.cloned() else {
+        let completions =
+            queue.downcast::<Shared>().filter(|shared| Arc::ptr_eq(shared.device(), &self.core));
+        let Some(completions) = completions else {
             return Err(FabricError::call("create queue pair", &self.attributes.name, libc::EINVAL)
                 .with_hint("the completion queue belongs to another device"));
         };
@@ -387,6 +384,7 @@ fn attributes(name: String, index: u32) -> DeviceAttributes {
         max_rd_atomic_initiator: 16,
         max_rd_atomic_responder: 16,
         dma_buf: false,
+        capabilities: Capabilities { needs_polling: true, blocking_commands: false, gpu_memory: false },
     }
 }
 

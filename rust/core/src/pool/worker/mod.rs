@@ -7,6 +7,7 @@ mod completions;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod credit_tests;
 mod deadlines;
+mod detached;
 mod express;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod fake_nic;
@@ -15,7 +16,9 @@ mod posting;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests;
 
+pub(super) use detached::DetachedLane;
 pub use express::OneRequest;
+pub use lanes::LaneClose;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -49,6 +52,8 @@ pub struct StepReport {
     pub busy: bool,
     /// Something waits to be posted.
     pub backlog: bool,
+    /// Lanes are to be destroyed, which the worker's thread does.
+    pub detached: bool,
 }
 
 /// Lists longer than this gain nothing: the work requests of one list must stay in the first-level cache while they
@@ -75,6 +80,8 @@ pub struct WorkerState {
     /// Parts of transfers that were told to end early, and that could not be ended yet. May name others that have taken
     /// their places.
     condemned: Vec<u32>,
+    /// Lanes to destroy without the lock.
+    detached: Vec<DetachedLane>,
     early_ends: Arc<EarlyEnds>,
     /// Of `early_ends`: what has been looked for.
     early_ends_seen: u64,
@@ -108,6 +115,7 @@ impl WorkerState {
             posted: 0,
             unposted: 0,
             condemned: Vec::new(),
+            detached: Vec::new(),
             early_ends,
             early_ends_seen: 0,
             next_deadline_check: 0,
@@ -117,7 +125,7 @@ impl WorkerState {
         }
     }
 
-    /// The completion queue, to create queue pairs on and to arm.
+    /// The completion queue, to arm it.
     pub fn queue(&mut self) -> &mut dyn CompletionQueue {
         &mut *self.queue
     }
@@ -202,6 +210,7 @@ impl WorkerState {
             progress: polled > 0 || posted > 0,
             busy: self.parts.len() > 0 || self.posted > 0,
             backlog: self.unposted > 0,
+            detached: !self.detached.is_empty(),
         }
     }
 
