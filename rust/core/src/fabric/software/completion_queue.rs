@@ -15,7 +15,7 @@ use super::denial;
 use super::device::Core;
 use super::queue_pair::Inner;
 use super::signal::Signal;
-use super::transport::Budget;
+use super::work::Budget;
 use crate::events::Alarm;
 use crate::fabric::{Completion, CompletionQueue, DeviceEvent, FabricError, QueueHandle};
 

@@ -18,7 +18,7 @@ use super::send_queue::{Piece, Request};
 use super::socket::{self, Range};
 use super::table::{Counterpart, Violation};
 use super::tcp::frame::{Action, RequestHeader};
-use super::transport::{MAX_MESSAGE, Next, Patience, PinSet, Step, Unpinned, Work, rights};
+use super::work::{MAX_MESSAGE, Next, Patience, PinSet, Step, Unpinned, Work, rights};
 use super::watched::WatchedSocket;
 use crate::fabric::{CompletionStatus, Opcode};
 

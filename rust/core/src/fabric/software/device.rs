@@ -17,7 +17,7 @@ use super::region::RegionTable;
 use super::responder::Responder;
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry};
 use super::tokens::Tokens;
-use super::transport::MAX_MESSAGE;
+use super::work::MAX_MESSAGE;
 use super::wake::Wake;
 use super::wrong_keys::{Suspect, WrongKeys};
 use crate::events::Notifier;

@@ -11,7 +11,7 @@ use super::kernel_copy::{self, CopyError};
 use super::send_queue::{Piece, Request};
 use super::socket::Range;
 use super::table::Right;
-use super::transport::{MAX_MESSAGE, Next, Patience, PinSet, Step, Unpinned, Work, rights};
+use super::work::{MAX_MESSAGE, Next, Patience, PinSet, Step, Unpinned, Work, rights};
 use crate::fabric::{CompletionStatus, Opcode};
 
 /// The way to a queue pair of this process.

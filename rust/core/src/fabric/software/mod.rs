@@ -65,7 +65,7 @@ mod socket;
 mod table;
 mod tcp;
 mod tokens;
-mod transport;
+mod work;
 mod wake;
 mod watched;
 mod wrong_keys;

@@ -9,7 +9,7 @@ use rustix::net::RecvFlags;
 
 use super::descriptors;
 use super::link_messages::{KeyReply, KeyRequest, REQUEST_SIZE};
-use super::transport::look_again;
+use super::work::look_again;
 use crate::sync::{Mutex, lock};
 
 /// How long an answer is waited for. A peer that was asked for many wrong keys takes its time.

@@ -14,7 +14,7 @@ use super::in_process::InProcess;
 use super::same_host::SameHost;
 use super::send_queue::{Label, SendQueue};
 use super::tcp::initiator::Initiator;
-use super::transport::{Budget, Next, Step, Work};
+use super::work::{Budget, Next, Step, Work};
 use crate::events::Waiter;
 use crate::fabric::{
     Batch, Completion, CompletionStatus, Connecting, FabricError, PathKind, PathOptions, Paths, Posted,

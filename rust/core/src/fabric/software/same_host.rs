@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::cross_memory::CrossMemory;
 use super::link::Link;
 use super::tcp::initiator::Initiator;
-use super::transport::{Next, Step, Work};
+use super::work::{Next, Step, Work};
 use super::watched::WatchedSocket;
 use crate::fabric::{CompletionStatus, Opcode, PathKind, Paths};
 

@@ -19,7 +19,7 @@ use crate::fabric::software::device::Core;
 use crate::fabric::software::endpoint::{Endpoint, listener_of};
 use crate::fabric::software::socket::ReceiveBuffer;
 use crate::fabric::software::table::Counterpart;
-use crate::fabric::software::transport::CONNECT_PATIENCE;
+use crate::fabric::software::work::CONNECT_PATIENCE;
 use crate::fabric::software::wrong_keys::Suspect;
 use crate::fabric::{CompletionStatus, QpAddress};
 use crate::fork::OwnSocket;

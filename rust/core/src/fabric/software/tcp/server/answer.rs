@@ -9,7 +9,7 @@ use crate::fabric::software::device::Core;
 use crate::fabric::software::socket::{Range, send};
 use crate::fabric::software::table::Right;
 use crate::fabric::software::tcp::frame::{GROUP, RESPONSE_SIZE, ResponseHeader};
-use crate::fabric::software::transport::{PinSet, Unpinned};
+use crate::fabric::software::work::{PinSet, Unpinned};
 
 /// Sent in place of memory that cannot be read any more.
 static ZEROES: [u8; 4096] = [0; 4096];

@@ -9,7 +9,7 @@ use super::{Server, Stop, Wish};
 use crate::fabric::software::device::Core;
 use crate::fabric::software::table::Right;
 use crate::fabric::software::tcp::frame::{Action, RequestHeader};
-use crate::fabric::software::transport::PinSet;
+use crate::fabric::software::work::PinSet;
 
 /// Largest payload of one frame of an answer to READ.
 const CHUNK: u64 = 1 << 20;
