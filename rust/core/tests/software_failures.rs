@@ -170,7 +170,8 @@ fn a_side_that_connects_later_finds_what_was_posted_before() {
     for path in PATHS {
         let (mut rig, _) = rig(forced(path));
         let mut completions = Arc::clone(&rig.device).create_completion_queue(16).unwrap();
-        let mut queue_pair = Arc::clone(&rig.device).create_queue_pair(&completions.handle(), &caps()).unwrap();
+        let mut queue_pair =
+            Arc::clone(&rig.device).create_queue_pair(&completions.handle(), &caps()).unwrap();
         let (counterpart, address) = rig.peer.queue_pair();
         let local = Window::patterned(&rig.device, 64);
         let remote = rig.peer.buffer(64, 0, Access::FULL);
@@ -363,7 +364,7 @@ fn a_path_that_cannot_be_had_is_an_error_that_says_why() {
     let (_, address) = other.peer.queue_pair();
     let connect = |options, address| {
         let device: Arc<dyn Device> = open(options);
-        let mut completions = Arc::clone(&device).create_completion_queue(4).unwrap();
+        let completions = Arc::clone(&device).create_completion_queue(4).unwrap();
         let mut queue_pair = device.create_queue_pair(&completions.handle(), &caps()).unwrap();
         queue_pair.connect(&address, &peer::path()).map_err(|error| error.to_string())
     };

@@ -36,6 +36,7 @@ mod capabilities;
 mod error;
 mod hca_filter;
 mod path;
+mod progress;
 mod queue_handle;
 mod registry;
 pub mod software;
@@ -48,6 +49,7 @@ pub use capabilities::Capabilities;
 pub use error::FabricError;
 pub use hca_filter::HcaFilter;
 pub use path::{PathKind, Paths};
+pub use progress::Progress;
 pub use queue_handle::QueueHandle;
 pub(crate) use registry::devices;
 pub use registry::{DeviceList, Selection};
@@ -110,8 +112,15 @@ pub trait MemoryRegion: Send + Sync + Debug {
 pub trait CompletionQueue: Send + Debug {
     /// Moves up to `out.len()` completions into `out` and says how many. Zero means none now.
     ///
-    /// A software device does its work in here: a call may copy up to about 1 MiB before it returns.
+    /// A device that moves bytes by the CPU does so in here, up to about 1 MiB in a call, unless that was
+    /// [detached](CompletionQueue::detach_progress).
     fn poll(&mut self, out: &mut [Completion]) -> Result<usize, FabricError>;
+
+    /// Takes the moving of bytes out of [`CompletionQueue::poll`]: from then on it is made by the answer, on any thread and
+    /// without the lock under which the queue is polled. `None`: the device works by itself.
+    fn detach_progress(&mut self) -> Option<Arc<dyn Progress>> {
+        None
+    }
 
     /// Asks that [`CompletionQueue::fd`] become readable with the next completion.
     ///
@@ -161,7 +170,7 @@ pub trait QueuePair: Send + Debug {
         run_blocking(self.connect_with(peer, path, &Waiter::blocking(None)))
     }
 
-    /// Posts the requests of `batch` in order. Never blocks.
+    /// Posts the requests of `batch` in order. Never blocks, and moves no bytes itself.
     ///
     /// Accepts a prefix. A queue pair in ERROR accepts everything and flushes it.
     fn post(&mut self, batch: &Batch<'_>) -> Posted;

@@ -16,7 +16,7 @@ use super::spare_lists::SpareLists;
 use super::task::{EndState, Task};
 use super::worker::{DetachedLane, OneRequest, StepReport, WorkerState};
 use crate::events::Notifier;
-use crate::fabric::QueueHandle;
+use crate::fabric::{Progress, QueueHandle};
 use crate::memory::Recent;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
@@ -69,6 +69,9 @@ pub struct Worker {
     completions: OwnedFd,
     /// The completion queue, to create queue pairs on without the lock.
     queue_handle: QueueHandle,
+    /// Moves the bytes, where the device does not do so by itself. Without the worker's lock, so that other lanes and control
+    /// work do not wait for a copy.
+    progress: Option<Arc<dyn Progress>>,
     /// The device moves data only while its completion queue is polled.
     device_needs_polling: bool,
     /// The pool's.
@@ -87,6 +90,7 @@ impl Worker {
         let wake = Notifier::new().map_err(thread_error)?;
         let completions = state.queue().fd().try_clone_to_owned().map_err(thread_error)?;
         let queue_handle = state.queue().handle();
+        let progress = state.queue().detach_progress();
         Ok(Self {
             state: CachePadded::new(spin::Mutex::new(state)),
             queues: (0..queues.max(1)).map(|_| ArrayQueue::new(queue_depth.max(1))).collect(),
@@ -99,6 +103,7 @@ impl Worker {
             wake,
             completions,
             queue_handle,
+            progress,
             device_needs_polling,
             spare_lists,
         })
@@ -186,9 +191,10 @@ impl Worker {
         self.queues.iter().map(ArrayQueue::len).sum()
     }
 
-    /// Runs one step on behalf of a caller that waits; `None` when somebody else holds the lock.
+    /// Runs one step on behalf of a caller that waits; `None` when another thread holds the lock.
     #[inline]
     pub fn drive_as_caller(&self) -> Option<StepReport> {
+        self.move_bytes();
         let mut state = self.caller_lock()?;
         state.caller_steps = state.caller_steps.wrapping_add(1);
         let report = self.step(&mut state);
@@ -258,6 +264,14 @@ impl Worker {
     fn note_detached(&self, report: StepReport) {
         if report.detached {
             self.kick();
+        }
+    }
+
+    /// Moves bytes for a while, if the device wants that of its callers. Called without the lock.
+    #[inline]
+    pub(super) fn move_bytes(&self) {
+        if let Some(progress) = &self.progress {
+            progress.advance();
         }
     }
 
@@ -406,15 +420,17 @@ impl Drop for Attendance<'_> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::fabric::{SoftwareOptions, software};
-    use crate::pool::{PoolOptions, TimeLimit, WorkerPool};
+    use crate::fabric::{
+        Access, Backing, CompletionQueue, MemoryRange, Opcode, PathOptions, QueuePair, QueuePairCaps,
+        SoftwareOptions, software,
+    };
+    use crate::pool::{
+        Chunk, Cutter, LaneSetup, LaneStatus, PoolOptions, SlicePolicy, TimeLimit, WorkerPool,
+    };
     use crate::topology::CpuSet;
 
-    /// A thread that goes to sleep while another one has the lock for long is back in time.
-    #[test]
-    fn going_to_sleep_takes_no_longer_than_the_sleep_may() {
-        let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
-        let options = PoolOptions {
+    fn options() -> PoolOptions {
+        PoolOptions {
             workers: 1,
             submission_queues: 1,
             queue_depth: 1,
@@ -424,8 +440,94 @@ mod tests {
             poll_batch: 16,
             spin: Duration::ZERO,
             cpus: CpuSet::default(),
+        }
+    }
+
+    /// A connected queue pair of `pool` as a lane of its worker, and the other end, which only answers.
+    fn lane(pool: &WorkerPool, far: &dyn CompletionQueue) -> (LaneKey, Box<dyn QueuePair>) {
+        let caps = QueuePairCaps { send_depth: 4, max_sge: 1, max_inline: 0 };
+        let create = |queue: &QueueHandle| Arc::clone(pool.device()).create_queue_pair(queue, &caps).unwrap();
+        let worker = &pool.workers()[0];
+        let (mut near, mut far) = (create(worker.queue_handle()), create(&far.handle()));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let path = PathOptions { rd_atomic_initiator: 1, rd_atomic_responder: 1, deadline };
+        near.connect(&far.address(), &path).unwrap();
+        far.connect(&near.address(), &path).unwrap();
+        let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: false };
+        (worker.with_state(|state| state.add_lane(near, setup)).unwrap(), far)
+    }
+
+    /// Each copy of this device takes [`COPY`]. Those of two lanes go on at the same time, and neither keeps control work
+    /// waiting.
+    #[test]
+    fn a_copy_of_one_lane_delays_neither_control_work_nor_another_lane() {
+        const COPY: Duration = Duration::from_millis(400);
+        let faults = format!("hold=us:{}", COPY.as_micros());
+        let device =
+            software::open(&SoftwareOptions { faults, ..SoftwareOptions::default() }).unwrap().remove(0);
+        let pool = WorkerPool::new(Arc::clone(&device), &options()).unwrap();
+        let worker = &pool.workers()[0];
+        let far = Arc::clone(&device).create_completion_queue(16).unwrap();
+        let lanes = [lane(&pool, &*far), lane(&pool, &*far)];
+        let memory = [1_u8; 128];
+        let range = MemoryRange {
+            address: memory.as_ptr() as u64,
+            length: 128,
+            access: Access::FULL,
+            dma_buf: None,
+            cpu_address: None,
+            backing: Backing::Unknown,
+            announced: true,
         };
-        let pool = WorkerPool::new(device, &options).unwrap();
+        let region = device.register(&range).unwrap();
+        let begun = Instant::now();
+        let tasks = lanes.each_ref().map(|(key, _)| {
+            let task = Task::lasting();
+            task.start(1, TimeLimit::NEVER);
+            let build = |list: &mut RequestList, _: Option<&mut Recent>| {
+                let (local, key) = (range.address, region.lkey());
+                let chunk = Chunk {
+                    local,
+                    remote: local + 64,
+                    length: 64,
+                    lkey: key,
+                    rkey: key,
+                    readable: true,
+                    iov: 0,
+                };
+                Cutter::new(list, SlicePolicy::new(1 << 20, 0, 1 << 30, 1, 0), Opcode::Write, 1)
+                    .push(&chunk)
+                    .map(drop)
+            };
+            assert!(matches!(worker.try_begin(*key, task, build), Begun::Yes));
+            task
+        });
+        std::thread::scope(|scope| {
+            for task in tasks {
+                scope.spawn(move || {
+                    while !task.is_ended() {
+                        let _ = worker.drive_as_caller();
+                    }
+                });
+            }
+            let mut longest = Duration::ZERO;
+            while tasks.iter().any(|task| !task.is_ended()) {
+                let asked = Instant::now();
+                worker.with_state(|_| {});
+                longest = longest.max(asked.elapsed());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert!(begun.elapsed() >= COPY, "no copy was delayed");
+            assert!(longest < COPY / 4, "control work waited for {longest:?}");
+            assert!(begun.elapsed() < COPY * 7 / 4, "one lane waited for the other: {:?}", begun.elapsed());
+        });
+    }
+
+    /// A thread that goes to sleep while another one has the lock for long is back in time.
+    #[test]
+    fn going_to_sleep_takes_no_longer_than_the_sleep_may() {
+        let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+        let pool = WorkerPool::new(device, &options()).unwrap();
         let worker = &pool.workers()[0];
         let task = Task::lasting();
         task.start(1, TimeLimit::NEVER);

@@ -72,6 +72,7 @@ enum Turn {
 }
 
 fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
+    worker.move_bytes();
     let Some(mut state) = worker.try_state() else { return Turn::Nap };
     let wanted = worker.take_contended();
     let driven = (wanted || state.caller_steps != rest.caller_steps) && !worker.has_sleepers();

@@ -114,7 +114,7 @@ impl Initiator {
     }
 
     pub fn with(rig: &mut Rig, caps: &QueuePairCaps, depth: u32) -> Self {
-        let mut completions = Arc::clone(&rig.device).create_completion_queue(depth).unwrap();
+        let completions = Arc::clone(&rig.device).create_completion_queue(depth).unwrap();
         assert!(completions.depth() >= depth);
         let mut queue_pair = Arc::clone(&rig.device).create_queue_pair(&completions.handle(), caps).unwrap();
         assert!(queue_pair.caps().send_depth >= caps.send_depth && queue_pair.caps().max_sge >= caps.max_sge);

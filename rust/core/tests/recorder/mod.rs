@@ -8,8 +8,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use flagcx_p2p::internals::events::Waiter;
 use flagcx_p2p::internals::fabric::{
     Batch, Completion, CompletionQueue, Connecting, Device, DeviceAttributes, DeviceEvent, FabricError,
-    GidEntry, MemoryRange, MemoryRegion, PathOptions, Paths, PortAttributes, Posted, QpAddress, QueueHandle,
-    QueuePair, QueuePairCaps,
+    GidEntry, MemoryRange, MemoryRegion, PathOptions, Paths, PortAttributes, Posted, Progress, QpAddress,
+    QueueHandle, QueuePair, QueuePairCaps,
 };
 
 /// What was asked for so far.
@@ -111,6 +111,9 @@ impl CompletionQueue for Queue {
     fn poll(&mut self, out: &mut [Completion]) -> Result<usize, FabricError> {
         self.notes.lock().unwrap().poll_batch = out.len();
         self.inner.poll(out)
+    }
+    fn detach_progress(&mut self) -> Option<Arc<dyn Progress>> {
+        self.inner.detach_progress()
     }
     fn arm(&mut self) -> Result<bool, FabricError> {
         self.notes.lock().unwrap().arms += 1;

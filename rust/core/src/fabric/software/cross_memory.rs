@@ -18,8 +18,8 @@ use super::send_queue::{Piece, Request};
 use super::socket::{self, Range};
 use super::table::{Counterpart, Violation};
 use super::tcp::frame::{Action, RequestHeader};
-use super::work::{MAX_MESSAGE, Next, Patience, PinSet, Step, Unpinned, Work, rights};
 use super::watched::WatchedSocket;
+use super::work::{MAX_MESSAGE, Next, Patience, PinSet, Step, Unpinned, Work, rights};
 use crate::fabric::{CompletionStatus, Opcode};
 
 /// The way to a queue pair of another process of this host.

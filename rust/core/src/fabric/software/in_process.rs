@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::copy;
-use super::device::Core;
+use super::device_core::Core;
 use super::endpoint::Endpoint;
 use super::faults::Verdict;
 use super::kernel_copy::{self, CopyError};

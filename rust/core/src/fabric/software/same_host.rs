@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::cross_memory::CrossMemory;
 use super::link::Link;
 use super::tcp::initiator::Initiator;
-use super::work::{Next, Step, Work};
 use super::watched::WatchedSocket;
-use crate::fabric::{CompletionStatus, Opcode, PathKind, Paths};
+use super::work::{Next, Step, Work};
+use crate::fabric::CompletionStatus;
 
 /// Requests that a run is looked ahead for.
 const LONGEST_RUN: u64 = 512;
@@ -42,12 +42,8 @@ impl SameHost {
         Self { link, socket, cross_memory, tcp: None, forced }
     }
 
-    pub(super) fn paths(&self) -> Paths {
-        let path = |opcode| match self.link.denied().is_denied(opcode) {
-            true => PathKind::Tcp,
-            false => PathKind::CrossMemory,
-        };
-        Paths { read: path(Opcode::Read), write: path(Opcode::Write) }
+    pub(super) fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
     pub(super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
@@ -105,11 +101,11 @@ impl SameHost {
 fn step_by_copies(cross_memory: &mut CrossMemory, tcp: &mut Initiator, work: &mut Work<'_>) -> Step {
     if work.news {
         let end = std::mem::replace(&mut work.end, work.queue.executed);
-        let heard = tcp.advance(work);
+        let step = tcp.advance(work);
         work.end = end;
         work.news = false;
-        if let Next::Failed(_) = heard.next {
-            return heard;
+        if let Next::Failed(_) = step.next {
+            return step;
         }
     }
     let step = cross_memory.advance(work);

@@ -13,8 +13,8 @@ use super::sys::ibv_device_attr;
 use super::sysfs::DeviceFiles;
 use super::transitions::QueuePairSettings;
 use crate::fabric::{
-    Capabilities, CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, MAX_SGE, MemoryRange,
-    MemoryRegion, PortAttributes, Provider, QueueHandle, QueuePair, QueuePairCaps, VerbsOptions,
+    Capabilities, CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, MAX_SGE,
+    MemoryRange, MemoryRegion, PortAttributes, Provider, QueueHandle, QueuePair, QueuePairCaps, VerbsOptions,
 };
 
 /// A device's port.

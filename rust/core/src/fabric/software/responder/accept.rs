@@ -5,15 +5,16 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::greeter::{Greeted, Greeter};
+use super::arrivals::Arrivals;
+use super::greeter::{Greeted, Greeter, next_words};
 use super::tables::{TableKeeper, TableListener};
 use crate::admission::{self, Permit, Source};
 use crate::events::{Group, Handle, Wakeup, first};
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::tcp::server::{Server, Wish};
 use crate::fork::OwnSocket;
 use crate::process::PeerProcess;
@@ -23,8 +24,6 @@ const LISTENER: u64 = 0;
 const TABLES: u64 = 1;
 const FIRST_CLIENT: u64 = 2;
 
-/// How long a client may take to say hello, where it need not prove a key.
-const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// Connections accepted before the loop looks at anything else.
 const ACCEPTED_PER_TURN: usize = 32;
 
@@ -32,6 +31,7 @@ const ACCEPTED_PER_TURN: usize = 32;
 #[derive(Debug)]
 pub(super) struct Acceptor {
     core: Arc<Core>,
+    arrivals: Arc<Arrivals>,
     sockets: Group,
     listener: OwnSocket<TcpListener>,
     /// `None` when the host does not let us have one: then the cross-memory path is not offered.
@@ -52,7 +52,11 @@ enum Client {
 }
 
 impl Acceptor {
-    pub(super) fn new(core: Arc<Core>, listener: OwnSocket<TcpListener>) -> std::io::Result<Self> {
+    pub(super) fn new(
+        core: Arc<Core>,
+        listener: OwnSocket<TcpListener>,
+        arrivals: Arc<Arrivals>,
+    ) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
         let sockets = Group::new()?;
         sockets.add(&listener, LISTENER)?;
@@ -69,6 +73,7 @@ impl Acceptor {
         };
         Ok(Self {
             core,
+            arrivals,
             sockets,
             listener,
             tables,
@@ -240,7 +245,7 @@ impl Acceptor {
     fn hand_over(&self, server: Server) {
         // Fails only for a socket that is not watched.
         let _ = self.sockets.remove(server.socket());
-        self.core.responder.hand_over(server);
+        self.arrivals.add(&self.core, server);
     }
 
     fn forget(&self, client: Client) {
@@ -283,12 +288,6 @@ impl Client {
             Self::Tables(keeper) => keeper.next_turn(),
         }
     }
-}
-
-/// By when a client is to go on: soon, where it must prove a key.
-pub(super) fn next_words(core: &Core) -> Instant {
-    let limit = if core.options.auth_key.is_some() { admission::SILENCE_LIMIT } else { HELLO_LIMIT };
-    Instant::now() + limit
 }
 
 /// Whether an address is in one of the networks; no networks mean that every address may connect.

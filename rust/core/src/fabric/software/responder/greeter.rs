@@ -2,15 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
 
-use super::accept::next_words;
-use crate::admission::Permit;
+use crate::admission::{self, Permit};
 use crate::auth::{Session, random};
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::endpoint::Endpoint;
 use crate::fabric::software::hello::{
     Answer, GREETING_SIZE, Heard, OFFER_SIZE, Offer, Reception, Refusal, Responder, SocketName,
@@ -22,6 +21,8 @@ use crate::fabric::software::table::Counterpart;
 use crate::fabric::software::tcp::server::Server;
 use crate::fork::OwnSocket;
 
+/// How long a client may take to say hello, where it need not prove a key.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// A client that has connected and not said yet what it wants.
 #[derive(Debug)]
 pub(super) struct Greeter {
@@ -152,4 +153,10 @@ fn answer(
     let tables = tables.and_then(|name| Some((name, core.tokens.give(peer, Instant::now()).ok()?)));
     let (name, token) = tables.unwrap_or((SocketName::NONE, 0));
     Answer { slot: endpoint.slot as u32, token, identity: Identity::own(), name, ..refused }
+}
+
+/// By when a client is to go on: soon, where it must prove a key.
+pub(super) fn next_words(core: &Core) -> Instant {
+    let limit = if core.options.auth_key.is_some() { admission::SILENCE_LIMIT } else { HELLO_LIMIT };
+    Instant::now() + limit
 }

@@ -12,7 +12,7 @@ use rustix::net::{
 
 use crate::admission::{Permit, Source};
 use crate::fabric::software::descriptors;
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::hello::SocketName;
 use crate::fabric::software::identity::random;
 use crate::fabric::software::link_messages::{KeyReply, KeyRequest, LinkReply, LinkRequest, REQUEST_SIZE};

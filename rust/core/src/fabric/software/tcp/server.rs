@@ -15,7 +15,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::RecvFlags;
 
 use super::frame::{Action, GROUP, REQUEST_SIZE, RequestHeader, ResponseHeader};
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::endpoint::{Endpoint, listener_of};
 use crate::fabric::software::socket::ReceiveBuffer;
 use crate::fabric::software::table::Counterpart;

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 
 use crate::fabric::CompletionStatus;
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::socket::{Range, send};
 use crate::fabric::software::table::Right;
 use crate::fabric::software::tcp::frame::{GROUP, RESPONSE_SIZE, ResponseHeader};

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Server, Stop, Wish};
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::tcp::frame::GROUP;
 
 impl Server {

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::answer::{Answer, Segment};
 use super::{Server, Stop, Wish};
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::table::Right;
 use crate::fabric::software::tcp::frame::{Action, RequestHeader};
 use crate::fabric::software::work::PinSet;

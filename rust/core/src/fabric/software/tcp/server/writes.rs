@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 
 use super::{Server, Stop};
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::socket::{Range, receive};
 use crate::fabric::software::table::Right;
 use crate::fabric::software::tcp::frame::{Action, GROUP, REQUEST_SIZE};
