@@ -31,7 +31,8 @@ fn planted_circles_are_found() {
         texts.iter().map(|(name, text)| (path(name), (*text).to_owned())).collect::<BTreeMap<_, _>>()
     };
     let found = |texts: &[(&str, &str)]| circles(&uses(&files(texts)));
-    let straight = [("a", "use super::b::B;"), ("b", "use super::c::d::D;"), ("c::d", "use crate::fabric::Sge;")];
+    let straight =
+        [("a", "use super::b::B;"), ("b", "use super::c::d::D;"), ("c::d", "use crate::fabric::Sge;")];
     assert_eq!(found(&straight), Vec::<String>::new());
     let back = ("c::d", "fn f(x: crate::fabric::software::a::A) {}");
     assert_eq!(found(&[straight[0], straight[1], back]), ["a -> b -> c -> a"], "through a folder");
