@@ -3,7 +3,7 @@
 /// What a device can do, and what it needs of the layers above. They ask for these, and not for the provider's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Bytes move only while its completion queues are polled: a worker whose queue is not polled makes no progress.
+    /// Bytes move only while its completion queues are polled: without polling, a worker makes no progress.
     pub needs_polling: bool,
     /// Creating, registering and destroying are commands of the device, each of which blocks and may take long.
     pub blocking_commands: bool,

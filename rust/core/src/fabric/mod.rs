@@ -100,7 +100,7 @@ pub trait MemoryRegion: Send + Sync + Debug {
     /// Lets no access begin any more, where that takes no time. Those under way go on until [`MemoryRegion::revoke`] says
     /// that they have ended. A caller that ends many ranges calls this for all of them before it waits for one. Idempotent.
     fn close(&self) {}
-    /// Ends access and waits until none is under way, at the latest until `deadline`. A process that has not let go in a
+    /// Ends access and waits until none is under way, at the latest until `deadline`. A process that has not released it in a
     /// second once is waited for much shorter from then on: it must not cost its patience for each range.
     ///
     /// [`FabricError::StillInUse`] says what holds the range (a stopped peer in the middle of a copy); the range must then stay

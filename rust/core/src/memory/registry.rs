@@ -89,7 +89,7 @@ impl Registry {
         }
         let closings = state.closings;
         drop(state);
-        // Dropped behind the lock below: until then nobody else registers the range.
+        // Dropped behind the lock below: until then no other thread registers the range.
         let _placeholder = Placeholder { registry: self, start };
         let region = registration.make(&*self.device)?;
         let mut state = self.regions.lock();
@@ -223,7 +223,7 @@ impl State {
         Ok(Some(id))
     }
 
-    /// Refuses a region whose registration began before all regions were taken out.
+    /// Refuses a region if its registration began before all regions were taken out.
     fn check_open(&self, closings: u64, region: &Region) -> Result<(), RegistryError> {
         if self.closings == closings {
             return Ok(());

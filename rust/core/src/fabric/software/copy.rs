@@ -1,6 +1,6 @@
 //! Copies inside this process, by address.
 //!
-//! Registered memory is shared with its owner, who may look at it or change it at any time, as with a NIC: what a
+//! Registered memory is shared with its owner, which may look at it or change it at any time, as with a NIC: what a
 //! concurrent access sees is unspecified, and nothing here depends on it.
 #![allow(unsafe_code, reason = "reads and writes memory that callers registered by address")]
 

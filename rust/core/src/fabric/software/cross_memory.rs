@@ -152,7 +152,7 @@ impl CrossMemory {
             }
             match check(work, index, request, local, remote) {
                 Ok(()) => {}
-                // The regions are let go after this batch, and the next one begins here.
+                // The regions are released after this batch, and the next one begins here.
                 Err(Refused::BatchFull) => return None,
                 Err(Refused::Failed(status)) => return Some(Next::Failed(status)),
                 Err(Refused::UnknownKey) => match resolve(link, request.rkey, remote) {

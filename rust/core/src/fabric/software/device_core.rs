@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{self, Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use super::endpoint::{Endpoint, gid_of};
@@ -15,11 +15,10 @@ use super::region::RegionTable;
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry};
 use super::tokens::Tokens;
 use super::wake::Wake;
-use super::wrong_keys::{Suspect, WrongKeys};
+use super::wrong_keys::{PeerRecord, WrongKeys};
 use crate::events::Notifier;
 use crate::fabric::{DeviceEvent, FabricError, LINK_SOFTWARE, QpAddress, SoftwareOptions};
 use crate::fork::PerProcess;
-use crate::sync::{Mutex, lock};
 
 /// Path MTU 4096 in the enumeration of verbs: there is no MTU here, so the largest.
 const MTU_4096: u8 = 5;
@@ -163,7 +162,7 @@ impl Core {
     }
 
     /// A peer has named a key that no region has or had.
-    pub(super) fn note_wrong_key(&self, peer: &Suspect) {
+    pub(super) fn note_wrong_key(&self, peer: &PeerRecord) {
         if peer.note_wrong_key(Instant::now()) {
             tracing::warn!(
                 device = self.name,
@@ -253,8 +252,8 @@ type LocalDevices = Vec<(SocketAddr, Weak<Core>)>;
 /// Data listeners of this process, where peers find them.
 static LOCAL_DEVICES: PerProcess<Mutex<LocalDevices>> = PerProcess::new(Mutex::default);
 
-fn local_devices() -> sync::MutexGuard<'static, LocalDevices> {
-    LOCAL_DEVICES.get().lock().unwrap_or_else(sync::PoisonError::into_inner)
+fn local_devices() -> MutexGuard<'static, LocalDevices> {
+    lock(LOCAL_DEVICES.get())
 }
 
 /// A number that no other queue pair of this process has, whatever its device.
@@ -263,4 +262,8 @@ fn next_queue_pair_number() -> u32 {
     /// pairs, long after the first ones are gone.
     static NEXT: AtomicU32 = AtomicU32::new(0);
     1 + NEXT.fetch_add(1, Ordering::Relaxed) % (QPN_LIMIT - 1)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

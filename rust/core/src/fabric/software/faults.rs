@@ -8,10 +8,10 @@
 //! |---|---|
 //! | `seed=N` | start of the random numbers of `chance`; 0 when absent |
 //! | `fail=at:N:STATUS` | the N-th request of each queue pair (from 1) completes with STATUS |
-//! | `fail=every:N:STATUS` | so does each request whose number is a multiple of N |
+//! | `fail=every:N:STATUS` | so does each request with a number that is a multiple of N |
 //! | `fail=chance:P:STATUS` | so does each request with probability P (0..=1), drawn from the seed |
 //! | `refuse=at:N` | the N-th request given to `post` (refused ones count) is refused with `ENOMEM` |
-//! | `refuse=every:N` | so is each request whose number is a multiple of N |
+//! | `refuse=every:N` | so is each request with a number that is a multiple of N |
 //! | `lie=every:N` | each such request is said to have succeeded, and moves nothing: what a test suite must notice |
 //! | `delay=us:N` | each request takes at least N microseconds |
 //! | `hold=us:N` | each copy keeps its regions pinned N microseconds longer |

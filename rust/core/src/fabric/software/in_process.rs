@@ -126,7 +126,7 @@ impl InProcess {
         self.copy_by_kernel(request.opcode)
     }
 
-    /// Whether only its owner can take the memory of a local piece away. Lets go of the other regions when the set is full:
+    /// Whether only its owner can take the memory of a local piece away. Releases the other regions when the set is full:
     /// one at a time is enough here.
     fn check_local(
         &mut self,
@@ -137,7 +137,7 @@ impl InProcess {
     ) -> Result<bool, CompletionStatus> {
         let checked = match pins.check(piece.lkey, piece.address, piece.length, right) {
             Err(Unpinned::Full) => {
-                // What waits for the kernel is in regions that are let go now.
+                // What waits for the kernel is in regions that are released now.
                 self.copy_by_kernel(opcode)?;
                 pins.clear();
                 pins.check(piece.lkey, piece.address, piece.length, right)

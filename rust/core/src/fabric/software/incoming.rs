@@ -58,7 +58,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// Hands over what was accepted since the last call, for `empty`, whose room is used again.
+    /// Hands over what was accepted since the last call, and uses the room of `empty` for what comes next.
     pub(super) fn take(&mut self, empty: &mut List) {
         std::mem::swap(&mut self.list, empty);
     }

@@ -62,7 +62,7 @@ impl Link {
             .await
             .map_err(failed("its Unix socket cannot be reached (another network namespace?)"))?;
         let pid = peer_pid(&socket).ok_or("its process is not visible here (another pid namespace)")?;
-        // Before the request: the answer to it shows that the process that listens, whose number this is, was there after.
+        // Before the request: the answer to it shows that the process that listens, which has this number, was there after.
         let process = PeerProcess::of_pid(pid).map_err(|error| {
             if Errno::from_io_error(&error).is_some_and(is_denial) {
                 denial::tell("pidfd_open", &error.to_string(), "peers of this host are reached over TCP");

@@ -20,7 +20,7 @@ use crate::sync::{Mutex, lock};
 /// How long dropping a region that has not been revoked waits for accesses under way.
 const DROP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A copy takes milliseconds; a process that has not let go by then is stopped, or forges its pins.
+/// A copy takes milliseconds; a process that has not released its pin by then is stopped, or forges its pins.
 const LATE: Duration = Duration::from_secs(1);
 
 /// How long after its end a region is waited for if only processes have pinned it that have been late before.

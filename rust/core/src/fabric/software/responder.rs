@@ -1,9 +1,9 @@
-//! The device's end for peers that connect: the event loop accepts and greets them and gives out the shared tables; a
+//! The device's end for peers that connect: the event loop accepts, does the handshake and gives out the shared tables; a
 //! thread of the device's own serves the TCP path, so that bytes in bulk delay nothing of the control plane.
 
 mod accept;
 mod arrivals;
-mod greeter;
+mod handshake;
 mod serve;
 mod tables;
 

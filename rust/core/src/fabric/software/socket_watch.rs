@@ -23,7 +23,7 @@ pub(super) struct SocketWatch {
 }
 
 impl SocketWatch {
-    /// Watches `signals`, whose readiness only wakes.
+    /// Watches `signals`, which wake and say nothing else.
     pub(super) fn new(signals: &[BorrowedFd<'_>]) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for signal in signals {

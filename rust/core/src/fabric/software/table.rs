@@ -54,7 +54,7 @@ pub(super) enum Violation {
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct RegionEntry {
-    /// Key of the live region, 0 for none. Written by the owner, read by everybody, all SeqCst: a reader stores its
+    /// Key of the live region, 0 for none. Written by the owner, read by all, all SeqCst: a reader stores its
     /// pin and then loads the key, the owner clears the key and then loads the pins, so one of them sees the other.
     key: AtomicU32,
     /// Bits of [`Right`], and [`ANONYMOUS`].
@@ -117,11 +117,11 @@ unsafe impl Shared for QueuePairEntry {}
 /// What an entry of the queue pair table says of a counterpart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counterpart {
-    /// Connected to the one who asks.
+    /// Connected to the queue pair that asks.
     Ready,
     /// There, but not connected yet.
     NotYet,
-    /// In ERROR, gone, or connected to somebody else.
+    /// In ERROR, gone, or connected to another one.
     Gone,
 }
 
@@ -147,7 +147,7 @@ impl QueuePairEntry {
         self.qpn.store(0, Ordering::SeqCst);
     }
 
-    /// Where the proof of the entry in `slot` lies in its owner's memory, whose table begins at `table`.
+    /// Where the proof of the entry in `slot` lies in the memory of its owner, where the table begins at `table`.
     pub(super) fn proof_address(table: u64, slot: usize) -> u64 {
         table.wrapping_add((slot * size_of::<Self>() + offset_of!(Self, proof)) as u64)
     }
@@ -168,17 +168,17 @@ impl QueuePairEntry {
     }
 }
 
-/// A region table together with the pins of one who accesses it.
+/// A region table together with the pins of one process that accesses it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RegionView<'a> {
     /// Regions: this process's own, or a peer's.
     pub(super) entries: &'a SharedArray<RegionEntry>,
-    /// One count per slot, of the one who accesses. Written by its threads (SeqCst), read by the table's owner.
+    /// One count per slot, of the process that accesses. Written by its threads (SeqCst), read by the table's owner.
     pub(super) pins: &'a SharedArray<AtomicU32>,
 }
 
 impl<'a> RegionView<'a> {
-    /// Pins the region of `key`; until the pin is dropped its owner does not let go of the memory.
+    /// Pins the region of `key`; until the pin is dropped its owner keeps the memory registered.
     pub(super) fn pin(self, key: u32) -> Result<Pinned<'a>, Violation> {
         let slot = slot_of(key);
         let (Some(entry), Some(count)) = (self.entries.get(slot), self.pins.get(slot)) else {

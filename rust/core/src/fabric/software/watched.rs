@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::socket_watch::SocketWatch;
 use crate::fork::OwnSocket;
 
-/// A connected socket whose news wake the completion queue. Closed when dropped.
+/// A connected socket that wakes the completion queue. Closed when dropped.
 #[derive(Debug)]
 pub(super) struct WatchedSocket {
     stream: OwnSocket<TcpStream>,

@@ -84,7 +84,7 @@ pub(super) enum Next {
 /// Regions that a [`PinSet`] holds at a time: enough for any one request.
 const PINS: usize = MAX_SGE;
 
-/// The regions in use by one batch, each pinned once. Dropping it lets go of them.
+/// The regions in use by one batch, each pinned once. Dropping it releases them.
 #[derive(Debug)]
 pub(super) struct PinSet<'a> {
     view: RegionView<'a>,
@@ -132,7 +132,7 @@ impl<'a> PinSet<'a> {
         self.insert(pinned).is_ok()
     }
 
-    /// Lets go of all regions.
+    /// Releases all regions.
     pub(super) fn clear(&mut self) {
         self.pins = [const { None }; PINS];
     }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::arrivals::Arrivals;
 use crate::fabric::software::device_core::Core;
-use crate::fabric::software::tcp::server::{Server, Wish};
+use crate::fabric::software::tcp::server::{Server, WaitsFor};
 
 /// Token of the notifier; connections count from [`FIRST_CONNECTION`].
 const WAKE: u64 = 0;
@@ -140,19 +140,19 @@ impl Loop {
     /// Gives a connection its turn.
     fn serve(&mut self, token: u64) {
         let Some(mut connection) = self.connections.remove(&token) else { return };
-        let wish = connection.serve(&self.core);
-        let flags = match wish {
-            Wish::Read | Wish::Again => epoll::EventFlags::IN,
-            Wish::Write => epoll::EventFlags::OUT,
+        let waits_for = connection.serve(&self.core);
+        let flags = match waits_for {
+            WaitsFor::Read | WaitsFor::Again => epoll::EventFlags::IN,
+            WaitsFor::Write => epoll::EventFlags::OUT,
             // Nothing but the end of it, and that once: it cannot be acted on before our side is connected.
-            Wish::Parked => epoll::EventFlags::ET,
-            Wish::Close => return self.forget(token, &connection),
+            WaitsFor::Parked => epoll::EventFlags::ET,
+            WaitsFor::Close => return self.forget(token, &connection),
         };
         let data = epoll::EventData::new_u64(token);
         if epoll::modify(&self.epoll, connection.socket(), data, flags).is_err() {
             return self.forget(token, &connection);
         }
-        if wish == Wish::Again {
+        if waits_for == WaitsFor::Again {
             self.again.insert(token);
         } else if connection.is_draining() || connection.is_parked() {
             self.timed.insert(token);

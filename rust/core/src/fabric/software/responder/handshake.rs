@@ -12,7 +12,7 @@ use crate::auth::{Session, random};
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::endpoint::Endpoint;
 use crate::fabric::software::hello::{
-    Answer, GREETING_SIZE, Heard, OFFER_SIZE, Offer, Reception, Refusal, Responder, SocketName,
+    Answer, HELLO_SIZE, OFFER_SIZE, Offer, Received, Reception, Refusal, Responder, SocketName,
 };
 use crate::fabric::software::identity::Identity;
 use crate::fabric::software::keepalive;
@@ -25,7 +25,7 @@ use crate::fork::OwnSocket;
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// A client that has connected and not said yet what it wants.
 #[derive(Debug)]
-pub(super) struct Greeter {
+pub(super) struct Handshake {
     /// Before the socket: it ends first.
     permit: Permit,
     socket: OwnSocket<OwnedFd>,
@@ -36,13 +36,13 @@ pub(super) struct Greeter {
 }
 
 /// What became of it.
-pub(super) enum Greeted {
-    Waiting(Greeter),
-    Refused(Greeter),
+pub(super) enum HandshakeStep {
+    Waiting(Handshake),
+    Refused(Handshake),
     Welcome(Server),
 }
 
-impl Greeter {
+impl Handshake {
     pub(super) fn new(
         core: &Core,
         stream: OwnSocket<TcpStream>,
@@ -54,7 +54,7 @@ impl Greeter {
         let nonce = key.as_ref().map(|_| random()).transpose()?.unwrap_or_default();
         stream.set_nonblocking(true)?;
         keepalive::apply(&stream)?;
-        let buffer = ReceiveBuffer::new(GREETING_SIZE.max(OFFER_SIZE));
+        let buffer = ReceiveBuffer::new(HELLO_SIZE.max(OFFER_SIZE));
         let hello = Responder::new(key, nonce);
         let socket = stream.map(OwnedFd::from);
         Ok(Self { permit, socket, peer, buffer, hello, deadline: next_words(core) })
@@ -69,25 +69,25 @@ impl Greeter {
     }
 
     /// Goes on as far as what has arrived allows.
-    pub(super) fn serve(mut self, core: &Core, tables: Option<SocketName>) -> Greeted {
+    pub(super) fn serve(mut self, core: &Core, tables: Option<SocketName>) -> HandshakeStep {
         if Instant::now() >= self.deadline {
             return self.refuse(core, "no hello within the time for it");
         }
         match self.buffer.fill(&self.socket) {
-            Ok(0) => return Greeted::Refused(self),
+            Ok(0) => return HandshakeStep::Refused(self),
             Ok(_) | Err(Errno::AGAIN) => {}
-            Err(_) => return Greeted::Refused(self),
+            Err(_) => return HandshakeStep::Refused(self),
         }
         while let Some(message) = self.buffer.take_exactly(self.hello.expects()) {
-            match self.hello.hear(message) {
+            match self.hello.receive(message) {
                 // With a key the proof is another step, with a time of its own.
-                Ok(Heard::Reply(reply)) if self.send(&reply) => {
+                Ok(Received::Reply(reply)) if self.send(&reply) => {
                     if core.options.auth_key.is_some() {
                         self.deadline = next_words(core);
                     }
                 }
-                Ok(Heard::Reply(_)) => return Greeted::Refused(self),
-                Ok(Heard::Offer(offer, session)) => {
+                Ok(Received::Reply(_)) => return HandshakeStep::Refused(self),
+                Ok(Received::Offer(offer, session)) => {
                     return self.receive(core, &offer, session.as_ref(), tables);
                 }
                 Err(Refusal { error, reply }) => {
@@ -98,7 +98,7 @@ impl Greeter {
                 }
             }
         }
-        Greeted::Waiting(self)
+        HandshakeStep::Waiting(self)
     }
 
     /// Answers an offer.
@@ -108,15 +108,15 @@ impl Greeter {
         offer: &Offer,
         session: Option<&Session>,
         tables: Option<SocketName>,
-    ) -> Greeted {
+    ) -> HandshakeStep {
         let target = core.queue_pair(offer.target);
         let answer = answer(core, offer, target.as_deref(), tables, self.peer.ip());
         let sent = self.send(&answer.encode(session));
         match target {
             Some(endpoint) if sent && answer.reception == Reception::Welcome => {
                 self.permit.release();
-                let suspect = core.wrong_keys.of(self.peer.ip(), Instant::now());
-                Greeted::Welcome(Server::new(self.socket, endpoint, offer.sender, suspect))
+                let peer_record = core.wrong_keys.of(self.peer.ip(), Instant::now());
+                HandshakeStep::Welcome(Server::new(self.socket, endpoint, offer.sender, peer_record))
             }
             _ => self.refuse(core, answer.reception.explain()),
         }
@@ -128,9 +128,9 @@ impl Greeter {
         retry_on_intr(|| rustix::net::send(&self.socket, bytes, flags)) == Ok(bytes.len())
     }
 
-    fn refuse(self, core: &Core, reason: &str) -> Greeted {
+    fn refuse(self, core: &Core, reason: &str) -> HandshakeStep {
         tracing::warn!(device = core.name(), peer = %self.peer, "data connection refused: {reason}");
-        Greeted::Refused(self)
+        HandshakeStep::Refused(self)
     }
 }
 
