@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::copier::Copier;
 use super::device_core::{Core, local_device};
 use super::dial::{CONNECTING, DialError, dial};
 use super::endpoint::{Endpoint, listener_of};
 use super::hello::{Offer, Reception};
 use super::identity::Identity;
-use super::in_process::InProcess;
 use super::same_host::SameHost;
 use super::socket_watch::SocketWatch;
 use super::tcp::initiator::Initiator;
@@ -73,7 +73,7 @@ fn in_process(device: Arc<Core>, endpoint: &Endpoint, peer: &QpAddress) -> Resul
         return Err(refusal(peer, "this process has no such queue pair"));
     };
     endpoint.set_neighbour(&remote);
-    Ok(Transport::InProcess(InProcess::new(remote, device)))
+    Ok(Transport::InProcess(Box::new(Copier::within_process(remote, device))))
 }
 
 /// Dials the peer's data listener; its answer shows whether its memory can be reached directly.

@@ -21,7 +21,7 @@
 //! copied, sent and received by the kernel, which answers `EFAULT`.
 //!
 //! ```text
-//!   queue_pair (post) ── incoming ──▶ requester ──▶ in_process | same_host (cross_memory, tcp) | tcp ──▶ region table, memory
+//!   queue_pair (post) ── incoming ──▶ requester ──▶ copier | same_host (copier, tcp) | tcp ──▶ region table, memory
 //!                                      ▲    │                                         └────▶ responder (the peer's)
 //!   completion_queue (poll) ◀── shared_queue (run)
 //! ```
@@ -32,21 +32,22 @@ use std::sync::Arc;
 
 use super::{Device, FabricError, PathKind, SoftwareOptions};
 
+mod address_space;
+mod batch;
 mod completion_queue;
 mod connect;
-mod copy;
-mod cross_memory;
+mod copier;
 mod denial;
 mod descriptors;
 mod device;
 mod device_core;
 mod dial;
 mod endpoint;
+mod far_end;
 mod faults;
 mod foreign;
 mod hello;
 mod identity;
-mod in_process;
 mod incoming;
 mod keepalive;
 mod kernel_copy;
@@ -56,6 +57,7 @@ mod link_messages;
 mod links;
 mod mapping;
 mod pins;
+mod plain_copy;
 mod probe;
 mod questions;
 mod queue_pair;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::in_process::InProcess;
+use super::copier::Copier;
 use super::link::Link;
 use super::same_host::SameHost;
 use super::tcp::initiator::Initiator;
@@ -12,7 +12,7 @@ use crate::fabric::{PathKind, Paths};
 /// The way to the peer, chosen when the queue pair connects.
 #[derive(Debug)]
 pub(super) enum Transport {
-    InProcess(InProcess),
+    InProcess(Box<Copier>),
     SameHost(Box<SameHost>),
     Tcp(Initiator),
 }

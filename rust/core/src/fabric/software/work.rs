@@ -132,11 +132,6 @@ impl<'a> PinSet<'a> {
         self.insert(pinned).is_ok()
     }
 
-    /// Releases all regions.
-    pub(super) fn clear(&mut self) {
-        self.pins = [const { None }; PINS];
-    }
-
     /// False once the owner of one of the regions has begun to revoke it.
     pub(super) fn all_live(&self) -> bool {
         self.pins.iter().flatten().all(Pinned::is_live)
