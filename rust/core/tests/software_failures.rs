@@ -19,7 +19,7 @@ use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps, peer};
 use flagcx_p2p::internals::fabric::software::{self, SoftwareDevice};
 use flagcx_p2p::internals::fabric::{
     Access, Backing, Batch, Completion, CompletionQueue, CompletionStatus, Device, DeviceEvent, MemoryRange,
-    Opcode, PathKind, Posted, QueuePairCaps, SoftwareOptions,
+    Opcode, PathKind, Posted, QueuePairCaps, Sge, SoftwareOptions,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
@@ -447,6 +447,48 @@ fn revoked_memory_can_be_unmapped_while_peers_keep_writing() {
             });
         }
         drop(rig.peer);
+    }
+}
+
+/// Three requests that are copied by one call: memory of the second one has gone, the third one has a wrong key.
+#[test]
+fn a_request_that_stops_a_copy_has_its_own_status_and_not_that_of_one_behind_it() {
+    const PAGE: usize = 4096;
+    for path in [PathKind::InProcess, PathKind::CrossMemory] {
+        let (mut rig, _) = rig(forced(path));
+        let target: Arc<dyn Device> = open(forced(path));
+        rig.peer = Box::new(LocalPeer::new(Arc::clone(&target)));
+        let mut side = Initiator::new(&mut rig);
+        let local = Window::with_backing(&rig.device, 3 * PAGE, 1, Access::FULL, Backing::Mapped);
+        // SAFETY: a fresh private mapping, which nothing else uses.
+        let address = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                3 * PAGE,
+                rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
+                rustix::mm::MapFlags::PRIVATE,
+            )
+        }
+        .unwrap() as u64;
+        let region = target
+            .register(&MemoryRange {
+                address,
+                length: 3 * PAGE as u64,
+                access: Access::FULL,
+                dma_buf: None,
+                cpu_address: None,
+                backing: Backing::Mapped,
+                announced: true,
+            })
+            .unwrap();
+        // SAFETY: of the mapping above; what is to be copied there fails.
+        unsafe { rustix::mm::munmap((address + PAGE as u64) as *mut _, PAGE) }.unwrap();
+        let at = |index: u32| request(address + u64::from(index) * PAGE as u64, region.rkey(), index);
+        let entries = [0, 1, 2].map(|index| local.sge(index * PAGE, PAGE));
+        let entries = [entries[0], entries[1], Sge { lkey: 0, ..entries[2] }];
+        side.post_all(&writes(1, &[at(0), at(1), at(2)], &entries));
+        let expected = [CompletionStatus::Success, CompletionStatus::RemoteAccess, CompletionStatus::Flushed];
+        assert_eq!(statuses(&side.wait(3)), expected, "{path}");
     }
 }
 

@@ -25,7 +25,7 @@ struct Queue {
 
 impl Queue {
     fn new(mut inner: Box<dyn CompletionQueue>) -> Self {
-        let progress = inner.detach_progress().expect("a device whose queues are polled to move bytes");
+        let progress = inner.detach_progress().unwrap();
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopping);
         let thread = std::thread::spawn(move || advance(&*progress, &stop));

@@ -1,5 +1,7 @@
 //! Registrations at the same time, on a device that takes as long as a test says.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
