@@ -23,6 +23,7 @@ use crate::fork::OwnSocket;
 
 /// How long a client may take to say hello, where it need not prove a key.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
+
 /// A client that has connected and not said yet what it wants.
 #[derive(Debug)]
 pub(super) struct Handshake {
