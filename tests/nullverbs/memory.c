@@ -68,6 +68,7 @@ struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *domain, void *address, size_t len
     errno = EFAULT;
     return NULL;
   }
+  take_time(settings.reg_ns);
   if (atomic_fetch_add(&locked, length) + length > settings.locked_bytes) {
     atomic_fetch_sub(&locked, length);
     errno = ENOMEM;
@@ -122,8 +123,7 @@ struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *domain, uint64_t offset, size_t 
 
 int ibv_dereg_mr(struct ibv_mr *verbs) {
   struct region *region = &regions[verbs->handle];
-  if (settings.dereg_ns)
-    nanosleep(&(struct timespec){settings.dereg_ns / 1000000000, settings.dereg_ns % 1000000000}, NULL);
+  take_time(settings.dereg_ns);
   atomic_store(&region->key, 0);
   while (atomic_load(&region->users)) sched_yield(); // copies under way finish first
   lock(&regions_lock);

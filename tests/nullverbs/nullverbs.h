@@ -28,7 +28,10 @@ struct settings {
   uint64_t copy;           // 0: check everything, move nothing
   uint64_t doorbell_errno; // lists are taken whole, and then refused with this, as if the device could not be told
   uint64_t delay_ns;       // a completion becomes visible this long after its post
+  uint64_t reg_ns;         // a registration takes so long
   uint64_t dereg_ns;       // ibv_dereg_mr takes so long
+  uint64_t create_qp_ns;   // ibv_create_qp takes so long
+  uint64_t destroy_qp_ns;  // ibv_destroy_qp takes so long
   uint64_t stats;          // print counters at exit
   uint64_t trace;          // print state changes and errors
   uint64_t max_message;    // bytes of one request
@@ -98,6 +101,12 @@ static inline uint64_t now_ns(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+// A command of a slow device.
+static inline void take_time(uint64_t ns) {
+  if (ns)
+    nanosleep(&(struct timespec){(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)}, NULL);
 }
 
 // ---- objects --------------------------------------------------------------------------------------------------------

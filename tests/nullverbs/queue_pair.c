@@ -55,6 +55,7 @@ static struct slot *take_slot(struct queue_pair *queue_pair, struct ibv_pd *doma
 }
 
 struct ibv_qp *ibv_create_qp(struct ibv_pd *domain, struct ibv_qp_init_attr *init) {
+  take_time(settings.create_qp_ns);
   struct queue_pair *pair = is_possible(init) ? aligned_alloc(64, sizeof *pair) : NULL;
   if (!pair) {
     errno = EINVAL;
@@ -206,6 +207,7 @@ void fold_live_counters(void) {
 }
 
 int ibv_destroy_qp(struct ibv_qp *verbs) {
+  take_time(settings.destroy_qp_ns);
   struct queue_pair *pair = (struct queue_pair *)verbs;
   struct slot *slot = &slots[pair->slot];
   atomic_store(&slot->number, 0);

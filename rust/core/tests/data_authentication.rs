@@ -25,8 +25,8 @@ fn keys_must_agree() {
         let ours: Arc<dyn Device> = device(ours);
         let theirs: Arc<dyn Device> = device(theirs);
         let mut target = LocalPeer::new(theirs);
-        let mut completions = Arc::clone(&ours).create_completion_queue(4).unwrap();
-        let mut queue_pair = ours.create_queue_pair(&mut *completions, &caps()).unwrap();
+        let completions = Arc::clone(&ours).create_completion_queue(4).unwrap();
+        let mut queue_pair = ours.create_queue_pair(&completions.handle(), &caps()).unwrap();
         let (_, address) = target.queue_pair();
         queue_pair.connect(&address, &peer::path()).map_err(|error| error.to_string())
     };
@@ -109,8 +109,8 @@ fn a_listener_without_the_key_gets_a_random_number_and_a_proof_and_nothing_else(
         assert!(matches!(stream.read(&mut [0; 64]), Ok(0) | Err(_)));
     });
     let device: Arc<dyn Device> = device(Some("a"));
-    let mut completions = Arc::clone(&device).create_completion_queue(4).unwrap();
-    let mut queue_pair = device.create_queue_pair(&mut *completions, &caps()).unwrap();
+    let completions = Arc::clone(&device).create_completion_queue(4).unwrap();
+    let mut queue_pair = device.create_queue_pair(&completions.handle(), &caps()).unwrap();
     let mut address = queue_pair.address();
     address.lid = port.into();
     let error = queue_pair.connect(&address, &peer::path()).unwrap_err();

@@ -12,7 +12,7 @@ mod conformance;
 use std::sync::Arc;
 
 use conformance::remote::{ROLE, RemotePeer, serve};
-use conformance::{LocalPeer, Rig, run};
+use conformance::{Detached, LocalPeer, Rig, run};
 use flagcx_p2p::internals::fabric::{Backing, PathKind, SoftwareOptions, software};
 
 fn options(force: Option<PathKind>) -> SoftwareOptions {
@@ -55,6 +55,17 @@ fn cross_memory_within_a_process() {
 #[test]
 fn tcp_within_a_process() {
     run(|| one_process(PathKind::Tcp));
+}
+
+/// The same suite while another thread moves the bytes, on every path.
+#[test]
+fn bytes_moved_by_another_thread() {
+    for path in [PathKind::InProcess, PathKind::CrossMemory, PathKind::Tcp] {
+        run(|| {
+            let rig = one_process(path);
+            Rig { device: Arc::new(Detached(rig.device)), ..rig }
+        });
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps, peer};
 use flagcx_p2p::internals::fabric::software::{self, SoftwareDevice};
 use flagcx_p2p::internals::fabric::{
     Access, Backing, Batch, Completion, CompletionQueue, CompletionStatus, Device, DeviceEvent, MemoryRange,
-    Opcode, PathKind, Posted, QueuePairCaps, SoftwareOptions,
+    Opcode, PathKind, Posted, QueuePairCaps, Sge, SoftwareOptions,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
@@ -61,7 +61,7 @@ fn peer_process() {
     };
     let device: Arc<dyn Device> = open(options);
     let mut completions = Arc::clone(&device).create_completion_queue(16).unwrap();
-    let mut queue_pair = Arc::clone(&device).create_queue_pair(&mut *completions, &caps()).unwrap();
+    let mut queue_pair = Arc::clone(&device).create_queue_pair(&completions.handle(), &caps()).unwrap();
     let local = Window::new(&device, 64, 7);
     serve(LocalPeer::new(device), |_, words| match words[0] {
         // A child that holds every descriptor of this process.
@@ -170,7 +170,8 @@ fn a_side_that_connects_later_finds_what_was_posted_before() {
     for path in PATHS {
         let (mut rig, _) = rig(forced(path));
         let mut completions = Arc::clone(&rig.device).create_completion_queue(16).unwrap();
-        let mut queue_pair = Arc::clone(&rig.device).create_queue_pair(&mut *completions, &caps()).unwrap();
+        let mut queue_pair =
+            Arc::clone(&rig.device).create_queue_pair(&completions.handle(), &caps()).unwrap();
         let (counterpart, address) = rig.peer.queue_pair();
         let local = Window::patterned(&rig.device, 64);
         let remote = rig.peer.buffer(64, 0, Access::FULL);
@@ -363,8 +364,8 @@ fn a_path_that_cannot_be_had_is_an_error_that_says_why() {
     let (_, address) = other.peer.queue_pair();
     let connect = |options, address| {
         let device: Arc<dyn Device> = open(options);
-        let mut completions = Arc::clone(&device).create_completion_queue(4).unwrap();
-        let mut queue_pair = device.create_queue_pair(&mut *completions, &caps()).unwrap();
+        let completions = Arc::clone(&device).create_completion_queue(4).unwrap();
+        let mut queue_pair = device.create_queue_pair(&completions.handle(), &caps()).unwrap();
         queue_pair.connect(&address, &peer::path()).map_err(|error| error.to_string())
     };
     let error = connect(forced(PathKind::InProcess), address).unwrap_err();
@@ -413,7 +414,7 @@ fn revoked_memory_can_be_unmapped_while_peers_keep_writing() {
             let (counterpart, peer_address) = peer.queue_pair();
             let mut completions = Arc::clone(&rig.device).create_completion_queue(64).unwrap();
             let mut queue_pair =
-                Arc::clone(&rig.device).create_queue_pair(&mut *completions, &caps()).unwrap();
+                Arc::clone(&rig.device).create_queue_pair(&completions.handle(), &caps()).unwrap();
             queue_pair.connect(&peer_address, &peer::path()).unwrap();
             peer.connect(counterpart, &queue_pair.address());
             let opcode = if round % 2 == 0 { Opcode::Write } else { Opcode::Read };
@@ -446,6 +447,48 @@ fn revoked_memory_can_be_unmapped_while_peers_keep_writing() {
             });
         }
         drop(rig.peer);
+    }
+}
+
+/// Three requests that are copied by one call: memory of the second one has gone, the third one has a wrong key.
+#[test]
+fn a_request_that_stops_a_copy_has_its_own_status_and_not_that_of_one_behind_it() {
+    const PAGE: usize = 4096;
+    for path in [PathKind::InProcess, PathKind::CrossMemory] {
+        let (mut rig, _) = rig(forced(path));
+        let target: Arc<dyn Device> = open(forced(path));
+        rig.peer = Box::new(LocalPeer::new(Arc::clone(&target)));
+        let mut side = Initiator::new(&mut rig);
+        let local = Window::with_backing(&rig.device, 3 * PAGE, 1, Access::FULL, Backing::Mapped);
+        // SAFETY: a fresh private mapping, which nothing else uses.
+        let address = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                3 * PAGE,
+                rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
+                rustix::mm::MapFlags::PRIVATE,
+            )
+        }
+        .unwrap() as u64;
+        let region = target
+            .register(&MemoryRange {
+                address,
+                length: 3 * PAGE as u64,
+                access: Access::FULL,
+                dma_buf: None,
+                cpu_address: None,
+                backing: Backing::Mapped,
+                announced: true,
+            })
+            .unwrap();
+        // SAFETY: of the mapping above; what is to be copied there fails.
+        unsafe { rustix::mm::munmap((address + PAGE as u64) as *mut _, PAGE) }.unwrap();
+        let at = |index: u32| request(address + u64::from(index) * PAGE as u64, region.rkey(), index);
+        let entries = [0, 1, 2].map(|index| local.sge(index * PAGE, PAGE));
+        let entries = [entries[0], entries[1], Sge { lkey: 0, ..entries[2] }];
+        side.post_all(&writes(1, &[at(0), at(1), at(2)], &entries));
+        let expected = [CompletionStatus::Success, CompletionStatus::RemoteAccess, CompletionStatus::Flushed];
+        assert_eq!(statuses(&side.wait(3)), expected, "{path}");
     }
 }
 

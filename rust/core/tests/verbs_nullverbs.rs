@@ -172,12 +172,12 @@ fn fork_support_of_the_library_is_enabled_where_needed() {
 fn limits_are_named() {
     let _alone = alone();
     let device = &open(&Standin::new(&[("max_depth", 128), ("max_region", 1 << 20)]))[0];
-    let mut queue = Arc::clone(device).create_completion_queue(16).unwrap();
+    let queue = Arc::clone(device).create_completion_queue(16).unwrap();
     let deep = QueuePairCaps { send_depth: 129, ..caps() };
-    let error = Arc::clone(device).create_queue_pair(&mut *queue, &deep).unwrap_err().to_string();
+    let error = Arc::clone(device).create_queue_pair(&queue.handle(), &deep).unwrap_err().to_string();
     expect(&error, &["129", "nv0", "128", "max_qp_wr"]);
     let wide = QueuePairCaps { max_sge: 31, ..caps() };
-    let error = Arc::clone(device).create_queue_pair(&mut *queue, &wide).unwrap_err().to_string();
+    let error = Arc::clone(device).create_queue_pair(&queue.handle(), &wide).unwrap_err().to_string();
     expect(&error, &["31", "30", "max_sge"]);
     let error = Arc::clone(device).create_completion_queue(1 << 30).unwrap_err().to_string();
     expect(&error, &["1073741824", "max_cqe", "FLAGCX_P2P_CQ_DEPTH"]);
@@ -198,9 +198,9 @@ fn limits_are_named() {
 fn inline_room_shrinks_to_what_there_is() {
     let _alone = alone();
     let device = &open(&Standin::new(&[]))[0];
-    let mut queue = Arc::clone(device).create_completion_queue(16).unwrap();
+    let queue = Arc::clone(device).create_completion_queue(16).unwrap();
     let wanted = QueuePairCaps { max_inline: 5000, ..caps() };
-    let queue_pair = Arc::clone(device).create_queue_pair(&mut *queue, &wanted).unwrap();
+    let queue_pair = Arc::clone(device).create_queue_pair(&queue.handle(), &wanted).unwrap();
     assert_eq!(queue_pair.caps().max_inline, 625);
 }
 
@@ -251,8 +251,8 @@ fn failed_registrations_say_what_to_do() {
 fn unlike_peers_are_refused_before_anything_happens() {
     let _alone = alone();
     let device = &open(&Standin::new(&[]))[0];
-    let mut queue = Arc::clone(device).create_completion_queue(16).unwrap();
-    let mut queue_pair = Arc::clone(device).create_queue_pair(&mut *queue, &caps()).unwrap();
+    let queue = Arc::clone(device).create_completion_queue(16).unwrap();
+    let mut queue_pair = Arc::clone(device).create_queue_pair(&queue.handle(), &caps()).unwrap();
     let like = queue_pair.address();
     let software = QpAddress { link_layer: LINK_SOFTWARE, ..like };
     let error = queue_pair.connect(&software, &path()).unwrap_err().to_string();
@@ -274,8 +274,8 @@ fn unlike_peers_are_refused_before_anything_happens() {
 fn a_queue_pair_needs_a_queue_of_its_device() {
     let _alone = alone();
     let devices = open(&Standin::new(&[("devs", 2)]));
-    let mut queue = Arc::clone(&devices[0]).create_completion_queue(16).unwrap();
-    let error = Arc::clone(&devices[1]).create_queue_pair(&mut *queue, &caps()).unwrap_err().to_string();
+    let queue = Arc::clone(&devices[0]).create_completion_queue(16).unwrap();
+    let error = Arc::clone(&devices[1]).create_queue_pair(&queue.handle(), &caps()).unwrap_err().to_string();
     expect(&error, &["completion queue of nv1"]);
 }
 
@@ -295,8 +295,8 @@ fn nothing_is_posted_before_connecting_and_nothing_malformed_after() {
         inline: false,
     };
     let entries = [local.sge(0, 64)];
-    let mut queue = Arc::clone(device).create_completion_queue(16).unwrap();
-    let mut idle = Arc::clone(device).create_queue_pair(&mut *queue, &caps()).unwrap();
+    let queue = Arc::clone(device).create_completion_queue(16).unwrap();
+    let mut idle = Arc::clone(device).create_queue_pair(&queue.handle(), &caps()).unwrap();
     assert_eq!(idle.post(&writes(1, &[good], &entries)), Posted::cut(0, libc::EINVAL));
     assert_eq!(idle.post(&writes(1, &[], &entries)), Posted { accepted: 0, errno: None });
 
@@ -425,8 +425,8 @@ fn objects_keep_what_they_were_made_from() {
         announced: true,
     };
     let region = device.register(&range).unwrap();
-    let mut queue = Arc::clone(&device).create_completion_queue(16).unwrap();
-    let queue_pair = Arc::clone(&device).create_queue_pair(&mut *queue, &caps()).unwrap();
+    let queue = Arc::clone(&device).create_completion_queue(16).unwrap();
+    let queue_pair = Arc::clone(&device).create_queue_pair(&queue.handle(), &caps()).unwrap();
     drop(device);
     drop(queue);
     assert_eq!(

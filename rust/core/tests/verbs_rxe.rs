@@ -155,8 +155,8 @@ struct Connected {
 impl Connected {
     fn new(device: &Arc<dyn Device>) -> Self {
         let mut peer = RemotePeer::start("peer", "peer");
-        let mut completions = Arc::clone(device).create_completion_queue(256).unwrap();
-        let mut queue_pair = Arc::clone(device).create_queue_pair(&mut *completions, &caps()).unwrap();
+        let completions = Arc::clone(device).create_completion_queue(256).unwrap();
+        let mut queue_pair = Arc::clone(device).create_queue_pair(&completions.handle(), &caps()).unwrap();
         let (counterpart, address) = peer.queue_pair();
         queue_pair.connect(&address, &path()).unwrap();
         peer.connect(counterpart, &queue_pair.address());

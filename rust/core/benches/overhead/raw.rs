@@ -39,7 +39,7 @@ struct RawPair {
 impl RawLoop {
     /// One of `pairs` queue pairs.
     pub(super) fn new(device: &Arc<dyn Device>, pair: &Pair, pairs: usize) -> Self {
-        let mut queue = device.clone().create_completion_queue(4096).unwrap();
+        let queue = device.clone().create_completion_queue(4096).unwrap();
         let caps = QueuePairCaps { send_depth: DEPTH as u32, max_sge: 1, max_inline: 0 };
         let path = PathOptions {
             rd_atomic_initiator: 1,
@@ -48,8 +48,8 @@ impl RawLoop {
         };
         let pairs = (0..pairs)
             .map(|_| {
-                let mut ours = device.clone().create_queue_pair(&mut *queue, &caps).unwrap();
-                let mut theirs = device.clone().create_queue_pair(&mut *queue, &caps).unwrap();
+                let mut ours = device.clone().create_queue_pair(&queue.handle(), &caps).unwrap();
+                let mut theirs = device.clone().create_queue_pair(&queue.handle(), &caps).unwrap();
                 ours.connect(&theirs.address(), &path).unwrap();
                 theirs.connect(&ours.address(), &path).unwrap();
                 RawPair { ours, _theirs: theirs, outstanding: 0 }

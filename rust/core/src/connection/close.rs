@@ -17,9 +17,7 @@ impl Connection {
             connection.stop();
             for lane in &connection.lanes {
                 // The result is ignored: what is not drained yet is closed below.
-                let _ = lane
-                    .worker
-                    .with_state(|state| state.close_lane(lane.key, EndState::Cancelled, CLOSED_HERE));
+                let _ = lane.worker.close_lane(lane.key, EndState::Cancelled, CLOSED_HERE);
             }
         }
         for connection in connections {
@@ -89,7 +87,7 @@ impl Connection {
         reason: &str,
         deadline: Instant,
     ) -> bool {
-        if lane.worker.with_state(|state| state.close_lane(lane.key, verdict, reason)) {
+        if lane.worker.close_lane(lane.key, verdict, reason) {
             return true;
         }
         let _ = lane.worker.drive_as_caller();
@@ -98,7 +96,7 @@ impl Connection {
         let is_late = is_lost || Instant::now() >= deadline;
         if is_late {
             tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed with its requests outstanding");
-            lane.worker.with_state(|state| state.destroy_lane(lane.key, verdict, reason));
+            lane.worker.destroy_lane(lane.key, verdict, reason);
         }
         is_late
     }

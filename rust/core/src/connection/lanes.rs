@@ -50,7 +50,8 @@ impl LaneBuilder {
             max_inline: settings.max_inline,
         };
         let device = Arc::clone(context.pool.device());
-        worker.with_state(|state| device.create_queue_pair(state.queue(), &caps))
+        // Without the worker's lock: a command of the device may take long, and other lanes go on.
+        device.create_queue_pair(worker.queue_handle(), &caps)
     }
 
     /// What queue pairs towards `peer` are connected with.

@@ -431,7 +431,9 @@ impl Connection {
     /// Puts a connected queue pair in the place of a drained one.
     fn heal(&self, index: usize, queue_pair: Box<dyn QueuePair>) {
         let Some(lane) = self.lanes.get(index) else { return };
-        if lane.worker.with_state(|state| state.heal_lane(lane.key, queue_pair)).is_err() {
+        // One of the two is destroyed here, without the worker's lock.
+        let replaced = lane.worker.with_state(|state| state.heal_lane(lane.key, queue_pair));
+        if replaced.is_err() {
             return;
         }
         self.rebuilt.fetch_add(1, Ordering::Relaxed);

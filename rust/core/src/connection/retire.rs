@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::Context;
-use crate::fabric::{FabricError, Provider};
+use crate::fabric::FabricError;
 use crate::memory::Region;
 
 /// How long deregistering waits for transfers that have no time-out.
@@ -92,7 +92,7 @@ impl Context {
     /// Ends access by peers. A device takes an uninterruptible command for each region: with many regions the caller
     /// does not wait for commands beyond the deadline.
     fn revoke(&self, regions: Vec<Arc<Region>>, deadline: Instant) -> Vec<RegionInUse> {
-        let by_commands = self.pool.device().attributes().provider == Provider::Verbs;
+        let by_commands = self.pool.device().attributes().capabilities.blocking_commands;
         if by_commands && regions.len() > 1 {
             return revoke_by_threads(&regions, deadline);
         }

@@ -19,7 +19,6 @@
 //!
 //! No type of a provider's own library leaves its folder. Objects keep what they were made from alive.
 
-use std::any::Any;
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
@@ -33,9 +32,12 @@ use crate::auth::AuthKey;
 use crate::events::{Waiter, run_blocking};
 
 mod batch;
+mod capabilities;
 mod error;
 mod hca_filter;
 mod path;
+mod progress;
+mod queue_handle;
 mod registry;
 pub mod software;
 mod types;
@@ -43,9 +45,12 @@ mod types;
 pub mod verbs;
 
 pub use batch::{Batch, Posted};
+pub use capabilities::Capabilities;
 pub use error::FabricError;
 pub use hca_filter::HcaFilter;
 pub use path::{PathKind, Paths};
+pub use progress::Progress;
+pub use queue_handle::QueueHandle;
 pub(crate) use registry::devices;
 pub use registry::{DeviceList, Selection};
 pub use types::*;
@@ -71,10 +76,10 @@ pub trait Device: Send + Sync + Debug {
     fn create_completion_queue(self: Arc<Self>, depth: u32) -> Result<Box<dyn CompletionQueue>, FabricError>;
 
     /// Creates a reliable connected queue pair in state INIT, with all completions going to `queue`
-    /// (one of this device's own).
+    /// (one of this device's own). May block for a command of the device; the queue may be polled meanwhile.
     fn create_queue_pair(
         self: Arc<Self>,
-        queue: &mut dyn CompletionQueue,
+        queue: &QueueHandle,
         caps: &QueuePairCaps,
     ) -> Result<Box<dyn QueuePair>, FabricError>;
 
@@ -95,7 +100,7 @@ pub trait MemoryRegion: Send + Sync + Debug {
     /// Lets no access begin any more, where that takes no time. Those under way go on until [`MemoryRegion::revoke`] says
     /// that they have ended. A caller that ends many ranges calls this for all of them before it waits for one. Idempotent.
     fn close(&self) {}
-    /// Ends access and waits until none is under way, at the latest until `deadline`. A process that has not let go in a
+    /// Ends access and waits until none is under way, at the latest until `deadline`. A process that has not released it in a
     /// second once is waited for much shorter from then on: it must not cost its patience for each range.
     ///
     /// [`FabricError::StillInUse`] says what holds the range (a stopped peer in the middle of a copy); the range must then stay
@@ -107,8 +112,15 @@ pub trait MemoryRegion: Send + Sync + Debug {
 pub trait CompletionQueue: Send + Debug {
     /// Moves up to `out.len()` completions into `out` and says how many. Zero means none now.
     ///
-    /// A software device does its work in here: a call may copy up to about 1 MiB before it returns.
+    /// A device that moves bytes by the CPU does so in here, up to about 1 MiB in a call, unless that was
+    /// [detached](CompletionQueue::detach_progress).
     fn poll(&mut self, out: &mut [Completion]) -> Result<usize, FabricError>;
+
+    /// Takes the moving of bytes out of [`CompletionQueue::poll`]: from then on it is made by the answer, on any thread and
+    /// without the lock under which the queue is polled. `None`: the device works by itself.
+    fn detach_progress(&mut self) -> Option<Arc<dyn Progress>> {
+        None
+    }
 
     /// Asks that [`CompletionQueue::fd`] become readable with the next completion.
     ///
@@ -124,8 +136,8 @@ pub trait CompletionQueue: Send + Debug {
     /// Entries it was created with (what the provider granted, at least what was asked).
     fn depth(&self) -> u32;
 
-    /// For the provider's own downcast in [`Device::create_queue_pair`].
-    fn as_any_mut(&mut self) -> &mut dyn Any;
+    /// What [`Device::create_queue_pair`] takes, wherever the queue itself is.
+    fn handle(&self) -> QueueHandle;
 }
 
 /// A connect that has not ended.
@@ -158,7 +170,7 @@ pub trait QueuePair: Send + Debug {
         run_blocking(self.connect_with(peer, path, &Waiter::blocking(None)))
     }
 
-    /// Posts the requests of `batch` in order. Never blocks.
+    /// Posts the requests of `batch` in order. Never blocks, and moves no bytes itself.
     ///
     /// Accepts a prefix. A queue pair in ERROR accepts everything and flushes it.
     fn post(&mut self, batch: &Batch<'_>) -> Posted;

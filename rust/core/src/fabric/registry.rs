@@ -46,7 +46,7 @@ impl DeviceList {
         &self.selection
     }
 
-    /// A list of devices that somebody else opened, all of one provider.
+    /// A list of devices that were opened elsewhere, all of one provider.
     pub fn of(devices: Vec<Arc<dyn Device>>) -> Self {
         let provider = devices.first().map(|device| device.attributes().provider);
         Self {

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::time::Instant;
 
+use super::Capabilities;
+
 /// Largest scatter/gather list that a work request may carry.
 pub const MAX_SGE: usize = 32;
 
@@ -55,6 +57,8 @@ pub struct DeviceAttributes {
     pub max_rd_atomic_responder: u8,
     /// Whether dma-buf registration is offered.
     pub dma_buf: bool,
+    /// What it can do otherwise, and what it needs.
+    pub capabilities: Capabilities,
 }
 
 /// The state of a port.

@@ -7,7 +7,7 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, Swap, SwapGuard, lock
 /// A state `S` and the view `V` that readers take of it. The view is made anew when it is read for the first time after
 /// a change, so a burst of changes costs one making.
 ///
-/// Who has changed the state and then reads the view finds the change in it, whatever other readers do meanwhile.
+/// A thread that has changed the state and then reads the view finds the change in it, whatever other readers do meanwhile.
 #[derive(Debug)]
 pub(super) struct Published<S, V> {
     state: Mutex<S>,
@@ -28,7 +28,7 @@ impl<S: Default, V: Default> Default for Published<S, V> {
 }
 
 impl<S, V> Published<S, V> {
-    /// The state. Whoever changes it calls [`Published::changed`] before letting go.
+    /// The state. A thread that changes it calls [`Published::changed`] before letting go.
     pub(super) fn lock(&self) -> MutexGuard<'_, S> {
         lock(&self.state)
     }

@@ -234,6 +234,8 @@ pub(super) struct Lanes(Vec<LaneEntry>);
 #[derive(Debug)]
 struct LaneEntry {
     generation: u16,
+    /// Its lane is being destroyed: it serves no other one before that is done.
+    reserved: bool,
     // In a box: what moves when the table grows, or is looked through, is one word.
     lane: Option<Box<Lane>>,
 }
@@ -245,10 +247,10 @@ impl Lanes {
         queue_pair: Box<dyn QueuePair>,
         setup: LaneSetup,
     ) -> Result<LaneKey, PoolError> {
-        let index = match self.0.iter().position(|entry| entry.lane.is_none()) {
+        let index = match self.0.iter().position(|entry| entry.lane.is_none() && !entry.reserved) {
             Some(index) => index,
             None => {
-                self.0.push(LaneEntry { generation: 0, lane: None });
+                self.0.push(LaneEntry { generation: 0, reserved: false, lane: None });
                 self.0.len() - 1
             }
         };
@@ -276,6 +278,30 @@ impl Lanes {
     /// Takes the lane of a key out.
     pub(super) fn remove(&mut self, key: LaneKey) -> Option<Box<Lane>> {
         self.0.get_mut(usize::from(key.index()))?.lane.take_if(|lane| lane.key == key)
+    }
+
+    /// Takes the lane of a name out, and reserves its place until [`Lanes::free`].
+    pub(super) fn detach(&mut self, key: LaneKey) -> Option<Box<Lane>> {
+        let lane = self.remove(key)?;
+        self.reserve(key, true);
+        Some(lane)
+    }
+
+    /// Whether the lane of a name was detached and its place is not free yet.
+    pub(super) fn is_detached(&self, key: LaneKey) -> bool {
+        let slot = self.0.get(usize::from(key.index()));
+        slot.is_some_and(|slot| slot.reserved && LaneKey::new(key.index(), slot.generation) == key)
+    }
+
+    /// The place of a lane that was detached may serve another one.
+    pub(super) fn free(&mut self, key: LaneKey) {
+        self.reserve(key, false);
+    }
+
+    fn reserve(&mut self, key: LaneKey, reserved: bool) {
+        if let Some(slot) = self.0.get_mut(usize::from(key.index())) {
+            slot.reserved = reserved;
+        }
     }
 
     /// Whether there is none, healthy or not.

@@ -30,7 +30,7 @@ pub use request_list::RequestList;
 pub(crate) use shared_worker::Attending;
 pub use shared_worker::{Submission, Worker};
 pub use spare_lists::SpareLists;
-pub use worker::{StepReport, WorkerLimits, WorkerState};
+pub use worker::{LaneClose, StepReport, WorkerLimits, WorkerState};
 pub use worker_pool::{PoolOptions, WorkerPool};
 
 use crate::fabric::FabricError;

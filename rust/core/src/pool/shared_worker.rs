@@ -15,11 +15,12 @@ use super::jobs::Jobs;
 use super::lane::LaneKey;
 use super::new_part::NewPart;
 use super::parking::Parking;
-use super::part_owner::PartOwner;
+use super::part_owner::{EndState, PartOwner};
 use super::request_list::RequestList;
 use super::spare_lists::SpareLists;
-use super::worker::{StepReport, WorkerState};
+use super::worker::{DetachedLane, StepReport, WorkerState};
 use crate::events::Notifier;
+use crate::fabric::{Progress, QueueHandle};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// A part on its way to a worker whose lock was taken.
@@ -65,6 +66,11 @@ pub struct Worker {
     wake: Notifier,
     /// Duplicate of the completion queue's fd, to wait on without the lock.
     completions: OwnedFd,
+    /// The completion queue, to create queue pairs on without the lock.
+    queue_handle: QueueHandle,
+    /// Moves the bytes, where the device does not do so by itself. Without the worker's lock, so that other lanes and control
+    /// work do not wait for a copy.
+    progress: Option<Arc<dyn Progress>>,
     /// The device moves data only while its completion queue is polled.
     device_needs_polling: bool,
     /// The pool's.
@@ -82,6 +88,8 @@ impl Worker {
         let thread_error = |error: std::io::Error| PoolError::Thread(error.to_string());
         let wake = Notifier::new().map_err(thread_error)?;
         let completions = state.queue().fd().try_clone_to_owned().map_err(thread_error)?;
+        let queue_handle = state.queue().handle();
+        let progress = state.queue().detach_progress();
         Ok(Self {
             state: CachePadded::new(spin::Mutex::new(state)),
             queues: (0..queues.max(1)).map(|_| ArrayQueue::new(queue_depth.max(1))).collect(),
@@ -95,6 +103,8 @@ impl Worker {
             thread: OnceCell::new(),
             wake,
             completions,
+            queue_handle,
+            progress,
             device_needs_polling,
             spare_lists,
         })
@@ -124,6 +134,7 @@ impl Worker {
             let report = state.step();
             drop(state);
             self.wake_for(report.backlog);
+            self.note_detached(report);
             self.spare_lists.release(spare);
             return Ok(());
         }
@@ -151,6 +162,7 @@ impl Worker {
     /// Runs one step on behalf of a caller that waits; `None` when another thread holds the lock.
     #[inline]
     pub fn drive_as_caller(&self) -> Option<StepReport> {
+        self.move_bytes();
         let mut state = self.caller_lock()?;
         state.caller_steps = state.caller_steps.wrapping_add(1);
         let report = self.step(&mut state);
@@ -158,6 +170,7 @@ impl Worker {
         if report.backlog {
             self.wake_if_parked();
         }
+        self.note_detached(report);
         Some(report)
     }
 
@@ -171,6 +184,62 @@ impl Worker {
                 }
                 return action(&mut state);
             }
+        }
+    }
+
+    /// What queue pairs of this worker's lanes are created on.
+    pub fn queue_handle(&self) -> &QueueHandle {
+        &self.queue_handle
+    }
+
+    /// Closes a lane, see [`WorkerState::close_lane`], and destroys its queue pair without the worker's lock. False while it is
+    /// being drained.
+    pub fn close_lane(&self, lane: LaneKey, verdict: EndState, reason: &str) -> bool {
+        let closing = self.with_state(|state| state.close_lane(lane, verdict, reason));
+        closing.is_closed()
+    }
+
+    /// Gives up waiting for a flush that does not come: destroys the queue pair, after which the device touches nothing of it,
+    /// and ends the lane's parts. Other lanes go on while the device destroys. Waits for the device, whichever thread has
+    /// begun it.
+    pub fn destroy_lane(&self, lane: LaneKey, verdict: EndState, reason: &str) {
+        let detached = self.with_state(|state| {
+            state.detach_lane(lane, verdict, reason);
+            state.take_detached()
+        });
+        self.destroy(detached);
+        while self.with_state(|state| state.is_detached(lane)) {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    /// Destroys the lanes that steps have found to be past their time.
+    #[cold]
+    pub(super) fn destroy_detached(&self) {
+        let detached = self.with_state(WorkerState::take_detached);
+        self.destroy(detached);
+    }
+
+    fn destroy(&self, lanes: Vec<DetachedLane>) {
+        for lane in lanes {
+            let destroyed = lane.destroy();
+            self.with_state(|state| state.end_destroyed(destroyed));
+        }
+    }
+
+    /// Has the thread destroy what a step of another thread's has detached.
+    #[inline]
+    fn note_detached(&self, report: StepReport) {
+        if report.detached {
+            self.kick();
+        }
+    }
+
+    /// Moves bytes for a while, if the device wants that of its callers. Called without the lock.
+    #[inline]
+    pub(super) fn move_bytes(&self) {
+        if let Some(progress) = &self.progress {
+            progress.advance();
         }
     }
 
@@ -197,7 +266,7 @@ impl Worker {
     }
 
     /// A caller is going to sleep until `owner` ends, at most until `until`: until it drops the answer, the worker's thread
-    /// drives. Takes no longer than until then: another thread may hold the lock while the device destroys a queue pair.
+    /// drives. Takes no longer than until then, whatever holds the lock.
     pub fn attend(&self, owner: &dyn PartOwner, until: Instant) -> Attendance<'_> {
         self.sleepers.fetch_add(1, Ordering::Relaxed);
         if let Some(_state) = self.lock_until(Some(until)) {
@@ -371,17 +440,16 @@ impl Drop for Attending {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::fabric::{SoftwareOptions, software};
-    use crate::pool::{PoolOptions, WorkerPool};
+    use crate::fabric::{
+        Access, Backing, CompletionQueue, MemoryRange, Opcode, PathOptions, QueuePair, QueuePairCaps,
+        SoftwareOptions, software,
+    };
+    use crate::pool::{LaneSetup, LaneStatus, PoolOptions, WorkerPool};
     use crate::topology::CpuSet;
-    use crate::transfer::{Task, TimeLimit};
+    use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
 
-    /// A caller that goes to sleep while another thread has the lock for long, to destroy a queue pair perhaps, is back in
-    /// time.
-    #[test]
-    fn going_to_sleep_takes_no_longer_than_the_sleep_may() {
-        let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
-        let options = PoolOptions {
+    fn options() -> PoolOptions {
+        PoolOptions {
             workers: 1,
             submission_queues: 1,
             queue_depth: 1,
@@ -391,8 +459,87 @@ mod tests {
             poll_batch: 16,
             spin: Duration::ZERO,
             cpus: CpuSet::default(),
+        }
+    }
+
+    /// A connected queue pair of `pool` as a lane of its worker, and the other end, which only answers.
+    fn lane(pool: &WorkerPool, far: &dyn CompletionQueue) -> (LaneKey, Box<dyn QueuePair>) {
+        let caps = QueuePairCaps { send_depth: 4, max_sge: 1, max_inline: 0 };
+        let create = |queue: &QueueHandle| Arc::clone(pool.device()).create_queue_pair(queue, &caps).unwrap();
+        let worker = &pool.workers()[0];
+        let (mut near, mut far) = (create(worker.queue_handle()), create(&far.handle()));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let path = PathOptions { rd_atomic_initiator: 1, rd_atomic_responder: 1, deadline };
+        near.connect(&far.address(), &path).unwrap();
+        far.connect(&near.address(), &path).unwrap();
+        let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: false };
+        (worker.with_state(|state| state.add_lane(near, setup)).unwrap(), far)
+    }
+
+    /// Each copy of this device takes [`COPY`]. Those of two lanes go on at the same time, and neither keeps control work
+    /// waiting.
+    #[test]
+    fn a_copy_of_one_lane_delays_neither_control_work_nor_another_lane() {
+        const COPY: Duration = Duration::from_millis(400);
+        let faults = format!("hold=us:{}", COPY.as_micros());
+        let device =
+            software::open(&SoftwareOptions { faults, ..SoftwareOptions::default() }).unwrap().remove(0);
+        let pool = WorkerPool::new(Arc::clone(&device), &options()).unwrap();
+        let worker = &pool.workers()[0];
+        let far = Arc::clone(&device).create_completion_queue(16).unwrap();
+        let lanes = [lane(&pool, &*far), lane(&pool, &*far)];
+        let memory = [1_u8; 128];
+        let range = MemoryRange {
+            address: memory.as_ptr() as u64,
+            length: 128,
+            access: Access::FULL,
+            dma_buf: None,
+            cpu_address: None,
+            backing: Backing::Unknown,
+            announced: true,
         };
-        let pool = WorkerPool::new(device, &options).unwrap();
+        let region = device.register(&range).unwrap();
+        let begun = Instant::now();
+        let tasks = lanes.each_ref().map(|(key, _)| {
+            let task = Task::lasting();
+            task.start(1, TimeLimit::NEVER);
+            let (local, lkey) = (range.address, region.lkey());
+            let chunk =
+                Chunk { local, remote: local + 64, length: 64, lkey, rkey: lkey, readable: true, iov: 0 };
+            let mut part = worker.try_begin(*key).unwrap();
+            let (list, _) = part.contents().unwrap();
+            Cutter::new(list, SlicePolicy::new(1 << 20, 0, 1 << 30, 1, 0), Opcode::Write, 1)
+                .push(&chunk)
+                .unwrap();
+            part.start(task, true);
+            task
+        });
+        std::thread::scope(|scope| {
+            for task in tasks {
+                scope.spawn(move || {
+                    while !task.is_ended() {
+                        let _ = worker.drive_as_caller();
+                    }
+                });
+            }
+            let mut longest = Duration::ZERO;
+            while tasks.iter().any(|task| !task.is_ended()) {
+                let asked = Instant::now();
+                worker.with_state(|_| {});
+                longest = longest.max(asked.elapsed());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert!(begun.elapsed() >= COPY, "no copy was delayed");
+            assert!(longest < COPY / 4, "control work waited for {longest:?}");
+            assert!(begun.elapsed() < COPY * 7 / 4, "one lane waited for the other: {:?}", begun.elapsed());
+        });
+    }
+
+    /// A thread that goes to sleep while another one has the lock for long is back in time.
+    #[test]
+    fn going_to_sleep_takes_no_longer_than_the_sleep_may() {
+        let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+        let pool = WorkerPool::new(device, &options()).unwrap();
         let worker = &pool.workers()[0];
         let task = Task::lasting();
         task.start(1, TimeLimit::NEVER);

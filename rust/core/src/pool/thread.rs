@@ -75,12 +75,18 @@ enum Turn {
 }
 
 fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
+    worker.move_bytes();
     let Some(mut state) = worker.try_state() else { return Turn::Nap };
     let wanted = worker.take_contended();
     let driven = (wanted || state.caller_steps != rest.caller_steps) && !worker.has_sleepers();
     rest.caller_steps = state.caller_steps;
     state.look_at_clock();
     let report = worker.step(&mut state);
+    if report.detached {
+        drop(state);
+        worker.destroy_detached();
+        return Turn::Again;
+    }
     if !report.busy {
         return park(worker, state);
     }

@@ -10,7 +10,7 @@ use super::shared_worker::Worker;
 use super::spare_lists::SpareLists;
 use super::worker::{WorkerLimits, WorkerState};
 use super::{PoolError, thread};
-use crate::fabric::{Device, Provider};
+use crate::fabric::Device;
 use crate::fork::PerProcess;
 use crate::observe::{self, WorkerCounters};
 use crate::topology::{self, CpuSet};
@@ -72,7 +72,7 @@ impl WorkerPool {
     pub fn new(device: Arc<dyn Device>, options: &PoolOptions) -> Result<Self, PoolError> {
         let count = options.workers.max(1);
         let share = |total: usize| total.div_ceil(count).max(1);
-        let needs_polling = device.attributes().provider == Provider::Software;
+        let needs_polling = device.attributes().capabilities.needs_polling;
         let mut pool = Self {
             device,
             workers: Vec::new(),

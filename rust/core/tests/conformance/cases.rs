@@ -446,8 +446,9 @@ fn inline(rig: &mut Rig) {
 
 fn two_queue_pairs_share_a_completion_queue(rig: &mut Rig) {
     let mut side = Initiator::new(rig);
-    let mut second =
-        std::sync::Arc::clone(&rig.device).create_queue_pair(&mut *side.completions, &super::caps()).unwrap();
+    let mut second = std::sync::Arc::clone(&rig.device)
+        .create_queue_pair(&side.completions.handle(), &super::caps())
+        .unwrap();
     let (counterpart, address) = rig.peer.queue_pair();
     second.connect(&address, &super::peer::path()).unwrap();
     rig.peer.connect(counterpart, &second.address());

@@ -114,9 +114,9 @@ impl Initiator {
     }
 
     pub fn with(rig: &mut Rig, caps: &QueuePairCaps, depth: u32) -> Self {
-        let mut completions = Arc::clone(&rig.device).create_completion_queue(depth).unwrap();
+        let completions = Arc::clone(&rig.device).create_completion_queue(depth).unwrap();
         assert!(completions.depth() >= depth);
-        let mut queue_pair = Arc::clone(&rig.device).create_queue_pair(&mut *completions, caps).unwrap();
+        let mut queue_pair = Arc::clone(&rig.device).create_queue_pair(&completions.handle(), caps).unwrap();
         assert!(queue_pair.caps().send_depth >= caps.send_depth && queue_pair.caps().max_sge >= caps.max_sge);
         let (counterpart, address) = rig.peer.queue_pair();
         queue_pair.connect(&address, &path()).unwrap();

@@ -13,11 +13,13 @@
 )]
 
 mod cases;
+pub mod detached;
 pub mod initiator;
 pub mod peer;
 pub mod remote;
 
 pub use cases::CASES;
+pub use detached::Detached;
 pub use initiator::{Initiator, PATIENCE, Window, caps};
 pub use peer::{LocalPeer, Peer};
 

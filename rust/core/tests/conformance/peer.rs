@@ -108,7 +108,8 @@ impl Peer for LocalPeer {
     }
 
     fn queue_pair(&mut self) -> (usize, QpAddress) {
-        let queue_pair = Arc::clone(&self.device).create_queue_pair(&mut *self.completions, &caps()).unwrap();
+        let queue_pair =
+            Arc::clone(&self.device).create_queue_pair(&self.completions.handle(), &caps()).unwrap();
         let address = queue_pair.address();
         self.queue_pairs.push(queue_pair);
         (self.queue_pairs.len() - 1, address)

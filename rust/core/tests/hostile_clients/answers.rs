@@ -26,7 +26,7 @@ fn a_read_that_is_answered_a_byte_at_a_time_keeps_no_caller() {
     let fake = FakeDevice::start();
     let mut completions = Arc::clone(&device).create_completion_queue(16).unwrap();
     let caps = QueuePairCaps { send_depth: 16, max_sge: 4, max_inline: 0 };
-    let mut queue_pair = Arc::clone(&device).create_queue_pair(&mut *completions, &caps).unwrap();
+    let mut queue_pair = Arc::clone(&device).create_queue_pair(&completions.handle(), &caps).unwrap();
     let path = PathOptions {
         rd_atomic_initiator: 16,
         rd_atomic_responder: 16,

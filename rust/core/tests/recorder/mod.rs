@@ -1,6 +1,5 @@
 //! A device that notes what the engine asks of the one beneath it.
 
-use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
@@ -9,8 +8,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use flagcx_p2p::internals::events::Waiter;
 use flagcx_p2p::internals::fabric::{
     Batch, Completion, CompletionQueue, Connecting, Device, DeviceAttributes, DeviceEvent, FabricError,
-    GidEntry, MemoryRange, MemoryRegion, PathOptions, Paths, PortAttributes, Posted, QpAddress, QueuePair,
-    QueuePairCaps,
+    GidEntry, MemoryRange, MemoryRegion, PathOptions, Paths, PortAttributes, Posted, Progress, QpAddress,
+    QueueHandle, QueuePair, QueuePairCaps,
 };
 
 /// What was asked for so far.
@@ -82,7 +81,7 @@ impl Device for Recorder {
     }
     fn create_queue_pair(
         self: Arc<Self>,
-        queue: &mut dyn CompletionQueue,
+        queue: &QueueHandle,
         caps: &QueuePairCaps,
     ) -> Result<Box<dyn QueuePair>, FabricError> {
         let mut notes = self.notes.lock().unwrap();
@@ -113,6 +112,9 @@ impl CompletionQueue for Queue {
         self.notes.lock().unwrap().poll_batch = out.len();
         self.inner.poll(out)
     }
+    fn detach_progress(&mut self) -> Option<Arc<dyn Progress>> {
+        self.inner.detach_progress()
+    }
     fn arm(&mut self) -> Result<bool, FabricError> {
         self.notes.lock().unwrap().arms += 1;
         self.inner.arm()
@@ -126,9 +128,9 @@ impl CompletionQueue for Queue {
     fn depth(&self) -> u32 {
         self.inner.depth()
     }
-    /// The inner queue, which is what the inner device looks for.
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self.inner.as_any_mut()
+    /// The inner queue's, which is what the inner device looks for.
+    fn handle(&self) -> QueueHandle {
+        self.inner.handle()
     }
 }
 

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use super::completion_queue::Shared;
-use super::device::{Core, local_device};
+use super::copier::Copier;
+use super::device_core::{Core, local_device};
 use super::dial::{CONNECTING, DialError, dial};
 use super::endpoint::{Endpoint, listener_of};
 use super::hello::{Offer, Reception};
 use super::identity::Identity;
-use super::in_process::InProcess;
-use super::queue_pair::Transport;
 use super::same_host::SameHost;
+use super::socket_watch::SocketWatch;
 use super::tcp::initiator::Initiator;
+use super::transport::Transport;
 use super::watched::WatchedSocket;
 use crate::events::Waiter;
 use crate::fabric::{FabricError, LINK_SOFTWARE, PathKind, PathOptions, QpAddress};
@@ -20,7 +20,7 @@ use crate::fabric::{FabricError, LINK_SOFTWARE, PathKind, PathOptions, QpAddress
 pub(super) async fn connect(
     core: &Arc<Core>,
     endpoint: &Arc<Endpoint>,
-    completions: &Arc<Shared>,
+    sockets: &Arc<SocketWatch>,
     peer: &QpAddress,
     path: &PathOptions,
     waiter: &Waiter,
@@ -35,13 +35,13 @@ pub(super) async fn connect(
                 "the forced path in-process is not available: it is in another process",
             ));
         }
-        (_, force) => over_socket(core, endpoint, completions, peer, path, force, waiter).await?,
+        (_, force) => over_socket(core, endpoint, sockets, peer, path, force, waiter).await?,
     };
     if !endpoint.set_peer(*peer) {
         return Err(refusal(peer, "this queue pair is connected already"));
     }
     core.publish_connection(endpoint, peer);
-    let paths = transport.paths();
+    let paths = transport.paths().get();
     if core.links.is_new(listener, &paths.to_string()) {
         tracing::info!(device = core.name(), peer = %listener, path = %paths, "connected to a peer");
     }
@@ -73,14 +73,14 @@ fn in_process(device: Arc<Core>, endpoint: &Endpoint, peer: &QpAddress) -> Resul
         return Err(refusal(peer, "this process has no such queue pair"));
     };
     endpoint.set_neighbour(&remote);
-    Ok(Transport::InProcess(InProcess::new(remote, device)))
+    Ok(Transport::InProcess(Box::new(Copier::within_process(remote, device))))
 }
 
 /// Dials the peer's data listener; its answer shows whether its memory can be reached directly.
 async fn over_socket(
     core: &Core,
     endpoint: &Arc<Endpoint>,
-    completions: &Arc<Shared>,
+    sockets: &Arc<SocketWatch>,
     peer: &QpAddress,
     path: &PathOptions,
     force: Option<PathKind>,
@@ -117,7 +117,7 @@ async fn over_socket(
             }
         },
     };
-    let socket = WatchedSocket::new(stream, completions, endpoint.qpn(), link.is_none())
+    let socket = WatchedSocket::new(stream, sockets, endpoint.qpn(), link.is_none())
         .map_err(|error| refusal(peer, &format!("cannot watch its socket: {error}")))?;
     let Some(link) = link else { return Ok(Transport::Tcp(Initiator::new(Arc::new(socket)))) };
     link.process().watch(endpoint);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use socket2::SockRef;
 
-use super::hello::{ANSWER_SIZE, Answer, GREETING_SIZE, Greeting, HelloError, Offer};
+use super::hello::{ANSWER_SIZE, Answer, HELLO_SIZE, Hello, HelloError, Offer};
 use super::keepalive;
 use crate::auth::{AuthError, AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, Session, random};
 use crate::events::{Waiter, tcp};
@@ -41,12 +41,12 @@ pub(super) async fn dial(
 
     let nonce =
         key.map(|_| random()).transpose().map_err(io("choosing a random number"))?.unwrap_or_default();
-    let greeting = Greeting { nonce, keyed: key.is_some() };
-    exchange.send(&greeting.encode()).await.map_err(io("sending the greeting"))?;
-    let greeting = exchange.receive::<GREETING_SIZE>().await.map_err(io("waiting for its greeting"))?;
-    let greeting = Greeting::decode(&greeting)?;
-    greeting.check_keyed(key.is_some()).map_err(HelloError::Auth)?;
-    let nonces = Nonces { initiator: nonce, responder: greeting.nonce };
+    let hello = Hello { nonce, keyed: key.is_some() };
+    exchange.send(&hello.encode()).await.map_err(io("sending the hello"))?;
+    let hello = exchange.receive::<HELLO_SIZE>().await.map_err(io("waiting for its hello"))?;
+    let hello = Hello::decode(&hello)?;
+    hello.check_keyed(key.is_some()).map_err(HelloError::Auth)?;
+    let nonces = Nonces { initiator: nonce, responder: hello.nonce };
     let session = match key {
         Some(key) => Some(prove(&exchange, key, nonces).await?),
         None => None,

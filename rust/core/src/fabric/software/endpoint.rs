@@ -45,7 +45,7 @@ impl Endpoint {
         self.address.qpn
     }
 
-    /// Whom it is connected to.
+    /// The queue pair that it is connected to.
     pub(super) fn peer(&self) -> Option<&QpAddress> {
         self.peer.get()
     }

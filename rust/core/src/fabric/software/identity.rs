@@ -1,4 +1,4 @@
-//! Who this process is to its peers.
+//! How peers tell this process from others.
 
 use crate::fork::PerProcess;
 

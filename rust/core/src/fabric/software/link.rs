@@ -22,7 +22,7 @@ use super::questions::{Questions, Resolved};
 use super::socket::{Range, peer_pid};
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView};
 use crate::events::{Interest, Waiter};
-use crate::fabric::Opcode;
+use crate::fabric::{Opcode, PathKind, Paths};
 use crate::fork::OwnSocket;
 use crate::process::PeerProcess;
 use std::sync::atomic::AtomicU32;
@@ -62,7 +62,7 @@ impl Link {
             .await
             .map_err(failed("its Unix socket cannot be reached (another network namespace?)"))?;
         let pid = peer_pid(&socket).ok_or("its process is not visible here (another pid namespace)")?;
-        // Before the request: the answer to it shows that the process that listens, whose number this is, was there after.
+        // Before the request: the answer to it shows that the process that listens, which has this number, was there after.
         let process = PeerProcess::of_pid(pid).map_err(|error| {
             if Errno::from_io_error(&error).is_some_and(is_denial) {
                 denial::tell("pidfd_open", &error.to_string(), "peers of this host are reached over TCP");
@@ -134,6 +134,15 @@ impl Link {
     /// The directions that the kernel denies, so far.
     pub(super) fn denied(&self) -> &Denied {
         &self.denied
+    }
+
+    /// How requests between the two travel now.
+    pub(super) fn paths(&self) -> Paths {
+        let path = |opcode| match self.denied.is_denied(opcode) {
+            true => PathKind::Tcp,
+            false => PathKind::CrossMemory,
+        };
+        Paths { read: path(Opcode::Read), write: path(Opcode::Write) }
     }
 
     /// The kernel denies a direction, for `reason`: from now on it takes TCP.

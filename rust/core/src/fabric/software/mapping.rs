@@ -22,7 +22,7 @@ pub(super) unsafe trait Shared: Send + Sync {}
 // SAFETY: one atomic integer, valid for every bit pattern.
 unsafe impl Shared for std::sync::atomic::AtomicU32 {}
 
-/// `len` elements of zeroed memory, alone in this process or shared through a memfd. Sparse: pages that nobody
+/// `len` elements of zeroed memory, alone in this process or shared through a memfd. Sparse: pages that no process
 /// touched take no memory.
 #[derive(Debug)]
 pub(super) struct SharedArray<T: Shared> {

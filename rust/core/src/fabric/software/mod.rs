@@ -3,26 +3,27 @@
 //! A queue pair's bytes travel one of three ways, found out when it connects and the same from then on, except that a
 //! direction (READ or WRITE) whose cross-memory copy the kernel denies takes TCP, from the start or from then on:
 //!
-//! | path | when | who copies |
+//! | path | when | which side copies |
 //! |---|---|---|
 //! | in-process | both ends in this process | the initiator, with plain copies where both ends are anonymous memory, else the kernel |
 //! | cross-memory | both on this host, and the kernel lets the initiator | the initiator, with `process_vm_readv/writev` |
 //! | TCP | otherwise | the initiator sends and receives, the target's data thread serves |
 //!
-//! The initiator's half of all three runs inside `CompletionQueue::poll`: posting only queues. Every access is
+//! The initiator's half of all three runs in [`SharedQueue::run`](shared_queue), without the worker's lock: posting only
+//! queues, polling only reports, and one thread at a time advances a queue pair. Every access is
 //! checked against key, bounds and rights in the region table of the memory's owner, and pins the region while it
 //! lasts; the table lies in memory that peers on the same host can read, so that the first two paths need nothing of
 //! the target's CPU.
 //!
 //! Memory that cannot be accessed, because its file has become shorter or it was unmapped or protected, is the failure of
 //! the request that names it. Nothing handles signals for that: an instruction of this process touches registered memory
-//! only in process, and only anonymous memory, which nobody but this process itself can take away. Everything else is
+//! only in process, and only anonymous memory, which only this process itself can take away. Everything else is
 //! copied, sent and received by the kernel, which answers `EFAULT`.
 //!
 //! ```text
-//!   queue_pair ── send_queue ──▶ in_process | same_host (cross_memory, tcp) | tcp ──▶ region table, memory
-//!        ▲                                                                └────▶ responder (the peer's)
-//!   completion_queue (poll)
+//!   queue_pair (post) ── incoming ──▶ requester ──▶ copier | same_host (copier, tcp) | tcp ──▶ region table, memory
+//!                                      ▲    │                                         └────▶ responder (the peer's)
+//!   completion_queue (poll) ◀── shared_queue (run)
 //! ```
 
 use std::net::IpAddr;
@@ -31,20 +32,23 @@ use std::sync::Arc;
 
 use super::{Device, FabricError, PathKind, SoftwareOptions};
 
+mod address_space;
+mod batch;
 mod completion_queue;
 mod connect;
-mod copy;
-mod cross_memory;
+mod copier;
 mod denial;
 mod descriptors;
 mod device;
+mod device_core;
 mod dial;
 mod endpoint;
+mod far_end;
 mod faults;
 mod foreign;
 mod hello;
 mod identity;
-mod in_process;
+mod incoming;
 mod keepalive;
 mod kernel_copy;
 mod keys;
@@ -53,21 +57,26 @@ mod link_messages;
 mod links;
 mod mapping;
 mod pins;
+mod plain_copy;
 mod probe;
 mod questions;
 mod queue_pair;
 mod region;
+mod requester;
 mod responder;
 mod same_host;
 mod send_queue;
+mod shared_queue;
 mod signal;
 mod socket;
+mod socket_watch;
 mod table;
 mod tcp;
 mod tokens;
 mod transport;
 mod wake;
 mod watched;
+mod work;
 mod wrong_keys;
 
 pub use device::SoftwareDevice;

@@ -105,7 +105,7 @@ impl Pins {
         (this_process || !peers.is_empty()).then_some(Holders { this_process, peers })
     }
 
-    /// These have not let go in time.
+    /// These have not released their pins in time.
     pub(super) fn note_late(&self, holders: &Holders) {
         let mut late = lock(&self.late);
         if late.len() >= MAX_LATE {

@@ -1,4 +1,4 @@
-//! The keys that a link's peer is asked for: memory that it has not announced, whose keys the program got from elsewhere.
+//! The keys that a link's peer is asked for: memory that it has not announced, by keys that the program got from elsewhere.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,7 @@ use rustix::net::RecvFlags;
 
 use super::descriptors;
 use super::link_messages::{KeyReply, KeyRequest, REQUEST_SIZE};
-use super::transport::look_again;
+use super::work::look_again;
 use crate::sync::{Mutex, lock};
 
 /// How long an answer is waited for. A peer that was asked for many wrong keys takes its time.
@@ -49,7 +49,7 @@ impl Questions {
     /// Asks for `key` on `socket`, or says what came of it; never blocks.
     pub(super) fn resolve(&self, socket: &OwnedFd, key: u32, now: Instant) -> Resolved {
         let mut state = lock(&self.state);
-        let answered = state.hear(socket, now);
+        let answered = state.receive(socket, now);
         if answered == Some(KeyReply { key, granted: true }) {
             return Resolved::Granted;
         }
@@ -74,7 +74,7 @@ impl Questions {
 
 impl State {
     /// Takes the answer if it is there.
-    fn hear(&mut self, socket: &OwnedFd, now: Instant) -> Option<KeyReply> {
+    fn receive(&mut self, socket: &OwnedFd, now: Instant) -> Option<KeyReply> {
         let (asked, since) = self.asked?;
         let reply = match descriptors::receive::<REQUEST_SIZE, 0>(socket, RecvFlags::DONTWAIT) {
             Ok((bytes, [])) => KeyReply::decode(&bytes).filter(|reply| reply.key == asked),
@@ -101,7 +101,7 @@ mod tests {
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
     }
 
-    fn heard(socket: &OwnedFd) -> Option<u32> {
+    fn received(socket: &OwnedFd) -> Option<u32> {
         let (bytes, []) = descriptors::receive::<REQUEST_SIZE, 0>(socket, RecvFlags::DONTWAIT).ok()?;
         KeyRequest::decode(&bytes).map(|request| request.key)
     }
@@ -116,10 +116,10 @@ mod tests {
         let resolve = |key| questions.resolve(&ours, key, now);
         assert!(matches!(resolve(1), Resolved::NotYet(_)) && matches!(resolve(2), Resolved::NotYet(_)));
         assert!(matches!(resolve(1), Resolved::NotYet(_)));
-        assert_eq!((heard(&theirs), heard(&theirs)), (Some(1), None));
+        assert_eq!((received(&theirs), received(&theirs)), (Some(1), None));
         reply(&theirs, 1, false);
         assert!(matches!(resolve(2), Resolved::NotYet(_)));
-        assert_eq!(heard(&theirs), Some(2));
+        assert_eq!(received(&theirs), Some(2));
         reply(&theirs, 2, true);
         assert_eq!(resolve(2), Resolved::Granted);
         assert_eq!(resolve(1), Resolved::Absent);

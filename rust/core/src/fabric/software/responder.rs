@@ -1,8 +1,9 @@
-//! The device's end for peers that connect: the event loop accepts and greets them and gives out the shared tables; a
+//! The device's end for peers that connect: the event loop accepts, does the handshake and gives out the shared tables; a
 //! thread of the device's own serves the TCP path, so that bytes in bulk delay nothing of the control plane.
 
 mod accept;
-mod greeter;
+mod arrivals;
+mod handshake;
 mod serve;
 mod tables;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::denial;
-use super::device::Core;
+use super::device_core::Core;
 use crate::events::{EventLoop, Task};
 use crate::fabric::FabricError;
 use crate::fork::OwnSocket;
@@ -31,9 +32,11 @@ impl Responder {
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, FabricError> {
         let (listener, port) = bind(core)?;
         let failed = |operation| move |error: std::io::Error| denial::failure(operation, core.name(), &error);
-        let mut server = serve::Loop::new(Arc::clone(core)).map_err(failed("set up the data thread"))?;
-        let acceptor =
-            accept::Acceptor::new(Arc::clone(core), listener).map_err(failed("set up the data listener"))?;
+        let arrivals = Arc::new(arrivals::Arrivals::default());
+        let mut server = serve::Loop::new(Arc::clone(core), Arc::clone(&arrivals))
+            .map_err(failed("set up the data thread"))?;
+        let acceptor = accept::Acceptor::new(Arc::clone(core), listener, arrivals)
+            .map_err(failed("set up the data listener"))?;
         let events = EventLoop::acquire().map_err(failed("start the event loop"))?;
         let thread = thread::Builder::new()
             .name(format!("p2p-{}", core.name()))

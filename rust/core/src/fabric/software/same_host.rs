@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use super::cross_memory::CrossMemory;
+use super::copier::Copier;
 use super::link::Link;
 use super::tcp::initiator::Initiator;
-use super::transport::{Next, Step, Work};
 use super::watched::WatchedSocket;
-use crate::fabric::{CompletionStatus, Opcode, PathKind, Paths};
+use super::work::{Next, Step, Work};
+use crate::fabric::CompletionStatus;
 
 /// Requests that a run is looked ahead for.
 const LONGEST_RUN: u64 = 512;
@@ -21,7 +21,7 @@ const LONGEST_RUN: u64 = 512;
 pub(super) struct SameHost {
     link: Arc<Link>,
     socket: Arc<WatchedSocket>,
-    cross_memory: CrossMemory,
+    copier: Copier,
     /// Made when a direction is found to be denied.
     tcp: Option<Box<Initiator>>,
     /// The operator wants no other path: a denied direction fails.
@@ -29,7 +29,7 @@ pub(super) struct SameHost {
 }
 
 impl SameHost {
-    /// `slot` and `counterpart`: as [`CrossMemory::new`] takes them.
+    /// `slot` and `counterpart`: as [`Copier::between_processes`] takes them.
     pub(super) fn new(
         link: Arc<Link>,
         socket: WatchedSocket,
@@ -38,21 +38,17 @@ impl SameHost {
         forced: bool,
     ) -> Self {
         let socket = Arc::new(socket);
-        let cross_memory = CrossMemory::new(Arc::clone(&link), Arc::clone(&socket), slot, counterpart);
-        Self { link, socket, cross_memory, tcp: None, forced }
+        let copier = Copier::between_processes(Arc::clone(&link), Arc::clone(&socket), slot, counterpart);
+        Self { link, socket, copier, tcp: None, forced }
     }
 
-    pub(super) fn paths(&self) -> Paths {
-        let path = |opcode| match self.link.denied().is_denied(opcode) {
-            true => PathKind::Tcp,
-            false => PathKind::CrossMemory,
-        };
-        Paths { read: path(Opcode::Read), write: path(Opcode::Write) }
+    pub(super) fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
     pub(super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
         if !self.link.denied().any() {
-            return self.cross_memory.advance(work);
+            return self.copier.advance(work);
         }
         self.advance_one_run(work)
     }
@@ -83,10 +79,10 @@ impl SameHost {
         let end = begin + (begin..begin + LONGEST_RUN).take_while(is_of_run).count() as u64;
         let all = std::mem::replace(&mut work.end, end);
         let step = if by_tcp {
-            self.cross_memory.restart();
+            self.copier.restart();
             tcp.advance(work)
         } else {
-            step_by_copies(&mut self.cross_memory, tcp, work)
+            step_by_copies(&mut self.copier, tcp, work)
         };
         work.end = all;
         match step.next {
@@ -102,17 +98,17 @@ impl SameHost {
 }
 
 /// Advances a run by copies. Its socket belongs to the TCP path, which alone may read it.
-fn step_by_copies(cross_memory: &mut CrossMemory, tcp: &mut Initiator, work: &mut Work<'_>) -> Step {
+fn step_by_copies(copier: &mut Copier, tcp: &mut Initiator, work: &mut Work<'_>) -> Step {
     if work.news {
         let end = std::mem::replace(&mut work.end, work.queue.executed);
-        let heard = tcp.advance(work);
+        let step = tcp.advance(work);
         work.end = end;
         work.news = false;
-        if let Next::Failed(_) = heard.next {
-            return heard;
+        if let Next::Failed(_) = step.next {
+            return step;
         }
     }
-    let step = cross_memory.advance(work);
+    let step = copier.advance(work);
     tcp.skip(step.executed);
     step
 }

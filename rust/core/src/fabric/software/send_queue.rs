@@ -1,9 +1,6 @@
-//! The ring of posted requests of one queue pair.
+//! The ring of requests of one queue pair that are being carried out.
 //!
-//! Three counts run behind one another and say what became of a request: `retired <= reported <= executed <= posted`.
-//! A slot is free again only when a completion at or after it has been polled, as with a NIC.
-
-use rustix::io::Errno;
+//! Three counts run behind one another and say what became of a request: `reported <= executed <= posted`.
 
 use crate::fabric::{Batch, Opcode, QueuePairCaps, Sge, WorkRequest};
 
@@ -57,7 +54,8 @@ pub(super) struct Piece {
 /// The ring. Allocated once, as large as the queue pair's capabilities.
 #[derive(Debug)]
 pub(super) struct SendQueue {
-    caps: QueuePairCaps,
+    depth: usize,
+    max_sge: usize,
     requests: Box<[Request]>,
     /// `max_sge` entries for each slot of `requests`.
     entries: Box<[Sge]>,
@@ -65,62 +63,47 @@ pub(super) struct SendQueue {
     pub(super) posted: u64,
     /// Requests carried out so far.
     pub(super) executed: u64,
-    /// Requests whose completion was polled, or was not to be given.
+    /// Requests whose completion was given, or was not to be given: their slots are free.
     pub(super) reported: u64,
-    /// Requests up to and with the last one whose completion was polled.
-    pub(super) retired: u64,
 }
 
 impl SendQueue {
     pub(super) fn new(caps: QueuePairCaps) -> Self {
         let depth = caps.send_depth as usize;
         Self {
-            caps,
+            depth,
+            max_sge: caps.max_sge as usize,
             requests: vec![EMPTY; depth].into_boxed_slice(),
             entries: vec![Sge::default(); depth * caps.max_sge as usize].into_boxed_slice(),
             posted: 0,
             executed: 0,
             reported: 0,
-            retired: 0,
         }
     }
 
-    pub(super) fn caps(&self) -> QueuePairCaps {
-        self.caps
-    }
-
-    /// Takes a request in. `ENOMEM`: the ring is full; `EINVAL`: it makes no sense.
-    pub(super) fn push(&mut self, label: Label, request: &WorkRequest, entries: &[Sge]) -> Result<(), Errno> {
-        if self.posted - self.retired >= u64::from(self.caps.send_depth) {
-            return Err(Errno::NOMEM);
-        }
-        let count = usize::from(request.sge_count);
-        let first = request.first_sge as usize;
-        let from = entries.get(first..first + count).ok_or(Errno::INVAL)?;
-        if count == 0 || count > self.caps.max_sge as usize {
-            return Err(Errno::INVAL);
-        }
-        let length = from.iter().map(|entry| u64::from(entry.length)).sum();
+    /// Takes a request over, which [`super::incoming`] has checked and found room for.
+    pub(super) fn push(&mut self, label: Label, request: &WorkRequest, entries: &[Sge]) {
         let slot = self.slot(self.posted);
-        let start = slot * self.caps.max_sge as usize;
-        let to = self.entries.get_mut(start..start + count).ok_or(Errno::INVAL)?;
-        to.copy_from_slice(from);
-        *self.requests.get_mut(slot).ok_or(Errno::INVAL)? = Request {
-            id: label.id,
-            remote_address: request.remote_address,
-            rkey: request.rkey,
-            opcode: label.opcode,
-            signaled: label.signaled,
-            sge_count: request.sge_count,
-            length,
-        };
+        let start = slot * self.max_sge;
+        let places = self.entries.get_mut(start..start + entries.len());
+        if let (Some(places), Some(place)) = (places, self.requests.get_mut(slot)) {
+            places.copy_from_slice(entries);
+            *place = Request {
+                id: label.id,
+                remote_address: request.remote_address,
+                rkey: request.rkey,
+                opcode: label.opcode,
+                signaled: label.signaled,
+                sge_count: entries.len() as u8,
+                length: entries.iter().map(|entry| u64::from(entry.length)).sum(),
+            };
+        }
         self.posted += 1;
-        Ok(())
     }
 
     /// The `index`-th request ever posted, if it still is in the ring.
     pub(super) fn get(&self, index: u64) -> Option<&Request> {
-        if index < self.retired || index >= self.posted {
+        if index < self.reported || index >= self.posted {
             return None;
         }
         self.requests.get(self.slot(index))
@@ -129,7 +112,7 @@ impl SendQueue {
     /// The local buffer of request `index` from `offset` on, piece by piece; empty entries are left out.
     pub(super) fn pieces(&self, index: u64, offset: u64) -> impl Iterator<Item = Piece> + '_ {
         let count = self.get(index).map_or(0, |request| usize::from(request.sge_count));
-        let start = self.slot(index) * self.caps.max_sge as usize;
+        let start = self.slot(index) * self.max_sge;
         let entries = self.entries.get(start..start + count).unwrap_or(&[]);
         let mut skip = offset;
         entries.iter().filter_map(move |entry| {
@@ -148,8 +131,13 @@ impl SendQueue {
             .count() as u64
     }
 
+    /// For each request that is not reported, whether it is signaled.
+    pub(super) fn pending(&self) -> impl Iterator<Item = bool> + '_ {
+        (self.reported..self.posted).filter_map(|index| self.get(index)).map(|request| request.signaled)
+    }
+
     fn slot(&self, index: u64) -> usize {
-        (index % u64::from(self.caps.send_depth)) as usize
+        (index % self.depth.max(1) as u64) as usize
     }
 }
 
@@ -170,25 +158,22 @@ mod tests {
     }
 
     #[test]
-    fn slots_come_back_when_retired_and_not_before() {
+    fn a_request_is_there_until_it_is_reported() {
         let mut queue = queue(2);
-        let entries = [Sge::default()];
-        assert_eq!(queue.push(label(0), &request(1), &entries), Ok(()));
-        assert_eq!(queue.push(label(1), &request(1), &entries), Ok(()));
-        queue.executed = 2;
-        queue.reported = 2;
-        assert_eq!(queue.push(label(2), &request(1), &entries), Err(Errno::NOMEM));
-        queue.retired = 2;
-        assert_eq!(queue.push(label(2), &request(1), &entries), Ok(()));
-        assert_eq!(queue.get(2).unwrap().id, 2);
-        assert!(queue.get(1).is_none() && queue.get(3).is_none());
+        for id in 0..5 {
+            queue.push(label(id), &request(1), &[Sge::default()]);
+            assert_eq!(queue.get(id).unwrap().id, id);
+            assert!(queue.get(id + 1).is_none());
+            queue.reported = id + 1;
+            assert!(queue.get(id).is_none());
+        }
     }
 
     #[test]
     fn pieces_start_at_the_offset_and_leave_empty_entries_out() {
         let mut queue = queue(2);
         let entry = |address, length| Sge { address, length, lkey: 1 };
-        queue.push(label(0), &request(3), &[entry(100, 10), entry(200, 0), entry(300, 5)]).unwrap();
+        queue.push(label(0), &request(3), &[entry(100, 10), entry(200, 0), entry(300, 5)]);
         let ranges = |offset| -> Vec<_> {
             queue.pieces(0, offset).map(|piece| (piece.address, piece.length)).collect()
         };
@@ -196,17 +181,5 @@ mod tests {
         assert_eq!(ranges(4), [(104, 6), (300, 5)]);
         assert_eq!(ranges(10), [(300, 5)]);
         assert_eq!(ranges(15), []);
-    }
-
-    #[test]
-    fn requests_that_make_no_sense_are_refused() {
-        let mut queue = queue(2);
-        let entries = [Sge::default(); 4];
-        assert_eq!(queue.push(label(0), &request(0), &entries), Err(Errno::INVAL));
-        assert_eq!(queue.push(label(0), &request(4), &entries), Err(Errno::INVAL));
-        assert_eq!(
-            queue.push(label(0), &WorkRequest { first_sge: 3, ..request(2) }, &entries),
-            Err(Errno::INVAL)
-        );
     }
 }

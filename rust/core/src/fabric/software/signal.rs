@@ -10,7 +10,7 @@ use crate::events::Notifier;
 #[derive(Debug)]
 pub(super) struct Signal {
     notifier: Notifier,
-    /// A queue pair changed state behind the worker's back. Set by anyone before reading `armed`, taken by the worker
+    /// A queue pair was changed by another thread. Set by any thread before reading `armed`, taken by the worker
     /// after setting `armed`; both SeqCst, so that one of them sees the other and no wake-up is lost.
     sweep: AtomicBool,
     /// The worker may be asleep. Set by the worker, taken by the thread that wakes it.
@@ -32,6 +32,13 @@ impl Signal {
     pub(super) fn wake(&self) {
         if self.armed.swap(false, Ordering::SeqCst) {
             self.notifier.notify();
+        }
+    }
+
+    /// [`Signal::wake`] where that costs a look only if the worker does not sleep.
+    pub(super) fn wake_if_armed(&self) {
+        if self.is_armed() {
+            self.wake();
         }
     }
 

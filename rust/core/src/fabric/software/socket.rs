@@ -110,7 +110,7 @@ unsafe fn receive_first(socket: BorrowedFd<'_>, ranges: &[Range]) -> Result<usiz
     })
 }
 
-/// The process at the other end of a Unix socket (of the listening side: who called `listen`), as a number of this
+/// The process at the other end of a Unix socket (of the listening side: the one that called `listen`), as a number of this
 /// process's own pid namespace; `None` when it is not visible in it.
 pub(super) fn peer_pid(socket: impl AsFd) -> Option<Pid> {
     // 0 stands for a process of another namespace.

@@ -54,7 +54,7 @@ pub(super) enum Violation {
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct RegionEntry {
-    /// Key of the live region, 0 for none. Written by the owner, read by everybody, all SeqCst: a reader stores its
+    /// Key of the live region, 0 for none. Written by the owner, read by all, all SeqCst: a reader stores its
     /// pin and then loads the key, the owner clears the key and then loads the pins, so one of them sees the other.
     key: AtomicU32,
     /// Bits of [`Right`], and [`ANONYMOUS`].
@@ -117,11 +117,11 @@ unsafe impl Shared for QueuePairEntry {}
 /// What an entry of the queue pair table says of a counterpart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counterpart {
-    /// Connected to the one who asks.
+    /// Connected to the queue pair that asks.
     Ready,
     /// There, but not connected yet.
     NotYet,
-    /// In ERROR, gone, or connected to somebody else.
+    /// In ERROR, gone, or connected to another one.
     Gone,
 }
 
@@ -147,7 +147,7 @@ impl QueuePairEntry {
         self.qpn.store(0, Ordering::SeqCst);
     }
 
-    /// Where the proof of the entry in `slot` lies in its owner's memory, whose table begins at `table`.
+    /// Where the proof of the entry in `slot` lies in the memory of its owner, where the table begins at `table`.
     pub(super) fn proof_address(table: u64, slot: usize) -> u64 {
         table.wrapping_add((slot * size_of::<Self>() + offset_of!(Self, proof)) as u64)
     }
@@ -168,17 +168,17 @@ impl QueuePairEntry {
     }
 }
 
-/// A region table together with the pins of one who accesses it.
+/// A region table together with the pins of one process that accesses it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RegionView<'a> {
     /// Regions: this process's own, or a peer's.
     pub(super) entries: &'a SharedArray<RegionEntry>,
-    /// One count per slot, of the one who accesses. Written by its threads (SeqCst), read by the table's owner.
+    /// One count per slot, of the process that accesses. Written by its threads (SeqCst), read by the table's owner.
     pub(super) pins: &'a SharedArray<AtomicU32>,
 }
 
 impl<'a> RegionView<'a> {
-    /// Pins the region of `key`; until the pin is dropped its owner does not let go of the memory.
+    /// Pins the region of `key`; until the pin is dropped its owner keeps the memory registered.
     pub(super) fn pin(self, key: u32) -> Result<Pinned<'a>, Violation> {
         let slot = slot_of(key);
         let (Some(entry), Some(count)) = (self.entries.get(slot), self.pins.get(slot)) else {
@@ -281,58 +281,4 @@ fn access_bits(access: Access) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn range(address: u64, length: u64, access: Access, backing: Backing) -> MemoryRange {
-        MemoryRange { address, length, access, dma_buf: None, cpu_address: None, backing, announced: true }
-    }
-
-    proptest! {
-        #[test]
-        fn keys_name_their_slot_and_are_never_zero(slot in 0..REGION_SLOTS, generation in 1..GENERATIONS) {
-            let key = key_of(slot, generation);
-            prop_assert_ne!(key, 0);
-            prop_assert_eq!((slot_of(key), generation_of(key)), (slot, generation));
-        }
-
-        #[test]
-        fn a_range_is_inside_exactly_when_arithmetic_says_so(base: u64, size in 1..=u64::MAX, address: u64, length: u64) {
-            let entries = SharedArray::<RegionEntry>::private(4).unwrap();
-            let pins = SharedArray::<AtomicU32>::private(4).unwrap();
-            let key = key_of(2, 9);
-            let access = Access { remote_write: false, ..Access::FULL };
-            let announced = address & 1 == 1;
-            let range = MemoryRange { announced, ..range(base, size, access, Backing::Anonymous) };
-            entries.get(2).unwrap().publish(key, &range);
-            let view = RegionView { entries: &entries, pins: &pins };
-            let pinned = view.pin(key).unwrap();
-            let (low, high) = (u128::from(address), u128::from(address) + u128::from(length));
-            let inside = low >= u128::from(base) && high <= u128::from(base) + u128::from(size);
-            prop_assert_eq!(pinned.check(address, length, Right::RemoteRead).is_ok(), inside);
-            prop_assert_eq!(pinned.check(base, size, Right::RemoteWrite), Err(Violation::Range));
-            prop_assert!(pinned.is_anonymous());
-            prop_assert_eq!(pinned.is_announced(), announced);
-        }
-    }
-
-    #[test]
-    fn a_pin_needs_the_exact_key_and_leaves_no_trace_when_refused() {
-        let entries = SharedArray::<RegionEntry>::private(4).unwrap();
-        let pins = SharedArray::<AtomicU32>::private(4).unwrap();
-        let view = RegionView { entries: &entries, pins: &pins };
-        let key = key_of(1, 1);
-        let refused = |key| view.pin(key).is_err_and(|reason| reason == Violation::UnknownKey);
-        assert!(refused(key));
-        entries.get(1).unwrap().publish(key, &range(64, 64, Access::FULL, Backing::Unknown));
-        assert!(refused(key_of(1, 2)) && refused(key_of(3, 1)) && refused(0));
-        let pinned = view.pin(key).unwrap();
-        assert!(!pinned.is_anonymous());
-        assert_eq!(pins.get(1).unwrap().load(Ordering::SeqCst), 1);
-        entries.get(1).unwrap().revoke();
-        assert!(!pinned.is_live());
-        drop(pinned);
-        assert!((0..4).all(|slot| pins.get(slot).unwrap().load(Ordering::SeqCst) == 0));
-    }
-}
+mod tests;

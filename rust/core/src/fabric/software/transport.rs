@@ -1,205 +1,56 @@
-//! What the three ways to move bytes have in common.
+//! How the bytes of a queue pair reach its peer.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use super::endpoint::Endpoint;
-use super::faults::Faults;
-use super::region::RegionTable;
-use super::send_queue::{Request, SendQueue};
-use super::table::{Counterpart, Pinned, RegionView, Right, Violation};
-use crate::fabric::{CompletionStatus, MAX_SGE, Opcode};
+use super::copier::Copier;
+use super::link::Link;
+use super::same_host::SameHost;
+use super::tcp::initiator::Initiator;
+use super::work::{Step, Work};
+use crate::fabric::{PathKind, Paths};
 
-/// Bytes that one call of `poll` may copy.
-pub(super) const POLL_BYTES: u64 = 1 << 20;
-/// Requests that one call of `poll` may carry out.
-const POLL_REQUESTS: u64 = 512;
-/// Largest message of one request.
-pub(super) const MAX_MESSAGE: u32 = 1 << 30;
-/// How long a request waits for a peer that has not connected its side yet.
-pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-/// How soon it looks again whether the peer has: an eighth of the time that it has waited already, within these.
-const SHORTEST_LOOK: Duration = Duration::from_micros(50);
-const LONGEST_LOOK: Duration = Duration::from_millis(2);
-
-/// What is left of one call of `poll`.
+/// The way to the peer, chosen when the queue pair connects.
 #[derive(Debug)]
-pub(super) struct Budget {
-    pub(super) bytes: u64,
-    pub(super) requests: u64,
+pub(super) enum Transport {
+    InProcess(Box<Copier>),
+    SameHost(Box<SameHost>),
+    Tcp(Initiator),
 }
 
-impl Budget {
-    pub(super) fn of_one_poll() -> Self {
-        Self { bytes: POLL_BYTES, requests: POLL_REQUESTS }
-    }
-
-    pub(super) fn is_spent(&self) -> bool {
-        self.bytes == 0 || self.requests == 0
-    }
+/// Tells the paths of a transport, without the lock under which that works.
+#[derive(Clone, Debug)]
+pub(super) enum PathsNow {
+    /// They stay what they are.
+    Fixed(Paths),
+    /// A direction that the kernel comes to deny takes TCP.
+    OfLink(Arc<Link>),
 }
 
-/// What a transport works with.
-#[derive(Debug)]
-pub(super) struct Work<'a> {
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) regions: &'a RegionTable,
-    pub(super) queue: &'a SendQueue,
-    /// Where the requests end that it may look at.
-    pub(super) end: u64,
-    pub(super) faults: &'a mut Faults,
-    pub(super) budget: &'a mut Budget,
-    /// Its socket has news, or may have.
-    pub(super) news: bool,
-}
-
-impl<'a> Work<'a> {
-    /// The `index`-th request ever posted, if it is there and before the end.
-    pub(super) fn request(&self, index: u64) -> Option<&'a Request> {
-        if index < self.end { self.queue.get(index) } else { None }
-    }
-}
-
-/// How far a transport came: from `queue.executed` on, `executed` requests succeeded, and then:
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Step {
-    pub(super) executed: u64,
-    pub(super) next: Next,
-}
-
-/// What comes after the requests that succeeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Nothing is left.
-    Idle,
-    /// More to do, which only polling advances.
-    More,
-    /// Nothing to do before this time.
-    Later(Instant),
-    /// The completion queue's descriptor tells when there is more to do.
-    Blocked,
-    /// The next request failed.
-    Failed(CompletionStatus),
-}
-
-/// Regions that a [`PinSet`] holds at a time: enough for any one request.
-const PINS: usize = MAX_SGE;
-
-/// The regions in use by one batch, each pinned once. Dropping it lets go of them.
-#[derive(Debug)]
-pub(super) struct PinSet<'a> {
-    view: RegionView<'a>,
-    pins: [Option<Pinned<'a>>; PINS],
-    /// Where the region used last is: the next request is likely to use it again.
-    last: usize,
-}
-
-/// Why a [`PinSet`] does not give access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unpinned {
-    /// The key or the range does not fit.
-    Violation(Violation),
-    /// The batch uses as many regions as the set holds: carry it out first.
-    Full,
-}
-
-impl From<Violation> for Unpinned {
-    fn from(violation: Violation) -> Self {
-        Self::Violation(violation)
-    }
-}
-
-impl<'a> PinSet<'a> {
-    pub(super) fn new(view: RegionView<'a>) -> Self {
-        Self { view, pins: [const { None }; PINS], last: 0 }
-    }
-
-    /// Pins the region of `key`, if it is not yet, and checks that `length` bytes at `address` may be used so. Answers
-    /// whether only its owner can take the memory of the region away.
-    pub(super) fn check(
-        &mut self,
-        key: u32,
-        address: u64,
-        length: u64,
-        right: Right,
-    ) -> Result<bool, Unpinned> {
-        let pinned = self.get(key)?;
-        pinned.check(address, length, right)?;
-        Ok(pinned.is_anonymous())
-    }
-
-    /// Adds a region that was pinned elsewhere. False: the set is full.
-    pub(super) fn adopt(&mut self, pinned: Pinned<'a>) -> bool {
-        self.insert(pinned).is_ok()
-    }
-
-    /// Lets go of all regions.
-    pub(super) fn clear(&mut self) {
-        self.pins = [const { None }; PINS];
-    }
-
-    /// False once the owner of one of the regions has begun to revoke it.
-    pub(super) fn all_live(&self) -> bool {
-        self.pins.iter().flatten().all(Pinned::is_live)
-    }
-
-    fn get(&mut self, key: u32) -> Result<&Pinned<'a>, Unpinned> {
-        let is_it =
-            |pin: &Option<Pinned<'_>>| pin.as_ref().is_some_and(|pin| pin.key() == key && pin.is_live());
-        if !self.pins.get(self.last).is_some_and(is_it) {
-            self.last = match self.pins.iter().position(is_it) {
-                Some(place) => place,
-                None => self.insert(self.view.pin(key)?)?,
-            };
+impl Transport {
+    /// Carries out what the budget allows.
+    pub(super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
+        match self {
+            Self::InProcess(in_process) => in_process.advance(work),
+            Self::SameHost(same_host) => same_host.advance(work),
+            Self::Tcp(initiator) => initiator.advance(work),
         }
-        self.pins.get(self.last).and_then(Option::as_ref).ok_or(Unpinned::Violation(Violation::UnknownKey))
     }
 
-    fn insert(&mut self, pinned: Pinned<'a>) -> Result<usize, Unpinned> {
-        let place = self.pins.iter().position(Option::is_none).ok_or(Unpinned::Full)?;
-        if let Some(slot) = self.pins.get_mut(place) {
-            *slot = Some(pinned);
-        }
-        Ok(place)
-    }
-}
-
-/// Patience with a peer that has not connected its side yet.
-#[derive(Debug, Default)]
-pub(super) struct Patience {
-    since: Option<Instant>,
-}
-
-impl Patience {
-    /// `None`: go on. Otherwise what to do instead.
-    pub(super) fn judge(&mut self, counterpart: Counterpart) -> Option<Next> {
-        match counterpart {
-            Counterpart::Ready => {
-                self.since = None;
-                None
-            }
-            Counterpart::Gone => Some(Next::Failed(CompletionStatus::RetryExceeded)),
-            Counterpart::NotYet => {
-                let now = Instant::now();
-                let waited = now - *self.since.get_or_insert(now);
-                if waited >= CONNECT_PATIENCE {
-                    return Some(Next::Failed(CompletionStatus::RetryExceeded));
-                }
-                Some(Next::Later(look_again(now - waited, now)))
-            }
+    pub(super) fn paths(&self) -> PathsNow {
+        match self {
+            Self::InProcess(_) => PathsNow::Fixed(Paths::both(PathKind::InProcess)),
+            Self::SameHost(same_host) => PathsNow::OfLink(Arc::clone(same_host.link())),
+            Self::Tcp(_) => PathsNow::Fixed(Paths::both(PathKind::Tcp)),
         }
     }
 }
 
-/// When to look again for something that nothing tells of, after a wait since `since`: often at first.
-pub(super) fn look_again(since: Instant, now: Instant) -> Instant {
-    let waited = now.saturating_duration_since(since);
-    now + (waited / 8).clamp(SHORTEST_LOOK, LONGEST_LOOK)
-}
-
-/// What a request needs of its local and of its remote range.
-pub(super) fn rights(opcode: Opcode) -> (Right, Right) {
-    match opcode {
-        Opcode::Write => (Right::LocalRead, Right::RemoteWrite),
-        Opcode::Read => (Right::LocalWrite, Right::RemoteRead),
+impl PathsNow {
+    /// The paths now.
+    pub(super) fn get(&self) -> Paths {
+        match self {
+            Self::Fixed(paths) => *paths,
+            Self::OfLink(link) => link.paths(),
+        }
     }
 }

@@ -6,30 +6,30 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::completion_queue::Shared;
+use super::socket_watch::SocketWatch;
 use crate::fork::OwnSocket;
 
-/// A connected socket whose news wake the completion queue. Closed when dropped.
+/// A connected socket that wakes the completion queue. Closed when dropped.
 #[derive(Debug)]
 pub(super) struct WatchedSocket {
     stream: OwnSocket<TcpStream>,
-    completions: Arc<Shared>,
+    watch: Arc<SocketWatch>,
     qpn: u32,
-    /// Set by the thread that polls, under the lock of the completion queue; read when it is dropped. Relaxed: dropping comes
-    /// after that, in the order of the reference counts.
+    /// Set by the thread that advances the queue pair, read when it is dropped. Relaxed: dropping comes after that, in the
+    /// order of the reference counts.
     carries_bytes: AtomicBool,
 }
 
 impl WatchedSocket {
     pub(super) fn new(
         stream: OwnSocket<TcpStream>,
-        completions: &Arc<Shared>,
+        watch: &Arc<SocketWatch>,
         qpn: u32,
         carries_bytes: bool,
     ) -> io::Result<Self> {
-        completions.watch(qpn, stream.as_fd(), carries_bytes)?;
-        let completions = Arc::clone(completions);
-        Ok(Self { stream, completions, qpn, carries_bytes: AtomicBool::new(carries_bytes) })
+        watch.add(qpn, stream.as_fd(), carries_bytes)?;
+        let watch = Arc::clone(watch);
+        Ok(Self { stream, watch, qpn, carries_bytes: AtomicBool::new(carries_bytes) })
     }
 
     /// From now on bytes travel on it. Its news up to now may not be reported again: the caller looks at the socket.
@@ -37,11 +37,11 @@ impl WatchedSocket {
         if self.carries_bytes.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        self.completions.unwatch(self.stream.as_fd(), false);
-        self.completions.watch(self.qpn, self.stream.as_fd(), true)
+        self.watch.remove(self.stream.as_fd(), false);
+        self.watch.add(self.qpn, self.stream.as_fd(), true)
     }
 
-    /// Ends the conversation both ways, as if the network had.
+    /// Shuts it down in both directions, as if the network had.
     pub(super) fn cut(&self) {
         // Fails when the peer has cut it already.
         let _ = self.stream.shutdown(Shutdown::Both);
@@ -56,6 +56,6 @@ impl AsFd for WatchedSocket {
 
 impl Drop for WatchedSocket {
     fn drop(&mut self) {
-        self.completions.unwatch(self.stream.as_fd(), self.carries_bytes.load(Ordering::Relaxed));
+        self.watch.remove(self.stream.as_fd(), self.carries_bytes.load(Ordering::Relaxed));
     }
 }

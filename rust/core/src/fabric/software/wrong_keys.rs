@@ -26,13 +26,13 @@ const MOST_PEERS: usize = 4096;
 /// The peers of a device that have named memory which is not there.
 #[derive(Debug)]
 pub(super) struct WrongKeys {
-    peers: Mutex<HashMap<IpAddr, Arc<Suspect>>>,
-    others: Arc<Suspect>,
+    peers: Mutex<HashMap<IpAddr, Arc<PeerRecord>>>,
+    others: Arc<PeerRecord>,
 }
 
 /// The record of one peer, shared by its connections.
 #[derive(Debug)]
-pub(super) struct Suspect {
+pub(super) struct PeerRecord {
     /// What stands for it; unspecified for the one of many.
     address: IpAddr,
     /// Whether it has no free one left, as far as is known. Written under the lock of `record`, read by the threads that
@@ -54,13 +54,13 @@ struct Record {
 
 impl Default for WrongKeys {
     fn default() -> Self {
-        Self { peers: Mutex::default(), others: Suspect::new(Ipv6Addr::UNSPECIFIED.into()) }
+        Self { peers: Mutex::default(), others: PeerRecord::new(Ipv6Addr::UNSPECIFIED.into()) }
     }
 }
 
 impl WrongKeys {
     /// The record of the peer at `address`.
-    pub(super) fn of(&self, address: IpAddr, now: Instant) -> Arc<Suspect> {
+    pub(super) fn of(&self, address: IpAddr, now: Instant) -> Arc<PeerRecord> {
         let address = network_of(address);
         let mut peers = lock(&self.peers);
         if let Some(known) = peers.get(&address) {
@@ -72,11 +72,11 @@ impl WrongKeys {
         if peers.len() >= MOST_PEERS {
             return Arc::clone(&self.others);
         }
-        Arc::clone(peers.entry(address).or_insert_with(|| Suspect::new(address)))
+        Arc::clone(peers.entry(address).or_insert_with(|| PeerRecord::new(address)))
     }
 }
 
-impl Suspect {
+impl PeerRecord {
     fn new(address: IpAddr) -> Arc<Self> {
         Arc::new(Self { address, limited: AtomicBool::new(false), record: Mutex::default() })
     }
@@ -86,7 +86,7 @@ impl Suspect {
         self.address
     }
 
-    /// Whether a key that it may have guessed must wait for its [`Suspect::turn`].
+    /// Whether a key that it may have guessed must wait for its [`PeerRecord::turn`].
     pub(super) fn is_limited(&self) -> bool {
         self.limited.load(Ordering::Relaxed)
     }

@@ -1,7 +1,6 @@
 //! Completion queues with a channel of their own.
 #![allow(unsafe_code, reason = "calls libibverbs")]
 
-use std::any::Any;
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -11,7 +10,7 @@ use std::sync::Arc;
 
 use super::context::{Context, set_nonblocking};
 use super::sys::{PollCq, ReqNotifyCq, ibv_comp_channel, ibv_cq, ibv_wc, ibv_wc_status, last_errno};
-use crate::fabric::{Completion, CompletionQueue, CompletionStatus, FabricError};
+use crate::fabric::{Completion, CompletionQueue, CompletionStatus, FabricError, QueueHandle};
 
 /// Completions polled from the library in one call.
 const POLL_BATCH: usize = 64;
@@ -105,11 +104,6 @@ impl VerbsCompletionQueue {
         let entries = (0..POLL_BATCH).map(|_| MaybeUninit::uninit()).collect();
         let depth = u32::try_from(granted).unwrap_or(depth);
         Ok(Self { raw, poll_cq, req_notify_cq, entries, found: 0..0, depth })
-    }
-
-    /// The raw queue, which queue pairs hold.
-    pub(super) fn raw(&self) -> &Arc<RawCompletionQueue> {
-        &self.raw
     }
 }
 
@@ -229,8 +223,8 @@ impl CompletionQueue for VerbsCompletionQueue {
         self.depth
     }
 
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
+    fn handle(&self) -> QueueHandle {
+        QueueHandle::new(Arc::clone(&self.raw))
     }
 }
 

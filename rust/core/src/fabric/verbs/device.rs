@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::completion_queue::VerbsCompletionQueue;
+use super::completion_queue::{RawCompletionQueue, VerbsCompletionQueue};
 use super::context::Context;
 use super::gid::GidPreference;
 use super::memory::VerbsMemoryRegion;
@@ -13,8 +13,8 @@ use super::sys::ibv_device_attr;
 use super::sysfs::DeviceFiles;
 use super::transitions::QueuePairSettings;
 use crate::fabric::{
-    CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, MAX_SGE, MemoryRange,
-    MemoryRegion, PortAttributes, Provider, QueuePair, QueuePairCaps, VerbsOptions,
+    Capabilities, CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, MAX_SGE,
+    MemoryRange, MemoryRegion, PortAttributes, Provider, QueueHandle, QueuePair, QueuePairCaps, VerbsOptions,
 };
 
 /// A device's port.
@@ -129,14 +129,12 @@ impl Device for VerbsDevice {
 
     fn create_queue_pair(
         self: Arc<Self>,
-        queue: &mut dyn CompletionQueue,
+        queue: &QueueHandle,
         caps: &QueuePairCaps,
     ) -> Result<Box<dyn QueuePair>, FabricError> {
         self.check_caps(caps)?;
         let queue = queue
-            .as_any_mut()
-            .downcast_ref::<VerbsCompletionQueue>()
-            .map(VerbsCompletionQueue::raw)
+            .downcast::<RawCompletionQueue>()
             .filter(|queue| Arc::ptr_eq(&queue.context, &self.context))
             .ok_or_else(|| {
                 FabricError::Unsupported(format!(
@@ -145,7 +143,7 @@ impl Device for VerbsDevice {
                 ))
             })?;
         let (port, settings) = (self.local_port(), self.settings.clone());
-        Ok(Box::new(VerbsQueuePair::create(Arc::clone(queue), caps, port, settings)?))
+        Ok(Box::new(VerbsQueuePair::create(queue, caps, port, settings)?))
     }
 
     fn poll_event(&self) -> Option<DeviceEvent> {
@@ -199,5 +197,6 @@ fn attributes(
         max_rd_atomic_initiator: byte(limits.max_qp_init_rd_atom),
         max_rd_atomic_responder: byte(limits.max_qp_rd_atom),
         dma_buf: context.library.ibv_reg_dmabuf_mr.is_some(),
+        capabilities: Capabilities { needs_polling: false, blocking_commands: true, gpu_memory: true },
     }
 }

@@ -150,11 +150,17 @@ impl WorkerState {
 
     #[cold]
     fn queue_failed(&mut self, error: &FabricError) {
+        if self.lanes.is_empty() {
+            // Those that it had are being destroyed.
+            return;
+        }
         tracing::error!("completion queue failed, its lanes are closed: {error}");
         for index in self.lanes.indices() {
             let Some(key) = self.lanes.at(index).map(|lane| lane.key) else { continue };
-            self.destroy_lane(key, EndState::Failed, &error.to_string());
+            self.detach_lane(key, EndState::Failed, &error.to_string());
         }
+        // Nothing more of them is polled: their credits are free already.
+        self.detached.iter_mut().for_each(|detached| detached.lane.outstanding = 0);
         self.posted = 0;
     }
 }

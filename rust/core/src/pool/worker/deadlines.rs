@@ -18,6 +18,7 @@ impl WorkerState {
         if now >= self.next_deadline_check {
             self.check_deadlines(now);
         }
+        self.destroy_detached();
     }
 
     /// Ends what is past its deadline.
@@ -120,7 +121,7 @@ impl WorkerState {
             if now - *lane.broken_since.get_or_insert(now) > DRAIN_LIMIT_MS {
                 let key = lane.key;
                 tracing::warn!("a queue pair was not drained within {DRAIN_LIMIT_MS} ms and is destroyed");
-                self.destroy_lane(key, EndState::Failed, "its queue pair was not drained in time");
+                self.detach_lane(key, EndState::Failed, "its queue pair was not drained in time");
             } else {
                 self.flush_behind_cut(index);
             }

@@ -1,7 +1,6 @@
 //! The NIC of a worker's tests: it does what a test tells it, and notes what a real one would not survive.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
-use std::any::Any;
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,7 +10,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::events::Waiter;
 use crate::fabric::{
     Batch, Completion, CompletionQueue, CompletionStatus, Connecting, FabricError, PathKind, PathOptions,
-    Paths, Posted, QpAddress, QueuePair, QueuePairCaps,
+    Paths, Posted, QpAddress, QueueHandle, QueuePair, QueuePairCaps,
 };
 
 /// The NIC, shared by its test and by the queues made of it.
@@ -142,8 +141,8 @@ impl CompletionQueue for Queue {
     fn depth(&self) -> u32 {
         self.nic.state().cq_depth as u32
     }
-    fn as_any_mut(&mut self) -> &mut dyn Any {
-        self
+    fn handle(&self) -> QueueHandle {
+        QueueHandle::new(Arc::clone(&self.nic.0))
     }
 }
 

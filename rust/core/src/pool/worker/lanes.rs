@@ -1,12 +1,27 @@
 //! Lanes as their connection handles them: added, broken, rebuilt, closed.
 
-use std::sync::Arc;
-
-use super::{EndState, WorkerState, condemn};
+use super::{EndState, WorkerState};
 use crate::fabric::{Paths, QueuePair};
 use crate::memory::{RegionId, RemoteRegion};
 use crate::pool::PoolError;
 use crate::pool::lane::{LaneHealth, LaneKey, LaneSetup, break_lane, make_ready};
+
+/// Answer of [`WorkerState::close_lane`].
+#[derive(Debug)]
+#[must_use = "a closed lane's queue pair is destroyed with it, which is better done without the worker's lock"]
+pub enum LaneClose {
+    /// Its queue pair is being drained: call again after more steps.
+    Draining,
+    /// It is gone; its queue pair, if it was there, is destroyed when this is dropped.
+    Closed(Option<Box<dyn QueuePair>>),
+}
+
+impl LaneClose {
+    /// Whether the lane is gone.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed(_))
+    }
+}
 
 impl WorkerState {
     /// Takes a connected queue pair as a new lane.
@@ -36,7 +51,8 @@ impl WorkerState {
         }
     }
 
-    /// As [`WorkerState::break_lane`], if the lane's queue pair is in ERROR already, which no completion tells where nothing is outstanding.
+    /// [`WorkerState::break_lane`] if the lane's queue pair is in ERROR already, which no completion tells where nothing is
+    /// outstanding.
     pub fn notice_broken(&mut self, key: LaneKey, reason: &str) {
         if self.lanes.get(key).is_some_and(|lane| lane.queue_pair.is_broken()) {
             self.break_lane(key, reason);
@@ -45,69 +61,46 @@ impl WorkerState {
 
     /// Whether the lane has no outstanding requests (or does not exist).
     pub fn is_drained(&mut self, key: LaneKey) -> bool {
-        self.lanes.get(key).is_none_or(|lane| lane.outstanding == 0)
+        !self.lanes.is_detached(key) && self.lanes.get(key).is_none_or(|lane| lane.outstanding == 0)
     }
 
-    /// Replaces a drained queue pair by a fresh, connected one; interrupted parts go on.
-    /// Gives the queue pair back if the lane is not waiting for one.
+    /// Puts a fresh, connected queue pair in the place of a drained one, and answers that; interrupted parts go on.
+    /// Gives the queue pair back as an error if the lane is not waiting for one. Either is best dropped without the worker's
+    /// lock.
     pub fn heal_lane(
         &mut self,
         key: LaneKey,
         queue_pair: Box<dyn QueuePair>,
-    ) -> Result<(), Box<dyn QueuePair>> {
+    ) -> Result<Box<dyn QueuePair>, Box<dyn QueuePair>> {
         let Some(lane) = self.lanes.get(key).filter(|lane| lane.health() == LaneHealth::Drained) else {
             return Err(queue_pair);
         };
         lane.depth = queue_pair.caps().send_depth.max(1);
         lane.signal_every = (lane.depth / 4).max(1);
-        lane.queue_pair = queue_pair;
+        let replaced = std::mem::replace(&mut lane.queue_pair, queue_pair);
         lane.set_health(LaneHealth::Healthy, "");
         make_ready(lane, &mut self.ready);
-        Ok(())
+        Ok(replaced)
     }
 
     /// Closes a lane for good: ERROR, and every part on it that has nothing outstanding ends with `reason`.
-    /// True when it is drained and gone; else call again after more steps.
-    pub fn close_lane(&mut self, key: LaneKey, state: EndState, reason: &str) -> bool {
-        let Some(lane) = self.lanes.get(key) else { return true };
+    pub fn close_lane(&mut self, key: LaneKey, state: EndState, reason: &str) -> LaneClose {
+        if self.lanes.is_detached(key) {
+            return LaneClose::Draining;
+        }
+        let Some(lane) = self.lanes.get(key) else { return LaneClose::Closed(None) };
         lane.heals = false;
         break_lane(lane, reason);
         self.fail_waiting(key.index(), state, reason);
-        let Some(lane) = self.lanes.get(key) else { return true };
+        let Some(lane) = self.lanes.get(key) else { return LaneClose::Closed(None) };
         if lane.outstanding > 0 {
-            return false;
+            return LaneClose::Draining;
         }
         lane.set_health(LaneHealth::Closed, reason);
         let left = lane.parts.first();
-        self.lanes.remove(key);
+        let lane = self.lanes.remove(key);
         self.end_all(left, state, reason);
-        true
-    }
-
-    /// Gives up waiting for a flush that does not come: destroys the queue pair, after which the device touches
-    /// nothing of it, and ends its parts.
-    pub fn destroy_lane(&mut self, key: LaneKey, state: EndState, reason: &str) {
-        let Some(mut lane) = self.lanes.remove(key) else { return };
-        let _ = lane.queue_pair.set_error();
-        let status = Arc::clone(&lane.status);
-        self.posted = self.posted.saturating_sub(lane.outstanding);
-        let first = lane.parts.first();
-        // Destroying the queue pair is what makes the parts' memory safe to release.
-        drop(lane);
-        self.end_all(first, state, reason);
-        status.set(LaneHealth::Closed, reason);
-    }
-
-    /// Ends the parts of a lane that was taken out, from `first`, its oldest, on.
-    fn end_all(&mut self, first: u32, state: EndState, reason: &str) {
-        let mut next = first;
-        while let Some(part) = self.parts.get(next) {
-            let part_index = std::mem::replace(&mut next, part.behind());
-            if let Some(owner) = part.owner {
-                condemn(&self.early_ends, owner, state, reason);
-            }
-            self.end_part(part_index);
-        }
+        LaneClose::Closed(lane.map(|lane| lane.queue_pair))
     }
 
     /// No part that begins later uses a region that is being deregistered.
@@ -127,7 +120,7 @@ impl WorkerState {
     }
 
     /// Ends, as timed out, every part that uses a region, even if that costs its queue pairs: the way to get memory
-    /// back from a device that goes on using it. Takes effect with the next steps.
+    /// back from a device that does not release it. Takes effect with the next steps.
     pub fn abort_users(&mut self, region: RegionId) {
         for part_index in 0..self.parts.capacity() {
             let Some(part) = self.parts.get(part_index) else { continue };

@@ -7,12 +7,16 @@ mod completions;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod credit_tests;
 mod deadlines;
+mod detached;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod fake_nic;
 mod lanes;
 mod posting;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests;
+
+pub(super) use detached::DetachedLane;
+pub use lanes::LaneClose;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -47,6 +51,8 @@ pub struct StepReport {
     pub busy: bool,
     /// Something waits to be posted.
     pub backlog: bool,
+    /// Lanes are to be destroyed, which the worker's thread does.
+    pub detached: bool,
 }
 
 /// Lists longer than this gain nothing: the work requests of one list must stay in the first-level cache while they
@@ -73,6 +79,8 @@ pub struct WorkerState {
     /// Parts of owners that were told to end early, and that could not be ended yet. May name others that have their
     /// indices now.
     condemned: Vec<u32>,
+    /// Lanes to destroy without the lock.
+    detached: Vec<DetachedLane>,
     early_ends: Arc<EarlyEnds>,
     /// Of `early_ends`: what has been looked for.
     early_ends_seen: u64,
@@ -106,6 +114,7 @@ impl WorkerState {
             posted: 0,
             unposted: 0,
             condemned: Vec::new(),
+            detached: Vec::new(),
             early_ends,
             early_ends_seen: 0,
             next_deadline_check: 0,
@@ -115,7 +124,7 @@ impl WorkerState {
         }
     }
 
-    /// The completion queue, to create queue pairs on and to arm.
+    /// The completion queue, to arm it.
     pub fn queue(&mut self) -> &mut dyn CompletionQueue {
         &mut *self.queue
     }
@@ -194,6 +203,7 @@ impl WorkerState {
             progress: polled > 0 || posted > 0,
             busy: self.parts.len() > 0 || self.posted > 0,
             backlog: self.unposted > 0,
+            detached: !self.detached.is_empty(),
         }
     }
 

@@ -244,7 +244,7 @@ fn parts_on_other_lanes_end_with_the_first_that_fails() {
     assert_eq!((task.is_ended(), bench.status.health()), (false, LaneHealth::Drained));
     bench.step(10);
     assert_eq!((task.is_ended(), task.end_state(), waiting.is_ended()), (true, EndState::Failed, false));
-    assert!(bench.state.close_lane(first, EndState::Cancelled, "test"));
+    assert!(bench.state.close_lane(first, EndState::Cancelled, "test").is_closed());
 }
 
 /// A part is still in a queue when another one fails: it ends when it is taken out, although the worker has looked at what

@@ -8,8 +8,8 @@ use crate::auth::{AuthError, NONCE_SIZE, Nonce, PROOF_SIZE, Session};
 use crate::fabric::QpAddress;
 use crate::fabric::software::identity::Identity;
 
-/// Size of a [`Greeting`] on the wire.
-pub(in super::super) const GREETING_SIZE: usize = 16 + NONCE_SIZE;
+/// Size of a [`Hello`] on the wire.
+pub(in super::super) const HELLO_SIZE: usize = 16 + NONCE_SIZE;
 /// Size of an [`Offer`] on the wire, its seal included.
 pub(in super::super) const OFFER_SIZE: usize = PROOF_SIZE + OFFER_BODY;
 /// Size of an [`Answer`] on the wire, its seal included.
@@ -17,22 +17,22 @@ pub(in super::super) const ANSWER_SIZE: usize = PROOF_SIZE + ANSWER_BODY;
 
 /// The first message of each side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Greeting {
+pub(in super::super) struct Hello {
     /// Zero without a key.
     pub(in super::super) nonce: Nonce,
     /// Whether the sender has a pre-shared key.
     pub(in super::super) keyed: bool,
 }
 
-impl Greeting {
-    pub(in super::super) fn encode(&self) -> [u8; GREETING_SIZE] {
+impl Hello {
+    pub(in super::super) fn encode(&self) -> [u8; HELLO_SIZE] {
         let mut out = Writer::new();
         out.put(&MAGIC).put(&VERSION.to_le_bytes()).put(&[u8::from(self.keyed)]).put(&[0; 5]);
         out.put(&self.nonce);
         out.finish()
     }
 
-    pub(in super::super) fn decode(bytes: &[u8; GREETING_SIZE]) -> Result<Self, HelloError> {
+    pub(in super::super) fn decode(bytes: &[u8; HELLO_SIZE]) -> Result<Self, HelloError> {
         let mut input = Reader(bytes);
         if input.take::<8>()? != MAGIC {
             return Err(HelloError::NotOurs);
@@ -46,7 +46,7 @@ impl Greeting {
         Ok(Self { nonce: input.take()?, keyed: keyed != 0 })
     }
 
-    /// Whether both sides have a key or neither, seen from the side that has got this greeting.
+    /// Whether both sides have a key or neither, seen from the side that has got this hello.
     pub(in super::super) fn check_keyed(&self, keyed: bool) -> Result<(), AuthError> {
         match (self.keyed, keyed) {
             (true, false) => Err(AuthError::KeyRequired),
@@ -195,7 +195,7 @@ fn unseal<'a>(bytes: &'a [u8], session: Option<&Session>, label: &str) -> Result
     Ok(Reader(body))
 }
 
-/// First bytes of every greeting.
+/// First bytes of every hello.
 const MAGIC: [u8; 8] = *b"FCXP2Psw";
 const NAME: usize = 64;
 const OFFER_BODY: usize = ADDRESS + 8 + IDENTITY;
@@ -235,9 +235,8 @@ pub(super) mod tests {
 
     #[test]
     fn messages_survive_the_wire() {
-        for greeting in [Greeting { nonce: [0; 16], keyed: false }, Greeting { nonce: [7; 16], keyed: true }]
-        {
-            assert_eq!(Greeting::decode(&greeting.encode()), Ok(greeting));
+        for hello in [Hello { nonce: [0; 16], keyed: false }, Hello { nonce: [7; 16], keyed: true }] {
+            assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
         }
         let [ours, theirs] = sessions();
         for (ours, theirs) in [(None, None), (Some(&ours), Some(&theirs))] {
@@ -252,10 +251,10 @@ pub(super) mod tests {
 
     #[test]
     fn both_sides_have_a_key_or_neither() {
-        let greeting = |keyed| Greeting { nonce: [0; 16], keyed };
-        assert_eq!(greeting(true).check_keyed(false), Err(AuthError::KeyRequired));
-        assert_eq!(greeting(false).check_keyed(true), Err(AuthError::KeyMissing));
-        assert!(greeting(true).check_keyed(true).is_ok() && greeting(false).check_keyed(false).is_ok());
+        let hello = |keyed| Hello { nonce: [0; 16], keyed };
+        assert_eq!(hello(true).check_keyed(false), Err(AuthError::KeyRequired));
+        assert_eq!(hello(false).check_keyed(true), Err(AuthError::KeyMissing));
+        assert!(hello(true).check_keyed(true).is_ok() && hello(false).check_keyed(false).is_ok());
     }
 
     #[test]
@@ -269,18 +268,18 @@ pub(super) mod tests {
 
     #[test]
     fn other_programs_and_other_versions_are_told_apart() {
-        let mut bytes = Greeting { nonce: [0; 16], keyed: false }.encode();
+        let mut bytes = Hello { nonce: [0; 16], keyed: false }.encode();
         bytes[8] = 9;
-        assert_eq!(Greeting::decode(&bytes), Err(HelloError::Version(9)));
+        assert_eq!(Hello::decode(&bytes), Err(HelloError::Version(9)));
         bytes[0] = b'H';
-        assert_eq!(Greeting::decode(&bytes), Err(HelloError::NotOurs));
+        assert_eq!(Hello::decode(&bytes), Err(HelloError::NotOurs));
     }
 
     proptest! {
         #[test]
         fn any_bytes_decode_without_panic(bytes: [[u8; 32]; 6]) {
             let bytes = bytes.concat();
-            let _ = Greeting::decode(bytes.first_chunk().unwrap());
+            let _ = Hello::decode(bytes.first_chunk().unwrap());
             let _ = Offer::decode(bytes.first_chunk().unwrap(), None);
             let _ = Answer::decode(bytes.first_chunk().unwrap(), None);
         }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! initiator                               responder
-//!   greeting{random number} ────────────▶
-//!     ◀───────────── greeting{random number}
+//!   hello{random number} ────────────▶
+//!     ◀───────────── hello{random number}
 //!   [with a key:
 //!   proof ──────────────────────────────▶  wrong: closes without another byte
 //!     ◀─────────────────────────────── proof]
@@ -12,7 +12,7 @@
 //! ```
 //!
 //! An offer names the process and a place of its memory, so it waits until the responder has proven the key. That is a
-//! round trip more with a key, once for each connection; without one there are two. Greetings say which
+//! round trip more with a key, once for each connection; without one there are two. Hellos say which
 //! version their sender speaks and whether it has a key: with different keys, or with one on one side only, both sides
 //! can say what is wrong. With a key, offer and answer carry the session's seal, else zeros in its place.
 
@@ -22,11 +22,9 @@ mod responder;
 
 use crate::auth::AuthError;
 
-pub(super) use message::{
-    ANSWER_SIZE, Answer, GREETING_SIZE, Greeting, OFFER_SIZE, Offer, Reception, SocketName,
-};
+pub(super) use message::{ANSWER_SIZE, Answer, HELLO_SIZE, Hello, OFFER_SIZE, Offer, Reception, SocketName};
 pub use responder::replies_to;
-pub(super) use responder::{Heard, Refusal, Responder};
+pub(super) use responder::{Received, Refusal, Responder};
 
 /// Changes with the hello, the frames, or the layout of the shared tables.
 pub(super) const VERSION: u16 = 4;

@@ -1,20 +1,21 @@
-//! Accepts data connections and greets them, and gives out the shared tables: a task of the event loop.
+//! Accepts data connections, does their handshake, and gives out the shared tables: a task of the event loop.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::greeter::{Greeted, Greeter};
+use super::arrivals::Arrivals;
+use super::handshake::{Handshake, HandshakeStep, next_words};
 use super::tables::{TableKeeper, TableListener};
 use crate::admission::{self, Permit, Source};
 use crate::events::{Group, Handle, Wakeup, first};
-use crate::fabric::software::device::Core;
-use crate::fabric::software::tcp::server::{Server, Wish};
+use crate::fabric::software::device_core::Core;
+use crate::fabric::software::tcp::server::{Server, WaitsFor};
 use crate::fork::OwnSocket;
 use crate::process::PeerProcess;
 
@@ -23,8 +24,6 @@ const LISTENER: u64 = 0;
 const TABLES: u64 = 1;
 const FIRST_CLIENT: u64 = 2;
 
-/// How long a client may take to say hello, where it need not prove a key.
-const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// Connections accepted before the loop looks at anything else.
 const ACCEPTED_PER_TURN: usize = 32;
 
@@ -32,6 +31,7 @@ const ACCEPTED_PER_TURN: usize = 32;
 #[derive(Debug)]
 pub(super) struct Acceptor {
     core: Arc<Core>,
+    arrivals: Arc<Arrivals>,
     sockets: Group,
     listener: OwnSocket<TcpListener>,
     /// `None` when the host does not let us have one: then the cross-memory path is not offered.
@@ -47,12 +47,16 @@ pub(super) struct Acceptor {
 /// One client, by what it has said so far.
 #[derive(Debug)]
 enum Client {
-    Ungreeted(Greeter),
+    Handshaking(Handshake),
     Tables(TableKeeper),
 }
 
 impl Acceptor {
-    pub(super) fn new(core: Arc<Core>, listener: OwnSocket<TcpListener>) -> std::io::Result<Self> {
+    pub(super) fn new(
+        core: Arc<Core>,
+        listener: OwnSocket<TcpListener>,
+        arrivals: Arc<Arrivals>,
+    ) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
         let sockets = Group::new()?;
         sockets.add(&listener, LISTENER)?;
@@ -69,6 +73,7 @@ impl Acceptor {
         };
         Ok(Self {
             core,
+            arrivals,
             sockets,
             listener,
             tables,
@@ -109,7 +114,7 @@ impl Acceptor {
         }
     }
 
-    /// Closes the clients whose processes have ended: a child of theirs may hold their sockets.
+    /// Closes the clients of processes that have ended: a child of theirs may hold their sockets.
     fn drop_ended(&mut self) {
         let has_ended = |client: &Client| client.process().is_some_and(PeerProcess::has_ended);
         let ended: Vec<_> =
@@ -169,7 +174,7 @@ impl Acceptor {
                 Ok((_, _, peer)) if !permits(&self.core.options.allow, peer.ip()) => {
                     tracing::info!(device = self.core.name(), %peer, "connection refused: not in FLAGCX_P2P_ALLOW");
                 }
-                Ok((permit, stream, peer)) => self.greet(permit, OwnSocket::new(stream), peer),
+                Ok((permit, stream, peer)) => self.begin_handshake(permit, OwnSocket::new(stream), peer),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if admission::concerns_one_client(&error) => {}
                 Err(error) => return self.pause("data listener", &error),
@@ -177,11 +182,13 @@ impl Acceptor {
         }
     }
 
-    fn greet(&mut self, permit: Permit, stream: OwnSocket<TcpStream>, peer: SocketAddr) {
+    fn begin_handshake(&mut self, permit: Permit, stream: OwnSocket<TcpStream>, peer: SocketAddr) {
         permit.describe(Source::of(peer.ip()), stream.as_fd());
-        match Greeter::new(&self.core, stream, peer, permit) {
-            Ok(greeter) => self.add(Client::Ungreeted(greeter)),
-            Err(errno) => tracing::warn!(device = self.core.name(), %peer, %errno, "cannot greet"),
+        match Handshake::new(&self.core, stream, peer, permit) {
+            Ok(handshake) => self.add(Client::Handshaking(handshake)),
+            Err(errno) => {
+                tracing::warn!(device = self.core.name(), %peer, %errno, "cannot begin the handshake of a data connection")
+            }
         }
     }
 
@@ -220,27 +227,27 @@ impl Acceptor {
         match self.clients.remove(&token) {
             None => {}
             Some(Client::Tables(mut keeper)) => match keeper.serve(&self.core) {
-                Wish::Close => self.forget(Client::Tables(keeper)),
+                WaitsFor::Close => self.forget(Client::Tables(keeper)),
                 _ => drop(self.clients.insert(token, Client::Tables(keeper))),
             },
-            Some(Client::Ungreeted(greeter)) => {
+            Some(Client::Handshaking(handshake)) => {
                 let name = self.tables.as_ref().map(TableListener::name);
-                match greeter.serve(&self.core, name) {
-                    Greeted::Waiting(greeter) => {
-                        self.clients.insert(token, Client::Ungreeted(greeter));
+                match handshake.serve(&self.core, name) {
+                    HandshakeStep::Waiting(handshake) => {
+                        self.clients.insert(token, Client::Handshaking(handshake));
                     }
-                    Greeted::Refused(greeter) => self.forget(Client::Ungreeted(greeter)),
-                    Greeted::Welcome(server) => self.hand_over(server),
+                    HandshakeStep::Refused(handshake) => self.forget(Client::Handshaking(handshake)),
+                    HandshakeStep::Welcome(server) => self.hand_over(server),
                 }
             }
         }
     }
 
-    /// Gives a greeted connection to the data thread.
+    /// Gives a connection whose handshake is over to the data thread.
     fn hand_over(&self, server: Server) {
         // Fails only for a socket that is not watched.
         let _ = self.sockets.remove(server.socket());
-        self.core.responder.hand_over(server);
+        self.arrivals.add(&self.core, server);
     }
 
     fn forget(&self, client: Client) {
@@ -263,7 +270,7 @@ impl Drop for Acceptor {
 impl Client {
     fn socket(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Ungreeted(greeter) => greeter.socket(),
+            Self::Handshaking(handshake) => handshake.socket(),
             Self::Tables(keeper) => keeper.socket(),
         }
     }
@@ -272,23 +279,17 @@ impl Client {
     fn process(&self) -> Option<&PeerProcess> {
         match self {
             Self::Tables(keeper) => keeper.process(),
-            Self::Ungreeted(_) => None,
+            Self::Handshaking(_) => None,
         }
     }
 
     /// When it is to be served although it has said nothing more.
     fn next_turn(&self) -> Option<Instant> {
         match self {
-            Self::Ungreeted(greeter) => Some(greeter.deadline()),
+            Self::Handshaking(handshake) => Some(handshake.deadline()),
             Self::Tables(keeper) => keeper.next_turn(),
         }
     }
-}
-
-/// By when a client is to go on: soon, where it must prove a key.
-pub(super) fn next_words(core: &Core) -> Instant {
-    let limit = if core.options.auth_key.is_some() { admission::SILENCE_LIMIT } else { HELLO_LIMIT };
-    Instant::now() + limit
 }
 
 /// Whether an address is in one of the networks; no networks mean that every address may connect.

@@ -12,9 +12,9 @@ use std::time::Duration;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use crate::fabric::software::device::Core;
-use crate::fabric::software::tcp::server::{Server, Wish};
-use crate::fabric::software::wake::Waiting;
+use super::arrivals::Arrivals;
+use crate::fabric::software::device_core::Core;
+use crate::fabric::software::tcp::server::{Server, WaitsFor};
 
 /// Token of the notifier; connections count from [`FIRST_CONNECTION`].
 const WAKE: u64 = 0;
@@ -27,6 +27,7 @@ const EVENTS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Loop {
     core: Arc<Core>,
+    arrivals: Arc<Arrivals>,
     epoll: OwnedFd,
     connections: HashMap<u64, Box<Server>>,
     next_token: u64,
@@ -39,11 +40,12 @@ pub(super) struct Loop {
 }
 
 impl Loop {
-    pub(super) fn new(core: Arc<Core>) -> std::io::Result<Self> {
+    pub(super) fn new(core: Arc<Core>, arrivals: Arc<Arrivals>) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, core.responder.as_fd(), epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         Ok(Self {
             core,
+            arrivals,
             epoll,
             connections: HashMap::new(),
             next_token: FIRST_CONNECTION,
@@ -102,9 +104,8 @@ impl Loop {
     /// Something was handed over, or queue pairs have changed: what is served for them may want something else now.
     fn woken(&mut self) {
         self.core.responder.acknowledge();
-        let Waiting { servers, changed } = self.core.responder.take_over();
-        servers.into_iter().for_each(|server| self.add(Box::new(server)));
-        for queue_pair in changed {
+        self.arrivals.take().into_iter().for_each(|server| self.add(Box::new(server)));
+        for queue_pair in self.core.responder.take_changed() {
             let concerned = self.by_queue_pair.get(&queue_pair).cloned().unwrap_or_default();
             concerned.into_iter().for_each(|token| self.serve(token));
         }
@@ -139,19 +140,19 @@ impl Loop {
     /// Gives a connection its turn.
     fn serve(&mut self, token: u64) {
         let Some(mut connection) = self.connections.remove(&token) else { return };
-        let wish = connection.serve(&self.core);
-        let flags = match wish {
-            Wish::Read | Wish::Again => epoll::EventFlags::IN,
-            Wish::Write => epoll::EventFlags::OUT,
+        let waits_for = connection.serve(&self.core);
+        let flags = match waits_for {
+            WaitsFor::Read | WaitsFor::Again => epoll::EventFlags::IN,
+            WaitsFor::Write => epoll::EventFlags::OUT,
             // Nothing but the end of it, and that once: it cannot be acted on before our side is connected.
-            Wish::Parked => epoll::EventFlags::ET,
-            Wish::Close => return self.forget(token, &connection),
+            WaitsFor::Parked => epoll::EventFlags::ET,
+            WaitsFor::Close => return self.forget(token, &connection),
         };
         let data = epoll::EventData::new_u64(token);
         if epoll::modify(&self.epoll, connection.socket(), data, flags).is_err() {
             return self.forget(token, &connection);
         }
-        if wish == Wish::Again {
+        if waits_for == WaitsFor::Again {
             self.again.insert(token);
         } else if connection.is_draining() || connection.is_parked() {
             self.timed.insert(token);

@@ -12,14 +12,14 @@ use rustix::net::{
 
 use crate::admission::{Permit, Source};
 use crate::fabric::software::descriptors;
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::hello::SocketName;
 use crate::fabric::software::identity::random;
 use crate::fabric::software::link_messages::{KeyReply, KeyRequest, LinkReply, LinkRequest, REQUEST_SIZE};
 use crate::fabric::software::pins::PeerPins;
 use crate::fabric::software::socket::{peer_pid, peer_user};
-use crate::fabric::software::tcp::server::Wish;
-use crate::fabric::software::wrong_keys::Suspect;
+use crate::fabric::software::tcp::server::WaitsFor;
+use crate::fabric::software::wrong_keys::PeerRecord;
 use crate::fork::OwnSocket;
 use crate::process::PeerProcess;
 
@@ -105,7 +105,7 @@ pub(super) struct TableKeeper {
 #[derive(Debug)]
 struct Established {
     pins: Arc<PeerPins>,
-    suspect: Arc<Suspect>,
+    peer_record: Arc<PeerRecord>,
     /// A key that it asks for, and when that is looked at.
     asked: Option<(u32, Instant)>,
 }
@@ -132,21 +132,21 @@ impl TableKeeper {
         }
     }
 
-    pub(super) fn serve(&mut self, core: &Core) -> Wish {
+    pub(super) fn serve(&mut self, core: &Core) -> WaitsFor {
         if self.process().is_some_and(|process| !process.is_alive()) {
-            return Wish::Close;
+            return WaitsFor::Close;
         }
-        let heard = match &mut self.link {
+        let received = match &mut self.link {
             None => self.take_request(core),
             Some(link) => link.serve(&self.socket, core),
         };
-        match heard {
+        match received {
             Ok(()) | Err(Errno::AGAIN)
                 if self.deadline().is_none_or(|deadline| Instant::now() < deadline) =>
             {
-                Wish::Read
+                WaitsFor::Read
             }
-            _ => Wish::Close,
+            _ => WaitsFor::Close,
         }
     }
 
@@ -163,7 +163,7 @@ impl TableKeeper {
         let now = Instant::now();
         let address = core.tokens.redeem(request.token, now).ok_or(Errno::PROTO)?;
         let (pins, grants) = core.regions.add_peer(self.pid, pins.as_fd()).map_err(|_| Errno::PROTO)?;
-        self.link = Some(Established { pins, suspect: core.wrong_keys.of(address, now), asked: None });
+        self.link = Some(Established { pins, peer_record: core.wrong_keys.of(address, now), asked: None });
         self.permit.release();
         let reply = LinkReply { entries: core.entries_address() }.encode();
         let [regions, queue_pairs] = core.table_files().ok_or(Errno::PROTO)?;
@@ -178,7 +178,7 @@ impl Established {
         match (descriptors::receive::<REQUEST_SIZE, 0>(socket, RecvFlags::DONTWAIT), self.asked) {
             (Ok((bytes, [])), None) => {
                 let key = KeyRequest::decode(&bytes).ok_or(Errno::PROTO)?.key;
-                let turn = if self.suspect.is_limited() { self.suspect.turn(now) } else { Some(now) };
+                let turn = if self.peer_record.is_limited() { self.peer_record.turn(now) } else { Some(now) };
                 match turn {
                     Some(turn) => self.asked = Some((key, turn)),
                     None => return answer(socket, key, false),
@@ -191,7 +191,7 @@ impl Established {
         let Some((key, _)) = self.asked.take_if(|(_, turn)| now >= *turn) else { return Ok(()) };
         let granted = core.regions.grant(&self.pins, key);
         if !granted && core.regions.is_guess(key) {
-            core.note_wrong_key(&self.suspect);
+            core.note_wrong_key(&self.peer_record);
         }
         answer(socket, key, granted)
     }

@@ -12,8 +12,8 @@ use crate::fabric::CompletionStatus;
 use crate::fabric::software::send_queue::Piece;
 use crate::fabric::software::socket::ReceiveBuffer;
 use crate::fabric::software::table::Right;
-use crate::fabric::software::transport::{Next, PinSet, Step, Unpinned, Work};
 use crate::fabric::software::watched::WatchedSocket;
+use crate::fabric::software::work::{Next, PinSet, Step, Unpinned, Work};
 use answers::Incoming;
 use group::Group;
 

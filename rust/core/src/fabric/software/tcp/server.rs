@@ -15,12 +15,12 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::RecvFlags;
 
 use super::frame::{Action, GROUP, REQUEST_SIZE, RequestHeader, ResponseHeader};
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::endpoint::{Endpoint, listener_of};
 use crate::fabric::software::socket::ReceiveBuffer;
 use crate::fabric::software::table::Counterpart;
-use crate::fabric::software::transport::CONNECT_PATIENCE;
-use crate::fabric::software::wrong_keys::Suspect;
+use crate::fabric::software::work::CONNECT_PATIENCE;
+use crate::fabric::software::wrong_keys::PeerRecord;
 use crate::fabric::{CompletionStatus, QpAddress};
 use crate::fork::OwnSocket;
 use answer::{Answer, Segment};
@@ -36,7 +36,7 @@ const SCRATCH: usize = 16 * 1024;
 
 /// What the connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Wish {
+pub(in super::super) enum WaitsFor {
     /// More requests.
     Read,
     /// Room to answer.
@@ -77,7 +77,7 @@ pub(in super::super) struct Server {
     /// When the peer first asked for something although our side was not connected.
     asking_since: Option<Instant>,
     /// What wrong keys have cost this peer.
-    suspect: Arc<Suspect>,
+    peer_record: Arc<PeerRecord>,
     /// A key that may be guessed, and when it is looked at.
     held: Option<(u32, Instant)>,
     /// The last one that was: the requests that go on with it do not wait.
@@ -87,14 +87,14 @@ pub(in super::super) struct Server {
 }
 
 /// Ends a turn.
-struct Stop(Wish);
+struct Stop(WaitsFor);
 
 impl Server {
     pub(in super::super) fn new(
         socket: OwnSocket<OwnedFd>,
         endpoint: Arc<Endpoint>,
         sender: QpAddress,
-        suspect: Arc<Suspect>,
+        peer_record: Arc<PeerRecord>,
     ) -> Self {
         Self {
             socket,
@@ -112,7 +112,7 @@ impl Server {
             draining: None,
             parked: false,
             asking_since: None,
-            suspect,
+            peer_record,
             held: None,
             admitted: None,
             abandoned: false,
@@ -123,7 +123,7 @@ impl Server {
         self.socket.as_fd()
     }
 
-    /// The queue pair that it serves, and who asks.
+    /// The queue pair that it serves.
     pub(in super::super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
@@ -145,19 +145,21 @@ impl Server {
     }
 
     /// Serves for one turn.
-    pub(in super::super) fn serve(&mut self, core: &Core) -> Wish {
+    pub(in super::super) fn serve(&mut self, core: &Core) -> WaitsFor {
         let mut budget = if self.is_draining() { DRAIN_TURN } else { TURN };
         self.emptied = false;
         if !(self.pending.is_empty() && self.buffer.is_empty()) {
             self.look_for_the_end();
         }
         loop {
-            if let Err(Stop(wish)) = self.step(core, &mut budget) {
-                if wish == Wish::Close && self.endpoint.counterpart(&self.sender) == Counterpart::Ready {
+            if let Err(Stop(waits_for)) = self.step(core, &mut budget) {
+                if waits_for == WaitsFor::Close
+                    && self.endpoint.counterpart(&self.sender) == Counterpart::Ready
+                {
                     self.endpoint.set_peer_gone();
                 }
-                self.parked = wish == Wish::Parked;
-                return wish;
+                self.parked = waits_for == WaitsFor::Parked;
+                return waits_for;
             }
         }
     }
@@ -175,16 +177,17 @@ impl Server {
         match self.endpoint.counterpart(&self.sender) {
             Counterpart::Ready => {}
             Counterpart::NotYet => return self.wait_for_our_side(),
-            Counterpart::Gone => return Err(Stop(Wish::Close)),
+            Counterpart::Gone => return Err(Stop(WaitsFor::Close)),
         }
         if *budget == 0 {
             self.tell();
-            return if self.outgoing.is_some() { Ok(()) } else { Err(Stop(Wish::Again)) };
+            return if self.outgoing.is_some() { Ok(()) } else { Err(Stop(WaitsFor::Again)) };
         }
-        let must_wait = self.suspect.is_limited() && self.headers_left == 0 && !self.may_be_looked_at(core);
+        let must_wait =
+            self.peer_record.is_limited() && self.headers_left == 0 && !self.may_be_looked_at(core);
         match self.pending.front().filter(|_| self.headers_left == 0) {
             None => self.take_header(core, budget),
-            Some(_) if self.abandoned => Err(Stop(Wish::Close)),
+            Some(_) if self.abandoned => Err(Stop(WaitsFor::Close)),
             Some(header) if header.length == 0 => {
                 self.next_request();
                 Ok(())
@@ -214,15 +217,15 @@ impl Server {
     }
 
     fn take_request(&mut self, core: &Core, bytes: &[u8; REQUEST_SIZE]) -> Result<(), Stop> {
-        let Ok(header) = RequestHeader::decode(bytes) else { return Err(Stop(Wish::Close)) };
+        let Ok(header) = RequestHeader::decode(bytes) else { return Err(Stop(WaitsFor::Close)) };
         if header.action == Action::Violation {
             core.queue_pair_fatal(&self.endpoint);
-            return Err(Stop(Wish::Close));
+            return Err(Stop(WaitsFor::Close));
         }
         let following = usize::from(header.following);
         let is_next = header.sequence == self.done + self.pending.len() as u64;
         if !is_next || (self.headers_left > 0 && following + 1 != self.headers_left) {
-            return Err(Stop(Wish::Close));
+            return Err(Stop(WaitsFor::Close));
         }
         self.headers_left = following;
         self.pending.push_back(header);
@@ -236,7 +239,7 @@ impl Server {
             self.note_receipt(answer)?;
         }
         let since = *self.asking_since.get_or_insert_with(Instant::now);
-        Err(Stop(if since.elapsed() < CONNECT_PATIENCE { Wish::Parked } else { Wish::Close }))
+        Err(Stop(if since.elapsed() < CONNECT_PATIENCE { WaitsFor::Parked } else { WaitsFor::Close }))
     }
 
     /// Whether the peer has closed while requests of it still lie in the socket. This process may have been stopped
@@ -251,17 +254,17 @@ impl Server {
     /// Bytes received. When there are none for now, tells the peer first what is done.
     fn note_receipt(&mut self, answer: Result<usize, Errno>) -> Result<u64, Stop> {
         match answer {
-            Ok(0) => Err(Stop(Wish::Close)),
+            Ok(0) => Err(Stop(WaitsFor::Close)),
             Ok(received) => Ok(received as u64),
             Err(Errno::AGAIN) => self.wait_for_more().map(|()| 0),
-            Err(_) => Err(Stop(Wish::Close)),
+            Err(_) => Err(Stop(WaitsFor::Close)),
         }
     }
 
     /// There is nothing more for now.
     fn wait_for_more(&mut self) -> Result<(), Stop> {
         self.tell();
-        if self.outgoing.is_some() { Ok(()) } else { Err(Stop(Wish::Read)) }
+        if self.outgoing.is_some() { Ok(()) } else { Err(Stop(WaitsFor::Read)) }
     }
 
     /// The first request of the group is done.
@@ -274,7 +277,7 @@ impl Server {
     /// Request `done` has no access: says so.
     fn refuse(&mut self, core: &Core) {
         if self.pending.front().is_some_and(|header| core.regions.is_guess(header.rkey)) {
-            core.note_wrong_key(&self.suspect);
+            core.note_wrong_key(&self.peer_record);
         }
         let failure = ResponseHeader::Failed { sequence: self.done, status: CompletionStatus::RemoteAccess };
         self.outgoing = Some(Answer::header(failure));
@@ -299,7 +302,7 @@ impl Server {
     /// Throws away what the peer sends, until it has closed.
     fn drain(&self, core: &Core, budget: &mut u64) -> Result<(), Stop> {
         if *budget == 0 {
-            return Err(Stop(Wish::Again));
+            return Err(Stop(WaitsFor::Again));
         }
         let mut scratch = [0_u8; SCRATCH];
         match retry_on_intr(|| rustix::net::recv(&self.socket, &mut scratch[..], RecvFlags::DONTWAIT)) {
@@ -307,7 +310,7 @@ impl Server {
                 *budget = budget.saturating_sub(received as u64);
                 Ok(())
             }
-            Err(Errno::AGAIN) => Err(Stop(Wish::Read)),
+            Err(Errno::AGAIN) => Err(Stop(WaitsFor::Read)),
             _ => self.end_drain(core),
         }
     }
@@ -315,6 +318,6 @@ impl Server {
     /// The peer has closed, or had its time to.
     fn end_drain(&self, core: &Core) -> Result<(), Stop> {
         core.queue_pair_fatal(&self.endpoint);
-        Err(Stop(Wish::Close))
+        Err(Stop(WaitsFor::Close))
     }
 }

@@ -10,7 +10,7 @@ use super::{ANSWERS, Initiator, check_piece};
 use crate::fabric::software::socket::{Range, receive};
 use crate::fabric::software::table::Right;
 use crate::fabric::software::tcp::frame::{RESPONSE_SIZE, ResponseHeader};
-use crate::fabric::software::transport::{PinSet, Work};
+use crate::fabric::software::work::{PinSet, Work};
 use crate::fabric::{CompletionStatus, Opcode};
 
 /// Ranges that are received by one system call.

@@ -12,7 +12,7 @@ use crate::fabric::software::faults::Verdict;
 use crate::fabric::software::send_queue::Request;
 use crate::fabric::software::socket::{Range, send};
 use crate::fabric::software::tcp::frame::GROUP;
-use crate::fabric::software::transport::{MAX_MESSAGE, PinSet, Unpinned, Work, rights};
+use crate::fabric::software::work::{MAX_MESSAGE, PinSet, Unpinned, Work, rights};
 use crate::fabric::{CompletionStatus, Opcode};
 
 /// Ranges that are sent by one system call.

@@ -5,11 +5,11 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 
 use crate::fabric::CompletionStatus;
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::socket::{Range, send};
 use crate::fabric::software::table::Right;
 use crate::fabric::software::tcp::frame::{GROUP, RESPONSE_SIZE, ResponseHeader};
-use crate::fabric::software::transport::{PinSet, Unpinned};
+use crate::fabric::software::work::{PinSet, Unpinned};
 
 /// Sent in place of memory that cannot be read any more.
 static ZEROES: [u8; 4096] = [0; 4096];

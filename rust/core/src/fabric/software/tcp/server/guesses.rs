@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
-use super::{Server, Stop, Wish};
-use crate::fabric::software::device::Core;
+use super::{Server, Stop, WaitsFor};
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::tcp::frame::GROUP;
 
 impl Server {
     /// How many requests of the group may be carried out at once. One, while what it names has to wait: or a key that is
     /// right would show at once behind one that is announced.
     pub(super) fn most_at_once(&self) -> usize {
-        if self.suspect.is_limited() { 1 } else { GROUP }
+        if self.peer_record.is_limited() { 1 } else { GROUP }
     }
 
     /// Whether the key of the first request is looked at now: the peer was told of it, or it had its turn.
@@ -25,7 +25,7 @@ impl Server {
         let now = Instant::now();
         let turn = match self.held {
             Some((held, turn)) if held == key => Some(turn),
-            _ => self.suspect.turn(now),
+            _ => self.peer_record.turn(now),
         };
         self.held = turn.map(|turn| (key, turn));
         let is_its_turn = turn.is_some_and(|turn| now >= turn);
@@ -41,6 +41,6 @@ impl Server {
         if self.outgoing.is_some() {
             return Ok(());
         }
-        Err(Stop(if self.held.is_some() { Wish::Parked } else { Wish::Close }))
+        Err(Stop(if self.held.is_some() { WaitsFor::Parked } else { WaitsFor::Close }))
     }
 }

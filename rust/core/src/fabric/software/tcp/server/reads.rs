@@ -5,11 +5,11 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 
 use super::answer::{Answer, Segment};
-use super::{Server, Stop, Wish};
-use crate::fabric::software::device::Core;
+use super::{Server, Stop, WaitsFor};
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::table::Right;
 use crate::fabric::software::tcp::frame::{Action, RequestHeader};
-use crate::fabric::software::transport::PinSet;
+use crate::fabric::software::work::PinSet;
 
 /// Largest payload of one frame of an answer to READ.
 const CHUNK: u64 = 1 << 20;
@@ -54,8 +54,8 @@ impl Server {
         let Some(outgoing) = &mut self.outgoing else { return Ok(()) };
         match outgoing.send(core, self.socket.as_fd()) {
             Ok(sent) => *budget = budget.saturating_sub(sent),
-            Err(Errno::AGAIN) => return Err(Stop(Wish::Write)),
-            Err(_) => return Err(Stop(Wish::Close)),
+            Err(Errno::AGAIN) => return Err(Stop(WaitsFor::Write)),
+            Err(_) => return Err(Stop(WaitsFor::Close)),
         }
         if let Some(answer) = self.outgoing.take_if(|outgoing| outgoing.is_sent()) {
             self.note_answered(&answer);

@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 
 use super::{Server, Stop};
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::socket::{Range, receive};
 use crate::fabric::software::table::Right;
 use crate::fabric::software::tcp::frame::{Action, GROUP, REQUEST_SIZE};
-use crate::fabric::software::transport::PinSet;
+use crate::fabric::software::work::PinSet;
 
 /// Where the next bytes belong: payloads in a row, and the header behind them.
 struct Places {

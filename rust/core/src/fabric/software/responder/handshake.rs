@@ -2,18 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
 
-use super::accept::next_words;
-use crate::admission::Permit;
+use crate::admission::{self, Permit};
 use crate::auth::{Session, random};
-use crate::fabric::software::device::Core;
+use crate::fabric::software::device_core::Core;
 use crate::fabric::software::endpoint::Endpoint;
 use crate::fabric::software::hello::{
-    Answer, GREETING_SIZE, Heard, OFFER_SIZE, Offer, Reception, Refusal, Responder, SocketName,
+    Answer, HELLO_SIZE, OFFER_SIZE, Offer, Received, Reception, Refusal, Responder, SocketName,
 };
 use crate::fabric::software::identity::Identity;
 use crate::fabric::software::keepalive;
@@ -22,9 +21,12 @@ use crate::fabric::software::table::Counterpart;
 use crate::fabric::software::tcp::server::Server;
 use crate::fork::OwnSocket;
 
+/// How long a client may take to say hello, where it need not prove a key.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
+
 /// A client that has connected and not said yet what it wants.
 #[derive(Debug)]
-pub(super) struct Greeter {
+pub(super) struct Handshake {
     /// Before the socket: it ends first.
     permit: Permit,
     socket: OwnSocket<OwnedFd>,
@@ -35,13 +37,13 @@ pub(super) struct Greeter {
 }
 
 /// What became of it.
-pub(super) enum Greeted {
-    Waiting(Greeter),
-    Refused(Greeter),
+pub(super) enum HandshakeStep {
+    Waiting(Handshake),
+    Refused(Handshake),
     Welcome(Server),
 }
 
-impl Greeter {
+impl Handshake {
     pub(super) fn new(
         core: &Core,
         stream: OwnSocket<TcpStream>,
@@ -53,7 +55,7 @@ impl Greeter {
         let nonce = key.as_ref().map(|_| random()).transpose()?.unwrap_or_default();
         stream.set_nonblocking(true)?;
         keepalive::apply(&stream)?;
-        let buffer = ReceiveBuffer::new(GREETING_SIZE.max(OFFER_SIZE));
+        let buffer = ReceiveBuffer::new(HELLO_SIZE.max(OFFER_SIZE));
         let hello = Responder::new(key, nonce);
         let socket = stream.map(OwnedFd::from);
         Ok(Self { permit, socket, peer, buffer, hello, deadline: next_words(core) })
@@ -68,25 +70,25 @@ impl Greeter {
     }
 
     /// Goes on as far as what has arrived allows.
-    pub(super) fn serve(mut self, core: &Core, tables: Option<SocketName>) -> Greeted {
+    pub(super) fn serve(mut self, core: &Core, tables: Option<SocketName>) -> HandshakeStep {
         if Instant::now() >= self.deadline {
             return self.refuse(core, "no hello within the time for it");
         }
         match self.buffer.fill(&self.socket) {
-            Ok(0) => return Greeted::Refused(self),
+            Ok(0) => return HandshakeStep::Refused(self),
             Ok(_) | Err(Errno::AGAIN) => {}
-            Err(_) => return Greeted::Refused(self),
+            Err(_) => return HandshakeStep::Refused(self),
         }
         while let Some(message) = self.buffer.take_exactly(self.hello.expects()) {
-            match self.hello.hear(message) {
+            match self.hello.receive(message) {
                 // With a key the proof is another step, with a time of its own.
-                Ok(Heard::Reply(reply)) if self.send(&reply) => {
+                Ok(Received::Reply(reply)) if self.send(&reply) => {
                     if core.options.auth_key.is_some() {
                         self.deadline = next_words(core);
                     }
                 }
-                Ok(Heard::Reply(_)) => return Greeted::Refused(self),
-                Ok(Heard::Offer(offer, session)) => {
+                Ok(Received::Reply(_)) => return HandshakeStep::Refused(self),
+                Ok(Received::Offer(offer, session)) => {
                     return self.receive(core, &offer, session.as_ref(), tables);
                 }
                 Err(Refusal { error, reply }) => {
@@ -97,7 +99,7 @@ impl Greeter {
                 }
             }
         }
-        Greeted::Waiting(self)
+        HandshakeStep::Waiting(self)
     }
 
     /// Answers an offer.
@@ -107,15 +109,15 @@ impl Greeter {
         offer: &Offer,
         session: Option<&Session>,
         tables: Option<SocketName>,
-    ) -> Greeted {
+    ) -> HandshakeStep {
         let target = core.queue_pair(offer.target);
         let answer = answer(core, offer, target.as_deref(), tables, self.peer.ip());
         let sent = self.send(&answer.encode(session));
         match target {
             Some(endpoint) if sent && answer.reception == Reception::Welcome => {
                 self.permit.release();
-                let suspect = core.wrong_keys.of(self.peer.ip(), Instant::now());
-                Greeted::Welcome(Server::new(self.socket, endpoint, offer.sender, suspect))
+                let peer_record = core.wrong_keys.of(self.peer.ip(), Instant::now());
+                HandshakeStep::Welcome(Server::new(self.socket, endpoint, offer.sender, peer_record))
             }
             _ => self.refuse(core, answer.reception.explain()),
         }
@@ -127,9 +129,9 @@ impl Greeter {
         retry_on_intr(|| rustix::net::send(&self.socket, bytes, flags)) == Ok(bytes.len())
     }
 
-    fn refuse(self, core: &Core, reason: &str) -> Greeted {
+    fn refuse(self, core: &Core, reason: &str) -> HandshakeStep {
         tracing::warn!(device = core.name(), peer = %self.peer, "data connection refused: {reason}");
-        Greeted::Refused(self)
+        HandshakeStep::Refused(self)
     }
 }
 
@@ -152,4 +154,10 @@ fn answer(
     let tables = tables.and_then(|name| Some((name, core.tokens.give(peer, Instant::now()).ok()?)));
     let (name, token) = tables.unwrap_or((SocketName::NONE, 0));
     Answer { slot: endpoint.slot as u32, token, identity: Identity::own(), name, ..refused }
+}
+
+/// By when a client is to go on: soon, where it must prove a key.
+pub(super) fn next_words(core: &Core) -> Instant {
+    let limit = if core.options.auth_key.is_some() { admission::SILENCE_LIMIT } else { HELLO_LIMIT };
+    Instant::now() + limit
 }

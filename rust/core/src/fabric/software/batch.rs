@@ -1,0 +1,120 @@
+//! Ranges to copy by one call, of requests in a row.
+
+use super::foreign::MAX_RANGES;
+use super::send_queue::{Piece, Request};
+use super::socket::Range;
+use super::table::Violation;
+use super::work::{MAX_MESSAGE, PinSet, Unpinned, Work, rights};
+use crate::fabric::{CompletionStatus, Opcode};
+
+/// The ranges of either side; the lists keep their room between calls.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) opcode: Option<Opcode>,
+    /// Copied without the kernel.
+    pub(super) plain: bool,
+    pub(super) local: Vec<Range>,
+    pub(super) remote: Vec<Range>,
+    pub(super) requests: u64,
+    pub(super) bytes: u64,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        let (local, remote) = (Vec::with_capacity(MAX_RANGES), Vec::with_capacity(MAX_RANGES));
+        Self { opcode: None, plain: false, local, remote, requests: 0, bytes: 0 }
+    }
+}
+
+impl Batch {
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests == 0 && self.bytes == 0
+    }
+
+    /// Whether a request that is copied so fits in, by what is in it already.
+    pub(super) fn takes(&self, request: &Request, plain: bool) -> bool {
+        self.opcode.is_none_or(|opcode| opcode == request.opcode && self.plain == plain)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.opcode = None;
+        self.plain = false;
+        self.local.clear();
+        self.remote.clear();
+        self.requests = 0;
+        self.bytes = 0;
+    }
+
+    /// Adds the rest of a request. False when there was no room for all of it.
+    pub(super) fn push(&mut self, work: &Work<'_>, index: u64, request: &Request, offset: u64) -> bool {
+        if request.length == 0 {
+            self.requests += 1;
+            return true;
+        }
+        let start = self.bytes;
+        for piece in work.queue.pieces(index, offset) {
+            let length = piece.length.min(work.budget.bytes.saturating_sub(self.bytes));
+            if length == 0 || self.local.len() == MAX_RANGES {
+                break;
+            }
+            self.local.push(Range::new(piece.address, length));
+            self.bytes += length;
+        }
+        let added = self.bytes - start;
+        if added == 0 {
+            return false;
+        }
+        self.opcode = Some(request.opcode);
+        self.remote.push(Range::new(request.remote_address + offset, added));
+        let whole = offset + added == request.length;
+        self.requests += u64::from(whole);
+        whole && self.remote.len() < MAX_RANGES
+    }
+}
+
+/// Why a request is not added.
+pub(super) enum Refused {
+    BatchFull,
+    /// The remote key is not among those that the set's table has.
+    UnknownKey,
+    Failed(CompletionStatus),
+}
+
+/// Checks both sides of a request, and pins their regions. Answers whether all of it is anonymous memory, which only its owner
+/// can take away.
+pub(super) fn check(
+    work: &Work<'_>,
+    index: u64,
+    request: &Request,
+    local: &mut PinSet<'_>,
+    remote: &mut PinSet<'_>,
+) -> Result<bool, Refused> {
+    if request.length > u64::from(MAX_MESSAGE) {
+        return Err(Refused::Failed(CompletionStatus::LocalLength));
+    }
+    if request.length == 0 {
+        return Ok(false);
+    }
+    let refuse = |status| {
+        move |problem| match problem {
+            Unpinned::Full => Refused::BatchFull,
+            Unpinned::Violation(_) => Refused::Failed(status),
+        }
+    };
+    let refuse_remote = |problem| match problem {
+        Unpinned::Violation(Violation::UnknownKey) => Refused::UnknownKey,
+        problem => refuse(CompletionStatus::RemoteAccess)(problem),
+    };
+    let (local_right, remote_right) = rights(request.opcode);
+    let mut anonymous = true;
+    for Piece { address, length, lkey } in work.queue.pieces(index, 0) {
+        anonymous &= local
+            .check(lkey, address, length, local_right)
+            .map_err(refuse(CompletionStatus::LocalProtection))?;
+    }
+    let is_remote_anonymous = remote
+        .check(request.rkey, request.remote_address, request.length, remote_right)
+        .map_err(refuse_remote)?;
+    Ok(anonymous && is_remote_anonymous)
+}

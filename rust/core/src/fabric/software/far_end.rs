@@ -1,0 +1,157 @@
+//! The queue pair at the other end of a way by copies: in this process, or in another one of this host.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::RecvFlags;
+
+use super::address_space::AddressSpace;
+use super::device_core::Core;
+use super::endpoint::Endpoint;
+use super::link::Link;
+use super::questions::Resolved;
+use super::socket::{self, Range};
+use super::table::{Counterpart, RegionView};
+use super::tcp::frame::{Action, RequestHeader};
+use super::watched::WatchedSocket;
+use super::work::{Next, PinSet};
+use crate::fabric::CompletionStatus;
+
+/// The other end.
+#[derive(Debug)]
+pub(super) enum FarEnd {
+    Here(Here),
+    OtherProcess(OtherProcess),
+}
+
+/// A queue pair of this process.
+#[derive(Debug)]
+pub(super) struct Here {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) device: Arc<Core>,
+}
+
+/// A queue pair of another process of this host.
+#[derive(Debug)]
+pub(super) struct OtherProcess {
+    pub(super) link: Arc<Link>,
+    /// Says when the peer's queue pair or process is gone, and carries the news of a violation.
+    pub(super) socket: Arc<WatchedSocket>,
+    /// Where the counterpart stands in the peer's queue pair table, and its number.
+    pub(super) slot: usize,
+    pub(super) counterpart: u32,
+    pub(super) closed: bool,
+}
+
+/// The memory of the other end, kept reachable while a batch is copied.
+#[derive(Clone, Debug)]
+pub(super) enum FarMemory {
+    Here(Arc<Core>),
+    OtherProcess(Arc<Link>),
+}
+
+impl FarEnd {
+    pub(super) fn memory(&self) -> FarMemory {
+        match self {
+            Self::Here(here) => FarMemory::Here(Arc::clone(&here.device)),
+            Self::OtherProcess(other) => FarMemory::OtherProcess(Arc::clone(&other.link)),
+        }
+    }
+
+    /// Looks whether the socket has been closed: nothing else is ever said on it.
+    pub(super) fn look_at_socket(&mut self, endpoint: &Endpoint) {
+        let Self::OtherProcess(other) = self else { return };
+        let mut byte = [0_u8; 1];
+        let answer = retry_on_intr(|| rustix::net::recv(&other.socket, &mut byte[..], RecvFlags::DONTWAIT));
+        if !matches!(answer, Err(Errno::AGAIN)) {
+            other.closed = true;
+            endpoint.set_peer_gone();
+        }
+    }
+
+    /// How it stands towards `endpoint`, which asks.
+    pub(super) fn counterpart(&self, endpoint: &Endpoint) -> Counterpart {
+        match self {
+            Self::Here(here) => here.endpoint.counterpart(&endpoint.address),
+            Self::OtherProcess(other) if other.closed || endpoint.is_peer_gone() => Counterpart::Gone,
+            Self::OtherProcess(other) => {
+                let entry = other.link.queue_pair(other.slot);
+                entry.map_or(Counterpart::Gone, |entry| entry.counterpart(other.counterpart, endpoint.qpn()))
+            }
+        }
+    }
+
+    /// Cuts the way to it, as an ordered fault wants.
+    pub(super) fn cut(&mut self, endpoint: &Endpoint) {
+        match self {
+            Self::Here(here) => here.endpoint.set_peer_gone(),
+            Self::OtherProcess(other) => {
+                other.socket.cut();
+                other.closed = true;
+            }
+        }
+        endpoint.set_peer_gone();
+    }
+
+    /// As with RC, the responder's queue pair goes down together with the initiator's.
+    pub(super) fn report_violation(&self) {
+        let other = match self {
+            Self::Here(here) => return here.device.queue_pair_fatal(&here.endpoint),
+            Self::OtherProcess(other) => other,
+        };
+        let header = RequestHeader {
+            action: Action::Violation,
+            following: 0,
+            rkey: 0,
+            remote_address: 0,
+            length: 0,
+            sequence: 0,
+        };
+        if let Err(errno) = socket::send(other.socket.as_fd(), &[Range::of(&header.encode())]) {
+            tracing::debug!(%errno, "the peer cannot be told of an access violation");
+        }
+    }
+}
+
+impl FarMemory {
+    pub(super) fn space(&self) -> AddressSpace {
+        match self {
+            Self::Here(_) => AddressSpace::Same,
+            Self::OtherProcess(link) => AddressSpace::Foreign(link.pid()),
+        }
+    }
+
+    /// Its regions, as this process sees them.
+    pub(super) fn view(&self) -> RegionView<'_> {
+        match self {
+            Self::Here(device) => device.regions.view(),
+            Self::OtherProcess(link) => link.view(),
+        }
+    }
+
+    /// The process that a batch is copied from or to; `None`: this one, which is there.
+    pub(super) fn link(&self) -> Option<&Link> {
+        match self {
+            Self::Here(_) => None,
+            Self::OtherProcess(link) => Some(link),
+        }
+    }
+
+    /// Adds a region that is not announced, once its process has shown it to this one. False: the batch has no room for it.
+    pub(super) fn resolve<'a>(&'a self, key: u32, remote: &mut PinSet<'a>) -> Result<bool, Next> {
+        let denied = Next::Failed(CompletionStatus::RemoteAccess);
+        let Some(link) = self.link() else { return Err(denied) };
+        if let Ok(pinned) = link.granted().pin(key) {
+            return Ok(remote.adopt(pinned));
+        }
+        match link.resolve(key) {
+            Resolved::Granted => {
+                link.granted().pin(key).map(|pinned| remote.adopt(pinned)).map_err(|_| denied)
+            }
+            Resolved::Absent => Err(denied),
+            Resolved::NotYet(time) => Err(Next::Later(time)),
+            Resolved::Never => Err(Next::Failed(CompletionStatus::RetryExceeded)),
+        }
+    }
+}

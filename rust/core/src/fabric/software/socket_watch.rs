@@ -1,0 +1,76 @@
+//! The descriptor that a worker sleeps on: a completion queue's signal and alarm, and the sockets of its queue pairs.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+
+/// The token of signal and alarm; queue pair numbers are never 0.
+const SIGNAL_TOKEN: u64 = 0;
+/// Sockets with news that one look reports; the others are reported by the next.
+const EVENTS: usize = 64;
+
+/// An epoll instance. Any thread may add and remove sockets; one at a time looks.
+#[derive(Debug)]
+pub(super) struct SocketWatch {
+    epoll: OwnedFd,
+    /// Sockets that bytes travel on. Changed by the threads that connect or close one, read by those that look, which leave the
+    /// epoll alone when there are none; Relaxed, for a socket without a request on it has nothing to say.
+    carrying: AtomicUsize,
+}
+
+impl SocketWatch {
+    /// Watches `signals`, which wake and say nothing else.
+    pub(super) fn new(signals: &[BorrowedFd<'_>]) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for signal in signals {
+            epoll::add(&epoll, signal, epoll::EventData::new_u64(SIGNAL_TOKEN), epoll::EventFlags::IN)?;
+        }
+        Ok(Self { epoll, carrying: AtomicUsize::new(0) })
+    }
+
+    /// Lets the descriptor tell when `socket` of queue pair `qpn` can be read or written. One that carries bytes is looked at
+    /// in every turn; one that only says that the peer is gone is not.
+    pub(super) fn add(&self, qpn: u32, socket: BorrowedFd<'_>, carries_bytes: bool) -> io::Result<()> {
+        let mut flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        if carries_bytes {
+            flags |= epoll::EventFlags::OUT;
+        }
+        epoll::add(&self.epoll, socket, epoll::EventData::new_u64(u64::from(qpn)), flags)?;
+        self.carrying.fetch_add(usize::from(carries_bytes), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Forgets a socket that is about to be closed.
+    pub(super) fn remove(&self, socket: BorrowedFd<'_>, carries_bytes: bool) {
+        if epoll::delete(&self.epoll, socket).is_ok() {
+            self.carrying.fetch_sub(usize::from(carries_bytes), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether bytes travel on any of the sockets.
+    pub(super) fn carries_bytes(&self) -> bool {
+        self.carrying.load(Ordering::Relaxed) > 0
+    }
+
+    /// Calls `news` with the queue pair of each socket that has become readable or writable. Waits for none.
+    pub(super) fn look(&self, mut news: impl FnMut(u32)) -> Result<(), Errno> {
+        let mut room = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match epoll::wait(&self.epoll, &mut room, Some(&now)) {
+            Ok((events, _)) => events.iter().for_each(|event| news(event.data.u64() as u32)),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for SocketWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}

@@ -1,0 +1,60 @@
+//! Why memory is not registered.
+
+use crate::fabric::{Access, FabricError};
+use crate::memory::inspect::Inaccessible;
+
+/// Why a range was not registered.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Address 0, length 0, or a range that wraps around the address space.
+    #[error(
+        "memory {address:#x}+{length} is not a range: address and length must be more than zero and not wrap"
+    )]
+    NotARange {
+        /// Start.
+        address: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// The same start is registered with another length.
+    #[error("memory at {address:#x} is registered with {registered} bytes already, {length} were asked for")]
+    OtherLength {
+        /// Start.
+        address: u64,
+        /// Bytes asked for.
+        length: u64,
+        /// Bytes registered.
+        registered: u64,
+    },
+    /// The same range is registered with other rights.
+    #[error(
+        "memory {address:#x}+{length} is registered with other rights already: {registered}; asked for were: {asked}. \
+         Deregister it first"
+    )]
+    OtherRights {
+        /// Start.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// The rights that it has.
+        registered: Access,
+        /// Those asked for.
+        asked: Access,
+    },
+    /// The CPU cannot access it, or a part of it.
+    #[error(transparent)]
+    Inaccessible(#[from] Inaccessible),
+    /// All regions of the registry were deregistered while this range was being registered.
+    #[error(
+        "memory {address:#x}+{length} was not registered: its engine was closed meanwhile; register it with another engine"
+    )]
+    Closed {
+        /// Start.
+        address: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// The provider refused.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
+}

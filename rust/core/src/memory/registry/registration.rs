@@ -1,0 +1,110 @@
+//! One registration: what is found out about the memory, and how the device gets it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::RegistryError;
+use crate::fabric::{Access, Backing, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion};
+use crate::memory::gpu_memory::{CpuMapping, export, probe};
+use crate::memory::host_inspection::HostInspection;
+use crate::memory::process_regions;
+use crate::memory::region::{MemoryKind, Region, RegionId};
+use crate::memory::unreachable::UnreachableMemory;
+
+/// What is to be registered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registration {
+    /// Start and bytes.
+    pub(super) range: (u64, u64),
+    /// What the caller knows of the memory.
+    pub(super) kind: MemoryKind,
+    /// The rights that are asked for.
+    pub(super) access: Access,
+    /// Whether peers are told of it.
+    pub(super) announced: bool,
+    pub(super) dma_buf: Option<DmaBuf>,
+}
+
+impl Registration {
+    /// Refuses what is no range of addresses.
+    pub(super) fn check(&self) -> Result<(), RegistryError> {
+        let (address, length) = self.range;
+        if address == 0 || length == 0 || address.checked_add(length).is_none() {
+            return Err(RegistryError::NotARange { address, length });
+        }
+        Ok(())
+    }
+
+    /// Has the device register the range. May take long: called without a lock.
+    pub(super) fn make(&self, device: &dyn Device) -> Result<Arc<Region>, RegistryError> {
+        let Self { range: (address, length), kind: declared, access, announced, dma_buf } = *self;
+        let kind = if declared == MemoryKind::Probe { probe(address) } else { declared };
+        let registers_gpu_memory = device.attributes().capabilities.gpu_memory;
+        // A dma-buf or a device lies behind what a NIC can read and the CPU cannot.
+        let of_host = kind == MemoryKind::Host && dma_buf.is_none();
+        let look = if of_host { HostInspection::at(address, length) } else { HostInspection::default() };
+        // A NIC may know better what only it can access. Not of memory for reading only: there the kernel pins pages of
+        // the process whatever their protection says (FOLL_FORCE), and refuses none.
+        let nic_decides = registers_gpu_memory && declared != MemoryKind::Host && access.local_write;
+        if let Some(inaccessible) = look.inaccessible.filter(|_| !nic_decides) {
+            return Err(inaccessible.into());
+        }
+        let access = if look.read_only { access.for_reading() } else { access };
+        let backing = look.backing;
+        let range = MemoryRange { address, length, access, dma_buf, cpu_address: None, backing, announced };
+        let registered = match (kind, declared) {
+            // No CPU may touch it: only the device runtime moves it.
+            (MemoryKind::Device, _) if !registers_gpu_memory => {
+                Ok(Arc::new(UnreachableMemory) as Arc<dyn MemoryRegion>)
+            }
+            (_, MemoryKind::Host) => device.register(&range),
+            _ if !registers_gpu_memory || dma_buf.is_some() => device.register(&range),
+            _ => register_for_nic(device, &range, kind == MemoryKind::Device),
+        };
+        let memory = registered.map_err(|error| look.explain(error))?;
+        // Memory that is not anonymous may be gone when the CPU comes to copy a payload out of it.
+        let readable = kind == MemoryKind::Host
+            && look.backing == Backing::Anonymous
+            && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
+        let region = Region::new(next_id(), &range, kind, readable, announced, memory);
+        process_regions::add(&region);
+        Ok(Arc::new(region))
+    }
+}
+
+/// Registers what may be device memory, in the ways there are: by a dma-buf, by a mapping that the device runtime
+/// makes for it, by its own address, which the kernel may know. A runtime without IPC handles cannot tell device
+/// memory, so it is asked for the mapping of anything that the caller has not declared to be host memory.
+fn register_for_nic(
+    device: &dyn Device,
+    range: &MemoryRange,
+    on_device: bool,
+) -> Result<Arc<dyn MemoryRegion>, FabricError> {
+    if on_device
+        && device.attributes().dma_buf
+        && let Some((dma_buf, _open)) = export(range.address, range.length)
+    {
+        match device.register(&MemoryRange { dma_buf: Some(dma_buf), ..*range }) {
+            Ok(memory) => return Ok(memory),
+            Err(error) => tracing::info!("device memory by dma-buf: {error}; trying without"),
+        }
+    }
+    let mapping = CpuMapping::of(range.address, range.length);
+    device.register(&MemoryRange { cpu_address: mapping.as_ref().map(CpuMapping::address), ..*range })
+}
+
+/// Whether a region has the rights that its range would be registered with now.
+pub(super) fn gives(region: &Region, asked: Access) -> bool {
+    let has = |rights: Access| {
+        Access { relaxed_ordering: region.access.relaxed_ordering, ..rights } == region.access
+    };
+    let is_read_only =
+        || region.kind == MemoryKind::Host && HostInspection::at(region.address, region.length).read_only;
+    has(asked) || has(asked.for_reading()) && is_read_only()
+}
+
+fn next_id() -> RegionId {
+    /// Written by every registration of the process, Relaxed: only uniqueness matters.
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    RegionId(NEXT.fetch_add(1, Ordering::Relaxed))
+}

@@ -1,0 +1,92 @@
+//! Lanes that are destroyed before they are drained, because a flush does not come. To destroy a queue pair is a command of
+//! the device, which may take long: it is given without the worker's lock, in three steps.
+//!
+//! 1. [`WorkerState::detach_lane`] takes the lane out of the table. Its parts stay, its place serves no other lane.
+//! 2. [`DetachedLane::destroy`] destroys the queue pair: from then on the device touches nothing of it.
+//! 3. [`WorkerState::end_destroyed`] ends the parts and frees the place.
+
+use std::sync::Arc;
+
+use super::{EndState, WorkerState, condemn};
+use crate::memory::Recent;
+use crate::pool::lane::{Lane, LaneHealth, LaneKey, LaneStatus};
+
+/// A lane without a place in its worker's table. Its queue pair may still be at work on the memory of its parts.
+#[derive(Debug)]
+pub(in crate::pool) struct DetachedLane {
+    pub(super) lane: Box<Lane>,
+    state: EndState,
+    reason: String,
+}
+
+/// A lane whose queue pair has been destroyed, and whose parts can end.
+#[derive(Debug)]
+pub(in crate::pool) struct DestroyedLane {
+    key: LaneKey,
+    status: Arc<LaneStatus>,
+    /// Its regions are held until its parts have ended.
+    recent: Recent,
+    first_part: u32,
+    outstanding: u32,
+    state: EndState,
+    reason: String,
+}
+
+impl DetachedLane {
+    /// Destroys the queue pair. May block; called without the worker's lock.
+    pub(in crate::pool) fn destroy(self) -> DestroyedLane {
+        let Self { lane, state, reason } = self;
+        let Lane { key, mut queue_pair, status, recent, parts, outstanding, .. } = *lane;
+        let _ = queue_pair.set_error();
+        drop(queue_pair);
+        DestroyedLane { key, status, recent, first_part: parts.first(), outstanding, state, reason }
+    }
+}
+
+impl WorkerState {
+    /// Takes a lane out to be destroyed, which [`WorkerState::take_detached`] hands out.
+    pub(in crate::pool) fn detach_lane(&mut self, key: LaneKey, state: EndState, reason: &str) {
+        let Some(lane) = self.lanes.detach(key) else { return };
+        self.detached.push(DetachedLane { lane, state, reason: reason.to_owned() });
+    }
+
+    /// Whether the lane was detached and has not ended yet.
+    pub(in crate::pool) fn is_detached(&self, key: LaneKey) -> bool {
+        self.lanes.is_detached(key)
+    }
+
+    /// The lanes that are to be destroyed.
+    pub(in crate::pool) fn take_detached(&mut self) -> Vec<DetachedLane> {
+        std::mem::take(&mut self.detached)
+    }
+
+    /// Ends the parts of a lane whose queue pair is gone.
+    pub(in crate::pool) fn end_destroyed(&mut self, destroyed: DestroyedLane) {
+        let DestroyedLane { key, status, recent, first_part, outstanding, state, reason } = destroyed;
+        self.posted = self.posted.saturating_sub(outstanding);
+        self.end_all(first_part, state, &reason);
+        drop(recent);
+        self.lanes.free(key);
+        status.set(LaneHealth::Closed, &reason);
+    }
+
+    /// All three steps for the lanes that are to be destroyed: for tests of a worker's state alone.
+    #[cfg(all(test, not(flagcx_p2p_loom)))]
+    pub(super) fn destroy_detached(&mut self) {
+        for lane in self.take_detached() {
+            self.end_destroyed(lane.destroy());
+        }
+    }
+
+    /// Ends the parts of a lane that was taken out, from `first`, its oldest, on.
+    pub(super) fn end_all(&mut self, first: u32, state: EndState, reason: &str) {
+        let mut next = first;
+        while let Some(part) = self.parts.get(next) {
+            let part_index = std::mem::replace(&mut next, part.behind());
+            if let Some(owner) = part.owner {
+                condemn(&self.early_ends, owner, state, reason);
+            }
+            self.end_part(part_index);
+        }
+    }
+}
