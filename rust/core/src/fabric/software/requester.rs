@@ -190,7 +190,8 @@ impl Requester {
         if execution.ending.is_none() {
             let news = self.news.swap(false, Ordering::Relaxed);
             next = execution.execute(&self.device, &self.endpoint, budget, news);
-            if self.endpoint.is_error() {
+            // Not in place of a failure's own reason: another thread may have moved it to ERROR because of that.
+            if self.endpoint.is_error() && !matches!(next, Next::Failed(_)) {
                 next = Next::Failed(CompletionStatus::Flushed);
             }
             if let Next::Failed(status) = next {
