@@ -54,7 +54,7 @@ class Programs(unittest.TestCase):
 
     def test_what_cannot_be_done_says_why(self) -> None:
         for name, command in PROGRAMS.items():
-            for session, reason in [("127.0.0.1", "is not written as host:port"), ("127.0.0.1:1", "refused")]:
+            for session, reason in [("127.0.0.1", "expected host:port"), ("127.0.0.1:1", "refused")]:
                 with self.subTest(name=name, session=session):
                     ended = run(*command, "send", session, "0x1000", FLAGCX_P2P_CONNECT_TIMEOUT_MS="200")
                     self.assertEqual(ended.returncode, 1, ended)

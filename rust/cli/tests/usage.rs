@@ -37,9 +37,9 @@ fn servers_that_are_not_host_and_port() {
     for server in
         ["127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:0", "localhost:http", "::1]:1", ""]
     {
-        refused(&["put", "/etc/hostname", server], "is not written as host:port");
-        refused(&["get", "model.bin", server], "is not written as host:port");
-        refused(&["bench", server], "is not written as host:port");
+        refused(&["put", "/etc/hostname", server], "expected host:port");
+        refused(&["get", "model.bin", server], "expected host:port");
+        refused(&["bench", server], "expected host:port");
     }
     refused(&["get", "model.bin", "256.0.2.7:7733"], "is not an IPv4 address");
 }

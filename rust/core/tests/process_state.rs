@@ -25,7 +25,7 @@ const HARMLESS: &[&str] = &[
 /// Others, each with its reason: (file, static, why).
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     (
-        "device/installed.rs",
+        "gpu/installed.rs",
         "INSTALLED",
         "a swap without a lock; what the program installed is the child's as well",
     ),

@@ -138,11 +138,11 @@ impl Received {
     /// Decodes the frame at the start of `bytes`, if it is complete; returns it with its length in bytes.
     pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, WireError> {
         let Some((kind, payload)) = split_frame(bytes)? else { return Ok(None) };
-        let heard = match ChannelFrame::decode_payload(kind, payload)? {
+        let frame = match ChannelFrame::decode_payload(kind, payload)? {
             Some(frame) => Self::Frame(frame),
             None => RegionFrame::decode_payload(kind, payload)?.map_or(Self::Unknown, Self::Regions),
         };
-        Ok(Some((heard, HEADER_SIZE + payload.len())))
+        Ok(Some((frame, HEADER_SIZE + payload.len())))
     }
 }
 
@@ -206,13 +206,18 @@ pub struct Channel {
     /// Bytes received that do not make a whole frame yet.
     received: Mutex<Vec<u8>>,
     /// Bytes received so far. Written under the lock of `received`, read by the thread that receives: Relaxed.
-    heard: AtomicU64,
+    bytes_received: AtomicU64,
 }
 
 impl Channel {
     /// Takes over the lane socket of a finished handshake.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, outgoing: Mutex::default(), received: Mutex::default(), heard: AtomicU64::new(0) }
+        Self {
+            stream,
+            outgoing: Mutex::default(),
+            received: Mutex::default(),
+            bytes_received: AtomicU64::new(0),
+        }
     }
 
     /// The other end.
@@ -268,16 +273,16 @@ impl Channel {
         loop {
             let decoded =
                 Received::decode(&received).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-            if let Some((heard, size)) = decoded {
+            if let Some((frame, size)) = decoded {
                 received.drain(..size);
-                return Ok(heard);
+                return Ok(frame);
             }
             let mut buffer = [0; READ];
             match self.stream.try_read(&mut buffer)? {
                 None => return Ok(Received::Nothing),
                 Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Some(count) => {
-                    self.heard.fetch_add(count as u64, Ordering::Relaxed);
+                    self.bytes_received.fetch_add(count as u64, Ordering::Relaxed);
                     received.extend(buffer.iter().take(count));
                 }
             }
@@ -286,7 +291,7 @@ impl Channel {
 
     /// Bytes that [`Channel::try_read`] has received so far, of whole frames and of others.
     pub fn bytes_received(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
+        self.bytes_received.load(Ordering::Relaxed)
     }
 
     /// Whether received bytes wait to be read. The peer's end alone does not count.

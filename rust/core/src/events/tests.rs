@@ -271,7 +271,7 @@ fn a_long_read_or_write_lets_others_have_their_turn() {
         socket.set_nonblocking(true).unwrap();
     }
     let events = EventLoop::start_alone();
-    let (report, heard) = mpsc::channel();
+    let (report, reports) = mpsc::channel();
     let turns = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&turns);
     let _other = events.spawn(move |handle| {
@@ -297,6 +297,6 @@ fn a_long_read_or_write_lets_others_have_their_turn() {
             report.send((between - before, after - between)).unwrap();
         }
     });
-    let (while_written, while_read) = heard.recv_timeout(LONG).unwrap();
+    let (while_written, while_read) = reports.recv_timeout(LONG).unwrap();
     assert!(while_written >= 6 && while_read >= 6, "{while_written}, {while_read}");
 }

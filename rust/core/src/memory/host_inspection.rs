@@ -5,7 +5,7 @@ use super::readable::is_readable;
 use super::registry::RegistryError;
 use crate::fabric::{Backing, FabricError};
 
-/// The result of inspecting a range before its registration. The default knows nothing of the range.
+/// The result of inspecting a range before its registration. The default is for an unknown range.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HostInspection {
     /// The CPU cannot access all of it. A NIC may: it can be memory of a device without a runtime in this process.

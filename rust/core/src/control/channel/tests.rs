@@ -103,11 +103,11 @@ fn frames_about_regions_survive() {
         client.write_all_by(part, soon()).unwrap();
     }
     for frame in frames {
-        let mut heard = Received::Nothing;
-        while heard == Received::Nothing {
-            heard = channel.try_read().unwrap();
+        let mut found = Received::Nothing;
+        while found == Received::Nothing {
+            found = channel.try_read().unwrap();
         }
-        assert_eq!(heard, Received::Regions(frame));
+        assert_eq!(found, Received::Regions(frame));
     }
     let mut long = RegionFrame::Sync(1).encode();
     long[6] = 9;

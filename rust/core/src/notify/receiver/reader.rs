@@ -57,7 +57,7 @@ struct Peer {
     /// Since when its first bytes or its proof are awaited.
     since: Instant,
     /// When it last sent data.
-    heard: Instant,
+    last_received: Instant,
 }
 
 /// What to do with a peer after its input was processed.
@@ -107,7 +107,7 @@ impl Reader {
         loop {
             let overdue = self.drop_overdue().map(|left| Instant::now() + left);
             let look = handle.sleep_until(overdue.into_iter().chain(self.paused).min());
-            let news = async {
+            let ready = async {
                 watched.readable().await;
                 false
             };
@@ -116,7 +116,7 @@ impl Reader {
                 true
             };
             // Full queues are checked after each timeout as well, which is cheap and rare.
-            if first(news, other).await {
+            if first(ready, other).await {
                 self.resume(&handle).await;
             }
             self.turn(&handle).await;
@@ -193,7 +193,7 @@ impl Reader {
                     owned: false,
                     process: None,
                     since: now,
-                    heard: now,
+                    last_received: now,
                 };
                 self.peers.insert(number, peer);
             }
@@ -212,7 +212,7 @@ impl Reader {
             Ok(Some(count)) => {
                 read = count;
                 peer.bytes.extend_from_slice(self.chunk.get(..count).unwrap_or_default());
-                peer.heard = Instant::now();
+                peer.last_received = Instant::now();
             }
             Err(error) => {
                 tracing::debug!("notification socket from {}: {error}", peer.stream.peer());
@@ -227,12 +227,12 @@ impl Reader {
     fn process_input(&mut self, number: u64) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let was_waiting = peer.held_back.is_some();
-        let mut fate = peer.process_input(&self.options, &self.queue, &self.room);
-        if let Disposition::Admitted(proof) = fate {
-            fate = self.admit(number, proof);
+        let mut disposition = peer.process_input(&self.options, &self.queue, &self.room);
+        if let Disposition::Admitted(proof) = disposition {
+            disposition = self.admit(number, proof);
         }
         let Some(peer) = self.peers.get_mut(&number) else { return };
-        let registered = match (was_waiting, fate) {
+        let registered = match (was_waiting, disposition) {
             (_, Disposition::Goes | Disposition::Admitted(_)) => {
                 self.remove(number);
                 return;
@@ -319,7 +319,7 @@ impl Reader {
             let of_connected_host = connected(peer.stream.peer().ip());
             (!of_connected_host || (!peer.owned && connected(host))).then_some((
                 of_connected_host,
-                peer.heard,
+                peer.last_received,
                 number,
             ))
         });
@@ -381,7 +381,7 @@ impl Peer {
         self.decoder.is_admitted()
             && self.held_back.is_none()
             && self.stream.is_quiet()
-            && (self.bytes.is_empty() || self.heard.elapsed() >= limit)
+            && (self.bytes.is_empty() || self.last_received.elapsed() >= limit)
     }
 
     fn process_input(&mut self, options: &ReceiverOptions, queue: &Queue, room: &Arc<Wakeup>) -> Disposition {
@@ -392,7 +392,7 @@ impl Peer {
             return Disposition::Waits;
         }
         let mut used = 0;
-        let fate = loop {
+        let disposition = loop {
             let rest = self.bytes.get(used..).unwrap_or_default();
             let arrival = match self.decoder.next(rest, &options.policy) {
                 Ok(None) if self.ended => break Disposition::Goes,
@@ -437,7 +437,7 @@ impl Peer {
             // The buffer of a large message must not stay allocated for the rest of the connection.
             self.bytes.shrink_to(CHUNK);
         }
-        fate
+        disposition
     }
 
     /// Sends a message of the exchange of proofs. This side sends nothing else, so it fits into the socket's buffer.

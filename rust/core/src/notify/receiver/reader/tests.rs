@@ -34,7 +34,7 @@ fn options() -> ReceiverOptions {
 #[test]
 fn many_senders_at_once_let_others_have_their_turn() {
     let events = EventLoop::acquire().unwrap();
-    let (report, heard) = mpsc::channel();
+    let (report, reports) = mpsc::channel();
     let _task = events.spawn(move |handle| {
         let handle = handle.clone();
         async move {
@@ -67,7 +67,7 @@ fn many_senders_at_once_let_others_have_their_turn() {
             queue.close();
         }
     });
-    let (pauses, taken) = heard.recv_timeout(LONG).unwrap();
+    let (pauses, taken) = reports.recv_timeout(LONG).unwrap();
     let at_least = taken * MESSAGE_SIZE / TURN;
     assert!(taken > SENDERS * MESSAGES / 2, "{taken} messages");
     assert!(pauses + 1 >= at_least, "{pauses} pauses for {taken} messages");
