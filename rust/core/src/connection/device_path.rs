@@ -23,8 +23,8 @@ use crate::transfer::{
 pub(super) enum RemoteEnd<'a> {
     /// By their addresses: the peer is in this process.
     SameProcess,
-    /// By what the peer told of its device memory, one record per piece.
-    Ipc(&'a [IpcInfo]),
+    /// By what the peer told of its GPU memory, one record per piece.
+    Ipc(&'a [Option<IpcInfo>]),
 }
 
 /// How long copies may go on after one of them could not be started.
@@ -135,10 +135,12 @@ impl Connection {
         let Iov { remote: desc, length, .. } = *iov;
         match remote {
             RemoteEnd::Ipc(infos) => match infos.get(index) {
-                None => problem("has no IPC information"),
-                Some(info) if length > info.size => problem("is longer than its IPC information allows"),
+                None | Some(None) => problem("has no IPC information of GPU memory"),
+                Some(Some(info)) if length > info.size => {
+                    problem("is longer than its IPC information allows")
+                }
                 // Its address is known once it has been opened.
-                Some(_) => Ok(Some((MemoryKind::Device, 0))),
+                Some(Some(_)) => Ok(Some((MemoryKind::Device, 0))),
             },
             RemoteEnd::SameProcess => match region_in_process(desc.rkey, desc.address, length) {
                 Some(region) if region.read_only && opcode == Opcode::Write => problem(READ_ONLY_THERE),
@@ -240,12 +242,12 @@ impl Connection {
 fn open_all(
     runtime: &Arc<dyn GpuRuntime>,
     device: i32,
-    infos: &[IpcInfo],
+    infos: &[Option<IpcInfo>],
     moves: &mut [Move],
 ) -> Result<Vec<OpenedMemory>, SubmitError> {
     let mut opened: Vec<OpenedMemory> = Vec::new();
     let mut handles: Vec<&IpcInfo> = Vec::new();
-    for (piece, info) in moves.iter_mut().zip(infos) {
+    for (piece, info) in moves.iter_mut().zip(infos.iter().flatten()) {
         let place = match handles.iter().position(|known| known.handle == info.handle) {
             Some(place) => place,
             None => {

@@ -27,6 +27,8 @@ pub use context::{Context, TransferSettings};
 pub use device_events::{DeviceEvents, DeviceHealth};
 pub use lanes::{LaneBuilder, LaneHandle};
 pub use presence::{Presence, Pulse};
+pub use route::{Remote, Request};
+pub use submit::WhenFull;
 
 use recovery::{Driver, Machine, Parts, Rebuilds, Role};
 use regions::{Exchange, Questions};
@@ -88,7 +90,7 @@ pub struct Inner {
     failures: AtomicU64,
     rebuilt: AtomicU64,
     notified: AtomicU64,
-    /// Why it starts no transfers, in bits; 0 when it does. Read by submitters, with one load: Relaxed. [`CLOSED`] is set
+    /// Why it starts no transfers, or not the short way, in bits; 0 when it does. Read by submitters, with one load: Relaxed. [`CLOSED`] is set
     /// once by `end` and is a hint, the lanes' own state decides. [`FAILURES_HELD`] is set by callers that meet failures
     /// and cleared by submitters that find room again.
     gate: AtomicU32,
@@ -167,6 +169,9 @@ const CLOSED: u32 = 1;
 /// `gate`: as many of its failed transfers are within their hold as an engine keeps.
 const FAILURES_HELD: u32 = 2;
 
+/// `gate`: transfers end inside the call that starts them, see [`Connection::start`]; set for good when it is made.
+const AT_ONCE: u32 = 4;
+
 /// Why the transfers of a connection end that is closed here.
 const CLOSED_HERE: &str = "the connection was closed";
 
@@ -209,7 +214,8 @@ impl Connection {
             lanes,
             policy,
             paths,
-            reach: Reach::new(peer.same_process, paths, provider),
+            reach: Reach::new(peer.same_process, peer.local, paths, provider),
+            gate: AtomicU32::new(if peer.same_process { AT_ONCE } else { 0 }),
             remote: Arc::new(remote),
             questions: Arc::new(Questions::new(told.is_some())),
             peer,
@@ -226,7 +232,6 @@ impl Connection {
             failures: AtomicU64::new(0),
             rebuilt: AtomicU64::new(0),
             notified: AtomicU64::new(0),
-            gate: AtomicU32::new(0),
             ended: Once::new(),
         })));
         connection.start_recovery(told, presence)?;
@@ -375,6 +380,12 @@ impl Connection {
     /// Whether transfers are started without asking [`Connection::require_open`] first.
     #[inline]
     fn is_open(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) & !AT_ONCE == 0 && self.is_here()
+    }
+
+    /// Whether a transfer may be started and left to itself with no further question.
+    #[inline(always)]
+    fn takes_short_way(&self) -> bool {
         self.gate.load(Ordering::Relaxed) == 0 && self.is_here()
     }
 

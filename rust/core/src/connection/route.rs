@@ -14,58 +14,86 @@ use crate::gpu::IpcInfo;
 use crate::memory::has_gpu_regions;
 use crate::transfer::{IovSource, Opcode, Outcome, Status, SubmitError, TransferId};
 
+/// A transfer as its caller asks for it.
+#[derive(Debug)]
+pub struct Request<'a, S: IovSource + ?Sized> {
+    /// READ or WRITE.
+    pub opcode: Opcode,
+    /// What to move: at least one piece.
+    pub iovs: &'a S,
+    /// What the caller knows of the peer's memory.
+    pub remote: Remote<'a>,
+    /// What to do when there is no room for the transfer now.
+    pub when_full: WhenFull,
+}
+
+/// What a caller knows of the peer's memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Remote<'a> {
+    /// The descriptors of the iovs say it all.
+    #[default]
+    Described,
+    /// The peer's memory is GPU memory, and the peer has told this of it: one record for each iov, `None` for one that names
+    /// no GPU memory. Of use if the peer is another process of this host; ignored otherwise.
+    Ipc(&'a [Option<IpcInfo>]),
+}
+
 /// Where a connection leads, as far as routes depend on it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reach {
     /// Both ends are in this process, so that the peer's addresses are ours.
     in_process: bool,
+    /// The peer is another process of this host.
+    same_host: bool,
     /// GPU memory that is registered has keys that the lanes can use.
     pub(super) lanes_carry_gpu: bool,
 }
 
 impl Reach {
-    pub(super) fn new(says_same_process: bool, paths: Paths, provider: Provider) -> Self {
+    pub(super) fn new(says_same_process: bool, is_local: bool, paths: Paths, provider: Provider) -> Self {
         Self {
             in_process: says_same_process || paths == Paths::both(PathKind::InProcess),
+            same_host: is_local && !says_same_process,
             lanes_carry_gpu: provider != Provider::Software,
         }
     }
 }
 
 impl Connection {
-    /// As [`Connection::submit`], with what the peer, another process of this host, told of its GPU memory: one record for
-    /// each iov, all of which are GPU memory there.
+    /// Starts a transfer. Everything is validated before anything is posted, and the call never waits for completions, but for
+    /// one case: with a peer that was connected to as one of this process, a transfer between host memory has ended well
+    /// when a call that may wait returns, and is [`TransferId::COMPLETE`].
     ///
-    /// Copies cannot be stopped: such a transfer has no deadline, and cancelling it waits for its end.
-    pub fn submit_by_ipc<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-        ipc: &[IpcInfo],
-    ) -> Result<TransferId, SubmitError> {
-        match self.start_on_gpu(opcode, iovs, RemoteEnd::Ipc(ipc), WhenFull::Wait)? {
-            Some(id) => Ok(id),
-            None => self.start_on_lanes(opcode, iovs, WhenFull::Wait),
-        }
-    }
-
-    /// As [`Connection::submit`], but that between host memory of this process, with a peer that was connected to as one of
-    /// this process, the transfer has ended well when this returns, and is [`TransferId::COMPLETE`].
-    pub fn submit_at_once_in_process<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-    ) -> Result<TransferId, SubmitError> {
-        if !self.peer.same_process {
-            return self.submit_any(opcode, iovs);
-        }
-        if self.may_need_gpu()
-            && let Some(id) = self.start_on_gpu(opcode, iovs, RemoteEnd::SameProcess, WhenFull::Wait)?
+    /// When the waiting queues are full, or [`MOST_TRANSFERS`](crate::transfer::MOST_TRANSFERS) ids are in use, the call
+    /// does what `when_full` says; it waits at most for the transfer time-out. A transfer keeps its id until its end has
+    /// been asked for, so a program that starts more and asks about none waits for itself: the call then ends with
+    /// [`SubmitError::NoId`]. A transfer that would go over several lanes and may not wait goes over one when their workers
+    /// have no room for all of it. Any thread may call it.
+    #[inline]
+    pub fn start<S: IovSource + ?Sized>(&self, request: &Request<'_, S>) -> Result<TransferId, SubmitError> {
+        if request.iovs.len() == 1
+            && matches!(request.remote, Remote::Described)
+            && let Some(piece) = request.iovs.piece(0)
+            && let Some(id) = self.try_one(request.opcode, &piece)
         {
             return Ok(id);
         }
-        let id = self.start_on_lanes(opcode, iovs, WhenFull::Wait)?;
-        self.wait_for(id).map(|()| TransferId::COMPLETE)
+        self.route(request)
+    }
+
+    /// [`Connection::start`] of a transfer that may wait for room, between ends that descriptors say all of.
+    #[inline]
+    pub fn submit<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> Result<TransferId, SubmitError> {
+        self.start(&Request { opcode, iovs, remote: Remote::Described, when_full: WhenFull::Wait })
+    }
+
+    /// [`Connection::submit`] that answers [`SubmitError::WouldBlock`] instead of waiting for room.
+    pub fn try_submit<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+    ) -> Result<TransferId, SubmitError> {
+        self.start(&Request { opcode, iovs, remote: Remote::Described, when_full: WhenFull::Refuse })
     }
 
     /// A transfer that is over when this returns.
@@ -77,11 +105,32 @@ impl Connection {
         self.wait_for(self.submit(opcode, iovs)?)
     }
 
-    /// Whether GPU memory may be at either end of a transfer that [`Connection::submit`] is asked for, with nothing but
-    /// its addresses.
+    /// Decides who carries a transfer. For callers that have tried [`Connection::submit_one`], or need not.
+    #[inline(never)]
+    pub fn route<S: IovSource + ?Sized>(&self, request: &Request<'_, S>) -> Result<TransferId, SubmitError> {
+        let &Request { opcode, iovs, remote, when_full } = request;
+        if let Some(remote) = self.gpu_end(remote)
+            && let Some(id) = self.start_on_gpu(opcode, iovs, remote, when_full)?
+        {
+            return Ok(id);
+        }
+        let id = self.start_on_lanes(opcode, iovs, when_full)?;
+        if self.peer.same_process && when_full == WhenFull::Wait {
+            // Callers rely on it: such a transfer is over when the call returns.
+            return self.wait_for(id).map(|()| TransferId::COMPLETE);
+        }
+        Ok(id)
+    }
+
+    /// How GPU memory of the peer would be reached; `None` if no end of the transfer can be memory that only the GPU's
+    /// runtime copies.
     #[inline]
-    pub(super) fn may_need_gpu(&self) -> bool {
-        self.reach.in_process && has_gpu_regions()
+    fn gpu_end<'a>(&self, remote: Remote<'a>) -> Option<RemoteEnd<'a>> {
+        match remote {
+            Remote::Ipc(records) if self.reach.same_host => Some(RemoteEnd::Ipc(records)),
+            _ if self.reach.in_process && has_gpu_regions() => Some(RemoteEnd::SameProcess),
+            _ => None,
+        }
     }
 
     /// Waits for the end, as long as it takes.

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Connection;
-use super::device_path::RemoteEnd;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::memory::Recent;
@@ -18,11 +17,14 @@ use crate::transfer::{
 };
 
 /// Whether a full queue, or that no id is free, is an answer or a reason to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WhenFull {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Sleeps until there is room, at most for the transfer time-out.
+    #[default]
     Wait,
-    /// The same of a call that has waited since then.
+    /// [`WhenFull::Wait`] of a call that has waited since then.
     WaitSince(Instant),
+    /// Answers [`SubmitError::WouldBlock`].
     Refuse,
 }
 
@@ -34,57 +36,19 @@ impl WhenFull {
 }
 
 impl Connection {
-    /// Starts a transfer of at least one iov. Everything is validated before anything is posted. Of two ends in one process
-    /// either may be GPU memory, which the GPU's runtime then copies.
-    ///
-    /// Never waits for completions. When the waiting queues are full, or [`MOST_TRANSFERS`] ids are in use, it sleeps until
-    /// there is room, at most for the transfer time-out. A transfer keeps its id until its end has been asked for, so a
-    /// program that starts more and asks about none waits for itself: the call then ends with [`SubmitError::NoId`]. Any
-    /// thread may call it.
-    #[inline]
-    pub fn submit<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> Result<TransferId, SubmitError> {
-        self.start(opcode, iovs, WhenFull::Wait)
-    }
-
-    /// The same, answering [`SubmitError::WouldBlock`] instead of parking. A transfer that would go over several lanes goes
-    /// over one when their workers have no room for all of it.
-    pub fn try_submit<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-    ) -> Result<TransferId, SubmitError> {
-        self.start(opcode, iovs, WhenFull::Refuse)
-    }
-
-    #[inline]
-    fn start<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-        when_full: WhenFull,
-    ) -> Result<TransferId, SubmitError> {
-        if iovs.len() == 1
-            && let Some(piece) = iovs.piece(0)
-            && let Some(id) = self.try_one(opcode, &piece)
-        {
-            return Ok(id);
-        }
-        self.start_any(opcode, iovs, when_full)
-    }
-
     // Apart, because `submit_one` is inlined wherever it is called.
     #[inline(never)]
-    fn try_one(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
+    pub(super) fn try_one(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
         self.submit_one(opcode, piece)
     }
 
     /// Starts a transfer of one piece if all about it is as it mostly is: like the one before it on the thread's own lane,
-    /// whose worker is free, and not to be cut. `None`, and nothing is done, if anything is not: [`Connection::submit`],
+    /// whose worker is free, and not to be cut. `None`, and nothing is done, if anything is not: [`Connection::start`],
     /// which tries this first, then says what, or takes a longer way. Inlined by force: a caller that is about speed
-    /// should do little else.
+    /// should do little else, and go on with [`Connection::route`].
     #[inline(always)]
     pub fn submit_one(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
-        if piece.length >= Plan::SPREAD_FROM || !self.is_open() {
+        if piece.length >= Plan::SPREAD_FROM || !self.takes_short_way() {
             return None;
         }
         let lane = self.lanes.get(self.own_lane(thread_hint()))?;
@@ -92,30 +56,6 @@ impl Connection {
             lane.key,
             &OnePiece { connection: self, policy: self.policy(), opcode, piece, worker: lane.worker_index },
         )
-    }
-
-    /// As [`Connection::submit`], for who has tried [`Connection::submit_one`].
-    pub fn submit_any<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-    ) -> Result<TransferId, SubmitError> {
-        self.start_any(opcode, iovs, WhenFull::Wait)
-    }
-
-    #[inline(never)]
-    fn start_any<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-        when_full: WhenFull,
-    ) -> Result<TransferId, SubmitError> {
-        if self.may_need_gpu()
-            && let Some(id) = self.start_on_gpu(opcode, iovs, RemoteEnd::SameProcess, when_full)?
-        {
-            return Ok(id);
-        }
-        self.start_on_lanes(opcode, iovs, when_full)
     }
 
     /// Starts a transfer that the lanes carry, or refuses it.

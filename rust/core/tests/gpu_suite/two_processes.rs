@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
-use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::connection::{Connection, Remote, Request, WhenFull};
 use flagcx_p2p::internals::engine::Engine;
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::gpu::IpcInfo;
@@ -73,7 +73,9 @@ impl Bench {
     }
 
     fn start(&self, opcode: Opcode, iovs: &[Iov], ipc: &[IpcInfo]) -> Result<TransferId, SubmitError> {
-        keeps("submit_by_ipc", || self.here.submit_by_ipc(opcode, iovs, ipc))
+        let ipc: Vec<_> = ipc.iter().cloned().map(Some).collect();
+        let remote = Remote::Ipc(&ipc);
+        keeps("start", || self.here.start(&Request { opcode, iovs, remote, when_full: WhenFull::Wait }))
     }
 
     fn expect_write(&mut self, kind: Kind) -> String {
