@@ -312,4 +312,5 @@ const NOTHING: GpuTable = GpuTable {
     get_device_pci_bus_id: None,
     get_device_by_pci_bus_id: None,
     get_last_error: None,
+    launch_host_func: None,
 };

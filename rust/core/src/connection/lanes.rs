@@ -11,7 +11,7 @@ use crate::fabric::{FabricError, PathKind, PathOptions, Paths, QpAddress, QueueP
 use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError, SlicePolicy, Worker};
 
 /// One lane of a connection, as its submitters see it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LaneHandle {
     /// Its worker.
     pub worker: Arc<Worker>,

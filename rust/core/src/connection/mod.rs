@@ -2,9 +2,10 @@
 
 mod close;
 mod context;
-mod device_copies;
 mod device_events;
-mod device_path;
+mod gpu_imports;
+mod gpu_lanes;
+mod gpu_transfer;
 mod lanes;
 mod metrics;
 mod notifications;
@@ -30,6 +31,7 @@ pub use presence::{Presence, Pulse};
 pub use route::{Remote, Request};
 pub use submit::WhenFull;
 
+use gpu_lanes::GpuLanes;
 use recovery::{Driver, Machine, Parts, Rebuilds, Role};
 use regions::{Exchange, Questions};
 use route::Reach;
@@ -64,6 +66,8 @@ pub struct Inner {
     /// Those of the first lane at the connect: what is told once the lanes are gone.
     paths: Paths,
     reach: Reach,
+    /// What moves GPU memory that the other lanes do not.
+    gpu: GpuLanes,
     /// The peer's regions.
     remote: Arc<RemoteRegions>,
     /// Asks it for more.
@@ -217,6 +221,7 @@ impl Connection {
             reach: Reach::new(peer.same_process, peer.local, paths, provider),
             gate: AtomicU32::new(if peer.same_process { AT_ONCE } else { 0 }),
             remote: Arc::new(remote),
+            gpu: GpuLanes::default(),
             questions: Arc::new(Questions::new(told.is_some())),
             peer,
             capabilities,

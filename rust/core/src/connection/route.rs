@@ -1,13 +1,13 @@
-//! The route of a transfer: the lanes, or the GPU's runtime. Every entry point decides here.
+//! The route of a transfer: the lanes to the peer, or lanes over copy streams of a GPU. Every entry point decides here.
 //!
-//! The runtime copies what lies in GPU memory at either end if both ends are in one process, or if the caller brings what
-//! the peer, on the same host, tells of its GPU memory. The lanes carry the rest: host memory, and GPU memory that a NIC
+//! Copy streams carry what lies in GPU memory at either end if both ends are in one process, or if the caller brings what
+//! the peer, on the same host, tells of its GPU memory. The lanes to the peer carry the rest: host memory, and GPU memory that a NIC
 //! has registered. What neither can carry is refused: [`crate::transfer::Scope`].
 
 use std::time::Duration;
 
 use super::Connection;
-use super::device_path::RemoteEnd;
+use super::gpu_transfer::RemoteEnd;
 use super::submit::WhenFull;
 use crate::fabric::{PathKind, Paths, Provider};
 use crate::gpu::IpcInfo;

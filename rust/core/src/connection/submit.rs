@@ -30,7 +30,7 @@ pub enum WhenFull {
 
 impl WhenFull {
     /// When the call began to wait.
-    fn since(self) -> Instant {
+    pub(super) fn since(self) -> Instant {
         if let Self::WaitSince(since) = self { since } else { Instant::now() }
     }
 }
@@ -266,7 +266,7 @@ impl Connection {
     }
 
     /// Gives a built list to a lane's worker, waiting for room in its queue until `limit` after `started`.
-    fn hand_over(
+    pub(super) fn hand_over(
         &self,
         lane: &LaneHandle,
         task: &'static Task,
@@ -298,12 +298,12 @@ impl Connection {
 
     /// How transfers that start now are cut.
     #[inline(always)]
-    fn policy(&self) -> SlicePolicy {
+    pub(super) fn policy(&self) -> SlicePolicy {
         self.context.slice_sizes.apply(&self.policy)
     }
 
     #[inline]
-    fn scope<'a>(&'a self, policy: &'a SlicePolicy) -> Scope<'a> {
+    pub(super) fn scope<'a>(&'a self, policy: &'a SlicePolicy) -> Scope<'a> {
         let (local, remote) = (&self.context.registry, &*self.remote);
         Scope { local, remote, policy, carries_gpu: self.reach.lanes_carry_gpu }
     }
@@ -314,7 +314,7 @@ impl Connection {
     }
 
     /// A lane in working order, or one that is being rebuilt; from `hint` on.
-    fn pick_lane(&self, hint: usize) -> Result<&LaneHandle, SubmitError> {
+    pub(super) fn pick_lane(&self, hint: usize) -> Result<&LaneHandle, SubmitError> {
         let mut healing = None;
         for lane in self.lanes_from(hint) {
             match lane.status.health() {

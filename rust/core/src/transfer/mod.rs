@@ -191,21 +191,6 @@ pub enum SubmitError {
     },
 }
 
-impl SubmitError {
-    /// The same of the whole of which the pieces were a part: piece `i` is piece `indices[i]` of it.
-    pub(crate) fn of_whole(mut self, indices: &[usize]) -> Self {
-        if let Self::Local { iov, .. }
-        | Self::Remote { iov, .. }
-        | Self::TooLong { iov }
-        | Self::Device { iov, .. }
-        | Self::Ended(Outcome::Failed(Failure { iov, .. })) = &mut self
-        {
-            *iov = indices.get(*iov).copied().unwrap_or(*iov);
-        }
-        self
-    }
-}
-
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

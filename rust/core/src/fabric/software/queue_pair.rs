@@ -18,7 +18,7 @@ use super::transport::{Budget, Next, Step, Work};
 use crate::events::Waiter;
 use crate::fabric::{
     Batch, Completion, CompletionStatus, Connecting, FabricError, PathKind, PathOptions, Paths, Posted,
-    QpAddress, QueuePair, QueuePairCaps, Sge, WorkRequest,
+    QpAddress, QueuePair, QueuePairCaps, Sge, WorkQueue, WorkRequest,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -240,10 +240,6 @@ impl QueuePair for SoftwareQueuePair {
         self.inner.endpoint.address
     }
 
-    fn caps(&self) -> QueuePairCaps {
-        self.inner.state().queue.caps()
-    }
-
     fn connect_with<'a>(
         &'a mut self,
         peer: &'a QpAddress,
@@ -261,6 +257,12 @@ impl QueuePair for SoftwareQueuePair {
 
     fn connects_by_commands(&self) -> bool {
         false
+    }
+}
+
+impl WorkQueue for SoftwareQueuePair {
+    fn caps(&self) -> QueuePairCaps {
+        self.inner.state().queue.caps()
     }
 
     fn post(&mut self, batch: &Batch<'_>) -> Posted {

@@ -141,6 +141,10 @@ impl GpuRuntime for CudaRuntime {
         unsafe { (driver.get_context)(&raw mut current) == 0 && current == context }
     }
 
+    fn device_of(&self, address: u64) -> Option<i32> {
+        self.attribute(ATTRIBUTE_DEVICE_ORDINAL, address).ok().flatten().map(|ordinal| ordinal as i32)
+    }
+
     fn pci_bus_id(&self, device: i32) -> Result<String, GpuError> {
         let (driver, device, mut text) = (self.driver()?, self.device(device)?, [0_u8; 32]);
         let room = c_int::try_from(text.len()).unwrap_or(0);

@@ -131,6 +131,19 @@ unsafe extern "C" fn handle_for_range(
     out(fd.cast::<c_int>(), std::os::fd::IntoRawFd::into_raw_fd(file))
 }
 
+unsafe extern "C" fn launch_host(
+    _: *mut c_void,
+    called: unsafe extern "C" fn(*mut c_void),
+    argument: *mut c_void,
+) -> c_int {
+    answer("launch_host", NOT_PERMITTED, |_| {
+        // SAFETY: the function is called once with its argument, on another thread, as the driver does.
+        let call = move |argument: usize| unsafe { called(argument as *mut c_void) };
+        let argument = argument as usize;
+        std::thread::spawn(move || call(argument)).join().map_or(1, |()| 0)
+    })
+}
+
 fn played() -> CudaRuntime {
     CudaRuntime::over(Symbols {
         init,
@@ -155,6 +168,7 @@ fn played() -> CudaRuntime {
         ipc_open,
         ipc_close,
         handle_for_range: Some(handle_for_range),
+        launch_host: Some(launch_host),
         _library: None,
     })
 }
@@ -193,9 +207,9 @@ fn copies_end_when_the_event_is_ready() {
     let mut stream = cuda.open_stream().unwrap();
     // SAFETY: the played driver touches neither range.
     unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap();
-    stream.mark().unwrap();
+    stream.mark(0).unwrap();
     gpu(|gpu| gpu.running = 1);
-    assert_eq!([stream.is_done(), stream.is_done()], [Ok(false), Ok(true)]);
+    assert_eq!([stream.is_done(0), stream.is_done(0)], [Ok(false), Ok(true)]);
     gpu(|gpu| gpu.fails = "memcpy");
     // SAFETY: as above.
     let error = unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap_err();
@@ -204,6 +218,35 @@ fn copies_end_when_the_event_is_ready() {
     assert!(cuda.open_stream().is_err(), "no event");
     drop(stream);
     assert_eq!(gpu(|gpu| gpu.live_objects), 0, "nothing leaks");
+}
+
+/// Marks are apart: one says nothing of copies behind it. Only what proves a lost context says that nothing runs.
+#[test]
+fn a_mark_speaks_of_the_copies_before_it() {
+    let cuda = played();
+    let mut stream = cuda.open_stream().unwrap();
+    [0, 3, 1].into_iter().for_each(|mark| stream.mark(mark).unwrap());
+    assert_eq!(gpu(|gpu| gpu.live_objects), 5, "a stream, and events for the marks 0 to 3");
+    assert_eq!(stream.is_done(9), Ok(true), "never put: nothing is before it");
+    gpu(|gpu| gpu.query_fails = NOT_PERMITTED);
+    assert!(matches!(stream.is_done(3), Err(GpuError::Call { code: NOT_PERMITTED, .. })), "says nothing");
+    for lost in [201, 700, 719] {
+        gpu(|gpu| gpu.query_fails = lost);
+        assert!(matches!(stream.is_done(3), Err(GpuError::Lost { code, .. }) if code == lost));
+    }
+}
+
+#[test]
+fn the_host_is_called_once_and_nothing_leaks() {
+    let cuda = played();
+    let mut stream = cuda.open_stream().unwrap();
+    let notifier = Arc::new(Notifier::new().unwrap());
+    gpu(|gpu| gpu.fails = "launch_host");
+    assert!(stream.notify(&notifier).is_err() && !notifier.is_notified());
+    gpu(|gpu| gpu.fails = "");
+    stream.notify(&notifier).unwrap();
+    assert!(notifier.is_notified());
+    assert_eq!(Arc::strong_count(&notifier), 1);
 }
 
 #[test]
@@ -248,7 +291,7 @@ fn a_real_driver_if_there_is_one() {
             assert!(cuda.pci_bus_id(0).unwrap().contains(':'));
             assert_eq!(cuda.pointer_kind(&raw const host as u64), Ok(PointerKind::Host));
             let _current = CurrentDevice::enter(&cuda, 0).unwrap();
-            assert_eq!(cuda.open_stream().unwrap().is_done(), Ok(true));
+            assert_eq!(cuda.open_stream().unwrap().is_done(0), Ok(true));
         }
         other => println!("not run, the driver offers no GPU: {other:?}"),
     }

@@ -166,6 +166,7 @@ fn full() -> GpuTable {
         get_device_pci_bus_id: Some(bus_id),
         get_device_by_pci_bus_id: None,
         get_last_error: Some(last_error),
+        launch_host_func: None,
     }
 }
 
@@ -222,8 +223,8 @@ fn copies_run_there_and_back() {
     copy(&mut *stream, GPU + 200, GPU + 100, 4, Direction::DeviceToDevice).unwrap();
     copy(&mut *stream, back.as_mut_ptr() as u64, GPU + 200, 4, Direction::DeviceToHost).unwrap();
     gpu(|gpu| gpu.running = 2);
-    stream.mark().unwrap();
-    assert_eq!([stream.is_done(), stream.is_done(), stream.is_done()], [Ok(false), Ok(false), Ok(true)]);
+    stream.mark(0).unwrap();
+    assert_eq!([stream.is_done(0), stream.is_done(0), stream.is_done(0)], [Ok(false), Ok(false), Ok(true)]);
     assert_eq!(back, source);
     drop(stream);
     assert_eq!(live_objects(), 0);
@@ -243,9 +244,9 @@ fn failures_carry_the_call_and_its_code() {
         failed("deviceMemcpy")
     );
     fail("record");
-    assert_eq!(stream.mark(), failed("eventRecord"));
+    assert_eq!(stream.mark(0), failed("eventRecord"));
     fail("query");
-    assert_eq!(stream.is_done().map(|_| ()), failed("eventQuery"));
+    assert_eq!(stream.is_done(0).map(|_| ()), failed("eventQuery"));
     for (name, operation) in [("stream_create", "streamCreate"), ("event_create", "eventCreate")] {
         fail(name);
         assert_eq!(runtime.open_stream().map(|_| ()), failed(operation));

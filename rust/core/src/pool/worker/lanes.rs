@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{EndState, WorkerState, condemn};
-use crate::fabric::{Paths, QueuePair};
+use crate::fabric::{Paths, WorkQueue};
 use crate::memory::{RegionId, RemoteRegion};
 use crate::pool::PoolError;
 use crate::pool::lane::{LaneHealth, LaneKey, LaneSetup, break_lane, make_ready};
@@ -12,7 +12,7 @@ impl WorkerState {
     /// Takes a connected queue pair as a new lane.
     pub fn add_lane(
         &mut self,
-        queue_pair: Box<dyn QueuePair>,
+        queue_pair: Box<dyn WorkQueue>,
         setup: LaneSetup,
     ) -> Result<LaneKey, PoolError> {
         self.lanes.insert(queue_pair, setup)
@@ -53,8 +53,8 @@ impl WorkerState {
     pub fn heal_lane(
         &mut self,
         key: LaneKey,
-        queue_pair: Box<dyn QueuePair>,
-    ) -> Result<(), Box<dyn QueuePair>> {
+        queue_pair: Box<dyn WorkQueue>,
+    ) -> Result<(), Box<dyn WorkQueue>> {
         let Some(lane) = self.lanes.get(key).filter(|lane| lane.health() == LaneHealth::Drained) else {
             return Err(queue_pair);
         };
@@ -85,8 +85,13 @@ impl WorkerState {
     }
 
     /// Gives up waiting for a flush that does not come: destroys the queue pair, after which the device touches
-    /// nothing of it, and ends its parts.
+    /// nothing of it, and ends its parts. A lane that cannot be stopped becomes an orphan instead: its parts, and the memory that
+    /// they hold, stay until the device is done with them.
     pub fn destroy_lane(&mut self, key: LaneKey, verdict: EndState, reason: &str) {
+        if self.lanes.get(key).is_some_and(|lane| !lane.can_stop && lane.outstanding > 0) {
+            self.orphan_lane(key, verdict, reason);
+            return;
+        }
         let Some(mut lane) = self.lanes.take(key) else { return };
         let _ = lane.queue_pair.set_error();
         let status = Arc::clone(&lane.status);
@@ -96,6 +101,25 @@ impl WorkerState {
         drop(lane);
         self.end_all(first, verdict, reason);
         status.set(LaneHealth::Closed, reason);
+    }
+
+    #[cold]
+    fn orphan_lane(&mut self, key: LaneKey, verdict: EndState, reason: &str) {
+        let Some(lane) = self.lanes.get(key) else { return };
+        lane.heals = false;
+        lane.orphaned = Some((verdict, reason.to_owned()));
+        break_lane(lane, reason);
+        lane.status.set(LaneHealth::Closed, reason);
+        self.fail_waiting(key.index(), verdict, reason);
+    }
+
+    /// Takes an orphan out that is drained.
+    pub(super) fn end_orphan(&mut self, index: u16) {
+        let Some(lane) = self.lanes.at(index) else { return };
+        let (key, left) = (lane.key, lane.parts.first());
+        let Some((verdict, reason)) = lane.orphaned.take() else { return };
+        self.lanes.take(key);
+        self.end_all(left, verdict, &reason);
     }
 
     /// Ends the parts of a lane that was taken out, from `first`, its oldest, on.

@@ -1,0 +1,146 @@
+//! The completion queue of copy streams: asks each stream how far it is.
+
+use std::any::Any;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
+
+use super::copies::Copies;
+use crate::events::{Alarm, Notifier};
+use crate::fabric::{Completion, CompletionQueue, FabricError};
+use crate::sync::{Mutex, lock};
+
+/// How soon streams are looked at again that call nobody when they have come so far.
+const LOOK_AGAIN: Duration = Duration::from_micros(100);
+
+/// The same for streams that do: a failed context calls nobody either.
+const LOOK_AFTER_FAILURE: Duration = Duration::from_millis(10);
+
+/// Polled by one worker; its work queues complete into it.
+#[derive(Debug)]
+pub struct GpuCompletionQueue {
+    shared: Arc<Shared>,
+    depth: u32,
+    /// Readable when the notifier or the timer is.
+    either: OwnedFd,
+    notifier: Arc<Notifier>,
+    timer: Alarm,
+}
+
+/// The streams of a completion queue, those of work queues that are gone included until their copies are done.
+#[derive(Debug, Default)]
+pub(super) struct Shared(Mutex<Vec<Arc<Mutex<Copies>>>>);
+
+impl Shared {
+    pub(super) fn attach(&self, copies: &Arc<Mutex<Copies>>) {
+        lock(&self.0).push(Arc::clone(copies));
+    }
+
+    /// Gives back the streams that are not needed any more.
+    pub(super) fn sweep(&self) {
+        lock(&self.0).retain(|copies| {
+            let mut copies = lock(copies);
+            if copies.is_abandoned {
+                copies.look();
+            }
+            !copies.is_abandoned || copies.outstanding() > 0
+        });
+    }
+}
+
+impl GpuCompletionQueue {
+    /// A queue of `depth` entries: as many requests may be outstanding on its work queues together.
+    pub fn new(depth: u32) -> Result<Self, FabricError> {
+        let failed = |error: io::Error| {
+            FabricError::call(
+                "creating a completion queue",
+                "copy streams",
+                error.raw_os_error().unwrap_or(0),
+            )
+        };
+        let notifier = Arc::new(Notifier::new().map_err(failed)?);
+        let timer = Alarm::new().map_err(failed)?;
+        let either = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
+        for (number, fd) in [notifier.as_fd(), timer.as_fd()].into_iter().enumerate() {
+            let data = epoll::EventData::new_u64(number as u64);
+            epoll::add(&either, fd, data, epoll::EventFlags::IN).map_err(|errno| failed(errno.into()))?;
+        }
+        Ok(Self { shared: Arc::default(), depth: depth.max(1), either, notifier, timer })
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl CompletionQueue for GpuCompletionQueue {
+    fn poll(&mut self, out: &mut [Completion]) -> Result<usize, FabricError> {
+        let (mut found, mut has_abandoned) = (0, false);
+        for copies in lock(&self.shared.0).iter() {
+            let mut copies = lock(copies);
+            copies.look();
+            has_abandoned |= copies.is_abandoned;
+            if !copies.is_abandoned {
+                found += copies.take(out.get_mut(found..).unwrap_or_default());
+            }
+        }
+        if has_abandoned {
+            self.shared.sweep();
+        }
+        Ok(found)
+    }
+
+    fn arm(&mut self) -> Result<bool, FabricError> {
+        let mut pause: Option<Duration> = None;
+        for copies in lock(&self.shared.0).iter() {
+            let mut copies = lock(copies);
+            copies.look();
+            if copies.has_completions() && !copies.is_abandoned {
+                return Ok(false);
+            }
+            if copies.outstanding() == 0 {
+                continue;
+            }
+            // The call comes behind all that is under way: too late for what is done before the last of it.
+            let is_announced = copies.announce(&self.notifier) && copies.groups() == 1;
+            let wanted = if is_announced { LOOK_AFTER_FAILURE } else { LOOK_AGAIN };
+            pause = Some(pause.map_or(wanted, |pause| pause.min(wanted)));
+        }
+        if let Some(pause) = pause {
+            let set = self.timer.set(Instant::now() + pause);
+            set.map_err(|errno| FabricError::call("timerfd_settime", "copy streams", errno.raw_os_error()))?;
+        }
+        Ok(true)
+    }
+
+    fn acknowledge(&mut self) -> Result<(), FabricError> {
+        self.notifier.acknowledge();
+        self.timer.acknowledge();
+        Ok(())
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.either.as_fd()
+    }
+
+    fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl Drop for GpuCompletionQueue {
+    /// Copies that are under way keep their stream for as long as the process lives.
+    fn drop(&mut self) {
+        self.shared.sweep();
+        for copies in lock(&self.shared.0).drain(..).filter(|copies| lock(copies).outstanding() > 0) {
+            std::mem::forget(copies);
+        }
+    }
+}
