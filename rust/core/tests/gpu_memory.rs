@@ -1,4 +1,4 @@
-//! Device memory, played by a table of callbacks, registered with a NIC by the mapping that the table makes of it.
+//! GPU memory, played by a table of callbacks, registered with a NIC by the mapping that the table makes of it.
 #![cfg(feature = "verbs")]
 #![allow(unsafe_code, reason = "plays the C side")]
 #![allow(

@@ -308,7 +308,7 @@ impl Connection {
         Scope { local, remote, policy, carries_gpu: self.reach.lanes_carry_gpu }
     }
 
-    /// Whether every worker would take so many parts from this thread, even if nobody empties its queue.
+    /// Whether every worker would take so many parts from this thread, even if its queue is not emptied.
     fn has_room(&self, parts: usize) -> bool {
         self.lanes.iter().all(|lane| lane.worker.room(thread_hint()) >= parts)
     }

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GpuError {
     /// The runtime has no such function.
-    #[error("the {runtime} device runtime cannot {operation}")]
+    #[error("the {runtime} GPU runtime cannot {operation}")]
     Unsupported {
         /// Which runtime.
         runtime: &'static str,
@@ -36,8 +36,8 @@ pub enum GpuError {
         text: String,
     },
     /// The runtime's answer is malformed.
-    #[error("{operation}: the {runtime} device runtime answered {answer}")]
-    Nonsense {
+    #[error("{operation}: the {runtime} GPU runtime answered {answer}")]
+    Malformed {
         /// Which runtime.
         runtime: &'static str,
         /// The call that answered so.
@@ -46,7 +46,7 @@ pub enum GpuError {
         answer: String,
     },
     /// The runtime's library is not there, or lacks a function.
-    #[error("device runtime not available: {0}")]
+    #[error("GPU runtime not available: {0}")]
     NotAvailable(String),
 }
 

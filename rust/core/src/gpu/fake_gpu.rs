@@ -15,6 +15,8 @@ pub(super) struct FakeGpu {
     pub(super) memory: Vec<u8>,
     /// The device or the context that the thread has chosen.
     pub(super) current: u64,
+    /// What must be current when streams are used, if the test says so.
+    pub(super) wanted: Option<u64>,
     /// The call that fails, by name.
     pub(super) fails: &'static str,
     /// Queries that answer "still running".
@@ -27,7 +29,7 @@ pub(super) struct FakeGpu {
 
 thread_local! {
     static FAKE: RefCell<FakeGpu> = RefCell::new(FakeGpu {
-        memory: vec![0; GPU_BYTES], current: 0, fails: "", running: 0, query_fails: 0, live_objects: 0,
+        memory: vec![0; GPU_BYTES], current: 0, wanted: None, fails: "", running: 0, query_fails: 0, live_objects: 0,
     });
 }
 

@@ -40,7 +40,7 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// Name for logs: `host`, `cuda`, or what the host program's table says.
     fn name(&self) -> &'static str;
 
-    /// Whether there can be any device memory at all.
+    /// Whether there can be any GPU memory at all.
     fn has_memory(&self) -> bool {
         true
     }
@@ -86,10 +86,10 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// Ends a mapping that [`GpuRuntime::ipc_open`] made. Nothing may use it any more.
     fn ipc_close(&self, address: u64) -> Result<(), GpuError>;
 
-    /// The dma-buf behind a range of device memory, for registering it with a NIC.
+    /// The dma-buf behind a range of GPU memory, for registering it with a NIC.
     fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError>;
 
-    /// A CPU address to register instead of a range of device memory, where the platform works so; `None` elsewhere.
+    /// A CPU address to register instead of a range of GPU memory, where the platform works so; `None` elsewhere.
     /// Ended by [`GpuRuntime::unmap_for_cpu`] once the range is registered.
     fn map_for_cpu(&self, _address: u64, _length: u64) -> Result<Option<u64>, GpuError> {
         Ok(None)

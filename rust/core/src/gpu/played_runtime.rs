@@ -1,5 +1,6 @@
 //! A runtime and a stream for unit tests of what is built on them: they count, and answer what a test tells them.
 #![allow(unsafe_code, reason = "a stream that copies nothing")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -115,6 +115,8 @@ impl WorkerPool {
             pool.counters.push(counters);
             pool.start_thread(index, worker, options)?;
         }
+        // Of the worker of copy streams, if there ever is one.
+        pool.counters.push(Arc::default());
         Ok(pool)
     }
 
@@ -139,7 +141,8 @@ impl WorkerPool {
         let options = &self.options;
         let queue = Box::new(GpuCompletionQueue::new(COPIES)?);
         let limits = WorkerLimits { posted: COPIES, list: options.max_list, poll: options.poll_batch };
-        let state = WorkerState::new(queue, limits, Arc::default(), Arc::clone(&self.early_ends));
+        let counters = self.counters.get(index).cloned().unwrap_or_default();
+        let state = WorkerState::new(queue, limits, counters, Arc::clone(&self.early_ends));
         let lists = Arc::clone(&self.spare_lists);
         let worker = Arc::new(Worker::new(state, 1, options.queue_depth, false, lists)?);
         self.start_thread(index, Arc::clone(&worker), options)?;
@@ -170,7 +173,7 @@ impl WorkerPool {
         &self.early_ends
     }
 
-    /// What the workers have counted.
+    /// What the workers have counted; that of copy streams comes last.
     pub fn counters(&self) -> &[Arc<WorkerCounters>] {
         &self.counters
     }

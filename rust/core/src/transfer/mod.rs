@@ -141,7 +141,7 @@ pub enum SubmitError {
         /// Index of the piece.
         iov: usize,
     },
-    /// The device runtime cannot move a piece.
+    /// The GPU runtime cannot move a piece.
     #[error("piece {iov}: {reason}")]
     Device {
         /// Index of the piece.

@@ -13,10 +13,10 @@ use crate::events::{Alarm, Notifier};
 use crate::fabric::{Completion, CompletionQueue, FabricError};
 use crate::sync::{Mutex, lock};
 
-/// How soon streams are looked at again that call nobody when they have come so far.
+/// How soon a stream is looked at again if its runtime makes no call when it has come so far.
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
 
-/// The same for streams that do: a failed context calls nobody either.
+/// How soon if its runtime does: it makes no call on a stream of a failed context.
 const LOOK_AFTER_FAILURE: Duration = Duration::from_millis(10);
 
 /// Polled by one worker; its work queues complete into it.

@@ -232,7 +232,8 @@ impl Copies {
                     self.flush(flushed, count - u32::from(is_first));
                     is_first = false;
                 }
-                Group::Failed(completion) => self.over.push_back(completion),
+                Group::Failed(completion) if std::mem::take(&mut is_first) => self.over.push_back(completion),
+                Group::Failed(Completion { id, .. }) => self.flush(id, 1),
                 Group::Flushed { first_id, count } => self.flush(first_id, count),
             }
         }

@@ -13,6 +13,8 @@
 
 mod completion_queue;
 mod copies;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod tests;
 mod work_queue;
 
 pub use completion_queue::GpuCompletionQueue;

@@ -80,31 +80,44 @@ unsafe extern "C" fn pointer_attribute(value: *mut c_void, attribute: c_int, add
 unsafe extern "C" fn address_range(base: *mut u64, length: *mut usize, _: u64) -> c_int {
     out(base, GPU) + out(length, 1 << 20)
 }
+/// An object of the thread's context.
+fn object() -> *mut c_void {
+    (gpu(|gpu| gpu.current) << 4 | 8) as *mut c_void
+}
+/// Aborts where the driver would crash or take the object for another one: its context is not current.
+fn use_object(object: *mut c_void) {
+    assert!(!object.is_null(), "an object that was not made");
+    assert_eq!(object as u64 >> 4, gpu(|gpu| gpu.current), "an object of a context that is not current");
+}
 unsafe extern "C" fn memcpy_async(_: u64, _: u64, _: usize, stream: *mut c_void) -> c_int {
-    assert!(!stream.is_null());
+    use_object(stream);
     answer("memcpy", NOT_PERMITTED, |_| 0)
 }
-unsafe extern "C" fn create(object: *mut *mut c_void, flags: c_uint) -> c_int {
+unsafe extern "C" fn create(made: *mut *mut c_void, flags: c_uint) -> c_int {
     assert_ne!(flags, 0);
     gpu(|gpu| gpu.live_objects += 1);
-    out(object, 8 as *mut c_void)
+    out(made, object())
 }
-unsafe extern "C" fn event_create(object: *mut *mut c_void, flags: c_uint) -> c_int {
+unsafe extern "C" fn event_create(made: *mut *mut c_void, flags: c_uint) -> c_int {
     assert_ne!(flags, 0);
+    let event = object();
     answer("event_create", NOT_PERMITTED, |gpu| {
         gpu.live_objects += 1;
-        out(object, 8 as *mut c_void)
+        out(made, event)
     })
 }
 unsafe extern "C" fn destroy(object: *mut c_void) -> c_int {
-    assert!(!object.is_null());
+    use_object(object);
     gpu(|gpu| gpu.live_objects -= 1);
     0
 }
-unsafe extern "C" fn event_record(_: *mut c_void, _: *mut c_void) -> c_int {
+unsafe extern "C" fn event_record(event: *mut c_void, stream: *mut c_void) -> c_int {
+    use_object(event);
+    use_object(stream);
     0
 }
-unsafe extern "C" fn event_query(_: *mut c_void) -> c_int {
+unsafe extern "C" fn event_query(event: *mut c_void) -> c_int {
+    use_object(event);
     gpu(|gpu| gpu.query(600))
 }
 unsafe extern "C" fn ipc_get(handle: *mut IpcMemHandle, base: u64) -> c_int {
@@ -132,10 +145,11 @@ unsafe extern "C" fn handle_for_range(
 }
 
 unsafe extern "C" fn launch_host(
-    _: *mut c_void,
+    stream: *mut c_void,
     called: unsafe extern "C" fn(*mut c_void),
     argument: *mut c_void,
 ) -> c_int {
+    use_object(stream);
     answer("launch_host", NOT_PERMITTED, |_| {
         // SAFETY: the function is called once with its argument, on another thread, as the driver does.
         let call = move |argument: usize| unsafe { called(argument as *mut c_void) };
@@ -176,7 +190,7 @@ fn played() -> CudaRuntime {
 #[test]
 fn pointers_are_told_apart_without_initialising_the_driver() {
     let cuda = played();
-    assert_eq!(cuda.pointer_kind(GPU), Ok(PointerKind::Host), "not initialised: there is no device memory");
+    assert_eq!(cuda.pointer_kind(GPU), Ok(PointerKind::Host), "not initialised: there is no GPU memory");
     assert!(!driver(|driver| driver.initialised));
     assert_eq!(cuda.device_count(), Ok(2));
     assert!(driver(|driver| driver.initialised));
@@ -236,6 +250,28 @@ fn a_mark_speaks_of_the_copies_before_it() {
     }
 }
 
+/// On any thread, whatever context it has: the stream's own is current for the call, and then the thread's again.
+#[test]
+fn a_stream_carries_its_context_into_every_call() {
+    let cuda = played();
+    gpu(|gpu| gpu.current = 0x1001);
+    let mut stream = cuda.open_stream().unwrap();
+    let notifier = Arc::new(Notifier::new().unwrap());
+    for current in [0, 0x1001, 0x2002] {
+        let calls = || {
+            gpu(|gpu| gpu.current = current);
+            // SAFETY: the played driver touches neither range.
+            unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap();
+            stream.mark(1).unwrap();
+            assert_eq!(stream.is_done(1), Ok(true));
+            stream.notify(&notifier).unwrap();
+            assert_eq!(gpu(|gpu| gpu.current), current);
+        };
+        std::thread::scope(|scope| scope.spawn(calls).join().unwrap());
+    }
+    std::thread::scope(|scope| scope.spawn(move || drop(stream)).join().unwrap());
+}
+
 #[test]
 fn the_host_is_called_once_and_nothing_leaks() {
     let cuda = played();
@@ -267,7 +303,7 @@ fn a_dma_buf_covers_whole_pages() {
     let export = cuda.dma_buf(GPU + 100, 2 * page as u64).unwrap();
     assert_eq!(export.offset, 100);
     assert_eq!(driver(|driver| driver.range), Some((GPU, 3 * page)));
-    assert!(matches!(cuda.dma_buf(u64::MAX, u64::MAX), Err(GpuError::Nonsense { .. })));
+    assert!(matches!(cuda.dma_buf(u64::MAX, u64::MAX), Err(GpuError::Malformed { .. })));
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub struct GpuTable {
     pub event_query: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
     /// `ipcMemHandleCreate(&handle, &size)`: an empty handle object, of at most 64 bytes.
     pub ipc_mem_handle_create: Option<unsafe extern "C" fn(*mut *mut c_void, *mut usize) -> c_int>,
-    /// `ipcMemHandleGet(handle, devPtr)`: fills the object; success means that `devPtr` is device memory.
+    /// `ipcMemHandleGet(handle, devPtr)`: fills the object; success means that `devPtr` is GPU memory.
     pub ipc_mem_handle_get: Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int>,
     /// `ipcMemHandleOpen(handle, &devPtr)`.
     pub ipc_mem_handle_open: Option<unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int>,

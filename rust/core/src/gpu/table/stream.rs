@@ -45,7 +45,7 @@ unsafe impl Send for TableStream {}
 
 impl TableStream {
     pub(super) fn open(table: &GpuTable) -> Result<Self, GpuError> {
-        let unsupported_copy = || unsupported("copy device memory");
+        let unsupported_copy = || unsupported("copy GPU memory");
         let copy = table.device_memcpy.ok_or_else(unsupported_copy)?;
         let create_stream = table.stream_create.ok_or_else(unsupported_copy)?;
         let create_event = table.event_create.ok_or_else(unsupported_copy)?;
