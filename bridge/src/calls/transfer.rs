@@ -271,7 +271,13 @@ pub(crate) fn conn_test_batch(conn: &Conn, ids: &[u64], states: &mut [u32]) -> u
 
 /// A transfer that waits for room.
 fn request<S: IovSource + ?Sized>(operation: Operation, iovs: &S) -> Request<'_, S> {
-    Request { opcode: opcode(operation), iovs, remote: Remote::Described, when_full: WhenFull::Wait }
+    Request {
+        opcode: opcode(operation),
+        iovs,
+        remote: Remote::Described,
+        when_full: WhenFull::Wait,
+        at_once: true,
+    }
 }
 
 fn opcode(operation: Operation) -> Opcode {

@@ -221,8 +221,13 @@ fn expect_refusals_of_connection(program: &Program, connection: &Connection, ref
     refused(connection.here().unwrap_err().to_string());
     refused(connection.submit(Opcode::Write, &piece).unwrap_err().to_string());
     refused(connection.try_submit(Opcode::Read, &piece).unwrap_err().to_string());
-    let by_ipc =
-        Request { opcode: Opcode::Read, iovs: &piece, remote: Remote::Ipc(&[]), when_full: WhenFull::Wait };
+    let by_ipc = Request {
+        opcode: Opcode::Read,
+        iovs: &piece,
+        remote: Remote::Ipc(&[]),
+        when_full: WhenFull::Wait,
+        at_once: false,
+    };
     refused(connection.start(&by_ipc).unwrap_err().to_string());
     refused(connection.route(&by_ipc).unwrap_err().to_string());
     refused(connection.submit_and_wait(Opcode::Read, &piece).unwrap_err().to_string());

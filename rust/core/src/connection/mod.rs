@@ -173,7 +173,7 @@ const CLOSED: u32 = 1;
 /// `gate`: as many of its failed transfers are within their hold as an engine keeps.
 const FAILURES_HELD: u32 = 2;
 
-/// `gate`: transfers end inside the call that starts them, see [`Connection::start`]; set for good when it is made.
+/// `gate`: transfers may have to end inside the call that starts them, see [`Request::at_once`]; set when it is made.
 const AT_ONCE: u32 = 4;
 
 /// Why the transfers of a connection end that is closed here.

@@ -25,6 +25,9 @@ pub struct Request<'a, S: IovSource + ?Sized> {
     pub remote: Remote<'a>,
     /// What to do when there is no room for the transfer now.
     pub when_full: WhenFull,
+    /// Between host memory of this process the transfer is to have ended well when the call returns, and is
+    /// [`TransferId::COMPLETE`]: what callers of the C interface rely on.
+    pub at_once: bool,
 }
 
 /// What a caller knows of the peer's memory.
@@ -60,9 +63,8 @@ impl Reach {
 }
 
 impl Connection {
-    /// Starts a transfer. Everything is validated before anything is posted, and the call never waits for completions, but for
-    /// one case: with a peer that was connected to as one of this process, a transfer between host memory has ended well
-    /// when a call that may wait returns, and is [`TransferId::COMPLETE`].
+    /// Starts a transfer. Everything is validated before anything is posted, and the call waits for no completions unless that
+    /// is asked for ([`Request::at_once`]).
     ///
     /// When the waiting queues are full, or [`MOST_TRANSFERS`](crate::transfer::MOST_TRANSFERS) ids are in use, the call
     /// does what `when_full` says; it waits at most for the transfer time-out. A transfer keeps its id until its end has
@@ -73,6 +75,7 @@ impl Connection {
     pub fn start<S: IovSource + ?Sized>(&self, request: &Request<'_, S>) -> Result<TransferId, SubmitError> {
         if request.iovs.len() == 1
             && matches!(request.remote, Remote::Described)
+            && !(request.at_once && self.peer.same_process)
             && let Some(piece) = request.iovs.piece(0)
             && let Some(id) = self.try_one(request.opcode, &piece)
         {
@@ -84,7 +87,13 @@ impl Connection {
     /// [`Connection::start`] of a transfer that may wait for room, between ends that descriptors say all of.
     #[inline]
     pub fn submit<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> Result<TransferId, SubmitError> {
-        self.start(&Request { opcode, iovs, remote: Remote::Described, when_full: WhenFull::Wait })
+        self.start(&Request {
+            opcode,
+            iovs,
+            remote: Remote::Described,
+            when_full: WhenFull::Wait,
+            at_once: false,
+        })
     }
 
     /// [`Connection::submit`] that answers [`SubmitError::WouldBlock`] instead of waiting for room.
@@ -93,7 +102,13 @@ impl Connection {
         opcode: Opcode,
         iovs: &S,
     ) -> Result<TransferId, SubmitError> {
-        self.start(&Request { opcode, iovs, remote: Remote::Described, when_full: WhenFull::Refuse })
+        self.start(&Request {
+            opcode,
+            iovs,
+            remote: Remote::Described,
+            when_full: WhenFull::Refuse,
+            at_once: false,
+        })
     }
 
     /// A transfer that is over when this returns.
@@ -108,15 +123,14 @@ impl Connection {
     /// Decides who carries a transfer. For callers that have tried [`Connection::submit_one`], or need not.
     #[inline(never)]
     pub fn route<S: IovSource + ?Sized>(&self, request: &Request<'_, S>) -> Result<TransferId, SubmitError> {
-        let &Request { opcode, iovs, remote, when_full } = request;
+        let &Request { opcode, iovs, remote, when_full, at_once } = request;
         if let Some(remote) = self.gpu_end(remote)
             && let Some(id) = self.start_on_gpu(opcode, iovs, remote, when_full)?
         {
             return Ok(id);
         }
         let id = self.start_on_lanes(opcode, iovs, when_full)?;
-        if self.peer.same_process && when_full == WhenFull::Wait {
-            // Callers rely on it: such a transfer is over when the call returns.
+        if at_once && self.peer.same_process {
             return self.wait_for(id).map(|()| TransferId::COMPLETE);
         }
         Ok(id)

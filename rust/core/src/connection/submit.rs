@@ -39,16 +39,22 @@ impl Connection {
     // Apart, because `submit_one` is inlined wherever it is called.
     #[inline(never)]
     pub(super) fn try_one(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
-        self.submit_one(opcode, piece)
+        if self.is_open() { self.submit_open(opcode, piece) } else { None }
     }
 
     /// Starts a transfer of one piece if all about it is as it mostly is: like the one before it on the thread's own lane,
     /// whose worker is free, and not to be cut. `None`, and nothing is done, if anything is not: [`Connection::start`],
     /// which tries this first, then says what, or takes a longer way. Inlined by force: a caller that is about speed
-    /// should do little else, and go on with [`Connection::route`].
+    /// should do little else, and go on with [`Connection::route`]. `None` also for a transfer that a [`Request`](super::Request)
+    /// could want to end [at once](super::Request::at_once).
     #[inline(always)]
     pub fn submit_one(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
-        if piece.length >= Plan::SPREAD_FROM || !self.takes_short_way() {
+        if self.takes_short_way() { self.submit_open(opcode, piece) } else { None }
+    }
+
+    #[inline(always)]
+    fn submit_open(&self, opcode: Opcode, piece: &Iov) -> Option<TransferId> {
+        if piece.length >= Plan::SPREAD_FROM {
             return None;
         }
         let lane = self.lanes.get(self.own_lane(thread_hint()))?;

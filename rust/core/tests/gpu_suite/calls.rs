@@ -44,7 +44,7 @@ impl Call {
             Self::TrySubmit => connection.try_submit(opcode, iovs),
             Self::Route => {
                 let (remote, when_full) = (Remote::Described, WhenFull::Wait);
-                connection.route(&Request { opcode, iovs, remote, when_full })
+                connection.route(&Request { opcode, iovs, remote, when_full, at_once: false })
             }
             Self::SubmitAndWait => connection.submit_and_wait(opcode, iovs).map(|()| TransferId::COMPLETE),
         })

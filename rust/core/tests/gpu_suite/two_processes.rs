@@ -77,7 +77,9 @@ impl Bench {
     fn start(&self, opcode: Opcode, iovs: &[Iov], ipc: &[IpcInfo]) -> Result<TransferId, SubmitError> {
         let ipc: Vec<_> = ipc.iter().cloned().map(Some).collect();
         let remote = Remote::Ipc(&ipc);
-        keeps("start", || self.here.start(&Request { opcode, iovs, remote, when_full: WhenFull::Wait }))
+        keeps("start", || {
+            self.here.start(&Request { opcode, iovs, remote, when_full: WhenFull::Wait, at_once: false })
+        })
     }
 
     fn expect_write(&mut self, kind: Kind) -> String {
