@@ -244,6 +244,8 @@ typedef struct FlagcxP2pDeviceTable {
   int (*getDevicePciBusId)(char *busId, int length, int dev);
   int (*getDeviceByPciBusId)(int *dev, const char *busId);
   int (*getLastError)(void); /* clears what a failed probe left behind */
+  /* Has fn(args) called once everything on the stream before it is done. Without it the engine asks again and again. */
+  int (*launchHostFunc)(void *stream, void (*fn)(void *), void *args);
 } FlagcxP2pDeviceTable;
 
 /* Takes a copy of `table` for the whole process, before the first engine is created. NULL goes back to what there was:

@@ -15,15 +15,15 @@ extern "C" __attribute__((weak)) const char *deviceAdaptor;
 namespace {
 
 // The callbacks, one after the other, as they follow `size` and `reserved` in FlagcxP2pDeviceTable.
-constexpr size_t kCallbacks = 20;
+constexpr size_t kCallbacks = 21;
 using Callbacks = void *[kCallbacks];
 static_assert(sizeof(FlagcxP2pDeviceTable) == 8 + sizeof(Callbacks), "");
 static_assert(offsetof(FlagcxP2pDeviceTable, deviceMemcpy) == 8, "");
 static_assert(offsetof(FlagcxP2pDeviceTable, getLastError) == 8 + 19 * sizeof(void *), "");
 
 // Where they are in FlagCX's struct, in the same order.
-constexpr size_t kAdaptorOffsets[kCallbacks] = {40,  72,  80,  88,  160, 168, 176, 184, 248, 256,
-                                                264, 280, 296, 304, 312, 320, 328, 376, 384, 504};
+constexpr size_t kAdaptorOffsets[kCallbacks] = {40,  72,  80,  88,  160, 168, 176, 184, 248, 256, 264,
+                                                280, 296, 304, 312, 320, 328, 376, 384, 504, 392};
 
 // What the program installed last, and before. Read without a lock, which another thread could hold when the process is
 // forked; never freed, because another thread may be reading it.

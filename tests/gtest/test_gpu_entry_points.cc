@@ -133,7 +133,7 @@ class EntryPoints : public testing::TestWithParam<bool> {
       Call one{ends.connected.get(), local.region(), local.pointer(5), {}, count};
       flagcxP2pDeserializeRdmaDesc(image, &one.desc);
       const size_t sent = write ? 5 : 77, landed = write ? 77 : 5;
-      if (overTcp() && !GetParam() && (localGpu || remoteGpu)) {
+      if (overTcp() && !GetParam() && !ipcGiven && (localGpu || remoteGpu)) {
         EXPECT_EQ(call(one), -1);
         EXPECT_NE(strstr(flagcxP2pEngineLastError(), "GPU memory"), nullptr) << flagcxP2pEngineLastError();
         EXPECT_EQ(to.read(0, kHalf), std::string(kHalf, '\x5a')) << "refused, and nothing was moved";
@@ -152,6 +152,7 @@ class EntryPoints : public testing::TestWithParam<bool> {
   std::unique_ptr<Buffer> host, remoteHost;
   FlagcxP2pMr gpu = 0, remoteGpu = 0;
   Ends ends;
+  bool ipcGiven = false;
 };
 
 TEST_P(EntryPoints, EveryWriteMovesEveryKindOfMemory) {
@@ -164,6 +165,25 @@ TEST_P(EntryPoints, EveryReadMovesEveryKindOfMemory) {
   for (const auto &[name, call] : kReads)
     for (bool local : {false, true})
       for (bool remote : {false, true}) expectBytes(name, call, false, local, remote);
+}
+
+// The calls that take IPC information, from and to host and GPU memory. In one process it is not needed, and ignored.
+TEST_P(EntryPoints, IpcInformationReachesThePeersGpu) {
+  char ipc[FLAGCX_P2P_IPC_INFO_SIZE];
+  bool found = false;
+  ASSERT_EQ(flagcxP2pEngineGetIpcInfo(server.get(), FakeGpu::address(kHalf + 77), ipc, &found), 0);
+  ASSERT_TRUE(found);
+  const auto write = [&](Call &c) {
+    return flagcxP2pEngineWriteVector(c.conn, {c.region}, {c.local}, {c.bytes}, {c.desc}, 1, &c.id, {ipc});
+  };
+  const auto read = [&](Call &c) {
+    return flagcxP2pEngineReadVector(c.conn, {c.region}, {c.local}, {c.bytes}, {c.desc}, 1, &c.id, {ipc});
+  };
+  ipcGiven = true;
+  for (bool local : {false, true}) {
+    expectBytes("WriteVector with IPC", write, true, local, true);
+    expectBytes("ReadVector with IPC", read, false, local, true);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, EntryPoints, testing::Bool());

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
   Pointer to, from;
@@ -17,12 +18,15 @@ typedef struct Stream {
   Context *context;
   Copy *copies;
   size_t count;
+  // Events recorded on it, and how many of these are known to be reached.
+  unsigned long recorded, reached;
   bool alive;
 } Stream;
 
 typedef struct {
   Context *context;
   Stream *stream;
+  unsigned long number;
   int queries;
   bool alive;
 } Event;
@@ -39,6 +43,7 @@ static void finish(Stream *stream) {
   for (size_t i = 0; i < stream->count; ++i)
     copy_now(stream->copies[i].to, stream->copies[i].from, stream->copies[i].length);
   stream->count = 0;
+  stream->reached = stream->recorded;
 }
 
 void finish_streams(void) {
@@ -149,8 +154,11 @@ EXPORT int cuEventRecord(Event *event, Stream *stream) {
     return code;
   if (!event->alive || event->context != stream->context)
     return INVALID_HANDLE;
+  pthread_mutex_lock(&nullcuda_mutex);
   event->stream = stream;
+  event->number = ++stream->recorded;
   event->queries = queries_per_record();
+  pthread_mutex_unlock(&nullcuda_mutex);
   return OK;
 }
 
@@ -162,12 +170,41 @@ EXPORT int cuEventQuery(Event *event) {
     return INVALID_HANDLE;
   if (event->stream == NULL)
     return OK;
-  if (event->queries > 0) {
-    --event->queries;
-    return NOT_READY;
-  }
   pthread_mutex_lock(&nullcuda_mutex);
-  finish(event->stream);
+  const bool reached = event->number <= event->stream->reached || event->queries-- <= 0;
+  if (reached)
+    finish(event->stream);
   pthread_mutex_unlock(&nullcuda_mutex);
+  return reached ? OK : NOT_READY;
+}
+
+typedef struct {
+  Stream *stream;
+  void (*function)(void *);
+  void *argument;
+} HostCall;
+
+static void *call_host(void *argument) {
+  const HostCall call = *(HostCall *)argument;
+  free(argument);
+  usleep(200);
+  pthread_mutex_lock(&nullcuda_mutex);
+  finish(call.stream);
+  pthread_mutex_unlock(&nullcuda_mutex);
+  call.function(call.argument);
+  return NULL;
+}
+
+// On a thread of its own, a little later, once what is on the stream has been done.
+EXPORT int cuLaunchHostFunc(Stream *stream, void (*function)(void *), void *argument) {
+  const int code = usable(stream);
+  if (code != OK)
+    return code;
+  HostCall *call = malloc(sizeof(HostCall));
+  *call = (HostCall){stream, function, argument};
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, call_host, call) != 0)
+    return OUT_OF_MEMORY;
+  pthread_detach(thread);
   return OK;
 }

@@ -2,7 +2,6 @@
 
 pub(crate) mod engine;
 pub(crate) mod info;
-mod local;
 pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod transfer;

@@ -1,16 +1,16 @@
 //! Transfers. The calls that start and poll them neither copy the caller's vectors nor allocate when all is well.
 #![allow(unsafe_code, reason = "reads the C++ caller's IPC information")]
 
+use std::slice::from_ref;
 use std::time::Duration;
 
-use flagcx_p2p::internals::connection::Connection;
-use flagcx_p2p::internals::gpu::IpcInfo;
+use flagcx_p2p::internals::connection::{Connection, Remote, Request};
+use flagcx_p2p::internals::gpu::{IPC_INFO_BYTES, IpcInfo};
 use flagcx_p2p::internals::memory::RegionId;
 use flagcx_p2p::internals::transfer::{
     Iov, IovSource, Opcode, Outcome, RemoteRange, Status, SubmitError, TransferId,
 };
 
-use super::local;
 use crate::ffi::{Operation, Pieces, XferResult, XferState};
 use crate::handles::{Conn, Desc};
 use crate::pieces::{VectorPieces, one_piece};
@@ -48,7 +48,7 @@ pub(crate) fn conn_start_one_in(
 /// A transfer of one piece.
 #[inline]
 fn start_one(connection: &Connection, operation: Operation, piece: Iov, id: &mut u64) -> i32 {
-    match local::start(connection, opcode(operation), &[piece], &[]) {
+    match connection.start(&request(operation, from_ref(&piece))) {
         Ok(transfer) => {
             *id = transfer.0;
             OK
@@ -87,23 +87,27 @@ pub(crate) unsafe fn conn_start(
     };
     let connection = conn.connection();
     // SAFETY: the caller's promise.
-    let Some(ipc) = unsafe { read_ipc(connection, pieces, vectors.len()) }.or_refuse(call) else {
-        return REFUSED;
-    };
-    local::start(connection, opcode(operation), &vectors, &ipc).status(call, |transfer| *id = transfer.0)
+    let ipc = unsafe { read_ipc(pieces, vectors.len()) };
+    let remote = if pieces.ipc_count == 0 { Remote::Described } else { Remote::Ipc(&ipc) };
+    let request = Request { remote, ..request(operation, &vectors) };
+    connection.start(&request).status(call, |transfer| *id = transfer.0)
 }
 
+/// The records of the first `count` pieces; `None` for a piece without one of GPU memory.
+///
 /// # Safety
 /// As [`conn_start`].
-unsafe fn read_ipc(connection: &Connection, pieces: &Pieces, count: usize) -> Result<Vec<IpcInfo>, String> {
+unsafe fn read_ipc(pieces: &Pieces, count: usize) -> Vec<Option<IpcInfo>> {
     if pieces.ipc_count == 0 {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     // SAFETY: the caller's promise.
-    unsafe {
-        let records = std::slice::from_raw_parts(pieces.ipc, pieces.ipc_count);
-        local::read_ipc(connection, records, count)
-    }
+    let records = unsafe { std::slice::from_raw_parts(pieces.ipc, pieces.ipc_count) };
+    let read = |record: &*const u8| {
+        // SAFETY: the caller's promise; an array of bytes has no alignment.
+        unsafe { record.cast::<[u8; IPC_INFO_BYTES]>().as_ref() }.and_then(IpcInfo::decode)
+    };
+    records.iter().take(count).map(read).collect()
 }
 
 /// # Safety
@@ -262,12 +266,17 @@ pub(crate) fn conn_test_batch(conn: &Conn, ids: &[u64], states: &mut [u32]) -> u
     ended
 }
 
+/// A transfer that waits for room.
+fn request<S: IovSource + ?Sized>(operation: Operation, iovs: &S) -> Request<'_, S> {
+    Request { at_once: true, ..Request::new(opcode(operation), iovs) }
+}
+
 fn opcode(operation: Operation) -> Opcode {
     if operation == Operation::Read { Opcode::Read } else { Opcode::Write }
 }
 
 fn write_and_wait(call: &'static str, connection: &Connection, pieces: &(impl IovSource + ?Sized)) -> i32 {
-    let Some(transfer) = local::start(connection, Opcode::Write, pieces, &[]).or_refuse(call) else {
+    let Some(transfer) = connection.start(&request(Operation::Write, pieces)).or_refuse(call) else {
         return REFUSED;
     };
     match wait_for_end(connection, transfer) {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::connection::{Connection, Remote, Request, WhenFull};
 use flagcx_p2p::internals::engine::{Engine, RegisterOptions, RegisteredBuffer};
 use flagcx_p2p::internals::notify::{self, Message};
 use flagcx_p2p::internals::transfer::{Opcode, Status, TransferId};
@@ -221,9 +221,15 @@ fn expect_refusals_of_connection(program: &Program, connection: &Connection, ref
     refused(connection.here().unwrap_err().to_string());
     refused(connection.submit(Opcode::Write, &piece).unwrap_err().to_string());
     refused(connection.try_submit(Opcode::Read, &piece).unwrap_err().to_string());
-    refused(connection.submit_any(Opcode::Read, &piece).unwrap_err().to_string());
-    refused(connection.submit_by_ipc(Opcode::Read, &piece, &[]).unwrap_err().to_string());
-    refused(connection.submit_at_once_in_process(Opcode::Read, &piece).unwrap_err().to_string());
+    let by_ipc = Request {
+        opcode: Opcode::Read,
+        iovs: &piece,
+        remote: Remote::Ipc(&[]),
+        when_full: WhenFull::Wait,
+        at_once: false,
+    };
+    refused(connection.start(&by_ipc).unwrap_err().to_string());
+    refused(connection.route(&by_ipc).unwrap_err().to_string());
     refused(connection.submit_and_wait(Opcode::Read, &piece).unwrap_err().to_string());
     refused(connection.send_notification(&Message::new(b"child", b"")).unwrap_err().to_string());
     refused(connection.send_notification_bytes(b"child", &[0; 1000]).unwrap_err().to_string());

@@ -1,4 +1,4 @@
-//! Device memory, played by a table of callbacks, registered with a NIC by the mapping that the table makes of it.
+//! GPU memory, played by a table of callbacks, registered with a NIC by the mapping that the table makes of it.
 #![cfg(feature = "verbs")]
 #![allow(unsafe_code, reason = "plays the C side")]
 #![allow(
@@ -312,4 +312,5 @@ const NOTHING: GpuTable = GpuTable {
     get_device_pci_bus_id: None,
     get_device_by_pci_bus_id: None,
     get_last_error: None,
+    launch_host_func: None,
 };

@@ -65,8 +65,11 @@ impl Connection {
             }
             self.rebuilds.end();
             drop(lock(&self.connected_host).take());
-            if !self.context.device_copies.finish(self.number, deadline) {
-                tracing::warn!(peer = %self.peer.control, "copies of GPU memory continue after the connection has ended");
+            if !self.gpu.close(verdict, reason, deadline) {
+                tracing::warn!(
+                    peer = %self.peer.control,
+                    "copies of GPU memory continue after the connection has ended: their memory stays in use until they are done"
+                );
             }
         });
     }

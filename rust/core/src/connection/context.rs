@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::device_copies::DeviceCopies;
 use super::device_events::{DeviceEvents, DeviceHealth};
 use crate::config::Config;
 use crate::fabric::{Device, FabricError};
@@ -30,10 +29,8 @@ pub struct Context {
     pub settings: TransferSettings,
     /// What the device says on its own; `None` where they cannot be read.
     pub(super) device_events: Option<Arc<DeviceEvents>>,
-    /// The GPU on which device transfers run.
+    /// The GPU on which transfers run that name no memory of this process on a GPU.
     pub(super) gpu_index: i32,
-    /// Transfers that the device runtime moves.
-    pub(super) device_copies: DeviceCopies,
     /// The time that a transfer has.
     pub(super) time_limit: TimeLimit,
 }
@@ -80,7 +77,6 @@ impl Context {
             slice_sizes,
             settings,
             gpu_index: 0,
-            device_copies: DeviceCopies::default(),
         }
     }
 
@@ -128,11 +124,6 @@ impl Context {
         Ok(Self::new(pool, policy, slice_sizes, settings))
     }
 
-    /// The engine is closed, and so is every connection of it: gives back what it keeps for transfers to come.
-    pub fn close(&self) {
-        self.device_copies.close();
-    }
-
     /// How the device is, as far as its events tell.
     pub fn device_health(&self) -> DeviceHealth {
         self.device_events.as_ref().map_or(DeviceHealth::Up, |events| events.health())
@@ -156,9 +147,8 @@ impl Context {
 
     /// Runs a step on every worker that is free: for callers that wait for something of no particular worker.
     pub fn drive_all(&self) {
-        for worker in self.pool.workers() {
+        for worker in self.pool.all_workers() {
             let _ = worker.drive_as_caller();
         }
-        self.device_copies.poll_all();
     }
 }

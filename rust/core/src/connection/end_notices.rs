@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Connection, device_copies};
+use super::Connection;
 use crate::pool::Worker;
-use crate::transfer::{AtEnd, EndNotice, Live, TaskGeneration, TransferId};
+use crate::transfer::{AtEnd, EndNotice, TransferId};
 
 impl Connection {
     /// Has `at_end` told of the end of a transfer, once; at once if it has ended. Takes the place of what was to be told of
@@ -15,30 +15,10 @@ impl Connection {
         if !live.is_current() {
             return at_end.ended();
         }
-        let workers = self.context.pool.workers();
-        let attending = live.workers().filter_map(|index| workers.get(index));
+        let pool = &self.context.pool;
+        let attending = live.workers().filter_map(|index| pool.worker(index));
         let attending = attending.map(|worker| worker.attend_until_end(task)).collect();
-        if !live.has_workers() {
-            self.poll_until_end(live, generation);
-        }
         task.tell_at_end(Box::new(EndNotice::new(generation, at_end, attending)));
-    }
-
-    /// Copies by the GPU's runtime only end when they are polled: a thread does, until this one has ended. No worker's lock
-    /// orders their ends, so that a notice may be missed: the thread tells of it then.
-    fn poll_until_end(self: &Arc<Self>, live: Live, generation: TaskGeneration) {
-        let connection = Arc::clone(self);
-        let poll = move || {
-            while live.is_current() && !live.task().is_ended() {
-                connection.context.device_copies.poll(live.id());
-                std::thread::sleep(device_copies::LOOK);
-            }
-            live.task().tell_missed(generation);
-        };
-        if let Err(error) = std::thread::Builder::new().name("p2p-copy".to_owned()).spawn(poll) {
-            // A later poll by a caller ends it.
-            tracing::warn!("cannot start a thread that polls a copy of GPU memory: {error}");
-        }
     }
 
     /// The worker that has its thread call what a notice must not.

@@ -12,7 +12,7 @@ use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError, Worker
 use crate::transfer::SlicePolicy;
 
 /// One lane of a connection, as its submitters see it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LaneHandle {
     /// Its worker.
     pub worker: Arc<Worker>,

@@ -2,11 +2,12 @@
 
 mod close;
 mod context;
-mod device_copies;
 mod device_events;
-mod device_path;
 mod end_notices;
 mod ended;
+mod gpu_imports;
+mod gpu_lanes;
+mod gpu_transfer;
 mod lanes;
 mod metrics;
 mod notifications;
@@ -31,8 +32,11 @@ pub use device_events::{DeviceEvents, DeviceHealth};
 pub use ended::Ended;
 pub use lanes::{LaneBuilder, LaneHandle};
 pub use presence::{Pinger, Presence};
+pub use route::{Remote, Request};
+pub use submit::WhenFull;
 pub use transfer_future::Transfer;
 
+use gpu_lanes::GpuLanes;
 use recovery::{Driver, Machine, Parts, RebuildPolicy, Rebuilds};
 use regions::{Exchange, SyncRequests};
 use route::Reach;
@@ -71,6 +75,8 @@ pub struct Inner {
     /// Those of the first lane at the connect: what is told once the lanes are gone.
     paths: Paths,
     reach: Reach,
+    /// What moves GPU memory that the other lanes do not.
+    gpu: GpuLanes,
     /// The peer's regions.
     remote: Arc<RemoteRegions>,
     /// Asks it for more.
@@ -207,7 +213,7 @@ impl Connection {
             connected_host,
         } = established;
         let (paths, policy) = (lanes.paths(), lanes.policy());
-        let provider = context.pool.device().attributes().provider;
+        let lanes_carry_gpu = context.pool.device().attributes().capabilities.gpu_memory;
         let wakeup = Arc::new(Wakeup::default());
         let notifier = Arc::new(RecoveryNotifier(Arc::clone(&wakeup)));
         let lanes = lanes.install(heals, Some(notifier))?;
@@ -219,8 +225,10 @@ impl Connection {
             lanes,
             policy,
             paths,
-            reach: Reach::new(peer.same_process, paths, provider),
+            reach: Reach::new(peer.same_process, peer.local, paths, lanes_carry_gpu),
+            gate: AtomicU32::new(0),
             remote: Arc::new(remote),
+            gpu: GpuLanes::default(),
             sync_requests: Arc::new(SyncRequests::new(told.is_some())),
             peer,
             capabilities,
@@ -236,7 +244,6 @@ impl Connection {
             failures: AtomicU64::new(0),
             rebuilt: AtomicU64::new(0),
             notified: AtomicU64::new(0),
-            gate: AtomicU32::new(0),
             ended: Once::new(),
         })));
         connection.start_recovery(told, presence)?;

@@ -36,7 +36,7 @@ impl Context {
             return true;
         }
         let limit = begun + self.settings.timeout.unwrap_or(NO_TIMEOUT_LIMIT);
-        for worker in self.pool.workers() {
+        for worker in self.pool.all_workers() {
             worker.with_state(|state| regions.iter().for_each(|region| state.forget_region(region.id)));
         }
         let mut left = self.end_registrations(regions, limit, |_| self.drive_all());
@@ -83,7 +83,7 @@ impl Context {
     }
 
     fn abort_users(&self, regions: &[Arc<Region>]) {
-        for worker in self.pool.workers() {
+        for worker in self.pool.all_workers() {
             worker.with_state(|state| regions.iter().for_each(|region| state.abort_users(region.id)));
         }
         self.drive_all();

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Connection;
-use super::device_path::RemoteEnd;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::memory::Recent;
@@ -16,108 +15,25 @@ use crate::transfer::{
 };
 
 /// Whether a full queue, or that no id is free, is an answer or a reason to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WhenFull {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Sleeps until there is room, at most for the transfer time-out.
+    #[default]
     Wait,
     /// As `Wait`, of a call that has waited since then.
     WaitSince(Instant),
+    /// Answers [`SubmitError::WouldBlock`].
     Refuse,
 }
 
 impl WhenFull {
     /// When the call began to wait.
-    fn since(self) -> Instant {
+    pub(super) fn since(self) -> Instant {
         if let Self::WaitSince(since) = self { since } else { Instant::now() }
     }
 }
 
 impl Connection {
-    /// Starts a transfer of at least one iov, and answers its id. Never waits for its end.
-    ///
-    /// Everything is checked before anything is moved. Of two ends in one process either may be GPU memory, which the GPU's
-    /// runtime then copies. The memory of both ends must stay registered, and its bytes unused, until the transfer has ended.
-    ///
-    /// ```
-    /// # use flagcx_p2p::{Config, Engine, EngineOptions, Iov, Opcode, Outcome, Status};
-    /// # let setting = |name: &str| match name {
-    /// #     "FLAGCX_P2P_FABRIC" => Some("software".to_owned()),
-    /// #     "FLAGCX_P2P_BIND" => Some("127.0.0.1".to_owned()),
-    /// #     _ => None,
-    /// # };
-    /// # let config = std::sync::Arc::new(Config::from_source(&setting));
-    /// # let server = Engine::open(config.clone(), EngineOptions::default())?;
-    /// # let client = Engine::open(config, EngineOptions::default())?;
-    /// # let (target, source) = (server.allocate(8192)?, client.allocate(8192)?);
-    /// # server.start_rpc_server()?;
-    /// # let peer = client.session(&format!("127.0.0.1:{}", server.rpc_port().ok_or("no listener")?))?;
-    /// // Two pieces of one transfer: `source` and `target` are registered here and there.
-    /// let piece = |offset: u64, length: u32| {
-    ///     let remote = peer.describe_remote(target.address() + offset, length)?;
-    ///     let (local, length) = (source.address() + offset, u64::from(length));
-    ///     Some(Iov { local, length, region: Some(source.region()), remote })
-    /// };
-    /// let pieces = [piece(0, 100).ok_or("not announced")?, piece(4096, 200).ok_or("not announced")?];
-    /// let id = peer.submit(Opcode::Read, &pieces)?;
-    /// while peer.status(id) == Status::Pending {
-    ///     // Something else.
-    /// }
-    /// // Asked for once more: the outcome of a transfer that has ended stays readable for a while.
-    /// assert_eq!(peer.status(id), Status::Ended(Outcome::Done));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// When the waiting queues are full, or [`MOST_TRANSFERS`] ids are in use, it sleeps until
-    /// there is room, at most for the transfer time-out. A transfer keeps its id until its end has been asked for, so a
-    /// program that starts more and asks about none waits for itself: the call then ends with [`SubmitError::NoId`]. Any
-    /// thread may call it.
-    ///
-    /// # Errors
-    /// [`SubmitError`] says for each case what is wrong with which piece, or why the connection takes none. Nothing was moved
-    /// then, but for [`SubmitError::Device`].
-    #[inline]
-    pub fn submit<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> Result<TransferId, SubmitError> {
-        self.start(opcode, iovs, WhenFull::Wait)
-    }
-
-    /// As [`Connection::submit`], but answers [`SubmitError::WouldBlock`] instead of sleeping for room.
-    ///
-    /// A transfer that would go over several lanes goes over one when their workers have no room for all of it.
-    ///
-    /// # Errors
-    /// [`SubmitError::WouldBlock`], and those of [`Connection::submit`].
-    pub fn try_submit<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-    ) -> Result<TransferId, SubmitError> {
-        self.start(opcode, iovs, WhenFull::Refuse)
-    }
-
-    #[inline(always)]
-    fn start<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-        when_full: WhenFull,
-    ) -> Result<TransferId, SubmitError> {
-        if self.may_need_gpu()
-            && let Some(id) = self.start_on_gpu(opcode, iovs, RemoteEnd::SameProcess, when_full)?
-        {
-            return Ok(id);
-        }
-        self.start_on_lanes(opcode, iovs, when_full)
-    }
-
-    /// As [`Connection::submit`].
-    #[inline]
-    pub fn submit_any<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-    ) -> Result<TransferId, SubmitError> {
-        self.start(opcode, iovs, WhenFull::Wait)
-    }
-
     /// Starts a transfer that the lanes carry, or refuses it.
     #[inline(always)]
     pub(super) fn start_on_lanes<S: IovSource + ?Sized>(
@@ -321,7 +237,7 @@ impl Connection {
     }
 
     /// Gives a part to its lane's worker, waiting for room in its queue until `limit` after `started`.
-    fn hand_over(
+    pub(super) fn hand_over(
         &self,
         lane: &LaneHandle,
         mut submission: Submission,
@@ -351,13 +267,13 @@ impl Connection {
 
     /// How transfers that start now are cut.
     #[inline(always)]
-    fn policy(&self) -> SlicePolicy {
+    pub(super) fn policy(&self) -> SlicePolicy {
         self.context.slice_sizes.apply(&self.policy)
     }
 
     /// Makes the work requests of a share of the iovs. Never inlined: what it needs on the stack, [`build_one`] does not.
     #[inline(never)]
-    fn build<S: IovSource + ?Sized>(
+    pub(super) fn build<S: IovSource + ?Sized>(
         &self,
         iovs: &S,
         share: Share,
@@ -374,13 +290,13 @@ impl Connection {
         build(iovs, share, scope, opcode, list, recent)
     }
 
-    /// Whether every worker would take so many parts from this thread, even if nobody empties its queue.
+    /// Whether every worker would take so many parts from this thread, even if its queue is not emptied.
     fn has_room(&self, parts: usize) -> bool {
         self.lanes.iter().all(|lane| lane.worker.room(thread_hint()) >= parts)
     }
 
     /// A lane in working order, or one that is being rebuilt; from `hint` on.
-    fn pick_lane(&self, hint: usize) -> Result<&LaneHandle, SubmitError> {
+    pub(super) fn pick_lane(&self, hint: usize) -> Result<&LaneHandle, SubmitError> {
         let mut healing = None;
         for lane in self.lanes_from(hint) {
             match lane.status.health() {

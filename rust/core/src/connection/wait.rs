@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::submit::thread_hint;
-use super::{Connection, FAILURES_HELD, device_copies};
+use super::{Connection, FAILURES_HELD};
 use crate::pool::{EndState, PartOwner};
 use crate::sync::Ordering;
 use crate::transfer::{Asked, Live, Outcome, Status, TransferId};
@@ -11,8 +11,8 @@ use crate::transfer::{Asked, Live, Outcome, Status, TransferId};
 /// A sleeping waiter looks up this often, in case its transfer was released by another thread.
 const NAP: Duration = Duration::from_millis(100);
 
-/// A waiter for a copy of device memory looks for so long before it sleeps: nothing wakes it at the end of the copy, and a
-/// sleep of 1 us takes 55. An H100 copies 1 MiB from the host in 31 us, and 64 MiB within itself in 59.
+/// A waiter for a copy of GPU memory looks for so long before it sleeps: to be woken at the end of a copy takes longer than
+/// most copies do. An H100 copies 1 MiB from the host in 31 us, and 64 MiB within itself in 59.
 const COPY_SPIN: Duration = Duration::from_micros(300);
 
 /// How long a cancelled transfer may finish by itself before its queue pairs are moved to ERROR.
@@ -125,11 +125,7 @@ impl Connection {
     /// Does some of a transfer's work, wherever that is done. Not inlined: its registers would be saved with every look.
     #[inline(never)]
     fn help(&self, live: Live) {
-        if live.has_workers() {
-            live.drive(self.context.pool.workers());
-        } else {
-            self.context.device_copies.poll(live.id());
-        }
+        live.drive(&self.context.pool);
     }
 
     /// Waits until a transfer has ended, at most for `timeout`: [`Status::Pending`] if it has not ended then.
@@ -150,18 +146,14 @@ impl Connection {
             if now >= deadline {
                 return Status::Pending;
             }
-            let (spin, nap) = match live.has_workers() {
-                true => (self.context.settings.spin, NAP),
-                false => (self.context.settings.spin.max(COPY_SPIN), device_copies::nap(now - began)),
-            };
+            let copies = live.is_with(self.context.pool.workers().len());
+            let spin = self.context.settings.spin.max(if copies { COPY_SPIN } else { Duration::ZERO });
             if now.duration_since(*idle_since.get_or_insert(now)) < spin {
                 std::hint::spin_loop();
                 continue;
             }
-            self.sleep(&live, deadline.min(now + nap));
-            if live.has_workers() {
-                idle_since = None;
-            }
+            self.sleep(&live, deadline.min(now + NAP));
+            idle_since = None;
         }
     }
 
@@ -219,9 +211,9 @@ impl Connection {
     }
 
     fn sleep(&self, live: &Live, until: Instant) {
-        let workers = self.context.pool.workers();
+        let pool = &self.context.pool;
         let attendance: [Option<_>; 8] = {
-            let mut indices = live.workers().filter_map(|index| workers.get(index));
+            let mut indices = live.workers().filter_map(|index| pool.worker(index));
             std::array::from_fn(|_| indices.next().map(|worker| worker.attend(live.task(), until)))
         };
         live.task().sleep_until_ended(until);

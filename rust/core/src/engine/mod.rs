@@ -199,9 +199,6 @@ impl Engine {
         Connection::close_all(&connections);
         self.sessions.clear();
         drop(self.acceptor.as_ref().ok().map(|acceptor| acceptor.take_kept()));
-        if let Ok(context) = &self.context {
-            context.close();
-        }
         self.deregister_all(begun);
     }
 

@@ -31,7 +31,7 @@ pub(crate) use event_loop::EventLoop;
 pub(crate) use group::Group;
 pub(crate) use handle::{Handle, Watched, first};
 pub(crate) use interrupted::uninterrupted;
-pub(crate) use notifier::Notifier;
+pub use notifier::Notifier;
 pub(crate) use off_loop::{off_loop, with_upgraded};
 pub(crate) use task::Task;
 pub use waiter::{Interest, Waiter, run_blocking};

@@ -8,25 +8,28 @@ use rustix::io::retry_on_intr;
 
 /// An eventfd: readable from [`Notifier::notify`] until [`Notifier::acknowledge`]. Any thread may call either.
 #[derive(Debug)]
-pub(crate) struct Notifier(OwnedFd);
+pub struct Notifier(OwnedFd);
 
 impl Notifier {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// One that is not readable.
+    pub fn new() -> io::Result<Self> {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
-    pub(crate) fn notify(&self) {
+    /// Makes it readable.
+    pub fn notify(&self) {
         // Fails only when the counter is full, and then the descriptor is readable already.
         let _ = retry_on_intr(|| rustix::io::write(&self.0, &1_u64.to_ne_bytes()));
     }
 
-    pub(crate) fn acknowledge(&self) {
+    /// Makes it unreadable.
+    pub fn acknowledge(&self) {
         // EAGAIN: it was not readable.
         let _ = retry_on_intr(|| rustix::io::read(&self.0, &mut [0_u8; 8]));
     }
 
     /// Whether it is readable.
-    pub(crate) fn is_notified(&self) -> bool {
+    pub fn is_notified(&self) -> bool {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         retry_on_intr(|| poll(&mut fds, Some(&Timespec::default()))).is_ok_and(|ready| ready > 0)
     }

@@ -46,7 +46,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Answer of [`super::QueuePair::post`].
+/// Answer of [`super::WorkQueue::post`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Posted {
     /// Requests accepted, from the front.

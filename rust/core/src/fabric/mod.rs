@@ -1,5 +1,9 @@
 //! What a provider must supply, and nothing else: the engine above knows devices only through this contract.
 //!
+//! It has two halves. **Posting** is a [`WorkQueue`] and the [`CompletionQueue`] that it completes into: all that a worker
+//! needs to move bytes. **Networking** is the rest: devices, memory, addresses, connecting. A provider that moves bytes within
+//! this process alone has the first half only ([`gpu`]).
+//!
 //! # Required of a provider
 //!
 //! * **Devices**: list them, describe each ([`DeviceAttributes`]), query its port.
@@ -8,12 +12,12 @@
 //! * **Completion queue**: bounded; an fd that becomes readable after [`CompletionQueue::arm`] when a completion
 //!   arrives; polled by one thread at a time (`&mut self`).
 //! * **Queue pair**: reliable connected. Created in INIT, moved to RTS by [`QueuePair::connect_with`].
-//!   [`QueuePair::post`] takes a [`Batch`], accepts a prefix of it and says how many; it never waits for completions.
+//!   [`WorkQueue::post`] takes a [`Batch`], accepts a prefix of it and says how many; it never waits for completions.
 //!   Requests of one queue pair take effect and complete in order. A successful signaled completion retires every
 //!   request posted before it on that queue pair; unsignaled requests that succeed give no completion.
 //!   The first failing request moves the queue pair to ERROR and completes with its reason; every later one,
 //!   signaled or not, completes with [`CompletionStatus::Flushed`]. So at most one completion per posted request.
-//! * **Retirement**: after [`QueuePair::set_error`] each outstanding request is flushed through the completion
+//! * **Retirement**: after [`WorkQueue::set_error`] each outstanding request is flushed through the completion
 //!   queue. Once its completion has been polled, the provider touches that request's memory no more.
 //! * **Wire**: [`QpAddress`] carries all that a peer needs; it is the 40-byte record of the control handshake.
 //!
@@ -34,6 +38,7 @@ use crate::events::{Waiter, run_blocking};
 mod batch;
 mod capabilities;
 mod error;
+pub mod gpu;
 mod hca_filter;
 mod path;
 mod progress;
@@ -143,14 +148,10 @@ pub trait CompletionQueue: Send + Debug {
 /// A connect that has not ended.
 pub type Connecting<'a> = Pin<Box<dyn Future<Output = Result<(), FabricError>> + 'a>>;
 
-/// A reliable connected queue pair.
-pub trait QueuePair: Send + Debug {
+/// A reliable connected queue pair: a [`WorkQueue`] that leads to a peer.
+pub trait QueuePair: WorkQueue {
     /// What the peer needs to connect to this queue pair.
     fn address(&self) -> QpAddress;
-
-    /// What was granted: send depth, scatter/gather entries, inline bytes. Never below what was asked, except that
-    /// `max_inline` may be smaller.
-    fn caps(&self) -> QueuePairCaps;
 
     /// Moves the queue pair from INIT to RTS towards `peer`, at most until `path.deadline`. Waits for the peer by `waiter`.
     fn connect_with<'a>(
@@ -169,6 +170,13 @@ pub trait QueuePair: Send + Debug {
     fn connect(&mut self, peer: &QpAddress, path: &PathOptions) -> Result<(), FabricError> {
         run_blocking(self.connect_with(peer, path, &Waiter::blocking(None)))
     }
+}
+
+/// What work requests are posted to; the posting half of a queue pair.
+pub trait WorkQueue: Send + Debug {
+    /// What was granted: send depth, scatter/gather entries, inline bytes. Never below what was asked, except that
+    /// `max_inline` may be smaller.
+    fn caps(&self) -> QueuePairCaps;
 
     /// Posts the requests of `batch` in order. Never blocks, and moves no bytes itself.
     ///
@@ -178,16 +186,32 @@ pub trait QueuePair: Send + Debug {
     /// Moves the queue pair to ERROR: what is outstanding completes as [`CompletionStatus::Flushed`]. Idempotent.
     fn set_error(&mut self) -> Result<(), FabricError>;
 
-    /// True once the queue pair is in ERROR, by itself or by [`QueuePair::set_error`], or one of its ends is gone: the
+    /// True once the queue pair is in ERROR, by itself or by [`WorkQueue::set_error`], or one of its ends is gone: the
     /// peer, or the address that it was made with.
     fn is_broken(&self) -> bool;
 
     /// How bytes travel now, once connected: for logs, metrics and tools. A path that fails may be left for another one.
     fn paths(&self) -> Paths;
 
-    /// The slower of [`QueuePair::paths`].
+    /// The slower of [`WorkQueue::paths`].
     fn path(&self) -> PathKind {
         self.paths().slower()
+    }
+
+    /// Whether [`WorkQueue::set_error`], or dropping the queue, makes an end of requests that are under way. Where it does
+    /// not, these complete when they are done, however long that takes, and their memory must stay until then.
+    fn can_stop(&self) -> bool {
+        true
+    }
+
+    /// Makes a drained queue in ERROR usable again, for a queue that leads to no peer, who would have to agree.
+    fn renew(&mut self) -> Result<(), FabricError> {
+        Err(FabricError::Unsupported("a queue pair is rebuilt with its peer".to_owned()))
+    }
+
+    /// Why it is in ERROR, as far as the provider can say more than its completions do; empty if it cannot.
+    fn error_text(&self) -> String {
+        String::new()
     }
 }
 

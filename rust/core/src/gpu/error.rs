@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GpuError {
     /// The runtime has no such function.
-    #[error("the {runtime} device runtime cannot {operation}")]
+    #[error("the {runtime} GPU runtime cannot {operation}")]
     Unsupported {
         /// Which runtime.
         runtime: &'static str,
@@ -23,9 +23,21 @@ pub enum GpuError {
         /// The code in words, empty or starting with `, `.
         text: String,
     },
-    /// The runtime answered something that makes no sense.
-    #[error("{operation}: the {runtime} device runtime answered {answer}")]
-    Nonsense {
+    /// The GPU, or the context of a stream, has failed or is gone: nothing of it runs any more, and nothing will.
+    #[error("{operation} failed: {runtime} error {code}{text}: the GPU or its context is lost")]
+    Lost {
+        /// Which runtime.
+        runtime: &'static str,
+        /// The call that failed.
+        operation: &'static str,
+        /// Its code.
+        code: i32,
+        /// The code in words, empty or starting with `, `.
+        text: String,
+    },
+    /// The runtime's answer is malformed.
+    #[error("{operation}: the {runtime} GPU runtime answered {answer}")]
+    Malformed {
         /// Which runtime.
         runtime: &'static str,
         /// The call that answered so.
@@ -34,6 +46,26 @@ pub enum GpuError {
         answer: String,
     },
     /// The runtime's library is not there, or lacks a function.
-    #[error("device runtime not available: {0}")]
+    #[error("GPU runtime not available: {0}")]
     NotAvailable(String),
+}
+
+impl GpuError {
+    /// The runtime's own code; 0 if there is none.
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::Call { code, .. } | Self::Lost { code, .. } => *code,
+            _ => 0,
+        }
+    }
+
+    /// The same failure as [`GpuError::Lost`] if its code is one that `proves` a lost GPU or context.
+    pub(super) fn lost_if(self, proves: impl Fn(i32) -> bool) -> Self {
+        match self {
+            Self::Call { runtime, operation, code, text } if proves(code) => {
+                Self::Lost { runtime, operation, code, text }
+            }
+            other => other,
+        }
+    }
 }

@@ -15,17 +15,21 @@ pub(super) struct FakeGpu {
     pub(super) memory: Vec<u8>,
     /// The device or the context that the thread has chosen.
     pub(super) current: u64,
+    /// What must be current when streams are used, if the test says so.
+    pub(super) wanted: Option<u64>,
     /// The call that fails, by name.
     pub(super) fails: &'static str,
     /// Queries that answer "still running".
     pub(super) running: u32,
+    /// What queries answer instead, unless 0.
+    pub(super) query_fails: c_int,
     /// Streams, events and handles that were made and not destroyed.
     pub(super) live_objects: i32,
 }
 
 thread_local! {
     static FAKE: RefCell<FakeGpu> = RefCell::new(FakeGpu {
-        memory: vec![0; GPU_BYTES], current: 0, fails: "", running: 0, live_objects: 0,
+        memory: vec![0; GPU_BYTES], current: 0, wanted: None, fails: "", running: 0, query_fails: 0, live_objects: 0,
     });
 }
 
@@ -42,6 +46,7 @@ impl FakeGpu {
     /// What an event answers: `still_running` as often as the test wants.
     pub(super) fn query(&mut self, still_running: c_int) -> c_int {
         match self.running {
+            _ if self.query_fails != 0 => self.query_fails,
             0 => 0,
             _ => {
                 self.running -= 1;

@@ -1,14 +1,14 @@
-//! What another process of this host needs to open device memory: 128 bytes, as FlagCX's programs pass them around.
+//! What another process of this host needs to open GPU memory: 128 bytes, as FlagCX's programs pass them around.
 
 use super::IPC_HANDLE_BYTES;
 
 /// Bytes of the record.
 pub const IPC_INFO_BYTES: usize = 128;
 
-/// Bit of the flags: the memory is device memory.
+/// Bit of the flags: the memory is GPU memory.
 const DEVICE_MEMORY: u32 = 1;
 
-/// A range of device memory, named for other processes of this host.
+/// A range of GPU memory, named for other processes of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpcInfo {
     /// What the other process opens.
@@ -37,7 +37,7 @@ impl IpcInfo {
         bytes
     }
 
-    /// Reads a record; `None` if it does not speak of device memory, or of a handle that is longer than any.
+    /// Reads a record; `None` if it does not speak of GPU memory, or of a handle that is longer than any.
     pub fn decode(bytes: &[u8; IPC_INFO_BYTES]) -> Option<Self> {
         let (handle, rest) = bytes.split_first_chunk()?;
         let (base, rest) = rest.split_first_chunk()?;

@@ -9,12 +9,18 @@ mod error;
 mod fake_gpu;
 mod guard;
 mod host;
+mod host_call;
 mod installed;
 mod ipc_info;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod played_runtime;
 mod table;
 
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::events::Notifier;
 
 pub use cuda::CudaRuntime;
 pub use error::GpuError;
@@ -22,6 +28,8 @@ pub use guard::CurrentDevice;
 pub use host::HostRuntime;
 pub use installed::{install, runtime};
 pub use ipc_info::{IPC_INFO_BYTES, IpcInfo};
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+pub(crate) use played_runtime::{PlayedRuntime, PlayedStreams};
 pub use table::{GpuTable, TableRuntime};
 
 /// Bytes of an IPC handle, as it travels between processes.
@@ -32,7 +40,7 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// Name for logs: `host`, `cuda`, or what the host program's table says.
     fn name(&self) -> &'static str;
 
-    /// Whether there can be any device memory at all.
+    /// Whether there can be any GPU memory at all.
     fn has_memory(&self) -> bool {
         true
     }
@@ -50,6 +58,11 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// where the runtime cannot say: what cannot be restored is not changed.
     fn is_current(&self, device: i32) -> bool {
         self.current_device().is_ok_and(|current| current == device)
+    }
+
+    /// The number of the device whose memory is at `address`, where the runtime can tell.
+    fn device_of(&self, _address: u64) -> Option<i32> {
+        None
     }
 
     /// Bus id of a device, as in `0000:3b:00.0`.
@@ -73,10 +86,10 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// Ends a mapping that [`GpuRuntime::ipc_open`] made. Nothing may use it any more.
     fn ipc_close(&self, address: u64) -> Result<(), GpuError>;
 
-    /// The dma-buf behind a range of device memory, for registering it with a NIC.
+    /// The dma-buf behind a range of GPU memory, for registering it with a NIC.
     fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError>;
 
-    /// A CPU address to register instead of a range of device memory, where the platform works so; `None` elsewhere.
+    /// A CPU address to register instead of a range of GPU memory, where the platform works so; `None` elsewhere.
     /// Ended by [`GpuRuntime::unmap_for_cpu`] once the range is registered.
     fn map_for_cpu(&self, _address: u64, _length: u64) -> Result<Option<u64>, GpuError> {
         Ok(None)
@@ -90,11 +103,11 @@ pub trait GpuRuntime: Send + Sync + Debug {
 
 /// Copies on one stream, in order. Used by one thread at a time. Dropping it waits for nothing: finish first.
 pub trait CopyStream: Send + Debug {
-    /// Starts a copy and returns at once, or after it is done.
+    /// Starts a copy and returns at once, or after it is done. An error means that it was not started.
     ///
     /// # Safety
     /// Both ranges must be valid for `length` bytes, of the kinds that `direction` says, and stay so until
-    /// [`CopyStream::is_done`] has answered true after a later [`CopyStream::mark`], or has failed.
+    /// [`CopyStream::is_done`] has answered true of a later [`CopyStream::mark`], or [`GpuError::Lost`].
     #[allow(unsafe_code, reason = "declares the caller's promise; does nothing unsafe itself")]
     unsafe fn copy(
         &mut self,
@@ -104,12 +117,18 @@ pub trait CopyStream: Send + Debug {
         direction: Direction,
     ) -> Result<(), GpuError>;
 
-    /// Marks this point: [`CopyStream::is_done`] speaks of every copy started before it.
-    fn mark(&mut self) -> Result<(), GpuError>;
+    /// Puts mark number `mark` here: [`CopyStream::is_done`] then speaks of every copy started before. Marks are numbered from
+    /// 0, and one that is put again is at its new place only. Each number costs an object of the driver, made at its first
+    /// use.
+    fn mark(&mut self, mark: usize) -> Result<(), GpuError>;
 
-    /// Whether every copy before the last mark is done. Never blocks. An error means that they have failed, and that
-    /// nothing of the stream touches the memory any more.
-    fn is_done(&mut self) -> Result<bool, GpuError>;
+    /// Whether every copy before a mark is done. Never blocks. [`GpuError::Lost`] means that they have failed, and that
+    /// nothing of the stream touches memory any more; any other error says nothing about them.
+    fn is_done(&mut self, mark: usize) -> Result<bool, GpuError>;
+
+    /// Asks that `notifier` be notified once everything started so far is done. It may never be, if the GPU fails.
+    /// [`GpuError::Unsupported`] where the runtime cannot.
+    fn notify(&mut self, notifier: &Arc<Notifier>) -> Result<(), GpuError>;
 }
 
 /// Where an address lies.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::process_regions;
+use super::registry::next_id;
 use crate::fabric::{Access, Backing, MemoryRange, MemoryRegion};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
@@ -77,6 +78,20 @@ impl Region {
             users: AtomicU64::new(0),
             revoked: AtomicBool::new(false),
         }
+    }
+
+    /// Memory of another process that was opened here, in no registry: kept open by its holds.
+    pub fn imported(address: u64, length: u64, memory: Arc<dyn MemoryRegion>) -> Arc<Self> {
+        let range = MemoryRange {
+            address,
+            length,
+            access: Access::FULL,
+            dma_buf: None,
+            cpu_address: None,
+            backing: Backing::Unknown,
+            announced: false,
+        };
+        Arc::new(Self::new(next_id(), &range, MemoryKind::Device, false, false, memory))
     }
 
     /// Key for peers.

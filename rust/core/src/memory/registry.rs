@@ -20,6 +20,7 @@ use super::remote_table::RemoteRegion;
 use crate::fabric::{Access, Device, DmaBuf};
 use crate::sync::{Condvar, MutexGuard, SwapGuard, wait};
 pub use error::RegistryError;
+pub(super) use registration::next_id;
 use registration::{Registration, gives};
 pub use snapshot::Snapshot;
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::PoolError;
 use super::groups::Groups;
 use super::part_list::{AGE, PartList, TURN};
-use crate::fabric::QueuePair;
+use super::part_owner::EndState;
+use crate::fabric::WorkQueue;
 use crate::memory::Recent;
 use crate::observe::Counter;
 use crate::sync::{AtomicU32, Ordering};
@@ -127,7 +128,7 @@ impl LaneStatus {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) key: LaneKey,
-    pub(super) queue_pair: Box<dyn QueuePair>,
+    pub(super) queue_pair: Box<dyn WorkQueue>,
     /// What it tells its connection.
     pub(super) status: Arc<LaneStatus>,
     /// As in `status`, for the worker itself.
@@ -155,13 +156,18 @@ pub(super) struct Lane {
     pub(super) cut_short_at: Option<u32>,
     /// Interrupted parts may go on once the lane is rebuilt.
     pub(super) heals: bool,
+    /// Moving it to ERROR, or destroying it, ends what is outstanding.
+    pub(super) can_stop: bool,
+    /// Its connection has given it up: how its parts end. It goes once it is drained, which only its device can say.
+    pub(super) orphaned: Option<(EndState, String)>,
     /// When it was first seen in ERROR and not drained, in the pool's clock.
     pub(super) broken_since: Option<u64>,
 }
 
 impl Lane {
-    pub(super) fn new(key: LaneKey, queue_pair: Box<dyn QueuePair>, setup: LaneSetup) -> Self {
+    pub(super) fn new(key: LaneKey, queue_pair: Box<dyn WorkQueue>, setup: LaneSetup) -> Self {
         let depth = queue_pair.caps().send_depth.max(1);
+        let can_stop = queue_pair.can_stop();
         Self {
             key,
             queue_pair,
@@ -179,6 +185,8 @@ impl Lane {
             signal_every: (depth / 4).max(1),
             cut_short_at: None,
             heals: setup.heals,
+            can_stop,
+            orphaned: None,
             broken_since: None,
         }
     }
@@ -244,7 +252,7 @@ impl Lanes {
     /// Takes a connected queue pair as a new lane.
     pub(super) fn insert(
         &mut self,
-        queue_pair: Box<dyn QueuePair>,
+        queue_pair: Box<dyn WorkQueue>,
         setup: LaneSetup,
     ) -> Result<LaneKey, PoolError> {
         let index = match self.0.iter().position(|entry| entry.lane.is_none() && !entry.reserved) {

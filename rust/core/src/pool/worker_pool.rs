@@ -5,12 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use once_cell::sync::OnceCell;
+
 use super::early_ends::EarlyEnds;
 use super::shared_worker::Worker;
 use super::spare_lists::SpareLists;
 use super::worker::{WorkerLimits, WorkerState};
 use super::{PoolError, thread};
 use crate::fabric::Device;
+use crate::fabric::gpu::GpuCompletionQueue;
 use crate::fork::PerProcess;
 use crate::observe::{self, WorkerCounters};
 use crate::topology::{self, CpuSet};
@@ -38,6 +41,9 @@ pub struct PoolOptions {
     pub cpus: CpuSet,
 }
 
+/// Copies that may be outstanding on all copy streams of a pool together.
+const COPIES: u32 = 4096;
+
 /// The workers of one device.
 #[derive(Debug)]
 pub struct WorkerPool {
@@ -47,6 +53,9 @@ pub struct WorkerPool {
     threads: Mutex<Vec<JoinHandle<()>>>,
     spare_lists: Arc<SpareLists>,
     early_ends: Arc<EarlyEnds>,
+    options: PoolOptions,
+    /// Moves what GPUs copy, for all connections; made when the first one needs it.
+    copy_worker: OnceCell<Arc<Worker>>,
 }
 
 /// Pools by the address of their device, which lives as long as the pool does.
@@ -80,6 +89,8 @@ impl WorkerPool {
             threads: Mutex::default(),
             spare_lists: Arc::default(),
             early_ends: Arc::default(),
+            options: options.clone(),
+            copy_worker: OnceCell::new(),
         };
         for index in 0..count {
             let depth =
@@ -104,6 +115,8 @@ impl WorkerPool {
             pool.counters.push(counters);
             pool.start_thread(index, worker, options)?;
         }
+        // Of the worker of copy streams, if there ever is one.
+        pool.counters.push(Arc::default());
         Ok(pool)
     }
 
@@ -117,6 +130,39 @@ impl WorkerPool {
         &self.workers
     }
 
+    /// The worker of copy streams, and its index: the one behind those of [`WorkerPool::workers`].
+    pub fn copy_worker(&self) -> Result<(usize, &Arc<Worker>), PoolError> {
+        let index = self.workers.len();
+        let worker = self.copy_worker.get_or_try_init(|| self.make_copy_worker(index))?;
+        Ok((index, worker))
+    }
+
+    fn make_copy_worker(&self, index: usize) -> Result<Arc<Worker>, PoolError> {
+        let options = &self.options;
+        let queue = Box::new(GpuCompletionQueue::new(COPIES)?);
+        let limits = WorkerLimits { posted: COPIES, list: options.max_list, poll: options.poll_batch };
+        let counters = self.counters.get(index).cloned().unwrap_or_default();
+        let state = WorkerState::new(queue, limits, counters, Arc::clone(&self.early_ends));
+        let lists = Arc::clone(&self.spare_lists);
+        let worker = Arc::new(Worker::new(state, 1, options.queue_depth, false, lists)?);
+        self.start_thread(index, Arc::clone(&worker), options)?;
+        Ok(worker)
+    }
+
+    /// A worker by its index.
+    #[inline]
+    pub fn worker(&self, index: usize) -> Option<&Arc<Worker>> {
+        match self.workers.get(index) {
+            None if index == self.workers.len() => self.copy_worker.get(),
+            worker => worker,
+        }
+    }
+
+    /// All workers, that of copy streams included if there is one.
+    pub fn all_workers(&self) -> impl Iterator<Item = &Arc<Worker>> {
+        self.workers.iter().chain(self.copy_worker.get())
+    }
+
     /// Request lists for reuse.
     pub fn spare_lists(&self) -> &SpareLists {
         &self.spare_lists
@@ -127,7 +173,7 @@ impl WorkerPool {
         &self.early_ends
     }
 
-    /// What the workers have counted.
+    /// What the workers have counted; that of copy streams comes last.
     pub fn counters(&self) -> &[Arc<WorkerCounters>] {
         &self.counters
     }
@@ -156,14 +202,16 @@ impl WorkerPool {
 
 impl Drop for WorkerPool {
     fn drop(&mut self) {
-        for worker in &self.workers {
-            worker.stop();
-        }
+        self.all_workers().for_each(|worker| worker.stop());
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         // A job of a worker's thread may drop the last reference: that thread ends by itself.
         for thread in threads.into_iter().filter(|thread| thread.thread().id() != std::thread::current().id())
         {
             let _ = thread.join();
         }
+        // Copies that nothing can stop: they keep their memory for as long as the process lives.
+        let copies =
+            self.copy_worker.take().filter(|worker| worker.with_state(|state| state.part_count() > 0));
+        copies.into_iter().for_each(std::mem::forget);
     }
 }

@@ -151,7 +151,7 @@ pub enum SubmitError {
         /// Index of the piece.
         iov: usize,
     },
-    /// The device runtime cannot move a piece.
+    /// The GPU runtime cannot move a piece.
     #[error("piece {iov}: {reason}")]
     Device {
         /// Index of the piece.
@@ -199,21 +199,6 @@ pub enum SubmitError {
         /// Why.
         reason: String,
     },
-}
-
-impl SubmitError {
-    /// As an error of the whole of which the pieces were a part: piece `i` is piece `indices[i]` of it.
-    pub(crate) fn of_whole(mut self, indices: &[usize]) -> Self {
-        if let Self::Local { iov, .. }
-        | Self::Remote { iov, .. }
-        | Self::TooLong { iov }
-        | Self::Device { iov, .. }
-        | Self::Ended(Outcome::Failed(Failure { iov, .. })) = &mut self
-        {
-            *iov = indices.get(*iov).copied().unwrap_or(*iov);
-        }
-        self
-    }
 }
 
 impl Outcome {

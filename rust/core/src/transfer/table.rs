@@ -3,7 +3,6 @@
 
 mod set_aside;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use once_cell::race::OnceRef;
@@ -14,7 +13,7 @@ use super::outcomes::Outcomes;
 use super::slots::{BLOCK, Block, SLOT_BITS, SLOT_MASK, SPARE, Slot};
 use super::task::{Task, TimeLimit};
 use super::{Failure, Outcome, TransferId};
-use crate::pool::{EndState, PartOwner, Worker};
+use crate::pool::{EndState, PartOwner, WorkerPool};
 use crate::sync::{Mutex, Ordering, lock};
 
 /// One less than indices allow: the highest index means none.
@@ -240,20 +239,19 @@ impl Live {
         self.slot.id() == self.id.0
     }
 
-    /// Whether workers have parts of it; the device runtime moves it otherwise.
-    #[inline]
-    pub fn has_workers(&self) -> bool {
-        self.slot.workers.load(Ordering::Relaxed) != 0
+    /// Whether the worker with this index has a part of it.
+    pub fn is_with(&self, worker: usize) -> bool {
+        self.slot.workers.load(Ordering::Relaxed) & (1 << worker) != 0
     }
 
     /// Runs a step on each worker that has a part of it and is free.
     #[inline]
-    pub fn drive(&self, workers: &[Arc<Worker>]) {
+    pub fn drive(&self, pool: &WorkerPool) {
         let mut bits = self.slot.workers.load(Ordering::Relaxed);
         while bits != 0 {
             let index = bits.trailing_zeros() as usize;
             bits &= bits - 1;
-            if let Some(worker) = workers.get(index) {
+            if let Some(worker) = pool.worker(index) {
                 let _ = worker.drive_as_caller();
             }
         }

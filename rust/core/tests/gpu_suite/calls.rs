@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::connection::{Connection, Remote, Request, WhenFull};
 use flagcx_p2p::internals::engine::Engine;
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, Status, SubmitError, TransferId};
@@ -16,21 +16,18 @@ use crate::support::{self, LIMIT};
 pub enum Call {
     Submit,
     TrySubmit,
-    SubmitAny,
-    SubmitAtOnce,
+    Route,
     SubmitAndWait,
 }
 
 impl Call {
-    pub const ALL: [Self; 5] =
-        [Self::Submit, Self::TrySubmit, Self::SubmitAny, Self::SubmitAtOnce, Self::SubmitAndWait];
+    pub const ALL: [Self; 4] = [Self::Submit, Self::TrySubmit, Self::Route, Self::SubmitAndWait];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Submit => "submit",
             Self::TrySubmit => "try_submit",
-            Self::SubmitAny => "submit_any",
-            Self::SubmitAtOnce => "submit_at_once_in_process",
+            Self::Route => "route",
             Self::SubmitAndWait => "submit_and_wait",
         }
     }
@@ -45,8 +42,10 @@ impl Call {
         keeps(self.name(), || match self {
             Self::Submit => connection.submit(opcode, iovs),
             Self::TrySubmit => connection.try_submit(opcode, iovs),
-            Self::SubmitAny => connection.submit_any(opcode, iovs),
-            Self::SubmitAtOnce => connection.submit_at_once_in_process(opcode, iovs),
+            Self::Route => {
+                let (remote, when_full) = (Remote::Described, WhenFull::Wait);
+                connection.start(&Request { opcode, iovs, remote, when_full, at_once: false })
+            }
             Self::SubmitAndWait => connection.submit_and_wait(opcode, iovs).map(|()| TransferId::COMPLETE),
         })
     }

@@ -71,7 +71,9 @@ pub fn cuda() -> &'static Cuda {
 
 /// The file that is the driver for this run.
 pub fn library() -> PathBuf {
-    std::env::var_os(LIBRARY).map_or_else(stand_in, PathBuf::from)
+    // The stand-in is built once in a process: it may be loaded by then.
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| std::env::var_os(LIBRARY).map_or_else(stand_in, PathBuf::from)).clone()
 }
 
 /// Whether the driver is the stand-in: its speed says nothing.

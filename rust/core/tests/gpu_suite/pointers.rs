@@ -26,12 +26,12 @@ pub fn run(group: &mut Group) {
     for kind in Kind::ALL {
         group.check(&format!("{} memory can be registered", kind.name()), || expect_region(kind));
     }
-    group.check("a freed device pointer is no device memory", || {
+    group.check("a freed GPU pointer is no GPU memory", || {
         let address = freed();
         assert_eq!(gpu::runtime().pointer_kind(address), Ok(PointerKind::Host));
         mapping_of(address)
     });
-    group.check("registering a freed device pointer is refused", || {
+    group.check("registering a freed GPU pointer is refused", || {
         let (engine, address) = (support::engine(&[]), freed());
         // SAFETY: nothing is there, which is what is to be found.
         let refused = keeps("register", || unsafe {
@@ -39,7 +39,7 @@ pub fn run(group: &mut Group) {
         });
         refused.expect_err("refused").to_string()
     });
-    group.check("device memory is freed while it is registered: the region ends all the same", || {
+    group.check("GPU memory is freed while it is registered: the region ends all the same", || {
         let engine = support::engine(&[]);
         let address = in_context(|| cuda().allocate(LENGTH));
         // SAFETY: nothing uses it; that it ends before its registration is what is tried.
@@ -79,7 +79,7 @@ fn expect_region(kind: Kind) -> String {
     format!("readable by the CPU: {}", region.readable)
 }
 
-/// An address that was device memory.
+/// An address that was GPU memory.
 pub fn freed() -> u64 {
     in_context(|| {
         let address = cuda().allocate(LENGTH);

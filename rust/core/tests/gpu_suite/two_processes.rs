@@ -4,17 +4,19 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
-use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::connection::{Connection, Remote, Request, WhenFull};
 use flagcx_p2p::internals::engine::Engine;
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::gpu::IpcInfo;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, SubmitError, TransferId};
 
+use std::time::{Duration, Instant};
+
 use super::calls::{Call, finish, poll};
 use super::cuda;
 use super::group::{Group, ROLE};
 use super::memory::{Kind, Registered, keeps};
-use crate::support::{self, pattern};
+use crate::support::{self, LIMIT, pattern};
 
 /// In the environment of the process that plays the peer.
 const PEER: &str = "GPU_SUITE_PEER";
@@ -73,7 +75,11 @@ impl Bench {
     }
 
     fn start(&self, opcode: Opcode, iovs: &[Iov], ipc: &[IpcInfo]) -> Result<TransferId, SubmitError> {
-        keeps("submit_by_ipc", || self.here.submit_by_ipc(opcode, iovs, ipc))
+        let ipc: Vec<_> = ipc.iter().cloned().map(Some).collect();
+        let remote = Remote::Ipc(&ipc);
+        keeps("start", || {
+            self.here.start(&Request { opcode, iovs, remote, when_full: WhenFull::Wait, at_once: false })
+        })
     }
 
     fn expect_write(&mut self, kind: Kind) -> String {
@@ -221,13 +227,17 @@ impl Bench {
         };
         self.peer.child.kill().unwrap();
         self.peer.child.wait().unwrap();
-        match self.start(Opcode::Write, &[iov], &[self.ipc(0, LENGTH as u64)]) {
-            Ok(id) => {
-                let outcome = finish(&self.here, id);
-                assert!(matches!(outcome, Outcome::Failed(_) | Outcome::Cancelled), "{outcome}");
-                outcome.to_string()
+        // The allocation is open here, so that a copy may succeed until the connection knows.
+        let start = Instant::now();
+        loop {
+            assert!(start.elapsed() < LIMIT, "transfers with a dead peer are started after {LIMIT:?}");
+            match self.start(Opcode::Write, &[iov], &[self.ipc(0, LENGTH as u64)]) {
+                Ok(id) => match finish(&self.here, id) {
+                    Outcome::Done => std::thread::sleep(Duration::from_millis(1)),
+                    outcome => return outcome.to_string(),
+                },
+                Err(error) => return error.to_string(),
             }
-            Err(error) => error.to_string(),
         }
     }
 }

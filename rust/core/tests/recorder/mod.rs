@@ -9,7 +9,7 @@ use flagcx_p2p::internals::events::Waiter;
 use flagcx_p2p::internals::fabric::{
     Batch, Completion, CompletionQueue, Connecting, Device, DeviceAttributes, DeviceEvent, FabricError,
     GidEntry, MemoryRange, MemoryRegion, PathOptions, Paths, PortAttributes, Posted, Progress, QpAddress,
-    QueueHandle, QueuePair, QueuePairCaps,
+    QueueHandle, QueuePair, QueuePairCaps, WorkQueue,
 };
 
 /// What was asked for so far.
@@ -144,9 +144,6 @@ impl QueuePair for Pair {
     fn address(&self) -> QpAddress {
         self.inner.address()
     }
-    fn caps(&self) -> QueuePairCaps {
-        self.inner.caps()
-    }
     fn connect_with<'a>(
         &'a mut self,
         peer: &'a QpAddress,
@@ -157,6 +154,12 @@ impl QueuePair for Pair {
     }
     fn connects_by_commands(&self) -> bool {
         self.inner.connects_by_commands()
+    }
+}
+
+impl WorkQueue for Pair {
+    fn caps(&self) -> QueuePairCaps {
+        self.inner.caps()
     }
     fn post(&mut self, batch: &Batch<'_>) -> Posted {
         let mut notes = self.notes.lock().unwrap();

@@ -14,7 +14,7 @@ use super::transport::PathsNow;
 use crate::events::Waiter;
 use crate::fabric::{
     Batch, Connecting, Device, FabricError, PathKind, PathOptions, Paths, Posted, QpAddress, QueuePair,
-    QueuePairCaps, Sge, WorkRequest,
+    QueuePairCaps, Sge, WorkQueue, WorkRequest,
 };
 use crate::sync::{MutexGuard, lock};
 
@@ -56,10 +56,6 @@ impl QueuePair for SoftwareQueuePair {
         self.requester.endpoint().address
     }
 
-    fn caps(&self) -> QueuePairCaps {
-        self.caps
-    }
-
     fn connect_with<'a>(
         &'a mut self,
         peer: &'a QpAddress,
@@ -78,6 +74,12 @@ impl QueuePair for SoftwareQueuePair {
 
     fn connects_by_commands(&self) -> bool {
         false
+    }
+}
+
+impl WorkQueue for SoftwareQueuePair {
+    fn caps(&self) -> QueuePairCaps {
+        self.caps
     }
 
     /// Only queues: bytes move when the completion queue's progress is made.

@@ -19,7 +19,7 @@ use super::transitions::{self, QueuePairSettings, Transition, no_attributes, pat
 use crate::events::Waiter;
 use crate::fabric::{
     Batch, Connecting, FabricError, LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathKind, PathOptions,
-    Paths, Posted, QpAddress, QueuePair, QueuePairCaps, WorkRequest,
+    Paths, Posted, QpAddress, QueuePair, QueuePairCaps, WorkQueue, WorkRequest,
 };
 
 /// A queue pair.
@@ -228,10 +228,6 @@ impl QueuePair for VerbsQueuePair {
         }
     }
 
-    fn caps(&self) -> QueuePairCaps {
-        self.caps
-    }
-
     fn connect_with<'a>(
         &'a mut self,
         peer: &'a QpAddress,
@@ -239,6 +235,12 @@ impl QueuePair for VerbsQueuePair {
         _: &'a Waiter,
     ) -> Connecting<'a> {
         Box::pin(async move { self.make_ready(peer, path) })
+    }
+}
+
+impl WorkQueue for VerbsQueuePair {
+    fn caps(&self) -> QueuePairCaps {
+        self.caps
     }
 
     fn post(&mut self, batch: &Batch<'_>) -> Posted {

@@ -38,7 +38,7 @@ pub struct CudaRuntime {
 }
 
 impl CudaRuntime {
-    /// The driver that this process has loaded already. A process that has not has no device memory either.
+    /// The driver that this process has loaded already. A process that has not has no GPU memory either.
     pub fn of_process() -> Result<Self, GpuError> {
         Symbols::of_process().map(Self::over)
     }
@@ -91,7 +91,7 @@ impl CudaRuntime {
             (self.symbols.pointer_attribute)((&raw mut value).cast::<c_void>(), attribute, address)
         };
         match code {
-            // Not initialised, and so no device memory: initialising is left to the program.
+            // Not initialised, and so no GPU memory: initialising is left to the program.
             ERROR_INVALID_VALUE | ERROR_NOT_INITIALIZED | ERROR_DEINITIALIZED => Ok(None),
             code => self.symbols.check("cuPointerGetAttribute", code).map(|()| Some(value)),
         }
@@ -139,6 +139,10 @@ impl GpuRuntime for CudaRuntime {
         let mut current = ptr::null_mut();
         // SAFETY: the out parameter is valid.
         unsafe { (driver.get_context)(&raw mut current) == 0 && current == context }
+    }
+
+    fn device_of(&self, address: u64) -> Option<i32> {
+        self.attribute(ATTRIBUTE_DEVICE_ORDINAL, address).ok().flatten().map(|ordinal| ordinal as i32)
     }
 
     fn pci_bus_id(&self, device: i32) -> Result<String, GpuError> {
@@ -204,7 +208,7 @@ impl GpuRuntime for CudaRuntime {
         let offset = address % page;
         let pages = offset.checked_add(length).and_then(|bytes| bytes.checked_next_multiple_of(page));
         let bytes = pages.and_then(|bytes| usize::try_from(bytes).ok());
-        let bytes = bytes.ok_or_else(|| GpuError::Nonsense {
+        let bytes = bytes.ok_or_else(|| GpuError::Malformed {
             runtime: NAME,
             operation,
             answer: format!("no range of {length} bytes at {address:#x}"),
@@ -216,9 +220,9 @@ impl GpuRuntime for CudaRuntime {
         };
         driver.check("cuMemGetHandleForAddressRange", code)?;
         if fd < 0 {
-            return Err(GpuError::Nonsense { runtime: NAME, operation, answer: format!("descriptor {fd}") });
+            return Err(GpuError::Malformed { runtime: NAME, operation, answer: format!("descriptor {fd}") });
         }
-        // SAFETY: the driver has just made this descriptor for us, and nobody else knows it.
+        // SAFETY: the driver has just made this descriptor for us, and nothing else knows it.
         Ok(DmaBufExport { fd: unsafe { OwnedFd::from_raw_fd(fd) }, offset })
     }
 }

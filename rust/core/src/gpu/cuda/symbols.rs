@@ -6,6 +6,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::super::GpuError;
+use super::super::host_call::HostFn;
 use crate::fork::{load_apart_from_forks, loader_error};
 
 /// File name of the driver's library.
@@ -26,6 +27,8 @@ macro_rules! symbols {
             $($(#[$doc])* pub(super) $field: unsafe extern "C" fn($($argument),*) -> c_int,)*
             /// `cuMemGetHandleForAddressRange`; drivers before 11.7 lack it.
             pub(super) handle_for_range: Option<HandleForRangeFn>,
+            /// `cuLaunchHostFunc`; drivers before 10.0 lack it.
+            pub(super) launch_host: Option<LaunchHostFn>,
             /// Keeps the functions there; `None` for functions of the program itself.
             pub(super) _library: Option<Library>,
         }
@@ -40,6 +43,8 @@ macro_rules! symbols {
                     )*
                     // SAFETY: as above.
                     handle_for_range: unsafe { library.get(b"cuMemGetHandleForAddressRange\0") }.ok().map(|found| *found),
+                    // SAFETY: as above.
+                    launch_host: unsafe { library.get(b"cuLaunchHostFunc\0") }.ok().map(|found| *found),
                     _library: Some(library),
                 })
             }
@@ -47,6 +52,7 @@ macro_rules! symbols {
     };
 }
 
+type LaunchHostFn = unsafe extern "C" fn(*mut c_void, HostFn, *mut c_void) -> c_int;
 type HandleForRangeFn = unsafe extern "C" fn(*mut c_void, u64, usize, c_int, u64) -> c_int;
 
 symbols! {

@@ -80,31 +80,44 @@ unsafe extern "C" fn pointer_attribute(value: *mut c_void, attribute: c_int, add
 unsafe extern "C" fn address_range(base: *mut u64, length: *mut usize, _: u64) -> c_int {
     out(base, GPU) + out(length, 1 << 20)
 }
+/// An object of the thread's context.
+fn object() -> *mut c_void {
+    (gpu(|gpu| gpu.current) << 4 | 8) as *mut c_void
+}
+/// Aborts where the driver would crash or take the object for another one: its context is not current.
+fn use_object(object: *mut c_void) {
+    assert!(!object.is_null(), "an object that was not made");
+    assert_eq!(object as u64 >> 4, gpu(|gpu| gpu.current), "an object of a context that is not current");
+}
 unsafe extern "C" fn memcpy_async(_: u64, _: u64, _: usize, stream: *mut c_void) -> c_int {
-    assert!(!stream.is_null());
+    use_object(stream);
     answer("memcpy", NOT_PERMITTED, |_| 0)
 }
-unsafe extern "C" fn create(object: *mut *mut c_void, flags: c_uint) -> c_int {
+unsafe extern "C" fn create(made: *mut *mut c_void, flags: c_uint) -> c_int {
     assert_ne!(flags, 0);
     gpu(|gpu| gpu.live_objects += 1);
-    out(object, 8 as *mut c_void)
+    out(made, object())
 }
-unsafe extern "C" fn event_create(object: *mut *mut c_void, flags: c_uint) -> c_int {
+unsafe extern "C" fn event_create(made: *mut *mut c_void, flags: c_uint) -> c_int {
     assert_ne!(flags, 0);
+    let event = object();
     answer("event_create", NOT_PERMITTED, |gpu| {
         gpu.live_objects += 1;
-        out(object, 8 as *mut c_void)
+        out(made, event)
     })
 }
 unsafe extern "C" fn destroy(object: *mut c_void) -> c_int {
-    assert!(!object.is_null());
+    use_object(object);
     gpu(|gpu| gpu.live_objects -= 1);
     0
 }
-unsafe extern "C" fn event_record(_: *mut c_void, _: *mut c_void) -> c_int {
+unsafe extern "C" fn event_record(event: *mut c_void, stream: *mut c_void) -> c_int {
+    use_object(event);
+    use_object(stream);
     0
 }
-unsafe extern "C" fn event_query(_: *mut c_void) -> c_int {
+unsafe extern "C" fn event_query(event: *mut c_void) -> c_int {
+    use_object(event);
     gpu(|gpu| gpu.query(600))
 }
 unsafe extern "C" fn ipc_get(handle: *mut IpcMemHandle, base: u64) -> c_int {
@@ -131,6 +144,20 @@ unsafe extern "C" fn handle_for_range(
     out(fd.cast::<c_int>(), std::os::fd::IntoRawFd::into_raw_fd(file))
 }
 
+unsafe extern "C" fn launch_host(
+    stream: *mut c_void,
+    called: unsafe extern "C" fn(*mut c_void),
+    argument: *mut c_void,
+) -> c_int {
+    use_object(stream);
+    answer("launch_host", NOT_PERMITTED, |_| {
+        // SAFETY: the function is called once with its argument, on another thread, as the driver does.
+        let call = move |argument: usize| unsafe { called(argument as *mut c_void) };
+        let argument = argument as usize;
+        std::thread::spawn(move || call(argument)).join().map_or(1, |()| 0)
+    })
+}
+
 fn played() -> CudaRuntime {
     CudaRuntime::over(Symbols {
         init,
@@ -155,6 +182,7 @@ fn played() -> CudaRuntime {
         ipc_open,
         ipc_close,
         handle_for_range: Some(handle_for_range),
+        launch_host: Some(launch_host),
         _library: None,
     })
 }
@@ -162,7 +190,7 @@ fn played() -> CudaRuntime {
 #[test]
 fn pointers_are_told_apart_without_initialising_the_driver() {
     let cuda = played();
-    assert_eq!(cuda.pointer_kind(GPU), Ok(PointerKind::Host), "not initialised: there is no device memory");
+    assert_eq!(cuda.pointer_kind(GPU), Ok(PointerKind::Host), "not initialised: there is no GPU memory");
     assert!(!driver(|driver| driver.initialised));
     assert_eq!(cuda.device_count(), Ok(2));
     assert!(driver(|driver| driver.initialised));
@@ -193,9 +221,9 @@ fn copies_end_when_the_event_is_ready() {
     let mut stream = cuda.open_stream().unwrap();
     // SAFETY: the played driver touches neither range.
     unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap();
-    stream.mark().unwrap();
+    stream.mark(0).unwrap();
     gpu(|gpu| gpu.running = 1);
-    assert_eq!([stream.is_done(), stream.is_done()], [Ok(false), Ok(true)]);
+    assert_eq!([stream.is_done(0), stream.is_done(0)], [Ok(false), Ok(true)]);
     gpu(|gpu| gpu.fails = "memcpy");
     // SAFETY: as above.
     let error = unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap_err();
@@ -204,6 +232,57 @@ fn copies_end_when_the_event_is_ready() {
     assert!(cuda.open_stream().is_err(), "no event");
     drop(stream);
     assert_eq!(gpu(|gpu| gpu.live_objects), 0, "nothing leaks");
+}
+
+/// Marks are apart: one says nothing of copies behind it. Only what proves a lost context says that nothing runs.
+#[test]
+fn a_mark_speaks_of_the_copies_before_it() {
+    let cuda = played();
+    let mut stream = cuda.open_stream().unwrap();
+    [0, 3, 1].into_iter().for_each(|mark| stream.mark(mark).unwrap());
+    assert_eq!(gpu(|gpu| gpu.live_objects), 5, "a stream, and events for the marks 0 to 3");
+    assert_eq!(stream.is_done(9), Ok(true), "never put: nothing is before it");
+    gpu(|gpu| gpu.query_fails = NOT_PERMITTED);
+    assert!(matches!(stream.is_done(3), Err(GpuError::Call { code: NOT_PERMITTED, .. })), "says nothing");
+    for lost in [201, 700, 719] {
+        gpu(|gpu| gpu.query_fails = lost);
+        assert!(matches!(stream.is_done(3), Err(GpuError::Lost { code, .. }) if code == lost));
+    }
+}
+
+/// On any thread, whatever context it has: the stream's own is current for the call, and then the thread's again.
+#[test]
+fn a_stream_carries_its_context_into_every_call() {
+    let cuda = played();
+    gpu(|gpu| gpu.current = 0x1001);
+    let mut stream = cuda.open_stream().unwrap();
+    let notifier = Arc::new(Notifier::new().unwrap());
+    for current in [0, 0x1001, 0x2002] {
+        let calls = || {
+            gpu(|gpu| gpu.current = current);
+            // SAFETY: the played driver touches neither range.
+            unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap();
+            stream.mark(1).unwrap();
+            assert_eq!(stream.is_done(1), Ok(true));
+            stream.notify(&notifier).unwrap();
+            assert_eq!(gpu(|gpu| gpu.current), current);
+        };
+        std::thread::scope(|scope| scope.spawn(calls).join().unwrap());
+    }
+    std::thread::scope(|scope| scope.spawn(move || drop(stream)).join().unwrap());
+}
+
+#[test]
+fn the_host_is_called_once_and_nothing_leaks() {
+    let cuda = played();
+    let mut stream = cuda.open_stream().unwrap();
+    let notifier = Arc::new(Notifier::new().unwrap());
+    gpu(|gpu| gpu.fails = "launch_host");
+    assert!(stream.notify(&notifier).is_err() && !notifier.is_notified());
+    gpu(|gpu| gpu.fails = "");
+    stream.notify(&notifier).unwrap();
+    assert!(notifier.is_notified());
+    assert_eq!(Arc::strong_count(&notifier), 1);
 }
 
 #[test]
@@ -224,7 +303,7 @@ fn a_dma_buf_covers_whole_pages() {
     let export = cuda.dma_buf(GPU + 100, 2 * page as u64).unwrap();
     assert_eq!(export.offset, 100);
     assert_eq!(driver(|driver| driver.range), Some((GPU, 3 * page)));
-    assert!(matches!(cuda.dma_buf(u64::MAX, u64::MAX), Err(GpuError::Nonsense { .. })));
+    assert!(matches!(cuda.dma_buf(u64::MAX, u64::MAX), Err(GpuError::Malformed { .. })));
 }
 
 #[test]
@@ -248,7 +327,7 @@ fn a_real_driver_if_there_is_one() {
             assert!(cuda.pci_bus_id(0).unwrap().contains(':'));
             assert_eq!(cuda.pointer_kind(&raw const host as u64), Ok(PointerKind::Host));
             let _current = CurrentDevice::enter(&cuda, 0).unwrap();
-            assert_eq!(cuda.open_stream().unwrap().is_done(), Ok(true));
+            assert_eq!(cuda.open_stream().unwrap().is_done(0), Ok(true));
         }
         other => println!("not run, the driver offers no GPU: {other:?}"),
     }

@@ -37,7 +37,7 @@ pub struct GpuTable {
     pub event_query: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
     /// `ipcMemHandleCreate(&handle, &size)`: an empty handle object, of at most 64 bytes.
     pub ipc_mem_handle_create: Option<unsafe extern "C" fn(*mut *mut c_void, *mut usize) -> c_int>,
-    /// `ipcMemHandleGet(handle, devPtr)`: fills the object; success means that `devPtr` is device memory.
+    /// `ipcMemHandleGet(handle, devPtr)`: fills the object; success means that `devPtr` is GPU memory.
     pub ipc_mem_handle_get: Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int>,
     /// `ipcMemHandleOpen(handle, &devPtr)`.
     pub ipc_mem_handle_open: Option<unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int>,
@@ -51,14 +51,21 @@ pub struct GpuTable {
     pub get_device_by_pci_bus_id: Option<unsafe extern "C" fn(*mut c_int, *const c_char) -> c_int>,
     /// `getLastError()`: clears the error that a failed probe left behind.
     pub get_last_error: Option<unsafe extern "C" fn() -> c_int>,
+    /// `launchHostFunc(stream, fn, args)`: has `fn(args)` called once everything on the stream before is done. It must not
+    /// call the runtime, and does not.
+    pub launch_host_func: Option<LaunchHostFn>,
 }
+
+/// Type of [`GpuTable::launch_host_func`].
+pub(super) type LaunchHostFn =
+    unsafe extern "C" fn(*mut c_void, unsafe extern "C" fn(*mut c_void), *mut c_void) -> c_int;
 
 /// Type of [`GpuTable::device_memcpy`].
 pub(super) type MemcpyFn =
     unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_int, *mut c_void, *mut c_void) -> c_int;
 
 const _: () = {
-    assert!(size_of::<GpuTable>() == 20 * size_of::<usize>());
+    assert!(size_of::<GpuTable>() == 21 * size_of::<usize>());
     assert!(core::mem::offset_of!(GpuTable, stream_create) == 6 * size_of::<usize>());
     assert!(core::mem::offset_of!(GpuTable, ipc_mem_handle_create) == 12 * size_of::<usize>());
     assert!(core::mem::offset_of!(GpuTable, get_last_error) == 19 * size_of::<usize>());

@@ -37,7 +37,7 @@ impl TableRuntime {
         (self.read)()
     }
 
-    /// Fills a handle object for `address` and hands its bytes on. `Ok(None)`: not device memory.
+    /// Fills a handle object for `address` and hands its bytes on. `Ok(None)`: not GPU memory.
     fn probe(&self, address: u64) -> Result<Option<[u8; IPC_HANDLE_BYTES]>, GpuError> {
         let table = self.table();
         let (Some(create), Some(get), Some(free)) =
@@ -67,7 +67,7 @@ impl TableRuntime {
         }
         if !usable {
             let answer = format!("a handle of {size} bytes, at most {IPC_HANDLE_BYTES} fit");
-            return Err(GpuError::Nonsense { runtime: NAME, operation: "ipcMemHandleCreate", answer });
+            return Err(GpuError::Malformed { runtime: NAME, operation: "ipcMemHandleCreate", answer });
         }
         check("ipcMemHandleFree", freed)?;
         Ok(Some(bytes))
@@ -105,7 +105,7 @@ impl GpuRuntime for TableRuntime {
         let mut devices = 0;
         // SAFETY: the table's owner promised a conforming callback; the out parameter is valid.
         check("getDeviceCount", unsafe { count(&raw mut devices) })?;
-        u32::try_from(devices).map_err(|_| nonsense("getDeviceCount", devices))
+        u32::try_from(devices).map_err(|_| malformed("getDeviceCount", devices))
     }
 
     fn current_device(&self) -> Result<i32, GpuError> {
@@ -124,7 +124,7 @@ impl GpuRuntime for TableRuntime {
         // SAFETY: the table's owner promised a conforming callback, which writes at most `room` bytes.
         check("getDevicePciBusId", unsafe { bus_id(text.as_mut_ptr().cast::<c_char>(), room, device) })?;
         let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
-        String::from_utf8(text.to_vec()).map_err(|_| nonsense("getDevicePciBusId", "no text"))
+        String::from_utf8(text.to_vec()).map_err(|_| malformed("getDevicePciBusId", "no text"))
     }
 
     fn enter(&self, device: i32) -> Result<SavedDevice, GpuError> {
@@ -149,7 +149,7 @@ impl GpuRuntime for TableRuntime {
         if table.ipc_mem_handle_get.is_none() {
             return Err(unsupported("export memory to other processes"));
         }
-        let handle = self.probe(address)?.ok_or_else(|| nonsense("ipcMemHandleGet", "no device memory"))?;
+        let handle = self.probe(address)?.ok_or_else(|| malformed("ipcMemHandleGet", "no GPU memory"))?;
         Ok(IpcExport { handle, base: None })
     }
 
@@ -163,7 +163,7 @@ impl GpuRuntime for TableRuntime {
         // filled, or of a peer that lies, against which `open` itself must check.
         let code = unsafe { open((&raw mut object).cast::<c_void>(), &raw mut address) };
         check("ipcMemHandleOpen", code)?;
-        if address.is_null() { Err(nonsense("ipcMemHandleOpen", "NULL")) } else { Ok(address as u64) }
+        if address.is_null() { Err(malformed("ipcMemHandleOpen", "NULL")) } else { Ok(address as u64) }
     }
 
     fn ipc_close(&self, address: u64) -> Result<(), GpuError> {
@@ -186,7 +186,7 @@ impl GpuRuntime for TableRuntime {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         // SAFETY: the table's owner promised a conforming callback; the out parameter is valid.
         check("gdrPtrMmap", unsafe { map(&raw mut mapped, address as *mut c_void, length) })?;
-        if mapped.is_null() { Err(nonsense("gdrPtrMmap", "NULL")) } else { Ok(Some(mapped as u64)) }
+        if mapped.is_null() { Err(malformed("gdrPtrMmap", "NULL")) } else { Ok(Some(mapped as u64)) }
     }
 
     fn unmap_for_cpu(&self, mapped: u64, length: u64) -> Result<(), GpuError> {
@@ -218,6 +218,6 @@ pub(super) fn unsupported(operation: &'static str) -> GpuError {
     GpuError::Unsupported { runtime: NAME, operation }
 }
 
-fn nonsense(operation: &'static str, answer: impl fmt::Display) -> GpuError {
-    GpuError::Nonsense { runtime: NAME, operation, answer: answer.to_string() }
+fn malformed(operation: &'static str, answer: impl fmt::Display) -> GpuError {
+    GpuError::Malformed { runtime: NAME, operation, answer: answer.to_string() }
 }

@@ -30,6 +30,11 @@ fn result(name: &'static str, act: impl FnOnce(&mut FakeGpu) -> c_int) -> c_int 
     answer(name, FAILED, act)
 }
 
+/// Aborts if the device that the test wants is not current, as an adaptor may crash.
+fn check_device() {
+    gpu(|gpu| assert!(gpu.wanted.is_none_or(|wanted| wanted == gpu.current), "a call on another device"));
+}
+
 /// Room for any of the played objects.
 type Object = [u64; 16];
 
@@ -47,6 +52,7 @@ unsafe extern "C" fn memcpy(
     args: *mut c_void,
 ) -> c_int {
     assert!(!stream.is_null() && args.is_null());
+    check_device();
     let offset = |address: *mut c_void| (address as u64 - GPU) as usize;
     result("memcpy", |gpu| {
         match direction {
@@ -94,9 +100,11 @@ unsafe extern "C" fn destroy(object: *mut c_void) -> c_int {
 }
 unsafe extern "C" fn record(event: *mut c_void, stream: *mut c_void) -> c_int {
     assert!(!event.is_null() && !stream.is_null());
+    check_device();
     result("record", |_| 0)
 }
 unsafe extern "C" fn query(_event: *mut c_void) -> c_int {
+    check_device();
     result("query", |gpu| gpu.query(RUNNING))
 }
 unsafe extern "C" fn handle_create(handle: *mut *mut c_void, size: *mut usize) -> c_int {
@@ -144,6 +152,19 @@ unsafe extern "C" fn gdr_unmap(_address: *mut c_void, _size: usize) -> c_int {
     0
 }
 
+unsafe extern "C" fn launch_host(
+    stream: *mut c_void,
+    called: unsafe extern "C" fn(*mut c_void),
+    argument: *mut c_void,
+) -> c_int {
+    assert!(!stream.is_null());
+    result("launch_host", |_| {
+        // SAFETY: called once, with its argument.
+        unsafe { called(argument) };
+        0
+    })
+}
+
 fn full() -> GpuTable {
     GpuTable {
         device_memcpy: Some(memcpy),
@@ -166,6 +187,7 @@ fn full() -> GpuTable {
         get_device_pci_bus_id: Some(bus_id),
         get_device_by_pci_bus_id: None,
         get_last_error: Some(last_error),
+        launch_host_func: Some(launch_host),
     }
 }
 
@@ -181,7 +203,7 @@ fn copy(
     length: usize,
     way: Direction,
 ) -> Result<(), GpuError> {
-    // SAFETY: the tests name host buffers and played device memory of this length.
+    // SAFETY: the tests name host buffers and played GPU memory of this length.
     unsafe { stream.copy(to, from, length as u64, way) }
 }
 
@@ -222,8 +244,8 @@ fn copies_run_there_and_back() {
     copy(&mut *stream, GPU + 200, GPU + 100, 4, Direction::DeviceToDevice).unwrap();
     copy(&mut *stream, back.as_mut_ptr() as u64, GPU + 200, 4, Direction::DeviceToHost).unwrap();
     gpu(|gpu| gpu.running = 2);
-    stream.mark().unwrap();
-    assert_eq!([stream.is_done(), stream.is_done(), stream.is_done()], [Ok(false), Ok(false), Ok(true)]);
+    stream.mark(0).unwrap();
+    assert_eq!([stream.is_done(0), stream.is_done(0), stream.is_done(0)], [Ok(false), Ok(false), Ok(true)]);
     assert_eq!(back, source);
     drop(stream);
     assert_eq!(live_objects(), 0);
@@ -243,9 +265,9 @@ fn failures_carry_the_call_and_its_code() {
         failed("deviceMemcpy")
     );
     fail("record");
-    assert_eq!(stream.mark(), failed("eventRecord"));
+    assert_eq!(stream.mark(0), failed("eventRecord"));
     fail("query");
-    assert_eq!(stream.is_done().map(|_| ()), failed("eventQuery"));
+    assert_eq!(stream.is_done(0).map(|_| ()), failed("eventQuery"));
     for (name, operation) in [("stream_create", "streamCreate"), ("event_create", "eventCreate")] {
         fail(name);
         assert_eq!(runtime.open_stream().map(|_| ()), failed(operation));
@@ -275,6 +297,49 @@ fn the_current_device_is_restored() {
     assert_eq!(gpu(|gpu| gpu.current), 0, "unknown before, so left");
 }
 
+/// A device error says that the copies are over; other answers say nothing.
+#[test]
+fn only_a_device_error_is_proof() {
+    let runtime = over(full());
+    let mut stream = runtime.open_stream().unwrap();
+    stream.mark(0).unwrap();
+    gpu(|gpu| gpu.query_fails = 1);
+    assert!(matches!(stream.is_done(0), Err(GpuError::Lost { code: 1, .. })));
+    gpu(|gpu| gpu.query_fails = 5);
+    assert!(matches!(stream.is_done(0), Err(GpuError::Call { code: 5, .. })));
+}
+
+#[test]
+fn the_host_is_called_where_the_table_can() {
+    let runtime = over(full());
+    let mut stream = runtime.open_stream().unwrap();
+    let notifier = Arc::new(Notifier::new().unwrap());
+    gpu(|gpu| gpu.fails = "launch_host");
+    assert!(stream.notify(&notifier).is_err());
+    gpu(|gpu| gpu.fails = "");
+    stream.notify(&notifier).unwrap();
+    assert!(notifier.is_notified() && Arc::strong_count(&notifier) == 1);
+    let without = over(GpuTable { launch_host_func: None, ..full() });
+    let refused = without.open_stream().unwrap().notify(&notifier);
+    assert!(matches!(refused, Err(GpuError::Unsupported { .. })));
+}
+
+/// The device that was current when it was opened is current for each call, and then the caller's again.
+#[test]
+fn a_stream_carries_its_device_into_every_call() {
+    let runtime = over(full());
+    gpu(|gpu| gpu.current = 1);
+    let mut stream = runtime.open_stream().unwrap();
+    gpu(|gpu| (gpu.current, gpu.wanted) = (0, Some(1)));
+    let buffer = [0_u8; 4];
+    copy(&mut *stream, GPU, buffer.as_ptr() as u64, 4, Direction::HostToDevice).unwrap();
+    stream.mark(3).unwrap();
+    assert_eq!(stream.is_done(3), Ok(true));
+    assert_eq!(gpu(|gpu| gpu.current), 0);
+    drop(stream);
+    assert_eq!((gpu(|gpu| gpu.current), live_objects()), (0, 0));
+}
+
 #[test]
 fn ipc_handles_travel_as_bytes() {
     let runtime = over(full());
@@ -283,7 +348,7 @@ fn ipc_handles_travel_as_bytes() {
     runtime.ipc_close(GPU + 64).unwrap();
     assert!(runtime.ipc_export(64).is_err(), "host memory");
     played(|played| played.handle_bytes = 65);
-    assert!(matches!(runtime.ipc_export(GPU), Err(GpuError::Nonsense { .. })));
+    assert!(matches!(runtime.ipc_export(GPU), Err(GpuError::Malformed { .. })));
     assert_eq!(live_objects(), 0);
 }
 

@@ -103,7 +103,7 @@ pub(super) fn gives(region: &Region, asked: Access) -> bool {
     has(asked) || has(asked.for_reading()) && is_read_only()
 }
 
-fn next_id() -> RegionId {
+pub(in crate::memory) fn next_id() -> RegionId {
     /// Written by every registration of the process, Relaxed: only uniqueness matters.
     static NEXT: AtomicU64 = AtomicU64::new(1);
     RegionId(NEXT.fetch_add(1, Ordering::Relaxed))

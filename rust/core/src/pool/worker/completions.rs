@@ -73,7 +73,9 @@ impl WorkerState {
                 iov: part.list.iov(at),
                 status: completion.status,
                 vendor_error: completion.vendor_error,
-                reason: lane.status.reason(),
+                reason: Some(lane.status.reason())
+                    .filter(|reason| !reason.is_empty())
+                    .unwrap_or_else(|| lane.queue_pair.error_text()),
             };
             fail(&self.early_ends, owner, failure);
             self.counters.failed();
@@ -99,8 +101,11 @@ impl WorkerState {
             return;
         }
         lane.groups.clear();
+        if lane.orphaned.is_some() {
+            return self.end_orphan(index);
+        }
         let reason = lane.status.reason();
-        let heals = lane.heals;
+        let mut heals = lane.heals;
         let mut next = lane.parts.first();
         while let Some(part) = self.parts.get(next) {
             let part_index = std::mem::replace(&mut next, part.behind());
@@ -111,6 +116,20 @@ impl WorkerState {
                     part.waiting = true;
                     self.unposted += 1;
                     lane.turns.push_back(&mut self.parts, part_index);
+                }
+            }
+        }
+        // A queue that leads to no peer is made usable again here; others are rebuilt by their connection.
+        if heals && !lane.can_stop {
+            match lane.queue_pair.renew() {
+                Ok(()) => {
+                    lane.set_health(LaneHealth::Healthy, "");
+                    make_ready(lane, &mut self.ready);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!("a copy stream cannot be opened again: {error}");
+                    (heals, lane.heals) = (false, false);
                 }
             }
         }

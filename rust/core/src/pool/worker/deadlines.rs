@@ -95,7 +95,8 @@ impl WorkerState {
     }
 
     /// Ends a part if the device has nothing of it. If it has and there is a reason to `force` it, the lane goes to ERROR:
-    /// the only way to make the device stop using memory before it is done with it.
+    /// the only way to make the device release memory before it is done with it. On a lane that cannot be stopped the part ends
+    /// when what is outstanding is done.
     fn end_now(&mut self, part_index: u32, force: Option<&str>) -> bool {
         let Some(part) = self.parts.get(part_index) else { return true };
         if part.outstanding == 0 {
@@ -104,6 +105,7 @@ impl WorkerState {
         }
         if let Some(reason) = force
             && let Some(lane) = self.lanes.at(part.lane)
+            && lane.can_stop
         {
             break_lane(lane, reason);
         }
@@ -116,6 +118,10 @@ impl WorkerState {
             let Some(lane) = self.lanes.at(index) else { continue };
             if lane.health() != LaneHealth::Broken {
                 lane.broken_since = None;
+                continue;
+            }
+            if !lane.can_stop {
+                self.settle_lane(index);
                 continue;
             }
             if now - *lane.broken_since.get_or_insert(now) > DRAIN_LIMIT_MS {

@@ -44,8 +44,12 @@ impl DetachedLane {
 }
 
 impl WorkerState {
-    /// Takes a lane out to be destroyed, which [`WorkerState::take_detached`] hands out.
+    /// Takes a lane out to be destroyed, which [`WorkerState::take_detached`] hands out. One that cannot be stopped becomes an
+    /// orphan instead.
     pub(in crate::pool) fn detach_lane(&mut self, key: LaneKey, state: EndState, reason: &str) {
+        if self.lanes.get(key).is_some_and(|lane| !lane.can_stop && lane.outstanding > 0) {
+            return self.orphan_lane(key, state, reason);
+        }
         let Some(lane) = self.lanes.detach(key) else { return };
         self.detached.push(DetachedLane { lane, state, reason: reason.to_owned() });
     }

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::events::Waiter;
 use crate::fabric::{
-    Batch, Completion, CompletionQueue, CompletionStatus, Connecting, FabricError, PathKind, PathOptions,
-    Paths, Posted, QpAddress, QueueHandle, QueuePair, QueuePairCaps,
+    Batch, Completion, CompletionQueue, CompletionStatus, FabricError, PathKind, Paths, Posted, QueueHandle,
+    QueuePairCaps, WorkQueue,
 };
 
 /// The NIC, shared by its test and by the queues made of it.
@@ -62,7 +61,7 @@ impl FakeNic {
     }
 
     /// A queue pair, and its number among those of this NIC.
-    pub(super) fn pair(&self, caps: QueuePairCaps) -> (Box<dyn QueuePair>, usize) {
+    pub(super) fn pair(&self, caps: QueuePairCaps) -> (Box<dyn WorkQueue>, usize) {
         let mut nic = self.state();
         nic.pairs.push(SendQueue { depth: caps.send_depth as usize, ..SendQueue::default() });
         let index = nic.pairs.len() - 1;
@@ -153,15 +152,9 @@ struct Pair {
     caps: QueuePairCaps,
 }
 
-impl QueuePair for Pair {
-    fn address(&self) -> QpAddress {
-        QpAddress { qpn: 1, gid: [0; 16], port: 1, link_layer: 1, lid: 1, mtu: 5 }
-    }
+impl WorkQueue for Pair {
     fn caps(&self) -> QueuePairCaps {
         self.caps
-    }
-    fn connect_with<'a>(&'a mut self, _: &'a QpAddress, _: &'a PathOptions, _: &'a Waiter) -> Connecting<'a> {
-        Box::pin(async { Ok(()) })
     }
     fn post(&mut self, batch: &Batch<'_>) -> Posted {
         let nic = &mut *self.nic.state();

@@ -1,7 +1,7 @@
 //! Lanes as their connection handles them: added, broken, rebuilt, closed.
 
 use super::{EndState, WorkerState};
-use crate::fabric::{Paths, QueuePair};
+use crate::fabric::{Paths, WorkQueue};
 use crate::memory::{RegionId, RemoteRegion};
 use crate::pool::PoolError;
 use crate::pool::lane::{LaneHealth, LaneKey, LaneSetup, break_lane, make_ready};
@@ -13,7 +13,7 @@ pub enum LaneClose {
     /// Its queue pair is being drained: call again after more steps.
     Draining,
     /// It is gone; its queue pair, if it was there, is destroyed when this is dropped.
-    Closed(Option<Box<dyn QueuePair>>),
+    Closed(Option<Box<dyn WorkQueue>>),
 }
 
 impl LaneClose {
@@ -27,7 +27,7 @@ impl WorkerState {
     /// Takes a connected queue pair as a new lane.
     pub fn add_lane(
         &mut self,
-        queue_pair: Box<dyn QueuePair>,
+        queue_pair: Box<dyn WorkQueue>,
         setup: LaneSetup,
     ) -> Result<LaneKey, PoolError> {
         self.lanes.insert(queue_pair, setup)
@@ -70,8 +70,8 @@ impl WorkerState {
     pub fn heal_lane(
         &mut self,
         key: LaneKey,
-        queue_pair: Box<dyn QueuePair>,
-    ) -> Result<Box<dyn QueuePair>, Box<dyn QueuePair>> {
+        queue_pair: Box<dyn WorkQueue>,
+    ) -> Result<Box<dyn WorkQueue>, Box<dyn WorkQueue>> {
         let Some(lane) = self.lanes.get(key).filter(|lane| lane.health() == LaneHealth::Drained) else {
             return Err(queue_pair);
         };
@@ -101,6 +101,27 @@ impl WorkerState {
         let lane = self.lanes.remove(key);
         self.end_all(left, state, reason);
         LaneClose::Closed(lane.map(|lane| lane.queue_pair))
+    }
+
+    /// The connection gives the lane up, but what is outstanding cannot be stopped: its parts, and the memory that they hold, stay
+    /// until the device is done with them.
+    #[cold]
+    pub(super) fn orphan_lane(&mut self, key: LaneKey, state: EndState, reason: &str) {
+        let Some(lane) = self.lanes.get(key) else { return };
+        lane.heals = false;
+        lane.orphaned = Some((state, reason.to_owned()));
+        break_lane(lane, reason);
+        lane.status.set(LaneHealth::Closed, reason);
+        self.fail_waiting(key.index(), state, reason);
+    }
+
+    /// Takes an orphan out that is drained.
+    pub(super) fn end_orphan(&mut self, index: u16) {
+        let Some(lane) = self.lanes.at(index) else { return };
+        let (key, left) = (lane.key, lane.parts.first());
+        let Some((state, reason)) = lane.orphaned.take() else { return };
+        self.lanes.remove(key);
+        self.end_all(left, state, &reason);
     }
 
     /// No part that begins later uses a region that is being deregistered.

@@ -5,6 +5,8 @@
 
 mod completions;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
+mod copy_tests;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod credit_tests;
 mod deadlines;
 mod detached;

@@ -1,0 +1,136 @@
+//! A runtime and a stream for unit tests of what is built on them: they count, and answer what a test tells them.
+#![allow(unsafe_code, reason = "a stream that copies nothing")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{
+    CopyStream, Direction, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind,
+    SavedDevice,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct PlayedRuntime {
+    opens: AtomicUsize,
+    closes: AtomicUsize,
+}
+
+impl PlayedRuntime {
+    /// Calls of `ipc_open`.
+    pub(crate) fn opens(&self) -> usize {
+        self.opens.load(Ordering::SeqCst)
+    }
+
+    /// Allocations that are open.
+    pub(crate) fn open(&self) -> usize {
+        self.opens() - self.closes.load(Ordering::SeqCst)
+    }
+}
+
+fn cannot<T>() -> Result<T, GpuError> {
+    Err(GpuError::Unsupported { runtime: "played", operation: "do this" })
+}
+
+impl GpuRuntime for PlayedRuntime {
+    fn name(&self) -> &'static str {
+        "played"
+    }
+    fn pointer_kind(&self, _: u64) -> Result<PointerKind, GpuError> {
+        cannot()
+    }
+    fn device_count(&self) -> Result<u32, GpuError> {
+        Ok(1)
+    }
+    fn current_device(&self) -> Result<i32, GpuError> {
+        Ok(0)
+    }
+    fn pci_bus_id(&self, _: i32) -> Result<String, GpuError> {
+        cannot()
+    }
+    fn enter(&self, _: i32) -> Result<SavedDevice, GpuError> {
+        cannot()
+    }
+    fn restore(&self, _: SavedDevice) -> Result<(), GpuError> {
+        Ok(())
+    }
+    fn open_stream(&self) -> Result<Box<dyn CopyStream>, GpuError> {
+        cannot()
+    }
+    fn ipc_export(&self, _: u64) -> Result<IpcExport, GpuError> {
+        cannot()
+    }
+    fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, GpuError> {
+        self.opens.fetch_add(1, Ordering::SeqCst);
+        Ok(0x1000 * (1 + u64::from(handle[0])))
+    }
+    fn ipc_close(&self, _: u64) -> Result<(), GpuError> {
+        self.closes.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+    fn dma_buf(&self, _: u64, _: u64) -> Result<DmaBufExport, GpuError> {
+        cannot()
+    }
+}
+
+/// What streams of one test have done, and what they answer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PlayedStreams(Arc<Mutex<Script>>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    /// Copies are done.
+    pub(crate) done: bool,
+    /// What a question whether they are is answered with instead.
+    pub(crate) answer: Option<GpuError>,
+    /// What the next copy is refused with.
+    pub(crate) refuse: Option<GpuError>,
+    /// Opening a stream fails.
+    pub(crate) closed: bool,
+    pub(crate) opened: usize,
+    pub(crate) copies: usize,
+    /// Streams that have not been dropped.
+    pub(crate) live: usize,
+}
+
+#[derive(Debug)]
+struct PlayedStream(PlayedStreams);
+
+impl PlayedStreams {
+    pub(crate) fn script(&self) -> MutexGuard<'_, Script> {
+        self.0.lock().unwrap()
+    }
+
+    pub(crate) fn open(&self) -> Result<Box<dyn CopyStream>, GpuError> {
+        let mut script = self.script();
+        if script.closed {
+            return cannot();
+        }
+        (script.opened, script.live) = (script.opened + 1, script.live + 1);
+        Ok(Box::new(PlayedStream(self.clone())))
+    }
+}
+
+impl CopyStream for PlayedStream {
+    unsafe fn copy(&mut self, _: u64, _: u64, _: u64, _: Direction) -> Result<(), GpuError> {
+        let mut script = self.0.script();
+        script.copies += 1;
+        script.refuse.take().map_or(Ok(()), Err)
+    }
+    fn mark(&mut self, _: usize) -> Result<(), GpuError> {
+        Ok(())
+    }
+    fn is_done(&mut self, _: usize) -> Result<bool, GpuError> {
+        let script = self.0.script();
+        script.answer.clone().map_or(Ok(script.done), Err)
+    }
+    fn notify(&mut self, _: &Arc<crate::events::Notifier>) -> Result<(), GpuError> {
+        cannot()
+    }
+}
+
+impl Drop for PlayedStream {
+    fn drop(&mut self) {
+        self.0.script().live -= 1;
+    }
+}
