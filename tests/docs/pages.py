@@ -13,6 +13,7 @@ from typing import List, NamedTuple, Optional
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
+GLOSSARY = ROOT / "docs" / "glossary.md"
 GUIDE = ROOT / "docs" / "user-guide.md"
 #: Blocks of these languages need a mark.
 LANGUAGES = ("sh", "rust", "cpp", "c", "python")
@@ -45,3 +46,18 @@ def commands(block: Block) -> List[str]:
     """The lines of a shell block without their comments."""
     lines = (line.split(" #")[0].strip() for line in block.text.splitlines())
     return [line for line in lines if line]
+
+
+class Term(NamedTuple):
+    """A row of the glossary."""
+
+    word: str
+    meaning: str
+    type: str
+    source: str
+
+
+def terms(text: Optional[str] = None) -> List[Term]:
+    """The rows of the glossary, or of a part of it."""
+    rows = re.findall(r"^\| (.*) \|$", text or GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
+    return [Term(*row.split(" | ")) for row in rows if not row.startswith("Term |")]

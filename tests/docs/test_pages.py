@@ -6,8 +6,10 @@ import re
 import subprocess
 import unittest
 
-from pages import GUIDE, LANGUAGES, README, ROOT, blocks, commands
+import diagram
+from pages import GLOSSARY, GUIDE, LANGUAGES, README, ROOT, blocks, commands, terms
 
+CORE = ROOT / "rust" / "core" / "src"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -61,17 +63,68 @@ class Pages(unittest.TestCase):
             self.assertIn(name, sources, "docs/reliability.md names a test that does not exist")
 
     def test_types_of_the_glossary_exist(self) -> None:
-        rows = re.findall(r"^\|[^|]*\|[^|]*\|([^|]*)\|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
-        types = re.findall(r"`((?:\w+::)*)(\w+)::(\w+)`", "".join(rows))
-        self.assertGreater(len(types), 30)
-        for _, module, name in types:
-            files = [
-                file
-                for file in (ROOT / "rust" / "core" / "src").rglob("*.rs")
-                if module in file.parts or file.stem == module
-            ]
-            pattern = re.compile(rf"\b(?:struct|enum|trait|type|mod) {name}\b")
-            self.assertTrue(any(pattern.search(file.read_text()) for file in files), f"{module}::{name}")
+        for term in terms():
+            names = re.findall(r"`([^`]+)`", term.type)
+            self.assertTrue(names, f"{term.word}: no type, variable or test carries it")
+            for name in names:
+                self.assertTrue(exists(name), f"{term.word}: {name} is not in the source")
+        self.assertFalse(exists("fabric::NoSuchType") or exists("NoSuchType") or exists("FLAGCX_P2P_NO_SUCH"))
+
+    def test_every_term_has_one_row_one_sentence_and_a_source(self) -> None:
+        rows = terms()
+        self.assertGreater(len(rows), 100)
+        words = [term.word for term in rows]
+        self.assertEqual(sorted({word for word in words if words.count(word) > 1}), [])
+        for term in rows:
+            self.assertRegex(term.meaning, r"^[^.].*\.$", f"{term.word}: a sentence")
+            self.assertNotRegex(term.meaning, r"\. [A-Z]", f"{term.word}: one sentence")
+            self.assertRegex(term.source, r"\w", f"{term.word}: no source")
+
+    def test_terms_are_sorted(self) -> None:
+        for section in re.split(r"^## ", GLOSSARY.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+            words = [term.word.lower() for term in terms(section)]
+            self.assertEqual(words, sorted(words), section.splitlines()[0])
+
+    def test_every_module_of_the_engine_has_a_term(self) -> None:
+        paths = {file.relative_to(CORE) for term in terms() for name in re.findall(r"`([^`]+)`", term.type) for file in files_of(name)}
+        with_terms = {path.parts[0].removesuffix(".rs") for path in paths}
+        modules = {file.parent.name for file in CORE.glob("*/mod.rs")}
+        self.assertGreater(len(modules), 15)
+        self.assertEqual(sorted(modules - with_terms), [], "modules without a term in docs/glossary.md")
+
+    def test_paths_that_are_named_exist(self) -> None:
+        pattern = r"`((?:[\w.-]+/)+[\w.-]+\.(?:rs|cc|c|h|py|sh|txt|md|svg))`"
+        roots = [ROOT, ROOT / "rust" / "core", CORE]
+        named = [(page, path) for page in PAGES for path in re.findall(pattern, page.read_text(encoding="utf-8"))]
+        # Without FlagCX's own tree, and names that stand for several.
+        named = [(page, path) for page, path in named if not path.startswith("flagcx/") and "NAME" not in path]
+        self.assertGreater(len(named), 10)
+        for page, path in named:
+            self.assertTrue(any((root / path).exists() for root in roots), f"{page.name}: {path}")
+
+    def test_modules_that_miri_runs_exist(self) -> None:
+        options = re.search(r"miri test [^\n]*--lib -- \\\n +([\w: ]+)\n", (ROOT / "x").read_text(encoding="utf-8"))
+        assert options is not None
+        for module in options[1].split():
+            path = CORE.joinpath(*module.split("::"))
+            self.assertTrue(path.is_dir() or path.with_suffix(".rs").is_file(), f"./x nightly: {module}")
+
+    def test_the_picture_is_made_from_its_text(self) -> None:
+        text = (ROOT / "docs" / "data-path.txt").read_text(encoding="utf-8")
+        picture = diagram.svg(text, "The data path")
+        file = ROOT / "docs" / "data-path.svg"
+        if os.environ.get("UPDATE_DOCS") == "1":
+            file.write_text(picture, encoding="utf-8")
+        shown = file.read_text(encoding="utf-8")
+        self.assertEqual(shown, picture, "docs/data-path.svg: UPDATE_DOCS=1 python3 -m unittest test_pages writes it")
+        self.assertNotEqual(diagram.svg(text.replace("poll", "wait"), "The data path"), shown)
+
+    def test_the_first_paragraph_of_a_page_says_what_it_is_for(self) -> None:
+        for page in sorted((ROOT / "docs").glob("*.md")):
+            if page.name == "configuration.md":
+                continue  # generated from the table of variables
+            paragraph = [part for part in page.read_text(encoding="utf-8").split("\n\n")[1:] if not part.startswith("<!--")][0]
+            self.assertRegex(paragraph, r"^This page ", page.name)
 
     def test_commands_of_x_exist(self) -> None:
         help_text = subprocess.run([ROOT / "x", "help"], capture_output=True, text=True, check=True).stdout
@@ -86,6 +139,31 @@ class Pages(unittest.TestCase):
                 for command in commands(block):
                     if command.startswith("cargo install"):
                         self.assertIn("--locked", command, str(block))
+
+
+def exists(name: str) -> bool:
+    """Whether the source has what the glossary names: a type or module in Rust, a variable, a C type, a test."""
+    if re.fullmatch(r"FLAGCX_\w+", name):
+        return any(f'"{name}"' in file.read_text(encoding="utf-8") for file in (CORE / "config" / "table").glob("*.rs"))
+    if re.fullmatch(r"Flagcx\w+", name):
+        headers = (ROOT / "cpp" / "include").glob("*.h")
+        return any(re.search(rf"\b{name}\b", file.read_text(encoding="utf-8")) for file in headers)
+    tests = [ROOT / "tests" / name, ROOT / "rust" / "core" / "tests" / name, ROOT / "rust" / "core" / "tests" / f"{name}.rs"]
+    return bool(files_of(name)) or ("::" not in name and any(test.exists() for test in tests))
+
+
+def files_of(name: str) -> "list[pathlib.Path]":
+    """The files of rust/core/src that declare `module::Name`, where the module is a folder or a file; those of a module."""
+    module, _, item = name.rpartition("::")
+    module = module.rpartition("::")[2]
+    if not module:
+        return [file for file in (CORE / item / "mod.rs", CORE / f"{item}.rs") if file.exists()]
+    pattern = re.compile(rf"\b(?:struct|enum|trait|type|mod) {item}\b")
+    return [
+        file
+        for file in CORE.rglob("*.rs")
+        if (module in file.relative_to(CORE).parts or file.stem == module) and pattern.search(file.read_text(encoding="utf-8"))
+    ]
 
 
 def anchors(page: pathlib.Path) -> "set[str]":
