@@ -1,9 +1,9 @@
 """The pages of the documentation, and the code blocks in them.
 
-A comment on the line before a block says what the tests do with it:
+A comment on the line before a block selects what the tests do with it:
 
     <!-- run -->                 it is run
-    <!-- not run: REASON -->     it is not, because installing packages or building takes too long, say
+    <!-- not run: REASON -->     it is not run, for example because it installs packages
     <!-- path/of/a/file -->      it is that file, word for word; `UPDATE_DOCS=1` writes the file into the page
 """
 

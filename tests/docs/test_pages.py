@@ -1,5 +1,6 @@
 """What the pages show is what is in the tree."""
 
+import functools
 import os
 import pathlib
 import re
@@ -158,12 +159,18 @@ def files_of(name: str) -> "list[pathlib.Path]":
     module = module.rpartition("::")[2]
     if not module:
         return [file for file in (CORE / item / "mod.rs", CORE / f"{item}.rs") if file.exists()]
-    pattern = re.compile(rf"\b(?:struct|enum|trait|type|mod) {item}\b")
     return [
         file
-        for file in CORE.rglob("*.rs")
-        if (module in file.relative_to(CORE).parts or file.stem == module) and pattern.search(file.read_text(encoding="utf-8"))
+        for file, names in declared().items()
+        if item in names and (module in file.relative_to(CORE).parts or file.stem == module)
     ]
+
+
+@functools.lru_cache(maxsize=None)
+def declared() -> "dict[pathlib.Path, set[str]]":
+    """The types and modules that each file of rust/core/src declares."""
+    pattern = re.compile(r"\b(?:struct|enum|trait|type|mod) (\w+)")
+    return {file: set(pattern.findall(file.read_text(encoding="utf-8"))) for file in CORE.rglob("*.rs")}
 
 
 def anchors(page: pathlib.Path) -> "set[str]":

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The program of every embedding project: an engine comes up, says where it listens, and goes away.
+// The program of every embedding project: opens an engine, prints where it listens, and destroys it.
 #include "flagcx_p2p.h"
 
 #include <cstdio>

@@ -17,8 +17,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* Pieces of one call: the kernel's limit. */
-#define PIECES ((size_t)1024)
+/* iovecs of one call: the kernel's limit. */
+#define MOST_IOVECS ((size_t)1024)
 
 enum kind { PLAN, PUT, GET };
 
@@ -42,7 +42,7 @@ static void require(int fine, const char *what) {
 /* Sends or receives all bytes of the pieces, which it changes. */
 static void move_pieces(const struct stream *stream, struct iovec *pieces, size_t count, int send) {
   while (count > 0) {
-    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = count < PIECES ? count : PIECES};
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = count < MOST_IOVECS ? count : MOST_IOVECS};
     ssize_t moved = send ? sendmsg(stream->socket, &message, stream->flags | MSG_NOSIGNAL)
                          : recvmsg(stream->socket, &message, stream->flags);
     if (moved < 0 && (errno == EAGAIN || errno == EINTR))
