@@ -54,14 +54,51 @@ class Pages(unittest.TestCase):
     def test_tests_that_are_named_exist(self) -> None:
         sources = "".join(
             file.read_text(encoding="utf-8")
-            for folder in ("rust", "bridge", "tests")
-            for pattern in ("*.rs", "*.cc", "*.cmake", "*.py")
+            for folder in ("rust", "bridge", "cpp", "tests")
+            for pattern in ("*.rs", "*.cc", "*.cmake", "*.py", "*.txt", "*.h")
             for file in (ROOT / folder).rglob(pattern)
             if "target" not in file.parts
         )
-        table = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-        for name in re.findall(r"`([a-z]+(?:_[a-z0-9]+){3,})`", table):
-            self.assertIn(name, sources, "docs/reliability.md names a test that does not exist")
+        found = 0
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            for name in re.findall(r"`([a-z]+(?:_[a-z0-9]+){3,})`", text):
+                found += 1
+                self.assertTrue(name in sources, f"{page.name}: there is no test {name}")
+            for suite, name in re.findall(r"`([A-Z]\w+)\.([A-Z]\w+)`", text):
+                found += 1
+                self.assertTrue(re.search(rf"TEST\w*\({suite}, {name}\)", sources), f"{page.name}: there is no test {suite}.{name}")
+        self.assertGreater(found, 150)
+
+    def test_entries_of_ctest_that_are_named_exist(self) -> None:
+        cmake = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("*.cmake"))
+        places = {
+            "gtest": lambda name: [f"tests/gtest/test_{name}.cc"],
+            "python": lambda name: [f"tests/python/test_{name}.py"],
+            "docs": lambda name: [f"tests/docs/test_{name}.py"],
+            "cargo.core": lambda name: [f"rust/core/tests/{name}.rs", f"rust/core/tests/{name}/main.rs"],
+            "cli": lambda name: [f"rust/cli/tests/{name}.rs", f"rust/cli/tests/{name}/main.rs"],
+        }
+        found = 0
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            for kind, name in re.findall(r"\b(gtest|python|docs|cargo\.core|cli)\.([a-z_]{3,})\b(?![.(/])", text):
+                found += 1
+                files = places[kind](name)
+                known = any((ROOT / file).exists() for file in files) or f"{kind}.{name}" in cmake
+                self.assertTrue(known, f"{page.name}: {kind}.{name}")
+        self.assertGreater(found, 20)
+
+    def test_programs_of_cargo_that_are_named_exist(self) -> None:
+        found = 0
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            for option, name in re.findall(r"cargo (?:test|bench) [^\n`]*--(test|bench|lib) ([\w:]+)", text):
+                found += 1
+                folder = {"test": CORE.parent / "tests", "bench": CORE.parent / "benches", "lib": CORE}[option]
+                paths = [folder / f"{name}.rs", folder / name] if option != "lib" else CORE.rglob("/".join(name.split("::")) + "*")
+                self.assertTrue(any(path.exists() for path in paths), f"{page.name}: --{option} {name}")
+        self.assertGreater(found, 3)
 
     def test_types_of_the_glossary_exist(self) -> None:
         for term in terms():
