@@ -11,13 +11,19 @@ from typing import Iterator, List, Tuple
 WIDTH, HEIGHT = 8, 18
 #: Of each character, the sides that its line reaches: up, down, left, right.
 SIDES = {
-    "─": "lr", "│": "ud", "┌": "dr", "┐": "dl", "└": "ur", "┘": "ul", "├": "udr", "┤": "udl", "┬": "dlr", "┴": "ulr", "┼": "udlr",
-    "▲": "d", "▼": "u",
+    "─": "lr", "│": "ud", "┌": "dr", "┐": "dl", "└": "ur", "┘": "ul",
+    "├": "udr", "┤": "udl", "┬": "dlr", "┴": "ulr", "┼": "udlr", "▲": "d", "▼": "u",
 }
 HEADS = {"▲": "M-4 4 0-5 4 4z", "▼": "M-4-4 0 5 4-4z"}
 STYLE = """  <style>
-    path { stroke: #57606a; stroke-width: 1.5; fill: none } .head { fill: #0969da; stroke: none } text { fill: #1f2328 }
-    @media (prefers-color-scheme: dark) { path { stroke: #8b949e } .head { fill: #58a6ff } text { fill: #e6edf3 } }
+    path { stroke: #57606a; stroke-width: 1.5; fill: none }
+    .head { fill: #0969da; stroke: none }
+    text { fill: #1f2328 }
+    @media (prefers-color-scheme: dark) {
+      path { stroke: #8b949e }
+      .head { fill: #58a6ff }
+      text { fill: #e6edf3 }
+    }
   </style>"""
 
 

@@ -15,6 +15,9 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
 GLOSSARY = ROOT / "docs" / "glossary.md"
 GUIDE = ROOT / "docs" / "user-guide.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: The sources of the engine.
+CORE = ROOT / "rust" / "core" / "src"
 #: Blocks of these languages need a mark.
 LANGUAGES = ("sh", "rust", "cpp", "c", "python")
 
@@ -59,5 +62,8 @@ class Term(NamedTuple):
 
 def terms(text: Optional[str] = None) -> List[Term]:
     """The rows of the glossary, or of a part of it."""
-    rows = re.findall(r"^\| (.*) \|$", text or GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
-    return [Term(*row.split(" | ")) for row in rows if not row.startswith("Term |")]
+    rows = re.findall(r"^\|(.*)\|$", text or GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
+    cells = [[cell.strip() for cell in row.split("|")] for row in rows if not re.match(r" Term |---", row)]
+    wrong = [row for row in cells if len(row) != 4]
+    assert not wrong, f"a row of the glossary has four cells: {wrong}"
+    return [Term(*row) for row in cells]
