@@ -1,4 +1,4 @@
-"""What the pages name is in the tree: tests, entries of ctest, programs of cargo, paths."""
+"""What pages and scripts name is in the tree: tests, entries of ctest, programs of cargo, paths, modules."""
 
 import re
 import unittest
@@ -74,6 +74,16 @@ class Names(unittest.TestCase):
         for module in options[1].split():
             path = CORE.joinpath(*module.split("::"))
             self.assertTrue(path.is_dir() or path.with_suffix(".rs").is_file(), f"./x nightly: {module}")
+
+    def test_functions_that_the_thread_sanitizer_leaves_out_exist(self) -> None:
+        text = (ROOT / "tests" / "tsan.supp").read_text(encoding="utf-8")
+        names = re.findall(r"^race:flagcx_p2p::([\w:]+)::(\w+)$", text, re.MULTILINE)
+        self.assertEqual(len(names), text.count("race:"))
+        for module, function in names:
+            path = CORE.joinpath(*module.split("::"))
+            file = path.with_suffix(".rs") if path.with_suffix(".rs").exists() else path / "mod.rs"
+            declared = file.exists() and re.search(rf"\bfn {function}\b", file.read_text(encoding="utf-8"))
+            self.assertTrue(declared, f"tests/tsan.supp: {module}::{function}")
 
 
 if __name__ == "__main__":
