@@ -1,4 +1,4 @@
-// nullverbs: a libibverbs.so.1 whose devices exist in this process only. See README.md.
+// nullverbs: a libibverbs.so.1 with devices that exist in this process only. See README.md.
 #pragma once
 
 #include <infiniband/verbs.h>
