@@ -20,14 +20,14 @@ def load():
 def reason_against_checks():
     """The reason why a process cannot read another one's memory here, as the check of the bytes must, or None."""
     word = ctypes.create_string_buffer(8)
-    piece = (ctypes.c_size_t * 2)(ctypes.addressof(word), len(word))
+    iov = (ctypes.c_size_t * 2)(ctypes.addressof(word), len(word))
     libc = ctypes.CDLL(None, use_errno=True)
     child = os.fork()
     if child == 0:
         signal.pause()
         os._exit(0)
     try:
-        if libc.process_vm_readv(child, piece, 1, piece, 1, 0) == len(word):
+        if libc.process_vm_readv(child, iov, 1, iov, 1, 0) == len(word):
             return None
         return os.strerror(ctypes.get_errno())
     finally:

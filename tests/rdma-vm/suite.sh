@@ -12,7 +12,7 @@ readonly rust_suites='verbs_rxe engine_ forked_children chaos_sources files'
 # Where files may be without a name (O_TMPFILE) until they are whole: the root file system here, an overlay, has none
 # such, and a killed process would leave a part of a file behind.
 export TMPDIR=/run
-# Sizes for a machine that is emulated: pieces of the longest list, and which share of the chaos.
+# Sizes for an emulated machine: iovs of the longest list, and the share of the chaos suite's faults.
 export FLAGCX_P2P_TEST_PIECES=65536 FLAGCX_P2P_TEST_SHARE=20
 failed=()
 
