@@ -21,7 +21,7 @@ set(FLAGCX_P2P_CARGO_OUTPUT_DIR ${FLAGCX_P2P_CARGO_DIR}/$<IF:$<STREQUAL:${_profi
 set(FLAGCX_P2P_CARGO_ENVIRONMENT CARGO_TARGET_DIR=${FLAGCX_P2P_CARGO_DIR})
 
 # The C++ that cxx generates must come from the compiler that builds the facade. Cargo's default is `c++`; where that
-# is the same one CXX stays unset, because cargo would rebuild whenever it is next called by hand with no CXX.
+# is that one, CXX stays unset, because cargo would rebuild when it is next called by hand without CXX.
 find_program(_default_cxx NAMES c++ NO_CACHE)
 file(REAL_PATH "${_default_cxx}" _default_cxx)
 file(REAL_PATH "${CMAKE_CXX_COMPILER}" _cxx)

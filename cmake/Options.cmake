@@ -1,4 +1,4 @@
-# Included last: refuses mistyped options. CMake itself takes every -D: -DFLAGCX_P2P_VERB=OFF would build with verbs, without a word.
+# Included last: refuses mistyped options. CMake itself takes every -D: -DFLAGCX_P2P_VERB=OFF would build with verbs, without a message.
 # A parent project may have variables of its own that begin so.
 
 if(PROJECT_IS_TOP_LEVEL)

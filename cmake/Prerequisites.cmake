@@ -1,4 +1,4 @@
-# What a build needs beside a C++ compiler, looked for at configure time so that what is missing is named before
+# The prerequisites of a build beside a C++ compiler, checked at configure time so that missing ones are named before
 # anything is compiled. Sets FLAGCX_P2P_CARGO, FLAGCX_P2P_LD, FLAGCX_P2P_OBJCOPY and FLAGCX_P2P_NATIVE_LIBS.
 
 file(STRINGS ${PROJECT_SOURCE_DIR}/Cargo.toml _rust_minimum REGEX "^rust-version")
@@ -50,15 +50,15 @@ get_filename_component(_cargo_folder ${FLAGCX_P2P_CARGO} DIRECTORY)
 find_program(FLAGCX_P2P_RUSTC rustc HINTS ${_cargo_folder})
 flagcx_p2p_require(FLAGCX_P2P_RUSTC "rustc" "Install Rust ${_rust_minimum} or newer (https://rustup.rs).")
 
-# What the Rust standard library links with. Asked of an empty library: the bridge's own answer would name
-# libibverbs too, which rdma-sys asks for and of which nothing is called.
+# The native libraries of the Rust standard library, taken from an empty library: the list of the bridge would contain
+# libibverbs too, which rdma-sys requests and of which nothing is called.
 execute_process(
   COMMAND ${FLAGCX_P2P_RUSTC} --crate-type staticlib --print native-static-libs
           -o ${CMAKE_CURRENT_BINARY_DIR}/empty.a -
   INPUT_FILE /dev/null WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
   OUTPUT_QUIET ERROR_VARIABLE _native RESULT_VARIABLE _native_result)
 if(NOT _native_result EQUAL 0 OR NOT _native MATCHES "native-static-libs: ([^\n]*)")
-  message(FATAL_ERROR "flagcx-p2p: rustc does not say what its library links with: ${_native}")
+  message(FATAL_ERROR "flagcx-p2p: cannot determine the native libraries of rustc's standard library: ${_native}")
 endif()
 string(REGEX REPLACE "-l" "" _native "${CMAKE_MATCH_1}")
 separate_arguments(FLAGCX_P2P_NATIVE_LIBS UNIX_COMMAND "${_native}")

@@ -9,7 +9,7 @@ set(_registered ${CMAKE_CURRENT_BINARY_DIR}/rust_programs_registered)
 
 # These keep several processors busy for as long as they run.
 set(_busy core.chaos_sources core.costs)
-# Begun first, because the longest ones decide when all have ended; and not among the quick ones.
+# Started first, because the longest entries determine the total time; not labelled quick.
 set(_long core.chaos_sources core.corpus_mutation core.dead_peers core.destroy core.device_events core.hostile_clients
   core.many_connections core.regions_come_and_go cli.files)
 
@@ -21,8 +21,8 @@ string(REGEX REPLACE "(rust/)?([^/;]+)/tests/([^/;]+)(/main)?.rs" "\\2.\\3" _nam
 list(JOIN _names "\n" _lines)
 file(WRITE ${_registered} "${_lines}\n")
 
-# The whole workspace at once: asked crate by crate, cargo would resolve other features each time and build the same
-# dependencies again.
+# The whole workspace at once: crate by crate, cargo would resolve other features each time and build dependencies
+# again.
 add_test(NAME cargo.build WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
   COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/build.sh ${_registered} ${_programs} ${_cargo_test} --lib --bins --tests)
 set_tests_properties(cargo.build PROPERTIES LABELS cargo TIMEOUT 1200 FIXTURES_SETUP cargo)
@@ -54,7 +54,7 @@ set_tests_properties(cargo.doc PROPERTIES LABELS cargo TIMEOUT 300 FIXTURES_REQU
 
 # The lock-free protocols, every interleaving of them, with loom's atomics in the place of std's. A name of our own: several
 # crates that we use take `--cfg loom` for theirs. Another configuration of
-# the same crate, so in a target directory of its own; rarely built again, so without what makes that quick.
+# the same crate, so in a target directory of its own; rarely built again, so without incremental compilation.
 add_test(NAME cargo.loom WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
   COMMAND ${CMAKE_COMMAND} -E env ${FLAGCX_P2P_CARGO_ENVIRONMENT} "RUSTFLAGS=--cfg flagcx_p2p_loom"
           CARGO_TARGET_DIR=${FLAGCX_P2P_CARGO_DIR}/loom CARGO_INCREMENTAL=0

@@ -1,4 +1,4 @@
-# dlopen/ctypes.cc: a program that loads the shared library of embed.install_shared and knows its C functions by name only.
+# dlopen/ctypes.cc: a program that loads the shared library of embed.install_shared and looks up its C functions by name.
 
 add_executable(dlopen_ctypes dlopen/ctypes.cc)
 target_link_libraries(dlopen_ctypes PRIVATE GTest::gtest_main ${CMAKE_DL_LIBS})

@@ -25,7 +25,7 @@ endforeach()
 # Not among the quick ones: it waits for time-outs.
 set_tests_properties(gtest.names PROPERTIES LABELS gtest)
 
-# Once more where both ends are known to be in one process only by the caller.
+# Once more in the configuration in which only the caller states that both ends are in one process.
 add_test(NAME gtest.gpu_entry_points_tcp COMMAND test_gpu_entry_points --gtest_filter=Ways/*)
 set_tests_properties(gtest.gpu_entry_points_tcp PROPERTIES LABELS "gtest;quick" TIMEOUT 120 PROCESSORS 2
   ENVIRONMENT FLAGCX_P2P_PATH=tcp)

@@ -1,4 +1,4 @@
-# googletest 1.14.0, downloaded; only with -DFLAGCX_P2P_FETCH_GOOGLETEST=ON. README.md tells how to refresh the pin.
+# googletest 1.14.0, downloaded; only with -DFLAGCX_P2P_FETCH_GOOGLETEST=ON. README.md describes how to update the pin.
 include(FetchContent)
 FetchContent_Declare(googletest
   GIT_REPOSITORY https://github.com/google/googletest.git

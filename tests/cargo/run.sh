@@ -1,6 +1,6 @@
 #!/bin/bash
 # run.sh LIST NAME [ARG...]: runs a test program of the list that build.sh has written, in its crate's folder, as cargo
-# does. What passing tests say is shown too: which of them did not run, and why.
+# does. The output of passing tests is shown too: tests that did not run, with their reasons.
 set -euo pipefail
 list=$1 name=$2
 shift 2

@@ -1,9 +1,9 @@
 """The pages of the documentation, and the code blocks in them.
 
-A comment on the line before a block says what the tests do with it:
+A comment on the line before a block selects what the tests do with it:
 
     <!-- run -->                 it is run
-    <!-- not run: REASON -->     it is not, because installing packages or building takes too long, say
+    <!-- not run: REASON -->     it is not run, for example because it installs packages
     <!-- path/of/a/file -->      it is that file, word for word; `UPDATE_DOCS=1` writes the file into the page
 """
 
@@ -13,7 +13,11 @@ from typing import List, NamedTuple, Optional
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
+GLOSSARY = ROOT / "docs" / "glossary.md"
 GUIDE = ROOT / "docs" / "user-guide.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: The sources of the engine.
+CORE = ROOT / "rust" / "core" / "src"
 #: Blocks of these languages need a mark.
 LANGUAGES = ("sh", "rust", "cpp", "c", "python")
 
@@ -45,3 +49,21 @@ def commands(block: Block) -> List[str]:
     """The lines of a shell block without their comments."""
     lines = (line.split(" #")[0].strip() for line in block.text.splitlines())
     return [line for line in lines if line]
+
+
+class Term(NamedTuple):
+    """A row of the glossary."""
+
+    word: str
+    meaning: str
+    type: str
+    source: str
+
+
+def terms(text: Optional[str] = None) -> List[Term]:
+    """The rows of the glossary, or of a part of it."""
+    rows = re.findall(r"^\|(.*)\|$", text or GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
+    cells = [[cell.strip() for cell in row.split("|")] for row in rows if not re.match(r" Term |---", row)]
+    wrong = [row for row in cells if len(row) != 4]
+    assert not wrong, f"a row of the glossary has four cells: {wrong}"
+    return [Term(*row) for row in cells]

@@ -6,9 +6,8 @@ import re
 import subprocess
 import unittest
 
-from pages import GUIDE, LANGUAGES, README, ROOT, blocks, commands
-
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+import diagram
+from pages import GUIDE, LANGUAGES, PAGES, README, ROOT, blocks, commands
 
 
 class Pages(unittest.TestCase):
@@ -48,30 +47,22 @@ class Pages(unittest.TestCase):
                 if anchor and file.suffix == ".md":
                     self.assertIn(anchor, anchors(file), f"{page.name}: {target}")
 
-    def test_tests_that_are_named_exist(self) -> None:
-        sources = "".join(
-            file.read_text(encoding="utf-8")
-            for folder in ("rust", "bridge", "tests")
-            for pattern in ("*.rs", "*.cc", "*.cmake", "*.py")
-            for file in (ROOT / folder).rglob(pattern)
-            if "target" not in file.parts
-        )
-        table = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-        for name in re.findall(r"`([a-z]+(?:_[a-z0-9]+){3,})`", table):
-            self.assertIn(name, sources, "docs/reliability.md names a test that does not exist")
+    def test_the_picture_is_made_from_its_text(self) -> None:
+        text = (ROOT / "docs" / "data-path.txt").read_text(encoding="utf-8")
+        picture = diagram.svg(text, "The data path")
+        file = ROOT / "docs" / "data-path.svg"
+        if os.environ.get("UPDATE_DOCS") == "1":
+            file.write_text(picture, encoding="utf-8")
+        shown = file.read_text(encoding="utf-8")
+        self.assertEqual(shown, picture, "docs/data-path.svg: UPDATE_DOCS=1 python3 -m unittest test_pages writes it")
+        self.assertNotEqual(diagram.svg(text.replace("poll", "wait"), "The data path"), shown)
 
-    def test_types_of_the_glossary_exist(self) -> None:
-        rows = re.findall(r"^\|[^|]*\|[^|]*\|([^|]*)\|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
-        types = re.findall(r"`((?:\w+::)*)(\w+)::(\w+)`", "".join(rows))
-        self.assertGreater(len(types), 30)
-        for _, module, name in types:
-            files = [
-                file
-                for file in (ROOT / "rust" / "core" / "src").rglob("*.rs")
-                if module in file.parts or file.stem == module
-            ]
-            pattern = re.compile(rf"\b(?:struct|enum|trait|type|mod) {name}\b")
-            self.assertTrue(any(pattern.search(file.read_text()) for file in files), f"{module}::{name}")
+    def test_the_first_paragraph_of_a_page_says_what_it_is_for(self) -> None:
+        for page in sorted((ROOT / "docs").glob("*.md")):
+            if page.name == "configuration.md":
+                continue  # generated from the table of variables
+            paragraph = [part for part in page.read_text(encoding="utf-8").split("\n\n")[1:] if not part.startswith("<!--")][0]
+            self.assertRegex(paragraph, r"^This page ", page.name)
 
     def test_commands_of_x_exist(self) -> None:
         help_text = subprocess.run([ROOT / "x", "help"], capture_output=True, text=True, check=True).stdout

@@ -12,7 +12,7 @@ from pages import README, ROOT, blocks
 
 ENVIRONMENT = dict(os.environ, FLAGCX_P2P_FABRIC="software", FLAGCX_P2P_BIND="127.0.0.1")
 PYTHON_PROGRAM = str(ROOT / "python" / "examples" / "hello.py")
-#: How each is called, and who it says it is. The paths come from docs.cmake.
+#: The command of each, by the name that it sends. The paths come from docs.cmake.
 PROGRAMS: Dict[str, List[str]] = {
     "C++": [os.environ["HELLO_CPP"]],
     "C": [os.environ["HELLO_C"]],

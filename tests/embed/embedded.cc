@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The program of every embedding project: an engine is created, prints where it listens, and is destroyed.
+// The program of every embedding project: opens an engine, prints where it listens, and destroys it.
 #include "flagcx_p2p.h"
 
 #include <cstdio>

@@ -1,14 +1,14 @@
 #!/bin/bash
 # Runs the GPU suite of `./x gpu pack` on this machine, which needs a GPU with its driver and no compiler.
 #
-#   run.sh              over the driver's libcuda.so.1; without a GPU it says so and runs nothing
-#   run.sh --stand-in   over the stand-in driver that lies beside it: tries this script and the suite
+#   run.sh              over the driver's libcuda.so.1; without a GPU it prints the reason and runs nothing
+#   run.sh --stand-in   over the stand-in driver in this folder: tests this script and the suite
 #
 # One line for each check, a line with the counts at the end. With OUT set the report is also in $OUT/gpu.md.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-# Where drivers lie that the linker's cache does not know, in containers and virtual machines.
+# Folders of drivers that are not in the linker's cache, in containers and virtual machines.
 readonly FOLDERS=(/usr/local/nvidia/lib64 /usr/local/nvidia/lib /usr/lib/x86_64-linux-gnu /usr/lib64 /usr/lib/wsl/lib)
 
 find_driver() {
@@ -31,7 +31,7 @@ else
     echo "not run: there is no libcuda.so.1, neither in ldconfig -p nor in ${FOLDERS[*]}"
     exit 0
   }
-  # The driver loads others of its own from where it lies.
+  # The driver loads further libraries from its folder.
   LD_LIBRARY_PATH=$(dirname "$driver")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   export LD_LIBRARY_PATH
 fi

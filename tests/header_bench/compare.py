@@ -14,7 +14,7 @@ import sys
 # Name; header_bench's arguments; the stand-in's settings; bytes of one of raw_bench's requests.
 STILL, COPYING, DELAYED = {"NULLVERBS_COPY": "0"}, {}, {"NULLVERBS_COPY": "0", "NULLVERBS_DELAY_NS": "2000"}
 LOADS = {load.replace(" ", " x "): f"rate {load} 4096 64" for load in ["4096 8", "1024 1", "64 1", "1 8", "1 1"]} | {
-    "4096 x 8, pieces that touch": "rate 4096 8 4096 0",
+    "4096 x 8, iovs that touch": "rate 4096 8 4096 0",
     "synchronous, 64 x 1 thread": "sync 64 1 4096 0",
     "synchronous, 64 x 4 threads": "sync 64 4 4096 0",
 }
@@ -69,7 +69,7 @@ def main():
         words += run(options.build, "header_bench", "latency", DELAYED)
         latencies.append([float(word) for word in words.split()])
 
-    print("| pieces of 4 KiB per call x calls in flight | million/s | of raw's rate | CPU time, of raw's |")
+    print("| iovs of 4 KiB per call x calls in flight | million/s | of raw's rate | CPU time, of raw's |")
     print("|---|---|---|---|")
     for name in rates:
         rate = statistics.median(rates[name])

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Measures an implementation of flagcx_p2p.h through that header alone: two engines of this process, the one writes
+// Measures an implementation of flagcx_p2p.h through that header alone: two engines of this process, one writes
 // to the other.
 //
-//   header_bench rate PIECES CALLS SIZE GAP   one thread, CALLS calls of PIECES pieces under way: million pieces per
-//                                             second, CPU time of the process per piece in nanoseconds
-//   header_bench sync PIECES THREADS SIZE GAP the same for synchronous calls, one after the other on each thread
+//   header_bench rate IOVS CALLS SIZE GAP   one thread, CALLS calls of IOVS iovs under way: million iovs per
+//                                             second, CPU time of the process per iov in nanoseconds
+//   header_bench sync IOVS THREADS SIZE GAP the same for synchronous calls, one after the other on each thread
 //   header_bench latency                      one write of 4 KiB, submit to seen: p50 and p99 in microseconds; the p50
 //                                             of writes after 300 ms of silence; CPU time when idle, in cores
 //
-// GAP bytes lie between pieces; with none, pieces touch and may be joined. Unless NULLVERBS_COPY=0 says that the device
+// GAP bytes lie between iovs; with none, iovs touch and may be joined. Unless NULLVERBS_COPY=0 says that the device
 // moves nothing, all bytes are compared at the end, gaps too.
 #include <algorithm>
 #include <atomic>
@@ -86,7 +86,7 @@ struct Setup {
   }
 };
 
-// One call's pieces, as each of the calls wants them.
+// One call's iovs, as each of the calls wants them.
 struct Call {
   std::vector<FlagcxP2pMr> regions;
   std::vector<void *> sources;
@@ -107,12 +107,12 @@ struct Call {
   }
 };
 
-// So many calls of so many pieces each, over the memory and around.
-std::vector<Call> makeCalls(const Setup &setup, size_t calls, size_t pieces, size_t size, size_t gap) {
+// So many calls of so many iovs each, over the memory and around.
+std::vector<Call> makeCalls(const Setup &setup, size_t calls, size_t iovs, size_t size, size_t gap) {
   std::vector<Call> made(calls);
   size_t offset = 0;
   for (Call &call : made) {
-    for (size_t i = 0; i < pieces; ++i, offset += size + gap) {
+    for (size_t i = 0; i < iovs; ++i, offset += size + gap) {
       if (offset + size > kMemory)
         offset = 0;
       FlagcxP2pRdmaDesc desc;
@@ -130,7 +130,7 @@ std::vector<Call> makeCalls(const Setup &setup, size_t calls, size_t pieces, siz
   return made;
 }
 
-// Every piece has arrived, and nothing else was touched.
+// Every iov has arrived, and nothing else was touched.
 void verify(const Setup &setup, const std::vector<Call> &calls) {
   const char *const copies = std::getenv("NULLVERBS_COPY");
   if (copies != nullptr && std::strcmp(copies, "0") == 0)
@@ -153,13 +153,13 @@ void waitFor(FlagcxP2pConn *conn, const Call &call) {
   require(result.state == FLAGCX_P2P_XFER_DONE, result.reason);
 }
 
-void report(double pieces, double seconds, double cpu) {
-  std::printf("%.4f %.3f\n", pieces / seconds / 1e6, cpu / pieces * 1e9);
+void report(double iovs, double seconds, double cpu) {
+  std::printf("%.4f %.3f\n", iovs / seconds / 1e6, cpu / iovs * 1e9);
 }
 
-void measureRate(size_t pieces, size_t inFlight, size_t size, size_t gap) {
+void measureRate(size_t iovs, size_t inFlight, size_t size, size_t gap) {
   const Setup setup;
-  std::vector<Call> calls = makeCalls(setup, inFlight, pieces, size, gap);
+  std::vector<Call> calls = makeCalls(setup, inFlight, iovs, size, gap);
   for (Call &call : calls) {
     call.write(setup.conn);
     waitFor(setup.conn, call);
@@ -175,13 +175,13 @@ void measureRate(size_t pieces, size_t inFlight, size_t size, size_t gap) {
         call.write(setup.conn);
       }
   for (const Call &call : calls) waitFor(setup.conn, call);
-  report(static_cast<double>((ended + inFlight) * pieces), since(begin), cpuSeconds() - cpu);
+  report(static_cast<double>((ended + inFlight) * iovs), since(begin), cpuSeconds() - cpu);
   verify(setup, calls);
 }
 
-void measureSync(size_t pieces, size_t threads, size_t size, size_t gap) {
+void measureSync(size_t iovs, size_t threads, size_t size, size_t gap) {
   const Setup setup;
-  std::vector<Call> calls = makeCalls(setup, threads, pieces, size, gap);
+  std::vector<Call> calls = makeCalls(setup, threads, iovs, size, gap);
   const double cpu = cpuSeconds();
   const Clock::time_point begin = Clock::now();
   std::atomic<size_t> ended{0};
@@ -191,7 +191,7 @@ void measureSync(size_t pieces, size_t threads, size_t size, size_t gap) {
       for (; since(begin) < kSeconds; ++ended) call.writeSync(setup.conn);
     });
   for (std::thread &thread : running) thread.join();
-  report(static_cast<double>(ended * pieces), since(begin), cpuSeconds() - cpu);
+  report(static_cast<double>(ended * iovs), since(begin), cpuSeconds() - cpu);
   verify(setup, calls);
 }
 
@@ -234,7 +234,7 @@ int main(int argc, char **argv) {
   else if (what == "sync" && argc == 6)
     measureSync(number(2), number(3), number(4), number(5));
   else {
-    std::fprintf(stderr, "usage: header_bench rate|sync PIECES CALLS|THREADS SIZE GAP, or header_bench latency\n");
+    std::fprintf(stderr, "usage: header_bench rate|sync IOVS CALLS|THREADS SIZE GAP, or header_bench latency\n");
     return 2;
   }
   return 0;

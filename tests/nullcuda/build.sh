@@ -4,7 +4,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?usage: build.sh OUT}
 mkdir -p "$out"
-# Into a file of its own first: tests that build at the same time then never load half a library.
+# First into a temporary file: tests that build concurrently never load an incomplete library.
 "${CC:-cc}" -O2 -g -std=gnu11 -Wall -Wextra -Werror -fPIC -fvisibility=hidden -shared -pthread \
     "$here"/context.c "$here"/memory.c "$here"/stream.c -Wl,-soname,libcuda.so.1 -o "$out/libcuda.so.1.$$"
 mv -f "$out/libcuda.so.1.$$" "$out/libcuda.so.1"

@@ -76,7 +76,7 @@ EXPORT int cuDeviceGet(int *device, int ordinal) {
 }
 
 EXPORT int cuDeviceGetName(char *text, int room, int device) {
-  snprintf(text, (size_t)room, "played GPU %d", device);
+  snprintf(text, (size_t)room, "stand-in GPU %d", device);
   return OK;
 }
 
@@ -105,7 +105,7 @@ EXPORT int cuCtxCreate_v2(Context **context, unsigned flags, int device) {
   return OK;
 }
 
-// The object itself stays: whoever still has it is answered that it is no context any more.
+// The object itself stays, so that later calls with it return INVALID_CONTEXT.
 EXPORT int cuCtxDestroy_v2(Context *context) {
   context->alive = false;
   if (current == context)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Memory: device memory has addresses that the CPU cannot touch, and lies in a memfd behind them, which other processes
+// Memory: device memory has addresses that the CPU cannot access; its bytes are in a memfd, which other processes
 // open by its IPC handle.
 #define _GNU_SOURCE
 #include "nullcuda.h"
@@ -25,7 +25,7 @@ typedef struct {
 enum { MOST = 4096 };
 static Allocation allocations[MOST];
 
-// What travels in a handle of 64 bytes.
+// The content of a handle of 64 bytes.
 typedef struct {
   uint64_t magic;
   int pid, fd, device;
@@ -72,7 +72,7 @@ static void *map(size_t length, int protection, int flags, int fd) {
   return start == MAP_FAILED ? NULL : start;
 }
 
-// Takes a place for memory of this kind. Under the mutex.
+// Acquires an entry for memory of this kind. Under the mutex.
 static int allocate(Pointer *address, size_t length, enum Kind kind, int fd, int device) {
   Allocation *place = allocations;
   while (place < allocations + MOST && place->kind != FREE) ++place;
@@ -191,7 +191,7 @@ EXPORT int cuIpcGetMemHandle(IpcMemHandle *handle, Pointer address) {
   return a != NULL ? OK : INVALID_VALUE;
 }
 
-// As the driver does, it refuses handles of its own process, and of memory that is gone.
+// Like the driver, it refuses handles of its own process, and of freed memory.
 EXPORT int cuIpcOpenMemHandle_v2(Pointer *address, IpcMemHandle handle, unsigned flags) {
   int code = need_context();
   Named named;

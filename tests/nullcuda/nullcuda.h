@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A stand-in for the CUDA driver's library: GPUs played by host memory. README.md says what it is strict about.
+// A stand-in for the CUDA driver's library: GPUs simulated by host memory. README.md lists what it is strict about.
 #ifndef NULLCUDA_H
 #define NULLCUDA_H
 
@@ -46,7 +46,7 @@ Context *current_context(void);
 void *behind(Pointer address, size_t length);
 // Copies at once. Under the mutex.
 int copy_now(Pointer to, Pointer from, size_t length);
-// Does what waits on every stream. Under the mutex.
+// Performs the pending copies of every stream. Under the mutex.
 void finish_streams(void);
 
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Streams and events. A copy that is started on a stream is done when an event recorded behind it has been asked a few
-// times, or when the stream is waited for: what reads too early finds the old bytes.
+// Streams and events. A copy that is started on a stream is done when an event recorded after it has been queried a few
+// times, or when the stream is synchronized: a reader that is too early finds the old bytes.
 #include "nullcuda.h"
 
 #include <stdlib.h>

@@ -7,7 +7,7 @@ out=${1:?usage: build.sh OUT}
 cc=${CC:-cc}
 mkdir -p "$out/lib"
 
-# Into a file of its own first: tests that build at the same time then never load half a library.
+# First into a temporary file: tests that build concurrently never load an incomplete library.
 build() {
     target=$1
     shift

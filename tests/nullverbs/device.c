@@ -16,7 +16,7 @@ static uint32_t host_address; // IPv4, network order
 static struct context *contexts;
 static struct lock contexts_lock;
 
-// The host's first address that is up and not loopback, so that engines that compare it with their own find it.
+// The host's first address that is up and not loopback, so that engines can match it with their own.
 static uint32_t find_host_address(void) {
   uint32_t address = htonl(INADDR_LOOPBACK);
   struct ifaddrs *list;
@@ -263,7 +263,7 @@ void ibv_ack_async_event(struct ibv_async_event *event) {
 
 static _Atomic uint64_t fork_inits;
 
-// Nothing here needs it: it tells that it was called, and when.
+// Has no effect here but to record that it was called, and when.
 int ibv_fork_init(void) {
   fork_inits += counters.contexts ? 1000 : 1;
   if (!settings.fork_errno)

@@ -1,4 +1,4 @@
-// nullverbs: a libibverbs.so.1 whose devices exist in this process only. See README.md.
+// nullverbs: a libibverbs.so.1 with devices that exist in this process only. See README.md.
 #pragma once
 
 #include <infiniband/verbs.h>
@@ -26,7 +26,7 @@
 struct settings {
   uint64_t devices;        // how many to list
   uint64_t copy;           // 0: check everything, move nothing
-  uint64_t doorbell_errno; // lists are taken whole, and then refused with this, as if the device could not be told
+  uint64_t doorbell_errno; // lists are accepted and then refused with this, as if the doorbell failed
   uint64_t delay_ns;       // a completion becomes visible this long after its post
   uint64_t reg_ns;         // a registration takes so long
   uint64_t dereg_ns;       // ibv_dereg_mr takes so long
@@ -47,10 +47,10 @@ struct settings {
 };
 extern struct settings settings;
 
-// Sets one of the above by its name; 0, or EINVAL. The environment does the same at load time: NULLVERBS_<NAME>.
+// Sets one of the above by its name; 0, or EINVAL. At load time the environment sets it: NULLVERBS_<NAME>.
 int nullverbs_set(const char *name, uint64_t value);
 
-// What is alive now. Exported for tests that look for leaks.
+// The objects that exist now. Exported for tests that look for leaks.
 struct nullverbs_live {
   int64_t contexts, domains, regions, completion_queues, queue_pairs;
 };
@@ -59,8 +59,8 @@ void nullverbs_live(struct nullverbs_live *out);
 // How often ibv_fork_init was called; a call with a context open counts 1000.
 uint64_t nullverbs_fork_inits(void);
 
-// What a device would say on its own, to each of its contexts: an event of its port, of the device, or of every queue
-// pair (which goes to ERROR). `device` is its index; -1 stands for all, whose port state then follows.
+// Raises an asynchronous event on each context of a device: of its port, of the device, or of every queue pair (which goes to
+// ERROR). `device` is its index; -1 stands for all, and their port state then follows.
 void nullverbs_raise(int type, int device);
 
 struct counters {

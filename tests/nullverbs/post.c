@@ -1,6 +1,6 @@
 // Posting: a request is carried out, by memcpy, before ibv_post_send returns.
 //
-// This is the path whose cost counts: it is what an engine's own cost is compared with.
+// The cost of this path matters: an engine's own cost is compared with it.
 #define _GNU_SOURCE
 #include "nullverbs.h"
 
@@ -80,7 +80,7 @@ static inline int copy(const struct ibv_send_wr *wr, char *remote, struct region
   return IBV_WC_SUCCESS;
 }
 
-// Carries one request out and says how it ended.
+// Carries one request out and returns its completion status.
 static inline int execute(struct queue_pair *pair, const struct ibv_send_wr *wr, uint64_t length) {
   int reading = wr->opcode == IBV_WR_RDMA_READ, is_inline = wr->send_flags & IBV_SEND_INLINE;
   int right = reading ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_WRITE;

@@ -224,7 +224,7 @@ int ibv_destroy_qp(struct ibv_qp *verbs) {
   ((struct completion_queue *)verbs->send_cq)->users--;
   ((struct completion_queue *)verbs->recv_cq)->users--;
   counters.queue_pairs--;
-  memset(pair, 0xdd, sizeof *pair); // whoever still uses it shall notice
+  memset(pair, 0xdd, sizeof *pair); // so that a use after the end is detected
   free(pair);
   return 0;
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # build.sh OUT LIBRARY_DIR: builds the drivers that are compiled into OUT, ours over the libflagcx_p2p.so of LIBRARY_DIR.
-# Those of UCX need the Python package libucx-cu12 in OUT/ucx, or libucx-dev; without both they are left out.
+# The drivers of UCX need the Python package libucx-cu12 in OUT/ucx, or libucx-dev; without both they are not built.
 # Needs a C and a C++ compiler ($CC, default cc; $CXX, default c++).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -23,7 +23,7 @@ cpp="$cxx ${CXXFLAGS:-} -O2 -g -std=c++17 -Wall -Wextra"
 $cpp -I"$here/../../cpp/include" "$here/drivers/ours.cc" "$out/measure.o" \
     "$out/serve.o" -o "$out/ours" -L"$library" -lflagcx_p2p -Wl,-rpath,"$library" -pthread
 
-# ucx_driver: over the newer UCX, whose modules lie beside it; ucx_debian_driver: over that of libucx-dev.
+# ucx_driver: over the newer UCX, with its modules in that folder; ucx_debian_driver: over the UCX of libucx-dev.
 rm -f "$out/ucx_driver" "$out/ucx_debian_driver"
 build_ucx() {
     program=$1

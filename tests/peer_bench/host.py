@@ -1,4 +1,4 @@
-"""The machine that is measured, in words: no names, nothing that identifies it."""
+"""A description of the measured machine, without names or anything that identifies it."""
 
 import ctypes
 import os
@@ -7,7 +7,7 @@ import signal
 
 
 def describe():
-    """What the table's header and the JSON say about the host."""
+    """The description of the host in the table's header and the JSON."""
     return {"cpu": processor(), "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory() / 2**30),
             "system": system(), "kernel": platform.release().split("-")[0]}
 
@@ -18,16 +18,16 @@ def load():
 
 
 def reason_against_checks():
-    """Why a process may not read another one's memory here, which the check of the bytes needs, or None."""
+    """The reason why a process cannot read another one's memory here, as the check of the bytes must, or None."""
     word = ctypes.create_string_buffer(8)
-    piece = (ctypes.c_size_t * 2)(ctypes.addressof(word), len(word))
+    iov = (ctypes.c_size_t * 2)(ctypes.addressof(word), len(word))
     libc = ctypes.CDLL(None, use_errno=True)
     child = os.fork()
     if child == 0:
         signal.pause()
         os._exit(0)
     try:
-        if libc.process_vm_readv(child, piece, 1, piece, 1, 0) == len(word):
+        if libc.process_vm_readv(child, iov, 1, iov, 1, 0) == len(word):
             return None
         return os.strerror(ctypes.get_errno())
     finally:

@@ -14,7 +14,7 @@ START_SECONDS, SAMPLE_SECONDS = 60, 30
 
 
 class Failed(Exception):
-    """A driver ended, or did not answer in time. Says why."""
+    """A driver ended, or did not answer in time; the text has the reason."""
 
 
 class Pair:
@@ -71,7 +71,7 @@ class Pair:
 
 
 class Driver:
-    """One process. Its answers are lines of stdout; what it says to stderr goes to a file."""
+    """One process. Its answers are lines of stdout; its stderr goes to a file."""
 
     def __init__(self, role, command, environment, files, log):
         self.role, self.log, self.text = role, log, b""
@@ -103,8 +103,8 @@ class Driver:
 
     def failed(self, what):
         with open(self.log, encoding="utf-8", errors="replace") as log:
-            said = [line.strip() for line in log if line.strip()]
-        return Failed(f"the {self.role} {what}{': ' + said[-1] if said else ''}")
+            lines = [line.strip() for line in log if line.strip()]
+        return Failed(f"the {self.role} {what}{': ' + lines[-1] if lines else ''}")
 
     def kill(self):
         self.process.kill()

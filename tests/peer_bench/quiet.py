@@ -1,4 +1,4 @@
-"""Waits until other programs leave two processors to the two processes that are measured, as long as patience lasts."""
+"""Waits, up to a time limit, until other programs leave two processors to the two measured processes."""
 
 import os
 import time
@@ -8,7 +8,7 @@ GLANCE_SECONDS = 0.003
 
 
 class Quiet:
-    """Patience is in seconds, for the whole run. Counts the samples that were disturbed all the same."""
+    """Patience is a time limit in seconds for the whole run. Counts the samples that were disturbed nevertheless."""
 
     def __init__(self, patience, has_room=None):
         self.patience = patience
@@ -16,7 +16,7 @@ class Quiet:
         self.taken = self.disturbed = 0
 
     def take(self, sample):
-        """What sample() answers; asks again after one during which another program had begun to run."""
+        """The result of sample(), which is repeated if another program began to run during it."""
         while True:
             began = time.monotonic()
             calm = self.wait()
@@ -30,7 +30,7 @@ class Quiet:
             self.patience -= time.monotonic() - began
 
     def wait(self):
-        """Whether there is room, now or before patience ends."""
+        """Whether two processors are free, now or within the time limit."""
         while not self.has_room():
             if self.patience <= 0:
                 return False

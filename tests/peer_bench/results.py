@@ -8,7 +8,7 @@ from systems import OURS
 
 
 class Results:
-    """The samples of every system and row, and why others are missing."""
+    """The samples of every system and row, and the reasons of missing ones."""
 
     def __init__(self, systems):
         self.systems = systems

@@ -20,7 +20,7 @@ class Row:
 
     @property
     def by_latency(self):
-        """Whether one transfer is so small that its time says more than a rate."""
+        """Whether one transfer is so small that its time is compared instead of a rate."""
         return self.size * self.batch <= 4 * KIB
 
     def __str__(self):

@@ -99,7 +99,7 @@ def measure(options, effort, results, quiet):
 def make_pools():
     """Memory for both sides, which every pair maps.
 
-    With memory of its own a pair is up to 37% faster or slower than another one of the same system.
+    With separate memory a pair is up to 37% faster or slower than another one of that system.
     """
     pools = [os.memfd_create(side) for side in ["initiator", "target"]]
     for pool in pools:
@@ -128,10 +128,10 @@ def start(options, results, pairs, pools):
 
 
 def one_round(results, pairs, quiet, effort, number, end):
-    """One sample of every row by every system, row by row, so that all systems meet the machine in the same state."""
+    """One sample of every row by every system, row by row, so that all systems run in one state of the machine."""
     for row_number, row in enumerate(effort.rows):
         show_progress(f"round {number + 1}, {row}")
-        # Each round begins with another system, so that none comes after the same one every time.
+        # Each round begins with another system, so that the order of the systems varies.
         for system in rotated(list(pairs), number):
             if number > 0 and time.monotonic() >= end:
                 show_progress("")

@@ -26,7 +26,7 @@ class System:
     initiator: list
     environment: dict = field(default_factory=dict)
     is_limit: bool = False
-    # Without this file the system cannot be measured, and `advice` says what to do.
+    # Without this file the system cannot be measured, and `advice` is printed.
     needs: str = ""
     advice: str = ""
 
@@ -46,7 +46,7 @@ def ours(build):
 def ucx(build):
     newest, debian = os.path.join(build, "ucx_driver"), os.path.join(build, "ucx_debian_driver")
     # On TCP the target takes part in every transfer, so it polls as the initiator does. On memory that both map, newer
-    # releases ask the target for what is to be read, where 1.13 copies.
+    # releases request the bytes of a read from the target, where 1.13 copies.
     for name, path, program, transports, memory, wait in [
             ("ucx", CROSS_MEMORY, newest, "posix,cma", "anonymous", "sleep"),
             ("ucx", TCP, newest, "tcp", "anonymous", "poll"),

@@ -5,13 +5,13 @@ from systems import OURS, PATHS, TITLES
 
 
 def render(results):
-    """All tables, and a sentence on the rows where a peer is ahead."""
+    """All tables, and a sentence with the rows in which a peer is faster."""
     parts = []
     for path in PATHS:
         if results.names(path, limits=False) or results.names(path, limits=True):
             parts += [f"{TITLES[path]}:", rates(results, path), "Processor time, seconds a GiB, initiator + target:",
                       processor_time(results, path)]
-    parts.append(verdict(results))
+    parts.append(summary(results))
     return "\n\n".join(parts)
 
 
@@ -24,7 +24,7 @@ def rates(results, path):
         ratios = results.comparisons(path, row)
         cells = [rate(results.median(name, path, row), row) for name in [*columns(systems), *limits]]
         if OURS not in systems:
-            cells[0], shown = "no such path", ["behind", ""]
+            cells[0], shown = "no such path", ["slower", ""]
         else:
             shown = [ratio(value, bold_below_one=True) for value in ratios[:1]] + [ratio(ratios[1])]
         lines.append([str(row), *cells, *shown, spread(results, path, row)])
@@ -42,9 +42,9 @@ def processor_time(results, path):
     return markdown(["", *names], lines)
 
 
-def verdict(results):
-    """Names the rows where a peer is ahead, and those where a limit is no limit."""
-    behind, missing, wrong, compared = [], [], [], 0
+def summary(results):
+    """Names the rows in which a peer is faster, and those in which a system is faster than a limit."""
+    slower, missing, wrong, compared = [], [], [], 0
     for path in PATHS:
         for row in measured_rows(results, path):
             peer, limit = results.best_peer(path, row), results.best_limit(path, row)
@@ -54,20 +54,20 @@ def verdict(results):
             elif to_peer is not None:
                 compared += 1
                 if to_peer < 1:
-                    behind.append(f"{row}, {path} ({to_peer:.2f} of {peer[0]})")
+                    slower.append(f"{row}, {path} ({to_peer:.2f} of {peer[0]})")
             fastest = results.best(results.names(path, limits=False), path, row)
             if fastest is not None and limit is not None and faster(results, path, row, fastest[0], limit[0]):
                 wrong.append(f"{row}, {path} ({fastest[0]})")
     if compared == 0:
         return "No peer was measured."
-    said = f"Behind in {len(behind)} of {compared} rows that both have"
-    said += f": {'; '.join(behind)}." if behind else "."
+    text = f"Slower in {len(slower)} of {compared} rows that both have"
+    text += f": {'; '.join(slower)}." if slower else "."
     if missing:
-        said += f" Behind as well in {len(missing)} rows for want of such a path: {', '.join(dict.fromkeys(missing))}."
+        text += f" Slower as well in {len(missing)} rows without such a path: {', '.join(dict.fromkeys(missing))}."
     if wrong:
-        said += "\n\nFaster than the best limit, by the whole spread, so that the limit is too low: " + "; ".join(wrong)
-        said += "."
-    return said
+        text += "\n\nFaster than the best limit, by the whole spread, so that the limit is too low: " + "; ".join(wrong)
+        text += "."
+    return text
 
 
 def faster(results, path, row, name, limit):

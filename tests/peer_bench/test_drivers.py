@@ -1,4 +1,4 @@
-"""Drivers that lie, end or are silent: what they claim does not become a result."""
+"""Drivers that report wrong results, end or are silent: none of that becomes a result."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Waiting for a quiet machine, over a machine that is made up."""
+"""Waiting for a quiet machine, over a simulated machine."""
 
 import unittest
 
@@ -6,7 +6,7 @@ from quiet import Quiet
 
 
 class Machine:
-    """Has room as the answers say, the last one for ever; counts the samples."""
+    """Is quiet as the list of answers says, then as its last element; counts the samples."""
 
     def __init__(self, *answers):
         self.answers, self.samples = list(answers), 0

@@ -1,4 +1,4 @@
-"""Medians, comparisons, the tables and the JSON, of samples that are made up."""
+"""Medians, comparisons, the tables and the JSON, of invented samples."""
 
 import json
 import unittest
@@ -58,13 +58,13 @@ class Table(unittest.TestCase):
     def test_a_row_where_a_peer_is_ahead_is_marked_and_named(self):
         text = table.render(results(ours__tcp=[sample(3)], peer__tcp=[sample(4)], limit__tcp=[sample(6)]))
         self.assertIn("| put 32 x 1 MiB | 3.00 | 4.00 | 6.00 | **0.75** | 0.50 | 3.00 to 3.00 GB/s |", text)
-        self.assertIn("Behind in 1 of 1 rows that both have: put 32 x 1 MiB, tcp (0.75 of peer).", text)
+        self.assertIn("Slower in 1 of 1 rows that both have: put 32 x 1 MiB, tcp (0.75 of peer).", text)
         self.assertIn("| put 32 x 1 MiB | 0.250 + 0.500 | 0.250 + 0.500 | 0.250 + 0.500 |", text)
 
-    def test_a_path_that_we_lack_is_behind(self):
+    def test_a_path_that_we_lack_is_slower(self):
         text = table.render(results(ours__tcp=[sample(1)], peer__tcp=[sample(1)], peer__shared=[sample(4)]))
-        self.assertIn("| put 32 x 1 MiB | no such path | 4.00 | behind |", text)
-        self.assertIn("Behind as well in 1 rows for want of such a path: shared-memory.", text)
+        self.assertIn("| put 32 x 1 MiB | no such path | 4.00 | slower |", text)
+        self.assertIn("Slower as well in 1 rows without such a path: shared-memory.", text)
 
     def test_a_system_without_a_sample_of_a_row_has_a_dash(self):
         text = table.render(results(ours__tcp=[sample(1), SMALL, sample(1, p50=12.34)], peer__tcp=[sample(1)]))

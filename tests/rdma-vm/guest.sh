@@ -52,7 +52,7 @@ boot() {
   options+=(${3:-})
   sed -u "s/^/${label:+[$label] }/" <"$control/output" &
   echo $! >"$control/printer"
-  # "max" without what the emulation is slow at.
+  # "max" without the features that the emulation is slow at.
   timeout -k 5 "$limit" qemu-system-x86_64 \
     -M q35,usb=off -accel tcg,thread=multi,tb-size=512 -cpu max,-pclmulqdq,-erms,-fsrm \
     -smp "$processors" -m "$memory" -display none -nodefaults -no-reboot -no-user-config \
@@ -70,7 +70,7 @@ boot() {
   echo $! >"$control/process"
 }
 
-# wait_for CONTROL: the command's status, 124, or 125 with what the guest said last.
+# wait_for CONTROL: the command's status, 124, or 125 with the guest's last output.
 wait_for() {
   local control=$1 qemu=0
   wait_for_start "$control" || return 125

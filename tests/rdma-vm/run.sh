@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs a command on real RDMA verbs without a NIC: in a throw-away virtual machine whose stock Debian kernel has
-# soft-RoCE (rdma_rxe) devices, and whose root file system is this machine's, read-only under an overlay.
+# Runs a command on real RDMA verbs without a NIC: in a temporary virtual machine with a stock Debian kernel,
+# soft-RoCE (rdma_rxe) devices, and this machine's root file system, read-only under an overlay.
 #
 #   run.sh [OPTIONS] [--] COMMAND [ARG...]   one guest; a single argument is run by bash -c
 #   run.sh [OPTIONS] --suite BUILD_DIR       the project's suites (suite.sh), with the C++ programs of BUILD_DIR, then
@@ -67,7 +67,7 @@ check_host() {
   for tool in qemu-system-x86_64 depmod modprobe cpio xz busybox ip rdma flock; do
     command -v "$tool" >/dev/null || die "$tool is missing: install the packages that run.sh --help names"
   done
-  [ "$(id -u)" = 0 ] || die "run this as root: the guest reads the host's files as whoever starts it"
+  [ "$(id -u)" = 0 ] || die "run this as root: the guest reads the host's files with the rights of the calling user"
 }
 
 # An emulated guest may hang while it boots, before anything of ours runs (seen once): that is tried once more. `$@` runs

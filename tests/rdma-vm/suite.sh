@@ -12,7 +12,7 @@ readonly rust_suites='verbs_rxe engine_ forked_children chaos_sources files'
 # Where files may be without a name (O_TMPFILE) until they are whole: the root file system here, an overlay, has none
 # such, and a killed process would leave a part of a file behind.
 export TMPDIR=/run
-# Sizes for a machine that is emulated: pieces of the longest list, and which share of the chaos.
+# Sizes for an emulated machine: iovs of the longest list, and the share of the chaos suite's faults.
 export FLAGCX_P2P_TEST_PIECES=65536 FLAGCX_P2P_TEST_SHARE=20
 failed=()
 
@@ -31,7 +31,7 @@ step() {
   report "$name" "$status" $((SECONDS - start))
 }
 
-# Which tests of a program, by parts of their names; all if this says nothing.
+# Selected tests of a program, by parts of their names; all if this prints nothing.
 tests_of() {
   # Every run of the tool takes seconds here: those that move files, also while one side is killed.
   [ "$1" != files ] || echo go_there_and_back in_the_middle
@@ -41,7 +41,7 @@ path_of() {
   sed -n "s/^$1 //p" "$programs"
 }
 
-# A pair of verbs' own example programs: shows that the guest's devices work, whatever ours do.
+# A pair of verbs' own example programs: shows that the guest's devices work, independently of this engine.
 pingpong() {
   local options=(-d rxe0 -g 1 -s 65536 -n 200) server status=0
   ibv_rc_pingpong "${options[@]}" >/dev/null &
@@ -52,8 +52,8 @@ pingpong() {
   return "$status"
 }
 
-# rust_suite PROGRAM [FILTER...]. Tests that need something else say "not run" and why, one line each; those that are
-# left must be some.
+# rust_suite PROGRAM [FILTER...]. Tests that need something else print "not run" and the reason, one line each; at least one
+# test must run.
 rust_suite() {
   local output passed absent status=0
   output=$("$@" --test-threads=1 --show-output 2>&1) || status=$?

@@ -9,7 +9,7 @@ readonly flagcx_p2p port=7733 ready_port=7734
 # The link may lose packets: a lost last one costs a timeout, so keep that short (4.096 us * 2^15 = 0.13 s).
 export FLAGCX_IB_TIMEOUT=15
 
-# Offers a folder until the other node says that it is done.
+# Serves a folder until the other node reports that it is done.
 serve() {
   mkdir -p /run/files
   head -c 3000000 /dev/urandom >/run/files/here
@@ -38,7 +38,7 @@ wait_for_port() {
   local tries=0
   until (: >"/dev/tcp/$RDMA_VM_PEER/$port") 2>/dev/null; do
     tries=$((tries + 1))
-    [ $tries -lt 100 ] || { echo "nobody listens on $RDMA_VM_PEER:$port" && return 1; }
+    [ $tries -lt 100 ] || { echo "cannot connect to $RDMA_VM_PEER:$port: no listener after $tries attempts" && return 1; }
     sleep 0.3
   done
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Loads the plugin as an application would, and calls it.
+// Loads the plugin like an application, and calls it.
 #include <cstdio>
 #include <dlfcn.h>
 

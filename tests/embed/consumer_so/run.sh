@@ -1,6 +1,6 @@
 #!/bin/bash
 # run.sh PREFIX WORK CXX [CXX_FLAG...]: links the library installed under PREFIX into a plugin, with no linker flag but
-# pkg-config's and with a second Rust library beside it; loads the plugin; checks that it exports none of our inside.
+# pkg-config's and with a second Rust library beside it; loads the plugin; checks that it exports no internal name.
 set -euo pipefail
 prefix=$1 work=$2 cxx=$3
 shift 3
@@ -16,7 +16,7 @@ rustc --edition 2024 --crate-type staticlib -C panic=abort -o libother.a "$here/
 "$cxx" "$@" "$here/host.cc" -o host -ldl
 ./host ./plugin.so
 
-# The names of our headers may show: they are in the archive for all to call. Anything else of ours may not.
+# The names of the public headers may be exported: the archive offers them to all. No other name may.
 leaked=$(nm -D --defined-only --format=just-symbols plugin.so | sort |
   comm -23 - <({ grep -v -e '^#' -e '^$' "$here/../../../cpp/exports.txt"; echo plugin_metadata; } | sort) |
   grep -e cxxbridge -e flagcx -e ibv_ || true)

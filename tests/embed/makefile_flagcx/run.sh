@@ -1,6 +1,6 @@
 #!/bin/bash
 # run.sh PREFIX WORK CXX [CXX_FLAG...]: builds the FlagCX-shaped project with the library installed under PREFIX,
-# runs its program, and checks that libflagcx.so exports the engine's names and nothing of its inside.
+# runs its program, and checks that libflagcx.so exports the engine's names and no internal ones.
 set -euo pipefail
 prefix=$1 work=$2 cxx=$3
 shift 3

@@ -1,6 +1,6 @@
 """What the drivers in Python share: the pool, the plan and the check of libmeasure.so, and the initiator's loop.
 
-serve.c holds the same loop for the drivers in C.
+serve.c has this loop for the drivers in C.
 """
 
 import ctypes
@@ -58,7 +58,7 @@ def library(name):
     return measure
 
 
-def say(line):
+def send_line(line):
     print(line, file=ANSWERS, flush=True)
 
 
@@ -86,7 +86,7 @@ def serve(measure, local, peer, remote, prepare):
             if time.perf_counter() - begin >= WARM_SECONDS:
                 break
         measure.measure_stamp(plan)
-        say(json.dumps(run(measure, plan, transfers, peer)))
+        send_line(json.dumps(run(measure, plan, transfers, peer)))
         measure.measure_plan_free(plan)
         del transfers
         gc.collect()

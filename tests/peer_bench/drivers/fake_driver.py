@@ -1,4 +1,4 @@
-"""A driver for tests: moves bytes through /proc/PID/mem, or says that it does.
+"""A driver for tests: moves bytes through /proc/PID/mem, or falsely reports that it does.
 
     fake_driver.py target
     fake_driver.py honest|nothing|short|stale|ends|silent LINE_OF_THE_TARGET
@@ -49,11 +49,11 @@ def main():
     measure = driver.library("fake")
     pool = measure.measure_pool(driver.TARGET if mode == "target" else driver.INITIATOR)
     if mode == "target":
-        driver.say(f"{os.getpid()},{pool}")
+        driver.send_line(f"{os.getpid()},{pool}")
         time.sleep(3600)
     peer, remote = map(int, sys.argv[2].split(","))
     memory = os.open(f"/proc/{peer}/mem", os.O_RDWR)
-    driver.say("")
+    driver.send_line("")
     driver.serve(measure, pool, peer, remote, lambda plan: prepare(mode, memory, plan))
 
 

@@ -13,13 +13,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* Pieces of one call: the kernel's limit. */
-#define PIECES ((size_t)1024)
+/* iovecs of one call: the kernel's limit. */
+#define MOST_IOVECS ((size_t)1024)
 #define MOST_THREADS 64
 /* Below so many bytes for each thread, one thread is faster than several. */
 #define SHARE ((size_t)16 << 10)
 
-/* Moves the bytes from `first` to `end` of a set, as if its blocks lay one behind the other. */
+/* Moves the bytes from `first` to `end` of a set, as if its blocks were adjacent. */
 typedef void (*move)(const struct plan *plan, size_t set, size_t first, size_t end);
 
 struct limit {
@@ -115,10 +115,10 @@ static void move_by_memcpy(const struct plan *plan, size_t set, size_t first, si
 
 static void move_by_process_vm(const struct plan *plan, size_t set, size_t first, size_t end) {
   while (first < end) {
-    struct iovec here[PIECES], there[PIECES];
+    struct iovec here[MOST_IOVECS], there[MOST_IOVECS];
     size_t count = 0;
     ssize_t total = 0, moved;
-    for (; first < end && count < PIECES; ++count) {
+    for (; first < end && count < MOST_IOVECS; ++count) {
       unsigned char *local;
       uint64_t remote;
       const size_t bytes = piece_at(plan, set, first, end, &local, &remote);

@@ -17,8 +17,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* Pieces of one call: the kernel's limit. */
-#define PIECES ((size_t)1024)
+/* iovecs of one call: the kernel's limit. */
+#define MOST_IOVECS ((size_t)1024)
 
 enum kind { PLAN, PUT, GET };
 
@@ -39,10 +39,10 @@ static void require(int fine, const char *what) {
     measure_fail("%s: %s", what, strerror(errno));
 }
 
-/* Sends or receives all bytes of the pieces, which it changes. */
-static void move_pieces(const struct stream *stream, struct iovec *pieces, size_t count, int send) {
+/* Sends or receives all bytes of the iovecs, which it changes. */
+static void move_iovecs(const struct stream *stream, struct iovec *iovecs, size_t count, int send) {
   while (count > 0) {
-    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = count < PIECES ? count : PIECES};
+    struct msghdr message = {.msg_iov = iovecs, .msg_iovlen = count < MOST_IOVECS ? count : MOST_IOVECS};
     ssize_t moved = send ? sendmsg(stream->socket, &message, stream->flags | MSG_NOSIGNAL)
                          : recvmsg(stream->socket, &message, stream->flags);
     if (moved < 0 && (errno == EAGAIN || errno == EINTR))
@@ -50,23 +50,23 @@ static void move_pieces(const struct stream *stream, struct iovec *pieces, size_
     if (moved == 0 && !send)
       _exit(0);
     require(moved > 0, send ? "send" : "receive");
-    for (; count > 0 && (size_t)moved >= pieces->iov_len; ++pieces, --count) moved -= (ssize_t)pieces->iov_len;
+    for (; count > 0 && (size_t)moved >= iovecs->iov_len; ++iovecs, --count) moved -= (ssize_t)iovecs->iov_len;
     if (count > 0) {
-      pieces->iov_base = (char *)pieces->iov_base + moved;
-      pieces->iov_len -= (size_t)moved;
+      iovecs->iov_base = (char *)iovecs->iov_base + moved;
+      iovecs->iov_len -= (size_t)moved;
     }
   }
 }
 
 static void move_bytes(const struct stream *stream, void *bytes, size_t length, int send) {
-  struct iovec piece = {bytes, length};
-  move_pieces(stream, &piece, 1, send);
+  struct iovec one = {bytes, length};
+  move_iovecs(stream, &one, 1, send);
 }
 
-/* The blocks of a set, from pieces[first] on. */
-static size_t add_blocks(struct iovec *pieces, size_t first, unsigned char *pool, const uint64_t *offsets,
+/* The blocks of a set, from iovecs[first] on. */
+static size_t add_blocks(struct iovec *iovecs, size_t first, unsigned char *pool, const uint64_t *offsets,
                          size_t size, size_t batch) {
-  for (size_t i = 0; i < batch; ++i) pieces[first + i] = (struct iovec){pool + offsets[i], size};
+  for (size_t i = 0; i < batch; ++i) iovecs[first + i] = (struct iovec){pool + offsets[i], size};
   return first + batch;
 }
 
@@ -80,7 +80,7 @@ static struct stream open_stream(int socket, int polls) {
 /* The target                                                                                                       */
 
 static void serve(const struct stream *stream, unsigned char *pool) {
-  static struct iovec pieces[POOL_BYTES / 4096];
+  static struct iovec iovecs[POOL_BYTES / 4096];
   uint64_t *offsets = NULL, answer = 0;
   struct request plan = {0};
   for (;;) {
@@ -94,8 +94,8 @@ static void serve(const struct stream *stream, unsigned char *pool) {
       move_bytes(stream, offsets, SETS * plan.batch * sizeof(*offsets), 0);
       continue;
     }
-    const size_t count = add_blocks(pieces, 0, pool, offsets + request.set * plan.batch, plan.size, plan.batch);
-    move_pieces(stream, pieces, count, request.kind == GET);
+    const size_t count = add_blocks(iovecs, 0, pool, offsets + request.set * plan.batch, plan.size, plan.batch);
+    move_iovecs(stream, iovecs, count, request.kind == GET);
     if (request.kind == PUT)
       move_bytes(stream, &answer, sizeof(answer), 1);
   }
@@ -122,7 +122,7 @@ void limit_tcp_target(int polls) {
 struct initiator {
   struct stream stream;
   const struct plan *plan;
-  struct iovec pieces[1 + POOL_BYTES / 4096];
+  struct iovec iovecs[1 + POOL_BYTES / 4096];
 };
 
 static void prepare(void *context, const struct plan *plan) {
@@ -139,15 +139,15 @@ static void transfer(void *context, size_t set) {
   const struct load *const load = &plan->load;
   struct request request = {.kind = load->put ? PUT : GET, .set = set};
   uint64_t answer;
-  self->pieces[0] = (struct iovec){&request, sizeof(request)};
+  self->iovecs[0] = (struct iovec){&request, sizeof(request)};
   const size_t count =
-      add_blocks(self->pieces, 1, plan->local, plan->local_offsets + set * load->batch, load->size, load->batch);
+      add_blocks(self->iovecs, 1, plan->local, plan->local_offsets + set * load->batch, load->size, load->batch);
   if (load->put) {
-    move_pieces(&self->stream, self->pieces, count, 1);
+    move_iovecs(&self->stream, self->iovecs, count, 1);
     move_bytes(&self->stream, &answer, sizeof(answer), 0);
   } else {
-    move_pieces(&self->stream, self->pieces, 1, 1);
-    move_pieces(&self->stream, self->pieces + 1, count - 1, 0);
+    move_iovecs(&self->stream, self->iovecs, 1, 1);
+    move_iovecs(&self->stream, self->iovecs + 1, count - 1, 0);
   }
 }
 

@@ -20,8 +20,8 @@
 /* The stamp is a word at the start of each page. */
 #define PAGE ((size_t)4096)
 #define PAGES (POOL_BYTES / PAGE)
-/* Pieces of one process_vm_* call. */
-#define PIECES ((size_t)1024)
+/* iovecs of one process_vm_* call. */
+#define MOST_IOVECS ((size_t)1024)
 
 static const char *driver = "driver";
 static FILE *answers;
@@ -131,19 +131,20 @@ void measure_plan_free(struct plan *plan) {
 
 void measure_stamp(const struct plan *plan) {
   static uint64_t stamps[PAGES];
-  static struct iovec from[PIECES], to[PIECES];
+  static struct iovec from[MOST_IOVECS], to[MOST_IOVECS];
   for (size_t page = 0; page < PAGES; ++page) stamps[page] = mix(plan->load.seed * PAGES + page);
   if (plan->load.put) {
     for (size_t page = 0; page < PAGES; ++page) memcpy(plan->local + page * PAGE, &stamps[page], sizeof(*stamps));
     return;
   }
-  for (size_t first = 0; first < PAGES; first += PIECES) {
-    for (size_t i = 0; i < PIECES; ++i) {
+  for (size_t first = 0; first < PAGES; first += MOST_IOVECS) {
+    for (size_t i = 0; i < MOST_IOVECS; ++i) {
       from[i].iov_base = &stamps[first + i];
       to[i].iov_base = (void *)(uintptr_t)(plan->remote + (first + i) * PAGE);
       from[i].iov_len = to[i].iov_len = sizeof(*stamps);
     }
-    if (process_vm_writev(plan->peer, from, PIECES, to, PIECES, 0) != (ssize_t)(PIECES * sizeof(*stamps)))
+    if (process_vm_writev(plan->peer, from, MOST_IOVECS, to, MOST_IOVECS, 0) !=
+        (ssize_t)(MOST_IOVECS * sizeof(*stamps)))
       measure_fail("cannot write to the target's memory, which the check needs: %s", strerror(errno));
   }
 }

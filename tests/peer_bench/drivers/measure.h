@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the drivers of all systems share, so that each of them moves the same blocks, is timed by the same clock and is
- * checked in the same way. Python drivers load it as libmeasure.so.
+ * What the drivers of all systems share, so that all move equal blocks, are timed by one clock and are checked in
+ * one way. Python drivers load it as libmeasure.so.
  *
  * A driver is two programs. The target fills a pool of memory, prints one line with what an initiator needs, and
  * serves until it is killed. The initiator gets that line, prints its version, and answers every line
@@ -66,7 +66,7 @@ void measure_fill(unsigned char *pool, enum side side);
 void measure_plan(struct plan *plan, const struct load *load, unsigned char *local, pid_t peer, uint64_t remote);
 void measure_plan_free(struct plan *plan);
 
-/* Changes every page of the side that is read from, so that bytes which an earlier transfer left behind cannot pass
+/* Changes every page of the side that is read from, so that bytes of an earlier transfer cannot pass
  * for those of this one. To be called before the clock starts. */
 void measure_stamp(const struct plan *plan);
 

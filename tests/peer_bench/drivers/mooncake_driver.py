@@ -50,13 +50,13 @@ def main():
     measure = driver.library("mooncake")
     engine, pool = open_side(measure, driver.TARGET if role == "target" else driver.INITIATOR)
     if role == "target":
-        driver.say(f"{os.getpid()},{pool},127.0.0.1:{engine.get_rpc_port()}")
+        driver.send_line(f"{os.getpid()},{pool},127.0.0.1:{engine.get_rpc_port()}")
         while True:
             time.sleep(3600)
     peer, remote, session = sys.argv[2].split(",")
     version = [installed.version for installed in importlib.metadata.distributions()
                if installed.metadata["Name"].startswith("mooncake")]
-    driver.say(" ".join(version))
+    driver.send_line(" ".join(version))
     driver.serve(measure, pool, int(peer), int(remote), lambda plan: transfers(engine, session, plan))
     # Without the library's clean-up: the target may have been stopped or killed by now.
     os._exit(0)

@@ -62,14 +62,14 @@ def main():
     measure = driver.library("nixl")
     if role == "target":
         agent, pool = open_side(measure, driver.TARGET, thread=True)
-        driver.say(f"{os.getpid()},{pool},{base64.b64encode(agent.get_agent_metadata()).decode()}")
+        driver.send_line(f"{os.getpid()},{pool},{base64.b64encode(agent.get_agent_metadata()).decode()}")
         while True:
             time.sleep(3600)
     agent, pool = open_side(measure, driver.INITIATOR, thread=sys.argv[2] == "default")
     peer, remote, metadata = sys.argv[3].split(",")
     name = agent.add_remote_agent(base64.b64decode(metadata))
     name = name.decode() if isinstance(name, bytes) else name
-    driver.say(importlib.metadata.version("nixl"))
+    driver.send_line(importlib.metadata.version("nixl"))
     driver.serve(measure, pool, int(peer), int(remote), lambda plan: Transfers(agent, name, plan))
     # Without the library's clean-up: the target may have been stopped or killed by now.
     os._exit(0)

@@ -35,8 +35,8 @@ struct Side {
   }
 };
 
-// One transfer's pieces, as the calls want them.
-struct Pieces {
+// One transfer's iovs, as the calls want them.
+struct Iovs {
   std::vector<FlagcxP2pMr> regions;
   std::vector<void *> local;
   std::vector<size_t> sizes;
@@ -49,22 +49,22 @@ class Initiator {
 
   void prepare(const plan &plan) {
     put_ = plan.load.put != 0;
-    sets_.assign(SETS, Pieces());
+    sets_.assign(SETS, Iovs());
     for (size_t at = 0; at < SETS * plan.load.batch; ++at) {
       FlagcxP2pRdmaDesc desc;
       const uint64_t address = plan.remote + plan.remote_offsets[at];
       require(flagcxP2pEngineMakeDesc(conn_, address, static_cast<uint32_t>(plan.load.size), &desc) == 0, "describe");
-      Pieces &pieces = sets_[at / plan.load.batch];
-      pieces.regions.push_back(side_.region);
-      pieces.local.push_back(side_.pool + plan.local_offsets[at]);
-      pieces.sizes.push_back(plan.load.size);
-      pieces.descs.push_back(desc);
+      Iovs &iovs = sets_[at / plan.load.batch];
+      iovs.regions.push_back(side_.region);
+      iovs.local.push_back(side_.pool + plan.local_offsets[at]);
+      iovs.sizes.push_back(plan.load.size);
+      iovs.descs.push_back(desc);
     }
   }
 
-  void transfer(const Pieces &pieces) {
+  void transfer(const Iovs &iovs) {
     uint64_t id = 0;
-    require(submit(pieces, &id) == 0, "submit");
+    require(submit(iovs, &id) == 0, "submit");
     FlagcxP2pXferResult result;
     result.size = sizeof(result);
     require(flagcxP2pEngineXferWait(conn_, id, -1, &result) == 0, "wait");
@@ -80,21 +80,21 @@ class Initiator {
   }
 
  private:
-  int submit(const Pieces &pieces, uint64_t *id) {
-    const int count = static_cast<int>(pieces.sizes.size());
+  int submit(const Iovs &iovs, uint64_t *id) {
+    const int count = static_cast<int>(iovs.sizes.size());
     if (count == 1) {
       const auto call = put_ ? flagcxP2pEngineWrite : flagcxP2pEngineRead;
-      return call(conn_, side_.region, pieces.local[0], pieces.sizes[0], pieces.descs[0], id);
+      return call(conn_, side_.region, iovs.local[0], iovs.sizes[0], iovs.descs[0], id);
     }
     if (put_)
-      return flagcxP2pEngineWriteVector(conn_, pieces.regions, pieces.local, pieces.sizes, pieces.descs, count, id);
-    return flagcxP2pEngineReadVector(conn_, pieces.regions, pieces.local, pieces.sizes, pieces.descs, count, id);
+      return flagcxP2pEngineWriteVector(conn_, iovs.regions, iovs.local, iovs.sizes, iovs.descs, count, id);
+    return flagcxP2pEngineReadVector(conn_, iovs.regions, iovs.local, iovs.sizes, iovs.descs, count, id);
   }
 
   const Side &side_;
   FlagcxP2pConn *conn_;
   bool put_ = true;
-  std::vector<Pieces> sets_;
+  std::vector<Iovs> sets_;
 };
 
 void runTarget() {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The initiator's loop of the C drivers: see measure.h. driver.py holds the same for the Python drivers.
+ * The initiator's loop of the C drivers: see measure.h. driver.py has this loop for the Python drivers.
  */
 #define _GNU_SOURCE
 #include "measure.h"
