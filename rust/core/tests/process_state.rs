@@ -25,13 +25,13 @@ const HARMLESS: &[&str] = &[
 /// Others, each with its reason: (file, static, why).
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     (
-        "device/installed.rs",
+        "gpu/installed.rs",
         "INSTALLED",
         "a swap without a lock; what the program installed is the child's as well",
     ),
     ("fork/generation.rs", "WORD", "leads to the page by which the rest is told apart"),
     ("fork/loading.rs", "LOADING", "renewed in the child before fork returns there"),
-    ("pool/task.rs", "KEPT", "of unit tests"),
+    ("transfer/task.rs", "KEPT", "of unit tests"),
 ];
 
 #[test]
