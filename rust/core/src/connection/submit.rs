@@ -165,8 +165,14 @@ impl Connection {
     ) -> Result<bool, SubmitError> {
         let Some(mut part) = lane.worker.try_begin(lane.key) else { return Ok(false) };
         if let Some((list, recent)) = part.contents() {
-            let is_built = iovs.len() == 1
-                && iovs.piece(0).is_some_and(|iov| build_one(&iov, &self.policy(), opcode, list, recent));
+            // Not a closure: the iov would be copied for a call.
+            let is_built = if iovs.len() == 1
+                && let Some(iov) = iovs.piece(0)
+            {
+                build_one(&iov, &self.policy(), opcode, list, recent)
+            } else {
+                false
+            };
             if !is_built {
                 self.build(iovs, Share::all(iovs), opcode, list, Some(recent))?;
             }
