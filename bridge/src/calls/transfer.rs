@@ -1,7 +1,6 @@
 //! Transfers. The calls that start and poll them neither copy the caller's vectors nor allocate when all is well.
 #![allow(unsafe_code, reason = "reads the C++ caller's IPC information")]
 
-use std::slice::from_ref;
 use std::time::Duration;
 
 use flagcx_p2p::internals::connection::{Connection, Remote, Request};
@@ -48,7 +47,7 @@ pub(crate) fn conn_start_one_in(
 /// A transfer of one piece.
 #[inline]
 fn start_one(connection: &Connection, operation: Operation, piece: Iov, id: &mut u64) -> i32 {
-    match connection.start(&request(operation, from_ref(&piece))) {
+    match connection.start(&request(operation, &[piece])) {
         Ok(transfer) => {
             *id = transfer.0;
             OK

@@ -229,7 +229,6 @@ fn expect_refusals_of_connection(program: &Program, connection: &Connection, ref
         at_once: false,
     };
     refused(connection.start(&by_ipc).unwrap_err().to_string());
-    refused(connection.route(&by_ipc).unwrap_err().to_string());
     refused(connection.submit_and_wait(Opcode::Read, &piece).unwrap_err().to_string());
     refused(connection.send_notification(&Message::new(b"child", b"")).unwrap_err().to_string());
     refused(connection.send_notification_bytes(b"child", &[0; 1000]).unwrap_err().to_string());

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use flagcx_p2p::internals::events::Waiter;
-use flagcx_p2p::internals::fabric::gpu::{GpuCompletionQueue, GpuWorkQueue, key};
+use flagcx_p2p::internals::fabric::gpu::{CopyStreams, GpuCompletionQueue, GpuWorkQueue, key};
 use flagcx_p2p::internals::fabric::{
-    Access, Batch, CompletionQueue, Connecting, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry,
-    MemoryRange, MemoryRegion, PathOptions, Paths, PortAttributes, Posted, Provider, QpAddress, QueuePair,
-    QueuePairCaps, WorkQueue,
+    Access, Batch, Capabilities, CompletionQueue, Connecting, Device, DeviceAttributes, DeviceEvent,
+    FabricError, GidEntry, MemoryRange, MemoryRegion, PathOptions, Paths, PortAttributes, Posted, Provider,
+    QpAddress, QueueHandle, QueuePair, QueuePairCaps, WorkQueue,
 };
 use flagcx_p2p::internals::gpu::{CudaRuntime, CurrentDevice, GpuRuntime};
 
@@ -43,6 +43,7 @@ impl PlayedGpu {
             max_rd_atomic_initiator: 1,
             max_rd_atomic_responder: 1,
             dma_buf: false,
+            capabilities: Capabilities { needs_polling: false, blocking_commands: false, gpu_memory: true },
         };
         Self { attributes, runtime: Arc::new(runtime) }
     }
