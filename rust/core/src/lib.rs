@@ -54,7 +54,7 @@ mod topology;
 mod transfer;
 
 pub use config::{Config, ConfigError};
-pub use connection::{Connection, ConnectionInfo, Ended, PeerInfo, Transfer};
+pub use connection::{Connection, ConnectionInfo, Ended, PeerInfo, Remote, Request, Transfer, WhenFull};
 pub use engine::{Accepted, Engine, EngineError, EngineOptions, RegisterOptions, RegisteredBuffer};
 pub use fabric::{Access, CompletionStatus, DmaBuf, FabricError, Opcode, PathKind, Paths};
 pub use fork::Forked;
