@@ -136,7 +136,7 @@ int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, s
  * the first answer of flagcxP2pEngineXferStatus, XferResult, XferWait or TestBatch that it has ended releases its
  * place. Beyond this many the calls of flagcx_p2p.h that start transfers sleep until a place is free, at most for
  * FLAGCX_P2P_XFER_TIMEOUT_MS, and are then refused with this reason; those below answer FLAGCX_P2P_WOULD_BLOCK. A
- * program whose only thread starts more without polling waits until that refusal. 64 of the places for each worker are
+ * single-threaded program that starts more without polling waits until that refusal. 64 of the places for each worker are
  * only taken by transfers of one piece. */
 #define FLAGCX_P2P_MAX_TRANSFERS 1048512
 
@@ -331,7 +331,7 @@ int flagcxP2pCEngineStartRpcServer(FlagcxP2pEngine *engine);
  * Connections go on. Repeats and NULL do nothing. */
 void flagcxP2pCEngineStopAccept(FlagcxP2pEngine *engine);
 
-/* Connects to the engine whose RPC port is `remotePort`, 1 to 65535, at `ipAddr`: an IPv4 or IPv6 address or a name.
+/* Connects to the engine with the RPC port `remotePort`, 1 to 65535, at `ipAddr`: an IPv4 or IPv6 address or a name.
  * `remoteGpuIdx` counts only if the peer reports none. `sameProcess`: the peer is an engine of this process. NULL, with the
  * reason, after FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS at the latest. The caller owns the
  * connection: flagcxP2pCEngineConnDestroy. */

@@ -233,7 +233,7 @@ TEST_F(Gpu, FailuresOfTheRuntimeRefuseTheCall) {
   EXPECT_TRUE(succeeds(conn, id));
 }
 
-TEST_F(Gpu, ACopyWhoseEndCannotBeMarkedIsNotTakenForDone) {
+TEST_F(Gpu, ACopyIsNotTakenForDoneIfItsEndCannotBeMarked) {
   FakeGpu::fail("eventRecord");
   uint64_t id = 0;
   ASSERT_EQ(move(true, host->region(), host->data(), 0, 64, &id), 0);

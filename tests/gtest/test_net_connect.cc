@@ -101,7 +101,7 @@ TEST_F(NetConnect, AnAbortedListenerCannotBeConnectedTo) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, 5s);
 }
 
-TEST_F(NetConnect, AListenerThatNobodyAcceptsOnTimesOut) {
+TEST_F(NetConnect, ConnectingToAListenerThatDoesNotAcceptTimesOut) {
   void *comm = nullptr;
   EXPECT_EQ(net.connect(0, handle, &comm), flagcxSystemError);
   EXPECT_EQ(comm, nullptr);

@@ -58,7 +58,7 @@ TEST_F(NetRegistration, RefusesWhatIsNoMemory) {
   EXPECT_EQ(handle, nullptr);
 }
 
-TEST_F(NetRegistration, RefusesWhatNobodyCanAccessAndTakesWhatIsReadOnly) {
+TEST_F(NetRegistration, RefusesInaccessibleMemoryAndTakesReadOnlyMemory) {
   const Memory memory(4 * 4096);
   void *handle = nullptr;
   ASSERT_EQ(mprotect(memory.data() + 4096, 4096, PROT_NONE), 0);

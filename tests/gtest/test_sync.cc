@@ -70,7 +70,7 @@ TEST_F(Sync, BatchIsAllOrNothing) {
       {"local address in no region", 0x1000, to, 10},
       {"remote range beyond its region", from, to + kBytes - 10, 11},
       {"remote address in no region", from, 0x1000, 10},
-      {"a size whose low 32 bits alone would fit", from, to, (uint64_t(1) << 32) + 10},
+      {"a size that would fit if cut to its low 32 bits", from, to, (uint64_t(1) << 32) + 10},
       {"a size that wraps the address", from + 10, to + 10, UINT64_MAX},
   };
   for (const auto &test : bad) {

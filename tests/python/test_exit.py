@@ -108,7 +108,7 @@ class Exit(unittest.TestCase):
         self.assertTrue(errors.endswith("KeyboardInterrupt"), errors)
         self.assertNotIn("ignored", errors)
 
-    def test_a_stopped_peer_holds_nobody(self) -> None:
+    def test_a_stopped_peer_does_not_delay_the_exit(self) -> None:
         for path in ("tcp", "auto"):
             with self.subTest(path), Peer(1 << 26) as peer:
                 program = Program(STOPPED, arguments=(peer.session, str(peer.address)), FLAGCX_P2P_PATH=path)

@@ -255,7 +255,7 @@ class Library(unittest.TestCase):
         with self.assertRaises(flagcx_p2p.P2pError):
             flagcx_p2p.load("/nowhere/libflagcx_p2p.so")
 
-    def test_connecting_to_nobody(self) -> None:
+    def test_connecting_to_no_engine(self) -> None:
         with flagcx_p2p.Engine() as engine:
             for session in ("127.0.0.1:1", "no_colon", "", "256.256.256.256:1"):
                 with self.assertRaises(flagcx_p2p.P2pError):

@@ -153,7 +153,7 @@ class WaitingForATransfer(Threads):
             with contextlib.suppress(flagcx_p2p.P2pError):
                 return self.connection.start_read([Piece(self.local, region.address, size=64)])
 
-    def test_nobody_takes_a_failure_for_success(self) -> None:
+    def test_no_thread_takes_a_failure_for_success(self) -> None:
         transfer = self.failing_transfer()
         make_error = _transfer._error
 

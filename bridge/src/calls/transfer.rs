@@ -18,7 +18,7 @@ use crate::refusal::{OK, OrRefuse, REFUSED, note, refuse};
 /// Answer of the non-blocking calls when the submission queue is full, or no id is free.
 const WOULD_BLOCK: i32 = 1;
 
-/// Longest range that is given one descriptor, whose size has 32 bits.
+/// Longest range that is given one descriptor: a descriptor's size has 32 bits.
 const LONGEST_PIECE: u64 = 1 << 31;
 
 pub(crate) fn conn_start_one(
@@ -124,7 +124,7 @@ pub(crate) unsafe fn conn_try_start(conn: &Conn, operation: Operation, pieces: &
     try_start(call, conn.connection(), operation, &pieces, id)
 }
 
-/// Of `pieces` without descriptors, whose remote ends begin at `remote`.
+/// Starts a transfer of `pieces` without descriptors; their remote ends begin at the addresses in `remote`.
 ///
 /// # Safety
 /// The pointers of `pieces` are to as many elements as `remote` has.

@@ -107,7 +107,7 @@ impl Kind {
     }
 }
 
-/// Writes a line whose kind is its place in the source together with `detail`.
+/// Writes a line; its kind is its place in the source together with `detail`.
 pub(crate) fn of_kind(detail: &str, write: impl FnOnce()) {
     let before = DETAIL.try_with(|cell| cell.replace(hash(detail))).unwrap_or_default();
     write();

@@ -62,8 +62,8 @@ fn inherited(call: &str) -> Answer {
     answer(call, Err::<(), _>(NetError::internal(reason)), drop)
 }
 
-/// Callers poll in tight loops that count turns, not time: on a machine with few processors whoever must still do
-/// something for the transfer gets one in between.
+/// Yields the processor now and then. Callers poll in tight loops that count turns, not time: on a machine with few
+/// processors a thread or process that still has work to do for the transfer gets one in between.
 fn yield_now_and_then() {
     const TURNS: u32 = 64;
     thread_local!(static PENDING: Cell<u32> = const { Cell::new(0) });

@@ -11,7 +11,7 @@ use tracing::Level;
 pub struct LogSettings {
     /// The most verbose level that is logged.
     pub level: Level,
-    /// Bits of the subsystems whose lines below WARN are logged.
+    /// Bits of the subsystems that log lines below WARN.
     subsystems: u64,
     /// Pattern of the file's name.
     file: Option<String>,

@@ -163,8 +163,8 @@ impl Connection {
         }
     }
 
-    /// The GPU in whose context the copies run: that of our memory, else of the peer's in this process, as far as the runtime
-    /// can tell, else the engine's.
+    /// The GPU that provides the context of the copies: the GPU of the local memory; else the GPU of the remote memory, if the
+    /// peer is in this process; else the engine's. The runtime names the GPU of an address, where it can.
     fn gpu_of(&self, runtime: &Arc<dyn GpuRuntime>, moves: &[Move]) -> i32 {
         let ours = moves.iter().find(|piece| piece.local == MemoryKind::Device).map(|piece| piece.iov.local);
         let theirs = || {

@@ -114,7 +114,7 @@ pub struct Inner {
 /// What a finished handshake brings to a connection.
 #[derive(Debug)]
 pub struct Established {
-    /// Who the peer is.
+    /// The peer's identity.
     pub peer: PeerInfo,
     /// The peer's regions.
     pub remote: RemoteRegions,

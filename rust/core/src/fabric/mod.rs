@@ -204,7 +204,7 @@ pub trait WorkQueue: Send + Debug {
         true
     }
 
-    /// Makes a drained queue in ERROR usable again, for a queue that leads to no peer, who would have to agree.
+    /// Makes a drained queue in ERROR usable again. Only for a queue without a peer: a queue pair needs its peer's agreement.
     fn renew(&mut self) -> Result<(), FabricError> {
         Err(FabricError::Unsupported("a queue pair is rebuilt with its peer".to_owned()))
     }

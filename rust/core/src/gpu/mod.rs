@@ -60,7 +60,7 @@ pub trait GpuRuntime: Send + Sync + Debug {
         self.current_device().is_ok_and(|current| current == device)
     }
 
-    /// The number of the device whose memory is at `address`, where the runtime can tell.
+    /// The number of the device that has the memory at `address`, where the runtime can tell.
     fn device_of(&self, _address: u64) -> Option<i32> {
         None
     }

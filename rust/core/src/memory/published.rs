@@ -12,8 +12,8 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, Swap, SwapGuard, lock
 pub(super) struct Published<S, V> {
     state: Mutex<S>,
     view: Swap<V>,
-    /// The view is older than the state. Set under the lock by whoever changes the state, cleared under the lock by
-    /// whoever makes the view; a reader that sees it (Acquire, pairing with the Release stores) makes the view first.
+    /// The view is older than the state. Set under the lock by the thread that changes the state, cleared under the lock by
+    /// the thread that makes the view; a reader that sees it (Acquire, pairing with the Release stores) makes the view first.
     stale: AtomicBool,
 }
 
@@ -64,7 +64,7 @@ mod models {
 
     /// Both change the state and look; the other may be anywhere in its own look meanwhile.
     #[test]
-    fn a_change_is_seen_by_who_made_it() {
+    fn a_change_is_seen_by_the_thread_that_made_it() {
         loom::model(|| {
             let published = Arc::new(Published::<u64, u64>::default());
             let change_and_look = |published: &Published<u64, u64>, bit: u64| {

@@ -46,7 +46,7 @@ pub struct Region {
     /// Local key, here for the hot path.
     pub lkey: u32,
     memory: Arc<dyn MemoryRegion>,
-    /// Transfers (parts of them) that use it. Incremented by submitters, decremented by whoever ends the part, read
+    /// Transfers (parts of them) that use it. Incremented by submitters, decremented by the thread that ends the part, read
     /// by the deregistering thread. The increment is followed by a look at `revoked`, the store to `revoked` by a
     /// look at this, all four SeqCst: one of the two sees the other.
     users: AtomicU64,

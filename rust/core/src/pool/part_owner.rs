@@ -19,7 +19,7 @@ pub enum EndState {
 }
 
 impl EndState {
-    /// The state whose number is in the two lowest bits of `code`.
+    /// The state that has the number in the two lowest bits of `code`.
     #[inline(always)]
     pub fn from_code(code: u8) -> Self {
         match code & 3 {

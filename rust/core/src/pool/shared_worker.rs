@@ -23,7 +23,7 @@ use crate::events::Notifier;
 use crate::fabric::{Progress, QueueHandle};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
-/// A part on its way to a worker whose lock was taken.
+/// A part on its way to a worker, queued because another thread held the worker's lock.
 #[derive(Debug)]
 pub struct Submission {
     /// Where it goes.
@@ -49,7 +49,7 @@ pub struct Worker {
     /// A caller found the lock taken. Set by callers, taken by the thread, which then lets them have it: a hint, so
     /// Relaxed.
     contended: AtomicBool,
-    /// Callers that sleep until a transfer ends, and transfers of whose end something is told: the thread must drive even
+    /// Callers that sleep until a transfer ends, and transfers that notify something of their end: the thread must drive even
     /// if callers did a moment ago. Written by those callers and at such ends, read by the thread; a hint with a wake-up
     /// behind it, so Relaxed.
     sleepers: AtomicU32,
@@ -121,7 +121,7 @@ impl Worker {
         NewPart::acquire(self, state, lane)
     }
 
-    /// Takes a part whose list was built outside: at once if the lock is free, else through a submission queue.
+    /// Takes a part with a list that was built without the lock: at once if the lock is free, else through a submission queue.
     /// Gives the part back when the queue is full.
     #[allow(clippy::result_large_err, reason = "the submission goes back to the caller whole")]
     pub fn submit(&self, submission: Submission, hint: usize) -> Result<(), Submission> {
@@ -276,8 +276,8 @@ impl Worker {
         Attendance { worker: self }
     }
 
-    /// The worker's thread drives until the answer is dropped, and the end of `owner` is seen to be watched. For transfers of
-    /// whose end something is told. Waits for the worker's lock, however long that is held.
+    /// The worker's thread drives until the answer is dropped, and the end of `owner` is seen to be watched. For transfers
+    /// that notify something of their end. Waits for the worker's lock, however long that is held.
     pub(crate) fn attend_until_end(self: &Arc<Self>, owner: &dyn PartOwner) -> Attending {
         let is_first = self.sleepers.fetch_add(1, Ordering::Relaxed) == 0;
         let attending = Attending { worker: Arc::clone(self) };

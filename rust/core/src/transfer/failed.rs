@@ -107,7 +107,7 @@ impl FailedTransfers {
         }
     }
 
-    /// Begins the hold of a transfer whose end as failed or timed out a caller without the outcome has just met.
+    /// Begins the hold of a transfer, when a caller without the outcome has just met its end as failed or timed out.
     pub(super) fn insert(&mut self, id: TransferId, outcome: &Outcome, asked: Asked) {
         let Some(failed) = self.shorten(outcome) else { return };
         let order = self.next;
@@ -154,8 +154,8 @@ impl FailedTransfers {
         Some(outcome)
     }
 
-    /// The first failed transfer that a thread was told to have ended on a connection and whose failure it has not been
-    /// told yet. It stays kept, for other threads that ask.
+    /// The first failed transfer of a connection that the thread was told has ended, without being told yet that it failed.
+    /// It stays kept, for other threads that ask.
     pub(super) fn take_refusal(&mut self, connection: u64, thread: usize) -> Option<(TransferId, Outcome)> {
         let of_thread = (connection, thread, 0)..=(connection, thread, u64::MAX);
         let (key, id) = self.refusals.range(of_thread).next().map(|(key, id)| (*key, *id))?;
@@ -220,7 +220,7 @@ impl FailedTransfers {
         }
     }
 
-    /// Ends the holds whose time is over.
+    /// Ends the holds that have expired.
     fn expire(&mut self, connection: u64, now: Instant) {
         let Some(of) = self.connections.get_mut(&connection) else { return };
         let mut forgotten = Vec::new();

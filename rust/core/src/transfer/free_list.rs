@@ -13,7 +13,7 @@ const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 /// What a taking adds to the head.
 const ONE_TAKING: u64 = 1 << INDEX_BITS;
 
-/// A stack of slot indices (Treiber's) whose links lie in the slots themselves. It also numbers the slots taken from it.
+/// A stack of slot indices (Treiber's), with its links in the slots themselves. It also numbers the slots taken from it.
 #[derive(Debug)]
 pub(super) struct FreeList {
     /// The topmost index in the low bits, and above them the number of the last taking: a thread that was interrupted
@@ -53,7 +53,7 @@ impl FreeList {
         }
     }
 
-    /// Frees a slot, whose link is `link`.
+    /// Frees the slot `index`; `link` is its link.
     #[inline]
     pub(super) fn push(&self, index: u32, link: &AtomicU32) {
         let mut head = self.head.load(Ordering::Relaxed);

@@ -7,7 +7,7 @@ use super::{Failure, TransferId};
 use crate::pool::EndState;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
-/// Transfers whose outcome stays readable after their release.
+/// Number of transfers that keep a readable outcome after their release.
 pub const REMEMBERED: usize = 4096;
 
 /// Twice as many as promised, so that long-running transfers between them do not push out the last ones released. A

@@ -45,7 +45,7 @@ impl Slot {
         self.id.load(Ordering::Acquire)
     }
 
-    /// Makes it a transfer's, whose task has been started. Only while it is free and no other thread's.
+    /// Makes it a transfer's, after its task has been started. Only while it is free and no other thread's.
     #[inline(always)]
     pub(super) fn publish(&self, id: u64) {
         self.id.store(id, Ordering::Release);
@@ -81,7 +81,7 @@ impl SpareBlocks {
     /// A block of free slots.
     pub(super) fn acquire(&self) -> &'static Block {
         let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A worker may still be at the end of a transfer whose table is gone.
+        // A worker may still be at the end of a transfer after its table was dropped.
         let position = spare.iter().rposition(|block| block.iter().all(|slot| slot.task.is_ended()));
         let Some(block) = position.map(|position| spare.swap_remove(position)) else {
             return Box::leak(Box::new(std::array::from_fn(|_| Slot::default())));

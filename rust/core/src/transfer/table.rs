@@ -1,4 +1,4 @@
-//! The transfers of one engine by id: a slab of recycled tasks whose ids carry a sequence number, so that an old id is
+//! The transfers of one engine by id: a slab of recycled tasks. An id carries a sequence number, so that an old id is
 //! recognised for what it is and never reaches another transfer.
 
 mod set_aside;
@@ -84,7 +84,7 @@ impl Table {
         Some(NewTransfer { slot, id })
     }
 
-    /// Takes a slot back that was not published, and whose task no worker has.
+    /// Takes back a slot that was not published, while no worker has its task.
     pub fn release_new(&self, transfer: NewTransfer) {
         transfer.task().start(0, TimeLimit::NEVER);
         self.free.push((transfer.id & SLOT_MASK) as u32, &transfer.slot.next_free);

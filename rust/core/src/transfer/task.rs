@@ -52,9 +52,9 @@ pub struct Task {
     /// across) and decremented by workers; callers load it. The Release store or decrement that makes it 0 pairs with the
     /// Acquire load in `is_ended`, so a thread that sees 0 sees the end state and the moved bytes.
     parts: AtomicU32,
-    /// A caller sleeps until it has ended, or is about to. Set under the lock of each worker that has a part, and read
-    /// under the lock of the one whose part is the last: either that sees it, or the caller, who looks at `parts` after
-    /// setting it, sees 0. The locks order it: Relaxed. Cleared by the submitter for the next generation.
+    /// A caller sleeps until it has ended, or is about to. The caller sets it under the lock of each worker that has a part,
+    /// and then loads `parts`; the worker that ends the last part reads it under its own lock: either that worker sees it, or
+    /// the caller sees 0 in `parts`. The locks order it: Relaxed. Cleared by the submitter for the next generation.
     watched: AtomicBool,
     /// An [`EndState`] in the low byte, the number of the generation above it; the first to leave `Done` stands. Written
     /// by workers and callers, read by both; published by `parts` for the final reader, and only a hint before that,
@@ -62,8 +62,8 @@ pub struct Task {
     /// id load with Acquire: one that reads a later generation then finds, in the second look at the id, that the transfer
     /// is gone.
     state: AtomicU64,
-    /// The generation that is to end now even if that costs its queue pairs. Set by callers, who may come too late, and
-    /// read by workers as a hint: Relaxed.
+    /// The generation that is to end now even if that costs its queue pairs. Set by callers, possibly too late, and read by
+    /// workers as a hint: Relaxed.
     aborted: AtomicU64,
     /// When it times out, in milliseconds of the pool's clock; a [`TimeLimit`] until a worker looks for the first time, and
     /// for one without. Written by the submitter before the hand-over and by workers that have a part of
@@ -101,7 +101,7 @@ impl Task {
         task
     }
 
-    /// Begins a new generation of `parts` parts, whose time counts from when a worker first looks at it. Only while no other
+    /// Begins a new generation of `parts` parts; its time counts from when a worker first looks at it. Only while no other
     /// thread uses the task.
     #[inline(always)]
     pub fn start(&self, parts: u32, limit: TimeLimit) {

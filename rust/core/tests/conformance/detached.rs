@@ -1,4 +1,4 @@
-//! A device whose bytes are moved by a thread of its own, as those of a worker are by any thread that waits: polling only
+//! A device that moves its bytes in a thread of its own, as any thread that waits moves those of a worker: polling only
 //! reports. What the contract promises must hold all the same.
 
 use std::os::fd::BorrowedFd;

@@ -54,7 +54,7 @@ pub struct LocalPeer {
     completions: Box<dyn CompletionQueue>,
     buffers: Vec<Window>,
     backing: Backing,
-    /// Queue pair numbers of fatal events that nobody has asked for yet.
+    /// Queue pair numbers of fatal events that the test has not asked for yet.
     fatal: Vec<u32>,
 }
 

@@ -7,7 +7,7 @@ variables! {
         .refuses()
         .read_by("fabric")
         .changes("Which provider runs. `auto`: verbs when an active RDMA port exists, else software, with one warning.")
-        .when("`verbs` in production, so that a host whose NIC is missing refuses to connect instead of being slow; `software` for tests.")
+        .when("`verbs` in production, so that a host without its NIC refuses to connect instead of being slow; `software` for tests.")
         .example("software");
     PATH = Variable::word("FLAGCX_P2P_PATH", "auto", &["auto", "in-process", "cross-memory", "tcp"])
         .refuses()

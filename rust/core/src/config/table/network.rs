@@ -13,7 +13,7 @@ variables! {
         .refuses()
         .read_by("engine, control, fabric::software")
         .changes("The address that is announced to peers instead of this host's own. The port replaces the control port alone; a forwarder publishes the others of `FLAGCX_P2P_PORT_RANGE` one to one. A name is looked up when an engine opens, within `FLAGCX_P2P_CONNECT_TIMEOUT_MS`; if it has no address the engine does not open.")
-        .when("Behind NAT, or in a container whose ports are published: [addresses](addresses.md).")
+        .when("Behind NAT, or in a container with published ports: [addresses](addresses.md).")
         .example("203.0.113.7:20000");
     PORT_RANGE = Variable::text("FLAGCX_P2P_PORT_RANGE", "ports chosen by the kernel", "`low-high`")
         .refuses()

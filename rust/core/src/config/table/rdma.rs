@@ -99,7 +99,7 @@ variables! {
     RELAXED_ORDERING = Variable::integer("FLAGCX_IB_PCI_RELAXED_ORDERING", 2, 0, 2)
         .read_by("fabric::verbs")
         .changes("0: memory is registered with strict PCIe ordering. 1 or 2: relaxed where the library can.")
-        .when("0 on platforms whose relaxed ordering is broken.")
+        .when("0 on platforms with broken relaxed ordering.")
         .example("0");
     DEST_DEV_AFFINITY = Variable::switch("FLAGCX_P2P_DEST_DEV_AFFINITY", false)
         .refuses()

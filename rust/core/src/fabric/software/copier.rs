@@ -14,7 +14,7 @@ use super::watched::WatchedSocket;
 use super::work::{Next, Patience, PinSet, Step, Work};
 use crate::fabric::{CompletionStatus, Opcode};
 
-/// The way to a queue pair whose memory this process can copy from and to.
+/// The path to a queue pair in this or another process; this process can copy from and to its memory.
 #[derive(Debug)]
 pub(super) struct Copier {
     far: FarEnd,

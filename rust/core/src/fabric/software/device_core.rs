@@ -231,12 +231,12 @@ impl Core {
     }
 }
 
-/// The device of this process whose data listener is at `listener`, if it is one of ours.
+/// The device of this process with its data listener at `listener`; none if the listener is another process's.
 pub(super) fn local_device(listener: SocketAddr) -> Option<Arc<Core>> {
     local_devices().iter().find(|(address, _)| *address == listener).and_then(|(_, core)| core.upgrade())
 }
 
-/// Lets queue pairs of this process find the device whose data listener is at `listener`.
+/// Lets queue pairs of this process find the device by the address of its data listener, `listener`.
 pub(super) fn add_local_device(listener: SocketAddr, core: &Arc<Core>) {
     local_devices().push((listener, Arc::downgrade(core)));
 }

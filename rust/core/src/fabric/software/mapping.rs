@@ -51,7 +51,7 @@ impl<T: Shared> SharedArray<T> {
         Self::from_address(address, len)
     }
 
-    /// Memory that this process writes and that whoever gets the returned descriptor can only read: the seals refuse
+    /// Memory that this process writes. A process that receives the returned descriptor can only read it: the seals refuse
     /// further writable mappings, and resizing, which would make the other side's accesses fault.
     pub(super) fn published(name: &str, len: usize) -> io::Result<(Self, OwnedFd)> {
         let bytes = Self::bytes(len)?;

@@ -1,7 +1,8 @@
 //! The software fabric: reliable connected queue pairs without a NIC.
 //!
-//! A queue pair's bytes travel one of three ways, found out when it connects and the same from then on, except that a
-//! direction (READ or WRITE) whose cross-memory copy the kernel denies takes TCP, from the start or from then on:
+//! A queue pair's bytes travel one of three ways, found out when it connects and the same from then on, with one exception:
+//! when the kernel denies the cross-memory copy of a direction (READ or WRITE), at the start or later, that direction takes
+//! TCP from then on.
 //!
 //! | path | when | which side copies |
 //! |---|---|---|

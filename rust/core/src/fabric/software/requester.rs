@@ -25,13 +25,13 @@ pub(super) struct Requester {
     /// Its socket has news. Set by the thread that looks at the sockets, taken by the one that advances it; Relaxed, for the
     /// lock of the completion queue lies between the two.
     news: AtomicBool,
-    /// Requests whose slots in the send queue are free again. Written by the thread that polls, read by the one that posts;
-    /// Relaxed, it is a count and nothing is published with it.
+    /// Number of requests that have given back their slots in the send queue. Written by the thread that polls, read by the
+    /// one that posts; Relaxed, it is a count and nothing is published with it.
     retired: AtomicU64,
     /// What was posted. Held for a moment only.
     incoming: Mutex<Incoming>,
-    /// What is being carried out. Held while bytes move: by the one thread whose turn it is, by `connect_with` before there is
-    /// anything to move, and by the handle's drop, which so waits for the copy under way.
+    /// What is being carried out. Held while bytes move: by the one thread that has the queue pair's turn, by `connect_with`
+    /// before there is anything to move, and by the handle's drop, which so waits for the copy under way.
     execution: Mutex<Execution>,
 }
 
@@ -69,7 +69,7 @@ struct Execution {
 pub(super) struct Done {
     pub(super) completion: Completion,
     pub(super) requester: Arc<Requester>,
-    /// Requests of the queue pair, from its first one on, whose slots it gives back.
+    /// Requests of the queue pair, counted from its first one, that have given back their slots when this completion is polled.
     retires: u64,
 }
 
@@ -142,7 +142,7 @@ impl Requester {
         &self.incoming
     }
 
-    /// Requests whose slots are free again.
+    /// Number of requests that have given back their slots.
     pub(super) fn retired(&self) -> u64 {
         self.retired.load(Ordering::Relaxed)
     }

@@ -63,7 +63,7 @@ pub(super) struct SendQueue {
     pub(super) posted: u64,
     /// Requests carried out so far.
     pub(super) executed: u64,
-    /// Requests whose completion was given, or was not to be given: their slots are free.
+    /// Requests that have been reported by a completion, or are unsignaled and need none: their slots are free.
     pub(super) reported: u64,
 }
 

@@ -209,7 +209,7 @@ impl SharedQueue {
         }
     }
 
-    /// Puts every queue pair that others changed, whose time has come or whose socket has news among the ready ones.
+    /// Makes a queue pair ready if another thread changed it, if its time has come, or if its socket is ready.
     fn collect(&self, state: &mut State) -> Result<(), FabricError> {
         if self.signal.take_sweep() {
             let changed: Vec<_> =
@@ -272,7 +272,7 @@ impl State {
         false
     }
 
-    /// The first of the list, whose turn it is now.
+    /// Takes the first queue pair of the ready list, and gives it the turn.
     fn next_ready(&mut self) -> Option<Arc<Requester>> {
         let requester = self.ready.pop_front()?;
         requester.set_turn(Turn::Running);

@@ -49,7 +49,7 @@ pub(super) enum Violation {
 
 /// One slot of the region table.
 ///
-/// `base`, `length` and `access` are written by the owner while `key` is 0 and no pin exists, and read by whoever
+/// `base`, `length` and `access` are written by the owner while `key` is 0 and no pin exists, and read by a thread that
 /// pinned the slot and then found its key: the owner's SeqCst store of `key` publishes them.
 #[derive(Debug)]
 #[repr(C)]

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_nobody_uses_make_room() {
+    fn unused_tokens_make_room() {
         let (tokens, now) = (Tokens::default(), Instant::now());
         let given: Vec<_> = (0..=MOST).map(|_| tokens.give(HERE, now).unwrap()).collect();
         assert_eq!(tokens.redeem(given[0], now), None);

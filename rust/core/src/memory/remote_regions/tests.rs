@@ -29,7 +29,7 @@ fn checks_by_key_in_64_bits() {
 }
 
 #[test]
-fn what_is_for_reading_only_is_known_whoever_tells() {
+fn read_only_regions_are_known_from_the_handshake_and_from_changes() {
     let regions = RemoteRegions::new(&[entry(1), RegionEntry { read_only: true, ..entry(2) }]);
     let flagged = AnnouncedRegion { flags: AnnouncedRegion::READ_ONLY, ..named(3) };
     regions.apply(&changes(4, Change::Add, &[flagged, named(4)])).unwrap();

@@ -19,7 +19,7 @@ pub(in crate::pool) struct DetachedLane {
     reason: String,
 }
 
-/// A lane whose queue pair has been destroyed, and whose parts can end.
+/// A lane after its queue pair was destroyed: its parts can end.
 #[derive(Debug)]
 pub(in crate::pool) struct DestroyedLane {
     key: LaneKey,
@@ -64,7 +64,7 @@ impl WorkerState {
         std::mem::take(&mut self.detached)
     }
 
-    /// Ends the parts of a lane whose queue pair is gone.
+    /// Ends the parts of a lane after its queue pair was destroyed.
     pub(in crate::pool) fn end_destroyed(&mut self, destroyed: DestroyedLane) {
         let DestroyedLane { key, status, recent, first_part, outstanding, state, reason } = destroyed;
         self.posted = self.posted.saturating_sub(outstanding);

@@ -156,7 +156,7 @@ impl WorkerState {
         self.parts.release(index);
     }
 
-    /// Begins a part whose list was built outside the lock. Answers another list for it, for reuse.
+    /// Begins a part with a list that was built without the lock. Answers another list for it, for reuse.
     pub fn adopt(&mut self, submission: Submission) -> RequestList {
         let Submission { lane, owner, mut list, first } = submission;
         // What told this worker of an early end may have been seen already, and does not come again for this part.
@@ -235,7 +235,7 @@ impl WorkerState {
         self.release(index);
     }
 
-    /// Frees a part whose requests are all over, and what it keeps registered; then tells its owner.
+    /// Frees a part after its last request is over, and what it keeps registered; then tells its owner.
     #[inline(always)]
     fn release(&mut self, index: u32) {
         let Some(part) = self.parts.get(index) else { return };

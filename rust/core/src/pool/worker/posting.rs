@@ -119,7 +119,7 @@ impl WorkerState {
         end
     }
 
-    /// Posts, on a lane in ERROR whose last list was cut short, the first request that was not taken: no completion tells
+    /// Posts, on a lane in ERROR after its last list was cut short, the first request that was not taken: no completion tells
     /// that the ones before it are over, but its flush does.
     #[cold]
     pub(super) fn flush_behind_cut(&mut self, index: u16) {
@@ -157,7 +157,7 @@ impl WorkerState {
     }
 }
 
-/// Counts a part as begun, and notes when that was if it is one of those whose latency is measured.
+/// Counts a part as begun, and notes the time if the part's latency is measured.
 #[inline(always)]
 fn count(lane: &Lane, part: &mut Part, first: bool, counters: &WorkerCounters) {
     if counters.begun() {

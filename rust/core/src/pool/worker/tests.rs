@@ -106,7 +106,7 @@ impl Bench {
 }
 
 #[test]
-fn a_lane_whose_requests_had_all_succeeded_when_it_broke_is_drained() {
+fn a_lane_that_breaks_after_all_its_requests_succeeded_is_drained() {
     let mut bench = Bench::new();
     let task = bench.begin();
     bench.state.break_lane(bench.lane, "test");

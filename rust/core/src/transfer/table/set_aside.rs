@@ -1,4 +1,4 @@
-//! Failed transfers whose caller asks only whether they have ended: out of their slots, and kept apart.
+//! Failed transfers with a caller that asks only whether they have ended: out of their slots, and kept apart.
 
 use std::time::Instant;
 

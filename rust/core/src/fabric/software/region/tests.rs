@@ -18,7 +18,7 @@ fn range(buffer: &[u8]) -> MemoryRange {
 }
 
 #[test]
-fn revoking_waits_for_pins_and_says_who_holds_them() {
+fn revoking_waits_for_pins_and_names_the_process_that_holds_them() {
     let table = Arc::new(RegionTable::new("sw0").unwrap());
     let buffer = vec![0_u8; 128];
     let region = table.register(&range(&buffer)).unwrap();

@@ -243,7 +243,7 @@ impl Acceptor {
         }
     }
 
-    /// Gives a connection whose handshake is over to the data thread.
+    /// Gives a connection to the data thread after its handshake.
     fn hand_over(&self, server: Server) {
         // Fails only for a socket that is not watched.
         let _ = self.sockets.remove(server.socket());

@@ -3,7 +3,7 @@
 //! Requests come in groups of up to [`GROUP`]: all headers first, then the payloads of the WRITEs among them, in order. The
 //! answer to READs in a row is one frame with the bytes of all of them. So each side knows where the next bytes belong
 //! before they are received, and the kernel puts them there: bytes of registered memory pass through no buffer of this
-//! process, whose own access to memory that has gone would be a signal.
+//! process: a copy by the process itself from or to unmapped memory would raise a signal.
 //!
 //! ```text
 //! initiator ──▶ header 0 | header 1 | ... | header n | payload of 0 | payload of 2 | ...     (1 is a READ)

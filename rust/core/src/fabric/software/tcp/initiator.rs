@@ -28,7 +28,7 @@ pub(in super::super) struct Initiator {
     buffer: ReceiveBuffer,
     /// Requests that are being sent together.
     group: Group,
-    /// The request whose payload is being sent: those before it are sent.
+    /// The request of the payload that is being sent: those before it are sent.
     sending: u64,
     /// Bytes of that payload that are sent.
     sent_bytes: u64,

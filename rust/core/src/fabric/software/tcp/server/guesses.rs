@@ -1,4 +1,5 @@
-//! Requests of a peer that has named too many wrong keys: those whose key it may have guessed wait for their turn.
+//! Requests of a peer that has named too many wrong keys: a request with a key that the peer may have guessed waits for its
+//! turn.
 
 use std::time::Instant;
 
