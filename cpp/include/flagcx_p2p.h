@@ -183,7 +183,8 @@ void flagcxP2pEngineStopAccept(FlagcxP2pEngine *engine);
 
 // Connects to the engine with RPC port (flagcxP2pEngineGetRpcPort, or its metadata) `ipAddr`:`remotePort`.
 // `ipAddr`: an IPv4 or IPv6 literal (brackets optional), or a name. `remoteGpuIdx` is used only if the peer does not
-// report it. `sameProcess`: the peer is an engine of this process. A refused port is retried for
+// report it. `sameProcess`: the peer is an engine of this process; transfers over
+// such a connection may end inside the call, with id 0. A refused port is retried for
 // FLAGCX_P2P_CONNECT_TIMEOUT_MS; a name is resolved and all of its addresses are tried within that time, and the
 // call ends within that plus FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS. NULL on any failure. The connection has the regions that the
 // peer has registered by now; flagcxP2pEngineMakeDesc queries later ones. The caller owns the connection:

@@ -145,8 +145,8 @@ int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, s
 #define FLAGCX_P2P_WOULD_BLOCK 1
 
 /* flagcxP2pEngineReadVector and flagcxP2pEngineWriteVector that never wait. `count` of at least 1 pieces: region,
- * local address, bytes, and the peer's range of each. As there, a piece may have 4 GiB and more. Of a list that mixes GPU
- * memory and host memory, between two ends of one process, the pieces of host memory are moved before the call returns. */
+ * local address, bytes, and the peer's range of each. As there, a piece may have 4 GiB and more. A `count`
+ * of more than INT32_MAX is refused. */
 int flagcxP2pEngineTryReadVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
                                  const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
                                  uint64_t *transferId);

@@ -3,7 +3,6 @@
 // flagcx_p2p.h in C form: plain types in, the C++ functions behind them. Calls with arrays go to the bridge directly, so
 // that no vector is built for them.
 #include <climits>
-#include <cstdio>
 #include <memory>
 
 #include "accl.h"
@@ -35,12 +34,8 @@ int startVector(const char *call, ffi::Operation operation, FlagcxP2pConn *conn,
   if (const char *const array = firstNullArray(mrIds, local, sizes, descs))
     return refuseNull(call, array);
   REFUSE_ACCL(conn, call);
-  if (count > INT_MAX) {
-    // Not std::to_string: its table of digits would be one more name that the library exports.
-    char reason[80];
-    std::snprintf(reason, sizeof(reason), "a transfer has at most %d pieces, got %zu", INT_MAX, count);
-    return refuse(call, reason);
-  }
+  if (count > INT_MAX)
+    return refuseCount(call, count);
   return ffi::conn_start(*conn, operation, arrays(mrIds, local, sizes, descs, count, ipcBufs),
                          static_cast<int32_t>(count), *transferId);
 }
@@ -158,6 +153,8 @@ int flagcxP2pCEngineWriteVectorSync(FlagcxP2pConn *conn, const uint64_t *mrIds, 
   REFUSE_ACCL(conn, call);
   if (count == 0)
     return 0;
+  if (count > INT_MAX)
+    return refuseCount(call, count);
   if (const char *const array = firstNullArray(mrIds, sources, sizes, descs))
     return refuseNull(call, array);
   return ffi::conn_write_sync(*conn, arrays(mrIds, sources, sizes, descs, count, nullptr));

@@ -4,6 +4,7 @@
 #include "flagcx_p2p_ext.h"
 
 #include <algorithm>
+#include <climits>
 #include <cstdlib>
 #include <new>
 #include <string>
@@ -62,6 +63,8 @@ int tryStart(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, co
   if (const char *const array = firstNullArray(mrIds, local, sizes, descs))
     return refuseNull(call, array);
   REFUSE_ACCL(conn, call);
+  if (count > INT_MAX)
+    return refuseCount(call, count);
   const ffi::Pieces pieces{mrIds, addresses(local), sizes, descs, nullptr, count, count, count, count, 0};
   return ffi::conn_try_start(*conn, operation, pieces, *transferId);
 }
@@ -78,6 +81,8 @@ int tryStartRanges(const char *call, ffi::Operation operation, FlagcxP2pConn *co
                             : remote == nullptr ? "remoteAddresses"
                                                 : "transferId");
   REFUSE_ACCL(conn, call);
+  if (count > INT_MAX)
+    return refuseCount(call, count);
   const ffi::Pieces pieces{mrIds, addresses(local), sizes, nullptr, nullptr, count, count, count, 0, 0};
   return ffi::conn_try_start_ranges(*conn, operation, pieces, slice(remote, count), *transferId);
 }
@@ -152,6 +157,8 @@ int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, s
   if (count > 0 && (transferIds == nullptr || states == nullptr))
     return refuseNull(call, transferIds == nullptr ? "transferIds" : "states");
   REFUSE_ACCL(conn, call);
+  if (count > INT_MAX)
+    return refuseCount(call, count);
   if (ffi::conn_here(*conn, call) != 0)
     return -1;
   *ended = ffi::conn_test_batch(*conn, slice(transferIds, count), {states, count});

@@ -30,6 +30,9 @@ int refuse(const char *call, const std::string &reason);
 // refuse, because `argument` is NULL.
 int refuseNull(const char *call, const char *argument);
 
+// refuse, because `count` is more than INT_MAX.
+int refuseCount(const char *call, size_t count);
+
 // The elements of an array or a vector as the bridge takes them: not copied.
 template <typename T>
 rust::Slice<const T> slice(const T *elements, size_t count) {

@@ -52,7 +52,7 @@ static void refuseHandles(void) {
   REFUSED_POINTER(flagcxP2pCEngineAccept(engine, text, 16, NULL), "remoteGpuIdx is NULL");
   REFUSED_POINTER(flagcxP2pCEngineGetConn(NULL, "127.0.0.1:1"), "engine is NULL");
   REFUSED_POINTER(flagcxP2pCEngineGetConn(engine, NULL), "session is NULL");
-  REFUSED_POINTER(flagcxP2pCEngineGetConn(engine, "127.0.0.1"), "is not written as host:port");
+  REFUSED_POINTER(flagcxP2pCEngineGetConn(engine, "127.0.0.1"), "malformed session");
   CHECK(strcmp(text, "untouched") == 0 && gpu == 7 && needed == 7);
 }
 
@@ -155,6 +155,14 @@ static void refuseSync(void) {
   REFUSED(flagcxP2pCEngineWriteVectorSync(c, &r, &a, NULL, &d, 1), "sizes is NULL");
   REFUSED(flagcxP2pCEngineWriteVectorSync(c, &r, &a, &s, NULL, 1), "descs is NULL");
   REFUSED(flagcxP2pCEngineWriteVectorSync(c, &r, &a, &s, &d, 1), "piece 0");
+  REFUSED(flagcxP2pCEngineWriteVectorSync(c, &r, &a, &s, &d, SIZE_MAX), "at most 2147483647 pieces");
+  const uint64_t remote = d.addr;
+  uint64_t id = 0;
+  REFUSED(flagcxP2pEngineTryWriteVector(c, &r, &a, &s, &d, SIZE_MAX, &id), "at most 2147483647 pieces");
+  REFUSED(flagcxP2pEngineTryReadRanges(c, &r, &a, &s, &remote, SIZE_MAX, &id), "at most 2147483647 pieces");
+  uint32_t state = 0;
+  size_t ended = 0;
+  REFUSED(flagcxP2pEngineTestBatch(c, &id, SIZE_MAX, &state, &ended), "at most 2147483647 pieces");
 }
 
 static void refuseTheRest(void) {

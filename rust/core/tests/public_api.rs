@@ -127,7 +127,7 @@ fn items_of(text: &str, names: &BTreeSet<String>) -> Vec<Item> {
     let (mut docs, mut hidden) = (Vec::new(), false);
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
-        if let Some(header) = line.strip_prefix("impl ") {
+        if let Some(header) = line.strip_prefix("impl").and_then(without_parameters) {
             let name = header.split([' ', '<']).next().unwrap_or_default();
             current = (names.contains(name) && !header.contains(" for ")).then(|| name.to_owned());
         }
@@ -161,4 +161,12 @@ fn items_of(text: &str, names: &BTreeSet<String>) -> Vec<Item> {
         hidden = false;
     }
     items
+}
+
+/// The rest of an `impl` line behind its generic parameters, if it has any.
+fn without_parameters(rest: &str) -> Option<&str> {
+    match rest.strip_prefix('<') {
+        Some(parameters) => parameters.split_once("> ").map(|(_, header)| header),
+        None => rest.strip_prefix(' '),
+    }
 }

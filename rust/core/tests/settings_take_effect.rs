@@ -140,7 +140,7 @@ fn runtime_control_cuts_later_transfers() {
     let change = "FLAGCX_P2P_SLICE_SIZE=4096\nFLAGCX_P2P_FRAGMENT_LIMIT=1000";
     let answer = runtime_client::ask(engine, change);
     assert_eq!(answer, r#"{"status":0,"slice_size":4096,"fragment_limit":1000,"error":""}"#);
-    // Twice each: the second one may take the short way of a transfer that is like the one before it.
+    // Twice each: the second one may take the fast path of a transfer that is like the one before it.
     assert_eq!((requests(65_536), requests(65_536)), (16, 16));
     assert_eq!((requests(4096 + 900), requests(4096 + 900)), (1, 1));
     assert_eq!((requests(4096 + 1001), requests(4096 + 1001)), (2, 2));

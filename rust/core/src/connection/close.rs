@@ -49,7 +49,7 @@ impl Connection {
     }
 
     /// Ends every transfer, once. A second caller (this side closes while the peer does) waits for the first: when
-    /// this returns, no transfer of the connection accesses memory any more.
+    /// this returns, no transfer of the connection accesses memory any more, but for copies of a GPU that did not end in time.
     pub(super) fn end(&self, verdict: EndState, reason: &str, deadline: Instant) {
         self.ended.call_once_force(|_| {
             self.stop();

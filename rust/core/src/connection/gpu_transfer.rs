@@ -5,10 +5,10 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::gpu_lanes::NoLane;
-use super::submit::WhenFull;
+use super::submit::{ROOM_TAKEN_LIMIT, WhenFull};
 use super::{Connection, LaneHandle};
 use crate::fabric::Opcode;
 use crate::fabric::gpu::key;
@@ -223,15 +223,20 @@ impl Connection {
         on_host: Option<RequestList>,
         when_full: WhenFull,
     ) -> Result<u32, SubmitError> {
-        let limit = if when_full == WhenFull::Refuse { Duration::ZERO } else { self.room_limit() };
+        // Once the copies are under way the rest must follow: a call that may not wait for room waits a little then.
+        let (limit, rest) = match when_full {
+            WhenFull::Refuse => (Duration::ZERO, ROOM_TAKEN_LIMIT),
+            WhenFull::Wait => (self.room_limit(), self.room_limit()),
+        };
+        let started = Instant::now();
         task.start(1 + u32::from(on_host.is_some()), self.context.time_limit);
         let mut workers = 1 << lane.worker_index;
         let part = Submission { lane: lane.key, owner: task, list: copies, first: true };
-        self.hand_over(lane, part, when_full.since(), limit)?;
+        self.hand_over(lane, part, started, limit)?;
         if let Some(list) = on_host {
             let handed = self.pick_lane(0).and_then(|lane| {
                 let part = Submission { lane: lane.key, owner: task, list, first: false };
-                self.hand_over(lane, part, when_full.since(), self.room_limit())?;
+                self.hand_over(lane, part, started, rest)?;
                 Ok(1 << lane.worker_index)
             });
             match handed {
@@ -260,7 +265,7 @@ impl Connection {
 
     /// An id, waiting for one as [`Connection::start`] does.
     fn acquire_id(&self, when_full: WhenFull) -> Result<NewTransfer, SubmitError> {
-        let (since, limit) = (when_full.since(), self.room_limit());
+        let (since, limit) = (Instant::now(), self.room_limit());
         loop {
             match self.context.transfers.acquire() {
                 Some(transfer) => return Ok(transfer),

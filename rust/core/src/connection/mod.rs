@@ -402,7 +402,9 @@ impl Connection {
         self.gate.load(Ordering::Relaxed) == 0 && self.is_here()
     }
 
-    /// Closes the connection: its transfers end as cancelled, and when this returns nothing of it touches memory any more.
+    /// Closes the connection: its transfers end as cancelled, and when this returns nothing of it touches memory any more, but
+    /// for copies of a GPU, which nothing can stop: those that are under way go on, and keep their regions registered until they are
+    /// done. [`Engine::deregister`](crate::Engine::deregister) waits for them, so deregister before memory is freed.
     ///
     /// Takes at most 2 s, for a queue pair that does not drain. Done once, however often it is called, and when the last
     /// reference is dropped. In a forked child it does nothing.

@@ -25,7 +25,7 @@ pub struct Request<'a, S: IovSource + ?Sized> {
     pub remote: Remote<'a>,
     /// What to do when there is no room for the transfer now.
     pub when_full: WhenFull,
-    /// Between host memory of this process the transfer is to have ended well when the call returns, and is
+    /// Over a connection that was made as one within this process, the transfer is to have ended well when the call returns, and is
     /// [`TransferId::COMPLETE`]: what callers of the C interface rely on.
     pub at_once: bool,
 }
@@ -44,8 +44,8 @@ pub enum Remote<'a> {
     /// The descriptors of the iovs say it all.
     #[default]
     Described,
-    /// The peer's memory is GPU memory, and the peer has told this of it: one record for each iov, `None` for one that names
-    /// no GPU memory. Of use if the peer is another process of this host; ignored otherwise.
+    /// The peer's memory is GPU memory, and the peer has told this of it: one record for each iov; a transfer with `None`,
+    /// for a record that names no GPU memory, is refused. Of use if the peer is another process of this host; ignored otherwise.
     Ipc(&'a [Option<IpcInfo>]),
 }
 
@@ -125,7 +125,7 @@ impl Connection {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// When the waiting queues are full, or [`MOST_TRANSFERS`] ids are in use, it sleeps until
+    /// When the waiting queues are full, or 1,048,512 ids are in use, it sleeps until
     /// there is room, at most for the transfer time-out. A transfer keeps its id until its end has been asked for, so a
     /// program that starts more and asks about none waits for itself: the call then ends with [`SubmitError::NoId`]. Any
     /// thread may call it.

@@ -20,17 +20,8 @@ pub enum WhenFull {
     /// Sleeps until there is room, at most for the transfer time-out.
     #[default]
     Wait,
-    /// As `Wait`, of a call that has waited since then.
-    WaitSince(Instant),
     /// Answers [`SubmitError::WouldBlock`].
     Refuse,
-}
-
-impl WhenFull {
-    /// When the call began to wait.
-    pub(super) fn since(self) -> Instant {
-        if let Self::WaitSince(since) = self { since } else { Instant::now() }
-    }
 }
 
 impl Connection {
@@ -96,7 +87,7 @@ impl Connection {
                 return Err(self.down("it is closed"));
             }
             if let Some(transfer) = self.context.transfers.acquire() {
-                return self.start_new(opcode, iovs, transfer, WhenFull::WaitSince(since));
+                return self.start_new(opcode, iovs, transfer, WhenFull::Wait);
             }
             if since.elapsed() >= limit {
                 return Err(SubmitError::NoId { most: MOST_TRANSFERS, waited: limit });
@@ -150,7 +141,7 @@ impl Connection {
         }
         let limit = if when_full == WhenFull::Refuse { Duration::ZERO } else { self.room_limit() };
         let part = Submission { lane: lane.key, owner: task, list, first: true };
-        self.hand_over(lane, part, when_full.since(), limit)?;
+        self.hand_over(lane, part, Instant::now(), limit)?;
         Ok(1 << lane.worker_index)
     }
 
@@ -203,7 +194,7 @@ impl Connection {
                 return Err(error);
             }
         }
-        let started = when_full.since();
+        let started = Instant::now();
         // If it is not to wait there was room; others must have taken it since.
         let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
         task.start(plan.parts() as u32, self.context.time_limit);
@@ -345,7 +336,7 @@ impl Connection {
 }
 
 /// How long a part of a transfer that does not wait for room may wait, which others have taken behind its back.
-const ROOM_TAKEN_LIMIT: Duration = Duration::from_millis(20);
+pub(super) const ROOM_TAKEN_LIMIT: Duration = Duration::from_millis(20);
 
 /// Lanes per connection are at most 8 (contract of the handshake), so parts are too.
 const MAX_PARTS: usize = 8;

@@ -161,7 +161,7 @@ impl Connection {
     /// its memory any more. False for an id that is not in flight.
     ///
     /// Waits: most often for some microseconds; for 20 ms and the drain of a queue pair, 2 s at most, if the peer does not
-    /// answer.
+    /// answer. A copy of a GPU cannot be stopped: it is waited for as long as it takes.
     pub fn cancel(&self, id: TransferId) -> bool {
         if !self.is_here() {
             return false;

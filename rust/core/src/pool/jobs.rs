@@ -20,19 +20,39 @@ impl Jobs {
         !self.any.swap(true, Ordering::AcqRel)
     }
 
-    /// Makes the calls that wait.
+    /// Makes the calls that wait, and those that they add: a push by the thread itself wakes nothing.
     pub(super) fn run(&self) {
-        if !self.any.load(Ordering::Relaxed) || !self.any.swap(false, Ordering::AcqRel) {
-            return;
+        while self.any.load(Ordering::Relaxed) && self.any.swap(false, Ordering::AcqRel) {
+            let waiting = std::mem::take(&mut *lock(&self.waiting));
+            waiting.into_iter().for_each(|job| job());
         }
-        let waiting = std::mem::take(&mut *lock(&self.waiting));
-        waiting.into_iter().for_each(|job| job());
     }
 }
 
 impl std::fmt::Debug for Jobs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Jobs").field("any", &self.any).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use crate::sync::AtomicU32;
+
+    #[test]
+    fn a_call_that_a_call_adds_is_made_in_the_same_run() {
+        let (jobs, made) = (Arc::new(Jobs::default()), Arc::new(AtomicU32::new(0)));
+        let (inner, count) = (jobs.clone(), made.clone());
+        jobs.push(move || {
+            inner.push(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        jobs.run();
+        assert_eq!(made.load(Ordering::Relaxed), 1);
     }
 }
 

@@ -59,6 +59,8 @@ pub(super) fn run(worker: &Arc<Worker>, spin: Duration) {
             }
         }
     }
+    // What was added since the last turn may hold the last references to a connection, and to this worker.
+    worker.run_jobs();
 }
 
 struct Rest {

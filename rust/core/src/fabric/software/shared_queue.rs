@@ -126,9 +126,9 @@ impl SharedQueue {
             drop(state);
             let end = requester.advance(&mut budget, &mut done);
             state = self.state();
-            news |= end.more || !done.is_empty();
+            news |= !done.is_empty();
             waits |= end.later.is_some();
-            self.note(&mut state, requester, &end, &mut done);
+            news |= self.note(&mut state, requester, &end, &mut done);
         }
         state.spare = done;
         if waits && self.signal.is_armed() {
@@ -189,14 +189,20 @@ impl SharedQueue {
         }
     }
 
-    /// Takes in what a turn of a queue pair came to.
-    fn note(&self, state: &mut State, requester: Arc<Requester>, end: &TurnEnd, done: &mut Vec<Done>) {
+    /// Takes in what a turn of a queue pair came to. True if it has more to do, also because something came for it meanwhile.
+    fn note(
+        &self,
+        state: &mut State,
+        requester: Arc<Requester>,
+        end: &TurnEnd,
+        done: &mut Vec<Done>,
+    ) -> bool {
         state.unfinished -= end.finished as i64;
         if requester.turn() == Turn::Gone {
             // Destroyed meanwhile: what it has completed is not delivered.
             state.owed += end.newly_owed as i64 - done.len() as i64;
             done.clear();
-            return;
+            return false;
         }
         self.owe(state, end.newly_owed);
         state.done.extend(done.drain(..));
@@ -204,9 +210,12 @@ impl SharedQueue {
         requester.set_turn(Turn::Idle);
         if end.more || wanted {
             state.want(&requester);
-        } else if let Some(time) = end.later {
+            return true;
+        }
+        if let Some(time) = end.later {
             state.waiting.insert(requester.qpn(), (time, requester));
         }
+        false
     }
 
     /// Makes a queue pair ready if another thread changed it, if its time has come, or if its socket is ready.

@@ -99,6 +99,10 @@ impl WorkerState {
     /// when what is outstanding is done.
     fn end_now(&mut self, part_index: u32, force: Option<&str>) -> bool {
         let Some(part) = self.parts.get(part_index) else { return true };
+        if self.lanes.at(part.lane).is_none() {
+            // Its lane is being destroyed, which ends all of its parts.
+            return false;
+        }
         if part.outstanding == 0 {
             self.end_part(part_index);
             return true;

@@ -187,10 +187,11 @@ impl WorkerState {
     /// One turn: poll, retire, post, now and then look at deadlines.
     #[inline]
     pub fn step(&mut self) -> StepReport {
-        let report = self.turn();
+        let mut report = self.turn();
         self.steps = self.steps.wrapping_add(1);
         if self.steps.is_multiple_of(STEPS_PER_CLOCK) {
             self.look_at_clock();
+            report.detached = !self.detached.is_empty();
         }
         report
     }

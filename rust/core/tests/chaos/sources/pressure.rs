@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use flagcx_p2p::internals::connection::Context;
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, SubmitError};
 
@@ -17,7 +18,7 @@ use crate::support;
 const CROWD: usize = 4;
 const WOULD_BLOCK: u64 = 600;
 
-/// One worker, one lane, one place in each queue, and copies that keep the worker's lock for a while: `try_submit`
+/// One worker, one lane, one place in each queue, and control work that keeps the worker's lock for a while: `try_submit`
 /// says so, `submit` waits, and nothing is lost or done twice.
 pub fn full_queue(seed: u64, tally: &mut Tally) {
     let mut random = Random::new(seed);
@@ -28,10 +29,10 @@ pub fn full_queue(seed: u64, tally: &mut Tally) {
     let quota = share(WOULD_BLOCK) / ways.len() as u64;
     for &(way, depth) in ways {
         watchdog::step("filling a queue");
+        let settings = support::config(&[]);
         let rig = Rig::new(
             way,
             &[
-                ("FLAGCX_P2P_FAULTS", "hold=us:200"),
                 ("FLAGCX_P2P_QUEUE_DEPTH", depth),
                 ("FLAGCX_P2P_SHARD_COUNT", "1"),
                 ("FLAGCX_P2P_WORKERS_PER_POOL", "1"),
@@ -41,7 +42,15 @@ pub fn full_queue(seed: u64, tally: &mut Tally) {
             ],
         );
         let blocked = AtomicU64::new(0);
+        let pool = Context::open(&settings, rig.client.device().unwrap()).unwrap().pool;
         let crowd = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let start = Instant::now();
+                while blocked.load(Ordering::Relaxed) < quota && start.elapsed() < support::LIMIT {
+                    pool.workers()[0].with_state(|_| std::thread::sleep(Duration::from_micros(200)));
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+            });
             let threads: Vec<_> = (0..CROWD)
                 .map(|index| {
                     let (shared, blocked) = (Shared::from(&rig), &blocked);
