@@ -69,8 +69,6 @@ impl Drop for Ended {
 impl Connection {
     /// Starts a transfer as [`Connection::try_submit`] does; `ended` has it once it has ended. Never waits for room.
     ///
-    /// A transfer that ended inside this call is answered as [`TransferId::COMPLETE`], and is not queued.
-    ///
     /// ```
     /// # use flagcx_p2p::{Config, Engine, EngineOptions, Iov, Opcode, Outcome, TransferId};
     /// use rustix::event::{PollFd, PollFlags, poll};
@@ -90,7 +88,6 @@ impl Connection {
     /// // `client` is an engine, `peer` a connection of it, `iov` says what to move.
     /// let ended = client.ended()?;
     /// let id = peer.try_submit_to(&ended, Opcode::Write, &[iov])?;
-    /// assert_ne!(id, TransferId::COMPLETE);
     /// poll(&mut [PollFd::new(&ended, PollFlags::IN)], None)?;
     /// let mut taken = Vec::new();
     /// ended.take_ended(&mut taken);
@@ -110,7 +107,7 @@ impl Connection {
         let queue = OfProcess::here(&ended.0)?;
         let place = Place::acquire(queue).ok_or(SubmitError::WouldBlock)?;
         let id = self.try_submit(opcode, iovs)?;
-        if let Some(worker) = self.notice_worker().filter(|_| id != TransferId::COMPLETE) {
+        if let Some(worker) = self.notice_worker() {
             let (connection, worker) = (Arc::clone(self), Arc::clone(worker));
             self.tell_at_end(id, Arc::new(Queued { connection, id, worker, place }));
         }

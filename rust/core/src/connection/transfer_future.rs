@@ -90,8 +90,7 @@ impl Transfer {
         Self { connection: Arc::clone(connection), id, wake: None, answered: false }
     }
 
-    /// Its id: [`TransferId::COMPLETE`] if it ended inside the call that started it. A question about it elsewhere, such as
-    /// [`Connection::status`], gives the id back too; this future still answers the outcome, as long as the engine
+    /// Its id. A question about it elsewhere, such as [`Connection::status`], releases the id too; this future still answers the outcome, as long as the engine
     /// remembers it.
     pub fn id(&self) -> TransferId {
         self.id

@@ -17,6 +17,8 @@ mod part_list;
 mod part_owner;
 mod request_list;
 mod shared_worker;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod shared_worker_tests;
 mod spare_lists;
 mod thread;
 mod worker;

@@ -60,7 +60,7 @@ pub struct Iov {
 pub struct TransferId(pub u64);
 
 impl TransferId {
-    /// The id of a transfer that ended inside the call that started it.
+    /// What a call with [`Request::at_once`](crate::Request::at_once) answers for a transfer that has ended.
     pub const COMPLETE: Self = Self(0);
 }
 

@@ -1,0 +1,122 @@
+//! A worker as others see it: its lock, while copies go on and while callers go to sleep.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::fabric::{
+    Access, Backing, CompletionQueue, MemoryRange, Opcode, PathOptions, QueueHandle, QueuePair,
+    QueuePairCaps, SoftwareOptions, software,
+};
+use crate::pool::{LaneKey, LaneSetup, LaneStatus, PartOwner, PoolOptions, WorkerPool};
+use crate::topology::CpuSet;
+use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
+
+fn options() -> PoolOptions {
+    PoolOptions {
+        workers: 1,
+        submission_queues: 1,
+        queue_depth: 1,
+        cq_depth: 16,
+        max_posted: 16,
+        max_list: 16,
+        poll_batch: 16,
+        spin: Duration::ZERO,
+        cpus: CpuSet::default(),
+    }
+}
+
+/// A connected queue pair of `pool` as a lane of its worker, and the other end, which only answers.
+fn lane(pool: &WorkerPool, far: &dyn CompletionQueue) -> (LaneKey, Box<dyn QueuePair>) {
+    let caps = QueuePairCaps { send_depth: 4, max_sge: 1, max_inline: 0 };
+    let create = |queue: &QueueHandle| Arc::clone(pool.device()).create_queue_pair(queue, &caps).unwrap();
+    let worker = &pool.workers()[0];
+    let (mut near, mut far) = (create(worker.queue_handle()), create(&far.handle()));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let path = PathOptions { rd_atomic_initiator: 1, rd_atomic_responder: 1, deadline };
+    near.connect(&far.address(), &path).unwrap();
+    far.connect(&near.address(), &path).unwrap();
+    let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: false };
+    (worker.with_state(|state| state.add_lane(near, setup)).unwrap(), far)
+}
+
+/// Each copy of this device takes [`COPY`]. Those of two lanes go on at the same time, and neither keeps control work
+/// waiting.
+#[test]
+fn a_copy_of_one_lane_delays_neither_control_work_nor_another_lane() {
+    const COPY: Duration = Duration::from_millis(400);
+    let faults = format!("hold=us:{}", COPY.as_micros());
+    let device = software::open(&SoftwareOptions { faults, ..SoftwareOptions::default() }).unwrap().remove(0);
+    let pool = WorkerPool::new(Arc::clone(&device), &options()).unwrap();
+    let worker = &pool.workers()[0];
+    let far = Arc::clone(&device).create_completion_queue(16).unwrap();
+    let lanes = [lane(&pool, &*far), lane(&pool, &*far)];
+    let memory = [1_u8; 128];
+    let range = MemoryRange {
+        address: memory.as_ptr() as u64,
+        length: 128,
+        access: Access::FULL,
+        dma_buf: None,
+        cpu_address: None,
+        backing: Backing::Unknown,
+        announced: true,
+    };
+    let region = device.register(&range).unwrap();
+    let begun = Instant::now();
+    let tasks = lanes.each_ref().map(|(key, _)| {
+        let task = Task::lasting();
+        task.start(1, TimeLimit::NEVER);
+        let (local, lkey) = (range.address, region.lkey());
+        let chunk = Chunk { local, remote: local + 64, length: 64, lkey, rkey: lkey, readable: true, iov: 0 };
+        let mut part = worker.try_begin(*key).unwrap();
+        let (list, _) = part.contents().unwrap();
+        Cutter::new(list, SlicePolicy::new(1 << 20, 0, 1 << 30, 1, 0), Opcode::Write, 1)
+            .push(&chunk)
+            .unwrap();
+        part.start(task, true);
+        task
+    });
+    std::thread::scope(|scope| {
+        for task in tasks {
+            scope.spawn(move || {
+                while !task.is_ended() {
+                    let _ = worker.drive_as_caller();
+                }
+            });
+        }
+        let mut longest = Duration::ZERO;
+        while tasks.iter().any(|task| !task.is_ended()) {
+            let asked = Instant::now();
+            worker.with_state(|_| {});
+            longest = longest.max(asked.elapsed());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(begun.elapsed() >= COPY, "no copy was delayed");
+        assert!(longest < COPY / 4, "control work waited for {longest:?}");
+        assert!(begun.elapsed() < COPY * 7 / 4, "one lane waited for the other: {:?}", begun.elapsed());
+    });
+}
+
+/// A thread that goes to sleep while another one has the lock for long is back in time.
+#[test]
+fn going_to_sleep_takes_no_longer_than_the_sleep_may() {
+    let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+    let pool = WorkerPool::new(device, &options()).unwrap();
+    let worker = &pool.workers()[0];
+    let task = Task::lasting();
+    task.start(1, TimeLimit::NEVER);
+    let held = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            worker.with_state(|_| {
+                held.wait();
+                std::thread::sleep(Duration::from_secs(1));
+            });
+        });
+        held.wait();
+        let begun = Instant::now();
+        drop(worker.attend(task, begun + Duration::from_millis(20)));
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    });
+    task.end_part();
+}
