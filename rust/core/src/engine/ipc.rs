@@ -6,7 +6,7 @@ use crate::memory::MemoryKind;
 
 impl Engine {
     /// What another process of this host needs to copy from and to the GPU memory at `address`: it passes that to
-    /// [`Connection::submit_by_ipc`](crate::Connection::submit_by_ipc).
+    /// [`Connection::start`](crate::Connection::start), as [`Remote::Ipc`](crate::Remote::Ipc).
     ///
     /// `None` if no region of this engine holds the address. `Some(None)` for host memory, memory that peers may only read,
     /// and memory that the GPU's runtime does not share.

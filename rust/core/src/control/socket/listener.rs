@@ -70,7 +70,7 @@ impl Listener {
         })
     }
 
-    /// Accepts a waiting connection, if there is one. After an error that [`is_starved`] the connection stays in the
+    /// Accepts a waiting connection, if there is one. After an error that `is_starved` the connection stays in the
     /// backlog, and the listener is not to be polled for `admission::pause_after`.
     pub fn try_accept(&self) -> io::Result<Option<Stream>> {
         // A flood of refused connections must not keep the caller from its other work.

@@ -10,7 +10,7 @@
 //! | cross-memory | both on this host, and the kernel lets the initiator | the initiator, with `process_vm_readv/writev` |
 //! | TCP | otherwise | the initiator sends and receives, the target's data thread serves |
 //!
-//! The initiator's half of all three runs in [`SharedQueue::run`](shared_queue), without the worker's lock: posting only
+//! The initiator's half of all three runs in `SharedQueue::run`, without the worker's lock: posting only
 //! queues, polling only reports, and one thread at a time advances a queue pair. Every access is
 //! checked against key, bounds and rights in the region table of the memory's owner, and pins the region while it
 //! lasts; the table lies in memory that peers on the same host can read, so that the first two paths need nothing of
