@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Waker};
 use std::time::{Duration, Instant};
 
+use super::test_pair::TestPair;
 use super::*;
 use crate::connection::Transfer;
-use crate::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode, SoftwareOptions};
+use crate::fabric::Opcode;
 use crate::transfer::Iov;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,21 +25,8 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let config = Config::from_source(&|name| match name {
-            "FLAGCX_P2P_BIND" => Some("127.0.0.1".to_owned()),
-            _ => None,
-        });
-        let faults = "delay=us:5000;fail=every:3:general".to_owned();
-        let software = SoftwareOptions { faults, ..SoftwareOptions::default() };
-        let fabric = FabricOptions { choice: FabricChoice::Software, software, ..FabricOptions::default() };
-        let devices = Some(Arc::new(DeviceList::open(&fabric).unwrap()));
-        let (config, options) = (Arc::new(config), EngineOptions { gpu_index: 0, devices });
-        let client = Engine::open(Arc::clone(&config), options.clone()).unwrap();
-        let server = Engine::open(config, options).unwrap();
-        let (source, target) = (client.allocate(4096).unwrap(), server.allocate(4096).unwrap());
-        server.start_rpc_server().unwrap();
-        let here =
-            client.connect(&server.address().to_string(), server.rpc_port().unwrap(), 0, false).unwrap();
+        let faults = "delay=us:5000;fail=every:3:general";
+        let TestPair { client, server, here, source, target } = TestPair::new(&[], faults);
         let remote = here.describe_remote(target.address(), 4096).unwrap();
         let iov = [Iov { local: source.address(), length: 4096, region: None, remote }];
         Self { client, here, iov, _source: source, _target: target, _server: server }

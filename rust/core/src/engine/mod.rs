@@ -12,6 +12,8 @@ mod memory;
 mod open;
 mod sessions;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
+mod test_pair;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod transfer_ids_tests;
 
 use std::net::{IpAddr, SocketAddr};

@@ -8,8 +8,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::test_pair::TestPair;
 use super::*;
-use crate::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
+use crate::fabric::Opcode;
 use crate::transfer::{Iov, MOST_TRANSFERS, NewTransfer, Outcome, Status, SubmitError};
 
 const LIMIT: Duration = Duration::from_millis(500);
@@ -25,20 +26,9 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let config = Config::from_source(&|name| match name {
-            "FLAGCX_P2P_BIND" => Some("127.0.0.1".to_owned()),
-            "FLAGCX_P2P_XFER_TIMEOUT_MS" => Some(LIMIT.as_millis().to_string()),
-            _ => None,
-        });
-        let fabric = FabricOptions { choice: FabricChoice::Software, ..FabricOptions::default() };
-        let devices = Some(Arc::new(DeviceList::open(&fabric).unwrap()));
-        let (config, options) = (Arc::new(config), EngineOptions { gpu_index: 0, devices });
-        let client = Engine::open(Arc::clone(&config), options.clone()).unwrap();
-        let server = Engine::open(config, options).unwrap();
-        let (source, target) = (client.allocate(4096).unwrap(), server.allocate(4096).unwrap());
-        server.start_rpc_server().unwrap();
-        let here =
-            client.connect(&server.address().to_string(), server.rpc_port().unwrap(), 0, false).unwrap();
+        let limit = LIMIT.as_millis().to_string();
+        let TestPair { client, server, here, source, target } =
+            TestPair::new(&[("FLAGCX_P2P_XFER_TIMEOUT_MS", &limit)], "");
         Self { client, here, source, target, _server: server }
     }
 

@@ -12,6 +12,14 @@ use crate::gpu::{GpuError, PlayedStreams};
 const REQUEST: WorkRequest =
     WorkRequest { remote_address: 4096, rkey: 1, first_sge: 0, origin: 0, sge_count: 1, inline: false };
 const ENTRY: Sge = Sge { address: 64, length: 8, lkey: 0 };
+const ONE_REQUEST: Batch<'_> = Batch {
+    opcode: Opcode::Read,
+    first_id: 1,
+    signal_every: 1,
+    requests: &[REQUEST],
+    entries: &[ENTRY],
+    one_each: true,
+};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -122,15 +130,7 @@ fn a_timer_stands_in_for_the_runtimes_call() {
     };
     assert_eq!(queue.arm().ok(), Some(true));
     assert!(!readable(&queue, 5), "nothing is under way");
-    let batch = Batch {
-        opcode: Opcode::Read,
-        first_id: 1,
-        signal_every: 1,
-        requests: &[REQUEST],
-        entries: &[ENTRY],
-        one_each: true,
-    };
-    assert_eq!(pair.post(&batch).accepted, 1);
+    assert_eq!(pair.post(&ONE_REQUEST).accepted, 1);
     assert_eq!(queue.arm().ok(), Some(true));
     assert!(readable(&queue, 900));
     queue.acknowledge().unwrap();
@@ -146,15 +146,7 @@ fn a_dropped_queue_keeps_its_stream_until_its_copies_are_done() {
     let mut queue = GpuCompletionQueue::new(16).unwrap();
     let open = streams.clone();
     let mut pair = GpuWorkQueue::new(queue.streams(), 16, 1, Box::new(move || open.open())).unwrap();
-    let batch = Batch {
-        opcode: Opcode::Read,
-        first_id: 1,
-        signal_every: 1,
-        requests: &[REQUEST],
-        entries: &[ENTRY],
-        one_each: true,
-    };
-    assert_eq!(pair.post(&batch).accepted, 1);
+    assert_eq!(pair.post(&ONE_REQUEST).accepted, 1);
     drop(pair);
     let mut found = Vec::new();
     assert_eq!((poll(&mut queue, &mut found), streams.script().live), (0, 1));
