@@ -8,6 +8,8 @@ mod ended;
 mod gpu_imports;
 mod gpu_lanes;
 mod gpu_transfer;
+mod info;
+mod lane_commands;
 mod lanes;
 mod metrics;
 mod notifications;
@@ -20,7 +22,6 @@ mod submit;
 mod transfer_future;
 mod wait;
 
-use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ use once_cell::sync::OnceCell;
 pub use context::{Context, TransferSettings};
 pub use device_events::{DeviceEvents, DeviceHealth};
 pub use ended::Ended;
+pub use info::{ConnectionInfo, PeerInfo};
 pub use lanes::{LaneBuilder, LaneHandle};
 pub use presence::{Pinger, Presence};
 pub use route::{Remote, Request};
@@ -37,19 +39,19 @@ pub use submit::WhenFull;
 pub use transfer_future::Transfer;
 
 use gpu_lanes::GpuLanes;
+use lane_commands::RecoveryNotifier;
 use recovery::{Driver, Machine, Parts, RebuildPolicy, Rebuilds};
 use regions::{Exchange, SyncRequests};
 use route::Reach;
 
-use crate::control::wire::LaneRecord;
-use crate::control::{Channel, ConnectedHost, LaneSetup as _, PeerCapabilities};
+use crate::control::{Channel, ConnectedHost, PeerCapabilities};
 use crate::events::{EventLoop, Task, Wakeup};
-use crate::fabric::{FabricError, PathKind, PathOptions, Paths, QueuePair};
+use crate::fabric::Paths;
 use crate::fork::{Forked, OfProcess};
 use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
 use crate::observe;
-use crate::pool::{EndState, LaneHealth, LaneWatcher, PoolError};
+use crate::pool::{EndState, LaneHealth, PoolError};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::transfer::{RemoteRange, SlicePolicy, SubmitError};
 
@@ -134,46 +136,6 @@ pub struct Established {
     pub notify: Option<Sender>,
     /// Keeps the place of the peer's notification socket, if it may have one.
     pub connected_host: Option<ConnectedHost>,
-}
-
-/// The peer of a connection, as the handshake told.
-#[derive(Clone, Debug)]
-pub struct PeerInfo {
-    /// Its control address.
-    pub control: SocketAddr,
-    /// Its address as seen by us.
-    pub ip: IpAddr,
-    /// Its GPU index.
-    pub gpu_index: i32,
-    /// Whether it is on this host.
-    pub local: bool,
-    /// Whether it is in this process.
-    pub same_process: bool,
-    /// Whether it runs this engine (false: the original).
-    pub ours: bool,
-    /// Random per engine: a restarted peer has another one. 0 from an original engine.
-    pub incarnation: u64,
-}
-
-/// What is known of a connection, for operators and the extension API.
-#[derive(Clone, Debug)]
-pub struct ConnectionInfo {
-    /// The peer's control address, `ip:port`.
-    pub peer: String,
-    /// How bytes travel now; the slower path where READs and WRITEs take different ones.
-    pub path: PathKind,
-    /// The path of each.
-    pub paths: Paths,
-    /// Lanes agreed at the handshake.
-    pub lanes: usize,
-    /// Lanes in working order now.
-    pub healthy_lanes: usize,
-    /// Whether the peer is on this host.
-    pub local: bool,
-    /// Whether the peer runs this engine (false: the original).
-    pub ours: bool,
-    /// The peer's GPU index.
-    pub gpu_index: i32,
 }
 
 /// `gate`: the connection has been closed.
@@ -314,41 +276,6 @@ impl Connection {
         Some(RemoteRange { address, size, rkey })
     }
 
-    /// The peer, as the handshake told.
-    pub fn peer(&self) -> &PeerInfo {
-        &self.peer
-    }
-
-    /// What is known of the connection now: its path, and how many of its lanes work.
-    pub fn info(&self) -> ConnectionInfo {
-        let paths = self.paths();
-        ConnectionInfo {
-            peer: self.peer.control.to_string(),
-            path: paths.slower(),
-            paths,
-            lanes: self.lanes.len(),
-            healthy_lanes: self
-                .lanes
-                .iter()
-                .filter(|lane| self.is_here() && lane.status.health() == LaneHealth::Healthy)
-                .count(),
-            local: self.peer.local,
-            ours: self.peer.ours,
-            gpu_index: self.peer.gpu_index,
-        }
-    }
-
-    /// How bytes travel now: a lane that has left a path for another one speaks for all.
-    fn paths(&self) -> Paths {
-        if !self.is_here() {
-            return self.paths;
-        }
-        let of_lane = |lane: &LaneHandle| lane.worker.with_state(|state| state.paths(lane.key));
-        let mut lanes = self.lanes.iter().filter_map(of_lane);
-        let Some(first) = lanes.next() else { return self.paths };
-        lanes.find(|paths| *paths != first && paths.slower() == PathKind::Tcp).unwrap_or(first)
-    }
-
     /// Whether the peer is on this host.
     #[doc(hidden)]
     pub fn is_local(&self) -> bool {
@@ -416,82 +343,12 @@ impl Connection {
     }
 }
 
-/// What the recovery has done on its behalf. These calls block for commands of the device, never for the peer.
-impl Connection {
-    fn break_lane(&self, lane: usize, reason: &str) {
-        if let Some(lane) = self.lanes.get(lane) {
-            lane.worker.with_state(|state| state.break_lane(lane.key, reason));
-        }
-    }
-
-    /// One step of closing a lane for good, while the others go on; false while it is being drained.
-    fn try_give_up(&self, index: usize, reason: &str, deadline: Instant) -> bool {
-        let Some(lane) = self.lanes.get(index) else { return true };
-        if lane.status.health() == LaneHealth::Closed {
-            return true;
-        }
-        let is_closed = self.try_close_lane(lane, EndState::Failed, reason, deadline);
-        if is_closed {
-            tracing::warn!(peer = %self.peer.control, lane = index, "a lane is given up: {reason}");
-        }
-        is_closed
-    }
-
-    /// Puts a connected queue pair in the place of a drained one.
-    fn heal(&self, index: usize, queue_pair: Box<dyn QueuePair>) {
-        let Some(lane) = self.lanes.get(index) else { return };
-        // One of the two is destroyed here, without the worker's lock.
-        let replaced = lane.worker.with_state(|state| state.heal_lane(lane.key, queue_pair));
-        if replaced.is_err() {
-            return;
-        }
-        self.rebuilt.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(peer = %self.peer.control, lane = index, "a lane is back in working order");
-        lane.worker.kick();
-    }
-
-    /// A queue pair that can take a lane's place.
-    fn fresh_queue_pair(&self, lane: usize) -> Result<(Box<dyn QueuePair>, LaneRecord), FabricError> {
-        let handle = self
-            .lanes
-            .get(lane)
-            .ok_or_else(|| FabricError::Unsupported("the connection has no such lane".to_owned()))?;
-        let queue_pair = LaneBuilder::create_on(&self.context, &handle.worker)?;
-        let granted = queue_pair.caps();
-        // The requests that wait were made for what the lanes were granted at first.
-        if !self.policy.fits(granted.max_sge, granted.max_inline) {
-            return Err(FabricError::Unsupported(format!(
-                "it was granted {} entries per request and {} bytes inline, less than the one before",
-                granted.max_sge, granted.max_inline
-            )));
-        }
-        tracing::info!(peer = %self.peer.control, lane, reason = handle.status.reason(), "rebuilding a lane");
-        let capabilities = Some(LaneBuilder::new(Arc::clone(&self.context)).capabilities());
-        let record = LaneRecord { address: queue_pair.address(), capabilities };
-        Ok((queue_pair, record))
-    }
-
-    fn path_options(&self, deadline: Instant) -> PathOptions {
-        LaneBuilder::path_options(&self.context, self.capabilities, deadline)
-    }
-}
-
 impl Deref for Connection {
     type Target = Inner;
 
     #[inline(always)]
     fn deref(&self) -> &Inner {
         &self.0
-    }
-}
-
-/// Passes a lane's change on to the recovery.
-#[derive(Debug)]
-struct RecoveryNotifier(Arc<Wakeup>);
-
-impl LaneWatcher for RecoveryNotifier {
-    fn lane_changed(&self) {
-        self.0.wake();
     }
 }
 
