@@ -1,4 +1,4 @@
-//! Telling of the end of a transfer that is under way.
+//! Notices of the end of a transfer that is under way.
 
 use std::sync::Arc;
 
@@ -45,6 +45,22 @@ struct Release {
 impl AtEnd for Release {
     fn ended(self: Arc<Self>) {
         let worker = Arc::clone(&self.worker);
-        worker.run_soon(move || drop(self.connection.status(self.id)));
+        worker.run_soon(move || {
+            if let Some(release) = Arc::into_inner(self) {
+                release_id(release.connection, release.id);
+            }
+        });
+    }
+}
+
+/// Releases the id of an ended transfer, on a worker's thread.
+pub(super) fn release_id(connection: Arc<Connection>, id: TransferId) {
+    let _ = connection.status(id);
+    // The last reference closes the connection, which may wait for seconds: the worker's other connections would wait too.
+    if let Some(last) = Arc::into_inner(connection)
+        && let Some((_, events)) = last.recovery.get()
+    {
+        let events = Arc::clone(events);
+        events.detach(move || drop(last));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Connection;
+use super::end_notices::release_id;
 use crate::events::Notifier;
 use crate::fabric::Opcode;
 use crate::fork::OfProcess;
@@ -158,7 +159,11 @@ impl AtEnd for Queued {
     fn ended(self: Arc<Self>) {
         let (worker, queue) = (Arc::clone(&self.worker), Arc::clone(&self.place.0));
         if let Err(left) = queue.push(self) {
-            worker.run_soon(move || drop(left.connection.status(left.id)));
+            worker.run_soon(move || {
+                if let Some(left) = Arc::into_inner(left) {
+                    release_id(left.connection, left.id);
+                }
+            });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! GPU memory of other processes of this host, opened here: kept open between transfers, so many allocations at most.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::fabric::{FabricError, MemoryRegion};
@@ -13,14 +13,24 @@ const KEPT: usize = 16;
 
 /// What is open of one peer's memory, the allocation that was used last at the end.
 #[derive(Debug, Default)]
-pub(super) struct Imports(Mutex<Vec<Import>>);
+pub(super) struct Imports(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    open: Vec<Import>,
+    /// The connection is closed: nothing is kept open beyond the transfers that use it.
+    closed: bool,
+}
 
 #[derive(Debug)]
 struct Import {
     handle: [u8; IPC_HANDLE_BYTES],
     gpu: i32,
     runtime: Arc<dyn GpuRuntime>,
-    region: Arc<Region>,
+    /// Open for as long as transfers hold it, or it is kept.
+    region: Weak<Region>,
+    /// Keeps it open between transfers.
+    kept: Option<Arc<Region>>,
 }
 
 /// An allocation of another process, closed when dropped.
@@ -39,20 +49,26 @@ impl Imports {
         gpu: i32,
         info: &IpcInfo,
     ) -> Result<(u64, Hold), GpuError> {
-        let mut imports = lock(&self.0);
+        let mut state = lock(&self.0);
+        // Closed since the last transfer that used them.
+        state.open.retain(|import| import.region.strong_count() > 0);
         let is_it = |import: &Import| {
             import.handle == info.handle && import.gpu == gpu && Arc::ptr_eq(&import.runtime, runtime)
         };
-        let import = match imports.iter().position(is_it) {
-            Some(place) => imports.remove(place),
-            None => Import::open(runtime, gpu, info)?,
+        // One that is open but not kept must not be opened again: not every runtime counts.
+        let found = state.open.iter().position(is_it).map(|place| state.open.remove(place));
+        let open = found.and_then(|import| Some((import.region.upgrade()?, import)));
+        let (region, import) = match open {
+            Some(open) => open,
+            None => Import::open(runtime, gpu, info, !state.closed)?,
         };
-        let (address, hold) = (import.region.address, import.region.hold());
-        imports.push(import);
-        if imports.len() > KEPT {
-            // One that is in use is closed by the last transfer that uses it.
-            let idle = imports.iter().position(|import| !import.region.in_use()).unwrap_or(0);
-            drop(imports.remove(idle));
+        let (address, hold) = (region.address, region.hold());
+        state.open.push(import);
+        if state.open.iter().filter(|import| import.kept.is_some()).count() > KEPT {
+            let oldest = state.open.iter_mut().filter(|import| import.kept.is_some());
+            let oldest =
+                oldest.min_by_key(|import| import.kept.as_ref().is_some_and(|region| region.in_use()));
+            oldest.and_then(|import| import.kept.take());
         }
         // A region that nothing revokes can always be held.
         let hold = hold.ok_or_else(|| GpuError::Unsupported {
@@ -62,24 +78,37 @@ impl Imports {
         Ok((address, hold))
     }
 
-    /// Closes what no transfer uses.
-    pub(super) fn close_idle(&self) {
-        lock(&self.0).retain(|import| import.region.in_use());
+    /// Keeps nothing open beyond the transfers that use it: the peer must not free memory that is open here.
+    pub(super) fn release(&self) {
+        lock(&self.0).open.iter_mut().for_each(|import| import.kept = None);
     }
 
-    /// Keeps nothing open any more, beyond the transfers that use it.
+    /// As [`Imports::release`], for what is opened later, too.
     pub(super) fn close(&self) {
-        lock(&self.0).clear();
+        lock(&self.0).closed = true;
+        self.release();
     }
 }
 
 impl Import {
-    fn open(runtime: &Arc<dyn GpuRuntime>, gpu: i32, info: &IpcInfo) -> Result<Self, GpuError> {
+    fn open(
+        runtime: &Arc<dyn GpuRuntime>,
+        gpu: i32,
+        info: &IpcInfo,
+        keep: bool,
+    ) -> Result<(Arc<Region>, Self), GpuError> {
         let _entered = CurrentDevice::ensure(&**runtime, gpu);
         let address = runtime.ipc_open(&info.handle)?;
         let opened = Opened { runtime: Arc::clone(runtime), gpu, address };
         let region = Region::imported(address, info.size.max(1), Arc::new(opened));
-        Ok(Self { handle: info.handle, gpu, runtime: Arc::clone(runtime), region })
+        let import = Self {
+            handle: info.handle,
+            gpu,
+            runtime: Arc::clone(runtime),
+            region: Arc::downgrade(&region),
+            kept: keep.then(|| Arc::clone(&region)),
+        };
+        Ok((region, import))
     }
 }
 
@@ -133,11 +162,19 @@ mod tests {
         assert_eq!(played.opens(), KEPT + 1);
         drop(imports.open(&runtime, 0, &info(1)).unwrap());
         assert_eq!((played.opens(), played.open()), (KEPT + 2, KEPT));
-        imports.close_idle();
-        assert_eq!(played.open(), 1);
-        imports.close();
-        assert_eq!(played.open(), 1, "a transfer uses it");
+        let again = imports.open(&runtime, 0, &info(0)).unwrap();
+        imports.release();
+        assert_eq!(played.open(), 1, "transfers use it");
+        drop(imports.open(&runtime, 0, &info(0)).unwrap());
         drop(in_use);
+        assert_eq!((played.opens(), played.open()), (KEPT + 2, 1), "one that is open is not opened again");
+        drop(again);
+        assert_eq!(played.open(), 0, "released while it was in use, it is closed by the last transfer");
+        drop(imports.open(&runtime, 0, &info(0)).unwrap());
+        assert_eq!((played.opens(), played.open()), (KEPT + 3, 1));
+        imports.close();
         assert_eq!(played.open(), 0);
+        drop(imports.open(&runtime, 0, &info(0)).unwrap());
+        assert_eq!(played.open(), 0, "nothing is kept after the close");
     }
 }

@@ -90,8 +90,8 @@ impl Transfer {
         Self { connection: Arc::clone(connection), id, wake: None, answered: false }
     }
 
-    /// Its id. A question about it elsewhere, such as [`Connection::status`], releases the id too; this future still answers the outcome, as long as the engine
-    /// remembers it.
+    /// Its id. A question about it elsewhere, such as [`Connection::status`], releases the id too; this future still answers
+    /// the outcome, as long as the engine remembers it.
     pub fn id(&self) -> TransferId {
         self.id
     }

@@ -78,6 +78,11 @@ impl EventLoop {
         task
     }
 
+    /// Runs `call`, which may block, on a helper thread.
+    pub(crate) fn detach(&self, call: impl FnOnce() + Send + 'static) {
+        self.helpers.run(call);
+    }
+
     /// Whether the caller runs on the loop's thread, where it must not wait for a task.
     pub(crate) fn is_current_thread(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| thread.thread().id() == std::thread::current().id())

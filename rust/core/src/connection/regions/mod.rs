@@ -58,7 +58,6 @@ impl Connection {
         for lane in &self.lanes {
             lane.worker.with_state(|state| state.forget_remote(lane.key));
         }
-        // Its owner must not free memory that is open here.
-        self.gpu.imports().close_idle();
+        self.gpu.imports().release();
     }
 }

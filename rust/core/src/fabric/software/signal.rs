@@ -10,8 +10,8 @@ use crate::events::Notifier;
 #[derive(Debug)]
 pub(super) struct Signal {
     notifier: Notifier,
-    /// A queue pair was changed by another thread. Set by any thread before reading `armed`, taken by the worker
-    /// after setting `armed`; both SeqCst, so that one of them sees the other and no wake-up is lost.
+    /// A queue pair was changed by another thread. Set by any thread before reading `armed`, taken by threads that move
+    /// bytes and by the worker after setting `armed`; all SeqCst, so that one of them sees the other and no wake-up is lost.
     sweep: AtomicBool,
     /// The worker may be asleep. Set by the worker, taken by the thread that wakes it.
     armed: AtomicBool,

@@ -178,9 +178,10 @@ impl WorkerState {
             let Some(key) = self.lanes.at(index).map(|lane| lane.key) else { continue };
             self.detach_lane(key, EndState::Failed, &error.to_string());
         }
-        // Nothing more of them is polled: their credits are free already.
+        // Nothing more of them is polled: their credits are free already. Orphans keep theirs.
         self.detached.iter_mut().for_each(|detached| detached.lane.outstanding = 0);
-        self.posted = 0;
+        let left = self.lanes.indices().filter_map(|index| self.lanes.at(index).map(|lane| lane.outstanding));
+        self.posted = left.sum();
     }
 }
 

@@ -198,8 +198,8 @@ impl WorkerState {
 
     #[inline]
     fn turn(&mut self) -> StepReport {
-        // Also for parts that only wait, for a lane's rebuild perhaps: a software device may have something to do, and
-        // says so, instead of arming its queue, until it is polled.
+        // Also for parts that only wait, for a lane's rebuild perhaps: a queue with something to report is not armed until it is
+        // polled.
         let polled = if self.posted > 0 || self.unposted > 0 { self.poll() } else { 0 };
         let posted = self.post_ready();
         StepReport {
