@@ -70,7 +70,7 @@ impl IovSource for VectorPieces<'_> {
 
     /// Zipped: one test for the end instead of four per piece.
     #[inline]
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
         let regions = self.regions.get(range.clone()).unwrap_or_default();
         let local = self.local.get(range.clone()).unwrap_or_default();
         let sizes = self.sizes.get(range.clone()).unwrap_or_default();
@@ -178,12 +178,12 @@ mod tests {
         // SAFETY: the vectors outlive it.
         let pieces = unsafe { VectorPieces::new(&all, 2) }.unwrap();
         assert_eq!(pieces.len(), 2);
-        let piece = pieces.piece(1).unwrap();
+        let piece = pieces.iov(1).unwrap();
         assert_eq!(piece.region, Some(RegionId(8)));
         assert_eq!(piece.local, local[1].addr() as u64);
         assert_eq!(piece.length, 20);
         assert_eq!(piece.remote.address, 0x1001);
-        assert!(pieces.piece(2).is_none());
+        assert!(pieces.iov(2).is_none());
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) unsafe fn start_each(
     let pieces = unsafe { Pieces::new(batch) };
     let result = pieces.and_then(|pieces| {
         for (index, request) in requests.iter_mut().enumerate().take(pieces.len()) {
-            *request = post(comm, Opcode::Write, &Single(pieces.piece(index)))?;
+            *request = post(comm, Opcode::Write, &Single(pieces.iov(index)))?;
             *posted += 1;
         }
         Ok(())
@@ -58,7 +58,7 @@ pub(super) unsafe fn start_each(
 
 fn post(comm: &Comm, opcode: Opcode, pieces: &impl IovSource) -> Result<usize, NetError> {
     let connection = comm.connection();
-    let bytes = (0..pieces.len()).filter_map(|index| pieces.piece(index)).map(|piece| piece.length).sum();
+    let bytes = (0..pieces.len()).filter_map(|index| pieces.iov(index)).map(|piece| piece.length).sum();
     let transfer = connection.submit(opcode, pieces)?;
     let request = Request { connection: Arc::clone(connection), transfer, bytes };
     REQUESTS.get().insert(request).ok_or_else(|| {
@@ -107,7 +107,7 @@ impl IovSource for Pieces<'_> {
     }
 
     #[inline]
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
         range.map_while(|index| self.at(index))
     }
 
@@ -146,7 +146,7 @@ impl IovSource for Single {
     }
 
     #[inline]
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
         self.0.filter(|_| range == (0..1)).into_iter()
     }
 

@@ -12,8 +12,7 @@ use crate::fabric::Opcode;
 use crate::fork::OfProcess;
 use crate::pool::Worker;
 use crate::sync::{Mutex, lock};
-use crate::transfer::AtEnd;
-use crate::transfer::{IovSource, MOST_TRANSFERS, Outcome, Status, SubmitError, TransferId};
+use crate::transfer::{AtEnd, IovSource, MOST_TRANSFERS, Outcome, Status, SubmitError, TransferId};
 
 /// Transfers that have ended, for a program with an event loop of its own: a descriptor for `poll`, `epoll`, mio or
 /// tokio's `AsyncFd`, readable while there are some.

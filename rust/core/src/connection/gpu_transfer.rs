@@ -67,7 +67,7 @@ impl Connection {
         }
         let (mut holds, mut unknown) = (Vec::new(), None);
         let mut moves = Vec::with_capacity(iovs.len());
-        for (index, iov) in (0..iovs.len()).filter_map(|index| Some((index, iovs.piece(index)?))) {
+        for (index, iov) in (0..iovs.len()).filter_map(|index| Some((index, iovs.iov(index)?))) {
             let hold = self.local_end(&iov, index, opcode)?;
             let local = hold.region().kind;
             holds.push(hold);
@@ -318,7 +318,7 @@ impl IovSource for HostPieces<'_> {
     fn len(&self) -> usize {
         self.moves.len()
     }
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
         self.moves.get(range).unwrap_or_default().iter().map(|piece| self.iov(piece))
     }
     fn lengths(&self) -> impl Iterator<Item = u64> {

@@ -40,12 +40,13 @@ impl Connection {
             self.require_open()?;
         }
         match self.context.transfers.acquire() {
-            Some(transfer) => self.start_new(opcode, iovs, transfer, when_full),
+            Some(transfer) => self.start_new(opcode, iovs, transfer, when_full, None),
             None if when_full == WhenFull::Refuse => Err(SubmitError::WouldBlock),
             None => self.start_when_free(opcode, iovs),
         }
     }
 
+    /// `since` is when the call began to wait for room, if it has waited for an id.
     #[inline(always)]
     fn start_new<S: IovSource + ?Sized>(
         &self,
@@ -53,14 +54,15 @@ impl Connection {
         iovs: &S,
         transfer: NewTransfer,
         when_full: WhenFull,
+        since: Option<Instant>,
     ) -> Result<TransferId, SubmitError> {
         let plan = Plan::new(iovs, self.lanes.len());
         // Of several parts the first may find room and the next may not, and there is no way back then.
         let whole = plan.parts() == 1 || when_full == WhenFull::Refuse && !self.has_room(plan.parts());
         let started = if whole {
-            self.start_whole(opcode, iovs, transfer.task(), when_full)
+            self.start_whole(opcode, iovs, transfer.task(), when_full, since)
         } else {
-            self.start_parts(opcode, iovs, transfer.task(), &plan, when_full)
+            self.start_parts(opcode, iovs, transfer.task(), &plan, when_full, since)
         };
         match started {
             Ok(workers) => Ok(self.context.transfers.publish(transfer, workers)),
@@ -87,7 +89,7 @@ impl Connection {
                 return Err(self.down("it is closed"));
             }
             if let Some(transfer) = self.context.transfers.acquire() {
-                return self.start_new(opcode, iovs, transfer, WhenFull::Wait);
+                return self.start_new(opcode, iovs, transfer, WhenFull::Wait, Some(since));
             }
             if since.elapsed() >= limit {
                 return Err(SubmitError::NoId { most: MOST_TRANSFERS, waited: limit });
@@ -105,6 +107,7 @@ impl Connection {
         iovs: &S,
         task: &'static Task,
         when_full: WhenFull,
+        since: Option<Instant>,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
         task.start(1, self.context.time_limit);
@@ -113,7 +116,7 @@ impl Connection {
         {
             return Ok(1 << lane.worker_index);
         }
-        self.start_elsewhere(opcode, iovs, task, when_full)
+        self.start_elsewhere(opcode, iovs, task, when_full, since)
     }
 
     /// As [`Connection::start_whole`], when the worker of the thread's own lane is busy: on another lane, or through a
@@ -126,6 +129,7 @@ impl Connection {
         iovs: &S,
         task: &'static Task,
         when_full: WhenFull,
+        since: Option<Instant>,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
         for lane in self.lanes_from(hint).skip(1) {
@@ -141,7 +145,7 @@ impl Connection {
         }
         let limit = if when_full == WhenFull::Refuse { Duration::ZERO } else { self.room_limit() };
         let part = Submission { lane: lane.key, owner: task, list, first: true };
-        self.hand_over(lane, part, Instant::now(), limit)?;
+        self.hand_over(lane, part, since.unwrap_or_else(Instant::now), limit)?;
         Ok(1 << lane.worker_index)
     }
 
@@ -158,7 +162,7 @@ impl Connection {
         if let Some((list, recent)) = part.contents() {
             // Not a closure: the iov would be copied for a call.
             let is_built = if iovs.len() == 1
-                && let Some(iov) = iovs.piece(0)
+                && let Some(iov) = iovs.iov(0)
             {
                 build_one(&iov, &self.policy(), opcode, list, recent)
             } else {
@@ -182,6 +186,7 @@ impl Connection {
         task: &'static Task,
         plan: &Plan,
         when_full: WhenFull,
+        since: Option<Instant>,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
         let mut lists: [Option<RequestList>; MAX_PARTS] = Default::default();
@@ -194,7 +199,7 @@ impl Connection {
                 return Err(error);
             }
         }
-        let started = Instant::now();
+        let started = since.unwrap_or_else(Instant::now);
         // If it is not to wait there was room; others must have taken it since.
         let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
         task.start(plan.parts() as u32, self.context.time_limit);

@@ -9,8 +9,7 @@ use atomic_waker::AtomicWaker;
 use super::Connection;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::pool::Worker;
-use crate::transfer::AtEnd;
-use crate::transfer::{Failure, IovSource, Outcome, Status, SubmitError, TransferId};
+use crate::transfer::{AtEnd, Failure, IovSource, Outcome, Status, SubmitError, TransferId};
 
 /// A transfer under way, as a future of its [`Outcome`]. Works on any executor: the worker's thread, which drives the
 /// transfer meanwhile, wakes the task.

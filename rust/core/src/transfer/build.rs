@@ -69,15 +69,15 @@ fn cut_range<S: IovSource + ?Sized>(
     cutter: &mut Cutter<'_>,
 ) -> Result<(), SubmitError> {
     while at < end {
-        let Some(iov) = source.piece(at) else { break };
+        let Some(iov) = source.iov(at) else { break };
         let chunk = resolver.check(&iov, at, cutter.opcode())?;
         at += 1;
         let placed = if chunk.length == 0 { Placed::Joined } else { push(cutter, &chunk)? };
         // Behind one that was gathered comes another such, most often.
         if at < end && placed == Placed::Apart {
             let like = resolver.like();
-            at += cutter.push_joined(&like, source.pieces(at..end));
-            at += cutter.push_apart(&like, source.pieces(at..end), at as u32);
+            at += cutter.push_joined(&like, source.iovs(at..end));
+            at += cutter.push_apart(&like, source.iovs(at..end), at as u32);
         }
     }
     Ok(())
@@ -89,7 +89,7 @@ fn cut_stripes<S: IovSource + ?Sized>(
     resolver: &mut RegionResolver<'_>,
     cutter: &mut Cutter<'_>,
 ) -> Result<(), SubmitError> {
-    for (index, iov) in source.pieces(0..source.len()).enumerate() {
+    for (index, iov) in source.iovs(0..source.len()).enumerate() {
         let chunk = resolver.check(&iov, index, cutter.opcode())?;
         let (offset, length) = stripe(iov.length, index, part, of);
         if length > 0 {

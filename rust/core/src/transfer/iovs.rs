@@ -9,13 +9,13 @@ pub trait IovSource {
     /// Number of iovs.
     fn len(&self) -> usize;
     /// The iovs of `range`; none if it is not within `len`.
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov>;
+    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov>;
     /// The lengths of all iovs, in bytes.
     fn lengths(&self) -> impl Iterator<Item = u64>;
     /// The iov at `index`; `None` from `len` on.
     #[inline]
-    fn piece(&self, index: usize) -> Option<Iov> {
-        self.pieces(index..index.checked_add(1)?).next()
+    fn iov(&self, index: usize) -> Option<Iov> {
+        self.iovs(index..index.checked_add(1)?).next()
     }
     /// Whether there are none.
     #[inline]
@@ -30,7 +30,7 @@ impl IovSource for [Iov] {
         <[Iov]>::len(self)
     }
     #[inline]
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
         self.get(range).unwrap_or_default().iter().copied()
     }
     #[inline]
@@ -45,8 +45,8 @@ impl<const N: usize> IovSource for [Iov; N] {
         N
     }
     #[inline]
-    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
-        self.as_slice().pieces(range)
+    fn iovs(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+        self.as_slice().iovs(range)
     }
     #[inline]
     fn lengths(&self) -> impl Iterator<Item = u64> {

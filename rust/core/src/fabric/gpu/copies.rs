@@ -210,8 +210,7 @@ impl Copies {
     }
 
     fn flush(&mut self, first_id: u64, count: u32) {
-        let ids =
-            (0..count).map(|index| first_id >> 32 << 32 | u64::from((first_id as u32).wrapping_add(index)));
+        let ids = (0..count).map(|index| id_of(first_id, index));
         let status = CompletionStatus::Flushed;
         self.over.extend(ids.map(|id| Completion { id, status, ..Completion::default() }));
     }
