@@ -40,9 +40,16 @@ const bool prepared = [] {
 
 enum class Told { Done, Failed, Refused };
 
+// Times that a transfer names its range. A device moves bytes to a stopped process too, and soft-RoCE moves them while they are
+// posted: once the range was nearly done when the call returned, before a signal could end the peer.
+constexpr size_t kTimes = 8;
+
 // Starts a transfer of `bytes` from the start of `local` to `desc`; false when the call is refused.
 bool start(FlagcxP2pConn *conn, const Buffer &local, size_t bytes, FlagcxP2pRdmaDesc desc, uint64_t *id) {
-  return flagcxP2pEngineWriteVector(conn, {local.region()}, {local.data()}, {bytes}, {desc}, 1, id) == 0;
+  const std::vector<uint64_t> regions(kTimes, local.region());
+  const std::vector<void *> from(kTimes, local.data());
+  return flagcxP2pEngineWriteVector(conn, regions, from, std::vector<size_t>(kTimes, bytes),
+                                    std::vector<FlagcxP2pRdmaDesc>(kTimes, desc), kTimes, id) == 0;
 }
 
 // FlagCX's plugin for NIXL: it sends a notification after each transfer that has ended, and takes a failure of that for
@@ -72,8 +79,9 @@ Told mooncake(FlagcxP2pConn *conn, const Buffer &local, size_t bytes, const Flag
 
 // Users of the C functions through ctypes: 0 is success. Addresses are all that they name.
 Told ctypes(FlagcxP2pConn *conn, const Buffer &local, size_t bytes, const FlagcxP2pRdmaDesc &desc) {
-  const uint64_t from = local.address(), to = desc.addr, size = bytes;
-  return flagcxP2pRpcBatchWriteSync(conn, 1, &from, &to, &size) == 0 ? Told::Done : Told::Failed;
+  const std::vector<uint64_t> from(kTimes, local.address()), to(kTimes, desc.addr), sizes(kTimes, bytes);
+  return flagcxP2pRpcBatchWriteSync(conn, kTimes, from.data(), to.data(), sizes.data()) == 0 ? Told::Done
+                                                                                             : Told::Failed;
 }
 
 // With the lines of docs/consumers.md added.
@@ -115,14 +123,6 @@ class Consumers : public testing::Test {
     return told;
   }
 
-  // What starts later is not done before a peer that is stopped has been killed. A device moves bytes to a stopped process too,
-  // but in order.
-  void keepLanesBusy() const {
-    uint64_t id = 0;
-    for (int i = 0; i < 16; ++i)
-      ASSERT_TRUE(start(conn, *local, kBytes, peer.desc(), &id)) << flagcxP2pEngineLastError();
-  }
-
   static size_t successes(const std::vector<Told> &told) {
     return static_cast<size_t>(std::count(told.begin(), told.end(), Told::Done));
   }
@@ -154,7 +154,6 @@ TEST_F(Consumers, APeerThatGoesOnAfterTheDeadlineHasNoSuccess) {
 TEST_F(Consumers, AKilledPeerHasNoSuccess) {
   // It must not be done before it is killed.
   peer.signal(SIGSTOP);
-  keepLanesBusy();
   const auto killIt = [this] {
     std::this_thread::sleep_for(50ms);
     peer.signal(SIGKILL);
@@ -164,10 +163,15 @@ TEST_F(Consumers, AKilledPeerHasNoSuccess) {
 
 TEST_F(Consumers, AKilledPeerHasNoSuccessForOneThread) {
   peer.signal(SIGSTOP);
-  keepLanesBusy();
+  // While it is posted, which takes a while over verbs.
+  std::thread killer([this] {
+    std::this_thread::sleep_for(50ms);
+    peer.signal(SIGKILL);
+  });
   uint64_t id = 0;
-  ASSERT_TRUE(start(conn, *local, kBytes, peer.desc(), &id)) << flagcxP2pEngineLastError();
-  peer.signal(SIGKILL);
+  const bool started = start(conn, *local, kBytes, peer.desc(), &id);
+  killer.join();
+  ASSERT_TRUE(started) << flagcxP2pEngineLastError();
   const auto begin = steady_clock::now();
   while (!flagcxP2pEngineXferStatus(conn, id)) std::this_thread::sleep_for(100us);
   EXPECT_GE(steady_clock::now() - begin, kHold);
@@ -181,9 +185,18 @@ TEST_F(Consumers, ABadKeyHasNoSuccessBesideGoodTransfers) {
   constexpr size_t kPiece = 4096;
   FlagcxP2pRdmaDesc bad = peer.desc();
   bad.rkey ^= 0x5555;
+  const std::string session = peer.session();
+  const int port = std::stoi(session.substr(session.rfind(':') + 1));
   std::vector<std::thread> threads;
+  std::vector<Conn> connections;
+  for (size_t t = 0; t < kThreads; ++t) {
+    // Each failure interrupts what is on its lane, which is repeated three times at most: so three failures for each connection.
+    connections.emplace_back(flagcxP2pEngineConnect(engine.get(), "127.0.0.1", 0, port, false));
+    ASSERT_NE(connections.back(), nullptr) << flagcxP2pEngineLastError();
+  }
   for (const Consumer &consumer : {Consumer(nixl), Consumer(mooncake), Consumer(informed)}) {
-    for (size_t t = 0; t < kThreads; ++t) {
+    for (const Conn &connection : connections) {
+      FlagcxP2pConn *const conn = connection.get();
       const size_t place = threads.size() * kPiece;
       threads.emplace_back([=] {
         Buffer mine(engine, kPiece), back(engine, kPiece);
