@@ -219,15 +219,29 @@ TEST_F(Gpu, OneBadPieceMovesNothing) {
   EXPECT_EQ(remoteGpu->read(0, 128), std::string(128, '\0'));
 }
 
+// A copy that the runtime refuses to start: the call says so, or, if a worker started it, the transfer's end does.
+void expectRefusedBy(const char *callback, FlagcxP2pConn *conn, int answer, uint64_t id) {
+  if (answer != 0) {
+    EXPECT_NE(strstr(flagcxP2pEngineLastError(), callback), nullptr) << flagcxP2pEngineLastError();
+    return;
+  }
+  const FlagcxP2pXferResult result = resultOf(conn, id);
+  EXPECT_EQ(result.state, FLAGCX_P2P_XFER_FAILED + 0u) << callback;
+  EXPECT_NE(strstr(result.reason, callback), nullptr) << result.reason;
+}
+
 TEST_F(Gpu, FailuresOfTheRuntimeRefuseTheCall) {
   uint64_t id = 77;
-  const auto refused = [&](const char *callback) {
+  for (const char *callback : {"ipcMemHandleOpen", "streamCreate"}) {
     FakeGpu::fail(callback);
     EXPECT_EQ(move(true, host->region(), host->data(), 0, 64, &id), -1) << callback;
     EXPECT_NE(strstr(flagcxP2pEngineLastError(), callback), nullptr) << flagcxP2pEngineLastError();
-  };
-  for (const char *callback : {"ipcMemHandleOpen", "streamCreate", "deviceMemcpy"}) refused(callback);
+  }
   EXPECT_EQ(id, 77u);
+  FakeGpu::fail("deviceMemcpy");
+  const int answer = move(true, host->region(), host->data(), 0, 64, &id);
+  expectRefusedBy("deviceMemcpy", conn, answer, id);
+  EXPECT_EQ(remoteGpu->read(0, 64), std::string(64, '\0'));
   FakeGpu::fail("");
   EXPECT_EQ(move(true, host->region(), host->data(), 0, 64, &id), 0);
   EXPECT_TRUE(succeeds(conn, id));
@@ -248,10 +262,10 @@ TEST_F(Gpu, ACopyThatFailsHalfwayRefusesTheCall) {
   Ipc first(*remoteGpu, 0, 64), second(*remoteGpu, 64, 64);
   FakeGpu::fail("deviceMemcpy", 1);
   uint64_t id = 0;
-  EXPECT_EQ(flagcxP2pEngineWriteVector(conn, {host->region(), host->region()}, {host->data(), host->data()}, {64, 64},
-                                       {remoteGpu->desc(0, 64), remoteGpu->desc(64, 64)}, 2, &id,
-                                       {first.bytes, second.bytes}),
-            -1);
+  const int answer = flagcxP2pEngineWriteVector(
+      conn, {host->region(), host->region()}, {host->data(), host->data()}, {64, 64},
+      {remoteGpu->desc(0, 64), remoteGpu->desc(64, 64)}, 2, &id, {first.bytes, second.bytes});
+  expectRefusedBy("deviceMemcpy", conn, answer, id);
   FakeGpu::fail("");
   EXPECT_EQ(move(true, host->region(), host->data(), 0, 64, &id), 0) << "the stream was replaced";
   EXPECT_TRUE(succeeds(conn, id));
