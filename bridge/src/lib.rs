@@ -83,6 +83,7 @@ mod ffi {
         InProcess,
         CrossMemory,
         Tcp,
+        Shared,
     }
 
     /// The state of a connection.

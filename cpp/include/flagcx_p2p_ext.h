@@ -172,7 +172,8 @@ enum FlagcxP2pPath {
   FLAGCX_P2P_PATH_RDMA = 1,         /* an RDMA device */
   FLAGCX_P2P_PATH_IN_PROCESS = 2,   /* both ends in one process: copies */
   FLAGCX_P2P_PATH_CROSS_MEMORY = 3, /* two processes of one host: cross-memory copies */
-  FLAGCX_P2P_PATH_TCP = 4           /* a TCP stream */
+  FLAGCX_P2P_PATH_TCP = 4,          /* a TCP stream */
+  FLAGCX_P2P_PATH_SHARED = 5        /* two processes of one host: copies to and from memory that both map */
 };
 
 typedef struct FlagcxP2pConnInfo {

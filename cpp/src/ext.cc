@@ -33,6 +33,7 @@ static_assert(number(ffi::Path::Rdma) == FLAGCX_P2P_PATH_RDMA, "");
 static_assert(number(ffi::Path::InProcess) == FLAGCX_P2P_PATH_IN_PROCESS, "");
 static_assert(number(ffi::Path::CrossMemory) == FLAGCX_P2P_PATH_CROSS_MEMORY, "");
 static_assert(number(ffi::Path::Tcp) == FLAGCX_P2P_PATH_TCP, "");
+static_assert(number(ffi::Path::Shared) == FLAGCX_P2P_PATH_SHARED, "");
 
 // Copies as much of `full` as the caller's version of the struct holds, and writes that number to its `size`.
 template <typename T>

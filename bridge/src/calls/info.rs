@@ -92,6 +92,7 @@ fn path(kind: PathKind) -> Path {
         PathKind::InProcess => Path::InProcess,
         PathKind::CrossMemory => Path::CrossMemory,
         PathKind::Tcp => Path::Tcp,
+        PathKind::Shared => Path::Shared,
     }
 }
 

@@ -84,5 +84,5 @@ fn options(flags: u32) -> Result<RegisterOptions, EngineError> {
         }
     };
     let access = if flags & READ_ONLY == 0 { Access::FULL } else { Access::READ_ONLY };
-    Ok(RegisterOptions { kind, access, announced: flags & UNANNOUNCED == 0, dma_buf: None })
+    Ok(RegisterOptions { kind, access, announced: flags & UNANNOUNCED == 0, dma_buf: None, file: None })
 }

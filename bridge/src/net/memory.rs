@@ -26,7 +26,7 @@ fn register_range(index: i32, range: &Range) -> Result<MemoryHandle, NetError> {
     let access = Access { relaxed_ordering: range.relaxed_ordering, ..Access::FULL };
     let dma_buf = (range.dma_buf >= 0).then_some(DmaBuf { fd: range.dma_buf, offset: range.offset });
     let whole = (range.address as u64, range.size as u64);
-    let id = registry.register_apart(whole, kind, access, false, dma_buf)?;
+    let id = registry.register_apart(whole, kind, access, false, dma_buf, None)?;
     let snapshot = registry.snapshot();
     let region = snapshot
         .by_id(id)

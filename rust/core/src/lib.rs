@@ -56,7 +56,7 @@ mod transfer;
 pub use config::{Config, ConfigError};
 pub use connection::{Connection, ConnectionInfo, Ended, PeerInfo, Remote, Request, Transfer, WhenFull};
 pub use engine::{Accepted, Engine, EngineError, EngineOptions, RegisterOptions, RegisteredBuffer};
-pub use fabric::{Access, CompletionStatus, DmaBuf, FabricError, Opcode, PathKind, Paths};
+pub use fabric::{Access, CompletionStatus, DmaBuf, FabricError, Opcode, PathKind, Paths, SharedFile};
 pub use fork::Forked;
 pub use gpu::IpcInfo;
 pub use memory::{Inaccessible, InaccessibleReason, MemoryKind, RegionId, RegistryError};

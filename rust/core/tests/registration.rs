@@ -101,7 +101,7 @@ fn register(
     access: Access,
     announced: bool,
 ) -> Result<RegionId, EngineError> {
-    let options = RegisterOptions { kind, access, announced, dma_buf: None };
+    let options = RegisterOptions { kind, access, announced, dma_buf: None, file: None };
     // SAFETY: the tests keep what they register mapped until its engine is dropped, and look at it past the
     // compiler's back.
     unsafe { engine.register(address, length, options) }

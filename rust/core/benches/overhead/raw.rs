@@ -62,6 +62,7 @@ impl RawLoop {
                 length: POOL as u64,
                 access: Access::FULL,
                 dma_buf: None,
+                file: None,
                 cpu_address: None,
                 backing: Backing::Unknown,
                 announced: true,

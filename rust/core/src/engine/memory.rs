@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Engine, EngineError};
-use crate::fabric::{Access, DmaBuf};
+use crate::fabric::{Access, DmaBuf, SharedFile};
 use crate::gpu::{self, CurrentDevice};
 use crate::memory::{MemoryKind, Region, RegionId, holds};
 use crate::transfer::RemoteRange;
@@ -20,11 +20,13 @@ pub struct RegisterOptions {
     pub announced: bool,
     /// The dma-buf that the memory is a part of, if its exporter gave one: what a NIC needs for some GPU memory.
     pub dma_buf: Option<DmaBuf>,
+    /// The file that the memory is mapped from, if peers of this host may map it too.
+    pub file: Option<SharedFile>,
 }
 
 impl Default for RegisterOptions {
     fn default() -> Self {
-        Self { kind: MemoryKind::Probe, access: Access::FULL, announced: true, dma_buf: None }
+        Self { kind: MemoryKind::Probe, access: Access::FULL, announced: true, dma_buf: None, file: None }
     }
 }
 
@@ -49,7 +51,7 @@ impl Engine {
         options: RegisterOptions,
     ) -> Result<RegionId, EngineError> {
         let registry = &self.context()?.registry;
-        let RegisterOptions { kind, access, announced, dma_buf } = options;
+        let RegisterOptions { kind, access, announced, dma_buf, file } = options;
         // The runtime is asked with the engine's device current; then the caller's own choice holds again.
         let runtime = gpu::runtime();
         let _entered = match kind {
@@ -57,7 +59,7 @@ impl Engine {
             MemoryKind::Probe => CurrentDevice::instead_of_another(&*runtime, self.gpu_index),
             MemoryKind::Device => CurrentDevice::ensure(&*runtime, self.gpu_index),
         };
-        Ok(registry.register((address, length), kind, access, announced, dma_buf)?)
+        Ok(registry.register((address, length), kind, access, announced, dma_buf, file)?)
     }
 
     /// Ends a registration, or the use of it by one of its owners.

@@ -15,6 +15,8 @@ pub enum PathKind {
     CrossMemory,
     /// A TCP stream.
     Tcp,
+    /// Two processes of one host: plain copies to and from memory of the peer that is mapped here.
+    Shared,
 }
 
 impl fmt::Display for PathKind {
@@ -25,6 +27,7 @@ impl fmt::Display for PathKind {
             Self::InProcess => "in-process",
             Self::CrossMemory => "cross-memory",
             Self::Tcp => "tcp",
+            Self::Shared => "shared",
         })
     }
 }

@@ -108,6 +108,8 @@ pub struct MemoryRange {
     pub access: Access,
     /// Where the bytes are, if not simply at `address`.
     pub dma_buf: Option<DmaBuf>,
+    /// The file that is mapped at `address`, if other processes of this host may map it too.
+    pub file: Option<SharedFile>,
     /// Where the CPU sees the bytes, if not at `address`: device memory that was mapped to be registered. The mapping
     /// is needed during the call only, and the keys count from `address` all the same.
     pub cpu_address: Option<u64>,
@@ -116,6 +118,18 @@ pub struct MemoryRange {
     /// Whether peers are told of it. The software fabric shows a range that is not announced to no process that has not
     /// named its key; a NIC makes no difference.
     pub announced: bool,
+}
+
+/// A file whose pages are the memory of a range, for the software fabric: a peer of the same user maps them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedFile {
+    /// Its file descriptor; borrowed for the call.
+    pub fd: RawFd,
+    /// Where the range begins in it, in bytes: a multiple of its page size if the range begins on a page.
+    pub offset: u64,
+    /// This process made it, sealed it against shrinking, reserved its pages and punches no holes: an access never faults.
+    /// Another one's pages are copied by the kernel, which answers an error where an instruction would be a signal.
+    pub is_own: bool,
 }
 
 /// What is behind a range of memory.

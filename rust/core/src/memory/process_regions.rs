@@ -86,7 +86,7 @@ mod tests {
     fn regions_are_found_from_their_registration_to_its_end() {
         let registry = Registry::new(software::open(&SoftwareOptions::default()).unwrap().remove(0));
         let register = |range, kind| {
-            let id = registry.register_apart(range, kind, Access::FULL, false, None).unwrap();
+            let id = registry.register_apart(range, kind, Access::FULL, false, None, None).unwrap();
             std::sync::Arc::clone(registry.snapshot().by_id(id).unwrap())
         };
         let memory = vec![0_u8; 8192];

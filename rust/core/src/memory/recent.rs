@@ -101,7 +101,7 @@ mod tests {
         let start = memory.as_ptr().expose_provenance() as u64;
         let register = |n: usize| {
             let range = (start + 4096 * n as u64, 4096);
-            registry.register(range, MemoryKind::Host, Access::FULL, true, None).unwrap()
+            registry.register(range, MemoryKind::Host, Access::FULL, true, None, None).unwrap()
         };
         let ids: Vec<_> = (0..count).map(register).collect();
         ids.iter().map(|id| Arc::clone(registry.snapshot().by_id(*id).unwrap())).collect()

@@ -87,6 +87,7 @@ impl Region {
             length,
             access: Access::FULL,
             dma_buf: None,
+            file: None,
             cpu_address: None,
             backing: Backing::Unknown,
             announced: false,

@@ -17,7 +17,7 @@ use super::announced::Announced;
 use super::published::Published;
 use super::region::{MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
-use crate::fabric::{Access, Device, DmaBuf};
+use crate::fabric::{Access, Device, DmaBuf, SharedFile};
 use crate::sync::{Condvar, MutexGuard, SwapGuard, wait};
 pub use error::RegistryError;
 pub(super) use registration::next_id;
@@ -74,8 +74,9 @@ impl Registry {
         access: Access,
         announced: bool,
         dma_buf: Option<DmaBuf>,
+        file: Option<SharedFile>,
     ) -> Result<RegionId, RegistryError> {
-        let registration = Registration { range, kind, access, announced, dma_buf };
+        let registration = Registration { range, kind, access, announced, dma_buf, file };
         registration.check()?;
         let (start, _) = range;
         let mut state = self.regions.lock();
@@ -107,8 +108,9 @@ impl Registry {
         access: Access,
         announced: bool,
         dma_buf: Option<DmaBuf>,
+        file: Option<SharedFile>,
     ) -> Result<RegionId, RegistryError> {
-        let registration = Registration { range, kind, access, announced, dma_buf };
+        let registration = Registration { range, kind, access, announced, dma_buf, file };
         registration.check()?;
         let closings = self.regions.lock().closings;
         let region = registration.make(&*self.device)?;

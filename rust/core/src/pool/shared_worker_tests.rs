@@ -57,6 +57,7 @@ fn a_copy_of_one_lane_delays_neither_control_work_nor_another_lane() {
         length: 128,
         access: Access::FULL,
         dma_buf: None,
+        file: None,
         cpu_address: None,
         backing: Backing::Unknown,
         announced: true,

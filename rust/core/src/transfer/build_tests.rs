@@ -40,7 +40,7 @@ impl Scene {
         let regions = [0, 2].map(|n| {
             let range = (start + n * REGION, REGION);
             let access = if n == 0 { Access::FULL } else { second };
-            registry.register(range, MemoryKind::Host, access, true, None).unwrap()
+            registry.register(range, MemoryKind::Host, access, true, None, None).unwrap()
         });
         let remote = |n: u64| RegionEntry {
             base: BASE + n * REGION,

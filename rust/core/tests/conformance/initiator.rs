@@ -61,8 +61,16 @@ impl Window {
         let bytes = vec![fill; length].into_boxed_slice();
         let address = bytes.as_ptr() as u64;
         let length = length as u64;
-        let range =
-            MemoryRange { address, length, access, dma_buf: None, cpu_address: None, backing, announced };
+        let range = MemoryRange {
+            address,
+            length,
+            access,
+            dma_buf: None,
+            file: None,
+            cpu_address: None,
+            backing,
+            announced,
+        };
         Self { region: device.register(&range).unwrap(), bytes }
     }
 

@@ -39,6 +39,7 @@ fn a_read_that_is_answered_a_byte_at_a_time_keeps_no_caller() {
         length: LENGTH as u64,
         access: Access::FULL,
         dma_buf: None,
+        file: None,
         cpu_address: None,
         backing: Backing::Anonymous,
         announced: true,

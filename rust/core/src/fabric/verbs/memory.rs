@@ -189,6 +189,7 @@ mod tests {
             length: 1 << 30,
             access: Access::FULL,
             dma_buf: None,
+            file: None,
             cpu_address: None,
             backing: Backing::Unknown,
             announced: true,

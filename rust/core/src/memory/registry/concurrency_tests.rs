@@ -102,7 +102,7 @@ impl Memory {
 
     fn register(&self, registry: &Registry, index: u64) -> Result<RegionId, RegistryError> {
         let start = self.0.as_ptr().expose_provenance() as u64;
-        registry.register((start + 64 * index, 64), MemoryKind::Host, Access::FULL, true, None)
+        registry.register((start + 64 * index, 64), MemoryKind::Host, Access::FULL, true, None, None)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::RegistryError;
-use crate::fabric::{Access, Backing, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion};
+use crate::fabric::{Access, Backing, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion, SharedFile};
 use crate::memory::gpu_memory::{CpuMapping, export, probe};
 use crate::memory::host_inspection::HostInspection;
 use crate::memory::process_regions;
@@ -23,6 +23,7 @@ pub(super) struct Registration {
     /// Whether peers are told of it.
     pub(super) announced: bool,
     pub(super) dma_buf: Option<DmaBuf>,
+    pub(super) file: Option<SharedFile>,
 }
 
 impl Registration {
@@ -37,7 +38,7 @@ impl Registration {
 
     /// Has the device register the range. May take long: called without a lock.
     pub(super) fn make(&self, device: &dyn Device) -> Result<Arc<Region>, RegistryError> {
-        let Self { range: (address, length), kind: declared, access, announced, dma_buf } = *self;
+        let Self { range: (address, length), kind: declared, access, announced, dma_buf, file } = *self;
         let kind = if declared == MemoryKind::Probe { probe(address) } else { declared };
         let registers_gpu_memory = device.attributes().capabilities.gpu_memory;
         // A dma-buf or a device lies behind what a NIC can read and the CPU cannot.
@@ -51,7 +52,8 @@ impl Registration {
         }
         let access = if look.read_only { access.for_reading() } else { access };
         let backing = look.backing;
-        let range = MemoryRange { address, length, access, dma_buf, cpu_address: None, backing, announced };
+        let range =
+            MemoryRange { address, length, access, dma_buf, file, cpu_address: None, backing, announced };
         let registered = match (kind, declared) {
             // No CPU may touch it: only the device runtime moves it.
             (MemoryKind::Device, _) if !registers_gpu_memory => {

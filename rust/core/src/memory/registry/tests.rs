@@ -10,9 +10,10 @@ fn a_range_registered_apart_has_an_id_and_keys_of_its_own() {
     let memory = vec![0_u8; 4096];
     let start = memory.as_ptr().expose_provenance() as u64;
     let apart = |length| {
-        registry.register_apart((start, length), MemoryKind::Host, Access::FULL, false, None).unwrap()
+        registry.register_apart((start, length), MemoryKind::Host, Access::FULL, false, None, None).unwrap()
     };
-    let shared = || registry.register((start, 4096), MemoryKind::Host, Access::FULL, true, None).unwrap();
+    let shared =
+        || registry.register((start, 4096), MemoryKind::Host, Access::FULL, true, None, None).unwrap();
     let (first, second, third) = (apart(4096), apart(4096), apart(100));
     let id = shared();
     assert_eq!(shared(), id);
@@ -38,7 +39,7 @@ fn the_same_range_with_other_rights_is_refused() {
     let start = memory.as_ptr().expose_provenance() as u64;
     let constant: &'static [u8] = b"not writable, whatever is asked for";
     let constant = (constant.as_ptr().expose_provenance() as u64, constant.len() as u64);
-    let register = |range, access| registry.register(range, MemoryKind::Host, access, true, None);
+    let register = |range, access| registry.register(range, MemoryKind::Host, access, true, None, None);
     for (page, first, then) in [(0, Access::FULL, Access::READ_ONLY), (1, Access::READ_ONLY, Access::FULL)] {
         let range = (start + 4096 * page, 4096);
         let id = register(range, first).unwrap();
@@ -66,7 +67,7 @@ fn a_region_says_whether_all_of_it_is_anonymous() {
     let (heap, constant) = (vec![0_u8; 64], "in the program's file");
     let anonymous = |bytes: &[u8]| {
         let range = (bytes.as_ptr().expose_provenance() as u64, bytes.len() as u64);
-        let id = registry.register(range, MemoryKind::Host, Access::FULL, true, None).unwrap();
+        let id = registry.register(range, MemoryKind::Host, Access::FULL, true, None, None).unwrap();
         registry.snapshot().by_id(id).unwrap().anonymous
     };
     assert!(anonymous(&heap) && !anonymous(constant.as_bytes()));

@@ -28,7 +28,7 @@ impl Bench {
         let memory = vec![0_u8; 4096];
         let registry = Registry::new(software::open(&SoftwareOptions::default()).unwrap().remove(0));
         let range = (memory.as_ptr().expose_provenance() as u64, 4096);
-        let id = registry.register(range, MemoryKind::Host, Access::FULL, true, None).unwrap();
+        let id = registry.register(range, MemoryKind::Host, Access::FULL, true, None, None).unwrap();
         let region = Arc::clone(registry.snapshot().by_id(id).unwrap());
         let streams = PlayedStreams::default();
         let queue = GpuCompletionQueue::new(64).unwrap();

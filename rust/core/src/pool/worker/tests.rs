@@ -24,7 +24,7 @@ fn fill(list: &mut RequestList, local: u64) {
 fn register(memory: &[u8]) -> (Registry, Arc<Region>) {
     let registry = Registry::new(software::open(&SoftwareOptions::default()).unwrap().remove(0));
     let range = (memory.as_ptr() as u64, memory.len() as u64);
-    let id = registry.register(range, MemoryKind::Host, Access::FULL, true, None).unwrap();
+    let id = registry.register(range, MemoryKind::Host, Access::FULL, true, None, None).unwrap();
     let region = Arc::clone(registry.snapshot().by_id(id).unwrap());
     (registry, region)
 }

@@ -11,6 +11,7 @@ fn range(buffer: &[u8]) -> MemoryRange {
         length: buffer.len() as u64,
         access: Access::FULL,
         dma_buf: None,
+        file: None,
         cpu_address: None,
         backing: Backing::Unknown,
         announced: true,

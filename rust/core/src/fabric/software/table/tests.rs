@@ -2,7 +2,16 @@ use super::*;
 use proptest::prelude::*;
 
 fn range(address: u64, length: u64, access: Access, backing: Backing) -> MemoryRange {
-    MemoryRange { address, length, access, dma_buf: None, cpu_address: None, backing, announced: true }
+    MemoryRange {
+        address,
+        length,
+        access,
+        dma_buf: None,
+        file: None,
+        cpu_address: None,
+        backing,
+        announced: true,
+    }
 }
 
 proptest! {
