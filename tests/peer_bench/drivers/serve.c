@@ -21,24 +21,24 @@ static int ascending(const void *one, const void *other) {
   return (a > b) - (a < b);
 }
 
-static void warm_up(const struct engine *engine) {
+static void warm_up(const struct engine *engine, size_t sets) {
   const double begin = measure_now();
   for (size_t i = 0; i < WARM_TRANSFERS && (i == 0 || measure_now() - begin < WARM_SECONDS); ++i)
-    engine->transfer(engine->context, i % SETS);
+    engine->transfer(engine->context, i % sets);
 }
 
 static void measure(const struct engine *engine, const struct plan *plan, float *latencies) {
   const struct load load = plan->load;
   uint64_t transfers = 0;
   engine->prepare(engine->context, plan);
-  warm_up(engine);
+  warm_up(engine, load.sets);
   measure_stamp(plan);
   double cpu_target = measure_cpu(plan->peer);
   double cpu_initiator = measure_cpu(getpid());
   const double begin = measure_now();
   double before = begin, now;
   do {
-    engine->transfer(engine->context, transfers % SETS);
+    engine->transfer(engine->context, transfers % load.sets);
     now = measure_now();
     if (transfers < LATENCIES)
       latencies[transfers] = (float)(now - before);
@@ -71,8 +71,9 @@ void measure_serve(const struct engine *engine, unsigned char *local, pid_t peer
   while (fgets(line, sizeof(line), stdin) != NULL) {
     struct load load;
     unsigned long long seed;
-    if (sscanf(line, "%7s %zu %zu %lf %llu", operation, &load.size, &load.batch, &load.seconds, &seed) != 5)
-      measure_fail("expected `put|get SIZE BATCH SECONDS SEED`, got: %s", line);
+    if (sscanf(line, "%7s %zu %zu %zu %lf %llu", operation, &load.size, &load.batch, &load.sets, &load.seconds,
+               &seed) != 6)
+      measure_fail("expected `put|get SIZE BATCH SETS SECONDS SEED`, got: %s", line);
     load.put = strcmp(operation, "put") == 0;
     load.seed = seed;
     struct plan plan;

@@ -1,0 +1,121 @@
+"""One file copied from the page cache to tmpfs: by `flagcx-p2p put` to a server, and by `cp`."""
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+
+from pair import START_SECONDS, Driver, Failed
+from rows import MIB, Sample
+
+TMPFS = "/dev/shm"
+CHUNK = 16 * MIB
+TRANSFER_SECONDS = 120
+
+
+class FileCopy:
+    """Has the interface of a Pair. Without a command for a target a file is copied within one process, as by cp."""
+
+    def __init__(self, system, build, _pools=()):
+        self.system, self.version, self.server, self.warm_size = system, "", None, None
+        self.source = os.path.join(build, f"source-{os.getpid()}-{system.name}")
+        self.log = os.path.join(build, "log")
+        os.makedirs(self.log, exist_ok=True)
+        self.folder = tempfile.mkdtemp(prefix="peer_bench-", dir=TMPFS)
+        self.copy = os.path.join(self.folder, "copy")
+        try:
+            if system.target:
+                self.serve()
+        except BaseException:
+            self.close()
+            raise
+
+    def serve(self):
+        self.server = Driver("server", [*self.system.target, self.folder, "--port", "0"],
+                             dict(os.environ, **self.system.environment), (), os.path.join(self.log, "file-server.log"))
+        line = self.server.answer(START_SECONDS)
+        found = re.search(r"listening on (\S+)", line)
+        if found is None:
+            raise Failed(f"the server printed {line!r} instead of its address")
+        self.address = found[1]
+
+    def command(self):
+        if self.server is None:
+            return [*self.system.initiator, self.source, self.copy]
+        return [*self.system.initiator, self.source, self.address, "--name", os.path.basename(self.copy)]
+
+    def sample(self, row, _seconds, _seed):
+        """Copies the file once, and before the first measurement once more: all its pages are in memory then."""
+        if self.warm_size != row.size:
+            self.make_source(row.size)
+            self.transfer(row.size)
+            self.warm_size = row.size
+        sample = self.transfer(row.size)
+        if not same_bytes(self.source, self.copy):
+            self.close()
+            raise Failed("THE BYTES DIFFER")
+        os.unlink(self.copy)
+        return sample
+
+    def make_source(self, size):
+        for folder in [os.path.dirname(self.source), self.folder]:
+            if shutil.disk_usage(folder).free < size + CHUNK:
+                raise Failed(f"no room in {folder} for a file of {size} bytes")
+        block = os.urandom(CHUNK)
+        with open(self.source, "wb") as file:
+            for number in range(0, size, CHUNK):
+                # No two chunks are equal.
+                at = number // CHUNK * 4099 % CHUNK
+                file.write((block[at:] + block[:at])[:size - number])
+            os.fsync(file.fileno())  # written back now, and not while others are measured
+
+    def transfer(self, size):
+        if os.path.exists(self.copy):
+            os.unlink(self.copy)
+        of_server = processor_time(self.server.process.pid) if self.server else 0
+        with open(os.path.join(self.log, f"file-{self.system.name}.log"), "w+b") as log:
+            begin = time.monotonic()
+            process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.monotonic() - begin
+            process.returncode = os.waitstatus_to_exitcode(status)
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip()
+        if process.returncode != 0:
+            raise Failed(f"{self.command()[0]} ended with status {process.returncode}: {said[-300:]}")
+        of_server = processor_time(self.server.process.pid) - of_server if self.server else 0
+        gib = size / 2**30
+        return Sample(size / seconds / 1e9, seconds * 1e6, seconds * 1e6, (usage.ru_utime + usage.ru_stime) / gib,
+                      of_server / gib)
+
+    def stop(self):
+        """Nothing runs between two copies."""
+
+    def close(self):
+        if self.server is not None:
+            self.server.kill()
+            self.server = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if os.path.exists(self.source):
+            os.unlink(self.source)
+
+
+def same_bytes(one, other):
+    if os.path.getsize(one) != os.path.getsize(other):
+        return False
+    with open(one, "rb", buffering=0) as left, open(other, "rb", buffering=0) as right:
+        while chunk := left.read(CHUNK):
+            if chunk != right.read(CHUNK):
+                return False
+    return True
+
+
+def processor_time(process):
+    """Seconds that a process has used."""
+    clock = ctypes.c_int()
+    if ctypes.CDLL(None).clock_getcpuclockid(process, ctypes.byref(clock)) != 0:
+        raise Failed("the server has ended")
+    return time.clock_gettime(clock.value)
