@@ -21,7 +21,7 @@ class FileCopy:
 
     def __init__(self, system, build, _pools=()):
         self.system, self.version, self.server, self.warm_size = system, "", None, None
-        self.source = os.path.join(build, f"source-{os.getpid()}-{system.name}")
+        self.build, self.source = build, None
         self.log = os.path.join(build, "log")
         os.makedirs(self.log, exist_ok=True)
         self.folder = tempfile.mkdtemp(prefix="peer_bench-", dir=TMPFS)
@@ -50,27 +50,16 @@ class FileCopy:
     def sample(self, row, _seconds, _seed):
         """Copies the file once, and before the first measurement once more: all its pages are in memory then."""
         if self.warm_size != row.size:
-            self.make_source(row.size)
+            if shutil.disk_usage(self.folder).free < row.size + CHUNK:
+                raise Failed(f"no room in {TMPFS} for a file of {row.size} bytes")
+            self.source = source_of(self.build, row.size)
             self.transfer(row.size)
             self.warm_size = row.size
         sample = self.transfer(row.size)
         if not same_bytes(self.source, self.copy):
-            self.close()
             raise Failed("THE BYTES DIFFER")
         os.unlink(self.copy)
         return sample
-
-    def make_source(self, size):
-        for folder in [os.path.dirname(self.source), self.folder]:
-            if shutil.disk_usage(folder).free < size + CHUNK:
-                raise Failed(f"no room in {folder} for a file of {size} bytes")
-        block = os.urandom(CHUNK)
-        with open(self.source, "wb") as file:
-            for number in range(0, size, CHUNK):
-                # No two chunks are equal.
-                at = number // CHUNK * 4099 % CHUNK
-                file.write((block[at:] + block[:at])[:size - number])
-            os.fsync(file.fileno())  # written back now, and not while others are measured
 
     def transfer(self, size):
         if os.path.exists(self.copy):
@@ -99,8 +88,25 @@ class FileCopy:
             self.server.kill()
             self.server = None
         shutil.rmtree(self.folder, ignore_errors=True)
-        if os.path.exists(self.source):
-            os.unlink(self.source)
+
+
+def source_of(build, size):
+    """A file of that size in the folder `build`, where it stays for later runs."""
+    source = os.path.join(build, f"source-{size}")
+    if os.path.exists(source):
+        return source
+    if shutil.disk_usage(build).free < size + CHUNK:
+        raise Failed(f"no room in {build} for a file of {size} bytes")
+    block = os.urandom(CHUNK)
+    with tempfile.NamedTemporaryFile(dir=build) as file:
+        for number in range(0, size, CHUNK):
+            # No two chunks are equal.
+            at = number // CHUNK * 4099 % CHUNK
+            file.write((block[at:] + block[:at])[:size - number])
+        file.flush()
+        os.fsync(file.fileno())  # written back now, and not while others are measured
+        os.link(file.name, source)
+    return source
 
 
 def same_bytes(one, other):

@@ -1,6 +1,6 @@
 #!/bin/sh
 # pack.sh FOLDER PEERS LIBRARY_DIR: into FOLDER what measures this engine, UCX and the machine's limits on another machine,
-# which needs Python 3.9 and nothing else. PEERS holds the Python package libucx-cu12 in PEERS/ucx; LIBRARY_DIR is that of
+# which needs Python 3.9 and libstdc++, and no network. PEERS holds the Python package libucx-cu12 in PEERS/ucx; LIBRARY_DIR is that of
 # libflagcx_p2p.so. There: FOLDER/run.sh [ARGUMENTS OF run.py].
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,11 +10,11 @@ library=${3:?usage: pack.sh FOLDER PEERS LIBRARY_DIR}
 mkdir -p "$folder/lib/ucx"
 folder=$(cd "$folder" && pwd)
 
-# The drivers find the libraries beside them. libstdc++ of another distribution may be older.
+# The drivers find the libraries beside them.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ln -s "$(cd "$peers" && pwd)/ucx" "$work/ucx"
-CXXFLAGS="${CXXFLAGS:-} -static-libstdc++ -static-libgcc" RPATH="\$ORIGIN/lib" "$here/build.sh" "$work" "$library"
+RPATH="\$ORIGIN/lib" "$here/build.sh" "$work" "$library"
 for program in limits ours libmeasure.so ucx_driver; do
     [ ! -e "$work/$program" ] || strip -o "$folder/$program" "$work/$program"
 done

@@ -88,7 +88,7 @@ def chosen_systems(options):
 
 def report(options, results, machine, date, done):
     """Prints everything as a section of docs/benchmarks.md, and writes the files."""
-    outcomes = aims.evaluate(results)
+    outcomes = aims.evaluate(results, [aim for aim in aims.AIMS if options.path in [None, aim.path]])
     command = "./x bench peers" + " --quick" * options.quick
     text = docs_page.section(command, results, machine, date, done, table.render(results, () if options.smoke else outcomes))
     print(text)

@@ -50,7 +50,7 @@ def ours(build):
         yield System(OURS, path, [program, "target", path], [program, "initiator", path], settings,
                      has_own_memory=shared, needs=os.path.join(build, "ours_allocates") if shared else program,
                      advice="flagcx_p2p_ext.h has no flagcxP2pEngineAllocShared" if shared else "")
-        if not shared:
+        if path == CROSS_MEMORY:
             yield System(OURS_RUST, path, [rust, "target"], [rust, "initiator", path], settings, is_for_calls=True,
                          needs=rust)
     # A folder, an address and a file are added to these command lines: files.py.

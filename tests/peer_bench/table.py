@@ -64,7 +64,7 @@ def summary(results):
             if fastest is not None and limit is not None and faster(results, path, row, fastest[0], limit[0]):
                 wrong.append(f"{row}, {path} ({fastest[0]})")
     if compared == 0:
-        return "No peer was measured."
+        return "No row was measured of both this engine and a peer."
     text = f"Slower in {len(slower)} of {compared} rows that both have"
     text += f": {'; '.join(slower)}." if slower else "."
     if missing:

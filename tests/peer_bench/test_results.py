@@ -78,7 +78,7 @@ class Table(unittest.TestCase):
             self.assertEqual("Faster than the best limit" in table.render(made), beaten)
 
     def test_without_peers_the_table_says_so(self):
-        self.assertIn("No peer was measured.", table.render(results(ours__tcp=[sample(1)])))
+        self.assertIn("No row was measured of both", table.render(results(ours__tcp=[sample(1)])))
 
     def test_figures_have_three_digits(self):
         self.assertEqual([table.figure(value) for value in (0, 0.01234, 1.234, 12.34, 1234.5)],
