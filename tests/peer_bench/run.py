@@ -77,6 +77,8 @@ def parse(arguments):
 def chosen_systems(options):
     """Those of the path that was asked for. The smoke run leaves out what has to be installed or is not there yet."""
     systems = [system for system in all_systems(options.build) if options.path in [None, system.path]]
+    if options.quick:
+        systems = [system for system in systems if not system.is_slow]
     if not options.smoke:
         return systems
     smoke = [system for system in systems if system.is_limit or

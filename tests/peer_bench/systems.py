@@ -32,6 +32,8 @@ class System:
     has_own_memory: bool = False
     # Measured only for what one call costs: another interface of an engine that has the other rows.
     is_for_calls: bool = False
+    # Left out of --quick, for want of time.
+    is_slow: bool = False
     # Without this file the system cannot be measured, and `advice` is printed.
     needs: str = ""
     advice: str = ""
@@ -80,7 +82,8 @@ def nixl(build):
     for path, transports in [(CROSS_MEMORY, "posix,sysv,cma,tcp"), (TCP, "tcp")]:
         for name, mode in [("nixl", "default"), ("nixl-no-thread", "no-thread")]:
             yield System(name, path, [python, driver, "target"], [python, driver, "initiator", mode],
-                         {"UCX_TLS": transports}, needs=ready, advice="its Python package could not be installed")
+                         {"UCX_TLS": transports}, is_slow=mode == "default", needs=ready,
+                         advice="its Python package could not be installed")
 
 
 def mooncake(build):
