@@ -58,7 +58,11 @@ def draw(results):
         line[0].set_ylabel("GB/s")
     host = results["host"]
     figure.suptitle(f"{results['date']}, {host['cpu']}, {host['cores']} cores: one block at a time, and many at once")
-    figure.tight_layout()
+    # One legend for all panels.
+    lines = {line.get_label(): line for panel in panels.flat for line in panel.lines
+             if not line.get_label().startswith("_")}
+    figure.legend(lines.values(), lines.keys(), loc="lower center", ncols=len(lines), frameon=False)
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
     return figure
 
 
@@ -79,10 +83,11 @@ def draw_panel(panel, results, path, op):
         line(rates, label=name, color=COLOURS.get(name), marker="o", markersize=3,
              linewidth=2.2 if name == OURS else 1, zorder=3 if name == OURS else 2)
     panel.set_yscale("log")
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.minorticks_off()
     panel.set_xticks(places, [label(row) for row in rows], rotation=30, ha="right")
     panel.set_title(f"{TITLES[path]}: {op}")
-    panel.grid(alpha=0.3, which="both", linewidth=0.5)
-    panel.legend(fontsize=7)
+    panel.grid(alpha=0.4, linewidth=0.5)
 
 
 def main():
