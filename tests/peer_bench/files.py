@@ -12,6 +12,7 @@ from pair import START_SECONDS, Driver, Failed
 from rows import MIB, Sample
 
 TMPFS = "/dev/shm"
+PREFIX = "peer_bench-"
 CHUNK = 16 * MIB
 TRANSFER_SECONDS = 120
 
@@ -24,7 +25,8 @@ class FileCopy:
         self.build, self.source = build, None
         self.log = os.path.join(build, "log")
         os.makedirs(self.log, exist_ok=True)
-        self.folder = tempfile.mkdtemp(prefix="peer_bench-", dir=TMPFS)
+        remove_left_over()
+        self.folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=TMPFS)
         self.copy = os.path.join(self.folder, "copy")
         try:
             if system.target:
@@ -34,7 +36,8 @@ class FileCopy:
             raise
 
     def serve(self):
-        self.server = Driver("server", [*self.system.target, self.folder, "--port", "0"],
+        # Its standard input ends with the runner.
+        self.server = Driver("server", [*self.system.target, self.folder, "--port", "0", "--until-stdin-closes"],
                              dict(os.environ, **self.system.environment), (), os.path.join(self.log, "file-server.log"))
         line = self.server.answer(START_SECONDS)
         found = re.search(r"listening on (\S+)", line)
@@ -88,6 +91,14 @@ class FileCopy:
             self.server.kill()
             self.server = None
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def remove_left_over():
+    """What runners have left in memory that were killed."""
+    for name in os.listdir(TMPFS):
+        found = re.match(rf"{PREFIX}(\d+)-", name)
+        if found and not os.path.exists(f"/proc/{found[1]}"):
+            shutil.rmtree(os.path.join(TMPFS, name), ignore_errors=True)
 
 
 def source_of(build, size):

@@ -27,7 +27,7 @@ class Effort:
     rows: tuple = tuple(ROWS)
 
 
-FULL, QUICK = Effort(5, 0.3, 600, 3600), Effort(3, 0.02, 20, 160)
+FULL, QUICK = Effort(5, 0.3, 600, 3600), Effort(3, 0.02, 20, 170)
 SMOKE = Effort(1, 0.002, 0, 60, rows=tuple(USUAL[::5]))
 
 

@@ -54,6 +54,18 @@ class Copies(unittest.TestCase):
             number = os.stat(made).st_ino
             self.assertEqual(os.stat(files.source_of(build, ROW.size)).st_ino, number)
 
+    def test_what_a_killed_runner_left_is_removed(self):
+        ended = os.fork()
+        if ended == 0:
+            os._exit(0)
+        os.waitpid(ended, 0)
+        folders = [os.path.join(files.TMPFS, f"{files.PREFIX}{process}-test") for process in [ended, os.getpid()]]
+        for folder in folders:
+            os.mkdir(folder)
+        files.remove_left_over()
+        self.assertEqual([os.path.exists(folder) for folder in folders], [False, True])
+        os.rmdir(folders[1])
+
     def test_a_file_without_room_is_refused(self):
         self.addCleanup(setattr, files.shutil, "disk_usage", files.shutil.disk_usage)
         files.shutil.disk_usage = lambda _: type("Usage", (), {"free": 0})
