@@ -99,7 +99,7 @@ def outcome(results, aim):
 
 
 def best(sample_of, aim, bound):
-    """What a bound allows, the value that it is made of, whose that is, and which value; None without a sample."""
+    """What a bound allows, the value that it is made of, the name of its system, and which value; None without a sample."""
     value = bound.value or aim.value
     read, _, less = VALUES[value]
     found = [(read(sample), name) for name in bound.systems

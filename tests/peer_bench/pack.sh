@@ -1,7 +1,7 @@
 #!/bin/sh
 # pack.sh FOLDER PEERS LIBRARY_DIR: into FOLDER what measures this engine, UCX and the machine's limits on another machine,
-# which needs Python 3.9 and libstdc++, and no network. PEERS holds the Python package libucx-cu12 in PEERS/ucx; LIBRARY_DIR is that of
-# libflagcx_p2p.so. There: FOLDER/run.sh [ARGUMENTS OF run.py].
+# which needs Python 3.9 and libstdc++, and no network. PEERS holds the Python package libucx-cu12 in PEERS/ucx; LIBRARY_DIR
+# is that of libflagcx_p2p.so. There: FOLDER/run.sh [ARGUMENTS OF run.py].
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:?usage: pack.sh FOLDER PEERS LIBRARY_DIR}

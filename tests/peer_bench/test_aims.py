@@ -33,7 +33,8 @@ class Outcomes(unittest.TestCase):
         for rate, met in [(5.9, False), (6.1, True)]:
             made = outcome("rate", [Bound("UCX", UCX, factor=1.5)], ours=[sample(rate)], ucx=[sample(3)],
                            ucx_debian=[sample(4)])
-            self.assertEqual((made.met, made.compared_with, made.ratio_asked, made.ratio), (met, "ucx-debian", 1.5, rate / 4))
+            self.assertEqual((made.met, made.compared_with, made.ratio_asked, made.ratio),
+                             (met, "ucx-debian", 1.5, rate / 4))
 
     def test_a_time_is_to_be_a_fraction_of_the_best(self):
         for p50, met in [(8.4, True), (8.6, False)]:

@@ -49,7 +49,8 @@ class Section(unittest.TestCase):
         results.not_measured["peer, tcp"] = "not there"
         text = section(results)
         self.assertIn("Not measured: peer, tcp: not there", text)
-        self.assertTrue(text.startswith("### 2026-01-02: comparison with other engines\n\n`command` at 03:04 UTC: a processor"))
+        self.assertTrue(text.startswith("### 2026-01-02: comparison with other engines\n\n"
+                                        "`command` at 03:04 UTC: a processor"))
 
     def test_the_page_of_this_repository_has_the_section(self):
         page = os.path.join(HERE, "..", "..", "docs", "benchmarks.md")

@@ -115,7 +115,8 @@ class Json(unittest.TestCase):
         self.assertEqual(read["not_measured"], {"peer, tcp": "not there"})
         self.assertEqual(read["rows"], [
             {"system": "ours", "path": "tcp", "op": "put", "size": MIB, "batch": 32, "gbps": 2, "p50_us": 10.0,
-             "p99_us": 30.0, "cpu_initiator": 0.25, "cpu_target": 0.5, "sets": 16, "burners": 0, "gbps_min": 1, "gbps_max": 3, "samples": 3}])
+             "p99_us": 30.0, "cpu_initiator": 0.25, "cpu_target": 0.5, "sets": 16, "burners": 0, "gbps_min": 1,
+             "gbps_max": 3, "samples": 3}])
         self.assertEqual([entry["system"] for entry in read["limits"]], ["limit"])
 
 
