@@ -4,7 +4,8 @@
 set(_peers ${CMAKE_CURRENT_BINARY_DIR}/peer_bench)
 set(_runner ${CMAKE_CURRENT_SOURCE_DIR}/peer_bench)
 
-add_test(NAME python.peer_bench_runner COMMAND ${FLAGCX_P2P_PYTHON} -m unittest -v test_quiet test_results
+add_test(NAME python.peer_bench_runner COMMAND ${FLAGCX_P2P_PYTHON} -m unittest -v test_quiet test_results test_aims
+  test_docs_page test_files test_rounds
   WORKING_DIRECTORY ${_runner})
 set_tests_properties(python.peer_bench_runner PROPERTIES LABELS "python;quick" TIMEOUT 60)
 

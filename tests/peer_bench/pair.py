@@ -21,7 +21,8 @@ class Pair:
     """A target and an initiator that is connected to it."""
 
     def __init__(self, system, build, pools=()):
-        """`pools`: file descriptors of the initiator's and the target's memory; without them each maps its own."""
+        """`pools`: file descriptors of the initiator's and the target's memory, unless they have memory of their own."""
+        pools = () if system.has_own_memory else pools
         self.processes, self.pools = [], pools
         folder = os.path.join(build, "log")
         os.makedirs(folder, exist_ok=True)
@@ -47,7 +48,7 @@ class Pair:
         """Measures a row."""
         self.signal(signal.SIGCONT)
         try:
-            self.initiator.ask(f"{row.op} {row.size} {row.batch} {seconds} {seed}")
+            self.initiator.ask(f"{row.op} {row.size} {row.batch} {row.sets} {seconds} {seed}")
             answer = self.initiator.answer(seconds + SAMPLE_SECONDS)
         except Failed:
             self.close()

@@ -36,7 +36,19 @@ class Results:
         """The limits, or the other systems, that have a sample on a path."""
         measured = {(name, where) for name, where, _ in self.samples}
         return [system.name for system in self.systems
-                if system.path == path and system.is_limit == limits and (system.name, path) in measured]
+                if system.path == path and system.is_limit == limits and not system.is_for_calls
+                and (system.name, path) in measured]
+
+    def of_round(self, number):
+        """Answers the samples of one round, as median() does those of all; None where there are not so many."""
+        def sample(name, path, row):
+            samples = self.samples.get((name, path, row), [])
+            return samples[number] if number < len(samples) else None
+        return sample
+
+    @property
+    def rounds(self):
+        return max(map(len, self.samples.values()), default=0)
 
     def best(self, names, path, row):
         """The fastest of these systems as a pair of name and sample, or None."""
@@ -58,14 +70,17 @@ class Results:
 
 
 def speed(sample, row):
-    """What is compared: transfers a second by their median where one transfer is small, else the rate."""
+    """What is compared: the p99 under burners, transfers a second by their median where one is small, else the rate."""
+    if row.burners:
+        return 1 / sample.p99_us
     return 1 / sample.p50_us if row.by_latency else sample.gbps
 
 
-def to_json(results, host, date):
+def to_json(results, outcomes, host, date):
     """Rates in 10^9 bytes a second, processor time in seconds a GiB."""
     return {"host": host, "date": date, "rows": entries(results, limits=False), "limits": entries(results, limits=True),
-            "versions": results.versions, "not_measured": results.not_measured}
+            "aims": [outcome.to_json() for outcome in outcomes], "versions": results.versions,
+            "not_measured": results.not_measured}
 
 
 def entries(results, limits):
@@ -77,6 +92,6 @@ def entries(results, limits):
                 continue
             low, high = results.spread(system.name, system.path, row)
             made.append({"system": system.name, "path": system.path, "op": row.op, "size": row.size,
-                         "batch": row.batch, **asdict(sample), "gbps_min": low, "gbps_max": high,
-                         "samples": len(results.samples[system.name, system.path, row])})
+                         "batch": row.batch, **asdict(sample), "sets": row.sets, "burners": row.burners,
+                         "gbps_min": low, "gbps_max": high, "samples": len(results.samples[system.name, system.path, row])})
     return made

@@ -1,43 +1,30 @@
 #!/usr/bin/env python3
-"""Measures this engine, its peers and the machine's limits in turn, and prints one table.
+"""Measures this engine, its peers and the machine's limits in turn, and prints the tables of docs/benchmarks.md.
 
 Two processes on 127.0.0.1 for each system, 64 MiB of memory a side, transfers one after the other over distinct random
 blocks, every system in turn for each row. All bytes of the last transfers are compared after the clock has stopped.
+Rows that miss their aim are listed; the exit status is 0 nevertheless: this is a measurement.
 """
 
 import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
-from dataclasses import dataclass
 
+import aims
+import docs_page
 import host
 import table
-from pair import Failed, Pair
 from quiet import Quiet
 from results import Results, to_json
-from rows import ROWS
-from systems import OURS, all_systems, reason_against
+from rounds import FULL, QUICK, SMOKE, Rounds
+from systems import OURS, PATHS, all_systems
 
-POOL_BYTES = 64 << 20  # as in drivers/measure.h
 SKIPPED = 77  # SKIP_RETURN_CODE in ../peer_bench.cmake
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is measured, and how long it may take."""
-
-    rounds: int
-    seconds: float  # of a sample
-    patience: float  # seconds to wait for a quiet machine, in all
-    limit: float  # seconds after which the rounds that follow the first one end
-    rows: tuple = tuple(ROWS)
-
-
-FULL, QUICK = Effort(5, 0.3, 600, 3600), Effort(3, 0.05, 40, 150)
-SMOKE = Effort(1, 0.002, 0, 60, rows=tuple(ROWS[::5]))
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def main():
@@ -51,12 +38,12 @@ def main():
     # Ends the drivers then too: an exception runs the clean-up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options.build = os.path.abspath(options.build)
-    results = Results(list(all_systems(options.build)))
+    results = Results(chosen_systems(options))
     before, began = host.load(), time.monotonic()
     date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     effort = SMOKE if options.smoke else QUICK if options.quick else FULL
     quiet = Quiet(effort.patience)
-    rounds = measure(options, effort, results, quiet)
+    rounds = Rounds(options.build, results, quiet, effort).run()
     machine = dict(host.describe(), load_before=before, load_after=host.load())
     done = f"{rounds} rounds of {effort.seconds:g} s a sample, {time.monotonic() - began:.0f} s; {quiet}"
     report(options, results, machine, date, done)
@@ -70,102 +57,63 @@ def parse(arguments):
     parser = argparse.ArgumentParser(prog="./x bench peers", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="under three minutes: shorter samples, fewer rounds")
+    parser.add_argument("--path", choices=PATHS, help="measure one path only")
     parser.add_argument("--json", metavar="FILE", help="write the results to FILE as well")
+    parser.add_argument("--plot", metavar="FILE", help="write the plot to FILE.svg as well")
+    parser.add_argument("--docs", metavar="FILE", help="replace the comparison in the page FILE, and the plot beside it")
     parser.add_argument("--build", default="target/peers", help=argparse.SUPPRESS)  # where the drivers are
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)  # look at the arguments only
     parser.add_argument("--smoke", action="store_true", help=argparse.SUPPRESS)  # a test: ours and the limits, a second
     options = parser.parse_args(arguments)
-    if options.json:
-        folder = os.path.dirname(options.json) or "."
-        if os.path.isdir(options.json) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-            parser.error(f"cannot write to {options.json}. Name a file in a folder that exists and is yours")
+    for file in filter(None, [options.json, options.plot, options.docs]):
+        folder = os.path.dirname(file) or "."
+        if os.path.isdir(file) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+            parser.error(f"cannot write to {file}. Name a file in a folder that exists and is yours")
+    if options.docs and (reason := docs_page.reason_against(options.docs)):
+        parser.error(reason)
     return options
 
 
-def measure(options, effort, results, quiet):
-    """Fills the results; answers how many rounds were begun."""
-    pairs, end, rounds = {}, time.monotonic() + effort.limit, 0
-    try:
-        start(options, results, pairs, make_pools())
-        while rounds < effort.rounds and time.monotonic() < end:
-            one_round(results, pairs, quiet, effort, rounds, end)
-            rounds += 1
-    finally:
-        for pair in pairs.values():
-            pair.close()
-    return rounds
-
-
-def make_pools():
-    """Memory for both sides, which every pair maps.
-
-    With separate memory a pair is up to 37% faster or slower than another one of that system.
-    """
-    pools = [os.memfd_create(side) for side in ["initiator", "target"]]
-    for pool in pools:
-        os.truncate(pool, POOL_BYTES)
-    return pools
-
-
-def start(options, results, pairs, pools):
-    """Starts both processes of every system that there is."""
-    if options.smoke:
-        peers = {system.name: None for system in results.systems if not system.is_limit and system.name != OURS}
-        print(f"not run: {', '.join(peers)}: ./x bench peers measures them")
-        results.systems = [system for system in results.systems if system.name not in peers]
-    for system in results.systems:
-        name = f"{system.name}, {system.path}"
-        reason = reason_against(system)
-        try:
-            if reason is None:
-                pairs[system] = Pair(system, options.build, pools)
-                if pairs[system].version:
-                    results.versions[system.name.removesuffix("-no-thread")] = pairs[system].version
-        except (Failed, OSError) as error:
-            reason = str(error)
-        if reason is not None:
-            results.not_measured[name] = reason
-
-
-def one_round(results, pairs, quiet, effort, number, end):
-    """One sample of every row by every system, row by row, so that all systems run in one state of the machine."""
-    for row_number, row in enumerate(effort.rows):
-        show_progress(f"round {number + 1}, {row}")
-        # Each round begins with another system, so that the order of the systems varies.
-        for system in rotated(list(pairs), number):
-            if number > 0 and time.monotonic() >= end:
-                show_progress("")
-                return
-            pair, seed = pairs[system], 1 + number * len(ROWS) + row_number
-            try:
-                results.add(system, row, quiet.take(lambda: pair.sample(row, effort.seconds, seed)))
-            except Failed as error:
-                pairs.pop(system)
-                results.not_measured[f"{system.name}, {system.path}"] = f"from {row} in round {number + 1}: {error}"
-    show_progress("")
-
-
-def rotated(values, by):
-    by %= max(1, len(values))
-    return values[by:] + values[:by]
-
-
-def show_progress(text):
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+def chosen_systems(options):
+    """Those of the path that was asked for. The smoke run leaves out what has to be installed or is not there yet."""
+    systems = [system for system in all_systems(options.build) if options.path in [None, system.path]]
+    if options.quick:
+        systems = [system for system in systems if not system.is_slow]
+    if not options.smoke:
+        return systems
+    smoke = [system for system in systems if system.is_limit or
+             (system.name == OURS and not (system.advice and not os.path.exists(system.needs)))]
+    left_out = dict.fromkeys(f"{system.name} ({system.path})" for system in systems if system not in smoke)
+    print(f"not run: {', '.join(left_out)}: ./x bench peers measures them")
+    return smoke
 
 
 def report(options, results, machine, date, done):
-    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
-    print(f"{date}; {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}, "
-          f"kernel {machine['kernel']}; load {machine['load_before']} before, {machine['load_after']} after; {done}")
-    print(f"{versions}\n\n{table.render(results)}")
-    for name, reason in results.not_measured.items():
-        print(f"\nnot measured: {name}: {reason}")
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(to_json(results, machine, date), file, indent=1)
-            file.write("\n")
+    """Prints everything as a section of docs/benchmarks.md, and writes the files."""
+    outcomes = aims.evaluate(results, [aim for aim in aims.AIMS if options.path in [None, aim.path]])
+    command = "./x bench peers" + " --quick" * options.quick
+    text = docs_page.section(command, results, machine, date, done, table.render(results, () if options.smoke else outcomes))
+    print(text)
+    written = options.json or os.path.join(options.build, "peers.json")
+    for file in {written, os.path.join(options.build, "peers.json")}:
+        with open(file, "w", encoding="utf-8") as out:
+            json.dump(to_json(results, outcomes, machine, date), out, indent=1)
+            out.write("\n")
+    if options.smoke:
+        return
+    plots = [os.path.join(options.build, "peers.svg"), options.plot, options.docs and docs_page.plot_of(options.docs)]
+    if reason := plot(options.build, written, list(filter(None, plots))):
+        print(f"\nno plot: {reason}")
+    elif options.docs:
+        docs_page.replace(options.docs, text)
+
+
+def plot(build, data, files):
+    """Draws the plot with the Python that has matplotlib; answers a reason if there is none."""
+    own = os.path.join(build, "plot", "bin", "python")
+    done = subprocess.run([own if os.path.exists(own) else sys.executable, os.path.join(HERE, "plot.py"), data, *files],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return None if done.returncode == 0 else done.stdout.strip().splitlines()[-1]
 
 
 if __name__ == "__main__":

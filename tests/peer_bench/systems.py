@@ -4,15 +4,17 @@ import os
 import sys
 from dataclasses import dataclass, field
 
-CROSS_MEMORY, TCP, SHARED_MEMORY = "cross-memory", "tcp", "shared-memory"
-PATHS = [CROSS_MEMORY, TCP, SHARED_MEMORY]
-OURS = "ours"
+# The first three are also values of FLAGCX_P2P_PATH.
+CROSS_MEMORY, TCP, SHARED, FILE = "cross-memory", "tcp", "shared", "file"
+PATHS = [CROSS_MEMORY, TCP, SHARED, FILE]
+OURS, OURS_RUST = "ours", "ours-rust"
 
 # What a path is, for a reader of the table.
 TITLES = {
     CROSS_MEMORY: "Two processes of one host, memory of the programs",
     TCP: "TCP on 127.0.0.1",
-    SHARED_MEMORY: "Memory that both processes map, which the engine allocates",
+    SHARED: "Memory that both processes map, which the engine allocates",
+    FILE: "`flagcx-p2p put` of one file, page cache to tmpfs, with the hash of its content, and `cp`",
 }
 
 
@@ -26,6 +28,12 @@ class System:
     initiator: list
     environment: dict = field(default_factory=dict)
     is_limit: bool = False
+    # Uses memory of its own and is started anew for each round, so that the median covers different pages.
+    has_own_memory: bool = False
+    # Measured only for what one call costs: another interface of an engine that has the other rows.
+    is_for_calls: bool = False
+    # Left out of --quick, for want of time.
+    is_slow: bool = False
     # Without this file the system cannot be measured, and `advice` is printed.
     needs: str = ""
     advice: str = ""
@@ -37,10 +45,19 @@ def all_systems(build):
 
 
 def ours(build):
-    program = os.path.join(build, "ours")
-    for path in [CROSS_MEMORY, TCP]:
+    program, rust, tool = (os.path.join(build, name) for name in ["ours", "ours_rust", "flagcx-p2p"])
+    for path in [CROSS_MEMORY, TCP, SHARED]:
         settings = {"FLAGCX_P2P_FABRIC": "software", "FLAGCX_P2P_PATH": path, "FLAGCX_P2P_BIND": "127.0.0.1"}
-        yield System(OURS, path, [program, "target"], [program, "initiator", path], settings, needs=program)
+        shared = path == SHARED
+        yield System(OURS, path, [program, "target", path], [program, "initiator", path], settings,
+                     has_own_memory=shared, needs=os.path.join(build, "ours_allocates") if shared else program,
+                     advice="flagcx_p2p_ext.h has no flagcxP2pEngineAllocShared" if shared else "")
+        if path == CROSS_MEMORY:
+            yield System(OURS_RUST, path, [rust, "target"], [rust, "initiator", path], settings, is_for_calls=True,
+                         needs=rust)
+    # A folder, an address and a file are added to these command lines: files.py.
+    yield System(OURS, FILE, [tool, "serve"], [tool, "put"], needs=tool)
+    yield System("cp", FILE, [], ["cp"], is_limit=True)
 
 
 def ucx(build):
@@ -50,11 +67,12 @@ def ucx(build):
     for name, path, program, transports, memory, wait in [
             ("ucx", CROSS_MEMORY, newest, "posix,cma", "anonymous", "sleep"),
             ("ucx", TCP, newest, "tcp", "anonymous", "poll"),
-            ("ucx", SHARED_MEMORY, newest, "posix,cma", "shared", "sleep"),
-            ("ucx-debian", SHARED_MEMORY, debian, "posix,cma", "shared", "sleep")]:
+            ("ucx", SHARED, newest, "posix,cma", "shared", "sleep"),
+            ("ucx-debian", SHARED, debian, "posix,cma", "shared", "sleep")]:
         settings = {"UCX_TLS": transports, "UCX_WARN_UNUSED_ENV_VARS": "n"}
         yield System(name, path, [program, "target", memory, wait], [program, "initiator", memory], settings,
-                     needs=program, advice="its driver was not built: UCX could not be installed")
+                     has_own_memory=path == SHARED, needs=program,
+                     advice="its driver was not built: UCX could not be installed")
 
 
 def nixl(build):
@@ -64,7 +82,8 @@ def nixl(build):
     for path, transports in [(CROSS_MEMORY, "posix,sysv,cma,tcp"), (TCP, "tcp")]:
         for name, mode in [("nixl", "default"), ("nixl-no-thread", "no-thread")]:
             yield System(name, path, [python, driver, "target"], [python, driver, "initiator", mode],
-                         {"UCX_TLS": transports}, needs=ready, advice="its Python package could not be installed")
+                         {"UCX_TLS": transports}, is_slow=mode == "default", needs=ready,
+                         advice="its Python package could not be installed")
 
 
 def mooncake(build):
@@ -77,10 +96,12 @@ def mooncake(build):
 
 def limits(build):
     program = os.path.join(build, "limits")
-    for name, path in [("process_vm", CROSS_MEMORY), ("process_vm_all", CROSS_MEMORY), ("tcp_blocking", TCP),
-                       ("tcp_polling", TCP), ("memcpy", SHARED_MEMORY)]:
-        yield System(name, path, [program, "target", name], [program, "initiator", name], is_limit=True,
-                     needs=program)
+    for path, names in {CROSS_MEMORY: ["process_vm", "process_vm_all"],
+                        TCP: ["tcp_blocking", "tcp_polling", "tcp_polling_128k", "tcp_two"],
+                        SHARED: ["memcpy", "memcpy_all"]}.items():
+        for name in names:
+            yield System(name, path, [program, "target", name], [program, "initiator", name], is_limit=True,
+                         has_own_memory=path == SHARED, needs=program)
 
 
 def reason_against(system):

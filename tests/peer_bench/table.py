@@ -1,17 +1,22 @@
 """The results as tables in Markdown, as docs/benchmarks.md keeps them."""
 
+from aims import VALUES
+from docs_page import filled
 from rows import ROWS
 from systems import OURS, PATHS, TITLES
 
 
-def render(results):
-    """All tables, and a sentence with the rows in which a peer is faster."""
+def render(results, outcomes=()):
+    """All tables, a paragraph with the rows in which a peer is faster, and what became of the aims."""
     parts = []
     for path in PATHS:
         if results.names(path, limits=False) or results.names(path, limits=True):
             parts += [f"{TITLES[path]}:", rates(results, path), "Processor time, seconds a GiB, initiator + target:",
                       processor_time(results, path)]
-    parts.append(summary(results))
+    parts += [filled(paragraph) for paragraph in summary(results).split("\n\n")]
+    if outcomes:
+        parts += ["Aims: what is asked of this engine, and the ratio in this run with its spread over the rounds:",
+                  aims(outcomes), filled(total(outcomes))]
     return "\n\n".join(parts)
 
 
@@ -24,7 +29,7 @@ def rates(results, path):
         ratios = results.comparisons(path, row)
         cells = [rate(results.median(name, path, row), row) for name in [*columns(systems), *limits]]
         if OURS not in systems:
-            cells[0], shown = "no such path", ["slower", ""]
+            cells[0], shown = "not measured", ["", ""]
         else:
             shown = [ratio(value, bold_below_one=True) for value in ratios[:1]] + [ratio(ratios[1])]
         lines.append([str(row), *cells, *shown, spread(results, path, row)])
@@ -59,20 +64,47 @@ def summary(results):
             if fastest is not None and limit is not None and faster(results, path, row, fastest[0], limit[0]):
                 wrong.append(f"{row}, {path} ({fastest[0]})")
     if compared == 0:
-        return "No peer was measured."
+        return "No row was measured of both this engine and a peer."
     text = f"Slower in {len(slower)} of {compared} rows that both have"
     text += f": {'; '.join(slower)}." if slower else "."
     if missing:
-        text += f" Slower as well in {len(missing)} rows without such a path: {', '.join(dict.fromkeys(missing))}."
+        text += f" Nothing of ours in {len(missing)} more: {', '.join(dict.fromkeys(missing))}."
     if wrong:
         text += "\n\nFaster than the best limit, by the whole spread, so that the limit is too low: " + "; ".join(wrong)
         text += "."
     return text
 
 
+def aims(outcomes):
+    """A line for each aim; what was missed is bold."""
+    lines = []
+    for outcome in outcomes:
+        met = {True: "yes", False: "**no**", None: "not measured"}[outcome.met]
+        unit = VALUES[outcome.value][1]
+        ours = "-" if outcome.ours is None else f"{figure(outcome.ours)} {unit}"
+        theirs = "-" if outcome.theirs is None else f"{figure(outcome.theirs)} ({outcome.compared_with})"
+        lines.append([f"{outcome.path}: {outcome.row}", f"{outcome.value} {outcome.asked}", ours, theirs,
+                      "-" if outcome.ratio_asked is None else f"{outcome.ratio_asked:.2f}", measured(outcome), met])
+    return markdown(["row", "asked", "ours", "compared with", "ratio asked", "ratio measured", "met"], lines)
+
+
+def measured(outcome):
+    if outcome.ratio is None:
+        return "-"
+    text = f"{outcome.ratio:.2f} ({outcome.ratio_min:.2f} to {outcome.ratio_max:.2f})"
+    return f"**{text}**" if outcome.met is False else text
+
+
+def total(outcomes):
+    count = {met: sum(outcome.met is met for outcome in outcomes) for met in [True, False, None]}
+    missed = "; ".join(f"{outcome.path}: {outcome.row}, {outcome.value}" for outcome in outcomes if outcome.met is False)
+    return (f"Of {len(outcomes)} aims {count[True]} are met, {count[None]} not measured, and {count[False]} missed"
+            f"{': ' + missed if missed else ''}.")
+
+
 def faster(results, path, row, name, limit):
-    """Whether the slowest sample of a system is faster than the fastest one of a limit."""
-    return results.spread(name, path, row)[0] > results.spread(limit, path, row)[1]
+    """Whether the slowest sample of a system is faster than the fastest one of a limit, of several each."""
+    return results.rounds > 1 and results.spread(name, path, row)[0] > results.spread(limit, path, row)[1]
 
 
 def measured_rows(results, path):

@@ -7,7 +7,7 @@ import unittest
 
 import pair
 from pair import Failed, Pair
-from rows import KIB, Row
+from rows import ALL_BLOCKS, KIB, ONE_SET, Row
 from systems import TCP, System
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -19,12 +19,12 @@ def system(mode):
 
 
 class Drivers(unittest.TestCase):
-    def outcome(self, mode, op="put"):
+    def outcome(self, mode, op="put", sets=16):
         """The sample of a row, or the reason why there is none."""
         made = Pair(system(mode), os.environ["PEER_BENCH_BUILD"])
         self.addCleanup(made.close)
         try:
-            return made.sample(Row(op, 4 * KIB, 2), seconds=0.02, seed=7)
+            return made.sample(Row(op, 4 * KIB, 2, sets), seconds=0.02, seed=7)
         except Failed as error:
             return str(error)
 
@@ -33,6 +33,11 @@ class Drivers(unittest.TestCase):
             sample = self.outcome("honest", op)
             self.assertGreater(sample.gbps, 0, sample)
             self.assertGreater(sample.cpu_initiator, 0)
+
+    def test_one_block_again_and_again_and_all_blocks_in_turn(self):
+        for sets in [ONE_SET, ALL_BLOCKS]:
+            self.assertGreater(self.outcome("honest", sets=sets).gbps, 0)
+            self.assertIn("THE BYTES DIFFER", str(self.outcome("nothing", sets=sets)))
 
     def test_bytes_that_did_not_arrive_are_found(self):
         for mode in ["nothing", "short", "stale"]:

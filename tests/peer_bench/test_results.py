@@ -5,8 +5,8 @@ import unittest
 
 import table
 from results import Results, to_json
-from rows import KIB, MIB, Row, Sample
-from systems import CROSS_MEMORY, SHARED_MEMORY, TCP, System
+from rows import KIB, MIB, ROWS, Row, Sample
+from systems import CROSS_MEMORY, SHARED, TCP, System
 
 LARGE, SMALL = Row("put", MIB, 32), Row("get", 4 * KIB, 1)
 
@@ -20,7 +20,7 @@ def results(**systems):
     made = Results([])
     for key, samples in systems.items():
         name, path = key.split("__")
-        path = {"cross": CROSS_MEMORY, "tcp": TCP, "shared": SHARED_MEMORY}[path]
+        path = {"cross": CROSS_MEMORY, "tcp": TCP, "shared": SHARED}[path]
         system = System(name, path, [], [], is_limit=name.startswith("limit"))
         made.systems.append(system)
         row = LARGE
@@ -61,10 +61,10 @@ class Table(unittest.TestCase):
         self.assertIn("Slower in 1 of 1 rows that both have: put 32 x 1 MiB, tcp (0.75 of peer).", text)
         self.assertIn("| put 32 x 1 MiB | 0.250 + 0.500 | 0.250 + 0.500 | 0.250 + 0.500 |", text)
 
-    def test_a_path_that_we_lack_is_slower(self):
+    def test_a_path_that_we_lack_is_named(self):
         text = table.render(results(ours__tcp=[sample(1)], peer__tcp=[sample(1)], peer__shared=[sample(4)]))
-        self.assertIn("| put 32 x 1 MiB | no such path | 4.00 | slower |", text)
-        self.assertIn("Slower as well in 1 rows without such a path: shared-memory.", text)
+        self.assertIn("| put 32 x 1 MiB | not measured | 4.00 |  |  | - |", text)
+        self.assertIn("Nothing of ours in 1 more: shared.", text)
 
     def test_a_system_without_a_sample_of_a_row_has_a_dash(self):
         text = table.render(results(ours__tcp=[sample(1), SMALL, sample(1, p50=12.34)], peer__tcp=[sample(1)]))
@@ -75,27 +75,48 @@ class Table(unittest.TestCase):
             made = results(ours__tcp=[sample(rate) for rate in rates], limit__tcp=[sample(4), sample(4.5)])
             made.add(System("peer", TCP, [], []), LARGE, sample(1))
             made.systems.append(System("peer", TCP, [], []))
-            self.assertEqual("the limit is too low" in table.render(made), beaten)
+            self.assertEqual("Faster than the best limit" in table.render(made), beaten)
 
     def test_without_peers_the_table_says_so(self):
-        self.assertIn("No peer was measured.", table.render(results(ours__tcp=[sample(1)])))
+        self.assertIn("No row was measured of both", table.render(results(ours__tcp=[sample(1)])))
 
     def test_figures_have_three_digits(self):
         self.assertEqual([table.figure(value) for value in (0, 0.01234, 1.234, 12.34, 1234.5)],
                          ["0", "0.012", "1.23", "12.3", "1234"])
 
 
+    def test_under_burners_the_p99_is_compared(self):
+        row = Row("put", 4 * KIB, 1, burners=2)
+        made = results(ours__tcp=[row, sample(1, p50=2)], peer__tcp=[row, sample(1, p50=1)])
+        self.assertEqual(made.comparisons(TCP, row), [0.5, None])
+        self.assertIn("| put 1 x 4 KiB, 2 burners | 2.00 us (p99 6.00) | 1.00 us (p99 3.00) |", table.render(made))
+
+
+class Rows(unittest.TestCase):
+    def test_each_row_has_a_name_of_its_own(self):
+        self.assertEqual(len({str(row) for row in ROWS}), len(ROWS))
+
+    def test_a_limit_does_not_compete_with_burners(self):
+        made = [System("name", TCP, [], [], is_limit=is_limit) for is_limit in [False, True]]
+        self.assertEqual([Row("put", 4 * KIB, 1, burners=2).is_for(system) for system in made], [True, False])
+
+    def test_another_interface_is_measured_by_small_transfers_alone(self):
+        calls = System("name", TCP, [], [], is_for_calls=True)
+        self.assertEqual([str(row) for row in ROWS if row.is_for(calls)], ["put 1 x 4 KiB", "get 1 x 4 KiB"])
+
+
 class Json(unittest.TestCase):
     def test_its_shape(self):
         made = results(ours__tcp=[sample(1), sample(3), sample(2)], limit__tcp=[sample(6)])
         made.not_measured["peer, tcp"] = "not there"
-        read = json.loads(json.dumps(to_json(made, {"cpu": "a"}, "2000-01-01")))
+        read = json.loads(json.dumps(to_json(made, [], {"cpu": "a"}, "2000-01-01")))
         self.assertEqual(read["host"], {"cpu": "a"})
         self.assertEqual(read["date"], "2000-01-01")
         self.assertEqual(read["not_measured"], {"peer, tcp": "not there"})
         self.assertEqual(read["rows"], [
             {"system": "ours", "path": "tcp", "op": "put", "size": MIB, "batch": 32, "gbps": 2, "p50_us": 10.0,
-             "p99_us": 30.0, "cpu_initiator": 0.25, "cpu_target": 0.5, "gbps_min": 1, "gbps_max": 3, "samples": 3}])
+             "p99_us": 30.0, "cpu_initiator": 0.25, "cpu_target": 0.5, "sets": 16, "burners": 0, "gbps_min": 1,
+             "gbps_max": 3, "samples": 3}])
         self.assertEqual([entry["system"] for entry in read["limits"]], ["limit"])
 
 

@@ -16,7 +16,6 @@ ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
 POOL_BYTES = 64 << 20
-SETS = 16
 INITIATOR, TARGET = 0, 1  # enum side of measure.h
 # As in serve.c: the loop runs for so long before it is measured, or for so many transfers.
 WARM_SECONDS, WARM_TRANSFERS = 0.01, 20
@@ -26,7 +25,7 @@ class Load(ctypes.Structure):
     """struct load of measure.h."""
 
     _fields_ = [("put", ctypes.c_int), ("size", ctypes.c_size_t), ("batch", ctypes.c_size_t),
-                ("seconds", ctypes.c_double), ("seed", ctypes.c_uint64)]
+                ("sets", ctypes.c_size_t), ("seconds", ctypes.c_double), ("seed", ctypes.c_uint64)]
 
 
 class Plan(ctypes.Structure):
@@ -39,7 +38,7 @@ class Plan(ctypes.Structure):
     def sets(self):
         """For each set the local addresses and the remote addresses of its blocks."""
         batch = self.load.batch
-        for first in range(0, SETS * batch, batch):
+        for first in range(0, self.load.sets * batch, batch):
             yield ([self.local + offset for offset in self.local_offsets[first:first + batch]],
                    [self.remote + offset for offset in self.remote_offsets[first:first + batch]])
 
@@ -71,18 +70,18 @@ def fail(reason):
 def serve(measure, local, peer, remote, prepare):
     """Answers the lines of stdin until it ends.
 
-    prepare(plan) answers a list of SETS functions; each moves its set and waits until it has arrived.
+    prepare(plan) answers a list of functions, one for each set; each moves its set and waits until it has arrived.
     """
     gc.disable()
     for line in sys.stdin:
-        operation, size, batch, seconds, seed = line.split()
-        load = Load(operation == "put", int(size), int(batch), float(seconds), int(seed))
+        operation, size, batch, sets, seconds, seed = line.split()
+        load = Load(operation == "put", int(size), int(batch), int(sets), float(seconds), int(seed))
         plan = Plan()
         measure.measure_plan(plan, load, local, peer, remote)
         transfers = prepare(plan)
         begin = time.perf_counter()
         for number in range(WARM_TRANSFERS):
-            transfers[number % SETS]()
+            transfers[number % load.sets]()
             if time.perf_counter() - begin >= WARM_SECONDS:
                 break
         measure.measure_stamp(plan)
@@ -99,7 +98,7 @@ def run(measure, plan, transfers, peer):
     cpu_target, cpu_initiator = measure.measure_cpu(peer), measure.measure_cpu(os.getpid())
     begin = before = clock()
     while True:
-        transfers[number % SETS]()
+        transfers[number % load.sets]()
         now = clock()
         latencies.append(now - before)
         before = now

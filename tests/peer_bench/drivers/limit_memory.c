@@ -141,20 +141,25 @@ static void run(struct limit *limit, pid_t peer, uint64_t remote) {
   measure_serve(&engine, measure_pool(INITIATOR), peer, remote);
 }
 
-void limit_memcpy(void) {
-  static struct limit limit = {.move = move_by_memcpy, .most_threads = 1};
+static size_t threads_of(size_t threads) {
+  const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+  if (threads != EVERY_PROCESSOR)
+    return threads;
+  return processors < 1 ? 1 : processors < MOST_THREADS ? (size_t)processors : MOST_THREADS;
+}
+
+void limit_memcpy(size_t threads) {
+  static struct limit limit = {.move = move_by_memcpy};
+  limit.most_threads = threads_of(threads);
   run(&limit, getpid(), (uintptr_t)measure_pool(TARGET));
 }
 
-void limit_process_vm(int every_processor, const char *line) {
-  static struct limit limit = {.move = move_by_process_vm, .most_threads = 1};
+void limit_process_vm(size_t threads, const char *line) {
+  static struct limit limit = {.move = move_by_process_vm};
   int peer;
   unsigned long long remote;
   if (sscanf(line, "%d,%llu", &peer, &remote) != 2)
     measure_fail("not the line of a target: %s", line);
-  if (every_processor) {
-    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    limit.most_threads = processors < 1 ? 1 : processors < MOST_THREADS ? (size_t)processors : MOST_THREADS;
-  }
+  limit.most_threads = threads_of(threads);
   run(&limit, peer, remote);
 }

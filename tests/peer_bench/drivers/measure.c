@@ -91,37 +91,43 @@ void measure_fill(unsigned char *pool, enum side side) {
   }
 }
 
-/* `sets` times `batch` distinct blocks of the pool, each in random order. */
-static uint64_t *choose_blocks(size_t size, size_t batch, uint64_t *random) {
-  const size_t blocks = POOL_BYTES / size;
+/* The blocks of one side: see struct plan. */
+static uint64_t *choose_blocks(const struct load *load, uint64_t *random) {
+  const size_t size = load->size, batch = load->batch, sets = load->sets, blocks = POOL_BYTES / size;
   uint64_t *const order = malloc(blocks * sizeof(*order));
-  uint64_t *const chosen = malloc(SETS * batch * sizeof(*chosen));
+  uint64_t *const chosen = malloc(sets * batch * sizeof(*chosen));
   if (order == NULL || chosen == NULL)
     measure_fail("no memory for %zu offsets", blocks);
   for (size_t i = 0; i < blocks; ++i) order[i] = i * size;
-  for (size_t set = 0; set < SETS; ++set)
-    for (size_t i = 0; i < batch; ++i) {
-      const size_t other = i + next_random(random) % (blocks - i);
+  /* A shuffle that goes on from set to set, and begins again where the blocks that are left are too few for one. */
+  size_t at = 0;
+  for (size_t set = 0; set < sets; ++set) {
+    if (at + batch > blocks)
+      at = 0;
+    for (size_t i = 0; i < batch; ++i, ++at) {
+      const size_t other = at + next_random(random) % (blocks - at);
       const uint64_t offset = order[other];
-      order[other] = order[i];
-      order[i] = offset;
+      order[other] = order[at];
+      order[at] = offset;
       chosen[set * batch + i] = offset;
     }
+  }
   free(order);
   return chosen;
 }
 
 void measure_plan(struct plan *plan, const struct load *load, unsigned char *local, pid_t peer, uint64_t remote) {
-  if (load->size < PAGE || load->batch == 0 || load->batch > POOL_BYTES / load->size)
-    measure_fail("%zu blocks of %zu bytes: blocks are at least %zu bytes and fit into the pool of %zu", load->batch,
-                 load->size, PAGE, POOL_BYTES);
+  if (load->size < PAGE || load->batch == 0 || load->batch > POOL_BYTES / load->size || load->sets == 0 ||
+      load->sets > POOL_BYTES / PAGE)
+    measure_fail("%zu sets of %zu blocks of %zu bytes: blocks are at least %zu bytes and fit into the pool of %zu",
+                 load->sets, load->batch, load->size, PAGE, POOL_BYTES);
   uint64_t random = load->seed;
   plan->load = *load;
   plan->local = local;
   plan->peer = peer;
   plan->remote = remote;
-  plan->local_offsets = choose_blocks(load->size, load->batch, &random);
-  plan->remote_offsets = choose_blocks(load->size, load->batch, &random);
+  plan->local_offsets = choose_blocks(load, &random);
+  plan->remote_offsets = choose_blocks(load, &random);
 }
 
 void measure_plan_free(struct plan *plan) {
@@ -159,9 +165,9 @@ void measure_verify(const struct plan *plan, uint64_t transfers) {
   if (last == NULL || copy == NULL)
     measure_fail("no memory for the check");
   for (size_t i = 0; i < blocks; ++i) last[i] = none;
-  for (uint64_t transfer = transfers > SETS ? transfers - SETS : 0; transfer < transfers; ++transfer)
+  for (uint64_t transfer = transfers > load.sets ? transfers - load.sets : 0; transfer < transfers; ++transfer)
     for (size_t i = 0; i < load.batch; ++i) {
-      const size_t entry = transfer % SETS * load.batch + i;
+      const size_t entry = transfer % load.sets * load.batch + i;
       last[destinations[entry] / load.size] = entry;
     }
   for (size_t block = 0; block < blocks; ++block) {

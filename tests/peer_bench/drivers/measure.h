@@ -5,7 +5,7 @@
  *
  * A driver is two programs. The target fills a pool of memory, prints one line with what an initiator needs, and
  * serves until it is killed. The initiator gets that line, prints its version, and answers every line
- * `put|get SIZE BATCH SECONDS SEED` with one line of JSON. A failure ends the driver: the reason goes to stderr.
+ * `put|get SIZE BATCH SETS SECONDS SEED` with one line of JSON. A failure ends the driver: the reason goes to stderr.
  */
 #ifndef MEASURE_H_
 #define MEASURE_H_
@@ -20,20 +20,19 @@ extern "C" {
 
 /* Bytes of memory on each side. */
 #define POOL_BYTES ((size_t)64 << 20)
-/* Transfers with blocks of their own: they are used in turn, so that no transfer repeats the one before it. */
-#define SETS 16
-
-/* What to measure: transfers of `batch` blocks of `size` bytes, one after the other. */
+/* What to measure: transfers of `batch` blocks of `size` bytes, one after the other. `sets` of them have blocks of their
+ * own and are used in turn. */
 struct load {
   int put; /* 1: put, 0: get */
   size_t size;
   size_t batch;
+  size_t sets;
   double seconds;
   uint64_t seed;
 };
 
-/* The blocks of all sets as offsets into the pools; those of one set are distinct, on each side. Set `s` is
- * local[s * batch] and remote[s * batch], `batch` offsets each. */
+/* The blocks of all sets as offsets into the pools, in random order. No block is used twice on a side before all of its
+ * pool are used, and none twice in one set. Set `s` is local[s * batch] and remote[s * batch], `batch` offsets each. */
 struct plan {
   struct load load;
   unsigned char *local; /* this process's pool */

@@ -2,10 +2,11 @@
 //
 // The driver of this engine, through flagcx_p2p.h and the library as it ships, with its default settings.
 //
-//   ours target
-//   ours initiator cross-memory|tcp LINE_OF_THE_TARGET
+//   ours target cross-memory|tcp|shared
+//   ours initiator cross-memory|tcp|shared LINE_OF_THE_TARGET
 //
-// FLAGCX_P2P_PATH chooses the path; the initiator only checks that it is the one that was asked for.
+// FLAGCX_P2P_PATH chooses the path; the initiator only checks that it is the one that was asked for. On `shared` the engine
+// allocates the pools, if the header has that call: build.sh then defines ALLOCATES.
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -26,13 +27,32 @@ void require(bool fine, const char *what) {
 // An engine with a registered pool.
 struct Side {
   FlagcxP2pEngine *engine = flagcxP2pEngineCreate();
-  unsigned char *pool;
+  unsigned char *pool = nullptr;
   FlagcxP2pMr region = 0;
 
-  explicit Side(side side) : pool(measure_pool(side)) {
+  Side(side side, const std::string &path) {
     require(engine != nullptr, "create an engine");
+    if (path == "shared") {
+      allocate();
+      measure_fill(pool, side);
+      return;
+    }
+    pool = measure_pool(side);
     require(flagcxP2pEngineReg(engine, reinterpret_cast<uintptr_t>(pool), POOL_BYTES, region) == 0, "register");
   }
+
+ private:
+#ifdef ALLOCATES
+  void allocate() {
+    void *address = nullptr;
+    require(flagcxP2pEngineAllocShared(engine, POOL_BYTES, 0, &address, &region) == 0, "allocate");
+    pool = static_cast<unsigned char *>(address);
+  }
+#else
+  void allocate() {
+    measure_fail("this engine allocates no memory for peers to map");
+  }
+#endif
 };
 
 // One transfer's iovs, as the calls want them.
@@ -49,8 +69,8 @@ class Initiator {
 
   void prepare(const plan &plan) {
     put_ = plan.load.put != 0;
-    sets_.assign(SETS, Iovs());
-    for (size_t at = 0; at < SETS * plan.load.batch; ++at) {
+    sets_.assign(plan.load.sets, Iovs());
+    for (size_t at = 0; at < plan.load.sets * plan.load.batch; ++at) {
       FlagcxP2pRdmaDesc desc;
       const uint64_t address = plan.remote + plan.remote_offsets[at];
       require(flagcxP2pEngineMakeDesc(conn_, address, static_cast<uint32_t>(plan.load.size), &desc) == 0, "describe");
@@ -97,8 +117,14 @@ class Initiator {
   std::vector<Iovs> sets_;
 };
 
-void runTarget() {
-  const Side side(TARGET);
+uint32_t numberOf(const std::string &path) {
+  if (path == "tcp")
+    return FLAGCX_P2P_PATH_TCP;
+  return path == "shared" ? FLAGCX_P2P_PATH_SHARED : FLAGCX_P2P_PATH_CROSS_MEMORY;
+}
+
+void runTarget(const std::string &path) {
+  const Side side(TARGET, path);
   require(flagcxP2pEngineStartRpcServer(side.engine) == 0, "start the server");
   char *metadata = nullptr;
   require(flagcxP2pEngineGetMetadata(side.engine, &metadata) == 0, "metadata");
@@ -115,14 +141,13 @@ void runInitiator(const std::string &path, const char *line) {
   char session[128];
   if (std::sscanf(line, "%d,%llu,%127s", &peer, &remote, session) != 3)
     measure_fail("not the line of a target: %s", line);
-  const Side side(INITIATOR);
+  const Side side(INITIATOR, path);
   FlagcxP2pConn *const conn = flagcxP2pEngineGetConn(side.engine, session);
   require(conn != nullptr, "connect");
   FlagcxP2pConnInfo info;
   info.size = sizeof(info);
   require(flagcxP2pEngineGetConnInfo(conn, &info) == 0, "ask about the connection");
-  const uint32_t expected = path == "tcp" ? FLAGCX_P2P_PATH_TCP : FLAGCX_P2P_PATH_CROSS_MEMORY;
-  if (info.path != expected)
+  if (info.path != numberOf(path))
     measure_fail("the connection took path %u, not %s", info.path, path.c_str());
   measure_say("%s", flagcxP2pVersion());
   Initiator initiator(side, conn);
@@ -135,12 +160,12 @@ void runInitiator(const std::string &path, const char *line) {
 int main(int argc, char **argv) {
   const std::string role = argc > 1 ? argv[1] : "";
   measure_begin("ours");
-  if (role == "target" && argc == 2)
-    runTarget();
+  if (role == "target" && argc == 3)
+    runTarget(argv[2]);
   else if (role == "initiator" && argc == 4)
     runInitiator(argv[2], argv[3]);
   else
-    measure_fail("usage: ours target, or ours initiator cross-memory|tcp LINE_OF_THE_TARGET");
+    measure_fail("usage: ours target PATH, or ours initiator PATH LINE_OF_THE_TARGET");
   // Ends without closing: the target may have been stopped or killed by now.
   _exit(0);
 }
