@@ -118,7 +118,7 @@ fn a_client_without_space_says_so_and_keeps_nothing() {
     finish(large).succeeded();
 }
 
-/// A client whose bytes are not those that it has hashed.
+/// A client that announces another hash than that of its bytes.
 #[test]
 fn a_file_that_differs_from_its_hash_is_not_stored() {
     let server = Server::start();

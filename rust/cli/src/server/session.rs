@@ -224,7 +224,7 @@ impl Session<'_> {
     }
 }
 
-/// The number of credits with that of `frame`, whose slot is free again.
+/// Counts the credit of `frame`: the slot of that chunk is free again.
 fn released(source: &Source, frame: &Frame, credited: u64, sent: u64) -> Result<u64> {
     match frame {
         Frame::Credit { sequence } if *sequence == credited && credited < sent => {
