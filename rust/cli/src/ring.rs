@@ -54,12 +54,21 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// Allocates and registers the memory.
-    pub(crate) fn allocate(engine: &Arc<Engine>, shape: Shape) -> Result<Self> {
+    pub(crate) fn allocate(engine: &Arc<Engine>, shape: Shape) -> Result<Arc<Self>> {
         let length = shape.chunk as usize * usize::from(shape.slots);
         let buffer = engine
             .allocate(length)
             .doing(|| format!("register {} for the ring of chunks", units::bytes(length as u64)))?;
-        Ok(Self { engine: Arc::clone(engine), buffer, shape })
+        Ok(Arc::new(Self { engine: Arc::clone(engine), buffer, shape }))
+    }
+
+    /// A ring without a peer.
+    #[cfg(test)]
+    pub(crate) fn for_test(shape: Shape) -> Arc<Self> {
+        let config = crate::settings::config(None).unwrap();
+        let own = std::net::Ipv4Addr::LOCALHOST.into();
+        let options = crate::settings::engine_options_over(flagcx_p2p::PathKind::Tcp, &config, own).unwrap();
+        Self::allocate(&Engine::open(config, options).unwrap(), shape).unwrap()
     }
 
     /// Its layout.
@@ -77,22 +86,19 @@ impl Ring {
             .collect()
     }
 
-    /// Copies a chunk in.
-    pub(crate) fn write(&self, sequence: u64, chunk: &[u8]) -> Result<()> {
-        if chunk.len() <= self.shape.chunk as usize && self.buffer.write(self.offset(sequence), chunk) {
-            Ok(())
-        } else {
-            Err(CliError::other(format!("chunk {sequence} does not fit its slot")))
-        }
+    /// Copies bytes of chunk `sequence` into its slot, from `start` on. False, and nothing is copied, if they do not fit.
+    pub(crate) fn write(&self, sequence: u64, start: usize, bytes: &[u8]) -> bool {
+        self.fits(start, bytes.len()) && self.buffer.write(self.offset(sequence) + start, bytes)
     }
 
-    /// Copies a chunk out.
-    pub(crate) fn read(&self, sequence: u64, chunk: &mut [u8]) -> Result<()> {
-        if chunk.len() <= self.shape.chunk as usize && self.buffer.read(self.offset(sequence), chunk) {
-            Ok(())
-        } else {
-            Err(CliError::other(format!("chunk {sequence} is larger than its slot")))
-        }
+    /// Copies bytes of chunk `sequence` out of its slot, from `start` on. False, and nothing is copied, if it has fewer.
+    pub(crate) fn read(&self, sequence: u64, start: usize, bytes: &mut [u8]) -> bool {
+        self.fits(start, bytes.len()) && self.buffer.read(self.offset(sequence) + start, bytes)
+    }
+
+    fn fits(&self, start: usize, length: usize) -> bool {
+        let chunk = self.shape.chunk as usize;
+        start <= chunk && length <= chunk - start
     }
 
     /// The iov that moves chunk `sequence` between this ring's slot and the peer's.

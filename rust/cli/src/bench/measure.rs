@@ -57,12 +57,13 @@ fn iovs(client: &Client, case: Case) -> Result<Vec<Iov>> {
 fn check(client: &Client, case: Case, iovs: &[Iov], seed: u8) -> Result<()> {
     let length = usize::try_from(case.bytes()).unwrap_or(0);
     let pattern: Vec<u8> = (0..length).map(|at| (at % 251) as u8 ^ (at >> 12) as u8 ^ seed).collect();
-    client.ring().write(0, &pattern)?;
+    let lost = || CliError::other(format!("{case} does not fit the ring"));
+    client.ring().write(0, 0, &pattern).then_some(()).ok_or_else(lost)?;
     wait(client, client.connection().submit(Opcode::Write, iovs)?)?;
     let mut back = vec![!seed; length];
-    client.ring().write(0, &back)?;
+    client.ring().write(0, 0, &back).then_some(()).ok_or_else(lost)?;
     wait(client, client.connection().submit(Opcode::Read, iovs)?)?;
-    client.ring().read(0, &mut back)?;
+    client.ring().read(0, 0, &mut back).then_some(()).ok_or_else(lost)?;
     if back == pattern { Ok(()) } else { Err(Problem::Mismatch(format!("case {case}")).into()) }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use flagcx_p2p::Opcode;
@@ -10,7 +11,7 @@ use super::{Client, Moved, Posted, unexpected};
 use crate::error::{CliError, Problem, Result};
 use crate::output::progress::Progress;
 use crate::output::units;
-use crate::pipeline::{Digest, Sink};
+use crate::pipeline::{Digest, Filled, Sink};
 use crate::store::{Directory, FileName};
 use crate::wire::Frame;
 
@@ -58,11 +59,12 @@ impl Client {
         };
         let started = Instant::now();
         let file = target.directory.create(&target.name, size, target.force)?;
-        let sink = Sink::start(file).map_err(|error| CliError::other(error.to_string()))?;
+        let mut sink =
+            Sink::start(file, Arc::clone(&self.ring)).map_err(|error| CliError::other(error.to_string()))?;
         let progress = Progress::new(&format!("get {name}"), size);
         let mut receiver =
             Receiver { client: self, progress: &progress, posted: VecDeque::new(), sequence: 0, size };
-        let announced = receiver.receive_all(&sink);
+        let announced = receiver.receive_all(&mut sink);
         receiver.cancel_rest();
         // A disk that cannot store the file is the cause of any other error.
         let (file, stored) = sink.finish()?;
@@ -91,7 +93,7 @@ struct Receiver<'a> {
 
 impl Receiver<'_> {
     /// Fetches every chunk that the server announces; returns the server's digest of them.
-    fn receive_all(&mut self, sink: &Sink) -> Result<Digest> {
+    fn receive_all(&mut self, sink: &mut Sink) -> Result<Digest> {
         let mut finished = None;
         loop {
             while let Some(frame) = self.client.control.try_receive()? {
@@ -134,16 +136,18 @@ impl Receiver<'_> {
     }
 
     /// Passes the oldest chunk to `sink` if its READ has ended; waits a short time for that.
-    fn collect(&mut self, oldest: Posted, sink: &Sink) -> Result<()> {
+    fn collect(&mut self, oldest: Posted, sink: &mut Sink) -> Result<()> {
         if !self.client.is_done(&oldest, true)? {
             return Ok(());
         }
         self.posted.pop_front();
-        let mut chunk = sink.buffer(oldest.length as usize);
-        self.client.ring.read(oldest.sequence, &mut chunk)?;
+        let chunk = Filled { sequence: oldest.sequence, length: oldest.length };
+        if !sink.push(chunk) {
+            return Err(CliError::other("the file cannot be written"));
+        }
         self.client.control.send(&Frame::Credit { sequence: oldest.sequence })?;
         self.progress.advance(u64::from(oldest.length));
-        if sink.push(chunk) { Ok(()) } else { Err(CliError::other("the file cannot be written")) }
+        Ok(())
     }
 
     /// Cancels the transfers that are left after an error, so that none writes to the ring any more.

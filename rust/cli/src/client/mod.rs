@@ -1,5 +1,7 @@
 //! The active side: connects to a server and moves every byte itself, one-sidedly.
 
+#[cfg(test)]
+mod damage_tests;
 mod get;
 mod put;
 
@@ -115,7 +117,7 @@ fn run(
 pub(crate) struct Client {
     control: Control,
     connection: Arc<Connection>,
-    ring: Ring,
+    ring: Arc<Ring>,
     slots: Vec<RemoteRange>,
     /// Held so that the engine outlives everything above.
     _engine: Arc<Engine>,

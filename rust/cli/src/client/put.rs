@@ -1,6 +1,7 @@
 //! Sending a file: WRITE chunk after chunk into the server's slots.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use flagcx_p2p::Opcode;
@@ -9,7 +10,7 @@ use super::{Client, Moved, Posted, PutOptions, unexpected};
 use crate::error::{CliError, Problem, Result};
 use crate::output::progress::Progress;
 use crate::output::units;
-use crate::pipeline::{Digest, Next, Source};
+use crate::pipeline::{Digest, Filled, Next, Source};
 use crate::store::{Content, FileName};
 use crate::wire::Frame;
 
@@ -33,8 +34,8 @@ impl Client {
             other => return Err(unexpected(&other)),
         }
         let started = Instant::now();
-        let chunk = self.ring.shape().chunk as usize;
-        let source = Source::start(content, chunk).map_err(|error| CliError::other(error.to_string()))?;
+        let source = Source::start(content, Arc::clone(&self.ring))
+            .map_err(|error| CliError::other(error.to_string()))?;
         let progress = Progress::new(&format!("put {name}"), size);
         let mut sender = Sender::new(self, &progress);
         let sent = sender.send_all(&source);
@@ -71,26 +72,28 @@ struct Sender<'a> {
     posted: VecDeque<Posted>,
     /// Next chunk to start.
     sequence: u64,
-    /// Chunks that the server has copied out of their slots.
+    /// Chunks that the server was told of.
+    reported: u64,
+    /// Chunks of which the server has freed the slot.
     credited: u64,
 }
 
 impl<'a> Sender<'a> {
     fn new(client: &'a Client, progress: &'a Progress) -> Self {
-        Self { client, progress, posted: VecDeque::new(), sequence: 0, credited: 0 }
+        Self { client, progress, posted: VecDeque::new(), sequence: 0, reported: 0, credited: 0 }
     }
 
     fn send_all(&mut self, source: &Source) -> Result<()> {
         let mut at_end = false;
         while !(at_end && self.posted.is_empty()) {
             while let Some(frame) = self.client.control.try_receive()? {
-                self.take_credit(&frame)?;
+                self.take_credit(source, &frame)?;
             }
             let idle = self.posted.is_empty();
             let next = match (at_end, self.has_room(), idle) {
                 (true, ..) => Next::NotYet,
                 (_, false, true) => {
-                    self.take_credit(&self.client.control.receive()?)?;
+                    self.take_credit(source, &self.client.control.receive()?)?;
                     continue;
                 }
                 (_, false, false) => Next::NotYet,
@@ -99,7 +102,7 @@ impl<'a> Sender<'a> {
             };
             let started = matches!(next, Next::Chunk(_));
             match next {
-                Next::Chunk(chunk) => self.start(source, chunk)?,
+                Next::Chunk(chunk) => self.start(chunk)?,
                 Next::NotYet => {}
                 Next::End => at_end = true,
             }
@@ -112,22 +115,20 @@ impl<'a> Sender<'a> {
         self.sequence - self.credited < u64::from(self.client.ring.shape().slots)
     }
 
-    fn take_credit(&mut self, frame: &Frame) -> Result<()> {
+    fn take_credit(&mut self, source: &Source, frame: &Frame) -> Result<()> {
         match frame {
-            Frame::Credit { sequence } if *sequence == self.credited && *sequence < self.sequence => {
+            Frame::Credit { sequence } if *sequence == self.credited && *sequence < self.reported => {
                 self.credited += 1;
+                source.release();
                 Ok(())
             }
             other => Err(unexpected(other)),
         }
     }
 
-    fn start(&mut self, source: &Source, chunk: Vec<u8>) -> Result<()> {
-        let length = u32::try_from(chunk.len()).map_err(|_| CliError::other("chunk of over 4 GiB"))?;
-        self.client.ring.write(self.sequence, &chunk)?;
-        source.recycle(chunk);
-        self.posted.push_back(self.client.start(Opcode::Write, self.sequence, length)?);
-        self.sequence += 1;
+    fn start(&mut self, Filled { sequence, length }: Filled) -> Result<()> {
+        self.posted.push_back(self.client.start(Opcode::Write, sequence, length)?);
+        self.sequence = sequence + 1;
         Ok(())
     }
 
@@ -140,6 +141,7 @@ impl<'a> Sender<'a> {
             wait = false;
             self.posted.pop_front();
             self.client.control.send(&Frame::Filled { sequence: oldest.sequence, length: oldest.length })?;
+            self.reported += 1;
             self.progress.advance(u64::from(oldest.length));
         }
         Ok(())

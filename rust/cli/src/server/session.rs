@@ -1,5 +1,6 @@
 //! One client: its requests one after the other, over one ring.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Server;
@@ -7,7 +8,7 @@ use super::admission::{MAX_SESSIONS, Permit, Phase};
 use crate::error::{CliError, Problem, Result, While};
 use crate::output;
 use crate::output::units;
-use crate::pipeline::{Digest, Sink, Source};
+use crate::pipeline::{Digest, Filled, Sink, Source};
 use crate::ring::{Ring, Shape};
 use crate::settings;
 use crate::store::{FileName, Incoming, StoreError};
@@ -116,7 +117,7 @@ impl Session<'_> {
         }
     }
 
-    fn open(&self, requested: Shape) -> Result<Ring> {
+    fn open(&self, requested: Shape) -> Result<Arc<Ring>> {
         let ring = Ring::allocate(&self.server.engine, requested.fitted(self.server.ring_limit))?;
         let metadata = self.server.metadata.clone();
         let slots = ring.describe()?.into_iter().map(Slot::from).collect();
@@ -125,7 +126,7 @@ impl Session<'_> {
     }
 
     /// Receives a file. The stream goes on after a request that is refused at once; a later error ends it.
-    fn put(&self, ring: &Ring, name: &str, size: u64, force: bool) -> Result<()> {
+    fn put(&self, ring: &Arc<Ring>, name: &str, size: u64, force: bool) -> Result<()> {
         let created = FileName::new(name).and_then(|name| self.server.directory.create(&name, size, force));
         let Some(file) = self.accepted("put", name, created)? else { return Ok(()) };
         self.control.send(&Frame::Ready { size })?;
@@ -136,9 +137,10 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn receive_file(&self, ring: &Ring, file: Incoming, size: u64) -> Result<Digest> {
-        let sink = Sink::start(file).map_err(|error| CliError::other(error.to_string()))?;
-        let announced = self.receive_chunks(ring, &sink, size);
+    fn receive_file(&self, ring: &Arc<Ring>, file: Incoming, size: u64) -> Result<Digest> {
+        let mut sink =
+            Sink::start(file, Arc::clone(ring)).map_err(|error| CliError::other(error.to_string()))?;
+        let announced = self.receive_chunks(ring, &mut sink, size);
         // A disk that cannot store the file is the cause of any other error.
         let (file, stored) = sink.finish()?;
         let announced = announced?;
@@ -150,7 +152,7 @@ impl Session<'_> {
         Ok(stored)
     }
 
-    fn receive_chunks(&self, ring: &Ring, sink: &Sink, size: u64) -> Result<Digest> {
+    fn receive_chunks(&self, ring: &Arc<Ring>, sink: &mut Sink, size: u64) -> Result<Digest> {
         let (mut expected, mut left) = (0, size);
         loop {
             match self.next(Phase::Draining)? {
@@ -159,12 +161,10 @@ impl Session<'_> {
                         && (1..=ring.shape().chunk).contains(&length)
                         && u64::from(length) <= left =>
                 {
-                    let mut chunk = sink.buffer(length as usize);
-                    ring.read(sequence, &mut chunk)?;
-                    self.control.send(&Frame::Credit { sequence })?;
-                    if !sink.push(chunk) {
+                    if !sink.push(Filled { sequence, length }) {
                         return Err(CliError::other("the file cannot be written"));
                     }
+                    self.control.send(&Frame::Credit { sequence })?;
                     expected += 1;
                     left -= u64::from(length);
                 }
@@ -175,13 +175,13 @@ impl Session<'_> {
     }
 
     /// Sends a file: [`Session::put`] in the other direction.
-    fn get(&self, ring: &Ring, name: &str) -> Result<()> {
+    fn get(&self, ring: &Arc<Ring>, name: &str) -> Result<()> {
         let opened = FileName::new(name).and_then(|name| self.server.directory.read(&name));
         let Some(content) = self.accepted("get", name, opened)? else { return Ok(()) };
         self.control.send(&Frame::Ready { size: content.size() })?;
         let started = Instant::now();
-        let source = Source::start(content, ring.shape().chunk as usize)
-            .map_err(|error| CliError::other(error.to_string()))?;
+        let source =
+            Source::start(content, Arc::clone(ring)).map_err(|error| CliError::other(error.to_string()))?;
         let offered = self.send_chunks(ring, &source);
         // A file that cannot be read to its end is the cause of any other error.
         let sent = source.finish()?;
@@ -191,30 +191,24 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Fills slots and waits until all of them have been fetched.
-    fn send_chunks(&self, ring: &Ring, source: &Source) -> Result<()> {
-        let (mut sequence, mut credited) = (0, 0);
-        while let Some(chunk) = source.next() {
-            while sequence - credited >= u64::from(ring.shape().slots) {
-                credited = self.receive_credit(credited, sequence)?;
+    /// Announces filled slots and waits until all of them have been fetched.
+    fn send_chunks(&self, ring: &Arc<Ring>, source: &Source) -> Result<()> {
+        let (mut sent, mut credited) = (0, 0);
+        loop {
+            while let Some(frame) = self.control.try_receive()? {
+                credited = released(source, &frame, credited, sent)?;
             }
-            let length = u32::try_from(chunk.len()).map_err(|_| CliError::other("chunk of over 4 GiB"))?;
-            ring.write(sequence, &chunk)?;
-            source.recycle(chunk);
+            while sent - credited >= u64::from(ring.shape().slots) {
+                credited = released(source, &self.next(Phase::Draining)?, credited, sent)?;
+            }
+            let Some(Filled { sequence, length }) = source.next() else { break };
             self.control.send(&Frame::Filled { sequence, length })?;
-            sequence += 1;
+            sent += 1;
         }
-        while credited < sequence {
-            credited = self.receive_credit(credited, sequence)?;
+        while credited < sent {
+            credited = released(source, &self.next(Phase::Draining)?, credited, sent)?;
         }
         Ok(())
-    }
-
-    fn receive_credit(&self, credited: u64, sequence: u64) -> Result<u64> {
-        match self.next(Phase::Draining)? {
-            Frame::Credit { sequence: at } if at == credited && at < sequence => Ok(credited + 1),
-            other => Err(unexpected(&other)),
-        }
     }
 
     /// The result of opening a request's file, or `None` after the reason was sent to the client.
@@ -227,6 +221,17 @@ impl Session<'_> {
                 Ok(None)
             }
         }
+    }
+}
+
+/// Counts the credit of `frame`: the slot of that chunk is free again.
+fn released(source: &Source, frame: &Frame, credited: u64, sent: u64) -> Result<u64> {
+    match frame {
+        Frame::Credit { sequence } if *sequence == credited && credited < sent => {
+            source.release();
+            Ok(credited + 1)
+        }
+        other => Err(unexpected(other)),
     }
 }
 

@@ -16,6 +16,8 @@ use rustix::io::{Errno, retry_on_intr};
 
 pub(crate) use content::Content;
 pub(crate) use incoming::Incoming;
+#[cfg(test)]
+pub(crate) use incoming::unwritable_for_test;
 pub(crate) use name::FileName;
 
 /// Prefix of the names of temporary files.
