@@ -18,7 +18,6 @@ pub(super) enum AddressSpace {
     /// This process's.
     Same,
     /// This process's too: there the memory of a peer is mapped.
-    #[expect(dead_code, reason = "no region is mapped yet")]
     Mapped,
     /// Another process's, of this host.
     Foreign(Pid),

@@ -133,6 +133,6 @@ pub(super) fn check(
     let pinned = remote
         .checked(request.rkey, request.remote_address, request.length, remote_right)
         .map_err(refuse_remote)?;
-    let place = memory.locate(pinned, request.remote_address, request.length);
+    let place = memory.locate(pinned, request.remote_address, request.length, request.opcode);
     Ok(Place { cannot_fault: cannot_fault && place.cannot_fault, ..place })
 }

@@ -9,7 +9,8 @@ use super::device_core::Core;
 use super::endpoint::Endpoint;
 use super::far_end::{FarEnd, FarMemory, Here, OtherProcess};
 use super::faults::Verdict;
-use super::link::Link;
+use super::link::{Link, Unmapped};
+use super::send_queue::Request;
 use super::watched::WatchedSocket;
 use super::work::{Next, Patience, PinSet, Step, Work};
 use crate::fabric::{CompletionStatus, Opcode};
@@ -22,6 +23,8 @@ pub(super) struct Copier {
     offset: u64,
     patience: Patience,
     batch: Batch,
+    /// The operator wants no other copies than those to and from mapped memory.
+    only_mapped: bool,
 }
 
 impl Copier {
@@ -32,17 +35,20 @@ impl Copier {
 
     /// To a queue pair of the process behind `link`. `slot`: where that stands in its queue pair table; `counterpart`: its
     /// number.
+    /// `only_mapped`: what is not mapped is not copied.
     pub(super) fn between_processes(
         link: Arc<Link>,
         socket: Arc<WatchedSocket>,
         slot: usize,
         counterpart: u32,
+        only_mapped: bool,
     ) -> Self {
-        Self::new(FarEnd::OtherProcess(OtherProcess { link, socket, slot, counterpart, closed: false }))
+        let far = FarEnd::OtherProcess(OtherProcess { link, socket, slot, counterpart, closed: false });
+        Self { only_mapped, ..Self::new(far) }
     }
 
     fn new(far: FarEnd) -> Self {
-        Self { far, offset: 0, patience: Patience::default(), batch: Batch::default() }
+        Self { far, offset: 0, patience: Patience::default(), batch: Batch::default(), only_mapped: false }
     }
 
     /// The request under way was carried out by another path.
@@ -126,6 +132,9 @@ impl Copier {
                     Err(next) => return Some(next),
                 },
             };
+            if request.length > 0 && self.only_mapped && place.space != AddressSpace::Mapped {
+                return Some(unmapped(work.endpoint, memory, request));
+            }
             if request.length > 0 && !batch.takes(request, &place) {
                 return None;
             }
@@ -236,6 +245,18 @@ impl Copier {
         }
         work.budget.requests = work.budget.requests.saturating_sub(done);
         done
+    }
+}
+
+/// What becomes of a request to memory that is not mapped, where nothing else is wanted.
+fn unmapped(endpoint: &Endpoint, memory: &FarMemory, request: &Request) -> Next {
+    match memory.link().map(|link| link.why_unmapped(request)) {
+        Some(Unmapped::NotYet(time)) => Next::Later(time),
+        Some(Unmapped::Never(reason)) => {
+            endpoint.set_error_text(format!("the forced path shared is not available: {reason}"));
+            Next::Failed(CompletionStatus::LocalQpOperation)
+        }
+        None => Next::Failed(CompletionStatus::LocalQpOperation),
     }
 }
 

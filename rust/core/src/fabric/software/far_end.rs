@@ -16,7 +16,7 @@ use super::table::{Counterpart, Pinned, RegionView};
 use super::tcp::frame::{Action, RequestHeader};
 use super::watched::WatchedSocket;
 use super::work::{Next, PinSet};
-use crate::fabric::CompletionStatus;
+use crate::fabric::{CompletionStatus, Opcode};
 
 /// The other end.
 #[derive(Debug)]
@@ -124,16 +124,14 @@ impl FarMemory {
     }
 
     /// Where `length` bytes at `address` of the region `pinned` are copied from or to, until the pin is dropped. They were checked
-    /// against the region. Takes no lock and makes no system call.
-    pub(super) fn locate(&self, pinned: &Pinned<'_>, address: u64, length: u64) -> Place {
+    /// against the region. Takes no lock and makes no system call, but for a region that is to be mapped and is not yet.
+    pub(super) fn locate(&self, pinned: &Pinned<'_>, address: u64, length: u64, opcode: Opcode) -> Place {
         match self {
             Self::Here(_) => {
                 Place { space: AddressSpace::Same, address, cannot_fault: pinned.cannot_fault() }
             }
-            Self::OtherProcess(link) => link.locate(pinned, address, length).unwrap_or_else(|| Place {
-                space: AddressSpace::Foreign(link.pid()),
-                address,
-                cannot_fault: false,
+            Self::OtherProcess(link) => link.locate(pinned, address, length, opcode).unwrap_or_else(|| {
+                Place { space: AddressSpace::Foreign(link.pid()), address, cannot_fault: false }
             }),
         }
     }

@@ -74,18 +74,16 @@ pub(super) struct RegionEntry {
 unsafe impl Shared for RegionEntry {}
 
 impl RegionEntry {
-    /// Makes the slot stand for a region. Owner only, on a slot that has no key and no pins.
-    pub(super) fn publish(&self, key: u32, range: &MemoryRange) {
+    /// Makes the slot stand for a region; `mappable`: peers may ask for its file. Owner only, on a slot that has no key and no pins.
+    pub(super) fn publish(&self, key: u32, range: &MemoryRange, mappable: bool) {
         let anonymous = if range.backing == Backing::Anonymous { ANONYMOUS } else { 0 };
         let announced = if range.announced { ANNOUNCED } else { 0 };
-        let file = match range.file {
-            Some(file) if file.is_own => MAPPABLE | OWN,
-            Some(_) => MAPPABLE,
-            None => 0,
-        };
+        let mappable = if mappable { MAPPABLE } else { 0 };
+        let own = if range.file.is_some_and(|file| file.is_own) { OWN } else { 0 };
         self.base.store(range.address, Ordering::Relaxed);
         self.length.store(range.length, Ordering::Relaxed);
-        self.access.store(access_bits(range.access) | anonymous | announced | file, Ordering::Relaxed);
+        self.access
+            .store(access_bits(range.access) | anonymous | announced | mappable | own, Ordering::Relaxed);
         self.key.store(key, Ordering::SeqCst);
     }
 
@@ -95,6 +93,11 @@ impl RegionEntry {
         self.length.store(other.length, Ordering::Relaxed);
         self.access.store(other.access, Ordering::Relaxed);
         self.key.store(other.key, Ordering::SeqCst);
+    }
+
+    /// Whether it stands for the region of `key` now.
+    pub(super) fn is_of(&self, key: u32) -> bool {
+        self.key.load(Ordering::SeqCst) == key
     }
 
     /// Takes the key away: pins made from now on fail. Owner only.
@@ -227,7 +230,7 @@ impl Pinned<'_> {
     pub(super) fn check(&self, address: u64, length: u64, right: Right) -> Result<(), Violation> {
         let offset = address.checked_sub(self.base).ok_or(Violation::Range)?;
         let end = offset.checked_add(length).ok_or(Violation::Range)?;
-        if end > self.length || self.access & right as u32 != right as u32 {
+        if end > self.length || !self.allows(right) {
             return Err(Violation::Range);
         }
         Ok(())
@@ -244,6 +247,21 @@ impl Pinned<'_> {
         entry.copy_of(self);
     }
 
+    /// Whether its owner says that peers may map it.
+    pub(super) fn is_mappable(&self) -> bool {
+        self.access & MAPPABLE != 0
+    }
+
+    /// Whether it may be used so.
+    pub(super) fn allows(&self, right: Right) -> bool {
+        self.access & right as u32 == right as u32
+    }
+
+    /// First address and bytes.
+    pub(super) fn range(&self) -> (u64, u64) {
+        (self.base, self.length)
+    }
+
     /// Whether peers are told of it.
     pub(super) fn is_announced(&self) -> bool {
         self.access & ANNOUNCED != 0
@@ -251,7 +269,7 @@ impl Pinned<'_> {
 
     /// False once the owner has begun to revoke the region.
     pub(super) fn is_live(&self) -> bool {
-        self.entry.key.load(Ordering::SeqCst) == self.key
+        self.entry.is_of(self.key)
     }
 }
 

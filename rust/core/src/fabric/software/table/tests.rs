@@ -30,7 +30,7 @@ proptest! {
         let access = Access { remote_write: false, ..Access::FULL };
         let announced = address & 1 == 1;
         let range = MemoryRange { announced, ..range(base, size, access, Backing::Anonymous) };
-        entries.get(2).unwrap().publish(key, &range);
+        entries.get(2).unwrap().publish(key, &range, false);
         let view = RegionView { entries: &entries, pins: &pins };
         let pinned = view.pin(key).unwrap();
         let (low, high) = (u128::from(address), u128::from(address) + u128::from(length));
@@ -50,7 +50,7 @@ fn a_pin_needs_the_exact_key_and_leaves_no_trace_when_refused() {
     let key = key_of(1, 1);
     let refused = |key| view.pin(key).is_err_and(|reason| reason == Violation::UnknownKey);
     assert!(refused(key));
-    entries.get(1).unwrap().publish(key, &range(64, 64, Access::FULL, Backing::Unknown));
+    entries.get(1).unwrap().publish(key, &range(64, 64, Access::FULL, Backing::Unknown), false);
     assert!(refused(key_of(1, 2)) && refused(key_of(3, 1)) && refused(0));
     let pinned = view.pin(key).unwrap();
     assert!(!pinned.cannot_fault());
