@@ -117,8 +117,7 @@ impl RegionTable {
             return refuse(errno, "the range must be mapped from end to end");
         }
         let file = match range.file.map(|file| RegionFile::keep(&file, range)).transpose() {
-            // A mapping cannot be for writing alone.
-            Ok(file) => file.filter(|_| range.access.remote_read),
+            Ok(file) => file.filter(|_| range.access.remote_read || range.access.remote_write),
             Err(NotKept::Wrong(errno, hint)) => return refuse(errno, hint),
             Err(NotKept::NoDescriptor(errno)) => {
                 self.tell_of_no_descriptor(errno);

@@ -14,7 +14,8 @@ pub(super) struct RegionFile {
     file: OwnedFd,
     pub(super) offset: u64,
     pub(super) is_own: bool,
-    /// Peers may write to the region.
+    /// Peers may write to the region. A mapping for writing can be read as well: the process that checks rights is the peer's, as
+    /// for copies by the kernel.
     is_writable: bool,
 }
 

@@ -25,6 +25,8 @@ pub(super) struct SameHost {
     copier: Copier,
     /// Made when a direction is found to be denied.
     tcp: Option<Box<Initiator>>,
+    /// Requests before this one take TCP, where they may be on their way: also when their regions are mapped meanwhile.
+    tcp_until: u64,
     /// The operator wants this path and no other: a denied direction, or memory that cannot be mapped, fails.
     forced: Option<PathKind>,
 }
@@ -42,7 +44,7 @@ impl SameHost {
         let only_mapped = forced == Some(PathKind::Shared);
         let copier =
             Copier::between_processes(Arc::clone(&link), Arc::clone(&socket), slot, counterpart, only_mapped);
-        Self { link, socket, copier, tcp: None, forced }
+        Self { link, socket, copier, tcp: None, tcp_until: 0, forced }
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
@@ -81,10 +83,14 @@ impl SameHost {
             }
         };
         let begin = work.queue.executed;
-        let by_tcp = work.request(begin).is_none_or(takes_tcp);
+        let by_tcp = begin < self.tcp_until || work.request(begin).is_none_or(takes_tcp);
+        let known = if by_tcp { self.tcp_until.max(begin) } else { begin };
         let is_of_run =
             |index: &u64| work.request(*index).is_some_and(|request| takes_tcp(request) == by_tcp);
-        let end = begin + (begin..begin + LONGEST_RUN).take_while(is_of_run).count() as u64;
+        let end = known + (known..begin + LONGEST_RUN).take_while(is_of_run).count() as u64;
+        if by_tcp {
+            self.tcp_until = end;
+        }
         let all = std::mem::replace(&mut work.end, end);
         let step = if by_tcp {
             self.copier.restart();
