@@ -10,30 +10,34 @@
     reason = "a panic is how a test fails, and its output is its report"
 )]
 
-#[path = "chaos/seccomp.rs"]
+#[path = "../chaos/seccomp.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a part of it is used")]
 mod seccomp;
 
+#[path = "../conformance/mod.rs"]
 mod conformance;
+mod limits;
+mod remote;
 
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conformance::initiator::{pattern, reads, request, writes};
-use conformance::memory::{Memory, mapped_regions};
-use conformance::remote::{ROLE, RemotePeer, address_from_text, address_to_text, serve};
-use conformance::{Initiator, Kind, LocalPeer, PATIENCE, Peer, Rig, Window, caps, peer};
+use conformance::memory::mapped_regions;
+use conformance::remote::{RemotePeer, address_from_text, address_to_text};
+use conformance::{Initiator, Kind, LocalPeer, PATIENCE, Peer, Rig, Window, peer};
 use flagcx_p2p::internals::fabric::{
-    Access, Backing, Completion, CompletionStatus, Device, FabricError, PathKind, SoftwareOptions, software,
+    Access, CompletionStatus, Device, FabricError, PathKind, SoftwareOptions, software,
 };
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// In the environment of a case's process: its name.
 const CASE: &str = "FLAGCX_P2P_TEST_MAPPED_CASE";
 const LENGTH: usize = 64 << 10;
+/// Longer than what is left of the address space where that is limited.
+const LONG: usize = 32 << 20;
 /// How long a holding initiator has a region pinned before each copy.
 const HOLD: Duration = Duration::from_millis(300);
 
@@ -56,84 +60,7 @@ fn forced(role: &str) -> (Rig, u32) {
 /// Not a test of its own: what the other process of the tests below runs.
 #[test]
 fn peer_process() {
-    let Ok(role) = std::env::var(ROLE) else {
-        println!("not run: it is what the other process of the tests here runs");
-        return;
-    };
-    let (kind, faults, force) = match role.as_str() {
-        "own" => (Kind::Own, "", None),
-        "foreign" => (Kind::Foreign, "", None),
-        "claimed" => (Kind::Claimed, "", None),
-        "heap" => (Kind::Heap(Backing::Anonymous), "", None),
-        "another user" => {
-            // SAFETY: changes this process's users, which has one thread that matters.
-            let changed = unsafe { libc::setgid(65534) == 0 && libc::setuid(65534) == 0 };
-            assert!(changed, "{}", std::io::Error::last_os_error());
-            (Kind::Own, "", None)
-        }
-        "holding initiator" => (Kind::Own, "hold=us:300000", Some(PathKind::Shared)),
-        "initiator" => (Kind::Own, "", Some(PathKind::Shared)),
-        other => panic!("unknown role {other}"),
-    };
-    let device = device(force, faults);
-    let mut completions = Arc::clone(&device).create_completion_queue(1024).unwrap();
-    let mut queue_pair = Arc::clone(&device).create_queue_pair(&completions.handle(), &caps()).unwrap();
-    let local = Window::of_kind(&device, LENGTH, 7, Access::FULL, Kind::Own);
-    let own = LocalPeer::with_memory(Arc::clone(&device), kind);
-    let files = Mutex::new(Vec::new());
-    serve(own, |_, words| {
-        let number = |at: usize| words[at].parse::<u64>().unwrap();
-        match words[0] {
-            // A buffer with a file that this process can change later.
-            "file" => {
-                let window = Window::of_kind(&device, LENGTH, 5, Access::FULL, kind);
-                let answer = format!("{} {}", window.address(), window.region.rkey());
-                files.lock().unwrap().push(window);
-                answer
-            }
-            "resize" => {
-                let files = files.lock().unwrap();
-                let Memory::Mapped(mapped) = &files[0].memory else { panic!("no file") };
-                rustix::fs::ftruncate(&mapped.file, number(1)).unwrap();
-                String::new()
-            }
-            "punch" => {
-                let files = files.lock().unwrap();
-                let Memory::Mapped(mapped) = &files[0].memory else { panic!("no file") };
-                let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-                rustix::fs::fallocate(&mapped.file, flags, number(1), number(2)).unwrap();
-                String::new()
-            }
-            "initiator_address" => address_to_text(&queue_pair.address()),
-            "initiator_connect" => {
-                queue_pair.connect(&address_from_text(words[1]), &peer::path()).unwrap();
-                String::new()
-            }
-            // WRITEs of the whole local buffer, one after the other, until one fails: how many were done, and how it ended.
-            "initiator_write" => {
-                let write = request(number(1), number(2) as u32, 0);
-                let mut done = 0;
-                loop {
-                    assert_eq!(queue_pair.post(&writes(1, &[write], &[local.sge(0, LENGTH)])).accepted, 1);
-                    let mut out = [Completion::default()];
-                    while completions.poll(&mut out).unwrap() == 0 {}
-                    if out[0].status != CompletionStatus::Success || done >= number(3) {
-                        break format!("{done} {:?}", out[0].status);
-                    }
-                    done += 1;
-                }
-            }
-            other => panic!("unknown command {other}"),
-        }
-    });
-}
-
-/// No descriptor is left from now on.
-fn limit_descriptors() {
-    let lowest = std::fs::File::open("/").unwrap().as_raw_fd() as u64;
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(lowest), ..limit }).unwrap();
-    assert!(std::fs::File::open("/").is_err(), "there is still room for a descriptor");
+    remote::play();
 }
 
 /// WRITEs bytes of this side to the peer's buffer and READs them back; the status of the first that fails.
@@ -206,8 +133,8 @@ fn case_process() {
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stdout).init();
     match case.as_str() {
         "denied" => copies_are_denied(),
-        "descriptors" => nothing_left(limit_descriptors, "no descriptor left"),
-        "addresses" => nothing_left(limit_addresses, "mmap"),
+        "descriptors" => nothing_left(limits::no_descriptor_left, "no descriptor left"),
+        "addresses" => nothing_left(limits::no_addresses_left, "mmap"),
         "cache" => many_regions(),
         "ended" => end_of_a_region(),
         other => panic!("unknown case {other}"),
@@ -263,31 +190,24 @@ fn nothing_left(take_away: impl Fn(), reason: &str) {
     let (mut any, _) = rig("own", None, PathKind::CrossMemory);
     let (mut only, _) = forced("own");
     let (mut side, mut forced) = (Initiator::new(&mut any), Initiator::new(&mut only));
-    let far = [&mut any, &mut only].map(|rig| rig.peer.buffer(LENGTH, 0, Access::FULL));
+    let far = [&mut any, &mut only].map(|rig| rig.peer.buffer(LONG, 0, Access::FULL));
     let near = Window::patterned(&any.device, LENGTH);
     let near_forced = Window::patterned(&only.device, LENGTH);
     take_away();
     let write = [request(far[0].address, far[0].rkey, 0)];
-    for _ in 0..20 {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(200) {
         side.post_all(&writes(1, &write, &[near.sge(0, LENGTH)]));
         assert_eq!(side.wait(1)[0].status, CompletionStatus::Success);
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(any.peer.bytes(far[0].index), pattern(LENGTH));
+    assert_eq!(any.peer.bytes(far[0].index)[..LENGTH], pattern(LENGTH));
     let write = [request(far[1].address, far[1].rkey, 0)];
     forced.post_all(&writes(1, &write, &[near_forced.sge(0, LENGTH)]));
     assert_eq!(forced.wait(1)[0].status, CompletionStatus::LocalQpOperation);
     let text = forced.queue_pair.error_text();
     assert!(text.contains("the forced path shared is not available") && text.contains(reason), "{text}");
     assert_eq!(mapped_regions(std::process::id()), 0);
-}
-
-fn limit_addresses() {
-    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = status.split_whitespace().next().unwrap().parse().unwrap();
-    let limit = getrlimit(Resource::As);
-    // Less than the region is long.
-    setrlimit(Resource::As, Rlimit { current: Some(pages * 4096 + 32 * 1024), ..limit }).unwrap();
 }
 
 #[test]

@@ -12,7 +12,10 @@ variables! {
     PATH = Variable::word("FLAGCX_P2P_PATH", "auto", &["auto", "in-process", "cross-memory", "shared", "tcp"])
         .refuses()
         .read_by("fabric::software")
-        .changes("The path that software transfers take. A forced path that does not work fails to connect.")
+        .changes(
+            "The path that software transfers take. A forced path that does not work fails to connect; `shared` fails each transfer to \
+             memory that the peer has not shared.",
+        )
         .when("Tests and measurements of one path.")
         .example("tcp");
     SOFTWARE_DEVICES = Variable::integer("FLAGCX_P2P_SOFTWARE_DEVICES", 1, 1, 32)

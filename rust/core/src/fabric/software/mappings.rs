@@ -1,8 +1,8 @@
 //! The regions of a peer that are mapped here: a bounded cache, looked into without a lock.
 //!
 //! For each slot of the peer's region table there is one word that says what is known of the region: nothing, where it is mapped, or
-//! that it is not to be. Who looks has pinned the region, with a count of this process for that slot. A mapping that goes is first
-//! taken out of the word, and unmapped once the count is found to be 0: who pins later does not find it.
+//! that it is not to be. A reader has pinned the region, with a count of this process for that slot. A mapping that goes is first
+//! taken out of the word, and unmapped once the count is found to be 0: a reader that pins later does not find it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -37,15 +37,15 @@ const SECONDS: u32 = EVICTED - 1;
 #[derive(Debug)]
 pub(super) struct Mappings {
     begin: Instant,
-    /// The words: a key above, and what is known of it. Written under the lock of `kept`, read by who has pinned the slot; SeqCst,
-    /// for a reader pins and then loads the word, and who evicts stores the word and then loads the pins: one sees the other.
+    /// The words: a key above, and what is known of it. Written under the lock of `kept`, read by threads that have pinned the slot; SeqCst,
+    /// for a reader pins and then loads the word, and an eviction stores the word and then loads the pins: one sees the other.
     words: SharedArray<AtomicU64>,
     records: Box<[Record]>,
     kept: Mutex<Kept>,
 }
 
-/// What a copy needs of a mapping. Written under the lock of [`Mappings::kept`] while no word leads to it, read by who found such a
-/// word: Relaxed, for the word publishes it.
+/// What a copy needs of a mapping. Written under the lock of [`Mappings::kept`] while no word leads to it, read by a thread that found
+/// such a word: Relaxed, for the word publishes it.
 #[derive(Debug, Default)]
 struct Record {
     base: AtomicU64,
@@ -53,7 +53,7 @@ struct Record {
     start: AtomicU64,
     is_own: AtomicBool,
     is_writable: AtomicBool,
-    /// Used since the hand of the clock has passed. Set by who looks, cleared by who evicts; Relaxed, it is a hint.
+    /// Used since the hand of the clock has passed. Set by readers, cleared by evictions; Relaxed, it is a hint.
     used: AtomicBool,
 }
 

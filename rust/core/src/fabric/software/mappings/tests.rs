@@ -165,3 +165,41 @@ fn a_refusal_holds_for_its_time_and_is_told_once() {
     assert_eq!(mappings.held_off(REFUSED), Known::Nothing, "its second has passed");
     assert!(matches!(mappings.held_off(EVICTED | 3600), Known::Evicted(_)));
 }
+
+#[test]
+#[ignore = "temporary"]
+fn cost() {
+    let (table, mappings) = (Table::new(), Mappings::new().unwrap());
+    let keys: Vec<u32> = (0..200)
+        .map(|slot| {
+            let pinned = table.region(slot * 37, 1);
+            mappings.insert(&pinned, mapping(LENGTH, true), &table.pins).unwrap();
+            pinned.key()
+        })
+        .collect();
+    let view = RegionView { entries: &table.entries, pins: &table.pins };
+    for round in 0..5 {
+        let n = 5_000_000_u64;
+        let begin = Instant::now();
+        let mut sum = 0_u64;
+        for i in 0..n {
+            let key = keys[(i as usize * 7) % 200];
+            let pinned = view.pin(std::hint::black_box(key)).unwrap();
+            if let Known::Mapped(place) = mappings.find(&pinned, BASE + 8, 100, Opcode::Write) {
+                sum += place.address;
+            }
+        }
+        let both = begin.elapsed();
+        let begin = Instant::now();
+        for i in 0..n {
+            let key = keys[(i as usize * 7) % 200];
+            let pinned = view.pin(std::hint::black_box(key)).unwrap();
+            sum += u64::from(pinned.is_mappable());
+        }
+        println!(
+            "round {round}: pin+find {:.1} ns, pin {:.1} ns ({sum})",
+            both.as_nanos() as f64 / n as f64,
+            begin.elapsed().as_nanos() as f64 / n as f64
+        );
+    }
+}
