@@ -62,6 +62,16 @@ impl Tables {
         Some(bytes[20] == 1)
     }
 
+    /// Asks for the file of a region by its key: what kind it is said to be, 0 for none, and the descriptors. `None`: it closes.
+    pub fn ask_for_file(&self, key: u32) -> Option<(u8, usize)> {
+        let request = message(*b"FCXP2Pfi", key.into());
+        let mut nothing = SendAncillaryBuffer::default();
+        sendmsg(&self.socket, &[IoSlice::new(&request)], &mut nothing, SendFlags::NOSIGNAL).ok()?;
+        let (bytes, files) = receive(&self.socket)?;
+        assert_eq!(bytes[16..20], key.to_le_bytes());
+        Some((bytes[20], files.len()))
+    }
+
     /// The key and the first address of every region in one of the tables.
     pub fn regions(&self, table: usize) -> Vec<(u32, u64)> {
         let file = std::fs::File::from(self.files[table].try_clone().unwrap());

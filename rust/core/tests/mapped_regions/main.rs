@@ -210,6 +210,18 @@ fn nothing_left(take_away: impl Fn(), reason: &str) {
     assert_eq!(mapped_regions(std::process::id()), 0);
 }
 
+/// The owner cannot pass its file: its limit is named.
+#[test]
+fn an_owner_without_descriptors_is_named() {
+    let (mut rig, _) = forced("own");
+    let mut side = Initiator::new(&mut rig);
+    let far = rig.peer.buffer(LENGTH, 0, Access::FULL);
+    rig.peer.command("limit");
+    assert_eq!(round_trip(&rig, &mut side, far.address, far.rkey), Err(CompletionStatus::LocalQpOperation));
+    let text = side.queue_pair.error_text();
+    assert!(text.contains("its owner cannot give its file") && text.contains("ulimit -n"), "{text}");
+}
+
 #[test]
 fn memory_that_is_not_shared_is_refused_where_shared_is_forced() {
     let (mut rig, pid) = forced("heap");

@@ -47,6 +47,10 @@ pub(crate) fn play() {
                 files.lock().unwrap().push(window);
                 answer
             }
+            "limit" => {
+                crate::limits::no_descriptor_left();
+                String::new()
+            }
             "resize" => {
                 let files = files.lock().unwrap();
                 let Memory::Mapped(mapped) = &files[0].memory else { panic!("no file") };
