@@ -102,7 +102,7 @@ impl Mappings {
 
     /// What is known of `length` bytes at `address` of the region `pinned`, for requests of `opcode`.
     pub(super) fn find(&self, pinned: &Pinned<'_>, address: u64, length: u64, opcode: Opcode) -> Known {
-        let word = self.words.get(slot_of(pinned.key())).map_or(0, |word| word.load(Ordering::SeqCst));
+        let word = self.word(pinned.key()).map_or(0, |word| word.load(Ordering::SeqCst));
         let (key, known) = ((word >> 32) as u32, word as u32);
         if key != pinned.key() {
             return Known::Nothing;
@@ -140,7 +140,9 @@ impl Mappings {
         let mut gone = Vec::new();
         let mut kept = lock(&self.kept);
         let key = pinned.key();
-        if kept.entries.iter().flatten().any(|entry| entry.key == key && !entry.is_leaving) {
+        if let Some(index) = kept.place_of(key) {
+            // Asked for twice.
+            self.set_word(key, index as u32 + 1);
             gone.push(mapping);
             return Ok(());
         }
@@ -163,6 +165,10 @@ impl Mappings {
     /// The region of `key` is not to be mapped. True the first time that this is told of the peer.
     pub(super) fn refuse(&self, key: u32, unmappable: &Unmappable) -> bool {
         let mut kept = lock(&self.kept);
+        if kept.place_of(key).is_some() {
+            // Asked for twice, and mapped the first time.
+            return false;
+        }
         let time = if unmappable.passes { Some(EXHAUSTED_FOR) } else { None };
         self.set_word(key, REFUSED | self.second_after(time));
         kept.reasons.truncate(MOST_REASONS - 1);
@@ -224,13 +230,21 @@ impl Mappings {
     fn begin_leaving(&self, kept: &mut Kept, index: usize, known: u32) {
         if let Some(Some(entry)) = kept.entries.get_mut(index)
             && !std::mem::replace(&mut entry.is_leaving, true)
+            && self
+                .word(entry.key)
+                .is_some_and(|word| (word.load(Ordering::SeqCst) >> 32) as u32 == entry.key)
         {
+            // Otherwise it is the word of the next region in that slot already.
             self.set_word(entry.key, known);
         }
     }
 
+    fn word(&self, key: u32) -> Option<&AtomicU64> {
+        self.words.get(slot_of(key))
+    }
+
     fn set_word(&self, key: u32, known: u32) {
-        if let Some(word) = self.words.get(slot_of(key)) {
+        if let Some(word) = self.word(key) {
             word.store(u64::from(key) << 32 | u64::from(known), Ordering::SeqCst);
         }
     }
@@ -244,6 +258,12 @@ impl Mappings {
 }
 
 impl Kept {
+    /// Where the region of `key` is mapped.
+    fn place_of(&self, key: u32) -> Option<usize> {
+        let is_it = |entry: &Entry| entry.key == key && !entry.is_leaving;
+        self.entries.iter().position(|entry| entry.as_ref().is_some_and(is_it))
+    }
+
     /// Takes out what is leaving, if nothing uses it.
     fn finish_leaving(&mut self, index: usize, pins: &SharedArray<AtomicU32>, gone: &mut Vec<FileMapping>) {
         let is_over = |entry: &Entry| {

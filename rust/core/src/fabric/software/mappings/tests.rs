@@ -1,3 +1,5 @@
+#![allow(unsafe_code, reason = "writes to mapped memory")]
+
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -89,6 +91,60 @@ fn a_new_region_in_the_same_slot_is_not_taken_for_the_former_one() {
     assert_eq!(mappings.find(&new, BASE, 1, Opcode::Write), Known::Nothing);
     mappings.insert(&new, mapping(LENGTH, true), &table.pins).unwrap();
     assert!(is_mapped(&mappings, &new) && !is_mapped(&mappings, &former));
+    mappings.sweep(|key| table.is_live(key), &table.pins);
+    assert!(is_mapped(&mappings, &new), "the end of the former one is not its own");
+}
+
+/// Two questions for one region may be under way.
+#[test]
+fn what_is_mapped_stays_so_whatever_a_second_answer_says() {
+    let (table, mappings) = (Table::new(), Mappings::new().unwrap());
+    let pinned = table.region(7, 1);
+    mappings.insert(&pinned, mapping(LENGTH, true), &table.pins).unwrap();
+    assert!(!mappings.refuse(pinned.key(), &unmappable(false)));
+    mappings.insert(&pinned, mapping(LENGTH, true), &table.pins).unwrap();
+    assert!(is_mapped(&mappings, &pinned));
+    assert_eq!(lock(&mappings.kept).bytes, LENGTH);
+}
+
+/// Threads write to what they find while another one maps and unmaps it: a byte of an unmapped page would end the process.
+#[test]
+fn no_copy_meets_an_unmapped_page() {
+    let (table, mappings) = (Table::new(), Mappings::new().unwrap());
+    let key = table.region(7, 1).key();
+    let (stop, found) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut unmapped_in_all = 0;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let view = RegionView { entries: &table.entries, pins: &table.pins };
+                    let pinned = view.pin(key).unwrap();
+                    if let Known::Mapped(place) = mappings.find(&pinned, BASE, LENGTH, Opcode::Write) {
+                        // SAFETY: mapped until the pin is dropped, which is what is tested.
+                        unsafe { std::ptr::write_bytes(place.address as *mut u8, 1, LENGTH as usize) };
+                        found.fetch_add(1, Ordering::Relaxed);
+                    }
+                    drop(pinned);
+                    std::thread::yield_now();
+                }
+            });
+        }
+        let begun = Instant::now();
+        let mut unmapped = 0;
+        while begun.elapsed() < Duration::from_millis(200) {
+            let view = RegionView { entries: &table.entries, pins: &table.pins };
+            let pinned = view.pin(key).unwrap();
+            // Refused while as many wait for the end of a copy as the cache holds.
+            let _ = mappings.insert(&pinned, mapping(LENGTH, true), &table.pins);
+            drop(pinned);
+            unmapped += mappings.sweep(|_| false, &table.pins).0.len();
+        }
+        stop.store(true, Ordering::Relaxed);
+        unmapped_in_all = unmapped;
+    });
+    assert!(unmapped_in_all > 0);
+    assert!(found.load(Ordering::Relaxed) > 0);
 }
 
 #[test]
@@ -164,42 +220,4 @@ fn a_refusal_holds_for_its_time_and_is_told_once() {
     assert_eq!(mappings.reason(pinned.key()).as_deref(), Some("full"));
     assert_eq!(mappings.held_off(REFUSED), Known::Nothing, "its second has passed");
     assert!(matches!(mappings.held_off(EVICTED | 3600), Known::Evicted(_)));
-}
-
-#[test]
-#[ignore = "temporary"]
-fn cost() {
-    let (table, mappings) = (Table::new(), Mappings::new().unwrap());
-    let keys: Vec<u32> = (0..200)
-        .map(|slot| {
-            let pinned = table.region(slot * 37, 1);
-            mappings.insert(&pinned, mapping(LENGTH, true), &table.pins).unwrap();
-            pinned.key()
-        })
-        .collect();
-    let view = RegionView { entries: &table.entries, pins: &table.pins };
-    for round in 0..5 {
-        let n = 5_000_000_u64;
-        let begin = Instant::now();
-        let mut sum = 0_u64;
-        for i in 0..n {
-            let key = keys[(i as usize * 7) % 200];
-            let pinned = view.pin(std::hint::black_box(key)).unwrap();
-            if let Known::Mapped(place) = mappings.find(&pinned, BASE + 8, 100, Opcode::Write) {
-                sum += place.address;
-            }
-        }
-        let both = begin.elapsed();
-        let begin = Instant::now();
-        for i in 0..n {
-            let key = keys[(i as usize * 7) % 200];
-            let pinned = view.pin(std::hint::black_box(key)).unwrap();
-            sum += u64::from(pinned.is_mappable());
-        }
-        println!(
-            "round {round}: pin+find {:.1} ns, pin {:.1} ns ({sum})",
-            both.as_nanos() as f64 / n as f64,
-            begin.elapsed().as_nanos() as f64 / n as f64
-        );
-    }
 }
