@@ -22,6 +22,8 @@ pub enum Way {
     /// To another process of this host.
     CrossMemory,
     Tcp,
+    /// To another process, in memory that both have mapped.
+    Shared,
     /// TCP to another process.
     TcpBetweenProcesses,
     /// Real verbs, with both engines in this process.
@@ -34,7 +36,7 @@ pub enum Way {
 pub fn ways() -> &'static [Way] {
     match super::over_verbs() {
         true => &[Way::Verbs],
-        false => &[Way::InProcess, Way::CrossMemory, Way::Tcp],
+        false => &[Way::InProcess, Way::CrossMemory, Way::Shared, Way::Tcp],
     }
 }
 
@@ -43,13 +45,15 @@ impl Way {
         match self {
             Self::InProcess => Some("in-process"),
             Self::CrossMemory => Some("cross-memory"),
+            Self::Shared => Some("shared"),
             Self::Tcp | Self::TcpBetweenProcesses => Some("tcp"),
             Self::Verbs | Self::VerbsBetweenProcesses => None,
         }
     }
 
     fn between_processes(self) -> bool {
-        matches!(self, Self::CrossMemory | Self::TcpBetweenProcesses | Self::VerbsBetweenProcesses)
+        use Way::{CrossMemory, Shared, TcpBetweenProcesses, VerbsBetweenProcesses};
+        matches!(self, CrossMemory | Shared | TcpBetweenProcesses | VerbsBetweenProcesses)
     }
 }
 

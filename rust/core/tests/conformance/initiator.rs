@@ -10,6 +10,7 @@ use flagcx_p2p::internals::fabric::{
 };
 
 use super::Rig;
+use super::memory::{Kind, Memory};
 use super::peer::path;
 
 /// How long anything may take before a test fails.
@@ -23,7 +24,7 @@ pub fn caps() -> QueuePairCaps {
 /// A registered local buffer.
 pub struct Window {
     pub region: Arc<dyn MemoryRegion>,
-    bytes: Box<[u8]>,
+    pub memory: Memory,
 }
 
 impl Window {
@@ -43,35 +44,39 @@ impl Window {
         access: Access,
         backing: Backing,
     ) -> Self {
-        Self::registered(device, length, fill, (access, backing), true)
+        Self::of_kind(device, length, fill, access, Kind::Heap(backing))
+    }
+
+    pub fn of_kind(device: &Arc<dyn Device>, length: usize, fill: u8, access: Access, kind: Kind) -> Self {
+        Self::registered(device, length, fill, (access, kind), true)
     }
 
     /// Peers are not told of it.
-    pub fn unannounced(device: &Arc<dyn Device>, length: usize, fill: u8) -> Self {
-        Self::registered(device, length, fill, (Access::FULL, Backing::Anonymous), false)
+    pub fn unannounced(device: &Arc<dyn Device>, length: usize, fill: u8, kind: Kind) -> Self {
+        Self::registered(device, length, fill, (Access::FULL, kind), false)
     }
 
     fn registered(
         device: &Arc<dyn Device>,
         length: usize,
         fill: u8,
-        (access, backing): (Access, Backing),
+        (access, kind): (Access, Kind),
         announced: bool,
     ) -> Self {
-        let bytes = vec![fill; length].into_boxed_slice();
-        let address = bytes.as_ptr() as u64;
+        let memory = Memory::new(kind, length, fill);
+        let address = memory.bytes().as_ptr() as u64;
         let length = length as u64;
         let range = MemoryRange {
             address,
             length,
             access,
             dma_buf: None,
-            file: None,
+            file: memory.file(),
             cpu_address: None,
-            backing,
+            backing: memory.backing(),
             announced,
         };
-        Self { region: device.register(&range).unwrap(), bytes }
+        Self { region: device.register(&range).unwrap(), memory }
     }
 
     /// Filled with bytes that differ from their neighbours and from any constant.
@@ -82,7 +87,7 @@ impl Window {
     }
 
     pub fn address(&self) -> u64 {
-        self.bytes.as_ptr() as u64
+        self.memory.bytes().as_ptr() as u64
     }
 
     pub fn sge(&self, offset: usize, length: usize) -> Sge {
@@ -90,12 +95,12 @@ impl Window {
     }
 
     pub fn bytes(&self) -> &[u8] {
-        std::hint::black_box(&self.bytes)
+        std::hint::black_box(self.memory.bytes())
     }
 
     pub fn set(&mut self, bytes: &[u8]) {
-        self.bytes.copy_from_slice(bytes);
-        std::hint::black_box(&self.bytes);
+        self.memory.bytes_mut().copy_from_slice(bytes);
+        std::hint::black_box(self.memory.bytes());
     }
 }
 

@@ -15,12 +15,14 @@
 mod cases;
 pub mod detached;
 pub mod initiator;
+pub mod memory;
 pub mod peer;
 pub mod remote;
 
 pub use cases::CASES;
 pub use detached::Detached;
 pub use initiator::{Initiator, PATIENCE, Window, caps};
+pub use memory::Kind;
 pub use peer::{LocalPeer, Peer};
 
 use std::sync::Arc;

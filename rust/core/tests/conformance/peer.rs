@@ -9,6 +9,7 @@ use flagcx_p2p::internals::fabric::{
 };
 
 use super::initiator::{PATIENCE, Window, caps};
+use super::memory::Kind;
 
 /// A registered buffer of a peer, by the names that an initiator uses.
 #[derive(Clone, Copy, Debug)]
@@ -53,20 +54,30 @@ pub struct LocalPeer {
     queue_pairs: Vec<Box<dyn QueuePair>>,
     completions: Box<dyn CompletionQueue>,
     buffers: Vec<Window>,
-    backing: Backing,
+    kind: Kind,
     /// Queue pair numbers of fatal events that the test has not asked for yet.
     fatal: Vec<u32>,
 }
 
 impl LocalPeer {
     pub fn new(device: Arc<dyn Device>) -> Self {
-        Self::with_backing(device, Backing::Anonymous)
+        Self::with_memory(device, Kind::Heap(Backing::Anonymous))
     }
 
     /// Its buffers are registered as memory of this kind.
     pub fn with_backing(device: Arc<dyn Device>, backing: Backing) -> Self {
+        Self::with_memory(device, Kind::Heap(backing))
+    }
+
+    /// Its buffers are made of such memory.
+    pub fn with_memory(device: Arc<dyn Device>, kind: Kind) -> Self {
         let completions = Arc::clone(&device).create_completion_queue(1024).unwrap();
-        Self { device, queue_pairs: Vec::new(), completions, buffers: Vec::new(), backing, fatal: Vec::new() }
+        Self { device, queue_pairs: Vec::new(), completions, buffers: Vec::new(), kind, fatal: Vec::new() }
+    }
+
+    /// A buffer of its own.
+    pub fn window(&mut self, index: usize) -> &mut Window {
+        &mut self.buffers[index]
     }
 
     fn keep(&mut self, window: Window) -> RemoteBuffer {
@@ -88,11 +99,11 @@ impl LocalPeer {
 
 impl Peer for LocalPeer {
     fn buffer(&mut self, length: usize, fill: u8, access: Access) -> RemoteBuffer {
-        self.keep(Window::with_backing(&self.device, length, fill, access, self.backing))
+        self.keep(Window::of_kind(&self.device, length, fill, access, self.kind))
     }
 
     fn unannounced(&mut self, length: usize, fill: u8) -> RemoteBuffer {
-        self.keep(Window::unannounced(&self.device, length, fill))
+        self.keep(Window::unannounced(&self.device, length, fill, self.kind))
     }
 
     fn bytes(&mut self, index: usize) -> Vec<u8> {

@@ -43,6 +43,11 @@ impl RemotePeer {
         self.process.send(command);
     }
 
+    /// The words of the next answer.
+    pub fn answer(&mut self) -> Vec<String> {
+        self.process.answer()
+    }
+
     /// Sends one command and gives the words of its answer.
     pub fn ask(&mut self, command: &str) -> Vec<String> {
         self.process.ask(command)

@@ -165,6 +165,8 @@ fn the_tables_are_given_for_a_token_once_and_show_what_is_announced() {
     assert!(known.iter().all(|region| shown.contains(region)));
     assert!(!shown.iter().any(|(key, base)| *key == hidden || *base == address), "{shown:x?}");
     assert_eq!(given.regions(2), []);
+    // It has no file, and one that it does not see yet would not be given.
+    assert_eq!((given.ask_for_file(hidden), given.ask_for_file(known[0].0)), (Some((0, 0)), Some((0, 0))));
     // Asked for by its key, it is shown to the one that has asked.
     assert_eq!(given.ask(hidden), Some(true));
     assert_eq!(given.regions(2), [(hidden, address)]);
@@ -173,7 +175,10 @@ fn the_tables_are_given_for_a_token_once_and_show_what_is_announced() {
     let begin = Instant::now();
     for place in 0..FREE as u32 {
         let link = if place % 2 == 0 { &given } else { &second };
-        assert_eq!(link.ask(hidden ^ (1 + place)), Some(false));
+        match place % 3 {
+            0 => assert_eq!(link.ask_for_file(hidden ^ (1 + place)), Some((0, 0))),
+            _ => assert_eq!(link.ask(hidden ^ (1 + place)), Some(false)),
+        }
     }
     assert!(begin.elapsed() < Duration::from_secs(1), "the first cost {:?}", begin.elapsed());
     let begin = Instant::now();

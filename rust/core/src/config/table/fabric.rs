@@ -9,10 +9,13 @@ variables! {
         .changes("Which provider runs. `auto`: verbs when an active RDMA port exists, else software, with one warning.")
         .when("`verbs` in production, so that a host without its NIC refuses to connect instead of being slow; `software` for tests.")
         .example("software");
-    PATH = Variable::word("FLAGCX_P2P_PATH", "auto", &["auto", "in-process", "cross-memory", "tcp"])
+    PATH = Variable::word("FLAGCX_P2P_PATH", "auto", &["auto", "in-process", "cross-memory", "shared", "tcp"])
         .refuses()
         .read_by("fabric::software")
-        .changes("The path that software transfers take. A forced path that does not work fails to connect.")
+        .changes(
+            "The path that software transfers take. A forced path that does not work fails to connect; `shared` fails each transfer to \
+             memory that the peer has not shared.",
+        )
         .when("Tests and measurements of one path.")
         .example("tcp");
     SOFTWARE_DEVICES = Variable::integer("FLAGCX_P2P_SOFTWARE_DEVICES", 1, 1, 32)

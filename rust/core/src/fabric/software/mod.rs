@@ -1,25 +1,26 @@
 //! The software fabric: reliable connected queue pairs without a NIC.
 //!
-//! A queue pair's bytes travel one of three ways, found out when it connects and the same from then on, with one exception:
+//! A queue pair's bytes travel one of three ways, found out when it connects and the same from then on, with two exceptions:
 //! when the kernel denies the cross-memory copy of a direction (READ or WRITE), at the start or later, that direction takes
-//! TCP from then on.
+//! TCP from then on; and a region of another process of this host that is mapped here is copied by that mapping.
 //!
 //! | path | when | which side copies |
 //! |---|---|---|
 //! | in-process | both ends in this process | the initiator, with plain copies where both ends are anonymous memory, else the kernel |
+//! | shared | the region's owner has registered it with its file, which is mapped here | the initiator, with plain copies where neither end can fault, else the kernel |
 //! | cross-memory | both on this host, and the kernel lets the initiator | the initiator, with `process_vm_readv/writev` |
 //! | TCP | otherwise | the initiator sends and receives, the target's data thread serves |
 //!
-//! The initiator's half of all three runs in `SharedQueue::run`, without the worker's lock: posting only
+//! The initiator's half of all of them runs in `SharedQueue::run`, without the worker's lock: posting only
 //! queues, polling only reports, and one thread at a time advances a queue pair. Every access is
 //! checked against key, bounds and rights in the region table of the memory's owner, and pins the region while it
-//! lasts; the table lies in memory that peers on the same host can read, so that the first two paths need nothing of
+//! lasts; the table lies in memory that peers on the same host can read, so that all but TCP need nothing of
 //! the target's CPU.
 //!
 //! Memory that cannot be accessed, because its file has become shorter or it was unmapped or protected, is the failure of
 //! the request that names it. Nothing handles signals for that: an instruction of this process touches registered memory
-//! only in process, and only anonymous memory, which only this process itself can take away. Everything else is
-//! copied, sent and received by the kernel, which answers `EFAULT`.
+//! only where it cannot fault: anonymous memory, which only this process itself can take away, and files that are sealed and
+//! reserved. Everything else is copied, sent and received by the kernel, which answers `EFAULT`.
 //!
 //! ```text
 //!   queue_pair (post) ── incoming ──▶ requester ──▶ copier | same_host (copier, tcp) | tcp ──▶ region table, memory
@@ -46,6 +47,7 @@ mod dial;
 mod endpoint;
 mod far_end;
 mod faults;
+mod file_mapping;
 mod foreign;
 mod hello;
 mod identity;
@@ -57,12 +59,14 @@ mod link;
 mod link_messages;
 mod links;
 mod mapping;
+mod mappings;
 mod pins;
 mod plain_copy;
 mod probe;
 mod questions;
 mod queue_pair;
 mod region;
+mod region_file;
 mod requester;
 mod responder;
 mod same_host;
@@ -98,7 +102,7 @@ pub fn open_software(options: &SoftwareOptions) -> Result<Vec<Arc<SoftwareDevice
         FaultPlan::from_str(&options.faults).map_err(|error| FabricError::Unsupported(error.to_string()))?;
     if let Some(force @ (PathKind::None | PathKind::Rdma)) = options.force {
         let reason =
-            format!("the software fabric has no path {force}: force in-process, cross-memory or tcp");
+            format!("the software fabric has no path {force}: force in-process, cross-memory, shared or tcp");
         return Err(FabricError::Unsupported(reason));
     }
     if let Some(address) = options.advertise.or(options.bind).filter(IpAddr::is_unspecified) {

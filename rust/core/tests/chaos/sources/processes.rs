@@ -31,7 +31,7 @@ pub fn kill_and_stop(seed: u64, tally: &mut Tally) {
     let mut random = Random::new(seed);
     let ways: &[_] = match over_verbs() {
         true => &[Way::VerbsBetweenProcesses],
-        false => &[Way::CrossMemory, Way::TcpBetweenProcesses],
+        false => &[Way::CrossMemory, Way::Shared, Way::TcpBetweenProcesses],
     };
     let part = |count: u64| (share_of_slow(count) as usize).div_ceil(ways.len());
     // Dealt to the families without a rest, also where it is a small share.

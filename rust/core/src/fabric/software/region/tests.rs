@@ -1,8 +1,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::fabric::Access;
+use std::os::fd::AsRawFd;
+
 use crate::fabric::software::table::Right;
+use crate::fabric::{Access, SharedFile};
 
 fn range(buffer: &[u8]) -> MemoryRange {
     let address = buffer.as_ptr() as u64;
@@ -141,6 +143,35 @@ fn a_region_that_is_not_announced_is_seen_by_the_peer_that_named_its_key_until_i
 }
 
 #[test]
+fn the_file_of_a_region_is_given_to_a_peer_that_sees_the_region_until_it_ends() {
+    let table = Arc::new(RegionTable::new("sw0").unwrap());
+    let (_pins, pins_file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
+    let (peer, _grants) = table.add_peer(1, pins_file.as_fd()).unwrap();
+    let buffer = vec![0_u8; 128];
+    let memfd = rustix::fs::memfd_create("region", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&memfd, 1 << 20).unwrap();
+    // At the same place of a page as the buffer.
+    let offset = 4096 + buffer.as_ptr() as u64 % 4096;
+    let file = Some(SharedFile { fd: memfd.as_raw_fd(), offset, is_own: true });
+    let shared = MemoryRange { file, backing: Backing::Mapped, ..range(&buffer) };
+    let announced = table.register(&shared).unwrap();
+    let hidden = table.register(&MemoryRange { announced: false, ..shared }).unwrap();
+    let plain = table.register(&range(&buffer)).unwrap();
+    let given = |region: &Region| table.file_for(&peer, region.rkey()).map(|file| file.offset);
+    assert_eq!(given(&announced), Some(offset));
+    assert_eq!((given(&hidden), given(&plain)), (None, None));
+    assert!(table.grant(&peer, hidden.rkey()));
+    assert_eq!(given(&hidden), Some(offset));
+    let pin = |region: &Region| table.view().pin(region.rkey()).unwrap();
+    assert!(pin(&announced).is_mappable() && pin(&announced).cannot_fault() && !pin(&plain).is_mappable());
+    announced.close();
+    assert_eq!(given(&announced), None);
+    assert_eq!(lock(&table.files).len(), 1);
+    drop(hidden);
+    assert!(lock(&table.files).is_empty(), "its descriptor is closed with it");
+}
+
+#[test]
 fn what_cannot_be_registered_is_refused_with_its_errno() {
     let table = Arc::new(RegionTable::new("sw0").unwrap());
     let buffer = vec![0_u8; 128];
@@ -152,4 +183,6 @@ fn what_cannot_be_registered_is_refused_with_its_errno() {
     assert_eq!(errno(&MemoryRange { address: 64, ..range(&buffer) }), libc::EFAULT);
     let read_only = Access { local_write: false, ..Access::FULL };
     assert_eq!(errno(&MemoryRange { access: read_only, ..range(&buffer) }), libc::EINVAL);
+    let file = Some(SharedFile { fd: -1, offset: 0, is_own: false });
+    assert_eq!(errno(&MemoryRange { file, ..range(&buffer) }), libc::EBADF);
 }
