@@ -242,7 +242,7 @@ int flagcxP2pEngineAllocShared(FlagcxP2pEngine *engine, size_t bytes, uint32_t f
 /* Ends the registration of memory of flagcxP2pEngineAllocShared, waiting for transfers as flagcxP2pCEngineMrDestroy does, and
  * gives the memory back. -1, with nothing changed, for an address that this engine has not returned or that is freed already,
  * and while the program has registered the range once more, or parts of it, with any engine. Of two threads that free the
- * same address, one is refused. `engine` NULL: for memory with FLAGCX_P2P_ALLOC_OUTLIVE whose engine is destroyed.
+ * same address, one is refused. `engine` NULL: for memory with FLAGCX_P2P_ALLOC_OUTLIVE, after the end of its engine.
  *
  * The pages serve nothing else before this call. A peer that was stopped in the middle of a copy writes the rest of it to pages
  * that nothing uses any more. */
@@ -251,7 +251,7 @@ int flagcxP2pEngineFreeShared(FlagcxP2pEngine *engine, void *address);
 /* Registers memory that the caller has mapped from a file of its own, with mmap and MAP_SHARED: `address` is where the byte at
  * `offset` of `fd` is mapped. The file is a memfd or a regular one, such as of /dev/shm, and has at least `offset` + `bytes`
  * bytes. `flags` as for flagcxP2pEngineRegFlags, without DEVICE. `fd` may be closed when this returns; the memory stays the
- * caller's, who unmaps it after flagcxP2pCEngineMrDestroy.
+ * caller's, to be unmapped after flagcxP2pCEngineMrDestroy.
  *
  * Anything may cut such a file short or punch a hole into it. So a peer that maps it has the kernel copy, which answers an
  * error where an instruction would be a signal: the transfer fails.

@@ -224,7 +224,8 @@ int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t by
   return flagcxP2pEngineRegEx(engine, address, bytes, static_cast<int>(flags), *mrId);
 }
 
-int flagcxP2pEngineAllocShared(FlagcxP2pEngine *engine, size_t bytes, uint32_t flags, void **address, uint64_t *mrId) {
+int flagcxP2pEngineAllocShared(FlagcxP2pEngine *engine, size_t bytes, uint32_t flags, void **address,
+                               uint64_t *mrId) {
   const char *const call = "flagcxP2pEngineAllocShared";
   if (engine == nullptr || address == nullptr || mrId == nullptr)
     return refuseNull(call, engine == nullptr ? "engine" : address == nullptr ? "address" : "mrId");

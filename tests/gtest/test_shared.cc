@@ -31,14 +31,14 @@ std::string lastError() {
 }
 
 // Refused with this reason, and nothing written.
-#define EXPECT_REFUSED(call, reason)                                                                               \
-  do {                                                                                                             \
-    void *const before = address;                                                                                  \
-    id = kUntouched;                                                                                               \
-    EXPECT_EQ((call), -1);                                                                                         \
-    EXPECT_NE(lastError().find(reason), std::string::npos) << lastError();                                         \
-    EXPECT_EQ(id, kUntouched);                                                                                     \
-    EXPECT_EQ(address, before);                                                                                    \
+#define EXPECT_REFUSED(call, reason)                                       \
+  do {                                                                     \
+    void *const before = address;                                          \
+    id = kUntouched;                                                       \
+    EXPECT_EQ((call), -1);                                                 \
+    EXPECT_NE(lastError().find(reason), std::string::npos) << lastError(); \
+    EXPECT_EQ(id, kUntouched);                                             \
+    EXPECT_EQ(address, before);                                            \
   } while (0)
 
 // Memory of AllocShared, freed with its end.
@@ -253,7 +253,8 @@ TEST_F(SharedMemory, DescriptorsAreChecked) {
   int pipes[2], sockets[2];
   ASSERT_EQ(pipe(pipes), 0);
   ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
-  const int folder = open("/", O_RDONLY | O_DIRECTORY), readOnly = open(("/proc/self/fd/" + std::to_string(fd)).c_str(), O_RDONLY);
+  const int folder = open("/", O_RDONLY | O_DIRECTORY),
+            readOnly = open(("/proc/self/fd/" + std::to_string(fd)).c_str(), O_RDONLY);
   EXPECT_REFUSED(reg(e, at, bytes, pipes[0], 0), "is a pipe");
   EXPECT_REFUSED(reg(e, at, bytes, sockets[0], 0), "is a socket");
   EXPECT_REFUSED(reg(e, at, bytes, folder, 0), "is a directory");
@@ -309,8 +310,8 @@ TEST(SharedPeer, DISABLED_Serves) {
   FlagcxP2pRdmaDesc parts;
   memcpy(&parts, desc, sizeof(parts));
   ASSERT_EQ(flagcxP2pEngineStartRpcServer(engine.get()), 0) << lastError();
-  std::printf("serves %d %lx %x %x\n", flagcxP2pEngineGetRpcPort(engine.get()), static_cast<unsigned long>(parts.addr),
-              parts.size, parts.rkey);
+  std::printf("serves %d %lx %x %x\n", flagcxP2pEngineGetRpcPort(engine.get()),
+              static_cast<unsigned long>(parts.addr), parts.size, parts.rkey);
   std::fflush(stdout);
   alarm(0);
   while (std::getchar() != EOF) {

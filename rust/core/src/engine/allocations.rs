@@ -19,7 +19,7 @@ struct Owned {
     outlives_engine: bool,
 }
 
-/// Memory whose engine is gone, and that its caller has not freed. By start.
+/// Memory that its engine has left to the caller when it was closed. By start.
 static KEPT: PerProcess<Mutex<BTreeMap<u64, Arc<Allocation>>>> = PerProcess::new(Mutex::default);
 
 impl Engine {

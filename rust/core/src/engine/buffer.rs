@@ -38,7 +38,7 @@ impl Engine {
         self.allocate_with(length, AllocateOptions::default())
     }
 
-    /// [`Engine::allocate`] in huge pages, with other rights, or not announced.
+    /// Allocates and registers memory as [`Engine::allocate`] does: in huge pages, with other rights, or not announced.
     ///
     /// Huge pages are those of a memfd on every device. The length is rounded up to whole ones, of which `length` bytes are
     /// registered.
