@@ -30,6 +30,11 @@ add_test(NAME gtest.gpu_entry_points_tcp COMMAND test_gpu_entry_points --gtest_f
 set_tests_properties(gtest.gpu_entry_points_tcp PROPERTIES LABELS "gtest;quick" TIMEOUT 120 PROCESSORS 2
   ENVIRONMENT FLAGCX_P2P_PATH=tcp)
 
+# Once more where nothing but shared memory may carry a byte.
+add_test(NAME gtest.shared_forced COMMAND test_shared --gtest_filter=SharedPeer.*)
+set_tests_properties(gtest.shared_forced PROPERTIES LABELS "gtest;quick" TIMEOUT 120 PROCESSORS 2
+  ENVIRONMENT FLAGCX_P2P_PATH=shared)
+
 # The net adaptor's suites once more over the other provider: verbs, with the stand-in libibverbs of nullverbs/.
 if(FLAGCX_P2P_VERBS)
   set(_nullverbs ${CMAKE_CURRENT_BINARY_DIR}/nullverbs)

@@ -202,7 +202,25 @@ mod ffi {
             flags: u32,
             id: &mut u64,
         ) -> i32;
+        unsafe fn engine_register_shared(
+            engine: &Engine,
+            address: usize,
+            size: usize,
+            fd: i32,
+            offset: u64,
+            flags: u32,
+            id: &mut u64,
+        ) -> i32;
         fn engine_deregister(engine: &Engine, id: u64);
+        fn engine_allocate(
+            engine: &Engine,
+            size: usize,
+            flags: u32,
+            address: &mut usize,
+            id: &mut u64,
+        ) -> i32;
+        fn engine_free(engine: &Engine, address: usize) -> i32;
+        fn free_outlived(address: usize) -> i32;
         fn engine_describe(engine: &Engine, id: u64, address: usize, size: usize, out: &mut Desc) -> i32;
         fn ipc_info(address: usize, out: &mut [u8; 128], found: &mut bool) -> i32;
         fn conn_describe_remote(conn: &Conn, address: u64, size: u32, out: &mut Desc) -> i32;

@@ -214,6 +214,55 @@ int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out);
  * now asked for without, or the other way round: -1, unless the memory is not writable anyway. */
 int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t bytes, uint32_t flags, uint64_t *mrId);
 
+/* Shared memory: a process of this host and of the same user maps it and copies by itself, without a system call, where it
+ * would otherwise call process_vm_readv and process_vm_writev (FLAGCX_P2P_PATH_SHARED). Only the memory of the peer has to be
+ * shared for that. RDMA devices take it as any other. docs/user-guide.md tells when it pays.
+ *
+ * For flagcxP2pEngineAllocShared, beside those above without DEVICE. Other bits are refused. */
+#define FLAGCX_P2P_ALLOC_HUGE 1024u /* in huge pages of the default size, from the pool of vm.nr_hugepages */
+#define FLAGCX_P2P_ALLOC_OUTLIVE \
+  2048u /* flagcxP2pCEngineDestroy does not free it: flagcxP2pEngineFreeShared with engine NULL does, afterwards */
+
+/* Allocates `bytes` bytes of zeroed shared memory, 1 to what the host and the container have left, and registers them: writes
+ * the first address, which begins a page, to `*address`, and the id of the registration to `*mrId`. Its pages are reserved
+ * and of fixed size, so that no access fails; they take whole (huge) pages of memory until flagcxP2pEngineFreeShared or
+ * flagcxP2pCEngineDestroy. The engine owns it. Takes about 0.1 s for each GiB.
+ *
+ * The memory is a memfd, for which no file system has to be mounted: /dev/shm and its size do not matter. It takes one
+ * descriptor. Where a sandbox denies memfd_create, and on an RDMA device without FLAGCX_P2P_ALLOC_HUGE, it is private memory
+ * that no peer maps, unless FLAGCX_P2P_PATH is `shared`: -1. -1 too, with neither written and with errno and what to change
+ * in flagcxP2pEngineLastError, when there is not as much memory, no descriptor is left, or the pool has not as many huge pages
+ * free.
+ *
+ * Ranges inside may be registered as well, as with flagcxP2pEngineRegFlags: they are shared memory without further ado.
+ *
+ * A forked child shares the bytes: what it writes, its parent and the peers see. It cannot free them. */
+int flagcxP2pEngineAllocShared(FlagcxP2pEngine *engine, size_t bytes, uint32_t flags, void **address, uint64_t *mrId);
+
+/* Ends the registration of memory of flagcxP2pEngineAllocShared, waiting for transfers as flagcxP2pCEngineMrDestroy does, and
+ * gives the memory back. -1, with nothing changed, for an address that this engine has not returned or that is freed already,
+ * and while the program has registered the range once more, or parts of it, with any engine. Of two threads that free the
+ * same address, one is refused. `engine` NULL: for memory with FLAGCX_P2P_ALLOC_OUTLIVE, after the end of its engine.
+ *
+ * The pages serve nothing else before this call. A peer that was stopped in the middle of a copy writes the rest of it to pages
+ * that nothing uses any more. */
+int flagcxP2pEngineFreeShared(FlagcxP2pEngine *engine, void *address);
+
+/* Registers memory that the caller has mapped from a file of its own, with mmap and MAP_SHARED: `address` is where the byte at
+ * `offset` of `fd` is mapped. The file is a memfd or a regular one, such as of /dev/shm, and has at least `offset` + `bytes`
+ * bytes. `flags` as for flagcxP2pEngineRegFlags, without DEVICE. `fd` may be closed when this returns; the memory stays the
+ * caller's, to be unmapped after flagcxP2pCEngineMrDestroy.
+ *
+ * Anything may cut such a file short or punch a hole into it. So a peer that maps it has the kernel copy, which answers an
+ * error where an instruction would be a signal: the transfer fails.
+ *
+ * -1, with the reason in flagcxP2pEngineLastError, for a descriptor of anything else, a file that is shorter, a range that is
+ * not a shared mapping of that file from that offset on, and a descriptor that is open for reading only or sealed against
+ * writing, without FLAGCX_P2P_REG_READ_ONLY. Memory of flagcxP2pEngineAllocShared needs no descriptor: `fd` and `offset` are
+ * not looked at. */
+int flagcxP2pEngineRegShared(FlagcxP2pEngine *engine, uintptr_t address, size_t bytes, int fd, uint64_t offset,
+                             uint32_t flags, uint64_t *mrId);
+
 /* ---------------------------------------------------------------------------------------------------------------- */
 /* GPU memory                                                                                                       */
 

@@ -224,6 +224,39 @@ int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t by
   return flagcxP2pEngineRegEx(engine, address, bytes, static_cast<int>(flags), *mrId);
 }
 
+int flagcxP2pEngineAllocShared(FlagcxP2pEngine *engine, size_t bytes, uint32_t flags, void **address,
+                               uint64_t *mrId) {
+  const char *const call = "flagcxP2pEngineAllocShared";
+  if (engine == nullptr || address == nullptr || mrId == nullptr)
+    return refuseNull(call, engine == nullptr ? "engine" : address == nullptr ? "address" : "mrId");
+  REFUSE_ACCL(engine, call);
+  uintptr_t start = 0;
+  const int answer = ffi::engine_allocate(*engine, bytes, flags, start, *mrId);
+  if (answer == 0)
+    *address = reinterpret_cast<void *>(start);
+  return answer;
+}
+
+int flagcxP2pEngineFreeShared(FlagcxP2pEngine *engine, void *address) {
+  const char *const call = "flagcxP2pEngineFreeShared";
+  if (address == nullptr)
+    return refuseNull(call, "address");
+  const uintptr_t start = reinterpret_cast<uintptr_t>(address);
+  if (engine == nullptr)
+    return ffi::free_outlived(start);
+  REFUSE_ACCL(engine, call);
+  return ffi::engine_free(*engine, start);
+}
+
+int flagcxP2pEngineRegShared(FlagcxP2pEngine *engine, uintptr_t address, size_t bytes, int fd, uint64_t offset,
+                             uint32_t flags, uint64_t *mrId) {
+  const char *const call = "flagcxP2pEngineRegShared";
+  if (engine == nullptr || address == 0 || mrId == nullptr)
+    return refuseNull(call, engine == nullptr ? "engine" : address == 0 ? "address" : "mrId");
+  REFUSE_ACCL(engine, call);
+  return ffi::engine_register_shared(*engine, address, bytes, fd, offset, flags, *mrId);
+}
+
 int flagcxP2pEngineSendNotifBytes(FlagcxP2pConn *conn, const char *name, const void *content, size_t bytes) {
   const char *const call = "flagcxP2pEngineSendNotifBytes";
   if (conn == nullptr || name == nullptr || (content == nullptr && bytes > 0))

@@ -27,6 +27,7 @@ from ._engine import Engine, Notification
 from ._errors import P2pError, TransferCancelled, TransferFailed, TransferTimedOut
 from ._library import FabricInfo, fabric_info, load, metrics_text, version
 from ._region import Region
+from ._shared import SharedMemory
 from ._transfer import Piece, Transfer
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "P2pError",
     "Piece",
     "Region",
+    "SharedMemory",
     "Transfer",
     "TransferCancelled",
     "TransferFailed",

@@ -9,7 +9,7 @@ from ._region import Region
 from ._single import Single
 from ._transfer import Piece, Transfer
 
-_PATHS = ("none", "rdma", "in-process", "cross-memory", "tcp")
+_PATHS = ("none", "rdma", "in-process", "cross-memory", "tcp", "shared")
 
 
 def _path(number: int) -> str:
@@ -19,7 +19,7 @@ def _path(number: int) -> str:
 class ConnectionInfo(NamedTuple):
     """The state of a connection."""
 
-    #: How bytes travel now: "rdma", "in-process", "cross-memory", "tcp", or "none" when not connected. The slower path
+    #: How bytes travel now: "rdma", "in-process", "cross-memory", "tcp", "shared", or "none" when not connected. The slower path
     #: where reads and writes take different ones.
     path: str
     #: Queue pairs agreed with the peer, and how many of them are in working order now.

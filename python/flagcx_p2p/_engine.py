@@ -11,6 +11,7 @@ from ._buffer import ExportedBuffer
 from ._connection import Connection
 from ._handle import EngineHandle
 from ._region import Region
+from ._shared import SharedMemory
 from ._single import Single
 
 
@@ -72,7 +73,33 @@ class Engine(Single):
         if self._call(self._library.engine_start_server) != 0:
             raise self._library.error()
 
-    def register(self, buffer: Any, announced: bool = True, read_only: bool = False) -> "Region":
+    def allocate(
+        self, size: int, huge: bool = False, announced: bool = True, read_only: bool = False
+    ) -> "SharedMemory":
+        """Allocates ``size`` bytes of zeroed memory, 1 to what the host and the container have left, and registers them.
+
+        A peer on this host and of the same user maps it and copies by itself, where the software fabric moves the bytes: the
+        fastest memory there is between two processes. All of it is reserved, which takes about 0.1 s for each GiB.
+
+        ``huge``: in huge pages of the default size, from the pool of vm.nr_hugepages. ``announced`` as for :meth:`register`;
+        ``read_only``: peers may only read it.
+        """
+        if not 0 < size < 1 << 63:
+            raise ValueError(f"memory of {size} bytes cannot be allocated: at least one, and less than 2**63")
+        memory = SharedMemory(self._handle, size)
+        flags = _library.ALLOC_OUTLIVE | (_library.ALLOC_HUGE if huge else 0)
+        flags |= _library.REG_READ_ONLY if read_only else 0
+        memory._allocate(flags | (0 if announced else _library.REG_UNANNOUNCED))
+        return memory
+
+    def register(
+        self,
+        buffer: Any,
+        announced: bool = True,
+        read_only: bool = False,
+        fd: Optional[int] = None,
+        offset: int = 0,
+    ) -> "Region":
         """Registers the memory of a contiguous buffer: bytearray, array.array, mmap, numpy array.
 
         It stays where it is, and cannot be resized, until the region is closed; the region keeps it alive. Regions that
@@ -80,10 +107,13 @@ class Engine(Single):
 
         ``read_only``: peers may read it, and writes may send it; nothing may change it. The buffer must be writable
         otherwise; so, it may be read-only, as bytes are.
+
+        ``fd``: the descriptor of the file that the buffer is mapped from (``mmap.mmap``, MAP_SHARED), from ``offset`` on, for
+        peers on this host to map it as well. It may be closed afterwards. :meth:`allocate` gives memory that is faster.
         """
         exported = ExportedBuffer(buffer, writable=not read_only)
         flags = _library.REG_HOST | (_library.REG_READ_ONLY if read_only else 0)
-        return self._register(exported.address, exported.size, flags, announced, exported)
+        return self._register(exported.address, exported.size, flags, announced, exported, fd, offset)
 
     def register_address(
         self,
@@ -148,11 +178,22 @@ class Engine(Single):
         block.address = None
         self._library.free(taken)
 
-    def _register(self, address: int, size: int, flags: int, announced: bool, owner: Any) -> Region:
+    def _register(
+        self,
+        address: int,
+        size: int,
+        flags: int,
+        announced: bool,
+        owner: Any,
+        fd: Optional[int] = None,
+        offset: int = 0,
+    ) -> Region:
         if not (0 <= address < 1 << 64 and 0 <= size < 1 << 64):
             raise ValueError(f"{size} bytes at address {address:#x} are no range of memory: both have 64 bits")
+        if fd is not None and not (-(1 << 31) <= fd < 1 << 31 and 0 <= offset < 1 << 64):
+            raise ValueError(f"descriptor {fd}, offset {offset}: a descriptor has 32 bits, an offset 64 and no sign")
         region = Region(self._handle, address, size)
-        region._register(flags | (0 if announced else _library.REG_UNANNOUNCED), owner)
+        region._register(flags | (0 if announced else _library.REG_UNANNOUNCED), owner, fd, offset)
         return region
 
     def _call(self, function: Any, *arguments: Any) -> Any:

@@ -56,6 +56,8 @@ PENDING, DONE, FAILED, TIMED_OUT, CANCELLED, UNKNOWN = range(6)
 WOULD_BLOCK = 1
 # Flags of flagcxP2pEngineRegFlags.
 REG_HOST, REG_DEVICE, REG_UNANNOUNCED, REG_READ_ONLY = 1, 2, 256, 512
+# Further ones of flagcxP2pEngineAllocShared.
+ALLOC_HUGE, ALLOC_OUTLIVE = 1024, 2048
 
 _Prototype = Tuple[str, Any, List[Any]]
 
@@ -69,6 +71,17 @@ _PROTOTYPES: Dict[str, _Prototype] = {
     "engine_port": ("flagcxP2pCEngineGetRpcPort", c_int, [c_void_p]),
     "engine_start_server": ("flagcxP2pCEngineStartRpcServer", c_int, [c_void_p]),
     "register": ("flagcxP2pEngineRegFlags", c_int, [c_void_p, c_uint64, c_size_t, c_uint32, POINTER(c_uint64)]),
+    "register_shared": (
+        "flagcxP2pEngineRegShared",
+        c_int,
+        [c_void_p, c_uint64, c_size_t, c_int, c_uint64, c_uint32, POINTER(c_uint64)],
+    ),
+    "allocate": (
+        "flagcxP2pEngineAllocShared",
+        c_int,
+        [c_void_p, c_size_t, c_uint32, POINTER(c_void_p), POINTER(c_uint64)],
+    ),
+    "free_shared": ("flagcxP2pEngineFreeShared", c_int, [c_void_p, c_void_p]),
     "deregister": ("flagcxP2pCEngineMrDestroy", None, [c_void_p, c_uint64]),
     "connect": ("flagcxP2pCEngineGetConn", c_void_p, [c_void_p, c_char_p]),
     "conn_info": ("flagcxP2pEngineGetConnInfo", c_int, [c_void_p, POINTER(ConnInfo)]),

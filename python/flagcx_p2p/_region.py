@@ -69,14 +69,17 @@ class Region(Single):
             if not self._open:
                 self._handle.memory.pop(self._key, None)
 
-    def _register(self, flags: int, owner: Any) -> None:
+    def _register(self, flags: int, owner: Any, fd: Optional[int] = None, offset: int = 0) -> None:
         """Registers it; what has happened is known in any case, also when an exception comes in between."""
-        handle = self._handle
+        handle, library = self._handle, self._handle.library
         handle.check_process()
         handle.memory[self._key] = owner
         try:
-            number = ctypes.byref(self._number)
-            answer = handle.call(handle.library.register, handle.pointer, self.address, self.size, flags, number)
+            number, memory = ctypes.byref(self._number), (handle.pointer, self.address, self.size)
+            if fd is None:
+                answer = handle.call(library.register, *memory, flags, number)
+            else:
+                answer = handle.call(library.register_shared, *memory, fd, offset, flags, number)
             self._open = self.number != 0
             if answer != 0:
                 raise handle.library.error()

@@ -14,6 +14,7 @@ static const struct Suite {
     {"connect", connectAndMove},
     {"vectors", moveVectors},
     {"descriptors", makeDescriptors},
+    {"shared", shareMemory},
     {"notifications", notify},
     {"sessions", keepSessions},
     {"stop_accept", stopAccepting},

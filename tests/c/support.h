@@ -29,6 +29,7 @@ int failures(void);
 void connectAndMove(void);
 void moveVectors(void);
 void makeDescriptors(void);
+void shareMemory(void);
 void notify(void);
 void keepSessions(void);
 void stopAccepting(void);

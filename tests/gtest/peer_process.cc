@@ -35,7 +35,7 @@ TEST(PeerProcess, DISABLED_Serves) {
 
 } // namespace
 
-PeerProcess::PeerProcess() {
+PeerProcess::PeerProcess(const char *serves) {
   int in[2], out[2];
   if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) {
     ADD_FAILURE() << "pipe2: " << std::strerror(errno);
@@ -45,8 +45,9 @@ PeerProcess::PeerProcess() {
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, in[0], STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
-  char filter[] = "--gtest_filter=PeerProcess.*", disabled[] = "--gtest_also_run_disabled_tests", name[] = "peer";
-  char *arguments[] = {name, filter, disabled, nullptr};
+  std::string filter = std::string("--gtest_filter=") + serves;
+  char disabled[] = "--gtest_also_run_disabled_tests", name[] = "peer";
+  char *arguments[] = {name, filter.data(), disabled, nullptr};
   const int failed = posix_spawn(&pid_, "/proc/self/exe", &actions, nullptr, arguments, environ);
   posix_spawn_file_actions_destroy(&actions);
   close(in[0]);

@@ -17,8 +17,8 @@ class PeerProcess {
  public:
   static constexpr size_t kBytes = 64 << 20;
 
-  // Starts it and waits until it serves.
-  PeerProcess();
+  // Starts it and waits until it serves: the test that `serves` names.
+  explicit PeerProcess(const char *serves = "PeerProcess.*");
   // Kills it.
   ~PeerProcess();
   PeerProcess(const PeerProcess &) = delete;

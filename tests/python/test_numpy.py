@@ -19,6 +19,15 @@ class Numpy(unittest.TestCase):
             region = engine.register(values)
             self.assertEqual((region.address, region.size), (values.ctypes.data, 96))
 
+    def test_an_array_keeps_allocated_memory(self) -> None:
+        with flagcx_p2p.Engine() as engine:
+            memory = engine.allocate(96)
+            values = numpy.frombuffer(memory.buf, dtype=numpy.float32).reshape(4, 6)
+            values[:] = 1.5
+            self.assertEqual(values.ctypes.data, memory.address)
+            memory.close()
+        self.assertEqual(values.sum(), 36)
+
 
 if __name__ == "__main__":
     unittest.main()

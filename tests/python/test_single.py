@@ -19,6 +19,7 @@ class Single(Pair):
             self.client: "create one in the other process",
             self.connection: "connect an Engine of the other process",
             self.local: "tell the peer its address and size",
+            self.client.allocate(4096): "tell the peer its address and size",
             transfer: "wait for it here",
             self.client._handle: "create an Engine",
         }

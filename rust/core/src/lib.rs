@@ -55,11 +55,15 @@ mod transfer;
 
 pub use config::{Config, ConfigError};
 pub use connection::{Connection, ConnectionInfo, Ended, PeerInfo, Remote, Request, Transfer, WhenFull};
-pub use engine::{Accepted, Engine, EngineError, EngineOptions, RegisterOptions, RegisteredBuffer};
+pub use engine::{
+    Accepted, AllocateOptions, Engine, EngineError, EngineOptions, RegisterOptions, RegisteredBuffer,
+};
 pub use fabric::{Access, CompletionStatus, DmaBuf, FabricError, Opcode, PathKind, Paths, SharedFile};
 pub use fork::Forked;
 pub use gpu::IpcInfo;
-pub use memory::{Inaccessible, InaccessibleReason, MemoryKind, RegionId, RegistryError};
+pub use memory::{
+    AllocationError, Inaccessible, InaccessibleReason, MemoryKind, RegionId, RegistryError, SharedFileError,
+};
 pub use notify::{LargeMessage, Message, Notification, NotifyError};
 pub use pool::PoolError;
 pub use transfer::{Failure, Iov, IovSource, Outcome, RemoteRange, Status, SubmitError, TransferId};

@@ -272,6 +272,11 @@ fn play(case: Case, errno: i32, log: &Log) {
     let text = log.text();
     let lines = text.lines().filter(|line| line.contains(" is denied ("));
     assert_eq!(lines.count(), case.lines, "{text}");
+    // Said once, however much is allocated.
+    drop(engine.allocate(LENGTH).unwrap());
+    let without = case.calls.contains(&"memfd_create") && [INITIATOR, BOTH].contains(&case.denied);
+    let told = log.text().matches("Memory that peers cannot map is allocated instead").count();
+    assert_eq!(told, usize::from(without), "{}", log.text());
 }
 
 /// A WRITE of the buffer's first half and a READ into its second, both compared.

@@ -17,8 +17,8 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::internals::engine::{Engine, EngineError, EngineOptions, RegisterOptions};
-use flagcx_p2p::internals::fabric::{Access, CompletionStatus, DeviceList, Opcode};
+use flagcx_p2p::internals::engine::{AllocateOptions, Engine, EngineError, EngineOptions, RegisterOptions};
+use flagcx_p2p::internals::fabric::{Access, CompletionStatus, DeviceList, Opcode, SharedFile};
 use flagcx_p2p::internals::memory::{InaccessibleReason, MemoryKind, RegionId, RegistryError};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, SubmitError};
 use pages::{PAGE, Pages, Rights};
@@ -271,4 +271,66 @@ fn registering_takes_as_long_with_many_regions_as_with_few() {
     println!("{few:?} for each of the first, {many:?} for each behind {MANY}, which took {whole:?}");
     assert!(many < few * 4 + Duration::from_micros(20), "{few:?} at first, {many:?} with {MANY} regions");
     assert_eq!(memory.resident(), 0, "a page was touched");
+}
+
+/// Allocated memory is unmapped by the last that uses it: the buffer, or a registration of the program inside.
+#[test]
+fn an_allocation_stays_mapped_under_its_last_registration() {
+    let engine = support::engine(&[]);
+    let is_mapped = |address| flagcx_p2p::internals::memory::inspect(address, 1).is_ok();
+    let buffer = engine.allocate(LENGTH as usize).unwrap();
+    let (start, inside) = (buffer.address(), buffer.address() + PAGE);
+    // SAFETY: deregistered below; the buffer's memory stays mapped until then.
+    let id = unsafe { engine.register(inside, 100, RegisterOptions::default()) }.unwrap();
+    drop(buffer);
+    assert!(is_mapped(start));
+    assert!(engine.find_region(start, 1).is_none() && engine.find_region(inside, 100).is_some());
+    assert!(engine.deregister(id));
+    assert!(!is_mapped(start));
+    // An engine that is closed leaves the memory to its buffer.
+    let buffer = engine.allocate(LENGTH as usize).unwrap();
+    engine.close();
+    assert!(buffer.write(0, &pattern(1, LENGTH as usize)));
+    let start = buffer.address();
+    drop(buffer);
+    assert!(!is_mapped(start));
+}
+
+/// What is allocated is sealed and reserved: an access never fails, and bytes are moved as those of anonymous memory.
+#[test]
+fn allocated_memory_is_treated_as_memory_that_cannot_vanish() {
+    let engine = support::engine(&[]);
+    let buffer = engine.allocate(LENGTH as usize).unwrap();
+    let region = engine.find_region(buffer.address(), 1).unwrap();
+    assert!(region.readable && region.anonymous && region.access == Access::FULL);
+    let options =
+        AllocateOptions { access: Access::READ_ONLY, announced: false, ..AllocateOptions::default() };
+    let other = engine.allocate_with(100, options).unwrap();
+    let region = engine.find_region(other.address(), 100).unwrap();
+    assert!(!region.announced && region.access == Access::READ_ONLY && region.length == 100);
+    assert!(matches!(engine.allocate(0).unwrap_err(), EngineError::Allocation(_)));
+    let huge =
+        engine.allocate_with(1 << 40, AllocateOptions { huge_pages: true, ..AllocateOptions::default() });
+    assert!(huge.unwrap_err().to_string().contains("vm.nr_hugepages"));
+}
+
+/// A descriptor that is not that of the memory is refused before anything is registered.
+#[test]
+fn memory_is_registered_by_the_file_that_it_is_mapped_from() {
+    let engine = support::engine(&[]);
+    let pages = Pages::memfd(LENGTH, LENGTH, Rights::WRITE);
+    let other = rustix::fs::memfd_create("other", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&other, LENGTH).unwrap();
+    let file = SharedFile { fd: std::os::fd::AsRawFd::as_raw_fd(&other), offset: 0, is_own: false };
+    let options = RegisterOptions { file: Some(file), ..RegisterOptions::default() };
+    // SAFETY: mapped until the end of the test.
+    let refused = unsafe { engine.register(pages.address(), LENGTH, options) }.unwrap_err();
+    assert!(matches!(refused, EngineError::SharedFile(_)), "{refused}");
+    assert!(refused.to_string().contains("another file"), "{refused}");
+    assert!(engine.find_region(pages.address(), 1).is_none());
+    // The engine's own memory has its own file, whatever is said.
+    let buffer = engine.allocate(LENGTH as usize).unwrap();
+    // SAFETY: as above.
+    let id = unsafe { engine.register(buffer.address() + 1, 10, options) }.unwrap();
+    assert!(engine.deregister(id));
 }

@@ -58,7 +58,9 @@ fn paths() -> Result<Vec<Option<PathKind>>> {
     let software = engine::devices(&config)?.selection().provider == Some(Provider::Software);
     Ok(match config.path {
         Some(forced) if software => vec![Some(forced)],
-        None if software => vec![Some(PathKind::InProcess), Some(PathKind::CrossMemory), Some(PathKind::Tcp)],
+        None if software => {
+            [PathKind::InProcess, PathKind::Shared, PathKind::CrossMemory, PathKind::Tcp].map(Some).to_vec()
+        }
         _ => vec![None],
     })
 }

@@ -39,6 +39,7 @@ impl Context {
         for worker in self.pool.all_workers() {
             worker.with_state(|state| regions.iter().for_each(|region| state.forget_region(region.id)));
         }
+        let allocated: Vec<_> = regions.iter().filter(|region| region.is_allocated()).cloned().collect();
         let mut left = self.end_registrations(regions, limit, |_| self.drive_all());
         if !left.is_empty() {
             let in_use = left.iter().filter(|(region, _)| region.in_use()).count();
@@ -50,6 +51,10 @@ impl Context {
         }
         if !left.is_empty() {
             tracing::warn!("{}", report(&left, begun.elapsed()));
+        }
+        for region in allocated.iter().filter(|region| !region.in_use()) {
+            // Of a region in use, with its last transfer.
+            region.end_allocation_use(!left.iter().any(|(other, _)| other.id == region.id));
         }
         left.is_empty()
     }

@@ -3,7 +3,7 @@
 use crate::config::ConfigError;
 use crate::fabric::FabricError;
 use crate::fork::Forked;
-use crate::memory::RegistryError;
+use crate::memory::{AllocationError, RegistryError, SharedFileError};
 use crate::pool::PoolError;
 
 /// Why an engine call failed.
@@ -21,6 +21,12 @@ pub enum EngineError {
     /// A memory range cannot be registered.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Memory cannot be allocated or freed.
+    #[error(transparent)]
+    Allocation(#[from] AllocationError),
+    /// Memory cannot be registered by the file that it is to be mapped from.
+    #[error(transparent)]
+    SharedFile(#[from] SharedFileError),
     /// The engine is of a process from which this one was forked.
     #[error(transparent)]
     Forked(#[from] Forked),

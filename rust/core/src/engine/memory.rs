@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Engine, EngineError};
 use crate::fabric::{Access, DmaBuf, SharedFile};
 use crate::gpu::{self, CurrentDevice};
-use crate::memory::{MemoryKind, Region, RegionId, holds};
+use crate::memory::{MemoryKind, Region, RegionId, check_mapped_file, holds, is_allocated};
 use crate::transfer::RemoteRange;
 
 /// How memory is registered. The default finds out what kind it is, gives all rights, and announces it.
@@ -20,7 +20,8 @@ pub struct RegisterOptions {
     pub announced: bool,
     /// The dma-buf that the memory is a part of, if its exporter gave one: what a NIC needs for some GPU memory.
     pub dma_buf: Option<DmaBuf>,
-    /// The file that the memory is mapped from, if peers of this host may map it too.
+    /// The file that the memory is mapped from, if peers of this host may map it too. Not needed for memory of
+    /// [`Engine::allocate`], and ignored there.
     pub file: Option<SharedFile>,
 }
 
@@ -38,7 +39,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Registry`] when the range wraps, is registered with another length or other rights, cannot be
-    /// accessed, or the device refuses it; [`EngineError::Unavailable`] for an engine without a device.
+    /// accessed, or the device refuses it; [`EngineError::SharedFile`] when it is no shared mapping of
+    /// [`RegisterOptions::file`]; [`EngineError::Unavailable`] for an engine without a device.
     ///
     /// # Safety
     /// `address..address + length` must stay mapped until [`Engine::deregister`] has been called as often as this and
@@ -52,6 +54,11 @@ impl Engine {
     ) -> Result<RegionId, EngineError> {
         let registry = &self.context()?.registry;
         let RegisterOptions { kind, access, announced, dma_buf, file } = options;
+        if let Some(file) = &file
+            && !is_allocated(address, length)
+        {
+            check_mapped_file((address, length), file.fd, file.offset, access.local_write)?;
+        }
         // The runtime is asked with the engine's device current; then the caller's own choice holds again.
         let runtime = gpu::runtime();
         let _entered = match kind {

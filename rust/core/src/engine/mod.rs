@@ -1,6 +1,8 @@
 //! The engine: lifecycle, memory registration, connect and accept, sessions.
 
 mod acceptor;
+mod allocate;
+mod allocations;
 mod breaker;
 mod buffer;
 mod connect;
@@ -22,6 +24,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use acceptor::Acceptor;
+pub use allocate::AllocateOptions;
+use allocations::Allocations;
+pub use allocations::free_kept;
 pub use buffer::RegisteredBuffer;
 pub use error::EngineError;
 pub use memory::RegisterOptions;
@@ -89,6 +94,7 @@ pub struct Inner {
     /// Without a control listener, why.
     acceptor: Result<Arc<Acceptor>, String>,
     sessions: Sessions,
+    allocations: Allocations,
     notifications: Option<Receiver>,
     /// Hosts of the connections, shared with the receiver.
     connected_hosts: ConnectedHosts,
@@ -202,6 +208,7 @@ impl Engine {
         self.sessions.clear();
         drop(self.acceptor.as_ref().ok().map(|acceptor| acceptor.take_kept()));
         self.deregister_all(begun);
+        self.free_all();
     }
 
     /// Refuses in a child of the process that opened the engine.

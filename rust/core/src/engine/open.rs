@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once};
 
 use super::acceptor::Acceptor;
+use super::allocations::Allocations;
 use super::sessions::Sessions;
 use super::{Engine, EngineError, Inner};
 use crate::auth::random;
@@ -64,6 +65,7 @@ impl Engine {
             context,
             acceptor,
             sessions: Sessions::default(),
+            allocations: Allocations::default(),
             connections: Mutex::new(Some(Vec::new())),
             abort,
             config,

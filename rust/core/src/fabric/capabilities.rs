@@ -9,4 +9,6 @@ pub struct Capabilities {
     pub blocking_commands: bool,
     /// Memory that the CPU cannot access, that of a GPU, can be registered and gets keys.
     pub gpu_memory: bool,
+    /// Peers of the same host map the file of a range ([`MemoryRange::file`](super::MemoryRange::file)) and copy by themselves.
+    pub shared_files: bool,
 }

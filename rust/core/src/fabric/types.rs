@@ -138,7 +138,8 @@ pub enum Backing {
     /// Not looked at: the provider finds out whether the range is mapped.
     #[default]
     Unknown,
-    /// Private anonymous memory, mapped from end to end: accessible until this process unmaps or protects it.
+    /// Private anonymous memory, or a file of this process ([`SharedFile::is_own`]), mapped from end to end: accessible
+    /// until this process unmaps or protects it.
     Anonymous,
     /// Mapped from end to end, and not all of it anonymous: a file, shared memory, huge pages, a device. Bytes that are
     /// accessible now may not be later, as when another process truncates the file.

@@ -18,6 +18,11 @@ pub(super) struct HostInspection {
 }
 
 impl HostInspection {
+    /// Of memory that the engine has allocated: an access never fails, whatever it is mapped from.
+    pub(super) fn of_allocation() -> Self {
+        Self { backing: Backing::Anonymous, ..Self::default() }
+    }
+
     pub(super) fn at(address: u64, length: u64) -> Self {
         match inspect(address, length) {
             Err(inaccessible) => Self { inaccessible: Some(inaccessible), ..Self::default() },

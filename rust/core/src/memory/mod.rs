@@ -1,5 +1,6 @@
 //! Registered memory of one engine: ids, look-up by id and by address, and what is in use.
 
+mod allocation;
 mod announced;
 mod gpu_memory;
 mod history;
@@ -17,6 +18,7 @@ mod remote_regions;
 mod remote_table;
 mod unreachable;
 
+pub use allocation::{Allocation, AllocationError, SharedFileError, check_mapped_file, is_allocated};
 pub use announced::Announced;
 pub(crate) use announced::Subscription;
 pub use history::{Cursor, History, Limits};

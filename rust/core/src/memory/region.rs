@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::allocation::AllocationUse;
 use super::process_regions;
 use super::registry::next_id;
 use crate::fabric::{Access, Backing, MemoryRange, MemoryRegion};
@@ -46,6 +47,8 @@ pub struct Region {
     /// Local key, here for the hot path.
     pub lkey: u32,
     memory: Arc<dyn MemoryRegion>,
+    /// Keeps memory mapped that the engine has allocated.
+    allocation: Option<AllocationUse>,
     /// Transfers (parts of them) that use it. Incremented by submitters, decremented by the thread that ends the part, read
     /// by the deregistering thread. The increment is followed by a look at `revoked`, the store to `revoked` by a
     /// look at this, all four SeqCst: one of the two sees the other.
@@ -75,9 +78,16 @@ impl Region {
             announced,
             lkey,
             memory,
+            allocation: None,
             users: AtomicU64::new(0),
             revoked: AtomicBool::new(false),
         }
+    }
+
+    /// This region of a range that the engine has allocated.
+    pub(super) fn within(mut self, allocation: Option<AllocationUse>) -> Self {
+        self.allocation = allocation;
+        self
     }
 
     /// Memory of another process that was opened here, in no registry: kept open by its holds.
@@ -119,6 +129,18 @@ impl Region {
         self.revoked.store(true, Ordering::SeqCst);
     }
 
+    /// Whether the engine has allocated its memory.
+    pub(crate) fn is_allocated(&self) -> bool {
+        self.allocation.is_some()
+    }
+
+    /// Deregistered: it keeps its memory mapped no longer. `confirmed`: no other process accesses it any more.
+    pub(crate) fn end_allocation_use(&self, confirmed: bool) {
+        if let Some(allocation) = &self.allocation {
+            allocation.end(confirmed);
+        }
+    }
+
     /// Whether a transfer uses it now.
     pub fn in_use(&self) -> bool {
         self.users.load(Ordering::SeqCst) != 0
@@ -129,6 +151,7 @@ impl Drop for Region {
     /// Of a registry that ends with regions in it.
     fn drop(&mut self) {
         process_regions::remove(self);
+        self.end_allocation_use(false);
     }
 }
 

@@ -165,16 +165,29 @@ impl Registry {
         if entry.owners > 0 {
             return Ok(None);
         }
+        Ok(self.take_out(&mut state, id))
+    }
+
+    fn take_out(&self, state: &mut MutexGuard<'_, State>, id: RegionId) -> Option<Arc<Region>> {
+        let entry = state.by_id.remove(&id)?;
         let start = entry.region.address;
-        let removed = state.by_id.remove(&id);
         if state.by_start.get(&start) == Some(&id) {
             state.by_start.remove(&start);
         }
-        if let Some(entry) = &removed {
-            self.withdraw(entry);
+        self.withdraw(&entry);
+        self.regions.changed(state);
+        Some(entry.region)
+    }
+
+    /// [`Registry::remove`] by the owner of the memory: while the range has other owners it changes nothing and tells their
+    /// number. `Ok(None)`: no such id here.
+    pub fn remove_sole(&self, id: RegionId) -> Result<Option<Arc<Region>>, usize> {
+        let mut state = self.regions.lock();
+        match state.by_id.get(&id).map(|entry| entry.owners) {
+            None => Ok(None),
+            Some(1) => Ok(self.take_out(&mut state, id)),
+            Some(owners) => Err(owners - 1),
         }
-        self.regions.changed(&state);
-        Ok(removed.map(|entry| entry.region))
     }
 
     /// Takes every region out. Registrations under way fail with [`RegistryError::Closed`].

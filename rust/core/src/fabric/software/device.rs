@@ -162,7 +162,12 @@ fn attributes(name: String, index: u32) -> DeviceAttributes {
         max_rd_atomic_initiator: 16,
         max_rd_atomic_responder: 16,
         dma_buf: false,
-        capabilities: Capabilities { needs_polling: true, blocking_commands: false, gpu_memory: false },
+        capabilities: Capabilities {
+            needs_polling: true,
+            blocking_commands: false,
+            gpu_memory: false,
+            shared_files: true,
+        },
     }
 }
 

@@ -197,6 +197,11 @@ fn attributes(
         max_rd_atomic_initiator: byte(limits.max_qp_init_rd_atom),
         max_rd_atomic_responder: byte(limits.max_qp_rd_atom),
         dma_buf: context.library.ibv_reg_dmabuf_mr.is_some(),
-        capabilities: Capabilities { needs_polling: false, blocking_commands: true, gpu_memory: true },
+        capabilities: Capabilities {
+            needs_polling: false,
+            blocking_commands: true,
+            gpu_memory: true,
+            shared_files: false,
+        },
     }
 }

@@ -106,7 +106,7 @@ mod tests {
             Kind::NoAccess => (false, false, None),
             Kind::File(_) => (true, true, Some(file)),
         };
-        Some(Mapping { start, end, readable, writable, file })
+        Some(Mapping { start, end, readable, writable, shared: false, file })
     }
 
     fn size_in(layout: &[(u64, u64, Kind)], mapping: &Mapping) -> Option<u64> {
@@ -167,8 +167,14 @@ mod tests {
 
     #[test]
     fn the_end_of_the_address_space_is_an_end() {
-        let mapping =
-            Mapping { start: u64::MAX - PAGE, end: u64::MAX, readable: true, writable: true, file: None };
+        let mapping = Mapping {
+            start: u64::MAX - PAGE,
+            end: u64::MAX,
+            readable: true,
+            writable: true,
+            shared: false,
+            file: None,
+        };
         let answer = judge(u64::MAX - 10, 10, &mut |_| Ok(Some(mapping.clone())), |_, _| None);
         assert!(answer.unwrap().unwrap().anonymous);
     }

@@ -13,6 +13,8 @@ pub(super) struct Mapping {
     pub(super) end: u64,
     pub(super) readable: bool,
     pub(super) writable: bool,
+    /// What is written to it is seen in its file, and by others that map it.
+    pub(super) shared: bool,
     /// Its file; `None` for private anonymous memory, and for the kernel's own mappings (vdso).
     pub(super) file: Option<MappedFile>,
 }
@@ -70,12 +72,13 @@ impl Mapping {
         let (start, end) = (hexadecimal(start)?, hexadecimal(end)?);
         let (major, minor) = device.split_once(':')?;
         let device = (u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
-        let [read, write, _, _] = *rights else { return None };
+        let [read, write, _, sharing] = *rights else { return None };
         (start < end).then(|| Self {
             start,
             end,
             readable: read == b'r',
             writable: write == b'w',
+            shared: sharing == b's',
             file: (inode != 0 || device != (0, 0)).then(|| MappedFile {
                 offset,
                 inode,
@@ -138,14 +141,14 @@ mod tests {
             Mapping::parse(b"7ffb9924c000-7ffb99250000 rw-s 00001000 00:01 172137    /memfd:x (deleted)");
         let file = file.unwrap();
         assert_eq!((file.start, file.end), (0x7ffb_9924_c000, 0x7ffb_9925_0000));
-        assert!(file.readable && file.writable);
+        assert!(file.readable && file.writable && file.shared);
         let memfd = file.file.unwrap();
         assert_eq!((memfd.offset, memfd.inode, memfd.device), (0x1000, 172_137, (0, 1)));
         assert_eq!(memfd.name, Path::new("/memfd:x (deleted)"));
         assert!(memfd.path().is_none() && memfd.may_have_an_end());
 
         let heap = Mapping::parse(b"55d0a000-55d2b000 rw-p 00000000 00:00 0          [heap]").unwrap();
-        assert!(heap.file.is_none());
+        assert!(heap.file.is_none() && !heap.shared);
         let nameless = Mapping::parse(b"7f00-8f00 ---p 00000000 00:00 0 ").unwrap();
         assert!(!nameless.readable && !nameless.writable && nameless.file.is_none());
         let code = Mapping::parse(b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]");
@@ -196,7 +199,7 @@ mod tests {
             // The kernel does not escape a backslash of the name itself: such names are ambiguous.
             prop_assume!(!name.contains("\\012"));
             let expected = Mapping {
-                start, end, readable: read, writable: write,
+                start, end, readable: read, writable: write, shared: true,
                 file: Some(MappedFile { offset, inode, device, name: PathBuf::from(&name) }),
             };
             prop_assert_eq!(Mapping::end_of_line(line.as_bytes()), Some(end));

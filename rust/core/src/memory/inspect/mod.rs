@@ -7,8 +7,11 @@
 
 mod file_size;
 mod judge;
+mod mapped_from;
 mod mapping;
 mod source;
+
+pub(super) use mapped_from::{MappedFrom, mapped_from};
 
 /// What the CPU may do with memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

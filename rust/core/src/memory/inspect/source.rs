@@ -68,6 +68,7 @@ fn query(maps: &File, address: u64) -> io::Result<Option<Mapping>> {
         end: query.end,
         readable: query.flags & READABLE != 0,
         writable: query.flags & WRITABLE != 0,
+        shared: query.flags & SHARED != 0,
         file: (query.inode != 0 || device != (0, 0)).then(|| MappedFile {
             offset: query.offset,
             inode: query.inode,
@@ -150,6 +151,7 @@ impl Query {
 const PROCMAP_QUERY: c_ulong = 0xC000_0000 | ((size_of::<Query>() as c_ulong) << 16) | 0x6611;
 const READABLE: u64 = 1;
 const WRITABLE: u64 = 2;
+const SHARED: u64 = 8;
 
 #[cfg(test)]
 #[cfg(not(flagcx_p2p_loom))]
@@ -177,7 +179,12 @@ mod tests {
                 (query(&maps(), address).unwrap(), Text::new(maps()).covering(address).unwrap());
             // Other tests map memory meanwhile, which may be merged with a neighbour.
             let what = |mapping: &Mapping| {
-                (mapping.readable, mapping.writable, mapping.file.clone().map(|file| file.name))
+                (
+                    mapping.readable,
+                    mapping.writable,
+                    mapping.shared,
+                    mapping.file.clone().map(|file| file.name),
+                )
             };
             assert_eq!(asked.as_ref().map(what), read.as_ref().map(what), "{address:#x}");
         }

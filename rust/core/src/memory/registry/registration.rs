@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::RegistryError;
 use crate::fabric::{Access, Backing, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion, SharedFile};
+use crate::memory::allocation::AllocationUse;
 use crate::memory::gpu_memory::{CpuMapping, export, probe};
 use crate::memory::host_inspection::HostInspection;
 use crate::memory::process_regions;
@@ -38,12 +39,20 @@ impl Registration {
 
     /// Has the device register the range. May take long: called without a lock.
     pub(super) fn make(&self, device: &dyn Device) -> Result<Arc<Region>, RegistryError> {
-        let Self { range: (address, length), kind: declared, access, announced, dma_buf, file } = *self;
+        let Self { range: (address, length), kind, access, announced, dma_buf, file } = *self;
+        let of_engine = kind != MemoryKind::Device && dma_buf.is_none();
+        let allocation = of_engine.then(|| AllocationUse::of_range(address, length)).flatten();
+        let declared = if allocation.is_some() { MemoryKind::Host } else { kind };
+        let file = allocation.as_ref().map_or(file, AllocationUse::file);
         let kind = if declared == MemoryKind::Probe { probe(address) } else { declared };
         let registers_gpu_memory = device.attributes().capabilities.gpu_memory;
         // A dma-buf or a device lies behind what a NIC can read and the CPU cannot.
         let of_host = kind == MemoryKind::Host && dma_buf.is_none();
-        let look = if of_host { HostInspection::at(address, length) } else { HostInspection::default() };
+        let look = match (&allocation, of_host) {
+            (Some(_), _) => HostInspection::of_allocation(),
+            (None, true) => HostInspection::at(address, length),
+            (None, false) => HostInspection::default(),
+        };
         // A NIC may know better what only it can access. Not of memory for reading only: there the kernel pins pages of
         // the process whatever their protection says (FOLL_FORCE), and refuses none.
         let nic_decides = registers_gpu_memory && declared != MemoryKind::Host && access.local_write;
@@ -68,7 +77,7 @@ impl Registration {
         let readable = kind == MemoryKind::Host
             && look.backing == Backing::Anonymous
             && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
-        let region = Region::new(next_id(), &range, kind, readable, announced, memory);
+        let region = Region::new(next_id(), &range, kind, readable, announced, memory).within(allocation);
         process_regions::add(&region);
         Ok(Arc::new(region))
     }
