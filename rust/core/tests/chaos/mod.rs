@@ -1,4 +1,4 @@
-//! The chaos harness: thirteen sources of faults, each seeded and repeatable, and what must hold under all of them.
+//! The chaos harness: fourteen sources of faults, each seeded and repeatable, and what must hold under all of them.
 //!
 //! A source makes [`rig::Rig`]s, runs [`round`]s of transfers through every API family while it injects faults, and
 //! notes everything in a [`tally::Tally`]. What counts: transfers reported as done with wrong bytes, calls that do
@@ -14,9 +14,14 @@
 )]
 
 pub mod arena;
+pub mod buffer;
 pub mod interrupts;
+pub mod network;
 pub mod peer;
+pub mod ports;
 pub mod process_resources;
+#[path = "../proxy/mod.rs"]
+pub mod proxy;
 pub mod random;
 pub mod rig;
 pub mod round;

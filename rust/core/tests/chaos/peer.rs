@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use other_process::OtherProcess;
 
+use super::buffer::Buffer;
 use super::rig::{LENGTH, Settings};
 use super::seccomp;
 use super::storm::Storm;
@@ -77,7 +78,7 @@ pub fn play() {
     let storm = settings.iter().find(|(name, _)| *name == STORM_US);
     let _storm = storm.map(|(_, us)| Storm::begin(Duration::from_micros(us.parse().unwrap())));
     let engine = support::engine(&settings);
-    let buffer = engine.allocate(LENGTH).unwrap();
+    let buffer = Buffer::new(&engine, LENGTH);
     engine.start_rpc_server().unwrap();
     #[allow(clippy::print_stdout, reason = "the parent process reads it")]
     {

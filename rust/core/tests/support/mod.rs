@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::config::Config;
 use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::control::local_address;
 use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisteredBuffer};
 use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
@@ -67,6 +68,10 @@ pub fn devices(config: &Config) -> Arc<DeviceList> {
         options.choice = FabricChoice::Software;
     }
     if options.choice == FabricChoice::Software {
+        // As an engine opens those of the process.
+        let address = local_address(config).unwrap();
+        options.software.bind = Some(address.listen());
+        options.software.advertise = address.advertised.map(|advertised| advertised.ip);
         return Arc::new(DeviceList::open(&options).unwrap());
     }
     let key = format!("{:?}", options.verbs);
