@@ -23,7 +23,7 @@ use flagcx_p2p::internals::engine::{Engine, EngineError};
 use flagcx_p2p::internals::fabric::{Opcode, PathKind};
 use flagcx_p2p::internals::notify::Message;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, Status};
-use support::{Pair, content, eventually, outcome, pattern};
+use support::{Pair, blocks, content, eventually, outcome, pattern};
 
 /// More than sockets and proxies hold.
 const LENGTH: usize = 24 << 20;
@@ -34,12 +34,12 @@ const ENDED: Duration = Duration::from_millis(400 + 50 + 2000 + 1000);
 /// A rebuild after the network is whole: the step under way is given up after 3 s.
 const RECOVERED: Duration = Duration::from_secs(5);
 /// Connect time-out and handshake time-out, and what a busy machine adds.
-const CONNECTED: Duration = Duration::from_millis(500 + 1000 + 1000);
+const CONNECTED: Duration = Duration::from_millis(300 + 500 + 1000);
 
 const SETTINGS: &[(&str, &str)] = &[
     ("FLAGCX_P2P_XFER_TIMEOUT_MS", "400"),
-    ("FLAGCX_P2P_CONNECT_TIMEOUT_MS", "500"),
-    ("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", "1000"),
+    ("FLAGCX_P2P_CONNECT_TIMEOUT_MS", "300"),
+    ("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", "500"),
     ("FLAGCX_P2P_QPS_PER_CONN", "2"),
     ("FLAGCX_P2P_WORKERS_PER_POOL", "2"),
 ];
@@ -82,19 +82,6 @@ fn connect(client: &Arc<Engine>, server: &Arc<Engine>) -> Result<Arc<Connection>
     client.connect(PEER, server.rpc_port().unwrap(), 0, false)
 }
 
-/// Bytes that differ from seed to seed, and from block to block of 64 KiB.
-fn bytes(seed: u64, length: usize) -> Vec<u8> {
-    let block = pattern(seed, length.min(64 << 10));
-    let mut bytes = block.repeat(length.div_ceil(block.len()));
-    bytes.truncate(length);
-    for (index, block) in bytes.chunks_mut(block.len()).enumerate() {
-        let stamp = (index as u64).to_le_bytes();
-        let stamped = stamp.len().min(block.len());
-        block[..stamped].copy_from_slice(&stamp[..stamped]);
-    }
-    bytes
-}
-
 /// Moves all of the buffer by `opcode`, and compares it if it is done; and how long that took.
 fn transfer(pair: &Pair, opcode: Opcode, seed: u64) -> (Outcome, Duration) {
     let length = pair.source.len();
@@ -102,7 +89,7 @@ fn transfer(pair: &Pair, opcode: Opcode, seed: u64) -> (Outcome, Duration) {
         Opcode::Write => (&pair.source, &pair.target),
         Opcode::Read => (&pair.target, &pair.source),
     };
-    let bytes = bytes(seed, length);
+    let bytes = blocks(seed, length);
     assert!(from.write(0, &bytes));
     let begin = Instant::now();
     let id = pair.here.submit(opcode, &[pair.iov(0, 0, length as u64)][..]).unwrap();
@@ -146,7 +133,7 @@ fn a_transfer_to_a_peer_that_reads_nothing_times_out_and_the_connection_recovers
 fn a_peer_that_takes_no_answers_delays_no_other() {
     let network = Network::new(2);
     let stuck = pair(&network, LENGTH, &[("FLAGCX_P2P_XFER_TIMEOUT_MS", "15000")]);
-    let bytes = bytes(3, LENGTH);
+    let bytes = blocks(3, LENGTH);
     assert!(stuck.source.write(0, &bytes));
     let remote = stuck.there.describe_remote(stuck.source.address(), LENGTH as u32).unwrap();
     let (local, region) = (stuck.target.address(), Some(stuck.target.region()));

@@ -1,12 +1,17 @@
 //! Network namespaces, what is set up in them, and what an engine chooses there.
 #![allow(dead_code, unreachable_pub, reason = "a module of one test")]
 
+#[path = "../other_process/mod.rs"]
+pub mod other_process;
 pub mod peer;
+#[path = "../proxy/mod.rs"]
+mod proxy;
 
 use std::ffi::c_short;
 use std::fs::File;
-use std::io::{self, copy};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io;
+use std::mem::forget;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Arc;
@@ -15,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::config::Config;
 use flagcx_p2p::internals::control::{Link, interfaces, local_address};
+use proxy::Proxy;
 
 /// Set in the namespace of a test.
 const INSIDE: &str = "FLAGCX_P2P_TEST_ODD_HOST";
@@ -123,20 +129,7 @@ pub fn chosen(settings: &[(&str, &str)]) -> String {
 }
 
 /// Publishes `host:to_port` as `address:port`, until the process ends.
-pub fn forward(address: &str, port: u16, host: &'static str, to_port: u16) {
-    let listener = TcpListener::bind((address, port)).unwrap();
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            // What is refused behind the forwarder is closed by it.
-            let Ok(server) = TcpStream::connect((host, to_port)) else { continue };
-            let (to_client, to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            thread::spawn(move || pump(client, to_server));
-            thread::spawn(move || pump(server, to_client));
-        }
-    });
-}
-
-fn pump(mut from: TcpStream, mut to: TcpStream) {
-    let _ = copy(&mut from, &mut to);
-    let _ = to.shutdown(Shutdown::Write);
+pub fn forward(address: &str, port: u16, host: &str, to_port: u16) {
+    let at = |host: &str, port: u16| SocketAddr::new(host.parse().unwrap(), port);
+    forget(Proxy::new([(at(address, port), at(host, to_port))], 0).unwrap());
 }
