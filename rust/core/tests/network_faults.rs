@@ -261,6 +261,27 @@ fn what_arrives_in_pieces_and_late_arrives_whole() {
     }
 }
 
+/// One way through the network fails for the connections that use it; a new connection takes another one. What the former
+/// connection had written does not arrive when its way works again, in the place of what the new one has written since.
+#[test]
+fn bytes_of_a_connection_that_has_ended_do_not_arrive_later() {
+    const LENGTH: usize = 8 << 20;
+    let network = Network::new(8);
+    let mut pair = pair(&network, LENGTH, &[]);
+    assert_eq!(transfer(&pair, Opcode::Write, 1).0, Outcome::Done);
+    network.freeze(Towards::Peer);
+    assert_eq!(transfer(&pair, Opcode::Write, 2).0, Outcome::TimedOut);
+    pair.here.close();
+    let former = Arc::clone(&pair.there);
+    (pair.here, pair.there) = connect_both(&pair.client, &pair.server);
+    assert_eq!(transfer(&pair, Opcode::Write, 3).0, Outcome::Done);
+    assert!(former.is_usable(), "the peer has not heard of its end");
+    network.heal();
+    eventually("the peer hears of the end", || !former.is_usable());
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(content(&pair.target) == blocks(3, LENGTH), "bytes of the former connection arrive");
+}
+
 /// TCP's checksum does not cover what a box in the middle changes, and data frames have none of their own. Ends are in
 /// time, other memory of the peer stays as it is, and the engines work on over a network that is whole.
 #[test]

@@ -33,11 +33,12 @@ pub fn play(test: &str, host: impl FnOnce()) {
         show_own_sysfs();
         return host();
     }
-    if let Err(reason) = tools() {
-        return println!("skipped: {reason}");
-    }
+    let namespaces = match namespaces() {
+        Ok(namespaces) => namespaces,
+        Err(reason) => return println!("not run: no network namespace can be made: {reason}"),
+    };
     let inside = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--mount"])
+        .args(namespaces)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, test)
@@ -49,15 +50,18 @@ pub fn play(test: &str, host: impl FnOnce()) {
     assert!(output.contains("1 passed"), "there is no test {test}:\n{output}");
 }
 
-/// Whether namespaces and links can be made here, or why not.
-fn tools() -> Result<(), String> {
+/// The namespaces in which links can be made here, or why there are none. In a chroot no user namespace can be made.
+fn namespaces() -> Result<&'static [&'static str], String> {
     let script = "ip link add try0 type veth peer name try1 && ip link add try2 type bridge";
-    let tried = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", script])
-        .output()
-        .map_err(|error| format!("no network namespace can be made: unshare: {error}"))?;
-    let reason = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
-    if tried.status.success() { Ok(()) } else { Err(format!("no network namespace can be made: {reason}")) }
+    let mut reasons = Vec::new();
+    for namespaces in [&["--user", "--map-root-user", "--net", "--mount"][..], &["--net", "--mount"]] {
+        match Command::new("unshare").args(namespaces).args(["sh", "-c", script]).output() {
+            Ok(tried) if tried.status.success() => return Ok(namespaces),
+            Ok(tried) => reasons.push(String::from_utf8_lossy(&tried.stderr).trim().to_owned()),
+            Err(error) => reasons.push(format!("unshare: {error}")),
+        }
+    }
+    Err(reasons.join("; as it is: "))
 }
 
 /// `/sys` of this namespace, where the kernel lets us: elsewhere the engine has to do without.

@@ -93,6 +93,12 @@ impl Flow {
         now: Instant,
         random: &mut Random,
     ) -> io::Result<()> {
+        if !rules.losing
+            && let Some(error) = from.take_error()?
+        {
+            // What the sender had not sent on when it reset the connection does not reach the receiver.
+            return Err(error);
+        }
         let mut buffer = [0; 64 << 10];
         for _ in 0..TURNS {
             if !self.wants_to_read(rules) {
