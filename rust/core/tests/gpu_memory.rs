@@ -285,7 +285,7 @@ fn a_registration_apart_is_mapped_each_time() {
     let registry = Registry::new(Arc::clone(&devices[0]));
     let whole = (gpu().device as u64, BYTES as u64);
     for round in 1..=2 {
-        registry.register_apart(whole, MemoryKind::Probe, Access::FULL, false, None).unwrap();
+        registry.register_apart(whole, MemoryKind::Probe, Access::FULL, false, None, None).unwrap();
         assert_eq!(counts(), (round, round));
     }
 }

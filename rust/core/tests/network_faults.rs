@@ -16,13 +16,16 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chaos::arena::Far;
 use chaos::network::{Network, PEER, Towards};
+use chaos::peer::Peer;
 use chaos::proxy::Rules;
 use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::engine::{Engine, EngineError};
 use flagcx_p2p::internals::fabric::{Opcode, PathKind};
 use flagcx_p2p::internals::notify::Message;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, Status};
+use rustix::process::Signal;
 use support::{Pair, blocks, content, eventually, outcome, pattern};
 
 /// More than sockets and proxies hold.
@@ -282,6 +285,37 @@ fn bytes_of_a_connection_that_has_ended_do_not_arrive_later() {
     assert!(content(&pair.target) == blocks(3, LENGTH), "bytes of the former connection arrive");
 }
 
+/// What a stopped peer finds in its sockets when it continues: a transfer of a connection that has ended, and the requests of
+/// the next connection. The former is not carried out after the latter.
+#[test]
+fn a_peer_that_continues_finds_the_order_of_two_connections() {
+    const LENGTH: usize = chaos::rig::LENGTH;
+    let settings = [&[("FLAGCX_P2P_PATH", "tcp"), ("FLAGCX_P2P_XFER_TIMEOUT_MS", "30")], SETTINGS].concat();
+    let peer = Peer::start(&settings);
+    let engine = support::engine(&settings);
+    let near = engine.allocate(LENGTH).unwrap();
+    let far = Far::There { pid: peer.pid(), address: peer.address, length: LENGTH };
+    let connect = || engine.connect("127.0.0.1", peer.port, 0, false).unwrap();
+    let write = |here: &Connection, seed: u64| {
+        assert!(near.write(0, &blocks(seed, LENGTH)));
+        let remote = here.describe_remote(peer.address, LENGTH as u32).unwrap();
+        let iov = Iov { local: near.address(), length: LENGTH as u64, region: Some(near.region()), remote };
+        outcome(here, here.submit(Opcode::Write, &[iov][..]).unwrap())
+    };
+    for turn in 0..10 {
+        let here = connect();
+        assert_eq!(write(&here, 1000 + turn), Outcome::Done);
+        peer.signal(Signal::STOP);
+        let ended = write(&here, 2000 + turn);
+        here.close();
+        peer.signal(Signal::CONT);
+        let next = connect();
+        assert_eq!(write(&next, 3000 + turn), Outcome::Done);
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(far.content().unwrap() == blocks(3000 + turn, LENGTH), "turn {turn}: {ended:?} arrives late");
+    }
+}
+
 /// TCP's checksum does not cover what a box in the middle changes, and data frames have none of their own. Ends are in
 /// time, other memory of the peer stays as it is, and the engines work on over a network that is whole.
 #[test]
@@ -317,4 +351,10 @@ fn flipped_bits_end_in_time_and_change_nothing_but_the_region_of_the_transfer() 
     }
     println!("done: {done}, failed or timed out: {others}, refused: {refused}");
     assert!(others > 0, "no bit was flipped where it matters");
+}
+
+/// Not a test of its own: what the other process of the tests above runs.
+#[test]
+fn peer_process() {
+    chaos::peer::play();
 }

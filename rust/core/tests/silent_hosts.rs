@@ -3,6 +3,10 @@
 //! Each runs in a pid namespace of its own, and the network between both is a loopback interface of the test's.
 #![allow(unsafe_code, reason = "turns a network interface off")]
 #![allow(
+    clippy::duplicate_mod,
+    reason = "helpers that another process runs, and others, share what they stand on"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -1,6 +1,10 @@
 //! Two hosts on one machine: network and pid namespaces, with a veth pair between them whose MTU is 1500.
 #![allow(unsafe_code, reason = "makes a tunnel, which has to be held open")]
 #![allow(
+    clippy::duplicate_mod,
+    reason = "helpers that another process runs, and others, share what they stand on"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

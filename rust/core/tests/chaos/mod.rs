@@ -22,7 +22,6 @@ pub mod ports;
 pub mod process_resources;
 #[path = "../proxy/mod.rs"]
 pub mod proxy;
-pub mod random;
 pub mod rig;
 pub mod round;
 pub mod seccomp;
@@ -35,6 +34,9 @@ use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+pub use proxy::random;
+
+use buffer::Memory;
 use process_resources::ProcessResources;
 use tally::Tally;
 
@@ -123,5 +125,9 @@ fn publish(rows: &mut Vec<String>, row: String) {
     let _ = writeln!(stderr, "{row}");
     rows.push(row);
     let table = format!("{}\n{}\n", Tally::header(), rows.join("\n"));
-    let _ = std::fs::write(concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos.md"), table);
+    let file = match Memory::of_run() {
+        Memory::Own => concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos.md"),
+        Memory::Allocated => concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos_allocated.md"),
+    };
+    let _ = std::fs::write(file, table);
 }

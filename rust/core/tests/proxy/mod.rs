@@ -12,8 +12,7 @@
 
 mod flow;
 mod forwarder;
-#[path = "../chaos/random.rs"]
-mod random;
+pub mod random;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
