@@ -1,4 +1,4 @@
-//! Two hosts on one machine: network and pid namespaces, with a veth pair between them whose MTU is 1500.
+//! Two hosts on one machine: network and pid namespaces, with a veth pair between them of MTU 1500.
 #![allow(unsafe_code, reason = "makes a tunnel, which has to be held open")]
 #![allow(
     clippy::duplicate_mod,
@@ -330,7 +330,13 @@ fn a_link_that_is_destroyed_ends_both_ends() {
 #[test]
 fn bytes_arrive_over_a_slow_link_that_loses_packets() {
     play("bytes_arrive_over_a_slow_link_that_loses_packets", || {
-        let mut hosts = Hosts::new(4 * MIB, &[]);
+        // A lost packet of a handshake is repeated after 1 s, one that is lost again after 3 s; a queue that fills delays pings.
+        let settings = [
+            ("FLAGCX_P2P_CONNECT_TIMEOUT_MS", "20000"),
+            ("FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS", "20000"),
+            ("FLAGCX_P2P_KEEPALIVE_MS", "60000"),
+        ];
+        let mut hosts = Hosts::new(4 * MIB, &settings);
         let netem = "qdisc add dev eth0 root netem delay 20ms loss 1% rate 100mbit limit 1000";
         let tbf = "qdisc add dev eth0 root tbf rate 100mbit burst 64k latency 100ms";
         let mut apply = |arguments: &str| tc(arguments).and_then(|()| hosts.host.tc(arguments));
@@ -362,9 +368,17 @@ fn bytes_arrive_over_a_slow_link_that_loses_packets() {
         }
         hosts.here.send_notification_bytes(b"slow", &blocks(5, 50_000)).unwrap();
         hosts.host.expect_notification(5, 50_000);
-        hosts.expect_a_new_connection_to_work();
+        // A handshake may lose a packet often enough to miss its deadline; then it says so, and the next one works.
+        let connects = (0..3).map(|_| hosts.engine.connect(THERE, hosts.host.port, 0, false));
+        let connected = connects.inspect(|tried| {
+            if let Err(error) = tried {
+                println!("a connect failed: {error}");
+            }
+        });
+        hosts.here = connected.flatten().next().expect("one of three connects is done");
+        hosts.move_bytes(Opcode::Write, 90, 4096);
         println!("all of it: {:?}", begin.elapsed());
-        assert!(begin.elapsed() < Duration::from_secs(40), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     });
 }
 
