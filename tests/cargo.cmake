@@ -11,7 +11,7 @@ set(_registered ${CMAKE_CURRENT_BINARY_DIR}/rust_programs_registered)
 set(_busy core.chaos_sources core.costs)
 # Started first, because the longest entries determine the total time; not labelled quick.
 set(_long core.chaos_sources core.corpus_mutation core.dead_peers core.destroy core.device_events core.hostile_clients
-  core.many_connections core.regions_come_and_go cli.files)
+  core.many_connections core.network_faults core.regions_come_and_go core.two_hosts cli.files)
 
 file(GLOB _sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/rust/*/Cargo.toml
   ${PROJECT_SOURCE_DIR}/rust/*/tests/*.rs ${PROJECT_SOURCE_DIR}/rust/*/tests/*/main.rs
@@ -42,6 +42,11 @@ endforeach()
 add_test(NAME proof.chaos COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.chaos_sources)
 set_tests_properties(proof.chaos PROPERTIES LABELS proof TIMEOUT 1200 PROCESSORS 2 FIXTURES_REQUIRED cargo
   ENVIRONMENT FLAGCX_P2P_TEST_SHARE=1)
+# A tenth of them over memory that the engine allocates.
+add_test(NAME proof.chaos_allocated
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.chaos_sources)
+set_tests_properties(proof.chaos_allocated PROPERTIES LABELS proof TIMEOUT 600 PROCESSORS 2 FIXTURES_REQUIRED cargo
+  ENVIRONMENT FLAGCX_P2P_TEST_MEMORY=allocated)
 add_test(NAME proof.failed_hold COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.failed_hold)
 set_tests_properties(proof.failed_hold PROPERTIES LABELS proof TIMEOUT 300 FIXTURES_REQUIRED cargo
   ENVIRONMENT FLAGCX_P2P_TEST_SHARE=1)

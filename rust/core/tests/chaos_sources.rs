@@ -1,4 +1,4 @@
-//! Thirteen sources of faults: no false success, no hang, no damaged bytes, no leak.
+//! Fourteen sources of faults: no false success, no hang, no damaged bytes, no leak.
 //!
 //! Each test prints its row of the table of `docs/reliability.md`. `FLAGCX_P2P_SEED` chooses another run,
 //! `FLAGCX_P2P_TEST_SHARE=1` injects all faults and not a tenth of them.
@@ -71,6 +71,11 @@ fn memory_vanishes() {
 #[test]
 fn the_process_forks() {
     chaos::run(&sources::FORKS);
+}
+
+#[test]
+fn networks_are_disturbed() {
+    chaos::run(&sources::NETWORKS);
 }
 
 /// The harness must detect a fabric that reports a false success with every third completion.

@@ -17,6 +17,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chaos::buffer::Buffer;
 use chaos::peer::{INTERRUPTED, Peer, STORM_US, executable};
 use chaos::random::Random;
 use chaos::rig::{Rig, Settings, Way, settings_for};
@@ -100,7 +101,7 @@ fn live(times: usize, settings: &Settings<'_>, peer: Peer, path: PathKind) {
     for turn in 0..times {
         if turn % 8 == 7 {
             let client = support::engine(settings);
-            rig.arena.near = client.allocate(chaos::rig::LENGTH).unwrap();
+            rig.arena.near = Buffer::new(&client, chaos::rig::LENGTH);
             rig.client = client;
         }
         let port = rig.peer.as_ref().unwrap().port;

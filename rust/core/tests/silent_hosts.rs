@@ -3,6 +3,10 @@
 //! Each runs in a pid namespace of its own, and the network between both is a loopback interface of the test's.
 #![allow(unsafe_code, reason = "turns a network interface off")]
 #![allow(
+    clippy::duplicate_mod,
+    reason = "helpers that another process runs, and others, share what they stand on"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -11,6 +15,7 @@
     reason = "a panic is how a test fails, and its output is its report"
 )]
 
+mod chaos;
 mod forking_peer;
 mod loopback;
 #[cfg(feature = "verbs")]
@@ -21,6 +26,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chaos::network::{Network, PEER, Towards};
+use chaos::proxy::Rules;
 use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::engine::Engine;
 use flagcx_p2p::internals::fabric::Opcode;
@@ -100,6 +107,40 @@ fn a_peer_that_answers_stays_and_one_that_is_stopped_goes() {
         assert!(here.is_usable(), "it has answered");
         peer.signal(Signal::STOP);
         expect_to_be_missed(&here, Instant::now());
+    });
+}
+
+/// A network that takes bytes and delivers none, in both directions or in one. Nothing is closed, as by a box that has
+/// forgotten the connections. The end that hears nothing misses the other, and says so where it is heard.
+#[test]
+fn a_connection_that_is_half_open_ends_and_the_next_one_works() {
+    play("a_connection_that_is_half_open_ends_and_the_next_one_works", || {
+        for lost in [&[Towards::Peer, Towards::Here][..], &[Towards::Here], &[Towards::Peer]] {
+            let network = Network::new(1);
+            let settings = [("FLAGCX_P2P_XFER_TIMEOUT_MS", "60000"), KEEPALIVE];
+            let peer = Peer::out_of_sight(&network.of_peer(&settings));
+            let engine = support::engine(&network.of_here(&settings));
+            let source = engine.allocate(LENGTH).unwrap();
+            let write = |here: &Connection| {
+                let remote = here.describe_remote(peer.address, LENGTH as u32).unwrap();
+                let (local, region) = (source.address(), Some(source.region()));
+                let iov = Iov { local, length: LENGTH as u64, region, remote };
+                here.submit(Opcode::Write, &[iov][..]).unwrap()
+            };
+            let here = engine.connect(PEER, peer.port, 0, false).unwrap();
+            assert_eq!(support::outcome(&here, write(&here)), Outcome::Done);
+            for towards in lost {
+                network.set(*towards, Rules { losing: true, ..Rules::default() });
+            }
+            let since = Instant::now();
+            let under_way = write(&here);
+            println!("lost: {lost:?}");
+            expect_to_be_missed(&here, since);
+            assert!(matches!(support::outcome(&here, under_way), Outcome::Failed(_)));
+            network.heal();
+            let next = engine.connect(PEER, peer.port, 0, false).unwrap();
+            assert_eq!(support::outcome(&next, write(&next)), Outcome::Done);
+        }
     });
 }
 

@@ -1,6 +1,6 @@
 //! The two buffers that transfers move bytes between: one near, one far, in this process or in another.
 
-use flagcx_p2p::internals::engine::RegisteredBuffer;
+use super::buffer::Buffer;
 
 /// Fills whatever no transfer may touch.
 pub const GUARD: u8 = 0xa5;
@@ -9,20 +9,20 @@ pub const GUARD: u8 = 0xa5;
 #[derive(Debug)]
 pub enum Far {
     /// In this process.
-    Here(RegisteredBuffer),
+    Here(Buffer),
     /// In another one, looked at past the engine.
     There { pid: i32, address: u64, length: usize },
 }
 
 #[derive(Debug)]
 pub struct Arena {
-    pub near: RegisteredBuffer,
+    pub near: Buffer,
     pub far: Far,
 }
 
 impl Arena {
     pub fn length(&self) -> usize {
-        self.near.len()
+        self.near.length()
     }
 }
 
@@ -37,7 +37,7 @@ impl Far {
     /// Overwrites all of it; false when the other process has ended.
     pub fn fill(&self, bytes: &[u8]) -> bool {
         match self {
-            Self::Here(buffer) => buffer.write(0, bytes),
+            Self::Here(buffer) => buffer.fill(bytes),
             Self::There { pid, address, length } => {
                 let mut bytes = bytes.to_vec();
                 foreign(*pid, *address, &mut bytes, true) == *length as isize
@@ -48,22 +48,13 @@ impl Far {
     /// All of it; `None` when the other process has ended.
     pub fn content(&self) -> Option<Vec<u8>> {
         match self {
-            Self::Here(buffer) => {
-                let mut bytes = vec![0; buffer.len()];
-                buffer.read(0, &mut bytes).then_some(bytes)
-            }
+            Self::Here(buffer) => Some(buffer.content()),
             Self::There { pid, address, length } => {
                 let mut bytes = vec![0; *length];
                 (foreign(*pid, *address, &mut bytes, false) == *length as isize).then_some(bytes)
             }
         }
     }
-}
-
-pub fn content(buffer: &RegisteredBuffer) -> Vec<u8> {
-    let mut bytes = vec![0; buffer.len()];
-    assert!(buffer.read(0, &mut bytes));
-    bytes
 }
 
 #[allow(unsafe_code, reason = "looks into the peer's memory without the engine under test")]

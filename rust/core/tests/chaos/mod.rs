@@ -1,4 +1,4 @@
-//! The chaos harness: thirteen sources of faults, each seeded and repeatable, and what must hold under all of them.
+//! The chaos harness: fourteen sources of faults, each seeded and repeatable, and what must hold under all of them.
 //!
 //! A source makes [`rig::Rig`]s, runs [`round`]s of transfers through every API family while it injects faults, and
 //! notes everything in a [`tally::Tally`]. What counts: transfers reported as done with wrong bytes, calls that do
@@ -14,10 +14,14 @@
 )]
 
 pub mod arena;
+pub mod buffer;
 pub mod interrupts;
+pub mod network;
 pub mod peer;
+pub mod ports;
 pub mod process_resources;
-pub mod random;
+#[path = "../proxy/mod.rs"]
+pub mod proxy;
 pub mod rig;
 pub mod round;
 pub mod seccomp;
@@ -30,6 +34,9 @@ use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+pub use proxy::random;
+
+use buffer::Memory;
 use process_resources::ProcessResources;
 use tally::Tally;
 
@@ -118,5 +125,9 @@ fn publish(rows: &mut Vec<String>, row: String) {
     let _ = writeln!(stderr, "{row}");
     rows.push(row);
     let table = format!("{}\n{}\n", Tally::header(), rows.join("\n"));
-    let _ = std::fs::write(concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos.md"), table);
+    let file = match Memory::of_run() {
+        Memory::Own => concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos.md"),
+        Memory::Allocated => concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos_allocated.md"),
+    };
+    let _ = std::fs::write(file, table);
 }

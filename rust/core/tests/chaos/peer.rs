@@ -1,9 +1,5 @@
 //! A peer in another process: the test binary run again. It can be stopped and killed.
-#![allow(unsafe_code, reason = "registers memory by address")]
 
-#[path = "../conformance/memory.rs"]
-#[allow(dead_code, unreachable_pub, reason = "a part of it is used")]
-mod memory;
 #[path = "../other_process/mod.rs"]
 mod other_process;
 
@@ -14,12 +10,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use flagcx_p2p::internals::engine::RegisterOptions;
-use flagcx_p2p::internals::fabric::Backing;
-use flagcx_p2p::internals::memory::MemoryKind;
-use memory::{Kind, Memory};
 use other_process::OtherProcess;
 
+use super::buffer::{Buffer, Memory};
 use super::rig::{LENGTH, Settings};
 use super::seccomp;
 use super::storm::Storm;
@@ -85,18 +78,14 @@ pub fn play() {
     let storm = settings.iter().find(|(name, _)| *name == STORM_US);
     let _storm = storm.map(|(_, us)| Storm::begin(Duration::from_micros(us.parse().unwrap())));
     let engine = support::engine(&settings);
-    let is_shared = settings.contains(&("FLAGCX_P2P_PATH", "shared"));
-    let kind = if is_shared { Kind::Own } else { Kind::Heap(Backing::Anonymous) };
-    let buffer = Memory::new(kind, LENGTH, 0);
-    let address = buffer.bytes().as_ptr() as u64;
-    let options =
-        RegisterOptions { kind: MemoryKind::Host, file: buffer.file(), ..RegisterOptions::default() };
-    // SAFETY: the memory lives until the engine is closed.
-    unsafe { engine.register(address, LENGTH as u64, options) }.unwrap();
+    // Only memory of an engine's is mapped by peers.
+    let is_forced = settings.contains(&("FLAGCX_P2P_PATH", "shared"));
+    let memory = if is_forced { Memory::Allocated } else { Memory::of_run() };
+    let buffer = Buffer::of(memory, &engine, LENGTH);
     engine.start_rpc_server().unwrap();
     #[allow(clippy::print_stdout, reason = "the parent process reads it")]
     {
-        println!("\nanswer: {} {}", engine.rpc_port().unwrap(), address);
+        println!("\nanswer: {} {}", engine.rpc_port().unwrap(), buffer.address());
     }
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     engine.close();

@@ -8,6 +8,7 @@ use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::engine::Engine;
 
 use super::arena::{Arena, Far};
+use super::buffer::{Buffer, Memory};
 use super::peer::Peer;
 use super::tally::Tally;
 use crate::support;
@@ -19,7 +20,7 @@ pub const LENGTH: usize = 32 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     InProcess,
-    /// To another process of this host.
+    /// To another process of this host. With memory of the engine's the path is not forced.
     CrossMemory,
     Tcp,
     /// To another process, in memory that both have mapped.
@@ -44,6 +45,7 @@ impl Way {
     fn forced_path(self) -> Option<&'static str> {
         match self {
             Self::InProcess => Some("in-process"),
+            Self::CrossMemory if Memory::of_run() == Memory::Allocated => None,
             Self::CrossMemory => Some("cross-memory"),
             Self::Shared => Some("shared"),
             Self::Tcp | Self::TcpBetweenProcesses => Some("tcp"),
@@ -101,8 +103,8 @@ impl Rig {
     fn in_one_process(settings: &Settings<'_>) -> Self {
         let client = support::engine(settings);
         let server = support::engine(settings);
-        let near = client.allocate(LENGTH).unwrap();
-        let far = Far::Here(server.allocate(LENGTH).unwrap());
+        let near = Buffer::new(&client, LENGTH);
+        let far = Far::Here(Buffer::new(&server, LENGTH));
         let (here, there) = support::connect(&client, &server);
         Self {
             here,
@@ -117,8 +119,13 @@ impl Rig {
 
     /// Connects `client` to a peer in another process.
     pub fn towards(client: Arc<Engine>, peer: Peer) -> Self {
-        let near = client.allocate(LENGTH).unwrap();
-        let here = client.connect("127.0.0.1", peer.port, 0, false).unwrap();
+        Self::towards_at("127.0.0.1", client, peer)
+    }
+
+    /// The same; the peer is reached at `address`.
+    pub fn towards_at(address: &str, client: Arc<Engine>, peer: Peer) -> Self {
+        let near = Buffer::new(&client, LENGTH);
+        let here = client.connect(address, peer.port, 0, false).unwrap();
         let far = Far::There { pid: peer.pid(), address: peer.address, length: LENGTH };
         Self {
             here,

@@ -6,7 +6,7 @@ use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, Status, SubmitError, TransferId};
 
-use super::arena::{Arena, GUARD, content};
+use super::arena::{Arena, GUARD};
 use super::random::Random;
 use super::rig::Rig;
 use super::tally::Tally;
@@ -139,7 +139,7 @@ impl<'a> Round<'a> {
             Opcode::Write => (bytes, guards.as_slice()),
             Opcode::Read => (guards.as_slice(), bytes),
         };
-        assert!(arena.near.write(0, near));
+        assert!(arena.near.fill(near));
         let visible = arena.far.fill(far);
         Self {
             connection,
@@ -241,7 +241,7 @@ impl<'a> Round<'a> {
 
     /// Byte by byte: transfers reported as done have arrived, and nothing but windows has changed.
     fn inspect(&self, tally: &mut Tally) {
-        let near = content(&self.arena.near);
+        let near = self.arena.near.content();
         let far = self.arena.far.content().filter(|_| self.visible);
         let (source, target) = match self.opcode {
             Opcode::Write => (Some(near), far),

@@ -1,12 +1,17 @@
 //! Network namespaces, what is set up in them, and what an engine chooses there.
 #![allow(dead_code, unreachable_pub, reason = "a module of one test")]
 
+#[path = "../other_process/mod.rs"]
+pub mod other_process;
 pub mod peer;
+#[path = "../proxy/mod.rs"]
+mod proxy;
 
 use std::ffi::c_short;
 use std::fs::File;
-use std::io::{self, copy};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io;
+use std::mem::forget;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Arc;
@@ -15,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::config::Config;
 use flagcx_p2p::internals::control::{Link, interfaces, local_address};
+use proxy::Proxy;
 
 /// Set in the namespace of a test.
 const INSIDE: &str = "FLAGCX_P2P_TEST_ODD_HOST";
@@ -27,11 +33,12 @@ pub fn play(test: &str, host: impl FnOnce()) {
         show_own_sysfs();
         return host();
     }
-    if let Err(reason) = tools() {
-        return println!("skipped: {reason}");
-    }
+    let namespaces = match namespaces() {
+        Ok(namespaces) => namespaces,
+        Err(reason) => return println!("not run: no network namespace can be made: {reason}"),
+    };
     let inside = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--mount"])
+        .args(namespaces)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, test)
@@ -43,15 +50,18 @@ pub fn play(test: &str, host: impl FnOnce()) {
     assert!(output.contains("1 passed"), "there is no test {test}:\n{output}");
 }
 
-/// Whether namespaces and links can be made here, or why not.
-fn tools() -> Result<(), String> {
+/// The namespaces in which links can be made here, or why there are none. In a chroot no user namespace can be made.
+fn namespaces() -> Result<&'static [&'static str], String> {
     let script = "ip link add try0 type veth peer name try1 && ip link add try2 type bridge";
-    let tried = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", script])
-        .output()
-        .map_err(|error| format!("no network namespace can be made: unshare: {error}"))?;
-    let reason = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
-    if tried.status.success() { Ok(()) } else { Err(format!("no network namespace can be made: {reason}")) }
+    let mut reasons = Vec::new();
+    for namespaces in [&["--user", "--map-root-user", "--net", "--mount"][..], &["--net", "--mount"]] {
+        match Command::new("unshare").args(namespaces).args(["sh", "-c", script]).output() {
+            Ok(tried) if tried.status.success() => return Ok(namespaces),
+            Ok(tried) => reasons.push(String::from_utf8_lossy(&tried.stderr).trim().to_owned()),
+            Err(error) => reasons.push(format!("unshare: {error}")),
+        }
+    }
+    Err(reasons.join("; as it is: "))
 }
 
 /// `/sys` of this namespace, where the kernel lets us: elsewhere the engine has to do without.
@@ -123,20 +133,7 @@ pub fn chosen(settings: &[(&str, &str)]) -> String {
 }
 
 /// Publishes `host:to_port` as `address:port`, until the process ends.
-pub fn forward(address: &str, port: u16, host: &'static str, to_port: u16) {
-    let listener = TcpListener::bind((address, port)).unwrap();
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            // What is refused behind the forwarder is closed by it.
-            let Ok(server) = TcpStream::connect((host, to_port)) else { continue };
-            let (to_client, to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            thread::spawn(move || pump(client, to_server));
-            thread::spawn(move || pump(server, to_client));
-        }
-    });
-}
-
-fn pump(mut from: TcpStream, mut to: TcpStream) {
-    let _ = copy(&mut from, &mut to);
-    let _ = to.shutdown(Shutdown::Write);
+pub fn forward(address: &str, port: u16, host: &str, to_port: u16) {
+    let at = |host: &str, port: u16| SocketAddr::new(host.parse().unwrap(), port);
+    forget(Proxy::new([(at(address, port), at(host, to_port))], 0).unwrap());
 }

@@ -1,8 +1,5 @@
 //! The host at the other end of a link: a process in a network namespace of its own, controlled by lines of text.
 
-#[path = "../other_process/mod.rs"]
-mod other_process;
-
 use std::io::stdin;
 use std::process::Command;
 use std::sync::Arc;
@@ -16,8 +13,7 @@ use flagcx_p2p::internals::fabric::{Opcode, PathKind};
 use flagcx_p2p::internals::notify::Message;
 use flagcx_p2p::internals::transfer::{Iov, Outcome};
 
-use other_process::OtherProcess;
-
+use super::other_process::OtherProcess;
 use super::{UP_LIMIT, chosen, config, ip, show_own_sysfs};
 use crate::support::{content, eventually, outcome, pattern};
 

@@ -43,7 +43,12 @@ impl PlayedGpu {
             max_rd_atomic_initiator: 1,
             max_rd_atomic_responder: 1,
             dma_buf: false,
-            capabilities: Capabilities { needs_polling: false, blocking_commands: false, gpu_memory: true },
+            capabilities: Capabilities {
+                needs_polling: false,
+                blocking_commands: false,
+                gpu_memory: true,
+                shared_files: false,
+            },
         };
         Self { attributes, runtime: Arc::new(runtime) }
     }

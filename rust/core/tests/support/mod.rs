@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::config::Config;
 use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::control::local_address;
 use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisteredBuffer};
 use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
@@ -67,6 +68,10 @@ pub fn devices(config: &Config) -> Arc<DeviceList> {
         options.choice = FabricChoice::Software;
     }
     if options.choice == FabricChoice::Software {
+        // As an engine opens those of the process.
+        let address = local_address(config).unwrap();
+        options.software.bind = Some(address.listen());
+        options.software.advertise = address.advertised.map(|advertised| advertised.ip);
         return Arc::new(DeviceList::open(&options).unwrap());
     }
     let key = format!("{:?}", options.verbs);
@@ -159,6 +164,19 @@ pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
             (state >> 24) as u8
         })
         .collect()
+}
+
+/// Bytes that differ from seed to seed, and from block to block of 64 KiB; quicker than [`pattern`].
+pub fn blocks(seed: u64, length: usize) -> Vec<u8> {
+    let block = pattern(seed, length.min(64 << 10));
+    let mut bytes = block.repeat(length.div_ceil(block.len().max(1)));
+    bytes.truncate(length);
+    for (index, block) in bytes.chunks_mut(block.len().max(1)).enumerate() {
+        let stamp = (index as u64).to_le_bytes();
+        let stamped = stamp.len().min(block.len());
+        block[..stamped].copy_from_slice(&stamp[..stamped]);
+    }
+    bytes
 }
 
 /// The content of a buffer.

@@ -5,6 +5,9 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::socket_watch::SocketWatch;
 use crate::fork::OwnSocket;
@@ -28,6 +31,9 @@ impl WatchedSocket {
         carries_bytes: bool,
     ) -> io::Result<Self> {
         watch.add(qpn, stream.as_fd(), carries_bytes)?;
+        if carries_bytes {
+            reset_at_its_end(&stream)?;
+        }
         let watch = Arc::clone(watch);
         Ok(Self { stream, watch, qpn, carries_bytes: AtomicBool::new(carries_bytes) })
     }
@@ -37,6 +43,7 @@ impl WatchedSocket {
         if self.carries_bytes.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
+        reset_at_its_end(&self.stream)?;
         self.watch.remove(self.stream.as_fd(), false);
         self.watch.add(self.qpn, self.stream.as_fd(), true)
     }
@@ -46,6 +53,12 @@ impl WatchedSocket {
         // Fails when the peer has cut it already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
+}
+
+/// Has it closed by a reset, also when the process is killed. Otherwise the kernel would go on sending what is left of its
+/// requests, and the peer could carry them out after those of a later connection.
+fn reset_at_its_end(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }
 
 impl AsFd for WatchedSocket {

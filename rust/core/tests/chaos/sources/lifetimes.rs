@@ -5,7 +5,7 @@ use std::time::Instant;
 use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::transfer::{Status, TransferId};
 
-use crate::chaos::arena::{Far, content};
+use crate::chaos::arena::Far;
 use crate::chaos::random::Random;
 use crate::chaos::rig::{Rig, Settings, Way};
 use crate::chaos::round::{self, FAMILIES, Family, Round};
@@ -63,10 +63,10 @@ fn destroy(way: Way, teardowns: [Teardown; 2], family: Family, random: &mut Rand
     }
     let near_is_ours =
         teardowns.iter().any(|teardown| matches!(teardown, Teardown::DeregisterNear | Teardown::CloseClient));
-    let before = near_is_ours.then(|| content(&rig.arena.near));
+    let before = near_is_ours.then(|| rig.arena.near.content());
     round.finish(tally);
     tally.detection.push(begin.elapsed());
-    if before.is_some_and(|before| before != content(&rig.arena.near)) {
+    if before.is_some_and(|before| before != rig.arena.near.content()) {
         // Deregistered memory was still written to.
         tally.damaged += 1;
     }

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use flagcx_p2p::internals::engine::{Engine, RegisterOptions, RegisteredBuffer};
+use flagcx_p2p::internals::engine::{Engine, RegisterOptions};
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::memory::RegionId;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
 
-use crate::chaos::arena::content;
+use crate::chaos::buffer::Buffer;
 use crate::chaos::random::Random;
 use crate::chaos::rig::{LENGTH, Rig, Way};
 use crate::chaos::round::{FAMILIES, Family, Round};
@@ -28,7 +28,7 @@ pub fn vanish(seed: u64, tally: &mut Tally) {
     let ways = [Way::InProcess, Way::CrossMemory, Way::Tcp];
     for way in ways {
         let rig = Rig::new(way, &[]);
-        let spare = rig.client.allocate(LENGTH).unwrap();
+        let spare = Buffer::new(&rig.client, LENGTH);
         for turn in 0..share(TIMES).div_ceil(ways.len() as u64).next_multiple_of(FAMILIES.len() as u64) {
             let family = FAMILIES[turn as usize % FAMILIES.len()];
             let vanishing = VanishingTransfer::new(&rig, way, &mut random);
@@ -69,17 +69,10 @@ impl VanishingTransfer {
         Self { memory, owner, region, near, before: random.below(2) == 0, whole }
     }
 
-    fn run(
-        self,
-        rig: &Rig,
-        spare: &RegisteredBuffer,
-        family: Family,
-        random: &mut Random,
-        tally: &mut Tally,
-    ) {
+    fn run(self, rig: &Rig, spare: &Buffer, family: Family, random: &mut Random, tally: &mut Tally) {
         watchdog::step("memory vanishes");
         let mut round = Round::prepare(&rig.here, &rig.arena, family, random);
-        assert!(spare.write(0, &[0; LENGTH]));
+        assert!(spare.fill(&[0; LENGTH]));
         if self.before {
             self.memory.vanish();
         }
@@ -110,7 +103,7 @@ impl VanishingTransfer {
         assert!(self.owner.deregister(self.region));
     }
 
-    fn start(&self, rig: &Rig, spare: &RegisteredBuffer, opcode: Opcode) -> TransferId {
+    fn start(&self, rig: &Rig, spare: &Buffer, opcode: Opcode) -> TransferId {
         let (local, remote) = match self.near {
             true => (self.memory.address(), rig.arena.far.address()),
             false => (spare.address(), self.memory.address()),
@@ -121,8 +114,8 @@ impl VanishingTransfer {
     }
 
     /// Whether a transfer reported as done is done, where that can be checked.
-    fn is_true(&self, spare: &RegisteredBuffer, opcode: Opcode) -> bool {
+    fn is_true(&self, spare: &Buffer, opcode: Opcode) -> bool {
         let seen = !self.near && opcode == Opcode::Read;
-        !seen || content(spare).iter().all(|byte| *byte == 0x5a)
+        !seen || spare.content().iter().all(|byte| *byte == 0x5a)
     }
 }

@@ -1,8 +1,9 @@
-//! The thirteen sources.
+//! The fourteen sources.
 
 mod forks;
 mod lifetimes;
 mod memory;
+mod networks;
 mod pressure;
 mod processes;
 mod regions;
@@ -68,6 +69,12 @@ pub const MEMORY: Source = Source {
 
 pub const FORKS: Source = Source { slow: true, ..source("forks", forks::FORKS, forks::fork_children) };
 
+pub const NETWORKS: Source = Source {
+    slow: true,
+    not_over_verbs: Some("stands between the sockets of the software fabric"),
+    ..source("network between processes", networks::FAULTS, networks::disturb)
+};
+
 pub const ALL: &[Source] = &[
     FAILING_REQUESTS,
     REFUSED_POSTS,
@@ -82,6 +89,7 @@ pub const ALL: &[Source] = &[
     SIGNALS,
     MEMORY,
     FORKS,
+    NETWORKS,
 ];
 
 /// What a process keeps after its first transfer it keeps for good: that is no leak.

@@ -10,12 +10,13 @@ use flagcx_p2p::internals::transfer::{Iov, Outcome, Status};
 use rustix::process::Signal;
 
 use crate::chaos::arena::{Arena, Far};
+use crate::chaos::buffer::Buffer;
 use crate::chaos::peer::Peer;
 use crate::chaos::random::Random;
 use crate::chaos::rig::{LENGTH, Rig, Settings, Way, settings_for};
 use crate::chaos::round::{self, FAMILIES, Family, Round};
 use crate::chaos::tally::Tally;
-use crate::chaos::{over_verbs, share_of_slow, watchdog};
+use crate::chaos::{over_verbs, ports, share_of_slow, watchdog};
 use crate::support;
 
 const KILLS: u64 = 140;
@@ -128,7 +129,7 @@ pub fn restart(seed: u64, tally: &mut Tally) {
     let client = support::engine(&settings_for(inside, &[]));
     restart_engines(&client, inside, &mut random, tally);
     let client = support::engine(&settings_for(outside, &[]));
-    let ports = free_ports(&mut random);
+    let ports = ports::free_range(&mut random);
     let mut settings = settings_for(outside, &[]);
     settings.push(("FLAGCX_P2P_PORT_RANGE", &ports));
     for turn in 0..share_of_slow(PROCESS_RESTARTS) as usize {
@@ -144,14 +145,14 @@ pub fn restart(seed: u64, tally: &mut Tally) {
 }
 
 fn restart_engines(client: &Arc<Engine>, way: Way, random: &mut Random, tally: &mut Tally) {
-    let ports = free_ports(random);
+    let ports = ports::free_range(random);
     let mut settings = settings_for(way, &[]);
     settings.push(("FLAGCX_P2P_PORT_RANGE", &ports));
     let mut old = None;
     for turn in 0..share_of_slow(RESTARTS - PROCESS_RESTARTS) as usize {
         watchdog::step("restarting an engine");
         let server = support::engine(&settings);
-        let far = server.allocate(LENGTH).unwrap();
+        let far = Buffer::new(&server, LENGTH);
         server.start_rpc_server().unwrap();
         let session = format!("127.0.0.1:{}", server.rpc_port().unwrap());
         let key = meet(client, &session, Far::Here(far), FAMILIES[turn % FAMILIES.len()], random, tally);
@@ -173,7 +174,7 @@ fn meet(
     tally: &mut Tally,
 ) -> u32 {
     let begin = Instant::now();
-    let near = client.allocate(LENGTH).unwrap();
+    let near = Buffer::new(client, LENGTH);
     let arena = Arena { near, far };
     let mut last = String::new();
     let key = loop {
@@ -209,15 +210,4 @@ fn meet(
     tally.recovery.push(begin.elapsed());
     tally.fault(family, 1);
     key
-}
-
-/// A range of ports of which the first ones are free.
-fn free_ports(random: &mut Random) -> String {
-    loop {
-        let first = 20_000 + random.below(10_000) as u16;
-        let free = (first..first + 4).all(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
-        if free {
-            return format!("{first}-{}", first + 63);
-        }
-    }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use flagcx_p2p::internals::engine::RegisteredBuffer;
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, Status, TransferId};
 
-use crate::chaos::arena::{Far, GUARD, content};
+use crate::chaos::arena::{Far, GUARD};
+use crate::chaos::buffer::Buffer;
 use crate::chaos::random::Random;
 use crate::chaos::rig::{LENGTH, Rig, Way};
 use crate::chaos::round::{self, FAMILIES, Family};
@@ -41,18 +41,18 @@ fn renew(rig: &mut Rig, family: Family, random: &mut Random, tally: &mut Tally) 
     let begin = Instant::now();
     // Taken back while a transfer to it may be under way.
     let racing = old.and_then(|remote| start(rig, remote));
-    let after = (random.below(2) == 0).then(|| server.allocate(LENGTH).unwrap());
+    let after = (random.below(2) == 0).then(|| Buffer::new(&server, LENGTH));
     let nowhere = Far::There { pid: 0, address: 0, length: 0 };
     drop(std::mem::replace(&mut rig.arena.far, nowhere));
     // If it is registered after the old one was deregistered, mostly at the same address.
-    rig.arena.far = Far::Here(after.unwrap_or_else(|| server.allocate(LENGTH).unwrap()));
+    rig.arena.far = Far::Here(after.unwrap_or_else(|| Buffer::new(&server, LENGTH)));
     if let Some(id) = racing {
         match rig.here.wait(id, support::LIMIT) {
             Status::Ended(outcome) => tally.outcome(&outcome),
             Status::Pending | Status::Unknown => tally.hangs += 1,
         }
     }
-    let others: Vec<RegisteredBuffer> = (0..random.below(4)).map(|_| server.allocate(64).unwrap()).collect();
+    let others: Vec<Buffer> = (0..random.below(4)).map(|_| Buffer::new(&server, 64)).collect();
     // The key of a deregistered region: refused, or failed, and nothing is written.
     assert!(rig.arena.far.fill(&[GUARD; LENGTH]));
     if let Some(remote) = old {
@@ -66,7 +66,7 @@ fn renew(rig: &mut Rig, family: Family, random: &mut Random, tally: &mut Tally) 
         tally.detection.push(begin.elapsed());
     }
     let Far::Here(far) = &rig.arena.far else { return };
-    tally.damaged += u64::from(content(far).iter().any(|byte| *byte != GUARD));
+    tally.damaged += u64::from(far.content().iter().any(|byte| *byte != GUARD));
     drop(others);
     // What interrupted transfers did to the lanes is over.
     rig.settle();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::fabric::{PathKind, Paths};
 
+use crate::chaos::buffer::Memory;
 use crate::chaos::peer::STORM_US;
 use crate::chaos::random::Random;
 use crate::chaos::rig::{Rig, Way};
@@ -24,16 +25,21 @@ pub fn interrupt(seed: u64, tally: &mut Tally) {
     for (way, path) in ways {
         watchdog::step("starting a peer under signals");
         let mut rig = Rig::new(way, &[(STORM_US, "200")]);
+        let paths = match (way, Memory::of_run()) {
+            // Not forced: the one without signals.
+            (Way::CrossMemory, Memory::Allocated) => rig.here.info().paths,
+            _ => Paths::both(path),
+        };
         let _storm = Storm::begin(Duration::from_micros(200));
         for family in FAMILIES {
             for _ in 0..each {
-                connect_and_move(&mut rig, path, family, &mut random, tally);
+                connect_and_move(&mut rig, paths, family, &mut random, tally);
             }
         }
     }
 }
 
-fn connect_and_move(rig: &mut Rig, path: PathKind, family: Family, random: &mut Random, tally: &mut Tally) {
+fn connect_and_move(rig: &mut Rig, paths: Paths, family: Family, random: &mut Random, tally: &mut Tally) {
     watchdog::step("connecting under signals");
     let before = Storm::delivered();
     while Storm::delivered() == before {
@@ -41,7 +47,7 @@ fn connect_and_move(rig: &mut Rig, path: PathKind, family: Family, random: &mut 
         let port = rig.peer.as_ref().unwrap().port;
         rig.here = rig.client.connect("127.0.0.1", port, 0, false).unwrap();
         tally.recovery.push(begin.elapsed());
-        assert_eq!(rig.here.info().paths, Paths::both(path), "signals change the path");
+        assert_eq!(rig.here.info().paths, paths, "signals change the path");
         assert!(round::run(rig, family, random, tally), "signals disturb a transfer");
     }
     tally.fault(family, 1);
