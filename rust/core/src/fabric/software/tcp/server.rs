@@ -31,6 +31,9 @@ const TURN: u64 = 1 << 20;
 const DRAIN_TURN: u64 = 64 << 10;
 /// How long what a peer still sends is thrown away after a failure, so that it can read what failed.
 const DRAIN: Duration = Duration::from_secs(2);
+/// For how long it is taken as true that the peer had not closed. Longer than one system call takes, so that most requests need
+/// no second one only to look; far shorter than a process is stopped for.
+const LOOK_HOLDS: Duration = Duration::from_micros(200);
 /// In pieces of this size.
 const SCRATCH: usize = 16 * 1024;
 
@@ -84,6 +87,8 @@ pub(in super::super) struct Server {
     admitted: Option<u32>,
     /// The peer has closed: it has given up what it was not told to be done, so nothing more of that is carried out.
     abandoned: bool,
+    /// When that was looked at.
+    looked: Option<Instant>,
 }
 
 /// Ends a turn.
@@ -116,6 +121,7 @@ impl Server {
             held: None,
             admitted: None,
             abandoned: false,
+            looked: None,
         }
     }
 
@@ -142,6 +148,12 @@ impl Server {
     /// Whether it lives on only to let the peer read what failed.
     pub(in super::super) fn is_draining(&self) -> bool {
         self.draining.is_some()
+    }
+
+    /// What a look at its socket has shown of whether the peer has closed.
+    pub(in super::super) fn note_look(&mut self, now: Instant, has_closed: bool) {
+        self.abandoned = has_closed;
+        self.looked = Some(now);
     }
 
     /// Serves for one turn.
@@ -245,10 +257,14 @@ impl Server {
     /// Whether the peer has closed while requests of it still lie in the socket. This process may have been stopped
     /// for long, and what those requests would overwrite may have been used for something else since.
     fn look_for_the_end(&mut self) {
+        let now = Instant::now();
+        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_HOLDS) {
+            return;
+        }
         let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
         let answer = retry_on_intr(|| poll(&mut fds, Some(&Timespec::default())));
         let [socket] = fds;
-        self.abandoned = matches!(answer, Ok(1..)) && !socket.revents().is_empty();
+        self.note_look(now, matches!(answer, Ok(1..)) && !socket.revents().is_empty());
     }
 
     /// Bytes received. When there are none for now, tells the peer first what is done.
