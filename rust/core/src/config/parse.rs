@@ -25,6 +25,7 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         "in-process" => Some(PathKind::InProcess),
         "cross-memory" => Some(PathKind::CrossMemory),
         "tcp" => Some(PathKind::Tcp),
+        "shared" => Some(PathKind::Shared),
         _ => None,
     };
     let gid_index = read.set_integer(&rdma::GID_INDEX);

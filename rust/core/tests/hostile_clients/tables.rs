@@ -75,19 +75,19 @@ impl Tables {
     }
 }
 
-fn message(kind: [u8; 8], number: u64) -> [u8; 24] {
+fn message(kind: [u8; 8], number: u64) -> [u8; 32] {
     let version = u64::from(crate::wire::DATA_VERSION);
-    [kind, version.to_le_bytes(), number.to_le_bytes()].concat().try_into().unwrap()
+    [kind, version.to_le_bytes(), number.to_le_bytes(), [0; 8]].concat().try_into().unwrap()
 }
 
 /// The next message, with its descriptors; `None` at the end.
-fn receive(socket: &OwnedFd) -> Option<([u8; 24], Vec<OwnedFd>)> {
+fn receive(socket: &OwnedFd) -> Option<([u8; 32], Vec<OwnedFd>)> {
     let mut fds = [PollFd::new(socket, PollFlags::IN)];
     let patience = Timespec::try_from(Duration::from_secs(10)).unwrap();
     assert_eq!(poll(&mut fds, Some(&patience)), Ok(1), "neither an answer nor the end");
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut bytes = [0; 24];
+    let mut bytes = [0; 32];
     let received =
         recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC).ok()?;
     let files = ancillary.drain().filter_map(|message| match message {
@@ -95,5 +95,5 @@ fn receive(socket: &OwnedFd) -> Option<([u8; 24], Vec<OwnedFd>)> {
         _ => None,
     });
     let files = files.flatten().collect();
-    (received.bytes == 24).then_some((bytes, files))
+    (received.bytes == 32).then_some((bytes, files))
 }

@@ -9,7 +9,7 @@ variables! {
         .changes("Which provider runs. `auto`: verbs when an active RDMA port exists, else software, with one warning.")
         .when("`verbs` in production, so that a host without its NIC refuses to connect instead of being slow; `software` for tests.")
         .example("software");
-    PATH = Variable::word("FLAGCX_P2P_PATH", "auto", &["auto", "in-process", "cross-memory", "tcp"])
+    PATH = Variable::word("FLAGCX_P2P_PATH", "auto", &["auto", "in-process", "cross-memory", "shared", "tcp"])
         .refuses()
         .read_by("fabric::software")
         .changes("The path that software transfers take. A forced path that does not work fails to connect.")

@@ -103,13 +103,13 @@ async fn over_socket(
                 return Err(refusal(peer, reason));
             }
             Ok(link) => Some(link),
-            Err(reason) if force == Some(PathKind::CrossMemory) => {
-                return Err(refusal(
-                    peer,
-                    &format!("the forced path cross-memory is not available: {reason}"),
-                ));
-            }
             Err(reason) => {
+                if let Some(force) = force {
+                    return Err(refusal(
+                        peer,
+                        &format!("the forced path {force} is not available: {reason}"),
+                    ));
+                }
                 if core.links.is_new(listener, &reason) {
                     tracing::info!(device = core.name(), peer = %listener, "no cross-memory path, using TCP: {reason}");
                 }
@@ -121,8 +121,7 @@ async fn over_socket(
         .map_err(|error| refusal(peer, &format!("cannot watch its socket: {error}")))?;
     let Some(link) = link else { return Ok(Transport::Tcp(Initiator::new(Arc::new(socket)))) };
     link.process().watch(endpoint);
-    let forced = force == Some(PathKind::CrossMemory);
-    let same_host = SameHost::new(link, socket, answer.slot as usize, peer.qpn, forced);
+    let same_host = SameHost::new(link, socket, answer.slot as usize, peer.qpn, force);
     Ok(Transport::SameHost(Box::new(same_host)))
 }
 

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use super::address_space::CopyStop;
+use super::address_space::{AddressSpace, CopyStop};
 use super::batch::{Batch, Refused, check};
 use super::device_core::Core;
 use super::endpoint::Endpoint;
 use super::far_end::{FarEnd, FarMemory, Here, OtherProcess};
 use super::faults::Verdict;
-use super::link::Link;
+use super::link::{Link, Unmapped};
+use super::send_queue::Request;
 use super::watched::WatchedSocket;
 use super::work::{Next, Patience, PinSet, Step, Work};
 use crate::fabric::{CompletionStatus, Opcode};
@@ -22,6 +23,8 @@ pub(super) struct Copier {
     offset: u64,
     patience: Patience,
     batch: Batch,
+    /// The operator wants no other copies than those to and from mapped memory.
+    only_mapped: bool,
 }
 
 impl Copier {
@@ -32,17 +35,20 @@ impl Copier {
 
     /// To a queue pair of the process behind `link`. `slot`: where that stands in its queue pair table; `counterpart`: its
     /// number.
+    /// `only_mapped`: what is not mapped is not copied.
     pub(super) fn between_processes(
         link: Arc<Link>,
         socket: Arc<WatchedSocket>,
         slot: usize,
         counterpart: u32,
+        only_mapped: bool,
     ) -> Self {
-        Self::new(FarEnd::OtherProcess(OtherProcess { link, socket, slot, counterpart, closed: false }))
+        let far = FarEnd::OtherProcess(OtherProcess { link, socket, slot, counterpart, closed: false });
+        Self { only_mapped, ..Self::new(far) }
     }
 
     fn new(far: FarEnd) -> Self {
-        Self { far, offset: 0, patience: Patience::default(), batch: Batch::default() }
+        Self { far, offset: 0, patience: Patience::default(), batch: Batch::default(), only_mapped: false }
     }
 
     /// The request under way was carried out by another path.
@@ -115,8 +121,8 @@ impl Copier {
             if let Some(next) = self.obstacle(work, index) {
                 return Some(next);
             }
-            let plain = match check(work, index, request, local, remote) {
-                Ok(anonymous) => anonymous && memory.link().is_none(),
+            let place = match check(work, index, request, local, remote, memory) {
+                Ok(place) => place,
                 // The regions are released after this batch, and the next one begins here.
                 Err(Refused::BatchFull) => return None,
                 Err(Refused::Failed(status)) => return Some(Next::Failed(status)),
@@ -126,13 +132,13 @@ impl Copier {
                     Err(next) => return Some(next),
                 },
             };
-            if request.length > 0 {
-                if !batch.takes(request, plain) {
-                    return None;
-                }
-                batch.plain = plain;
+            if request.length > 0 && self.only_mapped && place.space != AddressSpace::Mapped {
+                return Some(unmapped(work.endpoint, memory, request));
             }
-            if !batch.push(work, index, request, offset) {
+            if request.length > 0 && !batch.takes(request, &place) {
+                return None;
+            }
+            if !batch.push(work, index, request, offset, &place) {
                 return None;
             }
             index += 1;
@@ -168,16 +174,17 @@ impl Copier {
         let mut moved = 0;
         if batch.bytes > 0 {
             work.faults.hold();
-            if memory.link().is_some_and(|link| !link.is_alive()) {
+            // A copy between mappings needs nothing of the process, and the pidfd's watcher tells of its end.
+            let is_foreign = matches!(batch.space, AddressSpace::Foreign(_));
+            if is_foreign && memory.link().is_some_and(|link| !link.is_alive()) {
                 work.endpoint.set_peer_gone();
                 return Err(Next::Failed(CompletionStatus::RetryExceeded));
             }
             let opcode = batch.opcode.unwrap_or(Opcode::Write);
-            let space = memory.space();
             // SAFETY: the ranges were checked against their regions, which are pinned by `local` and `remote` until after the
-            // call, so that neither registration ends before. Plain ones are anonymous memory of this process, and their owners
-            // promised that they stay mapped until then: no other process can take them away.
-            let answer = unsafe { space.copy(opcode, &batch.local, &batch.remote, batch.plain) };
+            // call, so that neither registration ends before. Plain ones cannot fault: no other process can take them away, and
+            // their owners promised that they stay mapped until then.
+            let answer = unsafe { batch.space.copy(opcode, &batch.local, &batch.remote, batch.plain) };
             moved = answer.map_err(|stop| self.stopped(work, memory, opcode, stop))?;
             // The regions of another process are pinned as well, so this can fail only if their owner gave up waiting for us.
             if memory.link().is_some() && !(local.all_live() && remote.all_live()) {
@@ -241,11 +248,24 @@ impl Copier {
     }
 }
 
+/// What becomes of a request to memory that is not mapped, where nothing else is wanted.
+fn unmapped(endpoint: &Endpoint, memory: &FarMemory, request: &Request) -> Next {
+    match memory.link().map(|link| link.why_unmapped(request)) {
+        Some(Unmapped::NotYet(time)) => Next::Later(time),
+        Some(Unmapped::Never(reason)) => {
+            endpoint.set_error_text(format!("the forced path shared is not available: {reason}"));
+            Next::Failed(CompletionStatus::LocalQpOperation)
+        }
+        None => Next::Failed(CompletionStatus::LocalQpOperation),
+    }
+}
+
 /// A registration began to end while its bytes moved: fails the first request if it is concerned, else leaves it to be done
 /// again, which is harmless.
 fn recheck(work: &Work<'_>, memory: &FarMemory, first: u64) -> Next {
     let (mut local, mut remote) = (PinSet::new(work.regions.view()), PinSet::new(memory.view()));
-    match work.queue.get(first).map(|request| check(work, first, request, &mut local, &mut remote)) {
+    let again = |request| check(work, first, request, &mut local, &mut remote, memory);
+    match work.queue.get(first).map(again) {
         Some(Err(Refused::Failed(status))) => Next::Failed(status),
         _ => Next::More,
     }

@@ -33,6 +33,16 @@ pub(super) fn receive<const N: usize, const D: usize>(
     socket: impl AsFd,
     flags: RecvFlags,
 ) -> Result<([u8; N], [OwnedFd; D]), Errno> {
+    let (bytes, descriptors) = receive_any::<N>(socket, flags)?;
+    Ok((bytes, descriptors.try_into().map_err(|_| Errno::PROTO)?))
+}
+
+/// Receives one message of exactly `N` bytes, `EPROTO` otherwise, with its descriptors, of which none arrives where this process has
+/// no room for it.
+pub(super) fn receive_any<const N: usize>(
+    socket: impl AsFd,
+    flags: RecvFlags,
+) -> Result<([u8; N], Vec<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [0; N];
@@ -51,7 +61,7 @@ pub(super) fn receive<const N: usize, const D: usize>(
     if message.bytes != N {
         return Err(Errno::PROTO);
     }
-    Ok((bytes, descriptors.try_into().map_err(|_| Errno::PROTO)?))
+    Ok((bytes, descriptors))
 }
 
 fn note_denial(call: &'static str, errno: Errno) {

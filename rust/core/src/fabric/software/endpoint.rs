@@ -24,6 +24,8 @@ pub(super) struct Endpoint {
     error: AtomicBool,
     /// The peer's process, or its queue pair, is gone: set by the responder and by in-process peers. SeqCst as above.
     peer_gone: AtomicBool,
+    /// Why it is going to ERROR, where its completions do not say. Set by the thread that advances it.
+    error_text: OnceLock<String>,
     /// Wakes the worker that polls for this queue pair.
     signal: Arc<Signal>,
 }
@@ -37,6 +39,7 @@ impl Endpoint {
             neighbour: OnceLock::new(),
             error: AtomicBool::new(false),
             peer_gone: AtomicBool::new(false),
+            error_text: OnceLock::new(),
             signal,
         }
     }
@@ -72,6 +75,16 @@ impl Endpoint {
             self.signal.sweep();
         }
         first
+    }
+
+    /// Says why it is going to ERROR; the first reason counts.
+    pub(super) fn set_error_text(&self, text: String) {
+        let _ = self.error_text.set(text);
+    }
+
+    /// What was said of that; empty if nothing was.
+    pub(super) fn error_text(&self) -> &str {
+        self.error_text.get().map_or("", String::as_str)
     }
 
     pub(super) fn is_peer_gone(&self) -> bool {

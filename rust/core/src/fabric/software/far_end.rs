@@ -6,17 +6,17 @@ use std::sync::Arc;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::RecvFlags;
 
-use super::address_space::AddressSpace;
+use super::address_space::{AddressSpace, Place};
 use super::device_core::Core;
 use super::endpoint::Endpoint;
 use super::link::Link;
 use super::questions::Resolved;
 use super::socket::{self, Range};
-use super::table::{Counterpart, RegionView};
+use super::table::{Counterpart, Pinned, RegionView};
 use super::tcp::frame::{Action, RequestHeader};
 use super::watched::WatchedSocket;
 use super::work::{Next, PinSet};
-use crate::fabric::CompletionStatus;
+use crate::fabric::{CompletionStatus, Opcode};
 
 /// The other end.
 #[derive(Debug)]
@@ -115,10 +115,24 @@ impl FarEnd {
 }
 
 impl FarMemory {
+    /// The space of its own addresses.
     pub(super) fn space(&self) -> AddressSpace {
         match self {
             Self::Here(_) => AddressSpace::Same,
             Self::OtherProcess(link) => AddressSpace::Foreign(link.pid()),
+        }
+    }
+
+    /// Where `length` bytes at `address` of the region `pinned` are copied from or to, until the pin is dropped. They were checked
+    /// against the region. Takes no lock and makes no system call, but for a region that is to be mapped and is not yet.
+    pub(super) fn locate(&self, pinned: &Pinned<'_>, address: u64, length: u64, opcode: Opcode) -> Place {
+        match self {
+            Self::Here(_) => {
+                Place { space: AddressSpace::Same, address, cannot_fault: pinned.cannot_fault() }
+            }
+            Self::OtherProcess(link) => link.locate(pinned, address, length, opcode).unwrap_or_else(|| {
+                Place { space: AddressSpace::Foreign(link.pid()), address, cannot_fault: false }
+            }),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The way to another process of this host: its shared tables, our pins on its regions, and the proof that the
 //! kernel lets us reach its memory.
 
+mod mapped;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,6 +13,8 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::Pid;
 
+use self::mapped::Sweeper;
+pub(super) use self::mapped::Unmapped;
 use super::denial::{self, Denied, call_of, is_denial};
 use super::descriptors;
 use super::foreign;
@@ -18,8 +22,9 @@ use super::hello::Answer;
 use super::identity::{Identity, random};
 use super::link_messages::{LinkReply, LinkRequest, REQUEST_SIZE};
 use super::mapping::SharedArray;
+use super::mappings::Mappings;
 use super::questions::{Questions, Resolved};
-use super::socket::{Range, peer_pid};
+use super::socket::{Range, peer_pid, peer_user};
 use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView};
 use crate::events::{Interest, Waiter};
 use crate::fabric::{Opcode, PathKind, Paths};
@@ -43,6 +48,10 @@ pub(super) struct Link {
     queue_pairs: SharedArray<QueuePairEntry>,
     pins: SharedArray<AtomicU32>,
     denied: Denied,
+    /// Whether its process has the user of this one.
+    is_same_user: bool,
+    mappings: Mappings,
+    sweeper: Sweeper,
 }
 
 impl Link {
@@ -62,6 +71,7 @@ impl Link {
             .await
             .map_err(failed("its Unix socket cannot be reached (another network namespace?)"))?;
         let pid = peer_pid(&socket).ok_or("its process is not visible here (another pid namespace)")?;
+        let is_same_user = peer_user(&socket) == Some(rustix::process::geteuid().as_raw());
         // Before the request: the answer to it shows that the process that listens, which has this number, was there after.
         let process = PeerProcess::of_pid(pid).map_err(|error| {
             if Errno::from_io_error(&error).is_some_and(is_denial) {
@@ -89,6 +99,10 @@ impl Link {
             queue_pairs: SharedArray::open(queue_pairs.as_fd(), QUEUE_PAIR_SLOTS).map_err(unusable)?,
             pins,
             denied: Denied::default(),
+            is_same_user,
+            mappings: Mappings::new()
+                .map_err(|error| format!("no memory for the mappings of regions: {error}"))?,
+            sweeper: Sweeper::default(),
         };
         link.prove(answer, reply.entries)?;
         Ok(link)
@@ -152,17 +166,16 @@ impl Link {
         denial::tell(call_of(opcode), reason, &format!("{requests} between processes of this host use TCP"));
     }
 
-    /// Moves random bytes in either direction by the calls that transfers will use. An error says why neither works, or that
-    /// this is another process; where one works the other is noted as denied.
+    /// Moves random bytes in either direction by the calls that transfers will use, and notes what is denied. An error says that
+    /// this is another process.
     fn prove(&self, answer: &Answer, entries: u64) -> Result<(), String> {
         match (self.prove_read(answer)?, self.prove_write(answer, entries)?) {
             (None, None) => Ok(()),
             (Some(read), Some(write)) => {
-                denial::tell("process_vm_readv/writev", &read, "processes of this host use TCP");
-                Err(format!(
-                    "the kernel refuses access to process {}: process_vm_readv: {read}, process_vm_writev: {write}",
-                    self.pid()
-                ))
+                [Opcode::Read, Opcode::Write].into_iter().for_each(|opcode| self.denied.deny(opcode));
+                let consequence = "processes of this host use TCP, but for shared memory";
+                denial::tell("process_vm_readv/writev", &reason_of_both(&read, &write), consequence);
+                Ok(())
             }
             (Some(reason), None) => {
                 self.deny(Opcode::Read, &reason);
@@ -200,6 +213,13 @@ impl Link {
             Err(errno) if is_denial(errno) => Ok(Some(errno.to_string())),
             Ok(_) | Err(_) => Err(format!("what is written to process {} does not arrive", self.pid())),
         }
+    }
+}
+
+fn reason_of_both(read: &str, write: &str) -> String {
+    match read == write {
+        true => read.to_owned(),
+        false => format!("process_vm_readv: {read}, process_vm_writev: {write}"),
     }
 }
 

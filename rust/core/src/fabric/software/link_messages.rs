@@ -3,7 +3,7 @@
 use super::hello::VERSION;
 
 /// Size of each message.
-pub(super) const REQUEST_SIZE: usize = 24;
+pub(super) const REQUEST_SIZE: usize = 32;
 
 /// Asks for the tables; comes with the descriptor of the asker's pins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +34,35 @@ pub(super) struct KeyReply {
     pub(super) granted: bool,
 }
 
+/// Asks for the file of the region of a key, which is in one of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileRequest {
+    pub(super) key: u32,
+}
+
+/// Says what may be mapped. With [`FileAnswer::Own`] and [`FileAnswer::Foreign`] comes the descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileReply {
+    pub(super) key: u32,
+    pub(super) answer: FileAnswer,
+}
+
+/// What the owner of a region says of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileAnswer {
+    /// No region that the asker sees has the key, or it has no file.
+    None,
+    /// Its owner made it, sealed it and keeps its pages reserved; where the region begins in it.
+    Own(u64),
+    /// Another one.
+    Foreign(u64),
+    /// The owner has no descriptor for it now, or may not make one: the errno.
+    Refused(i32),
+}
+
 impl LinkRequest {
     pub(super) fn encode(self) -> [u8; REQUEST_SIZE] {
-        message(TABLES, self.token)
+        message(TABLES, self.token, 0)
     }
 
     pub(super) fn decode(bytes: &[u8; REQUEST_SIZE]) -> Option<Self> {
@@ -46,7 +72,7 @@ impl LinkRequest {
 
 impl LinkReply {
     pub(super) fn encode(self) -> [u8; REQUEST_SIZE] {
-        message(TABLES, self.entries)
+        message(TABLES, self.entries, 0)
     }
 
     pub(super) fn decode(bytes: &[u8; REQUEST_SIZE]) -> Option<Self> {
@@ -56,7 +82,7 @@ impl LinkReply {
 
 impl KeyRequest {
     pub(super) fn encode(self) -> [u8; REQUEST_SIZE] {
-        message(KEY, self.key.into())
+        message(KEY, self.key.into(), 0)
     }
 
     pub(super) fn decode(bytes: &[u8; REQUEST_SIZE]) -> Option<Self> {
@@ -66,7 +92,7 @@ impl KeyRequest {
 
 impl KeyReply {
     pub(super) fn encode(self) -> [u8; REQUEST_SIZE] {
-        message(KEY, u64::from(self.key) | u64::from(self.granted) << 32)
+        message(KEY, u64::from(self.key) | u64::from(self.granted) << 32, 0)
     }
 
     pub(super) fn decode(bytes: &[u8; REQUEST_SIZE]) -> Option<Self> {
@@ -75,20 +101,61 @@ impl KeyReply {
     }
 }
 
+impl FileRequest {
+    pub(super) fn encode(self) -> [u8; REQUEST_SIZE] {
+        message(FILE, self.key.into(), 0)
+    }
+
+    pub(super) fn decode(bytes: &[u8; REQUEST_SIZE]) -> Option<Self> {
+        Some(Self { key: number(FILE, bytes)?.try_into().ok()? })
+    }
+}
+
+impl FileReply {
+    pub(super) fn encode(self) -> [u8; REQUEST_SIZE] {
+        let (kind, number) = match self.answer {
+            FileAnswer::None => (0, 0),
+            FileAnswer::Own(offset) => (1, offset),
+            FileAnswer::Foreign(offset) => (2, offset),
+            FileAnswer::Refused(errno) => (3, u64::from(errno.unsigned_abs())),
+        };
+        message(FILE, u64::from(self.key) | kind << 32, number)
+    }
+
+    pub(super) fn decode(bytes: &[u8; REQUEST_SIZE]) -> Option<Self> {
+        let (number, second) = numbers(FILE, bytes)?;
+        let answer = match (number >> 32, second) {
+            (0, 0) => FileAnswer::None,
+            (1, offset) => FileAnswer::Own(offset),
+            (2, offset) => FileAnswer::Foreign(offset),
+            (3, errno) => FileAnswer::Refused(errno.try_into().ok()?),
+            _ => return None,
+        };
+        Some(Self { key: number as u32, answer })
+    }
+}
+
 const TABLES: [u8; 8] = *b"FCXP2Ptb";
 const KEY: [u8; 8] = *b"FCXP2Pky";
+const FILE: [u8; 8] = *b"FCXP2Pfi";
 
-fn message(kind: [u8; 8], number: u64) -> [u8; REQUEST_SIZE] {
+fn message(kind: [u8; 8], number: u64, second: u64) -> [u8; REQUEST_SIZE] {
     let mut bytes = [0; REQUEST_SIZE];
-    let words = [kind, u64::from(VERSION).to_le_bytes(), number.to_le_bytes()];
+    let words = [kind, u64::from(VERSION).to_le_bytes(), number.to_le_bytes(), second.to_le_bytes()];
     bytes.chunks_exact_mut(8).zip(words).for_each(|(to, word)| to.copy_from_slice(&word));
     bytes
 }
 
+/// The number of a message that has one.
 fn number(kind: [u8; 8], bytes: &[u8; REQUEST_SIZE]) -> Option<u64> {
-    let (_, number) = bytes.split_last_chunk::<8>()?;
-    let number = u64::from_le_bytes(*number);
-    (*bytes == message(kind, number)).then_some(number)
+    numbers(kind, bytes).filter(|(_, second)| *second == 0).map(|(number, _)| number)
+}
+
+fn numbers(kind: [u8; 8], bytes: &[u8; REQUEST_SIZE]) -> Option<(u64, u64)> {
+    let (rest, second) = bytes.split_last_chunk::<8>()?;
+    let (_, number) = rest.split_last_chunk::<8>()?;
+    let (number, second) = (u64::from_le_bytes(*number), u64::from_le_bytes(*second));
+    (*bytes == message(kind, number, second)).then_some((number, second))
 }
 
 #[cfg(test)]
@@ -107,6 +174,16 @@ mod tests {
             prop_assert_eq!(KeyRequest::decode(&asked.encode()), Some(asked));
             let answer = KeyReply { key, granted };
             prop_assert_eq!(KeyReply::decode(&answer.encode()), Some(answer));
+            let file = FileRequest { key };
+            prop_assert_eq!(FileRequest::decode(&file.encode()), Some(file));
+            let answers =
+                [FileAnswer::None, FileAnswer::Own(number), FileAnswer::Foreign(number), FileAnswer::Refused(24)];
+            for answer in answers {
+                let reply = FileReply { key, answer };
+                prop_assert_eq!(FileReply::decode(&reply.encode()), Some(reply));
+                prop_assert_eq!(KeyReply::decode(&reply.encode()), None);
+            }
+            prop_assert_eq!(KeyRequest::decode(&file.encode()), None);
             prop_assert_eq!(KeyRequest::decode(&request.encode()), None);
             prop_assert_eq!(LinkRequest::decode(&asked.encode()), None);
         }
@@ -115,8 +192,11 @@ mod tests {
         fn other_bytes_are_refused(bytes: [u8; REQUEST_SIZE], number in 1_u64 << 33..) {
             prop_assert_eq!(LinkRequest::decode(&bytes), None);
             prop_assert_eq!(KeyRequest::decode(&bytes), None);
-            prop_assert_eq!(KeyReply::decode(&message(KEY, number)), None);
-            prop_assert_eq!(KeyRequest::decode(&message(KEY, number)), None);
+            prop_assert_eq!(FileReply::decode(&bytes), None);
+            prop_assert_eq!(KeyReply::decode(&message(KEY, number, 0)), None);
+            prop_assert_eq!(KeyRequest::decode(&message(KEY, number, 0)), None);
+            prop_assert_eq!(KeyRequest::decode(&message(KEY, number >> 33, 1)), None);
+            prop_assert_eq!(FileReply::decode(&message(FILE, 4 << 32 | number >> 33, number)), None);
         }
     }
 }

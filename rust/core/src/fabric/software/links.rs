@@ -36,6 +36,7 @@ impl Links {
             return Ok(link);
         }
         let link = Arc::new(Link::establish(listener, answer, deadline, waiter).await?);
+        link.begin_sweeps();
         let mut links = lock(&self.links);
         links.retain(|link| link.strong_count() > 0);
         links.push(Arc::downgrade(&link));

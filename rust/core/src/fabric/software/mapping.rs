@@ -21,6 +21,8 @@ pub(super) unsafe trait Shared: Send + Sync {}
 
 // SAFETY: one atomic integer, valid for every bit pattern.
 unsafe impl Shared for std::sync::atomic::AtomicU32 {}
+// SAFETY: as above.
+unsafe impl Shared for std::sync::atomic::AtomicU64 {}
 
 /// `len` elements of zeroed memory, alone in this process or shared through a memfd. Sparse: pages that no process
 /// touched take no memory.

@@ -46,6 +46,7 @@ mod dial;
 mod endpoint;
 mod far_end;
 mod faults;
+mod file_mapping;
 mod foreign;
 mod hello;
 mod identity;
@@ -57,12 +58,14 @@ mod link;
 mod link_messages;
 mod links;
 mod mapping;
+mod mappings;
 mod pins;
 mod plain_copy;
 mod probe;
 mod questions;
 mod queue_pair;
 mod region;
+mod region_file;
 mod requester;
 mod responder;
 mod same_host;
@@ -98,7 +101,7 @@ pub fn open_software(options: &SoftwareOptions) -> Result<Vec<Arc<SoftwareDevice
         FaultPlan::from_str(&options.faults).map_err(|error| FabricError::Unsupported(error.to_string()))?;
     if let Some(force @ (PathKind::None | PathKind::Rdma)) = options.force {
         let reason =
-            format!("the software fabric has no path {force}: force in-process, cross-memory or tcp");
+            format!("the software fabric has no path {force}: force in-process, cross-memory, shared or tcp");
         return Err(FabricError::Unsupported(reason));
     }
     if let Some(address) = options.advertise.or(options.bind).filter(IpAddr::is_unspecified) {

@@ -85,6 +85,11 @@ impl Pins {
         }
     }
 
+    /// Whether the region of `key` is shown to `peer` alone.
+    pub(super) fn is_granted(peer: &PeerPins, key: u32) -> bool {
+        peer.grants.get(slot_of(key)).is_some_and(|entry| entry.is_of(key))
+    }
+
     /// The peer is gone, or has closed its link: what it has pinned counts no more.
     pub(super) fn remove_peer(&self, peer: &Arc<PeerPins>) {
         peer.void.store(true, Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! The keys that a link's peer is asked for: memory that it has not announced, by keys that the program got from elsewhere.
+//! What a link's peer is asked for: memory that it has not announced, by keys that the program got from elsewhere; and the files of
+//! memory that may be mapped.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -8,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::descriptors;
-use super::link_messages::{KeyReply, KeyRequest, REQUEST_SIZE};
+use super::link_messages::{FileReply, FileRequest, KeyReply, KeyRequest, REQUEST_SIZE};
 use super::work::look_again;
 use crate::sync::{Mutex, lock};
 
@@ -16,6 +17,8 @@ use crate::sync::{Mutex, lock};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Answers kept for those that have asked.
 const MOST_ANSWERS: usize = 64;
+/// Files kept for those that have asked: each is a descriptor. One that is dropped is asked for again.
+const MOST_FILES: usize = 4;
 
 /// One question at a time travels on the link's socket; the queue pairs of the link share it.
 #[derive(Debug, Default)]
@@ -25,11 +28,32 @@ pub(super) struct Questions {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The key on its way, and since when.
-    asked: Option<(u32, Instant)>,
+    /// What is on its way, and since when.
+    asked: Option<(Question, Instant)>,
+    /// Nothing is looked for on the socket before then.
+    next_look: Option<Instant>,
     /// Keys that no region has, until the one that has asked comes to see.
     absent: VecDeque<u32>,
+    /// Until one that has asked for a file comes to take it.
+    files: VecDeque<(FileReply, Option<OwnedFd>)>,
     broken: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    Key(u32),
+    File(u32),
+}
+
+/// What has become of the question for a file.
+#[derive(Debug)]
+pub(super) enum FileFor {
+    /// Of this key, which may be another one than was asked for, with its descriptor if one came.
+    Here(FileReply, Option<OwnedFd>),
+    /// Not answered before then.
+    NotYet(Instant),
+    /// The peer does not answer.
+    Never,
 }
 
 /// What has become of a question.
@@ -57,44 +81,84 @@ impl Questions {
             state.absent.remove(place);
             return Resolved::Absent;
         }
-        if state.asked.is_none() && !state.broken {
-            match descriptors::send(socket, &KeyRequest { key }.encode(), &[]) {
-                Ok(()) => state.asked = Some((key, now)),
-                Err(Errno::AGAIN) => {}
-                Err(_) => state.broken = true,
-            }
+        state.ask(socket, Question::Key(key), now).map_or(Resolved::Never, Resolved::NotYet)
+    }
+
+    /// Asks for the file of the region of `key` on `socket`, or gives what was answered, of whatever key; never blocks.
+    pub(super) fn file(&self, socket: &OwnedFd, key: u32, now: Instant) -> FileFor {
+        let mut state = lock(&self.state);
+        if let Some(next_look) = state.next_look.filter(|next_look| now < *next_look) {
+            return FileFor::NotYet(next_look);
         }
-        if state.broken {
-            return Resolved::Never;
+        state.receive(socket, now);
+        if let Some((reply, file)) = state.files.pop_front() {
+            return FileFor::Here(reply, file);
         }
-        let since = state.asked.map_or(now, |(_, since)| since);
-        Resolved::NotYet(look_again(since, now))
+        state.next_look = state.ask(socket, Question::File(key), now);
+        state.next_look.map_or(FileFor::Never, FileFor::NotYet)
     }
 }
 
 impl State {
-    /// Takes the answer if it is there.
-    fn receive(&mut self, socket: &OwnedFd, now: Instant) -> Option<KeyReply> {
-        let (asked, since) = self.asked?;
-        let reply = match descriptors::receive::<REQUEST_SIZE, 0>(socket, RecvFlags::DONTWAIT) {
-            Ok((bytes, [])) => KeyReply::decode(&bytes).filter(|reply| reply.key == asked),
-            Err(Errno::AGAIN) if now.saturating_duration_since(since) < PATIENCE => return None,
-            Err(_) => None,
-        };
-        self.asked = None;
-        self.broken |= reply.is_none();
-        if let Some(KeyReply { key, granted: false }) = reply {
-            self.absent.truncate(MOST_ANSWERS - 1);
-            self.absent.push_front(key);
+    /// Sends a question if none is on its way. When to look again; `None`: the peer does not answer.
+    fn ask(&mut self, socket: &OwnedFd, question: Question, now: Instant) -> Option<Instant> {
+        if self.asked.is_none() && !self.broken {
+            let message = match question {
+                Question::Key(key) => KeyRequest { key }.encode(),
+                Question::File(key) => FileRequest { key }.encode(),
+            };
+            match descriptors::send(socket, &message, &[]) {
+                Ok(()) => self.asked = Some((question, now)),
+                Err(Errno::AGAIN) => {}
+                Err(_) => self.broken = true,
+            }
         }
-        reply
+        let since = self.asked.map_or(now, |(_, since)| since);
+        (!self.broken).then(|| look_again(since, now))
+    }
+
+    /// Takes the answer if it is there; of a key it is answered, too.
+    fn receive(&mut self, socket: &OwnedFd, now: Instant) -> Option<KeyReply> {
+        let (question, since) = self.asked?;
+        let received = match descriptors::receive_any::<REQUEST_SIZE>(socket, RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN) if now.saturating_duration_since(since) < PATIENCE => return None,
+            received => received,
+        };
+        (self.asked, self.next_look) = (None, None);
+        match question {
+            Question::Key(key) => {
+                let answered = |(bytes, files): ([u8; REQUEST_SIZE], Vec<OwnedFd>)| {
+                    KeyReply::decode(&bytes).filter(|reply| reply.key == key && files.is_empty())
+                };
+                let reply = received.ok().and_then(answered);
+                self.broken |= reply.is_none();
+                if let Some(KeyReply { key, granted: false }) = reply {
+                    self.absent.truncate(MOST_ANSWERS - 1);
+                    self.absent.push_front(key);
+                }
+                reply
+            }
+            Question::File(key) => {
+                let answered = |(bytes, files): ([u8; REQUEST_SIZE], Vec<OwnedFd>)| {
+                    let reply = FileReply::decode(&bytes).filter(|reply| reply.key == key)?;
+                    Some((reply, files.into_iter().next()))
+                };
+                let reply = received.ok().and_then(answered);
+                self.broken |= reply.is_none();
+                self.files.truncate(MOST_FILES - 1);
+                reply.into_iter().for_each(|reply| self.files.push_front(reply));
+                None
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fabric::software::link_messages::FileAnswer;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use std::os::fd::AsFd;
 
     fn pair() -> (OwnedFd, OwnedFd) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -123,6 +187,31 @@ mod tests {
         reply(&theirs, 2, true);
         assert_eq!(resolve(2), Resolved::Granted);
         assert_eq!(resolve(1), Resolved::Absent);
+    }
+
+    #[test]
+    fn a_file_is_asked_for_between_keys_and_its_answer_kept() {
+        let ((ours, theirs), now, questions) = (pair(), Instant::now(), Questions::default());
+        let asked_for_file = || {
+            let (bytes, []) = descriptors::receive::<REQUEST_SIZE, 0>(&theirs, RecvFlags::DONTWAIT).ok()?;
+            FileRequest::decode(&bytes).map(|request| request.key)
+        };
+        assert!(matches!(questions.file(&ours, 1, now), FileFor::NotYet(_)));
+        assert!(matches!(questions.file(&ours, 1, now), FileFor::NotYet(_)));
+        assert!(matches!(questions.resolve(&ours, 2, now), Resolved::NotYet(_)));
+        assert_eq!((asked_for_file(), received(&theirs)), (Some(1), None), "one at a time");
+        let own = FileReply { key: 1, answer: FileAnswer::Own(4096) };
+        descriptors::send(&theirs, &own.encode(), &[theirs.as_fd()]).unwrap();
+        assert!(matches!(questions.resolve(&ours, 2, now), Resolved::NotYet(_)));
+        assert_eq!(received(&theirs), Some(2));
+        match questions.file(&ours, 3, now) {
+            FileFor::Here(reply, Some(_)) => assert_eq!(reply, own),
+            other => panic!("{other:?}"),
+        }
+        reply(&theirs, 2, true);
+        assert_eq!(questions.resolve(&ours, 2, now), Resolved::Granted);
+        assert!(matches!(questions.file(&ours, 3, now + PATIENCE), FileFor::NotYet(_)));
+        assert!(matches!(questions.file(&ours, 3, now + 3 * PATIENCE), FileFor::Never), "it says nothing");
     }
 
     #[test]

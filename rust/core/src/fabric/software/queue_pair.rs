@@ -125,6 +125,10 @@ impl WorkQueue for SoftwareQueuePair {
     fn paths(&self) -> Paths {
         self.paths.get()
     }
+
+    fn error_text(&self) -> String {
+        self.requester.endpoint().error_text().to_owned()
+    }
 }
 
 fn accept(

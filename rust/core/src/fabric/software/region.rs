@@ -1,8 +1,9 @@
 //! Registered memory: the device's region table as its owner sees it.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use super::keys::Keys;
 use super::mapping::SharedArray;
 use super::pins::{Holders, PeerPins, Pins};
 use super::probe;
+use super::region_file::{NotKept, RegionFile};
 use super::table::{REGION_SLOTS, RegionEntry, RegionView, slot_of};
 use crate::auth::random;
 use crate::fabric::{Backing, FabricError, MemoryRange, MemoryRegion};
@@ -38,6 +40,10 @@ pub(super) struct RegionTable {
     file: Option<OwnedFd>,
     pins: Pins,
     slots: Mutex<Slots>,
+    /// Of live regions that peers may map, by key.
+    files: Mutex<HashMap<u32, Arc<RegionFile>>>,
+    /// Said that there was no descriptor for a file.
+    has_told: Once,
 }
 
 /// The keys that are in use.
@@ -58,6 +64,8 @@ impl RegionTable {
             file,
             pins: Pins::new()?,
             slots: Mutex::new(Slots { keys: Keys::new(), pinned: Vec::new() }),
+            files: Mutex::default(),
+            has_told: Once::new(),
         })
     }
 
@@ -108,6 +116,15 @@ impl RegionTable {
         {
             return refuse(errno, "the range must be mapped from end to end");
         }
+        let file = match range.file.map(|file| RegionFile::keep(&file, range)).transpose() {
+            // A mapping cannot be for writing alone.
+            Ok(file) => file.filter(|_| range.access.remote_read),
+            Err(NotKept::Wrong(errno, hint)) => return refuse(errno, hint),
+            Err(NotKept::NoDescriptor(errno)) => {
+                self.tell_of_no_descriptor(errno);
+                None
+            }
+        };
         let random = match random() {
             Ok(bytes) => u64::from_ne_bytes(bytes),
             Err(error) => return refuse(Errno::IO, &format!("its key would not be safe: {error}")),
@@ -116,11 +133,15 @@ impl RegionTable {
             return refuse(Errno::NOMEM, "the device's region table is full");
         };
         let slot = slot_of(key);
+        let mappable = file.is_some();
+        if let Some(file) = file {
+            lock(&self.files).insert(key, Arc::new(file));
+        }
         if let Some(entry) = self.entries.get(slot) {
-            entry.publish(key, range);
+            entry.publish(key, range, mappable);
         }
         if let Some(entry) = self.shared.get(slot).filter(|_| range.announced) {
-            entry.publish(key, range);
+            entry.publish(key, range, mappable);
         }
         let state = Mutex::new(State::Live);
         Ok(Arc::new(Region { table: Arc::clone(self), slot, key, range: *range, state }))
@@ -132,8 +153,27 @@ impl RegionTable {
         self.view().pin(key).is_err() && !lock(&self.slots).keys.is_or_was(key)
     }
 
+    /// The file of the region of `key`, if it has one and `peer` sees the region.
+    pub(super) fn file_for(&self, peer: &PeerPins, key: u32) -> Option<Arc<RegionFile>> {
+        let pinned = self.view().pin(key).ok()?;
+        let is_seen = pinned.is_announced() || Pins::is_granted(peer, key);
+        lock(&self.files).get(&key).filter(|_| is_seen).cloned()
+    }
+
+    fn tell_of_no_descriptor(&self, errno: Errno) {
+        self.has_told.call_once(|| {
+            tracing::warn!(
+                device = self.device,
+                %errno,
+                "no descriptor is left for the file of shared memory: peers cannot map it and take another path. Raise the limit \
+                 of open files (ulimit -n)"
+            );
+        });
+    }
+
     /// Takes the key of `slot` away: pins made from now on fail.
-    fn revoke(&self, slot: usize) {
+    fn revoke(&self, slot: usize, key: u32) {
+        lock(&self.files).remove(&key);
         for entry in [self.entries.get(slot), self.shared.get(slot)].into_iter().flatten() {
             entry.revoke();
         }
@@ -190,7 +230,7 @@ impl MemoryRegion for Region {
     fn close(&self) {
         let mut state = lock(&self.state);
         if *state == State::Live {
-            self.table.revoke(self.slot);
+            self.table.revoke(self.slot, self.key);
             *state = State::Revoked(Instant::now());
         }
     }

@@ -1,5 +1,5 @@
 //! A peer process of this host: each direction by copies between the address spaces, or over TCP where the kernel denies
-//! that copy, from the start or from some moment on.
+//! that copy, from the start or from some moment on. Memory of the peer that is mapped here is copied in any case.
 //!
 //! The requests of a queue pair take effect in order: a run of requests for one of the two paths ends before the next run
 //! begins. The TCP path runs on the socket by which the two ends met, where the peer's data thread serves it anyway.
@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::copier::Copier;
 use super::link::Link;
+use super::send_queue::Request;
 use super::tcp::initiator::Initiator;
 use super::watched::WatchedSocket;
 use super::work::{Next, Step, Work};
-use crate::fabric::CompletionStatus;
+use crate::fabric::{CompletionStatus, PathKind};
 
 /// Requests that a run is looked ahead for.
 const LONGEST_RUN: u64 = 512;
@@ -24,8 +25,8 @@ pub(super) struct SameHost {
     copier: Copier,
     /// Made when a direction is found to be denied.
     tcp: Option<Box<Initiator>>,
-    /// The operator wants no other path: a denied direction fails.
-    forced: bool,
+    /// The operator wants this path and no other: a denied direction, or memory that cannot be mapped, fails.
+    forced: Option<PathKind>,
 }
 
 impl SameHost {
@@ -35,10 +36,12 @@ impl SameHost {
         socket: WatchedSocket,
         slot: usize,
         counterpart: u32,
-        forced: bool,
+        forced: Option<PathKind>,
     ) -> Self {
         let socket = Arc::new(socket);
-        let copier = Copier::between_processes(Arc::clone(&link), Arc::clone(&socket), slot, counterpart);
+        let only_mapped = forced == Some(PathKind::Shared);
+        let copier =
+            Copier::between_processes(Arc::clone(&link), Arc::clone(&socket), slot, counterpart, only_mapped);
         Self { link, socket, copier, tcp: None, forced }
     }
 
@@ -46,8 +49,13 @@ impl SameHost {
         &self.link
     }
 
+    /// Whether nothing else is copied than memory that is mapped.
+    pub(super) fn only_mapped(&self) -> bool {
+        self.forced == Some(PathKind::Shared)
+    }
+
     pub(super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
-        if !self.link.denied().any() {
+        if !self.link.denied().any() || self.only_mapped() {
             return self.copier.advance(work);
         }
         self.advance_one_run(work)
@@ -55,10 +63,11 @@ impl SameHost {
 
     fn advance_one_run(&mut self, work: &mut Work<'_>) -> Step {
         let failed = Step { executed: 0, next: Next::Failed(CompletionStatus::RetryExceeded) };
-        if self.forced {
+        if self.forced.is_some() {
             return failed;
         }
-        let denied = self.link.denied();
+        let link = &*self.link;
+        let takes_tcp = |request: &Request| link.denied().is_denied(request.opcode) && !link.maps(request);
         let tcp = match &mut self.tcp {
             Some(tcp) => tcp,
             None => {
@@ -72,10 +81,9 @@ impl SameHost {
             }
         };
         let begin = work.queue.executed;
-        let by_tcp = work.request(begin).is_none_or(|request| denied.is_denied(request.opcode));
-        let is_of_run = |index: &u64| {
-            work.request(*index).is_some_and(|request| denied.is_denied(request.opcode) == by_tcp)
-        };
+        let by_tcp = work.request(begin).is_none_or(takes_tcp);
+        let is_of_run =
+            |index: &u64| work.request(*index).is_some_and(|request| takes_tcp(request) == by_tcp);
         let end = begin + (begin..begin + LONGEST_RUN).take_while(is_of_run).count() as u64;
         let all = std::mem::replace(&mut work.end, end);
         let step = if by_tcp {

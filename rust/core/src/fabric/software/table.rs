@@ -37,6 +37,10 @@ pub(super) enum Right {
 const ANONYMOUS: u32 = 8;
 /// Among the bits of [`Right`]: peers are told of the region and its key.
 const ANNOUNCED: u32 = 16;
+/// Among the bits of [`Right`]: the owner has the file that the memory is mapped from, and gives it to a peer that asks.
+const MAPPABLE: u32 = 32;
+/// Among the bits of [`Right`]: the owner made that file and keeps its pages reserved. A peer checks the file itself.
+const OWN: u32 = 64;
 
 /// Why a key and a range do not give access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +61,7 @@ pub(super) struct RegionEntry {
     /// Key of the live region, 0 for none. Written by the owner, read by all, all SeqCst: a reader stores its
     /// pin and then loads the key, the owner clears the key and then loads the pins, so one of them sees the other.
     key: AtomicU32,
-    /// Bits of [`Right`], and [`ANONYMOUS`].
+    /// Bits of [`Right`], and [`ANONYMOUS`] to [`OWN`].
     access: AtomicU32,
     /// First address.
     base: AtomicU64,
@@ -70,13 +74,16 @@ pub(super) struct RegionEntry {
 unsafe impl Shared for RegionEntry {}
 
 impl RegionEntry {
-    /// Makes the slot stand for a region. Owner only, on a slot that has no key and no pins.
-    pub(super) fn publish(&self, key: u32, range: &MemoryRange) {
+    /// Makes the slot stand for a region; `mappable`: peers may ask for its file. Owner only, on a slot that has no key and no pins.
+    pub(super) fn publish(&self, key: u32, range: &MemoryRange, mappable: bool) {
         let anonymous = if range.backing == Backing::Anonymous { ANONYMOUS } else { 0 };
         let announced = if range.announced { ANNOUNCED } else { 0 };
+        let mappable = if mappable { MAPPABLE } else { 0 };
+        let own = if range.file.is_some_and(|file| file.is_own) { OWN } else { 0 };
         self.base.store(range.address, Ordering::Relaxed);
         self.length.store(range.length, Ordering::Relaxed);
-        self.access.store(access_bits(range.access) | anonymous | announced, Ordering::Relaxed);
+        self.access
+            .store(access_bits(range.access) | anonymous | announced | mappable | own, Ordering::Relaxed);
         self.key.store(key, Ordering::SeqCst);
     }
 
@@ -86,6 +93,11 @@ impl RegionEntry {
         self.length.store(other.length, Ordering::Relaxed);
         self.access.store(other.access, Ordering::Relaxed);
         self.key.store(other.key, Ordering::SeqCst);
+    }
+
+    /// Whether it stands for the region of `key` now.
+    pub(super) fn is_of(&self, key: u32) -> bool {
+        self.key.load(Ordering::SeqCst) == key
     }
 
     /// Takes the key away: pins made from now on fail. Owner only.
@@ -218,20 +230,36 @@ impl Pinned<'_> {
     pub(super) fn check(&self, address: u64, length: u64, right: Right) -> Result<(), Violation> {
         let offset = address.checked_sub(self.base).ok_or(Violation::Range)?;
         let end = offset.checked_add(length).ok_or(Violation::Range)?;
-        if end > self.length || self.access & right as u32 != right as u32 {
+        if end > self.length || !self.allows(right) {
             return Err(Violation::Range);
         }
         Ok(())
     }
 
-    /// Whether only its owner can take the memory away.
-    pub(super) fn is_anonymous(&self) -> bool {
-        self.access & ANONYMOUS != 0
+    /// Whether an access of its owner's own process cannot fault: only that process can take the memory away, and has promised
+    /// not to while it is registered.
+    pub(super) fn cannot_fault(&self) -> bool {
+        self.access & (ANONYMOUS | OWN) != 0
     }
 
     /// Shows it in a further table, too, at the slot of its key. Owner only.
     pub(super) fn publish_to(&self, entry: &RegionEntry) {
         entry.copy_of(self);
+    }
+
+    /// Whether its owner says that peers may map it.
+    pub(super) fn is_mappable(&self) -> bool {
+        self.access & MAPPABLE != 0
+    }
+
+    /// Whether it may be used so.
+    pub(super) fn allows(&self, right: Right) -> bool {
+        self.access & right as u32 == right as u32
+    }
+
+    /// First address and bytes.
+    pub(super) fn range(&self) -> (u64, u64) {
+        (self.base, self.length)
     }
 
     /// Whether peers are told of it.
@@ -241,7 +269,7 @@ impl Pinned<'_> {
 
     /// False once the owner has begun to revoke the region.
     pub(super) fn is_live(&self) -> bool {
-        self.entry.key.load(Ordering::SeqCst) == self.key
+        self.entry.is_of(self.key)
     }
 }
 

@@ -39,6 +39,9 @@ impl Transport {
     pub(super) fn paths(&self) -> PathsNow {
         match self {
             Self::InProcess(_) => PathsNow::Fixed(Paths::both(PathKind::InProcess)),
+            Self::SameHost(same_host) if same_host.only_mapped() => {
+                PathsNow::Fixed(Paths::both(PathKind::Shared))
+            }
             Self::SameHost(same_host) => PathsNow::OfLink(Arc::clone(same_host.link())),
             Self::Tcp(_) => PathsNow::Fixed(Paths::both(PathKind::Tcp)),
         }

@@ -15,7 +15,9 @@ use crate::fabric::software::descriptors;
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::hello::SocketName;
 use crate::fabric::software::identity::random;
-use crate::fabric::software::link_messages::{KeyReply, KeyRequest, LinkReply, LinkRequest, REQUEST_SIZE};
+use crate::fabric::software::link_messages::{
+    FileAnswer, FileReply, FileRequest, KeyReply, KeyRequest, LinkReply, LinkRequest, REQUEST_SIZE,
+};
 use crate::fabric::software::pins::PeerPins;
 use crate::fabric::software::socket::{peer_pid, peer_user};
 use crate::fabric::software::tcp::server::WaitsFor;
@@ -106,8 +108,17 @@ pub(super) struct TableKeeper {
 struct Established {
     pins: Arc<PeerPins>,
     peer_record: Arc<PeerRecord>,
-    /// A key that it asks for, and when that is looked at.
-    asked: Option<(u32, Instant)>,
+    /// What it asks for, and when that is looked at.
+    asked: Option<(Question, Instant)>,
+}
+
+/// What a peer asks for after the tables.
+#[derive(Clone, Copy, Debug)]
+enum Question {
+    /// To be shown the region of this key.
+    Key(u32),
+    /// The file of the region of this key.
+    File(u32),
 }
 
 impl TableKeeper {
@@ -172,31 +183,75 @@ impl TableKeeper {
 }
 
 impl Established {
-    /// Answers the question for a key, in its turn. A peer asks for one at a time.
+    /// Answers a question, in its turn. A peer asks for one thing at a time.
     fn serve(&mut self, socket: &OwnedFd, core: &Core) -> Result<(), Errno> {
         let now = Instant::now();
         match (descriptors::receive::<REQUEST_SIZE, 0>(socket, RecvFlags::DONTWAIT), self.asked) {
             (Ok((bytes, [])), None) => {
-                let key = KeyRequest::decode(&bytes).ok_or(Errno::PROTO)?.key;
+                let question = Question::decode(&bytes).ok_or(Errno::PROTO)?;
                 let turn = if self.peer_record.is_limited() { self.peer_record.turn(now) } else { Some(now) };
                 match turn {
-                    Some(turn) => self.asked = Some((key, turn)),
-                    None => return answer(socket, key, false),
+                    Some(turn) => self.asked = Some((question, turn)),
+                    None => return question.refuse(socket),
                 }
             }
             (Err(Errno::AGAIN), Some(_)) => {}
             (Err(errno), _) => return Err(errno),
             (Ok(_), Some(_)) => return Err(Errno::PROTO),
         }
-        let Some((key, _)) = self.asked.take_if(|(_, turn)| now >= *turn) else { return Ok(()) };
-        let granted = core.regions.grant(&self.pins, key);
-        if !granted && core.regions.is_guess(key) {
+        match self.asked.take_if(|(_, turn)| now >= *turn) {
+            None => Ok(()),
+            Some((Question::Key(key), _)) => {
+                let granted = core.regions.grant(&self.pins, key);
+                if !granted {
+                    self.note_if_guess(core, key);
+                }
+                descriptors::send(socket, &KeyReply { key, granted }.encode(), &[])
+            }
+            Some((Question::File(key), _)) => self.give_file(socket, core, key),
+        }
+    }
+
+    /// Sends the file of a region that the peer sees.
+    fn give_file(&self, socket: &OwnedFd, core: &Core, key: u32) -> Result<(), Errno> {
+        let answer = |answer, files: &[BorrowedFd<'_>]| {
+            descriptors::send(socket, &FileReply { key, answer }.encode(), files)
+        };
+        let Some(region_file) = core.regions.file_for(&self.pins, key) else {
+            self.note_if_guess(core, key);
+            return answer(FileAnswer::None, &[]);
+        };
+        let offset = region_file.offset;
+        let given = region_file.for_peer().and_then(|file| {
+            let kind = if region_file.is_own { FileAnswer::Own(offset) } else { FileAnswer::Foreign(offset) };
+            answer(kind, &[file.as_fd()])
+        });
+        match given {
+            // The peer is gone, or its socket full although it asks for one thing at a time.
+            Err(errno @ (Errno::PIPE | Errno::CONNRESET | Errno::AGAIN)) => Err(errno),
+            Err(errno) => answer(FileAnswer::Refused(errno.raw_os_error()), &[]),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn note_if_guess(&self, core: &Core, key: u32) {
+        if core.regions.is_guess(key) {
             core.note_wrong_key(&self.peer_record);
         }
-        answer(socket, key, granted)
     }
 }
 
-fn answer(socket: &OwnedFd, key: u32, granted: bool) -> Result<(), Errno> {
-    descriptors::send(socket, &KeyReply { key, granted }.encode(), &[])
+impl Question {
+    fn decode(bytes: &[u8; REQUEST_SIZE]) -> Option<Self> {
+        let key = KeyRequest::decode(bytes).map(|request| Self::Key(request.key));
+        key.or_else(|| FileRequest::decode(bytes).map(|request| Self::File(request.key)))
+    }
+
+    fn refuse(self, socket: &OwnedFd) -> Result<(), Errno> {
+        let reply = match self {
+            Self::Key(key) => KeyReply { key, granted: false }.encode(),
+            Self::File(key) => FileReply { key, answer: FileAnswer::None }.encode(),
+        };
+        descriptors::send(socket, &reply, &[])
+    }
 }

@@ -30,14 +30,14 @@ proptest! {
         let access = Access { remote_write: false, ..Access::FULL };
         let announced = address & 1 == 1;
         let range = MemoryRange { announced, ..range(base, size, access, Backing::Anonymous) };
-        entries.get(2).unwrap().publish(key, &range);
+        entries.get(2).unwrap().publish(key, &range, false);
         let view = RegionView { entries: &entries, pins: &pins };
         let pinned = view.pin(key).unwrap();
         let (low, high) = (u128::from(address), u128::from(address) + u128::from(length));
         let inside = low >= u128::from(base) && high <= u128::from(base) + u128::from(size);
         prop_assert_eq!(pinned.check(address, length, Right::RemoteRead).is_ok(), inside);
         prop_assert_eq!(pinned.check(base, size, Right::RemoteWrite), Err(Violation::Range));
-        prop_assert!(pinned.is_anonymous());
+        prop_assert!(pinned.cannot_fault());
         prop_assert_eq!(pinned.is_announced(), announced);
     }
 }
@@ -50,10 +50,10 @@ fn a_pin_needs_the_exact_key_and_leaves_no_trace_when_refused() {
     let key = key_of(1, 1);
     let refused = |key| view.pin(key).is_err_and(|reason| reason == Violation::UnknownKey);
     assert!(refused(key));
-    entries.get(1).unwrap().publish(key, &range(64, 64, Access::FULL, Backing::Unknown));
+    entries.get(1).unwrap().publish(key, &range(64, 64, Access::FULL, Backing::Unknown), false);
     assert!(refused(key_of(1, 2)) && refused(key_of(3, 1)) && refused(0));
     let pinned = view.pin(key).unwrap();
-    assert!(!pinned.is_anonymous());
+    assert!(!pinned.cannot_fault());
     assert_eq!(pins.get(1).unwrap().load(Ordering::SeqCst), 1);
     entries.get(1).unwrap().revoke();
     assert!(!pinned.is_live());

@@ -1,0 +1,228 @@
+//! The regions of a link's peer that are mapped here.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::Link;
+use crate::events::{EventLoop, Handle, Task, Wakeup, with_upgraded};
+use crate::fabric::Opcode;
+use crate::fabric::software::address_space::Place;
+use crate::fabric::software::file_mapping::{FileMapping, Unmappable, Wanted};
+use crate::fabric::software::link_messages::{FileAnswer, FileReply};
+use crate::fabric::software::mappings::Known;
+use crate::fabric::software::questions::FileFor;
+use crate::fabric::software::send_queue::Request;
+use crate::fabric::software::table::{Pinned, Right, Violation, slot_of};
+
+/// How often it is looked for regions that have ended: their memory is kept for so long after its owner has given it up.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// Why a region is not mapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::fabric::software) enum Unmapped {
+    /// It may be at this time.
+    NotYet(Instant),
+    /// It is not to be.
+    Never(String),
+}
+
+/// Unmaps the regions of a link that have ended. Stopped when dropped.
+#[derive(Debug, Default)]
+pub(super) struct Sweeper {
+    wanted: Arc<Wakeup>,
+    task: std::sync::OnceLock<(Task, Arc<EventLoop>)>,
+}
+
+impl Link {
+    /// Where `length` bytes at `address` of the region `pinned` are mapped here, until the pin is dropped; `None`: they are not. The
+    /// first time it asks for the region's file. Otherwise takes no lock and makes no system call.
+    #[inline]
+    pub(in crate::fabric::software) fn locate(
+        &self,
+        pinned: &Pinned<'_>,
+        address: u64,
+        length: u64,
+        opcode: Opcode,
+    ) -> Option<Place> {
+        if !pinned.is_mappable() {
+            return None;
+        }
+        let find = || self.mappings.find(pinned, address, length, opcode);
+        match find() {
+            Known::Mapped(place) => Some(place),
+            Known::Evicted(_) | Known::Refused => None,
+            Known::Nothing => {
+                self.ask_for_file(pinned.key());
+                match find() {
+                    Known::Mapped(place) => Some(place),
+                    _ => None,
+                }
+            }
+        }
+    }
+
+    /// Whether a request can be carried out by a mapping. The answer holds for the moment.
+    pub(in crate::fabric::software) fn maps(&self, request: &Request) -> bool {
+        self.pin(request.rkey).is_ok_and(|pinned| {
+            self.locate(&pinned, request.remote_address, request.length, request.opcode).is_some()
+        })
+    }
+
+    /// Why the region of a request is not mapped.
+    pub(in crate::fabric::software) fn why_unmapped(&self, request: &Request) -> Unmapped {
+        let now = Instant::now();
+        let Ok(pinned) = self.pin(request.rkey) else { return Unmapped::NotYet(now) };
+        if !pinned.is_mappable() {
+            let (base, length) = pinned.range();
+            return Unmapped::Never(format!(
+                "the memory {base:#x}+{length} of process {} is not shared: allocate it as shared memory, or register it with its \
+                 file",
+                self.pid()
+            ));
+        }
+        match self.mappings.find(&pinned, request.remote_address, request.length, request.opcode) {
+            Known::Mapped(_) => Unmapped::NotYet(now),
+            Known::Evicted(until) => Unmapped::NotYet(until),
+            Known::Nothing => Unmapped::NotYet(self.ask_for_file(pinned.key()).unwrap_or(now)),
+            Known::Refused => {
+                let reason = self.mappings.reason(pinned.key());
+                let reason = reason.unwrap_or_else(|| "its peer has changed what it says of it".to_owned());
+                let (base, length) = pinned.range();
+                Unmapped::Never(format!(
+                    "the memory {base:#x}+{length} of process {} cannot be mapped: {reason}",
+                    self.pid()
+                ))
+            }
+        }
+    }
+
+    /// Pins a region that this process sees.
+    fn pin(&self, key: u32) -> Result<Pinned<'_>, Violation> {
+        self.view().pin(key).or_else(|_| self.granted().pin(key))
+    }
+
+    /// Asks for the file of a region, or takes the answers that are there. When to come again, if there is none for this one.
+    #[cold]
+    fn ask_for_file(&self, key: u32) -> Option<Instant> {
+        let now = Instant::now();
+        loop {
+            match self.questions.file(&self.socket, key, now) {
+                FileFor::Here(reply, file) => {
+                    self.take_file(reply, file);
+                    if reply.key == key {
+                        return None;
+                    }
+                }
+                FileFor::NotYet(time) => return Some(time),
+                FileFor::Never => {
+                    let reason = "its process does not answer".to_owned();
+                    self.refuse(key, &Unmappable { reason, passes: false });
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn take_file(&self, reply: FileReply, file: Option<OwnedFd>) {
+        // Otherwise it has ended meanwhile.
+        let Ok(pinned) = self.pin(reply.key) else { return };
+        let mapped = self
+            .map(&pinned, reply, file)
+            .and_then(|mapping| self.mappings.insert(&pinned, mapping, &self.pins));
+        match mapped {
+            Ok(()) => self.sweeper.wanted.wake(),
+            Err(unmappable) => self.refuse(reply.key, &unmappable),
+        }
+    }
+
+    fn map(
+        &self,
+        pinned: &Pinned<'_>,
+        reply: FileReply,
+        file: Option<OwnedFd>,
+    ) -> Result<FileMapping, Unmappable> {
+        let (offset, is_own) = match reply.answer {
+            // Another user's process could take the pages of some files away, in spite of the seals.
+            FileAnswer::Own(offset) => (offset, self.is_same_user),
+            FileAnswer::Foreign(offset) => (offset, false),
+            FileAnswer::None => {
+                let reason = "its owner gives no file for it".to_owned();
+                return Err(Unmappable { reason, passes: false });
+            }
+            FileAnswer::Refused(errno) => {
+                let error = rustix::io::Errno::from_raw_os_error(errno);
+                let reason = format!("its owner cannot give its file: {error} (see its ulimit -n)");
+                return Err(Unmappable { reason, passes: true });
+            }
+        };
+        let file = file.ok_or_else(|| Unmappable {
+            reason: "this process has no descriptor left for its file (see ulimit -n)".to_owned(),
+            passes: true,
+        })?;
+        let (base, length) = pinned.range();
+        let writable = pinned.allows(Right::RemoteWrite);
+        let mapping = FileMapping::make(&file, Wanted { base, length, offset, is_own, writable })?;
+        tracing::debug!(pid = %self.pid(), base, length, own = mapping.region.is_own, "mapped memory of a peer");
+        Ok(mapping)
+    }
+
+    fn refuse(&self, key: u32, unmappable: &Unmappable) {
+        if self.mappings.refuse(key, unmappable) {
+            tracing::warn!(
+                pid = %self.pid(),
+                "shared memory of a peer is not mapped and takes another path: {}",
+                unmappable.reason
+            );
+        }
+    }
+
+    fn is_live(&self, key: u32) -> bool {
+        let tables = [&self.regions, &self.granted];
+        tables.iter().filter_map(|table| table.get(slot_of(key))).any(|entry| entry.is_of(key))
+    }
+
+    /// Begins to unmap regions that have ended.
+    pub(in crate::fabric::software) fn begin_sweeps(self: &Arc<Self>) {
+        let (link, wanted) = (Arc::downgrade(self), Arc::clone(&self.sweeper.wanted));
+        match EventLoop::acquire() {
+            Ok(events) => {
+                let task = events.spawn(move |handle| sweep(link, wanted, handle.clone()));
+                let _ = self.sweeper.task.set((task, events));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no event loop: regions of a peer stay mapped until it is gone")
+            }
+        }
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        // Not waited for: the last reference may be the task's own.
+        if let Some((task, _events)) = self.task.take() {
+            task.stop_soon();
+        }
+    }
+}
+
+/// Sleeps for as long as nothing is mapped.
+async fn sweep(link: Weak<Link>, wanted: Arc<Wakeup>, handle: Handle) {
+    loop {
+        wanted.wait().await;
+        loop {
+            handle.sleep_until(Some(Instant::now() + SWEEP)).await;
+            let swept = with_upgraded(&handle, &link, |link| {
+                link.mappings.sweep(|key| link.is_live(key), &link.pins)
+            });
+            let Some((gone, is_left)) = swept else { return };
+            if !gone.is_empty() {
+                // To unmap a large region takes time.
+                handle.detach(move || drop(gone));
+            }
+            if !is_left {
+                break;
+            }
+        }
+    }
+}
