@@ -156,7 +156,8 @@ impl Loop {
     fn replace(&mut self, newer: &Server) {
         let tokens = self.by_queue_pair.get(&newer.endpoint().qpn()).cloned().unwrap_or_default();
         for token in tokens {
-            let older = self.connections.get(&token).is_some_and(|older| older.server.is_of_same_sender(newer));
+            let older =
+                self.connections.get(&token).is_some_and(|older| older.server.is_of_same_sender(newer));
             if let Some(older) = older.then(|| self.connections.remove(&token)).flatten() {
                 self.forget(token, &older.server);
             }
@@ -199,7 +200,9 @@ impl Loop {
 
 fn flags_for(waits_for: WaitsFor) -> epoll::EventFlags {
     match waits_for {
-        WaitsFor::Read | WaitsFor::Again | WaitsFor::Close => epoll::EventFlags::IN | epoll::EventFlags::RDHUP,
+        WaitsFor::Read | WaitsFor::Again | WaitsFor::Close => {
+            epoll::EventFlags::IN | epoll::EventFlags::RDHUP
+        }
         WaitsFor::Write => epoll::EventFlags::OUT,
         // Nothing but the end of it, and that once: it cannot be acted on before our side is connected.
         WaitsFor::Parked => epoll::EventFlags::ET,

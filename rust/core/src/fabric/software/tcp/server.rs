@@ -89,6 +89,8 @@ pub(in super::super) struct Server {
     abandoned: bool,
     /// When that was looked at.
     looked: Option<Instant>,
+    /// The peer closes the socket because nothing has used it: its queue pair goes on.
+    rests: bool,
 }
 
 /// Ends a turn.
@@ -122,6 +124,7 @@ impl Server {
             admitted: None,
             abandoned: false,
             looked: None,
+            rests: false,
         }
     }
 
@@ -166,6 +169,7 @@ impl Server {
         loop {
             if let Err(Stop(waits_for)) = self.step(core, &mut budget) {
                 if waits_for == WaitsFor::Close
+                    && !self.rests
                     && self.endpoint.counterpart(&self.sender) == Counterpart::Ready
                 {
                     self.endpoint.set_peer_gone();
@@ -198,7 +202,7 @@ impl Server {
         let must_wait =
             self.peer_record.is_limited() && self.headers_left == 0 && !self.may_be_looked_at(core);
         match self.pending.front().filter(|_| self.headers_left == 0) {
-            None => self.take_header(core, budget),
+            None => self.take_header(budget),
             Some(_) if self.abandoned => Err(Stop(WaitsFor::Close)),
             Some(header) if header.length == 0 => {
                 self.next_request();
@@ -214,11 +218,11 @@ impl Server {
     }
 
     /// Takes a header of a group out of the buffer, or fills that.
-    fn take_header(&mut self, core: &Core, budget: &mut u64) -> Result<(), Stop> {
+    fn take_header(&mut self, budget: &mut u64) -> Result<(), Stop> {
         if let Some(bytes) = self.buffer.take::<REQUEST_SIZE>() {
             // Headers count too, or a stream of empty requests would never let others have their turn.
             *budget = budget.saturating_sub(REQUEST_SIZE as u64);
-            return self.take_request(core, &bytes);
+            return self.take_request(&bytes);
         }
         if self.emptied {
             return self.wait_for_more();
@@ -228,10 +232,10 @@ impl Server {
         self.note_receipt(answer).map(|_| ())
     }
 
-    fn take_request(&mut self, core: &Core, bytes: &[u8; REQUEST_SIZE]) -> Result<(), Stop> {
+    fn take_request(&mut self, bytes: &[u8; REQUEST_SIZE]) -> Result<(), Stop> {
         let Ok(header) = RequestHeader::decode(bytes) else { return Err(Stop(WaitsFor::Close)) };
-        if header.action == Action::Violation {
-            core.queue_pair_fatal(&self.endpoint);
+        if header.action == Action::Rest {
+            self.rests = self.pending.is_empty();
             return Err(Stop(WaitsFor::Close));
         }
         let following = usize::from(header.following);

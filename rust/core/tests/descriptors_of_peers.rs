@@ -1,0 +1,188 @@
+//! How many descriptors a peer costs: with nothing under way, and when there are more peers than sockets could be kept open for.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is its report"
+)]
+
+mod other_process;
+mod support;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::{Iov, Outcome};
+use other_process::OtherProcess;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Set in the peers, to the way that they use; empty for the best one.
+const ROLE: &str = "FLAGCX_P2P_TEST_PEER_BY";
+
+const LENGTH: usize = 64 << 10;
+
+/// Longer than a socket is kept open at rest.
+const REST: Duration = Duration::from_secs(20);
+
+/// Descriptors are the process's: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn settings(path: &str) -> Vec<(&'static str, &str)> {
+    let path = Some(("FLAGCX_P2P_PATH", path)).filter(|(_, path)| !path.is_empty());
+    path.into_iter().chain([("FLAGCX_P2P_FABRIC", "software")]).collect()
+}
+
+/// A thousand descriptors, as a process may have by default.
+fn limit_descriptors() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum }).unwrap();
+}
+
+/// Not a test of its own: what the other processes of the tests below run.
+#[test]
+fn process_of_a_peer() {
+    let Ok(path) = std::env::var(ROLE) else {
+        return println!("not run: it is what the other processes of the tests here run");
+    };
+    limit_descriptors();
+    let engine = support::engine(&settings(&path));
+    let target = engine.allocate(LENGTH).unwrap();
+    engine.start_rpc_server().unwrap();
+    println!("\nanswer: {} {}", engine.rpc_port().unwrap(), target.address());
+    for line in std::io::stdin().lines() {
+        match line.unwrap().as_str() {
+            "bytes" => {
+                let bytes = support::content(&target);
+                let seed = (0..64).find(|seed| support::pattern(*seed, LENGTH) == bytes);
+                println!("\nanswer: {}", seed.map_or("none".to_owned(), |seed| seed.to_string()));
+            }
+            _ => println!("\nanswer: {}", descriptors().len()),
+        }
+    }
+}
+
+/// What the open descriptors of this process are.
+fn descriptors() -> Vec<PathBuf> {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).collect()
+}
+
+struct Peer {
+    process: OtherProcess,
+    port: u16,
+    address: u64,
+}
+
+impl Peer {
+    fn start(path: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut process = OtherProcess::start(command.env(ROLE, path), "process_of_a_peer");
+        let answer = process.numbers();
+        Self { process, port: answer[0] as u16, address: answer[1] }
+    }
+}
+
+fn write(connection: &Connection, source: &RegisteredBuffer, address: u64, seed: u64) {
+    assert!(source.write(0, &support::pattern(seed, LENGTH)));
+    let remote = connection.describe_remote(address, LENGTH as u32).unwrap();
+    let (local, region) = (source.address(), Some(source.region()));
+    let iov = Iov { local, length: LENGTH as u64, region, remote };
+    let id = connection.submit(Opcode::Write, &[iov][..]).unwrap();
+    assert_eq!(support::outcome(connection, id), Outcome::Done);
+}
+
+fn connect(engine: &Arc<Engine>, peer: &Peer) -> Arc<Connection> {
+    engine.connect("127.0.0.1", peer.port, 0, false).unwrap()
+}
+
+/// Eight peers cost `most` descriptors each once nothing has used their sockets for a while, and work after that.
+fn costs_at_rest(path: &str, most: usize) {
+    let _alone = alone();
+    let engine = support::engine(&settings(path));
+    let source = engine.allocate(LENGTH).unwrap();
+    let mut peers: Vec<_> = (0..9).map(|_| Peer::start(path)).collect();
+    // The first one brings what they share.
+    let mut connections = vec![connect(&engine, &peers[0])];
+    write(&connections[0], &source, peers[0].address, 0);
+    let at_rest = |before: usize, most: usize| {
+        let start = Instant::now();
+        loop {
+            let open = descriptors();
+            if open.len() <= before + most {
+                return open.len();
+            }
+            assert!(start.elapsed() < REST, "{} descriptors, {before} before: {open:#?}", open.len());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    // Nothing of the first one's lanes is left: the eight others are compared with it at rest.
+    let first = settle();
+    for peer in &peers[1..] {
+        let connection = connect(&engine, peer);
+        write(&connection, &source, peer.address, 1);
+        connections.push(connection);
+    }
+    let after = at_rest(first, 8 * most);
+    println!("{path:?}: {} descriptors for eight peers at rest", after - first);
+    for (seed, (connection, peer)) in (2..).zip(connections.iter().zip(&mut peers)) {
+        write(connection, &source, peer.address, seed);
+        assert_eq!(peer.process.ask_numbers("bytes"), [seed]);
+    }
+}
+
+/// The number of descriptors, once it has not changed for longer than a socket is kept open at rest.
+fn settle() -> usize {
+    let (mut count, mut since) = (descriptors().len(), Instant::now());
+    while since.elapsed() < Duration::from_secs(12) {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = descriptors().len();
+        if now != count {
+            (count, since) = (now, Instant::now());
+        }
+    }
+    count
+}
+
+#[test]
+fn a_peer_over_tcp_costs_four_descriptors_at_rest() {
+    costs_at_rest("tcp", 4);
+}
+
+#[test]
+fn a_peer_of_this_host_costs_six_descriptors_at_rest() {
+    costs_at_rest("", 6);
+}
+
+#[test]
+fn a_thousand_descriptors_serve_two_hundred_peers() {
+    let _alone = alone();
+    limit_descriptors();
+    let mut peer = Peer::start("tcp");
+    let engine = support::engine(&settings("tcp"));
+    let source = engine.allocate(LENGTH).unwrap();
+    let mut most = 0;
+    let connections: Vec<_> = (0..200)
+        .map(|_| {
+            let connection = connect(&engine, &peer);
+            most = most.max(descriptors().len());
+            connection
+        })
+        .collect();
+    for (number, connection) in connections.iter().enumerate() {
+        write(connection, &source, peer.address, number as u64 % 64);
+        most = most.max(descriptors().len());
+    }
+    println!("{most} descriptors at most, {} at the peer", peer.process.ask_numbers("descriptors")[0]);
+    assert_eq!(peer.process.ask_numbers("bytes"), [199 % 64]);
+    assert!(connections.iter().all(|connection| connection.is_usable()));
+}
