@@ -1,4 +1,4 @@
-//! Dialing a peer's data listener again, for a queue pair that is connected and whose socket was closed at rest.
+//! Dialing a peer's data listener again, for a queue pair that stays connected while its socket is closed at rest.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};

@@ -4,6 +4,9 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::socket_watch::SocketWatch;
 use crate::fork::OwnSocket;
@@ -18,7 +21,13 @@ pub(super) struct WatchedSocket {
 impl WatchedSocket {
     pub(super) fn new(stream: OwnSocket<TcpStream>, watch: &Arc<SocketWatch>, qpn: u32) -> io::Result<Self> {
         watch.add(qpn, stream.as_fd())?;
+        reset_at_its_end(&stream)?;
         Ok(Self { stream, watch: Arc::clone(watch) })
+    }
+
+    /// From now on it is closed in order, not by a reset: what was sent last arrives. For a socket on which all is answered.
+    pub(super) fn end_in_order(&self) -> io::Result<()> {
+        SockRef::from(&*self.stream).set_linger(None)
     }
 
     /// Shuts it down in both directions, as if the network had.
@@ -26,6 +35,12 @@ impl WatchedSocket {
         // Fails when the peer has cut it already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
+}
+
+/// Has it closed by a reset, also when the process is killed. Otherwise the kernel would go on sending what is left of its
+/// requests, and the peer could carry them out after those of a later connection.
+fn reset_at_its_end(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }
 
 impl AsFd for WatchedSocket {

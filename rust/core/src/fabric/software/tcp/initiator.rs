@@ -76,7 +76,9 @@ impl Initiator {
 
     /// Tells the peer that this socket is closed at rest: the queue pair goes on. All requests are done.
     pub(in super::super) fn say_rest(&self) {
-        say_rest(self.socket.as_fd());
+        if self.socket.end_in_order().is_ok() {
+            say_rest(self.socket.as_fd());
+        }
     }
 
     pub(in super::super) fn advance(&mut self, work: &mut Work<'_>) -> Step {

@@ -1,4 +1,4 @@
-//! The TCP path of a queue pair, whose socket is open while requests travel and for a while after.
+//! The TCP path of a queue pair. Its socket is open while requests travel and for a while after.
 //!
 //! A socket at rest costs a descriptor on either side, four of them for each peer. So the initiator closes one that nothing has used
 //! for [`IDLE`], after a frame that says so, and dials again when something is posted. Requests are counted from the socket's first
@@ -36,7 +36,7 @@ enum State {
 }
 
 impl TcpWay {
-    /// A way whose socket is open. In a crowd it is closed at once: the connect has shown that it can be opened.
+    /// A way with an open socket. In a crowd it is closed at once: the connect has shown that it can be opened.
     pub(in super::super) fn open(dialer: Dialer, socket: WatchedSocket) -> Self {
         let is_crowd = dialer.open_sockets() > CROWD;
         let initiator = Initiator::new(Arc::new(socket));
@@ -47,7 +47,7 @@ impl TcpWay {
         Self { dialer, state: State::Open(Box::new(initiator)), last_use: Instant::now() }
     }
 
-    /// A way whose socket is opened by the first request.
+    /// A way without a socket: the first request opens one.
     pub(in super::super) fn at_rest(dialer: Dialer) -> Self {
         Self { dialer, state: State::AtRest, last_use: Instant::now() }
     }
