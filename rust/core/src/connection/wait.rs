@@ -138,11 +138,13 @@ impl Connection {
         // A far deadline stands for "no limit", which an Instant cannot express.
         let deadline = began.checked_add(timeout).unwrap_or_else(|| began + Duration::from_secs(1 << 30));
         let mut idle_since = None;
-        let mut polled = None;
+        let mut polled: Option<Wait<'_>> = None;
         loop {
             let status = self.status(id);
             if !matches!(status, Status::Pending) {
-                polled.map(Wait::end);
+                if let Some(wait) = polled {
+                    wait.end();
+                }
                 return status;
             }
             let Some(live) = self.context.transfers.find(id) else { continue };

@@ -16,9 +16,10 @@ use crate::sync::{Mutex, lock};
 
 /// The first time that is polled after a wait that was short. Shorter ones see the answer to one small request.
 const SHORTEST: Duration = Duration::from_micros(25);
-/// A `sched_yield` that takes longer has run another thread. Without one it takes 0.3 us; a thread at `nice -n 19` that is
-/// always ready keeps the core for 1 to 4 ms.
-const TAKEN: Duration = Duration::from_micros(100);
+/// A `sched_yield` that takes longer has run a thread that is neither the peer's nor one of ours at work: those copy 1 MiB in less.
+/// Without another thread it takes 0.3 us; one at `nice -n 19` that is always ready keeps the core for 1 to 4 ms. With 100 us for
+/// this, a READ of 4 KiB took 28 us beside a machine's other work where it takes 17 with 300.
+const TAKEN: Duration = Duration::from_micros(300);
 /// How long nothing is polled once the core was taken: at first, and when that goes on. With 4 ms lost in 16, 250 operations of
 /// 50 us lie between two that wait for the core; with 4 in 500, ten thousand.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(16);
