@@ -88,7 +88,7 @@ fn process_of_a_peer() {
             "bytes" => {
                 let bytes = support::content(&target);
                 let seed = (0..64).find(|seed| support::pattern(*seed, LENGTH) == bytes);
-                println!("\nanswer: {}", seed.map_or("none".to_owned(), |seed| seed.to_string()));
+                println!("\nanswer: {}", seed.map_or_else(|| "none".to_owned(), |seed| seed.to_string()));
             }
             _ => println!("\nanswer: {}", descriptors().len()),
         }
