@@ -44,7 +44,7 @@ fn keys_must_agree() {
 
 /// A greeting as it is on the wire: 32 bytes.
 fn greeting(keyed: bool, nonce: [u8; 16]) -> Vec<u8> {
-    [&b"FCXP2Psw"[..], &[4, 0, u8::from(keyed), 0, 0, 0, 0, 0], &nonce].concat()
+    [&b"FCXP2Psw"[..], &[5, 0, u8::from(keyed), 0, 0, 0, 0, 0], &nonce].concat()
 }
 
 /// The bytes that a client of the data listener gets which sends `parts`, one after each answer, until the connection

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::device_events::{DeviceEvents, DeviceHealth};
 use crate::config::Config;
+use crate::events::Polling;
 use crate::fabric::{Device, FabricError};
 use crate::memory::Registry;
 use crate::pool::{PoolError, PoolOptions, WorkerPool};
@@ -33,7 +34,12 @@ pub struct Context {
     pub(super) gpu_index: i32,
     /// The time that a transfer has.
     pub(super) time_limit: TimeLimit,
+    /// What callers do before they sleep, where the device moves bytes only while it is polled.
+    pub(super) polling: Option<Polling>,
 }
+
+/// How long callers poll at most, beyond `FLAGCX_P2P_SPIN_US`: longer than 1 MiB takes over TCP on a loopback.
+const LONGEST_POLL: Duration = Duration::from_micros(500);
 
 /// Settings of transfers and lanes.
 #[derive(Clone, Debug)]
@@ -67,7 +73,9 @@ impl Context {
                 tracing::warn!("cannot listen to the asynchronous events of the device: {error}")
             })
             .ok();
+        let polls = pool.device().attributes().capabilities.needs_polling && !settings.spin.is_zero();
         Self {
+            polling: polls.then(|| Polling::new(LONGEST_POLL)),
             time_limit: settings.timeout.map_or(TimeLimit::NEVER, TimeLimit::new),
             device_events,
             registry: Registry::new(Arc::clone(pool.device())),

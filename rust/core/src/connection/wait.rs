@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::submit::thread_hint;
 use super::{Connection, FAILURES_HELD};
+use crate::events::Wait;
 use crate::pool::{EndState, PartOwner};
 use crate::sync::Ordering;
 use crate::transfer::{Asked, Live, Outcome, Status, TransferId};
@@ -130,15 +131,20 @@ impl Connection {
 
     /// Waits until a transfer has ended, at most for `timeout`: [`Status::Pending`] if it has not ended then.
     ///
-    /// Moves bytes itself for the time of `FLAGCX_P2P_SPIN_US`, then sleeps while the workers' threads do.
+    /// Moves bytes itself for the time of `FLAGCX_P2P_SPIN_US`, longer where no NIC moves them and no other thread wants the
+    /// core, then sleeps while the workers' threads do.
     pub fn wait(&self, id: TransferId, timeout: Duration) -> Status {
         let began = Instant::now();
         // A far deadline stands for "no limit", which an Instant cannot express.
         let deadline = began.checked_add(timeout).unwrap_or_else(|| began + Duration::from_secs(1 << 30));
         let mut idle_since = None;
+        let mut polled: Option<Wait<'_>> = None;
         loop {
             let status = self.status(id);
             if !matches!(status, Status::Pending) {
+                if let Some(wait) = polled {
+                    wait.end();
+                }
                 return status;
             }
             let Some(live) = self.context.transfers.find(id) else { continue };
@@ -150,6 +156,11 @@ impl Connection {
             let spin = self.context.settings.spin.max(if copies { COPY_SPIN } else { Duration::ZERO });
             if now.duration_since(*idle_since.get_or_insert(now)) < spin {
                 std::hint::spin_loop();
+                continue;
+            }
+            if let Some(polling) = self.context.polling.as_ref().filter(|_| !copies)
+                && polled.get_or_insert_with(|| polling.begin()).polls_on()
+            {
                 continue;
             }
             self.sleep(&live, deadline.min(now + NAP));

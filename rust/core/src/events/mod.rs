@@ -9,7 +9,8 @@
 //! A task is a future that runs on the loop's thread and never blocks it: it waits through its `Handle`, and hands calls
 //! that block to a helper thread with `Handle::blocking`. The loop starts with its first user and ends with its last.
 //!
-//! Beside it stand `Notifier` and `Alarm`, the descriptors by which threads wake one another.
+//! Beside it stand `Notifier` and `Alarm`, the descriptors by which threads wake one another, and `Polling`, what a thread does
+//! before it sleeps.
 
 mod abort;
 mod alarm;
@@ -20,6 +21,7 @@ mod helpers;
 mod interrupted;
 mod notifier;
 mod off_loop;
+mod polling;
 mod task;
 pub(crate) mod tcp;
 mod waiter;
@@ -33,6 +35,7 @@ pub(crate) use handle::{Handle, Watched, first};
 pub(crate) use interrupted::uninterrupted;
 pub use notifier::Notifier;
 pub(crate) use off_loop::{off_loop, with_upgraded};
+pub(crate) use polling::{Polling, Wait};
 pub(crate) use task::Task;
 pub use waiter::{Interest, Waiter, run_blocking};
 pub(crate) use wakeup::Wakeup;

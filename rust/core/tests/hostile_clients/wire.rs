@@ -134,7 +134,7 @@ const ANSWER_SIZE: usize = PROOF_SIZE + 24 + IDENTITY_SIZE + 64;
 const IDENTITY_SIZE: usize = 64;
 
 /// Version of the data hello.
-pub const DATA_VERSION: u8 = 4;
+pub const DATA_VERSION: u8 = 5;
 
 /// The first message on a data socket, of either side.
 pub fn greeting(keyed: bool, nonce: [u8; 16]) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! Connecting a queue pair: chooses the way to the peer and proves it.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::copier::Copier;
@@ -8,9 +9,11 @@ use super::dial::{CONNECTING, DialError, dial};
 use super::endpoint::{Endpoint, listener_of};
 use super::hello::{Offer, Reception};
 use super::identity::Identity;
+use super::redial::Dialer;
 use super::same_host::SameHost;
 use super::socket_watch::SocketWatch;
-use super::tcp::initiator::Initiator;
+use super::tcp::initiator::say_rest;
+use super::tcp::way::TcpWay;
 use super::transport::Transport;
 use super::watched::WatchedSocket;
 use crate::events::Waiter;
@@ -78,7 +81,7 @@ fn in_process(device: Arc<Core>, endpoint: &Endpoint, peer: &QpAddress) -> Resul
 
 /// Dials the peer's data listener; its answer shows whether its memory can be reached directly.
 async fn over_socket(
-    core: &Core,
+    core: &Arc<Core>,
     endpoint: &Arc<Endpoint>,
     sockets: &Arc<SocketWatch>,
     peer: &QpAddress,
@@ -117,11 +120,17 @@ async fn over_socket(
             }
         },
     };
-    let socket = WatchedSocket::new(stream, sockets, endpoint.qpn(), link.is_none())
-        .map_err(|error| refusal(peer, &format!("cannot watch its socket: {error}")))?;
-    let Some(link) = link else { return Ok(Transport::Tcp(Initiator::new(Arc::new(socket)))) };
+    let dialer = Dialer::new(core, sockets, listener, offer, &answer);
+    let Some(link) = link else {
+        let socket = WatchedSocket::new(stream, sockets, endpoint.qpn())
+            .map_err(|error| refusal(peer, &format!("cannot watch its socket: {error}")))?;
+        return Ok(Transport::Tcp(TcpWay::open(dialer, socket)));
+    };
+    // It has served its purpose.
+    say_rest(stream.as_fd());
     link.process().watch(endpoint);
-    let same_host = SameHost::new(link, socket, answer.slot as usize, peer.qpn, force);
+    let tcp = TcpWay::at_rest(dialer);
+    let same_host = SameHost::new(link, tcp, endpoint.qpn(), answer.slot as usize, peer.qpn, force);
     Ok(Transport::SameHost(Box::new(same_host)))
 }
 

@@ -11,7 +11,6 @@ use super::far_end::{FarEnd, FarMemory, Here, OtherProcess};
 use super::faults::Verdict;
 use super::link::{Link, Unmapped};
 use super::send_queue::Request;
-use super::watched::WatchedSocket;
 use super::work::{Next, Patience, PinSet, Step, Work};
 use crate::fabric::{CompletionStatus, Opcode};
 
@@ -33,17 +32,17 @@ impl Copier {
         Self::new(FarEnd::Here(Here { endpoint, device }))
     }
 
-    /// To a queue pair of the process behind `link`. `slot`: where that stands in its queue pair table; `counterpart`: its
-    /// number.
+    /// From queue pair `own` to one of the process behind `link`. `slot`: where that stands in its queue pair table;
+    /// `counterpart`: its number.
     /// `only_mapped`: what is not mapped is not copied.
     pub(super) fn between_processes(
         link: Arc<Link>,
-        socket: Arc<WatchedSocket>,
+        own: u32,
         slot: usize,
         counterpart: u32,
         only_mapped: bool,
     ) -> Self {
-        let far = FarEnd::OtherProcess(OtherProcess { link, socket, slot, counterpart, closed: false });
+        let far = FarEnd::OtherProcess(OtherProcess { link, own, slot, counterpart, closed: false });
         Self { only_mapped, ..Self::new(far) }
     }
 
@@ -57,9 +56,6 @@ impl Copier {
     }
 
     pub(super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
-        if work.news {
-            self.far.look_at_socket(work.endpoint);
-        }
         let mut executed = 0;
         let next = loop {
             let first = work.queue.executed + executed;

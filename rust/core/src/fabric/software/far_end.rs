@@ -1,20 +1,14 @@
 //! The queue pair at the other end of a way by copies: in this process, or in another one of this host.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
-
-use rustix::io::{Errno, retry_on_intr};
-use rustix::net::RecvFlags;
 
 use super::address_space::{AddressSpace, Place};
 use super::device_core::Core;
 use super::endpoint::Endpoint;
 use super::link::Link;
+use super::link_messages::{QueuePairEvent, QueuePairNotice};
 use super::questions::Resolved;
-use super::socket::{self, Range};
 use super::table::{Counterpart, Pinned, RegionView};
-use super::tcp::frame::{Action, RequestHeader};
-use super::watched::WatchedSocket;
 use super::work::{Next, PinSet};
 use crate::fabric::{CompletionStatus, Opcode};
 
@@ -36,11 +30,12 @@ pub(super) struct Here {
 #[derive(Debug)]
 pub(super) struct OtherProcess {
     pub(super) link: Arc<Link>,
-    /// Says when the peer's queue pair or process is gone, and carries the news of a violation.
-    pub(super) socket: Arc<WatchedSocket>,
+    /// The number of our queue pair.
+    pub(super) own: u32,
     /// Where the counterpart stands in the peer's queue pair table, and its number.
     pub(super) slot: usize,
     pub(super) counterpart: u32,
+    /// Cut by an ordered fault.
     pub(super) closed: bool,
 }
 
@@ -56,17 +51,6 @@ impl FarEnd {
         match self {
             Self::Here(here) => FarMemory::Here(Arc::clone(&here.device)),
             Self::OtherProcess(other) => FarMemory::OtherProcess(Arc::clone(&other.link)),
-        }
-    }
-
-    /// Looks whether the socket has been closed: nothing else is ever said on it.
-    pub(super) fn look_at_socket(&mut self, endpoint: &Endpoint) {
-        let Self::OtherProcess(other) = self else { return };
-        let mut byte = [0_u8; 1];
-        let answer = retry_on_intr(|| rustix::net::recv(&other.socket, &mut byte[..], RecvFlags::DONTWAIT));
-        if !matches!(answer, Err(Errno::AGAIN)) {
-            other.closed = true;
-            endpoint.set_peer_gone();
         }
     }
 
@@ -86,10 +70,7 @@ impl FarEnd {
     pub(super) fn cut(&mut self, endpoint: &Endpoint) {
         match self {
             Self::Here(here) => here.endpoint.set_peer_gone(),
-            Self::OtherProcess(other) => {
-                other.socket.cut();
-                other.closed = true;
-            }
+            Self::OtherProcess(other) => other.closed = true,
         }
         endpoint.set_peer_gone();
     }
@@ -100,17 +81,20 @@ impl FarEnd {
             Self::Here(here) => return here.device.queue_pair_fatal(&here.endpoint),
             Self::OtherProcess(other) => other,
         };
-        let header = RequestHeader {
-            action: Action::Violation,
-            following: 0,
-            rkey: 0,
-            remote_address: 0,
-            length: 0,
-            sequence: 0,
-        };
-        if let Err(errno) = socket::send(other.socket.as_fd(), &[Range::of(&header.encode())]) {
-            tracing::debug!(%errno, "the peer cannot be told of an access violation");
-        }
+        other.tell(QueuePairEvent::Violation);
+    }
+}
+
+impl OtherProcess {
+    fn tell(&self, event: QueuePairEvent) {
+        self.link.tell(QueuePairNotice { event, sender: self.own, target: self.counterpart });
+    }
+}
+
+/// The peer learns that the queue pair has failed or is destroyed, though it may have nothing to copy and so looks at no table.
+impl Drop for OtherProcess {
+    fn drop(&mut self) {
+        self.tell(QueuePairEvent::Gone);
     }
 }
 

@@ -20,7 +20,7 @@ use super::descriptors;
 use super::foreign;
 use super::hello::Answer;
 use super::identity::{Identity, random};
-use super::link_messages::{LinkReply, LinkRequest, REQUEST_SIZE};
+use super::link_messages::{LinkReply, LinkRequest, QueuePairNotice, REQUEST_SIZE};
 use super::mapping::SharedArray;
 use super::mappings::Mappings;
 use super::questions::{Questions, Resolved};
@@ -134,6 +134,14 @@ impl Link {
     /// Asks for a region that is in neither of them. Called again, it says what has become of it.
     pub(super) fn resolve(&self, key: u32) -> Resolved {
         self.questions.resolve(&self.socket, key, Instant::now())
+    }
+
+    /// Tells it of a queue pair. One that does not take it, for its socket is full or closed, sees in the table that the queue
+    /// pair is gone.
+    pub(super) fn tell(&self, notice: QueuePairNotice) {
+        if let Err(errno) = descriptors::send(&self.socket, &notice.encode(), &[]) {
+            tracing::debug!(%errno, ?notice, "the peer cannot be told of a queue pair");
+        }
     }
 
     pub(super) fn queue_pair(&self, slot: usize) -> Option<&QueuePairEntry> {

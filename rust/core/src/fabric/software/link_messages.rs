@@ -135,6 +135,45 @@ impl FileReply {
     }
 }
 
+/// What happened to a queue pair of the sender's; not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueuePairNotice {
+    pub(super) event: QueuePairEvent,
+    /// The sender's queue pair, and the receiver's that it is connected to.
+    pub(super) sender: u32,
+    pub(super) target: u32,
+}
+
+/// What a [`QueuePairNotice`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QueuePairEvent {
+    /// It is in ERROR or destroyed.
+    Gone,
+    /// It found, in the shared tables, that it had no access: the receiver's queue pair goes to ERROR.
+    Violation,
+}
+
+impl QueuePairNotice {
+    pub(super) fn encode(self) -> [u8; REQUEST_SIZE] {
+        let event = match self.event {
+            QueuePairEvent::Gone => 1,
+            QueuePairEvent::Violation => 2,
+        };
+        message(NOTICE, u64::from(self.sender) | u64::from(self.target) << 32, event)
+    }
+
+    pub(super) fn decode(bytes: &[u8; REQUEST_SIZE]) -> Option<Self> {
+        let (number, event) = numbers(NOTICE, bytes)?;
+        let event = match event {
+            1 => QueuePairEvent::Gone,
+            2 => QueuePairEvent::Violation,
+            _ => return None,
+        };
+        Some(Self { event, sender: number as u32, target: (number >> 32) as u32 })
+    }
+}
+
+const NOTICE: [u8; 8] = *b"FCXP2Pqp";
 const TABLES: [u8; 8] = *b"FCXP2Ptb";
 const KEY: [u8; 8] = *b"FCXP2Pky";
 const FILE: [u8; 8] = *b"FCXP2Pfi";
@@ -174,6 +213,12 @@ mod tests {
             prop_assert_eq!(KeyRequest::decode(&asked.encode()), Some(asked));
             let answer = KeyReply { key, granted };
             prop_assert_eq!(KeyReply::decode(&answer.encode()), Some(answer));
+            for event in [QueuePairEvent::Gone, QueuePairEvent::Violation] {
+                let notice = QueuePairNotice { event, sender: key, target: number as u32 };
+                prop_assert_eq!(QueuePairNotice::decode(&notice.encode()), Some(notice));
+                prop_assert_eq!(KeyRequest::decode(&notice.encode()), None);
+            }
+            prop_assert_eq!(QueuePairNotice::decode(&asked.encode()), None);
             let file = FileRequest { key };
             prop_assert_eq!(FileRequest::decode(&file.encode()), Some(file));
             let answers =

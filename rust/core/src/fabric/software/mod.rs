@@ -65,6 +65,7 @@ mod plain_copy;
 mod probe;
 mod questions;
 mod queue_pair;
+mod redial;
 mod region;
 mod region_file;
 mod requester;

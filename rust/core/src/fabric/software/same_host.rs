@@ -2,15 +2,15 @@
 //! that copy, from the start or from some moment on. Memory of the peer that is mapped here is copied in any case.
 //!
 //! The requests of a queue pair take effect in order: a run of requests for one of the two paths ends before the next run
-//! begins. The TCP path runs on the socket by which the two ends met, where the peer's data thread serves it anyway.
+//! begins. No socket is open for copies: the end of the peer is told by its process and by the link. TCP opens one when it is
+//! needed.
 
 use std::sync::Arc;
 
 use super::copier::Copier;
 use super::link::Link;
 use super::send_queue::Request;
-use super::tcp::initiator::Initiator;
-use super::watched::WatchedSocket;
+use super::tcp::way::TcpWay;
 use super::work::{Next, Step, Work};
 use crate::fabric::{CompletionStatus, PathKind};
 
@@ -21,10 +21,9 @@ const LONGEST_RUN: u64 = 512;
 #[derive(Debug)]
 pub(super) struct SameHost {
     link: Arc<Link>,
-    socket: Arc<WatchedSocket>,
     copier: Copier,
-    /// Made when a direction is found to be denied.
-    tcp: Option<Box<Initiator>>,
+    /// For directions that are denied.
+    tcp: Box<TcpWay>,
     /// Requests before this one take TCP, where they may be on their way: also when their regions are mapped meanwhile.
     tcp_until: u64,
     /// The operator wants this path and no other: a denied direction, or memory that cannot be mapped, fails.
@@ -32,19 +31,18 @@ pub(super) struct SameHost {
 }
 
 impl SameHost {
-    /// `slot` and `counterpart`: as [`Copier::between_processes`] takes them.
+    /// `own`, `slot` and `counterpart`: as [`Copier::between_processes`] takes them.
     pub(super) fn new(
         link: Arc<Link>,
-        socket: WatchedSocket,
+        tcp: TcpWay,
+        own: u32,
         slot: usize,
         counterpart: u32,
         forced: Option<PathKind>,
     ) -> Self {
-        let socket = Arc::new(socket);
         let only_mapped = forced == Some(PathKind::Shared);
-        let copier =
-            Copier::between_processes(Arc::clone(&link), Arc::clone(&socket), slot, counterpart, only_mapped);
-        Self { link, socket, copier, tcp: None, tcp_until: 0, forced }
+        let copier = Copier::between_processes(Arc::clone(&link), own, slot, counterpart, only_mapped);
+        Self { link, copier, tcp: Box::new(tcp), tcp_until: 0, forced }
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
@@ -70,18 +68,7 @@ impl SameHost {
         }
         let link = &*self.link;
         let takes_tcp = |request: &Request| link.denied().is_denied(request.opcode) && !link.maps(request);
-        let tcp = match &mut self.tcp {
-            Some(tcp) => tcp,
-            None => {
-                if let Err(error) = self.socket.carry_bytes() {
-                    tracing::warn!(qpn = work.endpoint.qpn(), %error, "cannot watch a data socket");
-                    return failed;
-                }
-                let mut tcp = Initiator::new(Arc::clone(&self.socket));
-                tcp.skip(work.queue.executed);
-                self.tcp.insert(Box::new(tcp))
-            }
-        };
+        let tcp = &mut *self.tcp;
         let begin = work.queue.executed;
         let by_tcp = begin < self.tcp_until || work.request(begin).is_none_or(takes_tcp);
         let known = if by_tcp { self.tcp_until.max(begin) } else { begin };
@@ -112,7 +99,7 @@ impl SameHost {
 }
 
 /// Advances a run by copies. Its socket belongs to the TCP path, which alone may read it.
-fn step_by_copies(copier: &mut Copier, tcp: &mut Initiator, work: &mut Work<'_>) -> Step {
+fn step_by_copies(copier: &mut Copier, tcp: &mut TcpWay, work: &mut Work<'_>) -> Step {
     if work.news {
         let end = std::mem::replace(&mut work.end, work.queue.executed);
         let step = tcp.advance(work);

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -19,6 +19,9 @@ use super::work::Budget;
 use crate::events::Alarm;
 use crate::fabric::{Completion, DeviceEvent, FabricError, Progress};
 use crate::sync::{Mutex, MutexGuard, lock};
+
+/// How often sockets at rest are looked for. A turn of a queue pair without requests takes well under a microsecond.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
 
 /// The shared part of a completion queue.
 #[derive(Debug)]
@@ -48,6 +51,8 @@ struct State {
     /// Completions that a NIC, which does not wait to be polled, might have in its queue by now. Below zero as above.
     owed: i64,
     overrun: bool,
+    /// When each queue pair is given a turn next, to close a socket that is at rest; `None`: at the next look.
+    idle_look: Option<Instant>,
     /// Why the sockets could not be looked at.
     failure: Option<FabricError>,
 }
@@ -230,7 +235,11 @@ impl SharedQueue {
         if !state.waiting.is_empty() {
             state.take_due();
         }
-        if self.sockets.carries_bytes() { self.look_at_sockets(state) } else { Ok(()) }
+        if self.sockets.carrying() == 0 {
+            return Ok(());
+        }
+        state.look_for_idle(Instant::now());
+        self.look_at_sockets(state)
     }
 
     fn look_at_sockets(&self, state: &mut State) -> Result<(), FabricError> {
@@ -257,7 +266,10 @@ impl Progress for SharedQueue {
     fn advance(&self) {
         let state = self.state();
         if state.unfinished == 0 && state.ready.is_empty() && !self.signal.wants_sweep() {
-            return;
+            // Nothing but sockets that may have been at rest for long.
+            if self.sockets.carrying() == 0 || !state.is_idle_look_due(Instant::now()) {
+                return;
+            }
         }
         drop(state);
         if self.run() {
@@ -286,6 +298,21 @@ impl State {
         let requester = self.ready.pop_front()?;
         requester.set_turn(Turn::Running);
         Some(requester)
+    }
+
+    fn is_idle_look_due(&self, now: Instant) -> bool {
+        self.idle_look.is_none_or(|time| now >= time)
+    }
+
+    /// Gives each queue pair a turn now and then.
+    fn look_for_idle(&mut self, now: Instant) {
+        if self.is_idle_look_due(now) {
+            self.idle_look = Some(now + IDLE_LOOK);
+            let all: Vec<_> = self.queue_pairs.values().cloned().collect();
+            for requester in &all {
+                self.want(requester);
+            }
+        }
     }
 
     fn take_due(&mut self) {

@@ -17,7 +17,7 @@ const EVENTS: usize = 64;
 #[derive(Debug)]
 pub(super) struct SocketWatch {
     epoll: OwnedFd,
-    /// Sockets that bytes travel on. Changed by the threads that connect or close one, read by those that look, which leave the
+    /// Sockets in it. Changed by the threads that connect or close one, read by those that look, which leave the
     /// epoll alone when there are none; Relaxed, for a socket without a request on it has nothing to say.
     carrying: AtomicUsize,
 }
@@ -32,28 +32,25 @@ impl SocketWatch {
         Ok(Self { epoll, carrying: AtomicUsize::new(0) })
     }
 
-    /// Lets the descriptor tell when `socket` of queue pair `qpn` can be read or written. One that carries bytes is looked at
-    /// in every turn; one that only says that the peer is gone is not.
-    pub(super) fn add(&self, qpn: u32, socket: BorrowedFd<'_>, carries_bytes: bool) -> io::Result<()> {
-        let mut flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
-        if carries_bytes {
-            flags |= epoll::EventFlags::OUT;
-        }
-        epoll::add(&self.epoll, socket, epoll::EventData::new_u64(u64::from(qpn)), flags)?;
-        self.carrying.fetch_add(usize::from(carries_bytes), Ordering::Relaxed);
+    /// Lets the descriptor tell when `socket` of queue pair `qpn` can be read or written.
+    pub(super) fn add(&self, qpn: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP;
+        let data = epoll::EventData::new_u64(u64::from(qpn));
+        epoll::add(&self.epoll, socket, data, flags | epoll::EventFlags::ET)?;
+        self.carrying.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// Forgets a socket that is about to be closed.
-    pub(super) fn remove(&self, socket: BorrowedFd<'_>, carries_bytes: bool) {
+    pub(super) fn remove(&self, socket: BorrowedFd<'_>) {
         if epoll::delete(&self.epoll, socket).is_ok() {
-            self.carrying.fetch_sub(usize::from(carries_bytes), Ordering::Relaxed);
+            self.carrying.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Whether bytes travel on any of the sockets.
-    pub(super) fn carries_bytes(&self) -> bool {
-        self.carrying.load(Ordering::Relaxed) > 0
+    /// How many sockets there are.
+    pub(super) fn carrying(&self) -> usize {
+        self.carrying.load(Ordering::Relaxed)
     }
 
     /// Calls `news` with the queue pair of each socket that has become readable or writable. Waits for none.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::copier::Copier;
 use super::link::Link;
 use super::same_host::SameHost;
-use super::tcp::initiator::Initiator;
+use super::tcp::way::TcpWay;
 use super::work::{Step, Work};
 use crate::fabric::{PathKind, Paths};
 
@@ -14,7 +14,7 @@ use crate::fabric::{PathKind, Paths};
 pub(super) enum Transport {
     InProcess(Box<Copier>),
     SameHost(Box<SameHost>),
-    Tcp(Initiator),
+    Tcp(TcpWay),
 }
 
 /// Tells the paths of a transport, without the lock under which that works.
@@ -32,7 +32,7 @@ impl Transport {
         match self {
             Self::InProcess(in_process) => in_process.advance(work),
             Self::SameHost(same_host) => same_host.advance(work),
-            Self::Tcp(initiator) => initiator.advance(work),
+            Self::Tcp(way) => way.advance(work),
         }
     }
 

@@ -4,7 +4,6 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -17,35 +16,18 @@ use crate::fork::OwnSocket;
 pub(super) struct WatchedSocket {
     stream: OwnSocket<TcpStream>,
     watch: Arc<SocketWatch>,
-    qpn: u32,
-    /// Set by the thread that advances the queue pair, read when it is dropped. Relaxed: dropping comes after that, in the
-    /// order of the reference counts.
-    carries_bytes: AtomicBool,
 }
 
 impl WatchedSocket {
-    pub(super) fn new(
-        stream: OwnSocket<TcpStream>,
-        watch: &Arc<SocketWatch>,
-        qpn: u32,
-        carries_bytes: bool,
-    ) -> io::Result<Self> {
-        watch.add(qpn, stream.as_fd(), carries_bytes)?;
-        if carries_bytes {
-            reset_at_its_end(&stream)?;
-        }
-        let watch = Arc::clone(watch);
-        Ok(Self { stream, watch, qpn, carries_bytes: AtomicBool::new(carries_bytes) })
+    pub(super) fn new(stream: OwnSocket<TcpStream>, watch: &Arc<SocketWatch>, qpn: u32) -> io::Result<Self> {
+        watch.add(qpn, stream.as_fd())?;
+        reset_at_its_end(&stream)?;
+        Ok(Self { stream, watch: Arc::clone(watch) })
     }
 
-    /// From now on bytes travel on it. Its news up to now may not be reported again: the caller looks at the socket.
-    pub(super) fn carry_bytes(&self) -> io::Result<()> {
-        if self.carries_bytes.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
-        reset_at_its_end(&self.stream)?;
-        self.watch.remove(self.stream.as_fd(), false);
-        self.watch.add(self.qpn, self.stream.as_fd(), true)
+    /// From now on it is closed in order, not by a reset: what was sent last arrives. For a socket on which all is answered.
+    pub(super) fn end_in_order(&self) -> io::Result<()> {
+        SockRef::from(&*self.stream).set_linger(None)
     }
 
     /// Shuts it down in both directions, as if the network had.
@@ -69,6 +51,6 @@ impl AsFd for WatchedSocket {
 
 impl Drop for WatchedSocket {
     fn drop(&mut self) {
-        self.watch.remove(self.stream.as_fd(), self.carries_bytes.load(Ordering::Relaxed));
+        self.watch.remove(self.stream.as_fd());
     }
 }

@@ -27,7 +27,7 @@ pub use responder::replies_to;
 pub(super) use responder::{Received, Refusal, Responder};
 
 /// Changes with the hello, the frames, or the layout of the shared tables.
-pub(super) const VERSION: u16 = 4;
+pub(super) const VERSION: u16 = 5;
 
 /// Why a message is not acceptable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,18 +1,20 @@
 //! The data thread of a device: serves the TCP path of its queue pairs.
 //!
-//! It sleeps in epoll, never blocks on a peer, and holds no lock while it works.
+//! It sleeps in epoll after a moment of polling, never blocks on a peer, and holds no lock while it works.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use super::arrivals::Arrivals;
+use crate::events::Polling;
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::tcp::server::{Server, WaitsFor};
 
@@ -23,13 +25,15 @@ const FIRST_CONNECTION: u64 = 1;
 /// How often deadlines are looked at while there are any.
 const TICK: Duration = Duration::from_millis(100);
 const EVENTS: usize = 64;
+/// How long it polls at most before it sleeps: longer than a peer takes from an answer to its next request.
+const LONGEST_POLL: Duration = Duration::from_micros(200);
 
 #[derive(Debug)]
 pub(super) struct Loop {
     core: Arc<Core>,
     arrivals: Arc<Arrivals>,
     epoll: OwnedFd,
-    connections: HashMap<u64, Box<Server>>,
+    connections: HashMap<u64, Connection>,
     next_token: u64,
     /// Connections of each queue pair.
     by_queue_pair: HashMap<u32, Vec<u64>>,
@@ -37,6 +41,14 @@ pub(super) struct Loop {
     timed: BTreeSet<u64>,
     /// Connections with work left.
     again: BTreeSet<u64>,
+    polling: Polling,
+}
+
+/// A connection, and what epoll watches it for.
+#[derive(Debug)]
+struct Connection {
+    server: Box<Server>,
+    watched: epoll::EventFlags,
 }
 
 impl Loop {
@@ -52,33 +64,38 @@ impl Loop {
             by_queue_pair: HashMap::new(),
             timed: BTreeSet::new(),
             again: BTreeSet::new(),
+            polling: Polling::new(LONGEST_POLL),
         })
     }
 
     pub(super) fn run(&mut self) {
+        let mut events = Vec::with_capacity(EVENTS);
         while !self.core.responder.is_stopping() {
-            if let Err(errno) = self.turn() {
+            if let Err(errno) = self.turn(&mut events) {
                 tracing::error!(device = self.core.name(), %errno, "the data thread cannot wait for its peers");
                 thread::sleep(TICK);
             }
         }
     }
 
-    fn turn(&mut self) -> Result<(), Errno> {
-        let mut room = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
-        let events = match epoll::wait(&self.epoll, &mut room, self.timeout().as_ref()) {
-            Ok((events, _)) => events,
+    fn turn(&mut self, events: &mut Vec<epoll::Event>) -> Result<(), Errno> {
+        match self.wait(events) {
             Err(Errno::INTR) => return Ok(()),
-            Err(errno) => return Err(errno),
-        };
+            answer => answer?,
+        }
+        let now = Instant::now();
         // Each connection has one turn, whatever it is looked at for: one that always has news gets no more than others.
         let mut others = std::mem::take(&mut self.again);
         others.append(&mut self.timed);
-        for event in events {
+        for event in events.iter() {
             match event.data.u64() {
                 WAKE => self.woken(),
                 token => {
                     others.remove(&token);
+                    if let Some(connection) = self.connections.get_mut(&token) {
+                        let has_closed = { event.flags }.contains(epoll::EventFlags::RDHUP);
+                        connection.server.note_look(now, has_closed);
+                    }
                     self.serve(token);
                 }
             }
@@ -87,18 +104,26 @@ impl Loop {
         Ok(())
     }
 
-    fn timeout(&self) -> Option<Timespec> {
-        let wait = |time: Duration| Timespec {
-            tv_sec: time.as_secs() as i64,
-            tv_nsec: i64::from(time.subsec_nanos()),
+    /// Waits for events.
+    fn wait(&self, events: &mut Vec<epoll::Event>) -> Result<(), Errno> {
+        let mut look = |longest: Option<Duration>| {
+            let longest = longest.and_then(|time| Timespec::try_from(time).ok());
+            events.clear();
+            epoll::wait(&self.epoll, spare_capacity(events), longest.as_ref())
         };
         if !self.again.is_empty() {
-            Some(wait(Duration::ZERO))
-        } else if !self.timed.is_empty() {
-            Some(wait(TICK))
-        } else {
-            None
+            return look(Some(Duration::ZERO)).map(drop);
         }
+        let mut wait = self.polling.begin();
+        let mut answer = Ok(0);
+        while answer == Ok(0) && wait.polls_on() {
+            answer = look(Some(Duration::ZERO));
+        }
+        if answer == Ok(0) {
+            answer = look((!self.timed.is_empty()).then_some(TICK));
+        }
+        wait.end();
+        answer.map(drop)
     }
 
     /// Something was handed over, or queue pairs have changed: what is served for them may want something else now.
@@ -111,17 +136,18 @@ impl Loop {
         }
     }
 
-    fn add(&mut self, connection: Box<Server>) {
-        self.replace(&connection);
+    fn add(&mut self, server: Box<Server>) {
+        self.replace(&server);
         let token = self.next_token;
         self.next_token += 1;
         let data = epoll::EventData::new_u64(token);
-        if let Err(errno) = epoll::add(&self.epoll, connection.socket(), data, epoll::EventFlags::IN) {
+        let watched = flags_for(WaitsFor::Read);
+        if let Err(errno) = epoll::add(&self.epoll, server.socket(), data, watched) {
             tracing::warn!(device = self.core.name(), %errno, "cannot watch a connection");
             return;
         }
-        self.by_queue_pair.entry(connection.endpoint().qpn()).or_default().push(token);
-        self.connections.insert(token, connection);
+        self.by_queue_pair.entry(server.endpoint().qpn()).or_default().push(token);
+        self.connections.insert(token, Connection { server, watched });
         self.serve(token);
     }
 
@@ -130,9 +156,10 @@ impl Loop {
     fn replace(&mut self, newer: &Server) {
         let tokens = self.by_queue_pair.get(&newer.endpoint().qpn()).cloned().unwrap_or_default();
         for token in tokens {
-            let older = self.connections.get(&token).is_some_and(|older| older.is_of_same_sender(newer));
+            let older =
+                self.connections.get(&token).is_some_and(|older| older.server.is_of_same_sender(newer));
             if let Some(older) = older.then(|| self.connections.remove(&token)).flatten() {
-                self.forget(token, &older);
+                self.forget(token, &older.server);
             }
         }
     }
@@ -140,21 +167,20 @@ impl Loop {
     /// Gives a connection its turn.
     fn serve(&mut self, token: u64) {
         let Some(mut connection) = self.connections.remove(&token) else { return };
-        let waits_for = connection.serve(&self.core);
-        let flags = match waits_for {
-            WaitsFor::Read | WaitsFor::Again => epoll::EventFlags::IN,
-            WaitsFor::Write => epoll::EventFlags::OUT,
-            // Nothing but the end of it, and that once: it cannot be acted on before our side is connected.
-            WaitsFor::Parked => epoll::EventFlags::ET,
-            WaitsFor::Close => return self.forget(token, &connection),
-        };
-        let data = epoll::EventData::new_u64(token);
-        if epoll::modify(&self.epoll, connection.socket(), data, flags).is_err() {
-            return self.forget(token, &connection);
+        let server = &mut connection.server;
+        let waits_for = server.serve(&self.core);
+        if waits_for == WaitsFor::Close {
+            return self.forget(token, server);
         }
+        let flags = flags_for(waits_for);
+        let data = epoll::EventData::new_u64(token);
+        if connection.watched != flags && epoll::modify(&self.epoll, server.socket(), data, flags).is_err() {
+            return self.forget(token, server);
+        }
+        connection.watched = flags;
         if waits_for == WaitsFor::Again {
             self.again.insert(token);
-        } else if connection.is_draining() || connection.is_parked() {
+        } else if server.is_draining() || server.is_parked() {
             self.timed.insert(token);
         }
         self.connections.insert(token, connection);
@@ -169,5 +195,16 @@ impl Loop {
                 tokens.remove();
             }
         }
+    }
+}
+
+fn flags_for(waits_for: WaitsFor) -> epoll::EventFlags {
+    match waits_for {
+        WaitsFor::Read | WaitsFor::Again | WaitsFor::Close => {
+            epoll::EventFlags::IN | epoll::EventFlags::RDHUP
+        }
+        WaitsFor::Write => epoll::EventFlags::OUT,
+        // Nothing but the end of it, and that once: it cannot be acted on before our side is connected.
+        WaitsFor::Parked => epoll::EventFlags::ET,
     }
 }

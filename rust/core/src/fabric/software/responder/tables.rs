@@ -16,7 +16,8 @@ use crate::fabric::software::device_core::Core;
 use crate::fabric::software::hello::SocketName;
 use crate::fabric::software::identity::random;
 use crate::fabric::software::link_messages::{
-    FileAnswer, FileReply, FileRequest, KeyReply, KeyRequest, LinkReply, LinkRequest, REQUEST_SIZE,
+    FileAnswer, FileReply, FileRequest, KeyReply, KeyRequest, LinkReply, LinkRequest, QueuePairEvent,
+    QueuePairNotice, REQUEST_SIZE,
 };
 use crate::fabric::software::pins::PeerPins;
 use crate::fabric::software::socket::{peer_pid, peer_user};
@@ -187,6 +188,9 @@ impl Established {
     fn serve(&mut self, socket: &OwnedFd, core: &Core) -> Result<(), Errno> {
         let now = Instant::now();
         match (descriptors::receive::<REQUEST_SIZE, 0>(socket, RecvFlags::DONTWAIT), self.asked) {
+            (Ok((bytes, [])), _) if QueuePairNotice::decode(&bytes).is_some() => {
+                QueuePairNotice::decode(&bytes).into_iter().for_each(|notice| take_notice(core, notice));
+            }
             (Ok((bytes, [])), None) => {
                 let question = Question::decode(&bytes).ok_or(Errno::PROTO)?;
                 let turn = if self.peer_record.is_limited() { self.peer_record.turn(now) } else { Some(now) };
@@ -238,6 +242,17 @@ impl Established {
         if core.regions.is_guess(key) {
             core.note_wrong_key(&self.peer_record);
         }
+    }
+}
+
+/// Of a queue pair that is not connected to the sender's nothing is to be told.
+fn take_notice(core: &Core, notice: QueuePairNotice) {
+    let target = core.queue_pair(notice.target);
+    let concerned = target.filter(|target| target.peer().is_some_and(|peer| peer.qpn == notice.sender));
+    match (concerned, notice.event) {
+        (Some(endpoint), QueuePairEvent::Gone) => endpoint.set_peer_gone(),
+        (Some(endpoint), QueuePairEvent::Violation) => core.queue_pair_fatal(&endpoint),
+        (None, _) => {}
     }
 }
 

@@ -36,8 +36,8 @@ pub(in super::super) enum Action {
     Write,
     /// The answer carries the payload.
     Read,
-    /// The initiator found, in the shared tables, that it had no access: the responder's queue pair goes to ERROR.
-    Violation,
+    /// All is answered, and the initiator closes the socket, for nothing has used it for long. It may come back by another one.
+    Rest,
 }
 
 impl From<Opcode> for Action {
@@ -63,11 +63,15 @@ pub(in super::super) struct RequestHeader {
 }
 
 impl RequestHeader {
+    /// The last frame of a socket that is closed at rest.
+    pub(in super::super) const REST: Self =
+        Self { action: Action::Rest, following: 0, rkey: 0, remote_address: 0, length: 0, sequence: 0 };
+
     pub(in super::super) fn encode(&self) -> [u8; REQUEST_SIZE] {
         let action = match self.action {
             Action::Write => 1,
             Action::Read => 2,
-            Action::Violation => 3,
+            Action::Rest => 3,
         };
         let words = [
             u64::from(REQUEST_MAGIC)
@@ -98,7 +102,7 @@ impl RequestHeader {
         let action = match action {
             1 => Action::Write,
             2 => Action::Read,
-            3 => Action::Violation,
+            3 => Action::Rest,
             _ => return Err(Malformed),
         };
         let length = u32::try_from(length).ok().filter(|length| *length <= MAX_PAYLOAD).ok_or(Malformed)?;
@@ -174,7 +178,7 @@ mod tests {
     proptest! {
         #[test]
         fn requests_survive_the_wire(
-            action in prop::sample::select(vec![Action::Write, Action::Read, Action::Violation]),
+            action in prop::sample::select(vec![Action::Write, Action::Read, Action::Rest]),
             following in 0..GROUP as u8,
             rkey: u32,
             remote_address: u64,

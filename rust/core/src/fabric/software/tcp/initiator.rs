@@ -4,13 +4,14 @@ mod answers;
 mod group;
 mod requests;
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::frame::RESPONSE_SIZE;
+use super::frame::{RESPONSE_SIZE, RequestHeader};
 use crate::fabric::CompletionStatus;
 use crate::fabric::software::send_queue::Piece;
-use crate::fabric::software::socket::ReceiveBuffer;
+use crate::fabric::software::socket::{Range, ReceiveBuffer, send};
 use crate::fabric::software::table::Right;
 use crate::fabric::software::watched::WatchedSocket;
 use crate::fabric::software::work::{Next, PinSet, Step, Unpinned, Work};
@@ -73,6 +74,13 @@ impl Initiator {
         self.skipped += count;
     }
 
+    /// Tells the peer that this socket is closed at rest: the queue pair goes on. All requests are done.
+    pub(in super::super) fn say_rest(&self) {
+        if self.socket.end_in_order().is_ok() {
+            say_rest(self.socket.as_fd());
+        }
+    }
+
     pub(in super::super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
         if work.news {
             self.readable = true;
@@ -118,6 +126,11 @@ impl Initiator {
             self.failed = Some((index, status));
         }
     }
+}
+
+/// Sends the last frame of a socket that is closed at rest. Where it does not go out, the peer takes the end for a failure.
+pub(in super::super) fn say_rest(socket: BorrowedFd<'_>) {
+    let _ = send(socket, &[Range::of(&RequestHeader::REST.encode())]);
 }
 
 fn check_piece(pins: &mut PinSet<'_>, piece: &Piece, right: Right) -> Result<bool, Unpinned> {

@@ -31,6 +31,9 @@ const TURN: u64 = 1 << 20;
 const DRAIN_TURN: u64 = 64 << 10;
 /// How long what a peer still sends is thrown away after a failure, so that it can read what failed.
 const DRAIN: Duration = Duration::from_secs(2);
+/// For how long it is taken as true that the peer had not closed. Longer than one system call takes, so that most requests need
+/// no second one only to look; far shorter than a process is stopped for.
+const LOOK_HOLDS: Duration = Duration::from_micros(200);
 /// In pieces of this size.
 const SCRATCH: usize = 16 * 1024;
 
@@ -84,6 +87,10 @@ pub(in super::super) struct Server {
     admitted: Option<u32>,
     /// The peer has closed: it has given up what it was not told to be done, so nothing more of that is carried out.
     abandoned: bool,
+    /// When that was looked at.
+    looked: Option<Instant>,
+    /// The peer closes the socket because nothing has used it: its queue pair goes on.
+    rests: bool,
 }
 
 /// Ends a turn.
@@ -116,6 +123,8 @@ impl Server {
             held: None,
             admitted: None,
             abandoned: false,
+            looked: None,
+            rests: false,
         }
     }
 
@@ -144,6 +153,12 @@ impl Server {
         self.draining.is_some()
     }
 
+    /// What a look at its socket has shown of whether the peer has closed.
+    pub(in super::super) fn note_look(&mut self, now: Instant, has_closed: bool) {
+        self.abandoned = has_closed;
+        self.looked = Some(now);
+    }
+
     /// Serves for one turn.
     pub(in super::super) fn serve(&mut self, core: &Core) -> WaitsFor {
         let mut budget = if self.is_draining() { DRAIN_TURN } else { TURN };
@@ -154,6 +169,7 @@ impl Server {
         loop {
             if let Err(Stop(waits_for)) = self.step(core, &mut budget) {
                 if waits_for == WaitsFor::Close
+                    && !self.rests
                     && self.endpoint.counterpart(&self.sender) == Counterpart::Ready
                 {
                     self.endpoint.set_peer_gone();
@@ -186,7 +202,7 @@ impl Server {
         let must_wait =
             self.peer_record.is_limited() && self.headers_left == 0 && !self.may_be_looked_at(core);
         match self.pending.front().filter(|_| self.headers_left == 0) {
-            None => self.take_header(core, budget),
+            None => self.take_header(budget),
             Some(_) if self.abandoned => Err(Stop(WaitsFor::Close)),
             Some(header) if header.length == 0 => {
                 self.next_request();
@@ -202,11 +218,11 @@ impl Server {
     }
 
     /// Takes a header of a group out of the buffer, or fills that.
-    fn take_header(&mut self, core: &Core, budget: &mut u64) -> Result<(), Stop> {
+    fn take_header(&mut self, budget: &mut u64) -> Result<(), Stop> {
         if let Some(bytes) = self.buffer.take::<REQUEST_SIZE>() {
             // Headers count too, or a stream of empty requests would never let others have their turn.
             *budget = budget.saturating_sub(REQUEST_SIZE as u64);
-            return self.take_request(core, &bytes);
+            return self.take_request(&bytes);
         }
         if self.emptied {
             return self.wait_for_more();
@@ -216,10 +232,10 @@ impl Server {
         self.note_receipt(answer).map(|_| ())
     }
 
-    fn take_request(&mut self, core: &Core, bytes: &[u8; REQUEST_SIZE]) -> Result<(), Stop> {
+    fn take_request(&mut self, bytes: &[u8; REQUEST_SIZE]) -> Result<(), Stop> {
         let Ok(header) = RequestHeader::decode(bytes) else { return Err(Stop(WaitsFor::Close)) };
-        if header.action == Action::Violation {
-            core.queue_pair_fatal(&self.endpoint);
+        if header.action == Action::Rest {
+            self.rests = self.pending.is_empty();
             return Err(Stop(WaitsFor::Close));
         }
         let following = usize::from(header.following);
@@ -245,10 +261,14 @@ impl Server {
     /// Whether the peer has closed while requests of it still lie in the socket. This process may have been stopped
     /// for long, and what those requests would overwrite may have been used for something else since.
     fn look_for_the_end(&mut self) {
+        let now = Instant::now();
+        if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_HOLDS) {
+            return;
+        }
         let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
         let answer = retry_on_intr(|| poll(&mut fds, Some(&Timespec::default())));
         let [socket] = fds;
-        self.abandoned = matches!(answer, Ok(1..)) && !socket.revents().is_empty();
+        self.note_look(now, matches!(answer, Ok(1..)) && !socket.revents().is_empty());
     }
 
     /// Bytes received. When there are none for now, tells the peer first what is done.

@@ -72,6 +72,8 @@ impl Server {
         } else if answer.ends_reads() {
             answer.segments().iter().for_each(|_| self.next_request());
             self.told = self.done;
+            // Most often nothing has come meanwhile: epoll tells, without a call that finds nothing.
+            self.emptied = self.pending.is_empty();
         } else {
             self.offset += answer.segments().iter().map(|segment| segment.length).sum::<u64>();
         }

@@ -1,0 +1,118 @@
+//! Dialing a peer's data listener again, for a queue pair that stays connected while its socket is closed at rest.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::device_core::Core;
+use super::dial::dial;
+use super::hello::{Answer, Offer, Reception};
+use super::socket_watch::SocketWatch;
+use super::watched::WatchedSocket;
+use super::work::{CONNECT_PATIENCE, look_again};
+use crate::events::{EventLoop, Task, Waiter};
+use crate::fork::OwnSocket;
+use crate::sync::{Mutex, lock};
+
+/// What it takes to dial the peer of a queue pair.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    core: Arc<Core>,
+    sockets: Arc<SocketWatch>,
+    listener: SocketAddr,
+    offer: Offer,
+    /// Of the process that was found there first: one that took its address later is another peer.
+    incarnation: u64,
+}
+
+/// A stream on which the peer has said welcome, or why there is none.
+type Outcome = Result<OwnSocket<TcpStream>, String>;
+
+/// A dial under way: a task of the event loop. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Dialing {
+    since: Instant,
+    outcome: Arc<Mutex<Option<Outcome>>>,
+    task: Option<Task>,
+    _events: Arc<EventLoop>,
+}
+
+impl Dialer {
+    /// `answer`: what the peer has said when the queue pair connected.
+    pub(super) fn new(
+        core: &Arc<Core>,
+        sockets: &Arc<SocketWatch>,
+        listener: SocketAddr,
+        offer: Offer,
+        answer: &Answer,
+    ) -> Self {
+        let (core, sockets) = (Arc::clone(core), Arc::clone(sockets));
+        Self { core, sockets, listener, offer, incarnation: answer.identity.incarnation }
+    }
+
+    /// Begins to dial.
+    pub(super) fn dial(&self) -> io::Result<Dialing> {
+        let (since, events) = (Instant::now(), EventLoop::acquire()?);
+        let outcome = Arc::new(Mutex::new(None));
+        let (core, to) = (Arc::clone(&self.core), Arc::clone(&outcome));
+        let (listener, offer, incarnation) = (self.listener, self.offer, self.incarnation);
+        let task = events.spawn(move |handle| {
+            let waiter = Waiter::on_loop(handle);
+            async move {
+                let key = core.options.auth_key.as_ref();
+                let dialed = dial(listener, &offer, key, since + CONNECT_PATIENCE, &waiter).await;
+                let outcome = dialed.map_err(|error| error.to_string()).and_then(|(stream, answer)| {
+                    match answer.reception {
+                        Reception::Welcome if answer.identity.incarnation == incarnation => Ok(stream),
+                        Reception::Welcome => Err("another process has its address now".to_owned()),
+                        refused => Err(refused.explain().to_owned()),
+                    }
+                });
+                *lock(&to) = Some(outcome);
+            }
+        });
+        Ok(Dialing { since, outcome, task: Some(task), _events: events })
+    }
+
+    /// A stream, made known to the completion queue.
+    pub(super) fn watched(&self, stream: OwnSocket<TcpStream>) -> io::Result<WatchedSocket> {
+        WatchedSocket::new(stream, &self.sockets, self.offer.sender.qpn)
+    }
+
+    /// Sockets of the completion queue that are open.
+    pub(super) fn open_sockets(&self) -> usize {
+        self.sockets.carrying()
+    }
+
+    /// Why what was posted fails, for operators.
+    pub(super) fn tell_failure(&self, reason: &str) {
+        tracing::info!(
+            device = self.core.name(),
+            peer = %self.listener,
+            qpn = self.offer.sender.qpn,
+            "cannot open a data connection again that was closed at rest: {reason}"
+        );
+    }
+}
+
+impl Dialing {
+    /// What came of it; `None` while it is under way.
+    pub(super) fn take(&self) -> Option<Outcome> {
+        lock(&self.outcome).take()
+    }
+
+    /// When to look again.
+    pub(super) fn next_look(&self, now: Instant) -> Instant {
+        look_again(self.since, now)
+    }
+}
+
+impl Drop for Dialing {
+    fn drop(&mut self) {
+        // Not waited for: this is dropped under the lock of the queue pair.
+        if let Some(task) = self.task.take() {
+            task.stop_soon();
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The TCP path of a queue pair. Its socket is open while requests travel and for a while after.
+//!
+//! A socket at rest costs a descriptor on either side, four of them for each peer. So the initiator closes one that nothing has used
+//! for [`IDLE`], after a frame that says so, and dials again when something is posted. Requests are counted from the socket's first
+//! one, so a later socket begins at 0.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::initiator::Initiator;
+use crate::fabric::CompletionStatus;
+use crate::fabric::software::redial::{Dialer, Dialing};
+use crate::fabric::software::watched::WatchedSocket;
+use crate::fabric::software::work::{Next, Step, Work};
+
+/// After so long without a request a socket is closed.
+const IDLE: Duration = Duration::from_secs(10);
+/// The same while more than [`CROWD`] sockets of the completion queue are open.
+const IDLE_IN_A_CROWD: Duration = Duration::from_millis(500);
+/// A process may have 1,024 descriptors by default, four completion queues, and as many sockets that its peers have opened.
+const CROWD: usize = 32;
+
+/// The way to a peer's responder.
+#[derive(Debug)]
+pub(in super::super) struct TcpWay {
+    dialer: Dialer,
+    state: State,
+    last_use: Instant,
+}
+
+#[derive(Debug)]
+enum State {
+    Open(Box<Initiator>),
+    AtRest,
+    Dialing(Dialing),
+}
+
+impl TcpWay {
+    /// A way with an open socket. In a crowd it is closed at once: the connect has shown that it can be opened.
+    pub(in super::super) fn open(dialer: Dialer, socket: WatchedSocket) -> Self {
+        let is_crowd = dialer.open_sockets() > CROWD;
+        let initiator = Initiator::new(Arc::new(socket));
+        if is_crowd {
+            initiator.say_rest();
+            return Self::at_rest(dialer);
+        }
+        Self { dialer, state: State::Open(Box::new(initiator)), last_use: Instant::now() }
+    }
+
+    /// A way without a socket: the first request opens one.
+    pub(in super::super) fn at_rest(dialer: Dialer) -> Self {
+        Self { dialer, state: State::AtRest, last_use: Instant::now() }
+    }
+
+    /// Another path has carried out the next `count` requests. All before them are done.
+    pub(in super::super) fn skip(&mut self, count: u64) {
+        if let State::Open(initiator) = &mut self.state {
+            initiator.skip(count);
+        }
+    }
+
+    pub(in super::super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
+        let executed = work.queue.executed;
+        let wanted = work.request(executed).is_some();
+        match &mut self.state {
+            State::Open(initiator) => {
+                let step = initiator.advance(work);
+                let now = Instant::now();
+                if wanted || step.next != Next::Idle {
+                    self.last_use = now;
+                } else if now.saturating_duration_since(self.last_use) >= self.dialer.idle_limit() {
+                    initiator.say_rest();
+                    self.state = State::AtRest;
+                }
+                step
+            }
+            State::AtRest if !wanted => Step { executed: 0, next: Next::Idle },
+            State::AtRest => match self.dialer.dial() {
+                Ok(dialing) => {
+                    let next = Next::Later(dialing.next_look(Instant::now()));
+                    self.state = State::Dialing(dialing);
+                    Step { executed: 0, next }
+                }
+                Err(error) => self.failed(work, &error.to_string()),
+            },
+            State::Dialing(dialing) => match dialing.take() {
+                None => Step { executed: 0, next: Next::Later(dialing.next_look(Instant::now())) },
+                Some(Err(reason)) => self.failed(work, &reason),
+                Some(Ok(stream)) => match self.dialer.watched(stream) {
+                    Ok(socket) => {
+                        let mut initiator = Initiator::new(Arc::new(socket));
+                        initiator.skip(executed);
+                        self.state = State::Open(Box::new(initiator));
+                        self.advance(work)
+                    }
+                    Err(error) => self.failed(work, &error.to_string()),
+                },
+            },
+        }
+    }
+
+    fn failed(&mut self, work: &Work<'_>, reason: &str) -> Step {
+        self.dialer.tell_failure(reason);
+        self.state = State::AtRest;
+        work.endpoint.set_peer_gone();
+        Step { executed: 0, next: Next::Failed(CompletionStatus::RetryExceeded) }
+    }
+}
+
+impl Dialer {
+    fn idle_limit(&self) -> Duration {
+        if self.open_sockets() > CROWD { IDLE_IN_A_CROWD } else { IDLE }
+    }
+}
