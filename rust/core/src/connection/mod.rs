@@ -3,6 +3,7 @@
 mod close;
 mod context;
 mod device_events;
+mod direct;
 mod end_notices;
 mod ended;
 mod gpu_imports;
@@ -77,6 +78,8 @@ pub struct Inner {
     /// Those of the first lane at the connect: what is told once the lanes are gone.
     paths: Paths,
     reach: Reach,
+    /// Whether the lanes had direct copies at the connect: elsewhere no transfer looks for them.
+    copies_directly: bool,
     /// What moves GPU memory that the other lanes do not.
     gpu: GpuLanes,
     /// The peer's regions.
@@ -184,6 +187,7 @@ impl Connection {
         );
         let connection = Arc::new(Self(OfProcess::new(Inner {
             context,
+            copies_directly: lanes.iter().any(|lane| lane.status.direct.is_there()),
             lanes,
             policy,
             paths,

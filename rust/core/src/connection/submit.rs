@@ -322,7 +322,7 @@ impl Connection {
 
     /// The index of the lane that `hint` points at.
     #[inline]
-    fn own_lane(&self, hint: usize) -> usize {
+    pub(super) fn own_lane(&self, hint: usize) -> usize {
         let count = self.lanes.len();
         // A division takes longer than all the rest of it, and most often there are 1, 2, 4 or 8.
         if hint < count {

@@ -10,6 +10,7 @@ mod build;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod build_tests;
 mod cutter;
+mod direct;
 mod end_notice;
 mod failed;
 mod free_list;
@@ -27,6 +28,7 @@ mod task;
 pub use crate::fabric::{CompletionStatus, Opcode};
 pub use build::{build, build_one};
 pub use cutter::{Chunk, Cutter, Placed, Run, TooManyRequests};
+pub use direct::{DirectPieces, LONGEST_DIRECT};
 pub(crate) use end_notice::{AtEnd, EndNotice};
 pub use failed::Asked;
 pub use iovs::IovSource;

@@ -7,7 +7,7 @@ use super::address_space::CopyStop;
 use super::batch::{Batch, Refused, check};
 use super::device_core::Core;
 use super::endpoint::Endpoint;
-use super::far_end::{FarEnd, FarMemory, Here, OtherProcess};
+use super::far_end::{FarEnd, FarMemory, FarView, Here, OtherProcess};
 use super::faults::Verdict;
 use super::link::Link;
 use super::watched::WatchedSocket;
@@ -43,6 +43,11 @@ impl Copier {
 
     fn new(far: FarEnd) -> Self {
         Self { far, offset: 0, patience: Patience::default(), batch: Batch::default() }
+    }
+
+    /// The other end, for threads that copy beside this.
+    pub(super) fn far_view(&self) -> FarView {
+        self.far.view()
     }
 
     /// The request under way was carried out by another path.

@@ -98,6 +98,11 @@ impl Core {
         Faults::new(self.plan.clone(), ordinal, Arc::clone(&self.injected))
     }
 
+    /// Whether faults are injected.
+    pub(super) fn has_faults(&self) -> bool {
+        !self.plan.is_empty()
+    }
+
     /// Faults injected so far.
     pub(super) fn faults_injected(&self) -> u64 {
         self.injected.load(Ordering::Relaxed)

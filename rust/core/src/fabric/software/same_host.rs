@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::copier::Copier;
+use super::far_end::FarView;
 use super::link::Link;
 use super::tcp::initiator::Initiator;
 use super::watched::WatchedSocket;
@@ -44,6 +45,11 @@ impl SameHost {
 
     pub(super) fn link(&self) -> &Arc<Link> {
         &self.link
+    }
+
+    /// The other end, for threads that copy beside this.
+    pub(super) fn far_view(&self) -> FarView {
+        self.copier.far_view()
     }
 
     pub(super) fn advance(&mut self, work: &mut Work<'_>) -> Step {

@@ -1,0 +1,129 @@
+//! Copies by the thread that starts a transfer: the way by copies without send queue, completion and the locks of both.
+//!
+//! What is not plainly possible is left to the queue pair's requests, which report it: a key, range or right that does not fit,
+//! a peer that has not connected yet or is gone, a denied direction, memory that cannot be accessed. Bytes that were copied
+//! before that are copied again with the requests, which is harmless: they come from the same source, and the transfer has not
+//! ended.
+#![allow(unsafe_code, reason = "copies into registered memory")]
+
+use std::sync::Arc;
+
+use super::device_core::Core;
+use super::endpoint::Endpoint;
+use super::far_end::{FarMemory, FarView};
+use super::socket::Range;
+use super::table::{Counterpart, Violation};
+use super::users::Users;
+use super::work::{PinSet, Unpinned, rights};
+use crate::fabric::{DirectCopy, DirectPiece, MOST_DIRECT_PIECES, NotDirect, Opcode};
+
+/// Regions on either side of one direct copy; transfers between more take the queue.
+const REGIONS: usize = 4;
+
+/// Direct copies of one connected queue pair.
+#[derive(Debug)]
+pub(super) struct Direct {
+    device: Arc<Core>,
+    endpoint: Arc<Endpoint>,
+    far: FarView,
+    copies: Users,
+}
+
+impl Direct {
+    pub(super) fn new(device: Arc<Core>, endpoint: Arc<Endpoint>, far: FarView) -> Self {
+        Self { device, endpoint, far, copies: Users::default() }
+    }
+
+    /// Allows no copies any more, and waits for those under way.
+    pub(super) fn close(&self) {
+        self.copies.close();
+    }
+
+    /// Whether requests of `opcode` would be copied now.
+    fn is_open(&self, opcode: Opcode) -> bool {
+        let denied = self.far.memory().link().is_some_and(|link| link.denied().is_denied(opcode));
+        !denied && !self.endpoint.is_error() && self.far.counterpart(&self.endpoint) == Counterpart::Ready
+    }
+}
+
+impl DirectCopy for Direct {
+    fn copy(&self, opcode: Opcode, pieces: &[DirectPiece]) -> Result<(), NotDirect> {
+        let _user = self.copies.enter().ok_or(NotDirect)?;
+        if !self.is_open(opcode) {
+            return Err(NotDirect);
+        }
+        let memory = self.far.memory();
+        let mut local = PinSet::<REGIONS>::new(self.device.regions.view());
+        let mut remote = PinSet::<REGIONS>::new(memory.view());
+        let mut ranges = Ranges::default();
+        for piece in pieces {
+            ranges.add(opcode, piece, memory, &mut local, &mut remote)?;
+        }
+        if memory.link().is_some_and(|link| !link.is_alive()) {
+            return Err(NotDirect);
+        }
+        let (locals, remotes) = ranges.lists();
+        // SAFETY: the ranges were checked against their regions, which are pinned by `local` and `remote` until after the call,
+        // so that neither registration ends before. Plain ones are anonymous memory of this process, and their owners promised
+        // that they stay mapped until then: no other process can take them away.
+        let moved = unsafe { memory.space().copy(opcode, locals, remotes, ranges.plain) };
+        // The regions of another process are pinned as well, so this can fail only if their owner gave up waiting for us.
+        let is_whole = moved == Ok(ranges.bytes) && (memory.link().is_none() || local.all_live() && remote.all_live());
+        if is_whole { Ok(()) } else { Err(NotDirect) }
+    }
+}
+
+/// The ranges to copy between.
+#[derive(Debug)]
+struct Ranges {
+    local: [Range; MOST_DIRECT_PIECES],
+    remote: [Range; MOST_DIRECT_PIECES],
+    count: usize,
+    bytes: u64,
+    /// Copied without the kernel.
+    plain: bool,
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        let none = [Range::default(); MOST_DIRECT_PIECES];
+        Self { local: none, remote: none, count: 0, bytes: 0, plain: true }
+    }
+}
+
+impl Ranges {
+    /// Checks both sides of a piece, pins their regions, and adds it.
+    fn add<'a>(
+        &mut self,
+        opcode: Opcode,
+        piece: &DirectPiece,
+        memory: &'a FarMemory,
+        local: &mut PinSet<'_, REGIONS>,
+        remote: &mut PinSet<'a, REGIONS>,
+    ) -> Result<(), NotDirect> {
+        let &DirectPiece { local: address, remote: remote_address, length, lkey, rkey } = piece;
+        let (local_right, remote_right) = rights(opcode);
+        let here = local.check(lkey, address, length, local_right).map_err(|_| NotDirect)?;
+        let there = match remote.check(rkey, remote_address, length, remote_right) {
+            Err(Unpinned::Violation(Violation::UnknownKey)) if memory.add_granted(rkey, remote) => {
+                remote.check(rkey, remote_address, length, remote_right)
+            }
+            checked => checked,
+        };
+        self.plain &= here && there.map_err(|_| NotDirect)?;
+        let (Some(local), Some(remote)) = (self.local.get_mut(self.count), self.remote.get_mut(self.count)) else {
+            return Err(NotDirect);
+        };
+        *local = Range::new(address, length);
+        *remote = Range::new(remote_address, length);
+        self.count += 1;
+        self.bytes += length;
+        Ok(())
+    }
+
+    /// Those of either side.
+    fn lists(&self) -> (&[Range], &[Range]) {
+        let count = self.count;
+        (self.local.get(..count).unwrap_or_default(), self.remote.get(..count).unwrap_or_default())
+    }
+}
