@@ -54,6 +54,7 @@ mod incoming;
 mod keepalive;
 mod kernel_copy;
 mod keys;
+mod life_word;
 mod link;
 mod link_messages;
 mod links;
