@@ -26,7 +26,9 @@ impl Connection {
         if lane.status.health() != LaneHealth::Healthy {
             return false;
         }
-        let Some(all) = DirectPieces::of(iovs, &self.context.registry, &self.remote, opcode) else { return false };
+        let Some(all) = DirectPieces::of(iovs, &self.context.registry, &self.remote, opcode) else {
+            return false;
+        };
         let direct = &lane.status.direct;
         let since = direct.is_sampled().then(Instant::now);
         if direct.copy(opcode, all.pieces(), all.bytes).is_err() {

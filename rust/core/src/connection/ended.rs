@@ -109,7 +109,8 @@ impl Connection {
         let queue = OfProcess::here(&ended.0)?;
         let place = Place::acquire(queue).ok_or(SubmitError::WouldBlock)?;
         // With an id of its own, even if it could be copied at once: the program tells its transfers apart by their ids.
-        let id = self.start_with_id(&Request { when_full: WhenFull::Refuse, ..Request::new(opcode, iovs) })?;
+        let id =
+            self.start_with_id(&Request { when_full: WhenFull::Refuse, ..Request::new(opcode, iovs) })?;
         if let Some(worker) = self.notice_worker() {
             let (connection, worker) = (Arc::clone(self), Arc::clone(worker));
             self.tell_at_end(id, Arc::new(Queued { connection, id, worker, place }));

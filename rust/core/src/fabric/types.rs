@@ -120,7 +120,7 @@ pub struct MemoryRange {
     pub announced: bool,
 }
 
-/// A file whose pages are the memory of a range, for the software fabric: a peer of the same user maps them.
+/// The file that the pages of a range belong to, for the software fabric: a peer of the same user maps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedFile {
     /// Its file descriptor; borrowed for the call.

@@ -1,4 +1,5 @@
-//! Where the memory of a peer lies, as seen by the side that copies: the one copy for this process and for another one.
+//! Where the memory of a peer lies, as seen by the side that copies: the one copy for memory of this process, for memory of the
+//! peer that is mapped here, and for memory of another process.
 #![allow(unsafe_code, reason = "copies between ranges of memory by address")]
 
 use rustix::io::Errno;
@@ -16,8 +17,21 @@ use crate::fabric::Opcode;
 pub(super) enum AddressSpace {
     /// This process's.
     Same,
+    /// This process's too: there the memory of a peer is mapped.
+    #[expect(dead_code, reason = "no region is mapped yet")]
+    Mapped,
     /// Another process's, of this host.
     Foreign(Pid),
+}
+
+/// Where a checked range of the other end is copied from or to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) space: AddressSpace,
+    /// Its first address in that space.
+    pub(super) address: u64,
+    /// No access to it can fault: plain instructions may copy it, if that holds for the local side as well.
+    pub(super) cannot_fault: bool,
 }
 
 /// Why the first byte was not copied.
@@ -39,11 +53,12 @@ pub(super) enum CopyStop {
 
 impl AddressSpace {
     /// Copies between the lists `local` and `remote`, of the same total, in order from their starts; answers how many bytes, at
-    /// least one. `plain`: both are anonymous memory of this process, and copied without the kernel.
+    /// least one. `plain`: neither side can be taken away, and they are copied without the kernel.
     ///
     /// # Safety
     /// The ranges were checked against their regions, which are pinned until after the call: what the caller may change is
-    /// changed only there. With `plain` they are mapped as well. Both lists have a byte at least.
+    /// changed only there. Remote ranges are addresses of this space. With `plain`, which never goes with
+    /// [`AddressSpace::Foreign`], no access to them can fault. Both lists have a byte at least.
     pub(super) unsafe fn copy(
         self,
         opcode: Opcode,
@@ -57,9 +72,11 @@ impl AddressSpace {
         };
         match self {
             // SAFETY: by the caller's promise.
-            Self::Same if plain => Ok(unsafe { plain_copy::copy(sources, targets) }),
-            // SAFETY: by the caller's promise.
-            Self::Same => unsafe { by_kernel(sources, targets) }.map_err(|error| stop(error, opcode)),
+            Self::Same | Self::Mapped if plain => Ok(unsafe { plain_copy::copy(sources, targets) }),
+            Self::Same | Self::Mapped => {
+                // SAFETY: by the caller's promise.
+                unsafe { by_kernel(sources, targets) }.map_err(|error| stop(error, opcode))
+            }
             // SAFETY: by the caller's promise.
             Self::Foreign(pid) => match unsafe { foreign::transfer(opcode, pid, local, remote) } {
                 Ok(0) => Err(CopyStop::Denied(None)),

@@ -1,5 +1,7 @@
 //! Ranges to copy by one call, of requests in a row.
 
+use super::address_space::{AddressSpace, Place};
+use super::far_end::FarMemory;
 use super::foreign::MAX_RANGES;
 use super::send_queue::{Piece, Request};
 use super::socket::Range;
@@ -11,6 +13,8 @@ use crate::fabric::{CompletionStatus, Opcode};
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) opcode: Option<Opcode>,
+    /// What the remote ranges are addresses of.
+    pub(super) space: AddressSpace,
     /// Copied without the kernel.
     pub(super) plain: bool,
     pub(super) local: Vec<Range>,
@@ -22,7 +26,7 @@ pub(super) struct Batch {
 impl Default for Batch {
     fn default() -> Self {
         let (local, remote) = (Vec::with_capacity(MAX_RANGES), Vec::with_capacity(MAX_RANGES));
-        Self { opcode: None, plain: false, local, remote, requests: 0, bytes: 0 }
+        Self { opcode: None, space: AddressSpace::Same, plain: false, local, remote, requests: 0, bytes: 0 }
     }
 }
 
@@ -32,9 +36,12 @@ impl Batch {
         self.requests == 0 && self.bytes == 0
     }
 
-    /// Whether a request that is copied so fits in, by what is in it already.
-    pub(super) fn takes(&self, request: &Request, plain: bool) -> bool {
-        self.opcode.is_none_or(|opcode| opcode == request.opcode && self.plain == plain)
+    /// Whether a request to `place` fits in, by what is in it already.
+    pub(super) fn takes(&self, request: &Request, place: &Place) -> bool {
+        let is_alike = |opcode| {
+            opcode == request.opcode && self.space == place.space && self.plain == place.cannot_fault
+        };
+        self.opcode.is_none_or(is_alike)
     }
 
     pub(super) fn clear(&mut self) {
@@ -46,8 +53,15 @@ impl Batch {
         self.bytes = 0;
     }
 
-    /// Adds the rest of a request. False when there was no room for all of it.
-    pub(super) fn push(&mut self, work: &Work<'_>, index: u64, request: &Request, offset: u64) -> bool {
+    /// Adds the rest of a request, from `offset` on, to its `place`. False when there was no room for all of it.
+    pub(super) fn push(
+        &mut self,
+        work: &Work<'_>,
+        index: u64,
+        request: &Request,
+        offset: u64,
+        place: &Place,
+    ) -> bool {
         if request.length == 0 {
             self.requests += 1;
             return true;
@@ -66,7 +80,9 @@ impl Batch {
             return false;
         }
         self.opcode = Some(request.opcode);
-        self.remote.push(Range::new(request.remote_address + offset, added));
+        self.space = place.space;
+        self.plain = place.cannot_fault;
+        self.remote.push(Range::new(place.address + offset, added));
         let whole = offset + added == request.length;
         self.requests += u64::from(whole);
         whole && self.remote.len() < MAX_RANGES
@@ -81,20 +97,21 @@ pub(super) enum Refused {
     Failed(CompletionStatus),
 }
 
-/// Checks both sides of a request, and pins their regions. Answers whether all of it is anonymous memory, which only its owner
-/// can take away.
+/// Checks both sides of a request, and pins their regions. Answers where its remote range lies in `memory`; that neither side
+/// can fault, if [`Place::cannot_fault`] says so.
 pub(super) fn check(
     work: &Work<'_>,
     index: u64,
     request: &Request,
     local: &mut PinSet<'_>,
     remote: &mut PinSet<'_>,
-) -> Result<bool, Refused> {
+    memory: &FarMemory,
+) -> Result<Place, Refused> {
     if request.length > u64::from(MAX_MESSAGE) {
         return Err(Refused::Failed(CompletionStatus::LocalLength));
     }
     if request.length == 0 {
-        return Ok(false);
+        return Ok(Place { space: memory.space(), address: request.remote_address, cannot_fault: false });
     }
     let refuse = |status| {
         move |problem| match problem {
@@ -107,14 +124,15 @@ pub(super) fn check(
         problem => refuse(CompletionStatus::RemoteAccess)(problem),
     };
     let (local_right, remote_right) = rights(request.opcode);
-    let mut anonymous = true;
+    let mut cannot_fault = true;
     for Piece { address, length, lkey } in work.queue.pieces(index, 0) {
-        anonymous &= local
+        cannot_fault &= local
             .check(lkey, address, length, local_right)
             .map_err(refuse(CompletionStatus::LocalProtection))?;
     }
-    let is_remote_anonymous = remote
-        .check(request.rkey, request.remote_address, request.length, remote_right)
+    let pinned = remote
+        .checked(request.rkey, request.remote_address, request.length, remote_right)
         .map_err(refuse_remote)?;
-    Ok(anonymous && is_remote_anonymous)
+    let place = memory.locate(pinned, request.remote_address, request.length);
+    Ok(Place { cannot_fault: cannot_fault && place.cannot_fault, ..place })
 }

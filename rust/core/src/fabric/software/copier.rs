@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::address_space::CopyStop;
+use super::address_space::{AddressSpace, CopyStop};
 use super::batch::{Batch, Refused, check};
 use super::device_core::Core;
 use super::endpoint::Endpoint;
@@ -120,8 +120,8 @@ impl Copier {
             if let Some(next) = self.obstacle(work, index) {
                 return Some(next);
             }
-            let plain = match check(work, index, request, local, remote) {
-                Ok(anonymous) => anonymous && memory.link().is_none(),
+            let place = match check(work, index, request, local, remote, memory) {
+                Ok(place) => place,
                 // The regions are released after this batch, and the next one begins here.
                 Err(Refused::BatchFull) => return None,
                 Err(Refused::Failed(status)) => return Some(Next::Failed(status)),
@@ -131,13 +131,10 @@ impl Copier {
                     Err(next) => return Some(next),
                 },
             };
-            if request.length > 0 {
-                if !batch.takes(request, plain) {
-                    return None;
-                }
-                batch.plain = plain;
+            if request.length > 0 && !batch.takes(request, &place) {
+                return None;
             }
-            if !batch.push(work, index, request, offset) {
+            if !batch.push(work, index, request, offset, &place) {
                 return None;
             }
             index += 1;
@@ -173,16 +170,17 @@ impl Copier {
         let mut moved = 0;
         if batch.bytes > 0 {
             work.faults.hold();
-            if memory.link().is_some_and(|link| !link.is_alive()) {
+            // A copy between mappings needs nothing of the process, and the pidfd's watcher tells of its end.
+            let is_foreign = matches!(batch.space, AddressSpace::Foreign(_));
+            if is_foreign && memory.link().is_some_and(|link| !link.is_alive()) {
                 work.endpoint.set_peer_gone();
                 return Err(Next::Failed(CompletionStatus::RetryExceeded));
             }
             let opcode = batch.opcode.unwrap_or(Opcode::Write);
-            let space = memory.space();
             // SAFETY: the ranges were checked against their regions, which are pinned by `local` and `remote` until after the
-            // call, so that neither registration ends before. Plain ones are anonymous memory of this process, and their owners
-            // promised that they stay mapped until then: no other process can take them away.
-            let answer = unsafe { space.copy(opcode, &batch.local, &batch.remote, batch.plain) };
+            // call, so that neither registration ends before. Plain ones cannot fault: no other process can take them away, and
+            // their owners promised that they stay mapped until then.
+            let answer = unsafe { batch.space.copy(opcode, &batch.local, &batch.remote, batch.plain) };
             moved = answer.map_err(|stop| self.stopped(work, memory, opcode, stop))?;
             // The regions of another process are pinned as well, so this can fail only if their owner gave up waiting for us.
             if memory.link().is_some() && !(local.all_live() && remote.all_live()) {
@@ -250,7 +248,8 @@ impl Copier {
 /// again, which is harmless.
 fn recheck(work: &Work<'_>, memory: &FarMemory, first: u64) -> Next {
     let (mut local, mut remote) = (PinSet::new(work.regions.view()), PinSet::new(memory.view()));
-    match work.queue.get(first).map(|request| check(work, first, request, &mut local, &mut remote)) {
+    let again = |request| check(work, first, request, &mut local, &mut remote, memory);
+    match work.queue.get(first).map(again) {
         Some(Err(Refused::Failed(status))) => Next::Failed(status),
         _ => Next::More,
     }

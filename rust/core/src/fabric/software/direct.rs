@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use super::address_space::AddressSpace;
 use super::device_core::Core;
 use super::endpoint::Endpoint;
 use super::far_end::{FarMemory, FarView};
@@ -19,6 +20,9 @@ use crate::fabric::{DirectCopy, DirectPiece, MOST_DIRECT_PIECES, NotDirect, Opco
 
 /// Regions on either side of one direct copy; transfers between more take the queue.
 const REGIONS: usize = 4;
+
+/// The remote key is not among those that the peer has announced.
+const UNKNOWN: Result<bool, Unpinned> = Err(Unpinned::Violation(Violation::UnknownKey));
 
 /// Direct copies of one connected queue pair.
 #[derive(Debug)]
@@ -55,21 +59,20 @@ impl DirectCopy for Direct {
         let memory = self.far.memory();
         let mut local = PinSet::<REGIONS>::new(self.device.regions.view());
         let mut remote = PinSet::<REGIONS>::new(memory.view());
-        let mut ranges = Ranges::default();
+        let mut ranges = Ranges::new(memory.space());
         for piece in pieces {
             ranges.add(opcode, piece, memory, &mut local, &mut remote)?;
         }
-        if memory.link().is_some_and(|link| !link.is_alive()) {
+        if ranges.needs_process() && memory.link().is_some_and(|link| !link.is_alive()) {
             return Err(NotDirect);
         }
         let (locals, remotes) = ranges.lists();
         // SAFETY: the ranges were checked against their regions, which are pinned by `local` and `remote` until after the call,
-        // so that neither registration ends before. Plain ones are anonymous memory of this process, and their owners promised
-        // that they stay mapped until then: no other process can take them away.
-        let moved = unsafe { memory.space().copy(opcode, locals, remotes, ranges.plain) };
+        // so that neither registration ends before. Plain ones cannot fault, by what their owners promised.
+        let moved = unsafe { ranges.space.copy(opcode, locals, remotes, ranges.plain) };
         // The regions of another process are pinned as well, so this can fail only if their owner gave up waiting for us.
-        let is_whole = moved == Ok(ranges.bytes) && (memory.link().is_none() || local.all_live() && remote.all_live());
-        if is_whole { Ok(()) } else { Err(NotDirect) }
+        let stayed = || memory.link().is_none() || local.all_live() && remote.all_live();
+        if moved == Ok(ranges.bytes) && stayed() { Ok(()) } else { Err(NotDirect) }
     }
 }
 
@@ -80,18 +83,24 @@ struct Ranges {
     remote: [Range; MOST_DIRECT_PIECES],
     count: usize,
     bytes: u64,
+    /// Where all remote ones lie.
+    space: AddressSpace,
     /// Copied without the kernel.
     plain: bool,
 }
 
-impl Default for Ranges {
-    fn default() -> Self {
-        let none = [Range::default(); MOST_DIRECT_PIECES];
-        Self { local: none, remote: none, count: 0, bytes: 0, plain: true }
-    }
-}
-
 impl Ranges {
+    /// None yet. `space` is that of regions of which nothing else is known.
+    fn new(space: AddressSpace) -> Self {
+        let none = [Range::default(); MOST_DIRECT_PIECES];
+        Self { local: none, remote: none, count: 0, bytes: 0, space, plain: true }
+    }
+
+    /// Whether the copy names the other process, by a number that another one may get.
+    fn needs_process(&self) -> bool {
+        matches!(self.space, AddressSpace::Foreign(_))
+    }
+
     /// Checks both sides of a piece, pins their regions, and adds it.
     fn add<'a>(
         &mut self,
@@ -103,19 +112,25 @@ impl Ranges {
     ) -> Result<(), NotDirect> {
         let &DirectPiece { local: address, remote: remote_address, length, lkey, rkey } = piece;
         let (local_right, remote_right) = rights(opcode);
-        let here = local.check(lkey, address, length, local_right).map_err(|_| NotDirect)?;
-        let there = match remote.check(rkey, remote_address, length, remote_right) {
-            Err(Unpinned::Violation(Violation::UnknownKey)) if memory.add_granted(rkey, remote) => {
-                remote.check(rkey, remote_address, length, remote_right)
-            }
-            checked => checked,
-        };
-        self.plain &= here && there.map_err(|_| NotDirect)?;
-        let (Some(local), Some(remote)) = (self.local.get_mut(self.count), self.remote.get_mut(self.count)) else {
+        let is_fixed = local.check(lkey, address, length, local_right).map_err(|_| NotDirect)?;
+        if remote.check(rkey, remote_address, length, remote_right) == UNKNOWN
+            && !memory.add_granted(rkey, remote)
+        {
+            return Err(NotDirect);
+        }
+        let pinned = remote.checked(rkey, remote_address, length, remote_right).map_err(|_| NotDirect)?;
+        let place = memory.locate(pinned, remote_address, length);
+        if self.count > 0 && place.space != self.space {
+            return Err(NotDirect);
+        }
+        self.space = place.space;
+        self.plain &= is_fixed && place.cannot_fault;
+        let (Some(local), Some(remote)) = (self.local.get_mut(self.count), self.remote.get_mut(self.count))
+        else {
             return Err(NotDirect);
         };
         *local = Range::new(address, length);
-        *remote = Range::new(remote_address, length);
+        *remote = Range::new(place.address, length);
         self.count += 1;
         self.bytes += length;
         Ok(())

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::RecvFlags;
 
-use super::address_space::AddressSpace;
+use super::address_space::{AddressSpace, Place};
 use super::device_core::Core;
 use super::endpoint::Endpoint;
 use super::link::Link;
 use super::questions::Resolved;
 use super::socket::{self, Range};
-use super::table::{Counterpart, RegionView};
+use super::table::{Counterpart, Pinned, RegionView};
 use super::tcp::frame::{Action, RequestHeader};
 use super::watched::WatchedSocket;
 use super::work::{Next, PinSet};
@@ -49,12 +49,12 @@ pub(super) struct OtherProcess {
 #[derive(Debug)]
 pub(super) struct FarView {
     memory: FarMemory,
-    counterpart: Place,
+    counterpart: Shown,
 }
 
 /// Where a counterpart says how it stands.
 #[derive(Debug)]
-enum Place {
+enum Shown {
     Here(Arc<Endpoint>),
     /// Its slot in the table of its process, and its number.
     Table(usize, u32),
@@ -78,8 +78,8 @@ impl FarEnd {
     /// What threads need of it that copy without the lock of the queue pair.
     pub(super) fn view(&self) -> FarView {
         let counterpart = match self {
-            Self::Here(here) => Place::Here(Arc::clone(&here.endpoint)),
-            Self::OtherProcess(other) => Place::Table(other.slot, other.counterpart),
+            Self::Here(here) => Shown::Here(Arc::clone(&here.endpoint)),
+            Self::OtherProcess(other) => Shown::Table(other.slot, other.counterpart),
         };
         FarView { memory: self.memory(), counterpart }
     }
@@ -147,22 +147,38 @@ impl FarView {
     /// How it stands towards `endpoint`, which asks.
     pub(super) fn counterpart(&self, endpoint: &Endpoint) -> Counterpart {
         match (&self.counterpart, self.memory.link()) {
-            (Place::Here(here), _) => here.counterpart(&endpoint.address),
+            (Shown::Here(here), _) => here.counterpart(&endpoint.address),
             _ if endpoint.is_peer_gone() => Counterpart::Gone,
-            (Place::Table(slot, number), Some(link)) => {
+            (Shown::Table(slot, number), Some(link)) => {
                 let entry = link.queue_pair(*slot);
                 entry.map_or(Counterpart::Gone, |entry| entry.counterpart(*number, endpoint.qpn()))
             }
-            (Place::Table(..), None) => Counterpart::Gone,
+            (Shown::Table(..), None) => Counterpart::Gone,
         }
     }
 }
 
 impl FarMemory {
+    /// The space of its own addresses.
     pub(super) fn space(&self) -> AddressSpace {
         match self {
             Self::Here(_) => AddressSpace::Same,
             Self::OtherProcess(link) => AddressSpace::Foreign(link.pid()),
+        }
+    }
+
+    /// Where `length` bytes at `address` of the region `pinned` are copied from or to, until the pin is dropped. They were checked
+    /// against the region. Takes no lock and makes no system call.
+    pub(super) fn locate(&self, pinned: &Pinned<'_>, address: u64, length: u64) -> Place {
+        match self {
+            Self::Here(_) => {
+                Place { space: AddressSpace::Same, address, cannot_fault: pinned.cannot_fault() }
+            }
+            Self::OtherProcess(link) => link.locate(pinned, address, length).unwrap_or_else(|| Place {
+                space: AddressSpace::Foreign(link.pid()),
+                address,
+                cannot_fault: false,
+            }),
         }
     }
 

@@ -11,6 +11,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::Pid;
 
+use super::address_space::Place;
 use super::denial::{self, Denied, call_of, is_denial};
 use super::descriptors;
 use super::foreign;
@@ -21,7 +22,9 @@ use super::link_messages::{LinkReply, LinkRequest, REQUEST_SIZE};
 use super::mapping::SharedArray;
 use super::questions::{Questions, Resolved};
 use super::socket::{Range, peer_pid};
-use super::table::{QUEUE_PAIR_ENTRIES, QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView};
+use super::table::{
+    Pinned, QUEUE_PAIR_ENTRIES, QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView,
+};
 use crate::events::{Interest, Waiter};
 use crate::fabric::{Opcode, PathKind, Paths};
 use crate::fork::OwnSocket;
@@ -116,6 +119,11 @@ impl Link {
     /// Those of its other regions that it was asked for.
     pub(super) fn granted(&self) -> RegionView<'_> {
         RegionView { entries: &self.granted, pins: &self.pins }
+    }
+
+    /// Where `length` bytes at `address` of the region `pinned` are mapped here; `None`: they are not.
+    pub(super) fn locate(&self, _pinned: &Pinned<'_>, _address: u64, _length: u64) -> Option<Place> {
+        None
     }
 
     /// Asks for a region that is in neither of them. Called again, it says what has become of it.

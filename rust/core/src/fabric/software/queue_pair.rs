@@ -14,8 +14,8 @@ use super::shared_queue::SharedQueue;
 use super::transport::PathsNow;
 use crate::events::Waiter;
 use crate::fabric::{
-    Batch, Connecting, Device, DirectCopy, FabricError, PathKind, PathOptions, Paths, Posted, QpAddress, QueuePair,
-    QueuePairCaps, Sge, WorkQueue, WorkRequest,
+    Batch, Connecting, Device, DirectCopy, FabricError, PathKind, PathOptions, Paths, Posted, QpAddress,
+    QueuePair, QueuePairCaps, Sge, WorkQueue, WorkRequest,
 };
 use crate::sync::{MutexGuard, lock};
 

@@ -40,6 +40,10 @@ pub(super) enum Right {
 const ANONYMOUS: u32 = 8;
 /// Among the bits of [`Right`]: peers are told of the region and its key.
 const ANNOUNCED: u32 = 16;
+/// Among the bits of [`Right`]: the owner has the file that the memory is mapped from, and gives it to a peer that asks.
+const MAPPABLE: u32 = 32;
+/// Among the bits of [`Right`]: the owner made that file and keeps its pages reserved. A peer checks the file itself.
+const OWN: u32 = 64;
 
 /// Why a key and a range do not give access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +64,7 @@ pub(super) struct RegionEntry {
     /// Key of the live region, 0 for none. Written by the owner, read by all, all SeqCst: a reader stores its
     /// pin and then loads the key, the owner clears the key and then loads the pins, so one of them sees the other.
     key: AtomicU32,
-    /// Bits of [`Right`], and [`ANONYMOUS`].
+    /// Bits of [`Right`], and [`ANONYMOUS`] to [`OWN`].
     access: AtomicU32,
     /// First address.
     base: AtomicU64,
@@ -77,9 +81,14 @@ impl RegionEntry {
     pub(super) fn publish(&self, key: u32, range: &MemoryRange) {
         let anonymous = if range.backing == Backing::Anonymous { ANONYMOUS } else { 0 };
         let announced = if range.announced { ANNOUNCED } else { 0 };
+        let file = match range.file {
+            Some(file) if file.is_own => MAPPABLE | OWN,
+            Some(_) => MAPPABLE,
+            None => 0,
+        };
         self.base.store(range.address, Ordering::Relaxed);
         self.length.store(range.length, Ordering::Relaxed);
-        self.access.store(access_bits(range.access) | anonymous | announced, Ordering::Relaxed);
+        self.access.store(access_bits(range.access) | anonymous | announced | file, Ordering::Relaxed);
         self.key.store(key, Ordering::SeqCst);
     }
 
@@ -233,9 +242,10 @@ impl Pinned<'_> {
         Ok(())
     }
 
-    /// Whether only its owner can take the memory away.
-    pub(super) fn is_anonymous(&self) -> bool {
-        self.access & ANONYMOUS != 0
+    /// Whether an access of its owner's own process cannot fault: only that process can take the memory away, and has promised
+    /// not to while it is registered.
+    pub(super) fn cannot_fault(&self) -> bool {
+        self.access & (ANONYMOUS | OWN) != 0
     }
 
     /// Shows it in a further table, too, at the slot of its key. Owner only.

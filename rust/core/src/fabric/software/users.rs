@@ -41,7 +41,11 @@ impl Users {
         let mut inside = self.state.fetch_or(CLOSED, Ordering::AcqRel) & !CLOSED;
         while inside != 0 {
             looks = looks.saturating_add(1);
-            if looks < SPINS { thread::yield_now() } else { thread::sleep(PAUSE) }
+            if looks < SPINS {
+                thread::yield_now()
+            } else {
+                thread::sleep(PAUSE)
+            }
             inside = self.state.load(Ordering::Acquire) & !CLOSED;
         }
     }

@@ -113,8 +113,7 @@ impl<'a, const N: usize> PinSet<'a, N> {
         Self { view, pins: [const { None }; N], last: 0 }
     }
 
-    /// Pins the region of `key`, if it is not yet, and checks that `length` bytes at `address` may be used so. Answers
-    /// whether only its owner can take the memory of the region away.
+    /// [`PinSet::checked`], which answers whether an access of its owner's process cannot fault.
     pub(super) fn check(
         &mut self,
         key: u32,
@@ -122,9 +121,20 @@ impl<'a, const N: usize> PinSet<'a, N> {
         length: u64,
         right: Right,
     ) -> Result<bool, Unpinned> {
+        Ok(self.checked(key, address, length, right)?.cannot_fault())
+    }
+
+    /// Pins the region of `key`, if it is not yet, and checks that `length` bytes at `address` may be used so.
+    pub(super) fn checked(
+        &mut self,
+        key: u32,
+        address: u64,
+        length: u64,
+        right: Right,
+    ) -> Result<&Pinned<'a>, Unpinned> {
         let pinned = self.get(key)?;
         pinned.check(address, length, right)?;
-        Ok(pinned.is_anonymous())
+        Ok(pinned)
     }
 
     /// Adds a region that was pinned elsewhere. False: the set is full.

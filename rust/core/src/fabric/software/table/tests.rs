@@ -37,7 +37,7 @@ proptest! {
         let inside = low >= u128::from(base) && high <= u128::from(base) + u128::from(size);
         prop_assert_eq!(pinned.check(address, length, Right::RemoteRead).is_ok(), inside);
         prop_assert_eq!(pinned.check(base, size, Right::RemoteWrite), Err(Violation::Range));
-        prop_assert!(pinned.is_anonymous());
+        prop_assert!(pinned.cannot_fault());
         prop_assert_eq!(pinned.is_announced(), announced);
     }
 }
@@ -53,7 +53,7 @@ fn a_pin_needs_the_exact_key_and_leaves_no_trace_when_refused() {
     entries.get(1).unwrap().publish(key, &range(64, 64, Access::FULL, Backing::Unknown));
     assert!(refused(key_of(1, 2)) && refused(key_of(3, 1)) && refused(0));
     let pinned = view.pin(key).unwrap();
-    assert!(!pinned.is_anonymous());
+    assert!(!pinned.cannot_fault());
     assert_eq!(pins.get(1).unwrap().load(Ordering::SeqCst), 1);
     entries.get(1).unwrap().revoke();
     assert!(!pinned.is_live());
