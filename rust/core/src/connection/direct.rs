@@ -5,8 +5,8 @@ use std::time::Instant;
 use super::Connection;
 use super::route::Remote;
 use super::submit::thread_hint;
-use crate::fabric::Opcode;
-use crate::pool::LaneHealth;
+use crate::fabric::{MOST_DIRECT_PIECES, Opcode};
+use crate::pool::{DirectLane, LaneHealth};
 use crate::transfer::{DirectPieces, IovSource};
 
 impl Connection {
@@ -26,10 +26,21 @@ impl Connection {
         if lane.status.health() != LaneHealth::Healthy {
             return false;
         }
-        let Some(all) = DirectPieces::of(iovs, &self.context.registry, &self.remote, opcode) else {
-            return false;
-        };
-        let direct = &lane.status.direct;
+        match iovs.len() {
+            1 => self.copy_pieces::<1, S>(&lane.status.direct, opcode, iovs),
+            _ => self.copy_pieces::<MOST_DIRECT_PIECES, S>(&lane.status.direct, opcode, iovs),
+        }
+    }
+
+    #[inline(always)]
+    fn copy_pieces<const N: usize, S: IovSource + ?Sized>(
+        &self,
+        direct: &DirectLane,
+        opcode: Opcode,
+        iovs: &S,
+    ) -> bool {
+        let all = DirectPieces::<N>::of(iovs, &self.context.registry, &self.remote, opcode);
+        let Some(all) = all else { return false };
         let since = direct.is_sampled().then(Instant::now);
         if direct.copy(opcode, all.pieces(), all.bytes).is_err() {
             return false;

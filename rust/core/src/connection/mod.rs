@@ -23,8 +23,10 @@ mod submit;
 mod transfer_future;
 mod wait;
 
+use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::sync::{Arc, Once};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
@@ -54,7 +56,7 @@ use crate::notify::Sender;
 use crate::observe;
 use crate::pool::{EndState, LaneHealth, PoolError};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
-use crate::transfer::{RemoteRange, SlicePolicy, SubmitError};
+use crate::transfer::{RemoteRange, SlicePolicy, Spread, SubmitError};
 
 /// A connection to one peer, over which both ends may start transfers. Every method may be called from any thread.
 ///
@@ -80,6 +82,8 @@ pub struct Inner {
     reach: Reach,
     /// Whether the lanes had direct copies at the connect: elsewhere no transfer looks for them.
     copies_directly: bool,
+    /// How transfers are spread over the lanes.
+    spread: Spread,
     /// What moves GPU memory that the other lanes do not.
     gpu: GpuLanes,
     /// The peer's regions.
@@ -185,9 +189,17 @@ impl Connection {
         tracing::info!(
             peer = %peer.control, path = %paths, lanes = lanes.len(), regions = remote.table().len(), local = peer.local, "connected"
         );
+        let copies_directly = lanes.iter().any(|lane| lane.status.direct.is_there());
+        let spread = if copies_directly {
+            let processors = available_parallelism().map_or(usize::MAX, NonZeroUsize::get);
+            Spread::over_copies(lanes.len(), processors)
+        } else {
+            Spread::over_device(lanes.len())
+        };
         let connection = Arc::new(Self(OfProcess::new(Inner {
             context,
-            copies_directly: lanes.iter().any(|lane| lane.status.direct.is_there()),
+            copies_directly,
+            spread,
             lanes,
             policy,
             paths,

@@ -71,6 +71,9 @@ pub struct Worker {
     /// Moves the bytes, where the device does not do so by itself. Without the worker's lock, so that other lanes and control
     /// work do not wait for a copy.
     progress: Option<Arc<dyn Progress>>,
+    /// Callers that move bytes now, where `progress` does: the thread leaves that to them, for two that take turns at one queue pair
+    /// take longer than one. Written by callers, read by the thread; a hint, so Relaxed.
+    movers: AtomicU32,
     /// The device moves data only while its completion queue is polled.
     device_needs_polling: bool,
     /// The pool's.
@@ -105,6 +108,7 @@ impl Worker {
             completions,
             queue_handle,
             progress,
+            movers: AtomicU32::new(0),
             device_needs_polling,
             spare_lists,
         })
@@ -162,7 +166,11 @@ impl Worker {
     /// Runs one step on behalf of a caller that waits; `None` when another thread holds the lock.
     #[inline]
     pub fn drive_as_caller(&self) -> Option<StepReport> {
-        self.move_bytes();
+        if let Some(progress) = &self.progress {
+            self.movers.fetch_add(1, Ordering::Relaxed);
+            progress.advance();
+            self.movers.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut state = self.caller_lock()?;
         state.caller_steps = state.caller_steps.wrapping_add(1);
         let report = self.step(&mut state);
@@ -235,12 +243,18 @@ impl Worker {
         }
     }
 
-    /// Moves bytes for a while, if the device wants that of its callers. Called without the lock.
-    #[inline]
+    /// Moves bytes for a while on the worker's thread, if the device wants that, and no caller is at it. Called without the
+    /// lock.
     pub(super) fn move_bytes(&self) {
-        if let Some(progress) = &self.progress {
+        let is_moving = || self.movers.load(Ordering::Relaxed) != 0 && !self.has_sleepers();
+        if let Some(progress) = self.progress.as_ref().filter(|_| !is_moving()) {
             progress.advance();
         }
+    }
+
+    /// Whether callers and the thread move the bytes, and not the device.
+    pub(super) fn moves_bytes(&self) -> bool {
+        self.progress.is_some()
     }
 
     /// The worker's lock, waited for until then, or for as long as it takes.

@@ -90,6 +90,11 @@ fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
         return Turn::Again;
     }
     if !report.busy {
+        // Callers that move their bytes themselves do so again most often: to wake this thread for each of their transfers
+        // would take them longer than small ones do.
+        if driven && worker.moves_bytes() {
+            return Turn::Nap;
+        }
         return park(worker, state);
     }
     if driven {

@@ -33,7 +33,7 @@ pub(crate) use end_notice::{AtEnd, EndNotice};
 pub use failed::Asked;
 pub use iovs::IovSource;
 pub use outcomes::REMEMBERED;
-pub use plan::{Plan, Share};
+pub use plan::{Plan, Share, Spread};
 pub use region_resolver::Scope;
 pub(crate) use region_resolver::{READ_ONLY_THERE, find_local};
 pub use remote_range::RemoteRange;

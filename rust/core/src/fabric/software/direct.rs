@@ -52,14 +52,29 @@ impl Direct {
 
 impl DirectCopy for Direct {
     fn copy(&self, opcode: Opcode, pieces: &[DirectPiece]) -> Result<(), NotDirect> {
+        match pieces {
+            [_] => self.copy_all::<1, 1>(opcode, pieces),
+            _ => self.copy_all::<MOST_DIRECT_PIECES, REGIONS>(opcode, pieces),
+        }
+    }
+}
+
+impl Direct {
+    /// Copies at most `N` pieces, of at most `R` regions on either side.
+    #[inline(always)]
+    fn copy_all<const N: usize, const R: usize>(
+        &self,
+        opcode: Opcode,
+        pieces: &[DirectPiece],
+    ) -> Result<(), NotDirect> {
         let _user = self.copies.enter().ok_or(NotDirect)?;
         if !self.is_open(opcode) {
             return Err(NotDirect);
         }
         let memory = self.far.memory();
-        let mut local = PinSet::<REGIONS>::new(self.device.regions.view());
-        let mut remote = PinSet::<REGIONS>::new(memory.view());
-        let mut ranges = Ranges::new(memory.space());
+        let mut local = PinSet::<R>::new(self.device.regions.view());
+        let mut remote = PinSet::<R>::new(memory.view());
+        let mut ranges = Ranges::<N>::new(memory.space());
         for piece in pieces {
             ranges.add(opcode, piece, memory, &mut local, &mut remote)?;
         }
@@ -78,9 +93,9 @@ impl DirectCopy for Direct {
 
 /// The ranges to copy between.
 #[derive(Debug)]
-struct Ranges {
-    local: [Range; MOST_DIRECT_PIECES],
-    remote: [Range; MOST_DIRECT_PIECES],
+struct Ranges<const N: usize> {
+    local: [Range; N],
+    remote: [Range; N],
     count: usize,
     bytes: u64,
     /// Where all remote ones lie.
@@ -89,10 +104,10 @@ struct Ranges {
     plain: bool,
 }
 
-impl Ranges {
+impl<const N: usize> Ranges<N> {
     /// None yet. `space` is that of regions of which nothing else is known.
     fn new(space: AddressSpace) -> Self {
-        let none = [Range::default(); MOST_DIRECT_PIECES];
+        let none = [Range::default(); N];
         Self { local: none, remote: none, count: 0, bytes: 0, space, plain: true }
     }
 
@@ -102,13 +117,13 @@ impl Ranges {
     }
 
     /// Checks both sides of a piece, pins their regions, and adds it.
-    fn add<'a>(
+    fn add<'a, const R: usize>(
         &mut self,
         opcode: Opcode,
         piece: &DirectPiece,
         memory: &'a FarMemory,
-        local: &mut PinSet<'_, REGIONS>,
-        remote: &mut PinSet<'a, REGIONS>,
+        local: &mut PinSet<'_, R>,
+        remote: &mut PinSet<'a, R>,
     ) -> Result<(), NotDirect> {
         let &DirectPiece { local: address, remote: remote_address, length, lkey, rkey } = piece;
         let (local_right, remote_right) = rights(opcode);
