@@ -204,21 +204,25 @@ impl Connection {
         let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
         task.start(plan.parts() as u32, self.context.time_limit);
         let mut workers = 0;
-        for (part, list) in lists.into_iter().flatten().enumerate() {
+        for (number, list) in lists.into_iter().flatten().enumerate() {
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
             if task.end_state() != EndState::Done {
                 self.context.pool.spare_lists().release(list);
                 task.end_part();
                 continue;
             }
-            let handed = self.pick_lane(hint.wrapping_add(part)).and_then(|lane| {
-                let part = Submission { lane: lane.key, owner: task, list, first: part == 0 };
-                self.hand_over(lane, part, started, limit).map(|()| lane.worker_index)
+            let handed = self.pick_lane(hint.wrapping_add(number)).and_then(|lane| {
+                let part = Submission { lane: lane.key, owner: task, list, first: number == 0 };
+                self.hand_over(lane, part, started, limit)?;
+                if number > 0 {
+                    lane.worker.move_soon();
+                }
+                Ok(lane.worker_index)
             });
             match handed {
                 Ok(worker) => workers |= 1 << worker,
                 Err(error) => {
-                    tracing::warn!("part {part} of a transfer was not posted: {error}");
+                    tracing::warn!("part {number} of a transfer was not posted: {error}");
                     task.fail(RequestFailure {
                         iov: 0,
                         status: CompletionStatus::Flushed,

@@ -74,6 +74,9 @@ pub struct Worker {
     /// Callers that move bytes now, where `progress` does: the thread leaves that to them, for two that take turns at one queue pair
     /// take longer than one. Written by callers, read by the thread; a hint, so Relaxed.
     movers: AtomicU32,
+    /// A transfer is worth the thread beside its caller. Set by callers, cleared by the thread when nothing is under way; a hint
+    /// with a wake-up behind it, so Relaxed.
+    shares: AtomicBool,
     /// The device moves data only while its completion queue is polled.
     device_needs_polling: bool,
     /// The pool's.
@@ -109,6 +112,7 @@ impl Worker {
             queue_handle,
             progress,
             movers: AtomicU32::new(0),
+            shares: AtomicBool::new(false),
             device_needs_polling,
             spare_lists,
         })
@@ -246,10 +250,31 @@ impl Worker {
     /// Moves bytes for a while on the worker's thread, if the device wants that, and no caller is at it. Called without the
     /// lock.
     pub(super) fn move_bytes(&self) {
-        let is_moving = || self.movers.load(Ordering::Relaxed) != 0 && !self.has_sleepers();
+        let is_moving = || self.movers.load(Ordering::Relaxed) != 0 && !self.must_drive();
         if let Some(progress) = self.progress.as_ref().filter(|_| !is_moving()) {
             progress.advance();
         }
+    }
+
+    /// Has the thread move bytes as soon as a processor is free for it, where the device does not: for a transfer that is worth two
+    /// threads. Until it runs, and if it does not, its caller moves them.
+    pub fn move_soon(&self) {
+        if self.progress.is_some() {
+            self.shares.store(true, Ordering::Relaxed);
+            self.kick();
+        }
+    }
+
+    /// Nothing is under way.
+    pub(super) fn end_sharing(&self) {
+        if self.shares.load(Ordering::Relaxed) {
+            self.shares.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the thread drives although callers do.
+    pub(super) fn must_drive(&self) -> bool {
+        self.has_sleepers() || self.shares.load(Ordering::Relaxed)
     }
 
     /// Whether callers and the thread move the bytes, and not the device.
