@@ -8,6 +8,8 @@
 )]
 
 mod forking_peer;
+#[cfg(feature = "verbs")]
+mod nullverbs;
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
