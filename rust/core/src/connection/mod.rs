@@ -23,10 +23,8 @@ mod submit;
 mod transfer_future;
 mod wait;
 
-use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::sync::{Arc, Once};
-use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
@@ -190,12 +188,8 @@ impl Connection {
             peer = %peer.control, path = %paths, lanes = lanes.len(), regions = remote.table().len(), local = peer.local, "connected"
         );
         let copies_directly = lanes.iter().any(|lane| lane.status.direct.is_there());
-        let spread = if copies_directly {
-            let processors = available_parallelism().map_or(usize::MAX, NonZeroUsize::get);
-            Spread::over_copies(lanes.len(), processors)
-        } else {
-            Spread::over_device(lanes.len())
-        };
+        let spread =
+            if copies_directly { Spread::over_copies(lanes.len()) } else { Spread::over_device(lanes.len()) };
         let connection = Arc::new(Self(OfProcess::new(Inner {
             context,
             copies_directly,

@@ -214,9 +214,7 @@ impl Connection {
             let handed = self.pick_lane(hint.wrapping_add(number)).and_then(|lane| {
                 let part = Submission { lane: lane.key, owner: task, list, first: number == 0 };
                 self.hand_over(lane, part, started, limit)?;
-                if number > 0 {
-                    lane.worker.move_soon();
-                }
+                lane.worker.share();
                 Ok(lane.worker_index)
             });
             match handed {

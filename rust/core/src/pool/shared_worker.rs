@@ -74,9 +74,9 @@ pub struct Worker {
     /// Callers that move bytes now, where `progress` does: the thread leaves that to them, for two that take turns at one queue pair
     /// take longer than one. Written by callers, read by the thread; a hint, so Relaxed.
     movers: AtomicU32,
-    /// A transfer is worth the thread beside its caller. Set by callers, cleared by the thread when nothing is under way; a hint
-    /// with a wake-up behind it, so Relaxed.
-    shares: AtomicBool,
+    /// While it is not 0, the thread moves bytes beside callers: how often it still parks until then. Set by callers whose transfers
+    /// are spread over several workers, counted down by the thread; a hint with a wake-up behind it, so Relaxed.
+    shares: AtomicU32,
     /// The device moves data only while its completion queue is polled.
     device_needs_polling: bool,
     /// The pool's.
@@ -112,7 +112,7 @@ impl Worker {
             queue_handle,
             progress,
             movers: AtomicU32::new(0),
-            shares: AtomicBool::new(false),
+            shares: AtomicU32::new(0),
             device_needs_polling,
             spare_lists,
         })
@@ -250,31 +250,30 @@ impl Worker {
     /// Moves bytes for a while on the worker's thread, if the device wants that, and no caller is at it. Called without the
     /// lock.
     pub(super) fn move_bytes(&self) {
-        let is_moving = || self.movers.load(Ordering::Relaxed) != 0 && !self.must_drive();
+        let is_moving = || self.movers.load(Ordering::Relaxed) != 0 && !self.has_sleepers() && !self.shares();
         if let Some(progress) = self.progress.as_ref().filter(|_| !is_moving()) {
             progress.advance();
         }
     }
 
-    /// Has the thread move bytes as soon as a processor is free for it, where the device does not: for a transfer that is worth two
-    /// threads. Until it runs, and if it does not, its caller moves them.
-    pub fn move_soon(&self) {
-        if self.progress.is_some() {
-            self.shares.store(true, Ordering::Relaxed);
+    /// Has the thread move bytes beside callers, where the device does not: for a transfer that is spread over several workers. It
+    /// does so once a processor is free for it; until then, and if none is, the caller moves them.
+    pub fn share(&self) {
+        // It may nap, and then a part that is posted does not wake it.
+        if self.progress.is_some() && self.shares.swap(SHARED_PARKS, Ordering::Relaxed) == 0 {
             self.kick();
         }
     }
 
-    /// Nothing is under way.
-    pub(super) fn end_sharing(&self) {
-        if self.shares.load(Ordering::Relaxed) {
-            self.shares.store(false, Ordering::Relaxed);
-        }
+    /// The thread parks.
+    pub(super) fn note_park(&self) {
+        // A caller's new count that is lost here comes again with its next transfer.
+        self.shares.store(self.shares.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
-    /// Whether the thread drives although callers do.
-    pub(super) fn must_drive(&self) -> bool {
-        self.has_sleepers() || self.shares.load(Ordering::Relaxed)
+    /// Whether the thread moves bytes beside callers.
+    pub(super) fn shares(&self) -> bool {
+        self.shares.load(Ordering::Relaxed) != 0
     }
 
     /// Whether callers and the thread move the bytes, and not the device.
@@ -450,6 +449,10 @@ impl Worker {
         self.wake.as_fd()
     }
 }
+
+/// How often a worker's thread parks, which it does after each transfer, before it leaves the bytes of transfers that are not
+/// spread to their callers again.
+const SHARED_PARKS: u32 = 64;
 
 /// While it lives, the worker's thread drives for a sleeping caller.
 #[derive(Debug)]

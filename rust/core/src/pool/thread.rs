@@ -81,7 +81,7 @@ fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
     let Some(mut state) = worker.try_state() else { return Turn::Nap };
     let wanted = worker.take_contended();
     let has_callers = wanted || state.caller_steps != rest.caller_steps;
-    let driven = has_callers && !worker.must_drive();
+    let driven = has_callers && !worker.has_sleepers();
     rest.caller_steps = state.caller_steps;
     state.look_at_clock();
     let report = worker.step(&mut state);
@@ -91,12 +91,12 @@ fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
         return Turn::Again;
     }
     if !report.busy {
-        worker.end_sharing();
         // Callers that move their bytes themselves do so again most often: to wake this thread for each of their transfers
-        // would take them longer than small ones do.
-        if has_callers && worker.moves_bytes() {
+        // would take them longer than to move 64 KiB.
+        if has_callers && worker.moves_bytes() && !worker.shares() {
             return Turn::Nap;
         }
+        worker.note_park();
         return park(worker, state);
     }
     if driven {

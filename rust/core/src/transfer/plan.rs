@@ -44,9 +44,9 @@ impl Spread {
         Self { lanes, min_part: MIN_PART }
     }
 
-    /// Over lanes whose bytes the processors of this process move, of which there are `processors`.
-    pub fn over_copies(lanes: usize, processors: usize) -> Self {
-        Self { lanes: lanes.min(processors), min_part: MIN_COPIED_PART }
+    /// Over lanes whose bytes threads of this process copy.
+    pub const fn over_copies(lanes: usize) -> Self {
+        Self { lanes, min_part: MIN_COPIED_PART }
     }
 }
 
@@ -67,7 +67,7 @@ const MIN_PART: u64 = 256 << 10;
 /// | | 1 | 2 | 4 |
 /// |---|---|---|---|
 /// | 1 MiB | | | |
-const MIN_COPIED_PART: u64 = 2 << 20;
+const MIN_COPIED_PART: u64 = 1 << 20;
 
 /// Stripes begin at multiples of this, the page of most memory.
 const STRIPE_ALIGN: u64 = 4096;
