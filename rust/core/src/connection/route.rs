@@ -137,6 +137,9 @@ impl Connection {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// A transfer of at most 64 KiB and 16 pieces between memory of this host is copied by the call itself, and its id is
+    /// [`TransferId::COMPLETE`].
+    ///
     /// When the waiting queues are full, or 1,048,512 ids are in use, it sleeps until
     /// there is room, at most for the transfer time-out. A transfer keeps its id until its end has been asked for, so a
     /// program that starts more and asks about none waits for itself: the call then ends with [`SubmitError::NoId`]. Any

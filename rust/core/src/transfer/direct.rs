@@ -4,7 +4,9 @@ use super::{Iov, IovSource};
 use crate::fabric::{DirectPiece, MOST_DIRECT_PIECES, Opcode};
 use crate::memory::{MemoryKind, Region, Registry, RemoteCheck, RemoteRegions, RemoteTable, Snapshot, holds};
 
-/// Bytes of a transfer that its caller copies at most.
+/// Bytes of a transfer that its caller copies at most: 64 KiB take 7 us, so that a call which starts a transfer still ends soon.
+/// Between two processes of a host the median of a WRITE fell from 2.95 to 1.90 us for 4 KiB, from 10.6 to 9.4 us for 16 x
+/// 4 KiB, and from 7.8 to 6.8 us for 64 KiB; of 256 KiB the queue costs a fiftieth.
 pub const LONGEST_DIRECT: u64 = 64 << 10;
 
 /// The pieces of a small transfer, at most `N`: one, or [`MOST_DIRECT_PIECES`]. For a single one the larger array took a tenth of

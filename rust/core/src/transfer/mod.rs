@@ -62,7 +62,8 @@ pub struct Iov {
 pub struct TransferId(pub u64);
 
 impl TransferId {
-    /// What a call with [`Request::at_once`](crate::Request::at_once) answers for a transfer that has ended.
+    /// What a call answers for a transfer that has ended well when it returns: one that was small enough for the calling thread to
+    /// copy, or was to end so, with [`Request::at_once`](crate::Request::at_once). Every call that takes an id knows it.
     pub const COMPLETE: Self = Self(0);
 }
 
