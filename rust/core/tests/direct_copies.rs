@@ -2,7 +2,9 @@
 #![allow(unsafe_code, reason = "registers memory by address")]
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::indexing_slicing,
     reason = "a panic is how a test fails"
 )]

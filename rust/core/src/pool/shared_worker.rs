@@ -74,7 +74,7 @@ pub struct Worker {
     /// Callers that move bytes now, where `progress` does: the thread leaves that to them, for two that take turns at one queue pair
     /// take longer than one. Written by callers, read by the thread; a hint, so Relaxed.
     movers: AtomicU32,
-    /// While it is not 0, the thread moves bytes beside callers: how often it still parks until then. Set by callers whose transfers
+    /// While it is not 0, the thread moves bytes beside callers: how often it still parks until then. Set by callers with transfers that
     /// are spread over several workers, counted down by the thread; a hint with a wake-up behind it, so Relaxed.
     shares: AtomicU32,
     /// The device moves data only while its completion queue is polled.

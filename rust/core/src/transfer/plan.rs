@@ -34,6 +34,8 @@ impl Share {
 pub struct Spread {
     /// Lanes at most.
     lanes: usize,
+    /// A single iov of fewer bytes goes over one lane: twice `min_part`.
+    from: u64,
     /// Bytes that a part must at least have.
     min_part: u64,
 }
@@ -41,12 +43,12 @@ pub struct Spread {
 impl Spread {
     /// Over lanes that a device moves the bytes of.
     pub const fn over_device(lanes: usize) -> Self {
-        Self { lanes, min_part: MIN_PART }
+        Self { lanes, from: 2 * MIN_PART, min_part: MIN_PART }
     }
 
-    /// Over lanes whose bytes threads of this process copy.
+    /// Over lanes of which threads of this process copy the bytes.
     pub const fn over_copies(lanes: usize) -> Self {
-        Self { lanes, min_part: MIN_COPIED_PART }
+        Self { lanes, from: 2 * MIN_COPIED_PART, min_part: MIN_COPIED_PART }
     }
 }
 
@@ -63,7 +65,7 @@ const MIN_PART: u64 = 256 << 10;
 
 /// As [`MIN_PART`], where each part is copied by a thread: below that, waking the second thread costs more than it copies.
 /// Between two processes of a host of 2 hardware threads, WRITEs in GB/s over one lane, two and four: 16 x 64 KiB 4.8, 4.0,
-/// 4.0; 1 MiB 5.6, 5.5, 5.8, and 6.2 over one lane whose worker's thread leaves it to the caller; 4 MiB 3.8, 6.3, 5.9.
+/// 4.0; 1 MiB 5.6, 5.5, 5.8, and 6.2 over one lane that the worker's thread leaves to the caller; 4 MiB 3.8, 6.3, 5.9.
 const MIN_COPIED_PART: u64 = 1 << 20;
 
 /// Stripes begin at multiples of this, the page of most memory.
@@ -74,7 +76,7 @@ impl Plan {
     #[inline]
     pub fn new(source: &(impl IovSource + ?Sized), spread: Spread) -> Self {
         let iovs = source.len();
-        if iovs == 1 && source.lengths().all(|length| length < 2 * spread.min_part) {
+        if iovs == 1 && source.lengths().all(|length| length < spread.from) {
             return Self { parts: 1, striped: false, iovs };
         }
         // Two sums that the compiler makes several at a time; `any`, all lengths or-ed, is no less than the longest.

@@ -37,7 +37,7 @@ pub(super) struct Held<'a> {
 #[derive(Debug)]
 #[repr(C)]
 struct Entry {
-    next: *const Entry,
+    next: *const Self,
 }
 
 /// `struct robust_list_head` of the kernel.
