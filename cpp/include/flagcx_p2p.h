@@ -257,7 +257,8 @@ int flagcxP2pEngineMakeDesc(FlagcxP2pConn *conn, uint64_t remoteVa, uint32_t siz
 // it did not announce, by the fabric. (The original engine refuses it in Read and Write.)
 // The calls wait for room in the submission queue and for a free id, at most until the transfer deadline. Local memory
 // must not be used, and the regions must stay registered, until the transfer has ended. An order between transfers,
-// or between the iovs of one, is not guaranteed. A transfer may have 0 bytes. For the reason of a failure and the limit of
+// or between the iovs of one, is not guaranteed. A small transfer to memory of this host may end inside the call, with id 0.
+// A transfer may have 0 bytes. For the reason of a failure and the limit of
 // transfers see flagcx_p2p_ext.h.
 
 // Reads `size` bytes from the start of `desc` into `data`. The local region is found by address; `mr` is ignored.

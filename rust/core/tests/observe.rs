@@ -19,9 +19,9 @@ fn numbers(metric: &'static Metric) -> Vec<u64> {
 #[test]
 fn requests_and_lanes_are_counted_and_closed_connections_are_gone() {
     let posted = |()| numbers(&metrics::POSTED).iter().sum::<u64>();
-    let pair = Pair::new(8192);
+    let pair = Pair::new(256 << 10);
     let before = posted(());
-    let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, 8192)][..]).unwrap();
+    let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, 256 << 10)][..]).unwrap();
     assert_eq!(outcome(&pair.here, id), Outcome::Done);
     assert!(posted(()) > before);
     assert_eq!(numbers(&metrics::FAILED).iter().sum::<u64>(), 0);

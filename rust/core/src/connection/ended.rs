@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Connection;
 use super::end_notices::release_id;
+use super::route::Request;
+use super::submit::WhenFull;
 use crate::events::Notifier;
 use crate::fabric::Opcode;
 use crate::fork::OfProcess;
@@ -106,7 +108,9 @@ impl Connection {
     ) -> Result<TransferId, SubmitError> {
         let queue = OfProcess::here(&ended.0)?;
         let place = Place::acquire(queue).ok_or(SubmitError::WouldBlock)?;
-        let id = self.try_submit(opcode, iovs)?;
+        // With an id of its own, even if it could be copied at once: the program tells its transfers apart by their ids.
+        let id =
+            self.start_with_id(&Request { when_full: WhenFull::Refuse, ..Request::new(opcode, iovs) })?;
         if let Some(worker) = self.notice_worker() {
             let (connection, worker) = (Arc::clone(self), Arc::clone(worker));
             self.tell_at_end(id, Arc::new(Queued { connection, id, worker, place }));

@@ -3,6 +3,7 @@
 mod close;
 mod context;
 mod device_events;
+mod direct;
 mod end_notices;
 mod ended;
 mod gpu_imports;
@@ -53,7 +54,7 @@ use crate::notify::Sender;
 use crate::observe;
 use crate::pool::{EndState, LaneHealth, PoolError};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
-use crate::transfer::{RemoteRange, SlicePolicy, SubmitError};
+use crate::transfer::{RemoteRange, SlicePolicy, Spread, SubmitError};
 
 /// A connection to one peer, over which both ends may start transfers. Every method may be called from any thread.
 ///
@@ -77,6 +78,10 @@ pub struct Inner {
     /// Those of the first lane at the connect: what is told once the lanes are gone.
     paths: Paths,
     reach: Reach,
+    /// Whether the lanes had direct copies at the connect: elsewhere no transfer looks for them.
+    copies_directly: bool,
+    /// How transfers are spread over the lanes.
+    spread: Spread,
     /// What moves GPU memory that the other lanes do not.
     gpu: GpuLanes,
     /// The peer's regions.
@@ -182,8 +187,13 @@ impl Connection {
         tracing::info!(
             peer = %peer.control, path = %paths, lanes = lanes.len(), regions = remote.table().len(), local = peer.local, "connected"
         );
+        let copies_directly = lanes.iter().any(|lane| lane.status.direct.is_there());
+        let spread =
+            if copies_directly { Spread::over_copies(lanes.len()) } else { Spread::over_device(lanes.len()) };
         let connection = Arc::new(Self(OfProcess::new(Inner {
             context,
+            copies_directly,
+            spread,
             lanes,
             policy,
             paths,

@@ -78,6 +78,18 @@ impl Connection {
     /// [`SubmitError::Device`], when the GPU's runtime refuses, and with [`Request::at_once`] also [`SubmitError::Ended`].
     #[inline(always)]
     pub fn start<S: IovSource + ?Sized>(&self, request: &Request<'_, S>) -> Result<TransferId, SubmitError> {
+        if self.copies_directly && self.copy_directly(request.opcode, request.iovs, request.remote) {
+            return Ok(TransferId::COMPLETE);
+        }
+        self.start_with_id(request)
+    }
+
+    /// [`Connection::start`] of a transfer that has an id of its own, unless it ends in the call as its caller asked.
+    #[inline(always)]
+    pub(super) fn start_with_id<S: IovSource + ?Sized>(
+        &self,
+        request: &Request<'_, S>,
+    ) -> Result<TransferId, SubmitError> {
         let &Request { opcode, iovs, remote, when_full, at_once } = request;
         if let Some(remote) = self.gpu_end(remote)
             && let Some(id) = self.start_on_gpu(opcode, iovs, remote, when_full)?
@@ -124,6 +136,9 @@ impl Connection {
     /// assert_eq!(peer.status(id), Status::Ended(Outcome::Done));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// A transfer of at most 64 KiB and 16 pieces between memory of this host is copied by the call itself, and its id is
+    /// [`TransferId::COMPLETE`].
     ///
     /// When the waiting queues are full, or 1,048,512 ids are in use, it sleeps until
     /// there is room, at most for the transfer time-out. A transfer keeps its id until its end has been asked for, so a

@@ -56,7 +56,7 @@ impl Connection {
         when_full: WhenFull,
         since: Option<Instant>,
     ) -> Result<TransferId, SubmitError> {
-        let plan = Plan::new(iovs, self.lanes.len());
+        let plan = Plan::new(iovs, self.spread);
         // Of several parts the first may find room and the next may not, and there is no way back then.
         let whole = plan.parts() == 1 || when_full == WhenFull::Refuse && !self.has_room(plan.parts());
         let started = if whole {
@@ -204,21 +204,23 @@ impl Connection {
         let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
         task.start(plan.parts() as u32, self.context.time_limit);
         let mut workers = 0;
-        for (part, list) in lists.into_iter().flatten().enumerate() {
+        for (number, list) in lists.into_iter().flatten().enumerate() {
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
             if task.end_state() != EndState::Done {
                 self.context.pool.spare_lists().release(list);
                 task.end_part();
                 continue;
             }
-            let handed = self.pick_lane(hint.wrapping_add(part)).and_then(|lane| {
-                let part = Submission { lane: lane.key, owner: task, list, first: part == 0 };
-                self.hand_over(lane, part, started, limit).map(|()| lane.worker_index)
+            let handed = self.pick_lane(hint.wrapping_add(number)).and_then(|lane| {
+                let part = Submission { lane: lane.key, owner: task, list, first: number == 0 };
+                self.hand_over(lane, part, started, limit)?;
+                lane.worker.share();
+                Ok(lane.worker_index)
             });
             match handed {
                 Ok(worker) => workers |= 1 << worker,
                 Err(error) => {
-                    tracing::warn!("part {part} of a transfer was not posted: {error}");
+                    tracing::warn!("part {number} of a transfer was not posted: {error}");
                     task.fail(RequestFailure {
                         iov: 0,
                         status: CompletionStatus::Flushed,
@@ -322,7 +324,7 @@ impl Connection {
 
     /// The index of the lane that `hint` points at.
     #[inline]
-    fn own_lane(&self, hint: usize) -> usize {
+    pub(super) fn own_lane(&self, hint: usize) -> usize {
         let count = self.lanes.len();
         // A division takes longer than all the rest of it, and most often there are 1, 2, 4 or 8.
         if hint < count {

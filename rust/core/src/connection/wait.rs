@@ -134,6 +134,9 @@ impl Connection {
     /// Moves bytes itself for the time of `FLAGCX_P2P_SPIN_US`, longer where no NIC moves them and no other thread wants the
     /// core, then sleeps while the workers' threads do.
     pub fn wait(&self, id: TransferId, timeout: Duration) -> Status {
+        if id == TransferId::COMPLETE {
+            return self.other_status(id);
+        }
         let began = Instant::now();
         // A far deadline stands for "no limit", which an Instant cannot express.
         let deadline = began.checked_add(timeout).unwrap_or_else(|| began + Duration::from_secs(1 << 30));
@@ -176,6 +179,9 @@ impl Connection {
     pub fn cancel(&self, id: TransferId) -> bool {
         if !self.is_here() {
             return false;
+        }
+        if id == TransferId::COMPLETE {
+            return true;
         }
         let transfers = &self.context.transfers;
         let Some(live) = transfers.find(id) else {

@@ -37,6 +37,7 @@ use crate::events::{Waiter, run_blocking};
 
 mod batch;
 mod capabilities;
+mod direct;
 mod error;
 pub mod gpu;
 mod hca_filter;
@@ -51,6 +52,7 @@ pub mod verbs;
 
 pub use batch::{Batch, Posted};
 pub use capabilities::Capabilities;
+pub use direct::{DirectCopy, DirectPiece, MOST_DIRECT_PIECES, NotDirect};
 pub use error::FabricError;
 pub use hca_filter::HcaFilter;
 pub use path::{PathKind, Paths};
@@ -202,6 +204,12 @@ pub trait WorkQueue: Send + Debug {
     /// not, these complete when they are done, however long that takes, and their memory must stay until then.
     fn can_stop(&self) -> bool {
         true
+    }
+
+    /// Copies by the thread that starts a transfer, once connected; `None` where a device moves the bytes. Dropping the queue
+    /// waits for those under way, and allows no others.
+    fn direct(&self) -> Option<Arc<dyn DirectCopy>> {
+        None
     }
 
     /// Makes a drained queue in ERROR usable again. Only for a queue without a peer: a queue pair needs its peer's agreement.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::PoolError;
+use super::direct_lane::DirectLane;
 use super::groups::Groups;
 use super::part_list::{AGE, PartList, TURN};
 use super::part_owner::EndState;
@@ -66,6 +67,8 @@ pub struct LaneStatus {
     /// Transfers and bytes begun on this lane. Counted by the worker under its lock.
     pub(super) transfers: Counter,
     pub(super) bytes: Counter,
+    /// Copies by submitters, beside what the worker posts.
+    pub direct: DirectLane,
     on_change: Option<Arc<dyn LaneWatcher>>,
 }
 
@@ -83,6 +86,7 @@ impl LaneStatus {
             reason: Mutex::default(),
             transfers: Counter::default(),
             bytes: Counter::default(),
+            direct: DirectLane::default(),
             on_change,
         }
     }
@@ -100,12 +104,12 @@ impl LaneStatus {
 
     /// Transfers that began on this lane, each counted on one of its lanes only.
     pub fn transfers(&self) -> u64 {
-        self.transfers.get()
+        self.transfers.get().wrapping_add(self.direct.transfers())
     }
 
     /// Bytes of the parts that began on this lane.
     pub fn bytes(&self) -> u64 {
-        self.bytes.get()
+        self.bytes.get().wrapping_add(self.direct.bytes())
     }
 
     /// Why it is not healthy; empty if it is.
@@ -116,6 +120,10 @@ impl LaneStatus {
     pub(super) fn set(&self, health: LaneHealth, reason: &str) {
         if !reason.is_empty() || health == LaneHealth::Healthy {
             reason.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        if health != LaneHealth::Healthy {
+            // What it holds of the peer is released with the queue pair.
+            self.direct.set(None);
         }
         self.health.store(health as u32, Ordering::Release);
         if let Some(watcher) = &self.on_change {
@@ -168,6 +176,7 @@ impl Lane {
     pub(super) fn new(key: LaneKey, queue_pair: Box<dyn WorkQueue>, setup: LaneSetup) -> Self {
         let depth = queue_pair.caps().send_depth.max(1);
         let can_stop = queue_pair.can_stop();
+        setup.status.direct.set(queue_pair.direct());
         Self {
             key,
             queue_pair,

@@ -1,7 +1,7 @@
 //! What a pool tells operators.
 
 use super::WorkerPool;
-use crate::observe::{HistogramSnapshot, Label, Snapshot, Source, WorkerCounters, metrics};
+use crate::observe::{Label, Snapshot, Source, WorkerCounters, metrics};
 
 impl Source for WorkerPool {
     fn collect(&self, out: &mut Snapshot) {
@@ -24,7 +24,7 @@ impl Source for WorkerPool {
             &labels,
             self.workers().iter().map(|worker| worker.queued() as u64).sum(),
         );
-        let mut latency = HistogramSnapshot::default();
+        let mut latency = self.direct_latency();
         for worker in self.counters() {
             latency.merge(&worker.latency().snapshot());
         }

@@ -5,6 +5,7 @@
 //! none does. A pool moves lists of work requests, and reports to what they are parts of ([`PartOwner`]).
 
 pub mod clock;
+mod direct_lane;
 mod early_ends;
 mod groups;
 mod jobs;
@@ -24,6 +25,7 @@ mod thread;
 mod worker;
 mod worker_pool;
 
+pub use direct_lane::DirectLane;
 pub use early_ends::EarlyEnds;
 pub use lane::{LaneHealth, LaneKey, LaneSetup, LaneStatus, LaneWatcher};
 pub use new_part::NewPart;

@@ -71,6 +71,12 @@ pub struct Worker {
     /// Moves the bytes, where the device does not do so by itself. Without the worker's lock, so that other lanes and control
     /// work do not wait for a copy.
     progress: Option<Arc<dyn Progress>>,
+    /// Callers that move bytes now, where `progress` does: the thread leaves that to them, for two that take turns at one queue pair
+    /// take longer than one. Written by callers, read by the thread; a hint, so Relaxed.
+    movers: AtomicU32,
+    /// While it is not 0, the thread moves bytes beside callers: how often it still parks until then. Set by callers with transfers that
+    /// are spread over several workers, counted down by the thread; a hint with a wake-up behind it, so Relaxed.
+    shares: AtomicU32,
     /// The device moves data only while its completion queue is polled.
     device_needs_polling: bool,
     /// The pool's.
@@ -105,6 +111,8 @@ impl Worker {
             completions,
             queue_handle,
             progress,
+            movers: AtomicU32::new(0),
+            shares: AtomicU32::new(0),
             device_needs_polling,
             spare_lists,
         })
@@ -162,7 +170,11 @@ impl Worker {
     /// Runs one step on behalf of a caller that waits; `None` when another thread holds the lock.
     #[inline]
     pub fn drive_as_caller(&self) -> Option<StepReport> {
-        self.move_bytes();
+        if let Some(progress) = &self.progress {
+            self.movers.fetch_add(1, Ordering::Relaxed);
+            progress.advance();
+            self.movers.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut state = self.caller_lock()?;
         state.caller_steps = state.caller_steps.wrapping_add(1);
         let report = self.step(&mut state);
@@ -235,12 +247,38 @@ impl Worker {
         }
     }
 
-    /// Moves bytes for a while, if the device wants that of its callers. Called without the lock.
-    #[inline]
+    /// Moves bytes for a while on the worker's thread, if the device wants that, and no caller is at it. Called without the
+    /// lock.
     pub(super) fn move_bytes(&self) {
-        if let Some(progress) = &self.progress {
+        let is_moving = || self.movers.load(Ordering::Relaxed) != 0 && !self.has_sleepers() && !self.shares();
+        if let Some(progress) = self.progress.as_ref().filter(|_| !is_moving()) {
             progress.advance();
         }
+    }
+
+    /// Has the thread move bytes beside callers, where the device does not: for a transfer that is spread over several workers. It
+    /// does so once a processor is free for it; until then, and if none is, the caller moves them.
+    pub fn share(&self) {
+        // It may nap, and then a part that is posted does not wake it.
+        if self.progress.is_some() && self.shares.swap(SHARED_PARKS, Ordering::Relaxed) == 0 {
+            self.kick();
+        }
+    }
+
+    /// The thread parks.
+    pub(super) fn note_park(&self) {
+        // A caller's new count that is lost here comes again with its next transfer.
+        self.shares.store(self.shares.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// Whether the thread moves bytes beside callers.
+    pub(super) fn shares(&self) -> bool {
+        self.shares.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether callers and the thread move the bytes, and not the device.
+    pub(super) fn moves_bytes(&self) -> bool {
+        self.progress.is_some()
     }
 
     /// The worker's lock, waited for until then, or for as long as it takes.
@@ -411,6 +449,10 @@ impl Worker {
         self.wake.as_fd()
     }
 }
+
+/// How often a worker's thread parks, which it does after each transfer, before it leaves the bytes of transfers that are not
+/// spread to their callers again.
+const SHARED_PARKS: u32 = 64;
 
 /// While it lives, the worker's thread drives for a sleeping caller.
 #[derive(Debug)]

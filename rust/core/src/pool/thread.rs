@@ -80,7 +80,8 @@ fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
     worker.move_bytes();
     let Some(mut state) = worker.try_state() else { return Turn::Nap };
     let wanted = worker.take_contended();
-    let driven = (wanted || state.caller_steps != rest.caller_steps) && !worker.has_sleepers();
+    let has_callers = wanted || state.caller_steps != rest.caller_steps;
+    let driven = has_callers && !worker.has_sleepers();
     rest.caller_steps = state.caller_steps;
     state.look_at_clock();
     let report = worker.step(&mut state);
@@ -90,6 +91,12 @@ fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
         return Turn::Again;
     }
     if !report.busy {
+        // Callers that move their bytes themselves do so again most often: to wake this thread for each of their transfers
+        // would take them longer than to move 64 KiB.
+        if has_callers && worker.moves_bytes() && !worker.shares() {
+            return Turn::Nap;
+        }
+        worker.note_park();
         return park(worker, state);
     }
     if driven {

@@ -15,7 +15,7 @@ use super::{PoolError, thread};
 use crate::fabric::Device;
 use crate::fabric::gpu::GpuCompletionQueue;
 use crate::fork::PerProcess;
-use crate::observe::{self, WorkerCounters};
+use crate::observe::{self, Histogram, HistogramSnapshot, WorkerCounters};
 use crate::topology::{self, CpuSet};
 
 /// Sizes of a pool. All totals are the NIC's and are split evenly over its workers.
@@ -50,6 +50,8 @@ pub struct WorkerPool {
     device: Arc<dyn Device>,
     workers: Vec<Arc<Worker>>,
     counters: Vec<Arc<WorkerCounters>>,
+    /// Sampled latencies of direct copies, which no worker counts.
+    direct_latency: Mutex<Histogram>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     spare_lists: Arc<SpareLists>,
     early_ends: Arc<EarlyEnds>,
@@ -86,6 +88,7 @@ impl WorkerPool {
             device,
             workers: Vec::new(),
             counters: Vec::new(),
+            direct_latency: Mutex::default(),
             threads: Mutex::default(),
             spare_lists: Arc::default(),
             early_ends: Arc::default(),
@@ -176,6 +179,16 @@ impl WorkerPool {
     /// What the workers have counted; that of copy streams comes last.
     pub fn counters(&self) -> &[Arc<WorkerCounters>] {
         &self.counters
+    }
+
+    /// A direct copy that was to be measured took so long.
+    pub fn note_direct(&self, latency: Duration) {
+        self.direct_latency.lock().unwrap_or_else(PoisonError::into_inner).record(latency);
+    }
+
+    /// The sampled latencies of direct copies.
+    pub fn direct_latency(&self) -> HistogramSnapshot {
+        self.direct_latency.lock().unwrap_or_else(PoisonError::into_inner).snapshot()
     }
 
     fn start_thread(

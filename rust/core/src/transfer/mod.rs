@@ -10,6 +10,7 @@ mod build;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod build_tests;
 mod cutter;
+mod direct;
 mod end_notice;
 mod failed;
 mod free_list;
@@ -27,11 +28,12 @@ mod task;
 pub use crate::fabric::{CompletionStatus, Opcode};
 pub use build::{build, build_one};
 pub use cutter::{Chunk, Cutter, Placed, Run, TooManyRequests};
+pub use direct::{DirectPieces, LONGEST_DIRECT};
 pub(crate) use end_notice::{AtEnd, EndNotice};
 pub use failed::Asked;
 pub use iovs::IovSource;
 pub use outcomes::REMEMBERED;
-pub use plan::{Plan, Share};
+pub use plan::{Plan, Share, Spread};
 pub use region_resolver::Scope;
 pub(crate) use region_resolver::{READ_ONLY_THERE, find_local};
 pub use remote_range::RemoteRange;
@@ -60,7 +62,8 @@ pub struct Iov {
 pub struct TransferId(pub u64);
 
 impl TransferId {
-    /// What a call with [`Request::at_once`](crate::Request::at_once) answers for a transfer that has ended.
+    /// What a call answers for a transfer that has ended well when it returns: one that was small enough for the calling thread to
+    /// copy, or was to end so, with [`Request::at_once`](crate::Request::at_once). Every call that takes an id knows it.
     pub const COMPLETE: Self = Self(0);
 }
 

@@ -7,7 +7,7 @@ use super::address_space::{AddressSpace, CopyStop};
 use super::batch::{Batch, Refused, check};
 use super::device_core::Core;
 use super::endpoint::Endpoint;
-use super::far_end::{FarEnd, FarMemory, Here, OtherProcess};
+use super::far_end::{FarEnd, FarMemory, FarView, Here, OtherProcess};
 use super::faults::Verdict;
 use super::link::{Link, Unmapped};
 use super::send_queue::Request;
@@ -48,6 +48,11 @@ impl Copier {
 
     fn new(far: FarEnd) -> Self {
         Self { far, offset: 0, patience: Patience::default(), batch: Batch::default(), only_mapped: false }
+    }
+
+    /// The other end, for threads that copy beside this.
+    pub(super) fn far_view(&self) -> FarView {
+        self.far.view(self.only_mapped)
     }
 
     /// The request under way was carried out by another path.
@@ -170,9 +175,8 @@ impl Copier {
         let mut moved = 0;
         if batch.bytes > 0 {
             work.faults.hold();
-            // A copy between mappings needs nothing of the process, and the pidfd's watcher tells of its end.
-            let is_foreign = matches!(batch.space, AddressSpace::Foreign(_));
-            if is_foreign && memory.link().is_some_and(|link| !link.is_alive()) {
+            // Also of memory that is mapped: it would still show what the process left.
+            if memory.link().is_some_and(|link| !link.is_alive()) {
                 work.endpoint.set_peer_gone();
                 return Err(Next::Failed(CompletionStatus::RetryExceeded));
             }

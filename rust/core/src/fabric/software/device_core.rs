@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use super::endpoint::{Endpoint, gid_of};
 use super::faults::{FaultPlan, Faults};
+use super::life_word::Held;
 use super::links::Links;
 use super::mapping::SharedArray;
 use super::region::RegionTable;
-use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry};
+use super::table::{QUEUE_PAIR_ENTRIES, QUEUE_PAIR_SLOTS, QueuePairEntry};
 use super::tokens::Tokens;
 use super::wake::Wake;
 use super::wrong_keys::{PeerRecord, WrongKeys};
@@ -60,7 +61,7 @@ struct QueuePairs {
 impl Core {
     pub(super) fn new(name: String, options: SoftwareOptions, plan: FaultPlan) -> std::io::Result<Self> {
         let (entries, entries_file) =
-            SharedArray::published_if_allowed("flagcx-p2p-queue-pairs", QUEUE_PAIR_SLOTS)?;
+            SharedArray::published_if_allowed("flagcx-p2p-queue-pairs", QUEUE_PAIR_ENTRIES)?;
         Ok(Self {
             regions: Arc::new(RegionTable::new(&name)?),
             name,
@@ -98,6 +99,11 @@ impl Core {
         Faults::new(self.plan.clone(), ordinal, Arc::clone(&self.injected))
     }
 
+    /// Whether faults are injected.
+    pub(super) fn has_faults(&self) -> bool {
+        !self.plan.is_empty()
+    }
+
     /// Faults injected so far.
     pub(super) fn faults_injected(&self) -> u64 {
         self.injected.load(Ordering::Relaxed)
@@ -127,6 +133,11 @@ impl Core {
     /// they cannot be shared.
     pub(super) fn table_files(&self) -> Option<[BorrowedFd<'_>; 2]> {
         Some([self.regions.file()?, self.entries_file.as_ref()?.as_fd()])
+    }
+
+    /// The calling thread shows peers of the same host that this process lives, until the answer is dropped.
+    pub(super) fn show_life(&self) -> Option<Held<'_>> {
+        Held::acquire(self.entries.get(QUEUE_PAIR_SLOTS)?.life_word())
     }
 
     /// Where the queue pair table lies in this process.

@@ -39,6 +39,24 @@ pub(super) struct OtherProcess {
     pub(super) closed: bool,
 }
 
+/// The other end as threads see it that copy without the lock of the queue pair. It does not keep the socket open, by the end
+/// of which the peer learns that the queue pair has failed.
+#[derive(Debug)]
+pub(super) struct FarView {
+    memory: FarMemory,
+    counterpart: Shown,
+    /// What is not mapped is not copied.
+    only_mapped: bool,
+}
+
+/// Where a counterpart says how it stands.
+#[derive(Debug)]
+enum Shown {
+    Here(Arc<Endpoint>),
+    /// Its slot in the table of its process, and its number.
+    Table(usize, u32),
+}
+
 /// The memory of the other end, kept reachable while a batch is copied.
 #[derive(Clone, Debug)]
 pub(super) enum FarMemory {
@@ -52,6 +70,15 @@ impl FarEnd {
             Self::Here(here) => FarMemory::Here(Arc::clone(&here.device)),
             Self::OtherProcess(other) => FarMemory::OtherProcess(Arc::clone(&other.link)),
         }
+    }
+
+    /// What threads need of it that copy without the lock of the queue pair.
+    pub(super) fn view(&self, only_mapped: bool) -> FarView {
+        let counterpart = match self {
+            Self::Here(here) => Shown::Here(Arc::clone(&here.endpoint)),
+            Self::OtherProcess(other) => Shown::Table(other.slot, other.counterpart),
+        };
+        FarView { memory: self.memory(), counterpart, only_mapped }
     }
 
     /// How it stands towards `endpoint`, which asks.
@@ -98,6 +125,31 @@ impl Drop for OtherProcess {
     }
 }
 
+impl FarView {
+    pub(super) fn memory(&self) -> &FarMemory {
+        &self.memory
+    }
+
+    /// Whether requests of `opcode` may be copied from or to that space.
+    pub(super) fn allows(&self, opcode: Opcode, space: AddressSpace) -> bool {
+        let is_denied = || self.memory.link().is_some_and(|link| link.denied().is_denied(opcode));
+        !matches!(space, AddressSpace::Foreign(_)) || !self.only_mapped && !is_denied()
+    }
+
+    /// How it stands towards `endpoint`, which asks.
+    pub(super) fn counterpart(&self, endpoint: &Endpoint) -> Counterpart {
+        match (&self.counterpart, self.memory.link()) {
+            (Shown::Here(here), _) => here.counterpart(&endpoint.address),
+            _ if endpoint.is_peer_gone() => Counterpart::Gone,
+            (Shown::Table(slot, number), Some(link)) => {
+                let entry = link.queue_pair(*slot);
+                entry.map_or(Counterpart::Gone, |entry| entry.counterpart(*number, endpoint.qpn()))
+            }
+            (Shown::Table(..), None) => Counterpart::Gone,
+        }
+    }
+}
+
 impl FarMemory {
     /// The space of its own addresses.
     pub(super) fn space(&self) -> AddressSpace {
@@ -134,6 +186,13 @@ impl FarMemory {
             Self::Here(_) => None,
             Self::OtherProcess(link) => Some(link),
         }
+    }
+
+    /// Adds a region that is not announced, if its process has shown it to this one already. False: it has not, or the set is
+    /// full.
+    pub(super) fn add_granted<'a, const N: usize>(&'a self, key: u32, remote: &mut PinSet<'a, N>) -> bool {
+        let granted = self.link().and_then(|link| link.granted().pin(key).ok());
+        granted.is_some_and(|pinned| remote.adopt(pinned))
     }
 
     /// Adds a region that is not announced, once its process has shown it to this one. False: the batch has no room for it.

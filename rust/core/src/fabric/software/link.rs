@@ -20,12 +20,15 @@ use super::descriptors;
 use super::foreign;
 use super::hello::Answer;
 use super::identity::{Identity, random};
+use super::life_word;
 use super::link_messages::{LinkReply, LinkRequest, QueuePairNotice, REQUEST_SIZE};
 use super::mapping::SharedArray;
 use super::mappings::Mappings;
 use super::questions::{Questions, Resolved};
 use super::socket::{Range, peer_pid, peer_user};
-use super::table::{QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView};
+use super::table::{
+    QUEUE_PAIR_ENTRIES, QUEUE_PAIR_SLOTS, QueuePairEntry, REGION_SLOTS, RegionEntry, RegionView,
+};
 use crate::events::{Interest, Waiter};
 use crate::fabric::{Opcode, PathKind, Paths};
 use crate::fork::OwnSocket;
@@ -96,7 +99,7 @@ impl Link {
             regions: SharedArray::open(regions.as_fd(), REGION_SLOTS).map_err(unusable)?,
             granted: SharedArray::open(granted.as_fd(), REGION_SLOTS).map_err(unusable)?,
             questions: Questions::default(),
-            queue_pairs: SharedArray::open(queue_pairs.as_fd(), QUEUE_PAIR_SLOTS).map_err(unusable)?,
+            queue_pairs: SharedArray::open(queue_pairs.as_fd(), QUEUE_PAIR_ENTRIES).map_err(unusable)?,
             pins,
             denied: Denied::default(),
             is_same_user,
@@ -145,12 +148,14 @@ impl Link {
     }
 
     pub(super) fn queue_pair(&self, slot: usize) -> Option<&QueuePairEntry> {
-        self.queue_pairs.get(slot)
+        self.queue_pairs.get(slot).filter(|_| slot < QUEUE_PAIR_SLOTS)
     }
 
     /// False once the process has ended. Asked before every batch: a process number may be used again.
     pub(super) fn is_alive(&self) -> bool {
-        self.process.is_alive()
+        let owner = self.queue_pairs.get(QUEUE_PAIR_SLOTS);
+        let shown = owner.and_then(|entry| life_word::lives(entry.life_word()));
+        shown.unwrap_or_else(|| self.process.is_alive())
     }
 
     /// The directions that the kernel denies, so far.
@@ -212,7 +217,7 @@ impl Link {
     /// mapping of it. `Some`: why that is denied.
     fn prove_write(&self, answer: &Answer, entries: u64) -> Result<Option<String>, String> {
         let slot = answer.slot as usize;
-        let entry = self.queue_pairs.get(slot).ok_or("its answer names no queue pair of its table")?;
+        let entry = self.queue_pair(slot).ok_or("its answer names no queue pair of its table")?;
         let number = u64::from_ne_bytes(random()) | 1;
         let to = Range::new(QueuePairEntry::proof_address(entries, slot), 8);
         match foreign::write(self.pid(), &number.to_ne_bytes(), &[to]) {

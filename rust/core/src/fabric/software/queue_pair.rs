@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::connect;
 use super::device_core::Core;
+use super::direct::Direct;
 use super::endpoint::Endpoint;
 use super::faults::Faults;
 use super::incoming::Incoming;
@@ -13,8 +14,8 @@ use super::shared_queue::SharedQueue;
 use super::transport::PathsNow;
 use crate::events::Waiter;
 use crate::fabric::{
-    Batch, Connecting, Device, FabricError, PathKind, PathOptions, Paths, Posted, QpAddress, QueuePair,
-    QueuePairCaps, Sge, WorkQueue, WorkRequest,
+    Batch, Connecting, Device, DirectCopy, FabricError, PathKind, PathOptions, Paths, Posted, QpAddress,
+    QueuePair, QueuePairCaps, Sge, WorkQueue, WorkRequest,
 };
 use crate::sync::{MutexGuard, lock};
 
@@ -29,6 +30,8 @@ pub(super) struct SoftwareQueuePair {
     faults: Faults,
     is_connected: bool,
     paths: PathsNow,
+    /// Copies of the threads that start transfers; none while faults are to be injected into requests.
+    direct: Option<Arc<Direct>>,
     /// Kept alive: its data thread serves the peer's requests to this queue pair.
     _device: Arc<dyn Device>,
 }
@@ -47,7 +50,17 @@ impl SoftwareQueuePair {
         completions.attach(&requester);
         let paths = PathsNow::Fixed(Paths::both(PathKind::None));
         let faults = make_faults();
-        Self { core, completions, requester, caps, faults, is_connected: false, paths, _device: device }
+        Self {
+            core,
+            completions,
+            requester,
+            caps,
+            faults,
+            is_connected: false,
+            paths,
+            direct: None,
+            _device: device,
+        }
     }
 }
 
@@ -66,6 +79,10 @@ impl QueuePair for SoftwareQueuePair {
             let (endpoint, sockets) = (self.requester.endpoint(), self.completions.sockets());
             let transport = connect::connect(&self.core, endpoint, sockets, peer, path, waiter).await?;
             self.paths = transport.paths();
+            if !self.core.has_faults() {
+                let direct = |far| Arc::new(Direct::new(Arc::clone(&self.core), Arc::clone(endpoint), far));
+                self.direct = transport.far_view().map(direct);
+            }
             self.requester.connect(transport);
             self.is_connected = true;
             Ok(())
@@ -129,6 +146,10 @@ impl WorkQueue for SoftwareQueuePair {
     fn error_text(&self) -> String {
         self.requester.endpoint().error_text().to_owned()
     }
+
+    fn direct(&self) -> Option<Arc<dyn DirectCopy>> {
+        self.direct.clone().map(|direct| direct as Arc<dyn DirectCopy>)
+    }
 }
 
 fn accept(
@@ -153,6 +174,9 @@ impl Drop for SoftwareQueuePair {
     /// Waits for the copy under way: after that nothing of the queue pair touches memory.
     fn drop(&mut self) {
         self.core.remove_queue_pair(self.requester.endpoint());
+        if let Some(direct) = &self.direct {
+            direct.close();
+        }
         let rest = self.requester.close();
         self.completions.detach(&self.requester, &rest);
     }

@@ -38,9 +38,13 @@ impl Responder {
         let acceptor = accept::Acceptor::new(Arc::clone(core), listener, arrivals)
             .map_err(failed("set up the data listener"))?;
         let events = EventLoop::acquire().map_err(failed("start the event loop"))?;
+        let shown = Arc::clone(core);
         let thread = thread::Builder::new()
             .name(format!("p2p-{}", core.name()))
-            .spawn(move || server.run())
+            .spawn(move || {
+                let _life = shown.show_life();
+                server.run();
+            })
             .map_err(failed("start the data thread"))?;
         let accepting = events.spawn(|handle| acceptor.run(handle.clone()));
         Ok(Self { core: Arc::clone(core), port, accepting: Some((accepting, events)), thread: Some(thread) })

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::copier::Copier;
+use super::far_end::FarView;
 use super::link::Link;
 use super::send_queue::Request;
 use super::tcp::way::TcpWay;
@@ -52,6 +53,11 @@ impl SameHost {
     /// Whether nothing else is copied than memory that is mapped.
     pub(super) fn only_mapped(&self) -> bool {
         self.forced == Some(PathKind::Shared)
+    }
+
+    /// The other end, for threads that copy beside this.
+    pub(super) fn far_view(&self) -> FarView {
+        self.copier.far_view()
     }
 
     pub(super) fn advance(&mut self, work: &mut Work<'_>) -> Step {

@@ -15,6 +15,9 @@ pub(super) const REGION_SLOTS: usize = 1 << SLOT_BITS;
 /// Queue pairs that a device can hold at a time.
 pub(super) const QUEUE_PAIR_SLOTS: usize = 1 << 14;
 
+/// Entries of the queue pair table: those of the queue pairs, and behind them one of its owner, see [`QueuePairEntry::life_word`].
+pub(super) const QUEUE_PAIR_ENTRIES: usize = QUEUE_PAIR_SLOTS + 1;
+
 const SLOT_BITS: u32 = 18;
 /// Generations of a slot run from 1 to below this, so that no key is ever 0.
 pub(super) const GENERATIONS: u32 = 1 << (32 - SLOT_BITS);
@@ -138,6 +141,12 @@ pub(super) enum Counterpart {
 }
 
 impl QueuePairEntry {
+    /// In the last entry of the table, which holds no queue pair: the word that a thread of the owner holds for as long as it
+    /// serves the table, see [`super::life_word`].
+    pub(super) fn life_word(&self) -> &AtomicU32 {
+        &self.qpn
+    }
+
     /// The slot now holds this queue pair, not connected.
     pub(super) fn occupy(&self, qpn: u32) {
         self.peer.store(0, Ordering::SeqCst);

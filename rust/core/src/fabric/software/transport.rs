@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::copier::Copier;
+use super::far_end::FarView;
 use super::link::Link;
 use super::same_host::SameHost;
 use super::tcp::way::TcpWay;
@@ -33,6 +34,15 @@ impl Transport {
             Self::InProcess(in_process) => in_process.advance(work),
             Self::SameHost(same_host) => same_host.advance(work),
             Self::Tcp(way) => way.advance(work),
+        }
+    }
+
+    /// The other end, where the initiator copies by itself.
+    pub(super) fn far_view(&self) -> Option<FarView> {
+        match self {
+            Self::InProcess(in_process) => Some(in_process.far_view()),
+            Self::SameHost(same_host) => Some(same_host.far_view()),
+            Self::Tcp(_) => None,
         }
     }
 

@@ -84,11 +84,11 @@ pub(super) enum Next {
 /// Regions that a [`PinSet`] holds at a time: enough for any one request.
 const PINS: usize = MAX_SGE;
 
-/// The regions in use by one batch, each pinned once. Dropping it releases them.
+/// The regions in use by one batch, each pinned once, at most `N`. Dropping it releases them.
 #[derive(Debug)]
-pub(super) struct PinSet<'a> {
+pub(super) struct PinSet<'a, const N: usize = PINS> {
     view: RegionView<'a>,
-    pins: [Option<Pinned<'a>>; PINS],
+    pins: [Option<Pinned<'a>>; N],
     /// Where the region used last is: the next request is likely to use it again.
     last: usize,
 }
@@ -108,9 +108,9 @@ impl From<Violation> for Unpinned {
     }
 }
 
-impl<'a> PinSet<'a> {
+impl<'a, const N: usize> PinSet<'a, N> {
     pub(super) fn new(view: RegionView<'a>) -> Self {
-        Self { view, pins: [const { None }; PINS], last: 0 }
+        Self { view, pins: [const { None }; N], last: 0 }
     }
 
     /// [`PinSet::checked`], which answers whether an access of its owner's process cannot fault.

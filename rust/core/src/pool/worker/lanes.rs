@@ -78,6 +78,7 @@ impl WorkerState {
         lane.depth = queue_pair.caps().send_depth.max(1);
         lane.signal_every = (lane.depth / 4).max(1);
         let replaced = std::mem::replace(&mut lane.queue_pair, queue_pair);
+        lane.status.direct.set(lane.queue_pair.direct());
         lane.set_health(LaneHealth::Healthy, "");
         make_ready(lane, &mut self.ready);
         Ok(replaced)

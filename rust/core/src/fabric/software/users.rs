@@ -1,0 +1,59 @@
+//! The threads that use something, which closing waits for.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::sync::{AtomicU32, Ordering};
+
+/// Set in [`Users::state`] once it is closed.
+const CLOSED: u32 = 1 << 31;
+
+/// Looks without a pause, before a copy under way is waited for by sleeping: a copy of 64 KiB takes 10 us.
+const SPINS: u32 = 100;
+const PAUSE: Duration = Duration::from_micros(20);
+
+/// Counts the threads inside. Entering is one addition, and never waits.
+#[derive(Debug, Default)]
+pub(super) struct Users {
+    /// The threads inside, and [`CLOSED`]. Changed by those that enter (Acquire, after what the closing thread did before it is
+    /// closed) and leave (Release), and by the closing thread, which waits for zero (Acquire): what those inside did happens
+    /// before [`Users::close`] returns.
+    state: AtomicU32,
+}
+
+/// A thread inside, until this is dropped.
+#[derive(Debug)]
+pub(super) struct User<'a>(&'a Users);
+
+impl Users {
+    /// Enters; `None` once it is closed.
+    #[inline]
+    pub(super) fn enter(&self) -> Option<User<'_>> {
+        let before = self.state.fetch_add(1, Ordering::Acquire);
+        // Dropped on both ways out, which gives the count back.
+        let user = User(self);
+        (before & CLOSED == 0).then_some(user)
+    }
+
+    /// Lets no thread enter any more, and waits for those inside. Idempotent.
+    pub(super) fn close(&self) {
+        let mut looks = 0_u32;
+        let mut inside = self.state.fetch_or(CLOSED, Ordering::AcqRel) & !CLOSED;
+        while inside != 0 {
+            looks = looks.saturating_add(1);
+            if looks < SPINS {
+                thread::yield_now()
+            } else {
+                thread::sleep(PAUSE)
+            }
+            inside = self.state.load(Ordering::Acquire) & !CLOSED;
+        }
+    }
+}
+
+impl Drop for User<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.state.fetch_sub(1, Ordering::Release);
+    }
+}
