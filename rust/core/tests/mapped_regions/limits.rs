@@ -12,6 +12,12 @@ pub(crate) fn no_descriptor_left() {
     assert!(std::fs::File::open("/").is_err(), "there is still room for a descriptor");
 }
 
+/// Descriptors can be opened again.
+pub(crate) fn descriptors_as_before() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+}
+
 /// Less address space is left than a region is long.
 pub(crate) fn no_addresses_left() {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap();

@@ -207,6 +207,7 @@ fn nothing_left(take_away: impl Fn(), reason: &str) {
     assert_eq!(forced.wait(1)[0].status, CompletionStatus::LocalQpOperation);
     let text = forced.queue_pair.error_text();
     assert!(text.contains("the forced path shared is not available") && text.contains(reason), "{text}");
+    limits::descriptors_as_before();
     assert_eq!(mapped_regions(std::process::id()), 0);
 }
 
