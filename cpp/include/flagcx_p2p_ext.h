@@ -146,7 +146,8 @@ int flagcxP2pEngineTestBatch(FlagcxP2pConn *conn, const uint64_t *transferIds, s
 
 /* flagcxP2pEngineReadVector and flagcxP2pEngineWriteVector that never wait. `count` of at least 1 pieces: region,
  * local address, bytes, and the peer's range of each. As there, a piece may have 4 GiB and more. A `count`
- * of more than INT32_MAX is refused. */
+ * of more than INT32_MAX is refused. A small transfer to memory of this host may end inside the call, with id 0, which all
+ * calls that take an id know as a transfer that is done. */
 int flagcxP2pEngineTryReadVector(FlagcxP2pConn *conn, const uint64_t *mrIds, void *const *destinations,
                                  const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
                                  uint64_t *transferId);

@@ -11,6 +11,7 @@
 mod other_process;
 mod support;
 
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -179,6 +180,17 @@ fn settled(time: Duration) -> usize {
     count
 }
 
+/// From now on for `time` no descriptor can be opened.
+fn without_descriptors(time: Duration) -> std::thread::JoinHandle<()> {
+    let before = getrlimit(Resource::Nofile);
+    let first_free = std::fs::File::open("/").unwrap().as_raw_fd() as u64;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(first_free), ..before }).unwrap();
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        setrlimit(Resource::Nofile, before).unwrap();
+    })
+}
+
 #[test]
 fn a_peer_at_rest_costs_four_descriptors_over_tcp_and_six_on_this_host() {
     let _alone = alone();
@@ -190,8 +202,10 @@ fn a_peer_at_rest_costs_four_descriptors_over_tcp_and_six_on_this_host() {
     let costs = (over_tcp.close_eight(), of_this_host.close_eight());
     println!("{busy} descriptors, {at_rest} at rest; of each peer over TCP and of this host: {costs:?}");
     assert!(costs.0 <= 4 && costs.1 <= 6, "{costs:?}: {:#?}", descriptors());
-    // The sockets of the lanes over TCP are opened again.
+    // The sockets of the lanes over TCP are opened again, also when there is no descriptor for that at first.
+    let late = without_descriptors(Duration::from_millis(300));
     over_tcp.write(2);
+    late.join().unwrap();
     of_this_host.write(3);
 }
 

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::Connection;
-use super::route::Remote;
 use super::submit::thread_hint;
 use crate::fabric::{MOST_DIRECT_PIECES, Opcode};
 use crate::pool::{DirectLane, LaneHealth};
@@ -11,16 +10,10 @@ use crate::transfer::{DirectPieces, IovSource};
 
 impl Connection {
     /// Copies a transfer that is small and plainly valid. False, and it is to be started as any other, which reports what was
-    /// in the way: a direct copy reports nothing. Cold, so that transfers over devices, which never come here, pay for one test.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn copy_directly<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-        remote: Remote<'_>,
-    ) -> bool {
-        if !self.is_open() || !matches!(remote, Remote::Described) {
+    /// in the way: a direct copy reports nothing.
+    #[inline(always)]
+    pub(super) fn copy_directly<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> bool {
+        if !self.is_open() {
             return false;
         }
         let Some(lane) = self.lanes.get(self.own_lane(thread_hint())) else { return false };

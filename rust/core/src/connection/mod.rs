@@ -188,8 +188,11 @@ impl Connection {
             peer = %peer.control, path = %paths, lanes = lanes.len(), regions = remote.table().len(), local = peer.local, "connected"
         );
         let copies_directly = lanes.iter().any(|lane| lane.status.direct.is_there());
-        let spread =
-            if copies_directly { Spread::over_copies(lanes.len()) } else { Spread::over_device(lanes.len()) };
+        let spread = if context.pool.device().attributes().capabilities.needs_polling {
+            Spread::over_threads(lanes.len())
+        } else {
+            Spread::over_device(lanes.len())
+        };
         let connection = Arc::new(Self(OfProcess::new(Inner {
             context,
             copies_directly,

@@ -78,7 +78,18 @@ impl Connection {
     /// [`SubmitError::Device`], when the GPU's runtime refuses, and with [`Request::at_once`] also [`SubmitError::Ended`].
     #[inline(always)]
     pub fn start<S: IovSource + ?Sized>(&self, request: &Request<'_, S>) -> Result<TransferId, SubmitError> {
-        if self.copies_directly && self.copy_directly(request.opcode, request.iovs, request.remote) {
+        if self.copies_directly { self.start_by_copy(request) } else { self.start_with_id(request) }
+    }
+
+    /// [`Connection::start`] where small transfers are copied by their callers. A function of its own: what it calls would take
+    /// registers from transfers over devices.
+    #[inline(never)]
+    fn start_by_copy<S: IovSource + ?Sized>(
+        &self,
+        request: &Request<'_, S>,
+    ) -> Result<TransferId, SubmitError> {
+        let is_described = matches!(request.remote, Remote::Described);
+        if is_described && self.copy_directly(request.opcode, request.iovs) {
             return Ok(TransferId::COMPLETE);
         }
         self.start_with_id(request)

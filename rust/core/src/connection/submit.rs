@@ -56,7 +56,7 @@ impl Connection {
         when_full: WhenFull,
         since: Option<Instant>,
     ) -> Result<TransferId, SubmitError> {
-        let plan = Plan::new(iovs, self.spread);
+        let plan = Plan::new(iovs, &self.spread);
         // Of several parts the first may find room and the next may not, and there is no way back then.
         let whole = plan.parts() == 1 || when_full == WhenFull::Refuse && !self.has_room(plan.parts());
         let started = if whole {
