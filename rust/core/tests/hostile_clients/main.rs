@@ -16,6 +16,7 @@ mod answers;
 mod descriptors;
 mod fairness;
 mod keys;
+mod notices;
 mod notifications;
 mod silence;
 #[path = "../support/mod.rs"]
