@@ -25,6 +25,9 @@ const FIRST_CONNECTION: u64 = 1;
 /// How often deadlines are looked at while there are any.
 const TICK: Duration = Duration::from_millis(100);
 const EVENTS: usize = 64;
+/// The peer has closed, or reset the connection: what it sent before could still be read.
+const ENDED: epoll::EventFlags =
+    epoll::EventFlags::RDHUP.union(epoll::EventFlags::HUP).union(epoll::EventFlags::ERR);
 /// How long it polls at most before it sleeps: longer than a peer takes from an answer to its next request.
 const LONGEST_POLL: Duration = Duration::from_micros(200);
 
@@ -93,8 +96,12 @@ impl Loop {
                 token => {
                     others.remove(&token);
                     if let Some(connection) = self.connections.get_mut(&token) {
-                        let has_closed = { event.flags }.contains(epoll::EventFlags::RDHUP);
-                        connection.server.note_look(now, has_closed);
+                        let flags = { event.flags };
+                        let has_closed = flags.intersects(ENDED);
+                        // Where room to answer is waited for, a peer that only sends no more does not show.
+                        if has_closed || connection.watched.contains(epoll::EventFlags::RDHUP) {
+                            connection.server.note_look(now, has_closed);
+                        }
                     }
                     self.serve(token);
                 }
