@@ -187,8 +187,8 @@ impl TableKeeper {
         let now = Instant::now();
         let asker = core.tokens.redeem(request.token, now).ok_or(Errno::PROTO)?;
         let (pins, grants) = core.regions.add_peer(self.pid, pins.as_fd()).map_err(|_| Errno::PROTO)?;
-        let (peer_record, peer) =
-            (core.wrong_keys.of(asker.ip, now), Peer { pid: self.pid, listener: asker.listener });
+        let peer = Peer { pid: self.pid, listener: asker.listener };
+        let peer_record = core.wrong_keys.of(asker.ip, now);
         self.link = Some(Established { pins, peer, peer_record, asked: None });
         self.permit.release();
         let reply = LinkReply { entries: core.entries_address() }.encode();
