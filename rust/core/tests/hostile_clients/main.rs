@@ -19,6 +19,7 @@ mod keys;
 mod notices;
 mod notifications;
 mod silence;
+mod stopped;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;
