@@ -74,7 +74,9 @@ class Forks(Pair):
         self.parent_is_unharmed()
 
     def test_every_use_in_a_child_is_refused_with_the_reason(self) -> None:
-        started = self.connection.start_write([Piece(self.local, self.remote.address)])
+        # More pieces than are copied within the call.
+        pieces = [Piece(self.local, self.remote.address)] * 17
+        started = self.connection.start_write(pieces)
         parent = os.getpid()
         uses: List[Callable[[], Any]] = [
             lambda: self.client.port,
@@ -87,7 +89,7 @@ class Forks(Pair):
             lambda: self.connection.notify(b"name", bytes(1000)),
             lambda: self.connection.write(self.local, self.remote.address),
             lambda: self.connection.read(self.local, self.remote.address),
-            lambda: self.connection.start_write([Piece(self.local, self.remote.address)]),
+            lambda: self.connection.start_write(pieces[:1]),
             started.wait,
             started.done,
             started.cancel,

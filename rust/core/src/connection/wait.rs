@@ -153,6 +153,9 @@ impl Connection {
             let Some(live) = self.context.transfers.find(id) else { continue };
             let now = Instant::now();
             if now >= deadline {
+                if let Some(wait) = polled {
+                    wait.end();
+                }
                 return Status::Pending;
             }
             let copies = live.is_with(self.context.pool.workers().len());
@@ -172,7 +175,8 @@ impl Connection {
     }
 
     /// Ends a transfer early. When this answers true it has ended, as cancelled unless it was over before, and nothing touches
-    /// its memory any more. False for an id that is not in flight.
+    /// its memory any more. False for an id that is not in flight, but for
+    /// [`TransferId::COMPLETE`], which has ended.
     ///
     /// Waits: most often for some microseconds; for 20 ms and the drain of a queue pair, 2 s at most, if the peer does not
     /// answer. A copy of a GPU cannot be stopped: it is waited for as long as it takes.

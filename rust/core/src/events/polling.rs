@@ -8,7 +8,7 @@
 //!   is not idle, and nothing is polled on it for a while, longer each time;
 //! * on more than one processor only.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ const TAKEN: Duration = Duration::from_micros(300);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the waits of one kind have shown: of a thread, or of callers that wait for one peer.
+/// What the waits of one kind have shown: of a thread, or of the callers of one engine.
 #[derive(Debug)]
 pub(crate) struct Polling {
     longest: Duration,
@@ -81,8 +81,15 @@ impl Wait<'_> {
 }
 
 fn has_several_processors() -> bool {
-    static SEVERAL: OnceLock<bool> = OnceLock::new();
-    *SEVERAL.get_or_init(|| thread::available_parallelism().is_ok_and(|count| count.get() > 1))
+    /// 0: not asked yet. Written and read by any thread, Relaxed: all find the same.
+    static SEVERAL: AtomicU8 = AtomicU8::new(0);
+    let known = SEVERAL.load(Ordering::Relaxed);
+    if known != 0 {
+        return known == 2;
+    }
+    let several = thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+    SEVERAL.store(1 + u8::from(several), Ordering::Relaxed);
+    several
 }
 
 /// The rule.

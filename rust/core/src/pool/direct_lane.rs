@@ -38,7 +38,8 @@ impl DirectLane {
     #[inline]
     pub fn copy(&self, opcode: Opcode, pieces: &[DirectPiece], bytes: u64) -> Result<(), NotDirect> {
         let copy = self.copy.load();
-        copy.as_ref().as_ref().ok_or(NotDirect)?.copy(opcode, pieces)?;
+        let Some(copy) = &**copy else { return Err(NotDirect) };
+        copy.copy(opcode, pieces)?;
         self.transfers.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())

@@ -247,13 +247,16 @@ impl Worker {
         }
     }
 
-    /// Moves bytes for a while on the worker's thread, if the device wants that, and no caller is at it. Called without the
-    /// lock.
-    pub(super) fn move_bytes(&self) {
-        let is_moving = || self.movers.load(Ordering::Relaxed) != 0 && !self.has_sleepers() && !self.shares();
-        if let Some(progress) = self.progress.as_ref().filter(|_| !is_moving()) {
+    /// Moves bytes for a while on the worker's thread, if the device wants that; with `may_leave` not while a caller is at it.
+    /// True if it was left to a caller. Called without the lock.
+    pub(super) fn move_bytes(&self, may_leave: bool) -> bool {
+        let Some(progress) = &self.progress else { return false };
+        let leaves =
+            may_leave && self.movers.load(Ordering::Relaxed) != 0 && !self.has_sleepers() && !self.shares();
+        if !leaves {
             progress.advance();
         }
+        leaves
     }
 
     /// Has the thread move bytes beside callers, where the device does not: for a transfer that is spread over several workers. It

@@ -33,7 +33,7 @@ const PARKED: Duration = Duration::from_millis(250);
 /// Runs until the pool stops. `spin` is how long it keeps polling without progress before it arms and sleeps.
 pub(super) fn run(worker: &Arc<Worker>, spin: Duration) {
     worker.enter_thread();
-    let mut rest = Rest { nap: FIRST_NAP, caller_steps: 0, idle_since: None };
+    let mut rest = Rest { nap: FIRST_NAP, caller_steps: 0, idle_since: None, left: false };
     while !worker.is_stopping() {
         let turn = turn(worker, &mut rest, spin);
         worker.run_jobs();
@@ -55,7 +55,8 @@ pub(super) fn run(worker: &Arc<Worker>, spin: Duration) {
             Turn::Park { has_lanes } => {
                 worker.sleep(false, has_lanes.then_some(PARKED));
                 worker.parking().cancel();
-                rest = Rest { nap: FIRST_NAP, caller_steps: rest.caller_steps, idle_since: None };
+                rest =
+                    Rest { nap: FIRST_NAP, caller_steps: rest.caller_steps, idle_since: None, left: false };
             }
         }
     }
@@ -67,6 +68,8 @@ struct Rest {
     nap: Duration,
     caller_steps: u64,
     idle_since: Option<Instant>,
+    /// The bytes were left to a caller in the last turn.
+    left: bool,
 }
 
 enum Turn {
@@ -77,7 +80,8 @@ enum Turn {
 }
 
 fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
-    worker.move_bytes();
+    // Once only: the caller may have lost its core in the middle of a copy, and other transfers wait for nothing of it.
+    rest.left = worker.move_bytes(!rest.left);
     let Some(mut state) = worker.try_state() else { return Turn::Nap };
     let wanted = worker.take_contended();
     let has_callers = wanted || state.caller_steps != rest.caller_steps;
@@ -107,6 +111,9 @@ fn turn(worker: &Worker, rest: &mut Rest, spin: Duration) -> Turn {
     if report.progress {
         rest.idle_since = None;
         return Turn::Again;
+    }
+    if rest.left {
+        return Turn::Nap;
     }
     let idle_since = *rest.idle_since.get_or_insert_with(Instant::now);
     if idle_since.elapsed() < spin {

@@ -165,8 +165,8 @@ fn the_tables_are_given_for_a_token_once_and_show_what_is_announced() {
     assert!(known.iter().all(|region| shown.contains(region)));
     assert!(!shown.iter().any(|(key, base)| *key == hidden || *base == address), "{shown:x?}");
     assert_eq!(given.regions(2), []);
-    // It has no file, and one that it does not see yet would not be given.
-    assert_eq!((given.ask_for_file(hidden), given.ask_for_file(known[0].0)), (Some((0, 0)), Some((0, 0))));
+    // The file of what it does not see yet is not given; that of what it sees is, with a descriptor.
+    assert_eq!((given.ask_for_file(hidden), given.ask_for_file(known[0].0)), (Some((0, 0)), Some((1, 1))));
     // Asked for by its key, it is shown to the one that has asked.
     assert_eq!(given.ask(hidden), Some(true));
     assert_eq!(given.regions(2), [(hidden, address)]);

@@ -195,7 +195,6 @@ fn nothing_left(take_away: impl Fn(), reason: &str) {
     let far = [&mut any, &mut only].map(|rig| rig.peer.buffer(LONG, 0, Access::FULL));
     let near = Window::patterned(&any.device, LENGTH);
     let near_forced = Window::patterned(&only.device, LENGTH);
-    let limits = limits::Limits::now();
     take_away();
     let write = [request(far[0].address, far[0].rkey, 0)];
     let begun = Instant::now();
@@ -210,8 +209,7 @@ fn nothing_left(take_away: impl Fn(), reason: &str) {
     assert_eq!(forced.wait(1)[0].status, CompletionStatus::LocalQpOperation);
     let text = forced.queue_pair.error_text();
     assert!(text.contains("the forced path shared is not available") && text.contains(reason), "{text}");
-    // To count takes a descriptor.
-    limits.restore();
+    limits::descriptors_as_before();
     assert_eq!(mapped_regions(std::process::id()), 0);
 }
 

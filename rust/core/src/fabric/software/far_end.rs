@@ -41,8 +41,8 @@ pub(super) struct OtherProcess {
     pub(super) forced: Option<PathKind>,
 }
 
-/// The other end as threads see it that copy without the lock of the queue pair. It does not keep the socket open, by the end
-/// of which the peer learns that the queue pair has failed.
+/// The other end as threads see it that copy without the lock of the queue pair. Dropping it tells the peer nothing: that is
+/// for [`OtherProcess`] alone.
 #[derive(Debug)]
 pub(super) struct FarView {
     memory: FarMemory,

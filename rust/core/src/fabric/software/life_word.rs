@@ -77,24 +77,21 @@ impl<'a> Held<'a> {
         list.entry.next = &raw const list.head.list;
         let entry = address + offset_of!(List, entry);
         list.head.word_offset = (ptr::from_ref(word) as usize).wrapping_sub(entry) as libc::c_long;
-        word.store(rustix::thread::gettid().as_raw_nonzero().get() as u32, Ordering::Relaxed);
         // SAFETY: the list has the kernel's layout, and stays where it is until the former one is set again.
-        let set = unsafe { set(&raw const list.head) };
-        let held = Self { word, _list: list, former };
-        if set {
-            return Some(held);
+        if !unsafe { set(&raw const list.head) } {
+            return None;
         }
-        word.store(0, Ordering::Relaxed);
-        std::mem::forget(held);
-        None
+        // Behind that: a word that names a thread is always one that the kernel marks.
+        word.store(rustix::thread::gettid().as_raw_nonzero().get() as u32, Ordering::Relaxed);
+        Some(Self { word, _list: list, former })
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
+        self.word.store(OWNER_DIED, Ordering::Relaxed);
         // SAFETY: the list that the thread had before, which its library keeps for as long as it lives.
         unsafe { set(self.former) };
-        self.word.store(OWNER_DIED, Ordering::Relaxed);
     }
 }
 

@@ -1,12 +1,12 @@
 //! Dialing a peer's data listener again, for a queue pair that stays connected while its socket is closed at rest.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::device_core::Core;
-use super::dial::dial;
+use super::dial::{DialError, dial};
 use super::hello::{Answer, Offer, Reception};
 use super::socket_watch::SocketWatch;
 use super::watched::WatchedSocket;
@@ -27,7 +27,50 @@ pub(super) struct Dialer {
 }
 
 /// A stream on which the peer has said welcome, or why there is none.
-type Outcome = Result<OwnSocket<TcpStream>, String>;
+type Outcome = Result<OwnSocket<TcpStream>, Failure>;
+
+/// Why there is no stream.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) reason: String,
+    /// It may pass: this process has no descriptor, memory or port left for a moment, or the peer had none.
+    pub(super) may_pass: bool,
+}
+
+impl Failure {
+    fn lasting(reason: String) -> Self {
+        Self { reason, may_pass: false }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let is_exhausted = matches!(
+            error.raw_os_error(),
+            Some(
+                libc::EMFILE
+                    | libc::ENFILE
+                    | libc::ENOMEM
+                    | libc::ENOBUFS
+                    | libc::EADDRNOTAVAIL
+                    | libc::EAGAIN
+            )
+        );
+        // A listener that is short of places closes handshakes.
+        let is_displaced = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof);
+        Self { reason: error.to_string(), may_pass: is_exhausted || is_displaced }
+    }
+}
+
+impl From<DialError> for Failure {
+    fn from(error: DialError) -> Self {
+        let reason = error.to_string();
+        match error {
+            DialError::Io { source, .. } => Self { reason, ..source.into() },
+            DialError::Hello(_) => Self::lasting(reason),
+        }
+    }
+}
 
 /// A dial under way: a task of the event loop. Dropping it ends it.
 #[derive(Debug)]
@@ -51,9 +94,9 @@ impl Dialer {
         Self { core, sockets, listener, offer, incarnation: answer.identity.incarnation }
     }
 
-    /// Begins to dial.
-    pub(super) fn dial(&self) -> io::Result<Dialing> {
-        let (since, events) = (Instant::now(), EventLoop::acquire()?);
+    /// Begins to dial, for what is to be done by [`CONNECT_PATIENCE`] after `since`.
+    pub(super) fn dial(&self, since: Instant) -> Result<Dialing, Failure> {
+        let events = EventLoop::acquire()?;
         let outcome = Arc::new(Mutex::new(None));
         let (core, to) = (Arc::clone(&self.core), Arc::clone(&outcome));
         let (listener, offer, incarnation) = (self.listener, self.offer, self.incarnation);
@@ -62,12 +105,15 @@ impl Dialer {
             async move {
                 let key = core.options.auth_key.as_ref();
                 let dialed = dial(listener, &offer, key, since + CONNECT_PATIENCE, &waiter).await;
-                let outcome = dialed.map_err(|error| error.to_string()).and_then(|(stream, answer)| {
-                    match answer.reception {
-                        Reception::Welcome if answer.identity.incarnation == incarnation => Ok(stream),
-                        Reception::Welcome => Err("another process has its address now".to_owned()),
-                        refused => Err(refused.explain().to_owned()),
-                    }
+                let outcome = dialed.map_err(Failure::from).and_then(|(stream, answer)| {
+                    let reason = match answer.reception {
+                        Reception::Welcome if answer.identity.incarnation == incarnation => {
+                            return Ok(stream);
+                        }
+                        Reception::Welcome => "another process has its address now",
+                        refused => refused.explain(),
+                    };
+                    Err(Failure::lasting(reason.to_owned()))
                 });
                 *lock(&to) = Some(outcome);
             }
@@ -76,8 +122,8 @@ impl Dialer {
     }
 
     /// A stream, made known to the completion queue.
-    pub(super) fn watched(&self, stream: OwnSocket<TcpStream>) -> io::Result<WatchedSocket> {
-        WatchedSocket::new(stream, &self.sockets, self.offer.sender.qpn)
+    pub(super) fn watched(&self, stream: OwnSocket<TcpStream>) -> Result<WatchedSocket, Failure> {
+        Ok(WatchedSocket::new(stream, &self.sockets, self.offer.sender.qpn)?)
     }
 
     /// Sockets of the completion queue that are open.
@@ -97,6 +143,11 @@ impl Dialer {
 }
 
 impl Dialing {
+    /// Since when a stream is wanted.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
     /// What came of it; `None` while it is under way.
     pub(super) fn take(&self) -> Option<Outcome> {
         lock(&self.outcome).take()

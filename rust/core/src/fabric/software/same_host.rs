@@ -103,7 +103,7 @@ impl SameHost {
     }
 }
 
-/// Advances a run by copies. Its socket belongs to the TCP path, which alone may read it.
+/// Advances a run by copies. A data socket, if there is one, belongs to the TCP path, which alone may read it.
 fn step_by_copies(copier: &mut Copier, tcp: &mut TcpWay, work: &mut Work<'_>) -> Step {
     if work.news {
         let end = std::mem::replace(&mut work.end, work.queue.executed);

@@ -20,8 +20,8 @@ pub(super) struct WatchedSocket {
 
 impl WatchedSocket {
     pub(super) fn new(stream: OwnSocket<TcpStream>, watch: &Arc<SocketWatch>, qpn: u32) -> io::Result<Self> {
-        watch.add(qpn, stream.as_fd())?;
         reset_at_its_end(&stream)?;
+        watch.add(qpn, stream.as_fd())?;
         Ok(Self { stream, watch: Arc::clone(watch) })
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::connection::Context;
-use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::fabric::{MOST_DIRECT_PIECES, Opcode};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, SubmitError};
 
 use crate::chaos::random::Random;
@@ -92,7 +92,9 @@ fn push(shared: Shared<'_>, index: usize, quota: u64, blocked: &AtomicU64) -> (u
     let blocking = index.is_multiple_of(2);
     let offset = (index * LENGTH / CROWD) as u64;
     let remote = shared.connection.describe_remote(shared.far + offset, 1024).unwrap();
-    let iov = [Iov { local: shared.near + offset, length: 1024, region: None, remote }];
+    // More pieces than are copied within the call.
+    let iov =
+        [Iov { local: shared.near + offset, length: 1024, region: None, remote }; MOST_DIRECT_PIECES + 1];
     let (mut done, mut waits) = (0, Vec::new());
     let start = Instant::now();
     while blocked.load(Ordering::Relaxed) < quota {

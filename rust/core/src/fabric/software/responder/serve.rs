@@ -25,9 +25,6 @@ const FIRST_CONNECTION: u64 = 1;
 /// How often deadlines are looked at while there are any.
 const TICK: Duration = Duration::from_millis(100);
 const EVENTS: usize = 64;
-/// The peer has closed, or reset the connection: what it sent before could still be read.
-const ENDED: epoll::EventFlags =
-    epoll::EventFlags::RDHUP.union(epoll::EventFlags::HUP).union(epoll::EventFlags::ERR);
 /// How long it polls at most before it sleeps: longer than a peer takes from an answer to its next request.
 const LONGEST_POLL: Duration = Duration::from_micros(200);
 
@@ -46,6 +43,10 @@ pub(super) struct Loop {
     again: BTreeSet<u64>,
     polling: Polling,
 }
+
+/// What epoll says of a socket that its peer has closed or reset.
+const CLOSED: epoll::EventFlags =
+    epoll::EventFlags::RDHUP.union(epoll::EventFlags::HUP).union(epoll::EventFlags::ERR);
 
 /// A connection, and what epoll watches it for.
 #[derive(Debug)]
@@ -82,11 +83,21 @@ impl Loop {
     }
 
     fn turn(&mut self, events: &mut Vec<epoll::Event>) -> Result<(), Errno> {
-        match self.wait(events) {
+        let looked = match self.wait(events) {
             Err(Errno::INTR) => return Ok(()),
             answer => answer?,
+        };
+        if let Some(looked) = looked {
+            for event in events.iter() {
+                if let Some(connection) = self.connections.get_mut(&event.data.u64()) {
+                    let has_closed = { event.flags }.intersects(CLOSED);
+                    // Where room to answer is waited for, a peer that only sends no more does not show.
+                    if has_closed || connection.watched.contains(epoll::EventFlags::RDHUP) {
+                        connection.server.note_look(looked, has_closed);
+                    }
+                }
+            }
         }
-        let now = Instant::now();
         // Each connection has one turn, whatever it is looked at for: one that always has news gets no more than others.
         let mut others = std::mem::take(&mut self.again);
         others.append(&mut self.timed);
@@ -95,14 +106,6 @@ impl Loop {
                 WAKE => self.woken(),
                 token => {
                     others.remove(&token);
-                    if let Some(connection) = self.connections.get_mut(&token) {
-                        let flags = { event.flags };
-                        let has_closed = flags.intersects(ENDED);
-                        // Where room to answer is waited for, a peer that only sends no more does not show.
-                        if has_closed || connection.watched.contains(epoll::EventFlags::RDHUP) {
-                            connection.server.note_look(now, has_closed);
-                        }
-                    }
                     self.serve(token);
                 }
             }
@@ -111,26 +114,29 @@ impl Loop {
         Ok(())
     }
 
-    /// Waits for events.
-    fn wait(&self, events: &mut Vec<epoll::Event>) -> Result<(), Errno> {
+    /// Waits for events. `Some`: a time before they were looked for, if that was a moment ago.
+    fn wait(&self, events: &mut Vec<epoll::Event>) -> Result<Option<Instant>, Errno> {
         let mut look = |longest: Option<Duration>| {
             let longest = longest.and_then(|time| Timespec::try_from(time).ok());
             events.clear();
             epoll::wait(&self.epoll, spare_capacity(events), longest.as_ref())
         };
+        let mut looked = Some(Instant::now());
         if !self.again.is_empty() {
-            return look(Some(Duration::ZERO)).map(drop);
+            return look(Some(Duration::ZERO)).map(|_| looked);
         }
         let mut wait = self.polling.begin();
         let mut answer = Ok(0);
         while answer == Ok(0) && wait.polls_on() {
+            looked = Some(Instant::now());
             answer = look(Some(Duration::ZERO));
         }
         if answer == Ok(0) {
+            looked = None;
             answer = look((!self.timed.is_empty()).then_some(TICK));
         }
         wait.end();
-        answer.map(drop)
+        answer.map(|_| looked)
     }
 
     /// Something was handed over, or queue pairs have changed: what is served for them may want something else now.

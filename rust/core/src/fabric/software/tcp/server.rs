@@ -155,7 +155,7 @@ impl Server {
 
     /// What a look at its socket has shown of whether the peer has closed.
     pub(in super::super) fn note_look(&mut self, now: Instant, has_closed: bool) {
-        self.abandoned = has_closed;
+        self.abandoned |= has_closed;
         self.looked = Some(now);
     }
 

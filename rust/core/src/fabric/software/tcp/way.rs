@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::initiator::Initiator;
 use crate::fabric::CompletionStatus;
-use crate::fabric::software::redial::{Dialer, Dialing};
+use crate::fabric::software::redial::{Dialer, Dialing, Failure};
 use crate::fabric::software::watched::WatchedSocket;
-use crate::fabric::software::work::{Next, Step, Work};
+use crate::fabric::software::work::{CONNECT_PATIENCE, Next, Step, Work, look_again};
 
 /// After so long without a request a socket is closed.
 const IDLE: Duration = Duration::from_secs(10);
@@ -33,6 +33,11 @@ enum State {
     Open(Box<Initiator>),
     AtRest,
     Dialing(Dialing),
+    /// What was in the way may pass: to be dialed again at a time, for what is wanted since another one.
+    Again {
+        since: Instant,
+        at: Instant,
+    },
 }
 
 impl TcpWay {
@@ -75,17 +80,18 @@ impl TcpWay {
                 step
             }
             State::AtRest if !wanted => Step { executed: 0, next: Next::Idle },
-            State::AtRest => match self.dialer.dial() {
-                Ok(dialing) => {
-                    let next = Next::Later(dialing.next_look(Instant::now()));
-                    self.state = State::Dialing(dialing);
-                    Step { executed: 0, next }
-                }
-                Err(error) => self.failed(work, &error.to_string()),
-            },
+            State::AtRest => self.dial(work, Instant::now()),
+            State::Again { at, .. } if Instant::now() < *at => Step { executed: 0, next: Next::Later(*at) },
+            State::Again { since, .. } => {
+                let since = *since;
+                self.dial(work, since)
+            }
             State::Dialing(dialing) => match dialing.take() {
                 None => Step { executed: 0, next: Next::Later(dialing.next_look(Instant::now())) },
-                Some(Err(reason)) => self.failed(work, &reason),
+                Some(Err(failure)) => {
+                    let since = dialing.since();
+                    self.failed(work, since, &failure)
+                }
                 Some(Ok(stream)) => match self.dialer.watched(stream) {
                     Ok(socket) => {
                         let mut initiator = Initiator::new(Arc::new(socket));
@@ -93,14 +99,35 @@ impl TcpWay {
                         self.state = State::Open(Box::new(initiator));
                         self.advance(work)
                     }
-                    Err(error) => self.failed(work, &error.to_string()),
+                    Err(failure) => {
+                        let since = dialing.since();
+                        self.failed(work, since, &failure)
+                    }
                 },
             },
         }
     }
 
-    fn failed(&mut self, work: &Work<'_>, reason: &str) -> Step {
-        self.dialer.tell_failure(reason);
+    fn dial(&mut self, work: &Work<'_>, since: Instant) -> Step {
+        match self.dialer.dial(since) {
+            Ok(dialing) => {
+                let next = Next::Later(dialing.next_look(Instant::now()));
+                self.state = State::Dialing(dialing);
+                Step { executed: 0, next }
+            }
+            Err(failure) => self.failed(work, since, &failure),
+        }
+    }
+
+    /// There is no stream: dialed again for as long as a peer that has not connected is waited for, or the end.
+    fn failed(&mut self, work: &Work<'_>, since: Instant, failure: &Failure) -> Step {
+        let now = Instant::now();
+        if failure.may_pass && now.saturating_duration_since(since) < CONNECT_PATIENCE {
+            let at = look_again(since, now);
+            self.state = State::Again { since, at };
+            return Step { executed: 0, next: Next::Later(at) };
+        }
+        self.dialer.tell_failure(&failure.reason);
         self.state = State::AtRest;
         work.endpoint.set_peer_gone();
         Step { executed: 0, next: Next::Failed(CompletionStatus::RetryExceeded) }

@@ -41,8 +41,6 @@ impl Initiator {
                         self.take_answer(work, &bytes);
                         true
                     }
-                    // Nothing can come any more but the end, which the next look finds.
-                    None if progress && self.done == self.sending => false,
                     None => self.fill(),
                 },
             };
