@@ -231,7 +231,12 @@ fn expect_failure(
     if status == CompletionStatus::RemoteAccess && !is_soft_roce(rig) {
         let counterpart = side.counterpart;
         until("the responder is in ERROR too", || rig.peer.is_broken(counterpart));
-        assert_eq!(rig.peer.fatal_events().len(), 1);
+        let mut events = Vec::new();
+        until("an event tells of it", || {
+            events.extend(rig.peer.fatal_events());
+            !events.is_empty()
+        });
+        assert_eq!(events.len(), 1);
     }
 }
 

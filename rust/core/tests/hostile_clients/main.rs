@@ -16,8 +16,10 @@ mod answers;
 mod descriptors;
 mod fairness;
 mod keys;
+mod notices;
 mod notifications;
 mod silence;
+mod stopped;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;

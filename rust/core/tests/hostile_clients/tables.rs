@@ -72,6 +72,14 @@ impl Tables {
         Some((bytes[20], files.len()))
     }
 
+    /// Tells that something has happened to its queue pair `sender`, which is connected to `target`.
+    pub fn tell(&self, event: u64, sender: u32, target: u32) {
+        let mut notice = message(*b"FCXP2Pqp", u64::from(sender) | u64::from(target) << 32);
+        notice[24..].copy_from_slice(&event.to_le_bytes());
+        let mut nothing = SendAncillaryBuffer::default();
+        sendmsg(&self.socket, &[IoSlice::new(&notice)], &mut nothing, SendFlags::NOSIGNAL).unwrap();
+    }
+
     /// The key and the first address of every region in one of the tables.
     pub fn regions(&self, table: usize) -> Vec<(u32, u64)> {
         let file = std::fs::File::from(self.files[table].try_clone().unwrap());

@@ -137,6 +137,8 @@ fn case_process() {
         "addresses" => nothing_left(limits::no_addresses_left, "mmap"),
         "cache" => many_regions(),
         "ended" => end_of_a_region(),
+        "another path" => another_path(),
+        "another user" => owner_of_another_user(),
         other => panic!("unknown case {other}"),
     }
     std::io::stdout().flush().unwrap();
@@ -246,6 +248,52 @@ fn a_peer_of_another_user_is_reached_over_tcp() {
     assert_eq!(owner.remote.answer(), ["3", "Success"]);
     assert_eq!(owner.own.bytes(owner.buffer.index), vec![7; LENGTH]);
     assert_eq!(mapped_regions(owner.remote.pid()), 1, "its own");
+}
+
+/// Root is shown the tables of any user's process, and could map its memory.
+#[test]
+fn memory_of_another_user_is_not_mapped() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can start a process of another user");
+    }
+    let output = run("another user");
+    let told = output.lines().filter(|line| line.contains("not mapped and takes another path")).count();
+    assert_eq!(told, 2, "once for each of two peers:\n{output}");
+}
+
+fn owner_of_another_user() {
+    let (mut any, _) = rig("another user", None, PathKind::CrossMemory);
+    writes_are_not_mapped(&mut any);
+    let (mut only, _) = forced("another user");
+    let mut side = Initiator::new(&mut only);
+    let far = only.peer.buffer(LENGTH, 0, Access::FULL);
+    assert_eq!(round_trip(&only, &mut side, far.address, far.rkey), Err(CompletionStatus::LocalQpOperation));
+    let text = side.queue_pair.error_text();
+    assert!(text.contains("another user"), "{text}");
+    assert_eq!(mapped_regions(std::process::id()), 0);
+}
+
+/// Also memory that could be mapped is copied by the kernel where the operator wants that.
+#[test]
+fn nothing_is_mapped_where_another_path_is_forced() {
+    run("another path");
+}
+
+fn another_path() {
+    let (mut rig, _) = rig("own", Some(PathKind::CrossMemory), PathKind::CrossMemory);
+    writes_are_not_mapped(&mut rig);
+}
+
+/// Longer than a mapping takes to come.
+fn writes_are_not_mapped(rig: &mut Rig) {
+    let mut side = Initiator::new(rig);
+    let far = rig.peer.buffer(LENGTH, 0, Access::FULL);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(200) {
+        round_trip(rig, &mut side, far.address, far.rkey).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(mapped_regions(std::process::id()), 0);
 }
 
 /// Its file is truncated while it is mapped, whatever was said of it: an error, and no signal.

@@ -129,6 +129,7 @@ async fn over_socket(
     // It has served its purpose.
     say_rest(stream.as_fd());
     link.process().watch(endpoint);
+    endpoint.set_peer_process(link.pid().as_raw_nonzero().get().unsigned_abs());
     let tcp = TcpWay::at_rest(dialer);
     let same_host = SameHost::new(link, tcp, endpoint.qpn(), answer.slot as usize, peer.qpn, force);
     Ok(Transport::SameHost(Box::new(same_host)))

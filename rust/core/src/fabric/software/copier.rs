@@ -12,7 +12,7 @@ use super::faults::Verdict;
 use super::link::{Link, Unmapped};
 use super::send_queue::Request;
 use super::work::{Next, Patience, PinSet, Step, Work};
-use crate::fabric::{CompletionStatus, Opcode};
+use crate::fabric::{CompletionStatus, Opcode, PathKind};
 
 /// The path to a queue pair in this or another process; this process can copy from and to its memory.
 #[derive(Debug)]
@@ -22,8 +22,6 @@ pub(super) struct Copier {
     offset: u64,
     patience: Patience,
     batch: Batch,
-    /// The operator wants no other copies than those to and from mapped memory.
-    only_mapped: bool,
 }
 
 impl Copier {
@@ -33,26 +31,24 @@ impl Copier {
     }
 
     /// From queue pair `own` to one of the process behind `link`. `slot`: where that stands in its queue pair table;
-    /// `counterpart`: its number.
-    /// `only_mapped`: what is not mapped is not copied.
+    /// `counterpart`: its number. `forced`: the path that the operator wants and no other.
     pub(super) fn between_processes(
         link: Arc<Link>,
         own: u32,
         slot: usize,
         counterpart: u32,
-        only_mapped: bool,
+        forced: Option<PathKind>,
     ) -> Self {
-        let far = FarEnd::OtherProcess(OtherProcess { link, own, slot, counterpart, closed: false });
-        Self { only_mapped, ..Self::new(far) }
+        Self::new(FarEnd::OtherProcess(OtherProcess { link, own, slot, counterpart, closed: false, forced }))
     }
 
     fn new(far: FarEnd) -> Self {
-        Self { far, offset: 0, patience: Patience::default(), batch: Batch::default(), only_mapped: false }
+        Self { far, offset: 0, patience: Patience::default(), batch: Batch::default() }
     }
 
     /// The other end, for threads that copy beside this.
     pub(super) fn far_view(&self) -> FarView {
-        self.far.view(self.only_mapped)
+        self.far.view()
     }
 
     /// The request under way was carried out by another path.
@@ -133,7 +129,7 @@ impl Copier {
                     Err(next) => return Some(next),
                 },
             };
-            if request.length > 0 && self.only_mapped && place.space != AddressSpace::Mapped {
+            if request.length > 0 && memory.is_only_mapped() && place.space != AddressSpace::Mapped {
                 return Some(unmapped(work.endpoint, memory, request));
             }
             if request.length > 0 && !batch.takes(request, &place) {

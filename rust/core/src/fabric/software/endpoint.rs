@@ -17,6 +17,8 @@ pub(super) struct Endpoint {
     pub(super) slot: usize,
     /// Set once connected.
     peer: OnceLock<QpAddress>,
+    /// The process that it belongs to, where that is known: set by the thread that connects, before `peer`.
+    peer_process: OnceLock<u32>,
     /// The counterpart, when it lives in this process.
     neighbour: OnceLock<Weak<Self>>,
     /// In ERROR: set by the owner, the responder or an in-process peer, never cleared; read by all of them. SeqCst:
@@ -36,6 +38,7 @@ impl Endpoint {
             address,
             slot,
             peer: OnceLock::new(),
+            peer_process: OnceLock::new(),
             neighbour: OnceLock::new(),
             error: AtomicBool::new(false),
             peer_gone: AtomicBool::new(false),
@@ -56,6 +59,17 @@ impl Endpoint {
     /// Remembers its peer; false when it already is.
     pub(super) fn set_peer(&self, peer: QpAddress) -> bool {
         self.peer.set(peer).is_ok()
+    }
+
+    /// The number of the process of its peer, where that is known.
+    pub(super) fn peer_process(&self) -> Option<u32> {
+        self.peer_process.get().copied()
+    }
+
+    /// Remembers the process of its peer, as the kernel has named it.
+    pub(super) fn set_peer_process(&self, pid: u32) {
+        // A second call could only name the same one: a queue pair is connected once.
+        let _ = self.peer_process.set(pid);
     }
 
     /// Remembers that the counterpart lives in this process.

@@ -10,7 +10,7 @@ use super::link_messages::{QueuePairEvent, QueuePairNotice};
 use super::questions::Resolved;
 use super::table::{Counterpart, Pinned, RegionView};
 use super::work::{Next, PinSet};
-use crate::fabric::{CompletionStatus, Opcode};
+use crate::fabric::{CompletionStatus, Opcode, PathKind};
 
 /// The other end.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(super) struct OtherProcess {
     pub(super) counterpart: u32,
     /// Cut by an ordered fault.
     pub(super) closed: bool,
+    /// The path that the operator wants and no other.
+    pub(super) forced: Option<PathKind>,
 }
 
 /// The other end as threads see it that copy without the lock of the queue pair. Dropping it tells the peer nothing: that is
@@ -45,8 +47,6 @@ pub(super) struct OtherProcess {
 pub(super) struct FarView {
     memory: FarMemory,
     counterpart: Shown,
-    /// What is not mapped is not copied.
-    only_mapped: bool,
 }
 
 /// Where a counterpart says how it stands.
@@ -61,24 +61,25 @@ enum Shown {
 #[derive(Clone, Debug)]
 pub(super) enum FarMemory {
     Here(Arc<Core>),
-    OtherProcess(Arc<Link>),
+    /// With the path that the operator wants and no other.
+    OtherProcess(Arc<Link>, Option<PathKind>),
 }
 
 impl FarEnd {
     pub(super) fn memory(&self) -> FarMemory {
         match self {
             Self::Here(here) => FarMemory::Here(Arc::clone(&here.device)),
-            Self::OtherProcess(other) => FarMemory::OtherProcess(Arc::clone(&other.link)),
+            Self::OtherProcess(other) => FarMemory::OtherProcess(Arc::clone(&other.link), other.forced),
         }
     }
 
     /// What threads need of it that copy without the lock of the queue pair.
-    pub(super) fn view(&self, only_mapped: bool) -> FarView {
+    pub(super) fn view(&self) -> FarView {
         let counterpart = match self {
             Self::Here(here) => Shown::Here(Arc::clone(&here.endpoint)),
             Self::OtherProcess(other) => Shown::Table(other.slot, other.counterpart),
         };
-        FarView { memory: self.memory(), counterpart, only_mapped }
+        FarView { memory: self.memory(), counterpart }
     }
 
     /// How it stands towards `endpoint`, which asks.
@@ -133,7 +134,7 @@ impl FarView {
     /// Whether requests of `opcode` may be copied from or to that space.
     pub(super) fn allows(&self, opcode: Opcode, space: AddressSpace) -> bool {
         let is_denied = || self.memory.link().is_some_and(|link| link.denied().is_denied(opcode));
-        !matches!(space, AddressSpace::Foreign(_)) || !self.only_mapped && !is_denied()
+        !matches!(space, AddressSpace::Foreign(_)) || !self.memory.is_only_mapped() && !is_denied()
     }
 
     /// How it stands towards `endpoint`, which asks.
@@ -155,8 +156,13 @@ impl FarMemory {
     pub(super) fn space(&self) -> AddressSpace {
         match self {
             Self::Here(_) => AddressSpace::Same,
-            Self::OtherProcess(link) => AddressSpace::Foreign(link.pid()),
+            Self::OtherProcess(link, _) => AddressSpace::Foreign(link.pid()),
         }
+    }
+
+    /// Whether what is not mapped is not copied.
+    pub(super) fn is_only_mapped(&self) -> bool {
+        matches!(self, Self::OtherProcess(_, Some(PathKind::Shared)))
     }
 
     /// Where `length` bytes at `address` of the region `pinned` are copied from or to, until the pin is dropped. They were checked
@@ -166,9 +172,17 @@ impl FarMemory {
             Self::Here(_) => {
                 Place { space: AddressSpace::Same, address, cannot_fault: pinned.cannot_fault() }
             }
-            Self::OtherProcess(link) => link.locate(pinned, address, length, opcode).unwrap_or_else(|| {
-                Place { space: AddressSpace::Foreign(link.pid()), address, cannot_fault: false }
-            }),
+            Self::OtherProcess(link, forced) => {
+                let mapped = match forced {
+                    Some(PathKind::CrossMemory) => None,
+                    _ => link.locate(pinned, address, length, opcode),
+                };
+                mapped.unwrap_or_else(|| Place {
+                    space: AddressSpace::Foreign(link.pid()),
+                    address,
+                    cannot_fault: false,
+                })
+            }
         }
     }
 
@@ -176,7 +190,7 @@ impl FarMemory {
     pub(super) fn view(&self) -> RegionView<'_> {
         match self {
             Self::Here(device) => device.regions.view(),
-            Self::OtherProcess(link) => link.view(),
+            Self::OtherProcess(link, _) => link.view(),
         }
     }
 
@@ -184,7 +198,7 @@ impl FarMemory {
     pub(super) fn link(&self) -> Option<&Link> {
         match self {
             Self::Here(_) => None,
-            Self::OtherProcess(link) => Some(link),
+            Self::OtherProcess(link, _) => Some(link),
         }
     }
 

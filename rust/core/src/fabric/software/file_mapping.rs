@@ -9,6 +9,8 @@ use rustix::fs::{FileType, SealFlags, Stat, fcntl_get_seals, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
+use super::mapping_budget::{Budget, Share};
+
 /// What is to be mapped, as the peer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -41,6 +43,8 @@ pub(super) struct FileMapping {
     pub(super) start: u64,
     address: NonNull<c_void>,
     size: usize,
+    /// Given back after the drop below has unmapped.
+    _share: Share,
 }
 
 // SAFETY: it owns the mapping; the memory is accessed by address only, as registered memory is.
@@ -64,6 +68,8 @@ impl FileMapping {
         let lead = wanted.offset % page;
         let bytes = (wanted.length + lead).checked_next_multiple_of(page);
         let size = bytes.and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(|| refused("too long"))?;
+        let share =
+            Budget::own().acquire(size as u64).map_err(|reason| Unmappable { reason, passes: true })?;
         let protection = if wanted.writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a fresh mapping at an address that the kernel chooses aliases no Rust object.
         let address =
@@ -71,7 +77,7 @@ impl FileMapping {
         let address = address.map_err(|errno| failed("mmap", errno))?;
         let address = NonNull::new(address).ok_or_else(|| failed("mmap", Errno::NOMEM))?;
         let start = address.as_ptr() as u64 + lead;
-        let mapping = Self { region: Wanted { is_own, ..wanted }, start, address, size };
+        let mapping = Self { region: Wanted { is_own, ..wanted }, start, address, size, _share: share };
         mapping.keep_to_this_process();
         Ok(mapping)
     }

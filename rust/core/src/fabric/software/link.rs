@@ -111,9 +111,12 @@ impl Link {
         Ok(link)
     }
 
-    /// Whether it leads to the device that answered so.
+    /// Whether it leads to the device that answered so, and that can be asked by it.
     pub(super) fn leads_to(&self, listener: SocketAddr, answer: &Answer) -> bool {
-        self.listener == listener && self.incarnation == answer.identity.incarnation && self.is_alive()
+        self.listener == listener
+            && self.incarnation == answer.identity.incarnation
+            && !self.questions.is_broken()
+            && self.is_alive()
     }
 
     pub(super) fn pid(&self) -> Pid {

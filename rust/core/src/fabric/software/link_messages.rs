@@ -56,7 +56,7 @@ pub(super) enum FileAnswer {
     Own(u64),
     /// Another one.
     Foreign(u64),
-    /// The owner has no descriptor for it now, or may not make one: the errno.
+    /// The owner has no descriptor for it now, or may not make one: the errno, from 1 to [`LAST_ERRNO`].
     Refused(i32),
 }
 
@@ -128,7 +128,7 @@ impl FileReply {
             (0, 0) => FileAnswer::None,
             (1, offset) => FileAnswer::Own(offset),
             (2, offset) => FileAnswer::Foreign(offset),
-            (3, errno) => FileAnswer::Refused(errno.try_into().ok()?),
+            (3, errno @ 1..=LAST_ERRNO) => FileAnswer::Refused(errno as i32),
             _ => return None,
         };
         Some(Self { key: number as u32, answer })
@@ -173,6 +173,9 @@ impl QueuePairNotice {
     }
 }
 
+/// `MAX_ERRNO` of Linux: no call reports a larger one, and rustix takes none.
+const LAST_ERRNO: u64 = 4095;
+
 const NOTICE: [u8; 8] = *b"FCXP2Pqp";
 const TABLES: [u8; 8] = *b"FCXP2Ptb";
 const KEY: [u8; 8] = *b"FCXP2Pky";
@@ -204,7 +207,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_survive_the_wire_and_are_not_taken_for_another_kind(number: u64, key: u32, granted: bool) {
+        fn messages_survive_the_wire_and_are_not_taken_for_another_kind(number: u64, key: u32, granted: bool, errno in 1_i32..=4095) {
             let request = LinkRequest { token: number };
             prop_assert_eq!(LinkRequest::decode(&request.encode()), Some(request));
             let reply = LinkReply { entries: number };
@@ -222,7 +225,7 @@ mod tests {
             let file = FileRequest { key };
             prop_assert_eq!(FileRequest::decode(&file.encode()), Some(file));
             let answers =
-                [FileAnswer::None, FileAnswer::Own(number), FileAnswer::Foreign(number), FileAnswer::Refused(24)];
+                [FileAnswer::None, FileAnswer::Own(number), FileAnswer::Foreign(number), FileAnswer::Refused(errno)];
             for answer in answers {
                 let reply = FileReply { key, answer };
                 prop_assert_eq!(FileReply::decode(&reply.encode()), Some(reply));
@@ -242,6 +245,16 @@ mod tests {
             prop_assert_eq!(KeyRequest::decode(&message(KEY, number, 0)), None);
             prop_assert_eq!(KeyRequest::decode(&message(KEY, number >> 33, 1)), None);
             prop_assert_eq!(FileReply::decode(&message(FILE, 4 << 32 | number >> 33, number)), None);
+        }
+
+        #[test]
+        fn what_is_taken_for_an_errno_is_one(errno in prop_oneof![0_u64..5000, any::<u32>().prop_map(u64::from), any::<u64>()]) {
+            let reply = FileReply::decode(&message(FILE, 3 << 32, errno));
+            let expected = FileReply { key: 0, answer: FileAnswer::Refused(errno as i32) };
+            prop_assert_eq!(reply, (1..=4095).contains(&errno).then_some(expected));
+            if let Some(FileReply { answer: FileAnswer::Refused(errno), .. }) = reply {
+                prop_assert_eq!(rustix::io::Errno::from_raw_os_error(errno).raw_os_error(), errno);
+            }
         }
     }
 }

@@ -9,6 +9,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::address_space::{AddressSpace, Place};
 use super::file_mapping::{FileMapping, Unmappable};
 use super::mapping::SharedArray;
@@ -16,10 +18,10 @@ use super::table::{Pinned, REGION_SLOTS, slot_of};
 use crate::fabric::Opcode;
 use crate::sync::{Mutex, lock};
 
-/// Mappings of a link at a time: the regions of an inference engine with a region for keys and one for values of each layer, and
-/// far from `vm.max_map_count`, 65,530, with many peers.
+/// Mappings of a link at a time: the regions of an inference engine with a region for keys and one for values of each layer. Those of
+/// all links together are bounded by [`super::mapping_budget`].
 const MOST: usize = 256;
-/// Bytes of address space that they may take: a 32nd of what a process has.
+/// Bytes of address space that they may take.
 const MOST_BYTES: u64 = 4 << 40;
 /// How long one that had to go for others is not mapped again: more regions in use than the cache holds take the other path, and not
 /// turns in being mapped.
@@ -37,6 +39,8 @@ const SECONDS: u32 = EVICTED - 1;
 #[derive(Debug)]
 pub(super) struct Mappings {
     begin: Instant,
+    /// The same by the clock of [`coarse_now`].
+    coarse_begin: Duration,
     /// The words: a key above, and what is known of it. Written under the lock of `kept`, read by threads that have pinned the slot; SeqCst,
     /// for a reader pins and then loads the word, and an eviction stores the word and then loads the pins: one sees the other.
     words: SharedArray<AtomicU64>,
@@ -94,6 +98,7 @@ impl Mappings {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             begin: Instant::now(),
+            coarse_begin: coarse_now(),
             words: SharedArray::private(REGION_SLOTS)?,
             records: (0..MOST).map(|_| Record::default()).collect(),
             kept: Mutex::new(Kept { entries: (0..MOST).map(|_| None).collect(), ..Kept::default() }),
@@ -117,11 +122,13 @@ impl Mappings {
 
     #[cold]
     fn held_off(&self, known: u32) -> Known {
-        let until = self.begin + Duration::from_secs(u64::from(known & SECONDS));
-        match until <= Instant::now() {
+        let second = known & SECONDS;
+        let until = Duration::from_secs(u64::from(second));
+        // For ever needs no clock, and this is asked for each request.
+        match second != SECONDS && until <= coarse_now().saturating_sub(self.coarse_begin) {
             true => Known::Nothing,
             false if known & REFUSED != 0 => Known::Refused,
-            false => Known::Evicted(until),
+            false => Known::Evicted(self.begin + until),
         }
     }
 
@@ -255,6 +262,11 @@ impl Mappings {
         u32::try_from((self.begin.elapsed() + time).as_secs() + 1)
             .map_or(SECONDS, |second| second.min(SECONDS))
     }
+}
+
+/// The time to within some milliseconds, without asking the hardware: a quarter of what the exact one costs.
+fn coarse_now() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::MonotonicCoarse)).unwrap_or_default()
 }
 
 impl Kept {

@@ -61,6 +61,7 @@ mod link;
 mod link_messages;
 mod links;
 mod mapping;
+mod mapping_budget;
 mod mappings;
 mod pins;
 mod plain_copy;

@@ -36,6 +36,9 @@ struct State {
     absent: VecDeque<u32>,
     /// Until one that has asked for a file comes to take it.
     files: VecDeque<(FileReply, Option<OwnedFd>)>,
+    /// Since when a key waits for the end of a late question for a file.
+    held_up: Option<Instant>,
+    /// The peer keeps to no rules, or is gone: it is asked no more on this link.
     broken: bool,
 }
 
@@ -52,6 +55,8 @@ pub(super) enum FileFor {
     Here(FileReply, Option<OwnedFd>),
     /// Not answered before then.
     NotYet(Instant),
+    /// A stopped peer, perhaps: the answer may come at any time.
+    Late,
     /// The peer does not answer.
     Never,
 }
@@ -81,6 +86,7 @@ impl Questions {
             state.absent.remove(place);
             return Resolved::Absent;
         }
+        state.note_held_up(now);
         state.ask(socket, Question::Key(key), now).map_or(Resolved::Never, Resolved::NotYet)
     }
 
@@ -94,12 +100,34 @@ impl Questions {
         if let Some((reply, file)) = state.files.pop_front() {
             return FileFor::Here(reply, file);
         }
+        if state.is_file_late(now) {
+            return FileFor::Late;
+        }
         state.next_look = state.ask(socket, Question::File(key), now);
         state.next_look.map_or(FileFor::Never, FileFor::NotYet)
+    }
+
+    /// Whether nothing can be asked any more.
+    pub(super) fn is_broken(&self) -> bool {
+        lock(&self.state).broken
     }
 }
 
 impl State {
+    /// Whether the file that is asked for should have come.
+    fn is_file_late(&self, now: Instant) -> bool {
+        let is_late = |since| now.saturating_duration_since(since) >= PATIENCE;
+        self.asked.is_some_and(|(question, since)| matches!(question, Question::File(_)) && is_late(since))
+    }
+
+    /// A key has its own patience when a late file keeps it from being asked for.
+    fn note_held_up(&mut self, now: Instant) {
+        if self.is_file_late(now) {
+            let since = *self.held_up.get_or_insert(now);
+            self.broken |= now.saturating_duration_since(since) >= PATIENCE;
+        }
+    }
+
     /// Sends a question if none is on its way. When to look again; `None`: the peer does not answer.
     fn ask(&mut self, socket: &OwnedFd, question: Question, now: Instant) -> Option<Instant> {
         if self.asked.is_none() && !self.broken {
@@ -121,10 +149,16 @@ impl State {
     fn receive(&mut self, socket: &OwnedFd, now: Instant) -> Option<KeyReply> {
         let (question, since) = self.asked?;
         let received = match descriptors::receive_any::<REQUEST_SIZE>(socket, RecvFlags::DONTWAIT) {
-            Err(Errno::AGAIN) if now.saturating_duration_since(since) < PATIENCE => return None,
+            // Memory has other paths than a mapping, so a late file is no reason to ask for no keys.
+            Err(Errno::AGAIN)
+                if matches!(question, Question::File(_))
+                    || now.saturating_duration_since(since) < PATIENCE =>
+            {
+                return None;
+            }
             received => received,
         };
-        (self.asked, self.next_look) = (None, None);
+        (self.asked, self.next_look, self.held_up) = (None, None, None);
         match question {
             Question::Key(key) => {
                 let answered = |(bytes, files): ([u8; REQUEST_SIZE], Vec<OwnedFd>)| {
@@ -211,7 +245,39 @@ mod tests {
         reply(&theirs, 2, true);
         assert_eq!(questions.resolve(&ours, 2, now), Resolved::Granted);
         assert!(matches!(questions.file(&ours, 3, now + PATIENCE), FileFor::NotYet(_)));
-        assert!(matches!(questions.file(&ours, 3, now + 3 * PATIENCE), FileFor::Never), "it says nothing");
+        assert!(matches!(questions.file(&ours, 3, now + 3 * PATIENCE), FileFor::Late), "it says nothing");
+    }
+
+    /// As when the peer was stopped for longer than an answer is waited for.
+    #[test]
+    fn a_late_file_keeps_no_key_from_being_asked_for() {
+        let ((ours, theirs), now, questions) = (pair(), Instant::now(), Questions::default());
+        assert!(matches!(questions.file(&ours, 1, now), FileFor::NotYet(_)));
+        let late = now + 10 * PATIENCE;
+        assert!(matches!(questions.file(&ours, 1, late), FileFor::Late));
+        assert!(
+            matches!(questions.resolve(&ours, 2, late), Resolved::NotYet(_)),
+            "a key has its own patience"
+        );
+        assert!(!questions.is_broken());
+        descriptors::receive::<REQUEST_SIZE, 0>(&theirs, RecvFlags::DONTWAIT).unwrap();
+        let own = FileReply { key: 1, answer: FileAnswer::Own(4096) };
+        descriptors::send(&theirs, &own.encode(), &[theirs.as_fd()]).unwrap();
+        assert!(matches!(questions.resolve(&ours, 2, late), Resolved::NotYet(_)));
+        assert_eq!(received(&theirs), Some(2));
+        reply(&theirs, 2, true);
+        assert_eq!(questions.resolve(&ours, 2, late), Resolved::Granted);
+        assert!(matches!(questions.file(&ours, 1, late), FileFor::Here(_, Some(_))), "it is of use");
+    }
+
+    #[test]
+    fn a_key_behind_a_late_file_is_waited_for_no_longer_than_any() {
+        let ((ours, _theirs), now, questions) = (pair(), Instant::now(), Questions::default());
+        assert!(matches!(questions.file(&ours, 1, now), FileFor::NotYet(_)));
+        let late = now + 2 * PATIENCE;
+        assert!(matches!(questions.resolve(&ours, 2, late), Resolved::NotYet(_)));
+        assert_eq!(questions.resolve(&ours, 2, late + PATIENCE), Resolved::Never);
+        assert!(questions.is_broken());
     }
 
     #[test]

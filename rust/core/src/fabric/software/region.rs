@@ -154,8 +154,9 @@ impl RegionTable {
 
     /// The file of the region of `key`, if it has one and `peer` sees the region.
     pub(super) fn file_for(&self, peer: &PeerPins, key: u32) -> Option<Arc<RegionFile>> {
-        let pinned = self.view().pin(key).ok()?;
-        let is_seen = pinned.is_announced() || Pins::is_granted(peer, key);
+        // Granted it may be for a moment longer than it is in the table.
+        let is_announced = || self.view().pin(key).is_ok_and(|pinned| pinned.is_announced());
+        let is_seen = Pins::is_granted(peer, key) || is_announced();
         lock(&self.files).get(&key).filter(|_| is_seen).cloned()
     }
 
@@ -172,11 +173,12 @@ impl RegionTable {
 
     /// Takes the key of `slot` away: pins made from now on fail.
     fn revoke(&self, slot: usize, key: u32) {
-        lock(&self.files).remove(&key);
-        for entry in [self.entries.get(slot), self.shared.get(slot)].into_iter().flatten() {
+        // What peers see goes first and the file last: one that still sees the region is not told that it has none.
+        for entry in [self.shared.get(slot), self.entries.get(slot)].into_iter().flatten() {
             entry.revoke();
         }
         self.pins.revoke_grants(slot);
+        lock(&self.files).remove(&key);
     }
 }
 

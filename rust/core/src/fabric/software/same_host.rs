@@ -41,8 +41,7 @@ impl SameHost {
         counterpart: u32,
         forced: Option<PathKind>,
     ) -> Self {
-        let only_mapped = forced == Some(PathKind::Shared);
-        let copier = Copier::between_processes(Arc::clone(&link), own, slot, counterpart, only_mapped);
+        let copier = Copier::between_processes(Arc::clone(&link), own, slot, counterpart, forced);
         Self { link, copier, tcp: Box::new(tcp), tcp_until: 0, forced }
     }
 

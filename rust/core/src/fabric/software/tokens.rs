@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::auth::random;
@@ -19,16 +19,25 @@ pub(super) struct Tokens {
     given: Mutex<VecDeque<Given>>,
 }
 
+/// The peer that a token was given to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asker {
+    /// Where it has connected from.
+    pub(super) ip: IpAddr,
+    /// The data listener of its device.
+    pub(super) listener: SocketAddr,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Given {
     token: u64,
-    to: IpAddr,
+    to: Asker,
     until: Instant,
 }
 
 impl Tokens {
-    /// A new token for a peer at this address, never 0; an error when the system has no random numbers.
-    pub(super) fn give(&self, to: IpAddr, now: Instant) -> io::Result<u64> {
+    /// A new token for a peer, never 0; an error when the system has no random numbers.
+    pub(super) fn give(&self, to: Asker, now: Instant) -> io::Result<u64> {
         let token = u64::from_ne_bytes(random()?) | 1;
         let mut given = lock(&self.given);
         if given.len() >= MOST {
@@ -38,8 +47,8 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Uses a token up; says to which address it was given. `None`: it is not good, or not any more.
-    pub(super) fn redeem(&self, token: u64, now: Instant) -> Option<IpAddr> {
+    /// Uses a token up; says to which peer it was given. `None`: it is not good, or not any more.
+    pub(super) fn redeem(&self, token: u64, now: Instant) -> Option<Asker> {
         let mut given = lock(&self.given);
         given.retain(|other| now < other.until);
         let place = given.iter().position(|other| other.token == token)?;
@@ -52,7 +61,8 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const IP: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const HERE: Asker = Asker { ip: IP, listener: SocketAddr::new(IP, 1) };
 
     #[test]
     fn a_token_is_good_once_and_for_a_minute() {

@@ -105,6 +105,12 @@ impl Link {
     /// Asks for the file of a region, or takes the answers that are there. When to come again, if there is none for this one.
     #[cold]
     fn ask_for_file(&self, key: u32) -> Option<Instant> {
+        if !self.is_same_user {
+            // A file system of another user's process could keep an access waiting for ever.
+            let reason = "it runs as another user".to_owned();
+            self.refuse(key, &Unmappable { reason, passes: false });
+            return None;
+        }
         let now = Instant::now();
         loop {
             match self.questions.file(&self.socket, key, now) {
@@ -115,6 +121,11 @@ impl Link {
                     }
                 }
                 FileFor::NotYet(time) => return Some(time),
+                FileFor::Late => {
+                    let reason = "its process has not answered for 30 s".to_owned();
+                    self.refuse(key, &Unmappable { reason, passes: true });
+                    return None;
+                }
                 FileFor::Never => {
                     let reason = "its process does not answer".to_owned();
                     self.refuse(key, &Unmappable { reason, passes: false });
@@ -143,15 +154,14 @@ impl Link {
         file: Option<OwnedFd>,
     ) -> Result<FileMapping, Unmappable> {
         let (offset, is_own) = match reply.answer {
-            // Another user's process could take the pages of some files away, in spite of the seals.
-            FileAnswer::Own(offset) => (offset, self.is_same_user),
+            FileAnswer::Own(offset) => (offset, true),
             FileAnswer::Foreign(offset) => (offset, false),
             FileAnswer::None => {
                 let reason = "its owner gives no file for it".to_owned();
                 return Err(Unmappable { reason, passes: false });
             }
             FileAnswer::Refused(errno) => {
-                let error = rustix::io::Errno::from_raw_os_error(errno);
+                let error = std::io::Error::from_raw_os_error(errno);
                 let reason = format!("its owner cannot give its file: {error} (see its ulimit -n)");
                 return Err(Unmappable { reason, passes: true });
             }

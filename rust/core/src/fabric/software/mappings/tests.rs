@@ -219,5 +219,7 @@ fn a_refusal_holds_for_its_time_and_is_told_once() {
     assert_eq!(mappings.find(&pinned, BASE, 1, Opcode::Read), Known::Refused);
     assert_eq!(mappings.reason(pinned.key()).as_deref(), Some("full"));
     assert_eq!(mappings.held_off(REFUSED), Known::Nothing, "its second has passed");
+    let later = mappings.second_after(Some(EXHAUSTED_FOR));
+    assert_eq!(mappings.held_off(REFUSED | later), Known::Refused);
     assert!(matches!(mappings.held_off(EVICTED | 3600), Known::Evicted(_)));
 }

@@ -10,7 +10,7 @@ use rustix::net::SendFlags;
 use crate::admission::{self, Permit};
 use crate::auth::{Session, random};
 use crate::fabric::software::device_core::Core;
-use crate::fabric::software::endpoint::Endpoint;
+use crate::fabric::software::endpoint::{Endpoint, listener_of};
 use crate::fabric::software::hello::{
     Answer, HELLO_SIZE, OFFER_SIZE, Offer, Received, Reception, Refusal, Responder, SocketName,
 };
@@ -19,6 +19,7 @@ use crate::fabric::software::keepalive;
 use crate::fabric::software::socket::ReceiveBuffer;
 use crate::fabric::software::table::Counterpart;
 use crate::fabric::software::tcp::server::Server;
+use crate::fabric::software::tokens::Asker;
 use crate::fork::OwnSocket;
 
 /// How long a client may take to say hello, where it need not prove a key.
@@ -151,7 +152,8 @@ fn answer(
     };
     let refused = Answer { reception, slot: 0, token: 0, identity: Identity::NONE, name: SocketName::NONE };
     let Some(endpoint) = target.filter(|_| reception == Reception::Welcome) else { return refused };
-    let tables = tables.and_then(|name| Some((name, core.tokens.give(peer, Instant::now()).ok()?)));
+    let asker = Asker { ip: peer, listener: listener_of(&offer.sender) };
+    let tables = tables.and_then(|name| Some((name, core.tokens.give(asker, Instant::now()).ok()?)));
     let (name, token) = tables.unwrap_or((SocketName::NONE, 0));
     Answer { slot: endpoint.slot as u32, token, identity: Identity::own(), name, ..refused }
 }

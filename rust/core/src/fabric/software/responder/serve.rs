@@ -90,7 +90,11 @@ impl Loop {
         if let Some(looked) = looked {
             for event in events.iter() {
                 if let Some(connection) = self.connections.get_mut(&event.data.u64()) {
-                    connection.server.note_look(looked, { event.flags }.intersects(CLOSED));
+                    let has_closed = { event.flags }.intersects(CLOSED);
+                    // Where room to answer is waited for, a peer that only sends no more does not show.
+                    if has_closed || connection.watched.contains(epoll::EventFlags::RDHUP) {
+                        connection.server.note_look(looked, has_closed);
+                    }
                 }
             }
         }

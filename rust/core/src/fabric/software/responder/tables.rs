@@ -1,5 +1,6 @@
 //! Gives out the shared tables to peers of the same host, and keeps their pins.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +12,10 @@ use rustix::net::{
 };
 
 use crate::admission::{Permit, Source};
+use crate::fabric::QpAddress;
 use crate::fabric::software::descriptors;
 use crate::fabric::software::device_core::Core;
+use crate::fabric::software::endpoint::{Endpoint, listener_of};
 use crate::fabric::software::hello::SocketName;
 use crate::fabric::software::identity::random;
 use crate::fabric::software::link_messages::{
@@ -108,9 +111,18 @@ pub(super) struct TableKeeper {
 #[derive(Debug)]
 struct Established {
     pins: Arc<PeerPins>,
+    peer: Peer,
     peer_record: Arc<PeerRecord>,
     /// What it asks for, and when that is looked at.
     asked: Option<(Question, Instant)>,
+}
+
+/// The device at the other end.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    /// Of its process; 0: it is not visible here.
+    pid: u32,
+    listener: SocketAddr,
 }
 
 /// What a peer asks for after the tables.
@@ -173,9 +185,11 @@ impl TableKeeper {
         let (bytes, [pins]) = descriptors::receive::<REQUEST_SIZE, 1>(&self.socket, RecvFlags::DONTWAIT)?;
         let request = LinkRequest::decode(&bytes).ok_or(Errno::PROTO)?;
         let now = Instant::now();
-        let address = core.tokens.redeem(request.token, now).ok_or(Errno::PROTO)?;
+        let asker = core.tokens.redeem(request.token, now).ok_or(Errno::PROTO)?;
         let (pins, grants) = core.regions.add_peer(self.pid, pins.as_fd()).map_err(|_| Errno::PROTO)?;
-        self.link = Some(Established { pins, peer_record: core.wrong_keys.of(address, now), asked: None });
+        let peer = Peer { pid: self.pid, listener: asker.listener };
+        let peer_record = core.wrong_keys.of(asker.ip, now);
+        self.link = Some(Established { pins, peer, peer_record, asked: None });
         self.permit.release();
         let reply = LinkReply { entries: core.entries_address() }.encode();
         let [regions, queue_pairs] = core.table_files().ok_or(Errno::PROTO)?;
@@ -189,7 +203,9 @@ impl Established {
         let now = Instant::now();
         match (descriptors::receive::<REQUEST_SIZE, 0>(socket, RecvFlags::DONTWAIT), self.asked) {
             (Ok((bytes, [])), _) if QueuePairNotice::decode(&bytes).is_some() => {
-                QueuePairNotice::decode(&bytes).into_iter().for_each(|notice| take_notice(core, notice));
+                QueuePairNotice::decode(&bytes)
+                    .into_iter()
+                    .for_each(|notice| self.peer.take_notice(core, notice));
             }
             (Ok((bytes, [])), None) => {
                 let question = Question::decode(&bytes).ok_or(Errno::PROTO)?;
@@ -245,14 +261,24 @@ impl Established {
     }
 }
 
-/// Of a queue pair that is not connected to the sender's nothing is to be told.
-fn take_notice(core: &Core, notice: QueuePairNotice) {
-    let target = core.queue_pair(notice.target);
-    let concerned = target.filter(|target| target.peer().is_some_and(|peer| peer.qpn == notice.sender));
-    match (concerned, notice.event) {
-        (Some(endpoint), QueuePairEvent::Gone) => endpoint.set_peer_gone(),
-        (Some(endpoint), QueuePairEvent::Violation) => core.queue_pair_fatal(&endpoint),
-        (None, _) => {}
+impl Peer {
+    /// Of a queue pair that is not connected to the sender's nothing is to be told. Numbers alone do not show that: each process
+    /// counts from the same one.
+    fn take_notice(&self, core: &Core, notice: QueuePairNotice) {
+        let concerned =
+            core.queue_pair(notice.target).filter(|target| self.is_peer_of(target, notice.sender));
+        match (concerned, notice.event) {
+            (Some(endpoint), QueuePairEvent::Gone) => endpoint.set_peer_gone(),
+            (Some(endpoint), QueuePairEvent::Violation) => core.queue_pair_fatal(&endpoint),
+            (None, _) => {}
+        }
+    }
+
+    /// Whether `endpoint` is connected to queue pair `sender` of this device.
+    fn is_peer_of(&self, endpoint: &Endpoint, sender: u32) -> bool {
+        let is_process = endpoint.peer_process().is_none_or(|pid| self.pid == 0 || self.pid == pid);
+        let is_it = |peer: &QpAddress| peer.qpn == sender && listener_of(peer) == self.listener;
+        is_process && endpoint.peer().is_some_and(is_it)
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::{Server, Stop};
+use super::{Server, Stop, WaitsFor};
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::socket::{Range, receive};
 use crate::fabric::software::table::Right;
@@ -27,6 +27,11 @@ impl Server {
     pub(super) fn receive_writes(&mut self, core: &Core, budget: &mut u64) -> Result<(), Stop> {
         if self.emptied {
             return self.wait_for_more();
+        }
+        // Before each receipt, for this process may be stopped between two.
+        self.look_for_the_end();
+        if self.abandoned {
+            return Err(Stop(WaitsFor::Close));
         }
         let mut pins = PinSet::new(core.regions.view());
         let mut places = self.places(&mut pins, *budget);
