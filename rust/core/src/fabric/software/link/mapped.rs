@@ -4,6 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use super::Link;
 use crate::events::{EventLoop, Handle, Task, Wakeup, with_upgraded};
 use crate::fabric::Opcode;
@@ -150,11 +152,7 @@ impl Link {
                 let reason = "its owner gives no file for it".to_owned();
                 return Err(Unmappable { reason, passes: false });
             }
-            FileAnswer::Refused(errno) => {
-                let error = rustix::io::Errno::from_raw_os_error(errno);
-                let reason = format!("its owner cannot give its file: {error} (see its ulimit -n)");
-                return Err(Unmappable { reason, passes: true });
-            }
+            FileAnswer::Refused(errno) => return Err(not_given(Errno::from_raw_os_error(errno))),
         };
         let file = file.ok_or_else(|| Unmappable {
             reason: "this process has no descriptor left for its file (see ulimit -n)".to_owned(),
@@ -197,6 +195,18 @@ impl Link {
     }
 }
 
+/// What an owner's error means: descriptors and memory may be there another time.
+fn not_given(errno: Errno) -> Unmappable {
+    let passes = matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM);
+    let hint = match errno {
+        Errno::MFILE | Errno::NFILE => " (see its ulimit -n)",
+        // It opens the file for reading only by its descriptor's name.
+        Errno::NOENT => " (it has no /proc, which memory that peers only read needs: mount it there)",
+        _ => "",
+    };
+    Unmappable { reason: format!("its owner cannot give its file: {errno}{hint}"), passes }
+}
+
 impl Drop for Sweeper {
     fn drop(&mut self) {
         // Not waited for: the last reference may be the task's own.
@@ -224,5 +234,19 @@ async fn sweep(link: Weak<Link>, wanted: Arc<Wakeup>, handle: Handle) {
                 break;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_without_proc_is_not_asked_again() {
+        let refused = not_given(Errno::NOENT);
+        assert!(refused.reason.contains("/proc") && !refused.reason.contains("ulimit"), "{refused:?}");
+        assert!(!refused.passes && !not_given(Errno::ACCESS).passes);
+        let full = not_given(Errno::MFILE);
+        assert!(full.passes && full.reason.contains("ulimit -n"), "{full:?}");
     }
 }
