@@ -42,7 +42,8 @@ impl Registration {
         let Self { range: (address, length), kind, access, announced, dma_buf, file } = *self;
         let of_engine = kind != MemoryKind::Device && dma_buf.is_none();
         let allocation = of_engine.then(|| AllocationUse::of_range(address, length)).transpose();
-        let allocation = allocation.map_err(|BeingFreed| RegistryError::BeingFreed { address, length })?.flatten();
+        let allocation =
+            allocation.map_err(|BeingFreed| RegistryError::BeingFreed { address, length })?.flatten();
         let declared = if allocation.is_some() { MemoryKind::Host } else { kind };
         let file = allocation.as_ref().map_or(file, AllocationUse::file);
         let kind = if declared == MemoryKind::Probe { probe(address) } else { declared };
