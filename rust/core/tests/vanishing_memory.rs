@@ -108,8 +108,9 @@ impl<F: Far> Rig<F> {
             Side::Initiator => {
                 let memory = Vanishing::new(how, length, case.from()).unwrap();
                 let (start, bytes) = (memory.address(), length as u64);
+                let options = RegisterOptions { file: memory.shared_file(), ..RegisterOptions::default() };
                 // SAFETY: what happens to the memory is what this tests; no reference into it exists.
-                let id = unsafe { self.engine.register(start, bytes, RegisterOptions::default()) }.unwrap();
+                let id = unsafe { self.engine.register(start, bytes, options) }.unwrap();
                 memory.vanish();
                 own = Some((memory, id));
                 (start, self.far.buffer())
