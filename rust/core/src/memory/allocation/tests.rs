@@ -67,7 +67,9 @@ fn a_registration_inside_names_its_part_of_the_file() {
     let inside = AllocationUse::of_range(start + 4096 + 7, 100).unwrap().unwrap();
     assert_eq!(inside.file().unwrap().offset, 4096 + 7);
     for (address, length) in [(start, 4 * 4096 + 1), (start + 4 * 4096, 1), (start - 1, 2), (u64::MAX, 1)] {
-        assert!(AllocationUse::of_range(address, length).unwrap().is_none() && !is_allocated(address, length));
+        assert!(
+            AllocationUse::of_range(address, length).unwrap().is_none() && !is_allocated(address, length)
+        );
     }
     assert!(is_allocated(start + 1, 4 * 4096 - 1));
     inside.end(true);

@@ -60,7 +60,8 @@ impl Allocation {
 
     fn of(pages: Pages) -> Arc<Self> {
         let (start, length, fd) = (pages.start(), pages.length(), pages.fd());
-        let state = State { pages: Some(pages), uses: 0, released: false, closing: false, unconfirmed: false };
+        let state =
+            State { pages: Some(pages), uses: 0, released: false, closing: false, unconfirmed: false };
         let made = Arc::new(Self { start, length, fd, state: Mutex::new(state) });
         table::add(&made);
         made
