@@ -21,7 +21,7 @@ pub struct RegisterOptions {
     /// The dma-buf that the memory is a part of, if its exporter gave one: what a NIC needs for some GPU memory.
     pub dma_buf: Option<DmaBuf>,
     /// The file that the memory is mapped from, if peers of this host may map it too. Not needed for memory of
-    /// [`Engine::allocate`], and ignored there. [`SharedFile::is_own`] is taken as false: the engine cannot know who else changes
+    /// [`Engine::allocate`], and ignored there. [`SharedFile::is_own`] is taken as false: other processes may change
     /// the file.
     pub file: Option<SharedFile>,
 }

@@ -118,7 +118,7 @@ fn a_released_one_takes_no_new_uses() {
 
 /// As while its owner finds that it cannot be freed.
 #[test]
-fn one_whose_uses_end_while_it_is_closed_stays_mapped() {
+fn it_stays_mapped_if_its_uses_end_while_it_is_closed() {
     let allocation = Allocation::shared(4096, false, false).unwrap();
     let (address, use_) = (allocation.address(), used(&allocation));
     allocation.close_unless_used(1).unwrap();
