@@ -191,6 +191,14 @@ fn in_cross_memory_the_request_fails_and_no_process_dies() {
     between_processes("cross-memory");
 }
 
+/// Copies to and from what is mapped are plain instructions only if this side's memory cannot vanish either.
+#[test]
+fn beside_shared_memory_of_a_peer_the_request_fails_and_no_process_dies() {
+    let mut rig = Rig::new(support::engine(&settings("auto")), Peer::start_shared("auto"));
+    cases(|how| how.is_of_a_file() && can_vanish(how)).for_each(|case| rig.run(case));
+    rig.far.expect_alive();
+}
+
 #[test]
 fn in_process_the_request_fails_and_no_process_dies() {
     in_process();

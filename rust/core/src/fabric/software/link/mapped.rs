@@ -4,8 +4,6 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use super::Link;
 use crate::events::{EventLoop, Handle, Task, Wakeup, with_upgraded};
 use crate::fabric::Opcode;
@@ -152,7 +150,7 @@ impl Link {
                 let reason = "its owner gives no file for it".to_owned();
                 return Err(Unmappable { reason, passes: false });
             }
-            FileAnswer::Refused(errno) => return Err(not_given(Errno::from_raw_os_error(errno))),
+            FileAnswer::Refused(errno) => return Err(not_given(errno)),
         };
         let file = file.ok_or_else(|| Unmappable {
             reason: "this process has no descriptor left for its file (see ulimit -n)".to_owned(),
@@ -196,15 +194,17 @@ impl Link {
 }
 
 /// What an owner's error means: descriptors and memory may be there another time.
-fn not_given(errno: Errno) -> Unmappable {
-    let passes = matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM);
+fn not_given(errno: i32) -> Unmappable {
+    let passes = matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM);
     let hint = match errno {
-        Errno::MFILE | Errno::NFILE => " (see its ulimit -n)",
+        libc::EMFILE | libc::ENFILE => " (see its ulimit -n)",
         // It opens the file for reading only by its descriptor's name.
-        Errno::NOENT => " (it has no /proc, which memory that peers only read needs: mount it there)",
+        libc::ENOENT => " (it has no /proc, which memory that peers only read needs: mount it there)",
         _ => "",
     };
-    Unmappable { reason: format!("its owner cannot give its file: {errno}{hint}"), passes }
+    // Of a peer: it may be none.
+    let error = std::io::Error::from_raw_os_error(errno);
+    Unmappable { reason: format!("its owner cannot give its file: {error}{hint}"), passes }
 }
 
 impl Drop for Sweeper {
@@ -243,10 +243,10 @@ mod tests {
 
     #[test]
     fn an_owner_without_proc_is_not_asked_again() {
-        let refused = not_given(Errno::NOENT);
+        let refused = not_given(libc::ENOENT);
         assert!(refused.reason.contains("/proc") && !refused.reason.contains("ulimit"), "{refused:?}");
-        assert!(!refused.passes && !not_given(Errno::ACCESS).passes);
-        let full = not_given(Errno::MFILE);
+        assert!(!refused.passes && !not_given(libc::EACCES).passes);
+        let full = not_given(libc::EMFILE);
         assert!(full.passes && full.reason.contains("ulimit -n"), "{full:?}");
     }
 }

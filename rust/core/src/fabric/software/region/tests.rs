@@ -186,7 +186,7 @@ fn regions_of_one_file_share_a_descriptor() {
     let register = |block: u64| {
         let file = Some(SharedFile { fd: memfd.as_raw_fd(), offset: block * 4096, is_own: false });
         let range = MemoryRange { file, backing: Backing::Mapped, ..range(&[]) };
-        table.register(&MemoryRange { address: 1 << 40 | block * 4096, length: 4096, ..range }).unwrap()
+        table.register(&MemoryRange { address: (1 << 40) + block * 4096, length: 4096, ..range }).unwrap()
     };
     let blocks: Vec<_> = (0..256).map(register).collect();
     assert_eq!(open(), 2, "that of this test and one more");
