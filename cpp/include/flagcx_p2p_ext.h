@@ -227,15 +227,16 @@ int flagcxP2pEngineRegFlags(FlagcxP2pEngine *engine, uint64_t address, size_t by
 /* Allocates `bytes` bytes of zeroed shared memory, 1 to what the host and the container have left, and registers them: writes
  * the first address, which begins a page, to `*address`, and the id of the registration to `*mrId`. Its pages are reserved
  * and of fixed size, so that no access fails; they take whole (huge) pages of memory until flagcxP2pEngineFreeShared or
- * flagcxP2pCEngineDestroy. The engine owns it. Takes about 0.1 s for each GiB.
+ * flagcxP2pCEngineDestroy. The engine owns it.
  *
  * The memory is a memfd, for which no file system has to be mounted: /dev/shm and its size do not matter. It takes one
- * descriptor. Where a sandbox denies memfd_create, and on an RDMA device without FLAGCX_P2P_ALLOC_HUGE, it is private memory
- * that no peer maps, unless FLAGCX_P2P_PATH is `shared`: -1. -1 too, with neither written and with errno and what to change
- * in flagcxP2pEngineLastError, when there is not as much memory, no descriptor is left, or the pool has not as many huge pages
+ * descriptor, and a second one on the software fabric, however many ranges of it are registered. Where a sandbox denies
+ * memfd_create, and on an RDMA device without FLAGCX_P2P_ALLOC_HUGE, it is private memory that no peer maps, unless
+ * FLAGCX_P2P_PATH is `shared`: -1. -1 too, with neither written and with errno and what to change in
+ * flagcxP2pEngineLastError, when there is not as much memory, no descriptor is left, or the pool has not as many huge pages
  * free.
  *
- * Ranges inside may be registered as well, as with flagcxP2pEngineRegFlags: they are shared memory without further ado.
+ * Ranges inside may be registered as well, as with flagcxP2pEngineRegFlags: they are shared memory as well.
  *
  * A forked child shares the bytes: what it writes, its parent and the peers see. It cannot free them. */
 int flagcxP2pEngineAllocShared(FlagcxP2pEngine *engine, size_t bytes, uint32_t flags, void **address, uint64_t *mrId);

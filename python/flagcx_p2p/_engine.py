@@ -79,7 +79,7 @@ class Engine(Single):
         """Allocates ``size`` bytes of zeroed memory, 1 to what the host and the container have left, and registers them.
 
         A peer on this host and of the same user maps it and copies by itself, where the software fabric moves the bytes: the
-        fastest memory there is between two processes. All of it is reserved, which takes about 0.1 s for each GiB.
+        fastest memory there is between two processes. All of it is reserved by this call.
 
         ``huge``: in huge pages of the default size, from the pool of vm.nr_hugepages. ``announced`` as for :meth:`register`;
         ``read_only``: peers may only read it.

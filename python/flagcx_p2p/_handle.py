@@ -5,13 +5,14 @@ function begins or a loop turns (CPython 3.10 and later). Lines here that must t
 between them, and what an interruption leaves behind is always safe: an engine that is ended later, memory that is freed later.
 """
 
+import collections
 import ctypes
 import itertools
 import os
 import sys
 import threading
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Deque, Dict, List, Optional
 
 from ._errors import P2pError
 from ._library import Library
@@ -39,6 +40,8 @@ class EngineHandle(Single):
         self.library = library
         #: What keeps registered memory alive, by registration.
         self.memory: Dict[object, Any] = {}
+        #: Allocated memory to which nothing refers any more, by address.
+        self.unfreed: Deque[int] = collections.deque()
         #: Whether nothing touches the memory any more.
         self.ended = False
         self._pid = os.getpid()
@@ -92,6 +95,27 @@ class EngineHandle(Single):
             if self._closing:
                 self._destroy_unused()
 
+    def free_unused(self) -> None:
+        """Gives back the memory to which nothing refers. What is refused, for the program has registered parts of it by their
+        addresses, is tried again at the next call, and when the engine has ended."""
+        for _ in range(len(self.unfreed)):
+            try:
+                # Taken first: an address that is given back may be that of other memory.
+                address = self.unfreed.popleft()
+            except IndexError:  # another thread has it
+                return
+            if not self._free(address):
+                self.unfreed.append(address)
+
+    def _free(self, address: int) -> bool:
+        if not self.ended:
+            try:
+                freed: bool = self.call(self.library.free_shared, self.pointer, address) == 0
+                return freed
+            except P2pError:  # the engine is closed, perhaps only just
+                self.close()
+        return self.ended and self.library.free_shared(None, address) == 0
+
     def close(self) -> None:
         """Refuses new calls, waits for those that other threads are in, and destroys the engine.
 
@@ -128,3 +152,4 @@ class EngineHandle(Single):
         finally:
             memory, self.memory, self.ended = self.memory, {}, True
         self._release(memory)
+        self.free_unused()

@@ -68,6 +68,7 @@ class Region(Single):
                     self._open = not self._handle.ended
             if not self._open:
                 self._handle.memory.pop(self._key, None)
+        self._handle.free_unused()
 
     def _register(self, flags: int, owner: Any, fd: Optional[int] = None, offset: int = 0) -> None:
         """Registers it; what has happened is known in any case, also when an exception comes in between."""

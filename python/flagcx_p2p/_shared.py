@@ -3,7 +3,7 @@
 import ctypes
 import os
 import weakref
-from typing import Any, List, Optional
+from typing import Any, List
 
 from ._errors import P2pError
 from ._handle import EngineHandle
@@ -71,14 +71,5 @@ def _free(handle: EngineHandle, address: int, pid: int) -> None:
     """Gives memory back to which nothing refers any more."""
     if os.getpid() != pid:
         return
-    refused: Optional[P2pError] = None
-    if not handle.ended:
-        try:
-            if handle.call(handle.library.free_shared, handle.pointer, address) == 0:
-                return
-            refused = handle.library.error()
-        except P2pError:
-            handle.close()
-    # The engine is gone, perhaps only just.
-    if handle.library.free_shared(None, address) != 0 and refused is not None:
-        raise refused
+    handle.unfreed.append(address)
+    handle.free_unused()

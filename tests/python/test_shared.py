@@ -87,6 +87,26 @@ class Shared(Pair):
             self.connection.write(part, self.remote.address)
         self.assertEqual(self.target[:4096], self.source[4096:8192])
 
+    def test_what_is_registered_by_its_address_is_freed_with_that_registration(self) -> None:
+        before = mapped()
+        memory = self.client.allocate(self.SIZE)
+        part = self.client.register_address(memory.address + 4096, 4096)
+        del memory
+        gc.collect()
+        self.assertEqual(mapped(), before + 1)
+        part.close()
+        self.assertEqual(mapped(), before)
+
+    def test_what_is_registered_by_its_address_is_freed_with_the_engine(self) -> None:
+        before = mapped()
+        engine = Engine()
+        memory = engine.allocate(self.SIZE)
+        part = engine.register_address(memory.address + 4096, 4096)
+        memory.close()
+        self.assertEqual(mapped(), before + 1)
+        engine.close()
+        self.assertEqual((mapped(), part.closed), (before, True))
+
     def test_peers_may_only_read_what_is_read_only(self) -> None:
         with self.server.allocate(self.SIZE, read_only=True) as memory:
             memory.buf[:] = self.target

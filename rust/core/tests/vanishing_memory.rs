@@ -108,8 +108,9 @@ impl<F: Far> Rig<F> {
             Side::Initiator => {
                 let memory = Vanishing::new(how, length, case.from()).unwrap();
                 let (start, bytes) = (memory.address(), length as u64);
+                let options = RegisterOptions { file: memory.shared_file(), ..RegisterOptions::default() };
                 // SAFETY: what happens to the memory is what this tests; no reference into it exists.
-                let id = unsafe { self.engine.register(start, bytes, RegisterOptions::default()) }.unwrap();
+                let id = unsafe { self.engine.register(start, bytes, options) }.unwrap();
                 memory.vanish();
                 own = Some((memory, id));
                 (start, self.far.buffer())
@@ -188,6 +189,14 @@ fn over_tcp_the_request_fails_and_no_process_dies() {
 #[test]
 fn in_cross_memory_the_request_fails_and_no_process_dies() {
     between_processes("cross-memory");
+}
+
+/// Copies to and from what is mapped are plain instructions only if this side's memory cannot vanish either.
+#[test]
+fn beside_shared_memory_of_a_peer_the_request_fails_and_no_process_dies() {
+    let mut rig = Rig::new(support::engine(&settings("auto")), Peer::start_shared("auto"));
+    cases(|how| how.is_of_a_file() && can_vanish(how)).for_each(|case| rig.run(case));
+    rig.far.expect_alive();
 }
 
 #[test]

@@ -93,10 +93,10 @@ impl Engine {
 /// Frees memory that has outlived its engine.
 ///
 /// # Errors
-/// [`AllocationError::NotAllocated`], also for memory of an engine that is not closed.
+/// [`AllocationError::NotKept`], also for memory of an engine that is not closed.
 #[doc(hidden)]
 pub fn free_kept(address: u64) -> Result<(), AllocationError> {
-    let allocation = kept().remove(&address).ok_or(AllocationError::NotAllocated { address })?;
+    let allocation = kept().remove(&address).ok_or(AllocationError::NotKept { address })?;
     allocation.release();
     Ok(())
 }

@@ -28,12 +28,13 @@ pub struct RegisteredBuffer {
 impl Engine {
     /// Allocates zeroed memory of `length` bytes, aligned to a page, and registers it with all rights, announced to peers.
     ///
-    /// On the software fabric it is memory that peers of this host can map (a memfd), all of it reserved: this takes about
-    /// 0.1 s for each GiB. Where the system denies that, and on an RDMA device, it is private anonymous memory.
+    /// On the software fabric it is memory that peers of this host can map (a memfd), all of it reserved by this
+    /// call. Where the system denies that, and on an RDMA device, it is private anonymous memory.
     ///
     /// # Errors
-    /// [`EngineError::Allocation`] for no bytes, for more than the host or the container has left, and when the system maps no
-    /// memory; and those of [`Engine::register`].
+    /// [`EngineError::Allocation`] for no bytes, for more shared memory than the host or the container has left, and when the
+    /// system maps no memory; and those of [`Engine::register`]. Private memory is not compared with what is
+    /// left: it is taken page by page as it is used.
     pub fn allocate(self: &Arc<Self>, length: usize) -> Result<RegisteredBuffer, EngineError> {
         self.allocate_with(length, AllocateOptions::default())
     }

@@ -21,7 +21,8 @@ pub struct RegisterOptions {
     /// The dma-buf that the memory is a part of, if its exporter gave one: what a NIC needs for some GPU memory.
     pub dma_buf: Option<DmaBuf>,
     /// The file that the memory is mapped from, if peers of this host may map it too. Not needed for memory of
-    /// [`Engine::allocate`], and ignored there.
+    /// [`Engine::allocate`], and ignored there. [`SharedFile::is_own`] is taken as false: other processes may change
+    /// the file.
     pub file: Option<SharedFile>,
 }
 
@@ -59,6 +60,8 @@ impl Engine {
         {
             check_mapped_file((address, length), file.fd, file.offset, access.local_write)?;
         }
+        // Allocations name their file themselves; of no other one is it known that it stays as it is.
+        let file = file.map(|file| SharedFile { is_own: false, ..file });
         // The runtime is asked with the engine's device current; then the caller's own choice holds again.
         let runtime = gpu::runtime();
         let _entered = match kind {

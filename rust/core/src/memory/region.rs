@@ -1,6 +1,7 @@
 //! One registered range, and the hold that keeps it registered while a transfer uses it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::allocation::AllocationUse;
 use super::process_regions;
@@ -139,6 +140,13 @@ impl Region {
         if let Some(allocation) = &self.allocation {
             allocation.end(confirmed);
         }
+    }
+
+    /// Ends a registration that nothing was told of.
+    pub(super) fn discard(&self) {
+        self.revoke();
+        let ended = self.memory.revoke(Instant::now());
+        self.end_allocation_use(ended.is_ok());
     }
 
     /// Whether a transfer uses it now.

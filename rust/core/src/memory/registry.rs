@@ -94,8 +94,7 @@ impl Registry {
         // Dropped behind the lock below: until then no other thread registers the range.
         let _placeholder = Placeholder { registry: self, start };
         let region = registration.make(&*self.device)?;
-        let mut state = self.regions.lock();
-        state.check_open(closings, &region)?;
+        let mut state = self.lock_open(closings, &region)?;
         state.by_start.insert(start, region.id);
         Ok(self.keep(&mut state, region, access))
     }
@@ -114,9 +113,19 @@ impl Registry {
         registration.check()?;
         let closings = self.regions.lock().closings;
         let region = registration.make(&*self.device)?;
-        let mut state = self.regions.lock();
-        state.check_open(closings, &region)?;
+        let mut state = self.lock_open(closings, &region)?;
         Ok(self.keep(&mut state, region, access))
+    }
+
+    /// Refuses a region, and ends it, if its registration began before all regions were taken out.
+    fn lock_open(&self, closings: u64, region: &Region) -> Result<MutexGuard<'_, State>, RegistryError> {
+        let state = self.regions.lock();
+        if state.closings == closings {
+            return Ok(state);
+        }
+        drop(state);
+        region.discard();
+        Err(RegistryError::Closed { address: region.address, length: region.length })
     }
 
     fn keep(&self, state: &mut MutexGuard<'_, State>, region: Arc<Region>, asked: Access) -> RegionId {
@@ -237,14 +246,6 @@ impl State {
         }
         entry.owners += 1;
         Ok(Some(id))
-    }
-
-    /// Refuses a region if its registration began before all regions were taken out.
-    fn check_open(&self, closings: u64, region: &Region) -> Result<(), RegistryError> {
-        if self.closings == closings {
-            return Ok(());
-        }
-        Err(RegistryError::Closed { address: region.address, length: region.length })
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use flagcx_p2p::internals::fabric::SharedFile;
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, fallocate, ftruncate, memfd_create, open};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
@@ -98,6 +99,12 @@ impl Vanishing {
 
     pub fn address(&self) -> u64 {
         self.start as u64
+    }
+
+    /// What peers are to map, if anything; a program may say anything of it.
+    pub fn shared_file(&self) -> Option<SharedFile> {
+        let file = self.file.as_ref().filter(|_| self.how == How::Truncated)?;
+        Some(SharedFile { fd: file.as_raw_fd(), offset: 0, is_own: true })
     }
 
     /// Lets it go.

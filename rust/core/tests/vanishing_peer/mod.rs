@@ -25,6 +25,8 @@ use crate::support::vanishing::{How, Vanishing};
 
 /// Set in the environment of the process that plays the peer: the path to force.
 const ROLE: &str = "FLAGCX_P2P_TEST_VANISHING_PEER";
+/// Set there as well: its good buffer is shared memory.
+const SHARED: &str = "FLAGCX_P2P_TEST_VANISHING_SHARED";
 
 /// What is asked of the other side.
 pub trait Far {
@@ -40,13 +42,41 @@ pub trait Far {
 /// In this process.
 pub struct FarEngine {
     engine: Arc<Engine>,
-    buffer: RegisteredBuffer,
+    buffer: Buffer,
     vanished: Option<(Vanishing, RegionId)>,
+}
+
+enum Buffer {
+    /// What the engine allocates.
+    Shared(RegisteredBuffer),
+    /// That of a program, to the end of the process.
+    Private(&'static [u8]),
+}
+
+impl Buffer {
+    fn private(engine: &Engine, length: usize) -> Self {
+        let bytes: &[u8] = Vec::leak(vec![0; length]);
+        let start = bytes.as_ptr().expose_provenance() as u64;
+        // SAFETY: it is never freed, and its bytes are never looked at here.
+        unsafe { engine.register(start, length as u64, RegisterOptions::default()) }.unwrap();
+        Self::Private(bytes)
+    }
+
+    fn address(&self) -> u64 {
+        match self {
+            Self::Shared(buffer) => buffer.address(),
+            Self::Private(bytes) => bytes.as_ptr() as u64,
+        }
+    }
 }
 
 impl FarEngine {
     pub fn new(engine: Arc<Engine>, most: usize) -> Self {
-        let buffer = engine.allocate(most).unwrap();
+        let buffer = Buffer::Shared(engine.allocate(most).unwrap());
+        Self::with(engine, buffer)
+    }
+
+    fn with(engine: Arc<Engine>, buffer: Buffer) -> Self {
         engine.start_rpc_server().unwrap();
         Self { engine, buffer, vanished: None }
     }
@@ -86,8 +116,19 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// With a buffer that no peer maps.
     pub fn start(path: &str) -> Self {
+        Self::start_by(Command::new(std::env::current_exe().unwrap()), path)
+    }
+
+    /// With a buffer that peers map.
+    pub fn start_shared(path: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env(SHARED, "1");
+        Self::start_by(command, path)
+    }
+
+    fn start_by(mut command: Command, path: &str) -> Self {
         let process = OtherProcess::start(command.env(ROLE, path), "peer_process");
         let mut peer = Self { process, port: 0, buffer: 0 };
         let started = peer.ask("start");
@@ -129,7 +170,11 @@ pub fn play(most: usize) {
         println!("not run: it is what the other process of the tests here runs");
         return;
     };
-    let mut far = FarEngine::new(support::engine(&[("FLAGCX_P2P_PATH", &path)]), most);
+    let engine = support::engine(&[("FLAGCX_P2P_PATH", &path)]);
+    let mut far = match std::env::var(SHARED) {
+        Ok(_) => FarEngine::new(engine, most),
+        Err(_) => FarEngine::with(Arc::clone(&engine), Buffer::private(&engine, most)),
+    };
     for line in std::io::stdin().lines().map_while(Result::ok) {
         let words: Vec<_> = line.split_whitespace().collect();
         let answer = match words[..] {

@@ -54,6 +54,7 @@ mod hello;
 mod identity;
 mod incoming;
 mod keepalive;
+mod kept_files;
 mod kernel_copy;
 mod keys;
 mod life_word;

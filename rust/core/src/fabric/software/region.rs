@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::kept_files::{KeptFiles, NoDescriptor};
 use super::keys::Keys;
 use super::mapping::SharedArray;
 use super::pins::{Holders, PeerPins, Pins};
@@ -42,6 +43,8 @@ pub(super) struct RegionTable {
     slots: Mutex<Slots>,
     /// Of live regions that peers may map, by key.
     files: Mutex<HashMap<u32, Arc<RegionFile>>>,
+    /// Their descriptors.
+    kept: Arc<KeptFiles>,
     /// Said that there was no descriptor for a file.
     has_told: Once,
 }
@@ -65,6 +68,7 @@ impl RegionTable {
             pins: Pins::new()?,
             slots: Mutex::new(Slots { keys: Keys::new(), pinned: Vec::new() }),
             files: Mutex::default(),
+            kept: Arc::default(),
             has_told: Once::new(),
         })
     }
@@ -116,11 +120,11 @@ impl RegionTable {
         {
             return refuse(errno, "the range must be mapped from end to end");
         }
-        let file = match range.file.map(|file| RegionFile::keep(&file, range)).transpose() {
+        let file = match range.file.map(|file| RegionFile::keep(&self.kept, &file, range)).transpose() {
             Ok(file) => file.filter(|_| range.access.remote_read || range.access.remote_write),
             Err(NotKept::Wrong(errno, hint)) => return refuse(errno, hint),
-            Err(NotKept::NoDescriptor(errno)) => {
-                self.tell_of_no_descriptor(errno);
+            Err(NotKept::NoDescriptor(reason)) => {
+                self.tell_of_no_descriptor(reason);
                 None
             }
         };
@@ -160,13 +164,20 @@ impl RegionTable {
         lock(&self.files).get(&key).filter(|_| is_seen).cloned()
     }
 
-    fn tell_of_no_descriptor(&self, errno: Errno) {
+    fn tell_of_no_descriptor(&self, reason: NoDescriptor) {
+        let reason = match reason {
+            NoDescriptor::Failed(errno) => {
+                format!("no descriptor is left for the file of shared memory ({errno})")
+            }
+            NoDescriptor::Enough(files) => format!(
+                "{files} files of shared memory take a quarter of the descriptors that this process may have, and no more is kept"
+            ),
+        };
         self.has_told.call_once(|| {
             tracing::warn!(
                 device = self.device,
-                %errno,
-                "no descriptor is left for the file of shared memory: peers cannot map it and take another path. Raise the limit \
-                 of open files (ulimit -n)"
+                "{reason}: peers cannot map its memory and take another path. Allocate fewer and larger ranges, or raise the limit of open \
+                 files (ulimit -n)"
             );
         });
     }

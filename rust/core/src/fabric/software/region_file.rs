@@ -1,17 +1,19 @@
 //! The file that a region's memory is mapped from, as the region's owner keeps it and gives it to a peer.
 #![allow(unsafe_code, reason = "borrows a descriptor by its number")]
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, retry_on_intr};
 
+use super::kept_files::{KeptFile, KeptFiles, NoDescriptor};
 use crate::fabric::{MemoryRange, SharedFile};
 
-/// A descriptor of its own, and where the region begins in the file.
+/// A descriptor that the caller cannot close, and where the region begins in the file.
 #[derive(Debug)]
 pub(super) struct RegionFile {
-    file: OwnedFd,
+    file: Arc<KeptFile>,
     pub(super) offset: u64,
     pub(super) is_own: bool,
     /// Peers may write to the region. A mapping for writing can be read as well: the process that checks rights is the peer's, as
@@ -24,13 +26,17 @@ pub(super) struct RegionFile {
 pub(super) enum NotKept {
     /// It cannot be the file of the range; what to look at.
     Wrong(Errno, &'static str),
-    /// The process has no descriptor left.
-    NoDescriptor(Errno),
+    /// There is no descriptor for it.
+    NoDescriptor(NoDescriptor),
 }
 
 impl RegionFile {
-    /// Keeps the file of `range`, which it checks as far as the range can tell.
-    pub(super) fn keep(shared: &SharedFile, range: &MemoryRange) -> Result<Self, NotKept> {
+    /// Keeps the file of `range` among `files`; checks it as far as the range can tell.
+    pub(super) fn keep(
+        files: &Arc<KeptFiles>,
+        shared: &SharedFile,
+        range: &MemoryRange,
+    ) -> Result<Self, NotKept> {
         if shared.fd < 0 {
             return Err(NotKept::Wrong(Errno::BADF, BAD_DESCRIPTOR));
         }
@@ -49,7 +55,7 @@ impl RegionFile {
             let hint = "address and offset differ within a page: the range is not mapped from there";
             return Err(NotKept::Wrong(Errno::INVAL, hint));
         }
-        let file = fcntl_dupfd_cloexec(borrowed, 0).map_err(NotKept::NoDescriptor)?;
+        let file = files.keep(borrowed, &status).map_err(NotKept::NoDescriptor)?;
         let SharedFile { offset, is_own, .. } = *shared;
         Ok(Self { file, offset, is_own, is_writable: range.access.remote_write })
     }
@@ -59,7 +65,7 @@ impl RegionFile {
         if self.is_writable {
             return fcntl_dupfd_cloexec(&self.file, 0);
         }
-        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let path = format!("/proc/self/fd/{}", self.file.as_fd().as_raw_fd());
         retry_on_intr(|| open(&*path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))
     }
 }
@@ -99,7 +105,8 @@ mod tests {
     fn a_peer_that_may_not_write_is_given_a_descriptor_for_reading() {
         let file = memfd(8192);
         let mode = |access| {
-            let kept = RegionFile::keep(&shared(file.as_raw_fd(), 0), &range(access)).unwrap();
+            let kept =
+                RegionFile::keep(&Arc::default(), &shared(file.as_raw_fd(), 0), &range(access)).unwrap();
             fcntl_getfl(kept.for_peer().unwrap()).unwrap() & OFlags::RWMODE
         };
         assert_eq!(mode(Access::FULL), OFlags::RDWR);
@@ -108,10 +115,11 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_that_of_the_range_is_refused() {
-        let refused = |fd, offset| match RegionFile::keep(&shared(fd, offset), &range(Access::FULL)) {
-            Err(NotKept::Wrong(errno, hint)) => (errno, hint),
-            other => panic!("{other:?}"),
-        };
+        let refused =
+            |fd, offset| match RegionFile::keep(&Arc::default(), &shared(fd, offset), &range(Access::FULL)) {
+                Err(NotKept::Wrong(errno, hint)) => (errno, hint),
+                other => panic!("{other:?}"),
+            };
         let short = memfd(8191);
         assert_eq!(refused(-1, 0).0, Errno::BADF);
         assert_eq!(refused(1 << 20, 0).0, Errno::BADF);

@@ -24,8 +24,8 @@ pub(super) fn available(root: &Path) -> Option<Available> {
         limit: "of the host's memory".to_owned(),
         hint: "ask for less, or end other programs",
     });
-    let groups = cgroup::limits(root).into_iter().map(|(left, group)| Available {
-        bytes: left.saturating_add(swap),
+    let groups = cgroup::limits(root, swap).into_iter().map(|(bytes, group)| Available {
+        bytes,
         limit: format!("of what control group {} may use", group.display()),
         hint: "ask for less, or raise the container's memory limit (memory.max)",
     });
@@ -79,6 +79,49 @@ mod tests {
         let found = available(root.path()).unwrap();
         assert_eq!(found.bytes, 409_600 - (300_000 - 23_000) + 24 * 1024);
         assert!(found.limit.contains("control group /kube/pod"), "{}", found.limit);
+    }
+
+    /// A container that may not swap has none of the host's swap, whichever group around it says so.
+    #[test]
+    fn a_container_has_no_more_swap_than_it_may_use() {
+        let (outer, inner) = ("sys/fs/cgroup/kube", "sys/fs/cgroup/kube/pod");
+        let left = |swap_of_outer: &str, swap_of_inner: &str| {
+            let root = tree(&[
+                ("proc/meminfo", "MemAvailable: 1000000 kB\nSwapFree: 1000000 kB\n"),
+                ("proc/self/cgroup", "0::/kube/pod\n"),
+                (&format!("{outer}/memory.swap.max"), swap_of_outer),
+                (&format!("{outer}/memory.swap.current"), "100\n"),
+                (&format!("{inner}/memory.max"), "409600\n"),
+                (&format!("{inner}/memory.current"), "9600\n"),
+                (&format!("{inner}/memory.swap.max"), swap_of_inner),
+                (&format!("{inner}/memory.swap.current"), "1000\n"),
+            ]);
+            available(root.path()).unwrap().bytes
+        };
+        assert_eq!(left("max\n", "0\n"), 400_000);
+        assert_eq!(left("max\n", "5000\n"), 404_000);
+        assert_eq!(left("0\n", "max\n"), 400_000);
+        assert_eq!(left("max\n", "max\n"), 400_000 + (1_000_000 << 10));
+    }
+
+    #[test]
+    fn an_older_hierarchy_limits_memory_and_swap_together() {
+        let group = "sys/fs/cgroup/memory";
+        let left = |both: &str| {
+            let root = tree(&[
+                ("proc/meminfo", "MemAvailable: 1000000 kB\nSwapFree: 1000000 kB\n"),
+                ("proc/self/cgroup", "4:memory:/\n"),
+                (&format!("{group}/memory.limit_in_bytes"), "100000\n"),
+                (&format!("{group}/memory.usage_in_bytes"), "60000\n"),
+                (&format!("{group}/memory.stat"), "total_inactive_file 1000\n"),
+                (&format!("{group}/memory.memsw.limit_in_bytes"), both),
+                (&format!("{group}/memory.memsw.usage_in_bytes"), "80000\n"),
+            ]);
+            available(root.path()).unwrap().bytes
+        };
+        assert_eq!(left("100000\n"), 21_000);
+        assert_eq!(left("150000\n"), 71_000);
+        assert_eq!(left("9223372036854771712\n"), 41_000 + (1_000_000 << 10));
     }
 
     /// Version 1, and a path that the container does not see: its own group is the root of the mount.

@@ -50,6 +50,15 @@ pub enum AllocationError {
         /// The address.
         address: u64,
     },
+    /// No memory that has outlived its engine begins at the address.
+    #[error(
+        "{address:#x} is not the start of memory that has outlived its engine and that is not freed yet: destroy the engine first, or \
+         free it with its engine; pass the address that the allocation returned, once"
+    )]
+    NotKept {
+        /// The address.
+        address: u64,
+    },
     /// The program has registered the memory, or a part of it, by itself.
     #[error(
         "memory {address:#x}+{bytes} is not freed: {registrations} further registrations of it or of parts of it have not \

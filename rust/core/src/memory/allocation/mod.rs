@@ -27,4 +27,4 @@ pub use error::{AllocationError, SharedFileError};
 pub use mapped_file::check_mapped_file;
 pub use table::is_allocated;
 pub use uses::Allocation;
-pub(crate) use uses::AllocationUse;
+pub(crate) use uses::{AllocationUse, BeingFreed};

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr::{NonNull, null_mut};
 
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use rustix::param::page_size;
 
 use super::error::AllocationError;
@@ -87,17 +87,17 @@ impl Pages {
         }
     }
 
-    /// Gives the pages back, and keeps the mapping for good: its addresses do not become those of something else, and an access
-    /// finds new pages.
+    /// Gives the pages back, and keeps the addresses for good: they do not become those of something else, and an access finds
+    /// new pages. No hole is made in the file: a stopped process may have mapped it, and goes on copying there.
     ///
     /// # Safety
     /// What the memory holds is not needed any more. Another process may still access it by a copy of the kernel.
     pub(super) unsafe fn empty(self) {
-        let advice = if self.file.is_some() { Advice::LinuxRemove } else { Advice::LinuxDontNeed };
-        // SAFETY: mapped by this module with this length; otherwise the caller's promise.
-        let emptied = unsafe { madvise(self.start.as_ptr().cast(), self.length, advice) };
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        // SAFETY: in the place of what this module has mapped with this length; otherwise the caller's promise.
+        let emptied = unsafe { mmap_anonymous(self.start.as_ptr().cast(), self.length, READ_WRITE, flags) };
         let pages =
-            emptied.map_or_else(|errno| format!(", and so do its pages ({errno})"), |()| String::new());
+            emptied.map_or_else(|errno| format!(", and so do its pages ({errno})"), |_| String::new());
         tracing::info!(
             "{:#x}+{} stays mapped{pages}: another process may still access it",
             self.start.as_ptr() as u64,

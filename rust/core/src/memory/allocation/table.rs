@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::uses::{Allocation, AllocationUse};
+use super::uses::{Allocation, AllocationUse, BeingFreed};
 use crate::fork::PerProcess;
 use crate::memory::range_index::holds;
 
@@ -30,8 +30,8 @@ pub fn is_allocated(address: u64, length: u64) -> bool {
 
 impl AllocationUse {
     /// The allocation that holds `address..address + length`, for a registration of that range; `None` for other memory.
-    pub(crate) fn of_range(address: u64, length: u64) -> Option<Self> {
-        holder(&lock(), address, length)?.use_from(address)
+    pub(crate) fn of_range(address: u64, length: u64) -> Result<Option<Self>, BeingFreed> {
+        holder(&lock(), address, length).map(|found| found.use_from(address)).transpose()
     }
 }
 

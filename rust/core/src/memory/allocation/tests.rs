@@ -18,7 +18,7 @@ fn is_mapped(address: u64) -> bool {
 }
 
 fn used(allocation: &Allocation) -> AllocationUse {
-    AllocationUse::of_range(allocation.address(), allocation.length()).unwrap()
+    AllocationUse::of_range(allocation.address(), allocation.length()).unwrap().unwrap()
 }
 
 #[test]
@@ -64,10 +64,12 @@ fn memory_is_zeroed_and_is_that_of_its_file() {
 fn a_registration_inside_names_its_part_of_the_file() {
     let allocation = Allocation::shared(4 * 4096, false, false).unwrap();
     let start = allocation.address();
-    let inside = AllocationUse::of_range(start + 4096 + 7, 100).unwrap();
+    let inside = AllocationUse::of_range(start + 4096 + 7, 100).unwrap().unwrap();
     assert_eq!(inside.file().unwrap().offset, 4096 + 7);
     for (address, length) in [(start, 4 * 4096 + 1), (start + 4 * 4096, 1), (start - 1, 2), (u64::MAX, 1)] {
-        assert!(AllocationUse::of_range(address, length).is_none() && !is_allocated(address, length));
+        assert!(
+            AllocationUse::of_range(address, length).unwrap().is_none() && !is_allocated(address, length)
+        );
     }
     assert!(is_allocated(start + 1, 4 * 4096 - 1));
     inside.end(true);
@@ -105,21 +107,43 @@ fn a_released_one_takes_no_new_uses() {
     assert_eq!(allocation.close_unless_used(1), Err(1));
     other.end(true);
     allocation.close_unless_used(1).unwrap();
-    assert!(AllocationUse::of_range(address, 1).is_none());
+    assert_eq!(AllocationUse::of_range(address, 1).unwrap_err(), BeingFreed);
     allocation.reopen();
     drop(used(&allocation));
     allocation.release();
+    assert_eq!(AllocationUse::of_range(address, 1).unwrap_err(), BeingFreed);
     own.end(true);
+    assert!(!is_mapped(address));
+}
+
+/// As while its owner finds that it cannot be freed.
+#[test]
+fn it_stays_mapped_if_its_uses_end_while_it_is_closed() {
+    let allocation = Allocation::shared(4096, false, false).unwrap();
+    let (address, use_) = (allocation.address(), used(&allocation));
+    allocation.close_unless_used(1).unwrap();
+    use_.end(true);
+    assert!(is_mapped(address));
+    allocation.reopen();
+    drop(used(&allocation));
+    allocation.release();
     assert!(!is_mapped(address));
 }
 
 /// A stopped peer may write there by the kernel, whatever this process does: the addresses must not become others'.
 #[test]
 fn what_another_process_may_still_access_stays_mapped_without_its_pages() {
-    for allocation in
-        [Allocation::shared(1 << 20, false, false).unwrap(), Allocation::anonymous(1 << 20).unwrap()]
-    {
+    for allocation in [
+        Allocation::shared(1 << 20, false, false).unwrap(),
+        Allocation::shared(1 << 20, false, true).unwrap(),
+        Allocation::anonymous(1 << 20).unwrap(),
+    ] {
         let at = allocation.start().as_ptr();
+        // As a peer maps it.
+        let peers = used(&allocation).file().map(|file| {
+            // SAFETY: open as long as the allocation is mapped.
+            unsafe { std::os::fd::BorrowedFd::borrow_raw(file.fd) }.try_clone_to_owned().unwrap()
+        });
         // SAFETY: mapped.
         unsafe { at.write_bytes(9, 1 << 20) };
         let use_ = used(&allocation);
@@ -129,6 +153,11 @@ fn what_another_process_may_still_access_stays_mapped_without_its_pages() {
         // SAFETY: still mapped.
         let first = unsafe { at.read_volatile() };
         assert_eq!(first, 0, "its pages are given back");
+        let Some(peers) = peers else { continue };
+        let mut seen = [0];
+        rustix::io::pread(&peers, &mut seen, 0).unwrap();
+        assert_eq!(seen, [9], "a peer's mapping keeps its pages");
+        assert_eq!(fstat(&peers).unwrap().st_blocks * 512, 1 << 20, "no access by the peer faults");
     }
 }
 

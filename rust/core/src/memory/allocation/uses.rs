@@ -34,6 +34,8 @@ struct State {
     uses: usize,
     /// Its owner does not need it any more. No new uses.
     released: bool,
+    /// Its owner is about to release it, and may take that back. No new uses meanwhile.
+    closing: bool,
     /// Another process may be in the middle of a copy by the kernel.
     unconfirmed: bool,
 }
@@ -58,7 +60,8 @@ impl Allocation {
 
     fn of(pages: Pages) -> Arc<Self> {
         let (start, length, fd) = (pages.start(), pages.length(), pages.fd());
-        let state = State { pages: Some(pages), uses: 0, released: false, unconfirmed: false };
+        let state =
+            State { pages: Some(pages), uses: 0, released: false, closing: false, unconfirmed: false };
         let made = Arc::new(Self { start, length, fd, state: Mutex::new(state) });
         table::add(&made);
         made
@@ -96,7 +99,7 @@ impl Allocation {
         let mut state = self.lock();
         match state.uses.checked_sub(own) {
             None | Some(0) => {
-                state.released = true;
+                state.closing = true;
                 Ok(())
             }
             Some(more) => Err(more),
@@ -105,18 +108,18 @@ impl Allocation {
 
     /// Takes [`Allocation::close_unless_used`] back.
     pub fn reopen(&self) {
-        self.lock().released = false;
+        self.lock().closing = false;
     }
 
-    /// A registration of `address..` begins; `None` once it is released.
-    pub(super) fn use_from(self: &Arc<Self>, address: u64) -> Option<AllocationUse> {
+    /// A registration of `address..` begins; refused once its owner frees it.
+    pub(super) fn use_from(self: &Arc<Self>, address: u64) -> Result<AllocationUse, BeingFreed> {
         let mut state = self.lock();
-        if state.released {
-            return None;
+        if state.released || state.closing {
+            return Err(BeingFreed);
         }
         state.uses += 1;
         let offset = address - self.address();
-        Some(AllocationUse { allocation: Arc::clone(self), offset, ended: AtomicBool::new(false) })
+        Ok(AllocationUse { allocation: Arc::clone(self), offset, ended: AtomicBool::new(false) })
     }
 
     fn end_use(&self, confirmed: bool) {
@@ -143,6 +146,10 @@ impl Allocation {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The memory is about to be unmapped: it cannot be registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BeingFreed;
 
 /// Keeps an allocation mapped while a registration of it, or of a part, is there.
 #[derive(Debug)]

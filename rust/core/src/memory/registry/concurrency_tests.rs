@@ -205,6 +205,43 @@ fn a_registration_during_which_the_engine_closes_is_refused() {
     assert!(memory.register(&registry, 0).is_ok());
 }
 
+/// No peer has used it: its memory is given back whole.
+#[test]
+fn a_refused_registration_of_an_allocation_leaves_nothing_mapped() {
+    let (device, registry) = gated(first_waits(false));
+    let (may_begin, has_come) = gates(&device);
+    let allocation = crate::memory::Allocation::anonymous(4096).unwrap();
+    let range = (allocation.address(), allocation.length());
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| registry.register(range, MemoryKind::Host, Access::FULL, true, None, None));
+        has_come.wait();
+        registry.remove_all();
+        may_begin.wait();
+        let error = slow.join().unwrap().unwrap_err();
+        assert!(matches!(error, RegistryError::Closed { .. }), "{error}");
+    });
+    allocation.release();
+    assert!(crate::memory::inspect(range.0, 1).is_err(), "still mapped");
+}
+
+/// Otherwise its memory would be unmapped beneath the registration.
+#[test]
+fn memory_that_is_being_freed_is_not_registered() {
+    let registry = Registry::new(software::open(&SoftwareOptions::default()).unwrap().remove(0));
+    let allocation = crate::memory::Allocation::anonymous(8192).unwrap();
+    let register = || {
+        let part = (allocation.address() + 4096, 100);
+        registry.register(part, MemoryKind::Probe, Access::FULL, true, None, None)
+    };
+    allocation.close_unless_used(0).unwrap();
+    let error = register().unwrap_err();
+    assert!(matches!(error, RegistryError::BeingFreed { .. }), "{error}");
+    allocation.reopen();
+    let id = register().unwrap();
+    registry.remove(id).unwrap().unwrap().end_allocation_use(true);
+    allocation.release();
+}
+
 #[test]
 fn many_threads_that_register_and_deregister_leave_nothing_behind() {
     let gate = Gate::OneOfEachStart { under_way: Mutex::default(), overlapped: AtomicBool::new(false) };

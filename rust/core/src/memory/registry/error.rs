@@ -44,6 +44,17 @@ pub enum RegistryError {
     /// The CPU cannot access it, or a part of it.
     #[error(transparent)]
     Inaccessible(#[from] Inaccessible),
+    /// It belongs to memory that the engine has allocated and that is being freed.
+    #[error(
+        "memory {address:#x}+{length} was not registered: the memory that the engine has allocated there is being freed; register it \
+         before that, or allocate other memory"
+    )]
+    BeingFreed {
+        /// Start.
+        address: u64,
+        /// Bytes.
+        length: u64,
+    },
     /// All regions of the registry were deregistered while this range was being registered.
     #[error(
         "memory {address:#x}+{length} was not registered: its engine was closed meanwhile; register it with another engine"

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::RegistryError;
 use crate::fabric::{Access, Backing, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion, SharedFile};
-use crate::memory::allocation::AllocationUse;
+use crate::memory::allocation::{AllocationUse, BeingFreed};
 use crate::memory::gpu_memory::{CpuMapping, export, probe};
 use crate::memory::host_inspection::HostInspection;
 use crate::memory::process_regions;
@@ -41,7 +41,9 @@ impl Registration {
     pub(super) fn make(&self, device: &dyn Device) -> Result<Arc<Region>, RegistryError> {
         let Self { range: (address, length), kind, access, announced, dma_buf, file } = *self;
         let of_engine = kind != MemoryKind::Device && dma_buf.is_none();
-        let allocation = of_engine.then(|| AllocationUse::of_range(address, length)).flatten();
+        let allocation = of_engine.then(|| AllocationUse::of_range(address, length)).transpose();
+        let allocation =
+            allocation.map_err(|BeingFreed| RegistryError::BeingFreed { address, length })?.flatten();
         let declared = if allocation.is_some() { MemoryKind::Host } else { kind };
         let file = allocation.as_ref().map_or(file, AllocationUse::file);
         let kind = if declared == MemoryKind::Probe { probe(address) } else { declared };

@@ -160,11 +160,7 @@ impl Link {
                 let reason = "its owner gives no file for it".to_owned();
                 return Err(Unmappable { reason, passes: false });
             }
-            FileAnswer::Refused(errno) => {
-                let error = std::io::Error::from_raw_os_error(errno);
-                let reason = format!("its owner cannot give its file: {error} (see its ulimit -n)");
-                return Err(Unmappable { reason, passes: true });
-            }
+            FileAnswer::Refused(errno) => return Err(not_given(errno)),
         };
         let file = file.ok_or_else(|| Unmappable {
             reason: "this process has no descriptor left for its file (see ulimit -n)".to_owned(),
@@ -207,6 +203,20 @@ impl Link {
     }
 }
 
+/// What an owner's error means: descriptors and memory may be there another time.
+fn not_given(errno: i32) -> Unmappable {
+    let passes = matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM);
+    let hint = match errno {
+        libc::EMFILE | libc::ENFILE => " (see its ulimit -n)",
+        // It opens the file for reading only by its descriptor's name.
+        libc::ENOENT => " (it has no /proc, which memory that peers only read needs: mount it there)",
+        _ => "",
+    };
+    // Of a peer: it may be none.
+    let error = std::io::Error::from_raw_os_error(errno);
+    Unmappable { reason: format!("its owner cannot give its file: {error}{hint}"), passes }
+}
+
 impl Drop for Sweeper {
     fn drop(&mut self) {
         // Not waited for: the last reference may be the task's own.
@@ -234,5 +244,19 @@ async fn sweep(link: Weak<Link>, wanted: Arc<Wakeup>, handle: Handle) {
                 break;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_without_proc_is_not_asked_again() {
+        let refused = not_given(libc::ENOENT);
+        assert!(refused.reason.contains("/proc") && !refused.reason.contains("ulimit"), "{refused:?}");
+        assert!(!refused.passes && !not_given(libc::EACCES).passes);
+        let full = not_given(libc::EMFILE);
+        assert!(full.passes && full.reason.contains("ulimit -n"), "{full:?}");
     }
 }

@@ -171,6 +171,29 @@ fn the_file_of_a_region_is_given_to_a_peer_that_sees_the_region_until_it_ends() 
     assert!(lock(&table.files).is_empty(), "its descriptor is closed with it");
 }
 
+/// As a pool is registered block by block.
+#[test]
+fn regions_of_one_file_share_a_descriptor() {
+    let table = Arc::new(RegionTable::new("sw0").unwrap());
+    let memfd = rustix::fs::memfd_create("one-for-all-regions", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&memfd, 1 << 20).unwrap();
+    let open = || {
+        let links = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().path().read_link().ok());
+        links.filter(|link| link.to_string_lossy().contains("one-for-all-regions")).count()
+    };
+    let register = |block: u64| {
+        let file = Some(SharedFile { fd: memfd.as_raw_fd(), offset: block * 4096, is_own: false });
+        let range = MemoryRange { file, backing: Backing::Mapped, ..range(&[]) };
+        table.register(&MemoryRange { address: (1 << 40) + block * 4096, length: 4096, ..range }).unwrap()
+    };
+    let blocks: Vec<_> = (0..256).map(register).collect();
+    assert_eq!(open(), 2, "that of this test and one more");
+    drop(blocks);
+    assert_eq!(open(), 1);
+}
+
 #[test]
 fn what_cannot_be_registered_is_refused_with_its_errno() {
     let table = Arc::new(RegionTable::new("sw0").unwrap());
