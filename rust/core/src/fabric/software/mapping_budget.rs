@@ -41,18 +41,22 @@ impl Budget {
 
     /// The share of a mapping of so many bytes; an error says why there is none.
     pub(super) fn acquire(&'static self, bytes: u64) -> Result<Share, String> {
-        // From here on its drop gives back what was taken.
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let share = Share { of: self, bytes };
-        if self.count.load(Ordering::Relaxed) > self.most {
+        // One that does not fit takes nothing for any time: others would be refused meanwhile.
+        if !take(&self.count, 1, self.most) {
             return Err(format!("this process maps {} regions of its peers already", self.most));
         }
-        if before.saturating_add(bytes) > self.most_bytes {
+        if !take(&self.bytes, bytes, self.most_bytes) {
+            self.count.fetch_sub(1, Ordering::Relaxed);
             return Err(format!("this process would map more than {} bytes of its peers", self.most_bytes));
         }
-        Ok(share)
+        Ok(Share { of: self, bytes })
     }
+}
+
+/// Adds to `taken`, unless that would be more than `most` then.
+fn take(taken: &AtomicU64, amount: u64, most: u64) -> bool {
+    let add = |taken: u64| taken.checked_add(amount).filter(|all| *all <= most);
+    taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
 }
 
 impl Drop for Share {
