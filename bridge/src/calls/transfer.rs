@@ -47,7 +47,7 @@ pub(crate) fn conn_start_one_in(
 /// A transfer of one piece.
 #[inline]
 fn start_one(connection: &Connection, operation: Operation, piece: Iov, id: &mut u64) -> i32 {
-    match connection.start(&request(operation, &[piece])) {
+    match connection.start_one(opcode(operation), piece) {
         Ok(transfer) => {
             *id = transfer.0;
             OK

@@ -11,7 +11,8 @@ use crate::transfer::{DirectPieces, IovSource};
 impl Connection {
     /// Copies a transfer that is small and plainly valid. False, and it is to be started as any other, which reports what was
     /// in the way: a direct copy reports nothing.
-    #[inline(always)]
+    #[cold]
+    #[inline(never)]
     pub(super) fn copy_directly<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> bool {
         if !self.is_open() {
             return false;

@@ -12,7 +12,7 @@ use super::submit::WhenFull;
 use crate::fabric::{PathKind, Paths};
 use crate::gpu::IpcInfo;
 use crate::memory::has_gpu_regions;
-use crate::transfer::{IovSource, Opcode, Outcome, Status, SubmitError, TransferId};
+use crate::transfer::{Iov, IovSource, Opcode, Outcome, Status, SubmitError, TransferId};
 
 /// A transfer as its caller asks for it.
 #[derive(Debug)]
@@ -78,21 +78,26 @@ impl Connection {
     /// [`SubmitError::Device`], when the GPU's runtime refuses, and with [`Request::at_once`] also [`SubmitError::Ended`].
     #[inline(always)]
     pub fn start<S: IovSource + ?Sized>(&self, request: &Request<'_, S>) -> Result<TransferId, SubmitError> {
-        if self.copies_directly { self.start_by_copy(request) } else { self.start_with_id(request) }
-    }
-
-    /// [`Connection::start`] where small transfers are copied by their callers. A function of its own: what it calls would take
-    /// registers from transfers over devices.
-    #[inline(never)]
-    fn start_by_copy<S: IovSource + ?Sized>(
-        &self,
-        request: &Request<'_, S>,
-    ) -> Result<TransferId, SubmitError> {
-        let is_described = matches!(request.remote, Remote::Described);
-        if is_described && self.copy_directly(request.opcode, request.iovs) {
+        if self.copies_directly
+            && matches!(request.remote, Remote::Described)
+            && self.copy_directly(request.opcode, request.iovs)
+        {
             return Ok(TransferId::COMPLETE);
         }
         self.start_with_id(request)
+    }
+
+    /// [`Connection::start`] of one iov that its descriptor describes, with [`Request::at_once`].
+    ///
+    /// # Errors
+    /// Those of [`Connection::start`].
+    #[inline(always)]
+    pub fn start_one(&self, opcode: Opcode, iov: Iov) -> Result<TransferId, SubmitError> {
+        // Of a copy: an iov of which an address is taken here would lie in memory for transfers over devices as well.
+        if self.copies_directly && self.copy_directly(opcode, &[iov][..]) {
+            return Ok(TransferId::COMPLETE);
+        }
+        self.start_with_id(&Request { at_once: true, ..Request::new(opcode, &[iov][..]) })
     }
 
     /// [`Connection::start`] of a transfer that has an id of its own, unless it ends in the call as its caller asked.
