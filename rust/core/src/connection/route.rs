@@ -87,7 +87,7 @@ impl Connection {
         self.start_with_id(request)
     }
 
-    /// [`Connection::start`] of one iov that its descriptor describes, with [`Request::at_once`].
+    /// Starts a transfer of one iov that its descriptor describes, as [`Connection::start`] with [`Request::at_once`].
     ///
     /// # Errors
     /// Those of [`Connection::start`].
