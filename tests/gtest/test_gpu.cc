@@ -262,9 +262,9 @@ TEST_F(Gpu, ACopyThatFailsHalfwayRefusesTheCall) {
   Ipc first(*remoteGpu, 0, 64), second(*remoteGpu, 64, 64);
   FakeGpu::fail("deviceMemcpy", 1);
   uint64_t id = 0;
-  const int answer = flagcxP2pEngineWriteVector(
-      conn, {host->region(), host->region()}, {host->data(), host->data()}, {64, 64},
-      {remoteGpu->desc(0, 64), remoteGpu->desc(64, 64)}, 2, &id, {first.bytes, second.bytes});
+  const int answer = flagcxP2pEngineWriteVector(conn, {host->region(), host->region()}, {host->data(), host->data()},
+                                                {64, 64}, {remoteGpu->desc(0, 64), remoteGpu->desc(64, 64)}, 2, &id,
+                                                {first.bytes, second.bytes});
   expectRefusedBy("deviceMemcpy", conn, answer, id);
   FakeGpu::fail("");
   EXPECT_EQ(move(true, host->region(), host->data(), 0, 64, &id), 0) << "the stream was replaced";

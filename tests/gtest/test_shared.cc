@@ -138,7 +138,8 @@ TEST_F(SharedMemory, IsFreedOnceAndByItsStart) {
   const char *const reason = "is not the start of memory that this engine has allocated";
   EXPECT_REFUSED(flagcxP2pEngineFreeShared(engine.get(), bytes + kPage), reason);
   EXPECT_REFUSED(flagcxP2pEngineFreeShared(other.get(), address), reason);
-  EXPECT_REFUSED(flagcxP2pEngineFreeShared(nullptr, address), "is not the start of memory that has outlived its engine");
+  EXPECT_REFUSED(flagcxP2pEngineFreeShared(nullptr, address),
+                 "is not the start of memory that has outlived its engine");
   bytes[2 * kPage] = 3; // all of it is still there
   ASSERT_EQ(flagcxP2pEngineFreeShared(engine.get(), address), 0) << lastError();
   EXPECT_REFUSED(flagcxP2pEngineFreeShared(engine.get(), address), reason);

@@ -21,7 +21,7 @@ pub struct DirectPieces<const N: usize> {
 
 impl<const N: usize> DirectPieces<N> {
     /// The pieces of a transfer that is small enough, if each of them is plainly valid; `None` leaves the transfer, and the
-    /// reason, to [`super::build`].
+    /// reason, to [`super::build()`].
     #[inline]
     pub fn of<S: IovSource + ?Sized>(
         source: &S,
