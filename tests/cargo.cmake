@@ -10,8 +10,9 @@ set(_registered ${CMAKE_CURRENT_BINARY_DIR}/rust_programs_registered)
 # These keep several processors busy for as long as they run.
 set(_busy core.chaos_sources core.costs)
 # Started first, because the longest entries determine the total time; not labelled quick.
-set(_long core.chaos_sources core.corpus_mutation core.dead_peers core.destroy core.device_events core.hostile_clients
-  core.many_connections core.network_faults core.regions_come_and_go core.two_hosts cli.files)
+set(_long core.chaos_sources core.corpus_mutation core.dead_peers core.descriptors_of_peers core.destroy
+  core.device_events core.hostile_clients core.many_connections core.network_faults core.regions_come_and_go
+  core.two_hosts cli.files)
 
 file(GLOB _sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/rust/*/Cargo.toml
   ${PROJECT_SOURCE_DIR}/rust/*/tests/*.rs ${PROJECT_SOURCE_DIR}/rust/*/tests/*/main.rs
