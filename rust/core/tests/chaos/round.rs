@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::connection::Connection;
-use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::fabric::{Opcode, PathKind, Paths};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, Status, SubmitError, TransferId};
 
 use super::arena::{Arena, GUARD};
+use super::buffer::Memory;
 use super::random::Random;
 use super::rig::Rig;
 use super::tally::Tally;
@@ -82,6 +83,8 @@ pub struct Round<'a> {
     bytes: &'static [u8],
     /// The far side could be prepared.
     visible: bool,
+    /// The far memory may be mapped here: it stays what it was while its process ends, one thread after the other.
+    mapped: bool,
     since: Instant,
     /// How often `try_submit` returned WouldBlock.
     pub would_block: u64,
@@ -149,6 +152,8 @@ impl<'a> Round<'a> {
             transfers,
             bytes,
             visible,
+            mapped: Memory::of_run() == Memory::Allocated
+                || connection.info().paths == Paths::both(PathKind::Shared),
             since: Instant::now(),
             would_block: 0,
         }
@@ -251,6 +256,9 @@ impl<'a> Round<'a> {
             tally.damaged += 1;
         }
         let done = || self.transfers.iter().filter(|transfer| transfer.outcome == Some(Outcome::Done));
+        // A READ of mapped memory is done until the last thread that shows its process's life has ended, with bytes of an earlier
+        // round: those that the memory has.
+        let target = target.filter(|_| self.visible || !self.mapped || self.opcode == Opcode::Write);
         let Some(mut target) = target else {
             tally.unseen += done().count() as u64;
             return;

@@ -9,7 +9,7 @@ use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::memory::RegionId;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
 
-use crate::chaos::buffer::Buffer;
+use crate::chaos::buffer::{Buffer, Memory};
 use crate::chaos::random::Random;
 use crate::chaos::rig::{LENGTH, Rig, Way};
 use crate::chaos::round::{FAMILIES, Family, Round};
@@ -53,9 +53,11 @@ struct VanishingTransfer {
 
 impl VanishingTransfer {
     fn new(rig: &Rig, way: Way, random: &mut Random) -> Self {
-        // In process, memory of no file is the program's own to keep.
+        // In process, and beside memory that is mapped, memory of no file is the program's own to keep.
+        let is_mapped = way == Way::Shared || Memory::of_run() == Memory::Allocated;
         let hows: &[How] = match way {
             Way::InProcess => &[How::Truncated, How::TruncatedPrivate],
+            _ if is_mapped => &[How::Truncated, How::TruncatedPrivate],
             _ => &[How::Truncated, How::TruncatedPrivate, How::Unmapped, How::Protected],
         };
         let whole = random.below(2) == 0;
