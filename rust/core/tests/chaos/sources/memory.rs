@@ -54,11 +54,10 @@ struct VanishingTransfer {
 impl VanishingTransfer {
     fn new(rig: &Rig, way: Way, random: &mut Random) -> Self {
         // In process, and beside memory that is mapped, memory of no file is the program's own to keep.
-        let is_mapped = way == Way::Shared || Memory::of_run() == Memory::Allocated;
-        let hows: &[How] = match way {
-            Way::InProcess => &[How::Truncated, How::TruncatedPrivate],
-            _ if is_mapped => &[How::Truncated, How::TruncatedPrivate],
-            _ => &[How::Truncated, How::TruncatedPrivate, How::Unmapped, How::Protected],
+        let is_kept = way == Way::InProcess || Memory::of_run() == Memory::Allocated;
+        let hows: &[How] = match is_kept {
+            true => &[How::Truncated, How::TruncatedPrivate],
+            false => &[How::Truncated, How::TruncatedPrivate, How::Unmapped, How::Protected],
         };
         let whole = random.below(2) == 0;
         let from = if whole { 0 } else { (1 + random.below(7) as usize) * PAGE };
