@@ -1,0 +1,53 @@
+//! Arguments of `serve`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::ring;
+use crate::server::ServeOptions;
+
+use super::values::size_within;
+
+/// Port of `serve`.
+const PORT: u16 = 7733;
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Directory of the files
+    directory: PathBuf,
+    /// Address to listen on; the default is this machine only
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "IP")]
+    listen: IpAddr,
+    /// TCP port, 0 for any free one
+    #[arg(long, default_value_t = PORT)]
+    port: u16,
+    /// Most registered memory per client
+    #[arg(long, default_value = "64M", value_parser = parse_ring_limit, value_name = "SIZE")]
+    ring_limit: u64,
+    /// Seconds without a request, or without progress of one, after which a client is dropped, 1 to 3600
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=3600), value_name = "S")]
+    idle_limit: u16,
+    /// Seconds that transfers may go on after a signal to end, 0 to 3600
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(0..=3600), value_name = "S")]
+    drain_limit: u16,
+    /// End when standard input ends
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+impl From<ServeArgs> for ServeOptions {
+    fn from(args: ServeArgs) -> Self {
+        let ServeArgs { directory, listen, port, ring_limit, idle_limit, drain_limit, until_stdin_closes } =
+            args;
+        let [idle_limit, drain_limit] =
+            [idle_limit, drain_limit].map(|seconds| Duration::from_secs(seconds.into()));
+        Self { directory, listen, port, ring_limit, idle_limit, drain_limit, until_stdin_closes }
+    }
+}
+
+fn parse_ring_limit(text: &str) -> Result<u64, String> {
+    size_within(text, u64::from(*ring::CHUNK.start()), ring::LARGEST)
+}
