@@ -81,4 +81,12 @@ void PeerProcess::signal(int number) const {
   kill(pid_, number);
 }
 
+void PeerProcess::killAndWait() const {
+  kill(pid_, SIGKILL);
+  // Left for the destructor to reap, so that its number stays its own.
+  siginfo_t ended = {};
+  if (waitid(P_PID, static_cast<id_t>(pid_), &ended, WEXITED | WNOWAIT) != 0)
+    ADD_FAILURE() << "waitid: " << std::strerror(errno);
+}
+
 } // namespace support

@@ -28,6 +28,8 @@ class PeerProcess {
   // Of its buffer of kBytes.
   const FlagcxP2pRdmaDesc &desc() const { return desc_; }
   void signal(int number) const;
+  // Kills it, and returns when the kernel has closed all that it had open: its queue pairs move no bytes any more.
+  void killAndWait() const;
 
  private:
   pid_t pid_ = -1;

@@ -152,6 +152,13 @@ TEST_F(Consumers, APeerThatGoesOnAfterTheDeadlineHasNoSuccess) {
 }
 
 TEST_F(Consumers, AKilledPeerHasNoSuccess) {
+  if (overVerbs) {
+    // A device moves bytes to a stopped process too, and may have moved all of one transfer before the process is killed, which is
+    // a true success. So it has ended before the calls; that it has is noticed after some of them began.
+    peer.killAndWait();
+    EXPECT_EQ(successes(ask(peer.desc(), {nixl, mooncake, ctypes, informed})), 0u);
+    return;
+  }
   // It must not be done before it is killed.
   peer.signal(SIGSTOP);
   const auto killIt = [this] {
