@@ -28,7 +28,11 @@ fn words_that_do_not_exist() {
     refused(&[], "Usage:");
     refused(&["srve", "."], "'serve'");
     refused(&["get", "model.bin", "127.0.0.1:1", "--ouput", "copy.bin"], "'--output'");
-    refused(&["doctor", "all"], "unexpected argument 'all'");
+    refused(&["doctor", "all"], "expected host:port");
+    refused(&["doctor", "127.0.0.1:1", "--timeout", "0"], "1..=600");
+    refused(&["config", "FLAGCX_P2P_FABRC"], "did you mean FLAGCX_P2P_FABRIC?");
+    refused(&["completions", "csh"], "possible values: bash");
+    refused(&["man", "./nowhere"], "./nowhere: is not a directory");
     refused(&["put", "model.bin"], "<HOST:PORT>");
 }
 

@@ -16,8 +16,12 @@ use crate::ring::Shape;
 use crate::store::{self, Directory};
 use crate::wire::Hash;
 
-use input::Item;
+use input::{Found, Item};
 
+/// Bytes of files that are moved by default.
+const SIZE: u64 = 2 << 30;
+/// How long the files may take by default, both ways.
+const FILES_LIMIT: Duration = Duration::from_secs(40);
 /// Disk space to leave free.
 const MARGIN: u64 = 256 << 20;
 /// Files smaller than this take longer to open and to sync than to move.
@@ -26,8 +30,8 @@ const SMALL: u64 = 1 << 20;
 /// `flagcx-p2p demo`.
 #[derive(Clone, Debug)]
 pub(crate) struct DemoOptions {
-    /// Bytes to move, at most.
-    pub(crate) size: u64,
+    /// Bytes of files to move, at most; `None` is what the disk moves in less than a minute, up to [`SIZE`].
+    pub(crate) size: Option<u64>,
     /// Directory of the files; `None` chooses one.
     pub(crate) from: Option<PathBuf>,
     /// Where to keep the files meanwhile.
@@ -63,30 +67,60 @@ pub(crate) fn run(options: &DemoOptions) -> Result<()> {
         .tempdir_in(&parent)
         .map_err(|error| CliError::usage(format!("--dir {}: {error}", parent.display())))
         .doing(|| "create a temporary directory".into())?;
-    let items = choose(&root, options.size, work.path())?;
+    let requested = options.size.unwrap_or(SIZE);
+    let (mut items, found) = choose(&root, requested, work.path())?;
     let [served, back, empty] = ["served", "back", "empty"].map(|name| work.path().join(name));
     for directory in [&served, &back, &empty] {
         std::fs::create_dir(directory).map_err(|error| CliError::other(error.to_string()))?;
     }
+    let server = ServerProcess::start(&served)?;
+    // First of all what the engine does by itself: the disk says little about it.
+    let case = memory::case(requested);
+    report::memory(case, &memory::rates(&server, &empty, case)?);
     let disk = disk::copy(&items, &back)
         .map_err(|error| CliError::other(error.to_string()))
         .doing(|| format!("copy files to {}", back.display()))?;
-    let server = ServerProcess::start(&served)?;
-    let case = memory::case(options.size);
-    let memory = memory::rates(&server, &empty, case)?;
+    if options.size.is_none() {
+        items = shrunk(items, &found, disk);
+    }
+    announce(&items, &root, &found);
     let client =
         Client::connect(&server.address, options.shape).doing(|| format!("connect to {}", server.address))?;
     let (put, hashes) = put_all(&client, &items)?;
     let got = get_all(&client, &items, &hashes, &back)?;
     let files = Files { path: client.info().path.to_string(), put, got };
-    report::print(case, &memory, &files, disk);
+    report::files(&files, disk);
     Ok(())
 }
 
-/// Chooses files of `root`, shrunk to what the disk can take.
-fn choose(root: &Path, requested: u64, work: &Path) -> Result<Vec<Item>> {
+/// Fewer files where the disk, of which the rate is known now, would take too long.
+fn shrunk(items: Vec<Item>, found: &[Found], (bytes, time): (u64, Duration)) -> Vec<Item> {
+    let size = within(FILES_LIMIT, bytes, time);
+    if input::total(&items) <= size {
+        return items;
+    }
+    let fewer = input::plan(found, size);
+    if fewer.is_empty() {
+        return items;
+    }
+    output::remark(&format!(
+        "the disk takes {}: moving {} instead of {}, to end within a minute (--size sets it)",
+        units::rate(bytes, time),
+        units::bytes(input::total(&fewer)),
+        units::bytes(input::total(&items))
+    ));
+    fewer
+}
+
+/// Bytes that can be written and synced twice in `limit`, as they are put and fetched back, at the rate that was measured.
+fn within(limit: Duration, bytes: u64, time: Duration) -> u64 {
+    (bytes as f64 / time.as_secs_f64().max(1e-9) * limit.as_secs_f64() / 2.0) as u64
+}
+
+/// Chooses files of `root`, shrunk to what the disk has room for; also gives all that were found.
+fn choose(root: &Path, requested: u64, work: &Path) -> Result<(Vec<Item>, Vec<Found>)> {
     let files = input::files(root);
-    let (Some(largest), Some(smallest)) = (files.first(), files.last()) else {
+    let Some(smallest) = files.last() else {
         let text = format!("--from {}: no file with content that can be read is in it", root.display());
         return Err(CliError::usage(text));
     };
@@ -122,15 +156,23 @@ fn choose(root: &Path, requested: u64, work: &Path) -> Result<Vec<Item>> {
             work.display()
         )));
     }
-    let total = input::total(&items);
-    output::line(&format!("{} files, {}: {}", items.len(), units::bytes(total), root.display()));
-    if largest.size < SMALL {
+    Ok((items, files))
+}
+
+/// Says which files are moved, and that the disk is a part of what follows.
+fn announce(items: &[Item], root: &Path, found: &[Found]) {
+    let total = units::bytes(input::total(items));
+    output::line(&format!(
+        "\nreal files, at the pace of the disk\n{} files, {total}: {}",
+        items.len(),
+        root.display()
+    ));
+    if let Some(largest) = found.first().filter(|largest| largest.size < SMALL) {
         output::line(&format!(
             "they are small, {} at most: `files` shows what opening and syncing takes",
             units::bytes(largest.size)
         ));
     }
-    Ok(items)
 }
 
 fn put_all(client: &Client, items: &[Item]) -> Result<(Total, Vec<Hash>)> {
@@ -168,5 +210,23 @@ impl Total {
     fn add(&mut self, moved: Moved) {
         self.bytes += moved.bytes;
         self.elapsed += moved.elapsed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_disk_moves_less_by_default() {
+        let found = [Found { path: "/x/a".into(), size: 64 << 20 }];
+        let items = input::plan(&found, SIZE);
+        assert_eq!(input::total(&items), SIZE);
+        let per_second = |bytes: u64| (bytes, Duration::from_secs(1));
+        assert_eq!(input::total(&shrunk(items.clone(), &found, per_second(1 << 30))), SIZE);
+        // 10 MiB/s for half of 40 s.
+        assert_eq!(input::total(&shrunk(items.clone(), &found, per_second(10 << 20))), 192 << 20);
+        // No file is small enough: the plan stays.
+        assert_eq!(input::total(&shrunk(items, &found, per_second(1 << 10))), SIZE);
     }
 }

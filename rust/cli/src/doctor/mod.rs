@@ -73,6 +73,6 @@ fn this_machine(root: &SystemRoot, report: &mut Report) {
     gpu::report(root, report);
     report.section("two processes of this machine");
     if provider.is_some() && config.check().is_ok() {
-        probe::report(provider, config.path, report);
+        probe::report(provider, config, report);
     }
 }

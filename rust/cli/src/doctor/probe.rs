@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use flagcx_p2p::internals::fabric::Provider;
-use flagcx_p2p::{PathKind, Paths};
+use flagcx_p2p::internals::fabric::{FabricChoice, Provider};
+use flagcx_p2p::{Config, PathKind, Paths};
 
 use super::finding::Report;
 use crate::bench::{self, Case};
@@ -19,8 +19,10 @@ const SECONDS: f64 = 0.05;
 /// Bytes of its transfers.
 const SIZE: u32 = 1 << 20;
 
-/// Starts a server process and moves a small file both ways. `forced` is the path that the configuration allows alone.
-pub(super) fn report(provider: Option<Provider>, forced: Option<PathKind>, report: &mut Report) {
+/// Starts a server process and moves a small file both ways.
+pub(super) fn report(provider: Option<Provider>, config: &Config, report: &mut Report) {
+    // The path that the configuration allows alone.
+    let forced = config.path;
     let (id, subject) = ("self-test", "a file to a second process and back");
     let failed = |error: CliError, report: &mut Report| {
         report.fail(id, subject, error.to_string(), "FLAGCX_DEBUG=INFO shows each step");
@@ -47,7 +49,7 @@ pub(super) fn report(provider: Option<Provider>, forced: Option<PathKind>, repor
             cross_memory(&server, report);
         }
         if forced.is_none_or(|path| path == PathKind::Tcp) {
-            without_nic(cores_per_gigabyte(&server).ok(), report);
+            without_nic(cores_per_gigabyte(&server).ok(), config.fabric == FabricChoice::Software, report);
         }
     }
 }
@@ -112,16 +114,23 @@ fn cores_per_gigabyte(server: &ServerProcess) -> Result<f64> {
 }
 
 /// What runs without a NIC, and what that costs.
-fn without_nic(cost: Option<f64>, report: &mut Report) {
+fn without_nic(cost: Option<f64>, is_chosen: bool, report: &mut Report) {
     let cost = cost.map_or_else(
         || "at a cost that could not be measured".to_owned(),
         |cores| format!("about {cores:.1} of a core for each GB/s, both ends together (measured over loopback, {} each)", units::bytes(SIZE.into())),
     );
+    let (id, subject) = ("no-nic", "no RDMA device in use");
+    let found = format!(
+        "the software fabric runs: between processes of a host by copies, between hosts by TCP, {cost}"
+    );
+    if is_chosen {
+        return report.ok(id, subject, found);
+    }
     report.warn(
-        "no-nic",
-        "no RDMA device in use",
-        format!("the software fabric runs: between processes of a host by copies, between hosts by TCP, {cost}"),
-        "nothing, if that is meant; else a NIC with InfiniBand or RoCE, and FLAGCX_P2P_FABRIC=verbs to refuse to run without it",
+        id,
+        subject,
+        found,
+        "nothing to do if that is meant (FLAGCX_P2P_FABRIC=software says so); else a NIC with InfiniBand or RoCE, and FLAGCX_P2P_FABRIC=verbs to refuse to run without it",
     );
 }
 
@@ -147,7 +156,7 @@ mod tests {
     #[test]
     fn the_cost_of_having_no_nic() {
         let mut found = Report::default();
-        without_nic(Some(0.52), &mut found);
+        without_nic(Some(0.52), false, &mut found);
         let (level, line) = found.seen("no-nic");
         assert!(
             level == Level::Warn && line.contains("between hosts by TCP, about 0.5 of a core for each GB/s"),

@@ -1,5 +1,8 @@
 //! The settings that differ from their defaults, and what is wrong with any.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use flagcx_p2p::internals::config::{Config, Files, Origin, Severity};
 
 use super::finding::Report;
@@ -39,6 +42,12 @@ pub(super) fn report(config: &Config, files: &Files, report: &mut Report) {
     }
     if let Some(path) = &config.auth_key_file {
         match config.auth_key() {
+            Ok(_) if mode(path) & 0o077 != 0 => report.warn(
+                "key-file",
+                "pre-shared key",
+                format!("{} is readable or writable by other users (mode {:o})", path.display(), mode(path)),
+                format!("chmod 600 {}", path.display()),
+            ),
             Ok(_) => report.ok("key-file", "pre-shared key", format!("read from {}", path.display())),
             Err(error) => report.fail(
                 "key-file",
@@ -48,6 +57,10 @@ pub(super) fn report(config: &Config, files: &Files, report: &mut Report) {
             ),
         }
     }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.mode() & 0o777)
 }
 
 fn origin(files: &Files, name: &str) -> String {
@@ -92,7 +105,8 @@ mod tests {
         let path = directory.path().join("key");
         std::fs::write(&path, "a secret of some length").unwrap();
         let found = of(&[("FLAGCX_P2P_AUTH_KEY_FILE", path.to_str().unwrap())]);
-        assert_eq!(found.seen("key-file").0, Level::Ok);
+        let (level, line) = found.seen("key-file");
+        assert!(level == Level::Warn && line.contains("; chmod 600 /"), "{line}");
         assert!(!format!("{found:?}").contains("secret"), "{found:?}");
         assert_eq!(of(&[("FLAGCX_P2P_AUTH_KEY_FILE", "/nowhere/key")]).seen("key-file").0, Level::Fail);
     }
