@@ -88,7 +88,7 @@ fn config_shows_what_is_documented() {
     assert!(!ended.out.contains("a secret") && !ended.err.contains("a secret"));
 
     let one = config(&["qps_per_conn"]).out;
-    assert!(one.contains("FLAGCX_P2P_QPS_PER_CONN = 4 queue pairs   [default; default 4; 1..8]"), "{one}");
+    assert!(one.contains("FLAGCX_P2P_QPS_PER_CONN = 4 queue pairs   [default; 1..8]"), "{one}");
     assert!(
         one.contains("wrong: FLAGCX_P2P_QPS_PER_CONN=\"99\"") && !one.contains("FLAGCX_P2P_FABRIC"),
         "{one}"

@@ -11,7 +11,7 @@ use super::values::size_within;
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// How many bytes of files to move, at least 1M; the default is 2G, and less where the disk takes longer than a minute
+    /// How many bytes of files to move, at least 1M; the default is 2G, or what a slower disk moves within a minute
     #[arg(long, value_parser = parse_demo_size, value_name = "SIZE")]
     size: Option<u64>,
     /// Directory of the files to move; the default is the Rust toolchain, else /usr/lib

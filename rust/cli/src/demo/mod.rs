@@ -20,8 +20,8 @@ use input::{Found, Item};
 
 /// Bytes of files that are moved by default.
 const SIZE: u64 = 2 << 30;
-/// How long the files may take by default, both ways.
-const FILES_LIMIT: Duration = Duration::from_secs(40);
+/// How long files are moved by default, in each direction: the whole demo ends within a minute.
+const LIMIT: Duration = Duration::from_secs(20);
 /// Disk space to leave free.
 const MARGIN: u64 = 256 << 20;
 /// Files smaller than this take longer to open and to sync than to move.
@@ -30,7 +30,7 @@ const SMALL: u64 = 1 << 20;
 /// `flagcx-p2p demo`.
 #[derive(Clone, Debug)]
 pub(crate) struct DemoOptions {
-    /// Bytes of files to move, at most; `None` is what the disk moves in less than a minute, up to [`SIZE`].
+    /// Bytes of files to move, at most; `None` is [`SIZE`], or what the disk moves in [`LIMIT`].
     pub(crate) size: Option<u64>,
     /// Directory of the files; `None` chooses one.
     pub(crate) from: Option<PathBuf>,
@@ -68,7 +68,7 @@ pub(crate) fn run(options: &DemoOptions) -> Result<()> {
         .map_err(|error| CliError::usage(format!("--dir {}: {error}", parent.display())))
         .doing(|| "create a temporary directory".into())?;
     let requested = options.size.unwrap_or(SIZE);
-    let (mut items, found) = choose(&root, requested, work.path())?;
+    let (items, found) = choose(&root, requested, work.path())?;
     let [served, back, empty] = ["served", "back", "empty"].map(|name| work.path().join(name));
     for directory in [&served, &back, &empty] {
         std::fs::create_dir(directory).map_err(|error| CliError::other(error.to_string()))?;
@@ -80,41 +80,15 @@ pub(crate) fn run(options: &DemoOptions) -> Result<()> {
     let disk = disk::copy(&items, &back)
         .map_err(|error| CliError::other(error.to_string()))
         .doing(|| format!("copy files to {}", back.display()))?;
-    if options.size.is_none() {
-        items = shrunk(items, &found, disk);
-    }
     announce(&items, &root, &found);
     let client =
         Client::connect(&server.address, options.shape).doing(|| format!("connect to {}", server.address))?;
-    let (put, hashes) = put_all(&client, &items)?;
-    let got = get_all(&client, &items, &hashes, &back)?;
+    let limit = if options.size.is_none() { LIMIT } else { Duration::MAX };
+    let (put, hashes) = put_all(&client, &items, limit)?;
+    let got = get_all(&client, &items, &hashes, &back, limit)?;
     let files = Files { path: client.info().path.to_string(), put, got };
     report::files(&files, disk);
     Ok(())
-}
-
-/// Fewer files where the disk, of which the rate is known now, would take too long.
-fn shrunk(items: Vec<Item>, found: &[Found], (bytes, time): (u64, Duration)) -> Vec<Item> {
-    let size = within(FILES_LIMIT, bytes, time);
-    if input::total(&items) <= size {
-        return items;
-    }
-    let fewer = input::plan(found, size);
-    if fewer.is_empty() {
-        return items;
-    }
-    output::remark(&format!(
-        "the disk takes {}: moving {} instead of {}, to end within a minute (--size sets it)",
-        units::rate(bytes, time),
-        units::bytes(input::total(&fewer)),
-        units::bytes(input::total(&items))
-    ));
-    fewer
-}
-
-/// Bytes that can be written and synced twice in `limit`, as they are put and fetched back, at the rate that was measured.
-fn within(limit: Duration, bytes: u64, time: Duration) -> u64 {
-    (bytes as f64 / time.as_secs_f64().max(1e-9) * limit.as_secs_f64() / 2.0) as u64
 }
 
 /// Chooses files of `root`, shrunk to what the disk has room for; also gives all that were found.
@@ -175,7 +149,8 @@ fn announce(items: &[Item], root: &Path, found: &[Found]) {
     }
 }
 
-fn put_all(client: &Client, items: &[Item]) -> Result<(Total, Vec<Hash>)> {
+/// Until all are there, or `limit` has passed: then fewer hashes than items come back.
+fn put_all(client: &Client, items: &[Item], limit: Duration) -> Result<(Total, Vec<Hash>)> {
     let mut total = Total::default();
     let mut hashes = Vec::with_capacity(items.len());
     for item in items {
@@ -185,12 +160,19 @@ fn put_all(client: &Client, items: &[Item]) -> Result<(Total, Vec<Hash>)> {
             .doing(|| format!("put {}", item.name))?;
         total.add(moved);
         hashes.push(moved.hash);
+        if total.elapsed > limit {
+            output::remark(&format!(
+                "the disk is slow: put {} of these (--size sets how much)",
+                units::bytes(total.bytes)
+            ));
+            break;
+        }
     }
     Ok((total, hashes))
 }
 
 /// Fetches everything back, and removes each file once it is known to be the one that was sent.
-fn get_all(client: &Client, items: &[Item], hashes: &[Hash], back: &Path) -> Result<Total> {
+fn get_all(client: &Client, items: &[Item], hashes: &[Hash], back: &Path, limit: Duration) -> Result<Total> {
     let mut total = Total::default();
     for (item, sent) in items.iter().zip(hashes) {
         let path = back.join(&item.name);
@@ -202,6 +184,9 @@ fn get_all(client: &Client, items: &[Item], hashes: &[Hash], back: &Path) -> Res
         }
         std::fs::remove_file(&path).map_err(|error| CliError::other(error.to_string()))?;
         total.add(moved);
+        if total.elapsed > limit {
+            break;
+        }
     }
     Ok(total)
 }
@@ -210,23 +195,5 @@ impl Total {
     fn add(&mut self, moved: Moved) {
         self.bytes += moved.bytes;
         self.elapsed += moved.elapsed;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slow_disk_moves_less_by_default() {
-        let found = [Found { path: "/x/a".into(), size: 64 << 20 }];
-        let items = input::plan(&found, SIZE);
-        assert_eq!(input::total(&items), SIZE);
-        let per_second = |bytes: u64| (bytes, Duration::from_secs(1));
-        assert_eq!(input::total(&shrunk(items.clone(), &found, per_second(1 << 30))), SIZE);
-        // 10 MiB/s for half of 40 s.
-        assert_eq!(input::total(&shrunk(items.clone(), &found, per_second(10 << 20))), 192 << 20);
-        // No file is small enough: the plan stays.
-        assert_eq!(input::total(&shrunk(items, &found, per_second(1 << 10))), SIZE);
     }
 }

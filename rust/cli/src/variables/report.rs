@@ -39,8 +39,14 @@ fn lines(entry: &Entry, all: bool) -> Vec<String> {
         (None, "") => (value.as_str(), String::new()),
         (None, unit) => (value.as_str(), format!(" {unit}")),
     };
-    let value = if origin == "default" { value.to_owned() } else { colour::paint(value, "1") };
-    let mut lines = vec![format!("  {name} = {value}{unit}   [{origin}; default {default}; {range}]")];
+    let first = match (origin.as_str(), default.strip_prefix("unset: ")) {
+        ("default", Some(means)) => format!("  {name} = {value}   [default: {means}; {range}]"),
+        ("default", None) => format!("  {name} = {value}{unit}   [default; {range}]"),
+        _ => {
+            format!("  {name} = {}{unit}   [{origin}; default {default}; {range}]", colour::paint(value, "1"))
+        }
+    };
+    let mut lines = vec![first];
     if let Some(wrong) = &entry.wrong {
         lines.push(format!("      {}: {wrong}", colour::paint("wrong", "1;31")));
     }
@@ -91,10 +97,7 @@ mod tests {
             refuses: true,
             wrong: None,
         };
-        assert_eq!(
-            lines(&entry, false),
-            ["  NAME = (unset)   [default; default unset: chosen; path]", "      Means it."]
-        );
+        assert_eq!(lines(&entry, false), ["  NAME = (unset)   [default: chosen; path]", "      Means it."]);
         entry.wrong = Some("not that".to_owned());
         let all = lines(&entry, true);
         assert_eq!(all[1], "      wrong: not that");
