@@ -15,9 +15,9 @@ use crate::ring::Shape;
 use crate::store;
 
 /// Seconds for each direction of the measurement.
-const SECONDS: f64 = 0.05;
-/// Bytes of its transfers.
-const SIZE: u32 = 1 << 20;
+const SECONDS: f64 = 0.1;
+/// Bytes of its transfers: more than the caches next to a core hold.
+const SIZE: u32 = 8 << 20;
 
 /// Starts a server process and moves a small file both ways.
 pub(super) fn report(provider: Option<Provider>, config: &Config, report: &mut Report) {

@@ -37,7 +37,7 @@ pub(super) fn report(
     let addresses = match look_up(name, deadline) {
         Ok(addresses) => addresses,
         Err(error) => {
-            report.fail("name", name, error, "check the name (getent hosts NAME), or give the address");
+            report.fail("name", name, error, "name the peer's address itself");
             return None;
         }
     };
