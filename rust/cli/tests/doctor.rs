@@ -143,7 +143,8 @@ fn an_engine_and_its_key() {
         assert!(line(&ended, text).starts_with("ok  "), "{text}: {ended:?}");
     }
     let (_keyed, address) = engine(&[(file, &right)]);
-    doctor(&[&address], &[(file, &right)]).succeeded();
+    let ended = doctor(&[&address], &[(file, &right)]).succeeded();
+    assert_eq!(ended.err.matches("run chmod 600").count(), 1, "read several times, reported once: {ended:?}");
     let ended = doctor(&[&address], &[]).failed(1, "failures");
     assert!(line(&ended, "the peer requires one").starts_with("fail  "), "{ended:?}");
     let ended = doctor(&[&address], &[(file, &wrong)]).failed(1, "failures");

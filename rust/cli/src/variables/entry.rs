@@ -3,6 +3,9 @@
 use flagcx_p2p::internals::config::{Config, Files, Origin, Variable};
 use serde::Serialize;
 
+const MAX_INLINE: &str = "FLAGCX_P2P_MAX_INLINE";
+const USE_INLINE: &str = "FLAGCX_IB_USE_INLINE";
+
 /// A variable as it is in effect. Only what is in the environment or a configuration file is shown: never the content of a
 /// file that a variable names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +40,9 @@ impl Entry {
             (text, origin(files, variable.name))
         } else if let Some(text) = in_effect(variable.fallback) {
             (text, format!("{}, {}", variable.fallback, origin(files, variable.fallback)))
+        } else if variable.name == MAX_INLINE && config.max_inline == 0 {
+            // The one variable that another one changes without naming the value.
+            ("0".to_owned(), format!("{USE_INLINE}, {}", origin(files, USE_INLINE)))
         } else {
             (default.clone(), "default".to_owned())
         };
@@ -111,5 +117,8 @@ mod tests {
             ("5", "/etc/flagcx.conf", false)
         );
         assert_eq!(shown(&entry(name, "FLAGCX_IB_TC=1000")), ("-1", "default", false));
+        let inline = entry(MAX_INLINE, "FLAGCX_IB_USE_INLINE=0");
+        assert_eq!(shown(&inline), ("0", "FLAGCX_IB_USE_INLINE, /etc/flagcx.conf", false));
+        assert_eq!(shown(&entry(MAX_INLINE, "FLAGCX_IB_USE_INLINE=1")), ("64", "default", false));
     }
 }
