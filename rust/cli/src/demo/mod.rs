@@ -6,7 +6,7 @@ mod memory;
 mod report;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::{Client, Moved, Target};
 use crate::error::{CliError, Problem, Result, While};
@@ -21,7 +21,7 @@ use input::{Found, Item};
 /// Bytes of files that are moved by default.
 const SIZE: u64 = 2 << 30;
 /// How long files are moved by default, in each direction: the whole demo ends within a minute.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(15);
 /// Disk space to leave free.
 const MARGIN: u64 = 256 << 20;
 /// Files smaller than this take longer to open and to sync than to move.
@@ -151,7 +151,7 @@ fn announce(items: &[Item], root: &Path, found: &[Found]) {
 
 /// Until all are there, or `limit` has passed: then fewer hashes than items come back.
 fn put_all(client: &Client, items: &[Item], limit: Duration) -> Result<(Total, Vec<Hash>)> {
-    let mut total = Total::default();
+    let (mut total, started) = (Total::default(), Instant::now());
     let mut hashes = Vec::with_capacity(items.len());
     for item in items {
         let moved = store::open_local(&item.path)
@@ -160,7 +160,7 @@ fn put_all(client: &Client, items: &[Item], limit: Duration) -> Result<(Total, V
             .doing(|| format!("put {}", item.name))?;
         total.add(moved);
         hashes.push(moved.hash);
-        if total.elapsed > limit {
+        if started.elapsed() > limit {
             output::remark(&format!(
                 "the disk is slow: put {} of these (--size sets how much)",
                 units::bytes(total.bytes)
@@ -173,7 +173,7 @@ fn put_all(client: &Client, items: &[Item], limit: Duration) -> Result<(Total, V
 
 /// Fetches everything back, and removes each file once it is known to be the one that was sent.
 fn get_all(client: &Client, items: &[Item], hashes: &[Hash], back: &Path, limit: Duration) -> Result<Total> {
-    let mut total = Total::default();
+    let (mut total, started) = (Total::default(), Instant::now());
     for (item, sent) in items.iter().zip(hashes) {
         let path = back.join(&item.name);
         let target = Target::new(&item.name, Some(&path), false)?;
@@ -184,7 +184,7 @@ fn get_all(client: &Client, items: &[Item], hashes: &[Hash], back: &Path, limit:
         }
         std::fs::remove_file(&path).map_err(|error| CliError::other(error.to_string()))?;
         total.add(moved);
-        if total.elapsed > limit {
+        if started.elapsed() > limit {
             break;
         }
     }
