@@ -5,7 +5,10 @@ use flagcx_p2p::internals::control::{InterfaceRules, interfaces, local_address, 
 
 use super::finding::Report;
 
-/// Reports it with every address of this host, the one to choose first.
+/// Addresses that are shown: hosts of containers have hundreds.
+const SHOWN: usize = 8;
+
+/// Reports it with the addresses of this host, the one to choose first.
 pub(super) fn report(config: &Config, report: &mut Report) {
     let subject = "advertised address";
     match local_address(config) {
@@ -46,7 +49,10 @@ pub(super) fn report(config: &Config, report: &mut Report) {
             "FLAGCX_SOCKET_IFNAME or FLAGCX_P2P_BIND chooses an address",
         ),
     }
-    for one in rank_interfaces(&interfaces(), &InterfaceRules::from_config(config)) {
+    let all = interfaces();
+    let ranked = rank_interfaces(&all, &InterfaceRules::from_config(config));
+    let more = ranked.len().saturating_sub(SHOWN);
+    for one in ranked.into_iter().take(SHOWN) {
         let choice = match one.choice {
             Ok(preference) => preference.to_string(),
             Err(unfit) => format!("never: {unfit}"),
@@ -56,5 +62,8 @@ pub(super) fn report(config: &Config, report: &mut Report) {
             format!("interface {}", one.interface.name),
             format!("{}, {choice}", one.interface.network),
         );
+    }
+    if more > 0 {
+        report.ok("interfaces-more", "interfaces", format!("{more} more addresses, less fit than those"));
     }
 }
