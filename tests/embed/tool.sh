@@ -23,7 +23,8 @@ done
 [ -s "$share/man/man1/flagcx-p2p.1" ]
 
 # What bash makes of it: `flagcx-p2p do<TAB>`.
+# shellcheck disable=SC1090 # the script under test
 source "$bash"
-COMP_WORDS=(flagcx-p2p do) COMP_CWORD=1 COMPREPLY=()
-"$(complete -p flagcx-p2p | sed 's/.*-F \([^ ]*\).*/\1/')" flagcx-p2p do flagcx-p2p
+COMP_WORDS=(flagcx-p2p "do") COMP_CWORD=1 COMPREPLY=()
+"$(complete -p flagcx-p2p | sed 's/.*-F \([^ ]*\).*/\1/')" flagcx-p2p "do" flagcx-p2p
 [ "${COMPREPLY[*]}" = doctor ] || { echo "bash completes to ${COMPREPLY[*]}"; exit 1; }
