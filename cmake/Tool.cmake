@@ -13,10 +13,10 @@ set(_bash ${_tool}/flagcx-p2p.bash)
 set(_zsh ${_tool}/_flagcx-p2p)
 set(_fish ${_tool}/flagcx-p2p.fish)
 
-# Copied always, as the bridge's archive is. The whole workspace, so that crates have the features that they have for the tests.
+# Copied always, as the bridge's archive is.
 add_custom_command(OUTPUT ${_program}
   COMMAND ${CMAKE_COMMAND} -E env ${FLAGCX_P2P_CARGO_ENVIRONMENT}
-          ${FLAGCX_P2P_CARGO} build --workspace --bins ${FLAGCX_P2P_CARGO_OPTIONS}
+          ${FLAGCX_P2P_CARGO} build -p flagcx-p2p-cli ${FLAGCX_P2P_CARGO_OPTIONS}
   COMMAND ${CMAKE_COMMAND} -E copy ${FLAGCX_P2P_CARGO_OUTPUT_DIR}/flagcx-p2p ${_program}
   DEPENDS ${_sources} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
   COMMENT "cargo build flagcx-p2p-cli" VERBATIM USES_TERMINAL)
