@@ -60,6 +60,10 @@ flagcx_p2p_add_embed_test(embed.consumer_so ${_embed}/consumer_so/run.sh
   ${_work}/static/prefix ${_work}/consumer_so ${CMAKE_CXX_COMPILER} ${CMAKE_CXX_FLAGS})
 set_tests_properties(embed.makefile_flagcx embed.consumer_so PROPERTIES FIXTURES_REQUIRED static)
 
+# Without the tests' dependencies cargo compiles the crates anew, for half a minute: a proof. cli.generated has the contents.
+flagcx_p2p_add_embed_test(embed.tool ${_embed}/tool.sh ${PROJECT_SOURCE_DIR} ${_work}/tool ${_common})
+set_tests_properties(embed.tool PROPERTIES LABELS "embed;proof" FIXTURES_REQUIRED cargo)
+
 flagcx_p2p_add_embed_test(abi.headers ${_abi}/headers.sh ${PROJECT_SOURCE_DIR}/cpp/include ${CMAKE_CXX_COMPILER})
 flagcx_p2p_add_embed_test(abi.c_functions ${_abi}/c_functions.sh ${PROJECT_SOURCE_DIR})
 flagcx_p2p_add_embed_test(abi.exported_symbols ${_abi}/exported_symbols.sh

@@ -1,4 +1,4 @@
-//! The operator's tool of flagcx-p2p: serve, put, get, demo, bench, doctor.
+//! The operator's tool of flagcx-p2p: moves files, measures, and says what is wrong with a machine or a peer.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -7,6 +7,8 @@ mod client;
 mod demo;
 mod doctor;
 mod error;
+mod generate;
+mod logging;
 mod output;
 mod pipeline;
 mod process;
@@ -14,28 +16,30 @@ mod ring;
 mod server;
 mod settings;
 mod store;
+mod variables;
 mod wire;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(message) => return explain(&message),
     };
-    settings::start_logging(cli.verbose, !matches!(cli.command, Command::Serve(_)));
+    logging::start(cli.verbose, !matches!(cli.command, Command::Serve(_)));
     let done = match cli.command {
         Command::Serve(args) => server::serve(&args.into()),
         Command::Put(args) => client::put(&args.into()),
         Command::Get(args) => client::get(&args.into()),
         Command::Demo(args) => demo::run(&args.into()),
         Command::Bench(args) => bench::run(&args.into()),
-        Command::Doctor => doctor::run(),
+        Command::Doctor(args) => doctor::run(&args.into()),
+        Command::Config(args) => variables::run(&args.into()),
+        Command::Completions(args) => generate::completions(args.shell),
+        Command::Man(args) => generate::man(&args.directory),
     };
     ended(done.and_then(|()| output::check()))
 }

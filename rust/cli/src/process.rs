@@ -9,6 +9,7 @@ use flagcx_p2p::internals::engine;
 use flagcx_p2p::internals::fabric::Provider;
 
 use crate::error::{CliError, Result, While};
+use crate::logging;
 use crate::server::READY;
 use crate::settings;
 
@@ -35,6 +36,9 @@ impl ServerProcess {
         // This process has looked for a NIC, and has logged if there is none: once for each run is enough.
         if engine::devices(&*settings::config(None)?)?.selection().provider == Some(Provider::Software) {
             command.env("FLAGCX_P2P_FABRIC", "software");
+        }
+        if let Some((variable, value)) = logging::file_of_child() {
+            command.env(variable, value);
         }
         let mut child = command
             .stdin(Stdio::piped())

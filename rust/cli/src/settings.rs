@@ -1,21 +1,14 @@
-//! Configuration, logging and addresses, as the tool needs them.
+//! Configuration and addresses, as the tool needs them.
 
-use std::io::{self, IsTerminal};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::{CliError, Result};
 use flagcx_p2p::EngineOptions;
 use flagcx_p2p::internals::auth::AuthKey;
-use flagcx_p2p::internals::config::{self, Config, Files, LogSettings};
+use flagcx_p2p::internals::config::{self, Config};
 use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, PathKind};
-use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
-use tracing_subscriber::fmt::writer::BoxMakeWriter;
-use tracing_subscriber::layer::{Filter, Layer, SubscriberExt};
-use tracing_subscriber::registry::Registry;
-use tracing_subscriber::util::SubscriberInitExt;
-
-use crate::error::{CliError, Result};
 
 /// The engine's configuration: the process's own, with its listeners on the interface of `listen`, unless that is
 /// the unspecified address or a variable chooses the interface.
@@ -52,43 +45,6 @@ pub(crate) fn engine_options_over(path: PathKind, config: &Config, own: IpAddr) 
     options.software.bind = Some(own);
     let devices = DeviceList::open(&options)?;
     Ok(EngineOptions { devices: Some(Arc::new(devices)), ..EngineOptions::default() })
-}
-
-/// Starts logging to the file of `FLAGCX_DEBUG_FILE`, else to stderr. The levels are those of `--verbose`, else of
-/// `RUST_LOG`, else of `FLAGCX_DEBUG` and `FLAGCX_DEBUG_SUBSYS`, else warnings.
-///
-/// Warnings of a command that ends soon carry no time: on a terminal it is longer than their text.
-pub(crate) fn start_logging(verbose: u8, ends_soon: bool) {
-    let files = Files::load();
-    let settings = LogSettings::read(&|name| files.layered(name));
-    let (writer, is_file, failed) = match settings.open_file() {
-        Ok(Some(file)) => (BoxMakeWriter::new(Arc::new(file)), true, None),
-        Ok(None) => (BoxMakeWriter::new(io::stderr), false, None),
-        Err(error) => (BoxMakeWriter::new(io::stderr), false, Some(error)),
-    };
-    let layer = tracing_subscriber::fmt::layer()
-        .with_target(false)
-        .with_ansi(!is_file && use_colour())
-        .with_writer(writer);
-    let layer =
-        if ends_soon && !is_file && verbose == 0 { layer.without_time().boxed() } else { layer.boxed() };
-    let filter: Box<dyn Filter<Registry> + Send + Sync> = match (verbose, std::env::var("RUST_LOG")) {
-        (0, Ok(directives)) => Box::new(EnvFilter::new(directives)),
-        (0, Err(_)) => {
-            Box::new(filter_fn(move |metadata| settings.allows(*metadata.level(), metadata.target())))
-        }
-        (1, _) => Box::new(LevelFilter::INFO),
-        (2.., _) => Box::new(LevelFilter::TRACE),
-    };
-    tracing_subscriber::registry().with(layer.with_filter(filter)).init();
-    if let Some(error) = failed {
-        tracing::warn!("FLAGCX_DEBUG_FILE: {error}; logging to stderr");
-    }
-}
-
-/// Whether stderr is a terminal, and colours are not turned off (<https://no-color.org>).
-fn use_colour() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Processor time of this process so far, all threads, user and system.

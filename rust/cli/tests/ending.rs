@@ -109,6 +109,20 @@ fn a_killed_servers_temporary_file_is_removed_by_the_next() {
     assert!(names(&server.path).is_empty());
 }
 
+/// As a shell reports it: 128 + the signal's number.
+#[test]
+fn a_command_that_a_signal_ends_has_its_status() {
+    let tool = env!("CARGO_BIN_EXE_flagcx-p2p");
+    for (signal, status) in [("INT", 130), ("TERM", 143)] {
+        let script =
+            format!("\"$0\" bench --in-process --seconds 60 & sleep 0.3; kill -{signal} $!; wait $!");
+        // With job control, because without it a shell's background jobs ignore interrupts.
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &format!("set -m; {script}"), tool]).env("FLAGCX_P2P_FABRIC", "software");
+        assert_eq!(run(&mut shell).code, Some(status), "{signal}");
+    }
+}
+
 fn onto_full(arguments: &[&str]) -> common::Ended {
     let full = File::options().write(true).open("/dev/full").unwrap();
     finish(
@@ -129,6 +143,10 @@ fn results_that_cannot_be_printed_are_a_failure() {
         &["--version"],
         &["serve", "--help"],
         &["doctor"],
+        &["doctor", "--json"],
+        &["config"],
+        &["config", "--json"],
+        &["completions", "bash"],
         &["bench", "--seconds", "0.01", "--cases", "1x4K"],
         &["bench", "--seconds", "0.01", "--cases", "1x4K", "--json", "--in-process"],
         &["demo", "--size", "1M", "--from", &path("files"), "--dir", temp.path().to_str().unwrap()],

@@ -175,7 +175,7 @@ fn a_client_killed_in_the_middle_leaves_nothing() {
 }
 
 #[test]
-fn the_demo_prints_one_table() {
+fn the_demo_shows_the_engine_before_the_disk() {
     let (temp, from) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(from.path().join("one"), content(3 << 20)).unwrap();
     let mut demo = program();
@@ -198,6 +198,13 @@ fn the_demo_prints_one_table() {
     ] {
         assert!(row(words), "{words:?}: {}", ended.out);
     }
+    let at = |text: &str| ended.out.find(text).unwrap();
+    assert!(
+        at("the engine's own rate") < at("memory  ") && at("memory  ") < at("at the pace of the disk"),
+        "{}",
+        ended.out
+    );
+    assert!(ended.out.starts_with("the engine's own rate"), "no other number is seen first: {}", ended.out);
     let width = ended.out.lines().map(|line| line.chars().count()).max();
     assert!(width <= Some(80), "{width:?} columns: {}", ended.out);
     assert!(!ended.err.contains("WARN"), "{ended:?}");

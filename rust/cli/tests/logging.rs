@@ -51,9 +51,56 @@ fn the_log_goes_to_the_named_file() {
     assert_eq!(files.len(), 1);
     assert!(!files[0].ends_with("log.%p"), "{files:?}");
     assert!(fs::read_to_string(&files[0]).unwrap().contains("FLAGCX_P2P_FABRIC=software"));
+}
 
-    let mut doctor = program();
-    doctor.arg("doctor").env("FLAGCX_DEBUG_FILE", "/nowhere/at/all");
-    let ended = run(&mut doctor).succeeded();
-    assert!(ended.err.contains("FLAGCX_DEBUG_FILE: /nowhere/at/all"), "{ended:?}");
+/// Each command that works without a peer, with the file of its log.
+#[test]
+fn every_command_logs_to_the_file_whatever_is_asked_for() {
+    let temp = tempfile::tempdir().unwrap();
+    let empty = temp.path().to_str().unwrap();
+    for arguments in [
+        &["doctor"][..],
+        &["config", "fabric"],
+        &["serve", empty, "--port", "0", "--until-stdin-closes"],
+        &["put", "/etc/hostname", "127.0.0.1:1"],
+        &["get", "a", "127.0.0.1:1", "-o", "/dev/shm/never"],
+        &["-v", "bench", "--seconds", "0.01", "--cases", "1x4K"],
+    ] {
+        let log = temp.path().join("log");
+        let mut command = program();
+        command.args(arguments).env("FLAGCX_DEBUG", "INFO").env("FLAGCX_DEBUG_FILE", &log);
+        let ended = run(&mut command);
+        assert!(
+            !ended.err.contains("INFO") && !ended.err.contains("FLAGCX_DEBUG_FILE"),
+            "{arguments:?}: {ended:?}"
+        );
+        assert!(log.exists(), "{arguments:?}: {ended:?}");
+    }
+    let own = fs::read_to_string(temp.path().join("log")).unwrap();
+    let of_server = fs::read_to_string(temp.path().join("log.server")).unwrap();
+    assert!(own.contains("connected to a peer") && of_server.contains("engine open"), "{own} {of_server}");
+}
+
+#[test]
+fn verbose_keeps_the_subsystems() {
+    let mut bench = program();
+    bench.args(BENCH).args(["--in-process", "-v"]).env("FLAGCX_DEBUG_SUBSYS", "REG");
+    let narrow = run(&mut bench).succeeded();
+    assert!(!narrow.err.contains("engine open"), "{narrow:?}");
+    let all = run(program().args(BENCH).args(["--in-process", "-v"])).succeeded();
+    assert!(all.err.contains("engine open"), "{all:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_made_is_reported_once() {
+    for arguments in [&["doctor"][..], BENCH] {
+        let mut command = program();
+        command.args(arguments).env("FLAGCX_DEBUG_FILE", "/nowhere/at/all");
+        let ended = run(&mut command).succeeded();
+        assert_eq!(
+            ended.err.matches("FLAGCX_DEBUG_FILE: /nowhere/at/all").count(),
+            1,
+            "{arguments:?}: {ended:?}"
+        );
+    }
 }

@@ -28,7 +28,11 @@ fn words_that_do_not_exist() {
     refused(&[], "Usage:");
     refused(&["srve", "."], "'serve'");
     refused(&["get", "model.bin", "127.0.0.1:1", "--ouput", "copy.bin"], "'--output'");
-    refused(&["doctor", "all"], "unexpected argument 'all'");
+    refused(&["doctor", "all"], "expected host:port");
+    refused(&["doctor", "127.0.0.1:1", "--timeout", "0"], "1..=600");
+    refused(&["config", "FLAGCX_P2P_FABRC"], "did you mean FLAGCX_P2P_FABRIC?");
+    refused(&["completions", "csh"], "possible values: bash");
+    refused(&["man", "./nowhere"], "./nowhere: is not a directory");
     refused(&["put", "model.bin"], "<HOST:PORT>");
 }
 
@@ -80,6 +84,30 @@ fn paths_that_do_not_exist() {
     }
     refused(&["demo", "--from", "./nowhere"], "--from ./nowhere: is not a directory");
     refused(&["demo", "--dir", "./nowhere"], "--dir ./nowhere");
+}
+
+/// On a terminal there are colours, unless the reader wants none.
+#[test]
+fn colours_are_for_terminals() {
+    let shown = |environment: &[(&str, &str)]| {
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", concat!(env!("CARGO_BIN_EXE_flagcx-p2p"), " config fabric"), "/dev/null"]);
+        script.envs([("FLAGCX_P2P_FABRIC", "software"), ("TERM", "xterm")]).env_remove("NO_COLOR");
+        script.envs(environment.iter().copied()).stdin(std::process::Stdio::null());
+        script
+            .output()
+            .ok()
+            .filter(|output| output.status.success())
+            .map(|output| String::from_utf8(output.stdout).unwrap())
+    };
+    let Some(coloured) = shown(&[]) else { return eprintln!("skipped: there is no `script` of util-linux") };
+    assert!(coloured.contains("\x1b[1msoftware\x1b[0m"), "{coloured:?}");
+    for (name, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let plain = shown(&[(name, value)]).unwrap();
+        assert!(plain.contains("= software") && !plain.contains('\x1b'), "{name}: {plain:?}");
+    }
+    let piped = run(program().args(["config", "fabric"])).succeeded();
+    assert!(!piped.out.contains('\x1b'), "{piped:?}");
 }
 
 /// Not typing errors that can be seen here: status 1, and the reason that the failing call gives.

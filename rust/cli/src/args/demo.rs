@@ -11,9 +11,9 @@ use super::values::size_within;
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// How many bytes of files to move, at least 1M
-    #[arg(long, default_value = "2G", value_parser = parse_demo_size, value_name = "SIZE")]
-    size: u64,
+    /// How many bytes of files to move, at least 1M; the default is 2G, or what a slower disk moves within a minute
+    #[arg(long, value_parser = parse_demo_size, value_name = "SIZE")]
+    size: Option<u64>,
     /// Directory of the files to move; the default is the Rust toolchain, else /usr/lib
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,

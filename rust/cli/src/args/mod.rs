@@ -1,17 +1,24 @@
 //! The command line.
 
 mod bench;
+mod config;
 mod demo;
+mod doctor;
+mod exit_status;
+mod generate;
 mod get;
 mod put;
 mod ring;
 mod serve;
 mod values;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use bench::BenchArgs;
+use config::ConfigArgs;
 use demo::DemoArgs;
+use doctor::DoctorArgs;
+use generate::{CompletionsArgs, ManArgs};
 use get::GetArgs;
 use put::PutArgs;
 use serve::ServeArgs;
@@ -21,11 +28,12 @@ use serve::ServeArgs;
 #[command(
     name = "flagcx-p2p",
     version,
-    after_help = "The engine is configured by FLAGCX_* variables; `flagcx-p2p doctor` shows them.\n\
-    Exit status: 0 done, 1 failed (also when the results cannot be printed), 2 wrong usage."
+    after_help = "The engine is configured by FLAGCX_* variables; `flagcx-p2p config` shows them."
 )]
 pub(crate) struct Cli {
-    /// Log more to stderr (-v information, -vv everything). Else RUST_LOG or FLAGCX_DEBUG and FLAGCX_DEBUG_SUBSYS decide
+    /// Log more (-v information, -vv everything), to stderr or FLAGCX_DEBUG_FILE
+    ///
+    /// FLAGCX_DEBUG_SUBSYS narrows it. Without -v, RUST_LOG decides, or else FLAGCX_DEBUG and FLAGCX_DEBUG_SUBSYS.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
@@ -50,19 +58,39 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Measure transfers between two processes
     Bench(BenchArgs),
-    /// Report what the engine finds here: devices, limits, settings, and what would fail
-    Doctor,
+    /// Report what the engine finds here, or at a peer, and what to do about it
+    ///
+    /// One finding a line: `ok`, `warn` or `fail`, what was looked at, what was found, what to do. The status is 1 if any is `fail`.
+    Doctor(DoctorArgs),
+    /// Show every variable: value, origin, default, range, meaning
+    Config(ConfigArgs),
+    /// Print the completions for a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages of all commands
+    Man(ManArgs),
+}
+
+impl Cli {
+    /// Reads the arguments of the process. `Err` is also the answer to `--help` and `--version`.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let mut command = command();
+        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// The whole command line, as it is parsed, completed and described.
+pub(crate) fn command() -> clap::Command {
+    exit_status::described(Cli::command())
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

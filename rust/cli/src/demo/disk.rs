@@ -9,6 +9,8 @@ use super::input::{self, Item};
 
 /// Bytes to copy, about: enough for a rate, and soon done on a slow disk.
 const ENOUGH: u64 = 256 << 20;
+/// Longest time: a rate is known by then.
+const LONG_ENOUGH: Duration = Duration::from_secs(4);
 /// Bytes of one read and write, as many as a chunk has by default.
 const CHUNK: usize = 4 << 20;
 
@@ -23,6 +25,9 @@ pub(super) fn copy(items: &[Item], directory: &Path) -> io::Result<(u64, Duratio
         bytes += copy_one(&item.path, &path, &mut buffer)?;
         elapsed += started.elapsed();
         std::fs::remove_file(&path)?;
+        if elapsed > LONG_ENOUGH {
+            break;
+        }
     }
     Ok((bytes, elapsed))
 }

@@ -6,7 +6,7 @@ mod memory;
 mod report;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::{Client, Moved, Target};
 use crate::error::{CliError, Problem, Result, While};
@@ -16,8 +16,12 @@ use crate::ring::Shape;
 use crate::store::{self, Directory};
 use crate::wire::Hash;
 
-use input::Item;
+use input::{Found, Item};
 
+/// Bytes of files that are moved by default.
+const SIZE: u64 = 2 << 30;
+/// How long files are moved by default, in each direction: the whole demo ends within a minute.
+const LIMIT: Duration = Duration::from_secs(15);
 /// Disk space to leave free.
 const MARGIN: u64 = 256 << 20;
 /// Files smaller than this take longer to open and to sync than to move.
@@ -26,8 +30,8 @@ const SMALL: u64 = 1 << 20;
 /// `flagcx-p2p demo`.
 #[derive(Clone, Debug)]
 pub(crate) struct DemoOptions {
-    /// Bytes to move, at most.
-    pub(crate) size: u64,
+    /// Bytes of files to move, at most; `None` is [`SIZE`], or what the disk moves in [`LIMIT`].
+    pub(crate) size: Option<u64>,
     /// Directory of the files; `None` chooses one.
     pub(crate) from: Option<PathBuf>,
     /// Where to keep the files meanwhile.
@@ -63,30 +67,34 @@ pub(crate) fn run(options: &DemoOptions) -> Result<()> {
         .tempdir_in(&parent)
         .map_err(|error| CliError::usage(format!("--dir {}: {error}", parent.display())))
         .doing(|| "create a temporary directory".into())?;
-    let items = choose(&root, options.size, work.path())?;
+    let requested = options.size.unwrap_or(SIZE);
+    let (items, found) = choose(&root, requested, work.path())?;
     let [served, back, empty] = ["served", "back", "empty"].map(|name| work.path().join(name));
     for directory in [&served, &back, &empty] {
         std::fs::create_dir(directory).map_err(|error| CliError::other(error.to_string()))?;
     }
+    let server = ServerProcess::start(&served)?;
+    // First of all what the engine does by itself: the disk says little about it.
+    let case = memory::case(requested);
+    report::memory(case, &memory::rates(&server, &empty, case)?);
     let disk = disk::copy(&items, &back)
         .map_err(|error| CliError::other(error.to_string()))
         .doing(|| format!("copy files to {}", back.display()))?;
-    let server = ServerProcess::start(&served)?;
-    let case = memory::case(options.size);
-    let memory = memory::rates(&server, &empty, case)?;
+    announce(&items, &root, &found);
     let client =
         Client::connect(&server.address, options.shape).doing(|| format!("connect to {}", server.address))?;
-    let (put, hashes) = put_all(&client, &items)?;
-    let got = get_all(&client, &items, &hashes, &back)?;
+    let limit = if options.size.is_none() { LIMIT } else { Duration::MAX };
+    let (put, hashes) = put_all(&client, &items, limit)?;
+    let got = get_all(&client, &items, &hashes, &back, limit)?;
     let files = Files { path: client.info().path.to_string(), put, got };
-    report::print(case, &memory, &files, disk);
+    report::files(&files, disk);
     Ok(())
 }
 
-/// Chooses files of `root`, shrunk to what the disk can take.
-fn choose(root: &Path, requested: u64, work: &Path) -> Result<Vec<Item>> {
+/// Chooses files of `root`, shrunk to what the disk has room for; also gives all that were found.
+fn choose(root: &Path, requested: u64, work: &Path) -> Result<(Vec<Item>, Vec<Found>)> {
     let files = input::files(root);
-    let (Some(largest), Some(smallest)) = (files.first(), files.last()) else {
+    let Some(smallest) = files.last() else {
         let text = format!("--from {}: no file with content that can be read is in it", root.display());
         return Err(CliError::usage(text));
     };
@@ -122,19 +130,28 @@ fn choose(root: &Path, requested: u64, work: &Path) -> Result<Vec<Item>> {
             work.display()
         )));
     }
-    let total = input::total(&items);
-    output::line(&format!("{} files, {}: {}", items.len(), units::bytes(total), root.display()));
-    if largest.size < SMALL {
+    Ok((items, files))
+}
+
+/// Says which files are moved, and that the disk is a part of what follows.
+fn announce(items: &[Item], root: &Path, found: &[Found]) {
+    let total = units::bytes(input::total(items));
+    output::line(&format!(
+        "\nreal files, at the pace of the disk\n{} files, {total}: {}",
+        items.len(),
+        root.display()
+    ));
+    if let Some(largest) = found.first().filter(|largest| largest.size < SMALL) {
         output::line(&format!(
             "they are small, {} at most: `files` shows what opening and syncing takes",
             units::bytes(largest.size)
         ));
     }
-    Ok(items)
 }
 
-fn put_all(client: &Client, items: &[Item]) -> Result<(Total, Vec<Hash>)> {
-    let mut total = Total::default();
+/// Until all are there, or `limit` has passed: then fewer hashes than items come back.
+fn put_all(client: &Client, items: &[Item], limit: Duration) -> Result<(Total, Vec<Hash>)> {
+    let (mut total, started) = (Total::default(), Instant::now());
     let mut hashes = Vec::with_capacity(items.len());
     for item in items {
         let moved = store::open_local(&item.path)
@@ -143,13 +160,20 @@ fn put_all(client: &Client, items: &[Item]) -> Result<(Total, Vec<Hash>)> {
             .doing(|| format!("put {}", item.name))?;
         total.add(moved);
         hashes.push(moved.hash);
+        if started.elapsed() > limit {
+            output::remark(&format!(
+                "the disk is slow: put {} of these (--size sets how much)",
+                units::bytes(total.bytes)
+            ));
+            break;
+        }
     }
     Ok((total, hashes))
 }
 
 /// Fetches everything back, and removes each file once it is known to be the one that was sent.
-fn get_all(client: &Client, items: &[Item], hashes: &[Hash], back: &Path) -> Result<Total> {
-    let mut total = Total::default();
+fn get_all(client: &Client, items: &[Item], hashes: &[Hash], back: &Path, limit: Duration) -> Result<Total> {
+    let (mut total, started) = (Total::default(), Instant::now());
     for (item, sent) in items.iter().zip(hashes) {
         let path = back.join(&item.name);
         let target = Target::new(&item.name, Some(&path), false)?;
@@ -160,6 +184,9 @@ fn get_all(client: &Client, items: &[Item], hashes: &[Hash], back: &Path) -> Res
         }
         std::fs::remove_file(&path).map_err(|error| CliError::other(error.to_string()))?;
         total.add(moved);
+        if started.elapsed() > limit {
+            break;
+        }
     }
     Ok(total)
 }

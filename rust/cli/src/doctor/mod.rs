@@ -1,74 +1,78 @@
-//! `doctor`: what the engine finds on this machine, what it would do with it, and what would fail.
+//! `doctor`: what the engine finds on this machine, or at a peer; one finding a line, with what to do about it.
 
 mod addresses;
+mod cgroup;
 mod devices;
+mod finding;
+mod gpu;
 mod limits;
 mod probe;
+mod processors;
+mod rdma;
+mod remote;
+mod sharing;
+mod system;
+mod variables;
 
-use flagcx_p2p::internals::config::{self, Config, Severity};
+use std::time::Duration;
+
+use flagcx_p2p::internals::config::{self, Files};
+use flagcx_p2p::internals::fabric::Provider;
 
 use crate::error::{CliError, Result};
 use crate::output;
 
-/// The problems found so far.
-#[derive(Debug, Default)]
-struct Findings(Vec<String>);
+use finding::{Level, Report};
+use system::SystemRoot;
 
-impl Findings {
-    fn add(&mut self, text: impl Into<String>) {
-        self.0.push(text.into());
+/// `flagcx-p2p doctor`.
+#[derive(Clone, Debug)]
+pub(crate) struct DoctorOptions {
+    /// A peer to look at, `HOST:PORT`; `None` looks at this machine.
+    pub(crate) peer: Option<String>,
+    /// Longest time for a peer.
+    pub(crate) timeout: Duration,
+    /// Print JSON.
+    pub(crate) json: bool,
+}
+
+/// Runs `doctor`. Fails when something does not work.
+pub(crate) fn run(options: &DoctorOptions) -> Result<()> {
+    if !options.json {
+        output::line(&format!("flagcx-p2p {}", env!("CARGO_PKG_VERSION")));
+    }
+    let mut report = Report::default();
+    match &options.peer {
+        None => this_machine(&SystemRoot::default(), &mut report),
+        Some(peer) => remote::report(peer, options.timeout, &SystemRoot::default(), &mut report),
+    }
+    report.print(options.json);
+    match report.count(Level::Fail) {
+        0 => Ok(()),
+        count => Err(CliError::other(format!("{count} of the findings are failures, see `fail` above"))),
     }
 }
 
-/// Runs `doctor`. Fails when an engine could not open at all.
-pub(crate) fn run() -> Result<()> {
+fn this_machine(root: &SystemRoot, report: &mut Report) {
     let config = config::global();
-    let mut findings = Findings::default();
-    output::line(&format!("flagcx-p2p {}", env!("CARGO_PKG_VERSION")));
-    settings(config, &mut findings);
-    addresses::report(config, &mut findings);
-    let devices = devices::report(config, &mut findings);
-    limits::report(
-        devices.is_ok_and(|provider| provider == Some(flagcx_p2p::internals::fabric::Provider::Verbs)),
-        &mut findings,
-    );
-    let works = probe::report(&mut findings);
-    heading("what would fail");
-    if findings.0.is_empty() {
-        output::line("  nothing was found");
+    report.section("settings");
+    variables::report(config, &Files::load(), report);
+    report.section("addresses");
+    addresses::report(config, report);
+    report.section("RDMA");
+    rdma::report(root, &rdma::opens, report);
+    report.section("engine");
+    let provider = devices::report(config, root, report);
+    report.section("limits");
+    limits::report(root, provider == Some(Provider::Verbs), report);
+    cgroup::report(root, report);
+    report.section("processors and memory");
+    processors::report(root, report);
+    sharing::report(root, report);
+    report.section("GPU");
+    gpu::report(root, report);
+    report.section("two processes of this machine");
+    if provider.is_some() && config.check().is_ok() {
+        probe::report(provider, config, report);
     }
-    for finding in &findings.0 {
-        output::line(&format!("  - {finding}"));
-    }
-    if works {
-        Ok(())
-    } else {
-        Err(CliError::other("two processes of this machine cannot reach each other, see above"))
-    }
-}
-
-fn settings(config: &Config, findings: &mut Findings) {
-    heading("settings (everything else has its default)");
-    let mut any = false;
-    for setting in config.settings() {
-        if let Some(text) = &setting.text {
-            any = true;
-            output::line(&format!("  {}={text}", setting.variable.name));
-        }
-    }
-    if !any {
-        output::line("  no variable is set");
-    }
-    for warning in config.warnings() {
-        let end = if warning.severity == Severity::Fatal { "; no engine opens with it" } else { "" };
-        findings.add(format!("{}{end}", warning.text));
-    }
-}
-
-fn heading(text: &str) {
-    output::line(&format!("\n{text}"));
-}
-
-fn fact(name: &str, text: &str) {
-    output::line(&format!("  {name:<22}{text}"));
 }

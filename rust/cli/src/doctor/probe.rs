@@ -1,39 +1,64 @@
-//! The check with data: a second process, and bytes that go there and back.
+//! The checks with data: a second process, bytes that go there and back, each path by itself, and what TCP costs.
 
 use std::time::Instant;
 
-use flagcx_p2p::internals::config;
-use flagcx_p2p::{PathKind, Paths};
+use flagcx_p2p::internals::fabric::{FabricChoice, Provider};
+use flagcx_p2p::{Config, PathKind, Paths};
 
-use super::{Findings, fact, heading};
+use super::finding::Report;
+use crate::bench::{self, Case};
 use crate::client::{Client, Target};
 use crate::error::{CliError, Problem, Result};
+use crate::output::units;
 use crate::process::ServerProcess;
 use crate::ring::Shape;
 use crate::store;
 
-/// Starts a server process and moves a small file both ways; true if that worked.
-pub(super) fn report(findings: &mut Findings) -> bool {
-    heading("two processes on this machine");
-    match attempt(findings) {
-        Ok(text) => {
-            fact("a file there and back", &text);
-            true
+/// Seconds for each direction of the measurement.
+const SECONDS: f64 = 0.1;
+/// Bytes of its transfers: more than the caches next to a core hold.
+const SIZE: u32 = 8 << 20;
+
+/// Starts a server process and moves a small file both ways.
+pub(super) fn report(provider: Option<Provider>, config: &Config, report: &mut Report) {
+    // The path that the configuration allows alone.
+    let forced = config.path;
+    let (id, subject) = ("self-test", "a file to a second process and back");
+    let failed = |error: CliError, report: &mut Report| {
+        report.fail(id, subject, error.to_string(), "FLAGCX_DEBUG=INFO shows each step");
+    };
+    let started = || -> Result<_> {
+        let served = tempfile::tempdir().map_err(|error| CliError::other(error.to_string()))?;
+        Ok((ServerProcess::start(served.path())?, served))
+    };
+    let (server, _served) = match started() {
+        Ok(started) => started,
+        Err(error) => return failed(error, report),
+    };
+    match attempt(&server) {
+        Ok((text, paths)) => {
+            report.ok(id, subject, text);
+            if forced.is_none() {
+                slower_paths(paths, report);
+            }
         }
-        Err(error) => {
-            fact("a file there and back", "failed");
-            findings.add(format!("moving a file to a second process and back: {error}"));
-            false
+        Err(error) => return failed(error, report),
+    }
+    if provider == Some(Provider::Software) {
+        if forced.is_none() {
+            cross_memory(&server, report);
+        }
+        if forced.is_none_or(|path| path == PathKind::Tcp) {
+            without_nic(cores_per_gigabyte(&server).ok(), config.fabric == FabricChoice::Software, report);
         }
     }
 }
 
-fn attempt(findings: &mut Findings) -> Result<String> {
+fn attempt(server: &ServerProcess) -> Result<(String, Paths)> {
     let io = |error: std::io::Error| CliError::other(error.to_string());
-    let (served, local) = (tempfile::tempdir().map_err(io)?, tempfile::tempdir().map_err(io)?);
+    let local = tempfile::tempdir().map_err(io)?;
     let (file, back) = (local.path().join("probe"), local.path().join("back"));
     std::fs::write(&file, vec![0xA5; 100_000]).map_err(io)?;
-    let server = ServerProcess::start(served.path())?;
     let started = Instant::now();
     let client = Client::connect(&server.address, Shape { chunk: 64 << 10, slots: 2 })?;
     let connected = started.elapsed();
@@ -43,40 +68,99 @@ fn attempt(findings: &mut Findings) -> Result<String> {
         return Err(Problem::Mismatch("probe".to_owned()).into());
     }
     let info = client.info();
-    slower_paths(info.paths, findings);
-    Ok(format!("path {}, {} lanes, connected in {} ms", info.paths, info.lanes, connected.as_millis()))
+    let text =
+        format!("path {}, {} lanes, connected in {} ms", info.paths, info.lanes, connected.as_millis());
+    Ok((text, info.paths))
 }
 
-/// Reports which requests between two processes of this host take TCP, unless the configuration forces TCP.
-fn slower_paths(paths: Paths, findings: &mut Findings) {
-    let Some(requests) = by_tcp(paths).filter(|_| config::global().path != Some(PathKind::Tcp)) else {
-        return;
+/// Reports which requests between two processes of this host take TCP.
+fn slower_paths(paths: Paths, report: &mut Report) {
+    let requests = match (paths.read == PathKind::Tcp, paths.write == PathKind::Tcp) {
+        (false, false) => return,
+        (true, false) => "READs",
+        (false, true) => "WRITEs",
+        (true, true) => "READs and WRITEs",
     };
-    findings.add(format!(
-        "{requests} between processes of this host take TCP instead of cross-memory copies: something denies \
-         process_vm_readv, process_vm_writev, memfd_create, pidfd_open, or descriptors in messages (see the warnings of the log)"
-    ));
+    report.warn(
+        "local-path",
+        "path between processes of this host",
+        format!("{requests} take TCP instead of cross-memory copies"),
+        "something denies process_vm_readv, process_vm_writev, memfd_create, pidfd_open, or descriptors in messages: look for a seccomp profile, Yama, or another user (the log's warnings say which)",
+    );
 }
 
-fn by_tcp(paths: Paths) -> Option<&'static str> {
-    match (paths.read == PathKind::Tcp, paths.write == PathKind::Tcp) {
-        (false, false) => None,
-        (true, false) => Some("READs"),
-        (false, true) => Some("WRITEs"),
-        (true, true) => Some("READs and WRITEs"),
+/// A connection over cross-memory copies alone, which the kernel may deny whatever Yama's setting says.
+fn cross_memory(server: &ServerProcess, report: &mut Report) {
+    let (id, subject) = ("cross-memory", "process_vm_readv and process_vm_writev");
+    match Client::connect_over(&server.address, Shape { chunk: 4096, slots: 1 }, Some(PathKind::CrossMemory))
+    {
+        Ok(_) => report.ok(id, subject, "work between two processes of this user"),
+        Err(error) => report.warn(
+            id,
+            subject,
+            format!("denied: {error}"),
+            "allow both in the seccomp profile (--cap-add SYS_PTRACE for a container); else TCP is used",
+        ),
     }
+}
+
+/// Processor time, of both ends together, for a decimal gigabyte over TCP.
+fn cores_per_gigabyte(server: &ServerProcess) -> Result<f64> {
+    let client = Client::connect_over(&server.address, Shape { chunk: SIZE, slots: 1 }, Some(PathKind::Tcp))?;
+    let measured = bench::measure(&client, Case { batch: 1, size: SIZE }, SECONDS)?;
+    let bytes: u64 = measured.iter().map(|one| one.bytes).sum();
+    let seconds: f64 = measured.iter().map(|one| (one.own_cpu + one.server_cpu).as_secs_f64()).sum();
+    if bytes == 0 { Err(CliError::other("nothing was moved")) } else { Ok(seconds / (bytes as f64 / 1e9)) }
+}
+
+/// What runs without a NIC, and what that costs.
+fn without_nic(cost: Option<f64>, is_chosen: bool, report: &mut Report) {
+    let cost = cost.map_or_else(
+        || "at a cost that could not be measured".to_owned(),
+        |cores| format!("about {cores:.1} of a core for each GB/s, both ends together (measured over loopback, {} each)", units::bytes(SIZE.into())),
+    );
+    let (id, subject) = ("no-nic", "no RDMA device in use");
+    let found = format!(
+        "the software fabric runs: between processes of a host by copies, between hosts by TCP, {cost}"
+    );
+    if is_chosen {
+        return report.ok(id, subject, found);
+    }
+    report.warn(
+        id,
+        subject,
+        found,
+        "nothing to do if that is meant (FLAGCX_P2P_FABRIC=software says so); else a NIC with InfiniBand or RoCE, and FLAGCX_P2P_FABRIC=verbs to refuse to run without it",
+    );
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::Level;
     use super::*;
 
     #[test]
     fn what_takes_tcp_is_named() {
-        let of = |read, write| by_tcp(Paths { read, write });
+        let of = |read, write| {
+            let mut found = Report::default();
+            slower_paths(Paths { read, write }, &mut found);
+            found.findings().next().map(|finding| finding.finding.clone())
+        };
+        let text = |requests: &str| Some(format!("{requests} take TCP instead of cross-memory copies"));
         assert_eq!(of(PathKind::Rdma, PathKind::Rdma), None);
-        assert_eq!(of(PathKind::Tcp, PathKind::CrossMemory), Some("READs"));
-        assert_eq!(of(PathKind::CrossMemory, PathKind::Tcp), Some("WRITEs"));
-        assert_eq!(of(PathKind::Tcp, PathKind::Tcp), Some("READs and WRITEs"));
+        assert_eq!(of(PathKind::Tcp, PathKind::CrossMemory), text("READs"));
+        assert_eq!(of(PathKind::CrossMemory, PathKind::Tcp), text("WRITEs"));
+        assert_eq!(of(PathKind::Tcp, PathKind::Tcp), text("READs and WRITEs"));
+    }
+
+    #[test]
+    fn the_cost_of_having_no_nic() {
+        let mut found = Report::default();
+        without_nic(Some(0.52), false, &mut found);
+        let (level, line) = found.seen("no-nic");
+        assert!(
+            level == Level::Warn && line.contains("between hosts by TCP, about 0.5 of a core for each GB/s"),
+            "{line}"
+        );
     }
 }

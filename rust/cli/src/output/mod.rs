@@ -1,5 +1,6 @@
 //! All output to the terminal: results on stdout, progress and errors on stderr.
 
+pub(crate) mod colour;
 pub(crate) mod progress;
 pub(crate) mod units;
 

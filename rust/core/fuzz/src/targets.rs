@@ -206,7 +206,7 @@ pub fn config(data: &[u8]) {
 /// A configuration file.
 pub fn config_file(data: &[u8]) {
     let mut files = Files::default();
-    files.add(&String::from_utf8_lossy(data));
+    files.add("/etc/flagcx.conf".as_ref(), &String::from_utf8_lossy(data));
     let config = Config::from_source(&|name| files.layered(name));
     let _ = config.check();
 }

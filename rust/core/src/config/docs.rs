@@ -20,7 +20,8 @@ log. Not so where a guess would change what carries the data, or which peers may
 marked \u{2020} no engine opens, and the error names variable, value and what is allowed. An empty value counts as unset.
 An unknown name that begins with `FLAGCX_P2P_` is logged once, with the most similar known one.
 
-`flagcx-p2p doctor` prints the settings that are in effect.
+`flagcx-p2p config` prints every variable: its value, where that comes from, default, range and meaning; wrong values are
+marked. `flagcx-p2p config NAME` says when to set one.
 ";
 
 /// The content of `docs/configuration.md`.

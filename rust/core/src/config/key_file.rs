@@ -1,9 +1,10 @@
 //! The file of the pre-shared key.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ConfigError;
 use crate::auth::AuthKey;
@@ -13,8 +14,8 @@ pub const MIN_KEY: usize = 16;
 /// Bytes that a key may have at most: a larger file is not a key file.
 pub const MAX_KEY: usize = 4096;
 
-/// Reads a key. Line ends at the end of the file do not count. A file that other users can read is a line of
-/// the log at WARN.
+/// Reads a key. Line ends at the end of the file do not count. A file that other users can read is one line of
+/// the log at WARN, however often it is read.
 pub fn read_key_file(path: &Path) -> Result<AuthKey, ConfigError> {
     let problem = |reason: String| ConfigError {
         variable: "FLAGCX_P2P_AUTH_KEY_FILE",
@@ -22,7 +23,7 @@ pub fn read_key_file(path: &Path) -> Result<AuthKey, ConfigError> {
     };
     let file = File::open(path).map_err(|error| problem(error.to_string()))?;
     let metadata = file.metadata().map_err(|error| problem(error.to_string()))?;
-    if metadata.mode() & 0o077 != 0 {
+    if metadata.mode() & 0o077 != 0 && is_new(&metadata) {
         tracing::warn!(
             "key file {} is readable or writable by other users (mode {:o}); run chmod 600 on it",
             path.display(),
@@ -39,6 +40,15 @@ pub fn read_key_file(path: &Path) -> Result<AuthKey, ConfigError> {
         MIN_KEY..=MAX_KEY => Ok(AuthKey::new(&key)),
         length => Err(problem(format!("has {length} bytes of key, expected {MIN_KEY} to {MAX_KEY}"))),
     }
+}
+
+/// Whether the file, or its mode, is another one than at the last complaint.
+fn is_new(metadata: &Metadata) -> bool {
+    /// Names the file and mode of the last complaint; any thread writes and reads it, and only that line of the log depends on it:
+    /// Relaxed.
+    static REPORTED: AtomicU64 = AtomicU64::new(0);
+    let this = metadata.ino().rotate_left(16) ^ u64::from(metadata.mode());
+    REPORTED.swap(this, Ordering::Relaxed) != this
 }
 
 #[cfg(test)]

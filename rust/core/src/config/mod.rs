@@ -30,13 +30,14 @@ use crate::fabric::{FabricChoice, FabricOptions, PathKind, SoftwareOptions, Verb
 use crate::fork::PerProcess;
 
 pub use docs::markdown;
-pub use files::Files;
+pub use files::{Files, Origin};
 pub use key_file::{MAX_KEY, MIN_KEY, read_key_file};
 pub use log_settings::{LogSettings, subsystem_of};
 pub use name_list::NameList;
 pub use number::parse_integer;
 pub use reader::{Setting, Severity, Warning};
 pub use table::{Group, RETIRED, groups};
+pub use unknown::closest_variable;
 pub use variable::{Kind, Variable};
 
 /// All settings of an engine. Each field names the variable that it comes from; `docs/configuration.md` says what each means,
@@ -309,7 +310,7 @@ pub fn global() -> &'static Arc<Config> {
         let files = Files::load();
         let config = Config::from_source(&|name| files.layered(name));
         config.log();
-        for remark in unknown::remarks(files.names()) {
+        for remark in files.unknown_names() {
             tracing::warn!("{remark}");
         }
         Arc::new(config)

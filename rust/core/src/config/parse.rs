@@ -139,7 +139,7 @@ fn fragment_limit(read: &mut Reader<'_>, slice_size: u64) -> u64 {
     let variable = slices::FRAGMENT_LIMIT.name;
     let text =
         format!("{variable}={limit} is beyond the slice size {slice_size}; using the default {default}");
-    read.warnings.push(Warning { severity: Severity::Info, variable, text });
+    read.warnings.push(Warning { severity: Severity::Info, variable, text, rejected: true });
     default
 }
 
@@ -173,7 +173,7 @@ fn note_retired(reader: &mut Reader<'_>) {
     for &(variable, reason) in RETIRED {
         if let Some(text) = reader.lookup(variable) {
             let text = format!("{variable}={text} has no effect: {reason}");
-            reader.warnings.push(Warning { severity: Severity::Info, variable, text });
+            reader.warnings.push(Warning { severity: Severity::Info, variable, text, rejected: false });
         }
     }
 }

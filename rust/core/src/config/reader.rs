@@ -23,6 +23,8 @@ pub struct Warning {
     pub variable: &'static str,
     /// What was found, what was expected, what happens now.
     pub text: String,
+    /// The variable has its default, as if it were unset.
+    pub rejected: bool,
 }
 
 /// A variable and the text that it was set to.
@@ -79,7 +81,9 @@ impl<'a> Reader<'a> {
                     "{}={text:?} is read as {number}: the text behind the digits is ignored",
                     variable.name
                 );
-                self.warnings.push(Warning { severity: Severity::Info, variable: variable.name, text });
+                let warning =
+                    Warning { severity: Severity::Info, variable: variable.name, text, rejected: false };
+                self.warnings.push(warning);
             }
             Some(_) => {}
         }
@@ -126,7 +130,9 @@ impl<'a> Reader<'a> {
         parse(&text)
             .map_err(|problem| {
                 let text = format!("{}={text:?}: {problem}", variable.name);
-                self.warnings.push(Warning { severity: Severity::Fatal, variable: variable.name, text });
+                let warning =
+                    Warning { severity: Severity::Fatal, variable: variable.name, text, rejected: true };
+                self.warnings.push(warning);
             })
             .ok()
     }
@@ -144,7 +150,7 @@ impl<'a> Reader<'a> {
             ),
             false => (severity, format!("{name}={text:?} is outside {range}; using the default {default}")),
         };
-        self.warnings.push(Warning { severity, variable: variable.name, text });
+        self.warnings.push(Warning { severity, variable: variable.name, text, rejected: true });
     }
 }
 

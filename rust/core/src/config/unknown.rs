@@ -35,6 +35,13 @@ pub(super) fn remarks(names: impl Iterator<Item = String>) -> Vec<String> {
     unknown.into_iter().map(remark).collect()
 }
 
+/// The variable with the most similar name, if one is similar.
+pub fn closest_variable(name: &str) -> Option<&'static str> {
+    let known: Vec<_> =
+        groups().iter().flat_map(|group| group.variables).map(|variable| variable.name).collect();
+    closest(name, &known)
+}
+
 fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let near = known
         .iter()
@@ -56,6 +63,17 @@ mod tests {
             remarks[0].contains("FLAGCX_P2P_FABRC ")
                 && remarks[0].ends_with("; did you mean FLAGCX_P2P_FABRIC?")
         );
+    }
+
+    #[test]
+    fn a_fallback_is_a_variable_and_of_the_same_range() {
+        let all: Vec<_> = groups().into_iter().flat_map(|group| group.variables).collect();
+        let with = all.iter().filter(|variable| !variable.fallback.is_empty());
+        assert_eq!(with.clone().count(), 3);
+        for variable in with {
+            let fallback = all.iter().find(|other| other.name == variable.fallback).unwrap();
+            assert_eq!(variable.range_text().split("..").last(), fallback.range_text().split("..").last());
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Variable {
     pub example: &'static str,
     /// With an invalid value no engine opens: a guess would change what carries the data, or which peers may connect.
     pub refuses: bool,
+    /// The variable that counts where this one is unset, empty if there is none.
+    pub fallback: &'static str,
 }
 
 /// Form, default and range of a variable.
@@ -63,7 +65,17 @@ pub enum Kind {
 
 impl Variable {
     pub(super) const fn new(name: &'static str, kind: Kind) -> Self {
-        Self { name, kind, unit: "", read_by: "", changes: "", when: "", example: "", refuses: false }
+        Self {
+            name,
+            kind,
+            unit: "",
+            read_by: "",
+            changes: "",
+            when: "",
+            example: "",
+            refuses: false,
+            fallback: "",
+        }
     }
 
     pub(super) const fn integer(name: &'static str, default: i64, min: i64, max: i64) -> Self {
@@ -108,6 +120,11 @@ impl Variable {
 
     pub(super) const fn example(mut self, example: &'static str) -> Self {
         self.example = example;
+        self
+    }
+
+    pub(super) const fn falls_back_to(mut self, name: &'static str) -> Self {
+        self.fallback = name;
         self
     }
 

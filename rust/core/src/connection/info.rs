@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Connection, LaneHandle};
+use super::{Connection, LaneEnds, LaneHandle};
 use crate::fabric::{PathKind, Paths};
 use crate::pool::LaneHealth;
 
@@ -69,6 +69,12 @@ impl Connection {
             ours: self.peer.ours,
             gpu_index: self.peer.gpu_index,
         }
+    }
+
+    /// The ends of the first lane, as they were at the connect: GIDs and path MTUs of both sides.
+    #[doc(hidden)]
+    pub fn lane_ends(&self) -> Option<LaneEnds> {
+        self.ends
     }
 
     /// How bytes travel now: a lane that has left a path for another one speaks for all.

@@ -29,6 +29,16 @@ pub struct LaneHandle {
 pub struct LaneBuilder {
     context: Arc<Context>,
     queue_pairs: Vec<OnWorker>,
+    ends: Option<LaneEnds>,
+}
+
+/// The two ends of a connection's first lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneEnds {
+    /// Ours.
+    pub own: QpAddress,
+    /// The peer's.
+    pub peer: QpAddress,
 }
 
 /// A queue pair, behind the index of its worker in the pool.
@@ -37,7 +47,7 @@ type OnWorker = (usize, Box<dyn QueuePair>);
 impl LaneBuilder {
     /// None yet.
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, queue_pairs: Vec::new() }
+        Self { context, queue_pairs: Vec::new(), ends: None }
     }
 
     /// Creates one queue pair on a worker, in INIT.
@@ -72,6 +82,11 @@ impl LaneBuilder {
     pub fn paths(&self) -> Paths {
         let first = self.queue_pairs.first();
         first.map_or_else(|| Paths::both(PathKind::None), |(_, queue_pair)| queue_pair.paths())
+    }
+
+    /// The ends of the first lane, once connected.
+    pub fn ends(&self) -> Option<LaneEnds> {
+        self.ends
     }
 
     /// How transfers are cut so that each of the queue pairs takes every request.
@@ -133,6 +148,10 @@ impl HandshakeLanes for LaneBuilder {
         waiter: &'a Waiter,
     ) -> LaneFuture<'a, ()> {
         let options = Self::path_options(&self.context, peer, deadline);
+        self.ends = match (self.queue_pairs.first(), peers.first()) {
+            (Some((_, own)), Some(&peer)) => Some(LaneEnds { own: own.address(), peer }),
+            _ => None,
+        };
         Box::pin(async move {
             if self.queue_pairs.iter().any(|(_, queue_pair)| queue_pair.connects_by_commands()) {
                 // Those of one that fails are destroyed where the others are connected.

@@ -33,7 +33,7 @@ pub use context::{Context, TransferSettings};
 pub use device_events::{DeviceEvents, DeviceHealth};
 pub use ended::Ended;
 pub use info::{ConnectionInfo, PeerInfo};
-pub use lanes::{LaneBuilder, LaneHandle};
+pub use lanes::{LaneBuilder, LaneEnds, LaneHandle};
 pub use presence::{Pinger, Presence};
 pub use route::{Remote, Request};
 pub use submit::WhenFull;
@@ -77,6 +77,8 @@ pub struct Inner {
     policy: SlicePolicy,
     /// Those of the first lane at the connect: what is told once the lanes are gone.
     paths: Paths,
+    /// The ends of the first lane at the connect.
+    ends: Option<LaneEnds>,
     reach: Reach,
     /// Whether the lanes had direct copies at the connect: elsewhere no transfer looks for them.
     copies_directly: bool,
@@ -179,7 +181,7 @@ impl Connection {
             notify,
             connected_host,
         } = established;
-        let (paths, policy) = (lanes.paths(), lanes.policy());
+        let (paths, policy, ends) = (lanes.paths(), lanes.policy(), lanes.ends());
         let lanes_carry_gpu = context.pool.device().attributes().capabilities.gpu_memory;
         let wakeup = Arc::new(Wakeup::default());
         let notifier = Arc::new(RecoveryNotifier(Arc::clone(&wakeup)));
@@ -200,6 +202,7 @@ impl Connection {
             lanes,
             policy,
             paths,
+            ends,
             reach: Reach::new(peer.same_process, peer.local, paths, lanes_carry_gpu),
             gate: AtomicU32::new(0),
             remote: Arc::new(remote),

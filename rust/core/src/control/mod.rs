@@ -46,5 +46,8 @@ pub use interface::{
 };
 pub use metadata::Metadata;
 pub use resolver::{ResolveError, resolve};
-pub use socket::{AddressFailure, ConnectError, Listener, RefusalPolicy, Stream, connect, connect_any};
+pub use socket::{
+    AddressFailure, ConnectError, Listener, PathFacts, RefusalPolicy, Stream, connect, connect_any,
+    path_facts,
+};
 pub use wire::LaneCapabilities;

@@ -1,4 +1,4 @@
-//! The table of variables: the parser, `docs/configuration.md` and the `doctor` command all read it.
+//! The table of variables: the parser, `docs/configuration.md` and the `config` command all read it.
 
 use super::variable::Variable;
 

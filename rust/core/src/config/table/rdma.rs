@@ -26,6 +26,7 @@ variables! {
         .when("Devices with two ports of which one carries other traffic.")
         .example("2");
     GID_INDEX = Variable::integer("FLAGCX_P2P_GID_INDEX", -1, -1, 255)
+        .falls_back_to("FLAGCX_IB_GID_INDEX")
         .read_by("fabric::verbs")
         .changes("The GID table entry that is used as it is; -1 chooses one.")
         .when("The chosen GID is the wrong one: see `flagcx-p2p doctor`.")
@@ -59,6 +60,7 @@ variables! {
         .when("A switch on the way carries less than the ports say.")
         .example("1024");
     TRAFFIC_CLASS = Variable::integer("FLAGCX_P2P_IB_TC", -1, -1, 255)
+        .falls_back_to("FLAGCX_IB_TC")
         .read_by("fabric::verbs")
         .changes("Traffic class of the packets; -1 takes `FLAGCX_IB_TC`.")
         .when("The fabric's lossless class is not class 0.")
@@ -69,6 +71,7 @@ variables! {
         .when("As `FLAGCX_P2P_IB_TC`.")
         .example("106");
     RETRY_CNT = Variable::integer("FLAGCX_P2P_RETRY_CNT", 7, 0, 7)
+        .falls_back_to("FLAGCX_IB_RETRY_CNT")
         .unit("retries")
         .read_by("fabric::verbs")
         .changes("Transport retries before a queue pair fails.")

@@ -3,6 +3,7 @@
 mod connect;
 mod connect_any;
 mod listener;
+mod path_facts;
 mod schedule;
 mod stream;
 
@@ -14,6 +15,7 @@ pub(super) use connect_any::listed;
 pub use connect_any::{AddressFailure, ConnectError, connect_any};
 pub use listener::Listener;
 pub(super) use listener::is_starved;
+pub use path_facts::{PathFacts, path_facts};
 pub use schedule::RefusalPolicy;
 pub use stream::Stream;
 

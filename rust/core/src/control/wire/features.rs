@@ -63,6 +63,12 @@ impl Features {
         self.bits & bits == bits
     }
 
+    /// The version of the protocol that these bytes were written by; `None` where [`Features::decode`] finds nothing.
+    pub fn version(bytes: &[u8]) -> Option<u16> {
+        Self::decode(bytes)?;
+        Fields::new("features", bytes, HEADER).ok()?.u16(8).ok()
+    }
+
     /// Writes the features.
     pub fn encode(&self) -> [u8; FEATURES_SIZE] {
         let record = Record::<FEATURES_SIZE>::new()

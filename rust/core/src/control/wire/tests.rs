@@ -115,6 +115,8 @@ fn a_longer_payload_of_a_later_version_is_read() {
     let checksum = crc32c::crc32c(&[&bytes[8..12], &bytes[16..84]].concat());
     bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
     assert_eq!(Features::decode(&bytes), Some(features()));
+    assert_eq!(Features::version(&bytes), Some(2));
+    assert_eq!(Features::version(&[0; FEATURES_SIZE]), None);
 }
 
 #[test]

@@ -1,0 +1,29 @@
+//! Arguments of `doctor`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::doctor::DoctorOptions;
+
+use super::values::parse_server;
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// A peer to look at instead of this machine: an engine's RPC port, or a `serve`
+    #[arg(value_name = "HOST:PORT", value_parser = parse_server)]
+    peer: Option<String>,
+    /// Longest time for a peer in seconds, 1 to 600
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=600), value_name = "S")]
+    timeout: u16,
+    /// Print a list of {id, level, subject, finding, action}
+    #[arg(long)]
+    json: bool,
+}
+
+impl From<DoctorArgs> for DoctorOptions {
+    fn from(args: DoctorArgs) -> Self {
+        let DoctorArgs { peer, timeout, json } = args;
+        Self { peer, timeout: Duration::from_secs(timeout.into()), json }
+    }
+}
