@@ -22,19 +22,22 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
+use bench::BenchOptions;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(message) => return explain(&message),
     };
-    settings::start_logging(cli.verbose, !matches!(cli.command, Command::Serve(_)));
+    settings::start_logging(cli.verbose, !cli.command.serves());
     let done = match cli.command {
         Command::Serve(args) => server::serve(&args.into()),
         Command::Put(args) => client::put(&args.into()),
         Command::Get(args) => client::get(&args.into()),
         Command::Demo(args) => demo::run(&args.into()),
-        Command::Bench(args) => bench::run(&args.into()),
+        Command::Bench(args) => BenchOptions::try_from(*args)
+            .map_err(error::CliError::usage)
+            .and_then(|options| bench::run(&options)),
         Command::Doctor => doctor::run(),
     };
     ended(done.and_then(|()| output::check()))

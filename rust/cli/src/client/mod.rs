@@ -9,9 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::{
-    Connection, ConnectionInfo, Engine, Opcode, Outcome, PathKind, RemoteRange, Status, TransferId,
-};
+use flagcx_p2p::{Connection, ConnectionInfo, Engine, Opcode, Outcome, RemoteRange, Status, TransferId};
 
 use crate::error::{CliError, Problem, Result, While};
 use crate::output::{self, units};
@@ -126,11 +124,6 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to `server` (`HOST:PORT`) and agrees on a ring of about `shape`.
     pub(crate) fn connect(server: &str, shape: Shape) -> Result<Self> {
-        Self::connect_over(server, shape, None)
-    }
-
-    /// Connects over one path of the software fabric; `None` is the path that the engine chooses.
-    pub(crate) fn connect_over(server: &str, shape: Shape, path: Option<PathKind>) -> Result<Self> {
         let control = Control::connect(server)?;
         let config = settings::config(Some(control.local().ip()))?;
         let nonce = authenticate::nonce()?;
@@ -144,11 +137,7 @@ impl Client {
         if agreed != agreed.fitted(u64::from(u32::MAX)) {
             return Err(CliError::protocol(format!("malformed ring: {agreed}")));
         }
-        let options = match path {
-            Some(path) => settings::engine_options_over(path, &config, control.local().ip())?,
-            None => settings::engine_options(),
-        };
-        let engine = Engine::open(config, options).doing(|| "open the engine".into())?;
+        let engine = Engine::open(config, settings::engine_options()).doing(|| "open the engine".into())?;
         let ring = Ring::allocate(&engine, agreed)?;
         let peer = settings::PeerAddress::parse(&metadata, control.peer().ip())?;
         let connection =
@@ -160,30 +149,6 @@ impl Client {
     /// Path and lanes of the engine connection.
     pub(crate) fn info(&self) -> ConnectionInfo {
         self.connection.info()
-    }
-
-    /// Processor time that the server's process has used so far.
-    pub(crate) fn server_usage(&self) -> Result<Duration> {
-        self.control.send(&Frame::UsageRequest)?;
-        match self.control.receive()? {
-            Frame::Usage { micros } => Ok(Duration::from_micros(micros)),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// The engine connection, for measuring it directly.
-    pub(crate) fn connection(&self) -> &Connection {
-        &self.connection
-    }
-
-    /// This side's ring.
-    pub(crate) fn ring(&self) -> &Ring {
-        &self.ring
-    }
-
-    /// The server's slots.
-    pub(crate) fn slots(&self) -> &[RemoteRange] {
-        &self.slots
     }
 
     fn start(&self, opcode: Opcode, sequence: u64, length: u32) -> Result<Posted> {

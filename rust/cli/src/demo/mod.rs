@@ -64,8 +64,8 @@ pub(crate) fn run(options: &DemoOptions) -> Result<()> {
         .map_err(|error| CliError::usage(format!("--dir {}: {error}", parent.display())))
         .doing(|| "create a temporary directory".into())?;
     let items = choose(&root, options.size, work.path())?;
-    let [served, back, empty] = ["served", "back", "empty"].map(|name| work.path().join(name));
-    for directory in [&served, &back, &empty] {
+    let [served, back] = ["served", "back"].map(|name| work.path().join(name));
+    for directory in [&served, &back] {
         std::fs::create_dir(directory).map_err(|error| CliError::other(error.to_string()))?;
     }
     let disk = disk::copy(&items, &back)
@@ -73,7 +73,7 @@ pub(crate) fn run(options: &DemoOptions) -> Result<()> {
         .doing(|| format!("copy files to {}", back.display()))?;
     let server = ServerProcess::start(&served)?;
     let case = memory::case(options.size);
-    let memory = memory::rates(&server, &empty, case)?;
+    let memory = memory::rates(case)?;
     let client =
         Client::connect(&server.address, options.shape).doing(|| format!("connect to {}", server.address))?;
     let (put, hashes) = put_all(&client, &items)?;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::memory::Rate;
 use super::{Files, Total};
-use crate::bench::Case;
+use crate::bench::{Case, Rate};
 use crate::output::{self, units};
 
 /// Prints all rates, the engine's own first.
