@@ -25,7 +25,7 @@ pub(crate) struct Document {
     pub(crate) provider: String,
     pub(crate) device: String,
     pub(crate) settings: Settings,
-    /// Ended by a signal: rows are missing.
+    /// Ended by a signal or an error: rows are missing.
     pub(crate) interrupted: bool,
     pub(crate) not_measured: Vec<NotMeasured>,
     pub(crate) limits: Vec<MachineLimit>,

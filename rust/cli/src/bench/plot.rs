@@ -71,7 +71,7 @@ pub(crate) fn draw(document: &Document) -> Result<String> {
     {
         let root = SVGBackend::with_string(&mut svg, (width, PANEL.1)).into_drawing_area();
         root.fill(&WHITE).map_err(failed)?;
-        let root = root.titled(&title(document), ("sans-serif", 13)).map_err(failed)?;
+        let root = root.titled(&title(document), ("sans-serif", 15)).map_err(failed)?;
         for (area, operation) in root.split_evenly((1, panels)).iter().zip(&operations) {
             panel(area, operation, &lines(document, operation), ranges(document))?;
         }
@@ -159,15 +159,17 @@ fn limit_lines(document: &Document) -> Vec<Line> {
 
 fn panel(area: &Area<'_>, operation: &str, lines: &[Line], [sizes, rates]: [(f64, f64); 2]) -> Result<()> {
     let mut chart: Chart<'_> = ChartBuilder::on(area)
-        .caption(operation, ("sans-serif", 15))
+        .caption(operation, ("sans-serif", 17))
         .margin(8)
-        .x_label_area_size(32)
-        .y_label_area_size(48)
+        .x_label_area_size(38)
+        .y_label_area_size(56)
         .build_cartesian_2d((sizes.0..sizes.1).log_scale().base(4.0), (rates.0..rates.1).log_scale())
         .map_err(failed)?;
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .max_light_lines(0)
+        .label_style(("sans-serif", 13))
+        .axis_desc_style(("sans-serif", 14))
         .x_desc("bytes per piece")
         .y_desc("GB/s")
         .x_label_formatter(&|size| size_text(*size as u64))
@@ -182,7 +184,7 @@ fn panel(area: &Area<'_>, operation: &str, lines: &[Line], [sizes, rates]: [(f64
         .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE)
         .border_style(LIMIT_COLOUR)
-        .label_font(("sans-serif", 11))
+        .label_font(("sans-serif", 13))
         .draw()
         .map_err(failed)
 }

@@ -38,7 +38,7 @@ pub(super) fn serve(mut place: Place, mut stream: Stream) {
             tracing::warn!(%peer, "{error}");
             // A client that has not proven the key gets no reason.
             if place.server().key.is_none()
-                || matches!(error.problem(), Problem::Engine(_) | Problem::Other(_))
+                || matches!(error.problem(), Problem::Engine(_) | Problem::Fabric(_) | Problem::Other(_))
             {
                 refuse(&mut stream, &error);
             }
