@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use plotters::chart::{ChartBuilder, ChartContext, SeriesLabelPosition};
+use plotters::chart::{ChartBuilder, ChartContext};
 use plotters::coord::Shift;
 use plotters::coord::combinators::LogCoord;
 use plotters::prelude::{
-    BLACK, Cartesian2d, Circle, DashedLineSeries, DrawingArea, IntoDrawingArea, IntoLogRange, LineSeries,
-    PathElement, RGBColor, SVGBackend, WHITE,
+    BLACK, Cartesian2d, Circle, Color, DashedLineSeries, DrawingArea, IntoDrawingArea, IntoLogRange,
+    LineSeries, PathElement, RGBColor, SVGBackend, ShapeStyle, Text, WHITE,
 };
 
 use super::case::size_text;
@@ -17,8 +17,9 @@ use super::document::Document;
 use super::row::{Pieces, Row};
 use crate::error::{CliError, Result};
 
-/// Pixels of a panel.
-const PANEL: (u32, u32) = (560, 420);
+/// Pixels of a panel, and the width of the list of lines at their right.
+const PANEL: (u32, u32) = (500, 420);
+const LEGEND: u32 = 190;
 /// One for each path, told apart by people who see few colours.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
@@ -28,7 +29,8 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
 ];
-const LIMIT_COLOUR: RGBColor = RGBColor(130, 130, 130);
+/// A copy's limit, and a socket's.
+const LIMIT_COLOURS: [RGBColor; 2] = [RGBColor(60, 60, 60), RGBColor(150, 150, 150)];
 
 type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<LogCoord<f64>, LogCoord<f64>>>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -68,13 +70,16 @@ pub(crate) fn draw(document: &Document) -> Result<String> {
     let mut svg = String::new();
     let panels = operations.len().max(1);
     let width = PANEL.0 * u32::try_from(panels).unwrap_or(1);
+    let all: Vec<_> = operations.iter().map(|operation| lines(document, operation)).collect();
     {
-        let root = SVGBackend::with_string(&mut svg, (width, PANEL.1)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut svg, (width + LEGEND, PANEL.1)).into_drawing_area();
         root.fill(&WHITE).map_err(failed)?;
         let root = root.titled(&title(document), ("sans-serif", 15)).map_err(failed)?;
-        for (area, operation) in root.split_evenly((1, panels)).iter().zip(&operations) {
-            panel(area, operation, &lines(document, operation), ranges(document))?;
+        let (left, right) = root.split_horizontally(width);
+        for ((area, operation), lines) in left.split_evenly((1, panels)).iter().zip(&operations).zip(&all) {
+            panel(area, operation, lines, ranges(document))?;
         }
+        legend(&right, all.first().map(Vec::as_slice).unwrap_or_default())?;
         root.present().map_err(failed)?;
     }
     Ok(svg)
@@ -151,7 +156,10 @@ fn limit_lines(document: &Document) -> Vec<Line> {
         let name = format!("limit: {}", limit.name);
         match lines.iter_mut().find(|line| line.name == name) {
             Some(line) => line.points.extend(points),
-            None => lines.push(Line { name, colour: LIMIT_COLOUR, thin: true, dashed: true, points }),
+            None => {
+                let colour = LIMIT_COLOURS.get(lines.len() % LIMIT_COLOURS.len()).copied().unwrap_or(BLACK);
+                lines.push(Line { name, colour, thin: true, dashed: true, points });
+            }
         }
     }
     lines
@@ -176,40 +184,59 @@ fn panel(area: &Area<'_>, operation: &str, lines: &[Line], [sizes, rates]: [(f64
         .y_label_formatter(&|rate| if *rate < 1.0 { format!("{rate:.2}") } else { format!("{rate:.0}") })
         .draw()
         .map_err(failed)?;
-    for (index, line) in lines.iter().enumerate() {
-        series(&mut chart, index, line)?;
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE)
-        .border_style(LIMIT_COLOUR)
-        .label_font(("sans-serif", 13))
-        .draw()
-        .map_err(failed)
-}
-
-fn series(chart: &mut Chart<'_>, index: usize, line: &Line) -> Result<()> {
-    use plotters::style::Color;
-    let width = if line.thin { 1 } else { 2 };
-    let style = line.colour.stroke_width(width);
-    let points = line.points.iter().copied();
-    if line.dashed {
-        // Marks the position among the lines, so that limits of different names differ.
-        let gap = 3 + u32::try_from(index % 3).unwrap_or(0) * 3;
-        chart.draw_series(DashedLineSeries::new(points.clone(), 6, gap, style)).map_err(failed)?
-    } else {
-        chart.draw_series(LineSeries::new(points.clone(), style)).map_err(failed)?
-    }
-    .label(line.name.clone())
-    .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
-    let mark = if line.thin { line.colour.stroke_width(1) } else { line.colour.filled() };
-    if !line.dashed {
-        chart.draw_series(points.map(|point| Circle::new(point, 3, mark))).map_err(failed)?;
+    for line in lines {
+        series(&mut chart, line)?;
     }
     Ok(())
 }
 
+/// What each line is; the same in all panels.
+fn legend(area: &Area<'_>, lines: &[Line]) -> Result<()> {
+    for (y, line) in (60..).step_by(18).zip(lines) {
+        let style = line.style();
+        let middle = if line.dashed { 7 } else { 12 };
+        for (from, to) in [(0, middle), (12, 20)] {
+            area.draw(&PathElement::new(vec![(from, y), (to, y)], style)).map_err(failed)?;
+        }
+        let text = Text::new(line.name.clone(), (28, y - 5), ("sans-serif", 13));
+        area.draw(&text).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn series(chart: &mut Chart<'_>, line: &Line) -> Result<()> {
+    let style = line.style();
+    let points = line.points.iter().copied();
+    if line.dashed {
+        chart.draw_series(DashedLineSeries::new(points, 6, 4, style)).map_err(failed)?;
+        return Ok(());
+    }
+    chart.draw_series(LineSeries::new(points.clone(), style)).map_err(failed)?;
+    let mark = if line.thin { style } else { line.colour.filled() };
+    chart.draw_series(points.map(|point| Circle::new(point, 3, mark))).map_err(failed)?;
+    Ok(())
+}
+
+impl Line {
+    fn style(&self) -> ShapeStyle {
+        self.colour.stroke_width(if self.thin { 1 } else { 2 })
+    }
+}
+
 fn failed(error: impl std::fmt::Display) -> CliError {
     CliError::other(format!("draw the plot: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert!(check_name(Path::new("a.svg")).is_ok() && check_name(Path::new("/dev/null")).is_ok());
+        for bad in ["a.png", "a", "svg"] {
+            let text = check_name(Path::new(bad)).unwrap_err().to_string();
+            assert!(text.contains("is an SVG"), "{text}");
+        }
+    }
 }
