@@ -39,7 +39,7 @@ pub(crate) enum Problem {
     Mismatch(String),
     /// A signal, of this number, has ended a benchmark.
     #[error("interrupted; the rows that were complete are kept")]
-    Interrupted(u8),
+    BenchInterrupted(u8),
     #[error("{0}")]
     Other(String),
 }
@@ -80,7 +80,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match *self.problem {
             Problem::Usage(_) => 2,
-            Problem::Interrupted(signal) => signal.saturating_add(128),
+            Problem::BenchInterrupted(signal) => signal.saturating_add(128),
             _ => 1,
         }
     }

@@ -22,7 +22,7 @@ use serve::ServeArgs;
     name = "flagcx-p2p",
     version,
     after_help = "The engine is configured by FLAGCX_* variables; `flagcx-p2p doctor` shows them.\n\
-    Exit status: 0 done, 1 failed (also when the results cannot be printed), 2 wrong usage, 128 + its number: ended by a signal."
+    Exit status: 0 done, 1 failed (also when the results cannot be printed), 2 wrong usage."
 )]
 pub(crate) struct Cli {
     /// Log more to stderr (-v information, -vv everything). Else RUST_LOG or FLAGCX_DEBUG and FLAGCX_DEBUG_SUBSYS decide
@@ -53,7 +53,7 @@ pub(crate) enum Command {
     /// Without a word of its own it is `bench local`. Pieces of a transfer lie at random places of a large pool, and every byte is
     /// verified outside the clock. Where perftest or ucx_perftest has the same option, it has the same letter.
     ///
-    /// Exit status: 0 measured, 1 failed, or bytes were corrupted, 2 wrong usage, 130 ended by Ctrl-C: the rows so far are kept.
+    /// Corrupted bytes are a failure, with status 1. Ctrl-C keeps the rows so far, in the files too; the status is then 130.
     Bench(Box<BenchArgs>),
     /// Report what the engine finds here: devices, limits, settings, and what would fail
     Doctor,

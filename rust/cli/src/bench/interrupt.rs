@@ -4,11 +4,11 @@
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::error::{CliError, Result, While};
 use crate::output;
+use crate::server::ending_signals;
 
 /// The first signal that came, 0 before. Written by the signal thread, read by the main thread; it publishes no other memory:
 /// relaxed.
@@ -18,7 +18,7 @@ static KEEPS: AtomicBool = AtomicBool::new(false);
 
 /// Handles the signals from now on.
 pub(crate) fn handle() -> Result<()> {
-    let started = Signals::new([SIGINT, SIGTERM, SIGHUP]).and_then(|mut signals| {
+    let started = Signals::new(ending_signals()).and_then(|mut signals| {
         thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
                 if !KEEPS.load(Ordering::Relaxed) || SIGNAL.swap(signal, Ordering::Relaxed) != 0 {

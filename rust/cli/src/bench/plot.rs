@@ -176,6 +176,7 @@ fn panel(area: &Area<'_>, operation: &str, lines: &[Line], [sizes, rates]: [(f64
     chart
         .configure_mesh()
         .max_light_lines(0)
+        .y_labels(4)
         .label_style(("sans-serif", 13))
         .axis_desc_style(("sans-serif", 14))
         .x_desc("bytes per piece")

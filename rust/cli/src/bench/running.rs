@@ -66,7 +66,8 @@ impl<'a> Bench<'a> {
     /// Checks everything that can be checked before anything is measured. `ends`: how many ends are on this machine.
     fn new(workload: &'a Workload, outputs: &Outputs, ends: u64, in_process: bool) -> Result<Self> {
         interrupt::handle()?;
-        let pools = ends * u64::from(workload.clients);
+        // The limits are measured with two more.
+        let pools = ends * u64::from(workload.clients) + if workload.limits { 2 } else { 0 };
         let pool = pool_size(workload, available_memory(), pools).map_err(CliError::usage)?;
         let seed = workload.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
         let document = document(workload, pool, seed, in_process)?;
@@ -174,7 +175,7 @@ impl<'a> Bench<'a> {
         let signal = interrupt::signal();
         let finished = self.results.finish(signal.is_some() || outcome.is_err());
         match signal {
-            Some(signal) => finished.and_then(|()| Err(Problem::Interrupted(signal).into())),
+            Some(signal) => finished.and_then(|()| Err(Problem::BenchInterrupted(signal).into())),
             None => outcome.and(finished),
         }
     }
