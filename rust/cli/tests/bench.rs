@@ -90,7 +90,7 @@ fn local_measures_every_path_and_leaves_table_json_csv_and_plot() {
     assert!(limits.contains(&"memcpy") && limits.contains(&"tcp socket"), "{limits:?}");
     let rows = document["rows"].as_array().unwrap();
     // Two cases and two operations over each path; a sandbox may deny one of them.
-    assert!(rows.len() >= 8 && rows.len() % 4 == 0, "{document:#}");
+    assert!(rows.len() >= 8 && rows.len().is_multiple_of(4), "{document:#}");
     for row in rows {
         assert_eq!(row["data"], "verified", "{row:#}");
         assert_eq!(row["pieces"], "scattered");

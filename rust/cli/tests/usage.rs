@@ -71,7 +71,7 @@ fn sizes_that_cannot_be() {
     refused(&["bench", "--path", "pigeon"], "is no path; expected all, in-process");
     refused(&["bench", "--depth", "0"], "1..=1024");
     refused(&["bench", "--secnds", "1"], "'--seconds'");
-    refused(&["bench", "rnu", "127.0.0.1:1"], "'run'");
+    refused(&["bench", "rnu", "127.0.0.1:1"], "unrecognized subcommand 'rnu'");
     refused(&["bench", "127.0.0.1:1"], "unrecognized subcommand");
     refused(&["bench", "compare", "a.json"], "<B.json>");
     refused(&["bench", "compare", "a.json", "b.json", "--limit", "2"], "not a ratio within 0 to 1");
