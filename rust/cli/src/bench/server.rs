@@ -39,9 +39,9 @@ struct Used {
     pools: u64,
 }
 
-/// A client's place, and the bytes of its pool; released when dropped.
+/// The right of one client to be served, with the bytes of its pool; released when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Permit {
     server: Arc<BenchServer>,
     pool: u64,
 }
@@ -114,7 +114,7 @@ impl BenchServer {
         if !self.config.allow.is_empty() && !self.config.allow.iter().any(|net| net.contains(&ip)) {
             return tracing::warn!(%peer, "refused: not in FLAGCX_P2P_ALLOW");
         }
-        let Some(place) = self.place() else {
+        let Some(permit) = self.admit() else {
             return tracing::warn!(%peer, "refused: {MAX_CLIENTS} clients are served already");
         };
         let stream = match Stream::new(socket) {
@@ -122,22 +122,22 @@ impl BenchServer {
             Err(error) => return tracing::warn!(%peer, %error, "cannot serve a client"),
         };
         let spawned =
-            thread::Builder::new().name("bench".into()).spawn(move || serving::serve(place, stream));
+            thread::Builder::new().name("bench".into()).spawn(move || serving::serve(permit, stream));
         if let Err(error) = spawned {
             tracing::warn!(%peer, %error, "cannot serve a client");
         }
     }
 
-    fn place(self: &Arc<Self>) -> Option<Place> {
+    fn admit(self: &Arc<Self>) -> Option<Permit> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         (used.clients < MAX_CLIENTS).then(|| {
             used.clients += 1;
-            Place { server: Arc::clone(self), pool: 0 }
+            Permit { server: Arc::clone(self), pool: 0 }
         })
     }
 }
 
-impl Place {
+impl Permit {
     pub(super) fn server(&self) -> &BenchServer {
         &self.server
     }
@@ -159,7 +159,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut used = self.server.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.clients -= 1;

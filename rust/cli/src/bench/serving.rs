@@ -12,7 +12,7 @@ use super::options::Limit;
 use super::path::Path;
 use super::pattern;
 use super::protocol::{Frame, Load, MAX_SPANS, Ready, Stream, StreamError, unexpected};
-use super::server::Place;
+use super::server::Permit;
 use super::session::describe;
 use super::worker::{LocalPool, RemotePool, Stop, Worker};
 use crate::error::{CliError, Problem, Result, While};
@@ -29,15 +29,15 @@ const POLL: Duration = Duration::from_millis(20);
 const NO_LIMIT: Limit = Limit::Transfers(u64::MAX);
 
 /// Serves a client until it closes its connection.
-pub(super) fn serve(mut place: Place, mut stream: Stream) {
+pub(super) fn serve(mut permit: Permit, mut stream: Stream) {
     let peer = stream.peer();
-    let mut session = match open(&mut place, &mut stream) {
+    let mut session = match open(&mut permit, &mut stream) {
         Ok(Some(session)) => session,
         Ok(None) => return,
         Err(error) => {
             tracing::warn!(%peer, "{error}");
             // A client that has not proven the key gets no reason.
-            if place.server().key.is_none()
+            if permit.server().key.is_none()
                 || matches!(error.problem(), Problem::Engine(_) | Problem::Fabric(_) | Problem::Other(_))
             {
                 refuse(&mut stream, &error);
@@ -67,18 +67,18 @@ struct Serving {
 }
 
 /// Takes the first frame, and the proof where a key is set; allocates the pool. `None`: the client closed the connection.
-fn open(place: &mut Place, stream: &mut Stream) -> Result<Option<Serving>> {
+fn open(permit: &mut Permit, stream: &mut Stream) -> Result<Option<Serving>> {
     let (nonce, path, length) = match stream.receive(OPEN_TIMEOUT) {
         Ok(Frame::Open { nonce, path, pool }) => (nonce, path, pool),
         Ok(other) => return Err(unexpected(&other).into()),
         Err(StreamError::Closed) => return Ok(None), // A port scan, or a health check.
         Err(error) => return Err(error.into()),
     };
-    if let Some(key) = &place.server().key {
+    if let Some(key) = &permit.server().key {
         stream.verify(key, nonce, OPEN_TIMEOUT)?;
     }
-    place.reserve(length)?;
-    let serving = Serving::open(place, stream, path, length)?;
+    permit.reserve(length)?;
+    let serving = Serving::open(permit, stream, path, length)?;
     let range = describe(&serving.engine, &serving.pool)?;
     stream.send(&Frame::Ready(Ready {
         metadata: serving.engine.metadata()?,
@@ -92,8 +92,8 @@ fn open(place: &mut Place, stream: &mut Stream) -> Result<Option<Serving>> {
 }
 
 impl Serving {
-    fn open(place: &Place, stream: &Stream, path: Path, length: u64) -> Result<Self> {
-        let server = place.server();
+    fn open(permit: &Permit, stream: &Stream, path: Path, length: u64) -> Result<Self> {
+        let server = permit.server();
         let own = stream.local().ip();
         let options = path.engine_options(&server.config, own).doing(|| format!("open path {path}"))?;
         let engine = Engine::open(settings::config(Some(server.listen))?, options)
