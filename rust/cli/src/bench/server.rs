@@ -142,7 +142,7 @@ impl Permit {
         &self.server
     }
 
-    /// Counts the bytes of this client's pool. False: there would be more than the server may have.
+    /// Counts the bytes of this client's pool. An error if there would be more than the server may have.
     pub(super) fn reserve(&mut self, bytes: u64) -> Result<()> {
         let mut used = self.server.used.lock().unwrap_or_else(PoisonError::into_inner);
         let left = self.server.pool_limit.saturating_sub(used.pools);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use flagcx_p2p::{Connection, Engine, Opcode, RegisteredBuffer};
 
+use super::case::MAX_BATCH;
 use super::layout::Layout;
 use super::measure;
 use super::options::Limit;
@@ -25,6 +26,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often the client's stream is looked at while this side transfers.
 const POLL: Duration = Duration::from_millis(20);
+/// Most transfers in flight per connection, and most connections, that a client may ask of the server: those of the command line.
+const MAX_DEPTH: u16 = 1024;
+const MAX_CONNECTIONS: u16 = 256;
 /// The server's own transfers run until the client says stop.
 const NO_LIMIT: Limit = Limit::Transfers(u64::MAX);
 
@@ -140,6 +144,9 @@ impl Serving {
     }
 
     fn connect(&mut self, stream: &Stream, metadata: &str, connections: u16) -> Result<()> {
+        if connections > MAX_CONNECTIONS {
+            return Err(CliError::protocol(format!("{connections} connections, at most {MAX_CONNECTIONS}")));
+        }
         let peer = settings::PeerAddress::parse(metadata, stream.peer().ip())?;
         self.connections = (0..connections)
             .map(|_| self.engine.connect(&peer.host, peer.port, peer.gpu, false))
@@ -159,8 +166,11 @@ impl Serving {
     fn run(&mut self, stream: &mut Stream, load: &Load) -> Result<Frame> {
         let layout = Arc::new(self.layout(load.layout)?);
         let threads = usize::from(load.threads);
-        if self.connections.is_empty() || threads == 0 || threads > MAX_SPANS || load.batch == 0 {
-            return Err(CliError::protocol("no connections to measure with, or malformed numbers"));
+        let allowed = (1..=MAX_SPANS).contains(&threads)
+            && (1..=MAX_BATCH).contains(&load.batch)
+            && (1..=MAX_DEPTH).contains(&load.depth);
+        if self.connections.is_empty() || !allowed {
+            return Err(CliError::protocol("no connections to measure with, or numbers beyond their limits"));
         }
         let mut workers = workers(
             &self.connections,
