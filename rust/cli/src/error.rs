@@ -4,6 +4,7 @@ use std::fmt;
 
 use flagcx_p2p::{EngineError, FabricError, SubmitError};
 
+use crate::bench::StreamError;
 use crate::store::StoreError;
 use crate::wire::control::ControlError;
 
@@ -23,6 +24,8 @@ pub(crate) enum Problem {
     #[error(transparent)]
     Control(#[from] ControlError),
     #[error(transparent)]
+    Benchmark(#[from] StreamError),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -34,6 +37,9 @@ pub(crate) enum Problem {
     Transfer { sequence: u64, outcome: String },
     #[error("the data that arrived differs from the data that was sent ({0}); nothing was stored")]
     Mismatch(String),
+    /// A signal, of this number, has ended a benchmark.
+    #[error("interrupted; the rows that were complete are kept")]
+    BenchInterrupted(u8),
     #[error("{0}")]
     Other(String),
 }
@@ -70,9 +76,13 @@ impl CliError {
         &self.problem
     }
 
-    /// 2 for a mistake in how the tool was called, 1 for everything else.
+    /// 2 for a mistake in how the tool was called, 128 + its number for a signal, 1 for everything else.
     pub(crate) fn exit_code(&self) -> u8 {
-        if matches!(*self.problem, Problem::Usage(_)) { 2 } else { 1 }
+        match *self.problem {
+            Problem::Usage(_) => 2,
+            Problem::BenchInterrupted(signal) => signal.saturating_add(128),
+            _ => 1,
+        }
     }
 }
 

@@ -23,19 +23,22 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
+use bench::BenchOptions;
 
 fn main() -> ExitCode {
     let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(message) => return explain(&message),
     };
-    logging::start(cli.verbose, !matches!(cli.command, Command::Serve(_)));
+    logging::start(cli.verbose, !cli.command.serves());
     let done = match cli.command {
         Command::Serve(args) => server::serve(&args.into()),
         Command::Put(args) => client::put(&args.into()),
         Command::Get(args) => client::get(&args.into()),
         Command::Demo(args) => demo::run(&args.into()),
-        Command::Bench(args) => bench::run(&args.into()),
+        Command::Bench(args) => BenchOptions::try_from(*args)
+            .map_err(error::CliError::usage)
+            .and_then(|options| bench::run(&options)),
         Command::Doctor(args) => doctor::run(&args.into()),
         Command::Config(args) => variables::run(&args.into()),
         Command::Completions(args) => generate::completions(args.shell),

@@ -1,6 +1,8 @@
 //! A server in a second process, for `demo` and `bench`.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -25,14 +27,23 @@ pub(crate) struct ServerProcess {
 impl ServerProcess {
     /// Starts it on a free loopback port and waits until it listens.
     pub(crate) fn start(directory: &Path) -> Result<Self> {
-        Self::spawn(directory).doing(|| "start the server process".into())
+        let arguments = ["serve", "--port", "0", "--idle-limit", "3600", "--until-stdin-closes", "--"];
+        let arguments = arguments.iter().map(OsStr::new).chain([directory.as_os_str()]);
+        Self::spawn(arguments).doing(|| "start the server process".into())
     }
 
-    fn spawn(directory: &Path) -> Result<Self> {
+    /// Starts a `bench serve` instead, which may use all memory.
+    pub(crate) fn start_bench() -> Result<Self> {
+        let arguments = ["bench", "serve", "--port", "0", "--pool-limit", "1024T", "--until-stdin-closes"];
+        Self::spawn(arguments.iter().map(OsStr::new)).doing(|| "start the server process".into())
+    }
+
+    fn spawn<'a>(arguments: impl Iterator<Item = &'a OsStr>) -> Result<Self> {
         let program = std::env::current_exe().map_err(|error| CliError::other(error.to_string()))?;
         let mut command = Command::new(program);
-        let arguments = ["serve", "--port", "0", "--idle-limit", "3600", "--until-stdin-closes", "--"];
-        command.args(arguments).arg(directory);
+        command.args(arguments);
+        // Ctrl-C is for this process, which still needs the other one to end in order.
+        command.process_group(0);
         // This process has looked for a NIC, and has logged if there is none: once for each run is enough.
         if engine::devices(&*settings::config(None)?)?.selection().provider == Some(Provider::Software) {
             command.env("FLAGCX_P2P_FABRIC", "software");

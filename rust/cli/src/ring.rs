@@ -114,21 +114,6 @@ impl Ring {
         })
     }
 
-    /// An iov at `offset` of the whole ring, towards the same offset of the peer's first slot.
-    pub(crate) fn iov_at(&self, offset: u32, length: u32, peer: &RemoteRange) -> Iov {
-        let remote = RemoteRange {
-            address: peer.address + u64::from(offset),
-            size: peer.size.saturating_sub(offset),
-            ..*peer
-        };
-        Iov {
-            local: self.buffer.address() + u64::from(offset),
-            length: u64::from(length),
-            region: Some(self.buffer.region()),
-            remote,
-        }
-    }
-
     fn offset(&self, sequence: u64) -> usize {
         self.shape.slot_of(sequence) * self.shape.chunk as usize
     }

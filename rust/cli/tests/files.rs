@@ -228,16 +228,6 @@ fn the_demo_shows_the_engine_before_the_disk() {
 }
 
 #[test]
-fn bench_measures_and_checks() {
-    for more in [&[][..], &["--in-process"]] {
-        let arguments = ["bench", "--json", "--seconds", "0.05", "--cases", "1x4K,64x4K,1x1M"];
-        let ended = run(program().args(arguments).args(more)).succeeded();
-        assert_eq!(ended.out.matches("\"verified\": true").count(), 6, "{ended:?}");
-        assert!(ended.out.contains("\"p99_us\""));
-    }
-}
-
-#[test]
 fn doctor_reports_what_it_finds() {
     let ended = run(program().arg("doctor").env("FLAGCX_P2P_SLICE_SIZE", "65536")).succeeded();
     for word in ["provider", "FLAGCX_P2P_SLICE_SIZE", "65536", "memlock", "GID in use", "because"] {

@@ -43,7 +43,7 @@ fn servers_that_are_not_host_and_port() {
     {
         refused(&["put", "/etc/hostname", server], "expected host:port");
         refused(&["get", "model.bin", server], "expected host:port");
-        refused(&["bench", server], "expected host:port");
+        refused(&["bench", "run", server], "expected host:port");
     }
     refused(&["get", "model.bin", "256.0.2.7:7733"], "is not an IPv4 address");
 }
@@ -65,8 +65,22 @@ fn sizes_that_cannot_be() {
     refused(&["demo", "--size", "2"], "not within 1.00 MiB");
     refused(&["demo", "--size", "two"], "is not a size");
     refused(&["bench", "--cases", "4K"], "expected BATCHxSIZE");
+    refused(&["bench", "--sizes", "2G"], "a piece has 1 byte to 1.00 GiB");
+    refused(&["bench", "--sizes", "4Q"], "is not a size");
+    refused(&["bench", "--sizes", "0"], "a piece has 1 byte");
+    refused(&["bench", "--sweep", "64K..4K"], "the first size is the larger");
+    refused(&["bench", "--batch", "64"], "the sizes are missing");
+    refused(&["bench", "--pool", "4K", "--cases", "64x4K"], "a transfer of 64 x 4 KiB needs 256.00 KiB");
+    refused(&["bench", "--cases", "65536x1G"], "memory that are available here");
+    refused(&["bench", "--path", "pigeon"], "is no path; expected all, in-process");
+    refused(&["bench", "--depth", "0"], "1..=1024");
+    refused(&["bench", "--secnds", "1"], "'--seconds'");
+    refused(&["bench", "rnu", "127.0.0.1:1"], "unrecognized subcommand 'rnu'");
+    refused(&["bench", "127.0.0.1:1"], "unrecognized subcommand");
+    refused(&["bench", "compare", "a.json"], "<B.json>");
+    refused(&["bench", "compare", "a.json", "b.json", "--limit", "2"], "not a ratio within 0 to 1");
     for seconds in ["0", "-1", "1e9", "inf", "NaN", "one"] {
-        refused(&["bench", &format!("--seconds={seconds}")], "within 0.01 to 600");
+        refused(&["bench", &format!("--seconds={seconds}")], "within 0.001 to 600");
     }
 }
 

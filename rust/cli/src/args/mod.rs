@@ -56,8 +56,13 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// Show the whole path on this machine: real files put to a second process and fetched back
     Demo(DemoArgs),
-    /// Measure transfers between two processes
-    Bench(BenchArgs),
+    /// Measure transfers between two processes, over every path that works here
+    ///
+    /// Without a word of its own it is `bench local`. Pieces of a transfer lie at random places of a large pool, and every byte is
+    /// verified outside the clock. Where perftest or ucx_perftest has the same option, it has the same letter.
+    ///
+    /// Corrupted bytes are a failure, with status 1. Ctrl-C keeps the rows so far, in the files too; the status is then 130.
+    Bench(Box<BenchArgs>),
     /// Report what the engine finds here, or at a peer, and what to do about it
     ///
     /// One finding a line: `ok`, `warn` or `fail`, what was looked at, what was found, what to do. The status is 1 if any is `fail`.
@@ -76,6 +81,17 @@ impl Cli {
         let mut command = command();
         let matches = command.try_get_matches_from_mut(std::env::args_os())?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+impl Command {
+    /// Whether it runs until it is told to end.
+    pub(crate) fn serves(&self) -> bool {
+        match self {
+            Self::Serve(_) => true,
+            Self::Bench(args) => args.serves(),
+            _ => false,
+        }
     }
 }
 

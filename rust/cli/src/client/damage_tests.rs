@@ -11,7 +11,7 @@ const SHAPE: Shape = Shape { chunk: 4096, slots: 4 };
 #[test]
 fn bytes_damaged_on_the_way_are_not_stored() {
     let (served, temp) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let address = crate::bench::serve_here(served.path().to_owned()).unwrap();
+    let address = crate::server::serve_here(served.path().to_owned()).unwrap();
     let (file, back) = (temp.path().join("in"), temp.path().join("back"));
     for path in [&file, &served.path().join("there")] {
         std::fs::write(path, vec![7; 64 * BLOCK]).unwrap();

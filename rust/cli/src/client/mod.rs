@@ -162,28 +162,9 @@ impl Client {
         self.connection.info()
     }
 
-    /// Processor time that the server's process has used so far.
-    pub(crate) fn server_usage(&self) -> Result<Duration> {
-        self.control.send(&Frame::UsageRequest)?;
-        match self.control.receive()? {
-            Frame::Usage { micros } => Ok(Duration::from_micros(micros)),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// The engine connection, for measuring it directly.
+    /// The engine connection, for what it says of itself.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
-    }
-
-    /// This side's ring.
-    pub(crate) fn ring(&self) -> &Ring {
-        &self.ring
-    }
-
-    /// The server's slots.
-    pub(crate) fn slots(&self) -> &[RemoteRange] {
-        &self.slots
     }
 
     fn start(&self, opcode: Opcode, sequence: u64, length: u32) -> Result<Posted> {

@@ -69,18 +69,18 @@ pub(crate) fn run(options: &DemoOptions) -> Result<()> {
         .doing(|| "create a temporary directory".into())?;
     let requested = options.size.unwrap_or(SIZE);
     let (items, found) = choose(&root, requested, work.path())?;
-    let [served, back, empty] = ["served", "back", "empty"].map(|name| work.path().join(name));
-    for directory in [&served, &back, &empty] {
+    let [served, back] = ["served", "back"].map(|name| work.path().join(name));
+    for directory in [&served, &back] {
         std::fs::create_dir(directory).map_err(|error| CliError::other(error.to_string()))?;
     }
-    let server = ServerProcess::start(&served)?;
     // First of all what the engine does by itself: the disk says little about it.
     let case = memory::case(requested);
-    report::memory(case, &memory::rates(&server, &empty, case)?);
+    report::memory(case, &memory::rates(case)?);
     let disk = disk::copy(&items, &back)
         .map_err(|error| CliError::other(error.to_string()))
         .doing(|| format!("copy files to {}", back.display()))?;
     announce(&items, &root, &found);
+    let server = ServerProcess::start(&served)?;
     let client =
         Client::connect(&server.address, options.shape).doing(|| format!("connect to {}", server.address))?;
     let limit = if options.size.is_none() { LIMIT } else { Duration::MAX };

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::memory::Rate;
 use super::{Files, Total};
-use crate::bench::Case;
+use crate::bench::{Case, Rate};
 use crate::output::{self, units};
 
 const HEADER: [&str; 5] = ["what", "path", "put (WRITE) GB/s", "get (READ) GB/s", "verified"];
@@ -12,7 +11,7 @@ const HEADER: [&str; 5] = ["what", "path", "put (WRITE) GB/s", "get (READ) GB/s"
 /// Prints the engine's own rates.
 pub(super) fn memory(case: Case, rates: &[Rate]) {
     let mut table = output::table(HEADER);
-    for Rate { path, write, read } in rates {
+    for Rate { path, write, read, .. } in rates {
         table.add_row(["memory", path.as_str(), &format!("{write:.2}"), &format!("{read:.2}"), "bytes"]);
     }
     output::line("the engine's own rate, over each path that works here");

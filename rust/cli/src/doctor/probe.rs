@@ -1,12 +1,12 @@
 //! The checks with data: a second process, bytes that go there and back, each path by itself, and what TCP costs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::fabric::{FabricChoice, Provider};
 use flagcx_p2p::{Config, PathKind, Paths};
 
 use super::finding::Report;
-use crate::bench::{self, Case};
+use crate::bench::{self, Case, Path};
 use crate::client::{Client, Target};
 use crate::error::{CliError, Problem, Result};
 use crate::output::units;
@@ -14,8 +14,8 @@ use crate::process::ServerProcess;
 use crate::ring::Shape;
 use crate::store;
 
-/// Seconds for each direction of the measurement.
-const SECONDS: f64 = 0.1;
+/// Time for each direction of the measurement.
+const TIME: Duration = Duration::from_millis(100);
 /// Bytes of its transfers: more than the caches next to a core hold.
 const SIZE: u32 = 8 << 20;
 
@@ -49,7 +49,7 @@ pub(super) fn report(provider: Option<Provider>, config: &Config, report: &mut R
             cross_memory(&server, report);
         }
         if forced.is_none_or(|path| path == PathKind::Tcp) {
-            without_nic(cores_per_gigabyte(&server).ok(), config.fabric == FabricChoice::Software, report);
+            without_nic(cores_per_gigabyte().ok(), config.fabric == FabricChoice::Software, report);
         }
     }
 }
@@ -105,12 +105,8 @@ fn cross_memory(server: &ServerProcess, report: &mut Report) {
 }
 
 /// Processor time, of both ends together, for a decimal gigabyte over TCP.
-fn cores_per_gigabyte(server: &ServerProcess) -> Result<f64> {
-    let client = Client::connect_over(&server.address, Shape { chunk: SIZE, slots: 1 }, Some(PathKind::Tcp))?;
-    let measured = bench::measure(&client, Case { batch: 1, size: SIZE }, SECONDS)?;
-    let bytes: u64 = measured.iter().map(|one| one.bytes).sum();
-    let seconds: f64 = measured.iter().map(|one| (one.own_cpu + one.server_cpu).as_secs_f64()).sum();
-    if bytes == 0 { Err(CliError::other("nothing was moved")) } else { Ok(seconds / (bytes as f64 / 1e9)) }
+fn cores_per_gigabyte() -> Result<f64> {
+    Ok(bench::rate(Path::Tcp, Case { batch: 1, size: SIZE }, TIME)?.cpu_seconds_per_gigabyte)
 }
 
 /// What runs without a NIC, and what that costs.

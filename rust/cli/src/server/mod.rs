@@ -21,6 +21,8 @@ use crate::wire::control::Control;
 
 use admission::{Admission, Permit, Phase};
 
+pub(crate) use signals::ending_signals;
+
 /// How long aborted sessions may take to clean up.
 const CLEAN_UP: Duration = Duration::from_secs(1);
 
@@ -177,4 +179,24 @@ fn start_session(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, mut 
     if let Err(error) = spawned {
         tracing::warn!(%peer, %error, "cannot start a session");
     }
+}
+
+/// Serves from a thread of this process, until the process ends; returns the address.
+#[cfg(test)]
+pub(crate) fn serve_here(directory: PathBuf) -> Result<String> {
+    let options = ServeOptions {
+        directory,
+        listen: IpAddr::from([127, 0, 0, 1]),
+        port: 0,
+        ring_limit: u64::from(u32::MAX),
+        idle_limit: Duration::from_secs(3600),
+        drain_limit: Duration::ZERO,
+        until_stdin_closes: false,
+    };
+    let (server, bound) = Server::open(&options)?;
+    thread::Builder::new()
+        .name("server".into())
+        .spawn(move || server.run())
+        .map_err(|error| CliError::other(error.to_string()))?;
+    Ok(bound.to_string())
 }

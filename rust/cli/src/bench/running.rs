@@ -1,0 +1,214 @@
+//! `bench run` and `bench local`: every row over every path.
+
+use std::time::SystemTime;
+
+use flagcx_p2p::internals::engine;
+
+use super::document::{Document, FORMAT, Host, KIND, Server, Settings};
+use super::interrupt;
+use super::limits::{self, Copies};
+use super::measuring::Measuring;
+use super::options::{Limit, LocalOptions, Outputs, RunOptions, Workload};
+use super::path::Path;
+use super::pool_size::{available_memory, pool_size};
+use super::results::Results;
+use super::server::serve_here;
+use super::session::{Session, SessionOptions};
+use crate::error::{CliError, Problem, Result, While};
+use crate::output::units;
+use crate::process::ServerProcess;
+use crate::settings;
+
+/// Runs `bench run`.
+pub(crate) fn run(options: &RunOptions) -> Result<()> {
+    let mut bench = Bench::new(&options.workload, &options.outputs, 1, false)?;
+    let outcome = bench.path(&options.server, options.path, false, true);
+    bench.finish(outcome)
+}
+
+/// Runs `bench local`.
+pub(crate) fn local(options: &LocalOptions) -> Result<()> {
+    let mut bench = Bench::new(&options.workload, &options.outputs, 2, options.in_process)?;
+    let mut process = None;
+    let paths = paths(options)?;
+    let mut outcome = Ok(());
+    for path in paths {
+        outcome = bench.local_path(path, options.in_process, &mut process);
+        if outcome.is_err() || interrupt::requested() {
+            break;
+        }
+    }
+    bench.finish(outcome)
+}
+
+/// Those that were asked for, else that of `FLAGCX_P2P_PATH`, else all.
+fn paths(options: &LocalOptions) -> Result<Vec<Path>> {
+    if !options.paths.is_empty() {
+        return Ok(options.paths.clone());
+    }
+    Ok(match settings::config(None)?.path {
+        Some(kind) => vec![Path::of_kind(kind)],
+        None if options.in_process => vec![Path::InProcess],
+        None => Path::LOCAL.to_vec(),
+    })
+}
+
+/// A run under way.
+struct Bench<'a> {
+    workload: &'a Workload,
+    results: Results,
+    pool: u64,
+    seed: u64,
+    limits_measured: bool,
+}
+
+impl<'a> Bench<'a> {
+    /// Checks everything that can be checked before anything is measured. `ends`: how many ends are on this machine.
+    fn new(workload: &'a Workload, outputs: &Outputs, ends: u64, in_process: bool) -> Result<Self> {
+        interrupt::handle()?;
+        // The limits are measured with two more.
+        let pools = ends * u64::from(workload.clients) + if workload.limits { 2 } else { 0 };
+        let pool = pool_size(workload, available_memory(), pools).map_err(CliError::usage)?;
+        let seed = workload.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
+        let document = document(workload, pool, seed, in_process)?;
+        let results = Results::new(document, outputs)?;
+        results.say(&format!(
+            "{} pieces in pools of {}, seed {seed}, {} in flight, {}",
+            if workload.contiguous { "contiguous (joined by the engine)" } else { "scattered" },
+            units::bytes(pool),
+            workload.depth,
+            if workload.verify { "bytes verified" } else { "bytes not verified" },
+        ));
+        Ok(Self { workload, results, pool, seed, limits_measured: false })
+    }
+
+    /// Measures a path on this machine; one that does not work is noted with the reason.
+    fn local_path(
+        &mut self,
+        path: Path,
+        in_process: bool,
+        process: &mut Option<ServerProcess>,
+    ) -> Result<()> {
+        let in_process = in_process || path == Path::InProcess;
+        let address = if in_process {
+            serve_here()?
+        } else {
+            match process {
+                Some(process) => process.address.clone(),
+                None => process.insert(ServerProcess::start_bench()?).address.clone(),
+            }
+        };
+        self.path(&address, path, in_process, false)
+    }
+
+    /// Measures all rows over a path. `must`: a server that cannot be reached is an error, not a note.
+    fn path(&mut self, address: &str, path: Path, one_process: bool, must: bool) -> Result<()> {
+        let options = SessionOptions {
+            path,
+            pool: self.pool,
+            connections: self.workload.connections,
+            bidirectional: self.workload.bidirectional,
+        };
+        let opened = (0..self.workload.clients).map(|_| Session::open(address, &options));
+        let mut sessions = match opened.collect::<Result<Vec<_>>>() {
+            Ok(sessions) => sessions,
+            Err(error) if must => return Err(error).doing(|| format!("bench against {address}")),
+            Err(error) => {
+                self.results.not_measured(&path.to_string(), &error.to_string());
+                return Ok(());
+            }
+        };
+        interrupt::keep_results();
+        self.note_server(address, &sessions, must);
+        self.machine_limits(path, &mut sessions)?;
+        let workload = self.workload;
+        let mut measuring =
+            Measuring { sessions: &mut sessions, workload, one_process, pool: self.pool, seed: self.seed };
+        for case in &workload.cases {
+            for opcode in &workload.opcodes {
+                if interrupt::requested() {
+                    return Ok(());
+                }
+                if let Some(row) =
+                    measuring.row(*case, *opcode).doing(|| format!("bench against {address} over {path}"))?
+                {
+                    self.results.row(row);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The server of another machine, or at least of another process that runs already.
+    fn note_server(&mut self, address: &str, sessions: &[Session], remote: bool) {
+        let Some(session) = sessions.first().filter(|_| remote) else { return };
+        self.results.document().server = Some(Server {
+            address: address.to_owned(),
+            host: session.server.host.clone(),
+            version: session.server.version.clone(),
+        });
+    }
+
+    /// Copies once a run, a socket once for TCP.
+    fn machine_limits(&mut self, path: Path, sessions: &mut [Session]) -> Result<()> {
+        if !self.workload.limits {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut self.limits_measured, true) {
+            let mut copies = Copies::new(self.pool)?;
+            let mut sizes: Vec<u32> = self.workload.cases.iter().map(|case| case.size).collect();
+            sizes.sort_unstable();
+            sizes.dedup();
+            for size in sizes {
+                self.results.limit(copies.memcpy(size, self.workload.contiguous)?);
+            }
+        }
+        let over_tcp = |session: &Session| session.path_of(flagcx_p2p::Opcode::Write) == "tcp";
+        if let Some(session) = sessions.first_mut().filter(|session| path == Path::Tcp || over_tcp(session)) {
+            self.results.limit(limits::socket(&mut session.stream)?);
+        }
+        Ok(())
+    }
+
+    /// Writes the files, whatever happened.
+    fn finish(self, outcome: Result<()>) -> Result<()> {
+        let signal = interrupt::signal();
+        let finished = self.results.finish(signal.is_some() || outcome.is_err());
+        match signal {
+            Some(signal) => finished.and_then(|()| Err(Problem::BenchInterrupted(signal).into())),
+            None => outcome.and(finished),
+        }
+    }
+}
+
+fn document(workload: &Workload, pool: u64, seed: u64, in_process: bool) -> Result<Document> {
+    let devices = engine::devices(&*settings::config(None)?)?;
+    let provider = devices.selection().provider;
+    let (seconds, iterations) = match workload.limit {
+        Limit::Time(time) => (Some(time.as_secs_f64()), None),
+        Limit::Transfers(transfers) => (None, Some(transfers)),
+    };
+    Ok(Document {
+        kind: KIND.to_owned(),
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        host: Host::here(),
+        server: None,
+        provider: provider.map_or_else(|| "none".to_owned(), |provider| provider.to_string()),
+        device: devices.devices().first().map(|device| device.attributes().name.clone()).unwrap_or_default(),
+        settings: Settings {
+            seconds,
+            iterations,
+            repeats: workload.repeats,
+            pool_bytes: pool,
+            seed,
+            verify: workload.verify,
+            in_process,
+        },
+        interrupted: false,
+        not_measured: Vec::new(),
+        limits: Vec::new(),
+        rows: Vec::new(),
+    })
+}
