@@ -1,4 +1,4 @@
-//! The operator's tool of flagcx-p2p: serve, put, get, demo, bench, doctor.
+//! The operator's tool of flagcx-p2p: serve, put, get, ls, demo, bench, doctor.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -7,6 +7,7 @@ mod client;
 mod demo;
 mod doctor;
 mod error;
+mod interrupt;
 mod output;
 mod pipeline;
 mod process;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => server::serve(&args.into()),
         Command::Put(args) => client::put(&args.into()),
         Command::Get(args) => client::get(&args.into()),
+        Command::Ls(args) => client::list(&args.into()),
         Command::Demo(args) => demo::run(&args.into()),
         Command::Bench(args) => bench::run(&args.into()),
         Command::Doctor => doctor::run(),

@@ -33,12 +33,15 @@ fn put(server: &Server, name: &str) -> Ended {
     server.put(&temp.path().join("a"), &["--name", name])
 }
 
-/// The limit that the guide names.
+/// The limit that the guide names, and one of the command line.
 #[test]
-fn the_seventeenth_client_is_refused_with_the_reason() {
-    let server = Server::start();
-    let _clients: Vec<_> = (0..SESSIONS).map(|_| session(&server)).collect();
-    put(&server, "a").failed(1, "16 clients are served already");
+fn one_client_too_many_is_refused_with_the_reason() {
+    for (limit, arguments) in [(SESSIONS, &[][..]), (2, &["--max-clients", "2"])] {
+        let server = Server::start_with_arguments(arguments);
+        let _clients: Vec<_> = (0..limit).map(|_| session(&server)).collect();
+        let reason = format!("{limit} clients are served already, the limit of its --max-clients");
+        put(&server, "a").failed(1, &reason);
+    }
 }
 
 /// As many as there are sessions: they send nothing but keep-alive frames, and are dropped within 2 s.
@@ -98,12 +101,12 @@ fn malformed_frames_are_refused_with_the_reason() {
     let mut cut = frame(&(3_u8, 200_u8)); // A name of 200 bytes that are not there.
     cut.extend([0; 16]);
     for (bytes, reason) in [
-        (header(3, u32::MAX), "malformed frame: 4294967295 bytes, at most 32768"),
-        (header(2, 4), "control stream has version 2"),
+        (header(4, u32::MAX), "malformed frame: 4294967295 bytes, at most 32768"),
+        (header(3, 4), "control stream has version 3"),
         (frame(&200_u8), "malformed frame: "),
         (cut, "malformed frame: "),
         (frame(&(9_u8, 7_u8)), "malformed frame: 1 bytes follow"),
-        (frame(&(3_u8, "x".repeat(1025))), "malformed frame: text of 1025 bytes"),
+        (frame(&(3_u8, "x".repeat(1025), 0_u64, [0_u8; 32])), "malformed frame: text of 1025 bytes"),
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "not a flagcx-p2p control stream"),
     ] {
         let mut client = server.connect();

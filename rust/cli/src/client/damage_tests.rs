@@ -29,7 +29,7 @@ fn bytes_damaged_on_the_way_are_not_stored() {
             let moved = if get {
                 client.get("there", &Target::new("there", Some(&back), false).unwrap())
             } else {
-                client.put(store::open_local(&file).unwrap(), "new", false)
+                client.put(crate::store::open_local(&file).unwrap(), "new", false)
             };
             done.store(true, Ordering::Relaxed);
             moved

@@ -1,6 +1,9 @@
 //! The passive side: offers files of one directory, and memory for clients to move them through.
 
 mod admission;
+mod list;
+mod receive;
+mod send;
 mod session;
 mod signals;
 
@@ -42,6 +45,8 @@ pub(crate) struct ServeOptions {
     pub(crate) idle_limit: Duration,
     /// How long transfers may go on after a signal to end.
     pub(crate) drain_limit: Duration,
+    /// Clients served at the same time, at most.
+    pub(crate) max_clients: u16,
     /// End when standard input does: for a server that another process started.
     pub(crate) until_stdin_closes: bool,
 }
@@ -114,7 +119,7 @@ impl Server {
             config,
             idle_limit: options.idle_limit,
             drain_limit: options.drain_limit,
-            admission: Admission::new(),
+            admission: Admission::new(usize::from(options.max_clients)),
         };
         Ok((Arc::new(server), bound))
     }

@@ -27,7 +27,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long an ending side waits for the peer to read its last frames.
 const LINGER: Duration = Duration::from_secs(2);
 /// Frames read ahead; beyond that TCP holds the peer back.
-const QUEUE: usize = 2 * super::MAX_SLOTS;
+const QUEUE: usize = 4 * super::MAX_SLOTS;
 
 /// Why a control stream ended.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -119,6 +119,11 @@ impl Control {
         send(&self.writer, frame).map_err(|error| self.refusal().unwrap_or(error))
     }
 
+    /// Sends frames with one call of the kernel.
+    pub(crate) fn send_all(&self, frames: &[Frame]) -> Result<(), ControlError> {
+        send_all(&self.writer, frames).map_err(|error| self.refusal().unwrap_or(error))
+    }
+
     /// Ends the stream so that the peer still reads what was sent last: closing with unread input would reset it.
     pub(crate) fn finish(self) {
         let stream = self.writer.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Write);
@@ -185,7 +190,11 @@ fn accepted(frame: Frame) -> Result<Frame, ControlError> {
 }
 
 fn send(writer: &Mutex<TcpStream>, frame: &Frame) -> Result<(), ControlError> {
-    let bytes = codec::encode(frame)?;
+    send_all(writer, std::slice::from_ref(frame))
+}
+
+fn send_all(writer: &Mutex<TcpStream>, frames: &[Frame]) -> Result<(), ControlError> {
+    let bytes = frames.iter().map(codec::encode).collect::<Result<Vec<_>, _>>()?.concat();
     let mut stream = writer.lock().unwrap_or_else(PoisonError::into_inner);
     stream.write_all(&bytes).map_err(|error| from_io(&error))
 }

@@ -99,6 +99,11 @@ impl Server {
     pub(crate) fn names(&self) -> Vec<String> {
         names(&self.path)
     }
+
+    /// Names in the served directory of what is no partial file.
+    pub(crate) fn complete_names(&self) -> Vec<String> {
+        complete_names(&self.path)
+    }
 }
 
 impl Drop for Server {
@@ -112,7 +117,7 @@ impl Drop for Server {
 pub(crate) fn frame(content: &impl serde::Serialize) -> Vec<u8> {
     let payload = postcard::to_allocvec(content).unwrap();
     let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
-    [b"F2", &[3][..], &length, &payload].concat()
+    [b"F2", &[4][..], &length, &payload].concat()
 }
 
 /// The frame without content.
@@ -127,7 +132,8 @@ pub(crate) fn open_frame() -> Vec<u8> {
 
 /// The frame by which a client announces a file.
 pub(crate) fn put_frame(name: &str, size: u64) -> Vec<u8> {
-    frame(&(2_u8, name, size, false))
+    // No resuming; not executable, no time.
+    frame(&(2_u8, name, Some(size), false, false, (false, None::<(i64, u32)>)))
 }
 
 pub(crate) fn names(path: &Path) -> Vec<String> {
@@ -135,6 +141,11 @@ pub(crate) fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+/// Names of what is no partial file.
+pub(crate) fn complete_names(path: &Path) -> Vec<String> {
+    names(path).into_iter().filter(|name| !name.ends_with(".partial")).collect()
 }
 
 /// How a command ended.
