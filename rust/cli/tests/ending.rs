@@ -68,7 +68,7 @@ fn a_second_signal_ends_at_once() {
     server.signal("-TERM");
     let status = server.ended();
     assert_eq!((status.code(), status.signal()), (Some(128 + 15), None));
-    finish(put).failed(1, "put to");
+    finish(put).failed(1, "put in to");
     assert!(server.complete_names().is_empty());
 }
 

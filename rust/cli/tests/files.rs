@@ -154,7 +154,7 @@ fn a_server_killed_in_the_middle_ends_the_client() {
         let status = Command::new("kill").args([signal, &server.child.id().to_string()]).status();
         assert!(status.unwrap().success());
         let killed = Instant::now();
-        finish(put).failed(1, "put to");
+        finish(put).failed(1, "put in to");
         assert!(killed.elapsed() < Duration::from_secs(30), "{signal}: {:?}", killed.elapsed());
         assert_eq!(names(temp.path()), ["in"], "{signal}");
         assert!(server.complete_names().is_empty(), "{signal}: a part of a file has its name");

@@ -23,13 +23,13 @@ pub(crate) fn get(options: &GetOptions) -> Result<()> {
     check_output(options, &names)?;
     interrupt::handle()?;
     let what = if let [name] = &options.names[..] { format!("get {name}") } else { "get".to_owned() };
-    let peer = format!("from {}", options.server);
-    let client = Client::connect(&options.server, options.shape).doing(|| format!("{what} {peer}"))?;
+    let doing = format!("{what} from {}", options.server);
+    let client = Client::connect(&options.server, options.shape).doing(|| doing.clone())?;
     client.remark_on_ring(options.shape);
     let mut missing = Vec::new();
     let (mut items, mut skipped, mut single) = (Vec::new(), 0, names.len() == 1);
     for name in &names {
-        match list::files(&client.control, name).doing(|| format!("{what} {peer}"))? {
+        match list::files(&client.control, name).doing(|| doing.clone())? {
             Ok(listing) => {
                 single &= matches!(&listing.files[..], [file] if file.name == *name);
                 skipped += listing.skipped;
@@ -45,7 +45,7 @@ pub(crate) fn get(options: &GetOptions) -> Result<()> {
     let total = Some(items.iter().map(|item| item.file.size).sum());
     let progress = Progress::new(&what, total, items.len() as u64, options.style == Style::Quiet);
     let path = client.info().path.to_string();
-    let mut results = Results::new(("get", peer), options.style, (single, to_stdout), path, &progress);
+    let mut results = Results::new(("get", doing.clone()), options.style, (single, to_stdout), path, &progress);
     results.skipped(skipped);
     missing.into_iter().for_each(|(name, error)| results.ended(name, Err(error)));
     let done = fetch(&client, options, items, single, &progress, &mut results);

@@ -16,13 +16,13 @@ pub(crate) fn put(options: &PutOptions) -> Result<()> {
         _ => "put".to_owned(),
     };
     interrupt::handle()?;
-    let peer = format!("to {}", options.server);
-    let client = Client::connect(&options.server, options.shape).doing(|| format!("{what} {peer}"))?;
+    let doing = format!("{what} to {}", options.server);
+    let client = Client::connect(&options.server, options.shape).doing(|| doing.clone())?;
     client.remark_on_ring(options.shape);
     let total = found.items.iter().map(|item| item.size).sum();
     let progress = Progress::new(&what, total, found.items.len() as u64, options.style == Style::Quiet);
     let path = client.info().path.to_string();
-    let mut results = Results::new(("put", peer), options.style, (found.single, false), path, &progress);
+    let mut results = Results::new(("put", doing.clone()), options.style, (found.single, false), path, &progress);
     results.skipped(found.skipped);
     let done = send(&client, found.items, (options.force, options.resume), &progress, &mut results);
     results.finish(done)

@@ -13,8 +13,8 @@ use crate::output::{self, units};
 pub(super) struct Results<'a> {
     /// `put` or `get`.
     verb: &'static str,
-    /// `to 192.0.2.7:7733`.
-    peer: String,
+    /// `put a.bin to 192.0.2.7:7733`, without a name where there are several.
+    doing: String,
     style: Style,
     /// A single file was asked for: its line is the result, and its error that of the command.
     single: bool,
@@ -34,7 +34,7 @@ pub(super) struct Results<'a> {
 
 impl<'a> Results<'a> {
     pub(super) fn new(
-        (verb, peer): (&'static str, String),
+        (verb, doing): (&'static str, String),
         style: Style,
         (single, to_stderr): (bool, bool),
         path: String,
@@ -42,7 +42,7 @@ impl<'a> Results<'a> {
     ) -> Self {
         let started = Instant::now();
         let (files, failed, skipped, bytes, moved, error) = (0, 0, 0, 0, 0, None);
-        Self { verb, peer, style, single, to_stderr, path, progress, started, files, failed, skipped, bytes, moved, error }
+        Self { verb, doing, style, single, to_stderr, path, progress, started, files, failed, skipped, bytes, moved, error }
     }
 
     /// A file has ended.
@@ -66,8 +66,7 @@ impl<'a> Results<'a> {
                     self.progress.line(&json!({ "file": name, "error": error.to_string() }).to_string());
                 }
                 if self.single {
-                    let doing = || format!("{verb} {name} {}", self.peer);
-                    self.error = Err::<(), _>(error).doing(doing).err();
+                    self.error = Some(error);
                 } else {
                     self.progress.remark(&format!("{verb} {name}: {error}"));
                 }
@@ -89,15 +88,13 @@ impl<'a> Results<'a> {
             Style::Text if !self.single => self.print_sum(elapsed),
             Style::Text | Style::Quiet => {}
         }
-        let (verb, failed, files) = (self.verb, self.failed, self.files);
-        done.doing(|| format!("{verb} {}", self.peer))?;
-        match self.error.take() {
-            Some(error) => Err(error),
-            None if failed > 0 => {
-                Err::<(), _>(Problem::SomeFailed { failed, files }).doing(|| format!("{verb} {}", self.peer))
-            }
-            None => Ok(()),
-        }
+        let (failed, files) = (self.failed, self.files);
+        let result = match (done, self.error.take()) {
+            (Err(error), _) | (Ok(()), Some(error)) => Err(error),
+            (Ok(()), None) if failed > 0 => Err(Problem::SomeFailed { failed, files }.into()),
+            (Ok(()), None) => Ok(()),
+        };
+        result.doing(|| self.doing)
     }
 
     fn print_text(&self, name: &str, moved: Moved) {

@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::admission::Phase;
-use super::session::{Session, report, unexpected};
+use super::session::{CHECK_INTERVAL, Session, report, unexpected};
 use crate::error::{CliError, Result};
 use crate::pipeline::{Digest, Filled, Next, Source, small};
 use crate::store::{Content, Prefix, RelativeName};
 use crate::wire::{Frame, Hash, MAX_GETS, Small, is_small};
-
-use super::session::CHECK_INTERVAL;
 
 impl Session<'_> {
     /// Sends a file, from behind the `kept` bytes that the client has of it, if they have this hash.
@@ -129,7 +127,7 @@ impl Session<'_> {
     }
 
     /// Takes a frame that comes while files are sent. False: the client does not want the rest of this one.
-    fn take(&mut self, frame: Frame, source: Option<&Source>, current: u64) -> Result<bool> {
+    pub(super) fn take(&mut self, frame: Frame, source: Option<&Source>, current: u64) -> Result<bool> {
         match frame {
             Frame::Credit { sequence } if sequence == self.credited && sequence < self.sent => {
                 self.credited += 1;

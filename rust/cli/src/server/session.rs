@@ -121,6 +121,10 @@ impl<'a> Session<'a> {
                 }
                 Ok(Frame::Get { name, kept, hash }) => self.get(&name, kept, hash)?,
                 Ok(Frame::List { folder }) => self.list(&folder)?,
+                // Of the last chunks of a file.
+                Ok(frame @ Frame::Credit { .. }) => {
+                    self.take(frame, None, self.requests)?;
+                }
                 // It was sent before the answer to that request had arrived.
                 Ok(Frame::Abort { request }) if request < self.requests => {}
                 Ok(Frame::UsageRequest) => {

@@ -1,34 +1,45 @@
-//! Files that were written get their names: one by one, or many of them with one request to the disk.
+//! Files that were written get their names: one by one, or many of them with fewer waits for the disk.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::thread;
 
 use super::{Incoming, StoreError};
 
 /// Most files that wait for their names together. Each is an open descriptor.
 pub(crate) const GROUP: usize = 32;
+/// Threads that sync the files of a group: what they wait for at the same time is one write of the file system's journal.
+/// Syncing the whole file system would wait for all that other programs have written to it.
+const THREADS: usize = 4;
 
-/// Syncs and names every file; the results are in the same order. One file is synced by itself. For several the whole file
-/// system is synced, once before and once after they get their names: 32 files of 4 KiB took 0.5 ms on ext4, and 3.4 ms one
-/// by one.
+/// Syncs and names every file, and then syncs each of their directories once; the results are in the same order.
 pub(crate) fn commit_all(files: Vec<Incoming>) -> Vec<Result<(), StoreError>> {
     if files.len() < 2 {
         return files.into_iter().map(Incoming::commit).collect();
     }
-    let mut systems = BTreeMap::new();
+    let synced = sync_all(&files);
+    let mut directories = BTreeMap::new();
     for file in &files {
-        systems.entry(file.device()).or_insert_with(|| file.directory_fd());
+        directories.entry(file.directory().path.clone()).or_insert_with(|| file.directory().clone());
     }
-    let synced = sync(&systems);
-    let named: Vec<_> = files.into_iter().map(|file| synced.clone().and_then(|()| file.commit_synced())).collect();
-    let after = sync(&systems);
+    let named: Vec<_> =
+        files.into_iter().zip(synced).map(|(file, synced)| synced.and_then(|()| file.rename_synced())).collect();
+    let after = directories.values().try_for_each(super::Directory::sync);
     named.into_iter().map(|named| named.and_then(|()| after.clone())).collect()
 }
 
-fn sync(systems: &BTreeMap<Option<u64>, Arc<OwnedFd>>) -> Result<(), StoreError> {
-    systems.values().try_for_each(|fd| {
-        rustix::fs::syncfs(&**fd).map_err(|errno| StoreError::io("sync", "the file system", errno))
+fn sync_all(files: &[Incoming]) -> Vec<Result<(), StoreError>> {
+    thread::scope(|scope| {
+        let sync = |part: &[Incoming]| part.iter().map(Incoming::sync).collect::<Vec<_>>();
+        let threads: Vec<_> = files
+            .chunks(GROUP / THREADS)
+            .map(|part| (part, thread::Builder::new().name("sync".into()).spawn_scoped(scope, move || sync(part))))
+            .collect();
+        // Without a further thread, this one does it.
+        let joined = threads.into_iter().map(|(part, thread)| match thread.map(thread::ScopedJoinHandle::join) {
+            Ok(Ok(results)) => results,
+            _ => sync(part),
+        });
+        joined.flatten().collect()
     })
 }
 

@@ -2,9 +2,8 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -158,36 +157,31 @@ impl Incoming {
     }
 
     /// Syncs the file to disk, gives it its name, and syncs the directory.
-    pub(crate) fn commit(mut self) -> Result<(), StoreError> {
-        self.complete()?;
-        self.file.sync_all().map_err(|error| self.failed("sync", error))?;
-        self.rename()?;
-        retry_on_intr(|| rustix::fs::fsync(&*self.directory.fd))
-            .map_err(|errno| self.failed("sync the directory of", errno))
+    pub(crate) fn commit(self) -> Result<(), StoreError> {
+        self.sync()?;
+        let directory = self.directory.clone();
+        self.rename_synced()?;
+        directory.sync()
     }
 
-    /// Gives it its name: the file system is synced by the caller.
-    pub(super) fn commit_synced(mut self) -> Result<(), StoreError> {
-        self.complete()?;
-        self.rename()
-    }
-
-    /// The file system that it is on.
-    pub(super) fn device(&self) -> Option<u64> {
-        rustix::fs::fstat(&self.file).ok().map(|stat| stat.st_dev)
-    }
-
-    /// The directory that it is in.
-    pub(super) fn directory_fd(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.directory.fd)
-    }
-
-    fn complete(&mut self) -> Result<(), StoreError> {
+    /// Completes the file, and syncs it to disk.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
         if self.size.is_none() {
             // Gives back what was reserved behind the end.
             self.file.set_len(self.written).map_err(|error| self.failed("write", error))?;
         }
-        self.attributes.set(&self.file).map_err(|errno| self.failed("set mode and time of", errno))
+        self.attributes.set(&self.file).map_err(|errno| self.failed("set mode and time of", errno))?;
+        self.file.sync_all().map_err(|error| self.failed("sync", error))
+    }
+
+    /// Gives it its name.
+    pub(super) fn rename_synced(mut self) -> Result<(), StoreError> {
+        self.rename()
+    }
+
+    /// The directory that it is in.
+    pub(super) fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// Reserves space for the first `size` bytes. False: the file system cannot, and a full disk shows later.

@@ -119,8 +119,7 @@ impl Directory {
     pub(crate) fn make_folder_of(&self, name: &RelativeName) -> Result<(Self, FileName), StoreError> {
         let folder = name.folders().iter().try_fold(self.clone(), |at, name| {
             match rustix::fs::mkdirat(&*at.fd, name.as_str(), Mode::from_raw_mode(0o755)) {
-                Ok(()) => retry_on_intr(|| rustix::fs::fsync(&*at.fd))
-                    .map_err(|errno| StoreError::io("sync", at.path.display().to_string(), errno))?,
+                Ok(()) => at.sync()?,
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(StoreError::io("make folder", at.path_of(name), errno)),
             }
@@ -168,6 +167,12 @@ impl Directory {
             }
             Ok(_) => Ok(()),
         }
+    }
+
+    /// Syncs the names in this directory to disk.
+    fn sync(&self) -> Result<(), StoreError> {
+        retry_on_intr(|| rustix::fs::fsync(&*self.fd))
+            .map_err(|errno| StoreError::io("sync folder", self.path.display().to_string(), errno))
     }
 
     /// Removes temporary files of processes that were killed, and old partial files, here and in all folders below.

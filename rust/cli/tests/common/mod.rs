@@ -28,7 +28,8 @@ pub(crate) struct Server {
     pub(crate) address: String,
     /// Its directory.
     pub(crate) path: PathBuf,
-    _temp: tempfile::TempDir,
+    /// Removed at the end, where it is its own.
+    temp: Option<tempfile::TempDir>,
 }
 
 impl Server {
@@ -46,9 +47,20 @@ impl Server {
 
     pub(crate) fn spawn(environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let temp = tempfile::tempdir().unwrap();
+        let mut server = Self::spawn_in(temp.path().to_owned(), environment, arguments);
+        server.temp = Some(temp);
+        server
+    }
+
+    /// Another server of its directory.
+    pub(crate) fn next(&self) -> Self {
+        Self::spawn_in(self.path.clone(), &[], &[])
+    }
+
+    fn spawn_in(path: PathBuf, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut child = program()
             .args(["serve", "--port", "0", "--until-stdin-closes"])
-            .arg(temp.path())
+            .arg(&path)
             .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
@@ -61,7 +73,7 @@ impl Server {
         let rest = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("server printed {line:?}"));
         let address = rest.split_whitespace().next().unwrap().to_owned();
         std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
-        Self { child, address, path: temp.path().to_owned(), _temp: temp }
+        Self { child, address, path, temp: None }
     }
 
     /// A connection over which nothing has been sent.
