@@ -37,7 +37,9 @@ pub(crate) enum Problem {
     Mismatch(String),
     #[error("{0}")]
     Other(String),
-    #[error("interrupted; what has arrived of large files is kept for a day, and the next run of this command continues them")]
+    #[error(
+        "interrupted; what has arrived of large files is kept for a day, and the next run of this command continues them"
+    )]
     Interrupted,
     /// Only its status: every file's failure is printed already.
     #[error("{failed} of {files} files failed; the others are complete")]

@@ -69,7 +69,10 @@ fn changed(change: impl Fn(&Path) + Sync, what: &str) {
             ended.failed(1, what);
         });
         fs::remove_file(&file).unwrap();
-        assert!(complete_names(temp.path()).is_empty() && server.complete_names().is_empty(), "a file was stored");
+        assert!(
+            complete_names(temp.path()).is_empty() && server.complete_names().is_empty(),
+            "a file was stored"
+        );
     }
 }
 

@@ -41,9 +41,14 @@ fn tree(path: &Path) -> Vec<(String, Vec<u8>)> {
 fn model(parent: &Path) -> std::path::PathBuf {
     let folder = parent.join("model");
     fs::create_dir_all(folder.join("deep/er")).unwrap();
-    for (name, size) in
-        [("empty", 0), ("a", 5), ("deep/b", 70_000), ("deep/er/c", 600_000), ("deep/er/d", (1 << 20) + 1), ("z", 1)]
-    {
+    for (name, size) in [
+        ("empty", 0),
+        ("a", 5),
+        ("deep/b", 70_000),
+        ("deep/er/c", 600_000),
+        ("deep/er/d", (1 << 20) + 1),
+        ("z", 1),
+    ] {
         let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8 ^ (at >> 12) as u8).collect();
         fs::write(folder.join(name), content).unwrap();
     }
@@ -112,7 +117,8 @@ fn one_bad_file_does_not_stop_the_others() {
     fs::write(server.path.join("model/deep/large"), "mine").unwrap();
     fs::write(folder.join("deep/large"), vec![1; 2 << 20]).unwrap();
     symlink(temp.path(), server.path.join("model/deep/er")).unwrap();
-    let ended = put(&[&folder], &server, &["--json"]).failed(1, "4 of 7 files failed; the others are complete");
+    let ended =
+        put(&[&folder], &server, &["--json"]).failed(1, "4 of 7 files failed; the others are complete");
     let lines = json_lines(&ended);
     let failed = |name: &str| {
         let line = lines.iter().find(|line| line["file"] == name).unwrap();
@@ -220,7 +226,10 @@ fn listing() {
         assert_eq!(names(&ls(&[prefix]).succeeded()).len(), count, "{prefix}");
     }
     let lines = json_lines(&ls(&["model/a", "--json"]).succeeded());
-    assert_eq!(lines, [serde_json::json!({ "file": "model/a", "bytes": 5, "modified": "1970-01-02T00:00:00Z" })]);
+    assert_eq!(
+        lines,
+        [serde_json::json!({ "file": "model/a", "bytes": 5, "modified": "1970-01-02T00:00:00Z" })]
+    );
     ls(&["x"]).failed(1, "no file's name begins with \"x\"");
     ls(&["nowhere/x"]).failed(1, "No such file");
     ls(&["../x"]).failed(2, "name");

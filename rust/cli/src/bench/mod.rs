@@ -70,7 +70,8 @@ pub(crate) fn serve_here(directory: std::path::PathBuf) -> Result<String> {
         ring_limit: u64::from(u32::MAX),
         idle_limit: Duration::from_secs(3600),
         drain_limit: Duration::ZERO,
-        max_clients: 16, until_stdin_closes: false,
+        max_clients: 16,
+        until_stdin_closes: false,
     };
     let (server, bound) = Server::open(&options)?;
     thread::Builder::new()

@@ -197,7 +197,8 @@ impl<'a> Download<'a> {
     }
 
     fn store_small(&mut self, small: Small) -> Result<()> {
-        let request = self.requests.pop_front().ok_or_else(|| CliError::protocol("a file that was not asked for"))?;
+        let request =
+            self.requests.pop_front().ok_or_else(|| CliError::protocol("a file that was not asked for"))?;
         let (bytes, stored) = small::take(&self.client.ring, small.sequence, small.length)
             .ok_or_else(|| CliError::protocol("a small file is longer than its slot"))?;
         self.credit(small.sequence);
@@ -294,13 +295,12 @@ impl<'a> Download<'a> {
 
     /// Ends the file of the oldest request, with the server's digest or with the server's reason.
     fn end(&mut self, sent: Result<Digest>) -> Result<()> {
-        let request = self.requests.pop_front().ok_or_else(|| CliError::protocol("an answer to no request"))?;
+        let request =
+            self.requests.pop_front().ok_or_else(|| CliError::protocol("an answer to no request"))?;
         let moved = match (self.current.take(), sent) {
             (None, Ok(_)) => return Err(CliError::protocol("the end of a file that has not begun")),
             (Some(Current { error: Some(error), .. }), _) | (None | Some(_), Err(error)) => Err(error),
-            (Some(Current { sink, resumed, .. }), Ok(sent)) => {
-                store(sink, sent).map(|()| (sent, resumed))
-            }
+            (Some(Current { sink, resumed, .. }), Ok(sent)) => store(sink, sent).map(|()| (sent, resumed)),
         };
         let elapsed = request.started.elapsed();
         let moved = moved.map(|(Digest { bytes, hash }, resumed)| Moved { bytes, hash, elapsed, resumed });
@@ -341,5 +341,6 @@ fn write_small(request: &Requested, small: &Small, bytes: &[u8], stored: Digest)
 }
 
 fn mismatch(sent: Digest, arrived: Digest) -> CliError {
-    Problem::Mismatch(format!("sent {}, arrived {}", units::hex(&sent.hash), units::hex(&arrived.hash))).into()
+    Problem::Mismatch(format!("sent {}, arrived {}", units::hex(&sent.hash), units::hex(&arrived.hash)))
+        .into()
 }

@@ -40,12 +40,16 @@ pub(crate) fn get(options: &GetOptions) -> Result<()> {
     }
     let to_stdout = is_output(options.output.as_deref());
     if to_stdout && !single && missing.is_empty() {
-        return Err(CliError::usage(format!("-o -: {} is a folder; only a file can be written to it", names.join(" "))));
+        return Err(CliError::usage(format!(
+            "-o -: {} is a folder; only a file can be written to it",
+            names.join(" ")
+        )));
     }
     let total = Some(items.iter().map(|item| item.file.size).sum());
     let progress = Progress::new(&what, total, items.len() as u64, options.style == Style::Quiet);
     let path = client.info().path.to_string();
-    let mut results = Results::new(("get", doing.clone()), options.style, (single, to_stdout), path, &progress);
+    let mut results =
+        Results::new(("get", doing.clone()), options.style, (single, to_stdout), path, &progress);
     results.skipped(skipped);
     missing.into_iter().for_each(|(name, error)| results.ended(name, Err(error)));
     let done = fetch(&client, options, items, single, &progress, &mut results);

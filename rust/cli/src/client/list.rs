@@ -94,7 +94,10 @@ pub(super) fn plain(name: &str) -> Result<String> {
         };
     }
     let parts: Vec<_> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    parts.iter().try_for_each(|part| FileName::new(part).map(|_| ())).map_err(|error| usage(error.to_string()))?;
+    parts
+        .iter()
+        .try_for_each(|part| FileName::new(part).map(|_| ()))
+        .map_err(|error| usage(error.to_string()))?;
     Ok(parts.join("/"))
 }
 

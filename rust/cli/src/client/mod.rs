@@ -132,7 +132,9 @@ impl Client {
     fn remark_on_ring(&self, asked: Shape) {
         let agreed = self.ring.shape();
         if agreed != asked {
-            output::remark(&format!("{agreed} instead of {asked}, which is more than the server's --ring-limit"));
+            output::remark(&format!(
+                "{agreed} instead of {asked}, which is more than the server's --ring-limit"
+            ));
         }
     }
 

@@ -22,7 +22,8 @@ pub(crate) fn put(options: &PutOptions) -> Result<()> {
     let total = found.items.iter().map(|item| item.size).sum();
     let progress = Progress::new(&what, total, found.items.len() as u64, options.style == Style::Quiet);
     let path = client.info().path.to_string();
-    let mut results = Results::new(("put", doing.clone()), options.style, (found.single, false), path, &progress);
+    let mut results =
+        Results::new(("put", doing.clone()), options.style, (found.single, false), path, &progress);
     results.skipped(found.skipped);
     let done = send(&client, found.items, (options.force, options.resume), &progress, &mut results);
     results.finish(done)

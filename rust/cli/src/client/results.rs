@@ -42,7 +42,22 @@ impl<'a> Results<'a> {
     ) -> Self {
         let started = Instant::now();
         let (files, failed, skipped, bytes, moved, error) = (0, 0, 0, 0, 0, None);
-        Self { verb, doing, style, single, to_stderr, path, progress, started, files, failed, skipped, bytes, moved, error }
+        Self {
+            verb,
+            doing,
+            style,
+            single,
+            to_stderr,
+            path,
+            progress,
+            started,
+            files,
+            failed,
+            skipped,
+            bytes,
+            moved,
+            error,
+        }
     }
 
     /// A file has ended.

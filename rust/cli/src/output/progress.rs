@@ -13,8 +13,11 @@ use super::units;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// A terminal with fewer columns gets a shorter line.
 const NARROW: u16 = 60;
-const WIDE: &str = "{prefix:.24} [{wide_bar}] {binary_bytes} of {binary_total_bytes}{msg}  {decimal_bytes_per_sec}  ETA {eta}";
-const SHORT: &str = "{percent}% {binary_bytes_per_sec} ETA {eta}";
+/// One with at least as many has room for everything.
+const ROOM: u16 = 110;
+const FULL: &str = "{prefix:.24} [{wide_bar}] {binary_bytes} of {binary_total_bytes}{msg}  {decimal_bytes_per_sec}  ETA {eta}";
+const USUAL: &str = "[{wide_bar}] {binary_bytes} of {binary_total_bytes}{msg}  ETA {eta}";
+const SHORT: &str = "{percent}% {decimal_bytes_per_sec} ETA {eta}";
 /// Where the total is not known.
 const OPEN: &str = "{prefix:.24} {binary_bytes}  {decimal_bytes_per_sec}";
 
@@ -134,7 +137,8 @@ fn template(columns: u16, has_total: bool) -> &'static str {
         false => OPEN,
         // No size at all is that of a terminal that does not say it.
         true if (1..NARROW).contains(&columns) => SHORT,
-        true => WIDE,
+        true if columns < ROOM => USUAL,
+        true => FULL,
     }
 }
 
@@ -151,10 +155,11 @@ mod tests {
 
     #[test]
     fn the_templates_are_valid_and_fit() {
-        for template in [WIDE, SHORT, OPEN] {
+        for template in [FULL, USUAL, SHORT, OPEN] {
             ProgressStyle::with_template(template).unwrap();
         }
-        assert_eq!([template(59, true), template(60, true), template(0, true)], [SHORT, WIDE, WIDE]);
+        let chosen = [1, 59, 60, 109, 110, 0].map(|columns| template(columns, true));
+        assert_eq!(chosen, [SHORT, SHORT, USUAL, USUAL, FULL, USUAL]);
         assert_eq!(template(20, false), OPEN);
     }
 

@@ -32,7 +32,12 @@ pub(crate) struct Source {
 impl Source {
     /// Starts to fill the slots of `ring`, all of which are free, with `content`, which stands behind `prefix`. The first chunk
     /// gets the number `first`.
-    pub(crate) fn start(content: Content, ring: Arc<Ring>, prefix: Prefix, first: u64) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        content: Content,
+        ring: Arc<Ring>,
+        prefix: Prefix,
+        first: u64,
+    ) -> std::io::Result<Self> {
         let slots = usize::from(ring.shape().slots);
         let (filled, chunks) = mpsc::sync_channel(slots);
         let (free, freed) = mpsc::sync_channel(slots);

@@ -102,7 +102,8 @@ fn finishing_early_ends_the_threads() {
 
 #[test]
 fn a_sink_that_cannot_write_says_why() {
-    let mut sink = Sink::start(crate::store::unwritable_for_test(), Ring::for_test(SHAPE), Prefix::default()).unwrap();
+    let mut sink =
+        Sink::start(crate::store::unwritable_for_test(), Ring::for_test(SHAPE), Prefix::default()).unwrap();
     let mut pushed = 0;
     while sink.push(Filled { sequence: pushed, length: 4096 }) {
         pushed += 1;

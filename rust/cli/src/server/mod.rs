@@ -27,6 +27,9 @@ use admission::{Admission, Permit, Phase};
 /// How long aborted sessions may take to clean up.
 const CLEAN_UP: Duration = Duration::from_secs(1);
 
+/// How often old partial files are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// The start of the line that `serve` prints once it listens; the address follows.
 pub(crate) const READY: &str = "listening on ";
 
@@ -71,7 +74,9 @@ pub(crate) struct Server {
 /// Runs `serve`: prints one line once it listens, then serves until a signal ends it.
 pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let (server, bound) = Server::open(options)?;
-    server.directory.remove_stale();
+    // Here at once; below, where there may be very many folders, beside serving.
+    server.directory.remove_old_partials();
+    start_sweep(&server)?;
     let draining = Arc::clone(&server);
     signals::handle(move |signal| draining.drain(signal))
         .map_err(|error| CliError::other(error.to_string()))
@@ -164,6 +169,23 @@ impl Server {
         // So that no temporary file stays.
         self.admission.wait_empty(Instant::now() + CLEAN_UP);
     }
+}
+
+/// Removes what ended transfers have left, now and every hour.
+fn start_sweep(server: &Arc<Server>) -> Result<()> {
+    let directory = server.directory.clone();
+    let sweep = move || {
+        loop {
+            directory.remove_stale();
+            thread::sleep(SWEEP_INTERVAL);
+        }
+    };
+    thread::Builder::new()
+        .name("sweep".into())
+        .spawn(sweep)
+        .map(|_| ())
+        .map_err(|error| CliError::other(error.to_string()))
+        .doing(|| "start a thread".into())
 }
 
 fn start_session(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, mut permit: Permit) {

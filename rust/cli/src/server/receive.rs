@@ -161,7 +161,9 @@ impl Session<'_> {
     fn receive_chunks(&mut self, sink: &mut Sink<Incoming>, mut left: u64, exact: bool) -> Result<Ended> {
         loop {
             match self.next(Phase::Draining)? {
-                Frame::Filled { sequence, length } if self.is_next(sequence, length) && u64::from(length) <= left => {
+                Frame::Filled { sequence, length }
+                    if self.is_next(sequence, length) && u64::from(length) <= left =>
+                {
                     let pushed = sink.push(Filled { sequence, length });
                     self.received += 1;
                     self.control.send(&Frame::Credit { sequence })?;

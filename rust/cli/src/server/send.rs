@@ -52,7 +52,14 @@ impl Session<'_> {
         let length = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.sent += 1;
         let name = name.to_owned();
-        Ok(self.control.send(&Frame::Small(Small { name, force: false, attributes, sequence, length, hash }))?)
+        Ok(self.control.send(&Frame::Small(Small {
+            name,
+            force: false,
+            attributes,
+            sequence,
+            length,
+            hash,
+        }))?)
     }
 
     /// `None`: the client does not want the rest. The outer error is that of the stream.

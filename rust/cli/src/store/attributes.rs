@@ -26,10 +26,8 @@ pub(crate) struct Time {
 
 impl Attributes {
     pub(super) fn of(file: &Metadata) -> Self {
-        let modified = Time {
-            seconds: file.mtime(),
-            nanoseconds: u32::try_from(file.mtime_nsec()).unwrap_or(0),
-        };
+        let modified =
+            Time { seconds: file.mtime(), nanoseconds: u32::try_from(file.mtime_nsec()).unwrap_or(0) };
         Self { executable: file.mode() & 0o100 != 0, modified: Some(modified) }
     }
 
@@ -58,12 +56,16 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let file = File::create(temp.path().join("a")).unwrap();
         for (executable, seconds) in [(false, 1_600_000_000), (true, 5)] {
-            let attributes = Attributes { executable, modified: Some(Time { seconds, nanoseconds: 500_000_000 }) };
+            let attributes =
+                Attributes { executable, modified: Some(Time { seconds, nanoseconds: 500_000_000 }) };
             attributes.set(&file).unwrap();
             assert_eq!(Attributes::of(&file.metadata().unwrap()), attributes);
         }
         // Out of range: the file system stores what it can.
-        let late = Attributes { executable: false, modified: Some(Time { seconds: i64::MAX, nanoseconds: u32::MAX }) };
+        let late = Attributes {
+            executable: false,
+            modified: Some(Time { seconds: i64::MAX, nanoseconds: u32::MAX }),
+        };
         late.set(&file).unwrap();
     }
 }

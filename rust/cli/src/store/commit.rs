@@ -5,8 +5,8 @@ use std::thread;
 
 use super::{Incoming, StoreError};
 
-/// Most files that wait for their names together. Each is an open descriptor.
-pub(crate) const GROUP: usize = 32;
+/// Most files that wait for their names together. Each is two open descriptors: the file and its folder.
+pub(crate) const GROUP: usize = 16;
 /// Threads that sync the files of a group: what they wait for at the same time is one write of the file system's journal.
 /// Syncing the whole file system would wait for all that other programs have written to it.
 const THREADS: usize = 4;
@@ -21,8 +21,11 @@ pub(crate) fn commit_all(files: Vec<Incoming>) -> Vec<Result<(), StoreError>> {
     for file in &files {
         directories.entry(file.directory().path.clone()).or_insert_with(|| file.directory().clone());
     }
-    let named: Vec<_> =
-        files.into_iter().zip(synced).map(|(file, synced)| synced.and_then(|()| file.rename_synced())).collect();
+    let named: Vec<_> = files
+        .into_iter()
+        .zip(synced)
+        .map(|(file, synced)| synced.and_then(|()| file.rename_synced()))
+        .collect();
     let after = directories.values().try_for_each(super::Directory::sync);
     named.into_iter().map(|named| named.and_then(|()| after.clone())).collect()
 }
@@ -32,13 +35,16 @@ fn sync_all(files: &[Incoming]) -> Vec<Result<(), StoreError>> {
         let sync = |part: &[Incoming]| part.iter().map(Incoming::sync).collect::<Vec<_>>();
         let threads: Vec<_> = files
             .chunks(GROUP / THREADS)
-            .map(|part| (part, thread::Builder::new().name("sync".into()).spawn_scoped(scope, move || sync(part))))
+            .map(|part| {
+                (part, thread::Builder::new().name("sync".into()).spawn_scoped(scope, move || sync(part)))
+            })
             .collect();
         // Without a further thread, this one does it.
-        let joined = threads.into_iter().map(|(part, thread)| match thread.map(thread::ScopedJoinHandle::join) {
-            Ok(Ok(results)) => results,
-            _ => sync(part),
-        });
+        let joined =
+            threads.into_iter().map(|(part, thread)| match thread.map(thread::ScopedJoinHandle::join) {
+                Ok(Ok(results)) => results,
+                _ => sync(part),
+            });
         joined.flatten().collect()
     })
 }

@@ -90,7 +90,9 @@ impl Content {
         tick: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<Prefix, E> {
         let read = |buffer: &mut [u8], at| {
-            self.file.read_exact_at(buffer, at).map_err(|error| StoreError::io("read", self.path.as_str(), error))
+            self.file
+                .read_exact_at(buffer, at)
+                .map_err(|error| StoreError::io("read", self.path.as_str(), error))
         };
         hash_prefix(length, read, tick)
     }

@@ -48,7 +48,8 @@ impl Incoming {
         size: Option<u64>,
         force: bool,
     ) -> Result<Self, StoreError> {
-        let (file, temporary) = temporary::open(&directory).map_err(|errno| cannot_create(&directory, errno))?;
+        let (file, temporary) =
+            temporary::open(&directory).map_err(|errno| cannot_create(&directory, errno))?;
         Self::over(directory, name, file, size, force).with_space(temporary)
     }
 
@@ -112,7 +113,9 @@ impl Incoming {
         tick: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<Prefix, E> {
         let read = |buffer: &mut [u8], at| {
-            self.file.read_exact_at(buffer, at).map_err(|error| self.failed("read the partial file of", error))
+            self.file
+                .read_exact_at(buffer, at)
+                .map_err(|error| self.failed("read the partial file of", error))
         };
         hash_prefix(self.written, read, tick)
     }
@@ -335,7 +338,8 @@ mod tests {
     }
 
     fn partials(path: &std::path::Path) -> usize {
-        let names = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names =
+            std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.ends_with(".partial")).count()
     }
 

@@ -100,12 +100,11 @@ impl Directory {
     pub(crate) fn folder(&self, name: &FileName) -> Result<Self, StoreError> {
         let path = self.path.join(name.as_str());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = retry_on_intr(|| rustix::fs::openat(&*self.fd, name.as_str(), flags, Mode::empty())).map_err(
-            |errno| match errno {
+        let fd = retry_on_intr(|| rustix::fs::openat(&*self.fd, name.as_str(), flags, Mode::empty()))
+            .map_err(|errno| match errno {
                 Errno::LOOP | Errno::NOTDIR => StoreError::NotAFolder(path.display().to_string()),
                 errno => StoreError::io("open folder", path.display().to_string(), errno),
-            },
-        )?;
+            })?;
         Ok(Self { fd: Arc::new(fd), path })
     }
 

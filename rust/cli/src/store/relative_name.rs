@@ -66,8 +66,21 @@ mod tests {
         }
         let (deep, long) = (format!("d/{deepest}"), format!("{}/x", "y/".repeat(600)));
         for bad in [
-            "", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/..", "./a", "a/.flagcx-p2p-1.part",
-            "a/\u{1b}[2J", deep.as_str(), long.as_str(),
+            "",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "../a",
+            "a/../b",
+            "a/..",
+            "./a",
+            "a/.flagcx-p2p-1.part",
+            "a/\u{1b}[2J",
+            deep.as_str(),
+            long.as_str(),
         ] {
             let error = RelativeName::new(bad).unwrap_err();
             assert!(matches!(error, StoreError::Name { .. }), "{bad:?}: {error}");

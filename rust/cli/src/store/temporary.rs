@@ -151,7 +151,8 @@ mod tests {
 
     fn names(directory: &Directory) -> Vec<String> {
         let entries = fs::read_dir(&directory.path).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }

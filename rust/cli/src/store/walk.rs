@@ -59,7 +59,8 @@ impl Directory {
         visit: &mut impl FnMut(Entry) -> Result<(), E>,
     ) -> Result<(), E> {
         for name in self.entries().map_err(E::from)? {
-            let skipped = |why: String| Entry::Skipped { name: format!("{prefix}{}", name.escape_debug()), why };
+            let skipped =
+                |why: String| Entry::Skipped { name: format!("{prefix}{}", name.escape_debug()), why };
             let file = match FileName::new(&name) {
                 Ok(file) => file,
                 Err(_) if name.starts_with(TEMPORARY) => continue,
@@ -156,7 +157,10 @@ mod tests {
             Ok::<_, StoreError>(())
         };
         Directory::open(temp.path()).unwrap().walk("", &mut visit).unwrap();
-        assert!(matches!(&seen[..], [Entry::Skipped { why, .. }, Entry::File(file)]
-            if why.contains("32 folders") && Path::new(&file.name).ends_with("f")), "{seen:?}");
+        assert!(
+            matches!(&seen[..], [Entry::Skipped { why, .. }, Entry::File(file)]
+            if why.contains("32 folders") && Path::new(&file.name).ends_with("f")),
+            "{seen:?}"
+        );
     }
 }

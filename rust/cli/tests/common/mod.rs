@@ -58,22 +58,24 @@ impl Server {
     }
 
     fn spawn_in(path: PathBuf, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let mut child = program()
-            .args(["serve", "--port", "0", "--until-stdin-closes"])
-            .arg(&path)
-            .args(arguments)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = program();
+        command.args(["serve", "--port", "0", "--until-stdin-closes"]).arg(&path).args(arguments);
+        Self::of(command.envs(environment.iter().copied()), path).unwrap()
+    }
+
+    /// The server that this command starts, of files in `path`; `None` if it ends at once.
+    pub(crate) fn of(command: &mut Command, path: PathBuf) -> Option<Self> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
-        out.read_line(&mut line).unwrap();
+        if out.read_line(&mut line).unwrap() == 0 {
+            child.wait().unwrap();
+            return None;
+        }
         let rest = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("server printed {line:?}"));
         let address = rest.split_whitespace().next().unwrap().to_owned();
         std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
-        Self { child, address, path, temp: None }
+        Some(Self { child, address, path, temp: None })
     }
 
     /// A connection over which nothing has been sent.

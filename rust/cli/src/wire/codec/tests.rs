@@ -67,8 +67,11 @@ fn frame() -> impl Strategy<Value = Frame> {
             |(name, (size, force, resume), attributes)| Frame::Put { name, size, force, resume, attributes }
         ),
         (text(), any::<(u64, [u8; 32])>()).prop_map(|(name, (kept, hash))| Frame::Get { name, kept, hash }),
-        (any::<(u64, u64)>(), attributes())
-            .prop_map(|((size, offset), attributes)| Frame::Ready { size, offset, attributes }),
+        (any::<(u64, u64)>(), attributes()).prop_map(|((size, offset), attributes)| Frame::Ready {
+            size,
+            offset,
+            attributes
+        }),
         any::<(u64, u32)>().prop_map(|(sequence, length)| Frame::Filled { sequence, length }),
         any::<u64>().prop_map(|sequence| Frame::Credit { sequence }),
         any::<(u64, [u8; 32])>().prop_map(|(bytes, hash)| Frame::Finish { bytes, hash }),
@@ -170,7 +173,13 @@ fn limits_hold_at_both_ends() {
         Frame::Small(Small { name, force: false, attributes, sequence: 0, length: 0, hash })
     };
     let listed = |name: &String| Listed { name: name.clone(), size: 0, seconds: 0 };
-    let put = |name: &String| Frame::Put { name: name.clone(), size: None, force: false, resume: false, attributes };
+    let put = |name: &String| Frame::Put {
+        name: name.clone(),
+        size: None,
+        force: false,
+        resume: false,
+        attributes,
+    };
     for (frame, error) in [
         (Frame::Get { name: text.clone(), kept: 0, hash: [0; 32] }, long.clone()),
         (put(&text), long.clone()),
