@@ -41,6 +41,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest time that a single chunk may take. The engine's own deadline usually ends it sooner.
 const CHUNK_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long a failed transfer waits for the server's reason.
+const REASON_WAIT: Duration = Duration::from_millis(500);
+
 /// The result of a finished put or get. Both sides computed `hash` on their own, and the two are equal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moved {
@@ -158,8 +161,16 @@ impl Client {
 
     fn start(&self, opcode: Opcode, sequence: u64, length: u32) -> Result<Posted> {
         let iov = self.ring.iov(sequence, length, &self.slots)?;
-        let id = self.connection.submit(opcode, [iov].as_slice())?;
+        let id = self
+            .connection
+            .submit(opcode, [iov].as_slice())
+            .map_err(|error| self.better_reason(error.into()))?;
         Ok(Posted { id, sequence, length, deadline: Instant::now() + CHUNK_DEADLINE })
+    }
+
+    /// Why a transfer failed: what the server says, if it has ended the session, and `error` otherwise.
+    fn better_reason(&self, error: CliError) -> CliError {
+        self.control.refusal_within(REASON_WAIT).map_or(error, CliError::from)
     }
 
     /// True when `posted` is done; with `wait` it waits for that for [`WAIT_STEP`] at most.
@@ -174,7 +185,7 @@ impl Client {
             Status::Ended(outcome) => outcome.to_string(),
             Status::Unknown => "has an id that the engine does not know any more".to_owned(),
         };
-        Err(Problem::Transfer { sequence: posted.sequence, outcome }.into())
+        Err(self.better_reason(Problem::Transfer { sequence: posted.sequence, outcome }.into()))
     }
 }
 

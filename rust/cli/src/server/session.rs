@@ -43,24 +43,39 @@ pub(super) fn run(server: &Server, control: Control, permit: &mut Permit) {
         tracing::warn!(%peer, "refused: {text}");
         return refuse(control, &CliError::other(text));
     }
-    match Session::open(server, &control, shape).and_then(Session::serve) {
+    let mut session = match Session::open(server, &control, shape) {
+        Ok(session) => session,
+        Err(error) => {
+            tracing::warn!(%peer, "{error}");
+            return refuse(control, &error);
+        }
+    };
+    match session.serve() {
         Ok(()) => tracing::info!(%peer, "client disconnected"),
         Err(error) => {
             tracing::warn!(%peer, "{error}");
-            refuse(control, &error);
+            // Before the ring ends, which fails the client's transfers for a worse reason.
+            send_reason(&control, &error);
+            drop(session);
+            control.finish();
         }
     }
 }
 
-/// Sends the client the reason why its session ends, unless the client itself closed it or sent nothing.
+/// Sends the client the reason why its session ends, and closes it.
 fn refuse(control: Control, error: &CliError) {
+    send_reason(&control, error);
+    control.finish();
+}
+
+/// Sends the client the reason why its session ends, unless the client itself closed it or sent nothing.
+fn send_reason(control: &Control, error: &CliError) {
     if !matches!(
         error.problem(),
         Problem::Control(ControlError::Closed | ControlError::PeerTimeout | ControlError::NotOpened)
     ) {
         // Best effort: the client may be gone.
         let _ = control.send(&Frame::refused(&error.to_string()));
-        control.finish();
     }
 }
 
@@ -107,7 +122,7 @@ impl<'a> Session<'a> {
         Ok(Self { server, control, ring, requests: 0, waiting, received: 0, sent: 0, credited: 0, group })
     }
 
-    fn serve(mut self) -> Result<()> {
+    fn serve(&mut self) -> Result<()> {
         loop {
             let next = match self.waiting.pop_front() {
                 Some(frame) => Ok(frame),

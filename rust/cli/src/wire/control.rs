@@ -146,6 +146,18 @@ impl Control {
         }
     }
 
+    /// The refusal that the peer has sent, if one comes within `limit`: frames before it are dropped.
+    pub(crate) fn refusal_within(&self, limit: Duration) -> Option<ControlError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.receive_by(deadline) {
+                Ok(Some(_)) => {}
+                Err(refused @ ControlError::Refused(_)) => return Some(refused),
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
     /// The next frame if there is one now.
     pub(crate) fn try_receive(&self) -> Result<Option<Frame>, ControlError> {
         match self.frames.try_recv() {
