@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::error::{CliError, Problem, Result};
 use crate::output;
+use crate::server::ending_signals;
 
 /// Exit status of an interrupted command: 128 and the number of SIGINT, as shells have it.
 pub(crate) const STATUS: u8 = 130;
@@ -19,10 +19,10 @@ const CLEAN_UP: Duration = Duration::from_secs(2);
 /// Written by the thread that waits for signals, read by the command's own: it carries no other data, so it needs no ordering.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Starts to note SIGINT, SIGTERM and SIGHUP, instead of ending at once.
+/// Starts to note SIGINT, SIGTERM and SIGHUP, instead of ending at once. Those that were ignored stay ignored.
 pub(crate) fn handle() -> Result<()> {
     let failed = |error: std::io::Error| CliError::other(format!("handle signals: {error}"));
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+    let mut signals = Signals::new(ending_signals()).map_err(failed)?;
     let wait = move || {
         if signals.forever().next().is_some() {
             INTERRUPTED.store(true, Ordering::Relaxed);

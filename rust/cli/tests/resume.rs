@@ -158,15 +158,17 @@ fn an_interrupted_get_goes_on() {
     }
 }
 
+/// It has waited for longer than the server's limit for a client without progress.
 #[test]
 fn a_signal_ends_a_put_that_waits_for_its_input() {
-    let server = Server::start();
+    let server = Server::start_with_arguments(&["--idle-limit", "1"]);
     let mut command = program();
     command.args(["put", "-", &server.address, "--name", "a"]).stdin(Stdio::piped());
     let mut put = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     put.stdin.as_mut().unwrap().write_all(&[7; 10_000]).unwrap();
     let input = put.stdin.take();
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_millis(1800));
+    assert!(put.try_wait().unwrap().is_none(), "it was dropped");
     signal(&put, "-INT");
     finish(put).failed(130, "interrupted");
     drop(input);

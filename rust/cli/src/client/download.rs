@@ -197,8 +197,12 @@ impl<'a> Download<'a> {
     }
 
     fn store_small(&mut self, small: Small) -> Result<()> {
-        let request =
+        let mut request =
             self.requests.pop_front().ok_or_else(|| CliError::protocol("a file that was not asked for"))?;
+        if let Some((kept, _)) = request.kept.take() {
+            // The file is smaller now.
+            kept.discard();
+        }
         let (bytes, stored) = small::take(&self.client.ring, small.sequence, small.length)
             .ok_or_else(|| CliError::protocol("a small file is longer than its slot"))?;
         self.credit(small.sequence);

@@ -23,6 +23,7 @@ use crate::store::Directory;
 use crate::wire::control::Control;
 
 use admission::{Admission, Permit, Phase};
+pub(crate) use signals::ending_signals;
 
 /// How long aborted sessions may take to clean up.
 const CLEAN_UP: Duration = Duration::from_secs(1);

@@ -11,10 +11,7 @@ use signal_hook::iterator::Signals;
 
 /// Calls `drain` at the first signal.
 pub(super) fn handle(drain: impl FnOnce(&'static str) + Send + 'static) -> io::Result<()> {
-    let ignored = ignored(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
-    // What the parent had ignored stays so: `nohup`, and Ctrl-C for a command in the background of a script.
-    let handled = [SIGTERM, SIGINT, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
-    let mut signals = Signals::new(handled)?;
+    let mut signals = Signals::new(ending_signals())?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         let mut drain = Some(drain);
         for signal in signals.forever() {
@@ -25,6 +22,13 @@ pub(super) fn handle(drain: impl FnOnce(&'static str) + Send + 'static) -> io::R
         }
     })?;
     Ok(())
+}
+
+/// SIGTERM, SIGINT and SIGHUP, but for those that the parent had ignored, which stays so: `nohup`, and Ctrl-C for a command in
+/// the background of a script.
+pub(crate) fn ending_signals() -> impl Iterator<Item = i32> {
+    let ignored = ignored(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
+    [SIGTERM, SIGINT, SIGHUP].into_iter().filter(move |signal| ignored & (1 << (signal - 1)) == 0)
 }
 
 fn name(signal: i32) -> &'static str {

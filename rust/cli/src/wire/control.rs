@@ -27,7 +27,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long an ending side waits for the peer to read its last frames.
 const LINGER: Duration = Duration::from_secs(2);
 /// Frames read ahead; beyond that TCP holds the peer back.
-const QUEUE: usize = 4 * super::MAX_SLOTS;
+const QUEUE: usize = 2 * super::MAX_SLOTS;
 
 /// Why a control stream ended.
 #[derive(Clone, Debug, thiserror::Error)]

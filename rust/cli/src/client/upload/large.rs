@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flagcx_p2p::Opcode;
 
@@ -14,6 +14,9 @@ use crate::pipeline::{Digest, Filled, Next, Source};
 use crate::store::{Content, Prefix};
 use crate::wire::Frame;
 use crate::wire::control::ControlError;
+
+/// How often a server is told that the source has nothing yet: well within its shortest `--idle-limit` of use.
+const STILL_HERE: Duration = Duration::from_millis(500);
 
 impl Upload<'_> {
     /// The result of the file; the outer error is that of the stream.
@@ -112,7 +115,7 @@ impl Upload<'_> {
     }
 
     fn send_posted(&mut self, source: &Source, posted: &mut VecDeque<Posted>) -> Result<Option<String>> {
-        let (mut at_end, mut failed) = (false, None);
+        let (mut at_end, mut failed, mut told) = (false, None, Instant::now());
         while !(at_end && posted.is_empty()) {
             interrupt::check()?;
             while let Some(frame) = self.client.control.try_receive()? {
@@ -135,6 +138,11 @@ impl Upload<'_> {
                 Next::Chunk(Filled { sequence, length }) => {
                     posted.push_back(self.client.start(Opcode::Write, sequence, length)?);
                     self.sent = sequence + 1;
+                }
+                // A stream that gives nothing for a while.
+                Next::NotYet if idle && told.elapsed() > STILL_HERE => {
+                    self.client.working()?;
+                    told = Instant::now();
                 }
                 Next::NotYet => {}
                 Next::End => at_end = true,
