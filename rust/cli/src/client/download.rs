@@ -14,9 +14,13 @@ use crate::interrupt;
 use crate::output::progress::Progress;
 use crate::output::units;
 use crate::pipeline::{Destination, Digest, Filled, Sink, small};
+use crate::ring::Shape;
 use crate::store::{Attributes, GROUP, Incoming, Prefix, commit_all};
 use crate::wire::control::ControlError;
 use crate::wire::{Frame, MAX_GETS, Small, is_small};
+
+/// Frames that are sent together, at most.
+const BATCH: usize = 16;
 
 /// A request that was sent.
 struct Requested {
@@ -150,7 +154,7 @@ impl<'a> Download<'a> {
             Step::Finish(sent) => self.end(Ok(sent))?,
             Step::Failed(text) => self.end(Err(ControlError::Refused(text).into()))?,
         }
-        self.send_outbox(usize::from(self.client.ring.shape().slots) / 2)
+        self.send_outbox(BATCH.min(usize::from(self.client.ring.shape().slots) / 2))
     }
 
     /// Sends what is to be sent, if it is more than `most`.
@@ -165,18 +169,19 @@ impl<'a> Download<'a> {
     fn take(&mut self, frame: Frame) -> Result<()> {
         let step = match frame {
             Frame::Small(small)
-                if self.is_next(small.sequence)
-                    && is_small(Some(small.length.into()), self.client.ring.shape().chunk) =>
+                if self.is_next(small.sequence, self.client.ring.shape().small())
+                    && is_small(Some(small.length.into()), self.client.ring.shape()) =>
             {
                 let posted = match small.length {
                     0 => None,
-                    length => Some(self.client.start(Opcode::Read, small.sequence, length)?),
+                    length => Some(self.client.start_small(Opcode::Read, small.sequence, length)?),
                 };
                 self.announced += 1;
                 Step::Small(posted, small)
             }
             Frame::Filled { sequence, length }
-                if self.is_next(sequence) && (1..=self.client.ring.shape().chunk).contains(&length) =>
+                if self.is_next(sequence, self.client.ring.shape())
+                    && (1..=self.client.ring.shape().chunk).contains(&length) =>
             {
                 self.announced += 1;
                 Step::Chunk(self.client.start(Opcode::Read, sequence, length)?)
@@ -191,9 +196,8 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    fn is_next(&self, sequence: u64) -> bool {
-        let slots = u64::from(self.client.ring.shape().slots);
-        sequence == self.announced && self.announced - self.credited < slots
+    fn is_next(&self, sequence: u64, shape: Shape) -> bool {
+        sequence == self.announced && self.announced - self.credited < u64::from(shape.slots)
     }
 
     fn store_small(&mut self, small: Small) -> Result<()> {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::{
-    Connection, ConnectionInfo, Engine, Opcode, Outcome, PathKind, RemoteRange, Status, TransferId,
+    Connection, ConnectionInfo, Engine, Iov, Opcode, Outcome, PathKind, RemoteRange, Status, TransferId,
 };
 
 use crate::error::{CliError, Problem, Result, While};
@@ -161,6 +161,16 @@ impl Client {
 
     fn start(&self, opcode: Opcode, sequence: u64, length: u32) -> Result<Posted> {
         let iov = self.ring.iov(sequence, length, &self.slots)?;
+        self.submit(opcode, iov, sequence, length)
+    }
+
+    /// Starts the transfer of the small file `sequence`.
+    fn start_small(&self, opcode: Opcode, sequence: u64, length: u32) -> Result<Posted> {
+        let iov = self.ring.small_iov(sequence, length, &self.slots)?;
+        self.submit(opcode, iov, sequence, length)
+    }
+
+    fn submit(&self, opcode: Opcode, iov: Iov, sequence: u64, length: u32) -> Result<Posted> {
         let id = self
             .connection
             .submit(opcode, [iov].as_slice())

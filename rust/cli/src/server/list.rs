@@ -21,7 +21,8 @@ struct Batch {
 
 impl Session<'_> {
     /// Sends the names of all files in `folder`, or of the one file of that name.
-    pub(super) fn list(&self, folder: &str) -> Result<()> {
+    pub(super) fn list(&mut self, folder: &str) -> Result<()> {
+        self.send_outbox(0)?;
         let mut batch = Batch::default();
         match self.send_entries(folder, &mut batch)? {
             Ok(()) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::admission::Phase;
-use super::session::{Session, report, unexpected};
+use super::session::{BATCH, Session, report, unexpected};
 use crate::error::{CliError, Problem, Result};
 use crate::output::units;
 use crate::pipeline::{Digest, Filled, Sink, small};
@@ -42,18 +42,21 @@ impl Session<'_> {
     /// Takes a small file out of its slot; the answer comes with that of others, in [`Session::commit_group`].
     pub(super) fn put_small(&mut self, small: Small) -> Result<()> {
         let Small { sequence, length, .. } = small;
-        if sequence != self.received || !is_small(Some(length.into()), self.ring.shape().chunk) {
+        if sequence != self.received || !is_small(Some(length.into()), self.ring.shape()) {
             return Err(unexpected(&Frame::Small(small)));
         }
         self.requests += 1;
         self.received += 1;
         let (bytes, digest) = small::take(&self.ring, sequence, length)
             .ok_or_else(|| CliError::protocol("a small file is longer than its slot"))?;
-        self.control.send(&Frame::Credit { sequence })?;
+        self.outbox.push(Frame::Credit { sequence });
         let written = self.write_small(&small, &bytes, digest);
         let answer = written.map(|file| self.group.files.push(file)).map(|()| digest);
         self.group.answers.push((small.name, answer));
-        if self.group.answers.len() >= GROUP { self.commit_group() } else { Ok(()) }
+        if self.group.answers.len() >= GROUP {
+            self.commit_group()?;
+        }
+        Ok(self.send_outbox(BATCH.min(usize::from(self.ring.shape().small().slots) / 4))?)
     }
 
     fn write_small(&self, small: &Small, bytes: &[u8], digest: Digest) -> Result<Incoming> {
@@ -72,13 +75,12 @@ impl Session<'_> {
     pub(super) fn commit_group(&mut self) -> Result<()> {
         let Group { files, answers } = std::mem::take(&mut self.group);
         let mut stored = commit_all(files).into_iter();
-        let mut frames = Vec::with_capacity(answers.len());
         for (name, answer) in answers {
             let answer = answer.and_then(|digest| match stored.next() {
                 Some(Err(error)) => Err(error.into()),
                 _ => Ok(digest),
             });
-            frames.push(match answer {
+            self.outbox.push(match answer {
                 Ok(Digest { bytes, hash }) => Frame::Finish { bytes, hash },
                 Err(error) => {
                     tracing::info!(peer = %self.control.peer(), "put {} failed: {error}", name.escape_debug());
@@ -86,12 +88,13 @@ impl Session<'_> {
                 }
             });
         }
-        Ok(self.control.send_all(&frames)?)
+        Ok(())
     }
 
     /// Receives a file. The stream goes on after a request that fails; an error of the stream ends it.
     pub(super) fn put(&mut self, request: &Request) -> Result<()> {
         self.commit_group()?;
+        self.send_outbox(0)?;
         self.requests += 1;
         let name = &request.name;
         let (file, kept) = match self.create(request) {

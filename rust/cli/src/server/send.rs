@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::admission::Phase;
-use super::session::{CHECK_INTERVAL, Session, report, unexpected};
+use super::session::{BATCH, CHECK_INTERVAL, Session, report, unexpected};
 use crate::error::{CliError, Result};
 use crate::pipeline::{Digest, Filled, Next, Source, small};
 use crate::store::{Content, Prefix, RelativeName};
@@ -19,9 +19,10 @@ impl Session<'_> {
             Ok(content) => content,
             Err(error) => return self.fail("get", name, &error),
         };
-        if is_small(content.size(), self.ring.shape().chunk) {
+        if is_small(content.size(), self.ring.shape()) {
             return self.send_small(name, content);
         }
+        self.send_outbox(0)?;
         // The numbers of its chunks begin where all slots are free.
         self.wait_for_credit(0, request)?;
         let started = Instant::now();
@@ -42,7 +43,7 @@ impl Session<'_> {
     }
 
     fn send_small(&mut self, name: &str, content: Content) -> Result<()> {
-        let slots = u64::from(self.ring.shape().slots);
+        let slots = u64::from(self.ring.shape().small().slots);
         self.wait_for_credit(slots - 1, self.requests)?;
         let (attributes, sequence) = (content.attributes(), self.sent);
         let Digest { bytes, hash } = match small::fill(content, &self.ring, sequence) {
@@ -51,15 +52,9 @@ impl Session<'_> {
         };
         let length = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.sent += 1;
-        let name = name.to_owned();
-        Ok(self.control.send(&Frame::Small(Small {
-            name,
-            force: false,
-            attributes,
-            sequence,
-            length,
-            hash,
-        }))?)
+        let (name, force) = (name.to_owned(), false);
+        self.outbox.push(Frame::Small(Small { name, force, attributes, sequence, length, hash }));
+        Ok(self.send_outbox(BATCH.min(usize::from(self.ring.shape().small().slots) / 4))?)
     }
 
     /// `None`: the client does not want the rest. The outer error is that of the stream.
@@ -127,6 +122,7 @@ impl Session<'_> {
             self.take(frame, None, request)?;
         }
         while self.sent - self.credited > most {
+            self.send_outbox(0)?;
             let frame = self.next(Phase::Draining)?;
             self.take(frame, None, request)?;
         }

@@ -16,6 +16,8 @@ use crate::settings;
 use crate::wire::control::{Control, ControlError, OPEN_TIMEOUT};
 use crate::wire::{Frame, Slot, authenticate};
 
+/// Frames about small files that are sent together, at most.
+pub(super) const BATCH: usize = 16;
 /// How often a session checks whether the server is ending.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -110,6 +112,8 @@ pub(super) struct Session<'a> {
     pub(super) credited: u64,
     /// Small files that wait to be synced and named.
     pub(super) group: Group,
+    /// Frames about small files, to be sent together.
+    pub(super) outbox: Vec<Frame>,
 }
 
 impl<'a> Session<'a> {
@@ -119,14 +123,25 @@ impl<'a> Session<'a> {
         let slots = ring.describe()?.into_iter().map(Slot::from).collect();
         control.send(&Frame::Ring { metadata, chunk: ring.shape().chunk, slots })?;
         let (waiting, group) = (VecDeque::new(), Group::default());
-        Ok(Self { server, control, ring, requests: 0, waiting, received: 0, sent: 0, credited: 0, group })
+        Ok(Self {
+            server,
+            control,
+            ring,
+            requests: 0,
+            waiting,
+            received: 0,
+            sent: 0,
+            credited: 0,
+            group,
+            outbox: Vec::new(),
+        })
     }
 
     fn serve(&mut self) -> Result<()> {
         loop {
             let next = match self.waiting.pop_front() {
                 Some(frame) => Ok(frame),
-                None => self.next(Phase::Serving),
+                None => self.next_request(),
             };
             match next {
                 Ok(Frame::Small(small)) => self.put_small(small)?,
@@ -148,9 +163,41 @@ impl<'a> Session<'a> {
                 }
                 Ok(other) => return Err(unexpected(&other)),
                 Err(ControlError::Closed) => return Ok(()),
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    if matches!(error, ControlError::Ending) {
+                        // Files that have arrived are running requests.
+                        self.commit_group()?;
+                        self.send_outbox(0)?;
+                    }
+                    return Err(error.into());
+                }
             }
         }
+    }
+
+    /// The client's next request; what is to be sent goes out before this waits.
+    fn next_request(&mut self) -> Result<Frame, ControlError> {
+        if self.server.admission.phase() == Phase::Serving {
+            match self.control.try_receive() {
+                Ok(None | Some(Frame::Working)) => {}
+                Ok(Some(frame)) => return Ok(frame),
+                Err(error) => {
+                    // The client may have closed only its own side.
+                    self.send_outbox(0)?;
+                    return Err(error);
+                }
+            }
+        }
+        self.send_outbox(0)?;
+        self.next(Phase::Serving)
+    }
+
+    /// Sends what is to be sent, if it is more than `most` frames.
+    pub(super) fn send_outbox(&mut self, most: usize) -> Result<(), ControlError> {
+        if self.outbox.len() > most {
+            self.control.send_all(&std::mem::take(&mut self.outbox))?;
+        }
+        Ok(())
     }
 
     /// The client's next frame. It must come within the idle limit, and before the server is past `phase`.
@@ -179,9 +226,11 @@ impl<'a> Session<'a> {
     }
 
     /// Answers a request with the reason why it failed.
-    pub(super) fn fail(&self, verb: &str, name: &str, error: &CliError) -> Result<()> {
+    pub(super) fn fail(&mut self, verb: &str, name: &str, error: &CliError) -> Result<()> {
         tracing::info!(peer = %self.control.peer(), "{verb} {} failed: {error}", name.escape_debug());
-        Ok(self.control.send(&Frame::failed(&error.to_string()))?)
+        self.outbox.push(Frame::failed(&error.to_string()));
+        // After the answers to earlier requests.
+        Ok(self.send_outbox(0)?)
     }
 }
 

@@ -85,6 +85,11 @@ impl Incoming {
 
     fn with_space(mut self, temporary: Option<String>) -> Result<Self, StoreError> {
         self.temporary = temporary;
+        if self.size.is_some_and(|size| size <= FIRST) {
+            // Its one write finds a full disk just as well.
+            self.reserved = u64::MAX;
+            return Ok(self);
+        }
         let first = self.size.unwrap_or(FIRST).min(self.written.saturating_add(FIRST));
         if self.reserve(first)? {
             self.check_space()?;

@@ -24,7 +24,8 @@
 //! ```
 //!
 //! Small files ([`is_small`]) and requests to get files follow each other without waiting for an answer; answers come in the order
-//! of the requests. Chunk `n` uses slot `n` modulo the number of slots, on both sides; the numbers of each direction count up over
+//! of the requests. Chunk `n` uses slot `n` modulo the number of slots, on both sides, and a small file a part of a slot
+//! ([`Shape::small`]); the numbers of each direction count up over
 //! all files of a session. Offsets of a resumed file are those of which both ends computed the same hash. Either side sends
 //! `KeepAlive` every few seconds, so a peer that sends nothing is stopped, or the network between is down; and `Working` while it
 //! hashes what is there already, for longer than that.
@@ -37,6 +38,7 @@ use flagcx_p2p::RemoteRange;
 use flagcx_p2p::internals::auth::{Nonce, Proof};
 use serde::{Deserialize, Serialize};
 
+use crate::ring::Shape;
 use crate::store::{Attributes, Listed};
 
 /// Most slots that a ring may have.
@@ -47,8 +49,6 @@ pub(crate) const MAX_TEXT: usize = 1024;
 pub(crate) const MAX_ENTRIES: usize = 256;
 /// Most requests to get a file that may be unanswered.
 pub(crate) const MAX_GETS: usize = 64;
-/// Largest small file: it takes no longer to move than a thread takes to start.
-const SMALL: u64 = 512 << 10;
 /// A blake3 hash.
 pub(crate) type Hash = [u8; 32];
 
@@ -84,7 +84,7 @@ pub(crate) enum Frame {
     Challenge { nonce: Nonce },
     /// Client, and then the server: that proof.
     Proof { proof: Proof },
-    /// A whole small file is in its slot.
+    /// A whole small file is in its part of a slot.
     Small(Small),
     /// Client: all small files sent so far are to be answered now.
     Sync,
@@ -106,7 +106,7 @@ pub(crate) enum Frame {
     Listed { skipped: u64 },
 }
 
-/// A small file, of which the content is in the slot of chunk `sequence`.
+/// A small file, of which the content is in the small slot `sequence`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Small {
     pub(crate) name: String,
@@ -117,9 +117,9 @@ pub(crate) struct Small {
     pub(crate) hash: Hash,
 }
 
-/// Whether a file of this size is sent as [`Frame::Small`] with chunks of this size.
-pub(crate) fn is_small(size: Option<u64>, chunk: u32) -> bool {
-    size.is_some_and(|size| size <= SMALL.min(u64::from(chunk)))
+/// Whether a file of this size is sent as [`Frame::Small`] over a ring of this shape.
+pub(crate) fn is_small(size: Option<u64>, shape: Shape) -> bool {
+    size.is_some_and(|size| size <= u64::from(shape.small().chunk))
 }
 
 impl Frame {

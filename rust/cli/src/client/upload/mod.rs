@@ -56,7 +56,7 @@ impl<'a> Upload<'a> {
     /// Sends a file. Its end may be reported later. An error is that of the stream, and ends all.
     pub(super) fn add(&mut self, content: Content, name: &str) -> Result<()> {
         interrupt::check()?;
-        if is_small(content.size(), self.client.ring.shape().chunk) {
+        if is_small(content.size(), self.client.ring.shape()) {
             self.add_small(content, name)
         } else {
             self.wait_for_small()?;

@@ -15,9 +15,14 @@ use crate::wire::{Frame, Small};
 /// Most small files that may be unanswered: more than a server collects before it answers.
 const WINDOW: usize = 128;
 
+/// Announcements that are sent together, where the ring has room for four times as many.
+const BATCH: usize = 16;
+
 impl Upload<'_> {
     pub(super) fn add_small(&mut self, content: Content, name: &str) -> Result<()> {
-        while !self.has_room() || self.small.len() + self.unanswered.len() >= WINDOW {
+        while self.sent - self.credited >= u64::from(self.client.ring.shape().small().slots)
+            || self.small.len() + self.unanswered.len() >= WINDOW
+        {
             self.step()?;
         }
         let (attributes, sequence) = (content.attributes(), self.sent);
@@ -31,7 +36,7 @@ impl Upload<'_> {
         let length = u32::try_from(bytes).unwrap_or(u32::MAX);
         let posted = match length {
             0 => None,
-            _ => Some(self.client.start(Opcode::Write, sequence, length)?),
+            _ => Some(self.client.start_small(Opcode::Write, sequence, length)?),
         };
         self.sent += 1;
         self.client.new_request();
@@ -42,7 +47,7 @@ impl Upload<'_> {
             Instant::now(),
         ));
         self.announce_small(false)?;
-        if self.outbox.len() * 2 >= usize::from(self.client.ring.shape().slots) {
+        if self.outbox.len() >= BATCH.min(usize::from(self.client.ring.shape().small().slots) / 4) {
             self.send_outbox()?;
         }
         while let Some(frame) = self.client.control.try_receive()? {
