@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use common::{Ended, Server, complete_names, finish, names, program, run};
 
-const SIZE: u64 = 96 << 20;
-/// A ring with which the file takes a second or more.
+const SIZE: u64 = 32 << 20;
+/// A ring with which the file takes half a second or more.
 const SLOW: &[&str] = &["--chunk", "4K", "--slots", "1"];
 
 /// A file that is sparse, but for a number every 64 KiB.
@@ -43,7 +43,7 @@ fn wait_for_partial(folder: &Path) -> PathBuf {
     let started = Instant::now();
     loop {
         if let Some(path) = partial(folder)
-            && fs::metadata(&path).unwrap().len() > 4 << 20
+            && fs::metadata(&path).unwrap().len() > 2 << 20
         {
             return path;
         }
@@ -89,7 +89,7 @@ fn an_interrupted_put_goes_on() {
         let ls = run(program().args(["ls", &server.address])).succeeded();
         assert_eq!(ls.out, "", "it is not listed");
         let ended = put_again(&server, &file);
-        assert!(resumed_at(&ended) > 4 << 20, "{ended:?}");
+        assert!(resumed_at(&ended) > 2 << 20, "{ended:?}");
         assert!(same(&server.path.join("large"), &file));
         assert_eq!(server.names(), ["large"]);
         fs::remove_file(server.path.join("large")).unwrap();
@@ -120,7 +120,7 @@ fn a_put_to_a_killed_server_goes_on_with_the_next() {
     // What the kernel has of it is there; what was kept and is damaged is not continued.
     let next = server.next();
     let damaged = File::options().write(true).open(&kept).unwrap();
-    damaged.write_all_at(b"x", 3 << 20).unwrap();
+    damaged.write_all_at(b"x", 1 << 20).unwrap();
     let ended = next.put(&file, &["--json"]).succeeded();
     assert_eq!(resumed_at(&ended), 0, "{ended:?}");
     assert!(ended.err.contains("what was kept of it differs; starting over"), "{ended:?}");
@@ -151,7 +151,7 @@ fn an_interrupted_get_goes_on() {
             _ => {}
         }
         let ended = get(&more).succeeded();
-        assert_eq!(resumed_at(&ended) > 4 << 20, at == 1, "{case}: {ended:?}");
+        assert_eq!(resumed_at(&ended) > 2 << 20, at == 1, "{case}: {ended:?}");
         assert!(same(&file, &back), "{case}");
         assert_eq!(names(temp.path()), ["back"], "{case}");
         fs::remove_file(&back).unwrap();
