@@ -5,6 +5,7 @@ use std::fmt;
 use flagcx_p2p::{EngineError, FabricError, SubmitError};
 
 use crate::bench::StreamError;
+use crate::interrupt;
 use crate::store::StoreError;
 use crate::wire::control::ControlError;
 
@@ -35,13 +36,20 @@ pub(crate) enum Problem {
     Submit(#[from] SubmitError),
     #[error("transfer of chunk {sequence} {outcome}")]
     Transfer { sequence: u64, outcome: String },
-    #[error("the data that arrived differs from the data that was sent ({0}); nothing was stored")]
+    #[error("the data that arrived differs from the data that was sent ({0}); it was not stored")]
     Mismatch(String),
     /// A signal, of this number, has ended a benchmark.
     #[error("interrupted; the rows that were complete are kept")]
     BenchInterrupted(u8),
     #[error("{0}")]
     Other(String),
+    #[error(
+        "interrupted; what has arrived of large files is kept for a day, and the next run of this command continues them"
+    )]
+    Interrupted,
+    /// Only its status: every file's failure is printed already.
+    #[error("{failed} of {files} files failed; the others are complete")]
+    SomeFailed { failed: u64, files: u64 },
 }
 
 /// Result of a step of a command.
@@ -81,6 +89,7 @@ impl CliError {
         match *self.problem {
             Problem::Usage(_) => 2,
             Problem::BenchInterrupted(signal) => signal.saturating_add(128),
+            Problem::Interrupted => interrupt::STATUS,
             _ => 1,
         }
     }
@@ -128,5 +137,6 @@ mod tests {
         let error = failed.doing(|| "write a.bin".into()).doing(|| "get a.bin from h:1".into()).unwrap_err();
         assert_eq!(error.to_string(), "get a.bin from h:1: write a.bin: disk full on /data");
         assert_eq!((error.exit_code(), CliError::usage("x").exit_code()), (1, 2));
+        assert_eq!(CliError::from(Problem::Interrupted).exit_code(), 130);
     }
 }

@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod error;
 mod generate;
+mod interrupt;
 mod logging;
 mod output;
 mod pipeline;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => server::serve(&args.into()),
         Command::Put(args) => client::put(&args.into()),
         Command::Get(args) => client::get(&args.into()),
+        Command::Ls(args) => client::list(&args.into()),
         Command::Demo(args) => demo::run(&args.into()),
         Command::Bench(args) => BenchOptions::try_from(*args)
             .map_err(error::CliError::usage)

@@ -14,6 +14,10 @@ pub(crate) const CHUNK: std::ops::RangeInclusive<u32> = 4096..=64 << 20;
 /// Bytes of the largest ring.
 pub(crate) const LARGEST: u64 = MAX_SLOTS as u64 * (64 << 20);
 
+/// Largest small file, which takes no longer to move than a thread takes to start; and most of them in flight.
+const SMALL: u32 = 512 << 10;
+const MOST_SMALL: usize = 256;
+
 /// The layout of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -35,6 +39,18 @@ impl Shape {
 
     fn slot_of(self, sequence: u64) -> usize {
         usize::try_from(sequence % u64::from(self.slots.max(1))).unwrap_or(0)
+    }
+
+    /// The layout for small files: each slot is cut into as many as it holds, [`MOST_SMALL`] altogether at most.
+    pub(crate) fn small(self) -> Self {
+        let chunk = self.chunk.clamp(1, SMALL);
+        let slots = usize::from(self.slots) * self.cuts();
+        Self { chunk, slots: u16::try_from(slots.clamp(1, MOST_SMALL)).unwrap_or(1) }
+    }
+
+    /// Small slots in a slot.
+    fn cuts(self) -> usize {
+        (self.chunk / self.chunk.clamp(1, SMALL)).max(1) as usize
     }
 }
 
@@ -117,6 +133,47 @@ impl Ring {
     fn offset(&self, sequence: u64) -> usize {
         self.shape.slot_of(sequence) * self.shape.chunk as usize
     }
+
+    /// [`Ring::write`] for the small file `sequence`. Small files and chunks are not in the ring at the same time.
+    pub(crate) fn write_small(&self, sequence: u64, start: usize, bytes: &[u8]) -> bool {
+        self.fits_small(start, bytes.len()) && self.buffer.write(self.small_offset(sequence) + start, bytes)
+    }
+
+    /// [`Ring::read`] for the small file `sequence`, from its start on.
+    pub(crate) fn read_small(&self, sequence: u64, bytes: &mut [u8]) -> bool {
+        self.fits_small(0, bytes.len()) && self.buffer.read(self.small_offset(sequence), bytes)
+    }
+
+    /// [`Ring::iov`] for the small file `sequence`.
+    pub(crate) fn small_iov(&self, sequence: u64, length: u32, peer: &[RemoteRange]) -> Result<Iov> {
+        let small = self.shape.small().slot_of(sequence);
+        let (slot, cut) = (small / self.shape.cuts(), small % self.shape.cuts());
+        let within = u32::try_from(cut).unwrap_or(0) * self.shape.small().chunk;
+        let remote =
+            peer.get(slot).ok_or_else(|| CliError::protocol("its ring has fewer slots than agreed"))?;
+        let remote = RemoteRange {
+            address: remote.address + u64::from(within),
+            size: remote.size.saturating_sub(within),
+            ..*remote
+        };
+        Ok(Iov {
+            local: self.buffer.address() + self.small_offset(sequence) as u64,
+            length: u64::from(length),
+            region: Some(self.buffer.region()),
+            remote,
+        })
+    }
+
+    fn fits_small(&self, start: usize, length: usize) -> bool {
+        let chunk = self.shape.small().chunk as usize;
+        start <= chunk && length <= chunk - start
+    }
+
+    fn small_offset(&self, sequence: u64) -> usize {
+        let (small, cuts) = (self.shape.small(), self.shape.cuts());
+        let index = small.slot_of(sequence);
+        index / cuts * self.shape.chunk as usize + index % cuts * small.chunk as usize
+    }
 }
 
 #[cfg(test)]
@@ -141,5 +198,27 @@ mod tests {
     fn chunks_go_round_the_slots() {
         let shape = Shape { chunk: 4096, slots: 3 };
         assert_eq!([0, 1, 2, 3, 7].map(|sequence| shape.slot_of(sequence)), [0, 1, 2, 0, 1]);
+    }
+
+    #[test]
+    fn small_slots_lie_within_slots_and_apart() {
+        for (chunk, slots, count) in
+            [(4 << 20, 8, 64), (4096, 3, 3), (512 << 10, 1, 1), (1_000_000, 2, 2), (64 << 20, 256, 256)]
+        {
+            let small = Shape { chunk, slots }.small();
+            assert_eq!(small.slots, count, "{chunk} x {slots}");
+            assert!(small.chunk <= chunk && small.chunk <= SMALL);
+        }
+        let ring = Ring::for_test(Shape { chunk: 1_500_000, slots: 3 });
+        let slots = [0; 3].map(|_| RemoteRange { address: 0, size: 1_500_000, ..RemoteRange::default() });
+        let mut ends = 0;
+        for sequence in 0..u64::from(ring.shape().small().slots) {
+            let at = ring.small_offset(sequence);
+            assert!(at >= ends, "{sequence}");
+            ends = at + SMALL as usize;
+            let iov = ring.small_iov(sequence, SMALL, &slots).unwrap();
+            assert_eq!(iov.remote.address, at as u64 % 1_500_000);
+            assert!(iov.remote.size >= SMALL && ends <= 4_500_000);
+        }
     }
 }

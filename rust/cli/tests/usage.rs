@@ -55,6 +55,7 @@ fn sizes_that_cannot_be() {
         ("0", "not within 4.00 KiB to 64.00 MiB"),
         ("8G", "`8G` is not within 4.00 KiB to 64.00 MiB"),
         ("1X", "is not a size"),
+        ("1,5M", "write a fraction with a point, such as 1.5G"),
     ] {
         refused(&["put", "/etc/hostname", "127.0.0.1:1", "--chunk", chunk], text);
         refused(&["get", "model.bin", "127.0.0.1:1", "--chunk", chunk], text);
@@ -93,9 +94,7 @@ fn paths_that_do_not_exist() {
         &["get", "model.bin", "127.0.0.1:1", "-o", "nowhere/copy.bin"],
         "nowhere: No such file or directory",
     );
-    for directory in [".", "..", "copies/", ""] {
-        refused(&["get", "model.bin", "127.0.0.1:1", "-o", directory], "-o");
-    }
+    refused(&["get", "model.bin", "127.0.0.1:1", "-o", ""], "-o");
     refused(&["demo", "--from", "./nowhere"], "--from ./nowhere: is not a directory");
     refused(&["demo", "--dir", "./nowhere"], "--dir ./nowhere");
 }

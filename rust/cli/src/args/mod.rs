@@ -7,9 +7,11 @@ mod doctor;
 mod exit_status;
 mod generate;
 mod get;
+mod list;
 mod put;
 mod ring;
 mod serve;
+mod style;
 mod values;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -20,6 +22,7 @@ use demo::DemoArgs;
 use doctor::DoctorArgs;
 use generate::{CompletionsArgs, ManArgs};
 use get::GetArgs;
+use list::ListArgs;
 use put::PutArgs;
 use serve::ServeArgs;
 
@@ -28,7 +31,8 @@ use serve::ServeArgs;
 #[command(
     name = "flagcx-p2p",
     version,
-    after_help = "The engine is configured by FLAGCX_* variables; `flagcx-p2p config` shows them."
+    after_help = "The engine is configured by FLAGCX_* variables; `flagcx-p2p config` shows them.\n\
+    Sizes: K, M, G and T are powers of 1024, with or without `iB` or `B`: 64K, 1.5G."
 )]
 pub(crate) struct Cli {
     /// Log more (-v information, -vv everything), to stderr or FLAGCX_DEBUG_FILE
@@ -43,17 +47,26 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Offer the files of a directory, and take new ones
+    /// Offer the files of a directory and of its folders, and take new ones
     ///
-    /// There is no authentication unless FLAGCX_P2P_AUTH_KEY_FILE names a key: every client that reaches the port may read and add files.
-    /// At most 16 clients are served at a time; further ones are refused with the reason. One that has not opened its session, and proven the key if there is one, within 2 s is dropped, and does not count among them.
+    /// There is no authentication unless FLAGCX_P2P_AUTH_KEY_FILE names a key: every client that reaches the port may list, read, add and, with --force, replace files.
+    /// At most --max-clients clients are served at a time; further ones are refused with the reason. One that has not opened its session, and proven the key if there is one, within 2 s is dropped, and does not count among them.
+    ///
+    /// What an interrupted put has left is kept for 24 hours (.flagcx-p2p-*.partial, never listed), or until the file is put again.
     ///
     /// SIGTERM, SIGINT and SIGHUP end it, unless they were ignored when it started: new clients are refused, and running requests may finish within --drain-limit; then the status is 0. A second signal ends it at once, with status 128 + its number.
     Serve(ServeArgs),
-    /// Store a file on a server
+    /// Store files and folders on a server
+    ///
+    /// A folder is stored under its name with all files in it. Links in it and special files are skipped, with a remark; empty folders are not transferred. The time of the last modification and the permission to execute are kept.
+    /// A file that fails does not stop the others; the status is then 1.
     Put(PutArgs),
-    /// Fetch a file from a server
+    /// Fetch files and folders from a server
+    ///
+    /// A file that fails does not stop the others; the status is then 1. To standard output the bytes go as they arrive, before their hash is known: the status says whether they were right.
     Get(GetArgs),
+    /// List the files of a server: size, time of the last modification (UTC), name
+    Ls(ListArgs),
     /// Show the whole path on this machine: real files put to a second process and fetched back
     Demo(DemoArgs),
     /// Measure transfers between two processes, over every path that works here

@@ -33,6 +33,9 @@ pub(crate) struct ServeArgs {
     /// Seconds that transfers may go on after a signal to end, 0 to 3600
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(0..=3600), value_name = "S")]
     drain_limit: u16,
+    /// Clients served at the same time, 1 to 1024: each takes --ring-limit of memory, and up to 50 descriptors
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "N")]
+    max_clients: u16,
     /// End when standard input ends
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
@@ -40,11 +43,19 @@ pub(crate) struct ServeArgs {
 
 impl From<ServeArgs> for ServeOptions {
     fn from(args: ServeArgs) -> Self {
-        let ServeArgs { directory, listen, port, ring_limit, idle_limit, drain_limit, until_stdin_closes } =
-            args;
+        let ServeArgs {
+            directory,
+            listen,
+            port,
+            ring_limit,
+            idle_limit,
+            drain_limit,
+            max_clients,
+            until_stdin_closes,
+        } = args;
         let [idle_limit, drain_limit] =
             [idle_limit, drain_limit].map(|seconds| Duration::from_secs(seconds.into()));
-        Self { directory, listen, port, ring_limit, idle_limit, drain_limit, until_stdin_closes }
+        Self { directory, listen, port, ring_limit, idle_limit, drain_limit, max_clients, until_stdin_closes }
     }
 }
 

@@ -1,159 +1,195 @@
-//! Fetching a file: READ chunk after chunk from the server's slots.
+//! `get`: files and folders from a server, over one connection.
 
-use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Instant;
 
-use flagcx_p2p::Opcode;
-
-use super::{Client, Moved, Posted, unexpected};
-use crate::error::{CliError, Problem, Result};
+use super::download::Download;
+use super::results::Results;
+use super::{Client, GetOptions, Moved, Style, Target, list};
+use crate::error::{CliError, Result, While};
+use crate::interrupt;
 use crate::output::progress::Progress;
-use crate::output::units;
-use crate::pipeline::{Digest, Filled, Sink};
-use crate::store::{Directory, FileName};
-use crate::wire::Frame;
+use crate::store::{Directory, Listed, RelativeName};
 
-/// The destination of a fetched file.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    directory: Directory,
-    name: FileName,
-    force: bool,
+/// One file to fetch.
+struct Item {
+    file: Listed,
+    /// Where it goes, relative to the output folder.
+    path: String,
 }
 
-impl Target {
-    /// `output` (a path), or `name` in the current directory.
-    pub(crate) fn new(name: &str, output: Option<&Path>, force: bool) -> Result<Self> {
-        let path = output.unwrap_or_else(|| Path::new(name));
-        let own = FileName::new(name).map_err(|error| CliError::usage(error.to_string()))?;
-        let name = match output {
-            None => own,
-            Some(path) if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
-                let text = format!("-o {}: is a directory; name the file in it", path.display());
-                return Err(CliError::usage(text));
+/// Runs `get`.
+pub(crate) fn get(options: &GetOptions) -> Result<()> {
+    let names = options.names.iter().map(|name| list::plain(name)).collect::<Result<Vec<_>>>()?;
+    check_output(options, &names)?;
+    interrupt::handle()?;
+    let what = if let [name] = &options.names[..] { format!("get {name}") } else { "get".to_owned() };
+    let doing = format!("{what} from {}", options.server);
+    let client = Client::connect(&options.server, options.shape).doing(|| doing.clone())?;
+    client.remark_on_ring(options.shape);
+    let mut missing = Vec::new();
+    let (mut items, mut skipped, mut single) = (Vec::new(), 0, names.len() == 1);
+    for name in &names {
+        match list::files(&client.control, name).doing(|| doing.clone())? {
+            Ok(listing) => {
+                single &= matches!(&listing.files[..], [file] if file.name == *name);
+                skipped += listing.skipped;
+                items.extend(listing.files.into_iter().map(|file| placed(file, name)));
             }
-            Some(path) => {
-                let last = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
-                    CliError::usage(format!("-o {}: expected the path of a file", path.display()))
-                })?;
-                FileName::new(last).map_err(|error| CliError::usage(error.to_string()))?
+            Err(error) => missing.push((name, error)),
+        }
+    }
+    let to_stdout = is_output(options.output.as_deref());
+    if to_stdout && !single && missing.is_empty() {
+        return Err(CliError::usage(format!(
+            "-o -: {} is a folder; only a file can be written to it",
+            names.join(" ")
+        )));
+    }
+    let total = Some(items.iter().map(|item| item.file.size).sum());
+    let progress = Progress::new(&what, total, items.len() as u64, options.style == Style::Quiet);
+    let path = client.info().path.to_string();
+    let mut results =
+        Results::new(("get", doing.clone()), options.style, (single, to_stdout), path, &progress);
+    results.skipped(skipped);
+    missing.into_iter().for_each(|(name, error)| results.ended(name, Err(error)));
+    let done = fetch(&client, options, items, single, &progress, &mut results);
+    results.finish(done)
+}
+
+fn fetch(
+    client: &Client,
+    options: &GetOptions,
+    items: Vec<Item>,
+    single: bool,
+    progress: &Progress,
+    results: &mut Results<'_>,
+) -> Result<()> {
+    let mut ended = |name: &str, moved| results.ended(name, moved);
+    let mut download = Download::new(client, progress, &mut ended);
+    if items.is_empty() {
+        return download.finish();
+    }
+    let output = Output::open(options, single)?;
+    for Item { file, path } in items {
+        match output.target(&path, options) {
+            Ok(target) => download.add(&file.name, file.size, target)?,
+            Err(error) => download.failed(&file.name, error),
+        }
+    }
+    download.finish()
+}
+
+/// Where all files of a get go.
+enum Output {
+    Stdout,
+    /// A single file, under this name.
+    File(Directory, String),
+    Folder(Directory),
+}
+
+impl Output {
+    fn open(options: &GetOptions, single: bool) -> Result<Self> {
+        let output = match options.output.as_deref() {
+            output if is_output(output) => return Ok(Self::Stdout),
+            Some(path) => path,
+            None => Path::new("."),
+        };
+        let opened = if single && !output.is_dir() && !ends_with_slash(output) {
+            let last = output.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            Self::File(Directory::open(parent(output)).map_err(CliError::argument)?, last.to_owned())
+        } else {
+            match std::fs::create_dir(output) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(CliError::usage(format!("-o {}: {error}", output.display())));
+                }
+                _ => Self::Folder(Directory::open(output).map_err(CliError::argument)?),
             }
         };
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory =
-            Directory::open(parent.unwrap_or_else(|| Path::new("."))).map_err(CliError::argument)?;
-        directory.check_free(&name, force)?;
-        Ok(Self { directory, name, force })
+        if let Self::File(directory, _) | Self::Folder(directory) = &opened {
+            directory.remove_old_partials();
+        }
+        Ok(opened)
     }
+
+    fn target(&self, path: &str, options: &GetOptions) -> Result<Target> {
+        let &GetOptions { force, resume, .. } = options;
+        let (directory, name) = match self {
+            Self::Stdout => return Ok(Target::Output),
+            Self::File(directory, name) => (directory, RelativeName::new(name)?),
+            // The server's name: it cannot lead out of the folder.
+            Self::Folder(directory) => (directory, RelativeName::new(path)?),
+        };
+        Ok(Target::File { directory: directory.clone(), name, force, resume })
+    }
+}
+
+/// Finds what is wrong with `-o` before the server gets a request.
+fn check_output(options: &GetOptions, names: &[String]) -> Result<()> {
+    let Some(output) = options.output.as_deref() else { return Ok(()) };
+    if output.as_os_str().is_empty() {
+        return Err(CliError::usage("-o: expected a path"));
+    }
+    if is_output(Some(output)) {
+        return match (names.len(), options.style) {
+            (1, Style::Text | Style::Quiet) => Ok(()),
+            (1, Style::Json) => Err(CliError::usage("-o - and --json would both write to standard output")),
+            _ => Err(CliError::usage("-o - is for a single file")),
+        };
+    }
+    if output.is_dir() {
+        return Ok(());
+    }
+    let last = output.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    RelativeName::new(last).map_err(|error| CliError::usage(format!("-o {}: {error}", output.display())))?;
+    Directory::open(parent(output)).map(|_| ()).map_err(CliError::argument)
+}
+
+fn is_output(output: Option<&Path>) -> bool {
+    output.is_some_and(|output| output.as_os_str() == "-")
+}
+
+fn ends_with_slash(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"/")
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// A file below `asked` is stored under the last component of `asked` and what follows it.
+fn placed(file: Listed, asked: &str) -> Item {
+    let above = asked.rfind('/').map_or(0, |slash| slash + 1);
+    let path = file.name.get(above..).unwrap_or(&file.name).to_owned();
+    Item { file, path }
 }
 
 impl Client {
     /// Fetches `name` from the server into `target`.
     pub(crate) fn get(&self, name: &str, target: &Target) -> Result<Moved> {
-        self.control.send(&Frame::Get { name: name.to_owned() })?;
-        let size = match self.control.receive()? {
-            Frame::Ready { size } => size,
-            other => return Err(unexpected(&other)),
-        };
-        let started = Instant::now();
-        let file = target.directory.create(&target.name, size, target.force)?;
-        let mut sink =
-            Sink::start(file, Arc::clone(&self.ring)).map_err(|error| CliError::other(error.to_string()))?;
-        let progress = Progress::new(&format!("get {name}"), size);
-        let mut receiver =
-            Receiver { client: self, progress: &progress, posted: VecDeque::new(), sequence: 0, size };
-        let announced = receiver.receive_all(&mut sink);
-        receiver.cancel_rest();
-        // A disk that cannot store the file is the cause of any other error.
-        let (file, stored) = sink.finish()?;
-        let announced = announced?;
-        if stored != announced {
-            let text = format!("sent {}, arrived {}", units::hex(&announced.hash), units::hex(&stored.hash));
-            return Err(Problem::Mismatch(text).into());
-        }
-        file.commit()?;
+        let progress = Progress::new(&format!("get {name}"), None, 1, false);
+        let mut moved = None;
+        let mut ended = |_: &str, result| moved = Some(result);
+        let mut download = Download::new(self, &progress, &mut ended);
+        download.add(name, 0, target.clone())?;
+        download.finish()?;
         progress.finish();
-        Ok(Moved { bytes: size, hash: stored.hash, elapsed: started.elapsed() })
+        moved.unwrap_or_else(|| Err(CliError::protocol("no answer")))
     }
 }
 
-/// The state of one file that is being received.
-struct Receiver<'a> {
-    client: &'a Client,
-    progress: &'a Progress,
-    /// Chunks being read, oldest first.
-    posted: VecDeque<Posted>,
-    /// Number of the next chunk that the server may announce.
-    sequence: u64,
-    /// Bytes that are still to be announced.
-    size: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Receiver<'_> {
-    /// Fetches every chunk that the server announces; returns the server's digest of them.
-    fn receive_all(&mut self, sink: &mut Sink) -> Result<Digest> {
-        let mut finished = None;
-        loop {
-            while let Some(frame) = self.client.control.try_receive()? {
-                self.handle(frame, &mut finished)?;
-            }
-            match (self.posted.front().copied(), finished) {
-                (Some(oldest), _) => self.collect(oldest, sink)?,
-                (None, Some(digest)) => return Ok(digest),
-                (None, None) => {
-                    let frame = self.client.control.receive()?;
-                    self.handle(frame, &mut finished)?;
-                }
-            }
-        }
-    }
-
-    fn handle(&mut self, frame: Frame, finished: &mut Option<Digest>) -> Result<()> {
-        match frame {
-            Frame::Filled { sequence, length }
-                if finished.is_none() && self.may_announce(sequence, length) =>
-            {
-                self.posted.push_back(self.client.start(Opcode::Read, sequence, length)?);
-                self.sequence += 1;
-                self.size -= u64::from(length);
-            }
-            Frame::Finish { bytes, hash } if finished.is_none() && self.size == 0 => {
-                *finished = Some(Digest { bytes, hash });
-            }
-            other => return Err(unexpected(&other)),
-        }
-        Ok(())
-    }
-
-    fn may_announce(&self, sequence: u64, length: u32) -> bool {
-        let shape = self.client.ring.shape();
-        sequence == self.sequence
-            && self.posted.len() < usize::from(shape.slots)
-            && (1..=shape.chunk).contains(&length)
-            && u64::from(length) <= self.size
-    }
-
-    /// Passes the oldest chunk to `sink` if its READ has ended; waits a short time for that.
-    fn collect(&mut self, oldest: Posted, sink: &mut Sink) -> Result<()> {
-        if !self.client.is_done(&oldest, true)? {
-            return Ok(());
-        }
-        self.posted.pop_front();
-        let chunk = Filled { sequence: oldest.sequence, length: oldest.length };
-        if !sink.push(chunk) {
-            return Err(CliError::other("the file cannot be written"));
-        }
-        self.client.control.send(&Frame::Credit { sequence: oldest.sequence })?;
-        self.progress.advance(u64::from(oldest.length));
-        Ok(())
-    }
-
-    /// Cancels the transfers that are left after an error, so that none writes to the ring any more.
-    fn cancel_rest(&mut self) {
-        for posted in self.posted.drain(..) {
-            self.client.connection.cancel(posted.id);
-        }
+    #[test]
+    fn files_are_stored_under_the_last_component() {
+        let path = |name: &str, asked: &str| {
+            placed(Listed { name: name.to_owned(), size: 0, seconds: 0 }, asked).path
+        };
+        assert_eq!(path("a", "a"), "a");
+        assert_eq!(path("a/b/c", "a/b/c"), "c");
+        assert_eq!(path("a/b/c", "a/b"), "b/c");
+        assert_eq!(path("a/b/c", "a"), "a/b/c");
+        assert_eq!(path("a/b/c", ""), "a/b/c");
     }
 }

@@ -2,61 +2,47 @@
 
 #[cfg(test)]
 mod damage_tests;
+mod download;
 mod get;
+mod list;
+mod options;
 mod put;
+mod results;
+mod sources;
+mod target;
+mod upload;
 
-use std::path::PathBuf;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::{
-    Connection, ConnectionInfo, Engine, Opcode, Outcome, PathKind, RemoteRange, Status, TransferId,
+    Connection, ConnectionInfo, Engine, Iov, Opcode, Outcome, PathKind, RemoteRange, Status, TransferId,
 };
 
 use crate::error::{CliError, Problem, Result, While};
-use crate::output::{self, units};
+use crate::interrupt;
+use crate::output;
 use crate::ring::{Ring, Shape};
 use crate::settings;
-use crate::store;
 use crate::wire::control::Control;
 use crate::wire::{Frame, Hash, authenticate};
 
-pub(crate) use get::Target;
+pub(crate) use get::get;
+pub(crate) use list::list;
+pub(crate) use options::{GetOptions, ListOptions, PutOptions, Style};
+pub(crate) use put::put;
+pub(crate) use target::Target;
 
 /// How long to wait for a transfer before the control stream is read again.
 const WAIT_STEP: Duration = Duration::from_millis(1);
+/// How often a wait for the server looks for a signal.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest time that a single chunk may take. The engine's own deadline usually ends it sooner.
 const CHUNK_DEADLINE: Duration = Duration::from_secs(60);
 
-/// `flagcx-p2p put`.
-#[derive(Clone, Debug)]
-pub(crate) struct PutOptions {
-    /// File to send.
-    pub(crate) file: PathBuf,
-    /// `HOST:PORT` of the server.
-    pub(crate) server: String,
-    /// Name to store it under; the file's own by default.
-    pub(crate) name: Option<String>,
-    /// Replace an existing file.
-    pub(crate) force: bool,
-    /// Ring to ask for.
-    pub(crate) shape: Shape,
-}
-
-/// `flagcx-p2p get`.
-#[derive(Clone, Debug)]
-pub(crate) struct GetOptions {
-    /// Name of the file on the server.
-    pub(crate) name: String,
-    /// `HOST:PORT` of the server.
-    pub(crate) server: String,
-    /// Where to store it; under its own name here by default.
-    pub(crate) output: Option<PathBuf>,
-    /// Replace an existing file.
-    pub(crate) force: bool,
-    /// Ring to ask for.
-    pub(crate) shape: Shape,
-}
+/// How long a failed transfer waits for the server's reason.
+const REASON_WAIT: Duration = Duration::from_millis(500);
 
 /// The result of a finished put or get. Both sides computed `hash` on their own, and the two are equal.
 #[derive(Clone, Copy, Debug)]
@@ -64,52 +50,8 @@ pub(crate) struct Moved {
     pub(crate) bytes: u64,
     pub(crate) hash: Hash,
     pub(crate) elapsed: Duration,
-}
-
-/// Runs `put`.
-pub(crate) fn put(options: &PutOptions) -> Result<()> {
-    let name = put::name_of(options)?;
-    // Before the server gets a request.
-    let content = store::open_local(&options.file).map_err(CliError::argument)?;
-    run("put", &name, "to", &options.server, options.shape, |client| {
-        client.put(content, &name, options.force)
-    })
-}
-
-/// Runs `get`.
-pub(crate) fn get(options: &GetOptions) -> Result<()> {
-    let target = Target::new(&options.name, options.output.as_deref(), options.force)?;
-    run("get", &options.name, "from", &options.server, options.shape, |client| {
-        client.get(&options.name, &target)
-    })
-}
-
-fn run(
-    verb: &str,
-    name: &str,
-    preposition: &str,
-    server: &str,
-    shape: Shape,
-    step: impl FnOnce(&Client) -> Result<Moved>,
-) -> Result<()> {
-    let doing = || format!("{verb} {name} {preposition} {server}");
-    let client = Client::connect(server, shape).doing(doing)?;
-    let agreed = client.ring.shape();
-    if agreed != shape {
-        output::remark(&format!(
-            "{verb} {name}: {agreed} instead of {shape}, which is more than the server's --ring-limit"
-        ));
-    }
-    let moved = step(&client).doing(doing)?;
-    output::line(&format!(
-        "{verb} {name}: {} in {:.2} s, {}, path {}, verified blake3 {}",
-        units::bytes(moved.bytes),
-        moved.elapsed.as_secs_f64(),
-        units::rate(moved.bytes, moved.elapsed),
-        client.info().path,
-        units::hex(&moved.hash)
-    ));
-    Ok(())
+    /// Bytes of it that were there already, from an interrupted run.
+    pub(crate) resumed: u64,
 }
 
 /// A connection to a server: control stream, engine connection, and a ring on either side.
@@ -119,6 +61,11 @@ pub(crate) struct Client {
     connection: Arc<Connection>,
     ring: Arc<Ring>,
     slots: Vec<RemoteRange>,
+    /// Requests so far.
+    requests: Cell<u64>,
+    /// Number of the next chunk to put, and to get. All earlier ones are credited between two uses.
+    next_put: Cell<u64>,
+    next_get: Cell<u64>,
     /// Held so that the engine outlives everything above.
     _engine: Arc<Engine>,
 }
@@ -133,11 +80,7 @@ impl Client {
     pub(crate) fn connect_over(server: &str, shape: Shape, path: Option<PathKind>) -> Result<Self> {
         let control = Control::connect(server)?;
         let config = settings::config(Some(control.local().ip()))?;
-        let nonce = authenticate::nonce()?;
-        control.send(&Frame::Open { chunk: shape.chunk, slots: shape.slots, nonce })?;
-        let key = settings::auth_key(&config)?;
-        let Frame::Ring { metadata, chunk, slots } = authenticate::initiate(key.as_ref(), &control, nonce)?
-        else {
+        let Frame::Ring { metadata, chunk, slots } = open_session(&control, &config, shape)? else {
             return Err(CliError::protocol("expected Ring as the first frame"));
         };
         let agreed = Shape { chunk, slots: u16::try_from(slots.len()).unwrap_or(0) };
@@ -154,7 +97,9 @@ impl Client {
         let connection =
             engine.connect(&peer.host, peer.port, peer.gpu, false).doing(|| "connect the engines".into())?;
         let slots = slots.into_iter().map(RemoteRange::from).collect();
-        Ok(Self { control, connection, ring, slots, _engine: engine })
+        let counter = || Cell::new(0);
+        let (requests, next_put, next_get) = (counter(), counter(), counter());
+        Ok(Self { control, connection, ring, slots, requests, next_put, next_get, _engine: engine })
     }
 
     /// Path and lanes of the engine connection.
@@ -167,10 +112,56 @@ impl Client {
         &self.connection
     }
 
+    /// A remark on stderr if the server gives a smaller ring than was asked for.
+    fn remark_on_ring(&self, asked: Shape) {
+        let agreed = self.ring.shape();
+        if agreed != asked {
+            output::remark(&format!(
+                "{agreed} instead of {asked}, which is more than the server's --ring-limit"
+            ));
+        }
+    }
+
+    /// The server's next frame; an error once a signal has come.
+    fn receive(&self) -> Result<Frame> {
+        receive(&self.control)
+    }
+
+    /// The number of a new request.
+    fn new_request(&self) -> u64 {
+        let request = self.requests.get();
+        self.requests.set(request + 1);
+        request
+    }
+
+    /// Tells the server that this side hashes what it has; an error once a signal has come.
+    fn working(&self) -> Result<()> {
+        interrupt::check()?;
+        Ok(self.control.send(&Frame::Working)?)
+    }
+
     fn start(&self, opcode: Opcode, sequence: u64, length: u32) -> Result<Posted> {
         let iov = self.ring.iov(sequence, length, &self.slots)?;
-        let id = self.connection.submit(opcode, [iov].as_slice())?;
+        self.submit(opcode, iov, sequence, length)
+    }
+
+    /// Starts the transfer of the small file `sequence`.
+    fn start_small(&self, opcode: Opcode, sequence: u64, length: u32) -> Result<Posted> {
+        let iov = self.ring.small_iov(sequence, length, &self.slots)?;
+        self.submit(opcode, iov, sequence, length)
+    }
+
+    fn submit(&self, opcode: Opcode, iov: Iov, sequence: u64, length: u32) -> Result<Posted> {
+        let id = self
+            .connection
+            .submit(opcode, [iov].as_slice())
+            .map_err(|error| self.better_reason(error.into()))?;
         Ok(Posted { id, sequence, length, deadline: Instant::now() + CHUNK_DEADLINE })
+    }
+
+    /// Why a transfer failed: what the server says, if it has ended the session, and `error` otherwise.
+    fn better_reason(&self, error: CliError) -> CliError {
+        self.control.refusal_within(REASON_WAIT).map_or(error, CliError::from)
     }
 
     /// True when `posted` is done; with `wait` it waits for that for [`WAIT_STEP`] at most.
@@ -185,7 +176,7 @@ impl Client {
             Status::Ended(outcome) => outcome.to_string(),
             Status::Unknown => "has an id that the engine does not know any more".to_owned(),
         };
-        Err(Problem::Transfer { sequence: posted.sequence, outcome }.into())
+        Err(self.better_reason(Problem::Transfer { sequence: posted.sequence, outcome }.into()))
     }
 }
 
@@ -196,6 +187,25 @@ struct Posted {
     sequence: u64,
     length: u32,
     deadline: Instant,
+}
+
+/// Asks for a ring of about `shape`, proves the key where one is set, and returns the server's answer.
+fn open_session(control: &Control, config: &flagcx_p2p::Config, shape: Shape) -> Result<Frame> {
+    let nonce = authenticate::nonce()?;
+    control.send(&Frame::Open { chunk: shape.chunk, slots: shape.slots, nonce })?;
+    let key = settings::auth_key(config)?;
+    Ok(authenticate::initiate(key.as_ref(), control, nonce)?)
+}
+
+/// The server's next frame; an error once a signal has come.
+fn receive(control: &Control) -> Result<Frame> {
+    loop {
+        interrupt::check()?;
+        match control.receive_by(Instant::now() + CHECK_INTERVAL)? {
+            Some(Frame::Working) | None => {}
+            Some(frame) => return Ok(frame),
+        }
+    }
 }
 
 fn unexpected(frame: &Frame) -> CliError {

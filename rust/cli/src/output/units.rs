@@ -24,8 +24,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads `4096`, `64K`, `64KiB`, `1.5M`, `2G`: powers of 1024 with or without the `i`, any case.
+/// Reads `4096`, `64K`, `64KB`, `64KiB`, `1.5G`: K, M, G and T are powers of 1024 with or without `iB` or `B`, in any case.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    if text.contains(',') {
+        return Err(format!("`{text}` is not a size; write a fraction with a point, such as 1.5G"));
+    }
     SIZES.parse_size(text.trim()).map_err(|error| {
         format!("`{text}` is not a size ({error}); expected a number with K, M, G or T, such as 64M")
     })
@@ -49,10 +52,15 @@ mod tests {
             ("1m", 1 << 20),
             ("1.5M", 3 << 19),
             ("2G", 2 << 30),
+            ("1.5G", 3 << 29),
+            ("0.5k", 512),
             ("1T", 1 << 40),
             ("7B", 7),
         ] {
             assert_eq!(parse_size(text), Ok(size), "{text}");
+        }
+        for text in ["1,5", "1,5G", "1,000"] {
+            assert!(parse_size(text).unwrap_err().ends_with("with a point, such as 1.5G"), "{text}");
         }
         for text in ["", "G", "-1", "1X", "99999999T", "1K1", "0x10"] {
             let error = parse_size(text).unwrap_err();

@@ -11,6 +11,7 @@
 //! Writing is the most work, since the file system allocates pages for it, so it has a thread of its own.
 
 mod sink;
+pub(crate) mod small;
 mod source;
 
 use std::thread::{self, JoinHandle};
@@ -18,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use crate::store::StoreError;
 use crate::wire::Hash;
 
-pub(crate) use sink::Sink;
+pub(crate) use sink::{Destination, Sink};
 pub(crate) use source::{Next, Source};
 
 /// Bytes of a block. A put of 2 GiB took 3.1 s of processor time in both processes together, and 3.5 s with 256 KiB: medians of

@@ -1,12 +1,13 @@
 //! From a file to the slots.
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::{BLOCK, Digest, Filled, failed, joined, spawn};
 use crate::ring::Ring;
-use crate::store::{Content, StoreError};
+use crate::store::{Content, Prefix, StoreError};
 
 /// What [`Source::try_next`] has now.
 #[derive(Clone, Copy, Debug)]
@@ -29,12 +30,18 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Starts to fill the slots of `ring`, all of which are free, with `content`.
-    pub(crate) fn start(content: Content, ring: Arc<Ring>) -> std::io::Result<Self> {
+    /// Starts to fill the slots of `ring`, all of which are free, with `content`, which stands behind `prefix`. The first chunk
+    /// gets the number `first`.
+    pub(crate) fn start(
+        content: Content,
+        ring: Arc<Ring>,
+        prefix: Prefix,
+        first: u64,
+    ) -> std::io::Result<Self> {
         let slots = usize::from(ring.shape().slots);
         let (filled, chunks) = mpsc::sync_channel(slots);
         let (free, freed) = mpsc::sync_channel(slots);
-        let reader = spawn("read", move || fill_slots(content, &ring, &freed, &filled))?;
+        let reader = spawn("read", move || fill_slots(content, &ring, prefix, first, &freed, &filled))?;
         let source = Self { chunks, free, reader };
         (0..slots).for_each(|_| source.release());
         Ok(source)
@@ -46,9 +53,13 @@ impl Source {
         let _ = self.free.try_send(());
     }
 
-    /// The next chunk, waiting for it; `None` at the end. At least one slot must be free.
-    pub(crate) fn next(&self) -> Option<Filled> {
-        self.chunks.recv().ok()
+    /// The next chunk, waiting for it for `limit` at most. At least one slot must be free.
+    pub(crate) fn next_within(&self, limit: Duration) -> Next {
+        match self.chunks.recv_timeout(limit) {
+            Ok(chunk) => Next::Chunk(chunk),
+            Err(RecvTimeoutError::Timeout) => Next::NotYet,
+            Err(RecvTimeoutError::Disconnected) => Next::End,
+        }
     }
 
     /// The next chunk if it is there.
@@ -71,32 +82,39 @@ impl Source {
 fn fill_slots(
     mut content: Content,
     ring: &Ring,
+    prefix: Prefix,
+    first: u64,
     free: &Receiver<()>,
     filled: &SyncSender<Filled>,
 ) -> Result<Digest, StoreError> {
-    let (mut hasher, mut block) = (blake3::Hasher::new(), Vec::new());
-    let (mut bytes, mut sequence) = (0, 0);
-    while bytes < content.size() {
+    let Prefix { mut bytes, mut hasher } = prefix;
+    let (mut block, chunk) = (Vec::new(), ring.shape().chunk as usize);
+    let (mut sequence, mut at_end) = (first, content.is_at_end());
+    while !at_end {
         if free.recv().is_err() {
             break; // The rest has no receiver.
         }
-        let most = ring.shape().chunk;
-        let length = u32::try_from(content.size() - bytes).unwrap_or(u32::MAX).min(most);
-        for start in (0..length as usize).step_by(BLOCK) {
-            block.resize(BLOCK.min(length as usize - start), 0);
-            content.fill(&mut block)?;
-            hasher.update(&block);
-            if !ring.write(sequence, start, &block) {
+        let mut length = 0;
+        while length < chunk && !at_end {
+            block.resize(BLOCK.min(chunk - length), 0);
+            let read = content.read(&mut block)?;
+            at_end = read < block.len() || content.is_at_end();
+            let part = block.get(..read).unwrap_or_default();
+            hasher.update(part);
+            if !ring.write(sequence, length, part) {
                 return Err(failed("read", "a chunk is larger than its slot"));
             }
+            length += read;
         }
+        // A stream may end where a chunk does.
+        let Some(length) = u32::try_from(length).ok().filter(|length| *length > 0) else { break };
         bytes += u64::from(length);
         if filled.send(Filled { sequence, length }).is_err() {
             break;
         }
         sequence += 1;
     }
-    if bytes == content.size() {
+    if at_end {
         content.check_unchanged()?;
     }
     Ok(Digest { bytes, hash: hasher.finalize().into() })

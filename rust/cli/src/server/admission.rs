@@ -1,10 +1,8 @@
-//! How many clients a server accepts: sixteen that have still to open their session, sixteen that have; and the end of all.
+//! How many clients a server accepts: sixteen that have still to open their session, `--max-clients` that have; and the end of all.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Clients served at the same time. Each has a ring of its own.
-pub(super) const MAX_SESSIONS: usize = 16;
 /// Clients that have still to open their session and to prove the key. Further ones wait in the listener's backlog.
 const MAX_PENDING: usize = 16;
 
@@ -24,6 +22,8 @@ pub(super) enum Phase {
 pub(super) struct Admission {
     counts: Mutex<Counts>,
     changed: Condvar,
+    /// Clients served at the same time. Each has a ring of its own.
+    max_sessions: usize,
 }
 
 #[derive(Debug)]
@@ -41,9 +41,9 @@ pub(super) struct Permit {
 }
 
 impl Admission {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(max_sessions: usize) -> Arc<Self> {
         let counts = Counts { pending: 0, sessions: 0, phase: Phase::Serving };
-        Arc::new(Self { counts: Mutex::new(counts), changed: Condvar::new() })
+        Arc::new(Self { counts: Mutex::new(counts), changed: Condvar::new(), max_sessions })
     }
 
     /// Waits until one more client may connect; `None` once the server is ending.
@@ -56,6 +56,11 @@ impl Admission {
         }
         counts.pending += 1;
         Some(Permit { admission: Arc::clone(self), in_session: false })
+    }
+
+    /// Clients served at the same time, at most.
+    pub(super) fn max_sessions(&self) -> usize {
+        self.max_sessions
     }
 
     /// What sessions may still do.
@@ -88,7 +93,7 @@ impl Permit {
     /// Turns it into the permit of a session. False: the server has as many sessions as it may.
     pub(super) fn open_session(&mut self) -> bool {
         let mut counts = self.admission.counts();
-        if !self.in_session && counts.sessions < MAX_SESSIONS {
+        if !self.in_session && counts.sessions < self.admission.max_sessions {
             counts.pending -= 1;
             counts.sessions += 1;
             self.in_session = true;
@@ -118,8 +123,8 @@ mod tests {
 
     #[test]
     fn pending_clients_use_no_session() {
-        let admission = Admission::new();
-        let mut sessions: Vec<_> = (0..MAX_SESSIONS).map(|_| admission.acquire().unwrap()).collect();
+        let admission = Admission::new(3);
+        let mut sessions: Vec<_> = (0..3).map(|_| admission.acquire().unwrap()).collect();
         assert!(sessions.iter_mut().all(Permit::open_session));
         let mut late: Vec<_> = (0..MAX_PENDING).map(|_| admission.acquire().unwrap()).collect();
         assert!(!late[0].open_session(), "all sessions are in use");
@@ -130,7 +135,7 @@ mod tests {
 
     #[test]
     fn acquire_waits_for_a_permit_or_for_the_end() {
-        let admission = Admission::new();
+        let admission = Admission::new(1);
         let mut pending: Vec<_> = (0..MAX_PENDING).map(|_| admission.acquire().unwrap()).collect();
         let acquire = |admission: &Arc<Admission>| {
             let admission = Arc::clone(admission);

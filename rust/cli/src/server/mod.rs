@@ -1,6 +1,9 @@
 //! The passive side: offers files of one directory, and memory for clients to move them through.
 
 mod admission;
+mod list;
+mod receive;
+mod send;
 mod session;
 mod signals;
 
@@ -20,11 +23,13 @@ use crate::store::Directory;
 use crate::wire::control::Control;
 
 use admission::{Admission, Permit, Phase};
-
 pub(crate) use signals::ending_signals;
 
 /// How long aborted sessions may take to clean up.
 const CLEAN_UP: Duration = Duration::from_secs(1);
+
+/// How often old partial files are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The start of the line that `serve` prints once it listens; the address follows.
 pub(crate) const READY: &str = "listening on ";
@@ -44,6 +49,8 @@ pub(crate) struct ServeOptions {
     pub(crate) idle_limit: Duration,
     /// How long transfers may go on after a signal to end.
     pub(crate) drain_limit: Duration,
+    /// Clients served at the same time, at most.
+    pub(crate) max_clients: u16,
     /// End when standard input does: for a server that another process started.
     pub(crate) until_stdin_closes: bool,
 }
@@ -68,7 +75,9 @@ pub(crate) struct Server {
 /// Runs `serve`: prints one line once it listens, then serves until a signal ends it.
 pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let (server, bound) = Server::open(options)?;
-    server.directory.remove_stale();
+    // Here at once; below, where there may be very many folders, beside serving.
+    server.directory.remove_old_partials();
+    start_sweep(&server)?;
     let draining = Arc::clone(&server);
     signals::handle(move |signal| draining.drain(signal))
         .map_err(|error| CliError::other(error.to_string()))
@@ -116,7 +125,7 @@ impl Server {
             config,
             idle_limit: options.idle_limit,
             drain_limit: options.drain_limit,
-            admission: Admission::new(),
+            admission: Admission::new(usize::from(options.max_clients)),
         };
         Ok((Arc::new(server), bound))
     }
@@ -163,6 +172,23 @@ impl Server {
     }
 }
 
+/// Removes what ended transfers have left, now and every hour.
+fn start_sweep(server: &Arc<Server>) -> Result<()> {
+    let directory = server.directory.clone();
+    let sweep = move || {
+        loop {
+            directory.remove_stale();
+            thread::sleep(SWEEP_INTERVAL);
+        }
+    };
+    thread::Builder::new()
+        .name("sweep".into())
+        .spawn(sweep)
+        .map(|_| ())
+        .map_err(|error| CliError::other(error.to_string()))
+        .doing(|| "start a thread".into())
+}
+
 fn start_session(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, mut permit: Permit) {
     let ip = peer.ip().to_canonical();
     if !server.config.allow.is_empty() && !server.config.allow.iter().any(|net| net.contains(&ip)) {
@@ -191,6 +217,7 @@ pub(crate) fn serve_here(directory: PathBuf) -> Result<String> {
         ring_limit: u64::from(u32::MAX),
         idle_limit: Duration::from_secs(3600),
         drain_limit: Duration::ZERO,
+        max_clients: 16,
         until_stdin_closes: false,
     };
     let (server, bound) = Server::open(&options)?;

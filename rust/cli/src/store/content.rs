@@ -1,18 +1,18 @@
 //! The content of a file, read once through one descriptor: its size is known before the first byte is sent, and a file
-//! that changes meanwhile is an error.
+//! that changes meanwhile is an error. A stream, such as standard input, has no size before its end.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Cursor, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt};
 
-use super::StoreError;
+use super::{Attributes, Prefix, StoreError, hash_prefix};
 
 /// Files of at most this reported size are read at once: the size that /proc and /sys report is not that of the content.
 const SMALL: u64 = 64 << 10;
 /// Most bytes of a file with a small reported size.
 pub(super) const MOST: u64 = 16 << 20;
 
-/// An open file.
+/// An open file, or a stream.
 #[derive(Debug)]
 pub(crate) struct Content {
     path: String,
@@ -21,7 +21,10 @@ pub(crate) struct Content {
     opened: Metadata,
     /// All of it, if it is small.
     all: Option<Cursor<Vec<u8>>>,
-    size: u64,
+    /// `None`: a stream.
+    size: Option<u64>,
+    /// Bytes that were read.
+    position: u64,
 }
 
 impl Content {
@@ -32,33 +35,82 @@ impl Content {
             return Err(StoreError::NotAFile(path));
         }
         let size = opened.len();
-        let mut content = Self { path, file, opened, all: None, size };
+        let mut content = Self { path, file, opened, all: None, size: Some(size), position: 0 };
         if size <= SMALL {
             content.read_all()?;
         }
         Ok(content)
     }
 
-    /// Its bytes.
-    pub(crate) fn size(&self) -> u64 {
+    /// Takes what is read once and has no size, such as a pipe.
+    pub(crate) fn stream(file: File, path: String) -> Result<Self, StoreError> {
+        let opened = file.metadata().map_err(|error| StoreError::io("query", path.as_str(), error))?;
+        Ok(Self { path, file, opened, all: None, size: None, position: 0 })
+    }
+
+    /// Its bytes, unless it is a stream.
+    pub(crate) fn size(&self) -> Option<u64> {
         self.size
     }
 
-    /// Reads as much as the buffer holds. It must not go beyond the end.
-    pub(crate) fn fill(&mut self, buffer: &mut [u8]) -> Result<(), StoreError> {
-        let read = match &mut self.all {
-            Some(all) => all.read_exact(buffer),
-            None => self.file.read_exact(buffer),
+    /// Mode and time of the file; those of a stream are not its content's.
+    pub(crate) fn attributes(&self) -> Attributes {
+        if self.size.is_some() { Attributes::of(&self.opened) } else { Attributes::default() }
+    }
+
+    /// Reads on: as much as the buffer holds, or to the end. Less than the buffer holds means that the end is reached.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, StoreError> {
+        let wanted = match self.size {
+            Some(size) => usize::try_from(size - self.position).unwrap_or(usize::MAX).min(buffer.len()),
+            None => buffer.len(),
         };
-        read.map_err(|error| match error.kind() {
+        let part = buffer.get_mut(..wanted).unwrap_or_default();
+        let read = match (&mut self.all, self.size) {
+            (Some(all), _) => all.read_exact(part).map(|()| wanted),
+            (None, Some(_)) => self.file.read_exact(part).map(|()| wanted),
+            (None, None) => read_up_to(&mut self.file, part),
+        };
+        let read = read.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => self.changed("it ended early"),
             _ => StoreError::io("read", self.path.as_str(), error),
-        })
+        })?;
+        self.position += read as u64;
+        Ok(read)
+    }
+
+    /// Whether all was read; of a stream that is not known.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.size == Some(self.position)
+    }
+
+    /// The hash of the first `length` bytes, at most its size.
+    pub(crate) fn hash_prefix<E: From<StoreError>>(
+        &self,
+        length: u64,
+        tick: &mut dyn FnMut() -> Result<(), E>,
+    ) -> Result<Prefix, E> {
+        let read = |buffer: &mut [u8], at| {
+            self.file
+                .read_exact_at(buffer, at)
+                .map_err(|error| StoreError::io("read", self.path.as_str(), error))
+        };
+        hash_prefix(length, read, tick)
+    }
+
+    /// Continues behind the first `length` bytes, which must not be more than its size.
+    pub(crate) fn skip_to(&mut self, length: u64) -> Result<(), StoreError> {
+        let moved = match &mut self.all {
+            Some(all) => all.seek(SeekFrom::Start(length)),
+            None => self.file.seek(SeekFrom::Start(length)),
+        };
+        moved.map_err(|error| StoreError::io("read", self.path.as_str(), error))?;
+        self.position = length;
+        Ok(())
     }
 
     /// After the last byte: whether the file is still the one that was opened. Content in memory was checked when it was read.
     pub(crate) fn check_unchanged(&self) -> Result<(), StoreError> {
-        if self.all.is_some() {
+        if self.all.is_some() || self.size.is_none() {
             return Ok(());
         }
         let now = self.file.metadata().map_err(|error| StoreError::io("query", self.path.as_str(), error))?;
@@ -75,10 +127,10 @@ impl Content {
             .map_err(|error| StoreError::io("read", self.path.as_str(), error))?;
         // Files of /proc and /sys report no changes; one read of them is one consistent content.
         self.check_unchanged()?;
-        self.size = bytes.len() as u64;
-        if self.size > MOST {
+        if bytes.len() as u64 > MOST {
             return Err(StoreError::SizeUnknown(self.path.clone()));
         }
+        self.size = Some(bytes.len() as u64);
         self.all = Some(Cursor::new(bytes));
         Ok(())
     }
@@ -87,6 +139,20 @@ impl Content {
         let now = self.file.metadata().ok().and_then(|now| change(&self.opened, &now));
         StoreError::Changed { name: self.path.clone(), what: now.unwrap_or_else(|| what.into()) }
     }
+}
+
+/// Reads until the buffer is full or the stream ends.
+fn read_up_to(stream: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match stream.read(rest) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 fn change(before: &Metadata, now: &Metadata) -> Option<String> {
@@ -111,8 +177,9 @@ mod tests {
 
     fn read(path: &Path) -> Vec<u8> {
         let mut content = open_local(path).unwrap();
-        let mut bytes = vec![0; usize::try_from(content.size()).unwrap()];
-        content.fill(&mut bytes).unwrap();
+        let mut bytes = vec![0; usize::try_from(content.size().unwrap()).unwrap()];
+        assert_eq!(content.read(&mut bytes).unwrap(), bytes.len());
+        assert!(content.is_at_end() && content.read(&mut [0]).unwrap() == 0);
         content.check_unchanged().unwrap();
         bytes
     }
@@ -151,8 +218,30 @@ mod tests {
         std::fs::write(temp.path().join("b"), b"other").unwrap();
         std::fs::rename(temp.path().join("b"), &path).unwrap();
         let mut bytes = vec![0; 100_000];
-        content.fill(&mut bytes).unwrap();
+        content.read(&mut bytes).unwrap();
         content.check_unchanged().unwrap();
         assert_eq!(bytes, vec![1; 100_000]);
+    }
+
+    #[test]
+    fn reading_goes_on_behind_a_prefix() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a");
+        for size in [100_usize, 200_000] {
+            let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            std::fs::write(&path, &bytes).unwrap();
+            let mut content = open_local(&path).unwrap();
+            let mut ticks = 0;
+            let mut tick = || {
+                ticks += 1;
+                Ok::<_, crate::store::StoreError>(())
+            };
+            let prefix = content.hash_prefix(99, &mut tick).unwrap();
+            assert_eq!((prefix.hash(), ticks), (*blake3::hash(&bytes[..99]).as_bytes(), 1));
+            content.skip_to(99).unwrap();
+            let mut rest = vec![0; size];
+            assert_eq!(content.read(&mut rest).unwrap(), size - 99);
+            assert_eq!(rest[..size - 99], bytes[99..]);
+        }
     }
 }

@@ -1,30 +1,42 @@
-//! Files in one directory, by name: no link is followed, and a new file appears whole or not at all.
+//! Files below one directory, by name: no link is followed, and a new file appears whole or not at all.
 
+mod attributes;
+mod commit;
 mod content;
 mod incoming;
 mod name;
+mod prefix;
+mod relative_name;
+mod temporary;
+mod walk;
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
+pub(crate) use attributes::Attributes;
+#[cfg(test)]
+pub(crate) use attributes::Time;
+pub(crate) use commit::{GROUP, commit_all};
 pub(crate) use content::Content;
 pub(crate) use incoming::Incoming;
 #[cfg(test)]
 pub(crate) use incoming::unwritable_for_test;
 pub(crate) use name::FileName;
+pub(crate) use prefix::Prefix;
+pub(crate) use relative_name::RelativeName;
+pub(crate) use walk::{Entry, Listed};
 
-/// Prefix of the names of temporary files.
-const TEMPORARY: &str = ".flagcx-p2p-";
+use prefix::hash_prefix;
+use temporary::TEMPORARY;
 
 /// Why a file cannot be read or stored.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("name \"{name}\" {problem}")]
     Name { name: String, problem: &'static str },
@@ -32,6 +44,8 @@ pub(crate) enum StoreError {
     Exists(String),
     #[error("{0} is a symbolic link, and links are not followed")]
     Link(String),
+    #[error("{0} is a symbolic link or a file, where a folder is needed")]
+    NotAFolder(String),
     #[error("{0} is not a regular file")]
     NotAFile(String),
     #[error(
@@ -82,10 +96,63 @@ impl Directory {
         Content::new(File::from(fd), self.path_of(name))
     }
 
-    /// Starts a new file of `size` bytes. An existing name is refused unless `force`.
-    pub(crate) fn create(&self, name: &FileName, size: u64, force: bool) -> Result<Incoming, StoreError> {
+    /// Opens a folder of this directory. Links are refused.
+    pub(crate) fn folder(&self, name: &FileName) -> Result<Self, StoreError> {
+        let path = self.path.join(name.as_str());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = retry_on_intr(|| rustix::fs::openat(&*self.fd, name.as_str(), flags, Mode::empty()))
+            .map_err(|errno| match errno {
+                Errno::LOOP | Errno::NOTDIR => StoreError::NotAFolder(path.display().to_string()),
+                errno => StoreError::io("open folder", path.display().to_string(), errno),
+            })?;
+        Ok(Self { fd: Arc::new(fd), path })
+    }
+
+    /// The folder that a file is in, and its name there.
+    pub(crate) fn folder_of(&self, name: &RelativeName) -> Result<(Self, FileName), StoreError> {
+        let folder = name.folders().iter().try_fold(self.clone(), |at, name| at.folder(name))?;
+        Ok((folder, name.file().clone()))
+    }
+
+    /// The folder that a file is in, made if it is missing, and its name there.
+    pub(crate) fn make_folder_of(&self, name: &RelativeName) -> Result<(Self, FileName), StoreError> {
+        let folder = name.folders().iter().try_fold(self.clone(), |at, name| {
+            match rustix::fs::mkdirat(&*at.fd, name.as_str(), Mode::from_raw_mode(0o755)) {
+                Ok(()) => at.sync()?,
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(StoreError::io("make folder", at.path_of(name), errno)),
+            }
+            at.folder(name)
+        })?;
+        Ok((folder, name.file().clone()))
+    }
+
+    /// Starts a new file of `size` bytes, if that is known. An existing name is refused unless `force`.
+    pub(crate) fn create(
+        &self,
+        name: &FileName,
+        size: Option<u64>,
+        force: bool,
+    ) -> Result<Incoming, StoreError> {
         self.check_free(name, force)?;
         Incoming::new(self.clone(), name.clone(), size, force)
+    }
+
+    /// Starts a new file that is kept if its transfer is interrupted, or with `resume` continues one that was kept.
+    pub(crate) fn create_resumable(
+        &self,
+        name: &FileName,
+        size: u64,
+        force: bool,
+        resume: bool,
+    ) -> Result<Incoming, StoreError> {
+        self.check_free(name, force)?;
+        Incoming::resumable(self.clone(), name.clone(), size, force, resume)
+    }
+
+    /// Bytes of the kept part of a file.
+    pub(crate) fn partial_size(&self, name: &FileName) -> Option<u64> {
+        temporary::partial_size(self, name)
     }
 
     /// Whether [`Directory::create`] would accept this name now.
@@ -101,25 +168,20 @@ impl Directory {
         }
     }
 
-    /// Removes temporary files of processes that were killed. Those of running processes are locked, and stay.
-    pub(crate) fn remove_stale(&self) {
-        // An entry that cannot be listed or removed stays.
-        let Ok(entries) = rustix::fs::Dir::read_from(&*self.fd) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let is_temporary =
-                name.to_bytes().starts_with(TEMPORARY.as_bytes()) && name.to_bytes().ends_with(b".part");
-            if is_temporary && self.remove_unlocked(name).is_ok() {
-                tracing::info!(?name, "removed the temporary file of a killed process");
-            }
-        }
+    /// Syncs the names in this directory to disk.
+    fn sync(&self) -> Result<(), StoreError> {
+        retry_on_intr(|| rustix::fs::fsync(&*self.fd))
+            .map_err(|errno| StoreError::io("sync folder", self.path.display().to_string(), errno))
     }
 
-    fn remove_unlocked(&self, name: &CStr) -> Result<(), Errno> {
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&*self.fd, name, flags, Mode::empty())?;
-        rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
-        rustix::fs::unlinkat(&*self.fd, name, AtFlags::empty())
+    /// Removes temporary files of processes that were killed, and old partial files, here and in all folders below.
+    pub(crate) fn remove_stale(&self) {
+        temporary::remove_stale(self, relative_name::MAX_DEPTH);
+    }
+
+    /// Removes old partial files and those of killed processes, here alone.
+    pub(crate) fn remove_old_partials(&self) {
+        temporary::remove_stale(self, 0);
     }
 
     /// Bytes that an unprivileged process may still write here.
@@ -176,42 +238,49 @@ mod tests {
         symlink("file", temp.path().join("link")).unwrap();
         fs::create_dir(temp.path().join("dir")).unwrap();
         rustix::fs::mkfifoat(CWD, temp.path().join("fifo"), Mode::RWXU).unwrap();
-        assert_eq!(directory.read(&name("file")).unwrap().size(), 5);
+        assert_eq!(directory.read(&name("file")).unwrap().size(), Some(5));
         assert!(matches!(directory.read(&name("link")), Err(StoreError::Link(_))));
         assert!(matches!(directory.read(&name("dir")), Err(StoreError::NotAFile(_))));
         assert!(matches!(directory.read(&name("fifo")), Err(StoreError::NotAFile(_))));
         assert!(matches!(directory.read(&name("none")), Err(StoreError::Io { .. })));
-        assert_eq!(open_local(&temp.path().join("link")).unwrap().size(), 5);
+        assert_eq!(open_local(&temp.path().join("link")).unwrap().size(), Some(5));
         assert!(matches!(open_local(temp.path()), Err(StoreError::NotAFile(_))));
         fs::write(temp.path().join("empty"), b"").unwrap();
-        assert_eq!(open_local(&temp.path().join("empty")).unwrap().size(), 0);
+        assert_eq!(open_local(&temp.path().join("empty")).unwrap().size(), Some(0));
     }
 
     #[test]
-    fn only_the_files_of_killed_processes_are_stale() {
+    fn folders_are_made_and_links_are_no_folders() {
         let temp = tempfile::tempdir().unwrap();
         let directory = Directory::open(temp.path()).unwrap();
-        for left in [".flagcx-p2p-0123.part", "mine.part", ".flagcx-p2p-notes"] {
-            fs::write(temp.path().join(left), b"x").unwrap();
+        let relative = RelativeName::new("a/b/c").unwrap();
+        assert!(directory.folder_of(&relative).is_err());
+        for _ in 0..2 {
+            let (folder, file) = directory.make_folder_of(&relative).unwrap();
+            folder.create(&file, Some(0), true).unwrap().commit().unwrap();
         }
-        let living = incoming::named_for_test(&directory);
-        directory.remove_stale();
-        assert_eq!(names(temp.path()).len(), 3, "{:?}", names(temp.path()));
-        drop(living);
-        assert_eq!(names(temp.path()), [".flagcx-p2p-notes", "mine.part"]);
+        let (folder, file) = directory.folder_of(&relative).unwrap();
+        assert_eq!(folder.read(&file).unwrap().size(), Some(0));
+        assert!(temp.path().join("a/b/c").is_file());
+        symlink("/", temp.path().join("root")).unwrap();
+        for bad in ["root/c", "root/tmp/c", "a/b/c/d"] {
+            let relative = RelativeName::new(bad).unwrap();
+            assert!(matches!(directory.folder_of(&relative), Err(StoreError::NotAFolder(_))), "{bad}");
+            assert!(matches!(directory.make_folder_of(&relative), Err(StoreError::NotAFolder(_))), "{bad}");
+        }
     }
 
     #[test]
     fn a_file_appears_whole_or_not_at_all() {
         let temp = tempfile::tempdir().unwrap();
         let directory = Directory::open(temp.path()).unwrap();
-        let mut incoming = directory.create(&name("a"), 3, false).unwrap();
+        let mut incoming = directory.create(&name("a"), Some(3), false).unwrap();
         incoming.write(b"abc").unwrap();
         assert!(!temp.path().join("a").exists());
         drop(incoming);
         assert_eq!(names(temp.path()), [""; 0]);
 
-        let mut incoming = directory.create(&name("a"), 3, false).unwrap();
+        let mut incoming = directory.create(&name("a"), Some(3), false).unwrap();
         incoming.write(b"abc").unwrap();
         incoming.commit().unwrap();
         assert_eq!(names(temp.path()), ["a"]);
@@ -223,8 +292,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let directory = Directory::open(temp.path()).unwrap();
         fs::write(temp.path().join("a"), b"old").unwrap();
-        assert!(matches!(directory.create(&name("a"), 1, false), Err(StoreError::Exists(_))));
-        let mut incoming = directory.create(&name("a"), 1, true).unwrap();
+        assert!(matches!(directory.create(&name("a"), Some(1), false), Err(StoreError::Exists(_))));
+        let mut incoming = directory.create(&name("a"), Some(1), true).unwrap();
         incoming.write(b"n").unwrap();
         incoming.commit().unwrap();
         assert_eq!(fs::read(temp.path().join("a")).unwrap(), b"n");
@@ -235,7 +304,7 @@ mod tests {
     fn a_name_taken_meanwhile_is_kept() {
         let temp = tempfile::tempdir().unwrap();
         let directory = Directory::open(temp.path()).unwrap();
-        let incoming = directory.create(&name("a"), 0, false).unwrap();
+        let incoming = directory.create(&name("a"), Some(0), false).unwrap();
         fs::write(temp.path().join("a"), b"other").unwrap();
         assert!(matches!(incoming.commit(), Err(StoreError::Exists(_))));
         assert_eq!(names(temp.path()), ["a"]);
@@ -250,7 +319,7 @@ mod tests {
         symlink("target", temp.path().join("link")).unwrap();
         fs::create_dir(temp.path().join("dir")).unwrap();
         for (force, taken) in [(false, "link"), (true, "link"), (false, "dir"), (true, "dir")] {
-            assert!(directory.create(&name(taken), 1, force).is_err(), "{taken} {force}");
+            assert!(directory.create(&name(taken), Some(1), force).is_err(), "{taken} {force}");
         }
         assert_eq!(fs::read(temp.path().join("target")).unwrap(), b"precious");
     }
@@ -260,7 +329,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let directory = Directory::open(temp.path()).unwrap();
         assert!(directory.free_space().unwrap() > 0);
-        let error = directory.create(&name("a"), 1 << 60, false).unwrap_err();
+        let error = directory.create(&name("a"), Some(1 << 60), false).unwrap_err();
         assert!(matches!(error, StoreError::Full { .. }), "{error}");
         assert_eq!(names(temp.path()), [""; 0]);
     }

@@ -101,7 +101,7 @@ mod tests {
         });
         let admitted = respond(&key(server_key), &server, [1; 16], soon());
         if admitted.is_ok() {
-            server.send(&Frame::Ready { size: 7 }).unwrap();
+            server.send(&Frame::Credit { sequence: 7 }).unwrap();
             server.finish();
         } else {
             drop(server);
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn both_sides_must_know_the_same_key() {
         let (frame, admitted) = exchange(Some("one"), "one");
-        assert_eq!(frame.unwrap(), Frame::Ready { size: 7 });
+        assert_eq!(frame.unwrap(), Frame::Credit { sequence: 7 });
         admitted.unwrap();
         let (frame, admitted) = exchange(Some("other"), "one");
         assert!(matches!(frame, Err(ControlError::Auth(AuthError::Refused))), "{frame:?}");

@@ -4,10 +4,10 @@
 //! [`MAX_PAYLOAD`] bytes: a [`Frame`] in the [postcard format](https://postcard.jamesmunns.com/wire-format), which
 //! begins with the number of its variant. A payload that does not fit is refused by its header, before it is read.
 
-use super::{Frame, MAX_SLOTS, MAX_TEXT};
+use super::{Frame, MAX_ENTRIES, MAX_SLOTS, MAX_TEXT};
 
 /// Version of the stream; both sides must have the same.
-pub(crate) const VERSION: u8 = 3;
+pub(crate) const VERSION: u8 = 4;
 /// Largest payload: a ring of [`MAX_SLOTS`] descriptors, and room for text.
 pub(crate) const MAX_PAYLOAD: usize = 32 * 1024;
 /// Bytes before the payload.
@@ -34,6 +34,8 @@ pub(crate) enum FrameError {
     LongText(usize),
     #[error("malformed frame: {0} slots, at most {MAX_SLOTS} are allowed")]
     ManySlots(usize),
+    #[error("malformed frame: {0} entries, at most {MAX_ENTRIES} are allowed")]
+    ManyEntries(usize),
 }
 
 /// The bytes of `frame`. One that breaks a limit is refused here, not only by its receiver.
@@ -73,17 +75,25 @@ pub(crate) fn decode_payload(payload: &[u8]) -> Result<Frame, FrameError> {
 
 /// Limits of what a frame holds, which the format does not know.
 fn check_limits(frame: &Frame) -> Result<(), FrameError> {
-    let (text, slots) = match frame {
-        Frame::Ring { metadata, slots, .. } => (metadata.len(), slots.len()),
-        Frame::Put { name, .. } | Frame::Get { name } => (name.len(), 0),
-        Frame::Refused { text } => (text.len(), 0),
-        _ => (0, 0),
+    let (text, slots, entries) = match frame {
+        Frame::Ring { metadata, slots, .. } => (metadata.len(), slots.len(), 0),
+        Frame::Put { name, .. } | Frame::Get { name, .. } => (name.len(), 0, 0),
+        Frame::Small(small) => (small.name.len(), 0, 0),
+        Frame::List { folder } => (folder.len(), 0, 0),
+        Frame::Refused { text } | Frame::Failed { text } => (text.len(), 0, 0),
+        Frame::Entries { entries } => {
+            (entries.iter().map(|entry| entry.name.len()).max().unwrap_or(0), 0, entries.len())
+        }
+        _ => (0, 0, 0),
     };
     if text > MAX_TEXT {
         return Err(FrameError::LongText(text));
     }
     if slots > MAX_SLOTS {
         return Err(FrameError::ManySlots(slots));
+    }
+    if entries > MAX_ENTRIES {
+        return Err(FrameError::ManyEntries(entries));
     }
     Ok(())
 }

@@ -119,6 +119,11 @@ impl Control {
         send(&self.writer, frame).map_err(|error| self.refusal().unwrap_or(error))
     }
 
+    /// Sends frames with one call of the kernel.
+    pub(crate) fn send_all(&self, frames: &[Frame]) -> Result<(), ControlError> {
+        send_all(&self.writer, frames).map_err(|error| self.refusal().unwrap_or(error))
+    }
+
     /// Ends the stream so that the peer still reads what was sent last: closing with unread input would reset it.
     pub(crate) fn finish(self) {
         let stream = self.writer.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Write);
@@ -138,6 +143,18 @@ impl Control {
             Ok(frame) => frame.and_then(accepted).map(Some),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(ControlError::Closed),
+        }
+    }
+
+    /// The refusal that the peer has sent, if one comes within `limit`: frames before it are dropped.
+    pub(crate) fn refusal_within(&self, limit: Duration) -> Option<ControlError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.receive_by(deadline) {
+                Ok(Some(_)) => {}
+                Err(refused @ ControlError::Refused(_)) => return Some(refused),
+                Ok(None) | Err(_) => return None,
+            }
         }
     }
 
@@ -185,7 +202,11 @@ fn accepted(frame: Frame) -> Result<Frame, ControlError> {
 }
 
 fn send(writer: &Mutex<TcpStream>, frame: &Frame) -> Result<(), ControlError> {
-    let bytes = codec::encode(frame)?;
+    send_all(writer, std::slice::from_ref(frame))
+}
+
+fn send_all(writer: &Mutex<TcpStream>, frames: &[Frame]) -> Result<(), ControlError> {
+    let bytes = frames.iter().map(codec::encode).collect::<Result<Vec<_>, _>>()?.concat();
     let mut stream = writer.lock().unwrap_or_else(PoisonError::into_inner);
     stream.write_all(&bytes).map_err(|error| from_io(&error))
 }

@@ -12,16 +12,23 @@
 //!                                                 allocates its ring of registered chunks
 //!                                           ◀──   Ring{metadata, chunk, slots}
 //!   (engine connects to `metadata`)
-//!   Put{name, size, force}                  ──▶   ◀── Ready{size} | Refused
-//!     WRITE into slot n, Filled{n, length}  ──▶   copies out, Credit{n}, hashes, writes
-//!     Finish{bytes, hash}                   ──▶   compares, syncs, renames, Finish{bytes, hash}
-//!   Get{name}                               ──▶   ◀── Ready{size} | Refused
+//!   Small{name, .., n, length, hash}        ──▶   WRITE into slot n went before; copies out, Credit{n}, hashes, compares
+//!   Sync                                    ──▶   syncs, renames; per file, in order: Finish{bytes, hash} | Failed
+//!   Put{name, size, force, resume, ..}      ──▶   ◀── Kept{bytes, hash} | Failed
+//!     Start{offset}, WRITE into slot n, Filled{n, length}  ──▶   copies out, Credit{n}, hashes, writes
+//!     Finish{bytes, hash} | Abort           ──▶   compares, syncs, renames, Finish{bytes, hash} | Failed
+//!   Get{name, kept, hash}                   ──▶   ◀── Small{..} | Ready{size, offset, ..} | Failed
 //!     READ from slot n, Credit{n}           ◀──   Filled{n, length}
-//!     compares, syncs, renames              ◀──   Finish{bytes, hash}
+//!     compares, syncs, renames              ◀──   Finish{bytes, hash} | Failed
+//!   List{folder}                            ──▶   ◀── Entries{..}, .., Listed{skipped} | Failed
 //! ```
 //!
-//! Chunk `n` uses slot `n` modulo the number of slots, on both sides. Either side sends `KeepAlive` every few seconds,
-//! so a peer that sends nothing is stopped, or the network between is down.
+//! Small files ([`is_small`]) and requests to get files follow each other without waiting for an answer; answers come in the order
+//! of the requests. Chunk `n` uses slot `n` modulo the number of slots, on both sides, and a small file a part of a slot
+//! ([`Shape::small`]); the numbers of each direction count up over
+//! all files of a session. Offsets of a resumed file are those of which both ends computed the same hash. Either side sends
+//! `KeepAlive` every few seconds, so a peer that sends nothing is stopped, or the network between is down; and `Working` while it
+//! hashes what is there already, for longer than that.
 
 pub(crate) mod authenticate;
 pub(crate) mod codec;
@@ -31,10 +38,17 @@ use flagcx_p2p::RemoteRange;
 use flagcx_p2p::internals::auth::{Nonce, Proof};
 use serde::{Deserialize, Serialize};
 
+use crate::ring::Shape;
+use crate::store::{Attributes, Listed};
+
 /// Most slots that a ring may have.
 pub(crate) const MAX_SLOTS: usize = 256;
 /// Longest text in a frame, in bytes.
 pub(crate) const MAX_TEXT: usize = 1024;
+/// Most entries in a frame of a listing.
+pub(crate) const MAX_ENTRIES: usize = 256;
+/// Most requests to get a file that may be unanswered.
+pub(crate) const MAX_GETS: usize = 64;
 /// A blake3 hash.
 pub(crate) type Hash = [u8; 32];
 
@@ -46,38 +60,79 @@ pub(crate) enum Frame {
     Open { chunk: u32, slots: u16, nonce: Nonce },
     /// Server: its engine listens at `metadata`; these are its slots, `chunk` bytes each.
     Ring { metadata: String, chunk: u32, slots: Vec<Slot> },
-    /// Client: asks to store a file.
-    Put { name: String, size: u64, force: bool },
-    /// Client: asks for a file.
-    Get { name: String },
-    /// Server: the request is accepted; the file has this many bytes.
-    Ready { size: u64 },
+    /// Client: asks to store a file of this size (`None`: known at its end), going on with a kept part of it if `resume`.
+    Put { name: String, size: Option<u64>, force: bool, resume: bool, attributes: Attributes },
+    /// Client: asks for a file, of which it has `kept` bytes with this hash.
+    Get { name: String, kept: u64, hash: Hash },
+    /// Server: the file to get has this many bytes; those before `offset` are the ones that the client has.
+    Ready { size: u64, offset: u64, attributes: Attributes },
     /// The chunk `sequence` is in its slot, `length` bytes.
     Filled { sequence: u64, length: u32 },
     /// The slot of chunk `sequence` is free again.
     Credit { sequence: u64 },
     /// All chunks were sent (or stored): bytes and hash as computed by this side.
     Finish { bytes: u64, hash: Hash },
-    /// The request failed, and why. Before `Ready` the stream goes on; later it ends.
+    /// The session ends, and why.
     Refused { text: String },
     /// No content: this side runs.
     KeepAlive,
-    /// Client: asks for the processor time that the server's process has used.
-    UsageRequest,
-    /// Server: that time, in microseconds.
-    Usage { micros: u64 },
     /// Server: asks for a proof that the client knows the pre-shared key.
     Challenge { nonce: Nonce },
     /// Client, and then the server: that proof.
     Proof { proof: Proof },
+    /// A whole small file is in its part of a slot.
+    Small(Small),
+    /// Client: all small files sent so far are to be answered now.
+    Sync,
+    /// Server: a file to put is accepted; so many bytes of it are there already, with this hash.
+    Kept { bytes: u64, hash: Hash },
+    /// Client: the data begins at `offset`, which is 0 or the end of what was kept.
+    Start { offset: u64 },
+    /// Client: its request with this number, counted from 0 in a session, is not to be finished.
+    Abort { request: u64 },
+    /// Server: the answer to a request that failed, and why. The stream goes on.
+    Failed { text: String },
+    /// No content: this side hashes what it has of a file.
+    Working,
+    /// Client: asks for the names of all files in a folder and below; the served directory has the empty name.
+    List { folder: String },
+    /// Server: some of them.
+    Entries { entries: Vec<Listed> },
+    /// Server: those were all; so many entries are links, special files or have names that are not transferred.
+    Listed { skipped: u64 },
+}
+
+/// A small file, of which the content is in the small slot `sequence`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Small {
+    pub(crate) name: String,
+    pub(crate) force: bool,
+    pub(crate) attributes: Attributes,
+    pub(crate) sequence: u64,
+    pub(crate) length: u32,
+    pub(crate) hash: Hash,
+}
+
+/// Whether a file of this size is sent as [`Frame::Small`] over a ring of this shape.
+pub(crate) fn is_small(size: Option<u64>, shape: Shape) -> bool {
+    size.is_some_and(|size| size <= u64::from(shape.small().chunk))
 }
 
 impl Frame {
     /// A refusal; text longer than [`MAX_TEXT`] is cut.
     pub(crate) fn refused(text: &str) -> Self {
-        let end = (0..=MAX_TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        Self::Refused { text: text.get(..end).unwrap_or_default().to_owned() }
+        Self::Refused { text: cut(text) }
     }
+
+    /// The failure of one request; text longer than [`MAX_TEXT`] is cut.
+    pub(crate) fn failed(text: &str) -> Self {
+        Self::Failed { text: cut(text) }
+    }
+}
+
+fn cut(text: &str) -> String {
+    let end = (0..=MAX_TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default().to_owned()
 }
 
 /// A slot of the server's ring: a [`RemoteRange`] as it is sent.

@@ -28,7 +28,8 @@ pub(crate) struct Server {
     pub(crate) address: String,
     /// Its directory.
     pub(crate) path: PathBuf,
-    _temp: tempfile::TempDir,
+    /// Removed at the end, where it is its own.
+    temp: Option<tempfile::TempDir>,
 }
 
 impl Server {
@@ -46,22 +47,35 @@ impl Server {
 
     pub(crate) fn spawn(environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let temp = tempfile::tempdir().unwrap();
-        let mut child = program()
-            .args(["serve", "--port", "0", "--until-stdin-closes"])
-            .arg(temp.path())
-            .args(arguments)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut server = Self::spawn_in(temp.path().to_owned(), environment, arguments);
+        server.temp = Some(temp);
+        server
+    }
+
+    /// Another server of its directory.
+    pub(crate) fn next(&self) -> Self {
+        Self::spawn_in(self.path.clone(), &[], &[])
+    }
+
+    fn spawn_in(path: PathBuf, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let mut command = program();
+        command.args(["serve", "--port", "0", "--until-stdin-closes"]).arg(&path).args(arguments);
+        Self::of(command.envs(environment.iter().copied()), path).unwrap()
+    }
+
+    /// The server that this command starts, of files in `path`; `None` if it ends at once.
+    pub(crate) fn of(command: &mut Command, path: PathBuf) -> Option<Self> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
-        out.read_line(&mut line).unwrap();
+        if out.read_line(&mut line).unwrap() == 0 {
+            child.wait().unwrap();
+            return None;
+        }
         let rest = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("server printed {line:?}"));
         let address = rest.split_whitespace().next().unwrap().to_owned();
         std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
-        Self { child, address, path: temp.path().to_owned(), _temp: temp }
+        Some(Self { child, address, path, temp: None })
     }
 
     /// A connection over which nothing has been sent.
@@ -99,6 +113,11 @@ impl Server {
     pub(crate) fn names(&self) -> Vec<String> {
         names(&self.path)
     }
+
+    /// Names in the served directory of what is no partial file.
+    pub(crate) fn complete_names(&self) -> Vec<String> {
+        complete_names(&self.path)
+    }
 }
 
 impl Drop for Server {
@@ -112,7 +131,7 @@ impl Drop for Server {
 pub(crate) fn frame(content: &impl serde::Serialize) -> Vec<u8> {
     let payload = postcard::to_allocvec(content).unwrap();
     let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
-    [b"F2", &[3][..], &length, &payload].concat()
+    [b"F2", &[4][..], &length, &payload].concat()
 }
 
 /// The frame without content.
@@ -127,7 +146,8 @@ pub(crate) fn open_frame() -> Vec<u8> {
 
 /// The frame by which a client announces a file.
 pub(crate) fn put_frame(name: &str, size: u64) -> Vec<u8> {
-    frame(&(2_u8, name, size, false))
+    // No resuming; not executable, no time.
+    frame(&(2_u8, name, Some(size), false, false, (false, None::<(i64, u32)>)))
 }
 
 pub(crate) fn names(path: &Path) -> Vec<String> {
@@ -135,6 +155,11 @@ pub(crate) fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+/// Names of what is no partial file.
+pub(crate) fn complete_names(path: &Path) -> Vec<String> {
+    names(path).into_iter().filter(|name| !name.ends_with(".partial")).collect()
 }
 
 /// How a command ended.

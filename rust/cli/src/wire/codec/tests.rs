@@ -1,8 +1,9 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::Slot;
+use super::super::{Slot, Small};
 use super::*;
+use crate::store::{Attributes, Listed, Time};
 
 fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {
     let (header, payload) = bytes.split_first_chunk().ok_or(FrameError::NotOurs)?;
@@ -14,6 +15,45 @@ fn slot() -> impl Strategy<Value = Slot> {
     any::<(u64, u32, u32)>().prop_map(|(address, size, rkey)| Slot { address, size, rkey })
 }
 
+fn attributes() -> impl Strategy<Value = Attributes> {
+    any::<(bool, Option<(i64, u32)>)>().prop_map(|(executable, modified)| {
+        let modified = modified.map(|(seconds, nanoseconds)| Time { seconds, nanoseconds });
+        Attributes { executable, modified }
+    })
+}
+
+fn small() -> impl Strategy<Value = Small> {
+    let numbers = any::<(bool, u64, u32, [u8; 32])>();
+    (".{0,80}", attributes(), numbers).prop_map(|(name, attributes, (force, sequence, length, hash))| Small {
+        name,
+        force,
+        attributes,
+        sequence,
+        length,
+        hash,
+    })
+}
+
+fn listed() -> impl Strategy<Value = Listed> {
+    (".{0,80}", any::<(u64, i64)>()).prop_map(|(name, (size, seconds))| Listed { name, size, seconds })
+}
+
+fn file_frame() -> impl Strategy<Value = Frame> {
+    let text = || ".{0,80}";
+    prop_oneof![
+        small().prop_map(Frame::Small),
+        Just(Frame::Sync),
+        any::<(u64, [u8; 32])>().prop_map(|(bytes, hash)| Frame::Kept { bytes, hash }),
+        any::<u64>().prop_map(|offset| Frame::Start { offset }),
+        any::<u64>().prop_map(|request| Frame::Abort { request }),
+        text().prop_map(|text| Frame::Failed { text }),
+        Just(Frame::Working),
+        text().prop_map(|folder| Frame::List { folder }),
+        vec(listed(), 0..=8).prop_map(|entries| Frame::Entries { entries }),
+        any::<u64>().prop_map(|skipped| Frame::Listed { skipped }),
+    ]
+}
+
 fn frame() -> impl Strategy<Value = Frame> {
     let text = || ".{0,80}";
     prop_oneof![
@@ -23,22 +63,23 @@ fn frame() -> impl Strategy<Value = Frame> {
             chunk,
             slots
         }),
-        (text(), any::<u64>(), any::<bool>()).prop_map(|(name, size, force)| Frame::Put {
-            name,
+        (text(), any::<(Option<u64>, bool, bool)>(), attributes()).prop_map(
+            |(name, (size, force, resume), attributes)| Frame::Put { name, size, force, resume, attributes }
+        ),
+        (text(), any::<(u64, [u8; 32])>()).prop_map(|(name, (kept, hash))| Frame::Get { name, kept, hash }),
+        (any::<(u64, u64)>(), attributes()).prop_map(|((size, offset), attributes)| Frame::Ready {
             size,
-            force
+            offset,
+            attributes
         }),
-        text().prop_map(|name| Frame::Get { name }),
-        any::<u64>().prop_map(|size| Frame::Ready { size }),
         any::<(u64, u32)>().prop_map(|(sequence, length)| Frame::Filled { sequence, length }),
         any::<u64>().prop_map(|sequence| Frame::Credit { sequence }),
         any::<(u64, [u8; 32])>().prop_map(|(bytes, hash)| Frame::Finish { bytes, hash }),
         text().prop_map(|text| Frame::Refused { text }),
         Just(Frame::KeepAlive),
-        Just(Frame::UsageRequest),
-        any::<u64>().prop_map(|micros| Frame::Usage { micros }),
         any::<[u8; 16]>().prop_map(|nonce| Frame::Challenge { nonce }),
         any::<[u8; 32]>().prop_map(|proof| Frame::Proof { proof }),
+        file_frame(),
     ]
 }
 
@@ -53,7 +94,7 @@ proptest! {
     }
 
     #[test]
-    fn any_payload_is_a_frame_or_malformed(mut payload in vec(any::<u8>(), 0..300), kind in 0_u8..16) {
+    fn any_payload_is_a_frame_or_malformed(mut payload in vec(any::<u8>(), 0..300), kind in 0_u8..26) {
         if let Some(first) = payload.first_mut() {
             *first = kind;
         }
@@ -84,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn headers_never_promise_more_than_allowed(tail: [u8; 4], version in 0_u8..5) {
+    fn headers_never_promise_more_than_allowed(tail: [u8; 4], version in 0_u8..6) {
         let [a, b, c, d] = tail;
         if let Ok(length) = decode_header([b'F', b'2', version, a, b, c, d]) {
             prop_assert!(version == VERSION && length <= MAX_PAYLOAD);
@@ -95,12 +136,15 @@ proptest! {
 #[test]
 fn the_bytes_on_the_wire() {
     let bytes = |frame| encode(&frame).unwrap();
-    assert_eq!(bytes(Frame::KeepAlive), *b"F2\x03\x01\0\0\0\x09");
-    let put = Frame::Put { name: "ab".into(), size: 300, force: true };
-    assert_eq!(bytes(put), *b"F2\x03\x07\0\0\0\x02\x02ab\xac\x02\x01");
+    assert_eq!(bytes(Frame::KeepAlive), *b"F2\x04\x01\0\0\0\x09");
+    let modified = Some(Time { seconds: -1, nanoseconds: 5 });
+    let attributes = Attributes { executable: true, modified };
+    let put = Frame::Put { name: "ab".into(), size: Some(300), force: true, resume: false, attributes };
+    assert_eq!(bytes(put), *b"F2\x04\x0d\0\0\0\x02\x02ab\x01\xac\x02\x01\x00\x01\x01\x01\x05");
+    assert_eq!(bytes(Frame::Listed { skipped: 2 }), *b"F2\x04\x02\0\0\0\x17\x02");
     let ring =
         Frame::Ring { metadata: "m".into(), chunk: 1, slots: vec![Slot { address: 2, size: 3, rkey: 4 }] };
-    assert_eq!(bytes(ring), *b"F2\x03\x08\0\0\0\x01\x01m\x01\x01\x02\x03\x04");
+    assert_eq!(bytes(ring), *b"F2\x04\x08\0\0\0\x01\x01m\x01\x01\x02\x03\x04");
 }
 
 #[test]
@@ -112,7 +156,7 @@ fn headers_that_are_refused() {
     assert_eq!(header(VERSION, 32 * 1024), Ok(MAX_PAYLOAD));
     assert_eq!(header(VERSION, 32 * 1024 + 1), Err(FrameError::TooLong(MAX_PAYLOAD + 1)));
     assert_eq!(header(VERSION, u32::MAX), Err(FrameError::TooLong(u32::MAX as usize)));
-    assert_eq!(header(2, 8), Err(FrameError::Version(2)));
+    assert_eq!(header(3, 8), Err(FrameError::Version(3)));
     assert_eq!(decode_header(*b"HTTP/1."), Err(FrameError::NotOurs));
 }
 
@@ -121,10 +165,31 @@ fn limits_hold_at_both_ends() {
     let (text, slots) =
         ("x".repeat(MAX_TEXT + 1), vec![Slot { address: 0, size: 0, rkey: 0 }; MAX_SLOTS + 1]);
     let long = FrameError::LongText(MAX_TEXT + 1);
+    let attributes = Attributes::default();
+    let small = |name: &String| {
+        let (name, hash) = (name.clone(), [0; 32]);
+        Frame::Small(Small { name, force: false, attributes, sequence: 0, length: 0, hash })
+    };
+    let listed = |name: &String| Listed { name: name.clone(), size: 0, seconds: 0 };
+    let put = |name: &String| Frame::Put {
+        name: name.clone(),
+        size: None,
+        force: false,
+        resume: false,
+        attributes,
+    };
     for (frame, error) in [
-        (Frame::Get { name: text.clone() }, long.clone()),
-        (Frame::Put { name: text.clone(), size: 0, force: false }, long.clone()),
+        (Frame::Get { name: text.clone(), kept: 0, hash: [0; 32] }, long.clone()),
+        (put(&text), long.clone()),
+        (small(&text), long.clone()),
+        (Frame::List { folder: text.clone() }, long.clone()),
         (Frame::Refused { text: text.clone() }, long.clone()),
+        (Frame::Failed { text: text.clone() }, long.clone()),
+        (Frame::Entries { entries: vec![listed(&text)] }, long.clone()),
+        (
+            Frame::Entries { entries: vec![listed(&String::new()); MAX_ENTRIES + 1] },
+            FrameError::ManyEntries(MAX_ENTRIES + 1),
+        ),
         (Frame::Ring { metadata: text, chunk: 1, slots: Vec::new() }, long),
         (Frame::Ring { metadata: String::new(), chunk: 1, slots }, FrameError::ManySlots(MAX_SLOTS + 1)),
     ] {

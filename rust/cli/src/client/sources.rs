@@ -1,0 +1,150 @@
+//! The files that a put sends: those of the command line, and those in its folders.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use super::PutOptions;
+use crate::error::{CliError, Result};
+use crate::output;
+use crate::store::{self, Content, Directory, Entry, RelativeName, StoreError};
+
+/// One file to send.
+pub(super) struct Item {
+    /// Its name on the server.
+    pub(super) name: String,
+    /// Its size when it was looked up, where it has one.
+    pub(super) size: Option<u64>,
+    place: Place,
+}
+
+/// Where its content is.
+enum Place {
+    Open(Box<Content>),
+    At(PathBuf),
+    In(Directory, RelativeName),
+}
+
+/// All files of a put.
+pub(super) struct Sources {
+    pub(super) items: Vec<Item>,
+    /// Links, special files and names that are not transferred.
+    pub(super) skipped: u64,
+    /// A single file was given.
+    pub(super) single: bool,
+}
+
+/// Looks all sources up. What is wrong with one of them is found before the server gets a request.
+pub(super) fn find(options: &PutOptions) -> Result<Sources> {
+    let PutOptions { sources, name, .. } = options;
+    if name.is_some() && sources.len() > 1 {
+        return Err(CliError::usage("--name is for a single file or folder"));
+    }
+    if sources.len() > 1 && sources.iter().any(|source| is_input(source)) {
+        return Err(CliError::usage("`-` (standard input) cannot be put together with files; ./- is a file"));
+    }
+    let mut found = Sources { items: Vec::new(), skipped: 0, single: sources.len() == 1 };
+    for source in sources {
+        let name = match name {
+            Some(name) => name.clone(),
+            None => own_name(source)?,
+        };
+        RelativeName::new(&name).map_err(|error| CliError::usage(error.to_string()))?;
+        if source.is_dir() && !is_input(source) {
+            found.single = false;
+            add_folder(&mut found, source, &name)?;
+        } else {
+            let place = if is_input(source) {
+                Place::Open(Box::new(input()?))
+            } else if sources.len() == 1 {
+                Place::Open(Box::new(store::open_local(source).map_err(CliError::argument)?))
+            } else {
+                Place::At(source.clone())
+            };
+            let size = size_of(&place).map_err(CliError::argument)?;
+            found.items.push(Item { name, size, place });
+        }
+    }
+    let mut names = BTreeSet::new();
+    match found.items.iter().find(|item| !names.insert(item.name.as_str())) {
+        Some(twice) => Err(CliError::usage(format!("two of the sources would be stored as {}", twice.name))),
+        None => Ok(found),
+    }
+}
+
+impl Item {
+    /// Opens it for reading.
+    pub(super) fn open(self) -> Result<(String, Content), (String, CliError)> {
+        let opened = match self.place {
+            Place::Open(content) => Ok(*content),
+            Place::At(path) => store::open_local(&path),
+            Place::In(directory, name) => {
+                directory.folder_of(&name).and_then(|(folder, file)| folder.read(&file))
+            }
+        };
+        match opened {
+            Ok(content) => Ok((self.name, content)),
+            Err(error) => Err((self.name, error.into())),
+        }
+    }
+}
+
+fn is_input(source: &Path) -> bool {
+    source.as_os_str() == "-"
+}
+
+fn input() -> Result<Content> {
+    let input = std::io::stdin().as_fd().try_clone_to_owned();
+    let input = input.map_err(|error| CliError::other(format!("standard input: {error}")))?;
+    Ok(Content::stream(File::from(input), "standard input".to_owned())?)
+}
+
+/// The name of a source without its folders: that of the folder itself for `.` and `..`.
+fn own_name(source: &Path) -> Result<String> {
+    if is_input(source) {
+        return Err(CliError::usage("standard input has no name; give one with --name"));
+    }
+    let full = match source.file_name() {
+        Some(_) => None,
+        None => std::fs::canonicalize(source).ok(),
+    };
+    let name = full.as_deref().unwrap_or(source).file_name().and_then(|name| name.to_str());
+    name.map(str::to_owned).ok_or_else(|| {
+        CliError::usage(format!("{} has no name in UTF-8; give one with --name", source.display()))
+    })
+}
+
+fn size_of(place: &Place) -> Result<Option<u64>, StoreError> {
+    match place {
+        Place::Open(content) => Ok(content.size()),
+        Place::At(path) => match std::fs::metadata(path) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) => Err(StoreError::Io {
+                operation: "open",
+                path: path.display().to_string(),
+                reason: error.to_string(),
+            }),
+        },
+        Place::In(..) => Ok(None),
+    }
+}
+
+/// Adds all files of a folder. What is skipped is said on stderr.
+fn add_folder(found: &mut Sources, path: &Path, name: &str) -> Result<()> {
+    let directory = Directory::open(path).map_err(CliError::argument)?;
+    directory.walk("", &mut |entry| {
+        match entry {
+            Entry::File(file) => found.items.push(Item {
+                name: format!("{name}/{}", file.name),
+                size: Some(file.size),
+                place: Place::In(directory.clone(), RelativeName::new(&file.name)?),
+            }),
+            Entry::Skipped { name, why } => {
+                found.skipped += 1;
+                output::remark(&format!("skipped {}: {why}", path.join(name).display()));
+            }
+        }
+        Ok::<_, CliError>(())
+    })
+}
