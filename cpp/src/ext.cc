@@ -56,6 +56,13 @@ FlagcxP2pXferResult toC(const ffi::XferResult &from) {
   return to;
 }
 
+// Of a transfer that the call which started it has done.
+FlagcxP2pXferResult completed() {
+  FlagcxP2pXferResult result = {};
+  result.state = FLAGCX_P2P_XFER_DONE;
+  return result;
+}
+
 int tryStart(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const uint64_t *mrIds,
              void *const *local, const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
              uint64_t *transferId) {
@@ -124,6 +131,8 @@ int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2
   if (conn == nullptr || out == nullptr)
     return refuseNull(call, conn == nullptr ? "conn" : "out");
   REFUSE_ACCL(conn, call);
+  if (ffi::conn_has_completed(*conn, transferId))
+    return copyOut(call, completed(), out);
   if (ffi::conn_here(*conn, call) != 0)
     return -1;
   return copyOut(call, toC(ffi::conn_result(*conn, transferId)), out);
@@ -134,6 +143,8 @@ int flagcxP2pEngineXferWait(FlagcxP2pConn *conn, uint64_t transferId, int timeou
   if (conn == nullptr)
     return refuseNull(call, "conn");
   REFUSE_ACCL(conn, call);
+  if (ffi::conn_has_completed(*conn, transferId))
+    return out == nullptr ? 0 : copyOut(call, completed(), out);
   if (ffi::conn_here(*conn, call) != 0)
     return -1;
   const ffi::XferResult result = ffi::conn_wait(*conn, transferId, timeoutMs);
