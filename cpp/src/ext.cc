@@ -37,11 +37,12 @@ static_assert(number(ffi::Path::Shared) == FLAGCX_P2P_PATH_SHARED, "");
 
 // Copies as much of `full` as the caller's version of the struct holds, and writes that number to its `size`.
 template <typename T>
-int copyOut(const char *call, T full, T *out) {
+int copyOut(const char *call, const T &full, T *out) {
   if (out->size < sizeof(out->size))
     return refuse(call, "the struct's size is not set");
-  full.size = static_cast<uint32_t>(std::min<size_t>(out->size, sizeof(T)));
-  std::memcpy(static_cast<void *>(out), &full, full.size);
+  const auto size = static_cast<uint32_t>(std::min<size_t>(out->size, sizeof(T)));
+  std::memcpy(static_cast<void *>(out), &full, size);
+  out->size = size;
   return 0;
 }
 
@@ -57,11 +58,7 @@ FlagcxP2pXferResult toC(const ffi::XferResult &from) {
 }
 
 // Of a transfer that the call which started it has done.
-FlagcxP2pXferResult completed() {
-  FlagcxP2pXferResult result = {};
-  result.state = FLAGCX_P2P_XFER_DONE;
-  return result;
-}
+constexpr FlagcxP2pXferResult kCompleted = {0, FLAGCX_P2P_XFER_DONE, 0, 0, 0, {}, {}};
 
 int tryStart(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const uint64_t *mrIds,
              void *const *local, const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
@@ -132,7 +129,7 @@ int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2
     return refuseNull(call, conn == nullptr ? "conn" : "out");
   REFUSE_ACCL(conn, call);
   if (ffi::conn_has_completed(*conn, transferId))
-    return copyOut(call, completed(), out);
+    return copyOut(call, kCompleted, out);
   if (ffi::conn_here(*conn, call) != 0)
     return -1;
   return copyOut(call, toC(ffi::conn_result(*conn, transferId)), out);
@@ -144,7 +141,7 @@ int flagcxP2pEngineXferWait(FlagcxP2pConn *conn, uint64_t transferId, int timeou
     return refuseNull(call, "conn");
   REFUSE_ACCL(conn, call);
   if (ffi::conn_has_completed(*conn, transferId))
-    return out == nullptr ? 0 : copyOut(call, completed(), out);
+    return out == nullptr ? 0 : copyOut(call, kCompleted, out);
   if (ffi::conn_here(*conn, call) != 0)
     return -1;
   const ffi::XferResult result = ffi::conn_wait(*conn, transferId, timeoutMs);
