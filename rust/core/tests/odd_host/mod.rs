@@ -106,10 +106,12 @@ pub fn config(settings: &[(&str, &str)]) -> Arc<Config> {
     }))
 }
 
-/// The address that is announced to peers, and the reason.
+/// The address that is announced to peers, and the reason; or why there is none, as while no link is up.
 pub fn chosen(settings: &[(&str, &str)]) -> String {
-    let local = local_address(&config(settings)).unwrap();
-    format!("{} {}", local.told(), local.reason)
+    match local_address(&config(settings)) {
+        Ok(local) => format!("{} {}", local.told(), local.reason),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// Publishes `host:to_port` as `address:port`, until the process ends.
