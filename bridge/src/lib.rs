@@ -190,6 +190,7 @@ mod ffi {
         unsafe fn conn_destroy(conn: *mut Conn);
         fn conn_is_local(conn: &Conn) -> bool;
         fn conn_info(conn: &Conn) -> ConnInfo;
+        fn conn_is_here(conn: &Conn) -> bool;
         fn conn_here(conn: &Conn, call: &str) -> i32;
     }
 
@@ -263,7 +264,6 @@ mod ffi {
         unsafe fn conn_write_sync(conn: &Conn, pieces: &Pieces) -> i32;
         fn conn_batch_write_sync(conn: &Conn, local: &[u64], remote: &[u64], sizes: &[u64]) -> i32;
         fn conn_has_ended(conn: &Conn, id: u64) -> bool;
-        fn conn_has_completed(conn: &Conn, id: u64) -> bool;
         fn conn_result(conn: &Conn, id: u64) -> XferResult;
         fn conn_wait(conn: &Conn, id: u64, timeout_ms: i32) -> XferResult;
         fn conn_cancel(conn: &Conn, id: u64) -> i32;

@@ -57,7 +57,7 @@ FlagcxP2pXferResult toC(const ffi::XferResult &from) {
   return to;
 }
 
-// Of a transfer that the call which started it has done.
+// Of a transfer that the call which started it has done: its id is 0.
 constexpr FlagcxP2pXferResult kCompleted = {0, FLAGCX_P2P_XFER_DONE, 0, 0, 0, {}, {}};
 
 int tryStart(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const uint64_t *mrIds,
@@ -128,10 +128,10 @@ int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2
   if (conn == nullptr || out == nullptr)
     return refuseNull(call, conn == nullptr ? "conn" : "out");
   REFUSE_ACCL(conn, call);
-  if (ffi::conn_has_completed(*conn, transferId))
+  if (!ffi::conn_is_here(*conn))
+    return ffi::conn_here(*conn, call);
+  if (transferId == 0)
     return copyOut(call, kCompleted, out);
-  if (ffi::conn_here(*conn, call) != 0)
-    return -1;
   return copyOut(call, toC(ffi::conn_result(*conn, transferId)), out);
 }
 
@@ -140,10 +140,10 @@ int flagcxP2pEngineXferWait(FlagcxP2pConn *conn, uint64_t transferId, int timeou
   if (conn == nullptr)
     return refuseNull(call, "conn");
   REFUSE_ACCL(conn, call);
-  if (ffi::conn_has_completed(*conn, transferId))
+  if (!ffi::conn_is_here(*conn))
+    return ffi::conn_here(*conn, call);
+  if (transferId == 0)
     return out == nullptr ? 0 : copyOut(call, kCompleted, out);
-  if (ffi::conn_here(*conn, call) != 0)
-    return -1;
   const ffi::XferResult result = ffi::conn_wait(*conn, transferId, timeoutMs);
   if (result.state == ffi::XferState::Pending)
     return 1;

@@ -219,12 +219,6 @@ pub(crate) fn conn_has_ended(conn: &Conn, id: u64) -> bool {
     has_ended
 }
 
-/// Whether the call that started the transfer has done it, as it does small ones of this host. Of these there is nothing else to say,
-/// and to say it as of any other takes as long as to copy 4 KiB.
-pub(crate) fn conn_has_completed(conn: &Conn, id: u64) -> bool {
-    TransferId(id) == TransferId::COMPLETE && conn.connection().here().is_ok()
-}
-
 pub(crate) fn conn_result(conn: &Conn, id: u64) -> XferResult {
     result_of(conn.connection().status(TransferId(id)))
 }
