@@ -190,6 +190,7 @@ mod ffi {
         unsafe fn conn_destroy(conn: *mut Conn);
         fn conn_is_local(conn: &Conn) -> bool;
         fn conn_info(conn: &Conn) -> ConnInfo;
+        fn conn_is_here(conn: &Conn) -> bool;
         fn conn_here(conn: &Conn, call: &str) -> i32;
     }
 

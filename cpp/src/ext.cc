@@ -37,11 +37,12 @@ static_assert(number(ffi::Path::Shared) == FLAGCX_P2P_PATH_SHARED, "");
 
 // Copies as much of `full` as the caller's version of the struct holds, and writes that number to its `size`.
 template <typename T>
-int copyOut(const char *call, T full, T *out) {
+int copyOut(const char *call, const T &full, T *out) {
   if (out->size < sizeof(out->size))
     return refuse(call, "the struct's size is not set");
-  full.size = static_cast<uint32_t>(std::min<size_t>(out->size, sizeof(T)));
-  std::memcpy(static_cast<void *>(out), &full, full.size);
+  const auto size = static_cast<uint32_t>(std::min<size_t>(out->size, sizeof(T)));
+  std::memcpy(static_cast<void *>(out), &full, size);
+  out->size = size;
   return 0;
 }
 
@@ -55,6 +56,9 @@ FlagcxP2pXferResult toC(const ffi::XferResult &from) {
   copyText(from.reason, to.reason, sizeof(to.reason));
   return to;
 }
+
+// Of a transfer that the call which started it has done: its id is 0.
+constexpr FlagcxP2pXferResult kCompleted = {0, FLAGCX_P2P_XFER_DONE, 0, 0, 0, {}, {}};
 
 int tryStart(const char *call, ffi::Operation operation, FlagcxP2pConn *conn, const uint64_t *mrIds,
              void *const *local, const size_t *sizes, const FlagcxP2pRdmaDesc *descs, size_t count,
@@ -124,8 +128,10 @@ int flagcxP2pEngineXferResult(FlagcxP2pConn *conn, uint64_t transferId, FlagcxP2
   if (conn == nullptr || out == nullptr)
     return refuseNull(call, conn == nullptr ? "conn" : "out");
   REFUSE_ACCL(conn, call);
-  if (ffi::conn_here(*conn, call) != 0)
-    return -1;
+  if (!ffi::conn_is_here(*conn))
+    return ffi::conn_here(*conn, call);
+  if (transferId == 0)
+    return copyOut(call, kCompleted, out);
   return copyOut(call, toC(ffi::conn_result(*conn, transferId)), out);
 }
 
@@ -134,8 +140,10 @@ int flagcxP2pEngineXferWait(FlagcxP2pConn *conn, uint64_t transferId, int timeou
   if (conn == nullptr)
     return refuseNull(call, "conn");
   REFUSE_ACCL(conn, call);
-  if (ffi::conn_here(*conn, call) != 0)
-    return -1;
+  if (!ffi::conn_is_here(*conn))
+    return ffi::conn_here(*conn, call);
+  if (transferId == 0)
+    return out == nullptr ? 0 : copyOut(call, kCompleted, out);
   const ffi::XferResult result = ffi::conn_wait(*conn, transferId, timeoutMs);
   if (result.state == ffi::XferState::Pending)
     return 1;

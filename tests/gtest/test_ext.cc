@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <cstdio>
+#include <cstring>
 #include <thread>
 
 #include "support.h"
@@ -126,6 +127,17 @@ TEST_F(ExtPair, UnknownTransfersAreUnknownAndIdZeroIsDone) {
   EXPECT_EQ(resultOf(conn, UINT64_MAX).state, uint32_t(FLAGCX_P2P_XFER_UNKNOWN));
   EXPECT_EQ(resultOf(conn, 0).state, uint32_t(FLAGCX_P2P_XFER_DONE));
   EXPECT_TRUE(flagcxP2pEngineXferStatus(conn, 0));
+  EXPECT_EQ(flagcxP2pEngineXferWait(conn, 0, -1, nullptr), 0);
+  // As much as the caller's struct holds.
+  FlagcxP2pXferResult result;
+  std::memset(static_cast<void *>(&result), 0x5a, sizeof(result));
+  result.size = 8;
+  ASSERT_EQ(flagcxP2pEngineXferWait(conn, 0, -1, &result), 0);
+  EXPECT_EQ(result.size, 8u);
+  EXPECT_EQ(result.state, uint32_t(FLAGCX_P2P_XFER_DONE));
+  EXPECT_EQ(result.reason[0], 0x5a);
+  result.size = 0;
+  EXPECT_EQ(flagcxP2pEngineXferWait(conn, 0, -1, &result), -1);
 }
 
 TEST_F(ExtPair, WaitingNeedsNoResult) {

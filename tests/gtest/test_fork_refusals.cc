@@ -100,6 +100,8 @@ TEST_F(Forked, EveryCallOfTheEngineIsRefused) {
       {"XferStatus", [&] { return !flagcxP2pEngineXferStatus(conn, id); }},
       {"XferResult", [&] { return flagcxP2pEngineXferResult(conn, id, &result) == -1; }},
       {"XferWait", [&] { return flagcxP2pEngineXferWait(conn, id, -1, &result) == -1; }},
+      {"XferResult of id 0", [&] { return flagcxP2pEngineXferResult(conn, 0, &result) == -1; }},
+      {"XferWait of id 0", [&] { return flagcxP2pEngineXferWait(conn, 0, -1, &result) == -1; }},
       {"XferCancel", [&] { return flagcxP2pEngineXferCancel(conn, id) == -1; }},
       {"TestBatch", [&] { return flagcxP2pEngineTestBatch(conn, &id, 1, &state, &count) == -1; }},
       {"GetMetadata", [&] { return flagcxP2pEngineGetMetadata(e, &metadata) == -1; }},

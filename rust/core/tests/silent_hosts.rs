@@ -18,11 +18,11 @@
 mod chaos;
 mod forking_peer;
 mod loopback;
+mod namespaces;
 #[cfg(feature = "verbs")]
 mod nullverbs;
 mod support;
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,10 +33,8 @@ use flagcx_p2p::internals::engine::Engine;
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::transfer::{Iov, Outcome};
 use forking_peer::{LENGTH, Peer};
+use namespaces::Namespaces;
 use rustix::process::Signal;
-
-/// Set in the namespace of a test.
-const INSIDE: &str = "FLAGCX_P2P_TEST_SILENT_HOST";
 
 /// A third of it is far from what the kernel's probes take, and longer than a busy machine keeps a process waiting.
 const KEEPALIVE: (&str, &str) = ("FLAGCX_P2P_KEEPALIVE_MS", "4500");
@@ -47,24 +45,17 @@ const LATE: Duration = Duration::from_millis(1200);
 
 /// Runs `body`, that of the test called `test`, in a network namespace of its own.
 fn play(test: &str, body: impl FnOnce()) {
-    const NAMESPACES: &[&str] = &["--user", "--map-root-user", "--net"];
-    if std::env::var_os(INSIDE).is_some() {
+    const NAMESPACES: Namespaces = &["--user", "--map-root-user", "--net"];
+    if namespaces::is_inside() {
         loopback::switch(true);
         return body();
     }
-    let tried = Command::new("unshare").args(NAMESPACES).args(["--pid", "--fork", "true"]).output();
-    match tried.map(|tried| (tried.status.success(), String::from_utf8_lossy(&tried.stderr).into_owned())) {
-        Ok((true, _)) => {}
-        Ok((false, reason)) => return println!("skipped: no namespaces can be made: {}", reason.trim()),
-        Err(error) => return println!("skipped: no namespaces can be made: unshare: {error}"),
+    // Peers get a pid namespace of their own in there.
+    let unshare = ["unshare", "--pid", "--fork", "true"];
+    match namespaces::first_of(&[NAMESPACES], &unshare) {
+        Ok(namespaces) => namespaces::run(test, namespaces),
+        Err(reason) => println!("skipped: no namespaces can be made: {reason}"),
     }
-    let mut inside = Command::new("unshare");
-    inside.args(NAMESPACES).arg(std::env::current_exe().unwrap());
-    let output = inside.args(["--exact", test, "--nocapture"]).env(INSIDE, test).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    print!("{text}");
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("1 passed"), "there is no test {test}");
 }
 
 /// A peer out of sight, a connection to it, and the engine of the connection.

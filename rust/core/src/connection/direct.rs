@@ -34,7 +34,7 @@ impl Connection {
         opcode: Opcode,
         iovs: &S,
     ) -> bool {
-        let all = DirectPieces::<N>::of(iovs, &self.context.registry, &self.remote, opcode);
+        let all = DirectPieces::<N>::of(iovs, &self.context.registry, opcode);
         let Some(all) = all else { return false };
         let since = direct.is_sampled().then(Instant::now);
         if direct.copy(opcode, all.pieces(), all.bytes).is_err() {

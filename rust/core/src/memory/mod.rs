@@ -6,6 +6,7 @@ mod gpu_memory;
 mod history;
 mod host_inspection;
 mod inspect;
+mod last_region;
 mod process_regions;
 mod published;
 mod range_index;

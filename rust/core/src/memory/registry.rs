@@ -18,7 +18,7 @@ use super::published::Published;
 use super::region::{MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
 use crate::fabric::{Access, Device, DmaBuf, SharedFile};
-use crate::sync::{Condvar, MutexGuard, SwapGuard, wait};
+use crate::sync::{AtomicU64, Condvar, MutexGuard, Ordering, SwapGuard, wait};
 pub use error::RegistryError;
 pub(super) use registration::next_id;
 use registration::{Registration, gives};
@@ -30,6 +30,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The regions of one engine.
 #[derive(Debug)]
 pub struct Registry {
+    /// Names the regions as they are now: another number than any registry has had before. Written under the lock of `regions`
+    /// when they change (Release), read by look-ups that remember an answer (Acquire): an answer with this number still holds.
+    state_number: AtomicU64,
     device: Arc<dyn Device>,
     regions: Published<State, Snapshot>,
     /// Notified when a range leaves [`State::registering`].
@@ -61,7 +64,25 @@ struct Entry {
 impl Registry {
     /// An empty registry of regions on `device`.
     pub fn new(device: Arc<dyn Device>) -> Self {
-        Self { device, regions: Published::default(), registered: Condvar::new(), announced: Arc::default() }
+        Self {
+            state_number: AtomicU64::new(next_id().0),
+            device,
+            regions: Published::default(),
+            registered: Condvar::new(),
+            announced: Arc::default(),
+        }
+    }
+
+    /// Names the regions of this registry as they are now; never 0.
+    #[inline]
+    pub(super) fn state_number(&self) -> u64 {
+        self.state_number.load(Ordering::Acquire)
+    }
+
+    /// Takes note of a change of the regions, which are still locked.
+    fn changed(&self, locked: &MutexGuard<'_, State>) {
+        self.state_number.store(next_id().0, Ordering::Release);
+        self.regions.changed(locked);
     }
 
     /// Registers a range, for reading only if it is not writable. The same range again answers the same id and counts one
@@ -132,7 +153,7 @@ impl Registry {
         let id = region.id;
         let announced = self.announce(&region);
         state.by_id.insert(id, Entry { region, asked, owners: 1, announced });
-        self.regions.changed(state);
+        self.changed(state);
         id
     }
 
@@ -184,7 +205,7 @@ impl Registry {
             state.by_start.remove(&start);
         }
         self.withdraw(&entry);
-        self.regions.changed(state);
+        self.changed(state);
         Some(entry.region)
     }
 
@@ -208,7 +229,7 @@ impl Registry {
         for entry in &entries {
             self.withdraw(entry);
         }
-        self.regions.changed(&state);
+        self.changed(&state);
         entries.into_iter().map(|entry| entry.region).collect()
     }
 

@@ -1,6 +1,9 @@
 //! The two buffers that transfers move bytes between: one near, one far, in this process or in another.
 
+use std::cell::RefCell;
+
 use super::buffer::Buffer;
+use super::last_seen::LastSeen;
 
 /// Fills whatever no transfer may touch.
 pub const GUARD: u8 = 0xa5;
@@ -18,9 +21,23 @@ pub enum Far {
 pub struct Arena {
     pub near: Buffer,
     pub far: Far,
+    /// What `far` held last.
+    pub seen: RefCell<LastSeen>,
 }
 
 impl Arena {
+    pub fn new(near: Buffer, far: Far) -> Self {
+        let seen = RefCell::new(LastSeen::nothing(near.length()));
+        Self { near, far, seen }
+    }
+
+    /// Overwrites all of the far buffer; false when the other process has ended.
+    pub fn fill_far(&self, bytes: &[u8]) -> bool {
+        let count = self.far.write(bytes);
+        self.seen.borrow_mut().filled(bytes, count);
+        count == bytes.len()
+    }
+
     pub fn length(&self) -> usize {
         self.near.length()
     }
@@ -36,11 +53,17 @@ impl Far {
 
     /// Overwrites all of it; false when the other process has ended.
     pub fn fill(&self, bytes: &[u8]) -> bool {
+        self.write(bytes) == bytes.len()
+    }
+
+    /// Overwrites it from its start on; how many bytes, all of them unless the other process has ended.
+    fn write(&self, bytes: &[u8]) -> usize {
         match self {
-            Self::Here(buffer) => buffer.fill(bytes),
+            Self::Here(buffer) => bytes.len() * usize::from(buffer.fill(bytes)),
             Self::There { pid, address, length } => {
+                assert_eq!(bytes.len(), *length);
                 let mut bytes = bytes.to_vec();
-                foreign(*pid, *address, &mut bytes, true) == *length as isize
+                foreign(*pid, *address, &mut bytes, true).try_into().unwrap_or(0)
             }
         }
     }

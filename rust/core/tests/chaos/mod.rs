@@ -16,6 +16,7 @@
 pub mod arena;
 pub mod buffer;
 pub mod interrupts;
+pub mod last_seen;
 pub mod network;
 pub mod peer;
 pub mod ports;

@@ -109,7 +109,7 @@ impl Rig {
         Self {
             here,
             there: Some(there),
-            arena: Arena { near, far },
+            arena: Arena::new(near, far),
             client,
             server: Some(server),
             peer: None,
@@ -130,7 +130,7 @@ impl Rig {
         Self {
             here,
             there: None,
-            arena: Arena { near, far },
+            arena: Arena::new(near, far),
             client,
             server: None,
             peer: Some(peer),

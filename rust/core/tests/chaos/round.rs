@@ -8,6 +8,7 @@ use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, Status, SubmitE
 
 use super::arena::{Arena, GUARD};
 use super::buffer::Memory;
+use super::last_seen::Likeness;
 use super::random::Random;
 use super::rig::Rig;
 use super::tally::Tally;
@@ -83,7 +84,8 @@ pub struct Round<'a> {
     bytes: &'static [u8],
     /// The far side could be prepared.
     visible: bool,
-    /// The far memory may be mapped here: it stays what it was while its process ends, one thread after the other.
+    /// The far memory may be mapped here: it stays what it was while its process ends, one thread after the other, and a READ of it
+    /// is done until the last thread has ended that shows its process's life.
     mapped: bool,
     since: Instant,
     /// How often `try_submit` returned WouldBlock.
@@ -143,7 +145,7 @@ impl<'a> Round<'a> {
             Opcode::Read => (guards.as_slice(), bytes),
         };
         assert!(arena.near.fill(near));
-        let visible = arena.far.fill(far);
+        let visible = arena.fill_far(far);
         Self {
             connection,
             arena,
@@ -247,7 +249,9 @@ impl<'a> Round<'a> {
     /// Byte by byte: transfers reported as done have arrived, and nothing but windows has changed.
     fn inspect(&self, tally: &mut Tally) {
         let near = self.arena.near.content();
-        let far = self.arena.far.content().filter(|_| self.visible);
+        let far = self.arena.far.content();
+        self.remember(far.as_deref());
+        let far = far.filter(|_| self.visible);
         let (source, target) = match self.opcode {
             Opcode::Write => (Some(near), far),
             Opcode::Read => (far, Some(near)),
@@ -256,30 +260,71 @@ impl<'a> Round<'a> {
             tally.damaged += 1;
         }
         let done = || self.transfers.iter().filter(|transfer| transfer.outcome == Some(Outcome::Done));
-        // A READ of mapped memory is done until the last thread that shows its process's life has ended, with bytes of an earlier
-        // round: those that the memory has.
-        let target = target.filter(|_| self.visible || !self.mapped || self.opcode == Opcode::Write);
         let Some(mut target) = target else {
             tally.unseen += done().count() as u64;
             return;
         };
-        let place = |window: &Window| match self.opcode {
-            Opcode::Write => (window.near, window.far),
-            Opcode::Read => (window.far, window.near),
-        };
-        let is_there = |window: &Window| {
-            let (from, to) = place(window);
-            self.bytes[from..from + window.length] == target[to..to + window.length]
-        };
-        let false_successes = done().filter(|transfer| !transfer.windows.iter().all(is_there)).count();
-        tally.false_successes += false_successes as u64;
+        let likeness = |transfer: &Transfer| self.likeness(transfer, &target);
+        let (mut unseen, mut false_successes) = (0, 0);
+        for transfer in done() {
+            match likeness(transfer) {
+                Likeness::Same => {}
+                Likeness::Unknown => unseen += 1,
+                Likeness::Different => false_successes += 1,
+            }
+        }
+        tally.unseen += unseen;
+        tally.false_successes += false_successes;
         for window in self.transfers.iter().filter(|transfer| transfer.id.is_some()).flat_map(|t| &t.windows)
         {
-            let (_, to) = place(window);
+            let (_, to) = self.place(window);
             target[to..to + window.length].fill(GUARD);
         }
         if target.iter().any(|byte| *byte != GUARD) {
             tally.damaged += 1;
+        }
+    }
+
+    /// Where the bytes of a window come from, and where they go.
+    fn place(&self, window: &Window) -> (usize, usize) {
+        match self.opcode {
+            Opcode::Write => (window.near, window.far),
+            Opcode::Read => (window.far, window.near),
+        }
+    }
+
+    /// Whether the bytes of a transfer that is done are those of its source.
+    fn likeness(&self, transfer: &Transfer, target: &[u8]) -> Likeness {
+        let is_old = self.opcode == Opcode::Read && self.mapped && !self.visible;
+        let mut all = Likeness::Same;
+        for window in &transfer.windows {
+            let (from, to) = self.place(window);
+            let found = &target[to..to + window.length];
+            let one = match is_old {
+                true => self.arena.seen.borrow().compare(from, found),
+                false if self.bytes[from..from + window.length] == *found => Likeness::Same,
+                false => Likeness::Different,
+            };
+            match one {
+                Likeness::Same => {}
+                Likeness::Unknown => all = Likeness::Unknown,
+                Likeness::Different => return Likeness::Different,
+            }
+        }
+        all
+    }
+
+    /// Notes what the far memory holds now. What a WRITE was to change, and could not be looked at, may be anything; so may that of
+    /// one which is not done, which may still arrive.
+    fn remember(&self, far: Option<&[u8]>) {
+        let mut seen = self.arena.seen.borrow_mut();
+        if let Some(far) = far {
+            seen.found(far);
+        }
+        let is_sure = |transfer: &&Transfer| far.is_some() && transfer.outcome == Some(Outcome::Done);
+        let submitted = self.transfers.iter().filter(|transfer| transfer.id.is_some());
+        for transfer in submitted.filter(|transfer| self.opcode == Opcode::Write && !is_sure(transfer)) {
+            transfer.windows.iter().for_each(|window| seen.forget(window.far..window.far + window.length));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Network namespaces, what is set up in them, and what an engine chooses there.
 #![allow(dead_code, unreachable_pub, reason = "a module of one test")]
 
+#[path = "../namespaces/mod.rs"]
+mod namespaces;
 #[path = "../other_process/mod.rs"]
 pub mod other_process;
 pub mod peer;
@@ -20,48 +22,26 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::config::Config;
 use flagcx_p2p::internals::control::{Link, interfaces, local_address};
+use namespaces::Namespaces;
 use proxy::Proxy;
 
-/// Set in the namespace of a test.
-const INSIDE: &str = "FLAGCX_P2P_TEST_ODD_HOST";
 /// How long the kernel may take to bring a link up.
 const UP_LIMIT: Duration = Duration::from_secs(3);
 
 /// Runs `host`, the body of the test called `test`, in a network namespace of its own.
 pub fn play(test: &str, host: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
+    if namespaces::is_inside() {
         show_own_sysfs();
         return host();
     }
-    let namespaces = match namespaces() {
-        Ok(namespaces) => namespaces,
-        Err(reason) => return println!("not run: no network namespace can be made: {reason}"),
-    };
-    let inside = Command::new("unshare")
-        .args(namespaces)
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, test)
-        .output()
-        .unwrap();
-    let (output, errors) = (String::from_utf8_lossy(&inside.stdout), String::from_utf8_lossy(&inside.stderr));
-    print!("{output}");
-    assert!(inside.status.success(), "in the namespace:\n{output}\n{errors}");
-    assert!(output.contains("1 passed"), "there is no test {test}:\n{output}");
-}
-
-/// The namespaces in which links can be made here, or why there are none. In a chroot no user namespace can be made.
-fn namespaces() -> Result<&'static [&'static str], String> {
+    // In a chroot no user namespace can be made.
+    let choices: [Namespaces; 2] =
+        [&["--user", "--map-root-user", "--net", "--mount"], &["--net", "--mount"]];
     let script = "ip link add try0 type veth peer name try1 && ip link add try2 type bridge";
-    let mut reasons = Vec::new();
-    for namespaces in [&["--user", "--map-root-user", "--net", "--mount"][..], &["--net", "--mount"]] {
-        match Command::new("unshare").args(namespaces).args(["sh", "-c", script]).output() {
-            Ok(tried) if tried.status.success() => return Ok(namespaces),
-            Ok(tried) => reasons.push(String::from_utf8_lossy(&tried.stderr).trim().to_owned()),
-            Err(error) => reasons.push(format!("unshare: {error}")),
-        }
+    match namespaces::first_of(&choices, &["sh", "-c", script]) {
+        Ok(namespaces) => namespaces::run(test, namespaces),
+        Err(reason) => println!("not run: no network namespace can be made: {reason}"),
     }
-    Err(reasons.join("; as it is: "))
 }
 
 /// `/sys` of this namespace, where the kernel lets us: elsewhere the engine has to do without.
@@ -126,10 +106,12 @@ pub fn config(settings: &[(&str, &str)]) -> Arc<Config> {
     }))
 }
 
-/// The address that is announced to peers, and the reason.
+/// The address that is announced to peers, and the reason; or why there is none, as while no link is up.
 pub fn chosen(settings: &[(&str, &str)]) -> String {
-    let local = local_address(&config(settings)).unwrap();
-    format!("{} {}", local.told(), local.reason)
+    match local_address(&config(settings)) {
+        Ok(local) => format!("{} {}", local.told(), local.reason),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// Publishes `host:to_port` as `address:port`, until the process ends.

@@ -82,9 +82,9 @@ impl Dialogue {
         eventually("the engine reads", || self.channel.flush().unwrap());
     }
 
-    /// From now on the system takes little of what is not read.
-    pub fn take_little(&self) {
-        socket2::SockRef::from(&self.channel).set_recv_buffer_size(4096).unwrap();
+    /// From now on the system takes so many bytes of what is not read.
+    pub fn take(&self, bytes: usize) {
+        socket2::SockRef::from(&self.channel).set_recv_buffer_size(bytes).unwrap();
     }
 
     /// Bytes that no frame is made of.

@@ -186,11 +186,13 @@ pub fn content(buffer: &RegisteredBuffer) -> Vec<u8> {
     bytes
 }
 
-/// Calls `check` until it answers true or `LIMIT` has passed.
+/// Calls `check` until it answers true or `LIMIT` has passed: often at first, for most answers take microseconds and some tests
+/// wait for thousands.
 pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let (start, mut pause) = (Instant::now(), Duration::from_micros(20));
     while !check() {
         assert!(start.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(pause);
+        pause = (2 * pause).min(Duration::from_millis(1));
     }
 }

@@ -58,6 +58,7 @@ impl AddressSpace {
     /// The ranges were checked against their regions, which are pinned until after the call: what the caller may change is
     /// changed only there. Remote ranges are addresses of this space. With `plain`, which never goes with
     /// [`AddressSpace::Foreign`], no access to them can fault. Both lists have a byte at least.
+    #[inline]
     pub(super) unsafe fn copy(
         self,
         opcode: Opcode,

@@ -12,6 +12,7 @@ use super::address_space::AddressSpace;
 use super::device_core::Core;
 use super::endpoint::Endpoint;
 use super::far_end::{FarMemory, FarView};
+use super::link::Link;
 use super::socket::Range;
 use super::table::{Counterpart, Violation};
 use super::users::Users;
@@ -44,40 +45,71 @@ impl Direct {
     }
 
     /// Whether both ends stand as they do while requests are carried out.
+    #[inline]
     fn is_open(&self) -> bool {
         !self.endpoint.is_error() && self.far.counterpart(&self.endpoint) == Counterpart::Ready
+    }
+
+    /// Whether the way to that space is allowed, and its process is there. Asked right before the copy.
+    #[inline]
+    fn may_copy(&self, opcode: Opcode, space: AddressSpace) -> bool {
+        self.far.allows(opcode, space) && self.far.memory().link().is_none_or(Link::is_alive)
     }
 }
 
 impl DirectCopy for Direct {
     fn copy(&self, opcode: Opcode, pieces: &[DirectPiece]) -> Result<(), NotDirect> {
         match pieces {
-            [_] => self.copy_all::<1, 1>(opcode, pieces),
-            _ => self.copy_all::<MOST_DIRECT_PIECES, REGIONS>(opcode, pieces),
+            [piece] => self.copy_one(opcode, piece),
+            _ => self.copy_several(opcode, pieces),
         }
     }
 }
 
 impl Direct {
-    /// Copies at most `N` pieces, of at most `R` regions on either side.
-    #[inline(always)]
-    fn copy_all<const N: usize, const R: usize>(
-        &self,
-        opcode: Opcode,
-        pieces: &[DirectPiece],
-    ) -> Result<(), NotDirect> {
+    /// Copies one piece, as [`Direct::copy_several`] does: with sets of pins and lists of ranges it took 220 instructions more, a
+    /// seventh of a whole WRITE of 4 KiB.
+    #[inline]
+    fn copy_one(&self, opcode: Opcode, piece: &DirectPiece) -> Result<(), NotDirect> {
         let _user = self.copies.enter().ok_or(NotDirect)?;
         if !self.is_open() {
             return Err(NotDirect);
         }
         let memory = self.far.memory();
-        let mut local = PinSet::<R>::new(self.device.regions.view());
-        let mut remote = PinSet::<R>::new(memory.view());
-        let mut ranges = Ranges::<N>::new(memory.space());
+        let &DirectPiece { local: address, remote: remote_address, length, lkey, rkey } = piece;
+        let (local_right, remote_right) = rights(opcode);
+        let local = self.device.regions.view().pin(lkey).map_err(|_| NotDirect)?;
+        local.check(address, length, local_right).map_err(|_| NotDirect)?;
+        let remote = memory.pin(rkey).map_err(|_| NotDirect)?;
+        remote.check(remote_address, length, remote_right).map_err(|_| NotDirect)?;
+        let place = memory.locate(&remote, remote_address, length, opcode);
+        if !self.may_copy(opcode, place.space) {
+            return Err(NotDirect);
+        }
+        let plain = local.cannot_fault() && place.cannot_fault;
+        let (near, far) = (Range::new(address, length), Range::new(place.address, length));
+        // SAFETY: both ranges were checked against their regions, which are pinned until after the call, so that neither
+        // registration ends before. Plain ones cannot fault, by what their owners promised.
+        let moved = unsafe { place.space.copy(opcode, &[near], &[far], plain) };
+        // As in `copy_several`.
+        let stayed = || memory.link().is_none() || local.is_live() && remote.is_live();
+        if moved == Ok(length) && stayed() { Ok(()) } else { Err(NotDirect) }
+    }
+
+    /// Copies pieces of at most [`REGIONS`] regions on either side.
+    fn copy_several(&self, opcode: Opcode, pieces: &[DirectPiece]) -> Result<(), NotDirect> {
+        let _user = self.copies.enter().ok_or(NotDirect)?;
+        if !self.is_open() {
+            return Err(NotDirect);
+        }
+        let memory = self.far.memory();
+        let mut local = PinSet::<REGIONS>::new(self.device.regions.view());
+        let mut remote = PinSet::<REGIONS>::new(memory.view());
+        let mut ranges = Ranges::<MOST_DIRECT_PIECES>::new(memory.space());
         for piece in pieces {
             ranges.add(opcode, piece, memory, &mut local, &mut remote)?;
         }
-        if !self.far.allows(opcode, ranges.space) || memory.link().is_some_and(|link| !link.is_alive()) {
+        if !self.may_copy(opcode, ranges.space) {
             return Err(NotDirect);
         }
         let (locals, remotes) = ranges.lists();

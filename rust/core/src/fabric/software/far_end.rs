@@ -8,7 +8,7 @@ use super::endpoint::Endpoint;
 use super::link::Link;
 use super::link_messages::{QueuePairEvent, QueuePairNotice};
 use super::questions::Resolved;
-use super::table::{Counterpart, Pinned, RegionView};
+use super::table::{Counterpart, Pinned, RegionView, Violation};
 use super::work::{Next, PinSet};
 use crate::fabric::{CompletionStatus, Opcode, PathKind};
 
@@ -199,6 +199,15 @@ impl FarMemory {
         match self {
             Self::Here(_) => None,
             Self::OtherProcess(link, _) => Some(link),
+        }
+    }
+
+    /// Pins a region that this process sees.
+    #[inline]
+    pub(super) fn pin(&self, key: u32) -> Result<Pinned<'_>, Violation> {
+        match self {
+            Self::Here(device) => device.regions.view().pin(key),
+            Self::OtherProcess(link, _) => link.pin(key),
         }
     }
 

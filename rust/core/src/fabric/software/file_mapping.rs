@@ -2,14 +2,15 @@
 #![allow(unsafe_code, reason = "maps memory")]
 
 use std::ffi::c_void;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::ptr::{NonNull, null_mut};
 
-use rustix::fs::{FileType, SealFlags, Stat, fcntl_get_seals, fstat, fstatfs};
+use rustix::fs::{FileType, SealFlags, Stat, fcntl_get_seals, fstat};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use super::mapping_budget::{Budget, Share};
+use crate::fabric::page_of_file;
 
 /// What is to be mapped, as the peer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl FileMapping {
         }
         let is_own =
             wanted.is_own && seals.contains(SealFlags::SHRINK | SealFlags::SEAL) && is_reserved(&status);
-        let page = page_size(file)?;
+        let page = page_of_file(file.as_fd()).map_err(|errno| failed("fstatfs", errno))?;
         let lead = wanted.offset % page;
         let bytes = (wanted.length + lead).checked_next_multiple_of(page);
         let size = bytes.and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(|| refused("too long"))?;
@@ -111,19 +112,6 @@ impl Drop for FileMapping {
 fn is_reserved(status: &Stat) -> bool {
     u64::try_from(status.st_blocks).unwrap_or(0).saturating_mul(512) >= status.st_size as u64
 }
-
-/// Of the file system: huge for a huge page file, where offset and length of a mapping are multiples of it.
-fn page_size(file: &OwnedFd) -> Result<u64, Unmappable> {
-    let system = fstatfs(file).map_err(|errno| failed("fstatfs", errno))?;
-    let huge = u64::try_from(system.f_bsize).unwrap_or(0);
-    match system.f_type == HUGETLBFS && huge.is_power_of_two() {
-        true => Ok(huge),
-        false => Ok(rustix::param::page_size() as u64),
-    }
-}
-
-/// `HUGETLBFS_MAGIC` of linux/magic.h.
-const HUGETLBFS: rustix::fs::FsWord = 0x9584_58f6;
 
 fn refused(reason: &str) -> Unmappable {
     Unmappable { reason: reason.to_owned(), passes: false }

@@ -7,12 +7,12 @@
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::null_mut;
 
-use rustix::fs::{FileType, Stat, fstat, fstatfs};
+use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use rustix::param::page_size;
 
 use super::error::SharedFileError;
+use crate::fabric::page_of_file;
 use crate::memory::inspect::{MappedFrom, mapped_from};
 
 /// Checks that `address..address + length` is a shared mapping of `fd` from `offset` on, which a peer can make as well.
@@ -51,7 +51,7 @@ fn check(range: (u64, u64), fd: RawFd, offset: u64, writable: bool) -> Result<()
     if end > size {
         return Err(format!("the file has {size} bytes and the range ends at {end}: extend the file first"));
     }
-    let page = page_of(file, &about);
+    let page = page_of_file(file).map_err(|errno| call("fstatfs", errno, "see the kernel's log (dmesg)"))?;
     let here = Witness::map(file, offset - offset % page, page, ProtFlags::READ).map_err(|errno| {
         call("mmap(PROT_READ, MAP_SHARED)", errno, "open the file for reading and writing (O_RDWR)")
     })?;
@@ -77,13 +77,6 @@ fn check_kind(about: &Stat) -> Result<(), String> {
         _ => "of another kind",
     };
     Err(format!("the descriptor is {kind}; pass that of a memfd or a file, such as one of /dev/shm"))
-}
-
-/// Mappings of a file in huge pages begin at multiples of these.
-fn page_of(file: BorrowedFd<'_>, about: &Stat) -> u64 {
-    let huge = fstatfs(file).is_ok_and(|system| system.f_type == libc::HUGETLBFS_MAGIC);
-    let block = if huge { u64::try_from(about.st_blksize).unwrap_or(0) } else { 0 };
-    block.max(page_size() as u64)
 }
 
 fn call(call: &str, errno: Errno, advice: &str) -> String {

@@ -4,14 +4,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate, memfd_create,
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
 };
 use rustix::io::{Errno, retry_on_intr};
-use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
 
 use super::available::available;
 use super::error::AllocationError;
+use crate::fabric::page_of_file;
 
 /// As `/proc/PID/maps` shows it.
 const NAME: &str = "flagcx-p2p-memory";
@@ -26,8 +26,7 @@ pub(super) fn create(bytes: u64, huge: bool) -> Result<(OwnedFd, u64), Allocatio
     }
     let failed = |bytes, call| move |errno| failure(bytes, huge, call, errno);
     let file = open(huge).map_err(failed(bytes, "memfd_create"))?;
-    let page =
-        if huge { block_size(file.as_fd()).map_err(failed(bytes, "fstat"))? } else { page_size() as u64 };
+    let page = page_of_file(file.as_fd()).map_err(failed(bytes, "fstatfs"))?;
     let size = bytes.checked_next_multiple_of(page).filter(|size| i64::try_from(*size).is_ok());
     let size = size.ok_or(AllocationError::Size { bytes, problem: "no file is as long" })?;
     check_limits(size, huge)?;
@@ -58,11 +57,6 @@ fn open(huge: bool) -> Result<OwnedFd, Errno> {
         Err(Errno::INVAL) => retry_on_intr(|| memfd_create(NAME, flags)),
         opened => opened,
     }
-}
-
-/// Bytes of a page of a file in huge pages.
-fn block_size(file: BorrowedFd<'_>) -> Result<u64, Errno> {
-    u64::try_from(fstat(file)?.st_blksize).map_err(|_| Errno::INVAL)
 }
 
 /// Refuses what the kernel would not refuse: beyond `ulimit -f` it sends SIGXFSZ, which ends a process, and for memory that

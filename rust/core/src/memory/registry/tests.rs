@@ -72,3 +72,39 @@ fn a_region_says_whether_all_of_it_is_anonymous() {
     };
     assert!(anonymous(&heap) && !anonymous(constant.as_bytes()));
 }
+
+/// What a thread remembers of its last look-up is not used after a change, nor by another registry.
+#[test]
+fn the_key_of_host_memory_is_that_of_the_regions_as_they_are() {
+    let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+    let (registry, other) = (Registry::new(Arc::clone(&device)), Registry::new(device));
+    let memory = vec![0_u8; 8192];
+    let start = memory.as_ptr().expose_provenance() as u64;
+    let register = |registry: &Registry, offset, length, access| {
+        let range = (start + offset, length);
+        registry.register_apart(range, MemoryKind::Host, access, true, None, None).unwrap()
+    };
+    let key_of = |id| registry.snapshot().by_id(id).map(|region| region.lkey);
+    let wide = register(&registry, 0, 8192, Access::FULL);
+    let by_address = |offset, length| registry.host_key(None, start + offset, length, true);
+    assert_eq!(by_address(4096, 4096), key_of(wide));
+    assert_eq!(by_address(4096, 4096), key_of(wide), "and again");
+    assert_eq!(by_address(4096, 4097), None);
+    assert_eq!(registry.host_key(Some(wide), start, 1, true), key_of(wide));
+    assert_eq!(registry.host_key(Some(wide), start - 1, 1, true), None);
+    assert_eq!(other.host_key(Some(wide), start, 1, true), None);
+    assert_eq!(other.host_key(None, start, 1, true), None);
+    // The innermost one, as everywhere.
+    let narrow = register(&registry, 4096, 64, Access::READ_ONLY);
+    assert_eq!(registry.host_key(None, start + 4096, 64, false), key_of(narrow));
+    assert_eq!(by_address(4096, 64), None, "it is for reading only");
+    assert_eq!(by_address(4096, 65), key_of(wide));
+    assert_eq!(registry.host_key(Some(narrow), start, 1, false), None, "it is in another one");
+    for id in [narrow, wide] {
+        let key = key_of(id);
+        assert_eq!(registry.host_key(Some(id), start + 4096, 64, false), key);
+        registry.remove(id).unwrap().unwrap();
+        assert_eq!(registry.host_key(Some(id), start + 4096, 64, false), None);
+    }
+    assert_eq!(registry.host_key(None, start, 1, false), None);
+}

@@ -53,7 +53,9 @@ struct VanishingTransfer {
 
 impl VanishingTransfer {
     fn new(rig: &Rig, way: Way, random: &mut Random) -> Self {
-        // In process, and beside memory that is mapped, memory of no file is the program's own to keep.
+        // In process, and between processes that map their memory, copies to and from memory of no file are plain instructions: only
+        // the program itself could take it away, which promised not to, and its access would be a signal as any other use of memory
+        // that was unmapped. A file can be cut by any program that has it open, so the kernel copies there, and that is tested.
         let is_kept = way == Way::InProcess || Memory::of_run() == Memory::Allocated;
         let hows: &[How] = match is_kept {
             true => &[How::Truncated, How::TruncatedPrivate],

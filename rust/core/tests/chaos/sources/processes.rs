@@ -175,7 +175,7 @@ fn meet(
 ) -> u32 {
     let begin = Instant::now();
     let near = Buffer::new(client, LENGTH);
-    let arena = Arena { near, far };
+    let arena = Arena::new(near, far);
     let mut last = String::new();
     let key = loop {
         assert!(begin.elapsed() < support::LIMIT, "the peer is not found again: {last}");

@@ -54,7 +54,7 @@ fn renew(rig: &mut Rig, family: Family, random: &mut Random, tally: &mut Tally) 
     }
     let others: Vec<Buffer> = (0..random.below(4)).map(|_| Buffer::new(&server, 64)).collect();
     // The key of a deregistered region: refused, or failed, and nothing is written.
-    assert!(rig.arena.far.fill(&[GUARD; LENGTH]));
+    assert!(rig.arena.fill_far(&[GUARD; LENGTH]));
     if let Some(remote) = old {
         let gone = RemoteRange { address: rig.arena.far.address(), ..remote };
         match start(rig, gone).map(|id| rig.here.wait(id, support::LIMIT)) {

@@ -1,7 +1,8 @@
 //! The simulated driver: carries out the actions of a machine.
 
+use super::agenda::Event;
 use super::fabric::State;
-use super::world::{Event, World};
+use super::world::World;
 use super::{Mutation, Violation, millis};
 use crate::connection::recovery::Action;
 use crate::control::ChannelFrame;

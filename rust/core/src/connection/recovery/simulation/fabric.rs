@@ -1,6 +1,7 @@
 //! Queue pairs, and the parts of transfers that travel on them.
 
-use super::world::{Event, World};
+use super::agenda::Event;
+use super::world::World;
 use super::{Mutation, Violation, millis};
 use crate::pool::LaneHealth;
 

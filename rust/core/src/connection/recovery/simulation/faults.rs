@@ -1,8 +1,9 @@
 //! The faults of the simulation, and the conditions of a run.
 
+use super::agenda::Event;
 use super::driver::record;
 use super::random::Random;
-use super::world::{Event, SETTLED_AFTER, World, instant};
+use super::world::{SETTLED_AFTER, World, instant};
 use super::{Violation, millis};
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;

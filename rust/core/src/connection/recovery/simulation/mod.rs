@@ -13,6 +13,7 @@
 //! With a hostile peer, or one that rebuilds nothing, rules that need both ends do not hold: 3, and the other's half
 //! of 2.
 
+mod agenda;
 mod driver;
 mod fabric;
 mod faults;

@@ -1,11 +1,11 @@
 //! Two ends and what is between them, in virtual time.
 
-use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use super::agenda::{Entry, Event};
 use super::driver::Pending;
 use super::fabric::{Lane, Part, QueuePair};
 use super::faults::{Conditions, Fault};
@@ -80,80 +80,6 @@ struct Line {
     /// Nothing arrives before.
     held_until: u64,
     closed: bool,
-}
-
-/// An event with its time.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
-    Fault(Fault),
-    Submit {
-        end: usize,
-    },
-    Cancel {
-        part: u32,
-    },
-    /// The next frame for this end arrives, or the end of all frames.
-    Delivery {
-        end: usize,
-    },
-    KeepaliveLost {
-        end: usize,
-    },
-    Unblocked {
-        end: usize,
-    },
-    PortUp {
-        end: usize,
-        since: u64,
-    },
-    DeviceSays {
-        end: usize,
-    },
-    /// It is time for all to be settled.
-    Settled,
-    Arrives {
-        part: u32,
-        post: u32,
-        queue_pair: u32,
-    },
-    Completes {
-        part: u32,
-        queue_pair: u32,
-    },
-    Unanswered {
-        queue_pair: u32,
-    },
-    Drains {
-        queue_pair: u32,
-    },
-    SaysDrained {
-        queue_pair: u32,
-    },
-    DrainLimit {
-        queue_pair: u32,
-    },
-    Created {
-        end: usize,
-        lane: usize,
-        attempt: u32,
-    },
-    Connected {
-        end: usize,
-        lane: usize,
-        attempt: u32,
-    },
-    Install {
-        end: usize,
-        lane: usize,
-        attempt: u32,
-    },
-}
-
-#[derive(Debug)]
-struct Entry {
-    at: u64,
-    number: u64,
-    event: Event,
 }
 
 /// More events than a run takes: a run with more does not end.
@@ -481,27 +407,6 @@ impl World {
         if alive && !(0..self.ends[0].lanes.len()).all(|lane| self.agree_about(lane)) {
             self.violation(Violation::Disagree, "the ends of a lane are not each other's");
         }
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    /// The earliest is the greatest, which the heap returns first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
     }
 }
 

@@ -98,7 +98,8 @@ impl Link {
     }
 
     /// Pins a region that this process sees.
-    fn pin(&self, key: u32) -> Result<Pinned<'_>, Violation> {
+    #[inline]
+    pub(in crate::fabric::software) fn pin(&self, key: u32) -> Result<Pinned<'_>, Violation> {
         self.view().pin(key).or_else(|_| self.granted().pin(key))
     }
 
