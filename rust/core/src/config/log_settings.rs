@@ -196,7 +196,7 @@ mod tests {
             .filter_map(|line| line.trim_start_matches("pub(crate) ").strip_prefix("mod ")?.strip_suffix(';'))
             .collect();
         assert!(modules.len() > 15, "{modules:?}");
-        for module in modules {
+        for module in &modules {
             let bits = subsystem_of(&format!("flagcx_p2p::{module}"));
             let names: Vec<_> = SUBSYSTEMS
                 .iter()
@@ -206,7 +206,9 @@ mod tests {
             let row = format!("| {} | `{module}` |", names.join(", "));
             assert!(page.contains(&row), "docs/logs.md: no row begins with {row}");
         }
-        assert_eq!(page.matches("` | `").count(), crate_root.matches("\nmod ").count() + 2, "a row too many");
+        let rows =
+            page.lines().skip_while(|line| *line != "## Subsystems").filter(|line| line.starts_with("| `"));
+        assert_eq!(rows.count(), modules.len(), "docs/logs.md has a row for a module that does not exist");
     }
 
     #[test]
