@@ -7,7 +7,7 @@ from typing import Iterator, List, NamedTuple
 from pages import CORE, ROOT
 
 #: Of errors that reach users only inside another one of these, or from tests' settings: rows for the enum, not for each.
-PARTS = {"WireError", "FaultPlanError", "NoLane", "CpuSetError", "PortsTaken", "software::DialError"}
+PARTS = {"WireError", "FaultPlanError", "NoLane", "CpuSetError"}
 
 
 class ErrorText(NamedTuple):
