@@ -19,7 +19,7 @@ struct Counters {
     posted: Counter,
     refused: Counter,
     failed: Counter,
-    timed_out: Counter,
+    slow: Counter,
     begun: Counter,
     latency: Histogram,
 }
@@ -41,9 +41,10 @@ impl WorkerCounters {
         self.0.failed.add(1);
     }
 
-    /// A transfer timed out.
-    pub fn timed_out(&self) {
-        self.0.timed_out.add(1);
+    /// A transfer took longer than a millisecond.
+    #[cold]
+    pub fn slow(&self) {
+        self.0.slow.add(1);
     }
 
     /// A transfer's share of this worker begins: whether its latency is to be measured.
@@ -74,9 +75,15 @@ impl WorkerCounters {
         self.0.failed.get()
     }
 
-    /// Transfers timed out so far.
-    pub fn timed_out_count(&self) -> u64 {
-        self.0.timed_out.get()
+    /// Parts begun so far.
+    #[inline]
+    pub fn begun_count(&self) -> u64 {
+        self.0.begun.get()
+    }
+
+    /// Transfers that took longer than a millisecond.
+    pub fn slow_count(&self) -> u64 {
+        self.0.slow.get()
     }
 
     /// The sampled latencies.
