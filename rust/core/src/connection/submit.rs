@@ -38,8 +38,34 @@ impl Connection {
             return Err(SubmitError::Empty);
         }
         if !self.is_open() {
-            self.require_open()?;
+            return self.start_if_open(opcode, iovs, when_full);
         }
+        self.start_now(opcode, iovs, when_full)
+    }
+
+    /// [`Connection::start_on_lanes`] of a connection that takes no transfers, or has a span for each.
+    #[cold]
+    #[inline(never)]
+    fn start_if_open<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        when_full: WhenFull,
+    ) -> Result<TransferId, SubmitError> {
+        self.require_open()?;
+        let span = self.transfer_span(opcode, iovs, Plan::new(iovs, &self.spread).parts());
+        let started = self.start_now(opcode, iovs, when_full);
+        self.end_span_with(span, &started);
+        started
+    }
+
+    #[inline(always)]
+    fn start_now<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        when_full: WhenFull,
+    ) -> Result<TransferId, SubmitError> {
         match self.context.transfers.acquire() {
             Some(transfer) => self.start_new(opcode, iovs, transfer, when_full, None),
             None if when_full == WhenFull::Refuse => Err(SubmitError::WouldBlock),

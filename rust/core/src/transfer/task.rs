@@ -127,6 +127,12 @@ impl Task {
         TaskGeneration::of(self.state.load(Ordering::Acquire))
     }
 
+    /// How a generation that is over has ended; `None` if the task has begun another one since.
+    pub(crate) fn end_state_of(&self, generation: TaskGeneration) -> Option<EndState> {
+        let word = self.state.load(Ordering::Acquire);
+        (TaskGeneration::of(word) == generation).then(|| EndState::from_code(word as u8))
+    }
+
     /// The first failure, if any request failed.
     pub fn failure(&self) -> Option<RequestFailure> {
         lock(&self.failure).clone()
@@ -202,10 +208,13 @@ impl Task {
     }
 
     /// Answers the notice that was here before; gives the new one back if its generation is over.
-    fn set_notice(&self, notice: Box<EndNotice>) -> Result<Option<Box<EndNotice>>, Box<EndNotice>> {
+    fn set_notice(&self, mut notice: Box<EndNotice>) -> Result<Option<Box<EndNotice>>, Box<EndNotice>> {
         let mut gate = lock(&self.gate);
         if notice.generation() != self.generation() {
             return Err(notice);
+        }
+        if let Some(former) = gate.as_ref().filter(|former| former.generation() == notice.generation()) {
+            notice.replace(former);
         }
         Ok(gate.replace(notice))
     }
