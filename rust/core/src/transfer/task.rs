@@ -173,7 +173,7 @@ impl Task {
         // Another part that ended meanwhile may have failed.
         let after = self.state.load(Ordering::Acquire);
         let now = if TaskGeneration::of(after) == generation { after } else { before };
-        let end = PartEnd { state: EndState::from_code(now as u8), is_last };
+        let end = if is_last { PartEnd::of_last(now as u8) } else { PartEnd::of_other(now as u8) };
         if !is_last || !watched {
             return end;
         }
@@ -232,9 +232,9 @@ impl PartOwner for Task {
         // The last part has no other beside it that would write here: no need for a locked instruction.
         if !self.watched.load(Ordering::Relaxed) && self.parts.load(Ordering::Acquire) == 1 {
             // Before the store: after it, the task may be another transfer's.
-            let state = EndState::from_code(self.state.load(Ordering::Relaxed) as u8);
+            let end = PartEnd::of_last(self.state.load(Ordering::Relaxed) as u8);
             self.parts.store(0, Ordering::Release);
-            PartEnd { state, is_last: true }
+            end
         } else {
             self.end_part_of_several()
         }
