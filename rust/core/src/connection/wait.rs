@@ -80,7 +80,7 @@ impl Connection {
         match outcome {
             Outcome::TimedOut => report!(warn, TransferTimedOut, peer = peer, "transfer {id} timed out"),
             Outcome::Failed(_) => report!(warn, TransferFailed, peer = peer, "transfer {id} {outcome}"),
-            Outcome::Done | Outcome::Cancelled => tracing::info!(%peer, "transfer {id} {outcome}"),
+            Outcome::Done | Outcome::Cancelled => tracing::debug!(%peer, "transfer {id} {outcome}"),
         }
     }
 
