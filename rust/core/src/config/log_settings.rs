@@ -189,7 +189,12 @@ mod tests {
     /// docs/logs.md has a row for each module of the crate, with the subsystems that its lines count as.
     #[test]
     fn the_table_of_subsystems_is_documented() {
-        let page = include_str!("../../../../docs/logs.md");
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        if !root.join("CONTRIBUTING.md").is_file() {
+            println!("not run: the package alone has no pages");
+            return;
+        }
+        let page = std::fs::read_to_string(root.join("docs/logs.md")).unwrap();
         let crate_root = include_str!("../lib.rs");
         let modules: Vec<_> = crate_root
             .lines()

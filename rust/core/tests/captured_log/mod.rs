@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -33,17 +33,12 @@ pub(crate) struct Captured {
 impl Captured {
     /// The log of the process, for a test that no other one runs beside; it begins with the first call.
     pub(crate) fn alone() -> (MutexGuard<'static, ()>, &'static Self) {
-        static LOG: OnceLock<&'static Captured> = OnceLock::new();
+        static LOG: OnceLock<Captured> = OnceLock::new();
+        static START: Once = Once::new();
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = lock(&ALONE);
-        let log = LOG.get_or_init(|| {
-            static CAPTURED: OnceLock<Captured> = OnceLock::new();
-            let captured = CAPTURED.get_or_init(Captured::default);
-            tracing_subscriber::registry()
-                .with(Layer::with_filter(Capture(captured), tracing_subscriber::filter::LevelFilter::TRACE))
-                .init();
-            captured
-        });
+        let log = LOG.get_or_init(Self::default);
+        START.call_once(|| tracing_subscriber::registry().with(Capture(log)).init());
         (alone, log)
     }
 
