@@ -165,11 +165,19 @@ fn metrics_report_what_happened() {
         let line = line.unwrap_or_else(|| panic!("no {name} of {peer} in\n{page}"));
         line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
     };
-    assert!(value("flagcx_p2p_connection_bytes") >= 20.0 * 16.0 * 4000.0);
-    assert_eq!(value("flagcx_p2p_connection_transfers"), 20.0);
-    assert_eq!(value("flagcx_p2p_connection_failures"), 0.0);
-    assert!(value("flagcx_p2p_connection_rebuilds") >= 1.0);
-    assert_eq!(value("flagcx_p2p_notifications_sent"), 1.0);
+    assert!(value("flagcx_p2p_peer_ended_bytes") >= 20.0 * 16.0 * 4000.0);
+    assert_eq!(value("flagcx_p2p_peer_transfers_ended"), 20.0);
+    assert!(!page.contains("outcome=\"failed\",peer"), "{page}");
+    assert!(value("flagcx_p2p_peer_lane_rebuilds") >= 1.0);
+    assert!(value("flagcx_p2p_peer_lane_retries") >= 1.0);
+    assert_eq!(value("flagcx_p2p_peer_notifications_sent"), 1.0);
+    use flagcx_p2p::internals::observe::{EventKind, event_log};
+    let of_peer: Vec<_> =
+        event_log().recent().into_iter().filter(|event| event.peer.as_ref() == Some(&peer)).collect();
+    for kind in [EventKind::Connected, EventKind::LaneError, EventKind::RecoveryBegan, EventKind::LaneRebuilt]
+    {
+        assert!(of_peer.iter().any(|event| event.kind == kind), "no {kind} among {of_peer:#?}");
+    }
     assert!(page.contains("flagcx_p2p_transfer_latency_seconds_count"), "{page}");
     assert!(page.contains("flagcx_p2p_notifications_received"), "{page}");
 }

@@ -30,6 +30,7 @@ const ROOTS: &[&str] = &[
     "python",
     "tests",
     "docs",
+    "packaging",
     "x",
     "README.md",
     "CONTRIBUTING.md",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::gpu_lanes::NoLane;
-use super::submit::{ROOM_TAKEN_LIMIT, WhenFull};
+use super::submit::{ROOM_TAKEN_LIMIT, WhenFull, end_unplaced};
 use super::{Connection, LaneHandle};
 use crate::fabric::Opcode;
 use crate::fabric::gpu::key;
@@ -104,14 +104,17 @@ impl Connection {
         copies.holds = holds;
         fill(&mut copies, opcode, &moves)?;
         let on_host = self.host_pieces(opcode, &moves)?;
+        let span = self.transfer_span(opcode, iovs, 1 + usize::from(on_host.is_some()));
         let transfer = self.acquire_id(when_full)?;
-        match self.hand_over_both(transfer.task(), &lane, copies, on_host, when_full) {
-            Ok(workers) => Ok(Some(self.context.transfers.publish(transfer, workers))),
+        let started = match self.hand_over_both(transfer.task(), &lane, copies, on_host, when_full) {
+            Ok(workers) => Ok(self.context.transfers.publish(transfer, workers)),
             Err(error) => {
                 self.context.transfers.release_new(transfer);
                 Err(error)
             }
-        }
+        };
+        self.end_span_with(span, &started);
+        started.map(Some)
     }
 
     fn local_end(&self, iov: &Iov, index: usize, opcode: Opcode) -> Result<Hold, SubmitError> {
@@ -234,6 +237,7 @@ impl Connection {
         let part = Submission { lane: lane.key, owner: task, list: copies, first: true };
         self.hand_over(lane, part, started, limit)?;
         if let Some(list) = on_host {
+            let (opcode, bytes) = (list.opcode, list.bytes);
             let handed = self.pick_lane(0).and_then(|lane| {
                 let part = Submission { lane: lane.key, owner: task, list, first: false };
                 self.hand_over(lane, part, started, rest)?;
@@ -249,7 +253,7 @@ impl Connection {
                         reason: error.to_string(),
                     });
                     self.context.pool.early_ends().note();
-                    task.end_part();
+                    end_unplaced(task, opcode, false, bytes);
                 }
             }
         }

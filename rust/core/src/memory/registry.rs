@@ -18,6 +18,7 @@ use super::published::Published;
 use super::region::{MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
 use crate::fabric::{Access, Device, DmaBuf, SharedFile};
+use crate::observe::process_counts;
 use crate::sync::{AtomicU64, Condvar, MutexGuard, Ordering, SwapGuard, wait};
 pub use error::RegistryError;
 pub(super) use registration::next_id;
@@ -114,7 +115,7 @@ impl Registry {
         drop(state);
         // Dropped behind the lock below: until then no other thread registers the range.
         let _placeholder = Placeholder { registry: self, start };
-        let region = registration.make(&*self.device)?;
+        let region = registration.make_counted(&*self.device)?;
         let mut state = self.lock_open(closings, &region)?;
         state.by_start.insert(start, region.id);
         Ok(self.keep(&mut state, region, access))
@@ -133,7 +134,7 @@ impl Registry {
         let registration = Registration { range, kind, access, announced, dma_buf, file };
         registration.check()?;
         let closings = self.regions.lock().closings;
-        let region = registration.make(&*self.device)?;
+        let region = registration.make_counted(&*self.device)?;
         let mut state = self.lock_open(closings, &region)?;
         Ok(self.keep(&mut state, region, access))
     }
@@ -152,6 +153,7 @@ impl Registry {
     fn keep(&self, state: &mut MutexGuard<'_, State>, region: Arc<Region>, asked: Access) -> RegionId {
         let id = region.id;
         let announced = self.announce(&region);
+        process_counts().registered(region.length);
         state.by_id.insert(id, Entry { region, asked, owners: 1, announced });
         self.changed(state);
         id
@@ -236,6 +238,7 @@ impl Registry {
     /// No new use of it, here or by peers.
     fn withdraw(&self, entry: &Entry) {
         entry.region.revoke();
+        process_counts().deregistered(entry.region.length);
         if let Some(id) = entry.announced {
             self.announced.remove(id);
         }

@@ -4,18 +4,37 @@
 //! writes them without a locked instruction. Reading is rare: [`registry()`] collects a [`Snapshot`] from every live
 //! [`Source`], and [`prometheus_text`] writes one in the text format of OpenMetrics.
 
+mod connections;
 mod counter;
+mod event;
+mod event_log;
 mod histogram;
 mod metric;
+mod peer_names;
+mod process_counts;
 mod prometheus;
 mod registry;
+mod report;
+mod shared_counts;
+mod slow_transfer;
 mod snapshot;
+mod transfer_counts;
+mod transfer_totals;
 mod worker;
 
+pub use connections::{ConnectionReport, LaneReport, MOST_PEERS, OTHER_PEERS};
 pub use counter::Counter;
+pub use event::{Event, EventKind};
+pub use event_log::{EVENTS_KEPT, EventLog, event_log};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metric::{Kind, METRICS, Metric, metrics};
+pub use process_counts::{ProcessCounts, process_counts};
 pub use prometheus::prometheus_text;
 pub use registry::{Registry, Source, registry};
+pub(crate) use report::{About, report};
+pub use shared_counts::SharedCounts;
+pub use slow_transfer::{Direction, SlowTransfer};
 pub use snapshot::{Label, Sample, Snapshot, Value};
+pub use transfer_counts::{PathNames, TransferCounts, TransferEnd};
+pub use transfer_totals::{Amount, PathTotals, TransferTotals};
 pub use worker::{SAMPLE_EVERY, WorkerCounters};

@@ -1,6 +1,11 @@
 //! The state of all counters at one moment.
 
-use super::{HistogramSnapshot, Metric};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connections::{EndedConnections, Peers};
+use super::{ConnectionReport, HistogramSnapshot, Metric, TransferTotals};
 
 /// A label: its name and value, such as `("peer", "10.0.0.2:4711")`.
 pub type Label = (&'static str, String);
@@ -21,20 +26,41 @@ pub struct Sample {
 pub enum Value {
     /// Counters and gauges.
     Number(u64),
+    /// Counters and gauges in seconds.
+    Seconds(Duration),
     /// Histograms.
     Histogram(Box<HistogramSnapshot>),
+}
+
+impl Value {
+    fn add(&mut self, more: &Self) {
+        match (self, more) {
+            (Self::Number(sum), Self::Number(more)) => *sum = sum.wrapping_add(*more),
+            (Self::Seconds(sum), Self::Seconds(more)) => *sum += *more,
+            (Self::Histogram(sum), Self::Histogram(more)) => sum.merge(more),
+            // Values of one metric are of one kind.
+            _ => {}
+        }
+    }
 }
 
 /// The values of all sources, in the order of their registration.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     samples: Vec<Sample>,
+    /// What connections have reported, until [`Snapshot::finish`].
+    peers: Peers,
 }
 
 impl Snapshot {
     /// Adds a counter's or gauge's value.
     pub fn number(&mut self, metric: &'static Metric, labels: &[Label], value: u64) {
         self.samples.push(Sample { metric, labels: labels.to_vec(), value: Value::Number(value) });
+    }
+
+    /// Adds a counter or gauge in seconds.
+    pub fn seconds(&mut self, metric: &'static Metric, labels: &[Label], value: Duration) {
+        self.samples.push(Sample { metric, labels: labels.to_vec(), value: Value::Seconds(value) });
     }
 
     /// Adds a histogram.
@@ -44,6 +70,26 @@ impl Snapshot {
             labels: labels.to_vec(),
             value: Value::Histogram(Box::new(value)),
         });
+    }
+
+    /// Adds what a connection reports, under the name of its peer.
+    pub fn connection(&mut self, peer: &Arc<str>, report: &ConnectionReport) {
+        self.peers.add(peer, report);
+    }
+
+    /// Writes the sums over connections, and makes one series of those with equal labels, which readers would refuse.
+    pub(super) fn finish(&mut self, ended: &EndedConnections, unplaced: &TransferTotals) {
+        std::mem::take(&mut self.peers).write(ended, unplaced, self);
+        let mut places = HashMap::new();
+        let mut once: Vec<Sample> = Vec::with_capacity(self.samples.len());
+        for sample in std::mem::take(&mut self.samples) {
+            let place = *places.entry((sample.metric.name, sample.labels.clone())).or_insert(once.len());
+            match once.get_mut(place) {
+                Some(known) => known.value.add(&sample.value),
+                None => once.push(sample),
+            }
+        }
+        self.samples = once;
     }
 
     /// Everything.

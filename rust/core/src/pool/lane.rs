@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::PoolError;
 use super::direct_lane::DirectLane;
 use super::groups::Groups;
+use super::lane_counts::{LaneCounts, path_names};
 use super::part_list::{AGE, PartList, TURN};
 use super::part_owner::EndState;
 use crate::fabric::WorkQueue;
 use crate::memory::Recent;
-use crate::observe::Counter;
+use crate::observe::TransferCounts;
 use crate::sync::{AtomicU32, Ordering};
 
 /// Names a lane of a worker. The generation keeps a late completion of a former lane from being taken for this one's. The
@@ -64,9 +66,10 @@ pub struct LaneStatus {
     /// connection's recovery (Acquire, so that `reason` is seen).
     health: AtomicU32,
     reason: Mutex<String>,
-    /// Transfers and bytes begun on this lane. Counted by the worker under its lock.
-    pub(super) transfers: Counter,
-    pub(super) bytes: Counter,
+    /// When it left working order; `None` while it is healthy. Written with `reason`.
+    broken_at: Mutex<Option<Instant>>,
+    /// What is counted of it.
+    pub counts: Arc<LaneCounts>,
     /// Copies by submitters, beside what the worker posts.
     pub direct: DirectLane,
     on_change: Option<Arc<dyn LaneWatcher>>,
@@ -81,11 +84,16 @@ pub trait LaneWatcher: Send + Sync + std::fmt::Debug {
 impl LaneStatus {
     /// A healthy lane's.
     pub fn new(on_change: Option<Arc<dyn LaneWatcher>>) -> Self {
+        Self::counted(on_change, Arc::default())
+    }
+
+    /// A healthy lane's that is counted with others of the same worker.
+    pub fn counted(on_change: Option<Arc<dyn LaneWatcher>>, counts: Arc<LaneCounts>) -> Self {
         Self {
             health: AtomicU32::new(LaneHealth::Healthy as u32),
             reason: Mutex::default(),
-            transfers: Counter::default(),
-            bytes: Counter::default(),
+            broken_at: Mutex::default(),
+            counts,
             direct: DirectLane::default(),
             on_change,
         }
@@ -102,22 +110,31 @@ impl LaneStatus {
         }
     }
 
-    /// Transfers that began on this lane, each counted on one of its lanes only.
-    pub fn transfers(&self) -> u64 {
-        self.transfers.get().wrapping_add(self.direct.transfers())
-    }
-
-    /// Bytes of the parts that began on this lane.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.get().wrapping_add(self.direct.bytes())
-    }
-
     /// Why it is not healthy; empty if it is.
     pub fn reason(&self) -> String {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// For how long it has not been healthy; zero if it is.
+    pub fn broken_for(&self) -> Duration {
+        let broken_at = *self.broken_at.lock().unwrap_or_else(PoisonError::into_inner);
+        broken_at.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
+    /// The lane has another queue pair.
+    pub(super) fn set_direct(&self, queue: &dyn WorkQueue) {
+        let direct = queue
+            .direct()
+            .map(|copy| (copy, self.counts.direct(path_names(queue.paths(), queue.can_stop()))));
+        self.direct.set(direct);
+    }
+
     pub(super) fn set(&self, health: LaneHealth, reason: &str) {
+        {
+            let mut broken_at = self.broken_at.lock().unwrap_or_else(PoisonError::into_inner);
+            *broken_at =
+                if health == LaneHealth::Healthy { None } else { broken_at.or_else(|| Some(Instant::now())) };
+        }
         if !reason.is_empty() || health == LaneHealth::Healthy {
             reason.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
         }
@@ -139,6 +156,8 @@ pub(super) struct Lane {
     pub(super) queue_pair: Box<dyn WorkQueue>,
     /// What it tells its connection.
     pub(super) status: Arc<LaneStatus>,
+    /// Where its parts are counted, by the paths that it has now.
+    pub(super) counts: Arc<TransferCounts>,
     /// As in `status`, for the worker itself.
     health: LaneHealth,
     /// Groups in posting order; retired from the front.
@@ -176,8 +195,10 @@ impl Lane {
     pub(super) fn new(key: LaneKey, queue_pair: Box<dyn WorkQueue>, setup: LaneSetup) -> Self {
         let depth = queue_pair.caps().send_depth.max(1);
         let can_stop = queue_pair.can_stop();
-        setup.status.direct.set(queue_pair.direct());
+        let counts = setup.status.counts.posted(path_names(queue_pair.paths(), can_stop));
+        setup.status.set_direct(&*queue_pair);
         Self {
+            counts,
             key,
             queue_pair,
             status: setup.status,
@@ -197,6 +218,15 @@ impl Lane {
             can_stop,
             orphaned: None,
             broken_since: None,
+        }
+    }
+
+    /// Counts by the paths that the queue pair has now.
+    #[cold]
+    pub(super) fn note_paths(&mut self) {
+        let paths = path_names(self.queue_pair.paths(), self.can_stop);
+        if paths != self.counts.paths() {
+            self.counts = self.status.counts.posted(paths);
         }
     }
 

@@ -25,11 +25,14 @@ pub(super) struct Part {
     pub(super) lane: u16,
     /// It stands in its lane's `turns`.
     pub(super) waiting: bool,
-    /// The time of its transfer counts.
-    pub(super) clocked: bool,
+    /// The count of the worker's [`SlowClock`](super::slow_clock::SlowClock) when it began.
+    pub(super) begun_at: u32,
+    /// When a look at deadlines found it first, in milliseconds of the pool's clock: the time of its transfer counts from then
+    /// on. 0 before.
+    pub(super) since: u64,
     /// How often it was interrupted and resumed.
     pub(super) interruptions: u8,
-    /// When it began, if its latency is measured.
+    /// When it began, if its latency is measured; else left over from an earlier part.
     pub(super) begun: Option<Instant>,
     /// Where to resume: the first request that was flushed.
     pub(super) rewind: Option<usize>,
@@ -45,7 +48,8 @@ impl Default for Part {
             outstanding: 0,
             lane: 0,
             waiting: false,
-            clocked: false,
+            begun_at: 0,
+            since: 0,
             interruptions: 0,
             begun: None,
             rewind: None,
@@ -59,12 +63,10 @@ impl Part {
     fn clear(&mut self) -> Option<&'static dyn PartOwner> {
         self.list.clear();
         self.cursor = 0;
-        self.outstanding = 0;
-        self.waiting = false;
-        self.clocked = false;
+        self.since = 0;
         self.interruptions = 0;
-        self.rewind = None;
-        self.begun = None;
+        // The others have these values when a part ends.
+        debug_assert!(self.outstanding == 0 && !self.waiting && self.rewind.is_none());
         self.owner.take()
     }
 

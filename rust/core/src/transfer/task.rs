@@ -1,7 +1,7 @@
 //! The state of a transfer: shared by the workers that move its parts and the callers that ask about it.
 
 use super::end_notice::EndNotice;
-use crate::pool::{EndState, PartOwner, RequestFailure};
+use crate::pool::{EndState, PartEnd, PartOwner, RequestFailure};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock, wait};
 use std::time::{Duration, Instant};
 
@@ -127,6 +127,12 @@ impl Task {
         TaskGeneration::of(self.state.load(Ordering::Acquire))
     }
 
+    /// How a generation that is over has ended; `None` if the task has begun another one since.
+    pub(crate) fn end_state_of(&self, generation: TaskGeneration) -> Option<EndState> {
+        let word = self.state.load(Ordering::Acquire);
+        (TaskGeneration::of(word) == generation).then(|| EndState::from_code(word as u8))
+    }
+
     /// The first failure, if any request failed.
     pub fn failure(&self) -> Option<RequestFailure> {
         lock(&self.failure).clone()
@@ -159,16 +165,23 @@ impl Task {
 
     /// Ends a part of a transfer that has several, or is watched.
     #[cold]
-    fn end_part_of_several(&self) {
+    fn end_part_of_several(&self) -> PartEnd {
         // Before the count: after it, the task may be another transfer's.
-        let (watched, generation) = (self.watched.load(Ordering::Relaxed), self.generation());
-        if self.parts.fetch_sub(1, Ordering::AcqRel) != 1 || !watched {
-            return;
+        let (watched, before) = (self.watched.load(Ordering::Relaxed), self.state.load(Ordering::Acquire));
+        let generation = TaskGeneration::of(before);
+        let is_last = self.parts.fetch_sub(1, Ordering::AcqRel) == 1;
+        // Another part that ended meanwhile may have failed.
+        let after = self.state.load(Ordering::Acquire);
+        let now = if TaskGeneration::of(after) == generation { after } else { before };
+        let end = if is_last { PartEnd::of_last(now as u8) } else { PartEnd::of_other(now as u8) };
+        if !is_last || !watched {
+            return end;
         }
         // A caller that finds the task not ended holds the gate until it waits.
         let notice = self.take_notice(generation);
         self.ended.notify_all();
         notice.into_iter().for_each(|notice| notice.fire());
+        end
     }
 
     /// Has `notice` told of the end of the generation that it names; at once if that is over. The task is being
@@ -195,10 +208,13 @@ impl Task {
     }
 
     /// Answers the notice that was here before; gives the new one back if its generation is over.
-    fn set_notice(&self, notice: Box<EndNotice>) -> Result<Option<Box<EndNotice>>, Box<EndNotice>> {
+    fn set_notice(&self, mut notice: Box<EndNotice>) -> Result<Option<Box<EndNotice>>, Box<EndNotice>> {
         let mut gate = lock(&self.gate);
         if notice.generation() != self.generation() {
             return Err(notice);
+        }
+        if let Some(former) = gate.as_ref().filter(|former| former.generation() == notice.generation()) {
+            notice.replace(former);
         }
         Ok(gate.replace(notice))
     }
@@ -212,12 +228,15 @@ impl Task {
 impl PartOwner for Task {
     /// The last part wakes the sleepers, and fires the notice.
     #[inline]
-    fn end_part(&self) {
+    fn end_part(&self) -> PartEnd {
         // The last part has no other beside it that would write here: no need for a locked instruction.
         if !self.watched.load(Ordering::Relaxed) && self.parts.load(Ordering::Acquire) == 1 {
+            // Before the store: after it, the task may be another transfer's.
+            let end = PartEnd::of_last(self.state.load(Ordering::Relaxed) as u8);
             self.parts.store(0, Ordering::Release);
+            end
         } else {
-            self.end_part_of_several();
+            self.end_part_of_several()
         }
     }
 

@@ -11,7 +11,7 @@ variables! {
     DEBUG_SUBSYS = Variable::text("FLAGCX_DEBUG_SUBSYS", "INIT,ENV", "`[^]name,...`")
         .read_by("the bridge's and the command line's log set-up")
         .changes("Which parts are logged at INFO and below; a leading `^` starts from all and removes.")
-        .when("To look at one part only.")
+        .when("To look at one part only: [logs](logs.md#subsystems) lists the names.")
         .example("ALL");
     DEBUG_FILE = Variable::text("FLAGCX_DEBUG_FILE", "stdout in FlagCX, else stderr", "path; `%h` host, `%p` process, `%%`")
         .read_by("the bridge's and the command line's log set-up")

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{EndState, PartOwner, RequestFailure, WorkerLimits, WorkerState, fail};
 use crate::fabric::CompletionStatus;
-use crate::observe::WorkerCounters;
+use crate::observe::{SAMPLE_EVERY, WorkerCounters};
 use crate::pool::groups::Group;
 use crate::pool::lane::{Lane, LaneKey, break_lane, make_ready};
 use crate::pool::part::Part;
@@ -35,11 +35,16 @@ impl WorkerState {
         lane.parts.push_back(&mut self.parts, index);
         let Some(part) = self.parts.get(index) else { return };
         (part.owner, part.lane) = (Some(owner), key.index());
+        part.begun_at = self.slow_clock.begin();
+        let before = lane.counts.start(part.list.opcode.into(), u64::from(first), part.list.bytes);
+        if first && before.is_multiple_of(SAMPLE_EVERY) {
+            (part.begun, part.begun_at) = (Some(Instant::now()), self.slow_clock.long_ago());
+        }
         if part.list.is_empty() {
             // Nothing but empty pieces: done as soon as begun.
-            return self.end_part(index);
+            self.end_part(index);
+            return;
         }
-        count(lane, part, first, &self.counters);
         if lane.posts_at_once() {
             // Nothing stands before it: posted without the detour through the queues.
             loop {
@@ -155,16 +160,6 @@ impl WorkerState {
         }
         self.settle_lane(index);
     }
-}
-
-/// Counts a part as begun, and notes the time if the part's latency is measured.
-#[inline(always)]
-fn count(lane: &Lane, part: &mut Part, first: bool, counters: &WorkerCounters) {
-    if counters.begun() {
-        part.begun = Some(Instant::now());
-    }
-    lane.status.transfers.add(u64::from(first));
-    lane.status.bytes.add(part.list.bytes);
 }
 
 /// Posts the next list of a part.

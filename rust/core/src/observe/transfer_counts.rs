@@ -1,0 +1,145 @@
+//! Counts of transfers: what began, and what ended, how.
+
+use super::{Amount, Counter, Direction, TransferTotals};
+
+/// Transfers are counted, but for the comparison of `./x bench overhead`.
+pub(super) const COUNTED: bool = !cfg!(feature = "uncounted");
+
+/// How a transfer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum TransferEnd {
+    /// All bytes are where they belong.
+    Done = 0,
+    /// Something failed.
+    Failed = 1,
+    /// Not within its deadline.
+    TimedOut = 2,
+    /// By the caller, or with its connection.
+    Cancelled = 3,
+}
+
+impl TransferEnd {
+    /// Every end, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Done, Self::Failed, Self::TimedOut, Self::Cancelled];
+
+    /// Its name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// The names of the paths that WRITEs and READs take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathNames {
+    /// Of WRITEs.
+    pub write: &'static str,
+    /// Of READs.
+    pub read: &'static str,
+}
+
+impl PathNames {
+    /// The name for one direction.
+    pub fn of(self, direction: Direction) -> &'static str {
+        match direction {
+            Direction::Write => self.write,
+            Direction::Read => self.read,
+        }
+    }
+}
+
+/// What one thread at a time counts, the holder of a worker's lock, of the transfers of one lane by one path. Any thread reads.
+#[derive(Debug)]
+pub struct TransferCounts {
+    paths: PathNames,
+    started: [Tally; 2],
+    /// By direction, and the code of the end: the ends of last parts come after those of the others. The parts that were not last
+    /// ones are counted where the transfers of the last ones are.
+    ended: [[Tally; 8]; 2],
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    parts: Counter,
+    bytes: Counter,
+}
+
+impl TransferCounts {
+    /// Nothing yet.
+    pub fn new(paths: PathNames) -> Self {
+        Self { paths, started: Default::default(), ended: Default::default() }
+    }
+
+    /// The paths that it counts.
+    pub fn paths(&self) -> PathNames {
+        self.paths
+    }
+
+    /// A part with so many bytes began; `transfers` is 1 for one part of each transfer, and 0 for the others. Answers the
+    /// transfers counted before.
+    #[inline(always)]
+    pub fn start(&self, direction: Direction, transfers: u64, bytes: u64) -> u64 {
+        if !COUNTED {
+            return 1;
+        }
+        let Some(tally) = self.started.get(direction as usize) else { return 0 };
+        let before = tally.parts.get();
+        tally.parts.add(transfers);
+        tally.bytes.add(bytes);
+        before
+    }
+
+    /// A part with so many bytes ended. `code` is the number of a [`TransferEnd`], of its transfer so far, plus 4 for the last part
+    /// of the transfer: one number, so that no part costs a decision.
+    #[inline(always)]
+    pub fn end(&self, direction: Direction, code: u8, bytes: u64) {
+        let ends = self.ended.get(direction as usize).filter(|_| COUNTED);
+        if let Some(tally) = ends.and_then(|ends| ends.get(usize::from(code & 7))) {
+            tally.parts.add(1);
+            tally.bytes.add(bytes);
+        }
+    }
+
+    /// Adds what was counted so far.
+    pub fn add_to(&self, totals: &mut TransferTotals) {
+        for direction in [Direction::Write, Direction::Read] {
+            let of_path = totals.of(direction, self.paths.of(direction));
+            let tallies = |code: usize| self.ended.get(direction as usize)?.get(code);
+            if let Some(started) = self.started.get(direction as usize) {
+                of_path.started += Amount { transfers: started.parts.get(), bytes: started.bytes.get() };
+            }
+            for (code, total) in of_path.ended.iter_mut().enumerate() {
+                if let (Some(others), Some(last)) = (tallies(code), tallies(code + 4)) {
+                    let bytes = others.bytes.get().wrapping_add(last.bytes.get());
+                    *total += Amount { transfers: last.parts.get(), bytes };
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transfers_are_counted_with_their_last_part_and_bytes_with_each() {
+        let counts = TransferCounts::new(PathNames { write: "rdma", read: "tcp" });
+        assert_eq!([1, 0].map(|first| counts.start(Direction::Read, first, 100)), [0, 1]);
+        counts.end(Direction::Read, TransferEnd::Done as u8, 100);
+        counts.end(Direction::Read, TransferEnd::Failed as u8 + 4, 100);
+        counts.start(Direction::Write, 1, 7);
+        let mut totals = TransferTotals::default();
+        counts.add_to(&mut totals);
+        let read = *totals.of(Direction::Read, "tcp");
+        assert_eq!(read.started, Amount { transfers: 1, bytes: 200 });
+        assert_eq!(read.ended[0], Amount { transfers: 0, bytes: 100 });
+        assert_eq!(read.ended[1], Amount { transfers: 1, bytes: 100 });
+        assert_eq!(totals.in_flight(), Amount { transfers: 1, bytes: 7 });
+    }
+}
