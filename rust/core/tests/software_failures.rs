@@ -9,7 +9,7 @@
 mod conformance;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps, peer};
 use flagcx_p2p::internals::fabric::software::{self, SoftwareDevice};
 use flagcx_p2p::internals::fabric::{
     Access, Backing, Batch, Completion, CompletionQueue, CompletionStatus, Device, DeviceEvent, MemoryRange,
-    Opcode, PathKind, Posted, QueuePairCaps, Sge, SoftwareOptions,
+    Opcode, PathKind, Posted, QpAddress, QueuePairCaps, Sge, SoftwareOptions,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
@@ -370,13 +370,13 @@ fn a_path_that_cannot_be_had_is_an_error_that_says_why() {
     };
     let error = connect(forced(PathKind::InProcess), address).unwrap_err();
     assert!(error.contains("forced path in-process"), "{error}");
-    let missing = flagcx_p2p::internals::fabric::QpAddress { qpn: 0xABCDEF, ..address };
+    let missing = QpAddress { qpn: 0xABCDEF, ..address };
     let error = connect(SoftwareOptions::default(), missing).unwrap_err();
     assert!(error.contains("no such queue pair"), "{error}");
-    let closed = flagcx_p2p::internals::fabric::QpAddress { lid: 1, ..address };
+    let closed = QpAddress { lid: 1, ..address };
     let error = connect(SoftwareOptions::default(), closed).unwrap_err();
     assert!(error.contains("refused") && error.contains("the peer announced this address"), "{error}");
-    let ethernet = flagcx_p2p::internals::fabric::QpAddress { link_layer: 2, ..address };
+    let ethernet = QpAddress { link_layer: 2, ..address };
     let error = connect(SoftwareOptions::default(), ethernet).unwrap_err();
     assert!(error.contains("link layer"), "{error}");
     assert!(software::open(&forced(PathKind::Rdma)).is_err());
@@ -574,4 +574,101 @@ fn a_socket_at_rest_is_closed_and_opened_again() {
     within(Duration::from_secs(5), "the write fails", || completions.poll(&mut out).unwrap() == 1);
     assert_eq!(out[0].status, CompletionStatus::RetryExceeded);
     assert!(last.is_broken());
+}
+
+/// A listener in front of a device's: it closes the first `closed` handshakes after the hello and forwards the next one. Answers
+/// how many have come.
+fn closing_front(to: u32, closed: usize) -> (u32, std::thread::JoinHandle<usize>) {
+    let front = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = front.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || {
+        for count in 1.. {
+            let (mut client, _) = front.accept().unwrap();
+            let mut hello = [0; 32];
+            client.read_exact(&mut hello).unwrap();
+            if count > closed {
+                let mut server = TcpStream::connect(("127.0.0.1", u16::try_from(to).unwrap())).unwrap();
+                server.write_all(&hello).unwrap();
+                let (mut back, mut client_end) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut back, &mut client_end));
+                let _ = std::io::copy(&mut client, &mut server);
+                return count;
+            }
+        }
+        0
+    });
+    (u32::from(port), thread)
+}
+
+/// As one that has lost patience over a link that loses packets, or is short of places.
+#[test]
+fn a_listener_that_closes_handshakes_is_asked_again() {
+    let (here, there) = (open(forced(PathKind::Tcp)), open(forced(PathKind::Tcp)));
+    let ends = [here, there].map(|device| {
+        let completions = Arc::clone(&device).create_completion_queue(16).unwrap();
+        let queue_pair = Arc::clone(&device).create_queue_pair(&completions.handle(), &caps()).unwrap();
+        (completions, queue_pair)
+    });
+    let [(_here, mut initiator), (_there, target)] = ends;
+    let (port, front) = closing_front(target.address().lid, 2);
+    initiator.connect(&QpAddress { lid: port, ..target.address() }, &peer::path()).unwrap();
+    drop((initiator, target));
+    assert_eq!(front.join().unwrap(), 3, "two were closed, and the third one was welcome");
+}
+
+#[test]
+fn a_listener_that_closes_every_handshake_is_named_with_what_was_awaited() {
+    let device = open(forced(PathKind::Tcp));
+    let completions = Arc::clone(&device).create_completion_queue(16).unwrap();
+    let mut queue_pair = Arc::clone(&device).create_queue_pair(&completions.handle(), &caps()).unwrap();
+    let (port, _front) = closing_front(1, usize::MAX);
+    let begin = Instant::now();
+    let error = queue_pair.connect(&QpAddress { lid: port, ..queue_pair.address() }, &peer::path());
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("waiting for its hello") && text.contains(&port.to_string()), "{text}");
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
+
+/// The data thread polls between two requests, unless it is told to sleep at once: then it sleeps before each.
+#[test]
+fn a_data_thread_that_is_to_sleep_at_once_polls_for_nothing() {
+    const WRITES: u64 = 200;
+    // Shorter than it polls, longer than it takes to fall asleep.
+    const PAUSE: Duration = Duration::from_micros(100);
+    let options = SoftwareOptions { sleeps_at_once: true, ..forced(PathKind::Tcp) };
+    let device = open(forced(PathKind::Tcp));
+    let peer = Box::new(LocalPeer::new(open(options)));
+    let mut rig = Rig { device: Arc::clone(&device) as Arc<dyn Device>, peer, path: PathKind::Tcp };
+    let mut side = Initiator::new(&mut rig);
+    let local = Window::new(&rig.device, 64, 7);
+    let target = rig.peer.buffer(64, 0, Access::FULL);
+    let before = sleeps_of_data_threads();
+    for id in 0..WRITES {
+        let write = request(target.address, target.rkey, 0);
+        side.post_all(&writes(id, &[write], &[local.sge(0, 64)]));
+        let begin = Instant::now();
+        while side.completions.poll(&mut [Completion::default()]).unwrap() == 0 {
+            assert!(begin.elapsed() < Duration::from_secs(20), "write {id} is not done");
+        }
+        let done = Instant::now();
+        while done.elapsed() < PAUSE {
+            std::hint::spin_loop();
+        }
+    }
+    let sleeps = sleeps_of_data_threads() - before;
+    assert!(sleeps >= WRITES * 9 / 10, "they slept {sleeps} times in {WRITES} requests");
+}
+
+/// How often the data threads of this process have gone to sleep.
+fn sleeps_of_data_threads() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let is_data_thread = |path: &std::path::PathBuf| {
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim_end() == "p2p-sw0")
+    };
+    let sleeps = |path: std::path::PathBuf| {
+        let status = std::fs::read_to_string(path.join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.map_or(0, |count| count.trim().parse::<u64>().unwrap())
+    };
+    tasks.filter(is_data_thread).map(sleeps).sum()
 }
