@@ -27,10 +27,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, getrlimit};
 
-use crate::events::Wakeup;
+use crate::events::{Interest, Wakeup, is_ready};
 use crate::fork::PerProcess;
 use crate::observe::{self, Snapshot, metrics, report};
 use by_source::DescriptorsBySource;
@@ -152,8 +151,7 @@ pub(crate) fn acquire_descriptors(address: IpAddr, descriptors: usize) -> Result
 /// Acquires a permit for the next client of `listener`. `WouldBlock` when no client waits; `EMFILE` when the limit is
 /// reached: then the listener is not polled for [`pause_after`].
 pub(crate) fn enter(listener: BorrowedFd<'_>) -> io::Result<Permit> {
-    let mut waiting = [PollFd::new(&listener, PollFlags::IN)];
-    if !matches!(poll(&mut waiting, Some(&Timespec::default())), Ok(1..)) {
+    if is_ready(listener, Interest::Read) != Ok(true) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
     let mut state = lock();

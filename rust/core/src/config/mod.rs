@@ -272,6 +272,8 @@ impl Config {
                 allow: self.allow.clone(),
                 faults: self.faults.clone(),
                 device_count: self.software_devices,
+                sleeps_at_once: self.spin.is_zero(),
+                handshake_timeout: self.handshake_timeout,
             },
         })
     }

@@ -165,13 +165,17 @@ impl Connection {
             }
             let copies = live.is_with(self.context.pool.workers().len());
             let spin = self.context.settings.spin.max(if copies { COPY_SPIN } else { Duration::ZERO });
+            let polling = self.context.polling.as_ref().filter(|_| !copies);
+            let wait = polling.map(|polling| polled.get_or_insert_with(|| polling.begin()));
             if now.duration_since(*idle_since.get_or_insert(now)) < spin {
-                std::hint::spin_loop();
+                match wait {
+                    // The peer may be on this core.
+                    Some(wait) => wait.give_way(now),
+                    None => std::hint::spin_loop(),
+                }
                 continue;
             }
-            if let Some(polling) = self.context.polling.as_ref().filter(|_| !copies)
-                && polled.get_or_insert_with(|| polling.begin()).polls_on()
-            {
+            if wait.is_some_and(|wait| wait.polls_on()) {
                 continue;
             }
             self.sleep(&live, deadline.min(now + NAP));

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -16,33 +17,33 @@ const EVENTS: usize = 64;
 /// must be removed before it is closed: a child that the process has forked may hold another copy of it, which would stay
 /// in the group and be readable for ever.
 #[derive(Debug)]
-pub(crate) struct Group(OwnedFd);
+pub(crate) struct Group(Arc<OwnedFd>);
 
 impl Group {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+        Ok(Self(Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?)))
     }
 
     /// Waits for `fd` to become readable from now on.
     pub(crate) fn add(&self, fd: impl AsFd, number: u64) -> io::Result<()> {
-        Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?)
+        Ok(epoll::add(&*self.0, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?)
     }
 
     /// Stops to wait for `fd`.
     pub(crate) fn remove(&self, fd: impl AsFd) -> io::Result<()> {
-        Ok(epoll::delete(&self.0, fd)?)
+        Ok(epoll::delete(&*self.0, fd)?)
     }
 
-    /// Readable when one of the group is.
-    pub(crate) fn watch(&self, handle: &Handle) -> io::Result<Watched<OwnedFd>> {
-        handle.watch(self.0.try_clone()?)
+    /// Readable when one of the group is. Needs no descriptor more: a program may have none left.
+    pub(crate) fn watch(&self, handle: &Handle) -> io::Result<Watched<Arc<OwnedFd>>> {
+        handle.watch(Arc::clone(&self.0))
     }
 
     /// The numbers of those that are readable, at their end, or in error. Never waits.
     pub(crate) fn ready(&self) -> Vec<u64> {
         let mut room = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
         loop {
-            match epoll::wait(&self.0, &mut room, Some(&Timespec::default())) {
+            match epoll::wait(&*self.0, &mut room, Some(&Timespec::default())) {
                 Ok((events, _)) => return events.iter().map(|event| event.data.u64()).collect(),
                 Err(Errno::INTR) => {}
                 // Errors are found by the next call.

@@ -3,8 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::retry_on_intr;
+
+use super::{Interest, is_ready};
 
 /// An eventfd: readable from [`Notifier::notify`] until [`Notifier::acknowledge`]. Any thread may call either.
 #[derive(Debug)]
@@ -30,8 +32,7 @@ impl Notifier {
 
     /// Whether it is readable.
     pub fn is_notified(&self) -> bool {
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        retry_on_intr(|| poll(&mut fds, Some(&Timespec::default()))).is_ok_and(|ready| ready > 0)
+        is_ready(self.0.as_fd(), Interest::Read).unwrap_or(false)
     }
 }
 

@@ -4,8 +4,9 @@
 //! But a thread that polls while cores are short takes its time from the very thread that it waits for. So it polls:
 //! * as long as the last waits were short: a short wait that polling missed doubles the time, a long one ends it. Without
 //!   traffic, or with little, nothing is polled;
-//! * with `sched_yield` between two looks. A thread that is ready to run on this core runs then, and the call takes long: the core
-//!   is not idle, and nothing is polled on it for a while, longer each time;
+//! * with `sched_yield` every few microseconds. A thread that is ready to run on this core runs then, and the call takes long: the
+//!   core is not idle. Then this wait sleeps, for the kernel wakes a thread on an idle core if there is one. Where the call
+//!   takes very long, nothing is polled for a while, longer each time;
 //! * on more than one processor only.
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -20,6 +21,11 @@ const SHORTEST: Duration = Duration::from_micros(25);
 /// Without another thread it takes 0.3 us; one at `nice -n 19` that is always ready keeps the core for 1 to 4 ms. With 100 us for
 /// this, a READ of 4 KiB took 28 us beside a machine's other work where it takes 17 with 300.
 const TAKEN: Duration = Duration::from_micros(300);
+/// One that takes longer than this has run another thread at work, such as the one that is waited for: two that poll for each
+/// other on one core take turns of 100 us, and the kernel does not part them while both are always ready.
+const SHARED: Duration = Duration::from_micros(30);
+/// How often it is called. To call it between any two looks takes as long as the look itself.
+const BETWEEN_YIELDS: Duration = Duration::from_micros(4);
 /// How long nothing is polled once the core was taken: at first, and when that goes on. Each try costs the wait that makes it up to
 /// 4 ms, so a thread that is always ready takes 8 % of the time at first and 0.4 % in the end.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -38,6 +44,8 @@ pub(crate) struct Wait<'a> {
     polling: &'a Polling,
     began: Instant,
     until: Instant,
+    /// When `sched_yield` is called next; `None`: not at all, for a thread that is always ready has just taken the core.
+    next_yield: Option<Instant>,
 }
 
 impl Polling {
@@ -49,25 +57,40 @@ impl Polling {
     /// A wait begins.
     pub(crate) fn begin(&self) -> Wait<'_> {
         let began = Instant::now();
-        let time = if has_several_processors() { lock(&self.window).time(began) } else { Duration::ZERO };
-        Wait { polling: self, began, until: began + time }
+        let window = *lock(&self.window);
+        let time = if has_several_processors() { window.time(began) } else { Duration::ZERO };
+        let next_yield = (!window.is_paused(began)).then_some(began);
+        Wait { polling: self, began, until: began + time, next_yield }
     }
 }
 
 impl Wait<'_> {
     /// Whether to look once more before sleeping. Lets another thread have the core first, if one wants it.
     pub(crate) fn polls_on(&mut self) -> bool {
-        let before = Instant::now();
-        if before >= self.until {
+        let now = Instant::now();
+        if now >= self.until {
             return false;
+        }
+        self.give_way(now);
+        true
+    }
+
+    /// Between two looks, the next of which comes in any case: lets another thread have the core, if one wants it.
+    pub(crate) fn give_way(&mut self, now: Instant) {
+        if self.next_yield.is_none_or(|next| now < next) {
+            std::hint::spin_loop();
+            return;
         }
         thread::yield_now();
         let after = Instant::now();
-        if after - before > TAKEN {
+        self.next_yield = Some(after + BETWEEN_YIELDS);
+        if after - now > SHARED {
             self.until = self.began;
+        }
+        if after - now > TAKEN {
+            self.next_yield = None;
             lock(&self.polling.window).note_taken(after);
         }
-        true
     }
 
     /// What was waited for has come, whether it was polled or slept for.
@@ -103,10 +126,11 @@ struct Window {
 impl Window {
     /// For how long to poll.
     fn time(&self, now: Instant) -> Duration {
-        match self.paused {
-            Some((until, _)) if now < until => Duration::ZERO,
-            _ => self.length,
-        }
+        if self.is_paused(now) { Duration::ZERO } else { self.length }
+    }
+
+    fn is_paused(&self, now: Instant) -> bool {
+        self.paused.is_some_and(|(until, _)| now < until)
     }
 
     fn note_wait(&mut self, waited: Duration, longest: Duration) {
@@ -166,6 +190,27 @@ mod tests {
         assert!(pauses.is_sorted());
         window.note_taken(now + LONGEST_PAUSE * 2);
         assert_eq!(window.paused.unwrap().1, SHORTEST_PAUSE);
+    }
+
+    #[test]
+    fn a_longest_time_of_zero_is_never_polled_for() {
+        let mut window = Window::default();
+        [0, 10, 30]
+            .into_iter()
+            .for_each(|waited| window.note_wait(Duration::from_micros(waited), Duration::ZERO));
+        assert_eq!(window.time(Instant::now()), Duration::ZERO);
+    }
+
+    /// A thread that is always ready would get the core for milliseconds at each `sched_yield`.
+    #[test]
+    fn a_core_that_is_taken_is_not_offered_again_for_a_while() {
+        let polling = Polling::new(LONGEST);
+        assert!(polling.begin().next_yield.is_some());
+        lock(&polling.window).note_taken(Instant::now() + Duration::from_secs(60));
+        let mut wait = polling.begin();
+        assert_eq!(wait.next_yield, None);
+        wait.give_way(Instant::now());
+        assert_eq!(wait.next_yield, None);
     }
 
     #[test]

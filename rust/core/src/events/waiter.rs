@@ -3,14 +3,15 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFlags, Timespec};
+use rustix::io::Errno;
 
-use super::{Abort, Handle};
+use super::{Abort, Handle, wait_for};
 
 /// How code waits for a peer. The same functions serve callers that may block and tasks that may not: in a thread
 /// every wait blocks, so their futures complete at the first poll ([`run_blocking`]).
@@ -110,21 +111,21 @@ fn block(
     deadline: Option<Instant>,
     abort: Option<&Abort>,
 ) -> io::Result<()> {
-    let wanted = fds.iter().map(|(fd, interest)| PollFd::from_borrowed_fd(*fd, interest.flags()));
-    let mut polled: Vec<_> = wanted.collect();
-    polled.extend(abort.map(|abort| PollFd::new(abort, PollFlags::IN)));
-    loop {
+    let mut all = fds.to_vec();
+    all.extend(abort.map(|abort| (abort.as_fd(), Interest::Read)));
+    let (mut is_ready, mut is_aborted) = (false, false);
+    while !is_ready {
         let timeout = deadline.map(remaining).transpose()?;
-        match poll(&mut polled, timeout.as_ref()) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => break,
+        let note = |index| {
+            is_ready = true;
+            is_aborted |= index == fds.len();
+        };
+        match wait_for(&all, timeout.as_ref(), note) {
+            Ok(()) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    match polled.get(fds.len()) {
-        Some(abort) if !abort.revents().is_empty() => Err(Abort::error()),
-        _ => Ok(()),
-    }
+    if is_aborted { Err(Abort::error()) } else { Ok(()) }
 }
 
 /// Time left, rounded up to the kernel's resolution, so that no caller polls repeatedly; `TimedOut` when there is none.
@@ -162,7 +163,7 @@ async fn suspend(
 }
 
 impl Interest {
-    fn flags(self) -> PollFlags {
+    pub(super) fn flags(self) -> PollFlags {
         match self {
             Self::Read => PollFlags::IN,
             Self::Write => PollFlags::OUT,

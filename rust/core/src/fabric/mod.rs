@@ -28,7 +28,7 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -323,4 +323,8 @@ pub struct SoftwareOptions {
     pub faults: String,
     /// Number of software devices to list, at least 1.
     pub device_count: u32,
+    /// The data thread does not poll before it sleeps: `FLAGCX_P2P_SPIN_US` is 0.
+    pub sleeps_at_once: bool,
+    /// How long a client of the data listener may take to say what it wants, where there is no key: 5 s if this is less.
+    pub handshake_timeout: Duration,
 }

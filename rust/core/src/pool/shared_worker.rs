@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::{Backoff, CachePadded};
 use once_cell::sync::OnceCell;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::Timespec;
 
 use super::PoolError;
 use super::jobs::Jobs;
@@ -19,7 +19,7 @@ use super::part_owner::{EndState, PartOwner};
 use super::request_list::RequestList;
 use super::spare_lists::SpareLists;
 use super::worker::{DetachedLane, StepReport, WorkerState};
-use crate::events::Notifier;
+use crate::events::{Interest, Notifier, wait_for};
 use crate::fabric::{Progress, QueueHandle};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
@@ -409,14 +409,11 @@ impl Worker {
 
     /// Sleeps until woken, until a completion (if `completions`), or until `timeout`.
     pub(super) fn sleep(&self, completions: bool, timeout: Option<Duration>) {
-        let mut fds = [
-            PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.completions.as_fd(), PollFlags::IN),
-        ];
+        let fds = [(self.wake.as_fd(), Interest::Read), (self.completions.as_fd(), Interest::Read)];
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let watched = if completions { &mut fds[..] } else { fds.split_at_mut(1).0 };
+        let watched = if completions { &fds[..] } else { fds.split_at(1).0 };
         // An interrupted or failed poll is a wake-up like any other: the loop looks at the state anyway.
-        let _ = poll(watched, timeout.as_ref());
+        let _ = wait_for(watched, timeout.as_ref(), |_| {});
         self.wake.acknowledge();
     }
 

@@ -6,12 +6,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use super::ProcessIdentity;
-use crate::events::{EventLoop, Handle, Task, Wakeup};
+use crate::events::{EventLoop, Handle, Interest, Task, Wakeup, is_ready};
 use crate::fork::PerProcess;
 use crate::observe::report;
 
@@ -133,9 +132,7 @@ impl Drop for PeerProcess {
 
 impl Shared {
     fn is_alive(&self) -> bool {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        matches!(retry_on_intr(|| poll(&mut fds, Some(&now))), Ok(0))
+        is_ready(self.pidfd.as_fd(), Interest::Read) == Ok(false)
     }
 
     fn watchers(&self) -> MutexGuard<'_, Watchers> {

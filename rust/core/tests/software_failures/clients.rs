@@ -42,13 +42,13 @@ fn a_path_that_cannot_be_had_is_an_error_that_says_why() {
     };
     let error = connect(forced(PathKind::InProcess), address).unwrap_err();
     assert!(error.contains("forced path in-process"), "{error}");
-    let missing = flagcx_p2p::internals::fabric::QpAddress { qpn: 0xABCDEF, ..address };
+    let missing = QpAddress { qpn: 0xABCDEF, ..address };
     let error = connect(SoftwareOptions::default(), missing).unwrap_err();
     assert!(error.contains("no such queue pair"), "{error}");
-    let closed = flagcx_p2p::internals::fabric::QpAddress { lid: 1, ..address };
+    let closed = QpAddress { lid: 1, ..address };
     let error = connect(SoftwareOptions::default(), closed).unwrap_err();
     assert!(error.contains("refused") && error.contains("the peer announced this address"), "{error}");
-    let ethernet = flagcx_p2p::internals::fabric::QpAddress { link_layer: 2, ..address };
+    let ethernet = QpAddress { link_layer: 2, ..address };
     let error = connect(SoftwareOptions::default(), ethernet).unwrap_err();
     assert!(error.contains("link layer"), "{error}");
     assert!(software::open(&forced(PathKind::Rdma)).is_err());

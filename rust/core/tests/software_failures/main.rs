@@ -10,9 +10,11 @@ mod clients;
 mod closing;
 #[path = "../conformance/mod.rs"]
 mod conformance;
+mod handshakes;
 mod memory;
 mod orders;
 mod peers;
+mod polling;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +25,7 @@ use conformance::{Initiator, LocalPeer, Peer, Rig, Window, caps, peer};
 use flagcx_p2p::internals::fabric::software::{self, SoftwareDevice};
 use flagcx_p2p::internals::fabric::{
     Access, Backing, Batch, Completion, CompletionQueue, CompletionStatus, Device, DeviceEvent, MemoryRange,
-    Opcode, PathKind, Posted, QueuePairCaps, Sge, SoftwareOptions,
+    Opcode, PathKind, Posted, QpAddress, QueuePairCaps, Sge, SoftwareOptions,
 };
 use rustix::process::Pid;
 

@@ -56,7 +56,7 @@ variables! {
         .read_by("pool")
         .changes(
             "How long a worker, or a caller that waits, polls before it sleeps. Without a NIC a caller goes on for up to 500 us \
-             while its core is idle; not at 0.",
+             and the thread that serves TCP for up to 200 us, while their cores are idle; not at 0.",
         )
         .when("Higher for the last microsecond of latency on idle cores; 0 where cores are scarce.")
         .example("0");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::copier::Copier;
 use super::device_core::{Core, local_device};
-use super::dial::{CONNECTING, DialError, dial};
+use super::dial::{CONNECTING, DialError, dial_patiently};
 use super::endpoint::{Endpoint, listener_of};
 use super::hello::{Offer, Reception};
 use super::identity::Identity;
@@ -98,7 +98,8 @@ async fn over_socket(
 ) -> Result<Transport, FabricError> {
     let listener = listener_of(peer);
     let offer = Offer { sender: endpoint.address, target: peer.qpn, identity: Identity::own() };
-    let (stream, answer) = dial(listener, &offer, core.options.auth_key.as_ref(), path.deadline, waiter)
+    let key = core.options.auth_key.as_ref();
+    let (stream, answer) = dial_patiently(listener, &offer, key, path.deadline, waiter)
         .await
         .map_err(|error| unreached(peer, &error))?;
     if answer.reception != Reception::Welcome {

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -21,8 +21,45 @@ pub(super) enum DialError {
     Hello(#[from] HelloError),
 }
 
+impl DialError {
+    /// Whether the other end has closed in the middle of the handshake. A listener that is short of places does, and one that has
+    /// heard nothing for its limit: a link that loses the first two packets of a connection delays the third try by 3 s.
+    pub(super) fn is_displaced(&self) -> bool {
+        let closed = |source: &io::Error| {
+            matches!(source.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof)
+        };
+        matches!(self, Self::Io { source, .. } if closed(source))
+    }
+}
+
 /// The first attempt: later ones have found the process.
 pub(super) const CONNECTING: &str = "connecting";
+
+/// How often a data listener is asked that closes handshakes, and how long after the first time; four times as long after each
+/// further one.
+const TRIES: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// [`dial`], and again where the other end closes in the middle of it, within one deadline.
+pub(super) async fn dial_patiently(
+    listener: SocketAddr,
+    offer: &Offer,
+    key: Option<&AuthKey>,
+    deadline: Instant,
+    waiter: &Waiter,
+) -> Result<(OwnSocket<TcpStream>, Answer), DialError> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..TRIES {
+        match dial(listener, offer, key, deadline, waiter).await {
+            Err(error) if error.is_displaced() && Instant::now() + pause < deadline => {
+                waiter.pause(pause).await.map_err(io("waiting to connect again"))?;
+            }
+            other => return other,
+        }
+        pause *= 4;
+    }
+    dial(listener, offer, key, deadline, waiter).await
+}
 
 /// Connects to a data listener and makes `offer`, after both sides have proven the key if there is one. The stream comes
 /// back non-blocking.

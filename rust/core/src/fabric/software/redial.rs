@@ -1,6 +1,6 @@
 //! Dialing a peer's data listener again, for a queue pair that stays connected while its socket is closed at rest.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,16 +56,15 @@ impl From<io::Error> for Failure {
                     | libc::EAGAIN
             )
         );
-        // A listener that is short of places closes handshakes.
-        let is_displaced = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof);
-        Self { reason: error.to_string(), may_pass: is_exhausted || is_displaced }
+        Self { reason: error.to_string(), may_pass: is_exhausted }
     }
 }
 
 impl From<DialError> for Failure {
     fn from(error: DialError) -> Self {
-        let reason = error.to_string();
+        let (reason, is_displaced) = (error.to_string(), error.is_displaced());
         match error {
+            DialError::Io { .. } if is_displaced => Self { reason, may_pass: true },
             DialError::Io { source, .. } => Self { reason, ..source.into() },
             DialError::Hello(_) => Self::lasting(reason),
         }

@@ -1,7 +1,7 @@
 //! A queue pair as its completion queue sees it: takes over what was posted, carries it out, and says what came of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::device_core::Core;
@@ -9,6 +9,7 @@ use super::endpoint::Endpoint;
 use super::faults::Faults;
 use super::incoming::{Incoming, List};
 use super::send_queue::SendQueue;
+use super::socket_watch::News;
 use super::transport::Transport;
 use super::work::{Budget, Next, Work};
 use crate::fabric::{Completion, CompletionStatus, QueuePairCaps};
@@ -22,9 +23,9 @@ pub(super) struct Requester {
     /// Where it stands in its completion queue's list of work: a [`Turn`]. Read and changed under that queue's lock only;
     /// Relaxed.
     turn: AtomicU8,
-    /// Its socket has news. Set by the thread that looks at the sockets, taken by the one that advances it; Relaxed, for the
-    /// lock of the completion queue lies between the two.
-    news: AtomicBool,
+    /// What is known of its socket: a [`News`]. Raised by the thread that looks at the sockets, taken by the one that advances it;
+    /// Relaxed, for the lock of the completion queue lies between the two.
+    news: AtomicU8,
     /// Number of requests that have given back their slots in the send queue. Written by the thread that polls, read by the
     /// one that posts; Relaxed, it is a count and nothing is published with it.
     retired: AtomicU64,
@@ -90,6 +91,8 @@ pub(super) struct TurnEnd {
     pub(super) newly_owed: u64,
     /// Whether it wants another turn without being asked.
     pub(super) more: bool,
+    /// Whether it waits for nothing but answers of the peer.
+    pub(super) awaits: bool,
     /// Otherwise when it wants one, if it knows.
     pub(super) later: Option<Instant>,
 }
@@ -122,7 +125,7 @@ impl Requester {
             device,
             endpoint,
             turn: AtomicU8::new(Turn::Idle as u8),
-            news: AtomicBool::new(false),
+            news: AtomicU8::new(News::None as u8),
             retired: AtomicU64::new(0),
             incoming: Mutex::new(Incoming::new(caps)),
             execution: Mutex::new(execution),
@@ -164,8 +167,17 @@ impl Requester {
     }
 
     /// Notes that its socket has news.
-    pub(super) fn mark_news(&self) {
-        self.news.store(true, Ordering::Relaxed);
+    pub(super) fn mark_news(&self, news: News) {
+        self.news.fetch_max(news as u8, Ordering::Relaxed);
+    }
+
+    fn take_news(&self) -> News {
+        match self.news.swap(News::None as u8, Ordering::Relaxed) {
+            0 => News::None,
+            1 => News::Awaited,
+            2 => News::Ready,
+            _ => News::End,
+        }
     }
 
     /// Whether a change from outside is to be looked at.
@@ -188,7 +200,7 @@ impl Requester {
         end.newly_owed = execution.take_over(&self.incoming);
         let mut next = Next::Idle;
         if execution.ending.is_none() {
-            let news = self.news.swap(false, Ordering::Relaxed);
+            let news = self.take_news();
             next = execution.execute(&self.device, &self.endpoint, budget, news);
             // Not in place of a failure's own reason: another thread may have moved it to ERROR because of that.
             if self.endpoint.is_error() && !matches!(next, Next::Failed(_)) {
@@ -201,6 +213,7 @@ impl Requester {
         }
         end.finished = execution.report(self, out);
         end.more = next == Next::More;
+        end.awaits = next == Next::Awaiting;
         end.later = match next {
             Next::Later(time) => Some(time),
             _ => None,
@@ -241,7 +254,7 @@ impl Execution {
         if self.ending.is_some() { silent } else { 0 }
     }
 
-    fn execute(&mut self, device: &Core, endpoint: &Endpoint, budget: &mut Budget, news: bool) -> Next {
+    fn execute(&mut self, device: &Core, endpoint: &Endpoint, budget: &mut Budget, news: News) -> Next {
         if endpoint.is_error() {
             return Next::Failed(CompletionStatus::Flushed);
         }

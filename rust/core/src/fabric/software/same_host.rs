@@ -11,6 +11,7 @@ use super::copier::Copier;
 use super::far_end::FarView;
 use super::link::Link;
 use super::send_queue::Request;
+use super::socket_watch::News;
 use super::tcp::way::TcpWay;
 use super::work::{Next, Step, Work};
 use crate::fabric::{CompletionStatus, PathKind};
@@ -93,7 +94,7 @@ impl SameHost {
         work.end = all;
         match step.next {
             // A child of the peer may hold the socket after its end.
-            Next::Blocked if !self.link.is_alive() => {
+            Next::Blocked | Next::Awaiting if !self.link.is_alive() => {
                 work.endpoint.set_peer_gone();
                 Step { next: Next::Failed(CompletionStatus::RetryExceeded), ..step }
             }
@@ -105,11 +106,11 @@ impl SameHost {
 
 /// Advances a run by copies. A data socket, if there is one, belongs to the TCP path, which alone may read it.
 fn step_by_copies(copier: &mut Copier, tcp: &mut TcpWay, work: &mut Work<'_>) -> Step {
-    if work.news {
+    if work.news >= News::Ready {
         let end = std::mem::replace(&mut work.end, work.queue.executed);
         let step = tcp.advance(work);
         work.end = end;
-        work.news = false;
+        work.news = News::None;
         if let Next::Failed(_) = step.next {
             return step;
         }

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::RecvFlags;
 use rustix::process::Pid;
@@ -108,6 +109,34 @@ unsafe fn receive_first(socket: BorrowedFd<'_>, ranges: &[Range]) -> Result<usiz
         };
         usize::try_from(received).map_err(|_| last_errno())
     })
+}
+
+/// Whether the peer of a TCP socket has closed it, also while something that it sent before still lies in it.
+pub(super) fn has_peer_closed(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
+    match retry_on_intr(|| poll(&mut fds, Some(&Timespec::default()))) {
+        Ok(ready) => ready > 0,
+        // The process has lowered its limit of descriptors below the number of them that are looked at.
+        Err(_) => !is_established(socket),
+    }
+}
+
+/// Whether a TCP socket is open in both directions. The state is the first byte of what the kernel tells.
+fn is_established(socket: BorrowedFd<'_>) -> bool {
+    const ESTABLISHED: u8 = 1;
+    let mut state = 0_u8;
+    let mut size = size_of::<u8>() as libc::socklen_t;
+    // SAFETY: both pointers are to locals, and `size` is the size of the first: the kernel writes no more.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut size,
+        )
+    };
+    answer == 0 && state == ESTABLISHED
 }
 
 /// The process at the other end of a Unix socket (of the listening side: the one that called `listen`), as a number of this
@@ -261,6 +290,17 @@ mod tests {
         assert_eq!(unsafe { receive_first(right.as_fd(), &places) }, Ok(2));
         assert_eq!((&first, &second), (b"ab", &[0; 2]));
         assert_eq!(send_first(left.as_fd(), &[Range::default()], libc::MSG_NOSIGNAL), Ok(0));
+    }
+
+    #[test]
+    fn the_end_is_seen_behind_what_came_before_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        io::Write::write_all(&mut ours, b"before").unwrap();
+        assert!(!has_peer_closed(theirs.as_fd()) && is_established(theirs.as_fd()));
+        drop(ours);
+        assert!(has_peer_closed(theirs.as_fd()) && !is_established(theirs.as_fd()));
     }
 
     #[test]

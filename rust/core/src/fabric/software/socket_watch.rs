@@ -13,6 +13,23 @@ const SIGNAL_TOKEN: u64 = 0;
 /// Sockets with news that one look reports; the others are reported by the next.
 const EVENTS: usize = 64;
 
+/// What epoll says of a socket that its peer has closed or reset.
+const ENDED: epoll::EventFlags =
+    epoll::EventFlags::RDHUP.union(epoll::EventFlags::HUP).union(epoll::EventFlags::ERR);
+
+/// What is known of a socket that its queue pair has not looked at, the weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum News {
+    None = 0,
+    /// An answer may have come: nothing has said so, but one is awaited.
+    Awaited = 1,
+    /// It has become readable or writable.
+    Ready = 2,
+    /// The same, and nothing comes behind what lies in it.
+    End = 3,
+}
+
 /// An epoll instance. Any thread may add and remove sockets; one at a time looks.
 #[derive(Debug)]
 pub(super) struct SocketWatch {
@@ -53,12 +70,16 @@ impl SocketWatch {
         self.carrying.load(Ordering::Relaxed)
     }
 
-    /// Calls `news` with the queue pair of each socket that has become readable or writable. Waits for none.
-    pub(super) fn look(&self, mut news: impl FnMut(u32)) -> Result<(), Errno> {
+    /// Calls `news` with the queue pair of each socket that has become readable or writable, and whether the peer sends no
+    /// more on it. Waits for none.
+    pub(super) fn look(&self, mut news: impl FnMut(u32, News)) -> Result<(), Errno> {
         let mut room = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         match epoll::wait(&self.epoll, &mut room, Some(&now)) {
-            Ok((events, _)) => events.iter().for_each(|event| news(event.data.u64() as u32)),
+            Ok((events, _)) => events.iter().for_each(|event| {
+                let has_ended = { event.flags }.intersects(ENDED);
+                news(event.data.u64() as u32, if has_ended { News::End } else { News::Ready });
+            }),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }

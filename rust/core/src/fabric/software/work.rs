@@ -6,6 +6,7 @@ use super::endpoint::Endpoint;
 use super::faults::Faults;
 use super::region::RegionTable;
 use super::send_queue::{Request, SendQueue};
+use super::socket_watch::News;
 use super::table::{Counterpart, Pinned, RegionView, Right, Violation};
 use crate::fabric::{CompletionStatus, MAX_SGE, Opcode};
 
@@ -48,8 +49,8 @@ pub(super) struct Work<'a> {
     pub(super) end: u64,
     pub(super) faults: &'a mut Faults,
     pub(super) budget: &'a mut Budget,
-    /// Its socket has news, or may have.
-    pub(super) news: bool,
+    /// What is known of its socket.
+    pub(super) news: News,
 }
 
 impl<'a> Work<'a> {
@@ -77,6 +78,8 @@ pub(super) enum Next {
     Later(Instant),
     /// The completion queue's descriptor tells when there is more to do.
     Blocked,
+    /// So it does, and nothing is left to be sent: another turn may look for the answer meanwhile.
+    Awaiting,
     /// The next request failed.
     Failed(CompletionStatus),
 }

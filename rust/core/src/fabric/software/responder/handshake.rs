@@ -23,7 +23,7 @@ use crate::fabric::software::tokens::Asker;
 use crate::fork::OwnSocket;
 use crate::observe::report;
 
-/// How long a client may take to say hello, where it need not prove a key.
+/// How long a client may take to say hello at least, where it need not prove a key.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
 /// A client that has connected and not said yet what it wants.
@@ -165,8 +165,12 @@ fn answer(
     Answer { slot: endpoint.slot as u32, token, identity: Identity::own(), name, ..refused }
 }
 
-/// By when a client is to go on: soon, where it must prove a key.
+/// By when a client is to go on: soon, where it must prove a key. Else it has the time that a handshake has, for over a slow link
+/// that loses packets it may need that.
 pub(super) fn next_words(core: &Core) -> Instant {
-    let limit = if core.options.auth_key.is_some() { admission::SILENCE_LIMIT } else { HELLO_LIMIT };
+    let limit = match core.options.auth_key {
+        Some(_) => admission::SILENCE_LIMIT,
+        None => core.options.handshake_timeout.max(HELLO_LIMIT),
+    };
     Instant::now() + limit
 }

@@ -19,6 +19,9 @@ pub(in super::super) const RESPONSE_SIZE: usize = 16;
 /// Largest payload of one frame.
 pub(in super::super) const MAX_PAYLOAD: u32 = 1 << 30;
 
+/// A READ of at most so many bytes is answered by one frame, unless READs of its group are answered before it in that frame.
+pub(in super::super) const WHOLE_READ: u64 = 1 << 20;
+
 /// Most requests of one group.
 pub(in super::super) const GROUP: usize = 32;
 

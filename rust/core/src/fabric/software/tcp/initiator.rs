@@ -2,6 +2,7 @@
 
 mod answers;
 mod group;
+mod lone_read;
 mod requests;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,17 +10,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::frame::{RESPONSE_SIZE, RequestHeader};
-use crate::fabric::CompletionStatus;
 use crate::fabric::software::send_queue::Piece;
 use crate::fabric::software::socket::{Range, ReceiveBuffer, send};
+use crate::fabric::software::socket_watch::News;
 use crate::fabric::software::table::Right;
 use crate::fabric::software::watched::WatchedSocket;
 use crate::fabric::software::work::{Next, PinSet, Step, Unpinned, Work};
+use crate::fabric::{CompletionStatus, Opcode};
 use answers::Incoming;
 use group::Group;
 
 /// Headers of answers that are received at a time while nothing but headers can come.
 const ANSWERS: usize = 64;
+/// A READ of at most so many bytes is looked for by receiving: with 64 KiB, one took 36 us instead of 42, and 32 of 1 MiB over
+/// four lanes took twice the time.
+const SHORT: u64 = 64 << 10;
 
 /// The way to a peer's responder.
 #[derive(Debug)]
@@ -39,12 +44,16 @@ pub(in super::super) struct Initiator {
     done: u64,
     /// Of those, the ones that another path has carried out: the peer counts without them.
     skipped: u64,
+    /// A READ that was sent alone, with nothing before it unanswered: the next frame is its answer, and all of it.
+    lone_read: Option<u64>,
     /// What READs bring.
     incoming: Option<Incoming>,
     /// A request that failed, and how: those before it may still be answered.
     failed: Option<(u64, CompletionStatus)>,
     readable: bool,
     writable: bool,
+    /// The peer sends no more than what lies in the socket.
+    ends: bool,
     closed: bool,
 }
 
@@ -59,10 +68,12 @@ impl Initiator {
             reads_until: 0,
             done: 0,
             skipped: 0,
+            lone_read: None,
             incoming: None,
             failed: None,
             readable: true,
             writable: true,
+            ends: false,
             closed: false,
         }
     }
@@ -82,13 +93,15 @@ impl Initiator {
     }
 
     pub(in super::super) fn advance(&mut self, work: &mut Work<'_>) -> Step {
-        if work.news {
-            self.readable = true;
-            self.writable = true;
-        }
+        self.readable |= work.news >= News::Awaited;
+        self.writable |= work.news >= News::Ready;
+        self.ends |= work.news == News::End;
         let mut waiting = None;
+        // When nothing is awaited, a call that receives finds nothing.
+        let mut receives = self.done < self.sending || work.news != News::None;
         loop {
-            let received = self.receive(work);
+            let received = receives && self.receive(work);
+            receives = self.done < self.sending || self.ends || !self.buffer.is_empty();
             let sent = self.send(work, &mut waiting);
             if !(received || sent) || work.budget.is_spent() {
                 break;
@@ -112,8 +125,17 @@ impl Initiator {
             _ if self.readable && work.budget.is_spent() => Next::More,
             true => Next::Idle,
             false if unsent && self.writable => waiting.map_or(Next::More, Next::Later),
+            // A long answer comes in pieces, and to take each as it comes is the slower way.
+            false if !unsent && self.sending == self.done + 1 && self.is_short(work) => Next::Awaiting,
             false => Next::Blocked,
         }
+    }
+
+    /// Whether the answer to the next request comes at once, or nearly.
+    fn is_short(&self, work: &Work<'_>) -> bool {
+        work.queue
+            .get(self.done)
+            .is_some_and(|request| request.opcode == Opcode::Write || request.length <= SHORT)
     }
 
     /// The first request that is not carried out any more. What comes before it is still sent and answered.

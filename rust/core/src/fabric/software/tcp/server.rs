@@ -10,14 +10,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::RecvFlags;
 
 use super::frame::{Action, GROUP, REQUEST_SIZE, RequestHeader, ResponseHeader};
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::endpoint::{Endpoint, listener_of};
-use crate::fabric::software::socket::ReceiveBuffer;
+use crate::fabric::software::socket::{ReceiveBuffer, has_peer_closed};
 use crate::fabric::software::table::Counterpart;
 use crate::fabric::software::work::CONNECT_PATIENCE;
 use crate::fabric::software::wrong_keys::PeerRecord;
@@ -159,6 +158,25 @@ impl Server {
         self.looked = Some(now);
     }
 
+    /// Looks whether the peer has sent a request, by a call that receives it. False: nothing has come, and at `now` the peer had
+    /// not closed. Only while it waits for one.
+    pub(in super::super) fn looks_for_request(&mut self, now: Instant) -> bool {
+        match self.buffer.fill_to(&self.socket, REQUEST_SIZE) {
+            Err(Errno::AGAIN) => {
+                self.note_look(now, false);
+                false
+            }
+            // The turn finds an end or an error again.
+            _ => true,
+        }
+    }
+
+    /// Whether it waits for the first header of a group and for nothing else.
+    pub(in super::super) fn waits_for_request(&self) -> bool {
+        let is_between = self.pending.is_empty() && self.buffer.is_empty() && self.outgoing.is_none();
+        is_between && !self.is_draining() && !self.parked
+    }
+
     /// Serves for one turn.
     pub(in super::super) fn serve(&mut self, core: &Core) -> WaitsFor {
         let mut budget = if self.is_draining() { DRAIN_TURN } else { TURN };
@@ -265,10 +283,7 @@ impl Server {
         if self.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_HOLDS) {
             return;
         }
-        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
-        let answer = retry_on_intr(|| poll(&mut fds, Some(&Timespec::default())));
-        let [socket] = fds;
-        self.note_look(now, matches!(answer, Ok(1..)) && !socket.revents().is_empty());
+        self.note_look(now, has_peer_closed(self.socket.as_fd()));
     }
 
     /// Bytes received. When there are none for now, tells the peer first what is done.

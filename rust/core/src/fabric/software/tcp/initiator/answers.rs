@@ -14,7 +14,7 @@ use crate::fabric::software::work::{PinSet, Work};
 use crate::fabric::{CompletionStatus, Opcode};
 
 /// Ranges that are received by one system call.
-const RANGES: usize = 64;
+pub(super) const RANGES: usize = 64;
 /// What has no place any more is received in pieces of this size.
 const SCRATCH: usize = 16 * 1024;
 
@@ -22,11 +22,11 @@ const SCRATCH: usize = 16 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Incoming {
     /// The READ that gets the next byte: those before it, back to the first that is not done, have all of theirs.
-    index: u64,
+    pub(super) index: u64,
     /// Bytes that it has.
-    offset: u64,
+    pub(super) offset: u64,
     /// Bytes of the current frame that are still to come.
-    left: u64,
+    pub(super) left: u64,
 }
 
 impl Initiator {
@@ -41,6 +41,9 @@ impl Initiator {
                         self.take_answer(work, &bytes);
                         true
                     }
+                    // Most often nothing comes behind the last answer.
+                    None if progress && self.done == work.end && !self.ends => break,
+                    None if self.awaits_lone_read() => self.receive_lone_read(work),
                     None => self.fill(),
                 },
             };
@@ -52,7 +55,7 @@ impl Initiator {
         progress
     }
 
-    fn fill(&mut self) -> bool {
+    pub(super) fn fill(&mut self) -> bool {
         if !self.readable || self.closed {
             return false;
         }
@@ -63,7 +66,7 @@ impl Initiator {
     }
 
     /// Bytes received; notes when there are none for now, or none any more.
-    fn note_receipt(&mut self, answer: Result<usize, Errno>) -> u64 {
+    pub(super) fn note_receipt(&mut self, answer: Result<usize, Errno>) -> u64 {
         match answer {
             Ok(0) => self.closed = true,
             Ok(received) => return received as u64,
@@ -75,7 +78,7 @@ impl Initiator {
 
     /// Counts as a request: a peer may bring what a READ asks for a byte at a time, each with a header of its own, and would
     /// keep its caller for as many system calls as a poll may move bytes.
-    fn take_answer(&mut self, work: &mut Work<'_>, bytes: &[u8; RESPONSE_SIZE]) {
+    pub(super) fn take_answer(&mut self, work: &mut Work<'_>, bytes: &[u8; RESPONSE_SIZE]) {
         work.budget.requests = work.budget.requests.saturating_sub(1);
         let index = |sequence: u64| sequence.checked_add(self.skipped);
         let accepted = match ResponseHeader::decode(bytes) {
@@ -91,9 +94,14 @@ impl Initiator {
             Err(_) => None,
         };
         if accepted.is_none() {
-            self.fail(self.done, CompletionStatus::BadResponse);
-            self.closed = true;
+            self.break_off();
         }
+    }
+
+    /// The peer has sent what is no answer.
+    pub(super) fn break_off(&mut self) {
+        self.fail(self.done, CompletionStatus::BadResponse);
+        self.closed = true;
     }
 
     fn take_done(&mut self, work: &Work<'_>, index: u64) -> Option<()> {
@@ -190,12 +198,12 @@ impl Initiator {
 
     /// Where the next bytes belong: fills `ranges`, leaves room for one more, and answers how many they are, and of how
     /// many bytes together.
-    fn places(
+    pub(super) fn places(
         &self,
         work: &Work<'_>,
         incoming: Incoming,
         pins: &mut PinSet<'_>,
-        ranges: &mut [Range; RANGES],
+        ranges: &mut [Range],
     ) -> (usize, u64) {
         let (mut used, mut length) = (0, 0);
         let (mut index, mut offset) = (incoming.index, incoming.offset);
@@ -203,7 +211,10 @@ impl Initiator {
         while length < wanted && index < self.limit() {
             for piece in work.queue.pieces(index, offset) {
                 let fits = piece.length.min(wanted - length);
-                if fits == 0 || used + 1 >= RANGES || check_piece(pins, &piece, Right::LocalWrite).is_err() {
+                if fits == 0
+                    || used + 1 >= ranges.len()
+                    || check_piece(pins, &piece, Right::LocalWrite).is_err()
+                {
                     return (used, length);
                 }
                 if let Some(slot) = ranges.get_mut(used) {
@@ -228,7 +239,7 @@ impl Initiator {
         received > 0
     }
 
-    fn note_payload(&mut self, work: &mut Work<'_>, incoming: Incoming, received: u64) {
+    pub(super) fn note_payload(&mut self, work: &mut Work<'_>, incoming: Incoming, received: u64) {
         let Incoming { mut index, mut offset, left } = incoming;
         work.budget.bytes = work.budget.bytes.saturating_sub(received);
         work.faults.moved(received);

@@ -94,6 +94,10 @@ impl Initiator {
                 self.reads_until = index;
             }
         }
+        if index == first + 1 && work.request(first).is_some_and(|request| self.is_lone_read(first, request))
+        {
+            self.lone_read = Some(first);
+        }
         self.group.begin(first, index, self.skipped, |index| work.request(index));
         waiting
     }

@@ -8,11 +8,8 @@ use super::answer::{Answer, Segment};
 use super::{Server, Stop, WaitsFor};
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::table::Right;
-use crate::fabric::software::tcp::frame::{Action, RequestHeader};
+use crate::fabric::software::tcp::frame::{Action, RequestHeader, WHOLE_READ};
 use crate::fabric::software::work::PinSet;
-
-/// Largest payload of one frame of an answer to READ.
-const CHUNK: u64 = 1 << 20;
 
 impl Server {
     /// Prepares the answer to the READs that the group goes on with: a piece of a long one, or all of some in a row.
@@ -22,12 +19,12 @@ impl Server {
         let (mut total, mut offset, mut whole) = (0, self.offset, true);
         for header in self.pending.iter().take(self.most_at_once()) {
             let left = u64::from(header.length) - offset;
-            let fits = left <= CHUNK - total;
+            let fits = left <= WHOLE_READ - total;
             let is_good = header.action == Action::Read && left > 0 && may_read(&mut pins, header);
             if !is_good || (!fits && !segments.is_empty()) {
                 break;
             }
-            let length = left.min(CHUNK);
+            let length = left.min(WHOLE_READ);
             segments.push(Segment {
                 sequence: header.sequence,
                 rkey: header.rkey,
