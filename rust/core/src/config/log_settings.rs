@@ -117,7 +117,7 @@ fn subsystems(list: Option<&str>) -> u64 {
 }
 
 /// Replaces %h by the host's name, %p by the process id and %% by one %.
-fn expand(pattern: &str, host: &str, process: u32) -> PathBuf {
+pub(super) fn expand(pattern: &str, host: &str, process: u32) -> PathBuf {
     let mut path = String::with_capacity(pattern.len());
     let mut letters = pattern.chars();
     while let Some(letter) = letters.next() {
@@ -132,7 +132,7 @@ fn expand(pattern: &str, host: &str, process: u32) -> PathBuf {
     PathBuf::from(path)
 }
 
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .and_then(|name| match name.trim() {
             "" => Err(ErrorKind::NotFound.into()),

@@ -6,6 +6,8 @@
 
 mod counter;
 mod histogram;
+#[cfg(feature = "metrics-endpoint")]
+pub(crate) mod json;
 mod metric;
 mod prometheus;
 mod registry;

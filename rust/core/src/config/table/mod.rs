@@ -69,7 +69,7 @@ pub fn groups() -> [Group; 9] {
                     never admits more than intended.",
             variables: security::ALL,
         },
-        Group { title: "Logging", about: "What is written, and where.", variables: logging::ALL },
+        Group { title: "Logging and metrics", about: "What is written, and where.", variables: logging::ALL },
     ]
 }
 
