@@ -11,7 +11,7 @@ use support::{Pair, outcome};
 fn numbers(metric: &'static Metric) -> Vec<u64> {
     let number = |value: &Value| match value {
         Value::Number(number) => *number,
-        Value::Histogram(_) => 0,
+        Value::Histogram(_) | Value::Seconds(_) => 0,
     };
     registry().snapshot().of(metric).map(|sample| number(&sample.value)).collect()
 }
@@ -26,10 +26,10 @@ fn requests_and_lanes_are_counted_and_closed_connections_are_gone() {
     assert!(posted(()) > before);
     assert_eq!(numbers(&metrics::FAILED).iter().sum::<u64>(), 0);
     // Both ends are in this process.
-    assert_eq!(numbers(&metrics::HEALTHY_LANES), numbers(&metrics::LANES));
-    assert_eq!(numbers(&metrics::LANES).len(), 2);
+    assert_eq!(numbers(&metrics::PEER_HEALTHY_LANES), numbers(&metrics::PEER_LANES));
+    assert_eq!(numbers(&metrics::PEER_LANES).len(), 2);
     let page = prometheus_text(&registry().snapshot()).unwrap();
     assert!(page.contains("flagcx_p2p_device_info{") && page.contains("provider=\"software\""), "{page}");
     drop(pair);
-    assert_eq!(numbers(&metrics::LANES), [0; 0]);
+    assert_eq!(numbers(&metrics::PEER_LANES), [0; 0]);
 }

@@ -11,12 +11,11 @@ impl Source for Connection {
         }
         let info = self.info();
         let labels = [("peer", info.peer), ("path", info.paths.to_string())];
-        out.number(&metrics::LANES, &labels, info.lanes as u64);
-        out.number(&metrics::HEALTHY_LANES, &labels, info.healthy_lanes as u64);
-        out.number(&metrics::TRANSFERS, &labels, self.lanes.iter().map(|lane| lane.status.transfers()).sum());
-        out.number(&metrics::BYTES, &labels, self.lanes.iter().map(|lane| lane.status.bytes()).sum());
-        out.number(&metrics::FAILURES, &labels, self.failures.load(Ordering::Relaxed));
-        out.number(&metrics::REBUILDS, &labels, self.rebuilt.load(Ordering::Relaxed));
-        out.number(&metrics::NOTIFICATIONS_SENT, &labels, self.notified.load(Ordering::Relaxed));
+        out.number(&metrics::PEER_LANES, &labels, info.lanes as u64);
+        out.number(&metrics::PEER_HEALTHY_LANES, &labels, info.healthy_lanes as u64);
+        out.number(&metrics::STARTED, &labels, self.lanes.iter().map(|lane| lane.status.transfers()).sum());
+        out.number(&metrics::STARTED_BYTES, &labels, self.lanes.iter().map(|lane| lane.status.bytes()).sum());
+        out.number(&metrics::LANE_REBUILDS, &labels, self.rebuilt.load(Ordering::Relaxed));
+        out.number(&metrics::PEER_NOTIFICATIONS_SENT, &labels, self.notified.load(Ordering::Relaxed));
     }
 }

@@ -1,4 +1,4 @@
-//! Latencies: counts by powers of two.
+//! Latencies: counts by size, three buckets a decade.
 //!
 //! One writer adds without a lock or a locked instruction while any thread reads, and the buckets are those that Prometheus
 //! gets. The crate `hdrhistogram`, which the tool's `bench` uses, needs an exclusive reference for that, or a channel.
@@ -7,10 +7,30 @@ use std::time::Duration;
 
 use super::Counter;
 
-/// Buckets with an upper bound: 1 us, 2 us, 4 us, ... 16.8 s. One more counts what is longer.
-const BOUNDED: usize = 25;
+/// Buckets with an upper bound. One more counts what is longer.
+const BOUNDED: usize = 28;
 
-/// Durations by power of two of microseconds. One writer at a time, like [`Counter`].
+/// The upper bounds in nanoseconds: 0.1, 0.2, 0.5, 1 us, ... 50, 100 s.
+const BOUNDS: [u64; BOUNDED] = bounds();
+
+const fn bounds() -> [u64; BOUNDED] {
+    let (mut bounds, mut decade, mut place) = ([0; BOUNDED], 100, 0);
+    #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+    while place < BOUNDED {
+        bounds[place] = match place % 3 {
+            0 => decade,
+            1 => 2 * decade,
+            _ => 5 * decade,
+        };
+        place += 1;
+        if place % 3 == 0 {
+            decade *= 10;
+        }
+    }
+    bounds
+}
+
+/// Durations from 0.1 us to 100 s. One writer at a time, like [`Counter`].
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [Counter; BOUNDED + 1],
@@ -20,8 +40,8 @@ pub struct Histogram {
 /// A histogram's content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistogramSnapshot {
-    /// Counts per bucket, not cumulative. Bucket `n` holds what took at most 2^n microseconds and more than the
-    /// bucket before; the last has no end.
+    /// Counts per bucket, not cumulative: what took at most 0.1, 0.2, 0.5, 1 us and so on up to 100 s, and more than the bucket
+    /// before; the last has no end.
     pub counts: [u64; BOUNDED + 1],
     /// Sum of all durations in nanoseconds.
     pub nanoseconds: u64,
@@ -32,10 +52,8 @@ impl Histogram {
     #[inline]
     pub fn record(&self, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let microseconds = nanoseconds.div_ceil(1000).max(1);
-        // The power of two at or above it.
-        let bucket = (u64::BITS - (microseconds - 1).leading_zeros()) as usize;
-        if let Some(counter) = self.buckets.get(bucket.min(BOUNDED)) {
+        let bucket = BOUNDS.partition_point(|bound| *bound < nanoseconds);
+        if let Some(counter) = self.buckets.get(bucket) {
             counter.add(1);
         }
         self.nanoseconds.add(nanoseconds);
@@ -74,13 +92,13 @@ impl HistogramSnapshot {
             seen = seen.saturating_add(*count);
             seen >= rank
         })?;
-        Some(if bucket == BOUNDED { Duration::MAX } else { Duration::from_micros(1 << bucket) })
+        Some(BOUNDS.get(bucket).map_or(Duration::MAX, |bound| Duration::from_nanos(*bound)))
     }
 
     /// Ends of the buckets in seconds (infinite for the last one) with their counts.
     pub(super) fn in_seconds(&self) -> Vec<(f64, u64)> {
-        let end = |bucket| if bucket == BOUNDED { f64::INFINITY } else { (1_u64 << bucket) as f64 / 1e6 };
-        self.counts.iter().enumerate().map(|(bucket, count)| (end(bucket), *count)).collect()
+        let ends = BOUNDS.iter().map(|bound| *bound as f64 / 1e9).chain([f64::INFINITY]);
+        ends.zip(self.counts).collect()
     }
 }
 
@@ -98,11 +116,13 @@ mod tests {
 
     #[test]
     fn bounds() {
-        for (nanoseconds, bucket) in [(0, 0), (1, 0), (1000, 0), (1001, 1), (2000, 1), (2001, 2), (4000, 2)] {
+        for (nanoseconds, bucket) in
+            [(0, 0), (100, 0), (101, 1), (200, 1), (201, 2), (500, 2), (501, 3), (1000, 3)]
+        {
             assert_eq!(bucket_of(Duration::from_nanos(nanoseconds)), bucket, "{nanoseconds} ns");
         }
-        assert_eq!(bucket_of(Duration::from_micros(1 << 24)), 24);
-        assert_eq!(bucket_of(Duration::from_micros((1 << 24) + 1)), BOUNDED);
+        assert_eq!(bucket_of(Duration::from_secs(100)), BOUNDED - 1);
+        assert_eq!(bucket_of(Duration::from_nanos(100_000_000_001)), BOUNDED);
         assert_eq!(bucket_of(Duration::MAX), BOUNDED);
     }
 
@@ -111,20 +131,19 @@ mod tests {
         let histogram = Histogram::default();
         assert_eq!(histogram.snapshot().percentile(50), None);
         (1..=99).for_each(|_| histogram.record(Duration::from_micros(3)));
-        histogram.record(Duration::from_secs(100));
+        histogram.record(Duration::from_secs(101));
         let snapshot = histogram.snapshot();
-        assert_eq!(snapshot.percentile(50), Some(Duration::from_micros(4)));
-        assert_eq!(snapshot.percentile(99), Some(Duration::from_micros(4)));
+        assert_eq!(snapshot.percentile(50), Some(Duration::from_micros(5)));
+        assert_eq!(snapshot.percentile(99), Some(Duration::from_micros(5)));
         assert_eq!(snapshot.percentile(100), Some(Duration::MAX));
     }
 
     proptest! {
         #[test]
-        fn every_duration_lies_in_its_bucket(nanoseconds in 0_u64..20_000_000_000) {
+        fn every_duration_lies_in_its_bucket(nanoseconds in 0_u64..200_000_000_000) {
             let bucket = bucket_of(Duration::from_nanos(nanoseconds));
-            let end = |bucket: usize| 1000_u64 << bucket;
-            prop_assert!(bucket == BOUNDED || nanoseconds <= end(bucket));
-            prop_assert!(bucket == 0 || nanoseconds > end(bucket - 1));
+            prop_assert!(bucket == BOUNDED || nanoseconds <= BOUNDS[bucket]);
+            prop_assert!(bucket == 0 || nanoseconds > BOUNDS[bucket - 1]);
         }
 
         #[test]

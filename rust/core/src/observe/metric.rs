@@ -35,27 +35,50 @@ macro_rules! metrics {
 }
 
 metrics! {
+    STARTED = Counter "flagcx_p2p_transfers_started": "Transfers accepted, by direction and path";
+    STARTED_BYTES = Counter "flagcx_p2p_started_bytes": "Bytes of the transfers accepted, by direction and path";
+    ENDED = Counter "flagcx_p2p_transfers_ended": "Transfers ended, by direction, path and outcome";
+    ENDED_BYTES = Counter "flagcx_p2p_ended_bytes": "Bytes of the parts of transfers that ended, by direction, path and outcome; only those of outcome done have arrived for certain";
+    IN_FLIGHT = Gauge "flagcx_p2p_transfers_in_flight": "Transfers accepted and not ended";
+    IN_FLIGHT_BYTES = Gauge "flagcx_p2p_in_flight_bytes": "Bytes of the parts of transfers that have not ended";
+    OLDEST_AGE = Gauge "flagcx_p2p_oldest_transfer_age_seconds": "How long the oldest unfinished transfer has been unfinished; 0 without any";
+    WAITING = Gauge "flagcx_p2p_transfers_waiting": "Parts of transfers in the submission queues of a device, which no worker has taken yet";
+    LATENCY = Histogram "flagcx_p2p_transfer_latency_seconds": "Time from the begin to the end of transfers, of a sample: one in 64 of each worker, whatever their size";
+    SLOW = Counter "flagcx_p2p_slow_transfers": "Transfers that took longer than 1 ms: all that have an id, not a sample";
+    CONNECTIONS = Gauge "flagcx_p2p_connections": "Connections of the process";
+    CONNECTIONS_ENDED = Counter "flagcx_p2p_connections_ended": "Connections that have ended";
+    LANE_RETRIES = Counter "flagcx_p2p_lane_retries": "Parts of transfers that were posted again after their lane had failed";
+    LANE_REBUILDS = Counter "flagcx_p2p_lane_rebuilds": "Lanes rebuilt after an error";
+    PEER_CONNECTIONS = Gauge "flagcx_p2p_peer_connections": "Connections with a peer";
+    PEER_ENDED = Counter "flagcx_p2p_peer_transfers_ended": "Transfers with a peer that ended, by direction, path and outcome";
+    PEER_ENDED_BYTES = Counter "flagcx_p2p_peer_ended_bytes": "Bytes of the parts of transfers with a peer that ended, by direction, path and outcome";
+    PEER_IN_FLIGHT = Gauge "flagcx_p2p_peer_transfers_in_flight": "Transfers with a peer that have not ended";
+    PEER_IN_FLIGHT_BYTES = Gauge "flagcx_p2p_peer_in_flight_bytes": "Bytes of the parts of transfers with a peer that have not ended";
+    PEER_OLDEST_AGE = Gauge "flagcx_p2p_peer_oldest_transfer_age_seconds": "How long the oldest unfinished transfer with a peer has been unfinished; 0 without any";
+    PEER_LANES = Gauge "flagcx_p2p_peer_lanes": "Lanes agreed with a peer, over all connections with it";
+    PEER_HEALTHY_LANES = Gauge "flagcx_p2p_peer_healthy_lanes": "Lanes with a peer that are in working order";
+    PEER_LANE_RETRIES = Counter "flagcx_p2p_peer_lane_retries": "Parts of transfers with a peer that were posted again after their lane had failed, by the lane's index";
+    PEER_LANE_REBUILDS = Counter "flagcx_p2p_peer_lane_rebuilds": "Lanes with a peer that were rebuilt after an error, by the lane's index";
+    PEER_NOTIFICATIONS_SENT = Counter "flagcx_p2p_peer_notifications_sent": "Notifications to a peer that were handed to the network";
     DEVICE = Gauge "flagcx_p2p_device_info": "Devices in use; the labels name provider, device, port";
     DEVICE_UP = Gauge "flagcx_p2p_device_up": "1 while a device's port is up, by its events";
     DEVICE_EVENTS = Counter "flagcx_p2p_device_events": "Asynchronous events of a device; the label kind is their type";
     WORKERS = Gauge "flagcx_p2p_workers": "Workers of a device's pool";
     POSTED = Counter "flagcx_p2p_requests_posted": "Work requests posted";
     REFUSED = Counter "flagcx_p2p_posts_refused": "Posts that a full send queue refused, and that were repeated";
-    FAILED = Counter "flagcx_p2p_requests_failed": "Work requests that completed with an error";
-    TIMED_OUT = Counter "flagcx_p2p_transfers_timed_out": "Transfers that did not end within their deadline";
-    QUEUED = Gauge "flagcx_p2p_queue_depth": "Transfers that wait in a device's submission queues";
-    LATENCY = Histogram "flagcx_p2p_transfer_latency_seconds": "Time from submission to end, of a sample of transfers";
-    LANES = Gauge "flagcx_p2p_connection_lanes": "Lanes agreed with a peer";
-    HEALTHY_LANES = Gauge "flagcx_p2p_connection_healthy_lanes": "Lanes in working order";
-    BYTES = Counter "flagcx_p2p_connection_bytes": "Bytes of the transfers started with a peer";
-    TRANSFERS = Counter "flagcx_p2p_connection_transfers": "Transfers started with a peer";
-    FAILURES = Counter "flagcx_p2p_connection_failures": "Transfers with a peer that ended otherwise than done";
-    REBUILDS = Counter "flagcx_p2p_connection_rebuilds": "Lanes rebuilt after an error";
+    FAILED = Counter "flagcx_p2p_requests_failed": "Work requests that completed with an error which failed their transfer";
+    REGIONS = Gauge "flagcx_p2p_regions": "Regions registered now";
+    REGISTERED_BYTES = Gauge "flagcx_p2p_registered_bytes": "Bytes of the regions registered now";
+    REGISTRATIONS = Counter "flagcx_p2p_registrations": "Regions registered";
+    REGISTRATION_BYTES = Counter "flagcx_p2p_registration_bytes": "Bytes of the regions registered";
+    REGISTRATION_FAILURES = Counter "flagcx_p2p_registration_failures": "Registrations that failed";
+    REGISTRATION_TIME = Counter "flagcx_p2p_registration_seconds": "Time spent registering, failed registrations included";
     NOTIFICATIONS_SENT = Counter "flagcx_p2p_notifications_sent": "Notifications handed to the network";
     NOTIFICATIONS_RECEIVED = Counter "flagcx_p2p_notifications_received": "Notifications taken from the network";
+    NOTIFICATIONS_WAITING = Gauge "flagcx_p2p_notifications_waiting": "Notifications that the program has not fetched";
     UNAUTHENTICATED_CLIENTS = Gauge "flagcx_p2p_unauthenticated_clients": "Clients of all listeners that have neither proven the key nor ended their handshake";
     DISPLACED_CLIENTS = Counter "flagcx_p2p_displaced_clients": "Unauthenticated clients that were closed to admit waiting ones";
-    NOTIFICATIONS_WAITING = Gauge "flagcx_p2p_notifications_waiting": "Notifications that the program has not fetched";
+    EVENTS = Counter "flagcx_p2p_events": "Events of the process, by kind: those of the event log, and those that it has overwritten";
 }
 
 #[cfg(test)]

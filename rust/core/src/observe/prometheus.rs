@@ -51,6 +51,10 @@ fn encode_metric(
 fn encode_value(encoder: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> fmt::Result {
     match (kind, value) {
         (Kind::Counter, Value::Number(number)) => encoder.encode_counter::<NoLabelSet, _, u64>(number, None),
+        (Kind::Counter, Value::Seconds(time)) => {
+            encoder.encode_counter::<NoLabelSet, f64, f64>(&time.as_secs_f64(), None)
+        }
+        (_, Value::Seconds(time)) => encoder.encode_gauge(&time.as_secs_f64()),
         (_, Value::Number(number)) => encoder.encode_gauge(&i64::try_from(*number).unwrap_or(i64::MAX)),
         (_, Value::Histogram(histogram)) => {
             let sum = histogram.nanoseconds as f64 / 1e9;
@@ -74,7 +78,9 @@ mod tests {
         latency.record(Duration::from_micros(3));
         snapshot.number(&metrics::POSTED, &device, 7);
         snapshot.histogram(&metrics::LATENCY, &device, latency.snapshot());
-        snapshot.number(&metrics::LANES, &[("peer", "a\"b".to_owned())], 4);
+        snapshot.number(&metrics::PEER_LANES, &[("peer", "a\"b".to_owned())], 4);
+        snapshot.seconds(&metrics::OLDEST_AGE, &[], Duration::from_millis(1500));
+        snapshot.seconds(&metrics::REGISTRATION_TIME, &[], Duration::from_millis(250));
         let page = prometheus_text(&snapshot).unwrap();
         for line in [
             "# TYPE flagcx_p2p_requests_posted counter",
@@ -83,9 +89,11 @@ mod tests {
             "flagcx_p2p_transfer_latency_seconds_sum{device=\"sw0\"} 0.000003",
             "flagcx_p2p_transfer_latency_seconds_count{device=\"sw0\"} 1",
             "flagcx_p2p_transfer_latency_seconds_bucket{le=\"0.000002\",device=\"sw0\"} 0",
-            "flagcx_p2p_transfer_latency_seconds_bucket{le=\"0.000004\",device=\"sw0\"} 1",
+            "flagcx_p2p_transfer_latency_seconds_bucket{le=\"0.000005\",device=\"sw0\"} 1",
             "flagcx_p2p_transfer_latency_seconds_bucket{le=\"+Inf\",device=\"sw0\"} 1",
-            "flagcx_p2p_connection_lanes{peer=\"a\\\"b\"} 4",
+            "flagcx_p2p_peer_lanes{peer=\"a\\\"b\"} 4",
+            "flagcx_p2p_oldest_transfer_age_seconds 1.5",
+            "flagcx_p2p_registration_seconds_total 0.25",
             "# EOF",
         ] {
             assert!(page.lines().any(|found| found == line), "{line}\nnot in\n{page}");

@@ -1,15 +1,21 @@
 //! The list of everything that counts.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use crate::fork::PerProcess;
 
-use super::Snapshot;
+use super::{SlowTransfer, Snapshot};
 
 /// An object with counters.
 pub trait Source: Send + Sync {
     /// Adds its values to `out`. Called from the reader's thread; must not block on work in progress.
     fn collect(&self, out: &mut Snapshot);
+
+    /// Adds its transfers that have been unfinished for at least `older_than`. As [`Source::collect`] otherwise.
+    fn slow_transfers(&self, older_than: Duration, out: &mut Vec<SlowTransfer>) {
+        let _ = (older_than, out);
+    }
 }
 
 /// The sources of a process. It holds them weakly, so a source needs no call at its end.
@@ -38,12 +44,26 @@ impl Registry {
 
     /// The values of every live source now. The lock is not held meanwhile: a source may drop others, or add some.
     pub fn snapshot(&self) -> Snapshot {
-        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut snapshot = Snapshot::default();
-        for source in sources.iter().filter_map(Weak::upgrade) {
+        for source in self.live() {
             source.collect(&mut snapshot);
         }
         snapshot
+    }
+
+    /// The transfers of the process that have been unfinished for at least `older_than`, the oldest first.
+    pub fn slow_transfers(&self, older_than: Duration) -> Vec<SlowTransfer> {
+        let mut slow = Vec::new();
+        for source in self.live() {
+            source.slow_transfers(older_than, &mut slow);
+        }
+        slow.sort_by_key(|transfer| std::cmp::Reverse(transfer.age));
+        slow
+    }
+
+    fn live(&self) -> Vec<Arc<dyn Source>> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -63,12 +83,12 @@ mod tests {
 
     impl Source for Lanes {
         fn collect(&self, out: &mut Snapshot) {
-            out.number(&metrics::LANES, &[("peer", "p".to_owned())], self.0);
+            out.number(&metrics::PEER_LANES, &[("peer", "p".to_owned())], self.0);
         }
     }
 
     fn values(registry: &Registry) -> Vec<Value> {
-        registry.snapshot().of(&metrics::LANES).map(|sample| sample.value.clone()).collect()
+        registry.snapshot().of(&metrics::PEER_LANES).map(|sample| sample.value.clone()).collect()
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The state of all counters at one moment.
 
+use std::time::Duration;
+
 use super::{HistogramSnapshot, Metric};
 
 /// A label: its name and value, such as `("peer", "10.0.0.2:4711")`.
@@ -21,6 +23,8 @@ pub struct Sample {
 pub enum Value {
     /// Counters and gauges.
     Number(u64),
+    /// Counters and gauges in seconds.
+    Seconds(Duration),
     /// Histograms.
     Histogram(Box<HistogramSnapshot>),
 }
@@ -35,6 +39,11 @@ impl Snapshot {
     /// Adds a counter's or gauge's value.
     pub fn number(&mut self, metric: &'static Metric, labels: &[Label], value: u64) {
         self.samples.push(Sample { metric, labels: labels.to_vec(), value: Value::Number(value) });
+    }
+
+    /// Adds a counter or gauge in seconds.
+    pub fn seconds(&mut self, metric: &'static Metric, labels: &[Label], value: Duration) {
+        self.samples.push(Sample { metric, labels: labels.to_vec(), value: Value::Seconds(value) });
     }
 
     /// Adds a histogram.

@@ -18,9 +18,8 @@ impl Source for WorkerPool {
         out.number(&metrics::POSTED, &labels, sum(WorkerCounters::posted_count));
         out.number(&metrics::REFUSED, &labels, sum(WorkerCounters::refused_count));
         out.number(&metrics::FAILED, &labels, sum(WorkerCounters::failed_count));
-        out.number(&metrics::TIMED_OUT, &labels, sum(WorkerCounters::timed_out_count));
         out.number(
-            &metrics::QUEUED,
+            &metrics::WAITING,
             &labels,
             self.workers().iter().map(|worker| worker.queued() as u64).sum(),
         );

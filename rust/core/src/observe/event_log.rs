@@ -1,0 +1,97 @@
+//! The last events of a process.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::{Event, EventKind};
+use crate::fork::PerProcess;
+
+/// Events that are kept.
+pub const EVENTS_KEPT: usize = 1024;
+
+/// The last [`EVENTS_KEPT`] events, and how many of each kind there were. Events are rare: nothing of a transfer that ends well is
+/// one. The lock is held for as long as one is added, or copied.
+#[derive(Debug, Default)]
+pub struct EventLog(Mutex<Events>);
+
+#[derive(Debug, Default)]
+struct Events {
+    /// The newest last.
+    last: VecDeque<Event>,
+    /// Of the newest.
+    sequence: u64,
+    /// By the kind's place among all.
+    counts: [u64; EventKind::ALL.len()],
+}
+
+/// The log of this process.
+pub fn event_log() -> &'static EventLog {
+    static LOG: PerProcess<EventLog> = PerProcess::new(EventLog::default);
+    LOG.get()
+}
+
+impl EventLog {
+    /// Adds an event that happens now; the oldest is dropped when the log is full.
+    pub fn record(&self, kind: EventKind, peer: Option<String>, device: Option<String>, text: String) {
+        let at = SystemTime::now();
+        let mut events = self.lock();
+        events.sequence += 1;
+        if let Some(count) = events.counts.get_mut(kind as usize) {
+            *count += 1;
+        }
+        if events.last.len() == EVENTS_KEPT {
+            events.last.pop_front();
+        }
+        let sequence = events.sequence;
+        events.last.push_back(Event { sequence, at, kind, peer, device, text });
+    }
+
+    /// The events that are kept, the oldest first.
+    pub fn recent(&self) -> Vec<Event> {
+        self.lock().last.iter().cloned().collect()
+    }
+
+    /// How many events of each kind there were, those that are not kept any more included.
+    pub fn counts(&self) -> Vec<(EventKind, u64)> {
+        EventKind::ALL.iter().copied().zip(self.lock().counts).collect()
+    }
+
+    /// The data behind the lock is consistent after every statement, so a poisoned lock is usable.
+    fn lock(&self) -> MutexGuard<'_, Events> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_events_are_kept_and_all_are_counted() {
+        let log = EventLog::default();
+        for number in 0..EVENTS_KEPT + 3 {
+            log.record(EventKind::LaneError, Some(number.to_string()), None, String::new());
+        }
+        log.record(EventKind::Forked, None, None, "text".to_owned());
+        let recent = log.recent();
+        assert_eq!(recent.len(), EVENTS_KEPT);
+        assert_eq!((recent[0].sequence, recent[0].peer.as_deref()), (5, Some("4")));
+        let last = &recent[EVENTS_KEPT - 1];
+        assert_eq!((last.sequence, last.kind, last.text.as_str()), (1028, EventKind::Forked, "text"));
+        let count = |kind| log.counts().into_iter().find(|(of, _)| *of == kind).map(|(_, count)| count);
+        assert_eq!((count(EventKind::LaneError), count(EventKind::Forked)), (Some(1027), Some(1)));
+    }
+
+    #[test]
+    fn every_kind_has_a_name_and_a_place_of_its_own() {
+        for (place, kind) in EventKind::ALL.iter().enumerate() {
+            assert_eq!(*kind as usize, place);
+            assert!(kind.name().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{kind}");
+        }
+        let mut names: Vec<_> = EventKind::ALL.iter().map(|kind| kind.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), EventKind::ALL.len());
+    }
+}
