@@ -14,10 +14,21 @@ use super::request::{MAX_HEAD, Method, Parsed, Request, Status, parse};
 use crate::events::{Handle, Interest, Waiter, first};
 use crate::fork::OwnSocket;
 
-/// How long a request may take to arrive.
-const REQUEST_LIMIT: Duration = Duration::from_secs(5);
-/// How long making and taking the answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Until its request has arrived.
+    pub(super) request: Duration,
+    /// Until the answer is made, and taken.
+    pub(super) answer: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { request: Duration::from_secs(5), answer: Duration::from_secs(10) }
+    }
+}
+
 /// How long, and how many bytes, a client may go on sending after its answer. Closing at once would reset the connection, and
 /// with it what the client has not read yet.
 const DRAIN_LIMIT: (Duration, usize) = (Duration::from_secs(1), 64 << 10);
@@ -27,12 +38,18 @@ const SHARE: usize = 64 << 10;
 pub(super) type Stream = OwnSocket<OwnedFd>;
 
 /// Serves one request. `is_reading` is cleared once the request has arrived.
-pub(super) async fn serve(stream: Stream, handle: Handle, collector: &Collector, is_reading: &Cell<bool>) {
+pub(super) async fn serve(
+    stream: Stream,
+    limits: Limits,
+    handle: Handle,
+    collector: &Collector,
+    is_reading: &Cell<bool>,
+) {
     let waiter = Waiter::on_loop(&handle);
     let served = async {
-        let request = read_request(&stream, &waiter).await;
+        let request = read_request(&stream, Instant::now() + limits.request, &waiter).await;
         is_reading.set(false);
-        let deadline = Instant::now() + ANSWER_LIMIT;
+        let deadline = Instant::now() + limits.answer;
         let (method, answer) = match request? {
             Ok(Request { page, method }) => {
                 let late = async {
@@ -54,8 +71,12 @@ pub(super) async fn serve(stream: Stream, handle: Handle, collector: &Collector,
 }
 
 /// The request of a client, or with which status it is refused. An error when it has ended.
-async fn read_request(stream: &Stream, waiter: &Waiter) -> io::Result<Result<Request, Status>> {
-    let (mut head, mut filled, deadline) = ([0_u8; MAX_HEAD], 0, Instant::now() + REQUEST_LIMIT);
+async fn read_request(
+    stream: &Stream,
+    deadline: Instant,
+    waiter: &Waiter,
+) -> io::Result<Result<Request, Status>> {
+    let (mut head, mut filled) = ([0_u8; MAX_HEAD], 0);
     loop {
         let room = head.get_mut(filled..).unwrap_or_default();
         match recv(stream, room, RecvFlags::DONTWAIT) {

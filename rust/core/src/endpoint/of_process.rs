@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::client::Limits;
 use super::listener::Listener;
 use super::server;
 use crate::config::{Config, MetricsAddress};
@@ -76,7 +77,7 @@ impl Endpoint {
         let listener = Listener::bind(address, config)?;
         let events = EventLoop::acquire()?;
         tracing::info!("metrics endpoint open on {listener}");
-        let task = events.spawn(|handle| server::serve(listener, handle.clone()));
+        let task = events.spawn(|handle| server::serve(listener, Limits::default(), handle.clone()));
         Ok(Self { _task: task, _events: events })
     }
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::client;
+use super::client::{self, Limits};
 use super::collector::Collector;
 use super::listener::Listener;
 use crate::admission::concerns_one_client;
@@ -26,7 +26,7 @@ struct Client {
 }
 
 /// Serves clients until the task is stopped.
-pub(super) async fn serve(listener: Listener, handle: Handle) {
+pub(super) async fn serve(listener: Listener, limits: Limits, handle: Handle) {
     let collector = Rc::new(Collector::start(&handle, Instant::now()));
     let (waiter, ended) = (Waiter::on_loop(&handle), Arc::new(Wakeup::default()));
     let mut clients: Vec<Client> = Vec::new();
@@ -50,7 +50,7 @@ pub(super) async fn serve(listener: Listener, handle: Handle) {
         let (reading, collector, of_client, ended) =
             (Rc::clone(&is_reading), Rc::clone(&collector), handle.clone(), Arc::clone(&ended));
         let task = handle.spawn(async move {
-            client::serve(stream, of_client, &collector, &reading).await;
+            client::serve(stream, limits, of_client, &collector, &reading).await;
             reading.set(false);
             ended.wake();
         });

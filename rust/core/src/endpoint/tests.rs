@@ -4,14 +4,17 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::client::Limits;
 use super::listener::Listener;
 use super::server;
 use crate::config::Config;
 use crate::events::{EventLoop, Task};
+use crate::observe::{METRICS, Snapshot, Source, registry};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -19,20 +22,24 @@ const LONG: Duration = Duration::from_secs(20);
 struct Rig {
     path: PathBuf,
     task: Option<Task>,
-    _events: std::sync::Arc<EventLoop>,
+    events: Arc<EventLoop>,
     _folder: TempDir,
 }
 
 impl Rig {
     fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics");
         let value = format!("unix:{}", path.display());
         let config = Config::from_source(&|name| (name == "FLAGCX_P2P_METRICS").then(|| value.clone()));
         let listener = Listener::bind(config.metrics.as_ref().unwrap(), &config).unwrap();
         let events = EventLoop::acquire().unwrap();
-        let task = Some(events.spawn(|handle| server::serve(listener, handle.clone())));
-        Self { path, task, _events: events, _folder: folder }
+        let task = Some(events.spawn(move |handle| server::serve(listener, limits, handle.clone())));
+        Self { path, task, events, _folder: folder }
     }
 
     fn connect(&self) -> UnixStream {
@@ -129,19 +136,77 @@ fn idle_clients_make_room() {
     drop((idle, deaf));
 }
 
+/// A thousand peers, as they are counted.
+struct Peers;
+
+impl Source for Peers {
+    fn collect(&self, out: &mut Snapshot) {
+        for peer in 0..1000 {
+            let labels = [("peer", format!("10.0.{}.{}:40000", peer / 250, peer % 250))];
+            for metric in METRICS.iter().filter(|metric| metric.name.contains("_peer_")) {
+                out.number(metric, &labels, 123_456_789);
+            }
+        }
+    }
+}
+
 #[test]
-fn a_request_that_does_not_arrive_is_ended() {
-    let rig = Rig::new();
-    let (mut silent, mut half) = (rig.connect(), rig.connect());
+fn limits_end_those_that_do_not_send_and_those_that_do_not_read() {
+    let limit = Duration::from_millis(200);
+    let rig = Rig::with(Limits { request: limit, answer: 5 * limit });
+    let peers = Arc::new(Peers);
+    registry().add(&peers);
+    let (mut silent, mut half, mut deaf) = (rig.connect(), rig.connect(), rig.connect());
     half.write_all(b"GET /met").unwrap();
+    deaf.write_all(GET).unwrap();
     let begun = Instant::now();
-    let (mut nothing, mut answer) = (String::new(), String::new());
+    let (mut nothing, mut answer, mut part) = (String::new(), String::new(), String::new());
     silent.read_to_string(&mut nothing).unwrap();
     half.read_to_string(&mut answer).unwrap();
     assert_eq!(nothing, "");
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    let waited = begun.elapsed();
-    assert!((Duration::from_secs(4)..Duration::from_secs(9)).contains(&waited), "{waited:?}");
+    assert!((limit..LONG).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    // A slow reader that goes on in time receives all of it.
+    let mut slow = rig.connect();
+    slow.write_all(GET).unwrap();
+    std::thread::sleep(limit);
+    let mut whole = String::new();
+    slow.read_to_string(&mut whole).unwrap();
+    assert!(whole.ends_with("# EOF\n") && whole.len() > 1 << 19, "{} bytes", whole.len());
+    std::thread::sleep(6 * limit);
+    let _ = deaf.read_to_string(&mut part);
+    assert!(part.starts_with("HTTP/1.1 200") && part.len() < whole.len(), "{} bytes", part.len());
+}
+
+/// The loop answers others while a page of a thousand peers is made.
+#[test]
+fn a_large_page_does_not_hold_up_the_loop() {
+    let rig = Rig::new();
+    let peers = Arc::new(Peers);
+    registry().add(&peers);
+    let (report, seen) = std::sync::mpsc::channel();
+    let _task = rig.events.spawn(move |handle| {
+        let handle = handle.clone();
+        async move {
+            let mut last = Instant::now();
+            loop {
+                handle.sleep(Duration::from_millis(1)).await;
+                let _ = report.send(last.elapsed());
+                last = Instant::now();
+            }
+        }
+    });
+    let begun = Instant::now();
+    let page = rig.send(GET);
+    let took = begun.elapsed();
+    let mut pauses: Vec<_> = seen.try_iter().collect();
+    pauses.sort_unstable();
+    println!(
+        "{} bytes in {took:?}; pauses of the loop: {:?}",
+        page.len(),
+        &pauses[pauses.len().saturating_sub(3)..]
+    );
+    assert!(pauses.len() > 2, "the loop did nothing else in {took:?}");
 }
 
 #[test]
