@@ -1,10 +1,8 @@
 //! Small transfers that the calling thread copies by itself: no change of thread, no lock of a worker, no id.
 
-use std::time::Instant;
-
 use super::Connection;
 use super::submit::thread_hint;
-use crate::fabric::{MOST_DIRECT_PIECES, Opcode};
+use crate::fabric::{MOST_DIRECT_PIECES, NotDirect, Opcode};
 use crate::pool::{DirectLane, LaneHealth};
 use crate::transfer::{DirectPieces, IovSource};
 
@@ -36,13 +34,16 @@ impl Connection {
     ) -> bool {
         let all = DirectPieces::<N>::of(iovs, &self.context.registry, &self.remote, opcode);
         let Some(all) = all else { return false };
-        let since = direct.is_sampled().then(Instant::now);
-        if direct.copy(opcode, all.pieces(), all.bytes).is_err() {
-            return false;
+        // Threads of one lane differ by this number, and so mostly count apart.
+        let thread = thread_hint() / self.lanes.len().max(1);
+        match direct.copy(opcode, all.pieces(), all.bytes, thread) {
+            Ok(latency) => {
+                if let Some(latency) = latency {
+                    self.context.pool.note_direct(latency);
+                }
+                true
+            }
+            Err(NotDirect) => false,
         }
-        if let Some(since) = since {
-            self.context.pool.note_direct(since.elapsed());
-        }
-        true
     }
 }

@@ -13,8 +13,6 @@ impl Source for Connection {
         let labels = [("peer", info.peer), ("path", info.paths.to_string())];
         out.number(&metrics::PEER_LANES, &labels, info.lanes as u64);
         out.number(&metrics::PEER_HEALTHY_LANES, &labels, info.healthy_lanes as u64);
-        out.number(&metrics::STARTED, &labels, self.lanes.iter().map(|lane| lane.status.transfers()).sum());
-        out.number(&metrics::STARTED_BYTES, &labels, self.lanes.iter().map(|lane| lane.status.bytes()).sum());
         out.number(&metrics::LANE_REBUILDS, &labels, self.rebuilt.load(Ordering::Relaxed));
         out.number(&metrics::PEER_NOTIFICATIONS_SENT, &labels, self.notified.load(Ordering::Relaxed));
     }

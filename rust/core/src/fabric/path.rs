@@ -19,16 +19,23 @@ pub enum PathKind {
     Shared,
 }
 
-impl fmt::Display for PathKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl PathKind {
+    /// Its name, for logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::None => "none",
             Self::Rdma => "rdma",
             Self::InProcess => "in-process",
             Self::CrossMemory => "cross-memory",
             Self::Tcp => "tcp",
             Self::Shared => "shared",
-        })
+        }
+    }
+}
+
+impl fmt::Display for PathKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
-use super::{Counter, Histogram};
+use super::{Counter, Histogram, PathNames, TransferCounts};
 
 /// One transfer in this many has its latency recorded: often enough for percentiles, too rarely to cost measurable time.
 pub const SAMPLE_EVERY: u64 = 64;
@@ -14,14 +14,29 @@ pub const SAMPLE_EVERY: u64 = 64;
 #[derive(Debug, Default)]
 pub struct WorkerCounters(CachePadded<Counters>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counters {
     posted: Counter,
     refused: Counter,
     failed: Counter,
-    timed_out: Counter,
+    slow: Counter,
     begun: Counter,
     latency: Histogram,
+    unplaced: TransferCounts,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            posted: Counter::default(),
+            refused: Counter::default(),
+            failed: Counter::default(),
+            slow: Counter::default(),
+            begun: Counter::default(),
+            latency: Histogram::default(),
+            unplaced: TransferCounts::new(PathNames { write: "none", read: "none" }),
+        }
+    }
 }
 
 impl WorkerCounters {
@@ -41,9 +56,15 @@ impl WorkerCounters {
         self.0.failed.add(1);
     }
 
-    /// A transfer timed out.
-    pub fn timed_out(&self) {
-        self.0.timed_out.add(1);
+    /// A transfer took longer than a millisecond.
+    #[cold]
+    pub fn slow(&self) {
+        self.0.slow.add(1);
+    }
+
+    /// Where parts are counted that came for a lane which was gone.
+    pub fn unplaced(&self) -> &TransferCounts {
+        &self.0.unplaced
     }
 
     /// A transfer's share of this worker begins: whether its latency is to be measured.
@@ -74,9 +95,15 @@ impl WorkerCounters {
         self.0.failed.get()
     }
 
-    /// Transfers timed out so far.
-    pub fn timed_out_count(&self) -> u64 {
-        self.0.timed_out.get()
+    /// Parts begun so far.
+    #[inline]
+    pub fn begun_count(&self) -> u64 {
+        self.0.begun.get()
+    }
+
+    /// Transfers that took longer than a millisecond.
+    pub fn slow_count(&self) -> u64 {
+        self.0.slow.get()
     }
 
     /// The sampled latencies.

@@ -1,31 +1,32 @@
 //! The direct copies of a lane: made by submitters, without the worker and its lock.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::fabric::{DirectCopy, DirectPiece, NotDirect, Opcode};
-use crate::observe::SAMPLE_EVERY;
-use crate::sync::{AtomicU64, Ordering, Swap};
+use crate::observe::{SAMPLE_EVERY, SharedCounts};
+use crate::sync::Swap;
+
+/// Copies by way of a queue pair, and where they are counted.
+type Direct = (Arc<dyn DirectCopy>, Arc<SharedCounts>);
 
 /// Copies by way of the lane's queue pair, as long as the lane is healthy.
 #[derive(Debug)]
 pub struct DirectLane {
     /// Of the queue pair that the lane has now; none while it is not healthy. Replaced under the worker's lock, read by
     /// submitters.
-    copy: Swap<Option<Arc<dyn DirectCopy>>>,
-    /// Counts of transfers and bytes that were copied. Added to by submitters, read for metrics: Relaxed.
-    transfers: AtomicU64,
-    bytes: AtomicU64,
+    copy: Swap<Option<Direct>>,
 }
 
 impl Default for DirectLane {
     fn default() -> Self {
-        Self { copy: Swap::from_pointee(None), transfers: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+        Self { copy: Swap::from_pointee(None) }
     }
 }
 
 impl DirectLane {
     /// The lane has another queue pair, or is not healthy any more.
-    pub(super) fn set(&self, copy: Option<Arc<dyn DirectCopy>>) {
+    pub(super) fn set(&self, copy: Option<Direct>) {
         self.copy.store(Arc::new(copy));
     }
 
@@ -34,31 +35,22 @@ impl DirectLane {
         self.copy.load().is_some()
     }
 
-    /// Copies the pieces of one transfer, of `bytes` in all, and counts it.
+    /// Copies the pieces of one transfer, of `bytes` in all, and counts it where the thread with this number does. Answers how
+    /// long it took if it is one of those that have their latency measured.
     #[inline]
-    pub fn copy(&self, opcode: Opcode, pieces: &[DirectPiece], bytes: u64) -> Result<(), NotDirect> {
+    pub fn copy(
+        &self,
+        opcode: Opcode,
+        pieces: &[DirectPiece],
+        bytes: u64,
+        thread: usize,
+    ) -> Result<Option<Duration>, NotDirect> {
         let copy = self.copy.load();
-        let Some(copy) = &**copy else { return Err(NotDirect) };
+        let Some((copy, counts)) = &**copy else { return Err(NotDirect) };
+        let is_sampled = counts.done_beside(thread, opcode.into()).is_multiple_of(SAMPLE_EVERY);
+        let since = is_sampled.then(Instant::now);
         copy.copy(opcode, pieces)?;
-        self.transfers.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Whether the next transfer is one of those that have their latency measured.
-    #[inline]
-    pub fn is_sampled(&self) -> bool {
-        self.transfers().is_multiple_of(SAMPLE_EVERY)
-    }
-
-    /// Transfers copied so far.
-    #[inline]
-    pub fn transfers(&self) -> u64 {
-        self.transfers.load(Ordering::Relaxed)
-    }
-
-    /// Bytes copied so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        counts.done(thread, opcode.into(), bytes);
+        Ok(since.map(|since| since.elapsed()))
     }
 }

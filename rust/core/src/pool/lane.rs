@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::PoolError;
 use super::direct_lane::DirectLane;
 use super::groups::Groups;
+use super::lane_counts::{LaneCounts, path_names};
 use super::part_list::{AGE, PartList, TURN};
 use super::part_owner::EndState;
 use crate::fabric::WorkQueue;
 use crate::memory::Recent;
-use crate::observe::Counter;
+use crate::observe::TransferCounts;
 use crate::sync::{AtomicU32, Ordering};
 
 /// Names a lane of a worker. The generation keeps a late completion of a former lane from being taken for this one's. The
@@ -64,9 +65,8 @@ pub struct LaneStatus {
     /// connection's recovery (Acquire, so that `reason` is seen).
     health: AtomicU32,
     reason: Mutex<String>,
-    /// Transfers and bytes begun on this lane. Counted by the worker under its lock.
-    pub(super) transfers: Counter,
-    pub(super) bytes: Counter,
+    /// What is counted of it.
+    pub counts: LaneCounts,
     /// Copies by submitters, beside what the worker posts.
     pub direct: DirectLane,
     on_change: Option<Arc<dyn LaneWatcher>>,
@@ -84,8 +84,7 @@ impl LaneStatus {
         Self {
             health: AtomicU32::new(LaneHealth::Healthy as u32),
             reason: Mutex::default(),
-            transfers: Counter::default(),
-            bytes: Counter::default(),
+            counts: LaneCounts::default(),
             direct: DirectLane::default(),
             on_change,
         }
@@ -102,19 +101,17 @@ impl LaneStatus {
         }
     }
 
-    /// Transfers that began on this lane, each counted on one of its lanes only.
-    pub fn transfers(&self) -> u64 {
-        self.transfers.get().wrapping_add(self.direct.transfers())
-    }
-
-    /// Bytes of the parts that began on this lane.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.get().wrapping_add(self.direct.bytes())
-    }
-
     /// Why it is not healthy; empty if it is.
     pub fn reason(&self) -> String {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The lane has another queue pair.
+    pub(super) fn set_direct(&self, queue: &dyn WorkQueue) {
+        let direct = queue
+            .direct()
+            .map(|copy| (copy, self.counts.direct(path_names(queue.paths(), queue.can_stop()))));
+        self.direct.set(direct);
     }
 
     pub(super) fn set(&self, health: LaneHealth, reason: &str) {
@@ -139,6 +136,8 @@ pub(super) struct Lane {
     pub(super) queue_pair: Box<dyn WorkQueue>,
     /// What it tells its connection.
     pub(super) status: Arc<LaneStatus>,
+    /// Where its parts are counted, by the paths that it has now.
+    pub(super) counts: Arc<TransferCounts>,
     /// As in `status`, for the worker itself.
     health: LaneHealth,
     /// Groups in posting order; retired from the front.
@@ -176,8 +175,10 @@ impl Lane {
     pub(super) fn new(key: LaneKey, queue_pair: Box<dyn WorkQueue>, setup: LaneSetup) -> Self {
         let depth = queue_pair.caps().send_depth.max(1);
         let can_stop = queue_pair.can_stop();
-        setup.status.direct.set(queue_pair.direct());
+        let counts = setup.status.counts.posted(path_names(queue_pair.paths(), can_stop));
+        setup.status.set_direct(&*queue_pair);
         Self {
+            counts,
             key,
             queue_pair,
             status: setup.status,
@@ -197,6 +198,15 @@ impl Lane {
             can_stop,
             orphaned: None,
             broken_since: None,
+        }
+    }
+
+    /// Counts by the paths that the queue pair has now.
+    #[cold]
+    pub(super) fn note_paths(&mut self) {
+        let paths = path_names(self.queue_pair.paths(), self.can_stop);
+        if paths != self.counts.paths() {
+            self.counts = self.status.counts.posted(paths);
         }
     }
 

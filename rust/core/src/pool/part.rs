@@ -25,8 +25,11 @@ pub(super) struct Part {
     pub(super) lane: u16,
     /// It stands in its lane's `turns`.
     pub(super) waiting: bool,
-    /// The time of its transfer counts.
-    pub(super) clocked: bool,
+    /// The count of the worker's [`SlowClock`](super::slow_clock::SlowClock) when it began.
+    pub(super) begun_at: u32,
+    /// When a look at deadlines found it first, in milliseconds of the pool's clock: the time of its transfer counts from then
+    /// on. 0 before.
+    pub(super) since: u64,
     /// How often it was interrupted and resumed.
     pub(super) interruptions: u8,
     /// When it began, if its latency is measured.
@@ -45,7 +48,8 @@ impl Default for Part {
             outstanding: 0,
             lane: 0,
             waiting: false,
-            clocked: false,
+            begun_at: 0,
+            since: 0,
             interruptions: 0,
             begun: None,
             rewind: None,
@@ -61,7 +65,7 @@ impl Part {
         self.cursor = 0;
         self.outstanding = 0;
         self.waiting = false;
-        self.clocked = false;
+        self.since = 0;
         self.interruptions = 0;
         self.rewind = None;
         self.begun = None;

@@ -31,6 +31,15 @@ impl EndState {
     }
 }
 
+/// The end of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartEnd {
+    /// How its whole has gone so far; how it ended, if this was the last part.
+    pub state: EndState,
+    /// No part is left.
+    pub is_last: bool,
+}
+
 /// The first request that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestFailure {
@@ -52,7 +61,7 @@ pub struct RequestFailure {
 pub trait PartOwner: Debug + Sync {
     /// A part has ended: nothing touches its memory any more. Once for each part, under the lock of the worker that had
     /// it, if one had it. After the call for the last part the worker does not use the owner any more.
-    fn end_part(&self);
+    fn end_part(&self) -> PartEnd;
 
     /// Parts that have not ended.
     fn parts_left(&self) -> u32;

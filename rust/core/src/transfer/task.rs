@@ -1,7 +1,7 @@
 //! The state of a transfer: shared by the workers that move its parts and the callers that ask about it.
 
 use super::end_notice::EndNotice;
-use crate::pool::{EndState, PartOwner, RequestFailure};
+use crate::pool::{EndState, PartEnd, PartOwner, RequestFailure};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock, wait};
 use std::time::{Duration, Instant};
 
@@ -159,16 +159,23 @@ impl Task {
 
     /// Ends a part of a transfer that has several, or is watched.
     #[cold]
-    fn end_part_of_several(&self) {
+    fn end_part_of_several(&self) -> PartEnd {
         // Before the count: after it, the task may be another transfer's.
-        let (watched, generation) = (self.watched.load(Ordering::Relaxed), self.generation());
-        if self.parts.fetch_sub(1, Ordering::AcqRel) != 1 || !watched {
-            return;
+        let (watched, before) = (self.watched.load(Ordering::Relaxed), self.state.load(Ordering::Acquire));
+        let generation = TaskGeneration::of(before);
+        let is_last = self.parts.fetch_sub(1, Ordering::AcqRel) == 1;
+        // Another part that ended meanwhile may have failed.
+        let after = self.state.load(Ordering::Acquire);
+        let now = if TaskGeneration::of(after) == generation { after } else { before };
+        let end = PartEnd { state: EndState::from_code(now as u8), is_last };
+        if !is_last || !watched {
+            return end;
         }
         // A caller that finds the task not ended holds the gate until it waits.
         let notice = self.take_notice(generation);
         self.ended.notify_all();
         notice.into_iter().for_each(|notice| notice.fire());
+        end
     }
 
     /// Has `notice` told of the end of the generation that it names; at once if that is over. The task is being
@@ -212,12 +219,15 @@ impl Task {
 impl PartOwner for Task {
     /// The last part wakes the sleepers, and fires the notice.
     #[inline]
-    fn end_part(&self) {
+    fn end_part(&self) -> PartEnd {
         // The last part has no other beside it that would write here: no need for a locked instruction.
         if !self.watched.load(Ordering::Relaxed) && self.parts.load(Ordering::Acquire) == 1 {
+            // Before the store: after it, the task may be another transfer's.
+            let state = EndState::from_code(self.state.load(Ordering::Relaxed) as u8);
             self.parts.store(0, Ordering::Release);
+            PartEnd { state, is_last: true }
         } else {
-            self.end_part_of_several();
+            self.end_part_of_several()
         }
     }
 

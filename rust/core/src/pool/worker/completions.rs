@@ -1,10 +1,11 @@
 //! Completions: what they retire, what they fail, and what becomes of a lane in ERROR.
 
-use super::{EndState, RequestFailure, WorkerState, condemn, fail};
+use super::{EndState, EndedPart, RequestFailure, WorkerState, condemn, fail};
 use crate::fabric::{Completion, CompletionStatus, FabricError};
-use crate::observe::WorkerCounters;
+use crate::observe::{Direction, WorkerCounters};
 use crate::pool::lane::{Lane, LaneHealth, LaneKey, break_lane, make_ready};
 use crate::pool::part::Parts;
+use crate::pool::slow_clock::SlowClock;
 
 /// How often a part may be interrupted by failing lanes before it fails.
 const MAX_INTERRUPTIONS: u8 = 3;
@@ -37,7 +38,7 @@ impl WorkerState {
         let done = completion.status == CompletionStatus::Success;
         let Some(lane) = self.lanes.get(key) else { return };
         let end = sequence.wrapping_add(u32::from(done));
-        self.posted -= retire(lane, &mut self.parts, end, &self.counters);
+        self.posted -= retire(lane, &mut self.parts, end, &self.counters, &self.slow_clock);
         if !done {
             self.fail_request(key.index(), sequence, completion);
         } else if lane.health() == LaneHealth::Broken {
@@ -112,6 +113,7 @@ impl WorkerState {
             if let Some(cursor) = part.rewind.take() {
                 part.cursor = cursor;
                 part.interruptions += 1;
+                lane.status.counts.retries.add(1);
                 if !part.waiting {
                     part.waiting = true;
                     self.unposted += 1;
@@ -196,7 +198,13 @@ fn says_as_much(completion: &Completion, next: &Completion) -> bool {
 
 /// Retires, as done, every outstanding request of a lane before sequence number `end`, and says how many they were.
 #[inline]
-fn retire(lane: &mut Lane, parts: &mut Parts, end: u32, counters: &WorkerCounters) -> u32 {
+fn retire(
+    lane: &mut Lane,
+    parts: &mut Parts,
+    end: u32,
+    counters: &WorkerCounters,
+    slow_clock: &SlowClock,
+) -> u32 {
     let before = lane.outstanding;
     while let Some(group) = lane.groups.front_mut() {
         let done = end.wrapping_sub(group.first);
@@ -219,9 +227,15 @@ fn retire(lane: &mut Lane, parts: &mut Parts, end: u32, counters: &WorkerCounter
             if let Some(begun) = part.begun {
                 counters.ended(begun.elapsed());
             }
+            let (direction, bytes) = (Direction::from(part.list.opcode), part.list.bytes);
+            let is_slow = slow_clock.is_slow(part.begun_at);
             lane.parts.remove(parts, part_index);
             if let Some(owner) = parts.release(part_index) {
-                owner.end_part();
+                let end = owner.end_part();
+                EndedPart { direction, bytes, end }.count(&lane.counts);
+                if is_slow && end.is_last {
+                    counters.slow();
+                }
             }
         }
         if last {

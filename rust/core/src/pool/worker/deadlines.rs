@@ -23,7 +23,9 @@ impl WorkerState {
 
     /// Ends what is past its deadline.
     pub(in crate::pool) fn look_at_clock(&mut self) {
-        let now = clock::now_ms();
+        let now = clock::now_ns();
+        self.slow_clock.look(now, self.counters.begun_count());
+        let now = clock::ms(now);
         if now >= self.next_deadline_check {
             self.check_deadlines(now);
         }
@@ -38,6 +40,9 @@ impl WorkerState {
         }
         self.check_drains(now);
         for index in self.lanes.indices() {
+            if let Some(lane) = self.lanes.at(index) {
+                lane.note_paths();
+            }
             self.start_clocks(index, now);
             self.end_late(index, now);
         }
@@ -45,10 +50,10 @@ impl WorkerState {
     }
 
     /// The time of parts that were begun since the last look counts from now on.
-    fn start_clocks(&mut self, index: u16, now: u64) {
+    pub(super) fn start_clocks(&mut self, index: u16, now: u64) {
         let Some(mut next) = self.lanes.at(index).map(|lane| lane.parts.last()) else { return };
-        while let Some(part) = self.parts.get(next).filter(|part| !part.clocked) {
-            part.clocked = true;
+        while let Some(part) = self.parts.get(next).filter(|part| part.since == 0) {
+            part.since = now;
             if let Some(owner) = part.owner {
                 owner.is_late(now);
             }
@@ -64,7 +69,6 @@ impl WorkerState {
             let Some(owner) = part.owner.filter(|owner| owner.is_late(now)) else { return };
             let part_index = std::mem::replace(&mut next, part.behind());
             if owner.condemn(EndState::TimedOut) {
-                self.counters.timed_out();
                 self.early_ends.note_others(owner);
             }
             self.end_now(part_index, Some("a transfer passed its deadline"));

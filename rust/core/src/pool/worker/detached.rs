@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{EndState, WorkerState, condemn};
 use crate::memory::Recent;
+use crate::observe::TransferCounts;
 use crate::pool::lane::{Lane, LaneHealth, LaneKey, LaneStatus};
 
 /// A lane without a place in its worker's table. Its queue pair may still be at work on the memory of its parts.
@@ -24,6 +25,7 @@ pub(in crate::pool) struct DetachedLane {
 pub(in crate::pool) struct DestroyedLane {
     key: LaneKey,
     status: Arc<LaneStatus>,
+    counts: Arc<TransferCounts>,
     /// Its regions are held until its parts have ended.
     recent: Recent,
     first_part: u32,
@@ -36,10 +38,10 @@ impl DetachedLane {
     /// Destroys the queue pair. May block; called without the worker's lock.
     pub(in crate::pool) fn destroy(self) -> DestroyedLane {
         let Self { lane, state, reason } = self;
-        let Lane { key, mut queue_pair, status, recent, parts, outstanding, .. } = *lane;
+        let Lane { key, mut queue_pair, status, counts, recent, parts, outstanding, .. } = *lane;
         let _ = queue_pair.set_error();
         drop(queue_pair);
-        DestroyedLane { key, status, recent, first_part: parts.first(), outstanding, state, reason }
+        DestroyedLane { key, status, counts, recent, first_part: parts.first(), outstanding, state, reason }
     }
 }
 
@@ -66,9 +68,9 @@ impl WorkerState {
 
     /// Ends the parts of a lane after its queue pair was destroyed.
     pub(in crate::pool) fn end_destroyed(&mut self, destroyed: DestroyedLane) {
-        let DestroyedLane { key, status, recent, first_part, outstanding, state, reason } = destroyed;
+        let DestroyedLane { key, status, counts, recent, first_part, outstanding, state, reason } = destroyed;
         self.posted = self.posted.saturating_sub(outstanding);
-        self.end_all(first_part, state, &reason);
+        self.end_all(first_part, &counts, state, &reason);
         drop(recent);
         self.lanes.free(key);
         status.set(LaneHealth::Closed, &reason);
@@ -83,14 +85,16 @@ impl WorkerState {
     }
 
     /// Ends the parts of a lane that was taken out, from `first`, its oldest, on.
-    pub(super) fn end_all(&mut self, first: u32, state: EndState, reason: &str) {
+    pub(super) fn end_all(&mut self, first: u32, counts: &TransferCounts, state: EndState, reason: &str) {
         let mut next = first;
         while let Some(part) = self.parts.get(next) {
             let part_index = std::mem::replace(&mut next, part.behind());
             if let Some(owner) = part.owner {
                 condemn(&self.early_ends, owner, state, reason);
             }
-            self.end_part(part_index);
+            if let Some(ended) = self.end_part(part_index) {
+                ended.count(counts);
+            }
         }
     }
 }

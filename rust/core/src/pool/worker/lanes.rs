@@ -78,7 +78,9 @@ impl WorkerState {
         lane.depth = queue_pair.caps().send_depth.max(1);
         lane.signal_every = (lane.depth / 4).max(1);
         let replaced = std::mem::replace(&mut lane.queue_pair, queue_pair);
-        lane.status.direct.set(lane.queue_pair.direct());
+        lane.status.set_direct(&*lane.queue_pair);
+        lane.note_paths();
+        lane.status.counts.rebuilds.add(1);
         lane.set_health(LaneHealth::Healthy, "");
         make_ready(lane, &mut self.ready);
         Ok(replaced)
@@ -99,9 +101,9 @@ impl WorkerState {
         }
         lane.set_health(LaneHealth::Closed, reason);
         let left = lane.parts.first();
-        let lane = self.lanes.remove(key);
-        self.end_all(left, state, reason);
-        LaneClose::Closed(lane.map(|lane| lane.queue_pair))
+        let Some(lane) = self.lanes.remove(key) else { return LaneClose::Closed(None) };
+        self.end_all(left, &lane.counts, state, reason);
+        LaneClose::Closed(Some(lane.queue_pair))
     }
 
     /// The connection gives the lane up, but what is outstanding cannot be stopped: its parts, and the memory that they hold, stay
@@ -121,8 +123,8 @@ impl WorkerState {
         let Some(lane) = self.lanes.at(index) else { return };
         let (key, left) = (lane.key, lane.parts.first());
         let Some((state, reason)) = lane.orphaned.take() else { return };
-        self.lanes.remove(key);
-        self.end_all(left, state, &reason);
+        let Some(lane) = self.lanes.remove(key) else { return };
+        self.end_all(left, &lane.counts, state, &reason);
     }
 
     /// No part that begins later uses a region that is being deregistered.

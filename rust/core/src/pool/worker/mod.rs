@@ -16,9 +16,11 @@ mod lanes;
 mod posting;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests;
+mod unfinished;
 
 pub(super) use detached::DetachedLane;
 pub use lanes::LaneClose;
+pub use unfinished::UnfinishedPart;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,12 +28,13 @@ use std::sync::Arc;
 use super::early_ends::EarlyEnds;
 use super::lane::{LaneKey, Lanes};
 use super::part::Parts;
-use super::part_owner::{EndState, PartOwner, RequestFailure};
+use super::part_owner::{EndState, PartEnd, PartOwner, RequestFailure};
 use super::request_list::RequestList;
 use super::shared_worker::Submission;
+use super::slow_clock::SlowClock;
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus};
 use crate::memory::Recent;
-use crate::observe::WorkerCounters;
+use crate::observe::{Direction, TransferCounts, WorkerCounters};
 
 /// Sizes of a worker.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +64,8 @@ pub struct StepReport {
 /// are converted and read by the device (128 bytes each as the verbs library wants them; 64 measured best).
 const LIST_IN_CACHE: usize = 64;
 
-/// The clock is read once in so many steps: a step may take 20 ns, and reading the clock a quarter of that.
-const STEPS_PER_CLOCK: u32 = 8;
+/// The clock is read once in so many steps: a step may take 20 ns, and reading the clock as long.
+const STEPS_PER_CLOCK: u32 = 16;
 
 /// A worker's state.
 #[derive(Debug)]
@@ -87,6 +90,7 @@ pub struct WorkerState {
     /// Of `early_ends`: what has been looked for.
     early_ends_seen: u64,
     next_deadline_check: u64,
+    slow_clock: SlowClock,
     steps: u32,
     counters: Arc<WorkerCounters>,
     /// Steps run by callers; the worker's thread compares it to see that callers drive.
@@ -120,6 +124,7 @@ impl WorkerState {
             early_ends,
             early_ends_seen: 0,
             next_deadline_check: 0,
+            slow_clock: SlowClock::default(),
             steps: 0,
             counters,
             caller_steps: 0,
@@ -168,20 +173,25 @@ impl WorkerState {
             }
             self.start_part(lane, index, owner, first);
         } else {
-            self.refuse(owner, &mut list);
+            self.refuse(lane, owner, &mut list, first);
         }
         list
     }
 
     /// Ends a part that is not begun, because its lane is down, its transfer has failed elsewhere, or it has nothing to move.
     #[cold]
-    fn refuse(&self, owner: &dyn PartOwner, list: &mut RequestList) {
+    fn refuse(&mut self, lane: LaneKey, owner: &dyn PartOwner, list: &mut RequestList, first: bool) {
+        let (direction, bytes) = (Direction::from(list.opcode), list.bytes);
         if !list.is_empty() {
             condemn(&self.early_ends, owner, EndState::Failed, "the lane is down");
         }
         // Before the end is known: its memory may be taken away then.
         list.clear();
-        owner.end_part();
+        let ended = EndedPart { direction, bytes, end: owner.end_part() };
+        let counters = Arc::clone(&self.counters);
+        let counts = self.lanes.get(lane).map_or(counters.unplaced(), |lane| &*lane.counts);
+        counts.start(direction, u64::from(first), bytes);
+        ended.count(counts);
     }
 
     /// One turn: poll, retire, post, now and then look at deadlines.
@@ -226,26 +236,43 @@ impl WorkerState {
         self.parts.len()
     }
 
-    fn end_part(&mut self, index: u32) {
+    /// Ends a part that has nothing outstanding. Answers what is left to be counted, if its lane is not there any more.
+    fn end_part(&mut self, index: u32) -> Option<EndedPart> {
         if let Some(part) = self.parts.get(index).filter(|part| part.waiting) {
             self.unposted -= 1;
             if let Some(lane) = self.lanes.at(part.lane) {
                 lane.turns.remove(&mut self.parts, index);
             }
         }
-        self.release(index);
-    }
-
-    /// Frees a part after its last request is over, and what it keeps registered; then tells its owner.
-    #[inline(always)]
-    fn release(&mut self, index: u32) {
-        let Some(part) = self.parts.get(index) else { return };
-        if let Some(lane) = self.lanes.at(part.lane) {
+        let part = self.parts.get(index)?;
+        let (lane_index, direction, bytes) = (part.lane, Direction::from(part.list.opcode), part.list.bytes);
+        let is_slow = self.slow_clock.is_slow(part.begun_at);
+        if let Some(lane) = self.lanes.at(lane_index) {
             lane.parts.remove(&mut self.parts, index);
         }
-        if let Some(owner) = self.parts.release(index) {
-            owner.end_part();
+        // Frees it, and what it keeps registered; then tells its owner.
+        let end = self.parts.release(index)?.end_part();
+        if is_slow && end.is_last {
+            self.counters.slow();
         }
+        let ended = EndedPart { direction, bytes, end };
+        let Some(lane) = self.lanes.at(lane_index) else { return Some(ended) };
+        ended.count(&lane.counts);
+        None
+    }
+}
+
+/// What is to be counted of a part that has ended.
+struct EndedPart {
+    direction: Direction,
+    bytes: u64,
+    end: PartEnd,
+}
+
+impl EndedPart {
+    #[inline(always)]
+    fn count(&self, counts: &TransferCounts) {
+        counts.end(self.direction, self.end.state.into(), u64::from(self.end.is_last), self.bytes);
     }
 }
 

@@ -35,11 +35,13 @@ impl WorkerState {
         lane.parts.push_back(&mut self.parts, index);
         let Some(part) = self.parts.get(index) else { return };
         (part.owner, part.lane) = (Some(owner), key.index());
+        count(lane, part, first, &self.counters);
+        part.begun_at = self.slow_clock.now();
         if part.list.is_empty() {
             // Nothing but empty pieces: done as soon as begun.
-            return self.end_part(index);
+            self.end_part(index);
+            return;
         }
-        count(lane, part, first, &self.counters);
         if lane.posts_at_once() {
             // Nothing stands before it: posted without the detour through the queues.
             loop {
@@ -163,8 +165,7 @@ fn count(lane: &Lane, part: &mut Part, first: bool, counters: &WorkerCounters) {
     if counters.begun() {
         part.begun = Some(Instant::now());
     }
-    lane.status.transfers.add(u64::from(first));
-    lane.status.bytes.add(part.list.bytes);
+    lane.counts.start(part.list.opcode.into(), u64::from(first), part.list.bytes);
 }
 
 /// Posts the next list of a part.

@@ -1,0 +1,103 @@
+//! What is counted of a lane.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::part_owner::EndState;
+use crate::fabric::{Opcode, Paths};
+use crate::observe::{
+    Counter, Direction, PathNames, SharedCounts, TransferCounts, TransferEnd, TransferTotals,
+};
+
+/// Counts of one lane. They outlive its queue pairs, and the lane in its worker.
+#[derive(Debug, Default)]
+pub struct LaneCounts {
+    /// By the paths that the lane has had: more than one only if one was denied later, or a rebuild found another one.
+    by_path: Mutex<ByPath>,
+    /// Parts that were posted again. Written under the worker's lock.
+    pub(super) retries: Counter,
+    /// Queue pairs that have replaced another one. Written under the worker's lock.
+    pub(super) rebuilds: Counter,
+}
+
+#[derive(Debug, Default)]
+struct ByPath {
+    posted: Vec<Arc<TransferCounts>>,
+    direct: Vec<(PathNames, Arc<SharedCounts>)>,
+}
+
+impl LaneCounts {
+    /// Where to count what the worker posts while the lane has these paths.
+    pub(super) fn posted(&self, paths: PathNames) -> Arc<TransferCounts> {
+        let mut counts = self.lock();
+        if let Some(known) = counts.posted.iter().find(|counts| counts.paths() == paths) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(TransferCounts::new(paths));
+        counts.posted.push(Arc::clone(&made));
+        made
+    }
+
+    /// Where to count what callers copy while the lane has these paths.
+    pub(super) fn direct(&self, paths: PathNames) -> Arc<SharedCounts> {
+        let mut counts = self.lock();
+        if let Some((_, known)) = counts.direct.iter().find(|(of, _)| *of == paths) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(SharedCounts::new(paths));
+        counts.direct.push((paths, Arc::clone(&made)));
+        made
+    }
+
+    /// Adds the transfers and bytes counted so far.
+    pub fn add_to(&self, totals: &mut TransferTotals) {
+        let counts = self.lock();
+        counts.posted.iter().for_each(|counts| counts.add_to(totals));
+        counts.direct.iter().for_each(|(_, counts)| counts.add_to(totals));
+    }
+
+    /// Parts that were posted again after the lane had failed.
+    pub fn retries(&self) -> u64 {
+        self.retries.get()
+    }
+
+    /// How often the lane was rebuilt.
+    pub fn rebuilds(&self) -> u64 {
+        self.rebuilds.get()
+    }
+
+    /// The data behind the lock is consistent after every statement, so a poisoned lock is usable.
+    fn lock(&self) -> MutexGuard<'_, ByPath> {
+        self.by_path.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The names of the paths of a lane. Copy streams, the only lanes that cannot be stopped, are those of a GPU.
+pub(super) fn path_names(paths: Paths, can_stop: bool) -> PathNames {
+    if can_stop {
+        PathNames { write: paths.write.name(), read: paths.read.name() }
+    } else {
+        PathNames { write: "gpu", read: "gpu" }
+    }
+}
+
+impl From<Opcode> for Direction {
+    #[inline(always)]
+    fn from(opcode: Opcode) -> Self {
+        match opcode {
+            Opcode::Write => Self::Write,
+            Opcode::Read => Self::Read,
+        }
+    }
+}
+
+impl From<EndState> for TransferEnd {
+    #[inline(always)]
+    fn from(state: EndState) -> Self {
+        match state {
+            EndState::Done => Self::Done,
+            EndState::Failed => Self::Failed,
+            EndState::TimedOut => Self::TimedOut,
+            EndState::Cancelled => Self::Cancelled,
+        }
+    }
+}
