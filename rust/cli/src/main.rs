@@ -1,4 +1,4 @@
-//! The operator's tool of flagcx-p2p: serve, put, get, demo, bench, doctor.
+//! The operator's tool of flagcx-p2p: serve, put, get, demo, bench, stat, doctor.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -13,6 +13,7 @@ mod process;
 mod ring;
 mod server;
 mod settings;
+mod stat;
 mod store;
 mod wire;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Get(args) => client::get(&args.into()),
         Command::Demo(args) => demo::run(&args.into()),
         Command::Bench(args) => bench::run(&args.into()),
+        Command::Stat(args) => stat::run(&args.into()),
         Command::Doctor => doctor::run(),
     };
     ended(done.and_then(|()| output::check()))

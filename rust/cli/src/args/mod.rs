@@ -6,6 +6,7 @@ mod get;
 mod put;
 mod ring;
 mod serve;
+mod stat;
 mod values;
 
 use clap::{Parser, Subcommand};
@@ -15,6 +16,7 @@ use demo::DemoArgs;
 use get::GetArgs;
 use put::PutArgs;
 use serve::ServeArgs;
+use stat::StatArgs;
 
 /// Moves files and measures transfers with the flagcx-p2p engine: one-sided READ and WRITE between two processes.
 #[derive(Debug, Parser)]
@@ -50,6 +52,10 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Measure transfers between two processes
     Bench(BenchArgs),
+    /// Show what the engines of a running process do: peers, lanes, rates, latencies, what is in flight
+    ///
+    /// The process answers on the address of its FLAGCX_P2P_METRICS. The table is renewed in place until Ctrl-C; where standard output is no terminal, tables follow each other.
+    Stat(StatArgs),
     /// Report what the engine finds here: devices, limits, settings, and what would fail
     Doctor,
 }

@@ -42,7 +42,12 @@ impl Files {
     pub fn layered(&self, name: &str) -> Option<String> {
         std::env::var_os(name)
             .map(|value| value.to_string_lossy().into_owned())
-            .or_else(|| self.values.get(name).cloned())
+            .or_else(|| self.value(name).map(str::to_owned))
+    }
+
+    /// The value in the files.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
     }
 }
 
