@@ -71,7 +71,7 @@ fn healthy(pair: &Pair) -> bool {
 }
 
 fn rebuilds(pair: &Pair) -> u64 {
-    number("flagcx_p2p_connection_rebuilds", &format!("peer=\"{}\"", pair.here.info().peer))
+    number("flagcx_p2p_peer_lane_rebuilds", &format!("peer=\"{}\"", pair.here.info().peer))
 }
 
 /// The value of a metric with `label` among its labels, 0 if there is none.

@@ -40,7 +40,7 @@ fn counted() -> (u64, u64) {
         let number = |value: &Value| if let Value::Number(number) = value { *number } else { 0 };
         snapshot.of(metric).map(|sample| number(&sample.value)).sum()
     };
-    (sum(&metrics::TRANSFERS), sum(&metrics::BYTES))
+    (sum(&metrics::ENDED), sum(&metrics::ENDED_BYTES))
 }
 
 #[test]

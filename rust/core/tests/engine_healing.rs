@@ -165,11 +165,12 @@ fn metrics_report_what_happened() {
         let line = line.unwrap_or_else(|| panic!("no {name} of {peer} in\n{page}"));
         line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
     };
-    assert!(value("flagcx_p2p_connection_bytes") >= 20.0 * 16.0 * 4000.0);
-    assert_eq!(value("flagcx_p2p_connection_transfers"), 20.0);
-    assert_eq!(value("flagcx_p2p_connection_failures"), 0.0);
-    assert!(value("flagcx_p2p_connection_rebuilds") >= 1.0);
-    assert_eq!(value("flagcx_p2p_notifications_sent"), 1.0);
+    assert!(value("flagcx_p2p_peer_ended_bytes") >= 20.0 * 16.0 * 4000.0);
+    assert_eq!(value("flagcx_p2p_peer_transfers_ended"), 20.0);
+    assert!(!page.contains("outcome=\"failed\",peer"), "{page}");
+    assert!(value("flagcx_p2p_peer_lane_rebuilds") >= 1.0);
+    assert!(value("flagcx_p2p_peer_lane_retries") >= 1.0);
+    assert_eq!(value("flagcx_p2p_peer_notifications_sent"), 1.0);
     assert!(page.contains("flagcx_p2p_transfer_latency_seconds_count"), "{page}");
     assert!(page.contains("flagcx_p2p_notifications_received"), "{page}");
 }

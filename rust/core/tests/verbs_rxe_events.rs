@@ -150,6 +150,6 @@ fn lanes_move_to_the_address_that_is_left() {
 fn rebuilds(pair: &Pair) -> u64 {
     let page = observe::prometheus_text(&observe::registry().snapshot()).unwrap();
     let peer = format!("peer=\"{}\"", pair.here.info().peer);
-    let of_peer = |line: &&str| line.starts_with("flagcx_p2p_connection_rebuilds") && line.contains(&peer);
+    let of_peer = |line: &&str| line.starts_with("flagcx_p2p_peer_lane_rebuilds") && line.contains(&peer);
     page.lines().filter(of_peer).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }

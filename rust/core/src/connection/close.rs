@@ -65,7 +65,9 @@ impl Connection {
             }
             self.rebuilds.end();
             drop(lock(&self.connected_host).take());
-            if !self.gpu.close(verdict, reason, deadline) {
+            let copies_ended = self.gpu.close(verdict, reason, deadline);
+            self.end_report();
+            if !copies_ended {
                 tracing::warn!(
                     peer = %self.peer.control,
                     "copies of GPU memory continue after the connection has ended: their memory stays in use until they are done"

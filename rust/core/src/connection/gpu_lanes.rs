@@ -9,7 +9,7 @@ use super::lanes::LaneHandle;
 use crate::fabric::gpu::{CopyStreams, GpuWorkQueue};
 use crate::fabric::{FabricError, Opcode, WorkQueue};
 use crate::gpu::{CurrentDevice, GpuError, GpuRuntime};
-use crate::pool::{EndState, LaneHealth, LaneSetup, LaneStatus, PoolError};
+use crate::pool::{EndState, LaneCounts, LaneHealth, LaneSetup, LaneStatus, PoolError};
 use crate::sync::{Mutex, lock};
 
 /// Copies that may be outstanding on one stream.
@@ -24,6 +24,8 @@ pub(super) struct GpuLanes {
     /// `None` once the connection is closed.
     lanes: Mutex<Option<Vec<GpuLane>>>,
     imports: Imports,
+    /// What is counted of all of them: they have one worker.
+    pub(super) counts: Arc<LaneCounts>,
 }
 
 /// One lane for each GPU and opcode, so that copies of both directions go on at a time.
@@ -51,7 +53,7 @@ pub(super) enum NoLane {
 
 impl Default for GpuLanes {
     fn default() -> Self {
-        Self { lanes: Mutex::new(Some(Vec::new())), imports: Imports::default() }
+        Self { lanes: Mutex::new(Some(Vec::new())), imports: Imports::default(), counts: Arc::default() }
     }
 }
 
@@ -59,6 +61,11 @@ impl GpuLanes {
     /// Memory of the peer that is open.
     pub(super) fn imports(&self) -> &Imports {
         &self.imports
+    }
+
+    /// The lanes that there are.
+    pub(super) fn handles(&self) -> Vec<LaneHandle> {
+        lock(&self.lanes).iter().flatten().map(|lane| lane.handle.clone()).collect()
     }
 
     /// The lane for such transfers, on a stream in the context of that GPU.
@@ -79,7 +86,7 @@ impl GpuLanes {
                 return Ok(lane.handle.clone());
             }
         }
-        let handle = make(context, runtime, gpu)?;
+        let handle = make(context, runtime, gpu, &self.counts)?;
         let lane = GpuLane { runtime: Arc::clone(runtime), gpu, opcode, handle: handle.clone() };
         match place.and_then(|place| lanes.get_mut(place)) {
             Some(old) => end(&std::mem::replace(old, lane).handle, EndState::Failed, REPLACED),
@@ -118,14 +125,19 @@ fn end(handle: &LaneHandle, verdict: EndState, reason: &str) {
     handle.worker.kick();
 }
 
-fn make(context: &Context, runtime: &Arc<dyn GpuRuntime>, gpu: i32) -> Result<LaneHandle, NoLane> {
+fn make(
+    context: &Context,
+    runtime: &Arc<dyn GpuRuntime>,
+    gpu: i32,
+    counts: &Arc<LaneCounts>,
+) -> Result<LaneHandle, NoLane> {
     let (worker_index, worker) = context.pool.copy_worker()?;
     let streams = Arc::clone(runtime);
     let open = move || {
         let _entered = CurrentDevice::ensure(&*streams, gpu);
         streams.open_stream()
     };
-    let status = Arc::new(LaneStatus::new(None));
+    let status = Arc::new(LaneStatus::counted(None, Arc::clone(counts)));
     let setup = LaneSetup { status: Arc::clone(&status), heals: true };
     // Opened before the worker's lock is taken: the first stream of a GPU makes its context, which takes long.
     let stream = Mutex::new(Some(open()?));

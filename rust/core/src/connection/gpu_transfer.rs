@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::gpu_lanes::NoLane;
-use super::submit::{ROOM_TAKEN_LIMIT, WhenFull};
+use super::submit::{ROOM_TAKEN_LIMIT, WhenFull, end_unplaced};
 use super::{Connection, LaneHandle};
 use crate::fabric::Opcode;
 use crate::fabric::gpu::key;
@@ -234,6 +234,7 @@ impl Connection {
         let part = Submission { lane: lane.key, owner: task, list: copies, first: true };
         self.hand_over(lane, part, started, limit)?;
         if let Some(list) = on_host {
+            let (opcode, bytes) = (list.opcode, list.bytes);
             let handed = self.pick_lane(0).and_then(|lane| {
                 let part = Submission { lane: lane.key, owner: task, list, first: false };
                 self.hand_over(lane, part, started, rest)?;
@@ -249,7 +250,7 @@ impl Connection {
                         reason: error.to_string(),
                     });
                     self.context.pool.early_ends().note();
-                    task.end_part();
+                    end_unplaced(task, opcode, false, bytes);
                 }
             }
         }

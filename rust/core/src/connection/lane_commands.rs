@@ -9,7 +9,6 @@ use crate::control::wire::LaneRecord;
 use crate::events::Wakeup;
 use crate::fabric::{FabricError, PathOptions, QueuePair};
 use crate::pool::{EndState, LaneHealth, LaneWatcher};
-use crate::sync::Ordering;
 
 /// Called by the connection's recovery. These calls block for commands of the device, never for the peer.
 impl Connection {
@@ -40,7 +39,6 @@ impl Connection {
         if replaced.is_err() {
             return;
         }
-        self.rebuilt.fetch_add(1, Ordering::Relaxed);
         tracing::info!(peer = %self.peer.control, lane = index, "a lane is back in working order");
         lane.worker.kick();
     }

@@ -53,7 +53,7 @@ use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
 use crate::observe;
 use crate::pool::{EndState, LaneHealth, PoolError};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::transfer::{RemoteRange, SlicePolicy, Spread, SubmitError};
 
 /// A connection to one peer, over which both ends may start transfers. Every method may be called from any thread.
@@ -106,10 +106,13 @@ pub struct Inner {
     rebuilds: Arc<Rebuilds>,
     /// The recovery, a task of the event loop; set once the connection stands.
     recovery: OnceCell<(Task, Arc<EventLoop>)>,
-    /// Counts for operators, incremented by any thread: Relaxed.
-    failures: AtomicU64,
-    rebuilt: AtomicU64,
+    /// Notifications sent, for operators; incremented by any thread: Relaxed.
     notified: AtomicU64,
+    /// The name of the peer in metrics.
+    peer_name: Arc<str>,
+    /// Its counts are among those of the connections that have ended. Set while no snapshot is made, by the thread that ends
+    /// the connection, and read by those that make one: the registry's lock orders it, so Relaxed.
+    reported: AtomicBool,
     /// Why it starts no transfers, in bits; 0 when it does. Read by submitters, with one load: Relaxed. [`CLOSED`] is set
     /// once by `end` and is a hint, the lanes' own state decides. [`FAILURES_HELD`] is set by callers that meet failures
     /// and cleared by submitters that find room again.
@@ -187,6 +190,7 @@ impl Connection {
         tracing::info!(
             peer = %peer.control, path = %paths, lanes = lanes.len(), regions = remote.table().len(), local = peer.local, "connected"
         );
+        let peer_name = observe::registry().peer_name(&peer.control.to_string());
         let copies_directly = lanes.iter().any(|lane| lane.status.direct.is_there());
         let spread = if context.pool.device().attributes().capabilities.needs_polling {
             Spread::over_threads(lanes.len())
@@ -216,9 +220,9 @@ impl Connection {
             wakeup,
             rebuilds: Arc::default(),
             recovery: OnceCell::new(),
-            failures: AtomicU64::new(0),
-            rebuilt: AtomicU64::new(0),
             notified: AtomicU64::new(0),
+            peer_name,
+            reported: AtomicBool::new(false),
             ended: Once::new(),
         })));
         connection.start_recovery(told, presence)?;

@@ -8,7 +8,8 @@ use super::Connection;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::memory::Recent;
-use crate::pool::{EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission};
+use crate::observe::process_counts;
+use crate::pool::{EndState, LaneHealth, PartEnd, PartOwner, RequestFailure, RequestList, Submission};
 use crate::transfer::{
     IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SlicePolicy, SubmitError, Task, TransferId,
     build, build_one,
@@ -205,14 +206,15 @@ impl Connection {
         task.start(plan.parts() as u32, self.context.time_limit);
         let mut workers = 0;
         for (number, list) in lists.into_iter().flatten().enumerate() {
+            let (first, bytes) = (number == 0, list.bytes);
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
             if task.end_state() != EndState::Done {
                 self.context.pool.spare_lists().release(list);
-                task.end_part();
+                end_unplaced(task, opcode, first, bytes);
                 continue;
             }
             let handed = self.pick_lane(hint.wrapping_add(number)).and_then(|lane| {
-                let part = Submission { lane: lane.key, owner: task, list, first: number == 0 };
+                let part = Submission { lane: lane.key, owner: task, list, first };
                 self.hand_over(lane, part, started, limit)?;
                 lane.worker.share();
                 Ok(lane.worker_index)
@@ -228,7 +230,7 @@ impl Connection {
                         reason: error.to_string(),
                     });
                     self.context.pool.early_ends().note();
-                    task.end_part();
+                    end_unplaced(task, opcode, first, bytes);
                 }
             }
         }
@@ -340,6 +342,15 @@ impl Connection {
     pub(super) fn down(&self, reason: &str) -> SubmitError {
         SubmitError::Down { peer: self.peer.control.to_string(), reason: reason.to_owned() }
     }
+}
+
+/// Ends a part that no lane takes, and counts it.
+#[cold]
+pub(super) fn end_unplaced(task: &'static Task, opcode: Opcode, first: bool, bytes: u64) {
+    let PartEnd { state, is_last } = task.end_part();
+    let counts = process_counts().unplaced();
+    counts.start(opcode.into(), u64::from(first), bytes);
+    counts.end(opcode.into(), state.into(), u64::from(is_last), bytes);
 }
 
 /// How long a part of a transfer that does not wait for room may wait, which others have taken behind its back.

@@ -75,7 +75,6 @@ impl Connection {
     }
 
     fn count_failure(&self, id: TransferId, outcome: &Outcome) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(transfer = id.0, peer = %self.peer.control, "transfer {outcome}");
     }
 

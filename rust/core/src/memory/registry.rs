@@ -18,6 +18,7 @@ use super::published::Published;
 use super::region::{MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
 use crate::fabric::{Access, Device, DmaBuf, SharedFile};
+use crate::observe::process_counts;
 use crate::sync::{Condvar, MutexGuard, SwapGuard, wait};
 pub use error::RegistryError;
 pub(super) use registration::next_id;
@@ -93,7 +94,7 @@ impl Registry {
         drop(state);
         // Dropped behind the lock below: until then no other thread registers the range.
         let _placeholder = Placeholder { registry: self, start };
-        let region = registration.make(&*self.device)?;
+        let region = registration.make_counted(&*self.device)?;
         let mut state = self.lock_open(closings, &region)?;
         state.by_start.insert(start, region.id);
         Ok(self.keep(&mut state, region, access))
@@ -112,7 +113,7 @@ impl Registry {
         let registration = Registration { range, kind, access, announced, dma_buf, file };
         registration.check()?;
         let closings = self.regions.lock().closings;
-        let region = registration.make(&*self.device)?;
+        let region = registration.make_counted(&*self.device)?;
         let mut state = self.lock_open(closings, &region)?;
         Ok(self.keep(&mut state, region, access))
     }
@@ -131,6 +132,7 @@ impl Registry {
     fn keep(&self, state: &mut MutexGuard<'_, State>, region: Arc<Region>, asked: Access) -> RegionId {
         let id = region.id;
         let announced = self.announce(&region);
+        process_counts().registered(region.length);
         state.by_id.insert(id, Entry { region, asked, owners: 1, announced });
         self.regions.changed(state);
         id
@@ -215,6 +217,7 @@ impl Registry {
     /// No new use of it, here or by peers.
     fn withdraw(&self, entry: &Entry) {
         entry.region.revoke();
+        process_counts().deregistered(entry.region.length);
         if let Some(id) = entry.announced {
             self.announced.remove(id);
         }

@@ -27,9 +27,7 @@ static PROCESS: PerProcess<Queue> =
 impl Source for Queue {
     fn collect(&self, out: &mut Snapshot) {
         let state = lock(&self.state);
-        let labels = [("engine", format!("{:016x}", self.incarnation))];
-        out.number(&metrics::NOTIFICATIONS_RECEIVED, &labels, state.received);
-        out.number(&metrics::NOTIFICATIONS_WAITING, &labels, state.waiting.len() as u64);
+        out.number(&metrics::NOTIFICATIONS_WAITING, &[], state.waiting.len() as u64);
     }
 }
 
@@ -62,8 +60,6 @@ struct State {
     /// Bytes of the others' contents.
     bytes: usize,
     reader: Reader,
-    /// Total of messages added.
-    received: u64,
     /// The receiver holds a message back.
     starved: bool,
     closed: bool,
@@ -218,7 +214,7 @@ impl Queue {
 
 impl State {
     fn push(&mut self, arrival: Notification) {
-        self.received += 1;
+        observe::process_counts().notification_received();
         let number = ARRIVALS.fetch_add(1, Ordering::Relaxed);
         match &arrival {
             Notification::Fixed(_) => self.fixed += 1,

@@ -4,6 +4,7 @@
 //! writes them without a locked instruction. Reading is rare: [`registry()`] collects a [`Snapshot`] from every live
 //! [`Source`], and [`prometheus_text`] writes one in the text format of OpenMetrics.
 
+mod connections;
 mod counter;
 mod event;
 mod event_log;
@@ -11,6 +12,8 @@ mod histogram;
 #[cfg(feature = "metrics-endpoint")]
 pub(crate) mod json;
 mod metric;
+mod peer_names;
+mod process_counts;
 mod prometheus;
 mod registry;
 mod shared_counts;
@@ -20,11 +23,13 @@ mod transfer_counts;
 mod transfer_totals;
 mod worker;
 
+pub use connections::{ConnectionReport, LaneReport, MOST_PEERS, OTHER_PEERS};
 pub use counter::Counter;
 pub use event::{Event, EventKind};
 pub use event_log::{EVENTS_KEPT, EventLog, event_log};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metric::{Kind, METRICS, Metric, metrics};
+pub use process_counts::{ProcessCounts, process_counts};
 pub use prometheus::prometheus_text;
 pub use registry::{Registry, Source, registry};
 pub use shared_counts::SharedCounts;

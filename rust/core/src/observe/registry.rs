@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::fork::PerProcess;
 
-use super::{SlowTransfer, Snapshot};
+use super::connections::EndedConnections;
+use super::peer_names::PeerNames;
+use super::{ConnectionReport, SlowTransfer, Snapshot, TransferTotals, process_counts};
 
 /// An object with counters.
 pub trait Source: Send + Sync {
@@ -22,6 +24,9 @@ pub trait Source: Send + Sync {
 #[derive(Default)]
 pub struct Registry {
     sources: Mutex<Vec<Weak<dyn Source>>>,
+    /// Held while a snapshot is made, so that a connection which ends is counted in it once.
+    ended: Mutex<EndedConnections>,
+    peer_names: Mutex<PeerNames>,
 }
 
 /// The process's registry.
@@ -42,13 +47,33 @@ impl Registry {
         sources.push(weak);
     }
 
-    /// The values of every live source now. The lock is not held meanwhile: a source may drop others, or add some.
+    /// The values of every live source now, with those of the process. Connections that end meanwhile wait for it.
     pub fn snapshot(&self) -> Snapshot {
+        // Dropped last: a connection of which this is the last reference ends then, and waits for the lock.
+        let sources = self.live();
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let mut snapshot = Snapshot::default();
-        for source in self.live() {
+        for source in &sources {
             source.collect(&mut snapshot);
         }
+        let mut unplaced = TransferTotals::default();
+        process_counts().unplaced().add_to(&mut unplaced);
+        process_counts().collect(&mut snapshot);
+        snapshot.finish(&ended, &unplaced);
+        drop(ended);
         snapshot
+    }
+
+    /// The name under which a peer is counted, for as long as the answer and its copies live.
+    pub fn peer_name(&self, peer: &str) -> Arc<str> {
+        self.peer_names.lock().unwrap_or_else(PoisonError::into_inner).acquire(peer)
+    }
+
+    /// A connection has ended: what `report` answers is part of the sums from now on. `report` is called while no snapshot is
+    /// made, and after it the connection must not report to one.
+    pub fn end_connection(&self, peer: &Arc<str>, report: impl FnOnce() -> ConnectionReport) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.add(peer, &report());
     }
 
     /// The transfers of the process that have been unfinished for at least `older_than`, the oldest first.
@@ -76,14 +101,14 @@ impl std::fmt::Debug for Registry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Value, metrics};
+    use super::super::{Amount, Direction, MOST_PEERS, Metric, OTHER_PEERS, Sample, Value, metrics};
     use super::*;
 
     struct Lanes(u64);
 
     impl Source for Lanes {
         fn collect(&self, out: &mut Snapshot) {
-            out.number(&metrics::PEER_LANES, &[("peer", "p".to_owned())], self.0);
+            out.number(&metrics::PEER_LANES, &[("peer", self.0.to_string())], self.0);
         }
     }
 
@@ -100,6 +125,102 @@ mod tests {
         assert_eq!(values(&registry), [Value::Number(1), Value::Number(2)]);
         drop(one);
         assert_eq!(values(&registry), [Value::Number(2)]);
+    }
+
+    #[test]
+    fn every_series_is_there_once() {
+        let registry = Registry::default();
+        let lanes = [Arc::new(Lanes(2)), Arc::new(Lanes(3)), Arc::new(Lanes(2))];
+        lanes.iter().for_each(|lanes| registry.add(lanes));
+        assert_eq!(values(&registry), [Value::Number(4), Value::Number(3)]);
+    }
+
+    /// A connection with so many transfers done.
+    struct Peer {
+        name: Arc<str>,
+        done: u64,
+        ended: std::sync::atomic::AtomicBool,
+    }
+
+    impl Peer {
+        fn new(registry: &Registry, name: &str, done: u64) -> Arc<Self> {
+            let peer = Arc::new(Self { name: registry.peer_name(name), done, ended: false.into() });
+            registry.add(&peer);
+            peer
+        }
+
+        fn report(&self) -> ConnectionReport {
+            let mut report = ConnectionReport::default();
+            let totals = report.transfers.of(Direction::Read, "tcp");
+            totals.started = Amount { transfers: self.done + 1, bytes: 0 };
+            totals.ended[0] = Amount { transfers: self.done, bytes: 0 };
+            report
+        }
+
+        fn end(&self, registry: &Registry) {
+            registry.end_connection(&self.name, || {
+                self.ended.store(true, std::sync::atomic::Ordering::Relaxed);
+                self.report()
+            });
+        }
+    }
+
+    impl Source for Peer {
+        fn collect(&self, out: &mut Snapshot) {
+            if !self.ended.load(std::sync::atomic::Ordering::Relaxed) {
+                out.connection(&self.name, &self.report());
+            }
+        }
+    }
+
+    fn number(registry: &Registry, metric: &'static Metric, label: Option<&str>) -> Option<u64> {
+        let snapshot = registry.snapshot();
+        let numbers = snapshot
+            .of(metric)
+            .filter(|sample| label.is_none_or(|label| sample.labels.iter().any(|(_, value)| value == label)));
+        let value = |sample: &Sample| match sample.value {
+            Value::Number(number) => number,
+            _ => 0,
+        };
+        numbers.map(value).reduce(|sum, more| sum + more)
+    }
+
+    #[test]
+    fn sums_stay_when_connections_end_and_the_series_of_their_peers_go() {
+        let registry = Registry::default();
+        let [one, two, more] =
+            [("a", 5), ("b", 7), ("a", 11)].map(|(name, done)| Peer::new(&registry, name, done));
+        assert_eq!(number(&registry, &metrics::ENDED, None), Some(23));
+        assert_eq!(
+            number(&registry, &metrics::PEER_ENDED, Some("a")),
+            Some(16),
+            "two connections, one series"
+        );
+        assert_eq!(number(&registry, &metrics::IN_FLIGHT, None), Some(3));
+        two.end(&registry);
+        assert_eq!(number(&registry, &metrics::ENDED, None), Some(23));
+        drop(two);
+        assert_eq!(number(&registry, &metrics::ENDED, None), Some(23));
+        assert_eq!(number(&registry, &metrics::PEER_ENDED, Some("b")), None);
+        assert_eq!(number(&registry, &metrics::IN_FLIGHT, None), Some(2), "what has ended is not in flight");
+        assert_eq!(number(&registry, &metrics::CONNECTIONS_ENDED, None), Some(1));
+        assert_eq!(number(&registry, &metrics::CONNECTIONS, None), Some(2));
+        [&one, &more].iter().for_each(|peer| peer.end(&registry));
+        assert_eq!(number(&registry, &metrics::ENDED, None), Some(23));
+    }
+
+    #[test]
+    fn the_series_of_many_peers_are_bounded_and_none_goes_down() {
+        let registry = Registry::default();
+        let mut peers: Vec<_> =
+            (0..MOST_PEERS + 20).map(|number| Peer::new(&registry, &number.to_string(), 1)).collect();
+        let series = |registry: &Registry| registry.snapshot().of(&metrics::PEER_ENDED).count();
+        assert_eq!(series(&registry), MOST_PEERS + 1);
+        assert_eq!(number(&registry, &metrics::PEER_ENDED, Some(OTHER_PEERS)), Some(20));
+        // Those of others go on to count for the others.
+        peers.drain(MOST_PEERS..).for_each(|peer| peer.end(&registry));
+        assert_eq!(number(&registry, &metrics::PEER_ENDED, Some(OTHER_PEERS)), Some(20));
+        assert_eq!(number(&registry, &metrics::ENDED, None), Some(MOST_PEERS as u64 + 20));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The state of all counters at one moment.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HistogramSnapshot, Metric};
+use super::connections::{EndedConnections, Peers};
+use super::{ConnectionReport, HistogramSnapshot, Metric, TransferTotals};
 
 /// A label: its name and value, such as `("peer", "10.0.0.2:4711")`.
 pub type Label = (&'static str, String);
@@ -29,10 +32,24 @@ pub enum Value {
     Histogram(Box<HistogramSnapshot>),
 }
 
+impl Value {
+    fn add(&mut self, more: &Self) {
+        match (self, more) {
+            (Self::Number(sum), Self::Number(more)) => *sum = sum.wrapping_add(*more),
+            (Self::Seconds(sum), Self::Seconds(more)) => *sum += *more,
+            (Self::Histogram(sum), Self::Histogram(more)) => sum.merge(more),
+            // Values of one metric are of one kind.
+            _ => {}
+        }
+    }
+}
+
 /// The values of all sources, in the order of their registration.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     samples: Vec<Sample>,
+    /// What connections have reported, until [`Snapshot::finish`].
+    peers: Peers,
 }
 
 impl Snapshot {
@@ -53,6 +70,26 @@ impl Snapshot {
             labels: labels.to_vec(),
             value: Value::Histogram(Box::new(value)),
         });
+    }
+
+    /// Adds what a connection reports, under the name of its peer.
+    pub fn connection(&mut self, peer: &Arc<str>, report: &ConnectionReport) {
+        self.peers.add(peer, report);
+    }
+
+    /// Writes the sums over connections, and makes one series of those with equal labels, which readers would refuse.
+    pub(super) fn finish(&mut self, ended: &EndedConnections, unplaced: &TransferTotals) {
+        std::mem::take(&mut self.peers).write(ended, unplaced, self);
+        let mut places = HashMap::new();
+        let mut once: Vec<Sample> = Vec::with_capacity(self.samples.len());
+        for sample in std::mem::take(&mut self.samples) {
+            let place = *places.entry((sample.metric.name, sample.labels.clone())).or_insert(once.len());
+            match once.get_mut(place) {
+                Some(known) => known.value.add(&sample.value),
+                None => once.push(sample),
+            }
+        }
+        self.samples = once;
     }
 
     /// Everything.

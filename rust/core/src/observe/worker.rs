@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
-use super::{Counter, Histogram, PathNames, TransferCounts};
+use super::{Counter, Histogram};
 
 /// One transfer in this many has its latency recorded: often enough for percentiles, too rarely to cost measurable time.
 pub const SAMPLE_EVERY: u64 = 64;
@@ -14,7 +14,7 @@ pub const SAMPLE_EVERY: u64 = 64;
 #[derive(Debug, Default)]
 pub struct WorkerCounters(CachePadded<Counters>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Counters {
     posted: Counter,
     refused: Counter,
@@ -22,21 +22,6 @@ struct Counters {
     slow: Counter,
     begun: Counter,
     latency: Histogram,
-    unplaced: TransferCounts,
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self {
-            posted: Counter::default(),
-            refused: Counter::default(),
-            failed: Counter::default(),
-            slow: Counter::default(),
-            begun: Counter::default(),
-            latency: Histogram::default(),
-            unplaced: TransferCounts::new(PathNames { write: "none", read: "none" }),
-        }
-    }
 }
 
 impl WorkerCounters {
@@ -60,11 +45,6 @@ impl WorkerCounters {
     #[cold]
     pub fn slow(&self) {
         self.0.slow.add(1);
-    }
-
-    /// Where parts are counted that came for a lane which was gone.
-    pub fn unplaced(&self) -> &TransferCounts {
-        &self.0.unplaced
     }
 
     /// A transfer's share of this worker begins: whether its latency is to be measured.

@@ -66,7 +66,7 @@ pub struct LaneStatus {
     health: AtomicU32,
     reason: Mutex<String>,
     /// What is counted of it.
-    pub counts: LaneCounts,
+    pub counts: Arc<LaneCounts>,
     /// Copies by submitters, beside what the worker posts.
     pub direct: DirectLane,
     on_change: Option<Arc<dyn LaneWatcher>>,
@@ -81,10 +81,15 @@ pub trait LaneWatcher: Send + Sync + std::fmt::Debug {
 impl LaneStatus {
     /// A healthy lane's.
     pub fn new(on_change: Option<Arc<dyn LaneWatcher>>) -> Self {
+        Self::counted(on_change, Arc::default())
+    }
+
+    /// A healthy lane's that is counted with others of the same worker.
+    pub fn counted(on_change: Option<Arc<dyn LaneWatcher>>, counts: Arc<LaneCounts>) -> Self {
         Self {
             health: AtomicU32::new(LaneHealth::Healthy as u32),
             reason: Mutex::default(),
-            counts: LaneCounts::default(),
+            counts,
             direct: DirectLane::default(),
             on_change,
         }

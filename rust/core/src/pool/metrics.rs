@@ -17,6 +17,7 @@ impl Source for WorkerPool {
         };
         out.number(&metrics::POSTED, &labels, sum(WorkerCounters::posted_count));
         out.number(&metrics::REFUSED, &labels, sum(WorkerCounters::refused_count));
+        out.number(&metrics::SLOW, &labels, sum(WorkerCounters::slow_count));
         out.number(&metrics::FAILED, &labels, sum(WorkerCounters::failed_count));
         out.number(
             &metrics::WAITING,

@@ -3,6 +3,7 @@
 
 mod set_aside;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use once_cell::race::OnceRef;
@@ -175,6 +176,16 @@ impl Table {
             .filter_map(|index| self.slot(index))
             .map(|slot| TransferId(slot.id()))
             .filter(|id| id.0 != 0)
+            .collect()
+    }
+
+    /// The ids in flight by the address of their task.
+    pub fn ids_by_task(&self) -> HashMap<usize, u64> {
+        let made = *lock(&self.made);
+        let slots = (0..made as u32).filter_map(|index| self.slot(index));
+        slots
+            .map(|slot| (std::ptr::from_ref(&slot.task).addr(), slot.id()))
+            .filter(|(_, id)| *id != 0)
             .collect()
     }
 

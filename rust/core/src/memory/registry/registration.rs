@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::RegistryError;
 use crate::fabric::{Access, Backing, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion, SharedFile};
@@ -11,6 +12,7 @@ use crate::memory::host_inspection::HostInspection;
 use crate::memory::process_regions;
 use crate::memory::region::{MemoryKind, Region, RegionId};
 use crate::memory::unreachable::UnreachableMemory;
+use crate::observe::{EventKind, event_log, process_counts};
 
 /// What is to be registered.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +39,26 @@ impl Registration {
         Ok(())
     }
 
+    /// [`Registration::make`], and counts it.
+    pub(super) fn make_counted(&self, device: &dyn Device) -> Result<Arc<Region>, RegistryError> {
+        let since = Instant::now();
+        let made = self.make(device);
+        process_counts().registration_took(since.elapsed());
+        if let Err(error) = &made {
+            process_counts().registration_failed();
+            let text = format!("cannot register memory: {error}");
+            event_log().record(
+                EventKind::RegistrationFailed,
+                None,
+                Some(device.attributes().name.clone()),
+                text,
+            );
+        }
+        made
+    }
+
     /// Has the device register the range. May take long: called without a lock.
-    pub(super) fn make(&self, device: &dyn Device) -> Result<Arc<Region>, RegistryError> {
+    fn make(&self, device: &dyn Device) -> Result<Arc<Region>, RegistryError> {
         let Self { range: (address, length), kind, access, announced, dma_buf, file } = *self;
         let of_engine = kind != MemoryKind::Device && dma_buf.is_none();
         let allocation = of_engine.then(|| AllocationUse::of_range(address, length)).transpose();

@@ -34,7 +34,7 @@ use super::shared_worker::Submission;
 use super::slow_clock::SlowClock;
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus};
 use crate::memory::Recent;
-use crate::observe::{Direction, TransferCounts, WorkerCounters};
+use crate::observe::{Direction, TransferCounts, WorkerCounters, process_counts};
 
 /// Sizes of a worker.
 #[derive(Clone, Copy, Debug)]
@@ -188,10 +188,15 @@ impl WorkerState {
         // Before the end is known: its memory may be taken away then.
         list.clear();
         let ended = EndedPart { direction, bytes, end: owner.end_part() };
-        let counters = Arc::clone(&self.counters);
-        let counts = self.lanes.get(lane).map_or(counters.unplaced(), |lane| &*lane.counts);
-        counts.start(direction, u64::from(first), bytes);
-        ended.count(counts);
+        if let Some(lane) = self.lanes.get(lane) {
+            lane.counts.start(direction, u64::from(first), bytes);
+            ended.count(&lane.counts);
+        } else {
+            let PartEnd { state, is_last } = ended.end;
+            let counts = process_counts().unplaced();
+            counts.start(direction, u64::from(first), bytes);
+            counts.end(direction, state.into(), u64::from(is_last), bytes);
+        }
     }
 
     /// One turn: poll, retire, post, now and then look at deadlines.

@@ -1,0 +1,173 @@
+//! What connections report, summed up by peer and for the process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Label, Snapshot, TransferEnd, TransferTotals, metrics};
+
+/// What one connection reports.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionReport {
+    /// Its transfers.
+    pub transfers: TransferTotals,
+    /// How long its oldest transfer has not ended.
+    pub oldest: Duration,
+    /// Lanes in working order.
+    pub healthy_lanes: u64,
+    /// How often parts were posted again and lanes rebuilt, by the lane's index.
+    pub lanes: Vec<LaneReport>,
+    /// Notifications sent.
+    pub notifications_sent: u64,
+}
+
+/// What one lane reports.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LaneReport {
+    /// Parts posted again after the lane had failed.
+    pub retries: u64,
+    /// Queue pairs that have replaced another one.
+    pub rebuilds: u64,
+}
+
+/// Sums over connections.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sums {
+    connections: u64,
+    lane_count: u64,
+    report: ConnectionReport,
+}
+
+impl Sums {
+    /// Adds a connection.
+    pub(super) fn add(&mut self, report: &ConnectionReport) {
+        self.connections += 1;
+        self.lane_count += report.lanes.len() as u64;
+        self.report.healthy_lanes += report.healthy_lanes;
+        self.report.oldest = self.report.oldest.max(report.oldest);
+        self.add_counters(report);
+    }
+
+    fn add_counters(&mut self, report: &ConnectionReport) {
+        self.report.transfers.merge(&report.transfers);
+        self.report.notifications_sent += report.notifications_sent;
+        if self.report.lanes.len() < report.lanes.len() {
+            self.report.lanes.resize(report.lanes.len(), LaneReport::default());
+        }
+        for (sum, lane) in self.report.lanes.iter_mut().zip(&report.lanes) {
+            sum.retries += lane.retries;
+            sum.rebuilds += lane.rebuilds;
+        }
+    }
+}
+
+/// What the connections that have ended had counted.
+#[derive(Debug, Default)]
+pub(super) struct EndedConnections {
+    all: Sums,
+    /// Of these, those of peers without series of their own.
+    other: Sums,
+}
+
+impl EndedConnections {
+    /// Adds a connection that has ended.
+    pub(super) fn add(&mut self, peer: &Arc<str>, report: &ConnectionReport) {
+        self.all.add(report);
+        if **peer == *OTHER_PEERS {
+            self.other.add(report);
+        }
+    }
+}
+
+/// Peers that have series of their own at a time; the others share those of [`OTHER_PEERS`].
+pub const MOST_PEERS: usize = 256;
+
+/// The name of peers beyond [`MOST_PEERS`] in metrics.
+pub const OTHER_PEERS: &str = "other";
+
+/// The connections of a snapshot, by the name of their peer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peers(BTreeMap<Arc<str>, Sums>);
+
+impl Peers {
+    /// Adds a connection.
+    pub(super) fn add(&mut self, peer: &Arc<str>, report: &ConnectionReport) {
+        self.0.entry(Arc::clone(peer)).or_default().add(report);
+    }
+
+    /// Writes the sums of all, and those of each peer.
+    pub(super) fn write(mut self, ended: &EndedConnections, unplaced: &TransferTotals, out: &mut Snapshot) {
+        let mut all = Sums::default();
+        for peer in self.0.values() {
+            all.connections += peer.connections;
+            all.report.oldest = all.report.oldest.max(peer.report.oldest);
+            all.add_counters(&peer.report);
+        }
+        let in_flight = all.report.transfers.in_flight();
+        out.number(&metrics::IN_FLIGHT, &[], in_flight.transfers);
+        out.number(&metrics::IN_FLIGHT_BYTES, &[], in_flight.bytes);
+        out.seconds(&metrics::OLDEST_AGE, &[], all.report.oldest);
+        out.number(&metrics::CONNECTIONS, &[], all.connections);
+        out.number(&metrics::CONNECTIONS_ENDED, &[], ended.all.connections);
+        all.add_counters(&ended.all.report);
+        all.report.transfers.merge(unplaced);
+        write_totals(&all.report, out);
+        if ended.other.connections > 0 {
+            self.0.entry(Arc::from(OTHER_PEERS)).or_default().add_counters(&ended.other.report);
+        }
+        for (peer, sums) in &self.0 {
+            write_peer(peer, sums, out);
+        }
+    }
+}
+
+fn write_totals(all: &ConnectionReport, out: &mut Snapshot) {
+    for (direction, path, totals) in all.transfers.iter() {
+        let labels = [("direction", direction.to_string()), ("path", path.to_owned())];
+        out.number(&metrics::STARTED, &labels, totals.started.transfers);
+        out.number(&metrics::STARTED_BYTES, &labels, totals.started.bytes);
+        for (end, amount) in TransferEnd::ALL.iter().zip(totals.ended) {
+            let labels = [labels.as_slice(), &[("outcome", end.name().to_owned())]].concat();
+            out.number(&metrics::ENDED, &labels, amount.transfers);
+            out.number(&metrics::ENDED_BYTES, &labels, amount.bytes);
+        }
+    }
+    out.number(&metrics::LANE_RETRIES, &[], all.lanes.iter().map(|lane| lane.retries).sum());
+    out.number(&metrics::LANE_REBUILDS, &[], all.lanes.iter().map(|lane| lane.rebuilds).sum());
+    out.number(&metrics::NOTIFICATIONS_SENT, &[], all.notifications_sent);
+}
+
+fn write_peer(peer: &str, sums: &Sums, out: &mut Snapshot) {
+    let peer: Label = ("peer", peer.to_owned());
+    let labels = std::slice::from_ref(&peer);
+    let report = &sums.report;
+    // Of connections that exist: those that have ended have nothing in flight, and what they counted is among the counters only.
+    let in_flight = report.transfers.in_flight();
+    out.number(&metrics::PEER_CONNECTIONS, labels, sums.connections);
+    out.number(&metrics::PEER_LANES, labels, sums.lane_count);
+    out.number(&metrics::PEER_HEALTHY_LANES, labels, report.healthy_lanes);
+    out.number(&metrics::PEER_IN_FLIGHT, labels, in_flight.transfers);
+    out.number(&metrics::PEER_IN_FLIGHT_BYTES, labels, in_flight.bytes);
+    out.seconds(&metrics::PEER_OLDEST_AGE, labels, report.oldest);
+    out.number(&metrics::PEER_NOTIFICATIONS_SENT, labels, report.notifications_sent);
+    for (index, lane) in report.lanes.iter().enumerate() {
+        let labels = [peer.clone(), ("lane", index.to_string())];
+        out.number(&metrics::PEER_LANE_RETRIES, &labels, lane.retries);
+        out.number(&metrics::PEER_LANE_REBUILDS, &labels, lane.rebuilds);
+    }
+    for (direction, path, totals) in report.transfers.iter() {
+        for (end, amount) in TransferEnd::ALL.iter().zip(totals.ended) {
+            // An outcome that has not occurred is left out: with many peers these are most of the page.
+            if *end == TransferEnd::Done || amount.transfers > 0 || amount.bytes > 0 {
+                let labels = [
+                    peer.clone(),
+                    ("direction", direction.to_string()),
+                    ("path", path.to_owned()),
+                    ("outcome", end.name().to_owned()),
+                ];
+                out.number(&metrics::PEER_ENDED, &labels, amount.transfers);
+                out.number(&metrics::PEER_ENDED_BYTES, &labels, amount.bytes);
+            }
+        }
+    }
+}
