@@ -8,15 +8,16 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Ended, Server, finish, program, run};
 use serde_json::Value;
 
-/// A server whose endpoint is a Unix socket in a folder of its own.
+/// A server with its endpoint at a Unix socket in a folder of its own.
 fn watched_server() -> (Server, String, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let address = format!("unix:{}/metrics", folder.path().display());
@@ -83,7 +84,7 @@ fn what_cannot_be_watched_is_said_in_a_line() {
     // Another protocol behind the address.
     let other = std::thread::spawn(move || {
         let (mut client, _) = holder.accept().unwrap();
-        std::io::Write::write_all(&mut client, b"SSH-2.0-x\r\n").unwrap();
+        client.write_all(b"SSH-2.0-x\r\n").unwrap();
         let _ = std::io::copy(&mut client, &mut std::io::sink());
     });
     drop(late);
@@ -150,6 +151,10 @@ fn a_stopped_peer_is_seen_within_a_second() {
     let stopped = Instant::now();
     std::thread::sleep(Duration::from_millis(500));
     let summary = once(&address);
+    let mut page = String::new();
+    let mut stream = UnixStream::connect(address.strip_prefix("unix:").unwrap()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    stream.read_to_string(&mut page).unwrap();
     let seen = stopped.elapsed();
     server.signal("-CONT");
     put.kill().unwrap();
@@ -158,6 +163,8 @@ fn a_stopped_peer_is_seen_within_a_second() {
     let peer = &summary["peers"][0];
     assert!(peer["in_flight"].as_f64().unwrap() > 0.0, "{summary}");
     assert!(peer["oldest_age_seconds"].as_f64().unwrap() >= 0.3, "{summary}");
+    let age = page.lines().find_map(|line| line.strip_prefix("flagcx_p2p_oldest_transfer_age_seconds "));
+    assert!(age.unwrap().parse::<f64>().unwrap() >= 0.3, "{page}");
     assert_eq!(summary["slow_transfers"][0]["peer"], peer["peer"], "{summary}");
     assert!(summary["slow_transfers"][0]["age_seconds"].as_f64().unwrap() >= 0.3, "{summary}");
 }

@@ -88,7 +88,13 @@ fn exchange<S: Read + Write>(
         limit(stream, left)?;
         match stream.read(&mut part) {
             Ok(0) => return Ok(answer),
-            Ok(count) => answer.extend_from_slice(part.get(..count).unwrap_or_default()),
+            Ok(count) => {
+                answer.extend_from_slice(part.get(..count).unwrap_or_default());
+                // Another protocol's server may wait for more, and never close.
+                if !b"HTTP/1.1 ".iter().zip(&answer).all(|(one, other)| one == other) {
+                    return Ok(answer);
+                }
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -20,7 +20,7 @@ impl<'a> Series<'a> {
         Self { now, before: if is_same { before.collect() } else { HashMap::new() }, seconds }
     }
 
-    /// The metric's values now whose labels fit.
+    /// The metric's values now that have these labels.
     pub(super) fn of(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &'a Metric> {
         let fits = |metric: &&Metric| {
             metric.name == name
@@ -33,7 +33,7 @@ impl<'a> Series<'a> {
 
     /// The sum of a gauge, or of a counter since its start.
     pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.of(name, labels).map(|metric| metric.value).sum()
+        self.of(name, labels).fold(0.0, |sum, metric| sum + metric.value)
     }
 
     /// The largest value of a gauge.
@@ -43,7 +43,8 @@ impl<'a> Series<'a> {
 
     /// How much a counter has grown each second. `None` when that is not known.
     pub(super) fn rate(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let grown: f64 = self.of(name, labels).map(|metric| self.growth(metric)).sum();
+        // An empty `sum` of floats is -0.
+        let grown = self.of(name, labels).fold(0.0, |sum, metric| sum + self.growth(metric));
         (self.seconds > 0.0).then(|| grown / self.seconds)
     }
 
@@ -104,6 +105,7 @@ mod tests {
         assert_eq!(series.rate("a", &[("peer", "q")]), Some(3.0), "it began anew");
         assert_eq!(series.rate("a", &[("peer", "new")]), Some(4.0));
         assert_eq!(series.rate("a", &[]), Some(9.0));
+        assert!(series.rate("b", &[]).is_some_and(f64::is_sign_positive), "of no series");
         assert_eq!((series.sum("a", &[]), series.max("a", &[])), (28.0, 14.0));
     }
 

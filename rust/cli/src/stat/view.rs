@@ -27,7 +27,8 @@ pub(super) fn view(summary: &Summary, width: usize) -> View {
         seconds(*uptime_seconds),
         time_of_day(*time)
     );
-    let mut head = vec![cut(&title, width), cut(&totals(&summary.totals), width)];
+    let mut head: Vec<_> =
+        [title].iter().chain(&totals(&summary.totals)).map(|line| cut(line, width)).collect();
     if summary.interval_seconds == 0.0 {
         head.push(cut("the process was started anew: no rates yet", width));
     }
@@ -96,7 +97,7 @@ fn peer_cells(peer: &Peer) -> Vec<String> {
     let traffic = &peer.traffic;
     vec![
         peer.peer.clone(),
-        peer.path.clone(),
+        if peer.path.is_empty() { dash() } else { peer.path.clone() },
         count(peer.connections),
         format!("{}/{}", count(peer.healthy_lanes), count(peer.lanes)),
         gigabytes(traffic.write_bytes_per_second),
@@ -115,25 +116,31 @@ fn draws_attention(peer: &Peer) -> bool {
     peer.healthy_lanes < peer.lanes || peer.traffic.oldest_age_seconds >= OLD_SECONDS
 }
 
-fn totals(totals: &Totals) -> String {
+fn totals(totals: &Totals) -> [String; 2] {
     let Totals { connections, traffic, waiting, p50_seconds, p99_seconds } = totals;
-    let Traffic { in_flight, oldest_age_seconds, retries, rebuilds, failures, .. } = *traffic;
-    format!(
-        "write {} GB/s, read {} GB/s, {} ops/s, p50 {}, p99 {}; {} in flight, oldest {}, queue {}; {} connections, {} retries, {} \
-         rebuilds, {} failures",
-        gigabytes(traffic.write_bytes_per_second),
-        gigabytes(traffic.read_bytes_per_second),
-        rate(traffic.transfers_per_second),
-        p50_seconds.map_or_else(dash, seconds),
-        p99_seconds.map_or_else(dash, seconds),
-        count(in_flight),
-        seconds(oldest_age_seconds),
-        count(*waiting),
-        count(*connections),
-        count(retries),
-        count(rebuilds),
-        count(failures),
-    )
+    let Traffic { in_flight, in_flight_bytes, oldest_age_seconds, retries, rebuilds, failures, .. } =
+        *traffic;
+    [
+        format!(
+            "write {} GB/s, read {} GB/s, {} ops/s, p50 {}, p99 {}",
+            gigabytes(traffic.write_bytes_per_second),
+            gigabytes(traffic.read_bytes_per_second),
+            rate(traffic.transfers_per_second),
+            p50_seconds.map_or_else(dash, seconds),
+            p99_seconds.map_or_else(dash, seconds),
+        ),
+        format!(
+            "{} in flight ({}), oldest {}, queue {}, {} retries, {} rebuilds, {} failures, {} connections",
+            count(in_flight),
+            units::bytes(in_flight_bytes as u64),
+            seconds(oldest_age_seconds),
+            count(*waiting),
+            count(retries),
+            count(rebuilds),
+            count(failures),
+            count(*connections),
+        ),
+    ]
 }
 
 fn slow_line(slow: &SlowTransfer) -> String {

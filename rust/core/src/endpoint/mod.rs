@@ -38,4 +38,5 @@ pub(crate) use of_process::EndpointUse;
 pub use request::{MAX_HEAD, Method, Page, Parsed, Request, Status, parse};
 
 #[cfg(all(test, feature = "metrics-endpoint", not(flagcx_p2p_loom)))]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 mod tests;

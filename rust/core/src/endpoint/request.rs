@@ -64,7 +64,7 @@ pub enum Status {
 
 impl Status {
     /// Number and reason, as they stand in an answer.
-    pub fn line(self) -> &'static str {
+    pub(super) fn line(self) -> &'static str {
         match self {
             Self::Ok => "200 OK",
             Self::BadRequest => "400 Bad Request",
