@@ -99,6 +99,19 @@ mod ffi {
         peer: String,
     }
 
+    /// A transfer that has not ended.
+    struct SlowTransfer {
+        id: u64,
+        is_read: bool,
+        bytes: u64,
+        age_ms: u64,
+        pieces: u64,
+        pieces_done: u64,
+        lanes: u32,
+        path: String,
+        peer: String,
+    }
+
     /// Which fabric runs, and why.
     struct FabricInfo {
         devices: u32,
@@ -173,6 +186,7 @@ mod ffi {
         fn engine_rpc_port(engine: &Engine) -> i32;
         fn engine_start_rpc_server(engine: &Engine) -> i32;
         fn engine_metadata(engine: &Engine, out: &mut String) -> i32;
+        fn engine_slow_transfers(engine: &Engine, older_than_ms: u32) -> Vec<SlowTransfer>;
         fn engine_here(engine: &Engine, call: &str) -> i32;
     }
 

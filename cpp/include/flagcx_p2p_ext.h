@@ -335,6 +335,29 @@ int flagcxP2pEngineGetNotifsOf(FlagcxP2pEngine *engine, FlagcxP2pNotifSink sink,
  * byte order, and the content; the next one follows without a gap. None: `*block` is NULL and `*bytes` 0. */
 int flagcxP2pEngineTakeNotifs(FlagcxP2pEngine *engine, void **block, size_t *bytes);
 
+/* A transfer that has not ended. */
+typedef struct FlagcxP2pSlowTransfer {
+  uint32_t size;       /* in, of the first element: sizeof; out: bytes filled */
+  uint32_t isRead;     /* 1: READ, 0: WRITE */
+  uint64_t transferId; /* its id, as the call that started it answered */
+  uint64_t bytes;      /* of its parts that have not ended; a part is what one lane moves */
+  uint64_t ageMs;      /* how long it has been unfinished, in milliseconds, exact to some of them */
+  uint64_t pieces;     /* work requests of these parts */
+  uint64_t piecesDone; /* how many of these are done */
+  uint32_t lanes;      /* the lanes with these parts: bit n is lane n of the connection */
+  uint32_t reserved;   /* 0 */
+  char path[16];       /* how its bytes travel: "rdma", "tcp", "cross-memory", "shared", "in-process", "gpu" */
+  char peer[64];       /* control address of the peer, "ip:port" */
+} FlagcxP2pSlowTransfer;
+
+/* Finds what is stuck: the transfers of the engine that have not ended for at least `olderThanMs` milliseconds (0: all that have
+ * not ended), the oldest first. Writes at most `capacity` of them to `out`, an array of which `out[0].size` tells the size of
+ * each element, and to `count` how many there are, which may be more. `capacity` 0: `out` may be NULL. Transfers that end in the
+ * call which starts them, and those that wait in a submission queue, are not among them. Helps nothing along, and releases
+ * no id. */
+int flagcxP2pEngineGetSlowTransfers(FlagcxP2pEngine *engine, uint32_t olderThanMs, FlagcxP2pSlowTransfer *out,
+                                    size_t capacity, size_t *count);
+
 /* Writes the metrics of the process in the Prometheus text format, NUL-terminated, to `text` when `capacity` bytes
  * suffice, and the bytes that it takes, with the NUL, to `needed`. 1: too small, nothing written. */
 int flagcxP2pMetricsText(char *text, size_t capacity, size_t *needed);

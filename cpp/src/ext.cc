@@ -309,6 +309,38 @@ int flagcxP2pEngineTakeNotifs(FlagcxP2pEngine *engine, void **block, size_t *byt
   return 0;
 }
 
+int flagcxP2pEngineGetSlowTransfers(FlagcxP2pEngine *engine, uint32_t olderThanMs, FlagcxP2pSlowTransfer *out,
+                                    size_t capacity, size_t *count) {
+  const char *const call = "flagcxP2pEngineGetSlowTransfers";
+  if (engine == nullptr || count == nullptr || (out == nullptr && capacity > 0))
+    return refuseNull(call, engine == nullptr ? "engine" : count == nullptr ? "count" : "out");
+  REFUSE_ACCL(engine, call);
+  if (ffi::engine_here(*engine, call) != 0)
+    return -1;
+  const size_t stride = capacity > 0 ? out->size : 0;
+  if (capacity > 0 && stride < sizeof(out->size))
+    return refuse(call, "the size of the first struct is not set");
+  const rust::Vec<ffi::SlowTransfer> slow = ffi::engine_slow_transfers(*engine, olderThanMs);
+  *count = slow.size();
+  char *place = reinterpret_cast<char *>(out);
+  for (size_t index = 0; index < std::min<size_t>(capacity, slow.size()); index++, place += stride) {
+    const ffi::SlowTransfer &from = slow[index];
+    FlagcxP2pSlowTransfer full = {};
+    full.size = static_cast<uint32_t>(std::min(stride, sizeof(full)));
+    full.isRead = from.is_read ? 1 : 0;
+    full.transferId = from.id;
+    full.bytes = from.bytes;
+    full.ageMs = from.age_ms;
+    full.pieces = from.pieces;
+    full.piecesDone = from.pieces_done;
+    full.lanes = from.lanes;
+    copyText(from.path, full.path, sizeof(full.path));
+    copyText(from.peer, full.peer, sizeof(full.peer));
+    std::memcpy(place, &full, full.size);
+  }
+  return 0;
+}
+
 int flagcxP2pMetricsText(char *text, size_t capacity, size_t *needed) {
   startLogging();
   if (needed == nullptr || (text == nullptr && capacity > 0))

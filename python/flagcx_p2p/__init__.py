@@ -23,7 +23,7 @@ The shared library is found as :func:`load` describes.
 """
 
 from ._connection import Connection, ConnectionInfo
-from ._engine import Engine, Notification
+from ._engine import Engine, Notification, SlowTransfer
 from ._errors import P2pError, TransferCancelled, TransferFailed, TransferTimedOut
 from ._library import FabricInfo, fabric_info, load, metrics_text, version
 from ._region import Region
@@ -40,6 +40,7 @@ __all__ = [
     "Piece",
     "Region",
     "SharedMemory",
+    "SlowTransfer",
     "Transfer",
     "TransferCancelled",
     "TransferFailed",

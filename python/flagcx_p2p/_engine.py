@@ -23,6 +23,26 @@ class Notification(NamedTuple):
     content: bytes
 
 
+class SlowTransfer(NamedTuple):
+    """A transfer that has not ended."""
+
+    #: The address of its peer, "host:port".
+    peer: str
+    #: Whether it is a read; else a write.
+    is_read: bool
+    #: How its bytes travel: "rdma", "tcp", "cross-memory", "shared", "in-process" or "gpu".
+    path: str
+    #: Bytes of its parts that have not ended. A part is what one lane moves.
+    bytes: int
+    #: The lanes with these parts, by their number in the connection.
+    lanes: List[int]
+    #: Work requests of these parts, and how many of them are done.
+    pieces: int
+    pieces_done: int
+    #: How long it has been unfinished, in seconds.
+    age: float
+
+
 class Engine(Single):
     """Registers memory and connects to peers. Close it, or use it in a ``with`` statement.
 
@@ -142,6 +162,25 @@ class Engine(Single):
             raise self._library.error()
         return Connection(self._handle, pointer)
 
+    def slow_transfers(self, older_than: float = 1.0) -> List[SlowTransfer]:
+        """The transfers that have not ended for at least ``older_than`` seconds, the oldest first; 0: all that have not ended.
+
+        Tells what is stuck, and with which peer. Any thread may call it.
+        """
+        if not 0 <= older_than <= 4_000_000:
+            raise ValueError(f"older_than is from 0 to 4,000,000 seconds, got {older_than}")
+        milliseconds = int(older_than * 1000)
+        capacity, count = 16, ctypes.c_size_t()
+        while True:
+            found = (_library.SlowTransferStruct * capacity)()
+            found[0].size = ctypes.sizeof(_library.SlowTransferStruct)
+            call = self._library.slow_transfers
+            if self._call(call, milliseconds, found, capacity, ctypes.byref(count)) != 0:
+                raise self._library.error()
+            if count.value <= capacity:
+                return [_slow_transfer(found[index]) for index in range(count.value)]
+            capacity = count.value + 16
+
     def notifications(self) -> List[Notification]:
         """Takes all notifications that this engine has received, in the order of their arrival.
 
@@ -202,6 +241,19 @@ class Engine(Single):
 
 #: How each notification of a block begins: its name, and the length of the content that follows.
 _HEAD = struct.Struct("=256sQ")
+
+
+def _slow_transfer(found: "_library.SlowTransferStruct") -> SlowTransfer:
+    return SlowTransfer(
+        peer=found.peer.decode(errors="replace"),
+        is_read=bool(found.isRead),
+        path=found.path.decode(errors="replace"),
+        bytes=found.bytes,
+        lanes=[lane for lane in range(32) if found.lanes >> lane & 1],
+        pieces=found.pieces,
+        pieces_done=found.piecesDone,
+        age=found.ageMs / 1000,
+    )
 
 
 def _unpack(block: bytes) -> List[Notification]:

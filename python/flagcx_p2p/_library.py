@@ -46,6 +46,24 @@ class ConnInfo(ctypes.Structure):
     ]
 
 
+class SlowTransferStruct(ctypes.Structure):
+    """``FlagcxP2pSlowTransfer``."""
+
+    _fields_ = [
+        ("size", c_uint32),
+        ("isRead", c_uint32),
+        ("transferId", c_uint64),
+        ("bytes", c_uint64),
+        ("ageMs", c_uint64),
+        ("pieces", c_uint64),
+        ("piecesDone", c_uint64),
+        ("lanes", c_uint32),
+        ("reserved", c_uint32),
+        ("path", c_char * 16),
+        ("peer", c_char * 64),
+    ]
+
+
 class _FabricInfo(ctypes.Structure):
     _fields_ = [("size", c_uint32), ("devices", c_uint32), ("provider", c_char * 16), ("reason", c_char * 488)]
 
@@ -69,6 +87,11 @@ _PROTOTYPES: Dict[str, _Prototype] = {
     "engine_create": ("flagcxP2pCEngineCreate", c_void_p, []),
     "engine_destroy": ("flagcxP2pCEngineDestroy", None, [c_void_p]),
     "engine_port": ("flagcxP2pCEngineGetRpcPort", c_int, [c_void_p]),
+    "slow_transfers": (
+        "flagcxP2pEngineGetSlowTransfers",
+        c_int,
+        [c_void_p, c_uint32, POINTER(SlowTransferStruct), c_size_t, POINTER(c_size_t)],
+    ),
     "engine_start_server": ("flagcxP2pCEngineStartRpcServer", c_int, [c_void_p]),
     "register": ("flagcxP2pEngineRegFlags", c_int, [c_void_p, c_uint64, c_size_t, c_uint32, POINTER(c_uint64)]),
     "register_shared": (

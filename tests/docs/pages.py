@@ -15,6 +15,8 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
 GLOSSARY = ROOT / "docs" / "glossary.md"
 GUIDE = ROOT / "docs" / "user-guide.md"
+#: Pages of which every block of commands says whether it is run.
+MARKED = [README, GUIDE, *(ROOT / "docs" / f"{name}.md" for name in ("rdma-setup", "containers", "logs", "troubleshooting", "tuning"))]
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: The sources of the engine.
 CORE = ROOT / "rust" / "core" / "src"

@@ -1,4 +1,4 @@
-"""The commands of README and guide that are marked to be run, and typing errors in those of `./x`.
+"""The commands of the pages that are marked to be run, and typing errors in those of `./x`.
 
 Where two machines stand in the guide there is this one. What is not run is listed with its reason.
 """
@@ -11,7 +11,7 @@ import tempfile
 import unittest
 from typing import Dict
 
-from pages import GUIDE, README, ROOT, blocks, commands
+from pages import MARKED, ROOT, blocks, commands
 
 TOOL = pathlib.Path(os.environ["TOOL"])
 
@@ -29,16 +29,19 @@ class Commands(unittest.TestCase):
     def test_those_of_the_pages(self) -> None:
         ran = 0
         print()  # ends unittest's line: ./x test looks for "not run" where a line begins
-        for page in (README, GUIDE):
+        for page in MARKED:
+            left_out = []
             for block in blocks(page):
                 if block.language != "sh":
                     continue
                 if block.mark != "run":
-                    print(f"not run: {block}: {commands(block)[0]} ...: {(block.mark or '').removeprefix('not run: ')}")
+                    left_out.append(f"{block.line} ({(block.mark or '').removeprefix('not run: ')})")
                     continue
                 for command in commands(block):
                     self.run_one(command)
                     ran += 1
+            if left_out:
+                print(f"not run: {page.name}: commands at line {', '.join(left_out)}")
         self.assertGreater(ran, 5)
         copy = (self.folder / "copy.bin").read_bytes()
         self.assertEqual(copy, (self.folder / "model.bin").read_bytes())

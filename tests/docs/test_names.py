@@ -3,7 +3,7 @@
 import re
 import unittest
 
-from pages import CORE, PAGES, ROOT
+from pages import CORE, MARKED, PAGES, ROOT
 
 
 class Names(unittest.TestCase):
@@ -67,6 +67,27 @@ class Names(unittest.TestCase):
         self.assertGreater(len(named), 10)
         for page, path in named:
             self.assertTrue(any((root / path).exists() for root in roots), f"{page.name}: {path}")
+
+    def test_metrics_that_are_named_exist(self) -> None:
+        table = (CORE / "observe" / "metric.rs").read_text(encoding="utf-8")
+        known = re.findall(r'= (?:Counter|Gauge|Histogram) "(\w+)"', table)
+        self.assertGreater(len(known), 20)
+        named = [(page, name) for page in MARKED for name in re.findall(r"`(flagcx_p2p_\w+[a-z])`", page.read_text(encoding="utf-8"))]
+        named = [(page, name) for page, name in named if not name.startswith("flagcx_p2p_ext")]
+        self.assertGreater(len(named), 20)
+        for page, name in named:
+            self.assertIn(name, known, page.name)
+
+    def test_variables_that_are_named_exist(self) -> None:
+        table = "".join(file.read_text(encoding="utf-8") for file in (CORE / "config" / "table").glob("*.rs"))
+        elsewhere = "".join(
+            file.read_text(encoding="utf-8") for file in [
+                *(ROOT / "cpp" / "include").glob("*.h"), *(ROOT / "python").rglob("*.py"), ROOT / "CMakeLists.txt", ROOT / "x",
+            ]
+        )
+        for page in MARKED:
+            for name in re.findall(r"\bFLAGCX_[A-Z0-9_]+[A-Z0-9]\b", page.read_text(encoding="utf-8")):
+                self.assertTrue(f'"{name}"' in table or name in elsewhere, f"{page.name}: {name}")
 
     def test_modules_that_miri_runs_exist(self) -> None:
         options = re.search(r"miri test [^\n]*--lib -- \\\n +([\w: ]+)\n", (ROOT / "x").read_text(encoding="utf-8"))

@@ -7,12 +7,12 @@ import subprocess
 import unittest
 
 import diagram
-from pages import GUIDE, LANGUAGES, PAGES, README, ROOT, blocks, commands
+from pages import LANGUAGES, MARKED, PAGES, README, ROOT, blocks, commands
 
 
 class Pages(unittest.TestCase):
     def test_every_block_says_what_is_done_with_it(self) -> None:
-        for page in (README, GUIDE):
+        for page in MARKED:
             for block in blocks(page):
                 if block.language in LANGUAGES:
                     self.assertIsNotNone(block.mark, f"{block}: a mark is missing, see pages.py")
@@ -33,7 +33,7 @@ class Pages(unittest.TestCase):
             head = f"<!-- {block.mark} -->\n```{block.language}\n"
             self.assertEqual(text.count(head), 1)
             page.write_text(text.replace(head + block.text, head + program), encoding="utf-8")
-        self.assertEqual(shown, 5, "C++, C, Rust and Python; what consumers add")
+        self.assertEqual(shown, 7, "C++, C, Rust and Python; what consumers add; a Dockerfile and a pod")
 
     def test_links_lead_somewhere(self) -> None:
         for page in PAGES:
@@ -46,6 +46,20 @@ class Pages(unittest.TestCase):
                 self.assertTrue(file.exists(), f"{page.name}: {target}")
                 if anchor and file.suffix == ".md":
                     self.assertIn(anchor, anchors(file), f"{page.name}: {target}")
+                    # Then the site that MkDocs builds has the same anchor.
+                    self.assertNotRegex(anchor, r"--|[^\w-]", f"{page.name}: {target}")
+
+    def test_the_path_of_a_newcomer_is_on_one_screen(self) -> None:
+        screen = README.read_text(encoding="utf-8").splitlines()[:60]
+        text = "\n".join(screen)
+        for wanted in ("./x demo", "(#use-it)", "```python\n", "(docs/README.md)"):
+            self.assertIn(wanted, text)
+        self.assertEqual([line for line in screen if line.startswith("## ")][0], "## Start")
+
+    def test_the_list_of_pages_has_each(self) -> None:
+        text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+        pages = [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md"]
+        self.assertEqual([page for page in pages if f"]({page})" not in text], [], "docs/README.md lists every page")
 
     def test_the_picture_is_made_from_its_text(self) -> None:
         text = (ROOT / "docs" / "data-path.txt").read_text(encoding="utf-8")
@@ -72,7 +86,7 @@ class Pages(unittest.TestCase):
                 self.assertIn(f"./x {command}", help_text, page.name)
 
     def test_installing_the_tool_takes_the_locked_versions(self) -> None:
-        for page in (README, GUIDE):
+        for page in MARKED:
             for block in blocks(page):
                 for command in commands(block):
                     if command.startswith("cargo install"):

@@ -59,6 +59,20 @@ TEST(Ext, MetricsAreText) {
   EXPECT_NE(strstr(text.data(), "flagcx_p2p"), nullptr) << text.data();
 }
 
+TEST(Ext, NothingIsSlowInAnIdleEngine) {
+  const Engine engine = createEngine();
+  size_t count = 7;
+  EXPECT_EQ(flagcxP2pEngineGetSlowTransfers(engine.get(), 0, nullptr, 0, &count), 0) << flagcxP2pEngineLastError();
+  EXPECT_EQ(count, 0u);
+  FlagcxP2pSlowTransfer slow = {};
+  EXPECT_EQ(flagcxP2pEngineGetSlowTransfers(engine.get(), 0, &slow, 1, &count), -1) << "its size is not set";
+  slow.size = sizeof(slow);
+  EXPECT_EQ(flagcxP2pEngineGetSlowTransfers(engine.get(), 0, &slow, 1, &count), 0) << flagcxP2pEngineLastError();
+  EXPECT_EQ(flagcxP2pEngineGetSlowTransfers(nullptr, 0, &slow, 1, &count), -1);
+  EXPECT_EQ(flagcxP2pEngineGetSlowTransfers(engine.get(), 0, nullptr, 1, &count), -1);
+  EXPECT_EQ(flagcxP2pEngineGetSlowTransfers(engine.get(), 0, &slow, 1, nullptr), -1);
+}
+
 class ExtPair : public Pair {
  protected:
   FlagcxP2pRdmaDesc staleDesc() {

@@ -107,6 +107,7 @@ TEST_F(Forked, EveryCallOfTheEngineIsRefused) {
       {"SendNotifBytes", [&] { return flagcxP2pEngineSendNotifBytes(conn, "n", "c", 1) == -1; }},
       {"GetNotifsOf", [&] { return flagcxP2pEngineGetNotifsOf(e, sink, nullptr) == -1; }},
       {"TakeNotifs", [&] { return flagcxP2pEngineTakeNotifs(e, &block, &count) == -1; }},
+      {"GetSlowTransfers", [&] { return flagcxP2pEngineGetSlowTransfers(e, 0, nullptr, 0, &count) == -1; }},
       {"GetConnInfo", [&] { return flagcxP2pEngineGetConnInfo(conn, &info) == -1; }},
       {"RpcGetPort", [&] { return flagcxP2pRpcGetPort(e) == -1; }},
       {"RpcStartServer", [&] { return flagcxP2pRpcStartServer(e) == -1; }},

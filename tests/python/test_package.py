@@ -250,6 +250,13 @@ class Library(unittest.TestCase):
         self.assertEqual(info.provider, os.environ["FLAGCX_P2P_FABRIC"])
         self.assertNotEqual(info.reason, "")
 
+    def test_nothing_is_slow_in_an_idle_engine(self) -> None:
+        with flagcx_p2p.Engine() as engine:
+            self.assertEqual(engine.slow_transfers(0), [])
+            self.assertIn("flagcx_p2p_connections 0", flagcx_p2p.metrics_text())
+            with self.assertRaises(ValueError):
+                engine.slow_transfers(-1)
+
     def test_another_file_cannot_be_loaded_too(self) -> None:
         flagcx_p2p.load()
         with self.assertRaises(flagcx_p2p.P2pError):

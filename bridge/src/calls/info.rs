@@ -1,11 +1,13 @@
 //! Queries of operators and tools: settings, devices, connections, metrics.
 
+use std::time::Duration;
+
 use flagcx_p2p::internals::config::{self, Transport};
 use flagcx_p2p::internals::fabric::PathKind;
 use flagcx_p2p::internals::{engine, observe};
 
-use crate::ffi::{ConnInfo, FabricInfo, GlobalConfig, Path};
-use crate::handles::Conn;
+use crate::ffi::{ConnInfo, FabricInfo, GlobalConfig, Path, SlowTransfer};
+use crate::handles::{Conn, Engine};
 use crate::refusal::OrRefuse;
 
 pub(crate) fn version() -> &'static str {
@@ -83,6 +85,24 @@ pub(crate) fn conn_info(conn: &Conn) -> ConnInfo {
         ours: info.ours,
         peer: info.peer,
     }
+}
+
+pub(crate) fn engine_slow_transfers(engine: &Engine, older_than_ms: u32) -> Vec<SlowTransfer> {
+    let slow = engine.state().core().slow_transfers(Duration::from_millis(u64::from(older_than_ms)));
+    slow.into_iter()
+        .map(|transfer| SlowTransfer {
+            id: transfer.id,
+            is_read: transfer.opcode == observe::Direction::Read,
+            bytes: transfer.bytes,
+            age_ms: u64::try_from(transfer.age.as_millis()).unwrap_or(u64::MAX),
+            pieces: transfer.pieces,
+            pieces_done: transfer.pieces_done,
+            // Those beyond 32, if there ever are any, are not told.
+            lanes: transfer.lanes.iter().fold(0, |set, lane| set | 1_u32.checked_shl(*lane).unwrap_or(0)),
+            path: transfer.path.to_owned(),
+            peer: transfer.peer,
+        })
+        .collect()
 }
 
 fn path(kind: PathKind) -> Path {

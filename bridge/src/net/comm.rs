@@ -47,6 +47,7 @@ impl Comm {
             capabilities: peer.capabilities,
             heals: ours,
             leads,
+            began: peer.began,
             presence: Presence::Sockets,
             channel: Channel::new(peer.stream),
             notify: None,

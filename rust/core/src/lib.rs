@@ -66,6 +66,7 @@ pub use memory::{
     AllocationError, Inaccessible, InaccessibleReason, MemoryKind, RegionId, RegistryError, SharedFileError,
 };
 pub use notify::{LargeMessage, Message, Notification, NotifyError};
+pub use observe::{Direction, SlowTransfer};
 pub use pool::PoolError;
 pub use transfer::{Failure, Iov, IovSource, Outcome, RemoteRange, Status, SubmitError, TransferId};
 

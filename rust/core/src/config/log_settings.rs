@@ -80,7 +80,9 @@ pub fn subsystem_of(target: &str) -> u64 {
 }
 
 /// The modules of this crate with lines of another subsystem than `P2P`.
-const MODULES: [(&str, u64); 8] = [
+const MODULES: [(&str, u64); 9] = [
+    // A connection made, ended or recovered is what INFO is switched on for, and INIT is logged by default.
+    ("connection", INIT | P2P),
     ("engine", INIT),
     ("gpu", INIT),
     ("config", ENV),
@@ -182,6 +184,31 @@ mod tests {
         }
         assert_eq!(subsystem_of("flagcx_p2p::pool"), P2P);
         assert_eq!(subsystem_of("other::engine"), P2P);
+    }
+
+    /// docs/logs.md has a row for each module of the crate, with the subsystems that its lines count as.
+    #[test]
+    fn the_table_of_subsystems_is_documented() {
+        let page = include_str!("../../../../docs/logs.md");
+        let crate_root = include_str!("../lib.rs");
+        let modules: Vec<_> = crate_root
+            .lines()
+            .filter_map(|line| line.trim_start_matches("pub(crate) ").strip_prefix("mod ")?.strip_suffix(';'))
+            .collect();
+        assert!(modules.len() > 15, "{modules:?}");
+        for module in &modules {
+            let bits = subsystem_of(&format!("flagcx_p2p::{module}"));
+            let names: Vec<_> = SUBSYSTEMS
+                .iter()
+                .filter(|(name, bit)| *name != "ALL" && bits & bit != 0)
+                .map(|(name, _)| format!("`{name}`"))
+                .collect();
+            let row = format!("| {} | `{module}` |", names.join(", "));
+            assert!(page.contains(&row), "docs/logs.md: no row begins with {row}");
+        }
+        let rows =
+            page.lines().skip_while(|line| *line != "## Subsystems").filter(|line| line.starts_with("| `"));
+        assert_eq!(rows.count(), modules.len(), "docs/logs.md has a row for a module that does not exist");
     }
 
     #[test]

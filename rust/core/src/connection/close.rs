@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, LaneHandle};
 use crate::control::ChannelFrame;
-use crate::pool::{EndState, LaneHealth};
+use crate::pool::EndState;
 use crate::sync::{Ordering, lock};
 
 impl Connection {
@@ -37,14 +37,6 @@ impl Connection {
     /// The peer has ended: every transfer in flight fails. Queue pairs that are not drained by `deadline` are
     /// destroyed.
     pub(super) fn lose(&self, reason: &str, deadline: Instant) {
-        if !self.is_closed() {
-            // A peer that ends while no transfer is in flight is not worth a warning.
-            if self.lanes.iter().any(|lane| lane.status.health() != LaneHealth::Healthy) {
-                tracing::warn!(peer = %self.peer.control, "connection lost: {reason}");
-            } else {
-                tracing::info!(peer = %self.peer.control, "connection ended: {reason}");
-            }
-        }
         self.end(EndState::Failed, reason, deadline);
     }
 
@@ -52,6 +44,7 @@ impl Connection {
     /// this returns, no transfer of the connection accesses memory any more, but for copies of a GPU that did not end in time.
     pub(super) fn end(&self, verdict: EndState, reason: &str, deadline: Instant) {
         self.ended.call_once_force(|_| {
+            self.log_end(verdict, reason);
             self.stop();
             if self.peer.ours && verdict == EndState::Cancelled {
                 // Optional: the peer also sees the socket close. Not earlier: the peer closes its end at once, and

@@ -1,5 +1,7 @@
 //! Small transfers that the calling thread copies by itself: no change of thread, no lock of a worker, no id.
 
+use std::time::Instant;
+
 use super::Connection;
 use super::submit::thread_hint;
 use crate::fabric::{MOST_DIRECT_PIECES, NotDirect, Opcode};
@@ -12,9 +14,27 @@ impl Connection {
     #[cold]
     #[inline(never)]
     pub(super) fn copy_directly<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> bool {
-        if !self.is_open() {
+        if self.is_open() { self.copy_now(opcode, iovs) } else { self.copy_in_span(opcode, iovs) }
+    }
+
+    /// [`Connection::copy_directly`] of a connection that takes no transfers, or has a span for each. The span of a copy that
+    /// is refused is that of the transfer which then takes the other way.
+    #[cold]
+    #[inline(never)]
+    fn copy_in_span<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> bool {
+        if self.require_open().is_err() {
             return false;
         }
+        let begun = Instant::now();
+        let is_copied = self.copy_now(opcode, iovs);
+        if is_copied {
+            self.span_of_copy(opcode, iovs, begun);
+        }
+        is_copied
+    }
+
+    #[inline(always)]
+    fn copy_now<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> bool {
         let Some(lane) = self.lanes.get(self.own_lane(thread_hint())) else { return false };
         if lane.status.health() != LaneHealth::Healthy {
             return false;

@@ -8,8 +8,8 @@ use crate::transfer::{AtEnd, EndNotice, TransferId};
 
 impl Connection {
     /// Has `at_end` told of the end of a transfer, once; at once if it has ended. Takes the place of what was to be told of
-    /// the same transfer.
-    pub(super) fn tell_at_end(self: &Arc<Self>, id: TransferId, at_end: Arc<dyn AtEnd>) {
+    /// the same transfer, unless that [stays](AtEnd::stays).
+    pub(super) fn tell_at_end(&self, id: TransferId, at_end: Arc<dyn AtEnd>) {
         let Some(live) = self.context.transfers.find(id) else { return at_end.ended() };
         let (task, generation) = (live.task(), live.task().generation());
         if !live.is_current() {

@@ -104,14 +104,17 @@ impl Connection {
         copies.holds = holds;
         fill(&mut copies, opcode, &moves)?;
         let on_host = self.host_pieces(opcode, &moves)?;
+        let span = self.transfer_span(opcode, iovs, 1 + usize::from(on_host.is_some()));
         let transfer = self.acquire_id(when_full)?;
-        match self.hand_over_both(transfer.task(), &lane, copies, on_host, when_full) {
-            Ok(workers) => Ok(Some(self.context.transfers.publish(transfer, workers))),
+        let started = match self.hand_over_both(transfer.task(), &lane, copies, on_host, when_full) {
+            Ok(workers) => Ok(self.context.transfers.publish(transfer, workers)),
             Err(error) => {
                 self.context.transfers.release_new(transfer);
                 Err(error)
             }
-        }
+        };
+        self.end_span_with(span, &started);
+        started.map(Some)
     }
 
     fn local_end(&self, iov: &Iov, index: usize, opcode: Opcode) -> Result<Hold, SubmitError> {

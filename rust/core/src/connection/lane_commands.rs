@@ -26,7 +26,8 @@ impl Connection {
         }
         let is_closed = self.try_close_lane(lane, EndState::Failed, reason, deadline);
         if is_closed {
-            tracing::warn!(peer = %self.peer.control, lane = index, "a lane is given up: {reason}");
+            let ms = lane.status.broken_for().as_millis() as u64;
+            tracing::warn!(peer = %self.peer.control, lane = index, ms, "a lane is given up: {reason}");
         }
         is_closed
     }
@@ -34,12 +35,13 @@ impl Connection {
     /// Puts a connected queue pair in the place of a drained one.
     pub(super) fn heal(&self, index: usize, queue_pair: Box<dyn QueuePair>) {
         let Some(lane) = self.lanes.get(index) else { return };
+        let (cause, ms) = (lane.status.reason(), lane.status.broken_for().as_millis() as u64);
         // One of the two is destroyed here, without the worker's lock.
         let replaced = lane.worker.with_state(|state| state.heal_lane(lane.key, queue_pair));
         if replaced.is_err() {
             return;
         }
-        tracing::info!(peer = %self.peer.control, lane = index, "a lane is back in working order");
+        tracing::info!(peer = %self.peer.control, lane = index, ms, cause, "a lane is rebuilt");
         lane.worker.kick();
     }
 
@@ -61,7 +63,7 @@ impl Connection {
                 granted.max_sge, granted.max_inline
             )));
         }
-        tracing::info!(peer = %self.peer.control, lane, reason = handle.status.reason(), "rebuilding a lane");
+        tracing::debug!(peer = %self.peer.control, lane, reason = handle.status.reason(), "rebuilding a lane");
         let capabilities = Some(LaneBuilder::new(Arc::clone(&self.context)).capabilities());
         let record = LaneRecord { address: queue_pair.address(), capabilities };
         Ok((queue_pair, record))

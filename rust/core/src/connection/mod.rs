@@ -12,6 +12,7 @@ mod gpu_transfer;
 mod info;
 mod lane_commands;
 mod lanes;
+mod log_lines;
 mod metrics;
 mod notifications;
 mod presence;
@@ -21,6 +22,7 @@ mod retire;
 mod route;
 mod submit;
 mod transfer_future;
+mod transfer_span;
 mod wait;
 
 use std::ops::Deref;
@@ -113,9 +115,10 @@ pub struct Inner {
     /// Its counts are among those of the connections that have ended. Set while no snapshot is made, by the thread that ends
     /// the connection, and read by those that make one: the registry's lock orders it, so Relaxed.
     reported: AtomicBool,
-    /// Why it starts no transfers, in bits; 0 when it does. Read by submitters, with one load: Relaxed. [`CLOSED`] is set
-    /// once by `end` and is a hint, the lanes' own state decides. [`FAILURES_HELD`] is set by callers that meet failures
-    /// and cleared by submitters that find room again.
+    /// What submitters must look at before they start a transfer, in bits; 0 when nothing. Read by submitters, with one load:
+    /// Relaxed. [`CLOSED`] is set once by `end` and is a hint, the lanes' own state decides. [`FAILURES_HELD`] is set by
+    /// callers that meet failures and cleared by submitters that find room again. [`TRACED`] never changes: it is here
+    /// because a check of the log's level of its own would cost every transfer two instructions.
     gate: AtomicU32,
     /// Done once everything has ended.
     ended: Once,
@@ -136,6 +139,8 @@ pub struct Established {
     pub heals: bool,
     /// Whether we connected.
     pub leads: bool,
+    /// When the call to connect, or the handshake of the peer, began.
+    pub began: Instant,
     /// How its end is noticed.
     pub presence: Presence,
     /// The socket that stays open.
@@ -151,6 +156,9 @@ const CLOSED: u32 = 1;
 
 /// `gate`: as many of its failed transfers are within their hold as an engine keeps.
 const FAILURES_HELD: u32 = 2;
+
+/// `gate`: each transfer has a span in the log.
+const TRACED: u32 = 4;
 
 /// Why the transfers of a connection end that is closed here.
 const CLOSED_HERE: &str = "the connection was closed";
@@ -177,6 +185,7 @@ impl Connection {
             capabilities,
             heals,
             leads,
+            began,
             presence,
             channel,
             notify,
@@ -187,9 +196,6 @@ impl Connection {
         let wakeup = Arc::new(Wakeup::default());
         let notifier = Arc::new(RecoveryNotifier(Arc::clone(&wakeup)));
         let lanes = lanes.install(heals, Some(notifier))?;
-        tracing::info!(
-            peer = %peer.control, path = %paths, lanes = lanes.len(), regions = remote.table().len(), local = peer.local, "connected"
-        );
         let peer_name = observe::registry().peer_name(&peer.control.to_string());
         let copies_directly = lanes.iter().any(|lane| lane.status.direct.is_there());
         let spread = if context.pool.device().attributes().capabilities.needs_polling {
@@ -205,7 +211,7 @@ impl Connection {
             policy,
             paths,
             reach: Reach::new(peer.same_process, peer.local, paths, lanes_carry_gpu),
-            gate: AtomicU32::new(0),
+            gate: AtomicU32::new(if transfer_span::is_wanted() { TRACED } else { 0 }),
             remote: Arc::new(remote),
             gpu: GpuLanes::default(),
             sync_requests: Arc::new(SyncRequests::new(told.is_some())),
@@ -231,6 +237,7 @@ impl Connection {
             // It may have changed during the handshake.
             connection.wakeup.wake();
         }
+        connection.log_connected(began);
         observe::registry().add(&connection);
         Ok(connection)
     }
@@ -340,7 +347,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether transfers are started without asking [`Connection::require_open`] first.
+    /// Whether transfers are started without asking [`Connection::require_open`] first, and without a span.
     #[inline]
     fn is_open(&self) -> bool {
         self.gate.load(Ordering::Relaxed) == 0 && self.is_here()

@@ -9,7 +9,7 @@ use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::memory::Recent;
 use crate::observe::process_counts;
-use crate::pool::{EndState, LaneHealth, PartEnd, PartOwner, RequestFailure, RequestList, Submission};
+use crate::pool::{EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission};
 use crate::transfer::{
     IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SlicePolicy, SubmitError, Task, TransferId,
     build, build_one,
@@ -38,8 +38,34 @@ impl Connection {
             return Err(SubmitError::Empty);
         }
         if !self.is_open() {
-            self.require_open()?;
+            return self.start_if_open(opcode, iovs, when_full);
         }
+        self.start_now(opcode, iovs, when_full)
+    }
+
+    /// [`Connection::start_on_lanes`] of a connection that takes no transfers, or has a span for each.
+    #[cold]
+    #[inline(never)]
+    fn start_if_open<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        when_full: WhenFull,
+    ) -> Result<TransferId, SubmitError> {
+        self.require_open()?;
+        let span = self.transfer_span(opcode, iovs, Plan::new(iovs, &self.spread).parts());
+        let started = self.start_now(opcode, iovs, when_full);
+        self.end_span_with(span, &started);
+        started
+    }
+
+    #[inline(always)]
+    fn start_now<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        when_full: WhenFull,
+    ) -> Result<TransferId, SubmitError> {
         match self.context.transfers.acquire() {
             Some(transfer) => self.start_new(opcode, iovs, transfer, when_full, None),
             None if when_full == WhenFull::Refuse => Err(SubmitError::WouldBlock),
@@ -347,10 +373,10 @@ impl Connection {
 /// Ends a part that no lane takes, and counts it.
 #[cold]
 pub(super) fn end_unplaced(task: &'static Task, opcode: Opcode, first: bool, bytes: u64) {
-    let PartEnd { state, is_last } = task.end_part();
+    let end = task.end_part();
     let counts = process_counts().unplaced();
     counts.start(opcode.into(), u64::from(first), bytes);
-    counts.end(opcode.into(), state.into(), u64::from(is_last), bytes);
+    counts.end(opcode.into(), end.state().into(), u64::from(end.is_last()), bytes);
 }
 
 /// How long a part of a transfer that does not wait for room may wait, which others have taken behind its back.

@@ -281,7 +281,8 @@ impl Drop for UnderWay {
 /// lanes to their workers, and destroying the queue pairs of one that fails.
 async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, handle: Handle) {
     let waiter = Waiter::on_loop(&handle);
-    let first_words = Instant::now() + admission::SILENCE_LIMIT;
+    let began = Instant::now();
+    let first_words = began + admission::SILENCE_LIMIT;
     if waiter.ready(stream.as_fd(), Interest::Read, Some(first_words)).await.is_err() {
         tracing::info!(
             "{} is no peer: it said nothing for {} s",
@@ -312,7 +313,7 @@ async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, ha
     };
     handle.detach(move || {
         let demand = &under_way.0.demand;
-        under_way.0.deliver(outcome.and_then(|peer| accepted(&engine, peer, demand)));
+        under_way.0.deliver(outcome.and_then(|peer| accepted(&engine, peer, demand, began)));
         drop(under_way);
     });
 }
@@ -321,6 +322,7 @@ fn accepted(
     engine: &Weak<Engine>,
     peer: Option<(LaneBuilder, Peer, Cursor)>,
     on_end: &Arc<Wakeup>,
+    began: Instant,
 ) -> Result<Option<Accepted>, EngineError> {
     let Some((lanes, peer, told)) = peer else { return Ok(None) };
     let engine = engine.upgrade().ok_or_else(stopped)?;
@@ -333,7 +335,7 @@ fn accepted(
     };
     let connected_host = peer.connected_host.holding(held).waking(Arc::clone(on_end));
     let peer = Peer { connected_host, ..peer };
-    engine.accepted(lanes, peer, told).map(Some)
+    engine.accepted(lanes, peer, told, began).map(Some)
 }
 
 /// Of a connection with so many lanes: its channel, the notification sockets of both sides, and a data socket for each lane.

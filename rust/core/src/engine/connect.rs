@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Accepted, Engine, EngineError};
 use crate::connection::{Connection, Context, Established, LaneBuilder, PeerInfo, Presence};
@@ -34,6 +35,7 @@ impl Engine {
         remote_gpu: i32,
         same_process: bool,
     ) -> Result<Arc<Connection>, EngineError> {
+        let began = Instant::now();
         let context = self.context()?;
         let error = |reason: DialError| EngineError::Peer {
             operation: "connect to",
@@ -57,7 +59,7 @@ impl Engine {
             match control::initiate(stream, target, &local, &mut lanes, &limits, deadline) {
                 Ok(peer) => {
                     return self
-                        .established(lanes, peer, told.get(), Role::Initiator, remote_gpu)
+                        .established(lanes, peer, told.get(), Role::Initiator { remote_gpu }, began)
                         .map(|accepted| accepted.connection);
                 }
                 Err(failed) => dial.failed(target, &failed),
@@ -84,8 +86,9 @@ impl Engine {
         lanes: LaneBuilder,
         peer: Peer,
         told: Cursor,
+        began: Instant,
     ) -> Result<Accepted, EngineError> {
-        self.established(lanes, peer, told, Role::Responder, -1)
+        self.established(lanes, peer, told, Role::Responder, began)
     }
 
     fn established(
@@ -94,13 +97,16 @@ impl Engine {
         peer: Peer,
         told: Cursor,
         role: Role,
-        remote_gpu: i32,
+        began: Instant,
     ) -> Result<Accepted, EngineError> {
         let context = self.context()?;
         let heals = peer.features.is_some_and(|features| features.has(Features::CHANNEL | Features::REBUILD));
         let changes =
             peer.features.is_some_and(|features| features.has(Features::CHANNEL | Features::REGIONS));
-        let gpu_index = if peer.gpu_index < 0 { remote_gpu } else { peer.gpu_index };
+        let gpu_index = match role {
+            Role::Initiator { remote_gpu } if peer.gpu_index < 0 => remote_gpu,
+            _ => peer.gpu_index,
+        };
         let ip = peer.ip;
         let largest = peer.features.map_or(0, |features| features.max_notification);
         let notify = match (peer.notify, peer.same_process, peer.features) {
@@ -122,7 +128,8 @@ impl Engine {
             told: changes.then_some(told),
             capabilities: peer.capabilities,
             heals,
-            leads: role == Role::Initiator,
+            leads: matches!(role, Role::Initiator { .. }),
+            began,
             presence: Presence::of(&self.config, peer.features.as_ref()),
             channel: Channel::new(peer.channel),
             notify,
@@ -239,7 +246,10 @@ impl Responding {
 /// Which side of the handshake we were.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
-    Initiator,
+    Initiator {
+        /// The GPU index of a peer that reports none.
+        remote_gpu: i32,
+    },
     Responder,
 }
 

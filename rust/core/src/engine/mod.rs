@@ -13,6 +13,7 @@ mod ipc;
 mod memory;
 mod open;
 mod sessions;
+mod slow_transfers;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod test_pair;
 #[cfg(all(test, not(flagcx_p2p_loom)))]

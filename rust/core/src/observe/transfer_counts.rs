@@ -54,37 +54,22 @@ impl PathNames {
 #[derive(Debug)]
 pub struct TransferCounts {
     paths: PathNames,
-    directions: [OfDirection; 2],
-}
-
-#[derive(Debug, Default)]
-struct OfDirection {
-    started: Tally,
-    ended: [Tally; 4],
+    started: [Tally; 2],
+    /// By direction, and the code of the end: the ends of last parts come after those of the others. The parts that were not last
+    /// ones are counted where the transfers of the last ones are.
+    ended: [[Tally; 8]; 2],
 }
 
 #[derive(Debug, Default)]
 struct Tally {
-    transfers: Counter,
+    parts: Counter,
     bytes: Counter,
-}
-
-impl Tally {
-    #[inline(always)]
-    fn add(&self, transfers: u64, bytes: u64) {
-        self.transfers.add(transfers);
-        self.bytes.add(bytes);
-    }
-
-    fn amount(&self) -> Amount {
-        Amount { transfers: self.transfers.get(), bytes: self.bytes.get() }
-    }
 }
 
 impl TransferCounts {
     /// Nothing yet.
     pub fn new(paths: PathNames) -> Self {
-        Self { paths, directions: Default::default() }
+        Self { paths, started: Default::default(), ended: Default::default() }
     }
 
     /// The paths that it counts.
@@ -92,33 +77,63 @@ impl TransferCounts {
         self.paths
     }
 
-    /// A part with so many bytes began; `transfers` is 1 for one part of each transfer, and 0 for the others.
+    /// A part with so many bytes began; `transfers` is 1 for one part of each transfer, and 0 for the others. Answers the
+    /// transfers counted before.
     #[inline(always)]
-    pub fn start(&self, direction: Direction, transfers: u64, bytes: u64) {
-        if let Some(counts) = self.directions.get(direction as usize) {
-            counts.started.add(transfers, bytes);
-        }
+    pub fn start(&self, direction: Direction, transfers: u64, bytes: u64) -> u64 {
+        let Some(tally) = self.started.get(direction as usize) else { return 0 };
+        let before = tally.parts.get();
+        tally.parts.add(transfers);
+        tally.bytes.add(bytes);
+        before
     }
 
-    /// A part with so many bytes ended; `transfers` is 1 for the last part of each transfer, and 0 for the others.
+    /// A part with so many bytes ended. `code` is the number of a [`TransferEnd`], of its transfer so far, plus 4 for the last part
+    /// of the transfer: one number, so that no part costs a decision.
     #[inline(always)]
-    pub fn end(&self, direction: Direction, end: TransferEnd, transfers: u64, bytes: u64) {
-        if let Some(counts) = self.directions.get(direction as usize)
-            && let Some(tally) = counts.ended.get(end as usize)
-        {
-            tally.add(transfers, bytes);
+    pub fn end(&self, direction: Direction, code: u8, bytes: u64) {
+        let ends = self.ended.get(direction as usize);
+        if let Some(tally) = ends.and_then(|ends| ends.get(usize::from(code & 7))) {
+            tally.parts.add(1);
+            tally.bytes.add(bytes);
         }
     }
 
     /// Adds what was counted so far.
     pub fn add_to(&self, totals: &mut TransferTotals) {
         for direction in [Direction::Write, Direction::Read] {
-            let Some(counts) = self.directions.get(direction as usize) else { continue };
             let of_path = totals.of(direction, self.paths.of(direction));
-            of_path.started += counts.started.amount();
-            for (total, tally) in of_path.ended.iter_mut().zip(&counts.ended) {
-                *total += tally.amount();
+            let tallies = |code: usize| self.ended.get(direction as usize)?.get(code);
+            if let Some(started) = self.started.get(direction as usize) {
+                of_path.started += Amount { transfers: started.parts.get(), bytes: started.bytes.get() };
+            }
+            for (code, total) in of_path.ended.iter_mut().enumerate() {
+                if let (Some(others), Some(last)) = (tallies(code), tallies(code + 4)) {
+                    let bytes = others.bytes.get().wrapping_add(last.bytes.get());
+                    *total += Amount { transfers: last.parts.get(), bytes };
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transfers_are_counted_with_their_last_part_and_bytes_with_each() {
+        let counts = TransferCounts::new(PathNames { write: "rdma", read: "tcp" });
+        assert_eq!([1, 0].map(|first| counts.start(Direction::Read, first, 100)), [0, 1]);
+        counts.end(Direction::Read, TransferEnd::Done as u8, 100);
+        counts.end(Direction::Read, TransferEnd::Failed as u8 + 4, 100);
+        counts.start(Direction::Write, 1, 7);
+        let mut totals = TransferTotals::default();
+        counts.add_to(&mut totals);
+        let read = *totals.of(Direction::Read, "tcp");
+        assert_eq!(read.started, Amount { transfers: 1, bytes: 200 });
+        assert_eq!(read.ended[0], Amount { transfers: 0, bytes: 100 });
+        assert_eq!(read.ended[1], Amount { transfers: 1, bytes: 100 });
+        assert_eq!(totals.in_flight(), Amount { transfers: 1, bytes: 7 });
     }
 }

@@ -6,7 +6,7 @@ use crossbeam::utils::CachePadded;
 
 use super::{Counter, Histogram};
 
-/// One transfer in this many has its latency recorded: often enough for percentiles, too rarely to cost measurable time.
+/// One transfer of a lane in this many has its latency recorded: often enough for percentiles, too rarely to cost measurable time.
 pub const SAMPLE_EVERY: u64 = 64;
 
 /// What a worker counts. Written by the holder of the worker's lock, read by any thread. On cache lines of its own, so
@@ -20,7 +20,6 @@ struct Counters {
     refused: Counter,
     failed: Counter,
     slow: Counter,
-    begun: Counter,
     latency: Histogram,
 }
 
@@ -47,14 +46,6 @@ impl WorkerCounters {
         self.0.slow.add(1);
     }
 
-    /// A transfer's share of this worker begins: whether its latency is to be measured.
-    #[inline]
-    pub fn begun(&self) -> bool {
-        let begun = self.0.begun.get();
-        self.0.begun.add(1);
-        begun.is_multiple_of(SAMPLE_EVERY)
-    }
-
     /// A share that was to be measured has ended after `latency`.
     pub fn ended(&self, latency: Duration) {
         self.0.latency.record(latency);
@@ -75,12 +66,6 @@ impl WorkerCounters {
         self.0.failed.get()
     }
 
-    /// Parts begun so far.
-    #[inline]
-    pub fn begun_count(&self) -> u64 {
-        self.0.begun.get()
-    }
-
     /// Transfers that took longer than a millisecond.
     pub fn slow_count(&self) -> u64 {
         self.0.slow.get()
@@ -95,14 +80,6 @@ impl WorkerCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_latency_in_so_many_is_measured() {
-        let counters = WorkerCounters::default();
-        let measured = (0..3 * SAMPLE_EVERY).filter(|_| counters.begun()).count();
-        counters.ended(Duration::from_micros(5));
-        assert_eq!((measured, counters.latency().snapshot().count()), (3, 1));
-    }
 
     #[test]
     fn workers_do_not_share_cache_lines() {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::PoolError;
 use super::direct_lane::DirectLane;
@@ -65,6 +66,8 @@ pub struct LaneStatus {
     /// connection's recovery (Acquire, so that `reason` is seen).
     health: AtomicU32,
     reason: Mutex<String>,
+    /// When it left working order; `None` while it is healthy. Written with `reason`.
+    broken_at: Mutex<Option<Instant>>,
     /// What is counted of it.
     pub counts: Arc<LaneCounts>,
     /// Copies by submitters, beside what the worker posts.
@@ -89,6 +92,7 @@ impl LaneStatus {
         Self {
             health: AtomicU32::new(LaneHealth::Healthy as u32),
             reason: Mutex::default(),
+            broken_at: Mutex::default(),
             counts,
             direct: DirectLane::default(),
             on_change,
@@ -111,6 +115,12 @@ impl LaneStatus {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// For how long it has not been healthy; zero if it is.
+    pub fn broken_for(&self) -> Duration {
+        let broken_at = *self.broken_at.lock().unwrap_or_else(PoisonError::into_inner);
+        broken_at.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
     /// The lane has another queue pair.
     pub(super) fn set_direct(&self, queue: &dyn WorkQueue) {
         let direct = queue
@@ -120,6 +130,11 @@ impl LaneStatus {
     }
 
     pub(super) fn set(&self, health: LaneHealth, reason: &str) {
+        {
+            let mut broken_at = self.broken_at.lock().unwrap_or_else(PoisonError::into_inner);
+            *broken_at =
+                if health == LaneHealth::Healthy { None } else { broken_at.or_else(|| Some(Instant::now())) };
+        }
         if !reason.is_empty() || health == LaneHealth::Healthy {
             reason.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
         }

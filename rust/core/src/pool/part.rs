@@ -32,7 +32,7 @@ pub(super) struct Part {
     pub(super) since: u64,
     /// How often it was interrupted and resumed.
     pub(super) interruptions: u8,
-    /// When it began, if its latency is measured.
+    /// When it began, if its latency is measured; else left over from an earlier part.
     pub(super) begun: Option<Instant>,
     /// Where to resume: the first request that was flushed.
     pub(super) rewind: Option<usize>,
@@ -63,12 +63,10 @@ impl Part {
     fn clear(&mut self) -> Option<&'static dyn PartOwner> {
         self.list.clear();
         self.cursor = 0;
-        self.outstanding = 0;
-        self.waiting = false;
         self.since = 0;
         self.interruptions = 0;
-        self.rewind = None;
-        self.begun = None;
+        // The others have these values when a part ends.
+        debug_assert!(self.outstanding == 0 && !self.waiting && self.rewind.is_none());
         self.owner.take()
     }
 

@@ -31,13 +31,43 @@ impl EndState {
     }
 }
 
-/// The end of a part.
+/// The end of a part: how its whole has gone so far, and whether this was the last part, so that it has ended like that.
+///
+/// In one byte, the state in the two lowest bits and the last part's mark above: a place among counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartEnd {
-    /// How its whole has gone so far; how it ended, if this was the last part.
-    pub state: EndState,
+pub struct PartEnd(u8);
+
+impl PartEnd {
+    const LAST: u8 = 4;
+
+    /// The end of the last part. The state has its number in the two lowest bits of `code`.
+    #[inline(always)]
+    pub fn of_last(code: u8) -> Self {
+        Self(code & 3 | Self::LAST)
+    }
+
+    /// The end of another part.
+    #[inline(always)]
+    pub fn of_other(code: u8) -> Self {
+        Self(code & 3)
+    }
+
+    /// How the whole has gone so far.
+    pub fn state(self) -> EndState {
+        EndState::from_code(self.0)
+    }
+
     /// No part is left.
-    pub is_last: bool,
+    #[inline(always)]
+    pub fn is_last(self) -> bool {
+        self.0 & Self::LAST != 0
+    }
+
+    /// The number among eight: see [`TransferCounts::end`](crate::observe::TransferCounts::end).
+    #[inline(always)]
+    pub(super) fn code(self) -> u8 {
+        self.0
+    }
 }
 
 /// The first request that failed.

@@ -12,6 +12,11 @@ pub(crate) trait AtEnd: Debug + Send + Sync {
     /// or drop what may be the last reference to a connection. What must do so goes to
     /// [`Worker::run_soon`](crate::pool::Worker::run_soon).
     fn ended(self: Arc<Self>);
+
+    /// Whether it is told of the end even if another one takes its place.
+    fn stays(&self) -> bool {
+        false
+    }
 }
 
 /// An [`AtEnd`] of one generation of a task; in the task until that ends.
@@ -19,20 +24,29 @@ pub(crate) trait AtEnd: Debug + Send + Sync {
 pub(crate) struct EndNotice {
     generation: TaskGeneration,
     at_end: Arc<dyn AtEnd>,
+    /// What stays of the notice that this one has taken the place of.
+    former: Option<Arc<dyn AtEnd>>,
     /// Keeps the threads of the workers driving until then.
     _attending: Vec<Attending>,
 }
 
 impl EndNotice {
     pub(crate) fn new(generation: TaskGeneration, at_end: Arc<dyn AtEnd>, attending: Vec<Attending>) -> Self {
-        Self { generation, at_end, _attending: attending }
+        Self { generation, at_end, former: None, _attending: attending }
     }
 
     pub(super) fn generation(&self) -> TaskGeneration {
         self.generation
     }
 
+    /// Takes the place of a notice of the same generation.
+    pub(super) fn replace(&mut self, former: &Self) {
+        self.former =
+            Some(&former.at_end).filter(|at_end| at_end.stays()).or(former.former.as_ref()).cloned();
+    }
+
     pub(super) fn fire(self) {
+        self.former.into_iter().for_each(AtEnd::ended);
         self.at_end.ended();
     }
 }

@@ -127,6 +127,12 @@ impl Task {
         TaskGeneration::of(self.state.load(Ordering::Acquire))
     }
 
+    /// How a generation that is over has ended; `None` if the task has begun another one since.
+    pub(crate) fn end_state_of(&self, generation: TaskGeneration) -> Option<EndState> {
+        let word = self.state.load(Ordering::Acquire);
+        (TaskGeneration::of(word) == generation).then(|| EndState::from_code(word as u8))
+    }
+
     /// The first failure, if any request failed.
     pub fn failure(&self) -> Option<RequestFailure> {
         lock(&self.failure).clone()
@@ -167,7 +173,7 @@ impl Task {
         // Another part that ended meanwhile may have failed.
         let after = self.state.load(Ordering::Acquire);
         let now = if TaskGeneration::of(after) == generation { after } else { before };
-        let end = PartEnd { state: EndState::from_code(now as u8), is_last };
+        let end = if is_last { PartEnd::of_last(now as u8) } else { PartEnd::of_other(now as u8) };
         if !is_last || !watched {
             return end;
         }
@@ -202,10 +208,13 @@ impl Task {
     }
 
     /// Answers the notice that was here before; gives the new one back if its generation is over.
-    fn set_notice(&self, notice: Box<EndNotice>) -> Result<Option<Box<EndNotice>>, Box<EndNotice>> {
+    fn set_notice(&self, mut notice: Box<EndNotice>) -> Result<Option<Box<EndNotice>>, Box<EndNotice>> {
         let mut gate = lock(&self.gate);
         if notice.generation() != self.generation() {
             return Err(notice);
+        }
+        if let Some(former) = gate.as_ref().filter(|former| former.generation() == notice.generation()) {
+            notice.replace(former);
         }
         Ok(gate.replace(notice))
     }
@@ -223,9 +232,9 @@ impl PartOwner for Task {
         // The last part has no other beside it that would write here: no need for a locked instruction.
         if !self.watched.load(Ordering::Relaxed) && self.parts.load(Ordering::Acquire) == 1 {
             // Before the store: after it, the task may be another transfer's.
-            let state = EndState::from_code(self.state.load(Ordering::Relaxed) as u8);
+            let end = PartEnd::of_last(self.state.load(Ordering::Relaxed) as u8);
             self.parts.store(0, Ordering::Release);
-            PartEnd { state, is_last: true }
+            end
         } else {
             self.end_part_of_several()
         }

@@ -25,6 +25,8 @@ pub struct RawPeer {
     pub lanes: u32,
     /// The lane socket; it stays open, and its end is the peer's end.
     pub stream: Stream,
+    /// When the call to connect began, or the peer's socket was accepted.
+    pub began: Instant,
 }
 
 /// A listener for peers of the raw functions. Any thread may accept, several at once.
@@ -69,13 +71,14 @@ impl RawListener {
         let here = self.listener.local();
         let (stream, hello) =
             self.next_peer().map_err(|error| HandshakeError::new(here, Step::LaneSocket, error))?;
-        let deadline = Instant::now() + limits.handshake_timeout;
+        let began = Instant::now();
+        let deadline = began + limits.handshake_timeout;
         let waiter = Waiter::blocking(Some(&self.abort));
         let (peer, role) = (stream.peer(), Role::Responder);
         let dialogue = Dialogue { stream: &stream, waiter: &waiter, peer, role, deadline };
         dialogue.check_preamble(&hello, SocketKind::Lanes)?;
         let (capabilities, count) = run_blocking(lanes::set_up(&dialogue, lanes, None))?;
-        Ok(finish(stream, capabilities, count, limits))
+        Ok(finish(stream, capabilities, count, limits, began))
     }
 
     /// The next socket that speaks the protocol, and its preamble.
@@ -118,10 +121,10 @@ pub fn initiate_raw(
     let target =
         Handle::decode_raw(handle).map_err(|error| HandshakeError::new(nowhere, Step::Handles, error))?;
     check_no_key(target, limits)?;
-    let stream =
-        connect(target, Instant::now() + limits.connect_timeout, limits.abort.as_ref()).map_err(|error| {
-            HandshakeError::new(target, Step::Connect, Reason::unreached(target, PEER_TOLD, error))
-        })?;
+    let began = Instant::now();
+    let stream = connect(target, began + limits.connect_timeout, limits.abort.as_ref()).map_err(|error| {
+        HandshakeError::new(target, Step::Connect, Reason::unreached(target, PEER_TOLD, error))
+    })?;
     let deadline = Instant::now() + limits.handshake_timeout;
     let waiter = Waiter::blocking(limits.abort.as_ref());
     let dialogue =
@@ -130,7 +133,7 @@ pub fn initiate_raw(
         dialogue.write(Step::Preamble, &SocketKind::Lanes.encode()).await?;
         lanes::set_up(&dialogue, lanes, None).await
     })?;
-    Ok(finish(stream, capabilities, count, limits))
+    Ok(finish(stream, capabilities, count, limits, began))
 }
 
 /// The raw functions have no message for a proof.
@@ -145,6 +148,12 @@ fn check_no_key(peer: SocketAddr, limits: &Limits) -> Result<(), HandshakeError>
     }
 }
 
-fn finish(stream: Stream, capabilities: PeerCapabilities, lanes: u32, limits: &Limits) -> RawPeer {
-    RawPeer { capabilities, lanes, stream: super::long_lived(stream, limits) }
+fn finish(
+    stream: Stream,
+    capabilities: PeerCapabilities,
+    lanes: u32,
+    limits: &Limits,
+    began: Instant,
+) -> RawPeer {
+    RawPeer { capabilities, lanes, stream: super::long_lived(stream, limits), began }
 }

@@ -46,7 +46,7 @@ pub(super) async fn connect(
     core.publish_connection(endpoint, peer);
     let paths = transport.paths().get();
     if core.links.is_new(listener, &paths.to_string()) {
-        tracing::info!(device = core.name(), peer = %listener, path = %paths, "connected to a peer");
+        tracing::debug!(device = core.name(), peer = %listener, path = %paths, "a queue pair is connected");
     }
     Ok(transport)
 }

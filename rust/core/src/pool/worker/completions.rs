@@ -1,6 +1,6 @@
 //! Completions: what they retire, what they fail, and what becomes of a lane in ERROR.
 
-use super::{EndState, EndedPart, RequestFailure, WorkerState, condemn, fail};
+use super::{EndState, EndedPart, RequestFailure, WorkerState, condemn, fail, note_late};
 use crate::fabric::{Completion, CompletionStatus, FabricError};
 use crate::observe::{Direction, WorkerCounters};
 use crate::pool::lane::{Lane, LaneHealth, LaneKey, break_lane, make_ready};
@@ -224,17 +224,14 @@ fn retire(
         let Some(part) = parts.get(part_index) else { continue };
         part.outstanding -= done;
         if part.outstanding == 0 && !part.waiting && part.rewind.is_none() {
-            if let Some(begun) = part.begun {
-                counters.ended(begun.elapsed());
-            }
             let (direction, bytes) = (Direction::from(part.list.opcode), part.list.bytes);
-            let is_slow = slow_clock.is_slow(part.begun_at);
+            let begun_at = part.begun_at;
             lane.parts.remove(parts, part_index);
             if let Some(owner) = parts.release(part_index) {
                 let end = owner.end_part();
                 EndedPart { direction, bytes, end }.count(&lane.counts);
-                if is_slow && end.is_last {
-                    counters.slow();
+                if slow_clock.is_slow(begun_at) {
+                    note_late(parts, part_index, end, counters);
                 }
             }
         }

@@ -24,7 +24,7 @@ impl WorkerState {
     /// Ends what is past its deadline.
     pub(in crate::pool) fn look_at_clock(&mut self) {
         let now = clock::now_ns();
-        self.slow_clock.look(now, self.counters.begun_count());
+        self.slow_clock.look(now);
         let now = clock::ms(now);
         if now >= self.next_deadline_check {
             self.check_deadlines(now);

@@ -31,7 +31,7 @@ use super::part::Parts;
 use super::part_owner::{EndState, PartEnd, PartOwner, RequestFailure};
 use super::request_list::RequestList;
 use super::shared_worker::Submission;
-use super::slow_clock::SlowClock;
+use super::slow_clock::{SLOW, SlowClock};
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus};
 use crate::memory::Recent;
 use crate::observe::{Direction, TransferCounts, WorkerCounters, process_counts};
@@ -192,10 +192,9 @@ impl WorkerState {
             lane.counts.start(direction, u64::from(first), bytes);
             ended.count(&lane.counts);
         } else {
-            let PartEnd { state, is_last } = ended.end;
             let counts = process_counts().unplaced();
             counts.start(direction, u64::from(first), bytes);
-            counts.end(direction, state.into(), u64::from(is_last), bytes);
+            counts.end(direction, ended.end.state().into(), u64::from(ended.end.is_last()), bytes);
         }
     }
 
@@ -244,12 +243,16 @@ impl WorkerState {
     /// Ends a part that has nothing outstanding. Answers what is left to be counted, if its lane is not there any more.
     fn end_part(&mut self, index: u32) -> Option<EndedPart> {
         if let Some(part) = self.parts.get(index).filter(|part| part.waiting) {
+            part.waiting = false;
+            let lane = part.lane;
             self.unposted -= 1;
-            if let Some(lane) = self.lanes.at(part.lane) {
+            if let Some(lane) = self.lanes.at(lane) {
                 lane.turns.remove(&mut self.parts, index);
             }
         }
         let part = self.parts.get(index)?;
+        // Of a lane that was destroyed, what was outstanding is so no longer.
+        (part.outstanding, part.rewind) = (0, None);
         let (lane_index, direction, bytes) = (part.lane, Direction::from(part.list.opcode), part.list.bytes);
         let is_slow = self.slow_clock.is_slow(part.begun_at);
         if let Some(lane) = self.lanes.at(lane_index) {
@@ -257,8 +260,8 @@ impl WorkerState {
         }
         // Frees it, and what it keeps registered; then tells its owner.
         let end = self.parts.release(index)?.end_part();
-        if is_slow && end.is_last {
-            self.counters.slow();
+        if is_slow {
+            note_late(&mut self.parts, index, end, &self.counters);
         }
         let ended = EndedPart { direction, bytes, end };
         let Some(lane) = self.lanes.at(lane_index) else { return Some(ended) };
@@ -277,7 +280,19 @@ struct EndedPart {
 impl EndedPart {
     #[inline(always)]
     fn count(&self, counts: &TransferCounts) {
-        counts.end(self.direction, self.end.state.into(), u64::from(self.end.is_last), self.bytes);
+        counts.end(self.direction, self.end.code(), self.bytes);
+    }
+}
+
+/// A part has ended that had its latency measured, or took long: counts that. Its place is free already, and has its times still.
+#[cold]
+fn note_late(parts: &mut Parts, index: u32, end: PartEnd, counters: &WorkerCounters) {
+    let measured = parts.get(index).and_then(|part| part.begun.take()).map(|begun| begun.elapsed());
+    if let Some(latency) = measured {
+        counters.ended(latency);
+    }
+    if end.is_last() && measured.is_none_or(|latency| latency >= SLOW) {
+        counters.slow();
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{EndState, PartOwner, RequestFailure, WorkerLimits, WorkerState, fail};
 use crate::fabric::CompletionStatus;
-use crate::observe::WorkerCounters;
+use crate::observe::{SAMPLE_EVERY, WorkerCounters};
 use crate::pool::groups::Group;
 use crate::pool::lane::{Lane, LaneKey, break_lane, make_ready};
 use crate::pool::part::Part;
@@ -35,8 +35,11 @@ impl WorkerState {
         lane.parts.push_back(&mut self.parts, index);
         let Some(part) = self.parts.get(index) else { return };
         (part.owner, part.lane) = (Some(owner), key.index());
-        count(lane, part, first, &self.counters);
-        part.begun_at = self.slow_clock.now();
+        part.begun_at = self.slow_clock.begin();
+        let before = lane.counts.start(part.list.opcode.into(), u64::from(first), part.list.bytes);
+        if first && before.is_multiple_of(SAMPLE_EVERY) {
+            (part.begun, part.begun_at) = (Some(Instant::now()), self.slow_clock.long_ago());
+        }
         if part.list.is_empty() {
             // Nothing but empty pieces: done as soon as begun.
             self.end_part(index);
@@ -157,15 +160,6 @@ impl WorkerState {
         }
         self.settle_lane(index);
     }
-}
-
-/// Counts a part as begun, and notes the time if the part's latency is measured.
-#[inline(always)]
-fn count(lane: &Lane, part: &mut Part, first: bool, counters: &WorkerCounters) {
-    if counters.begun() {
-        part.begun = Some(Instant::now());
-    }
-    lane.counts.start(part.list.opcode.into(), u64::from(first), part.list.bytes);
 }
 
 /// Posts the next list of a part.

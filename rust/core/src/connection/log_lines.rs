@@ -1,0 +1,37 @@
+//! The lines of the log about a connection as a whole: made, and ended. One each, at INFO or above.
+
+use std::time::Instant;
+
+use super::Connection;
+use crate::pool::{EndState, LaneHealth};
+
+impl Connection {
+    /// It has been made. `began` is when the call to connect, or the handshake of the peer, began.
+    pub(super) fn log_connected(&self, began: Instant) {
+        tracing::info!(
+            peer = %self.peer.control,
+            path = %self.paths,
+            device = self.context.pool.device().attributes().name,
+            lanes = self.lanes.len(),
+            role = if self.leads { "connects" } else { "accepts" },
+            local = self.peer.local,
+            regions = self.remote.table().len(),
+            ms = began.elapsed().as_millis() as u64,
+            "connected"
+        );
+    }
+
+    /// It ends, for `reason`. Called before anything of it is closed.
+    pub(super) fn log_end(&self, verdict: EndState, reason: &str) {
+        let peer = &self.peer.control;
+        // A peer that ends while no transfer is in flight is not worth a warning. This side's end closes lanes too.
+        let is_lost = verdict == EndState::Failed
+            && !self.is_closed()
+            && self.lanes.iter().any(|lane| lane.status.health() != LaneHealth::Healthy);
+        if is_lost {
+            tracing::warn!(%peer, "connection lost: {reason}");
+        } else {
+            tracing::info!(%peer, "connection ended: {reason}");
+        }
+    }
+}
