@@ -1,4 +1,4 @@
-//! Variables of logging and metrics.
+//! Variables of logging.
 
 use crate::config::Variable;
 
@@ -18,9 +18,4 @@ variables! {
         .changes("Where the log goes.")
         .when("Each process logs to a file of its own.")
         .example("/tmp/flagcx.%h.%p.log");
-    METRICS = Variable::text("FLAGCX_P2P_METRICS", "no endpoint", "`address:port`, `address:first-last` or `unix:path`; `%h` host, `%p` process, `%%`")
-        .read_by("endpoint")
-        .changes("Where the process answers `/metrics`, `/snapshot` and `/healthz` over HTTP, from its first engine to its last. Of a range the first free port is taken. There is no authentication.")
-        .when("The engine is to be watched, by Prometheus or `flagcx-p2p stat`: [metrics](metrics.md).")
-        .example("127.0.0.1:9400-9407");
 }
