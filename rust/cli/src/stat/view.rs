@@ -176,7 +176,7 @@ fn gigabytes(bytes: Option<f64>) -> String {
 fn seconds(seconds: f64) -> String {
     match seconds {
         seconds if seconds == f64::INFINITY => "> 100 s".to_owned(),
-        seconds if seconds == 0.0 => "0 s".to_owned(),
+        0.0 => "0 s".to_owned(),
         seconds if seconds < 1e-6 => format!("{:.0} ns", seconds * 1e9),
         seconds if seconds < 1e-3 => format!("{:.1} us", seconds * 1e6),
         seconds if seconds < 1.0 => format!("{:.1} ms", seconds * 1e3),
