@@ -1,6 +1,7 @@
 //! A peer that is stopped in the middle of transfers: what an operator sees of it.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a panic is how a test fails"

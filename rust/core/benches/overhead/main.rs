@@ -2,7 +2,7 @@
 //!
 //! `FLAGCX_P2P_NULLVERBS=path/to/libibverbs.so.1 cargo bench --bench overhead [-- ROW...]`; `./x bench overhead` builds
 //! the stand-in first. A row PIECESxCALLS is a ratio to a bare post-and-poll loop on the same device, run right before it;
-//! `connections` is what idle ones cost, `pause` what the first write after one does.
+//! `connections` is what idle ones cost, `pause` what the first write after one does, `counting` what the counting of transfers does.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@
     reason = "a program of its own, which ends with the first surprise"
 )]
 
+mod counting;
 mod pause;
 mod raw;
 
@@ -37,8 +38,14 @@ fn main() {
     let list = Arc::new(DeviceList::open(&options).expect("the stand-in opens"));
     let device = list.devices()[0].clone();
     let pair = Pair::new(&list);
-    println!("{:>16} {:>10} {:>10} {:>7}", "load", "M pieces/s", "raw M/s", "ratio");
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if wanted.first().is_some_and(|argument| argument == "rates") {
+        return counting::print_rates(&pair);
+    }
+    if wanted.first().is_some_and(|argument| argument == "counting") {
+        return counting::compare();
+    }
+    println!("{:>16} {:>10} {:>10} {:>7}", "load", "M pieces/s", "raw M/s", "ratio");
     for (pieces, in_flight) in [(4096, 8), (1024, 1), (64, 1), (1, 8), (1, 1)] {
         if !wanted.is_empty() && !wanted.contains(&format!("{pieces}x{in_flight}")) {
             continue;

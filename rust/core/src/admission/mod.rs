@@ -32,7 +32,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::events::Wakeup;
 use crate::fork::PerProcess;
-use crate::observe::{self, Snapshot, metrics};
+use crate::observe::{self, Snapshot, metrics, report};
 use by_source::DescriptorsBySource;
 use ledger::Ledger;
 
@@ -164,7 +164,7 @@ pub(crate) fn enter(listener: BorrowedFd<'_>) -> io::Result<Permit> {
             let displaced = state.shut_down(victim);
             let State { told, ledger, .. } = &mut *state;
             if let Some(line) = told.full(ledger, limit, Instant::now()) {
-                tracing::warn!("{line}");
+                report!(warn, ClientsLimited, "{line}");
             }
             drop(state);
             displaced.inspect(|displaced| displaced.wake());

@@ -13,7 +13,7 @@ use super::Connection;
 use crate::events::{EventLoop, Handle, Task};
 use crate::fabric::{Device, DeviceEvent};
 use crate::fork::PerProcess;
-use crate::observe::{self, Label, Snapshot, Source, metrics};
+use crate::observe::{self, Label, Snapshot, Source, metrics, report};
 
 /// The events of one device. They are read for as long as this lives.
 #[derive(Debug)]
@@ -144,9 +144,9 @@ impl Listener {
         let device = &self.device.attributes().name;
         match event {
             DeviceEvent::PortDown | DeviceEvent::CompletionQueueFatal | DeviceEvent::DeviceFatal => {
-                tracing::warn!(device, "device event: {event}");
+                report!(warn, DeviceEvent, device = device, "device event: {event}");
             }
-            _ => tracing::info!(device, "device event: {event}"),
+            _ => report!(info, DeviceEvent, device = device, "device event: {event}"),
         }
         let mut state = self.lock();
         *state.counts.entry(event.kind()).or_default() += 1;

@@ -8,7 +8,9 @@ use crate::control::LaneSetup as _;
 use crate::control::wire::LaneRecord;
 use crate::events::Wakeup;
 use crate::fabric::{FabricError, PathOptions, QueuePair};
+use crate::observe::report;
 use crate::pool::{EndState, LaneHealth, LaneWatcher};
+use crate::sync::Ordering;
 
 /// Called by the connection's recovery. These calls block for commands of the device, never for the peer.
 impl Connection {
@@ -26,8 +28,9 @@ impl Connection {
         }
         let is_closed = self.try_close_lane(lane, EndState::Failed, reason, deadline);
         if is_closed {
-            let ms = lane.status.broken_for().as_millis() as u64;
-            tracing::warn!(peer = %self.peer.control, lane = index, ms, "a lane is given up: {reason}");
+            let (peer, ms) = (&self.peer.control, lane.status.broken_for().as_millis());
+            report!(warn, LaneGivenUp, peer = peer, "lane {index} is given up after {ms} ms: {reason}");
+            self.note_recovered(index);
         }
         is_closed
     }
@@ -35,14 +38,38 @@ impl Connection {
     /// Puts a connected queue pair in the place of a drained one.
     pub(super) fn heal(&self, index: usize, queue_pair: Box<dyn QueuePair>) {
         let Some(lane) = self.lanes.get(index) else { return };
-        let (cause, ms) = (lane.status.reason(), lane.status.broken_for().as_millis() as u64);
+        let (cause, ms) = (lane.status.reason(), lane.status.broken_for().as_millis());
         // One of the two is destroyed here, without the worker's lock.
         let replaced = lane.worker.with_state(|state| state.heal_lane(lane.key, queue_pair));
         if replaced.is_err() {
             return;
         }
-        tracing::info!(peer = %self.peer.control, lane = index, ms, cause, "a lane is rebuilt");
+        let peer = &self.peer.control;
+        report!(info, LaneRebuilt, peer = peer, "lane {index} is rebuilt, {ms} ms after it failed: {cause}");
+        self.note_recovered(index);
         lane.worker.kick();
+    }
+
+    /// The recovery has found a lane out of working order. The first such find of each failure is an event.
+    pub(super) fn note_broken(&self, lane: usize, reason: &str) {
+        let bit = bit(lane);
+        let before = self.broken_lanes.fetch_or(bit, Ordering::Relaxed);
+        if before & bit != 0 {
+            return;
+        }
+        let peer = &self.peer.control;
+        report!(debug, LaneError, peer = peer, "lane {lane} left working order: {reason}");
+        if before == 0 {
+            report!(debug, RecoveryBegan, peer = peer, "the recovery of lanes began");
+        }
+    }
+
+    /// A lane is back, or given up.
+    fn note_recovered(&self, lane: usize) {
+        let bit = bit(lane);
+        if self.broken_lanes.fetch_and(!bit, Ordering::Relaxed) == bit {
+            report!(debug, RecoveryEnded, peer = self.peer.control, "the recovery of lanes has ended");
+        }
     }
 
     /// A queue pair that can take a lane's place.
@@ -72,6 +99,11 @@ impl Connection {
     pub(super) fn path_options(&self, deadline: Instant) -> PathOptions {
         LaneBuilder::path_options(&self.context, self.capabilities, deadline)
     }
+}
+
+/// The place of a lane in a set; a connection has 8 at most.
+fn bit(lane: usize) -> u32 {
+    u32::try_from(lane).ok().and_then(|lane| 1_u32.checked_shl(lane)).unwrap_or(0)
 }
 
 /// Passes a lane's change on to the recovery.

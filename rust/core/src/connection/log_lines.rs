@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Connection;
+use crate::observe::{EventKind, event_log, report};
 use crate::pool::{EndState, LaneHealth};
 
 impl Connection {
@@ -19,6 +20,10 @@ impl Connection {
             ms = began.elapsed().as_millis() as u64,
             "connected"
         );
+        // Its line has fields that the event log has as text.
+        let text = format!("connected: path {}, {} lanes", self.paths, self.lanes.len());
+        let device = self.context.pool.device().attributes().name.clone();
+        event_log().record(EventKind::Connected, Some(self.peer.control.to_string()), Some(device), text);
     }
 
     /// It ends, for `reason`. Called before anything of it is closed.
@@ -29,9 +34,9 @@ impl Connection {
             && !self.is_closed()
             && self.lanes.iter().any(|lane| lane.status.health() != LaneHealth::Healthy);
         if is_lost {
-            tracing::warn!(%peer, "connection lost: {reason}");
+            report!(warn, ConnectionLost, peer = peer, "connection lost: {reason}");
         } else {
-            tracing::info!(%peer, "connection ended: {reason}");
+            report!(info, ConnectionEnded, peer = peer, "connection ended: {reason}");
         }
     }
 }

@@ -112,6 +112,9 @@ pub struct Inner {
     notified: AtomicU64,
     /// The name of the peer in metrics.
     peer_name: Arc<str>,
+    /// The lanes that the recovery has found out of working order, a bit each, for events. Written by the recovery and its helpers;
+    /// it guards nothing, so Relaxed.
+    broken_lanes: AtomicU32,
     /// Its counts are among those of the connections that have ended. Set while no snapshot is made, by the thread that ends
     /// the connection, and read by those that make one: the registry's lock orders it, so Relaxed.
     reported: AtomicBool,
@@ -228,6 +231,7 @@ impl Connection {
             recovery: OnceCell::new(),
             notified: AtomicU64::new(0),
             peer_name,
+            broken_lanes: AtomicU32::new(0),
             reported: AtomicBool::new(false),
             ended: Once::new(),
         })));

@@ -44,7 +44,11 @@ impl Context {
         if !left.is_empty() {
             let in_use = left.iter().filter(|(region, _)| region.in_use()).count();
             if in_use > 0 {
-                tracing::warn!(regions = in_use, "deregistering memory in use: its transfers are ended");
+                crate::observe::report!(
+                    warn,
+                    DeregistrationForced,
+                    "deregistering memory in use, {in_use} regions: its transfers are ended"
+                );
             }
             let regions = left.into_iter().map(|(region, _)| region).collect();
             left = self.end_registrations(regions, limit + ABORT_LIMIT, |used| self.abort_users(used));

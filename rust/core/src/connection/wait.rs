@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::submit::thread_hint;
 use super::{Connection, FAILURES_HELD};
 use crate::events::Wait;
+use crate::observe::report;
 use crate::pool::{EndState, PartOwner};
 use crate::sync::Ordering;
 use crate::transfer::{Asked, Live, Outcome, Status, TransferId};
@@ -75,7 +76,12 @@ impl Connection {
     }
 
     fn count_failure(&self, id: TransferId, outcome: &Outcome) {
-        tracing::warn!(transfer = id.0, peer = %self.peer.control, "transfer {outcome}");
+        let (id, peer) = (id.0, &self.peer.control);
+        match outcome {
+            Outcome::TimedOut => report!(warn, TransferTimedOut, peer = peer, "transfer {id} timed out"),
+            Outcome::Failed(_) => report!(warn, TransferFailed, peer = peer, "transfer {id} {outcome}"),
+            Outcome::Done | Outcome::Cancelled => tracing::info!(%peer, "transfer {id} {outcome}"),
+        }
     }
 
     /// The quick part of a status: what most transfers are, most of the time.

@@ -14,6 +14,7 @@ use crate::control::{
 use crate::events::Waiter;
 use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
+use crate::observe::report;
 
 impl Engine {
     /// Makes a new connection to the control listener of a peer at `host`, a name or an address, and `port`.
@@ -235,7 +236,7 @@ impl Responding {
                 ..
             }) => Ok(None),
             Err(error) if error.is_stray() => {
-                tracing::info!("{source} is no peer: {error}");
+                report!(info, ClientRefused, peer = source, "{source} is no peer: {error}");
                 Ok(None)
             }
             Err(error) => Err(accept_error(source, &error)),

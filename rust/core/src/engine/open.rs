@@ -17,6 +17,7 @@ use crate::fabric::{self, Device, DeviceList, FabricChoice, FabricError};
 use crate::fork::{OfProcess, PerProcess};
 use crate::gpu;
 use crate::notify::{Receiver, ReceiverOptions};
+use crate::observe::{EventKind, event_log};
 use crate::topology::{Nic, Sysfs, choose_nic};
 
 /// How an engine is opened. The default is that of GPU 0, on the devices of the process.
@@ -78,6 +79,12 @@ impl Engine {
             port = engine.rpc_port(),
             "engine open"
         );
+        let device = engine.device().map(|device| device.attributes().name.clone());
+        let text = match engine.rpc_port() {
+            Some(port) => format!("engine open at {}, port {port}", engine.address()),
+            None => format!("engine open at {}, without a control listener", engine.address()),
+        };
+        event_log().record(EventKind::EngineOpened, None, device, text);
         Ok(engine)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Message, Notification};
 use crate::events::Wakeup;
 use crate::fork::PerProcess;
-use crate::observe::{self, Snapshot, Source, metrics};
+use crate::observe::{self, Snapshot, Source, metrics, report};
 
 /// Limit of waiting messages without an engine: local ones, and those of 512 bytes of closed engines.
 const PROCESS_LIMIT: usize = 65_536;
@@ -171,7 +171,9 @@ impl Queue {
             Notification::Exact(_) if self.has_room_for_exact(state) => true,
             Notification::Exact(_) if state.reader == Reader::FixedOnly => {
                 while !self.has_room_for_exact(state) && state.drop_oldest_exact() {}
-                tracing::warn!(
+                report!(
+                    warn,
+                    NotificationDropped,
                     "a notification of flagcxP2pEngineSendNotifBytes is dropped: more of them wait than may, and this \
                      program has only called flagcxP2pEngineGetNotifs, which does not take them"
                 );
@@ -207,7 +209,11 @@ impl Queue {
         state.waiting.drain(..lost);
         state.fixed = state.waiting.len();
         if lost > 0 {
-            tracing::warn!("{lost} notifications of closed engines were never fetched and are dropped");
+            report!(
+                warn,
+                NotificationDropped,
+                "{lost} notifications of closed engines were never fetched and are dropped"
+            );
         }
     }
 }
@@ -267,7 +273,9 @@ pub fn take_all() -> Vec<Message> {
 pub fn append(message: &Message) -> bool {
     let added = PROCESS.get().try_push(Notification::Fixed(Box::new(*message))).is_ok();
     if !added {
-        tracing::warn!(
+        report!(
+            warn,
+            NotificationDropped,
             "a notification is dropped: {PROCESS_LIMIT} wait already; fetch them with flagcxP2pEngineGetNotifs"
         );
     }

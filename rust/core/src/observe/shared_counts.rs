@@ -2,6 +2,7 @@
 
 use crossbeam::utils::CachePadded;
 
+use super::transfer_counts::COUNTED;
 use super::{Amount, Direction, PathNames, TransferEnd, TransferTotals};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -52,7 +53,7 @@ impl SharedCounts {
     /// A transfer of so many bytes began and ended well, by the thread with this number.
     #[inline]
     pub fn done(&self, thread: usize, direction: Direction, bytes: u64) {
-        if let Some(tally) = self.tally(thread, direction) {
+        if let Some(tally) = self.tally(thread, direction).filter(|_| COUNTED) {
             tally.add(1, bytes);
         }
     }

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use super::ProcessIdentity;
 use crate::events::{EventLoop, Handle, Task, Wakeup};
 use crate::fork::PerProcess;
+use crate::observe::report;
 
 /// A watcher of a process's end. Called once, on the thread of the event loop or of [`PeerProcess::watch`], so it
 /// must not block or take locks of its caller.
@@ -175,6 +176,7 @@ async fn watch(process: Arc<Shared>, handle: Handle) {
         watched.readable().await;
     }
     drop(watched);
+    report!(info, PeerDied, "the process {} of a peer has ended", process.pid);
     process.tell();
 }
 

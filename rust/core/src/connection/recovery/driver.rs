@@ -402,7 +402,11 @@ impl Driver {
 fn observe(connection: &Connection) -> Vec<Observation> {
     let mut seen = vec![Observation::Device(connection.context.device_health())];
     for (lane, handle) in connection.lanes.iter().enumerate() {
-        match handle.status.health() {
+        let health = handle.status.health();
+        if matches!(health, LaneHealth::Broken | LaneHealth::Drained) {
+            connection.note_broken(lane, &handle.status.reason());
+        }
+        match health {
             LaneHealth::Healthy => {}
             LaneHealth::Broken => {
                 seen.push(Observation::Broken { lane, reason: handle.status.reason() });

@@ -6,6 +6,7 @@ use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Reason, Step};
 use super::{Limits, LocalSide};
 use crate::control::wire::{FrameHeader, MAX_RUNTIME_REQUEST, SliceSettings, Tag, WireError};
+use crate::observe::report;
 
 /// Answers the request that `header` announces; always returns an error, because such a socket carries no handshake.
 pub(super) async fn answer(
@@ -17,7 +18,7 @@ pub(super) async fn answer(
     let (dialogue, client) = (dialogue.with_short_deadline(), dialogue.peer);
     let refusal = refusal(client.ip(), limits);
     if let Some(problem) = refusal.filter(|_| limits.requires_key()) {
-        tracing::warn!("runtime control by {client} refused: {problem}");
+        report!(warn, ClientRefused, peer = client, "runtime control by {client} refused: {problem}");
         return dialogue.fail(Step::RuntimeControl, Reason::Refused(problem));
     }
     let request = match receive_request(&dialogue, header).await {
@@ -34,7 +35,7 @@ pub(super) async fn answer(
             settings.encode_answer("")
         }
         Err(problem) => {
-            tracing::warn!("runtime control by {client} refused: {problem}");
+            report!(warn, ClientRefused, peer = client, "runtime control by {client} refused: {problem}");
             // The settings are not sent to a client that may not read them.
             SliceSettings::default().encode_answer(&problem)
         }

@@ -18,6 +18,7 @@ use super::transport::Transport;
 use super::watched::WatchedSocket;
 use crate::events::Waiter;
 use crate::fabric::{FabricError, LINK_SOFTWARE, PathKind, PathOptions, QpAddress};
+use crate::observe::report;
 
 /// Finds the best way from `endpoint` to `peer` that works, or the forced one.
 pub(super) async fn connect(
@@ -46,7 +47,13 @@ pub(super) async fn connect(
     core.publish_connection(endpoint, peer);
     let paths = transport.paths().get();
     if core.links.is_new(listener, &paths.to_string()) {
-        tracing::debug!(device = core.name(), peer = %listener, path = %paths, "a queue pair is connected");
+        report!(
+            debug,
+            PathChosen,
+            peer = listener,
+            device = core.name(),
+            "a queue pair is connected by {paths}"
+        );
     }
     Ok(transport)
 }
@@ -114,7 +121,13 @@ async fn over_socket(
                     ));
                 }
                 if core.links.is_new(listener, &reason) {
-                    tracing::info!(device = core.name(), peer = %listener, "no cross-memory path, using TCP: {reason}");
+                    report!(
+                        info,
+                        PathDenied,
+                        peer = listener,
+                        device = core.name(),
+                        "no cross-memory path, using TCP: {reason}"
+                    );
                 }
                 None
             }

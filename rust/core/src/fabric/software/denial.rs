@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::fabric::{FabricError, Opcode};
 use crate::fork::PerProcess;
+use crate::observe::report;
 
 /// Whether the system forbids a call, or does not have it, rather than fails to do what was asked.
 pub(super) fn is_denial(errno: Errno) -> bool {
@@ -20,7 +21,7 @@ pub(super) fn is_denial(errno: Errno) -> bool {
 pub(super) fn tell(call: &'static str, reason: &str, consequence: &str) {
     static TOLD: PerProcess<Mutex<BTreeSet<(&'static str, String)>>> = PerProcess::new(Mutex::default);
     if TOLD.get().lock().unwrap_or_else(PoisonError::into_inner).insert((call, reason.to_owned())) {
-        tracing::warn!("{call} is denied ({reason}): {consequence}. {}", advice(call));
+        report!(warn, PathDenied, "{call} is denied ({reason}): {consequence}. {}", advice(call));
     }
 }
 

@@ -13,6 +13,7 @@ use crate::admission;
 use crate::auth::{Proof, random};
 use crate::control::{Listener, Stream};
 use crate::events::{Group, Handle, Wakeup, first};
+use crate::observe::report;
 use crate::process::PeerProcess;
 
 /// Bytes read from one peer per turn.
@@ -270,7 +271,10 @@ impl Reader {
             return peer.process_input(&self.options, &self.queue, &self.room);
         }
         let peer = peer.stream.peer();
-        tracing::warn!(
+        report!(
+            warn,
+            ClientRefused,
+            peer = peer,
             "notification sender {peer} refused: {limit} unauthenticated senders are connected (raise FLAGCX_P2P_NOTIF_MAX_PEERS)"
         );
         Disposition::Goes

@@ -17,6 +17,7 @@ use crate::events::{Group, Handle, Wakeup, first};
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::tcp::server::{Server, WaitsFor};
 use crate::fork::OwnSocket;
+use crate::observe::report;
 use crate::process::PeerProcess;
 
 /// Tokens of the listeners; clients count from [`FIRST_CLIENT`].
@@ -172,7 +173,13 @@ impl Acceptor {
                 .and_then(|permit| self.listener.accept().map(|(stream, peer)| (permit, stream, peer)));
             match accepted {
                 Ok((_, _, peer)) if !permits(&self.core.options.allow, peer.ip()) => {
-                    tracing::info!(device = self.core.name(), %peer, "connection refused: not in FLAGCX_P2P_ALLOW");
+                    report!(
+                        info,
+                        ClientRefused,
+                        peer = peer,
+                        device = self.core.name(),
+                        "connection refused: not in FLAGCX_P2P_ALLOW"
+                    );
                 }
                 Ok((permit, stream, peer)) => self.begin_handshake(permit, OwnSocket::new(stream), peer),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,

@@ -21,6 +21,7 @@ use crate::fabric::software::table::Counterpart;
 use crate::fabric::software::tcp::server::Server;
 use crate::fabric::software::tokens::Asker;
 use crate::fork::OwnSocket;
+use crate::observe::report;
 
 /// How long a client may take to say hello, where it need not prove a key.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
@@ -131,7 +132,13 @@ impl Handshake {
     }
 
     fn refuse(self, core: &Core, reason: &str) -> HandshakeStep {
-        tracing::warn!(device = core.name(), peer = %self.peer, "data connection refused: {reason}");
+        report!(
+            warn,
+            ClientRefused,
+            peer = self.peer,
+            device = core.name(),
+            "data connection refused: {reason}"
+        );
         HandshakeStep::Refused(self)
     }
 }
