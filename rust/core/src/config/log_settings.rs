@@ -80,9 +80,10 @@ pub fn subsystem_of(target: &str) -> u64 {
 }
 
 /// The modules of this crate with lines of another subsystem than `P2P`.
-const MODULES: [(&str, u64); 9] = [
+const MODULES: [(&str, u64); 10] = [
     // A connection made, ended or recovered is what INFO is switched on for, and INIT is logged by default.
     ("connection", INIT | P2P),
+    ("endpoint", INIT),
     ("engine", INIT),
     ("gpu", INIT),
     ("config", ENV),
