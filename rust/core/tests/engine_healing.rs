@@ -171,6 +171,13 @@ fn metrics_report_what_happened() {
     assert!(value("flagcx_p2p_peer_lane_rebuilds") >= 1.0);
     assert!(value("flagcx_p2p_peer_lane_retries") >= 1.0);
     assert_eq!(value("flagcx_p2p_peer_notifications_sent"), 1.0);
+    use flagcx_p2p::internals::observe::{EventKind, event_log};
+    let of_peer: Vec<_> =
+        event_log().recent().into_iter().filter(|event| event.peer.as_ref() == Some(&peer)).collect();
+    for kind in [EventKind::Connected, EventKind::LaneError, EventKind::RecoveryBegan, EventKind::LaneRebuilt]
+    {
+        assert!(of_peer.iter().any(|event| event.kind == kind), "no {kind} among {of_peer:#?}");
+    }
     assert!(page.contains("flagcx_p2p_transfer_latency_seconds_count"), "{page}");
     assert!(page.contains("flagcx_p2p_notifications_received"), "{page}");
 }

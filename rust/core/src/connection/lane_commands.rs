@@ -28,8 +28,8 @@ impl Connection {
         }
         let is_closed = self.try_close_lane(lane, EndState::Failed, reason, deadline);
         if is_closed {
-            let (peer, ms) = (&self.peer.control, lane.status.broken_for().as_millis());
-            report!(warn, LaneGivenUp, peer = peer, "lane {index} is given up after {ms} ms: {reason}");
+            let (peer, ms) = (&self.peer.control, lane.status.broken_for().as_millis() as u64);
+            report!(warn, LaneGivenUp, peer = peer, [lane = index, ms = ms], "a lane is given up: {reason}");
             self.note_recovered(index);
         }
         is_closed
@@ -38,14 +38,14 @@ impl Connection {
     /// Puts a connected queue pair in the place of a drained one.
     pub(super) fn heal(&self, index: usize, queue_pair: Box<dyn QueuePair>) {
         let Some(lane) = self.lanes.get(index) else { return };
-        let (cause, ms) = (lane.status.reason(), lane.status.broken_for().as_millis());
+        let (cause, ms) = (lane.status.reason(), lane.status.broken_for().as_millis() as u64);
         // One of the two is destroyed here, without the worker's lock.
         let replaced = lane.worker.with_state(|state| state.heal_lane(lane.key, queue_pair));
         if replaced.is_err() {
             return;
         }
         let peer = &self.peer.control;
-        report!(info, LaneRebuilt, peer = peer, "lane {index} is rebuilt, {ms} ms after it failed: {cause}");
+        report!(info, LaneRebuilt, peer = peer, [lane = index, ms = ms, cause = cause], "a lane is rebuilt");
         self.note_recovered(index);
         lane.worker.kick();
     }

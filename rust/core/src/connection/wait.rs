@@ -78,9 +78,13 @@ impl Connection {
     fn count_failure(&self, id: TransferId, outcome: &Outcome) {
         let (id, peer) = (id.0, &self.peer.control);
         match outcome {
-            Outcome::TimedOut => report!(warn, TransferTimedOut, peer = peer, "transfer {id} timed out"),
-            Outcome::Failed(_) => report!(warn, TransferFailed, peer = peer, "transfer {id} {outcome}"),
-            Outcome::Done | Outcome::Cancelled => tracing::info!(%peer, "transfer {id} {outcome}"),
+            Outcome::TimedOut => {
+                report!(warn, TransferTimedOut, peer = peer, [transfer = id], "transfer {outcome}");
+            }
+            Outcome::Failed(_) => {
+                report!(warn, TransferFailed, peer = peer, [transfer = id], "transfer {outcome}");
+            }
+            Outcome::Done | Outcome::Cancelled => tracing::warn!(transfer = id, %peer, "transfer {outcome}"),
         }
     }
 

@@ -1,10 +1,11 @@
 //! Counts of transfers that many threads count at a time.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crossbeam::utils::CachePadded;
 
 use super::transfer_counts::COUNTED;
 use super::{Amount, Direction, PathNames, TransferEnd, TransferTotals};
-use crate::sync::{AtomicU64, Ordering};
 
 /// Copies of the counts of transfers that end well. Threads with different numbers mostly use different copies, each on a cache line
 /// of its own.
