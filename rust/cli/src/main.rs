@@ -16,6 +16,7 @@ mod process;
 mod ring;
 mod server;
 mod settings;
+mod stat;
 mod store;
 mod variables;
 mod wire;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => BenchOptions::try_from(*args)
             .map_err(error::CliError::usage)
             .and_then(|options| bench::run(&options)),
+        Command::Stat(args) => stat::run(&args.into()),
         Command::Doctor(args) => doctor::run(&args.into()),
         Command::Config(args) => variables::run(&args.into()),
         Command::Completions(args) => generate::completions(args.shell),

@@ -38,6 +38,7 @@ mod auth;
 mod config;
 mod connection;
 mod control;
+mod endpoint;
 mod engine;
 mod events;
 mod fabric;
@@ -91,6 +92,11 @@ pub mod internals {
     #[allow(missing_docs, reason = "documented where it is")]
     pub mod gpu {
         pub use crate::gpu::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    #[cfg(feature = "metrics-endpoint")]
+    pub mod endpoint {
+        pub use crate::endpoint::*;
     }
     #[allow(missing_docs, reason = "documented where it is")]
     pub mod engine {

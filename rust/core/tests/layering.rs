@@ -18,6 +18,7 @@ const BESIDE: &[&str] = &[
     "topology",
     "gpu",
     "control",
+    "endpoint",
     "events",
     "fork",
     "notify",
@@ -46,6 +47,7 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("fork", "*", "it holds the state of every module and uses none of them"),
     ("events", "*", "it waits for descriptors of other modules and uses none of them"),
     ("auth", "*", "the same proofs serve control plane, fabric and notifications: it uses none of them"),
+    ("observe", "endpoint", "counters are read, and know no reader"),
     ("sync", "*", "the lowest of all: the same names over std or loom"),
 ];
 

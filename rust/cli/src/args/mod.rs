@@ -11,6 +11,7 @@ mod list;
 mod put;
 mod ring;
 mod serve;
+mod stat;
 mod style;
 mod values;
 
@@ -25,6 +26,7 @@ use get::GetArgs;
 use list::ListArgs;
 use put::PutArgs;
 use serve::ServeArgs;
+use stat::StatArgs;
 
 /// Moves files and measures transfers with the flagcx-p2p engine: one-sided READ and WRITE between two processes.
 #[derive(Debug, Parser)]
@@ -76,6 +78,10 @@ pub(crate) enum Command {
     ///
     /// Corrupted bytes are a failure, with status 1. Ctrl-C keeps the rows so far, in the files too; the status is then 130.
     Bench(Box<BenchArgs>),
+    /// Show what the engines of a running process do: peers, lanes, rates, latencies, what is in flight
+    ///
+    /// The process answers on the address of its FLAGCX_P2P_METRICS. The table is renewed in place until Ctrl-C; where standard output is no terminal, tables follow each other.
+    Stat(StatArgs),
     /// Report what the engine finds here, or at a peer, and what to do about it
     ///
     /// One finding a line: `ok`, `warn` or `fail`, what was looked at, what was found, what to do. The status is 1 if any is `fail`.

@@ -8,6 +8,7 @@ use flagcx_p2p::internals::control::wire::{
     Tag, decode_address, decode_regions, encode_address, encode_regions,
 };
 use flagcx_p2p::internals::control::{Metadata, Received, numeric, parse_address, split_session};
+use flagcx_p2p::internals::endpoint::{MAX_HEAD, Parsed, parse};
 use flagcx_p2p::internals::fabric::HcaFilter;
 use flagcx_p2p::internals::fabric::software::replies_to;
 use flagcx_p2p::internals::notify::{Decoder, SenderPolicy};
@@ -29,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     ("handle", handle),
     ("hca_list", hca_list),
     ("hello", hello),
+    ("http_request", http_request),
     ("lane", lane),
     ("meta", meta),
     ("metadata", metadata),
@@ -115,6 +117,19 @@ pub fn regions(data: &[u8]) {
 pub fn region_changes(data: &[u8]) {
     if let Ok(changes) = RegionChanges::decode(data) {
         assert_eq!(RegionChanges::decode(&changes.encode()), Ok(changes));
+    }
+}
+
+/// Requests of the metrics endpoint. What is complete stays so, whatever follows, and was incomplete before its last byte.
+pub fn http_request(data: &[u8]) {
+    let parsed = parse(data);
+    if data.len() >= MAX_HEAD {
+        assert_ne!(parsed, Parsed::Incomplete);
+    }
+    if let Parsed::Complete(_) = parsed {
+        assert_eq!(parse(&[data, b"GET /"].concat()), parsed);
+        let mut parts = (0..=data.len()).map(|end| data.get(..end).map_or(Parsed::Incomplete, parse));
+        assert_eq!(parts.find(|part| *part != Parsed::Incomplete), Some(parsed));
     }
 }
 

@@ -62,6 +62,11 @@ impl Files {
         })
     }
 
+    /// The value in the files.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(|(value, _)| value.as_str())
+    }
+
     /// A line for each name, in the environment and in the files, that looks like a variable of this engine and is none.
     pub fn unknown_names(&self) -> Vec<String> {
         unknown::remarks(self.names())

@@ -80,9 +80,10 @@ pub fn subsystem_of(target: &str) -> u64 {
 }
 
 /// The modules of this crate with lines of another subsystem than `P2P`.
-const MODULES: [(&str, u64); 9] = [
+const MODULES: [(&str, u64); 10] = [
     // A connection made, ended or recovered is what INFO is switched on for, and INIT is logged by default.
     ("connection", INIT | P2P),
+    ("endpoint", INIT),
     ("engine", INIT),
     ("gpu", INIT),
     ("config", ENV),
@@ -119,7 +120,7 @@ fn subsystems(list: Option<&str>) -> u64 {
 }
 
 /// Replaces %h by the host's name, %p by the process id and %% by one %.
-fn expand(pattern: &str, host: &str, process: u32) -> PathBuf {
+pub(super) fn expand(pattern: &str, host: &str, process: u32) -> PathBuf {
     let mut path = String::with_capacity(pattern.len());
     let mut letters = pattern.chars();
     while let Some(letter) = letters.next() {
@@ -134,7 +135,7 @@ fn expand(pattern: &str, host: &str, process: u32) -> PathBuf {
     PathBuf::from(path)
 }
 
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .and_then(|name| match name.trim() {
             "" => Err(ErrorKind::NotFound.into()),

@@ -8,6 +8,7 @@ mod files;
 mod home;
 mod key_file;
 mod log_settings;
+mod metrics_address;
 mod name_list;
 mod number;
 mod parse;
@@ -33,6 +34,7 @@ pub use docs::markdown;
 pub use files::{Files, Origin};
 pub use key_file::{MAX_KEY, MIN_KEY, read_key_file};
 pub use log_settings::{LogSettings, subsystem_of};
+pub use metrics_address::MetricsAddress;
 pub use name_list::NameList;
 pub use number::parse_integer;
 pub use reader::{Setting, Severity, Warning};
@@ -159,6 +161,9 @@ pub struct Config {
     pub runtime_control: bool,
     /// `FLAGCX_P2P_ALLOW`; empty for every address.
     pub allow: Vec<IpNet>,
+
+    /// `FLAGCX_P2P_METRICS`; `None` for no endpoint.
+    pub metrics: Option<MetricsAddress>,
 
     /// `FLAGCX_DEBUG`.
     pub debug: Option<String>,

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::reader::{Reader, Setting, Severity, Warning};
 use super::table::{
-    RETIRED, deadlines, fabric, groups, logging, network, notifications, queues, rdma, security, slices,
+    RETIRED, deadlines, fabric, groups, logging, metrics, network, notifications, queues, rdma, security,
+    slices,
 };
 use super::variable::{Kind, Variable};
-use super::{AddressFamily, Config, NameList, Transport};
+use super::{AddressFamily, Config, MetricsAddress, NameList, Transport};
 use crate::control::{Advertise, parse_networks};
 use crate::fabric::{FabricChoice, PathKind};
 
@@ -106,6 +107,7 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         auth_allow_original: read.switch(&security::AUTH_ALLOW_ORIGINAL),
         runtime_control: read.switch(&security::RUNTIME_CONTROL),
         allow: read.parsed(&security::ALLOW, parse_networks).unwrap_or_default(),
+        metrics: read.parsed_or_none(&metrics::METRICS, MetricsAddress::parse),
         debug: read.text(&logging::DEBUG),
         debug_subsys: read.text(&logging::DEBUG_SUBSYS),
         debug_file: read.text(&logging::DEBUG_FILE),

@@ -137,6 +137,27 @@ impl<'a> Reader<'a> {
             .ok()
     }
 
+    /// A text in a form of its own. A malformed one counts as unset, with a warning.
+    pub(super) fn parsed_or_none<T>(
+        &mut self,
+        variable: &'static Variable,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.text(variable)?;
+        let unset = variable.default_text();
+        parse(&text)
+            .map_err(|problem| {
+                let text = format!("{}={text:?}: {problem}; taken as {unset}", variable.name);
+                self.warnings.push(Warning {
+                    severity: Severity::Warn,
+                    variable: variable.name,
+                    text,
+                    rejected: true,
+                });
+            })
+            .ok()
+    }
+
     /// An invalid value: the default is used, or no engine opens where a guess would change what carries the data, or which
     /// peers may connect.
     fn reject(&mut self, severity: Severity, variable: &'static Variable, text: &str) {

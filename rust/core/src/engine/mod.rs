@@ -37,6 +37,7 @@ use sessions::Sessions;
 use crate::config::Config;
 use crate::connection::{Connection, Context, Ended};
 use crate::control::{Abort, ConnectedHosts, LocalAddress, Metadata, Openings};
+use crate::endpoint::EndpointUse;
 use crate::fabric::Device;
 use crate::fork::{Forked, OfProcess};
 use crate::notify::{Message, Notification, Receiver};
@@ -105,6 +106,8 @@ pub struct Inner {
     connections: Mutex<Option<Vec<Weak<Connection>>>>,
     /// Ends waits of connecting threads when the engine closes.
     abort: Abort,
+    /// Dropped last: what the engine does while it closes can be watched.
+    _endpoint: Option<EndpointUse>,
 }
 
 /// A peer that has connected to this engine.

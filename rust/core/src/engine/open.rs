@@ -12,6 +12,7 @@ use crate::auth::random;
 use crate::config::Config;
 use crate::connection::Context;
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, Openings, local_address};
+use crate::endpoint::EndpointUse;
 use crate::fabric::{self, Device, DeviceList, FabricChoice, FabricError};
 use crate::fork::{OfProcess, PerProcess};
 use crate::gpu;
@@ -69,6 +70,7 @@ impl Engine {
             allocations: Allocations::default(),
             connections: Mutex::new(Some(Vec::new())),
             abort,
+            _endpoint: EndpointUse::acquire(&config),
             config,
         })));
         tracing::info!(

@@ -9,6 +9,8 @@ mod counter;
 mod event;
 mod event_log;
 mod histogram;
+#[cfg(feature = "metrics-endpoint")]
+pub(crate) mod json;
 mod metric;
 mod peer_names;
 mod process_counts;

@@ -185,6 +185,21 @@ fn texts_are_parsed() {
 }
 
 #[test]
+fn a_malformed_metrics_address_is_a_warning_and_no_endpoint() {
+    let config = config_of(&[("FLAGCX_P2P_METRICS", "localhost:9400")]);
+    assert_eq!(config.metrics, None);
+    let [warning] = config.warnings() else { panic!("{:?}", config.warnings()) };
+    assert_eq!((warning.severity, config.check()), (Severity::Warn, Ok(())));
+    assert!(
+        warning.text.contains("\"localhost:9400\"") && warning.text.contains("no endpoint"),
+        "{}",
+        warning.text
+    );
+    let config = config_of(&[("FLAGCX_P2P_METRICS", "[::1]:9400-9407")]);
+    assert_eq!(config.metrics.unwrap().to_string(), "[::1]:9400-9407");
+}
+
+#[test]
 fn an_unknown_word_keeps_the_engine_from_opening() {
     let config = config_of(&[("FLAGCX_P2P_FABRIC", "sofware")]);
     let error = config.check().unwrap_err();

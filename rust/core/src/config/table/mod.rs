@@ -14,6 +14,7 @@ macro_rules! variables {
 pub(super) mod deadlines;
 pub(super) mod fabric;
 pub(super) mod logging;
+pub(super) mod metrics;
 pub(super) mod network;
 pub(super) mod notifications;
 pub(super) mod queues;
@@ -33,7 +34,7 @@ pub struct Group {
 }
 
 /// All variables, grouped, in the order of the documentation.
-pub fn groups() -> [Group; 9] {
+pub fn groups() -> [Group; 10] {
     [
         Group {
             title: "Fabric",
@@ -70,6 +71,7 @@ pub fn groups() -> [Group; 9] {
             variables: security::ALL,
         },
         Group { title: "Logging", about: "What is written, and where.", variables: logging::ALL },
+        Group { title: "Metrics", about: "How a running process is watched.", variables: metrics::ALL },
     ]
 }
 

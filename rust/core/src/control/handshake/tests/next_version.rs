@@ -66,7 +66,7 @@ fn what_is_no_hello_is_not_answered() {
     for (byte, value) in [(8, 0x32), (4, 15), (4, 17), (7, 0xff)] {
         let (target, responding) = responder(limits());
         let bootstrap = open_with(target, byte, value);
-        assert_eq!(rest(&bootstrap), [], "byte {byte}");
+        assert_eq!(rest(&bootstrap), [0_u8; 0], "byte {byte}");
         let error = responding.join().unwrap().0.unwrap_err();
         assert!(matches!((error.step, &error.reason), (Step::Hello, Reason::Wire(_))), "{error}");
     }
@@ -74,7 +74,7 @@ fn what_is_no_hello_is_not_answered() {
     let bootstrap = open_with(target, 0, HELLO[0]);
     assert_eq!(bytes(&bootstrap, 24), HELLO);
     send(&bootstrap, &[&HELLO]);
-    assert_eq!(rest(&bootstrap), []);
+    assert_eq!(rest(&bootstrap), [0_u8; 0]);
     let error = responding.join().unwrap().0.unwrap_err();
     assert!(error.step == Step::Handles && error.to_string().contains("expected 4 (Handle)"), "{error}");
 }
@@ -97,7 +97,7 @@ fn silence_after_a_hello_ends_at_the_deadline() {
 #[test]
 fn with_a_key_a_hello_gets_no_byte() {
     let (target, responding) = responder(limits_with_key(7));
-    assert_eq!(rest(&open_with(target, 0, HELLO[0])), []);
+    assert_eq!(rest(&open_with(target, 0, HELLO[0])), [0_u8; 0]);
     let error = responding.join().unwrap().0.unwrap_err();
     assert!(error.to_string().contains("FLAGCX_P2P_AUTH_ALLOW_ORIGINAL=1"), "{error}");
 }
@@ -160,7 +160,7 @@ fn a_responder_of_another_version_is_named() {
             let mut hello = HELLO;
             hello[byte] = value;
             send(&bootstrap, &[&hello]);
-            assert_eq!(rest(&bootstrap), []);
+            assert_eq!(rest(&bootstrap), [0_u8; 0]);
         });
         let error = dial(target, &limits()).0.unwrap_err();
         assert!(error.step == Step::Hello && error.to_string().contains(named), "{error}");
@@ -198,7 +198,7 @@ fn both_openings_share_one_deadline() {
     let error = dial(target, &short).0.unwrap_err();
     assert!(matches!((error.step, &error.reason), (Step::Hello, Reason::TimedOut)), "{error}");
     assert!((300..1500).contains(&start.elapsed().as_millis()));
-    assert_eq!(scripted.join().unwrap(), []);
+    assert_eq!(scripted.join().unwrap(), [0_u8; 0]);
 }
 
 #[test]

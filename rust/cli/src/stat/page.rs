@@ -1,0 +1,67 @@
+//! A page of `/snapshot`, as it is read. Members that are not known are skipped.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{CliError, Result};
+
+/// The page of a process at one moment.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Page {
+    pub(super) version: String,
+    pub(super) host: String,
+    pub(super) pid: u32,
+    pub(super) time: f64,
+    pub(super) uptime_seconds: f64,
+    pub(super) metrics: Vec<Metric>,
+    #[serde(default)]
+    pub(super) slow_transfers: Vec<SlowTransfer>,
+    #[serde(default)]
+    pub(super) events: Vec<Event>,
+}
+
+/// A value of a metric: a number, or a histogram.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Metric {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) value: f64,
+    /// Upper bound in seconds, `None` for none, and count.
+    #[serde(default)]
+    pub(super) buckets: Vec<(Option<f64>, u64)>,
+}
+
+/// A transfer that has not ended.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct SlowTransfer {
+    pub(super) id: u64,
+    pub(super) peer: String,
+    pub(super) opcode: String,
+    pub(super) path: String,
+    pub(super) bytes: u64,
+    pub(super) lanes: Vec<u32>,
+    pub(super) pieces: u64,
+    pub(super) pieces_done: u64,
+    pub(super) age_seconds: f64,
+}
+
+/// Something that has happened.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Event {
+    pub(super) sequence: u64,
+    pub(super) time: f64,
+    pub(super) kind: String,
+    pub(super) peer: Option<String>,
+    pub(super) device: Option<String>,
+    pub(super) text: String,
+}
+
+impl Page {
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        serde_json::from_str(text)
+            .map_err(|error| CliError::other(format!("the page is not that of a metrics endpoint: {error}")))
+    }
+}

@@ -1,0 +1,147 @@
+//! Where tables are shown: renewed in place on a terminal, one after the other elsewhere.
+//!
+//! The terminal is left as it is, neither in raw mode nor on another screen and with its cursor: whatever ends this program has
+//! nothing to restore, and the last table stays.
+
+use std::io::{self, Write};
+
+use console::Term;
+
+use super::summary::Summary;
+use super::view::{View, view};
+use crate::output;
+
+/// Width where there is no terminal: nothing is left out.
+const UNBOUNDED: usize = 400;
+
+pub(super) struct Screen {
+    /// `None` elsewhere, and on terminals that cannot move the cursor.
+    term: Option<Term>,
+    /// Lines of the last table, and the terminal's size then.
+    shown: usize,
+    size: (u16, u16),
+}
+
+impl Screen {
+    pub(super) fn new() -> Self {
+        let term = Some(Term::stdout()).filter(|term| {
+            term.features().is_attended() && std::env::var("TERM").is_ok_and(|term| term != "dumb")
+        });
+        Self { term, shown: 0, size: (0, 0) }
+    }
+
+    /// Shows a table, on a terminal in place of the last one.
+    pub(super) fn show(&mut self, summary: &Summary) {
+        let Some(term) = &self.term else {
+            let all = lines(&view(summary, UNBOUNDED), usize::MAX);
+            for line in all {
+                output::line(&line.text);
+            }
+            return output::line("");
+        };
+        // Rows and columns.
+        let size = term.size();
+        let (height, width) = (usize::from(size.0), usize::from(size.1));
+        let lines = lines(&view(summary, width), height.saturating_sub(1));
+        // After a change of its size the terminal may have wrapped what was shown.
+        let is_same = self.size == size;
+        let frame = frame(&lines, if is_same { Some(self.shown) } else { None }, console::colors_enabled());
+        (self.shown, self.size) = (lines.len(), size);
+        let mut out = io::stdout().lock();
+        output::printed(out.write_all(frame.as_bytes()).and_then(|()| out.flush()));
+    }
+}
+
+#[derive(Debug)]
+struct Line {
+    text: String,
+    draws_attention: bool,
+}
+
+/// At most `height` lines: the peers that do not fit are counted.
+fn lines(view: &View, height: usize) -> Vec<Line> {
+    let plain = |text: &String| Line { text: text.clone(), draws_attention: false };
+    let blank = || Line { text: String::new(), draws_attention: false };
+    let mut lines: Vec<_> = view.head.iter().map(plain).collect();
+    lines.push(blank());
+    lines.extend(view.devices.iter().map(plain));
+    lines.push(blank());
+    // What follows the peers may take a third.
+    let foot = view.foot.len().min(height / 3);
+    let room = height.saturating_sub(lines.len() + foot + if foot > 0 { 1 } else { 0 });
+    let fits = view.peers.len() <= room;
+    let shown = if fits { view.peers.len() } else { room.saturating_sub(1) };
+    lines.extend(
+        view.peers
+            .iter()
+            .take(shown)
+            .map(|(text, draws_attention)| Line { text: text.clone(), draws_attention: *draws_attention }),
+    );
+    if !fits {
+        let left = view.peers.len() - shown;
+        lines.push(plain(&format!("and {left} more: a larger terminal, or --json, shows them")));
+    }
+    if foot > 0 {
+        lines.push(blank());
+        // The newest are the last.
+        lines.extend(view.foot.iter().skip(view.foot.len() - foot).map(plain));
+    }
+    lines.truncate(height);
+    lines
+}
+
+/// The lines, over those of the last frame. `None`: on an empty screen.
+fn frame(lines: &[Line], last: Option<usize>, has_colours: bool) -> String {
+    let mut frame = match last {
+        None => "\x1b[H\x1b[J".to_owned(),
+        Some(0) => String::new(),
+        Some(last) => format!("\x1b[{last}A\r\x1b[J"),
+    };
+    for Line { text, draws_attention } in lines {
+        match *draws_attention && has_colours {
+            true => frame.push_str(&format!("\x1b[33m{text}\x1b[0m\n")),
+            false => frame.push_str(&format!("{text}\n")),
+        }
+    }
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn a_view(peers: usize, foot: usize) -> View {
+        let numbered = |name: &str, count: usize| {
+            (0..count).map(|number| format!("{name} {number}")).collect::<Vec<_>>()
+        };
+        View {
+            head: numbered("head", 2),
+            devices: numbered("device", 2),
+            peers: numbered("peer", peers).into_iter().map(|text| (text, true)).collect(),
+            foot: numbered("event", foot),
+        }
+    }
+
+    #[test]
+    fn a_small_terminal_is_not_exceeded() {
+        for height in 0..40 {
+            for (peers, foot) in [(1, 0), (100, 10), (3, 10)] {
+                assert!(lines(&a_view(peers, foot), height).len() <= height);
+            }
+        }
+        let shown: Vec<_> = lines(&a_view(100, 10), 20).into_iter().map(|line| line.text).collect();
+        assert_eq!(shown[6], "peer 0");
+        assert_eq!(shown[12], "and 94 more: a larger terminal, or --json, shows them");
+        assert_eq!(shown[19], "event 9");
+        let all = lines(&a_view(100, 10), usize::MAX);
+        assert_eq!(all.len(), 4 + 2 + 100 + 1 + 10);
+    }
+
+    #[test]
+    fn a_frame_covers_the_last_one() {
+        let line = |draws_attention| Line { text: "a".to_owned(), draws_attention };
+        assert_eq!(frame(&[line(true)], Some(0), true), "\x1b[33ma\x1b[0m\n");
+        assert_eq!(frame(&[line(true)], Some(2), false), "\x1b[2A\r\x1b[Ja\n");
+        assert_eq!(frame(&[line(false)], None, true), "\x1b[H\x1b[Ja\n");
+    }
+}
