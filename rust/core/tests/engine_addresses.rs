@@ -45,7 +45,7 @@ fn a_range_that_is_taken_is_named() {
 
 #[test]
 fn an_address_that_cannot_be_reached_is_named_with_its_origin() {
-    let engine = support::engine(&[("FLAGCX_P2P_CONNECT_TIMEOUT_MS", "100")]);
+    let engine = support::engine(&[("FLAGCX_P2P_CONNECT_TIMEOUT_MS", "500")]);
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let connect = |host| engine.connect(host, port, 0, false).unwrap_err().to_string();
     let given = connect("127.0.0.1");
