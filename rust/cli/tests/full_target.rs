@@ -126,7 +126,7 @@ fn a_file_that_differs_from_its_hash_is_not_stored() {
     client.write_all(&open_frame()).unwrap();
     client.write_all(&put_frame("a", 0)).unwrap();
     // The data begins at 0, and its end.
-    client.write_all(&frame(&(17_u8, 0_u64))).unwrap();
+    client.write_all(&frame(&(15_u8, 0_u64))).unwrap();
     client.write_all(&frame(&(7_u8, 0_u64, [9_u8; 32]))).unwrap();
     client.shutdown(std::net::Shutdown::Write).unwrap();
     let mut answer = Vec::new();

@@ -141,7 +141,7 @@ fn the_bytes_on_the_wire() {
     let attributes = Attributes { executable: true, modified };
     let put = Frame::Put { name: "ab".into(), size: Some(300), force: true, resume: false, attributes };
     assert_eq!(bytes(put), *b"F2\x04\x0d\0\0\0\x02\x02ab\x01\xac\x02\x01\x00\x01\x01\x01\x05");
-    assert_eq!(bytes(Frame::Listed { skipped: 2 }), *b"F2\x04\x02\0\0\0\x17\x02");
+    assert_eq!(bytes(Frame::Listed { skipped: 2 }), *b"F2\x04\x02\0\0\0\x15\x02");
     let ring =
         Frame::Ring { metadata: "m".into(), chunk: 1, slots: vec![Slot { address: 2, size: 3, rkey: 4 }] };
     assert_eq!(bytes(ring), *b"F2\x04\x08\0\0\0\x01\x01m\x01\x01\x02\x03\x04");
