@@ -1,11 +1,9 @@
-//! The files that results go to: opened before anything is measured, complete or not there at all.
+//! The files that results go to: tried before anything is measured, complete or not there at all.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-use tempfile::NamedTempFile;
 
 use crate::error::{CliError, Result, While};
 use crate::output;
@@ -21,8 +19,8 @@ pub(crate) struct Target {
 enum Kind {
     /// `-`.
     Stdout,
-    /// A file under a temporary name beside its own.
-    Temporary(NamedTempFile),
+    /// A file that appears complete, in this directory.
+    Regular(PathBuf),
     /// A device or a pipe: written as it is.
     Special(File),
 }
@@ -31,7 +29,10 @@ impl Target {
     /// Makes sure that `path` can be written. `option` is the one that names it.
     pub(crate) fn open(option: &str, path: &Path) -> Result<Self> {
         let kind = Self::kind(path).map_err(|error| {
-            CliError::usage(format!("{option} {}: {error}; nothing was measured", path.display()))
+            // Without the temporary name, where that is the one that cannot be made.
+            let cause =
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            CliError::usage(format!("{option} {}: {cause}; nothing was measured", path.display()))
         })?;
         Ok(Self { path: path.to_owned(), kind })
     }
@@ -50,11 +51,10 @@ impl Target {
             Err(_) => {}
         }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let temporary = tempfile::Builder::new()
-            .prefix(".flagcx-p2p-bench-")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(parent.unwrap_or_else(|| Path::new(".")))?;
-        Ok(Kind::Temporary(temporary))
+        let parent = parent.unwrap_or_else(|| Path::new("."));
+        // Removed again: a run that is killed leaves nothing.
+        drop(temporary_in(parent)?);
+        Ok(Kind::Regular(parent.to_owned()))
     }
 
     /// Writes the content, and gives the file its name.
@@ -66,14 +66,22 @@ impl Target {
                 Ok(())
             }
             Kind::Special(mut file) => file.write_all(content.as_bytes()),
-            Kind::Temporary(mut file) => file
-                .write_all(content.as_bytes())
-                .and_then(|()| file.persist(path).map(drop).map_err(|error| error.error)),
+            Kind::Regular(parent) => temporary_in(&parent).and_then(|mut file| {
+                file.write_all(content.as_bytes())?;
+                file.persist(path).map(drop).map_err(|error| error.error)
+            }),
         };
         written
             .map_err(|error| CliError::other(error.to_string()))
             .doing(|| format!("write {}", path.display()))
     }
+}
+
+/// A file under a temporary name.
+fn temporary_in(directory: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".flagcx-p2p-bench-").permissions(Permissions::from_mode(0o666));
+    builder.tempfile_in(directory)
 }
 
 /// Whether `path` stands for standard output.

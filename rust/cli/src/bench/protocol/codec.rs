@@ -11,7 +11,8 @@ pub(super) const HEADER: usize = 7;
 /// Most spans of a frame: one for each thread of an end.
 pub(crate) const MAX_SPANS: usize = 256;
 
-const MAGIC: [u8; 2] = *b"FB";
+/// The first bytes of each frame.
+pub(crate) const MAGIC: [u8; 2] = *b"FB";
 
 /// Why bytes are not a frame, or a frame cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -28,7 +28,7 @@ use super::layout::LayoutSpec;
 use super::path::Path;
 use super::pattern::{Compared, Span};
 
-pub(crate) use codec::MAX_SPANS;
+pub(crate) use codec::{MAGIC, MAX_SPANS};
 pub(crate) use stream::{ANSWER_TIMEOUT, Stream, StreamError, nonce, unexpected};
 
 /// Longest text in a frame, in bytes.
