@@ -8,6 +8,7 @@ mod demo;
 mod dial;
 mod doctor;
 mod error;
+mod framing;
 mod generate;
 mod interrupt;
 mod listener;

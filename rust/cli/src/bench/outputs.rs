@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{CliError, Result, While};
 use crate::output;
 
+/// The beginning of temporary names.
+const TEMPORARY: &str = ".flagcx-p2p-bench-";
+
 /// Where a file goes.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -29,10 +32,7 @@ impl Target {
     /// Makes sure that `path` can be written. `option` is the one that names it.
     pub(crate) fn open(option: &str, path: &Path) -> Result<Self> {
         let kind = Self::kind(path).map_err(|error| {
-            // Without the temporary name, where that is the one that cannot be made.
-            let cause =
-                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            CliError::usage(format!("{option} {}: {cause}; nothing was measured", path.display()))
+            CliError::usage(format!("{option} {}: {error}; nothing was measured", path.display()))
         })?;
         Ok(Self { path: path.to_owned(), kind })
     }
@@ -53,7 +53,9 @@ impl Target {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or_else(|| Path::new("."));
         // Removed again: a run that is killed leaves nothing.
-        drop(temporary_in(parent)?);
+        let tried = parent.join(format!("{TEMPORARY}{}", std::process::id()));
+        drop(File::create_new(&tried)?);
+        std::fs::remove_file(&tried)?;
         Ok(Kind::Regular(parent.to_owned()))
     }
 
@@ -80,7 +82,7 @@ impl Target {
 /// A file under a temporary name.
 fn temporary_in(directory: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".flagcx-p2p-bench-").permissions(Permissions::from_mode(0o666));
+    builder.prefix(TEMPORARY).permissions(Permissions::from_mode(0o666));
     builder.tempfile_in(directory)
 }
 

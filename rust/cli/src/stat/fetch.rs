@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::target::Endpoint;
-use crate::dial;
+use crate::dial::{self, DialError};
 use crate::error::{CliError, Result};
 
 /// How long a page may take.
@@ -26,8 +26,12 @@ pub(super) fn fetch(endpoint: &Endpoint, path: &str) -> Result<String> {
             })
         }
         Endpoint::Tcp(address) => {
-            let mut stream =
-                dial::connect(address).map_err(|error| CliError::other(format!("{error}; {IS_IT_THERE}")))?;
+            let mut stream = dial::connect(address).map_err(|error| {
+                CliError::other(match error {
+                    DialError::Resolve(text) => text,
+                    error @ DialError::Connect(_) => format!("{error}; {IS_IT_THERE}"),
+                })
+            })?;
             exchange(&mut stream, path, |stream, left| {
                 stream.set_read_timeout(Some(left))?;
                 stream.set_write_timeout(Some(left))

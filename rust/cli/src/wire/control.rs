@@ -3,7 +3,7 @@
 //! Two threads serve it: one reads frames into a bounded queue, one sends [`Frame::KeepAlive`] at intervals. A peer that is
 //! killed, stopped or not reachable any more is therefore noticed within [`PEER_TIMEOUT`], whatever this side is busy with.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use flagcx_p2p::internals::auth::AuthError;
 use super::Frame;
 use super::codec::{self, FrameError, HEADER};
 use crate::dial::{self, DialError};
+use crate::framing::Lost;
 
 /// Time without a frame after which a peer counts as lost.
 pub(crate) const PEER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -235,14 +236,10 @@ fn read_frame(stream: &mut TcpStream) -> Result<Frame, ControlError> {
 }
 
 fn from_io(error: &io::Error) -> ControlError {
-    match error.kind() {
-        ErrorKind::UnexpectedEof
-        | ErrorKind::ConnectionReset
-        | ErrorKind::ConnectionAborted
-        | ErrorKind::BrokenPipe
-        | ErrorKind::NotConnected => ControlError::Closed,
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => ControlError::PeerTimeout,
-        _ => ControlError::Io(error.to_string()),
+    match Lost::from(error) {
+        Lost::Closed => ControlError::Closed,
+        Lost::Timeout => ControlError::PeerTimeout,
+        Lost::Other(text) => ControlError::Io(text),
     }
 }
 

@@ -9,6 +9,7 @@ use flagcx_p2p::internals::auth::{AuthError, AuthKey, Initiator, Nonce, Nonces, 
 use super::Frame;
 use super::codec::{self, FrameError, HEADER};
 use crate::dial::{self, DialError};
+use crate::framing::Lost;
 
 /// Longest wait for the answer to a request: a pool of many gigabytes is compared within it.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -196,13 +197,9 @@ pub(crate) fn unexpected(frame: &Frame) -> StreamError {
 }
 
 fn from_io(error: &io::Error) -> StreamError {
-    match error.kind() {
-        ErrorKind::UnexpectedEof
-        | ErrorKind::ConnectionReset
-        | ErrorKind::ConnectionAborted
-        | ErrorKind::BrokenPipe
-        | ErrorKind::NotConnected => StreamError::Closed,
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => StreamError::Timeout,
-        _ => StreamError::Io(error.to_string()),
+    match Lost::from(error) {
+        Lost::Closed => StreamError::Closed,
+        Lost::Timeout => StreamError::Timeout,
+        Lost::Other(text) => StreamError::Io(text),
     }
 }
