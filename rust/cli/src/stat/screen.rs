@@ -42,7 +42,7 @@ impl Screen {
         let (width, height) = (usize::from(size.0), usize::from(size.1));
         let lines = lines(&view(summary, width), height.saturating_sub(1));
         // After a change of its size the terminal may have wrapped what was shown.
-        let is_same = self.size == size;
+        let is_same = self.shown == 0 || self.size == size;
         let frame = frame(&lines, if is_same { Some(self.shown) } else { None }, colour::on(true));
         (self.shown, self.size) = (lines.len(), size);
         let mut out = io::stdout().lock();
