@@ -5,7 +5,6 @@ use std::fmt;
 use flagcx_p2p::{EngineError, FabricError, SubmitError};
 
 use crate::bench::StreamError;
-use crate::interrupt;
 use crate::store::StoreError;
 use crate::wire::control::ControlError;
 
@@ -38,15 +37,11 @@ pub(crate) enum Problem {
     Transfer { sequence: u64, outcome: String },
     #[error("the data that arrived differs from the data that was sent ({0}); it was not stored")]
     Mismatch(String),
-    /// A signal, of this number, has ended a benchmark.
-    #[error("interrupted; the rows that were complete are kept")]
-    BenchInterrupted(u8),
     #[error("{0}")]
     Other(String),
-    #[error(
-        "interrupted; what has arrived of large files is kept for a day, and the next run of this command continues them"
-    )]
-    Interrupted,
+    /// By the signal of this number.
+    #[error("interrupted{}{kept}", if kept.is_empty() { "" } else { "; " })]
+    Interrupted { signal: i32, kept: &'static str },
     /// Only its status: every file's failure is printed already.
     #[error("{failed} of {files} files failed; the others are complete")]
     SomeFailed { failed: u64, files: u64 },
@@ -88,8 +83,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match *self.problem {
             Problem::Usage(_) => 2,
-            Problem::BenchInterrupted(signal) => signal.saturating_add(128),
-            Problem::Interrupted => interrupt::STATUS,
+            Problem::Interrupted { signal, .. } => u8::try_from(signal).unwrap_or(0).saturating_add(128),
             _ => 1,
         }
     }
@@ -137,6 +131,9 @@ mod tests {
         let error = failed.doing(|| "write a.bin".into()).doing(|| "get a.bin from h:1".into()).unwrap_err();
         assert_eq!(error.to_string(), "get a.bin from h:1: write a.bin: disk full on /data");
         assert_eq!((error.exit_code(), CliError::usage("x").exit_code()), (1, 2));
-        assert_eq!(CliError::from(Problem::Interrupted).exit_code(), 130);
+        let interrupted = |signal, kept| CliError::from(Problem::Interrupted { signal, kept });
+        assert_eq!((interrupted(2, "").exit_code(), interrupted(15, "").exit_code()), (130, 143));
+        assert_eq!(interrupted(2, "").to_string(), "interrupted");
+        assert_eq!(interrupted(2, "rows are kept").to_string(), "interrupted; rows are kept");
     }
 }

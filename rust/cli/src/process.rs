@@ -11,8 +11,8 @@ use flagcx_p2p::internals::engine;
 use flagcx_p2p::internals::fabric::Provider;
 
 use crate::error::{CliError, Result, While};
+use crate::listener::READY;
 use crate::logging;
-use crate::server::READY;
 use crate::settings;
 
 /// A `serve` process of this very program. Ends when dropped, and also when this process is killed: it reads its

@@ -31,11 +31,6 @@ pub(crate) fn auth_key(config: &Config) -> Result<Option<AuthKey>> {
     config.auth_key().map_err(|error| CliError::other(error.to_string()))
 }
 
-/// Default options of the engine.
-pub(crate) fn engine_options() -> EngineOptions {
-    EngineOptions::default()
-}
-
 /// Options of an engine that uses only `path` of the software fabric, and fails to connect without it. `own` is this side's
 /// address towards the peer.
 pub(crate) fn engine_options_over(path: PathKind, config: &Config, own: IpAddr) -> Result<EngineOptions> {

@@ -319,7 +319,7 @@ fn outputs_that_cannot_be_written_are_refused_before_anything_is_measured() {
 #[test]
 fn peers_that_are_none_are_named() {
     let server = Server::start();
-    bench(&["run", &server.address]).failed(1, "no `flagcx-p2p bench serve`");
+    bench(&["run", &server.address]).failed(1, "the peer is another command of flagcx-p2p");
     bench(&["run", "127.0.0.1:1"]).failed(1, "is `flagcx-p2p bench serve` running there?");
     bench(&["run", "nohost.invalid:1"]).failed(1, "cannot resolve host");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -338,7 +338,7 @@ fn peers_that_are_none_are_named() {
 fn a_server_outlives_clients_that_send_what_is_no_benchmark() {
     let server = BenchServer::start(&[], &["--pool-limit", "8M"]);
     for (bytes, reason) in [
-        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "no `flagcx-p2p bench serve`"),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "not a flagcx-p2p control stream"),
         (b"FB\x01\xff\xff\xff\xff".to_vec(), "malformed frame: 4294967295 bytes"),
         (b"FB\x01\x01\0\0\0\x63".to_vec(), "malformed frame"),
         // Stop, before the session is open.
@@ -355,6 +355,10 @@ fn a_server_outlives_clients_that_send_what_is_no_benchmark() {
     let large = bench(&["run", &server.address, "--pool", "16M", "--cases", "1x4K"]);
     large.failed(1, "a pool of 16.00 MiB is more than the 8.00 MiB that --pool-limit leaves");
     bench(&[&["run", &server.address, "--cases", "1x4K"][..], &QUICK].concat()).succeeded();
+    let crowd: Vec<_> = (0..64).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+    bench(&["run", &server.address, "--pool", "1M", "--cases", "1x4K"])
+        .failed(1, "64 clients are served already");
+    drop(crowd);
 }
 
 #[test]

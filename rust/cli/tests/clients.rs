@@ -169,13 +169,13 @@ fn hostile_requests_store_and_show_nothing() {
     let no_attributes = (false, None::<(i64, u32)>);
     let hash_of_nothing = *blake3::hash(b"").as_bytes();
     let small = |name: &str, sequence: u64, length: u32, hash: [u8; 32]| {
-        frame(&(14_u8, name, true, no_attributes, sequence, length, hash))
+        frame(&(12_u8, name, true, no_attributes, sequence, length, hash))
     };
     let put = |name: &str| frame(&(2_u8, name, Some(10_u64), true, true, no_attributes));
     let get = |name: &str| frame(&(3_u8, name, 0_u64, [0_u8; 32]));
-    let list = |folder: &str| frame(&(21_u8, folder));
-    let start = |offset: u64| frame(&(17_u8, offset));
-    let (sync, absolute) = (frame(&15_u8), outside.path().join("x").to_str().unwrap().to_owned());
+    let list = |folder: &str| frame(&(19_u8, folder));
+    let start = |offset: u64| frame(&(15_u8, offset));
+    let (sync, absolute) = (frame(&13_u8), outside.path().join("x").to_str().unwrap().to_owned());
     for (frames, reason) in [
         (vec![small("../x", 0, 0, hash_of_nothing), sync.clone()], "names a directory"),
         (vec![small(&absolute, 0, 0, hash_of_nothing), sync.clone()], "is absolute"),
@@ -188,10 +188,10 @@ fn hostile_requests_store_and_show_nothing() {
         (vec![put("x"), start(1)], "unexpected Start"),
         (vec![put("x"), start(0), frame(&(5_u8, 0_u64, 11_u32))], "unexpected Filled"),
         (vec![put("x"), start(0), frame(&(5_u8, 7_u64, 1_u32))], "unexpected Filled"),
-        (vec![put("x"), start(0), frame(&(18_u8, 0_u64))], "the client did not send all of it"),
+        (vec![put("x"), start(0), frame(&(16_u8, 0_u64))], "the client did not send all of it"),
         (vec![get("link/secret")], "where a folder is needed"),
         (vec![get("../large")], "names a directory"),
-        (vec![frame(&(18_u8, 3_u64))], "unexpected Abort"),
+        (vec![frame(&(16_u8, 3_u64))], "unexpected Abort"),
         (vec![frame(&(6_u8, 0_u64))], "unexpected Credit"),
         (vec![get("large"); 70], "unexpected Get"),
         (vec![list("link")], "is a symbolic link"),

@@ -33,7 +33,7 @@ fn start_put(server: &Server, directory: &Path, size: u64) -> Child {
 fn a_signal_lets_transfers_end() {
     let temp = tempfile::tempdir().unwrap();
     let mut server = Server::start_with_arguments(&["--drain-limit", "60"]);
-    let put = start_put(&server, temp.path(), 64 << 20);
+    let put = start_put(&server, temp.path(), 32 << 20);
     let _silent = server.connect();
     server.signal("-TERM");
     std::thread::sleep(Duration::from_millis(50));
@@ -114,8 +114,9 @@ fn a_killed_servers_temporary_file_is_removed_by_the_next() {
 fn a_command_that_a_signal_ends_has_its_status() {
     let tool = env!("CARGO_BIN_EXE_flagcx-p2p");
     for (signal, status) in [("INT", 130), ("TERM", 143)] {
-        let script =
-            format!("\"$0\" bench --in-process --seconds 60 & sleep 0.3; kill -{signal} $!; wait $!");
+        let script = format!(
+            "\"$0\" bench --in-process --cases 1x4K --pool 1M --seconds 60 & sleep 0.3; kill -{signal} $!; wait $!"
+        );
         // With job control, because without it a shell's background jobs ignore interrupts.
         let mut shell = Command::new("bash");
         shell.args(["-c", &format!("set -m; {script}"), tool]).env("FLAGCX_P2P_FABRIC", "software");
@@ -125,9 +126,10 @@ fn a_command_that_a_signal_ends_has_its_status() {
 
 fn onto_full(arguments: &[&str]) -> common::Ended {
     let full = File::options().write(true).open("/dev/full").unwrap();
-    finish(
-        program().args(arguments).stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).spawn().unwrap(),
-    )
+    let mut command = program();
+    // One path: `demo` measures each that works.
+    command.args(arguments).env("FLAGCX_P2P_PATH", "tcp");
+    finish(command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).spawn().unwrap())
 }
 
 #[test]
@@ -167,4 +169,44 @@ fn results_that_cannot_be_printed_are_a_failure() {
     drop(doctor.stdout.take());
     let ended = finish(doctor).failed(1, "cannot write to standard output: Broken pipe");
     assert!(!ended.err.contains("panic"), "{ended:?}");
+}
+
+/// Neither its files nor its server, and nothing of a benchmark's files.
+#[test]
+fn an_interrupted_command_leaves_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let [from, work] = ["from", "work"].map(|name| temp.path().join(name));
+    fs::create_dir(&from).unwrap();
+    fs::create_dir(&work).unwrap();
+    fs::write(from.join("file"), vec![7; 1 << 20]).unwrap();
+    let json = work.join("a.json");
+    let demo = ["demo", "--size", "1M", "--from", from.to_str().unwrap(), "--dir", work.to_str().unwrap()];
+    let bench = [
+        "bench",
+        "--in-process",
+        "--cases",
+        "1x4K",
+        "--pool",
+        "1M",
+        "--seconds",
+        "60",
+        "--json",
+        json.to_str().unwrap(),
+    ];
+    for (arguments, signals, status) in [(&demo[..], 1, 143), (&bench[..], 2, 143)] {
+        let mut command = program();
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // The first line comes once there are files, or could be.
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 8]).unwrap();
+        for _ in 0..signals {
+            let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+            assert!(killed.unwrap().success());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let ended = finish(child);
+        assert_eq!(ended.code, Some(status), "{arguments:?}: {ended:?}");
+        assert!(ended.err.contains("interrupted"), "{arguments:?}: {ended:?}");
+        assert!(names(&work).is_empty(), "{arguments:?}: {:?}", names(&work));
+    }
 }

@@ -218,6 +218,7 @@ fn the_demo_shows_the_engine_before_the_disk() {
     }
     let mut demo = program();
     demo.args(["demo", "--size", "1M", "--dir"]).arg(temp.path()).arg("--from").arg(small.path());
+    demo.env("FLAGCX_P2P_PATH", "tcp");
     let ended = run(&mut demo).succeeded();
     assert!(
         ended.out.contains("200 files, ") && ended.out.contains("they are small, 5 B at most"),

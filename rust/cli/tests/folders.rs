@@ -131,7 +131,10 @@ fn one_bad_file_does_not_stop_the_others() {
     }
     let sum = lines.last().unwrap();
     assert_eq!((&sum["files"], &sum["failed"], &sum["bytes"]), (&7.into(), &4.into(), &70_001.into()));
-    assert!(sum["seconds"].as_f64().unwrap() > 0.0 && sum["gbps"].as_f64().unwrap() > 0.0, "{sum}");
+    assert!(
+        sum["seconds"].as_f64().unwrap() > 0.0 && sum["gigabytes_per_second"].as_f64().unwrap() > 0.0,
+        "{sum}"
+    );
     let stored = tree(&server.path.join("model"));
     assert_eq!(stored.iter().filter(|(_, content)| content == b"mine").count(), 2);
     assert_eq!(names(temp.path()), ["model"], "nothing was written through the link");

@@ -13,7 +13,7 @@ use std::fs;
 
 use common::{program, run};
 
-const BENCH: &[&str] = &["bench", "--seconds", "0.01", "--cases", "1x4K"];
+const BENCH: &[&str] = &["bench", "--seconds", "0.01", "--cases", "1x4K", "--pool", "1M", "--no-limits"];
 
 #[test]
 fn the_missing_nic_is_logged_once_and_in_one_short_line() {
@@ -64,7 +64,7 @@ fn every_command_logs_to_the_file_whatever_is_asked_for() {
         &["serve", empty, "--port", "0", "--until-stdin-closes"],
         &["put", "/etc/hostname", "127.0.0.1:1"],
         &["get", "a", "127.0.0.1:1", "-o", "/dev/shm/never"],
-        &["-v", "bench", "--seconds", "0.01", "--cases", "1x4K"],
+        &["-v", "bench", "--seconds", "0.01", "--cases", "1x4K", "--pool", "1M"],
     ] {
         let log = temp.path().join("log");
         let mut command = program();
@@ -78,7 +78,7 @@ fn every_command_logs_to_the_file_whatever_is_asked_for() {
     }
     let own = fs::read_to_string(temp.path().join("log")).unwrap();
     let of_server = fs::read_to_string(temp.path().join("log.server")).unwrap();
-    assert!(own.contains("connected to a peer") && of_server.contains("engine open"), "{own} {of_server}");
+    assert!(own.contains(" connected peer=") && of_server.contains("engine open"), "{own} {of_server}");
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn what_cannot_be_watched_is_said_in_a_line() {
     let late = Server::start_with(&[("FLAGCX_P2P_METRICS", &held)]);
     refused(&[&late.child.id().to_string()], 1, "it does not listen on FLAGCX_P2P_METRICS");
     refused(&["4294967295"], 1, "there is no such process");
-    refused(&["127.0.0.1:1"], 1, "Connection refused");
+    refused(&["127.0.0.1:1"], 1, "127.0.0.1:1 refused; is the process running");
     refused(&["unix:/nonexistent/metrics"], 1, "No such file");
     // Another protocol behind the address.
     let other = std::thread::spawn(move || {
@@ -111,7 +111,7 @@ fn it_ends_with_ctrl_c_and_with_the_process() {
     assert!(serde_json::from_str::<Value>(&line).is_ok(), "{line}");
     let _ = Command::new("kill").args(["-INT", &interrupted.id().to_string()]).status();
     std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
-    assert_eq!(interrupted.wait().unwrap().code(), Some(0));
+    assert_eq!(interrupted.wait().unwrap().code(), Some(130));
 
     let watching = watch(&[]);
     std::thread::sleep(Duration::from_millis(200));

@@ -1,6 +1,5 @@
 //! Arguments of `bench`.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::bench::{
 };
 use crate::output::units::parse_size;
 
+use super::listen::ListenArgs;
 use super::values::parse_server;
 
 /// Port of `bench serve`.
@@ -31,9 +31,16 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
-    /// Offer memory for others to measure with. A signal ends it at once
+    /// Offer memory for others to measure with
+    ///
+    /// There is no authentication unless FLAGCX_P2P_AUTH_KEY_FILE names a key: every client that reaches the port may use memory
+    /// up to --pool-limit. 64 clients are served at a time; further ones are refused with the reason.
+    ///
+    /// SIGTERM, SIGINT and SIGHUP end it at once, with status 128 + their number.
     Serve(ServeArgs),
-    /// Measure against a `bench serve`. Several at the same time are many-to-one
+    /// Measure against a `bench serve`
+    ///
+    /// Several at the same time, from one machine or many, are many-to-one; --clients does the same from one process.
     Run(RunArgs),
     /// Measure between two processes of this machine; the second one is started
     Local(LocalArgs),
@@ -45,18 +52,14 @@ enum BenchCommand {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// Address to listen on; the default is this machine only
-    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "IP")]
-    listen: IpAddr,
+    #[command(flatten)]
+    listen: ListenArgs,
     /// TCP port, 0 for any free one
     #[arg(short, long, default_value_t = PORT)]
     port: u16,
     /// Most registered memory of all clients together; the default is half of what is available
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pool_limit: Option<u64>,
-    /// End when standard input ends
-    #[arg(long, hide = true)]
-    until_stdin_closes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -102,13 +105,13 @@ struct CompareArgs {
 
 #[derive(Debug, Args)]
 struct OutputArgs {
-    /// Write host, settings, limits and rows as JSON; `-` is standard output, and the table goes to stderr
+    /// Write one JSON document of host, settings, limits and rows to a file; `-` is standard output, and the table goes to stderr
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the rows as CSV
+    /// Write the rows as CSV to a file
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Draw size against GB/s, with the machine's limits, as SVG
+    /// Draw size against GB/s, with the machine's limits, as SVG, to a file
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 }
@@ -204,8 +207,8 @@ impl TryFrom<BenchArgs> for BenchOptions {
 
     fn try_from(args: BenchArgs) -> Result<Self, String> {
         Ok(match args.command.unwrap_or(BenchCommand::Local(args.local)) {
-            BenchCommand::Serve(ServeArgs { listen, port, pool_limit, until_stdin_closes }) => {
-                Self::Serve(ServeOptions { listen, port, pool_limit, until_stdin_closes })
+            BenchCommand::Serve(ServeArgs { listen, port, pool_limit }) => {
+                Self::Serve(ServeOptions { listen: listen.at(port), pool_limit })
             }
             BenchCommand::Run(RunArgs { server, path, workload, outputs }) => Self::Run(RunOptions {
                 server,

@@ -9,7 +9,7 @@ pub(crate) struct ConfigArgs {
     /// Variables to show, with all that is known of them; by default every one
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Print a list of objects
+    /// Print a JSON list of {name, value, origin, default, range, unit, meaning, ..}
     #[arg(long)]
     json: bool,
 }

@@ -10,13 +10,13 @@ use super::values::parse_server;
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// A peer to look at instead of this machine: an engine's RPC port, or a `serve`
+    /// A peer to look at instead of this machine: an engine's RPC port, a `serve` or a `bench serve`
     #[arg(value_name = "HOST:PORT", value_parser = parse_server)]
     peer: Option<String>,
     /// Longest time for a peer in seconds, 1 to 600
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=600), value_name = "S")]
     timeout: u16,
-    /// Print a list of {id, level, subject, finding, action}
+    /// Print a JSON list of {id, level, subject, finding, action}
     #[arg(long)]
     json: bool,
 }

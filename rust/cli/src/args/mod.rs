@@ -8,6 +8,7 @@ mod exit_status;
 mod generate;
 mod get;
 mod list;
+mod listen;
 mod put;
 mod ring;
 mod serve;
@@ -40,7 +41,8 @@ pub(crate) struct Cli {
     /// Log more (-v information, -vv everything), to stderr or FLAGCX_DEBUG_FILE
     ///
     /// FLAGCX_DEBUG_SUBSYS narrows it. Without -v, RUST_LOG decides, or else FLAGCX_DEBUG and FLAGCX_DEBUG_SUBSYS.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    // Behind the options of the command itself.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 1000)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -69,7 +71,7 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// List the files of a server: size, time of the last modification (UTC), name
     Ls(ListArgs),
-    /// Show the whole path on this machine: real files put to a second process and fetched back
+    /// Show how fast the engine moves memory on this machine, and real files to a second process and back
     Demo(DemoArgs),
     /// Measure transfers between two processes, over every path that works here
     ///
@@ -132,6 +134,6 @@ mod tests {
     fn serve_binds_to_loopback_by_default() {
         let cli = Cli::try_parse_from(["flagcx-p2p", "serve", "."]).unwrap();
         let Command::Serve(args) = cli.command else { panic!("not serve") };
-        assert!(crate::server::ServeOptions::from(args).listen.is_loopback());
+        assert!(crate::server::ServeOptions::from(args).listen.ip.is_loopback());
     }
 }

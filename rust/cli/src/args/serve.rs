@@ -1,6 +1,5 @@
 //! Arguments of `serve`.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use clap::Args;
 use crate::ring;
 use crate::server::ServeOptions;
 
+use super::listen::ListenArgs;
 use super::values::size_within;
 
 /// Port of `serve`.
@@ -18,11 +18,10 @@ const PORT: u16 = 7733;
 pub(crate) struct ServeArgs {
     /// Directory of the files
     directory: PathBuf,
-    /// Address to listen on; the default is this machine only
-    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "IP")]
-    listen: IpAddr,
+    #[command(flatten)]
+    listen: ListenArgs,
     /// TCP port, 0 for any free one
-    #[arg(long, default_value_t = PORT)]
+    #[arg(short, long, default_value_t = PORT)]
     port: u16,
     /// Most registered memory per client
     #[arg(long, default_value = "64M", value_parser = parse_ring_limit, value_name = "SIZE")]
@@ -36,26 +35,14 @@ pub(crate) struct ServeArgs {
     /// Clients served at the same time, 1 to 1024: each takes --ring-limit of memory, and up to 50 descriptors
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "N")]
     max_clients: u16,
-    /// End when standard input ends
-    #[arg(long, hide = true)]
-    until_stdin_closes: bool,
 }
 
 impl From<ServeArgs> for ServeOptions {
     fn from(args: ServeArgs) -> Self {
-        let ServeArgs {
-            directory,
-            listen,
-            port,
-            ring_limit,
-            idle_limit,
-            drain_limit,
-            max_clients,
-            until_stdin_closes,
-        } = args;
+        let ServeArgs { directory, listen, port, ring_limit, idle_limit, drain_limit, max_clients } = args;
         let [idle_limit, drain_limit] =
             [idle_limit, drain_limit].map(|seconds| Duration::from_secs(seconds.into()));
-        Self { directory, listen, port, ring_limit, idle_limit, drain_limit, max_clients, until_stdin_closes }
+        Self { directory, listen: listen.at(port), ring_limit, idle_limit, drain_limit, max_clients }
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct StatArgs {
     /// Print so many tables and end
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Print a line of JSON instead of a table
+    /// Print a line of JSON instead of each table
     #[arg(long)]
     json: bool,
 }

@@ -6,7 +6,7 @@ use crate::client::Style;
 
 #[derive(Debug, Args)]
 pub(super) struct StyleArgs {
-    /// Print a line of JSON for each file, and one for all: files, bytes, seconds, gbps, failed, skipped, path
+    /// Print a line of JSON for each file, and one for all: files, bytes, seconds, gigabytes_per_second, failed, skipped, path
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
     /// Print failures only

@@ -5,10 +5,14 @@ use flagcx_p2p::internals::control::{self, HostError};
 use crate::output::units::{bytes, parse_size};
 
 /// `host:port` as it was written: the look-up of a name comes later.
-pub(super) fn parse_server(text: &str) -> Result<String, HostError> {
-    let (host, port) = control::split_session(text)?;
-    control::numeric(host, port)?;
-    Ok(text.to_owned())
+pub(super) fn parse_server(text: &str) -> Result<String, String> {
+    match control::split_session(text).and_then(|(host, port)| control::numeric(host, port)) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(HostError::Session(_)) => {
+            Err("expected host:port or [IPv6 address]:port, such as 192.0.2.7:7733".to_owned())
+        }
+        Err(error @ HostError::Address(_)) => Err(error.to_string()),
+    }
 }
 
 pub(super) fn size_within(text: &str, least: u64, most: u64) -> Result<u64, String> {

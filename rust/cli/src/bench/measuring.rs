@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::Opcode;
 
 use super::case::Case;
-use super::interrupt;
 use super::latencies::Latencies;
 use super::layout::{Layout, LayoutSpec};
 use super::measure::{self, Tally};
@@ -18,6 +17,7 @@ use super::serving::{Share, workers};
 use super::session::Session;
 use super::worker::{Stop, Worker};
 use crate::error::{CliError, Result, While};
+use crate::interrupt;
 use crate::output::units::gigabytes_per_second;
 use crate::settings::processor_time;
 

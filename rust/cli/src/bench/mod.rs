@@ -14,7 +14,6 @@
 mod case;
 mod compare;
 mod document;
-mod interrupt;
 mod latencies;
 mod layout;
 mod limits;
@@ -44,7 +43,7 @@ pub(crate) use options::{
     BenchOptions, CASES, CompareOptions, Limit, LocalOptions, Outputs, RunOptions, ServeOptions, Workload,
 };
 pub(crate) use path::Path;
-pub(crate) use protocol::StreamError;
+pub(crate) use protocol::{MAGIC, StreamError};
 pub(crate) use quick::{Rate, rate};
 
 /// Runs `bench`.

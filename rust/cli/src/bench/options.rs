@@ -1,6 +1,5 @@
 //! What a benchmark is asked to do.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use flagcx_p2p::Opcode;
 
 use super::case::Case;
 use super::path::Path;
+use crate::listener::ListenOptions;
 
 /// `flagcx-p2p bench ...`.
 #[derive(Clone, Debug)]
@@ -21,13 +21,9 @@ pub(crate) enum BenchOptions {
 /// `bench serve`.
 #[derive(Clone, Debug)]
 pub(crate) struct ServeOptions {
-    pub(crate) listen: IpAddr,
-    /// 0 for any.
-    pub(crate) port: u16,
+    pub(crate) listen: ListenOptions,
     /// Most bytes of all pools together; `None` is half of the available memory.
     pub(crate) pool_limit: Option<u64>,
-    /// End when standard input does: for a server that another process started.
-    pub(crate) until_stdin_closes: bool,
 }
 
 /// `bench run`.

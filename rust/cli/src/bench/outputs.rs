@@ -1,14 +1,15 @@
-//! The files that results go to: opened before anything is measured, complete or not there at all.
+//! The files that results go to: tried before anything is measured, complete or not there at all.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use crate::error::{CliError, Result, While};
 use crate::output;
+
+/// The beginning of temporary names.
+const TEMPORARY: &str = ".flagcx-p2p-bench-";
 
 /// Where a file goes.
 #[derive(Debug)]
@@ -21,8 +22,8 @@ pub(crate) struct Target {
 enum Kind {
     /// `-`.
     Stdout,
-    /// A file under a temporary name beside its own.
-    Temporary(NamedTempFile),
+    /// A file that appears complete, in this directory.
+    Regular(PathBuf),
     /// A device or a pipe: written as it is.
     Special(File),
 }
@@ -50,11 +51,12 @@ impl Target {
             Err(_) => {}
         }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let temporary = tempfile::Builder::new()
-            .prefix(".flagcx-p2p-bench-")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(parent.unwrap_or_else(|| Path::new(".")))?;
-        Ok(Kind::Temporary(temporary))
+        let parent = parent.unwrap_or_else(|| Path::new("."));
+        // Removed again: a run that is killed leaves nothing.
+        let tried = parent.join(format!("{TEMPORARY}{}", std::process::id()));
+        drop(File::create_new(&tried)?);
+        std::fs::remove_file(&tried)?;
+        Ok(Kind::Regular(parent.to_owned()))
     }
 
     /// Writes the content, and gives the file its name.
@@ -66,14 +68,22 @@ impl Target {
                 Ok(())
             }
             Kind::Special(mut file) => file.write_all(content.as_bytes()),
-            Kind::Temporary(mut file) => file
-                .write_all(content.as_bytes())
-                .and_then(|()| file.persist(path).map(drop).map_err(|error| error.error)),
+            Kind::Regular(parent) => temporary_in(&parent).and_then(|mut file| {
+                file.write_all(content.as_bytes())?;
+                file.persist(path).map(drop).map_err(|error| error.error)
+            }),
         };
         written
             .map_err(|error| CliError::other(error.to_string()))
             .doing(|| format!("write {}", path.display()))
     }
+}
+
+/// A file under a temporary name.
+fn temporary_in(directory: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY).permissions(Permissions::from_mode(0o666));
+    builder.tempfile_in(directory)
 }
 
 /// Whether `path` stands for standard output.

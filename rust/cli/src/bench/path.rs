@@ -50,7 +50,7 @@ impl Path {
     /// Options of an engine that uses only this path. `own` is this side's address towards the peer.
     pub(crate) fn engine_options(self, config: &Config, own: IpAddr) -> Result<EngineOptions> {
         let kind = match self {
-            Self::Auto => return Ok(settings::engine_options()),
+            Self::Auto => return Ok(EngineOptions::default()),
             Self::Verbs => return over_verbs(config),
             Self::InProcess => PathKind::InProcess,
             Self::Shared => PathKind::Shared,

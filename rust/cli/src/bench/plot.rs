@@ -20,7 +20,7 @@ use crate::error::{CliError, Result};
 /// Pixels of a panel, and the width of the list of lines at their right.
 const PANEL: (u32, u32) = (500, 420);
 const LEGEND: u32 = 190;
-/// One for each path; readers that see few colours can tell them apart.
+/// One for each path, distinct for those with colour blindness, too.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),

@@ -13,6 +13,7 @@ use super::row::Data;
 use super::server::serve_here;
 use super::session::{Session, SessionOptions};
 use crate::error::{CliError, Result};
+use crate::interrupt;
 use crate::process::ServerProcess;
 
 /// What a path carries, in GB/s: one transfer after the other, its bytes verified.
@@ -58,7 +59,9 @@ pub(crate) fn rate(path: Path, case: Case, time: Duration) -> Result<Rate> {
     let mut rates = [0.0; 2];
     let mut cpu = 0.0;
     for (rate, opcode) in rates.iter_mut().zip(&workload.opcodes) {
-        let row = measuring.row(case, *opcode)?.ok_or_else(|| CliError::other("interrupted"))?;
+        let row = measuring.row(case, *opcode)?;
+        interrupt::check()?;
+        let row = row.ok_or_else(|| CliError::other("nothing was measured"))?;
         if row.data == Data::Corrupted {
             return Err(CliError::other("the bytes that arrived differ from those that were sent"));
         }

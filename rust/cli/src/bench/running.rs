@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use flagcx_p2p::internals::engine;
 
 use super::document::{Document, FORMAT, Host, KIND, Server, Settings};
-use super::interrupt;
 use super::limits::{self, Copies};
 use super::measuring::Measuring;
 use super::options::{Limit, LocalOptions, Outputs, RunOptions, Workload};
@@ -14,7 +13,8 @@ use super::pool_size::{available_memory, pool_size};
 use super::results::Results;
 use super::server::serve_here;
 use super::session::{Session, SessionOptions};
-use crate::error::{CliError, Problem, Result, While};
+use crate::error::{CliError, Result, While};
+use crate::interrupt::{self, Kept};
 use crate::output::units;
 use crate::process::ServerProcess;
 use crate::settings;
@@ -65,7 +65,7 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     /// Checks everything that can be checked before anything is measured. `ends`: how many ends are on this machine.
     fn new(workload: &'a Workload, outputs: &Outputs, ends: u64, in_process: bool) -> Result<Self> {
-        interrupt::handle()?;
+        interrupt::handle(Kept::NOTHING)?;
         // The limits are measured with two more.
         let pools = ends * u64::from(workload.clients) + if workload.limits { 2 } else { 0 };
         let pool = pool_size(workload, available_memory(), pools).map_err(CliError::usage)?;
@@ -118,7 +118,7 @@ impl<'a> Bench<'a> {
                 return Ok(());
             }
         };
-        interrupt::keep_results();
+        interrupt::keep(Kept::ROWS);
         self.note_server(address, &sessions, must);
         self.machine_limits(path, &mut sessions)?;
         let workload = self.workload;
@@ -172,11 +172,10 @@ impl<'a> Bench<'a> {
 
     /// Writes the files, whatever happened.
     fn finish(self, outcome: Result<()>) -> Result<()> {
-        let signal = interrupt::signal();
-        let finished = self.results.finish(signal.is_some() || outcome.is_err());
-        match signal {
-            Some(signal) => finished.and_then(|()| Err(Problem::BenchInterrupted(signal).into())),
-            None => outcome.and(finished),
+        let finished = self.results.finish(interrupt::requested() || outcome.is_err());
+        match interrupt::check() {
+            Err(interrupted) => finished.and(Err(interrupted)),
+            Ok(()) => outcome.and(finished),
         }
     }
 }

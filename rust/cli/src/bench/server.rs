@@ -8,15 +8,15 @@ use std::time::Duration;
 use flagcx_p2p::Config;
 use flagcx_p2p::internals::auth::AuthKey;
 
-use super::interrupt;
 use super::options::ServeOptions;
 use super::pool_size::available_memory;
 use super::protocol::Stream;
 use super::serving;
-use crate::error::{CliError, Result, While};
-use crate::output::{self, units};
-use crate::server::READY;
+use crate::error::{CliError, Result};
+use crate::listener::{self, ListenOptions};
+use crate::output::units;
 use crate::settings;
+use crate::signals;
 
 /// Clients at the same time.
 const MAX_CLIENTS: usize = 64;
@@ -49,31 +49,16 @@ pub(super) struct Permit {
 /// Runs `bench serve`: prints one line once it listens, then serves until a signal ends it.
 pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let (server, bound) = BenchServer::open(options)?;
-    interrupt::handle()?;
-    output::line(&format!(
-        "{READY}{bound} for benchmarks, pools of {} altogether",
-        units::bytes(server.pool_limit)
-    ));
-    // Without this line the port stays unknown.
-    output::check()?;
-    if options.until_stdin_closes {
-        thread::Builder::new()
-            .name("stdin".into())
-            .spawn(|| {
-                // Whatever ends the input ends the server.
-                let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-                std::process::exit(0)
-            })
-            .map_err(|error| CliError::other(error.to_string()))?;
-    }
+    signals::on_each(|signal| signals::exit(signal))?;
+    let pools = units::bytes(server.pool_limit);
+    options.listen.ready(bound, &format!("for benchmarks, pools of {pools} altogether"))?;
     server.run();
     Ok(())
 }
 
 /// Serves from a thread of this process, until the process ends; returns the address.
 pub(crate) fn serve_here() -> Result<String> {
-    let listen = IpAddr::from([127, 0, 0, 1]);
-    let options = ServeOptions { listen, port: 0, pool_limit: Some(u64::MAX), until_stdin_closes: false };
+    let options = ServeOptions { listen: ListenOptions::here(), pool_limit: Some(u64::MAX) };
     let (server, bound) = BenchServer::open(&options)?;
     thread::Builder::new()
         .name("server".into())
@@ -84,16 +69,13 @@ pub(crate) fn serve_here() -> Result<String> {
 
 impl BenchServer {
     fn open(options: &ServeOptions) -> Result<(Arc<Self>, SocketAddr)> {
-        let address = SocketAddr::new(options.listen, options.port);
-        let listener = TcpListener::bind(address)
-            .map_err(|error| CliError::other(format!("{error}; try another --port or --listen")))
-            .doing(|| format!("listen on {address}"))?;
-        let bound = listener.local_addr().map_err(|error| CliError::other(error.to_string()))?;
-        let config = settings::config(Some(options.listen))?;
+        let (listener, bound) = options.listen.bind()?;
+        let listen = options.listen.ip;
+        let config = settings::config(Some(listen))?;
         let key = settings::auth_key(&config)?;
         let pool_limit = options.pool_limit.unwrap_or_else(|| available_memory() / 2);
         let used = Mutex::default();
-        Ok((Arc::new(Self { listener, listen: options.listen, config, key, pool_limit, used }), bound))
+        Ok((Arc::new(Self { listener, listen, config, key, pool_limit, used }), bound))
     }
 
     fn run(self: &Arc<Self>) {
@@ -110,16 +92,21 @@ impl BenchServer {
     }
 
     fn start(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
-        let ip = peer.ip().to_canonical();
-        if !self.config.allow.is_empty() && !self.config.allow.iter().any(|net| net.contains(&ip)) {
-            return tracing::warn!(%peer, "refused: not in FLAGCX_P2P_ALLOW");
+        if !listener::is_allowed(&self.config, peer) {
+            return;
         }
-        let Some(permit) = self.admit() else {
-            return tracing::warn!(%peer, "refused: {MAX_CLIENTS} clients are served already");
-        };
         let stream = match Stream::new(socket) {
             Ok(stream) => stream,
             Err(error) => return tracing::warn!(%peer, %error, "cannot serve a client"),
+        };
+        let Some(permit) = self.admit() else {
+            let text = format!("{MAX_CLIENTS} clients are served already; try again later");
+            tracing::warn!(%peer, "refused: {text}");
+            // A client that has not proven the key gets no reason.
+            if self.key.is_none() {
+                stream.refuse(&text);
+            }
+            return;
         };
         let spawned =
             thread::Builder::new().name("bench".into()).spawn(move || serving::serve(permit, stream));

@@ -88,7 +88,7 @@ impl<'a> Download<'a> {
         }
         let kept = match target.check_free().and_then(|()| self.kept(size, &target)) {
             Ok(kept) => kept,
-            Err(error) if matches!(error.problem(), Problem::Interrupted) => return Err(error),
+            Err(error) if matches!(error.problem(), Problem::Interrupted { .. }) => return Err(error),
             Err(error) => {
                 (self.ended)(name, Err(error));
                 return Ok(());

@@ -6,7 +6,7 @@ use super::download::Download;
 use super::results::Results;
 use super::{Client, GetOptions, Moved, Style, Target, list};
 use crate::error::{CliError, Result, While};
-use crate::interrupt;
+use crate::interrupt::{self, Kept};
 use crate::output::progress::Progress;
 use crate::store::{Directory, Listed, RelativeName};
 
@@ -21,7 +21,8 @@ struct Item {
 pub(crate) fn get(options: &GetOptions) -> Result<()> {
     let names = options.names.iter().map(|name| list::plain(name)).collect::<Result<Vec<_>>>()?;
     check_output(options, &names)?;
-    interrupt::handle()?;
+    let to_stdout = is_output(options.output.as_deref());
+    interrupt::handle(if to_stdout { Kept::NOTHING } else { Kept::PARTS })?;
     let what = if let [name] = &options.names[..] { format!("get {name}") } else { "get".to_owned() };
     let doing = format!("{what} from {}", options.server);
     let client = Client::connect(&options.server, options.shape).doing(|| doing.clone())?;
@@ -38,7 +39,6 @@ pub(crate) fn get(options: &GetOptions) -> Result<()> {
             Err(error) => missing.push((name, error)),
         }
     }
-    let to_stdout = is_output(options.output.as_deref());
     if to_stdout && !single && missing.is_empty() {
         return Err(CliError::usage(format!(
             "-o -: {} is a folder; only a file can be written to it",

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{ListOptions, open_session, receive, unexpected};
 use crate::error::{CliError, Problem, Result, While};
-use crate::interrupt;
+use crate::interrupt::{self, Kept};
 use crate::output::{self, units};
 use crate::ring::{CHUNK, Shape};
 use crate::settings;
@@ -32,7 +32,7 @@ pub(crate) fn list(options: &ListOptions) -> Result<()> {
     let folder = plain(prefix.rsplit_once('/').map_or("", |(folder, _)| folder))?;
     let last = prefix.rsplit_once('/').map_or(prefix.as_str(), |(_, last)| last);
     let begins = if folder.is_empty() { last.to_owned() } else { format!("{folder}/{last}") };
-    interrupt::handle()?;
+    interrupt::handle(Kept::NOTHING)?;
     let listing = look_up(server, &folder).doing(|| format!("ls {server}"))?;
     let files: Vec<_> = listing.files.iter().filter(|file| file.name.starts_with(&begins)).collect();
     if files.is_empty() && !prefix.is_empty() {
@@ -40,7 +40,11 @@ pub(crate) fn list(options: &ListOptions) -> Result<()> {
             .doing(|| format!("ls {server}"));
     }
     for file in files {
-        output::line(&if options.json { json_line(file) } else { text_line(file) });
+        if options.json {
+            output::json_line(&json_of(file));
+        } else {
+            output::line(&text_line(file));
+        }
     }
     if listing.skipped > 0 && !options.json {
         output::remark(&format!("{} links, special files and unusual names are not listed", listing.skipped));
@@ -105,8 +109,8 @@ fn text_line(file: &Listed) -> String {
     format!("{:>12}  {}  {}", units::bytes(file.size), time(file.seconds), file.name)
 }
 
-fn json_line(file: &Listed) -> String {
-    json!({ "file": file.name, "bytes": file.size, "modified": time(file.seconds) }).to_string()
+fn json_of(file: &Listed) -> serde_json::Value {
+    json!({ "file": file.name, "bytes": file.size, "modified": time(file.seconds) })
 }
 
 /// `2026-11-27T18:53:00Z`; a time before 1970 or after 9999 is a number of seconds.

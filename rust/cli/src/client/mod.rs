@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::{
-    Connection, ConnectionInfo, Engine, Iov, Opcode, Outcome, PathKind, RemoteRange, Status, TransferId,
+    Connection, ConnectionInfo, Engine, EngineOptions, Iov, Opcode, Outcome, PathKind, RemoteRange, Status,
+    TransferId,
 };
 
 use crate::error::{CliError, Problem, Result, While};
@@ -89,7 +90,7 @@ impl Client {
         }
         let options = match path {
             Some(path) => settings::engine_options_over(path, &config, control.local().ip())?,
-            None => settings::engine_options(),
+            None => EngineOptions::default(),
         };
         let engine = Engine::open(config, options).doing(|| "open the engine".into())?;
         let ring = Ring::allocate(&engine, agreed)?;

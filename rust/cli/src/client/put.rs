@@ -4,7 +4,7 @@ use super::results::Results;
 use super::upload::Upload;
 use super::{Client, Moved, PutOptions, Style, sources};
 use crate::error::{CliError, Result, While};
-use crate::interrupt;
+use crate::interrupt::{self, Kept};
 use crate::output::progress::Progress;
 use crate::store::Content;
 
@@ -15,7 +15,8 @@ pub(crate) fn put(options: &PutOptions) -> Result<()> {
         (true, Some(item)) => format!("put {}", item.name),
         _ => "put".to_owned(),
     };
-    interrupt::handle()?;
+    let is_stream = found.items.iter().any(|item| item.size.is_none());
+    interrupt::handle(if is_stream { Kept::NOTHING } else { Kept::PARTS })?;
     let doing = format!("{what} to {}", options.server);
     let client = Client::connect(&options.server, options.shape).doing(|| doing.clone())?;
     client.remark_on_ring(options.shape);

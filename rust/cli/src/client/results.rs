@@ -99,7 +99,7 @@ impl<'a> Results<'a> {
         self.progress.finish();
         let elapsed = self.started.elapsed();
         match self.style {
-            Style::Json => output::line(&self.summary(elapsed).to_string()),
+            Style::Json => output::json_line(&self.summary(elapsed)),
             Style::Text if !self.single => self.print_sum(elapsed),
             Style::Text | Style::Quiet => {}
         }
@@ -136,7 +136,7 @@ impl<'a> Results<'a> {
             "bytes": bytes,
             "resumed_at": resumed,
             "seconds": elapsed.as_secs_f64(),
-            "gbps": units::gigabytes_per_second(bytes - resumed, elapsed),
+            "gigabytes_per_second": units::gigabytes_per_second(bytes - resumed, elapsed),
             "blake3": units::hex(&hash),
         });
         self.progress.line(&line.to_string());
@@ -165,7 +165,7 @@ impl<'a> Results<'a> {
             "files": self.files,
             "bytes": self.bytes,
             "seconds": elapsed.as_secs_f64(),
-            "gbps": units::gigabytes_per_second(self.moved, elapsed),
+            "gigabytes_per_second": units::gigabytes_per_second(self.moved, elapsed),
             "failed": self.failed,
             "skipped": self.skipped,
             "path": self.path,

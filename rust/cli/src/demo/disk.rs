@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::input::{self, Item};
+use crate::error::{CliError, Result};
+use crate::interrupt;
 
 /// Bytes to copy, about: enough for a rate, and soon done on a slow disk.
 const ENOUGH: u64 = 256 << 20;
@@ -15,16 +17,18 @@ const LONG_ENOUGH: Duration = Duration::from_secs(4);
 const CHUNK: usize = 4 << 20;
 
 /// Copies every n-th of `items` to `directory` and removes the copies; gives bytes and time.
-pub(super) fn copy(items: &[Item], directory: &Path) -> io::Result<(u64, Duration)> {
+pub(super) fn copy(items: &[Item], directory: &Path) -> Result<(u64, Duration)> {
     let step = usize::try_from(input::total(items) / ENOUGH).unwrap_or(usize::MAX).max(1);
     let mut buffer = vec![0; CHUNK];
     let (mut bytes, mut elapsed) = (0, Duration::ZERO);
     for item in items.iter().step_by(step) {
         let path = directory.join(&item.name);
         let started = Instant::now();
-        bytes += copy_one(&item.path, &path, &mut buffer)?;
+        let copied = copy_one(&item.path, &path, &mut buffer);
+        bytes += copied.map_err(|error| CliError::other(error.to_string()))?;
         elapsed += started.elapsed();
-        std::fs::remove_file(&path)?;
+        std::fs::remove_file(&path).map_err(|error| CliError::other(error.to_string()))?;
+        interrupt::check()?;
         if elapsed > LONG_ENOUGH {
             break;
         }

@@ -7,6 +7,7 @@ use flagcx_p2p::internals::fabric::Provider;
 
 use crate::bench::{self, Case, Path, Rate};
 use crate::error::{Result, While};
+use crate::interrupt;
 use crate::output;
 use crate::settings;
 
@@ -26,6 +27,7 @@ pub(super) fn rates(case: Case) -> Result<Vec<Rate>> {
     for path in paths()? {
         match bench::rate(path, case, TIME).doing(|| format!("memory over {path}")) {
             Ok(rate) => rates.push(rate),
+            Err(error) if interrupt::requested() => return Err(error),
             Err(error) => output::remark(&format!("not measured: {error}")),
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{Client, Moved, Target};
 use crate::error::{CliError, Problem, Result, While};
+use crate::interrupt::{self, Kept};
 use crate::output::{self, units};
 use crate::process::ServerProcess;
 use crate::ring::Shape;
@@ -57,6 +58,7 @@ struct Total {
 
 /// Runs `demo`.
 pub(crate) fn run(options: &DemoOptions) -> Result<()> {
+    interrupt::handle(Kept::NOTHING)?;
     let root = options.from.clone().unwrap_or_else(input::root);
     if !root.is_dir() {
         return Err(CliError::usage(format!("--from {}: is not a directory", root.display())));
@@ -76,9 +78,7 @@ pub(crate) fn run(options: &DemoOptions) -> Result<()> {
     // First of all what the engine does by itself: the disk says little about it.
     let case = memory::case(requested);
     report::memory(case, &memory::rates(case)?);
-    let disk = disk::copy(&items, &back)
-        .map_err(|error| CliError::other(error.to_string()))
-        .doing(|| format!("copy files to {}", back.display()))?;
+    let disk = disk::copy(&items, &back).doing(|| format!("copy files to {}", back.display()))?;
     announce(&items, &root, &found);
     let server = ServerProcess::start(&served)?;
     let client =

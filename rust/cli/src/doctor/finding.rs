@@ -143,11 +143,7 @@ impl Report {
     pub(super) fn print(&self, json: bool) {
         if json {
             let findings: Vec<_> = self.findings().collect();
-            match serde_json::to_string_pretty(&findings) {
-                Ok(text) => output::line(&text),
-                Err(error) => output::printed(Err(error.into())),
-            }
-            return;
+            return output::json(&findings);
         }
         for (title, findings) in self.sections.iter().filter(|(_, findings)| !findings.is_empty()) {
             output::line(&format!("\n{title}"));

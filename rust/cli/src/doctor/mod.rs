@@ -20,6 +20,7 @@ use flagcx_p2p::internals::config::{self, Files};
 use flagcx_p2p::internals::fabric::Provider;
 
 use crate::error::{CliError, Result};
+use crate::interrupt::{self, Kept};
 use crate::output;
 
 use finding::{Level, Report};
@@ -41,11 +42,13 @@ pub(crate) fn run(options: &DoctorOptions) -> Result<()> {
     if !options.json {
         output::line(&format!("flagcx-p2p {}", env!("CARGO_PKG_VERSION")));
     }
+    interrupt::handle(Kept::NOTHING)?;
     let mut report = Report::default();
     match &options.peer {
         None => this_machine(&SystemRoot::default(), &mut report),
         Some(peer) => remote::report(peer, options.timeout, &SystemRoot::default(), &mut report),
     }
+    interrupt::check()?;
     report.print(options.json);
     match report.count(Level::Fail) {
         0 => Ok(()),

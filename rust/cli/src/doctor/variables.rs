@@ -3,9 +3,10 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use flagcx_p2p::internals::config::{Config, Files, Origin, Severity};
+use flagcx_p2p::internals::config::{Config, Files, Severity};
 
 use super::finding::Report;
+use crate::variables::origin;
 
 /// Reports them.
 pub(super) fn report(config: &Config, files: &Files, report: &mut Report) {
@@ -61,13 +62,6 @@ pub(super) fn report(config: &Config, files: &Files, report: &mut Report) {
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.mode() & 0o777)
-}
-
-fn origin(files: &Files, name: &str) -> String {
-    match files.find(name) {
-        Some((_, Origin::File(path))) => path.display().to_string(),
-        _ => "environment".to_owned(),
-    }
 }
 
 #[cfg(test)]

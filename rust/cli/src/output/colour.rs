@@ -17,7 +17,8 @@ fn wanted(is_terminal: bool, no_color: bool, is_dumb: bool) -> bool {
     is_terminal && !no_color && !is_dumb
 }
 
-fn painted(text: &str, colour: &str) -> String {
+/// `text` in a colour.
+pub(crate) fn painted(text: &str, colour: &str) -> String {
     format!("\x1b[{colour}m{text}\x1b[0m")
 }
 

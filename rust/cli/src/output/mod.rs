@@ -2,10 +2,13 @@
 
 pub(crate) mod colour;
 pub(crate) mod progress;
+pub(crate) mod terminal;
 pub(crate) mod units;
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
+
+use serde::Serialize;
 
 use crate::error::{CliError, Result};
 
@@ -16,6 +19,23 @@ static UNPRINTED: OnceLock<String> = OnceLock::new();
 pub(crate) fn line(text: &str) {
     let mut out = io::stdout().lock();
     printed(writeln!(out, "{text}").and_then(|()| out.flush()));
+}
+
+/// Prints an object as a line of JSON.
+pub(crate) fn json_line(object: &impl Serialize) {
+    printed_json(serde_json::to_string(object));
+}
+
+/// Prints a list or an object as JSON over several lines.
+pub(crate) fn json(value: &impl Serialize) {
+    printed_json(serde_json::to_string_pretty(value));
+}
+
+fn printed_json(text: serde_json::Result<String>) {
+    match text {
+        Ok(text) => line(&text),
+        Err(error) => printed(Err(error.into())),
+    }
 }
 
 /// Keeps the first failure of writing to stdout.

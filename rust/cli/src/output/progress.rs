@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::units;
+use super::{terminal, units};
 
 /// How often a plain line is printed.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// Columns of a terminal that does not say it.
+const USUAL_COLUMNS: u16 = 80;
 /// A terminal with fewer columns gets a shorter line.
 const NARROW: u16 = 60;
 /// One with at least as many has room for everything.
@@ -123,7 +125,7 @@ impl Drop for Progress {
 }
 
 fn bar(what: &str, total: Option<u64>) -> ProgressBar {
-    let columns = rustix::termios::tcgetwinsize(rustix::stdio::stderr()).map_or(80, |size| size.ws_col);
+    let columns = terminal::size(std::io::stderr()).map_or(USUAL_COLUMNS, |(columns, _)| columns);
     let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template(template(columns, total.is_some())) {
         bar.set_style(style.progress_chars("=> "));
@@ -135,8 +137,7 @@ fn bar(what: &str, total: Option<u64>) -> ProgressBar {
 fn template(columns: u16, has_total: bool) -> &'static str {
     match has_total {
         false => OPEN,
-        // No size at all is that of a terminal that does not say it.
-        true if (1..NARROW).contains(&columns) => SHORT,
+        true if columns < NARROW => SHORT,
         true if columns < ROOM => USUAL,
         true => FULL,
     }
@@ -158,8 +159,8 @@ mod tests {
         for template in [FULL, USUAL, SHORT, OPEN] {
             ProgressStyle::with_template(template).unwrap();
         }
-        let chosen = [1, 59, 60, 109, 110, 0].map(|columns| template(columns, true));
-        assert_eq!(chosen, [SHORT, SHORT, USUAL, USUAL, FULL, USUAL]);
+        let chosen = [1, 59, 60, 109, 110].map(|columns| template(columns, true));
+        assert_eq!(chosen, [SHORT, SHORT, USUAL, USUAL, FULL]);
         assert_eq!(template(20, false), OPEN);
     }
 

@@ -5,25 +5,25 @@ mod list;
 mod receive;
 mod send;
 mod session;
-mod signals;
 
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::auth::AuthKey;
-use flagcx_p2p::{Config, Engine};
+use flagcx_p2p::{Config, Engine, EngineOptions};
 
 use crate::error::{CliError, Result, While};
+use crate::listener::{self, ListenOptions};
 use crate::output;
 use crate::settings;
+use crate::signals;
 use crate::store::Directory;
 use crate::wire::control::Control;
 
 use admission::{Admission, Permit, Phase};
-pub(crate) use signals::ending_signals;
 
 /// How long aborted sessions may take to clean up.
 const CLEAN_UP: Duration = Duration::from_secs(1);
@@ -31,18 +31,13 @@ const CLEAN_UP: Duration = Duration::from_secs(1);
 /// How often old partial files are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// The start of the line that `serve` prints once it listens; the address follows.
-pub(crate) const READY: &str = "listening on ";
-
 /// `flagcx-p2p serve`.
 #[derive(Clone, Debug)]
 pub(crate) struct ServeOptions {
     /// Directory of the files.
     pub(crate) directory: PathBuf,
-    /// Address to listen on.
-    pub(crate) listen: IpAddr,
-    /// TCP port of the control stream, 0 for any.
-    pub(crate) port: u16,
+    /// Where the control stream listens.
+    pub(crate) listen: ListenOptions,
     /// Most bytes of a client's ring.
     pub(crate) ring_limit: u64,
     /// Longest time without a request, or without progress of one.
@@ -51,8 +46,6 @@ pub(crate) struct ServeOptions {
     pub(crate) drain_limit: Duration,
     /// Clients served at the same time, at most.
     pub(crate) max_clients: u16,
-    /// End when standard input does: for a server that another process started.
-    pub(crate) until_stdin_closes: bool,
 }
 
 /// What all sessions share.
@@ -79,22 +72,14 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     server.directory.remove_old_partials();
     start_sweep(&server)?;
     let draining = Arc::clone(&server);
-    signals::handle(move |signal| draining.drain(signal))
-        .map_err(|error| CliError::other(error.to_string()))
-        .doing(|| "handle signals".into())?;
-    output::line(&format!("{READY}{bound} serves {}", options.directory.display()));
-    // Without this line the port stays unknown.
-    output::check()?;
-    if options.until_stdin_closes {
-        thread::Builder::new()
-            .name("stdin".into())
-            .spawn(|| {
-                // Whatever ends the input ends the server.
-                let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-                std::process::exit(0)
-            })
-            .map_err(|error| CliError::other(error.to_string()))?;
-    }
+    let mut ending = false;
+    signals::on_each(move |signal| {
+        if std::mem::replace(&mut ending, true) {
+            signals::exit(signal);
+        }
+        draining.drain(signals::name(signal));
+    })?;
+    options.listen.ready(bound, &format!("serves {}", options.directory.display()))?;
     server.run();
     server.finish();
     Ok(())
@@ -104,15 +89,11 @@ impl Server {
     /// Listens, without accepting clients yet; returns the address.
     pub(crate) fn open(options: &ServeOptions) -> Result<(Arc<Self>, SocketAddr)> {
         let directory = Directory::open(&options.directory).map_err(CliError::argument)?;
-        let address = SocketAddr::new(options.listen, options.port);
-        let listener = TcpListener::bind(address)
-            .map_err(|error| CliError::other(format!("{error}; try another --port or --listen")))
-            .doing(|| format!("listen on {address}"))?;
-        let bound = listener.local_addr().map_err(|error| CliError::other(error.to_string()))?;
-        let config = settings::config(Some(options.listen))?;
+        let (listener, bound) = options.listen.bind()?;
+        let config = settings::config(Some(options.listen.ip))?;
         let key = settings::auth_key(&config)?;
-        let engine = Engine::open(Arc::clone(&config), settings::engine_options())
-            .doing(|| "open the engine".into())?;
+        let engine =
+            Engine::open(Arc::clone(&config), EngineOptions::default()).doing(|| "open the engine".into())?;
         engine.start_rpc_server().doing(|| "start the engine's listener".into())?;
         let metadata = engine.metadata()?;
         let server = Self {
@@ -190,9 +171,8 @@ fn start_sweep(server: &Arc<Server>) -> Result<()> {
 }
 
 fn start_session(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, mut permit: Permit) {
-    let ip = peer.ip().to_canonical();
-    if !server.config.allow.is_empty() && !server.config.allow.iter().any(|net| net.contains(&ip)) {
-        return tracing::warn!(%peer, "refused: not in FLAGCX_P2P_ALLOW");
+    if !listener::is_allowed(&server.config, peer) {
+        return;
     }
     let control = match Control::new(stream) {
         Ok(control) => control,
@@ -212,13 +192,11 @@ fn start_session(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, mut 
 pub(crate) fn serve_here(directory: PathBuf) -> Result<String> {
     let options = ServeOptions {
         directory,
-        listen: IpAddr::from([127, 0, 0, 1]),
-        port: 0,
+        listen: ListenOptions::here(),
         ring_limit: u64::from(u32::MAX),
         idle_limit: Duration::from_secs(3600),
         drain_limit: Duration::ZERO,
         max_clients: 16,
-        until_stdin_closes: false,
     };
     let (server, bound) = Server::open(&options)?;
     thread::Builder::new()

@@ -1,19 +1,19 @@
 //! One page of an endpoint, over HTTP.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::target::Endpoint;
+use crate::dial::{self, DialError};
 use crate::error::{CliError, Result};
 
 /// How long a page may take.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long a connect may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// Longest answer: a page of a thousand peers has less than two megabytes.
 const MAX_ANSWER: usize = 64 << 20;
+const IS_IT_THERE: &str =
+    "is the process running, with an open engine, and with this address in its FLAGCX_P2P_METRICS?";
 
 /// The body of `path`. An error if it is not answered with status 200.
 pub(super) fn fetch(endpoint: &Endpoint, path: &str) -> Result<String> {
@@ -26,7 +26,12 @@ pub(super) fn fetch(endpoint: &Endpoint, path: &str) -> Result<String> {
             })
         }
         Endpoint::Tcp(address) => {
-            let mut stream = connect(address).map_err(|error| unreached(&error))?;
+            let mut stream = dial::connect(address).map_err(|error| {
+                CliError::other(match error {
+                    DialError::Resolve(text) => text,
+                    error @ DialError::Connect(_) => format!("{error}; {IS_IT_THERE}"),
+                })
+            })?;
             exchange(&mut stream, path, |stream, left| {
                 stream.set_read_timeout(Some(left))?;
                 stream.set_write_timeout(Some(left))
@@ -36,22 +41,9 @@ pub(super) fn fetch(endpoint: &Endpoint, path: &str) -> Result<String> {
     body(&answer.map_err(|error| CliError::other(describe(&error)))?)
 }
 
-fn connect(address: &str) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for address in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
 fn unreached(error: &io::Error) -> CliError {
     CliError::other(match error.kind() {
-        ErrorKind::ConnectionRefused | ErrorKind::NotFound => format!(
-            "{error}; is the process running, with an open engine, and with this address in its FLAGCX_P2P_METRICS?"
-        ),
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => format!("{error}; {IS_IT_THERE}"),
         ErrorKind::PermissionDenied => {
             format!("{error}; the socket belongs to another user: run this as that one")
         }
@@ -82,8 +74,12 @@ fn exchange<S: Read + Write>(
     let (mut answer, mut part) = (Vec::new(), vec![0_u8; 64 << 10]);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || answer.len() > MAX_ANSWER {
+        if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
+        }
+        if answer.len() > MAX_ANSWER {
+            let text = format!("the answer has more than {} bytes: this is no metrics endpoint", MAX_ANSWER);
+            return Err(io::Error::other(text));
         }
         limit(stream, left)?;
         match stream.read(&mut part) {

@@ -3,49 +3,47 @@
 //! The terminal is left as it is, neither in raw mode nor on another screen and with its cursor: whatever ends this program has
 //! nothing to restore, and the last table stays.
 
-use std::io::{self, Write};
-
-use console::Term;
+use std::io::{self, IsTerminal, Write};
 
 use super::summary::Summary;
 use super::view::{View, view};
-use crate::output;
+use crate::output::{self, colour, terminal};
 
 /// Width where there is no terminal: nothing is left out.
 const UNBOUNDED: usize = 400;
+/// Columns and rows of a terminal that does not say them.
+const USUAL: (u16, u16) = (80, 24);
+const YELLOW: &str = "33";
 
 pub(super) struct Screen {
-    /// `None` elsewhere, and on terminals that cannot move the cursor.
-    term: Option<Term>,
-    /// Lines of the last table, and the terminal's size then.
+    /// On a terminal that can move the cursor.
+    in_place: bool,
+    /// Lines of the last table, and the terminal's columns and rows then.
     shown: usize,
     size: (u16, u16),
 }
 
 impl Screen {
     pub(super) fn new() -> Self {
-        let term = Some(Term::stdout()).filter(|term| {
-            term.features().is_attended() && std::env::var("TERM").is_ok_and(|term| term != "dumb")
-        });
-        Self { term, shown: 0, size: (0, 0) }
+        let in_place = io::stdout().is_terminal() && terminal::moves_cursor();
+        Self { in_place, shown: 0, size: (0, 0) }
     }
 
     /// Shows a table, on a terminal in place of the last one.
     pub(super) fn show(&mut self, summary: &Summary) {
-        let Some(term) = &self.term else {
+        if !self.in_place {
             let all = lines(&view(summary, UNBOUNDED), usize::MAX);
             for line in all {
                 output::line(&line.text);
             }
             return output::line("");
-        };
-        // Rows and columns.
-        let size = term.size();
-        let (height, width) = (usize::from(size.0), usize::from(size.1));
+        }
+        let size = terminal::size(io::stdout()).unwrap_or(USUAL);
+        let (width, height) = (usize::from(size.0), usize::from(size.1));
         let lines = lines(&view(summary, width), height.saturating_sub(1));
         // After a change of its size the terminal may have wrapped what was shown.
-        let is_same = self.size == size;
-        let frame = frame(&lines, if is_same { Some(self.shown) } else { None }, console::colors_enabled());
+        let is_same = self.shown == 0 || self.size == size;
+        let frame = frame(&lines, if is_same { Some(self.shown) } else { None }, colour::on(true));
         (self.shown, self.size) = (lines.len(), size);
         let mut out = io::stdout().lock();
         output::printed(out.write_all(frame.as_bytes()).and_then(|()| out.flush()));
@@ -99,7 +97,7 @@ fn frame(lines: &[Line], last: Option<usize>, has_colours: bool) -> String {
     };
     for Line { text, draws_attention } in lines {
         match *draws_attention && has_colours {
-            true => frame.push_str(&format!("\x1b[33m{text}\x1b[0m\n")),
+            true => frame.push_str(&format!("{}\n", colour::painted(text, YELLOW))),
             false => frame.push_str(&format!("{text}\n")),
         }
     }

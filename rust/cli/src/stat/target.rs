@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use flagcx_p2p::internals::control::{self, HostError};
+
 use super::of_pid;
 use crate::error::Result;
 
@@ -28,11 +30,13 @@ impl Target {
         if let Some(pid) = text.parse().ok().filter(|pid| *pid > 0) {
             return Ok(Self::Pid(pid));
         }
-        match text.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0) => {
-                Ok(Self::Endpoint(Endpoint::Tcp(text.to_owned())))
+        let found = control::split_session(text).and_then(|(host, port)| control::numeric(host, port));
+        match found {
+            Ok(_) => Ok(Self::Endpoint(Endpoint::Tcp(text.to_owned()))),
+            Err(error @ HostError::Address(_)) => Err(error.to_string()),
+            Err(HostError::Session(_)) => {
+                Err(format!("`{text}` is neither HOST:PORT, unix:PATH nor a process id"))
             }
-            _ => Err(format!("`{text}` is neither HOST:PORT, unix:PATH nor a process id")),
         }
     }
 

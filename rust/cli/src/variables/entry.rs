@@ -67,7 +67,8 @@ fn text_of(config: &Config, name: &str) -> Option<String> {
     config.settings().iter().find(|setting| setting.variable.name == name)?.text.clone()
 }
 
-fn origin(files: &Files, name: &str) -> String {
+/// The file that a variable is set in, or `environment`.
+pub(crate) fn origin(files: &Files, name: &str) -> String {
     match files.find(name) {
         Some((_, Origin::File(path))) => path.display().to_string(),
         _ => "environment".to_owned(),

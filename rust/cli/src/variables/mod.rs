@@ -8,6 +8,7 @@ use flagcx_p2p::internals::config::{self, Files, RETIRED, closest_variable, grou
 use crate::error::{CliError, Result};
 
 use entry::Entry;
+pub(crate) use entry::origin;
 
 /// `flagcx-p2p config`.
 #[derive(Clone, Debug)]

@@ -10,10 +10,7 @@ type Groups = [(&'static str, Vec<Entry>)];
 /// One list of objects.
 pub(super) fn json(groups: &Groups) {
     let entries: Vec<_> = groups.iter().flat_map(|(_, entries)| entries).collect();
-    match serde_json::to_string_pretty(&entries) {
-        Ok(text) => output::line(&text),
-        Err(error) => output::printed(Err(error.into())),
-    }
+    output::json(&entries);
 }
 
 /// A line for the value and one for the meaning; `all` adds what else is known.

@@ -3,7 +3,7 @@
 //! Two threads serve it: one reads frames into a bounded queue, one sends [`Frame::KeepAlive`] at intervals. A peer that is
 //! killed, stopped or not reachable any more is therefore noticed within [`PEER_TIMEOUT`], whatever this side is busy with.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::auth::AuthError;
-use flagcx_p2p::internals::control::{self, RefusalPolicy};
 
 use super::Frame;
 use super::codec::{self, FrameError, HEADER};
+use crate::dial::{self, DialError};
+use crate::framing::Lost;
 
 /// Time without a frame after which a peer counts as lost.
 pub(crate) const PEER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,8 +23,6 @@ pub(crate) const PEER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two keep-alive frames.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
-/// Longest wait for a TCP connection, with the look-up of the name and over all its addresses.
-const CONNECT: Duration = Duration::from_secs(5);
 /// How long an ending side waits for the peer to read its last frames.
 const LINGER: Duration = Duration::from_secs(2);
 /// Frames read ahead; beyond that TCP holds the peer back.
@@ -32,10 +31,10 @@ const QUEUE: usize = 2 * super::MAX_SLOTS;
 /// Why a control stream ended.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ControlError {
-    #[error("{0}")]
-    Resolve(String),
-    #[error("cannot connect: {0}; is `flagcx-p2p serve` running there?")]
-    Connect(String),
+    #[error(transparent)]
+    Resolve(DialError),
+    #[error("{0}; is `flagcx-p2p serve` running there?")]
+    Connect(DialError),
     #[error("the peer closed the connection (it ended or was killed)")]
     Closed,
     #[error("no frame from the peer for {} s: its process is stopped, or the network between is down", PEER_TIMEOUT.as_secs())]
@@ -73,15 +72,11 @@ pub(crate) struct Control {
 impl Control {
     /// Connects to `HOST:PORT`.
     pub(crate) fn connect(address: &str) -> Result<Self, ControlError> {
-        let deadline = Instant::now() + CONNECT;
-        let unknown = |error: String| ControlError::Resolve(error);
-        let (host, port) = control::split_session(address).map_err(|error| unknown(error.to_string()))?;
-        let addresses =
-            control::resolve(host, port, deadline, None).map_err(|error| unknown(error.to_string()))?;
-        let connected = control::connect_any(&addresses, deadline, RefusalPolicy::Once, None);
-        let (_, stream) = connected.map_err(|error| ControlError::Connect(error.to_string()))?;
-        let as_io = |error: io::Error| ControlError::Io(error.to_string());
-        stream.into_blocking().and_then(Self::new).map_err(as_io)
+        let stream = dial::connect(address).map_err(|error| match error {
+            DialError::Resolve(_) => ControlError::Resolve(error),
+            DialError::Connect(_) => ControlError::Connect(error),
+        })?;
+        Self::new(stream).map_err(|error| ControlError::Io(error.to_string()))
     }
 
     /// Takes over a connected socket.
@@ -241,14 +236,10 @@ fn read_frame(stream: &mut TcpStream) -> Result<Frame, ControlError> {
 }
 
 fn from_io(error: &io::Error) -> ControlError {
-    match error.kind() {
-        ErrorKind::UnexpectedEof
-        | ErrorKind::ConnectionReset
-        | ErrorKind::ConnectionAborted
-        | ErrorKind::BrokenPipe
-        | ErrorKind::NotConnected => ControlError::Closed,
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => ControlError::PeerTimeout,
-        _ => ControlError::Io(error.to_string()),
+    match Lost::from(error) {
+        Lost::Closed => ControlError::Closed,
+        Lost::Timeout => ControlError::PeerTimeout,
+        Lost::Other(text) => ControlError::Io(text),
     }
 }
 

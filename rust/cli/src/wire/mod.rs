@@ -1,7 +1,7 @@
 //! The tool's own control stream: which file, which memory, which chunk is ready, how it ended.
 //!
-//! File bytes never travel here: they move one-sidedly through the engine. [`codec`] is pure, [`control`] puts it
-//! on a socket.
+//! File bytes never travel here: they move one-sidedly through the engine. [`codec`] is pure, in the form of
+//! [`framing`], and [`control`] puts it on a socket.
 //!
 //! ```text
 //!   client                                        server
@@ -38,13 +38,12 @@ use flagcx_p2p::RemoteRange;
 use flagcx_p2p::internals::auth::{Nonce, Proof};
 use serde::{Deserialize, Serialize};
 
+use crate::framing;
 use crate::ring::Shape;
 use crate::store::{Attributes, Listed};
 
 /// Most slots that a ring may have.
 pub(crate) const MAX_SLOTS: usize = 256;
-/// Longest text in a frame, in bytes.
-pub(crate) const MAX_TEXT: usize = 1024;
 /// Most entries in a frame of a listing.
 pub(crate) const MAX_ENTRIES: usize = 256;
 /// Most requests to get a file that may be unanswered.
@@ -119,20 +118,15 @@ pub(crate) fn is_small(size: Option<u64>, shape: Shape) -> bool {
 }
 
 impl Frame {
-    /// A refusal; text longer than [`MAX_TEXT`] is cut.
+    /// A refusal; text longer than [`framing::MAX_TEXT`] is cut.
     pub(crate) fn refused(text: &str) -> Self {
-        Self::Refused { text: cut(text) }
+        Self::Refused { text: framing::cut(text) }
     }
 
-    /// The failure of one request; text longer than [`MAX_TEXT`] is cut.
+    /// The failure of one request; text longer than [`framing::MAX_TEXT`] is cut.
     pub(crate) fn failed(text: &str) -> Self {
-        Self::Failed { text: cut(text) }
+        Self::Failed { text: framing::cut(text) }
     }
-}
-
-fn cut(text: &str) -> String {
-    let end = (0..=MAX_TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    text.get(..end).unwrap_or_default().to_owned()
 }
 
 /// A slot of the server's ring: a [`RemoteRange`] as it is sent.

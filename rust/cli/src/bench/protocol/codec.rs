@@ -1,67 +1,35 @@
-//! Frames to bytes and back. Pure: no socket and no clock.
+//! Frames to bytes and back, within the limits of this stream.
 
-use super::{Frame, MAX_TEXT};
+use super::Frame;
+use crate::framing::{self, Format};
+
+pub(super) use crate::framing::{FrameError, HEADER};
 
 /// Version of the stream; both sides must have the same.
-pub(super) const VERSION: u8 = 1;
+const VERSION: u8 = 1;
 /// Largest payload: [`MAX_SPANS`] spans of two numbers of 10 bytes at most, and room for text.
 const MAX_PAYLOAD: usize = 8 * 1024;
-/// Bytes before the payload.
-pub(super) const HEADER: usize = 7;
 /// Most spans of a frame: one for each thread of an end.
 pub(crate) const MAX_SPANS: usize = 256;
 
-const MAGIC: [u8; 2] = *b"FB";
-
-/// Why bytes are not a frame, or a frame cannot be sent.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FrameError {
-    #[error("the peer is no `flagcx-p2p bench serve`, but another program or another command of this one")]
-    NotOurs,
-    #[error(
-        "the peer's benchmark has version {0}, this program's has version {VERSION}: use the same release at both ends"
-    )]
-    Version(u8),
-    #[error("malformed frame: {0} bytes, at most {MAX_PAYLOAD} are allowed")]
-    TooLong(usize),
-    #[error("malformed frame: {0}")]
-    Malformed(#[from] postcard::Error),
-    #[error("malformed frame: {0} bytes follow its content")]
-    Trailing(usize),
-    #[error("malformed frame: text of {0} bytes, at most {MAX_TEXT} are allowed")]
-    LongText(usize),
-    #[error("malformed frame: {0} spans, at most {MAX_SPANS} are allowed")]
-    ManySpans(usize),
-}
+/// The first bytes of each frame.
+pub(crate) const MAGIC: [u8; 2] = *b"FB";
+const FORMAT: Format = Format { magic: MAGIC, version: VERSION, max_payload: MAX_PAYLOAD };
 
 /// The bytes of `frame`. One that breaks a limit is refused here, not only by its receiver.
 pub(super) fn encode(frame: &Frame) -> Result<Vec<u8>, FrameError> {
     check_limits(frame)?;
-    let payload = postcard::to_allocvec(frame)?;
-    let length = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= MAX_PAYLOAD);
-    let length = length.ok_or(FrameError::TooLong(payload.len()))?;
-    Ok([&MAGIC[..], &[VERSION], &length.to_le_bytes(), &payload].concat())
+    FORMAT.encode(frame)
 }
 
 /// The payload length that a header announces.
 pub(super) fn decode_header(header: [u8; HEADER]) -> Result<usize, FrameError> {
-    let [m0, m1, version, length @ ..] = header;
-    if [m0, m1] != MAGIC {
-        return Err(FrameError::NotOurs);
-    }
-    if version != VERSION {
-        return Err(FrameError::Version(version));
-    }
-    let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
-    if length > MAX_PAYLOAD { Err(FrameError::TooLong(length)) } else { Ok(length) }
+    FORMAT.decode_header(header)
 }
 
 /// The frame of this payload; all of the payload must be used.
 pub(super) fn decode_payload(payload: &[u8]) -> Result<Frame, FrameError> {
-    let (frame, rest) = postcard::take_from_bytes(payload)?;
-    if !rest.is_empty() {
-        return Err(FrameError::Trailing(rest.len()));
-    }
+    let frame = FORMAT.decode_payload(payload)?;
     check_limits(&frame)?;
     Ok(frame)
 }
@@ -74,10 +42,8 @@ fn check_limits(frame: &Frame) -> Result<(), FrameError> {
         Frame::Compare { spans, .. } | Frame::Ran { spans, .. } => (0, spans.len()),
         _ => (0, 0),
     };
-    if text > MAX_TEXT {
-        return Err(FrameError::LongText(text));
-    }
-    if spans > MAX_SPANS { Err(FrameError::ManySpans(spans)) } else { Ok(()) }
+    framing::check_text(text)?;
+    framing::check_count("spans", spans, MAX_SPANS)
 }
 
 #[cfg(test)]
@@ -90,6 +56,7 @@ mod tests {
     use super::super::super::pattern::{Compared, Span};
     use super::super::{Load, Ready};
     use super::*;
+    use crate::framing::MAX_TEXT;
 
     fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {
         let (header, payload) = bytes.split_first_chunk().ok_or(FrameError::NotOurs)?;
@@ -196,11 +163,14 @@ mod tests {
         let full = Frame::Ran { transfers: u64::MAX, micros: u64::MAX, spans: spans[1..].to_vec() };
         assert!(encode(&full).is_ok(), "as many as are allowed fit");
         let many = Frame::Ran { transfers: 0, micros: 0, spans };
-        assert_eq!(encode(&many), Err(FrameError::ManySpans(MAX_SPANS + 1)));
+        assert_eq!(
+            encode(&many),
+            Err(FrameError::TooMany { what: "spans", count: MAX_SPANS + 1, most: MAX_SPANS })
+        );
         let long = Frame::Refused { text: "x".repeat(MAX_TEXT + 1) };
         assert_eq!(encode(&long), Err(FrameError::LongText(MAX_TEXT + 1)));
         assert!(encode(&Frame::refused(&"\u{e9}".repeat(MAX_TEXT))).is_ok(), "a refusal is cut");
-        assert_eq!(decode_header(*b"FB\x02\0\0\0\0"), Err(FrameError::Version(2)));
-        assert_eq!(decode_header(*b"F2\x03\0\0\0\0"), Err(FrameError::NotOurs));
+        assert_eq!(decode_header(*b"FB\x02\0\0\0\0"), Err(FrameError::Version { theirs: 2, ours: VERSION }));
+        assert_eq!(decode_header(*b"F2\x03\0\0\0\0"), Err(FrameError::OtherCommand));
     }
 }

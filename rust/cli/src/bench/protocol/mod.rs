@@ -1,8 +1,6 @@
 //! The control stream of a benchmark: which memory, what to write and to compare, how much processor time it took.
 //!
-//! The bytes that are measured move through the engine. A frame is a header of 7 bytes (`FB`, version, payload length as
-//! little-endian u32) and a payload of at most [`MAX_PAYLOAD`] bytes: a [`Frame`] in the postcard format. A payload that does
-//! not fit is refused by its header, before it is read.
+//! The bytes that are measured move through the engine. Frames have the form of [`framing`].
 //!
 //! ```text
 //!   client (bench run)                            server (bench serve)
@@ -27,12 +25,10 @@ use serde::{Deserialize, Serialize};
 use super::layout::LayoutSpec;
 use super::path::Path;
 use super::pattern::{Compared, Span};
+use crate::framing;
 
-pub(crate) use codec::MAX_SPANS;
+pub(crate) use codec::{MAGIC, MAX_SPANS};
 pub(crate) use stream::{ANSWER_TIMEOUT, Stream, StreamError, nonce, unexpected};
-
-/// Longest text in a frame, in bytes.
-pub(crate) const MAX_TEXT: usize = 1024;
 
 /// One message. The order of the variants and of their fields is the format on the wire: a change is a new
 /// [`codec::VERSION`].
@@ -103,9 +99,8 @@ pub(crate) struct Load {
 }
 
 impl Frame {
-    /// A refusal; text longer than [`MAX_TEXT`] is cut.
+    /// A refusal; text longer than [`framing::MAX_TEXT`] is cut.
     pub(crate) fn refused(text: &str) -> Self {
-        let end = (0..=MAX_TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        Self::Refused { text: text.get(..end).unwrap_or_default().to_owned() }
+        Self::Refused { text: framing::cut(text) }
     }
 }

@@ -1,29 +1,30 @@
 //! Frames on a TCP socket, one request and its answer at a time.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use flagcx_p2p::internals::auth::{AuthError, AuthKey, Initiator, Nonce, Nonces, Purpose, Responder, random};
-use flagcx_p2p::internals::control::{self, RefusalPolicy};
 
 use super::Frame;
 use super::codec::{self, FrameError, HEADER};
+use crate::dial::{self, DialError};
+use crate::framing::Lost;
 
 /// Longest wait for the answer to a request: a pool of many gigabytes is compared within it.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest wait for a TCP connection, with the look-up of the name and over all its addresses.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long a refused client may take to read the reason.
+const LINGER: Duration = Duration::from_millis(100);
 /// Makes these proofs invalid for the engine's own exchanges, and the other way round.
 const PURPOSE: Purpose = Purpose::new("benchmark");
 
 /// Why a control stream ended.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum StreamError {
-    #[error("{0}")]
-    Resolve(String),
-    #[error("cannot connect: {0}; is `flagcx-p2p bench serve` running there?")]
-    Connect(String),
+    #[error(transparent)]
+    Resolve(DialError),
+    #[error("{0}; is `flagcx-p2p bench serve` running there?")]
+    Connect(DialError),
     #[error("the peer closed the connection (it ended or was killed)")]
     Closed,
     #[error("no answer from the peer in time: its process is stopped, or the network between is down")]
@@ -51,14 +52,11 @@ pub(crate) struct Stream {
 impl Stream {
     /// Connects to `HOST:PORT`.
     pub(crate) fn connect(address: &str) -> Result<Self, StreamError> {
-        let deadline = Instant::now() + CONNECT;
-        let unknown = |error: String| StreamError::Resolve(error);
-        let (host, port) = control::split_session(address).map_err(|error| unknown(error.to_string()))?;
-        let addresses =
-            control::resolve(host, port, deadline, None).map_err(|error| unknown(error.to_string()))?;
-        let connected = control::connect_any(&addresses, deadline, RefusalPolicy::Once, None);
-        let (_, stream) = connected.map_err(|error| StreamError::Connect(error.to_string()))?;
-        stream.into_blocking().and_then(Self::new).map_err(|error| StreamError::Io(error.to_string()))
+        let stream = dial::connect(address).map_err(|error| match error {
+            DialError::Resolve(_) => StreamError::Resolve(error),
+            DialError::Connect(_) => StreamError::Connect(error),
+        })?;
+        Self::new(stream).map_err(|error| StreamError::Io(error.to_string()))
     }
 
     /// Takes over a connected socket.
@@ -88,6 +86,16 @@ impl Stream {
     pub(crate) fn send(&mut self, frame: &Frame) -> Result<(), StreamError> {
         let bytes = codec::encode(frame)?;
         self.socket.write_all(&bytes).map_err(|error| from_io(&error))
+    }
+
+    /// Sends the reason why nothing else will be answered, and closes. What the client has sent is read, so that the reason
+    /// is not lost with it.
+    pub(crate) fn refuse(mut self, text: &str) {
+        // Best effort: the client may be gone.
+        let told = self.send(&Frame::refused(text)).is_ok() && self.socket.shutdown(Shutdown::Write).is_ok();
+        if told && self.wait_within(LINGER).is_ok() {
+            let _ = self.socket.read(&mut [0; 256]);
+        }
     }
 
     /// The next frame, within `timeout`. A refusal is an error.
@@ -189,13 +197,9 @@ pub(crate) fn unexpected(frame: &Frame) -> StreamError {
 }
 
 fn from_io(error: &io::Error) -> StreamError {
-    match error.kind() {
-        ErrorKind::UnexpectedEof
-        | ErrorKind::ConnectionReset
-        | ErrorKind::ConnectionAborted
-        | ErrorKind::BrokenPipe
-        | ErrorKind::NotConnected => StreamError::Closed,
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => StreamError::Timeout,
-        _ => StreamError::Io(error.to_string()),
+    match Lost::from(error) {
+        Lost::Closed => StreamError::Closed,
+        Lost::Timeout => StreamError::Timeout,
+        Lost::Other(text) => StreamError::Io(text),
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::internals::connection::LaneEnds;
 use flagcx_p2p::internals::control::wire::{Features, PROTOCOL_VERSION};
 use flagcx_p2p::internals::fabric::{LINK_SOFTWARE, QpAddress};
-use flagcx_p2p::{Config, Connection, Engine};
+use flagcx_p2p::{Config, Connection, Engine, EngineOptions};
 
 use super::super::finding::Report;
 use super::identify::Told;
@@ -155,7 +155,7 @@ fn attempt(
     config.connect_timeout = config.connect_timeout.min(left);
     config.handshake_timeout = config.handshake_timeout.min(left);
     let engine =
-        Engine::open(config.into(), settings::engine_options()).doing(|| "open an engine here".into())?;
+        Engine::open(config.into(), EngineOptions::default()).doing(|| "open an engine here".into())?;
     let connection = engine
         .connect(&reached.peer.ip().to_string(), reached.peer.port(), -1, false)
         .map_err(CliError::from)?;

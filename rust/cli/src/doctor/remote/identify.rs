@@ -8,6 +8,7 @@ use flagcx_p2p::internals::control::wire::{
     FRAME_HEADER_SIZE, Features, FrameHeader, HANDLE_SIZE, Handle, Hello, RAW_HANDLE_SIZE, SocketKind, Tag,
 };
 
+use crate::bench;
 use crate::wire::codec::{self, VERSION};
 use crate::wire::{Frame, authenticate};
 
@@ -27,6 +28,8 @@ pub(super) enum Listener {
     NextVersion(Hello),
     /// `flagcx-p2p serve`.
     Serve { version: u8 },
+    /// `flagcx-p2p bench serve`.
+    BenchServe,
     /// Another program, which begins with this.
     Other(String),
     /// Accepts, and sends nothing.
@@ -120,6 +123,9 @@ fn classify(bytes: &[u8]) -> Listener {
     if let [b'F', b'2', version, ..] = bytes {
         return Listener::Serve { version: *version };
     }
+    if bytes.starts_with(&bench::MAGIC) {
+        return Listener::BenchServe;
+    }
     let other = || {
         let shown = bytes.get(..SHOWN).unwrap_or(bytes);
         Listener::Other(shown.escape_ascii().to_string())
@@ -190,6 +196,7 @@ mod tests {
         assert_eq!(found, Listener::Other("HTTP/1.1 400 Bad Request\\r\\n\\r\\n".to_owned()));
         assert_eq!(listener(answering(b""), false, soon()).unwrap(), Listener::Closes);
         assert_eq!(listener(answering(b"F2\x02"), false, soon()).unwrap(), Listener::Serve { version: 2 });
+        assert_eq!(listener(answering(b"FB\x01"), false, soon()).unwrap(), Listener::BenchServe);
     }
 
     #[test]

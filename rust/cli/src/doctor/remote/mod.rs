@@ -69,6 +69,12 @@ pub(super) fn report(peer: &str, timeout: Duration, root: &SystemRoot, report: &
             format!("flagcx-p2p serve of another release: its control stream has version {version}, ours {}", identify::OUR_STREAM),
             "use the same release at both ends",
         ),
+        // Its engines open with a client: there is none to connect to.
+        Listener::BenchServe => report.ok(
+            "listener",
+            at.to_string(),
+            format!("flagcx-p2p bench serve; flagcx-p2p bench run {at} measures against it"),
+        ),
         Listener::Other(first) => report.fail(
             "listener",
             at.to_string(),

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::super::{Slot, Small};
 use super::*;
+use crate::framing::MAX_TEXT;
 use crate::store::{Attributes, Listed, Time};
 
 fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {
@@ -141,7 +142,7 @@ fn the_bytes_on_the_wire() {
     let attributes = Attributes { executable: true, modified };
     let put = Frame::Put { name: "ab".into(), size: Some(300), force: true, resume: false, attributes };
     assert_eq!(bytes(put), *b"F2\x04\x0d\0\0\0\x02\x02ab\x01\xac\x02\x01\x00\x01\x01\x01\x05");
-    assert_eq!(bytes(Frame::Listed { skipped: 2 }), *b"F2\x04\x02\0\0\0\x17\x02");
+    assert_eq!(bytes(Frame::Listed { skipped: 2 }), *b"F2\x04\x02\0\0\0\x15\x02");
     let ring =
         Frame::Ring { metadata: "m".into(), chunk: 1, slots: vec![Slot { address: 2, size: 3, rkey: 4 }] };
     assert_eq!(bytes(ring), *b"F2\x04\x08\0\0\0\x01\x01m\x01\x01\x02\x03\x04");
@@ -153,11 +154,13 @@ fn headers_that_are_refused() {
         let [a, b, c, d] = length.to_le_bytes();
         decode_header([b'F', b'2', version, a, b, c, d])
     };
+    let too_long = |length| FrameError::TooLong { length, most: MAX_PAYLOAD };
     assert_eq!(header(VERSION, 32 * 1024), Ok(MAX_PAYLOAD));
-    assert_eq!(header(VERSION, 32 * 1024 + 1), Err(FrameError::TooLong(MAX_PAYLOAD + 1)));
-    assert_eq!(header(VERSION, u32::MAX), Err(FrameError::TooLong(u32::MAX as usize)));
-    assert_eq!(header(3, 8), Err(FrameError::Version(3)));
+    assert_eq!(header(VERSION, 32 * 1024 + 1), Err(too_long(MAX_PAYLOAD + 1)));
+    assert_eq!(header(VERSION, u32::MAX), Err(too_long(u32::MAX as usize)));
+    assert_eq!(header(3, 8), Err(FrameError::Version { theirs: 3, ours: VERSION }));
     assert_eq!(decode_header(*b"HTTP/1."), Err(FrameError::NotOurs));
+    assert_eq!(decode_header(*b"FB\x01\0\0\0\0"), Err(FrameError::OtherCommand));
 }
 
 #[test]
@@ -188,10 +191,13 @@ fn limits_hold_at_both_ends() {
         (Frame::Entries { entries: vec![listed(&text)] }, long.clone()),
         (
             Frame::Entries { entries: vec![listed(&String::new()); MAX_ENTRIES + 1] },
-            FrameError::ManyEntries(MAX_ENTRIES + 1),
+            FrameError::TooMany { what: "entries", count: MAX_ENTRIES + 1, most: MAX_ENTRIES },
         ),
         (Frame::Ring { metadata: text, chunk: 1, slots: Vec::new() }, long),
-        (Frame::Ring { metadata: String::new(), chunk: 1, slots }, FrameError::ManySlots(MAX_SLOTS + 1)),
+        (
+            Frame::Ring { metadata: String::new(), chunk: 1, slots },
+            FrameError::TooMany { what: "slots", count: MAX_SLOTS + 1, most: MAX_SLOTS },
+        ),
     ] {
         assert_eq!(encode(&frame), Err(error.clone()));
         assert_eq!(decode_payload(&postcard::to_allocvec(&frame).unwrap()), Err(error));
