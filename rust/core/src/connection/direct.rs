@@ -35,7 +35,7 @@ impl Connection {
 
     #[inline(always)]
     fn copy_now<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> bool {
-        let Some(lane) = self.lanes.get(self.own_lane(thread_hint())) else { return false };
+        let Some(lane) = self.lane_of(thread_hint()) else { return false };
         if lane.status.health() != LaneHealth::Healthy {
             return false;
         }

@@ -138,7 +138,7 @@ impl Connection {
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
         task.start(1, self.context.time_limit);
-        if let Some(lane) = self.lanes.get(self.own_lane(hint))
+        if let Some(lane) = self.lane_of(hint)
             && self.begin_on(lane, opcode, iovs, task)?
         {
             return Ok(1 << lane.worker_index);
@@ -186,18 +186,17 @@ impl Connection {
         task: &'static Task,
     ) -> Result<bool, SubmitError> {
         let Some(mut part) = lane.worker.try_begin(lane.key) else { return Ok(false) };
-        if let Some((list, recent)) = part.contents() {
-            // Not a closure: the iov would be copied for a call.
-            let is_built = if iovs.len() == 1
-                && let Some(iov) = iovs.iov(0)
-            {
-                build_one(&iov, &self.policy(), opcode, list, recent)
-            } else {
-                false
-            };
-            if !is_built {
-                self.build(iovs, Share::all(iovs), opcode, list, Some(recent))?;
-            }
+        let Some((list, recent)) = part.acquire() else { return Ok(false) };
+        // Not a closure: the iov would be copied for a call.
+        let is_built = if iovs.len() == 1
+            && let Some(iov) = iovs.iov(0)
+        {
+            build_one(&iov, &self.policy(), opcode, list, recent)
+        } else {
+            false
+        };
+        if !is_built {
+            self.build(iovs, Share::all(iovs), opcode, list, Some(recent))?;
         }
         part.start(task, true);
         Ok(true)
@@ -350,9 +349,16 @@ impl Connection {
         from.iter().chain(before)
     }
 
+    /// The lane that `hint` points at.
+    #[inline(always)]
+    pub(super) fn lane_of(&self, hint: usize) -> Option<&LaneHandle> {
+        // Its index is compared with their number once, if they are as many as threads.
+        self.lanes.get(hint).or_else(|| self.lanes.get(self.own_lane(hint)))
+    }
+
     /// The index of the lane that `hint` points at.
     #[inline]
-    pub(super) fn own_lane(&self, hint: usize) -> usize {
+    fn own_lane(&self, hint: usize) -> usize {
         let count = self.lanes.len();
         // A division takes longer than all the rest of it, and most often there are 1, 2, 4 or 8.
         if hint < count {

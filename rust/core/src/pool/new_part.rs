@@ -14,30 +14,31 @@ pub struct NewPart<'a> {
     worker: &'a Worker,
     state: spin::MutexGuard<'a, WorkerState>,
     lane: LaneKey,
-    /// `None` once it is started.
+    /// `None` before it is acquired, and once it is started.
     index: Option<u32>,
 }
 
 impl<'a> NewPart<'a> {
-    /// `None` if the lane is not healthy.
+    /// One for this lane, still to be acquired.
     #[inline(always)]
-    pub(super) fn acquire(
-        worker: &'a Worker,
-        mut state: spin::MutexGuard<'a, WorkerState>,
-        lane: LaneKey,
-    ) -> Option<Self> {
-        let index = Some(state.acquire_part(lane)?);
-        Some(Self { worker, state, lane, index })
+    pub(super) fn new(worker: &'a Worker, state: spin::MutexGuard<'a, WorkerState>, lane: LaneKey) -> Self {
+        Self { worker, state, lane, index: None }
     }
 
-    /// Its list, which is empty, and the regions that the lane's last part used.
+    /// Acquires it: its list, which is empty, and the regions that the lane's last part used. `None` if the lane is not healthy,
+    /// or this was called before. One look at the lane for the two answers.
     #[inline(always)]
-    pub fn contents(&mut self) -> Option<(&mut RequestList, &mut Recent)> {
-        self.state.part_contents(self.lane, self.index?)
+    pub fn acquire(&mut self) -> Option<(&mut RequestList, &mut Recent)> {
+        if self.index.is_some() {
+            return None;
+        }
+        let (index, list, recent) = self.state.acquire_part(self.lane)?;
+        self.index = Some(index);
+        Some((list, recent))
     }
 
-    /// Begins the part: posts what credits allow. A part without requests ends at once. The caller has counted it in
-    /// `owner`; `first` is whether it counts as the beginning of its transfer on the lane.
+    /// Begins the part: posts what credits allow. A part without requests ends at once, and nothing begins if it is not acquired.
+    /// The caller has counted it in `owner`; `first` is whether it counts as the beginning of its transfer on the lane.
     #[inline(always)]
     pub fn start(mut self, owner: &'static dyn PartOwner, first: bool) {
         if let Some(index) = self.index.take() {

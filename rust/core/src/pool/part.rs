@@ -13,7 +13,7 @@ const MAX_IDLE: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Part {
     /// Its neighbours in its lane's lists; see [`PartList`](super::part_list::PartList).
-    links: [Links; 2],
+    pub(super) links: [Links; 2],
     /// What it is a part of; `None` while it is filled, or free.
     pub(super) owner: Option<&'static dyn PartOwner>,
     pub(super) list: RequestList,

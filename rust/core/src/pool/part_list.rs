@@ -51,14 +51,21 @@ impl<const WHICH: usize> PartList<WHICH> {
     /// Appends a part that is in no list of this kind.
     #[inline(always)]
     pub(super) fn push_back(&mut self, parts: &mut Parts, index: u32) {
-        let last = std::mem::replace(&mut self.last, index);
+        let new_links = self.link_back(parts, index);
         if let Some(links) = parts.links_mut::<WHICH>(index) {
-            *links = Links { before: last, behind: NONE };
+            *links = new_links;
         }
+    }
+
+    /// As [`PartList::push_back`], for a caller that looks the part up anyway: the links are for it to store there.
+    #[inline(always)]
+    pub(super) fn link_back(&mut self, parts: &mut Parts, index: u32) -> Links {
+        let last = std::mem::replace(&mut self.last, index);
         match parts.links_mut::<WHICH>(last) {
             Some(links) => links.behind = index,
             None => self.first = index,
         }
+        Links { before: last, behind: NONE }
     }
 
     /// Takes out a part that is in this list.

@@ -118,15 +118,15 @@ impl Worker {
         })
     }
 
-    /// A part to be filled and started right here; `None` if the worker's lock is taken, or the lane is not healthy: build
-    /// the list outside then, and use [`Worker::submit`].
+    /// A part to be acquired, filled and started right here; `None` if the worker's lock is taken. Build the list outside then,
+    /// or if the lane is not healthy, and use [`Worker::submit`].
     #[inline(always)]
     pub fn try_begin(&self, lane: LaneKey) -> Option<NewPart<'_>> {
         let mut state = self.caller_lock()?;
         if !self.is_queue_empty() {
             self.take_submissions(&mut state);
         }
-        NewPart::acquire(self, state, lane)
+        Some(NewPart::new(self, state, lane))
     }
 
     /// Takes a part with a list that was built without the lock: at once if the lock is free, else through a submission queue.

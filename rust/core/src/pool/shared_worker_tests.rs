@@ -70,7 +70,7 @@ fn a_copy_of_one_lane_delays_neither_control_work_nor_another_lane() {
         let (local, lkey) = (range.address, region.lkey());
         let chunk = Chunk { local, remote: local + 64, length: 64, lkey, rkey: lkey, readable: true, iov: 0 };
         let mut part = worker.try_begin(*key).unwrap();
-        let (list, _) = part.contents().unwrap();
+        let (list, _) = part.acquire().unwrap();
         Cutter::new(list, SlicePolicy::new(1 << 20, 0, 1 << 30, 1, 0), Opcode::Write, 1)
             .push(&chunk)
             .unwrap();

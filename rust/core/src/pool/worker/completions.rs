@@ -22,11 +22,9 @@ impl WorkerState {
         };
         let completions = std::mem::take(&mut self.completions);
         let polled = completions.get(..count).unwrap_or_default();
-        for (position, completion) in polled.iter().enumerate() {
-            // One success after the other on the same lane: the last one says all of it.
-            if !polled.get(position + 1).is_some_and(|next| says_as_much(completion, next)) {
-                self.complete(completion);
-            }
+        // One success after the other on the same lane: the last one says all of it.
+        for last in polled.chunk_by(says_as_much).filter_map(<[Completion]>::last) {
+            self.complete(last);
         }
         self.completions = completions;
         count

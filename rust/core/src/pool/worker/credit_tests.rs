@@ -141,8 +141,8 @@ impl Bench {
             let mut cutter = Cutter::new(list, policy(), Opcode::Write, notes.len());
             notes.try_for_each(|iov| cutter.push(&chunk(iov)).map(drop)).unwrap();
         };
-        if let Some(part) = self.state.acquire_part(key) {
-            fill(self.state.part_contents(key, part).unwrap().0);
+        if let Some((part, list, _)) = self.state.acquire_part(key) {
+            fill(list);
             self.state.start_part(key, part, task, true);
         } else {
             let mut list = RequestList::default();

@@ -136,23 +136,16 @@ impl WorkerState {
         &mut *self.queue
     }
 
-    /// A free part, to be filled and started on a lane. `None` if the lane is not healthy.
+    /// A free part, to be filled and started on a lane: its index and its list, and the recent regions of the lane. `None` if the
+    /// lane is not healthy.
     #[inline(always)]
-    pub(in crate::pool) fn acquire_part(&mut self, key: LaneKey) -> Option<u32> {
-        if !self.lanes.get(key)?.is_healthy() {
-            return None;
-        }
-        Some(self.parts.acquire())
-    }
-
-    /// The list of a part that is not started, and the recent regions of its lane.
-    #[inline(always)]
-    pub(in crate::pool) fn part_contents(
+    pub(in crate::pool) fn acquire_part(
         &mut self,
         key: LaneKey,
-        index: u32,
-    ) -> Option<(&mut RequestList, &mut Recent)> {
-        Some((&mut self.parts.get(index)?.list, &mut self.lanes.at(key.index())?.recent))
+    ) -> Option<(u32, &mut RequestList, &mut Recent)> {
+        let lane = self.lanes.get(key).filter(|lane| lane.is_healthy())?;
+        let index = self.parts.acquire();
+        Some((index, &mut self.parts.get(index)?.list, &mut lane.recent))
     }
 
     /// Frees a part that was acquired and is not to be started.

@@ -9,6 +9,7 @@ use crate::observe::{SAMPLE_EVERY, WorkerCounters};
 use crate::pool::groups::Group;
 use crate::pool::lane::{Lane, LaneKey, break_lane, make_ready};
 use crate::pool::part::Part;
+use crate::pool::part_list::AGE;
 
 /// How posting one list ended.
 enum ListEnd {
@@ -32,8 +33,9 @@ impl WorkerState {
         first: bool,
     ) {
         let Some(lane) = self.lanes.at(key.index()) else { return };
-        lane.parts.push_back(&mut self.parts, index);
+        let links = lane.parts.link_back(&mut self.parts, index);
         let Some(part) = self.parts.get(index) else { return };
+        part.links[AGE] = links;
         (part.owner, part.lane) = (Some(owner), key.index());
         part.begun_at = self.slow_clock.begin();
         let before = lane.counts.start(part.list.opcode.into(), u64::from(first), part.list.bytes);

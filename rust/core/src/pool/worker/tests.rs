@@ -298,8 +298,7 @@ fn a_lease_ends_with_its_part() {
     let mut bench = Bench::new();
     let memory = vec![0_u8; 4096];
     let (_registry, region) = register(&memory);
-    let part = bench.state.acquire_part(bench.lane).unwrap();
-    let (list, recent) = bench.state.part_contents(bench.lane, part).unwrap();
+    let (part, list, recent) = bench.state.acquire_part(bench.lane).unwrap();
     list.lease = recent.replace(&region).map(|(_, lease)| lease);
     assert!(list.lease.is_some());
     bench.state.forget_region(region.id);
