@@ -53,6 +53,11 @@ class Transfer(Single):
         self._ended = False
         self._error: Optional[TransferFailed] = None
 
+    @property
+    def id(self) -> int:
+        """Its number in the engine, as in :class:`SlowTransfer` and the log; 0 if it ended in the call that started it."""
+        return int(self._number.value)
+
     def done(self) -> bool:
         """Whether it has ended, well or not. Asking helps it along."""
         return self._ended or self._settle(0)

@@ -106,6 +106,27 @@ fn a_port_in_use_is_one_line_and_engines_work() {
 }
 
 #[test]
+fn a_second_address_is_one_line_and_the_first_one_stays() {
+    let log = Log::of_process();
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let value = |name: &str| format!("unix:{}", path(name).display());
+    let _first = engine(&[("FLAGCX_P2P_METRICS", &value("first"))]);
+    let _as_first = engine(&[("FLAGCX_P2P_METRICS", &value("first"))]);
+    let others = [
+        engine(&[("FLAGCX_P2P_METRICS", &value("second"))]),
+        engine(&[("FLAGCX_P2P_METRICS", &value("second"))]),
+    ];
+    let lines = log.lines(&["FLAGCX_P2P_METRICS", &value("first")]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains(" WARN ") && lines[0].contains(&value("second")), "{lines:?}");
+    assert!(!path("second").exists());
+    assert!(get(&path("first"), "/healthz").contains("200 OK"));
+    drop(others);
+}
+
+#[test]
 fn a_file_that_is_no_socket_is_left_alone() {
     let log = Log::of_process();
     let _turn = turn();

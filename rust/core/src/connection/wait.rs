@@ -136,8 +136,8 @@ impl Connection {
 
     /// Waits until a transfer has ended, at most for `timeout`: [`Status::Pending`] if it has not ended then.
     ///
-    /// Moves bytes itself for the time of `FLAGCX_P2P_SPIN_US`, longer where no NIC moves them and no other thread wants the
-    /// core, then sleeps while the workers' threads do.
+    /// Moves bytes itself for the time of `FLAGCX_P2P_SPIN_US`, up to 500 us from the beginning where no NIC moves them and no
+    /// other thread wants the core, then sleeps while the workers' threads do.
     pub fn wait(&self, id: TransferId, timeout: Duration) -> Status {
         if id == TransferId::COMPLETE {
             return self.other_status(id);

@@ -1,6 +1,5 @@
 //! One client: a request, its answer, the end.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::answer::Answer;
 use super::collector::Collector;
+use super::progress::{Phase, Progress};
 use super::request::{MAX_HEAD, Method, Parsed, Request, Status, parse};
 use crate::events::{Handle, Interest, Waiter, first};
 use crate::fork::OwnSocket;
@@ -37,18 +37,18 @@ const SHARE: usize = 64 << 10;
 
 pub(super) type Stream = OwnSocket<OwnedFd>;
 
-/// Serves one request. `is_reading` is cleared once the request has arrived.
+/// Serves one request, and notes in `progress` how far it is.
 pub(super) async fn serve(
     stream: Stream,
     limits: Limits,
     handle: Handle,
     collector: &Collector,
-    is_reading: &Cell<bool>,
+    progress: &Progress,
 ) {
     let waiter = Waiter::on_loop(&handle);
     let served = async {
         let request = read_request(&stream, Instant::now() + limits.request, &waiter).await;
-        is_reading.set(false);
+        progress.note(Phase::Waiting);
         let deadline = Instant::now() + limits.answer;
         let (method, answer) = match request? {
             Ok(Request { page, method }) => {
@@ -61,8 +61,13 @@ pub(super) async fn serve(
             }
             Err(status) => (Method::Get, Answer::refusal(status)),
         };
-        write(&stream, answer.encode(method).as_bytes(), deadline, &waiter).await?;
+        let bytes = answer.encode(method);
+        drop(answer);
+        progress.note(Phase::Reading);
+        write(&stream, bytes.as_bytes(), deadline, &waiter, progress).await?;
+        drop(bytes);
         shutdown(&stream, Shutdown::Write)?;
+        progress.note(Phase::Ending);
         drain(&stream, &waiter).await
     };
     if let Err(error) = served.await {
@@ -102,12 +107,21 @@ async fn read_request(
     }
 }
 
-async fn write(stream: &Stream, bytes: &[u8], deadline: Instant, waiter: &Waiter) -> io::Result<()> {
+async fn write(
+    stream: &Stream,
+    bytes: &[u8],
+    deadline: Instant,
+    waiter: &Waiter,
+    progress: &Progress,
+) -> io::Result<()> {
     let mut left = bytes;
     while !left.is_empty() {
         let part = left.get(..SHARE).unwrap_or(left);
         match send(stream, part, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-            Ok(count) => left = left.get(count..).unwrap_or_default(),
+            Ok(count) => {
+                left = left.get(count..).unwrap_or_default();
+                progress.note(Phase::Reading);
+            }
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => waiter.ready(stream.as_fd(), Interest::Write, Some(deadline)).await?,
             Err(error) => return Err(error.into()),

@@ -24,6 +24,8 @@ mod listener;
 #[cfg(feature = "metrics-endpoint")]
 mod of_process;
 #[cfg(feature = "metrics-endpoint")]
+mod progress;
+#[cfg(feature = "metrics-endpoint")]
 mod request;
 #[cfg(feature = "metrics-endpoint")]
 mod server;

@@ -16,6 +16,8 @@ pub(crate) struct EndpointUse(());
 
 #[derive(Debug)]
 struct Endpoint {
+    /// As it was asked for.
+    address: MetricsAddress,
     // Dropped in this order.
     _task: Task,
     _events: Arc<EventLoop>,
@@ -25,6 +27,8 @@ struct Endpoint {
 struct State {
     open: Option<Endpoint>,
     users: usize,
+    /// Another address than that of `open` was asked for: the log has a line already.
+    has_ignored: bool,
     /// An address that could not be listened at: the log has a line already.
     refused: Option<MetricsAddress>,
 }
@@ -32,16 +36,24 @@ struct State {
 static STATE: PerProcess<Mutex<State>> = PerProcess::new(Mutex::default);
 
 impl EndpointUse {
-    /// Opens the endpoint that `config` asks for, or shares the one that is open. `None` without one: it was not asked for, or it
+    /// Opens the endpoint that `config` asks for, or shares the one that is open, which may be at another address: that is a line in
+    /// the log. `None` without one: it was not asked for, or it
     /// cannot be opened, which is a line in the log.
     pub(crate) fn acquire(config: &Config) -> Option<Self> {
         let address = config.metrics.as_ref()?;
         let mut state = lock();
-        if state.open.is_none() {
+        if let Some(Endpoint { address: open, .. }) = &state.open {
+            if open != address && !state.has_ignored {
+                tracing::warn!(
+                    "FLAGCX_P2P_METRICS={address} has no effect: a process has one metrics endpoint, and that of an earlier engine is \
+                     open at {open}. Use one value for all engines of a process"
+                );
+                state.has_ignored = true;
+            }
+        } else {
             match Endpoint::open(address, config) {
                 Ok(endpoint) => {
-                    state.refused = None;
-                    state.open = Some(endpoint);
+                    *state = State { open: Some(endpoint), ..State::default() };
                 }
                 Err(error) => {
                     if state.refused.as_ref() != Some(address) {
@@ -78,7 +90,7 @@ impl Endpoint {
         let events = EventLoop::acquire()?;
         tracing::info!("metrics endpoint open on {listener}");
         let task = events.spawn(|handle| server::serve(listener, Limits::default(), handle.clone()));
-        Ok(Self { _task: task, _events: events })
+        Ok(Self { address: address.clone(), _task: task, _events: events })
     }
 }
 

@@ -1,6 +1,5 @@
 //! The task that accepts clients, and bounds how many there are.
 
-use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,33 +8,35 @@ use std::time::{Duration, Instant};
 use super::client::{self, Limits};
 use super::collector::Collector;
 use super::listener::Listener;
+use super::progress::{Phase, Progress};
 use crate::admission::concerns_one_client;
 use crate::events::{Handle, Interest, Task, Waiter, Wakeup, first};
 
-/// Clients at a time. Further ones wait in the backlog.
+/// Clients with a place at a time. Further ones wait in the backlog.
 const MAX_CLIENTS: usize = 16;
-/// How long a client may be without a request while others wait.
+/// Clients at a time that have their answer, and have not closed.
+const MAX_ENDING: usize = 16;
+/// How long a client may be without a request, or not read its answer, while others wait.
 const GRACE: Duration = Duration::from_millis(250);
 /// Pause after an error of accepting, such as no free descriptor.
 const PAUSE: Duration = Duration::from_millis(500);
 
 struct Client {
     task: Task,
-    since: Instant,
-    is_reading: Rc<Cell<bool>>,
+    progress: Rc<Progress>,
 }
 
 /// Serves clients until the task is stopped.
 pub(super) async fn serve(listener: Listener, limits: Limits, handle: Handle) {
     let collector = Rc::new(Collector::start(&handle, Instant::now()));
-    let (waiter, ended) = (Waiter::on_loop(&handle), Arc::new(Wakeup::default()));
+    let (waiter, changed) = (Waiter::on_loop(&handle), Arc::new(Wakeup::default()));
     let mut clients: Vec<Client> = Vec::new();
     loop {
         if waiter.ready(listener.as_fd(), Interest::Read, None).await.is_err() {
             handle.sleep(PAUSE).await;
             continue;
         }
-        make_room(&mut clients, &handle, &ended).await;
+        make_room(&mut clients, &handle, &changed).await;
         let stream = match listener.accept() {
             Ok(Some(stream)) => stream,
             Ok(None) => continue,
@@ -46,33 +47,41 @@ pub(super) async fn serve(listener: Listener, limits: Limits, handle: Handle) {
                 continue;
             }
         };
-        let is_reading = Rc::new(Cell::new(true));
-        let (reading, collector, of_client, ended) =
-            (Rc::clone(&is_reading), Rc::clone(&collector), handle.clone(), Arc::clone(&ended));
+        let progress = Rc::new(Progress::new(Arc::clone(&changed)));
+        let (of_client, collector, of_task) = (Rc::clone(&progress), Rc::clone(&collector), handle.clone());
         let task = handle.spawn(async move {
-            client::serve(stream, limits, of_client, &collector, &reading).await;
-            reading.set(false);
-            ended.wake();
+            client::serve(stream, limits, of_task, &collector, &of_client).await;
+            of_client.note(Phase::Ending);
         });
-        clients.push(Client { task, since: Instant::now(), is_reading });
+        clients.push(Client { task, progress });
         // A flood of clients does not keep the loop from its other tasks.
         handle.give_way().await;
     }
 }
 
-/// Waits until there is room for one more client. The one that has been without a request for longest makes room.
-async fn make_room(clients: &mut Vec<Client>, handle: &Handle, ended: &Wakeup) {
+/// Waits until there is room for one more client. The one that has not gone on for longest makes room.
+async fn make_room(clients: &mut Vec<Client>, handle: &Handle, changed: &Wakeup) {
     loop {
         clients.retain(|client| !client.task.is_ended());
-        if clients.len() < MAX_CLIENTS {
+        let ending = clients.iter().filter(|client| client.progress.is_ending()).count();
+        if ending >= MAX_ENDING
+            && let Some((_, index)) = longest_idle(clients, true)
+        {
+            clients.remove(index);
+            continue;
+        }
+        if clients.len() - ending < MAX_CLIENTS {
             return;
         }
-        // They are in the order in which they came.
-        let idle = clients.iter().position(|client| client.is_reading.get());
-        let until = idle.and_then(|index| clients.get(index)).map(|client| client.since + GRACE);
-        match (idle, until) {
-            (Some(index), Some(until)) if until <= Instant::now() => drop(clients.remove(index)),
-            _ => first(ended.wait(), handle.sleep_until(until)).await,
+        match longest_idle(clients, false) {
+            Some((since, index)) if since + GRACE <= Instant::now() => drop(clients.remove(index)),
+            idle => first(changed.wait(), handle.sleep_until(idle.map(|(since, _)| since + GRACE))).await,
         }
     }
+}
+
+/// The client that has not gone on for longest, since when, of those that have their answer or of the others.
+fn longest_idle(clients: &[Client], is_ending: bool) -> Option<(Instant, usize)> {
+    let of_phase = (0..).zip(clients).filter(|(_, client)| client.progress.is_ending() == is_ending);
+    of_phase.filter_map(|(index, client)| Some((client.progress.idle_since()?, index))).min()
 }

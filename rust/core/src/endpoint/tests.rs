@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -136,12 +137,50 @@ fn idle_clients_make_room() {
     drop((idle, deaf));
 }
 
-/// A thousand peers, as they are counted.
-struct Peers;
+/// As many as there are places have their answer, and do not close.
+#[test]
+fn clients_that_have_their_answer_keep_no_place() {
+    let rig = Rig::new();
+    let begun = Instant::now();
+    let clients: Vec<_> = (0..40)
+        .map(|_| {
+            let mut client = rig.connect();
+            client.write_all(b"GET /nothing HTTP/1.1\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+            client
+        })
+        .collect();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    drop(clients);
+}
+
+/// As many as there are places have asked for a large page, and do not read it.
+#[test]
+fn clients_that_do_not_read_make_room() {
+    let rig = Rig::with(Limits { answer: 10 * LONG, ..Limits::default() });
+    let peers = Arc::new(Peers(400));
+    registry().add(&peers);
+    let deaf: Vec<_> = (0..16)
+        .map(|_| {
+            let mut client = rig.connect();
+            client.write_all(GET).unwrap();
+            client
+        })
+        .collect();
+    let begun = Instant::now();
+    assert!(rig.send(GET).ends_with("# EOF\n"));
+    println!("answered in {:?}", begun.elapsed());
+    drop(deaf);
+}
+
+/// So many peers, as they are counted. 300 fill a socket.
+struct Peers(u32);
 
 impl Source for Peers {
     fn collect(&self, out: &mut Snapshot) {
-        for peer in 0..1000 {
+        for peer in 0..self.0 {
             let labels = [("peer", format!("10.0.{}.{}:40000", peer / 250, peer % 250))];
             for metric in METRICS.iter().filter(|metric| metric.name.contains("_peer_")) {
                 out.number(metric, &labels, 123_456_789);
@@ -154,7 +193,7 @@ impl Source for Peers {
 fn limits_end_those_that_do_not_send_and_those_that_do_not_read() {
     let limit = Duration::from_millis(200);
     let rig = Rig::with(Limits { request: limit, answer: 5 * limit });
-    let peers = Arc::new(Peers);
+    let peers = Arc::new(Peers(1000));
     registry().add(&peers);
     let (mut silent, mut half, mut deaf) = (rig.connect(), rig.connect(), rig.connect());
     half.write_all(b"GET /met").unwrap();
@@ -182,7 +221,7 @@ fn limits_end_those_that_do_not_send_and_those_that_do_not_read() {
 #[test]
 fn a_large_page_does_not_hold_up_the_loop() {
     let rig = Rig::new();
-    let peers = Arc::new(Peers);
+    let peers = Arc::new(Peers(1000));
     registry().add(&peers);
     let (report, seen) = std::sync::mpsc::channel();
     let _task = rig.events.spawn(move |handle| {
@@ -246,21 +285,25 @@ fn it_closes_while_it_is_scraped() {
     let (silent, mut deaf) = (rig.connect(), rig.connect());
     deaf.write_all(GET).unwrap();
     let path = rig.path.clone();
+    let answered = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&answered);
     let scraping = std::thread::spawn(move || {
-        let mut answered = 0;
         while let Ok(mut stream) = UnixStream::connect(&path) {
             let _ = stream.write_all(GET);
             let mut answer = String::new();
             let _ = stream.read_to_string(&mut answer);
-            answered += u32::from(answer.ends_with("# EOF\n"));
+            count.fetch_add(u32::from(answer.ends_with("# EOF\n")), Ordering::Relaxed);
         }
-        answered
     });
-    std::thread::sleep(Duration::from_millis(50));
+    let begun = Instant::now();
+    while answered.load(Ordering::Relaxed) < 3 {
+        assert!(begun.elapsed() < LONG);
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let begun = Instant::now();
     drop(rig.task.take());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert!(scraping.join().unwrap() > 0);
+    scraping.join().unwrap();
     assert!(!rig.path.exists());
     let mut left = Vec::new();
     let _ = (&silent).read_to_end(&mut left);

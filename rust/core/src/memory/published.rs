@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, Swap, SwapGuard, lock};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Swap, SwapGuard, lock};
 
 /// A state `S` and the view `V` that readers take of it. The view is made anew when it is read for the first time after
 /// a change, so a burst of changes costs one making.
@@ -36,6 +36,15 @@ impl<S, V> Published<S, V> {
     /// Takes note of a change of the state, which is still locked.
     pub(super) fn changed(&self, _locked: &MutexGuard<'_, S>) {
         self.stale.store(true, Ordering::Release);
+    }
+
+    /// [`Published::changed`], and names the state, as it is now, by `number` in `name`: a reader that finds the number there
+    /// (Acquire) and then takes the view finds the change in it.
+    pub(super) fn changed_to(&self, locked: &MutexGuard<'_, S>, name: &AtomicU64, number: u64) {
+        self.changed(locked);
+        // Only now: a reader between the two would take the old view for the state of this number, and remember what it
+        // found there for as long as the number holds.
+        name.store(number, Ordering::Release);
     }
 
     /// The view, of the state as it is now or a little later. Without a lock unless the state has changed since the
@@ -82,6 +91,32 @@ mod models {
             change_and_look(&published, 2);
             other.join().unwrap();
             assert_eq!(**published.view(|state| *state), 3);
+        });
+    }
+
+    /// As a look-up that remembers its answer reads: the number first, then the view.
+    #[test]
+    fn a_view_that_is_taken_after_the_number_of_a_change_has_the_change() {
+        loom::model(|| {
+            let shared = Arc::new((Published::<u64, u64>::default(), AtomicU64::new(0)));
+            let look_up = |(published, number): &(Published<u64, u64>, AtomicU64)| {
+                let number = number.load(Ordering::Acquire);
+                let seen = **published.view(|state| *state);
+                assert!(seen >= number, "the view {seen} would be remembered as the one of number {number}");
+            };
+            let other = {
+                let shared = Arc::clone(&shared);
+                loom::thread::spawn(move || {
+                    let (published, number) = &*shared;
+                    let mut state = published.lock();
+                    *state = 1;
+                    published.changed_to(&state, number, 1);
+                })
+            };
+            look_up(&shared);
+            look_up(&shared);
+            other.join().unwrap();
+            look_up(&shared);
         });
     }
 }

@@ -82,8 +82,7 @@ impl Registry {
 
     /// Takes note of a change of the regions, which are still locked.
     fn changed(&self, locked: &MutexGuard<'_, State>) {
-        self.state_number.store(next_id().0, Ordering::Release);
-        self.regions.changed(locked);
+        self.regions.changed_to(locked, &self.state_number, next_id().0);
     }
 
     /// Registers a range, for reading only if it is not writable. The same range again answers the same id and counts one

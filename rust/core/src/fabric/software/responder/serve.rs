@@ -23,7 +23,7 @@ const WAKE: u64 = 0;
 const FIRST_CONNECTION: u64 = 1;
 
 /// While one connection alone has requests, its socket is asked for the next one directly, which takes half the time, and epoll
-/// at every eighth look.
+/// at every eighth look: what else has come waits for no more requests of that connection than that.
 const EPOLL_EVERY: u32 = 8;
 /// How often deadlines are looked at while there are any.
 const TICK: Duration = Duration::from_millis(100);
@@ -47,6 +47,8 @@ pub(super) struct Loop {
     polling: Polling,
     /// The connection that alone had a turn, and waits for its next request.
     only: Option<u64>,
+    /// Looks at that connection's socket since epoll was last asked, in this wait and those before.
+    direct_looks: u32,
 }
 
 /// What epoll says of a socket that its peer has closed or reset.
@@ -76,6 +78,7 @@ impl Loop {
             again: BTreeSet::new(),
             polling: Polling::new(longest_poll),
             only: None,
+            direct_looks: 0,
         })
     }
 
@@ -128,8 +131,10 @@ impl Loop {
     /// Waits for events. `Some`: a time before they were looked for, if that was a moment ago.
     fn wait(&mut self, events: &mut Vec<epoll::Event>) -> Result<Option<Instant>, Errno> {
         let only = self.only.take().filter(|_| self.again.is_empty() && self.timed.is_empty());
-        let look = |events: &mut Vec<epoll::Event>, longest: Option<Duration>| {
+        let direct_looks = &mut self.direct_looks;
+        let look = |events: &mut Vec<epoll::Event>, direct_looks: &mut u32, longest: Option<Duration>| {
             let longest = longest.and_then(|time| Timespec::try_from(time).ok());
+            *direct_looks = 0;
             events.clear();
             epoll::wait(&self.epoll, spare_capacity(events), longest.as_ref())
         };
@@ -137,14 +142,14 @@ impl Loop {
         only = only.filter(|(_, server)| server.waits_for_request());
         let mut looked = Some(Instant::now());
         if !self.again.is_empty() {
-            return look(events, Some(Duration::ZERO)).map(|_| looked);
+            return look(events, direct_looks, Some(Duration::ZERO)).map(|_| looked);
         }
         let mut wait = self.polling.begin();
-        let (mut answer, mut looks) = (Ok(0), 0_u32);
+        let mut answer = Ok(0);
         while answer == Ok(0) && wait.polls_on() {
             let now = Instant::now();
-            looks += 1;
-            if let Some((token, server)) = only.as_mut().filter(|_| looks % EPOLL_EVERY != 0) {
+            if let Some((token, server)) = only.as_mut().filter(|_| *direct_looks + 1 < EPOLL_EVERY) {
+                *direct_looks += 1;
                 if server.looks_for_request(now) {
                     let data = epoll::EventData::new_u64(*token);
                     events.clear();
@@ -155,11 +160,11 @@ impl Loop {
                 continue;
             }
             looked = Some(now);
-            answer = look(events, Some(Duration::ZERO));
+            answer = look(events, direct_looks, Some(Duration::ZERO));
         }
         if answer == Ok(0) {
             looked = None;
-            answer = look(events, (!self.timed.is_empty()).then_some(TICK));
+            answer = look(events, direct_looks, (!self.timed.is_empty()).then_some(TICK));
         }
         wait.end();
         answer.map(|_| looked)
@@ -247,3 +252,7 @@ fn flags_for(waits_for: WaitsFor) -> epoll::EventFlags {
         WaitsFor::Parked => epoll::EventFlags::ET,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests;
