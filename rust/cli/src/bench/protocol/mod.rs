@@ -31,7 +31,7 @@ pub(crate) use codec::{MAGIC, MAX_SPANS};
 pub(crate) use stream::{ANSWER_TIMEOUT, Stream, StreamError, nonce, unexpected};
 
 /// One message. The order of the variants and of their fields is the format on the wire: a change is a new
-/// [`codec::VERSION`].
+/// version in the module `codec`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Frame {
     /// Client, first frame: asks for `pool` bytes of registered memory, and for an engine that uses `path`.
