@@ -267,15 +267,22 @@ fn ten_thousand_scrapes_leave_nothing() {
         });
     };
     scrape(400);
-    let before = (descriptors(), resident());
-    scrape(10_000);
-    // Other tests of this process open and close descriptors, and use memory, meanwhile.
+    let before = descriptors();
+    // Other tests of this process use memory meanwhile, but not each time.
+    let grows = (0..3).all(|_| {
+        let before = resident();
+        scrape(10_000);
+        let after = resident();
+        println!("{after} bytes, before {before}");
+        after > before + (64 << 20)
+    });
+    assert!(!grows);
+    // So it is with descriptors, which they close.
     let begun = Instant::now();
-    while descriptors() > before.0 + 100 && begun.elapsed() < LONG {
+    while descriptors() > before + 100 && begun.elapsed() < LONG {
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert!(descriptors() <= before.0 + 100, "{} descriptors, before {}", descriptors(), before.0);
-    assert!(resident() < before.1 + (64 << 20), "{} bytes, before {}", resident(), before.1);
+    assert!(descriptors() <= before + 100, "{} descriptors, before {before}", descriptors());
 }
 
 /// With clients in every state.
