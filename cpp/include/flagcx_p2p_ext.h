@@ -346,8 +346,7 @@ typedef struct FlagcxP2pSlowTransfer {
   uint64_t piecesDone; /* how many of these are done */
   uint32_t lanes;      /* the lanes with these parts: bit n is lane n of the connection */
   uint32_t reserved;   /* 0 */
-  char path[16];       /* how its bytes travel: "rdma", "tcp", "cross-memory", "shared", "in-process", "gpu"; "none" if no
-                          lane has it yet */
+  char path[16];       /* way: "rdma", "tcp", "cross-memory", "shared", "in-process", "gpu"; "none": on no lane yet */
   char peer[64];       /* control address of the peer, "ip:port" */
 } FlagcxP2pSlowTransfer;
 
