@@ -339,14 +339,15 @@ int flagcxP2pEngineTakeNotifs(FlagcxP2pEngine *engine, void **block, size_t *byt
 typedef struct FlagcxP2pSlowTransfer {
   uint32_t size;       /* in, of the first element: sizeof; out: bytes filled */
   uint32_t isRead;     /* 1: READ, 0: WRITE */
-  uint64_t transferId; /* its id, as the call that started it answered */
+  uint64_t transferId; /* its id, as the call that started it answered; 0 while that call has not returned */
   uint64_t bytes;      /* of its parts that have not ended; a part is what one lane moves */
   uint64_t ageMs;      /* how long it has been unfinished, in milliseconds, exact to some of them */
   uint64_t pieces;     /* work requests of these parts */
   uint64_t piecesDone; /* how many of these are done */
   uint32_t lanes;      /* the lanes with these parts: bit n is lane n of the connection */
   uint32_t reserved;   /* 0 */
-  char path[16];       /* how its bytes travel: "rdma", "tcp", "cross-memory", "shared", "in-process", "gpu" */
+  char path[16];       /* how its bytes travel: "rdma", "tcp", "cross-memory", "shared", "in-process", "gpu"; "none" if no lane has
+                          it yet */
   char peer[64];       /* control address of the peer, "ip:port" */
 } FlagcxP2pSlowTransfer;
 

@@ -26,11 +26,13 @@ class Notification(NamedTuple):
 class SlowTransfer(NamedTuple):
     """A transfer that has not ended."""
 
+    #: Its id; 0 while the call that starts it has not returned. Error texts and logs name it.
+    id: int
     #: The address of its peer, "host:port".
     peer: str
     #: Whether it is a read; else a write.
     is_read: bool
-    #: How its bytes travel: "rdma", "tcp", "cross-memory", "shared", "in-process" or "gpu".
+    #: How its bytes travel: "rdma", "tcp", "cross-memory", "shared", "in-process" or "gpu"; "none" if no lane has it yet.
     path: str
     #: Bytes of its parts that have not ended. A part is what one lane moves.
     bytes: int
@@ -245,6 +247,7 @@ _HEAD = struct.Struct("=256sQ")
 
 def _slow_transfer(found: "_library.SlowTransferStruct") -> SlowTransfer:
     return SlowTransfer(
+        id=found.transferId,
         peer=found.peer.decode(errors="replace"),
         is_read=bool(found.isRead),
         path=found.path.decode(errors="replace"),

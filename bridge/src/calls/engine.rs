@@ -101,12 +101,12 @@ pub(crate) fn engine_here(engine: &Engine, call: &str) -> i32 {
     here(call, engine.state().core().here())
 }
 
-/// [`engine_here`] for a connection.
 /// Whether the handle is of this process. [`conn_here`] says so in words; to hand the name of a call to it takes 130 instructions.
 pub(crate) fn conn_is_here(conn: &Conn) -> bool {
     conn.connection().here().is_ok()
 }
 
+/// [`engine_here`] for a connection.
 pub(crate) fn conn_here(conn: &Conn, call: &str) -> i32 {
     here(call, conn.connection().here())
 }

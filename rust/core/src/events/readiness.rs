@@ -38,7 +38,10 @@ pub(crate) fn wait_for(
     }
 }
 
-/// Whether `fd` is ready now. False as well where that cannot be found out.
+/// Whether `fd` is ready now.
+///
+/// # Errors
+/// Where that cannot be found out.
 pub(crate) fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> Result<bool, Errno> {
     let mut is_ready = false;
     rustix::io::retry_on_intr(|| {
