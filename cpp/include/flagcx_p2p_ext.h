@@ -339,7 +339,7 @@ int flagcxP2pEngineTakeNotifs(FlagcxP2pEngine *engine, void **block, size_t *byt
 typedef struct FlagcxP2pSlowTransfer {
   uint32_t size;       /* in, of the first element: sizeof; out: bytes filled */
   uint32_t isRead;     /* 1: READ, 0: WRITE */
-  uint64_t transferId; /* its id, as the call that started it answered */
+  uint64_t transferId; /* its id, as the call that started it answered; 0 while that call has not returned */
   uint64_t bytes;      /* of its parts that have not ended; a part is what one lane moves */
   uint64_t ageMs;      /* how long it has been unfinished, in milliseconds, exact to some of them */
   uint64_t pieces;     /* work requests of these parts */

@@ -16,7 +16,7 @@ from unittest import mock
 from pair import Pair
 
 import flagcx_p2p
-from flagcx_p2p import Piece, _library, _transfer
+from flagcx_p2p import Piece, _engine, _library, _transfer
 
 EXAMPLE = pathlib.Path(flagcx_p2p.__file__).parent.parent / "examples" / "move_array.py"
 
@@ -256,6 +256,14 @@ class Library(unittest.TestCase):
             self.assertIn("flagcx_p2p_connections 0", flagcx_p2p.metrics_text())
             with self.assertRaises(ValueError):
                 engine.slow_transfers(-1)
+
+    def test_a_slow_transfer_has_all_that_the_library_tells(self) -> None:
+        names = [name for name, _ in _library.SlowTransferStruct._fields_]
+        values = dict(zip(names, range(1, len(names) - 1)), path=b"tcp", peer=b"10.0.0.2:1")
+        slow = _engine._slow_transfer(_library.SlowTransferStruct(**values))
+        self.assertEqual((slow.id, slow.bytes, slow.age), (values["transferId"], values["bytes"], values["ageMs"] / 1000))
+        self.assertEqual((slow.peer, slow.path, slow.is_read), ("10.0.0.2:1", "tcp", True))
+        self.assertEqual((slow.pieces, slow.pieces_done), (values["pieces"], values["piecesDone"]))
 
     def test_another_file_cannot_be_loaded_too(self) -> None:
         flagcx_p2p.load()

@@ -22,6 +22,7 @@ use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::notify::Message;
+use flagcx_p2p::internals::observe::{EventKind, event_log};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
 use forking_peer::{LENGTH, Peer};
 use rustix::process::Signal;
@@ -140,6 +141,15 @@ fn transfers_fail_with_their_peer() {
             }
         }
         assert!(start.elapsed() < AT_ONCE, "{path}: {:?}", start.elapsed());
+        // Whatever is seen first: the end of the process, of its sockets, or the failure of a lane.
+        let peer = pair.here.info().peer;
+        let ends: Vec<_> = event_log()
+            .recent()
+            .into_iter()
+            .filter(|event| event.peer.as_ref() == Some(&peer))
+            .filter(|event| matches!(event.kind, EventKind::ConnectionLost | EventKind::ConnectionEnded))
+            .collect();
+        assert!(matches!(&ends[..], [end] if end.kind == EventKind::ConnectionLost), "{path}: {ends:?}");
     }
 }
 

@@ -21,6 +21,7 @@ use flagcx_p2p::internals::connection::Context;
 use flagcx_p2p::internals::control::local_address;
 use flagcx_p2p::internals::engine::{Engine, EngineOptions};
 use flagcx_p2p::internals::fabric::{DeviceList, Opcode, verbs};
+use flagcx_p2p::internals::observe::{Sample, Value, metrics, registry};
 use flagcx_p2p::internals::pool::{RequestList, Submission};
 use flagcx_p2p::internals::transfer::{Outcome, SubmitError};
 use nullverbs::Standin;
@@ -251,6 +252,15 @@ fn a_full_queue_is_waited_for_once() {
     assert_eq!(outcome(here, first), Outcome::Done);
     let Outcome::Failed(failure) = outcome(here, last) else { panic!("a part found no room") };
     assert!(failure.reason.contains("stayed full"), "{failure}");
+    // It is counted for its peer, by no lane, and is in flight no longer.
+    let (snapshot, peer) = (registry().snapshot(), here.info().peer);
+    let values = |metric, label: &str| {
+        let has = |sample: &Sample, label: &str| sample.labels.iter().any(|(_, value)| value == label);
+        let of_peer = snapshot.of(metric).filter(|sample| has(sample, &peer) && has(sample, label));
+        of_peer.map(|sample| sample.value.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&metrics::PEER_ENDED, "none"), [Value::Number(0), Value::Number(1)], "done, failed");
+    assert_eq!(values(&metrics::PEER_IN_FLIGHT, &peer), [Value::Number(0)]);
 }
 
 /// What waits in a worker's queue belongs to its connection too. In many engines at once, so that the peer, which

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::gpu_lanes::NoLane;
-use super::submit::{ROOM_TAKEN_LIMIT, WhenFull, end_unplaced};
+use super::submit::{ROOM_TAKEN_LIMIT, WhenFull};
 use super::{Connection, LaneHandle};
 use crate::fabric::Opcode;
 use crate::fabric::gpu::key;
@@ -253,7 +253,7 @@ impl Connection {
                         reason: error.to_string(),
                     });
                     self.context.pool.early_ends().note();
-                    end_unplaced(task, opcode, false, bytes);
+                    self.end_unplaced(task, opcode, false, bytes);
                 }
             }
         }

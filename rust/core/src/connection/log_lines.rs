@@ -29,10 +29,12 @@ impl Connection {
     /// It ends, for `reason`. Called before anything of it is closed.
     pub(super) fn log_end(&self, verdict: EndState, reason: &str) {
         let peer = &self.peer.control;
-        // A peer that ends while no transfer is in flight is not worth a warning. This side's end closes lanes too.
+        // A peer that ends while no transfer is in flight is not worth a warning. The end of its sockets may be seen before a lane
+        // fails, or after. This side's end closes lanes too.
         let is_lost = verdict == EndState::Failed
             && !self.is_closed()
-            && self.lanes.iter().any(|lane| lane.status.health() != LaneHealth::Healthy);
+            && (self.lanes.iter().any(|lane| lane.status.health() != LaneHealth::Healthy)
+                || self.transfers().in_flight().transfers > 0);
         if is_lost {
             report!(warn, ConnectionLost, peer = peer, "connection lost: {reason}");
         } else {

@@ -1,17 +1,27 @@
 //! What a connection reports to operators.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Connection, LaneHandle};
-use crate::observe::{ConnectionReport, LaneReport, SlowTransfer, Snapshot, Source, registry};
+use super::Connection;
+use crate::observe::{
+    ConnectionReport, LaneReport, SlowTransfer, Snapshot, Source, TransferSource, TransferTotals, registry,
+};
 use crate::pool::{LaneHealth, UnfinishedPart};
 use crate::sync::Ordering;
 
 impl Source for Connection {
     fn collect(&self, out: &mut Snapshot) {
         if !self.reported.load(Ordering::Relaxed) {
-            out.connection(&self.peer_name, &self.report());
+            let mut report = self.report();
+            for lane in self.lanes.iter().chain(&self.gpu.handles()) {
+                // The worker's lock is taken once, however many lanes of however many connections it has.
+                let ask = || lane.worker.with_state(|state| state.oldest_ages());
+                let age = out.ages(Arc::as_ptr(&lane.worker).addr(), ask).get(&lane.key.number());
+                report.oldest = report.oldest.max(age.copied().unwrap_or_default());
+            }
+            out.connection(&self.peer_name, &report);
         }
     }
 
@@ -23,9 +33,10 @@ impl Source for Connection {
 }
 
 impl Connection {
-    /// Its counts become part of those of the connections that have ended. Once, after its transfers have ended.
+    /// Its counts become part of those of the connections that have ended. Once, after its transfers have ended: all but copies that go
+    /// on, which are counted when they end.
     pub(super) fn end_report(&self) {
-        registry().end_connection(&self.peer_name, || {
+        registry().end_connection(&self.peer_name, self.counts(), || {
             self.reported.store(true, Ordering::Relaxed);
             self.report()
         });
@@ -34,45 +45,54 @@ impl Connection {
     fn report(&self) -> ConnectionReport {
         let mut report = ConnectionReport {
             notifications_sent: self.notified.load(Ordering::Relaxed),
+            transfers: self.transfers(),
             ..ConnectionReport::default()
         };
         for lane in &self.lanes {
-            self.add_lane(lane, &mut report);
-            lane.status.counts.add_to(&mut report.transfers);
             let (retries, rebuilds) = (lane.status.counts.retries(), lane.status.counts.rebuilds());
             report.lanes.push(LaneReport { retries, rebuilds });
             report.healthy_lanes += u64::from(lane.status.health() == LaneHealth::Healthy);
         }
-        for lane in self.gpu.handles() {
-            self.add_lane(&lane, &mut report);
-        }
-        self.gpu.counts.add_to(&mut report.transfers);
         report
     }
 
-    fn add_lane(&self, lane: &LaneHandle, report: &mut ConnectionReport) {
-        let oldest = lane.worker.with_state(|state| state.oldest_age(lane.key));
-        report.oldest = report.oldest.max(oldest.unwrap_or_default());
+    /// Where its transfers are counted.
+    fn counts(&self) -> Vec<Arc<dyn TransferSource>> {
+        let lanes = self.lanes.iter().map(|lane| Arc::clone(&lane.status.counts) as Arc<dyn TransferSource>);
+        lanes.chain([Arc::clone(&self.gpu.counts) as _, Arc::clone(&self.unplaced) as _]).collect()
+    }
+
+    /// What was counted of its transfers. A transfer may begin on one lane and end on another: what ended is read first, of all.
+    pub(super) fn transfers(&self) -> TransferTotals {
+        let (counts, mut totals) = (self.counts(), TransferTotals::default());
+        counts.iter().for_each(|counts| counts.add_ended(&mut totals));
+        counts.iter().for_each(|counts| counts.add_started(&mut totals));
+        totals
     }
 
     /// The transfers of this connection that have not ended for at least `older_than`.
     pub(crate) fn add_slow_transfers(&self, older_than: Duration, out: &mut Vec<SlowTransfer>) {
         let (mut found, mut parts) = (Vec::new(), Vec::new());
         for (index, lane) in self.lanes.iter().chain(&self.gpu.handles()).enumerate() {
+            if lane.status.counts.is_idle() {
+                continue;
+            }
             lane.worker.with_state(|state| state.unfinished(lane.key, older_than, &mut parts));
             found.extend(parts.drain(..).map(|part| (index as u32, part)));
         }
         if found.is_empty() {
             return;
         }
-        let ids = self.context.transfers.ids_by_task();
-        let mut by_owner: HashMap<usize, SlowTransfer> = HashMap::new();
+        let by_task = self.context.transfers.by_task();
+        let mut by_owner: HashMap<(usize, u64), SlowTransfer> = HashMap::new();
         for (lane, part) in found {
+            // It may have ended meanwhile.
+            let Some(id) = by_task.id(part.owner, part.generation) else { continue };
             let peer = &self.peer.control;
             by_owner
-                .entry(part.owner)
+                .entry((part.owner, part.generation))
                 .or_insert_with(|| SlowTransfer {
-                    id: ids.get(&part.owner).copied().unwrap_or_default(),
+                    id,
                     peer: peer.to_string(),
                     opcode: part.opcode.into(),
                     path: part.path,

@@ -53,7 +53,7 @@ use crate::fabric::Paths;
 use crate::fork::{Forked, OfProcess};
 use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
-use crate::observe;
+use crate::observe::{self, PathNames, SharedCounts};
 use crate::pool::{EndState, LaneHealth, PoolError};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::transfer::{RemoteRange, SlicePolicy, Spread, SubmitError};
@@ -112,6 +112,8 @@ pub struct Inner {
     recovery: OnceCell<(Task, Arc<EventLoop>)>,
     /// Notifications sent, for operators; incremented by any thread: Relaxed.
     notified: AtomicU64,
+    /// Where parts of its transfers are counted that no lane took.
+    unplaced: Arc<SharedCounts>,
     /// The name of the peer in metrics.
     peer_name: Arc<str>,
     /// The lanes that the recovery has found out of working order, a bit each, for events. Written by the recovery and its helpers;
@@ -233,18 +235,20 @@ impl Connection {
             rebuilds: Arc::default(),
             recovery: OnceCell::new(),
             notified: AtomicU64::new(0),
+            unplaced: Arc::new(SharedCounts::new(PathNames { write: "none", read: "none" })),
             peer_name,
             broken_lanes: AtomicU32::new(0),
             reported: AtomicBool::new(false),
             ended: Once::new(),
         })));
+        // Before anything can end it: the line of its end comes after this one.
+        connection.log_connected(began);
         connection.start_recovery(told, presence)?;
         if let Some(events) = &connection.context.device_events {
             events.watch(&connection);
             // It may have changed during the handshake.
             connection.wakeup.wake();
         }
-        connection.log_connected(began);
         observe::registry().add(&connection);
         Ok(connection)
     }

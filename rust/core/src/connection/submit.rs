@@ -8,7 +8,6 @@ use super::Connection;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::memory::Recent;
-use crate::observe::process_counts;
 use crate::pool::{EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission};
 use crate::transfer::{
     IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SlicePolicy, SubmitError, Task, TransferId,
@@ -235,7 +234,7 @@ impl Connection {
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
             if task.end_state() != EndState::Done {
                 self.context.pool.spare_lists().release(list);
-                end_unplaced(task, opcode, first, bytes);
+                self.end_unplaced(task, opcode, first, bytes);
                 continue;
             }
             let handed = self.pick_lane(hint.wrapping_add(number)).and_then(|lane| {
@@ -255,7 +254,7 @@ impl Connection {
                         reason: error.to_string(),
                     });
                     self.context.pool.early_ends().note();
-                    end_unplaced(task, opcode, first, bytes);
+                    self.end_unplaced(task, opcode, first, bytes);
                 }
             }
         }
@@ -374,15 +373,14 @@ impl Connection {
     pub(super) fn down(&self, reason: &str) -> SubmitError {
         SubmitError::Down { peer: self.peer.control.to_string(), reason: reason.to_owned() }
     }
-}
 
-/// Ends a part that no lane takes, and counts it.
-#[cold]
-pub(super) fn end_unplaced(task: &'static Task, opcode: Opcode, first: bool, bytes: u64) {
-    let end = task.end_part();
-    let counts = process_counts().unplaced();
-    counts.start(opcode.into(), u64::from(first), bytes);
-    counts.end(opcode.into(), end.state().into(), u64::from(end.is_last()), bytes);
+    /// Ends a part that no lane takes, and counts it.
+    #[cold]
+    pub(super) fn end_unplaced(&self, task: &'static Task, opcode: Opcode, first: bool, bytes: u64) {
+        let end = task.end_part();
+        self.unplaced.start(opcode.into(), u64::from(first), bytes);
+        self.unplaced.end(opcode.into(), end.state().into(), u64::from(end.is_last()), bytes);
+    }
 }
 
 /// How long a part of a transfer that does not wait for room may wait, which others have taken behind its back.

@@ -13,6 +13,7 @@ use super::unix_socket::{self, SocketPath};
 use crate::config::{Config, MetricsAddress};
 use crate::control::AllowList;
 use crate::fork::OwnSocket;
+use crate::observe::report;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -53,7 +54,10 @@ impl Listener {
             Self::Tcp { socket, allow } => socket.accept().map(|(stream, peer)| {
                 let is_permitted = peer.ip().to_canonical().is_loopback() || allow.permits(peer.ip());
                 if !is_permitted {
-                    tracing::info!(
+                    report!(
+                        info,
+                        ClientRefused,
+                        peer = peer,
                         "connection from {peer} to the metrics endpoint refused: the address is not in FLAGCX_P2P_ALLOW"
                     );
                 }

@@ -16,6 +16,7 @@ use crate::connection::{Connection, LaneBuilder};
 use crate::control::{Abort, Listener, Peer, Stream};
 use crate::events::{EventLoop, Handle, Interest, Task, Waiter, Wakeup, first, off_loop};
 use crate::memory::Cursor;
+use crate::observe::report;
 
 /// The control listener and what came of it.
 #[derive(Debug)]
@@ -124,7 +125,11 @@ impl Acceptor {
             }
             Ok(Some(accepted)) => inbox.ready.push_back(Ok(accepted)),
             Err(error) => {
-                tracing::warn!("{error}");
+                if let EngineError::Peer { peer, .. } = &error {
+                    report!(warn, ClientRefused, peer = peer, "{error}");
+                } else {
+                    report!(warn, ClientRefused, "{error}");
+                }
                 if !inbox.serving {
                     inbox.ready.push_back(Err(error));
                 }
@@ -284,11 +289,8 @@ async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, ha
     let began = Instant::now();
     let first_words = began + admission::SILENCE_LIMIT;
     if waiter.ready(stream.as_fd(), Interest::Read, Some(first_words)).await.is_err() {
-        tracing::info!(
-            "{} is no peer: it said nothing for {} s",
-            stream.peer(),
-            admission::SILENCE_LIMIT.as_secs()
-        );
+        let (peer, seconds) = (stream.peer(), admission::SILENCE_LIMIT.as_secs());
+        report!(info, ClientRefused, peer = peer, "{peer} is no peer: it said nothing for {seconds} s");
         return;
     }
     let owner = Weak::clone(&engine);
@@ -303,7 +305,12 @@ async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, ha
                     None => pending().await,
                 }
                 // Whatever the handshake waits for: another socket, or this one with bytes that are not due yet.
-                tracing::info!("{source} has not ended its handshake in time, and others wait");
+                report!(
+                    info,
+                    ClientRefused,
+                    peer = source,
+                    "{source} has not ended its handshake in time, and others wait"
+                );
                 Ok(None)
             })
             .await;

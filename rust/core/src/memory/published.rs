@@ -15,14 +15,19 @@ pub(super) struct Published<S, V> {
     /// The view is older than the state. Set under the lock by the thread that changes the state, cleared under the lock by
     /// the thread that makes the view; a reader that sees it (Acquire, pairing with the Release stores) makes the view first.
     stale: AtomicBool,
+    /// Names the state as it is now. Written under the lock after `stale` (Release), read by those that remember what they found in
+    /// a view (Acquire), before they take the view: one that reads the number of a change sees that the view is stale, or the new view.
+    number: AtomicU64,
 }
 
-impl<S: Default, V: Default> Default for Published<S, V> {
-    fn default() -> Self {
+impl<S: Default, V: Default> Published<S, V> {
+    /// The default state, with this number.
+    pub(super) fn new(number: u64) -> Self {
         Self {
             state: Mutex::new(S::default()),
             view: Swap::from_pointee(V::default()),
             stale: AtomicBool::new(false),
+            number: AtomicU64::new(number),
         }
     }
 }
@@ -33,18 +38,17 @@ impl<S, V> Published<S, V> {
         lock(&self.state)
     }
 
-    /// Takes note of a change of the state, which is still locked.
-    pub(super) fn changed(&self, _locked: &MutexGuard<'_, S>) {
+    /// Takes note of a change of the state, which is still locked and has this number from now on.
+    pub(super) fn changed(&self, _locked: &MutexGuard<'_, S>, number: u64) {
+        // In this order: a reader that finds the new number must not take the old view for what belongs to it.
         self.stale.store(true, Ordering::Release);
+        self.number.store(number, Ordering::Release);
     }
 
-    /// [`Published::changed`], and names the state, as it is now, by `number` in `name`: a reader that finds the number there
-    /// (Acquire) and then takes the view finds the change in it.
-    pub(super) fn changed_to(&self, locked: &MutexGuard<'_, S>, name: &AtomicU64, number: u64) {
-        self.changed(locked);
-        // Only now: a reader between the two would take the old view for the state of this number, and remember what it
-        // found there for as long as the number holds.
-        name.store(number, Ordering::Release);
+    /// The number of the state. What was found in a view that was taken after this holds for as long as the number stays.
+    #[inline]
+    pub(super) fn number(&self) -> u64 {
+        self.number.load(Ordering::Acquire)
     }
 
     /// The view, of the state as it is now or a little later. Without a lock unless the state has changed since the
@@ -75,11 +79,11 @@ mod models {
     #[test]
     fn a_change_is_seen_by_the_thread_that_made_it() {
         loom::model(|| {
-            let published = Arc::new(Published::<u64, u64>::default());
+            let published = Arc::new(Published::<u64, u64>::new(0));
             let change_and_look = |published: &Published<u64, u64>, bit: u64| {
                 let mut state = published.lock();
                 *state |= bit;
-                published.changed(&state);
+                published.changed(&state, bit);
                 drop(state);
                 let seen = **published.view(|state| *state);
                 assert_eq!(seen & bit, bit, "the view lacks what was put into the state before");
@@ -94,29 +98,27 @@ mod models {
         });
     }
 
-    /// As a look-up that remembers its answer reads: the number first, then the view.
+    /// A reader remembers what it found under the number that it read before; the state changes meanwhile.
     #[test]
-    fn a_view_that_is_taken_after_the_number_of_a_change_has_the_change() {
+    fn what_was_remembered_under_the_present_number_is_the_present_state() {
         loom::model(|| {
-            let shared = Arc::new((Published::<u64, u64>::default(), AtomicU64::new(0)));
-            let look_up = |(published, number): &(Published<u64, u64>, AtomicU64)| {
-                let number = number.load(Ordering::Acquire);
-                let seen = **published.view(|state| *state);
-                assert!(seen >= number, "the view {seen} would be remembered as the one of number {number}");
-            };
-            let other = {
-                let shared = Arc::clone(&shared);
+            let published = Arc::new(Published::<u64, u64>::new(1));
+            let reader = {
+                let published = Arc::clone(&published);
                 loom::thread::spawn(move || {
-                    let (published, number) = &*shared;
-                    let mut state = published.lock();
-                    *state = 1;
-                    published.changed_to(&state, number, 1);
+                    let number = published.number();
+                    (number, **published.view(|state| *state))
                 })
             };
-            look_up(&shared);
-            look_up(&shared);
-            other.join().unwrap();
-            look_up(&shared);
+            let mut state = published.lock();
+            *state = 7;
+            published.changed(&state, 2);
+            drop(state);
+            let (number, found) = reader.join().unwrap();
+            assert!(
+                number != published.number() || found == 7,
+                "the old state under the number of the new one"
+            );
         });
     }
 }

@@ -19,7 +19,7 @@ use super::region::{MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
 use crate::fabric::{Access, Device, DmaBuf, SharedFile};
 use crate::observe::process_counts;
-use crate::sync::{AtomicU64, Condvar, MutexGuard, Ordering, SwapGuard, wait};
+use crate::sync::{Condvar, MutexGuard, SwapGuard, wait};
 pub use error::RegistryError;
 pub(super) use registration::next_id;
 use registration::{Registration, gives};
@@ -31,10 +31,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The regions of one engine.
 #[derive(Debug)]
 pub struct Registry {
-    /// Names the regions as they are now: another number than any registry has had before. Written under the lock of `regions`
-    /// when they change (Release), read by look-ups that remember an answer (Acquire): an answer with this number still holds.
-    state_number: AtomicU64,
     device: Arc<dyn Device>,
+    /// Each state has a number that no registry has had before.
     regions: Published<State, Snapshot>,
     /// Notified when a range leaves [`State::registering`].
     registered: Condvar,
@@ -66,9 +64,8 @@ impl Registry {
     /// An empty registry of regions on `device`.
     pub fn new(device: Arc<dyn Device>) -> Self {
         Self {
-            state_number: AtomicU64::new(next_id().0),
             device,
-            regions: Published::default(),
+            regions: Published::new(next_id().0),
             registered: Condvar::new(),
             announced: Arc::default(),
         }
@@ -77,12 +74,12 @@ impl Registry {
     /// Names the regions of this registry as they are now; never 0.
     #[inline]
     pub(super) fn state_number(&self) -> u64 {
-        self.state_number.load(Ordering::Acquire)
+        self.regions.number()
     }
 
     /// Takes note of a change of the regions, which are still locked.
     fn changed(&self, locked: &MutexGuard<'_, State>) {
-        self.regions.changed_to(locked, &self.state_number, next_id().0);
+        self.regions.changed(locked, next_id().0);
     }
 
     /// Registers a range, for reading only if it is not writable. The same range again answers the same id and counts one

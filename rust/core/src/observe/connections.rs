@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ended_connections::EndedConnections;
 use super::{Label, Snapshot, TransferEnd, TransferTotals, metrics};
 
 /// What one connection reports.
@@ -48,6 +49,16 @@ impl Sums {
         self.add_counters(report);
     }
 
+    /// Adds transfers of connections that have been added before.
+    pub(super) fn add_transfers(&mut self, transfers: &TransferTotals) {
+        self.report.transfers.merge(transfers);
+    }
+
+    /// How many connections were added.
+    pub(super) fn connections(&self) -> u64 {
+        self.connections
+    }
+
     fn add_counters(&mut self, report: &ConnectionReport) {
         self.report.transfers.merge(&report.transfers);
         self.report.notifications_sent += report.notifications_sent;
@@ -57,24 +68,6 @@ impl Sums {
         for (sum, lane) in self.report.lanes.iter_mut().zip(&report.lanes) {
             sum.retries += lane.retries;
             sum.rebuilds += lane.rebuilds;
-        }
-    }
-}
-
-/// What the connections that have ended had counted.
-#[derive(Debug, Default)]
-pub(super) struct EndedConnections {
-    all: Sums,
-    /// Of these, those of peers without series of their own.
-    other: Sums,
-}
-
-impl EndedConnections {
-    /// Adds a connection that has ended.
-    pub(super) fn add(&mut self, peer: &Arc<str>, report: &ConnectionReport) {
-        self.all.add(report);
-        if **peer == *OTHER_PEERS {
-            self.other.add(report);
         }
     }
 }
@@ -108,15 +101,15 @@ impl Peers {
         out.number(&metrics::IN_FLIGHT_BYTES, &[], in_flight.bytes);
         out.seconds(&metrics::OLDEST_AGE, &[], all.report.oldest);
         out.number(&metrics::CONNECTIONS, &[], all.connections);
-        out.number(&metrics::CONNECTIONS_ENDED, &[], ended.all.connections);
-        all.add_counters(&ended.all.report);
+        out.number(&metrics::CONNECTIONS_ENDED, &[], ended.all().connections);
+        all.add_counters(&ended.all().report);
         all.report.transfers.merge(unplaced);
         write_totals(&all.report, out);
-        if ended.other.connections > 0 {
-            self.0.entry(Arc::from(OTHER_PEERS)).or_default().add_counters(&ended.other.report);
+        if ended.has_others() {
+            self.0.entry(Arc::from(OTHER_PEERS)).or_default();
         }
-        for (peer, sums) in &self.0 {
-            write_peer(peer, sums, out);
+        for (peer, sums) in self.0 {
+            write_peer(&peer, sums, ended.of(&peer), out);
         }
     }
 }
@@ -137,12 +130,15 @@ fn write_totals(all: &ConnectionReport, out: &mut Snapshot) {
     out.number(&metrics::NOTIFICATIONS_SENT, &[], all.notifications_sent);
 }
 
-fn write_peer(peer: &str, sums: &Sums, out: &mut Snapshot) {
+fn write_peer(peer: &str, mut sums: Sums, ended: Option<&Sums>, out: &mut Snapshot) {
     let peer: Label = ("peer", peer.to_owned());
     let labels = std::slice::from_ref(&peer);
+    // Of connections that exist: what those that have ended counted is among the counters only.
+    let in_flight = sums.report.transfers.in_flight();
+    if let Some(ended) = ended {
+        sums.add_counters(&ended.report);
+    }
     let report = &sums.report;
-    // Of connections that exist: those that have ended have nothing in flight, and what they counted is among the counters only.
-    let in_flight = report.transfers.in_flight();
     out.number(&metrics::PEER_CONNECTIONS, labels, sums.connections);
     out.number(&metrics::PEER_LANES, labels, sums.lane_count);
     out.number(&metrics::PEER_HEALTHY_LANES, labels, report.healthy_lanes);

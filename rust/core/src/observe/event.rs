@@ -47,9 +47,9 @@ kinds! {
     EngineOpened = "engine_opened",
     /// A connection was made.
     Connected = "connected",
-    /// A connection ended while no lane had failed.
+    /// A connection ended while no lane had failed and no transfer was in flight, or by this side.
     ConnectionEnded = "connection_ended",
-    /// A connection ended with its peer or its path; transfers in flight failed.
+    /// A connection ended with its peer or its path, after a lane had failed or while transfers were in flight: these failed.
     ConnectionLost = "connection_lost",
     /// The process of a peer on this host has ended.
     PeerDied = "peer_died",

@@ -45,6 +45,7 @@ metrics! {
     WAITING = Gauge "flagcx_p2p_transfers_waiting": "Parts of transfers in the submission queues of a device, which no worker has taken yet";
     LATENCY = Histogram "flagcx_p2p_transfer_latency_seconds": "Time from begin to end of a sample of transfers: of one in 64 of each lane, whatever its size; of one over several lanes, that of its first part";
     SLOW = Counter "flagcx_p2p_slow_transfers": "Transfers with an id that took longer than 1 ms: not a sample, though one of 1 to 1.5 ms may be missed";
+    SLOW_LATENCY = Histogram "flagcx_p2p_slow_transfer_latency_seconds": "Time of the transfers that took longer than 1 ms, of each one and not a sample; of one over several lanes, that of its last part";
     CONNECTIONS = Gauge "flagcx_p2p_connections": "Connections of the process";
     CONNECTIONS_ENDED = Counter "flagcx_p2p_connections_ended": "Connections that have ended";
     LANE_RETRIES = Counter "flagcx_p2p_lane_retries": "Parts of transfers that were posted again after their lane had failed";

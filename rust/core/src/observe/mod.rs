@@ -1,11 +1,12 @@
 //! What the engine counts, and how an operator reads it.
 //!
-//! Counting costs no measurable time: the thread that does the work owns plain counters on a cache line of its own and
-//! writes them without a locked instruction. Reading is rare: [`registry()`] collects a [`Snapshot`] from every live
+//! Counting costs no measurable time: a worker's holder owns plain counters and writes them without a locked instruction; a thread
+//! that copies a transfer itself counts it with two locked additions, on a cache line that few threads share. Reading is rare: [`registry()`] collects a [`Snapshot`] from every live
 //! [`Source`], and [`prometheus_text`] writes one in the text format of OpenMetrics.
 
 mod connections;
 mod counter;
+mod ended_connections;
 mod event;
 mod event_log;
 mod histogram;
@@ -37,6 +38,7 @@ pub(crate) use report::{About, report};
 pub use shared_counts::SharedCounts;
 pub use slow_transfer::{Direction, SlowTransfer};
 pub use snapshot::{Label, Sample, Snapshot, Value};
+pub(crate) use transfer_counts::COUNTED;
 pub use transfer_counts::{PathNames, TransferCounts, TransferEnd};
-pub use transfer_totals::{Amount, PathTotals, TransferTotals};
+pub use transfer_totals::{Amount, PathTotals, TransferSource, TransferTotals};
 pub use worker::{SAMPLE_EVERY, WorkerCounters};

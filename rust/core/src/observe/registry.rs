@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::fork::PerProcess;
 
-use super::connections::EndedConnections;
+use super::ended_connections::EndedConnections;
 use super::peer_names::PeerNames;
-use super::{ConnectionReport, SlowTransfer, Snapshot, TransferTotals, process_counts};
+use super::{ConnectionReport, SlowTransfer, Snapshot, TransferSource, TransferTotals, process_counts};
 
 /// An object with counters.
 pub trait Source: Send + Sync {
@@ -51,11 +51,12 @@ impl Registry {
     pub fn snapshot(&self) -> Snapshot {
         // Dropped last: a connection of which this is the last reference ends then, and waits for the lock.
         let sources = self.live();
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let mut snapshot = Snapshot::default();
         for source in &sources {
             source.collect(&mut snapshot);
         }
+        ended.add_late();
         let mut unplaced = TransferTotals::default();
         process_counts().unplaced().add_to(&mut unplaced);
         process_counts().collect(&mut snapshot);
@@ -70,10 +71,16 @@ impl Registry {
     }
 
     /// A connection has ended: what `report` answers is part of the sums from now on. `report` is called while no snapshot is
-    /// made, and after it the connection must not report to one.
-    pub fn end_connection(&self, peer: &Arc<str>, report: impl FnOnce() -> ConnectionReport) {
+    /// made, and after it the connection must not report to one. Its transfers are those of `counts`; what is counted there later
+    /// becomes part of the sums too.
+    pub fn end_connection(
+        &self,
+        peer: &Arc<str>,
+        counts: Vec<Arc<dyn TransferSource>>,
+        report: impl FnOnce() -> ConnectionReport,
+    ) {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        ended.add(peer, &report());
+        ended.add(peer, counts, report());
     }
 
     /// The transfers of the process that have been unfinished for at least `older_than`, the oldest first.
@@ -101,7 +108,9 @@ impl std::fmt::Debug for Registry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Amount, Direction, MOST_PEERS, Metric, OTHER_PEERS, Sample, Value, metrics};
+    use super::super::{
+        Amount, Direction, MOST_PEERS, Metric, OTHER_PEERS, PathNames, Sample, SharedCounts, Value, metrics,
+    };
     use super::*;
 
     struct Lanes(u64);
@@ -158,7 +167,7 @@ mod tests {
         }
 
         fn end(&self, registry: &Registry) {
-            registry.end_connection(&self.name, || {
+            registry.end_connection(&self.name, Vec::new(), || {
                 self.ended.store(true, std::sync::atomic::Ordering::Relaxed);
                 self.report()
             });
@@ -207,6 +216,49 @@ mod tests {
         assert_eq!(number(&registry, &metrics::CONNECTIONS, None), Some(2));
         [&one, &more].iter().for_each(|peer| peer.end(&registry));
         assert_eq!(number(&registry, &metrics::ENDED, None), Some(23));
+    }
+
+    #[test]
+    fn the_series_of_a_peer_goes_on_when_one_of_its_connections_ends() {
+        let registry = Registry::default();
+        let [one, two] = [5, 11].map(|done| Peer::new(&registry, "a", done));
+        one.end(&registry);
+        drop(one);
+        assert_eq!(number(&registry, &metrics::PEER_ENDED, Some("a")), Some(16));
+        assert_eq!(number(&registry, &metrics::PEER_IN_FLIGHT, Some("a")), Some(1), "of what exists");
+        assert_eq!(number(&registry, &metrics::PEER_CONNECTIONS, Some("a")), Some(1));
+        assert_eq!(number(&registry, &metrics::ENDED, None), Some(16));
+        two.end(&registry);
+        drop(two);
+        let back = Peer::new(&registry, "a", 1);
+        assert_eq!(number(&registry, &metrics::PEER_ENDED, Some("a")), Some(1), "it comes back");
+        assert_eq!(number(&registry, &metrics::ENDED, None), Some(17));
+        back.end(&registry);
+    }
+
+    #[test]
+    fn what_is_counted_after_the_end_of_a_connection_is_part_of_the_sums() {
+        let registry = Registry::default();
+        let (name, other) = (registry.peer_name("a"), Peer::new(&registry, "a", 1));
+        let counts = Arc::new(SharedCounts::new(PathNames { write: "tcp", read: "tcp" }));
+        counts.start(Direction::Read, 1, 8);
+        registry.end_connection(&name, vec![Arc::clone(&counts) as _], || {
+            let mut report = ConnectionReport::default();
+            counts.add_to(&mut report.transfers);
+            report
+        });
+        let done = |registry: &Registry| number(registry, &metrics::ENDED, None);
+        assert_eq!(done(&registry), Some(1));
+        for transfers in 2..4 {
+            counts.end(Direction::Read, super::super::TransferEnd::Done, 1, 8);
+            assert_eq!(done(&registry), Some(transfers));
+            assert_eq!(number(&registry, &metrics::PEER_ENDED, Some("a")), Some(transfers));
+        }
+        counts.end(Direction::Read, super::super::TransferEnd::Done, 1, 8);
+        // The last that had them drops them before the next snapshot.
+        drop(counts);
+        assert_eq!((done(&registry), done(&registry)), (Some(4), Some(4)));
+        drop(other);
     }
 
     #[test]

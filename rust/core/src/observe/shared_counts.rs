@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use super::transfer_counts::COUNTED;
-use super::{Amount, Direction, PathNames, TransferEnd, TransferTotals};
+use super::{Amount, Direction, PathNames, TransferEnd, TransferSource, TransferTotals};
 
 /// Copies of the counts of transfers that end well. Threads with different numbers mostly use different copies, each on a cache line
 /// of its own.
@@ -59,9 +59,13 @@ impl SharedCounts {
         }
     }
 
-    /// Transfers that ended well and were counted where this thread counts.
+    /// Transfers that ended well and were counted where this thread counts; 1 if none is counted, so that none has its turn to be
+    /// measured.
     #[inline]
     pub fn done_beside(&self, thread: usize, direction: Direction) -> u64 {
+        if !COUNTED {
+            return 1;
+        }
         self.tally(thread, direction).map_or(0, |tally| tally.transfers.load(Ordering::Relaxed))
     }
 
@@ -87,27 +91,52 @@ impl SharedCounts {
         }
     }
 
-    /// Adds what was counted so far.
-    pub fn add_to(&self, totals: &mut TransferTotals) {
+    fn done_so_far(&self, direction: Direction) -> Amount {
+        let mut done = Amount::default();
+        let tallies = self.done.iter().filter_map(|shard| shard.get(direction as usize));
+        tallies.for_each(|tally| done += tally.amount());
+        done
+    }
+}
+
+impl TransferSource for SharedCounts {
+    fn add_started(&self, totals: &mut TransferTotals) {
         for direction in [Direction::Write, Direction::Read] {
             let of_path = totals.of(direction, self.paths.of(direction));
-            let mut done = Amount::default();
-            self.done
-                .iter()
-                .filter_map(|shard| shard.get(direction as usize))
-                .for_each(|tally| done += tally.amount());
-            of_path.started += done;
-            if let Some(total) = of_path.ended.first_mut() {
-                *total += done;
-            }
+            of_path.started += self.done_so_far(direction);
             if let Some(started) = self.started.get(direction as usize) {
                 of_path.started += started.amount();
             }
-            for (total, tally) in
-                of_path.ended.iter_mut().zip(self.others.get(direction as usize).into_iter().flatten())
-            {
+        }
+    }
+
+    fn add_ended(&self, totals: &mut TransferTotals) {
+        for direction in [Direction::Write, Direction::Read] {
+            let of_path = totals.of(direction, self.paths.of(direction));
+            if let Some(total) = of_path.ended.first_mut() {
+                *total += self.done_so_far(direction);
+            }
+            let others = self.others.get(direction as usize).into_iter().flatten();
+            for (total, tally) in of_path.ended.iter_mut().zip(others) {
                 *total += tally.amount();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_counted_and_measured_only_where_transfers_are_counted() {
+        let counts = SharedCounts::new(PathNames { write: "shared", read: "shared" });
+        assert_eq!(counts.done_beside(0, Direction::Write), u64::from(!COUNTED));
+        counts.done(0, Direction::Write, 8);
+        assert_eq!(counts.done_beside(0, Direction::Write), 1);
+        let mut totals = TransferTotals::default();
+        counts.add_to(&mut totals);
+        assert_eq!(totals.of(Direction::Write, "shared").ended[0].transfers, u64::from(COUNTED));
+        assert_eq!(totals.in_flight(), Amount::default());
     }
 }

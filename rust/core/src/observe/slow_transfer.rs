@@ -24,7 +24,7 @@ impl fmt::Display for Direction {
 /// A transfer that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlowTransfer {
-    /// Its id, as the call that started it answered.
+    /// Its id, as the call that started it answered; 0 while that call has not returned.
     pub id: u64,
     /// Its peer, `ip:port` of the control listener.
     pub peer: String,

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connections::{EndedConnections, Peers};
+use super::connections::Peers;
+use super::ended_connections::EndedConnections;
 use super::{ConnectionReport, HistogramSnapshot, Metric, TransferTotals};
 
 /// A label: its name and value, such as `("peer", "10.0.0.2:4711")`.
@@ -50,6 +51,8 @@ pub struct Snapshot {
     samples: Vec<Sample>,
     /// What connections have reported, until [`Snapshot::finish`].
     peers: Peers,
+    /// What workers have said, by their address, until then.
+    ages: HashMap<usize, HashMap<u32, Duration>>,
 }
 
 impl Snapshot {
@@ -77,8 +80,19 @@ impl Snapshot {
         self.peers.add(peer, report);
     }
 
+    /// The ages of the oldest unfinished parts of a worker's lanes, by their numbers. `ask` is called once in a snapshot for each
+    /// worker, by its address, however many lanes it has: it takes the worker's lock.
+    pub fn ages(
+        &mut self,
+        worker: usize,
+        ask: impl FnOnce() -> HashMap<u32, Duration>,
+    ) -> &HashMap<u32, Duration> {
+        self.ages.entry(worker).or_insert_with(ask)
+    }
+
     /// Writes the sums over connections, and makes one series of those with equal labels, which readers would refuse.
     pub(super) fn finish(&mut self, ended: &EndedConnections, unplaced: &TransferTotals) {
+        self.ages = HashMap::new();
         std::mem::take(&mut self.peers).write(ended, unplaced, self);
         let mut places = HashMap::new();
         let mut once: Vec<Sample> = Vec::with_capacity(self.samples.len());
@@ -100,5 +114,23 @@ impl Snapshot {
     /// The samples of one metric.
     pub fn of(&self, metric: &'static Metric) -> impl Iterator<Item = &Sample> {
         self.samples.iter().filter(move |sample| sample.metric == metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_asked_once() {
+        let (mut snapshot, mut asked) = (Snapshot::default(), 0);
+        for worker in [16, 32, 16, 16] {
+            let ages = snapshot.ages(worker, || {
+                asked += 1;
+                HashMap::from([(7, Duration::from_secs(worker as u64))])
+            });
+            assert_eq!(ages.get(&7), Some(&Duration::from_secs(worker as u64)));
+        }
+        assert_eq!(asked, 2);
     }
 }

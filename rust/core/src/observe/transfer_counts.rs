@@ -3,7 +3,7 @@
 use super::{Amount, Counter, Direction, TransferTotals};
 
 /// Transfers are counted, but for the comparison of `./x bench overhead`.
-pub(super) const COUNTED: bool = !cfg!(feature = "uncounted");
+pub(crate) const COUNTED: bool = !cfg!(feature = "uncounted");
 
 /// How a transfer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,14 +105,21 @@ impl TransferCounts {
         }
     }
 
-    /// Adds what was counted so far.
-    pub fn add_to(&self, totals: &mut TransferTotals) {
+    /// Adds what began so far.
+    pub fn add_started(&self, totals: &mut TransferTotals) {
         for direction in [Direction::Write, Direction::Read] {
             let of_path = totals.of(direction, self.paths.of(direction));
-            let tallies = |code: usize| self.ended.get(direction as usize)?.get(code);
             if let Some(started) = self.started.get(direction as usize) {
                 of_path.started += Amount { transfers: started.parts.get(), bytes: started.bytes.get() };
             }
+        }
+    }
+
+    /// Adds what ended so far. Read before what began, or what is in flight would seem to be less than it is.
+    pub fn add_ended(&self, totals: &mut TransferTotals) {
+        for direction in [Direction::Write, Direction::Read] {
+            let of_path = totals.of(direction, self.paths.of(direction));
+            let tallies = |code: usize| self.ended.get(direction as usize)?.get(code);
             for (code, total) in of_path.ended.iter_mut().enumerate() {
                 if let (Some(others), Some(last)) = (tallies(code), tallies(code + 4)) {
                     let bytes = others.bytes.get().wrapping_add(last.bytes.get());
@@ -135,7 +142,8 @@ mod tests {
         counts.end(Direction::Read, TransferEnd::Failed as u8 + 4, 100);
         counts.start(Direction::Write, 1, 7);
         let mut totals = TransferTotals::default();
-        counts.add_to(&mut totals);
+        counts.add_ended(&mut totals);
+        counts.add_started(&mut totals);
         let read = *totals.of(Direction::Read, "tcp");
         assert_eq!(read.started, Amount { transfers: 1, bytes: 200 });
         assert_eq!(read.ended[0], Amount { transfers: 0, bytes: 100 });

@@ -1,9 +1,25 @@
 //! Sums of what was counted of transfers.
 
 use std::collections::BTreeMap;
-use std::ops::AddAssign;
+use std::fmt::Debug;
+use std::ops::{AddAssign, SubAssign};
 
 use super::Direction;
+
+/// Counts of transfers, which others go on to add to.
+pub trait TransferSource: Debug + Send + Sync {
+    /// Adds what began so far.
+    fn add_started(&self, totals: &mut TransferTotals);
+
+    /// Adds what ended so far.
+    fn add_ended(&self, totals: &mut TransferTotals);
+
+    /// Adds both. What ended is read first: else a transfer that begins and ends in between would be taken off what is in flight.
+    fn add_to(&self, totals: &mut TransferTotals) {
+        self.add_ended(totals);
+        self.add_started(totals);
+    }
+}
 
 /// Transfers and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +34,13 @@ impl AddAssign for Amount {
     fn add_assign(&mut self, other: Self) {
         self.transfers = self.transfers.wrapping_add(other.transfers);
         self.bytes = self.bytes.wrapping_add(other.bytes);
+    }
+}
+
+impl SubAssign for Amount {
+    fn sub_assign(&mut self, other: Self) {
+        self.transfers = self.transfers.wrapping_sub(other.transfers);
+        self.bytes = self.bytes.wrapping_sub(other.bytes);
     }
 }
 
@@ -57,14 +80,25 @@ impl TransferTotals {
         }
     }
 
+    /// What was counted since it was `earlier`.
+    pub fn since(mut self, earlier: &Self) -> Self {
+        for ((direction, path), less) in &earlier.0 {
+            let totals = self.of(*direction, path);
+            totals.started -= less.started;
+            for (total, less) in totals.ended.iter_mut().zip(less.ended) {
+                *total -= less;
+            }
+        }
+        self
+    }
+
     /// What began and has not ended.
     pub fn in_flight(&self) -> Amount {
         let mut left = Amount::default();
         for totals in self.0.values() {
             left += totals.started;
             for ended in totals.ended {
-                left.transfers = left.transfers.wrapping_sub(ended.transfers);
-                left.bytes = left.bytes.wrapping_sub(ended.bytes);
+                left -= ended;
             }
         }
         // The counts of several lanes are not of one moment: what seems to be ended before it began is not in flight.

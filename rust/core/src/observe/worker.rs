@@ -19,7 +19,7 @@ struct Counters {
     posted: Counter,
     refused: Counter,
     failed: Counter,
-    slow: Counter,
+    slow: Histogram,
     latency: Histogram,
 }
 
@@ -40,10 +40,10 @@ impl WorkerCounters {
         self.0.failed.add(1);
     }
 
-    /// A transfer took longer than a millisecond.
+    /// A transfer took longer than a millisecond: at least so long.
     #[cold]
-    pub fn slow(&self) {
-        self.0.slow.add(1);
+    pub fn slow(&self, latency: Duration) {
+        self.0.slow.record(latency);
     }
 
     /// A share that was to be measured has ended after `latency`.
@@ -66,9 +66,9 @@ impl WorkerCounters {
         self.0.failed.get()
     }
 
-    /// Transfers that took longer than a millisecond.
-    pub fn slow_count(&self) -> u64 {
-        self.0.slow.get()
+    /// Those that took longer than a millisecond.
+    pub fn slow_latency(&self) -> &Histogram {
+        &self.0.slow
     }
 
     /// The sampled latencies.

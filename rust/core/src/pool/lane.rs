@@ -33,6 +33,11 @@ impl LaneKey {
         self.0 as u16
     }
 
+    /// Another number than those of all other lanes of the worker.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
     /// The upper half of the ids of its requests; the lower half is the sequence number.
     #[inline]
     pub(super) fn request_id(self, sequence: u32) -> u64 {
@@ -283,6 +288,8 @@ struct LaneEntry {
     generation: u16,
     /// Its lane is being destroyed: it serves no other one before that is done.
     reserved: bool,
+    /// Where the parts of the lane that it had last are counted.
+    counts: Option<Arc<TransferCounts>>,
     // In a box: what moves when the table grows, or is looked through, is one word.
     lane: Option<Box<Lane>>,
 }
@@ -297,7 +304,7 @@ impl Lanes {
         let index = match self.0.iter().position(|entry| entry.lane.is_none() && !entry.reserved) {
             Some(index) => index,
             None => {
-                self.0.push(LaneEntry { generation: 0, reserved: false, lane: None });
+                self.0.push(LaneEntry { generation: 0, reserved: false, counts: None, lane: None });
                 self.0.len() - 1
             }
         };
@@ -324,7 +331,16 @@ impl Lanes {
 
     /// Takes the lane of a key out.
     pub(super) fn remove(&mut self, key: LaneKey) -> Option<Box<Lane>> {
-        self.0.get_mut(usize::from(key.index()))?.lane.take_if(|lane| lane.key == key)
+        let entry = self.0.get_mut(usize::from(key.index()))?;
+        let lane = entry.lane.take_if(|lane| lane.key == key)?;
+        entry.counts = Some(Arc::clone(&lane.counts));
+        Some(lane)
+    }
+
+    /// Where the parts of a lane are counted that is gone, unless another one has its place.
+    pub(super) fn counts_of_gone(&self, key: LaneKey) -> Option<Arc<TransferCounts>> {
+        let entry = self.0.get(usize::from(key.index()))?;
+        entry.counts.clone().filter(|_| LaneKey::new(key.index(), entry.generation) == key)
     }
 
     /// Takes the lane of a name out, and reserves its place until [`Lanes::free`].

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::part_owner::EndState;
 use crate::fabric::{Opcode, Paths};
 use crate::observe::{
-    Counter, Direction, PathNames, SharedCounts, TransferCounts, TransferEnd, TransferTotals,
+    COUNTED, Counter, Direction, PathNames, SharedCounts, TransferCounts, TransferEnd, TransferSource,
+    TransferTotals,
 };
 
 /// Counts of one lane. They outlive its queue pairs, and the lane in its worker.
@@ -48,11 +49,12 @@ impl LaneCounts {
         made
     }
 
-    /// Adds the transfers and bytes counted so far.
-    pub fn add_to(&self, totals: &mut TransferTotals) {
-        let counts = self.lock();
-        counts.posted.iter().for_each(|counts| counts.add_to(totals));
-        counts.direct.iter().for_each(|(_, counts)| counts.add_to(totals));
+    /// Whether nothing that was posted is unfinished. Without a worker's lock, so it may have changed since.
+    pub fn is_idle(&self) -> bool {
+        let mut totals = TransferTotals::default();
+        self.add_to(&mut totals);
+        // Each part has bytes, and they are counted on its own lane.
+        COUNTED && totals.in_flight().bytes == 0
     }
 
     /// Parts that were posted again after the lane had failed.
@@ -68,6 +70,20 @@ impl LaneCounts {
     /// The data behind the lock is consistent after every statement, so a poisoned lock is usable.
     fn lock(&self) -> MutexGuard<'_, ByPath> {
         self.by_path.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TransferSource for LaneCounts {
+    fn add_started(&self, totals: &mut TransferTotals) {
+        let counts = self.lock();
+        counts.posted.iter().for_each(|counts| counts.add_started(totals));
+        counts.direct.iter().for_each(|(_, counts)| counts.add_started(totals));
+    }
+
+    fn add_ended(&self, totals: &mut TransferTotals) {
+        let counts = self.lock();
+        counts.posted.iter().for_each(|counts| counts.add_ended(totals));
+        counts.direct.iter().for_each(|(_, counts)| counts.add_ended(totals));
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a pool tells operators.
 
 use super::WorkerPool;
-use crate::observe::{Label, Snapshot, Source, WorkerCounters, metrics};
+use crate::observe::{HistogramSnapshot, Label, Snapshot, Source, WorkerCounters, metrics};
 
 impl Source for WorkerPool {
     fn collect(&self, out: &mut Snapshot) {
@@ -17,7 +17,6 @@ impl Source for WorkerPool {
         };
         out.number(&metrics::POSTED, &labels, sum(WorkerCounters::posted_count));
         out.number(&metrics::REFUSED, &labels, sum(WorkerCounters::refused_count));
-        out.number(&metrics::SLOW, &labels, sum(WorkerCounters::slow_count));
         out.number(&metrics::FAILED, &labels, sum(WorkerCounters::failed_count));
         out.number(
             &metrics::WAITING,
@@ -27,6 +26,14 @@ impl Source for WorkerPool {
         let mut latency = self.direct_latency();
         for worker in self.counters() {
             latency.merge(&worker.latency().snapshot());
+        }
+        let mut slow = HistogramSnapshot::default();
+        for worker in self.counters() {
+            slow.merge(&worker.slow_latency().snapshot());
+        }
+        out.number(&metrics::SLOW, &labels, slow.count());
+        if slow.count() > 0 {
+            out.histogram(&metrics::SLOW_LATENCY, &labels, slow);
         }
         if latency.count() > 0 {
             out.histogram(&metrics::LATENCY, &labels, latency);

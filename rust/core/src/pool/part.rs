@@ -28,7 +28,7 @@ pub(super) struct Part {
     /// The count of the worker's [`SlowClock`](super::slow_clock::SlowClock) when it began.
     pub(super) begun_at: u32,
     /// When a look at deadlines found it first, in milliseconds of the pool's clock: the time of its transfer counts from then
-    /// on. 0 before.
+    /// on. 0 before. Left over from an earlier part until this one begins.
     pub(super) since: u64,
     /// How often it was interrupted and resumed.
     pub(super) interruptions: u8,
@@ -63,7 +63,6 @@ impl Part {
     fn clear(&mut self) -> Option<&'static dyn PartOwner> {
         self.list.clear();
         self.cursor = 0;
-        self.since = 0;
         self.interruptions = 0;
         // The others have these values when a part ends.
         debug_assert!(self.outstanding == 0 && !self.waiting && self.rewind.is_none());

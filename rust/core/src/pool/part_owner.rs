@@ -93,6 +93,9 @@ pub trait PartOwner: Debug + Sync {
     /// it, if one had it. After the call for the last part the worker does not use the owner any more.
     fn end_part(&self) -> PartEnd;
 
+    /// Names this use of it, among all that it has been put to: owners are reused.
+    fn generation(&self) -> u64;
+
     /// Parts that have not ended.
     fn parts_left(&self) -> u32;
 

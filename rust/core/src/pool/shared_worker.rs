@@ -96,6 +96,9 @@ impl Worker {
         let completions = state.queue().fd().try_clone_to_owned().map_err(thread_error)?;
         let queue_handle = state.queue().handle();
         let progress = state.queue().detach_progress();
+        if progress.is_some() {
+            state.look_at_clock_often();
+        }
         Ok(Self {
             state: CachePadded::new(spin::Mutex::new(state)),
             queues: (0..queues.max(1)).map(|_| ArrayQueue::new(queue_depth.max(1))).collect(),

@@ -1,12 +1,14 @@
 //! The transfers of one engine by id: a slab of recycled tasks. An id carries a sequence number, so that an old id is
 //! recognised for what it is and never reaches another transfer.
 
+mod by_task;
 mod set_aside;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use once_cell::race::OnceRef;
+
+pub(crate) use by_task::ByTask;
 
 use super::failed::{FailedTransfers, Limits};
 use super::free_list::FreeList;
@@ -179,14 +181,11 @@ impl Table {
             .collect()
     }
 
-    /// The ids in flight by the address of their task.
-    pub fn ids_by_task(&self) -> HashMap<usize, u64> {
+    /// Finds transfers by the addresses of their tasks.
+    pub(crate) fn by_task(&self) -> ByTask {
         let made = *lock(&self.made);
-        let slots = (0..made as u32).filter_map(|index| self.slot(index));
-        slots
-            .map(|slot| (std::ptr::from_ref(&slot.task).addr(), slot.id()))
-            .filter(|(_, id)| *id != 0)
-            .collect()
+        let blocks = (0..made / BLOCK).filter_map(|block| self.blocks.get(block)?.get());
+        ByTask::new(blocks)
     }
 
     #[inline]

@@ -226,6 +226,10 @@ impl Task {
 }
 
 impl PartOwner for Task {
+    fn generation(&self) -> u64 {
+        Self::generation(self).0
+    }
+
     /// The last part wakes the sleepers, and fires the notice.
     #[inline]
     fn end_part(&self) -> PartEnd {

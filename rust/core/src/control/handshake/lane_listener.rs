@@ -13,6 +13,7 @@ use crate::control::socket::is_starved;
 use crate::control::wire::{MAX_LANES, PREAMBLE_SIZE, SocketKind};
 use crate::control::{Abort, Listener, Stream};
 use crate::events::{Interest, Waiter};
+use crate::observe::report;
 
 #[derive(Debug)]
 pub(super) struct LaneListener(Listener);
@@ -62,7 +63,13 @@ impl LaneListener {
                 if let Some(offer) = accepted(&hello, session) {
                     return Ok((stream, offer));
                 }
-                tracing::info!("closed a stray connection from {} on a lane listener", stream.peer());
+                let peer = stream.peer();
+                report!(
+                    info,
+                    ClientRefused,
+                    peer = peer,
+                    "closed a stray connection from {peer} on a lane listener"
+                );
             }
             if bootstrap.stream.is_closed() {
                 return Err(ErrorKind::UnexpectedEof.into());

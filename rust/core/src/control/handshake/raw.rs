@@ -15,6 +15,7 @@ use crate::control::socket::{connect, is_starved};
 use crate::control::wire::{Handle, PREAMBLE_SIZE, RAW_HANDLE_SIZE, SocketKind};
 use crate::control::{Abort, Listener, LocalAddress, Stream};
 use crate::events::{Interest, Waiter, run_blocking};
+use crate::observe::report;
 
 /// A peer of the raw functions.
 #[derive(Debug)]
@@ -92,7 +93,13 @@ impl RawListener {
                 if SocketKind::decode(&hello).is_ok() {
                     return Ok((stream, hello));
                 }
-                tracing::info!("closed a stray connection from {} on a lane listener", stream.peer());
+                let peer = stream.peer();
+                report!(
+                    info,
+                    ClientRefused,
+                    peer = peer,
+                    "closed a stray connection from {peer} on a lane listener"
+                );
             }
             let fds: Vec<_> = std::iter::once(self.listener.as_fd())
                 .chain(candidates.fds())

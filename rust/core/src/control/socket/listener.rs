@@ -12,6 +12,7 @@ use crate::admission::{self, Source};
 use crate::control::AllowList;
 use crate::events::{Abort, Interest, Waiter, run_blocking};
 use crate::fork::OwnSocket;
+use crate::observe::report;
 use crate::ports::listen_on_first_free;
 
 /// Connections that may wait to be accepted.
@@ -92,9 +93,12 @@ impl Listener {
                 permit.describe(Source::of(stream.peer().ip()), stream.as_fd());
                 return Ok(Some(stream.with_permit(permit)));
             }
-            tracing::info!(
-                "connection from {} refused: the address is not in FLAGCX_P2P_ALLOW",
-                stream.peer()
+            let peer = stream.peer();
+            report!(
+                info,
+                ClientRefused,
+                peer = peer,
+                "connection from {peer} refused: the address is not in FLAGCX_P2P_ALLOW"
             );
         }
         Ok(None)
@@ -126,4 +130,31 @@ fn listen(address: SocketAddr) -> io::Result<OwnSocket<TcpListener>> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.map(TcpListener::from))
+}
+
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+    use crate::observe::{EventKind, event_log};
+
+    #[test]
+    fn a_refused_address_is_an_event() {
+        let listener = Listener::bind(Ipv4Addr::LOCALHOST.into(), None, &Abort::new().unwrap()).unwrap();
+        let listener = listener.with_allow_list(AllowList::new(&["192.0.2.0/24".parse().unwrap()]));
+        let client = TcpStream::connect(listener.local()).unwrap();
+        let name = client.local_addr().unwrap().to_string();
+        let is_refused = || {
+            event_log()
+                .recent()
+                .iter()
+                .any(|event| event.kind == EventKind::ClientRefused && event.peer.as_ref() == Some(&name))
+        };
+        let limit = Instant::now() + std::time::Duration::from_secs(10);
+        while !is_refused() && Instant::now() < limit {
+            assert!(listener.try_accept().unwrap().is_none());
+        }
+        assert!(is_refused());
+    }
 }

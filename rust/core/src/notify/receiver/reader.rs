@@ -198,7 +198,10 @@ impl Reader {
                 };
                 self.peers.insert(number, peer);
             }
-            Err(error) => tracing::warn!("notification socket from {}: {error}", stream.peer()),
+            Err(error) => {
+                let peer = stream.peer();
+                report!(warn, ClientRefused, peer = peer, "notification socket from {peer}: {error}");
+            }
         }
     }
 
@@ -243,7 +246,8 @@ impl Reader {
             (true, Disposition::Waits) | (false, Disposition::Stays) => Ok(()),
         };
         if let Err(error) = registered {
-            tracing::warn!("notification socket from {}: {error}", peer.stream.peer());
+            let peer = peer.stream.peer();
+            report!(warn, ClientRefused, peer = peer, "notification socket from {peer}: {error}");
             self.remove(number);
         }
     }
@@ -427,7 +431,13 @@ impl Peer {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!("notification socket from {} closed: {error}", self.stream.peer());
+                    let peer = self.stream.peer();
+                    report!(
+                        warn,
+                        ClientRefused,
+                        peer = peer,
+                        "notification socket from {peer} closed: {error}"
+                    );
                     break Disposition::Goes;
                 }
             };

@@ -228,8 +228,8 @@ fn retire(
             if let Some(owner) = parts.release(part_index) {
                 let end = owner.end_part();
                 EndedPart { direction, bytes, end }.count(&lane.counts);
-                if slow_clock.is_slow(begun_at) {
-                    note_late(parts, part_index, end, counters);
+                if slow_clock.may_be_slow(begun_at) {
+                    note_late(parts, part_index, end, counters, slow_clock);
                 }
             }
         }

@@ -25,6 +25,7 @@ pub use unfinished::UnfinishedPart;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::clock;
 use super::early_ends::EarlyEnds;
 use super::lane::{LaneKey, Lanes};
 use super::part::Parts;
@@ -64,7 +65,7 @@ pub struct StepReport {
 /// are converted and read by the device (128 bytes each as the verbs library wants them; 64 measured best).
 const LIST_IN_CACHE: usize = 64;
 
-/// The clock is read once in so many steps: a step may take 20 ns, and reading the clock as long.
+/// The clock is read once in so many steps, a power of two: a step may take 20 ns, and reading the clock as long.
 const STEPS_PER_CLOCK: u32 = 16;
 
 /// A worker's state.
@@ -92,6 +93,8 @@ pub struct WorkerState {
     next_deadline_check: u64,
     slow_clock: SlowClock,
     steps: u32,
+    /// The clock is read with a step if its number has none of these bits.
+    clock_mask: u32,
     counters: Arc<WorkerCounters>,
     /// Steps run by callers; the worker's thread compares it to see that callers drive.
     pub(super) caller_steps: u64,
@@ -126,6 +129,7 @@ impl WorkerState {
             next_deadline_check: 0,
             slow_clock: SlowClock::default(),
             steps: 0,
+            clock_mask: STEPS_PER_CLOCK - 1,
             counters,
             caller_steps: 0,
         }
@@ -134,6 +138,11 @@ impl WorkerState {
     /// The completion queue, to arm it.
     pub fn queue(&mut self) -> &mut dyn CompletionQueue {
         &mut *self.queue
+    }
+
+    /// Has each step read the clock: bytes are moved between steps, which takes far longer.
+    pub(in crate::pool) fn look_at_clock_often(&mut self) {
+        self.clock_mask = 0;
     }
 
     /// A free part, to be filled and started on a lane: its index and its list, and the recent regions of the lane. `None` if the
@@ -181,9 +190,13 @@ impl WorkerState {
         // Before the end is known: its memory may be taken away then.
         list.clear();
         let ended = EndedPart { direction, bytes, end: owner.end_part() };
-        if let Some(lane) = self.lanes.get(lane) {
-            lane.counts.start(direction, u64::from(first), bytes);
-            ended.count(&lane.counts);
+        let counts = match self.lanes.get(lane) {
+            Some(lane) => Some(Arc::clone(&lane.counts)),
+            None => self.lanes.counts_of_gone(lane),
+        };
+        if let Some(counts) = counts {
+            counts.start(direction, u64::from(first), bytes);
+            ended.count(&counts);
         } else {
             let counts = process_counts().unplaced();
             counts.start(direction, u64::from(first), bytes);
@@ -196,7 +209,7 @@ impl WorkerState {
     pub fn step(&mut self) -> StepReport {
         let mut report = self.turn();
         self.steps = self.steps.wrapping_add(1);
-        if self.steps.is_multiple_of(STEPS_PER_CLOCK) {
+        if self.steps & self.clock_mask == 0 {
             self.look_at_clock();
             report.detached = !self.detached.is_empty();
         }
@@ -247,14 +260,14 @@ impl WorkerState {
         // Of a lane that was destroyed, what was outstanding is so no longer.
         (part.outstanding, part.rewind) = (0, None);
         let (lane_index, direction, bytes) = (part.lane, Direction::from(part.list.opcode), part.list.bytes);
-        let is_slow = self.slow_clock.is_slow(part.begun_at);
+        let is_slow = self.slow_clock.may_be_slow(part.begun_at);
         if let Some(lane) = self.lanes.at(lane_index) {
             lane.parts.remove(&mut self.parts, index);
         }
         // Frees it, and what it keeps registered; then tells its owner.
         let end = self.parts.release(index)?.end_part();
         if is_slow {
-            note_late(&mut self.parts, index, end, &self.counters);
+            note_late(&mut self.parts, index, end, &self.counters, &self.slow_clock);
         }
         let ended = EndedPart { direction, bytes, end };
         let Some(lane) = self.lanes.at(lane_index) else { return Some(ended) };
@@ -279,13 +292,17 @@ impl EndedPart {
 
 /// A part has ended that had its latency measured, or took long: counts that. Its place is free already, and has its times still.
 #[cold]
-fn note_late(parts: &mut Parts, index: u32, end: PartEnd, counters: &WorkerCounters) {
-    let measured = parts.get(index).and_then(|part| part.begun.take()).map(|begun| begun.elapsed());
+fn note_late(parts: &mut Parts, index: u32, end: PartEnd, counters: &WorkerCounters, slow_clock: &SlowClock) {
+    let Some(part) = parts.get(index) else { return };
+    let measured = part.begun.take().map(|begun| begun.elapsed());
     if let Some(latency) = measured {
         counters.ended(latency);
     }
-    if end.is_last() && measured.is_none_or(|latency| latency >= SLOW) {
-        counters.slow();
+    if end.is_last() {
+        let took = measured.unwrap_or_else(|| slow_clock.took(part.begun_at, part.since, clock::now_ns()));
+        if took >= SLOW {
+            counters.slow(took);
+        }
     }
 }
 

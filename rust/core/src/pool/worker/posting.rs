@@ -37,7 +37,7 @@ impl WorkerState {
         let Some(part) = self.parts.get(index) else { return };
         part.links[AGE] = links;
         (part.owner, part.lane) = (Some(owner), key.index());
-        part.begun_at = self.slow_clock.begin();
+        (part.begun_at, part.since) = (self.slow_clock.begin(), 0);
         let before = lane.counts.start(part.list.opcode.into(), u64::from(first), part.list.bytes);
         if first && before.is_multiple_of(SAMPLE_EVERY) {
             (part.begun, part.begun_at) = (Some(Instant::now()), self.slow_clock.long_ago());

@@ -7,7 +7,7 @@ use super::fake_nic::FakeNic;
 use super::*;
 use crate::fabric::{Access, CompletionStatus, Opcode, QueuePairCaps, SoftwareOptions, software};
 use crate::memory::{MemoryKind, Region, Registry};
-use crate::observe::WorkerCounters;
+use crate::observe::{Amount, TransferSource, TransferTotals, WorkerCounters};
 use crate::pool::{LaneHealth, LaneSetup, LaneStatus};
 use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
 
@@ -267,6 +267,30 @@ fn a_part_taken_out_of_a_queue_after_another_has_failed_ends_at_once() {
     fill(&mut list, 4096);
     bench.state.adopt(Submission { lane: other, owner: task, list, first: true });
     assert_eq!((task.is_ended(), task.end_state(), waiting.is_ended()), (true, EndState::Failed, false));
+}
+
+/// Parts of one transfer begin on one lane and end on another that is gone: the counts of both agree.
+#[test]
+fn a_part_for_a_lane_that_is_gone_is_counted_with_that_lane() {
+    let mut bench = Bench::new();
+    let status = Arc::new(LaneStatus::new(None));
+    let setup = LaneSetup { status: Arc::clone(&status), heals: true };
+    let other = bench.state.add_lane(bench.nic.pair(CAPS).0, setup).unwrap();
+    bench.state.detach_lane(other, EndState::Failed, "test");
+    bench.state.destroy_detached();
+    let task = Task::lasting();
+    task.start(2, TimeLimit::NEVER);
+    bench.begin_part(task);
+    bench.complete(0, CompletionStatus::Success);
+    bench.step(10);
+    let mut list = RequestList::default();
+    fill(&mut list, 4096);
+    bench.state.adopt(Submission { lane: other, owner: task, list, first: false });
+    assert!(task.is_ended());
+    let mut totals = TransferTotals::default();
+    [&bench.status, &status].iter().for_each(|status| status.counts.add_to(&mut totals));
+    assert_eq!(totals.in_flight(), Amount::default());
+    assert!(bench.status.counts.is_idle() && status.counts.is_idle());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What has not ended: for operators that look for what is stuck.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::WorkerState;
@@ -12,6 +13,8 @@ use crate::pool::lane::LaneKey;
 pub struct UnfinishedPart {
     /// The address of its owner, to compare.
     pub owner: usize,
+    /// Names the use of its owner.
+    pub generation: u64,
     /// What it does.
     pub opcode: Opcode,
     /// How its bytes travel.
@@ -27,13 +30,19 @@ pub struct UnfinishedPart {
 }
 
 impl WorkerState {
-    /// How long the oldest part of a lane has not ended.
-    pub fn oldest_age(&mut self, key: LaneKey) -> Option<Duration> {
+    /// How long the oldest part of each lane with parts has not ended, by the lane's number.
+    pub fn oldest_ages(&mut self) -> HashMap<u32, Duration> {
         let now = clock::ms(clock::now_ns());
-        self.start_clocks(key.index(), now);
-        let first = self.lanes.get(key)?.parts.first();
-        let since = self.parts.get(first)?.since;
-        Some(Duration::from_millis(now.saturating_sub(since)))
+        let mut ages = HashMap::new();
+        for index in self.lanes.indices() {
+            self.start_clocks(index, now);
+            let Some((key, first)) = self.lanes.at(index).map(|lane| (lane.key, lane.parts.first())) else {
+                continue;
+            };
+            let Some(part) = self.parts.get(first) else { continue };
+            ages.insert(key.number(), Duration::from_millis(now.saturating_sub(part.since)));
+        }
+        ages
     }
 
     /// Adds the parts of a lane that have not ended for at least `older_than`, the oldest first.
@@ -53,6 +62,7 @@ impl WorkerState {
             let posted = part.rewind.unwrap_or(part.cursor);
             out.push(UnfinishedPart {
                 owner: std::ptr::from_ref(owner).addr(),
+                generation: owner.generation(),
                 opcode: part.list.opcode,
                 path: paths.of(part.list.opcode.into()),
                 bytes: part.list.bytes,
