@@ -6,12 +6,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
 use super::client::Stream;
 use super::unix_socket::{self, SocketPath};
 use crate::config::{Config, MetricsAddress};
 use crate::control::AllowList;
+use crate::events::tcp;
 use crate::fork::OwnSocket;
 use crate::observe::report;
 
@@ -32,7 +31,7 @@ impl Listener {
             MetricsAddress::Tcp { ip, first, last } => {
                 let mut port = first;
                 let socket = loop {
-                    match listen(SocketAddr::new(ip, port)) {
+                    match tcp::listen(SocketAddr::new(ip, port), BACKLOG) {
                         Err(error) if error.kind() == ErrorKind::AddrInUse && port < last => port += 1,
                         other => break other?,
                     }
@@ -92,15 +91,4 @@ impl fmt::Display for Listener {
             Self::Unix { path, .. } => write!(f, "unix:{path}"),
         }
     }
-}
-
-fn listen(address: SocketAddr) -> io::Result<OwnSocket<TcpListener>> {
-    let socket =
-        Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map(OwnSocket::new)?;
-    // A fixed port must be usable again at once after a restart.
-    socket.set_reuse_address(address.port() != 0)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.map(TcpListener::from))
 }

@@ -1,7 +1,7 @@
 //! TCP over a `Waiter`: used by both sides of every exchange with a peer.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -24,6 +24,18 @@ pub(crate) async fn connect(
         waiter.ready(socket.as_fd(), Interest::Write, Some(deadline)).await?;
     }
     Ok(socket.map(TcpStream::from))
+}
+
+/// Listens on `address`, with room for `backlog` connections that wait to be accepted. The listener is non-blocking.
+pub(crate) fn listen(address: SocketAddr, backlog: i32) -> io::Result<OwnSocket<TcpListener>> {
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map(OwnSocket::new)?;
+    // A fixed port must be usable again at once after a restart.
+    socket.set_reuse_address(address.port() != 0)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    Ok(socket.map(TcpListener::from))
 }
 
 /// Begins to connect without waiting.

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::control::Stream;
+use crate::observe::report;
 
 /// Limit of connections with an incomplete hello; the oldest is closed when another one is accepted.
 const MAX_CANDIDATES: usize = 16;
@@ -76,4 +77,10 @@ impl Candidate {
         }
         if self.hello.len() < size { Progress::Waiting } else { Progress::Ready }
     }
+}
+
+/// Records a connection to a lane listener that is not of its session; dropping it closes it.
+pub(super) fn report_stray(stream: &Stream) {
+    let peer = stream.peer();
+    report!(info, ClientRefused, peer = peer, "closed a stray connection from {peer} on a lane listener");
 }

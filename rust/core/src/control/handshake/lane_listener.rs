@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
 use super::Limits;
-use super::candidates::Candidates;
+use super::candidates::{Candidates, report_stray};
 use super::dialogue::Dialogue;
 use crate::admission;
 use crate::auth::{PROOF_SIZE, Session};
@@ -13,7 +13,6 @@ use crate::control::socket::is_starved;
 use crate::control::wire::{MAX_LANES, PREAMBLE_SIZE, SocketKind};
 use crate::control::{Abort, Listener, Stream};
 use crate::events::{Interest, Waiter};
-use crate::observe::report;
 
 #[derive(Debug)]
 pub(super) struct LaneListener(Listener);
@@ -63,13 +62,7 @@ impl LaneListener {
                 if let Some(offer) = accepted(&hello, session) {
                     return Ok((stream, offer));
                 }
-                let peer = stream.peer();
-                report!(
-                    info,
-                    ClientRefused,
-                    peer = peer,
-                    "closed a stray connection from {peer} on a lane listener"
-                );
+                report_stray(&stream);
             }
             if bootstrap.stream.is_closed() {
                 return Err(ErrorKind::UnexpectedEof.into());

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::candidates::Candidates;
+use super::candidates::{Candidates, report_stray};
 use super::dialogue::Dialogue;
 use super::error::{HandshakeError, PEER_TOLD, Reason, Step};
 use super::{LaneSetup, Limits, PeerCapabilities, Role, lanes};
@@ -15,7 +15,6 @@ use crate::control::socket::{connect, is_starved};
 use crate::control::wire::{Handle, PREAMBLE_SIZE, RAW_HANDLE_SIZE, SocketKind};
 use crate::control::{Abort, Listener, LocalAddress, Stream};
 use crate::events::{Interest, Waiter, run_blocking};
-use crate::observe::report;
 
 /// A peer of the raw functions.
 #[derive(Debug)]
@@ -93,13 +92,7 @@ impl RawListener {
                 if SocketKind::decode(&hello).is_ok() {
                     return Ok((stream, hello));
                 }
-                let peer = stream.peer();
-                report!(
-                    info,
-                    ClientRefused,
-                    peer = peer,
-                    "closed a stray connection from {peer} on a lane listener"
-                );
+                report_stray(&stream);
             }
             let fds: Vec<_> = std::iter::once(self.listener.as_fd())
                 .chain(candidates.fds())

@@ -5,12 +5,10 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
 use super::Stream;
 use crate::admission::{self, Source};
 use crate::control::AllowList;
-use crate::events::{Abort, Interest, Waiter, run_blocking};
+use crate::events::{Abort, Interest, Waiter, run_blocking, tcp};
 use crate::fork::OwnSocket;
 use crate::observe::report;
 use crate::ports::listen_on_first_free;
@@ -34,7 +32,7 @@ impl Listener {
     /// error says what holds them. Waits end with
     /// `abort`; accepted streams inherit it.
     pub fn bind(address: IpAddr, ports: Option<(u16, u16)>, abort: &Abort) -> io::Result<Self> {
-        let socket = listen_on_first_free(address, ports, listen)?;
+        let socket = listen_on_first_free(address, ports, |address| tcp::listen(address, BACKLOG))?;
         let local = socket.local_addr()?;
         Ok(Self { socket, local, allow: AllowList::default(), abort: abort.clone() })
     }
@@ -119,17 +117,6 @@ pub(crate) fn is_starved(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EPERM)
     )
-}
-
-fn listen(address: SocketAddr) -> io::Result<OwnSocket<TcpListener>> {
-    let socket =
-        Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map(OwnSocket::new)?;
-    // A fixed port must be usable again at once after a restart.
-    socket.set_reuse_address(address.port() != 0)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.map(TcpListener::from))
 }
 
 #[cfg(all(test, not(flagcx_p2p_loom)))]
