@@ -1,10 +1,11 @@
 //! A server in a second process, for `demo` and `bench`.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 
 use flagcx_p2p::internals::engine;
@@ -14,6 +15,15 @@ use crate::error::{CliError, Result, While};
 use crate::listener::READY;
 use crate::logging;
 use crate::settings;
+
+/// The command that starts this tool. Set once, before anything reads it.
+static ITSELF: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Says by which command other processes of this tool are started.
+pub(crate) fn start_again_by(command: Vec<OsString>) {
+    // The first call holds: the command is the same at every later one.
+    let _ = ITSELF.set(command);
+}
 
 /// A `serve` process of this very program. Ends when dropped, and also when this process is killed: it reads its
 /// standard input, a pipe that only this process holds.
@@ -39,9 +49,12 @@ impl ServerProcess {
     }
 
     fn spawn<'a>(arguments: impl Iterator<Item = &'a OsStr>) -> Result<Self> {
-        let program = std::env::current_exe().map_err(|error| CliError::other(error.to_string()))?;
+        let mut itself = ITSELF.get().into_iter().flatten();
+        let program = itself
+            .next()
+            .ok_or_else(|| CliError::other("the path of this program is not known: is /proc mounted?"))?;
         let mut command = Command::new(program);
-        command.args(arguments);
+        command.args(itself).args(arguments);
         // Ctrl-C is for this process, which still needs the other one to end in order.
         command.process_group(0);
         // This process has looked for a NIC, and has logged if there is none: once for each run is enough.

@@ -16,6 +16,8 @@ mod stat;
 mod style;
 mod values;
 
+use std::ffi::OsString;
+
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use bench::BenchArgs;
@@ -98,9 +100,9 @@ pub(crate) enum Command {
 
 impl Cli {
     /// Reads the arguments of the process. `Err` is also the answer to `--help` and `--version`.
-    pub(crate) fn read() -> Result<Self, clap::Error> {
+    pub(crate) fn read(arguments: Vec<OsString>) -> Result<Self, clap::Error> {
         let mut command = command();
-        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        let matches = command.try_get_matches_from_mut(arguments)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 }
