@@ -37,6 +37,23 @@ impl Shape {
         Self { chunk, slots: u16::try_from(slots).unwrap_or(1) }
     }
 
+    /// What of this shape `files` need: memory takes longer to make than small files to move.
+    pub(crate) fn needed_for(self, files: Files) -> Self {
+        let Files { count, largest } = files;
+        let page = u64::from(*CHUNK.start());
+        let whole = u32::try_from(largest.max(1).next_multiple_of(page)).unwrap_or(u32::MAX);
+        let chunk = self.chunk.min(whole);
+        // Small files have a slot each; chunks of one larger file are in flight at a time.
+        let slots = match largest {
+            largest if largest <= u64::from(self.small().chunk) => {
+                let room = u64::from(self.chunk) * u64::from(self.slots) / u64::from(chunk.max(1));
+                count.clamp(1, room.min(MOST_SMALL as u64))
+            }
+            largest => largest.div_ceil(u64::from(chunk.max(1))).clamp(1, u64::from(self.slots)),
+        };
+        Self { chunk, slots: u16::try_from(slots).unwrap_or(self.slots) }
+    }
+
     fn slot_of(self, sequence: u64) -> usize {
         usize::try_from(sequence % u64::from(self.slots.max(1))).unwrap_or(0)
     }
@@ -51,6 +68,23 @@ impl Shape {
     /// Small slots in a slot.
     fn cuts(self) -> usize {
         (self.chunk / self.chunk.clamp(1, SMALL)).max(1) as usize
+    }
+}
+
+/// What a ring is needed for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Files {
+    pub(crate) count: u64,
+    /// Bytes of the largest one.
+    pub(crate) largest: u64,
+}
+
+impl FromIterator<u64> for Files {
+    fn from_iter<I: IntoIterator<Item = u64>>(sizes: I) -> Self {
+        sizes.into_iter().fold(Self::default(), |Self { count, largest }, size| Self {
+            count: count + 1,
+            largest: largest.max(size),
+        })
     }
 }
 
@@ -192,6 +226,28 @@ mod tests {
         assert_eq!(fit(0, 0, 64 << 20), (4096, 1));
         assert_eq!(fit(1 << 20, 4, 0), (4096, 1));
         assert_eq!(fit(4096, u16::MAX, 64 << 20), (4096, 256));
+    }
+
+    #[test]
+    fn a_ring_is_no_larger_than_its_files_need() {
+        let asked = Shape { chunk: 4 << 20, slots: 8 };
+        for (sizes, chunk, slots) in [
+            (vec![], 4096, 1),
+            (vec![0], 4096, 1),
+            (vec![4096; 1000], 4096, 256),
+            (vec![4097; 10], 8192, 10),
+            (vec![1, 512 << 10], 512 << 10, 2),
+            (vec![512 << 10; 100], 512 << 10, 64),
+            (vec![1 << 20, 3], 1 << 20, 1),
+            (vec![9 << 20], 4 << 20, 3),
+            (vec![1 << 40; 3], 4 << 20, 8),
+        ] {
+            let files: Files = sizes.iter().copied().collect();
+            assert_eq!(asked.needed_for(files), Shape { chunk, slots }, "{files:?}");
+        }
+        let little = Shape { chunk: 4096, slots: 1 };
+        assert_eq!(little.needed_for(Files { count: 1000, largest: 4096 }), little);
+        assert_eq!(little.needed_for(Files { count: 1, largest: u64::MAX }), little);
     }
 
     #[test]

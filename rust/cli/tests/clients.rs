@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::{Ended, Server, frame, keep_alive_frame, open_frame, program, put_frame, run};
+use common::{Ended, Server, allocate_frame, frame, keep_alive_frame, open_frame, program, put_frame, run};
 
 const SESSIONS: usize = 16;
 
@@ -22,7 +22,7 @@ const SESSIONS: usize = 16;
 fn session(server: &Server) -> TcpStream {
     let mut client = server.connect();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    client.write_all(&open_frame()).unwrap();
+    client.write_all(&[open_frame(), allocate_frame()].concat()).unwrap();
     client.read_exact(&mut [0; 8]).unwrap();
     client
 }
@@ -101,7 +101,7 @@ fn malformed_frames_are_refused_with_the_reason() {
     let mut cut = frame(&(3_u8, 200_u8)); // A name of 200 bytes that are not there.
     cut.extend([0; 16]);
     for (bytes, reason) in [
-        (header(4, u32::MAX), "malformed frame: 4294967295 bytes, at most 32768"),
+        (header(5, u32::MAX), "malformed frame: 4294967295 bytes, at most 32768"),
         (header(3, 4), "control stream has version 3"),
         (frame(&200_u8), "malformed frame: "),
         (cut, "malformed frame: "),

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Server, finish, frame, names, open_frame, program, put_frame};
+use common::{Server, allocate_frame, finish, frame, names, open_frame, program, put_frame};
 
 const SIZE: u64 = 64 << 20;
 const SLOWLY: &[&str] = &["--chunk", "4K", "--slots", "1"];
@@ -124,7 +124,7 @@ fn a_client_without_space_says_so_and_keeps_nothing() {
 fn a_file_that_differs_from_its_hash_is_not_stored() {
     let server = Server::start();
     let mut client = server.connect();
-    client.write_all(&open_frame()).unwrap();
+    client.write_all(&[open_frame(), allocate_frame()].concat()).unwrap();
     client.write_all(&put_frame("a", 0)).unwrap();
     // The data begins at 0, and its end.
     client.write_all(&frame(&(15_u8, 0_u64))).unwrap();

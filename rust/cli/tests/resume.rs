@@ -175,10 +175,10 @@ fn a_signal_ends_a_put_that_waits_for_its_input() {
     assert!(server.complete_names().is_empty());
 }
 
-/// Versions 3 and 5 of the control stream: either side says which versions there are.
+/// Versions 4 and 6 of the control stream: either side says which versions there are.
 #[test]
 fn another_version_is_named() {
-    for version in [3, 5] {
+    for version in [4, 6] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let other = std::thread::spawn(move || {
@@ -187,10 +187,10 @@ fn another_version_is_named() {
             stream.write_all(&[&b"F2"[..], &[version, 3, 0, 0, 0], b"\x08\x01x"].concat()).unwrap();
             let mut open = [0; 3];
             stream.read_exact(&mut open).unwrap();
-            assert_eq!(open, *b"F2\x04");
+            assert_eq!(open, *b"F2\x05");
             let _ = stream.read_to_end(&mut Vec::new());
         });
-        let text = format!("the peer's control stream has version {version}, this program's has version 4");
+        let text = format!("the peer's control stream has version {version}, this program's has version 5");
         run(program().args(["ls", &address])).failed(1, &text);
         other.join().unwrap();
     }

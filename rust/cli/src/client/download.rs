@@ -15,7 +15,7 @@ use crate::output::progress::Progress;
 use crate::output::units;
 use crate::pipeline::{Destination, Digest, Filled, Sink, small};
 use crate::ring::Shape;
-use crate::store::{Attributes, GROUP, Incoming, Prefix, commit_all};
+use crate::store::{Attributes, Committer, GROUP, Incoming, Prefix};
 use crate::wire::control::ControlError;
 use crate::wire::{Frame, MAX_GETS, Small, is_small};
 
@@ -65,6 +65,7 @@ pub(super) struct Download<'a> {
     steps: VecDeque<Step>,
     current: Option<Current>,
     group: Vec<Written>,
+    committer: Committer,
     /// Frames that are sent together.
     outbox: Vec<Frame>,
     /// Chunks that the server has announced, and those that it may use again.
@@ -76,8 +77,21 @@ impl<'a> Download<'a> {
     pub(super) fn new(client: &'a Client, progress: &'a Progress, ended: Ended<'a>) -> Self {
         let announced = client.next_get.get();
         let (requests, steps) = (VecDeque::new(), VecDeque::new());
-        let (current, group, outbox, credited) = (None, Vec::new(), Vec::new(), announced);
-        Self { client, progress, ended, requests, steps, current, group, outbox, announced, credited }
+        let (group, committer) = (Vec::new(), Committer::default());
+        let (current, outbox, credited) = (None, Vec::new(), announced);
+        Self {
+            client,
+            progress,
+            ended,
+            requests,
+            steps,
+            current,
+            group,
+            committer,
+            outbox,
+            announced,
+            credited,
+        }
     }
 
     /// Fetches a file, of `size` bytes as far as known. Its end may be reported later. An error is that of the stream, and ends
@@ -234,7 +248,7 @@ impl<'a> Download<'a> {
         let group = std::mem::take(&mut self.group);
         let (files, rest): (Vec<_>, Vec<_>) =
             group.into_iter().map(|written| (written.file, (written.name, written.moved))).unzip();
-        for ((name, moved), stored) in rest.into_iter().zip(commit_all(files)) {
+        for ((name, moved), stored) in rest.into_iter().zip(self.committer.commit(files)) {
             (self.ended)(&name, stored.map(|()| moved).map_err(CliError::from));
         }
     }

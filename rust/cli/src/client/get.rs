@@ -1,14 +1,18 @@
 //! `get`: files and folders from a server, over one connection.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 
 use super::download::Download;
+use super::opening::Opening;
 use super::results::Results;
+use super::target::Folders;
 use super::{Client, GetOptions, Moved, Style, Target, list};
 use crate::error::{CliError, Result, While};
 use crate::interrupt::{self, Kept};
 use crate::output::progress::Progress;
-use crate::store::{Directory, Listed, RelativeName};
+use crate::store::{Directory, LastFolder, Listed, RelativeName};
 
 /// One file to fetch.
 struct Item {
@@ -25,12 +29,11 @@ pub(crate) fn get(options: &GetOptions) -> Result<()> {
     interrupt::handle(if to_stdout { Kept::NOTHING } else { Kept::PARTS })?;
     let what = if let [name] = &options.names[..] { format!("get {name}") } else { "get".to_owned() };
     let doing = format!("{what} from {}", options.server);
-    let client = Client::connect(&options.server, options.shape).doing(|| doing.clone())?;
-    client.remark_on_ring(options.shape);
+    let opening = Opening::connect(&options.server, None).doing(|| doing.clone())?;
     let mut missing = Vec::new();
     let (mut items, mut skipped, mut single) = (Vec::new(), 0, names.len() == 1);
     for name in &names {
-        match list::files(&client.control, name).doing(|| doing.clone())? {
+        match list::files(&opening.control, name).doing(|| doing.clone())? {
             Ok(listing) => {
                 single &= matches!(&listing.files[..], [file] if file.name == *name);
                 skipped += listing.skipped;
@@ -45,6 +48,10 @@ pub(crate) fn get(options: &GetOptions) -> Result<()> {
             names.join(" ")
         )));
     }
+    let files = items.iter().map(|item| item.file.size).collect();
+    let shape = options.shape.needed_for(files);
+    let client = opening.allocate(shape).doing(|| doing.clone())?;
+    client.remark_on_ring(shape);
     let total = Some(items.iter().map(|item| item.file.size).sum());
     let progress = Progress::new(&what, total, items.len() as u64, options.style == Style::Quiet);
     let path = client.info().path.to_string();
@@ -83,8 +90,8 @@ fn fetch(
 enum Output {
     Stdout,
     /// A single file, under this name.
-    File(Directory, String),
-    Folder(Directory),
+    File(Folders, String),
+    Folder(Folders),
 }
 
 impl Output {
@@ -94,32 +101,33 @@ impl Output {
             Some(path) => path,
             None => Path::new("."),
         };
-        let opened = if single && !output.is_dir() && !ends_with_slash(output) {
+        let open = |path: &Path| {
+            let directory = Directory::open(path).map_err(CliError::argument)?;
+            directory.remove_old_partials();
+            Ok::<_, CliError>(Rc::new(RefCell::new(LastFolder::below(directory))))
+        };
+        if single && !output.is_dir() && !ends_with_slash(output) {
             let last = output.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            Self::File(Directory::open(parent(output)).map_err(CliError::argument)?, last.to_owned())
+            Ok(Self::File(open(parent(output))?, last.to_owned()))
         } else {
             match std::fs::create_dir(output) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                    return Err(CliError::usage(format!("-o {}: {error}", output.display())));
+                    Err(CliError::usage(format!("-o {}: {error}", output.display())))
                 }
-                _ => Self::Folder(Directory::open(output).map_err(CliError::argument)?),
+                _ => Ok(Self::Folder(open(output)?)),
             }
-        };
-        if let Self::File(directory, _) | Self::Folder(directory) = &opened {
-            directory.remove_old_partials();
         }
-        Ok(opened)
     }
 
     fn target(&self, path: &str, options: &GetOptions) -> Result<Target> {
         let &GetOptions { force, resume, .. } = options;
-        let (directory, name) = match self {
+        let (folders, name) = match self {
             Self::Stdout => return Ok(Target::Output),
-            Self::File(directory, name) => (directory, RelativeName::new(name)?),
+            Self::File(folders, name) => (folders, RelativeName::new(name)?),
             // The server's name: it cannot lead out of the folder.
-            Self::Folder(directory) => (directory, RelativeName::new(path)?),
+            Self::Folder(folders) => (folders, RelativeName::new(path)?),
         };
-        Ok(Target::File { directory: directory.clone(), name, force, resume })
+        Ok(Target::File { folders: Rc::clone(folders), name, force, resume })
     }
 }
 

@@ -4,11 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::{ListOptions, open_session, receive, unexpected};
+use super::opening::open_session;
+use super::{ListOptions, receive, unexpected};
 use crate::error::{CliError, Problem, Result, While};
 use crate::interrupt::{self, Kept};
 use crate::output::{self, units};
-use crate::ring::{CHUNK, Shape};
 use crate::settings;
 use crate::store::{FileName, Listed, RelativeName};
 use crate::wire::Frame;
@@ -56,7 +56,7 @@ pub(crate) fn list(options: &ListOptions) -> Result<()> {
 fn look_up(server: &str, folder: &str) -> Result<Listing> {
     let control = Control::connect(server)?;
     let config = settings::config(Some(control.local().ip()))?;
-    open_session(&control, &config, Shape { chunk: *CHUNK.start(), slots: 1 })?;
+    open_session(&control, &config)?;
     files(&control, folder)?
 }
 

@@ -5,6 +5,7 @@ mod damage_tests;
 mod download;
 mod get;
 mod list;
+mod opening;
 mod options;
 mod put;
 mod results;
@@ -17,17 +18,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::{
-    Connection, ConnectionInfo, Engine, EngineOptions, Iov, Opcode, Outcome, PathKind, RemoteRange, Status,
-    TransferId,
+    Connection, ConnectionInfo, Engine, Iov, Opcode, Outcome, PathKind, RemoteRange, Status, TransferId,
 };
 
-use crate::error::{CliError, Problem, Result, While};
+use crate::error::{CliError, Problem, Result};
 use crate::interrupt;
 use crate::output;
 use crate::ring::{Ring, Shape};
-use crate::settings;
 use crate::wire::control::Control;
-use crate::wire::{Frame, Hash, authenticate};
+use crate::wire::{Frame, Hash};
+
+use opening::Opening;
 
 pub(crate) use get::get;
 pub(crate) use list::list;
@@ -79,28 +80,7 @@ impl Client {
 
     /// Connects over one path of the software fabric; `None` is the path that the engine chooses.
     pub(crate) fn connect_over(server: &str, shape: Shape, path: Option<PathKind>) -> Result<Self> {
-        let control = Control::connect(server)?;
-        let config = settings::config(Some(control.local().ip()))?;
-        let Frame::Ring { metadata, chunk, slots } = open_session(&control, &config, shape)? else {
-            return Err(CliError::protocol("expected Ring as the first frame"));
-        };
-        let agreed = Shape { chunk, slots: u16::try_from(slots.len()).unwrap_or(0) };
-        if agreed != agreed.fitted(u64::from(u32::MAX)) {
-            return Err(CliError::protocol(format!("malformed ring: {agreed}")));
-        }
-        let options = match path {
-            Some(path) => settings::engine_options_over(path, &config, control.local().ip())?,
-            None => EngineOptions::default(),
-        };
-        let engine = Engine::open(config, options).doing(|| "open the engine".into())?;
-        let ring = Ring::allocate(&engine, agreed)?;
-        let peer = settings::PeerAddress::parse(&metadata, control.peer().ip())?;
-        let connection =
-            engine.connect(&peer.host, peer.port, peer.gpu, false).doing(|| "connect the engines".into())?;
-        let slots = slots.into_iter().map(RemoteRange::from).collect();
-        let counter = || Cell::new(0);
-        let (requests, next_put, next_get) = (counter(), counter(), counter());
-        Ok(Self { control, connection, ring, slots, requests, next_put, next_get, _engine: engine })
+        Opening::connect(server, path)?.allocate(shape)
     }
 
     /// Path and lanes of the engine connection.
@@ -188,14 +168,6 @@ struct Posted {
     sequence: u64,
     length: u32,
     deadline: Instant,
-}
-
-/// Asks for a ring of about `shape`, proves the key where one is set, and returns the server's answer.
-fn open_session(control: &Control, config: &flagcx_p2p::Config, shape: Shape) -> Result<Frame> {
-    let nonce = authenticate::nonce()?;
-    control.send(&Frame::Open { chunk: shape.chunk, slots: shape.slots, nonce })?;
-    let key = settings::auth_key(config)?;
-    Ok(authenticate::initiate(key.as_ref(), control, nonce)?)
 }
 
 /// The server's next frame; an error once a signal has come.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::PutOptions;
 use crate::error::{CliError, Result};
 use crate::output;
-use crate::store::{self, Content, Directory, Entry, RelativeName, StoreError};
+use crate::ring::Files;
+use crate::store::{self, Content, Directory, Entry, LastFolder, RelativeName, StoreError};
 
 /// One file to send.
 pub(super) struct Item {
@@ -23,12 +24,15 @@ pub(super) struct Item {
 enum Place {
     Open(Box<Content>),
     At(PathBuf),
-    In(Directory, RelativeName),
+    /// In the folder with this number.
+    In(usize, RelativeName),
 }
 
 /// All files of a put.
 pub(super) struct Sources {
     pub(super) items: Vec<Item>,
+    /// The folders of the command line.
+    pub(super) folders: Vec<LastFolder>,
     /// Links, special files and names that are not transferred.
     pub(super) skipped: u64,
     /// A single file was given.
@@ -44,7 +48,8 @@ pub(super) fn find(options: &PutOptions) -> Result<Sources> {
     if sources.len() > 1 && sources.iter().any(|source| is_input(source)) {
         return Err(CliError::usage("`-` (standard input) cannot be put together with files; ./- is a file"));
     }
-    let mut found = Sources { items: Vec::new(), skipped: 0, single: sources.len() == 1 };
+    let mut found =
+        Sources { items: Vec::new(), folders: Vec::new(), skipped: 0, single: sources.len() == 1 };
     for source in sources {
         let name = match name {
             Some(name) => name.clone(),
@@ -73,15 +78,23 @@ pub(super) fn find(options: &PutOptions) -> Result<Sources> {
     }
 }
 
+impl Sources {
+    /// Their sizes as far as they say what ring they need; `None`: there is a stream.
+    pub(super) fn files(&self) -> Option<Files> {
+        self.items.iter().map(|item| item.size).collect()
+    }
+}
+
 impl Item {
-    /// Opens it for reading.
-    pub(super) fn open(self) -> Result<(String, Content), (String, CliError)> {
+    /// Opens it for reading; `folders` are those of its [`Sources`].
+    pub(super) fn open(self, folders: &mut [LastFolder]) -> Result<(String, Content), (String, CliError)> {
         let opened = match self.place {
             Place::Open(content) => Ok(*content),
             Place::At(path) => store::open_local(&path),
-            Place::In(directory, name) => {
-                directory.folder_of(&name).and_then(|(folder, file)| folder.read(&file))
-            }
+            Place::In(folder, name) => match folders.get_mut(folder) {
+                Some(last) => last.folder_of(&name).and_then(|folder| folder.read(name.file())),
+                None => return Err((self.name, CliError::other("its folder is not known"))),
+            },
         };
         match opened {
             Ok(content) => Ok((self.name, content)),
@@ -133,12 +146,14 @@ fn size_of(place: &Place) -> Result<Option<u64>, StoreError> {
 /// Adds all files of a folder. What is skipped is said on stderr.
 fn add_folder(found: &mut Sources, path: &Path, name: &str) -> Result<()> {
     let directory = Directory::open(path).map_err(CliError::argument)?;
+    let folder = found.folders.len();
+    found.folders.push(LastFolder::below(directory.clone()));
     directory.walk("", &mut |entry| {
         match entry {
             Entry::File(file) => found.items.push(Item {
                 name: format!("{name}/{}", file.name),
                 size: Some(file.size),
-                place: Place::In(directory.clone(), RelativeName::new(&file.name)?),
+                place: Place::In(folder, RelativeName::new(&file.name)?),
             }),
             Entry::Skipped { name, why } => {
                 found.skipped += 1;

@@ -1,19 +1,26 @@
 //! The destination of a fetched file.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::rc::Rc;
 
 use crate::error::{CliError, Result};
 use crate::pipeline::Destination;
-use crate::store::{Attributes, Directory, FileName, Incoming, RelativeName, StoreError};
+use crate::store::{
+    Attributes, Directory, FileName, Incoming, LastFolder, RESUMABLE, RelativeName, StoreError,
+};
+
+/// A directory, shared by all files that go below it.
+pub(super) type Folders = Rc<RefCell<LastFolder>>;
 
 /// Where a fetched file goes.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     /// Below a directory.
-    File { directory: Directory, name: RelativeName, force: bool, resume: bool },
+    File { folders: Folders, name: RelativeName, force: bool, resume: bool },
     /// To standard output, as it arrives.
     Output,
 }
@@ -42,14 +49,15 @@ impl Target {
         let directory =
             Directory::open(parent.unwrap_or_else(|| Path::new("."))).map_err(CliError::argument)?;
         let name = RelativeName::new(name.as_str())?;
-        Ok(Self::File { directory, name, force, resume: false })
+        let folders = Rc::new(RefCell::new(LastFolder::below(directory)));
+        Ok(Self::File { folders, name, force, resume: false })
     }
 
     /// Whether the name is free, before anything is asked for.
     pub(super) fn check_free(&self) -> Result<()> {
-        let Self::File { directory, name, force, .. } = self else { return Ok(()) };
-        match directory.folder_of(name) {
-            Ok((folder, file)) => Ok(folder.check_free(&file, *force)?),
+        let Self::File { folders, name, force, .. } = self else { return Ok(()) };
+        match folders.borrow_mut().folder_of(name) {
+            Ok(folder) => Ok(folder.check_free(name.file(), *force)?),
             Err(error @ StoreError::NotAFolder(_)) => Err(error.into()),
             // It is made later.
             Err(_) => Ok(()),
@@ -58,21 +66,24 @@ impl Target {
 
     /// What an interrupted run has left of a file of `size` bytes.
     pub(super) fn kept(&self, size: u64) -> Result<Option<Incoming>> {
-        let Self::File { directory, name, force, resume: true } = self else { return Ok(None) };
-        let Ok((folder, file)) = directory.folder_of(name) else { return Ok(None) };
-        if folder.partial_size(&file).is_none_or(|kept| kept == 0) {
+        let Self::File { folders, name, force, resume: true } = self else { return Ok(None) };
+        if size < RESUMABLE {
             return Ok(None);
         }
-        let incoming = folder.create_resumable(&file, size, *force, true)?;
+        let Ok(folder) = folders.borrow_mut().folder_of(name) else { return Ok(None) };
+        if folder.partial_size(name.file()).is_none_or(|kept| kept == 0) {
+            return Ok(None);
+        }
+        let incoming = folder.create_resumable(name.file(), size, *force, true)?;
         Ok((incoming.written() > 0).then_some(incoming))
     }
 
     /// Starts to write a file of `size` bytes.
     pub(super) fn create(&self, size: u64, attributes: Attributes) -> Result<Writing> {
         match self {
-            Self::File { directory, name, force, .. } => {
-                let (folder, file) = directory.make_folder_of(name)?;
-                let mut incoming = folder.create_resumable(&file, size, *force, false)?;
+            Self::File { folders, name, force, .. } => {
+                let folder = folders.borrow_mut().make_folder_of(name)?;
+                let mut incoming = folder.create_anew(name.file(), size, *force)?;
                 incoming.set_attributes(attributes);
                 Ok(Writing::File(incoming))
             }

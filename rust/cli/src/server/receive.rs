@@ -8,7 +8,7 @@ use super::session::{BATCH, Session, report, unexpected};
 use crate::error::{CliError, Problem, Result};
 use crate::output::units;
 use crate::pipeline::{Digest, Filled, Sink, small};
-use crate::store::{Attributes, GROUP, Incoming, Prefix, RelativeName, commit_all};
+use crate::store::{Attributes, Committer, GROUP, Incoming, Prefix, RelativeName};
 use crate::wire::{Frame, Small, is_small};
 
 /// A request to put a file that is not small.
@@ -26,6 +26,7 @@ pub(super) struct Group {
     files: Vec<Incoming>,
     /// As many `Ok` as there are files.
     answers: Vec<(String, Result<Digest>)>,
+    committer: Committer,
 }
 
 /// How the chunks of a file ended.
@@ -41,13 +42,13 @@ enum Ended {
 impl Session<'_> {
     /// Takes a small file out of its slot; the answer comes with that of others, in [`Session::commit_group`].
     pub(super) fn put_small(&mut self, small: Small) -> Result<()> {
-        let Small { sequence, length, .. } = small;
-        if sequence != self.received || !is_small(Some(length.into()), self.ring.shape()) {
+        let (&Small { sequence, length, .. }, ring) = (&small, Arc::clone(self.ring()?));
+        if sequence != self.received || !is_small(Some(length.into()), ring.shape()) {
             return Err(unexpected(&Frame::Small(small)));
         }
         self.requests += 1;
         self.received += 1;
-        let (bytes, digest) = small::take(&self.ring, sequence, length)
+        let (bytes, digest) = small::take(&ring, sequence, length)
             .ok_or_else(|| CliError::protocol("a small file is longer than its slot"))?;
         self.outbox.push(Frame::Credit { sequence });
         let written = self.write_small(&small, &bytes, digest);
@@ -56,16 +57,16 @@ impl Session<'_> {
         if self.group.answers.len() >= GROUP {
             self.commit_group()?;
         }
-        Ok(self.send_outbox(BATCH.min(usize::from(self.ring.shape().small().slots) / 4))?)
+        Ok(self.send_outbox(BATCH.min(usize::from(ring.shape().small().slots) / 4))?)
     }
 
-    fn write_small(&self, small: &Small, bytes: &[u8], digest: Digest) -> Result<Incoming> {
+    fn write_small(&mut self, small: &Small, bytes: &[u8], digest: Digest) -> Result<Incoming> {
         if digest.hash != small.hash {
             return Err(mismatch(small.hash, digest));
         }
         let name = RelativeName::new(&small.name)?;
-        let (folder, name) = self.server.directory.make_folder_of(&name)?;
-        let mut file = folder.create_resumable(&name, digest.bytes, small.force, false)?;
+        let folder = self.folders.make_folder_of(&name)?;
+        let mut file = folder.create_anew(name.file(), digest.bytes, small.force)?;
         file.set_attributes(small.attributes);
         file.write(bytes)?;
         Ok(file)
@@ -73,8 +74,9 @@ impl Session<'_> {
 
     /// Syncs and names the small files so far, and answers their requests.
     pub(super) fn commit_group(&mut self) -> Result<()> {
-        let Group { files, answers } = std::mem::take(&mut self.group);
-        let mut stored = commit_all(files).into_iter();
+        let Group { files, answers, committer } = &mut self.group;
+        let (files, answers) = (std::mem::take(files), std::mem::take(answers));
+        let mut stored = committer.commit(files).into_iter();
         for (name, answer) in answers {
             let answer = answer.and_then(|digest| match stored.next() {
                 Some(Err(error)) => Err(error.into()),
@@ -93,6 +95,7 @@ impl Session<'_> {
 
     /// Receives a file. The stream goes on after a request that fails; an error of the stream ends it.
     pub(super) fn put(&mut self, request: &Request) -> Result<()> {
+        self.ring()?;
         self.commit_group()?;
         self.send_outbox(0)?;
         self.requests += 1;
@@ -110,13 +113,13 @@ impl Session<'_> {
         }
     }
 
-    fn create(&self, request: &Request) -> Result<(Incoming, Prefix)> {
+    fn create(&mut self, request: &Request) -> Result<(Incoming, Prefix)> {
         let &Request { size, force, resume, attributes, .. } = request;
         let name = RelativeName::new(&request.name)?;
-        let (folder, name) = self.server.directory.make_folder_of(&name)?;
+        let folder = self.folders.make_folder_of(&name)?;
         let mut file = match size {
-            Some(size) => folder.create_resumable(&name, size, force, resume)?,
-            None => folder.create(&name, None, force)?,
+            Some(size) => folder.create_resumable(name.file(), size, force, resume)?,
+            None => folder.create(name.file(), None, force)?,
         };
         file.set_attributes(attributes);
         let kept = file.hash_written(&mut || self.working(Phase::Draining))?;
@@ -130,7 +133,7 @@ impl Session<'_> {
             file.continue_at(kept.bytes)?;
         }
         let left = request.size.map_or(u64::MAX, |size| size - kept.bytes);
-        let mut sink = Sink::start(file, Arc::clone(&self.ring), kept)
+        let mut sink = Sink::start(file, Arc::clone(self.ring()?), kept)
             .map_err(|error| CliError::other(error.to_string()))?;
         let ended = self.receive_chunks(&mut sink, left, request.size.is_some());
         let written = sink.finish();
@@ -199,7 +202,7 @@ impl Session<'_> {
     }
 
     fn is_next(&self, sequence: u64, length: u32) -> bool {
-        sequence == self.received && (1..=self.ring.shape().chunk).contains(&length)
+        sequence == self.received && self.ring().is_ok_and(|ring| (1..=ring.shape().chunk).contains(&length))
     }
 }
 

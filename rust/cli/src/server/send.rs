@@ -13,13 +13,13 @@ use crate::wire::{Frame, Hash, MAX_GETS, Small, is_small};
 impl Session<'_> {
     /// Sends a file, from behind the `kept` bytes that the client has of it, if they have this hash.
     pub(super) fn get(&mut self, name: &str, kept: u64, hash: Hash) -> Result<()> {
-        let request = self.requests;
+        let (request, shape) = (self.requests, self.ring()?.shape());
         self.requests += 1;
         let content = match self.open_content(name) {
             Ok(content) => content,
             Err(error) => return self.fail("get", name, &error),
         };
-        if is_small(content.size(), self.ring.shape()) {
+        if is_small(content.size(), shape) {
             return self.send_small(name, content);
         }
         self.send_outbox(0)?;
@@ -37,16 +37,17 @@ impl Session<'_> {
         }
     }
 
-    fn open_content(&self, name: &str) -> Result<Content> {
-        let (folder, name) = self.server.directory.folder_of(&RelativeName::new(name)?)?;
-        Ok(folder.read(&name)?)
+    fn open_content(&mut self, name: &str) -> Result<Content> {
+        let name = RelativeName::new(name)?;
+        Ok(self.folders.folder_of(&name)?.read(name.file())?)
     }
 
     fn send_small(&mut self, name: &str, content: Content) -> Result<()> {
-        let slots = u64::from(self.ring.shape().small().slots);
+        let ring = Arc::clone(self.ring()?);
+        let slots = u64::from(ring.shape().small().slots);
         self.wait_for_credit(slots - 1, self.requests)?;
         let (attributes, sequence) = (content.attributes(), self.sent);
-        let Digest { bytes, hash } = match small::fill(content, &self.ring, sequence) {
+        let Digest { bytes, hash } = match small::fill(content, &ring, sequence) {
             Ok(digest) => digest,
             Err(error) => return self.fail("get", name, &error.into()),
         };
@@ -54,7 +55,7 @@ impl Session<'_> {
         self.sent += 1;
         let (name, force) = (name.to_owned(), false);
         self.outbox.push(Frame::Small(Small { name, force, attributes, sequence, length, hash }));
-        Ok(self.send_outbox(BATCH.min(usize::from(self.ring.shape().small().slots) / 4))?)
+        Ok(self.send_outbox(BATCH.min(usize::from(ring.shape().small().slots) / 4))?)
     }
 
     /// `None`: the client does not want the rest. The outer error is that of the stream.
@@ -78,7 +79,7 @@ impl Session<'_> {
             }
         }
         self.control.send(&Frame::Ready { size, offset: prefix.bytes, attributes: content.attributes() })?;
-        let source = Source::start(content, Arc::clone(&self.ring), prefix, self.sent)
+        let source = Source::start(content, Arc::clone(self.ring()?), prefix, self.sent)
             .map_err(|error| CliError::other(error.to_string()))?;
         let sent_all = self.send_chunks(&source, request);
         // A file that cannot be read to its end is the cause of any other error.
@@ -92,7 +93,7 @@ impl Session<'_> {
 
     /// Announces filled slots and waits until all of them have been fetched. False: the client does not want the rest.
     fn send_chunks(&mut self, source: &Source, request: u64) -> Result<bool> {
-        let slots = u64::from(self.ring.shape().slots);
+        let slots = u64::from(self.ring()?.shape().slots);
         let mut wanted = true;
         while wanted {
             while let Some(frame) = self.control.try_receive()? {

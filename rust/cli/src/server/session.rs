@@ -12,6 +12,7 @@ use crate::output;
 use crate::output::units;
 use crate::pipeline::Digest;
 use crate::ring::{Ring, Shape};
+use crate::store::LastFolder;
 use crate::wire::control::{Control, ControlError, OPEN_TIMEOUT};
 use crate::wire::{Frame, Slot, authenticate};
 
@@ -24,9 +25,9 @@ pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 pub(super) fn run(server: &Server, control: Control, permit: &mut Permit) {
     let peer = control.peer();
     tracing::info!(%peer, "client connected");
-    let shape = match authenticated(server, &control) {
-        Ok(Some(shape)) => shape,
-        Ok(None) => return,
+    match authenticated(server, &control) {
+        Ok(true) => {}
+        Ok(false) => return,
         Err(error) => {
             tracing::warn!(%peer, "{error}");
             // A client that has not proven the key gets no reason.
@@ -35,7 +36,7 @@ pub(super) fn run(server: &Server, control: Control, permit: &mut Permit) {
             }
             return;
         }
-    };
+    }
     if !permit.open_session() {
         let text = format!(
             "{} clients are served already, the limit of its --max-clients; try again later",
@@ -44,13 +45,7 @@ pub(super) fn run(server: &Server, control: Control, permit: &mut Permit) {
         tracing::warn!(%peer, "refused: {text}");
         return refuse(control, &CliError::other(text));
     }
-    let mut session = match Session::open(server, &control, shape) {
-        Ok(session) => session,
-        Err(error) => {
-            tracing::warn!(%peer, "{error}");
-            return refuse(control, &error);
-        }
-    };
+    let mut session = Session::new(server, &control);
     match session.serve() {
         Ok(()) => tracing::info!(%peer, "client disconnected"),
         Err(error) => {
@@ -80,27 +75,28 @@ fn send_reason(control: &Control, error: &CliError) {
     }
 }
 
-/// Waits for the request for a ring, and for the proof where a key is set. `None`: the client closed the connection.
-fn authenticated(server: &Server, control: &Control) -> Result<Option<Shape>> {
+/// Waits for the request for a session, and for the proof where a key is set. False: the client closed the connection.
+fn authenticated(server: &Server, control: &Control) -> Result<bool> {
     let deadline = Instant::now() + OPEN_TIMEOUT;
-    let (shape, nonce) = match control.receive_by(deadline) {
-        Ok(Some(Frame::Open { chunk, slots, nonce })) => (Shape { chunk, slots }, nonce),
+    let nonce = match control.receive_by(deadline) {
+        Ok(Some(Frame::Open { nonce })) => nonce,
         Ok(Some(other)) => return Err(unexpected(&other)),
         Ok(None) => return Err(ControlError::NotOpened.into()),
-        Err(ControlError::Closed) => return Ok(None), // A port scan, or a health check.
+        Err(ControlError::Closed) => return Ok(false), // A port scan, or a health check.
         Err(error) => return Err(error.into()),
     };
     if let Some(key) = &server.key {
         authenticate::respond(key, control, nonce, deadline)?;
     }
-    Ok(Some(shape))
+    Ok(true)
 }
 
-/// A client with its ring.
+/// A client, and its ring once it has asked for one.
 pub(super) struct Session<'a> {
     pub(super) server: &'a Server,
     pub(super) control: &'a Control,
-    pub(super) ring: Arc<Ring>,
+    ring: Option<Arc<Ring>>,
+    pub(super) folders: LastFolder,
     /// Requests to put or get a file so far.
     pub(super) requests: u64,
     /// Requests that came while another one was served.
@@ -116,24 +112,38 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn open(server: &'a Server, control: &'a Control, requested: Shape) -> Result<Self> {
-        let ring = Ring::allocate(&server.engine, requested.fitted(server.ring_limit))?;
-        let metadata = server.metadata.clone();
-        let slots = ring.describe()?.into_iter().map(Slot::from).collect();
-        control.send(&Frame::Ring { metadata, chunk: ring.shape().chunk, slots })?;
-        let (waiting, group) = (VecDeque::new(), Group::default());
-        Ok(Self {
+    fn new(server: &'a Server, control: &'a Control) -> Self {
+        let (waiting, group, outbox) = (VecDeque::new(), Group::default(), vec![Frame::Opened]);
+        let folders = LastFolder::below(server.directory.clone());
+        let (requests, received, sent, credited) = (0, 0, 0, 0);
+        Self {
             server,
             control,
-            ring,
-            requests: 0,
+            ring: None,
+            folders,
+            requests,
             waiting,
-            received: 0,
-            sent: 0,
-            credited: 0,
+            received,
+            sent,
+            credited,
             group,
-            outbox: Vec::new(),
-        })
+            outbox,
+        }
+    }
+
+    /// Makes the client's ring.
+    fn allocate(&mut self, requested: Shape) -> Result<()> {
+        let ring = Ring::allocate(&self.server.engine, requested.fitted(self.server.ring_limit))?;
+        let (metadata, chunk) = (self.server.metadata.clone(), ring.shape().chunk);
+        let slots = ring.describe()?.into_iter().map(Slot::from).collect();
+        self.outbox.push(Frame::Ring { metadata, chunk, slots });
+        self.ring = Some(ring);
+        Ok(())
+    }
+
+    /// The client's ring.
+    pub(super) fn ring(&self) -> Result<&Arc<Ring>> {
+        self.ring.as_ref().ok_or_else(|| CliError::protocol("a file before it has asked for a ring"))
     }
 
     fn serve(&mut self) -> Result<()> {
@@ -143,6 +153,9 @@ impl<'a> Session<'a> {
                 None => self.next_request(),
             };
             match next {
+                Ok(Frame::Allocate { chunk, slots }) if self.ring.is_none() => {
+                    self.allocate(Shape { chunk, slots })?;
+                }
                 Ok(Frame::Small(small)) => self.put_small(small)?,
                 Ok(Frame::Sync) => self.commit_group()?,
                 Ok(Frame::Put { name, size, force, resume, attributes }) => {

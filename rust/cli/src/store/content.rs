@@ -5,6 +5,8 @@ use std::fs::{File, Metadata};
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use rustix::io::retry_on_intr;
+
 use super::{Attributes, Prefix, StoreError, hash_prefix};
 
 /// Files of at most this reported size are read at once: the size that /proc and /sys report is not that of the content.
@@ -78,6 +80,12 @@ impl Content {
         Ok(read)
     }
 
+    /// All of it where it is in memory, and nothing of it was read: a file of at most 64 KiB.
+    pub(crate) fn whole(&self) -> Option<&[u8]> {
+        let all = self.all.as_ref().filter(|_| self.position == 0)?;
+        Some(all.get_ref())
+    }
+
     /// Whether all was read; of a stream that is not known.
     pub(crate) fn is_at_end(&self) -> bool {
         self.size == Some(self.position)
@@ -121,9 +129,7 @@ impl Content {
     }
 
     fn read_all(&mut self) -> Result<(), StoreError> {
-        let mut bytes = Vec::new();
-        Read::take(&self.file, MOST + 1)
-            .read_to_end(&mut bytes)
+        let bytes = read_whole(&self.file, &self.opened)
             .map_err(|error| StoreError::io("read", self.path.as_str(), error))?;
         // Files of /proc and /sys report no changes; one read of them is one consistent content.
         self.check_unchanged()?;
@@ -139,6 +145,20 @@ impl Content {
         let now = self.file.metadata().ok().and_then(|now| change(&self.opened, &now));
         StoreError::Changed { name: self.path.clone(), what: now.unwrap_or_else(|| what.into()) }
     }
+}
+
+/// Reads to the end, or more than [`MOST`] bytes. Files of the usual file systems take one call.
+fn read_whole(file: &File, opened: &Metadata) -> io::Result<Vec<u8>> {
+    let reported = usize::try_from(opened.len()).unwrap_or(0);
+    // One byte more shows whether it has grown.
+    let mut bytes = vec![0; (reported + 1).max(4096)];
+    let read = retry_on_intr(|| rustix::io::read(file, &mut *bytes))?;
+    bytes.truncate(read);
+    // The size that /proc and /sys report is not that of the content.
+    if read > 0 && read != reported {
+        Read::take(file, MOST + 1).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 /// Reads until the buffer is full or the stream ends.

@@ -16,7 +16,7 @@ const FIRST: u64 = 1 << 20;
 /// because the ring of slots is full long before.
 const STEP: u64 = 32 << 20;
 /// Files of at least this size are kept when their transfer is interrupted.
-const RESUMABLE: u64 = 8 << 20;
+pub(crate) const RESUMABLE: u64 = 8 << 20;
 
 /// A file that is being received. It gets its name in [`Incoming::commit`].
 ///
@@ -168,7 +168,7 @@ impl Incoming {
     pub(crate) fn commit(self) -> Result<(), StoreError> {
         self.sync()?;
         let directory = self.directory.clone();
-        self.rename_synced()?;
+        self.name_synced()?;
         directory.sync()
     }
 
@@ -183,7 +183,11 @@ impl Incoming {
     }
 
     /// Gives it its name.
-    pub(super) fn rename_synced(mut self) -> Result<(), StoreError> {
+    pub(super) fn name_synced(mut self) -> Result<(), StoreError> {
+        if self.temporary.is_none() && !self.force {
+            // One step for a file without a name: a name that is taken is refused.
+            return self.link(self.name.as_str()).map_err(|errno| self.not_named(errno));
+        }
         self.rename()
     }
 
@@ -229,11 +233,16 @@ impl Incoming {
             return Ok(name.clone());
         }
         let name = temporary::new_name().map_err(|errno| self.failed("name", errno))?;
-        let source = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        rustix::fs::linkat(CWD, source, &*self.directory.fd, name.as_str(), AtFlags::SYMLINK_FOLLOW)
-            .map_err(|errno| self.failed("name", errno))?;
+        temporary::lock(&self.file).map_err(|errno| self.failed("lock", errno))?;
+        self.link(&name).map_err(|errno| self.failed("name", errno))?;
         self.temporary = Some(name.clone());
         Ok(name)
+    }
+
+    /// Gives a file without a name this one.
+    fn link(&self, name: &str) -> Result<(), Errno> {
+        let source = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        rustix::fs::linkat(CWD, source, &*self.directory.fd, name, AtFlags::SYMLINK_FOLLOW)
     }
 
     fn rename(&mut self) -> Result<(), StoreError> {
@@ -253,12 +262,16 @@ impl Incoming {
                 renamed => renamed,
             }
         };
-        renamed.map_err(|errno| match errno {
-            Errno::EXIST => StoreError::Exists(self.directory.path_of(&self.name)),
-            errno => self.failed("rename to", errno),
-        })?;
+        renamed.map_err(|errno| self.not_named(errno))?;
         self.temporary = None;
         Ok(())
+    }
+
+    fn not_named(&self, errno: Errno) -> StoreError {
+        match errno {
+            Errno::EXIST => StoreError::Exists(self.directory.path_of(&self.name)),
+            errno => self.failed("rename to", errno),
+        }
     }
 
     fn failed(&self, operation: &'static str, error: impl Into<std::io::Error>) -> StoreError {

@@ -4,6 +4,7 @@ mod attributes;
 mod commit;
 mod content;
 mod incoming;
+mod last_folder;
 mod name;
 mod prefix;
 mod relative_name;
@@ -13,7 +14,7 @@ mod walk;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
@@ -22,11 +23,12 @@ use rustix::io::{Errno, retry_on_intr};
 pub(crate) use attributes::Attributes;
 #[cfg(test)]
 pub(crate) use attributes::Time;
-pub(crate) use commit::{GROUP, commit_all};
+pub(crate) use commit::{Committer, GROUP};
 pub(crate) use content::Content;
-pub(crate) use incoming::Incoming;
 #[cfg(test)]
 pub(crate) use incoming::unwritable_for_test;
+pub(crate) use incoming::{Incoming, RESUMABLE};
+pub(crate) use last_folder::LastFolder;
 pub(crate) use name::FileName;
 pub(crate) use prefix::Prefix;
 pub(crate) use relative_name::RelativeName;
@@ -71,7 +73,7 @@ impl StoreError {
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
     fd: Arc<OwnedFd>,
-    path: PathBuf,
+    path: Arc<Path>,
 }
 
 impl Directory {
@@ -80,7 +82,7 @@ impl Directory {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))
             .map_err(|errno| StoreError::io("open directory", path.display().to_string(), errno))?;
-        Ok(Self { fd: Arc::new(fd), path: path.to_owned() })
+        Ok(Self { fd: Arc::new(fd), path: path.into() })
     }
 
     /// Opens a file for reading. Links and anything that is no regular file are refused.
@@ -105,7 +107,7 @@ impl Directory {
                 Errno::LOOP | Errno::NOTDIR => StoreError::NotAFolder(path.display().to_string()),
                 errno => StoreError::io("open folder", path.display().to_string(), errno),
             })?;
-        Ok(Self { fd: Arc::new(fd), path })
+        Ok(Self { fd: Arc::new(fd), path: path.into() })
     }
 
     /// The folder that a file is in, and its name there.
@@ -138,6 +140,19 @@ impl Directory {
         Incoming::new(self.clone(), name.clone(), size, force)
     }
 
+    /// Starts a new file without what was kept of it. An existing name is refused in [`Incoming::commit`], unless `force`.
+    pub(crate) fn create_anew(
+        &self,
+        name: &FileName,
+        size: u64,
+        force: bool,
+    ) -> Result<Incoming, StoreError> {
+        if force {
+            self.check_free(name, force)?;
+        }
+        Incoming::resumable(self.clone(), name.clone(), size, force, false)
+    }
+
     /// Starts a new file that is kept if its transfer is interrupted, or with `resume` continues one that was kept.
     pub(crate) fn create_resumable(
         &self,
@@ -166,6 +181,11 @@ impl Directory {
             }
             Ok(_) => Ok(()),
         }
+    }
+
+    /// Whether it has not been removed.
+    fn exists(&self) -> bool {
+        rustix::fs::fstat(&*self.fd).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
     /// Syncs the names in this directory to disk.

@@ -2,7 +2,8 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
@@ -98,15 +99,14 @@ fn is_old(seconds: i64) -> bool {
 
 /// Whether an open file can be given a name, which goes through /proc.
 fn has_proc() -> bool {
-    rustix::fs::access("/proc/self/fd", rustix::fs::Access::EXISTS).is_ok()
+    static HAS_PROC: OnceLock<bool> = OnceLock::new();
+    *HAS_PROC.get_or_init(|| rustix::fs::access("/proc/self/fd", rustix::fs::Access::EXISTS).is_ok())
 }
 
 fn open_unnamed(directory: &Directory) -> Result<(File, Option<String>), Errno> {
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
     let open = || rustix::fs::openat(&*directory.fd, ".", flags, Mode::from_raw_mode(0o644));
-    let fd = retry_on_intr(open)?;
-    lock(&fd)?;
-    Ok((File::from(fd), None))
+    Ok((File::from(retry_on_intr(open)?), None))
 }
 
 pub(super) fn open_named(directory: &Directory) -> Result<(File, Option<String>), Errno> {
@@ -123,7 +123,7 @@ pub(super) fn open_named(directory: &Directory) -> Result<(File, Option<String>)
 }
 
 /// Marks the file as one that a running process writes to.
-fn lock(fd: &OwnedFd) -> Result<(), Errno> {
+pub(super) fn lock(fd: impl AsFd) -> Result<(), Errno> {
     match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
         // Where there are no locks, nothing is removed as stale either.
         Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),

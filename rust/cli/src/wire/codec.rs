@@ -6,7 +6,7 @@ use crate::framing::{self, Format};
 pub(crate) use crate::framing::{FrameError, HEADER};
 
 /// Version of the stream; both sides must have the same.
-pub(crate) const VERSION: u8 = 4;
+pub(crate) const VERSION: u8 = 5;
 /// Largest payload: a ring of [`MAX_SLOTS`] descriptors, and room for text.
 pub(crate) const MAX_PAYLOAD: usize = 32 * 1024;
 const FORMAT: Format = Format { magic: *b"F2", version: VERSION, max_payload: MAX_PAYLOAD };

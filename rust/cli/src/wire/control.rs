@@ -3,7 +3,7 @@
 //! Two threads serve it: one reads frames into a bounded queue, one sends [`Frame::KeepAlive`] at intervals. A peer that is
 //! killed, stopped or not reachable any more is therefore noticed within [`PEER_TIMEOUT`], whatever this side is busy with.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +25,8 @@ pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long an ending side waits for the peer to read its last frames.
 const LINGER: Duration = Duration::from_secs(2);
+/// Bytes that one call of the kernel reads, at most: of many frames about small files.
+const READ_AHEAD: usize = 16 << 10;
 /// Frames read ahead; beyond that TCP holds the peer back.
 const QUEUE: usize = 2 * super::MAX_SLOTS;
 
@@ -214,7 +216,8 @@ fn send_keep_alives(writer: &Mutex<TcpStream>, stopped: &Receiver<()>) {
     }
 }
 
-fn read_frames(mut stream: TcpStream, frames: &SyncSender<Result<Frame, ControlError>>) {
+fn read_frames(stream: TcpStream, frames: &SyncSender<Result<Frame, ControlError>>) {
+    let mut stream = BufReader::with_capacity(READ_AHEAD, stream);
     loop {
         let frame = read_frame(&mut stream);
         let ended = frame.is_err();
@@ -227,7 +230,7 @@ fn read_frames(mut stream: TcpStream, frames: &SyncSender<Result<Frame, ControlE
     }
 }
 
-fn read_frame(stream: &mut TcpStream) -> Result<Frame, ControlError> {
+fn read_frame(stream: &mut impl Read) -> Result<Frame, ControlError> {
     let mut header = [0; HEADER];
     stream.read_exact(&mut header).map_err(|error| from_io(&error))?;
     let mut payload = vec![0; codec::decode_header(header)?];

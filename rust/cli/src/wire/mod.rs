@@ -5,11 +5,13 @@
 //!
 //! ```text
 //!   client                                        server
-//!   Open{chunk, slots, nonce}               ──▶
+//!   Open{nonce}                             ──▶
 //!   [with a pre-shared key                  ◀──   Challenge{nonce}
 //!    Proof{proof}                           ──▶   wrong: closes without another frame
 //!                                           ◀──   Proof{proof}]
-//!                                                 allocates its ring of registered chunks
+//!                                           ◀──   Opened
+//!   List{folder}                            ──▶   ◀── Entries{..}, .., Listed{skipped} | Failed
+//!   Allocate{chunk, slots}                  ──▶   allocates its ring of registered chunks
 //!                                           ◀──   Ring{metadata, chunk, slots}
 //!   (engine connects to `metadata`)
 //!   Small{name, .., n, length, hash}        ──▶   WRITE into slot n went before; copies out, Credit{n}, hashes, compares
@@ -20,9 +22,9 @@
 //!   Get{name, kept, hash}                   ──▶   ◀── Small{..} | Ready{size, offset, ..} | Failed
 //!     READ from slot n, Credit{n}           ◀──   Filled{n, length}
 //!     compares, syncs, renames              ◀──   Finish{bytes, hash} | Failed
-//!   List{folder}                            ──▶   ◀── Entries{..}, .., Listed{skipped} | Failed
 //! ```
 //!
+//! Folders may be listed at any time, and files moved once there is a ring.
 //! Small files ([`is_small`]) and requests to get files follow each other without waiting for an answer; answers come in the order
 //! of the requests. Chunk `n` uses slot `n` modulo the number of slots, on both sides, and a small file a part of a slot
 //! ([`Shape::small`]); the numbers of each direction count up over
@@ -55,8 +57,8 @@ pub(crate) type Hash = [u8; 32];
 /// new [`codec::VERSION`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Frame {
-    /// Client: asks for a ring of about this shape. First frame of a stream.
-    Open { chunk: u32, slots: u16, nonce: Nonce },
+    /// Client: asks for a session. First frame of a stream.
+    Open { nonce: Nonce },
     /// Server: its engine listens at `metadata`; these are its slots, `chunk` bytes each.
     Ring { metadata: String, chunk: u32, slots: Vec<Slot> },
     /// Client: asks to store a file of this size (`None`: known at its end), going on with a kept part of it if `resume`.
@@ -99,6 +101,10 @@ pub(crate) enum Frame {
     Entries { entries: Vec<Listed> },
     /// Server: those were all; so many entries are links, special files or have names that are not transferred.
     Listed { skipped: u64 },
+    /// Server: the session is open.
+    Opened,
+    /// Client: asks for a ring of about this shape, once in a session.
+    Allocate { chunk: u32, slots: u16 },
 }
 
 /// A small file, of which the content is in the small slot `sequence`.

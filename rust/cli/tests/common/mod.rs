@@ -131,7 +131,7 @@ impl Drop for Server {
 pub(crate) fn frame(content: &impl serde::Serialize) -> Vec<u8> {
     let payload = postcard::to_allocvec(content).unwrap();
     let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
-    [b"F2", &[4][..], &length, &payload].concat()
+    [b"F2", &[5][..], &length, &payload].concat()
 }
 
 /// The frame without content.
@@ -139,9 +139,14 @@ pub(crate) fn keep_alive_frame() -> Vec<u8> {
     frame(&9_u8)
 }
 
-/// The frame by which a client opens a session: chunks of 4 KiB, one slot.
+/// The frame by which a client opens a session.
 pub(crate) fn open_frame() -> Vec<u8> {
-    frame(&(0_u8, 4096_u32, 1_u16, [0_u8; 16]))
+    frame(&(0_u8, [0_u8; 16]))
+}
+
+/// The frame by which a client asks for a ring: chunks of 4 KiB, one slot.
+pub(crate) fn allocate_frame() -> Vec<u8> {
+    frame(&(23_u8, 4096_u32, 1_u16))
 }
 
 /// The frame by which a client announces a file.

@@ -163,7 +163,7 @@ fn frame(tag: Tag, payload: &[u8]) -> Vec<u8> {
 
 fn stream_question() -> io::Result<Vec<u8>> {
     let nonce = authenticate::nonce().map_err(io::Error::other)?;
-    codec::encode(&Frame::Open { chunk: 4096, slots: 1, nonce }).map_err(io::Error::other)
+    codec::encode(&Frame::Open { nonce }).map_err(io::Error::other)
 }
 
 #[cfg(test)]

@@ -52,13 +52,15 @@ fn file_frame() -> impl Strategy<Value = Frame> {
         text().prop_map(|folder| Frame::List { folder }),
         vec(listed(), 0..=8).prop_map(|entries| Frame::Entries { entries }),
         any::<u64>().prop_map(|skipped| Frame::Listed { skipped }),
+        Just(Frame::Opened),
+        any::<(u32, u16)>().prop_map(|(chunk, slots)| Frame::Allocate { chunk, slots }),
     ]
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
     let text = || ".{0,80}";
     prop_oneof![
-        any::<(u32, u16, [u8; 16])>().prop_map(|(chunk, slots, nonce)| Frame::Open { chunk, slots, nonce }),
+        any::<[u8; 16]>().prop_map(|nonce| Frame::Open { nonce }),
         (text(), any::<u32>(), vec(slot(), 0..=8)).prop_map(|(metadata, chunk, slots)| Frame::Ring {
             metadata,
             chunk,
@@ -95,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn any_payload_is_a_frame_or_malformed(mut payload in vec(any::<u8>(), 0..300), kind in 0_u8..26) {
+    fn any_payload_is_a_frame_or_malformed(mut payload in vec(any::<u8>(), 0..300), kind in 0_u8..28) {
         if let Some(first) = payload.first_mut() {
             *first = kind;
         }
@@ -126,7 +128,7 @@ proptest! {
     }
 
     #[test]
-    fn headers_never_promise_more_than_allowed(tail: [u8; 4], version in 0_u8..6) {
+    fn headers_never_promise_more_than_allowed(tail: [u8; 4], version in 0_u8..8) {
         let [a, b, c, d] = tail;
         if let Ok(length) = decode_header([b'F', b'2', version, a, b, c, d]) {
             prop_assert!(version == VERSION && length <= MAX_PAYLOAD);
@@ -137,15 +139,15 @@ proptest! {
 #[test]
 fn the_bytes_on_the_wire() {
     let bytes = |frame| encode(&frame).unwrap();
-    assert_eq!(bytes(Frame::KeepAlive), *b"F2\x04\x01\0\0\0\x09");
+    assert_eq!(bytes(Frame::KeepAlive), *b"F2\x05\x01\0\0\0\x09");
     let modified = Some(Time { seconds: -1, nanoseconds: 5 });
     let attributes = Attributes { executable: true, modified };
     let put = Frame::Put { name: "ab".into(), size: Some(300), force: true, resume: false, attributes };
-    assert_eq!(bytes(put), *b"F2\x04\x0d\0\0\0\x02\x02ab\x01\xac\x02\x01\x00\x01\x01\x01\x05");
-    assert_eq!(bytes(Frame::Listed { skipped: 2 }), *b"F2\x04\x02\0\0\0\x15\x02");
+    assert_eq!(bytes(put), *b"F2\x05\x0d\0\0\0\x02\x02ab\x01\xac\x02\x01\x00\x01\x01\x01\x05");
+    assert_eq!(bytes(Frame::Listed { skipped: 2 }), *b"F2\x05\x02\0\0\0\x15\x02");
     let ring =
         Frame::Ring { metadata: "m".into(), chunk: 1, slots: vec![Slot { address: 2, size: 3, rkey: 4 }] };
-    assert_eq!(bytes(ring), *b"F2\x04\x08\0\0\0\x01\x01m\x01\x01\x02\x03\x04");
+    assert_eq!(bytes(ring), *b"F2\x05\x08\0\0\0\x01\x01m\x01\x01\x02\x03\x04");
 }
 
 #[test]
@@ -158,7 +160,7 @@ fn headers_that_are_refused() {
     assert_eq!(header(VERSION, 32 * 1024), Ok(MAX_PAYLOAD));
     assert_eq!(header(VERSION, 32 * 1024 + 1), Err(too_long(MAX_PAYLOAD + 1)));
     assert_eq!(header(VERSION, u32::MAX), Err(too_long(u32::MAX as usize)));
-    assert_eq!(header(3, 8), Err(FrameError::Version { theirs: 3, ours: VERSION }));
+    assert_eq!(header(4, 8), Err(FrameError::Version { theirs: 4, ours: VERSION }));
     assert_eq!(decode_header(*b"HTTP/1."), Err(FrameError::NotOurs));
     assert_eq!(decode_header(*b"FB\x01\0\0\0\0"), Err(FrameError::OtherCommand));
 }
