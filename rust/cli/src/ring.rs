@@ -41,8 +41,8 @@ impl Shape {
     pub(crate) fn needed_for(self, files: Files) -> Self {
         let Files { count, largest } = files;
         let page = u64::from(*CHUNK.start());
-        let whole = u32::try_from(largest.max(1).next_multiple_of(page)).unwrap_or(u32::MAX);
-        let chunk = self.chunk.min(whole);
+        let whole = largest.clamp(1, u64::from(self.chunk).max(1)).next_multiple_of(page);
+        let chunk = self.chunk.min(u32::try_from(whole).unwrap_or(u32::MAX));
         // Small files have a slot each; chunks of one larger file are in flight at a time.
         let slots = match largest {
             largest if largest <= u64::from(self.small().chunk) => {

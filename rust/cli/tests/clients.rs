@@ -193,7 +193,8 @@ fn hostile_requests_store_and_show_nothing() {
         (vec![get("../large")], "names a directory"),
         (vec![frame(&(16_u8, 3_u64))], "unexpected Abort"),
         (vec![frame(&(6_u8, 0_u64))], "unexpected Credit"),
-        (vec![get("large"); 70], "unexpected Get"),
+        (vec![get("large"); 260], "unexpected Get"),
+        (vec![allocate_frame()], "unexpected Allocate"),
         (vec![list("link")], "is a symbolic link"),
         (vec![list("..")], "names a directory"),
         (vec![list("/")], "is absolute"),
@@ -201,6 +202,16 @@ fn hostile_requests_store_and_show_nothing() {
         let answer = answers(&server, &frames);
         assert!(answer.contains(reason), "expected {reason:?}: {answer:?}");
         assert_eq!(server.names(), ["large", "link"], "{reason}");
+    }
+    for moved in [small("x", 0, 0, hash_of_nothing), put("x"), get("large")] {
+        let mut client = server.connect();
+        client.write_all(&[open_frame(), moved].concat()).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains("a file before it has asked for a ring"), "{answer:?}");
+        assert_eq!(server.names(), ["large", "link"]);
     }
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
 }

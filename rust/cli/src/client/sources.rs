@@ -71,6 +71,9 @@ pub(super) fn find(options: &PutOptions) -> Result<Sources> {
             found.items.push(Item { name, size, place });
         }
     }
+    if sources.len() == 1 {
+        return Ok(found);
+    }
     let mut names = BTreeSet::new();
     match found.items.iter().find(|item| !names.insert(item.name.as_str())) {
         Some(twice) => Err(CliError::usage(format!("two of the sources would be stored as {}", twice.name))),

@@ -17,7 +17,7 @@ use crate::wire::control::{Control, ControlError, OPEN_TIMEOUT};
 use crate::wire::{Frame, Slot, authenticate};
 
 /// Frames about small files that are sent together, at most.
-pub(super) const BATCH: usize = 16;
+pub(super) const BATCH: usize = 64;
 /// How often a session checks whether the server is ending.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 

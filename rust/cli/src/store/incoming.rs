@@ -241,8 +241,15 @@ impl Incoming {
 
     /// Gives a file without a name this one.
     fn link(&self, name: &str) -> Result<(), Errno> {
-        let source = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        rustix::fs::linkat(CWD, source, &*self.directory.fd, name, AtFlags::SYMLINK_FOLLOW)
+        let directory = &*self.directory.fd;
+        match rustix::fs::linkat(&self.file, "", directory, name, AtFlags::EMPTY_PATH) {
+            // Before Linux 6.10 only a privileged process may do so.
+            Err(Errno::NOENT) => {
+                let source = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                rustix::fs::linkat(CWD, source, directory, name, AtFlags::SYMLINK_FOLLOW)
+            }
+            linked => linked,
+        }
     }
 
     fn rename(&mut self) -> Result<(), StoreError> {

@@ -49,7 +49,7 @@ pub(crate) const MAX_SLOTS: usize = 256;
 /// Most entries in a frame of a listing.
 pub(crate) const MAX_ENTRIES: usize = 256;
 /// Most requests to get a file that may be unanswered.
-pub(crate) const MAX_GETS: usize = 64;
+pub(crate) const MAX_GETS: usize = 256;
 /// A blake3 hash.
 pub(crate) type Hash = [u8; 32];
 

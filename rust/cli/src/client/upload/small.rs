@@ -13,10 +13,10 @@ use crate::store::Content;
 use crate::wire::{Frame, Small};
 
 /// Most small files that may be unanswered: more than a server collects before it answers.
-const WINDOW: usize = 128;
+const WINDOW: usize = 256;
 
 /// Announcements that are sent together, where the ring has room for four times as many.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 
 impl Upload<'_> {
     pub(super) fn add_small(&mut self, content: Content, name: &str) -> Result<()> {
