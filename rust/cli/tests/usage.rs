@@ -139,9 +139,13 @@ fn what_the_peer_refuses_is_a_failure() {
 fn a_smaller_ring_than_requested_is_reported() {
     let server = Server::start_with_arguments(&["--ring-limit", "64K"]);
     let temp = tempfile::tempdir().unwrap();
-    fs::write(temp.path().join("a"), b"content").unwrap();
+    fs::write(temp.path().join("a"), vec![1; 1 << 20]).unwrap();
     let put = server.put(&temp.path().join("a"), &[]).succeeded();
-    assert!(put.err.contains("1 slots of 64.00 KiB instead of 8 slots of 4.00 MiB"), "{put:?}");
+    assert!(put.err.contains("1 slots of 64.00 KiB instead of 1 slots of 1.00 MiB"), "{put:?}");
+    // Neither where less was asked for, nor where the file needs no more.
     let put = server.put(&temp.path().join("a"), &["--chunk", "4K", "--force"]).succeeded();
+    assert!(!put.err.contains("instead of"), "{put:?}");
+    fs::write(temp.path().join("a"), b"content").unwrap();
+    let put = server.put(&temp.path().join("a"), &["--force"]).succeeded();
     assert!(!put.err.contains("instead of"), "{put:?}");
 }
