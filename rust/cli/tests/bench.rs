@@ -88,6 +88,14 @@ fn local_measures_every_path_and_leaves_table_json_csv_and_plot() {
     let limits: Vec<_> =
         document["limits"].as_array().unwrap().iter().map(|limit| limit["name"].as_str().unwrap()).collect();
     assert!(limits.contains(&"memcpy") && limits.contains(&"tcp socket"), "{limits:?}");
+    // What a sandbox denies is noted instead.
+    let has_limit = limits.contains(&"process_vm");
+    let is_noted = document["not_measured"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|one| ["cross-memory", "limit process_vm"].contains(&one["path"].as_str().unwrap()));
+    assert!(has_limit != is_noted, "{document:#}");
     let rows = document["rows"].as_array().unwrap();
     // Two cases and two operations over each path; a sandbox may deny one of them.
     assert!(rows.len() >= 8 && rows.len().is_multiple_of(4), "{document:#}");

@@ -14,7 +14,8 @@ use plotters::prelude::{
 
 use super::case::size_text;
 use super::document::Document;
-use super::row::{Pieces, Row};
+use super::limits::MachineLimit;
+use super::row::{Operation, Pieces, Row};
 use crate::error::{CliError, Result};
 
 /// Pixels of a panel, and the width of the list of lines at their right.
@@ -29,8 +30,8 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
 ];
-/// A copy's limit, and a socket's.
-const LIMIT_COLOURS: [RGBColor; 2] = [RGBColor(60, 60, 60), RGBColor(150, 150, 150)];
+/// Those of limits, in the order in which they are measured: copies, those by the kernel, a socket.
+const LIMIT_COLOURS: [RGBColor; 3] = [RGBColor(60, 60, 60), RGBColor(110, 110, 110), RGBColor(160, 160, 160)];
 
 type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<LogCoord<f64>, LogCoord<f64>>>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -61,16 +62,17 @@ pub(crate) fn check_name(path: &Path) -> Result<()> {
 /// The SVG of a run.
 pub(crate) fn draw(document: &Document) -> Result<String> {
     let mut operations: Vec<String> = Vec::new();
+    let mut all: Vec<Vec<Line>> = Vec::new();
     for row in &document.rows {
         let operation = row.key.operation_text();
         if !operations.contains(&operation) {
+            all.push(lines(document, row.key.operation, &operation));
             operations.push(operation);
         }
     }
     let mut svg = String::new();
     let panels = operations.len().max(1);
     let width = PANEL.0 * u32::try_from(panels).unwrap_or(1);
-    let all: Vec<_> = operations.iter().map(|operation| lines(document, operation)).collect();
     {
         let root = SVGBackend::with_string(&mut svg, (width + LEGEND, PANEL.1)).into_drawing_area();
         root.fill(&WHITE).map_err(failed)?;
@@ -114,10 +116,10 @@ fn ranges(document: &Document) -> [(f64, f64); 2] {
     [around(&mut sizes.into_iter(), 1.5), around(&mut rates.chain(limits), 1.3)]
 }
 
-fn lines(document: &Document, operation: &str) -> Vec<Line> {
+fn lines(document: &Document, operation: Operation, text: &str) -> Vec<Line> {
     let mut paths: Vec<&str> = Vec::new();
     let mut lines: Vec<Line> = Vec::new();
-    for row in document.rows.iter().filter(|row| row.key.operation_text() == operation) {
+    for row in document.rows.iter().filter(|row| row.key.operation_text() == text) {
         if !paths.contains(&row.key.path.as_str()) {
             paths.push(&row.key.path);
         }
@@ -131,7 +133,7 @@ fn lines(document: &Document, operation: &str) -> Vec<Line> {
         let colour = COLOURS.get(path % COLOURS.len()).copied().unwrap_or(BLACK);
         lines.push(Line { name, colour, thin: row.key.batch == 1, dashed: false, points: vec![point] });
     }
-    lines.extend(limit_lines(document));
+    lines.extend(limit_lines(document, operation));
     for line in &mut lines {
         line.points.sort_by(|a, b| a.0.total_cmp(&b.0));
     }
@@ -144,10 +146,11 @@ fn name(row: &Row) -> String {
 }
 
 /// A limit with sizes is a line over them, one without is level.
-fn limit_lines(document: &Document) -> Vec<Line> {
+fn limit_lines(document: &Document, operation: Operation) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     let [(least, most), _] = ranges(document);
-    for limit in &document.limits {
+    let holds = |limit: &&MachineLimit| limit.operation.is_none_or(|of| of == operation);
+    for limit in document.limits.iter().filter(holds) {
         let rate = limit.gigabytes_per_second.max(1e-6);
         let points = match limit.size {
             Some(size) => vec![(f64::from(size), rate)],

@@ -55,7 +55,7 @@ pub(crate) fn limit(limit: &MachineLimit) -> String {
     let mut cells = COLUMNS.map(|_| String::new());
     for (cell, text) in cells.iter_mut().zip([
         "limit".to_owned(),
-        limit.name.clone(),
+        limit.text(),
         size,
         String::new(),
         number(limit.gigabytes_per_second),
