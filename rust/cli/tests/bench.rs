@@ -70,6 +70,8 @@ fn local_measures_every_path_and_leaves_table_json_csv_and_plot() {
     let (json, csv, plot) = (path("a.json"), path("a.csv"), path("a.svg"));
     let files = ["--cases", "1x4K,8x4.5K", "--json", &json, "--csv", &csv, "--plot", &plot];
     let ended = bench(&[&QUICK[..8], &files].concat()).succeeded();
+    let table = ended.out.lines().filter(|line| !line.starts_with("not measured: "));
+    assert_eq!(table.filter(|line| line.chars().count() > 100).collect::<Vec<_>>(), [""; 0]);
     let document: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     for (key, is) in [
         ("kind", Value::is_string as fn(&Value) -> bool),
@@ -157,9 +159,7 @@ fn contiguous_pieces_are_told_from_scattered_ones() {
         let arguments = [&["--in-process", "--cases", "4x4K", "--json", "-"][..], &QUICK, more].concat();
         let ended = bench(&arguments).succeeded();
         assert!(rows(&ended.out).iter().all(|row| row["pieces"] == pieces), "{ended:?}");
-        assert!(
-            ended.err.lines().filter(|line| line.contains("4 x 4 KiB")).all(|line| line.contains(pieces))
-        );
+        assert!(ended.err.starts_with(pieces), "{ended:?}");
     }
 }
 

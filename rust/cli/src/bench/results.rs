@@ -1,13 +1,16 @@
 //! Collects what is measured: prints each row at once, and writes the files at the end, whatever the end is.
 
+use std::io;
+
 use super::document::{Document, NotMeasured};
 use super::limits::MachineLimit;
-use super::options::Outputs;
+use super::options::{Outputs, Workload};
 use super::outputs::{Target, is_stdout};
+use super::plot;
 use super::row::{Data, Row};
-use super::{plot, table};
+use super::table::{self, Table};
 use crate::error::{CliError, Result};
-use crate::output;
+use crate::output::{self, terminal};
 
 /// A run so far.
 #[derive(Debug)]
@@ -18,24 +21,29 @@ pub(crate) struct Results {
     plot: Option<Target>,
     /// Standard output belongs to the JSON.
     on_stderr: bool,
+    table: Table,
     header_printed: bool,
 }
 
 impl Results {
     /// Opens the files.
-    pub(crate) fn new(document: Document, outputs: &Outputs) -> Result<Self> {
+    pub(crate) fn new(document: Document, outputs: &Outputs, workload: &Workload) -> Result<Self> {
         let open = |option, path: &Option<std::path::PathBuf>| {
             path.as_ref().map(|path| Target::open(option, path)).transpose()
         };
         if let Some(plot) = &outputs.plot {
             plot::check_name(plot)?;
         }
+        let on_stderr = outputs.json.as_deref().is_some_and(is_stdout);
+        let size = if on_stderr { terminal::size(io::stderr()) } else { terminal::size(io::stdout()) };
+        let width = size.map_or(table::USUAL, |(columns, _)| usize::from(columns));
         Ok(Self {
             document,
             json: open("--json", &outputs.json)?,
             csv: open("--csv", &outputs.csv)?,
             plot: open("--plot", &outputs.plot)?,
-            on_stderr: outputs.json.as_deref().is_some_and(is_stdout),
+            on_stderr,
+            table: Table::new(width, workload),
             header_printed: false,
         })
     }
@@ -56,13 +64,13 @@ impl Results {
 
     /// Prints and keeps a row.
     pub(crate) fn row(&mut self, row: Row) {
-        self.print(&table::row(&row));
+        self.print(&self.table.row(&row));
         self.document.rows.push(row);
     }
 
     /// Prints and keeps a limit of the machine.
     pub(crate) fn limit(&mut self, limit: MachineLimit) {
-        self.print(&table::limit(&limit));
+        self.print(&self.table.limit(&limit));
         self.document.limits.push(limit);
     }
 
@@ -74,7 +82,10 @@ impl Results {
 
     fn print(&mut self, line: &str) {
         if !std::mem::replace(&mut self.header_printed, true) {
-            self.say(&table::header());
+            if let Some(left_out) = self.table.left_out() {
+                self.say(&left_out);
+            }
+            self.say(&self.table.header());
         }
         self.say(line);
     }

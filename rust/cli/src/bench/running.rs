@@ -74,7 +74,7 @@ impl<'a> Bench<'a> {
         let pool = pool_size(workload, available_memory(), pools).map_err(CliError::usage)?;
         let seed = workload.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
         let document = document(workload, pool, seed, in_process)?;
-        let results = Results::new(document, outputs)?;
+        let results = Results::new(document, outputs, workload)?;
         results.say(&format!(
             "{} pieces in pools of {}, seed {seed}, {} in flight, {}",
             if workload.contiguous { "contiguous (joined by the engine)" } else { "scattered" },
