@@ -121,6 +121,24 @@ fn local_measures_every_path_and_leaves_table_json_csv_and_plot() {
 }
 
 #[test]
+fn the_plot_is_a_png_if_its_name_says_so() {
+    let temp = tempfile::tempdir().unwrap();
+    let plot = temp.path().join("a.PNG");
+    let arguments = ["--in-process", "--cases", "1x4K,1x64K", "--plot", plot.to_str().unwrap()];
+    bench(&[&QUICK[..8], &arguments].concat()).succeeded();
+    let file = BufReader::new(fs::File::open(plot).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    // Two panels of 500 by 420 and the names of 190, at two pixels each.
+    assert_eq!((info.width, info.height), (2380, 840));
+    // The line of the first path, and the dashed one of memcpy.
+    for colour in [[0, 114, 178], [60; 3]] {
+        assert!(pixels.chunks(3).any(|pixel| pixel == colour), "{colour:?}");
+    }
+}
+
+#[test]
 fn run_measures_against_a_server_both_ways_with_many_clients_connections_and_threads() {
     let server = BenchServer::start(&[], &[]);
     let json = ["--json", "-", "--op", "read"];
@@ -312,7 +330,8 @@ fn outputs_that_cannot_be_written_are_refused_before_anything_is_measured() {
     for (arguments, text) in [
         (["--json", missing.to_str().unwrap()], "--json"),
         (["--csv", directory], "is a directory"),
-        (["--plot", "a.png"], "the plot is an SVG"),
+        (["--plot", "a.jpg"], "--plot a.jpg: the plot is an SVG or a PNG, so name it FILE.svg or FILE.png"),
+        (["--plot", "/proc/a.png"], "--plot /proc/a.png"),
         (["--plot", "/proc/a.svg"], "--plot /proc/a.svg"),
     ] {
         let ended = bench(&[&QUICK[..], &["--in-process", "--cases", "1x4K"], &arguments].concat());

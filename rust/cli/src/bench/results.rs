@@ -18,7 +18,7 @@ pub(crate) struct Results {
     document: Document,
     json: Option<Target>,
     csv: Option<Target>,
-    plot: Option<Target>,
+    plot: Option<(Target, plot::Format)>,
     /// Standard output belongs to the JSON.
     on_stderr: bool,
     table: Table,
@@ -31,9 +31,10 @@ impl Results {
         let open = |option, path: &Option<std::path::PathBuf>| {
             path.as_ref().map(|path| Target::open(option, path)).transpose()
         };
-        if let Some(plot) = &outputs.plot {
-            plot::check_name(plot)?;
-        }
+        let plot = |path: &std::path::PathBuf| {
+            let format = plot::Format::of(path)?;
+            Ok::<_, CliError>((Target::open("--plot", path)?, format))
+        };
         let on_stderr = outputs.json.as_deref().is_some_and(is_stdout);
         let size = if on_stderr { terminal::size(io::stderr()) } else { terminal::size(io::stdout()) };
         let width = size.map_or(table::USUAL, |(columns, _)| usize::from(columns));
@@ -41,7 +42,7 @@ impl Results {
             document,
             json: open("--json", &outputs.json)?,
             csv: open("--csv", &outputs.csv)?,
-            plot: open("--plot", &outputs.plot)?,
+            plot: outputs.plot.as_ref().map(plot).transpose()?,
             on_stderr,
             table: Table::new(width, workload),
             header_printed: false,
@@ -95,9 +96,9 @@ impl Results {
         self.document.interrupted = interrupted;
         let document = &self.document;
         let written = [
-            self.plot.take().map(|target| target.write(&plot::draw(document)?)),
-            self.csv.take().map(|target| target.write(&csv(document))),
-            self.json.take().map(|target| target.write(&json(document)?)),
+            self.plot.take().map(|(target, format)| target.write(&plot::file(document, format)?)),
+            self.csv.take().map(|target| target.write(csv(document).as_bytes())),
+            self.json.take().map(|target| target.write(json(document)?.as_bytes())),
         ];
         for result in written.into_iter().flatten() {
             result?;
