@@ -3,10 +3,13 @@
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import unittest
+import xml.etree.ElementTree
 
 import diagram
+import pictures
 from pages import LANGUAGES, MARKED, PAGES, README, ROOT, blocks, commands
 
 
@@ -70,6 +73,35 @@ class Pages(unittest.TestCase):
         shown = file.read_text(encoding="utf-8")
         self.assertEqual(shown, picture, "docs/data-path.svg: UPDATE_DOCS=1 python3 -m unittest test_pages writes it")
         self.assertNotEqual(diagram.svg(text.replace("poll", "wait"), "The data path"), shown)
+
+    def test_pictures_of_the_terminal_are_small_and_are_those_of_the_script(self) -> None:
+        shown = sorted(file.name for file in (ROOT / "docs").glob("terminal-*.svg"))
+        self.assertEqual(shown, sorted(f"terminal-{name}.svg" for name in pictures.PICTURES))
+        pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+        for name in shown:
+            picture = (ROOT / "docs" / name).read_text(encoding="utf-8")
+            self.assertLess(len(picture.encode()), pictures.LIMIT, name)
+            root = xml.etree.ElementTree.fromstring(picture)
+            text = "".join(root.itertext()).replace("\xa0", " ")
+            self.assertRegex(text, r"\$ flagcx-p2p \w+", f"{name}: its first line is the command")
+            # Nothing is loaded from elsewhere.
+            self.assertEqual(re.findall(r"""href=\S+|url\([^#]\S+|https?://(?!www\.w3\.org/)\S+""", picture), [], name)
+            self.assertNotRegex(text, r"/(home|root|tmp|work|Users)\b", f"{name}: a folder of the machine")
+            self.assertEqual(pictures.without_the_machine(text), text, f"{name}: an address of the machine")
+            self.assertRegex(pages, rf"!\[flagcx-p2p [^\]]{{40,}}\]\((docs/)?{re.escape(name)}\)", f"{name}: no page shows it, with words for it")
+
+    def test_pictures_do_not_name_the_machine(self) -> None:
+        for text, wanted in [
+            ("eth0: 10.1.2.3/24, because", "eth0: 192.0.2.7/24, because"),
+            ("10.1.2.3:7733", "192.0.2.7:7733"),
+            ("fd00::2/64", "2001:db8::7/64"),
+            ("[0] ::ffff:10.0.0.1, because", "[0] ::ffff:192.0.2.7, because"),
+            (f"on {socket.gethostname()}, process", "on node7, process"),
+        ]:
+            self.assertEqual(pictures.without_the_machine(text), wanted)
+        for text in ["flagcx-p2p 0.1.0", "127.0.0.1:40347", "::1/128", "22:55:13 UTC", "libibverbs.so.1.14.44.0", "12.34", "(0-1);"]:
+            self.assertEqual(pictures.without_the_machine(text), text)
+        self.assertEqual(pictures.last_frame("a\nb\n\x1b[2A\r\x1b[Jc\nd\n"), "c\nd\n")
 
     def test_the_first_paragraph_of_a_page_says_what_it_is_for(self) -> None:
         for page in sorted((ROOT / "docs").glob("*.md")):

@@ -71,7 +71,7 @@ fn sizes_that_cannot_be() {
     refused(&["bench", "--sizes", "0"], "a piece has 1 byte");
     refused(&["bench", "--sweep", "64K..4K"], "the first size is the larger");
     refused(&["bench", "--batch", "64"], "the sizes are missing");
-    refused(&["bench", "--pool", "4K", "--cases", "64x4K"], "a transfer of 64 x 4 KiB needs 256.00 KiB");
+    refused(&["bench", "--pool", "4K", "--cases", "64x4K"], "a transfer of 64x4K needs 256.00 KiB");
     refused(&["bench", "--cases", "65536x1G"], "memory that are available here");
     refused(&["bench", "--path", "pigeon"], "is no path; expected all, in-process");
     refused(&["bench", "--depth", "0"], "1..=1024");

@@ -111,8 +111,8 @@ struct OutputArgs {
     /// Write the rows as CSV to a file
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Draw size against GB/s, with the machine's limits, as SVG, to a file
-    #[arg(long, value_name = "FILE.svg")]
+    /// Draw size against GB/s, with the machine's limits, to a file: an SVG or a PNG, by its ending
+    #[arg(long, value_name = "FILE.svg|png")]
     plot: Option<PathBuf>,
 }
 

@@ -87,13 +87,23 @@ impl FromStr for Case {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} x {}", self.batch, size_text(u64::from(self.size)))
+        write!(f, "{}x{}", self.batch, short_size(u64::from(self.size)))
     }
 }
 
 /// `4 KiB`, `1.50 MiB`: whole numbers without a fraction, so that columns stay narrow.
 pub(crate) fn size_text(size: u64) -> String {
     units::bytes(size).replace(".00 ", " ")
+}
+
+/// `4K`, `1.5M`, `1000`: as sizes are given on the command line.
+pub(crate) fn short_size(size: u64) -> String {
+    for (unit, letter) in [(1 << 30, 'G'), (1 << 20, 'M'), (1 << 10, 'K')] {
+        if size >= unit && size.is_multiple_of(unit / 4) {
+            return format!("{}{letter}", size as f64 / unit as f64);
+        }
+    }
+    size.to_string()
 }
 
 #[cfg(test)]
@@ -107,7 +117,9 @@ mod tests {
         assert_eq!("64x4K".parse(), Ok(Case { batch: 64, size: 4096 }));
         assert_eq!("1x1.5G".parse::<Case>().map_err(|text| text.contains("1 byte to 1.00 GiB")), Err(true));
         assert_eq!("2x1.5M".parse::<Case>().unwrap().bytes(), 3 << 20);
-        assert_eq!(Case { batch: 64, size: 4096 }.to_string(), "64 x 4 KiB");
+        for text in ["64x4K", "1x1.5M", "1x1G", "2x1000", "1x4.25K", "1x1025", "65536x1"] {
+            assert_eq!(text.parse::<Case>().unwrap().to_string(), text);
+        }
         for bad in ["", "4K", "0x4K", "1x0", "65537x1", "1x8G", "x", "64*4K"] {
             assert!(bad.parse::<Case>().is_err(), "{bad}");
         }
@@ -146,6 +158,12 @@ mod tests {
             prop_assert!(sizes.windows(2).all(|pair| pair[1] == 2 * pair[0]));
             let last = sizes[sizes.len() - 1];
             prop_assert!(last <= to && u64::from(last) * 2 > u64::from(to));
+        }
+
+        #[test]
+        fn a_case_is_read_as_it_is_printed(batch in 1..=MAX_BATCH, size in 1..=MAX_SIZE as u32) {
+            let case = Case { batch, size };
+            prop_assert_eq!(case.to_string().parse(), Ok(case));
         }
 
         #[test]

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::limits::MachineLimit;
+#[cfg(test)]
+use super::row::Operation;
 use super::row::Row;
 
 /// Number of this form of the document; a change that readers notice is a new one.
@@ -85,5 +87,63 @@ impl Host {
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: u64::from(memory.mem_unit).saturating_mul(memory.totalram as u64),
         }
+    }
+}
+
+#[cfg(test)]
+impl Document {
+    /// A run of two rows, with limits.
+    pub(crate) fn for_test() -> Self {
+        let mut larger = Row::for_test();
+        larger.key.size = 1 << 20;
+        let limit = |name: &str, operation, size| MachineLimit {
+            name: name.to_owned(),
+            operation,
+            size,
+            gigabytes_per_second: 14.0,
+        };
+        Self {
+            kind: KIND.to_owned(),
+            format: FORMAT,
+            version: "0.1.0".to_owned(),
+            date: "2026-11-27T18:00:00Z".to_owned(),
+            host: Host { memory_bytes: 1 << 30, ..Host::here() },
+            server: None,
+            provider: "software".to_owned(),
+            device: "soft0".to_owned(),
+            settings: Settings {
+                seconds: Some(0.2),
+                iterations: None,
+                repeats: 3,
+                pool_bytes: 256 << 20,
+                seed: 1,
+                verify: true,
+                in_process: false,
+            },
+            interrupted: false,
+            not_measured: Vec::new(),
+            limits: vec![
+                limit("memcpy", None, Some(65_536)),
+                limit("memcpy", None, Some(1 << 20)),
+                limit("process_vm", Some(Operation::Write), Some(65_536)),
+                limit("process_vm", Some(Operation::Read), Some(65_536)),
+                limit("tcp socket", None, None),
+            ],
+            rows: vec![Row::for_test(), larger],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_both_operations_are_as_they_were_in_older_files() {
+        let run = Document::for_test();
+        let text = serde_json::to_string(&run).unwrap();
+        assert_eq!(serde_json::from_str::<Document>(&text).unwrap(), run);
+        // Those had this form.
+        assert!(text.contains(r#"{"name":"tcp socket","size":null,"gigabytes_per_second":14.0}"#), "{text}");
     }
 }

@@ -60,16 +60,16 @@ impl Target {
     }
 
     /// Writes the content, and gives the file its name.
-    pub(crate) fn write(self, content: &str) -> Result<()> {
+    pub(crate) fn write(self, content: &[u8]) -> Result<()> {
         let path = &self.path;
         let written = match self.kind {
             Kind::Stdout => {
-                output::line(content.trim_end());
+                output::line(String::from_utf8_lossy(content).trim_end());
                 Ok(())
             }
-            Kind::Special(mut file) => file.write_all(content.as_bytes()),
+            Kind::Special(mut file) => file.write_all(content),
             Kind::Regular(parent) => temporary_in(&parent).and_then(|mut file| {
-                file.write_all(content.as_bytes())?;
+                file.write_all(content)?;
                 file.persist(path).map(drop).map_err(|error| error.error)
             }),
         };

@@ -133,7 +133,7 @@ fn steps(start: u64, length: u64) -> impl Iterator<Item = (u64, usize)> {
 }
 
 /// The pattern from `offset` of a pool on.
-fn pattern(seed: u64, offset: u64, bytes: &mut [u8]) {
+pub(crate) fn pattern(seed: u64, offset: u64, bytes: &mut [u8]) {
     let skipped = usize::try_from(offset % 8).unwrap_or(0);
     let (head, rest) = bytes.split_at_mut(bytes.len().min((8 - skipped) % 8));
     for (byte, value) in head.iter_mut().zip(word(seed, offset / 8).into_iter().skip(skipped)) {

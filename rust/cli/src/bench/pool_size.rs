@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(size(1, 1 << 30, None, true), Ok(2 << 30));
         assert_eq!(size(1, 4096, Some(5000), false), Ok(8192));
         let small = size(64, 4096, Some(4096), false).unwrap_err();
-        assert!(small.contains("64 x 4 KiB needs 256.00 KiB"), "{small}");
+        assert!(small.contains("64x4K needs 256.00 KiB"), "{small}");
         let huge = size(1, 4096, Some(1 << 50), false).unwrap_err();
         assert!(huge.contains("available here"), "{huge}");
         assert_eq!(pool_size(&workload(1, 4096, None, false), 256 << 20, 2), Ok(32 << 20), "a quarter");

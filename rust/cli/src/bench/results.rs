@@ -1,13 +1,16 @@
 //! Collects what is measured: prints each row at once, and writes the files at the end, whatever the end is.
 
+use std::io;
+
 use super::document::{Document, NotMeasured};
 use super::limits::MachineLimit;
-use super::options::Outputs;
+use super::options::{Outputs, Workload};
 use super::outputs::{Target, is_stdout};
+use super::plot;
 use super::row::{Data, Row};
-use super::{plot, table};
+use super::table::{self, Table};
 use crate::error::{CliError, Result};
-use crate::output;
+use crate::output::{self, terminal};
 
 /// A run so far.
 #[derive(Debug)]
@@ -15,27 +18,33 @@ pub(crate) struct Results {
     document: Document,
     json: Option<Target>,
     csv: Option<Target>,
-    plot: Option<Target>,
+    plot: Option<(Target, plot::Format)>,
     /// Standard output belongs to the JSON.
     on_stderr: bool,
+    table: Table,
     header_printed: bool,
 }
 
 impl Results {
     /// Opens the files.
-    pub(crate) fn new(document: Document, outputs: &Outputs) -> Result<Self> {
+    pub(crate) fn new(document: Document, outputs: &Outputs, workload: &Workload) -> Result<Self> {
         let open = |option, path: &Option<std::path::PathBuf>| {
             path.as_ref().map(|path| Target::open(option, path)).transpose()
         };
-        if let Some(plot) = &outputs.plot {
-            plot::check_name(plot)?;
-        }
+        let plot = |path: &std::path::PathBuf| {
+            let format = plot::Format::of(path)?;
+            Ok::<_, CliError>((Target::open("--plot", path)?, format))
+        };
+        let on_stderr = outputs.json.as_deref().is_some_and(is_stdout);
+        let size = if on_stderr { terminal::size(io::stderr()) } else { terminal::size(io::stdout()) };
+        let width = size.map_or(table::USUAL, |(columns, _)| usize::from(columns));
         Ok(Self {
             document,
             json: open("--json", &outputs.json)?,
             csv: open("--csv", &outputs.csv)?,
-            plot: open("--plot", &outputs.plot)?,
-            on_stderr: outputs.json.as_deref().is_some_and(is_stdout),
+            plot: outputs.plot.as_ref().map(plot).transpose()?,
+            on_stderr,
+            table: Table::new(width, workload),
             header_printed: false,
         })
     }
@@ -56,13 +65,13 @@ impl Results {
 
     /// Prints and keeps a row.
     pub(crate) fn row(&mut self, row: Row) {
-        self.print(&table::row(&row));
+        self.print(&self.table.row(&row));
         self.document.rows.push(row);
     }
 
     /// Prints and keeps a limit of the machine.
     pub(crate) fn limit(&mut self, limit: MachineLimit) {
-        self.print(&table::limit(&limit));
+        self.print(&self.table.limit(&limit));
         self.document.limits.push(limit);
     }
 
@@ -74,7 +83,10 @@ impl Results {
 
     fn print(&mut self, line: &str) {
         if !std::mem::replace(&mut self.header_printed, true) {
-            self.say(&table::header());
+            if let Some(left_out) = self.table.left_out() {
+                self.say(&left_out);
+            }
+            self.say(&self.table.header());
         }
         self.say(line);
     }
@@ -84,9 +96,9 @@ impl Results {
         self.document.interrupted = interrupted;
         let document = &self.document;
         let written = [
-            self.plot.take().map(|target| target.write(&plot::draw(document)?)),
-            self.csv.take().map(|target| target.write(&csv(document))),
-            self.json.take().map(|target| target.write(&json(document)?)),
+            self.plot.take().map(|(target, format)| target.write(&plot::file(document, format)?)),
+            self.csv.take().map(|target| target.write(csv(document).as_bytes())),
+            self.json.take().map(|target| target.write(json(document)?.as_bytes())),
         ];
         for result in written.into_iter().flatten() {
             result?;

@@ -137,6 +137,45 @@ impl Data {
     }
 }
 
+#[cfg(test)]
+impl Row {
+    /// A row of 64 pieces of 64 KiB.
+    pub(crate) fn for_test() -> Self {
+        Self {
+            key: RowKey {
+                path: "cross-memory".to_owned(),
+                operation: Operation::Write,
+                size: 65_536,
+                batch: 64,
+                pieces: Pieces::Scattered,
+                bidirectional: false,
+                depth: 1,
+                connections: 1,
+                threads: 1,
+                clients: 1,
+            },
+            transfers: 2942,
+            bytes: 12_340_000_000,
+            seconds: 1.0,
+            gigabytes_per_second: 12.34,
+            gigabytes_per_second_min: 1.0,
+            gigabytes_per_second_max: 12.4,
+            repeats: vec![1.0, 12.34, 12.4],
+            reverse_gigabytes_per_second: None,
+            transfers_per_second: 2942.1,
+            p50_us: 340.2,
+            p99_us: 350.0,
+            p999_us: 1000.0,
+            max_us: 1234.0,
+            cpu_seconds_per_gib_client: 0.123,
+            cpu_seconds_per_gib_server: Some(0.0),
+            data: Data::Verified,
+            pieces_compared: 4096,
+            pieces_wrong: 0,
+        }
+    }
+}
+
 /// The median; the mean of the two in the middle of an even number; zero of none.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();

@@ -1,11 +1,14 @@
 //! `bench run` and `bench local`: every row over every path.
 
+use std::cmp::Reverse;
 use std::time::SystemTime;
 
 use flagcx_p2p::internals::engine;
+use flagcx_p2p::{Opcode, PathKind};
 
+use super::case::Case;
 use super::document::{Document, FORMAT, Host, KIND, Server, Settings};
-use super::limits::{self, Copies};
+use super::limits::{self, Copies, KernelCopies, PROCESS_VM};
 use super::measuring::Measuring;
 use super::options::{Limit, LocalOptions, Outputs, RunOptions, Workload};
 use super::path::Path;
@@ -71,7 +74,7 @@ impl<'a> Bench<'a> {
         let pool = pool_size(workload, available_memory(), pools).map_err(CliError::usage)?;
         let seed = workload.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
         let document = document(workload, pool, seed, in_process)?;
-        let results = Results::new(document, outputs)?;
+        let results = Results::new(document, outputs, workload)?;
         results.say(&format!(
             "{} pieces in pools of {}, seed {seed}, {} in flight, {}",
             if workload.contiguous { "contiguous (joined by the engine)" } else { "scattered" },
@@ -120,7 +123,7 @@ impl<'a> Bench<'a> {
         };
         interrupt::keep(Kept::ROWS);
         self.note_server(address, &sessions, must);
-        self.machine_limits(path, &mut sessions)?;
+        self.machine_limits(path, one_process, &mut sessions)?;
         let workload = self.workload;
         let mut measuring =
             Measuring { sessions: &mut sessions, workload, one_process, pool: self.pool, seed: self.seed };
@@ -149,25 +152,49 @@ impl<'a> Bench<'a> {
         });
     }
 
-    /// Copies once a run, a socket once for TCP.
-    fn machine_limits(&mut self, path: Path, sessions: &mut [Session]) -> Result<()> {
+    /// Copies once a run, those by the kernel for cross-memory, a socket for TCP.
+    fn machine_limits(&mut self, path: Path, one_process: bool, sessions: &mut [Session]) -> Result<()> {
         if !self.workload.limits {
             return Ok(());
         }
         if !std::mem::replace(&mut self.limits_measured, true) {
             let mut copies = Copies::new(self.pool)?;
-            let mut sizes: Vec<u32> = self.workload.cases.iter().map(|case| case.size).collect();
-            sizes.sort_unstable();
-            sizes.dedup();
-            for size in sizes {
+            for Case { size, .. } in self.largest_batches() {
                 self.results.limit(copies.memcpy(size, self.workload.contiguous)?);
             }
         }
-        let over_tcp = |session: &Session| session.path_of(flagcx_p2p::Opcode::Write) == "tcp";
-        if let Some(session) = sessions.first_mut().filter(|session| path == Path::Tcp || over_tcp(session)) {
+        let Some(session) = sessions.first_mut() else { return Ok(()) };
+        let over = |kind: PathKind| session.path_of(Opcode::Write) == kind.to_string();
+        let (cross_memory, tcp) = (over(PathKind::CrossMemory), path == Path::Tcp || over(PathKind::Tcp));
+        if cross_memory
+            && !one_process
+            && let Err(error) = self.kernel_copies(session)
+        {
+            self.results.not_measured(&format!("limit {PROCESS_VM}"), &error.to_string());
+        }
+        if tcp {
             self.results.limit(limits::socket(&mut session.stream)?);
         }
         Ok(())
+    }
+
+    fn kernel_copies(&mut self, session: &mut Session) -> Result<()> {
+        let mut copies = KernelCopies::new(session, self.pool, self.seed)?;
+        for Case { batch, size } in self.largest_batches() {
+            for opcode in &self.workload.opcodes {
+                let limit = copies.measure(*opcode, batch, size, self.workload.contiguous)?;
+                self.results.limit(limit);
+            }
+        }
+        Ok(())
+    }
+
+    /// Each size of the run, with the most pieces that a transfer has of it.
+    fn largest_batches(&self) -> Vec<Case> {
+        let mut cases = self.workload.cases.clone();
+        cases.sort_unstable_by_key(|case| (case.size, Reverse(case.batch)));
+        cases.dedup_by_key(|case| case.size);
+        cases
     }
 
     /// Writes the files, whatever happened.
