@@ -8,7 +8,16 @@ list(REMOVE_ITEM _helpers ${_suites} "")
 add_library(gtest_helpers OBJECT ${_helpers})
 target_link_libraries(gtest_helpers PUBLIC flagcx_p2p GTest::gtest)
 target_compile_features(gtest_helpers PUBLIC cxx_std_17)
-target_compile_options(gtest_helpers PUBLIC -Wall -Wextra -Wvla)
+# Not optimised, for it would take three times as long to compile them: the library that they test is, and so are the
+# programs of embed/. googletest's header takes most of the rest, and is compiled once.
+set(_quickly_compiled -O0 -g1)
+target_compile_options(gtest_helpers PUBLIC -Wall -Wextra -Wvla ${_quickly_compiled})
+target_precompile_headers(gtest_helpers PRIVATE <gtest/gtest.h>)
+foreach(_library gtest gtest_main)
+  if(TARGET ${_library})
+    target_compile_options(${_library} PRIVATE ${_quickly_compiled})
+  endif()
+endforeach()
 
 # Two processors each: engines have threads of their own, and a starved one looks like a slow one.
 foreach(_suite IN LISTS _suites)
@@ -16,6 +25,7 @@ foreach(_suite IN LISTS _suites)
   string(REGEX REPLACE "^test_" "" _name ${_program})
   add_executable(${_program} ${_suite})
   target_link_libraries(${_program} PRIVATE gtest_helpers)
+  target_precompile_headers(${_program} REUSE_FROM gtest_helpers)
   set_target_properties(${_program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/gtest)
   if(NOT _name STREQUAL net_gdr) # which needs a NIC
     add_test(NAME gtest.${_name} COMMAND ${_program})
