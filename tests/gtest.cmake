@@ -21,7 +21,7 @@ foreach(_library gtest gtest_main)
   endif()
 endforeach()
 
-# Two processors each: engines have threads of their own, and a starved one looks like a slow one.
+# More of the processors than an entry that waits: engines have threads of their own, and a starved one looks like a slow one.
 foreach(_suite IN LISTS _suites)
   get_filename_component(_program ${_suite} NAME_WE)
   string(REGEX REPLACE "^test_" "" _name ${_program})
