@@ -28,10 +28,13 @@ set(FLAGCX_P2P_CARGO_OUTPUT_DIR ${FLAGCX_P2P_CARGO_DIR}/$<IF:$<STREQUAL:${_profi
 set(FLAGCX_P2P_CARGO_ENVIRONMENT CARGO_TARGET_DIR=${FLAGCX_P2P_CARGO_DIR})
 
 # The C++ that cxx generates must come from the compiler that builds the facade. Cargo's default is `c++`; where that
-# is that one, CXX stays unset, because cargo would rebuild when it is next called by hand without CXX.
+# is that one, CXX is unset, for cargo builds again whatever asked for it when it comes and goes: a shell has none, and
+# CMake sets it for what `ctest --build-and-test` starts.
 find_program(_default_cxx NAMES c++ NO_CACHE)
 file(REAL_PATH "${_default_cxx}" _default_cxx)
 file(REAL_PATH "${CMAKE_CXX_COMPILER}" _cxx)
-if(NOT _cxx STREQUAL _default_cxx)
+if(_cxx STREQUAL _default_cxx)
+  list(PREPEND FLAGCX_P2P_CARGO_ENVIRONMENT --unset=CXX)
+else()
   list(APPEND FLAGCX_P2P_CARGO_ENVIRONMENT CXX=${CMAKE_CXX_COMPILER})
 endif()

@@ -9,7 +9,12 @@ set(_registered ${CMAKE_CURRENT_BINARY_DIR}/rust_programs_registered)
 
 # These keep several processors busy for as long as they run.
 set(_busy core.chaos_sources core.costs)
-# Started first, because the longest entries determine the total time; not labelled quick.
+# These keep one busy.
+set(_busy_one cli.files core.corpus_mutation core.fabric_conformance core.many_connections core.metrics_scrapes core.unit)
+# Started first, because the longest entries determine the total time.
+set(_early cli.bench cli.ending cli.logging cli.unit core.fabric_conformance core.gpu core.killed_peers core.metrics_scrapes
+  core.unit core.unpolled_transfers)
+# As well, and not labelled quick.
 set(_long core.chaos_sources core.corpus_mutation core.dead_peers core.descriptors_of_peers core.destroy
   core.device_events core.hostile_clients core.many_connections core.network_faults core.regions_come_and_go
   core.two_hosts cli.files)
@@ -25,7 +30,7 @@ file(WRITE ${_registered} "${_lines}\n")
 # The whole workspace at once: crate by crate, cargo would resolve other features each time and build dependencies
 # again.
 add_test(NAME cargo.build WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
-  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/build.sh ${_registered} ${_programs} ${_cargo_test} --lib --bins --tests)
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/build.sh ${_registered} ${_programs} ${_cargo_test})
 set_tests_properties(cargo.build PROPERTIES LABELS cargo TIMEOUT 1200 FIXTURES_SETUP cargo)
 
 foreach(_name IN LISTS _names)
@@ -33,7 +38,13 @@ foreach(_name IN LISTS _names)
   set_tests_properties(cargo.${_name} PROPERTIES LABELS "cargo;quick" TIMEOUT 300 FIXTURES_REQUIRED cargo)
 endforeach()
 foreach(_name IN LISTS _busy)
+  set_tests_properties(cargo.${_name} PROPERTIES PROCESSORS 4)
+endforeach()
+foreach(_name IN LISTS _busy_one)
   set_tests_properties(cargo.${_name} PROPERTIES PROCESSORS 2)
+endforeach()
+foreach(_name IN LISTS _early)
+  set_tests_properties(cargo.${_name} PROPERTIES COST 50)
 endforeach()
 foreach(_name IN LISTS _long)
   set_tests_properties(cargo.${_name} PROPERTIES COST 100 LABELS cargo)
@@ -41,12 +52,12 @@ endforeach()
 
 # The chaos suite with all of its faults, a million failed transfers, and the decoders with more inputs.
 add_test(NAME proof.chaos COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.chaos_sources)
-set_tests_properties(proof.chaos PROPERTIES LABELS proof TIMEOUT 1200 PROCESSORS 2 FIXTURES_REQUIRED cargo
+set_tests_properties(proof.chaos PROPERTIES LABELS proof TIMEOUT 1200 PROCESSORS 4 FIXTURES_REQUIRED cargo
   ENVIRONMENT FLAGCX_P2P_TEST_SHARE=1)
 # A tenth of them over memory that the engine allocates.
 add_test(NAME proof.chaos_allocated
   COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.chaos_sources)
-set_tests_properties(proof.chaos_allocated PROPERTIES LABELS proof TIMEOUT 600 PROCESSORS 2 FIXTURES_REQUIRED cargo
+set_tests_properties(proof.chaos_allocated PROPERTIES LABELS proof TIMEOUT 600 PROCESSORS 4 FIXTURES_REQUIRED cargo
   ENVIRONMENT FLAGCX_P2P_TEST_MEMORY=allocated)
 add_test(NAME proof.failed_hold COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.failed_hold)
 set_tests_properties(proof.failed_hold PROPERTIES LABELS proof TIMEOUT 300 FIXTURES_REQUIRED cargo

@@ -32,6 +32,7 @@ foreach(_kind static shared)
   else()
     flagcx_p2p_add_embed_test(embed.install_${_kind} ${_embed}/install.sh ${PROJECT_SOURCE_DIR} ${_work}/${_kind}
       ${_common} -G Ninja -DBUILD_SHARED_LIBS=${_is_shared} -DFLAGCX_P2P_BUILD_TESTS=OFF)
+    set(_builds embed.install_${_kind})
   endif()
   set_tests_properties(embed.install_${_kind} PROPERTIES FIXTURES_SETUP ${_kind})
 
@@ -59,6 +60,10 @@ flagcx_p2p_add_embed_test(embed.makefile_flagcx ${_embed}/makefile_flagcx/run.sh
 flagcx_p2p_add_embed_test(embed.consumer_so ${_embed}/consumer_so/run.sh
   ${_work}/static/prefix ${_work}/consumer_so ${CMAKE_CXX_COMPILER} ${CMAKE_CXX_FLAGS})
 set_tests_properties(embed.makefile_flagcx embed.consumer_so PROPERTIES FIXTURES_REQUIRED static)
+
+# Among the longest, and with compilers for every processor: early, and beside little else.
+list(APPEND _builds embed.cmake_subdirectory_ninja embed.cmake_subdirectory_make embed.c_subdirectory)
+set_tests_properties(${_builds} PROPERTIES COST 60 PROCESSORS 3)
 
 # Without the tests' dependencies cargo compiles the crates anew, for half a minute: a proof. cli.generated has the contents.
 flagcx_p2p_add_embed_test(embed.tool ${_embed}/tool.sh ${PROJECT_SOURCE_DIR} ${_work}/tool ${_common})

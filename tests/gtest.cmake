@@ -5,18 +5,33 @@ file(GLOB _suites CONFIGURE_DEPENDS gtest/test_*.cc)
 file(GLOB _helpers CONFIGURE_DEPENDS gtest/*.cc)
 list(REMOVE_ITEM _helpers ${_suites} "")
 
+# The objects need headers only, so they are compiled while cargo builds the library. Not optimised, for that would take three
+# times as long: the library that they test is, and so are the programs of embed/. googletest's header takes most of the rest,
+# and is compiled once.
+set(_quickly_compiled -O0 -g1)
 add_library(gtest_helpers OBJECT ${_helpers})
-target_link_libraries(gtest_helpers PUBLIC flagcx_p2p GTest::gtest)
+target_include_directories(gtest_helpers PUBLIC ${PROJECT_SOURCE_DIR}/cpp/include)
+target_link_libraries(gtest_helpers PUBLIC GTest::gtest)
 target_compile_features(gtest_helpers PUBLIC cxx_std_17)
-target_compile_options(gtest_helpers PUBLIC -Wall -Wextra -Wvla)
+target_compile_options(gtest_helpers PUBLIC -Wall -Wextra -Wvla ${_quickly_compiled})
+target_precompile_headers(gtest_helpers PRIVATE <gtest/gtest.h>)
+foreach(_library gtest gtest_main)
+  if(TARGET ${_library})
+    target_compile_options(${_library} PRIVATE ${_quickly_compiled})
+  endif()
+endforeach()
 
-# Two processors each: engines have threads of their own, and a starved one looks like a slow one.
+# More of the processors than an entry that waits: engines have threads of their own, and a starved one looks like a slow one.
 foreach(_suite IN LISTS _suites)
   get_filename_component(_program ${_suite} NAME_WE)
   string(REGEX REPLACE "^test_" "" _name ${_program})
-  add_executable(${_program} ${_suite})
-  target_link_libraries(${_program} PRIVATE gtest_helpers)
-  set_target_properties(${_program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/gtest)
+  add_library(${_program}_object OBJECT ${_suite})
+  target_link_libraries(${_program}_object PRIVATE gtest_helpers)
+  target_precompile_headers(${_program}_object REUSE_FROM gtest_helpers)
+  add_executable(${_program} $<TARGET_OBJECTS:${_program}_object>)
+  target_link_libraries(${_program} PRIVATE gtest_helpers flagcx_p2p)
+  set_target_properties(${_program} PROPERTIES LINKER_LANGUAGE CXX
+    RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/gtest)
   if(NOT _name STREQUAL net_gdr) # which needs a NIC
     add_test(NAME gtest.${_name} COMMAND ${_program})
     set_tests_properties(gtest.${_name} PROPERTIES LABELS "gtest;quick" TIMEOUT 120 PROCESSORS 2 SKIP_RETURN_CODE 77)

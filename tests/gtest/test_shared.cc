@@ -341,11 +341,11 @@ TEST(SharedPeer, BytesMoveBothWays) {
   const size_t sizes[] = {1, 8, 4096, 4097, 65536, (1 << 20) + 5, 16 << 20};
   Shared own(engine, 32 << 20);
   Buffer other(engine, 32 << 20);
-  Memory expected(32 << 20);
   const auto move = [&](uint8_t *local, uint64_t region, size_t bytes, uint32_t seed) {
     FlagcxP2pRdmaDesc desc = peer.desc();
     desc.addr += seed;
     desc.size = bytes;
+    Memory expected(bytes);
     expected.scramble(seed);
     memcpy(local, expected.data(), bytes);
     uint64_t transfer = 0;

@@ -131,7 +131,7 @@ run_suite() {
 rust_programs() {
   local root
   root=$(cd "$here/../.." && pwd)
-  cargo test --quiet --manifest-path "$root/Cargo.toml" --workspace --lib --bins --tests --no-run --locked \
+  cargo test --quiet --manifest-path "$root/Cargo.toml" --workspace --lib --tests --no-run --locked \
     --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' |
     while read -r path; do
       name=${path##*/}

@@ -12,9 +12,9 @@ mod other_process;
 mod support;
 
 use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::connection::Connection;
@@ -22,6 +22,7 @@ use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::transfer::{Iov, Outcome};
 use other_process::OtherProcess;
+use rustix::fs::Dir;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Set in the peers, to the way that they use; empty for the best one.
@@ -67,8 +68,13 @@ impl Drop for KeyFile {
     }
 }
 
+/// Lists the open descriptors, and needs no other one for that when none is left.
+static OPEN: LazyLock<Mutex<Dir>> =
+    LazyLock::new(|| Mutex::new(Dir::new(std::fs::File::open("/proc/self/fd").unwrap()).unwrap()));
+
 /// A thousand descriptors, as a process may have by default.
 fn limit_descriptors() {
+    LazyLock::force(&OPEN);
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum }).unwrap();
 }
@@ -98,8 +104,12 @@ fn process_of_a_peer() {
 
 /// What the open descriptors of this process are.
 fn descriptors() -> Vec<PathBuf> {
-    let open = std::fs::read_dir("/proc/self/fd").unwrap();
-    open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).collect()
+    let mut open = OPEN.lock().unwrap();
+    open.rewind();
+    let folder = Path::new("/proc/self/fd");
+    open.by_ref()
+        .filter_map(|entry| std::fs::read_link(folder.join(entry.ok()?.file_name().to_str().ok()?)).ok())
+        .collect()
 }
 
 struct Peer {

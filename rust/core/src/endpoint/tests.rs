@@ -188,7 +188,7 @@ impl Source for Peers {
 #[test]
 fn limits_end_those_that_do_not_send_and_those_that_do_not_read() {
     let limit = Duration::from_millis(200);
-    let rig = Rig::with(Limits { request: limit, answer: 5 * limit });
+    let rig = Rig::with(Limits { request: limit, answer: 10 * limit });
     let peers = Arc::new(Peers(1000));
     registry().add(&peers);
     let (mut silent, mut half, mut deaf) = (rig.connect(), rig.connect(), rig.connect());
@@ -208,7 +208,7 @@ fn limits_end_those_that_do_not_send_and_those_that_do_not_read() {
     let mut whole = String::new();
     slow.read_to_string(&mut whole).unwrap();
     assert!(whole.ends_with("# EOF\n") && whole.len() > 1 << 19, "{} bytes", whole.len());
-    std::thread::sleep(6 * limit);
+    std::thread::sleep(11 * limit);
     let _ = deaf.read_to_string(&mut part);
     assert!(part.starts_with("HTTP/1.1 200") && part.len() < whole.len(), "{} bytes", part.len());
 }

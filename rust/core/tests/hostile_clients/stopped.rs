@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use socket2::SockRef;
 
+use crate::support;
 use crate::victim::Victim;
 use crate::wire::{self, Client, FakeDevice, PATIENCE};
 
@@ -34,6 +35,8 @@ fn requests_of_a_connection_that_was_reset_are_not_carried_out() {
         while before > 0 && victim.byte(LENGTH / 2 - 1) != 2 {
             assert!(begun.elapsed() < PATIENCE, "the first half does not arrive");
         }
+        // Stopped between its look for a reset and the reading of what came, it would read what comes next.
+        support::eventually("the victim waits", || victim.is_asleep());
         let process = Pid::from_raw(victim.pid() as i32).unwrap();
         kill_process(process, Signal::STOP).unwrap();
         // Once all its threads are.

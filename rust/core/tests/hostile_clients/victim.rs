@@ -59,6 +59,15 @@ impl Victim {
         std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
     }
 
+    /// Whether no thread of it runs or would like to.
+    pub fn is_asleep(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        // One that ends meanwhile has none.
+        let mut states =
+            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+        states.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')))
+    }
+
     /// Its TCP listeners.
     pub fn tcp_ports(&self) -> Vec<u16> {
         let sockets = self.sockets();
