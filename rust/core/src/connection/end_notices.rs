@@ -26,8 +26,9 @@ impl Connection {
         self.lanes.first().map(|lane| &lane.worker)
     }
 
-    /// Ends the use of an id once its transfer has ended.
-    pub(super) fn release_at_end(self: &Arc<Self>, id: TransferId) {
+    /// Ends the use of an id once its transfer has ended: nothing will ask about it any more.
+    #[doc(hidden)]
+    pub fn release_at_end(self: &Arc<Self>, id: TransferId) {
         let Some(worker) = self.notice_worker() else { return };
         let release = Release { connection: Arc::clone(self), id, worker: Arc::clone(worker) };
         self.tell_at_end(id, Arc::new(release));

@@ -1,0 +1,59 @@
+//! What Python raises: the classes of `flagcx_p2p._errors`.
+
+use std::fmt::Display;
+
+use flagcx_p2p::{CompletionStatus, Failure, Outcome, TransferId};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+/// The class of that name, or `RuntimeError` where the package itself cannot be imported.
+macro_rules! class {
+    ($py:expr, $name:literal) => {{
+        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        CLASS.import($py, "flagcx_p2p._errors", $name)
+    }};
+}
+
+/// A `P2pError` with the text of `error`.
+pub(crate) fn refused(error: impl Display) -> PyErr {
+    Python::attach(|py| new_error(class!(py, "P2pError"), (error.to_string(),)))
+}
+
+/// A `QueueFull`: there is no room for another transfer now.
+pub(crate) fn queue_full(error: impl Display) -> PyErr {
+    Python::attach(|py| new_error(class!(py, "QueueFull"), (error.to_string(),)))
+}
+
+/// The error of a transfer that has ended otherwise than done; `None` if it is done.
+pub(crate) fn of_outcome(py: Python<'_>, id: TransferId, peer: &str, outcome: &Outcome) -> Option<PyErr> {
+    let plain = |text: &str| {
+        (text.to_owned(), id.0, 0, CompletionStatus::Flushed as u32, String::new(), peer.to_owned())
+    };
+    Some(match outcome {
+        Outcome::Done => return None,
+        Outcome::TimedOut => new_error(
+            class!(py, "TransferTimedOut"),
+            plain("the transfer was not over at its deadline (FLAGCX_P2P_XFER_TIMEOUT_MS)"),
+        ),
+        Outcome::Cancelled => new_error(class!(py, "TransferCancelled"), plain("the transfer was cancelled")),
+        Outcome::Failed(failure) => new_error(class!(py, "TransferFailed"), failed(id, failure)),
+    })
+}
+
+fn failed(id: TransferId, failure: &Failure) -> (String, u64, usize, u32, String, String) {
+    let text = format!("the transfer failed: {failure}");
+    (text, id.0, failure.iov, failure.status as u32, failure.status.to_string(), failure.peer.clone())
+}
+
+fn new_error<A>(class: PyResult<&Bound<'_, PyType>>, arguments: A) -> PyErr
+where
+    A: pyo3::PyErrArguments + Send + Sync + 'static,
+{
+    match class {
+        Ok(class) => PyErr::from_type(class.clone(), arguments),
+        // The package is not importable, as when the interpreter ends.
+        Err(_) => PyRuntimeError::new_err(arguments),
+    }
+}
