@@ -9,14 +9,25 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use crate::engine::Shared;
-use crate::errors::refused;
 use crate::local::Local;
-use crate::operation;
+use crate::number::Number;
+use crate::operation::{self, Room};
 use crate::pieces::{self, RemoteKeys};
 use crate::prepared::Prepared;
+use crate::single;
 use crate::transfer::Transfer;
 
-/// See `_native.pyi`.
+/// A connection to one peer, of `Engine.connect`. Any method may be called from any thread.
+///
+/// The calls that move bytes come in three forms: `write` and `read` move one range, `write_many` and `read_many` many and wait, `start_write`
+/// and `start_read` many without waiting. Many ranges are named by a sequence of Piece, or by three columns: local addresses, the peer's
+/// addresses, and lengths in bytes. A column is a one-dimensional array of 64-bit whole numbers (numpy.uint64, numpy.int64,
+/// array.array("Q")), a sequence of numbers, or one number for all pieces. Local addresses must lie in regions of the connection's engine.
+/// A piece may have any length, also 4 GiB and more, and 0.
+///
+/// The peer must have registered the ranges, before or after the connect; nothing is moved unless every piece is valid. Errors: TypeError
+/// and ValueError for arguments, with the column or the piece; P2pError for what the engine refuses; TransferFailed, or a kind of it, for a
+/// transfer that has begun.
 #[pyclass(frozen, module = "flagcx_p2p", weakref)]
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -32,10 +43,16 @@ impl Connection {
     }
 
     /// One piece, of a region or a slice of one.
-    fn one(&self, local: &Bound<'_, PyAny>, remote: u64, offset: u64, size: Option<u64>) -> PyResult<Iov> {
+    fn one(
+        &self,
+        local: &Bound<'_, PyAny>,
+        remote: Number,
+        offset: Number,
+        size: Option<Number>,
+    ) -> PyResult<Iov> {
         self.shared.core()?;
-        let local_range = Local::of(local, &self.shared, offset, size)?;
-        let remote = RemoteKeys::new(&self.core).find(local.py(), remote, local_range.size)?;
+        let local_range = Local::of(local, &self.shared, offset.0, size.map(|size| size.0))?;
+        let remote = RemoteKeys::new(&self.core).find(local.py(), remote.0, local_range.size)?;
         Ok(Iov {
             local: local_range.address,
             length: local_range.size,
@@ -59,39 +76,56 @@ impl Connection {
     }
 
     fn start(&self, py: Python<'_>, opcode: Opcode, iovs: &[Iov], block: bool) -> PyResult<Transfer> {
-        let id = operation::start(py, &self.core, opcode, iovs, block)?;
+        if iovs.is_empty() {
+            return Err(PyValueError::new_err("a transfer needs at least one piece"));
+        }
+        let id = operation::start(py, &self.shared, &self.core, opcode, iovs, Room::of_block(block))?;
         Ok(Transfer::new(Arc::clone(&self.core), id))
     }
 }
 
 #[pymethods]
 impl Connection {
-    #[pyo3(signature = (local, remote_address, offset = 0, size = None, *, timeout = None))]
+    /// Writes `size` bytes of `local` from `offset` on to the peer's memory at `remote_address`; they are there when this returns.
+    ///
+    /// `local`: a Region, a slice of one, or SharedMemory. Without `size`, to its end. `timeout`: seconds. When they have passed the
+    /// transfer is stopped, and TransferTimedOut raised. Ctrl-C stops it as well, as any exception of a signal handler does, within a
+    /// fraction of a second. Whatever is raised, nothing touches the region's memory for this call any more, and the peer's range holds
+    /// anything. Without `timeout`, FLAGCX_P2P_XFER_TIMEOUT_MS bounds it.
+    #[pyo3(signature = (local, remote_address, offset = Number(0), size = None, *, timeout = None),
+           text_signature = "($self, local, remote_address, offset=0, size=None, *, timeout=None)")]
     fn write(
         &self,
         local: &Bound<'_, PyAny>,
-        remote_address: u64,
-        offset: u64,
-        size: Option<u64>,
+        remote_address: Number,
+        offset: Number,
+        size: Option<Number>,
         timeout: Option<f64>,
     ) -> PyResult<()> {
         let iov = self.one(local, remote_address, offset, size)?;
         self.run(local.py(), Opcode::Write, &[iov], timeout)
     }
 
-    #[pyo3(signature = (local, remote_address, offset = 0, size = None, *, timeout = None))]
+    /// Reads `size` bytes of the peer's memory at `remote_address` into `local` from `offset` on; they are there when this returns.
+    ///
+    /// Arguments and errors are those of `write`.
+    #[pyo3(signature = (local, remote_address, offset = Number(0), size = None, *, timeout = None),
+           text_signature = "($self, local, remote_address, offset=0, size=None, *, timeout=None)")]
     fn read(
         &self,
         local: &Bound<'_, PyAny>,
-        remote_address: u64,
-        offset: u64,
-        size: Option<u64>,
+        remote_address: Number,
+        offset: Number,
+        size: Option<Number>,
         timeout: Option<f64>,
     ) -> PyResult<()> {
         let iov = self.one(local, remote_address, offset, size)?;
         self.run(local.py(), Opcode::Read, &[iov], timeout)
     }
 
+    /// Writes many ranges as one transfer, and waits for it. No pieces are none to wait for. `timeout` and Ctrl-C: as in `write`.
+    ///
+    /// write_many(pieces), or write_many(local, remote, length) with columns: see the class.
     #[pyo3(signature = (local, remote = None, length = None, *, timeout = None))]
     fn write_many(
         &self,
@@ -103,6 +137,9 @@ impl Connection {
         self.run(local.py(), Opcode::Write, &self.many(local, remote, length)?, timeout)
     }
 
+    /// Reads many ranges as one transfer, and waits for it. No pieces are none to wait for. `timeout` and Ctrl-C: as in `write`.
+    ///
+    /// read_many(pieces), or read_many(local, remote, length) with columns: see the class.
     #[pyo3(signature = (local, remote = None, length = None, *, timeout = None))]
     fn read_many(
         &self,
@@ -114,6 +151,11 @@ impl Connection {
         self.run(local.py(), Opcode::Read, &self.many(local, remote, length)?, timeout)
     }
 
+    /// Starts writing many ranges as one transfer, and answers that without waiting for its end.
+    ///
+    /// start_write(pieces), or start_write(local, remote, length) with columns: see the class; at least one piece. The memory must
+    /// stay as it is until the transfer has ended. Where there is no room for another transfer this waits for it, for 30 s at most, or
+    /// raises QueueFull at once with `block=False`.
     #[pyo3(signature = (local, remote = None, length = None, *, block = true))]
     fn start_write(
         &self,
@@ -125,6 +167,8 @@ impl Connection {
         self.start(local.py(), Opcode::Write, &self.many(local, remote, length)?, block)
     }
 
+    /// Starts reading many ranges as one transfer, and answers that without waiting for its end. Arguments and errors are those of
+    /// `start_write`.
     #[pyo3(signature = (local, remote = None, length = None, *, block = true))]
     fn start_read(
         &self,
@@ -136,6 +180,9 @@ impl Connection {
         self.start(local.py(), Opcode::Read, &self.many(local, remote, length)?, block)
     }
 
+    /// A transfer that can be made many times, of the same pieces: `operation` is "read" or "write".
+    ///
+    /// prepare(operation, pieces), or prepare(operation, local, remote, length) with columns: see the class. Nothing is moved yet.
     #[pyo3(signature = (operation, local, remote = None, length = None))]
     fn prepare(
         &self,
@@ -148,7 +195,7 @@ impl Connection {
             "read" => Opcode::Read,
             "write" => Opcode::Write,
             other => {
-                return Err(PyValueError::new_err(format!("expected \"read\" or \"write\", got {other:?}")));
+                return Err(PyValueError::new_err(format!("operation is \"read\" or \"write\", got {other:?}")));
             }
         };
         let iovs = self.many(local, remote, length)?;
@@ -156,14 +203,26 @@ impl Connection {
         Ok(Prepared { shared, connection, opcode, iovs })
     }
 
-    #[pyo3(signature = (name, content = None))]
-    fn notify(&self, py: Python<'_>, name: &[u8], content: Option<&[u8]>) -> PyResult<()> {
+    /// Sends a notification: a name of at most 256 bytes without a NUL, and a content.
+    ///
+    /// It may overtake transfers: wait for those first. A peer that runs this engine gets exactly this content, up to its
+    /// FLAGCX_P2P_NOTIF_MAX_BYTES: in Python from `Engine.notifications`, in C++ from flagcxP2pEngineGetNotifsOf. The original engine gets
+    /// at most 256 bytes, filled up with zeros. Raises ValueError for such a name, P2pError when the peer does not take it.
+    #[pyo3(signature = (name, content = EMPTY), text_signature = "($self, name, content=b'')")]
+    fn notify(&self, py: Python<'_>, name: &[u8], content: &[u8]) -> PyResult<()> {
         self.shared.core()?;
-        let content = content.unwrap_or_default();
-        py.detach(|| self.core.send_notification_bytes(name, content)).map_err(refused)?;
-        Ok(())
+        if name.len() > 256 {
+            let text = format!("the name of a notification has at most 256 bytes, got {}", name.len());
+            return Err(PyValueError::new_err(text));
+        }
+        if name.contains(&0) {
+            return Err(PyValueError::new_err("the name of a notification must have no NUL"));
+        }
+        let sent = py.detach(|| self.core.send_notification_bytes(name, content));
+        sent.map(drop).map_err(|error| self.shared.refused(error))
     }
 
+    /// The state of the connection as it is now: a ConnectionInfo.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         self.shared.core()?;
@@ -181,11 +240,22 @@ impl Connection {
         ))
     }
 
+    /// The other end, "ip:port".
+    #[getter]
+    fn peer(&self) -> String {
+        self.core.peer().control.to_string()
+    }
+
+    /// Whether it takes no transfers any more: it or its engine has been closed, or the peer has gone.
     #[getter]
     fn closed(&self) -> bool {
         self.shared.is_closed() || !self.core.is_usable()
     }
 
+    /// Ends the connection, for all objects that `Engine.connect` has answered for it; the peer is told. Its transfers end as cancelled;
+    /// when this returns nothing of it touches host memory any more. The engine's regions stay, and `connect` makes another one.
+    ///
+    /// Takes at most 2 s. Repeats do nothing, and so does this in a forked process.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.core.close());
     }
@@ -199,10 +269,17 @@ impl Connection {
         self.close(py);
     }
 
+    fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let advice = "connect an Engine of the other process to the peer, by its \"host:port\"";
+        Err(single::not_copied(slf.get_type().name()?, advice))
+    }
+
     fn __repr__(&self) -> String {
         format!("<flagcx_p2p.Connection to {}>", self.core.peer().control)
     }
 }
+
+const EMPTY: &[u8] = &[];
 
 fn path(kind: PathKind) -> &'static str {
     kind.name()

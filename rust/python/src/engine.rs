@@ -1,9 +1,10 @@
 //! Engines.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use flagcx_p2p::{Config, Engine as CoreEngine, EngineOptions};
 use pyo3::exceptions::PyValueError;
@@ -11,24 +12,31 @@ use pyo3::prelude::*;
 
 use crate::connection::Connection;
 use crate::errors::refused;
-use crate::info::SlowTransfer;
+use crate::info::{SlowTransfer, snapshot};
 use crate::kept::Kept;
 use crate::notification::{self, Notification};
+use crate::number::Number;
 use crate::region::{Region, Registration};
 use crate::shared_memory::SharedMemory;
-use crate::{logging, process};
+use crate::stats::Stats;
+use crate::{logging, process, single};
 
 /// An engine, and what its Python objects share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     core: Arc<CoreEngine>,
     pub(crate) kept: Kept,
+    opened: Instant,
     /// Set once by the thread that closes it, and read by every call: the engine itself refuses what comes too late, so Relaxed.
     closed: AtomicBool,
+    /// Held by the thread that closes it, for the others that do to wait. Taken without the interpreter's lock, and never while
+    /// Python code can run.
+    closing: Mutex<()>,
 }
 
 impl Shared {
     /// The engine, if it is open and of this process.
+    #[inline]
     pub(crate) fn core(&self) -> PyResult<&Arc<CoreEngine>> {
         self.core.here().map_err(refused)?;
         if self.is_closed() {
@@ -37,6 +45,16 @@ impl Shared {
         Ok(&self.core)
     }
 
+    /// The error of a call that failed. That of an engine which was closed meanwhile says so, however far the call had come.
+    #[cold]
+    pub(crate) fn refused(&self, error: impl Display) -> PyErr {
+        match self.core() {
+            Err(closed) => closed,
+            Ok(_) => refused(error),
+        }
+    }
+
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
@@ -47,7 +65,10 @@ impl Shared {
             return;
         }
         self.closed.store(true, Ordering::Relaxed);
-        py.detach(|| self.core.close());
+        py.detach(|| {
+            let _closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+            self.core.close();
+        });
         self.kept.release_all();
     }
 }
@@ -61,7 +82,15 @@ impl Drop for Shared {
     }
 }
 
-/// See `_native.pyi`.
+/// Registers memory and connects to peers. Close it, or use it in a `with` statement; one that is dropped is closed, and one that lives
+/// when the interpreter ends as well.
+///
+/// `gpu`: the index of the GPU whose memory it moves, which also chooses the NIC next to it. `settings`: configuration variables
+/// (`FLAGCX_P2P_...`) with their texts, which go before those of the environment. Without them, the environment as it was when the first
+/// engine of the process was made.
+///
+/// Raises P2pError when no device can be opened, or a setting is refused. Any method may be called from any thread. In a process that was
+/// forked from its own, closing and dropping it do nothing, and every other call is refused: create another engine there.
 #[pyclass(frozen, module = "flagcx_p2p", weakref)]
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -82,7 +111,13 @@ impl Engine {
         };
         let options = EngineOptions { gpu_index: gpu, ..EngineOptions::default() };
         let core = py.detach(|| CoreEngine::open(config, options)).map_err(refused)?;
-        let shared = Arc::new(Shared { core, kept: Kept::default(), closed: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            core,
+            kept: Kept::default(),
+            opened: Instant::now(),
+            closed: AtomicBool::new(false),
+            closing: Mutex::new(()),
+        });
         process::remember(Arc::downgrade(&shared));
         Ok(Self { shared })
     }
@@ -96,39 +131,72 @@ impl Engine {
         self.close(py);
     }
 
+    fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let advice = "create one in the other process, and connect the two by \"host:port\"";
+        Err(single::not_copied(slf.get_type().name()?, advice))
+    }
+
+    fn __repr__(&self) -> String {
+        let state = match self.shared.core() {
+            Err(_) => "closed, or of another process".to_owned(),
+            Ok(core) => core.rpc_port().map_or_else(
+                || "without a listener".to_owned(),
+                |port| format!("at {}", std::net::SocketAddr::new(core.address(), port)),
+            ),
+        };
+        format!("<flagcx_p2p.Engine {state}>")
+    }
+
+    /// Ends the engine, with its connections, transfers and registrations. When this returns nothing touches its regions' memory any
+    /// more. Repeats do nothing; a second thread that closes it waits for the first.
+    ///
+    /// Transfers under way end as cancelled, and calls that wait are told. Takes at most FLAGCX_P2P_XFER_TIMEOUT_MS and 4 s more,
+    /// whatever peers do; most often some milliseconds. Ctrl-C is seen afterwards.
     fn close(&self, py: Python<'_>) {
         self.shared.close(py);
     }
 
+    /// Whether it has been closed.
     #[getter]
     fn closed(&self) -> bool {
         self.shared.is_closed()
     }
 
+    /// The TCP port that peers connect to.
     #[getter]
     fn port(&self) -> PyResult<u16> {
         self.shared.core()?.rpc_port().ok_or_else(|| refused("the engine has no listener: see its log"))
     }
 
+    /// The IP address that peers connect to: that of FLAGCX_P2P_ADVERTISE, else the one that the engine listens at.
     #[getter]
     fn address(&self) -> PyResult<String> {
         Ok(self.shared.core()?.address().to_string())
     }
 
+    /// The text that `connect` of a peer takes: "host:port", or "[v6]:port".
     #[getter]
     fn session(&self) -> PyResult<String> {
         let metadata = self.shared.core()?.metadata().map_err(refused)?;
         Ok(metadata.split('?').next().unwrap_or_default().to_owned())
     }
 
+    /// Accepts peers in the background, which may then read and write this engine's regions. Returns at once; repeats do nothing.
     fn start_server(&self, py: Python<'_>) -> PyResult<()> {
         let core = self.shared.core()?;
-        py.detach(|| core.start_rpc_server()).map_err(refused)
+        py.detach(|| core.start_rpc_server()).map_err(|error| self.shared.refused(error))
     }
 
+    /// The connection to the engine that listens at "host:port" or "[v6]:port", made at the first call.
+    ///
+    /// Later calls answer the same connection as long as it works, and make another one when it has ended. Waits for the peer, at most for
+    /// FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS; other threads run meanwhile, and Ctrl-C is seen afterwards.
+    ///
+    /// Raises P2pError with what was tried at each address of the host. After that, calls for the same peer fail at once for 100 ms, and
+    /// for longer after each further failure, up to 5 s.
     fn connect(&self, py: Python<'_>, session: &str) -> PyResult<Connection> {
         let core = self.shared.core()?;
-        let connection = py.detach(|| core.session(session)).map_err(refused)?;
+        let connection = py.detach(|| core.session(session)).map_err(|error| self.shared.refused(error))?;
         Ok(Connection::new(Arc::clone(&self.shared), connection))
     }
 
@@ -150,8 +218,8 @@ impl Engine {
     fn register_address(
         &self,
         py: Python<'_>,
-        address: u64,
-        size: u64,
+        address: Number,
+        size: Number,
         device: Option<bool>,
         announced: bool,
         read_only: bool,
@@ -159,7 +227,7 @@ impl Engine {
         Region::register(
             py,
             &self.shared,
-            Registration::of_address(address, size, device, announced, read_only),
+            Registration::of_address(address.0, size.0, device, announced, read_only),
         )
     }
 
@@ -180,6 +248,10 @@ impl Engine {
         Ok(py.detach(|| core.take_all_notifications()).iter().map(notification::of).collect())
     }
 
+    /// The transfers of this engine that have not ended for at least `older_than` seconds, the oldest first; 0: all that have not ended.
+    ///
+    /// Tells what is stuck, and with which peer. One that the call which started it copied, or that waits in a queue, is not among them.
+    /// Raises ValueError for a number of seconds that is negative or beyond the clock.
     #[pyo3(signature = (older_than = 1.0))]
     fn slow_transfers(&self, py: Python<'_>, older_than: f64) -> PyResult<Vec<SlowTransfer>> {
         let older_than = Duration::try_from_secs_f64(older_than)
@@ -187,5 +259,24 @@ impl Engine {
         let core = self.shared.core()?;
         let found = py.detach(|| core.slow_transfers(older_than));
         Ok(found.into_iter().map(SlowTransfer::new).collect())
+    }
+
+    /// What this process has counted since its start, over all its engines: a flagcx_p2p.Stats, a dictionary of numbers.
+    ///
+    /// `stats["ended"]["write"]["tcp"]["done"]` is {"transfers": ..., "bytes": ...}: by direction, path and outcome ("done", "failed",
+    /// "timed_out", "cancelled"), with keys for what has happened. `stats["in_flight"]` is such a pair too. The other keys are whole
+    /// numbers. Costs some microseconds for each connection.
+    fn stats(&self, py: Python<'_>) -> PyResult<Stats> {
+        self.shared.core()?;
+        Ok(py.detach(Stats::take))
+    }
+
+    /// All that this process tells those that watch it, as a dictionary: what `/snapshot` of the metrics endpoint answers. Every metric,
+    /// the slow transfers, and the last events. `uptime_seconds` is the time since this engine was made.
+    ///
+    /// No endpoint is needed for it. Raises P2pError in a package that was built without the metrics endpoint.
+    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.shared.core()?;
+        snapshot(py, self.shared.opened.elapsed())
     }
 }

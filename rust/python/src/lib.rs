@@ -13,6 +13,7 @@
 //! * The errors are classes of `python/flagcx_p2p/_errors.py`: `errors`.
 #![deny(unsafe_code)]
 
+mod column;
 mod connection;
 mod engine;
 mod errors;
@@ -22,12 +23,15 @@ mod kept;
 mod local;
 mod logging;
 mod notification;
+mod number;
 mod operation;
 mod pieces;
 mod prepared;
 mod process;
 mod region;
 mod shared_memory;
+mod single;
+mod stats;
 mod tool;
 mod transfer;
 mod waiting;

@@ -1,15 +1,32 @@
 //! Transfers as Python asks for them: checked, started, waited for.
 
-use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::{Connection as CoreConnection, Iov, Opcode, Request, SubmitError, TransferId, WhenFull};
+use flagcx_p2p::{Connection, Iov, Opcode, Outcome, Request, Status, SubmitError, TransferId, WhenFull};
 use pyo3::prelude::*;
 
 use crate::engine::Shared;
-use crate::errors::{queue_full, refused};
-use crate::transfer::Transfer;
+use crate::errors::{of_outcome, queue_full, timed_out};
+use crate::waiting;
+
+/// What a call that starts a transfer does when there is no room for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Room {
+    /// Raises `QueueFull`.
+    Refuse,
+    /// Waits for it, for [`START_LIMIT`] at most.
+    Wait,
+    /// Waits for it until then at most.
+    Until(Instant),
+}
+
+impl Room {
+    /// Of the argument `block`.
+    pub(crate) fn of_block(block: bool) -> Self {
+        if block { Self::Wait } else { Self::Refuse }
+    }
+}
 
 /// How long a call waits for room: the default of `FLAGCX_P2P_XFER_TIMEOUT_MS`.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -20,47 +37,109 @@ const PAUSE: Duration = Duration::from_micros(100);
 /// From so many pieces on the interpreter's lock is released while a transfer is started.
 const MANY: usize = 64;
 
-/// Starts a transfer; waits for room if `waits`.
+/// Starts a transfer of at least one piece.
 pub(crate) fn start(
     py: Python<'_>,
-    connection: &Arc<CoreConnection>,
+    shared: &Shared,
+    connection: &Connection,
     opcode: Opcode,
     iovs: &[Iov],
-    waits: bool,
+    room: Room,
 ) -> PyResult<TransferId> {
     let request = Request { when_full: WhenFull::Refuse, ..Request::new(opcode, iovs) };
     let begin = || connection.start(&request);
-    let mut began = None;
-    loop {
-        let started = if iovs.len() < MANY { begin() } else { py.detach(begin) };
-        let error = match started {
-            Ok(id) => return Ok(id),
-            Err(error @ SubmitError::WouldBlock) if !waits => return Err(queue_full(error)),
-            Err(error @ SubmitError::WouldBlock) => error,
-            Err(error) => return Err(refused(error)),
-        };
-        if began.get_or_insert_with(Instant::now).elapsed() >= START_LIMIT {
-            return Err(queue_full(format!("no room for {} s: {error}", START_LIMIT.as_secs())));
-        }
-        py.check_signals()?;
-        py.detach(|| sleep(PAUSE));
+    match if iovs.len() < MANY { begin() } else { py.detach(begin) } {
+        Ok(id) => Ok(id),
+        Err(SubmitError::WouldBlock) => start_when_free(py, shared, connection, &request, room),
+        Err(error) => Err(shared.refused(error)),
     }
 }
 
-/// Makes a transfer, and waits for its end. Whatever exception ends that, nothing uses its memory afterwards.
+#[cold]
+fn start_when_free(
+    py: Python<'_>,
+    shared: &Shared,
+    connection: &Connection,
+    request: &Request<'_, [Iov]>,
+    room: Room,
+) -> PyResult<TransferId> {
+    let until = match room {
+        Room::Refuse => return Err(queue_full(SubmitError::WouldBlock)),
+        Room::Wait => Instant::now() + START_LIMIT,
+        Room::Until(deadline) => deadline.min(Instant::now() + START_LIMIT),
+    };
+    loop {
+        py.check_signals()?;
+        let started = py.detach(|| {
+            sleep(PAUSE);
+            connection.start(request)
+        });
+        match started {
+            Ok(id) => return Ok(id),
+            Err(SubmitError::WouldBlock) if Instant::now() < until => {}
+            Err(SubmitError::WouldBlock) => return Err(still_full(py, connection, room)),
+            Err(error) => return Err(shared.refused(error)),
+        }
+    }
+}
+
+fn still_full(py: Python<'_>, connection: &Connection, room: Room) -> PyErr {
+    let peer = connection.peer().control.to_string();
+    let text = format!(
+        "no room for another transfer with {peer}: the queues are full, or as many transfers as an engine has places for were not \
+         asked how they ended (Transfer.wait, Transfer.done)"
+    );
+    match room {
+        Room::Until(_) => timed_out(py, TransferId::COMPLETE, &peer, text),
+        Room::Refuse | Room::Wait => queue_full(format!("for {} s {text}", START_LIMIT.as_secs())),
+    }
+}
+
+/// Makes a transfer, and waits for its end; nothing is done without pieces. Whatever exception ends that, nothing uses its memory
+/// afterwards.
 pub(crate) fn run(
     py: Python<'_>,
-    shared: &Arc<Shared>,
-    connection: &Arc<CoreConnection>,
+    shared: &Shared,
+    connection: &Connection,
     opcode: Opcode,
     iovs: &[Iov],
     timeout: Option<f64>,
 ) -> PyResult<()> {
-    shared.core()?;
-    let id = start(py, connection, opcode, iovs, true)?;
+    let deadline = waiting::deadline(timeout)?;
+    if iovs.is_empty() {
+        return Ok(());
+    }
+    let id = start(py, shared, connection, opcode, iovs, deadline.map_or(Room::Wait, Room::Until))?;
     if id == TransferId::COMPLETE {
         return Ok(());
     }
-    let transfer = Transfer::new(Arc::clone(connection), id);
-    transfer.wait_for(py, timeout).inspect_err(|_| transfer.abandon(py))
+    match waiting::wait(py, connection, id, deadline) {
+        Ok(Some(outcome)) => ended(py, connection, id, &outcome),
+        Ok(None) => match stop(py, connection, id) {
+            Status::Ended(outcome) if outcome != Outcome::Cancelled => ended(py, connection, id, &outcome),
+            _ => {
+                let peer = connection.peer().control.to_string();
+                let seconds = timeout.unwrap_or_default();
+                let text = format!("the transfer with {peer} was not over after {seconds} s, and was stopped");
+                Err(timed_out(py, id, &peer, text))
+            }
+        },
+        Err(error) => {
+            stop(py, connection, id);
+            Err(error)
+        }
+    }
+}
+
+/// Ends a transfer; nothing touches its memory afterwards. Answers how it ended: it may have been over before.
+fn stop(py: Python<'_>, connection: &Connection, id: TransferId) -> Status {
+    py.detach(|| connection.cancel(id));
+    connection.status(id)
+}
+
+fn ended(py: Python<'_>, connection: &Connection, id: TransferId, outcome: &Outcome) -> PyResult<()> {
+    if *outcome == Outcome::Done {
+        return Ok(());
+    }
+    of_outcome(py, id, &connection.peer().control.to_string(), outcome).map_or(Ok(()), Err)
 }

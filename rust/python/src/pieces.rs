@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use flagcx_p2p::internals::memory::RemoteRegion;
 use flagcx_p2p::{Connection as CoreConnection, Iov, RegionId, RemoteRange};
-use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::column::Column;
 use crate::engine::Shared;
 use crate::errors::refused;
 use crate::local::Local;
+use crate::number::Number;
 
 /// Finds the peer's keys: neighbours most often lie in the same region.
 #[derive(Debug)]
@@ -36,13 +37,25 @@ impl<'a> RemoteKeys<'a> {
             .known_region(address, length)
             .or_else(|| py.detach(|| self.connection.remote_region(address, length)));
         let Some(region) = found else {
-            return Err(refused(format!(
-                "the peer {} has announced no region that holds {address:#x}+{length}",
-                self.connection.peer().control
-            )));
+            return Err(refused(self.not_found(address, length)));
         };
         self.last = Some(region);
         Ok(RemoteRange { address, size, rkey: region.rkey })
+    }
+
+    #[cold]
+    fn not_found(&self, address: u64, length: u64) -> String {
+        if let Err(forked) = self.connection.here() {
+            return forked.to_string();
+        }
+        let peer = self.connection.peer().control;
+        if !self.connection.is_usable() {
+            return format!("the connection with {peer} has ended: connect again (Engine.connect)");
+        }
+        format!(
+            "the peer {peer} has announced no region that holds {address:#x}+{length}: register that memory there, and do not close \
+             the region before the transfer has ended"
+        )
     }
 }
 
@@ -51,7 +64,7 @@ fn holds(region: &RemoteRegion, address: u64, length: u64) -> bool {
         && region.size.checked_sub(address - region.base).is_some_and(|left| length <= left)
 }
 
-/// The pieces of a call: a sequence of `Piece`, or three columns. Empty ones are left out.
+/// The pieces of a call: a sequence of `Piece`, or three columns.
 pub(crate) fn of_call(
     connection: &CoreConnection,
     shared: &Arc<Shared>,
@@ -62,7 +75,7 @@ pub(crate) fn of_call(
         (None, None) => of_sequence(connection, shared, local),
         (Some(remote), Some(length)) => of_columns(connection, local, remote, length),
         _ => Err(PyTypeError::new_err(
-            "expected a sequence of Piece, or local addresses, remote addresses and lengths",
+            "expected a sequence of Piece alone, or three columns: local addresses, remote addresses and lengths",
         )),
     }
 }
@@ -74,8 +87,8 @@ fn of_sequence(
     pieces: &Bound<'_, PyAny>,
 ) -> PyResult<Vec<Iov>> {
     let (py, mut keys) = (pieces.py(), RemoteKeys::new(connection));
-    let mut iovs = Vec::with_capacity(pieces.len()?);
-    for (index, piece) in pieces.try_iter()?.enumerate() {
+    let mut iovs = Vec::with_capacity(pieces.len().unwrap_or_default());
+    for (index, piece) in pieces.try_iter().map_err(|_| no_piece(pieces))?.enumerate() {
         let piece = piece?;
         let iov = of_piece(&piece, shared, &mut keys).map_err(|error| at_piece(py, index, &error))?;
         iovs.push(iov);
@@ -84,13 +97,25 @@ fn of_sequence(
 }
 
 fn of_piece(piece: &Bound<'_, PyAny>, shared: &Arc<Shared>, keys: &mut RemoteKeys<'_>) -> PyResult<Iov> {
-    let piece = piece.cast::<PyTuple>()?;
-    let remote = piece.get_item(1)?.extract()?;
-    let offset = piece.get_item(2).map_or(Ok(0), |offset| offset.extract())?;
-    let size = piece.get_item(3).map_or(Ok(None), |size| size.extract())?;
-    let local = Local::of(&piece.get_item(0)?, shared, offset, size)?;
+    let fields = piece.cast::<PyTuple>().map_err(|_| no_piece(piece))?;
+    let (count, number) = (fields.len(), |index| -> PyResult<u64> { Ok(fields.get_item(index)?.extract::<Number>()?.0) });
+    if !(2..=4).contains(&count) {
+        return Err(no_piece(piece));
+    }
+    let remote = number(1)?;
+    let offset = if count > 2 { number(2)? } else { 0 };
+    let size = if count > 3 { fields.get_item(3)?.extract::<Option<Number>>()? } else { None };
+    let local = Local::of(&fields.get_item(0)?, shared, offset, size.map(|size| size.0))?;
     let remote = keys.find(piece.py(), remote, local.size)?;
     Ok(Iov { local: local.address, length: local.size, region: Some(local.region), remote })
+}
+
+#[cold]
+fn no_piece(object: &Bound<'_, PyAny>) -> PyErr {
+    let class = object.get_type().name().map_or_else(|_| "another object".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!(
+        "expected Piece(region, remote_address, offset, size) in a sequence of them, got {class}"
+    ))
 }
 
 /// Names the piece in an error of it.
@@ -128,50 +153,4 @@ fn of_columns(
         iovs.push(Iov { local, length, region: None::<RegionId>, remote });
     }
     Ok(iovs)
-}
-
-/// Whole numbers of 64 bits.
-enum Column {
-    /// The same for all pieces.
-    One(u64),
-    Many(Vec<u64>),
-}
-
-impl Column {
-    /// Of a number, an array of 64-bit integers (numpy, `array.array`), or a sequence of numbers.
-    fn of(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
-        if let Ok(number) = object.extract::<u64>() {
-            return Ok(Self::One(number));
-        }
-        if let Ok(buffer) = PyBuffer::<u64>::get(object) {
-            return Ok(Self::Many(buffer.to_vec(object.py())?));
-        }
-        if let Ok(buffer) = PyBuffer::<i64>::get(object) {
-            let numbers = buffer.to_vec(object.py())?;
-            if let Some(index) = numbers.iter().position(|number| *number < 0) {
-                return Err(PyValueError::new_err(format!("{name}[{index}] is negative")));
-            }
-            return Ok(Self::Many(numbers.into_iter().map(|number| number as u64).collect()));
-        }
-        if PyBuffer::<u8>::get(object).is_ok() || object.hasattr("dtype")? {
-            return Err(PyTypeError::new_err(format!(
-                "{name} must be an array of 64-bit integers (numpy.uint64), or a sequence of numbers"
-            )));
-        }
-        object.extract().map(Self::Many)
-    }
-
-    fn len(&self) -> Option<usize> {
-        match self {
-            Self::One(_) => None,
-            Self::Many(numbers) => Some(numbers.len()),
-        }
-    }
-
-    fn at(&self, index: usize) -> Option<u64> {
-        match self {
-            Self::One(number) => Some(*number),
-            Self::Many(numbers) => numbers.get(index).copied(),
-        }
-    }
 }

@@ -16,6 +16,7 @@ use crate::engine::Shared;
 use crate::errors::refused;
 use crate::exported::Exported;
 use crate::kept::{Key, Owner};
+use crate::single;
 
 /// Memory to register.
 #[derive(Debug)]
@@ -175,6 +176,11 @@ impl Region {
         self.deregister(py);
     }
 
+    fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let advice = "tell the peer its address and size, or register the memory with an Engine of the other process";
+        Err(single::not_copied(slf.get_type().name()?, advice))
+    }
+
     fn __len__(&self) -> usize {
         self.size as usize
     }
@@ -218,6 +224,10 @@ impl RegionSlice {
     #[getter]
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Err(single::not_copied(slf.get_type().name()?, "tell the peer its address and size"))
     }
 
     fn __len__(&self) -> usize {

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 
 use crate::errors::of_outcome;
-use crate::waiting;
+use crate::{single, waiting};
 
 /// See `_native.pyi`.
 #[pyclass(frozen, module = "flagcx_p2p", weakref)]
@@ -90,6 +90,11 @@ impl Transfer {
         if self.known().is_none() {
             self.abandon(py);
         }
+    }
+
+    fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let advice = "wait for it here, and tell the other process how it ended";
+        Err(single::not_copied(slf.get_type().name()?, advice))
     }
 
     fn __repr__(&self) -> String {
