@@ -38,9 +38,10 @@ from ._native import (
     metrics_text,
     version,
 )
-from ._types import ConnectionInfo, FabricInfo, Notification, Piece, SlowTransfer
+from ._types import Amount, ConnectionInfo, FabricInfo, Notification, Piece, SlowTransfer, Stats
 
 __all__ = [
+    "Amount",
     "Connection",
     "ConnectionInfo",
     "Engine",
@@ -54,6 +55,7 @@ __all__ = [
     "RegionSlice",
     "SharedMemory",
     "SlowTransfer",
+    "Stats",
     "Transfer",
     "TransferCancelled",
     "TransferFailed",

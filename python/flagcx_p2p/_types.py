@@ -1,6 +1,6 @@
 """What calls take and answer."""
 
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple, Optional, TypedDict, Union
 
 from ._native import Region, RegionSlice
 
@@ -78,3 +78,32 @@ class FabricInfo(NamedTuple):
     provider: str
     #: Why it was chosen.
     reason: str
+
+
+class Amount(TypedDict):
+    """Transfers, and their bytes."""
+
+    transfers: int
+    bytes: int
+
+
+class Stats(TypedDict):
+    """What a process has counted since its start, over all its engines: :meth:`Engine.stats`."""
+
+    #: Transfers that have ended: by "read" and "write", then by the path that moved them ("in-process", "shared", "cross-memory", "tcp",
+    #: "rdma", "gpu"), then by how they ended ("done", "failed", "timed_out", "cancelled"). There are keys for what has happened; bytes
+    #: of other ends than "done" have not arrived for certain.
+    ended: "dict[str, dict[str, dict[str, Amount]]]"
+    #: Transfers that have not ended.
+    in_flight: Amount
+    #: Registered memory, now.
+    regions: int
+    registered_bytes: int
+    #: Registrations that were refused.
+    registration_failures: int
+    #: Connections, now, and those that have ended.
+    connections: int
+    connections_ended: int
+    #: Parts of transfers that were repeated because their lane had failed, and lanes that were rebuilt.
+    lane_retries: int
+    lane_rebuilds: int
