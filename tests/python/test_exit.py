@@ -26,7 +26,7 @@ ENDS: Dict[str, Tuple[str, int]] = {
     "an engine that outlives the modules": (
         "import ctypes\n"
         "ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))\n"
-        "ctypes.pythonapi.Py_IncRef(ctypes.py_object(vars(flagcx_p2p._handle)))",
+        "ctypes.pythonapi.Py_IncRef(ctypes.py_object(vars(flagcx_p2p)))",
         0,
     ),
     "a destructor that uses an engine at the very end": (

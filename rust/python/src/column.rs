@@ -86,7 +86,8 @@ fn number(object: &Bound<'_, PyAny>, name: impl FnOnce() -> String) -> PyResult<
 }
 
 fn other_type(object: &Bound<'_, PyAny>, name: &str) -> PyErr {
-    let class = object.get_type().name().map_or_else(|_| "another object".to_owned(), |name| name.to_string());
+    let class =
+        object.get_type().name().map_or_else(|_| "another object".to_owned(), |name| name.to_string());
     let kind = object.getattr("dtype").map_or(class, |dtype| format!("an array of {dtype}"));
     PyTypeError::new_err(format!(
         "{name} is {kind}: expected an array of 64-bit whole numbers (numpy.uint64, numpy.int64, array.array(\"Q\")), a sequence of \

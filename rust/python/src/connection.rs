@@ -195,7 +195,9 @@ impl Connection {
             "read" => Opcode::Read,
             "write" => Opcode::Write,
             other => {
-                return Err(PyValueError::new_err(format!("operation is \"read\" or \"write\", got {other:?}")));
+                return Err(PyValueError::new_err(format!(
+                    "operation is \"read\" or \"write\", got {other:?}"
+                )));
             }
         };
         let iovs = self.many(local, remote, length)?;

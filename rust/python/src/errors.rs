@@ -36,11 +36,19 @@ pub(crate) fn of_outcome(py: Python<'_>, id: TransferId, peer: &str, outcome: &O
             py,
             id,
             peer,
-            format!("the transfer with {peer} was not over at its deadline (FLAGCX_P2P_XFER_TIMEOUT_MS), and was stopped"),
+            format!(
+                "the transfer with {peer} was not over at its deadline (FLAGCX_P2P_XFER_TIMEOUT_MS), and was stopped"
+            ),
         ),
         Outcome::Cancelled => new_error(
             class!(py, "TransferCancelled"),
-            stopped(id, peer, format!("the transfer with {peer} was cancelled: by a call, or with its connection or engine")),
+            stopped(
+                id,
+                peer,
+                format!(
+                    "the transfer with {peer} was cancelled: by a call, or with its connection or engine"
+                ),
+            ),
         ),
         Outcome::Failed(failure) => new_error(class!(py, "TransferFailed"), failed(id, failure)),
     })

@@ -45,7 +45,9 @@ pub(crate) fn snapshot(py: Python<'_>, uptime: Duration) -> PyResult<Bound<'_, P
 
 #[cfg(not(feature = "metrics-endpoint"))]
 pub(crate) fn snapshot(_: Python<'_>, _: Duration) -> PyResult<Bound<'_, PyAny>> {
-    Err(refused("this package was built without the metrics endpoint, which writes snapshots: build it with its default features"))
+    Err(refused(
+        "this package was built without the metrics endpoint, which writes snapshots: build it with its default features",
+    ))
 }
 
 /// Becomes a `flagcx_p2p.SlowTransfer`.

@@ -55,7 +55,10 @@ impl Local {
             )));
         }
         if region.is_closed() && !shared.is_closed() {
-            return Err(refused(format!("the region at {:#x} has been closed: register the memory again", region.start())));
+            return Err(refused(format!(
+                "the region at {:#x} has been closed: register the memory again",
+                region.start()
+            )));
         }
         let left = length.checked_sub(offset);
         let size = size.or(left).unwrap_or_default();

@@ -18,9 +18,11 @@ impl<'py> FromPyObject<'_, 'py> for Number {
 #[cold]
 fn refused(object: Borrowed<'_, '_, PyAny>, error: &PyErr) -> PyErr {
     if error.is_instance_of::<PyOverflowError>(object.py()) {
-        let text = format!("{} is out of range: addresses, offsets and sizes are from 0 to 2**64 - 1", &*object);
+        let text =
+            format!("{} is out of range: addresses, offsets and sizes are from 0 to 2**64 - 1", &*object);
         return PyValueError::new_err(text);
     }
-    let class = object.get_type().name().map_or_else(|_| "another object".to_owned(), |name| name.to_string());
+    let class =
+        object.get_type().name().map_or_else(|_| "another object".to_owned(), |name| name.to_string());
     PyTypeError::new_err(format!("a whole number was expected, got {class}"))
 }

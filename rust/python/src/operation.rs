@@ -120,7 +120,8 @@ pub(crate) fn run(
             _ => {
                 let peer = connection.peer().control.to_string();
                 let seconds = timeout.unwrap_or_default();
-                let text = format!("the transfer with {peer} was not over after {seconds} s, and was stopped");
+                let text =
+                    format!("the transfer with {peer} was not over after {seconds} s, and was stopped");
                 Err(timed_out(py, id, &peer, text))
             }
         },

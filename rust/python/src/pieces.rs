@@ -98,7 +98,8 @@ fn of_sequence(
 
 fn of_piece(piece: &Bound<'_, PyAny>, shared: &Arc<Shared>, keys: &mut RemoteKeys<'_>) -> PyResult<Iov> {
     let fields = piece.cast::<PyTuple>().map_err(|_| no_piece(piece))?;
-    let (count, number) = (fields.len(), |index| -> PyResult<u64> { Ok(fields.get_item(index)?.extract::<Number>()?.0) });
+    let (count, number) =
+        (fields.len(), |index| -> PyResult<u64> { Ok(fields.get_item(index)?.extract::<Number>()?.0) });
     if !(2..=4).contains(&count) {
         return Err(no_piece(piece));
     }
@@ -112,7 +113,8 @@ fn of_piece(piece: &Bound<'_, PyAny>, shared: &Arc<Shared>, keys: &mut RemoteKey
 
 #[cold]
 fn no_piece(object: &Bound<'_, PyAny>) -> PyErr {
-    let class = object.get_type().name().map_or_else(|_| "another object".to_owned(), |name| name.to_string());
+    let class =
+        object.get_type().name().map_or_else(|_| "another object".to_owned(), |name| name.to_string());
     PyTypeError::new_err(format!(
         "expected Piece(region, remote_address, offset, size) in a sequence of them, got {class}"
     ))

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
 
 use flagcx_p2p::{Access, MemoryKind, RegionId, RegisterOptions, SharedFile};
 use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError};
@@ -78,6 +80,8 @@ pub(crate) struct Region {
     size: u64,
     /// Not yet deregistered here. Whichever thread clears it deregisters, so AcqRel orders nothing else: Relaxed.
     open: AtomicBool,
+    /// That has been done. Stored with Release by that thread, loaded with Acquire by others that close it.
+    ended: AtomicBool,
 }
 
 impl Region {
@@ -103,7 +107,15 @@ impl Region {
     }
 
     pub(crate) fn new(shared: &Arc<Shared>, id: RegionId, key: Option<Key>, address: u64, size: u64) -> Self {
-        Self { shared: Arc::clone(shared), id, key, address, size, open: AtomicBool::new(true) }
+        Self {
+            shared: Arc::clone(shared),
+            id,
+            key,
+            address,
+            size,
+            open: AtomicBool::new(true),
+            ended: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -130,13 +142,21 @@ impl Region {
     pub(crate) fn deregister(&self, py: Python<'_>) {
         let Ok(core) = self.shared.core() else { return };
         if !self.open.swap(false, Ordering::Relaxed) {
+            self.wait_until_ended(py);
             return;
         }
         // Otherwise something may still touch the memory: it is kept until the engine is closed.
-        if py.detach(|| core.deregister(self.id))
-            && let Some(key) = self.key
-        {
+        let over = py.detach(|| core.deregister(self.id));
+        self.ended.store(true, Ordering::Release);
+        if over && let Some(key) = self.key {
             self.shared.kept.release(key);
+        }
+    }
+
+    /// Another thread ends the registration: its memory is in use until that is done.
+    fn wait_until_ended(&self, py: Python<'_>) {
+        while !self.ended.load(Ordering::Acquire) && !self.shared.is_closed() {
+            py.detach(|| sleep(Duration::from_millis(1)));
         }
     }
 }
@@ -177,7 +197,8 @@ impl Region {
     }
 
     fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let advice = "tell the peer its address and size, or register the memory with an Engine of the other process";
+        let advice =
+            "tell the peer its address and size, or register the memory with an Engine of the other process";
         Err(single::not_copied(slf.get_type().name()?, advice))
     }
 
