@@ -15,7 +15,7 @@ ENDS: Dict[str, Tuple[str, int]] = {
     "os._exit": ("os._exit(4)", 4),
     "cycles among engines and buffers": (
         "class Buffer(bytearray): pass\n"
-        "more = Buffer(4096); more.engine = client; client.more = [client.register(more), server]; server.client = client",
+        "more = Buffer(4096); more.engines = [client, server]; more.itself = more; more.region = client.register(more)",
         0,
     ),
     "an atexit handler of before the import": (

@@ -36,10 +36,12 @@ impl Column {
         if let Ok(number) = object.extract() {
             return Ok(Self::One(number));
         }
-        if object.hasattr("dtype")? || PyUntypedBuffer::get(object).is_ok() {
+        let length = object.len().unwrap_or_default();
+        let is_array = object.hasattr("dtype")? || PyUntypedBuffer::get(object).is_ok();
+        if length > 0 && is_array || !object.hasattr("__iter__")? {
             return Err(other_type(object, name));
         }
-        let mut numbers = Vec::with_capacity(object.len().unwrap_or_default());
+        let mut numbers = Vec::with_capacity(length);
         let elements = object.try_iter().map_err(|_| other_type(object, name))?;
         for (index, element) in elements.enumerate() {
             numbers.push(number(&element?, || format!("{name}[{index}]"))?);
@@ -68,6 +70,11 @@ impl Column {
 /// The numbers of an array of that type, in native order; `None` if it is none.
 fn array<T: Element>(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<Vec<T>>> {
     let Ok(buffer) = PyBuffer::<T>::get(object) else { return Ok(None) };
+    // Arrays in the other order are taken for native ones otherwise.
+    let order = buffer.format().to_bytes().first();
+    if order.is_some_and(|order| *order == if cfg!(target_endian = "little") { b'>' } else { b'<' } || *order == b'!') {
+        return Ok(None);
+    }
     if buffer.dimensions() != 1 {
         return Err(PyValueError::new_err(format!(
             "{name} has {} dimensions where one was expected: {name}.ravel() makes it one",

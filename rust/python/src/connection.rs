@@ -11,7 +11,7 @@ use pyo3::types::PyType;
 use crate::engine::Shared;
 use crate::local::Local;
 use crate::number::Number;
-use crate::operation::{self, Room};
+use crate::operation;
 use crate::pieces::{self, RemoteKeys};
 use crate::prepared::Prepared;
 use crate::single;
@@ -76,10 +76,7 @@ impl Connection {
     }
 
     fn start(&self, py: Python<'_>, opcode: Opcode, iovs: &[Iov], block: bool) -> PyResult<Transfer> {
-        if iovs.is_empty() {
-            return Err(PyValueError::new_err("a transfer needs at least one piece"));
-        }
-        let id = operation::start(py, &self.shared, &self.core, opcode, iovs, Room::of_block(block))?;
+        let id = operation::start(py, &self.core, opcode, iovs, block)?;
         Ok(Transfer::new(Arc::clone(&self.core), id))
     }
 }

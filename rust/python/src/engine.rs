@@ -3,19 +3,18 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::{Config, Engine as CoreEngine, EngineOptions, Notification as CoreNotification};
+use flagcx_p2p::{Config, Engine as CoreEngine, EngineOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
 
 use crate::connection::Connection;
 use crate::errors::refused;
 use crate::info::{SlowTransfer, snapshot};
 use crate::kept::Kept;
-use crate::notification;
+use crate::notification::{self, Notification};
 use crate::number::Number;
 use crate::region::{Region, Registration};
 use crate::shared_memory::SharedMemory;
@@ -28,8 +27,6 @@ pub(crate) struct Shared {
     core: Arc<CoreEngine>,
     pub(crate) kept: Kept,
     opened: Instant,
-    /// Notifications that were taken and could not be handed out. Locked with the interpreter's lock held, and for moments.
-    returned: Mutex<Vec<CoreNotification>>,
     /// Set once by the thread that closes it, and read by every call: the engine itself refuses what comes too late, so Relaxed.
     closed: AtomicBool,
     /// Held by the thread that closes it, for the others that do to wait. Taken without the interpreter's lock, and never while
@@ -60,10 +57,6 @@ impl Shared {
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
-    }
-
-    fn lock_returned(&self) -> MutexGuard<'_, Vec<CoreNotification>> {
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the engine, and gives up the memory that it keeps. Does nothing in a forked process.
@@ -122,7 +115,6 @@ impl Engine {
             core,
             kept: Kept::default(),
             opened: Instant::now(),
-            returned: Mutex::default(),
             closed: AtomicBool::new(false),
             closing: Mutex::new(()),
         });
@@ -251,15 +243,9 @@ impl Engine {
         SharedMemory::allocate(py, &self.shared, size, huge, announced, read_only)
     }
 
-    fn notifications<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    fn notifications(&self, py: Python<'_>) -> PyResult<Vec<Notification>> {
         let core = self.shared.core()?;
-        let mut taken = std::mem::take(&mut *self.shared.lock_returned());
-        taken.extend(py.detach(|| core.take_all_notifications()));
-        let made = PyList::new(py, taken.iter().map(notification::of));
-        // Now, so that the exception of a signal handler, which loses what a call answers, does not come as it returns.
-        made.and_then(|made| py.check_signals().map(|()| made)).inspect_err(|_| {
-            self.shared.lock_returned().splice(0..0, taken);
-        })
+        Ok(py.detach(|| core.take_all_notifications()).iter().map(notification::of).collect())
     }
 
     /// The transfers of this engine that have not ended for at least `older_than` seconds, the oldest first; 0: all that have not ended.

@@ -4,10 +4,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::{Connection, Iov, Opcode, Outcome, Request, Status, SubmitError, TransferId, WhenFull};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::engine::Shared;
-use crate::errors::{of_outcome, queue_full, timed_out};
+use crate::errors::{of_outcome, queue_full, refused, timed_out};
 use crate::waiting;
 
 /// What a call that starts a transfer does when there is no room for it.
@@ -21,9 +22,9 @@ pub(crate) enum Room {
     Until(Instant),
 }
 
-impl Room {
-    /// Of the argument `block`.
-    pub(crate) fn of_block(block: bool) -> Self {
+/// Of the argument `block`.
+impl From<bool> for Room {
+    fn from(block: bool) -> Self {
         if block { Self::Wait } else { Self::Refuse }
     }
 }
@@ -40,25 +41,24 @@ const MANY: usize = 64;
 /// Starts a transfer of at least one piece.
 pub(crate) fn start(
     py: Python<'_>,
-    shared: &Shared,
     connection: &Connection,
     opcode: Opcode,
     iovs: &[Iov],
-    room: Room,
+    room: impl Into<Room>,
 ) -> PyResult<TransferId> {
     let request = Request { when_full: WhenFull::Refuse, ..Request::new(opcode, iovs) };
     let begin = || connection.start(&request);
     match if iovs.len() < MANY { begin() } else { py.detach(begin) } {
         Ok(id) => Ok(id),
-        Err(SubmitError::WouldBlock) => start_when_free(py, shared, connection, &request, room),
-        Err(error) => Err(shared.refused(error)),
+        Err(SubmitError::WouldBlock) => start_when_free(py, connection, &request, room.into()),
+        Err(SubmitError::Empty) => Err(PyValueError::new_err(SubmitError::Empty.to_string())),
+        Err(error) => Err(refused(error)),
     }
 }
 
 #[cold]
 fn start_when_free(
     py: Python<'_>,
-    shared: &Shared,
     connection: &Connection,
     request: &Request<'_, [Iov]>,
     room: Room,
@@ -78,7 +78,7 @@ fn start_when_free(
             Ok(id) => return Ok(id),
             Err(SubmitError::WouldBlock) if Instant::now() < until => {}
             Err(SubmitError::WouldBlock) => return Err(still_full(py, connection, room)),
-            Err(error) => return Err(shared.refused(error)),
+            Err(error) => return Err(refused(error)),
         }
     }
 }
@@ -109,7 +109,9 @@ pub(crate) fn run(
     if iovs.is_empty() {
         return Ok(());
     }
-    let id = start(py, shared, connection, opcode, iovs, deadline.map_or(Room::Wait, Room::Until))?;
+    let room = deadline.map_or(Room::Wait, Room::Until);
+    // An engine that was closed meanwhile says so.
+    let id = start(py, connection, opcode, iovs, room).map_err(|error| shared.core().err().unwrap_or(error))?;
     if id == TransferId::COMPLETE {
         return Ok(());
     }

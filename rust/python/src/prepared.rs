@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use flagcx_p2p::{Connection as CoreConnection, Iov, Opcode};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::engine::Shared;
-use crate::operation::{self, Room};
+use crate::operation;
 use crate::single;
 use crate::transfer::Transfer;
 
@@ -30,11 +29,7 @@ impl Prepared {
     #[pyo3(signature = (*, block = true))]
     fn start(&self, py: Python<'_>, block: bool) -> PyResult<Transfer> {
         self.shared.core()?;
-        if self.iovs.is_empty() {
-            return Err(PyValueError::new_err("a transfer needs at least one piece"));
-        }
-        let room = Room::of_block(block);
-        let id = operation::start(py, &self.shared, &self.connection, self.opcode, &self.iovs, room)?;
+        let id = operation::start(py, &self.connection, self.opcode, &self.iovs, block)?;
         Ok(Transfer::new(Arc::clone(&self.connection), id))
     }
 

@@ -6,7 +6,7 @@ use flagcx_p2p::{Connection as CoreConnection, Outcome, Status, TransferId};
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 
-use crate::errors::of_outcome;
+use crate::errors::{of_outcome, refused};
 use crate::{single, waiting};
 
 /// See `_native.pyi`.
@@ -77,8 +77,9 @@ impl Transfer {
         self.id.0
     }
 
-    fn done(&self) -> bool {
-        self.look().is_some()
+    fn done(&self) -> PyResult<bool> {
+        self.connection.here().map_err(refused)?;
+        Ok(self.look().is_some())
     }
 
     #[pyo3(signature = (timeout = None))]
@@ -86,10 +87,12 @@ impl Transfer {
         self.wait_for(py, timeout)
     }
 
-    fn cancel(&self, py: Python<'_>) {
+    fn cancel(&self, py: Python<'_>) -> PyResult<()> {
+        self.connection.here().map_err(refused)?;
         if self.known().is_none() {
             self.abandon(py);
         }
+        Ok(())
     }
 
     fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
