@@ -41,6 +41,13 @@ use pyo3::prelude::*;
 /// The classes and functions that Python sees.
 #[pymodule(name = "_native")]
 mod native {
+    use pyo3::prelude::*;
+
+    /// Refuses all interpreters of a process but the first, before anything else is made: pyo3 does so for a module within one, and
+    /// not for one that is imported. Classes and locks are the process's here.
+    #[pymodule]
+    mod _of_one_interpreter {}
+
     #[pymodule_export]
     use super::connection::Connection;
     #[pymodule_export]
