@@ -48,6 +48,14 @@ mod native {
     #[pymodule]
     mod _of_one_interpreter {}
 
+    /// Nobody needs to see that one.
+    #[pymodule_init]
+    fn hide(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.delattr("_of_one_interpreter")?;
+        module.index()?.call_method1("remove", ("_of_one_interpreter",))?;
+        Ok(())
+    }
+
     #[pymodule_export]
     use super::connection::Connection;
     #[pymodule_export]
