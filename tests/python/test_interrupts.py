@@ -5,6 +5,7 @@ import ctypes
 import os
 import random
 import signal
+import socket
 import threading
 import time
 import unittest
@@ -80,6 +81,11 @@ class AStoppedPeer(unittest.TestCase):
                 self.memory.pop()
                 self.peer.go_on()
                 self.bytes_arrive()
+
+    def test_ctrl_c_ends_a_connect_to_a_peer_that_is_silent(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            self.interrupted(lambda: self.engine.connect(f"127.0.0.1:{silent.getsockname()[1]}"))
+        self.bytes_arrive()
 
     def test_a_started_transfer_goes_on_after_ctrl_c(self) -> None:
         with self.engine.register(self.memory) as region:

@@ -60,6 +60,9 @@ class LongPieces(Pair):
                 self.connection.write(local, remote.address, size=size)
                 self.assertEqual(bytes(far.window[:4]), b"near")
                 self.assertEqual(bytes(far.tail), b"\1" * (far.TAIL // 2) + b"\2" * (far.TAIL // 2))
+                near.window[:4], far.tail[:4] = b"more", b"gone"
+                self.connection.write_many([local.address, local.address], [remote.address, remote.address], [size, 0])
+                self.assertEqual((bytes(far.window[:4]), bytes(far.tail[:4])), (b"more", b"\1" * 4))
                 with self.assertRaisesRegex(flagcx_p2p.P2pError, "piece 1: .*no region"):
                     self.connection.write_many([Piece(local, remote.address, 0, 8), Piece(local, remote.address + 1)])
 

@@ -10,6 +10,7 @@ use flagcx_p2p::{Config, Engine as CoreEngine, EngineOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::connecting::connect;
 use crate::connection::Connection;
 use crate::errors::refused;
 use crate::info::{SlowTransfer, snapshot};
@@ -190,13 +191,13 @@ impl Engine {
     /// The connection to the engine that listens at "host:port" or "[v6]:port", made at the first call.
     ///
     /// Later calls answer the same connection as long as it works, and make another one when it has ended. Waits for the peer, at most for
-    /// FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS; other threads run meanwhile, and Ctrl-C is seen afterwards.
+    /// FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS; other threads run meanwhile, and Ctrl-C ends the wait.
     ///
     /// Raises P2pError with what was tried at each address of the host. After that, calls for the same peer fail at once for 100 ms, and
     /// for longer after each further failure, up to 5 s.
     fn connect(&self, py: Python<'_>, session: &str) -> PyResult<Connection> {
         let core = self.shared.core()?;
-        let connection = py.detach(|| core.session(session)).map_err(|error| self.shared.refused(error))?;
+        let connection = connect(py, core, session)?.map_err(|error| self.shared.refused(error))?;
         Ok(Connection::new(Arc::clone(&self.shared), connection))
     }
 

@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 mod column;
+mod connecting;
 mod connection;
 mod engine;
 mod errors;

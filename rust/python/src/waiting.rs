@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use crate::errors::refused;
 
 /// How long a wait goes on before it looks for signals.
-const TURN: Duration = Duration::from_millis(200);
+pub(crate) const TURN: Duration = Duration::from_millis(200);
 
 /// The end of a wait of so many seconds; `None`, for no end.
 pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
