@@ -98,6 +98,12 @@ class Lists(Pair):
         self.connection.write_many([region.address for region in more], [self.remote.address + 4096 * i for i in range(8)], 4096)
         self.assertEqual(self.target[: 8 * 4096], b"".join(bytes([value]) * 4096 for value in range(1, 9)))
 
+    def test_regions_may_come_after_the_connect(self) -> None:
+        near, far = bytearray(os.urandom(64)), bytearray(64)
+        local, remote = self.client.register(near), self.server.register(far)
+        self.connection.write_many([local.address, local.address + 32], [remote.address, remote.address + 32], 32)
+        self.assertEqual(far, near)
+
     def test_no_pieces(self) -> None:
         before = bytes(self.target)
         for none in (([],), ((),), ([], [], []), (array.array("Q"), array.array("Q"), 7)):
@@ -189,6 +195,8 @@ class BadArguments(Pair):
         address = closed.address
         closed.close()
         self.refused(flagcx_p2p.P2pError, f"piece 1: local range {address:#x}", [local, address], remote, 8)
+        foreign = self.server.register(bytearray(8)).address
+        self.refused(flagcx_p2p.P2pError, f"piece 1: local range {foreign:#x}", [local, foreign], remote, 8)
         self.refused(flagcx_p2p.P2pError, "piece 1: local range .*", [local, local + 1], remote, [1, self.SIZE])
         self.refused(flagcx_p2p.P2pError, "piece 1: .*no region", local, [remote, remote + 1], self.SIZE)
 
