@@ -95,23 +95,28 @@ class ClosingAnEngine(Threads):
                 self.client.port
 
     def test_each_that_closes_returns_when_nothing_touches_the_memory(self) -> None:
-        for _ in range(10):
-            engine = Engine()
-            buffers = [bytearray(64) for _ in range(400)]
-            for buffer in buffers:
-                engine.register(buffer)
-            begin = threading.Barrier(4)
+        with Peer(64 << 20) as peer:
+            for _ in range(3):
+                engine, memory = Engine(), bytearray(64 << 20)
+                region = engine.register(memory)
+                connection = engine.connect(peer.session)
+                peer.stop()  # so that the end takes a while
+                transfer = connection.start_write([Piece(region, peer.address)])
+                begin = threading.Barrier(4)
 
-            def close(buffer: bytearray) -> None:
-                begin.wait(10)
-                engine.close()
-                try:
-                    buffer.append(0)  # it would raise while the memory is in use
-                except BufferError as error:
-                    self.events.append(str(error))
+                def close() -> None:
+                    begin.wait(10)
+                    engine.close()
+                    try:
+                        memory.append(0)  # it would raise while the memory is in use
+                    except BufferError as error:
+                        self.events.append(str(error))
 
-            self.join(*[self.run_in_thread(lambda buffer=buffer: close(buffer)) for buffer in buffers[-4:]])
-            self.assertEqual(self.events, [])
+                self.join(*[self.run_in_thread(close) for _ in range(4)])
+                self.assertEqual(self.events, [])
+                with self.assertRaises(flagcx_p2p.TransferCancelled):
+                    transfer.wait()
+                peer.go_on()
 
     def test_an_engine_that_is_dropped_is_closed(self) -> None:
         memory = bytearray(64)
