@@ -7,9 +7,20 @@ use flagcx_p2p::MemoryKind;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::prelude::*;
+use pyo3::types::PyMemoryView;
 
 use super::layout::not_contiguous;
 use super::{Exported, name, require_bytes};
+
+/// The buffer of an object. Arrays of `ctypes` leave strides out, which a `memoryview` of them fills in.
+pub(super) fn get(object: &Bound<'_, PyAny>) -> PyResult<PyUntypedBuffer> {
+    match PyUntypedBuffer::get(object) {
+        Err(error) if error.is_instance_of::<PyBufferError>(object.py()) => {
+            PyUntypedBuffer::get(PyMemoryView::from(object)?.as_any())
+        }
+        found => found,
+    }
+}
 
 pub(super) fn of(object: &Bound<'_, PyAny>, buffer: PyUntypedBuffer) -> PyResult<Exported> {
     let size = buffer.len_bytes() as u64;

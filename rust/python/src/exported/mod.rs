@@ -20,7 +20,6 @@ mod place;
 mod tensor;
 
 use flagcx_p2p::MemoryKind;
-use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -44,7 +43,7 @@ impl Exported {
         if let Some(found) = tensor::of(object)? {
             return Ok(found);
         }
-        let no_buffer = match PyUntypedBuffer::get(object) {
+        let no_buffer = match buffer::get(object) {
             Ok(found) => return buffer::of(object, found),
             Err(error) => error,
         };
