@@ -62,7 +62,8 @@ class Driver:
         self._in(device, "cuMemFree_v2", ctypes.c_uint64(address))
 
     def put(self, address: int, content: bytes, device: int = 0) -> None:
-        self._copy(address, ctypes.addressof(ctypes.create_string_buffer(content, len(content))), len(content), device)
+        room = ctypes.create_string_buffer(content, len(content))
+        self._copy(address, ctypes.addressof(room), len(content), device)
 
     def get(self, address: int, size: int, device: int = 0) -> bytes:
         room = ctypes.create_string_buffer(size)

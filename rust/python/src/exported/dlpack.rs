@@ -12,7 +12,7 @@ use flagcx_p2p::MemoryKind;
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyCapsule, PyDict};
 
 use super::layout::{is_contiguous, not_contiguous};
 use super::{Exported, name, place, require_bytes};
@@ -33,7 +33,12 @@ pub(super) fn of(object: &Bound<'_, PyAny>) -> PyResult<Option<Exported>> {
         DLDeviceType::CUDA | DLDeviceType::ROCM => (true, true),
         DLDeviceType(other) => return Err(place::unknown_device(&name(object), &format!("type {other} of DLPack"))),
     };
-    let imported = from_dlpack(exchange(object, has_streams)?.as_borrowed(), None, None)?;
+    let capsule = exchange(object, has_streams)?;
+    if !capsule.is_instance_of::<PyCapsule>() {
+        return Err(malformed(object, "it gives no capsule"));
+    }
+    let imported = from_dlpack(capsule.as_borrowed(), None, None);
+    let imported = imported.map_err(|error| malformed(object, &error.value(py).to_string()))?;
     read(object, imported, on_gpu).map(Some)
 }
 
@@ -57,8 +62,7 @@ fn exchange<'py>(object: &Bound<'py, PyAny>, has_streams: bool) -> PyResult<Boun
 
 /// What is dropped in the case of an error releases the tensor.
 fn read(object: &Bound<'_, PyAny>, imported: ImportedDlpack, on_gpu: bool) -> PyResult<Exported> {
-    let malformed =
-        |problem: &str| PyBufferError::new_err(format!("__dlpack__ of {} cannot be used: {problem}", name(object)));
+    let malformed = |problem: &str| malformed(object, problem);
     let flags = imported.flags();
     if flags.contains(DlpackFlags::IS_COPIED) {
         return Err(malformed("it gives a copy, and what is registered would be that: register the copy itself"));
@@ -83,6 +87,10 @@ fn read(object: &Bound<'_, PyAny>, imported: ImportedDlpack, on_gpu: bool) -> Py
     let writable = !flags.contains(DlpackFlags::READ_ONLY);
     let owner = Box::new(Tensor(Some(imported.into_deleter())));
     Ok(Exported { address, size, writable, kind, owner })
+}
+
+fn malformed(object: &Bound<'_, PyAny>, problem: &str) -> PyErr {
+    PyBufferError::new_err(format!("__dlpack__ of {} cannot be used: {problem}", name(object)))
 }
 
 /// Releases the tensor once, when dropped.
