@@ -232,44 +232,6 @@ print("end")
             self.client.register(Wrong())
 
 
-class ArrayInterface(Pair):
-    """``__array_interface__``, as that of the host's memory; that of GPUs is the same dictionary."""
-
-    def registered(self, **more: Any) -> "flagcx_p2p.Region":
-        self.memory = bytearray(400)
-        known = {"shape": (10, 10), "typestr": "<f4", "data": (address_of(self.memory), False), "version": 3, **more}
-        return self.client.register(types.SimpleNamespace(__array_interface__=known))
-
-    def test_its_elements_are_counted(self) -> None:
-        for kind, size in (("<f4", 400), ("<V2", 200), ("|b1", 100), ("<M8[ns]", 800), ("<U1", 400)):
-            shape = (10, 5) if size == 800 else (10, 10)
-            with self.registered(typestr=kind, shape=shape) as region:
-                self.assertEqual(region.size, min(size, 400))
-
-    def test_what_cannot_be_is_refused(self) -> None:
-        for more, kind, text in (
-            ({"typestr": "|O8"}, BufferError, "mean anything"),
-            ({"typestr": "<"}, BufferError, "mean anything"),
-            ({"typestr": 5}, BufferError, "its \"typestr\""),
-            ({"shape": (-1, 10)}, BufferError, "its shape"),
-            ({"shape": (1 << 40, 1 << 40)}, BufferError, "its shape"),
-            ({"shape": None}, BufferError, "it has no \"shape\""),
-            ({"shape": (0, 10)}, ValueError, "is empty"),
-            ({"data": (0, False)}, BufferError, "its address is 0"),
-            ({"data": None}, BufferError, "it has no \"data\""),
-            ({"strides": (4, 40)}, BufferError, "not contiguous"),
-            ({"strides": (80, 4)}, BufferError, "not contiguous"),
-            ({"strides": (4,)}, BufferError, "not contiguous"),
-            ({"mask": bytearray(10)}, BufferError, "it has a mask"),
-        ):
-            with self.subTest(text), self.assertRaisesRegex(kind, text):
-                self.registered(**more)
-        with self.registered(strides=(40, 4)) as region:
-            self.assertEqual(region.size, 400)
-        with self.assertRaisesRegex(BufferError, "cannot be used"):
-            self.client.register(types.SimpleNamespace(__array_interface__=7))
-
-
 class WithoutGpu(unittest.TestCase):
     def test_memory_of_a_gpu_is_refused_where_no_driver_is_loaded(self) -> None:
         # By itself: this process loads the played driver.
@@ -386,17 +348,46 @@ class Gpus(Pair):
             with self.assertRaisesRegex(P2pError, "only"):
                 self.connection.read(region, self.remote.address)
 
+    def test_the_elements_of_an_interface_are_counted(self) -> None:
+        for kind, size in (("<f4", 200), ("<V2", 100), ("|b1", 50), ("<M8[ns]", 400), ("<U3", 600), ("<c16", 800)):
+            with self.client.register(CudaArray(self.near, (10, 5), kind)) as region:
+                self.assertEqual(region.size, size)
+        with self.client.register(CudaArray(self.near, (1, 5), "<f4", strides=(99, 4))) as region:
+            self.assertEqual(region.size, 20)
+
     def test_the_interface_is_checked(self) -> None:
         for more, kind, text in (
+            ({"typestr": "|O8"}, BufferError, "mean anything"),
+            ({"typestr": "|t3"}, BufferError, "mean anything"),
+            ({"typestr": "<"}, BufferError, "mean anything"),
+            ({"typestr": 5}, BufferError, "its \"typestr\""),
+            ({"shape": (-1, 10)}, BufferError, "its shape"),
+            ({"shape": (1 << 40, 1 << 40)}, BufferError, "its shape"),
+            ({"shape": None}, BufferError, "it has no \"shape\""),
+            ({"shape": (0, 10)}, ValueError, "is empty"),
+            ({"data": (0, False)}, BufferError, "its address is 0"),
+            ({"data": (-1, False)}, BufferError, "its \"data\""),
+            ({"data": None}, BufferError, "it has no \"data\""),
+            ({"strides": (1, 10)}, BufferError, "not contiguous"),
+            ({"strides": (20, 1)}, BufferError, "not contiguous"),
+            ({"strides": (1,)}, BufferError, "not contiguous"),
+            ({"mask": self}, BufferError, "it has a mask"),
             ({"stream": 0}, BufferError, "its stream is 0"),
-            ({"strides": (2,)}, BufferError, "not contiguous"),
-            ({"shape": (0,)}, ValueError, "is empty"),
-            ({"mask": self}, BufferError, "a mask"),
         ):
             with self.subTest(text), self.assertRaisesRegex(kind, text):
-                self.client.register(CudaArray(self.near, more.pop("shape", (10,)), **more))  # type: ignore[arg-type]
+                described = CudaArray(self.near, (10, 10))
+                described.__cuda_array_interface__.update(more)  # type: ignore[arg-type]
+                self.client.register(described)
+        with self.assertRaisesRegex(BufferError, "cannot be used"):
+            self.client.register(types.SimpleNamespace(__cuda_array_interface__=7))
         for stream in (1, 2, 0x7F00_0000_0000):
             self.client.register(CudaArray(self.near, (10,), stream=stream)).close()
+
+    def test_host_memory_by_array_interface_alone_is_not_taken(self) -> None:
+        # It may be that of a copy that is gone.
+        described = types.SimpleNamespace(__array_interface__={"shape": (10,), "typestr": "|u1", "data": (self.local.address, False)})
+        with self.assertRaisesRegex(TypeError, "has no memory that can be registered"):
+            self.client.register(described)
 
     def test_managed_memory_is_memory_of_the_host(self) -> None:
         address = self.gpu.allocate_managed(self.SIZE)

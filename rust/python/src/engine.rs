@@ -211,8 +211,7 @@ impl Engine {
     /// Registers the memory of an object for transfers, in place, and keeps it alive: :class:`Region`.
     ///
     /// ``buffer``: whatever has contiguous memory. Buffers (``bytes``, ``bytearray``, ``memoryview``, ``array.array``, ``mmap``, numpy
-    /// arrays), PyTorch tensors, and objects with ``__cuda_array_interface__``, ``__dlpack__`` or ``__array_interface__``. Of memory of a
-    /// GPU nothing is copied, and no stream is waited for: a program waits for its kernels before it starts a transfer. Any GPU will do,
+    /// arrays), PyTorch tensors, and objects with ``__cuda_array_interface__`` or ``__dlpack__``. Of memory of a GPU nothing is copied, and no stream is waited for: a program waits for its kernels before it starts a transfer. Any GPU will do,
     /// also another than the engine's. What the elements are does not matter: bytes are moved.
     ///
     /// ``announced``: whether peers are told of it, and so may use its addresses. ``read_only``: whether peers may only read it, and

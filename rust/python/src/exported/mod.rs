@@ -5,9 +5,10 @@
 //! 1. `torch.Tensor`, by its methods: they know tensors that DLPack has no name for (8-bit floats) or refuses to export (those
 //!    that require gradients), and wait for no stream.
 //! 2. The buffer protocol: the only one with which an object promises neither to free nor to resize its memory.
-//! 3. `__cuda_array_interface__`: memory of a GPU; says whether it may be written to, and costs one attribute.
-//! 4. DLPack: whatever else has memory of a GPU, or refuses a buffer.
-//! 5. `__array_interface__`: arrays of numpy with elements that neither buffers nor DLPack name (bfloat16, dates).
+//! 3. `__array_interface__`, of objects that have a buffer and cannot name its elements, as numpy cannot of dates and bfloat16.
+//!    Of others it may be about a copy that nobody keeps.
+//! 4. `__cuda_array_interface__`: memory of a GPU; says whether it may be written to, and costs one attribute.
+//! 5. DLPack: whatever is left.
 //!
 //! What the elements are does not matter: bytes are moved. They must lie in the order of their indices, without gaps: then both
 //! ends agree about which byte is which.
@@ -47,18 +48,14 @@ impl Exported {
             Ok(found) => return buffer::of(object, found),
             Err(error) => error,
         };
+        if !no_buffer.is_instance_of::<PyTypeError>(object.py()) {
+            return array_interface::of_host(object)?.ok_or(no_buffer);
+        }
         if let Some(found) = array_interface::of_gpu(object)? {
             return Ok(found);
         }
         if let Some(found) = dlpack::of(object)? {
             return Ok(found);
-        }
-        if let Some(found) = array_interface::of_host(object)? {
-            return Ok(found);
-        }
-        if !no_buffer.is_instance_of::<PyTypeError>(object.py()) {
-            // It has a buffer that cannot be had, and says why.
-            return Err(no_buffer);
         }
         Err(PyTypeError::new_err(format!(
             "{} has no memory that can be registered: expected a buffer (bytes, bytearray, memoryview, numpy array), a tensor, or \
