@@ -39,9 +39,9 @@ class Driver:
         for path in ("libcuda.so.1", *(os.path.join(folder, "libcuda.so.1") for folder in _FOLDERS)):
             try:
                 return cls(path)
-            except OSError as error:
-                reason = error
-        raise OSError(f"no CUDA driver: {reason}")
+            except OSError:
+                pass
+        raise OSError(f"no CUDA driver: there is no libcuda.so.1, neither in the linker's cache nor in {', '.join(_FOLDERS)}")
 
     def name(self, device: int) -> str:
         text = ctypes.create_string_buffer(128)

@@ -3,6 +3,8 @@
 import array
 import ctypes
 import gc
+import pathlib
+import subprocess
 import sys
 import tempfile
 import types
@@ -253,6 +255,14 @@ print([tensor.released for tensor in gpu[1:]])
 """
         output, errors = Program(program).end(30)
         self.assertEqual((output.split("\n"), errors), (["True True"] * 3 + ["[1, 1]", ""], ""))
+
+
+class Script(unittest.TestCase):
+    def test_the_one_for_real_gpus_passes_over_the_played_ones(self) -> None:
+        script = pathlib.Path(__file__).with_name("gpu_tensors.py")
+        ran = subprocess.run([sys.executable, script, "--stand-in"], capture_output=True, text=True, timeout=100)
+        self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
+        self.assertRegex(ran.stdout, r"\n16 passed, 0 failed\n")
 
 
 class Gpus(Pair):

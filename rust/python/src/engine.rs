@@ -233,7 +233,8 @@ impl Engine {
         fd: Option<i32>,
         offset: Number,
     ) -> PyResult<Region> {
-        let registration = Registration::of_object(buffer, announced, read_only, fd.map(|fd| (fd, offset.0)))?;
+        let registration =
+            Registration::of_object(buffer, announced, read_only, fd.map(|fd| (fd, offset.0)))?;
         Region::register(py, &self.shared, registration)
     }
 

@@ -56,7 +56,9 @@ impl Registration {
         read_only: Option<bool>,
     ) -> PyResult<Vec<Self>> {
         if objects.cast::<PyMapping>().is_ok() {
-            return Err(PyTypeError::new_err("a sequence of buffers was expected, got a mapping: pass its values()"));
+            return Err(PyTypeError::new_err(
+                "a sequence of buffers was expected, got a mapping: pass its values()",
+            ));
         }
         let mut registrations = Vec::with_capacity(objects.len().unwrap_or_default());
         for (index, object) in objects.try_iter()?.enumerate() {

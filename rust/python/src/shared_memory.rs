@@ -39,7 +39,8 @@ impl SharedMemory {
         size: &Bound<'_, PyAny>,
         options: AllocateOptions,
     ) -> PyResult<Py<Self>> {
-        let length = size.extract().ok().filter(|length: &usize| *length > 0 && isize::try_from(*length).is_ok());
+        let length =
+            size.extract().ok().filter(|length: &usize| *length > 0 && isize::try_from(*length).is_ok());
         let Some(length) = length else {
             // Whatever is no number is a TypeError.
             size.cast::<PyInt>()?;

@@ -18,7 +18,9 @@ pub(super) fn of_gpu(object: &Bound<'_, PyAny>) -> PyResult<Option<Exported>> {
     if let Some(stream) = found.optional::<i64>("stream")?
         && stream == 0
     {
-        return Err(found.malformed("its stream is 0, which version 3 leaves no meaning: 1 is the default stream"));
+        return Err(
+            found.malformed("its stream is 0, which version 3 leaves no meaning: 1 is the default stream")
+        );
     }
     let kind = place::of_gpu(found.address, &name(object))?;
     found.export(kind).map(Some)
@@ -58,11 +60,13 @@ impl<'a, 'py> Described<'a, 'py> {
             return Err(found.malformed("its address is 0"));
         }
         if found.optional::<Bound<'_, PyAny>>("mask")?.is_some() {
-            return Err(found.malformed("it has a mask, and a region has all of its bytes: register the array without"));
+            return Err(found
+                .malformed("it has a mask, and a region has all of its bytes: register the array without"));
         }
         let strides: Option<Vec<i64>> = found.optional("strides")?;
         if !is_contiguous(&shape, strides.as_deref(), element as i64) {
-            let remedy = "a contiguous copy (ascontiguousarray of its library), or the whole of which it is a view";
+            let remedy =
+                "a contiguous copy (ascontiguousarray of its library), or the whole of which it is a view";
             return Err(not_contiguous(&super::name(object), remedy));
         }
         Ok(found)
@@ -76,9 +80,8 @@ impl<'a, 'py> Described<'a, 'py> {
         let number: String = letters.take_while(char::is_ascii_digit).collect();
         match (kind, number.parse::<u32>()) {
             (Some('U'), Ok(characters)) => Ok(u64::from(characters) * 4),
-            (Some('O' | 't'), _) | (None, _) | (_, Err(_)) => {
-                Err(self.malformed(&format!("elements of type {text:?} have no bytes that mean anything to a peer")))
-            }
+            (Some('O' | 't'), _) | (None, _) | (_, Err(_)) => Err(self
+                .malformed(&format!("elements of type {text:?} have no bytes that mean anything to a peer"))),
             (_, Ok(bytes)) => Ok(u64::from(bytes)),
         }
     }

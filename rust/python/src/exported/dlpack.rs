@@ -31,7 +31,9 @@ pub(super) fn of(object: &Bound<'_, PyAny>) -> PyResult<Option<Exported>> {
         // Managed memory is memory of the host here.
         DLDeviceType::CUDAMANAGED => (false, true),
         DLDeviceType::CUDA | DLDeviceType::ROCM => (true, true),
-        DLDeviceType(other) => return Err(place::unknown_device(&name(object), &format!("type {other} of DLPack"))),
+        DLDeviceType(other) => {
+            return Err(place::unknown_device(&name(object), &format!("type {other} of DLPack")));
+        }
     };
     let capsule = exchange(object, has_streams)?;
     if !capsule.is_instance_of::<PyCapsule>() {
@@ -65,18 +67,23 @@ fn read(object: &Bound<'_, PyAny>, imported: ImportedDlpack, on_gpu: bool) -> Py
     let malformed = |problem: &str| malformed(object, problem);
     let flags = imported.flags();
     if flags.contains(DlpackFlags::IS_COPIED) {
-        return Err(malformed("it gives a copy, and what is registered would be that: register the copy itself"));
+        return Err(malformed(
+            "it gives a copy, and what is registered would be that: register the copy itself",
+        ));
     }
     let tensor = imported.validate().map_err(|error| malformed(&error.to_string()))?;
     let elements = tensor.num_elements() as u64;
     let size = if flags.contains(DlpackFlags::IS_SUBBYTE_TYPE_PADDED) && tensor.dtype().bits < 8 {
-        elements.checked_mul(u64::from(tensor.dtype().lanes)).ok_or_else(|| malformed("its shape is not one of memory"))?
+        elements
+            .checked_mul(u64::from(tensor.dtype().lanes))
+            .ok_or_else(|| malformed("its shape is not one of memory"))?
     } else {
         tensor.num_bytes() as u64
     };
     require_bytes(object, size)?;
     if !is_contiguous(tensor.shape(), tensor.strides(), 1) {
-        let remedy = "a contiguous copy (ascontiguousarray of its library), or the whole of which it is a view";
+        let remedy =
+            "a contiguous copy (ascontiguousarray of its library), or the whole of which it is a view";
         return Err(not_contiguous(&name(object), remedy));
     }
     let start = tensor.data_ptr() as u64;

@@ -67,7 +67,10 @@ impl Exported {
 
 /// What an object is called in errors.
 fn name(object: &Bound<'_, PyAny>) -> String {
-    object.get_type().name().map_or_else(|_| "the object".to_owned(), |name| format!("an object of type {name}"))
+    object
+        .get_type()
+        .name()
+        .map_or_else(|_| "the object".to_owned(), |name| format!("an object of type {name}"))
 }
 
 fn require_bytes(object: &Bound<'_, PyAny>, size: u64) -> PyResult<()> {

@@ -82,13 +82,19 @@ fn require_memory(tensor: &Bound<'_, PyAny>, address: u64, size: u64) -> PyResul
 }
 
 /// What a method of it answers. Tensors without memory of their own, sparse ones for example, raise.
-fn ask<'py, T>(object: &Bound<'py, PyAny>, method: impl IntoPyObject<'py, Target = pyo3::types::PyString>) -> PyResult<T>
+fn ask<'py, T>(
+    object: &Bound<'py, PyAny>,
+    method: impl IntoPyObject<'py, Target = pyo3::types::PyString>,
+) -> PyResult<T>
 where
     T: for<'a> FromPyObject<'a, 'py>,
 {
     let py = object.py();
     let failed = |error: PyErr| {
-        let refusal = PyBufferError::new_err(format!("the tensor has no memory that can be registered: {}", error.value(py)));
+        let refusal = PyBufferError::new_err(format!(
+            "the tensor has no memory that can be registered: {}",
+            error.value(py)
+        ));
         refusal.set_cause(py, Some(error));
         refusal
     };
