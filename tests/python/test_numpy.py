@@ -108,6 +108,21 @@ class Numpy(Pair):
         gc.collect()
         self.assertIsNone(told())
 
+    def test_what_cannot_show_its_buffer_is_asked_in_another_way(self) -> None:
+        class Elsewhere(numpy.ndarray):
+            """As arrays of other libraries that have a buffer for memory of the host only."""
+
+            @property
+            def __array_interface__(self) -> object:
+                raise AttributeError("__array_interface__")
+
+            def __dlpack__(self, **arguments: object) -> object:
+                return self.view("i8").view(numpy.ndarray).__dlpack__(**arguments)
+
+        values = numpy.zeros(10, dtype="M8[s]")
+        with self.client.register(values.view(Elsewhere)) as region:
+            self.assertEqual((region.address, region.size), (values.ctypes.data, 80))
+
     def test_an_array_keeps_allocated_memory(self) -> None:
         with flagcx_p2p.Engine() as engine:
             memory = engine.allocate(96)

@@ -5,8 +5,8 @@
 //! 1. `torch.Tensor`, by its methods: they know tensors that DLPack has no name for (8-bit floats) or refuses to export (those
 //!    that require gradients), and wait for no stream.
 //! 2. The buffer protocol: the only one with which an object promises neither to free nor to resize its memory.
-//! 3. `__array_interface__`, of objects that have a buffer and cannot name its elements, as numpy cannot of dates and bfloat16.
-//!    Of others it may be about a copy that nobody keeps.
+//! 3. `__array_interface__`, of objects that have a buffer and cannot show it, as numpy has no names for dates and bfloat16 there. Of
+//!    others it may be about a copy that nobody keeps.
 //! 4. `__cuda_array_interface__`: memory of a GPU; says whether it may be written to, and costs one attribute.
 //! 5. DLPack: whatever is left.
 //!
@@ -48,14 +48,18 @@ impl Exported {
             Ok(found) => return buffer::of(object, found),
             Err(error) => error,
         };
-        if !no_buffer.is_instance_of::<PyTypeError>(object.py()) {
-            return array_interface::of_host(object)?.ok_or(no_buffer);
+        let has_buffer = !no_buffer.is_instance_of::<PyTypeError>(object.py());
+        if has_buffer && let Some(found) = array_interface::of_host(object)? {
+            return Ok(found);
         }
         if let Some(found) = array_interface::of_gpu(object)? {
             return Ok(found);
         }
         if let Some(found) = dlpack::of(object)? {
             return Ok(found);
+        }
+        if has_buffer {
+            return Err(no_buffer);
         }
         Err(PyTypeError::new_err(format!(
             "{} has no memory that can be registered: expected a buffer (bytes, bytearray, memoryview, numpy array), a tensor, or \
