@@ -247,7 +247,8 @@ impl Region {
     /// Ends the registration, and gives up what owns the memory. Closing it again does nothing.
     ///
     /// Waits for transfers of this engine that use it, for FLAGCX_P2P_XFER_TIMEOUT_MS at most (else 30 s); they are ended as timed out
-    /// then. No peer reads or writes the memory when this returns.
+    /// then. Nothing reads or writes the memory when this returns. Where that is not certain, as with a stopped process in the middle
+    /// of a copy, its owner is kept until the engine is closed.
     fn close(&self, py: Python<'_>) {
         self.deregister(py);
     }
