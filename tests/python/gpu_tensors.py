@@ -71,7 +71,7 @@ class Checks:
     def objects(self, device: int) -> None:
         address = self.driver.allocate(SIZE, device)
         try:
-            kinds = {
+            kinds: "dict[str, Any]" = {
                 "__cuda_array_interface__": CudaArray(address, (SIZE,)),
                 "DLPack": DlpackArray(address, (SIZE,), device=(CUDA, device)),
                 "DLPack before 1.0": DlpackArray(address, (SIZE,), device=(CUDA, device), version=None),
@@ -150,7 +150,7 @@ class Checks:
 
     def torch(self) -> None:
         try:
-            import torch
+            import torch  # type: ignore[import-not-found,unused-ignore]
         except ImportError as error:
             print(f"not run: PyTorch: {error}")
             return

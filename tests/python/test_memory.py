@@ -189,7 +189,8 @@ class Lifetimes(Pair):
             owner.append(1)
 
     def test_an_owner_may_use_the_engine_when_it_ends(self) -> None:
-        engine, seen = Engine(), []
+        engine = Engine()
+        seen: "list[Any]" = []
 
         class Last(bytearray):
             def __del__(self) -> None:
@@ -227,6 +228,8 @@ print(closed() is None)
 
     def test_a_forked_process_may_drop_and_close_what_it_has_of_its_parent(self) -> None:
         program = PAIR + """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # since 3.12, of every fork in a process with threads
 child = os.fork()
 if child == 0:
     local.close()

@@ -3,6 +3,7 @@
 import gc
 import unittest
 import weakref
+from typing import Any
 
 from pair import Pair
 
@@ -92,7 +93,7 @@ class Numpy(Pair):
             def __dlpack_device__(self) -> "tuple[int, int]":
                 return self.values.__dlpack_device__()
 
-            def __dlpack__(self, **arguments: object) -> object:
+            def __dlpack__(self, **arguments: Any) -> Any:
                 return self.values.__dlpack__(**arguments)
 
         values = numpy.arange(24, dtype=numpy.int16).reshape(4, 6)[1:]
@@ -113,10 +114,10 @@ class Numpy(Pair):
             """As arrays of other libraries that have a buffer for memory of the host only."""
 
             @property
-            def __array_interface__(self) -> object:
+            def __array_interface__(self) -> Any:
                 raise AttributeError("__array_interface__")
 
-            def __dlpack__(self, **arguments: object) -> object:
+            def __dlpack__(self, **arguments: Any) -> Any:
                 return self.view("i8").view(numpy.ndarray).__dlpack__(**arguments)
 
         values = numpy.zeros(10, dtype="M8[s]")
