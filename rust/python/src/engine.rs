@@ -211,8 +211,9 @@ impl Engine {
     /// Registers the memory of an object for transfers, in place, and keeps it alive: :class:`Region`.
     ///
     /// ``buffer``: whatever has contiguous memory. Buffers (``bytes``, ``bytearray``, ``memoryview``, ``array.array``, ``mmap``, numpy
-    /// arrays), PyTorch tensors, and objects with ``__cuda_array_interface__`` or ``__dlpack__``. Of memory of a GPU nothing is copied, and no stream is waited for: a program waits for its kernels before it starts a transfer. Any GPU will do,
-    /// also another than the engine's. What the elements are does not matter: bytes are moved.
+    /// arrays), PyTorch tensors, and objects with ``__cuda_array_interface__`` or ``__dlpack__``. What the elements are does not matter:
+    /// bytes are moved. Of memory of a GPU nothing is copied, and no stream is waited for: a program waits for its kernels before it
+    /// starts a transfer. Any GPU will do, also another than the engine's.
     ///
     /// ``announced``: whether peers are told of it, and so may use its addresses. ``read_only``: whether peers may only read it, and
     /// transfers only send it; None: as the memory is. ``fd``, ``offset``: the file that it is a shared mapping of, from there on; peers
@@ -223,7 +224,10 @@ impl Engine {
     ///
     /// While it is registered a buffer can neither be freed nor resized. PyTorch does not know of registrations: do not resize the
     /// storage of a registered tensor.
-    #[pyo3(signature = (buffer, *, announced = true, read_only = None, fd = None, offset = Number(0)))]
+    #[pyo3(
+        signature = (buffer, *, announced = true, read_only = None, fd = None, offset = Number(0)),
+        text_signature = "($self, buffer, *, announced=True, read_only=None, fd=None, offset=0)"
+    )]
     fn register(
         &self,
         py: Python<'_>,
