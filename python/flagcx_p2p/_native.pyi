@@ -57,6 +57,9 @@ class Engine:
         fd: int | None = None,
         offset: int = 0,
     ) -> Region: ...
+    def register_many(
+        self, buffers: Iterable[Any], *, announced: bool = True, read_only: bool | None = None
+    ) -> list[Region]: ...
     def register_address(
         self,
         address: int,

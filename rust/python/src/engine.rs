@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::{Config, Engine as CoreEngine, EngineOptions};
+use flagcx_p2p::{Access, AllocateOptions, Config, Engine as CoreEngine, EngineOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -71,6 +71,13 @@ impl Shared {
             self.core.close();
         });
         self.kept.release_all();
+    }
+
+    /// Frees memory that it has allocated, to which no Python object refers any more. A forked process frees none.
+    pub(crate) fn free(&self, py: Python<'_>, address: u64) {
+        if self.core.here().is_ok() {
+            py.detach(|| self.kept.free(&self.core, address));
+        }
     }
 }
 
@@ -201,7 +208,26 @@ impl Engine {
         Ok(Connection::new(Arc::clone(&self.shared), connection))
     }
 
-    #[pyo3(signature = (buffer, *, announced = true, read_only = None, fd = None, offset = 0))]
+    /// Registers the memory of an object for transfers, in place, and keeps it alive: :class:`Region`.
+    ///
+    /// ``buffer``: whatever has contiguous memory. Buffers (``bytes``, ``bytearray``, ``memoryview``, ``array.array``, ``mmap``, numpy
+    /// arrays), PyTorch tensors, and objects with ``__cuda_array_interface__`` or ``__dlpack__``. What the elements are does not matter:
+    /// bytes are moved. Of memory of a GPU nothing is copied, and no stream is waited for: a program waits for its kernels before it
+    /// starts a transfer. Any GPU will do, also another than the engine's.
+    ///
+    /// ``announced``: whether peers are told of it, and so may use its addresses. ``read_only``: whether peers may only read it, and
+    /// transfers only send it; None: as the memory is. ``fd``, ``offset``: the file that it is a shared mapping of, from there on; peers
+    /// of the host and user may map it then.
+    ///
+    /// Raises ``BufferError`` for memory that is not contiguous, or of a device that the engine does not know, ``ValueError`` for an empty
+    /// one, ``TypeError`` for an object without memory, :class:`P2pError` if the engine or its device refuses it: each with the remedy.
+    ///
+    /// While it is registered a buffer can neither be freed nor resized. PyTorch does not know of registrations: do not resize the
+    /// storage of a registered tensor.
+    #[pyo3(
+        signature = (buffer, *, announced = true, read_only = None, fd = None, offset = Number(0)),
+        text_signature = "($self, buffer, *, announced=True, read_only=None, fd=None, offset=0)"
+    )]
     fn register(
         &self,
         py: Python<'_>,
@@ -209,12 +235,30 @@ impl Engine {
         announced: bool,
         read_only: Option<bool>,
         fd: Option<i32>,
-        offset: u64,
+        offset: Number,
     ) -> PyResult<Region> {
-        let registration = Registration::of_object(buffer, announced, read_only, fd.map(|fd| (fd, offset)))?;
+        let registration =
+            Registration::of_object(buffer, announced, read_only, fd.map(|fd| (fd, offset.0)))?;
         Region::register(py, &self.shared, registration)
     }
 
+    /// Registers the memory of several objects as :meth:`register` does: all of them, or, if one is refused, none.
+    ///
+    /// The error names the first that was refused (``buffer 3: ...``), by its index. Answers the regions in the same order.
+    #[pyo3(signature = (buffers, *, announced = true, read_only = None))]
+    fn register_many(
+        &self,
+        py: Python<'_>,
+        buffers: &Bound<'_, PyAny>,
+        announced: bool,
+        read_only: Option<bool>,
+    ) -> PyResult<Vec<Region>> {
+        Region::register_many(py, &self.shared, Registration::of_objects(buffers, announced, read_only)?)
+    }
+
+    /// Registers ``size`` bytes of memory at ``address``. **The program keeps them mapped** until the region, or the engine, is closed.
+    ///
+    /// ``device``: whether it is memory of a GPU; None: the GPU's runtime is asked.
     #[pyo3(signature = (address, size, *, device = None, announced = true, read_only = false))]
     fn register_address(
         &self,
@@ -232,16 +276,22 @@ impl Engine {
         )
     }
 
+    /// Allocates and registers ``size`` bytes of zeroed memory, which begin a page: :class:`SharedMemory`.
+    ///
+    /// Peers of the same host and user that use the software fabric map it, the fastest way between two processes. ``huge``: in
+    /// huge pages, of the pool that the administrator has made. ``read_only``: whether peers may only read it.
     #[pyo3(signature = (size, *, huge = false, announced = true, read_only = false))]
     fn allocate(
         &self,
         py: Python<'_>,
-        size: usize,
+        size: &Bound<'_, PyAny>,
         huge: bool,
         announced: bool,
         read_only: bool,
     ) -> PyResult<Py<SharedMemory>> {
-        SharedMemory::allocate(py, &self.shared, size, huge, announced, read_only)
+        let access = if read_only { Access::READ_ONLY } else { Access::FULL };
+        let options = AllocateOptions { huge_pages: huge, access, announced };
+        SharedMemory::allocate(py, &self.shared, size, options)
     }
 
     fn notifications(&self, py: Python<'_>) -> PyResult<Vec<Notification>> {

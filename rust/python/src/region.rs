@@ -12,7 +12,7 @@ use std::time::Duration;
 use flagcx_p2p::{Access, MemoryKind, RegionId, RegisterOptions, SharedFile};
 use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PySlice;
+use pyo3::types::{PyMapping, PySlice};
 
 use crate::engine::Shared;
 use crate::errors::refused;
@@ -37,17 +37,35 @@ impl Registration {
         read_only: Option<bool>,
         file: Option<(i32, u64)>,
     ) -> PyResult<Self> {
-        let exported = Exported::of(object)?;
-        if read_only == Some(false) && !exported.writable {
+        let Exported { address, size, writable, kind, owner } = Exported::of(object)?;
+        if read_only == Some(false) && !writable {
             return Err(PyBufferError::new_err(
                 "read_only=False was asked for, but the memory is read-only: register a writable copy of it",
             ));
         }
-        let read_only = read_only.unwrap_or(!exported.writable);
-        let kind = if exported.device { MemoryKind::Device } else { MemoryKind::Host };
+        let access = access(read_only.unwrap_or(!writable));
         let file = file.map(|(fd, offset)| SharedFile { fd, offset, is_own: false });
-        let options = RegisterOptions { kind, access: access(read_only), announced, dma_buf: None, file };
-        Ok(Self { address: exported.address, size: exported.size, options, owner: Some(exported.owner) })
+        let options = RegisterOptions { kind, access, announced, dma_buf: None, file };
+        Ok(Self { address, size, options, owner: Some(owner) })
+    }
+
+    /// The memory of several.
+    pub(crate) fn of_objects(
+        objects: &Bound<'_, PyAny>,
+        announced: bool,
+        read_only: Option<bool>,
+    ) -> PyResult<Vec<Self>> {
+        if objects.cast::<PyMapping>().is_ok() {
+            return Err(PyTypeError::new_err(
+                "a sequence of buffers was expected, got a mapping: pass its values()",
+            ));
+        }
+        let mut registrations = Vec::with_capacity(objects.len().unwrap_or_default());
+        for (index, object) in objects.try_iter()?.enumerate() {
+            let registration = Self::of_object(&object?, announced, read_only, None);
+            registrations.push(registration.map_err(|error| of_buffer(objects.py(), index, &error))?);
+        }
+        Ok(registrations)
     }
 
     /// Memory that the caller keeps.
@@ -69,7 +87,14 @@ impl Registration {
     }
 }
 
-/// See `_native.pyi`.
+/// Registered memory: a range of bytes that transfers of this engine move, and that peers read and write.
+///
+/// ``region[a:b]`` is a :class:`RegionSlice`, ``len(region)`` its size in bytes. What owns the memory is kept alive, and a buffer is
+/// not resized (``bytearray`` raises ``BufferError``), until the region is closed, by :meth:`close`, ``with`` or the end of its engine.
+/// **A region that is dropped without being closed stays registered**, and its owner alive, until the engine is closed.
+/// An owner that refers to the engine is therefore never collected as garbage: close the region or the engine.
+///
+/// Any thread may use it.
 #[pyclass(frozen, subclass, module = "flagcx_p2p", weakref)]
 #[derive(Debug)]
 pub(crate) struct Region {
@@ -90,20 +115,51 @@ impl Region {
         shared: &Arc<Shared>,
         registration: Registration,
     ) -> PyResult<Self> {
-        let core = shared.core()?;
-        let Registration { address, size, options, owner } = registration;
-        // Before the memory is registered: peers may use it from then on.
-        let key = owner.map(|owner| shared.kept.keep(owner));
-        // SAFETY: the owner keeps the memory until it is deregistered or the engine is closed; without one, the caller does,
-        // as the documentation of `register_address` says.
-        let registered = py.detach(|| unsafe { core.register(address, size, options) });
-        match registered {
-            Ok(id) => Ok(Self::new(shared, id, key, address, size)),
-            Err(error) => {
-                key.into_iter().for_each(|key| shared.kept.release(key));
-                Err(refused(error))
-            }
+        let mut regions = Self::register_all(py, shared, vec![registration]).map_err(|(_, error)| error)?;
+        regions.pop().ok_or_else(|| refused("nothing was registered"))
+    }
+
+    /// All of them, or none.
+    pub(crate) fn register_many(
+        py: Python<'_>,
+        shared: &Arc<Shared>,
+        registrations: Vec<Registration>,
+    ) -> PyResult<Vec<Self>> {
+        Self::register_all(py, shared, registrations).map_err(|(index, error)| of_buffer(py, index, &error))
+    }
+
+    /// An error has the index of its registration.
+    fn register_all(
+        py: Python<'_>,
+        shared: &Arc<Shared>,
+        registrations: Vec<Registration>,
+    ) -> Result<Vec<Self>, (usize, PyErr)> {
+        let core = shared.core().map_err(|error| (0, error))?;
+        // The owners are kept before the memory is registered: peers may use it from then on.
+        let mut ranges = Vec::with_capacity(registrations.len());
+        for Registration { address, size, options, owner } in registrations {
+            ranges.push((address, size, options, owner.map(|owner| shared.kept.keep(owner))));
         }
+        let (ids, error) = py.detach(|| {
+            let mut ids = Vec::with_capacity(ranges.len());
+            for &(address, size, options, _) in &ranges {
+                // SAFETY: the owner keeps the memory until it is deregistered or the engine is closed; without one, the caller
+                // does, as the documentation of `register_address` says.
+                match unsafe { core.register(address, size, options) } {
+                    Ok(id) => ids.push(id),
+                    Err(error) => return (ids, Some(error)),
+                }
+            }
+            (ids, None)
+        });
+        let failed = ids.len();
+        let mut regions: Vec<_> = std::iter::zip(&ids, &ranges)
+            .map(|(id, &(address, size, _, key))| Self::new(shared, *id, key, address, size))
+            .collect();
+        let Some(error) = error else { return Ok(regions) };
+        regions.drain(..).for_each(|region| region.deregister(py));
+        ranges.into_iter().skip(failed).filter_map(|(.., key)| key).for_each(|key| shared.kept.release(key));
+        Err((failed, refused(error)))
     }
 
     pub(crate) fn new(shared: &Arc<Shared>, id: RegionId, key: Option<Key>, address: u64, size: u64) -> Self {
@@ -145,12 +201,13 @@ impl Region {
             self.wait_until_ended(py);
             return;
         }
-        // Otherwise something may still touch the memory: it is kept until the engine is closed.
-        let over = py.detach(|| core.deregister(self.id));
+        let over = py.detach(|| {
+            let over = core.deregister(self.id);
+            self.shared.kept.free_unused(core);
+            over
+        });
         self.ended.store(true, Ordering::Release);
-        if over && let Some(key) = self.key {
-            self.shared.kept.release(key);
-        }
+        self.shared.kept.end(self.key, self.id, over);
     }
 
     /// Another thread ends the registration: its memory is in use until that is done.
@@ -163,26 +220,35 @@ impl Region {
 
 #[pymethods]
 impl Region {
+    /// Where the memory begins. Peers name ranges of it by such addresses.
     #[getter]
     fn address(&self) -> u64 {
         self.address
     }
 
+    /// Bytes.
     #[getter]
     fn size(&self) -> u64 {
         self.size
     }
 
+    /// The region's number in this process, never used again. The same range registered twice has one number.
     #[getter]
     fn number(&self) -> u64 {
         self.id.0
     }
 
+    /// Whether its registration has ended: it was closed, or its engine was.
     #[getter]
     fn closed(&self) -> bool {
         self.is_closed()
     }
 
+    /// Ends the registration, and gives up what owns the memory. Closing it again does nothing.
+    ///
+    /// Waits for transfers of this engine that use it, for FLAGCX_P2P_XFER_TIMEOUT_MS at most (else 30 s); they are ended as timed out
+    /// then. Nothing reads or writes the memory when this returns. Where that is not certain, as with a stopped process in the middle
+    /// of a copy, its owner is kept until the engine is closed.
     fn close(&self, py: Python<'_>) {
         self.deregister(py);
     }
@@ -206,17 +272,21 @@ impl Region {
         self.size as usize
     }
 
-    fn __getitem__(slf: Bound<'_, Self>, range: &Bound<'_, PySlice>) -> PyResult<RegionSlice> {
+    /// A range of its bytes, by the rules of Python's slices; a step other than 1 is a ``TypeError``.
+    fn __getitem__(slf: Bound<'_, Self>, range: &Bound<'_, PyAny>) -> PyResult<RegionSlice> {
         let (offset, size) = inside(range, slf.get().size)?;
         Ok(RegionSlice { region: slf.unbind(), offset, size })
     }
 
     fn __repr__(&self) -> String {
-        format!("Region({:#x}, {} bytes)", self.address, self.size)
+        let state = if self.is_closed() { ", closed" } else { "" };
+        format!("Region({:#x}, {} bytes{state})", self.address, self.size)
     }
 }
 
-/// See `_native.pyi`.
+/// A range of a :class:`Region`, which it keeps: what ``region[a:b]`` gives. Calls take it where they take a region.
+///
+/// It copies nothing, and ends with its region. It can be sliced again, and be empty: empty pieces are left out of transfers.
 #[pyclass(frozen, module = "flagcx_p2p")]
 #[derive(Debug)]
 pub(crate) struct RegionSlice {
@@ -227,21 +297,25 @@ pub(crate) struct RegionSlice {
 
 #[pymethods]
 impl RegionSlice {
+    /// The region that it is a part of.
     #[getter]
     fn region(&self, py: Python<'_>) -> Py<Region> {
         self.region.clone_ref(py)
     }
 
+    /// Where it begins in memory.
     #[getter]
     fn address(&self) -> u64 {
         self.region.get().address + self.offset
     }
 
+    /// Where it begins in its region, in bytes.
     #[getter]
     fn offset(&self) -> u64 {
         self.offset
     }
 
+    /// Bytes.
     #[getter]
     fn size(&self) -> u64 {
         self.size
@@ -255,7 +329,8 @@ impl RegionSlice {
         self.size as usize
     }
 
-    fn __getitem__(&self, py: Python<'_>, range: &Bound<'_, PySlice>) -> PyResult<Self> {
+    /// A range of this one, by the rules of Python's slices.
+    fn __getitem__(&self, py: Python<'_>, range: &Bound<'_, PyAny>) -> PyResult<Self> {
         let (offset, size) = inside(range, self.size)?;
         Ok(Self { region: self.region.clone_ref(py), offset: self.offset + offset, size })
     }
@@ -266,7 +341,12 @@ impl RegionSlice {
 }
 
 /// Offset and size of a slice of so many bytes.
-fn inside(range: &Bound<'_, PySlice>, size: u64) -> PyResult<(u64, u64)> {
+fn inside(range: &Bound<'_, PyAny>, size: u64) -> PyResult<(u64, u64)> {
+    let Ok(range) = range.cast::<PySlice>() else {
+        return Err(PyTypeError::new_err(
+            "a region has ranges, not elements: region[a:b] is one. Its bytes are those of the buffer that was registered",
+        ));
+    };
     let found = range
         .indices(isize::try_from(size).map_err(|_| PyIndexError::new_err("a region of 2**63 bytes"))?)?;
     if found.step != 1 {
@@ -276,6 +356,11 @@ fn inside(range: &Bound<'_, PySlice>, size: u64) -> PyResult<(u64, u64)> {
         )));
     }
     Ok((found.start as u64, found.slicelength as u64))
+}
+
+/// Names the buffer in an error of it.
+fn of_buffer(py: Python<'_>, index: usize, error: &PyErr) -> PyErr {
+    PyErr::from_type(error.get_type(py), format!("buffer {index}: {}; none was registered", error.value(py)))
 }
 
 fn access(read_only: bool) -> Access {
