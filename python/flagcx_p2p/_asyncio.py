@@ -89,7 +89,7 @@ def wait(transfer: Transfer) -> Generator[Any, None, None]:
     try:
         if transfer._watch(reactor.queue, token):
             yield from future
-    except GeneratorExit:  # the coroutine is dropped: nobody waits, and nothing may be awaited
+    except GeneratorExit:  # the coroutine is dropped: there is no task, and nothing may be awaited
         raise
     except BaseException:
         yield from _stop(transfer, loop).__await__()

@@ -181,7 +181,7 @@ class AfterTransfers(Pair):
         self.assertIs(transfer.notified, True)
         self.assertIsNone(self.connection.start_read(self.pieces()).notified)
 
-    def test_nobody_needs_to_wait_and_there_is_one_thread(self) -> None:
+    def test_no_caller_needs_to_wait_and_there_is_one_thread(self) -> None:
         before = len(os.listdir("/proc/self/task"))
         for number in range(200):
             self.connection.start_write(self.pieces(), notify=(b"%d" % number, b""))
@@ -254,7 +254,7 @@ class WithAStoppedPeer(unittest.TestCase):
 
 
 class PeersThatReadNone(Pair):
-    """A peer whose queue is full, and another one."""
+    """A peer with a full queue, and another one."""
 
     #: More than the queue and the sockets hold.
     NOTES, BYTES = 700, 32 << 10

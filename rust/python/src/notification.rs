@@ -47,7 +47,7 @@ impl Arrivals {
     pub(crate) fn of(core: &CoreEngine) -> Arc<Self> {
         let arrivals = Arc::new(Self::default());
         let told = Arc::clone(&arrivals);
-        // Without a listener of its own the engine receives none, and nobody is told.
+        // Without a listener of its own the engine receives none, and no loop is told.
         core.on_notification(move || told.waiters.tell());
         arrivals
     }
@@ -74,7 +74,7 @@ impl Arrivals {
         Ok(())
     }
 
-    /// Has them come first again, and wakes those who wait for one.
+    /// Has them come first again, and wakes the readers that wait for one.
     pub(crate) fn give_back(&self, notifications: Vec<(Vec<u8>, Vec<u8>)>) {
         self.put_back(
             notifications.into_iter().map(|(name, content)| Notification { name, content }).collect(),

@@ -72,7 +72,7 @@ struct Job {
     fate: Arc<Fate>,
 }
 
-/// One whose transfer has ended.
+/// One of a transfer that has ended.
 struct Due {
     key: u64,
     job: Job,
@@ -87,7 +87,7 @@ pub(crate) fn check(connection: &CoreConnection, note: &Note) -> PyResult<()> {
 }
 
 impl Notifier {
-    /// Sends it once the transfer is done, and never if it ends otherwise. `id` was started just now: nobody has asked about it.
+    /// Sends it once the transfer is done, and never if it ends otherwise. `id` was started just now: no thread has asked about it.
     pub(crate) fn attach(&self, connection: &Arc<CoreConnection>, id: TransferId, note: Note) -> Arc<Fate> {
         let fate = Arc::new(Fate::default());
         let job =
@@ -198,7 +198,7 @@ impl Outbox {
         job.fate.settle(*done && job.connection.send_notification_of(job.id, name, content, patience));
         let kept = self.lock().outstanding.remove(key);
         self.changed.notify_all();
-        // It may be the last reference to the connection, whose end takes time.
+        // It may be the last reference to the connection, and its end takes time.
         drop(kept);
         true
     }

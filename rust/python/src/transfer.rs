@@ -27,7 +27,7 @@ const CANCEL_PATIENCE: Duration = Duration::from_micros(200);
 ///
 /// ``await transfer`` waits in asyncio, or in another loop with ``add_reader`` such as uvloop: no thread waits meanwhile, and the loop
 /// is woken once, by one descriptor for all transfers that are awaited in it. Of a transfer that has ended it costs no turn of the
-/// loop. Cancelling a task that awaits, by ``asyncio.timeout`` or ``wait_for`` too, cancels the transfer for all who wait for it:
+/// loop. Cancelling a task that awaits, by ``asyncio.timeout`` or ``wait_for`` too, cancels the transfer for all that wait for it:
 /// nothing touches its memory any more when ``CancelledError`` goes on; a wait for that, of up to seconds with a peer that
 /// does not answer, is spent on a thread of the loop's executor. ``asyncio.shield(transfer)`` keeps it.
 #[pyclass(frozen, module = "flagcx_p2p", weakref)]

@@ -59,7 +59,7 @@ impl Connection {
         self.is_closed() || self.notify.as_ref().is_none_or(Sender::is_ready)
     }
 
-    /// As [`Connection::send_notification_bytes`], for one that a transfer was started with: nobody waits for it, so its failure
+    /// As [`Connection::send_notification_bytes`], for one that a transfer was started with: nothing waits for it, so its failure
     /// is an event. False if it was not sent within `patience`.
     #[doc(hidden)]
     pub fn send_notification_of(
