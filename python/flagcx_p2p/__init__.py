@@ -24,6 +24,7 @@ The engine is inside: nothing else needs to be installed.
 
 import atexit as _atexit
 
+from ._asyncio import notifications as _notifications
 from ._errors import P2pError, QueueFull, TransferCancelled, TransferFailed, TransferTimedOut
 from ._info import fabric_info
 from ._native import (
@@ -64,6 +65,8 @@ __all__ = [
     "metrics_text",
     "version",
 ]
+
+setattr(Engine, "notifications", _notifications)
 
 # Before the interpreter stops other threads: those that wait for a transfer are told that the engine is closed.
 _atexit.register(_close_all)

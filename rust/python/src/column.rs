@@ -72,7 +72,9 @@ fn array<T: Element>(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<V
     let Ok(buffer) = PyBuffer::<T>::get(object) else { return Ok(None) };
     // Arrays in the other order are taken for native ones otherwise.
     let order = buffer.format().to_bytes().first();
-    if order.is_some_and(|order| *order == if cfg!(target_endian = "little") { b'>' } else { b'<' } || *order == b'!') {
+    if order.is_some_and(|order| {
+        *order == if cfg!(target_endian = "little") { b'>' } else { b'<' } || *order == b'!'
+    }) {
         return Ok(None);
     }
     if buffer.dimensions() != 1 {

@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use flagcx_p2p::{Connection as CoreConnection, Iov, Opcode, PathKind};
+use flagcx_p2p::{Connection as CoreConnection, Iov, Opcode, PathKind, TransferId};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
+use crate::asking;
 use crate::engine::Shared;
 use crate::local::Local;
+use crate::notifier::Note;
 use crate::number::Number;
 use crate::operation;
 use crate::pieces::{self, RemoteKeys};
 use crate::prepared::Prepared;
 use crate::single;
-use crate::transfer::Transfer;
+use crate::transfer::{self, Transfer};
 
 /// A connection to one peer, of `Engine.connect`. Any method may be called from any thread.
 ///
@@ -75,9 +77,28 @@ impl Connection {
         operation::run(py, &self.shared, &self.core, opcode, iovs, timeout)
     }
 
-    fn start(&self, py: Python<'_>, opcode: Opcode, iovs: &[Iov], block: bool) -> PyResult<Transfer> {
-        let id = operation::start(py, &self.core, opcode, iovs, block)?;
-        Ok(Transfer::new(Arc::clone(&self.core), id))
+    fn start(
+        &self,
+        py: Python<'_>,
+        opcode: Opcode,
+        iovs: &[Iov],
+        block: bool,
+        notify: Option<Note>,
+    ) -> PyResult<Transfer> {
+        transfer::begin(py, &self.shared, &self.core, (opcode, iovs), block, notify)
+    }
+}
+
+impl Connection {
+    /// The coroutine of a transfer: `arguments` are how to begin it, with what, and its time-out.
+    fn moved<'py>(
+        &self,
+        py: Python<'py>,
+        arguments: impl pyo3::call::PyCallArgs<'py>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        static MOVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        self.shared.core()?;
+        MOVE.import(py, "flagcx_p2p._asyncio", "move")?.call1(arguments)
     }
 }
 
@@ -153,28 +174,139 @@ impl Connection {
     /// start_write(pieces), or start_write(local, remote, length) with columns: see the class; at least one piece. The memory must
     /// stay as it is until the transfer has ended. Where there is no room for another transfer this waits for it, for 30 s at most, or
     /// raises QueueFull at once with `block=False`.
-    #[pyo3(signature = (local, remote = None, length = None, *, block = true))]
+    ///
+    /// `notify`: name and content, both bytes, of a notification that the peer gets once the bytes are there, without anybody waiting
+    /// for it, and never if the transfer fails or is cancelled. Its sizes are checked before anything is started, as those of
+    /// `notify`. One thread of the engine sends them all, those to one peer in the order in which the transfers end. A peer that
+    /// does not read for 5 s loses it: an event `notification_dropped` and a line of the log, and `Transfer.notified` is False.
+    #[pyo3(signature = (local, remote = None, length = None, *, block = true, notify = None))]
     fn start_write(
         &self,
         local: &Bound<'_, PyAny>,
         remote: Argument<'_, '_>,
         length: Argument<'_, '_>,
         block: bool,
+        notify: Option<Note>,
     ) -> PyResult<Transfer> {
-        self.start(local.py(), Opcode::Write, &self.many(local, remote, length)?, block)
+        self.start(local.py(), Opcode::Write, &self.many(local, remote, length)?, block, notify)
     }
 
     /// Starts reading many ranges as one transfer, and answers that without waiting for its end. Arguments and errors are those of
     /// `start_write`.
-    #[pyo3(signature = (local, remote = None, length = None, *, block = true))]
+    #[pyo3(signature = (local, remote = None, length = None, *, block = true, notify = None))]
     fn start_read(
         &self,
         local: &Bound<'_, PyAny>,
         remote: Argument<'_, '_>,
         length: Argument<'_, '_>,
         block: bool,
+        notify: Option<Note>,
     ) -> PyResult<Transfer> {
-        self.start(local.py(), Opcode::Read, &self.many(local, remote, length)?, block)
+        self.start(local.py(), Opcode::Read, &self.many(local, remote, length)?, block, notify)
+    }
+
+    /// `await connection.write_async(...)`: as `write`, for asyncio; the bytes are there when it returns.
+    ///
+    /// Never blocks the loop: it waits for room in a full queue by a timer of 0.2 to 5 ms, one for all calls that wait for this
+    /// connection in this loop, in the order in which they came, and for 30 s at most (`QueueFull`). The peer is asked for a
+    /// region that was registered later by a thread of the loop's executor, once. `timeout`: seconds; when it passes the transfer
+    /// is cancelled and `TransferTimedOut` is raised. Cancelling the task cancels the transfer. Either way nothing touches the
+    /// memory any more when the exception comes.
+    #[pyo3(signature = (local, remote_address, offset = Number(0), size = None, *, timeout = None),
+           text_signature = "($self, local, remote_address, offset=0, size=None, *, timeout=None)")]
+    fn write_async<'py>(
+        slf: &Bound<'py, Self>,
+        local: &Bound<'py, PyAny>,
+        remote_address: Number,
+        offset: Number,
+        size: Option<Number>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let begin = slf.getattr("_begin_one")?;
+        slf.get().moved(
+            slf.py(),
+            (begin, (true, local, remote_address.0, offset.0, size.map(|size| size.0)), timeout),
+        )
+    }
+
+    /// `await connection.write_many_async(...)`: as `write_many`, for asyncio; see `write_async`.
+    #[pyo3(signature = (local, remote = None, length = None, *, timeout = None))]
+    fn write_many_async<'py>(
+        slf: &Bound<'py, Self>,
+        local: &Bound<'py, PyAny>,
+        remote: Argument<'_, 'py>,
+        length: Argument<'_, 'py>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let begin = slf.getattr("_begin_many")?;
+        slf.get().moved(slf.py(), (begin, (true, local, remote, length), timeout))
+    }
+
+    /// `await connection.read_async(...)`: as `read`, for asyncio; see `write_async`.
+    #[pyo3(signature = (local, remote_address, offset = Number(0), size = None, *, timeout = None),
+           text_signature = "($self, local, remote_address, offset=0, size=None, *, timeout=None)")]
+    fn read_async<'py>(
+        slf: &Bound<'py, Self>,
+        local: &Bound<'py, PyAny>,
+        remote_address: Number,
+        offset: Number,
+        size: Option<Number>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let begin = slf.getattr("_begin_one")?;
+        slf.get().moved(
+            slf.py(),
+            (begin, (false, local, remote_address.0, offset.0, size.map(|size| size.0)), timeout),
+        )
+    }
+
+    /// `await connection.read_many_async(...)`: as `read_many`, for asyncio; see `read_async`.
+    #[pyo3(signature = (local, remote = None, length = None, *, timeout = None))]
+    fn read_many_async<'py>(
+        slf: &Bound<'py, Self>,
+        local: &Bound<'py, PyAny>,
+        remote: Argument<'_, 'py>,
+        length: Argument<'_, 'py>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let begin = slf.getattr("_begin_many")?;
+        slf.get().moved(slf.py(), (begin, (false, local, remote, length), timeout))
+    }
+
+    /// Starts a transfer of one piece without waiting for room. `None` if the peer must be asked first, and may not.
+    #[pyo3(name = "_begin_one")]
+    fn begin_one(
+        &self,
+        asks: bool,
+        write: bool,
+        local: &Bound<'_, PyAny>,
+        remote: u64,
+        offset: u64,
+        size: Option<u64>,
+    ) -> PyResult<Option<Transfer>> {
+        let find = || self.one(local, Number(remote), Number(offset), size.map(Number));
+        let iov = if asks { Some(find()?) } else { asking::without(find)? };
+        iov.map(|iov| self.start(local.py(), opcode(write), &[iov], false, None)).transpose()
+    }
+
+    /// As `_begin_one`, of many pieces.
+    #[pyo3(name = "_begin_many")]
+    fn begin_many(
+        &self,
+        asks: bool,
+        write: bool,
+        local: &Bound<'_, PyAny>,
+        remote: Argument<'_, '_>,
+        length: Argument<'_, '_>,
+    ) -> PyResult<Option<Transfer>> {
+        let find = || self.many(local, remote, length);
+        let iovs = if asks { Some(find()?) } else { asking::without(find)? };
+        match iovs.as_deref() {
+            None => Ok(None),
+            // Nothing is done without pieces.
+            Some([]) => Ok(Some(Transfer::new(Arc::clone(&self.core), TransferId::COMPLETE))),
+            Some(iovs) => self.start(local.py(), opcode(write), iovs, false, None).map(Some),
+        }
     }
 
     /// A transfer that can be made many times, of the same pieces: `operation` is "read" or "write".
@@ -276,6 +408,10 @@ impl Connection {
     fn __repr__(&self) -> String {
         format!("<flagcx_p2p.Connection to {}>", self.core.peer().control)
     }
+}
+
+fn opcode(write: bool) -> Opcode {
+    if write { Opcode::Write } else { Opcode::Read }
 }
 
 const EMPTY: &[u8] = &[];

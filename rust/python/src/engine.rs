@@ -9,14 +9,17 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::{Access, AllocateOptions, Config, Engine as CoreEngine, EngineOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
 use crate::connecting::connect;
 use crate::connection::Connection;
 use crate::errors::refused;
 use crate::info::{SlowTransfer, snapshot};
 use crate::kept::Kept;
-use crate::notification::{self, Notification};
+use crate::notification::{self, Arrivals};
+use crate::notifier::Notifier;
 use crate::number::Number;
+use crate::reactor::LoopQueue;
 use crate::region::{Region, Registration};
 use crate::shared_memory::SharedMemory;
 use crate::stats::Stats;
@@ -27,6 +30,9 @@ use crate::{logging, process, single};
 pub(crate) struct Shared {
     core: Arc<CoreEngine>,
     pub(crate) kept: Kept,
+    /// Sends the notifications of transfers that are done.
+    pub(crate) notifier: Notifier,
+    pub(crate) arrivals: Arc<Arrivals>,
     opened: Instant,
     /// Set once by the thread that closes it, and read by every call: the engine itself refuses what comes too late, so Relaxed.
     closed: AtomicBool,
@@ -68,8 +74,11 @@ impl Shared {
         self.closed.store(true, Ordering::Relaxed);
         py.detach(|| {
             let _closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+            self.notifier.finish();
             self.core.close();
+            self.notifier.stop();
         });
+        self.arrivals.waiters.end();
         self.kept.release_all();
     }
 
@@ -86,6 +95,10 @@ impl Drop for Shared {
         // An interpreter that has ended has no lock to release.
         if Python::try_attach(|py| self.close(py)).is_none() {
             self.core.close();
+            // In a forked child a thread of the parent's may hold its lock for ever.
+            if self.core.here().is_ok() {
+                self.notifier.stop();
+            }
         }
     }
 }
@@ -119,9 +132,12 @@ impl Engine {
         };
         let options = EngineOptions { gpu_index: gpu, ..EngineOptions::default() };
         let core = py.detach(|| CoreEngine::open(config, options)).map_err(refused)?;
+        let arrivals = Arrivals::of(&core);
         let shared = Arc::new(Shared {
             core,
             kept: Kept::default(),
+            notifier: Notifier::default(),
+            arrivals,
             opened: Instant::now(),
             closed: AtomicBool::new(false),
             closing: Mutex::new(()),
@@ -294,9 +310,43 @@ impl Engine {
         SharedMemory::allocate(py, &self.shared, size, options)
     }
 
-    fn notifications(&self, py: Python<'_>) -> PyResult<Vec<Notification>> {
+    /// Asynchronous iterator over the notifications of this engine, in the order of their arrival:
+    /// ``async for name, content in engine.notified()``.
+    ///
+    /// Of several iterators, and of calls of ``notifications``, each notification goes to exactly one. A task that is cancelled while
+    /// it waits loses none. It ends when the engine is closed. In asyncio or a loop with ``add_reader``, in any thread; a loop is woken
+    /// by the arrival, and does nothing before. At most FLAGCX_P2P_NOTIF_QUEUE wait: peers are read no further until some are taken.
+    fn notified<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.get().shared.core()?;
+        notification::iterator(slf)
+    }
+
+    /// Appends all notifications that have arrived to a list, or only the oldest.
+    #[pyo3(name = "_receive")]
+    fn receive(&self, into: &Bound<'_, PyList>, all: bool) -> PyResult<()> {
         let core = self.shared.core()?;
-        Ok(py.detach(|| core.take_all_notifications()).iter().map(notification::of).collect())
+        self.shared.arrivals.receive(core, into, all)
+    }
+
+    /// Has the next call of `_receive` find these first: an exception has kept them from their reader.
+    #[pyo3(name = "_give_back")]
+    fn give_back(&self, notifications: Vec<(Vec<u8>, Vec<u8>)>) {
+        self.shared.arrivals.give_back(notifications);
+    }
+
+    /// Has `token` pushed at the next arrival, or when the engine is closed; false if it is closed.
+    #[pyo3(name = "_watch")]
+    fn watch(&self, queue: &LoopQueue, token: u64) -> PyResult<bool> {
+        self.shared.core()?;
+        Ok(self.shared.arrivals.waiters.add(&queue.0, token))
+    }
+
+    #[pyo3(name = "_unwatch")]
+    fn unwatch(&self, queue: &LoopQueue, token: u64) {
+        // In a forked child a thread of the parent's may hold their lock for ever.
+        if self.shared.core().is_ok() {
+            self.shared.arrivals.waiters.remove(&queue.0, token);
+        }
     }
 
     /// The transfers of this engine that have not ended for at least `older_than` seconds, the oldest first; 0: all that have not ended.

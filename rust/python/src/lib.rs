@@ -13,6 +13,7 @@
 //! * The errors are classes of `python/flagcx_p2p/_errors.py`: `errors`.
 #![deny(unsafe_code)]
 
+mod asking;
 mod column;
 mod connecting;
 mod connection;
@@ -24,11 +25,13 @@ mod kept;
 mod local;
 mod logging;
 mod notification;
+mod notifier;
 mod number;
 mod operation;
 mod pieces;
 mod prepared;
 mod process;
+mod reactor;
 mod region;
 mod shared_memory;
 mod single;
@@ -67,6 +70,8 @@ mod native {
     use super::prepared::Prepared;
     #[pymodule_export]
     use super::process::close_all;
+    #[pymodule_export]
+    use super::reactor::LoopQueue;
     #[pymodule_export]
     use super::region::{Region, RegionSlice};
     #[pymodule_export]

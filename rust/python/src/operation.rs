@@ -111,7 +111,8 @@ pub(crate) fn run(
     }
     let room = deadline.map_or(Room::Wait, Room::Until);
     // An engine that was closed meanwhile says so.
-    let id = start(py, connection, opcode, iovs, room).map_err(|error| shared.core().err().unwrap_or(error))?;
+    let id =
+        start(py, connection, opcode, iovs, room).map_err(|error| shared.core().err().unwrap_or(error))?;
     if id == TransferId::COMPLETE {
         return Ok(());
     }

@@ -8,6 +8,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::asking;
 use crate::column::Column;
 use crate::engine::Shared;
 use crate::errors::refused;
@@ -32,10 +33,10 @@ impl<'a> RemoteKeys<'a> {
         if let Some(last) = self.last.filter(|last| holds(last, address, length)) {
             return Ok(RemoteRange { address, size, rkey: last.rkey });
         }
-        let found = self
-            .connection
-            .known_region(address, length)
-            .or_else(|| py.detach(|| self.connection.remote_region(address, length)));
+        let found = self.connection.known_region(address, length).or_else(|| {
+            let may_ask = asking::is_allowed();
+            may_ask.then(|| py.detach(|| self.connection.remote_region(address, length))).flatten()
+        });
         let Some(region) = found else {
             return Err(refused(self.not_found(address, length)));
         };

@@ -6,9 +6,10 @@ use flagcx_p2p::{Connection as CoreConnection, Iov, Opcode};
 use pyo3::prelude::*;
 
 use crate::engine::Shared;
+use crate::notifier::Note;
 use crate::operation;
 use crate::single;
-use crate::transfer::Transfer;
+use crate::transfer::{self, Transfer};
 
 /// A transfer that is made many times, of `Connection.prepare`: its pieces are checked once, and each start costs what it does in Rust.
 ///
@@ -26,11 +27,11 @@ pub(crate) struct Prepared {
 #[pymethods]
 impl Prepared {
     /// Starts it, as `Connection.start_write` and `start_read` do. Raises ValueError if it has no pieces.
-    #[pyo3(signature = (*, block = true))]
-    fn start(&self, py: Python<'_>, block: bool) -> PyResult<Transfer> {
+    #[pyo3(signature = (*, block = true, notify = None))]
+    fn start(&self, py: Python<'_>, block: bool, notify: Option<Note>) -> PyResult<Transfer> {
         self.shared.core()?;
-        let id = operation::start(py, &self.connection, self.opcode, &self.iovs, block)?;
-        Ok(Transfer::new(Arc::clone(&self.connection), id))
+        let what = (self.opcode, self.iovs.as_slice());
+        transfer::begin(py, &self.shared, &self.connection, what, block, notify)
     }
 
     /// Makes it and waits for its end, as `Connection.write_many` and `read_many` do.
