@@ -8,7 +8,7 @@ from content import Words
 from model import Model
 
 try:
-    import torch
+    import torch  # type: ignore[import-not-found, unused-ignore]
 except ImportError:
     torch = None  # type: ignore[assignment, unused-ignore]
 

@@ -2,7 +2,6 @@
 """Moves the key-value caches of prompts from a prefill process to a decode process, and prints how long that took.
 
     python3 python/examples/kv_cache/main.py
-    python3 python/examples/kv_cache/main.py --nixl-python target/peers/nixl/bin/python
 
 The sizes are those of Llama-3-8B. 64 sequences are in flight; their blocks lie anywhere in the caches of both sides, which are
 smaller than what is moved, so that blocks are used again. A layer of a sequence is sent as soon as it is computed, and a message
@@ -14,6 +13,7 @@ import argparse
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import report
@@ -25,8 +25,8 @@ ONE_BATCH_MIB = 1
 
 def main() -> int:
     options = _options()
-    nixl = options.nixl_python or sys.executable
-    runs = []
+    nixl = options.nixl_python or _nixl_python()
+    runs: "list[Run]" = []
     reason = _without_nixl(nixl)
     for path in options.paths.split(","):
         # The first run is the one that moves much.
@@ -48,6 +48,8 @@ def main() -> int:
 
 #: Of the paths of this engine, those that UCX has too.
 NIXL_PATHS = ("cross-memory", "tcp")
+#: As in `./x bench peers`.
+NIXL_PYTHON = Path(__file__).resolve().parents[3] / "target" / "peers" / "nixl" / "bin" / "python"
 
 
 def _options() -> argparse.Namespace:
@@ -59,6 +61,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _nixl_python() -> str:
+    """The one for which `./x bench peers` installs NIXL, if it has; else this one."""
+    return str(NIXL_PYTHON) if NIXL_PYTHON.exists() else sys.executable
+
+
 def _without_nixl(python: str) -> str:
     """Why NIXL is not compared with; empty if it is."""
     command = [python, "-c", "import nixl._api, numpy"]
@@ -67,9 +74,8 @@ def _without_nixl(python: str) -> str:
     except OSError:
         found = False
     return "" if found else (
-        "not compared with NIXL, which is not installed. To install it: python3 -m venv target/peers/nixl && "
-        "target/peers/nixl/bin/pip install --no-deps nixl==1.5.1 nixl-cu12==1.5.1 numpy; then --nixl-python "
-        "target/peers/nixl/bin/python"
+        "not compared with NIXL, which is not installed. In the source tree this installs it: python3 -m venv target/peers/nixl && "
+        "target/peers/nixl/bin/pip install --no-deps nixl==1.5.1 nixl-cu12==1.5.1 numpy"
     )
 
 

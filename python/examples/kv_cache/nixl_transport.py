@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 import numpy
-from nixl._api import nixl_agent, nixl_agent_config
+from nixl._api import nixl_agent, nixl_agent_config  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from cache import address_of, new_memory
 from transport import Peer, Pieces, Sending, Transport

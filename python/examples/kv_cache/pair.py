@@ -67,7 +67,7 @@ def run(what: Run) -> "dict[str, Any]":
             prefill.send_signal(signal.SIGKILL)
             prefill.wait()
             start("prefill.py", port, 0)
-        results = _line(decode)
+        results: "dict[str, Any]" = _line(decode)
         for process in processes:
             process.wait(timeout=10)
         return results
@@ -84,7 +84,7 @@ def _line(process: "subprocess.Popen[str]", key: str = "") -> Any:
     line = process.stdout.readline()
     if not line:
         raise Failed(f"{process.args!r} ended with status {process.wait()}")
-    answer = json.loads(line)
+    answer: "dict[str, Any]" = json.loads(line)
     return answer[key] if key else answer
 
 
