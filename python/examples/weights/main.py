@@ -11,7 +11,7 @@ import argparse
 import sys
 
 from processes import Failed, Processes
-from state import KIND, new_state, shapes
+from state import KIND, new_state, rows_of, shapes
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
 
 def follow(processes: Processes, count: int) -> int:
     """What happens, and what is seen of it. Answers the exit status."""
-    size = sum(tensor.nbytes for tensor in new_state().values())
+    size = sum(rows_of(tensor).nbytes for tensor in new_state().values())
     print(f"{len(shapes())} tensors, {size / 2**20:.0f} MiB, {KIND}")
     trainer = processes.start("trainer.py")
     catalogue = trainer.text()

@@ -14,7 +14,7 @@ from flagcx_p2p import Connection, Engine, Prepared, Region
 
 import board
 from content import wrong_tensors
-from state import address_of, new_state
+from state import address_of, new_state, rows_of
 
 # How long it waits before it looks for a version again.
 PAUSE_SECONDS = 1e-3
@@ -39,7 +39,7 @@ class Receiver:
     def _prepare(self, connection: Connection, there: "dict[str, int]") -> Prepared:
         local = numpy.array([address_of(tensor) for tensor in self._state.values()], dtype=numpy.uint64)
         remote = numpy.array([there[name] for name in self._state], dtype=numpy.uint64)
-        sizes = numpy.array([tensor.nbytes for tensor in self._state.values()], dtype=numpy.uint64)
+        sizes = numpy.array([rows_of(tensor).nbytes for tensor in self._state.values()], dtype=numpy.uint64)
         return connection.prepare("read", local, remote, sizes)
 
     def follow(self) -> None:
