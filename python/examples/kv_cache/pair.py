@@ -91,5 +91,5 @@ def _line(process: "subprocess.Popen[str]", key: str = "") -> Any:
 def _settings(what: Run) -> "dict[str, str]":
     """The variables that choose a path, for both libraries."""
     if what.transport == "nixl":
-        return {"UCX_TLS": {"tcp": "tcp", "cross-memory": "posix,sysv,cma,tcp"}[what.path], "NIXL_LOG_LEVEL": "WARNING"}
+        return {"UCX_TLS": {"tcp": "tcp", "cross-memory": "posix,sysv,cma,tcp"}[what.path], "NIXL_LOG_LEVEL": "WARN"}
     return {"FLAGCX_P2P_FABRIC": "software", "FLAGCX_P2P_PATH": what.path, "FLAGCX_P2P_BIND": "127.0.0.1"}
