@@ -1,9 +1,10 @@
 """The decode process: asks for the cache of prompts, learns of each layer that has come, and checks all bytes.
 
-decode.py TRANSPORT PATH BLOCKS MIB SAMPLES
+decode.py TRANSPORT PATH BLOCKS MIB
 
 It has the block tables of its cache and knows which layers it has: a prefill process that ends is followed by another one, which
-is asked for what is missing. Lines of its output are JSON: its port, "half" in the middle of the first batch, and its results.
+is asked for what is missing. Lines of its output are JSON: its port, "half" in the middle of the first batch, how long the batches
+took; for each line of its input the time to the first token; its results at the end of the input.
 """
 
 import json
@@ -155,7 +156,7 @@ os.dup2(2, 1)
 
 
 def main() -> None:
-    name, path, blocks, mib, samples = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
+    name, path, blocks, mib = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     transport = open_transport(name, path)
     decode = Decode(transport, blocks)
     choose = random.Random(3)
@@ -166,18 +167,14 @@ def main() -> None:
         batches += 1
         seconds += max(complete)
         under_load += complete
-    moved = decode.bytes
-    # One prompt again and again, alone: the prefill side has computed it, so what is measured are its bytes.
-    first_token = [decode.fetch({AGAIN: BLOCKS_OF_AGAIN})[0] for _ in range(samples + 1 if samples else 0)][1:]
+    say({"bytes": decode.bytes, "seconds": seconds, "under_load_ms": statistics.median(under_load) * 1e3})
+    for _ in sys.stdin:
+        # One prompt again and again, alone. The prefill side has it after the first time, so what is measured are its bytes.
+        say({"first_token_ms": decode.fetch({AGAIN: BLOCKS_OF_AGAIN})[0] * 1e3})
     report = decode.end()
     say(
         {
             "memory": KIND,
-            "batches": batches,
-            "bytes": moved,
-            "seconds": seconds,
-            "first_token_ms": statistics.median(first_token or [0.0]) * 1e3,
-            "under_load_ms": statistics.median(under_load) * 1e3,
             "wrong_pieces": decode.wrong_pieces,
             "twice": decode.twice,
             "layers": decode.layers,

@@ -10,6 +10,7 @@ where that is installed.
 """
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import report
-from pair import Failed, Run, run
+from pair import Failed, Pair, Run
 
 # What is measured beside the first run, on the other paths and over NIXL: one batch.
 ONE_BATCH_MIB = 1
@@ -26,24 +27,35 @@ ONE_BATCH_MIB = 1
 def main() -> int:
     options = _options()
     nixl = options.nixl_python or _nixl_python()
-    runs: "list[Run]" = []
     reason = _without_nixl(nixl)
-    for path in options.paths.split(","):
-        # The first run is the one that moves much.
-        runs.append(Run("ours", path, mib=ONE_BATCH_MIB if runs else int(options.gib * 1024), samples=options.samples))
-        if not reason and path in NIXL_PATHS:
-            runs.append(runs[-1]._replace(transport="nixl", python=nixl, mib=ONE_BATCH_MIB))
     if reason:
         print(reason)
+    results: "list[tuple[Run, dict[str, Any]]]" = []
     try:
-        results = [(what, run(what)) for what in runs]
-        restarted = run(runs[0]._replace(mib=ONE_BATCH_MIB, samples=0, layer_ms=0.5, kills_prefill=True))
+        for path in options.paths.split(","):
+            # The first run is the one that moves much.
+            runs = [Run("ours", path, mib=ONE_BATCH_MIB if results else int(options.gib * 1024))]
+            if not reason and path in NIXL_PATHS:
+                runs.append(Run("nixl", path, python=nixl, mib=ONE_BATCH_MIB))
+            results += _measure(runs, options.samples)
+        with Pair(Run("ours", results[0][0].path, layer_ms=0.5, kills_prefill=True)) as pair:
+            restarted = pair.finish()
     except Failed as error:
         print(f"main.py: {error}", file=sys.stderr)
         return 1
     report.show(results)
     report.show_restart(restarted)
     return _verdict([*(result for _, result in results), restarted])
+
+
+def _measure(runs: "list[Run]", samples: int) -> "list[tuple[Run, dict[str, Any]]]":
+    """Both libraries on one path. The samples are taken in turn, so that what else the machine does affects both."""
+    with contextlib.ExitStack() as stack:
+        pairs = [stack.enter_context(Pair(what)) for what in runs]
+        for _ in range(samples + 1):
+            for pair in pairs:
+                pair.sample()
+        return [(pair.what, pair.finish()) for pair in pairs]
 
 
 #: Of the paths of this engine, those that UCX has too.
