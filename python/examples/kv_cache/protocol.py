@@ -1,10 +1,10 @@
-"""What decode and prefill tell each other: no bytes of the cache, only who wants what, and where. Any transport would do."""
+"""What decode and prefill tell each other: no bytes of the cache, only what is wanted, and where it goes. Any transport would do."""
 
 import os
 from multiprocessing.connection import Client, Connection, Listener
 from typing import NamedTuple
 
-#: The key of both processes: what is received is unpickled, so nobody else may send it.
+#: The key of both processes: what is received is unpickled, so no other process may send it.
 KEY_VARIABLE = "KV_CACHE_KEY"
 
 
