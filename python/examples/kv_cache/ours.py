@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import flagcx_p2p
-import numpy
 from flagcx_p2p import Connection, Engine, Region, Transfer
 
 from cache import new_memory

@@ -1,4 +1,4 @@
-"""What decode and prefill tell each other: no bytes of the cache, only what is wanted, and where it goes. Any transport would do."""
+"""What decode and prefill tell each other: no bytes of the cache, only what is wanted, and where it goes."""
 
 import os
 from multiprocessing.connection import Client, Connection, Listener

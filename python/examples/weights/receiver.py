@@ -8,9 +8,8 @@ import sys
 import time
 from typing import Any
 
-import flagcx_p2p
 import numpy
-from flagcx_p2p import Connection, Engine, Prepared, Region
+from flagcx_p2p import Connection, Engine, P2pError, Prepared, Region
 
 import board
 from content import wrong_tensors
@@ -81,7 +80,7 @@ def main() -> None:
         say({"ready": True})
         try:
             receiver.follow()
-        except flagcx_p2p.P2pError as error:
+        except P2pError as error:
             # The trainer has ended, which ends the example too.
             say({"ended": str(error)})
 
