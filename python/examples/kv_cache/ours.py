@@ -46,23 +46,23 @@ class _Peer(Peer):
         self._connection, self._here, self._there, self._piece = connection, here, there, piece
 
     def send(self, here: Pieces, there: Pieces, message: bytes) -> Sending:
-        # Three columns: addresses here, addresses there, and one length for all.
+        # Three columns: addresses here, addresses there, and one length for all. The message goes out when the bytes are there,
+        # without anything that waits for that in this program.
         transfer = self._connection.start_write(
-            self._here + here * self._piece, self._there + there * self._piece, self._piece
+            self._here + here * self._piece, self._there + there * self._piece, self._piece, notify=(b"layer", message)
         )
-        return _Sending(self._connection, transfer, message)
+        return _Sending(transfer)
 
     def path(self) -> str:
         return self._connection.info().path
 
 
 class _Sending(Sending):
-    def __init__(self, connection: Connection, transfer: Transfer, message: bytes) -> None:
-        self._connection, self._transfer, self._message = connection, transfer, message
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
 
     def done(self) -> bool:
         if not self._transfer.done():
             return False
-        self._transfer.wait()
-        self._connection.notify(b"layer", self._message)
+        self._transfer.wait()  # raises if it failed
         return True
