@@ -17,7 +17,7 @@ import flagcx_p2p
 try:
     import numpy
 except ImportError:
-    numpy = None  # type: ignore[assignment]
+    numpy = None  # type: ignore[assignment, unused-ignore]
 
 COUNT = 1 << 20
 # Where both engines listen. Unset, it would be the address of an interface that the engine chooses.

@@ -1,13 +1,13 @@
 """What the layers compute here: numbers that say which piece they belong to, so that the other side can check every byte."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy
 from numpy.typing import NDArray
 
 from model import Model
 
-Words = NDArray[numpy.uint64]
+Words: TypeAlias = NDArray[numpy.uint64]
 
 # An odd number with its ones spread: multiples of it differ in most bits.
 _SPREAD = 0x9E37_79B9_7F4A_7C15

@@ -1,13 +1,13 @@
 """What the two processes need of a library that moves bytes. `ours.py` and `nixl_transport.py` are two of them."""
 
 import abc
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy
 from numpy.typing import NDArray
 
 #: Numbers of pieces: see `Model.piece`.
-Pieces = NDArray[numpy.int64]
+Pieces: TypeAlias = NDArray[numpy.int64]
 
 
 class Sending(abc.ABC):

@@ -1,6 +1,6 @@
 """The state of a model: its tensors by name, in torch where that is installed, else in numpy."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ except ImportError:
     torch = None  # type: ignore[assignment, unused-ignore]
 
 KIND = "numpy arrays" if torch is None else "torch tensors"
-Words = NDArray[numpy.uint64]
+Words: TypeAlias = NDArray[numpy.uint64]
 
 _WIDTH, _LAYERS = 768, 12
 
