@@ -1,9 +1,10 @@
-"""The licences of what is inside the wheel: this project's, and those of the crates that are linked into it."""
+"""The licences of the crates that are linked into the wheel. maturin adds this project's own."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 from wheel.wheelfile import WheelFile
@@ -16,22 +17,16 @@ NAMES = ("LICENSE", "LICENCE", "COPYING", "NOTICE", "COPYRIGHT")
 
 
 def add_licences(wheel: Path) -> None:
-    """Adds them to the wheel's metadata, beside what maturin has written there."""
-    texts = {"LICENSE": _own(), "THIRD-PARTY-LICENSES.txt": _third_party()}
+    """Adds them to the wheel's metadata; a second time, in the place of those that are there."""
     with WheelFile(wheel) as old:
-        folder = f"{old.dist_info_path}/licenses"
-        old_files = {info.filename: old.read(info) for info in old.infolist() if info.filename != old.record_path}
-        modes = {info.filename: info for info in old.infolist()}
+        name = f"{old.dist_info_path}/licenses/THIRD-PARTY-LICENSES.txt"
+        # The record of all files is written anew.
+        kept = {info: old.read(info) for info in old.infolist() if info.filename not in (old.record_path, name)}
     wheel.unlink()
     with WheelFile(wheel, "w") as new:
-        for name, content in old_files.items():
-            new.writestr(modes[name], content)
-        for name, text in texts.items():
-            new.writestr(f"{folder}/{name}", text)
-
-
-def _own() -> str:
-    return (ROOT / "LICENSE").read_text()
+        for info, content in kept.items():
+            new.writestr(info, content)
+        new.writestr(name, _third_party())
 
 
 def _third_party() -> str:
@@ -67,3 +62,8 @@ def _linked() -> list[dict[str, str]]:
             if any(kind["kind"] is None and "windows" not in (kind["target"] or "") for kind in dependency["dep_kinds"])
         ]
     return [by_id[node] for node in seen if by_id[node]["source"]]
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        add_licences(Path(argument))
