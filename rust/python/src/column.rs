@@ -67,14 +67,14 @@ impl Column {
     }
 }
 
+/// How formats of the order of bytes begin that is not this machine's.
+const OTHER_ORDER: &[u8] = if cfg!(target_endian = "little") { b">!" } else { b"<" };
+
 /// The numbers of an array of that type, in native order; `None` if it is none.
 fn array<T: Element>(object: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<Vec<T>>> {
     let Ok(buffer) = PyBuffer::<T>::get(object) else { return Ok(None) };
     // Arrays in the other order are taken for native ones otherwise.
-    let order = buffer.format().to_bytes().first();
-    if order.is_some_and(|order| {
-        *order == if cfg!(target_endian = "little") { b'>' } else { b'<' } || *order == b'!'
-    }) {
+    if buffer.format().to_bytes().first().is_some_and(|order| OTHER_ORDER.contains(order)) {
         return Ok(None);
     }
     if buffer.dimensions() != 1 {
