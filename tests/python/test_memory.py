@@ -18,7 +18,7 @@ from flagcx_p2p import Engine, P2pError
 
 
 class Owner(bytearray):
-    """Memory whose end can be seen."""
+    """Memory, the end of which can be seen."""
 
 
 class Buffers(Pair):

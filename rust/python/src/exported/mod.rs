@@ -6,7 +6,7 @@
 //!    that require gradients), and wait for no stream.
 //! 2. The buffer protocol: the only one with which an object promises neither to free nor to resize its memory.
 //! 3. `__array_interface__`, of objects that have a buffer and cannot show it, as numpy has no names for dates and bfloat16 there. Of
-//!    others it may be about a copy that nobody keeps.
+//!    others it may describe a copy that is not kept.
 //! 4. `__cuda_array_interface__`: memory of a GPU; says whether it may be written to, and costs one attribute.
 //! 5. DLPack: whatever is left.
 //!
