@@ -25,8 +25,7 @@ class Receiver:
     def __init__(self, engine: Engine, catalogue: "dict[str, Any]") -> None:
         self._state = new_state()
         # Registered once, kept alive by the engine, used for every version.
-        for tensor in self._state.values():
-            engine.register(tensor)
+        engine.register_many(list(self._state.values()))
         self._board = board.new_board()
         self._board_region: Region = engine.register(self._board)
         self._board_there: int = catalogue["board"]

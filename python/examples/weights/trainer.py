@@ -20,8 +20,7 @@ def main() -> None:
         states = [new_state() for _ in range(board.STATES)]
         versions = board.new_board()
         # Peers may read this memory, and not write to it. It is registered before they connect, and so announced to them.
-        for memory in [versions, *(tensor for state in states for tensor in state.values())]:
-            engine.register(memory, read_only=True)
+        engine.register_many([versions, *(tensor for state in states for tensor in state.values())], read_only=True)
         engine.start_server()
         catalogue = {
             "session": engine.session,
