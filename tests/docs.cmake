@@ -41,6 +41,6 @@ foreach(_suite IN LISTS _suites)
   add_test(NAME docs.${_name} COMMAND ${FLAGCX_P2P_PYTHON} run.py ${_module}
     WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
   set_tests_properties(docs.${_name} PROPERTIES LABELS "docs;quick" TIMEOUT 120
-    FIXTURES_REQUIRED "shared;cargo;examples"
-    ENVIRONMENT "FLAGCX_P2P_LIBRARY=${_prefix}/lib/libflagcx_p2p.so;PREFIX=${_prefix};CXX=${CMAKE_CXX_COMPILER};PYTHONPATH=${PROJECT_SOURCE_DIR}/python:${CMAKE_CURRENT_SOURCE_DIR}/docs;HELLO_CPP=$<TARGET_FILE:hello_cc>;HELLO_C=$<TARGET_FILE:hello_c>;HELLO_RUST=${FLAGCX_P2P_CARGO_OUTPUT_DIR}/examples/hello;TOOL=${FLAGCX_P2P_CARGO_OUTPUT_DIR}/flagcx-p2p")
+    FIXTURES_REQUIRED "shared;cargo;examples;python_package"
+    ENVIRONMENT "FLAGCX_P2P_LIBRARY=${_prefix}/lib/libflagcx_p2p.so;PREFIX=${_prefix};CXX=${CMAKE_CXX_COMPILER};PYTHONPATH=${FLAGCX_P2P_PYTHON_PACKAGE}:${CMAKE_CURRENT_SOURCE_DIR}/docs;HELLO_CPP=$<TARGET_FILE:hello_cc>;HELLO_C=$<TARGET_FILE:hello_c>;HELLO_RUST=${FLAGCX_P2P_CARGO_OUTPUT_DIR}/examples/hello;TOOL=${FLAGCX_P2P_CARGO_OUTPUT_DIR}/flagcx-p2p")
 endforeach()

@@ -1,4 +1,4 @@
-# The ctypes package: python/test_*.py under python/run.py, with the shared library of embed.install_shared.
+# The Python package: python/test_*.py under python/run.py. python.build builds it, with the native module of rust/python.
 
 # The system's, for which `./x setup` installs numpy, before one of the user's own.
 find_program(FLAGCX_P2P_PYTHON python3 HINTS /usr/bin)
@@ -7,14 +7,27 @@ if(_suites AND NOT FLAGCX_P2P_PYTHON)
   message(FATAL_ERROR "flagcx-p2p: python3 not found. Install it, or set -DFLAGCX_P2P_BUILD_TESTS=OFF.")
 endif()
 
+# A folder that holds `flagcx_p2p`, for PYTHONPATH.
+set(FLAGCX_P2P_PYTHON_PACKAGE ${CMAKE_CURRENT_BINARY_DIR}/python)
+add_test(NAME python.build WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/python/package.sh ${FLAGCX_P2P_PYTHON_PACKAGE}
+          ${FLAGCX_P2P_CARGO_OUTPUT_DIR}/libflagcx_p2p_native.so ${CMAKE_COMMAND} -E env ${FLAGCX_P2P_CARGO_ENVIRONMENT}
+          ${FLAGCX_P2P_CARGO} build -p flagcx-p2p-python ${FLAGCX_P2P_CARGO_OPTIONS})
+set_tests_properties(python.build PROPERTIES LABELS "python;quick" TIMEOUT 600 FIXTURES_SETUP python_package)
+
 foreach(_suite IN LISTS _suites)
   get_filename_component(_module ${_suite} NAME_WE)
   string(REGEX REPLACE "^test_" "" _name ${_module})
   add_test(NAME python.${_name} COMMAND ${FLAGCX_P2P_PYTHON} run.py ${_module}
     WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
-  set_tests_properties(python.${_name} PROPERTIES LABELS "python;quick" TIMEOUT 120 FIXTURES_REQUIRED shared
-    SKIP_RETURN_CODE 77
-    ENVIRONMENT "FLAGCX_P2P_LIBRARY=${CMAKE_CURRENT_BINARY_DIR}/embed/shared/prefix/lib/libflagcx_p2p.so;PYTHONPATH=${PROJECT_SOURCE_DIR}/python")
+  set_tests_properties(python.${_name} PROPERTIES LABELS "python;quick" TIMEOUT 120 FIXTURES_REQUIRED python_package
+    SKIP_RETURN_CODE 77 ENVIRONMENT "PYTHONPATH=${FLAGCX_P2P_PYTHON_PACKAGE};PYTHONDONTWRITEBYTECODE=1")
 endforeach()
 # Not among the quick ones: it waits for time-outs.
 set_tests_properties(python.threads PROPERTIES LABELS python)
+
+# The two commands of the README; see python/proof_install.py.
+add_test(NAME proof.python_install COMMAND ${FLAGCX_P2P_PYTHON} run.py proof_install
+  WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
+set_tests_properties(proof.python_install PROPERTIES LABELS "proof" TIMEOUT 1200 PROCESSORS 2
+  ENVIRONMENT "FLAGCX_P2P_FABRIC=software;FLAGCX_P2P_BIND=127.0.0.1;CARGO_TARGET_DIR=${FLAGCX_P2P_CARGO_DIR}/wheel")

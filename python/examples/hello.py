@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a text into the memory of another process, and reads it back.
+"""Writes a text into the memory of another process, and reads it back. Needs the package: pip install ./python
 
 hello.py receive                      # prints its port and the address of its memory; a line of input ends it
 hello.py send HOST:PORT ADDRESS       # on any machine that reaches it

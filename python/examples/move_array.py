@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Moves an array from this process into the memory of another one, changes it there, and reads it back.
 
-    FLAGCX_P2P_LIBRARY=.../libflagcx_p2p.so PYTHONPATH=python python3 python/examples/move_array.py
+    pip install ./python
+    python3 python/examples/move_array.py
 
 The other process is started here, but could be anywhere: all that it tells is a port and an address. A numpy array is
 moved where numpy is installed, a bytearray otherwise.
 """
 
 import multiprocessing
-import os
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
@@ -17,13 +17,12 @@ import flagcx_p2p
 try:
     import numpy
 except ImportError:
-    numpy = None  # type: ignore[assignment]
+    numpy = None  # type: ignore[assignment, unused-ignore]
 
 COUNT = 1 << 20
-# Where both engines listen. Unset, it would be the address of an interface that the engine chooses. Read by the library
-# when the first engine is made.
+# Where both engines listen. Unset, it would be the address of an interface that the engine chooses.
 HOST = "127.0.0.1"
-os.environ["FLAGCX_P2P_BIND"] = HOST
+SETTINGS = {"FLAGCX_P2P_BIND": HOST}
 
 
 def make_array(first: int) -> Any:
@@ -35,7 +34,7 @@ def make_array(first: int) -> Any:
 
 def receiver(pipe: Pipe) -> None:
     """Offers an array to peers, and changes what has been written into it."""
-    with flagcx_p2p.Engine() as engine:
+    with flagcx_p2p.Engine(settings=SETTINGS) as engine:
         array = make_array(0)
         region = engine.register(array)
         engine.start_server()
@@ -51,7 +50,7 @@ def receiver(pipe: Pipe) -> None:
 def sender(pipe: Pipe) -> None:
     """Writes an array to the receiver, and reads back what became of it."""
     port, address = pipe.recv()
-    with flagcx_p2p.Engine() as engine:
+    with flagcx_p2p.Engine(settings=SETTINGS) as engine:
         array = make_array(100)
         region = engine.register(array)
         connection = engine.connect(f"{HOST}:{port}")

@@ -9,8 +9,8 @@
 
 The sender's bytes are in the receiver's memory when ``write`` returns; the receiver takes no part in it.
 
-Everything may be called from any thread at any time, :meth:`Engine.close` too; calls that wait let other threads run.
-``close`` refuses new calls and waits for those that other threads are in. They end by their own deadlines:
+Everything may be called from any thread at any time, :meth:`Engine.close` too; calls that wait let other threads run. They end by
+their own deadlines:
 
 - ``connect`` after FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS;
 - ``Region.close`` after FLAGCX_P2P_XFER_TIMEOUT_MS;
@@ -19,18 +19,30 @@ Everything may be called from any thread at any time, :meth:`Engine.close` too; 
 
 In a forked process, create an engine of its own: the parent's objects may be closed and dropped there, and nothing else.
 
-The shared library is found as :func:`load` describes.
+The engine is inside: nothing else needs to be installed.
 """
 
-from ._connection import Connection, ConnectionInfo
-from ._engine import Engine, Notification, SlowTransfer
-from ._errors import P2pError, TransferCancelled, TransferFailed, TransferTimedOut
-from ._library import FabricInfo, fabric_info, load, metrics_text, version
-from ._region import Region
-from ._shared import SharedMemory
-from ._transfer import Piece, Transfer
+import atexit as _atexit
+
+from ._asyncio import notifications as _notifications
+from ._errors import P2pError, QueueFull, TransferCancelled, TransferFailed, TransferTimedOut
+from ._info import fabric_info
+from ._native import (
+    Connection,
+    Engine,
+    Prepared,
+    Region,
+    RegionSlice,
+    SharedMemory,
+    Transfer,
+    close_all as _close_all,
+    metrics_text,
+    version,
+)
+from ._types import Amount, ConnectionInfo, FabricInfo, Notification, Piece, SlowTransfer, Stats
 
 __all__ = [
+    "Amount",
     "Connection",
     "ConnectionInfo",
     "Engine",
@@ -38,15 +50,23 @@ __all__ = [
     "Notification",
     "P2pError",
     "Piece",
+    "Prepared",
+    "QueueFull",
     "Region",
+    "RegionSlice",
     "SharedMemory",
     "SlowTransfer",
+    "Stats",
     "Transfer",
     "TransferCancelled",
     "TransferFailed",
     "TransferTimedOut",
     "fabric_info",
-    "load",
     "metrics_text",
     "version",
 ]
+
+setattr(Engine, "notifications", _notifications)
+
+# Before the interpreter stops other threads: those that wait for a transfer are told that the engine is closed.
+_atexit.register(_close_all)

@@ -5,17 +5,26 @@ class P2pError(RuntimeError):
     """The engine refused a call or could not complete it; the text has the reason."""
 
 
+class QueueFull(P2pError):
+    """There is no room for another transfer now: ask about some that have ended, then try again."""
+
+
 class TransferFailed(P2pError):
     """A transfer ended without having moved all its bytes; its destination holds anything.
 
-    ``piece`` is the index of the first piece known to have failed, ``status`` its completion status as in
-    ``enum ibv_wc_status``, ``peer`` the other end.
+    ``id``: the transfer's number, as in the log and in :class:`SlowTransfer`; ``piece``: the index of the first piece known to have
+    failed; ``status``: its completion status, as in ``enum ibv_wc_status``; ``status_name``: that in words; ``peer``: the other
+    end, "ip:port".
     """
 
-    def __init__(self, text: str, piece: int = 0, status: int = 0, peer: str = "") -> None:
+    def __init__(
+        self, text: str, id: int = 0, piece: int = 0, status: int = 0, status_name: str = "", peer: str = ""
+    ) -> None:
         super().__init__(text)
+        self.id = id
         self.piece = piece
         self.status = status
+        self.status_name = status_name
         self.peer = peer
 
 
@@ -24,4 +33,4 @@ class TransferTimedOut(TransferFailed):
 
 
 class TransferCancelled(TransferFailed):
-    """The transfer was stopped by :meth:`Transfer.cancel`."""
+    """The transfer was stopped: by :meth:`Transfer.cancel`, or with its connection or engine."""

@@ -1,6 +1,7 @@
 """Programs in interpreters of their own, and a peer that can be stopped."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,10 @@ with Engine() as engine:
 """
 
 
+#: A line of the engine's log.
+_LOGGED = re.compile(r"\S+Z +(INFO|WARN|ERROR) ")
+
+
 class Program:
     """A program that runs, with what it must end as."""
 
@@ -49,7 +54,7 @@ class Program:
         )
 
     def end(self, seconds: float) -> "tuple[str, str]":
-        """What it printed and what it complained of, without the library's log. Its status is the expected one."""
+        """What it printed and what it complained of, without the engine's log. Its status is the expected one."""
         try:
             output, errors = self.process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -57,7 +62,7 @@ class Program:
             output, errors = self.process.communicate()
             raise AssertionError(f"it hangs: {output}{errors}") from None
         assert self.process.returncode == self.status, f"it ended as {self.process.returncode}: {output}{errors}"
-        lines = [line for line in errors.splitlines() if " flagcx_p2p" not in line]
+        lines = [line for line in errors.splitlines() if not _LOGGED.match(line)]
         return output, "\n".join(lines)
 
 
@@ -80,6 +85,10 @@ class Peer:
     def stop(self) -> None:
         self.program.process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.program.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def kill(self) -> None:
+        self.program.status = -signal.SIGKILL
+        self.program.process.kill()
 
     def go_on(self) -> None:
         self.program.process.send_signal(signal.SIGCONT)

@@ -15,10 +15,10 @@ ENDS: Dict[str, Tuple[str, int]] = {
     "os._exit": ("os._exit(4)", 4),
     "cycles among engines and buffers": (
         "class Buffer(bytearray): pass\n"
-        "more = Buffer(4096); more.engine = client; client.more = [client.register(more), server]; server.client = client",
+        "more = Buffer(4096); more.engines = [client, server]; more.itself = more; more.region = client.register(more)",
         0,
     ),
-    "an atexit handler of before the import": (
+    "an atexit handler that transfers and closes": (
         "atexit.register(lambda: (connection.write(local, remote.address), client.close()))",
         0,
     ),
@@ -26,7 +26,7 @@ ENDS: Dict[str, Tuple[str, int]] = {
     "an engine that outlives the modules": (
         "import ctypes\n"
         "ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))\n"
-        "ctypes.pythonapi.Py_IncRef(ctypes.py_object(vars(flagcx_p2p._handle)))",
+        "ctypes.pythonapi.Py_IncRef(ctypes.py_object(vars(flagcx_p2p)))",
         0,
     ),
     "a destructor that uses an engine at the very end": (
@@ -75,6 +75,32 @@ ENDS: Dict[str, Tuple[str, int]] = {
     ),
 }
 
+#: What `late` does in an atexit handler of before the import: it runs when the engines have been closed already.
+LATE: Dict[str, str] = {
+    "use": (
+        "def late():\n"
+        "    try: connection.write(local, remote.address)\n"
+        "    except P2pError as error: assert 'closed' in str(error), error\n"
+        "    else: raise AssertionError('not closed')\n"
+    ),
+    "another engine that is left open": "def late(): sys.engine = Engine(); sys.engine.register(bytearray(64))\n",
+    "a join of a daemon thread that transfers": (
+        "def work():\n"
+        "    while True: connection.write(local, remote.address)\n"
+        "thread = threading.Thread(target=work, daemon=True)\n"
+        "thread.start()\n"
+        "def late(): thread.join(20); assert not thread.is_alive()\n"
+    ),
+    "a wait for daemon threads that go on after errors": (
+        "def work():\n"
+        "    while True:\n"
+        "        try: client.stats(); connection.start_write([Piece(local, remote.address)]).wait()\n"
+        "        except P2pError: pass\n"
+        "for _ in range(3): threading.Thread(target=work, daemon=True).start()\n"
+        "def late(): time.sleep(0.3)\n"
+    ),
+}
+
 #: A daemon thread is in the middle of a WRITE to a peer that is stopped, and the main thread of another one.
 STOPPED = """
 import sys, threading, time
@@ -86,6 +112,7 @@ peer.write(region, address, size=8)
 print("ready", flush=True)
 sys.stdin.readline()
 threading.Thread(target=peer.write, args=(region, address), daemon=True).start()
+threading.Thread(target=peer.start_write([Piece(region, address)]).wait, daemon=True).start()
 transfer = peer.start_read([Piece(region, address)])
 time.sleep(0.2)
 """
@@ -94,6 +121,8 @@ time.sleep(0.2)
 class Exit(unittest.TestCase):
     def test_every_end_is_quick_and_silent(self) -> None:
         programs = {name: Program(PAIR + text, status) for name, (text, status) in ENDS.items()}
+        late = "import atexit; atexit.register(lambda: late())"
+        programs |= {f"late: {name}": Program(late + PAIR + text) for name, text in LATE.items()}
         for name, program in programs.items():
             with self.subTest(name):
                 _, errors = program.end(max(1, program.started + 60 - time.monotonic()))

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 import unittest
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -49,6 +50,8 @@ class Forks(Pair):
             try:
                 work()
                 code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         self.assertEqual(wait_for(pid), status)

@@ -1,19 +1,20 @@
 """Ctrl-C, and other signal handlers that raise, at any moment of any call."""
 
 import contextlib
+import ctypes
 import os
 import random
 import signal
+import socket
 import threading
 import time
 import unittest
-import unittest.mock
 from typing import Any, Callable, Dict, Iterator
 
 from pair import Pair
 from programs import Peer
 
-# Before the library reads its configuration: between two processes of a host only TCP needs the peer's help.
+# Before the engine reads its configuration: between two processes of a host only TCP needs the peer's help.
 os.environ["FLAGCX_P2P_PATH"] = "tcp"
 
 import flagcx_p2p
@@ -81,6 +82,11 @@ class AStoppedPeer(unittest.TestCase):
                 self.peer.go_on()
                 self.bytes_arrive()
 
+    def test_ctrl_c_ends_a_connect_to_a_peer_that_is_silent(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            self.interrupted(lambda: self.engine.connect(f"127.0.0.1:{silent.getsockname()[1]}"))
+        self.bytes_arrive()
+
     def test_a_started_transfer_goes_on_after_ctrl_c(self) -> None:
         with self.engine.register(self.memory) as region:
             self.memory[:4], self.memory[-4:] = b"head", b"tail"
@@ -109,7 +115,65 @@ class AStoppedPeer(unittest.TestCase):
                 except flagcx_p2p.P2pError:
                     self.assertLess(time.monotonic(), deadline)
             self.connection.read(target, self.peer.address, size=4096)
-            self.assertEqual(flagcx_p2p._engine.ctypes.string_at(target.address, 4096), sent)
+            self.assertEqual(ctypes.string_at(target.address, 4096), sent)
+
+
+    def test_a_timeout_stops_the_transfer(self) -> None:
+        for name, call in {
+            "write": lambda region: self.connection.write(region, self.peer.address, timeout=0.3),
+            "read": lambda region: self.connection.read(region, self.peer.address, timeout=0.3),
+            "write_many": lambda region: self.connection.write_many([Piece(region, self.peer.address)], timeout=0.3),
+            "prepared": lambda region: self.connection.prepare("read", [Piece(region, self.peer.address)]).run(timeout=0.3),
+        }.items():
+            with self.subTest(name):
+                region = self.engine.register(self.memory)
+                self.peer.stop()
+                begun = time.monotonic()
+                with self.assertRaisesRegex(flagcx_p2p.TransferTimedOut, "not over after 0.3 s") as caught:
+                    call(region)
+                self.assertLess(time.monotonic() - begun, 3)
+                error = caught.exception
+                self.assertNotEqual(error.id, 0)
+                self.assertEqual((error.piece, error.peer), (0, self.peer.session))
+                self.assertEqual(self.engine.slow_transfers(0), [])
+                before = bytes(self.memory[:4096])
+                region.close()
+                self.peer.go_on()
+                self.bytes_arrive()
+                self.assertEqual(self.memory[:4096], before, "nothing touches the memory afterwards")
+
+    def test_a_wait_that_times_out_leaves_the_transfer(self) -> None:
+        with self.engine.register(self.memory) as region:
+            self.peer.stop()
+            transfer = self.connection.start_write([Piece(region, self.peer.address)])
+            with self.assertRaises(TimeoutError):
+                transfer.wait(0.1)
+            self.assertFalse(transfer.done())
+            self.peer.go_on()
+            transfer.wait(20)
+            self.assertTrue(transfer.done())
+
+    def test_a_peer_that_is_killed_ends_the_waits_with_all_that_is_known(self) -> None:
+        with self.engine.register(self.memory) as region:
+            self.peer.stop()
+            transfer = self.connection.start_write([Piece(region, self.peer.address, 0, 8), Piece(region, self.peer.address)])
+            killer = threading.Timer(0.3, self.peer.kill)
+            killer.start()
+            with self.assertRaises(flagcx_p2p.TransferFailed) as caught:
+                transfer.wait(20)
+            killer.join()
+            error = caught.exception
+            self.assertEqual((error.id, error.peer), (transfer.id, self.peer.session))
+            self.assertIn(error.piece, (0, 1))
+            self.assertNotEqual(error.status, 0)
+            self.assertIn(error.status_name, str(error))
+            self.assertIn(self.peer.session, str(error))
+            deadline = time.monotonic() + 10
+            while not self.connection.closed:
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.01)
+            with self.assertRaisesRegex(flagcx_p2p.P2pError, self.peer.session):
+                self.connection.write(region, self.peer.address)
 
 
 class AnyMoment(Pair):
@@ -129,8 +193,6 @@ class AnyMoment(Pair):
                 count += 1
 
     def tearDown(self) -> None:
-        handle = self.client._handle
-        self.assertEqual(handle._callers, {}, "calls that close would wait for")
         closing = threading.Thread(target=self.client.close, daemon=True)
         closing.start()
         closing.join(10)
@@ -170,8 +232,8 @@ class AnyMoment(Pair):
             self.client.register(bytearray(4096)).close()
 
         self.repeat(work)
-        # What an interrupt left registered is still held; new registrations of the same memory show that the rest is not.
-        self.assertLess(len(self.client._handle.memory), 200)
+        # What an interrupt left registered, between the two calls, is still held.
+        self.assertLess(self.client.stats()["regions"], 200)
         self.connection.write(self.local, self.remote.address)
         self.assertEqual(self.target, self.source)
 
@@ -185,24 +247,15 @@ class AnyMoment(Pair):
             self.assertGreater(engine.port, 0)
 
     def test_close_that_was_interrupted_may_be_repeated(self) -> None:
-        going, go_on = threading.Event(), threading.Event()
-        port = self.client._library.engine_port
-
-        def slow(pointer: int) -> int:
-            going.set()
-            go_on.wait(10)
-            return int(port(pointer))
-
-        with unittest.mock.patch.object(self.client._library, "engine_port", slow):
-            thread = threading.Thread(target=lambda: self.client.port, daemon=True)
-            thread.start()
-            going.wait(10)
-            with interrupts(0.1), self.assertRaises(KeyboardInterrupt):
-                self.client.close()
-            go_on.set()
-            thread.join(10)
-        self.client.close()
-        self.assertTrue(self.local.closed)
+        for _ in range(20):
+            engine, memory = Engine(), bytearray(64)
+            region = engine.register(memory)
+            with contextlib.suppress(KeyboardInterrupt), interrupts(random.uniform(0.0001, 0.002)):
+                engine.close()
+                time.sleep(0.01)
+            engine.close()
+            self.assertTrue(region.closed)
+            memory.append(0)
 
 
 if __name__ == "__main__":

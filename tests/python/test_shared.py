@@ -73,6 +73,30 @@ class Shared(Pair):
         del view
         self.assertEqual(mapped(), before)
 
+    def test_it_is_a_buffer_itself(self) -> None:
+        before = mapped()
+        memory = self.client.allocate(4096)
+        view = memoryview(memory)
+        self.assertEqual((view.nbytes, view.format, view.readonly, len(memory)), (4096, "B", False, 4096))
+        view[:3] = b"abc"
+        self.assertEqual(memory.buf[:3], b"abc")
+        memory.close()
+        with self.assertRaisesRegex(P2pError, "has been closed"):
+            memoryview(memory)
+        self.assertEqual((view[:3], mapped()), (b"abc", before + 1))
+        del view
+        self.assertEqual(mapped(), before)
+
+    def test_peers_do_not_find_it_unless_it_is_announced(self) -> None:
+        with self.server.allocate(4096, announced=False) as memory, self.assertRaisesRegex(P2pError, "no region"):
+            self.connection.write(self.local, memory.address, size=10)
+
+    def test_parts_of_it_move(self) -> None:
+        with self.client.allocate(self.SIZE) as memory:
+            memory.buf[:] = self.source
+            self.connection.write(memory[100:-100][50:60], self.remote.address)
+            self.assertEqual(self.target[:20], self.source[150:160] + bytes(10))
+
     def test_what_is_dropped_is_freed(self) -> None:
         before = mapped()
         for _ in range(20):
@@ -118,6 +142,9 @@ class Shared(Pair):
         for size in (0, -1, 1 << 63, 1 << 200):
             with self.assertRaisesRegex(ValueError, "cannot be allocated"):
                 self.client.allocate(size)
+        for other in ("4096", None, 1.5):
+            with self.assertRaises(TypeError):
+                self.client.allocate(other)  # type: ignore[arg-type]
         with self.assertRaisesRegex(P2pError, "are left of"):
             self.client.allocate(1 << 46)
         with self.assertRaisesRegex(P2pError, "vm.nr_hugepages"):

@@ -19,9 +19,10 @@ class Single(Pair):
             self.client: "create one in the other process",
             self.connection: "connect an Engine of the other process",
             self.local: "tell the peer its address and size",
+            self.local[:8]: "tell the peer its address and size",
             self.client.allocate(4096): "tell the peer its address and size",
             transfer: "wait for it here",
-            self.client._handle: "create an Engine",
+            self.connection.prepare("write", [Piece(self.local, self.remote.address)]): "prepare it on a Connection",
         }
         for thing, instead in advice.items():
             refused = f"{type(thing).__name__} objects can be neither copied nor pickled.*{instead}"
@@ -47,8 +48,11 @@ class Single(Pair):
         ]
         for thing in things:
             self.assertEqual(pickle.loads(pickle.dumps(thing)), thing)
-        error = pickle.loads(pickle.dumps(flagcx_p2p.TransferFailed("why", 3, 10, "127.0.0.1:5")))
-        self.assertEqual((str(error), error.piece, error.status, error.peer), ("why", 3, 10, "127.0.0.1:5"))
+        facts = ("why", 7, 3, 10, "remote access error", "127.0.0.1:5")
+        for kind in (flagcx_p2p.TransferFailed, flagcx_p2p.TransferTimedOut, flagcx_p2p.TransferCancelled):
+            error = pickle.loads(pickle.dumps(kind(*facts)))
+            self.assertIs(type(error), kind)
+            self.assertEqual((str(error), error.id, error.piece, error.status, error.status_name, error.peer), facts)
 
 
 if __name__ == "__main__":

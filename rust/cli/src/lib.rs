@@ -1,6 +1,6 @@
 //! The operator's tool of flagcx-p2p: moves files, measures, and says what is wrong with a machine or a peer.
 //!
-//! A library with one function, because two programs are this tool: the executable `flagcx-p2p`, and the command of the same
+//! A library, because two programs are this tool: the executable `flagcx-p2p`, and the command of the same
 //! name that the Python package installs.
 #![forbid(unsafe_code)]
 
@@ -30,6 +30,7 @@ mod wire;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::sync::Once;
 
 use args::{Cli, Command};
 use bench::BenchOptions;
@@ -62,6 +63,13 @@ pub fn run(arguments: Vec<OsString>, itself: Vec<OsString>) -> u8 {
         Command::Man(args) => generate::man(&args.directory),
     };
     ended(done.and_then(|()| output::check()))
+}
+
+/// Starts the log as the variables of FlagCX say, for a program that uses the engine without this tool. Later calls do nothing,
+/// and a subscriber that the program has set stays.
+pub fn start_logging() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| logging::start(0, false));
 }
 
 /// Prints clap's message: help and version on stdout, wrong usage on stderr.

@@ -42,8 +42,9 @@ pub(crate) fn start(verbose: u8, ends_soon: bool) {
         (0, Ok(directives)) => Box::new(EnvFilter::new(directives)),
         _ => Box::new(filter_fn(move |metadata| settings.allows(*metadata.level(), metadata.target()))),
     };
-    tracing_subscriber::registry().with(layer.with_filter(filter)).init();
-    if let Some(error) = failed {
+    // A subscriber that the program has set already has precedence.
+    let started = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_ok();
+    if let Some(error) = failed.filter(|_| started) {
         tracing::warn!("{FILE}: {error}; logging to stderr");
     }
 }

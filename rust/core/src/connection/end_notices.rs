@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Connection;
-use crate::pool::Worker;
-use crate::transfer::{AtEnd, EndNotice, TransferId};
+use crate::pool::{EndState, Worker};
+use crate::sync::{Mutex, lock};
+use crate::transfer::{AtEnd, EndNotice, Task, TaskGeneration, TransferId};
 
 impl Connection {
     /// Has `at_end` told of the end of a transfer, once; at once if it has ended. Takes the place of what was to be told of
@@ -26,11 +27,65 @@ impl Connection {
         self.lanes.first().map(|lane| &lane.worker)
     }
 
-    /// Ends the use of an id once its transfer has ended.
-    pub(super) fn release_at_end(self: &Arc<Self>, id: TransferId) {
+    /// Ends the use of an id once its transfer has ended: nothing will ask about it any more.
+    #[doc(hidden)]
+    pub fn release_at_end(self: &Arc<Self>, id: TransferId) {
         let Some(worker) = self.notice_worker() else { return };
         let release = Release { connection: Arc::clone(self), id, worker: Arc::clone(worker) };
         self.tell_at_end(id, Arc::new(release));
+    }
+}
+
+impl Connection {
+    /// Has a worker's thread call `call` once the transfer has ended, also if it has already; several for one transfer are all
+    /// called. It is told whether the transfer is done; false too if another thread had asked about it before this call.
+    ///
+    /// It must not block, and not drop what may be the last reference to a connection: the thread moves data for others too.
+    /// The id is not given back by it.
+    #[doc(hidden)]
+    pub fn call_at_end(&self, id: TransferId, call: impl FnOnce(bool) + Send + 'static) {
+        let Some(worker) = self.notice_worker() else { return };
+        let task = self.context.transfers.find(id).map(|live| (live.task(), live.task().generation()));
+        let (call, worker): (Call, _) = (Box::new(call), Arc::clone(worker));
+        self.tell_at_end(id, Arc::new(CallAtEnd { call: Mutex::new(Some(call)), task, worker }));
+    }
+
+    /// Whether a transfer has not ended. Asks nothing of it: no byte moves meanwhile, and its id is not given back.
+    #[doc(hidden)]
+    pub fn is_under_way(&self, id: TransferId) -> bool {
+        self.is_here()
+            && self
+                .context
+                .transfers
+                .find(id)
+                .is_some_and(|live| !live.task().is_ended() && live.is_current())
+    }
+}
+
+type Call = Box<dyn FnOnce(bool) + Send>;
+
+/// A call of the program's.
+struct CallAtEnd {
+    call: Mutex<Option<Call>>,
+    task: Option<(&'static Task, TaskGeneration)>,
+    worker: Arc<Worker>,
+}
+
+impl std::fmt::Debug for CallAtEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallAtEnd").field("task", &self.task).finish_non_exhaustive()
+    }
+}
+
+impl AtEnd for CallAtEnd {
+    fn ended(self: Arc<Self>) {
+        let state = self.task.and_then(|(task, generation)| task.end_state_of(generation));
+        let Some(call) = lock(&self.call).take() else { return };
+        self.worker.run_soon(move || call(state == Some(EndState::Done)));
+    }
+
+    fn stays(&self) -> bool {
+        true
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use super::Connection;
 use super::submit::thread_hint;
 use crate::notify::{Message, NotifyError, Sender};
+use crate::observe::report;
 use crate::sync::Ordering;
+use crate::transfer::TransferId;
 
 /// How long sending a notification may wait for a peer that does not read.
 const NOTIFY_LIMIT: Duration = Duration::from_secs(5);
@@ -35,9 +37,49 @@ impl Connection {
     /// [`NotifyError::NameTooLong`], [`NotifyError::TooLarge`] and [`NotifyError::OriginalPeer`] for sizes; and those of
     /// [`Connection::send_notification`].
     pub fn send_notification_bytes(&self, name: &[u8], content: &[u8]) -> Result<usize, NotifyError> {
-        let sent = self.sender()?.send_bytes(name, content, Instant::now() + NOTIFY_LIMIT)?;
+        self.send_by(name, content, Instant::now() + NOTIFY_LIMIT)
+    }
+
+    fn send_by(&self, name: &[u8], content: &[u8], deadline: Instant) -> Result<usize, NotifyError> {
+        let sent = self.sender()?.send_bytes(name, content, deadline)?;
         self.notified.fetch_add(1, Ordering::Relaxed);
         Ok(sent)
+    }
+
+    /// Refuses what [`Connection::send_notification_bytes`] would refuse for its sizes.
+    #[doc(hidden)]
+    pub fn check_notification(&self, name: &[u8], content: &[u8]) -> Result<(), NotifyError> {
+        self.here()?;
+        self.notify.as_ref().ok_or(NotifyError::NoChannel)?.check(name, content).map(drop)
+    }
+
+    /// Whether a small notification would be sent without waiting for the peer; true also if it would be refused at once.
+    #[doc(hidden)]
+    pub fn can_notify(&self) -> bool {
+        self.is_closed() || self.notify.as_ref().is_none_or(Sender::is_ready)
+    }
+
+    /// As [`Connection::send_notification_bytes`], for one that a transfer was started with: nothing waits for it, so its failure
+    /// is an event. False if it was not sent within `patience`.
+    #[doc(hidden)]
+    pub fn send_notification_of(
+        &self,
+        id: TransferId,
+        name: &[u8],
+        content: &[u8],
+        patience: Duration,
+    ) -> bool {
+        let sent = self.send_by(name, content, Instant::now() + patience);
+        if let Err(error) = &sent {
+            let (id, peer) = (id.0, &self.peer.control);
+            report!(
+                warn,
+                NotificationDropped,
+                peer = peer,
+                "the notification of transfer {id:#x} was not sent: {error}"
+            );
+        }
+        sent.is_ok()
     }
 
     fn sender(&self) -> Result<&Sender, NotifyError> {

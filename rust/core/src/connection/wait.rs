@@ -8,7 +8,7 @@ use crate::events::Wait;
 use crate::observe::report;
 use crate::pool::{EndState, PartOwner};
 use crate::sync::Ordering;
-use crate::transfer::{Asked, Live, Outcome, Status, TransferId};
+use crate::transfer::{Asked, Live, Outcome, Status, TaskGeneration, TransferId};
 
 /// A sleeping waiter looks up this often, in case its transfer was released by another thread.
 const NAP: Duration = Duration::from_millis(100);
@@ -205,10 +205,7 @@ impl Connection {
             // Released meanwhile: the task may be another transfer's by now.
             return false;
         }
-        if !live.task().is_ended() {
-            live.task().condemn_generation(life, EndState::Cancelled);
-            self.context.pool.early_ends().note();
-        }
+        self.condemn(&live, life);
         let grace = Instant::now() + CANCEL_GRACE;
         while live.is_current() && !live.task().is_ended() {
             self.help(live);
@@ -223,6 +220,36 @@ impl Connection {
             let _ = self.status(id);
         }
         true
+    }
+
+    /// As [`Connection::cancel`], for a thread that must not wait for as long: true if nothing touches the transfer's memory any
+    /// more, which it looks for as long as `patience`. False: the transfer is going to end as cancelled, which `cancel` waits for.
+    #[doc(hidden)]
+    pub fn try_cancel(&self, id: TransferId, patience: Duration) -> bool {
+        if !self.is_here() {
+            return true;
+        }
+        let Some(live) = self.context.transfers.find(id) else { return true };
+        let life = live.task().generation();
+        if !live.is_current() {
+            return true;
+        }
+        self.condemn(&live, life);
+        let until = Instant::now() + patience;
+        while live.is_current() && !live.task().is_ended() {
+            if Instant::now() >= until {
+                return false;
+            }
+            self.help(live);
+        }
+        true
+    }
+
+    fn condemn(&self, live: &Live, life: TaskGeneration) {
+        if !live.task().is_ended() {
+            live.task().condemn_generation(life, EndState::Cancelled);
+            self.context.pool.early_ends().note();
+        }
     }
 
     /// Asks about many transfers in one pass, and answers how many have ended: `ended[i]` is set when `ids[i]` has, and is not

@@ -39,6 +39,13 @@ pub(crate) use of_process::EndpointUse;
 #[cfg(feature = "metrics-endpoint")]
 pub use request::{MAX_HEAD, Method, Page, Parsed, Request, Status, parse};
 
+/// What `/snapshot` answers, for callers in this process, which need no endpoint: JSON. `uptime` is what it says of the time that
+/// the endpoint has been open.
+#[cfg(feature = "metrics-endpoint")]
+pub fn snapshot(uptime: std::time::Duration) -> Result<String, String> {
+    crate::observe::json::page(uptime).map_err(|error| error.to_string())
+}
+
 #[cfg(all(test, feature = "metrics-endpoint", not(flagcx_p2p_loom)))]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 mod tests;

@@ -7,6 +7,8 @@ mod breaker;
 mod buffer;
 mod connect;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
+mod end_calls_tests;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod ended_ids_tests;
 mod error;
 mod ipc;
@@ -177,6 +179,19 @@ impl Engine {
     /// `FLAGCX_P2P_NOTIF_QUEUE` wait to be taken: peers are read no further until some are.
     pub fn take_all_notifications(&self) -> Vec<Notification> {
         self.receiver().map_or_else(Vec::new, Receiver::take_all)
+    }
+
+    /// Takes the oldest of the notifications that have arrived, as [`Engine::take_all_notifications`] takes all.
+    #[doc(hidden)]
+    pub fn take_first_notification(&self) -> Option<Notification> {
+        self.receiver().and_then(Receiver::take_first)
+    }
+
+    /// Has the first listener called after each arrival of a notification, by the thread that brings it: it must not block, and
+    /// what it captures lives as long as the engine. False if there is one already, or no notification listener.
+    #[doc(hidden)]
+    pub fn on_notification(&self, listener: impl Fn() + Send + Sync + 'static) -> bool {
+        self.receiver().is_some_and(|receiver| receiver.listen(listener))
     }
 
     /// Opens a queue for transfers that have ended, for a program with an event loop of its own; see

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::{Message, Notification};
@@ -49,6 +49,17 @@ pub(super) struct Queue {
     room: Condvar,
     /// Wakes the receiver when there is room again.
     receiver: Option<Arc<Wakeup>>,
+    /// Called after each arrival, once there is one.
+    listener: OnceLock<ArrivalListener>,
+}
+
+/// What is called when a notification has arrived.
+pub(super) struct ArrivalListener(pub(super) Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for ArrivalListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ArrivalListener")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +90,14 @@ enum Reader {
 
 impl Queue {
     fn new(incarnation: u64, limits: Limits, receiver: Option<Arc<Wakeup>>) -> Self {
-        Self { incarnation, limits, state: Mutex::default(), room: Condvar::new(), receiver }
+        Self {
+            incarnation,
+            limits,
+            state: Mutex::default(),
+            room: Condvar::new(),
+            receiver,
+            listener: OnceLock::new(),
+        }
     }
 
     /// A queue of an engine, part of the process-wide view from now on.
@@ -117,6 +135,8 @@ impl Queue {
             return Err(arrival);
         }
         state.push(arrival);
+        drop(state);
+        self.tell_listener();
         Ok(())
     }
 
@@ -133,10 +153,25 @@ impl Queue {
                 Err(poisoned) => poisoned.into_inner().0,
             };
         }
-        if !state.closed {
-            state.push(arrival);
+        if state.closed {
+            return false;
         }
-        !state.closed
+        state.push(arrival);
+        drop(state);
+        self.tell_listener();
+        true
+    }
+
+    /// Has the first listener called after each arrival from now on; false if there was one.
+    pub(super) fn listen(&self, listener: ArrivalListener) -> bool {
+        self.listener.set(listener).is_ok()
+    }
+
+    /// Without the queue's lock: the listener may take what has arrived.
+    fn tell_listener(&self) {
+        if let Some(ArrivalListener(call)) = self.listener.get() {
+            call();
+        }
     }
 
     /// Takes the messages of 512 bytes; the others stay queued.
@@ -158,6 +193,25 @@ impl Queue {
         (state.fixed, state.bytes) = (0, 0);
         self.make_room(state);
         taken.into_iter().map(|(_, notification)| notification).collect()
+    }
+
+    /// Takes the oldest message, if there is one.
+    pub(super) fn take_first(&self) -> Option<Notification> {
+        let mut state = lock(&self.state);
+        state.reader = Reader::All;
+        let (_, first) = state.waiting.pop_front()?;
+        match &first {
+            Notification::Fixed(_) => state.fixed = state.fixed.saturating_sub(1),
+            Notification::Exact(message) => state.bytes = state.bytes.saturating_sub(message.content.len()),
+        }
+        self.make_room(state);
+        Some(first)
+    }
+
+    /// Whether there is room for another message of each kind, or none will ever be taken.
+    pub(super) fn is_ready(&self) -> bool {
+        let state = lock(&self.state);
+        state.closed || state.fixed < self.limits.messages && self.has_room_for_exact(&state)
     }
 
     /// Each kind has its own room, so that a process that fetches one kind only is not cut off from it by the other.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::decoder::SenderPolicy;
-use super::queue::{Limits, Queue};
+use super::queue::{ArrivalListener, Limits, Queue};
 use super::{Message, Notification};
 use crate::admission;
 use crate::config::{Config, ConfigError};
@@ -116,6 +116,17 @@ impl Receiver {
     /// Takes the messages of 512 bytes of this engine, in the order in which they arrived.
     pub fn take(&self) -> Vec<Message> {
         self.queue.take_fixed().into_iter().map(|(_, message)| message).collect()
+    }
+
+    /// Takes the oldest message of this engine, if there is one.
+    pub fn take_first(&self) -> Option<Notification> {
+        self.queue.take_first()
+    }
+
+    /// Has the first listener called after each arrival from now on, by the thread that brings it: it must not block. False if
+    /// there is one already.
+    pub fn listen(&self, listener: impl Fn() + Send + Sync + 'static) -> bool {
+        self.queue.listen(ArrivalListener(Box::new(listener)))
     }
 
     /// Takes all messages of this engine, of 512 bytes and of any size, in the order in which they arrived.

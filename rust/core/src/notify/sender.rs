@@ -1,5 +1,6 @@
 //! Sending notifications to one peer.
 
+use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use super::queue::Queue;
 use super::{LargeMessage, Message, Notification, NotifyError};
 use crate::control::Stream;
 use crate::control::wire::notification::{Header, MESSAGE_SIZE, NAME_SIZE};
+use crate::events::{Interest, is_ready};
 
 /// A sender to one peer's receiver. Any thread may send; messages are sent whole, in the order in which threads
 /// acquired the lock.
@@ -86,8 +88,18 @@ impl Sender {
         Ok(content.len())
     }
 
+    /// Whether the peer takes a message now: its queue has room, or the socket some for its beginning.
+    pub(crate) fn is_ready(&self) -> bool {
+        match &self.transport {
+            Transport::SameProcess(queue) => queue.is_ready(),
+            Transport::Socket { stream, .. } => {
+                stream.is_closed() || is_ready(stream.as_fd(), Interest::Write).unwrap_or(true)
+            }
+        }
+    }
+
     /// The length of the content on the wire, if name and content may be sent.
-    fn check(&self, name: &[u8], content: &[u8]) -> Result<u32, NotifyError> {
+    pub(crate) fn check(&self, name: &[u8], content: &[u8]) -> Result<u32, NotifyError> {
         let (peer, bytes, limit) = (self.peer.clone(), content.len(), self.max_bytes);
         if name.len() > NAME_SIZE {
             return Err(NotifyError::NameTooLong { peer, bytes: name.len() });

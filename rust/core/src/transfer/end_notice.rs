@@ -24,15 +24,15 @@ pub(crate) trait AtEnd: Debug + Send + Sync {
 pub(crate) struct EndNotice {
     generation: TaskGeneration,
     at_end: Arc<dyn AtEnd>,
-    /// What stays of the notice that this one has taken the place of.
-    former: Option<Arc<dyn AtEnd>>,
+    /// What stays of the notices that this one has taken the place of.
+    former: Vec<Arc<dyn AtEnd>>,
     /// Keeps the threads of the workers driving until then.
     _attending: Vec<Attending>,
 }
 
 impl EndNotice {
     pub(crate) fn new(generation: TaskGeneration, at_end: Arc<dyn AtEnd>, attending: Vec<Attending>) -> Self {
-        Self { generation, at_end, former: None, _attending: attending }
+        Self { generation, at_end, former: Vec::new(), _attending: attending }
     }
 
     pub(super) fn generation(&self) -> TaskGeneration {
@@ -41,8 +41,8 @@ impl EndNotice {
 
     /// Takes the place of a notice of the same generation.
     pub(super) fn replace(&mut self, former: &Self) {
-        self.former =
-            Some(&former.at_end).filter(|at_end| at_end.stays()).or(former.former.as_ref()).cloned();
+        self.former.clone_from(&former.former);
+        self.former.extend(Some(&former.at_end).filter(|at_end| at_end.stays()).cloned());
     }
 
     pub(super) fn fire(self) {

@@ -17,6 +17,7 @@ pub(super) use sync_requests::SyncRequests;
 use std::time::Duration;
 
 use super::Connection;
+use crate::memory::RemoteRegion;
 
 /// How long a look-up waits for regions that the peer has not announced yet.
 const QUESTION_LIMIT: Duration = Duration::from_secs(1);
@@ -29,12 +30,23 @@ impl Connection {
     /// original engine.
     #[doc(hidden)]
     pub fn remote_key(&self, address: u64, length: u64) -> Option<u32> {
-        self.here().ok()?;
-        let find = || self.remote.table().find(address, length).map(|region| region.rkey);
-        find().or_else(|| {
+        self.remote_region(address, length).map(|region| region.rkey)
+    }
+
+    /// The region that [`Connection::remote_key`] finds.
+    #[doc(hidden)]
+    pub fn remote_region(&self, address: u64, length: u64) -> Option<RemoteRegion> {
+        self.known_region(address, length).or_else(|| {
             self.request_regions();
-            find()
+            self.known_region(address, length)
         })
+    }
+
+    /// The region of those that the peer has announced until now. Never waits.
+    #[doc(hidden)]
+    pub fn known_region(&self, address: u64, length: u64) -> Option<RemoteRegion> {
+        self.here().ok()?;
+        self.remote.table().find(address, length).copied()
     }
 
     /// The number of known regions of the peer, and the version that they are of. 0, 0 for a peer that announces no

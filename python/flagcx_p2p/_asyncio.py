@@ -1,0 +1,255 @@
+"""Awaits in asyncio, or in another loop with ``add_reader``: no thread waits, and nothing is asked again and again.
+
+    a worker's thread -- token --> LoopQueue (an eventfd) -- readable --> the loop --> the future of that token
+
+Each loop has one :class:`_Reactor` with one descriptor, from its first await of something that was under way until it is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from ._errors import P2pError, QueueFull, TransferCancelled, TransferTimedOut
+from ._native import LoopQueue
+
+if TYPE_CHECKING:
+    from ._native import Connection, Engine, Transfer
+    from ._types import Notification
+
+#: How long one call waits for room, and how long it sleeps before it tries again: at first, and at most.
+_ROOM_LIMIT = 30.0
+_FIRST_PAUSE = 0.0002
+_LAST_PAUSE = 0.005
+
+#: IBV_WC_WR_FLUSH_ERR: the status of what was stopped.
+_FLUSHED = 5
+
+
+class _Reactor:
+    """What a loop awaits of the engine's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.queue = LoopQueue()
+        self.futures: dict[int, asyncio.Future[None]] = {}
+        self.last = 0
+        #: Calls that wait for room, by their connections.
+        self.lines: dict[Connection, _Line] = {}
+        loop.add_reader(self.queue.fileno(), self._wake)
+
+    def _wake(self) -> None:
+        for token in self.queue.take():
+            future = self.futures.pop(token, None)
+            if future is not None and not future.done():
+                future.set_result(None)
+
+    def future(self, loop: asyncio.AbstractEventLoop) -> tuple[int, asyncio.Future[None]]:
+        """A future that is done once its token has been pushed."""
+        self.last += 1
+        future = self.futures[self.last] = loop.create_future()
+        return self.last, future
+
+
+class _Line:
+    """Calls that wait for room on one connection, in the order in which they came: the first of them tries."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.calls = 0
+
+
+#: Of the loops that are not gone. Changed under the lock.
+_reactors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Reactor] = weakref.WeakKeyDictionary()
+_changes = threading.Lock()
+
+
+def _reactor(loop: asyncio.AbstractEventLoop) -> _Reactor:
+    reactor = _reactors.get(loop)
+    return _new_reactor(loop) if reactor is None else reactor
+
+
+def _new_reactor(loop: asyncio.AbstractEventLoop) -> _Reactor:
+    reactor = _Reactor(loop)
+    with _changes:
+        # What was awaited in a loop that has been closed is never done, and would keep the loop.
+        for other in [other for other in _reactors if other.is_closed()]:
+            del _reactors[other]
+        _reactors[loop] = reactor
+    return reactor
+
+
+def wait(transfer: Transfer) -> Generator[Any, None, None]:
+    """What ``await transfer`` does while it is under way."""
+    loop = asyncio.get_running_loop()
+    reactor = _reactor(loop)
+    token, future = reactor.future(loop)
+    try:
+        if transfer._watch(reactor.queue, token):
+            yield from future
+    except GeneratorExit:  # the coroutine is dropped: there is no task, and nothing may be awaited
+        raise
+    except BaseException:
+        yield from _stop(transfer, loop).__await__()
+        raise
+    finally:
+        if reactor.futures.pop(token, None) is not None:
+            transfer._unwatch(reactor.queue, token)
+    transfer._result()
+
+
+async def _stop(transfer: Transfer, loop: asyncio.AbstractEventLoop) -> None:
+    """Cancels it; nothing touches its memory afterwards. Does not raise CancelledError: its callers do already."""
+    if transfer._try_cancel():
+        return
+    try:
+        stopped = loop.run_in_executor(None, transfer.cancel)
+    except RuntimeError:  # the executor or the interpreter ends
+        return transfer.cancel()
+    await _settled(stopped)
+
+
+async def _settled(future: asyncio.Future[Any]) -> BaseException | None:
+    """Waits until it is done, cancelled or not; answers the last CancelledError that came meanwhile."""
+    cancelled = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled
+
+
+async def move(begin: Callable[..., Transfer | None], arguments: tuple[Any, ...], timeout: float | None) -> None:
+    """Begins a transfer, without blocking the loop, and waits for its end."""
+    if timeout is None:
+        transfer = await _started(begin, arguments)
+        return await transfer
+    begun: Transfer | None = None
+    try:
+        async with asyncio.timeout(max(timeout, 0.0)) as limit:
+            begun = await _started(begin, arguments)
+            await begun
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        if begun is None:
+            text = f"the transfer could not be started within {timeout} s: the queues are full"
+            raise TransferTimedOut(text, status=_FLUSHED) from None
+        try:
+            begun._result()  # it may have ended otherwise before
+        except TransferCancelled:
+            raise _timed_out(begun, timeout) from None
+
+
+def _timed_out(transfer: Transfer, timeout: float) -> TransferTimedOut:
+    text = f"the transfer was not over after {timeout} s and was stopped"
+    return TransferTimedOut(text, transfer.id, 0, _FLUSHED, "", transfer._peer)
+
+
+async def _started(begin: Callable[..., Transfer | None], arguments: tuple[Any, ...]) -> Transfer:
+    """Begins it as soon as there is room."""
+    connection: Connection = begin.__self__  # type: ignore[attr-defined]
+    loop = asyncio.get_running_loop()
+    reactor = _reactor(loop)
+    line = reactor.lines.get(connection)
+    if line is None:
+        try:
+            return begin(False, *arguments) or await _asked(begin, arguments, loop)
+        except QueueFull:
+            line = reactor.lines.setdefault(connection, _Line())
+    line.calls += 1
+    try:
+        async with line.turn:
+            return await _when_free(begin, arguments, loop)
+    finally:
+        line.calls -= 1
+        if line.calls == 0:
+            del reactor.lines[connection]
+
+
+async def _when_free(
+    begin: Callable[..., Transfer | None], arguments: tuple[Any, ...], loop: asyncio.AbstractEventLoop
+) -> Transfer:
+    """Tries again and again, while other calls in this loop for this connection wait for their turn."""
+    pause, until = _FIRST_PAUSE, loop.time() + _ROOM_LIMIT
+    while True:
+        try:
+            return begin(False, *arguments) or await _asked(begin, arguments, loop)
+        except QueueFull:
+            if loop.time() >= until:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LAST_PAUSE)
+
+
+async def _asked(
+    begin: Callable[..., Transfer | None], arguments: tuple[Any, ...], loop: asyncio.AbstractEventLoop
+) -> Transfer:
+    """Begins it on another thread: the peer is asked for a region first, which takes up to a second."""
+    started: asyncio.Future[Transfer] = loop.run_in_executor(None, begin, True, *arguments)  # type: ignore[arg-type]
+    cancelled = await _settled(started)
+    if cancelled is None:
+        return started.result()
+    if started.exception() is None:
+        await _stop(started.result(), loop)
+    raise cancelled
+
+
+class Notified(AsyncIterator["Notification"]):
+    """What ``Engine.notified`` answers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __aiter__(self) -> Notified:
+        return self
+
+    async def __anext__(self) -> Notification:
+        """The next notification; ends when the engine is closed."""
+        engine = self._engine
+        received: list[Notification] = []
+        try:
+            while True:
+                if self._has_taken(received):
+                    return received[0]
+                loop = asyncio.get_running_loop()
+                reactor = _reactor(loop)
+                token, future = reactor.future(loop)
+                try:
+                    # Again: one may have come before the arrivals were watched.
+                    if engine._watch(reactor.queue, token) and not self._has_taken(received):
+                        await future
+                finally:
+                    if reactor.futures.pop(token, None) is not None:
+                        engine._unwatch(reactor.queue, token)
+                if received:
+                    return received[0]
+        except BaseException as error:
+            if received:
+                engine._give_back(received)
+            if isinstance(error, P2pError) and engine.closed:
+                raise StopAsyncIteration from None
+            raise
+
+    def _has_taken(self, received: list[Notification]) -> bool:
+        self._engine._receive(received, False)
+        return bool(received)
+
+
+def notifications(self: Engine) -> list[Notification]:
+    """Takes all notifications that this engine has received, in the order of their arrival.
+
+    Never waits. An exception of a signal handler, such as ``KeyboardInterrupt``, loses none: the next call returns them. Any thread
+    may call it; each notification goes to one caller, of this or of ``notified``.
+    """
+    # In Python, because handlers run when a native method has returned: here its answer can still be given back.
+    received: list[Notification] = []
+    try:
+        self._receive(received, True)
+        return received
+    except BaseException:
+        self._give_back(received)
+        raise

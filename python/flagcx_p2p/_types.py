@@ -1,0 +1,109 @@
+"""What calls take and answer."""
+
+from typing import NamedTuple, Optional, TypedDict, Union
+
+from ._native import Region, RegionSlice
+
+
+class Piece(NamedTuple):
+    """One contiguous range of a transfer: ``size`` bytes of ``region`` from ``offset`` on, and their place at the peer.
+
+    ``size`` None: to the end of the region, or of the slice of one. Any size will do, also 4 GiB and more.
+    """
+
+    region: Union[Region, RegionSlice]
+    remote_address: int
+    offset: int = 0
+    size: Optional[int] = None
+
+
+class Notification(NamedTuple):
+    """A message of a peer."""
+
+    name: bytes
+    #: At most 256 bytes are filled up to 256 with zero bytes.
+    content: bytes
+
+
+class ConnectionInfo(NamedTuple):
+    """The state of a connection."""
+
+    #: How bytes travel now: "rdma", "in-process", "cross-memory", "tcp", "shared", or "none" when not connected. The slower path
+    #: where reads and writes take different ones.
+    path: str
+    #: Queue pairs agreed with the peer, and how many of them are in working order now.
+    lanes: int
+    healthy_lanes: int
+    #: Whether the peer is on this host.
+    local: bool
+    #: Whether the peer runs this engine, not the original one.
+    ours: bool
+    #: The peer's GPU index.
+    gpu_index: int
+    #: Control address of the peer, "ip:port".
+    peer: str
+    #: The path of reads and that of writes. They differ where a sandbox denies one of the copies between two processes.
+    read_path: str
+    write_path: str
+
+
+class SlowTransfer(NamedTuple):
+    """A transfer that has not ended."""
+
+    #: Its number in the engine: :attr:`Transfer.id`.
+    id: int
+    #: The address of its peer, "host:port".
+    peer: str
+    #: Whether it is a read; else a write.
+    is_read: bool
+    #: How its bytes travel: "rdma", "tcp", "cross-memory", "shared", "in-process" or "gpu"; "none" if no lane has it yet.
+    path: str
+    #: Bytes of its parts that have not ended. A part is what one lane moves.
+    bytes: int
+    #: The lanes with these parts, by their number in the connection.
+    lanes: "list[int]"
+    #: Work requests of these parts, and how many of them are done.
+    pieces: int
+    pieces_done: int
+    #: How long it has been unfinished, in seconds.
+    age: float
+
+
+class FabricInfo(NamedTuple):
+    """What engines of this process move bytes with."""
+
+    #: Number of devices.
+    devices: int
+    #: "verbs" or "software"; empty without a device.
+    provider: str
+    #: Why it was chosen.
+    reason: str
+
+
+class Amount(TypedDict):
+    """Transfers, and their bytes."""
+
+    transfers: int
+    bytes: int
+
+
+class Stats(TypedDict):
+    """What a process has counted since its start, over all its engines: :meth:`Engine.stats`."""
+
+    #: Transfers that have ended: by "read" and "write", then by the path that moved them ("in-process", "shared", "cross-memory", "tcp",
+    #: "rdma", "gpu"), then by how they ended ("done", "failed", "timed_out", "cancelled"). There are keys for what has happened; bytes
+    #: of other ends than "done" have not arrived for certain.
+    ended: "dict[str, dict[str, dict[str, Amount]]]"
+    #: Transfers that have not ended.
+    in_flight: Amount
+    #: Registered memory, now.
+    regions: int
+    registered_bytes: int
+    #: Registrations that were refused.
+    registration_failures: int
+    #: Connections, now, and those that have ended.
+    connections: int
+    connections_ended: int
+    #: Parts of transfers that were repeated because their lane had failed, and lanes that were rebuilt.
+    lane_retries: int
+    lane_rebuilds: int

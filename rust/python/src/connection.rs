@@ -1,0 +1,421 @@
+//! Connections.
+
+use std::sync::Arc;
+
+use flagcx_p2p::{Connection as CoreConnection, Iov, Opcode, PathKind, TransferId};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+use crate::asking;
+use crate::engine::Shared;
+use crate::local::Local;
+use crate::notifier::Note;
+use crate::number::Number;
+use crate::operation;
+use crate::pieces::{self, RemoteKeys};
+use crate::prepared::Prepared;
+use crate::single;
+use crate::transfer::{self, Transfer};
+
+/// A connection to one peer, of `Engine.connect`. Any method may be called from any thread.
+///
+/// The calls that move bytes come in three forms: `write` and `read` move one range, `write_many` and `read_many` many and wait, `start_write`
+/// and `start_read` many without waiting. Many ranges are named by a sequence of Piece, or by three columns: local addresses, the peer's
+/// addresses, and lengths in bytes. A column is a one-dimensional array of 64-bit whole numbers (numpy.uint64, numpy.int64,
+/// array.array("Q")), a sequence of numbers, or one number for all pieces. Local addresses must lie in regions of the connection's engine.
+/// A piece may have any length, also 4 GiB and more, and 0.
+///
+/// The peer must have registered the ranges, before or after the connect; nothing is moved unless every piece is valid. Errors: TypeError
+/// and ValueError for arguments, with the column or the piece; P2pError for what the engine refuses; TransferFailed, or a kind of it, for a
+/// transfer that has begun.
+#[pyclass(frozen, module = "flagcx_p2p", weakref)]
+#[derive(Debug)]
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    core: Arc<CoreConnection>,
+}
+
+type Argument<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
+
+impl Connection {
+    pub(crate) fn new(shared: Arc<Shared>, core: Arc<CoreConnection>) -> Self {
+        Self { shared, core }
+    }
+
+    /// One piece, of a region or a slice of one.
+    fn one(
+        &self,
+        local: &Bound<'_, PyAny>,
+        remote: Number,
+        offset: Number,
+        size: Option<Number>,
+    ) -> PyResult<Iov> {
+        self.shared.core()?;
+        let local_range = Local::of(local, &self.shared, offset.0, size.map(|size| size.0))?;
+        let remote = RemoteKeys::new(&self.core).find(local.py(), remote.0, local_range.size)?;
+        Ok(Iov {
+            local: local_range.address,
+            length: local_range.size,
+            region: Some(local_range.region),
+            remote,
+        })
+    }
+
+    fn many(
+        &self,
+        local: &Bound<'_, PyAny>,
+        remote: Argument<'_, '_>,
+        length: Argument<'_, '_>,
+    ) -> PyResult<Vec<Iov>> {
+        self.shared.core()?;
+        pieces::of_call(&self.core, &self.shared, local, (remote, length))
+    }
+
+    fn run(&self, py: Python<'_>, opcode: Opcode, iovs: &[Iov], timeout: Option<f64>) -> PyResult<()> {
+        operation::run(py, &self.shared, &self.core, opcode, iovs, timeout)
+    }
+
+    fn start(
+        &self,
+        py: Python<'_>,
+        opcode: Opcode,
+        iovs: &[Iov],
+        block: bool,
+        notify: Option<Note>,
+    ) -> PyResult<Transfer> {
+        transfer::begin(py, &self.shared, &self.core, (opcode, iovs), block, notify)
+    }
+}
+
+impl Connection {
+    /// The coroutine of a transfer: `arguments` are how to begin it, with what, and its time-out.
+    fn moved<'py>(
+        &self,
+        py: Python<'py>,
+        arguments: impl pyo3::call::PyCallArgs<'py>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        static MOVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        self.shared.core()?;
+        MOVE.import(py, "flagcx_p2p._asyncio", "move")?.call1(arguments)
+    }
+}
+
+#[pymethods]
+impl Connection {
+    /// Writes `size` bytes of `local` from `offset` on to the peer's memory at `remote_address`; they are there when this returns.
+    ///
+    /// `local`: a Region, a slice of one, or SharedMemory. Without `size`, to its end. `timeout`: seconds. When they have passed the
+    /// transfer is stopped, and TransferTimedOut raised. Ctrl-C stops it as well, as any exception of a signal handler does, within a
+    /// fraction of a second. Whatever is raised, nothing touches the region's memory for this call any more, and the peer's range holds
+    /// anything. Without `timeout`, FLAGCX_P2P_XFER_TIMEOUT_MS bounds it.
+    #[pyo3(signature = (local, remote_address, offset = Number(0), size = None, *, timeout = None),
+           text_signature = "($self, local, remote_address, offset=0, size=None, *, timeout=None)")]
+    fn write(
+        &self,
+        local: &Bound<'_, PyAny>,
+        remote_address: Number,
+        offset: Number,
+        size: Option<Number>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let iov = self.one(local, remote_address, offset, size)?;
+        self.run(local.py(), Opcode::Write, &[iov], timeout)
+    }
+
+    /// Reads `size` bytes of the peer's memory at `remote_address` into `local` from `offset` on; they are there when this returns.
+    ///
+    /// Arguments and errors are those of `write`.
+    #[pyo3(signature = (local, remote_address, offset = Number(0), size = None, *, timeout = None),
+           text_signature = "($self, local, remote_address, offset=0, size=None, *, timeout=None)")]
+    fn read(
+        &self,
+        local: &Bound<'_, PyAny>,
+        remote_address: Number,
+        offset: Number,
+        size: Option<Number>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let iov = self.one(local, remote_address, offset, size)?;
+        self.run(local.py(), Opcode::Read, &[iov], timeout)
+    }
+
+    /// Writes many ranges as one transfer, and waits for it. No pieces are none to wait for. `timeout` and Ctrl-C: as in `write`.
+    ///
+    /// write_many(pieces), or write_many(local, remote, length) with columns: see the class.
+    #[pyo3(signature = (local, remote = None, length = None, *, timeout = None))]
+    fn write_many(
+        &self,
+        local: &Bound<'_, PyAny>,
+        remote: Argument<'_, '_>,
+        length: Argument<'_, '_>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        self.run(local.py(), Opcode::Write, &self.many(local, remote, length)?, timeout)
+    }
+
+    /// Reads many ranges as one transfer, and waits for it. No pieces are none to wait for. `timeout` and Ctrl-C: as in `write`.
+    ///
+    /// read_many(pieces), or read_many(local, remote, length) with columns: see the class.
+    #[pyo3(signature = (local, remote = None, length = None, *, timeout = None))]
+    fn read_many(
+        &self,
+        local: &Bound<'_, PyAny>,
+        remote: Argument<'_, '_>,
+        length: Argument<'_, '_>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        self.run(local.py(), Opcode::Read, &self.many(local, remote, length)?, timeout)
+    }
+
+    /// Starts writing many ranges as one transfer, and answers that without waiting for its end.
+    ///
+    /// start_write(pieces), or start_write(local, remote, length) with columns: see the class; at least one piece. The memory must
+    /// stay as it is until the transfer has ended. Where there is no room for another transfer this waits for it, for 30 s at most, or
+    /// raises QueueFull at once with `block=False`.
+    ///
+    /// `notify`: name and content, both bytes, of a notification that the peer gets once the bytes are there, without anybody waiting
+    /// for it, and never if the transfer fails or is cancelled. Its sizes are checked before anything is started, as those of
+    /// `notify`. One thread of the engine sends them all, those to one peer in the order in which the transfers end. A peer that
+    /// does not read for 5 s loses it: an event `notification_dropped` and a line of the log, and `Transfer.notified` is False.
+    #[pyo3(signature = (local, remote = None, length = None, *, block = true, notify = None))]
+    fn start_write(
+        &self,
+        local: &Bound<'_, PyAny>,
+        remote: Argument<'_, '_>,
+        length: Argument<'_, '_>,
+        block: bool,
+        notify: Option<Note>,
+    ) -> PyResult<Transfer> {
+        self.start(local.py(), Opcode::Write, &self.many(local, remote, length)?, block, notify)
+    }
+
+    /// Starts reading many ranges as one transfer, and answers that without waiting for its end. Arguments and errors are those of
+    /// `start_write`.
+    #[pyo3(signature = (local, remote = None, length = None, *, block = true, notify = None))]
+    fn start_read(
+        &self,
+        local: &Bound<'_, PyAny>,
+        remote: Argument<'_, '_>,
+        length: Argument<'_, '_>,
+        block: bool,
+        notify: Option<Note>,
+    ) -> PyResult<Transfer> {
+        self.start(local.py(), Opcode::Read, &self.many(local, remote, length)?, block, notify)
+    }
+
+    /// `await connection.write_async(...)`: as `write`, for asyncio; the bytes are there when it returns.
+    ///
+    /// Never blocks the loop: it waits for room in a full queue by a timer of 0.2 to 5 ms, one for all calls that wait for this
+    /// connection in this loop, in the order in which they came, and for 30 s at most (`QueueFull`). The peer is asked for a
+    /// region that was registered later by a thread of the loop's executor, once. `timeout`: seconds; when it passes the transfer
+    /// is cancelled and `TransferTimedOut` is raised. Cancelling the task cancels the transfer. Either way nothing touches the
+    /// memory any more when the exception comes.
+    #[pyo3(signature = (local, remote_address, offset = Number(0), size = None, *, timeout = None),
+           text_signature = "($self, local, remote_address, offset=0, size=None, *, timeout=None)")]
+    fn write_async<'py>(
+        slf: &Bound<'py, Self>,
+        local: &Bound<'py, PyAny>,
+        remote_address: Number,
+        offset: Number,
+        size: Option<Number>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let begin = slf.getattr("_begin_one")?;
+        slf.get().moved(
+            slf.py(),
+            (begin, (true, local, remote_address.0, offset.0, size.map(|size| size.0)), timeout),
+        )
+    }
+
+    /// `await connection.write_many_async(...)`: as `write_many`, for asyncio; see `write_async`.
+    #[pyo3(signature = (local, remote = None, length = None, *, timeout = None))]
+    fn write_many_async<'py>(
+        slf: &Bound<'py, Self>,
+        local: &Bound<'py, PyAny>,
+        remote: Argument<'_, 'py>,
+        length: Argument<'_, 'py>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let begin = slf.getattr("_begin_many")?;
+        slf.get().moved(slf.py(), (begin, (true, local, remote, length), timeout))
+    }
+
+    /// `await connection.read_async(...)`: as `read`, for asyncio; see `write_async`.
+    #[pyo3(signature = (local, remote_address, offset = Number(0), size = None, *, timeout = None),
+           text_signature = "($self, local, remote_address, offset=0, size=None, *, timeout=None)")]
+    fn read_async<'py>(
+        slf: &Bound<'py, Self>,
+        local: &Bound<'py, PyAny>,
+        remote_address: Number,
+        offset: Number,
+        size: Option<Number>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let begin = slf.getattr("_begin_one")?;
+        slf.get().moved(
+            slf.py(),
+            (begin, (false, local, remote_address.0, offset.0, size.map(|size| size.0)), timeout),
+        )
+    }
+
+    /// `await connection.read_many_async(...)`: as `read_many`, for asyncio; see `read_async`.
+    #[pyo3(signature = (local, remote = None, length = None, *, timeout = None))]
+    fn read_many_async<'py>(
+        slf: &Bound<'py, Self>,
+        local: &Bound<'py, PyAny>,
+        remote: Argument<'_, 'py>,
+        length: Argument<'_, 'py>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let begin = slf.getattr("_begin_many")?;
+        slf.get().moved(slf.py(), (begin, (false, local, remote, length), timeout))
+    }
+
+    /// Starts a transfer of one piece without waiting for room. `None` if the peer must be asked first, and may not.
+    #[pyo3(name = "_begin_one")]
+    fn begin_one(
+        &self,
+        asks: bool,
+        write: bool,
+        local: &Bound<'_, PyAny>,
+        remote: u64,
+        offset: u64,
+        size: Option<u64>,
+    ) -> PyResult<Option<Transfer>> {
+        let find = || self.one(local, Number(remote), Number(offset), size.map(Number));
+        let iov = if asks { Some(find()?) } else { asking::without(find)? };
+        iov.map(|iov| self.start(local.py(), opcode(write), &[iov], false, None)).transpose()
+    }
+
+    /// As `_begin_one`, of many pieces.
+    #[pyo3(name = "_begin_many")]
+    fn begin_many(
+        &self,
+        asks: bool,
+        write: bool,
+        local: &Bound<'_, PyAny>,
+        remote: Argument<'_, '_>,
+        length: Argument<'_, '_>,
+    ) -> PyResult<Option<Transfer>> {
+        let find = || self.many(local, remote, length);
+        let iovs = if asks { Some(find()?) } else { asking::without(find)? };
+        match iovs.as_deref() {
+            None => Ok(None),
+            // Nothing is done without pieces.
+            Some([]) => Ok(Some(Transfer::new(Arc::clone(&self.core), TransferId::COMPLETE))),
+            Some(iovs) => self.start(local.py(), opcode(write), iovs, false, None).map(Some),
+        }
+    }
+
+    /// A transfer that can be made many times, of the same pieces: `operation` is "read" or "write".
+    ///
+    /// prepare(operation, pieces), or prepare(operation, local, remote, length) with columns: see the class. Nothing is moved yet.
+    #[pyo3(signature = (operation, local, remote = None, length = None))]
+    fn prepare(
+        &self,
+        operation: &str,
+        local: &Bound<'_, PyAny>,
+        remote: Argument<'_, '_>,
+        length: Argument<'_, '_>,
+    ) -> PyResult<Prepared> {
+        let opcode = match operation {
+            "read" => Opcode::Read,
+            "write" => Opcode::Write,
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "operation is \"read\" or \"write\", got {other:?}"
+                )));
+            }
+        };
+        let iovs = self.many(local, remote, length)?;
+        let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.core));
+        Ok(Prepared { shared, connection, opcode, iovs })
+    }
+
+    /// Sends a notification: a name of at most 256 bytes without a NUL, and a content.
+    ///
+    /// It may overtake transfers: wait for those first. A peer that runs this engine gets exactly this content, up to its
+    /// FLAGCX_P2P_NOTIF_MAX_BYTES: in Python from `Engine.notifications`, in C++ from flagcxP2pEngineGetNotifsOf. The original engine gets
+    /// at most 256 bytes, filled up with zeros. Raises ValueError for such a name, P2pError when the peer does not take it.
+    #[pyo3(signature = (name, content = EMPTY), text_signature = "($self, name, content=b'')")]
+    fn notify(&self, py: Python<'_>, name: &[u8], content: &[u8]) -> PyResult<()> {
+        self.shared.core()?;
+        if name.len() > 256 {
+            let text = format!("the name of a notification has at most 256 bytes, got {}", name.len());
+            return Err(PyValueError::new_err(text));
+        }
+        if name.contains(&0) {
+            return Err(PyValueError::new_err("the name of a notification must have no NUL"));
+        }
+        let sent = py.detach(|| self.core.send_notification_bytes(name, content));
+        sent.map(drop).map_err(|error| self.shared.refused(error))
+    }
+
+    /// The state of the connection as it is now: a ConnectionInfo.
+    fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        self.shared.core()?;
+        let info = self.core.info();
+        CLASS.import(py, "flagcx_p2p._types", "ConnectionInfo")?.call1((
+            path(info.path),
+            info.lanes,
+            info.healthy_lanes,
+            info.local,
+            info.ours,
+            info.gpu_index,
+            info.peer,
+            path(info.paths.read),
+            path(info.paths.write),
+        ))
+    }
+
+    /// The other end, "ip:port".
+    #[getter]
+    fn peer(&self) -> String {
+        self.core.peer().control.to_string()
+    }
+
+    /// Whether it takes no transfers any more: it or its engine has been closed, or the peer has gone.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.shared.is_closed() || !self.core.is_usable()
+    }
+
+    /// Ends the connection, for all objects that `Engine.connect` has answered for it; the peer is told. Its transfers end as cancelled;
+    /// when this returns nothing of it touches host memory any more. The engine's regions stay, and `connect` makes another one.
+    ///
+    /// Takes at most 2 s. Repeats do nothing, and so does this in a forked process.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.core.close());
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) {
+        self.close(py);
+    }
+
+    fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let advice = "connect an Engine of the other process to the peer, by its \"host:port\"";
+        Err(single::not_copied(slf.get_type().name()?, advice))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<flagcx_p2p.Connection to {}>", self.core.peer().control)
+    }
+}
+
+fn opcode(write: bool) -> Opcode {
+    if write { Opcode::Write } else { Opcode::Read }
+}
+
+const EMPTY: &[u8] = &[];
+
+fn path(kind: PathKind) -> &'static str {
+    kind.name()
+}

@@ -1,0 +1,51 @@
+//! Waits that let other threads run and see signals.
+
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::{Connection, Outcome, Status, TransferId};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::errors::refused;
+
+/// How long a wait goes on before it looks for signals.
+pub(crate) const TURN: Duration = Duration::from_millis(200);
+
+/// The end of a wait of so many seconds; `None`, for no end.
+pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
+    let Some(seconds) = timeout else { return Ok(None) };
+    if seconds.is_nan() {
+        return Err(PyValueError::new_err("a timeout is a number of seconds, or None for no end: got nan"));
+    }
+    // What is too long for the clock has no end.
+    let length = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    Ok(Instant::now().checked_add(length))
+}
+
+/// Waits for the end of a transfer; `None` if the deadline comes first. An error, such as that of Ctrl-C, leaves it under way.
+pub(crate) fn wait(
+    py: Python<'_>,
+    connection: &Connection,
+    id: TransferId,
+    deadline: Option<Instant>,
+) -> PyResult<Option<Outcome>> {
+    // It may have ended; then the interpreter's lock need not be released.
+    let mut status = connection.status(id);
+    loop {
+        match status {
+            Status::Ended(outcome) => return Ok(Some(outcome)),
+            Status::Unknown => {
+                connection.here().map_err(refused)?;
+                return Err(refused(
+                    "the engine does not know the transfer any more: how it ended was told long ago",
+                ));
+            }
+            Status::Pending => py.check_signals()?,
+        }
+        let left = deadline.map_or(TURN, |deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return Ok(None);
+        }
+        status = py.detach(|| connection.wait(id, left.min(TURN)));
+    }
+}

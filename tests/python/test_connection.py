@@ -1,0 +1,174 @@
+"""Connections that are closed, and what an engine tells of itself."""
+
+import json
+import os
+import socket
+import tempfile
+import time
+import unittest
+from typing import Any, Dict
+
+from pair import Pair
+
+import flagcx_p2p
+from flagcx_p2p import Engine, Piece
+
+
+class Closing(Pair):
+    def test_a_connection_that_is_closed_takes_no_transfers(self) -> None:
+        self.assertFalse(self.connection.closed)
+        self.connection.write(self.local, self.remote.address)
+        prepared = self.connection.prepare("read", [Piece(self.local, self.remote.address)])
+        self.connection.close()
+        self.connection.close()
+        self.assertTrue(self.connection.closed)
+        for attempt in (
+            lambda: self.connection.write(self.local, self.remote.address),
+            lambda: self.connection.start_read([Piece(self.local, self.remote.address)]),
+            lambda: self.connection.write_many(self.local.address, self.remote.address, 8),
+            lambda: self.connection.notify(b"name"),
+            prepared.run,
+            prepared.start,
+        ):
+            with self.assertRaisesRegex(flagcx_p2p.P2pError, "closed|ended|no notification channel"):
+                attempt()
+
+    def test_the_next_connect_makes_another_one(self) -> None:
+        session, first = f"127.0.0.1:{self.server.port}", self.connection
+        self.assertEqual(self.client.session, f"127.0.0.1:{self.client.port}")
+        self.assertEqual(self.server.session, session)
+        self.assertEqual(first.peer, session)
+        self.assertFalse(self.client.connect(session).closed)
+        with first as same:
+            self.assertIs(same, first)
+        self.assertTrue(first.closed)
+        with self.client.connect(session) as second:
+            second.write(self.local, self.remote.address)
+            self.assertEqual(self.target, self.source)
+
+    def test_one_of_several_connections_ends_alone(self) -> None:
+        with Engine() as other:
+            region = other.register(bytearray(self.SIZE))
+            other.start_server()
+            connection = self.client.connect(other.session)
+            self.connection.close()
+            connection.write(self.local, region.address)
+            self.assertFalse(connection.closed)
+
+    def test_its_transfers_end_as_cancelled(self) -> None:
+        transfers = [self.connection.start_write([Piece(self.local, self.remote.address)]) for _ in range(50)]
+        self.connection.close()
+        for transfer in transfers:
+            try:
+                transfer.wait(10)
+            except flagcx_p2p.TransferCancelled as error:
+                self.assertEqual((error.id, error.peer), (transfer.id, self.connection.peer))
+                self.assertIn("cancelled", str(error))
+        self.local.close()
+        self.source.append(0)
+
+    def test_a_peer_that_closes_is_noticed(self) -> None:
+        self.server.close()
+        deadline = time.monotonic() + 10
+        while not self.connection.closed:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.005)
+
+    def test_the_engines_end_closes_all(self) -> None:
+        with Engine() as engine:
+            self.assertFalse(engine.closed)
+            connection = engine.connect(self.server.session)
+            region = engine.register(bytearray(8))
+            self.assertIn(str(engine.port), repr(engine))
+        self.assertTrue(engine.closed and connection.closed and region.closed)
+        self.assertIn("closed", repr(engine))
+        for attempt in (engine.stats, engine.snapshot, connection.info, lambda: connection.write(region, 0)):
+            with self.assertRaisesRegex(flagcx_p2p.P2pError, "the engine is closed"):
+                attempt()
+
+    def test_with_statements_end_what_an_exception_leaves(self) -> None:
+        with self.assertRaises(KeyError), Engine() as engine, engine.register(bytearray(8)) as region:
+            with engine.connect(self.server.session) as connection:
+                raise KeyError
+        self.assertTrue(engine.closed and region.closed and connection.closed)
+
+
+class Settings(unittest.TestCase):
+    def test_they_go_before_the_environment(self) -> None:
+        for lanes in (1, 3):
+            settings = {"FLAGCX_P2P_QPS_PER_CONN": str(lanes)}
+            with Engine(settings=settings) as client, Engine(settings=settings) as server:
+                server.start_server()
+                self.assertEqual(client.connect(server.session).info().lanes, lanes)
+
+    def test_those_that_are_wrong_are_refused(self) -> None:
+        with self.assertRaisesRegex(flagcx_p2p.P2pError, "FLAGCX_P2P_ALLOW"):
+            Engine(settings={"FLAGCX_P2P_ALLOW": "nonsense/99"})
+        with self.assertRaises(TypeError):
+            Engine(settings={"FLAGCX_P2P_PATH": 7})  # type: ignore[dict-item]
+
+
+class Counts(Pair):
+    def ended(self, stats: flagcx_p2p.Stats, direction: str) -> Dict[str, int]:
+        """The sums over all paths, of what is done."""
+        total = {"transfers": 0, "bytes": 0}
+        for path in stats["ended"][direction].values():
+            done = path.get("done", {"transfers": 0, "bytes": 0})
+            total["transfers"] += done["transfers"]
+            total["bytes"] += done["bytes"]
+        return total
+
+    def test_stats(self) -> None:
+        before = self.client.stats()
+        for _ in range(3):
+            self.connection.write(self.local, self.remote.address, size=1000)
+        self.connection.read_many([Piece(self.local, self.remote.address, 64 * i, 64) for i in range(100)])
+        after = self.client.stats()
+        for direction, transfers, size in (("write", 3, 3000), ("read", 1, 6400)):
+            was, now = self.ended(before, direction), self.ended(after, direction)
+            self.assertEqual((now["transfers"] - was["transfers"], now["bytes"] - was["bytes"]), (transfers, size))
+        self.assertEqual(after["in_flight"], {"transfers": 0, "bytes": 0})
+        self.assertEqual(after["regions"], 2)
+        self.assertEqual(after["registered_bytes"], 2 * self.SIZE)
+        deadline = time.monotonic() + 10
+        while self.client.stats()["connections"] != 2:  # both ends are in this process; the peer's comes in a moment
+            self.assertLess(time.monotonic(), deadline)
+        self.assertEqual(set(after), set(flagcx_p2p.Stats.__annotations__))
+
+    def test_failures_are_counted(self) -> None:
+        def failures() -> int:
+            reads = self.client.stats()["ended"]["read"].values()
+            return sum(path.get("failed", {"transfers": 0})["transfers"] for path in reads)
+
+        before, deadline = failures(), time.monotonic() + 20
+        while failures() == before:
+            self.assertLess(time.monotonic(), deadline)
+            region = self.server.register(bytearray(64))
+            self.connection.read(self.local, region.address, size=64)
+            region.close()
+            with self.assertRaises(flagcx_p2p.P2pError):
+                self.connection.read(self.local, region.address, size=64)
+
+    def test_the_snapshot_is_the_page_of_the_endpoint(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "metrics")
+            with Engine(settings={"FLAGCX_P2P_METRICS": f"unix:{path}"}) as engine:
+                self.connection.write(self.local, self.remote.address)
+                ours = engine.snapshot()
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(path)
+                    client.sendall(b"GET /snapshot HTTP/1.1\r\nHost: here\r\n\r\n")
+                    answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
+        page: Dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
+        self.assertEqual(set(ours), set(page))
+        for key in ("version", "host", "pid"):
+            self.assertEqual(ours[key], page[key])
+        names = [{metric["name"] for metric in snapshot["metrics"]} for snapshot in (ours, page)]
+        self.assertEqual(names[0], names[1])
+        self.assertEqual(ours["version"], flagcx_p2p.version())
+        self.assertGreater(ours["uptime_seconds"], 0)
+        json.dumps(ours)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// This engine through flagcx_p2p.h, for comparison with the same engine through Python: the samples of side.py.
+//
+//   cpp_api target shared|private | cpp_api initiator shared|private LINE
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "flagcx_p2p.h"
+#include "flagcx_p2p_ext.h"
+
+namespace {
+
+constexpr size_t POOL = size_t{1} << 30, BLOCK = 4096, BLOCKS = 4096;
+
+void require(bool fine, const char *what) {
+  if (fine) return;
+  std::fprintf(stderr, "cpp_api: %s: %s\n", what, flagcxP2pEngineLastError());
+  std::exit(1);
+}
+
+double seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double median(std::vector<double> times) {
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+struct Side {
+  FlagcxP2pEngine *engine = flagcxP2pEngineCreate();
+  unsigned char *pool = nullptr;
+  FlagcxP2pMr region = 0;
+
+  Side(bool shared, int fill) {
+    require(engine != nullptr, "create an engine");
+    void *memory = nullptr;
+    if (shared) {
+      require(flagcxP2pEngineAllocShared(engine, POOL, 0, &memory, &region) == 0, "allocate");
+    } else {
+      memory = mmap(nullptr, POOL, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      require(memory != MAP_FAILED, "mmap");
+      require(flagcxP2pEngineReg(engine, reinterpret_cast<uintptr_t>(memory), POOL, region) == 0, "register");
+    }
+    pool = static_cast<unsigned char *>(memory);
+    std::memset(pool, fill, POOL);
+  }
+};
+
+class Initiator {
+ public:
+  Initiator(Side &side, FlagcxP2pConn *conn, uint64_t remote) : side_(side), conn_(conn), remote_(remote) {}
+
+  double writeMicroseconds() {
+    std::vector<double> times;
+    for (size_t number = 0; number < 2200; ++number) {
+      const size_t offset = number * 37 % (POOL / BLOCK) * BLOCK;
+      const double begin = seconds();
+      write(offset, BLOCK);
+      if (number >= 200) times.push_back(seconds() - begin);
+    }
+    return median(times) * 1e6;
+  }
+
+  // Milliseconds until the call returns, and until the bytes are there.
+  std::pair<double, double> scattered() {
+    std::vector<double> submitted, arrived;
+    std::mt19937_64 random(7);
+    std::vector<uint64_t> here(POOL / BLOCK), there(POOL / BLOCK);
+    std::iota(here.begin(), here.end(), 0);
+    there = here;
+    for (int round = 0; round < 12; ++round) {
+      std::shuffle(here.begin(), here.end(), random);
+      std::shuffle(there.begin(), there.end(), random);
+      std::vector<FlagcxP2pMr> regions(BLOCKS, side_.region);
+      std::vector<void *> local(BLOCKS);
+      std::vector<size_t> sizes(BLOCKS, BLOCK);
+      std::vector<FlagcxP2pRdmaDesc> descs(BLOCKS);
+      const double begin = seconds();
+      for (size_t i = 0; i < BLOCKS; ++i) {
+        local[i] = side_.pool + here[i] * BLOCK;
+        require(flagcxP2pEngineMakeDesc(conn_, remote_ + there[i] * BLOCK, BLOCK, &descs[i]) == 0, "describe");
+      }
+      uint64_t id = 0;
+      require(flagcxP2pEngineWriteVector(conn_, regions, local, sizes, descs, BLOCKS, &id) == 0, "write");
+      if (round >= 2) submitted.push_back(seconds() - begin);
+      wait(id);
+      if (round >= 2) arrived.push_back(seconds() - begin);
+    }
+    return {median(submitted) * 1e3, median(arrived) * 1e3};
+  }
+
+  double gigabytesASecond() {
+    double best = 0;
+    for (int round = 0; round < 3; ++round) {
+      const double begin = seconds();
+      write(0, POOL);
+      best = std::max(best, POOL / (seconds() - begin) / 1e9);
+    }
+    return best;
+  }
+
+  bool verified() {
+    std::memset(side_.pool, 0, POOL);
+    FlagcxP2pRdmaDesc desc;
+    require(flagcxP2pEngineMakeDesc(conn_, remote_, POOL, &desc) == 0, "describe");
+    uint64_t id = 0;
+    require(flagcxP2pEngineRead(conn_, side_.region, side_.pool, POOL, desc, &id) == 0, "read");
+    wait(id);
+    return std::all_of(side_.pool, side_.pool + POOL, [](unsigned char byte) { return byte == 7; });
+  }
+
+ private:
+  void write(size_t offset, size_t size) {
+    FlagcxP2pRdmaDesc desc;
+    require(flagcxP2pEngineMakeDesc(conn_, remote_ + offset, size, &desc) == 0, "describe");
+    uint64_t id = 0;
+    require(flagcxP2pEngineWrite(conn_, side_.region, side_.pool + offset, size, desc, &id) == 0, "write");
+    wait(id);
+  }
+
+  void wait(uint64_t id) {
+    FlagcxP2pXferResult result{};
+    result.size = sizeof(result);
+    require(flagcxP2pEngineXferWait(conn_, id, 30000, &result) == 0 && result.state == 1, "wait");
+  }
+
+  Side &side_;
+  FlagcxP2pConn *conn_;
+  uint64_t remote_;
+};
+
+} // namespace
+
+int main(int count, char **words) {
+  if (count < 3) return 2;
+  const bool target = std::string(words[1]) == "target";
+  Side side(std::string(words[2]) == "shared", target ? 0 : 7);
+  if (target) {
+    require(flagcxP2pEngineStartRpcServer(side.engine) == 0, "listen");
+    std::printf("127.0.0.1:%d,%llu\n", flagcxP2pEngineGetRpcPort(side.engine),
+                static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(side.pool)));
+    std::fflush(stdout);
+    while (getchar() != EOF) {}
+    std::_Exit(0);
+  }
+  const std::string line = words[3];
+  const size_t comma = line.find(',');
+  FlagcxP2pConn *const conn = flagcxP2pEngineGetConn(side.engine, line.substr(0, comma).c_str());
+  require(conn != nullptr, "connect");
+  Initiator initiator(side, conn, std::stoull(line.substr(comma + 1)));
+  std::puts("C++");
+  std::fflush(stdout);
+  char text[64];
+  while (std::fgets(text, sizeof(text), stdin) != nullptr) {
+    const double one = initiator.writeMicroseconds();
+    const auto scattered = initiator.scattered();
+    const double rate = initiator.gigabytesASecond();
+    std::printf("{\"write_us\": %g, \"submit_ms\": %g, \"scattered_ms\": %g, \"gib_gbps\": %g, \"verified\": %s}\n", one,
+                scattered.first, scattered.second, rate, initiator.verified() ? "true" : "false");
+    std::memset(side.pool, 7, POOL);
+    std::fflush(stdout);
+  }
+  std::_Exit(0);
+}
