@@ -8,7 +8,9 @@ Each loop has one :class:`_Reactor` with one descriptor, from its first await of
 from __future__ import annotations
 
 import asyncio
+import select
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any
@@ -239,17 +241,42 @@ class Notified(AsyncIterator["Notification"]):
         return bool(received)
 
 
-def notifications(self: Engine) -> list[Notification]:
+def notifications(self: Engine, timeout: float | None = 0.0) -> list[Notification]:
     """Takes all notifications that this engine has received, in the order of their arrival.
 
-    Never waits. An exception of a signal handler, such as ``KeyboardInterrupt``, loses none: the next call returns them. Any thread
-    may call it; each notification goes to one caller, of this or of ``notified``.
+    ``timeout``: for how many seconds to wait for one, if there is none; None waits until one comes. By default it never waits. Ctrl-C
+    ends the wait, and so does ``Engine.close``: :class:`P2pError`. An exception of a signal handler, such as ``KeyboardInterrupt``,
+    loses none: the next call returns them. Any thread may call it; each notification goes to one caller, of this or of ``notified``.
     """
     # In Python, because handlers run when a native method has returned: here its answer can still be given back.
     received: list[Notification] = []
     try:
         self._receive(received, True)
+        if not received and timeout != 0:
+            _receive_next(self, received, timeout)
         return received
     except BaseException:
         self._give_back(received)
         raise
+
+
+def _receive_next(engine: Engine, received: list[Notification], timeout: float | None) -> None:
+    """Waits for notifications by a descriptor of its own, as a loop does."""
+    until = None if timeout is None else time.monotonic() + timeout
+    queue = LoopQueue()
+    arrivals = select.poll()
+    arrivals.register(queue.fileno(), select.POLLIN)
+    token = 0
+    while not received:
+        # It is told once. One may have come just before it was watched.
+        engine._watch(queue, token)
+        try:
+            engine._receive(received, True)
+            left = None if until is None else until - time.monotonic()
+            if received or (left is not None and left <= 0):
+                return
+            arrivals.poll(None if left is None else left * 1000)
+        finally:
+            engine._unwatch(queue, token)
+        queue.take()
+        engine._receive(received, True)

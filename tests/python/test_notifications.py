@@ -56,6 +56,23 @@ class Iterated(Pair):
 
         asyncio.run(main())
 
+    def test_a_call_waits_for_one(self) -> None:
+        begun, spent = time.monotonic(), time.thread_time()
+        self.assertEqual(self.server.notifications(timeout=0.3), [])
+        self.assertGreaterEqual(time.monotonic() - begun, 0.3)
+        self.assertLess(time.thread_time() - spent, 0.05, "it looks again and again")
+        for number in range(20):
+            threading.Timer(0.01, self.send, (number, 1)).start()
+            names = [name for name, _ in self.server.notifications(timeout=10)]
+            self.assertEqual(names, [b"%d" % number])
+
+    def test_a_closed_engine_ends_the_call_that_waits(self) -> None:
+        threading.Timer(0.2, self.server.close).start()
+        begun = time.monotonic()
+        with self.assertRaisesRegex(P2pError, "closed"):
+            self.server.notifications(timeout=None)
+        self.assertLess(time.monotonic() - begun, 5)
+
     def test_each_goes_to_one_of_several_readers_in_several_loops(self) -> None:
         sent, received, ready = 400, [], threading.Barrier(3)  # type: ignore[var-annotated]
 

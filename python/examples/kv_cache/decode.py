@@ -87,7 +87,7 @@ class Decode:
         heard = looked = time.perf_counter()
         half = len(batch) * MODEL.layers // 2
         while self._missing:
-            found = self._transport.messages()
+            found = self._transport.messages(0.01)
             now = time.perf_counter()
             for content in found:
                 self._arrived(*protocol.parse_message(content), now)
@@ -98,8 +98,6 @@ class Decode:
                 heard = now
             elif now - heard > SILENCE_SECONDS:
                 raise TimeoutError(f"nothing has come for {SILENCE_SECONDS} s, {len(self._missing)} sequences are incomplete")
-            else:
-                time.sleep(20e-6)
             if now - looked > 0.01:
                 looked = now
                 self._look_after_prefill(batch)
@@ -126,7 +124,7 @@ class Decode:
         # What it had sent before it was killed is in this host's sockets at most.
         time.sleep(0.2)
         now = time.perf_counter()
-        for content in self._transport.messages():
+        for content in self._transport.messages(0.0):
             self.layers += 1
             self._arrived(*protocol.parse_message(content), now)
         self.layers_before_restart = self.layers

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import time
 from typing import Any
 
 import numpy
@@ -37,8 +38,12 @@ class Nixl(Transport):
         there = self._agent.prep_xfer_dlist(name, self._pieces(offer["address"], offer["size"]), "DRAM")
         return _Peer(self._agent, here, there)
 
-    def messages(self) -> "list[bytes]":
-        return [message for messages in self._agent.get_new_notifs().values() for message in messages]
+    def messages(self, patience: float) -> "list[bytes]":
+        # It has no call that waits for one.
+        until = time.monotonic() + patience
+        while not (found := self._agent.get_new_notifs()) and time.monotonic() < until:
+            time.sleep(20e-6)
+        return [message for messages in found.values() for message in messages]
 
     def close(self) -> None:
         # Without the library's clean-up, which waits for peers that may have gone.

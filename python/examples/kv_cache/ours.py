@@ -34,8 +34,8 @@ class Ours(Transport):
         connection = self._engine.connect(offer["session"])
         return _Peer(connection, self._region.address, offer["address"], self._piece)
 
-    def messages(self) -> "list[bytes]":
-        return [notification.content for notification in self._engine.notifications()]
+    def messages(self, patience: float) -> "list[bytes]":
+        return [notification.content for notification in self._engine.notifications(patience)]
 
     def close(self) -> None:
         self._engine.close()

@@ -46,8 +46,8 @@ class Transport(abc.ABC):
         """The peer that made the offer."""
 
     @abc.abstractmethod
-    def messages(self) -> "list[bytes]":
-        """The messages that have come since the last call. The bytes that a message follows are here."""
+    def messages(self, patience: float) -> "list[bytes]":
+        """The messages that have come since the last call, or the next one within so many seconds. Their bytes are here."""
 
     @abc.abstractmethod
     def close(self) -> None:
