@@ -49,10 +49,13 @@ fn install_flagcx(settings: &LogSettings, sink: Sink) {
         .with_writer(Counted(sink))
         .with_filter(filter_fn(move |metadata| *metadata.level() <= level).and(Repeats));
     // A global subscriber that the program has installed has precedence.
-    let _ = tracing_subscriber::registry().with(layer).try_init();
+    if tracing_subscriber::registry().with(layer).try_init().is_ok() {
+        complain(settings.complaint());
+    }
 }
 
 fn install_stand_alone(settings: LogSettings) {
+    let wrong = settings.complaint();
     let (writer, complaint) = match settings.open_file() {
         Ok(Some(file)) => (BoxMakeWriter::new(Arc::new(file)), None),
         Ok(None) => (BoxMakeWriter::new(|| Stderr), None),
@@ -61,9 +64,14 @@ fn install_stand_alone(settings: LogSettings) {
     let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Counted(writer)).with_filter(
         filter_fn(move |metadata| settings.allows(*metadata.level(), metadata.target())).and(Repeats),
     );
-    if tracing_subscriber::registry().with(layer).try_init().is_ok()
-        && let Some(error) = complaint
-    {
-        tracing::warn!("FLAGCX_DEBUG_FILE: {error}; logging to stderr");
+    if tracing_subscriber::registry().with(layer).try_init().is_ok() {
+        complain(complaint.map(|error| format!("FLAGCX_DEBUG_FILE: {error}; logging to stderr")));
+        complain(wrong);
+    }
+}
+
+fn complain(line: Option<String>) {
+    if let Some(line) = line {
+        tracing::warn!("{line}");
     }
 }

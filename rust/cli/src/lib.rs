@@ -12,6 +12,9 @@ mod dial;
 mod doctor;
 mod error;
 mod framing;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod generate;
 mod interrupt;
 mod listener;

@@ -1,6 +1,6 @@
 //! The tool's log: how much by `-v`, `RUST_LOG` or the variables of FlagCX, and where to by `FLAGCX_DEBUG_FILE`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::sync::{Arc, OnceLock};
 
@@ -17,6 +17,8 @@ const FILE: &str = "FLAGCX_DEBUG_FILE";
 
 /// What `FLAGCX_DEBUG_FILE` is for a process that this one starts; set once, by [`start`].
 static OF_CHILD: OnceLock<OsString> = OnceLock::new();
+/// Set if `FLAGCX_DEBUG` is no level.
+static WRONG_LEVEL: OnceLock<()> = OnceLock::new();
 
 /// Starts logging to the file of `FLAGCX_DEBUG_FILE`, else to stderr. The level is that of `verbose`, the number of `-v`,
 /// else of `RUST_LOG`, else of `FLAGCX_DEBUG`. `FLAGCX_DEBUG_SUBSYS` narrows all but `RUST_LOG`.
@@ -25,6 +27,7 @@ static OF_CHILD: OnceLock<OsString> = OnceLock::new();
 pub(crate) fn start(verbose: u8, ends_soon: bool) {
     let files = Files::load();
     let settings = LogSettings::read(&|name| layered(name, verbose, &|name| files.layered(name)));
+    let complaint = settings.complaint();
     let (writer, is_file, failed) = match settings.open_file() {
         Ok(Some(file)) => (BoxMakeWriter::new(Arc::new(file)), true, None),
         Ok(None) => (BoxMakeWriter::new(io::stderr), false, None),
@@ -47,11 +50,16 @@ pub(crate) fn start(verbose: u8, ends_soon: bool) {
     if let Some(error) = failed.filter(|_| started) {
         tracing::warn!("{FILE}: {error}; logging to stderr");
     }
+    if let Some(complaint) = complaint {
+        let _ = WRONG_LEVEL.set(());
+        tracing::warn!("{complaint}");
+    }
 }
 
-/// The value of `FLAGCX_DEBUG_FILE` for a process that this one starts.
-pub(crate) fn file_of_child() -> Option<(&'static str, &'static OsString)> {
-    OF_CHILD.get().map(|value| (FILE, value))
+/// Variables for a process that this one starts: what is wrong with the level has been told.
+pub(crate) fn of_started() -> impl Iterator<Item = (&'static str, &'static OsStr)> {
+    let level = WRONG_LEVEL.get().map(|()| ("FLAGCX_DEBUG", OsStr::new("WARN")));
+    OF_CHILD.get().map(|value| (FILE, value.as_os_str())).into_iter().chain(level)
 }
 
 /// The variables of the log as `-v` changes them: it sets the level, and shows all subsystems where none is named.

@@ -61,9 +61,7 @@ impl ServerProcess {
         if engine::devices(&*settings::config(None)?)?.selection().provider == Some(Provider::Software) {
             command.env("FLAGCX_P2P_FABRIC", "software");
         }
-        if let Some((variable, value)) = logging::file_of_child() {
-            command.env(variable, value);
-        }
+        command.envs(logging::of_started());
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

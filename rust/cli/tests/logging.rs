@@ -29,6 +29,21 @@ fn the_missing_nic_is_logged_once_and_in_one_short_line() {
 }
 
 #[test]
+fn a_word_that_is_no_level_is_told_in_one_line() {
+    let logged = |arguments: &[&str], value: &str| {
+        run(program().args(BENCH).args(arguments).env("FLAGCX_DEBUG", value)).succeeded().err
+    };
+    let told = logged(&[], "verbose");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(
+        told.contains("FLAGCX_DEBUG=\"verbose\" is none of VERSION, WARN, INFO, ABORT and TRACE"),
+        "{told}"
+    );
+    assert_eq!(logged(&[], "warn"), "");
+    assert!(!logged(&["-v", "--in-process"], "verbose").contains("is none of"), "-v decides");
+}
+
+#[test]
 fn subsystems_narrow_the_log() {
     let logged = |subsystems: &str| {
         let mut bench = program();

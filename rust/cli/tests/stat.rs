@@ -50,7 +50,11 @@ fn a_process_is_found_by_its_address_and_by_its_id() {
     let server = Server::start_with(&[("FLAGCX_P2P_METRICS", &value)]);
     assert_eq!(once(&server.child.id().to_string())["pid"], server.child.id());
     let server = Server::start_with(&[("FLAGCX_P2P_METRICS", "127.0.0.1:0")]);
-    assert_eq!(once(&server.child.id().to_string())["pid"], server.child.id(), "among its other listeners");
+    let pid = server.child.id().to_string();
+    assert_eq!(once(&pid)["pid"], server.child.id(), "among its other listeners");
+    let summary = once(&pid);
+    assert!(summary["events"].is_array(), "{summary}");
+    assert!(!summary["events"].to_string().contains("client_refused"), "they were not asked: {summary}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use captured_log::{Captured, Line, SpanFields};
 use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::observe::{Event, EventKind, event_log};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, SubmitError, TransferId};
 use support::{Pair, eventually, has_faults, outcome};
 use tracing::Level;
@@ -70,6 +71,40 @@ fn a_connection_has_one_line_when_it_is_made_one_when_it_ends_and_none_for_trans
         assert_eq!(ended.len(), 1, "{ended:?}");
         assert!(ended[0].message.contains(reason), "{ended:?}");
         assert_eq!(ended[0].level, Level::INFO);
+    }
+}
+
+/// Its transfers in flight fail, and its line says so; it is not lost.
+#[test]
+fn a_peer_that_closes_while_transfers_are_in_flight_has_ended_the_connection() {
+    if !has_faults() {
+        return;
+    }
+    let (_alone, log) = Captured::alone();
+    for close in ["the connection", "the engine"] {
+        let late = [("FLAGCX_P2P_FAULTS", "seed=1;delay=us:300000"), ("FLAGCX_P2P_PATH", "tcp")];
+        let pair = Pair::with(2 << 20, &late);
+        let iov = pair.iov(0, 0, LONG);
+        let Pair { client, server, here, there, source, target } = pair;
+        let ids: Vec<_> = (0..4).map(|_| here.submit(Opcode::Write, &[iov]).unwrap()).collect();
+        if close == "the connection" {
+            there.close();
+        } else {
+            drop((there, target, server));
+        }
+        let failed = ids.iter().filter(|id| matches!(outcome(&here, **id), Outcome::Failed(_))).count();
+        assert!(failed > 0, "{close}: nothing was in flight");
+        eventually("the end is told", || !lines_of(log, &here, "connection ").is_empty());
+        let peer = peer(&here);
+        let is_end = |event: &Event| {
+            event.peer.as_ref() == Some(&peer)
+                && matches!(event.kind, EventKind::ConnectionEnded | EventKind::ConnectionLost)
+        };
+        let ends: Vec<_> = event_log().recent().into_iter().filter(is_end).collect();
+        assert!(matches!(&ends[..], [end] if end.kind == EventKind::ConnectionEnded), "{close}: {ends:?}");
+        assert!(ends[0].text.contains("the peer has closed the connection, with "), "{close}: {ends:?}");
+        assert!(ends[0].text.ends_with("of this side in flight, which fail"), "{close}: {ends:?}");
+        drop((client, source));
     }
 }
 

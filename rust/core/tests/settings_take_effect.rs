@@ -206,7 +206,13 @@ fn shard_count_and_queue_depth_bound_what_waits() {
                     task.start(1, flagcx_p2p::internals::transfer::TimeLimit::NEVER);
                     worker
                         .submit(
-                            Submission { lane, owner: task, list: RequestList::default(), first: true },
+                            Submission {
+                                lane,
+                                owner: task,
+                                list: RequestList::default(),
+                                first: true,
+                                begun: 0,
+                            },
                             *hint,
                         )
                         .is_ok()

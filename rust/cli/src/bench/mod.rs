@@ -43,6 +43,8 @@ pub(crate) use options::{
     BenchOptions, CASES, CompareOptions, Limit, LocalOptions, Outputs, RunOptions, ServeOptions, Workload,
 };
 pub(crate) use path::Path;
+#[cfg(any(test, fuzzing))]
+pub(crate) use protocol::fuzz_frames;
 pub(crate) use protocol::{MAGIC, StreamError};
 pub(crate) use quick::{Rate, rate};
 

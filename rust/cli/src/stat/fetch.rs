@@ -17,10 +17,15 @@ const IS_IT_THERE: &str =
 
 /// The body of `path`. An error if it is not answered with status 200.
 pub(super) fn fetch(endpoint: &Endpoint, path: &str) -> Result<String> {
+    fetch_within(endpoint, path, LIMIT)
+}
+
+/// The same of an endpoint that has `within` for its answer.
+pub(super) fn fetch_within(endpoint: &Endpoint, path: &str, within: Duration) -> Result<String> {
     let answer = match endpoint {
         Endpoint::Unix(path_of) => {
             let mut stream = UnixStream::connect(path_of).map_err(|error| unreached(&error))?;
-            exchange(&mut stream, path, |stream, left| {
+            exchange(&mut stream, path, within, |stream, left| {
                 stream.set_read_timeout(Some(left))?;
                 stream.set_write_timeout(Some(left))
             })
@@ -32,7 +37,7 @@ pub(super) fn fetch(endpoint: &Endpoint, path: &str) -> Result<String> {
                     error @ DialError::Connect(_) => format!("{error}; {IS_IT_THERE}"),
                 })
             })?;
-            exchange(&mut stream, path, |stream, left| {
+            exchange(&mut stream, path, within, |stream, left| {
                 stream.set_read_timeout(Some(left))?;
                 stream.set_write_timeout(Some(left))
             })
@@ -64,10 +69,11 @@ fn describe(error: &io::Error) -> String {
 fn exchange<S: Read + Write>(
     stream: &mut S,
     path: &str,
+    within: Duration,
     limit: impl Fn(&S, Duration) -> io::Result<()>,
 ) -> io::Result<Vec<u8>> {
-    let deadline = Instant::now() + LIMIT;
-    limit(stream, LIMIT)?;
+    let deadline = Instant::now() + within;
+    limit(stream, within)?;
     stream.write_all(
         format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes(),
     )?;

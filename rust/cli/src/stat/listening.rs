@@ -3,25 +3,35 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use flagcx_p2p::internals::config::MetricsAddress;
 
 /// The state of a listening socket in the kernel's tables.
 const LISTEN: &str = "0A";
 
+/// Where `pid` notes that its metrics endpoint listens.
+pub(super) fn noted(pid: u32) -> Option<SocketAddr> {
+    descriptors(pid).find_map(|target| MetricsAddress::noted(&target))
+}
+
 /// Where `pid` listens; empty if its descriptors cannot be read.
 pub(super) fn of(pid: u32) -> Vec<SocketAddr> {
-    let own: HashSet<u64> = inodes(pid).collect();
+    let own: HashSet<u64> = descriptors(pid).filter_map(|target| inode(&target)).collect();
     let tables =
         ["tcp", "tcp6"].map(|name| fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default());
     let lines = tables.iter().flat_map(|table| table.lines());
     lines.filter_map(parse).filter(|(_, inode)| own.contains(inode)).map(|(address, _)| address).collect()
 }
 
-fn inodes(pid: u32) -> impl Iterator<Item = u64> {
+/// What the descriptors of `pid` are, as the kernel names it.
+fn descriptors(pid: u32) -> impl Iterator<Item = PathBuf> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    descriptors.filter_map(|entry| {
-        let target = fs::read_link(entry.path()).ok()?;
-        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-    })
+    descriptors.filter_map(|entry| fs::read_link(entry.path()).ok())
+}
+
+fn inode(target: &Path) -> Option<u64> {
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// Address and inode of a line of the table, if it is a listening socket.

@@ -4,16 +4,20 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use flagcx_p2p::internals::config::{Files, MetricsAddress};
 
-use super::fetch::fetch;
+use super::fetch::fetch_within;
 use super::listening;
 use super::page::Page;
 use super::target::Endpoint;
 use crate::error::{CliError, Result, While};
 
 const VARIABLE: &str = "FLAGCX_P2P_METRICS";
+/// How many listeners of a process without a note are asked, and for how long each.
+const MOST_ASKED: usize = 8;
+const ASKED_FOR: Duration = Duration::from_secs(1);
 
 /// The endpoint of process `pid`.
 pub(super) fn endpoint(pid: u32) -> Result<Endpoint> {
@@ -45,17 +49,22 @@ fn find(pid: u32) -> Result<Endpoint> {
     if let Some(path) = address.path(own) {
         return Ok(Endpoint::Unix(visible(pid, &path)));
     }
+    if let Some(noted) = listening::noted(pid) {
+        return Ok(Endpoint::Tcp(reached(noted).to_string()));
+    }
     let candidates: Vec<_> =
         listening::of(pid).into_iter().filter(|socket| fits(&address, *socket)).collect();
-    // With port 0, or where the range covers other listeners of the process, the right one is that which answers.
+    // Without a note, and with port 0 or where the range covers other listeners of the process, the right one is that which
+    // answers. The others take the question for a stray client.
     let answers = |socket: &SocketAddr| {
         let endpoint = Endpoint::Tcp(reached(*socket).to_string());
-        let page = fetch(&endpoint, "/snapshot").and_then(|text| Page::parse(&text)).ok()?;
+        let page =
+            fetch_within(&endpoint, "/snapshot", ASKED_FOR).and_then(|text| Page::parse(&text)).ok()?;
         (page.pid == own).then_some(endpoint)
     };
     match candidates.as_slice() {
         [one] => Ok(Endpoint::Tcp(reached(*one).to_string())),
-        several => several.iter().find_map(answers).ok_or_else(|| {
+        several => several.iter().take(MOST_ASKED).find_map(answers).ok_or_else(|| {
             CliError::other(format!(
                 "it does not listen on {VARIABLE}={value}: either it has no engine now, or the port was in use, which its \
                  log says"

@@ -45,8 +45,10 @@ pub(crate) const GRACE: Duration = Duration::from_millis(250);
 /// continents; without a key it includes a connect to the data listener, where it may have to wait too.
 pub(crate) const GRACE_OF_HANDSHAKES: Duration = Duration::from_secs(2);
 /// How long a client of any listener may take for a step that a peer does at once: its first message and, with a key,
-/// each step until it has proven it. Applies also when no other client waits.
-pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(2);
+/// each step until it has proven it. Applies also when no other client waits. Milliseconds are usual; on a host with
+/// all processors busy a peer's thread may wait for seconds, and over a link that loses packets each repeat doubles the
+/// wait. A silent client costs no more than a descriptor, which it loses at once when others wait.
+pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a listener waits before it asks for a permit again.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Upper limit of the pause after errors, which doubles with each.

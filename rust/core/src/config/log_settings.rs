@@ -15,6 +15,8 @@ pub struct LogSettings {
     subsystems: u64,
     /// Pattern of the file's name.
     file: Option<String>,
+    /// A value of `FLAGCX_DEBUG` that is no level.
+    unknown: Option<String>,
 }
 
 /// FlagCX's names of subsystems and their bits.
@@ -48,8 +50,11 @@ const REG: u64 = 8192;
 impl LogSettings {
     /// From variables as `get` answers them.
     pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Self {
+        let name = get("FLAGCX_DEBUG").filter(|name| !name.is_empty());
+        let level = name.as_deref().map(level);
         Self {
-            level: level(get("FLAGCX_DEBUG").as_deref()),
+            level: level.flatten().unwrap_or(Level::WARN),
+            unknown: name.filter(|_| level == Some(None)),
             subsystems: subsystems(get("FLAGCX_DEBUG_SUBSYS").as_deref()),
             file: get("FLAGCX_DEBUG_FILE").filter(|name| !name.is_empty()),
         }
@@ -58,6 +63,14 @@ impl LogSettings {
     /// Whether a line is logged. Warnings and errors are, whatever subsystem they come from.
     pub fn allows(&self, level: Level, target: &str) -> bool {
         level <= self.level && (level <= Level::WARN || subsystem_of(target) & self.subsystems != 0)
+    }
+
+    /// What is wrong with `FLAGCX_DEBUG`, for one line of the log.
+    pub fn complaint(&self) -> Option<String> {
+        let unknown = self.unknown.as_ref()?;
+        Some(format!(
+            "FLAGCX_DEBUG={unknown:?} is none of VERSION, WARN, INFO, ABORT and TRACE, and is taken as WARN"
+        ))
     }
 
     /// The file to log to, created or emptied; `None` when none is named.
@@ -94,14 +107,16 @@ const MODULES: [(&str, u64); 10] = [
     ("notify", NET),
 ];
 
-fn level(name: Option<&str>) -> Level {
-    match name.map(str::to_ascii_uppercase).as_deref() {
-        Some("VERSION") => Level::ERROR,
-        Some("INFO") => Level::INFO,
-        Some("ABORT") => Level::DEBUG,
-        Some("TRACE") => Level::TRACE,
-        _ => Level::WARN,
-    }
+/// `None` for a name that is no level.
+fn level(name: &str) -> Option<Level> {
+    Some(match name.to_ascii_uppercase().as_str() {
+        "VERSION" => Level::ERROR,
+        "WARN" => Level::WARN,
+        "INFO" => Level::INFO,
+        "ABORT" => Level::DEBUG,
+        "TRACE" => Level::TRACE,
+        _ => return None,
+    })
 }
 
 fn subsystems(list: Option<&str>) -> u64 {
@@ -159,6 +174,18 @@ mod tests {
         let settings = settings(&[]);
         assert!(settings.allows(Level::WARN, "flagcx_p2p::pool::worker"));
         assert!(!settings.allows(Level::INFO, "flagcx_p2p::engine"));
+    }
+
+    #[test]
+    fn a_wrong_level_is_told_with_those_that_there_are() {
+        let wrong = settings(&[("FLAGCX_DEBUG", "verbose")]);
+        assert_eq!(wrong.level, Level::WARN);
+        let line = wrong.complaint().unwrap();
+        assert!(line.contains("\"verbose\"") && line.contains("INFO, ABORT and TRACE"), "{line}");
+        for fine in ["VERSION", "WARN", "warn", "Info", "ABORT", "TRACE", ""] {
+            assert_eq!(settings(&[("FLAGCX_DEBUG", fine)]).complaint(), None, "{fine}");
+        }
+        assert_eq!(settings(&[]).complaint(), None);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Where the metrics endpoint listens: the value of `FLAGCX_P2P_METRICS`.
 
 use std::fmt;
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use super::log_settings::{expand, host_name};
 
 /// Longest path of a Unix socket: the kernel's limit of 108 bytes with the zero at its end.
 const MAX_PATH: usize = 107;
+/// What the names of notes begin with.
+const NOTE: &str = "flagcx-p2p-metrics ";
 
 /// An address of the metrics endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,17 @@ impl MetricsAddress {
     pub fn path(&self, pid: u32) -> Option<PathBuf> {
         let Self::Unix(template) = self else { return None };
         Some(expand(template, &host_name(), pid))
+    }
+
+    /// The name of the file in memory by which a process notes where its endpoint listens.
+    pub fn note(address: SocketAddr) -> String {
+        format!("{NOTE}{address}")
+    }
+
+    /// The address in such a note, by the target of its link in `/proc/PID/fd`.
+    pub fn noted(link: &Path) -> Option<SocketAddr> {
+        let name = link.to_str()?.strip_prefix("/memfd:")?.strip_prefix(NOTE)?;
+        name.strip_suffix(" (deleted)").unwrap_or(name).parse().ok()
     }
 }
 

@@ -8,6 +8,27 @@ use crate::control::ChannelFrame;
 use crate::pool::EndState;
 use crate::sync::{Ordering, lock};
 
+/// What ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// This side closes it.
+    ClosedHere,
+    /// The peer has closed it, and has said so.
+    ClosedByPeer,
+    /// The peer, its host, the network or the device has failed.
+    Lost,
+}
+
+impl Ending {
+    /// How the transfers in flight end.
+    fn verdict(self) -> EndState {
+        match self {
+            Self::ClosedHere => EndState::Cancelled,
+            Self::ClosedByPeer | Self::Lost => EndState::Failed,
+        }
+    }
+}
+
 impl Connection {
     /// [`Connection::close`] for many connections, which are drained concurrently: takes no longer than one of them
     /// may take.
@@ -21,7 +42,7 @@ impl Connection {
             }
         }
         for connection in connections {
-            connection.end(EndState::Cancelled, CLOSED_HERE, deadline);
+            connection.end(Ending::ClosedHere, CLOSED_HERE, deadline);
         }
     }
 
@@ -34,19 +55,20 @@ impl Connection {
         }
     }
 
-    /// The peer has ended: every transfer in flight fails. Queue pairs that are not drained by `deadline` are
+    /// It ends from outside, and every transfer in flight fails. Queue pairs that are not drained by `deadline` are
     /// destroyed.
-    pub(super) fn lose(&self, reason: &str, deadline: Instant) {
-        self.end(EndState::Failed, reason, deadline);
+    pub(super) fn lose(&self, how: Ending, reason: &str, deadline: Instant) {
+        self.end(how, reason, deadline);
     }
 
     /// Ends every transfer, once. A second caller (this side closes while the peer does) waits for the first: when
     /// this returns, no transfer of the connection accesses memory any more, but for copies of a GPU that did not end in time.
-    pub(super) fn end(&self, verdict: EndState, reason: &str, deadline: Instant) {
+    pub(super) fn end(&self, how: Ending, reason: &str, deadline: Instant) {
+        let verdict = how.verdict();
         self.ended.call_once_force(|_| {
-            self.log_end(verdict, reason);
+            self.log_end(how, reason);
             self.stop();
-            if self.peer.ours && verdict == EndState::Cancelled {
+            if self.peer.ours && how == Ending::ClosedHere {
                 // Optional: the peer also sees the socket close. Not earlier: the peer closes its end at once, and
                 // the recovery must not see that first and fail the transfers that are to be cancelled.
                 let patience = deadline.min(Instant::now() + Duration::from_millis(100));

@@ -14,7 +14,7 @@ use crate::fabric::Opcode;
 use crate::fabric::gpu::key;
 use crate::gpu::{self, GpuError, GpuRuntime, IpcInfo};
 use crate::memory::{Hold, MemoryKind, RemoteCheck, region_in_process};
-use crate::pool::{EndState, PartOwner, RequestFailure, RequestList, Submission};
+use crate::pool::{EndState, PartOwner, RequestFailure, RequestList, Submission, transfer_begins};
 use crate::transfer::{
     Chunk, CompletionStatus, Cutter, Iov, IovSource, MOST_TRANSFERS, NewTransfer, READ_ONLY_THERE, Share,
     SlicePolicy, SubmitError, Task, TooManyRequests, TransferId, find_local,
@@ -231,15 +231,15 @@ impl Connection {
             WhenFull::Refuse => (Duration::ZERO, ROOM_TAKEN_LIMIT),
             WhenFull::Wait => (self.room_limit(), self.room_limit()),
         };
-        let started = Instant::now();
+        let (started, begun) = (Instant::now(), transfer_begins());
         task.start(1 + u32::from(on_host.is_some()), self.context.time_limit);
         let mut workers = 1 << lane.worker_index;
-        let part = Submission { lane: lane.key, owner: task, list: copies, first: true };
+        let part = Submission { lane: lane.key, owner: task, list: copies, first: true, begun };
         self.hand_over(lane, part, started, limit)?;
         if let Some(list) = on_host {
             let (opcode, bytes) = (list.opcode, list.bytes);
             let handed = self.pick_lane(0).and_then(|lane| {
-                let part = Submission { lane: lane.key, owner: task, list, first: false };
+                let part = Submission { lane: lane.key, owner: task, list, first: false, begun };
                 self.hand_over(lane, part, started, rest)?;
                 Ok(1 << lane.worker_index)
             });
@@ -253,7 +253,7 @@ impl Connection {
                         reason: error.to_string(),
                     });
                     self.context.pool.early_ends().note();
-                    self.end_unplaced(task, opcode, false, bytes);
+                    self.end_unplaced(task, opcode, false, bytes, begun);
                 }
             }
         }

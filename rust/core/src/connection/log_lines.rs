@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use super::Connection;
+use super::close::Ending;
 use crate::observe::{EventKind, event_log, report};
-use crate::pool::{EndState, LaneHealth};
+use crate::pool::LaneHealth;
 
 impl Connection {
     /// It has been made. `began` is when the call to connect, or the handshake of the peer, began.
@@ -26,16 +27,24 @@ impl Connection {
         event_log().record(EventKind::Connected, Some(self.peer.control.to_string()), Some(device), text);
     }
 
-    /// It ends, for `reason`. Called before anything of it is closed.
-    pub(super) fn log_end(&self, verdict: EndState, reason: &str) {
+    /// It ends as `how` says, for `reason`. Called before anything of it is closed.
+    pub(super) fn log_end(&self, how: Ending, reason: &str) {
         let peer = &self.peer.control;
+        let under_way = self.transfers().in_flight().transfers;
         // A peer that ends while no transfer is in flight is not worth a warning. The end of its sockets may be seen before a lane
-        // fails, or after. This side's end closes lanes too.
-        let is_lost = verdict == EndState::Failed
+        // fails, or after. This side's end closes lanes too, and so does the peer's before its Goodbye arrives.
+        let is_lost = how == Ending::Lost
             && !self.is_closed()
-            && (self.lanes.iter().any(|lane| lane.status.health() != LaneHealth::Healthy)
-                || self.transfers().in_flight().transfers > 0);
-        if is_lost {
+            && (self.lanes.iter().any(|lane| lane.status.health() != LaneHealth::Healthy) || under_way > 0);
+        if how == Ending::ClosedByPeer && under_way > 0 && !self.is_closed() {
+            let transfers = if under_way == 1 { "transfer" } else { "transfers" };
+            report!(
+                info,
+                ConnectionEnded,
+                peer = peer,
+                "connection ended: {reason}, with {under_way} {transfers} of this side in flight, which fail"
+            );
+        } else if is_lost {
             report!(warn, ConnectionLost, peer = peer, "connection lost: {reason}");
         } else {
             report!(info, ConnectionEnded, peer = peer, "connection ended: {reason}");

@@ -41,6 +41,7 @@ pub use route::{Remote, Request};
 pub use submit::WhenFull;
 pub use transfer_future::Transfer;
 
+use close::Ending;
 use gpu_lanes::GpuLanes;
 use lane_commands::RecoveryNotifier;
 use recovery::{Driver, Machine, Parts, RebuildPolicy, Rebuilds};
@@ -54,7 +55,7 @@ use crate::fork::{Forked, OfProcess};
 use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
 use crate::observe::{self, PathNames, SharedCounts};
-use crate::pool::{EndState, LaneHealth, PoolError};
+use crate::pool::{LaneHealth, PoolError};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::transfer::{RemoteRange, SlicePolicy, Spread, SubmitError};
 
@@ -278,7 +279,7 @@ impl Connection {
                     Err(error) => handle.detach(move || {
                         if let Some(connection) = connection.upgrade() {
                             let reason = format!("the event loop cannot watch it: {error}");
-                            connection.lose(&reason, Instant::now() + DRAIN_LIMIT);
+                            connection.lose(Ending::Lost, &reason, Instant::now() + DRAIN_LIMIT);
                         }
                     }),
                 }
@@ -374,7 +375,7 @@ impl Connection {
         if !self.is_here() {
             return;
         }
-        self.end(EndState::Cancelled, CLOSED_HERE, Instant::now() + DRAIN_LIMIT);
+        self.end(Ending::ClosedHere, CLOSED_HERE, Instant::now() + DRAIN_LIMIT);
     }
 }
 

@@ -8,7 +8,9 @@ use super::Connection;
 use super::lanes::LaneHandle;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::memory::Recent;
-use crate::pool::{EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission};
+use crate::pool::{
+    EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission, transfer_begins,
+};
 use crate::transfer::{
     IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SlicePolicy, SubmitError, Task, TransferId,
     build, build_one,
@@ -163,6 +165,7 @@ impl Connection {
                 return Ok(1 << lane.worker_index);
             }
         }
+        let begun = transfer_begins();
         let lane = self.pick_lane(hint)?;
         let mut list = self.context.pool.spare_lists().acquire();
         if let Err(error) = self.build(iovs, Share::all(iovs), opcode, &mut list, None) {
@@ -170,7 +173,7 @@ impl Connection {
             return Err(error);
         }
         let limit = if when_full == WhenFull::Refuse { Duration::ZERO } else { self.room_limit() };
-        let part = Submission { lane: lane.key, owner: task, list, first: true };
+        let part = Submission { lane: lane.key, owner: task, list, first: true, begun };
         self.hand_over(lane, part, since.unwrap_or_else(Instant::now), limit)?;
         Ok(1 << lane.worker_index)
     }
@@ -213,7 +216,7 @@ impl Connection {
         when_full: WhenFull,
         since: Option<Instant>,
     ) -> Result<u32, SubmitError> {
-        let hint = thread_hint();
+        let (hint, begun) = (thread_hint(), transfer_begins());
         let mut lists: [Option<RequestList>; MAX_PARTS] = Default::default();
         for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
             let mut list = self.context.pool.spare_lists().acquire();
@@ -234,11 +237,11 @@ impl Connection {
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
             if task.end_state() != EndState::Done {
                 self.context.pool.spare_lists().release(list);
-                self.end_unplaced(task, opcode, first, bytes);
+                self.end_unplaced(task, opcode, first, bytes, begun);
                 continue;
             }
             let handed = self.pick_lane(hint.wrapping_add(number)).and_then(|lane| {
-                let part = Submission { lane: lane.key, owner: task, list, first };
+                let part = Submission { lane: lane.key, owner: task, list, first, begun };
                 self.hand_over(lane, part, started, limit)?;
                 lane.worker.share();
                 Ok(lane.worker_index)
@@ -254,7 +257,7 @@ impl Connection {
                         reason: error.to_string(),
                     });
                     self.context.pool.early_ends().note();
-                    self.end_unplaced(task, opcode, first, bytes);
+                    self.end_unplaced(task, opcode, first, bytes, begun);
                 }
             }
         }
@@ -374,10 +377,20 @@ impl Connection {
         SubmitError::Down { peer: self.peer.control.to_string(), reason: reason.to_owned() }
     }
 
-    /// Ends a part that no lane takes, and counts it.
+    /// Ends a part that no lane takes, and counts it. `begun` is when its transfer began.
     #[cold]
-    pub(super) fn end_unplaced(&self, task: &'static Task, opcode: Opcode, first: bool, bytes: u64) {
+    pub(super) fn end_unplaced(
+        &self,
+        task: &'static Task,
+        opcode: Opcode,
+        first: bool,
+        bytes: u64,
+        begun: u64,
+    ) {
         let end = task.end_part();
+        if end.is_last() {
+            self.context.pool.note_unplaced(begun);
+        }
         self.unplaced.start(opcode.into(), u64::from(first), bytes);
         self.unplaced.end(opcode.into(), end.state().into(), u64::from(end.is_last()), bytes);
     }

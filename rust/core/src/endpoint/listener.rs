@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use super::client::Stream;
+use super::note::Note;
 use super::unix_socket::{self, SocketPath};
 use crate::config::{Config, MetricsAddress};
 use crate::control::AllowList;
@@ -20,7 +21,7 @@ const BACKLOG: i32 = 64;
 /// Where clients come in.
 #[derive(Debug)]
 pub(super) enum Listener {
-    Tcp { socket: OwnSocket<TcpListener>, allow: AllowList },
+    Tcp { socket: OwnSocket<TcpListener>, allow: AllowList, _note: Option<Note> },
     Unix { socket: OwnSocket<UnixListener>, path: SocketPath },
 }
 
@@ -36,7 +37,8 @@ impl Listener {
                         other => break other?,
                     }
                 };
-                Ok(Self::Tcp { socket, allow: AllowList::new(&config.allow) })
+                let note = socket.local_addr().ok().and_then(Note::new);
+                Ok(Self::Tcp { socket, allow: AllowList::new(&config.allow), _note: note })
             }
             MetricsAddress::Unix(_) => {
                 let path = address.path(std::process::id()).unwrap_or_default();
@@ -50,7 +52,7 @@ impl Listener {
     pub(super) fn accept(&self) -> io::Result<Option<Stream>> {
         let accepted = match self {
             Self::Unix { socket, .. } => socket.accept().map(|(stream, _)| Some(OwnedFd::from(stream))),
-            Self::Tcp { socket, allow } => socket.accept().map(|(stream, peer)| {
+            Self::Tcp { socket, allow, .. } => socket.accept().map(|(stream, peer)| {
                 let is_permitted = peer.ip().to_canonical().is_loopback() || allow.permits(peer.ip());
                 if !is_permitted {
                     report!(

@@ -22,6 +22,8 @@ mod health;
 #[cfg(feature = "metrics-endpoint")]
 mod listener;
 #[cfg(feature = "metrics-endpoint")]
+mod note;
+#[cfg(feature = "metrics-endpoint")]
 mod of_process;
 #[cfg(feature = "metrics-endpoint")]
 mod progress;

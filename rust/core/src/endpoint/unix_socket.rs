@@ -3,9 +3,11 @@
 //!
 //! It has its path from when it listens on: it is bound to another name of the folder first, and that is linked. So a socket that
 //! refuses to be connected to has been left by a process that ended. Those are removed under a lock on the folder, for the
-//! socket of another process may have taken the place meanwhile.
+//! socket of another process may have taken the place meanwhile. First names are made under that lock too: one that refuses then has been
+//! left as well.
 
 use std::collections::hash_map::RandomState;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, Metadata, Permissions};
 use std::hash::{BuildHasher, Hasher};
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::fork::{OfProcess, OwnSocket};
@@ -26,6 +29,8 @@ use crate::fork::{OfProcess, OwnSocket};
 const LOCK_LIMIT: Duration = Duration::from_millis(200);
 /// How often a path is tried at which each time a socket has been left.
 const TRIES: u32 = 3;
+/// How many files of the folder are looked at for names that were left: 10 ms.
+const MOST_ENTRIES: usize = 10_000;
 
 /// The path of a socket. Dropped, it is removed, unless another file has taken its place.
 #[derive(Debug)]
@@ -43,9 +48,15 @@ pub(super) fn listen(path: PathBuf, backlog: i32) -> io::Result<(OwnSocket<UnixL
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map(OwnSocket::new)?;
     socket.set_nonblocking(true)?;
     let first = FirstName::beside(&path);
+    // Without the lock it works too, but then nothing may be removed. Released before the path is linked, which needs it.
+    let locked = FolderLock::acquire(folder_of(&path)).ok();
+    if locked.is_some() {
+        remove_left_names(folder_of(&path));
+    }
     socket.bind(&SockAddr::unix(&first.0)?)?;
     fs::set_permissions(&first.0, Permissions::from_mode(0o600))?;
     socket.listen(backlog)?;
+    drop(locked);
     let file = identity(&fs::symlink_metadata(&first.0)?);
     link(&first.0, &path)?;
     let made = SocketPath(OfProcess::new(Made { path, file }));
@@ -76,6 +87,19 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     })?;
     // It may have been replaced before the lock was there. Now it cannot be: a socket gets its path only while there is none.
     if is_stale(path)? { fs::remove_file(path) } else { Ok(()) }
+}
+
+/// Removes first names that processes have left which were killed before they had linked their socket. The folder is locked. Errors mean
+/// that a name stays, which harms nothing.
+fn remove_left_names(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().take(MOST_ENTRIES).flatten();
+    for entry in entries.filter(|entry| FirstName::is_one(&entry.file_name())) {
+        let path = entry.path();
+        let is_own = fs::symlink_metadata(&path).is_ok_and(|found| found.uid() == geteuid().as_raw());
+        if is_own && is_stale(&path).unwrap_or(false) {
+            let _ = fs::remove_file(&path);
+        }
+    }
 }
 
 /// Whether there is a socket at which no process listens. False: there is no file. Another file is an error, and so is a socket
@@ -110,6 +134,12 @@ impl FirstName {
         // Not the number of the process: that may exist twice, in containers that share a folder.
         let number = RandomState::new().build_hasher().finish() as u32;
         Self(path.with_file_name(format!(".{number:08x}")))
+    }
+
+    /// Whether a file's name has this form.
+    fn is_one(name: &OsStr) -> bool {
+        let digits = name.as_encoded_bytes().strip_prefix(b".").unwrap_or_default();
+        digits.len() == 8 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
     }
 }
 

@@ -31,7 +31,7 @@ pub struct ReceiverOptions {
     /// Messages that may wait to be fetched.
     pub queue: usize,
     /// How long a client may take for its first bytes, where no key is set, and for the rest of a message that has
-    /// begun. With a key, each step of the proof has 2 s at most.
+    /// begun. With a key, each step of the proof has 5 s at most.
     pub hello_timeout: Duration,
     /// Idle time after which the kernel probes whether a sender's host is up.
     pub keepalive: Option<Duration>,

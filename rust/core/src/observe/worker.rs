@@ -40,10 +40,10 @@ impl WorkerCounters {
         self.0.failed.add(1);
     }
 
-    /// A transfer took longer than a millisecond: at least so long.
+    /// So many transfers took longer than a millisecond: at most so long, each.
     #[cold]
-    pub fn slow(&self, latency: Duration) {
-        self.0.slow.record(latency);
+    pub fn slow_many(&self, count: u32, latency: Duration) {
+        (0..count).for_each(|_| self.0.slow.record(latency));
     }
 
     /// A share that was to be measured has ended after `latency`.

@@ -1,7 +1,7 @@
 //! What a pool tells operators.
 
 use super::WorkerPool;
-use crate::observe::{HistogramSnapshot, Label, Snapshot, Source, WorkerCounters, metrics};
+use crate::observe::{Label, Snapshot, Source, WorkerCounters, metrics};
 
 impl Source for WorkerPool {
     fn collect(&self, out: &mut Snapshot) {
@@ -27,10 +27,7 @@ impl Source for WorkerPool {
         for worker in self.counters() {
             latency.merge(&worker.latency().snapshot());
         }
-        let mut slow = HistogramSnapshot::default();
-        for worker in self.counters() {
-            slow.merge(&worker.slow_latency().snapshot());
-        }
+        let slow = self.slow_latency();
         out.number(&metrics::SLOW, &labels, slow.count());
         if slow.count() > 0 {
             out.histogram(&metrics::SLOW_LATENCY, &labels, slow);

@@ -17,6 +17,7 @@ mod parking;
 mod part;
 mod part_list;
 mod part_owner;
+mod quick_clock;
 mod request_list;
 mod shared_worker;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
@@ -41,6 +42,11 @@ pub use worker::{LaneClose, StepReport, UnfinishedPart, WorkerLimits, WorkerStat
 pub use worker_pool::{PoolOptions, WorkerPool};
 
 use crate::fabric::FabricError;
+
+/// Now, for [`Submission::begun`]: one reading for all parts of a transfer.
+pub fn transfer_begins() -> u64 {
+    quick_clock::now_ns().max(1)
+}
 
 /// Why a pool could not do something.
 #[derive(Clone, Debug, thiserror::Error)]

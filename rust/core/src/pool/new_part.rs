@@ -42,7 +42,7 @@ impl<'a> NewPart<'a> {
     #[inline(always)]
     pub fn start(mut self, owner: &'static dyn PartOwner, first: bool) {
         if let Some(index) = self.index.take() {
-            self.state.start_part(self.lane, index, owner, first);
+            self.state.start_part(self.lane, index, owner, first, 0);
         }
         self.state.caller_steps = self.state.caller_steps.wrapping_add(1);
         let needs_thread = self.state.has_backlog();

@@ -1,7 +1,5 @@
 //! The share of a transfer that one lane moves.
 
-use std::time::Instant;
-
 use super::part_list::{AGE, Links, NONE};
 use super::part_owner::PartOwner;
 use super::request_list::RequestList;
@@ -27,13 +25,16 @@ pub(super) struct Part {
     pub(super) waiting: bool,
     /// The count of the worker's [`SlowClock`](super::slow_clock::SlowClock) when it began.
     pub(super) begun_at: u32,
+    /// When its transfer began, in nanoseconds of the quick clock, if its latency is measured, or it has waited for the worker or has other
+    /// parts; else 0.
+    pub(super) begun: u64,
+    /// Its latency is one of the sample.
+    pub(super) is_measured: bool,
     /// When a look at deadlines found it first, in milliseconds of the pool's clock: the time of its transfer counts from then
     /// on. 0 before. Left over from an earlier part until this one begins.
     pub(super) since: u64,
     /// How often it was interrupted and resumed.
     pub(super) interruptions: u8,
-    /// When it began, if its latency is measured; else left over from an earlier part.
-    pub(super) begun: Option<Instant>,
     /// Where to resume: the first request that was flushed.
     pub(super) rewind: Option<usize>,
 }
@@ -49,9 +50,10 @@ impl Default for Part {
             lane: 0,
             waiting: false,
             begun_at: 0,
+            begun: 0,
+            is_measured: false,
             since: 0,
             interruptions: 0,
-            begun: None,
             rewind: None,
         }
     }

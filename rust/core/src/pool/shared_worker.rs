@@ -34,6 +34,8 @@ pub struct Submission {
     pub list: RequestList,
     /// It counts as the beginning of its transfer on the lane.
     pub first: bool,
+    /// When its transfer began, as [`transfer_begins`](super::transfer_begins) answered; 0 for when the worker takes it.
+    pub begun: u64,
 }
 
 /// One worker of a pool.

@@ -9,9 +9,10 @@ use once_cell::sync::OnceCell;
 
 use super::early_ends::EarlyEnds;
 use super::shared_worker::Worker;
+use super::slow_clock::slow_since;
 use super::spare_lists::SpareLists;
 use super::worker::{WorkerLimits, WorkerState};
-use super::{PoolError, thread};
+use super::{PoolError, quick_clock, thread};
 use crate::fabric::Device;
 use crate::fabric::gpu::GpuCompletionQueue;
 use crate::fork::PerProcess;
@@ -52,6 +53,8 @@ pub struct WorkerPool {
     counters: Vec<Arc<WorkerCounters>>,
     /// Sampled latencies of direct copies, which no worker counts.
     direct_latency: Mutex<Histogram>,
+    /// Times of slow transfers of which no worker had the last part.
+    slow_latency: Mutex<Histogram>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     spare_lists: Arc<SpareLists>,
     early_ends: Arc<EarlyEnds>,
@@ -81,6 +84,8 @@ impl WorkerPool {
 
     /// A pool of its own, not shared with engines.
     pub fn new(device: Arc<dyn Device>, options: &PoolOptions) -> Result<Self, PoolError> {
+        // Begins to find out how long a tick of the counter is.
+        quick_clock::now_ns();
         let count = options.workers.max(1);
         let share = |total: usize| total.div_ceil(count).max(1);
         let needs_polling = device.attributes().capabilities.needs_polling;
@@ -89,6 +94,7 @@ impl WorkerPool {
             workers: Vec::new(),
             counters: Vec::new(),
             direct_latency: Mutex::default(),
+            slow_latency: Mutex::default(),
             threads: Mutex::default(),
             spare_lists: Arc::default(),
             early_ends: Arc::default(),
@@ -189,6 +195,21 @@ impl WorkerPool {
     /// The sampled latencies of direct copies.
     pub fn direct_latency(&self) -> HistogramSnapshot {
         self.direct_latency.lock().unwrap_or_else(PoisonError::into_inner).snapshot()
+    }
+
+    /// A transfer has ended of which no worker had the last part, and that began then: counts it if it was slow.
+    #[cold]
+    pub fn note_unplaced(&self, begun: u64) {
+        if let Some(took) = slow_since(begun) {
+            self.slow_latency.lock().unwrap_or_else(PoisonError::into_inner).record(took);
+        }
+    }
+
+    /// Times of the slow transfers of all workers, and of those of which none had the last part.
+    pub(super) fn slow_latency(&self) -> HistogramSnapshot {
+        let mut slow = self.slow_latency.lock().unwrap_or_else(PoisonError::into_inner).snapshot();
+        self.counters.iter().for_each(|worker| slow.merge(&worker.slow_latency().snapshot()));
+        slow
     }
 
     fn start_thread(

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 #[path = "../../fuzz/src/targets.rs"]
 mod targets;
 
-pub(crate) use targets::TARGETS;
+#[allow(unused_imports, reason = "a module of each test that includes it, which uses its share")]
+pub(crate) use targets::{OF_THE_TOOL, TARGETS};
 
 /// The folder of the fuzz crate.
 pub(crate) fn fuzz() -> PathBuf {

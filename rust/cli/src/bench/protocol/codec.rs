@@ -34,6 +34,23 @@ pub(super) fn decode_payload(payload: &[u8]) -> Result<Frame, FrameError> {
     Ok(frame)
 }
 
+/// Decodes bytes that may be frames, one after the other: for a fuzz target. What is a frame stays the same when it is written again.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_frames(data: &[u8]) {
+    let mut rest = data;
+    while let Some((header, behind)) = rest.split_first_chunk() {
+        let Ok(length) = decode_header(*header) else { return };
+        assert!(length <= MAX_PAYLOAD);
+        let Some((payload, next)) = behind.split_at_checked(length) else { return };
+        if let Ok(frame) = decode_payload(payload) {
+            let again = encode(&frame);
+            let payload = again.as_ref().map(|bytes| bytes.get(HEADER..).unwrap_or_default());
+            assert_eq!(payload.map(decode_payload), Ok(Ok(frame)));
+        }
+        rest = next;
+    }
+}
+
 /// Limits of what a frame holds, which the format does not know.
 fn check_limits(frame: &Frame) -> Result<(), FrameError> {
     let (text, spans) = match frame {

@@ -27,6 +27,8 @@ use super::path::Path;
 use super::pattern::{Compared, Span};
 use crate::framing;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use codec::fuzz_frames;
 pub(crate) use codec::{MAGIC, MAX_SPANS};
 pub(crate) use stream::{ANSWER_TIMEOUT, Stream, StreamError, nonce, unexpected};
 

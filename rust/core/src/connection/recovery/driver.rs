@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use self::command::Command;
 use super::rebuilds::{AttemptId, Rebuilds};
 use super::{Action, LostReason, Machine, STEP_LIMIT};
+use crate::connection::close::Ending;
 use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
 use crate::control::wire::LaneRecord;
@@ -327,12 +328,13 @@ impl Driver {
 
     /// Ends the connection, also when the task is stopped meanwhile.
     fn lose(&self, reason: &LostReason) {
+        let how = if *reason == LostReason::Goodbye { Ending::ClosedByPeer } else { Ending::Lost };
         let (connection, reason) = (Weak::clone(&self.connection), reason.to_string());
         // From now, not from the start of the helper: the time of many connections must not add up.
         let deadline = Instant::now() + DRAIN_LIMIT;
         self.handle.detach(move || {
             if let Some(connection) = connection.upgrade() {
-                connection.lose(&reason, deadline);
+                connection.lose(how, &reason, deadline);
             }
         });
     }

@@ -38,6 +38,29 @@ fn only_what_an_ended_process_left_is_replaced() {
     assert_eq!(files(folder.path()), 1);
 }
 
+/// A process was killed after it had bound its socket, and one is about to listen.
+#[test]
+fn first_names_that_were_left_are_removed_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let left = [".0123abcd", ".ffffffff"];
+    left.iter().for_each(|name| drop(UnixListener::bind(at(name)).unwrap()));
+    // Of another form, no socket, and of a process that runs.
+    drop(UnixListener::bind(at(".0123ABCD")).unwrap());
+    drop(UnixListener::bind(at(".0123abcde")).unwrap());
+    fs::write(at(".00000000"), "text").unwrap();
+    let _running = UnixListener::bind(at(".11111111")).unwrap();
+    let locked = FolderLock::acquire(folder.path()).unwrap();
+    drop(listen(at("first"), 1).unwrap());
+    assert!(left.iter().all(|name| at(name).exists()), "another process may be between bind and listen");
+    drop(locked);
+    let (_socket, _made) = listen(at("second"), 1).unwrap();
+    assert!(!left.iter().any(|name| at(name).exists()));
+    for kept in [".0123ABCD", ".0123abcde", ".00000000", ".11111111", "second"] {
+        assert!(at(kept).exists(), "{kept}");
+    }
+}
+
 /// As that of a stopped process, to which clients go on to connect.
 #[test]
 fn a_socket_with_a_full_backlog_is_in_use() {

@@ -36,7 +36,7 @@ impl WorkerState {
         let done = completion.status == CompletionStatus::Success;
         let Some(lane) = self.lanes.get(key) else { return };
         let end = sequence.wrapping_add(u32::from(done));
-        self.posted -= retire(lane, &mut self.parts, end, &self.counters, &self.slow_clock);
+        self.posted -= retire(lane, &mut self.parts, end, &self.counters, &mut self.slow_clock);
         if !done {
             self.fail_request(key.index(), sequence, completion);
         } else if lane.health() == LaneHealth::Broken {
@@ -201,7 +201,7 @@ fn retire(
     parts: &mut Parts,
     end: u32,
     counters: &WorkerCounters,
-    slow_clock: &SlowClock,
+    slow_clock: &mut SlowClock,
 ) -> u32 {
     let before = lane.outstanding;
     while let Some(group) = lane.groups.front_mut() {
@@ -228,7 +228,7 @@ fn retire(
             if let Some(owner) = parts.release(part_index) {
                 let end = owner.end_part();
                 EndedPart { direction, bytes, end }.count(&lane.counts);
-                if slow_clock.may_be_slow(begun_at) {
+                if slow_clock.ends_late(begun_at) {
                     note_late(parts, part_index, end, counters, slow_clock);
                 }
             }

@@ -53,7 +53,7 @@ impl Bench {
         let (local, remote) = (region.address, 4096);
         let chunk = Chunk { local, remote, length: 64, lkey: 0, rkey: key(true, 0), readable: false, iov: 0 };
         Cutter::new(&mut list, policy, Opcode::Write, 1).push(&chunk).unwrap();
-        self.state.adopt(Submission { lane: self.lane, owner: task, list, first: true });
+        self.state.adopt(Submission { lane: self.lane, owner: task, list, first: true, begun: 0 });
         task
     }
 

@@ -143,11 +143,11 @@ impl Bench {
         };
         if let Some((part, list, _)) = self.state.acquire_part(key) {
             fill(list);
-            self.state.start_part(key, part, task, true);
+            self.state.start_part(key, part, task, true, 0);
         } else {
             let mut list = RequestList::default();
             fill(&mut list);
-            self.state.adopt(Submission { lane: key, owner: task, list, first: true });
+            self.state.adopt(Submission { lane: key, owner: task, list, first: true, begun: 0 });
         }
     }
 

@@ -1,8 +1,9 @@
 //! What must not go on for ever: transfers past their deadline or aborted, lanes that do not drain.
 
 use super::{EndState, PartOwner, WorkerState};
-use crate::pool::clock;
+use crate::observe::COUNTED;
 use crate::pool::lane::{LaneHealth, break_lane};
+use crate::pool::{clock, quick_clock};
 
 /// How often deadlines are looked at, in milliseconds.
 const DEADLINE_CHECK_MS: u64 = 5;
@@ -23,9 +24,10 @@ impl WorkerState {
 
     /// Ends what is past its deadline.
     pub(in crate::pool) fn look_at_clock(&mut self) {
-        let now = clock::now_ns();
-        self.slow_clock.look(now);
-        let now = clock::ms(now);
+        if COUNTED && let Some((count, most)) = self.slow_clock.look(quick_clock::now_ns()) {
+            self.counters.slow_many(count, most);
+        }
+        let now = clock::ms(clock::now_ns());
         if now >= self.next_deadline_check {
             self.check_deadlines(now);
         }

@@ -15,6 +15,8 @@ mod fake_nic;
 mod lanes;
 mod posting;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
+mod slow_tests;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests;
 mod unfinished;
 
@@ -24,15 +26,16 @@ pub use unfinished::UnfinishedPart;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::clock;
 use super::early_ends::EarlyEnds;
 use super::lane::{LaneKey, Lanes};
 use super::part::Parts;
 use super::part_owner::{EndState, PartEnd, PartOwner, RequestFailure};
 use super::request_list::RequestList;
 use super::shared_worker::Submission;
-use super::slow_clock::{SLOW, SlowClock};
+use super::slow_clock::{SLOW, SlowClock, slow_since};
+use super::{clock, quick_clock};
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus};
 use crate::memory::Recent;
 use crate::observe::{Direction, TransferCounts, WorkerCounters, process_counts};
@@ -165,7 +168,7 @@ impl WorkerState {
 
     /// Begins a part with a list that was built without the lock. Answers another list for it, for reuse.
     pub fn adopt(&mut self, submission: Submission) -> RequestList {
-        let Submission { lane, owner, mut list, first } = submission;
+        let Submission { lane, owner, mut list, first, begun } = submission;
         // What told this worker of an early end may have been seen already, and does not come again for this part.
         let goes_on = !list.is_empty() && !owner.ends_early();
         if goes_on && self.lanes.get(lane).is_some_and(|lane| lane.takes_parts()) {
@@ -173,16 +176,23 @@ impl WorkerState {
             if let Some(part) = self.parts.get(index) {
                 std::mem::swap(&mut part.list, &mut list);
             }
-            self.start_part(lane, index, owner, first);
+            self.start_part(lane, index, owner, first, begun);
         } else {
-            self.refuse(lane, owner, &mut list, first);
+            self.refuse(lane, owner, &mut list, first, begun);
         }
         list
     }
 
     /// Ends a part that is not begun, because its lane is down, its transfer has failed elsewhere, or it has nothing to move.
     #[cold]
-    fn refuse(&mut self, lane: LaneKey, owner: &dyn PartOwner, list: &mut RequestList, first: bool) {
+    fn refuse(
+        &mut self,
+        lane: LaneKey,
+        owner: &dyn PartOwner,
+        list: &mut RequestList,
+        first: bool,
+        begun: u64,
+    ) {
         let (direction, bytes) = (Direction::from(list.opcode), list.bytes);
         if !list.is_empty() {
             condemn(&self.early_ends, owner, EndState::Failed, "the lane is down");
@@ -190,6 +200,9 @@ impl WorkerState {
         // Before the end is known: its memory may be taken away then.
         list.clear();
         let ended = EndedPart { direction, bytes, end: owner.end_part() };
+        if let Some(took) = slow_since(begun).filter(|_| ended.end.is_last()) {
+            self.counters.slow_many(1, took);
+        }
         let counts = match self.lanes.get(lane) {
             Some(lane) => Some(Arc::clone(&lane.counts)),
             None => self.lanes.counts_of_gone(lane),
@@ -260,14 +273,14 @@ impl WorkerState {
         // Of a lane that was destroyed, what was outstanding is so no longer.
         (part.outstanding, part.rewind) = (0, None);
         let (lane_index, direction, bytes) = (part.lane, Direction::from(part.list.opcode), part.list.bytes);
-        let is_slow = self.slow_clock.may_be_slow(part.begun_at);
+        let is_late = self.slow_clock.ends_late(part.begun_at);
         if let Some(lane) = self.lanes.at(lane_index) {
             lane.parts.remove(&mut self.parts, index);
         }
         // Frees it, and what it keeps registered; then tells its owner.
         let end = self.parts.release(index)?.end_part();
-        if is_slow {
-            note_late(&mut self.parts, index, end, &self.counters, &self.slow_clock);
+        if is_late {
+            note_late(&mut self.parts, index, end, &self.counters, &mut self.slow_clock);
         }
         let ended = EndedPart { direction, bytes, end };
         let Some(lane) = self.lanes.at(lane_index) else { return Some(ended) };
@@ -292,18 +305,34 @@ impl EndedPart {
 
 /// A part has ended that had its latency measured, or took long: counts that. Its place is free already, and has its times still.
 #[cold]
-fn note_late(parts: &mut Parts, index: u32, end: PartEnd, counters: &WorkerCounters, slow_clock: &SlowClock) {
+fn note_late(
+    parts: &mut Parts,
+    index: u32,
+    end: PartEnd,
+    counters: &WorkerCounters,
+    slow_clock: &mut SlowClock,
+) {
     let Some(part) = parts.get(index) else { return };
-    let measured = part.begun.take().map(|begun| begun.elapsed());
-    if let Some(latency) = measured {
-        counters.ended(latency);
+    let now = quick_clock::now_ns();
+    if let Some((count, most)) = slow_clock.look(now) {
+        counters.slow_many(count, most);
     }
-    if end.is_last() {
-        let took = measured.unwrap_or_else(|| slow_clock.took(part.begun_at, part.since, clock::now_ns()));
-        if took >= SLOW {
-            counters.slow(took);
-        }
+    let took = match part.begun {
+        0 => slow_clock.took(part.begun_at, late_by(part.since), now),
+        begun => Duration::from_nanos(now.saturating_sub(begun)),
+    };
+    if part.is_measured {
+        counters.ended(took);
     }
+    if end.is_last() && took >= SLOW {
+        counters.slow_many(1, took);
+    }
+}
+
+/// The time since this millisecond of the pool's clock; none since 0.
+fn late_by(since: u64) -> u64 {
+    // Both are rounded.
+    if since == 0 { 0 } else { clock::ms(clock::now_ns()).saturating_sub(since + 1) }
 }
 
 fn condemn(early_ends: &EarlyEnds, owner: &dyn PartOwner, state: EndState, reason: &str) {

@@ -1,7 +1,6 @@
 //! Posting: what a part has left, as far as the credits of its lane and of the completion queue go.
 
 use std::num::NonZeroI32;
-use std::time::Instant;
 
 use super::{EndState, PartOwner, RequestFailure, WorkerLimits, WorkerState, fail};
 use crate::fabric::CompletionStatus;
@@ -10,6 +9,7 @@ use crate::pool::groups::Group;
 use crate::pool::lane::{Lane, LaneKey, break_lane, make_ready};
 use crate::pool::part::Part;
 use crate::pool::part_list::AGE;
+use crate::pool::quick_clock;
 
 /// How posting one list ended.
 enum ListEnd {
@@ -23,7 +23,7 @@ enum ListEnd {
 
 impl WorkerState {
     /// Begins a part that was acquired for this lane: posts at once what may be posted, and queues it for the rest. `first`
-    /// is whether it counts as the beginning of its transfer on the lane.
+    /// is whether it counts as the beginning of its transfer on the lane. `begun` is when the transfer began, on the quick clock; 0 for now.
     #[inline(always)]
     pub(in crate::pool) fn start_part(
         &mut self,
@@ -31,16 +31,21 @@ impl WorkerState {
         index: u32,
         owner: &'static dyn PartOwner,
         first: bool,
+        begun: u64,
     ) {
         let Some(lane) = self.lanes.at(key.index()) else { return };
         let links = lane.parts.link_back(&mut self.parts, index);
         let Some(part) = self.parts.get(index) else { return };
         part.links[AGE] = links;
         (part.owner, part.lane) = (Some(owner), key.index());
-        (part.begun_at, part.since) = (self.slow_clock.begin(), 0);
+        (part.begun_at, part.since, part.begun) = (self.slow_clock.begin(), 0, begun);
         let before = lane.counts.start(part.list.opcode.into(), u64::from(first), part.list.bytes);
-        if first && before.is_multiple_of(SAMPLE_EVERY) {
-            (part.begun, part.begun_at) = (Some(Instant::now()), self.slow_clock.long_ago());
+        part.is_measured = first && before.is_multiple_of(SAMPLE_EVERY);
+        if part.is_measured || begun != 0 {
+            part.begun_at = self.slow_clock.long_ago();
+            if begun == 0 {
+                part.begun = quick_clock::now_ns();
+            }
         }
         if part.list.is_empty() {
             // Nothing but empty pieces: done as soon as begun.

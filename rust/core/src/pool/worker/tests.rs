@@ -11,10 +11,10 @@ use crate::observe::{Amount, TransferSource, TransferTotals, WorkerCounters};
 use crate::pool::{LaneHealth, LaneSetup, LaneStatus};
 use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
 
-const CAPS: QueuePairCaps = QueuePairCaps { send_depth: 16, max_sge: 4, max_inline: 0 };
+pub(super) const CAPS: QueuePairCaps = QueuePairCaps { send_depth: 16, max_sge: 4, max_inline: 0 };
 
 /// One request from `local` on.
-fn fill(list: &mut RequestList, local: u64) {
+pub(super) fn fill(list: &mut RequestList, local: u64) {
     let chunk = Chunk { local, remote: 4096, length: 64, lkey: 1, rkey: 1, readable: true, iov: 0 };
     let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0);
     let mut cutter = Cutter::new(list, policy, Opcode::Write, 1);
@@ -61,7 +61,7 @@ impl Bench {
     /// As [`Bench::begin`], with so many milliseconds from the first look on.
     fn begin_within(&mut self, milliseconds: u64) -> &'static Task {
         let task = Task::lasting();
-        task.start(1, TimeLimit::new(std::time::Duration::from_millis(milliseconds)));
+        task.start(1, TimeLimit::new(Duration::from_millis(milliseconds)));
         self.begin_part(task);
         task
     }
@@ -75,7 +75,7 @@ impl Bench {
     fn start(&mut self, task: &'static Task, make: impl FnOnce(&mut RequestList)) {
         let mut list = RequestList::default();
         make(&mut list);
-        self.state.adopt(Submission { lane: self.lane, owner: task, list, first: true });
+        self.state.adopt(Submission { lane: self.lane, owner: task, list, first: true, begun: 0 });
     }
 
     /// The device completes the `index`-th request posted.
@@ -265,7 +265,7 @@ fn a_part_taken_out_of_a_queue_after_another_has_failed_ends_at_once() {
     assert!(!task.is_ended(), "one part is still in a queue");
     let mut list = RequestList::default();
     fill(&mut list, 4096);
-    bench.state.adopt(Submission { lane: other, owner: task, list, first: true });
+    bench.state.adopt(Submission { lane: other, owner: task, list, first: true, begun: 0 });
     assert_eq!((task.is_ended(), task.end_state(), waiting.is_ended()), (true, EndState::Failed, false));
 }
 
@@ -285,7 +285,7 @@ fn a_part_for_a_lane_that_is_gone_is_counted_with_that_lane() {
     bench.step(10);
     let mut list = RequestList::default();
     fill(&mut list, 4096);
-    bench.state.adopt(Submission { lane: other, owner: task, list, first: false });
+    bench.state.adopt(Submission { lane: other, owner: task, list, first: false, begun: 0 });
     assert!(task.is_ended());
     let mut totals = TransferTotals::default();
     [&bench.status, &status].iter().for_each(|status| status.counts.add_to(&mut totals));

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
@@ -22,9 +22,6 @@ use crate::fabric::software::tcp::server::Server;
 use crate::fabric::software::tokens::Asker;
 use crate::fork::OwnSocket;
 use crate::observe::report;
-
-/// How long a client may take to say hello at least, where it need not prove a key.
-const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
 /// A client that has connected and not said yet what it wants.
 #[derive(Debug)]
@@ -170,7 +167,7 @@ fn answer(
 pub(super) fn next_words(core: &Core) -> Instant {
     let limit = match core.options.auth_key {
         Some(_) => admission::SILENCE_LIMIT,
-        None => core.options.handshake_timeout.max(HELLO_LIMIT),
+        None => core.options.handshake_timeout.max(admission::SILENCE_LIMIT),
     };
     Instant::now() + limit
 }
