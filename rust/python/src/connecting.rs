@@ -20,7 +20,7 @@ pub(crate) fn connect(
     let (sender, mut connected) = sync_channel(1);
     let (engine, session) = (Arc::clone(engine), session.to_owned());
     let work = move || {
-        // Nobody waits for it any more after an exception.
+        // No caller waits for it any more after an exception.
         let _ = sender.send(engine.session(&session));
     };
     thread::Builder::new()

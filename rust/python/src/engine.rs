@@ -106,7 +106,7 @@ impl Drop for Shared {
 /// Registers memory and connects to peers. Close it, or use it in a `with` statement; one that is dropped is closed, and one that lives
 /// when the interpreter ends as well.
 ///
-/// `gpu`: the index of the GPU whose memory it moves, which also chooses the NIC next to it. `settings`: configuration variables
+/// `gpu`: the index of the GPU that holds the memory it moves, which also chooses the NIC next to it. `settings`: configuration variables
 /// (`FLAGCX_P2P_...`) with their texts, which go before those of the environment. Without them, the environment as it was when the first
 /// engine of the process was made.
 ///

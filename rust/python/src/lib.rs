@@ -52,7 +52,7 @@ mod native {
     #[pymodule]
     mod _of_one_interpreter {}
 
-    /// Nobody needs to see that one.
+    /// No program needs to see that one.
     #[pymodule_init]
     fn hide(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.delattr("_of_one_interpreter")?;

@@ -23,7 +23,7 @@ pub(crate) fn remember(engine: Weak<Shared>) {
 
 /// Whether the interpreter ends, and the calling thread is not the one that ends it.
 ///
-/// It is a daemon thread then, which the interpreter stops in a moment: an error would be printed that nobody made. It gets
+/// It is a daemon thread then, which the interpreter stops in a moment: an error would be printed that no code of the program made. It gets
 /// `SystemExit` instead, which ends a thread without a word.
 pub(crate) fn ends_this_thread() -> bool {
     ENDING.get().is_some_and(|ending| *ending != thread::current().id())

@@ -32,7 +32,7 @@ struct Column {
 }
 
 impl Table {
-    /// A table whose lines have at most `width` characters, if the columns that are never left out fit.
+    /// A table with lines of at most `width` characters, if the columns that are never left out fit.
     pub(crate) fn new(width: usize, workload: &Workload) -> Self {
         let mut columns = columns(workload);
         let mut left_out = Vec::new();
