@@ -45,7 +45,8 @@ class Program:
         self.status = status
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-c", text, *arguments],
+            # The warning is of Python 3.12 and later, at every fork in a process with threads.
+            [sys.executable, "-X", "faulthandler", "-W", "ignore::DeprecationWarning", "-c", text, *arguments],
             env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -2,12 +2,11 @@
 
 import array
 import os
-import threading
-import time
 import unittest
 from typing import Any, Callable, Dict, List, Tuple
 
 from pair import Pair
+from programs import Program
 
 import flagcx_p2p
 from flagcx_p2p import Connection, Piece
@@ -262,38 +261,43 @@ class Prepared(Pair):
                 attempt()
 
 
+#: One queue for one transfer, which is used while a thread that copies has the worker. In a process of its own: the first engine
+#: of a process decides about the queues.
+CROWD = """
+import threading, time
+from flagcx_p2p import Engine, Piece, QueueFull
+size = 32 << 20
+with Engine() as client, Engine() as server:
+    local, remote = client.register(bytearray(size)), server.register(bytearray(size))
+    server.start_server()
+    connection = client.connect(f"127.0.0.1:{server.port}")
+    full, refused = threading.Event(), []
+
+    def copy():
+        while not full.is_set():
+            connection.write(local, remote.address)  # waits for room, where there is none
+
+    threads = [threading.Thread(target=copy) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 40
+    while not refused and time.monotonic() < deadline:
+        try:
+            connection.start_write([Piece(local, remote.address, 0, 1 << 20)], block=False).wait(30)
+        except QueueFull as error:
+            refused.append(str(error))
+    full.set()
+    for thread in threads:
+        thread.join()
+print(refused)
+"""
+
+
 class Room(unittest.TestCase):
-    #: One queue for one transfer. It is used while a thread that copies has the worker.
-    SETTINGS = {"FLAGCX_P2P_WORKERS_PER_POOL": "1", "FLAGCX_P2P_SHARD_COUNT": "1", "FLAGCX_P2P_QUEUE_DEPTH": "1"}
-
     def test_a_queue_that_is_full_is_told_or_waited_for(self) -> None:
-        size = 16 << 20
-        near, far = bytearray(size), bytearray(size)
-        with flagcx_p2p.Engine(settings=self.SETTINGS) as client, flagcx_p2p.Engine(settings=self.SETTINGS) as server:
-            local, remote = client.register(near), server.register(far)
-            server.start_server()
-            connection = client.connect(f"127.0.0.1:{server.port}")
-            full, refused = threading.Event(), []
-
-            def copy() -> None:
-                while not full.is_set():
-                    connection.write(local, remote.address)  # waits for room, where there is none
-
-            threads = [threading.Thread(target=copy) for _ in range(2)]
-            for thread in threads:
-                thread.start()
-            try:
-                deadline = time.monotonic() + 20
-                while not refused and time.monotonic() < deadline:
-                    try:
-                        connection.start_write([Piece(local, remote.address, 0, 1 << 20)], block=False).wait(20)
-                    except flagcx_p2p.QueueFull as error:
-                        refused.append(str(error))
-            finally:
-                full.set()
-                for thread in threads:
-                    thread.join(20)
-            self.assertRegex("".join(refused), "no room")
+        names = ("WORKERS_PER_POOL", "SHARD_COUNT", "QUEUE_DEPTH")
+        program = Program(CROWD, **{f"FLAGCX_P2P_{name}": "1" for name in names})
+        self.assertIn("no room", program.end(80)[0])
 
 
 if __name__ == "__main__":
