@@ -16,6 +16,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+import lifetime
 import protocol
 from allocator import Allocator
 from cache import KIND, as_cache, as_words
@@ -78,7 +79,8 @@ class Decode:
     def _connected(self) -> Connection:
         """A prefill process; waits for one that connects."""
         if self._control is None:
-            self._control = self._listener.accept()
+            with lifetime.limit(SILENCE_SECONDS, "the wait for a prefill process"):
+                self._control = self._listener.accept()
             self._control.send(self._offer)
         return self._control
 
@@ -140,6 +142,8 @@ class Decode:
         """The report of the prefill process, which ends."""
         control = self._connected()
         control.send(None)
+        if not control.poll(SILENCE_SECONDS):
+            raise TimeoutError(f"the prefill process has not reported for {SILENCE_SECONDS} s")
         report: Report = control.recv()
         return report
 
@@ -154,6 +158,7 @@ os.dup2(2, 1)
 
 
 def main() -> None:
+    lifetime.end_with_parent()
     name, path, blocks, mib = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     transport = open_transport(name, path)
     decode = Decode(transport, blocks)

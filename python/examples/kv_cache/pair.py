@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import lifetime
 from protocol import KEY_VARIABLE
 
 HERE = Path(__file__).resolve().parent
@@ -44,10 +45,10 @@ class Pair:
 
     def __init__(self, what: Run) -> None:
         self.what = what
-        self._environment = dict(
-            os.environ, **_settings(what), **{KEY_VARIABLE: secrets.token_hex(32)}, PYTHONDONTWRITEBYTECODE="1"
-        )
+        self._environment = os.environ | _settings(what) | lifetime.environment()
+        self._environment |= {KEY_VARIABLE: secrets.token_hex(32), "PYTHONDONTWRITEBYTECODE": "1"}
         self._processes: "list[subprocess.Popen[str]]" = []
+        self._victim: "subprocess.Popen[str] | None" = None
         self._first_token_ms: "list[float]" = []
         self._watchdog = threading.Timer(LIMIT_SECONDS, self._kill_all)
         self._watchdog.start()
@@ -63,6 +64,7 @@ class Pair:
         prefill = self._start("prefill.py", port, self.what.layer_ms)
         self._line("half")
         if self.what.kills_prefill:
+            self._victim = prefill
             prefill.send_signal(signal.SIGKILL)
             prefill.wait()
             self._start("prefill.py", port, 0)
@@ -112,7 +114,7 @@ class Pair:
 
     def _watch(self, process: "subprocess.Popen[str]") -> None:
         """A process that fails ends the run: decode would wait for another one."""
-        if process.wait() not in (0, -signal.SIGKILL):
+        if process.wait() != 0 and process is not self._victim:
             self._kill_all()
 
     def _kill_all(self) -> None:

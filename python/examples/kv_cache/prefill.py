@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 
 import numpy
 
+import lifetime
 import protocol
 from allocator import Allocator
 from cache import as_cache, as_words
@@ -115,6 +116,7 @@ class Prefill:
 
 
 def main() -> None:
+    lifetime.end_with_parent()
     name, path, blocks, port, layer_ms = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])
     transport = open_transport(name, path)
     cache = as_cache(transport.make_cache(MODEL.block_bytes * blocks, MODEL.piece_bytes), MODEL, blocks)

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import lifetime
+
 HERE = Path(__file__).resolve().parent
 # Whatever happens, the example ends.
 LIMIT_SECONDS = 120.0
@@ -24,7 +26,7 @@ class Process:
 
     def __init__(self, program: str, *arguments: str) -> None:
         # Where engines listen. Without it that is the address of an interface that the engine chooses.
-        environment = dict(os.environ, FLAGCX_P2P_BIND="127.0.0.1", PYTHONDONTWRITEBYTECODE="1")
+        environment = os.environ | lifetime.environment() | {"FLAGCX_P2P_BIND": "127.0.0.1", "PYTHONDONTWRITEBYTECODE": "1"}
         self._program = program
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / program), *arguments],

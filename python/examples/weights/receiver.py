@@ -12,6 +12,7 @@ import numpy
 from flagcx_p2p import Connection, Engine, P2pError, Prepared, Region
 
 import board
+import lifetime
 from content import wrong_tensors
 from state import address_of, new_state, rows_of
 
@@ -74,6 +75,7 @@ def say(line: "dict[str, Any]") -> None:
 
 
 def main() -> None:
+    lifetime.end_with_parent()
     with Engine() as engine:
         receiver = Receiver(engine, json.loads(sys.argv[1]))
         say({"ready": True})

@@ -11,11 +11,13 @@ import time
 from flagcx_p2p import Engine
 
 import board
+import lifetime
 from content import train
 from state import address_of, new_state
 
 
 def main() -> None:
+    lifetime.end_with_parent()
     with Engine() as engine:
         states = [new_state() for _ in range(board.STATES)]
         versions = board.new_board()
