@@ -1,13 +1,20 @@
 """What python/examples/kv_cache relies on: its allocator, its check of all bytes, and its transport over this engine."""
 
+import os
 import pathlib
 import sys
+import threading
 import time
 import unittest
 
 import pair  # noqa: F401  the engine's environment
+import programs
+from flagcx_p2p import TransferFailed
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "python" / "examples" / "kv_cache"))
+
+# For the whole process. A peer that is stopped stops transfers of this path, and not those that the kernel copies.
+os.environ["FLAGCX_P2P_PATH"] = "tcp"
 
 try:
     import numpy
@@ -21,6 +28,7 @@ from model import LLAMA_3_8B, Model
 from ours import Ours
 
 SMALL = Model("small", layers=3, kv_heads=2, head_dim=8, bytes_per_number=2, block_tokens=4)
+SIZE = 64 << 20
 
 
 class Allocating(unittest.TestCase):
@@ -63,7 +71,7 @@ class Checking(unittest.TestCase):
 
 class Sending(unittest.TestCase):
     def test_a_message_follows_its_pieces(self) -> None:
-        near, far = Ours("cross-memory"), Ours("cross-memory")
+        near, far = Ours("tcp"), Ours("tcp")
         self.addCleanup(near.close)
         self.addCleanup(far.close)
         source = numpy.frombuffer(near.make_cache(8 * 64, 64), dtype=numpy.uint8)
@@ -72,13 +80,31 @@ class Sending(unittest.TestCase):
         sending = near.connect(far.offer()).send(numpy.array([1, 4]), numpy.array([6, 0]), b"both")
         messages: "list[bytes]" = []
         deadline = time.monotonic() + 10
-        while not sending.done():
-            self.assertLess(time.monotonic(), deadline)
+        sending.wait()
         while not messages:
             self.assertLess(time.monotonic(), deadline)
             messages = far.messages(0.01)
         self.assertEqual(messages, [b"both"])
         self.assertEqual(target[::64].tolist(), [5, 0, 0, 0, 0, 0, 2, 0])
+
+    def test_the_wait_for_a_stopped_peer_takes_no_processor_time(self) -> None:
+        """And it ends, as a failure, when the peer has gone."""
+        near = Ours("tcp")
+        self.addCleanup(near.close)
+        # More than sockets hold, so that the transfer is under way until the peer goes on.
+        near.make_cache(SIZE, SIZE)
+        peer = programs.Peer(SIZE)
+        self.addCleanup(peer.program.process.wait)
+        self.addCleanup(peer.kill)
+        sending = near.connect({"session": peer.session, "address": peer.address})
+        peer.stop()
+        under_way = sending.send(numpy.array([0]), numpy.array([0]), b"")
+        threading.Timer(1, peer.kill).start()
+        began, used = time.monotonic(), time.process_time()
+        with self.assertRaises(TransferFailed):
+            under_way.wait()
+        self.assertGreater(time.monotonic() - began, 0.9)
+        self.assertLess(time.process_time() - used, 0.2)
 
 
 if __name__ == "__main__":

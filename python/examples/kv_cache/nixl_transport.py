@@ -75,11 +75,11 @@ class _Sending(Sending):
     def __init__(self, agent: Any, handle: Any, state: str) -> None:
         self._agent, self._handle, self._state = agent, handle, state
 
-    def done(self) -> bool:
-        if self._state == "PROC":
+    def wait(self) -> None:
+        # It has no call that waits, and without its thread this call is what makes transfers progress.
+        while self._state == "PROC":
+            time.sleep(20e-6)
             self._state = self._agent.check_xfer_state(self._handle)
-        if self._state == "ERR":
-            raise RuntimeError("a transfer of NIXL failed")
-        if self._state == "DONE":
-            self._agent.release_xfer_handle(self._handle)
-        return self._state == "DONE"
+        if self._state != "DONE":
+            raise RuntimeError(f"a transfer of NIXL failed: {self._state}")
+        self._agent.release_xfer_handle(self._handle)

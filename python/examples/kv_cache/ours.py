@@ -61,8 +61,5 @@ class _Sending(Sending):
     def __init__(self, transfer: Transfer) -> None:
         self._transfer = transfer
 
-    def done(self) -> bool:
-        if not self._transfer.done():
-            return False
-        self._transfer.wait()  # raises if it failed
-        return True
+    def wait(self) -> None:
+        self._transfer.wait()

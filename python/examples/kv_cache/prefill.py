@@ -19,7 +19,7 @@ from model import LLAMA_3_8B as MODEL
 from protocol import Report, Request
 from transport import Peer, Pieces, Sending, open_transport
 
-# Transfers under way at most: enough to keep the other side busy, and few enough to look through.
+# Transfers under way at most: enough to keep the other side busy.
 WINDOW = 32
 
 
@@ -64,8 +64,8 @@ class Prefill:
             while self._jobs or self._sending:
                 if self._jobs and len(self._sending) < WINDOW:
                     self._step(self._jobs.popleft())
-                elif not self._collect():
-                    time.sleep(20e-6)
+                else:
+                    self._await_oldest()
         control.send(self._report())
 
     def _begin(self, request: Request) -> Job:
@@ -95,14 +95,12 @@ class Prefill:
             self._jobs.append(job)
         self._release(job)
 
-    def _collect(self) -> bool:
-        """Forgets what has been sent. Answers whether there was anything."""
-        before = len(self._sending)
-        while self._sending and self._sending[0][0].done():
-            _, job = self._sending.popleft()
-            job.sending -= 1
-            self._release(job)
-        return len(self._sending) < before
+    def _await_oldest(self) -> None:
+        """Makes room for the next one. The others are under way meanwhile."""
+        sending, job = self._sending.popleft()
+        sending.wait()
+        job.sending -= 1
+        self._release(job)
 
     def _release(self, job: Job) -> None:
         """Its blocks may be evicted once they are sent, and not before."""

@@ -14,8 +14,8 @@ class Sending(abc.ABC):
     """Pieces under way."""
 
     @abc.abstractmethod
-    def done(self) -> bool:
-        """Whether all bytes are at the peer, and the message is on its way. Raises if that cannot happen any more."""
+    def wait(self) -> None:
+        """Until all bytes are at the peer, and the message is on its way. Raises if that cannot happen any more."""
 
 
 class Peer(abc.ABC):
