@@ -2,29 +2,30 @@
 """Measures this engine from Python beside NIXL and Mooncake from the Python registry, and beside its own C++ interface.
 
 Two processes on 127.0.0.1 for each engine and path, 1 GiB of memory a side, engines in turn in every round, medians. All bytes
-are read back and compared after the last sample of each round. Then what one call costs with both ends in one process.
+are read back and compared after each kind of measurement. Then what one call costs with both ends in one process. The status is not
+0 if bytes were wrong, or if this engine failed.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
-import signal
 import statistics
-import subprocess
 import sys
 from dataclasses import dataclass, field
 
+from driver import Driver, Failed
+from table import print_alone, print_table
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROUNDS = 3
-
-#: What is measured: the key of a sample, the heading, digits after the point.
-COLUMNS = [
-    ("write_us", "write 4 KiB, us", 1),
-    ("submit_ms", "4,096 pieces submitted, ms", 2),
-    ("scattered_ms", "4,096 pieces there, ms", 2),
-    ("gib_gbps", "write 1 GiB, GB/s", 2),
-]
+# A sample takes some seconds; a driver that has not answered by then hangs.
+ANSWER_SECONDS = 120
+SMOKE_POOL_MIB = 64
+NOT_INSTALLED = "not installed"
+#: The names of this engine.
+OURS = ("C++", "Python")
 
 
 @dataclass
@@ -39,13 +40,17 @@ class Engine:
     needs: pathlib.Path = HERE
 
 
-def engines(build):
-    ours, cpp = build / "wheel" / "bin" / "python", build / "cpp_api"
+def ours(python, cpp=None):
+    """This engine, from Python and, if there is that driver, from C++."""
     for path in ["shared", "cross-memory", "tcp"]:
         settings = {"FLAGCX_P2P_FABRIC": "software", "FLAGCX_P2P_PATH": path, "FLAGCX_P2P_BIND": "127.0.0.1"}
         memory = ["shared"] if path == "shared" else ["private"]
-        yield Engine("C++", path, [cpp], memory, settings, cpp)
-        yield Engine("Python", path, [ours, HERE / "ours.py"], memory, settings, ours)
+        if cpp:
+            yield Engine("C++", path, [cpp], memory, settings, cpp)
+        yield Engine("Python", path, [python, HERE / "ours.py"], memory, settings, python)
+
+
+def others(build):
     nixl = build / "nixl" / "bin" / "python"
     for path, transports in [("cross-memory", "posix,sysv,cma,tcp"), ("tcp", "tcp")]:
         yield Engine("NIXL", path, [nixl, HERE / "nixl_engine.py"], [], {"UCX_TLS": transports}, nixl)
@@ -54,132 +59,123 @@ def engines(build):
 
 
 class Pair:
-    """A target, and an initiator that is connected to it; stopped while others are measured."""
+    """A target, and an initiator that is connected to it."""
 
     def __init__(self, engine, log):
         environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", **engine.environment)
-        self.log = open(log, "w", encoding="utf-8")
-        self.processes = []
+        self.drivers = []
 
         def start(*words):
             # The role first, because the package's driver reads it there.
-            command = [*map(str, engine.command), *words]
-            process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
-            )
-            self.processes.append(process)
-            return process
+            self.drivers.append(Driver([*map(str, engine.command), *words], environment, log))
+            return self.drivers[-1]
 
-        cpp = engine.name == "C++"
-        target = start("target", *engine.arguments)
-        line = target.stdout.readline().strip()
-        words = [*engine.arguments, line] if cpp else [line, *engine.arguments]
-        self.initiator = start("initiator", *words)
-        self.version = self.initiator.stdout.readline().strip()
-        self.pause(signal.SIGSTOP)
+        try:
+            line = start("target", *engine.arguments).line(ANSWER_SECONDS)
+            words = [*engine.arguments, line] if engine.name == "C++" else [line, *engine.arguments]
+            self.initiator = start("initiator", *words)
+            self.version = self.initiator.line(ANSWER_SECONDS)
+        except Failed:
+            self.close()
+            raise
 
-    def sample(self):
-        self.pause(signal.SIGCONT)
-        self.initiator.stdin.write("sample\n")
-        self.initiator.stdin.flush()
-        answer = json.loads(self.initiator.stdout.readline())
-        self.pause(signal.SIGSTOP)
-        return answer
+    def __enter__(self):
+        return self
 
-    def pause(self, number):
-        for process in self.processes:
-            process.send_signal(number)
+    def __exit__(self, *_):
+        self.close()
 
     def close(self):
-        for process in self.processes:
-            process.kill()
-            process.wait()
-        self.log.close()
+        for driver in self.drivers:
+            driver.close()
 
 
-def measure(build, rounds):
-    """Answers the samples of each engine, and why others have none."""
-    (build / "log").mkdir(parents=True, exist_ok=True)
+def measure(all_engines, logs, rounds):
+    """Answers the samples of each engine, why others have none, and versions."""
     samples, missing, versions = {}, {}, {}
     for number in range(rounds):
-        for engine in engines(build):
+        for engine in all_engines:
             key = (engine.path, engine.name)
             if key in missing:
                 continue
             if not engine.needs.exists():
-                missing[key] = "not installed"
+                missing[key] = NOT_INSTALLED
                 continue
-            pair = None
             try:
                 # A pair at a time: all of them would need 2 GiB each.
-                pair = Pair(engine, build / "log" / f"python-{engine.name}-{engine.path}.log")
-                sample = pair.sample()
-            except (OSError, ValueError) as error:
-                missing[key] = f"{error}; see {build}/log"
+                with log(logs, f"{engine.name}-{engine.path}") as output, Pair(engine, output) as pair:
+                    sample = verified(pair.initiator.ask(ANSWER_SECONDS), f"{engine.name}, {engine.path}")
+            except (OSError, Failed) as error:
+                missing[key] = f"{error}; see {logs or 'above'}"
                 continue
-            finally:
-                if pair:
-                    pair.close()
-            if not sample.pop("verified"):
-                sys.exit(f"{engine.name}, {engine.path}: the bytes differ")
             versions[engine.name] = pair.version
             samples.setdefault(key, []).append(sample)
             print(f"round {number + 1}: {engine.name}, {engine.path}", file=sys.stderr)
     return samples, missing, versions
 
 
-def in_one_process(build, rounds):
-    python = build / "wheel" / "bin" / "python"
+def log(logs, name):
+    """A file for what drivers complain of, or the errors of this program if there is no folder."""
+    return (logs / f"python-{name}.log").open("w") if logs else contextlib.nullcontext(sys.stderr)
+
+
+def verified(line, what):
+    """The figures of an answer. A measurement that did not move its bytes ends the program."""
+    sample = json.loads(line)
+    wrong = [kind for kind, fine in sample.pop("verified").items() if not fine]
+    if wrong:
+        sys.exit(f"{what}: the target has other bytes than were written after: {', '.join(wrong)}")
+    return sample
+
+
+def in_one_process(python, logs, rounds):
     if not python.exists():
         return None
-    environment = dict(os.environ, FLAGCX_P2P_FABRIC="software", FLAGCX_P2P_BIND="127.0.0.1")
-    run = subprocess.run(
-        [python, HERE / "ours.py", "alone"], env=environment, input="sample\n" * rounds, capture_output=True, text=True
-    )
-    found = [json.loads(line) for line in run.stdout.splitlines()[1:]]
-    if not found:
-        sys.exit(f"in one process: {run.stderr}")
+    environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", FLAGCX_P2P_FABRIC="software", FLAGCX_P2P_BIND="127.0.0.1")
+    with log(logs, "alone") as output, contextlib.closing(Driver([python, HERE / "ours.py", "alone"], environment, output)) as driver:
+        try:
+            driver.line(ANSWER_SECONDS)  # its version
+            found = [verified(driver.ask(ANSWER_SECONDS), "in one process") for _ in range(rounds)]
+        except Failed as error:
+            sys.exit(f"in one process: {error}; see {logs or 'above'}")
     return {key: statistics.median(sample[key] for sample in found) for key in found[0]}
 
 
 def main():
     parser = argparse.ArgumentParser(prog="./x bench python", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--build", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--build", type=pathlib.Path, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="samples of each engine (default %(default)s)")
     parser.add_argument("--json", type=pathlib.Path, help="write the samples to this file too")
+    # A test of this program: one round with little memory, and only the package that this Python finds.
+    parser.add_argument("--smoke", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    samples, missing, versions = measure(options.build, options.rounds)
-    alone = in_one_process(options.build, options.rounds)
-    print_table(samples, missing, versions, options.rounds)
+    if options.smoke:
+        os.environ["PYTHON_BENCH_POOL_MIB"] = str(SMOKE_POOL_MIB)
+        python = pathlib.Path(sys.executable)
+        run(python, list(ours(python)), None, 1, None)
+    elif options.build:
+        logs = options.build / "log"
+        logs.mkdir(parents=True, exist_ok=True)
+        python = options.build / "wheel" / "bin" / "python"
+        all_engines = [*ours(python, options.build / "cpp_api"), *others(options.build)]
+        run(python, all_engines, logs, options.rounds, options.json)
+    else:
+        parser.error("--build FOLDER is missing: `./x bench python` has it")
+
+
+def run(python, all_engines, logs, rounds, file):
+    samples, missing, versions = measure(all_engines, logs, rounds)
+    alone = in_one_process(python, logs, rounds)
+    print_table(samples, missing, versions, rounds)
     print_alone(alone)
-    if options.json:
+    if file:
         rows = [{"path": path, "engine": name, "samples": found} for (path, name), found in samples.items()]
-        options.json.write_text(json.dumps({"versions": versions, "rows": rows, "in_one_process": alone}, indent=1) + "\n")
+        file.write_text(json.dumps({"versions": versions, "rows": rows, "in_one_process": alone}, indent=1) + "\n")
     if not any(name == "Python" for _, name in samples):
         sys.exit("nothing of this engine was measured")
-
-
-def print_table(samples, missing, versions, rounds):
-    told = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "C++")
-    print(f"\nTwo processes, medians of {rounds} rounds in turn; {told}\n")
-    print("| Path | Engine | " + " | ".join(heading for _, heading, _ in COLUMNS) + " |")
-    print("|---|---|" + "---|" * len(COLUMNS))
-    for path, name in samples:
-        cells = [f"{statistics.median(sample[key] for sample in samples[path, name]):.{digits}f}" for key, _, digits in COLUMNS]
-        print(f"| {path} | {name} | " + " | ".join(cells) + " |")
-    for (path, name), reason in missing.items():
-        print(f"not measured: {name}, {path}: {reason}")
-
-
-def print_alone(alone):
-    if alone is None:
-        print("\nnot measured: one process: the package is not installed")
-        return
-    print("\nBoth ends in one process\n\n| What | |\n|---|---|")
-    print(f"| write 4 KiB | {alone['write_us']:.2f} us |")
-    print(f"| 4,096 scattered pieces submitted | {alone['submit_ms']:.3f} ms |")
-    print(f"| `await` of a write of 64 KiB; `wait` of it; an await of asyncio alone | {alone['await_us']:.1f}; "
-          f"{alone['wait_us']:.1f}; {alone['asyncio_us']:.1f} us |")
+    failed = [f"{name}, {path}" for (path, name), reason in missing.items() if name in OURS and reason != NOT_INSTALLED]
+    if failed:
+        sys.exit(f"this engine failed: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":
