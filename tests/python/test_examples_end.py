@@ -99,6 +99,16 @@ class MainIsKilled(unittest.TestCase):
         self.assertEqual(example.remaining(), [])
 
 
+class PrefillIsKilled(unittest.TestCase):
+    def test_the_run_fails_at_once_when_that_was_not_asked_for(self) -> None:
+        example = Example("kv_cache", ["decode.py", "prefill.py"])
+        os.kill(example.pid("prefill.py"), signal.SIGKILL)
+        began = time.monotonic()
+        self.assertEqual(example.main.wait(30), 1)
+        self.assertLess(time.monotonic() - began, 10)
+        self.assertEqual(example.remaining(), [])
+
+
 class Waiting(unittest.TestCase):
     def test_a_call_without_a_time_out_has_a_limit(self) -> None:
         import protocol
