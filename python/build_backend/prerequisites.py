@@ -29,8 +29,14 @@ def _missing(without_verbs: bool) -> Iterator[str]:
     if without_verbs:
         return
     hint = "or build without RDMA devices: --config-settings=build-args='--no-default-features --features metrics-endpoint'"
-    if not _has_header("infiniband/verbs.h"):
-        yield f"the headers of libibverbs: apt install libibverbs-dev librdmacm-dev (Fedora: rdma-core-devel), {hint}"
+    asks_pkg_config = shutil.which(_pkg_config()) is not None
+    if not asks_pkg_config:
+        yield f"pkg-config, which finds libibverbs and librdmacm: apt install pkg-config (Fedora: pkgconf-pkg-config), {hint}"
+    if not _has_header("infiniband/verbs.h") or (asks_pkg_config and not _is_known("libibverbs >= 1.8.28", "librdmacm >= 1.2.28")):
+        yield (
+            "the headers of libibverbs and librdmacm, and what pkg-config knows of both: "
+            f"apt install libibverbs-dev librdmacm-dev (Fedora: rdma-core-devel), {hint}"
+        )
     if not _has_libclang():
         yield f"libclang, which reads these headers: apt install libclang-dev (Fedora: clang-devel), {hint}"
 
@@ -54,6 +60,15 @@ def _is_without_verbs(settings: dict[str, Any] | None) -> bool:
     given = (settings or {}).get("build-args", os.environ.get("MATURIN_PEP517_ARGS", ""))
     words = " ".join(given) if isinstance(given, list) else str(given)
     return "--no-default-features" in words and not re.search(r"\bverbs\b", words)
+
+
+def _pkg_config() -> str:
+    return os.environ.get("PKG_CONFIG", "pkg-config")
+
+
+def _is_known(*libraries: str) -> bool:
+    """As the crate rdma-sys asks for them, which ends with a panic when one is not there."""
+    return subprocess.run([_pkg_config(), "--exists", *libraries], capture_output=True, check=False).returncode == 0
 
 
 def _has_header(name: str) -> bool:
