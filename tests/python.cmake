@@ -30,4 +30,4 @@ set_tests_properties(python.threads PROPERTIES LABELS python)
 add_test(NAME proof.python_install COMMAND ${FLAGCX_P2P_PYTHON} run.py proof_install
   WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
 set_tests_properties(proof.python_install PROPERTIES LABELS "proof" TIMEOUT 1200 PROCESSORS 2
-  ENVIRONMENT "FLAGCX_P2P_FABRIC=software;FLAGCX_P2P_BIND=127.0.0.1;CARGO_TARGET_DIR=${FLAGCX_P2P_CARGO_DIR}/wheel")
+  ENVIRONMENT "FLAGCX_P2P_FABRIC=software;FLAGCX_P2P_BIND=127.0.0.1")

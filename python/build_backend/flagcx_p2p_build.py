@@ -8,10 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import leave_nothing
+import licences
 import maturin
-from licences import add_licences
+import prerequisites
 from maturin import build_sdist, get_requires_for_build_sdist, get_requires_for_build_wheel
-from prerequisites import check
+
+leave_nothing.remove_bytecode(*(str(module.__file__) for module in (leave_nothing, licences, prerequisites)), __file__)
 
 __all__ = [
     "build_editable",
@@ -31,7 +34,7 @@ Settings = dict[str, Any] | None
 
 
 def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Settings = None) -> str:
-    check(config_settings)
+    prerequisites.check(config_settings)
     name: str = maturin.prepare_metadata_for_build_wheel(metadata_directory, config_settings)
     return name
 
@@ -39,16 +42,18 @@ def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: S
 def build_wheel(
     wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
 ) -> str:
-    check(config_settings)
+    prerequisites.check(config_settings)
     # The licences are no part of the metadata that was prepared.
-    name: str = maturin.build_wheel(wheel_directory, config_settings, None)
-    add_licences(Path(wheel_directory) / name)
+    with leave_nothing.target_folder():
+        name: str = maturin.build_wheel(wheel_directory, config_settings, None)
+    licences.add_licences(Path(wheel_directory) / name)
     return name
 
 
 def build_editable(
     wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
 ) -> str:
-    check(config_settings)
-    name: str = maturin.build_editable(wheel_directory, config_settings, metadata_directory)
+    prerequisites.check(config_settings)
+    with leave_nothing.target_folder():
+        name: str = maturin.build_editable(wheel_directory, config_settings, metadata_directory)
     return name
