@@ -29,7 +29,9 @@ class Install(unittest.TestCase):
         run(folder, sys.executable, "-m", "venv", "env")
         environment = folder / "env" / "bin"
         run(folder, environment / "pip", "install", "--quiet", tree / "python")
-        self.assertEqual(before, files(tree), "the build leaves nothing in the source tree")
+        after = files(tree)
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        self.assertEqual(changed[:10], [], "the build leaves nothing in the source tree")
         self.assertEqual(list((folder / "tmp").iterdir()), [], "nor among the temporary files")
 
         program = "import flagcx_p2p, pathlib; print(pathlib.Path(flagcx_p2p.__file__).parent, flagcx_p2p.version())"
