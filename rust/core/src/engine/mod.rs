@@ -5,6 +5,9 @@ mod allocate;
 mod allocations;
 mod breaker;
 mod buffer;
+mod closing;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod closing_tests;
 mod connect;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod end_calls_tests;
@@ -24,13 +27,14 @@ mod transfer_ids_tests;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use acceptor::Acceptor;
 pub use allocate::AllocateOptions;
 use allocations::Allocations;
 pub use allocations::free_kept;
 pub use buffer::RegisteredBuffer;
+use closing::{Closing, Turn};
 pub use error::EngineError;
 pub use memory::RegisterOptions;
 pub use open::{EngineOptions, devices};
@@ -40,6 +44,7 @@ use crate::config::Config;
 use crate::connection::{Connection, Context, Ended};
 use crate::control::{Abort, ConnectedHosts, LocalAddress, Metadata, Openings};
 use crate::endpoint::EndpointUse;
+use crate::events::is_loop_thread;
 use crate::fabric::Device;
 use crate::fork::{Forked, OfProcess};
 use crate::notify::{Message, Notification, Receiver};
@@ -108,6 +113,7 @@ pub struct Inner {
     connections: Mutex<Option<Vec<Weak<Connection>>>>,
     /// Ends waits of connecting threads when the engine closes.
     abort: Abort,
+    closing: Closing,
     /// Dropped last: what the engine does while it closes can be watched.
     _endpoint: Option<EndpointUse>,
 }
@@ -208,7 +214,9 @@ impl Engine {
 
     /// Closes the engine: stops listeners, closes every connection, ends every transfer and every registration.
     ///
-    /// Done once, however often it is called, and by the drop of the engine. In a forked child it does nothing.
+    /// Done once, however often it is called, and by the drop of the engine; a second thread that calls it waits until the first
+    /// has done it. From a callback of the engine, which that thread may wait for, such a call returns at once. In a forked child
+    /// it does nothing.
     ///
     /// Takes at most the transfer time-out (else 30 s) and 4 s more, however many connections and regions there are and
     /// whatever peers do. Memory that a stopped process of this host may still write then is named in one line of the log.
@@ -216,6 +224,18 @@ impl Engine {
         if self.here().is_err() {
             return;
         }
+        let _closer = match self.closing.begin(Instant::now() + self.patience()) {
+            Turn::Own(closer) => closer,
+            Turn::Nested => return,
+            Turn::Late => {
+                if !self.is_own_thread() {
+                    tracing::warn!(
+                        "another thread that closes this engine has not ended in time: its memory may be in use"
+                    );
+                }
+                return;
+            }
+        };
         let begun = Instant::now();
         self.abort.abort();
         if let Ok(acceptor) = &self.acceptor {
@@ -228,6 +248,20 @@ impl Engine {
         drop(self.acceptor.as_ref().ok().map(|acceptor| acceptor.take_kept()));
         self.deregister_all(begun);
         self.free_all();
+    }
+
+    /// How long a thread waits for another one that closes the engine: a little longer than that may take. Not at all on the
+    /// engine's own threads, which that may wait for.
+    fn patience(&self) -> Duration {
+        if self.is_own_thread() {
+            return Duration::ZERO;
+        }
+        let limit = self.config.xfer_timeout.unwrap_or(Duration::from_secs(30));
+        limit.saturating_add(CLOSE_MARGIN).min(LONGEST_PATIENCE)
+    }
+
+    fn is_own_thread(&self) -> bool {
+        is_loop_thread() || self.context().is_ok_and(|context| context.pool.has_current_thread())
     }
 
     /// Refuses in a child of the process that opened the engine.
@@ -275,3 +309,9 @@ impl Drop for Engine {
         self.close();
     }
 }
+
+/// What closing may take beyond the transfer time-out, and some time for a slow machine.
+const CLOSE_MARGIN: Duration = Duration::from_secs(10);
+
+/// What a clock can be advanced by; years.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(1 << 30);

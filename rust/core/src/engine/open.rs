@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Once};
 
 use super::acceptor::Acceptor;
 use super::allocations::Allocations;
+use super::closing::Closing;
 use super::sessions::Sessions;
 use super::{Engine, EngineError, Inner};
 use crate::auth::random;
@@ -70,6 +71,7 @@ impl Engine {
             allocations: Allocations::default(),
             connections: Mutex::new(Some(Vec::new())),
             abort,
+            closing: Closing::default(),
             _endpoint: EndpointUse::acquire(&config),
             config,
         })));

@@ -1,5 +1,6 @@
 //! The event loop's thread.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -113,12 +114,20 @@ impl Drop for EventLoop {
     }
 }
 
+/// Whether the calling thread is that of an event loop.
+pub(crate) fn is_loop_thread() -> bool {
+    ON_LOOP.get()
+}
+
+thread_local!(static ON_LOOP: Cell<bool> = const { Cell::new(false) });
+
 fn run(
     mut waiting: calloop::EventLoop<'static, ()>,
     mut commands: UnboundedReceiver<Command>,
     helpers: Helpers,
     stop: &Wakeup,
 ) {
+    ON_LOOP.set(true);
     let tasks = Rc::new(LocalExecutor::new());
     let handle = Handle::new(waiting.handle(), Rc::downgrade(&tasks), helpers);
     let begin = async {

@@ -30,7 +30,7 @@ mod wakeup;
 
 pub use abort::Abort;
 pub(crate) use alarm::Alarm;
-pub(crate) use event_loop::EventLoop;
+pub(crate) use event_loop::{EventLoop, is_loop_thread};
 pub(crate) use group::Group;
 pub(crate) use handle::{Handle, Watched, first};
 pub(crate) use interrupted::uninterrupted;

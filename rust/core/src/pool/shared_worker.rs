@@ -339,9 +339,14 @@ impl Worker {
     /// Has the worker's thread call `job` soon, without the worker's lock.
     pub(crate) fn run_soon(&self, job: impl FnOnce() + Send + 'static) {
         // The thread itself looks after each of its turns.
-        if self.jobs.push(job) && self.thread.get() != Some(&std::thread::current().id()) {
+        if self.jobs.push(job) && !self.is_current_thread() {
             self.wake.notify();
         }
+    }
+
+    /// Whether the caller runs on the worker's thread.
+    pub(super) fn is_current_thread(&self) -> bool {
+        self.thread.get() == Some(&std::thread::current().id())
     }
 
     /// What the thread says when it begins.

@@ -172,6 +172,11 @@ impl WorkerPool {
         self.workers.iter().chain(self.copy_worker.get())
     }
 
+    /// Whether the caller runs on the thread of one of them.
+    pub fn has_current_thread(&self) -> bool {
+        self.all_workers().any(|worker| worker.is_current_thread())
+    }
+
     /// Request lists for reuse.
     pub fn spare_lists(&self) -> &SpareLists {
         &self.spare_lists
