@@ -21,6 +21,12 @@ class Owner(bytearray):
     """Memory, the end of which can be seen."""
 
 
+def take_until(engine: Engine, end: threading.Event) -> None:
+    """Takes what notifications come, from soon on."""
+    while not end.wait(0.05):
+        engine.notifications()
+
+
 class Buffers(Pair):
     def check_moves(self, buffer: Any, writable: bool) -> None:
         """It is registered where it is, with all its bytes, and they move."""
@@ -187,6 +193,33 @@ class Lifetimes(Pair):
             for thread in threads:
                 thread.join()
             owner.append(1)
+
+    def test_a_region_that_is_closed_while_its_engine_is_being_closed_is_not_written_any_more(self) -> None:
+        # A peer that takes no notifications has the end of the engine wait, while transfers go on.
+        full, engine = Engine(settings={"FLAGCX_P2P_NOTIF_QUEUE": "16"}), Engine()
+        self.addCleanup(full.close)
+        place, small, large = full.register(bytearray(16)), engine.register(bytearray(16)), bytearray(64 << 20)
+        full.start_server()
+        region, far = engine.register(bytearray(len(large))), self.server.register(large)
+        to_full, connection = engine.connect(full.session), engine.connect(self.server.session)
+        notified = [to_full.start_write([flagcx_p2p.Piece(small, place.address)], notify=(b"n", bytes(32 << 10))) for _ in range(700)]
+        for transfer in notified:
+            transfer.wait()
+        told = threading.Event()
+        transfers = [connection.start_read([flagcx_p2p.Piece(region, far.address)]) for _ in range(64)]
+        closer = threading.Thread(target=engine.close)
+        closer.start()
+        while not engine.closed:
+            time.sleep(0.0005)
+        self.assertFalse(transfers[-1].done(), "nothing is under way")
+        reader = threading.Thread(target=lambda: take_until(full, told))
+        reader.start()
+        region.close()
+        pending = [transfer for transfer in transfers if not transfer.done()]
+        told.set()
+        closer.join()
+        reader.join()
+        self.assertEqual(pending, [])
 
     def test_an_owner_may_use_the_engine_when_it_ends(self) -> None:
         engine = Engine()

@@ -194,26 +194,28 @@ impl Region {
         !self.open.load(Ordering::Relaxed) || self.shared.is_closed()
     }
 
-    /// Ends the registration, once.
+    /// Ends the registration, once. In a forked process it does nothing.
     pub(crate) fn deregister(&self, py: Python<'_>) {
-        let Ok(core) = self.shared.core() else { return };
+        let Ok(core) = self.shared.core() else {
+            // An engine that another thread closes moves bytes of its regions until that is done.
+            return self.shared.close(py);
+        };
         if !self.open.swap(false, Ordering::Relaxed) {
-            self.wait_until_ended(py);
-            return;
+            return py.detach(|| self.wait_until_ended());
         }
         let over = py.detach(|| {
             let over = core.deregister(self.id);
+            self.ended.store(true, Ordering::Release);
             self.shared.kept.free_unused(core);
             over
         });
-        self.ended.store(true, Ordering::Release);
         self.shared.kept.end(self.key, self.id, over);
     }
 
-    /// Another thread ends the registration: its memory is in use until that is done.
-    fn wait_until_ended(&self, py: Python<'_>) {
-        while !self.ended.load(Ordering::Acquire) && !self.shared.is_closed() {
-            py.detach(|| sleep(Duration::from_millis(1)));
+    /// Another thread ends the registration: its memory is in use until that is done, also when the engine is closed meanwhile.
+    fn wait_until_ended(&self) {
+        while !self.ended.load(Ordering::Acquire) {
+            sleep(Duration::from_millis(1));
         }
     }
 }
@@ -244,7 +246,8 @@ impl Region {
         self.is_closed()
     }
 
-    /// Ends the registration, and gives up what owns the memory. Closing it again does nothing.
+    /// Ends the registration, and gives up what owns the memory. Closing it again does nothing. While another thread closes the
+    /// engine, this waits for that.
     ///
     /// Waits for transfers of this engine that use it, for FLAGCX_P2P_XFER_TIMEOUT_MS at most (else 30 s); they are ended as timed out
     /// then. Nothing reads or writes the memory when this returns. Where that is not certain, as with a stopped process in the middle
