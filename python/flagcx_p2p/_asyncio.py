@@ -8,6 +8,7 @@ Each loop has one :class:`_Reactor` with one descriptor, from its first await of
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 import threading
 import time
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _ROOM_LIMIT = 30.0
 _FIRST_PAUSE = 0.0002
 _LAST_PAUSE = 0.005
+
+#: What poll takes at once: it counts milliseconds in 32 bits.
+_LONGEST_POLL = 3600.0
 
 #: IBV_WC_WR_FLUSH_ERR: the status of what was stopped.
 _FLUSHED = 5
@@ -262,7 +266,7 @@ def notifications(self: Engine, timeout: float | None = 0.0) -> list[Notificatio
 
 def _receive_next(engine: Engine, received: list[Notification], timeout: float | None) -> None:
     """Waits for notifications by a descriptor of its own, as a loop does."""
-    until = None if timeout is None else time.monotonic() + timeout
+    until = None if timeout is None else time.monotonic() + _seconds(timeout)
     queue = LoopQueue()
     arrivals = select.poll()
     arrivals.register(queue.fileno(), select.POLLIN)
@@ -275,8 +279,18 @@ def _receive_next(engine: Engine, received: list[Notification], timeout: float |
             left = None if until is None else until - time.monotonic()
             if received or (left is not None and left <= 0):
                 return
-            arrivals.poll(None if left is None else left * 1000)
+            arrivals.poll(None if left is None else min(left, _LONGEST_POLL) * 1000)
         finally:
             engine._unwatch(queue, token)
         queue.take()
         engine._receive(received, True)
+
+
+def _seconds(timeout: float) -> float:
+    try:
+        seconds = timeout + 0.0
+    except OverflowError:
+        raise ValueError("timeout is a number of seconds: this one is beyond a float") from None
+    if math.isnan(seconds):
+        raise ValueError("a timeout is a number of seconds, or None for no end: got nan")
+    return seconds

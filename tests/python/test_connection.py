@@ -14,6 +14,52 @@ import flagcx_p2p
 from flagcx_p2p import Engine, Piece
 
 
+class Numbers(Pair):
+    def test_one_that_is_out_of_range_is_named(self) -> None:
+        huge, pieces = 10**400, [Piece(self.local, self.remote.address)]
+        calls: "Dict[str, Any]" = {
+            "gpu=": lambda: Engine(gpu=2**40),
+            "older_than": lambda: self.client.slow_transfers(huge),
+            "timeout": lambda: self.connection.write(self.local, self.remote.address, timeout=huge),
+            "timeout ": lambda: self.connection.read_many(pieces, timeout=huge),
+            "timeout is": lambda: self.connection.start_write(pieces).wait(huge),
+            "timeout is a": lambda: self.connection.prepare("read", pieces).run(timeout=huge),
+            "timeout is a number": lambda: self.connection.write_async(self.local, self.remote.address, timeout=huge),
+            "timeout is a number of": lambda: self.client.notifications(huge),
+            "a timeout": lambda: self.client.notifications(float("nan")),
+            "addresses, offsets": lambda: self.connection.write(self.local, 2**64),
+        }
+        for text, call in calls.items():
+            with self.subTest(text), self.assertRaisesRegex(ValueError, text):
+                call()
+
+    def test_what_is_no_number_is_a_type_error(self) -> None:
+        for call in (
+            lambda: Engine(gpu="one"),  # type: ignore[arg-type]
+            lambda: self.connection.write(self.local, self.remote.address, timeout="1"),  # type: ignore[call-overload]
+            lambda: self.connection.write(self.local, "1"),  # type: ignore[call-overload]
+            lambda: self.client.notifications("1"),  # type: ignore[arg-type]
+        ):
+            self.assertRaises(TypeError, call)
+
+    def test_what_the_conversion_raises_is_raised(self) -> None:
+        class Number:
+            def __init__(self, error: BaseException) -> None:
+                self.error = error
+
+            def __index__(self) -> int:
+                raise self.error
+
+        for error in (KeyboardInterrupt(), MemoryError(), ZeroDivisionError()):
+            for call in (
+                lambda number: self.connection.write(self.local, number),
+                lambda number: self.client.register_address(4096, number),
+                lambda number: self.client.register(bytearray(1), fd=number),
+                lambda number: Engine(gpu=number),
+            ):
+                self.assertRaises(type(error), call, Number(error))
+
+
 class Closing(Pair):
     def test_a_connection_that_is_closed_takes_no_transfers(self) -> None:
         self.assertFalse(self.connection.closed)

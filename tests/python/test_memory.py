@@ -98,12 +98,20 @@ class Buffers(Pair):
             with self.assertRaisesRegex(ValueError, "out of range"):
                 self.client.register_address(address, size)
         for address, size in ((0, 10), (4096, 0), ((1 << 64) - 1, 10)):
-            with self.assertRaisesRegex(P2pError, "is not a range"):
+            with self.assertRaisesRegex(ValueError, "no range of memory"):
                 self.client.register_address(address, size)
         with mmap.mmap(-1, 4096) as mapping:
             address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
         with self.assertRaisesRegex(P2pError, f"{address:#x}"):
             self.client.register_address(address, 4096, device=False)
+
+    def test_an_offset_is_one_of_a_file(self) -> None:
+        with self.assertRaisesRegex(ValueError, "offset=5 .*fd"):
+            self.client.register(bytearray(10), offset=5)
+        with self.assertRaisesRegex(ValueError, "fd=.*out of range"):
+            self.client.register(bytearray(10), fd=2**40)
+        with self.assertRaisesRegex(TypeError, "whole number"):
+            self.client.register(bytearray(10), fd="file")  # type: ignore[arg-type]
 
     def test_a_closed_engine_registers_nothing_and_keeps_nothing(self) -> None:
         owner = Owner(100)

@@ -12,7 +12,7 @@ use crate::asking;
 use crate::engine::Shared;
 use crate::local::Local;
 use crate::notifier::Note;
-use crate::number::Number;
+use crate::number::{self, Number};
 use crate::operation;
 use crate::pieces::{self, RemoteKeys};
 use crate::prepared::Prepared;
@@ -118,7 +118,7 @@ impl Connection {
         remote_address: Number,
         offset: Number,
         size: Option<Number>,
-        timeout: Option<f64>,
+        #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<()> {
         let iov = self.one(local, remote_address, offset, size)?;
         self.run(local.py(), Opcode::Write, &[iov], timeout)
@@ -135,7 +135,7 @@ impl Connection {
         remote_address: Number,
         offset: Number,
         size: Option<Number>,
-        timeout: Option<f64>,
+        #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<()> {
         let iov = self.one(local, remote_address, offset, size)?;
         self.run(local.py(), Opcode::Read, &[iov], timeout)
@@ -150,7 +150,7 @@ impl Connection {
         local: &Bound<'_, PyAny>,
         remote: Argument<'_, '_>,
         length: Argument<'_, '_>,
-        timeout: Option<f64>,
+        #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<()> {
         self.run(local.py(), Opcode::Write, &self.many(local, remote, length)?, timeout)
     }
@@ -164,7 +164,7 @@ impl Connection {
         local: &Bound<'_, PyAny>,
         remote: Argument<'_, '_>,
         length: Argument<'_, '_>,
-        timeout: Option<f64>,
+        #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<()> {
         self.run(local.py(), Opcode::Read, &self.many(local, remote, length)?, timeout)
     }
@@ -220,7 +220,7 @@ impl Connection {
         remote_address: Number,
         offset: Number,
         size: Option<Number>,
-        timeout: Option<f64>,
+        #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let begin = slf.getattr("_begin_one")?;
         slf.get().moved(
@@ -236,7 +236,7 @@ impl Connection {
         local: &Bound<'py, PyAny>,
         remote: Argument<'_, 'py>,
         length: Argument<'_, 'py>,
-        timeout: Option<f64>,
+        #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let begin = slf.getattr("_begin_many")?;
         slf.get().moved(slf.py(), (begin, (true, local, remote, length), timeout))
@@ -251,7 +251,7 @@ impl Connection {
         remote_address: Number,
         offset: Number,
         size: Option<Number>,
-        timeout: Option<f64>,
+        #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let begin = slf.getattr("_begin_one")?;
         slf.get().moved(
@@ -267,7 +267,7 @@ impl Connection {
         local: &Bound<'py, PyAny>,
         remote: Argument<'_, 'py>,
         length: Argument<'_, 'py>,
-        timeout: Option<f64>,
+        #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let begin = slf.getattr("_begin_many")?;
         slf.get().moved(slf.py(), (begin, (false, local, remote, length), timeout))

@@ -18,7 +18,7 @@ use crate::info::{SlowTransfer, snapshot};
 use crate::kept::Kept;
 use crate::notification::{self, Arrivals};
 use crate::notifier::Notifier;
-use crate::number::Number;
+use crate::number::{self, Number};
 use crate::reactor::LoopQueue;
 use crate::region::{Region, Registration};
 use crate::shared_memory::SharedMemory;
@@ -122,7 +122,11 @@ pub(crate) struct Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (*, gpu = 0, settings = None))]
-    fn new(py: Python<'_>, gpu: i32, settings: Option<HashMap<String, String>>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        #[pyo3(from_py_with = number::gpu)] gpu: i32,
+        settings: Option<HashMap<String, String>>,
+    ) -> PyResult<Self> {
         logging::start();
         let config = match settings {
             None => Config::global(),
@@ -250,9 +254,15 @@ impl Engine {
         buffer: &Bound<'_, PyAny>,
         announced: bool,
         read_only: Option<bool>,
-        fd: Option<i32>,
+        #[pyo3(from_py_with = number::fd)] fd: Option<i32>,
         offset: Number,
     ) -> PyResult<Region> {
+        if fd.is_none() && offset.0 != 0 {
+            return Err(PyValueError::new_err(format!(
+                "offset={} is a place in a file, and none was given: pass its descriptor as fd, or register a part of the buffer",
+                offset.0
+            )));
+        }
         let registration =
             Registration::of_object(buffer, announced, read_only, fd.map(|fd| (fd, offset.0)))?;
         Region::register(py, &self.shared, registration)
@@ -274,7 +284,8 @@ impl Engine {
 
     /// Registers ``size`` bytes of memory at ``address``. **The program keeps them mapped** until the region, or the engine, is closed.
     ///
-    /// ``device``: whether it is memory of a GPU; None: the GPU's runtime is asked.
+    /// ``device``: whether it is memory of a GPU; None: the GPU's runtime is asked. Raises ``ValueError`` for what is no range of
+    /// addresses, :class:`P2pError` for one that cannot be accessed.
     #[pyo3(signature = (address, size, *, device = None, announced = true, read_only = false))]
     fn register_address(
         &self,
@@ -288,7 +299,7 @@ impl Engine {
         Region::register(
             py,
             &self.shared,
-            Registration::of_address(address.0, size.0, device, announced, read_only),
+            Registration::of_address(address.0, size.0, device, announced, read_only)?,
         )
     }
 
@@ -354,7 +365,11 @@ impl Engine {
     /// Tells what is stuck, and with which peer. One that the call which started it copied, or that waits in a queue, is not among them.
     /// Raises ValueError for a number of seconds that is negative or beyond the clock.
     #[pyo3(signature = (older_than = 1.0))]
-    fn slow_transfers(&self, py: Python<'_>, older_than: f64) -> PyResult<Vec<SlowTransfer>> {
+    fn slow_transfers(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = number::older_than)] older_than: f64,
+    ) -> PyResult<Vec<SlowTransfer>> {
         let older_than = Duration::try_from_secs_f64(older_than)
             .map_err(|error| PyValueError::new_err(format!("older_than {older_than}: {error}")))?;
         let core = self.shared.core()?;

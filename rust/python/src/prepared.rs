@@ -7,9 +7,8 @@ use pyo3::prelude::*;
 
 use crate::engine::Shared;
 use crate::notifier::Note;
-use crate::operation;
-use crate::single;
 use crate::transfer::{self, Transfer};
+use crate::{number, operation, single};
 
 /// A transfer that is made many times, of `Connection.prepare`: its pieces are checked once, and each start costs what it does in Rust.
 ///
@@ -36,7 +35,11 @@ impl Prepared {
 
     /// Makes it and waits for its end, as `Connection.write_many` and `read_many` do.
     #[pyo3(signature = (*, timeout = None))]
-    fn run(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn run(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
+    ) -> PyResult<()> {
         self.shared.core()?;
         operation::run(py, &self.shared, &self.connection, self.opcode, &self.iovs, timeout)
     }

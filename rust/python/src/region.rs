@@ -10,7 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use flagcx_p2p::{Access, MemoryKind, RegionId, RegisterOptions, SharedFile};
-use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError};
+use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyMapping, PySlice};
 
@@ -75,7 +75,13 @@ impl Registration {
         device: Option<bool>,
         announced: bool,
         read_only: bool,
-    ) -> Self {
+    ) -> PyResult<Self> {
+        if address == 0 || size == 0 || address.checked_add(size).is_none() {
+            return Err(PyValueError::new_err(format!(
+                "{size} bytes at address {address:#x} are no range of memory: address and size are more than zero, and the end is \
+                 below 2**64"
+            )));
+        }
         let kind = match device {
             None => MemoryKind::Probe,
             Some(false) => MemoryKind::Host,
@@ -83,7 +89,7 @@ impl Registration {
         };
         let options =
             RegisterOptions { kind, access: access(read_only), announced, dma_buf: None, file: None };
-        Self { address, size, options, owner: None }
+        Ok(Self { address, size, options, owner: None })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::errors::{of_outcome, refused};
 use crate::notifier::{self, Fate, Note};
 
 use crate::reactor::{LoopQueue, Waiters};
-use crate::{operation, single, waiting};
+use crate::{number, operation, single, waiting};
 
 /// How long a thread that drives an event loop may take to cancel: most transfers end in less.
 const CANCEL_PATIENCE: Duration = Duration::from_micros(200);
@@ -153,7 +153,11 @@ impl Transfer {
     /// raised and the transfer goes on. Raises ``TransferFailed`` or one of its subclasses, with what is known of the failure, each
     /// time it is called.
     #[pyo3(signature = (timeout = None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn wait(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
+    ) -> PyResult<()> {
         self.wait_for(py, timeout)
     }
 
