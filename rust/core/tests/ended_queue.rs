@@ -17,12 +17,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use flagcx_p2p::internals::connection::Context;
 use flagcx_p2p::{
     CompletionStatus, Connection, Ended, Failure, Iov, Opcode, Outcome, Status, SubmitError, TransferId,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use support::children::{expect_success, fork};
-use support::{LIMIT, Pair, content, eventually, has_faults, pattern};
+use support::{LIMIT, Pair, config, content, eventually, has_faults, outcome, pattern};
 
 /// Whether it becomes readable within this time.
 fn is_readable(ended: &Ended, within: Duration) -> bool {
@@ -228,4 +229,26 @@ fn a_forked_child_takes_nothing_from_its_parent() {
     expect_success(child);
     assert_eq!(take(&ended, 1), [(id, Outcome::Done)]);
     assert_eq!(futures_lite::future::block_on(future), Outcome::Done);
+}
+
+/// What the parent's threads hold at the fork is held in the child for ever.
+#[test]
+fn a_forked_child_that_gives_up_a_transfer_waits_for_no_worker() {
+    if !has_faults() {
+        return;
+    }
+    let settings = [("FLAGCX_P2P_FAULTS", "delay=us:50000"), ("FLAGCX_P2P_WORKERS_PER_POOL", "1")];
+    let pair = Pair::with(4096, &settings);
+    let iov = [pair.iov(0, 0, 4096)];
+    let pool = Context::open(&config(&settings), pair.client.device().unwrap()).unwrap().pool;
+    let id = pair.here.submit(Opcode::Write, &iov).unwrap();
+    let child = pool.workers()[0].with_state(|_| {
+        assert!(pair.here.is_under_way(id));
+        fork(|| {
+            pair.here.release_at_end(id);
+            pair.here.call_at_end(id, |_| panic!("called in the child"));
+        })
+    });
+    expect_success(child);
+    assert_eq!(outcome(&pair.here, id), Outcome::Done);
 }

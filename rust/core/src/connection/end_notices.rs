@@ -27,9 +27,13 @@ impl Connection {
         self.lanes.first().map(|lane| &lane.worker)
     }
 
-    /// Ends the use of an id once its transfer has ended: nothing will ask about it any more.
+    /// Ends the use of an id once its transfer has ended: nothing will ask about it any more. Nothing in a forked child, where a
+    /// worker's lock may be held for ever.
     #[doc(hidden)]
     pub fn release_at_end(self: &Arc<Self>, id: TransferId) {
+        if !self.is_here() {
+            return;
+        }
         let Some(worker) = self.notice_worker() else { return };
         let release = Release { connection: Arc::clone(self), id, worker: Arc::clone(worker) };
         self.tell_at_end(id, Arc::new(release));
@@ -41,11 +45,18 @@ impl Connection {
     /// called. It is told whether the transfer is done; false too if another thread had asked about it before this call.
     ///
     /// It must not block, and not drop what may be the last reference to a connection: the thread moves data for others too.
-    /// The id is not given back by it.
+    /// The id is not given back by it. In a forked child it is dropped.
     #[doc(hidden)]
     pub fn call_at_end(&self, id: TransferId, call: impl FnOnce(bool) + Send + 'static) {
+        if !self.is_here() {
+            return;
+        }
         let Some(worker) = self.notice_worker() else { return };
-        let task = self.context.transfers.find(id).map(|live| (live.task(), live.task().generation()));
+        let live = self.context.transfers.find(id);
+        let task = live.map(|live| (live, live.task().generation()));
+        // Checked after the generation was read: one that is another transfer's would tell of that one's end.
+        let task =
+            task.filter(|(live, _)| live.is_current()).map(|(live, generation)| (live.task(), generation));
         let (call, worker): (Call, _) = (Box::new(call), Arc::clone(worker));
         self.tell_at_end(id, Arc::new(CallAtEnd { call: Mutex::new(Some(call)), task, worker }));
     }
