@@ -57,7 +57,10 @@ pub(crate) fn begin(
         shared.notifier.start()?;
     }
     let id = operation::start(py, connection, opcode, iovs, waits)?;
-    let notified = notify.map(|note| shared.notifier.attach(connection, id, note));
+    let notified = notify.map(|note| {
+        // Without the interpreter's lock: a worker that moves bytes may hold its own for some time.
+        py.detach(|| shared.notifier.attach(connection, id, note))
+    });
     let mut transfer = Transfer::new(Arc::clone(connection), id);
     transfer.notified = notified;
     Ok(transfer)
@@ -245,9 +248,14 @@ impl Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        // It goes on, and gives its id back at its end.
-        if self.known().is_none() {
-            self.connection.release_at_end(self.id);
+        if self.known().is_some() {
+            return;
+        }
+        // It goes on, and gives its id back at its end. Without the interpreter's lock: a worker that moves bytes may hold its own
+        // for some time. An interpreter that has ended has none to release.
+        let release = || self.connection.release_at_end(self.id);
+        if Python::try_attach(|py| py.detach(release)).is_none() {
+            release();
         }
     }
 }
