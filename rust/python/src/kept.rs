@@ -14,8 +14,22 @@ use pyo3::prelude::*;
 pub(crate) struct Kept {
     /// Locked with the interpreter's lock held, and for moments: a forked child, in which owners are dropped too, finds it unlocked.
     owners: Mutex<Owners>,
-    /// Addresses of allocated memory to which no Python object refers any more, and in which there are registrations.
-    unfreed: Mutex<Vec<u64>>,
+    unfreed: Mutex<Unfreed>,
+}
+
+/// Allocated memory to which no Python object refers any more, and in which there are registrations.
+#[derive(Debug, Default)]
+struct Unfreed {
+    addresses: Vec<u64>,
+    /// How often it was looked for what can be freed.
+    looks: u64,
+}
+
+impl Unfreed {
+    fn take(&mut self) -> Vec<u64> {
+        self.looks += 1;
+        std::mem::take(&mut self.addresses)
+    }
 }
 
 /// The owners of registered memory, by registration. An owner is dropped when nothing touches its memory any more.
@@ -73,14 +87,23 @@ impl Kept {
 
     /// Frees memory that the engine has allocated: now, or with the last registration in it that the program has made.
     pub(crate) fn free(&self, core: &CoreEngine, address: u64) {
-        if core.free(address).is_err() && free_kept(address).is_err() {
-            lock(&self.unfreed).push(address);
+        loop {
+            let looks = lock(&self.unfreed).looks;
+            if core.free(address).is_ok() || free_kept(address).is_ok() {
+                return;
+            }
+            let mut unfreed = lock(&self.unfreed);
+            // The registration that ended meanwhile may have been the last, and has not found this address.
+            if unfreed.looks == looks {
+                return unfreed.addresses.push(address);
+            }
         }
     }
 
     /// Frees what could not be freed before: a registration has ended.
     pub(crate) fn free_unused(&self, core: &CoreEngine) {
-        for address in std::mem::take(&mut *lock(&self.unfreed)) {
+        let unfreed = lock(&self.unfreed).take();
+        for address in unfreed {
             self.free(core, address);
         }
     }
@@ -91,7 +114,8 @@ impl Kept {
         let owners = (std::mem::take(&mut all.owners), std::mem::take(&mut all.ended));
         drop(all);
         drop(owners);
-        for address in std::mem::take(&mut *lock(&self.unfreed)) {
+        let unfreed = lock(&self.unfreed).take();
+        for address in unfreed {
             // Refused of what is free already.
             let _ = free_kept(address);
         }
