@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import select
 import threading
 import time
@@ -70,6 +71,15 @@ class _Line:
 #: Of the loops that are not gone. Changed under the lock.
 _reactors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Reactor] = weakref.WeakKeyDictionary()
 _changes = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """In a forked process: a thread that is not there may have held it."""
+    global _changes
+    _changes = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _reactor(loop: asyncio.AbstractEventLoop) -> _Reactor:

@@ -1,9 +1,11 @@
 """Engines in a program that forks: by os.fork, by multiprocessing, and as servers that fork their workers do."""
 
+import asyncio
 import gc
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import traceback
 import unittest
@@ -13,7 +15,7 @@ from pair import Pair
 from programs import PAIR, Program
 
 import flagcx_p2p
-from flagcx_p2p import Engine, Piece
+from flagcx_p2p import Engine, Piece, _asyncio
 
 
 def wait_for(pid: int, seconds: float = 30) -> int:
@@ -63,6 +65,29 @@ class Forks(Pair):
         info = self.connection.info()
         self.assertEqual(info.healthy_lanes, info.lanes)
         transfer(f"127.0.0.1:{self.server.port}", self.remote.address, 1)
+
+    def test_a_lock_of_an_event_loop_that_another_thread_held_is_free(self) -> None:
+        held, forked = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with _asyncio._changes:
+                held.set()
+                forked.wait(60)
+
+        def work() -> None:
+            async def look() -> None:
+                _asyncio._reactor(asyncio.get_running_loop())
+
+            asyncio.run(look())
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        self.assertTrue(held.wait(60))
+        try:
+            self.child(work)
+        finally:
+            forked.set()
+            holder.join()
 
     def test_a_child_may_drop_and_close_everything(self) -> None:
         def drop() -> None:
