@@ -263,7 +263,7 @@ fn clients_without_proof_are_dropped_soon_and_no_port_is_opened() {
     for (_stream, responding) in waiting {
         let error = responding.join().unwrap().0.unwrap_err();
         assert!(matches!(error.reason, Reason::TimedOut), "{error}");
-        assert!((1900..5000).contains(&start.elapsed().as_millis()), "dropped after {:?}", start.elapsed());
+        assert!((4900..12_000).contains(&start.elapsed().as_millis()), "dropped after {:?}", start.elapsed());
     }
 }
 
