@@ -179,7 +179,7 @@ impl Engine {
     /// more. Repeats do nothing; a second thread that closes it waits for the first.
     ///
     /// Transfers under way end as cancelled, and calls that wait are told. Takes at most FLAGCX_P2P_XFER_TIMEOUT_MS and 4 s more,
-    /// whatever peers do; most often some milliseconds. Ctrl-C is seen afterwards.
+    /// whatever peers do; most often some milliseconds. It is not interrupted: Ctrl-C is seen afterwards.
     fn close(&self, py: Python<'_>) {
         self.shared.close(py);
     }

@@ -11,8 +11,8 @@ use pyo3::types::PyTuple;
 
 use crate::engine::Shared;
 use crate::errors::{of_outcome, refused};
-use crate::notifier::{self, Fate, Note};
-
+use crate::note::Note;
+use crate::notifier::{self, Fate};
 use crate::reactor::{LoopQueue, Waiters};
 use crate::{number, operation, single, waiting};
 
@@ -167,7 +167,7 @@ impl Transfer {
     /// Ends it: nothing touches its memory any more when this returns. Does nothing if it has ended.
     ///
     /// Takes some microseconds most often; 20 ms, and 2 s at most, with a peer that does not answer; and as long as a copy of a GPU
-    /// takes.
+    /// takes. Ctrl-C is seen afterwards.
     fn cancel(&self, py: Python<'_>) -> PyResult<()> {
         self.connection.here().map_err(refused)?;
         if self.known().is_none() {

@@ -1,5 +1,7 @@
 //! Waits that let other threads run and see signals.
 
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::{Connection, Outcome, Status, TransferId};
@@ -47,5 +49,33 @@ pub(crate) fn wait(
             return Ok(None);
         }
         status = py.detach(|| connection.wait(id, left.min(TURN)));
+    }
+}
+
+/// What `work` answers, which cannot be interrupted and runs on a thread of its own. One that an exception leaves goes on.
+pub(crate) fn on_thread<A: Send + 'static>(
+    py: Python<'_>,
+    name: &str,
+    work: impl FnOnce() -> A + Send + 'static,
+) -> PyResult<A> {
+    let (sender, mut answer) = sync_channel(1);
+    let work = move || {
+        // No caller waits for it any more after an exception.
+        let _ = sender.send(work());
+    };
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|error| refused(format!("cannot start the thread {name}: {error}; see `ulimit -u`")))?;
+    loop {
+        // The one reference to it, which may go to where the lock is not held.
+        let waited = &mut answer;
+        match py.detach(move || waited.recv_timeout(TURN)) {
+            Ok(answer) => return Ok(answer),
+            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(refused(format!("internal error: the thread {name} has ended")));
+            }
+        }
     }
 }
