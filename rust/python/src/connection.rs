@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use flagcx_p2p::{Connection as CoreConnection, Iov, Opcode, PathKind, TransferId};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyBaseException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -16,7 +16,7 @@ use crate::number::{self, Number};
 use crate::pieces::{self, RemoteKeys};
 use crate::prepared::Prepared;
 use crate::transfer::{self, Transfer};
-use crate::{operation, sending, single};
+use crate::{operation, sending, single, waiting};
 
 /// A connection to one peer, of `Engine.connect`. Any method may be called from any thread.
 ///
@@ -89,15 +89,17 @@ impl Connection {
 }
 
 impl Connection {
-    /// The coroutine of a transfer: `arguments` are how to begin it, with what, and its time-out.
+    /// The coroutine of a transfer, which the method `begin` begins with `arguments`.
     fn moved<'py>(
-        &self,
-        py: Python<'py>,
-        arguments: impl pyo3::call::PyCallArgs<'py>,
+        slf: &Bound<'py, Self>,
+        begin: &str,
+        arguments: impl IntoPyObject<'py>,
+        timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         static MOVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        self.shared.core()?;
-        MOVE.import(py, "flagcx_p2p._asyncio", "move")?.call1(arguments)
+        slf.get().shared.core()?;
+        let timeout = waiting::seconds(timeout)?;
+        MOVE.import(slf.py(), "flagcx_p2p._asyncio", "move")?.call1((slf.getattr(begin)?, arguments, timeout))
     }
 }
 
@@ -220,11 +222,8 @@ impl Connection {
         size: Option<Number>,
         #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let begin = slf.getattr("_begin_one")?;
-        slf.get().moved(
-            slf.py(),
-            (begin, (true, local, remote_address.0, offset.0, size.map(|size| size.0)), timeout),
-        )
+        let arguments = (true, local, remote_address.0, offset.0, size.map(|size| size.0));
+        Self::moved(slf, "_begin_one", arguments, timeout)
     }
 
     /// `await connection.write_many_async(...)`: as `write_many`, for asyncio; see `write_async`.
@@ -236,8 +235,7 @@ impl Connection {
         length: Argument<'_, 'py>,
         #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let begin = slf.getattr("_begin_many")?;
-        slf.get().moved(slf.py(), (begin, (true, local, remote, length), timeout))
+        Self::moved(slf, "_begin_many", (true, local, remote, length), timeout)
     }
 
     /// `await connection.read_async(...)`: as `read`, for asyncio; see `write_async`.
@@ -251,11 +249,8 @@ impl Connection {
         size: Option<Number>,
         #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let begin = slf.getattr("_begin_one")?;
-        slf.get().moved(
-            slf.py(),
-            (begin, (false, local, remote_address.0, offset.0, size.map(|size| size.0)), timeout),
-        )
+        let arguments = (false, local, remote_address.0, offset.0, size.map(|size| size.0));
+        Self::moved(slf, "_begin_one", arguments, timeout)
     }
 
     /// `await connection.read_many_async(...)`: as `read_many`, for asyncio; see `read_async`.
@@ -267,8 +262,7 @@ impl Connection {
         length: Argument<'_, 'py>,
         #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let begin = slf.getattr("_begin_many")?;
-        slf.get().moved(slf.py(), (begin, (false, local, remote, length), timeout))
+        Self::moved(slf, "_begin_many", (false, local, remote, length), timeout)
     }
 
     /// Starts a transfer of one piece without waiting for room. `None` if the peer must be asked first, and may not.
@@ -305,6 +299,16 @@ impl Connection {
             Some([]) => Ok(Some(Transfer::new(Arc::clone(&self.core), TransferId::COMPLETE))),
             Some(iovs) => self.start(local.py(), opcode(write), iovs, false, None).map(Some),
         }
+    }
+
+    /// The `TransferTimedOut` of a transfer that was stopped after so many seconds; without one, of one that could not be started.
+    #[pyo3(name = "_timed_out")]
+    fn timed_out(&self, py: Python<'_>, transfer: Option<&Transfer>, seconds: f64) -> Py<PyBaseException> {
+        let error = match transfer {
+            Some(transfer) => operation::not_over(py, &self.core, transfer.number(), seconds),
+            None => operation::not_started(py, &self.core),
+        };
+        error.into_value(py)
     }
 
     /// A transfer that can be made many times, of the same pieces: `operation` is "read" or "write".

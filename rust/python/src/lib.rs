@@ -34,8 +34,9 @@ mod prepared;
 mod process;
 mod reactor;
 mod region;
-mod shared_memory;
 mod sending;
+mod settings;
+mod shared_memory;
 mod single;
 mod stats;
 mod tool;
@@ -82,4 +83,6 @@ mod native {
     use super::tool::run_tool;
     #[pymodule_export]
     use super::transfer::Transfer;
+    #[pymodule_export]
+    use super::waiting::seconds;
 }

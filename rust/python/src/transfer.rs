@@ -96,6 +96,10 @@ impl Transfer {
         self.look();
     }
 
+    pub(crate) fn number(&self) -> TransferId {
+        self.id
+    }
+
     fn known(&self) -> Option<Outcome> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -230,13 +234,6 @@ impl Transfer {
         self.ended(py).unwrap_or_else(|| {
             Err(refused("the engine does not know the transfer any more: how it ended was told long ago"))
         })
-    }
-
-    /// The other end, "ip:port".
-    #[getter]
-    #[pyo3(name = "_peer")]
-    fn peer_name(&self) -> String {
-        self.peer()
     }
 
     fn __repr__(&self) -> String {

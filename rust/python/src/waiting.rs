@@ -15,13 +15,26 @@ pub(crate) const TURN: Duration = Duration::from_millis(200);
 
 /// The end of a wait of so many seconds; `None`, for no end.
 pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
+    Ok(length_of(timeout)?.and_then(|length| Instant::now().checked_add(length)))
+}
+
+/// Checks a time-out of a call in Python, and answers its seconds: 0 for a negative one; None where the wait has no end, as for one that
+/// is longer than clocks go.
+#[pyfunction]
+pub(crate) fn seconds(timeout: Option<f64>) -> PyResult<Option<f64>> {
+    Ok(length_of(timeout)?.filter(|length| *length < LONGEST).map(|length| length.as_secs_f64()))
+}
+
+/// Waits that are longer have no end.
+const LONGEST: Duration = Duration::from_secs(1 << 40);
+
+fn length_of(timeout: Option<f64>) -> PyResult<Option<Duration>> {
     let Some(seconds) = timeout else { return Ok(None) };
     if seconds.is_nan() {
         return Err(PyValueError::new_err("a timeout is a number of seconds, or None for no end: got nan"));
     }
     // What is too long for the clock has no end.
-    let length = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    Ok(Instant::now().checked_add(length))
+    Ok(Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
 }
 
 /// Waits for the end of a transfer; `None` if the deadline comes first. An error, such as that of Ctrl-C, leaves it under way.
