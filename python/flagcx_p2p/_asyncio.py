@@ -271,7 +271,7 @@ def notifications(self: Engine, timeout: float | None = 0.0) -> list[Notificatio
 
 def _receive_next(engine: Engine, received: list[Notification], timeout: float | None) -> None:
     """Waits for notifications by a descriptor of its own, as a loop does."""
-    until = None if timeout is None else time.monotonic() + _seconds(timeout)
+    until = None if timeout is None else time.monotonic() + timeout
     queue = LoopQueue()
     arrivals = select.poll()
     arrivals.register(queue.fileno(), select.POLLIN)
@@ -289,13 +289,3 @@ def _receive_next(engine: Engine, received: list[Notification], timeout: float |
             engine._unwatch(queue, token)
         queue.take()
         engine._receive(received, True)
-
-
-def _seconds(timeout: float) -> float:
-    try:
-        seconds = timeout + 0.0
-    except OverflowError:
-        raise ValueError("timeout is a number of seconds: this one is beyond a float") from None
-    if math.isnan(seconds):
-        raise ValueError("a timeout is a number of seconds, or None for no end: got nan")
-    return seconds
